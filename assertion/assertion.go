@@ -1,0 +1,201 @@
+// Package assertion signs the identity assertion: a short-lived JWT that tells
+// an app who is asking, so that the app need not trust the network between.
+//
+// It owns the signing keys, which are derived from the session keys (no extra
+// secret, the same on all replicas, the same overlap when they rotate), the
+// JWKS that apps verify with, and a bounded cache, because one signature per
+// session, route and minute is enough. It never decides anything and never
+// reads one: apps do. Plain identity headers live in identity.
+package assertion
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+)
+
+const (
+	// Lifetime is how long an assertion is good from the minute it was made in.
+	Lifetime = 5 * time.Minute
+	// SeedBytes is what a key is made from: 8 bytes more than the curve's order,
+	// so that reducing leaves no bias worth naming (FIPS 186-5 §A.2.1).
+	SeedBytes = 40
+	cacheMax  = 4096 // of each of two generations
+)
+
+// Options configure a Signer. All but Now are required.
+type Options struct {
+	Issuer string
+	// Seeds are SeedBytes each, derived from the session keys, in their order.
+	Seeds [][]byte
+	// Signing tells which seed's key signs now. It is asked once per signature.
+	Signing func(now time.Time) int
+	Now     func() time.Time
+}
+
+// Signer makes assertions. It is safe for concurrent use.
+type Signer struct {
+	issuer  string
+	signers []jose.Signer
+	signing func(time.Time) int
+	now     func() time.Time
+	jwks    []byte
+
+	mu         sync.Mutex // guards young and old
+	young, old map[cacheKey]cached
+}
+
+type cacheKey struct{ session, audience string }
+
+type cached struct {
+	minute int64
+	token  string
+}
+
+// New derives the keys and renders the JWKS.
+func New(o Options) (*Signer, error) {
+	if o.Issuer == "" || len(o.Seeds) == 0 || o.Signing == nil {
+		return nil, errors.New("assertion: issuer, seeds and signing are required")
+	}
+	s := &Signer{issuer: o.Issuer, signing: o.Signing, now: o.Now, young: map[cacheKey]cached{}}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	var public jose.JSONWebKeySet
+	for _, seed := range o.Seeds {
+		key, err := keyFrom(seed)
+		if err != nil {
+			return nil, err
+		}
+		kid, err := thumbprint(key)
+		if err != nil {
+			return nil, err
+		}
+		signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: kid}},
+			(&jose.SignerOptions{}).WithType("JWT"))
+		if err != nil {
+			return nil, fmt.Errorf("assertion: make signer: %w", err)
+		}
+		s.signers = append(s.signers, signer)
+		public.Keys = append(public.Keys, jose.JSONWebKey{Key: key.Public(), KeyID: kid, Algorithm: string(jose.ES256), Use: "sig"})
+	}
+	jwks, err := json.Marshal(public)
+	if err != nil {
+		return nil, fmt.Errorf("assertion: render JWKS: %w", err)
+	}
+	s.jwks = jwks
+	return s, nil
+}
+
+// keyFrom makes the P-256 key d = seed mod (n-1) + 1 (FIPS 186-5 §A.2.1).
+func keyFrom(seed []byte) (*ecdsa.PrivateKey, error) {
+	if len(seed) != SeedBytes {
+		return nil, fmt.Errorf("assertion: a seed has %d bytes, not %d", SeedBytes, len(seed))
+	}
+	one := big.NewInt(1)
+	order := new(big.Int).Sub(elliptic.P256().Params().N, one)
+	d := new(big.Int).SetBytes(seed)
+	d.Mod(d, order).Add(d, one)
+	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), d.FillBytes(make([]byte, 32)))
+	if err != nil {
+		return nil, fmt.Errorf("assertion: make key: %w", err)
+	}
+	return key, nil
+}
+
+// thumbprint is the key id: RFC 7638.
+func thumbprint(key *ecdsa.PrivateKey) (string, error) {
+	sum, err := (&jose.JSONWebKey{Key: key.Public()}).Thumbprint(crypto.SHA256)
+	if err != nil {
+		return "", fmt.Errorf("assertion: key id: %w", err)
+	}
+	return base64.RawURLEncoding.EncodeToString(sum), nil
+}
+
+// JWKS is the set of public keys, of all session keys, as JSON. Do not change it.
+func (s *Signer) JWKS() []byte { return s.jwks }
+
+// claims are what an app may rely on. Unverified addresses are left out.
+type claims struct {
+	Issuer   string           `json:"iss"`
+	Subject  string           `json:"sub"`
+	Audience string           `json:"aud"`
+	IssuedAt *jwt.NumericDate `json:"iat"`
+	Expires  *jwt.NumericDate `json:"exp"`
+	Email    string           `json:"email,omitempty"`
+	Verified bool             `json:"email_verified,omitempty"`
+	Name     string           `json:"name,omitempty"`
+	Username string           `json:"preferred_username,omitempty"`
+	Groups   []string         `json:"groups,omitempty"`
+	Unknown  bool             `json:"groups_unknown,omitempty"`
+	Org      *orgClaim        `json:"org,omitempty"`
+}
+
+type orgClaim struct {
+	ID     string `json:"id"`
+	Name   string `json:"name,omitempty"`
+	Domain string `json:"domain,omitempty"`
+}
+
+// Sign returns the assertion about the owner of a session for an audience (the
+// route's name). Within a minute the same arguments give the same token. The
+// identity of a session never changes, so its id stands for it in the cache.
+func (s *Signer) Sign(session string, id *identity.Identity, audience string) (string, error) {
+	now := s.now()
+	key, minute := cacheKey{session, audience}, now.Unix()/60
+	if token, ok := s.lookup(key, minute); ok {
+		return token, nil
+	}
+	token, err := s.sign(id, audience, time.Unix(minute*60, 0), now)
+	if err != nil {
+		return "", fmt.Errorf("sign assertion: %w", err)
+	}
+	s.remember(key, cached{minute, token})
+	return token, nil
+}
+
+func (s *Signer) sign(id *identity.Identity, audience string, issued, now time.Time) (string, error) {
+	c := claims{
+		Issuer: s.issuer, Subject: id.ID(), Audience: audience,
+		IssuedAt: jwt.NewNumericDate(issued), Expires: jwt.NewNumericDate(issued.Add(Lifetime)),
+		Email: id.VerifiedEmail(), Verified: id.VerifiedEmail() != "",
+		Name: id.Name, Username: id.Username, Groups: id.Groups, Unknown: id.GroupsUnknown,
+	}
+	if id.Org.ID != "" {
+		c.Org = &orgClaim{ID: id.Org.ID, Name: id.Org.Name, Domain: id.Org.Domain}
+	}
+	return jwt.Signed(s.signers[s.signing(now)]).Claims(c).Serialize()
+}
+
+func (s *Signer) lookup(key cacheKey, minute int64) (string, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.young[key]
+	if !ok {
+		if c, ok = s.old[key]; ok {
+			s.young[key] = c // keep what is in use
+		}
+	}
+	return c.token, ok && c.minute == minute
+}
+
+func (s *Signer) remember(key cacheKey, c cached) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.young) >= cacheMax {
+		s.old, s.young = s.young, make(map[cacheKey]cached, cacheMax)
+	}
+	s.young[key] = c
+}

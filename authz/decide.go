@@ -1,0 +1,94 @@
+package authz
+
+import (
+	"fmt"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// Outcome is what a front door does with a request.
+type Outcome int
+
+// The zero Outcome denies: a verdict nobody filled in lets nothing through.
+const (
+	Deny Outcome = iota
+	Login
+	Forward
+)
+
+func (o Outcome) String() string {
+	switch o {
+	case Forward:
+		return "forward"
+	case Login:
+		return "login"
+	}
+	return "deny"
+}
+
+// Reason is why, from a closed list: it is a metric label and a log field.
+type Reason string
+
+const (
+	ReasonPublic        Reason = "public"         // the route asks nothing
+	ReasonAuthenticated Reason = "authenticated"  // the route admits all who are signed in
+	ReasonRule          Reason = "rule"           // a rule matched
+	ReasonNoSession     Reason = "no_session"     // nobody is signed in
+	ReasonNoRule        Reason = "no_rule"        // somebody is, but no rule is for them
+	ReasonGroupsUnknown Reason = "groups_unknown" // a rule might be, had the provider told the groups
+	ReasonNoRoute       Reason = "no_route"       // nothing is here
+	ReasonAmbiguous     Reason = "ambiguous"      // the target means two things
+)
+
+// Verdict is an outcome with its grounds.
+type Verdict struct {
+	Outcome Outcome
+	Reason  Reason
+	Rule    int // which of the route's rules matched, from 1; else 0
+	// Detail is for the log and for `explain`; it may name rules and people.
+	Detail string
+	// Public is one sentence for the person, without the names of others.
+	Public string
+}
+
+// Decide is the verdict on a request for route r by the owner of s, which is
+// nil where nobody is signed in: session.Manager has already refused sessions
+// that are forged, expired or ended. It is pure: front doors and `explain`
+// get the same answer.
+func Decide(f Facts, r *Route, s *session.Session) Verdict {
+	switch {
+	case r == nil:
+		return deny(ReasonNoRoute, "no route for "+f.Host+f.Path, "There is nothing at this address.")
+	case r.Access.Public:
+		return Verdict{Outcome: Forward, Reason: ReasonPublic}
+	case s == nil:
+		return Verdict{Outcome: Login, Reason: ReasonNoSession, Detail: "route " + r.Name + " needs a session", Public: "You need to sign in."}
+	case r.Access.Authenticated:
+		return Verdict{Outcome: Forward, Reason: ReasonAuthenticated}
+	}
+	return decideRules(r, &s.Identity)
+}
+
+func decideRules(r *Route, id *identity.Identity) Verdict {
+	unknown := false
+	for i, rule := range r.Access.Rules {
+		switch rule.admits(id) {
+		case admitted:
+			return Verdict{Outcome: Forward, Reason: ReasonRule, Rule: i + 1}
+		case refusedUnknownGroups:
+			unknown = true
+		}
+	}
+	open := "It is open to " + r.Access.PublicString() + "."
+	if unknown {
+		return deny(ReasonGroupsUnknown,
+			fmt.Sprintf("route %s: a rule needs groups, and the provider did not tell those of %s", r.Name, id.ID()),
+			open+" Your identity provider did not tell us which groups you are in.")
+	}
+	return deny(ReasonNoRule, fmt.Sprintf("route %s: no rule admits %s; it is for %s", r.Name, id.ID(), r.Access), open)
+}
+
+func deny(reason Reason, detail, public string) Verdict {
+	return Verdict{Outcome: Deny, Reason: reason, Detail: detail, Public: public}
+}

@@ -1,0 +1,117 @@
+package authz
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+)
+
+// Access says who may have a route. The zero Access admits nobody: nothing is
+// reachable by omission.
+type Access struct {
+	Public        bool   // everybody, and the app is told nothing about them
+	Authenticated bool   // everybody who is signed in; the explicit wide choice
+	Rules         []Rule // alternatives
+}
+
+// Rule admits people for whom every list that is not empty names something of
+// theirs. A rule without any list admits nobody.
+type Rule struct {
+	Orgs, Groups, Emails, EmailDomains []string
+}
+
+// refusal says why a rule did not admit somebody.
+type refusal int
+
+const (
+	admitted refusal = iota
+	refused
+	refusedUnknownGroups // it would need groups that the provider did not tell
+)
+
+func (r Rule) admits(id *identity.Identity) refusal {
+	if len(r.Orgs)+len(r.Groups)+len(r.Emails)+len(r.EmailDomains) == 0 {
+		return refused
+	}
+	// Unverified addresses count for nothing: VerifiedEmail is empty for them.
+	email := strings.ToLower(id.VerifiedEmail())
+	_, domain, _ := strings.Cut(email, "@")
+	if !oneOf(r.Orgs, id.Org.ID) || !oneOfFold(r.Emails, email) || !oneOfFold(r.EmailDomains, domain) {
+		return refused
+	}
+	if len(r.Groups) == 0 || slices.ContainsFunc(r.Groups, func(g string) bool { return g != "" && slices.Contains(id.Groups, g) }) {
+		return admitted
+	}
+	if id.GroupsUnknown {
+		return refusedUnknownGroups
+	}
+	return refused
+}
+
+// oneOf reports whether a list asks for nothing or names have. An empty fact
+// matches nothing, whatever a list says (security.md 59).
+func oneOf(list []string, have string) bool {
+	return len(list) == 0 || (have != "" && slices.Contains(list, have))
+}
+
+// oneOfFold compares without ASCII case. Login lets only ASCII addresses through.
+func oneOfFold(list []string, have string) bool {
+	return len(list) == 0 || (have != "" && slices.ContainsFunc(list, func(s string) bool {
+		return strings.EqualFold(s, have)
+	}))
+}
+
+// String is the access as a sentence's end: "everybody who is signed in".
+func (a Access) String() string { return a.describe(false) }
+
+// PublicString is String without other people's addresses, for the page that
+// somebody who is refused reads.
+func (a Access) PublicString() string { return a.describe(true) }
+
+func (a Access) describe(hideEmails bool) string {
+	switch {
+	case a.Public:
+		return "everybody, without signing in"
+	case a.Authenticated:
+		return "everybody who is signed in"
+	case len(a.Rules) == 0:
+		return "nobody"
+	}
+	var rules []string
+	for _, r := range a.Rules {
+		if s := r.describe(hideEmails); !slices.Contains(rules, s) {
+			rules = append(rules, s)
+		}
+	}
+	return strings.Join(rules, "; or ")
+}
+
+func (r Rule) describe(hideEmails bool) string {
+	var parts []string
+	if len(r.Orgs) > 0 {
+		parts = append(parts, "of the organization "+orList(r.Orgs))
+	}
+	if len(r.Groups) > 0 {
+		parts = append(parts, "in the group "+orList(r.Groups))
+	}
+	if len(r.EmailDomains) > 0 {
+		parts = append(parts, "with a verified e-mail address at "+orList(r.EmailDomains))
+	}
+	if len(r.Emails) > 0 && hideEmails {
+		parts = append(parts, "named one by one")
+	} else if len(r.Emails) > 0 {
+		parts = append(parts, "with the verified e-mail address "+orList(r.Emails))
+	}
+	return "people " + andList(parts)
+}
+
+func orList(items []string) string  { return joinList(items, " or ") }
+func andList(items []string) string { return joinList(items, " and ") }
+
+func joinList(items []string, last string) string {
+	if len(items) == 1 {
+		return items[0]
+	}
+	return strings.Join(items[:len(items)-1], ", ") + last + items[len(items)-1]
+}

@@ -1,0 +1,196 @@
+package authz
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Route is a part of a site and who may have it.
+type Route struct {
+	Name string
+	// Host is a canonical name, or "*.example.com" for the names one or more
+	// labels below.
+	Host string
+	// Path is canonical. It covers itself and the segments below it ("/admin"
+	// covers "/admin/x", not "/administrator"), or only itself if Exact.
+	Path  string
+	Exact bool
+
+	Access Access
+}
+
+// What Lookup finds instead of a route. Both deny.
+var (
+	ErrNoRoute = errors.New("no route")
+	// ErrAmbiguous: a reader more forgiving than we are would see another route.
+	ErrAmbiguous = fmt.Errorf("%w: it could be read as another route's", ErrTarget)
+)
+
+// ConflictError names two routes, by their place in the list, that claim the
+// same requests.
+type ConflictError struct {
+	First, Second int
+	Why           string
+}
+
+func (e *ConflictError) Error() string { return e.Why }
+
+// RouteError is a fault in one route.
+type RouteError struct {
+	Route int    // its place in the list
+	Field string // "host" or "path"
+	Why   string
+}
+
+func (e *RouteError) Error() string { return e.Why }
+
+// Table finds the route of a request. It is immutable and safe for concurrent use.
+type Table struct {
+	routes []Route
+	hosts  map[string]*site
+	wild   []*site // longest suffix first
+}
+
+// site is the routes of one host.
+type site struct {
+	suffix  string // of a wildcard: ".example.com"
+	exact   map[string]*Route
+	below   map[string]*Route
+	lenient *site // the same, keyed by the lenient reading
+}
+
+// NewTable checks routes and builds their table. All faults are returned at
+// once, joined; each is a *RouteError or a *ConflictError.
+func NewTable(routes []Route) (*Table, error) {
+	t := &Table{routes: slices.Clone(routes), hosts: map[string]*site{}}
+	var faults []error
+	owners := map[string]int{}
+	for i := range t.routes {
+		r := &t.routes[i]
+		if err := checkRoute(i, r); err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		// One key for what a forgiving reader takes for the same: /Admin and /admin.
+		key := fmt.Sprint(r.Host, " ", r.Exact, " ", lenientPath(r.Path))
+		if first, taken := owners[key]; taken {
+			faults = append(faults, &ConflictError{First: first, Second: i, Why: fmt.Sprintf(
+				"route %q and route %q are for the same requests (%s)", t.routes[first].Name, r.Name, r.where())})
+			continue
+		}
+		owners[key] = i
+		t.site(r.Host).add(r)
+	}
+	t.wild = slices.SortedFunc(maps.Values(t.hosts), func(a, b *site) int { return len(b.suffix) - len(a.suffix) })
+	t.wild = slices.DeleteFunc(t.wild, func(s *site) bool { return s.suffix == "" })
+	return t, errors.Join(faults...)
+}
+
+func checkRoute(i int, r *Route) error {
+	name, _ := strings.CutPrefix(r.Host, "*.")
+	host, err := CanonicalHost(name)
+	if err != nil || host != name {
+		return &RouteError{i, "host", fmt.Sprintf("%q is not a host name in lower case without a port", r.Host)}
+	}
+	path, err := CanonicalPath(r.Path)
+	if err != nil {
+		return &RouteError{i, "path", fmt.Sprintf("no request can have this path: %v", err)}
+	}
+	if path != r.Path {
+		return &RouteError{i, "path", fmt.Sprintf("requests are matched in their normal form; write %q", path)}
+	}
+	if !r.Exact && r.Path != "/" && strings.HasSuffix(r.Path, "/") {
+		return &RouteError{i, "path", fmt.Sprintf("a path covers all below it without a slash at its end; write %q", strings.TrimRight(r.Path, "/"))}
+	}
+	return nil
+}
+
+func (t *Table) site(host string) *site {
+	s := t.hosts[host]
+	if s == nil {
+		s = newSite()
+		s.lenient = newSite()
+		if rest, wild := strings.CutPrefix(host, "*"); wild {
+			s.suffix = rest
+		}
+		t.hosts[host] = s
+	}
+	return s
+}
+
+func newSite() *site { return &site{exact: map[string]*Route{}, below: map[string]*Route{}} }
+
+func (s *site) add(r *Route) {
+	if r.Exact {
+		s.exact[r.Path], s.lenient.exact[lenientPath(r.Path)] = r, r
+	} else {
+		s.below[r.Path], s.lenient.below[lenientPath(r.Path)] = r, r
+	}
+}
+
+// Routes returns the routes in the order they were given.
+func (t *Table) Routes() []*Route {
+	out := make([]*Route, len(t.routes))
+	for i := range t.routes {
+		out[i] = &t.routes[i]
+	}
+	return out
+}
+
+// Serves reports whether any route is for host.
+func (t *Table) Serves(host string) bool { return t.forHost(host) != nil }
+
+// Lookup returns the route for f: the most specific host, in it the longest
+// path. The error is ErrNoRoute, or ErrAmbiguous where a more forgiving reading
+// of the path leads elsewhere.
+func (t *Table) Lookup(f Facts) (*Route, error) {
+	s := t.forHost(f.Host)
+	if s == nil {
+		return nil, ErrNoRoute
+	}
+	r := s.find(f.Path)
+	if r != s.lenient.find(lenientPath(f.Path)) {
+		return nil, ErrAmbiguous
+	}
+	if r == nil {
+		return nil, ErrNoRoute
+	}
+	return r, nil
+}
+
+func (t *Table) forHost(host string) *site {
+	if s := t.hosts[host]; s != nil {
+		return s
+	}
+	for _, s := range t.wild {
+		if len(host) > len(s.suffix) && strings.HasSuffix(host, s.suffix) {
+			return s
+		}
+	}
+	return nil
+}
+
+func (s *site) find(path string) *Route {
+	if r := s.exact[path]; r != nil {
+		return r
+	}
+	for {
+		if r := s.below[path]; r != nil {
+			return r
+		}
+		if path == "/" {
+			return nil
+		}
+		path = path[:max(strings.LastIndexByte(path, '/'), 1)]
+	}
+}
+
+func (r *Route) where() string {
+	if r.Exact {
+		return "exactly " + r.Host + r.Path
+	}
+	return r.Host + r.Path
+}

@@ -1,0 +1,401 @@
+package identity
+
+import (
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// AssertionHeader carries the signed identity assertion. It is stripped like
+// every identity header and set by the front door, which has the signer.
+const AssertionHeader = "X-Sallyport-Assertion"
+
+// Claim names a fact about a person that a header may carry.
+type Claim string
+
+// The claims a header may carry. ClaimUser is Identity.ID, unique across
+// providers; ClaimEmail is empty unless verified.
+const (
+	ClaimUser      Claim = "user"
+	ClaimSubject   Claim = "subject"
+	ClaimProvider  Claim = "provider"
+	ClaimEmail     Claim = "email"
+	ClaimUsername  Claim = "username"
+	ClaimName      Claim = "name"
+	ClaimGroups    Claim = "groups"
+	ClaimOrgID     Claim = "org_id"
+	ClaimOrgName   Claim = "org_name"
+	ClaimOrgDomain Claim = "org_domain"
+)
+
+// Claims lists every claim a header may carry, in the order shown to people.
+func Claims() []Claim {
+	return []Claim{ClaimUser, ClaimSubject, ClaimProvider, ClaimEmail, ClaimUsername, ClaimName,
+		ClaimGroups, ClaimOrgID, ClaimOrgName, ClaimOrgDomain}
+}
+
+// Encoding says how a value that is not plain ASCII is written.
+type Encoding string
+
+const (
+	// EncodePercent writes bytes outside printable ASCII, and '%', as %XX. The default.
+	EncodePercent Encoding = "percent"
+	// EncodeUTF8 writes UTF-8 as it is; controls and broken UTF-8 as %XX.
+	EncodeUTF8 Encoding = "utf8"
+	// EncodeRFC2047 writes =?utf-8?b?…?= words, as mail does.
+	EncodeRFC2047 Encoding = "rfc2047"
+)
+
+// Encodings lists the encodings a header may use.
+func Encodings() []Encoding { return []Encoding{EncodePercent, EncodeUTF8, EncodeRFC2047} }
+
+// Joins lists what may stand between two groups. A longer or stranger
+// separator could occur inside an encoded value.
+func Joins() []string { return []string{",", "|", ";", " "} }
+
+// Field is one header and what it carries.
+type Field struct {
+	Header   string
+	Claim    Claim
+	Join     string   // between groups; "" means ","
+	Encoding Encoding // "" means EncodePercent
+}
+
+// The presets. Their names are promises to apps: names are added, never changed.
+const (
+	PresetForwarded   = "forwarded"
+	PresetAuthRequest = "auth-request"
+	PresetRemote      = "remote"
+	PresetNone        = "none"
+)
+
+// Presets lists the names Preset knows.
+func Presets() []string {
+	return []string{PresetForwarded, PresetAuthRequest, PresetRemote, PresetNone}
+}
+
+// Preset returns the fields of a named preset.
+func Preset(name string) ([]Field, bool) {
+	switch name {
+	case PresetForwarded:
+		return []Field{
+			{Header: "X-Forwarded-User", Claim: ClaimUser},
+			{Header: "X-Forwarded-Email", Claim: ClaimEmail},
+			{Header: "X-Forwarded-Preferred-Username", Claim: ClaimUsername},
+			{Header: "X-Forwarded-Name", Claim: ClaimName},
+			{Header: "X-Forwarded-Groups", Claim: ClaimGroups},
+			{Header: "X-Forwarded-Org-Id", Claim: ClaimOrgID},
+			{Header: "X-Forwarded-Org-Name", Claim: ClaimOrgName},
+			{Header: "X-Forwarded-Org-Domain", Claim: ClaimOrgDomain},
+		}, true
+	case PresetAuthRequest: // the names oauth2-proxy answers an auth_request with
+		return []Field{
+			{Header: "X-Auth-Request-User", Claim: ClaimUser},
+			{Header: "X-Auth-Request-Email", Claim: ClaimEmail},
+			{Header: "X-Auth-Request-Preferred-Username", Claim: ClaimUsername},
+			{Header: "X-Auth-Request-Name", Claim: ClaimName},
+			{Header: "X-Auth-Request-Groups", Claim: ClaimGroups},
+			{Header: "X-Auth-Request-Org-Id", Claim: ClaimOrgID},
+			{Header: "X-Auth-Request-Org-Name", Claim: ClaimOrgName},
+			{Header: "X-Auth-Request-Org-Domain", Claim: ClaimOrgDomain},
+		}, true
+	case PresetRemote: // the names Authelia sends
+		return []Field{
+			{Header: "Remote-User", Claim: ClaimUser},
+			{Header: "Remote-Email", Claim: ClaimEmail},
+			{Header: "Remote-Name", Claim: ClaimName},
+			{Header: "Remote-Groups", Claim: ClaimGroups},
+		}, true
+	case PresetNone:
+		return nil, true
+	}
+	return nil, false
+}
+
+// alwaysStripped are names that only a proxy may write about a request, whether
+// or not this configuration writes them. Each has a history of being believed:
+// security.md D5, 1A. A trailing "-" means every name that begins so.
+var alwaysStripped = [...]string{
+	"x-forwarded-", "x-auth-request-", "x-original-", "x-rewrite-", "x-envoy-", "x-sallyport-", "remote-",
+	"forwarded", "x-real-ip", "true-client-ip", "proxy", "cf-connecting-ip", "cf-access-jwt-assertion",
+	"x-webauth-user", "x-remote-user", "x-remote-groups", "ssl-client-cert", "client-cert", "client-cert-chain",
+}
+
+// reserved are names no configuration may use for an identity header: they
+// frame the message, carry credentials, or have a writer of their own here.
+var reserved = [...]string{
+	"host", "connection", "content-length", "content-type", "transfer-encoding", "te", "trailer", "upgrade",
+	"keep-alive", "proxy-authorization", "proxy-authenticate", "cookie", "set-cookie", "authorization", "expect",
+	"via", "forwarded", "x-request-id", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "proxy",
+	"x-sallyport-assertion", "accept-encoding", "origin", "referer",
+}
+
+// Headers is the one list of identity headers. A HeaderSet can only be made
+// from it, and making one adds its names to what Strip removes on every route:
+// what is set and what is stripped cannot drift apart. Build it once, before
+// serving; Strip is then safe for concurrent use.
+type Headers struct{ exact map[string]bool }
+
+// NewHeaders returns a list that strips every preset's names.
+func NewHeaders() *Headers {
+	h := &Headers{exact: map[string]bool{}}
+	for _, name := range Presets() {
+		fields, _ := Preset(name)
+		for _, f := range fields {
+			h.exact[fold(f.Header)] = true
+		}
+	}
+	return h
+}
+
+// HeaderSet is what one route tells its app.
+type HeaderSet struct{ fields []Field }
+
+// Set returns a HeaderSet that writes fields. It refuses names that are no
+// header field, that are reserved, or that two fields share (after folding).
+func (h *Headers) Set(fields []Field) (HeaderSet, error) {
+	out := make([]Field, 0, len(fields))
+	seen := map[string]string{}
+	for _, f := range fields {
+		f, err := checkField(f)
+		if err != nil {
+			return HeaderSet{}, err
+		}
+		if other, dup := seen[fold(f.Header)]; dup {
+			return HeaderSet{}, fmt.Errorf("headers %s and %s are the same to an app", other, f.Header)
+		}
+		seen[fold(f.Header)] = f.Header
+		out = append(out, f)
+	}
+	for name := range seen {
+		h.exact[name] = true
+	}
+	return HeaderSet{fields: out}, nil
+}
+
+func checkField(f Field) (Field, error) {
+	if !validName(f.Header) {
+		return f, fmt.Errorf("%q is not a header name", f.Header)
+	}
+	if slices.Contains(reserved[:], fold(f.Header)) {
+		return f, fmt.Errorf("header %s cannot carry an identity: it has a meaning of its own", f.Header)
+	}
+	if !slices.Contains(Claims(), f.Claim) {
+		return f, fmt.Errorf("header %s: unknown claim %q", f.Header, f.Claim)
+	}
+	if f.Join == "" {
+		f.Join = ","
+	}
+	if !slices.Contains(Joins(), f.Join) {
+		return f, fmt.Errorf("header %s: groups can be joined by one of %q, not %q", f.Header, Joins(), f.Join)
+	}
+	if f.Encoding == "" {
+		f.Encoding = EncodePercent
+	}
+	if !slices.Contains(Encodings(), f.Encoding) {
+		return f, fmt.Errorf("header %s: unknown encoding %q", f.Header, f.Encoding)
+	}
+	f.Header = textproto.CanonicalMIMEHeaderKey(f.Header)
+	return f, nil
+}
+
+// Names returns the folded exact names that Strip removes, sorted. Prefixes
+// that are removed whole end in "-".
+func (h *Headers) Names() []string {
+	return slices.Sorted(maps.Keys(func() map[string]bool {
+		all := maps.Clone(h.exact)
+		for _, n := range alwaysStripped {
+			all[n] = true
+		}
+		return all
+	}()))
+}
+
+// Strip removes every spelling of every identity header, and of the headers by
+// which proxies tell each other who is calling. Names are compared in lower
+// case with '_' and '.' read as '-': CGI, WSGI, PHP and FastCGI cannot tell
+// them apart (CVE-2025-64484, CVE-2026-52845).
+func (h *Headers) Strip(in http.Header) {
+	for name := range in {
+		if h.strips(name) {
+			delete(in, name)
+		}
+	}
+}
+
+func (h *Headers) strips(name string) bool {
+	var buf [64]byte
+	folded := appendFold(buf[:0], name)
+	if h.exact[string(folded)] {
+		return true
+	}
+	for _, n := range alwaysStripped {
+		if len(folded) < len(n) || string(folded[:len(n)]) != n {
+			continue
+		}
+		if n[len(n)-1] == '-' || len(folded) == len(n) {
+			return true
+		}
+	}
+	return false
+}
+
+// Fields returns the headers of the set with their claims.
+func (s HeaderSet) Fields() []Field { return slices.Clone(s.fields) }
+
+// Carries reports whether a header of the set carries claim c.
+func (s HeaderSet) Carries(c Claim) bool {
+	return slices.ContainsFunc(s.fields, func(f Field) bool { return f.Claim == c })
+}
+
+// Set writes the identity into out, which has been stripped. A header without
+// a value is left out. Values are one line of the field's encoding.
+func (s HeaderSet) Set(out http.Header, id *Identity) {
+	for i := range s.fields {
+		f := &s.fields[i]
+		if v := f.value(id); v != "" {
+			out[f.Header] = []string{v}
+		}
+	}
+}
+
+func (f *Field) value(id *Identity) string {
+	switch f.Claim {
+	case ClaimUser:
+		return f.encode(id.ID())
+	case ClaimSubject:
+		return f.encode(id.Subject)
+	case ClaimProvider:
+		return f.encode(id.Provider)
+	case ClaimEmail:
+		return f.encode(id.VerifiedEmail())
+	case ClaimUsername:
+		return f.encode(id.Username)
+	case ClaimName:
+		return f.encode(id.Name)
+	case ClaimOrgID:
+		return f.encode(id.Org.ID)
+	case ClaimOrgName:
+		return f.encode(id.Org.Name)
+	case ClaimOrgDomain:
+		return f.encode(id.Org.Domain)
+	case ClaimGroups:
+		return f.encodeList(id.Groups)
+	}
+	return ""
+}
+
+// encodeList joins groups so that none can be taken for two: a group that
+// contains the separator has it escaped (security.md 110).
+func (f *Field) encodeList(groups []string) string {
+	if len(groups) == 1 {
+		return f.encodeElement(groups[0])
+	}
+	var b strings.Builder
+	for i, g := range groups {
+		if i > 0 {
+			b.WriteString(f.Join)
+		}
+		b.WriteString(f.encodeElement(g))
+	}
+	return b.String()
+}
+
+func (f *Field) encodeElement(g string) string {
+	split := strings.Contains(g, f.Join)
+	if f.Encoding == EncodeRFC2047 && split {
+		return encodedWord(g)
+	}
+	if !split && !(f.Encoding == EncodeUTF8 && strings.Contains(g, "%")) {
+		return f.encode(g)
+	}
+	return escape(g, func(c byte) bool { return c == '%' || c == f.Join[0] || f.mustEscape(c) })
+}
+
+func (f *Field) encode(v string) string {
+	if plain(v) {
+		return v
+	}
+	if f.Encoding == EncodeRFC2047 {
+		return encodedWord(v)
+	}
+	if f.Encoding == EncodeUTF8 && !utf8.ValidString(v) {
+		return escape(v, func(c byte) bool { return c < 0x20 || c >= 0x7f })
+	}
+	return escape(v, f.mustEscape)
+}
+
+func (f *Field) mustEscape(c byte) bool {
+	if f.Encoding == EncodeUTF8 {
+		return c < 0x20 || c == 0x7f
+	}
+	return c < 0x20 || c >= 0x7f || c == '%'
+}
+
+// plain reports whether v can stand in any header as it is: printable ASCII,
+// no '%', no blank at either end (a parser would trim it), not an encoded word.
+func plain(v string) bool {
+	for i := 0; i < len(v); i++ {
+		if c := v[i]; c < 0x20 || c >= 0x7f || c == '%' {
+			return false
+		}
+	}
+	return v == "" || (v[0] != ' ' && v[len(v)-1] != ' ' && !strings.Contains(v, "=?"))
+}
+
+// encodedWord writes v as one encoded word of RFC 2047. A long value stays one
+// word, against §2's 75 characters: a blank between two words could be taken
+// for the separator of a list.
+func encodedWord(v string) string {
+	v = strings.ToValidUTF8(v, "\ufffd")
+	return "=?utf-8?b?" + base64.StdEncoding.EncodeToString([]byte(v)) + "?="
+}
+
+// escape writes the bytes that must not stand as %XX, and blanks at the ends.
+func escape(v string, must func(byte) bool) string {
+	const hex = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := 0; i < len(v); i++ {
+		c := v[i]
+		if must(c) || (c == ' ' && (i == 0 || i == len(v)-1)) {
+			b.Write([]byte{'%', hex[c>>4], hex[c&15]})
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+func fold(name string) string { return string(appendFold(nil, name)) }
+
+func appendFold(dst []byte, name string) []byte {
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		switch {
+		case c == '_' || c == '.':
+			c = '-'
+		case 'A' <= c && c <= 'Z':
+			c += 'a' - 'A'
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+// validName reports whether name is a token of RFC 9110 §5.6.2.
+func validName(name string) bool {
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0:
+		default:
+			return false
+		}
+	}
+	return name != ""
+}

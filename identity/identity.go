@@ -1,0 +1,59 @@
+// Package identity is the ground floor: who somebody is, which organization
+// they belong to, and the names under which an app is told so.
+//
+// It owns the types that every other package passes along (Identity, Org,
+// Handshake), the list of header names that only Sallyport may write, and the
+// closed list of ways in which a sign-in can fail. It never does I/O, holds no
+// provider token, and imports nothing but the standard library. Sessions are
+// kept next door in session; the question "may they?" is answered in authz.
+package identity
+
+import "time"
+
+// Org is an organization somebody belongs to.
+type Org struct {
+	// ID never changes once given: "<provider id>:<id there>", or an id from
+	// the configuration, which has no colon.
+	ID string
+	// Name is for people; Domain is the primary DNS domain. Either may be empty.
+	Name, Domain string
+	// Source says where the facts come from: "claim" or "config".
+	Source string
+}
+
+// Identity is a signed-in person. The key is (Provider, Subject): an e-mail
+// address is never one, because addresses change hands (OIDC Core §5.7).
+type Identity struct {
+	Provider string // the configured provider id
+	Subject  string // stable at that provider; 1 to 255 bytes
+
+	Email string
+	// EmailVerified is true only if the provider said so and may vouch for the
+	// address. An unverified address matches no rule and leaves in no header.
+	EmailVerified bool
+
+	Name, Username string
+
+	Groups []string
+	// GroupsUnknown means that the provider could not or would not tell. It is
+	// not "none": rules about groups deny, and say so.
+	GroupsUnknown bool
+
+	Org  Org   // the active organization; the zero Org if there is none
+	Orgs []Org // all of them, where a provider tells of several
+
+	AuthTime    time.Time // when the person proved who they are; may be zero
+	ACR         string    // how, in the provider's words
+	ProviderSID string    // the provider's name for its session, for logout calls
+}
+
+// ID is the person's key across providers: "<provider>:<subject>".
+func (i Identity) ID() string { return i.Provider + ":" + i.Subject }
+
+// VerifiedEmail is the address if the provider vouched for it, else "".
+func (i Identity) VerifiedEmail() string {
+	if !i.EmailVerified {
+		return ""
+	}
+	return i.Email
+}

@@ -1,0 +1,141 @@
+package proxy
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// statusClientGone is for the log alone: nobody is left to read an answer.
+const statusClientGone = 499
+
+// failure is an answer that is not what was asked for. Title, Sentence and
+// Advice are for the person; Cause is for the log and never leaves in a response.
+type failure struct {
+	Status                  int
+	Title, Sentence, Advice string
+	Cause                   error
+	Session                 *session.Session // who was refused, for 403
+	Page                    *page            // a page of its own, instead of the general one
+	RetryAfter              int              // seconds; 0: no header
+	Allow                   string           // for 405
+}
+
+func (f *failure) Error() string {
+	if f.Cause == nil {
+		return f.Title
+	}
+	return f.Cause.Error()
+}
+
+func (f *failure) Unwrap() error { return f.Cause }
+
+// fail is the only writer of failures.
+func (p *Proxy) fail(w *recorder, r *http.Request, ev *event, err error) {
+	var f *failure
+	if !errors.As(err, &f) {
+		f = &failure{Status: http.StatusInternalServerError, Cause: err}
+	}
+	if ev.cause == nil {
+		ev.cause = f.Cause
+	}
+	if f.Status == statusClientGone {
+		w.status = statusClientGone
+		return
+	}
+	if w.status != 0 { // half an answer is out; ending it abruptly is all that is left
+		panic(http.ErrAbortHandler)
+	}
+	f.fillIn()
+	if f.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(f.RetryAfter))
+	}
+	if f.Allow != "" {
+		w.Header().Set("Allow", f.Allow)
+	}
+	if whoAsks(r) == program {
+		writeJSON(w, r, f.Status, map[string]string{"error": http.StatusText(f.Status), "message": f.Sentence, "request_id": ev.requestID})
+		return
+	}
+	pg := f.Page
+	if pg == nil {
+		pg = p.pageFor(f)
+	}
+	pg.Status = f.Status
+	p.show(w, r, ev, *pg)
+}
+
+// show writes a page of ours.
+func (p *Proxy) show(w http.ResponseWriter, r *http.Request, ev *event, pg page) {
+	pg.RequestID = ev.requestID
+	if err := p.pages.write(w, r, pg); err != nil {
+		ev.cause = errors.Join(ev.cause, err)
+	}
+}
+
+// pageFor is the general page, or the one for people who may not.
+func (p *Proxy) pageFor(f *failure) *page {
+	if f.Status == http.StatusForbidden && f.Session != nil {
+		id := &f.Session.Identity
+		return &page{Template: "denied", Data: deniedData{
+			Name: displayName(id), Email: id.VerifiedEmail(), Sentence: f.Sentence,
+			AccountURL: p.prefix + "/account", SwitchURL: p.prefix + "/login?switch=1"}}
+	}
+	return &page{Template: "message", Data: messageData{Title: f.Title, Sentence: f.Sentence, Advice: f.Advice,
+		ActionURL: "/", ActionText: "Go to the start page"}}
+}
+
+// fillIn gives a failure the words of its status where it has none of its own.
+func (f *failure) fillIn() {
+	title, sentence, advice := wordsFor(f.Status)
+	for _, w := range [...]struct {
+		have *string
+		word string
+	}{{&f.Title, title}, {&f.Sentence, sentence}, {&f.Advice, advice}} {
+		if *w.have == "" {
+			*w.have = w.word
+		}
+	}
+}
+
+func wordsFor(status int) (title, sentence, advice string) {
+	switch status {
+	case http.StatusBadRequest:
+		return "This address cannot be used", "Parts of it could mean two things, so it was not passed on.",
+			"Check the address for doubled slashes, dots or odd characters, or start again from the site's first page."
+	case http.StatusForbidden:
+		return "This is not for you", "You may not do this.", "If you think you should, ask the people who run this site and tell them the request id."
+	case http.StatusNotFound:
+		return "Nothing is here", "There is no page at this address.", "Check the address, or start again from the site's first page."
+	case http.StatusMethodNotAllowed:
+		return "This cannot be done here", "This address does not take this kind of request.", "Go back and try another way."
+	case http.StatusRequestURITooLong:
+		return "This address is too long", "The address is longer than this site accepts.", "If a form made it, tell the people who run this site."
+	case http.StatusBadGateway:
+		return "The app is not answering", "You reached this site, but the app behind it could not be reached.",
+			"Try again in a moment. If it stays like this, tell the people who run this site and give them the request id."
+	case http.StatusServiceUnavailable:
+		return "Not available right now", "This cannot be done at the moment.", "Try again in a moment."
+	case http.StatusGatewayTimeout:
+		return "The app is taking too long", "You reached this site, but the app behind it did not answer in time.",
+			"Try again in a moment. If it stays like this, tell the people who run this site and give them the request id."
+	}
+	return "Something went wrong", "This is our fault, not yours.", "Try again. If it stays like this, tell the people who run this site and give them the request id."
+}
+
+// writeJSON answers a program. Nothing on the way may keep it.
+func writeJSON(w http.ResponseWriter, r *http.Request, status int, body any) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if h.Get("Cache-Control") == "" {
+		h.Set("Cache-Control", "no-store")
+	}
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_ = json.NewEncoder(w).Encode(body) // the client is gone if this fails
+	}
+}

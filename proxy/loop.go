@@ -1,0 +1,85 @@
+package proxy
+
+import (
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+const (
+	loopLimit  = 3 // sign-ins of one browser within loopWindow that did not stick
+	loopWindow = time.Minute
+	loopMax    = 1 << 13 // browsers remembered
+)
+
+// loops counts completed sign-ins per browser. Somebody who signs in and is
+// asked to sign in again, and again, is in a redirect loop that a browser would
+// end with an error that explains nothing.
+type loops struct {
+	now func() time.Time
+
+	mu   sync.Mutex // guards seen
+	seen map[string]completions
+}
+
+type completions struct {
+	count int
+	since time.Time
+}
+
+func newLoops(now func() time.Time) *loops { return &loops{now: now, seen: map[string]completions{}} }
+
+// completed notes a sign-in that browser has just completed.
+func (l *loops) completed(browser string) {
+	if browser == "" {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	c := l.seen[browser]
+	if now.Sub(c.since) > loopWindow {
+		c = completions{since: now}
+	}
+	c.count++
+	if len(l.seen) >= loopMax {
+		clear(l.seen) // a loop that goes on will be counted again
+	}
+	l.seen[browser] = c
+}
+
+// looping reports whether browser is in a loop, and forgets it: after the page
+// that says so, it may try again.
+func (l *loops) looping(browser string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.seen[browser]
+	if c.count < loopLimit || l.now().Sub(c.since) > loopWindow {
+		return false
+	}
+	delete(l.seen, browser)
+	return true
+}
+
+// loopCauses names what keeps a session from sticking, the likeliest first, by
+// what was found where the session should have been.
+func (p *Proxy) loopCauses(r *http.Request, found error) []string {
+	switch {
+	case errors.Is(found, session.ErrExpired):
+		return []string{"The session was over as soon as it began: the clock of this server, or session.idle_timeout and session.absolute_timeout, may be wrong."}
+	case errors.Is(found, session.ErrForged):
+		return []string{"The session cookie was made with a key this server does not have. If several copies of it run, they must share their session keys."}
+	case errors.Is(found, session.ErrTwice):
+		return []string{"The browser sends two session cookies. Another site under the same domain may have set one; clear the cookies of this site."}
+	case errors.Is(found, session.ErrEnded):
+		return []string{"The session was ended right after it began."}
+	}
+	causes := []string{"The browser did not keep the session cookie. It may block cookies, or a proxy in between may remove them."}
+	if p.scheme == "https" {
+		causes = append(causes, "The page may be open over plain http: the cookie is only kept over https.")
+	}
+	return append(causes, "public_url may not be the address people use: it is "+p.origin+".")
+}

@@ -1,0 +1,152 @@
+package proxy
+
+import (
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// event is all that is told about one request: one log line and the metrics
+// come from it. No cookie, code, token or query can get in (P18).
+type event struct {
+	start      time.Time
+	requestID  string
+	client     string
+	facts      authz.Facts
+	route      string
+	user, org  string
+	decision   string
+	reason     authz.Reason
+	sessionErr error
+	cause      error
+}
+
+func (ev *event) decide(decision string, reason authz.Reason) {
+	ev.decision, ev.reason = decision, reason
+}
+
+func (ev *event) identify(s *session.Session) {
+	ev.user, ev.org = s.Identity.ID(), s.Identity.Org.ID
+}
+
+// recorder notes what was answered.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+}
+
+func (rec *recorder) WriteHeader(status int) {
+	if status >= 100 && status < 200 {
+		keepOurCookies(rec.Header()) // early hints carry headers too
+	} else if rec.status == 0 {
+		rec.status = status
+	}
+	rec.ResponseWriter.WriteHeader(status)
+}
+
+func (rec *recorder) Write(b []byte) (int, error) {
+	if rec.status == 0 {
+		rec.status = http.StatusOK
+	}
+	n, err := rec.ResponseWriter.Write(b)
+	rec.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController find what lies beneath.
+func (rec *recorder) Unwrap() http.ResponseWriter { return rec.ResponseWriter }
+
+// observe writes the event. It runs deferred, also when a response is aborted.
+func (p *Proxy) observe(ev *event, rec *recorder, r *http.Request) {
+	status := rec.status
+	if status == 0 {
+		status = http.StatusOK
+	}
+	took := p.now().Sub(ev.start)
+	p.metrics.request(ev, r.Method, status, took)
+	level := slog.LevelInfo
+	if status >= 500 && status != statusClientGone {
+		level = slog.LevelError
+	}
+	if !p.log.Enabled(r.Context(), level) {
+		return
+	}
+	attrs := make([]slog.Attr, 0, 16)
+	attrs = append(attrs,
+		slog.String("request_id", ev.requestID), slog.String("method", cut(r.Method, 32)),
+		slog.String("host", cut(r.Host, 255)), slog.String("path", cut(ev.facts.Path, 1024)),
+		slog.Int("status", status), slog.Int64("bytes", rec.bytes),
+		slog.Float64("ms", float64(took.Microseconds())/1000),
+		slog.String("client", ev.client), slog.String("route", ev.route))
+	add := func(key, value string) {
+		if value != "" {
+			attrs = append(attrs, slog.String(key, value))
+		}
+	}
+	add("decision", ev.decision)
+	add("reason", string(ev.reason))
+	add("user", ev.user)
+	add("org", ev.org)
+	if ev.sessionErr != nil {
+		add("session", ev.sessionErr.Error())
+	}
+	if ev.cause != nil {
+		add("error", ev.cause.Error())
+	}
+	p.log.LogAttrs(r.Context(), level, "request", attrs...)
+}
+
+func cut(s string, n int) string {
+	if len(s) > n {
+		return s[:n] + "…"
+	}
+	return s
+}
+
+// metrics are an interface to operators: names and labels only grow. All labels
+// are from closed lists or the configuration (security.md 120).
+type metrics struct {
+	requests  *prometheus.CounterVec
+	durations *prometheus.HistogramVec
+	decisions *prometheus.CounterVec
+	logins    *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	f := promauto.With(reg)
+	return &metrics{
+		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_http_requests_total",
+			Help: "Requests answered, by route, method and status code."}, []string{"route", "method", "code"}),
+		durations: f.NewHistogramVec(prometheus.HistogramOpts{Name: "sallyport_http_request_duration_seconds",
+			Help:    "Time from a request's header to the end of its answer, by route.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"route"}),
+		decisions: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_decisions_total",
+			Help: "Verdicts on requests for apps, by front door, outcome and reason."}, []string{"mode", "decision", "reason"}),
+		logins: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_logins_total",
+			Help: "Sign-ins that came back from a provider or could not be begun, by result."}, []string{"provider", "result"}),
+	}
+}
+
+func (m *metrics) request(ev *event, method string, status int, took time.Duration) {
+	m.requests.WithLabelValues(ev.route, knownMethod(method), strconv.Itoa(status)).Inc()
+	m.durations.WithLabelValues(ev.route).Observe(took.Seconds())
+	if ev.decision != "" {
+		m.decisions.WithLabelValues("proxy", ev.decision, string(ev.reason)).Inc()
+	}
+}
+
+func knownMethod(method string) string {
+	switch method {
+	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS":
+		return method
+	}
+	return "other"
+}

@@ -1,0 +1,468 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+const (
+	purposeLogin = "login"
+	// flowTime bounds all calls to a provider for one step of a sign-in.
+	flowTime = 15 * time.Second
+)
+
+// serveOwn answers requests under the prefix; path is what follows it.
+func (p *Proxy) serveOwn(w http.ResponseWriter, r *http.Request, ev *event, path string) error {
+	if id, ok := strings.CutPrefix(path, "callback/"); ok {
+		return get(r, func() error { return p.callback(w, r, ev, id) })
+	}
+	switch path {
+	case "login":
+		return get(r, func() error { return p.login(w, r, ev) })
+	case "logout":
+		if r.Method == http.MethodPost {
+			return p.signOut(w, r, ev)
+		}
+		return get(r, func() error { return p.confirmSignOut(w, r, ev) })
+	case "account":
+		return get(r, func() error { return p.account(w, r, ev) })
+	case "session":
+		return get(r, func() error { return p.sessionInfo(w, r, ev) })
+	case "jwks.json":
+		return get(r, func() error { return p.jwks(w, r) })
+	case "logo":
+		if p.branding.Logo != nil {
+			return get(r, func() error { return p.logo(w, r) })
+		}
+	}
+	return &failure{Status: http.StatusNotFound, Cause: errors.New("no such endpoint")}
+}
+
+// get lets GET and HEAD through.
+func get(r *http.Request, serve func() error) error {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return serve()
+	}
+	return &failure{Status: http.StatusMethodNotAllowed, Allow: "GET, HEAD", Cause: errors.New("method refused")}
+}
+
+// askToSignIn answers a request that needs a session and has none.
+func (p *Proxy) askToSignIn(w http.ResponseWriter, r *http.Request, ev *event) error {
+	switch whoAsks(r) {
+	case navigation:
+		w.Header().Set("Cache-Control", "no-store")
+		redirect(w, http.StatusFound, p.loginURL(target(ev.facts)))
+		return nil
+	case form:
+		// A redirect would turn the POST into a GET and lose what was typed.
+		return &failure{Status: http.StatusUnauthorized, Cause: errors.New("form without a session"),
+			Page: &page{Template: "formlost", Data: formlostData{SignInURL: p.loginURL(p.referer(r))}}}
+	}
+	return p.unauthorized(w, r, ev)
+}
+
+// unauthorized tells a program where people sign in. The challenge names the
+// cookie scheme: Basic would make browsers ask for a password.
+func (p *Proxy) unauthorized(w http.ResponseWriter, r *http.Request, ev *event) error {
+	login := p.origin + p.loginURL(p.referer(r))
+	w.Header().Set("WWW-Authenticate", `Cookie realm="sallyport", form-action="`+login+`"`)
+	writeJSON(w, r, http.StatusUnauthorized, map[string]string{
+		"error": "login_required", "message": "Sign in at login_url, then try again.",
+		"login_url": login, "request_id": ev.requestID})
+	return nil
+}
+
+func (p *Proxy) loginURL(returnTo string) string {
+	if returnTo == "/" {
+		return p.prefix + "/login"
+	}
+	return p.prefix + "/login?return_to=" + url.QueryEscape(returnTo)
+}
+
+// target is the path and query of a request, as a browser has them.
+func target(f authz.Facts) string {
+	if f.HasQuery {
+		return f.Path + "?" + f.RawQuery
+	}
+	return f.Path
+}
+
+// referer is the page of ours that a request came from, else "/".
+func (p *Proxy) referer(r *http.Request) string {
+	return session.ReturnTo(r.Header.Get("Referer"), p.origin, p.prefix)
+}
+
+// redirect writes the Location as it is; http.Redirect would clean paths.
+func redirect(w http.ResponseWriter, status int, location string) {
+	w.Header().Set("Location", location)
+	w.WriteHeader(status)
+}
+
+// login begins a sign-in, for page navigations only.
+func (p *Proxy) login(w http.ResponseWriter, r *http.Request, ev *event) error {
+	if whoAsks(r) != navigation {
+		return p.unauthorized(w, r, ev)
+	}
+	q, err := url.ParseQuery(ev.facts.RawQuery)
+	if err != nil {
+		return &failure{Status: http.StatusBadRequest, Cause: errors.New("malformed query")}
+	}
+	returnTo := session.ReturnTo(q.Get("return_to"), p.origin, p.prefix)
+	s, err := p.readSession(r, p.publicHost)
+	params := identity.AuthParams{}
+	switch {
+	case err == nil && q.Get("switch") != "" && fromOurPages(r, p.origin):
+		// To sign in as somebody else, the first one must be gone: otherwise a
+		// cancelled sign-in would leave them there (CVE-2026-34454).
+		p.sessions.SignOut(w, s)
+		params.Prompt = "select_account"
+	case err == nil: // signed in already: a late tab, or a bookmark
+		redirect(w, http.StatusSeeOther, p.origin+returnTo)
+		return nil
+	}
+	ev.sessionErr = err
+	if browser := p.sessions.BrowserID(r); browser != "" && p.loops.looping(browser) {
+		return p.loopPage(r, err, returnTo)
+	}
+	provider, ok := p.choose(q.Get("provider"))
+	if !ok {
+		p.show(w, r, ev, page{Template: "signin", FormAction: p.providerOrigins(), Data: p.signinChoices(returnTo)})
+		return nil
+	}
+	return p.begin(w, r, ev, provider, session.Flow{Purpose: purposeLogin, Provider: provider.ID, ReturnTo: returnTo}, params)
+}
+
+func (p *Proxy) loopPage(r *http.Request, found error, returnTo string) error {
+	if found == nil {
+		found = session.ErrNone
+	}
+	return &failure{Status: http.StatusBadRequest, Cause: fmt.Errorf("sign-in loop: %w", found),
+		Page: &page{Template: "loop", FormAction: p.providerOrigins(), Data: loopData{
+			PublicURL: p.origin, SeenURL: p.scheme + "://" + r.Host, Causes: p.loopCauses(r, found), StartURL: p.loginURL(returnTo)}}}
+}
+
+// choose returns the provider asked for, or the only one.
+func (p *Proxy) choose(id string) (Provider, bool) {
+	if id == "" && len(p.providers) == 1 {
+		return p.providers[0], true
+	}
+	return p.provider(id)
+}
+
+func (p *Proxy) provider(id string) (Provider, bool) {
+	for _, provider := range p.providers {
+		if provider.ID == id {
+			return provider, true
+		}
+	}
+	return Provider{}, false
+}
+
+func (p *Proxy) signinChoices(returnTo string) signinData {
+	data := signinData{ReturnTo: returnTo}
+	for _, provider := range p.providers {
+		data.Providers = append(data.Providers, signinChoice{ID: provider.ID, Name: provider.Name})
+	}
+	return data
+}
+
+// providerOrigins is for pages with a form that leads to a provider: Chromium
+// applies form-action to the redirects that follow.
+func (p *Proxy) providerOrigins() []string {
+	var origins []string
+	for _, provider := range p.providers {
+		if o, ok := provider.Login.(interface{ AuthOrigin() string }); ok {
+			origins = append(origins, o.AuthOrigin())
+		}
+	}
+	return origins
+}
+
+// begin sends the browser to the provider.
+func (p *Proxy) begin(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, f session.Flow, params identity.AuthParams) error {
+	ctx, release, err := p.slot(r.Context())
+	if err != nil {
+		return err
+	}
+	defer release()
+	h, err := p.sessions.Begin(w, r, f)
+	if err != nil {
+		return &failure{Status: http.StatusInternalServerError, Cause: err}
+	}
+	location, err := provider.Login.AuthURL(ctx, h, params)
+	if err != nil {
+		return p.signInFailed(provider, err, f.ReturnTo)
+	}
+	redirect(w, http.StatusFound, location)
+	return nil
+}
+
+// slot bounds how many sign-ins wait for providers at one time: a slow provider
+// must not fill the memory with people who wait for it (security.md R3).
+func (p *Proxy) slot(ctx context.Context) (context.Context, func(), error) {
+	select {
+	case p.slots <- struct{}{}:
+	default:
+		return nil, nil, &failure{Status: http.StatusServiceUnavailable, RetryAfter: 5, Cause: errors.New("limits.flows reached"),
+			Title: "Too many people are signing in", Sentence: "Signing in is busy at the moment.", Advice: "Try again in a few seconds."}
+	}
+	ctx, cancel := context.WithTimeout(ctx, flowTime)
+	return ctx, func() { cancel(); <-p.slots }, nil
+}
+
+// callback ends a sign-in. With a live session it changes nothing: a repeated
+// callback, the back button and thirty tabs all land where they wanted to go,
+// and somebody else's callback URL does not replace who is signed in (P6).
+func (p *Proxy) callback(w http.ResponseWriter, r *http.Request, ev *event, id string) error {
+	w.Header().Set("Cache-Control", "no-store")
+	q, err := url.ParseQuery(ev.facts.RawQuery)
+	if err != nil || len(q["state"]) > 1 {
+		return &failure{Status: http.StatusBadRequest, Cause: errors.New("malformed callback")}
+	}
+	flow, h, flowErr := p.sessions.End(r, q.Get("state"))
+	returnTo := session.ReturnTo(flow.ReturnTo, p.origin, p.prefix)
+	s, err := p.readSession(r, p.publicHost)
+	if err == nil {
+		ev.identify(&s)
+		redirect(w, http.StatusSeeOther, p.origin+returnTo)
+		return nil
+	}
+	ev.sessionErr = err
+	if flowErr != nil {
+		return p.flowBroken(w, r, ev, flow, flowErr)
+	}
+	provider, ok := p.provider(flow.Provider)
+	if !ok || flow.Purpose != purposeLogin || flow.Provider != id { // mix-up: RFC 9700 §4.4
+		return &failure{Status: http.StatusBadRequest, Cause: errors.New("callback of another provider")}
+	}
+	return p.redeem(w, r, ev, provider, q, h, returnTo)
+}
+
+func (p *Proxy) redeem(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, q url.Values, h identity.Handshake, returnTo string) error {
+	ctx, release, err := p.slot(r.Context())
+	if err != nil {
+		return err
+	}
+	defer release()
+	who, err := provider.Login.Redeem(ctx, q, h, identity.AuthParams{})
+	if err != nil {
+		return p.signInFailed(provider, err, returnTo)
+	}
+	s := p.sessions.Start(who)
+	if err := p.sessions.Write(w, p.publicHost, s); err != nil {
+		return p.signInFailed(provider, err, returnTo)
+	}
+	ev.identify(&s)
+	p.metrics.logins.WithLabelValues(provider.ID, "ok").Inc()
+	p.loops.completed(p.sessions.BrowserID(r))
+	redirect(w, http.StatusSeeOther, p.origin+returnTo) // the code leaves the address bar (security.md C14)
+	return nil
+}
+
+// flowBroken answers a callback that is not this browser's, or not any more.
+// What this browser could have begun itself starts afresh, once; a page with a
+// button ends what could go round in circles.
+func (p *Proxy) flowBroken(w http.ResponseWriter, r *http.Request, ev *event, f session.Flow, cause error) error {
+	provider, known := p.provider(f.Provider)
+	restart := errors.Is(cause, session.ErrOtherBrowser) || errors.Is(cause, session.ErrLate)
+	if restart && known && f.Restarts == 0 && f.Purpose == purposeLogin && whoAsks(r) == navigation {
+		f.Restarts++
+		f.ReturnTo = session.ReturnTo(f.ReturnTo, p.origin, p.prefix)
+		return p.begin(w, r, ev, provider, f, identity.AuthParams{})
+	}
+	return &failure{Status: http.StatusBadRequest, Cause: cause, Title: "This sign-in cannot be completed here",
+		Sentence: "The sign-in was not begun in this browser, or it is over.",
+		Page: &page{Template: "startagain", FormAction: p.providerOrigins(),
+			Data: startagainData{StartURL: p.loginURL(session.ReturnTo(f.ReturnTo, p.origin, p.prefix)), Cause: flowWords(cause)}}}
+}
+
+func flowWords(cause error) string {
+	switch {
+	case errors.Is(cause, session.ErrLate):
+		return "It took longer than ten minutes."
+	case errors.Is(cause, session.ErrConsumed):
+		return "It was completed before; the address of a finished sign-in cannot be used again."
+	case errors.Is(cause, session.ErrOtherBrowser):
+		return "It was begun in another browser, or in another tab at the same moment."
+	}
+	return "" // the page has words for a browser that began nothing
+}
+
+// signInFailed puts a failure at the provider into words. What the provider
+// wrote is not repeated: it is somebody else's text on our page.
+func (p *Proxy) signInFailed(provider Provider, err error, returnTo string) error {
+	kind := identity.FailureOf(err)
+	p.metrics.logins.WithLabelValues(provider.ID, string(kind)).Inc()
+	f := &failure{Cause: fmt.Errorf("sign-in with %s: %w", provider.ID, err), Status: http.StatusBadGateway}
+	switch kind {
+	case identity.Unavailable:
+		f.Status, f.RetryAfter = http.StatusServiceUnavailable, 5
+		f.Title, f.Sentence = "Signing in is not possible right now", provider.Name+" is not answering. If you are signed in already, you stay signed in."
+		f.Advice = "Try again in a moment. Nothing is wrong with your account."
+	case identity.Declined:
+		f.Status = http.StatusForbidden
+		f.Title, f.Sentence = "You were not signed in", provider.Name+" says that the sign-in was cancelled or refused there."
+		f.Advice = "Try again, or ask the people who run " + provider.Name + " whether your account may use this site."
+	case identity.ClockSkew:
+		f.Title, f.Sentence = "The clocks do not agree", "What "+provider.Name+" sent is not valid at this server's time, so nobody was signed in."
+		f.Advice = "Tell the people who run this site to check the server's clock, and give them the request id."
+	case identity.Misconfigured:
+		f.Title, f.Sentence = "Signing in is not set up right", provider.Name+" does not accept this site's request."
+		f.Advice = "Tell the people who run this site, and give them the request id."
+	default:
+		f.Title, f.Sentence = "The sign-in could not be trusted", "What "+provider.Name+" sent did not pass a check, so nobody was signed in."
+		f.Advice = "Try once more. If it happens again, tell the people who run this site and give them the request id."
+	}
+	f.Page = &page{Template: "message", Data: messageData{Title: f.Title, Sentence: f.Sentence, Advice: f.Advice,
+		ActionURL: p.loginURL(returnTo), ActionText: "Try again"}}
+	return f
+}
+
+// signOut ends the session, in this process at once.
+func (p *Proxy) signOut(w http.ResponseWriter, r *http.Request, ev *event) error {
+	if !fromOurPages(r, p.origin) {
+		return &failure{Status: http.StatusForbidden, Cause: errors.New("sign-out from another site"),
+			Title: "You were not signed out", Sentence: "The request to sign out came from another site.",
+			Advice: "If you want to sign out, do it on your account page: " + p.origin + p.prefix + "/account"}
+	}
+	s, err := p.readSession(r, p.publicHost)
+	if err == nil {
+		ev.identify(&s)
+	}
+	p.sessions.SignOut(w, s)
+	// The app's pages must not come back with the back button.
+	w.Header().Set("Clear-Site-Data", `"cache"`)
+	redirect(w, http.StatusSeeOther, p.origin+p.prefix+"/logout")
+	return nil
+}
+
+// confirmSignOut asks before it signs out: a link must not be able to. Without
+// a session it is the page to land on afterwards.
+func (p *Proxy) confirmSignOut(w http.ResponseWriter, r *http.Request, ev *event) error {
+	pg := page{Template: "signedout", Data: signedoutData{SignInURL: p.prefix + "/login"}}
+	if s, err := p.readSession(r, p.publicHost); err == nil {
+		pg.Template = "confirmlogout"
+		pg.Data = confirmData{Name: displayName(&s.Identity), LogoutURL: p.prefix + "/logout", BackURL: p.prefix + "/account"}
+	}
+	p.show(w, r, ev, pg)
+	return nil
+}
+
+func (p *Proxy) account(w http.ResponseWriter, r *http.Request, ev *event) error {
+	s, err := p.readSession(r, p.publicHost)
+	if err != nil {
+		ev.sessionErr = err
+		return p.askToSignIn(w, r, ev)
+	}
+	ev.identify(&s)
+	if renewed, due := p.sessions.Renew(s); due && whoAsks(r) == navigation {
+		if s = renewed; p.sessions.Write(w, p.publicHost, s) != nil {
+			return &failure{Status: http.StatusInternalServerError, Cause: session.ErrTooLarge}
+		}
+	}
+	p.show(w, r, ev, page{Template: "account", Data: p.accountData(&s)})
+	return nil
+}
+
+func (p *Proxy) accountData(s *session.Session) accountData {
+	id := &s.Identity
+	data := accountData{
+		Name: displayName(id), Username: id.Username, Email: id.Email, EmailVerified: id.EmailVerified,
+		UserID: id.ID(), Provider: id.Provider, Groups: id.Groups, GroupsUnknown: id.GroupsUnknown,
+		SignedInAt: s.SignedIn, ExpiresAt: s.Expires, IdleExpiresAt: s.IdleExpires,
+		LogoutURL: p.prefix + "/logout", Now: p.now(),
+	}
+	if provider, ok := p.provider(id.Provider); ok {
+		data.Provider = provider.Name
+	}
+	if id.Org.ID != "" {
+		data.Org = &accountOrg{Name: id.Org.Name, Domain: id.Org.Domain, ID: id.Org.ID}
+	}
+	return data
+}
+
+// sessionInfo is the contract with single-page apps.
+func (p *Proxy) sessionInfo(w http.ResponseWriter, r *http.Request, ev *event) error {
+	s, err := p.readSession(r, p.publicHost)
+	if err != nil {
+		ev.sessionErr = err
+		return p.unauthorized(w, r, ev)
+	}
+	ev.identify(&s)
+	if renewed, due := p.sessions.Renew(s); due {
+		if err := p.sessions.Write(w, p.publicHost, renewed); err == nil {
+			s = renewed
+		}
+	}
+	type user struct {
+		ID       string   `json:"id"`
+		Email    string   `json:"email,omitempty"`
+		Name     string   `json:"name,omitempty"`
+		Username string   `json:"username,omitempty"`
+		Groups   []string `json:"groups,omitempty"`
+	}
+	type org struct {
+		ID     string `json:"id"`
+		Name   string `json:"name,omitempty"`
+		Domain string `json:"domain,omitempty"`
+	}
+	body := struct {
+		User        user      `json:"user"`
+		Org         *org      `json:"org"`
+		Expires     time.Time `json:"expires_at"`
+		IdleExpires time.Time `json:"idle_expires_at"`
+	}{User: user{s.Identity.ID(), s.Identity.VerifiedEmail(), s.Identity.Name, s.Identity.Username, s.Identity.Groups},
+		Expires: s.Expires, IdleExpires: s.IdleExpires}
+	if o := s.Identity.Org; o.ID != "" {
+		body.Org = &org{o.ID, o.Name, o.Domain}
+	}
+	w.Header().Set("Cache-Control", "private, no-store")
+	writeJSON(w, r, http.StatusOK, body)
+	return nil
+}
+
+// jwks is public. Five minutes is well under the ten that a new key rests.
+func (p *Proxy) jwks(w http.ResponseWriter, r *http.Request) error {
+	h := w.Header()
+	h.Set("Content-Type", "application/jwk-set+json")
+	h.Set("Cache-Control", "public, max-age=300")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	_, _ = w.Write(p.assertions.JWKS()) // the client is gone if this fails
+	return nil
+}
+
+// logo serves the operator's picture; an SVG opened by itself must not run.
+func (p *Proxy) logo(w http.ResponseWriter, r *http.Request) error {
+	h := w.Header()
+	h.Set("Content-Type", p.branding.LogoType)
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "public, max-age=3600")
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	_, _ = w.Write(p.branding.Logo)
+	return nil
+}
+
+// displayName is the best thing to call somebody.
+func displayName(id *identity.Identity) string {
+	for _, name := range [...]string{id.Name, id.Username, id.VerifiedEmail()} {
+		if name != "" {
+			return name
+		}
+	}
+	return id.ID()
+}

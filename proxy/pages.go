@@ -1,0 +1,335 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+//go:embed pages/*.html pages/style.css
+var pageFiles embed.FS
+
+// pageOptions is what an operator may choose about our own pages.
+type pageOptions struct {
+	Name    string // the operator's name; "" means "Sallyport"
+	LogoURL string // a path on this host; "" means no logo
+	Prefix  string // where our own endpoints are; "" means "/.sallyport"
+}
+
+// pages renders Sallyport's own pages: what people see when they sign in, sign
+// out, are refused, or something breaks. Every page is one self-contained file
+// without script, so that it looks the same on any host. Safe for concurrent use.
+type pages struct {
+	opts      pageOptions
+	style     template.CSS
+	styleHash string // a CSP hash source, quotes included
+	templates map[string]*template.Template
+}
+
+// page is one page to write. Template and Data belong together:
+//
+//	signin      signinData       signedout   signedoutData    confirmlogout  confirmData
+//	account     accountData      denied      deniedData       formlost       formlostData
+//	startagain  startagainData   loop        loopData         message        messageData
+type page struct {
+	Status     int // 0 means 200
+	Template   string
+	Data       any
+	RequestID  string
+	FormAction []string    // other origins that a form of this page may end up at
+	Header     http.Header // added to what every page has; cannot weaken it
+}
+
+// signinData is the chooser where there are several providers.
+type signinData struct {
+	Providers []signinChoice
+	ReturnTo  string
+	Reason    string // a sentence: why the person is here; may be empty
+}
+
+// signinChoice is one provider: ID is sent, Name is shown.
+type signinChoice struct{ ID, Name string }
+
+type signedoutData struct{ SignInURL string }
+
+// confirmData asks before a sign-out that somebody else's link may have begun.
+type confirmData struct {
+	Name      string // who is signed in; may be empty
+	LogoutURL string
+	BackURL   string
+}
+
+// accountData is what a person may know about their own session.
+type accountData struct {
+	Name, Username, Email string
+	EmailVerified         bool
+	UserID, Provider      string
+	Org                   *accountOrg
+	Groups                []string
+	GroupsUnknown         bool
+
+	SignedInAt, ExpiresAt, IdleExpiresAt time.Time // zero times are left out
+	Now                                  time.Time // for words like "in 2 hours"; zero: none
+
+	LogoutURL string
+}
+
+type accountOrg struct{ Name, Domain, ID string }
+
+// deniedData tells a signed-in person that no rule lets them in. Sentence is
+// public: what is missing, in words they can pass on.
+type deniedData struct {
+	Name, Email           string
+	Sentence              string
+	AccountURL, SwitchURL string
+}
+
+type formlostData struct{ SignInURL string }
+
+// startagainData is for a sign-in that cannot go on in this browser. It never
+// starts by itself: the person has to press the button (login CSRF, RFC 9700
+// §4.7). Cause is a sentence, or empty where we cannot tell.
+type startagainData struct{ StartURL, Cause string }
+
+// loopData is for a browser that signs in over and over. Causes are sentences,
+// the likeliest first; empty means the usual ones.
+type loopData struct {
+	PublicURL, SeenURL string // as configured, and as the browser called us
+	Causes             []string
+	StartURL           string
+}
+
+// AddressDiffers reports whether the browser used another scheme or host than
+// the configured one, which alone explains a cookie that never comes back.
+func (d loopData) AddressDiffers() bool {
+	public, err1 := url.Parse(d.PublicURL)
+	seen, err2 := url.Parse(d.SeenURL)
+	if err1 != nil || err2 != nil || public.Host == "" || seen.Host == "" {
+		return false
+	}
+	return pageHostOf(public) != pageHostOf(seen)
+}
+
+// pageHostOf is scheme and host in one spelling, the default port left out.
+func pageHostOf(u *url.URL) string {
+	host := strings.ToLower(u.Host)
+	switch u.Scheme {
+	case "https":
+		host = strings.TrimSuffix(host, ":443")
+	case "http":
+		host = strings.TrimSuffix(host, ":80")
+	}
+	return u.Scheme + "://" + host
+}
+
+// messageData is every other page. Title says what happened, Advice what to do.
+type messageData struct{ Title, Sentence, Advice, ActionURL, ActionText string }
+
+// pageView is what a template sees: the page's Data and what all pages share.
+type pageView struct {
+	Name, LogoURL, Prefix, RequestID string
+	Style                            template.CSS
+	Data                             any
+}
+
+// newPages parses all templates, so that a broken one is found at start.
+func newPages(o pageOptions) (*pages, error) {
+	o, err := o.checked()
+	if err != nil {
+		return nil, err
+	}
+	style, err := pageFiles.ReadFile("pages/style.css")
+	if err != nil {
+		return nil, fmt.Errorf("read style: %w", err)
+	}
+	sum := sha256.Sum256(style)
+	p := &pages{
+		opts:      o,
+		style:     template.CSS(style),
+		styleHash: "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'", // CSP3 §2.3.1
+		templates: map[string]*template.Template{},
+	}
+	return p, p.parse()
+}
+
+// checked fills in defaults and refuses what would leave this host: the logo is
+// loaded, and forms are sent, while a person is signing in.
+func (o pageOptions) checked() (pageOptions, error) {
+	if o.Name == "" {
+		o.Name = "Sallyport"
+	}
+	if o.Prefix == "" {
+		o.Prefix = "/.sallyport"
+	}
+	if !pageLocalPath(o.Prefix) || strings.HasSuffix(o.Prefix, "/") {
+		return o, fmt.Errorf("prefix %q: want a path such as /.sallyport", o.Prefix)
+	}
+	if o.LogoURL != "" && !pageLocalPath(o.LogoURL) {
+		return o, fmt.Errorf("logo %q: want a path on this host", o.LogoURL)
+	}
+	return o, nil
+}
+
+// pageLocalPath reports whether s stays on this host. Browsers read "//" and
+// "/\" as the start of another host (WHATWG URL §4.4).
+func pageLocalPath(s string) bool {
+	return strings.HasPrefix(s, "/") && !strings.HasPrefix(s, "//") && !strings.ContainsAny(s, "\\\t\r\n")
+}
+
+// parse gives every page file its own copy of the layout.
+func (p *pages) parse() error {
+	layout, err := template.New("layout.html").
+		Funcs(template.FuncMap{"moment": pageMoment}).
+		ParseFS(pageFiles, "pages/layout.html")
+	if err != nil {
+		return fmt.Errorf("parse layout: %w", err)
+	}
+	files, err := fs.Glob(pageFiles, "pages/*.html")
+	if err != nil {
+		return fmt.Errorf("list pages: %w", err)
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(path.Base(file), ".html")
+		if name == "layout" {
+			continue
+		}
+		t, err := layout.Clone()
+		if err != nil {
+			return fmt.Errorf("copy layout: %w", err)
+		}
+		if p.templates[name], err = t.ParseFS(pageFiles, file); err != nil {
+			return fmt.Errorf("parse page %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// write answers r with pg. The page is complete before its first byte is sent:
+// a fault in a template gives a plain 500, never half a page. The fault is
+// returned for the log; the answer has been written either way.
+func (p *pages) write(w http.ResponseWriter, r *http.Request, pg page) error {
+	h := w.Header()
+	for name, values := range pg.Header {
+		for _, v := range values {
+			h.Add(name, v)
+		}
+	}
+	p.protect(h, pg.FormAction)
+	status := pg.Status
+	if status == 0 {
+		status = http.StatusOK
+	}
+	body, err := p.render(pg)
+	if err != nil {
+		status = http.StatusInternalServerError
+		body = []byte("This page could not be shown. Please try again.\nRequest id: " + pg.RequestID + "\n")
+		h.Set("Content-Type", "text/plain; charset=utf-8")
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body) // the person has gone; there is nobody to tell
+	}
+	return err
+}
+
+func (p *pages) render(pg page) ([]byte, error) {
+	t, ok := p.templates[pg.Template]
+	if !ok {
+		return nil, fmt.Errorf("no page %q", pg.Template)
+	}
+	var buf bytes.Buffer
+	err := t.Execute(&buf, pageView{
+		Name: p.opts.Name, LogoURL: p.opts.LogoURL, Prefix: p.opts.Prefix,
+		RequestID: pg.RequestID, Style: p.style, Data: pg.Data,
+	})
+	return buf.Bytes(), err
+}
+
+// protect sets what keeps a page from being framed, scripted or cached (P19).
+// It runs after the page's own headers, so none of them can undo it.
+func (p *pages) protect(h http.Header, formAction []string) {
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Security-Policy", p.policy(formAction))
+	h.Set("X-Frame-Options", "DENY") // RFC 9700 §4.16, for what predates frame-ancestors
+	h.Set("X-Content-Type-Options", "nosniff")
+	// Not no-referrer: with it, browsers send "Origin: null" on our own forms
+	// (Fetch §3.2) and the check against cross-site requests would refuse them.
+	h.Set("Referrer-Policy", "same-origin")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+}
+
+// policy names the origins in formAction because Chromium holds form-action
+// against the redirects that follow a form, up to the provider's own page.
+func (p *pages) policy(formAction []string) string {
+	forms := []string{"'self'"}
+	for _, s := range formAction {
+		if o := pageOrigin(s); o != "" && !slices.Contains(forms, o) {
+			forms = append(forms, o)
+		}
+	}
+	return "default-src 'none'; style-src " + p.styleHash + "; img-src 'self'; form-action " +
+		strings.Join(forms, " ") + "; frame-ancestors 'none'; base-uri 'none'"
+}
+
+// pageOrigin is the web origin of s, or "" if it has none that can stand in a
+// policy: a ";" or a blank would end the directive and begin another.
+func pageOrigin(s string) string {
+	u, err := url.Parse(s)
+	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" {
+		return ""
+	}
+	if strings.Trim(strings.ToLower(u.Host), "abcdefghijklmnopqrstuvwxyz0123456789.-:[]") != "" {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
+
+// pageTime is one moment three ways: for machines, to read, and relative to now.
+type pageTime struct{ Machine, Text, Relative string }
+
+func pageMoment(now, t time.Time) pageTime {
+	t = t.UTC()
+	out := pageTime{Machine: t.Format(time.RFC3339), Text: t.Format("2 January 2006, 15:04 UTC")}
+	if !now.IsZero() {
+		out.Relative = pageRelative(t.Sub(now))
+	}
+	return out
+}
+
+// pageRelative says d from now in the words people use: "in 90 minutes".
+func pageRelative(d time.Duration) string {
+	words := func(n time.Duration, unit string) string {
+		if n != 1 {
+			unit += "s"
+		}
+		return fmt.Sprintf("%d %s", n, unit)
+	}
+	var text string
+	switch a := d.Abs(); {
+	case a < 30*time.Second:
+		return "now"
+	case a.Round(time.Minute) < 2*time.Hour && a.Round(time.Minute) != time.Hour:
+		text = words(a.Round(time.Minute)/time.Minute, "minute")
+	case a.Round(time.Hour) < 48*time.Hour:
+		text = words(a.Round(time.Hour)/time.Hour, "hour")
+	default:
+		text = words(a.Round(24*time.Hour)/(24*time.Hour), "day")
+	}
+	if d < 0 {
+		return text + " ago"
+	}
+	return "in " + text
+}

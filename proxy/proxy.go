@@ -1,0 +1,277 @@
+// Package proxy is the front door for browsers: it turns a request into facts,
+// facts into a verdict, and a verdict into bytes.
+//
+//	any request      → method and target sane?          no → 400, 405, 414
+//	                 → under the prefix? yes → own endpoint: login, callback/{provider},
+//	                                           logout, account, session, jwks.json
+//	                 → identity headers stripped, always
+//	                 → authz: route, session, Decide
+//	Forward          → identity headers set, our cookies removed → upstream
+//	Login            → page navigation: 302 to login · form: 401 page · else: 401 JSON
+//	Deny             → 403 with one public sentence; the reason goes to the log
+//
+// It owns Sallyport's own endpoints and pages, and reverse proxying. It decides
+// nothing by itself (authz does), opens no cookie by itself (session does), and
+// has no way to hold a provider's token: login arrives as an interface without one.
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport-proxy/sallyport/assertion"
+	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// LoginProvider is what the front door needs of an identity provider. It has no
+// way to hand out a token (P8). Errors are *identity.SignInError.
+type LoginProvider interface {
+	// AuthURL is where to send the browser. It may have to discover that first.
+	AuthURL(ctx context.Context, h identity.Handshake, p identity.AuthParams) (string, error)
+	// Redeem turns the callback's parameters into the person who signed in.
+	Redeem(ctx context.Context, callback url.Values, h identity.Handshake, p identity.AuthParams) (identity.Identity, error)
+}
+
+// Provider is a configured LoginProvider.
+type Provider struct {
+	ID    string // as in callback/{id}
+	Name  string // for people
+	Login LoginProvider
+}
+
+// Backend is where a route's requests go and what the app is told.
+type Backend struct {
+	Host      string // host:port of the app
+	Transport http.RoundTripper
+	Headers   identity.HeaderSet
+}
+
+// Branding is the operator's face on our pages.
+type Branding struct {
+	Name     string
+	Logo     []byte // nil: none
+	LogoType string // image/svg+xml or image/png
+}
+
+// Options configure a Proxy. All are required but Branding, Registerer (nil: no
+// metrics), Log (nil: silent) and Now (nil: time.Now).
+type Options struct {
+	PublicURL  *url.URL
+	Prefix     string
+	Sessions   *session.Manager
+	Routes     *authz.Table
+	Backends   map[string]Backend // by route name
+	Headers    *identity.Headers
+	Assertions *assertion.Signer
+	Providers  []Provider
+	Branding   Branding
+	MaxFlows   int // sign-ins that may wait for a provider at one time
+	MaxURL     int // bytes of a request target
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+	Now        func() time.Time
+}
+
+// Proxy is an http.Handler for one public site. It is safe for concurrent use.
+type Proxy struct {
+	origin     string // scheme://host of the public URL
+	publicHost string // canonical
+	scheme     string
+	prefix     string
+	sessions   *session.Manager
+	routes     *authz.Table
+	backends   map[*authz.Route]Backend
+	headers    *identity.Headers
+	assertions *assertion.Signer
+	providers  []Provider
+	branding   Branding
+	pages      *pages
+	slots      chan struct{}
+	loops      *loops
+	maxURL     int
+	buffers    *bufferPool
+	copyLog    *log.Logger
+	log        *slog.Logger
+	metrics    *metrics
+	now        func() time.Time
+}
+
+// New checks the options and parses the pages. It does no I/O.
+func New(o Options) (*Proxy, error) {
+	if o.PublicURL == nil || o.Sessions == nil || o.Routes == nil || o.Headers == nil || o.Assertions == nil ||
+		len(o.Providers) == 0 || o.MaxFlows <= 0 || o.MaxURL <= 0 {
+		return nil, errors.New("proxy: an option is missing")
+	}
+	host, err := authz.CanonicalHost(o.PublicURL.Host)
+	if err != nil {
+		return nil, fmt.Errorf("proxy: public URL: %w", err)
+	}
+	p := &Proxy{
+		origin: o.PublicURL.Scheme + "://" + o.PublicURL.Host, publicHost: host, scheme: o.PublicURL.Scheme,
+		prefix: o.Prefix, sessions: o.Sessions, routes: o.Routes, backends: map[*authz.Route]Backend{},
+		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, branding: o.Branding,
+		slots: make(chan struct{}, o.MaxFlows), maxURL: o.MaxURL, buffers: newBufferPool(),
+		log: o.Log, metrics: newMetrics(o.Registerer), now: o.Now,
+	}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	p.copyLog = slog.NewLogLogger(p.log.Handler(), slog.LevelDebug)
+	p.loops = newLoops(p.now)
+	for _, route := range o.Routes.Routes() {
+		b, ok := o.Backends[route.Name]
+		if !ok || b.Transport == nil || b.Host == "" {
+			return nil, fmt.Errorf("proxy: route %s has no backend", route.Name)
+		}
+		p.backends[route] = b
+	}
+	logoURL := ""
+	if o.Branding.Logo != nil {
+		logoURL = o.Prefix + "/logo"
+	}
+	p.pages, err = newPages(pageOptions{Name: o.Branding.Name, LogoURL: logoURL, Prefix: o.Prefix})
+	if err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	return p, nil
+}
+
+// ServeHTTP answers one request, and writes one event about it.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ev := &event{start: p.now(), requestID: newRequestID(), route: "none", client: clientIP(r)}
+	rec := &recorder{ResponseWriter: w}
+	defer p.observe(ev, rec, r)
+	defer p.recoverPanic(ev, rec, r)
+	rec.Header().Set("X-Request-Id", ev.requestID)
+	if err := p.serve(rec, r, ev); err != nil {
+		p.fail(rec, r, ev, err)
+	}
+}
+
+// recoverPanic turns a bug of ours into one 500. http.ErrAbortHandler is no bug
+// but the way to end a response that cannot be completed.
+func (p *Proxy) recoverPanic(ev *event, rec *recorder, r *http.Request) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v == http.ErrAbortHandler {
+		ev.cause = errors.New("response aborted")
+		panic(v)
+	}
+	ev.cause = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+	if rec.status != 0 {
+		panic(http.ErrAbortHandler)
+	}
+	p.fail(rec, r, ev, &failure{Status: http.StatusInternalServerError, Cause: ev.cause})
+}
+
+func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, ev *event) error {
+	// CONNECT with a body desynchronised shared connections in another proxy
+	// (CVE-2026-71324), and TRACE would echo our headers to scripts.
+	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
+		return &failure{Status: http.StatusMethodNotAllowed, Cause: errors.New("method refused")}
+	}
+	if len(r.RequestURI) > p.maxURL {
+		return &failure{Status: http.StatusRequestURITooLong, Cause: errors.New("target too long")}
+	}
+	facts, err := authz.NewFacts(r.Method, p.scheme, r.Host, r.RequestURI)
+	if err != nil {
+		ev.decide("deny", authz.ReasonAmbiguous)
+		return &failure{Status: http.StatusBadRequest, Cause: err}
+	}
+	ev.facts = facts
+	if rest, ok := strings.CutPrefix(facts.Path, p.prefix); ok && facts.Host == p.publicHost && (rest == "" || rest[0] == '/') {
+		ev.route = "own"
+		return p.serveOwn(w, r, ev, strings.TrimPrefix(rest, "/"))
+	}
+	return p.serveRoute(w, r, ev)
+}
+
+func (p *Proxy) serveRoute(w http.ResponseWriter, r *http.Request, ev *event) error {
+	p.headers.Strip(r.Header) // before anything can forward, on public routes too (security.md D3)
+	route, err := p.routes.Lookup(ev.facts)
+	if err != nil {
+		return p.noRoute(ev, err)
+	}
+	ev.route = route.Name
+	var s *session.Session
+	if !route.Access.Public { // a public route reads no session and carries no identity
+		if found, err := p.readSession(r, ev.facts.Host); err == nil {
+			s = &found
+			ev.identify(&found)
+		} else {
+			ev.sessionErr = err
+		}
+	}
+	verdict := authz.Decide(ev.facts, route, s)
+	ev.decide(verdict.Outcome.String(), verdict.Reason)
+	switch verdict.Outcome {
+	case authz.Forward:
+		return p.forward(w, r, ev, route, s)
+	case authz.Login:
+		return p.askToSignIn(w, r, ev)
+	}
+	return &failure{Status: http.StatusForbidden, Cause: errors.New(verdict.Detail), Sentence: verdict.Public, Session: s}
+}
+
+func (p *Proxy) noRoute(ev *event, err error) error {
+	if errors.Is(err, authz.ErrAmbiguous) {
+		ev.decide("deny", authz.ReasonAmbiguous)
+		return &failure{Status: http.StatusBadRequest, Cause: err}
+	}
+	ev.decide("deny", authz.ReasonNoRoute)
+	if !p.routes.Serves(ev.facts.Host) && ev.facts.Host != p.publicHost {
+		return &failure{Status: http.StatusNotFound, Cause: fmt.Errorf("host %q is not served", ev.facts.Host),
+			Title:    "This address is not served here",
+			Sentence: "You asked for " + ev.facts.Host + ", and this site is " + p.origin + ".",
+			Advice:   "If you followed a link or typed the address, use the other one. If you run this site, see public_url and the hosts of its routes."}
+	}
+	return &failure{Status: http.StatusNotFound, Cause: err}
+}
+
+func (p *Proxy) readSession(r *http.Request, host string) (session.Session, error) {
+	return p.sessions.Read(cookieHeader(r), host)
+}
+
+func cookieHeader(r *http.Request) string {
+	lines := r.Header["Cookie"]
+	if len(lines) == 1 {
+		return lines[0]
+	}
+	return strings.Join(lines, "; ")
+}
+
+// newRequestID is 80 random bits that people can read to each other.
+func newRequestID() string {
+	var b [10]byte
+	rand.Read(b[:])
+	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
+}
+
+// clientIP is the TCP peer: nobody's word about it counts.
+func clientIP(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return ""
+	}
+	return host
+}

@@ -1,0 +1,211 @@
+package session
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+)
+
+// How a flow can come back other than well. With ErrOtherBrowser, ErrLate and
+// ErrConsumed, End still returns the Flow: its ReturnTo is ours and safe.
+var (
+	// ErrNoFlow: the browser has no flow cookie, or the state is not ours.
+	ErrNoFlow = errors.New("this browser did not begin a sign-in here")
+	// ErrOtherBrowser: there is a flow cookie, but of another flow. Two first
+	// tabs that raced look like this, and so does somebody else's callback URL.
+	ErrOtherBrowser = errors.New("the sign-in was begun by another browser or tab")
+	// ErrLate: it took longer than FlowTime.
+	ErrLate = errors.New("the sign-in took too long")
+	// ErrConsumed: this very callback has been used.
+	ErrConsumed = errors.New("the sign-in was already completed")
+)
+
+const (
+	// FlowTime is how long somebody may stay at the provider (security.md C5).
+	FlowTime = 10 * time.Minute
+	// flowCookieTime is refreshed by every Begin.
+	flowCookieTime = 24 * time.Hour
+	flowVersion    = 1
+	saltBytes      = 16
+	bindBytes      = 16
+	secretBytes    = 32
+	// MaxReturnTo is the longest address that fits into state, in bytes.
+	MaxReturnTo = 1024
+	maxState    = 2048 // of the sealed state, in bytes, as it comes back
+)
+
+// Flow is one trip to a provider and back.
+type Flow struct {
+	Purpose  string // "login"
+	Provider string // the provider id that the callback must be for
+	ReturnTo string // a path of ours, made by ReturnTo
+	Restarts int    // how often the trip was begun afresh, 0 to 255
+}
+
+// flowKeys are derived from one session key.
+type flowKeys struct {
+	seal cipher.AEAD
+	mix  []byte
+}
+
+func newFlowKeys(k Key) flowKeys {
+	block, err := aes.NewCipher(k.Derive("flow state", 32))
+	if err != nil {
+		panic(err) // only for a wrong key length, which is a constant
+	}
+	seal, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		panic(err) // only for a block size other than AES's
+	}
+	return flowKeys{seal: seal, mix: k.Derive("flow secrets", 32)}
+}
+
+// Begin binds f to the browser and returns the secrets of its handshake.
+//
+// The browser keeps one cookie of 32 random bytes, whatever the number of tabs;
+// all that belongs to one tab is sealed into state, and nonce and PKCE verifier
+// follow from both. Begin reuses a cookie that is there.
+func (m *Manager) Begin(w http.ResponseWriter, r *http.Request, f Flow) (identity.Handshake, error) {
+	secret, ok := m.flowSecret(r)
+	if !ok {
+		secret = make([]byte, secretBytes)
+		rand.Read(secret)
+	}
+	if len(f.ReturnTo) > MaxReturnTo {
+		f.ReturnTo = "/"
+	}
+	keys := m.flows[m.ring.Signing(m.now())]
+	salt := make([]byte, saltBytes)
+	rand.Read(salt)
+
+	b := []byte{flowVersion, byte(min(f.Restarts, 255))}
+	b = binary.BigEndian.AppendUint64(b, uint64(m.now().Add(FlowTime).Unix()))
+	b = append(b, salt...)
+	b = append(b, keys.derive(secret, salt, "binding")[:bindBytes]...)
+	for _, v := range [...]string{f.Purpose, f.Provider, f.ReturnTo} {
+		b = append(binary.BigEndian.AppendUint16(b, uint16(len(v))), v...)
+	}
+	state := base64.RawURLEncoding.EncodeToString(keys.seal.Seal(nil, nil, b, nil))
+	if len(state) > maxState {
+		return identity.Handshake{}, errors.New("begin flow: state too long")
+	}
+	m.setCookie(w, m.flowCookie, base64.RawURLEncoding.EncodeToString(secret), int(flowCookieTime/time.Second))
+	return keys.handshake(secret, salt, state), nil
+}
+
+// End opens the state a provider sent back and checks that this browser began
+// the flow (RFC 6749 §10.12). Each flow ends once in this process; across
+// processes and restarts it is the provider's code that works only once.
+func (m *Manager) End(r *http.Request, state string) (Flow, identity.Handshake, error) {
+	secret, ok := m.flowSecret(r)
+	if !ok {
+		return Flow{}, identity.Handshake{}, ErrNoFlow
+	}
+	keys, sealed, ok := m.openState(state)
+	if !ok {
+		return Flow{}, identity.Handshake{}, ErrNoFlow
+	}
+	if !hmac.Equal(sealed.binding, keys.derive(secret, sealed.salt, "binding")[:bindBytes]) {
+		return sealed.flow, identity.Handshake{}, ErrOtherBrowser
+	}
+	if !m.now().Before(sealed.expires) {
+		return sealed.flow, identity.Handshake{}, ErrLate
+	}
+	if !m.consumed.Add(string(sealed.salt), sealed.expires) {
+		return sealed.flow, identity.Handshake{}, ErrConsumed
+	}
+	return sealed.flow, keys.handshake(secret, sealed.salt, state), nil
+}
+
+// BrowserID names the browser that sent r by its flow cookie, without telling
+// the cookie; "" if it has none. Good for counting, never for recognising.
+func (m *Manager) BrowserID(r *http.Request) string {
+	secret, ok := m.flowSecret(r)
+	if !ok {
+		return ""
+	}
+	sum := sha256.Sum256(secret)
+	return string(sum[:bindBytes])
+}
+
+type sealedFlow struct {
+	flow          Flow
+	expires       time.Time
+	salt, binding []byte
+}
+
+func (m *Manager) openState(state string) (flowKeys, sealedFlow, bool) {
+	if len(state) > maxState {
+		return flowKeys{}, sealedFlow{}, false
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(state)
+	if err != nil {
+		return flowKeys{}, sealedFlow{}, false
+	}
+	for _, k := range m.flows {
+		if plain, err := k.seal.Open(nil, nil, raw, nil); err == nil {
+			f, ok := parseFlow(plain)
+			return k, f, ok
+		}
+	}
+	return flowKeys{}, sealedFlow{}, false
+}
+
+func parseFlow(b []byte) (sealedFlow, bool) {
+	const head = 2 + 8 + saltBytes + bindBytes
+	if len(b) < head || b[0] != flowVersion {
+		return sealedFlow{}, false
+	}
+	s := sealedFlow{
+		flow:    Flow{Restarts: int(b[1])},
+		expires: time.Unix(int64(binary.BigEndian.Uint64(b[2:])), 0),
+		salt:    b[10 : 10+saltBytes],
+		binding: b[10+saltBytes : head],
+	}
+	b = b[head:]
+	for _, p := range [...]*string{&s.flow.Purpose, &s.flow.Provider, &s.flow.ReturnTo} {
+		if len(b) < 2 || len(b)-2 < int(binary.BigEndian.Uint16(b)) {
+			return sealedFlow{}, false
+		}
+		n := 2 + int(binary.BigEndian.Uint16(b))
+		*p, b = string(b[2:n]), b[n:]
+	}
+	return s, len(b) == 0
+}
+
+func (m *Manager) flowSecret(r *http.Request) ([]byte, bool) {
+	value, err := findCookie(strings.Join(r.Header["Cookie"], "; "), m.flowCookie)
+	if err != nil {
+		return nil, false
+	}
+	secret, err := base64.RawURLEncoding.Strict().DecodeString(value)
+	return secret, err == nil && len(secret) == secretBytes
+}
+
+func (k flowKeys) handshake(secret, salt []byte, state string) identity.Handshake {
+	return identity.Handshake{
+		State:    state,
+		Nonce:    base64.RawURLEncoding.EncodeToString(k.derive(secret, salt, "nonce")),
+		Verifier: base64.RawURLEncoding.EncodeToString(k.derive(secret, salt, "pkce")), // 43 characters: RFC 7636 §4.1
+	}
+}
+
+// derive mixes the browser's secret, the flow's salt and a key of ours: none of
+// the three alone tells anything. All lengths are fixed, so nothing can shift.
+func (k flowKeys) derive(secret, salt []byte, label string) []byte {
+	h := hmac.New(sha256.New, k.mix)
+	h.Write(secret)
+	h.Write(salt)
+	h.Write([]byte(label))
+	return h.Sum(nil)
+}

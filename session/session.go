@@ -1,0 +1,320 @@
+// Package session is browser state: everything that is a cookie, and what ends
+// a session early.
+//
+// It owns the session cookie (who signed in, sealed), the flow cookie with the
+// sealed state that ties a sign-in to the browser that began it, and the rule
+// for where a browser may be sent back to. It is the only importer of
+// gorilla/securecookie. It never talks to a provider and never sees a token:
+// login does. Whether a session may pass is asked of authz.
+package session
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gorilla/securecookie"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+)
+
+// What Read can find instead of a session. All of them mean "nobody".
+var (
+	ErrNone    = errors.New("no session cookie")
+	ErrForged  = errors.New("the session cookie is not one of ours")
+	ErrTwice   = errors.New("the session cookie came twice")
+	ErrExpired = errors.New("the session has expired")
+	ErrEnded   = errors.New("the session was ended")
+	// ErrTooLarge is Write's: the identity does not fit a cookie even without groups.
+	ErrTooLarge = errors.New("the session does not fit a cookie")
+)
+
+const (
+	// maxCookie is the hard cap of the cookie's value, in bytes. Browsers keep
+	// 4,096 of name and value together (RFC 6265bis §5.6); we leave some room.
+	maxCookie = 3800
+	idBytes   = 16
+)
+
+// Session is one browser's proof that somebody signed in. It holds no token.
+type Session struct {
+	ID       string // 128 random bits, fresh at every sign-in
+	Identity identity.Identity
+	SignedIn time.Time // what the absolute timeout counts from
+	Seen     time.Time // what the idle timeout counts from
+
+	// Set by Read and Start: when each timeout strikes.
+	Expires, IdleExpires time.Time
+}
+
+// Ended remembers sessions that were ended before their time. Implementations
+// are safe for concurrent use and may forget a session after until.
+type Ended interface {
+	End(id string, until time.Time)
+	Ended(id string) bool
+}
+
+// Options configure a Manager. Keys, PublicURL and both timeouts are required.
+type Options struct {
+	Keys Keyring
+	// Secure chooses __Host- cookies. Without it (loopback, plain http) the
+	// names are sallyport-dev-<Port>, which a secure instance never reads.
+	Secure bool
+	Port   string // only for the names of insecure cookies
+
+	AbsoluteTimeout, IdleTimeout time.Duration
+	Ended                        Ended            // nil: in this process's memory
+	Now                          func() time.Time // nil: time.Now
+}
+
+// Manager reads and writes the cookies. It is safe for concurrent use.
+type Manager struct {
+	cookie, flowCookie string
+	secure             bool
+	absolute, idle     time.Duration
+	ring               Keyring
+	codecs             []*securecookie.SecureCookie // as ring
+	flows              []flowKeys                   // as ring
+	consumed           *Memory
+	ended              Ended
+	now                func() time.Time
+}
+
+// New checks the options and derives the working keys.
+func New(o Options) (*Manager, error) {
+	if len(o.Keys.keys) == 0 {
+		return nil, errors.New("session: no keys")
+	}
+	if o.AbsoluteTimeout <= 0 || o.IdleTimeout <= 0 {
+		return nil, errors.New("session: timeouts must be positive")
+	}
+	m := &Manager{
+		cookie: "__Host-sallyport", flowCookie: "__Host-sallyport-flow", secure: o.Secure,
+		absolute: o.AbsoluteTimeout, idle: min(o.IdleTimeout, o.AbsoluteTimeout),
+		ring: o.Keys, ended: o.Ended, now: o.Now,
+	}
+	if !o.Secure {
+		m.cookie = "sallyport-dev-" + o.Port
+		m.flowCookie = m.cookie + "-flow"
+	}
+	if m.now == nil {
+		m.now = time.Now
+	}
+	m.consumed = NewMemory(m.now)
+	if m.ended == nil {
+		m.ended = NewMemory(m.now)
+	}
+	for _, k := range o.Keys.keys {
+		c := securecookie.New(k.Derive("session mac", 64), k.Derive("session encryption", 32))
+		c.SetSerializer(compact{}).MaxAge(int(m.absolute / time.Second)).MaxLength(maxCookie)
+		m.codecs = append(m.codecs, c)
+		m.flows = append(m.flows, newFlowKeys(k))
+	}
+	return m, nil
+}
+
+// Start makes the session of somebody who has just signed in, with a fresh id:
+// a cookie planted before the sign-in is worth nothing after it (security.md 73).
+func (m *Manager) Start(id identity.Identity) Session {
+	var raw [idBytes]byte
+	rand.Read(raw[:])
+	now := m.now().UTC().Truncate(time.Second)
+	return m.withDeadlines(Session{
+		ID: base64.RawURLEncoding.EncodeToString(raw[:]), Identity: id, SignedIn: now, Seen: now,
+	})
+}
+
+// Renew returns s with its idle timeout counted from now, and whether that is
+// worth a new cookie: a tenth of the idle time must have passed.
+func (m *Manager) Renew(s Session) (Session, bool) {
+	now := m.now().UTC().Truncate(time.Second)
+	if now.Sub(s.Seen) < m.idle/10 {
+		return s, false
+	}
+	s.Seen = now
+	return m.withDeadlines(s), true
+}
+
+func (m *Manager) withDeadlines(s Session) Session {
+	s.Expires = s.SignedIn.Add(m.absolute)
+	s.IdleExpires = s.Seen.Add(m.idle)
+	if s.IdleExpires.After(s.Expires) {
+		s.IdleExpires = s.Expires
+	}
+	return s
+}
+
+// Read finds the session in a Cookie header (several lines joined by "; ") of a
+// request to host, which is lower case and has no port. It takes no
+// *http.Request, because not every front door has one.
+func (m *Manager) Read(cookieHeader, host string) (Session, error) {
+	value, err := findCookie(cookieHeader, m.cookie)
+	if err != nil {
+		return Session{}, err
+	}
+	if len(value) > maxCookie {
+		return Session{}, ErrForged
+	}
+	s, ok := m.open(value, host)
+	if !ok {
+		return Session{}, ErrForged
+	}
+	s = m.withDeadlines(s)
+	now := m.now()
+	// A session from the future was sealed by a clock we do not share; its
+	// timeouts would count from a moment that has not come (security.md R10).
+	if s.SignedIn.After(now.Add(time.Minute)) || s.Seen.Before(s.SignedIn) ||
+		!now.Before(s.Expires) || !now.Before(s.IdleExpires) {
+		return s, ErrExpired
+	}
+	if m.ended.Ended(s.ID) {
+		return s, ErrEnded
+	}
+	return s, nil
+}
+
+func (m *Manager) open(value, host string) (Session, bool) {
+	for i := len(m.codecs) - 1; i >= 0; i-- { // the newest key most likely sealed it
+		var s Session
+		if m.codecs[i].Decode(m.boundName(host), value, &s) == nil {
+			return s, true
+		}
+	}
+	return Session{}, false
+}
+
+// boundName is what securecookie authenticates together with the value: a
+// cookie made for one host is not good for another (security.md C85).
+func (m *Manager) boundName(host string) string { return m.cookie + "@" + host }
+
+// Write sets the session cookie for host. Where groups would push it over the
+// cap they become unknown, never a part of themselves: a rule must not read a
+// cut list as the whole.
+func (m *Manager) Write(w http.ResponseWriter, host string, s Session) error {
+	value, err := m.seal(host, s)
+	if err != nil && len(s.Identity.Groups) > 0 {
+		s.Identity.Groups, s.Identity.GroupsUnknown = nil, true
+		value, err = m.seal(host, s)
+	}
+	if err != nil {
+		return ErrTooLarge
+	}
+	left := s.SignedIn.Add(m.absolute).Sub(m.now())
+	m.setCookie(w, m.cookie, value, int(max(left/time.Second, 1)))
+	return nil
+}
+
+func (m *Manager) seal(host string, s Session) (string, error) {
+	value, err := m.codecs[m.ring.Signing(m.now())].Encode(m.boundName(host), &s)
+	if err != nil {
+		return "", fmt.Errorf("seal session: %w", err)
+	}
+	return value, nil
+}
+
+// SignOut ends s and takes the cookie from the browser.
+func (m *Manager) SignOut(w http.ResponseWriter, s Session) {
+	if s.ID != "" {
+		m.ended.End(s.ID, s.SignedIn.Add(m.absolute))
+	}
+	m.Clear(w)
+}
+
+// Clear takes the session cookie from the browser. The attributes are those it
+// was set with, or the browser would keep it (security.md 75).
+func (m *Manager) Clear(w http.ResponseWriter) { m.setCookie(w, m.cookie, "", 0) }
+
+// setCookie writes the header by hand: http.SetCookie would quote and drop
+// silently. Lax is what lets a provider's redirect bring the flow cookie back.
+func (m *Manager) setCookie(w http.ResponseWriter, name, value string, maxAge int) {
+	c := name + "=" + value + "; Path=/; Max-Age=" + strconv.Itoa(maxAge) + "; HttpOnly; SameSite=Lax"
+	if m.secure {
+		c += "; Secure"
+	}
+	w.Header().Add("Set-Cookie", c)
+	// A response that sets a cookie must not be stored by anybody on the way.
+	w.Header().Set("Cache-Control", "private, no-store")
+}
+
+// ReservedCookie reports whether a cookie name belongs to Sallyport, in any
+// spelling a browser or an app might take for it. Such cookies never reach an
+// app, and an app can neither set nor clear them.
+func ReservedCookie(name string) bool {
+	for _, p := range [...]string{"__host-sallyport", "__secure-sallyport", "sallyport-dev-"} {
+		if len(name) >= len(p) && strings.EqualFold(name[:len(p)], p) {
+			return true
+		}
+	}
+	return false
+}
+
+// StripCookies returns Cookie header lines without our cookies; all others stay
+// byte for byte and in order. The input is not changed.
+func StripCookies(lines []string) []string {
+	if !anyReserved(lines) {
+		return lines
+	}
+	var out []string
+	for _, line := range lines {
+		var kept []string
+		for part := range strings.SplitSeq(line, ";") {
+			if !ReservedCookie(cookieName(part)) {
+				kept = append(kept, part)
+			}
+		}
+		if rest := strings.TrimLeft(strings.Join(kept, ";"), " \t"); rest != "" {
+			out = append(out, rest)
+		}
+	}
+	return out
+}
+
+func anyReserved(lines []string) bool {
+	for _, line := range lines {
+		for part := range strings.SplitSeq(line, ";") {
+			if ReservedCookie(cookieName(part)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// cookieName is the name in one part of a Cookie header. A part without "=", or
+// that starts with it, is a nameless cookie, whose value a careless parser could
+// read as name and value: what follows the "=" then counts as the name.
+func cookieName(part string) string {
+	part = strings.TrimLeft(strings.Trim(part, " \t"), "=")
+	name, _, _ := strings.Cut(part, "=")
+	return strings.TrimRight(name, " \t")
+}
+
+// findCookie returns the value of the one cookie called name. Two of them mean
+// that somebody else planted one; it is not ours to guess which
+// (cookie tossing: security.md 79). Prefixes are compared as browsers do,
+// without case.
+func findCookie(header, name string) (string, error) {
+	value, found, exact := "", 0, false
+	for part := range strings.SplitSeq(header, ";") {
+		n, v, ok := strings.Cut(strings.Trim(part, " \t"), "=")
+		if !ok || !strings.EqualFold(n, name) {
+			continue
+		}
+		found++
+		if n == name {
+			value, exact = v, true
+		}
+	}
+	switch {
+	case found > 1:
+		return "", ErrTwice
+	case !exact || value == "":
+		return "", ErrNone
+	}
+	return value, nil
+}
