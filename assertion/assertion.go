@@ -182,19 +182,25 @@ func (s *Signer) sign(id *identity.Identity, audience string, issued, now time.T
 func (s *Signer) lookup(key cacheKey, minute int64) (string, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c, ok := s.young[key]
-	if !ok {
-		if c, ok = s.old[key]; ok {
-			s.young[key] = c // keep what is in use
-		}
+	if c, ok := s.young[key]; ok {
+		return c.token, c.minute == minute
 	}
-	return c.token, ok && c.minute == minute
+	c, ok := s.old[key]
+	if !ok || c.minute != minute {
+		return "", false
+	}
+	s.keep(key, c) // what is in use outlives the next turn
+	return c.token, true
 }
 
 func (s *Signer) remember(key cacheKey, c cached) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.young) >= cacheMax {
+	s.keep(key, c)
+}
+
+func (s *Signer) keep(key cacheKey, c cached) {
+	if _, there := s.young[key]; !there && len(s.young) >= cacheMax {
 		s.old, s.young = s.young, make(map[cacheKey]cached, cacheMax)
 	}
 	s.young[key] = c

@@ -70,8 +70,8 @@ func originForm(target string) (string, error) {
 	if end < 0 {
 		end = len(rest)
 	}
-	if strings.ContainsAny(rest[:end], `@\`) {
-		return "", targetError("a user or backslash in its host")
+	if end == 0 || strings.ContainsAny(rest[:end], `@\`) { // empty: RFC 9110 §4.2.1
+		return "", targetError("no host, or a user or backslash in it")
 	}
 	if end == len(rest) || rest[end] != '/' {
 		return "/" + rest[end:], nil
@@ -110,11 +110,11 @@ func CanonicalHost(host string) (string, error) {
 		}
 		name = name[:i]
 	}
-	name = strings.ToLower(strings.TrimSuffix(name, "."))
-	if !validDNSName(name) {
+	name = strings.TrimSuffix(name, ".")
+	if !validDNSName(name) { // before ToLower, which makes a k of the Kelvin sign
 		return "", targetError("malformed host")
 	}
-	return name, nil
+	return strings.ToLower(name), nil
 }
 
 func validPort(s string) bool {
@@ -206,14 +206,15 @@ func forbidden(c byte, escaped bool) string {
 		return "a backslash"
 	case escaped && strings.IndexByte("/.%;#?", c) >= 0:
 		return "an escaped " + string(c)
-	case !escaped && c == '#':
-		return "a fragment"
+	case !escaped && (c == '#' || c == '?'):
+		return "a " + string(c)
 	}
 	return ""
 }
 
 // checkSegments refuses empty segments, and dot segments also where matrix
-// parameters hide them ("/open/..;/admin": some servers drop what follows ";").
+// parameters or blanks hide them ("/open/..;/admin": some servers drop what
+// follows ";"; "/open/..%20/admin": some file systems drop the blank).
 func checkSegments(path string) error {
 	start := 1
 	for i := 1; i <= len(path); i++ {
@@ -226,7 +227,7 @@ func checkSegments(path string) error {
 			return targetError("an empty segment")
 		}
 		name, _, _ := strings.Cut(segment, ";")
-		if name == "." || name == ".." {
+		if name = strings.ReplaceAll(name, "%20", ""); name == "." || name == ".." {
 			return targetError("a dot segment")
 		}
 	}

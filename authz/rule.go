@@ -35,7 +35,7 @@ func (r Rule) admits(id *identity.Identity) refusal {
 		return refused
 	}
 	// Unverified addresses count for nothing: VerifiedEmail is empty for them.
-	email := strings.ToLower(id.VerifiedEmail())
+	email := id.VerifiedEmail()
 	_, domain, _ := strings.Cut(email, "@")
 	if !oneOf(r.Orgs, id.Org.ID) || !oneOfFold(r.Emails, email) || !oneOfFold(r.EmailDomains, domain) {
 		return refused
@@ -55,11 +55,16 @@ func oneOf(list []string, have string) bool {
 	return len(list) == 0 || (have != "" && slices.Contains(list, have))
 }
 
-// oneOfFold compares without ASCII case. Login lets only ASCII addresses through.
+// oneOfFold compares without ASCII case, and takes nothing but ASCII: Unicode's
+// folding makes a k of the Kelvin sign (security.md 105).
 func oneOfFold(list []string, have string) bool {
-	return len(list) == 0 || (have != "" && slices.ContainsFunc(list, func(s string) bool {
-		return strings.EqualFold(s, have)
+	return len(list) == 0 || (have != "" && isASCII(have) && slices.ContainsFunc(list, func(s string) bool {
+		return isASCII(s) && strings.EqualFold(s, have)
 	}))
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 })
 }
 
 // String is the access as a sentence's end: "everybody who is signed in".

@@ -148,7 +148,7 @@ func (t *Table) Serves(host string) bool { return t.forHost(host) != nil }
 // of the path leads elsewhere.
 func (t *Table) Lookup(f Facts) (*Route, error) {
 	s := t.forHost(f.Host)
-	if s == nil {
+	if s == nil || !strings.HasPrefix(f.Path, "/") { // no path: Facts that NewFacts did not make
 		return nil, ErrNoRoute
 	}
 	r := s.find(f.Path)

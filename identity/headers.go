@@ -200,6 +200,9 @@ func checkField(f Field) (Field, error) {
 	if !slices.Contains(Encodings(), f.Encoding) {
 		return f, fmt.Errorf("header %s: unknown encoding %q", f.Header, f.Encoding)
 	}
+	if f.Encoding == EncodeRFC2047 && f.Join == " " {
+		return f, fmt.Errorf("header %s: a blank between two encoded words is not read (RFC 2047 §6.2); choose another separator", f.Header)
+	}
 	f.Header = textproto.CanonicalMIMEHeaderKey(f.Header)
 	return f, nil
 }
@@ -218,8 +221,9 @@ func (h *Headers) Names() []string {
 
 // Strip removes every spelling of every identity header, and of the headers by
 // which proxies tell each other who is calling. Names are compared in lower
-// case with '_' and '.' read as '-': CGI, WSGI, PHP and FastCGI cannot tell
-// them apart (CVE-2025-64484, CVE-2026-52845).
+// case, and all but letters and digits reads as '-': CGI, WSGI, PHP and FastCGI
+// cannot tell '_', '.' and '-' apart (CVE-2025-64484, CVE-2026-52845), and
+// lighttpd none of "X+Forwarded!User".
 func (h *Headers) Strip(in http.Header) {
 	for name := range in {
 		if h.strips(name) {
@@ -314,7 +318,8 @@ func (f *Field) encodeElement(g string) string {
 	if !split && !(f.Encoding == EncodeUTF8 && strings.Contains(g, "%")) {
 		return f.encode(g)
 	}
-	return escape(g, func(c byte) bool { return c == '%' || c == f.Join[0] || f.mustEscape(c) })
+	must := f.mustEscape(g)
+	return escape(g, func(c byte) bool { return c == '%' || c == f.Join[0] || must(c) })
 }
 
 func (f *Field) encode(v string) string {
@@ -324,17 +329,24 @@ func (f *Field) encode(v string) string {
 	if f.Encoding == EncodeRFC2047 {
 		return encodedWord(v)
 	}
-	if f.Encoding == EncodeUTF8 && !utf8.ValidString(v) {
-		return escape(v, func(c byte) bool { return c < 0x20 || c >= 0x7f })
-	}
-	return escape(v, f.mustEscape)
+	return escape(v, f.mustEscape(v))
 }
 
-func (f *Field) mustEscape(c byte) bool {
-	if f.Encoding == EncodeUTF8 {
-		return c < 0x20 || c == 0x7f
+// mustEscape tells which bytes of v cannot stand.
+func (f *Field) mustEscape(v string) func(byte) bool {
+	switch {
+	case f.Encoding != EncodeUTF8:
+		return func(c byte) bool { return c < 0x20 || c >= 0x7f || c == '%' }
+	case !utf8.ValidString(v) || strings.ContainsFunc(v, breaksLine):
+		return func(c byte) bool { return c < 0x20 || c >= 0x7f }
 	}
-	return c < 0x20 || c >= 0x7f || c == '%'
+	return func(c byte) bool { return c < 0x20 || c == 0x7f }
+}
+
+// breaksLine: NEL and the other C1 controls, and Unicode's line and paragraph
+// separators, end a line for some readers (security.md 30).
+func breaksLine(r rune) bool {
+	return 0x80 <= r && r < 0xa0 || r == '\u2028' || r == '\u2029'
 }
 
 // plain reports whether v can stand in any header as it is: printable ASCII,
@@ -377,10 +389,11 @@ func appendFold(dst []byte, name string) []byte {
 	for i := 0; i < len(name); i++ {
 		c := name[i]
 		switch {
-		case c == '_' || c == '.':
-			c = '-'
 		case 'A' <= c && c <= 'Z':
 			c += 'a' - 'A'
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		default:
+			c = '-'
 		}
 		dst = append(dst, c)
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -95,7 +96,7 @@ func (p *Proxy) observe(ev *event, rec *recorder, r *http.Request) {
 	add("reason", string(ev.reason))
 	add("user", ev.user)
 	add("org", ev.org)
-	if ev.sessionErr != nil {
+	if ev.sessionErr != nil && !errors.Is(ev.sessionErr, session.ErrNone) {
 		add("session", ev.sessionErr.Error())
 	}
 	if ev.cause != nil {

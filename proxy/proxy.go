@@ -199,11 +199,23 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, ev *event) error {
 		return &failure{Status: http.StatusBadRequest, Cause: err}
 	}
 	ev.facts = facts
-	if rest, ok := strings.CutPrefix(facts.Path, p.prefix); ok && facts.Host == p.publicHost && (rest == "" || rest[0] == '/') {
+	if path, ok := p.ownPath(facts); ok {
 		ev.route = "own"
-		return p.serveOwn(w, r, ev, strings.TrimPrefix(rest, "/"))
+		return p.serveOwn(w, r, ev, path)
 	}
 	return p.serveRoute(w, r, ev)
+}
+
+// ownPath is what follows the prefix in a request for an endpoint of ours. They
+// are on the public host only, but for the public keys: an app next door asks
+// for those under the address it has for us, such as 127.0.0.1.
+func (p *Proxy) ownPath(f authz.Facts) (string, bool) {
+	rest, ok := strings.CutPrefix(f.Path, p.prefix)
+	if !ok || (rest != "" && rest[0] != '/') {
+		return "", false
+	}
+	rest = strings.TrimPrefix(rest, "/")
+	return rest, f.Host == p.publicHost || (rest == "jwks.json" && !p.routes.Serves(f.Host))
 }
 
 func (p *Proxy) serveRoute(w http.ResponseWriter, r *http.Request, ev *event) error {

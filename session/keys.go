@@ -94,13 +94,20 @@ func NewKeyring(keys []Key) (Keyring, error) {
 	slices.SortStableFunc(keys, func(a, b Key) int {
 		return cmp.Or(a.created.Compare(b.created), bytes.Compare(a.secret[:], b.secret[:]))
 	})
-	for i := 1; i < len(keys); i++ {
-		if keys[i].secret == keys[i-1].secret {
+	secrets := map[[keyBytes]byte]bool{}
+	for _, k := range keys {
+		if secrets[k.secret] {
 			return Keyring{}, errors.New("the same session key is listed twice")
 		}
+		secrets[k.secret] = true
 	}
 	return Keyring{keys: keys}, nil
 }
+
+// String and GoString keep the secrets out of logs: fmt does not ask a Key in
+// an unexported field for its own.
+func (r Keyring) String() string   { return "<secret>" }
+func (r Keyring) GoString() string { return "<secret>" }
 
 // All returns the keys, oldest first.
 func (r Keyring) All() []Key { return slices.Clone(r.keys) }

@@ -1,6 +1,9 @@
 package session
 
-import "strings"
+import (
+	"net/url"
+	"strings"
+)
 
 // ReturnTo is the rule for where a browser may be sent after a sign-in: to a
 // path of this site, which origin (scheme://host, as configured) is put before
@@ -10,7 +13,8 @@ import "strings"
 // ("//evil", "/\evil", "/%09/evil", "/.//evil": security.md 66-70), so this says what
 // may pass and nothing else: printable ASCII without a backslash, no empty and
 // no dot segments, no path under prefix but the account page: a sign-in must
-// not return to itself or to a sign-out.
+// not return to itself or to a sign-out. All of that also holds of the path
+// once it is decoded.
 func ReturnTo(raw, origin, prefix string) string {
 	raw = strings.TrimPrefix(raw, origin)
 	if len(raw) > MaxReturnTo || !strings.HasPrefix(raw, "/") {
@@ -21,7 +25,10 @@ func ReturnTo(raw, origin, prefix string) string {
 			return "/"
 		}
 	}
-	path := raw[:cutPath(raw)]
+	path, err := url.PathUnescape(raw[:cutPath(raw)])
+	if err != nil || strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' }) {
+		return "/"
+	}
 	if !plainSegments(path) || (under(path, prefix) && path != prefix+"/account") {
 		return "/"
 	}
@@ -42,7 +49,7 @@ func plainSegments(path string) bool {
 		if s == "" && i < len(segments)-1 {
 			return false
 		}
-		if s = strings.ReplaceAll(strings.ToLower(s), "%2e", "."); s == "." || s == ".." {
+		if s == "." || s == ".." {
 			return false
 		}
 	}

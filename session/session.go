@@ -168,7 +168,7 @@ func (m *Manager) Read(cookieHeader, host string) (Session, error) {
 	now := m.now()
 	// A session from the future was sealed by a clock we do not share; its
 	// timeouts would count from a moment that has not come (security.md R10).
-	if s.SignedIn.After(now.Add(time.Minute)) || s.Seen.Before(s.SignedIn) ||
+	if s.Seen.After(now.Add(time.Minute)) || s.Seen.Before(s.SignedIn) ||
 		!now.Before(s.Expires) || !now.Before(s.IdleExpires) {
 		return s, ErrExpired
 	}

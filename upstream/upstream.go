@@ -39,7 +39,7 @@ type Upstream struct {
 // New checks the options. It does not connect: an app may start after us.
 func New(o Options) (*Upstream, error) {
 	u := o.URL
-	if u == nil || u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Path != "" && u.Path != "/") {
+	if u == nil || u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Path != "" && u.Path != "/") {
 		return nil, errors.New("upstream: the address must be http://host:port and nothing else")
 	}
 	orDefault := func(d, def time.Duration) time.Duration {

@@ -1,0 +1,61 @@
+# What you can do here. `make` alone prints this list.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+# The race detector needs cgo and a C compiler; where one is missing, say so.
+RACE := $(shell if [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null 2>&1; then echo -race; fi)
+TOOL := go tool -modfile=tools/go.mod
+
+.PHONY: help
+help: ## print this list
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## run the demo: provider, app and Sallyport on this machine
+	go run ./cmd/sallyport demo
+
+.PHONY: build
+build: ## build bin/sallyport, static
+	CGO_ENABLED=0 go build -trimpath -o bin/sallyport ./cmd/sallyport
+
+.PHONY: test
+test: ## run all tests (with -race where there is a C compiler)
+	@if [ -z "$(RACE)" ]; then echo "note: no cgo or no C compiler, so the tests run without -race"; fi
+	go test $(RACE) ./...
+	cd test/e2e && go test -count=1 ./...
+
+.PHONY: e2e
+e2e: ## only the tests with a real browser and a real provider
+	cd test/e2e && npm ci --no-audit --no-fund --silent && go test -count=1 -v ./...
+
+.PHONY: check
+check: ## everything a change must pass: format, vet, staticcheck, tests, known vulnerabilities
+	@unformatted="$$(gofmt -l $$(git ls-files '*.go'))"; if [ -n "$$unformatted" ]; then echo "not gofmt-clean:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	cd test/e2e && go vet ./...
+	$(TOOL) staticcheck ./...
+	$(MAKE) test
+	$(MAKE) vuln
+
+.PHONY: vuln
+vuln: ## look for known vulnerabilities, where their database can be reached
+	@if out="$$($(TOOL) govulncheck ./... 2>&1)"; then echo "$$out"; \
+	elif echo "$$out" | grep -q 'fetching vulnerabilities'; then echo "govulncheck: its database cannot be reached from here; not checked"; \
+	else echo "$$out"; exit 1; fi
+
+.PHONY: bench
+bench: ## run the benchmarks
+	go test -run '^$$' -bench . -benchmem ./...
+
+FUZZTIME ?= 10m
+.PHONY: campaigns
+campaigns: ## run every fuzz target for FUZZTIME (10m each)
+	@for pkg in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	    echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	  done; \
+	done
+
+.PHONY: schema
+schema: ## write config.schema.json anew
+	go run ./cmd/sallyport schema > config.schema.json

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"text/tabwriter"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+const defaultConfig = "/etc/sallyport/config.yaml"
+
+func serveCommand(c *console) *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the proxy",
+		Long:  "Run the proxy. SIGTERM and Ctrl-C stop it in order; a second one stops it at once.",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, _, err := loadConfig(path)
+			if err != nil {
+				return err
+			}
+			log := newLogger(c.stdout, logLevel(cfg.Log.Level), cfg.Log.Format)
+			for _, w := range cfg.Warnings() {
+				log.Warn("configuration", "warning", w.Error())
+			}
+			return serve(cmd.Context(), cfg, c.env, log)
+		},
+	}
+	configFlag(cmd, &path)
+	return cmd
+}
+
+func configFlag(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVarP(path, "config", "c", defaultConfig, "the configuration file")
+	_ = cmd.MarkFlagFilename("config", "yaml", "yml") // only for completion
+}
+
+// serve runs a configuration until ctx is done.
+func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bool), log *slog.Logger) error {
+	sec, err := resolve(cfg, env)
+	if err != nil {
+		return err
+	}
+	cert, err := certificate(cfg)
+	if err != nil {
+		return err
+	}
+	reg := newRegistry()
+	door, err := newFrontDoor(cfg, sec, reg, log)
+	if err != nil {
+		return err
+	}
+	ready := &atomic.Bool{}
+	s := &server{
+		public:     newPublicServer(door, int(cfg.Limits.Header), log),
+		admin:      newAdminServer(newAdmin(reg, ready), log),
+		drainDelay: cfg.Stop.DrainDelay, stopTimeout: cfg.Stop.Timeout, log: log, ready: ready,
+	}
+	key, address := "listen.http", cfg.Listen.HTTP
+	if cert != nil {
+		key, address = "listen.https.address", cfg.Listen.HTTPS.Address
+	}
+	public, err := listen(ctx, key, address)
+	if err != nil {
+		return err
+	}
+	if cert != nil {
+		public = withTLS(s.public, public, *cert)
+	}
+	var admin net.Listener
+	if cfg.Listen.Admin != "" {
+		if admin, err = listen(ctx, "listen.admin", cfg.Listen.Admin); err != nil {
+			_ = public.Close()
+			return err
+		}
+	}
+	logStart(log, cfg, public, admin)
+	return s.run(ctx, public, admin)
+}
+
+func logStart(log *slog.Logger, cfg *config.Config, public, admin net.Listener) {
+	attrs := []any{"version", version(), "public_url", cfg.PublicURL.String(), "listen", public.Addr().String()}
+	if admin != nil {
+		attrs = append(attrs, "admin", admin.Addr().String())
+	}
+	log.Info("serving", attrs...)
+}
+
+func checkCommand(c *console) *cobra.Command {
+	var path string
+	var values bool
+	cmd := &cobra.Command{
+		Use:   "check [FILE]",
+		Short: "Judge a configuration and say what its rules mean",
+		Long: "Judge a configuration and print each rule as a sentence. Looks at nothing but the\n" +
+			"file; with --values also reads the variables and files that it refers to.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				if cmd.Flags().Changed("config") && path != args[0] {
+					return usage("two files: %s and %s; name one", path, args[0])
+				}
+				path = args[0]
+			}
+			return check(c, path, values)
+		},
+	}
+	configFlag(cmd, &path)
+	cmd.Flags().BoolVar(&values, "values", false, "also read what env:, file: and dir: refer to")
+	return cmd
+}
+
+func check(c *console, path string, values bool) error {
+	cfg, pol, err := loadConfig(path)
+	if err != nil {
+		return err
+	}
+	if values {
+		if _, err := resolve(cfg, c.env); err != nil {
+			return err
+		}
+		if _, err := certificate(cfg); err != nil {
+			return err
+		}
+		var faults config.Faults
+		if pol, faults = newPolicy(cfg); len(faults) > 0 {
+			return configFaults(faults)
+		}
+	}
+	for _, w := range cfg.Warnings() {
+		fmt.Fprintf(c.stderr, "warning: %s\n", w.Error())
+	}
+	printRules(c.stdout, cfg, pol)
+	fmt.Fprintf(c.stdout, "\n%s is valid.\n", path)
+	return nil
+}
+
+// printRules says each route as a sentence.
+func printRules(w io.Writer, cfg *config.Config, pol *policy) {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for i, r := range pol.table.Routes() {
+		where := r.Host + r.Path
+		if r.Host == "public-url.invalid" {
+			where = "<host of public_url>" + r.Path
+		}
+		if r.Exact {
+			where += " (only this path)"
+		} else if r.Path != "/" {
+			where += " and below"
+		}
+		fmt.Fprintf(tw, "%s\t%s\tis open to %s\t→ %s\n", r.Name, where, r.Access, cfg.Routes[i].Upstream.Host)
+	}
+	_ = tw.Flush()
+}
+
+func genkeyCommand(c *console) *cobra.Command {
+	return &cobra.Command{
+		Use:   "genkey",
+		Short: "Print a new session key",
+		Long: "Print a new session key, to be kept in a file that session.keys names.\n\n" +
+			"To rotate, add the new key and keep the old one until the longest session is over:\n" +
+			"all keys open sessions, and a new one seals them once it is ten minutes old.",
+		Example: "  sallyport genkey > session-key && chmod 600 session-key",
+		Args:    noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(c.stdout, session.NewKey(time.Now()).Text())
+			return err
+		},
+	}
+}
+
+func schemaCommand(c *console) *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema",
+		Short: "Print the JSON Schema of the configuration",
+		Args:  noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := c.stdout.Write(config.Schema())
+			return err
+		},
+	}
+}
+
+func healthcheckCommand(c *console) *cobra.Command {
+	var address string
+	cmd := &cobra.Command{
+		Use:   "healthcheck",
+		Short: "Ask a running Sallyport whether it is ready (for containers without a shell)",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return healthcheck(cmd.Context(), c, address)
+		},
+	}
+	cmd.Flags().StringVar(&address, "url", "http://127.0.0.1:4181/readyz", "the readiness address of the admin listener")
+	return cmd
+}
+
+func healthcheck(ctx context.Context, c *console, address string) error {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return usage("--url must be an http or https address, not %q", address)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return usage("--url: %w", err)
+	}
+	res, err := (&http.Client{Transport: &http.Transport{}}).Do(req)
+	if err != nil {
+		return fmt.Errorf("not healthy: %w", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("not healthy: %s answered %s", address, res.Status)
+	}
+	fmt.Fprintln(c.stdout, "healthy")
+	return nil
+}
+
+func versionCommand(c *console) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintf(c.stdout, "sallyport %s (%s %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		},
+	}
+}
+
+// version is what the build says of itself: a module version, or the commit.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return "devel-" + s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return "devel"
+}
+
+// newRegistry holds the metrics of this process, beginning with what every
+// process tells about itself.
+func newRegistry() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	info := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sallyport_build_info",
+		Help: "Always 1; the labels say what is running.", ConstLabels: prometheus.Labels{
+			"version": version(), "go": strings.TrimPrefix(runtime.Version(), "go")}}, func() float64 { return 1 })
+	reg.MustRegister(info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return reg
+}

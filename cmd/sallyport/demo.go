@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"text/template"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport-proxy/sallyport/internal/demo"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+const defaultDemo = "127.0.0.1:4180"
+
+func demoCommand(c *console) *cobra.Command {
+	var address string
+	var showConfig, verbose bool
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "See it all: a pretend identity provider, an app, and Sallyport in front of it",
+		Long: "Run a pretend identity provider with five people in two organizations, a small app\n" +
+			"that shows what it is told about them, and Sallyport in front of it. Everything is\n" +
+			"on this machine, with random keys that are gone when it stops.",
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d := &demonstration{console: c, showConfig: showConfig, verbose: verbose}
+			return d.run(cmd.Context(), address, cmd.Flags().Changed("listen"))
+		},
+	}
+	cmd.Flags().StringVar(&address, "listen", defaultDemo, "a loopback address with a port")
+	cmd.Flags().BoolVar(&showConfig, "show-config", false, "print the configuration that the demo runs")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log every request")
+	return cmd
+}
+
+// demonstration is the cast: Sallyport as `serve` would run it, configured by a
+// file like any other, and two small servers that play the outside.
+type demonstration struct {
+	console             *console
+	showConfig, verbose bool
+}
+
+// demoConfig is what the demo runs. It goes through the same reader, the same
+// checks and the same wiring as a file given to serve.
+const demoConfig = `version: 1
+public_url: {{.PublicURL}}
+listen: {http: "{{.Listen}}", admin: ""}
+session:
+  keys: ["literal:{{.Key}}"]        # in a real file: file:/run/secrets/session-key
+providers:
+  - id: demo
+    name: the demo provider
+    type: oidc
+    issuer: {{.Issuer}}
+    client_id: sallyport
+    client_secret: literal:{{.Secret}}
+    scopes: [openid, profile, email, groups, org]
+pages: {name: Sallyport demo}
+log: {level: {{.LogLevel}}, format: text}
+routes:
+  - {name: app, path: /, upstream: {{.App}}, allow: authenticated}
+  - name: admin                     # only admins of Acme Rockets
+    path: /admin
+    upstream: {{.App}}
+    allow: [{orgs: ["demo:acme"], groups: [admins]}]
+  - {name: public, path: /public, upstream: {{.App}}, public: true}
+`
+
+type demoValues struct{ PublicURL, Listen, Key, Issuer, Secret, LogLevel, App string }
+
+func (d *demonstration) run(ctx context.Context, address string, chosen bool) error {
+	if err := loopbackOnly(address); err != nil {
+		return err
+	}
+	address, note, err := freeAddress(ctx, address, chosen)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	providerListener, err := listen(ctx, "the provider's address", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer providerListener.Close()
+	appListener, err := listen(ctx, "the app's address", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer appListener.Close()
+
+	v := demoValues{
+		PublicURL: "http://" + publicName(address), Listen: address, Key: session.NewKey(time.Now()).Text(),
+		Issuer: "http://" + providerListener.Addr().String(), Secret: rand.Text(),
+		LogLevel: "warn", App: "http://" + appListener.Addr().String(),
+	}
+	if d.verbose {
+		v.LogLevel = "info"
+	}
+	if err := d.playOutside(ctx, v, providerListener, appListener); err != nil {
+		return err
+	}
+	var text strings.Builder
+	if err := template.Must(template.New("").Parse(demoConfig)).Execute(&text, v); err != nil {
+		return err
+	}
+	cfg, _, err := parseConfig("demo.yaml", []byte(text.String()))
+	if err != nil {
+		return err
+	}
+	d.welcome(v, note, text.String())
+	return serve(ctx, cfg, d.console.env, newLogger(d.console.stdout, logLevel(cfg.Log.Level), cfg.Log.Format))
+}
+
+// playOutside serves the provider and the app until ctx is done.
+func (d *demonstration) playOutside(ctx context.Context, v demoValues, provider, app net.Listener) error {
+	idp, err := demo.NewProvider(demo.ProviderOptions{
+		Issuer: v.Issuer, ClientID: "sallyport", ClientSecret: v.Secret,
+		RedirectURIs:   []string{v.PublicURL + "/.sallyport/callback/demo"},
+		PostLogoutURIs: []string{v.PublicURL + "/"},
+	})
+	if err != nil {
+		return err
+	}
+	pretendApp, err := demo.NewApp(demo.AppOptions{
+		JWKSURL: v.PublicURL + "/.sallyport/jwks.json", Issuer: v.PublicURL})
+	if err != nil {
+		return err
+	}
+	serveAside(ctx, idp, provider)
+	serveAside(ctx, pretendApp, app)
+	return nil
+}
+
+func serveAside(ctx context.Context, h http.Handler, l net.Listener) {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+	go func() { _ = srv.Serve(l) }() // ends with Close below
+	context.AfterFunc(ctx, func() { _ = srv.Close() })
+}
+
+func (d *demonstration) welcome(v demoValues, note, config string) {
+	w := d.console.stdout
+	if d.showConfig {
+		fmt.Fprintf(w, "%s\n", config)
+	}
+	if note != "" {
+		fmt.Fprintln(w, note)
+	}
+	fmt.Fprintf(w, `Sallyport is in front of a small app. Open it:
+
+    %[1]s/
+
+Things to try:
+  - Sign in as Mira. The page shows all that the app was told, and the signed assertion.
+  - Open a deep link in a private window; after sign-in you are there:
+        %[1]s/reports/2026?team=blue
+  - Open %[1]s/admin as Jonas, then as Tomoko, and read why she is refused.
+  - See your own page, and sign out there: %[1]s/.sallyport/account
+  - Ask as a program would:  curl -i %[1]s/api/me
+
+Press Ctrl-C to stop.
+`, v.PublicURL)
+}
+
+// loopbackOnly keeps the demo, whose people have no passwords, on this machine.
+func loopbackOnly(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || port == "" {
+		return usage("--listen: %q is not an address with a port, such as %s", address, defaultDemo)
+	}
+	ip, err := netip.ParseAddr(host)
+	if host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		return usage("--listen: the demo lets anybody in, so it listens on this machine only: use 127.0.0.1, [::1] or localhost, not %q", host)
+	}
+	return nil
+}
+
+// freeAddress is address, or one with a free port if address has none ("…:0"),
+// or if it is the default and taken.
+func freeAddress(ctx context.Context, address string, chosen bool) (free, note string, err error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	switch {
+	case err == nil:
+		defer l.Close()
+		return l.Addr().String(), "", nil
+	case !isAddrInUse(err):
+		return "", "", fmt.Errorf("cannot listen on %s: %w", address, err)
+	case chosen:
+		return "", "", fmt.Errorf("cannot listen on %s: another program has it; choose another with --listen", address)
+	}
+	l, err = (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", "", errors.Join(errors.New("found no free port"), err)
+	}
+	defer l.Close()
+	return l.Addr().String(), fmt.Sprintf("Port 4180 is taken by another program, so this demo took %s.\n", l.Addr()), nil
+}
+
+// publicName is how a browser calls address. "localhost" keeps the demo's
+// cookies apart from the provider's, which is at 127.0.0.1.
+func publicName(address string) string {
+	_, port, _ := net.SplitHostPort(address) // it was just listened on
+	return net.JoinHostPort("localhost", port)
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/sallyport-proxy/sallyport/"
+
+// goPackage is what `go list` tells that matters here.
+type goPackage struct {
+	ImportPath   string
+	Standard     bool
+	Imports      []string // of the product code
+	TestImports  []string
+	XTestImports []string
+	Deps         []string // all of them, down to the ground
+}
+
+// listPackages asks the go command, not the text of the files: what counts is
+// what the compiler links.
+func listPackages(t *testing.T) map[string]goPackage {
+	t.Helper()
+	touchSources(t)
+	cmd := exec.Command("go", "list", "-json=ImportPath,Standard,Imports,TestImports,XTestImports,Deps", "-deps", "-test=false", module+"...")
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			t.Fatalf("go list: %s", exit.Stderr)
+		}
+		t.Fatalf("go list: %v", err)
+	}
+	packages := map[string]goPackage{}
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p goPackage
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages[p.ImportPath] = p
+	}
+}
+
+// touchSources opens every Go file: the go command caches a test's result until
+// a file that the test opened changes, and does not see what `go list` reads.
+func touchSources(t *testing.T) {
+	t.Helper()
+	root := os.DirFS("../..")
+	err := fs.WalkDir(root, ".", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && (d.Name() == "node_modules" || d.Name() == ".git") {
+			return fs.SkipDir
+		}
+		if err != nil || !strings.HasSuffix(path, ".go") {
+			return err
+		}
+		_, err = fs.ReadFile(root, path)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// floor is where each room is. An arrow may only point down, so neighbours on a
+// floor do not know each other. internal/demo plays the outside and knows
+// nothing of us but the names of headers, so it stands on floor 1. A room that is not here has no place in the
+// house yet: give it one, in ARCHITECTURE.md too.
+var floor = map[string]int{
+	"identity": 0,
+	"session":  1, "upstream": 1, "assertion": 1, "oauth": 1, "internal/demo": 1,
+	"login": 2, "authz": 2,
+	"proxy":         3,
+	"cmd/sallyport": 4, "cmd/sallyport/internal/config": 4,
+}
+
+// oneDoor lists who may import what nobody else may, and why.
+var oneDoor = []struct {
+	dependency string
+	doors      []string
+	why        string
+}{
+	{"github.com/coreos/go-oidc", []string{"login"}, "tokens are checked in one place"},
+	{"github.com/gorilla/securecookie", []string{"session"}, "cookies are sealed in one place"},
+	{"github.com/go-jose/go-jose", []string{"assertion", "login", "oauth", "internal/demo", "internal/testenv"}, "signatures are made and read in few places"},
+	{"golang.org/x/oauth2", []string{"oauth", "login"}, "it is only for whoever talks to providers"},
+	{"go.yaml.in/yaml", []string{"cmd/sallyport/internal/config"}, "configuration is read once, at the roof"},
+	{"github.com/spf13/cobra", []string{"cmd/sallyport"}, "commands are the roof's"},
+}
+
+// neverReach lists rooms that must not be linked from a room, even through others.
+var neverReach = []struct{ from, to, why string }{
+	{"identity", "", "the ground floor stands on the standard library alone"},
+	{"proxy", "login", "the front door must have no way to a provider's tokens; login arrives as an interface"},
+	{"proxy", "oauth", "the front door must have no way to a provider's tokens; login arrives as an interface"},
+	{"cmd/sallyport", "internal/testenv", "test tools are never linked into the product"},
+	{"cmd/sallyport", "testing", "test tools are never linked into the product"},
+	{"cmd/sallyport", "net/http/httptest", "test tools are never linked into the product"},
+}
+
+func TestFloors(t *testing.T) {
+	packages := listPackages(t)
+	t.Run("an arrow points down", func(t *testing.T) {
+		for path, p := range packages {
+			from, ours := strings.CutPrefix(path, module)
+			if !ours || from == "internal/testenv" {
+				continue
+			}
+			level, known := floor[from]
+			if !known {
+				t.Errorf("%s is on no floor; add it to the table and to ARCHITECTURE.md", from)
+			}
+			for _, imp := range p.Imports {
+				to, ours := strings.CutPrefix(imp, module)
+				if !ours {
+					continue
+				}
+				below, sameRoof := floor[to] < level, level == 4 && floor[to] == 4
+				if _, known := floor[to]; !known || (!below && !sameRoof) {
+					t.Errorf("%s (floor %d) imports %s (floor %d)", from, level, to, floor[to])
+				}
+			}
+		}
+	})
+	t.Run("each dependency has one door", func(t *testing.T) {
+		for path, p := range packages {
+			from, ours := strings.CutPrefix(path, module)
+			if !ours {
+				continue
+			}
+			for _, row := range oneDoor {
+				inside := func(imp string) bool { return imp == row.dependency || strings.HasPrefix(imp, row.dependency+"/") }
+				if slices.ContainsFunc(p.Imports, inside) && !slices.Contains(row.doors, from) {
+					t.Errorf("%s imports %s: %s; the doors are %v", from, row.dependency, row.why, row.doors)
+				}
+			}
+		}
+	})
+	t.Run("what must stay out of reach is not linked at all", func(t *testing.T) {
+		for _, row := range neverReach {
+			from, ok := packages[module+row.from]
+			if !ok {
+				t.Errorf("there is no %s", row.from)
+			}
+			for _, dep := range from.Deps {
+				forbidden := dep == row.to || dep == module+row.to
+				if row.to == "" {
+					forbidden = !packages[dep].Standard
+				}
+				if forbidden {
+					t.Errorf("%s reaches %s: %s", row.from, dep, row.why)
+				}
+			}
+		}
+	})
+	t.Run("every row is about something that exists", func(t *testing.T) {
+		for room := range floor {
+			if _, ok := packages[module+room]; !ok {
+				t.Errorf("the table names %s, which does not exist", room)
+			}
+		}
+		for _, row := range oneDoor {
+			used := slices.ContainsFunc(row.doors, func(door string) bool {
+				return slices.ContainsFunc(packages[module+door].Imports, func(imp string) bool { return strings.HasPrefix(imp, row.dependency) })
+			})
+			if !used {
+				t.Errorf("no door of %s uses it", row.dependency)
+			}
+		}
+	})
+}

@@ -1,0 +1,344 @@
+// Package config reads the one configuration file: YAML, strict, versioned.
+//
+// It owns the names and meanings of all keys, their defaults, the form of
+// references to secrets, and the faults that point at a line. One table (file)
+// describes every key; the reader and the JSON Schema are both made from it.
+// Parse looks at nothing but its input; Resolve alone reads the environment and
+// files. The package never opens a connection, builds nothing live, and keeps
+// no opinion on what only a neighbour can judge (whether routes overlap,
+// whether a key is a session key): cmd asks them, and points at the line with
+// Config.Fault.
+package config
+
+import (
+	"net/url"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+	yaml "go.yaml.in/yaml/v4"
+)
+
+// Config is the file as plain values, with all defaults filled in. What the
+// file gives as a reference has its value after Resolve.
+type Config struct {
+	PublicURL *url.URL // scheme and host only, in lower case, without a default port
+	Prefix    string   // of our own endpoints: "/.sallyport"
+	Listen    Listen
+	Session   Session
+	Providers []Provider
+	Routes    []Route
+	Pages     Pages
+	Log       Log
+	Stop      Stop
+	Limits    Limits
+
+	version int
+	src     sealed[source]
+}
+
+// Listen says where to accept connections. HTTP or HTTPS.Address is "".
+type Listen struct {
+	HTTP  string
+	HTTPS HTTPS
+	Admin string // "" if switched off
+}
+
+// HTTPS is a listener with a certificate (PEM, with its chain) and its key.
+type HTTPS struct {
+	Address   string
+	Cert, Key Ref
+}
+
+// Session says how long a session lasts and what seals it.
+type Session struct {
+	Keys                         []Ref
+	KeyTexts                     []KeyText // after Resolve; files of a directory in the order of their names
+	AbsoluteTimeout, IdleTimeout time.Duration
+}
+
+// Provider is an identity provider.
+type Provider struct {
+	ID, Type, Name, Issuer, ClientID string
+	ClientSecret                     Ref // zero if ClientAuth is "none"
+	ClientAuth                       string
+	Scopes                           []string
+	Claims                           Claims
+	IdentityFrom                     string
+	EmailDomains                     []string // nil: it may vouch for any
+}
+
+// Claims are the names under which a provider tells things; "" is the usual one.
+type Claims struct {
+	OrgID, OrgName, OrgDomain, Groups, Username, Name, Email string
+}
+
+// Route is a part of a site, who may have it and what the app is told.
+type Route struct {
+	Name     string
+	Host     string // lower case, without a port; "*.example.com" for all below
+	Path     string
+	Exact    bool // Path covers itself only
+	Upstream *url.URL
+	Public   bool
+	Allow    Allow // zero if Public
+	Headers  Headers
+}
+
+// Allow says who may pass: everybody who is signed in, or whom a rule of Any matches.
+type Allow struct {
+	Authenticated bool
+	Any           []Rule
+}
+
+// Rule matches a person of whom all that is given holds, by one entry each.
+type Rule struct {
+	Orgs, Groups, Emails, EmailDomains []string
+}
+
+// Headers says what the app is told. Set comes in the order of the file and
+// adds to the preset.
+type Headers struct {
+	Preset string
+	Set    []identity.Field
+}
+
+// Pages is how our own pages look.
+type Pages struct {
+	Name     string
+	Logo     Ref
+	LogoType string // "image/svg+xml" or "image/png"; "" without a logo
+}
+
+// Log says what is logged and how.
+type Log struct{ Level, Format string }
+
+// Stop says how to end.
+type Stop struct{ DrainDelay, Timeout time.Duration }
+
+// Limits bound what a request may cost.
+type Limits struct {
+	Header, URL int64 // bytes
+	Flows       int
+}
+
+// Parse reads a file. The faults are all that can be found without looking
+// anywhere else; with faults there is no Config. name is for messages.
+func Parse(name string, data []byte) (*Config, Faults) {
+	src := newSource(name, data)
+	if len(data) > maxFile {
+		return nil, src.finish(Faults{src.fault(pos{1, 1}, "", "the file is larger than 1 MiB")})
+	}
+	root, fault := src.load()
+	if fault != nil {
+		return nil, src.finish(Faults{*fault})
+	}
+	src.root = root
+	w := &walker{src: src}
+	c := &Config{src: seal(src)}
+	if w.structure(place{root, ""}, 1) {
+		take(w, file(), place{root, ""}, c)
+		w.faults = append(w.faults, c.crossCheck()...)
+	}
+	if len(w.faults) > 0 {
+		return nil, src.finish(w.faults)
+	}
+	return c, nil
+}
+
+// Fault is for what a neighbour finds wrong: it points at the value of path
+// ("routes[2].path"), or at what would hold it if the file leaves it out.
+func (c *Config) Fault(path string, format string, args ...any) Fault {
+	return c.src.open().finish(Faults{c.src.open().faultAt(path, format, args...)})[0]
+}
+
+// Warnings are what is allowed but should not stay so; to be logged at start.
+func (c *Config) Warnings() []Fault {
+	var warnings Faults
+	for _, p := range c.src.open().pending {
+		if p.ref.form == formLiteral {
+			warnings = append(warnings, c.src.open().fault(p.at, p.path, "literal: keeps a secret in the file; it is for tests, use file: or env:"))
+		}
+	}
+	return c.src.open().finish(warnings)
+}
+
+// file is the table of all keys: the reader and the schema are made from it.
+func file() shape[Config] {
+	return object[Config]{keys: []key[Config]{
+		field("version", "The version of this format.", number(1, 1), func(c *Config) *int { return &c.version }).required(),
+		field("public_url", "Where browsers find Sallyport: scheme, host and port. Callback URLs are made from it. Plain http is for loopback hosts only.",
+			valueOrRef("an absolute URL such as https://app.example.com", `^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@\s]+/?$`, parsePublicURL),
+			func(c *Config) **url.URL { return &c.PublicURL }).required(),
+		field("prefix", "The path below which Sallyport answers itself.",
+			pattern("a path such as /.sallyport, of letters, digits and -._~, without a slash at its end", prefixPattern),
+			func(c *Config) *string { return &c.Prefix }).or("/.sallyport"),
+		field("listen", "Where to accept connections.", listenShape(), func(c *Config) *Listen { return &c.Listen }).or("{}"),
+		field("session", "How long a session lasts and what seals it.", sessionShape(), func(c *Config) *Session { return &c.Session }).required(),
+		field("providers", "The identity providers people sign in with.", list(providerShape(), 1),
+			func(c *Config) *[]Provider { return &c.Providers }).required(),
+		field("routes", "What is behind Sallyport and who may have it. The most specific host wins, in it the longest path.", list(routeShape(), 1),
+			func(c *Config) *[]Route { return &c.Routes }).required(),
+		field("pages", "How Sallyport's own pages look.", pagesShape(), func(c *Config) *Pages { return &c.Pages }).or("{}"),
+		field("log", "What is logged and how.", logShape(), func(c *Config) *Log { return &c.Log }).or("{}"),
+		field("stop", "How Sallyport ends after SIGTERM.", stopShape(), func(c *Config) *Stop { return &c.Stop }).or("{}"),
+		field("limits", "What a request may cost.", limitsShape(), func(c *Config) *Limits { return &c.Limits }).or("{}"),
+	}}.shape()
+}
+
+func listenShape() shape[Listen] {
+	https := object[HTTPS]{keys: []key[HTTPS]{
+		field("address", "The address, as in http.", address(), func(h *HTTPS) *string { return &h.Address }).required(),
+		field("cert", "The certificate and its chain, PEM.", fileRef(formFile, formEnv), func(h *HTTPS) *Ref { return &h.Cert }).required(),
+		field("key", "The private key of the certificate, PEM.", secretRef(formFile, formEnv), func(h *HTTPS) *Ref { return &h.Key }).required(),
+	}}.shape()
+	return object[Listen]{keys: []key[Listen]{
+		field("http", "The address for plain http, host:port or :port.", address(), func(l *Listen) *string { return &l.HTTP }).or(`":4180"`),
+		field("https", "The address and certificate for https, instead of http.", https, func(l *Listen) *HTTPS { return &l.HTTPS }),
+		field("admin", "The address of metrics and health checks; an empty text switches them off.", addressOrNone(),
+			func(l *Listen) *string { return &l.Admin }).or(`"127.0.0.1:4181"`),
+	}, rivals: [][]string{{"http", "https"}}}.shape()
+}
+
+func sessionShape() shape[Session] {
+	return object[Session]{keys: []key[Session]{
+		field("keys", "The session keys, as `sallyport genkey` prints them. All open sessions; the newest that is old enough seals them. "+
+			"dir: stands for every file in a directory.",
+			list(secretRef(formFile, formDir, formEnv, formLiteral), 1), func(s *Session) *[]Ref { return &s.Keys }).required(),
+		field("absolute_timeout", "After this a person signs in again, whatever happened since.",
+			duration(time.Minute, 720*time.Hour), func(s *Session) *time.Duration { return &s.AbsoluteTimeout }).or("12h"),
+		field("idle_timeout", "After this without a page being opened a person signs in again.",
+			duration(time.Minute, 720*time.Hour), func(s *Session) *time.Duration { return &s.IdleTimeout }).or("1h"),
+	}, check: checkSession}.shape()
+}
+
+func providerShape() shape[Provider] {
+	return object[Provider]{keys: []key[Provider]{
+		field("id", "The name in callback URLs and in every identity. Never give it to another issuer.", idText(), func(p *Provider) *string { return &p.ID }).required(),
+		field("type", "The kind of provider.", oneOf("oidc, the only type this release knows", "oidc"), func(p *Provider) *string { return &p.Type }).required(),
+		field("name", "The name on the sign-in page; the id if left out.", text("a name for people"), func(p *Provider) *string { return &p.Name }),
+		field("issuer", "The issuer, exactly as the provider writes it.",
+			valueOrRef("an https URL such as https://sso.example.com", `^[Hh][Tt][Tt][Pp][Ss]?://[^?#@\s]+$`, parseIssuer),
+			func(p *Provider) *string { return &p.Issuer }).required(),
+		field("client_id", "The client id the provider gave out.", valueOrRef("a client id", `^[!-~]([ -~]*[!-~])?$`, parseClientID),
+			func(p *Provider) *string { return &p.ClientID }).required(),
+		field("client_secret", "The client secret. Left out only with `client_auth: none`.", secretRef(formEnv, formFile, formLiteral),
+			func(p *Provider) *Ref { return &p.ClientSecret }),
+		field("client_auth", "How the secret is sent: in an Authorization header, in the body, not at all, or as the provider prefers.",
+			oneOf("", "auto", "basic", "post", "none"), func(p *Provider) *string { return &p.ClientAuth }).or("auto"),
+		field("scopes", "What to ask for; openid must be among them.",
+			list(pattern("a scope", `^[!#-\[\]-~]+$`), 1), func(p *Provider) *[]string { return &p.Scopes }).or("[openid, email, profile]"),
+		field("claims", "The names under which this provider tells things, where they are not the usual ones.", claimsShape(),
+			func(p *Provider) *Claims { return &p.Claims }).or("{}"),
+		field("identity_from", "Where claims are read: auto asks the userinfo endpoint only for what is missing from the ID token.",
+			oneOf("", "auto", "id_token", "userinfo"), func(p *Provider) *string { return &p.IdentityFrom }).or("auto"),
+		field("email_domains", "The domains this provider may vouch for; addresses outside count as unverified. Required where there are two providers.",
+			list(domain(), 1), func(p *Provider) *[]string { return &p.EmailDomains }),
+	}, check: checkProvider}.shape()
+}
+
+func claimsShape() shape[Claims] {
+	claim := text("the name of a claim")
+	return object[Claims]{keys: []key[Claims]{
+		field("org_id", "The claim with the organization's id.", claim, func(c *Claims) *string { return &c.OrgID }),
+		field("org_name", "The claim with the organization's name.", claim, func(c *Claims) *string { return &c.OrgName }),
+		field("org_domain", "The claim with the organization's domain.", claim, func(c *Claims) *string { return &c.OrgDomain }),
+		field("groups", "The claim with the person's groups.", claim, func(c *Claims) *string { return &c.Groups }),
+		field("username", "The claim with the person's user name.", claim, func(c *Claims) *string { return &c.Username }),
+		field("name", "The claim with the person's name.", claim, func(c *Claims) *string { return &c.Name }),
+		field("email", "The claim with the person's e-mail address.", claim, func(c *Claims) *string { return &c.Email }),
+	}}.shape()
+}
+
+func routeShape() shape[Route] {
+	return object[Route]{keys: []key[Route]{
+		field("name", "The name in logs, metrics and `explain`.", idText(), func(r *Route) *string { return &r.Name }).required(),
+		field("host", "The host, or *.example.com for all names below; the host of public_url if left out.",
+			pattern("a host name in lower case without a port, such as app.example.com or \"*.example.com\"", hostPattern), func(r *Route) *string { return &r.Host }),
+		field("path", "This path and all below it: /admin covers /admin/x, not /administrator.", routePath(), func(r *Route) *string { return &r.Path }),
+		field("path_exact", "This path and nothing below it.", within(routePath(), func(r *Route) *string { r.Exact = true; return &r.Path }),
+			func(r *Route) *Route { return r }),
+		field("upstream", "The app: http://host:port.",
+			scalar("a URL such as http://127.0.0.1:8080", schema{"pattern": `^[Hh][Tt][Tt][Pp]://[^/?#@\s]+/?$`}, parseUpstream),
+			func(r *Route) **url.URL { return &r.Upstream }).required(),
+		field("public", "Everybody may have it, without signing in; the app is told of nobody.", onlyTrue(), func(r *Route) *bool { return &r.Public }),
+		field("allow", "Who may have it: `authenticated` for everybody who is signed in, or a list of rules of which one must match.",
+			allowShape(), func(r *Route) *Allow { return &r.Allow }),
+		field("headers", "What the app is told about the person.", headersShape(), func(r *Route) *Headers { return &r.Headers }).or("{}"),
+	}, choices: []choice{
+		{[]string{"path", "path_exact"}, "needs a path or a path_exact"},
+		{[]string{"public", "allow"}, "does not say who may have it: write `allow: authenticated`, a list of rules, or `public: true`"},
+	}}.shape()
+}
+
+func allowShape() shape[Allow] {
+	want := "`authenticated` or a list of rules"
+	everybody := shape[Allow]{want: want, schema: schema{"const": "authenticated"}, read: func(w *walker, at place, into *Allow) {
+		var v string
+		oneOf(want, "authenticated").read(w, at, &v)
+		into.Authenticated = v != ""
+	}}
+	return either(want, everybody, yaml.SequenceNode, within(list(ruleShape(), 1), func(a *Allow) *[]Rule { return &a.Any }))
+}
+
+func ruleShape() shape[Rule] {
+	return object[Rule]{some: true, keys: []key[Rule]{
+		field("orgs", "Ids of organizations: the person belongs to one of them.", list(text("the id of an organization"), 1), func(r *Rule) *[]string { return &r.Orgs }),
+		field("groups", "Groups: the person is in one of them.", list(text("the name of a group"), 1), func(r *Rule) *[]string { return &r.Groups }),
+		field("emails", "Verified e-mail addresses.", list(pattern("an address such as ann@example.com", `^[^@\s]+@[^@\s]+$`), 1), func(r *Rule) *[]string { return &r.Emails }),
+		field("email_domains", "Domains of verified e-mail addresses.", list(domain(), 1), func(r *Rule) *[]string { return &r.EmailDomains }),
+	}}.shape()
+}
+
+func headersShape() shape[Headers] {
+	return object[Headers]{keys: []key[Headers]{
+		field("preset", "A set of header names that apps know.", oneOf("", identity.Presets()...), func(h *Headers) *string { return &h.Preset }).or(identity.PresetForwarded),
+		field("set", "Headers beside the preset: a name, and the claim it carries.", headerFields(), func(h *Headers) *[]identity.Field { return &h.Set }),
+	}}.shape()
+}
+
+func headerFieldShape() shape[identity.Field] {
+	claim := oneOf("", identity.Claims()...)
+	full := object[identity.Field]{keys: []key[identity.Field]{
+		field("claim", "What the header carries.", claim, func(f *identity.Field) *identity.Claim { return &f.Claim }).required(),
+		field("join", "What stands between two groups.", oneOf(quotedList(identity.Joins()), identity.Joins()...), func(f *identity.Field) *string { return &f.Join }).or(`","`),
+		field("encoding", "How letters beyond ASCII are written.", oneOf("", identity.Encodings()...),
+			func(f *identity.Field) *identity.Encoding { return &f.Encoding }).or(string(identity.EncodePercent)),
+	}, check: checkHeaderField}.shape()
+	// The short form is the claim with the defaults of the long one.
+	short := within(claim, func(f *identity.Field) *identity.Claim {
+		f.Join, f.Encoding = ",", identity.EncodePercent
+		return &f.Claim
+	})
+	return either("a claim or a mapping with a claim", short, yaml.MappingNode, full)
+}
+
+func pagesShape() shape[Pages] {
+	return object[Pages]{keys: []key[Pages]{
+		field("name", "The name of the site, for the sign-in page.", text("a name for people"), func(p *Pages) *string { return &p.Name }),
+		field("logo", "The logo for the sign-in page, an .svg or .png file.", logoFile(), func(p *Pages) *Pages { return p }),
+	}}.shape()
+}
+
+func logShape() shape[Log] {
+	return object[Log]{keys: []key[Log]{
+		field("level", "The least that is logged.", oneOf("", "debug", "info", "warn", "error"), func(l *Log) *string { return &l.Level }).or("info"),
+		field("format", "How it is written: auto is text on a terminal, JSON elsewhere.", oneOf("", "auto", "json", "text"), func(l *Log) *string { return &l.Format }).or("auto"),
+	}}.shape()
+}
+
+func stopShape() shape[Stop] {
+	return object[Stop]{keys: []key[Stop]{
+		field("drain_delay", "How long to go on accepting, so that load balancers notice.", duration(0, 10*time.Minute),
+			func(s *Stop) *time.Duration { return &s.DrainDelay }).or("0s"),
+		field("timeout", "How long requests may take to finish after that.", duration(time.Second, time.Hour),
+			func(s *Stop) *time.Duration { return &s.Timeout }).or("30s"),
+	}}.shape()
+}
+
+func limitsShape() shape[Limits] {
+	return object[Limits]{keys: []key[Limits]{
+		field("header", "The largest request header, with the request line.", size(8<<10, 1<<20), func(l *Limits) *int64 { return &l.Header }).or("64KiB"),
+		field("url", "The longest request target.", size(1<<10, 64<<10), func(l *Limits) *int64 { return &l.URL }).or("8KiB"),
+		field("flows", "How many sign-ins may be handled at once.", number(1, 65536), func(l *Limits) *int { return &l.Flows }).or("256"),
+	}, check: checkLimits}.shape()
+}

@@ -1,0 +1,570 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	yaml "go.yaml.in/yaml/v4"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files and config.schema.json")
+
+// canary is what stands in every secret place of the test files.
+const canary = "hunter2"
+
+const (
+	exampleFile = "../../../../config.example.yaml"
+	schemaFile  = "../../../../config.schema.json"
+)
+
+// valid is a whole file to change pieces of.
+const valid = `version: 1
+public_url: https://app.example.com
+session:
+  keys: [file:/run/secrets/session-key]
+providers:
+  - id: main
+    type: oidc
+    issuer: https://sso.example.com
+    client_id: sallyport
+    client_secret: env:CLIENT_SECRET
+routes:
+  - name: app
+    path: /
+    upstream: http://127.0.0.1:8080
+    allow: authenticated
+`
+
+// with replaces pairs of texts in valid.
+func with(t testing.TB, pairs ...string) string {
+	t.Helper()
+	out := valid
+	for i := 0; i < len(pairs); i += 2 {
+		if !strings.Contains(out, pairs[i]) {
+			t.Fatalf("no %q to replace", pairs[i])
+		}
+		out = strings.Replace(out, pairs[i], pairs[i+1], 1)
+	}
+	return out
+}
+
+func parse(t testing.TB, text string) *Config {
+	t.Helper()
+	c, faults := Parse("config.yaml", []byte(text))
+	if faults != nil {
+		t.Fatalf("faults:\n%v", faults)
+	}
+	return c
+}
+
+func files(t testing.TB, pattern string) []string {
+	t.Helper()
+	names, err := filepath.Glob(pattern)
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no files %s: %v", pattern, err)
+	}
+	return names
+}
+
+func read(t testing.TB, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// golden compares got with a file, or writes it with -update.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(name, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if want := read(t, name); !bytes.Equal(got, want) {
+		t.Errorf("%s differs (-update rewrites it)\ngot:\n%s\nwant:\n%s", name, got, want)
+	}
+}
+
+// P15: a file with a fault gives no configuration at all. P18: no secret in
+// what is said about it, and nothing a terminal could obey.
+func TestP15_EachFaultIsFoundAndPointedAt(t *testing.T) {
+	for _, name := range files(t, "testdata/bad/*.yaml") {
+		base := strings.TrimSuffix(filepath.Base(name), ".yaml")
+		t.Run(base, func(t *testing.T) {
+			data := read(t, name)
+			c, faults := Parse(filepath.Base(name), data)
+			if c != nil {
+				t.Error("a configuration in spite of a fault")
+			}
+			if len(faults) != 1 {
+				t.Errorf("%d faults, want one", len(faults))
+			}
+			text := faults.Error()
+			if strings.Contains(text, canary) {
+				t.Error("the secret is shown")
+			}
+			for _, word := range []string{"yaml.Node", "!!", "config.", "int64", "struct", "string"} {
+				if strings.Contains(strings.ReplaceAll(text, "config.yaml", ""), word) {
+					t.Errorf("speaks of %q, which means nothing to an operator", word)
+				}
+			}
+			golden(t, strings.TrimSuffix(name, ".yaml")+".txt", []byte(text+"\n"))
+		})
+	}
+}
+
+func TestGoodFilesPass(t *testing.T) {
+	for _, name := range append(files(t, "testdata/good/*.yaml"), exampleFile) {
+		if _, faults := Parse(name, read(t, name)); faults != nil {
+			t.Errorf("%s:\n%v", name, faults)
+		}
+	}
+}
+
+func TestAllFaultsAreReportedAtOnceInTheOrderOfTheFile(t *testing.T) {
+	text := with(t, "version: 1", "version: 7", "keys: [file:/run/secrets/session-key]", "keyz: []",
+		"id: main", "id: &x main", "type: oidc", "type: saml\n    type: oidc", "path: /\n", "pth: /\n", "allow: authenticated", "allow: [{groups: admins}]") +
+		"  - {name: app, path: /b, upstream: http://b, host: b.example.com, allow: authenticated}\nlog: [info]\nstop:\n"
+	_, faults := Parse("config.yaml", []byte(text))
+	golden(t, "testdata/many-faults.txt", []byte(faults.Error()+"\n"))
+	for i := 1; i < len(faults); i++ {
+		if faults[i].Line < faults[i-1].Line {
+			t.Errorf("fault %d is in line %d, the one before in %d", i, faults[i].Line, faults[i-1].Line)
+		}
+	}
+}
+
+func TestAnEndlessListOfFaultsIsCut(t *testing.T) {
+	text := valid
+	for i := range 5000 {
+		text += fmt.Sprintf("key%d: %d\n", i, i)
+	}
+	_, faults := Parse("config.yaml", []byte(text))
+	if len(faults) != maxFaults || !strings.Contains(faults[maxFaults-1].Message, "only the first") {
+		t.Errorf("%d faults, the last: %v", len(faults), faults[len(faults)-1])
+	}
+}
+
+func TestP17_HugeFilesAreRefused(t *testing.T) {
+	for name, text := range map[string]string{
+		"bytes":    strings.Repeat("#", maxFile) + "\n" + valid,
+		"one line": "a: {" + strings.Repeat("key: x, ", maxFile/8-8) + "}",
+		"brackets": strings.Repeat("[", maxFile-1),
+		"keys":     strings.Repeat("key: x\n", maxFile/8),
+		"dashes":   strings.Repeat("- ", 9000),
+	} {
+		start := time.Now()
+		if _, faults := Parse("config.yaml", []byte(text)); len(faults) == 0 {
+			t.Errorf("%s: accepted", name)
+		}
+		if d := time.Since(start); d > 30*time.Second {
+			t.Errorf("%s: took %s", name, d)
+		}
+	}
+}
+
+// P21: what the file leaves out is the safe choice.
+func TestP21_Defaults(t *testing.T) {
+	c := parse(t, valid)
+	p, r := c.Providers[0], c.Routes[0]
+	for what, pair := range map[string][2]any{
+		"prefix":        {c.Prefix, "/.sallyport"},
+		"http":          {c.Listen.HTTP, ":4180"},
+		"admin":         {c.Listen.Admin, "127.0.0.1:4181"},
+		"absolute":      {c.Session.AbsoluteTimeout, 12 * time.Hour},
+		"idle":          {c.Session.IdleTimeout, time.Hour},
+		"provider name": {p.Name, "main"},
+		"client_auth":   {p.ClientAuth, "auto"},
+		"scopes":        {fmt.Sprint(p.Scopes), "[openid email profile]"},
+		"identity_from": {p.IdentityFrom, "auto"},
+		"host":          {r.Host, "app.example.com"},
+		"public":        {r.Public, false},
+		"preset":        {r.Headers.Preset, identity.PresetForwarded},
+		"log":           {c.Log, Log{"info", "auto"}},
+		"stop":          {c.Stop, Stop{0, 30 * time.Second}},
+		"limits":        {c.Limits, Limits{64 << 10, 8 << 10, 256}},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("%s is %v, want %v", what, pair[0], pair[1])
+		}
+	}
+}
+
+func TestTheExampleMeansWhatItSays(t *testing.T) {
+	c := parse(t, string(read(t, exampleFile)))
+	if got := c.PublicURL.String(); got != "https://app.example.com" {
+		t.Errorf("public_url %q", got)
+	}
+	admin, logo := c.Routes[1], c.Routes[2]
+	if len(admin.Allow.Any) != 3 || admin.Allow.Authenticated || admin.Allow.Any[0].Orgs[0] != "partner:42" {
+		t.Errorf("rules of admin: %+v", admin.Allow)
+	}
+	want := []identity.Field{
+		{Header: "X-Team", Claim: identity.ClaimGroups, Join: ",", Encoding: identity.EncodePercent},
+		{Header: "X-Roles", Claim: identity.ClaimGroups, Join: "|", Encoding: identity.EncodePercent},
+	}
+	if !reflect.DeepEqual(admin.Headers.Set, want) {
+		t.Errorf("headers of admin: %+v", admin.Headers.Set)
+	}
+	if !logo.Public || !logo.Exact || logo.Path != "/logo.svg" || logo.Upstream.Host != "127.0.0.1:8080" {
+		t.Errorf("logo: %+v", logo)
+	}
+	if !c.Routes[0].Allow.Authenticated || c.Routes[0].Exact {
+		t.Errorf("app: %+v", c.Routes[0])
+	}
+	if claims := c.Providers[1].Claims; claims.OrgID != "tenant_id" || claims.Groups != "roles" || claims.Email != "" {
+		t.Errorf("claims: %+v", claims)
+	}
+}
+
+// Every key of the table has its line in the example, also those behind "#".
+func TestTheExampleShowsEveryKey(t *testing.T) {
+	example := string(read(t, exampleFile))
+	var schema map[string]any
+	if err := json.Unmarshal(Schema(), &schema); err != nil {
+		t.Fatal(err)
+	}
+	var walk func(path string, v any)
+	walk = func(path string, v any) {
+		switch v := v.(type) {
+		case []any:
+			for _, x := range v {
+				walk(path, x)
+			}
+		case map[string]any:
+			properties, _ := v["properties"].(map[string]any)
+			for name, p := range properties {
+				if !strings.Contains(example, name+":") {
+					t.Errorf("%s%s is missing", path, name)
+				}
+				if p.(map[string]any)["description"] == "" {
+					t.Errorf("%s%s has no description", path, name)
+				}
+				walk(path+name+".", p)
+			}
+			walk(path, v["items"])
+			walk(path, v["anyOf"])
+			walk(path, v["additionalProperties"])
+		}
+	}
+	walk("", schema)
+}
+
+func TestPublicURLIsReadAsBrowsersWriteIt(t *testing.T) {
+	for in, want := range map[string]string{
+		"https://App.Example.com/":     "https://app.example.com",
+		"https://app.example.com:443":  "https://app.example.com",
+		"https://app.example.com:8443": "https://app.example.com:8443",
+		"http://localhost:4180":        "http://localhost:4180",
+		"http://app.localhost":         "http://app.localhost",
+		"http://127.8.9.1:80":          "http://127.8.9.1",
+		"http://[0:0:0:0:0:0:0:1]:80":  "http://[::1]",
+	} {
+		if c := parse(t, with(t, "https://app.example.com", in)); c.PublicURL.String() != want {
+			t.Errorf("%s is read as %s, want %s", in, c.PublicURL, want)
+		}
+	}
+	for _, in := range []string{"http://127.0.0.1.example.com", "http://localhost.example.com", "http://[::ffff:127.0.0.1]", "http://[fe80::1%25lo]",
+		"http://2130706433", "http://notlocalhost", "http://128.0.0.1", "https:app.example.com", "//app.example.com", "https://", "https://a_b c", "https://app.example.com.",
+		"https://app.example.com:", "https://app.example.com:0", "https://app.example.com#", "https://app.example.com/%2e", "ftp://app.example.com"} {
+		if _, faults := Parse("config.yaml", []byte(with(t, "https://app.example.com", "'"+in+"'"))); len(faults) != 1 {
+			t.Errorf("%s: %d faults, want one", in, len(faults))
+		}
+	}
+}
+
+func TestDidYouMean(t *testing.T) {
+	names := []string{"upstream", "path", "path_exact", "public", "id", "idle_timeout"}
+	for word, want := range map[string]string{
+		"upstrem": "upstream", "upstraem": "upstream", "Upstream": "upstream", "path-exact": "path_exact", "pth": "path",
+		"publick": "public", "idle_timout": "idle_timeout", "ID": "id", "zebra": "", "x": "", "": "", strings.Repeat("upstream", 9): "",
+	} {
+		if got := nearest(word, names); got != want {
+			t.Errorf("%q: %q, want %q", word, got, want)
+		}
+	}
+}
+
+func TestNeighboursPointAtTheirFaults(t *testing.T) {
+	c := parse(t, with(t, "    path: /\n", "    path: /../x\n"))
+	for path, line := range map[string]int{"routes[0].path": 13, "routes[0].host": 12, "routes[0]": 12, "session.keys[0]": 4, "listen.http": 1, "nowhere[7].x": 1, "": 1} {
+		if f := c.Fault(path, "is %s", "odd"); f.Line != line || f.Path != path || f.Message != "is odd" || f.Excerpt == "" {
+			t.Errorf("%q: %+v, want line %d", path, f, line)
+		}
+	}
+	want := "config.yaml:13:11: routes[0].path: has a dot segment"
+	if got := c.Fault("routes[0].path", "has a dot segment").Error(); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestDefaultsAreThemselvesValid(t *testing.T) {
+	c := parse(t, valid) // reads every default that is not below a key it leaves out
+	if c.Providers[0].Scopes == nil {
+		t.Error("no scopes")
+	}
+	var schema any
+	if err := json.Unmarshal(Schema(), &schema); err != nil {
+		t.Fatal(err)
+	}
+	var check func(path string, v any)
+	check = func(path string, v any) {
+		m, ok := v.(map[string]any)
+		if !ok {
+			return
+		}
+		if def, has := m["default"]; has {
+			delete(m, "default")
+			compiled := compile(t, m)
+			if err := compiled.Validate(def); err != nil {
+				t.Errorf("%s: default %v: %v", path, def, err)
+			}
+		}
+		for k, x := range m {
+			check(path+"/"+k, x)
+		}
+	}
+	check("", schema)
+}
+
+func compile(t testing.TB, doc any) *jsonschema.Schema {
+	t.Helper()
+	compiler := jsonschema.NewCompiler()
+	if err := compiler.AddResource("schema.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	s, err := compiler.Compile("schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func ownSchema(t testing.TB) *jsonschema.Schema {
+	t.Helper()
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(Schema()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return compile(t, doc)
+}
+
+// asJSON is a YAML file as an editor's schema check sees it.
+func asJSON(data []byte) (any, error) {
+	var v any
+	if err := yaml.Load(data, &v); err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return jsonschema.UnmarshalJSON(bytes.NewReader(text))
+}
+
+func TestSchemaIsCommitted(t *testing.T) {
+	golden(t, schemaFile, Schema())
+	for range 5 {
+		if !bytes.Equal(Schema(), Schema()) {
+			t.Fatal("the schema changes from call to call")
+		}
+	}
+}
+
+func TestSchemaAcceptsWhatIsGood(t *testing.T) {
+	schema := ownSchema(t)
+	for _, name := range append(files(t, "testdata/good/*.yaml"), exampleFile) {
+		doc, err := asJSON(read(t, name))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := schema.Validate(doc); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A schema knows the shape of values, not what they mean to one another: what
+// it misses is listed here, so that nothing else can slip out of it.
+func TestSchemaRefusesWhatIsBad(t *testing.T) {
+	beyond := map[string]bool{}
+	for _, name := range strings.Fields(`
+		anchor tag merge-key key-is-number blank-at-end two-lines control-character
+		duration-out-of-bounds size-out-of-bounds public-url-http public-url-port issuer-http session-idle-longer session-idle-short
+		provider-id-twice provider-vouches-for-all client-secret-missing client-secret-of-public-client client-id-dir client-id-env-name
+		scopes-without-openid route-name-twice upstream-host-missing host-other host-wildcard-protected
+		header-join-of-one url-longer-than-header`) {
+		beyond[name] = true
+	}
+	schema := ownSchema(t)
+	for _, name := range files(t, "testdata/bad/*.yaml") {
+		base := strings.TrimSuffix(filepath.Base(name), ".yaml")
+		doc, err := asJSON(read(t, name))
+		if err != nil {
+			continue // not even YAML
+		}
+		if refused := schema.Validate(doc) != nil; refused == beyond[base] {
+			t.Errorf("%s: refused by the schema: %v", base, refused)
+		}
+	}
+}
+
+// P18: a secret is in no fault, whatever is wrong around it, and in no print of
+// the configuration.
+func TestP18_SecretsAreNeverShown(t *testing.T) {
+	places := map[string]string{
+		"session key":       with(t, "[file:/run/secrets/session-key]", "[literal:hunter2]"),
+		"bare session key":  with(t, "[file:/run/secrets/session-key]", "[hunter2, 'hunter2']"),
+		"keys as text":      with(t, "[file:/run/secrets/session-key]", "hunter2"),
+		"keys as mapping":   with(t, "[file:/run/secrets/session-key]", "{a: hunter2, hunter2: b}"),
+		"session as text":   with(t, "session:\n  keys: [file:/run/secrets/session-key]", "session: hunter2"),
+		"session as list":   with(t, "session:\n  keys: [file:/run/secrets/session-key]", "session:\n  - hunter2"),
+		"client secret":     with(t, "env:CLIENT_SECRET", "literal:hunter2"),
+		"bare":              with(t, "env:CLIENT_SECRET", "hunter2"),
+		"quoted":            with(t, "env:CLIENT_SECRET", `"hunter2"`),
+		"escaped":           with(t, "env:CLIENT_SECRET", `"\x68unter2 hunter2"`),
+		"block":             with(t, "env:CLIENT_SECRET", "|\n      hunter2\n      hunter2\n\n      hunter2"),
+		"plain, two lines":  with(t, "env:CLIENT_SECRET", "a\n      hunter2"),
+		"quoted, two lines": with(t, "env:CLIENT_SECRET", "\"a\n      hunter2\" # hunter2"),
+		"wrong form":        with(t, "env:CLIENT_SECRET", "evn:hunter2"),
+		"relative file":     with(t, "env:CLIENT_SECRET", "file:hunter2"),
+		"bad variable":      with(t, "env:CLIENT_SECRET", "'env:hunter2 hunter2'"),
+		"anchor":            with(t, "env:CLIENT_SECRET", "&hunter2 hunter2"),
+		"alias":             with(t, "env:CLIENT_SECRET", "*hunter2"),
+		"tag":               with(t, "env:CLIENT_SECRET", "!hunter2 hunter2"),
+		"list":              with(t, "env:CLIENT_SECRET", "[hunter2]"),
+		"mapping":           with(t, "env:CLIENT_SECRET", "{hunter2: hunter2}"),
+		"twice":             with(t, "env:CLIENT_SECRET", "env:A\n    client_secret: hunter2"),
+		"misspelt key":      with(t, "client_secret: env:CLIENT_SECRET", "client_scret: hunter2"),
+		"unknown key":       with(t, "client_secret: env:CLIENT_SECRET", "password: hunter2"),
+		"glued to its key":  with(t, "client_secret: env:CLIENT_SECRET", "client_secret:hunter2"),
+		"= for :":           with(t, "client_secret: env:CLIENT_SECRET", "client_secret=hunter2"),
+		"commented out":     with(t, "client_secret: env:CLIENT_SECRET", "# client_secret: hunter2"),
+		"in the comment":    with(t, "env:CLIENT_SECRET", "env:CLIENT SECRET # literal:hunter2"),
+		"in a flow":         valid + "x: {client_secret: \"hunter2\n   hunter2\", y: [1,\n   2]}\n",
+		"public_url":        with(t, "https://app.example.com", "https://ann:hunter2@app.example.com"),
+		"issuer":            with(t, "https://sso.example.com", "https://hunter2@sso.example.com/?"),
+		"issuer in text":    with(t, "https://sso.example.com", "ann:hunter2@sso.example.com"),
+		"upstream":          with(t, "http://127.0.0.1:8080", "https://ann:hunter2@127.0.0.1"),
+		"client id":         with(t, "client_id: sallyport", "client_id: literal:hunter2"),
+		"TLS key":           valid + "listen: {https: {address: ':1', cert: file:/a, key: hunter2}}\n",
+		"TLS key as PEM":    valid + "listen:\n  https:\n    address: ':1'\n    cert: file:/a\n    key: |\n      -----BEGIN KEY-----\n      hunter2\n",
+		"listen as text":    valid + "listen: hunter2\n",
+		"JSON": `{"version": 1, "session": {"keys":
+["hunter2",
+"hunter2"]}, "x": 1}`,
+	}
+	// What breaks the syntax somewhere else, or puts a fault beside the secret.
+	around := map[string]func(string) string{
+		"":             func(s string) string { return s },
+		"unclosed":     func(s string) string { return s + "pages: {name: \"\n" },
+		"tab":          func(s string) string { return s + "pages:\n\tname: x\n" },
+		"two docs":     func(s string) string { return s + "---\na: b\n" },
+		"control":      func(s string) string { return strings.ReplaceAll(s, "sallyport\n", "sally\x1bport\n") },
+		"bad before":   func(s string) string { return strings.ReplaceAll(s, "client_id: sallyport", "client_idd: sallyport") },
+		"bad after":    func(s string) string { return strings.ReplaceAll(s, "routes:\n", "  rotues: 1\nroutes:\n") },
+		"open bracket": func(s string) string { return strings.ReplaceAll(s, "client_id: sallyport", "client_id: [sallyport") },
+		"open quote":   func(s string) string { return strings.ReplaceAll(s, "version: 1", "version: \"1") },
+		"bad version":  func(s string) string { return strings.ReplaceAll(s, "version: 1", "version: 1a") },
+		"bad id":       func(s string) string { return strings.ReplaceAll(s, "id: main", "id: Main") },
+		"one key more": func(s string) string { return strings.ReplaceAll(s, "session:\n", "session:\n  key: hunter2\n") },
+	}
+	for place, text := range places {
+		for what, change := range around {
+			c, faults := Parse("config.yaml", []byte(change(text)))
+			if text := faults.Error(); strings.Contains(text, canary) {
+				t.Errorf("%s, %s: a fault shows it:\n%s", place, what, text)
+			}
+			if c != nil {
+				neverShown(t, c)
+			}
+		}
+	}
+}
+
+// neverShown prints c in every way fmt, json and slog know.
+func neverShown(t *testing.T, c *Config) {
+	t.Helper()
+	asJSON, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "c", c, "keys", c.Session.Keys, "texts", c.Session.KeyTexts, "secret", c.Providers[0].ClientSecret)
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "c", c, "secret", c.Providers[0].ClientSecret)
+	shown := []string{string(asJSON), log.String(), fmt.Sprint(c.Warnings()),
+		c.Fault("session.keys[0]", "x").Excerpt, c.Fault("providers[0].client_secret", "x").Excerpt}
+	nested := struct{ hidden Config }{*c} // fmt calls no methods below an unexported field
+	for _, v := range []any{*c, c, nested, c.Providers, c.Session, c.Session.Keys, c.Session.KeyTexts, c.Listen, c.Providers[0].ClientSecret} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+			shown = append(shown, fmt.Sprintf(verb, v))
+		}
+	}
+	for _, text := range shown {
+		if strings.Contains(text, canary) || strings.Contains(text, fmt.Sprintf("%x", canary)) {
+			t.Errorf("shown: %s", text)
+		}
+	}
+}
+
+func TestP21_SecretsInTheFileAreWarnedOf(t *testing.T) {
+	c := parse(t, with(t, "env:CLIENT_SECRET", "literal:hunter2"))
+	w := c.Warnings()
+	if len(w) != 1 || w[0].Line != 10 || w[0].Path != "providers[0].client_secret" {
+		t.Errorf("warnings: %v", w)
+	}
+	if w := parse(t, valid).Warnings(); len(w) != 0 {
+		t.Errorf("warnings without a reason: %v", w)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, pattern := range []string{"testdata/bad/*.yaml", "testdata/good/*.yaml", exampleFile} {
+		for _, name := range files(f, pattern) {
+			f.Add(read(f, name))
+		}
+	}
+	schema := ownSchema(f)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, faults := Parse("config.yaml", data)
+		if (c == nil) != (len(faults) > 0) {
+			t.Fatalf("config %v, %d faults", c != nil, len(faults))
+		}
+		for _, fault := range faults {
+			if fault.Line < 1 || fault.Column < 1 || fault.Message == "" || strings.ContainsAny(fault.Error(), "\n\r\x1b") {
+				t.Errorf("%+q", fault)
+			}
+			if !strings.Contains(fault.Excerpt, "^\n") || strings.ContainsAny(fault.Excerpt, "\r\x1b\x00") {
+				t.Errorf("excerpt %q", fault.Excerpt)
+			}
+		}
+		if c == nil {
+			return
+		}
+		for i, r := range c.Routes {
+			if r.Public == (r.Allow.Authenticated || len(r.Allow.Any) > 0) {
+				t.Errorf("route %d: public %v, allow %+v", i, r.Public, r.Allow)
+			}
+		}
+		if doc, err := asJSON(data); err != nil {
+			t.Errorf("the parser itself refuses it: %v", err)
+		} else if err := schema.Validate(doc); err != nil {
+			t.Errorf("the schema refuses it: %v", err)
+		}
+	})
+}

@@ -1,0 +1,196 @@
+package config
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+// elsewhere has references in every place that takes them.
+const elsewhere = `version: 1
+public_url: env:PUBLIC_URL
+listen:
+  https: {address: ":4443", cert: file:/tls/tls.crt, key: file:/tls/tls.key}
+session:
+  keys:
+    - dir:/keys
+    - env:SESSION_KEY
+    - literal:hunter2-literal
+providers:
+  - id: main
+    type: oidc
+    issuer: file:/issuer
+    client_id: env:CLIENT_ID
+    client_secret: file:/run/../secret
+routes:
+  - name: app
+    path: /
+    upstream: http://127.0.0.1:8080
+    allow: authenticated
+pages: {logo: file:/logo.png}
+`
+
+func environment(pairs ...string) map[string]string {
+	env := map[string]string{"PUBLIC_URL": "https://App.example.com/\n", "SESSION_KEY": "hunter2-env", "CLIENT_ID": "client"}
+	for i := 0; i < len(pairs); i += 2 {
+		env[pairs[i]] = pairs[i+1]
+	}
+	return env
+}
+
+func file0(mode fs.FileMode, text string) *fstest.MapFile {
+	return &fstest.MapFile{Mode: mode, Data: []byte(text)}
+}
+
+// disk is a file system with all that elsewhere refers to.
+func disk() fstest.MapFS {
+	return fstest.MapFS{
+		"tls/tls.crt":      file0(0o644, "CERT\nCHAIN\n"),
+		"tls/tls.key":      file0(0o640, "hunter2-tls\n"),
+		"keys/b":           file0(0o600, "hunter2-b\n"),
+		"keys/a":           file0(0o440, "hunter2-a\r\n"),
+		"keys/..data/x":    file0(0o600, "hunter2-hidden"),
+		"keys/.swp":        file0(0o600, "hunter2-hidden"),
+		"keys/folder/deep": file0(0o600, "hunter2-hidden"),
+		"issuer":           file0(0o644, "https://sso.example.com/\n"),
+		"secret":           file0(0o600, "hunter2\n\n"),
+		"logo.png":         file0(0o644, "PNG"),
+	}
+}
+
+func resolve(c *Config, env map[string]string, fsys fs.FS) Faults {
+	return c.Resolve(func(name string) (string, bool) { v, ok := env[name]; return v, ok }, fsys)
+}
+
+func TestReferencesAreReadOnlyByResolve(t *testing.T) {
+	c := parse(t, elsewhere)
+	if c.PublicURL != nil || c.Providers[0].Issuer != "" || c.Providers[0].ClientSecret.Value() != "" {
+		t.Error("values before Resolve")
+	}
+	for range 2 { // a second time gives the same
+		if faults := resolve(c, environment(), disk()); faults != nil {
+			t.Fatalf("faults:\n%v", faults)
+		}
+	}
+	p := c.Providers[0]
+	for what, pair := range map[string][2]string{
+		"public_url":    {c.PublicURL.String(), "https://app.example.com"},
+		"host":          {c.Routes[0].Host, "app.example.com"},
+		"issuer":        {p.Issuer, "https://sso.example.com/"},
+		"client_id":     {p.ClientID, "client"},
+		"client_secret": {p.ClientSecret.Value(), "hunter2\n"}, // one newline is dropped, not two
+		"cert":          {c.Listen.HTTPS.Cert.Value(), "CERT\nCHAIN"},
+		"key":           {c.Listen.HTTPS.Key.Value(), "hunter2-tls"},
+		"logo":          {c.Pages.Logo.Value() + c.Pages.LogoType, "PNGimage/png"},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("%s is %q, want %q", what, pair[0], pair[1])
+		}
+	}
+	var keys []string
+	for _, k := range c.Session.KeyTexts {
+		keys = append(keys, fmt.Sprintf("%s %s %s", k.Path, k.File, k.Text()))
+	}
+	want := "session.keys[0] /keys/a hunter2-a|session.keys[0] /keys/b hunter2-b|session.keys[1]  hunter2-env|session.keys[2]  hunter2-literal"
+	if got := strings.Join(keys, "|"); got != want {
+		t.Errorf("keys\n%s, want\n%s", got, want)
+	}
+	neverShown(t, c)
+}
+
+// P15: a value that cannot be had is a fault at the reference, never an empty
+// secret. P18: what was read is in no fault.
+func TestP15_EachReferenceThatCannotBeReadIsAFault(t *testing.T) {
+	for name, tc := range map[string]struct {
+		spoil func(env map[string]string, fsys fstest.MapFS)
+		want  string
+	}{
+		"variable missing":      {func(e map[string]string, _ fstest.MapFS) { delete(e, "SESSION_KEY") }, "8:7: session.keys[1]: variable SESSION_KEY is not set"},
+		"variable empty":        {func(e map[string]string, _ fstest.MapFS) { e["CLIENT_ID"] = "" }, "14:16: providers[0].client_id: variable CLIENT_ID is empty"},
+		"variable blank":        {func(e map[string]string, _ fstest.MapFS) { e["SESSION_KEY"] = " \n" }, "8:7: session.keys[1]: variable SESSION_KEY is empty"},
+		"file missing":          {func(_ map[string]string, f fstest.MapFS) { delete(f, "secret") }, "15:20: providers[0].client_secret: file /run/../secret does not exist"},
+		"file empty":            {func(_ map[string]string, f fstest.MapFS) { f["secret"] = file0(0o600, "\n") }, "15:20: providers[0].client_secret: file /run/../secret is empty"},
+		"file for everybody":    {func(_ map[string]string, f fstest.MapFS) { f["secret"].Mode = 0o644 }, "15:20: providers[0].client_secret: everybody on this machine can read file /run/../secret (mode 0644): run chmod o-r, or give the Kubernetes volume defaultMode 0440"},
+		"TLS key for everybody": {func(_ map[string]string, f fstest.MapFS) { f["tls/tls.key"].Mode = 0o604 }, "4:59: listen.https.key: everybody on this machine can read file /tls/tls.key (mode 0604): run chmod o-r, or give the Kubernetes volume defaultMode 0440"},
+		"file is a pipe":        {func(_ map[string]string, f fstest.MapFS) { f["secret"].Mode = fs.ModeNamedPipe | 0o600 }, "15:20: providers[0].client_secret: /run/../secret is not a regular file"},
+		"file is a folder":      {func(_ map[string]string, f fstest.MapFS) { f["secret/x"] = f["secret"]; delete(f, "secret") }, "15:20: providers[0].client_secret: /run/../secret is not a regular file"},
+		"file huge":             {func(_ map[string]string, f fstest.MapFS) { f["secret"] = file0(0o600, strings.Repeat("x", maxFile+1)) }, "15:20: providers[0].client_secret: file /run/../secret is larger than 1048576 bytes"},
+		"folder missing": {func(_ map[string]string, f fstest.MapFS) {
+			for name := range f {
+				if strings.HasPrefix(name, "keys/") {
+					delete(f, name)
+				}
+			}
+		}, "7:7: session.keys[0]: directory /keys does not exist"},
+		"folder without files":          {func(_ map[string]string, f fstest.MapFS) { delete(f, "keys/a"); delete(f, "keys/b") }, "7:7: session.keys[0]: directory /keys has no files"},
+		"one of a folder for everybody": {func(_ map[string]string, f fstest.MapFS) { f["keys/b"].Mode = 0o644 }, "7:7: session.keys[0]: everybody on this machine can read file /keys/b (mode 0644): run chmod o-r, or give the Kubernetes volume defaultMode 0440"},
+		"value wrong":                   {func(e map[string]string, _ fstest.MapFS) { e["PUBLIC_URL"] = "http://hunter2.example.com" }, "2:13: public_url: the value of variable PUBLIC_URL must be https, because over plain http everybody on the way could take the session cookie (http is for localhost and other loopback hosts)"},
+		"value with password":           {func(_ map[string]string, f fstest.MapFS) { f["issuer"] = file0(0o644, "https://x:hunter2@y") }, "13:13: providers[0].issuer: the value of file /issuer must be a URL without a user or password in it"},
+		"value on two lines":            {func(e map[string]string, _ fstest.MapFS) { e["CLIENT_ID"] = "a\nhunter2" }, "14:16: providers[0].client_id: the value of variable CLIENT_ID must be printable ASCII"},
+		"value a reference":             {func(e map[string]string, _ fstest.MapFS) { e["CLIENT_ID"] = "env:hunter2" }, "14:16: providers[0].client_id: the value of variable CLIENT_ID must be the client id itself, env:NAME or file:/path"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			env, fsys := environment(), disk()
+			tc.spoil(env, fsys)
+			c := parse(t, elsewhere)
+			faults := resolve(c, env, fsys)
+			if len(faults) != 1 || faults[0].Error() != "config.yaml:"+tc.want || faults[0].Excerpt == "" {
+				t.Errorf("got\n%v\nwant\nconfig.yaml:%s", faults, tc.want)
+			}
+			if strings.Contains(faults.Error(), canary) {
+				t.Errorf("a secret is shown:\n%v", faults)
+			}
+		})
+	}
+}
+
+func TestResolveReportsAllFaultsAtOnce(t *testing.T) {
+	faults := resolve(parse(t, elsewhere), nil, fstest.MapFS{})
+	if len(faults) != 8 {
+		t.Errorf("%d faults, want 8:\n%v", len(faults), faults)
+	}
+}
+
+func TestProtectedHostsAreCheckedOnceThePublicURLIsKnown(t *testing.T) {
+	text := strings.Replace(elsewhere, "    path: /\n", "    path: /\n    host: other.example.com\n", 1)
+	faults := resolve(parse(t, text), environment(), disk())
+	if len(faults) != 1 || faults[0].Path != "routes[0].host" || !strings.Contains(faults[0].Message, "protects only app.example.com") {
+		t.Errorf("got %v", faults)
+	}
+	if faults := resolve(parse(t, text), environment("PUBLIC_URL", "https://other.example.com"), disk()); faults != nil {
+		t.Errorf("got %v", faults)
+	}
+}
+
+// A Kubernetes secret is a folder of links into a folder of links.
+func TestLinksAreFollowedAsKubernetesMountsThem(t *testing.T) {
+	dir := t.TempDir()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.MkdirAll(filepath.Join(dir, "keys", "..2026"), 0o755))
+	must(os.WriteFile(filepath.Join(dir, "keys", "..2026", "one"), []byte("first"), 0o400))
+	must(os.WriteFile(filepath.Join(dir, "keys", "..2026", "two"), []byte("second"), 0o404))
+	must(os.Symlink("..2026", filepath.Join(dir, "keys", "..data")))
+	must(os.Symlink("..data/one", filepath.Join(dir, "keys", "one")))
+	c := parse(t, with(t, "file:/run/secrets/session-key", "dir:"+dir+"/keys/", "env:CLIENT_SECRET", "file:"+dir+"/keys/one"))
+	env := func(string) (string, bool) { return "", false }
+	if faults := c.Resolve(env, os.DirFS("/")); faults != nil {
+		t.Fatalf("faults:\n%v", faults)
+	}
+	if k := c.Session.KeyTexts; len(k) != 1 || k[0].Text() != "first" || c.Providers[0].ClientSecret.Value() != "first" {
+		t.Errorf("keys %v", k)
+	}
+	must(os.Symlink("..data/two", filepath.Join(dir, "keys", "two")))
+	must(os.Symlink("gone", filepath.Join(dir, "keys", "three")))
+	if faults := c.Resolve(env, os.DirFS("/")); len(faults) != 2 {
+		t.Errorf("a readable and a missing target: %v", faults)
+	}
+}

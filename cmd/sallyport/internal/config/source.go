@@ -1,0 +1,393 @@
+package config
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	yaml "go.yaml.in/yaml/v4"
+)
+
+const (
+	maxFile  = 1 << 20 // P17: nobody writes a larger one by hand
+	maxDepth = 32
+	maxShown = 4096 // bytes of a line that an excerpt shows at all
+)
+
+// source is the file as it was read: what faults point at. It stays with the
+// Config for faults that are found later.
+type source struct {
+	name    string
+	lines   []string
+	root    *yaml.Node   // nil if the file is not YAML
+	starts  []pos        // where each node begins
+	secrets []*yaml.Node // what no excerpt may show
+	pending []pending    // references that Resolve reads
+}
+
+type pos struct{ line, column int }
+
+func comparePos(a, b pos) int {
+	return cmp.Or(cmp.Compare(a.line, b.line), cmp.Compare(a.column, b.column))
+}
+
+func nodePos(n *yaml.Node) pos { return pos{max(n.Line, 1), max(n.Column, 1)} }
+
+func newSource(name string, data []byte) *source {
+	text := strings.TrimPrefix(string(data), "\ufeff")
+	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimSuffix(lines[i], "\r")
+	}
+	return &source{name: name, lines: lines}
+}
+
+// fault makes a Fault at p, without its excerpt: what that must hide is only
+// known when all has been read.
+func (s *source) fault(p pos, path, format string, args ...any) Fault {
+	p.line = min(p.line, len(s.lines))
+	return Fault{File: s.name, Line: p.line, Column: p.column, Path: path, Message: fmt.Sprintf(format, args...)}
+}
+
+// finish puts faults in the order of the file, cuts an endless list, and adds
+// the excerpts.
+func (s *source) finish(fs Faults) Faults {
+	slices.SortStableFunc(fs, func(a, b Fault) int { return comparePos(pos{a.Line, a.Column}, pos{b.Line, b.Column}) })
+	if len(fs) > maxFaults {
+		fs = fs[:maxFaults]
+		fs[maxFaults-1].Message += fmt.Sprintf(" (only the first %d faults are shown)", maxFaults)
+	}
+	for i := range fs {
+		fs[i].Excerpt = s.excerpt(fs[i].Line, fs[i].Column)
+	}
+	return fs
+}
+
+// faultAt makes a Fault at the value of path, or at what would hold it.
+func (s *source) faultAt(path, format string, args ...any) Fault {
+	n, _ := s.find(path)
+	p := pos{1, 1}
+	if n != nil {
+		p = nodePos(n)
+	}
+	return s.fault(p, path, format, args...)
+}
+
+// find returns the node of path, or the innermost one around it.
+func (s *source) find(path string) (n *yaml.Node, exact bool) {
+	return findIn(s.root, "", path)
+}
+
+func (s *source) has(path string) bool {
+	_, exact := s.find(path)
+	return exact
+}
+
+func findIn(n *yaml.Node, at, path string) (*yaml.Node, bool) {
+	if n == nil || at == path {
+		return n, n != nil
+	}
+	leads := func(to string) bool {
+		rest, ok := strings.CutPrefix(path, to)
+		return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	}
+	switch n.Kind {
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			if to := join(at, n.Content[i].Value); leads(to) {
+				return findIn(n.Content[i+1], to, path)
+			}
+		}
+	case yaml.SequenceNode:
+		for i, item := range n.Content {
+			if to := index(at, i); leads(to) {
+				return findIn(item, to, path)
+			}
+		}
+	}
+	return n, false
+}
+
+func index(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
+
+// join adds a key to a path; a key that is no plain word is quoted and cut.
+func join(path, key string) string {
+	if key == "" || strings.Trim(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" || len(key) > 64 {
+		return path + "[" + quote(key) + "]"
+	}
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// load parses the text into its one document, or says why it cannot.
+func (s *source) load() (*yaml.Node, *Fault) {
+	if f := s.checkText(); f != nil {
+		return nil, f
+	}
+	loader, err := yaml.NewLoader(bytes.NewReader([]byte(strings.Join(s.lines, "\n")+"\n")))
+	if err != nil {
+		return nil, s.syntaxFault(err)
+	}
+	var doc, second yaml.Node
+	if err := loader.Load(&doc); errors.Is(err, io.EOF) || (err == nil && len(doc.Content) == 0) {
+		return nil, new(s.fault(pos{1, 1}, "", "the file is empty"))
+	} else if err != nil {
+		return nil, s.syntaxFault(err)
+	}
+	if err := loader.Load(&second); err == nil {
+		return nil, new(s.fault(nodePos(&second), "", "a second document begins here; the file must be one document"))
+	} else if !errors.Is(err, io.EOF) {
+		return nil, s.syntaxFault(err)
+	}
+	return doc.Content[0], nil
+}
+
+// checkText refuses what a reader could not see, before YAML gives it meaning:
+// the parser names no place for it, and counts some of it as line breaks.
+func (s *source) checkText() *Fault {
+	for i, line := range s.lines {
+		column := 0
+		for at, r := range line {
+			column++
+			if r == utf8.RuneError {
+				if _, size := utf8.DecodeRuneInString(line[at:]); size == 1 {
+					return new(s.fault(pos{i + 1, column}, "", "the file is not UTF-8 text"))
+				}
+			}
+			if (unicode.IsControl(r) && r != '\t') || r == '\u2028' || r == '\u2029' || r == '\ufeff' {
+				return new(s.fault(pos{i + 1, column}, "", "an invisible control character (%U)", r))
+			}
+		}
+	}
+	return nil
+}
+
+// syntaxFault tells where the file stops being YAML. Of the parser's words only
+// those are repeated that cannot hold a piece of the file.
+func (s *source) syntaxFault(err error) *Fault {
+	var le *yaml.LoadError
+	if !errors.As(err, &le) {
+		return new(s.fault(pos{1, 1}, "", "not YAML"))
+	}
+	p := pos{max(le.Mark.Line, 1), max(le.Mark.Column, 1)}
+	switch {
+	case strings.HasPrefix(le.Message, "unknown anchor"):
+		return new(s.fault(p, "", `aliases (*) are not allowed; a text that begins with "*" needs quotes`))
+	case le.Message == "found unexpected end of stream" && le.ContextMark.Line > 0:
+		begins := pos{le.ContextMark.Line, max(le.ContextMark.Column, 1)}
+		return new(s.fault(begins, "", "not YAML: what begins here has no end"))
+	case s.runeAt(p) == '\t':
+		return new(s.fault(p, "", "not YAML: a tab cannot indent; use spaces"))
+	case le.Message == "mapping values are not allowed in this context":
+		return new(s.fault(p, "", `not YAML: a key cannot stand here; check the indentation, and put a text with ": " in quotes`))
+	case le.Stage != "scanner" && le.Stage != "parser" && le.Stage != "reader":
+		return new(s.fault(p, "", "not YAML"))
+	}
+	context := ""
+	if le.ContextMsg != "" && le.ContextMark.Line > 0 && le.ContextMark.Line != p.line {
+		context = fmt.Sprintf(" (%s that begins at line %d)", le.ContextMsg, le.ContextMark.Line)
+	}
+	return new(s.fault(p, "", "not YAML: %s%s", le.Message, context))
+}
+
+func (s *source) runeAt(p pos) rune {
+	if p.line <= len(s.lines) {
+		if line := []rune(s.lines[p.line-1]); p.column <= len(line) {
+			return line[p.column-1]
+		}
+	}
+	return 0
+}
+
+// What stands for a secret.
+const masked = "<secret>"
+
+// span is a part of one line, in characters from 1; to is excluded.
+type span struct{ from, to int }
+
+// hide keeps a value out of every excerpt, unless it only names where a secret is.
+func (s *source) hide(n *yaml.Node) {
+	if n.Kind == yaml.ScalarNode {
+		if form, _, complaint := splitRef(n.Value); complaint == "" && form != "literal" {
+			return
+		}
+	}
+	s.secrets = append(s.secrets, n)
+}
+
+// hidden returns what not to show of the lines from first to last. It errs on
+// the side of hiding.
+func (s *source) hidden(first, last int) map[int][]span {
+	out := map[int][]span{}
+	if s.root == nil {
+		s.hideRoughly(out, first, last)
+	}
+	for _, n := range s.secrets {
+		s.hideNode(out, n, first, last)
+	}
+	looks := secretLooks()
+	for n := first; n <= last; n++ {
+		line := s.lines[n-1]
+		if len(line) > maxShown {
+			out[n] = []span{{1, len(line) + 1}}
+			continue
+		}
+		for _, look := range looks {
+			for _, m := range look.FindAllStringSubmatchIndex(line, -1) {
+				out[n] = append(out[n], span{utf8.RuneCountInString(line[:m[4]]) + 1, utf8.RuneCountInString(line[:m[5]]) + 1})
+			}
+		}
+		out[n] = merge(out[n])
+	}
+	return out
+}
+
+// secretLooks tell by its look what is secret wherever it stands, in their
+// second group: literal secrets, users and passwords in URLs, secrets in
+// comments, and those glued to their key (`client_secret:abc`).
+func secretLooks() []*regexp.Regexp {
+	return []*regexp.Regexp{
+		regexp.MustCompile(`(literal:)(\S.*)()`),
+		regexp.MustCompile(`(://)(\S+)(@)`),
+		regexp.MustCompile(`([\w.+-]:)([^\s/@]\S*)(@)`),
+		regexp.MustCompile(`(?i)((?:` + secretWords + `)[\w-]*["']?[:=])([^\s:=].*)()`),
+		regexp.MustCompile(`(?i)(#.*(?:` + secretWords + `)[\w-]*["']?\s*[:=]\s*)(\S.*)()`),
+	}
+}
+
+// secretWords are found in the names of keys that hold secrets, also in names
+// that this release does not know.
+const secretWords = `secr|passw|pwd|token|key|cred|cookie|priv`
+
+func merge(spans []span) []span {
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Or(a.from-b.from, b.to-a.to) })
+	var out []span
+	for _, sp := range spans {
+		if n := len(out); n > 0 && sp.from <= out[n-1].to {
+			out[n-1].to = max(out[n-1].to, sp.to)
+		} else {
+			out = append(out, sp)
+		}
+	}
+	return out
+}
+
+// hideNode hides n in the lines from first to last: exactly, where it stands on
+// one line as it is, else all up to where the next node begins.
+func (s *source) hideNode(out map[int][]span, n *yaml.Node, first, last int) {
+	from := nodePos(n)
+	if from.line > last {
+		return
+	}
+	line := s.lines[from.line-1]
+	if exact, ok := literally(line, from.column, n); ok {
+		out[from.line] = append(out[from.line], exact)
+		return
+	}
+	to := s.after(n)
+	if to.line == from.line {
+		out[from.line] = append(out[from.line], span{from.column, to.column})
+		return
+	}
+	out[from.line] = append(out[from.line], span{from.column, len(line) + 1})
+	for i := max(from.line+1, first); i < min(to.line, last+1); i++ {
+		s.hideLine(out, i)
+	}
+	if first <= to.line && to.line <= last {
+		before := cut(s.lines[to.line-1], to.column)
+		if strings.Trim(before, " -?:,[]{}") != "" { // the end of n, not only what frames the next node
+			out[to.line] = append(out[to.line], span{1, to.column})
+		}
+	}
+}
+
+// literally finds n in its line, if it stands there as its value is.
+func literally(line string, column int, n *yaml.Node) (span, bool) {
+	if n.Kind != yaml.ScalarNode || n.Value == "" || len(line) > maxShown {
+		return span{}, false
+	}
+	rest := line[len(cut(line, column)):]
+	for _, q := range []string{"", `"`, "'"} {
+		if strings.HasPrefix(rest, q+n.Value+q) {
+			return span{column, column + utf8.RuneCountInString(q+n.Value+q)}, true
+		}
+	}
+	return span{}, false
+}
+
+// cut returns the part of line before column.
+func cut(line string, column int) string {
+	n := 1
+	for i := range line {
+		if n == column {
+			return line[:i]
+		}
+		n++
+	}
+	return line
+}
+
+func (s *source) hideLine(out map[int][]span, line int) {
+	text := s.lines[line-1]
+	if indent := len(text) - len(strings.TrimLeft(text, " ")); indent < len(text) {
+		out[line] = append(out[line], span{indent + 1, utf8.RuneCountInString(text) + 1})
+	}
+}
+
+// after returns where the node that follows n and all below it begins.
+func (s *source) after(n *yaml.Node) pos {
+	for len(n.Content) > 0 {
+		n = n.Content[len(n.Content)-1]
+	}
+	here := nodePos(n)
+	i, found := slices.BinarySearchFunc(s.starts, here, comparePos)
+	for found && i < len(s.starts) && s.starts[i] == here {
+		i++
+	}
+	if i < len(s.starts) {
+		return s.starts[i]
+	}
+	return pos{len(s.lines) + 1, 1}
+}
+
+// hideRoughly is for a file that is not YAML, where nobody knows what belongs
+// to what: of a line only a key is shown, what stands behind it only if the key
+// is known to hold no secret, or if it is a reference.
+func (s *source) hideRoughly(out map[int][]span, first, last int) {
+	plain := file().plain
+	keyAndRest := regexp.MustCompile(`^(\s*(?:- )*([A-Za-z_]+):)(?:\s+(.*))?$`)
+	reference := regexp.MustCompile(`^[\["' ]*(` + formPattern(formEnv) + `|(file|dir):/[^\s,"']*)[\]"' ]*$`)
+	for n := first; n <= last; n++ {
+		line := s.lines[n-1]
+		m := keyAndRest.FindStringSubmatch(line)
+		switch {
+		case strings.Trim(line, " -.") == "" || strings.TrimSpace(line)[0] == '#':
+		case m == nil:
+			s.hideLine(out, n)
+		case !slices.Contains(plain, m[2]) && !reference.MatchString(m[3]):
+			out[n] = append(out[n], span{utf8.RuneCountInString(line[:len(line)-len(m[3])]) + 1, utf8.RuneCountInString(line) + 1})
+		}
+	}
+}
+
+// quote shows a piece of the file in a message: on one line, short, without
+// the secrets that can be told by their look.
+func quote(v string) string {
+	for _, look := range secretLooks() {
+		v = look.ReplaceAllString(v, "${1}"+masked+"${3}")
+	}
+	if runes := []rune(v); len(runes) > 60 {
+		v = string(runes[:60]) + "…"
+	}
+	return strconv.Quote(v)
+}

@@ -1,0 +1,317 @@
+package config
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+	yaml "go.yaml.in/yaml/v4"
+)
+
+// Forms that the schema shares.
+const (
+	// prefixPattern: segments of unreserved characters (RFC 3986 §2.3), none of
+	// them only dots.
+	prefixPattern = `^(/\.*[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$`
+	labels        = `[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*`
+	hostPattern   = `^(\*\.)?` + labels + `$`
+	idPattern     = `^[a-z0-9][a-z0-9-]{0,31}$`
+	headerPattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$" // a token of RFC 9110 §5.6.2
+)
+
+func idText() shape[string] {
+	return pattern("a short name of lower-case letters, digits and -", idPattern)
+}
+
+func domain() shape[string] {
+	return pattern("a domain in lower case such as example.com, without @", `^`+labels+`$`)
+}
+
+// routePath looks only at the outline; what a canonical path is, authz knows.
+func routePath() shape[string] {
+	return pattern("a path that begins with /, without query or blanks", `^/[^?#\s]*$`)
+}
+
+func address() shape[string] {
+	return scalar("an address such as :4180 or 127.0.0.1:4180", schema{"pattern": `^.*:[0-9]{1,5}$`}, func(v string) (string, error) {
+		host, port, err := net.SplitHostPort(v)
+		if err != nil || !validPort(port) || strings.ContainsAny(host, "/@ ") {
+			return "", errors.New("must be an address such as :4180 or 127.0.0.1:4180")
+		}
+		return v, nil
+	})
+}
+
+func validPort(v string) bool {
+	n, err := strconv.ParseUint(v, 10, 16)
+	return err == nil && strconv.FormatUint(n, 10) == v
+}
+
+// addressOrNone lets the empty text pass, which switches a listener off.
+func addressOrNone() shape[string] {
+	a := address()
+	return shape[string]{want: a.want + `, or ""`, schema: schema{"anyOf": []any{schema{"const": ""}, a.schema}},
+		read: func(w *walker, at place, into *string) {
+			if isText(at.node) && at.node.Value == "" {
+				*into = ""
+				return
+			}
+			a.read(w, at, into)
+		}}
+}
+
+// parseOrigin reads a URL that names scheme and host and nothing else.
+func parseOrigin(v, sample string) (*url.URL, error) {
+	u, err := parseURL(v, sample)
+	if err != nil {
+		return nil, err
+	}
+	if (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(v, "#") {
+		return nil, errors.New("must be a URL without path, query and fragment")
+	}
+	host := strings.ToLower(u.Hostname())
+	if addr, err := netip.ParseAddr(host); err == nil && addr.Is6() {
+		host = "[" + addr.String() + "]" // as browsers write it
+	}
+	if u.Port() != "" && u.Port() != defaultPort(u.Scheme) {
+		host += ":" + u.Port()
+	}
+	return &url.URL{Scheme: u.Scheme, Host: host}, nil
+}
+
+func defaultPort(scheme string) string {
+	if scheme == "https" {
+		return "443"
+	}
+	return "80"
+}
+
+// parseURL reads an absolute http or https URL. Its complaints, unlike
+// url.Parse's, never repeat what may hold a password.
+func parseURL(v, sample string) (*url.URL, error) {
+	if strings.Contains(v, "@") {
+		return nil, unquoted{errors.New("must be a URL without a user or password in it")}
+	}
+	wrong := errors.New("must be an absolute URL such as " + sample)
+	u, err := url.Parse(v)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Opaque != "" {
+		return nil, wrong
+	}
+	host := u.Hostname()
+	if strings.Contains(u.Host, "[") {
+		if addr, err := netip.ParseAddr(host); err != nil || addr.Zone() != "" {
+			return nil, wrong
+		}
+	} else if !regexp.MustCompile(`^` + labels + `$`).MatchString(strings.ToLower(host)) {
+		return nil, wrong
+	}
+	if strings.HasSuffix(u.Host, ":") || (u.Port() != "" && (!validPort(u.Port()) || u.Port() == "0")) {
+		return nil, wrong
+	}
+	return u, nil
+}
+
+func parsePublicURL(v string) (*url.URL, error) {
+	u, err := parseOrigin(v, "https://app.example.com")
+	if err != nil {
+		return nil, err
+	}
+	if u.Scheme == "http" && !loopback(u.Hostname()) {
+		return nil, errors.New("must be https, because over plain http everybody on the way could take the session cookie (http is for localhost and other loopback hosts)")
+	}
+	return u, nil
+}
+
+// parseIssuer keeps the issuer as it is written: the ID token's must be the same
+// text (OIDC Core §3.1.3.7).
+func parseIssuer(v string) (string, error) {
+	u, err := parseURL(v, "https://sso.example.com")
+	switch {
+	case err != nil:
+		return "", err
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(v, "#"):
+		return "", errors.New("must be a URL without query and fragment") // OIDC Core §2
+	case u.Scheme == "http" && !loopback(u.Hostname()):
+		return "", errors.New("must be https, because over plain http anybody on the way could answer for it (http is for localhost and other loopback hosts)")
+	}
+	return v, nil
+}
+
+// loopback reports whether host cannot be another machine: RFC 6761 §6.3 for the names.
+func loopback(host string) bool {
+	host = strings.ToLower(host)
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Zone() == "" && addr.IsLoopback() && !addr.Is4In6()
+}
+
+// parseClientID: RFC 6749 §A.1 allows printable ASCII.
+func parseClientID(v string) (string, error) {
+	if form, _, _ := splitRef(v); form != "" {
+		return "", unquoted{errors.New("must be the client id itself, env:NAME or file:/path")}
+	}
+	if !regexp.MustCompile(`^[!-~]([ -~]*[!-~])?$`).MatchString(v) {
+		return "", errors.New("must be printable ASCII")
+	}
+	return v, nil
+}
+
+func parseUpstream(v string) (*url.URL, error) {
+	scheme, _, _ := strings.Cut(v, ":")
+	if slices.Contains([]string{"https", "h2c", "unix"}, scheme) && !strings.Contains(v, "@") {
+		return nil, errors.New("must be http://host:port, all that this release speaks to apps")
+	}
+	return parseOrigin(v, "http://127.0.0.1:8080")
+}
+
+// logoFile reads the logo, whose name tells what it is.
+func logoFile() shape[Pages] {
+	ref := fileRef(formFile)
+	s := schema{"type": "string", "pattern": `^file:/.+\.(svg|png)$`}
+	return shape[Pages]{want: ref.want, schema: s, read: func(w *walker, at place, into *Pages) {
+		ref.read(w, at, &into.Logo)
+		if into.Logo.IsZero() {
+			return
+		}
+		switch path.Ext(into.Logo.open().arg) {
+		case ".svg":
+			into.LogoType = "image/svg+xml"
+		case ".png":
+			into.LogoType = "image/png"
+		default:
+			w.fault(at, "must be an .svg or .png file")
+		}
+	}}
+}
+
+// headerFields reads a mapping of header names. Which names are reserved and
+// which are the same to an app, identity knows.
+func headerFields() shape[[]identity.Field] {
+	value := headerFieldShape()
+	name := regexp.MustCompile(headerPattern)
+	s := schema{"type": "object", "propertyNames": schema{"pattern": headerPattern}, "additionalProperties": value.schema}
+	return shape[[]identity.Field]{want: "a mapping", schema: s, read: func(w *walker, at place, into *[]identity.Field) {
+		if !w.expect(at, yaml.MappingNode, "a mapping of header names", false) {
+			return
+		}
+		*into = make([]identity.Field, len(at.node.Content)/2)
+		for i := range *into {
+			key, node := at.node.Content[2*i], at.node.Content[2*i+1]
+			here := place{node, join(at.path, key.Value)}
+			if isText(key) && !name.MatchString(key.Value) {
+				w.fault(place{key, here.path}, "is not the name of a header")
+			}
+			(*into)[i].Header = key.Value
+			take(w, value, here, &(*into)[i])
+		}
+	}}
+}
+
+func checkHeaderField(w *walker, at place, f *identity.Field) {
+	if f.Claim != identity.ClaimGroups && w.src.has(at.path+".join") {
+		w.faultAt(at.path+".join", "has a meaning for groups only")
+	}
+}
+
+func checkSession(w *walker, at place, s *Session) {
+	if s.IdleTimeout > s.AbsoluteTimeout {
+		w.faultAt(at.path+".idle_timeout", "is longer (%s) than absolute_timeout (%s)", short(s.IdleTimeout), short(s.AbsoluteTimeout))
+	}
+}
+
+func checkLimits(w *walker, at place, l *Limits) {
+	if l.URL > l.Header {
+		w.faultAt(at.path+".url", "is larger than limits.header, of which it is a part")
+	}
+}
+
+func checkProvider(w *walker, at place, p *Provider) {
+	if p.Name == "" {
+		p.Name = p.ID
+	}
+	switch secret := at.path + ".client_secret"; {
+	case p.ClientAuth == "none" && !p.ClientSecret.IsZero():
+		w.faultAt(secret, "is never sent with `client_auth: none`; leave one of them out")
+	case p.ClientAuth != "none" && p.ClientSecret.IsZero():
+		w.faultAt(secret, "is required, unless the client is public (`client_auth: none`)")
+	}
+	if !slices.Contains(p.Scopes, "openid") {
+		w.faultAt(at.path+".scopes", "must contain openid: without it the provider does not say who signed in")
+	}
+}
+
+// crossCheck finds what is wrong between parts that are each well. It runs
+// beside other faults, so it says nothing of what could not be read.
+func (c *Config) crossCheck() Faults {
+	var ids, names []string
+	for _, p := range c.Providers {
+		ids = append(ids, p.ID)
+	}
+	for _, r := range c.Routes {
+		names = append(names, r.Name)
+	}
+	faults := slices.Concat(c.checkUnique("providers", "id", ids), c.checkUnique("routes", "name", names), c.checkVouching())
+	if c.PublicURL != nil {
+		faults = append(faults, c.settleHosts()...)
+	}
+	return faults
+}
+
+func (c *Config) checkUnique(in, key string, values []string) Faults {
+	var faults Faults
+	for i, v := range values {
+		if first := slices.Index(values, v); v != "" && first < i {
+			faults = append(faults, c.src.open().faultAt(index(in, i)+"."+key, "%s already has this %s", index(in, first), key))
+		}
+	}
+	return faults
+}
+
+// checkVouching: where two providers can assert the same e-mail address, the
+// weaker one decides who is who. So each says which domains are its own.
+func (c *Config) checkVouching() Faults {
+	var faults Faults
+	for i := range c.Providers {
+		where := index("providers", i) + ".email_domains"
+		if len(c.Providers) > 1 && !c.src.open().has(where) {
+			faults = append(faults, c.src.open().faultAt(where, "is required where there is more than one provider: which domains may this one vouch for?"))
+		}
+	}
+	return faults
+}
+
+// settleHosts gives routes their default host once public_url is known, and
+// refuses to protect hosts on which nobody could sign in.
+func (c *Config) settleHosts() Faults {
+	var faults Faults
+	public := c.PublicHost()
+	for i := range c.Routes {
+		r, where := &c.Routes[i], index("routes", i)
+		switch {
+		case r.Host == "":
+			r.Host = public
+		case r.Host != public && !r.Public && !c.src.open().has(where+".public"):
+			faults = append(faults, c.src.open().faultAt(where+".host",
+				"sign-in on several hosts comes with a later release; this release protects only %s (a public route may have any host)", public))
+		}
+	}
+	return faults
+}
+
+// PublicHost is the host of PublicURL without its port.
+func (c *Config) PublicHost() string {
+	host := c.PublicURL.Hostname()
+	if strings.Contains(host, ":") {
+		return "[" + host + "]"
+	}
+	return host
+}

@@ -1,0 +1,111 @@
+// Command sallyport signs people in with OpenID Connect in front of an app and
+// tells the app who they are.
+//
+// This is the roof: commands, configuration, wiring and lifecycle. Everything
+// is assembled here (wire.go is the list) and nothing can import it. What a
+// request goes through is in proxy; what the configuration may say is in
+// internal/config.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes, as documented in the README.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitConfig = 2 // wrong usage or configuration
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], &console{stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv}))
+}
+
+// console is what a command may touch of the outside, so that a test can be the shell.
+type console struct {
+	stdout, stderr io.Writer
+	env            func(string) (string, bool)
+}
+
+// usageError is the reader's to mend: exit code 2.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usage(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// run is the whole program but for the process around it.
+func run(args []string, c *console) int {
+	// The first signal asks to stop; when its context is done the handler is
+	// removed, so that a second one ends the process at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	root := newRoot(c)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	var silent silentError
+	if !errors.As(err, &silent) {
+		fmt.Fprintln(c.stderr, "sallyport: "+err.Error())
+	}
+	var u usageError
+	if errors.As(err, &u) {
+		return exitConfig
+	}
+	return exitFailed
+}
+
+// silentError has been told to the reader already.
+type silentError struct{ error }
+
+func (e silentError) Unwrap() error { return e.error }
+
+func newRoot(c *console) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sallyport",
+		Short: "Sign people in, in front of an app, and tell the app who they are",
+		Long: "Sallyport stands in front of an app, signs people in with OpenID Connect and tells\n" +
+			"the app who is asking, and for which organization, in headers only it can write.\n\n" +
+			"See it without setting anything up:  sallyport demo",
+		SilenceUsage: true, SilenceErrors: true,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cmd.SetOut(c.stderr)
+			_ = cmd.Help()
+			return silentError{usage("no command")}
+		},
+	}
+	root.SetOut(c.stdout)
+	root.SetErr(c.stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage("%w (see `%s --help`)", err, cmd.CommandPath())
+	})
+	root.CompletionOptions.DisableDefaultCmd = false
+	root.AddCommand(serveCommand(c), demoCommand(c), checkCommand(c), genkeyCommand(c), schemaCommand(c),
+		healthcheckCommand(c), versionCommand(c))
+	return root
+}
+
+// noArgs is cobra.NoArgs with our exit code and a hint.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if cmd.HasSubCommands() {
+		return usage("unknown command %q (see `%s --help`)", args[0], cmd.CommandPath())
+	}
+	return usage("%s takes no arguments, but got %q", cmd.CommandPath(), args[0])
+}

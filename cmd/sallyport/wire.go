@@ -1,0 +1,278 @@
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport-proxy/sallyport/assertion"
+	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/login"
+	"github.com/sallyport-proxy/sallyport/oauth"
+	"github.com/sallyport-proxy/sallyport/proxy"
+	"github.com/sallyport-proxy/sallyport/session"
+	"github.com/sallyport-proxy/sallyport/upstream"
+)
+
+// loadConfig reads and judges a configuration file. It opens no connection and
+// looks at no reference; resolve does that.
+func loadConfig(path string) (*config.Config, *policy, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, usage("cannot read the configuration: %w", err)
+	}
+	return parseConfig(path, data)
+}
+
+func parseConfig(name string, data []byte) (*config.Config, *policy, error) {
+	cfg, faults := config.Parse(name, data)
+	if len(faults) > 0 {
+		return nil, nil, configFaults(faults)
+	}
+	pol, faults := newPolicy(cfg)
+	if len(faults) > 0 {
+		return nil, nil, configFaults(faults)
+	}
+	return cfg, pol, nil
+}
+
+// configFaults keeps the faults' own layout: one per paragraph, ready to read.
+func configFaults(faults config.Faults) error {
+	n := "1 fault"
+	if len(faults) > 1 {
+		n = strconv.Itoa(len(faults)) + " faults"
+	}
+	return usage("the configuration has %s\n\n%w", n, faults.Err())
+}
+
+// policy is the part of the configuration that decides: it is complete without
+// any secret, so that `check` can judge it anywhere.
+type policy struct {
+	table   *authz.Table
+	headers *identity.Headers
+	sets    map[string]identity.HeaderSet // by route name
+}
+
+func newPolicy(cfg *config.Config) (*policy, config.Faults) {
+	pol := &policy{headers: identity.NewHeaders(), sets: map[string]identity.HeaderSet{}}
+	var faults config.Faults
+	var routes []authz.Route
+	for i, r := range cfg.Routes {
+		fields, _ := identity.Preset(r.Headers.Preset)
+		set, err := pol.headers.Set(overlay(fields, r.Headers.Set))
+		if err != nil {
+			faults = append(faults, cfg.Fault(fmt.Sprintf("routes[%d].headers", i), "%v", err))
+		}
+		pol.sets[r.Name] = set
+		routes = append(routes, authz.Route{Name: r.Name, Host: routeHost(r), Path: r.Path, Exact: r.Exact, Access: access(r)})
+	}
+	table, err := authz.NewTable(routes)
+	pol.table = table
+	return pol, append(faults, tableFaults(cfg, err)...)
+}
+
+// routeHost stands in for public_url's host while that is only a reference.
+func routeHost(r config.Route) string {
+	if r.Host == "" {
+		return "public-url.invalid"
+	}
+	return r.Host
+}
+
+func access(r config.Route) authz.Access {
+	a := authz.Access{Public: r.Public, Authenticated: r.Allow.Authenticated}
+	for _, rule := range r.Allow.Any {
+		a.Rules = append(a.Rules, authz.Rule(rule))
+	}
+	return a
+}
+
+// overlay puts a route's own headers in the place of the preset's of that name.
+func overlay(preset, own []identity.Field) []identity.Field {
+	fields := slices.DeleteFunc(slices.Clone(preset), func(p identity.Field) bool {
+		return slices.ContainsFunc(own, func(f identity.Field) bool { return http.CanonicalHeaderKey(f.Header) == p.Header })
+	})
+	return append(fields, own...)
+}
+
+// tableFaults gives each fault of the table its place in the file.
+func tableFaults(cfg *config.Config, err error) config.Faults {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return nil
+	}
+	var faults config.Faults
+	for _, err := range joined.Unwrap() {
+		var route *authz.RouteError
+		var conflict *authz.ConflictError
+		switch {
+		case errors.As(err, &route):
+			faults = append(faults, cfg.Fault(routeKey(cfg, route.Route, route.Field), "%s", route.Why))
+		case errors.As(err, &conflict):
+			faults = append(faults, cfg.Fault(routeKey(cfg, conflict.Second, "path"), "%s", conflict.Why))
+		}
+	}
+	return faults
+}
+
+func routeKey(cfg *config.Config, i int, field string) string {
+	if field == "path" && cfg.Routes[i].Exact {
+		field = "path_exact"
+	}
+	return fmt.Sprintf("routes[%d].%s", i, field)
+}
+
+// secrets is what resolve learns that the configuration itself does not hold.
+type secrets struct{ keys session.Keyring }
+
+// resolve reads every reference and parses what has a form of its own.
+func resolve(cfg *config.Config, env func(string) (string, bool)) (*secrets, error) {
+	faults := cfg.Resolve(env, os.DirFS("/"))
+	if len(faults) > 0 {
+		return nil, configFaults(faults)
+	}
+	var keys []session.Key
+	for _, text := range cfg.Session.KeyTexts {
+		key, err := session.ParseKey(text.Text())
+		if err != nil {
+			faults = append(faults, cfg.Fault(text.Path, "%v", err))
+			continue
+		}
+		keys = append(keys, key)
+	}
+	if len(faults) > 0 {
+		return nil, configFaults(faults)
+	}
+	ring, err := session.NewKeyring(keys)
+	if err != nil {
+		return nil, configFaults(config.Faults{cfg.Fault("session.keys", "%v", err)})
+	}
+	return &secrets{keys: ring}, nil
+}
+
+// newFrontDoor assembles everything, bottom to top.
+func newFrontDoor(cfg *config.Config, sec *secrets, reg prometheus.Registerer, log *slog.Logger) (*proxy.Proxy, error) {
+	pol, faults := newPolicy(cfg) // again: hosts may have been references before
+	if len(faults) > 0 {
+		return nil, configFaults(faults)
+	}
+	sessions, err := session.New(session.Options{
+		Keys: sec.keys, Secure: cfg.PublicURL.Scheme == "https", Port: portOf(cfg),
+		AbsoluteTimeout: cfg.Session.AbsoluteTimeout, IdleTimeout: cfg.Session.IdleTimeout,
+	})
+	if err != nil {
+		return nil, err
+	}
+	assertions, err := newAssertions(cfg, sec.keys)
+	if err != nil {
+		return nil, err
+	}
+	providers, err := newProviders(cfg, reg, log)
+	if err != nil {
+		return nil, err
+	}
+	backends, err := newBackends(cfg, pol)
+	if err != nil {
+		return nil, err
+	}
+	return proxy.New(proxy.Options{
+		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Sessions: sessions, Routes: pol.table, Backends: backends,
+		Headers: pol.headers, Assertions: assertions, Providers: providers, Branding: branding(cfg),
+		MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL), Log: log, Registerer: reg,
+	})
+}
+
+// portOf tells apart the cookies of several instances on one loopback host:
+// cookies do not belong to a port.
+func portOf(cfg *config.Config) string {
+	if port := cfg.PublicURL.Port(); port != "" {
+		return port
+	}
+	return "80"
+}
+
+func newAssertions(cfg *config.Config, ring session.Keyring) (*assertion.Signer, error) {
+	var seeds [][]byte
+	for _, k := range ring.All() {
+		seeds = append(seeds, k.Derive("assertion signing", assertion.SeedBytes))
+	}
+	return assertion.New(assertion.Options{Issuer: cfg.PublicURL.String(), Seeds: seeds, Signing: ring.Signing})
+}
+
+func newProviders(cfg *config.Config, reg prometheus.Registerer, log *slog.Logger) ([]proxy.Provider, error) {
+	var providers []proxy.Provider
+	metrics := oauth.NewMetrics(reg)
+	for _, p := range cfg.Providers {
+		client, err := oauth.NewClient(oauth.Options{Provider: p.ID, Metrics: metrics})
+		if err != nil {
+			return nil, err
+		}
+		l, err := login.New(login.Options{
+			ID: p.ID, Issuer: p.Issuer, ClientID: p.ClientID, ClientSecret: p.ClientSecret.Value(), ClientAuth: p.ClientAuth,
+			RedirectURL: cfg.PublicURL.String() + cfg.Prefix + "/callback/" + p.ID, Scopes: p.Scopes,
+			Claims: login.ClaimNames(p.Claims), IdentityFrom: p.IdentityFrom, EmailDomains: p.EmailDomains,
+			Client: client, Log: log,
+		})
+		if err != nil {
+			return nil, err
+		}
+		name := p.Name
+		if name == "" {
+			name = p.ID
+		}
+		providers = append(providers, proxy.Provider{ID: p.ID, Name: name, Login: l})
+	}
+	return providers, nil
+}
+
+func newBackends(cfg *config.Config, pol *policy) (map[string]proxy.Backend, error) {
+	shared := map[string]*upstream.Upstream{} // routes to one app share its connections
+	backends := map[string]proxy.Backend{}
+	for _, r := range cfg.Routes {
+		up := shared[r.Upstream.Host]
+		if up == nil {
+			var err error
+			if up, err = upstream.New(upstream.Options{URL: r.Upstream}); err != nil {
+				return nil, err
+			}
+			shared[r.Upstream.Host] = up
+		}
+		backends[r.Name] = proxy.Backend{Host: up.Host(), Transport: up, Headers: pol.sets[r.Name]}
+	}
+	return backends, nil
+}
+
+func branding(cfg *config.Config) proxy.Branding {
+	b := proxy.Branding{Name: cfg.Pages.Name}
+	if logo := cfg.Pages.Logo.Value(); logo != "" {
+		b.Logo, b.LogoType = []byte(logo), cfg.Pages.LogoType
+	}
+	return b
+}
+
+// certificate reads the pair of listen.https, nil for plain http.
+func certificate(cfg *config.Config) (*tls.Certificate, error) {
+	if cfg.Listen.HTTPS.Address == "" {
+		return nil, nil
+	}
+	pair, err := tls.X509KeyPair([]byte(cfg.Listen.HTTPS.Cert.Value()), []byte(cfg.Listen.HTTPS.Key.Value()))
+	if err != nil {
+		return nil, configFaults(config.Faults{cfg.Fault("listen.https", "the certificate and its key do not work together: %v", err)})
+	}
+	return &pair, nil
+}
+
+func logLevel(name string) slog.Level {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(name)) // the configuration allows only its names
+	return level
+}

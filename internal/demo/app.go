@@ -1,0 +1,178 @@
+package demo
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+)
+
+// AppOptions says where the app finds the keys of Sallyport's assertion.
+type AppOptions struct {
+	JWKSURL string // such as http://127.0.0.1:4180/.sallyport/jwks.json
+	Issuer  string // the assertion's iss: Sallyport's public URL
+	Now     func() time.Time
+}
+
+// app is the pretend app. It believes the headers, as apps do, and shows them.
+type app struct {
+	look    *look
+	keys    *assertionKeys
+	headers map[identity.Claim]string // which header carries what: preset "forwarded"
+}
+
+// NewApp returns an app that shows everything it receives: who is asking, the
+// verified assertion, the headers, the path. It serves every path.
+func NewApp(o AppOptions) (http.Handler, error) {
+	if o.JWKSURL == "" || o.Issuer == "" {
+		return nil, errors.New("demo app: a key set URL and an issuer are required")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	look, err := newLook()
+	if err != nil {
+		return nil, fmt.Errorf("demo app: %w", err)
+	}
+	a := &app{look: look, keys: newAssertionKeys(o), headers: map[identity.Claim]string{}}
+	fields, _ := identity.Preset(identity.PresetForwarded) // a name that Preset knows
+	for _, f := range fields {
+		a.headers[f.Claim] = f.Header
+	}
+	return a, nil
+}
+
+func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	if r.URL.Path == "/api/me" {
+		_ = writeJSON(w, http.StatusOK, r.Header) // the client has gone
+		return
+	}
+	// No form-action: signing out may lead to any provider's page.
+	if err := a.look.write(w, http.StatusOK, "app.html", a.page(r), ""); err != nil {
+		http.Error(w, "The demo app could not draw its page.", http.StatusInternalServerError)
+	}
+}
+
+type appPage struct {
+	Title, Sentence, Method, Target string
+	User, DisplayName, Email        string
+	OrgID, OrgName, OrgDomain       string
+	Groups                          []string
+	Links                           []link
+	JWKSURL, Unverified             string
+	Assertion, Verified             bool // there is one; it holds
+	Claims                          []row
+	Headers                         []row
+}
+
+type link struct {
+	Href, Text string
+	Here       bool
+}
+
+type row struct {
+	Name, Value string
+	Identity    bool // set by Sallyport
+}
+
+func (a *app) page(r *http.Request) appPage {
+	p := appPage{Method: r.Method, Target: r.RequestURI, JWKSURL: a.keys.url, Headers: a.rows(r.Header)}
+	p.Title, p.Sentence = words(r.URL.Path)
+	a.describe(&p, r.Header)
+	for _, l := range []link{{Href: "/", Text: "Home"}, {Href: "/reports/2026?team=blue", Text: "A report"}, {Href: "/admin", Text: "Admin only"},
+		{Href: "/public", Text: "Public"}, {Href: "/api/me", Text: "As JSON"}, {Href: "/.sallyport/account", Text: "Your account"}} {
+		l.Here = l.Href == r.RequestURI
+		p.Links = append(p.Links, l)
+	}
+	raw := r.Header.Get(identity.AssertionHeader)
+	claims, why := a.keys.verify(r.Context(), raw)
+	p.Assertion = raw != ""
+	p.Unverified, p.Verified, p.Claims = why, why == "", claimRows(claims)
+	return p
+}
+
+// words are the only difference between the pages.
+func words(path string) (title, sentence string) {
+	switch {
+	case path == "/":
+		return "Demo app", "This page is for everybody who signed in."
+	case path == "/admin":
+		return "Admin", "Only the people that the admin rule names get this far."
+	case path == "/public":
+		return "Public page", "This page is open to everybody, and no identity comes with it."
+	case strings.HasPrefix(path, "/reports/"):
+		return "Report", "A deeper page: path and query arrive just as the browser sent them."
+	}
+	return "Some other page", "The app shows the same for every path it does not know."
+}
+
+func (a *app) describe(p *appPage, h http.Header) {
+	get := func(c identity.Claim) string { return decoded(h.Get(a.headers[c])) }
+	p.User, p.Email = get(identity.ClaimUser), get(identity.ClaimEmail)
+	p.DisplayName = cmp.Or(get(identity.ClaimName), get(identity.ClaimUsername), p.User)
+	p.OrgID, p.OrgName, p.OrgDomain = get(identity.ClaimOrgID), get(identity.ClaimOrgName), get(identity.ClaimOrgDomain)
+	if raw := h.Get(a.headers[identity.ClaimGroups]); raw != "" {
+		for _, group := range strings.Split(raw, ",") { // split first: an encoded comma belongs to a name
+			p.Groups = append(p.Groups, decoded(group))
+		}
+	}
+}
+
+// decoded undoes the preset's percent encoding, so that Zo%C3%AB reads Zoë.
+func decoded(v string) string {
+	if out, err := url.PathUnescape(v); err == nil {
+		return out
+	}
+	return v
+}
+
+// rows lists every value of every header, those about the person first.
+func (a *app) rows(h http.Header) []row {
+	var out []row
+	for name, values := range h {
+		ours := name == identity.AssertionHeader
+		for _, header := range a.headers {
+			ours = ours || name == header
+		}
+		for _, v := range values {
+			out = append(out, row{name, v, ours})
+		}
+	}
+	slices.SortStableFunc(out, func(x, y row) int {
+		switch {
+		case x.Identity == y.Identity:
+			return cmp.Compare(x.Name, y.Name)
+		case x.Identity:
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+// claimRows writes claims in alphabetical order, and times for people.
+func claimRows(claims map[string]any) []row {
+	var out []row
+	for name, v := range claims {
+		text, isText := v.(string)
+		if n, ok := v.(json.Number); ok && slices.Contains([]string{"exp", "iat", "nbf", "auth_time"}, name) {
+			if sec, err := n.Int64(); err == nil {
+				text, isText = fmt.Sprintf("%s (%s)", n, time.Unix(sec, 0).UTC().Format("2 Jan 2006, 15:04:05 MST")), true
+			}
+		}
+		if raw, err := json.Marshal(v); !isText && err == nil {
+			text = string(raw)
+		}
+		out = append(out, row{Name: name, Value: text})
+	}
+	slices.SortFunc(out, func(x, y row) int { return cmp.Compare(x.Name, y.Name) })
+	return out
+}

@@ -1,0 +1,256 @@
+package demo
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// authRequest is an authorization request that may be answered.
+type authRequest struct {
+	redirectURI, state, nonce, challenge string
+	scope                                []string
+	silent                               bool // prompt=none
+	hint                                 string
+}
+
+// clientError goes back to the client through the browser; pageError stays
+// here, because redirecting would trust what has not been checked.
+type (
+	clientError struct{ code, text string }
+	pageError   struct {
+		status int
+		text   string
+	}
+)
+
+func (e *clientError) Error() string { return e.code + ": " + e.text }
+func (e *pageError) Error() string   { return e.text }
+
+// authorize answers an authorization request: a page to choose a person, or at
+// once where the client asked for silence.
+func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
+	req, err := p.readRequest(r)
+	if err != nil {
+		return p.refuseRequest(w, r, req, err)
+	}
+	hinted, known := find(p.opts.People, req.hint)
+	if req.silent {
+		if !known {
+			return p.refuseRequest(w, r, req, &clientError{"login_required", "nobody is signed in"})
+		}
+		return p.signIn(w, r, req, hinted)
+	}
+	return p.look.chooser(w, chooserPage{Client: p.opts.ClientID, Origin: originOf(req.redirectURI),
+		People: p.opts.People, Hinted: hinted.Key})
+}
+
+// choose takes the answer of the page. Its query is the authorization request,
+// which is judged again: nothing was remembered.
+func (p *Provider) choose(w http.ResponseWriter, r *http.Request) error {
+	req, err := p.readRequest(r)
+	if err != nil {
+		return p.refuseRequest(w, r, req, err)
+	}
+	if !p.fromOurPage(r) {
+		return &pageError{http.StatusForbidden, "That form was not sent by this page."}
+	}
+	if err := r.ParseForm(); err != nil {
+		return &pageError{http.StatusBadRequest, "The form could not be read."}
+	}
+	if r.PostForm.Has("cancel") {
+		return p.refuseRequest(w, r, req, &clientError{"access_denied", "the person cancelled"})
+	}
+	key := r.PostForm.Get("person")
+	i := slices.IndexFunc(p.opts.People, func(x Person) bool { return x.Key == key })
+	if i < 0 {
+		return &pageError{http.StatusBadRequest, "Nobody was chosen."}
+	}
+	return p.signIn(w, r, req, p.opts.People[i])
+}
+
+// fromOurPage keeps other sites from posting the form with a person of their
+// choice. Browsers send at least one of the two headers with a POST.
+func (p *Provider) fromOurPage(r *http.Request) bool {
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" {
+		return false
+	}
+	origin := r.Header.Get("Origin")
+	return origin == "" || strings.EqualFold(origin, p.opts.Issuer)
+}
+
+// readRequest judges an authorization request. With a *pageError the request
+// must not be answered by a redirect; with a *clientError it may.
+func (p *Provider) readRequest(r *http.Request) (authRequest, error) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return authRequest{}, &pageError{http.StatusBadRequest, "The request's query is malformed."}
+	}
+	req := authRequest{}
+	if req.redirectURI, err = p.knownClient(q); err != nil {
+		return req, err
+	}
+	if req.state, err = single(q, "state"); err != nil {
+		return req, &clientError{"invalid_request", err.Error()}
+	}
+	return req, req.fill(q)
+}
+
+// knownClient returns where answers may go. RFC 6749 §4.1.2.1: a wrong client
+// or redirect URI is told to the person, never redirected.
+func (p *Provider) knownClient(q url.Values) (string, error) {
+	id, err := single(q, "client_id")
+	if err != nil || id != p.opts.ClientID {
+		return "", &pageError{http.StatusBadRequest, "This client is not known here."}
+	}
+	uri, err := single(q, "redirect_uri")
+	if err != nil || !slices.Contains(p.opts.RedirectURIs, uri) { // RFC 9700 §4.1.3: exact match
+		return "", &pageError{http.StatusBadRequest, "The client asked to return to an address that is not registered for it."}
+	}
+	return uri, nil
+}
+
+// fill reads the rest of the request; every refusal may go to the client.
+func (req *authRequest) fill(q url.Values) error {
+	for name := range q {
+		if _, err := single(q, name); err != nil {
+			return &clientError{"invalid_request", err.Error()}
+		}
+	}
+	req.nonce, req.challenge, req.hint = q.Get("nonce"), q.Get("code_challenge"), q.Get("login_hint")
+	req.scope = strings.Fields(q.Get("scope"))
+	prompt := strings.Fields(q.Get("prompt"))
+	req.silent = slices.Contains(prompt, "none")
+
+	switch {
+	case q.Get("request") != "": // OIDC Core §6.1
+		return &clientError{"request_not_supported", "request objects are not read here"}
+	case q.Get("request_uri") != "":
+		return &clientError{"request_uri_not_supported", "request objects are not read here"}
+	case q.Get("response_type") != "code":
+		return &clientError{"unsupported_response_type", "response_type must be code"}
+	case q.Has("response_mode") && q.Get("response_mode") != "query":
+		return &clientError{"invalid_request", "response_mode must be query"}
+	case !slices.Contains(req.scope, "openid"):
+		return &clientError{"invalid_scope", "scope must contain openid"}
+	case req.state == "":
+		return &clientError{"invalid_request", "state is missing"}
+	case req.nonce == "":
+		return &clientError{"invalid_request", "nonce is missing"}
+	case q.Get("code_challenge_method") != "S256": // RFC 9700 §2.1.1: plain hides nothing
+		return &clientError{"invalid_request", "code_challenge_method must be S256"}
+	case !isChallenge(req.challenge):
+		return &clientError{"invalid_request", "code_challenge is not the base64url of a SHA-256"}
+	case req.silent && len(prompt) > 1: // OIDC Core §3.1.2.1
+		return &clientError{"invalid_request", "prompt=none stands alone"}
+	}
+	return nil
+}
+
+const (
+	alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	base64URL    = alphanumeric + "-_"
+	unreserved   = alphanumeric + "-._~" // RFC 3986 §2.3
+)
+
+// RFC 7636 §4.2: 32 bytes in base64url are 43 characters.
+func isChallenge(s string) bool { return len(s) == 43 && strings.Trim(s, base64URL) == "" }
+
+func (p *Provider) signIn(w http.ResponseWriter, r *http.Request, req authRequest, who Person) error {
+	now, code := p.opts.Now(), "demo-code-"+random()
+	g := grant{person: who, redirectURI: req.redirectURI, challenge: req.challenge, nonce: req.nonce,
+		sid: random(), scope: supported(req.scope), authTime: now}
+	p.mu.Lock()
+	p.codes.put(now, code, g)
+	p.mu.Unlock()
+	return p.answer(w, r, req, url.Values{"code": {code}})
+}
+
+func supported(scope []string) []string {
+	return slices.DeleteFunc(slices.Clone(scope), func(s string) bool {
+		return !slices.Contains([]string{"openid", "email", "profile", "groups", "org"}, s)
+	})
+}
+
+// refuseRequest sends a *clientError to the client and passes others on.
+func (p *Provider) refuseRequest(w http.ResponseWriter, r *http.Request, req authRequest, err error) error {
+	var c *clientError
+	if !errors.As(err, &c) {
+		return err
+	}
+	return p.answer(w, r, req, url.Values{"error": {c.code}, "error_description": {c.text}})
+}
+
+// answer goes back to the client, naming ourselves in every answer.
+func (p *Provider) answer(w http.ResponseWriter, r *http.Request, req authRequest, params url.Values) error {
+	params.Set("iss", p.opts.Issuer) // RFC 9207 §2: errors too
+	if req.state != "" {
+		params.Set("state", req.state)
+	}
+	return redirect(w, r, req.redirectURI, params)
+}
+
+func redirect(w http.ResponseWriter, r *http.Request, to string, params url.Values) error {
+	if len(params) > 0 {
+		sep := "?"
+		if strings.Contains(to, "?") {
+			sep = "&"
+		}
+		to += sep + params.Encode()
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Referrer-Policy", "no-referrer") // RFC 9700 §4.2.4: the request's URL must not travel on
+	http.Redirect(w, r, to, http.StatusSeeOther)     // RFC 9700 §4.12: 303, so that the form is not sent on
+	return nil
+}
+
+// endSession sends people back to where the client registered. There is no
+// session to end, as the provider remembers nobody, and so nothing to confirm.
+func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) error {
+	if err := r.ParseForm(); err != nil {
+		return &pageError{http.StatusBadRequest, "The request could not be read."}
+	}
+	uri, err := single(r.Form, "post_logout_redirect_uri")
+	if err != nil {
+		return &pageError{http.StatusBadRequest, "The request says twice where to go."}
+	}
+	if id := r.Form.Get("client_id"); (id != "" || uri != "") && id != p.opts.ClientID {
+		return &pageError{http.StatusBadRequest, "This client is not known here."}
+	}
+	if uri == "" {
+		return p.look.message(w, http.StatusOK, "You are signed out", "You can close this page.")
+	}
+	if !slices.Contains(p.opts.PostLogoutURIs, uri) { // RP-Initiated Logout §3: exact match, or no redirect
+		return &pageError{http.StatusBadRequest, "The client asked to return to an address that is not registered for it."}
+	}
+	params := url.Values{}
+	if state := r.Form.Get("state"); state != "" {
+		params.Set("state", state)
+	}
+	return redirect(w, r, uri, params)
+}
+
+// page turns the error of a browser endpoint into a page.
+func (p *Provider) page(f func(http.ResponseWriter, *http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := f(w, r)
+		if err == nil {
+			return
+		}
+		var e *pageError
+		if !errors.As(err, &e) {
+			e = &pageError{http.StatusInternalServerError, "The demo provider failed."}
+		}
+		_ = p.look.message(w, e.status, "That did not work", e.text+" Go back to the app and start again.") // the browser has gone
+	})
+}
+
+func originOf(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}

@@ -1,0 +1,92 @@
+package demo
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"net/http"
+	"strings"
+)
+
+//go:embed page/*
+var pageFiles embed.FS
+
+// look draws the pages of the provider and of the app in one style.
+type look struct {
+	pages    *template.Template
+	css      template.CSS
+	styleSrc string // the CSP source of the one style element
+}
+
+func newLook() (*look, error) {
+	css, err := pageFiles.ReadFile("page/style.css")
+	if err != nil {
+		return nil, fmt.Errorf("read the style: %w", err)
+	}
+	sum := sha256.Sum256(css)
+	l := &look{css: template.CSS(css), styleSrc: "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"}
+	funcs := template.FuncMap{"style": func() template.CSS { return l.css }, "initials": initials}
+	if l.pages, err = template.New("").Funcs(funcs).ParseFS(pageFiles, "page/*.html"); err != nil {
+		return nil, fmt.Errorf("read the pages: %w", err)
+	}
+	return l, nil
+}
+
+// initials of a name, for the round picture nobody uploaded.
+func initials(name string) string {
+	var out []rune
+	for _, word := range strings.Fields(name) {
+		out = append(out, []rune(word)[0])
+	}
+	if len(out) > 2 {
+		out = []rune{out[0], out[len(out)-1]}
+	}
+	return strings.ToUpper(string(out))
+}
+
+type chooserPage struct {
+	Client, Origin string // who asks, and where the answer goes
+	People         []Person
+	Hinted         string // key of the person the client expects
+}
+
+// chooser asks who signs in. Chromium applies form-action to the redirects
+// that follow a POST, so the client's origin stands beside our own.
+func (l *look) chooser(w http.ResponseWriter, p chooserPage) error {
+	target := p.Origin
+	if scheme, host, _ := strings.Cut(p.Origin, "://"); strings.HasPrefix(host, "[") {
+		target = scheme + ":" // CSP3 §2.3.1 has no way to write an IPv6 address
+	}
+	return l.write(w, http.StatusOK, "chooser.html", p, "form-action 'self' "+target)
+}
+
+func (l *look) message(w http.ResponseWriter, status int, title, text string) error {
+	return l.write(w, status, "message.html", struct{ Title, Text string }{title, text}, "form-action 'none'")
+}
+
+// write draws a page whole before the first byte leaves. formAction is the
+// form-action directive, or empty for none.
+func (l *look) write(w http.ResponseWriter, status int, page string, data any, formAction string) error {
+	var body bytes.Buffer
+	if err := l.pages.ExecuteTemplate(&body, page, data); err != nil {
+		return fmt.Errorf("draw %s: %w", page, err)
+	}
+	csp := "default-src 'none'; style-src " + l.styleSrc + "; base-uri 'none'; frame-ancestors 'none'"
+	if formAction != "" {
+		csp += "; " + formAction
+	}
+	h := w.Header()
+	h.Set("Content-Security-Policy", csp)
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	// Not no-referrer: with it a browser sends "Origin: null" with our own forms.
+	h.Set("Referrer-Policy", "same-origin")
+	w.WriteHeader(status)
+	_, err := w.Write(body.Bytes())
+	return err
+}

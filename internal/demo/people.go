@@ -1,0 +1,78 @@
+package demo
+
+import "slices"
+
+// Person is somebody who can sign in at the demo provider.
+type Person struct {
+	Key            string // the OIDC sub
+	Name, Username string
+	Email          string
+	EmailVerified  bool
+	Groups         []string
+
+	OrgID, OrgName, OrgDomain string
+
+	Note string // one plain sentence for the chooser
+}
+
+// People returns the cast of the demo: two organizations with groups of the
+// same name, somebody without an organization, and somebody whose address
+// nobody verified. Each exists to show one thing that a rule can tell apart.
+func People() []Person {
+	const (
+		acme, acmeName, acmeDomain    = "acme", "Acme Rockets", "acme.example"
+		birch, birchName, birchDomain = "birch", "Birch Bank", "birch.example"
+	)
+	return []Person{
+		{
+			Key: "mira", Name: "Mira Okafor", Username: "mira", Email: "mira@acme.example", EmailVerified: true,
+			Groups: []string{"engineering", "on-call"}, OrgID: acme, OrgName: acmeName, OrgDomain: acmeDomain,
+			Note: "An engineer at Acme Rockets who is on call tonight.",
+		},
+		{
+			Key: "jonas", Name: "Jonas Lindqvist", Username: "jonas", Email: "jonas@acme.example", EmailVerified: true,
+			Groups: []string{"admins", "engineering"}, OrgID: acme, OrgName: acmeName, OrgDomain: acmeDomain,
+			Note: "Runs the platform at Acme Rockets, so he may open the admin page.",
+		},
+		{
+			Key: "tomoko", Name: "Tomoko Hayashi", Username: "tomoko", Email: "tomoko@birch.example", EmailVerified: true,
+			Groups: []string{"admins", "on-call"}, OrgID: birch, OrgName: birchName, OrgDomain: birchDomain,
+			Note: "Has groups of the same names, but at another organization.",
+		},
+		{
+			Key: "zoe", Name: "Zoë Martín", Username: "zoe", Email: "zoe@mail.example", EmailVerified: true,
+			Note: "A freelancer who belongs to no organization.",
+		},
+		{
+			Key: "sam", Name: "Sam Carver", Username: "sam", Email: "sam@acme.example", EmailVerified: false,
+			Note: "Typed an Acme address that nobody ever verified.",
+		},
+	}
+}
+
+// find returns the person whose key or address is hint.
+func find(people []Person, hint string) (Person, bool) {
+	i := slices.IndexFunc(people, func(p Person) bool { return hint != "" && (p.Key == hint || p.Email == hint) })
+	if i < 0 {
+		return Person{}, false
+	}
+	return people[i], true
+}
+
+// claims is what the provider tells about p to a client that was granted scope.
+func (p Person) claims(scope []string) map[string]any {
+	c := map[string]any{"sub": p.Key}
+	if slices.Contains(scope, "email") {
+		c["email"], c["email_verified"] = p.Email, p.EmailVerified
+	}
+	if slices.Contains(scope, "profile") {
+		c["name"], c["preferred_username"] = p.Name, p.Username
+	}
+	if slices.Contains(scope, "groups") {
+		c["groups"] = append([]string{}, p.Groups...) // "none" is [], never null
+	}
+	if slices.Contains(scope, "org") && p.OrgID != "" {
+		c["org_id"], c["org_name"], c["org_domain"] = p.OrgID, p.OrgName, p.OrgDomain
+	}
+	return c
+}

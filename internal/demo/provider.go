@@ -1,0 +1,283 @@
+// Package demo is the pretend outside world: an OpenID provider with a handful
+// of invented people, and an app that shows what reached it.
+//
+// `sallyport demo` serves both on loopback so that somebody can see a sign-in
+// without an account, TLS or DNS; tests sign in against the same provider. It
+// is strict on purpose: what it lets through, a real provider would too. It
+// never serves anything but loopback, never keeps a key longer than the
+// process, and knows nothing of Sallyport but the names of the headers
+// (identity). Ways to make it misbehave live next door in internal/testenv.
+package demo
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Paths of the endpoints, below the issuer.
+const (
+	DiscoveryPath  = "/.well-known/openid-configuration"
+	AuthorizePath  = "/authorize"
+	TokenPath      = "/token"
+	UserinfoPath   = "/userinfo"
+	JWKSPath       = "/jwks"
+	EndSessionPath = "/end_session"
+)
+
+const (
+	codeLife   = 60 * time.Second // RFC 6749 §4.1.2 recommends 10 minutes at most
+	tokenLife  = 5 * time.Minute
+	maxShelved = 1000     // codes, and access tokens, kept at a time
+	maxBody    = 64 << 10 // of a request
+	maxParam   = 4 << 10  // of one parameter
+)
+
+// ProviderOptions says what the provider is called and whom it serves.
+type ProviderOptions struct {
+	Issuer                 string // an origin on loopback, such as http://127.0.0.1:4190
+	ClientID, ClientSecret string
+	RedirectURIs           []string // compared byte for byte, RFC 9700 §4.1
+	PostLogoutURIs         []string // likewise
+	People                 []Person // nil: People()
+	Now                    func() time.Time
+}
+
+// Provider is an http.Handler that speaks OpenID Connect: the code flow with
+// PKCE for one confidential client. Serve it under its issuer.
+//
+//	GET  /.well-known/openid-configuration
+//	GET  /authorize     → a page to choose a person, or an answer to prompt=none
+//	POST /authorize     → 303 to the client with code, state and iss
+//	POST /token         → ID token, access token, refresh token
+//	GET  /userinfo      → the same claims
+//	GET  /jwks
+//	GET  /end_session   → back to the client, or a page
+//
+// Scopes: email, profile, groups (the claim groups), org (org_id, org_name,
+// org_domain). A refresh token is issued but can't be used: nobody should try.
+type Provider struct {
+	opts ProviderOptions
+	host string
+	look *look
+	mux  *http.ServeMux
+
+	mu     sync.Mutex // guards key, codes and access
+	key    *signingKey
+	codes  *shelf[grant]
+	access *shelf[grant]
+}
+
+// grant is what a person agreed to, kept under the code and then under the
+// access token.
+type grant struct {
+	person       Person
+	redirectURI  string
+	challenge    string
+	nonce, sid   string
+	scope        []string
+	authTime     time.Time
+	accessIssued string // on a spent code: the access token it bought
+	spent        bool
+}
+
+var _ http.Handler = (*Provider)(nil)
+
+// NewProvider makes a provider with fresh keys. It refuses an issuer that is
+// not on loopback: anybody can be anybody here.
+func NewProvider(o ProviderOptions) (*Provider, error) {
+	host, err := loopbackOrigin(o.Issuer)
+	if err != nil {
+		return nil, fmt.Errorf("demo provider: issuer %q: %w", o.Issuer, err)
+	}
+	if o, err = o.complete(); err != nil {
+		return nil, fmt.Errorf("demo provider: %w", err)
+	}
+	key, err := newSigningKey()
+	if err != nil {
+		return nil, fmt.Errorf("demo provider: %w", err)
+	}
+	look, err := newLook()
+	if err != nil {
+		return nil, fmt.Errorf("demo provider: %w", err)
+	}
+	p := &Provider{opts: o, host: host, look: look, mux: http.NewServeMux(), key: key,
+		codes: newShelf[grant](maxShelved, codeLife), access: newShelf[grant](maxShelved, tokenLife)}
+	p.routes()
+	return p, nil
+}
+
+// loopbackOrigin returns the host of an origin that only this machine can reach.
+func loopbackOrigin(issuer string) (string, error) {
+	u, err := url.Parse(issuer)
+	if err != nil {
+		return "", err
+	}
+	if (u.Scheme != "http" && u.Scheme != "https") || issuer != u.Scheme+"://"+u.Host {
+		return "", errors.New("not an origin (scheme://host:port)")
+	}
+	ip := net.ParseIP(u.Hostname())
+	if u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return "", errors.New("not on loopback")
+	}
+	return u.Host, nil
+}
+
+func (o ProviderOptions) complete() (ProviderOptions, error) {
+	if o.ClientID == "" || o.ClientSecret == "" {
+		return o, errors.New("a client id and a secret are required")
+	}
+	for _, uri := range slices.Concat(o.RedirectURIs, o.PostLogoutURIs) {
+		u, err := url.Parse(uri) // the host ends up in a CSP, where ; and , would begin something new
+		if err != nil || u.Host == "" || strings.ContainsAny(u.Host, ";,'") || strings.Contains(uri, "#") {
+			return o, fmt.Errorf("%q is not an absolute URL without fragment", uri)
+		}
+	}
+	if o.People == nil {
+		o.People = People()
+	}
+	seen := map[string]bool{}
+	for _, person := range o.People {
+		if person.Key == "" || seen[person.Key] {
+			return o, fmt.Errorf("person %q needs a key of their own", person.Name)
+		}
+		seen[person.Key] = true
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o, nil
+}
+
+func (p *Provider) routes() {
+	p.mux.Handle("GET "+DiscoveryPath, handler(p.discovery))
+	p.mux.Handle("GET "+JWKSPath, handler(p.jwks))
+	p.mux.Handle("GET "+AuthorizePath, p.page(p.authorize))
+	p.mux.Handle("POST "+AuthorizePath, p.page(p.choose))
+	p.mux.Handle("POST "+TokenPath, handler(p.token))
+	p.mux.Handle("GET "+UserinfoPath, handler(p.userinfo))
+	p.mux.Handle("POST "+UserinfoPath, handler(p.userinfo))
+	p.mux.Handle("GET "+EndSessionPath, p.page(p.endSession))
+	p.mux.Handle("POST "+EndSessionPath, p.page(p.endSession))
+	p.mux.Handle("GET /{$}", p.page(p.home))
+}
+
+// ServeHTTP refuses every Host but the issuer's: a page that rebinds its name
+// to loopback could otherwise sign anybody in here.
+func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !strings.EqualFold(r.Host, p.host) {
+		http.Error(w, "The demo provider answers only as "+p.opts.Issuer+".", http.StatusMisdirectedRequest)
+		return
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	p.mux.ServeHTTP(w, r)
+}
+
+func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) error {
+	iss := p.opts.Issuer
+	return writeJSON(w, http.StatusOK, map[string]any{
+		"issuer":                                         iss,
+		"authorization_endpoint":                         iss + AuthorizePath,
+		"token_endpoint":                                 iss + TokenPath,
+		"userinfo_endpoint":                              iss + UserinfoPath,
+		"jwks_uri":                                       iss + JWKSPath,
+		"end_session_endpoint":                           iss + EndSessionPath,
+		"response_types_supported":                       []string{"code"},
+		"response_modes_supported":                       []string{"query"},
+		"grant_types_supported":                          []string{"authorization_code"},
+		"subject_types_supported":                        []string{"public"},
+		"id_token_signing_alg_values_supported":          []string{"RS256"},
+		"token_endpoint_auth_methods_supported":          []string{"client_secret_basic", "client_secret_post"},
+		"code_challenge_methods_supported":               []string{"S256"},
+		"scopes_supported":                               []string{"openid", "email", "profile", "groups", "org"},
+		"prompt_values_supported":                        []string{"none", "login", "consent", "select_account"},
+		"authorization_response_iss_parameter_supported": true, // RFC 9207
+		"request_parameter_supported":                    false,
+		"request_uri_parameter_supported":                false,
+		"claims_supported": []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "sid",
+			"email", "email_verified", "name", "preferred_username", "groups", "org_id", "org_name", "org_domain"},
+	})
+}
+
+func (p *Provider) jwks(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, p.PublicJWKS())
+}
+
+func (p *Provider) home(w http.ResponseWriter, _ *http.Request) error {
+	return p.look.message(w, http.StatusOK, "A pretend identity provider",
+		"Open the app instead; it sends you here when you sign in.")
+}
+
+// handler turns an endpoint's error into the JSON of RFC 6749 §5.2.
+func handler(f func(http.ResponseWriter, *http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := f(w, r)
+		if err == nil {
+			return
+		}
+		var o *oauthError
+		if !errors.As(err, &o) {
+			o = &oauthError{http.StatusInternalServerError, "server_error", "the demo provider failed"}
+		}
+		if o.challenge() != "" {
+			w.Header().Set("WWW-Authenticate", o.challenge())
+		}
+		_ = writeJSON(w, o.status, map[string]string{"error": o.code, "error_description": o.text}) // the client has gone
+	})
+}
+
+// oauthError is what a client is told by a back-channel endpoint.
+type oauthError struct {
+	status     int
+	code, text string
+}
+
+func (e *oauthError) Error() string { return e.code + ": " + e.text }
+
+func (e *oauthError) challenge() string {
+	switch e.code {
+	case "invalid_client": // RFC 6749 §5.2
+		return `Basic realm="demo", charset="UTF-8"`
+	case "invalid_token": // RFC 6750 §3
+		return `Bearer realm="demo", error="invalid_token"`
+	}
+	return ""
+}
+
+func refuse(code, text string) error { return &oauthError{http.StatusBadRequest, code, text} }
+
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode the answer: %w", err)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store") // RFC 6749 §5.1
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, err = w.Write(body)
+	return err
+}
+
+// single reports the value of name, or an error if it is there twice or is too
+// long. RFC 6749 §3.1: parameters must not be included more than once.
+func single(v url.Values, name string) (string, error) {
+	if len(v[name]) > 1 {
+		return "", fmt.Errorf("%s is there more than once", name)
+	}
+	if len(v.Get(name)) > maxParam {
+		return "", fmt.Errorf("%s is too long", name)
+	}
+	return v.Get(name), nil
+}
+
+func random() string { return rand.Text() + rand.Text() }

@@ -1,0 +1,293 @@
+package testenv
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"sync"
+
+	"github.com/sallyport-proxy/sallyport/internal/demo"
+)
+
+// The names of the provider's endpoints.
+const (
+	Discovery  = "discovery"
+	Authorize  = "authorize"
+	Token      = "token"
+	Userinfo   = "userinfo"
+	JWKS       = "jwks"
+	EndSession = "end_session"
+)
+
+// Fault says how one endpoint misbehaves. Fields combine: what touches the
+// provider's answer works on it in the order of the fields.
+type Fault struct {
+	Endpoint string
+	Times    int // the next so many answers; 0 means all
+
+	Before func(*demo.Provider) // runs first, e.g. to rotate the keys
+
+	// Instead of asking the provider:
+	Stall    bool   // no answer until the client gives up
+	Redirect string // to there, with Status or 302
+	Status   int    // 4xx, 5xx with Body, or with an OAuth error if Body is empty
+	Body     string // this body, with Status or 200
+
+	// To the provider's answer:
+	Claims func(claims map[string]any) // bends the ID token, which is signed again
+	Resign Signer                      // signs the ID token in another way
+	JSON   func(answer map[string]any) // bends the JSON, such as discovery or the key set
+
+	// To whatever is sent:
+	Header      map[string]string
+	ContentType string
+	Pad         int  // so many blanks before the body: still valid JSON
+	Truncate    bool // half of the body, then the connection breaks
+}
+
+func (f Fault) instead() bool { return f.Redirect != "" || f.Status != 0 || f.Body != "" }
+
+// Faults is a provider that misbehaves as told. Without faults it is the
+// provider. Safe for concurrent use.
+type Faults struct {
+	Provider *demo.Provider
+	URL      string // of the server, when StartProvider started one
+
+	done chan struct{} // closed when stalled answers must end
+
+	mu       sync.Mutex // guards faults, left and requests
+	faults   []Fault
+	left     []int // how often each fault still happens; 0 means it is spent
+	requests map[string][]Request
+}
+
+var _ http.Handler = (*Faults)(nil)
+
+// NewFaults wraps p.
+func NewFaults(p *demo.Provider) *Faults {
+	return &Faults{Provider: p, done: make(chan struct{}), requests: map[string][]Request{}}
+}
+
+// StartProvider serves a demo provider on loopback until the test ends. The
+// Issuer of o is filled in.
+func StartProvider(tb TB, o demo.ProviderOptions) *Faults {
+	tb.Helper()
+	srv := httptest.NewUnstartedServer(nil)
+	o.Issuer = "http://" + srv.Listener.Addr().String()
+	p, err := demo.NewProvider(o)
+	if err != nil {
+		tb.Fatalf("start the provider: %v", err)
+	}
+	f := NewFaults(p)
+	f.URL, srv.Config.Handler = o.Issuer, f
+	srv.Start()
+	tb.Cleanup(srv.Close)
+	tb.Cleanup(func() { close(f.done) }) // runs before Close, which waits for answers
+	return f
+}
+
+// Set replaces all faults, so that one line of a test says what is wrong. Set
+// without arguments mends the provider.
+func (f *Faults) Set(faults ...Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.faults, f.left = faults, make([]int, len(faults))
+	for i, fault := range faults {
+		if f.left[i] = fault.Times; fault.Times == 0 {
+			f.left[i] = math.MaxInt
+		}
+	}
+}
+
+// Hits reports how often an endpoint was asked.
+func (f *Faults) Hits(endpoint string) int { return len(f.Requests(endpoint)) }
+
+// Requests returns what an endpoint was asked.
+func (f *Faults) Requests(endpoint string) []Request {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]Request(nil), f.requests[endpoint]...)
+}
+
+func endpointOf(path string) string {
+	return map[string]string{
+		demo.DiscoveryPath: Discovery, demo.AuthorizePath: Authorize, demo.TokenPath: Token,
+		demo.UserinfoPath: Userinfo, demo.JWKSPath: JWKS, demo.EndSessionPath: EndSession,
+	}[path]
+}
+
+func (f *Faults) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	endpoint := endpointOf(r.URL.Path)
+	req, err := record(r)
+	if err != nil {
+		return // the client broke off
+	}
+	answer := httptest.NewRecorder()
+	faults := f.begin(endpoint, req)
+	for _, fault := range faults {
+		if fault.Before != nil {
+			fault.Before(f.Provider)
+		}
+		if fault.Stall {
+			f.stall(r)
+			panic(http.ErrAbortHandler) // net/http's way to break a connection
+		}
+	}
+	if !insteadOfProvider(answer, faults) {
+		f.Provider.ServeHTTP(answer, r)
+	}
+	if err := f.bend(answer, faults); err != nil {
+		http.Error(w, "testenv: "+err.Error(), http.StatusNotImplemented) // a fault that makes no sense here
+		return
+	}
+	send(w, answer, faults)
+}
+
+// begin counts the request and takes the faults that apply to it.
+func (f *Faults) begin(endpoint string, req Request) []Fault {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.requests[endpoint] = append(f.requests[endpoint], req)
+	var out []Fault
+	for i, fault := range f.faults {
+		if fault.Endpoint == endpoint && f.left[i] > 0 {
+			f.left[i]--
+			out = append(out, fault)
+		}
+	}
+	return out
+}
+
+func (f *Faults) stall(r *http.Request) {
+	select {
+	case <-r.Context().Done():
+	case <-f.done:
+	}
+}
+
+func insteadOfProvider(w *httptest.ResponseRecorder, faults []Fault) bool {
+	for _, fault := range faults {
+		if !fault.instead() {
+			continue
+		}
+		status, body := fault.Status, fault.Body
+		if fault.Redirect != "" {
+			w.Header().Set("Location", fault.Redirect)
+			if status == 0 {
+				status = http.StatusFound
+			}
+		}
+		if body == "" && status >= 400 {
+			body = `{"error":"temporarily_unavailable","error_description":"a fault"}`
+		}
+		if status == 0 {
+			status = http.StatusOK
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		w.Body.WriteString(body)
+		return true
+	}
+	return false
+}
+
+// bend changes the JSON of a good answer.
+func (f *Faults) bend(answer *httptest.ResponseRecorder, faults []Fault) error {
+	for _, fault := range faults {
+		if fault.Claims == nil && fault.Resign == nil && fault.JSON == nil {
+			continue
+		}
+		if answer.Code != http.StatusOK {
+			return nil // the provider refused: there is nothing to bend
+		}
+		var v map[string]any
+		if err := decode(answer.Body.Bytes(), &v); err != nil {
+			return fmt.Errorf("the answer of %s is no JSON object: %w", fault.Endpoint, err)
+		}
+		if err := f.bendToken(v, fault); err != nil {
+			return err
+		}
+		if fault.JSON != nil {
+			fault.JSON(v)
+		}
+		body, err := json.Marshal(v)
+		if err != nil {
+			return fmt.Errorf("encode the bent answer: %w", err)
+		}
+		answer.Body = bytes.NewBuffer(body)
+	}
+	return nil
+}
+
+func (f *Faults) bendToken(answer map[string]any, fault Fault) error {
+	if fault.Claims == nil && fault.Resign == nil {
+		return nil
+	}
+	token, _ := answer["id_token"].(string)
+	header, claims, err := parseJWT(token)
+	if err != nil {
+		return err
+	}
+	if fault.Claims != nil {
+		fault.Claims(claims)
+	}
+	sign := fault.Resign
+	if sign == nil {
+		sign = SignedAgain
+	}
+	answer["id_token"], err = sign(f.Provider, header, claims)
+	return err
+}
+
+// decode keeps numbers as they are written.
+func decode(raw []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	return d.Decode(v)
+}
+
+func send(w http.ResponseWriter, answer *httptest.ResponseRecorder, faults []Fault) {
+	h, body, truncate := w.Header(), answer.Body.Bytes(), false
+	maps.Copy(h, answer.Header())
+	for _, fault := range faults {
+		for name, v := range fault.Header {
+			h.Set(name, v)
+		}
+		if fault.ContentType != "" {
+			h.Set("Content-Type", fault.ContentType)
+		}
+		if fault.Pad > 0 {
+			body = append(bytes.Repeat([]byte(" "), fault.Pad), body...)
+		}
+		truncate = truncate || fault.Truncate
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(answer.Code)
+	if !truncate {
+		_, _ = io.Copy(w, bytes.NewReader(body)) // a client that stops reading is what some tests want
+		return
+	}
+	_, _ = w.Write(body[:len(body)/2])
+	_ = http.NewResponseController(w).Flush()
+	panic(http.ErrAbortHandler) // net/http's way to break a connection
+}
+
+// With returns a bender that sets one member.
+func With(name string, value any) func(map[string]any) {
+	return func(m map[string]any) { m[name] = value }
+}
+
+// Without returns a bender that removes members.
+func Without(names ...string) func(map[string]any) {
+	return func(m map[string]any) {
+		for _, name := range names {
+			delete(m, name)
+		}
+	}
+}

@@ -1,0 +1,220 @@
+package login
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/oauth"
+)
+
+const (
+	metadataFresh = 24 * time.Hour
+	firstWait     = time.Second // between attempts at a provider that does not answer
+	longestWait   = 4 * time.Second
+)
+
+// metadata is what a provider says about itself, checked. It is never changed
+// once made.
+type metadata struct {
+	authURL, tokenURL, userinfoURL string
+
+	clientAuth   oauth.ClientAuth
+	issParameter bool // RFC 9207: iss comes with every authorization response
+	keys         *keySet
+}
+
+// discovery keeps the latest good metadata and the memory of failures.
+type discovery struct {
+	flight singleflight.Group
+
+	mu        sync.Mutex
+	good      *metadata
+	fetched   time.Time // when good was
+	attempted time.Time
+	wait      time.Duration // after attempted; 0 after a success
+	failure   error         // of the latest attempt
+}
+
+func (d *discovery) current() *metadata {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.good
+}
+
+// state returns the latest good metadata, the latest failure, and whether the
+// provider is to be asked now.
+func (d *discovery) state(now time.Time) (*metadata, error, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	due := elapsed(now, d.attempted, d.wait) && (d.good == nil || elapsed(now, d.fetched, metadataFresh))
+	return d.good, d.failure, due
+}
+
+func (d *discovery) keep(now time.Time, m *metadata, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.attempted, d.failure = now, err
+	if err != nil {
+		d.wait = min(max(firstWait, 2*d.wait), longestWait)
+		return
+	}
+	d.good, d.fetched, d.wait = m, now, 0
+}
+
+// elapsed reports whether wait has passed since then. A clock that was set
+// back counts as passed: it must not stop us for as long as it was wrong.
+func elapsed(now, then time.Time, wait time.Duration) bool {
+	d := now.Sub(then)
+	return d >= wait || d < 0
+}
+
+// metadata returns what the provider said about itself. The first caller asks;
+// those who come meanwhile wait for the same answer; those who come right after
+// a failure are told of it. Old metadata is renewed behind a caller's back.
+func (p *Provider) metadata(ctx context.Context) (*metadata, error) {
+	good, failure, due := p.disco.state(p.now())
+	if !due {
+		return good, unlessHeld(good, failure)
+	}
+	// Detached: the one browser that happened to ask may leave, others wait on.
+	background := context.WithoutCancel(ctx)
+	answer := p.disco.flight.DoChan("", func() (any, error) { return p.discover(background) })
+	if good != nil {
+		return good, nil
+	}
+	select {
+	case r := <-answer:
+		m, _ := r.Val.(*metadata)
+		return m, r.Err
+	case <-ctx.Done():
+		return nil, &identity.SignInError{Failure: identity.Unavailable, Err: ctx.Err()}
+	}
+}
+
+func unlessHeld(m *metadata, err error) error {
+	if m != nil {
+		return nil
+	}
+	return err
+}
+
+// discover asks the provider, unless somebody did a moment ago.
+func (p *Provider) discover(ctx context.Context) (*metadata, error) {
+	good, failure, due := p.disco.state(p.now())
+	if !due {
+		return good, unlessHeld(good, failure)
+	}
+	m, err := p.fetchMetadata(ctx, good)
+	p.disco.keep(p.now(), m, err)
+	if err != nil {
+		p.log.WarnContext(ctx, "discovery failed", "error", err, "kept", good != nil)
+		return good, unlessHeld(good, err)
+	}
+	return m, nil
+}
+
+func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata, error) {
+	found, err := oidc.NewProvider(oidc.ClientContext(ctx, p.client.HTTPClient("discovery")), p.issuer)
+	if err != nil {
+		return nil, p.discoveryError(err)
+	}
+	var more struct {
+		Keys         string   `json:"jwks_uri"`
+		Algorithms   []string `json:"id_token_signing_alg_values_supported"`
+		ClientAuth   []string `json:"token_endpoint_auth_methods_supported"`
+		IssParameter bool     `json:"authorization_response_iss_parameter_supported"`
+	}
+	if found.Claims(&more) != nil {
+		return nil, fail(identity.Unavailable, "the discovery document cannot be read")
+	}
+	m := &metadata{
+		authURL: found.Endpoint().AuthURL, tokenURL: found.Endpoint().TokenURL, userinfoURL: found.UserInfoEndpoint(),
+		clientAuth: p.chooseClientAuth(more.ClientAuth), issParameter: more.IssParameter,
+	}
+	for _, endpoint := range []struct{ name, address string }{
+		{"authorization_endpoint", m.authURL}, {"token_endpoint", m.tokenURL}, {"jwks_uri", more.Keys},
+	} {
+		if err := p.checkEndpoint(endpoint.address); err != nil {
+			return nil, fail(identity.Misconfigured, "discovery: %s: %w", endpoint.name, err)
+		}
+	}
+	if err := p.checkEndpoint(m.userinfoURL); m.userinfoURL != "" && err != nil {
+		return nil, fail(identity.Misconfigured, "discovery: userinfo_endpoint: %w", err)
+	}
+	m.keys = p.keySet(more.Keys, algorithms(more.Algorithms))
+	if old != nil && old.keys.url == m.keys.url && slices.Equal(old.keys.algs, m.keys.algs) {
+		m.keys = old.keys // with what it knows, and with its rate limit
+	}
+	return m, nil
+}
+
+func (p *Provider) discoveryError(err error) error {
+	var mismatch *oidc.IssuerMismatchError
+	var call *oauth.Error
+	switch {
+	case errors.As(err, &mismatch): // OIDC Discovery §4.3: exactly
+		return fail(identity.Misconfigured, "discovery: configured issuer %q, but the provider calls itself %.300q", p.issuer, mismatch.Discovered)
+	case errors.As(err, &call) && call.Kind == oauth.Misconfigured:
+		return &identity.SignInError{Failure: identity.Misconfigured, Err: call}
+	case call != nil:
+		return &identity.SignInError{Failure: identity.Unavailable, Err: call}
+	}
+	return fail(identity.Unavailable, "discovery: what came is no discovery document")
+}
+
+// checkEndpoint demands https of a provider that is reached by https: a code or
+// a secret must not leave it by a cleartext side door (C22).
+func (p *Provider) checkEndpoint(address string) error {
+	if err := checkURL(address); err != nil {
+		return err
+	}
+	if scheme(p.issuer) == "https" && scheme(address) != "https" {
+		return errors.New("must be https as the issuer is")
+	}
+	return nil
+}
+
+func scheme(address string) string {
+	before, _, _ := strings.Cut(address, ":")
+	return strings.ToLower(before)
+}
+
+// chooseClientAuth settles how we authenticate before anything is sent.
+func (p *Provider) chooseClientAuth(offered []string) oauth.ClientAuth {
+	switch {
+	case p.clientAuth != ClientAuthAuto:
+		return oauth.ClientAuth(p.clientAuth)
+	case p.clientSecret == "":
+		return oauth.None
+	case len(offered) == 0 || slices.Contains(offered, "client_secret_basic"): // OIDC Discovery §3: the default
+		return oauth.Basic
+	}
+	return oauth.Post
+}
+
+// algorithms are those that the provider announces and we accept: signatures
+// with a public key, never "none", never HS* (security.md 98). RS256 if that
+// leaves none: every provider must have it (OIDC Core §15.1).
+func algorithms(announced []string) []jose.SignatureAlgorithm {
+	var out []jose.SignatureAlgorithm
+	for _, a := range []jose.SignatureAlgorithm{
+		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
+	} {
+		if slices.Contains(announced, string(a)) {
+			out = append(out, a)
+		}
+	}
+	if out == nil {
+		return []jose.SignatureAlgorithm{jose.RS256}
+	}
+	return out
+}

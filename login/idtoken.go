@@ -1,0 +1,217 @@
+package login
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"hash"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/oauth"
+)
+
+const (
+	leeway     = time.Minute     // between the provider's clock and ours
+	oldest     = 7 * time.Minute // since iat: five, because Entra ID dates its tokens back by that, and the leeway at both ends
+	maxSubject = 255             // OIDC Core §2
+)
+
+// verifyIDToken returns the claims of an ID token that passed every check of
+// OIDC Core §3.1.3.7. The checks are ours, on a library-verified signature:
+// go-oidc's verifier takes an empty sub, a missing iat, a second audience and a
+// foreign azp, folds the case of claim names, and allows no clock skew.
+func (p *Provider) verifyIDToken(ctx context.Context, m *metadata, tokens oauth.TokenResponse, h identity.Handshake, ap identity.AuthParams) (claims, error) {
+	if tokens.IDToken == "" {
+		return nil, fail(identity.Rejected, "the provider sent no ID token (is scope openid granted?)")
+	}
+	payload, alg, err := m.keys.verify(ctx, tokens.IDToken)
+	if err != nil {
+		return nil, err
+	}
+	members, err := oauth.Object(payload)
+	if err != nil {
+		return nil, fail(identity.Rejected, "ID token: claims: %w", err)
+	}
+	c := claims(members)
+	for _, check := range []func() error{
+		func() error { return p.checkParties(c) },
+		func() error { return p.checkTimes(c) },
+		func() error { return checkBinding(c, alg, tokens.AccessToken, h) },
+		func() error { return p.checkAsked(c, ap) },
+	} {
+		if err := check(); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// checkParties: whose token it is, for whom, and about whom.
+func (p *Provider) checkParties(c claims) error {
+	if iss, _ := c.text("iss"); iss != p.issuer { // simple string comparison: no folding, no slash forgiven
+		return fail(identity.Rejected, "ID token: iss is not the configured issuer")
+	}
+	audience, ok := c.audience()
+	if !ok || !slices.Contains(audience, p.clientID) {
+		return fail(identity.Rejected, "ID token: made for another client (aud)")
+	}
+	for _, a := range audience {
+		if a != p.clientID { // §3.1.3.7 (3): we trust no others
+			return fail(identity.Rejected, "ID token: made for other clients as well (aud)")
+		}
+	}
+	if azp, _ := c.text("azp"); c.has("azp") && azp != p.clientID {
+		return fail(identity.Rejected, "ID token: issued to another client (azp)")
+	}
+	if sub, ok := c.text("sub"); !ok || !printable(sub, maxSubject) {
+		return fail(identity.Rejected, "ID token: sub is missing, or not a string of 1 to %d bytes", maxSubject)
+	}
+	return nil
+}
+
+// checkTimes: is it now, by both clocks?
+func (p *Provider) checkTimes(c claims) error {
+	now := p.now()
+	exp, ok := c.time("exp")
+	if !ok {
+		return fail(identity.Rejected, "ID token: exp is missing or not a number")
+	}
+	iat, ok := c.time("iat")
+	if !ok {
+		return fail(identity.Rejected, "ID token: iat is missing or not a number")
+	}
+	nbf, ok := c.time("nbf")
+	if !ok && c.has("nbf") {
+		return fail(identity.Rejected, "ID token: nbf is not a number")
+	}
+	age := now.Sub(iat).Round(time.Second)
+	switch {
+	case iat.After(now.Add(leeway)):
+		return skew("was issued %s from now: our clock is behind the provider's", -age)
+	case ok && nbf.After(now.Add(leeway)):
+		return skew("is not valid for another %s: our clock is behind the provider's", nbf.Sub(now).Round(time.Second))
+	case now.After(exp.Add(leeway)):
+		return skew("expired %s ago: our clock is ahead of the provider's", now.Sub(exp).Round(time.Second))
+	case age > oldest:
+		return skew("was issued %s ago: our clock is ahead of the provider's", age)
+	}
+	return nil
+}
+
+func skew(what string, offset time.Duration) error {
+	return fail(identity.ClockSkew, "ID token: "+what+", or the token is not fresh", offset)
+}
+
+// checkBinding: is it this browser's sign-in, and are the tokens a pair?
+func checkBinding(c claims, alg, accessToken string, h identity.Handshake) error {
+	nonce, ok := c.text("nonce")
+	if !ok || subtle.ConstantTimeCompare([]byte(nonce), []byte(h.Nonce)) != 1 {
+		return fail(identity.Rejected, "ID token: nonce is not this sign-in's")
+	}
+	if !c.has("at_hash") || accessToken == "" {
+		return nil
+	}
+	if got, _ := c.text("at_hash"); subtle.ConstantTimeCompare([]byte(got), []byte(halfHash(alg, accessToken))) != 1 {
+		return fail(identity.Rejected, "ID token: at_hash does not match the access token")
+	}
+	return nil
+}
+
+// halfHash is at_hash of OIDC Core §3.1.3.6: the left half of the hash that
+// belongs to the ID token's algorithm.
+func halfHash(alg, accessToken string) string {
+	var h hash.Hash
+	switch {
+	case strings.HasSuffix(alg, "256"):
+		h = sha256.New()
+	case strings.HasSuffix(alg, "384"):
+		h = sha512.New384()
+	default: // …512, and EdDSA with Ed25519, which is SHA-512 inside
+		h = sha512.New()
+	}
+	h.Write([]byte(accessToken))
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:h.Size()/2])
+}
+
+// checkAsked: did the provider do what this sign-in asked for? A browser can
+// take a parameter out of the address (OIDC Core §3.1.2.1, C18).
+func (p *Provider) checkAsked(c claims, ap identity.AuthParams) error {
+	if ap.MaxAge > 0 {
+		at, ok := c.time("auth_time")
+		if !ok {
+			return fail(identity.Rejected, "ID token: auth_time is missing, and max_age was asked for")
+		}
+		if age := p.now().Sub(at); age > ap.MaxAge+leeway || age < -leeway {
+			return fail(identity.Rejected, "ID token: the person signed in %s ago, asked for was at most %s", age.Round(time.Second), ap.MaxAge)
+		}
+	}
+	if ap.ACR != "" {
+		acr, ok := c.text("acr")
+		if !ok || !slices.Contains(strings.Fields(ap.ACR), acr) {
+			return fail(identity.Rejected, "ID token: acr is not one that was asked for")
+		}
+	}
+	return nil
+}
+
+// claims are the members of an ID token or a userinfo answer.
+type claims map[string]json.RawMessage
+
+// has reports whether a claim is there; null is as good as absent.
+func (c claims) has(name string) bool {
+	raw, ok := c[name]
+	return ok && string(raw) != "null"
+}
+
+func (c claims) text(name string) (string, bool) {
+	var s *string
+	if json.Unmarshal(c[name], &s) != nil || s == nil {
+		return "", false
+	}
+	return *s, true
+}
+
+// isTrue is for claims that must be JSON true, not "true", not 1.
+func (c claims) isTrue(name string) bool { return string(c[name]) == "true" }
+
+// time reads a NumericDate of RFC 7519 §2: a number, possibly with a fraction.
+func (c claims) time(name string) (time.Time, bool) {
+	n, err := strconv.ParseFloat(string(c[name]), 64)
+	const year9999 = 253402300799
+	if err != nil || !(n >= 0 && n <= year9999) {
+		return time.Time{}, false
+	}
+	return time.Unix(int64(n), 0), true
+}
+
+func (c claims) audience() ([]string, bool) {
+	if s, ok := c.text("aud"); ok {
+		return []string{s}, true
+	}
+	list, err := texts(c["aud"])
+	return list, err == nil
+}
+
+// texts reads a list of strings and nothing else: a null in it would pass for "".
+func texts(raw json.RawMessage) ([]string, error) {
+	var list []*string
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return nil, errors.New("not a list of strings")
+	}
+	out := make([]string, len(list))
+	for i, s := range list {
+		if s == nil {
+			return nil, errors.New("null in a list of strings")
+		}
+		out[i] = *s
+	}
+	return out, nil
+}

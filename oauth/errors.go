@@ -1,0 +1,117 @@
+package oauth
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Kind says who can do something about a failed call.
+type Kind string
+
+const (
+	// Unavailable: no answer, or the provider says it cannot answer now. Later may help.
+	Unavailable Kind = "unavailable"
+	// Misconfigured: the provider refuses our client or our request, or the
+	// address is not the right one. The operator must act.
+	Misconfigured Kind = "misconfigured"
+	// Rejected: the provider refuses this grant, or what it sent cannot be used.
+	Rejected Kind = "rejected"
+)
+
+// Error is how every failed call ends. Its text can be logged: it holds no
+// body, no error_description, and no library error that could quote either.
+type Error struct {
+	Kind   Kind
+	Call   string // "discovery", "jwks", "token", …
+	Status int    // of the HTTP answer; 0 if there was none
+	Code   string // the OAuth error code if it is a registered one, else ""
+	Err    error  // what happened, in our words; may be nil
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s request: %s", e.Call, e.Kind)
+	if e.Status != 0 {
+		fmt.Fprintf(&b, ", status %d", e.Status)
+	}
+	if e.Code != "" {
+		b.WriteString(", " + e.Code)
+	}
+	if e.Err != nil {
+		b.WriteString(": " + e.Err.Error())
+	}
+	return b.String()
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// statusError classes an answer by its status alone.
+func statusError(call string, status int) *Error {
+	e := &Error{Kind: Misconfigured, Call: call, Status: status}
+	switch {
+	case status >= 300 && status < 400:
+		// A secret must not travel to wherever somebody points (security.md 71).
+		e.Err = errors.New("a redirect, and redirects are not followed")
+	case status == http.StatusTooManyRequests, status == http.StatusRequestTimeout, status >= 500:
+		e.Kind = Unavailable
+	case status < 300:
+		e.Kind = Rejected
+	}
+	return e
+}
+
+// codeError classes an answer by the error code of RFC 6749 §5.2 in it. What a
+// server said while it was failing counts for nothing: the status goes first.
+func codeError(call string, status int, code string) *Error {
+	e := statusError(call, status)
+	if !slices.Contains(registered[:], code) {
+		if e.Kind == Rejected { // a success status around an error
+			e.Err = errors.New("an error in a successful answer")
+		}
+		return e
+	}
+	e.Code = code
+	if e.Kind == Unavailable {
+		return e
+	}
+	switch code {
+	case "invalid_grant":
+		e.Kind = Rejected
+	case "server_error", "temporarily_unavailable", "slow_down":
+		e.Kind = Unavailable
+	default:
+		e.Kind = Misconfigured
+	}
+	return e
+}
+
+// registered are the token endpoint's error codes that may appear in a text:
+// RFC 6749 §5.2 and §4.1.2.1, RFC 8628 §3.5, RFC 8707 §2.
+var registered = [...]string{
+	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope",
+	"server_error", "temporarily_unavailable", "access_denied", "slow_down", "invalid_target",
+}
+
+// describe says why a connection failed. Only errors of the network and of TLS
+// are quoted: those of the HTTP parser quote what the server sent.
+func describe(err error) string {
+	var (
+		cert *tls.CertificateVerificationError
+		dns  *net.DNSError
+		op   *net.OpError
+	)
+	switch {
+	case errors.As(err, &cert):
+		return "its certificate was refused: " + cert.Err.Error()
+	case errors.As(err, &dns):
+		return dns.Error()
+	case errors.As(err, &op):
+		return op.Error()
+	}
+	return "the connection broke, or what came was not HTTP"
+}

@@ -1,0 +1,27 @@
+package oauth
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// Metrics measures the calls of all Clients of a process.
+type Metrics struct{ duration *prometheus.HistogramVec }
+
+// NewMetrics registers sallyport_provider_request_duration_seconds. Call it
+// once per registry; a nil registry registers nothing.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	return &Metrics{duration: promauto.With(reg).NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "sallyport_provider_request_duration_seconds",
+		Help:    "How long calls to providers took, whatever their outcome.",
+		Buckets: []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10},
+	}, []string{"provider", "call"})}
+}
+
+func (m *Metrics) observe(provider, call string, start time.Time) {
+	if m != nil {
+		m.duration.WithLabelValues(provider, call).Observe(time.Since(start).Seconds())
+	}
+}

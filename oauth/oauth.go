@@ -1,0 +1,146 @@
+// Package oauth is the back channel: the one HTTP client that talks to
+// identity providers and token endpoints.
+//
+// It owns what every such call needs and what libraries leave out: a deadline
+// for the whole call, a cap on the answer, no redirects, errors that can be
+// logged, and a token request that is sent once. It never retries, never logs,
+// and never decides what a token is worth: ID tokens are checked in login.
+package oauth
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+const (
+	defaultTimeout = 10 * time.Second
+	defaultMaxBody = 1 << 20
+	maxHeader      = 64 << 10
+)
+
+// Options are what a Client needs.
+type Options struct {
+	Provider  string            // the metric's label
+	Transport http.RoundTripper // nil: a transport of its own
+	Timeout   time.Duration     // for a whole call, body included; 0: 10 s
+	MaxBody   int64             // of an answer, decompressed; 0: 1 MiB
+	Metrics   *Metrics          // nil: not measured
+}
+
+// Client makes back-channel calls to one provider. It is safe for concurrent use.
+type Client struct {
+	provider  string
+	transport http.RoundTripper
+	timeout   time.Duration
+	maxBody   int64
+	metrics   *Metrics
+}
+
+// NewClient returns a Client. It does no I/O.
+func NewClient(o Options) (*Client, error) {
+	if o.Provider == "" {
+		return nil, errors.New("oauth: Options.Provider is empty")
+	}
+	if o.Timeout < 0 || o.MaxBody < 0 {
+		return nil, errors.New("oauth: Options.Timeout and MaxBody cannot be negative")
+	}
+	c := &Client{provider: o.Provider, transport: o.Transport, timeout: o.Timeout, maxBody: o.MaxBody, metrics: o.Metrics}
+	if c.transport == nil {
+		c.transport = newTransport()
+	}
+	if c.timeout == 0 {
+		c.timeout = defaultTimeout
+	}
+	if c.maxBody == 0 {
+		c.maxBody = defaultMaxBody
+	}
+	return c, nil
+}
+
+func newTransport() *http.Transport {
+	t := &http.Transport{Proxy: http.ProxyFromEnvironment}
+	if std, ok := http.DefaultTransport.(*http.Transport); ok {
+		t = std.Clone()
+	}
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	t.ForceAttemptHTTP2 = true
+	t.MaxResponseHeaderBytes = maxHeader
+	return t
+}
+
+// HTTPClient returns a client for reading documents (discovery, keys,
+// userinfo), also by libraries. Its answers are complete, at most MaxBody long,
+// and have status 200; everything else is an *Error. So no library can follow a
+// redirect with our secret in hand (security.md 71), wait for ever, or put a
+// response body in an error text. call is the metric's label.
+func (c *Client) HTTPClient(call string) *http.Client {
+	return &http.Client{
+		Transport:     documents{c, call},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+type documents struct {
+	client *Client
+	call   string
+}
+
+// RoundTrip implements http.RoundTripper.
+func (d documents) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, body, err := d.client.send(req, d.call)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, statusError(d.call, resp.StatusCode)
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	resp.ContentLength = int64(len(body))
+	return resp, nil
+}
+
+// send makes one round trip and reads the whole answer. It uses the transport
+// itself, not an http.Client: there is nothing here that could follow a redirect.
+func (c *Client) send(req *http.Request, call string) (*http.Response, []byte, error) {
+	ctx, cancel := context.WithTimeout(req.Context(), c.timeout)
+	defer cancel()
+	defer c.metrics.observe(c.provider, call, time.Now())
+
+	resp, err := c.transport.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		return nil, nil, c.unreachable(ctx, call, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
+		return nil, nil, statusError(call, resp.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, c.maxBody+1))
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, nil, c.unreachable(ctx, call, err)
+	case err != nil:
+		return nil, nil, &Error{Kind: Rejected, Call: call, Status: resp.StatusCode, Err: errors.New("the answer was cut off")}
+	case int64(len(body)) > c.maxBody:
+		return nil, nil, &Error{Kind: Rejected, Call: call, Status: resp.StatusCode, Err: fmt.Errorf("the answer is longer than %d bytes", c.maxBody)}
+	}
+	return resp, body, nil
+}
+
+func (c *Client) unreachable(ctx context.Context, call string, err error) error {
+	e := &Error{Kind: Unavailable, Call: call}
+	switch cause := ctx.Err(); {
+	case errors.Is(cause, context.DeadlineExceeded):
+		e.Err = fmt.Errorf("no complete answer in time: %w", cause)
+	case cause != nil:
+		e.Err = fmt.Errorf("given up: %w", cause)
+	default:
+		e.Err = errors.New(describe(err))
+	}
+	return e
+}

@@ -1,0 +1,153 @@
+package oauth
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ClientAuth is how the client proves itself at the token endpoint. There is no
+// "try and see": x/oauth2 probes by sending the same code twice, and the answer
+// to the second hides what went wrong with the first.
+type ClientAuth string
+
+const (
+	Basic ClientAuth = "basic" // RFC 6749 §2.3.1, id and secret form-urlencoded
+	Post  ClientAuth = "post"  // id and secret in the form
+	None  ClientAuth = "none"  // a public client: only the id, in the form
+)
+
+// TokenRequest is one request to a token endpoint. It prints as "<token request>".
+type TokenRequest struct {
+	URL                    string
+	ClientID, ClientSecret string
+	Auth                   ClientAuth
+	Form                   url.Values // grant_type and what belongs to it
+}
+
+// TokenResponse is what came back. Every field may be empty: what is needed is
+// the caller's to say. It prints as "<tokens>".
+type TokenResponse struct {
+	AccessToken, IDToken, RefreshToken string
+	Scope                              string
+	ExpiresIn                          time.Duration // 0: not told, which is not "for ever"; negative: expired already
+}
+
+// Format implements fmt.Formatter: no verb prints a secret.
+func (TokenRequest) Format(s fmt.State, _ rune) { io.WriteString(s, "<token request>") }
+
+// LogValue implements slog.LogValuer.
+func (TokenRequest) LogValue() slog.Value { return slog.StringValue("<token request>") }
+
+// Format implements fmt.Formatter: no verb prints a token.
+func (TokenResponse) Format(s fmt.State, _ rune) { io.WriteString(s, "<tokens>") }
+
+// LogValue implements slog.LogValuer.
+func (TokenResponse) LogValue() slog.Value { return slog.StringValue("<tokens>") }
+
+// Exchange sends r once. Errors are of type *Error.
+func (c *Client) Exchange(ctx context.Context, r TokenRequest) (TokenResponse, error) {
+	req, err := r.build(ctx)
+	if err != nil {
+		return TokenResponse{}, &Error{Kind: Misconfigured, Call: tokenCall, Err: err}
+	}
+	resp, body, err := c.send(req, tokenCall)
+	if err != nil {
+		return TokenResponse{}, err
+	}
+	answer, err := Object(body)
+	if code := text(answer["error"]); code != "" || resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return TokenResponse{}, codeError(tokenCall, resp.StatusCode, code)
+	}
+	var t TokenResponse
+	if err == nil {
+		t, err = readTokens(answer)
+	}
+	if err != nil {
+		return TokenResponse{}, &Error{Kind: Rejected, Call: tokenCall, Status: resp.StatusCode, Err: err}
+	}
+	return t, nil
+}
+
+const tokenCall = "token"
+
+func (r TokenRequest) build(ctx context.Context) (*http.Request, error) {
+	form := maps.Clone(r.Form)
+	if form == nil {
+		form = url.Values{}
+	}
+	switch r.Auth {
+	case Basic:
+	case Post:
+		form.Set("client_id", r.ClientID)
+		form.Set("client_secret", r.ClientSecret)
+	case None:
+		form.Set("client_id", r.ClientID)
+	default:
+		return nil, errors.New("no client authentication was chosen")
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.URL, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, errors.New("the token endpoint is not a URL")
+	}
+	if r.Auth == Basic {
+		// RFC 6749 §2.3.1: encoded first; a ':' in the id would move the border.
+		req.SetBasicAuth(url.QueryEscape(r.ClientID), url.QueryEscape(r.ClientSecret))
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	return req, nil
+}
+
+// readTokens reads an answer of RFC 6749 §5.1, whatever Content-Type it came
+// with, and forgives what real servers get wrong and nobody is harmed by.
+func readTokens(answer map[string]json.RawMessage) (TokenResponse, error) {
+	var t TokenResponse
+	var kind string
+	for name, field := range map[string]*string{
+		"access_token": &t.AccessToken, "id_token": &t.IDToken, "refresh_token": &t.RefreshToken, "token_type": &kind,
+	} {
+		if raw, ok := answer[name]; ok && json.Unmarshal(raw, field) != nil {
+			return TokenResponse{}, fmt.Errorf("%s is not a string", name)
+		}
+	}
+	if kind != "" && !strings.EqualFold(kind, "Bearer") { // RFC 6749 §5.1: case insensitive
+		return TokenResponse{}, errors.New("token_type is not Bearer")
+	}
+	t.Scope = text(answer["scope"])
+	t.ExpiresIn = seconds(answer["expires_in"])
+	return t, nil
+}
+
+// seconds reads 3600, 3600.0 and "3600"; anything else is "not told".
+func seconds(raw json.RawMessage) time.Duration {
+	s := text(raw)
+	if s == "" {
+		s = string(raw)
+	}
+	n, err := strconv.ParseFloat(s, 64)
+	if err != nil || math.IsNaN(n) {
+		return 0
+	}
+	const most = 10 * 365 * 24 * 3600
+	return time.Duration(max(-most, min(n, most)) * float64(time.Second))
+}
+
+// text is the string in raw, or "" if there is none.
+func text(raw json.RawMessage) string {
+	var s string
+	if json.Unmarshal(raw, &s) != nil {
+		return ""
+	}
+	return s
+}
