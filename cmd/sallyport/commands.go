@@ -12,7 +12,6 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
-	"text/tabwriter"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -155,20 +154,24 @@ func check(c *console, path string, values bool) error {
 
 // printRules says each route as a sentence.
 func printRules(w io.Writer, cfg *config.Config, pol *policy) {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for i, r := range pol.table.Routes() {
 		where := r.Host + r.Path
-		if r.Host == "public-url.invalid" {
+		if r.Host == unknownHost {
 			where = "<host of public_url>" + r.Path
 		}
 		if r.Exact {
 			where += " (only this path)"
 		} else if r.Path != "/" {
-			where += " and below"
+			where += " and all below"
 		}
-		fmt.Fprintf(tw, "%s\t%s\tis open to %s\t→ %s\n", r.Name, where, r.Access, cfg.Routes[i].Upstream.Host)
+		fmt.Fprintf(w, "%s: %s goes to %s and is open to", r.Name, where, cfg.Routes[i].Upstream.Host)
+		alternatives := strings.Split(r.Access.String(), "; or ")
+		if len(alternatives) == 1 {
+			fmt.Fprintf(w, " %s.\n", alternatives[0])
+			continue
+		}
+		fmt.Fprintf(w, "\n  - %s.\n", strings.Join(alternatives, ", or\n  - "))
 	}
-	_ = tw.Flush()
 }
 
 func genkeyCommand(c *console) *cobra.Command {

@@ -80,10 +80,12 @@ func newPolicy(cfg *config.Config) (*policy, config.Faults) {
 	return pol, append(faults, tableFaults(cfg, err)...)
 }
 
-// routeHost stands in for public_url's host while that is only a reference.
+// unknownHost stands in for public_url's host while that is only a reference.
+const unknownHost = "public-url.invalid"
+
 func routeHost(r config.Route) string {
 	if r.Host == "" {
-		return "public-url.invalid"
+		return unknownHost
 	}
 	return r.Host
 }

@@ -12,6 +12,8 @@ package config
 
 import (
 	"net/url"
+	"regexp"
+	"slices"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
@@ -133,9 +135,11 @@ func Parse(name string, data []byte) (*Config, Faults) {
 		return nil, src.finish(Faults{*fault})
 	}
 	src.root = root
-	w := &walker{src: src}
+	w := &walker{src: src, sounds: regexp.MustCompile(`(?i)` + secretWords)}
 	c := &Config{src: seal(src)}
-	if w.structure(place{root, ""}, 1) {
+	sound := w.structure(place{root, ""}, 1)
+	slices.SortFunc(src.starts, comparePos)
+	if sound {
 		take(w, file(), place{root, ""}, c)
 		w.faults = append(w.faults, c.crossCheck()...)
 	}

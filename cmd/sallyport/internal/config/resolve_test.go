@@ -42,23 +42,23 @@ func environment(pairs ...string) map[string]string {
 	return env
 }
 
-func file0(mode fs.FileMode, text string) *fstest.MapFile {
+func aFile(mode fs.FileMode, text string) *fstest.MapFile {
 	return &fstest.MapFile{Mode: mode, Data: []byte(text)}
 }
 
 // disk is a file system with all that elsewhere refers to.
 func disk() fstest.MapFS {
 	return fstest.MapFS{
-		"tls/tls.crt":      file0(0o644, "CERT\nCHAIN\n"),
-		"tls/tls.key":      file0(0o640, "hunter2-tls\n"),
-		"keys/b":           file0(0o600, "hunter2-b\n"),
-		"keys/a":           file0(0o440, "hunter2-a\r\n"),
-		"keys/..data/x":    file0(0o600, "hunter2-hidden"),
-		"keys/.swp":        file0(0o600, "hunter2-hidden"),
-		"keys/folder/deep": file0(0o600, "hunter2-hidden"),
-		"issuer":           file0(0o644, "https://sso.example.com/\n"),
-		"secret":           file0(0o600, "hunter2\n\n"),
-		"logo.png":         file0(0o644, "PNG"),
+		"tls/tls.crt":      aFile(0o644, "CERT\nCHAIN\n"),
+		"tls/tls.key":      aFile(0o640, "hunter2-tls\n"),
+		"keys/b":           aFile(0o600, "hunter2-b\n"),
+		"keys/a":           aFile(0o440, "hunter2-a\r\n"),
+		"keys/..data/x":    aFile(0o600, "hunter2-hidden"),
+		"keys/.swp":        aFile(0o600, "hunter2-hidden"),
+		"keys/folder/deep": aFile(0o600, "hunter2-hidden"),
+		"issuer":           aFile(0o644, "https://sso.example.com/\n"),
+		"secret":           aFile(0o600, "hunter2\n\n"),
+		"logo.png":         aFile(0o644, "PNG"),
 	}
 }
 
@@ -113,12 +113,12 @@ func TestP15_EachReferenceThatCannotBeReadIsAFault(t *testing.T) {
 		"variable empty":        {func(e map[string]string, _ fstest.MapFS) { e["CLIENT_ID"] = "" }, "14:16: providers[0].client_id: variable CLIENT_ID is empty"},
 		"variable blank":        {func(e map[string]string, _ fstest.MapFS) { e["SESSION_KEY"] = " \n" }, "8:7: session.keys[1]: variable SESSION_KEY is empty"},
 		"file missing":          {func(_ map[string]string, f fstest.MapFS) { delete(f, "secret") }, "15:20: providers[0].client_secret: file /run/../secret does not exist"},
-		"file empty":            {func(_ map[string]string, f fstest.MapFS) { f["secret"] = file0(0o600, "\n") }, "15:20: providers[0].client_secret: file /run/../secret is empty"},
+		"file empty":            {func(_ map[string]string, f fstest.MapFS) { f["secret"] = aFile(0o600, "\n") }, "15:20: providers[0].client_secret: file /run/../secret is empty"},
 		"file for everybody":    {func(_ map[string]string, f fstest.MapFS) { f["secret"].Mode = 0o644 }, "15:20: providers[0].client_secret: everybody on this machine can read file /run/../secret (mode 0644): run chmod o-r, or give the Kubernetes volume defaultMode 0440"},
 		"TLS key for everybody": {func(_ map[string]string, f fstest.MapFS) { f["tls/tls.key"].Mode = 0o604 }, "4:59: listen.https.key: everybody on this machine can read file /tls/tls.key (mode 0604): run chmod o-r, or give the Kubernetes volume defaultMode 0440"},
 		"file is a pipe":        {func(_ map[string]string, f fstest.MapFS) { f["secret"].Mode = fs.ModeNamedPipe | 0o600 }, "15:20: providers[0].client_secret: /run/../secret is not a regular file"},
 		"file is a folder":      {func(_ map[string]string, f fstest.MapFS) { f["secret/x"] = f["secret"]; delete(f, "secret") }, "15:20: providers[0].client_secret: /run/../secret is not a regular file"},
-		"file huge":             {func(_ map[string]string, f fstest.MapFS) { f["secret"] = file0(0o600, strings.Repeat("x", maxFile+1)) }, "15:20: providers[0].client_secret: file /run/../secret is larger than 1048576 bytes"},
+		"file huge":             {func(_ map[string]string, f fstest.MapFS) { f["secret"] = aFile(0o600, strings.Repeat("x", maxFile+1)) }, "15:20: providers[0].client_secret: file /run/../secret is larger than 1048576 bytes"},
 		"folder missing": {func(_ map[string]string, f fstest.MapFS) {
 			for name := range f {
 				if strings.HasPrefix(name, "keys/") {
@@ -129,7 +129,7 @@ func TestP15_EachReferenceThatCannotBeReadIsAFault(t *testing.T) {
 		"folder without files":          {func(_ map[string]string, f fstest.MapFS) { delete(f, "keys/a"); delete(f, "keys/b") }, "7:7: session.keys[0]: directory /keys has no files"},
 		"one of a folder for everybody": {func(_ map[string]string, f fstest.MapFS) { f["keys/b"].Mode = 0o644 }, "7:7: session.keys[0]: everybody on this machine can read file /keys/b (mode 0644): run chmod o-r, or give the Kubernetes volume defaultMode 0440"},
 		"value wrong":                   {func(e map[string]string, _ fstest.MapFS) { e["PUBLIC_URL"] = "http://hunter2.example.com" }, "2:13: public_url: the value of variable PUBLIC_URL must be https, because over plain http everybody on the way could take the session cookie (http is for localhost and other loopback hosts)"},
-		"value with password":           {func(_ map[string]string, f fstest.MapFS) { f["issuer"] = file0(0o644, "https://x:hunter2@y") }, "13:13: providers[0].issuer: the value of file /issuer must be a URL without a user or password in it"},
+		"value with password":           {func(_ map[string]string, f fstest.MapFS) { f["issuer"] = aFile(0o644, "https://x:hunter2@y") }, "13:13: providers[0].issuer: the value of file /issuer must be a URL without a user or password in it"},
 		"value on two lines":            {func(e map[string]string, _ fstest.MapFS) { e["CLIENT_ID"] = "a\nhunter2" }, "14:16: providers[0].client_id: the value of variable CLIENT_ID must be printable ASCII"},
 		"value a reference":             {func(e map[string]string, _ fstest.MapFS) { e["CLIENT_ID"] = "env:hunter2" }, "14:16: providers[0].client_id: the value of variable CLIENT_ID must be the client id itself, env:NAME or file:/path"},
 	} {
@@ -150,8 +150,8 @@ func TestP15_EachReferenceThatCannotBeReadIsAFault(t *testing.T) {
 
 func TestResolveReportsAllFaultsAtOnce(t *testing.T) {
 	faults := resolve(parse(t, elsewhere), nil, fstest.MapFS{})
-	if len(faults) != 8 {
-		t.Errorf("%d faults, want 8:\n%v", len(faults), faults)
+	if len(faults) != 9 {
+		t.Errorf("%d faults, want 9:\n%v", len(faults), faults)
 	}
 }
 

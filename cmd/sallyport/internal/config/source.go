@@ -134,7 +134,7 @@ func (s *source) load() (*yaml.Node, *Fault) {
 	if f := s.checkText(); f != nil {
 		return nil, f
 	}
-	loader, err := yaml.NewLoader(bytes.NewReader([]byte(strings.Join(s.lines, "\n")+"\n")))
+	loader, err := yaml.NewLoader(bytes.NewReader([]byte(strings.Join(s.lines, "\n") + "\n")))
 	if err != nil {
 		return nil, s.syntaxFault(err)
 	}
@@ -371,7 +371,7 @@ func (s *source) hideRoughly(out map[int][]span, first, last int) {
 		line := s.lines[n-1]
 		m := keyAndRest.FindStringSubmatch(line)
 		switch {
-		case strings.Trim(line, " -.") == "" || strings.TrimSpace(line)[0] == '#':
+		case strings.Trim(line, " -.") == "" || strings.HasPrefix(strings.TrimSpace(line), "#"):
 		case m == nil:
 			s.hideLine(out, n)
 		case !slices.Contains(plain, m[2]) && !reference.MatchString(m[3]):

@@ -33,6 +33,7 @@ type place struct {
 // walker reads the tree and collects what is wrong.
 type walker struct {
 	src    *source
+	sounds *regexp.Regexp // names of keys that hold secrets
 	faults Faults
 }
 
@@ -98,7 +99,6 @@ func (w *walker) structure(at place, depth int) bool {
 
 func (w *walker) mappingStructure(at place, depth int) bool {
 	ok := true
-	sounds := regexp.MustCompile(`(?i)` + secretWords)
 	seen := map[string]int{}
 	for i := 0; i+1 < len(at.node.Content); i += 2 {
 		key, value := at.node.Content[i], at.node.Content[i+1]
@@ -113,7 +113,7 @@ func (w *walker) mappingStructure(at place, depth int) bool {
 		default:
 			seen[key.Value] = key.Line
 		}
-		if sounds.MatchString(key.Value) {
+		if w.sounds.MatchString(key.Value) {
 			w.hideBelow(value)
 		}
 		ok = w.structure(here, depth+1) && ok

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const root = "../.."
+
+// documents are the texts people follow.
+func documents(t *testing.T) []string {
+	t.Helper()
+	guides, err := filepath.Glob(root + "/docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(guides, root+"/README.md", root+"/CONTRIBUTING.md", root+"/ARCHITECTURE.md", root+"/SECURITY.md")
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// blocks returns the fenced code of one language.
+func blocks(text, language string) []string {
+	var found []string
+	for _, m := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(text, -1) {
+		found = append(found, m[1])
+	}
+	return found
+}
+
+func TestEveryConfigurationInTheDocumentsIsValid(t *testing.T) {
+	n := 0
+	for _, file := range documents(t) {
+		for _, block := range blocks(read(t, file), "yaml") {
+			n++
+			if _, _, err := parseConfig(filepath.Base(file), []byte(block)); err != nil {
+				t.Errorf("%v\nin\n%s", err, block)
+			}
+		}
+	}
+	if n < 4 {
+		t.Errorf("found only %d configurations; the documents have more", n)
+	}
+	if _, _, err := loadConfig(root + "/config.example.yaml"); err != nil {
+		t.Errorf("config.example.yaml: %v", err)
+	}
+	readme := blocks(read(t, root+"/README.md"), "yaml")
+	if lines := strings.Count(readme[0], "\n"); lines != 12 {
+		t.Errorf("the README promises a configuration of 12 lines; it has %d", lines)
+	}
+}
+
+func TestEveryCommandInTheDocumentsExists(t *testing.T) {
+	commands := map[string]bool{"completion": true}
+	for _, c := range newRoot(&console{}).Commands() {
+		commands[c.Name()] = true
+	}
+	targets := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^([a-z0-9-]+):`).FindAllStringSubmatch(read(t, root+"/Makefile"), -1) {
+		targets[m[1]] = true
+	}
+	code := regexp.MustCompile("(?s)```sh\n.*?```|`[^`\n]+`")
+	for _, file := range documents(t) {
+		for _, snippet := range code.FindAllString(read(t, file), -1) {
+			for _, m := range regexp.MustCompile(`sallyport (?:-[^ ]+ )*([a-z]+)\b`).FindAllStringSubmatch(snippet, -1) {
+				if !commands[m[1]] {
+					t.Errorf("%s: there is no command %q (in %s)", file, m[1], snippet)
+				}
+			}
+			for _, m := range regexp.MustCompile(`\bmake ([a-z0-9-]+)`).FindAllStringSubmatch(snippet, -1) {
+				if !targets[m[1]] {
+					t.Errorf("%s: the Makefile has no %q", file, m[1])
+				}
+			}
+		}
+	}
+}
+
+func TestEveryLinkInTheDocumentsLeadsSomewhere(t *testing.T) {
+	for _, file := range documents(t) {
+		text := read(t, file)
+		for _, m := range regexp.MustCompile(`\]\(([^)#]*)(#[^)]*)?\)`).FindAllStringSubmatch(text, -1) {
+			if m[1] == "" {
+				heading := strings.ReplaceAll(strings.TrimPrefix(m[2], "#"), "-", "[^a-z0-9]+")
+				if !regexp.MustCompile(`(?mi)^#+ ` + heading + `\W*$`).MatchString(text) {
+					t.Errorf("%s: no heading for %s", file, m[2])
+				}
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(file), m[1])); err != nil && !strings.Contains(m[1], "://") {
+				t.Errorf("%s: %v", file, err)
+			}
+		}
+	}
+}
+
+// TestEveryPromiseNamesTestsThatExist: SECURITY.md points at tests; a promise
+// whose test was renamed away would be an empty one.
+func TestEveryPromiseNamesTestsThatExist(t *testing.T) {
+	var code strings.Builder
+	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "_test.go") {
+			code.WriteString(read(t, path))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9_]+)`").FindAllStringSubmatch(read(t, root+"/SECURITY.md"), -1)
+	if len(names) < 15 {
+		t.Errorf("SECURITY.md names only %d tests", len(names))
+	}
+	for _, m := range names {
+		if !strings.Contains(code.String(), "func "+m[1]+"(") {
+			t.Errorf("SECURITY.md names %s, which does not exist", m[1])
+		}
+	}
+}
+
+// TestDockerfileBuildsFromWhatItCopies runs the Dockerfile's own build command
+// on a copy of just the files that .dockerignore lets through.
+func TestDockerfileBuildsFromWhatItCopies(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the binary")
+	}
+	dir := t.TempDir()
+	for line := range strings.Lines(read(t, root+"/.dockerignore")) {
+		if name, kept := strings.CutPrefix(strings.TrimSpace(line), "!"); kept {
+			copyTree(t, filepath.Join(root, name), filepath.Join(dir, name))
+		}
+	}
+	dockerfile := read(t, root+"/Dockerfile")
+	m := regexp.MustCompile(`(?m)^RUN (CGO_ENABLED=0 go build .*) -o (\S+) (\S+)$`).FindStringSubmatch(dockerfile)
+	if m == nil {
+		t.Fatal("the Dockerfile has no build command of the known form")
+	}
+	binary := filepath.Join(dir, "out")
+	build := exec.Command("sh", "-c", m[1]+" -o "+binary+" "+m[3])
+	build.Dir = dir
+	build.Env = append(os.Environ(), "GOFLAGS=-buildvcs=false")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", m[0], err, out)
+	}
+	for _, want := range []string{"COPY --from=build " + m[2] + " /sallyport", `ENTRYPOINT ["/sallyport"]`, "USER 65532:65532"} {
+		if !strings.Contains(dockerfile, want) {
+			t.Errorf("the Dockerfile lacks %q", want)
+		}
+	}
+	if out, err := exec.Command(binary, "version").CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "sallyport ") {
+		t.Errorf("the built binary does not run: %v %s", err, out)
+	}
+}
+
+func copyTree(t *testing.T, from, to string) {
+	t.Helper()
+	err := filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(from, path)
+		target := filepath.Join(to, rel)
+		switch {
+		case d.IsDir() && d.Name() == "testdata":
+			return filepath.SkipDir
+		case d.IsDir():
+			return os.MkdirAll(target, 0o755)
+		case slices.Contains([]string{".go", ".mod", ".sum", ".html", ".css"}, filepath.Ext(path)) && !strings.HasSuffix(path, "_test.go"):
+			return os.WriteFile(target, []byte(read(t, path)), 0o644)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"sallyport": main})
+}
+
+// TestScripts runs the whole program: each story is a file of commands, what
+// they print, and the files they need. $PUBLIC and $ADMIN are free addresses.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script", UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
+		Setup: func(env *testscript.Env) error {
+			for _, name := range []string{"PUBLIC", "ADMIN"} {
+				address, err := unusedAddress()
+				if err != nil {
+					return err
+				}
+				env.Setenv(name, address)
+			}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"expand": expandFile, "get": getURL,
+		},
+	})
+}
+
+func unusedAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// expandFile puts the values of variables into a file.
+func expandFile(ts *testscript.TestScript, _ bool, args []string) {
+	for _, name := range args {
+		text := os.Expand(ts.ReadFile(name), ts.Getenv)
+		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o600))
+	}
+}
+
+// getURL opens a page as a browser does and prints status, headers and body. It
+// asks again until somebody listens.
+func getURL(ts *testscript.TestScript, neg bool, args []string) {
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	var res *http.Response
+	var err error
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
+		req, reqErr := http.NewRequest(http.MethodGet, args[0], nil)
+		ts.Check(reqErr)
+		req.Header.Set("Accept", "text/html")
+		if res, err = client.Do(req); err == nil {
+			break
+		}
+	}
+	if neg {
+		if err == nil {
+			ts.Fatalf("%s answered", args[0])
+		}
+		return
+	}
+	ts.Check(err)
+	defer res.Body.Close()
+	_, err = io.WriteString(ts.Stdout(), res.Status+"\n")
+	ts.Check(err)
+	ts.Check(res.Header.Write(ts.Stdout()))
+	_, err = io.Copy(ts.Stdout(), res.Body)
+	ts.Check(err)
+}

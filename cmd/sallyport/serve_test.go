@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// TestP16_WhatWasAcceptedIsFinishedWhenItStops: asked to stop, Sallyport says
+// "not ready", goes on serving for the drain delay, then refuses new
+// connections, and lets the request in flight finish.
+func TestP16_WhatWasAcceptedIsFinishedWhenItStops(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	app := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(entered)
+			<-release
+		}
+		_, _ = io.WriteString(w, "done")
+	})
+	ready, log := &atomic.Bool{}, slog.New(slog.DiscardHandler)
+	s := &server{
+		public: newPublicServer(app, 64<<10, log), admin: newAdminServer(newAdmin(prometheus.NewRegistry(), ready), log),
+		drainDelay: 300 * time.Millisecond, stopTimeout: 10 * time.Second, log: log, ready: ready,
+	}
+	public, admin := listenForTest(t), listenForTest(t)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.run(ctx, public, admin) }()
+
+	base, adminBase := "http://"+public.Addr().String(), "http://"+admin.Addr().String()
+	waitFor(t, "ready", func() bool { return status(adminBase+"/readyz") == http.StatusOK })
+	slow := make(chan string, 1)
+	go func() { slow <- body(base + "/slow") }()
+	<-entered
+
+	stop()
+	waitFor(t, "not ready", func() bool { return status(adminBase+"/readyz") == http.StatusServiceUnavailable })
+	if got := body(base + "/quick"); got != "done" { // the balancer may not have noticed yet
+		t.Errorf("during the drain delay a new request got %q", got)
+	}
+	if got := status(adminBase + "/healthz"); got != http.StatusOK {
+		t.Errorf("during the drain delay /healthz answers %d: a kubelet would kill it", got)
+	}
+	waitFor(t, "no new connections", func() bool {
+		_, err := net.Dial("tcp", public.Addr().String())
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+	select {
+	case err := <-ended:
+		t.Fatalf("it ended with a request in flight: %v", err)
+	default:
+	}
+	close(release)
+	if got := <-slow; got != "done" {
+		t.Errorf("the request in flight got %q", got)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("stopping failed: %v", err)
+	}
+}
+
+func TestStoppingSaysWhichRequestsItCutOff(t *testing.T) {
+	entered, forever := make(chan struct{}), make(chan struct{})
+	app := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { close(entered); <-forever })
+	log := slog.New(slog.DiscardHandler)
+	s := &server{public: newPublicServer(app, 64<<10, log), admin: newAdminServer(http.NotFoundHandler(), log),
+		stopTimeout: 50 * time.Millisecond, log: log, ready: &atomic.Bool{}}
+	l := listenForTest(t)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.run(ctx, l, nil) }()
+	go body("http://" + l.Addr().String())
+	<-entered
+	stop()
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "requests were still running after 50ms") {
+		t.Errorf("it said %v", err)
+	}
+	close(forever)
+}
+
+func TestAListenerSaysWhatIsInTheWay(t *testing.T) {
+	taken := listenForTest(t)
+	defer taken.Close()
+	for address, want := range map[string]string{
+		taken.Addr().String(): "another program has it; stop that, or change listen.http",
+		"192.0.2.1:4180":      "cannot listen on 192.0.2.1:4180 (listen.http)",
+	} {
+		if _, err := listen(t.Context(), "listen.http", address); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; want %q", address, err, want)
+		}
+	}
+}
+
+func listenForTest(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func waitFor(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(10 * time.Second)
+	defer deadline.Stop()
+	for !condition() {
+		select {
+		case <-deadline.C:
+			t.Fatalf("waited in vain: %s", what)
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+func getFresh(url string) (*http.Response, error) {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	return client.Get(url)
+}
+
+func status(url string) int {
+	res, err := getFresh(url)
+	if err != nil {
+		return 0
+	}
+	defer res.Body.Close()
+	return res.StatusCode
+}
+
+func body(url string) string {
+	res, err := getFresh(url)
+	if err != nil {
+		return err.Error()
+	}
+	defer res.Body.Close()
+	text, _ := io.ReadAll(res.Body)
+	return string(text)
+}
