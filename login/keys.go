@@ -28,6 +28,7 @@ const (
 	maxKeys      = 100              // in one set
 	minRSA       = 2048             // bits, NIST SP 800-131A
 	keysInterval = 30 * time.Second // at most one fetch in this time, whatever its outcome
+	firstKeys    = time.Second      // the same while there is none to verify with: waiting would refuse everybody
 	keysFresh    = time.Hour        // then looked at again, so that a withdrawn key goes
 )
 
@@ -190,7 +191,11 @@ func (s *keySet) start(ctx context.Context) <-chan singleflight.Result {
 	background := context.WithoutCancel(ctx) // others may be waiting for the same answer
 	return s.flight.DoChan("", func() (any, error) {
 		s.mu.Lock()
-		again, failure := elapsed(s.now(), s.attempted, keysInterval), s.failure
+		interval := keysInterval
+		if len(s.keys) == 0 {
+			interval = firstKeys
+		}
+		again, failure := elapsed(s.now(), s.attempted, interval), s.failure
 		s.mu.Unlock()
 		if !again {
 			return nil, failure

@@ -255,7 +255,7 @@ func claimsShape() shape[Claims] {
 
 func routeShape() shape[Route] {
 	return object[Route]{keys: []key[Route]{
-		field("name", "The name in logs, metrics and `explain`.", idText(), func(r *Route) *string { return &r.Name }).required(),
+		field("name", "The name in logs and metrics.", idText(), func(r *Route) *string { return &r.Name }).required(),
 		field("host", "The host, or *.example.com for all names below; the host of public_url if left out.",
 			pattern("a host name in lower case without a port, such as app.example.com or \"*.example.com\"", hostPattern), func(r *Route) *string { return &r.Host }),
 		field("path", "This path and all below it: /admin covers /admin/x, not /administrator.", routePath(), func(r *Route) *string { return &r.Path }),
