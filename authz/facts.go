@@ -99,7 +99,7 @@ func CanonicalHost(host string) (string, error) {
 			return "", targetError("malformed host")
 		}
 		addr, err := netip.ParseAddr(name[1:end])
-		if err != nil || addr.Zone() != "" {
+		if err != nil || !addr.Is6() || addr.Zone() != "" { // brackets are for IPv6: CVE-2025-47912
 			return "", targetError("malformed host")
 		}
 		return "[" + addr.String() + "]", nil

@@ -40,11 +40,13 @@ func (r Rule) admits(id *identity.Identity) refusal {
 	if !oneOf(r.Orgs, id.Org.ID) || !oneOfFold(r.Emails, email) || !oneOfFold(r.EmailDomains, domain) {
 		return refused
 	}
-	if len(r.Groups) == 0 || slices.ContainsFunc(r.Groups, func(g string) bool { return g != "" && slices.Contains(id.Groups, g) }) {
+	switch {
+	case len(r.Groups) == 0:
 		return admitted
-	}
-	if id.GroupsUnknown {
+	case id.GroupsUnknown: // what was told may be a part, and a part is not the truth
 		return refusedUnknownGroups
+	case slices.ContainsFunc(r.Groups, func(g string) bool { return g != "" && slices.Contains(id.Groups, g) }):
+		return admitted
 	}
 	return refused
 }
@@ -107,6 +109,9 @@ func (r Rule) describe(hideEmails bool) string {
 		parts = append(parts, "named one by one")
 	} else if len(r.Emails) > 0 {
 		parts = append(parts, "with the verified e-mail address "+orList(r.Emails))
+	}
+	if len(parts) == 0 {
+		return "nobody"
 	}
 	return "people " + andList(parts)
 }

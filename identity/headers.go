@@ -133,6 +133,10 @@ var reserved = [...]string{
 	"keep-alive", "proxy-authorization", "proxy-authenticate", "cookie", "set-cookie", "authorization", "expect",
 	"via", "forwarded", "x-request-id", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "proxy",
 	"x-sallyport-assertion", "accept-encoding", "origin", "referer",
+	// These steer an app: a person's name in them could choose method or path.
+	"x-forwarded-uri", "x-forwarded-method", "x-forwarded-prefix", "x-forwarded-port", "x-forwarded-path", "x-forwarded-server",
+	"x-original-url", "x-original-uri", "x-original-method", "x-rewrite-url", "x-rewrite-uri",
+	"x-http-method-override", "x-http-method", "x-method-override", "x-envoy-original-path",
 }
 
 // Headers is the one list of identity headers. A HeaderSet can only be made
@@ -301,8 +305,11 @@ func (f *Field) encodeList(groups []string) string {
 		return f.encodeElement(groups[0])
 	}
 	var b strings.Builder
-	for i, g := range groups {
-		if i > 0 {
+	for _, g := range groups {
+		if g == "" {
+			continue // no group; at an end, its separator would be trimmed or not
+		}
+		if b.Len() > 0 {
 			b.WriteString(f.Join)
 		}
 		b.WriteString(f.encodeElement(g))

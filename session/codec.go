@@ -26,7 +26,7 @@ var _ securecookie.Serializer = compact{}
 
 const codecVersion = 1
 
-var errCodec = errors.New("not a session payload")
+var errCodec = errors.New("it cannot be written in a cookie, or is not what was")
 
 const (
 	flagEmailVerified = 1 << iota
@@ -42,7 +42,7 @@ func (compact) Serialize(src any) ([]byte, error) {
 	if !ok {
 		return nil, errCodec
 	}
-	sid, err := base64.RawURLEncoding.Strict().DecodeString(s.ID)
+	sid, err := decode64(s.ID)
 	if err != nil || len(sid) != idBytes {
 		return nil, errCodec
 	}
@@ -127,7 +127,8 @@ func unpackGUID(raw []byte) string {
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
-// Deserialize reads what Serialize wrote, whole, or fails.
+// Deserialize reads what Serialize wrote, whole, or fails. There is one way to
+// write a session, and every other is refused.
 func (compact) Deserialize(src []byte, dst any) error {
 	s, ok := dst.(*Session)
 	if !ok {
@@ -146,19 +147,22 @@ func (compact) Deserialize(src []byte, dst any) error {
 	if flags&flagHasAuthTime != 0 {
 		id.AuthTime = r.time(0)
 	}
-	for _, p := range [...]*string{&id.Provider, &id.Subject, &id.Email, &id.Name, &id.Username, &id.ACR, &id.ProviderSID} {
-		*p = r.string(id.Provider + ":")
+	id.Provider = r.string("")
+	p := id.Provider + ":"
+	for _, v := range [...]*string{&id.Subject, &id.Email, &id.Name, &id.Username, &id.ACR, &id.ProviderSID} {
+		*v = r.string(p)
 	}
 	if flags&flagHasOrg != 0 {
-		id.Org = r.org(id.Provider + ":")
+		id.Org = r.org(p)
 	}
 	for range r.count() {
-		id.Orgs = append(id.Orgs, r.org(id.Provider+":"))
+		id.Orgs = append(id.Orgs, r.org(p))
 	}
 	for range r.count() {
-		id.Groups = append(id.Groups, r.string(id.Provider+":"))
+		id.Groups = append(id.Groups, r.string(p))
 	}
-	if r.bad || len(r.b) > 0 || id.Subject == "" {
+	emptyOrg := flags&flagHasOrg != 0 && id.Org == (identity.Org{})
+	if r.bad || len(r.b) > 0 || id.Subject == "" || emptyOrg {
 		return errCodec
 	}
 	*s = out
@@ -185,7 +189,7 @@ func (r *reader) byte() byte { return r.take(1)[0] }
 
 func (r *reader) uvarint() uint64 {
 	v, n := binary.Uvarint(r.b)
-	if r.bad || n <= 0 {
+	if r.bad || n <= 0 || (n > 1 && r.b[n-1] == 0) { // a zero at its end: written too long
 		r.bad = true
 		return 0
 	}
@@ -230,12 +234,15 @@ func (r *reader) string(prefix string) string {
 	} else {
 		v = string(r.take(int(tag >> 2)))
 	}
-	if !utf8.ValidString(v) {
+	_, guid := packGUID(v)
+	if guid != (tag&tagGUID != 0) || !utf8.ValidString(v) {
 		r.bad = true
 	}
 	if tag&tagPrefix != 0 {
-		v = prefix + v
+		r.bad = r.bad || prefix == ""
+		return prefix + v
 	}
+	r.bad = r.bad || (prefix != "" && strings.HasPrefix(v, prefix))
 	return v
 }
 

@@ -148,7 +148,7 @@ func (m *Manager) openState(state string) (flowKeys, sealedFlow, bool) {
 	if len(state) > maxState {
 		return flowKeys{}, sealedFlow{}, false
 	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(state)
+	raw, err := decode64(state)
 	if err != nil {
 		return flowKeys{}, sealedFlow{}, false
 	}
@@ -188,8 +188,17 @@ func (m *Manager) flowSecret(r *http.Request) ([]byte, bool) {
 	if err != nil {
 		return nil, false
 	}
-	secret, err := base64.RawURLEncoding.Strict().DecodeString(value)
+	secret, err := decode64(value)
 	return secret, err == nil && len(secret) == secretBytes
+}
+
+// decode64 reads base64url in its one form: Go's decoder skips line breaks,
+// strict or not.
+func decode64(s string) ([]byte, error) {
+	if strings.ContainsAny(s, "\r\n") {
+		return nil, errCodec
+	}
+	return base64.RawURLEncoding.Strict().DecodeString(s)
 }
 
 func (k flowKeys) handshake(secret, salt []byte, state string) identity.Handshake {

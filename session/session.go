@@ -157,7 +157,7 @@ func (m *Manager) Read(cookieHeader, host string) (Session, error) {
 	if err != nil {
 		return Session{}, err
 	}
-	if len(value) > maxCookie {
+	if len(value) > maxCookie || strings.ContainsAny(value, "\r\n") {
 		return Session{}, ErrForged
 	}
 	s, ok := m.open(value, host)
@@ -196,6 +196,9 @@ func (m *Manager) boundName(host string) string { return m.cookie + "@" + host }
 // cap they become unknown, never a part of themselves: a rule must not read a
 // cut list as the whole.
 func (m *Manager) Write(w http.ResponseWriter, host string, s Session) error {
+	if err := readable(s); err != nil {
+		return err
+	}
 	value, err := m.seal(host, s)
 	if err != nil && len(s.Identity.Groups) > 0 {
 		s.Identity.Groups, s.Identity.GroupsUnknown = nil, true
@@ -206,6 +209,19 @@ func (m *Manager) Write(w http.ResponseWriter, host string, s Session) error {
 	}
 	left := s.SignedIn.Add(m.absolute).Sub(m.now())
 	m.setCookie(w, m.cookie, value, int(max(left/time.Second, 1)))
+	return nil
+}
+
+// readable refuses what Read would not take back: somebody would sign in again
+// and again.
+func readable(s Session) error {
+	b, err := compact{}.Serialize(&s)
+	if err == nil {
+		err = compact{}.Deserialize(b, &Session{})
+	}
+	if err != nil {
+		return fmt.Errorf("write session of %q: %w", s.Identity.ID(), err)
+	}
 	return nil
 }
 
@@ -289,8 +305,7 @@ func anyReserved(lines []string) bool {
 // that starts with it, is a nameless cookie, whose value a careless parser could
 // read as name and value: what follows the "=" then counts as the name.
 func cookieName(part string) string {
-	part = strings.TrimLeft(strings.Trim(part, " \t"), "=")
-	name, _, _ := strings.Cut(part, "=")
+	name, _, _ := strings.Cut(strings.TrimLeft(part, "= \t"), "=")
 	return strings.TrimRight(name, " \t")
 }
 

@@ -80,9 +80,12 @@ func (u *Upstream) Close() { u.transport.CloseIdleConnections() }
 
 func classify(err error) error {
 	var timeout interface{ Timeout() bool }
+	var op *net.OpError
 	switch {
 	case errors.Is(err, context.Canceled):
 		return err
+	case errors.As(err, &op) && op.Op == "dial": // also when dialing timed out: nobody is there
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("%w: %w", ErrTimeout, err)
 	}

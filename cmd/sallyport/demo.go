@@ -202,7 +202,7 @@ func freeAddress(ctx context.Context, address string, chosen bool) (free, note s
 		return "", "", errors.Join(errors.New("found no free port"), err)
 	}
 	defer l.Close()
-	return l.Addr().String(), fmt.Sprintf("Port 4180 is taken by another program, so this demo took %s.\n", l.Addr()), nil
+	return l.Addr().String(), fmt.Sprintf("%s is taken by another program, so this demo took %s.\n", address, l.Addr()), nil
 }
 
 // publicName is how a browser calls address. "localhost" keeps the demo's

@@ -16,7 +16,8 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs the whole program: each story is a file of commands, what
-// they print, and the files they need. $PUBLIC and $ADMIN are free addresses.
+// they print, and the files they need. $PUBLIC and $ADMIN are free addresses,
+// $PORT is the port of the first.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
@@ -28,6 +29,11 @@ func TestScripts(t *testing.T) {
 				}
 				env.Setenv(name, address)
 			}
+			_, port, err := net.SplitHostPort(env.Getenv("PUBLIC"))
+			if err != nil {
+				return err
+			}
+			env.Setenv("PORT", port)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

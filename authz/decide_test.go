@@ -1,0 +1,250 @@
+package authz
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+func alice() identity.Identity {
+	return identity.Identity{
+		Provider: "google", Subject: "1101", Email: "alice@acme.test", EmailVerified: true,
+		Groups: []string{"oncall", "eng"}, Org: identity.Org{ID: "acme", Name: "Acme", Domain: "acme.test"},
+	}
+}
+
+func TestP01_RuleAdmitsOnlyWhoItNames(t *testing.T) {
+	with := func(change func(*identity.Identity)) identity.Identity {
+		id := alice()
+		change(&id)
+		return id
+	}
+	email := func(s string) identity.Identity { return with(func(id *identity.Identity) { id.Email = s }) }
+	unknown := with(func(id *identity.Identity) { id.Groups, id.GroupsUnknown = nil, true })
+	for _, tc := range []struct {
+		name string
+		rule Rule
+		id   identity.Identity
+		want refusal
+	}{
+		{"org", Rule{Orgs: []string{"acme"}}, alice(), admitted},
+		{"one of the orgs", Rule{Orgs: []string{"x", "acme"}}, alice(), admitted},
+		{"another org", Rule{Orgs: []string{"other"}}, alice(), refused},
+		{"org in another case", Rule{Orgs: []string{"Acme"}}, alice(), refused},
+		{"org by its name", Rule{Orgs: []string{"Acme"}}, alice(), refused},
+		{"org by its domain", Rule{Orgs: []string{"acme.test"}}, alice(), refused},
+		{"part of the org's id", Rule{Orgs: []string{"acm"}}, alice(), refused},
+		{"nobody's org", Rule{Orgs: []string{"acme"}}, with(func(id *identity.Identity) { id.Org = identity.Org{} }), refused},
+		{"an org that is not the active one", Rule{Orgs: []string{"beta"}}, with(func(id *identity.Identity) { id.Orgs = []identity.Org{{ID: "acme"}, {ID: "beta"}} }), refused},
+		{"group", Rule{Groups: []string{"oncall"}}, alice(), admitted},
+		{"another group", Rule{Groups: []string{"admin"}}, alice(), refused},
+		{"group in another case", Rule{Groups: []string{"OnCall"}}, alice(), refused},
+		{"part of a group", Rule{Groups: []string{"on"}}, alice(), refused},
+		{"groups that hold a comma", Rule{Groups: []string{"admin"}}, with(func(id *identity.Identity) { id.Groups = []string{"oncall,admin"} }), refused},
+		{"no groups", Rule{Groups: []string{"oncall"}}, with(func(id *identity.Identity) { id.Groups = nil }), refused},
+		{"groups unknown", Rule{Groups: []string{"oncall"}}, unknown, refusedUnknownGroups},
+		{"groups unknown, and another org", Rule{Groups: []string{"oncall"}, Orgs: []string{"other"}}, unknown, refused},
+		{"groups unknown, not asked for", Rule{Orgs: []string{"acme"}}, unknown, admitted},
+		{"email", Rule{Emails: []string{"alice@acme.test"}}, alice(), admitted},
+		{"email in another case", Rule{Emails: []string{"Alice@ACME.test"}}, alice(), admitted},
+		{"another email", Rule{Emails: []string{"bob@acme.test"}}, alice(), refused},
+		{"unverified email", Rule{Emails: []string{"alice@acme.test"}}, with(func(id *identity.Identity) { id.EmailVerified = false }), refused},
+		{"unverified email's domain", Rule{EmailDomains: []string{"acme.test"}}, with(func(id *identity.Identity) { id.EmailVerified = false }), refused},
+		{"email domain", Rule{EmailDomains: []string{"acme.test"}}, alice(), admitted},
+		{"email domain in another case", Rule{EmailDomains: []string{"ACME.Test"}}, email("alice@Acme.TEST"), admitted},
+		{"domain below", Rule{EmailDomains: []string{"acme.test"}}, email("alice@x.acme.test"), refused},
+		{"domain above", Rule{EmailDomains: []string{"x.acme.test"}}, alice(), refused},
+		{"longer domain", Rule{EmailDomains: []string{"acme.test"}}, email("alice@evilacme.test"), refused},
+		{"domain that goes on", Rule{EmailDomains: []string{"acme.test"}}, email("alice@acme.test.evil"), refused},
+		{"domain with a dot at its end", Rule{EmailDomains: []string{"acme.test"}}, email("alice@acme.test."), refused},
+		{"domain as the address", Rule{EmailDomains: []string{"acme.test"}}, email("acme.test"), refused},
+		// security.md 105: CVE-2026-40574 and what looks alike.
+		{"two @", Rule{EmailDomains: []string{"acme.test"}}, email("mallory@evil.test@acme.test"), refused},
+		{"quoted @", Rule{EmailDomains: []string{"acme.test"}}, email(`"mallory@evil.test"@acme.test`), refused},
+		{"line at the end", Rule{Emails: []string{"alice@acme.test"}}, email("alice@acme.test\n"), refused},
+		{"blank in front", Rule{Emails: []string{"alice@acme.test"}}, email(" alice@acme.test"), refused},
+		{"NUL", Rule{Emails: []string{"alice@acme.test"}}, email("alice@acme.test\x00"), refused},
+		{"Kelvin sign", Rule{Emails: []string{"kim@acme.test"}}, email("\u212Aim@acme.test"), refused},
+		{"Kelvin sign in the domain", Rule{EmailDomains: []string{"kiosk.test"}}, email("a@\u212Aiosk.test"), refused},
+		{"Kelvin sign in the rule", Rule{EmailDomains: []string{"\u212Aiosk.test"}}, email("a@kiosk.test"), refused},
+		{"long s", Rule{Emails: []string{"sam@acme.test"}}, email("\u017Fam@acme.test"), refused},
+		{"dotless i", Rule{EmailDomains: []string{"acme.test"}}, email("a@acme.te\u0131t"), refused},
+		{"fullwidth domain", Rule{EmailDomains: []string{"acme.test"}}, email("a@\uff41cme.test"), refused},
+		// oauth2-proxy #3365 (security.md 59).
+		{"empty group, asked of none", Rule{Groups: []string{""}}, with(func(id *identity.Identity) { id.Groups = nil }), refused},
+		{"empty group, asked of an empty one", Rule{Groups: []string{""}}, with(func(id *identity.Identity) { id.Groups = []string{""} }), refused},
+		{"empty org", Rule{Orgs: []string{""}}, with(func(id *identity.Identity) { id.Org = identity.Org{} }), refused},
+		{"empty email", Rule{Emails: []string{""}}, email(""), refused},
+		{"empty email, unverified", Rule{Emails: []string{""}}, identity.Identity{}, refused},
+		{"empty domain", Rule{EmailDomains: []string{""}}, email("alice@"), refused},
+		{"empty domain of no address", Rule{EmailDomains: []string{""}}, email("alice"), refused},
+		{"no lists", Rule{}, alice(), refused},
+		{"empty lists", Rule{Orgs: []string{}, Groups: []string{}, Emails: []string{}, EmailDomains: []string{}}, alice(), refused},
+		{"no lists, nobody", Rule{}, identity.Identity{}, refused},
+		// Inside one rule all must hold.
+		{"all", Rule{Orgs: []string{"acme"}, Groups: []string{"eng"}, Emails: []string{"alice@acme.test"}, EmailDomains: []string{"acme.test"}}, alice(), admitted},
+		{"all but the org", Rule{Orgs: []string{"x"}, Groups: []string{"eng"}, Emails: []string{"alice@acme.test"}, EmailDomains: []string{"acme.test"}}, alice(), refused},
+		{"all but the group", Rule{Orgs: []string{"acme"}, Groups: []string{"x"}, Emails: []string{"alice@acme.test"}, EmailDomains: []string{"acme.test"}}, alice(), refused},
+		{"all but the email", Rule{Orgs: []string{"acme"}, Groups: []string{"eng"}, Emails: []string{"x@acme.test"}, EmailDomains: []string{"acme.test"}}, alice(), refused},
+		{"all but the domain", Rule{Orgs: []string{"acme"}, Groups: []string{"eng"}, Emails: []string{"alice@acme.test"}, EmailDomains: []string{"x.test"}}, alice(), refused},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := tc.rule.admits(&tc.id); got != tc.want {
+				t.Errorf("got %d, want %d", got, tc.want)
+			}
+			// Decide must say the same of a route with that rule, and of the rule as an alternative.
+			s := &session.Session{Identity: tc.id}
+			for _, rules := range [][]Rule{{tc.rule}, {{Orgs: []string{"nobody's"}}, tc.rule}, {tc.rule, {Emails: []string{"x@y.test"}}}} {
+				v := Decide(Facts{}, &Route{Access: Access{Rules: rules}}, s)
+				if (v.Outcome == Forward) != (tc.want == admitted) || (v.Reason == ReasonGroupsUnknown) != (tc.want == refusedUnknownGroups) {
+					t.Errorf("%+v", v)
+				}
+				if v.Outcome == Forward && v.Rule != 1+slices.IndexFunc(rules, func(r Rule) bool { return r.admits(&tc.id) == admitted }) {
+					t.Errorf("rule %d", v.Rule)
+				}
+			}
+		})
+	}
+}
+
+func TestP01_VerdictOfEveryCombination(t *testing.T) {
+	acme, other, groups := Rule{Orgs: []string{"acme"}}, Rule{Orgs: []string{"other"}}, Rule{Groups: []string{"admin"}}
+	nobody, known, unknown := (*session.Session)(nil), &session.Session{Identity: alice()}, &session.Session{Identity: alice()}
+	unknown.Identity.Groups, unknown.Identity.GroupsUnknown = nil, true
+	type want struct {
+		Outcome
+		Reason
+		rule int
+	}
+	var (
+		public, login, wide = want{Forward, ReasonPublic, 0}, want{Login, ReasonNoSession, 0}, want{Forward, ReasonAuthenticated, 0}
+		no, noGroups        = want{Deny, ReasonNoRule, 0}, want{Deny, ReasonGroupsUnknown, 0}
+		first, second       = want{Forward, ReasonRule, 1}, want{Forward, ReasonRule, 2}
+	)
+	for _, tc := range []struct {
+		name                   string
+		access                 Access
+		nobody, known, unknown want
+	}{
+		{"zero", Access{}, login, no, no},
+		{"public", Access{Public: true}, public, public, public},
+		{"authenticated", Access{Authenticated: true}, login, wide, wide},
+		{"public and rules", Access{Public: true, Rules: []Rule{other}}, public, public, public},
+		{"authenticated and rules", Access{Authenticated: true, Rules: []Rule{other}}, login, wide, wide},
+		{"empty rules", Access{Rules: []Rule{}}, login, no, no},
+		{"rule without lists", Access{Rules: []Rule{{}}}, login, no, no},
+		{"theirs", Access{Rules: []Rule{acme}}, login, first, first},
+		{"not theirs", Access{Rules: []Rule{other}}, login, no, no},
+		{"second", Access{Rules: []Rule{other, acme}}, login, second, second},
+		{"group", Access{Rules: []Rule{groups}}, login, no, noGroups},
+		{"group or theirs", Access{Rules: []Rule{groups, acme}}, login, second, second},
+		{"group or not theirs", Access{Rules: []Rule{groups, other}}, login, no, noGroups},
+		{"group of another org", Access{Rules: []Rule{{Orgs: []string{"other"}, Groups: []string{"admin"}}}}, login, no, no},
+	} {
+		r := &Route{Name: "app", Host: host, Path: "/", Access: tc.access}
+		for _, who := range []struct {
+			name string
+			s    *session.Session
+			want want
+		}{{"nobody", nobody, tc.nobody}, {"alice", known, tc.known}, {"groups unknown", unknown, tc.unknown}} {
+			v := Decide(Facts{Method: "GET", Host: host, Path: "/"}, r, who.s)
+			if got := (want{v.Outcome, v.Reason, v.Rule}); got != who.want {
+				t.Errorf("%s, %s: %v, want %v", tc.name, who.name, got, who.want)
+			}
+			if v.Outcome != Forward && (v.Public == "" || v.Detail == "") {
+				t.Errorf("%s, %s: nothing to say: %+v", tc.name, who.name, v)
+			}
+		}
+	}
+	for _, s := range []*session.Session{nil, known} {
+		if v := Decide(Facts{Host: host, Path: "/x"}, nil, s); v.Outcome != Deny || v.Reason != ReasonNoRoute || v.Public == "" {
+			t.Errorf("no route: %+v", v)
+		}
+	}
+}
+
+func TestP01_VerdictNobodyFilledInDenies(t *testing.T) {
+	var v Verdict
+	if v.Outcome != Deny || v.Outcome.String() != "deny" || Outcome(77).String() != "deny" {
+		t.Errorf("%v", v.Outcome)
+	}
+	if Forward.String() != "forward" || Login.String() != "login" {
+		t.Error("names")
+	}
+	if v := Decide(Facts{}, &Route{}, nil); v.Outcome == Forward {
+		t.Error("the zero route lets people through")
+	}
+	if v := Decide(Facts{}, &Route{}, &session.Session{}); v.Outcome != Deny {
+		t.Error("the zero session gets through")
+	}
+}
+
+// CVE-2025-54576, security.md 52: nothing but route and session decides.
+func TestP01_QueryMethodAndSchemeDecideNothing(t *testing.T) {
+	r := &Route{Access: Access{Rules: []Rule{{Orgs: []string{"other"}}}}}
+	s := &session.Session{Identity: alice()}
+	want := Decide(Facts{}, r, s)
+	for _, m := range []string{"GET", "HEAD", "OPTIONS", "get", "FOO", ""} {
+		for _, q := range []string{"", "x=/open/", "/.sallyport/"} {
+			if got := Decide(Facts{Method: m, Scheme: "http", Host: host, Path: "/open", RawQuery: q, HasQuery: q != ""}, r, s); got != want {
+				t.Errorf("%s ?%s: %+v", m, q, got)
+			}
+		}
+	}
+}
+
+// What a person who is refused reads names nobody else.
+func TestRefusalTellsThePersonWhoMayWithoutNamingOthers(t *testing.T) {
+	r := &Route{Name: "app", Access: Access{Rules: []Rule{
+		{Orgs: []string{"beta", "gamma", "delta"}, Groups: []string{"admin"}},
+		{Emails: []string{"boss@acme.test", "root@acme.test"}},
+		{Emails: []string{"ceo@acme.test"}},
+		{EmailDomains: []string{"partner.test"}},
+	}}}
+	v := Decide(Facts{}, r, &session.Session{Identity: alice()})
+	want := "It is open to people of the organization beta, gamma or delta and in the group admin; or people named one by one; or people with a verified e-mail address at partner.test."
+	if v.Public != want {
+		t.Errorf("public: %q", v.Public)
+	}
+	if strings.Contains(v.Public, "@acme") || !strings.Contains(v.Detail, "boss@acme.test or root@acme.test") || !strings.Contains(v.Detail, "google:1101") {
+		t.Errorf("detail: %q", v.Detail)
+	}
+	for want, a := range map[string]Access{
+		"everybody, without signing in": {Public: true}, "everybody who is signed in": {Authenticated: true}, "nobody": {}, "people in the group a": {Rules: []Rule{{Groups: []string{"a"}}}},
+	} {
+		if a.String() != want || a.PublicString() != want {
+			t.Errorf("%q, %q", a, a.PublicString())
+		}
+	}
+	if got := (Access{Rules: []Rule{{}}}).String(); got != "nobody" {
+		t.Errorf("a rule without lists: %q", got)
+	}
+}
+
+func BenchmarkDecide(b *testing.B) {
+	s := &session.Session{Identity: alice()}
+	for i := range 20 {
+		s.Identity.Groups = append(s.Identity.Groups, fmt.Sprintf("team-%07d", i))
+	}
+	r := &Route{Access: Access{Rules: []Rule{{Orgs: []string{"other"}}, {EmailDomains: []string{"partner.test"}}, {Orgs: []string{"acme"}, Groups: []string{"team-0000019"}}}}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if Decide(Facts{}, r, s).Outcome != Forward {
+			b.Fatal("refused")
+		}
+	}
+}
+
+// TestP01_PartOfTheGroupsIsNotTheGroups: a provider that told some groups and
+// left others out has not told them; a rule about groups must not read the rest.
+func TestP01_PartOfTheGroupsIsNotTheGroups(t *testing.T) {
+	id := identity.Identity{Provider: "p", Subject: "s", Groups: []string{"ops"}, GroupsUnknown: true}
+	r := &Route{Name: "r", Access: Access{Rules: []Rule{{Groups: []string{"ops"}}}}}
+	if v := Decide(Facts{}, r, &session.Session{Identity: id}); v.Outcome != Deny || v.Reason != ReasonGroupsUnknown {
+		t.Errorf("got %v, %v", v.Outcome, v.Reason)
+	}
+}

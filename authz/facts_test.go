@@ -1,0 +1,207 @@
+package authz
+
+import (
+	"errors"
+	"net/url"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// pathCases is security.md 36 (CVE-2026-33494, CVE-2026-42272/-42274,
+// CVE-2019-9901, GO-2026-4950, CVE-2026-0976 and their kin): each row is what
+// the upstream will receive, or "" for a 400.
+var pathCases = []struct{ raw, want string }{
+	{"/", "/"},
+	{"/a/b.html", "/a/b.html"},
+	{"/a/", "/a/"},
+	{"/a..b/..c/d..", "/a..b/..c/d.."},
+	{"/...", "/..."},
+	{"/.hidden/.well-known/x", "/.hidden/.well-known/x"},
+	{"/-._~!$&'()*+,;=:@", "/-._~!$&'()*+,;=:@"},
+	// One spelling for what has only one meaning.
+	{"/%61dmin", "/admin"},
+	{"/%41%7a%30%2d%5f%7E", "/Az0-_~"},
+	{"/a%c3%a9b", "/a%C3%A9b"},
+	{"/a\xc3\xa9b", "/a%C3%A9b"},
+	{"/a%2b%40%3a%21", "/a%2B%40%3A%21"},
+	{"/a\"<>^`{|}", "/a%22%3C%3E%5E%60%7B%7C%7D"},
+	{"/admin%20", "/admin%20"},
+	{"/admin ", "/admin%20"},
+	{"/ADMIN", "/ADMIN"},
+	{"/admin/", "/admin/"},
+	{"/admin;x=1", "/admin;x=1"},
+	{"/admin;a=b/", "/admin;a=b/"},
+	// Dots.
+	{"/open/../admin", ""}, {"/open/%2e%2e/admin", ""}, {"/open/.%2e/admin", ""}, {"/open/%2E./admin", ""}, {"/open/..%2fadmin", ""}, {"/open/..%2Fadmin", ""},
+	{"/open/..%5cadmin", ""}, {"/open/..%5Cadmin", ""}, {`/open/..\admin`, ""}, {`/open\..\admin`, ""}, {"/open/..;/admin", ""}, {"/open/..;x=1/admin", ""}, {"/open/.;/admin", ""}, {"/open/%2e%2e;/admin", ""},
+	{"/./admin", ""}, {"/admin/.", ""}, {"/admin/..", ""}, {"/.", ""}, {"/..", ""}, {"/../", ""}, {"/.;", ""}, {"/a/..;", ""}, {"/open/..%20/admin", ""}, {"/open/%20../admin", ""}, {"/open/.%20./admin", ""}, {"/open/..%20;x/admin", ""}, {"/open/.. /admin", ""},
+	// Slashes.
+	{"/open//admin", ""}, {"//admin", ""}, {"//", ""}, {"///", ""}, {"//admin/secret", ""}, {"//open@x/admin", ""}, {"/a//", ""}, {`/\admin`, ""}, {`\admin`, ""}, {"/%2fadmin", ""}, {"/a%2fb", ""}, {"/a%2Fb", ""}, {"/%5cadmin", ""},
+	// Encoded twice, badly, or too long.
+	{"/%252e%252e/admin", ""}, {"/%2561dmin", ""}, {"/a%25", ""}, {"/a%", ""}, {"/a%2", ""}, {"/a%zz", ""}, {"/a%2g", ""}, {"/a%-1", ""}, {"/a% 1", ""}, {"/%u002e/", ""},
+	{"/open/%c0%ae%c0%ae/admin", ""}, {"/%c0%af", ""}, {"/%e0%80%af", ""}, {"/%ff", ""}, {"/\xff", ""}, {"/%ed%a0%80", ""}, {"/%c3", ""}, {"/a%c3/%a9", ""}, {"/%f4%90%80%80", ""},
+	// What ends or cuts a path for somebody.
+	{"/admin%00", ""}, {"/admin%0a", ""}, {"/admin%0d", ""}, {"/admin%09", ""}, {"/admin%1f", ""}, {"/admin%7f", ""}, {"/admin\x00", ""}, {"/admin\t", ""}, {"/admin\x7f", ""},
+	{"/admin%23/open/y", ""}, {"/admin#/open", ""}, {"/admin%3f", ""}, {"/admin%3Fx", ""}, {"/admin?x", ""}, {"/admin%3bx", ""}, {"/admin%3Bx", ""},
+	{`/open/\u002e./`, ""},
+	// No path.
+	{"", ""}, {"admin", ""}, {"*", ""}, {"./admin", ""}, {"%2fadmin", ""}, {" /admin", ""},
+}
+
+func TestP03_PathHasOneFormOrIsRefused(t *testing.T) {
+	for _, tc := range pathCases {
+		got, err := CanonicalPath(tc.raw)
+		if tc.want == "" {
+			if !errors.Is(err, ErrTarget) {
+				t.Errorf("%q → %q, %v", tc.raw, got, err)
+			}
+			continue
+		}
+		if err != nil || got != tc.want {
+			t.Errorf("%q → %q, %v; want %q", tc.raw, got, err, tc.want)
+		}
+		if again, err := CanonicalPath(got); err != nil || again != got {
+			t.Errorf("%q → %q → %q, %v", tc.raw, got, again, err)
+		}
+	}
+}
+
+// checkCanonical holds what every accepted path must satisfy.
+func checkCanonical(t *testing.T, raw, got string) {
+	t.Helper()
+	if again, err := CanonicalPath(got); err != nil || again != got {
+		t.Errorf("%q → %q → %q, %v", raw, got, again, err)
+	}
+	if !strings.HasPrefix(got, "/") || strings.Contains(got, "//") {
+		t.Errorf("%q → %q", raw, got)
+	}
+	for i := 0; i < len(got); i++ {
+		switch c := got[i]; {
+		case c == '%':
+			if i+2 >= len(got) || strings.Trim(got[i+1:i+3], "0123456789ABCDEF") != "" {
+				t.Errorf("%q → %q: escape", raw, got)
+			}
+		case strings.IndexByte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@/", c) < 0:
+			t.Errorf("%q → %q: byte %q", raw, got, c)
+		}
+	}
+	for s := range strings.SplitSeq(got, "/") {
+		if s, _, _ = strings.Cut(s, ";"); s == "." || s == ".." {
+			t.Errorf("%q → %q: dot segment", raw, got)
+		}
+	}
+	a, err1 := url.PathUnescape(raw)
+	b, err2 := url.PathUnescape(got)
+	if err1 != nil || err2 != nil || a != b {
+		t.Errorf("%q means %q, %q means %q", raw, a, got, b)
+	}
+	if strings.ContainsAny(b, "\\%#?\x00\r\n") || !utf8.ValidString(b) || strings.Count(b, "/") != strings.Count(got, "/") {
+		t.Errorf("%q decodes to %q", got, b)
+	}
+}
+
+func FuzzCanonicalPath(f *testing.F) {
+	for _, tc := range pathCases {
+		f.Add(tc.raw)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		if got, err := CanonicalPath(raw); err == nil {
+			checkCanonical(t, raw, got)
+		} else if !errors.Is(err, ErrTarget) {
+			t.Errorf("%q: %v", raw, err)
+		}
+	})
+}
+
+// Authelia CVE-2026-48794, Caddy CVE-2026-27588, heimdall CVE-2026-42273, Go
+// CVE-2025-47912 (security.md 42, 46, 47): one name, one verdict.
+func TestP03_HostHasOneFormOrIsRefused(t *testing.T) {
+	for _, tc := range []struct{ raw, want string }{
+		{"app.example.com", "app.example.com"},
+		{"APP.example.com", "app.example.com"}, {"app.EXAMPLE.com", "app.example.com"}, {"app.example.COM", "app.example.com"}, {"a.B.example.com", "a.b.example.com"},
+		{"app.example.com.", "app.example.com"}, {"app.example.com:443", "app.example.com"}, {"app.example.com:8080", "app.example.com"}, {"APP.Example.Com.:443", "app.example.com"}, {"app.example.com:", "app.example.com"},
+		{"localhost", "localhost"}, {"127.0.0.1:4180", "127.0.0.1"}, {"[::1]", "[::1]"}, {"[::1]:4180", "[::1]"}, {"[0:0::1]", "[::1]"}, {"[2001:DB8::A]", "[2001:db8::a]"}, {"[::ffff:127.0.0.1]", "[::ffff:127.0.0.1]"},
+		{"xn--bcher-kva.example", "xn--bcher-kva.example"}, {"XN--BCHER-KVA.example", "xn--bcher-kva.example"}, {"xn--app-.example.com", "xn--app-.example.com"}, {"my_app.internal", "my_app.internal"},
+		{strings.Repeat("a", 63) + ".example", strings.Repeat("a", 63) + ".example"},
+
+		{"", ""}, {".", ""}, {"..", ""}, {":80", ""}, {".example.com", ""}, {"a..b", ""}, {"app.example.com..", ""}, {"-.", "-"},
+		{"[::1", ""}, {"[::1]x", ""}, {"[::1]:x", ""}, {"[::1]:80:80", ""}, {"[fe80::1%25eth0]", ""}, {"[fe80::1%eth0]", ""}, {"[]", ""}, {"[127.0.0.1]", ""}, {"[app.example.com]", ""}, {"::1", ""}, {"2001:db8::a", ""}, {"x[::1]", ""},
+		{"app.example.com:x", ""}, {"app.example.com:80:80", ""}, {"app.example.com:123456", ""}, {"app.example.com:-1", ""}, {"app.example.com:+80", ""}, {"app.example.com: 80", ""},
+		{"app example.com", ""}, {" app.example.com", ""}, {"app.example.com ", ""}, {"app.example.com\t", ""}, {"app.example.com\x00", ""}, {"app.example.com\r\n", ""}, {"app.example.com,evil.example", ""}, {"a;for=1.2.3.4", ""},
+		{"app.example.com/x", ""}, {"app.example.com?x", ""}, {"app.example.com#x", ""}, {`app.example.com\x`, ""}, {"user@app.example.com", ""}, {"app.example.com@evil.example", ""}, {"app%2eexample.com", ""}, {"*.example.com", ""}, {"*", ""}, {"http://app.example.com", ""},
+		{"bücher.example", ""}, {"\uff41pp.example.com", ""}, {"\u212Aiosk.example", ""}, {"app。example.com", ""}, {"app.example.com\u200b", ""}, {"\xff.example", ""}, {"\u0130.example", ""},
+		{strings.Repeat("a", 64) + ".example", ""}, {strings.Repeat("a.", 127) + "ab", ""}, {strings.Repeat("a", 1<<20), ""},
+	} {
+		got, err := CanonicalHost(tc.raw)
+		if got != tc.want || (tc.want == "") != errors.Is(err, ErrTarget) {
+			t.Errorf("%.60q → %q, %v; want %q", tc.raw, got, err, tc.want)
+		}
+		if err == nil {
+			if again, err := CanonicalHost(got); err != nil || again != got {
+				t.Errorf("%q → %q → %q", tc.raw, got, again)
+			}
+		}
+	}
+}
+
+// OPA-envoy CVE-2026-26205, Traefik CVE-2023-47106, Envoy CVE-2021-32779,
+// grpc-go CVE-2026-33186 (security.md 35, 39, 46): the target is read by hand.
+func TestP03_RequestTargetIsReadOneWayOrRefused(t *testing.T) {
+	const host = "app.example.com"
+	for _, tc := range []struct {
+		target, path, query string // path "" for a 400
+		hasQuery            bool
+	}{
+		{"/", "/", "", false},
+		{"/a?", "/a", "", true},
+		{"/a?b=c&d=%2e%2e/", "/a", "b=c&d=%2e%2e/", true},
+		{"/a?b?c=d", "/a", "b?c=d", true},
+		{"/a?;x;%zz", "/a", ";x;%zz", true}, // ReverseProxy would empty it
+		{"/admin?x=/open/", "/admin", "x=/open/", true},
+		{"/a?\xc3\xa9", "/a", "\xc3\xa9", true},
+		{"http://app.example.com/a?b", "/a", "b", true},
+		{"HTTP://app.example.com/%61", "/a", "", false},
+		{"https://app.example.com", "/", "", false},
+		{"https://app.example.com?x", "/", "x", true},
+		{"https://app.example.com:8443/a", "/a", "", false},
+		{"/http://other/x", "", "", false},
+		{"/a:b", "/a:b", "", false},
+
+		{"", "", "", false}, {"*", "", "", false}, {"admin", "", "", false}, {"?x", "", "", false}, {"#", "", "", false}, {"app.example.com:443", "", "", false}, {"app.example.com/a", "", "", false},
+		{"//admin/secret", "", "", false}, {"//open@x/admin", "", "", false}, {"//", "", "", false}, {"///a", "", "", false}, {`/\a`, "", "", false},
+		{"/admin#/open", "", "", false}, {"/a?b#c", "", "", false}, {"/#", "", "", false}, {"https://app.example.com#/a", "", "", false}, {"https://app.example.com/a#b", "", "", false},
+		{"http://user@app.example.com/a", "", "", false}, {"http://user:pw@app.example.com/", "", "", false}, {"http://open@app.example.com", "", "", false}, {`http://app.example.com\@evil/`, "", "", false}, {"http:///a", "", "", false}, {"http://", "", "", false}, {"http://?x", "", "", false},
+		{"http:/a", "", "", false}, {"http:a", "", "", false}, {"ftp://app.example.com/a", "", "", false}, {"ws://app.example.com/a", "", "", false}, {"javascript://app.example.com/a", "", "", false}, {"://app.example.com/a", "", "", false}, {" http://app.example.com/a", "", "", false},
+		{"http://app.example.com//a", "", "", false}, {"http://app.example.com/../a", "", "", false},
+		{"/a?b c", "", "", false}, {"/a?b\tc", "", "", false}, {"/a?b\r\nX: y", "", "", false}, {"/a?b\x00", "", "", false}, {"/a?b\x7f", "", "", false}, {"/a\x01?b", "", "", false}, {"/a/../b?c", "", "", false},
+	} {
+		f, err := NewFacts("GET", "https", host, tc.target)
+		if tc.path == "" {
+			if !errors.Is(err, ErrTarget) || f != (Facts{}) {
+				t.Errorf("%q → %+v, %v", tc.target, f, err)
+			}
+			continue
+		}
+		want := Facts{Method: "GET", Scheme: "https", Host: host, Path: tc.path, RawQuery: tc.query, HasQuery: tc.hasQuery}
+		if err != nil || f != want {
+			t.Errorf("%q → %+v, %v", tc.target, f, err)
+		}
+	}
+	if _, err := NewFacts("GET", "https", "app.example.com, evil.example", "/"); !errors.Is(err, ErrTarget) {
+		t.Errorf("two hosts: %v", err)
+	}
+	f, err := NewFacts("pOsT", "http", "App.Example.Com.:8080", "/")
+	if err != nil || f.Method != "pOsT" || f.Scheme != "http" || f.Host != "app.example.com" {
+		t.Errorf("%+v, %v", f, err)
+	}
+}
+
+func BenchmarkNewFacts(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := NewFacts("GET", "https", "app.example.com", "/assets/app.3f9c2.js?v=1"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,528 @@
+package identity
+
+import (
+	"maps"
+	"mime"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+func alice() *Identity {
+	return &Identity{
+		Provider: "google", Subject: "1101", Email: "alice@acme.test", EmailVerified: true, Name: "Alice", Username: "al",
+		Groups: []string{"oncall", "eng"}, Org: Org{ID: "acme", Name: "Acme", Domain: "acme.test", Source: "config"},
+	}
+}
+
+func mustSet(t testing.TB, h *Headers, fields ...Field) HeaderSet {
+	t.Helper()
+	s, err := h.Set(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// one is the value that a single field writes for id; "" if the header is absent.
+func one(t testing.TB, f Field, id *Identity) string {
+	t.Helper()
+	out := http.Header{}
+	mustSet(t, NewHeaders(), f).Set(out, id)
+	if len(out) > 1 {
+		t.Fatalf("wrote %v", out)
+	}
+	for _, v := range out {
+		if len(v) != 1 {
+			t.Fatalf("wrote %q", v)
+		}
+		return v[0]
+	}
+	return ""
+}
+
+func TestP02_PresetsSetAndStripTheirHeaders(t *testing.T) {
+	forwarded := map[string]string{
+		"User": "google:1101", "Email": "alice@acme.test", "Preferred-Username": "al", "Name": "Alice", "Groups": "oncall,eng",
+		"Org-Id": "acme", "Org-Name": "Acme", "Org-Domain": "acme.test",
+	}
+	prefixed := func(prefix string) map[string]string {
+		out := map[string]string{}
+		for k, v := range forwarded {
+			out[prefix+k] = v
+		}
+		return out
+	}
+	want := map[string]map[string]string{
+		PresetForwarded:   prefixed("X-Forwarded-"),
+		PresetAuthRequest: prefixed("X-Auth-Request-"),
+		PresetRemote:      {"Remote-User": "google:1101", "Remote-Email": "alice@acme.test", "Remote-Name": "Alice", "Remote-Groups": "oncall,eng"},
+		PresetNone:        {},
+	}
+	if len(want) != len(Presets()) {
+		t.Errorf("presets %q", Presets())
+	}
+	for _, name := range Presets() {
+		fields, ok := Preset(name)
+		if !ok {
+			t.Fatal(name)
+		}
+		h := NewHeaders()
+		out := http.Header{}
+		mustSet(t, h, fields...).Set(out, alice())
+		got := map[string]string{}
+		for k, v := range out {
+			got[k] = strings.Join(v, "\x00")
+		}
+		if !maps.Equal(got, want[name]) {
+			t.Errorf("%s: %v", name, got)
+		}
+		// Every preset's names go, also where another preset is in use.
+		if NewHeaders().Strip(out); len(out) != 0 {
+			t.Errorf("%s: left %v", name, out)
+		}
+	}
+	if _, ok := Preset("Forwarded"); ok {
+		t.Error("a preset nobody defined")
+	}
+}
+
+// spellings are all mixes of '-', '_' and '.' between the parts of a name.
+func spellings(name, marks string) []string {
+	parts := strings.Split(name, "-")
+	out := []string{parts[0]}
+	for _, p := range parts[1:] {
+		var next []string
+		for _, o := range out {
+			for _, m := range marks {
+				next = append(next, o+string(m)+p)
+			}
+		}
+		out = next
+	}
+	return out
+}
+
+// oauth2-proxy CVE-2025-64484: X-Forwarded_User survived. Caddy CVE-2026-52845:
+// Remote_User, then Remote.User and Remote_.User. Traefik CVE-2026-39858,
+// -33433 and -54763: aliases of configured names. lighttpd reads every mark as
+// an underscore.
+func TestP02_EverySpellingOfAnIdentityHeaderIsStripped(t *testing.T) {
+	h := NewHeaders()
+	mustSet(t, h, Field{Header: "x-fwd-user", Claim: ClaimUser}, Field{Header: "X_Fwd.Team", Claim: ClaimGroups}, Field{Header: "WhoIsIt", Claim: ClaimName})
+	names := []string{"x-fwd-user", "x-fwd-team", "whoisit", "x-sallyport-assertion", "x-webauth-user", "x-remote-user", "ssl-client-cert", "x-real-ip", "cf-access-jwt-assertion"}
+	for _, preset := range Presets() {
+		fields, _ := Preset(preset)
+		for _, f := range fields {
+			names = append(names, f.Header)
+		}
+	}
+	tried := 0
+	for _, name := range names {
+		all := spellings(name, "-_.+")
+		for _, mark := range "!~|`^'*&%$#" {
+			all = append(all, strings.ReplaceAll(name, "-", string(mark)))
+		}
+		for _, s := range all {
+			for _, c := range []string{s, strings.ToLower(s), strings.ToUpper(s), textproto.CanonicalMIMEHeaderKey(s), swapCase(s)} {
+				in := http.Header{c: {"mallory"}, "Accept": {"*/*"}}
+				h.Strip(in)
+				if tried++; len(in) != 1 || in["Accept"] == nil {
+					t.Fatalf("%q survived: %v", c, in)
+				}
+			}
+		}
+	}
+	t.Logf("%d spellings", tried)
+}
+
+func swapCase(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case 'a' <= r && r <= 'z':
+			return r - 'a' + 'A'
+		case 'A' <= r && r <= 'Z':
+			return r - 'A' + 'a'
+		}
+		return r
+	}, s)
+}
+
+// D5: what proxies tell each other about a request is ours to say.
+func TestP02_HeadersOnlyAProxyMayWriteAreStripped(t *testing.T) {
+	h := NewHeaders()
+	for _, name := range []string{
+		"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Uri", "X-Forwarded-Path", "X-Forwarded-Ssl", "X-Forwarded-Server", "X-Forwarded-Access-Token", "X-Forwarded-Anything-At-All", "X-Forwarded-",
+		"X_Forwarded_Access_Token", "X-Forwarded_Client.Cert", "x.forwarded.for",
+		"X-Original-Url", "X-Original-Uri", "X-Original-Method", "X-Rewrite-Url", "X_Rewrite_URL", "X-Envoy-Original-Path", "X-Envoy-External-Address", "X-Auth-Request-Access-Token", "X-Sallyport-Debug", "Remote-Addr", "Remote_User", "REMOTE.USER",
+		"Forwarded", "forwarded", "X-Real-Ip", "X-Real-IP", "X_REAL_IP", "True-Client-Ip", "Proxy", "PROXY", "Cf-Connecting-Ip", "Cf-Access-Jwt-Assertion", "X-Webauth-User", "X-Remote-User", "X-Remote-Groups", "Ssl-Client-Cert", "Client-Cert", "Client-Cert-Chain", AssertionHeader,
+	} {
+		in := http.Header{name: {"a", "b"}}
+		if h.Strip(in); len(in) != 0 {
+			t.Errorf("%q survived", name)
+		}
+	}
+}
+
+func TestStripLeavesAllOthersAlone(t *testing.T) {
+	h := NewHeaders()
+	mustSet(t, h, Field{Header: "X-User", Claim: ClaimUser})
+	in := http.Header{}
+	for _, name := range []string{
+		"Accept", "Cookie", "Authorization", "User-Agent", "Host", "X-Forwarded", "X-Forwardedfor", "Xforwarded-For", "X-Forward-For", "Forwarded-For", "X-Originalurl", "Remote", "Remoteuser", "Proxy-Authorization", "Proxyx", "X-Users", "X-User-Agent", "X-Use", "Xuser", "X-Real-Ipx", "X-Real-I", "Sec-Fetch-Site", "X-Request-Id", "Traceparent", "X-Team", "", "-", "X-" + strings.Repeat("y", 300),
+	} {
+		in[name] = []string{"1", "2"}
+	}
+	want := in.Clone()
+	h.Strip(in)
+	if !maps.EqualFunc(in, want, func(a, b []string) bool { return slices.Equal(a, b) }) {
+		t.Errorf("changed to %v", in)
+	}
+}
+
+// What one route sets is stripped on all of them: the list is one.
+func TestP02_NamesOfEveryRouteAreStrippedOnEveryRoute(t *testing.T) {
+	h := NewHeaders()
+	a := mustSet(t, h, Field{Header: "X-A", Claim: ClaimUser})
+	mustSet(t, h, Field{Header: "X-B", Claim: ClaimUser})
+	in := http.Header{"X-A": {"mallory"}, "X-B": {"mallory"}, "X_b": {"mallory"}}
+	h.Strip(in)
+	a.Set(in, alice())
+	if len(in) != 1 || in.Get("X-A") != "google:1101" {
+		t.Errorf("%v", in)
+	}
+	if !slices.Contains(h.Names(), "x-a") || !slices.Contains(h.Names(), "x-b") || !slices.Contains(h.Names(), "x-forwarded-") || !slices.IsSorted(h.Names()) {
+		t.Errorf("names %q", h.Names())
+	}
+}
+
+// Caddy CVE-2026-30851: a person without groups kept the client's own header.
+func TestP02_AbsentFactLeavesNoHeader(t *testing.T) {
+	fields, _ := Preset(PresetForwarded)
+	h := NewHeaders()
+	set := mustSet(t, h, fields...)
+	in := http.Header{}
+	for _, f := range fields {
+		in[f.Header] = []string{"admin"}
+	}
+	h.Strip(in)
+	set.Set(in, &Identity{Provider: "p", Subject: "s", GroupsUnknown: true})
+	if len(in) != 1 || in.Get("X-Forwarded-User") != "p:s" {
+		t.Errorf("%v", in)
+	}
+}
+
+func TestP02_UnverifiedEmailNeverLeaves(t *testing.T) {
+	id := alice()
+	id.EmailVerified = false
+	for _, preset := range Presets() {
+		fields, _ := Preset(preset)
+		out := http.Header{}
+		mustSet(t, NewHeaders(), fields...).Set(out, id)
+		for name, v := range out {
+			if strings.Contains(v[0], "@") {
+				t.Errorf("%s: %q", name, v)
+			}
+		}
+	}
+}
+
+func TestClaimsReachTheirHeaders(t *testing.T) {
+	want := map[Claim]string{
+		ClaimUser: "google:1101", ClaimSubject: "1101", ClaimProvider: "google", ClaimEmail: "alice@acme.test", ClaimUsername: "al", ClaimName: "Alice",
+		ClaimGroups: "oncall,eng", ClaimOrgID: "acme", ClaimOrgName: "Acme", ClaimOrgDomain: "acme.test",
+	}
+	for _, c := range Claims() {
+		f := Field{Header: "X-Value", Claim: c}
+		if got := one(t, f, alice()); got != want[c] || got == "" {
+			t.Errorf("%s: %q", c, got)
+		}
+		if s := mustSet(t, NewHeaders(), f); !s.Carries(c) || s.Carries("other") || len(s.Fields()) != 1 {
+			t.Errorf("%s: carries %v", c, s.Fields())
+		}
+	}
+}
+
+func TestP15_HeadersThatCannotCarryAnIdentityAreRefused(t *testing.T) {
+	ok := Field{Header: "X-User", Claim: ClaimUser}
+	with := func(change func(*Field)) []Field {
+		f := ok
+		change(&f)
+		return []Field{f}
+	}
+	name := func(n string) []Field { return with(func(f *Field) { f.Header = n }) }
+	bad := map[string][]Field{
+		"unknown claim":       with(func(f *Field) { f.Claim = "token" }),
+		"no claim":            with(func(f *Field) { f.Claim = "" }),
+		"claim in other case": with(func(f *Field) { f.Claim = "Email" }),
+		"unknown encoding":    with(func(f *Field) { f.Encoding = "latin1" }),
+		"join of two":         with(func(f *Field) { f.Join = ", " }),
+		"join by a letter":    with(func(f *Field) { f.Join = "a" }),
+		"join by %":           with(func(f *Field) { f.Join = "%" }),
+		"join by a line":      with(func(f *Field) { f.Join = "\n" }),
+		"join by =":           with(func(f *Field) { f.Join = "=" }),
+		"words joined by ' '": with(func(f *Field) { f.Join, f.Encoding = " ", EncodeRFC2047 }),
+		"same name":           {ok, ok},
+		"same, other case":    {ok, {Header: "x-uSER", Claim: ClaimName}},
+		"same, underscore":    {ok, {Header: "X_User", Claim: ClaimName}},
+		"same, dot":           {ok, {Header: "X.User", Claim: ClaimName}},
+		"same, plus":          {ok, {Header: "X+User", Claim: ClaimName}},
+	}
+	for _, n := range []string{"", " ", "X User", "X-User:", "X-User\r\n", "X-Üser", "X(User)", "X/User", "\"X\"", ":path", "X\x00"} {
+		bad["name "+n] = name(n)
+	}
+	for _, n := range []string{
+		"Host", "Connection", "Content-Length", "Content-Type", "Transfer-Encoding", "TE", "Trailer", "Upgrade", "Keep-Alive", "Proxy-Authorization", "Cookie", "Set-Cookie", "Authorization", "Expect",
+		"Via", "Forwarded", "X-Request-Id", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Proxy", AssertionHeader, "Accept-Encoding", "Origin", "Referer",
+		"X-Original-Url", "X-Rewrite-Url", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded-Prefix", "X-Http-Method-Override",
+	} {
+		for _, s := range []string{n, strings.ToLower(n), strings.ToUpper(n), strings.ReplaceAll(n, "-", "_"), strings.ReplaceAll(n, "-", ".")} {
+			bad["reserved "+s] = name(s)
+		}
+	}
+	for what, fields := range bad {
+		h := NewHeaders()
+		before := h.Names()
+		if _, err := h.Set(fields); err == nil {
+			t.Errorf("%s is accepted", what)
+		}
+		if !slices.Equal(h.Names(), before) {
+			t.Errorf("%s changed the list", what)
+		}
+	}
+	for _, fields := range [][]Field{nil, {ok}, name("Remote-User"), name("X-Webauth-User"), name("whoami"), name("x_user"), {ok, {Header: "X-Users", Claim: ClaimGroups, Join: " ", Encoding: EncodeUTF8}}} {
+		if _, err := NewHeaders().Set(fields); err != nil {
+			t.Errorf("%v: %v", fields, err)
+		}
+	}
+}
+
+// splitGroups is how an app reads a joined list.
+func splitGroups(t *testing.T, f Field, v string) []string {
+	t.Helper()
+	var out []string
+	for part := range strings.SplitSeq(v, f.Join) {
+		g, err := url.PathUnescape(part)
+		if f.Encoding == EncodeRFC2047 {
+			g, err = new(mime.WordDecoder).DecodeHeader(part)
+		}
+		if err != nil {
+			t.Fatalf("%q: %v", part, err)
+		}
+		out = append(out, g)
+	}
+	return out
+}
+
+var hardGroups = []string{
+	"admin", "a,admin", "a|admin", "a;admin", "a admin", ",", "|", ";", " ", ",,", " admin ", "admin ", "\tadmin", "a%2Cadmin", "a%2cadmin", "%", "%%", "%25", "100%", "a%,b", "é,admin", "é|x", "José", "😀;😀",
+	"=?utf-8?b?YWRtaW4=?=", "=?utf-8?q?a=2Cadmin?=", "x =?utf-8?q?a?=", "?=", "a=?b", "a\nadmin", "a\r\nX: y", "a\x00b", "\x7f", "a\u0085b", "a\u2028b", "a\u2029b", "a, b", "\u00a0", "\ufeffx", "a\\,b", `"a,b"`,
+}
+
+// security.md 110: a group called "a,admin" must not make its owner an admin.
+func TestP02_GroupNeverBecomesTwo(t *testing.T) {
+	for _, enc := range Encodings() {
+		for _, join := range Joins() {
+			if enc == EncodeRFC2047 && join == " " {
+				continue
+			}
+			f := Field{Header: "X-Groups", Claim: ClaimGroups, Join: join, Encoding: enc}
+			for i, g := range hardGroups {
+				for _, groups := range [][]string{{g}, {g, "other"}, {"other", g}, {g, g}, {g, hardGroups[(i+7)%len(hardGroups)]}} {
+					v := one(t, f, &Identity{Groups: groups})
+					if got := splitGroups(t, f, v); !slices.Equal(got, groups) {
+						t.Errorf("%s, joined by %q: %q came as %q = %q", enc, join, groups, v, got)
+					}
+					checkValue(t, enc, v)
+				}
+			}
+		}
+	}
+	f := Field{Header: "X-Groups", Claim: ClaimGroups}
+	for _, tc := range []struct {
+		enc  Encoding
+		want string
+	}{{EncodePercent, "a%2Cadmin,Jos%C3%A9,50%25"}, {EncodeUTF8, "a%2Cadmin,José,50%25"}, {EncodeRFC2047, "=?utf-8?b?YSxhZG1pbg==?=,=?utf-8?b?Sm9zw6k=?=,=?utf-8?b?NTAl?="}} {
+		f.Encoding = tc.enc
+		if got := one(t, f, &Identity{Groups: []string{"a,admin", "José", "50%"}}); got != tc.want {
+			t.Errorf("%s: %q", tc.enc, got)
+		}
+	}
+}
+
+// oauth2-proxy #3365 (security.md 59): an empty group is none.
+func TestP02_EmptyGroupIsNoGroup(t *testing.T) {
+	for _, join := range Joins() {
+		f := Field{Header: "X-Groups", Claim: ClaimGroups, Join: join}
+		for want, groups := range map[string][]string{"": {"", ""}, "a": {"a", ""}, "b": {"", "b"}, "a" + join + "b": {"", "a", "", "b", ""}} {
+			if got := one(t, f, &Identity{Groups: groups}); got != want {
+				t.Errorf("%q joined by %q: %q", groups, join, got)
+			}
+		}
+	}
+}
+
+// checkValue fails unless v is one line that every hop passes on as it is.
+func checkValue(t *testing.T, enc Encoding, v string) {
+	t.Helper()
+	if v != strings.Trim(v, " \t") {
+		t.Errorf("%s: blanks at the ends of %q", enc, v)
+	}
+	if enc == EncodeUTF8 {
+		if !utf8.ValidString(v) || strings.ContainsFunc(v, func(r rune) bool {
+			return r < 0x20 || 0x7f <= r && r < 0xa0 || r == '\u2028' || r == '\u2029'
+		}) {
+			t.Errorf("%s: %q", enc, v)
+		}
+		return
+	}
+	for i := range len(v) {
+		if v[i] < 0x20 || v[i] > 0x7e {
+			t.Errorf("%s: byte %#x in %q", enc, v[i], v)
+			return
+		}
+	}
+}
+
+// Envoy CVE-2023-27488 and -27493, mod_auth_openidc 2026-05-23: values that end
+// the line, or the check (security.md 29, 30).
+func TestP02_ValueIsAlwaysOneLine(t *testing.T) {
+	long := strings.Repeat("ü", 4<<10)
+	for _, v := range append(slices.Clone(hardGroups), "a\rb", "a\nb", "\r\n\r\nbody", "\x1b[31m", "\v\f", "a\u0085X-Admin: 1", "a\u2028X: y", "\xff\xfe", "ok\xc3", "\xc0\xaf", "\xed\xa0\x80", "a,\xff", "50%\xff", "é\x00,", " lead", "trail ", "\u0080\u009f", "a\xc2", long) {
+		for _, enc := range Encodings() {
+			for _, c := range []Claim{ClaimName, ClaimUser, ClaimGroups, ClaimOrgName} {
+				id := &Identity{Provider: "p", Subject: v, Name: v, Groups: []string{v, "x"}, Org: Org{Name: v}}
+				got := one(t, Field{Header: "X-Value", Claim: c, Encoding: enc}, id)
+				if got == "" {
+					t.Errorf("%s %s: %q is lost", enc, c, v)
+				}
+				checkValue(t, enc, got)
+			}
+		}
+	}
+}
+
+func TestValuesCanBeReadBack(t *testing.T) {
+	for _, v := range []string{"Alice", "José", "100 % Käse, bitte", "=?utf-8?q?x?=", " x ", "a=b?c", "\u2028", "😀", "a\nb", "%41", strings.Repeat("é", 200)} {
+		percent := one(t, Field{Header: "X-V", Claim: ClaimName}, &Identity{Name: v})
+		if got, err := url.PathUnescape(percent); err != nil || got != v {
+			t.Errorf("percent: %q → %q → %q", v, percent, got)
+		}
+		words := one(t, Field{Header: "X-V", Claim: ClaimName, Encoding: EncodeRFC2047}, &Identity{Name: v})
+		if got, err := new(mime.WordDecoder).DecodeHeader(words); err != nil || got != v {
+			t.Errorf("rfc2047: %q → %q → %q", v, words, got)
+		}
+	}
+	// The whole point of utf8: what can stand, stands.
+	for _, v := range []string{"Alice", "José", "100 % Käse", "日本語 😀"} {
+		if got := one(t, Field{Header: "X-V", Claim: ClaimName, Encoding: EncodeUTF8}, &Identity{Name: v}); got != v {
+			t.Errorf("utf8: %q → %q", v, got)
+		}
+	}
+}
+
+// Whatever reaches a claim, net/http sends it: a header it refuses would be a
+// 502 that its owner can cause at will.
+func TestP02_NetHTTPSendsEveryValue(t *testing.T) {
+	for _, enc := range Encodings() {
+		for _, v := range hardGroups {
+			var b strings.Builder
+			h := http.Header{"X-V": {one(t, Field{Header: "X-V", Claim: ClaimName, Encoding: enc}, &Identity{Name: v})}}
+			if err := h.Write(&b); err != nil || strings.Count(b.String(), "\n") != 1 || b.String() != "X-V: "+h["X-V"][0]+"\r\n" {
+				t.Errorf("%s: %q was sent as %q", enc, v, b.String())
+			}
+		}
+	}
+}
+
+func FuzzEncode(f *testing.F) {
+	for _, v := range hardGroups {
+		f.Add(v, "other", 0, 0)
+		f.Add("x", v, 1, 1)
+		f.Add(v, v, 2, 2)
+	}
+	f.Fuzz(func(t *testing.T, a, b string, enc, join int) {
+		fd := Field{Header: "X-V", Encoding: Encodings()[uint(enc)%3], Join: Joins()[uint(join)%4]}
+		if fd.Encoding == EncodeRFC2047 && fd.Join == " " {
+			t.Skip()
+		}
+		fd.Claim = ClaimName
+		v := one(t, fd, &Identity{Name: a})
+		checkValue(t, fd.Encoding, v)
+		if (v == "") != (a == "") {
+			t.Errorf("%q → %q", a, v)
+		}
+		fd.Claim = ClaimGroups
+		v = one(t, fd, &Identity{Groups: []string{a, b}})
+		checkValue(t, fd.Encoding, v)
+		want := slices.DeleteFunc([]string{a, b}, func(g string) bool { return g == "" })
+		if n := strings.Count(v, fd.Join); n != max(len(want)-1, 0) {
+			t.Errorf("%d groups, %d separators: %q", len(want), n, v)
+		}
+		if len(want) > 0 && utf8.ValidString(a) && utf8.ValidString(b) {
+			if got := splitGroups(t, fd, v); !slices.Equal(got, want) {
+				t.Errorf("%q → %q → %q", want, v, got)
+			}
+		}
+	})
+}
+
+func FuzzStrip(f *testing.F) {
+	f.Add("X-Forwarded_User")
+	f.Add("remote.user")
+	f.Fuzz(func(t *testing.T, name string) {
+		h := NewHeaders()
+		in := http.Header{name: {"x"}}
+		h.Strip(in)
+		// As lighttpd and its like name it in the environment.
+		cgi := strings.Map(func(r rune) rune {
+			if 'a' <= r && r <= 'z' {
+				return r - 'a' + 'A'
+			}
+			if 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' {
+				return r
+			}
+			return '_'
+		}, name)
+		if len(in) == 1 && (strings.HasPrefix(cgi, "X_FORWARDED_") || cgi == "REMOTE_USER" || cgi == "X_REMOTE_USER") {
+			t.Errorf("%q survived", name)
+		}
+	})
+}
+
+func browserHeader() http.Header {
+	h := http.Header{}
+	for _, n := range []string{"Accept", "Accept-Encoding", "Accept-Language", "Cache-Control", "Cookie", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site", "Sec-Fetch-User", "Upgrade-Insecure-Requests", "User-Agent", "Sec-Ch-Ua", "Sec-Ch-Ua-Mobile", "Sec-Ch-Ua-Platform", "X-Forwarded-For", "Priority"} {
+		h.Set(n, "value")
+	}
+	return h
+}
+
+func TestStripAllocatesNothing(t *testing.T) {
+	h, in := NewHeaders(), browserHeader()
+	if n := testing.AllocsPerRun(100, func() { h.Strip(in) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkStrip(b *testing.B) {
+	h, in := NewHeaders(), browserHeader()
+	b.ReportAllocs()
+	for b.Loop() {
+		in["X-Forwarded-For"] = nil
+		h.Strip(in)
+	}
+}
+
+func BenchmarkSet(b *testing.B) {
+	fields, _ := Preset(PresetForwarded)
+	set, id, out := mustSet(b, NewHeaders(), fields...), alice(), http.Header{}
+	b.ReportAllocs()
+	for b.Loop() {
+		set.Set(out, id)
+	}
+}
