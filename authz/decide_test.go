@@ -206,7 +206,7 @@ func TestRefusalTellsThePersonWhoMayWithoutNamingOthers(t *testing.T) {
 		{EmailDomains: []string{"partner.test"}},
 	}}}
 	v := Decide(Facts{}, r, &session.Session{Identity: alice()})
-	want := "It is open to people of the organization beta, gamma or delta and in the group admin; or people named one by one; or people with a verified e-mail address at partner.test."
+	want := "It is open to people who belong to the organization beta, gamma or delta and are in the group admin; or people who are named one by one; or people who have a verified e-mail address at partner.test."
 	if v.Public != want {
 		t.Errorf("public: %q", v.Public)
 	}
@@ -214,7 +214,7 @@ func TestRefusalTellsThePersonWhoMayWithoutNamingOthers(t *testing.T) {
 		t.Errorf("detail: %q", v.Detail)
 	}
 	for want, a := range map[string]Access{
-		"everybody, without signing in": {Public: true}, "everybody who is signed in": {Authenticated: true}, "nobody": {}, "people in the group a": {Rules: []Rule{{Groups: []string{"a"}}}},
+		"everybody, without signing in": {Public: true}, "everybody who is signed in": {Authenticated: true}, "nobody": {}, "people who are in the group a": {Rules: []Rule{{Groups: []string{"a"}}}},
 	} {
 		if a.String() != want || a.PublicString() != want {
 			t.Errorf("%q, %q", a, a.PublicString())

@@ -97,23 +97,23 @@ func (a Access) describe(hideEmails bool) string {
 func (r Rule) describe(hideEmails bool) string {
 	var parts []string
 	if len(r.Orgs) > 0 {
-		parts = append(parts, "of the organization "+orList(r.Orgs))
+		parts = append(parts, "belong to the organization "+orList(r.Orgs))
 	}
 	if len(r.Groups) > 0 {
-		parts = append(parts, "in the group "+orList(r.Groups))
+		parts = append(parts, "are in the group "+orList(r.Groups))
 	}
 	if len(r.EmailDomains) > 0 {
-		parts = append(parts, "with a verified e-mail address at "+orList(r.EmailDomains))
+		parts = append(parts, "have a verified e-mail address at "+orList(r.EmailDomains))
 	}
 	if len(r.Emails) > 0 && hideEmails {
-		parts = append(parts, "named one by one")
+		parts = append(parts, "are named one by one")
 	} else if len(r.Emails) > 0 {
-		parts = append(parts, "with the verified e-mail address "+orList(r.Emails))
+		parts = append(parts, "have the verified e-mail address "+orList(r.Emails))
 	}
 	if len(parts) == 0 {
 		return "nobody"
 	}
-	return "people " + andList(parts)
+	return "people who " + andList(parts)
 }
 
 func orList(items []string) string  { return joinList(items, " or ") }

@@ -20,7 +20,7 @@ const (
 // a page that loads thirty pieces without a session must not begin thirty logins.
 func whoAsks(r *http.Request) asker {
 	safe := r.Method == http.MethodGet || r.Method == http.MethodHead
-	if strings.Contains(r.Header.Get("Sec-Purpose"), "prefetch") || r.Header.Get("Upgrade") != "" {
+	if isPrefetch(r) || r.Header.Get("Upgrade") != "" {
 		return program
 	}
 	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
@@ -37,6 +37,12 @@ func whoAsks(r *http.Request) asker {
 		return form
 	}
 	return program
+}
+
+// isPrefetch: nobody looks yet, and perhaps nobody ever will. Older browsers say
+// Purpose.
+func isPrefetch(r *http.Request) bool {
+	return strings.Contains(r.Header.Get("Sec-Purpose"), "prefetch") || r.Header.Get("Purpose") == "prefetch"
 }
 
 // opensPage accepts frames: a framed page whose session ended gets a new one
@@ -61,6 +67,15 @@ func acceptsHTML(r *http.Request) bool {
 		}
 	}
 	return false
+}
+
+// clickedHere reports whether a navigation comes from a link of origin's pages.
+// An address that was typed, or clicked in a mail, says "none".
+func clickedHere(r *http.Request, origin string) bool {
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
+		return site == "same-origin"
+	}
+	return strings.HasPrefix(r.Header.Get("Referer"), origin+"/")
 }
 
 // fromOurPages reports whether an unsafe request comes from a page of origin, or

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"github.com/sallyport-proxy/sallyport/session"
@@ -62,7 +63,7 @@ func (p *Proxy) fail(w *recorder, r *http.Request, ev *event, err error) {
 	}
 	pg := f.Page
 	if pg == nil {
-		pg = p.pageFor(f)
+		pg = p.pageFor(f, ev, r)
 	}
 	pg.Status = f.Status
 	p.show(w, r, ev, *pg)
@@ -77,15 +78,25 @@ func (p *Proxy) show(w http.ResponseWriter, r *http.Request, ev *event, pg page)
 }
 
 // pageFor is the general page, or the one for people who may not.
-func (p *Proxy) pageFor(f *failure) *page {
+func (p *Proxy) pageFor(f *failure, ev *event, r *http.Request) *page {
 	if f.Status == http.StatusForbidden && f.Session != nil {
 		id := &f.Session.Identity
 		return &page{Template: "denied", Data: deniedData{
 			Name: displayName(id), Email: id.VerifiedEmail(), Sentence: f.Sentence,
-			AccountURL: p.prefix + "/account", SwitchURL: p.prefix + "/login?switch=1"}}
+			AccountURL: p.prefix + "/account", SwitchURL: p.switchURL(ev, r)}}
 	}
 	return &page{Template: "message", Data: messageData{Title: f.Title, Sentence: f.Sentence, Advice: f.Advice,
 		ActionURL: "/", ActionText: "Go to the start page"}}
+}
+
+// switchURL leads to a sign-in as somebody else and, where a page was asked for,
+// back to it.
+func (p *Proxy) switchURL(ev *event, r *http.Request) string {
+	u := p.prefix + "/login?switch=1"
+	if to := target(ev.facts); whoAsks(r) == navigation && to != "/" && len(to) <= session.MaxReturnTo {
+		u += "&return_to=" + url.QueryEscape(to)
+	}
+	return u
 }
 
 // fillIn gives a failure the words of its status where it has none of its own.

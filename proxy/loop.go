@@ -51,6 +51,14 @@ func (l *loops) completed(browser string) {
 	l.seen[browser] = c
 }
 
+// stuck notes that browser came back with a session: signing in does stick.
+// Who signs in and out a few times within a minute is in no loop.
+func (l *loops) stuck(browser string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.seen, browser)
+}
+
 // looping reports whether browser is in a loop, and forgets it: after the page
 // that says so, it may try again.
 func (l *loops) looping(browser string) bool {
@@ -81,5 +89,8 @@ func (p *Proxy) loopCauses(r *http.Request, found error) []string {
 	if p.scheme == "https" {
 		causes = append(causes, "The page may be open over plain http: the cookie is only kept over https.")
 	}
-	return append(causes, "public_url may not be the address people use: it is "+p.origin+".")
+	if p.scheme+"://"+r.Host != p.origin {
+		causes = append(causes, "public_url may not be the address people use: it is "+p.origin+".")
+	}
+	return causes
 }

@@ -40,15 +40,33 @@ func (ev *event) identify(s *session.Session) {
 // recorder notes what was answered.
 type recorder struct {
 	http.ResponseWriter
-	status int
-	bytes  int64
+	requestID string
+	last      bool // no more requests on this connection
+	status    int
+	bytes     int64
+}
+
+// sign puts our own headers on an answer, again if need be: ReverseProxy clears
+// all headers after early hints.
+func (rec *recorder) sign() {
+	h := rec.Header()
+	if h["X-Request-Id"] == nil {
+		h.Set("X-Request-Id", rec.requestID)
+	}
+	if rec.last {
+		h.Set("Connection", "close")
+	}
 }
 
 func (rec *recorder) WriteHeader(status int) {
 	if status >= 100 && status < 200 {
 		keepOurCookies(rec.Header()) // early hints carry headers too
-	} else if rec.status == 0 {
-		rec.status = status
+		rec.Header().Del("X-Request-Id")
+	} else {
+		rec.sign()
+		if rec.status == 0 {
+			rec.status = status
+		}
 	}
 	rec.ResponseWriter.WriteHeader(status)
 }

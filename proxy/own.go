@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	purposeLogin = "login"
+	purposeLogin  = "login"
+	purposeSwitch = "switch" // a login as somebody else
 	// flowTime bounds all calls to a provider for one step of a sign-in.
 	flowTime = 15 * time.Second
 )
@@ -55,6 +56,19 @@ func get(r *http.Request, serve func() error) error {
 	return &failure{Status: http.StatusMethodNotAllowed, Allow: "GET, HEAD", Cause: errors.New("method refused")}
 }
 
+// ownSession is readSession for endpoints of ours. A session that is there
+// shows that signing in sticks.
+func (p *Proxy) ownSession(r *http.Request, ev *event) (session.Session, error) {
+	s, err := p.readSession(r, p.publicHost)
+	if err != nil {
+		ev.sessionErr = err
+		return s, err
+	}
+	ev.identify(&s)
+	p.loops.stuck(p.sessions.BrowserID(r))
+	return s, nil
+}
+
 // askToSignIn answers a request that needs a session and has none.
 func (p *Proxy) askToSignIn(w http.ResponseWriter, r *http.Request, ev *event) error {
 	switch whoAsks(r) {
@@ -81,8 +95,10 @@ func (p *Proxy) unauthorized(w http.ResponseWriter, r *http.Request, ev *event) 
 	return nil
 }
 
+// loginURL leaves out an address too long to be returned to: escaped, it could
+// make the link longer than a target may be, and nobody could sign in from it.
 func (p *Proxy) loginURL(returnTo string) string {
-	if returnTo == "/" {
+	if returnTo == "/" || len(returnTo) > session.MaxReturnTo {
 		return p.prefix + "/login"
 	}
 	return p.prefix + "/login?return_to=" + url.QueryEscape(returnTo)
@@ -117,28 +133,45 @@ func (p *Proxy) login(w http.ResponseWriter, r *http.Request, ev *event) error {
 		return &failure{Status: http.StatusBadRequest, Cause: errors.New("malformed query")}
 	}
 	returnTo := session.ReturnTo(q.Get("return_to"), p.origin, p.prefix)
-	s, err := p.readSession(r, p.publicHost)
-	params := identity.AuthParams{}
+	s, err := p.ownSession(r, ev)
+	purpose := purposeLogin
+	if q.Get("switch") != "" {
+		purpose = purposeSwitch
+	}
 	switch {
-	case err == nil && q.Get("switch") != "" && fromOurPages(r, p.origin):
+	case err == nil && purpose == purposeSwitch && clickedHere(r, p.origin):
 		// To sign in as somebody else, the first one must be gone: otherwise a
 		// cancelled sign-in would leave them there (CVE-2026-34454).
 		p.sessions.SignOut(w, s)
-		params.Prompt = "select_account"
 	case err == nil: // signed in already: a late tab, or a bookmark
 		redirect(w, http.StatusSeeOther, p.origin+returnTo)
 		return nil
 	}
-	ev.sessionErr = err
 	if browser := p.sessions.BrowserID(r); browser != "" && p.loops.looping(browser) {
 		return p.loopPage(r, err, returnTo)
 	}
 	provider, ok := p.choose(q.Get("provider"))
 	if !ok {
-		p.show(w, r, ev, page{Template: "signin", FormAction: p.providerOrigins(), Data: p.signinChoices(returnTo)})
+		p.show(w, r, ev, page{Template: "signin", FormAction: p.providerOrigins(), Data: p.signinChoices(returnTo, purpose)})
 		return nil
 	}
-	return p.begin(w, r, ev, provider, session.Flow{Purpose: purposeLogin, Provider: provider.ID, ReturnTo: returnTo}, params)
+	return p.begin(w, r, ev, provider, session.Flow{Purpose: purpose, Provider: provider.ID, ReturnTo: returnTo})
+}
+
+// signIn reports whether f is for signing in, and not for something else.
+func signIn(f session.Flow) bool { return f.Purpose == purposeLogin || f.Purpose == purposeSwitch }
+
+// prompt is what f asks of its provider. To sign in as somebody else means to
+// choose, but not every provider knows select_account: one that refused it is
+// asked with login instead.
+func prompt(f session.Flow) string {
+	switch {
+	case f.Purpose != purposeSwitch:
+		return ""
+	case f.Restarts == 0:
+		return "select_account"
+	}
+	return "login"
 }
 
 func (p *Proxy) loopPage(r *http.Request, found error, returnTo string) error {
@@ -167,8 +200,8 @@ func (p *Proxy) provider(id string) (Provider, bool) {
 	return Provider{}, false
 }
 
-func (p *Proxy) signinChoices(returnTo string) signinData {
-	data := signinData{ReturnTo: returnTo}
+func (p *Proxy) signinChoices(returnTo, purpose string) signinData {
+	data := signinData{ReturnTo: returnTo, Switch: purpose == purposeSwitch}
 	for _, provider := range p.providers {
 		data.Providers = append(data.Providers, signinChoice{ID: provider.ID, Name: provider.Name})
 	}
@@ -188,7 +221,7 @@ func (p *Proxy) providerOrigins() []string {
 }
 
 // begin sends the browser to the provider.
-func (p *Proxy) begin(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, f session.Flow, params identity.AuthParams) error {
+func (p *Proxy) begin(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, f session.Flow) error {
 	ctx, release, err := p.slot(r.Context())
 	if err != nil {
 		return err
@@ -198,7 +231,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request, ev *event, provide
 	if err != nil {
 		return &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
-	location, err := provider.Login.AuthURL(ctx, h, params)
+	location, err := provider.Login.AuthURL(ctx, h, identity.AuthParams{Prompt: prompt(f)})
 	if err != nil {
 		return p.signInFailed(provider, err, f.ReturnTo)
 	}
@@ -230,19 +263,20 @@ func (p *Proxy) callback(w http.ResponseWriter, r *http.Request, ev *event, id s
 	}
 	flow, h, flowErr := p.sessions.End(r, q.Get("state"))
 	returnTo := session.ReturnTo(flow.ReturnTo, p.origin, p.prefix)
-	s, err := p.readSession(r, p.publicHost)
-	if err == nil {
-		ev.identify(&s)
+	if _, err := p.ownSession(r, ev); err == nil {
 		redirect(w, http.StatusSeeOther, p.origin+returnTo)
 		return nil
 	}
-	ev.sessionErr = err
 	if flowErr != nil {
 		return p.flowBroken(w, r, ev, flow, flowErr)
 	}
 	provider, ok := p.provider(flow.Provider)
-	if !ok || flow.Purpose != purposeLogin || flow.Provider != id { // mix-up: RFC 9700 §4.4
-		return &failure{Status: http.StatusBadRequest, Cause: errors.New("callback of another provider")}
+	if !ok || !signIn(flow) || flow.Provider != id { // mix-up: RFC 9700 §4.4
+		return p.startAgain(flow, errMixUp)
+	}
+	if q.Get("error") == "invalid_request" && prompt(flow) == "select_account" {
+		flow.Restarts, flow.ReturnTo = 1, returnTo
+		return p.begin(w, r, ev, provider, flow)
 	}
 	return p.redeem(w, r, ev, provider, q, h, returnTo)
 }
@@ -274,19 +308,29 @@ func (p *Proxy) redeem(w http.ResponseWriter, r *http.Request, ev *event, provid
 func (p *Proxy) flowBroken(w http.ResponseWriter, r *http.Request, ev *event, f session.Flow, cause error) error {
 	provider, known := p.provider(f.Provider)
 	restart := errors.Is(cause, session.ErrOtherBrowser) || errors.Is(cause, session.ErrLate)
-	if restart && known && f.Restarts == 0 && f.Purpose == purposeLogin && whoAsks(r) == navigation {
+	if restart && known && f.Restarts == 0 && signIn(f) && whoAsks(r) == navigation {
 		f.Restarts++
 		f.ReturnTo = session.ReturnTo(f.ReturnTo, p.origin, p.prefix)
-		return p.begin(w, r, ev, provider, f, identity.AuthParams{})
+		return p.begin(w, r, ev, provider, f)
 	}
+	return p.startAgain(f, cause)
+}
+
+// startAgain is the page with the button.
+func (p *Proxy) startAgain(f session.Flow, cause error) error {
 	return &failure{Status: http.StatusBadRequest, Cause: cause, Title: "This sign-in cannot be completed here",
 		Sentence: "The sign-in was not begun in this browser, or it is over.",
 		Page: &page{Template: "startagain", FormAction: p.providerOrigins(),
 			Data: startagainData{StartURL: p.loginURL(session.ReturnTo(f.ReturnTo, p.origin, p.prefix)), Cause: flowWords(cause)}}}
 }
 
+// errMixUp: one provider's flow came back to another's callback.
+var errMixUp = errors.New("the callback is not that of the provider the sign-in was begun with")
+
 func flowWords(cause error) string {
 	switch {
+	case errors.Is(cause, errMixUp):
+		return "The answer came from another provider than the one it was begun with."
 	case errors.Is(cause, session.ErrLate):
 		return "It took longer than ten minutes."
 	case errors.Is(cause, session.ErrConsumed):
@@ -334,10 +378,7 @@ func (p *Proxy) signOut(w http.ResponseWriter, r *http.Request, ev *event) error
 			Title: "You were not signed out", Sentence: "The request to sign out came from another site.",
 			Advice: "If you want to sign out, do it on your account page: " + p.origin + p.prefix + "/account"}
 	}
-	s, err := p.readSession(r, p.publicHost)
-	if err == nil {
-		ev.identify(&s)
-	}
+	s, _ := p.ownSession(r, ev) // without one there is still a cookie to take away
 	p.sessions.SignOut(w, s)
 	// The app's pages must not come back with the back button.
 	w.Header().Set("Clear-Site-Data", `"cache"`)
@@ -349,7 +390,7 @@ func (p *Proxy) signOut(w http.ResponseWriter, r *http.Request, ev *event) error
 // a session it is the page to land on afterwards.
 func (p *Proxy) confirmSignOut(w http.ResponseWriter, r *http.Request, ev *event) error {
 	pg := page{Template: "signedout", Data: signedoutData{SignInURL: p.prefix + "/login"}}
-	if s, err := p.readSession(r, p.publicHost); err == nil {
+	if s, err := p.ownSession(r, ev); err == nil {
 		pg.Template = "confirmlogout"
 		pg.Data = confirmData{Name: displayName(&s.Identity), LogoutURL: p.prefix + "/logout", BackURL: p.prefix + "/account"}
 	}
@@ -358,12 +399,10 @@ func (p *Proxy) confirmSignOut(w http.ResponseWriter, r *http.Request, ev *event
 }
 
 func (p *Proxy) account(w http.ResponseWriter, r *http.Request, ev *event) error {
-	s, err := p.readSession(r, p.publicHost)
+	s, err := p.ownSession(r, ev)
 	if err != nil {
-		ev.sessionErr = err
 		return p.askToSignIn(w, r, ev)
 	}
-	ev.identify(&s)
 	if renewed, due := p.sessions.Renew(s); due && whoAsks(r) == navigation {
 		if s = renewed; p.sessions.Write(w, p.publicHost, s) != nil {
 			return &failure{Status: http.StatusInternalServerError, Cause: session.ErrTooLarge}
@@ -392,12 +431,10 @@ func (p *Proxy) accountData(s *session.Session) accountData {
 
 // sessionInfo is the contract with single-page apps.
 func (p *Proxy) sessionInfo(w http.ResponseWriter, r *http.Request, ev *event) error {
-	s, err := p.readSession(r, p.publicHost)
+	s, err := p.ownSession(r, ev)
 	if err != nil {
-		ev.sessionErr = err
 		return p.unauthorized(w, r, ev)
 	}
-	ev.identify(&s)
 	if renewed, due := p.sessions.Renew(s); due {
 		if err := p.sessions.Write(w, p.publicHost, renewed); err == nil {
 			s = renewed

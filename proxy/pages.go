@@ -55,6 +55,7 @@ type page struct {
 type signinData struct {
 	Providers []signinChoice
 	ReturnTo  string
+	Switch    bool   // as somebody else than before
 	Reason    string // a sentence: why the person is here; may be empty
 }
 

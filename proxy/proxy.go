@@ -157,13 +157,22 @@ func New(o Options) (*Proxy, error) {
 // ServeHTTP answers one request, and writes one event about it.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ev := &event{start: p.now(), requestID: newRequestID(), route: "none", client: clientIP(r)}
-	rec := &recorder{ResponseWriter: w}
+	rec := &recorder{ResponseWriter: w, requestID: ev.requestID, last: lastOnConnection(r)}
 	defer p.observe(ev, rec, r)
 	defer p.recoverPanic(ev, rec, r)
-	rec.Header().Set("X-Request-Id", ev.requestID)
+	rec.sign()
 	if err := p.serve(rec, r, ev); err != nil {
 		p.fail(rec, r, ev, err)
 	}
+}
+
+// lastOnConnection tells the requests after which an HTTP/1 connection is closed,
+// because a proxy before us may see their end elsewhere than net/http does: what
+// it takes for the next request would be part of this one. net/http hides from
+// us that a length came with the chunks (RFC 9112 §6.3: close), reads no chunks
+// in HTTP/1.0 (§6.1: close), and what follows CONNECT is no request at all.
+func lastOnConnection(r *http.Request) bool {
+	return r.ProtoMajor == 1 && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0 || r.Method == http.MethodConnect)
 }
 
 // recoverPanic turns a bug of ours into one 500. http.ErrAbortHandler is no bug
@@ -188,12 +197,15 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, ev *event) error {
 	// CONNECT with a body desynchronised shared connections in another proxy
 	// (CVE-2026-71324), and TRACE would echo our headers to scripts.
 	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
-		return &failure{Status: http.StatusMethodNotAllowed, Cause: errors.New("method refused")}
+		return &failure{Status: http.StatusMethodNotAllowed, Allow: "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS", Cause: errors.New("method refused")}
 	}
 	if len(r.RequestURI) > p.maxURL {
 		return &failure{Status: http.StatusRequestURITooLong, Cause: errors.New("target too long")}
 	}
 	facts, err := authz.NewFacts(r.Method, p.scheme, r.Host, r.RequestURI)
+	if err == nil && r.ProtoMajor > 1 && r.RequestURI[0] != '/' { // RFC 9113 §8.3.1; net/http takes the host from elsewhere
+		err = fmt.Errorf("%w: :path does not begin with a slash", authz.ErrTarget)
+	}
 	if err != nil {
 		ev.decide("deny", authz.ReasonAmbiguous)
 		return &failure{Status: http.StatusBadRequest, Cause: err}

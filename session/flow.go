@@ -46,7 +46,7 @@ const (
 
 // Flow is one trip to a provider and back.
 type Flow struct {
-	Purpose  string // "login"
+	Purpose  string // what for, in the caller's words
 	Provider string // the provider id that the callback must be for
 	ReturnTo string // a path of ours, made by ReturnTo
 	Restarts int    // how often the trip was begun afresh, 0 to 255

@@ -51,6 +51,10 @@ func NewApp(o AppOptions) (http.Handler, error) {
 
 func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	if r.URL.Path == "/favicon.ico" {
+		http.NotFound(w, r)
+		return
+	}
 	if r.URL.Path == "/api/me" {
 		_ = writeJSON(w, http.StatusOK, r.Header) // the client has gone
 		return

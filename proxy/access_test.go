@@ -1,0 +1,399 @@
+package proxy
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// badCookies are Cookie lines that prove nothing (security.md 53, 54, 79; D10).
+func badCookies(t *testing.T, s *site) map[string][]string {
+	t.Helper()
+	good := s.mint(t, alice())
+	name, value, _ := strings.Cut(good, "=")
+	other := newSite(t, setup{Port: s.host[strings.LastIndexByte(s.host, ':')+1:]}) // another key, the same names
+	elsewhere := headerWriter{}
+	check(t, s.sessions.Write(elsewhere, "other.example.com", s.sessions.Start(alice())))
+	forHost, _, _ := strings.Cut(http.Header(elsewhere).Get("Set-Cookie"), ";")
+	old := s.sessions.Start(alice())
+	old.SignedIn = old.SignedIn.Add(-13 * time.Hour)
+	idle := s.sessions.Start(alice())
+	idle.SignedIn, idle.Seen = idle.SignedIn.Add(-2*time.Hour), idle.Seen.Add(-61*time.Minute)
+	future := s.sessions.Start(alice())
+	future.SignedIn, future.Seen = future.SignedIn.Add(time.Hour), future.Seen.Add(time.Hour)
+	ended := s.sessions.Start(alice())
+	s.sessions.SignOut(headerWriter{}, ended)
+	raw, err := base64.URLEncoding.DecodeString(value)
+	check(t, err)
+	flipped := slices.Clone(raw)
+	flipped[len(flipped)/2] ^= 1
+	begin := headerWriter{}
+	_, err = s.sessions.Begin(begin, &http.Request{Header: http.Header{}}, session.Flow{Purpose: purposeLogin})
+	check(t, err)
+	_, flow, _ := strings.Cut(strings.Split(http.Header(begin).Get("Set-Cookie"), ";")[0], "=")
+	out := map[string][]string{
+		"none": nil, "empty line": {""}, "empty value": {name + "="}, "no equals": {name}, "only others": {"a=b; c=d"},
+		"not base64": {name + "=!!!"}, "one byte": {name + "=A"}, "huge": {name + "=" + strings.Repeat("A", 5000)},
+		"other key": {other.mint(t, alice())}, "other host": {forHost}, "expired": {s.seal(t, old)}, "idle": {s.seal(t, idle)},
+		"from the future": {s.seal(t, future)}, "ended": {s.seal(t, ended)}, "a bit flipped": {name + "=" + base64.URLEncoding.EncodeToString(flipped)},
+		"quoted": {name + `="` + value + `"`}, "twice": {good + "; " + good}, "twice, one forged": {name + "=evil; " + good},
+		"twice, forged last": {good, name + "=evil"}, "two lines": {good, good}, "upper-case name": {strings.ToUpper(name) + "=" + value},
+		"twice in two cases": {strings.ToUpper(name) + "=evil; " + good}, "nameless": {"=" + good}, "blank in name": {name + " =" + value},
+		"the flow's value": {name + "=" + flow}, "__Host- name on http": {"__Host-sallyport=" + value}, "comma instead of semicolon": {"a=b, " + good},
+		"in a value": {"a=" + good}, "NUL after": {good + "\x00"}, "blank in value": {name + "=" + value[:9] + " " + value[9:]},
+		"line break": {good + "%0a"}, "doubled": {good + value}, "other padding": {good + "="},
+	}
+	for i := 0; i < len(value); i += 7 {
+		out[fmt.Sprintf("cut after %d", i)] = []string{name + "=" + value[:i]}
+	}
+	return out
+}
+
+// P1, over the matrix: without a session nothing reaches a protected route.
+func TestP01_WithoutASessionNothingReachesTheApp(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	w := s.wire(t)
+	agents := [][]string{nil, {"User-Agent: GoogleHC/1.0"}, {"User-Agent: kube-probe/1.30"}, {"User-Agent: ELB-HealthChecker/2.0"}, {"User-Agent: Envoy/HC"}, // CVE-2026-34457
+		{"Authorization: Bearer x"}, {"Authorization: Basic YWxpY2U6eA=="}, {"Authorization: bearer\tx"}, // CVE-2022-29226, CVE-2026-0707
+		{"X-Forwarded-Uri: /open/"}, {"X-Original-URL: /open/"}, {"X-Rewrite-Url: /open/", "X-Forwarded-Path: /open/"}, // CVE-2026-40575
+		{"X-Forwarded-Host: open.example.com", "X-Forwarded-User: root"}, {"X-HTTP-Method-Override: OPTIONS"},
+		{"X-Forwarded-For: 127.0.0.1", "X-Real-Ip: 127.0.0.1"}, {"X-Middleware-Subrequest: middleware"}} // CVE-2025-29927
+	methods := []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "get", "FOO", strings.Repeat("M", 300)}
+	cookies := badCookies(t, s)
+	ask := func(t *testing.T, method, target string, lines ...string) {
+		t.Helper()
+		w.tb = t
+		if method == "POST" || method == "PUT" || method == "PATCH" {
+			lines = append(lines, "Content-Length: 0")
+		}
+		a := w.do(method, rawRequest(method, target, s.host, lines...))
+		if a.status != 401 && a.status != 302 {
+			t.Errorf("%s %s with %.200q: answered %d", method, target, lines, a.status)
+		}
+		if strings.Contains(a.body, "ok") && !strings.Contains(a.body, "<html") && !strings.HasPrefix(a.body, "{") {
+			t.Errorf("%s %s: answered %q", method, target, a.body)
+		}
+	}
+	for fault, lines := range cookies {
+		t.Run("cookie "+fault, func(t *testing.T) {
+			var all []string
+			for _, line := range lines {
+				all = append(all, "Cookie: "+line)
+			}
+			for _, target := range []string{"/", "/admin/x", "/x?/open/", "/admin?x=/open/"} { // CVE-2025-54576
+				if fault == "NUL after" { // net/http's to refuse
+					if a := w.do("GET", rawRequest("GET", target, s.host, all...)); a.status != 400 {
+						t.Errorf("answered %d", a.status)
+					}
+					continue
+				}
+				ask(t, "GET", target, all...)
+				ask(t, "POST", target, append(all, navigate()...)...)
+			}
+		})
+	}
+	for _, method := range methods {
+		for i, agent := range agents {
+			t.Run(fmt.Sprintf("%.20s/agent %d", method, i), func(t *testing.T) {
+				ask(t, method, "/admin/x", agent...)
+				ask(t, method, "/", append(navigate(), agent...)...)
+			})
+		}
+	}
+	if got := s.app.Requests(); len(got) > 0 {
+		t.Errorf("%d requests reached the app, first\n%s", len(got), got[0])
+	}
+	// And the matrix can tell: a good cookie passes.
+	if a := w.do("GET", rawRequest("GET", "/admin/x", s.host, "Cookie: "+s.mint(t, alice()))); a.status != 200 || len(s.app.Requests()) != 1 {
+		t.Errorf("alice gets %d", a.status)
+	}
+}
+
+// CVE-2026-71324; TRACE would show cookies to scripts.
+func TestP01_ConnectTraceAndAsteriskAreRefused(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	cookie := "Cookie: " + s.mint(t, alice())
+	for name, tt := range map[string]struct {
+		raw  string
+		want []int
+	}{
+		"CONNECT":                 {rawRequest("CONNECT", "internal:22", "internal:22", cookie), []int{405}},
+		"CONNECT to a path":       {rawRequest("CONNECT", "/open", s.host, cookie), []int{405}},
+		"CONNECT with a body":     {rawRequest("CONNECT", "internal:22", "internal:22", cookie, "Content-Length: 3") + "abc", []int{405}},
+		"CONNECT with chunks":     {rawRequest("CONNECT", "internal:22", "internal:22", cookie, "Transfer-Encoding: chunked") + "3\r\nabc\r\n0\r\n\r\n", []int{405}},
+		"CONNECT and a request":   {rawRequest("CONNECT", "internal:22", "internal:22", cookie) + rawRequest("GET", "/smuggled", s.host, cookie), []int{405}},
+		"TRACE":                   {rawRequest("TRACE", "/open", s.host, cookie, "Connection: close"), []int{405}},
+		"TRACE with Max-Forwards": {rawRequest("TRACE", "/open", s.host, cookie, "Max-Forwards: 0", "Connection: close"), []int{405}},
+		"OPTIONS *":               {rawRequest("OPTIONS", "*", s.host, cookie, "Connection: close"), []int{400}},
+		"GET *":                   {rawRequest("GET", "*", s.host, cookie, "Connection: close"), []int{400}},
+		"PRI *":                   {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", []int{400}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := s.talk(t, tt.raw)
+			if !slices.Equal(statuses(got), tt.want) {
+				t.Errorf("answered %v, want %v", statuses(got), tt.want)
+			}
+			if tt.want[0] == 405 && got[0].header.Get("Allow") == "" { // RFC 9110 §15.5.6
+				t.Error("405 without Allow")
+			}
+		})
+	}
+	if got := s.app.Requests(); len(got) > 0 {
+		t.Errorf("the app received\n%s", got[0])
+	}
+}
+
+func TestP01_UnknownAddressesSayWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{Public: "http://app.example.com", Login: fixedLogin{},
+		Routes: []authz.Route{{Name: "only", Host: "app.example.com", Path: "/only", Access: authz.Access{Authenticated: true}}}})
+	w := s.wire(t)
+	page := rawRequest("GET", "/x", "app.example.com", navigate()...)
+	if a := w.do("GET", page); a.status != 404 || !strings.Contains(a.body, "There is no page at this address.") {
+		t.Errorf("unknown path: %d\n%s", a.status, a.body)
+	}
+	a := w.do("GET", rawRequest("GET", "/only", "evil.example.net", navigate()...))
+	if a.status != 404 || !strings.Contains(a.body, "You asked for evil.example.net, and this site is http://app.example.com.") {
+		t.Errorf("unknown host: %d\n%s", a.status, a.body)
+	}
+	a = w.do("GET", rawRequest("GET", "/only", "evil.example.net"))
+	if got := jsonOf(t, a.body); a.status != 404 || got["error"] != "Not Found" || got["request_id"] != a.header.Get("X-Request-Id") {
+		t.Errorf("unknown host, asked by a program: %d %s", a.status, a.body)
+	}
+	for _, path := range []string{"login", "logout", "account", "session", "callback/main", "logo", ""} { // own endpoints are on one host only
+		if a := w.do("GET", rawRequest("GET", prefix+"/"+path, "evil.example.net", navigate()...)); a.status != 404 || a.header["Set-Cookie"] != nil {
+			t.Errorf("%s on another host: %d %v", path, a.status, a.header)
+		}
+	}
+	for _, path := range []string{"", "/", "/nothing", "/login/", "/login/x", "/callback", "/jwks.json/x", "/Login", "/logo"} {
+		if a := w.do("GET", rawRequest("GET", prefix+path, "app.example.com", navigate()...)); a.status != 404 || !strings.Contains(a.body, "Nothing is here") {
+			t.Errorf("%q under the prefix: %d", path, a.status)
+		}
+	}
+	for _, path := range []string{"/login", "/account", "/session", "/jwks.json", "/callback/main"} {
+		if a := w.do("POST", rawRequest("POST", prefix+path, "app.example.com", navigate("Content-Length: 0")...)); a.status != 405 || a.header.Get("Allow") != "GET, HEAD" {
+			t.Errorf("POST %s: %d, Allow %q", path, a.status, a.header.Get("Allow"))
+		}
+	}
+	if n := len(s.app.Requests()); n > 0 {
+		t.Errorf("%d requests reached the app", n)
+	}
+}
+
+// CVE-2025-31492: the app's words appended to the login answer.
+func TestP01_AnswersToStrangersHoldNothingOfTheApp(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	s.app.Respond(reply("X-App: secret-of-the-app\r\n", "secret-of-the-app"))
+	for _, lines := range [][]string{nil, navigate()} {
+		for _, method := range []string{"GET", "POST", "HEAD", "OPTIONS"} {
+			a := s.ask(t, method, "/x", "", lines...)
+			if strings.Contains(a.body+fmt.Sprint(a.header), "secret-of-the-app") {
+				t.Errorf("%s %v: answered %d %v\n%s", method, lines, a.status, a.header, a.body)
+			}
+		}
+	}
+	denied := s.get(t, "/admin", navigate("Cookie: "+s.mint(t, bob()))...)
+	if denied.status != 403 || strings.Contains(denied.body, "secret-of-the-app") {
+		t.Errorf("denied: %d\n%s", denied.status, denied.body)
+	}
+	if n := len(s.app.Requests()); n > 0 {
+		t.Errorf("%d requests reached the app", n)
+	}
+}
+
+// The page says what is missing and to whom; the log says more.
+func TestP01_WhoIsRefusedLearnsWhy(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{Routes: []authz.Route{
+		{Name: "secret", Host: "127.0.0.1", Path: "/", Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}, {Emails: []string{"root@acme.example"}}}}}}})
+	cookie := "Cookie: " + s.mint(t, bob())
+	a := s.get(t, "/x", navigate(cookie)...)
+	for _, words := range []string{"You are signed in as <strong><bdi>Bob</bdi></strong>", "It is open to people who are in the group admins; or people who are named one by one.",
+		`href="/.sallyport/login?switch=1&amp;return_to=%2Fx"`, `href="/.sallyport/account"`, a.header.Get("X-Request-Id")} {
+		if a.status != 403 || !strings.Contains(a.body, words) {
+			t.Errorf("%d: the page does not say %q:\n%s", a.status, words, a.body)
+		}
+	}
+	if strings.Contains(a.body, "root@acme.example") {
+		t.Error("the page names somebody else")
+	}
+	line := s.log.event(t, a.header.Get("X-Request-Id"))
+	if line["decision"] != "deny" || line["reason"] != "no_rule" || line["user"] != "main:bob-1" || !strings.Contains(fmt.Sprint(line["error"]), "root@acme.example") {
+		t.Errorf("logged %v", line)
+	}
+	a = s.get(t, "/x", cookie)
+	if got := jsonOf(t, a.body); a.status != 403 || !strings.HasPrefix(fmt.Sprint(got["message"]), "It is open to") {
+		t.Errorf("a program is told %s", a.body)
+	}
+}
+
+// C91: who is redirected, who gets a page, who gets JSON; and a sign-in is never
+// begun for anything but a page being opened.
+func TestP06_OnlyNavigationsAreSentToASignIn(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{Login: fixedLogin{}})
+	html := "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+	mode := func(m, d string) []string { return []string{"Sec-Fetch-Mode: " + m, "Sec-Fetch-Dest: " + d, html} }
+	for name, tt := range map[string]struct {
+		method string
+		lines  []string
+		want   string
+	}{
+		"a page":                            {"GET", mode("navigate", "document"), "redirect"},
+		"a page, HEAD":                      {"HEAD", mode("navigate", "document"), "redirect"},
+		"a frame":                           {"GET", mode("navigate", "iframe"), "redirect"},
+		"an old frame":                      {"GET", mode("navigate", "frame"), "redirect"},
+		"a page, no Dest":                   {"GET", []string{"Sec-Fetch-Mode: navigate", html}, "redirect"},
+		"a page in an Android app":          {"GET", append(mode("navigate", "document"), "X-Requested-With: com.example.app"), "redirect"},
+		"a page, any Accept":                {"GET", []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Accept: */*"}, "redirect"},
+		"an old browser":                    {"GET", []string{html}, "redirect"},
+		"an old browser, xhtml":             {"GET", []string{"Accept: application/xhtml+xml"}, "redirect"},
+		"an old browser, capitals":          {"GET", []string{"Accept: TEXT/HTML;q=0.1"}, "redirect"},
+		"an old browser, two Accept lines":  {"GET", []string{"Accept: image/png", html}, "redirect"},
+		"a form":                            {"POST", mode("navigate", "document"), "page"},
+		"an old browser's form":             {"POST", []string{html}, "page"},
+		"fetch":                             {"GET", mode("cors", "empty"), "json"},
+		"fetch, same origin":                {"GET", mode("same-origin", "empty"), "json"},
+		"an image":                          {"GET", mode("no-cors", "image"), "json"},
+		"a script":                          {"GET", mode("no-cors", "script"), "json"},
+		"a websocket":                       {"GET", mode("websocket", "websocket"), "json"},
+		"an old websocket":                  {"GET", []string{html, "Connection: Upgrade", "Upgrade: websocket"}, "json"},
+		"an object":                         {"GET", mode("navigate", "object"), "json"},
+		"an embed":                          {"GET", mode("navigate", "embed"), "json"},
+		"prefetch":                          {"GET", append(mode("navigate", "document"), "Sec-Purpose: prefetch"), "json"},
+		"prerender":                         {"GET", append(mode("navigate", "document"), "Sec-Purpose: prefetch;prerender"), "json"},
+		"an older prefetch":                 {"GET", append(mode("navigate", "document"), "Purpose: prefetch"), "json"},
+		"XHR of old":                        {"GET", []string{html, "X-Requested-With: XMLHttpRequest"}, "json"},
+		"curl":                              {"GET", []string{"Accept: */*"}, "json"},
+		"no Accept":                         {"GET", nil, "json"},
+		"JSON wanted":                       {"GET", []string{"Accept: application/json"}, "json"},
+		"html in a parameter only":          {"GET", []string{"Accept: application/json;x=text/html"}, "json"},
+		"fetch POST":                        {"POST", mode("cors", "empty"), "json"},
+		"PUT":                               {"PUT", mode("navigate", "document"), "json"},
+		"DELETE":                            {"DELETE", []string{html}, "json"},
+		"OPTIONS":                           {"OPTIONS", []string{html}, "json"},
+		"an unknown mode":                   {"GET", mode("teleport", "document"), "json"},
+		"a method of one's own, navigating": {"FOO", mode("navigate", "document"), "json"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const deep = "/deep/link?a=1&b=%2F"
+			wantLogin := prefix + "/login?return_to=%2Fdeep%2Flink%3Fa%3D1%26b%3D%252F"
+			a := s.ask(t, tt.method, deep, "", tt.lines...)
+			if a.header["Set-Cookie"] != nil {
+				t.Errorf("a cookie was set: %v", a.header)
+			}
+			if !strings.Contains(a.header.Get("Cache-Control"), "no-store") {
+				t.Errorf("Cache-Control %q", a.header.Get("Cache-Control"))
+			}
+			switch tt.want {
+			case "redirect":
+				if a.status != 302 || a.header.Get("Location") != wantLogin {
+					t.Errorf("%d to %q", a.status, a.header.Get("Location"))
+				}
+			case "page":
+				if a.status != 401 || !strings.Contains(a.body, "You were signed out; your form was not sent") {
+					t.Errorf("%d\n%s", a.status, a.body)
+				}
+			case "json":
+				checkChallenge(t, s, tt.method, a)
+			}
+			// The sign-in page itself: no flow is begun for what is no navigation.
+			if tt.method != "GET" && tt.method != "HEAD" {
+				return
+			}
+			l := s.ask(t, tt.method, wantLogin, "", tt.lines...)
+			if begun := l.status == 302 && l.header["Set-Cookie"] != nil; begun != (tt.want == "redirect") {
+				t.Errorf("sign-in begun: %v (%d)", begun, l.status)
+			}
+			if tt.want == "json" {
+				checkChallenge(t, s, tt.method, l)
+			}
+		})
+	}
+	if n := len(s.app.Requests()); n > 0 {
+		t.Errorf("%d requests reached the app", n)
+	}
+}
+
+// checkChallenge: RFC 9110 §11.6.1 wants a challenge with a 401; Basic would make
+// browsers ask for a password.
+func checkChallenge(t *testing.T, s *site, method string, a answer) {
+	t.Helper()
+	if a.status != 401 || a.header["Set-Cookie"] != nil || a.header.Get("Location") != "" {
+		t.Errorf("answered %d %v", a.status, a.header)
+	}
+	challenge := a.header.Get("Www-Authenticate")
+	if !strings.HasPrefix(challenge, `Cookie realm="sallyport"`) || strings.Contains(strings.ToLower(challenge), "basic") {
+		t.Errorf("challenge %q", challenge)
+	}
+	if method == "HEAD" {
+		return
+	}
+	got := jsonOf(t, a.body)
+	if got["error"] != "login_required" || got["login_url"] != s.url+prefix+"/login" || got["request_id"] != a.header.Get("X-Request-Id") {
+		t.Errorf("answered %v", got)
+	}
+}
+
+// The page that a program was on is where its person returns to; another site's is not.
+func TestP05_ProgramsSendPeopleBackToTheirPage(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	for referer, want := range map[string]string{
+		s.url + "/page?x=1#part": "/login?return_to=%2Fpage%3Fx%3D1%23part", s.url + "/": "/login", s.url: "/login",
+		"https://evil.example/page": "/login", s.url + ".evil.example/page": "/login", s.url + "@evil.example/": "/login",
+		s.url + prefix + "/logout": "/login", "/page": "/login?return_to=%2Fpage", "//evil.example/": "/login", s.url + "//evil.example/": "/login",
+		s.url + "/" + strings.Repeat("x", 2000): "/login",
+	} {
+		a := s.get(t, "/x", "Sec-Fetch-Mode: cors", "Referer: "+referer)
+		if got := jsonOf(t, a.body)["login_url"]; got != s.url+prefix+want {
+			t.Errorf("from %q: %v, want %s", referer, got, want)
+		}
+	}
+}
+
+// C123: nobody's upload is read, or waited for.
+func TestP01_AnUploadOfAStrangerIsRefusedUnread(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	got := s.talk(t, rawRequest("POST", "/upload", s.host, "Expect: 100-continue", "Content-Length: 1000000"))
+	if !slices.Equal(statuses(got), []int{401}) {
+		t.Errorf("answered %v", statuses(got))
+	}
+	got = s.talk(t, rawRequest("POST", "/upload", s.host, "Expect: something-else", "Content-Length: 0", "Cookie: "+s.mint(t, alice()), "Connection: close"))
+	if !slices.Equal(statuses(got), []int{417}) {
+		t.Errorf("an expectation nobody can meet: %v", statuses(got))
+	}
+	if n := len(s.app.Requests()); n > 0 {
+		t.Errorf("%d requests reached the app", n)
+	}
+	// With a session the app decides whether it wants the body.
+	s.app.Respond(func(raw []byte) []byte { return reply("", string(testenv.Body(raw)))(raw) })
+	w := s.wire(t)
+	w.dial()
+	_, err := fmt.Fprint(w.conn, rawRequest("POST", "/upload", s.host, "Expect: 100-continue", "Content-Length: 5", "Cookie: "+s.mint(t, alice()), "Connection: close"))
+	check(t, err)
+	line, err := w.in.ReadString('\n')
+	if err != nil || !strings.HasPrefix(line, "HTTP/1.1 100 ") {
+		t.Fatalf("%q %v", line, err)
+	}
+	_, err = fmt.Fprint(w.conn, "hello")
+	check(t, err)
+	if _, err := w.in.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.rest(); len(got) != 1 || got[0].body != "hello" {
+		t.Errorf("answered %v", got)
+	}
+}

@@ -1,0 +1,339 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
+)
+
+// framing is one way to make two readers disagree about where a request ends.
+type framing struct {
+	raw  string
+	want []int // statuses, in order; the connection is closed after the last
+	app  []string
+}
+
+// framings: security.md 112-115, 119; RFC 9112 §2.2, §3.2, §5.1, §5.2, §6. {c}
+// stands for a good Cookie line, {h} for a good Host line; every request that is
+// answered with 200 says Connection: close or is followed by one that does, or
+// has chunks: after those we close, whatever the client wants.
+func framings() map[string]framing {
+	const (
+		head  = "POST /first HTTP/1.1\r\n{h}{c}"
+		inner = "GET /smuggled HTTP/1.1\r\n{h}{c}\r\n"
+		next  = "GET /next HTTP/1.1\r\n{h}{c}Connection: close\r\n\r\n"
+	)
+	bad := []int{400}
+	first, firstNext := []string{"POST /first"}, []string{"POST /first", "GET /next"}
+	return map[string]framing{
+		"length":                             {head + "Content-Length: 5\r\n\r\nhello" + next, []int{200, 200}, firstNext},
+		"chunks":                             {head + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + next, []int{200}, first},
+		"chunks in capitals":                 {head + "Transfer-Encoding: CHUNKED\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + next, []int{200}, first},
+		"a request inside a length":          {head + "Content-Length: {inner}\r\n\r\n" + inner + next, []int{200, 200}, firstNext},
+		"a request inside a chunk":           {head + "Transfer-Encoding: chunked\r\n\r\n{INNER}\r\n" + inner + "\r\n0\r\n\r\n" + next, []int{200}, first},
+		"a body on GET":                      {"GET /first HTTP/1.1\r\n{h}{c}Content-Length: {inner}\r\n\r\n" + inner + next, []int{200, 200}, []string{"GET /first", "GET /next"}},
+		"pipelining":                         {"GET /first HTTP/1.1\r\n{h}{c}\r\n" + next, []int{200, 200}, []string{"GET /first", "GET /next"}},
+		"a blank line before the request":    {"\r\n" + next, bad, nil},
+		"length and chunks":                  {head + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + next, []int{200}, first},
+		"chunks and length":                  {head + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + next, []int{200}, first},
+		"length hides a request, chunks end": {head + "Content-Length: {inner}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + next, []int{200}, first},
+		"two lengths":                        {head + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello" + inner, bad, nil},
+		"one length twice":                   {head + "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello" + next, []int{200, 200}, firstNext},
+		"a list of lengths":                  {head + "Content-Length: 5, 5\r\n\r\nhello" + inner, bad, nil},
+		"a signed length":                    {head + "Content-Length: +5\r\n\r\nhello" + inner, bad, nil},
+		"a negative length":                  {head + "Content-Length: -1\r\n\r\n" + inner, bad, nil},
+		"a hexadecimal length":               {head + "Content-Length: 0x5\r\n\r\nhello" + inner, bad, nil},
+		"an underscored length":              {head + "Content-Length: 1_0\r\n\r\nhello" + inner, bad, nil},
+		"a length with a fraction":           {head + "Content-Length: 5.0\r\n\r\nhello" + inner, bad, nil},
+		"an endless length":                  {head + "Content-Length: 99999999999999999999\r\n\r\n" + inner, bad, nil},
+		"an empty length":                    {head + "Content-Length: \r\n\r\n" + inner, bad, nil},
+		"a length with a blank":              {head + "Content-Length: 5 5\r\n\r\nhello" + inner, bad, nil},
+		"blank before the colon":             {head + "Content-Length : 5\r\n\r\nhello" + inner, bad, nil}, // CVE-2019-16276
+		"tab before the colon":               {head + "Transfer-Encoding\t: chunked\r\n\r\n0\r\n\r\n" + inner, bad, nil},
+		"control in a name":                  {head + "Transfer\x01-Encoding: chunked\r\n\r\n0\r\n\r\n" + inner, bad, nil},
+		"vertical tab before chunked":        {head + "Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n" + inner, bad, nil},
+		"chunked, identity":                  {head + "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
+		"identity, chunked":                  {head + "Transfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
+		"identity":                           {head + "Transfer-Encoding: identity\r\n\r\n" + inner, []int{501}, nil},
+		"gzip, chunked":                      {head + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
+		"xchunked":                           {head + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
+		"quoted chunked":                     {head + "Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
+		"chunked twice":                      {head + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
+		"chunked and another":                {head + "Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
+		"empty transfer encoding":            {head + "Transfer-Encoding: \r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
+		"chunked folded":                     {head + "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" + next, []int{200}, first}, // a blank for the fold: RFC 9112 §5.2
+		"a folded header":                    {head + "X-A: b\r\n\tc\r\nContent-Length: 0\r\n\r\n" + next, []int{200, 200}, firstNext},
+		"a fold on the first line":           {"POST /first HTTP/1.1\r\n X: y\r\n{h}{c}\r\n" + inner, bad, nil},
+		"TE hidden in a fold":                {head + "X-A: b\r\n Transfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n" + next, []int{200, 200}, firstNext},
+		"a chunk size with an extension":     {head + "Transfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\n\r\n" + next, []int{200}, first},
+		"an extension with a bare LF":        {head + "Transfer-Encoding: chunked\r\n\r\n5;\nhello\r\n0\r\n\r\n" + inner, bad, nil}, // CVE-2025-22871
+		"a bare LF after a size":             {head + "Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n" + inner, bad, nil},
+		"a bare LF after a chunk":            {head + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\n0\r\n\r\n" + inner, bad, nil},
+		"a chunk that is longer":             {head + "Transfer-Encoding: chunked\r\n\r\n3\r\nhello\r\n0\r\n\r\n" + inner, bad, nil},
+		"a signed chunk size":                {head + "Transfer-Encoding: chunked\r\n\r\n+5\r\nhello\r\n0\r\n\r\n" + inner, bad, nil},
+		"a 0x chunk size":                    {head + "Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n" + inner, bad, nil},
+		"an empty chunk size":                {head + "Transfer-Encoding: chunked\r\n\r\n\r\nhello\r\n0\r\n\r\n" + inner, bad, nil},
+		"an endless chunk size":              {head + "Transfer-Encoding: chunked\r\n\r\n10000000000000005\r\nhello\r\n0\r\n\r\n" + inner, bad, nil},
+		"a blank after a chunk size":         {head + "Transfer-Encoding: chunked\r\n\r\n5 \r\nhello\r\n0\r\n\r\n" + next, []int{200}, first},
+		"long extensions":                    {head + "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1;"+strings.Repeat("x", 1000)+"\r\na\r\n", 40) + "0\r\n\r\n" + inner, bad, nil}, // CVE-2023-39326
+		"trailers":                           {head + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-T: v\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n" + next, []int{200}, first},
+		"a malformed trailer":                {head + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX : v\r\n\r\n" + next, []int{200}, first},
+		"bare LF for line ends":              {strings.ReplaceAll("GET /first HTTP/1.1\r\n{h}{c}\r\n", "\r\n", "\n") + next, []int{200, 200}, []string{"GET /first", "GET /next"}}, // RFC 9112 §2.2 allows it
+		"a lone CR in a value":               {head + "X-A: b\rTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n" + inner, bad, nil},
+		"a lone CR for line ends":            {"GET /first HTTP/1.1\r{h}{c}\r\r" + inner, bad, nil},
+		"NUL in a value":                     {head + "X-A: b\x00c\r\nContent-Length: 0\r\n\r\n" + inner, bad, nil},
+		"a name without a colon":             {head + "Content-Length\r\n\r\n" + inner, bad, nil},
+		"an empty name":                      {head + ": x\r\n\r\n" + inner, bad, nil},
+		"a name that is no token":            {head + "X(Y): z\r\n\r\n" + inner, bad, nil},
+		"no Host":                            {"GET /first HTTP/1.1\r\n{c}\r\n" + inner, bad, nil},
+		"an empty Host":                      {"GET /first HTTP/1.1\r\nHost:\r\n{c}Connection: close\r\n\r\n", bad, nil},
+		"two Hosts":                          {"GET /first HTTP/1.1\r\n{h}{h}{c}\r\n" + inner, bad, nil},
+		"two different Hosts":                {"GET /first HTTP/1.1\r\n{h}Host: evil\r\n{c}\r\n" + inner, bad, nil},
+		"a bad Host":                         {"GET /first HTTP/1.1\r\nHost: a b\r\n{c}\r\n" + inner, bad, nil},
+		"absolute form, bad Host":            {"GET http://evil.example/first HTTP/1.1\r\n{h}{c}Connection: close\r\n\r\n", []int{404}, nil},
+		"HTTP/1.0":                           {"GET /first HTTP/1.0\r\n{h}{c}\r\n" + inner, []int{200}, []string{"GET /first"}},
+		"HTTP/1.0 without Host":              {"GET /first HTTP/1.0\r\n{c}\r\n" + inner, bad, nil},
+		"HTTP/1.0 and chunks":                {"POST /first HTTP/1.0\r\n{h}{c}Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n0 /smuggled HTTP/1.1\r\n{h}{c}\r\n0\r\n\r\n", []int{200}, first}, // RFC 9112 §6.1: faulty framing
+		"HTTP/0.9":                           {"GET /first\r\n", bad, nil},
+		"HTTP/1.2":                           {"GET /first HTTP/1.2\r\n{h}{c}Connection: close\r\n\r\n", []int{200}, []string{"GET /first"}},
+		"HTTP/2.0 by name":                   {"GET /first HTTP/2.0\r\n{h}{c}\r\n" + inner, []int{505}, nil},
+		"http in lower case":                 {"GET /first http/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
+		"a version with a blank":             {"GET /first HTTP/1.1 x\r\n{h}{c}\r\n" + inner, bad, nil},
+		"a blank in the target":              {"GET /first HTTP/1.1 HTTP/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
+		"a tab for a blank":                  {"GET\t/first\tHTTP/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
+		"a method that is no token":          {"G(T /first HTTP/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
+		"an empty method":                    {" /first HTTP/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
+		"Upgrade: h2c":                       {"GET /first HTTP/1.1\r\n{h}{c}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n" + next, []int{200, 200}, []string{"GET /first", "GET /next"}},
+		"Upgrade: websocket":                 {"GET /first HTTP/1.1\r\n{h}{c}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n" + next, []int{200, 200}, []string{"GET /first", "GET /next"}},
+		"connection-close and a request":     {"GET /first HTTP/1.1\r\n{h}{c}Connection: close\r\n\r\n" + inner, []int{200}, []string{"GET /first"}},
+		"a body after a refusal":             {"POST /first HTTP/1.1\r\n{h}Content-Length: {inner}\r\n\r\n" + inner + next, []int{401, 200}, []string{"GET /next"}},
+		"chunks after a refusal":             {"POST /first HTTP/1.1\r\n{h}Transfer-Encoding: chunked\r\n\r\n{INNER}\r\n" + inner + "\r\n0\r\n\r\n" + next, []int{401}, nil},
+		"a large body after a refusal":       {"POST /first HTTP/1.1\r\n{h}Content-Length: 300000\r\n\r\n" + strings.Repeat(inner, 4000), []int{401}, nil},
+		"Connection names the framing":       {head + "Connection: Content-Length, Transfer-Encoding, Host\r\nContent-Length: {inner}\r\n\r\n" + inner + next, []int{200, 200}, firstNext},
+		"a huge header":                      {head + "X: " + strings.Repeat("x", 80<<10) + "\r\n\r\n" + inner, []int{431}, nil},
+		"too many headers":                   {head + strings.Repeat("X: y\r\n", 20<<10) + "\r\n" + inner, []int{431}, nil},
+		"expectation with a smuggled body":   {head + "Expect: 100-continue\r\nContent-Length: {inner}\r\n\r\n" + inner + next, []int{100, 200, 200}, firstNext},
+		"a name with a form feed":            {head + "Content-Length\x0c: 5\r\n\r\nhello" + inner, bad, nil},
+		"0 bytes and chunks":                 {head + "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + next, []int{200}, first},
+	}
+}
+
+// Never two requests for one, never a body read as a head, and a clear end.
+func TestP03_FramingCannotBeReadTwoWays(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	host, cookie := "Host: "+s.host+"\r\n", "Cookie: "+s.mint(t, alice())+"\r\n"
+	fill := func(raw string) string {
+		inner := strings.NewReplacer("{h}", host, "{c}", cookie).Replace("GET /smuggled HTTP/1.1\r\n{h}{c}\r\n")
+		return strings.NewReplacer("{h}", host, "{c}", cookie, "{inner}", fmt.Sprint(len(inner)), "{INNER}", fmt.Sprintf("%X", len(inner))).Replace(raw)
+	}
+	seen := 0
+	for name, f := range framings() {
+		t.Run(name, func(t *testing.T) {
+			if got := statuses(s.talk(t, fill(f.raw))); !slices.Equal(got, f.want) {
+				t.Errorf("answered %v, want %v", got, f.want)
+			}
+			var app []string
+			for _, raw := range s.hits(&seen) {
+				app = append(app, strings.TrimSuffix(testenv.RequestLine(raw), " HTTP/1.1"))
+				checkOneFraming(t, raw)
+			}
+			if !slices.Equal(app, f.app) {
+				t.Errorf("the app received %q, want %q", app, f.app)
+			}
+		})
+	}
+	for _, fault := range s.app.Faults() { // a body that was bad breaks off; nothing else may be odd
+		if !errors.Is(fault, io.EOF) && !errors.Is(fault, io.ErrUnexpectedEOF) {
+			t.Errorf("the app was sent %v", fault)
+		}
+	}
+}
+
+func checkOneFraming(t *testing.T, raw []byte) {
+	t.Helper()
+	h := headerOf(raw)
+	if n := len(h["content-length"]) + len(h["transfer-encoding"]); n > 1 {
+		t.Errorf("%d framing headers:\n%s", n, raw)
+	}
+	for _, hop := range []string{"connection", "upgrade", "http2-settings", "keep-alive", "te", "trailer", "proxy-connection"} {
+		if h[hop] != nil {
+			t.Errorf("%s: %q reached the app", hop, h[hop])
+		}
+	}
+	if strings.Contains(string(testenv.Body(raw)), "/smuggled") && len(h["content-length"])+len(h["transfer-encoding"]) == 0 {
+		t.Errorf("a body without framing:\n%s", raw)
+	}
+}
+
+// A body that breaks off is the client's fault, not the app's, and the app must
+// not take the half for the whole.
+func TestP03_ABrokenBodyNeverLooksWhole(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	cookie := "Cookie: " + s.mint(t, alice())
+	for name, raw := range map[string]string{
+		"chunks": rawRequest("POST", "/x", s.host, cookie, "Accept: text/html", "Transfer-Encoding: chunked") + "5\r\nhello\r\nzz\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := s.talk(t, raw)
+			if len(got) != 1 || got[0].status != 400 || !strings.Contains(got[0].body, "This did not arrive whole") {
+				t.Fatalf("answered %v", got)
+			}
+			if line := s.log.event(t, got[0].header.Get("X-Request-Id")); line["level"] != "INFO" {
+				t.Errorf("logged %v", line)
+			}
+		})
+	}
+	// A client that goes away in the middle of an upload.
+	w := s.wire(t)
+	w.dial()
+	_, err := io.WriteString(w.conn, rawRequest("POST", "/gone", s.host, cookie, "Content-Length: 1000")+"half")
+	check(t, err)
+	w.close()
+	s.server.Close() // waits for the handler
+	if got := s.app.Requests(); len(got) > 0 {
+		t.Errorf("the app took this for a request:\n%s", got[0])
+	}
+	if text := s.log.text(t); strings.Contains(text, `"level":"ERROR"`) {
+		t.Errorf("logged as an error of ours or the app's:\n%s", text)
+	}
+}
+
+// security.md 46 and C126, with frames that no client library would send.
+func TestP03_HTTP2PseudoHeadersAreChecked(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{TLS: true})
+	cookie := s.mint(t, alice())
+	usual := [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", s.host}, {":path", "/x"}, {"cookie", cookie}}
+	with := func(name, value string, more ...[2]string) [][2]string {
+		out := slices.Clone(usual)
+		for i := range out {
+			if out[i][0] == name {
+				out[i][1] = value
+			}
+		}
+		return append(out, more...)
+	}
+	for name, tt := range map[string]struct {
+		headers [][2]string
+		targets []string // that the app may see
+	}{
+		"usual":                    {usual, []string{"GET /x"}},
+		"path without a slash":     {with(":path", "admin"), nil},
+		"path *":                   {with(":path", "*"), nil},
+		"empty path":               {with(":path", ""), nil},
+		"path of two slashes":      {with(":path", "//admin"), nil},
+		"absolute path":            {with(":path", "http://other/admin"), nil},
+		"dots":                     {with(":path", "/open/../admin"), nil},
+		"fragment":                 {with(":path", "/admin#/open"), nil},
+		"blank in path":            {with(":path", "/x HTTP/1.1\r\nX: y"), nil},
+		"scheme in capitals":       {with(":scheme", "HTTPS"), []string{"GET /x", ""}},
+		"CONNECT":                  {[][2]string{{":method", "CONNECT"}, {":authority", "internal:22"}, {"cookie", cookie}}, nil},
+		"TRACE":                    {with(":method", "TRACE"), nil},
+		"method with a blank":      {with(":method", "GET /admin HTTP/1.1\r\nX:"), nil},
+		"no authority, a Host":     {append(slices.DeleteFunc(slices.Clone(usual), func(h [2]string) bool { return h[0] == ":authority" }), [2]string{"host", s.host}), []string{"GET /x"}},
+		"authority and other Host": {with("", "", [2]string{"host", "evil.example"}), []string{"GET /x", ""}},
+		"foreign authority":        {with(":authority", "evil.example"), nil},
+		"authority with a user":    {with(":authority", "a@"+s.host), nil},
+		"two paths":                {append([][2]string{{":path", "/open"}}, usual...), nil},
+		"late pseudo header":       {append(slices.Clone(usual), [2]string{":path", "/open"}), nil},
+		"upper-case name":          {with("", "", [2]string{"X-Forwarded-User", "forged"}), nil},
+		"connection":               {with("", "", [2]string{"connection", "x-forwarded-user"}), []string{"GET /x", ""}},
+		"transfer-encoding":        {with("", "", [2]string{"transfer-encoding", "chunked"}), []string{"GET /x", ""}},
+		"te":                       {with("", "", [2]string{"te", "gzip"}), []string{"GET /x", ""}},
+		"length without a body":    {with("", "", [2]string{"content-length", "5"}), []string{"GET /x", ""}},
+		"line break in a value":    {with("", "", [2]string{"x-a", "b\r\nX-Forwarded-User: forged"}), nil},
+		"NUL in a value":           {with("", "", [2]string{"x-a", "b\x00c"}), nil},
+		"cookie crumbs":            {with("cookie", "a=b", [2]string{"cookie", cookie}, [2]string{"cookie", "c=d"}), []string{"GET /x"}},
+		"forged identity":          {with("", "", [2]string{"x-forwarded-user", "forged"}, [2]string{"x_forwarded_user", "forged"}), []string{"GET /x"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := len(s.app.Requests())
+			sendHTTP2(t, s.addr, tt.headers)
+			fresh := s.app.Requests()[before:]
+			got := ""
+			if len(fresh) > 0 {
+				got = strings.TrimSuffix(testenv.RequestLine(fresh[0]), " HTTP/1.1")
+				if strings.Contains(string(fresh[0]), "forged") {
+					t.Errorf("a forged header arrived:\n%s", fresh[0])
+				}
+				if host := testenv.HeaderLines(fresh[0], "Host"); !slices.Equal(host, []string{s.host}) {
+					t.Errorf("Host at the app: %q", host)
+				}
+				checkOneFraming(t, fresh[0])
+			}
+			if len(fresh) > 1 || (tt.targets == nil && got != "") || (tt.targets != nil && !slices.Contains(tt.targets, got)) {
+				t.Errorf("the app received %d requests, first %q; allowed %q", len(fresh), got, tt.targets)
+			}
+		})
+	}
+}
+
+// sendHTTP2 sends one HEADERS frame and waits until its stream, or the
+// connection, ends.
+func sendHTTP2(t *testing.T, addr string, headers [][2]string) {
+	t.Helper()
+	conn, err := tls.Dial("tcp", addr, insecureTLS("h2"))
+	check(t, err)
+	defer conn.Close()
+	check(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+	var block bytes.Buffer
+	for _, h := range headers { // RFC 7541 §6.2.2: literals, not indexed, no Huffman
+		block.WriteByte(0)
+		writeHPACK(&block, h[0])
+		writeHPACK(&block, h[1])
+	}
+	out := bytes.NewBufferString("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	writeFrame(out, 4, 0, 0, nil)             // SETTINGS
+	writeFrame(out, 1, 1|4, 1, block.Bytes()) // HEADERS, END_STREAM|END_HEADERS
+	_, err = conn.Write(out.Bytes())
+	check(t, err)
+	for {
+		var head [9]byte
+		if _, err := io.ReadFull(conn, head[:]); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatal("the stream did not end")
+			}
+			return
+		}
+		n := int(head[0])<<16 | int(head[1])<<8 | int(head[2])
+		if _, err := io.CopyN(io.Discard, conn, int64(n)); err != nil {
+			return
+		}
+		kind, flags := head[3], head[4]
+		if kind == 3 || kind == 7 || (kind <= 1 && flags&1 != 0) { // RST_STREAM, GOAWAY, END_STREAM
+			return
+		}
+	}
+}
+
+func writeHPACK(w *bytes.Buffer, s string) {
+	if len(s) < 127 {
+		w.WriteByte(byte(len(s)))
+	} else { // RFC 7541 §5.1
+		w.WriteByte(127)
+		rest := len(s) - 127
+		for ; rest >= 128; rest /= 128 {
+			w.WriteByte(byte(rest%128 + 128))
+		}
+		w.WriteByte(byte(rest))
+	}
+	w.WriteString(s)
+}
+
+func writeFrame(w *bytes.Buffer, kind, flags byte, stream uint32, payload []byte) {
+	w.Write([]byte{byte(len(payload) >> 16), byte(len(payload) >> 8), byte(len(payload)), kind, flags})
+	_ = binary.Write(w, binary.BigEndian, stream) // a bytes.Buffer takes everything
+	w.Write(payload)
+}

@@ -1,0 +1,539 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport-proxy/sallyport/assertion"
+	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/demo"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/login"
+	"github.com/sallyport-proxy/sallyport/oauth"
+	"github.com/sallyport-proxy/sallyport/session"
+	"github.com/sallyport-proxy/sallyport/upstream"
+)
+
+const (
+	prefix    = "/.sallyport"
+	devClient = "sallyport-client"
+	devSecret = "canary-client-secret"
+)
+
+// setup says how a site differs from the usual one.
+type setup struct {
+	TLS     bool   // https with HTTP/2 and __Host- cookies
+	Public  string // public URL; "": the server's own address
+	SignIn  bool   // start a provider; else the one configured does not answer
+	Faults  *testenv.Faults
+	Second  *Provider // one more provider
+	Login   LoginProvider
+	People  []demo.Person
+	Routes  []authz.Route
+	Fields  map[string][]identity.Field // by route; else preset "forwarded"
+	Backend http.RoundTripper           // instead of the raw app
+	Header  time.Duration               // how long an app may think
+	Call    time.Duration               // how long a call to the provider may take
+	Flows   int
+	Key     session.Key
+	Port    string
+	Brand   Branding
+}
+
+// site is a whole front door on loopback, between a provider and an app that
+// sees bytes. The server is set up as `sallyport serve` sets it up.
+type site struct {
+	url, host string // as browsers and raw requests name it
+	addr      string // of the listener
+	routeHost string
+	proxy     *Proxy
+	app       *testenv.RawUpstream
+	provider  *testenv.Faults
+	sessions  *session.Manager
+	log       *logSink
+	metrics   *prometheus.Registry
+	clock     *clock
+	server    *httptest.Server
+	transport http.RoundTripper
+	key       session.Key
+}
+
+// clock can be moved by tests.
+type clock struct{ offset atomic.Int64 }
+
+func (c *clock) Now() time.Time          { return time.Now().Add(time.Duration(c.offset.Load())) }
+func (c *clock) Advance(d time.Duration) { c.offset.Add(int64(d)) }
+
+// usualRoutes: everybody, admins, and nobody asked, on one host.
+func usualRoutes(host string) []authz.Route {
+	return []authz.Route{
+		{Name: "app", Host: host, Path: "/", Access: authz.Access{Authenticated: true}},
+		{Name: "admin", Host: host, Path: "/admin", Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}}}},
+		{Name: "open", Host: host, Path: "/open", Access: authz.Access{Public: true}},
+		{Name: "logo", Host: host, Path: "/logo.svg", Exact: true, Access: authz.Access{Public: true}},
+	}
+}
+
+func alice() identity.Identity {
+	return identity.Identity{
+		Provider: "main", Subject: "alice-1", Email: "alice@acme.example", EmailVerified: true,
+		Name: "Alice Ämter", Username: "alice", Groups: []string{"admins", "on-call"},
+		Org: identity.Org{ID: "main:acme", Name: "Acme Rockets", Domain: "acme.example", Source: "claim"},
+	}
+}
+
+// bob is in no group that opens anything.
+func bob() identity.Identity {
+	return identity.Identity{Provider: "main", Subject: "bob-1", Username: "bob", Name: "Bob"}
+}
+
+func newSite(tb testing.TB, o setup) *site {
+	tb.Helper()
+	s := &site{clock: &clock{}, log: newLogSink(), metrics: prometheus.NewRegistry(), provider: o.Faults}
+	s.server = httptest.NewUnstartedServer(nil)
+	s.addr = s.server.Listener.Addr().String()
+	s.url = o.Public
+	if s.url == "" {
+		s.url = map[bool]string{false: "http://", true: "https://"}[o.TLS] + s.addr
+	}
+	public, err := url.Parse(s.url)
+	check(tb, err)
+	s.host = public.Host
+	s.routeHost, err = authz.CanonicalHost(public.Host)
+	check(tb, err)
+	s.app = testenv.NewRawUpstream(tb)
+	s.app.Respond(reply("", "ok"))
+	if s.provider == nil && o.SignIn {
+		s.provider = testenv.StartProvider(tb, demo.ProviderOptions{ClientID: devClient, ClientSecret: devSecret,
+			RedirectURIs: []string{s.url + prefix + "/callback/main", s.url + prefix + "/callback/other"}, People: o.People, Now: s.clock.Now})
+	}
+	if s.key = o.Key; s.key == (session.Key{}) {
+		s.key = session.NewKey(time.Now().Add(-time.Hour))
+	}
+	s.build(tb, o, public)
+	s.start(tb, o)
+	return s
+}
+
+// build assembles the front door as cmd does.
+func (s *site) build(tb testing.TB, o setup, public *url.URL) {
+	tb.Helper()
+	ring, err := session.NewKeyring([]session.Key{s.key})
+	check(tb, err)
+	port := public.Port()
+	if o.Port != "" {
+		port = o.Port
+	}
+	s.sessions, err = session.New(session.Options{Keys: ring, Secure: public.Scheme == "https", Port: port,
+		AbsoluteTimeout: 12 * time.Hour, IdleTimeout: time.Hour, Now: s.clock.Now})
+	check(tb, err)
+	signer, err := assertion.New(assertion.Options{Issuer: s.url, Seeds: [][]byte{s.key.Derive("assertion signing", assertion.SeedBytes)},
+		Signing: ring.Signing, Now: s.clock.Now})
+	check(tb, err)
+	routes := o.Routes
+	if routes == nil {
+		routes = usualRoutes(s.routeHost)
+	}
+	table, err := authz.NewTable(routes)
+	check(tb, err)
+	headers := identity.NewHeaders()
+	backend := o.Backend
+	appURL, err := url.Parse(s.app.URL())
+	check(tb, err)
+	if backend == nil {
+		up, err := upstream.New(upstream.Options{URL: appURL, HeaderTimeout: o.Header})
+		check(tb, err)
+		tb.Cleanup(up.Close)
+		backend = up
+	}
+	backends := map[string]Backend{}
+	for _, r := range routes {
+		fields, ok := o.Fields[r.Name]
+		if !ok {
+			fields, _ = identity.Preset(identity.PresetForwarded)
+		}
+		set, err := headers.Set(fields)
+		check(tb, err)
+		backends[r.Name] = Backend{Host: appURL.Host, Transport: backend, Headers: set}
+	}
+	providers := []Provider{{ID: "main", Name: "Main Street", Login: o.Login}}
+	if o.Login == nil {
+		providers[0].Login = s.login(tb, "main", o.Call)
+	}
+	if o.Second != nil {
+		providers = append(providers, *o.Second)
+	}
+	if o.Flows == 0 {
+		o.Flows = 256
+	}
+	s.proxy, err = New(Options{
+		PublicURL: public, Prefix: prefix, Sessions: s.sessions, Routes: table, Backends: backends, Headers: headers,
+		Assertions: signer, Providers: providers, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10,
+		Log: s.log.logger(), Registerer: s.metrics, Now: s.clock.Now,
+	})
+	check(tb, err)
+}
+
+// login makes a real login provider of s.provider, or of one that does not answer.
+func (s *site) login(tb testing.TB, id string, call time.Duration) *login.Provider {
+	tb.Helper()
+	issuer := "http://127.0.0.1:1" // nobody listens on tcpmux
+	if s.provider != nil {
+		issuer = s.provider.URL
+	}
+	transport := &http.Transport{}
+	tb.Cleanup(transport.CloseIdleConnections)
+	client, err := oauth.NewClient(oauth.Options{Provider: id, Transport: transport, Timeout: call})
+	check(tb, err)
+	l, err := login.New(login.Options{ID: id, Issuer: issuer, ClientID: devClient, ClientSecret: devSecret,
+		RedirectURL: s.url + prefix + "/callback/" + id, Scopes: []string{"openid", "profile", "email", "groups", "org"},
+		Client: client, Log: s.log.logger(), Now: s.clock.Now})
+	check(tb, err)
+	return l
+}
+
+func (s *site) start(tb testing.TB, o setup) {
+	s.server.Config = &http.Server{
+		Handler: s.proxy, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 100},
+		DisableGeneralOptionsHandler: true,
+	}
+	transport := &http.Transport{ForceAttemptHTTP2: true, DisableCompression: true}
+	if o.TLS {
+		s.server.EnableHTTP2 = true
+		s.server.StartTLS()
+		transport.TLSClientConfig = s.server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+		transport.TLSClientConfig.NextProtos = nil
+	} else {
+		s.server.Start()
+	}
+	s.transport = transport
+	tb.Cleanup(s.server.Close)
+	tb.Cleanup(transport.CloseIdleConnections)
+}
+
+// mint makes the session cookie of somebody, as "name=value".
+func (s *site) mint(tb testing.TB, who identity.Identity) string {
+	tb.Helper()
+	return s.seal(tb, s.sessions.Start(who))
+}
+
+func (s *site) seal(tb testing.TB, sess session.Session) string {
+	tb.Helper()
+	h := headerWriter{}
+	check(tb, s.sessions.Write(h, s.routeHost, sess))
+	pair, _, _ := strings.Cut(http.Header(h).Get("Set-Cookie"), ";")
+	return pair
+}
+
+func (s *site) browser(tb testing.TB) *testenv.Browser { return testenv.NewBrowser(tb, s.transport) }
+
+// signIn walks through the provider as person, from a deep link.
+func (s *site) signIn(tb testing.TB, b *testenv.Browser, path, person string) testenv.Page {
+	tb.Helper()
+	return b.SignIn(b.Open(s.url+path), person)
+}
+
+// answer is a response, read whole.
+type answer struct {
+	status int
+	proto  string
+	header http.Header
+	body   string
+}
+
+// get asks with headers given as "Name: value"; no redirect is followed.
+func (s *site) get(tb testing.TB, path string, headers ...string) answer {
+	tb.Helper()
+	return s.ask(tb, http.MethodGet, path, "", headers...)
+}
+
+func (s *site) ask(tb testing.TB, method, path, body string, headers ...string) answer {
+	tb.Helper()
+	target := path
+	if !strings.Contains(path, "://") {
+		target = s.url + path
+	}
+	var in io.Reader
+	if body != "" {
+		in = strings.NewReader(body)
+	}
+	req, err := http.NewRequest(method, target, in)
+	check(tb, err)
+	for _, line := range headers {
+		name, value, _ := strings.Cut(line, ": ")
+		if name == "Host" {
+			req.Host = value
+			continue
+		}
+		req.Header[name] = append(req.Header[name], value) // spelled as given
+	}
+	return s.send(tb, req)
+}
+
+func (s *site) send(tb testing.TB, req *http.Request) answer {
+	tb.Helper()
+	res, err := s.transport.RoundTrip(req)
+	check(tb, err)
+	defer res.Body.Close()
+	got, err := io.ReadAll(res.Body)
+	check(tb, err)
+	return answer{res.StatusCode, res.Proto, res.Header, string(got)}
+}
+
+// navigate are the headers of a page being opened.
+func navigate(more ...string) []string {
+	return append([]string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: none",
+		"Accept: text/html,*/*;q=0.8"}, more...)
+}
+
+// wire is a raw connection to the site. It is opened anew once it was closed.
+type wire struct {
+	tb   testing.TB
+	addr string
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+func (s *site) wire(tb testing.TB) *wire {
+	w := &wire{tb: tb, addr: s.addr}
+	tb.Cleanup(w.close)
+	return w
+}
+
+func (w *wire) close() {
+	if w.conn != nil {
+		w.conn.Close()
+		w.conn = nil
+	}
+}
+
+func (w *wire) dial() {
+	w.tb.Helper()
+	w.close()
+	conn, err := net.Dial("tcp", w.addr)
+	check(w.tb, err)
+	check(w.tb, conn.SetDeadline(time.Now().Add(20*time.Second)))
+	w.conn, w.in = conn, bufio.NewReader(conn)
+}
+
+// do sends one raw request and reads its answer.
+func (w *wire) do(method, raw string) answer {
+	w.tb.Helper()
+	if w.conn == nil {
+		w.dial()
+	}
+	if _, err := io.WriteString(w.conn, raw); err != nil {
+		w.tb.Fatalf("send %.80q: %v", raw, err)
+	}
+	res, err := http.ReadResponse(w.in, &http.Request{Method: method})
+	if err != nil {
+		w.tb.Fatalf("no answer to %.200q: %v", raw, err)
+	}
+	body, err := io.ReadAll(res.Body)
+	check(w.tb, err)
+	if res.Close {
+		w.close()
+	}
+	return answer{res.StatusCode, res.Proto, res.Header, string(body)}
+}
+
+// talk sends bytes on a connection of their own and returns every answer until
+// the server closes it, which all callers ask for or deserve.
+func (s *site) talk(tb testing.TB, raw string) []answer {
+	tb.Helper()
+	w := s.wire(tb)
+	w.dial()
+	defer w.close()
+	if _, err := io.WriteString(w.conn, raw); err != nil {
+		tb.Fatalf("send: %v", err)
+	}
+	return w.rest()
+}
+
+func (w *wire) rest() []answer {
+	w.tb.Helper()
+	var out []answer
+	for {
+		if _, err := w.in.Peek(1); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				w.tb.Fatalf("the connection was not closed after %d answers", len(out))
+			}
+			return out
+		}
+		res, err := http.ReadResponse(w.in, nil)
+		check(w.tb, err)
+		body, err := io.ReadAll(res.Body)
+		check(w.tb, err)
+		out = append(out, answer{res.StatusCode, res.Proto, res.Header, string(body)})
+	}
+}
+
+func statuses(all []answer) (out []int) {
+	for _, a := range all {
+		out = append(out, a.status)
+	}
+	return out
+}
+
+// reply makes an app that answers 200 with header lines and a body, which HEAD
+// does not get.
+func reply(header, body string) func([]byte) []byte {
+	head := "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n" + header + "\r\n"
+	return func(request []byte) []byte {
+		if bytes.HasPrefix(request, []byte("HEAD ")) {
+			return []byte(head)
+		}
+		return []byte(head + body)
+	}
+}
+
+// hits are the requests that reached the app since the last call with the same
+// counter, which starts at 0.
+func (s *site) hits(from *int) [][]byte {
+	all := s.app.Requests()
+	fresh := all[*from:]
+	*from = len(all)
+	return fresh
+}
+
+// headerOf returns the lines of a raw request by folded name.
+func headerOf(raw []byte) map[string][]string {
+	out := map[string][]string{}
+	for _, name := range testenv.HeaderNames(raw) {
+		if folded := foldName(name); out[folded] == nil {
+			for _, spelled := range slices.Compact(slices.Sorted(slices.Values(testenv.HeaderNames(raw)))) {
+				if foldName(spelled) == folded {
+					out[folded] = append(out[folded], testenv.HeaderLines(raw, spelled)...)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// foldName is how the least careful app reads a header's name.
+func foldName(name string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case 'A' <= r && r <= 'Z':
+			return r + 'a' - 'A'
+		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
+			return r
+		}
+		return '-'
+	}, name)
+}
+
+// logSink keeps every log line, as text and by request.
+type logSink struct {
+	mu     sync.Mutex
+	buf    bytes.Buffer
+	faults []string             // lines that are not one JSON object
+	byID   map[string][]logLine // by request id
+	change chan struct{}        // closed at the next line
+}
+
+type logLine = map[string]any
+
+func newLogSink() *logSink {
+	return &logSink{change: make(chan struct{}), byID: map[string][]logLine{}}
+}
+
+func (l *logSink) logger() *slog.Logger {
+	return slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// Write takes one line: slog's handlers write each at once.
+func (l *logSink) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var line logLine
+	if json.Unmarshal(b, &line) != nil || bytes.Count(b, []byte("\n")) != 1 || b[len(b)-1] != '\n' {
+		l.faults = append(l.faults, string(b))
+	}
+	if id, ok := line["request_id"].(string); ok {
+		l.byID[id] = append(l.byID[id], line)
+	}
+	close(l.change)
+	l.change = make(chan struct{})
+	return l.buf.Write(b)
+}
+
+// text is all that was logged. Every line must be one JSON object.
+func (l *logSink) text(tb testing.TB) string {
+	tb.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range l.faults {
+		tb.Errorf("no line of JSON: %q", f)
+	}
+	return l.buf.String()
+}
+
+// event waits for the one line about a request: it is written after the answer.
+func (l *logSink) event(tb testing.TB, requestID string) logLine {
+	tb.Helper()
+	if requestID == "" {
+		tb.Fatal("the answer has no request id")
+	}
+	deadline := time.After(10 * time.Second)
+	for {
+		l.mu.Lock()
+		lines, change := l.byID[requestID], l.change
+		l.mu.Unlock()
+		switch {
+		case len(lines) > 1:
+			tb.Fatalf("logged twice: %v", lines)
+		case len(lines) == 1:
+			return lines[0]
+		}
+		select {
+		case <-change:
+		case <-deadline:
+			tb.Fatalf("nothing was logged about request %s", requestID)
+		}
+	}
+}
+
+func check(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// jsonOf reads a JSON object with string members.
+func jsonOf(tb testing.TB, body string) map[string]any {
+	tb.Helper()
+	var v map[string]any
+	if err := json.Unmarshal([]byte(body), &v); err != nil {
+		tb.Fatalf("no JSON object: %q", body)
+	}
+	return v
+}
+
+// insecureTLS is for raw connections to the test server, whose name they leave out.
+func insecureTLS(protos ...string) *tls.Config {
+	return &tls.Config{InsecureSkipVerify: true, NextProtos: protos}
+}

@@ -1,0 +1,177 @@
+package proxy
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// security.md 123, 125: one JSON line per request, whatever is in it.
+func TestP18_OneLinePerRequestWhateverTheInput(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	who := alice()
+	who.Subject, who.Org.ID, who.Name = "a\r\n{\"user\":\"root\"}\x1b[2J\u202e\u2028", "main:\u202eacme\n", "\x1b]0;x\x07"
+	cookie, w := s.mint(t, who), s.wire(t)
+	for name, tt := range map[string]struct {
+		method, target string
+		lines          []string
+		want           map[string]any
+	}{
+		"a person of two lines":     {"GET", "/x", nil, map[string]any{"status": 200.0, "user": "main:" + who.Subject, "org": who.Org.ID}},
+		"line breaks escaped":       {"GET", "/%0d%0a%7B%22user%22%3A%22root%22%7D", nil, map[string]any{"status": 400.0, "path": ""}},
+		"an escape sequence":        {"GET", "/%1b[2J", nil, map[string]any{"status": 400.0, "path": ""}},
+		"right to left":             {"GET", "/%E2%80%AEgpj.exe", nil, map[string]any{"status": 200.0, "path": "/%E2%80%AEgpj.exe"}},
+		"right to left, raw":        {"GET", "/\u202egpj.exe", nil, map[string]any{"status": 200.0, "path": "/%E2%80%AEgpj.exe"}},
+		"quotes and braces":         {"GET", `/","level":"ERROR","x":{`, nil, map[string]any{"status": 200.0, "path": "/%22,%22level%22:%22ERROR%22,%22x%22:%7B"}},
+		"an odd agent":              {"GET", "/x", []string{"User-Agent: \x1b[31m\u202e\"}", "Referer: \x1b", "X-Forwarded-For: \u202e"}, map[string]any{"status": 400.0}},
+		"an agent in colour":        {"GET", "/x", []string{"User-Agent: \u202e\"}\\n"}, map[string]any{"status": 200.0, "client": "127.0.0.1"}},
+		"an odd method":             {strings.Repeat("M", 300), "/x", nil, map[string]any{"status": 200.0, "method": strings.Repeat("M", 32) + "…"}},
+		"a long path":               {"GET", "/" + strings.Repeat("x", 5000), nil, map[string]any{"status": 200.0, "path": "/" + strings.Repeat("x", 1023) + "…"}},
+		"a secret in the query":     {"GET", "/x?code=canary&password=canary", []string{"Referer: http://x/?canary", "Authorization: Bearer canary", "X-Api-Key: canary"}, map[string]any{"status": 200.0, "path": "/x"}},
+		"a request id of one's own": {"GET", "/x", []string{"X-Request-Id: canary\u202e"}, map[string]any{"status": 200.0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := w.do(tt.method, rawRequest(tt.method, tt.target, s.host, append(tt.lines, "Cookie: "+cookie+"; other=canary")...))
+			id := a.header.Get("X-Request-Id")
+			if id == "" && tt.want["status"] == 400.0 { // refused by net/http, nothing to log
+				return
+			}
+			line := s.log.event(t, id)
+			for key, want := range tt.want {
+				if line[key] != want {
+					t.Errorf("%s is logged as %q, want %q", key, line[key], want)
+				}
+			}
+			closed := []string{"time", "level", "msg", "request_id", "method", "host", "path", "status", "bytes", "ms", "client", "route", "decision", "reason", "user", "org", "session", "error"}
+			for key := range line {
+				if !slices.Contains(closed, key) {
+					t.Errorf("an unknown field %s: %v", key, line[key])
+				}
+			}
+		})
+	}
+	text := s.log.text(t)
+	checkNoSecrets(t, text)
+	for _, r := range text {
+		if r < ' ' && r != '\n' || r == 0x7f || r == utf8.RuneError {
+			t.Fatalf("the log holds %U", r)
+		}
+	}
+}
+
+// A whole life: sign-in, use, denial, sign-out, a bad cookie. The log tells the
+// story and holds nothing that anybody could use.
+func TestP18_TheLogTellsTheStoryWithoutSecrets(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{SignIn: true})
+	b := s.browser(t)
+	asked := b.Open(s.url + "/deep?token=canary")
+	page := b.SignIn(asked, "mira")
+	b.Open(page.Hops[len(page.Hops)-2].URL.String()) // the callback once more
+	denied := b.Open(s.url + "/admin?x=canary")
+	account := b.Open(s.url + prefix + "/account")
+	out := b.Submit(account, "", "")
+	forged := s.get(t, "/x?canary", "Cookie: "+strings.Split(s.mint(t, alice()), "=")[0]+"=canary")
+	type logged struct{ path, route, decision, reason, user, session string }
+	for name, tt := range map[string]struct {
+		id   string
+		want logged
+	}{
+		"asked to sign in": {asked.Hops[0].Header.Get("X-Request-Id"), logged{"/deep", "app", "login", "no_session", "", ""}},
+		"signed in":        {page.Hops[len(page.Hops)-2].Header.Get("X-Request-Id"), logged{prefix + "/callback/main", "own", "", "", "main:mira", ""}},
+		"used":             {page.Header.Get("X-Request-Id"), logged{"/deep", "app", "forward", "authenticated", "main:mira", ""}},
+		"denied":           {denied.Header.Get("X-Request-Id"), logged{"/admin", "admin", "deny", "no_rule", "main:mira", ""}},
+		"signed out":       {out.Hops[0].Header.Get("X-Request-Id"), logged{prefix + "/logout", "own", "", "", "main:mira", ""}},
+		"a bad cookie":     {forged.header.Get("X-Request-Id"), logged{"/x", "app", "login", "no_session", "", "the session cookie is not one of ours"}},
+	} {
+		line := s.log.event(t, tt.id)
+		text := func(key string) string { v, _ := line[key].(string); return v }
+		if got := (logged{text("path"), text("route"), text("decision"), text("reason"), text("user"), text("session")}); got != tt.want {
+			t.Errorf("%s: logged %+v, want %+v", name, got, tt.want)
+		}
+	}
+	checkNoSecrets(t, s.log.text(t))
+	for _, c := range b.Cookies(s.url) {
+		if strings.Contains(s.log.text(t), c.Value[:20]) {
+			t.Errorf("%s was logged", c.Name)
+		}
+	}
+}
+
+// CVE-2023-45142: nothing that a client chooses becomes a label.
+func TestP17_MetricLabelsAreClosedLists(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{Login: fixedLogin{who: alice()}})
+	w, cookie := s.wire(t), s.mint(t, bob())
+	for i := range 200 {
+		method := fmt.Sprintf("M%d", i)
+		w.do(method, rawRequest(method, fmt.Sprintf("/path-%d", i), s.host, "Cookie: "+cookie, fmt.Sprintf("User-Agent: agent-%d", i)))
+		w.do("GET", rawRequest("GET", "/x", fmt.Sprintf("host-%d.example", i)))
+		w.do("GET", rawRequest("GET", fmt.Sprintf("%s/callback/provider-%d?error=e%d", prefix, i, i), s.host))
+	}
+	for _, path := range []string{"/admin", "/open", "/a%2fb", prefix + "/session", prefix + "/nothing"} {
+		s.get(t, path, "Cookie: "+cookie)
+	}
+	b := s.browser(t)
+	b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {s.begin(t, b, "/")}}))
+	s.server.Close() // every handler has counted
+	labels := map[string]map[string]bool{}
+	families, err := s.metrics.Gather()
+	check(t, err)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if labels[l.GetName()] == nil {
+					labels[l.GetName()] = map[string]bool{}
+				}
+				labels[l.GetName()][l.GetValue()] = true
+			}
+		}
+	}
+	for name, allowed := range map[string][]string{
+		"route": {"app", "admin", "open", "own", "none"}, "method": {"GET", "other"}, "code": {"200", "302", "303", "400", "401", "403", "404"}, "mode": {"proxy"},
+		"decision": {"forward", "login", "deny"}, "reason": {"authenticated", "public", "no_session", "no_rule", "no_route", "ambiguous"},
+		"provider": {"main"}, "result": {"ok"},
+	} {
+		got := slices.Sorted(maps.Keys(labels[name]))
+		if slices.ContainsFunc(got, func(v string) bool { return !slices.Contains(allowed, v) }) || len(got) == 0 {
+			t.Errorf("label %s has the values %q, want some of %q", name, got, allowed)
+		}
+		delete(labels, name)
+	}
+	if len(labels) > 0 {
+		t.Errorf("labels nobody expects: %v", labels)
+	}
+}
+
+// An app that answers with something odd must not have it logged: it may be
+// somebody's cookie (P8, P18).
+func TestP18_WhatAnAppAnswersIsNotLogged(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	cookie := "Cookie: " + s.mint(t, alice())
+	for name, answer := range map[string]string{
+		"a header without a colon": "HTTP/1.1 200 OK\r\nSet-Cookie session=canary\r\nConnection: close\r\n\r\n",
+		"a bad first line":         "canary\r\nConnection: close\r\n\r\n",
+		"a bad status":             "HTTP/1.1 canary OK\r\nConnection: close\r\n\r\n",
+		"a bad length":             "HTTP/1.1 200 OK\r\nContent-Length: canary\r\nConnection: close\r\n\r\n",
+		"a bad encoding":           "HTTP/1.1 200 OK\r\nTransfer-Encoding: canary\r\nConnection: close\r\n\r\n",
+		"a bad upgrade":            "HTTP/1.1 101 X\r\nUpgrade: canary\r\nConnection: Upgrade\r\n\r\n",
+	} {
+		s.app.Respond(func([]byte) []byte { return []byte(answer) })
+		a := s.get(t, "/x", cookie)
+		if a.status != http.StatusBadGateway {
+			t.Errorf("%s: %d", name, a.status)
+		}
+		if line, err := json.Marshal(s.log.event(t, a.header.Get("X-Request-Id"))); err != nil || strings.Contains(string(line), "canary") {
+			t.Errorf("%s: logged %s", name, line)
+		}
+	}
+}

@@ -1,0 +1,303 @@
+package proxy
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
+)
+
+// security.md 78, C90: only our own pages sign people out.
+func TestP09_OnlyOurOwnPagesSignPeopleOut(t *testing.T) {
+	t.Parallel()
+	for _, o := range []setup{{}, {TLS: true}} {
+		s := newSite(t, o)
+		downgraded := strings.Replace(s.url, "https://", "http://", 1)
+		if !o.TLS {
+			downgraded = strings.Replace(s.url, "http://", "https://", 1)
+		}
+		for name, lines := range map[string][]string{
+			"Origin null":                        {"Origin: null"},
+			"Origin of another site":             {"Origin: https://evil.example"},
+			"Origin of another scheme":           {"Origin: " + downgraded},
+			"Origin of another port":             {"Origin: " + s.url + "0"},
+			"Origin without a port":              {"Origin: " + s.url[:strings.LastIndexByte(s.url, ':')]},
+			"Origin of a sibling":                {"Origin: " + strings.Replace(s.url, "://", "://evil.", 1)},
+			"Origin with a path":                 {"Origin: " + s.url + "/"},
+			"Origin with a user":                 {"Origin: " + strings.Replace(s.url, "://", "://a@", 1)},
+			"Origin in capitals":                 {"Origin: " + strings.ToUpper(s.url)},
+			"empty Origin":                       {"Origin: "},
+			"two Origins":                        {"Origin: " + s.url, "Origin: https://evil.example"},
+			"no Origin, cross-site":              {"Sec-Fetch-Site: cross-site"},
+			"no Origin, same-site":               {"Sec-Fetch-Site: same-site"},
+			"no Origin, unknown site":            {"Sec-Fetch-Site: sideways"},
+			"our Origin, cross-site":             {"Origin: " + s.url, "Sec-Fetch-Site: cross-site"},
+			"our Origin, same-site":              {"Origin: " + s.url, "Sec-Fetch-Site: same-site"},
+			"null after a redirect, same-origin": {"Origin: null", "Sec-Fetch-Site: same-origin"},
+		} {
+			cookie := "Cookie: " + s.mint(t, alice())
+			a := s.ask(t, "POST", prefix+"/logout", "", append(lines, cookie, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")...)
+			if a.status != 403 || a.header["Set-Cookie"] != nil || a.header["Clear-Site-Data"] != nil || !strings.Contains(a.body, "The request to sign out came from another site.") {
+				t.Errorf("%s: %d %v\n%s", name, a.status, a.header, a.body)
+			}
+			if a := s.get(t, "/x", cookie); a.status != 200 {
+				t.Errorf("%s: signed out: %d", name, a.status)
+			}
+		}
+		for name, lines := range map[string][]string{
+			"our page": {"Origin: " + s.url, "Sec-Fetch-Site: same-origin"}, "an older browser": {"Origin: " + s.url}, "no browser": nil,
+			"typed": {"Sec-Fetch-Site: none"},
+		} {
+			cookie := "Cookie: " + s.mint(t, alice())
+			a := s.ask(t, "POST", prefix+"/logout", "", append(lines, cookie)...)
+			want := strings.Split(cookie[len("Cookie: "):], "=")[0] + "=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"
+			if o.TLS { // CVE-2025-55162: without Secure a browser keeps a __Host- cookie
+				want += "; Secure"
+			}
+			if a.status != 303 || a.header.Get("Location") != s.url+prefix+"/logout" || !slices.Equal(a.header["Set-Cookie"], []string{want}) ||
+				a.header.Get("Clear-Site-Data") != `"cache"` || a.header.Get("Cache-Control") != "private, no-store" {
+				t.Errorf("%s: %d %v", name, a.status, a.header)
+			}
+			if a := s.get(t, "/x", cookie); a.status != 401 { // CVE-2024-21492
+				t.Errorf("%s: the old cookie gets %d", name, a.status)
+			}
+			if line := s.log.event(t, a.header.Get("X-Request-Id")); line["user"] != "main:alice-1" {
+				t.Errorf("%s: logged %v", name, line)
+			}
+		}
+	}
+}
+
+func TestSigningOutAsksFirstAndLandsOnAPage(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{Login: fixedLogin{who: alice()}})
+	b := s.browser(t)
+	state := s.begin(t, b, "/deep")
+	b.Open(s.callback("main", map[string][]string{"code": {"c"}, "state": {state}}))
+	ask := b.Open(s.url + prefix + "/logout") // a link, an image, a prefetch
+	if ask.Status != 200 || !strings.Contains(ask.Body, "Do you want to sign out?") || !strings.Contains(ask.Body, "<strong><bdi>Alice Ämter</bdi></strong>") || s.sessionOf(b) == nil {
+		t.Fatalf("%d\n%s", ask.Status, ask.Body)
+	}
+	gone := b.Submit(ask, "", "")
+	if gone.Status != 200 || !strings.Contains(gone.Body, "You are signed out") || s.sessionOf(b) != nil || len(b.Cookies(s.url)) != 1 {
+		t.Errorf("%d, cookies %v\n%s", gone.Status, b.Cookies(s.url), gone.Body)
+	}
+	if again := b.Post(gone, prefix+"/logout", nil); again.Status != 200 || !strings.Contains(again.Body, "You are signed out") {
+		t.Errorf("signing out twice: %d", again.Status)
+	}
+	for fault, lines := range badCookies(t, s) {
+		if fault == "NUL after" { // net/http's to refuse
+			continue
+		}
+		var all []string
+		for _, line := range lines {
+			all = append(all, "Cookie: "+line)
+		}
+		if a := s.ask(t, "POST", prefix+"/logout", "", all...); a.status != 303 || len(a.header["Set-Cookie"]) != 1 {
+			t.Errorf("signing out with a cookie that is %s: %d %v", fault, a.status, a.header)
+		}
+	}
+}
+
+// The contract with single-page apps.
+func TestTheSessionEndpointTellsWhoIsSignedIn(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	sess := s.sessions.Start(alice())
+	a := s.get(t, prefix+"/session", "Cookie: "+s.seal(t, sess), "Sec-Fetch-Mode: cors")
+	want := fmt.Sprintf(`{"user":{"id":"main:alice-1","email":"alice@acme.example","name":"Alice Ämter","username":"alice","groups":["admins","on-call"]},`+
+		`"org":{"id":"main:acme","name":"Acme Rockets","domain":"acme.example"},"expires_at":%q,"idle_expires_at":%q}`+"\n",
+		sess.Expires.Format(time.RFC3339), sess.IdleExpires.Format(time.RFC3339))
+	if a.status != 200 || a.body != want || a.header.Get("Content-Type") != "application/json" || a.header.Get("Cache-Control") != "private, no-store" {
+		t.Errorf("%d %v\n%s\n%s", a.status, a.header, a.body, want)
+	}
+	if a.header["Access-Control-Allow-Origin"] != nil {
+		t.Error("another site may read it")
+	}
+	who := bob()
+	who.Name, who.Username, who.Email = "", "", "bob@acme.example" // not verified
+	a = s.get(t, prefix+"/session", "Cookie: "+s.mint(t, who))
+	if got := jsonOf(t, a.body); fmt.Sprint(got["user"]) != "map[id:main:bob-1]" || got["org"] != nil {
+		t.Errorf("told %s", a.body)
+	}
+	checkChallenge(t, s, "GET", s.get(t, prefix+"/session"))
+	checkChallenge(t, s, "GET", s.get(t, prefix+"/session", navigate()...)) // JSON whoever asks
+	if a := s.ask(t, "HEAD", prefix+"/session", "", "Cookie: "+s.mint(t, alice())); a.status != 200 || a.body != "" {
+		t.Errorf("HEAD: %d %q", a.status, a.body)
+	}
+}
+
+func TestTheAccountPageTellsPeopleWhatIsKnown(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	a := s.get(t, prefix+"/account", navigate("Cookie: "+s.mint(t, alice()))...)
+	for _, words := range []string{"Your account", "<bdi>Alice Ämter</bdi>", "<bdi>alice@acme.example</bdi></dd>", "<bdi>Main Street</bdi>", "<code>main:alice-1</code>",
+		"<bdi>Acme Rockets</bdi>, <bdi>acme.example</bdi>", "<li><bdi>admins</bdi></li><li><bdi>on-call</bdi></li>", "in 12 hours", `action="/.sallyport/logout"`} {
+		if a.status != 200 || !strings.Contains(a.body, words) {
+			t.Errorf("%d: the page does not say %q:\n%s", a.status, words, a.body)
+		}
+	}
+	who := alice()
+	who.EmailVerified, who.Provider = false, "gone" // a provider that was taken out of the configuration
+	a = s.get(t, prefix+"/account", navigate("Cookie: "+s.mint(t, who))...)
+	if !strings.Contains(a.body, "not verified: it gives you no access and is not passed on") || !strings.Contains(a.body, "<bdi>gone</bdi>") {
+		t.Errorf("the page is\n%s", a.body)
+	}
+	if a := s.get(t, prefix+"/account", navigate()...); a.status != 302 || a.header.Get("Location") != prefix+"/login?return_to=%2F.sallyport%2Faccount" {
+		t.Errorf("a stranger: %d to %q", a.status, a.header.Get("Location"))
+	}
+	if a := s.get(t, prefix+"/account"); a.status != 401 {
+		t.Errorf("a program: %d", a.status)
+	}
+	sess := s.sessions.Start(alice())
+	s.clock.Advance(10 * time.Minute)
+	a = s.get(t, prefix+"/account", navigate("Cookie: "+s.seal(t, sess))...)
+	if len(a.header["Set-Cookie"]) != 1 || !strings.Contains(a.header.Get("Cache-Control"), "no-store") {
+		t.Errorf("not renewed: %v", a.header)
+	}
+}
+
+// security.md 22: the app can verify who asked, and for whom that was said.
+func TestTheAssertionAtTheAppVerifies(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	cookie := s.mint(t, alice())
+	for route, path := range map[string]string{"app": "/x", "admin": "/admin/x"} {
+		s.get(t, path, "Cookie: "+cookie, "X-Sallyport-Assertion: forged")
+		tokens := testenv.HeaderLines(s.app.Last(t), identity.AssertionHeader)
+		if len(tokens) != 1 {
+			t.Fatalf("%d assertions", len(tokens))
+		}
+		var keys jose.JSONWebKeySet
+		check(t, json.Unmarshal([]byte(s.get(t, prefix+"/jwks.json").body), &keys))
+		token, err := jwt.ParseSigned(tokens[0], []jose.SignatureAlgorithm{jose.ES256})
+		check(t, err)
+		claims := map[string]any{}
+		check(t, token.Claims(keys.Key(token.Headers[0].KeyID)[0].Key, &claims))
+		times := claims["exp"].(float64) - claims["iat"].(float64)
+		if claims["exp"].(float64) < float64(time.Now().Unix()) || times > 300 {
+			t.Errorf("lives for %v s", times)
+		}
+		delete(claims, "exp")
+		delete(claims, "iat")
+		want := map[string]any{"iss": s.url, "sub": "main:alice-1", "aud": route, "email": "alice@acme.example", "email_verified": true, "name": "Alice Ämter",
+			"preferred_username": "alice", "groups": []any{"admins", "on-call"},
+			"org": map[string]any{"id": "main:acme", "name": "Acme Rockets", "domain": "acme.example"}}
+		if fmt.Sprint(claims) != fmt.Sprint(want) {
+			t.Errorf("claims %v, want %v", claims, want)
+		}
+	}
+	s.get(t, "/open", "Cookie: "+cookie)
+	if got := testenv.HeaderLines(s.app.Last(t), identity.AssertionHeader); got != nil {
+		t.Errorf("a public route got %q", got)
+	}
+	other := newSite(t, setup{})
+	s.get(t, "/x", "Cookie: "+cookie)
+	token, err := jwt.ParseSigned(testenv.HeaderLines(s.app.Last(t), identity.AssertionHeader)[0], []jose.SignatureAlgorithm{jose.ES256})
+	check(t, err)
+	var keys jose.JSONWebKeySet
+	check(t, json.Unmarshal([]byte(other.get(t, prefix+"/jwks.json").body), &keys))
+	if keys.Keys[0].KeyID == token.Headers[0].KeyID || token.Claims(keys.Keys[0].Key, &map[string]any{}) == nil {
+		t.Error("another instance's keys verify it")
+	}
+}
+
+// An app next door asks for the keys under the address it has for us.
+func TestThePublicKeysAreServedOnTheAddressAnAppHas(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{Public: "http://app.example.com", Login: fixedLogin{}, Routes: []authz.Route{
+		{Name: "app", Host: "app.example.com", Path: "/", Access: authz.Access{Authenticated: true}},
+		{Name: "open", Host: "open.example.com", Path: "/", Access: authz.Access{Public: true}},
+	}})
+	w := s.wire(t)
+	for host, want := range map[string]bool{"app.example.com": true, "127.0.0.1:4180": true, "localhost": true, "[::1]:4180": true, "sallyport.default.svc": true, "open.example.com": false} {
+		a := w.do("GET", rawRequest("GET", prefix+"/jwks.json", host))
+		if got := strings.Contains(a.body, `"kty":"EC"`); got != want || a.status != 200 {
+			t.Errorf("%s: %d %s", host, a.status, a.body)
+		}
+		if want && (a.header.Get("Content-Type") != "application/jwk-set+json" || a.header.Get("Cache-Control") != "public, max-age=300" || strings.Contains(a.body, `"d"`)) {
+			t.Errorf("%s: %v %s", host, a.header, a.body)
+		}
+	}
+	if a := w.do("HEAD", rawRequest("HEAD", prefix+"/jwks.json", "app.example.com")); a.status != 200 || a.header.Get("X-Request-Id") == "" {
+		t.Errorf("HEAD: %d %v", a.status, a.header)
+	}
+}
+
+func TestP19_TheLogoCannotRun(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{Brand: Branding{Name: "Acme", Logo: []byte("<svg/>"), LogoType: "image/svg+xml"}})
+	a := s.get(t, prefix+"/logo")
+	if a.status != 200 || a.body != "<svg/>" || a.header.Get("Content-Type") != "image/svg+xml" || a.header.Get("X-Content-Type-Options") != "nosniff" ||
+		!strings.HasSuffix(a.header.Get("Content-Security-Policy"), "; sandbox") {
+		t.Errorf("%d %v %s", a.status, a.header, a.body)
+	}
+	if a := s.get(t, prefix+"/logout", navigate()...); !strings.Contains(a.body, `<img src="/.sallyport/logo" alt="">`) || !strings.Contains(a.body, "Acme") {
+		t.Errorf("the page is\n%s", a.body)
+	}
+}
+
+// P19 over the real server: every answer of ours, to everybody.
+func TestP19_OwnAnswersCannotBeFramedOrCached(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{Login: fixedLogin{}, Second: &Provider{ID: "other", Name: "Other", Login: fixedLogin{}}})
+	s.app.Respond(func([]byte) []byte { return nil })
+	cookie := "Cookie: " + s.mint(t, alice())
+	nobody := "Cookie: " + s.mint(t, bob())
+	for name, a := range map[string]answer{
+		"chooser": s.get(t, prefix+"/login", navigate()...), "account": s.get(t, prefix+"/account", navigate(cookie)...), "signed out": s.get(t, prefix+"/logout", navigate()...),
+		"sign out?": s.get(t, prefix+"/logout", navigate(cookie)...), "callback": s.get(t, prefix+"/callback/main", navigate()...), "denied": s.get(t, "/admin", navigate(nobody)...),
+		"400": s.get(t, "/a%2fb", navigate()...), "404": s.get(t, prefix+"/x", navigate()...), "405": s.ask(t, "POST", prefix+"/login", "", navigate()...),
+		"form": s.ask(t, "POST", "/x", "", navigate()...), "502": s.get(t, "/x", navigate(cookie)...), "session": s.get(t, prefix+"/session"), "401": s.get(t, "/x"),
+		"403": s.get(t, "/admin", nobody), "502 for a program": s.get(t, "/x", cookie),
+	} {
+		h := a.header
+		if !strings.Contains(h.Get("Cache-Control"), "no-store") || h.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: %d %v", name, a.status, h)
+		}
+		if strings.HasPrefix(h.Get("Content-Type"), "text/html") && (h.Get("X-Frame-Options") != "DENY" || !strings.Contains(h.Get("Content-Security-Policy"), "frame-ancestors 'none'") ||
+			!strings.HasPrefix(h.Get("Content-Security-Policy"), "default-src 'none'; ")) {
+			t.Errorf("%s: %d %v", name, a.status, h)
+		}
+	}
+}
+
+// What New asks for, it asks for before it serves (P21).
+func TestAnIncompleteFrontDoorDoesNotOpen(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	p := s.proxy
+	whole := Options{PublicURL: mustURL(t, s.url), Prefix: prefix, Sessions: s.sessions, Routes: p.routes, Headers: p.headers, Assertions: p.assertions,
+		Providers: p.providers, MaxFlows: 1, MaxURL: 1, Backends: map[string]Backend{}}
+	for route, b := range p.backends {
+		whole.Backends[route.Name] = b
+	}
+	for name, bend := range map[string]func(*Options){
+		"no public URL": func(o *Options) { o.PublicURL = nil }, "no sessions": func(o *Options) { o.Sessions = nil }, "no routes": func(o *Options) { o.Routes = nil },
+		"no headers": func(o *Options) { o.Headers = nil }, "no assertions": func(o *Options) { o.Assertions = nil }, "no providers": func(o *Options) { o.Providers = nil },
+		"no flows": func(o *Options) { o.MaxFlows = 0 }, "no URL limit": func(o *Options) { o.MaxURL = 0 }, "a route without a backend": func(o *Options) { delete(o.Backends, "admin") },
+		"a backend without a transport": func(o *Options) { o.Backends["admin"] = Backend{Host: "x"} }, "a backend without a host": func(o *Options) { o.Backends["admin"] = Backend{Transport: http.DefaultTransport} },
+		"a public URL that is none": func(o *Options) { o.PublicURL = mustURL(t, "https://a_b..c") }, "a prefix that is none": func(o *Options) { o.Prefix = "//x" },
+	} {
+		o := whole
+		o.Backends = maps.Clone(whole.Backends)
+		bend(&o)
+		if _, err := New(o); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if _, err := New(whole); err != nil {
+		t.Errorf("the whole one is refused: %v", err)
+	}
+}

@@ -1,0 +1,186 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+)
+
+const chooser = "Who do you want to be?"
+
+// signIn goes to url and becomes one of the demo's people.
+func (b *tab) signIn(url, person string) view {
+	b.t.Helper()
+	b.open(url)
+	b.heading(chooser)
+	b.click(`button[name=person][value=` + person + `]`)
+	return b.at(url)
+}
+
+func TestEachPersonSignsInAndTheAppKnowsThem(t *testing.T) {
+	demo := theDemo(t)
+	for _, who := range []struct {
+		key           string
+		says, saysNot []string
+	}{
+		{key: "mira", says: []string{"Hello, Mira Okafor", "Acme Rockets", "acme.example", "engineering", "on-call", "mira@acme.example", "demo:mira"}},
+		{key: "jonas", says: []string{"Hello, Jonas Lindqvist", "Acme Rockets", "admins", "jonas@acme.example", "demo:jonas"}},
+		{key: "tomoko", says: []string{"Hello, Tomoko Hayashi", "Birch Bank", "birch.example", "admins", "tomoko@birch.example", "demo:tomoko"}},
+		{key: "zoe", says: []string{"Hello, Zoë Martín", "Organization none", "Groups none", "zoe@mail.example", "demo:zoe"}},
+		{key: "sam", says: []string{"Hello, Sam Carver", "Email none that somebody verified", "demo:sam"}, saysNot: []string{"sam@acme.example"}},
+	} {
+		t.Run(who.key, func(t *testing.T) {
+			t.Parallel()
+			b := newPerson(t)
+			v := b.signIn(demo.url+"/reports/2026?team=blue", who.key)
+			b.says(v, who.says...)
+			b.saysNot(v, who.saysNot...)
+			b.says(v, "You asked for GET /reports/2026?team=blue",
+				"Signed assertion verified", "The app checked this itself with the keys at "+demo.url+"/.sallyport/jwks.json",
+				"aud app", "sub demo:"+who.key, "X-Forwarded-User demo:"+who.key)
+		})
+	}
+}
+
+func TestAccountPageSaysWhoOneIs(t *testing.T) {
+	t.Parallel()
+	demo := theDemo(t)
+	mira := newPerson(t)
+	v := mira.signIn(demo.url+"/.sallyport/account", "mira")
+	mira.says(v, "Name Mira Okafor", "Username mira", "E-mail mira@acme.example", "Signed in with the demo provider", "User id demo:mira",
+		"Organization Acme Rockets, acme.example", "Organization id demo:acme", "engineering", "on-call",
+		"Signed in", "(now)", "in 12 hours", "in 1 hour", "They never see your password")
+	mira.saysNot(v, "not verified")
+
+	sam := newPerson(t)
+	v = sam.signIn(demo.url+"/.sallyport/account", "sam")
+	sam.says(v, "E-mail sam@acme.example (not verified: it gives you no access and is not passed on)", "Organization None", "Groups None that this site uses")
+	sam.open(demo.url + "/")
+	v = sam.at(demo.url + "/")
+	sam.says(v, "Hello, Sam Carver")
+	sam.saysNot(v, "sam@acme.example")
+}
+
+func TestTwoPeopleInTwoWindowsStayThemselves(t *testing.T) {
+	t.Parallel()
+	demo := theDemo(t)
+	mira, jonas := newPerson(t), newPerson(t)
+	mira.open(demo.url + "/a")
+	jonas.open(demo.url + "/b")
+	mira.heading(chooser)
+	jonas.heading(chooser)
+	jonas.click("button[value=jonas]")
+	mira.click("button[value=mira]")
+	mira.says(mira.at(demo.url+"/a"), "Hello, Mira Okafor")
+	jonas.says(jonas.at(demo.url+"/b"), "Hello, Jonas Lindqvist")
+	for range 2 {
+		mira.open(demo.url + "/")
+		jonas.open(demo.url + "/")
+		mira.says(mira.at(demo.url+"/"), "Hello, Mira Okafor", "X-Forwarded-User demo:mira")
+		jonas.says(jonas.at(demo.url+"/"), "Hello, Jonas Lindqvist", "X-Forwarded-User demo:jonas")
+	}
+}
+
+func TestP01_WhoMayNotReadsWhyAndCanComeBackAsSomebodyElse(t *testing.T) {
+	t.Parallel()
+	demo := theDemo(t)
+	b := newPerson(t)
+	b.open(demo.url + "/admin")
+	b.heading(chooser)
+	b.click("button[value=tomoko]")
+	v := b.heading("You have no access to this page")
+	if v.URL != demo.url+"/admin" || v.Status != 403 {
+		t.Errorf("refused at %s with %d", v.URL, v.Status)
+	}
+	b.says(v, "You are signed in as Tomoko Hayashi (tomoko@birch.example), but this page is not for you.",
+		"What is missing", "people who belong to the organization demo:acme and are in the group admins", "Request id:")
+	b.saysNot(v, "Hello")
+	b.press("Sign in as someone else")
+	b.heading(chooser)
+	b.click("button[value=jonas]")
+	b.sees("the app as Jonas", func(v view) bool { return strings.Contains(v.Text, "Hello, Jonas Lindqvist") })
+	b.open(demo.url + "/admin")
+	v = b.at(demo.url + "/admin")
+	b.says(v, "Hello, Jonas Lindqvist", "Only the people that the admin rule names get this far.")
+}
+
+// To sign in as someone else and then to think better of it must not leave the
+// first person signed in: somebody else may be sitting there now.
+func TestSigningInAsSomeoneElseAndCancellingLeavesNobodySignedIn(t *testing.T) {
+	t.Parallel()
+	demo := theDemo(t)
+	b := newPerson(t)
+	b.open(demo.url + "/admin")
+	b.heading(chooser)
+	b.click("button[value=tomoko]")
+	b.heading("You have no access to this page")
+	b.press("Sign in as someone else")
+	b.heading(chooser)
+	b.press("Cancel")
+	b.heading("You were not signed in")
+	if _, there := b.cookies(demo.url)[demo.cookie]; there {
+		t.Error("the first person's session is still in the browser")
+	}
+}
+
+func TestP01_PublicPageNamesNobody(t *testing.T) {
+	t.Parallel()
+	demo := theDemo(t)
+	b := newPerson(t)
+	b.open(demo.url + "/public")
+	b.says(b.at(demo.url+"/public"), "Hello, whoever you are", "This request named nobody.")
+	b.signIn(demo.url+"/", "mira")
+	b.open(demo.url + "/public")
+	v := b.at(demo.url + "/public")
+	b.says(v, "Hello, whoever you are")
+	b.saysNot(v, "Mira", "mira", "X-Forwarded-User", "X-Sallyport-Assertion", demo.cookie)
+}
+
+func TestCancelAtTheProviderIsExplainedAndCanBeTriedAgain(t *testing.T) {
+	t.Parallel()
+	demo := theDemo(t)
+	b := newPerson(t)
+	b.open(demo.url + "/reports/2026?team=blue")
+	b.heading(chooser)
+	b.press("Cancel")
+	v := b.heading("You were not signed in")
+	b.says(v, "the demo provider says that the sign-in was cancelled or refused there.", "Request id:")
+	b.press("Try again")
+	b.heading(chooser)
+	b.click("button[value=mira]")
+	b.says(b.at(demo.url+"/reports/2026?team=blue"), "Hello, Mira Okafor")
+}
+
+func TestP05_SignInReturnsToThisSiteOnly(t *testing.T) {
+	demo := theDemo(t)
+	for name, to := range map[string]string{
+		"another site": "https://evil.example.test/", "no scheme": "//evil.example.test", "backslash": `/%5Cevil.example.test`,
+		"tab": "/%09/evil.example.test", "user info": "@evil.example.test", "sign-out": "/.sallyport/logout",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newPerson(t)
+			b.open(demo.url + "/.sallyport/login?return_to=" + to)
+			b.heading(chooser)
+			b.click("button[value=mira]")
+			b.says(b.at(demo.url+"/"), "Hello, Mira Okafor")
+			// And with a session, where nobody has to choose any more.
+			b.open(demo.url + "/public")
+			b.open(demo.url + "/.sallyport/login?return_to=" + to)
+			b.says(b.at(demo.url+"/"), "Hello, Mira Okafor")
+		})
+	}
+}
+
+// Who signs out and in again, as people do who try the demo, is in no loop: the
+// session was there each time.
+func TestSigningInAsFivePeopleInARowIsNoLoop(t *testing.T) {
+	t.Parallel()
+	demo := theDemo(t)
+	b := newPerson(t)
+	for _, person := range []string{"mira", "jonas", "tomoko", "zoe", "sam"} {
+		v := b.signIn(demo.url+"/", person)
+		b.says(v, "demo:"+person)
+		b.press("Sign out")
+		b.heading("You are signed out")
+	}
+}

@@ -1,0 +1,99 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// shared is what all tests use and none owns: the binary, the browser, a
+// certificate that the browser trusts, and sites that nobody breaks.
+type shared struct {
+	dir, binary      string
+	cert             func() (certificate, error)
+	browser          func() (*browser, error)
+	demo             func() (*site, error)
+	corp, secureCorp func() (*corp, error)
+
+	mu    sync.Mutex // guards ended
+	ended []func()   // in reverse order, after all tests
+}
+
+func (s *shared) atEnd(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = append(s.ended, f)
+}
+
+// world is set once, before any test runs.
+var world *shared
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (int, error) {
+	dir, err := os.MkdirTemp("", "sallyport-e2e-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	world = &shared{dir: dir, binary: filepath.Join(dir, "sallyport")}
+	world.cert = sync.OnceValues(func() (certificate, error) { return newCertificate(dir) })
+	world.browser = sync.OnceValues(world.startBrowser)
+	world.demo = sync.OnceValues(world.startDemo)
+	world.corp = sync.OnceValues(world.startCorp(overHTTP))
+	world.secureCorp = sync.OnceValues(world.startCorp(overTLS))
+	defer world.end()
+	if err := world.build(); err != nil {
+		return 0, err
+	}
+	return m.Run(), nil
+}
+
+// build makes the binary, unless SALLYPORT_BINARY names one to test.
+func (s *shared) build() error {
+	if name := os.Getenv("SALLYPORT_BINARY"); name != "" {
+		s.binary = name
+		return nil
+	}
+	build := exec.Command("go", "build", "-o", s.binary, "./cmd/sallyport")
+	build.Dir = filepath.Join("..", "..")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build sallyport: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func (s *shared) end() {
+	for i := len(s.ended) - 1; i >= 0; i-- {
+		s.ended[i]()
+	}
+}
+
+// errMissing wraps what a machine lacks, as opposed to what broke.
+var errMissing = errors.New("not installed")
+
+// need returns what get finds. What is not installed skips the test, unless
+// SALLYPORT_REQUIRE=1 says that it has to be there.
+func need[T any](t testing.TB, get func() (T, error)) T {
+	t.Helper()
+	v, err := get()
+	switch {
+	case err == nil:
+	case errors.Is(err, errMissing) && os.Getenv("SALLYPORT_REQUIRE") != "1":
+		t.Skip(err)
+	default:
+		t.Fatal(err)
+	}
+	return v
+}

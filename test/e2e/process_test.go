@@ -1,0 +1,116 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os/exec"
+	"regexp"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience is how long anything may take that is waited for.
+const patience = 30 * time.Second
+
+// process is a program we started, and only that: stop ends it and no other.
+type process struct {
+	cmd   *exec.Cmd
+	stdin io.Closer // programs that would linger end with it
+	out   *output
+	done  chan struct{} // closed when it has ended
+}
+
+func start(dir, name string, args ...string) (*process, error) {
+	p := &process{cmd: exec.Command(name, args...), out: &output{changed: make(chan struct{})}, done: make(chan struct{})}
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, p.out, p.out
+	stdin, err := p.cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	p.stdin = stdin
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		_ = p.cmd.Wait() // how it ended shows in its output
+		close(p.done)
+	}()
+	return p, nil
+}
+
+func (p *process) stop() {
+	_ = p.stdin.Close()
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
+	select {
+	case <-p.done:
+	case <-time.After(5 * time.Second):
+		_ = p.cmd.Process.Kill()
+		<-p.done
+	}
+}
+
+// says waits until the program has written something that matches.
+func (p *process) says(re *regexp.Regexp) ([]string, error) {
+	deadline := time.After(patience)
+	for {
+		text, changed := p.out.now()
+		if m := re.FindStringSubmatch(text); m != nil {
+			return m, nil
+		}
+		select {
+		case <-changed:
+		case <-p.done:
+			text, _ := p.out.now()
+			if m := re.FindStringSubmatch(text); m != nil {
+				return m, nil
+			}
+			return nil, fmt.Errorf("%s ended:\n%s", p.cmd.Path, text)
+		case <-deadline:
+			return nil, fmt.Errorf("%s did not say %q:\n%s", p.cmd.Path, re, text)
+		}
+	}
+}
+
+// showIfFailed logs what the program wrote when t has failed.
+func (p *process) showIfFailed(t *testing.T) {
+	t.Cleanup(func() {
+		if text, _ := p.out.now(); t.Failed() {
+			t.Logf("%s wrote, at the end:\n%s", p.cmd.Path, text[max(0, len(text)-6000):])
+		}
+	})
+}
+
+// output is what a program writes, to be read while it still does.
+type output struct {
+	mu      sync.Mutex // guards text and changed
+	text    bytes.Buffer
+	changed chan struct{} // closed at the next write
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	close(o.changed)
+	o.changed = make(chan struct{})
+	return o.text.Write(b)
+}
+
+func (o *output) now() (string, <-chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String(), o.changed
+}
+
+// freeAddress is a loopback address that nobody listens on at the moment.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}

@@ -1,0 +1,89 @@
+// An OpenID provider that nobody here wrote: npm oidc-provider with its
+// defaults wherever it has a default that is about the protocol. In particular
+// the ID token holds nothing about the person but the sub; e-mail, name and
+// groups are at the userinfo endpoint. Keys are new at every start.
+//
+//   node provider.mjs '{"port": 0, "client": {…}, "accounts": {"mira": {…}}}'
+//
+// prints the issuer once it is being served, and ends when its standard input
+// does, so that it cannot outlive the test that started it.
+import { createServer } from 'node:http';
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { Provider } from 'oidc-provider';
+
+const options = JSON.parse(process.argv[2]);
+
+const signingKey = () => ({
+  ...generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' }),
+  alg: 'RS256', use: 'sig', kid: randomBytes(8).toString('hex'),
+});
+
+const text = (s) => String(s).replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
+
+const page = (title, body) => `<!doctype html><html lang="en"><meta charset="utf-8"><title>${text(title)}</title>
+<h1>${text(title)}</h1>${body}</html>`;
+
+function newProvider(issuer) {
+  return new Provider(issuer, {
+    clients: [options.client],
+    jwks: { keys: [signingKey()] },
+    cookies: { keys: [randomBytes(16).toString('hex')] },
+    pkce: { required: () => true },
+    claims: {
+      openid: ['sub'], email: ['email', 'email_verified'],
+      profile: ['name', 'preferred_username'], groups: ['groups'],
+    },
+    features: { devInteractions: { enabled: false } },
+    interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
+    findAccount: (ctx, sub) => options.accounts[sub] && {
+      accountId: sub, claims: () => ({ sub, ...options.accounts[sub] }),
+    },
+    // Everybody who signs in has agreed: the client is the site's own.
+    async loadExistingGrant(ctx) {
+      const grant = new ctx.oidc.provider.Grant({
+        clientId: ctx.oidc.client.clientId, accountId: ctx.oidc.session.accountId,
+      });
+      grant.addOIDCScope('openid email profile groups');
+      await grant.save();
+      return grant;
+    },
+    renderError(ctx, out) {
+      ctx.type = 'html';
+      ctx.body = page('The provider refuses', `<p>${text(out.error)}: ${text(out.error_description)}</p>`);
+    },
+    ttl: { Session: 3600, Interaction: 600, Grant: 3600, AccessToken: 600, IdToken: 600, AuthorizationCode: 60 },
+  });
+}
+
+async function interact(provider, req, res) {
+  if (req.method !== 'POST') {
+    res.setHeader('Content-Type', 'text/html; charset=utf-8');
+    const people = Object.keys(options.accounts).map((sub) => `<button name="login" value="${text(sub)}">${text(sub)}</button>`);
+    res.end(page('Sign in at the provider', `<form method="post">${people.join('\n')}
+<button name="cancel" value="1">Cancel</button></form>`));
+    return;
+  }
+  let body = '';
+  for await (const chunk of req) body += chunk;
+  const form = new URLSearchParams(body);
+  const result = form.has('cancel')
+    ? { error: 'access_denied', error_description: 'End-User aborted interaction' }
+    : { login: { accountId: form.get('login') } };
+  await provider.interactionFinished(req, res, result, { mergeWithLastSubmission: false });
+}
+
+const server = createServer();
+server.listen(options.port, '127.0.0.1', () => {
+  const issuer = `http://127.0.0.1:${server.address().port}`;
+  const provider = newProvider(issuer);
+  const protocol = provider.callback();
+  server.on('request', (req, res) => {
+    if (!req.url.startsWith('/interaction/')) return protocol(req, res);
+    return interact(provider, req, res).catch((err) => {
+      res.statusCode = 400;
+      res.end(String(err));
+    });
+  });
+  console.log(`issuer ${issuer}`);
+});
+process.stdin.resume().on('end', () => process.exit(0));

@@ -1,0 +1,117 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// provider is npm oidc-provider, run by provider.mjs.
+type provider struct {
+	Issuer, ClientID, ClientSecret string
+
+	options map[string]any
+	process *process
+}
+
+// accounts is who can sign in at the provider: sub and claims.
+const accounts = `{
+	"mira": {"email": "mira@corp.example", "email_verified": true, "name": "Mira Okafor", "preferred_username": "mira", "groups": ["engineering", "ops"]},
+	"tom":  {"email": "tom@corp.example", "email_verified": true, "name": "<b onmouseover=\"x\">Tom</b>", "groups": ["sales"]}
+}`
+
+func startProvider(publicURL string) (*provider, error) {
+	if _, err := oidcProvider(); err != nil {
+		return nil, err
+	}
+	p := &provider{ClientID: "sallyport-e2e", ClientSecret: "a secret: of 100% +ugly/characters"}
+	p.options = map[string]any{
+		"port": 0, "accounts": json.RawMessage(accounts),
+		"client": map[string]any{
+			"client_id": p.ClientID, "client_secret": p.ClientSecret,
+			"redirect_uris": []string{publicURL + "/.sallyport/callback/corp", publicURL + "/.sallyport/callback/partner"},
+		},
+	}
+	return p, p.start()
+}
+
+var issuer = regexp.MustCompile(`issuer (http://127\.0\.0\.1:(\d+))`)
+
+// start begins to serve; again after stop, under the same address.
+func (p *provider) start() error {
+	options, err := json.Marshal(p.options)
+	if err != nil {
+		return err
+	}
+	if p.process, err = start(".", "node", "provider.mjs", string(options)); err != nil {
+		return err
+	}
+	m, err := p.process.says(issuer)
+	if err != nil {
+		p.process.stop()
+		return err
+	}
+	p.Issuer, p.options["port"] = m[1], json.Number(m[2])
+	return nil
+}
+
+// restart is start in a test that has stopped it.
+func (p *provider) restart(t *testing.T) {
+	t.Helper()
+	if err := p.start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *provider) stop() {
+	if p.process != nil {
+		p.process.stop()
+	}
+}
+
+func oidcProvider() (string, error) {
+	if _, err := exec.LookPath("node"); err != nil {
+		return "", fmt.Errorf("node is %w: install Node.js 22 or later", errMissing)
+	}
+	return npmPackage("oidc-provider", "package.json")
+}
+
+// npmPackage is the path of a file in a package that `npm ci` installs.
+func npmPackage(name, file string) (string, error) {
+	path := filepath.Join("node_modules", name, filepath.FromSlash(file))
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("npm package %s is %w: run `npm ci` in test/e2e", name, errMissing)
+	}
+	return path, nil
+}
+
+// The packages are pinned, and their addresses are left to whoever installs
+// them: a registry in the lock file would be one that others cannot reach.
+func TestLockFileNamesNoRegistry(t *testing.T) {
+	text, err := os.ReadFile("package-lock.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(text), `"resolved"`) {
+		t.Error("package-lock.json has \"resolved\" addresses: run npm install with --omit-lockfile-registry-resolved")
+	}
+	var lock struct {
+		Packages map[string]struct{ Version, Integrity string }
+	}
+	if err := json.Unmarshal(text, &lock); err != nil {
+		t.Fatal(err)
+	}
+	for name, p := range lock.Packages {
+		if name != "" && (p.Version == "" || !strings.HasPrefix(p.Integrity, "sha512-")) {
+			t.Errorf("%s has no version or no integrity", name)
+		}
+	}
+	if v := lock.Packages["node_modules/oidc-provider"].Version; v != "9.13.3" {
+		t.Errorf("oidc-provider is %q", v)
+	}
+}

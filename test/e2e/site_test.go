@@ -1,0 +1,269 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"text/template"
+)
+
+// site is a running Sallyport.
+type site struct {
+	url     string // as browsers write it, without a slash at the end
+	cookie  string // the names of its two cookies
+	flow    string
+	process *process
+}
+
+var serving = regexp.MustCompile(`msg"?[=:]"?serving.*public_url"?[=:]"?([^" ]+)`)
+
+func newSite(p *process, cookie string) (*site, error) {
+	m, err := p.says(serving)
+	if err != nil {
+		p.stop()
+		return nil, err
+	}
+	s := &site{url: m[1], process: p, cookie: cookie}
+	if cookie == "" {
+		_, port, _ := strings.Cut(strings.TrimPrefix(s.url, "http://"), ":")
+		s.cookie = "sallyport-dev-" + port
+	}
+	s.flow = s.cookie + "-flow"
+	return s, nil
+}
+
+func (s *shared) startDemo() (*site, error) {
+	p, err := start(s.dir, s.binary, "demo", "-v", "--listen", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s.atEnd(p.stop)
+	return newSite(p, "")
+}
+
+// theDemo is `sallyport demo`, shared by all tests that need no other.
+func theDemo(t *testing.T) *site {
+	t.Helper()
+	s := need(t, world.demo)
+	s.process.showIfFailed(t)
+	return s
+}
+
+// setup is a configuration for `sallyport serve`.
+type setup struct {
+	PublicURL, Listen  string // Listen is for plain http; "" means https with the test's certificate
+	Address            string // then the address
+	TwoProviders       bool   // the one provider, under two names
+	Provider           *provider
+	App                *app
+	Cert, Key, Secrets string
+}
+
+const setupConfig = `version: 1
+public_url: {{.PublicURL}}
+listen:
+{{- if .Listen}}
+  http: "{{.Listen}}"
+{{- else}}
+  https: {address: "{{.Address}}", cert: "file:{{.Cert}}", key: "file:{{.Key}}"}
+{{- end}}
+  admin: ""
+session:
+  keys: ["file:{{.Secrets}}"]
+providers:
+  - id: corp
+    name: Corp Login
+    type: oidc
+    issuer: {{.Provider.Issuer}}
+    client_id: {{.Provider.ClientID}}
+    client_secret: "literal:{{.Provider.ClientSecret}}"
+    scopes: [openid, profile, email, groups]
+    email_domains: [corp.example]
+{{- if .TwoProviders}}
+  - id: partner
+    name: Partner Login
+    type: oidc
+    issuer: {{.Provider.Issuer}}
+    client_id: {{.Provider.ClientID}}
+    client_secret: "literal:{{.Provider.ClientSecret}}"
+    scopes: [openid, profile, email, groups]
+    email_domains: [partner.example]
+{{- end}}
+pages: {name: Corp}
+log: {level: info, format: text}
+routes:
+  - {name: app, path: /, upstream: {{.App.URL}}, allow: authenticated}
+  - {name: ops, path: /ops, upstream: {{.App.URL}}, allow: [{groups: [ops]}]}
+`
+
+// serve runs `sallyport serve`, with files in dir.
+func serve(dir string, s setup) (*site, error) {
+	key, err := exec.Command(world.binary, "genkey").Output()
+	if err != nil {
+		return nil, fmt.Errorf("genkey: %w", err)
+	}
+	s.Secrets = filepath.Join(dir, "session-key")
+	cookie := ""
+	if s.Listen == "" {
+		cert, err := world.cert()
+		if err != nil {
+			return nil, err
+		}
+		s.Cert, s.Key, cookie = cert.certFile, cert.keyFile, "__Host-sallyport"
+	}
+	var config strings.Builder
+	if err := template.Must(template.New("").Parse(setupConfig)).Execute(&config, s); err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "sallyport.yaml")
+	if err := errors.Join(os.WriteFile(s.Secrets, key, 0o600), os.WriteFile(file, []byte(config.String()), 0o600)); err != nil {
+		return nil, err
+	}
+	p, err := start(dir, world.binary, "serve", "-c", file)
+	if err != nil {
+		return nil, err
+	}
+	return newSite(p, cookie)
+}
+
+// corp is a site behind `sallyport serve`, with its provider and its app.
+type corp struct {
+	*site
+	provider *provider
+	app      *app
+}
+
+// newCorp starts all three. What runs when something fails is stopped.
+func newCorp(s setup) (*corp, error) {
+	c := &corp{app: startApp()}
+	s.App = c.app
+	dir, err := os.MkdirTemp(world.dir, "corp-")
+	if err == nil {
+		c.provider, err = startProvider(s.PublicURL)
+		s.Provider = c.provider
+	}
+	if err == nil {
+		c.site, err = serve(dir, s)
+	}
+	if err != nil {
+		c.stop()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *corp) stop() {
+	if c.site != nil {
+		c.site.process.stop()
+	}
+	if c.provider != nil {
+		c.provider.stop()
+	}
+	c.app.server.Close()
+}
+
+// ownCorp is for tests that break things.
+func ownCorp(t *testing.T, s setup) *corp {
+	t.Helper()
+	c := need(t, func() (*corp, error) { return newCorp(s) })
+	t.Cleanup(c.stop)
+	c.showIfFailed(t)
+	return c
+}
+
+// overHTTP is a site on localhost at address, or wherever there is room.
+func overHTTP(address string) setup {
+	return setup{PublicURL: "http://localhost" + portOf(address), Listen: address}
+}
+
+func overTLS(address string) setup {
+	return setup{PublicURL: "https://" + publicHost + portOf(address), Address: address}
+}
+
+// theCorp is shared by all tests that only look; theSecureCorp likewise.
+func theCorp(t *testing.T) *corp       { t.Helper(); return shareCorp(t, world.corp) }
+func theSecureCorp(t *testing.T) *corp { t.Helper(); return shareCorp(t, world.secureCorp) }
+
+func shareCorp(t *testing.T, get func() (*corp, error)) *corp {
+	t.Helper()
+	c := need(t, get)
+	c.showIfFailed(t)
+	return c
+}
+
+func (s *shared) startCorp(over func(string) setup) func() (*corp, error) {
+	return func() (*corp, error) {
+		address, err := freeAddress()
+		if err != nil {
+			return nil, err
+		}
+		c, err := newCorp(over(address))
+		if err == nil {
+			s.atEnd(c.stop)
+		}
+		return c, err
+	}
+}
+
+func (c *corp) showIfFailed(t *testing.T) {
+	c.site.process.showIfFailed(t)
+	c.provider.process.showIfFailed(t)
+}
+
+// portOf is the port of an address, with its colon.
+func portOf(address string) string { return address[strings.LastIndexByte(address, ':'):] }
+
+// app is what stands behind Sallyport in a test: it says whom it was told about,
+// and forbids nobody to keep its pages.
+type app struct {
+	URL    string
+	server *httptest.Server
+
+	mu      sync.Mutex // guards cookies
+	cookies []string   // every Cookie header that arrived
+}
+
+func startApp() *app {
+	a := &app{}
+	a.server = httptest.NewServer(a)
+	a.URL = a.server.URL
+	return a
+}
+
+func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.mu.Lock()
+	a.cookies = append(a.cookies, r.Header["Cookie"]...)
+	a.mu.Unlock()
+	if r.URL.Path == "/headers" {
+		_ = json.NewEncoder(w).Encode(r.Header) // the browser has gone
+		return
+	}
+	if r.URL.Path == "/favicon.ico" {
+		http.NotFound(w, r)
+		return
+	}
+	http.SetCookie(w, &http.Cookie{Name: "app", Value: "own", Path: "/"})
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "private, max-age=600") // as careless as apps are
+	fmt.Fprintf(w, `<!doctype html><html lang="en"><title>App</title><h1>The app</h1><p>You asked for %s</p><dl>`, html.EscapeString(r.RequestURI))
+	for _, name := range []string{"User", "Name", "Email", "Groups"} {
+		fmt.Fprintf(w, "<dt>%s</dt><dd>%s: %s</dd>", name, name, html.EscapeString(r.Header.Get("X-Forwarded-"+name)))
+	}
+	fmt.Fprint(w, `</dl><p><a href="/.sallyport/account">Account</a></p></html>`)
+}
+
+func (a *app) sawCookie(part string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return strings.Contains(strings.Join(a.cookies, "\n"), part)
+}
