@@ -413,15 +413,3 @@ func TestP17_AnIdentityTooLargeForACookieIsAPage(t *testing.T) {
 		t.Errorf("unknown groups: %d\n%s", a.status, a.body)
 	}
 }
-
-// The app sees the assertion's own audience (security.md 22).
-func decodeJWT(t *testing.T, token string) map[string]any {
-	t.Helper()
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		t.Fatalf("no JWT: %q", token)
-	}
-	raw, err := base64.RawURLEncoding.DecodeString(parts[1])
-	check(t, err)
-	return jsonOf(t, string(raw))
-}

@@ -150,7 +150,7 @@ func (o *op) verified(token string) (kid string, claims map[string]any) {
 	if err := json.Unmarshal([]byte(body), &set); err != nil {
 		o.t.Fatal(err)
 	}
-	jws, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256})
+	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.RS256})
 	if err != nil {
 		o.t.Fatal(err)
 	}
