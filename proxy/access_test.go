@@ -397,3 +397,21 @@ func TestP01_AnUploadOfAStrangerIsRefusedUnread(t *testing.T) {
 		t.Errorf("answered %v", got)
 	}
 }
+
+// C85: a cookie made for one host is not good for another.
+func TestP01_ASessionIsForOneHost(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{Public: "http://app.example.com", Login: fixedLogin{}, Routes: []authz.Route{
+		{Name: "app", Host: "app.example.com", Path: "/", Access: authz.Access{Authenticated: true}},
+		{Name: "other", Host: "other.example.com", Path: "/", Access: authz.Access{Authenticated: true}},
+	}})
+	w, cookie := s.wire(t), "Cookie: "+s.mint(t, alice())
+	for host, want := range map[string]int{"app.example.com": 200, "APP.example.com:80": 200, "other.example.com": 401} {
+		if a := w.do("GET", rawRequest("GET", "/x", host, cookie)); a.status != want {
+			t.Errorf("%s: %d, want %d", host, a.status, want)
+		}
+	}
+	if n := len(s.app.Requests()); n != 2 {
+		t.Errorf("%d requests reached the app", n)
+	}
+}

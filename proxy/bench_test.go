@@ -88,6 +88,7 @@ func BenchmarkForwardSignedInInMemory(b *testing.B) {
 }
 
 func BenchmarkBareReverseProxyInMemory(b *testing.B) {
-	bare := &httputil.ReverseProxy{Transport: canned{}, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(mustURL(b, "http://app")); r.SetXForwarded() }}
+	app := mustURL(b, "http://app")
+	bare := &httputil.ReverseProxy{Transport: canned{}, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(app); r.SetXForwarded() }}
 	runBench(b, bare, "127.0.0.1", "sallyport-dev-80="+strings.Repeat("x", 600))
 }

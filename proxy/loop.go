@@ -15,22 +15,24 @@ const (
 	loopMax    = 1 << 13 // browsers remembered
 )
 
-// loops counts completed sign-ins per browser. Somebody who signs in and is
-// asked to sign in again, and again, is in a redirect loop that a browser would
-// end with an error that explains nothing.
+// loops counts, per browser, completed sign-ins that were followed by a request
+// to sign in. Somebody who signs in and is asked again, and again, is in a
+// redirect loop that a browser would end with an error that explains nothing.
+// Thirty tabs that sign in at once are not: they complete without asking again.
 type loops struct {
 	now func() time.Time
 
 	mu   sync.Mutex // guards seen
-	seen map[string]completions
+	seen map[string]rounds
 }
 
-type completions struct {
-	count int
-	since time.Time
+type rounds struct {
+	count     int
+	completed bool // and not asked again yet
+	since     time.Time
 }
 
-func newLoops(now func() time.Time) *loops { return &loops{now: now, seen: map[string]completions{}} }
+func newLoops(now func() time.Time) *loops { return &loops{now: now, seen: map[string]rounds{}} }
 
 // completed notes a sign-in that browser has just completed.
 func (l *loops) completed(browser string) {
@@ -42,9 +44,9 @@ func (l *loops) completed(browser string) {
 	now := l.now()
 	c := l.seen[browser]
 	if now.Sub(c.since) > loopWindow {
-		c = completions{since: now}
+		c = rounds{since: now}
 	}
-	c.count++
+	c.completed = true
 	if len(l.seen) >= loopMax {
 		clear(l.seen) // a loop that goes on will be counted again
 	}
@@ -59,13 +61,19 @@ func (l *loops) stuck(browser string) {
 	delete(l.seen, browser)
 }
 
-// looping reports whether browser is in a loop, and forgets it: after the page
-// that says so, it may try again.
+// looping notes that browser asks to sign in, and reports whether it is in a
+// loop. Then it is forgotten: after the page that says so, it may try again.
 func (l *loops) looping(browser string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := l.seen[browser]
-	if c.count < loopLimit || l.now().Sub(c.since) > loopWindow {
+	if !c.completed || l.now().Sub(c.since) > loopWindow {
+		return false
+	}
+	c.count++
+	c.completed = false
+	if c.count < loopLimit {
+		l.seen[browser] = c
 		return false
 	}
 	delete(l.seen, browser)

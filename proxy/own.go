@@ -19,6 +19,9 @@ const (
 	purposeSwitch = "switch" // a login as somebody else
 	// flowTime bounds all calls to a provider for one step of a sign-in.
 	flowTime = 15 * time.Second
+	// maxRestarts is how often a tab begins afresh that lost the race for the
+	// flow cookie. With one restart, one in hundreds of such tabs would be stopped.
+	maxRestarts = 3
 )
 
 // serveOwn answers requests under the prefix; path is what follows it.
@@ -303,12 +306,12 @@ func (p *Proxy) redeem(w http.ResponseWriter, r *http.Request, ev *event, provid
 }
 
 // flowBroken answers a callback that is not this browser's, or not any more.
-// What this browser could have begun itself starts afresh, once; a page with a
-// button ends what could go round in circles.
+// What this browser could have begun itself starts afresh, a few times; a page
+// with a button ends what could go round in circles.
 func (p *Proxy) flowBroken(w http.ResponseWriter, r *http.Request, ev *event, f session.Flow, cause error) error {
 	provider, known := p.provider(f.Provider)
-	restart := errors.Is(cause, session.ErrOtherBrowser) || errors.Is(cause, session.ErrLate)
-	if restart && known && f.Restarts == 0 && signIn(f) && whoAsks(r) == navigation {
+	restart := f.Restarts < maxRestarts && errors.Is(cause, session.ErrOtherBrowser) || f.Restarts == 0 && errors.Is(cause, session.ErrLate)
+	if restart && known && signIn(f) && whoAsks(r) == navigation {
 		f.Restarts++
 		f.ReturnTo = session.ReturnTo(f.ReturnTo, p.origin, p.prefix)
 		return p.begin(w, r, ev, provider, f)

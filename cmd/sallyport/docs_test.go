@@ -133,9 +133,6 @@ func TestEveryPromiseNamesTestsThatExist(t *testing.T) {
 // TestDockerfileBuildsFromWhatItCopies runs the Dockerfile's own build command
 // on a copy of just the files that .dockerignore lets through.
 func TestDockerfileBuildsFromWhatItCopies(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the binary")
-	}
 	dir := t.TempDir()
 	for line := range strings.Lines(read(t, root+"/.dockerignore")) {
 		if name, kept := strings.CutPrefix(strings.TrimSpace(line), "!"); kept {
