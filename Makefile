@@ -21,6 +21,8 @@ build: ## build bin/sallyport, static
 .PHONY: test
 test: ## run all tests (with -race where there is a C compiler)
 	@if [ -z "$(RACE)" ]; then echo "note: no cgo or no C compiler, so the tests run without -race"; fi
+	@command -v chromium >/dev/null 2>&1 || command -v "$$CHROMIUM" >/dev/null 2>&1 || echo "note: no Chromium, so the browser tests are skipped"
+	@[ -d test/e2e/node_modules ] || echo "note: no npm packages in test/e2e, so the tests that need them are skipped; \`make e2e\` installs them"
 	go test $(RACE) ./...
 	cd test/e2e && go test -count=1 ./...
 

@@ -14,7 +14,6 @@ type fixedLogin struct {
 	who    identity.Identity
 	url    string // "" means a page of this site that nobody minds
 	err    error  // of Redeem
-	begin  error  // of AuthURL
 	redeem func(ctx context.Context) error
 }
 
@@ -40,7 +39,7 @@ func (f fixedLogin) AuthURL(_ context.Context, h identity.Handshake, p identity.
 	if strings.Contains(to, sep) {
 		sep = "&"
 	}
-	return to + sep + "state=" + url.QueryEscape(h.State) + "&prompt=" + p.Prompt, f.begin
+	return to + sep + "state=" + url.QueryEscape(h.State) + "&prompt=" + p.Prompt, nil
 }
 
 func (f fixedLogin) Redeem(ctx context.Context, _ url.Values, _ identity.Handshake, _ identity.AuthParams) (identity.Identity, error) {

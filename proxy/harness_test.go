@@ -42,10 +42,9 @@ const (
 
 // setup says how a site differs from the usual one.
 type setup struct {
-	TLS     bool   // https with HTTP/2 and __Host- cookies
-	Public  string // public URL; "": the server's own address
-	SignIn  bool   // start a provider; else the one configured does not answer
-	Faults  *testenv.Faults
+	TLS     bool      // https with HTTP/2 and __Host- cookies
+	Public  string    // public URL; "": the server's own address
+	SignIn  bool      // start a provider; else the one configured does not answer
 	Second  *Provider // one more provider
 	Login   LoginProvider
 	People  []demo.Person
@@ -109,7 +108,7 @@ func bob() identity.Identity {
 
 func newSite(tb testing.TB, o setup) *site {
 	tb.Helper()
-	s := &site{clock: &clock{}, log: newLogSink(), metrics: prometheus.NewRegistry(), provider: o.Faults}
+	s := &site{clock: &clock{}, log: newLogSink(), metrics: prometheus.NewRegistry()}
 	s.server = httptest.NewUnstartedServer(nil)
 	s.addr = s.server.Listener.Addr().String()
 	s.url = o.Public
@@ -123,7 +122,7 @@ func newSite(tb testing.TB, o setup) *site {
 	check(tb, err)
 	s.app = testenv.NewRawUpstream(tb)
 	s.app.Respond(reply("", "ok"))
-	if s.provider == nil && o.SignIn {
+	if o.SignIn {
 		s.provider = testenv.StartProvider(tb, demo.ProviderOptions{ClientID: devClient, ClientSecret: devSecret,
 			RedirectURIs: []string{s.url + prefix + "/callback/main", s.url + prefix + "/callback/other"}, People: o.People, Now: s.clock.Now})
 	}
