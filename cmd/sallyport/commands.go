@@ -111,8 +111,10 @@ func checkCommand(c *console) *cobra.Command {
 		Short: "Judge a configuration and say what its rules mean",
 		Long: "Judge a configuration and print each rule as a sentence. Looks at nothing but the\n" +
 			"file; with --values also reads the variables and files that it refers to.",
-		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usage("check judges one file, but got %q", args)
+			}
 			if len(args) == 1 {
 				if cmd.Flags().Changed("config") && path != args[0] {
 					return usage("two files: %s and %s; name one", path, args[0])

@@ -28,7 +28,7 @@ import (
 func loadConfig(path string) (*config.Config, *policy, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, nil, usage("cannot read the configuration: %w", err)
+		return nil, nil, usage("cannot read the configuration: %w (name the file with -c)", err)
 	}
 	return parseConfig(path, data)
 }
