@@ -242,6 +242,11 @@ func (h *Headers) strips(name string) bool {
 	if h.exact[string(folded)] {
 		return true
 	}
+	// Content_Length and its like: a stranger's word for a header that frames the
+	// message, as soon as a CGI or WSGI server has folded it.
+	if isAlias(name) && slices.Contains(reserved[:], string(folded)) {
+		return true
+	}
 	for _, n := range alwaysStripped {
 		if len(folded) < len(n) || string(folded[:len(n)]) != n {
 			continue
@@ -405,6 +410,17 @@ func appendFold(dst []byte, name string) []byte {
 		dst = append(dst, c)
 	}
 	return dst
+}
+
+// isAlias reports whether name has a sign that some server reads as '-'.
+func isAlias(name string) bool {
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		if c != '-' && !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9') {
+			return true
+		}
+	}
+	return false
 }
 
 // validName reports whether name is a token of RFC 9110 §5.6.2.

@@ -526,3 +526,16 @@ func BenchmarkSet(b *testing.B) {
 		set.Set(out, id)
 	}
 }
+
+// TestP02_AliasesOfFramingHeadersAreStripped: a CGI or WSGI server behind us
+// reads Content_Length as CONTENT_LENGTH, and may believe it.
+func TestP02_AliasesOfFramingHeadersAreStripped(t *testing.T) {
+	in := http.Header{}
+	for _, name := range []string{"Content_length", "Transfer_encoding", "X_request.id", "Cookie", "Content-Length", "Transfer-Encoding", "Host_", "X_custom", "Content.type"} {
+		in[name] = []string{"1"}
+	}
+	NewHeaders().Strip(in)
+	if got, want := slices.Sorted(maps.Keys(in)), []string{"Content-Length", "Cookie", "Host_", "Transfer-Encoding", "X_custom"}; !slices.Equal(got, want) {
+		t.Errorf("left %v, want %v", got, want)
+	}
+}

@@ -14,6 +14,13 @@ import (
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
+// What stands in the place of a route's name for requests without a route. No
+// route can be called so.
+const (
+	routeOwn  = "_own"
+	routeNone = "_none"
+)
+
 // event is all that is told about one request: one log line and the metrics
 // come from it. No cookie, code, token or query can get in (P18).
 type event struct {

@@ -156,7 +156,7 @@ func New(o Options) (*Proxy, error) {
 
 // ServeHTTP answers one request, and writes one event about it.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ev := &event{start: p.now(), requestID: newRequestID(), route: "none", client: clientIP(r)}
+	ev := &event{start: p.now(), requestID: newRequestID(), route: routeNone, client: clientIP(r)}
 	rec := &recorder{ResponseWriter: w, requestID: ev.requestID, last: lastOnConnection(r)}
 	defer p.observe(ev, rec, r)
 	defer p.recoverPanic(ev, rec, r)
@@ -212,7 +212,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, ev *event) error {
 	}
 	ev.facts = facts
 	if path, ok := p.ownPath(facts); ok {
-		ev.route = "own"
+		ev.route = routeOwn
 		return p.serveOwn(w, r, ev, path)
 	}
 	return p.serveRoute(w, r, ev)

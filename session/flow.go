@@ -32,13 +32,11 @@ var (
 
 const (
 	// FlowTime is how long somebody may stay at the provider (security.md C5).
-	FlowTime = 10 * time.Minute
-	// flowCookieTime is refreshed by every Begin.
-	flowCookieTime = 24 * time.Hour
-	flowVersion    = 1
-	saltBytes      = 16
-	bindBytes      = 16
-	secretBytes    = 32
+	FlowTime    = 10 * time.Minute
+	flowVersion = 1
+	saltBytes   = 16
+	bindBytes   = 16
+	secretBytes = 32
 	// MaxReturnTo is the longest address that fits into state, in bytes.
 	MaxReturnTo = 1024
 	maxState    = 2048 // of the sealed state, in bytes, as it comes back
@@ -99,7 +97,11 @@ func (m *Manager) Begin(w http.ResponseWriter, r *http.Request, f Flow) (identit
 	if len(state) > maxState {
 		return identity.Handshake{}, errors.New("begin flow: state too long")
 	}
-	m.setCookie(w, m.flowCookie, base64.RawURLEncoding.EncodeToString(secret), int(flowCookieTime/time.Second))
+	if !ok {
+		// Without Max-Age, so that it cannot expire under a flow; and not sent again
+		// when it is there, so that tabs which begin at once agree on one.
+		m.setCookie(w, m.flowCookie, base64.RawURLEncoding.EncodeToString(secret), untilClosed)
+	}
 	return keys.handshake(secret, salt, state), nil
 }
 

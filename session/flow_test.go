@@ -127,8 +127,8 @@ func TestP06_ThirtyTabsShareOneCookieAndAllArrive(t *testing.T) {
 		}
 		cookie = b.cookies[0]
 	}
-	if b.set != 30 {
-		t.Errorf("the cookie's life was refreshed %d times", b.set)
+	if b.set != 1 { // sent again, it would undo what another tab has just agreed on
+		t.Errorf("the cookie was set %d times", b.set)
 	}
 	if len(cookie) > 100 {
 		t.Errorf("the cookie has %d bytes", len(cookie))

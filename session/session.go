@@ -245,10 +245,17 @@ func (m *Manager) SignOut(w http.ResponseWriter, s Session) {
 // was set with, or the browser would keep it (security.md 75).
 func (m *Manager) Clear(w http.ResponseWriter) { m.setCookie(w, m.cookie, "", 0) }
 
+// untilClosed stands for a cookie that lives as long as the browser runs.
+const untilClosed = -1
+
 // setCookie writes the header by hand: http.SetCookie would quote and drop
 // silently. Lax is what lets a provider's redirect bring the flow cookie back.
 func (m *Manager) setCookie(w http.ResponseWriter, name, value string, maxAge int) {
-	c := name + "=" + value + "; Path=/; Max-Age=" + strconv.Itoa(maxAge) + "; HttpOnly; SameSite=Lax"
+	c := name + "=" + value + "; Path=/"
+	if maxAge != untilClosed {
+		c += "; Max-Age=" + strconv.Itoa(maxAge)
+	}
+	c += "; HttpOnly; SameSite=Lax"
 	if m.secure {
 		c += "; Secure"
 	}

@@ -169,9 +169,9 @@ func TestP09_SetCookieByteForByte(t *testing.T) {
 		{"sign out", func(w http.ResponseWriter) error { secure.SignOut(w, Session{}); return nil },
 			"__Host-sallyport=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax; Secure"},
 		{"begin", func(w http.ResponseWriter) error { _, err := secure.Begin(w, none, Flow{}); return err },
-			"__Host-sallyport-flow=*; Path=/; Max-Age=86400; HttpOnly; SameSite=Lax; Secure"},
+			"__Host-sallyport-flow=*; Path=/; HttpOnly; SameSite=Lax; Secure"},
 		{"begin dev", func(w http.ResponseWriter) error { _, err := dev.Begin(w, none, Flow{}); return err },
-			"sallyport-dev-4180-flow=*; Path=/; Max-Age=86400; HttpOnly; SameSite=Lax"},
+			"sallyport-dev-4180-flow=*; Path=/; HttpOnly; SameSite=Lax"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := httptest.NewRecorder()

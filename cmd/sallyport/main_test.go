@@ -1,0 +1,67 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// TestExitCodesTellWhoseTurnItIs: 2 is for whoever typed or wrote something
+// wrong, 1 for everything else that failed. Each failure is one message, never
+// a stack trace.
+func TestExitCodesTellWhoseTurnItIs(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	taken := listenForTest(t)
+	defer taken.Close()
+	good := func(listen, key string) string {
+		return "version: 1\npublic_url: http://127.0.0.1:4180\nlisten: {http: \"" + listen + "\", admin: \"\"}\n" +
+			"session: {keys: [\"" + key + "\"]}\n" +
+			"providers: [{id: sso, type: oidc, issuer: \"http://127.0.0.1:1\", client_id: a, client_secret: \"literal:0123456789abcdef\"}]\n" +
+			"routes: [{name: app, path: /, upstream: \"http://127.0.0.1:1\", allow: authenticated}]\n"
+	}
+	key := "literal:" + session.NewKey(time.Unix(1.7e9, 0)).Text()
+	for _, tt := range []struct {
+		args string
+		code int
+		says string
+	}{
+		{"version", 0, ""},
+		{"check " + write("good.yaml", good("127.0.0.1:0", key)), 0, "warning: "},
+		{"check --values " + write("good.yaml", good("127.0.0.1:0", key)), 0, "warning: "},
+		{"", 2, "Usage:"},
+		{"srve", 2, `unknown command "srve"`},
+		{"serve --bogus", 2, "unknown flag: --bogus"},
+		{"serve -c " + dir + "/none.yaml", 2, "cannot read the configuration"},
+		{"serve -c " + write("bad.yaml", "version: 2\n"), 2, "bad.yaml:1:10: version: "},
+		{"serve -c " + write("key.yaml", good("127.0.0.1:0", "literal:short")), 2, "not a session key"},
+		{"serve -c " + write("env.yaml", good("127.0.0.1:0", "env:NOT_SET")), 2, "variable NOT_SET is not set"},
+		{"check " + write("twice.yaml", good("127.0.0.1:0", key)+"version: 1\n"), 2, "twice.yaml:7:1: "},
+		{"serve -c " + write("port.yaml", good(taken.Addr().String(), key)), 1, "another program has it"},
+		{"serve -c " + write("addr.yaml", good("192.0.2.1:4180", key)), 1, "cannot listen on 192.0.2.1:4180"},
+		{"healthcheck --url http://127.0.0.1:1/readyz", 1, "not healthy"},
+	} {
+		var stdout, stderr bytes.Buffer
+		c := &console{stdout: &stdout, stderr: &stderr, env: func(string) (string, bool) { return "", false }}
+		if code := run(strings.Fields(tt.args), c); code != tt.code {
+			t.Errorf("sallyport %s: exit code %d, want %d", tt.args, code, tt.code)
+		}
+		if !strings.Contains(stderr.String(), tt.says) || (tt.says == "" && stderr.Len() > 0) {
+			t.Errorf("sallyport %s says %q, want %q", tt.args, stderr.String(), tt.says)
+		}
+		if text := stderr.String() + stdout.String(); strings.Contains(text, "goroutine") || strings.Contains(text, "0123456789abcdef") {
+			t.Errorf("sallyport %s shows what it must not:\n%s", tt.args, text)
+		}
+	}
+}
