@@ -1,0 +1,129 @@
+package proxy
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// ownSession is readSession for endpoints of ours. A session that is there
+// shows that signing in sticks.
+func (p *Proxy) ownSession(r *http.Request, ev *event) (session.Session, error) {
+	s, err := p.readSession(r, p.publicHost)
+	if err != nil {
+		ev.sessionErr = err
+		return s, err
+	}
+	ev.identify(&s)
+	p.loops.stuck(p.sessions.BrowserID(r))
+	return s, nil
+}
+
+// signOut ends the session, in this process at once.
+func (p *Proxy) signOut(w http.ResponseWriter, r *http.Request, ev *event) error {
+	if !fromOurPages(r, p.origin) {
+		return &failure{Status: http.StatusForbidden, Cause: errors.New("sign-out from another site"),
+			Title: "You were not signed out", Sentence: "The request to sign out came from another site.",
+			Advice: "If you want to sign out, do it on your account page: " + p.origin + p.prefix + "/account"}
+	}
+	s, _ := p.ownSession(r, ev) // without one there is still a cookie to take away
+	p.sessions.SignOut(w, s)
+	// The app's pages must not come back with the back button.
+	w.Header().Set("Clear-Site-Data", `"cache"`)
+	redirect(w, http.StatusSeeOther, p.origin+p.prefix+"/logout")
+	return nil
+}
+
+// confirmSignOut asks before it signs out: a link must not be able to. Without
+// a session it is the page to land on afterwards.
+func (p *Proxy) confirmSignOut(w http.ResponseWriter, r *http.Request, ev *event) error {
+	pg := page{Template: "signedout", Data: signedoutData{SignInURL: p.prefix + "/login"}}
+	if s, err := p.ownSession(r, ev); err == nil {
+		pg.Template = "confirmlogout"
+		pg.Data = confirmData{Name: displayName(&s.Identity), LogoutURL: p.prefix + "/logout", BackURL: p.prefix + "/account"}
+	}
+	p.show(w, r, ev, pg)
+	return nil
+}
+
+func (p *Proxy) account(w http.ResponseWriter, r *http.Request, ev *event) error {
+	s, err := p.ownSession(r, ev)
+	if err != nil {
+		return p.askToSignIn(w, r, ev)
+	}
+	if renewed, due := p.sessions.Renew(s); due && whoAsks(r) == navigation {
+		if s = renewed; p.sessions.Write(w, p.publicHost, s) != nil {
+			return &failure{Status: http.StatusInternalServerError, Cause: session.ErrTooLarge}
+		}
+	}
+	p.show(w, r, ev, page{Template: "account", Data: p.accountData(&s)})
+	return nil
+}
+
+func (p *Proxy) accountData(s *session.Session) accountData {
+	id := &s.Identity
+	data := accountData{
+		Name: displayName(id), Username: id.Username, Email: id.Email, EmailVerified: id.EmailVerified,
+		UserID: id.ID(), Provider: id.Provider, Groups: id.Groups, GroupsUnknown: id.GroupsUnknown,
+		SignedInAt: s.SignedIn, ExpiresAt: s.Expires, IdleExpiresAt: s.IdleExpires,
+		LogoutURL: p.prefix + "/logout", Now: p.now(),
+	}
+	if provider, ok := p.provider(id.Provider); ok {
+		data.Provider = provider.Name
+	}
+	if id.Org.ID != "" {
+		data.Org = &accountOrg{Name: id.Org.Name, Domain: id.Org.Domain, ID: id.Org.ID}
+	}
+	return data
+}
+
+// sessionInfo is the contract with single-page apps.
+func (p *Proxy) sessionInfo(w http.ResponseWriter, r *http.Request, ev *event) error {
+	s, err := p.ownSession(r, ev)
+	if err != nil {
+		return p.unauthorized(w, r, ev)
+	}
+	if renewed, due := p.sessions.Renew(s); due {
+		if err := p.sessions.Write(w, p.publicHost, renewed); err == nil {
+			s = renewed
+		}
+	}
+	type user struct {
+		ID       string   `json:"id"`
+		Email    string   `json:"email,omitempty"`
+		Name     string   `json:"name,omitempty"`
+		Username string   `json:"username,omitempty"`
+		Groups   []string `json:"groups,omitempty"`
+	}
+	type org struct {
+		ID     string `json:"id"`
+		Name   string `json:"name,omitempty"`
+		Domain string `json:"domain,omitempty"`
+	}
+	body := struct {
+		User        user      `json:"user"`
+		Org         *org      `json:"org"`
+		Expires     time.Time `json:"expires_at"`
+		IdleExpires time.Time `json:"idle_expires_at"`
+	}{User: user{s.Identity.ID(), s.Identity.VerifiedEmail(), s.Identity.Name, s.Identity.Username, s.Identity.Groups},
+		Expires: s.Expires, IdleExpires: s.IdleExpires}
+	if o := s.Identity.Org; o.ID != "" {
+		body.Org = &org{o.ID, o.Name, o.Domain}
+	}
+	w.Header().Set("Cache-Control", "private, no-store")
+	writeJSON(w, r, http.StatusOK, body)
+	return nil
+}
+
+// displayName is the best thing to call somebody.
+func displayName(id *identity.Identity) string {
+	for _, name := range [...]string{id.Name, id.Username, id.VerifiedEmail()} {
+		if name != "" {
+			return name
+		}
+	}
+	return id.ID()
+}
