@@ -122,8 +122,10 @@ func Preset(name string) ([]Field, bool) {
 // security.md D5, 1A. A trailing "-" means every name that begins so.
 var alwaysStripped = [...]string{
 	"x-forwarded-", "x-auth-request-", "x-original-", "x-rewrite-", "x-envoy-", "x-sallyport-", "remote-",
+	"x-webauth-", "x-remote-", "ssl-client-", "x-ssl-client-", "x-goog-authenticated-", "x-amzn-oidc-", "x-authentik-", "tailscale-user-",
+	"client-ip", "x-client-ip", "x-cluster-client-ip", "x-forwarded", "x-scheme", "front-end-https", "x-client-cert",
 	"forwarded", "x-real-ip", "true-client-ip", "proxy", "cf-connecting-ip", "cf-access-jwt-assertion",
-	"x-webauth-user", "x-remote-user", "x-remote-groups", "ssl-client-cert", "client-cert", "client-cert-chain",
+	"client-cert", "client-cert-chain",
 }
 
 // reserved are names no configuration may use for an identity header: they

@@ -178,8 +178,11 @@ func (r reader) email() (address string, verified bool) {
 		}
 		return "", false
 	}
+	// email_verified is about the claim email (OIDC Core §5.1), and about another
+	// claim only where that says the same.
+	vouched, _ := c.text("email")
 	allowed := len(r.p.emailDomains) == 0 || slices.Contains(r.p.emailDomains, domain)
-	return local + "@" + domain, allowed && c.isTrue("email_verified")
+	return local + "@" + domain, allowed && vouched == raw && c.isTrue("email_verified")
 }
 
 // groups are unknown, not none, when the provider keeps them elsewhere (OIDC

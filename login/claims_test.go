@@ -441,3 +441,14 @@ func walk(typ reflect.Type, visit func(path string, found reflect.Type)) {
 	}
 	step("", typ)
 }
+
+// OIDC Core §5.1: email_verified is about the claim email. Under another name
+// an address would borrow its verification.
+func TestP07_VerificationIsNotBorrowedFromAnotherClaim(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.Claims.Email = "nickname" })
+	for nickname, verified := range map[string]bool{"root@example.com": false, "mira@acme.example": true} {
+		if id := w.person(testenv.With("nickname", nickname)); id.Email != nickname || id.EmailVerified != verified {
+			t.Errorf("%s: got %q, verified %v", nickname, id.Email, id.EmailVerified)
+		}
+	}
+}

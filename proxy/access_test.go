@@ -3,6 +3,8 @@ package proxy
 import (
 	"encoding/base64"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -413,5 +415,53 @@ func TestP01_ASessionIsForOneHost(t *testing.T) {
 	}
 	if n := len(s.app.Requests()); n != 2 {
 		t.Errorf("%d requests reached the app", n)
+	}
+}
+
+// A body that never ends must not hold an answer of ours, nor the connection
+// for ever: net/http waits for it, without a limit, before it answers.
+func TestP17_AStrangersEndlessBodyDelaysNoAnswer(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	for _, path := range []string{"/secret", prefix + "/logout", prefix + "/nothing", "/a//b"} {
+		w := s.wire(t)
+		w.dial()
+		_, err := fmt.Fprint(w.conn, rawRequest("POST", path, s.host, "Content-Length: 10")+"x")
+		check(t, err)
+		check(t, w.conn.SetReadDeadline(time.Now().Add(3*time.Second)))
+		if line, err := w.in.ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 ") {
+			t.Errorf("%s: %q %v", path, line, err)
+		}
+		if path != "/secret" {
+			continue
+		}
+		check(t, w.conn.SetReadDeadline(time.Now().Add(4*bodyPatience)))
+		if _, err := io.Copy(io.Discard, w.in); err != nil {
+			t.Errorf("%s: the connection stays open: %v", path, err)
+		}
+	}
+}
+
+// Half-closed, a client still reads: what it gets must not look like success.
+func TestAClientThatGoesAwayIsNotTold200(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	asked := make(chan struct{})
+	release := make(chan struct{})
+	s.app.Respond(func([]byte) []byte { close(asked); <-release; return nil })
+	t.Cleanup(func() { close(release) })
+	w := s.wire(t)
+	w.dial()
+	_, err := fmt.Fprint(w.conn, rawRequest("GET", "/open/x", s.host))
+	check(t, err)
+	<-asked
+	half, ok := w.conn.(*net.TCPConn)
+	if !ok {
+		t.Fatal("not TCP")
+	}
+	check(t, half.CloseWrite())
+	check(t, w.conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	if got, err := io.ReadAll(w.in); err != nil || len(got) > 0 {
+		t.Errorf("told %q, %v", got, err)
 	}
 }

@@ -34,7 +34,8 @@ func (f *failure) Error() string {
 
 func (f *failure) Unwrap() error { return f.Cause }
 
-// fail is the only writer of failures.
+// fail is the only writer of failures, but for the 401 that asks a program to
+// sign in: that one is an answer to be expected.
 func (p *Proxy) fail(w *recorder, r *http.Request, ev *event, err error) {
 	var f *failure
 	if !errors.As(err, &f) {
@@ -44,12 +45,14 @@ func (p *Proxy) fail(w *recorder, r *http.Request, ev *event, err error) {
 		ev.cause = f.Cause
 	}
 	if f.Status == statusClientGone {
+		// Half-closed, a client may still read: an empty 200 would look like success.
 		w.status = statusClientGone
-		return
+		panic(http.ErrAbortHandler)
 	}
 	if w.status != 0 { // half an answer is out; ending it abruptly is all that is left
 		panic(http.ErrAbortHandler)
 	}
+	w.letGo(r)
 	f.fillIn()
 	if f.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(f.RetryAfter))

@@ -39,6 +39,10 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, ev *event, route
 			return &failure{Status: http.StatusInternalServerError, Cause: err}
 		}
 		x.renew(r)
+		// What streams must not outlive the session that may see it (P11).
+		ctx, cancel := context.WithTimeout(r.Context(), s.Expires.Sub(p.now()))
+		defer cancel()
+		r = r.WithContext(ctx)
 	}
 	// Tunnels are not forwarded in this release. Without the header an app
 	// answers in plain HTTP; h2c would have been a way around us (security.md 115).

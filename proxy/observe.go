@@ -65,6 +65,22 @@ func (rec *recorder) sign() {
 	}
 }
 
+// bodyPatience is how long we wait for the rest of a body that nobody will read.
+const bodyPatience = 5 * time.Second
+
+// letGo is for answers of our own to requests with a body: it goes unread, and
+// net/http would wait for its end without a limit before it sent the answer. A
+// stranger could hold a connection, and our stopping, with one byte (P17).
+func (rec *recorder) letGo(r *http.Request) {
+	if r.ContentLength == 0 {
+		return
+	}
+	rec.last = rec.last || r.ProtoMajor == 1
+	rec.sign()
+	// Not every writer has deadlines (tests' have none); then there is no wait either.
+	_ = http.NewResponseController(rec.ResponseWriter).SetReadDeadline(time.Now().Add(bodyPatience))
+}
+
 func (rec *recorder) WriteHeader(status int) {
 	if status >= 100 && status < 200 {
 		keepOurCookies(rec.Header()) // early hints carry headers too

@@ -183,7 +183,9 @@ func (p *Proxy) recoverPanic(ev *event, rec *recorder, r *http.Request) {
 		return
 	}
 	if v == http.ErrAbortHandler {
-		ev.cause = errors.New("response aborted")
+		if ev.cause == nil {
+			ev.cause = errors.New("response aborted")
+		}
 		panic(v)
 	}
 	ev.cause = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
@@ -193,7 +195,7 @@ func (p *Proxy) recoverPanic(ev *event, rec *recorder, r *http.Request) {
 	p.fail(rec, r, ev, &failure{Status: http.StatusInternalServerError, Cause: ev.cause})
 }
 
-func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, ev *event) error {
+func (p *Proxy) serve(w *recorder, r *http.Request, ev *event) error {
 	// CONNECT with a body desynchronised shared connections in another proxy
 	// (CVE-2026-71324), and TRACE would echo our headers to scripts.
 	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
@@ -213,6 +215,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, ev *event) error {
 	ev.facts = facts
 	if path, ok := p.ownPath(facts); ok {
 		ev.route = routeOwn
+		w.letGo(r)
 		return p.serveOwn(w, r, ev, path)
 	}
 	return p.serveRoute(w, r, ev)
@@ -230,7 +233,7 @@ func (p *Proxy) ownPath(f authz.Facts) (string, bool) {
 	return rest, f.Host == p.publicHost || (rest == "jwks.json" && !p.routes.Serves(f.Host))
 }
 
-func (p *Proxy) serveRoute(w http.ResponseWriter, r *http.Request, ev *event) error {
+func (p *Proxy) serveRoute(w *recorder, r *http.Request, ev *event) error {
 	p.headers.Strip(r.Header) // before anything can forward, on public routes too (security.md D3)
 	route, err := p.routes.Lookup(ev.facts)
 	if err != nil {
@@ -252,6 +255,7 @@ func (p *Proxy) serveRoute(w http.ResponseWriter, r *http.Request, ev *event) er
 	case authz.Forward:
 		return p.forward(w, r, ev, route, s)
 	case authz.Login:
+		w.letGo(r)
 		return p.askToSignIn(w, r, ev)
 	}
 	return &failure{Status: http.StatusForbidden, Cause: errors.New(verdict.Detail), Sentence: verdict.Public, Session: s}

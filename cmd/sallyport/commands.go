@@ -37,7 +37,7 @@ func serveCommand(c *console) *cobra.Command {
 				return err
 			}
 			log := newLogger(c.stdout, logLevel(cfg.Log.Level), cfg.Log.Format)
-			for _, w := range cfg.Warnings() {
+			for _, w := range warnings(cfg) {
 				log.Warn("configuration", "warning", w.Error())
 			}
 			return serve(cmd.Context(), cfg, c.env, log)
@@ -146,12 +146,26 @@ func check(c *console, path string, values bool) error {
 			return configFaults(faults)
 		}
 	}
-	for _, w := range cfg.Warnings() {
+	for _, w := range warnings(cfg) {
 		fmt.Fprintf(c.stderr, "warning: %s\n", w.Error())
 	}
 	printRules(c.stdout, cfg, pol)
 	fmt.Fprintf(c.stdout, "\n%s is valid.\n", path)
 	return nil
+}
+
+// warnings are what is allowed but should be looked at twice.
+func warnings(cfg *config.Config) []config.Fault {
+	all := cfg.Warnings()
+	for i, r := range cfg.Routes {
+		for j, rule := range r.Allow.Any {
+			if len(cfg.Providers) > 1 && len(rule.Groups) > 0 && len(rule.Orgs)+len(rule.EmailDomains)+len(rule.Emails) == 0 {
+				all = append(all, cfg.Fault(fmt.Sprintf("routes[%d].allow[%d]", i, j),
+					"each of the providers can put people into these groups; add orgs or email_domains to say whose"))
+			}
+		}
+	}
+	return all
 }
 
 // printRules says each route as a sentence.

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"text/template"
 	"time"
@@ -177,8 +176,7 @@ func loopbackOnly(address string) error {
 	if err != nil || port == "" {
 		return usage("--listen: %q is not an address with a port, such as %s", address, defaultDemo)
 	}
-	ip, err := netip.ParseAddr(host)
-	if host != "localhost" && (err != nil || !ip.IsLoopback()) {
+	if host != "localhost" && host != "127.0.0.1" && host != "::1" { // where browsers look for localhost
 		return usage("--listen: the demo lets anybody in, so it listens on this machine only: use 127.0.0.1, [::1] or localhost, not %q", host)
 	}
 	return nil

@@ -24,12 +24,12 @@ func TestTheDemoTakesAnotherPortOnlyWhereNobodyChoseOne(t *testing.T) {
 
 // TestP21_TheDemoStaysOnThisMachine: its people have no passwords.
 func TestP21_TheDemoStaysOnThisMachine(t *testing.T) {
-	for _, address := range []string{"127.0.0.1:4180", "[::1]:4180", "localhost:0", "127.1.2.3:80"} {
+	for _, address := range []string{"127.0.0.1:4180", "[::1]:4180", "localhost:0"} {
 		if err := loopbackOnly(address); err != nil {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
-	for _, address := range []string{":4180", "0.0.0.0:4180", "[::]:4180", "192.0.2.1:4180", "example.com:4180", "127.0.0.1", "localhost.evil.example:1"} {
+	for _, address := range []string{":4180", "0.0.0.0:4180", "[::]:4180", "127.0.0.2:4180", "192.0.2.1:4180", "example.com:4180", "127.0.0.1", "localhost.evil.example:1"} {
 		if loopbackOnly(address) == nil {
 			t.Errorf("the demo would listen on %s", address)
 		}

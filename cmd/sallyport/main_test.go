@@ -65,3 +65,18 @@ func TestExitCodesTellWhoseTurnItIs(t *testing.T) {
 		}
 	}
 }
+
+func TestGroupsThatEveryProviderCanGiveAreWarnedOf(t *testing.T) {
+	provider := func(id string) string {
+		return "  - {id: " + id + ", type: oidc, issuer: \"https://" + id + ".example\", client_id: a, client_secret: \"env:S\", email_domains: [" + id + ".example]}\n"
+	}
+	text := "version: 1\npublic_url: https://app.example.com\nsession: {keys: [\"file:/k\"]}\nproviders:\n" + provider("a") + provider("b") +
+		"routes:\n  - {name: app, path: /, upstream: \"http://127.0.0.1:1\", allow: [{groups: [admins]}, {groups: [x], orgs: [\"a:1\"]}]}\n"
+	cfg, _, err := parseConfig("c.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := warnings(cfg); len(w) != 1 || !strings.HasPrefix(w[0].Error(), "c.yaml:8:66: routes[0].allow[0]: each of the providers can put people into these groups") {
+		t.Errorf("warned of %v", w)
+	}
+}

@@ -121,6 +121,8 @@ func tableFaults(cfg *config.Config, err error) config.Faults {
 			faults = append(faults, cfg.Fault(routeKey(cfg, route.Route, route.Field), "%s", route.Why))
 		case errors.As(err, &conflict):
 			faults = append(faults, cfg.Fault(routeKey(cfg, conflict.Second, "path"), "%s", conflict.Why))
+		default:
+			faults = append(faults, cfg.Fault("routes", "%v", err))
 		}
 	}
 	return faults
