@@ -465,3 +465,21 @@ func TestAClientThatGoesAwayIsNotTold200(t *testing.T) {
 		t.Errorf("told %q, %v", got, err)
 	}
 }
+
+// What is streamed to somebody ends when their session does.
+func TestP11_AStreamEndsWithItsSession(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	s.app.Respond(func([]byte) []byte { return []byte("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc") })
+	late := s.sessions.Start(alice())
+	late.SignedIn = late.SignedIn.Add(2*time.Second - 12*time.Hour)
+	w := s.wire(t)
+	w.dial()
+	_, err := fmt.Fprint(w.conn, rawRequest("GET", "/stream", s.host, "Cookie: "+s.seal(t, late)))
+	check(t, err)
+	check(t, w.conn.SetReadDeadline(time.Now().Add(20*time.Second)))
+	got, err := io.ReadAll(w.in)
+	if err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 200 ") || !strings.HasSuffix(string(got), "\r\n\r\nabc") {
+		t.Errorf("the stream ended with %q, %v", got, err)
+	}
+}
