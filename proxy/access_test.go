@@ -483,3 +483,19 @@ func TestP11_AStreamEndsWithItsSession(t *testing.T) {
 		t.Errorf("the stream ended with %q, %v", got, err)
 	}
 }
+
+// security.md 132: where a sign-in leads is for one browser, once, whether or
+// not the answer sets a cookie.
+func TestP19_TheWayToASignInIsNotCached(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{SignIn: true})
+	b := s.browser(t)
+	for range 2 { // the second time the flow cookie is there
+		page := b.Open(s.url + "/deep")
+		for _, hop := range page.Hops {
+			if strings.HasPrefix(hop.URL.String(), s.url) && !strings.Contains(hop.Header.Get("Cache-Control"), "no-store") {
+				t.Errorf("%s may be cached: %q", hop.URL, hop.Header.Get("Cache-Control"))
+			}
+		}
+	}
+}

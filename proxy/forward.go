@@ -63,7 +63,7 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, ev *event, route
 }
 
 // renew prepares a cookie with a later idle timeout, for page navigations only:
-// a page that polls must not keep a session alive that nobody looks at.
+// a page that polls the app must not keep a session alive that nobody looks at.
 func (x *exchange) renew(r *http.Request) {
 	if whoAsks(r) != navigation {
 		return

@@ -3,7 +3,7 @@
 //
 //	any request      → method and target sane?          no → 400, 405, 414
 //	                 → under the prefix? yes → own endpoint: login, callback/{provider},
-//	                                           logout, account, session, jwks.json
+//	                                           logout, account, session, jwks.json, logo
 //	                 → identity headers stripped, always
 //	                 → authz: route, session, Decide
 //	Forward          → identity headers set, our cookies removed → upstream

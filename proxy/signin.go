@@ -27,6 +27,7 @@ func (p *Proxy) login(w http.ResponseWriter, r *http.Request, ev *event) error {
 	if whoAsks(r) != navigation {
 		return p.unauthorized(w, r, ev)
 	}
+	w.Header().Set("Cache-Control", "no-store") // where it leads is for this browser, this once (security.md 132)
 	q, err := url.ParseQuery(ev.facts.RawQuery)
 	if err != nil {
 		return &failure{Status: http.StatusBadRequest, Cause: errors.New("malformed query")}

@@ -210,7 +210,7 @@ func sessionShape() shape[Session] {
 			list(secretRef(formFile, formDir, formEnv, formLiteral), 1), func(s *Session) *[]Ref { return &s.Keys }).required(),
 		field("absolute_timeout", "After this a person signs in again, whatever happened since.",
 			duration(time.Minute, 720*time.Hour), func(s *Session) *time.Duration { return &s.AbsoluteTimeout }).or("12h"),
-		field("idle_timeout", "After this without a page being opened a person signs in again.",
+		field("idle_timeout", "After this without a page being opened, or /.sallyport/session being asked, a person signs in again.",
 			duration(time.Minute, 720*time.Hour), func(s *Session) *time.Duration { return &s.IdleTimeout }).or("1h"),
 	}, check: checkSession}.shape()
 }
