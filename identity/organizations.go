@@ -68,7 +68,7 @@ func taken(owners map[string]Org, key, field string) string {
 	case !ok:
 		return ""
 	case field == "id":
-		return fmt.Sprintf("is already that of the organization %s", first.Name)
+		return fmt.Sprintf("is already that of the organization %s; capitals make no difference", first.Name)
 	}
 	return fmt.Sprintf("is already given to the organization %s; nobody could tell which one is meant", first.ID)
 }

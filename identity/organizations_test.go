@@ -150,15 +150,15 @@ func TestOrganizationsNobodyCouldTellApartAreRefused(t *testing.T) {
 		second Organization
 		want   []OrganizationError
 	}{
-		"the same id":         {Organization{ID: "acme"}, []OrganizationError{{1, "id", 0, "is already that of the organization Acme"}}},
-		"the id in capitals":  {Organization{ID: "ACME"}, []OrganizationError{{1, "id", 0, "is already that of the organization Acme"}}},
+		"the same id":         {Organization{ID: "acme"}, []OrganizationError{{1, "id", 0, "is already that of the organization Acme; capitals make no difference"}}},
+		"the id in capitals":  {Organization{ID: "ACME"}, []OrganizationError{{1, "id", 0, "is already that of the organization Acme; capitals make no difference"}}},
 		"an id with a colon":  {Organization{ID: "a:3"}, []OrganizationError{{1, "id", 0, "must not be empty or have a colon, which only the ids of providers have"}}},
 		"no id":               {Organization{}, []OrganizationError{{1, "id", 0, "must not be empty or have a colon, which only the ids of providers have"}}},
 		"the same org_id":     {Organization{ID: "b", OrgIDs: []string{"a:3", "a:2"}}, []OrganizationError{{1, "org_ids", 1, "is already given to the organization acme; nobody could tell which one is meant"}}},
 		"twice in one":        {Organization{ID: "b", OrgIDs: []string{"a:3", "a:3"}}, []OrganizationError{{1, "org_ids", 1, "is already given to the organization b; nobody could tell which one is meant"}}},
 		"the same domain":     {Organization{ID: "b", EmailDomains: []string{"acme.test"}}, []OrganizationError{{1, "email_domains", 0, "is already given to the organization acme; nobody could tell which one is meant"}}},
 		"the domain in caps":  {Organization{ID: "b", EmailDomains: []string{"Acme.Test"}}, []OrganizationError{{1, "email_domains", 0, "is already given to the organization acme; nobody could tell which one is meant"}}},
-		"everything":          {acme, []OrganizationError{{1, "id", 0, "is already that of the organization Acme"}, {1, "org_ids", 0, ""}, {1, "org_ids", 1, ""}, {1, "email_domains", 0, ""}}},
+		"everything":          {acme, []OrganizationError{{1, "id", 0, "is already that of the organization Acme; capitals make no difference"}, {1, "org_ids", 0, ""}, {1, "org_ids", 1, ""}, {1, "email_domains", 0, ""}}},
 		"nothing in common":   {Organization{ID: "b", OrgIDs: []string{"b:1"}, EmailDomains: []string{"sub.acme.test"}}, nil},
 		"an org_id elsewhere": {Organization{ID: "b", OrgIDs: []string{"acme.test"}}, nil},
 	} {

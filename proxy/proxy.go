@@ -3,7 +3,7 @@
 //
 //	any request      → method and target sane?          no → 400, 405, 414
 //	                 → under the prefix? yes → own endpoint: login, callback/{provider},
-//	                                           logout, account, session, jwks.json, logo
+//	                                           logout, account, organization, session, jwks.json, logo
 //	                 → identity headers stripped, always
 //	                 → authz: route, session, Decide
 //	Forward          → identity headers set, our cookies removed → upstream
@@ -71,20 +71,21 @@ type Branding struct {
 // Options configure a Proxy. All are required but Branding, Registerer (nil: no
 // metrics), Log (nil: silent) and Now (nil: time.Now).
 type Options struct {
-	PublicURL  *url.URL
-	Prefix     string
-	Sessions   *session.Manager
-	Routes     *authz.Table
-	Backends   map[string]Backend // by route name
-	Headers    *identity.Headers
-	Assertions *assertion.Signer
-	Providers  []Provider
-	Branding   Branding
-	MaxFlows   int // sign-ins that may wait for a provider at one time
-	MaxURL     int // bytes of a request target
-	Log        *slog.Logger
-	Registerer prometheus.Registerer
-	Now        func() time.Time
+	PublicURL     *url.URL
+	Prefix        string
+	Sessions      *session.Manager
+	Routes        *authz.Table
+	Backends      map[string]Backend // by route name
+	Headers       *identity.Headers
+	Assertions    *assertion.Signer
+	Providers     []Provider
+	Organizations *identity.Organizations // nil: none are folded
+	Branding      Branding
+	MaxFlows      int // sign-ins that may wait for a provider at one time
+	MaxURL        int // bytes of a request target
+	Log           *slog.Logger
+	Registerer    prometheus.Registerer
+	Now           func() time.Time
 }
 
 // Proxy is an http.Handler for one public site. It is safe for concurrent use.
@@ -99,6 +100,7 @@ type Proxy struct {
 	headers    *identity.Headers
 	assertions *assertion.Signer
 	providers  []Provider
+	orgs       *identity.Organizations
 	branding   Branding
 	pages      *pages
 	slots      chan struct{}
@@ -124,7 +126,7 @@ func New(o Options) (*Proxy, error) {
 	p := &Proxy{
 		origin: o.PublicURL.Scheme + "://" + o.PublicURL.Host, publicHost: host, scheme: o.PublicURL.Scheme,
 		prefix: o.Prefix, sessions: o.Sessions, routes: o.Routes, backends: map[*authz.Route]Backend{},
-		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, branding: o.Branding,
+		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, orgs: o.Organizations, branding: o.Branding,
 		slots: make(chan struct{}, o.MaxFlows), maxURL: o.MaxURL, buffers: newBufferPool(),
 		log: o.Log, metrics: newMetrics(o.Registerer), now: o.Now,
 	}
@@ -258,7 +260,7 @@ func (p *Proxy) serveRoute(w *recorder, r *http.Request, ev *event) error {
 		w.letGo(r)
 		return p.askToSignIn(w, r, ev)
 	}
-	return &failure{Status: http.StatusForbidden, Cause: errors.New(verdict.Detail), Sentence: verdict.Public, Session: s}
+	return &failure{Status: http.StatusForbidden, Cause: errors.New(verdict.Detail), Sentence: verdict.Public, Session: s, SwitchTo: authz.SwitchTo(ev.facts, route, s.Identity)}
 }
 
 func (p *Proxy) noRoute(ev *event, err error) error {

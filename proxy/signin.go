@@ -44,7 +44,7 @@ func (p *Proxy) login(w http.ResponseWriter, r *http.Request, ev *event) error {
 		// cancelled sign-in would leave them there (CVE-2026-34454).
 		p.sessions.SignOut(w, s)
 	case err == nil: // signed in already: a late tab, or a bookmark
-		redirect(w, http.StatusSeeOther, p.origin+returnTo)
+		redirect(w, http.StatusSeeOther, p.origin+p.afterSignIn(&s, returnTo))
 		return nil
 	}
 	if browser := p.sessions.BrowserID(r); browser != "" && p.loops.looping(browser) {
@@ -163,8 +163,8 @@ func (p *Proxy) callback(w http.ResponseWriter, r *http.Request, ev *event, id s
 	}
 	flow, h, flowErr := p.sessions.End(r, q.Get("state"))
 	returnTo := session.ReturnTo(flow.ReturnTo, p.origin, p.prefix)
-	if _, err := p.ownSession(r, ev); err == nil {
-		redirect(w, http.StatusSeeOther, p.origin+returnTo)
+	if s, err := p.ownSession(r, ev); err == nil {
+		redirect(w, http.StatusSeeOther, p.origin+p.afterSignIn(&s, returnTo))
 		return nil
 	}
 	if flowErr != nil {
@@ -191,14 +191,14 @@ func (p *Proxy) redeem(w http.ResponseWriter, r *http.Request, ev *event, provid
 	if err != nil {
 		return p.signInFailed(provider, err, returnTo)
 	}
-	s := p.sessions.Start(who)
+	s := p.sessions.Start(p.orgs.Fold(who)) // here and nowhere else: headers, rules and assertion see one organization
 	if err := p.sessions.Write(w, p.publicHost, s); err != nil {
 		return p.signInFailed(provider, err, returnTo)
 	}
 	ev.identify(&s)
 	p.metrics.logins.WithLabelValues(provider.ID, "ok").Inc()
 	p.loops.completed(p.sessions.BrowserID(r))
-	redirect(w, http.StatusSeeOther, p.origin+returnTo) // the code leaves the address bar (security.md C14)
+	redirect(w, http.StatusSeeOther, p.origin+p.afterSignIn(&s, returnTo)) // the code leaves the address bar (security.md C14)
 	return nil
 }
 
