@@ -58,13 +58,15 @@ func configFaults(faults config.Faults) error {
 // any secret, so that `check` can judge it anywhere.
 type policy struct {
 	table   *authz.Table
+	orgs    *identity.Organizations
 	headers *identity.Headers
 	sets    map[string]identity.HeaderSet // by route name
 }
 
 func newPolicy(cfg *config.Config) (*policy, config.Faults) {
 	pol := &policy{headers: identity.NewHeaders(), sets: map[string]identity.HeaderSet{}}
-	var faults config.Faults
+	orgs, faults := newOrganizations(cfg)
+	pol.orgs = orgs
 	var routes []authz.Route
 	for i, r := range cfg.Routes {
 		fields, _ := identity.Preset(r.Headers.Preset)
@@ -73,7 +75,7 @@ func newPolicy(cfg *config.Config) (*policy, config.Faults) {
 			faults = append(faults, cfg.Fault(fmt.Sprintf("routes[%d].headers", i), "%v", err))
 		}
 		pol.sets[r.Name] = set
-		routes = append(routes, authz.Route{Name: r.Name, Host: routeHost(r), Path: r.Path, Exact: r.Exact, Access: access(r)})
+		routes = append(routes, authz.Route{Name: r.Name, Host: routeHost(r), Orgs: orgIDs(cfg), Path: r.Path, Exact: r.Exact, Access: access(r)})
 	}
 	table, err := authz.NewTable(routes)
 	pol.table = table
@@ -190,7 +192,7 @@ func newFrontDoor(cfg *config.Config, sec *secrets, reg prometheus.Registerer, l
 	}
 	return proxy.New(proxy.Options{
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Sessions: sessions, Routes: pol.table, Backends: backends,
-		Headers: pol.headers, Assertions: assertions, Providers: providers, Branding: branding(cfg),
+		Headers: pol.headers, Assertions: assertions, Providers: providers, Organizations: pol.orgs, Branding: branding(cfg),
 		MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL), Log: log, Registerer: reg,
 	})
 }

@@ -207,7 +207,7 @@ func TestTheExampleMeansWhatItSays(t *testing.T) {
 		t.Errorf("public_url %q", got)
 	}
 	admin, logo := c.Routes[1], c.Routes[2]
-	if len(admin.Allow.Any) != 3 || admin.Allow.Authenticated || admin.Allow.Any[0].Orgs[0] != "partner:42" {
+	if len(admin.Allow.Any) != 3 || admin.Allow.Authenticated || fmt.Sprint(admin.Allow.Any[0].Orgs) != "[acme partner:42]" {
 		t.Errorf("rules of admin: %+v", admin.Allow)
 	}
 	want := []identity.Field{
@@ -222,6 +222,11 @@ func TestTheExampleMeansWhatItSays(t *testing.T) {
 	}
 	if !c.Routes[0].Allow.Authenticated || c.Routes[0].Exact {
 		t.Errorf("app: %+v", c.Routes[0])
+	}
+	acme := Organization{ID: "acme", Name: "Acme Rockets", Domain: "example.com",
+		Match: OrganizationMatch{OrgIDs: []string{"sso:7c21", "partner:7"}, EmailDomains: []string{"example.com"}}}
+	if !reflect.DeepEqual(c.Organizations, []Organization{acme}) {
+		t.Errorf("organizations: %+v", c.Organizations)
 	}
 	if claims := c.Providers[1].Claims; claims.OrgID != "tenant_id" || claims.Groups != "roles" || claims.Email != "" {
 		t.Errorf("claims: %+v", claims)
@@ -404,7 +409,9 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		duration-out-of-bounds size-out-of-bounds public-url-http public-url-port issuer-http session-idle-longer session-idle-short
 		provider-id-twice provider-vouches-for-all client-secret-missing client-secret-of-public-client client-id-dir client-id-env-name
 		scopes-without-openid route-name-twice upstream-host-missing host-other host-wildcard-protected
-		header-join-of-one url-longer-than-header`) {
+		header-join-of-one url-longer-than-header
+		organization-provider-unknown organization-label organization-host-without organization-host-protected organization-folded-in-rule
+		organization-flat-groups organization-flat-groups-of-provider organization-flat-groups-needless organization-flat-groups-alone`) {
 		beyond[name] = true
 	}
 	schema := ownSchema(t)
