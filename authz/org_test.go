@@ -152,8 +152,10 @@ func TestP01_HostBelongsToTheOrganizationInItsName(t *testing.T) {
 		}
 	}
 	// Facts of a host the route does not have, as no Lookup makes them, deny too.
-	if v := decideFor(Facts{Host: "nobody.example.com", Path: "/"}, table.Routes()[0], ines(acme)); v.Outcome != Deny || v.Reason != ReasonOtherOrg {
-		t.Errorf("%+v", v)
+	for _, id := range []identity.Identity{ines(acme), one(identity.Org{})} {
+		if v := decideFor(Facts{Host: "nobody.example.com", Path: "/"}, table.Routes()[0], id); v.Outcome != Deny || v.Reason != ReasonOtherOrg {
+			t.Errorf("%+v", v)
+		}
 	}
 }
 

@@ -47,6 +47,7 @@ type setup struct {
 	SignIn  bool      // start a provider; else the one configured does not answer
 	Second  *Provider // one more provider
 	Login   LoginProvider
+	Orgs    *identity.Organizations
 	People  []demo.Person
 	Routes  []authz.Route
 	Fields  map[string][]identity.Field // by route; else preset "forwarded"
@@ -187,7 +188,7 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 	}
 	s.proxy, err = New(Options{
 		PublicURL: public, Prefix: prefix, Sessions: s.sessions, Routes: table, Backends: backends, Headers: headers,
-		Assertions: signer, Providers: providers, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10,
+		Assertions: signer, Providers: providers, Organizations: o.Orgs, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10,
 		Log: s.log.logger(), Registerer: s.metrics, Now: s.clock.Now,
 	})
 	check(tb, err)

@@ -5,14 +5,20 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-// maxOrgForm bounds the form that picks an organization: an id, an address to
-// return to, and their names.
-const maxOrgForm = 8 << 10
+const (
+	// maxOrgForm bounds the form that picks an organization: an id, an address to
+	// return to, and their names.
+	maxOrgForm = 8 << 10
+	// switchPause keeps one sign-in from filling the list of ended sessions, whose
+	// older half is forgotten when it overflows (session.Memory).
+	switchPause = time.Second
+)
 
 // afterSignIn is where somebody with a session goes: to where they wanted, but
 // first to the choice if they have not said for which organization they are here.
@@ -66,6 +72,10 @@ func (p *Proxy) switchOrg(w http.ResponseWriter, r *http.Request, ev *event) err
 	if err != nil { // signing in leads to the choice again
 		redirect(w, http.StatusSeeOther, p.origin+p.loginURL(returnTo))
 		return nil
+	}
+	if s.Identity.Org.ID != "" && p.now().Sub(s.Seen) < switchPause {
+		return &failure{Status: http.StatusTooManyRequests, RetryAfter: 1, Cause: errors.New("switched organizations twice in a second"),
+			Title: "That was very quick", Sentence: "You have switched, or signed in, just now.", Advice: "Go back and choose again."}
 	}
 	who, ok := s.Identity.WithOrg(r.PostForm.Get("org"))
 	if !ok {

@@ -92,7 +92,7 @@ type accountOrg struct{ Name, Domain, ID string }
 
 // orgData asks somebody who belongs to several organizations for one of them.
 type orgData struct {
-	Name     string // who is signed in; may be empty
+	Name      string // who is signed in; may be empty
 	Active    string // the organization they are here for; "" if none is chosen
 	StayURL   string // where they go on with that one
 	Choices   *orgChoices
