@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/login"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -144,6 +146,44 @@ func TestP01_WhoBelongsToSeveralOrganizationsPicksOneAndCanSwitch(t *testing.T) 
 	}
 	if a := s.get(t, "/x", oldCookie); a.status != 401 {
 		t.Errorf("the session for Acme still gets %d", a.status)
+	}
+}
+
+// The same from what a provider writes into its ID token.
+func TestOrganizationsOfAClaimAreFoldedAndPicked(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{SignIn: true, Orgs: foldedOrgs(t), Claims: login.ClaimNames{Orgs: "tenants"}})
+	for name, tc := range map[string]struct {
+		tenants any
+		choices []string // as sent; nil: nothing to choose
+		told    string
+	}{
+		"several":                      {[]any{map[string]any{"id": "7c", "name": "ACME GmbH"}, "birch", map[string]any{"id": "acme-us"}}, []string{"acme", "main:birch"}, "[main:birch]"},
+		"ids that are folded into one": {[]any{"7c", "acme-us"}, nil, "[acme]"},
+		"one":                          {[]any{map[string]any{"id": "birch", "name": "Birch Bank"}}, nil, "[main:birch]"},
+		"another provider's":           {[]any{"else:7c"}, nil, "[main:else:7c]"},
+		"none, and an address":         {[]any{}, nil, "[acme]"},
+	} {
+		s.provider.Set(testenv.Fault{Endpoint: testenv.Token, Claims: func(claims map[string]any) {
+			delete(claims, "org_id")
+			claims["tenants"] = tc.tenants
+		}})
+		b := s.browser(t)
+		page := s.signIn(t, b, "/deep?x=1", "mira")
+		var choices []string
+		for _, m := range regexp.MustCompile(`name="org" value="([^"]*)"`).FindAllStringSubmatch(page.Body, -1) {
+			choices = append(choices, m[1])
+		}
+		if !slices.Equal(choices, tc.choices) {
+			t.Errorf("%s: to choose from: %q", name, choices)
+			continue
+		}
+		if choices != nil {
+			page = b.Submit(page, "org", choices[len(choices)-1])
+		}
+		if got := fmt.Sprint(s.told(t)["x-forwarded-org-id"]); got != tc.told || page.URL.RequestURI() != "/deep?x=1" {
+			t.Errorf("%s: at %s the app is told %s", name, page.URL, got)
+		}
 	}
 }
 
