@@ -2,6 +2,7 @@ package authz
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"
@@ -39,6 +40,8 @@ const (
 	ReasonGroupsUnknown Reason = "groups_unknown" // a rule might be, had the provider told the groups
 	ReasonNoRoute       Reason = "no_route"       // nothing is here
 	ReasonAmbiguous     Reason = "ambiguous"      // the target means two things
+	ReasonWebSocket     Reason = "websocket"      // the route carries no WebSockets
+	ReasonOrigin        Reason = "origin"         // a WebSocket from a page of another site
 )
 
 // Verdict is an outcome with its grounds.
@@ -57,6 +60,16 @@ type Verdict struct {
 // that are forged, expired or ended. It is pure: front doors and `explain`
 // get the same answer.
 func Decide(f Facts, r *Route, s *session.Session) Verdict {
+	v := decideAccess(f, r, s)
+	if v.Outcome == Forward && f.WebSocket {
+		if refused := decideWebSocket(f, r); refused.Reason != "" {
+			return refused
+		}
+	}
+	return v
+}
+
+func decideAccess(f Facts, r *Route, s *session.Session) Verdict {
 	switch {
 	case r == nil:
 		return deny(ReasonNoRoute, "no route for "+f.Host+f.Path, "There is nothing at this address.")
@@ -87,6 +100,19 @@ func decideRules(r *Route, id *identity.Identity) Verdict {
 			open+" Your identity provider did not tell us which groups you are in.")
 	}
 	return deny(ReasonNoRule, fmt.Sprintf("route %s: no rule admits %s; it is for %s", r.Name, id.ID(), r.Access), open)
+}
+
+// decideWebSocket is about pages of other sites: a browser lets them open a
+// WebSocket with this site's cookies, and only the Origin tells (RFC 6455 §10.2).
+// A program sends none, and has no cookies but its own.
+func decideWebSocket(f Facts, r *Route) Verdict {
+	switch {
+	case !r.WebSocket.Allowed:
+		return deny(ReasonWebSocket, "route "+r.Name+" carries no WebSockets; it would with websocket: true", "This address does not take WebSockets.")
+	case f.Origin == "" || f.Origin == f.origin() || slices.Contains(r.WebSocket.Origins, f.Origin):
+		return Verdict{}
+	}
+	return deny(ReasonOrigin, fmt.Sprintf("route %s: a WebSocket from a page of %q", r.Name, f.Origin), "This page may not open a WebSocket here.")
 }
 
 func deny(reason Reason, detail, public string) Verdict {

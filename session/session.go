@@ -241,6 +241,10 @@ func (m *Manager) SignOut(w http.ResponseWriter, s Session) {
 	m.Clear(w)
 }
 
+// HasEnded reports whether the session with this id was ended early, as Read
+// does: streams outlive the request that opened them.
+func (m *Manager) HasEnded(id string) bool { return m.ended.Ended(id) }
+
 // Clear takes the session cookie from the browser. The attributes are those it
 // was set with, or the browser would keep it (security.md 75).
 func (m *Manager) Clear(w http.ResponseWriter) { m.setCookie(w, m.cookie, "", 0) }

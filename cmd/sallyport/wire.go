@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -250,7 +251,7 @@ func newBackends(cfg *config.Config, pol *policy) (map[string]proxy.Backend, err
 			}
 			shared[r.Upstream.Host] = up
 		}
-		backends[r.Name] = proxy.Backend{Host: up.Host(), Transport: up, Headers: pol.sets[r.Name]}
+		backends[r.Name] = proxy.Backend{Scheme: up.Scheme(), Addr: up.Host(), Transport: up, Headers: pol.sets[r.Name], Header: 30 * time.Second, Idle: 5 * time.Minute}
 	}
 	return backends, nil
 }
