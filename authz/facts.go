@@ -84,6 +84,9 @@ func authority(host, asked string) string {
 	if i < 0 || i == len(asked)-1 || strings.IndexByte(asked[i:], ']') >= 0 {
 		return host
 	}
+	if asked[:i] == host {
+		return asked
+	}
 	return host + asked[i:]
 }
 

@@ -96,7 +96,8 @@ func (rec *recorder) letGo(r *http.Request) {
 func (rec *recorder) WriteHeader(status int) {
 	if status >= 100 && status < 200 {
 		keepOurCookies(rec.Header()) // early hints carry headers too
-		rec.Header().Del("X-Request-Id")
+		delete(rec.Header(), "Clear-Site-Data")
+		delete(rec.Header(), "X-Request-Id")
 	} else {
 		rec.sign()
 		rec.begin(status)

@@ -92,11 +92,11 @@ func (w *watch) look() {
 // next is when to look again: at the nearest limit, but soon.
 func (w *watch) next() time.Duration {
 	now := time.Since(w.begun)
-	next := min(glance, time.Duration(w.last.Load())+w.x.backend.Idle-now)
-	if by := w.headerBy.Load(); by != 0 {
-		next = min(next, time.Duration(by)-now)
+	at := time.Duration(w.headerBy.Load())
+	if at == 0 {
+		at = time.Duration(w.last.Load()) + w.x.backend.Idle
 	}
-	return max(next, time.Millisecond)
+	return max(min(glance, at-now), time.Millisecond)
 }
 
 func (w *watch) verdict() error {
@@ -104,8 +104,11 @@ func (w *watch) verdict() error {
 	if s := w.x.session; s != nil && (!w.x.p.now().Before(s.Expires) || w.x.p.sessions.HasEnded(s.ID)) {
 		return errSessionOver
 	}
-	if by := w.headerBy.Load(); by != 0 && now >= time.Duration(by) {
-		return errNoHeader
+	if by := w.headerBy.Load(); by != 0 { // an app that thinks is not idle
+		if now >= time.Duration(by) {
+			return errNoHeader
+		}
+		return nil
 	}
 	if now-time.Duration(w.last.Load()) < w.x.backend.Idle {
 		return nil
@@ -116,13 +119,14 @@ func (w *watch) verdict() error {
 	return errAppSilent
 }
 
-// end stops the exchange. A read from the client that is under way is not ended
-// by a context; its deadline is. While no answer has begun one can still be
-// written, so the writing half is left alone until then.
+// end stops the exchange. What waits for the client is not ended by a context,
+// only by a deadline. While no answer has begun, one can still be written.
 func (w *watch) end(cause error) {
 	w.cancel(cause)
 	control := http.NewResponseController(w.x.w.ResponseWriter)
-	_ = control.SetReadDeadline(time.Now())
+	if w.x.body != nil && !w.x.body.ended() {
+		_ = control.SetReadDeadline(time.Now())
+	}
 	if w.x.w.begun() {
 		_ = control.SetWriteDeadline(time.Now())
 	}
