@@ -85,8 +85,8 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 		public = withTLS(s.public, public, *cert)
 	}
 	var admin net.Listener
-	if cfg.Listen.Admin != "" {
-		if admin, err = listen(ctx, "listen.admin", cfg.Listen.Admin); err != nil {
+	if cfg.Listen.Admin.Address != "" {
+		if admin, err = listen(ctx, "listen.admin", cfg.Listen.Admin.Address); err != nil {
 			_ = public.Close()
 			return err
 		}
@@ -180,7 +180,7 @@ func printRules(w io.Writer, cfg *config.Config, pol *policy) {
 		} else if r.Path != "/" {
 			where += " and all below"
 		}
-		fmt.Fprintf(w, "%s: %s goes to %s and is open to", r.Name, where, cfg.Routes[i].Upstream.Host)
+		fmt.Fprintf(w, "%s: %s goes to %s and is open to", r.Name, where, cfg.Routes[i].Upstream.URL.Host)
 		alternatives := strings.Split(r.Access.String(), "; or ")
 		if len(alternatives) == 1 {
 			fmt.Fprintf(w, " %s.\n", alternatives[0])
