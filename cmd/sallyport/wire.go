@@ -243,13 +243,13 @@ func newBackends(cfg *config.Config, pol *policy) (map[string]proxy.Backend, err
 	shared := map[string]*upstream.Upstream{} // routes to one app share its connections
 	backends := map[string]proxy.Backend{}
 	for _, r := range cfg.Routes {
-		up := shared[r.Upstream.Host]
+		up := shared[r.Upstream.URL.String()]
 		if up == nil {
 			var err error
-			if up, err = upstream.New(upstream.Options{URL: r.Upstream}); err != nil {
+			if up, err = upstream.New(upstream.Options{URL: r.Upstream.URL}); err != nil {
 				return nil, err
 			}
-			shared[r.Upstream.Host] = up
+			shared[r.Upstream.URL.String()] = up
 		}
 		backends[r.Name] = proxy.Backend{Scheme: up.Scheme(), Addr: up.Host(), Transport: up, Headers: pol.sets[r.Name], Header: 30 * time.Second, Idle: 5 * time.Minute}
 	}
