@@ -223,7 +223,7 @@ func carries(r config.Route) []string {
 	}
 	switch ws := r.WebSocket; {
 	case len(ws.Origins) > 0:
-		more = append(more, fmt.Sprintf("WebSockets pass from pages of %s.", strings.Join(ws.Origins, ", ")))
+		more = append(more, fmt.Sprintf("WebSockets pass from pages of its own site and of %s.", strings.Join(ws.Origins, ", ")))
 	case ws.Allowed:
 		more = append(more, "WebSockets pass from pages of its own site.")
 	}

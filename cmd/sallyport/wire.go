@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -21,7 +20,6 @@ import (
 	"github.com/sallyport-proxy/sallyport/oauth"
 	"github.com/sallyport-proxy/sallyport/proxy"
 	"github.com/sallyport-proxy/sallyport/session"
-	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
 // loadConfig reads and judges a configuration file. It opens no connection and
@@ -74,7 +72,8 @@ func newPolicy(cfg *config.Config) (*policy, config.Faults) {
 			faults = append(faults, cfg.Fault(fmt.Sprintf("routes[%d].headers", i), "%v", err))
 		}
 		pol.sets[r.Name] = set
-		routes = append(routes, authz.Route{Name: r.Name, Host: routeHost(r), Path: r.Path, Exact: r.Exact, Access: access(r)})
+		routes = append(routes, authz.Route{Name: r.Name, Host: routeHost(r), Path: r.Path, Exact: r.Exact, Encoded: r.Encoded,
+			Access: access(r), WebSocket: authz.WebSocket(r.WebSocket)})
 	}
 	table, err := authz.NewTable(routes)
 	pol.table = table
@@ -192,7 +191,7 @@ func newFrontDoor(cfg *config.Config, sec *secrets, reg prometheus.Registerer, l
 	return proxy.New(proxy.Options{
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Sessions: sessions, Routes: pol.table, Backends: backends,
 		Headers: pol.headers, Assertions: assertions, Providers: providers, Branding: branding(cfg),
-		MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL), Log: log, Registerer: reg,
+		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL), Log: log, Registerer: reg,
 	})
 }
 
@@ -237,23 +236,6 @@ func newProviders(cfg *config.Config, reg prometheus.Registerer, log *slog.Logge
 		providers = append(providers, proxy.Provider{ID: p.ID, Name: name, Login: l})
 	}
 	return providers, nil
-}
-
-func newBackends(cfg *config.Config, pol *policy) (map[string]proxy.Backend, error) {
-	shared := map[string]*upstream.Upstream{} // routes to one app share its connections
-	backends := map[string]proxy.Backend{}
-	for _, r := range cfg.Routes {
-		up := shared[r.Upstream.URL.String()]
-		if up == nil {
-			var err error
-			if up, err = upstream.New(upstream.Options{URL: r.Upstream.URL}); err != nil {
-				return nil, err
-			}
-			shared[r.Upstream.URL.String()] = up
-		}
-		backends[r.Name] = proxy.Backend{Scheme: up.Scheme(), Addr: up.Host(), Transport: up, Headers: pol.sets[r.Name], Header: 30 * time.Second, Idle: 5 * time.Minute}
-	}
-	return backends, nil
 }
 
 func branding(cfg *config.Config) proxy.Branding {

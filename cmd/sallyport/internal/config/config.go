@@ -251,7 +251,7 @@ func routeShape() shape[Route] {
 		field("allow", "Who may have it: `authenticated` for everybody who is signed in, or a list of rules of which one must match.",
 			allowShape(), func(r *Route) *Allow { return &r.Allow }),
 		field("headers", "What the app is told about the person.", headersShape(), func(r *Route) *Headers { return &r.Headers }).or("{}"),
-		field("websocket", "WebSockets pass: with `true` from pages of the route's own site, with origins from theirs. None pass if left out.",
+		field("websocket", "WebSockets pass, from pages of the route's own site and of the origins that are listed. None pass if left out.",
 			webSocketShape(), func(r *Route) *WebSocket { return &r.WebSocket }),
 		field("encoded", "`forward`: an escaped / % # or ? passes in the path, as GitLab, RabbitMQ and npm registries need it. Refused if left out.",
 			forwardEncoded(), func(r *Route) *bool { return &r.Encoded }),

@@ -8,8 +8,8 @@ import (
 	yaml "go.yaml.in/yaml/v4"
 )
 
-// WebSocket says who may open WebSockets. Without Origins only pages of the
-// route's own site may.
+// WebSocket says who may open WebSockets: pages of the route's own site and of
+// Origins.
 type WebSocket struct {
 	Allowed bool
 	Origins []string // as browsers write them: "https://app.example.com"
@@ -18,7 +18,7 @@ type WebSocket struct {
 func webSocketShape() shape[WebSocket] {
 	allowed := func(ws *WebSocket) *bool { return &ws.Allowed }
 	full := object[WebSocket]{keys: []key[WebSocket]{
-		field("origins", "The sites whose pages may open them: scheme, host and port.", list(origin(), 1), func(ws *WebSocket) *[]string { return &ws.Origins }).required(),
+		field("origins", "The sites whose pages may open them too: scheme, host and port.", list(origin(), 1), func(ws *WebSocket) *[]string { return &ws.Origins }).required(),
 	}, check: func(_ *walker, _ place, ws *WebSocket) { ws.Allowed = true }}.shape()
 	return either("true or a mapping with origins", within(onlyTrue(), allowed), yaml.MappingNode, full)
 }
