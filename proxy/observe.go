@@ -33,6 +33,7 @@ type event struct {
 	user, org  string
 	decision   string
 	reason     authz.Reason
+	rule       int // which of the route's rules matched, from 1
 	sessionErr error
 	note       string // what an operator should know of an answer that is fine
 	cause      error
@@ -151,6 +152,9 @@ func (p *Proxy) observe(ev *event, rec *recorder, r *http.Request) {
 	}
 	add("decision", ev.decision)
 	add("reason", string(ev.reason))
+	if ev.rule > 0 {
+		attrs = append(attrs, slog.Int("rule", ev.rule))
+	}
 	add("user", ev.user)
 	add("org", ev.org)
 	if ev.sessionErr != nil && !errors.Is(ev.sessionErr, session.ErrNone) {

@@ -272,6 +272,7 @@ func (p *Proxy) serveRoute(w *recorder, r *http.Request, ev *event) error {
 	}
 	verdict := authz.Decide(ev.facts, route, s)
 	ev.decide(verdict.Outcome.String(), verdict.Reason)
+	ev.rule = verdict.Rule
 	switch verdict.Outcome {
 	case authz.Forward:
 		return p.forward(w, r, ev, route, s)

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/x509"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -11,8 +12,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
-// newBackends makes the way to each route's app.
-func newBackends(cfg *config.Config, pol *policy) (map[string]proxy.Backend, error) {
+// newBackends makes the way to each route's app, or to the pretend one.
+func newBackends(cfg *config.Config, pol *policy, pretend http.RoundTripper) (map[string]proxy.Backend, error) {
 	type way struct {
 		url, ca, serverName string
 		connect             time.Duration
@@ -21,6 +22,12 @@ func newBackends(cfg *config.Config, pol *policy) (map[string]proxy.Backend, err
 	backends := map[string]proxy.Backend{}
 	for i, r := range cfg.Routes {
 		u := r.Upstream
+		backend := proxy.Backend{Scheme: "http", Addr: "app", Transport: pretend, Host: u.Host, Headers: pol.sets[r.Name],
+			Header: u.Header, Idle: u.Idle, MaxBody: r.MaxBody}
+		if pretend != nil {
+			backends[r.Name] = backend
+			continue
+		}
 		key := way{u.URL.String(), u.CA.Value(), u.ServerName, u.Connect}
 		up := shared[key]
 		if up == nil {
@@ -33,8 +40,8 @@ func newBackends(cfg *config.Config, pol *policy) (map[string]proxy.Backend, err
 			}
 			shared[key] = up
 		}
-		backends[r.Name] = proxy.Backend{Scheme: up.Scheme(), Addr: up.Host(), Transport: up, Host: u.Host, Headers: pol.sets[r.Name],
-			Header: u.Header, Idle: u.Idle, MaxBody: r.MaxBody}
+		backend.Scheme, backend.Addr, backend.Transport = up.Scheme(), up.Host(), up
+		backends[r.Name] = backend
 	}
 	return backends, nil
 }

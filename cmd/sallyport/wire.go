@@ -165,34 +165,47 @@ func resolve(cfg *config.Config, env func(string) (string, bool)) (*secrets, err
 
 // newFrontDoor assembles everything, bottom to top.
 func newFrontDoor(cfg *config.Config, sec *secrets, reg prometheus.Registerer, log *slog.Logger) (*proxy.Proxy, error) {
-	pol, faults := newPolicy(cfg) // again: hosts may have been references before
-	if len(faults) > 0 {
-		return nil, configFaults(faults)
-	}
-	sessions, err := session.New(session.Options{
-		Keys: sec.keys, Secure: cfg.PublicURL.Scheme == "https", Port: portOf(cfg),
-		AbsoluteTimeout: cfg.Session.AbsoluteTimeout, IdleTimeout: cfg.Session.IdleTimeout,
-	})
-	if err != nil {
-		return nil, err
-	}
-	assertions, err := newAssertions(cfg, sec.keys)
-	if err != nil {
-		return nil, err
-	}
 	providers, err := newProviders(cfg, reg, log)
 	if err != nil {
 		return nil, err
 	}
-	backends, err := newBackends(cfg, pol)
-	if err != nil {
-		return nil, err
+	door, _, err := assemble(cfg, parts{keys: sec.keys, providers: providers}, reg, log)
+	return door, err
+}
+
+// parts are what explain has pretend ones of.
+type parts struct {
+	keys      session.Keyring
+	providers []proxy.Provider
+	app       http.RoundTripper // instead of every app
+}
+
+func assemble(cfg *config.Config, with parts, reg prometheus.Registerer, log *slog.Logger) (*proxy.Proxy, *session.Manager, error) {
+	pol, faults := newPolicy(cfg) // again: hosts may have been references before
+	if len(faults) > 0 {
+		return nil, nil, configFaults(faults)
 	}
-	return proxy.New(proxy.Options{
+	sessions, err := session.New(session.Options{
+		Keys: with.keys, Secure: cfg.PublicURL.Scheme == "https", Port: portOf(cfg),
+		AbsoluteTimeout: cfg.Session.AbsoluteTimeout, IdleTimeout: cfg.Session.IdleTimeout,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	assertions, err := newAssertions(cfg, with.keys)
+	if err != nil {
+		return nil, nil, err
+	}
+	backends, err := newBackends(cfg, pol, with.app)
+	if err != nil {
+		return nil, nil, err
+	}
+	door, err := proxy.New(proxy.Options{
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Sessions: sessions, Routes: pol.table, Backends: backends,
-		Headers: pol.headers, Assertions: assertions, Providers: providers, Branding: branding(cfg),
+		Headers: pol.headers, Assertions: assertions, Providers: with.providers, Branding: branding(cfg),
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL), Log: log, Registerer: reg,
 	})
+	return door, sessions, err
 }
 
 // portOf tells apart the cookies of several instances on one loopback host:
