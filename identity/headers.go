@@ -191,7 +191,7 @@ func NewHeaders() *Headers {
 // add puts a name on the list, unless one there covers it.
 func (h *Headers) add(name string, kind strippedKind) {
 	list := &h.names[name[0]]
-	if slices.ContainsFunc(*list, func(s stripped) bool { return s.kind != aliasName && s.covers(name) }) {
+	if slices.ContainsFunc(*list, func(s stripped) bool { return s.covers(name) }) {
 		return
 	}
 	*list = append(*list, stripped{name, kind})
