@@ -32,8 +32,8 @@ const (
 	// SeedBytes is what a key is made from: 8 bytes more than the curve's order,
 	// so that reducing leaves no bias worth naming (FIPS 186-5 §A.2.1).
 	SeedBytes = 40
-	// cacheBytes bounds the assertions that are kept. Of a kilobyte each, as they
-	// are with a few groups, it holds those of 16,000 sessions.
+	// cacheBytes bounds the assertions that are kept: 16 MiB are some 14,000 of a
+	// kilobyte each.
 	cacheBytes = 16 << 20
 	entryBytes = 128 // what one costs beyond the bytes of its strings, about
 )

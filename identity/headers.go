@@ -328,7 +328,7 @@ func (r Rendered) Set(out http.Header) {
 // Size is what r takes of memory, in bytes, about.
 func (r Rendered) Size() (n int) {
 	for _, h := range r.headers {
-		n += 72 + len(h.value[0]) // with two headers of a slice and two of a string
+		n += 72 + len(h.value[0]) // with the slices that hold it
 	}
 	return n
 }

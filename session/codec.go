@@ -174,22 +174,10 @@ func (compact) Deserialize(src []byte, dst any) error {
 	if flags&flagHasOrg != 0 {
 		id.Org = r.org(p)
 	}
-	// Each list has the capacity of its length: who appends to a shared one gets
-	// their own.
-	if n := r.count(); n > 0 {
-		id.Orgs = make([]identity.Org, n)
-		for i := range id.Orgs {
-			id.Orgs[i] = r.org(p)
-		}
-	}
-	if n := r.count(); n > 0 {
-		id.Groups = make([]string, n)
-		for i := range id.Groups {
-			id.Groups[i] = r.string(p)
-		}
-	}
-	switch emptyOrg := flags&flagHasOrg != 0 && id.Org == (identity.Org{}); {
-	case r.bad, len(r.b) > 0, id.Subject == "", emptyOrg, id.GroupsDropped && !id.GroupsUnknown, out.Seen.Year() > 9999:
+	id.Orgs, id.Groups = r.orgs(p), r.strings(p)
+	emptyOrg := flags&flagHasOrg != 0 && id.Org == (identity.Org{})
+	knownYetDropped := id.GroupsDropped && !id.GroupsUnknown
+	if r.bad || len(r.b) > 0 || id.Subject == "" || emptyOrg || knownYetDropped || out.Seen.Year() > 9999 {
 		return errCodec
 	}
 	*s = out
@@ -282,4 +270,30 @@ func (r *reader) plain(tag uint64) (v string, ok bool) {
 
 func (r *reader) org(prefix string) identity.Org {
 	return identity.Org{ID: r.string(prefix), Name: r.string(prefix), Domain: r.string(prefix), Source: r.string(prefix)}
+}
+
+// orgs, like strings, returns a list with no room behind it: all readers of a
+// cookie share it, and who appends to it gets their own.
+func (r *reader) orgs(prefix string) []identity.Org {
+	n := r.count()
+	if n == 0 {
+		return nil
+	}
+	list := make([]identity.Org, n)
+	for i := range list {
+		list[i] = r.org(prefix)
+	}
+	return list
+}
+
+func (r *reader) strings(prefix string) []string {
+	n := r.count()
+	if n == 0 {
+		return nil
+	}
+	list := make([]string, n)
+	for i := range list {
+		list[i] = r.string(prefix)
+	}
+	return list
 }
