@@ -37,7 +37,7 @@ const (
 	ReasonRule          Reason = "rule"           // a rule matched
 	ReasonNoSession     Reason = "no_session"     // nobody is signed in
 	ReasonNoRule        Reason = "no_rule"        // somebody is, but no rule is for them
-	ReasonGroupsUnknown Reason = "groups_unknown" // a rule might be, had the provider told the groups
+	ReasonGroupsUnknown Reason = "groups_unknown" // a rule might be, were the groups known
 	ReasonNoRoute       Reason = "no_route"       // nothing is here
 	ReasonAmbiguous     Reason = "ambiguous"      // the target means two things
 	ReasonWebSocket     Reason = "websocket"      // the route carries no WebSockets
@@ -94,6 +94,11 @@ func decideRules(r *Route, id *identity.Identity) Verdict {
 		}
 	}
 	open := "It is open to " + r.Access.PublicString() + "."
+	if unknown && id.GroupsDropped {
+		return deny(ReasonGroupsUnknown,
+			fmt.Sprintf("route %s: a rule needs groups, and those of %s did not fit into the session cookie", r.Name, id.ID()),
+			open+" You are in more groups than your session here can hold, so none of them counts.")
+	}
 	if unknown {
 		return deny(ReasonGroupsUnknown,
 			fmt.Sprintf("route %s: a rule needs groups, and the provider did not tell those of %s", r.Name, id.ID()),

@@ -294,3 +294,23 @@ func TestP01_WebSocketsOnlyWhereTheRouteSaysSoAndFromItsOwnPages(t *testing.T) {
 		}
 	}
 }
+
+// Whoever reads the page or the log is told where the groups were lost.
+func TestUnknownGroupsAreBlamedOnWhoLostThem(t *testing.T) {
+	r := &Route{Name: "r", Access: Access{Rules: []Rule{{Groups: []string{"ops"}}}}}
+	for _, tc := range []struct {
+		dropped        bool
+		public, detail string
+	}{
+		{false, "It is open to people who are in the group ops. Your identity provider did not tell us which groups you are in.",
+			"route r: a rule needs groups, and the provider did not tell those of p:s"},
+		{true, "It is open to people who are in the group ops. You are in more groups than your session here can hold, so none of them counts.",
+			"route r: a rule needs groups, and those of p:s did not fit into the session cookie"},
+	} {
+		id := identity.Identity{Provider: "p", Subject: "s", GroupsUnknown: true, GroupsDropped: tc.dropped}
+		v := Decide(Facts{}, r, &session.Session{Identity: id})
+		if v.Outcome != Deny || v.Reason != ReasonGroupsUnknown || v.Public != tc.public || v.Detail != tc.detail {
+			t.Errorf("%+v", v)
+		}
+	}
+}

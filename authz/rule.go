@@ -27,7 +27,7 @@ type refusal int
 const (
 	admitted refusal = iota
 	refused
-	refusedUnknownGroups // it would need groups that the provider did not tell
+	refusedUnknownGroups // it would need groups, and they are not known
 )
 
 func (r Rule) admits(id *identity.Identity) refusal {
