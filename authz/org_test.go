@@ -142,7 +142,7 @@ func TestP01_HostBelongsToTheOrganizationInItsName(t *testing.T) {
 		if v.Outcome != tc.want || v.Reason != tc.reason || v.Public != tc.says {
 			t.Errorf("%s at %s%s: %+v", tc.id.Org.ID, tc.host, tc.path, v)
 		}
-		if got := SwitchTo(f, r, tc.id); v.Outcome == Deny && !slices.Equal(got, tc.switchTo) {
+		if got := SwitchTo(f, r, &session.Session{Identity: tc.id}); v.Outcome == Deny && !slices.Equal(got, tc.switchTo) {
 			t.Errorf("%s at %s%s: may switch to %v", tc.id.Org.ID, tc.host, tc.path, got)
 		}
 	}
@@ -205,14 +205,21 @@ func TestTableRefusesHostsThatAreNoOrganizations(t *testing.T) {
 }
 
 func TestWhoIsDeniedLearnsWithWhichOrganizationTheyWouldNotBe(t *testing.T) {
-	r := &Route{Name: "bank", Access: Access{Rules: []Rule{{Orgs: []string{"birch"}}}}}
+	r, here := &Route{Name: "bank", Access: Access{Rules: []Rule{{Orgs: []string{"birch"}}}}}, &session.Session{Identity: ines(acme)}
 	if v := decideFor(Facts{}, r, ines(acme)); v.Outcome != Deny || v.Reason != ReasonNoRule {
 		t.Fatalf("%+v", v)
 	}
-	if got := SwitchTo(Facts{}, r, ines(acme)); !slices.Equal(got, []identity.Org{birch}) {
+	if got := SwitchTo(Facts{}, r, here); !slices.Equal(got, []identity.Org{birch}) {
 		t.Errorf("may switch to %v", got)
 	}
-	if got := SwitchTo(Facts{}, &Route{Access: Access{Rules: []Rule{{Orgs: []string{"cedar"}}}}}, ines(acme)); got != nil {
+	if got := SwitchTo(Facts{}, &Route{Access: Access{Rules: []Rule{{Orgs: []string{"cedar"}}}}}, here); got != nil {
 		t.Errorf("may switch to %v", got)
+	}
+	socket := Facts{WebSocket: true, Origin: "https://evil.test"} // which no organization may open
+	if got := SwitchTo(socket, r, here); got != nil || here.Identity.Org != acme {
+		t.Errorf("may switch to %v, is here for %v", got, here.Identity.Org)
+	}
+	if got := SwitchTo(socket, &Route{Access: Access{Public: true}}, nil); got != nil {
+		t.Errorf("nobody may switch to %v", got)
 	}
 }

@@ -30,7 +30,7 @@ type refusal int
 const (
 	admitted refusal = iota
 	refused
-	refusedUnknownGroups // it would need groups that the provider did not tell
+	refusedUnknownGroups // it would need groups, and they are not known
 	refusedFlatGroups    // it would need to know in which organization they have the groups
 )
 

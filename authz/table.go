@@ -19,8 +19,18 @@ type Route struct {
 	// covers "/admin/x", not "/administrator"), or only itself if Exact.
 	Path  string
 	Exact bool
+	// Encoded lets an escaped "/", "%", "#" or "?" in a path pass.
+	Encoded bool
 
-	Access Access
+	Access    Access
+	WebSocket WebSocket
+}
+
+// WebSocket says whether a route carries WebSockets, and from which pages beside
+// those of its own origin.
+type WebSocket struct {
+	Allowed bool
+	Origins []string // scheme://host[:port], lower case
 }
 
 // What Lookup finds instead of a route. Both deny.
@@ -145,8 +155,8 @@ func (t *Table) Routes() []*Route {
 func (t *Table) Serves(host string) bool { return t.forHost(host) != nil }
 
 // Lookup returns the route for f: the most specific host, in it the longest
-// path. The error is ErrNoRoute, or ErrAmbiguous where a more forgiving reading
-// of the path leads elsewhere.
+// path. The error is ErrNoRoute, or ErrTarget where the route does not take such a
+// path: ErrAmbiguous if a more forgiving reading of it leads elsewhere.
 func (t *Table) Lookup(f Facts) (*Route, error) {
 	s := t.forHost(f.Host)
 	if s == nil || !strings.HasPrefix(f.Path, "/") { // no path: Facts that NewFacts did not make
@@ -158,6 +168,9 @@ func (t *Table) Lookup(f Facts) (*Route, error) {
 	}
 	if r == nil {
 		return nil, ErrNoRoute
+	}
+	if f.Encoded && !r.Encoded {
+		return nil, errEncoded
 	}
 	return r, nil
 }

@@ -44,9 +44,10 @@ type Identity struct {
 	Name, Username string
 
 	Groups []string
-	// GroupsUnknown means that the provider could not or would not tell. It is
-	// not "none": rules about groups deny, and say so.
-	GroupsUnknown bool
+	// GroupsUnknown is not "none": rules about groups deny, and say so. Either the
+	// provider could not or would not tell, or GroupsDropped: it told, but of more
+	// than fit into the session cookie. GroupsDropped is never true alone.
+	GroupsUnknown, GroupsDropped bool
 
 	Org  Org   // the active organization; the zero Org if there is none, or none is picked
 	Orgs []Org // all of them, where there are several

@@ -113,8 +113,8 @@ func framings() map[string]framing {
 		"a tab for a blank":                  {"GET\t/first\tHTTP/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
 		"a method that is no token":          {"G(T /first HTTP/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
 		"an empty method":                    {" /first HTTP/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
-		"Upgrade: h2c":                       {"GET /first HTTP/1.1\r\n{h}{c}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n" + next, []int{200, 200}, []string{"GET /first", "GET /next"}},
-		"Upgrade: websocket":                 {"GET /first HTTP/1.1\r\n{h}{c}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n" + next, []int{200, 200}, []string{"GET /first", "GET /next"}},
+		"Upgrade: h2c":                       {"GET /first HTTP/1.1\r\n{h}{c}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n" + next, []int{200}, []string{"GET /first"}},
+		"Upgrade: websocket":                 {"GET /first HTTP/1.1\r\n{h}{c}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n" + next, []int{403}, nil},
 		"connection-close and a request":     {"GET /first HTTP/1.1\r\n{h}{c}Connection: close\r\n\r\n" + inner, []int{200}, []string{"GET /first"}},
 		"a body after a refusal":             {"POST /first HTTP/1.1\r\n{h}Content-Length: {inner}\r\n\r\n" + inner + next, []int{401}, nil}, // nobody reads it, so nothing after it counts
 		"chunks after a refusal":             {"POST /first HTTP/1.1\r\n{h}Transfer-Encoding: chunked\r\n\r\n{INNER}\r\n" + inner + "\r\n0\r\n\r\n" + next, []int{401}, nil},

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -54,7 +55,10 @@ type setup struct {
 	Fields  map[string][]identity.Field // by route; else preset "forwarded"
 	Backend http.RoundTripper           // instead of the raw app
 	Header  time.Duration               // how long an app may think
-	Call    time.Duration               // how long a call to the provider may take
+	Idle    time.Duration               // how long nothing may move
+	MaxBody int64
+	Trusted []netip.Prefix
+	Call    time.Duration // how long a call to the provider may take
 	Flows   int
 	Key     session.Key
 	Port    string
@@ -163,7 +167,7 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 	appURL, err := url.Parse(s.app.URL())
 	check(tb, err)
 	if backend == nil {
-		up, err := upstream.New(upstream.Options{URL: appURL, HeaderTimeout: o.Header})
+		up, err := upstream.New(upstream.Options{URL: appURL})
 		check(tb, err)
 		tb.Cleanup(up.Close)
 		backend = up
@@ -176,7 +180,14 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 		}
 		set, err := headers.Set(fields)
 		check(tb, err)
-		backends[r.Name] = Backend{Host: appURL.Host, Transport: backend, Headers: set}
+		b := Backend{Scheme: "http", Addr: appURL.Host, Transport: backend, Headers: set, Header: o.Header, Idle: o.Idle, MaxBody: o.MaxBody}
+		if b.Header == 0 {
+			b.Header = 30 * time.Second
+		}
+		if b.Idle == 0 {
+			b.Idle = 5 * time.Minute
+		}
+		backends[r.Name] = b
 	}
 	providers := []Provider{{ID: "main", Name: "Main Street", Login: o.Login}}
 	if o.Login == nil {
@@ -190,7 +201,7 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 	}
 	s.proxy, err = New(Options{
 		PublicURL: public, Prefix: prefix, Sessions: s.sessions, Routes: table, Backends: backends, Headers: headers,
-		Assertions: signer, Providers: providers, Organizations: o.Orgs, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10,
+		Assertions: signer, Providers: providers, Orgs: o.Orgs, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10, Trusted: o.Trusted,
 		Log: s.log.logger(), Registerer: s.metrics, Now: s.clock.Now,
 	})
 	check(tb, err)

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -273,6 +272,12 @@ func TestP19_OwnAnswersCannotBeFramedOrCached(t *testing.T) {
 	}
 }
 
+func bendBackend(o *Options, bend func(*Backend)) {
+	b := o.Backends["admin"]
+	bend(&b)
+	o.Backends["admin"] = b
+}
+
 // What New asks for, it asks for before it serves (P21).
 func TestAnIncompleteFrontDoorDoesNotOpen(t *testing.T) {
 	t.Parallel()
@@ -281,14 +286,18 @@ func TestAnIncompleteFrontDoorDoesNotOpen(t *testing.T) {
 	whole := Options{PublicURL: mustURL(t, s.url), Prefix: prefix, Sessions: s.sessions, Routes: p.routes, Headers: p.headers, Assertions: p.assertions,
 		Providers: p.providers, MaxFlows: 1, MaxURL: 1, Backends: map[string]Backend{}}
 	for route, b := range p.backends {
-		whole.Backends[route.Name] = b
+		whole.Backends[route.Name] = *b
 	}
 	for name, bend := range map[string]func(*Options){
 		"no public URL": func(o *Options) { o.PublicURL = nil }, "no sessions": func(o *Options) { o.Sessions = nil }, "no routes": func(o *Options) { o.Routes = nil },
 		"no headers": func(o *Options) { o.Headers = nil }, "no assertions": func(o *Options) { o.Assertions = nil }, "no providers": func(o *Options) { o.Providers = nil },
 		"no flows": func(o *Options) { o.MaxFlows = 0 }, "no URL limit": func(o *Options) { o.MaxURL = 0 }, "a route without a backend": func(o *Options) { delete(o.Backends, "admin") },
-		"a backend without a transport": func(o *Options) { o.Backends["admin"] = Backend{Host: "x"} }, "a backend without a host": func(o *Options) { o.Backends["admin"] = Backend{Transport: http.DefaultTransport} },
-		"a public URL that is none": func(o *Options) { o.PublicURL = mustURL(t, "https://a_b..c") }, "a prefix that is none": func(o *Options) { o.Prefix = "//x" },
+		"a backend without a transport":    func(o *Options) { bendBackend(o, func(b *Backend) { b.Transport = nil }) },
+		"a backend without an address":     func(o *Options) { bendBackend(o, func(b *Backend) { b.Addr = "" }) },
+		"a backend without a scheme":       func(o *Options) { bendBackend(o, func(b *Backend) { b.Scheme = "" }) },
+		"a backend that may take for ever": func(o *Options) { bendBackend(o, func(b *Backend) { b.Header = 0 }) },
+		"a backend that may hang for ever": func(o *Options) { bendBackend(o, func(b *Backend) { b.Idle = 0 }) },
+		"a public URL that is none":        func(o *Options) { o.PublicURL = mustURL(t, "https://a_b..c") }, "a prefix that is none": func(o *Options) { o.Prefix = "//x" },
 	} {
 		o := whole
 		o.Backends = maps.Clone(whole.Backends)

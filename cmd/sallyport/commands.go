@@ -85,8 +85,8 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 		public = withTLS(s.public, public, *cert)
 	}
 	var admin net.Listener
-	if cfg.Listen.Admin != "" {
-		if admin, err = listen(ctx, "listen.admin", cfg.Listen.Admin); err != nil {
+	if cfg.Listen.Admin.Address != "" {
+		if admin, err = listen(ctx, "listen.admin", cfg.Listen.Admin.Address); err != nil {
 			_ = public.Close()
 			return err
 		}
@@ -168,7 +168,7 @@ func warnings(cfg *config.Config) []config.Fault {
 	return all
 }
 
-// printRules says each route as a sentence.
+// printRules says each route in sentences.
 func printRules(w io.Writer, cfg *config.Config, pol *policy) {
 	for i, r := range pol.table.Routes() {
 		where := r.Host + r.Path
@@ -180,14 +180,60 @@ func printRules(w io.Writer, cfg *config.Config, pol *policy) {
 		} else if r.Path != "/" {
 			where += " and all below"
 		}
-		fmt.Fprintf(w, "%s: %s goes to %s and is open to", r.Name, where, cfg.Routes[i].Upstream.Host)
+		fmt.Fprintf(w, "%s: %s goes to %s and is open to", r.Name, where, destination(cfg.Routes[i].Upstream))
 		alternatives := strings.Split(r.Access.String(), "; or ")
+		more := carries(cfg.Routes[i])
 		if len(alternatives) == 1 {
-			fmt.Fprintf(w, " %s.\n", alternatives[0])
+			fmt.Fprintf(w, " %s.%s\n", alternatives[0], strings.Join(append([]string{""}, more...), " "))
 			continue
 		}
 		fmt.Fprintf(w, "\n  - %s.\n", strings.Join(alternatives, ", or\n  - "))
+		if len(more) > 0 {
+			fmt.Fprintf(w, "  %s\n", strings.Join(more, " "))
+		}
 	}
+}
+
+// destination is the app, and by what it proves that it is the one.
+func destination(u config.Upstream) string {
+	switch u.URL.Scheme {
+	case "unix":
+		return "the socket " + u.URL.Path
+	case "h2c":
+		return u.URL.Host + " by HTTP/2 without TLS"
+	case "http":
+		return u.URL.Host
+	}
+	name, by := u.URL.Hostname(), "the system's authorities"
+	if u.ServerName != "" {
+		name = u.ServerName
+	}
+	if !u.CA.IsZero() {
+		by = u.CA.String()
+	}
+	return fmt.Sprintf("%s over TLS (verified as %s against %s)", u.URL.Host, name, by)
+}
+
+// carries are sentences about what a route lets through, and how, where that
+// is not the default.
+func carries(r config.Route) []string {
+	var more []string
+	if r.Upstream.Host != "" {
+		more = append(more, fmt.Sprintf("The app is asked for %s.", r.Upstream.Host))
+	}
+	switch ws := r.WebSocket; {
+	case len(ws.Origins) > 0:
+		more = append(more, fmt.Sprintf("WebSockets pass from pages of its own site and of %s.", strings.Join(ws.Origins, ", ")))
+	case ws.Allowed:
+		more = append(more, "WebSockets pass from pages of its own site.")
+	}
+	if r.Encoded {
+		more = append(more, "Escaped / % # ? pass in the path.")
+	}
+	if r.MaxBody > 0 {
+		more = append(more, fmt.Sprintf("Requests may have a body of up to %s.", config.Size(r.MaxBody)))
+	}
+	return more
 }
 
 func genkeyCommand(c *console) *cobra.Command {

@@ -20,7 +20,6 @@ import (
 	"github.com/sallyport-proxy/sallyport/oauth"
 	"github.com/sallyport-proxy/sallyport/proxy"
 	"github.com/sallyport-proxy/sallyport/session"
-	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
 // loadConfig reads and judges a configuration file. It opens no connection and
@@ -75,7 +74,8 @@ func newPolicy(cfg *config.Config) (*policy, config.Faults) {
 			faults = append(faults, cfg.Fault(fmt.Sprintf("routes[%d].headers", i), "%v", err))
 		}
 		pol.sets[r.Name] = set
-		routes = append(routes, authz.Route{Name: r.Name, Host: routeHost(r), Orgs: orgIDs(cfg), Path: r.Path, Exact: r.Exact, Access: access(r)})
+		routes = append(routes, authz.Route{Name: r.Name, Host: routeHost(r), Orgs: orgIDs(cfg), Path: r.Path, Exact: r.Exact, Encoded: r.Encoded,
+			Access: access(r), WebSocket: authz.WebSocket(r.WebSocket)})
 	}
 	table, err := authz.NewTable(routes)
 	pol.table = table
@@ -167,34 +167,47 @@ func resolve(cfg *config.Config, env func(string) (string, bool)) (*secrets, err
 
 // newFrontDoor assembles everything, bottom to top.
 func newFrontDoor(cfg *config.Config, sec *secrets, reg prometheus.Registerer, log *slog.Logger) (*proxy.Proxy, error) {
-	pol, faults := newPolicy(cfg) // again: hosts may have been references before
-	if len(faults) > 0 {
-		return nil, configFaults(faults)
-	}
-	sessions, err := session.New(session.Options{
-		Keys: sec.keys, Secure: cfg.PublicURL.Scheme == "https", Port: portOf(cfg),
-		AbsoluteTimeout: cfg.Session.AbsoluteTimeout, IdleTimeout: cfg.Session.IdleTimeout,
-	})
-	if err != nil {
-		return nil, err
-	}
-	assertions, err := newAssertions(cfg, sec.keys)
-	if err != nil {
-		return nil, err
-	}
 	providers, err := newProviders(cfg, reg, log)
 	if err != nil {
 		return nil, err
 	}
-	backends, err := newBackends(cfg, pol)
-	if err != nil {
-		return nil, err
+	door, _, err := assemble(cfg, parts{keys: sec.keys, providers: providers}, reg, log)
+	return door, err
+}
+
+// parts are what explain has pretend ones of.
+type parts struct {
+	keys      session.Keyring
+	providers []proxy.Provider
+	app       http.RoundTripper // instead of every app
+}
+
+func assemble(cfg *config.Config, with parts, reg prometheus.Registerer, log *slog.Logger) (*proxy.Proxy, *session.Manager, error) {
+	pol, faults := newPolicy(cfg) // again: hosts may have been references before
+	if len(faults) > 0 {
+		return nil, nil, configFaults(faults)
 	}
-	return proxy.New(proxy.Options{
-		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Sessions: sessions, Routes: pol.table, Backends: backends,
-		Headers: pol.headers, Assertions: assertions, Providers: providers, Organizations: pol.orgs, Branding: branding(cfg),
-		MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL), Log: log, Registerer: reg,
+	sessions, err := session.New(session.Options{
+		Keys: with.keys, Secure: cfg.PublicURL.Scheme == "https", Port: portOf(cfg),
+		AbsoluteTimeout: cfg.Session.AbsoluteTimeout, IdleTimeout: cfg.Session.IdleTimeout,
 	})
+	if err != nil {
+		return nil, nil, err
+	}
+	assertions, err := newAssertions(cfg, with.keys)
+	if err != nil {
+		return nil, nil, err
+	}
+	backends, err := newBackends(cfg, pol, with.app)
+	if err != nil {
+		return nil, nil, err
+	}
+	door, err := proxy.New(proxy.Options{
+		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Sessions: sessions, Routes: pol.table, Backends: backends,
+		Headers: pol.headers, Assertions: assertions, Providers: with.providers, Orgs: pol.orgs, Branding: branding(cfg),
+		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL), Log: log, Registerer: reg,
+	})
+	return door, sessions, err
 }
 
 // portOf tells apart the cookies of several instances on one loopback host:
@@ -238,23 +251,6 @@ func newProviders(cfg *config.Config, reg prometheus.Registerer, log *slog.Logge
 		providers = append(providers, proxy.Provider{ID: p.ID, Name: name, Login: l})
 	}
 	return providers, nil
-}
-
-func newBackends(cfg *config.Config, pol *policy) (map[string]proxy.Backend, error) {
-	shared := map[string]*upstream.Upstream{} // routes to one app share its connections
-	backends := map[string]proxy.Backend{}
-	for _, r := range cfg.Routes {
-		up := shared[r.Upstream.Host]
-		if up == nil {
-			var err error
-			if up, err = upstream.New(upstream.Options{URL: r.Upstream}); err != nil {
-				return nil, err
-			}
-			shared[r.Upstream.Host] = up
-		}
-		backends[r.Name] = proxy.Backend{Host: up.Host(), Transport: up, Headers: pol.sets[r.Name]}
-	}
-	return backends, nil
 }
 
 func branding(cfg *config.Config) proxy.Branding {

@@ -140,18 +140,33 @@ type pending struct {
 // the only part of this package that looks outside the file. Whatever it
 // returns as faults, the Config must not be used.
 func (c *Config) Resolve(env func(string) (string, bool), fsys fs.FS) Faults {
-	var faults Faults
+	if faults := c.read(env, fsys, func(pending) bool { return true }); len(faults) > 0 {
+		return c.src.open().finish(faults)
+	}
+	c.Session.KeyTexts = keyTexts(c.Session.Keys)
+	return c.src.open().finish(c.settleHosts())
+}
+
+// ResolvePublicURL is Resolve for public_url alone: what is asked about rules
+// needs no secret.
+func (c *Config) ResolvePublicURL(env func(string) (string, bool), fsys fs.FS) Faults {
+	if faults := c.read(env, fsys, func(p pending) bool { return p.path == "public_url" }); len(faults) > 0 {
+		return c.src.open().finish(faults)
+	}
+	return c.src.open().finish(c.settleHosts())
+}
+
+func (c *Config) read(env func(string) (string, bool), fsys fs.FS, wanted func(pending) bool) (faults Faults) {
 	for _, p := range c.src.open().pending {
+		if !wanted(p) {
+			continue
+		}
 		p.ref.loaded = nil
 		for _, complaint := range p.read(env, fsys) {
 			faults = append(faults, c.src.open().fault(p.at, p.path, "%s", complaint))
 		}
 	}
-	if len(faults) > 0 {
-		return c.src.open().finish(faults)
-	}
-	c.Session.KeyTexts = keyTexts(c.Session.Keys)
-	return c.src.open().finish(c.settleHosts())
+	return faults
 }
 
 func keyTexts(refs []Ref) []KeyText {

@@ -165,12 +165,14 @@ func parseClientID(v string) (string, error) {
 	return v, nil
 }
 
-func parseUpstream(v string) (*url.URL, error) {
-	scheme, _, _ := strings.Cut(v, ":")
-	if slices.Contains([]string{"https", "h2c", "unix"}, scheme) && !strings.Contains(v, "@") {
-		return nil, errors.New("must be http://host:port, all that this release speaks to apps")
-	}
-	return parseOrigin(v, "http://127.0.0.1:8080")
+// forwardEncoded is the word `forward`; leaving the key out refuses.
+func forwardEncoded() shape[bool] {
+	want := "forward or left out"
+	return shape[bool]{want: want, schema: schema{"const": "forward"}, read: func(w *walker, at place, into *bool) {
+		var v string
+		oneOf(want, "forward").read(w, at, &v)
+		*into = v != ""
+	}}
 }
 
 // logoFile reads the logo, whose name tells what it is.
