@@ -382,6 +382,36 @@ func TestP17_NobodySwitchesFasterThanEndedSessionsAreForgotten(t *testing.T) {
 	}
 }
 
+// A page that was slow to come must not bring the cookie of before the switch.
+func TestALateAnswerDoesNotUndoASwitch(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	arrived, release := make(chan struct{}), make(chan struct{})
+	s.app.Respond(func(request []byte) []byte {
+		if testenv.Target(request) == "/slow" {
+			close(arrived)
+			<-release
+		}
+		return reply("", "ok")(request)
+	})
+	cookie := "Cookie: " + s.mint(t, picked(t, "acme"))
+	s.clock.Advance(10 * time.Minute) // so that a renewal is due
+	if a := s.get(t, "/x", navigate(cookie)...); len(a.header["Set-Cookie"]) != 1 {
+		t.Fatalf("no renewal is due: %v", a.header)
+	}
+	slow := make(chan answer)
+	go func() { slow <- s.get(t, "/slow", navigate(cookie)...) }()
+	<-arrived
+	a := s.ask(t, "POST", prefix+"/organization", url.Values{"org": {"main:birch"}}.Encode(), cookie, "Content-Type: application/x-www-form-urlencoded")
+	if a.status != 303 {
+		t.Errorf("switched with %d", a.status)
+	}
+	close(release)
+	if late := <-slow; late.status != 200 || late.header["Set-Cookie"] != nil {
+		t.Errorf("the late answer: %d %v", late.status, late.header)
+	}
+}
+
 func TestWhoIsRefusedForOneOrganizationIsOfferedTheOther(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, setup{Login: fixedLogin{who: ines()}, Orgs: foldedOrgs(t), Routes: []authz.Route{
