@@ -36,7 +36,8 @@ func serveCommand(c *console) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			log := newLogger(c.stdout, logLevel(cfg.Log.Level), cfg.Log.Format)
+			log := openLog(c.stdout, logLevel(cfg.Log.Level), cfg.Log.Format)
+			defer log.close()
 			for _, w := range warnings(cfg) {
 				log.Warn("configuration", "warning", w.Error())
 			}
@@ -53,7 +54,7 @@ func configFlag(cmd *cobra.Command, path *string) {
 }
 
 // serve runs a configuration until ctx is done.
-func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bool), log *slog.Logger) error {
+func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bool), log *logging) error {
 	sec, err := resolve(cfg, env)
 	if err != nil {
 		return err
@@ -63,15 +64,16 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 		return err
 	}
 	reg := newRegistry()
-	door, err := newFrontDoor(cfg, sec, reg, log)
+	log.measure(reg)
+	door, err := newFrontDoor(cfg, sec, reg, log.Logger)
 	if err != nil {
 		return err
 	}
 	ready := &atomic.Bool{}
 	s := &server{
-		public:     newPublicServer(door, int(cfg.Limits.Header), log),
-		admin:      newAdminServer(newAdmin(reg, ready), log),
-		drainDelay: cfg.Stop.DrainDelay, stopTimeout: cfg.Stop.Timeout, log: log, ready: ready,
+		public:     newPublicServer(door, int(cfg.Limits.Header), log.Logger),
+		admin:      newAdminServer(newAdmin(reg, ready), log.Logger),
+		drainDelay: cfg.Stop.DrainDelay, stopTimeout: cfg.Stop.Timeout, log: log.Logger, ready: ready,
 	}
 	key, address := "listen.http", cfg.Listen.HTTP
 	if cert != nil {
@@ -91,7 +93,7 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 			return err
 		}
 	}
-	logStart(log, cfg, public, admin)
+	logStart(log.Logger, cfg, public, admin)
 	return s.run(ctx, public, admin)
 }
 

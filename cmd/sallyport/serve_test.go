@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // TestP16_WhatWasAcceptedIsFinishedWhenItStops: asked to stop, Sallyport says
@@ -146,4 +148,11 @@ func body(url string) string {
 	defer res.Body.Close()
 	text, _ := io.ReadAll(res.Body)
 	return string(text)
+}
+
+func scrape(t *testing.T, reg prometheus.Gatherer) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	return w.Body.String()
 }
