@@ -72,7 +72,7 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 	ready := &atomic.Bool{}
 	s := &server{
 		public:     newPublicServer(door, int(cfg.Limits.Header), log.Logger),
-		admin:      newAdminServer(newAdmin(reg, ready), log.Logger),
+		admin:      newAdminServer(newAdmin(adminOptions{metrics: reg, ready: ready, level: log.level, log: log.Logger}), log.Logger),
 		drainDelay: cfg.Stop.DrainDelay, stopTimeout: cfg.Stop.Timeout, log: log.Logger, ready: ready,
 	}
 	key, address := "listen.http", cfg.Listen.HTTP

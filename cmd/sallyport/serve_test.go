@@ -32,7 +32,7 @@ func TestP16_WhatWasAcceptedIsFinishedWhenItStops(t *testing.T) {
 	})
 	ready, log := &atomic.Bool{}, slog.New(slog.DiscardHandler)
 	s := &server{
-		public: newPublicServer(app, 64<<10, log), admin: newAdminServer(newAdmin(prometheus.NewRegistry(), ready), log),
+		public: newPublicServer(app, 64<<10, log), admin: newAdminServer(newAdmin(adminOptions{metrics: prometheus.NewRegistry(), ready: ready}), log),
 		drainDelay: 300 * time.Millisecond, stopTimeout: 10 * time.Second, log: log, ready: ready,
 	}
 	public, admin := listenForTest(t), listenForTest(t)
