@@ -59,7 +59,7 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 	if err != nil {
 		return err
 	}
-	cert, err := certificate(cfg)
+	cert, err := newCertificate(cfg, log.Logger)
 	if err != nil {
 		return err
 	}
@@ -71,20 +71,20 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 	}
 	ready := &atomic.Bool{}
 	s := &server{
-		public:     newPublicServer(door, int(cfg.Limits.Header), log.Logger),
+		public:     newPublicServer(door, int(cfg.Limits.Header), false, log.Logger),
 		admin:      newAdminServer(newAdmin(adminOptions{metrics: reg, ready: ready, level: log.level, log: log.Logger}), log.Logger),
 		drainDelay: cfg.Stop.DrainDelay, stopTimeout: cfg.Stop.Timeout, log: log.Logger, ready: ready,
 	}
+	s.front, _ = any(door).(drainable)
 	key, address := "listen.http", cfg.Listen.HTTP
 	if cert != nil {
 		key, address = "listen.https.address", cfg.Listen.HTTPS.Address
+		s.public.TLSConfig = cert.config()
+		cert.measure(reg)
 	}
 	public, err := listen(ctx, key, address)
 	if err != nil {
 		return err
-	}
-	if cert != nil {
-		public = withTLS(s.public, public, *cert)
 	}
 	var admin net.Listener
 	if cfg.Listen.Admin != "" {
@@ -92,6 +92,9 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 			_ = public.Close()
 			return err
 		}
+	}
+	if cert != nil {
+		go cert.watch(ctx, certificatePoll)
 	}
 	logStart(log.Logger, cfg, public, admin)
 	return s.run(ctx, public, admin)
@@ -140,7 +143,7 @@ func check(c *console, path string, values bool) error {
 		if _, err := resolve(cfg, c.env); err != nil {
 			return err
 		}
-		if _, err := certificate(cfg); err != nil {
+		if _, err := newCertificate(cfg, slog.New(slog.DiscardHandler)); err != nil {
 			return err
 		}
 		var faults config.Faults
