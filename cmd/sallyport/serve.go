@@ -36,10 +36,12 @@ const tunnelGrace = 2 * time.Second
 // accepted, before we closed that connection, is answered, if the answer takes no
 // longer than stop.timeout. A client that dials later is refused. Two things
 // cannot be promised. HTTP/1 closes an idle connection without warning
-// (RFC 9112 §9.5): a request sent while our FIN is on its way is lost, after at
-// least half a second in which nothing came. HTTP/2 tells in its GOAWAY which
-// requests were not looked at; clients repeat them on another connection, and
-// need somebody there who listens (RFC 9113 §8.7).
+// (RFC 9112 §9.5): a request sent while our FIN is on its way is lost. That FIN
+// comes after at least half a second in which nothing came, or right behind an
+// answer that had begun before the stop, so could not say that it is the last,
+// and outlived the grace. HTTP/2 tells in its GOAWAY which requests were not
+// looked at; clients repeat them on another connection, and need somebody there
+// who listens (RFC 9113 §8.7).
 type server struct {
 	public, admin *http.Server
 	front         drainable // nil: knows nothing of stopping
