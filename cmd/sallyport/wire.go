@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -259,18 +258,6 @@ func branding(cfg *config.Config) proxy.Branding {
 		b.Logo, b.LogoType = []byte(logo), cfg.Pages.LogoType
 	}
 	return b
-}
-
-// certificate reads the pair of listen.https, nil for plain http.
-func certificate(cfg *config.Config) (*tls.Certificate, error) {
-	if cfg.Listen.HTTPS.Address == "" {
-		return nil, nil
-	}
-	pair, err := tls.X509KeyPair([]byte(cfg.Listen.HTTPS.Cert.Value()), []byte(cfg.Listen.HTTPS.Key.Value()))
-	if err != nil {
-		return nil, configFaults(config.Faults{cfg.Fault("listen.https", "the certificate and its key do not work together: %v", err)})
-	}
-	return &pair, nil
 }
 
 func logLevel(name string) slog.Level {
