@@ -26,7 +26,7 @@ func (r reader) orgs() []identity.Org {
 			r.dropped(name, "not a list of ids, or of objects with an id")
 			return nil
 		}
-		orgs[i] = identity.Org{ID: r.p.id + ":" + o.ID, Name: o.Name, Domain: o.Domain, Source: identity.SourceClaim}
+		orgs[i] = identity.Org{ID: r.p.id + ":" + o.ID, Name: o.Name, Domain: o.Domain, Source: "claim"}
 	}
 	return orgs
 }
