@@ -171,7 +171,7 @@ func New(o Options) (*Proxy, error) {
 // ServeHTTP answers one request, and writes one event about it.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ev := &event{start: p.now(), requestID: newRequestID(), route: routeNone}
-	rec := &recorder{ResponseWriter: w, requestID: ev.requestID, last: lastOnConnection(r) || (r.ProtoMajor == 1 && p.draining.Load())}
+	rec := &recorder{ResponseWriter: w, requestID: ev.requestID, last: lastOnConnection(r) || p.draining.Load()}
 	p.metrics.inFlight.Inc()
 	defer p.metrics.inFlight.Dec()
 	defer p.observe(ev, rec, r)
@@ -322,9 +322,9 @@ func newRequestID() string {
 	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
 }
 
-// Drain makes every further answer the last one on its HTTP/1 connection, so
-// that connections move elsewhere before the listener closes. HTTP/2 has its own
-// way, in http.Server.Shutdown.
+// Drain makes every further answer the last one on its connection, so that
+// clients move elsewhere before the listener closes. On HTTP/2, net/http makes a
+// GOAWAY of the header that says so.
 func (p *Proxy) Drain() { p.draining.Store(true) }
 
 // CloseTunnels ends all WebSockets and waits until they are gone or ctx is done.

@@ -71,11 +71,11 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 	}
 	ready := &atomic.Bool{}
 	s := &server{
-		public:     newPublicServer(door, int(cfg.Limits.Header), false, log.Logger),
-		admin:      newAdminServer(newAdmin(adminOptions{metrics: reg, ready: ready, level: log.level, log: log.Logger}), log.Logger),
+		public:     newPublicServer(door, int(cfg.Limits.Header), cfg.Listen.H2C, log.Logger),
+		admin:      newAdminServer(newAdmin(adminOptions{metrics: reg, ready: ready, level: log.level, log: log.Logger, probes: probes(cfg)}), log.Logger),
+		front:      door,
 		drainDelay: cfg.Stop.DrainDelay, stopTimeout: cfg.Stop.Timeout, log: log.Logger, ready: ready,
 	}
-	s.front, _ = any(door).(drainable)
 	key, address := "listen.http", cfg.Listen.HTTP
 	if cert != nil {
 		key, address = "listen.https.address", cfg.Listen.HTTPS.Address
@@ -98,6 +98,14 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 	}
 	logStart(log.Logger, cfg, public, admin)
 	return s.run(ctx, public, admin)
+}
+
+func probes(cfg *config.Config) []probe {
+	var out []probe
+	for _, p := range cfg.Listen.Admin.Probes {
+		out = append(out, probe(p))
+	}
+	return out
 }
 
 func logStart(log *slog.Logger, cfg *config.Config, public, admin net.Listener) {
