@@ -325,7 +325,7 @@ func FuzzClaims(f *testing.F) {
 			return
 		}
 		p.checkTimes(c)
-		checkBinding(c, "RS256", "at", handshake())
+		checkBinding(idToken{c, "RS256"}, "at", handshake())
 		sources := []claims{c}
 		if more, err := oauth.Object(info); err == nil {
 			sources = append(sources, more)

@@ -123,9 +123,9 @@ func (p *Provider) discover(ctx context.Context) (*metadata, error) {
 }
 
 func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata, error) {
-	found, err := oidc.NewProvider(oidc.ClientContext(ctx, p.client.HTTPClient("discovery")), p.issuer)
+	found, err := p.fetchDocument(ctx)
 	if err != nil {
-		return nil, p.discoveryError(err)
+		return nil, err
 	}
 	var more struct {
 		Keys         string   `json:"jwks_uri"`
@@ -157,12 +157,26 @@ func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata,
 	return m, nil
 }
 
-func (p *Provider) discoveryError(err error) error {
-	var mismatch *oidc.IssuerMismatchError
+// fetchDocument lets go-oidc read the discovery document. Which issuer it may
+// name is for the policy to say: some documents are not below their issuer.
+func (p *Provider) fetchDocument(ctx context.Context) (*oidc.Provider, error) {
+	ctx = oidc.ClientContext(ctx, p.client.HTTPClient("discovery"))
+	found, err := oidc.NewProvider(oidc.InsecureIssuerURLContext(ctx, p.issuer), p.policy.discoverAt)
+	if err != nil {
+		return nil, discoveryError(err)
+	}
+	var named struct {
+		Issuer string `json:"issuer"`
+	}
+	if found.Claims(&named) != nil || !p.policy.discovered(named.Issuer) {
+		return nil, fail(identity.Misconfigured, "discovery: configured issuer %q, but the provider calls itself %.300q", p.issuer, named.Issuer)
+	}
+	return found, nil
+}
+
+func discoveryError(err error) error {
 	var call *oauth.Error
 	switch {
-	case errors.As(err, &mismatch): // OIDC Discovery §4.3: exactly
-		return fail(identity.Misconfigured, "discovery: configured issuer %q, but the provider calls itself %.300q", p.issuer, mismatch.Discovered)
 	case errors.As(err, &call) && call.Kind == oauth.Misconfigured:
 		return &identity.SignInError{Failure: identity.Misconfigured, Err: call}
 	case call != nil:
@@ -195,6 +209,8 @@ func (p *Provider) chooseClientAuth(offered []string) oauth.ClientAuth {
 		return oauth.ClientAuth(p.clientAuth)
 	case p.clientSecret == "":
 		return oauth.None
+	case p.policy.clientAuth != "":
+		return p.policy.clientAuth
 	case len(offered) == 0 || slices.Contains(offered, "client_secret_basic"): // OIDC Discovery §3: the default
 		return oauth.Basic
 	}

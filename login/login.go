@@ -73,12 +73,12 @@ type Provider struct {
 	redirectURL            string
 	scopes                 []string
 	claims                 ClaimNames
-	wanted                 []string // the claims whose absence makes auto ask userinfo
 	identityFrom           string
 	emailDomains           []string
 	client                 *oauth.Client
 	now                    func() time.Time
 	log                    *slog.Logger
+	policy                 policy
 	disco                  discovery
 }
 
@@ -90,10 +90,11 @@ func New(o Options) (*Provider, error) {
 	p := &Provider{
 		id: o.ID, issuer: o.Issuer,
 		clientID: o.ClientID, clientSecret: o.ClientSecret, clientAuth: or(o.ClientAuth, ClientAuthAuto),
-		redirectURL: o.RedirectURL, scopes: scopes(o.Scopes),
-		claims: o.Claims.withDefaults(), wanted: o.Claims.wanted(), identityFrom: or(o.IdentityFrom, FromAuto),
-		client: o.Client, now: o.Now, log: o.Log,
+		redirectURL: o.RedirectURL,
+		claims:      o.Claims.withDefaults(), identityFrom: or(o.IdentityFrom, FromAuto),
+		client: o.Client, now: o.Now, log: o.Log, policy: newPolicy(o),
 	}
+	p.scopes = p.policy.scopesFor(o.Scopes)
 	for _, d := range o.EmailDomains {
 		p.emailDomains = append(p.emailDomains, strings.ToLower(d))
 	}
@@ -166,19 +167,6 @@ func isLoopback(host string) bool {
 	return host == "localhost" || (ip != nil && ip.IsLoopback())
 }
 
-func scopes(in []string) []string {
-	if len(in) == 0 {
-		return []string{oidc.ScopeOpenID, oidc.ScopeProfile, oidc.ScopeEmail}
-	}
-	out := []string{oidc.ScopeOpenID}
-	for _, s := range in {
-		if s != oidc.ScopeOpenID {
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
 // AuthURL is where the browser is sent. Only Options, h and ap go into it;
 // nothing that a browser asked for can (security.md 88, C20).
 func (p *Provider) AuthURL(ctx context.Context, h identity.Handshake, ap identity.AuthParams) (string, error) {
@@ -203,6 +191,9 @@ func (p *Provider) AuthURL(ctx context.Context, h identity.Handshake, ap identit
 		if value != "" {
 			opts = append(opts, oauth2.SetAuthURLParam(name, value))
 		}
+	}
+	for name := range p.policy.authParams {
+		add(name, p.policy.authParams.Get(name))
 	}
 	add("prompt", ap.Prompt)
 	add("login_hint", ap.LoginHint)
