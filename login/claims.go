@@ -49,7 +49,7 @@ func (p *Provider) sources(ctx context.Context, m *metadata, token claims, acces
 	case FromIDToken:
 		return []claims{token}, nil
 	case FromUserinfo:
-		if m.userinfoURL == "" {
+		if m.UserinfoURL == "" {
 			return nil, fail(identity.Misconfigured, "the identity is to come from userinfo, and the provider has none")
 		}
 		if accessToken == "" {
@@ -59,7 +59,7 @@ func (p *Provider) sources(ctx context.Context, m *metadata, token claims, acces
 		return []claims{info}, err
 	}
 	missing := slices.ContainsFunc(p.policy.wanted, func(name string) bool { return !token.has(name) && !token.elsewhere(name) })
-	if !missing || m.userinfoURL == "" || accessToken == "" {
+	if !missing || m.UserinfoURL == "" || accessToken == "" {
 		return []claims{token}, nil
 	}
 	info, err := p.userinfo(ctx, m, token, accessToken)
@@ -68,7 +68,7 @@ func (p *Provider) sources(ctx context.Context, m *metadata, token claims, acces
 
 // userinfo asks for the claims behind the access token.
 func (p *Provider) userinfo(ctx context.Context, m *metadata, token claims, accessToken string) (claims, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.userinfoURL, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.UserinfoURL, nil)
 	if err != nil {
 		return nil, fail(identity.Misconfigured, "userinfo_endpoint is not a URL")
 	}

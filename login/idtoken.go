@@ -32,15 +32,15 @@ func (p *Provider) verifyIDToken(ctx context.Context, m *metadata, tokens oauth.
 	if tokens.IDToken == "" {
 		return nil, fail(identity.Rejected, "the provider sent no ID token (is scope openid granted?)")
 	}
-	payload, alg, err := m.keys.verify(ctx, tokens.IDToken)
+	content, err := m.keys.verify(ctx, tokens.IDToken)
 	if err != nil {
 		return nil, err
 	}
-	members, err := oauth.Object(payload)
+	members, err := oauth.Object(content.payload)
 	if err != nil {
 		return nil, fail(identity.Rejected, "ID token: claims: %w", err)
 	}
-	t := idToken{members, alg}
+	t := idToken{members, content.alg, content.keyIssuer}
 	for _, check := range []func() error{
 		func() error { return p.checkParties(t.claims) },
 		func() error { return p.checkTimes(t.claims) },

@@ -28,6 +28,7 @@ type policy struct {
 
 	// What is checked. issuedBy judges the iss of callbacks and of ID tokens;
 	// checks come after those of the standard.
+	keyHop   func(to string) bool // may the key document point there? nil: it holds the keys
 	issuedBy func(iss string) bool
 	audience func(aud []string) bool
 	checks   []func(t idToken, m *metadata) error
@@ -46,7 +47,7 @@ type policy struct {
 // idToken is an ID token whose signature is good, while it is being checked.
 type idToken struct {
 	claims
-	alg string
+	alg, keyIssuer string
 }
 
 // email is an address as a provider tells it, and where it says so.
@@ -58,7 +59,17 @@ type email struct {
 
 // newPolicy is the one place where the type of a provider is looked at.
 func newPolicy(o Options) policy {
-	return strict(o)
+	var p policy
+	switch o.Type {
+	case TypeGoogle:
+		p = google(o)
+	default:
+		p = strict(o)
+	}
+	if o.Claims.OrgID != "" {
+		p.orgs = reader.claimedOrgs // what the operator names goes before what the vendor has
+	}
+	return p
 }
 
 // strict holds a provider to OpenID Connect Core and Discovery, and to what
@@ -103,6 +114,10 @@ func textSub(c claims) (string, bool) {
 // assured: email_verified is about the claim email (Core §5.1), and about
 // another claim only where that says the same.
 func (e email) assured() bool {
+	return e.isClaim() && e.source.isTrue("email_verified")
+}
+
+func (e email) isClaim() bool {
 	vouched, _ := e.source.text("email")
-	return vouched == e.raw && e.source.isTrue("email_verified")
+	return vouched == e.raw
 }

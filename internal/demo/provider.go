@@ -48,6 +48,7 @@ type ProviderOptions struct {
 	RedirectURIs           []string // compared byte for byte, RFC 9700 §4.1
 	PostLogoutURIs         []string // likewise
 	People                 []Person // nil: People()
+	Shape                  string   // whose ways it has; "" is Standard
 	Now                    func() time.Time
 }
 
@@ -65,10 +66,11 @@ type ProviderOptions struct {
 // Scopes: email, profile, groups (the claim groups), org (org_id, org_name,
 // org_domain). A refresh token is issued but can't be used: nobody should try.
 type Provider struct {
-	opts ProviderOptions
-	host string
-	look *look
-	mux  *http.ServeMux
+	opts  ProviderOptions
+	shape shape
+	host  string
+	look  *look
+	mux   *http.ServeMux
 
 	mu     sync.Mutex // guards key, codes and access
 	key    *signingKey
@@ -109,7 +111,11 @@ func NewProvider(o ProviderOptions) (*Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("demo provider: %w", err)
 	}
-	p := &Provider{opts: o, host: host, look: look, mux: http.NewServeMux(), key: key,
+	ways, err := newShape(o.Shape)
+	if err != nil {
+		return nil, fmt.Errorf("demo provider: %w", err)
+	}
+	p := &Provider{opts: o, shape: ways, host: host, look: look, mux: http.NewServeMux(), key: key,
 		codes: newShelf[grant](maxShelved, codeLife), access: newShelf[grant](maxShelved, tokenLife)}
 	p.routes()
 	return p, nil
@@ -182,8 +188,15 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) error {
+	if p.shape.document == nil {
+		return errNoDocument
+	}
+	return writeJSON(w, http.StatusOK, p.shape.document(p))
+}
+
+func (p *Provider) document() map[string]any {
 	iss := p.opts.Issuer
-	return writeJSON(w, http.StatusOK, map[string]any{
+	return map[string]any{
 		"issuer":                                         iss,
 		"authorization_endpoint":                         iss + AuthorizePath,
 		"token_endpoint":                                 iss + TokenPath,
@@ -204,7 +217,7 @@ func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) error {
 		"request_uri_parameter_supported":                false,
 		"claims_supported": []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "sid",
 			"email", "email_verified", "name", "preferred_username", "groups", "org_id", "org_name", "org_domain"},
-	})
+	}
 }
 
 func (p *Provider) jwks(w http.ResponseWriter, _ *http.Request) error {
