@@ -45,6 +45,10 @@ func (n ClaimNames) wanted() []string {
 
 // sources are where claims about the person are read, the best first.
 func (p *Provider) sources(ctx context.Context, m *metadata, token claims, accessToken string) ([]claims, error) {
+	if p.policy.lookup != nil {
+		found, err := p.policy.lookup(ctx, p.client, accessToken, token)
+		return []claims{token, found}, err
+	}
 	switch p.identityFrom {
 	case FromIDToken:
 		return []claims{token}, nil
@@ -68,12 +72,7 @@ func (p *Provider) sources(ctx context.Context, m *metadata, token claims, acces
 
 // userinfo asks for the claims behind the access token.
 func (p *Provider) userinfo(ctx context.Context, m *metadata, token claims, accessToken string) (claims, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.UserinfoURL, nil)
-	if err != nil {
-		return nil, fail(identity.Misconfigured, "userinfo_endpoint is not a URL")
-	}
-	req.Header.Set("Authorization", "Bearer "+accessToken)
-	body, head, err := getDocument(p.client.HTTPClient("userinfo"), req)
+	body, head, err := bearerGet(ctx, p.client.HTTPClient("userinfo"), m.UserinfoURL, accessToken)
 	if err != nil {
 		return nil, failCall(err)
 	}
@@ -91,6 +90,16 @@ func (p *Provider) userinfo(ctx context.Context, m *metadata, token claims, acce
 		return nil, fail(identity.Rejected, "userinfo: sub is not the ID token's")
 	}
 	return members, nil
+}
+
+// bearerGet reads a document that an access token opens (RFC 6750 §2.1).
+func bearerGet(ctx context.Context, client *http.Client, address, accessToken string) ([]byte, http.Header, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, nil, errors.New("not a URL")
+	}
+	req.Header.Set("Authorization", "Bearer "+accessToken)
+	return getDocument(client, req)
 }
 
 // identity builds the person from a checked ID token and the sources. What is
@@ -190,7 +199,7 @@ func (r reader) email() (address string, verified bool) {
 		return "", false
 	}
 	allowed := len(r.p.emailDomains) == 0 || slices.Contains(r.p.emailDomains, domain)
-	return local + "@" + domain, allowed && r.p.policy.vouches(email{source: c, raw: raw, local: local, domain: domain})
+	return local + "@" + domain, allowed && r.p.policy.vouches(email{source: c, sources: r.sources, raw: raw, local: local, domain: domain})
 }
 
 // groups are unknown, not none, when the provider keeps them elsewhere (OIDC

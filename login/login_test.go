@@ -68,6 +68,9 @@ func (w *world) use(edit ...func(*Options)) {
 	for _, e := range edit {
 		e(&o)
 	}
+	if o.Type == TypeMicrosoft && o.Endpoints.GraphURL == "" {
+		o.Endpoints.GraphURL = w.op.URL
+	}
 	p, err := New(o)
 	if err != nil {
 		w.t.Fatal(err)

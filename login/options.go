@@ -15,12 +15,13 @@ import (
 
 // What Options.Type may say.
 const (
-	TypeOIDC   = "oidc"
-	TypeGoogle = "google"
+	TypeOIDC      = "oidc"
+	TypeGoogle    = "google"
+	TypeMicrosoft = "microsoft"
 )
 
 // Types are the kinds of providers.
-func Types() []string { return []string{TypeOIDC, TypeGoogle} }
+func Types() []string { return []string{TypeOIDC, TypeGoogle, TypeMicrosoft} }
 
 // What Options.ClientAuth and Options.IdentityFrom may say.
 const (
@@ -49,7 +50,9 @@ type Options struct {
 	IdentityFrom string   // "" means auto
 	EmailDomains []string // if set, addresses elsewhere count as unverified
 
-	HostedDomains []string // google: only people of these Workspace domains
+	HostedDomains  []string // google: only people of these Workspace domains
+	Tenant         string   // microsoft: common, organizations, consumers, or a tenant's GUID or domain
+	AllowedTenants []string // microsoft, with common or organizations: only people of these, by GUID
 
 	Client *oauth.Client // nil: one with defaults, not measured
 	Now    func() time.Time
@@ -60,6 +63,8 @@ type Options struct {
 // AuthorizationURL and TokenURL there is no discovery.
 type Endpoints struct {
 	AuthorizationURL, TokenURL, UserinfoURL, JWKSURL, EndSessionURL string
+
+	GraphURL string // microsoft: the origin of Graph, as in a national cloud
 }
 
 // ClaimNames says which claim is which. Empty names have defaults: org_id,
@@ -83,6 +88,16 @@ func (o Options) Conflicts() []Conflict {
 	}
 	add(o.Issuer == "", "issuer", "is required, exactly as the provider writes it")
 	add(o.HostedDomains != nil && o.Type != TypeGoogle, "hosted_domains", "is for type google")
+	add(o.Tenant != "" && o.Type != TypeMicrosoft, "tenant", "is for type microsoft")
+	add(o.AllowedTenants != nil && o.Type != TypeMicrosoft, "allowed_tenants", "is for type microsoft")
+	add(o.Endpoints.GraphURL != "" && o.Type != TypeMicrosoft, "endpoints.graph", "is for type microsoft")
+	if o.Type == TypeMicrosoft {
+		several := o.Tenant == TenantCommon || o.Tenant == TenantOrganizations
+		add(o.Tenant == "", "tenant", "is required: common, organizations, consumers, or the GUID or domain of one tenant")
+		add(o.AllowedTenants != nil && !several, "allowed_tenants", "has a meaning with `tenant: common` and `tenant: organizations` only")
+		add(o.IdentityFrom == FromUserinfo, "identity_from", "cannot be userinfo: type microsoft reads the ID token and asks Graph")
+		add(o.undiscovered(), "endpoints", "authorization and token cannot both be given: type microsoft needs the discovery document, which names the issuer")
+	}
 	return found
 }
 
@@ -91,8 +106,11 @@ func (o Options) complete() Options {
 	if o.Type == "" {
 		o.Type = TypeOIDC
 	}
-	if o.Type == TypeGoogle {
+	switch o.Type {
+	case TypeGoogle:
 		o.Issuer = or(o.Issuer, googleIssuer)
+	case TypeMicrosoft:
+		o.Issuer = or(o.Issuer, microsoftIssuer)
 	}
 	return o
 }
@@ -106,6 +124,9 @@ func (o Options) undiscovered() bool {
 func (o Options) check() error {
 	if o.ID == "" || strings.Contains(o.ID, ":") {
 		return errors.New("the id must be non-empty and without ':'") // Identity.ID joins with it
+	}
+	if !slices.Contains(Types(), o.Type) {
+		return fmt.Errorf("unknown type %q", o.Type)
 	}
 	for _, c := range o.Conflicts() {
 		return fmt.Errorf("%s %s", c.Key, c.Why)
@@ -129,6 +150,14 @@ func (o Options) check() error {
 	case "", FromAuto, FromIDToken, FromUserinfo:
 	default:
 		return fmt.Errorf("unknown identity source %q", o.IdentityFrom)
+	}
+	for _, t := range o.AllowedTenants {
+		if !isGUID(t) {
+			return fmt.Errorf("allowed tenant %q is not a GUID in lower case", t)
+		}
+	}
+	if t := o.Tenant; t != "" && t != lowerASCII(t) || strings.ContainsAny(t, "/{}?#%") {
+		return fmt.Errorf("tenant %q is not a word, GUID or domain in lower case", t)
 	}
 	for _, d := range slices.Concat(o.EmailDomains, o.HostedDomains) {
 		if !isDomain(strings.ToLower(d)) {
@@ -156,6 +185,7 @@ func (o Options) checkAddresses() error {
 func (e Endpoints) named() map[string]string {
 	return map[string]string{
 		"authorization": e.AuthorizationURL, "token": e.TokenURL, "userinfo": e.UserinfoURL, "jwks": e.JWKSURL, "end_session": e.EndSessionURL,
+		"graph": e.GraphURL,
 	}
 }
 

@@ -38,8 +38,8 @@ type policy struct {
 	// by the same source, and decides whether it counts as verified.
 	sub     func(c claims) (string, bool)
 	subject func(c claims) (string, bool)
-	wanted  []string // claims whose absence makes auto ask userinfo
-	lookup  func(ctx context.Context, accessToken string, token claims) (claims, error)
+	wanted  []string                                                                                          // claims whose absence makes auto ask userinfo
+	lookup  func(ctx context.Context, client *oauth.Client, accessToken string, token claims) (claims, error) // instead of userinfo
 	vouches func(e email) bool
 	orgs    func(r reader) []identity.Org
 }
@@ -52,7 +52,8 @@ type idToken struct {
 
 // email is an address as a provider tells it, and where it says so.
 type email struct {
-	source        claims // that the address is from
+	source        claims   // that the address is from
+	sources       []claims // all there are, the ID token first
 	raw           string
 	local, domain string
 }
@@ -63,6 +64,8 @@ func newPolicy(o Options) policy {
 	switch o.Type {
 	case TypeGoogle:
 		p = google(o)
+	case TypeMicrosoft:
+		p = newMicrosoft(o)
 	default:
 		p = strict(o)
 	}

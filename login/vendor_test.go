@@ -3,6 +3,7 @@ package login
 import (
 	"net/url"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ type fact struct {
 	faults []testenv.Fault
 	want   identity.Identity      // exactly, but for auth_time and sid; or
 	refuse identity.SignInFailure // this failure
+	says   string                 // words of it, where another check could say no as well
 }
 
 func runFacts(t *testing.T, w *world, base func(*Options), facts []fact) {
@@ -33,7 +35,9 @@ func runFacts(t *testing.T, w *world, base func(*Options), facts []fact) {
 			w.op.Set(f.faults...)
 			id, err := w.signIn(or(f.who, "mira"), identity.AuthParams{})
 			if f.refuse != "" {
-				w.failed(err, f.refuse)
+				if err := w.failed(err, f.refuse); !strings.Contains(err.Error(), f.says) {
+					t.Errorf("refused for another reason: %v", err)
+				}
 				return
 			}
 			if err != nil {

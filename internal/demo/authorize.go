@@ -164,8 +164,12 @@ const (
 func isChallenge(s string) bool { return len(s) == 43 && strings.Trim(s, base64URL) == "" }
 
 func (p *Provider) signIn(w http.ResponseWriter, r *http.Request, req authRequest, who Person) error {
+	tenant := r.PathValue("tenant")
+	if !p.shape.admits(tenant, who) {
+		return &pageError{http.StatusForbidden, "This account is not one that may sign in here."}
+	}
 	now, code := p.opts.Now(), "demo-code-"+random()
-	g := grant{person: who, redirectURI: req.redirectURI, challenge: req.challenge, nonce: req.nonce,
+	g := grant{person: who, tenant: tenant, redirectURI: req.redirectURI, challenge: req.challenge, nonce: req.nonce,
 		sid: random(), scope: req.scope, authTime: now}
 	p.mu.Lock()
 	p.codes.put(now, code, g)
@@ -184,7 +188,9 @@ func (p *Provider) refuseRequest(w http.ResponseWriter, r *http.Request, req aut
 
 // answer goes back to the client, naming ourselves in every answer.
 func (p *Provider) answer(w http.ResponseWriter, r *http.Request, req authRequest, params url.Values) error {
-	params.Set("iss", p.opts.Issuer) // RFC 9207 §2: errors too
+	if p.shape.namesIssuer {
+		params.Set("iss", p.opts.Issuer) // RFC 9207 §2: errors too
+	}
 	if req.state != "" {
 		params.Set("state", req.state)
 	}

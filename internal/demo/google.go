@@ -8,7 +8,7 @@ func (s *shape) google() {
 	s.scopes = []string{"openid", "email", "profile"}
 	s.refusesScope = true // offline_access among them, §2.1
 	s.accessPrefix, s.otherPrefix = "ya29.", "1//0"
-	s.document = func(p *Provider) map[string]any {
+	s.document = func(p *Provider, _ string) map[string]any {
 		d := p.document()
 		delete(d, "end_session_endpoint")
 		d["scopes_supported"] = s.scopes

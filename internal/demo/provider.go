@@ -85,6 +85,7 @@ type grant struct {
 	redirectURI  string
 	challenge    string
 	nonce, sid   string
+	tenant       string // as in the address that the browser was sent to
 	scope        []string
 	authTime     time.Time
 	accessIssued string // on a spent code: the access token it bought
@@ -111,7 +112,7 @@ func NewProvider(o ProviderOptions) (*Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("demo provider: %w", err)
 	}
-	ways, err := newShape(o.Shape)
+	ways, err := newShape(o)
 	if err != nil {
 		return nil, fmt.Errorf("demo provider: %w", err)
 	}
@@ -164,16 +165,35 @@ func (o ProviderOptions) complete() (ProviderOptions, error) {
 }
 
 func (p *Provider) routes() {
-	p.mux.Handle("GET "+DiscoveryPath, handler(p.discovery))
-	p.mux.Handle("GET "+JWKSPath, handler(p.jwks))
-	p.mux.Handle("GET "+AuthorizePath, p.page(p.authorize))
-	p.mux.Handle("POST "+AuthorizePath, p.page(p.choose))
-	p.mux.Handle("POST "+TokenPath, handler(p.token))
-	p.mux.Handle("GET "+UserinfoPath, handler(p.userinfo))
-	p.mux.Handle("POST "+UserinfoPath, handler(p.userinfo))
-	p.mux.Handle("GET "+EndSessionPath, p.page(p.endSession))
-	p.mux.Handle("POST "+EndSessionPath, p.page(p.endSession))
+	at := p.shape.below
+	p.mux.Handle("GET "+at+DiscoveryPath, handler(p.discovery))
+	p.mux.Handle("GET "+at+JWKSPath, handler(p.jwks))
+	p.mux.Handle("GET "+at+AuthorizePath, p.page(p.authorize))
+	p.mux.Handle("POST "+at+AuthorizePath, p.page(p.choose))
+	p.mux.Handle("POST "+at+TokenPath, handler(p.token))
+	p.mux.Handle("GET "+at+UserinfoPath, handler(p.userinfo))
+	p.mux.Handle("POST "+at+UserinfoPath, handler(p.userinfo))
+	p.mux.Handle("GET "+at+EndSessionPath, p.page(p.endSession))
+	p.mux.Handle("POST "+at+EndSessionPath, p.page(p.endSession))
 	p.mux.Handle("GET /{$}", p.page(p.home))
+	for path, read := range p.shape.more {
+		p.mux.Handle("GET "+path, handler(p.opened(read)))
+	}
+}
+
+// opened serves what the bearer of an access token may read.
+func (p *Provider) opened(read func(*Provider, grant) (any, error)) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		g, err := p.bearer(r)
+		if err != nil {
+			return err
+		}
+		v, err := read(p, g)
+		if err != nil {
+			return err
+		}
+		return writeJSON(w, http.StatusOK, v)
+	}
 }
 
 // ServeHTTP refuses every Host but the issuer's: a page that rebinds its name
@@ -187,11 +207,12 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mux.ServeHTTP(w, r)
 }
 
-func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) error {
-	if p.shape.document == nil {
+func (p *Provider) discovery(w http.ResponseWriter, r *http.Request) error {
+	d := p.shape.document(p, r.PathValue("tenant"))
+	if d == nil {
 		return errNoDocument
 	}
-	return writeJSON(w, http.StatusOK, p.shape.document(p))
+	return writeJSON(w, http.StatusOK, d)
 }
 
 func (p *Provider) document() map[string]any {
@@ -221,7 +242,7 @@ func (p *Provider) document() map[string]any {
 }
 
 func (p *Provider) jwks(w http.ResponseWriter, _ *http.Request) error {
-	return writeJSON(w, http.StatusOK, p.PublicJWKS())
+	return writeJSON(w, http.StatusOK, p.shape.keys(p))
 }
 
 func (p *Provider) home(w http.ResponseWriter, _ *http.Request) error {

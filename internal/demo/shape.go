@@ -11,8 +11,9 @@ import (
 // The shapes of a provider: the standard one of the demo, and those of vendors
 // and partners, as strict as the real ones are.
 const (
-	Standard = ""
-	Google   = "google"
+	Standard  = ""
+	Google    = "google"
+	Microsoft = "microsoft"
 )
 
 // shape is what one kind of provider does otherwise than the standard one. Nil
@@ -22,28 +23,40 @@ type shape struct {
 	refusesScope bool     // those it does not know, instead of passing over them
 	ignoresNonce bool     // does not know the parameter, so it is neither demanded nor echoed
 	ignoresPKCE  bool     // likewise
+	namesIssuer  bool     // in answers through the browser, RFC 9207
 	accessPrefix string   // of its access tokens
 	otherPrefix  string   // of its refresh tokens
 
-	document func(p *Provider) map[string]any                                // of discovery
+	below    string                                                          // of all endpoints: "", or "/{tenant}"
+	document func(p *Provider, tenant string) map[string]any                 // of discovery
+	admits   func(tenant string, person Person) bool                         // may somebody sign in there?
+	keys     func(p *Provider) any                                           // the key set
+	answer   func(g grant, tokens map[string]any)                            // bends the answer of the token endpoint
+	more     map[string]func(p *Provider, g grant) (any, error)              // what else an access token opens, by path
 	claims   func(p *Provider, person Person, scope []string) map[string]any // about a person
 	idToken  func(p *Provider, g grant, claims map[string]any)               // bends the ID token's claims
 }
 
-func newShape(name string) (shape, error) {
+func newShape(o ProviderOptions) (shape, error) {
 	s := shape{
+		namesIssuer:  true,
 		scopes:       []string{"openid", "email", "profile", "groups", "org"},
 		accessPrefix: "demo-at-", otherPrefix: "demo-rt-", // recognisable, so that tests can look for leaks
-		document: (*Provider).document,
+		document: func(p *Provider, _ string) map[string]any { return p.document() },
+		admits:   func(string, Person) bool { return true },
+		keys:     func(p *Provider) any { return p.PublicJWKS() },
+		answer:   func(grant, map[string]any) {},
 		claims:   func(_ *Provider, who Person, scope []string) map[string]any { return who.claims(scope) },
 		idToken:  func(*Provider, grant, map[string]any) {},
 	}
-	switch name {
+	switch o.Shape {
 	case Standard:
 	case Google:
 		s.google()
+	case Microsoft:
+		s.microsoft(o.Issuer)
 	default:
-		return s, fmt.Errorf("there is no shape %q", name)
+		return s, fmt.Errorf("there is no shape %q", o.Shape)
 	}
 	return s, nil
 }

@@ -33,10 +33,12 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.Header().Set("Pragma", "no-cache") // RFC 6749 §5.1
-	return writeJSON(w, http.StatusOK, map[string]any{
+	answer := map[string]any{
 		"access_token": access, "token_type": "Bearer", "expires_in": int(tokenLife.Seconds()),
 		"refresh_token": p.shape.otherPrefix + random(), "id_token": id, "scope": strings.Join(g.scope, " "),
-	})
+	}
+	p.shape.answer(g, answer)
+	return writeJSON(w, http.StatusOK, answer)
 }
 
 func readTokenForm(r *http.Request) (url.Values, error) {
@@ -145,12 +147,21 @@ func (p *Provider) idClaims(g grant, access string) map[string]any {
 
 // userinfo tells the bearer of an access token the same as the ID token did.
 func (p *Provider) userinfo(w http.ResponseWriter, r *http.Request) error {
-	scheme, bearer, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	p.mu.Lock()
-	g, ok := p.access.get(p.opts.Now(), bearer)
-	p.mu.Unlock()
-	if !ok || !strings.EqualFold(scheme, "Bearer") {
-		return &oauthError{http.StatusUnauthorized, "invalid_token", "no access token, or one that is not valid here"}
+	g, err := p.bearer(r)
+	if err != nil {
+		return err
 	}
 	return writeJSON(w, http.StatusOK, p.shape.claims(p, g.person, g.scope))
+}
+
+// bearer is what the access token of a request was given for.
+func (p *Provider) bearer(r *http.Request) (grant, error) {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g, ok := p.access.get(p.opts.Now(), token)
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return grant{}, &oauthError{http.StatusUnauthorized, "invalid_token", "no access token, or one that is not valid here"}
+	}
+	return *g, nil
 }

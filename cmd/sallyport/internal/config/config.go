@@ -65,6 +65,8 @@ type Provider struct {
 	Issuer                   string          // "": the vendor's own
 	Endpoints                login.Endpoints // instead of what discovery says
 	HostedDomains            []string        // google: whose people may come; nil: everybody's
+	Tenant                   string          // microsoft
+	AllowedTenants           []string        // microsoft: whose people may come; nil: everybody's
 	ClientSecret             Ref             // zero if ClientAuth is "none"
 	ClientAuth               string
 	Scopes                   []string
@@ -244,6 +246,10 @@ func providerShape() shape[Provider] {
 			list(domain(), 1), func(p *Provider) *[]string { return &p.EmailDomains }),
 		field("hosted_domains", "type google: only people of these Google Workspace domains. Everybody with a Google account if left out.",
 			list(domain(), 1), func(p *Provider) *[]string { return &p.HostedDomains }),
+		field("tenant", "type microsoft: common for every account, organizations, consumers for personal ones, or the GUID or domain of one tenant.",
+			pattern("common, organizations, consumers, or the GUID or domain of a tenant in lower case", `^`+labels+`$`), func(p *Provider) *string { return &p.Tenant }),
+		field("allowed_tenants", "type microsoft, with tenant common or organizations: only people of these tenants, by GUID.",
+			list(pattern("the GUID of a tenant in lower case", guidPattern), 1), func(p *Provider) *[]string { return &p.AllowedTenants }),
 	}, check: checkProvider}.shape()
 }
 
@@ -255,6 +261,7 @@ func endpointsShape() shape[login.Endpoints] {
 		field("userinfo", "Where claims about the person are read.", address, func(e *login.Endpoints) *string { return &e.UserinfoURL }),
 		field("jwks", "Where the provider's signing keys are.", address, func(e *login.Endpoints) *string { return &e.JWKSURL }),
 		field("end_session", "Where a person signs out.", address, func(e *login.Endpoints) *string { return &e.EndSessionURL }),
+		field("graph", "type microsoft: the origin of Graph, where a national cloud has its own.", address, func(e *login.Endpoints) *string { return &e.GraphURL }),
 	}}.shape()
 }
 

@@ -23,6 +23,7 @@ const (
 	prefixPattern = `^(/\.*[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$`
 	labels        = `[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*`
 	hostPattern   = `^(\*\.)?` + labels + `$`
+	guidPattern   = `^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`
 	idPattern     = `^[a-z0-9][a-z0-9-]{0,31}$`
 	headerPattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$" // a token of RFC 9110 §5.6.2
 )
@@ -282,7 +283,7 @@ func (p Provider) Options() login.Options {
 		ID: p.ID, Type: p.Type, Issuer: p.Issuer, Endpoints: p.Endpoints,
 		ClientID: p.ClientID, ClientSecret: p.secret(), ClientAuth: p.ClientAuth,
 		Scopes: p.Scopes, Claims: login.ClaimNames(p.Claims), IdentityFrom: p.IdentityFrom, EmailDomains: p.EmailDomains,
-		HostedDomains: p.HostedDomains,
+		HostedDomains: p.HostedDomains, Tenant: p.Tenant, AllowedTenants: p.AllowedTenants,
 	}
 }
 
