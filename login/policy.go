@@ -74,6 +74,10 @@ func newPolicy(o Options) policy {
 		p = google(o)
 	case TypeMicrosoft:
 		p = newMicrosoft(o)
+	case TypePagerDuty:
+		p = pagerduty(o)
+	case TypeSlack:
+		p = slack(o)
 	default:
 		p = strict(o)
 		for _, q := range o.allowed() {

@@ -405,7 +405,7 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		provider-id-twice provider-vouches-for-all client-secret-missing client-secret-of-public-client client-id-dir client-id-env-name
 		scopes-without-openid route-name-twice upstream-host-missing host-other host-wildcard-protected
 		header-join-of-one url-longer-than-header
-		provider-issuer-missing hosted-domains-of-oidc endpoint-http quirks-prove-nothing quirks-of-vendor endpoints-without-keys tenant-missing tenant-of-oidc allowed-tenants-of-one microsoft-userinfo`) {
+		provider-issuer-missing hosted-domains-of-oidc endpoint-http pagerduty-userinfo quirks-prove-nothing quirks-of-vendor endpoints-without-keys tenant-missing tenant-of-oidc allowed-tenants-of-one microsoft-userinfo`) {
 		beyond[name] = true
 	}
 	schema := ownSchema(t)
