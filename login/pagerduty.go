@@ -37,8 +37,14 @@ func pagerduty(o Options) policy {
 	p.checks = append(p.checks, func(t idToken, _ *metadata) error { return checkPagerDuty(t, o.ClientID) })
 	p.subject = pagerdutySubject
 	p.wanted = nil // §4.2: there is no userinfo
-	p.vouches = func(email) bool { return false }
 	p.orgs = pagerdutyAccount
+	p.nameless = true // §4.2, and sub, which was an address once, is not one to rely on
+	p.reads = []Claim{
+		{"account_id", "ID token", "the person's id, and the organization's", true},
+		{"user_id", "ID token", "the person's id", true},
+		{"subdomain", "ID token", "the organization's name and domain", true},
+		{"aud", "ID token", "the region of the organization's domain", true},
+	}
 	return p
 }
 

@@ -24,6 +24,14 @@ func slack(o Options) policy {
 	p.subject = slackSubject
 	p.wanted = []string{"email", "name", slackTeamName}
 	p.orgs = slackWorkspace
+	p.reads = []Claim{
+		{slackTeam, "ID token", "the person's id, and the organization's", true},
+		{"sub", "ID token", "the person's id", true},
+		{slackTeamName, "ID token, else userinfo", "the organization's name", true},
+		{slackTeamDomain, "ID token, else userinfo", "the organization's domain", true},
+		{slackEnterprise, "ID token, else userinfo", "a second organization, in Enterprise Grid", true},
+		{slackEnterpriseName, "ID token, else userinfo", "its name", true},
+	}
 	return p
 }
 
