@@ -41,6 +41,8 @@ type watch struct {
 
 func (w *watch) start(x *exchange, cancel context.CancelCauseFunc) {
 	w.x, w.cancel, w.begun = x, cancel, time.Now()
+	w.mu.Lock() // look may be quick
+	defer w.mu.Unlock()
 	w.timer = time.AfterFunc(min(glance, x.backend.Idle), w.look)
 }
 
