@@ -289,10 +289,6 @@ func (s *stripped) covers(name string) bool {
 	return s.kind != aliasName || isAlias(name)
 }
 
-// Set writes the identity into out, which has been stripped. A header without
-// a value is left out. Values are one line of the field's encoding.
-func (s HeaderSet) Set(out http.Header, id *Identity) { s.Render(id).Set(out) }
-
 // Rendered is a HeaderSet filled in for one person. The same for all requests
 // of a session on a route, it is made once and set many times. It is safe for
 // concurrent use.

@@ -172,9 +172,30 @@ func (x *exchange) setHeaders(h http.Header) {
 	h["X-Forwarded-Proto"], h["X-Request-Id"] = x.ours[2:3:3], x.ours[3:4:4]
 	h["Via"] = append(h["Via"], strings.TrimPrefix(x.in.Proto, "HTTP/")+" "+viaName) // RFC 9110 §7.6.3
 	if x.session != nil {
-		x.backend.Headers.Set(h, &x.session.Identity)
+		x.tell().Set(h)
 		h[identity.AssertionHeader] = []string{x.assertion}
 	}
+}
+
+// toldBytes bounds the rendered headers that are kept: about 1 KiB for a session
+// on a route.
+const toldBytes = 16 << 20
+
+type toldKey struct {
+	session string
+	route   *authz.Route
+}
+
+// tell is what the app is told about the person. The identity of a session never
+// changes, so it is rendered once.
+func (x *exchange) tell() identity.Rendered {
+	key := toldKey{x.session.ID, x.route}
+	told, ok := x.p.told.Get(key)
+	if !ok {
+		told = x.backend.Headers.Render(&x.session.Identity)
+		x.p.told.Put(key, told, told.Size()+200) // 200: the key and its place in the map, about
+	}
+	return told
 }
 
 // hopByHop is RFC 9110 §7.6.1, with what came before it.

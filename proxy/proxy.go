@@ -35,6 +35,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/recent"
 	"github.com/sallyport-proxy/sallyport/session"
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
@@ -107,6 +108,7 @@ type Proxy struct {
 	backends   map[*authz.Route]*Backend
 	trusted    []netip.Prefix
 	tunnels    upstream.Tunnels
+	told       *recent.Cache[toldKey, identity.Rendered]
 	draining   atomic.Bool
 	headers    *identity.Headers
 	assertions *assertion.Signer
@@ -134,7 +136,7 @@ func New(o Options) (*Proxy, error) {
 	}
 	p := &Proxy{
 		origin: o.PublicURL.Scheme + "://" + o.PublicURL.Host, publicHost: host, scheme: o.PublicURL.Scheme,
-		prefix: o.Prefix, sessions: o.Sessions, routes: o.Routes, backends: map[*authz.Route]*Backend{}, trusted: o.Trusted,
+		prefix: o.Prefix, sessions: o.Sessions, routes: o.Routes, backends: map[*authz.Route]*Backend{}, trusted: o.Trusted, told: recent.New[toldKey, identity.Rendered](toldBytes),
 		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, branding: o.Branding,
 		slots: make(chan struct{}, o.MaxFlows), maxURL: o.MaxURL, buffers: newBufferPool(),
 		log: o.Log, metrics: newMetrics(o.Registerer), now: o.Now,

@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"slices"
@@ -176,9 +175,9 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 			return nil, err
 		}
 	}
-	w := httptest.NewRecorder()
+	w := &unread{header: http.Header{}}
 	door.ServeHTTP(w, r)
-	e := &explanation{Request: q.method + " " + r.URL.String(), Status: w.Code, Route: events.text("route"), Decision: events.text("decision"),
+	e := &explanation{Request: q.method + " " + r.URL.String(), Status: w.status, Route: events.text("route"), Decision: events.text("decision"),
 		Reason: events.text("reason"), Rule: events.number("rule"), Detail: events.text("error"), App: app.view}
 	if e.Decision == "" { // an endpoint of ours, or no request that anybody answers
 		e.Decision, e.Reason = "deny", "not for an app"
@@ -250,15 +249,33 @@ func (q *question) identity(cfg *config.Config) (identity.Identity, error) {
 const unknownSubject = "(id-at-the-provider)"
 
 func addCookie(r *http.Request, sessions *session.Manager, who identity.Identity) error {
-	w := httptest.NewRecorder()
+	w := &unread{header: http.Header{}}
 	host := strings.ToLower(r.URL.Hostname())
 	if err := sessions.Write(w, host, sessions.Start(who)); err != nil {
 		return fmt.Errorf("nobody can be so: %w", err)
 	}
-	for _, c := range w.Result().Cookies() {
-		r.AddCookie(&http.Cookie{Name: c.Name, Value: c.Value})
-	}
+	pair, _, _ := strings.Cut(w.header.Get("Set-Cookie"), ";")
+	r.Header.Add("Cookie", pair)
 	return nil
+}
+
+// unread is an answer of which nobody reads more than the head.
+type unread struct {
+	header http.Header
+	status int
+}
+
+func (u *unread) Header() http.Header { return u.header }
+
+func (u *unread) WriteHeader(status int) {
+	if u.status == 0 {
+		u.status = status
+	}
+}
+
+func (u *unread) Write(b []byte) (int, error) {
+	u.WriteHeader(http.StatusOK)
+	return len(b), nil
 }
 
 // nowhere are the providers by name: explain signs nobody in.

@@ -12,6 +12,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	runBare()
+	if os.Getenv(mainVariable) != "" {
+		main()
+	}
 	testscript.Main(m, map[string]func(){"sallyport": main})
 }
 
