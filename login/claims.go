@@ -25,7 +25,7 @@ const (
 
 func (n ClaimNames) withDefaults() ClaimNames {
 	return ClaimNames{
-		OrgID: or(n.OrgID, "org_id"), OrgName: or(n.OrgName, "org_name"), OrgDomain: or(n.OrgDomain, "org_domain"),
+		OrgID: or(n.OrgID, "org_id"), OrgName: or(n.OrgName, "org_name"), OrgDomain: or(n.OrgDomain, "org_domain"), Orgs: n.Orgs,
 		Groups: or(n.Groups, "groups"), Username: or(n.Username, "preferred_username"), Name: or(n.Name, "name"), Email: or(n.Email, "email"),
 	}
 }
@@ -35,7 +35,7 @@ func (n ClaimNames) withDefaults() ClaimNames {
 func (n ClaimNames) wanted() []string {
 	d := n.withDefaults()
 	names := []string{d.Email, d.Name, d.Username}
-	for _, configured := range []string{n.OrgID, n.OrgName, n.OrgDomain, n.Groups} {
+	for _, configured := range []string{n.OrgID, n.OrgName, n.OrgDomain, n.Orgs, n.Groups} {
 		if configured != "" {
 			names = append(names, configured)
 		}
@@ -102,6 +102,7 @@ func (p *Provider) identity(ctx context.Context, token claims, sources []claims)
 		Name:        r.text(p.claims.Name),
 		Username:    r.text(p.claims.Username),
 		Org:         r.org(),
+		Orgs:        r.orgs(),
 		ACR:         r.in(token).text("acr"),
 		ProviderSID: r.in(token).text("sid"),
 	}

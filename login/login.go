@@ -62,7 +62,7 @@ type Options struct {
 
 // ClaimNames says which claim is which. Empty names have defaults: org_id,
 // org_name, org_domain, groups, preferred_username, name, email.
-type ClaimNames struct{ OrgID, OrgName, OrgDomain, Groups, Username, Name, Email string }
+type ClaimNames struct{ OrgID, OrgName, OrgDomain, Orgs, Groups, Username, Name, Email string }
 
 // Provider signs people in at one OpenID provider. It is safe for concurrent
 // use and keeps nothing of one sign-in for the next.

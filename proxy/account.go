@@ -77,13 +77,14 @@ func (p *Proxy) accountData(s *session.Session) accountData {
 	if id.Org.ID != "" {
 		data.Org = &accountOrg{Name: id.Org.Name, Domain: id.Org.Domain, ID: id.Org.ID}
 	}
+	data.Switch = p.orgChoices(others(id), p.prefix+"/account")
 	return data
 }
 
 // sessionInfo is the contract with single-page apps.
 func (p *Proxy) sessionInfo(w http.ResponseWriter, r *http.Request, ev *event) error {
 	s, err := p.ownSession(r, ev)
-	if err != nil {
+	if err != nil || s.Identity.MustPick() { // login_url leads to what is missing
 		return p.unauthorized(w, r, ev)
 	}
 	if renewed, due := p.sessions.Renew(s); due {

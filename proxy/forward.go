@@ -326,7 +326,7 @@ func (x *exchange) amend(h http.Header) {
 	}
 	keepOurCookies(h)
 	delete(h, "X-Request-Id") // ours is set already
-	if x.renewed != nil {
+	if x.renewed != nil && !x.p.sessions.HasEnded(x.session.ID) { // or a late answer would undo a switch
 		h["Cache-Control"] = x.renewed["Cache-Control"]
 		for _, other := range [...]string{"Expires", "Pragma", "Cdn-Cache-Control", "Surrogate-Control", "X-Accel-Expires"} {
 			h.Del(other) // caches that know these heed nothing else (RFC 9213 §2.2)

@@ -48,6 +48,8 @@ type setup struct {
 	SignIn  bool      // start a provider; else the one configured does not answer
 	Second  *Provider // one more provider
 	Login   LoginProvider
+	Orgs    *identity.Organizations
+	Claims  login.ClaimNames
 	People  []demo.Person
 	Routes  []authz.Route
 	Fields  map[string][]identity.Field // by route; else preset "forwarded"
@@ -79,6 +81,7 @@ type site struct {
 	server    *httptest.Server
 	transport http.RoundTripper
 	key       session.Key
+	claims    login.ClaimNames
 }
 
 // clock can be moved by tests.
@@ -112,7 +115,7 @@ func bob() identity.Identity {
 
 func newSite(tb testing.TB, o setup) *site {
 	tb.Helper()
-	s := &site{clock: &clock{}, log: newLogSink(), metrics: prometheus.NewRegistry()}
+	s := &site{claims: o.Claims, clock: &clock{}, log: newLogSink(), metrics: prometheus.NewRegistry()}
 	s.server = httptest.NewUnstartedServer(nil)
 	s.addr = s.server.Listener.Addr().String()
 	s.url = o.Public
@@ -198,7 +201,7 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 	}
 	s.proxy, err = New(Options{
 		PublicURL: public, Prefix: prefix, Sessions: s.sessions, Routes: table, Backends: backends, Headers: headers,
-		Assertions: signer, Providers: providers, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10, Trusted: o.Trusted,
+		Assertions: signer, Providers: providers, Orgs: o.Orgs, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10, Trusted: o.Trusted,
 		Log: s.log.logger(), Registerer: s.metrics, Now: s.clock.Now,
 	})
 	check(tb, err)
@@ -216,7 +219,7 @@ func (s *site) login(tb testing.TB, id string, call time.Duration) *login.Provid
 	client, err := oauth.NewClient(oauth.Options{Provider: id, Transport: transport, Timeout: call})
 	check(tb, err)
 	l, err := login.New(login.Options{ID: id, Issuer: issuer, ClientID: devClient, ClientSecret: devSecret,
-		RedirectURL: s.url + prefix + "/callback/" + id, Scopes: []string{"openid", "profile", "email", "groups", "org"},
+		RedirectURL: s.url + prefix + "/callback/" + id, Scopes: []string{"openid", "profile", "email", "groups", "org"}, Claims: s.claims,
 		Client: client, Log: s.log.logger(), Now: s.clock.Now})
 	check(tb, err)
 	return l

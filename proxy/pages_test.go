@@ -73,6 +73,25 @@ func pageSamples() map[string]page {
 			Sentence:   "This page is for members of the group oncall in the organization Acme Rockets.",
 			AccountURL: "/.sallyport/account", SwitchURL: "/.sallyport/login?prompt=select_account",
 		}},
+		"denied_switch": {Status: 403, Template: "denied", Data: deniedData{
+			Name: "Ines Duarte", Email: "ines@mail.example", Org: "Acme Rockets", Sentence: "It is open to people who belong to the organization birch.",
+			AccountURL: "/.sallyport/account", SwitchURL: "/.sallyport/login?switch=1&return_to=%2Fbank",
+			Switch: &orgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/bank", Orgs: []orgChoice{{"birch", "Birch Bank", "birch.example"}}},
+		}},
+		"organization": {Template: "organization", Data: orgData{
+			Name: "Ines Duarte", SwitchURL: "/.sallyport/login?switch=1&return_to=%2Freports%3Fweek%3D47",
+			Choices: &orgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/reports?week=47&by=team", Orgs: []orgChoice{
+				{"acme", "Acme Rockets", "acme.example"}, {"main:b", "Acme Rockets", "main:b"}, {"main:c", "main:c", ""}}},
+		}},
+		"organization_active": {Template: "organization", Data: orgData{
+			Name: "Ines Duarte", Active: "Acme Rockets", StayURL: "/reports", SwitchURL: "/.sallyport/login?switch=1",
+			Choices: &orgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/reports", Orgs: []orgChoice{{"birch", "Birch Bank", "birch.example"}}},
+		}},
+		"account_organizations": {Template: "account", Data: accountData{
+			Name: "Ines Duarte", UserID: "main:ines", Provider: "Main Street", Org: &accountOrg{"Acme Rockets", "acme.example", "acme"},
+			ExpiresAt: now.Add(3 * time.Hour), LogoutURL: "/.sallyport/logout",
+			Switch: &orgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/.sallyport/account", Orgs: []orgChoice{{"birch", "Birch Bank", "birch.example"}}},
+		}},
 		"denied_nameless": {Status: 403, Template: "denied", Data: deniedData{Email: "ada@acme.com"}},
 		"formlost":        {Status: 401, Template: "formlost", Data: formlostData{SignInURL: "/.sallyport/login?return_to=%2F"}},
 		"startagain": {Status: 400, Template: "startagain", Data: startagainData{

@@ -62,7 +62,7 @@ func explainCommand(c *console) *cobra.Command {
 	f.BoolVar(&q.unverified, "unverified", false, "the provider does not vouch for the address")
 	f.StringVar(&q.name, "name", "", "their name")
 	f.StringVar(&q.username, "username", "", "their user name")
-	f.StringVar(&q.org, "org", "", "the id of the organization they are active in")
+	f.StringVar(&q.org, "org", "", "the id of the organization they are active in, as a provider or the configuration has it")
 	f.StringSliceVar(&q.groups, "groups", nil, "the groups they are in, a,b,c")
 	f.BoolVar(&q.untold, "groups-unknown", false, "the provider does not tell the groups")
 	f.StringArrayVarP(&q.headers, "header", "H", nil, `a header of the request, "Name: value"; may be repeated`)
@@ -169,6 +169,9 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 	if q.user != "" {
 		who, err := q.identity(cfg)
 		if err != nil {
+			return nil, err
+		}
+		if who, err = fold(cfg, who); err != nil {
 			return nil, err
 		}
 		if err := addCookie(r, sessions, who); err != nil {

@@ -22,6 +22,8 @@ type provider struct {
 // accounts is who can sign in at the provider: sub and claims.
 const accounts = `{
 	"mira": {"email": "mira@corp.example", "email_verified": true, "name": "Mira Okafor", "preferred_username": "mira", "groups": ["engineering", "ops"]},
+	"ines": {"email": "ines@corp.example", "email_verified": true, "name": "Ines Duarte", "groups": ["ops"],
+		"orgs": [{"id": "7c", "name": "ACME GmbH"}, {"id": "birch", "name": "Birch Bank", "domain": "birch.example"}, {"id": "acme-us"}]},
 	"tom":  {"email": "tom@corp.example", "email_verified": true, "name": "<b onmouseover=\"x\">Tom</b>", "groups": ["sales"]}
 }`
 

@@ -64,6 +64,7 @@ type setup struct {
 	PublicURL, Listen  string // Listen is for plain http; "" means https with the test's certificate
 	Address            string // then the address
 	TwoProviders       bool   // the one provider, under two names
+	Organizations      bool   // people may belong to several
 	Provider           *provider
 	App                *app
 	Cert, Key, Secrets string
@@ -87,8 +88,11 @@ providers:
     issuer: {{.Provider.Issuer}}
     client_id: {{.Provider.ClientID}}
     client_secret: "literal:{{.Provider.ClientSecret}}"
-    scopes: [openid, profile, email, groups]
+    scopes: [openid, profile, email, groups{{if .Organizations}}, orgs{{end}}]
     email_domains: [corp.example]
+{{- if .Organizations}}
+    claims: {orgs: orgs}
+{{- end}}
 {{- if .TwoProviders}}
   - id: partner
     name: Partner Login
@@ -99,11 +103,18 @@ providers:
     scopes: [openid, profile, email, groups]
     email_domains: [partner.example]
 {{- end}}
+{{- if .Organizations}}
+organizations:
+  - {id: acme, name: Acme Rockets, domain: acme.example, match: {org_ids: ["corp:7c", "corp:acme-us"]}}
+{{- end}}
 pages: {name: Corp}
 log: {level: info, format: text}
 routes:
   - {name: app, path: /, upstream: {{.App.URL}}, allow: authenticated}
   - {name: ops, path: /ops, upstream: {{.App.URL}}, allow: [{groups: [ops]}]}
+{{- if .Organizations}}
+  - {name: bank, path: /bank, upstream: {{.App.URL}}, allow: [{orgs: ["corp:birch"]}]}
+{{- end}}
 `
 
 // serve runs `sallyport serve`, with files in dir.
@@ -256,7 +267,7 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "private, max-age=600") // as careless as apps are
 	fmt.Fprintf(w, `<!doctype html><html lang="en"><title>App</title><h1>The app</h1><p>You asked for %s</p><dl>`, html.EscapeString(r.RequestURI))
-	for _, name := range []string{"User", "Name", "Email", "Groups"} {
+	for _, name := range []string{"User", "Name", "Email", "Groups", "Org-Id", "Org-Name", "Org-Domain"} {
 		fmt.Fprintf(w, "<dt>%s</dt><dd>%s: %s</dd>", name, name, html.EscapeString(r.Header.Get("X-Forwarded-"+name)))
 	}
 	fmt.Fprint(w, `</dl><p><a href="/.sallyport/account">Account</a></p></html>`)

@@ -219,7 +219,7 @@ func TestTheExampleMeansWhatItSays(t *testing.T) {
 		t.Errorf("public_url %q", got)
 	}
 	admin, packages, logo := c.Routes[1], c.Routes[2], c.Routes[3]
-	if len(admin.Allow.Any) != 3 || admin.Allow.Authenticated || admin.Allow.Any[0].Orgs[0] != "partner:42" {
+	if len(admin.Allow.Any) != 3 || admin.Allow.Authenticated || fmt.Sprint(admin.Allow.Any[0].Orgs) != "[acme partner:42]" {
 		t.Errorf("rules of admin: %+v", admin.Allow)
 	}
 	want := []identity.Field{
@@ -234,6 +234,11 @@ func TestTheExampleMeansWhatItSays(t *testing.T) {
 	}
 	if !c.Routes[0].Allow.Authenticated || c.Routes[0].Exact {
 		t.Errorf("app: %+v", c.Routes[0])
+	}
+	acme := Organization{ID: "acme", Name: "Acme Rockets", Domain: "example.com",
+		Match: OrganizationMatch{OrgIDs: []string{"sso:7c21", "partner:7"}, EmailDomains: []string{"example.com"}}}
+	if !reflect.DeepEqual(c.Organizations, []Organization{acme}) {
+		t.Errorf("organizations: %+v", c.Organizations)
 	}
 	if up := packages.Upstream; up.URL.String() != "https://packages.internal:8443" || up.Host != "packages.example.com" ||
 		up.CA.String() != "file:/etc/sallyport/internal-ca.pem" || up.ServerName != "packages.internal" || up.Idle != 5*time.Minute {
@@ -427,7 +432,9 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		listen-h2c-beside-https trusted-proxies-host-bits trusted-proxies-everybody trusted-proxies-mapped
 		upstream-unix-slashes upstream-unix-long upstream-unix-password upstream-host-port upstream-host-ipv6
 		upstream-ca-of-http upstream-server-name-of-unix upstream-server-name-address upstream-timeout-connect
-		max-body-zero websocket-origin-http`) {
+		max-body-zero websocket-origin-http
+		organization-provider-unknown organization-label organization-host-without organization-host-protected organization-folded-in-rule
+		organization-flat-groups organization-flat-groups-of-provider organization-flat-groups-needless organization-flat-groups-alone`) {
 		beyond[name] = true
 	}
 	schema := ownSchema(t)
