@@ -413,6 +413,11 @@ func (x *exchange) announceTrailers(h http.Header, res *http.Response) {
 		}
 		h["Trailer"] = append(h["Trailer"], name)
 	}
+	if h["Trailer"] != nil && x.in.ProtoAtLeast(1, 1) && x.in.ProtoMajor == 1 && x.in.Method != http.MethodHead {
+		// HTTP/2 has trailers after a body of known length, HTTP/1.1 only after
+		// chunks (RFC 9112 §7.1.2).
+		delete(h, "Content-Length")
+	}
 }
 
 // sendTrailers adds what came after the body, announced or not (gRPC's status

@@ -61,10 +61,12 @@ func theDemo(t *testing.T) *site {
 
 // setup is a configuration for `sallyport serve`.
 type setup struct {
-	PublicURL, Listen  string // Listen is for plain http; "" means https with the test's certificate
-	Address            string // then the address
-	TwoProviders       bool   // the one provider, under two names
-	Organizations      bool   // people may belong to several
+	PublicURL, Listen  string   // Listen is for plain http; "" means https with the test's certificate
+	Address            string   // then the address
+	H2C                bool     // with Listen: HTTP/2 without TLS, too
+	TwoProviders       bool     // the one provider, under two names
+	Organizations      bool     // people may belong to several
+	Routes             []string // as the configuration has them; those of App if there are none
 	Provider           *provider
 	App                *app
 	Cert, Key, Secrets string
@@ -75,6 +77,9 @@ public_url: {{.PublicURL}}
 listen:
 {{- if .Listen}}
   http: "{{.Listen}}"
+{{- if .H2C}}
+  h2c: true
+{{- end}}
 {{- else}}
   https: {address: "{{.Address}}", cert: "file:{{.Cert}}", key: "file:{{.Key}}"}
 {{- end}}
@@ -110,10 +115,14 @@ organizations:
 pages: {name: Corp}
 log: {level: info, format: text}
 routes:
+{{- range .Routes}}
+  - {{.}}
+{{- else}}
   - {name: app, path: /, upstream: {{.App.URL}}, allow: authenticated}
   - {name: ops, path: /ops, upstream: {{.App.URL}}, allow: [{groups: [ops]}]}
 {{- if .Organizations}}
   - {name: bank, path: /bank, upstream: {{.App.URL}}, allow: [{orgs: ["corp:birch"]}]}
+{{- end}}
 {{- end}}
 `
 
