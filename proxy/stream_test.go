@@ -3,7 +3,9 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -473,5 +475,274 @@ func switchInHTTP2(c net.Conn) {
 		if head[3] == 1 { // HEADERS: the request
 			_, _ = c.Write(out.Bytes())
 		}
+	}
+}
+
+// C124: a header, and each event, is there when it was sent, though the app then
+// says nothing for a while.
+func TestEventsArriveAsTheyAreSent(t *testing.T) {
+	t.Parallel()
+	everyWay(t, func(t *testing.T, o setup, way string) {
+		next := make(chan string)
+		o.App = serveApp(t, way, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			_ = http.NewResponseController(w).Flush()
+			for event := range next {
+				_, _ = io.WriteString(w, event)
+				_ = http.NewResponseController(w).Flush()
+			}
+		})
+		s := newSite(t, o)
+		p := s.stream(t, "GET", "/events", "Cookie: "+s.mint(t, alice()))
+		p.Close()
+		const prompt = 100 * time.Millisecond
+		res := p.begun(t, soon)
+		for i := range 5 {
+			event := fmt.Sprintf("data: %d\n\n", i)
+			begin := time.Now()
+			next <- event
+			got, err := readWithin(t, res.Body, len(event), soon)
+			if took := time.Since(begin); got != event || err != nil || took > prompt {
+				t.Errorf("%q, %v after %v", got, err, took)
+			}
+		}
+		close(next)
+		if rest, err := readWithin(t, res.Body, -1, soon); rest != "" || err != nil {
+			t.Errorf("the end: %q, %v", rest, err)
+		}
+	})
+}
+
+// Both halves at once: neither waits for the end of the other.
+func TestADialoguePasses(t *testing.T) {
+	t.Parallel()
+	everyWay(t, func(t *testing.T, o setup, way string) {
+		o.App = serveApp(t, way, func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).EnableFullDuplex()
+			_ = http.NewResponseController(w).Flush()
+			in := bufio.NewReader(r.Body)
+			for {
+				line, err := in.ReadString('\n')
+				if err != nil {
+					return
+				}
+				_, _ = io.WriteString(w, "> "+line)
+				_ = http.NewResponseController(w).Flush()
+			}
+		})
+		s := newSite(t, o)
+		p := s.stream(t, "POST", "/talk", "Cookie: "+s.mint(t, alice()))
+		var res *http.Response
+		for i := range 20 {
+			line := fmt.Sprintf("%d%s\n", i, strings.Repeat("x", i*500))
+			_, err := io.WriteString(p, line)
+			check(t, err)
+			if res == nil {
+				res = p.begun(t, soon)
+			}
+			if got, err := readWithin(t, res.Body, len(line)+2, soon); got != "> "+line || err != nil {
+				t.Fatalf("%.40q, %v", got, err)
+			}
+		}
+		p.Close()
+		if rest, err := readWithin(t, res.Body, -1, soon); rest != "" || err != nil {
+			t.Errorf("the end: %q, %v", rest, err)
+		}
+	})
+}
+
+// An app may refuse an upload before it has it: the whole answer arrives while
+// the client still sends.
+func TestAnEarlyAnswerArrivesWhole(t *testing.T) {
+	t.Parallel()
+	answer := strings.Repeat("no. ", 10000)
+	everyWay(t, func(t *testing.T, o setup, way string) {
+		o.App = serveApp(t, way, func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).EnableFullDuplex()
+			_, _ = io.ReadFull(r.Body, make([]byte, 1000))
+			w.WriteHeader(413)
+			_, _ = io.WriteString(w, answer)
+		})
+		s := newSite(t, o)
+		p := s.stream(t, "POST", "/up", "Cookie: "+s.mint(t, alice()))
+		go func() {
+			for range 64 {
+				if _, err := p.Write(make([]byte, 64<<10)); err != nil {
+					return
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+		}()
+		res := p.begun(t, soon)
+		got, err := readWithin(t, res.Body, -1, 2*soon)
+		if res.StatusCode != 413 || got != answer || err != nil {
+			t.Errorf("%d with %d bytes, %v", res.StatusCode, len(got), err)
+		}
+	})
+}
+
+// The same on the wire of HTTP/1.1, to its end: nothing after the answer, and no
+// reset that takes it away.
+func TestAnEarlyAnswerEndsTheConnection(t *testing.T) {
+	t.Parallel()
+	for _, framing := range []string{"Content-Length: 100000000", "Transfer-Encoding: chunked"} {
+		t.Run(framing, func(t *testing.T) {
+			broke := make(chan error, 1)
+			s := newSite(t, setup{App: playApp(t, func(p *peer) {
+				p.head()
+				_, _ = io.CopyN(io.Discard, p.in, 1000)
+				p.say("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+				all, err := io.ReadAll(p.in)
+				if err == nil && bytes.HasSuffix(all, []byte("0\r\n\r\n")) {
+					err = errors.New("well formed")
+				} else {
+					err = nil
+				}
+				broke <- err
+			})})
+			w := s.wire(t)
+			w.dial()
+			_, err := io.WriteString(w.conn, rawRequest("POST", "/up", s.host, "Cookie: "+s.mint(t, alice()), framing))
+			check(t, err)
+			sent := make(chan struct{})
+			go func() {
+				defer close(sent)
+				for range 40 {
+					piece := strings.Repeat("x", 64<<10)
+					if strings.HasPrefix(framing, "Transfer") {
+						piece = fmt.Sprintf("%x\r\n%s\r\n", len(piece), piece)
+					}
+					if _, err := io.WriteString(w.conn, piece); err != nil {
+						return
+					}
+					time.Sleep(5 * time.Millisecond)
+				}
+			}()
+			<-sent // the client looks for an answer only now
+			got := w.rest()
+			if len(got) != 1 || got[0].status != 413 || got[0].body != "no" {
+				t.Errorf("answered %v", got)
+			}
+			check(t, <-broke)
+		})
+	}
+}
+
+// An app that never says 100 gets the body all the same (RFC 9110 §10.1.1).
+func TestAnAppThatKnowsNoExpectationsGetsItsBody(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{App: playApp(t, func(p *peer) {
+		h := p.head()
+		body := readBody(p, h)
+		p.say("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body)
+	})})
+	w := s.wire(t)
+	w.dial()
+	_, err := io.WriteString(w.conn, rawRequest("POST", "/x", s.host, "Cookie: "+s.mint(t, alice()), "Expect: 100-continue", "Content-Length: 5", "Connection: close"))
+	check(t, err)
+	res, err := http.ReadResponse(w.in, nil)
+	check(t, err)
+	if res.StatusCode != 100 {
+		t.Fatalf("answered %d", res.StatusCode)
+	}
+	_, err = io.WriteString(w.conn, "hello")
+	check(t, err)
+	if got := w.rest(); len(got) != 1 || got[0].body != "hello" {
+		t.Errorf("answered %v", got)
+	}
+}
+
+// A client that does not read holds back the app, not the answer in memory.
+func TestP17_ASlowReaderHoldsBackTheApp(t *testing.T) {
+	t.Parallel()
+	everyWay(t, func(t *testing.T, o setup, way string) {
+		var sent atomic.Int64
+		o.App = serveApp(t, way, func(w http.ResponseWriter, r *http.Request) {
+			piece := make([]byte, 64<<10)
+			for r.Context().Err() == nil {
+				n, err := w.Write(piece)
+				if err != nil {
+					return
+				}
+				sent.Add(int64(n))
+			}
+		})
+		s := newSite(t, o)
+		p := s.stream(t, "GET", "/endless", "Cookie: "+s.mint(t, alice()))
+		p.Close()
+		res := p.begun(t, soon)
+		for last := int64(-1); sent.Load() != last; time.Sleep(300 * time.Millisecond) {
+			if last = sent.Load(); last > 64<<20 {
+				t.Fatalf("the app could send %d MiB to nobody", last>>20)
+			}
+		}
+		res.Body.Close()
+	})
+}
+
+// Nobody is left to answer: the app is told at once.
+func TestAnAppIsToldThatItsClientIsGone(t *testing.T) {
+	t.Parallel()
+	everyWay(t, func(t *testing.T, o setup, way string) {
+		asked, told := make(chan struct{}, 1), make(chan struct{}, 1)
+		o.App = serveApp(t, way, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/answered" {
+				_ = http.NewResponseController(w).Flush()
+			}
+			asked <- struct{}{}
+			<-r.Context().Done()
+			told <- struct{}{}
+		})
+		s := newSite(t, o)
+		for _, path := range []string{"/waiting", "/answered"} {
+			ctx, leave := context.WithCancel(t.Context())
+			req, err := http.NewRequestWithContext(ctx, "GET", s.url+path, nil)
+			check(t, err)
+			req.Header.Set("Cookie", s.mint(t, alice()))
+			go func() {
+				if res, err := s.transport.RoundTrip(req); err == nil {
+					_, _ = io.Copy(io.Discard, res.Body)
+					res.Body.Close()
+				}
+			}()
+			<-asked
+			leave()
+			select {
+			case <-told:
+			case <-time.After(soon):
+				t.Errorf("%s: the app works on for nobody", path)
+			}
+		}
+	})
+}
+
+// P10: signing out ends what is under way, and only that person's.
+func TestP10_SigningOutEndsAStream(t *testing.T) {
+	t.Parallel()
+	for _, o := range []setup{{}, {TLS: true}} {
+		t.Run(fmt.Sprint("TLS ", o.TLS), func(t *testing.T) {
+			o.App = serveApp(t, "http", func(w http.ResponseWriter, r *http.Request) {
+				for r.Context().Err() == nil {
+					_, _ = io.WriteString(w, ".")
+					_ = http.NewResponseController(w).Flush()
+					time.Sleep(20 * time.Millisecond)
+				}
+			})
+			s := newSite(t, o)
+			mine, others := "Cookie: "+s.mint(t, alice()), "Cookie: "+s.mint(t, alice())
+			a, b := s.stream(t, "GET", "/stream", mine), s.stream(t, "GET", "/stream", others)
+			a.Close()
+			b.Close()
+			resA, resB := a.begun(t, soon), b.begun(t, soon)
+			if out := s.ask(t, "POST", prefix+"/logout", "", mine, "Origin: "+s.url); out.status >= 400 {
+				t.Fatalf("signing out: %d", out.status)
+			}
+			if _, err := readWithin(t, resA.Body, -1, 2*time.Second); err == nil {
+				t.Error("the stream looks whole, or goes on")
+			}
+			if got, err := readWithin(t, resB.Body, 150, 2*soon); err != nil {
+				t.Errorf("a stranger's stream ended after %d bytes: %v", len(got), err)
+			}
+		})
 	}
 }
