@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -73,6 +74,9 @@ func (p *Proxy) accountData(s *session.Session) accountData {
 	}
 	if provider, ok := p.provider(id.Provider); ok {
 		data.Provider = provider.Name
+	}
+	if authz.Decide(authz.Facts{}, p.operators, s).Outcome == authz.Forward {
+		data.Permissions = p.permission
 	}
 	if id.Org.ID != "" {
 		data.Org = &accountOrg{Name: id.Org.Name, Domain: id.Org.Domain, ID: id.Org.ID}

@@ -311,3 +311,26 @@ func TestAnIncompleteFrontDoorDoesNotOpen(t *testing.T) {
 		t.Errorf("the whole one is refused: %v", err)
 	}
 }
+
+// What providers are asked for is for those who run the site, and nobody else.
+func TestOnlyOperatorsReadWhatProvidersAreAskedFor(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	s.proxy.permission = []Permission{{Provider: "main", Type: "oidc", Scopes: []Term{{"tenant", "Opens the tenant."}}, Discarded: []string{"the access token"}}}
+	read := func(who identity.Identity) bool {
+		a := s.get(t, prefix+"/account", navigate("Cookie: "+s.mint(t, who))...)
+		if a.status != 200 {
+			t.Fatalf("answered %d", a.status)
+		}
+		return strings.Contains(a.body, "What providers are asked for") && strings.Contains(a.body, "Opens the tenant.")
+	}
+	if read(alice()) {
+		t.Error("without operators somebody is one")
+	}
+	s.proxy.operators.Access.Rules = []authz.Rule{{Groups: []string{"admins"}}}
+	unknown := alice()
+	unknown.Groups, unknown.GroupsUnknown = nil, true
+	if !read(alice()) || read(bob()) || read(unknown) {
+		t.Errorf("operator %v, somebody %v, groups unknown %v", read(alice()), read(bob()), read(unknown))
+	}
+}

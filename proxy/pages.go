@@ -87,6 +87,8 @@ type accountData struct {
 
 	LogoutURL string
 	Switch    *orgChoices // nil if there is nothing to switch to
+
+	Permissions []Permission // for operators; else nil
 }
 
 type accountOrg struct{ Name, Domain, ID string }

@@ -64,6 +64,15 @@ func pageSamples() map[string]page {
 			SignedInAt: now.Add(-50 * time.Minute), ExpiresAt: now.Add(11*time.Hour + 10*time.Minute), IdleExpiresAt: now.Add(time.Hour),
 			Now: now, LogoutURL: "/.sallyport/logout",
 		}},
+		"account_operator": {Template: "account", Data: accountData{
+			Name: "Ada Lovelace", UserID: "entra:ada", Provider: "Microsoft", LogoutURL: "/.sallyport/logout",
+			Permissions: []Permission{
+				{Provider: "entra", Type: "microsoft", Scopes: []Term{{"openid", "Says who signed in."}, {"User.Read", "Opens the organization."}},
+					Kept: []Term{{"tid", "the person's id (ID token)"}}, Checked: []Term{{"acct", "whether the address counts (ID token)"}}, Discarded: []string{"the access token", "the ID token"}},
+				{Provider: "partner", Type: "oidc", Scopes: []Term{{"openid", "Says who signed in."}}, Kept: []Term{{"sub", "the person's id (ID token)"}},
+					Discarded: []string{"the access token"}, Quirks: []Term{{"no_nonce", "A sign-in could be replayed."}}},
+			},
+		}},
 		"account_crowded": {Template: "account", Data: accountData{
 			Name: "Ada Lovelace", UserID: "entra:ada", Provider: "Microsoft", GroupsUnknown: true, GroupsDropped: true,
 			SignedInAt: now.Add(-50 * time.Minute), ExpiresAt: now.Add(11*time.Hour + 10*time.Minute), IdleExpiresAt: now.Add(time.Hour),
@@ -365,7 +374,7 @@ func pageElements(body string) []pageElement {
 }
 
 func TestP19_PagesHaveNoScriptAndNoInlineStyle(t *testing.T) {
-	allowed := strings.Fields(`!DOCTYPE html head meta title style body header img span bdi main footer p code h1 h2 form input button a
+	allowed := strings.Fields(`!DOCTYPE html head meta title style body header img span bdi main footer p code h1 h2 h3 form input button a
 		strong div section dl dt dd ul ol li time`)
 	for name, pg := range pageSamples() {
 		body := pageAnswer(pagesForTest(t, pageOptions{LogoURL: "/logo"}), "GET", pg).Body.String()
@@ -412,7 +421,7 @@ func TestPagesWorkWithKeyboardAndScreenReader(t *testing.T) {
 				if _, has := e.attrs["alt"]; !has {
 					t.Errorf("%s: image without alt", name)
 				}
-			case "button", "a", "h1", "h2", "title", "dt", "dd", "li":
+			case "button", "a", "h1", "h2", "h3", "title", "dt", "dd", "li":
 				if strings.TrimSpace(text) == "" {
 					t.Errorf("%s: empty <%s>", name, e.name)
 				}

@@ -70,6 +70,24 @@ type Backend struct {
 	MaxBody      int64 // bytes of a request's body; 0: no limit
 }
 
+// Permission is what one provider is asked for at sign-in and what becomes of
+// the answer, in words for operators.
+type Permission struct {
+	Provider  string   `json:"provider"`
+	Type      string   `json:"type"`
+	Scopes    []Term   `json:"scopes"`
+	Kept      []Term   `json:"kept"`              // in the session
+	Checked   []Term   `json:"checked,omitempty"` // read, and not kept
+	Discarded []string `json:"discarded"`
+	Quirks    []Term   `json:"quirks,omitempty"` // where it deviates from the standard
+}
+
+// Term is a name with what it means.
+type Term struct {
+	Name  string `json:"name"`
+	Means string `json:"means"`
+}
+
 // Branding is the operator's face on our pages.
 type Branding struct {
 	Name     string
@@ -90,6 +108,8 @@ type Options struct {
 	Providers  []Provider
 	Orgs       *identity.Organizations // nil: none are folded
 	Branding   Branding
+	Operators  []authz.Rule // who sees Permissions on their account page
+	Permission []Permission
 	Trusted    []netip.Prefix // proxies whose X-Forwarded-{For,Host,Proto} count
 	MaxFlows   int            // sign-ins that may wait for a provider at one time
 	MaxURL     int            // bytes of a request target
@@ -116,6 +136,8 @@ type Proxy struct {
 	providers  []Provider
 	orgs       *identity.Organizations
 	branding   Branding
+	operators  *authz.Route
+	permission []Permission
 	pages      *pages
 	slots      chan struct{}
 	loops      *loops
@@ -139,8 +161,9 @@ func New(o Options) (*Proxy, error) {
 	p := &Proxy{
 		origin: o.PublicURL.Scheme + "://" + o.PublicURL.Host, publicHost: host, scheme: o.PublicURL.Scheme,
 		prefix: o.Prefix, sessions: o.Sessions, routes: o.Routes, backends: map[*authz.Route]*Backend{}, trusted: o.Trusted, told: recent.New[toldKey, identity.Rendered](toldBytes),
-		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, orgs: o.Orgs, branding: o.Branding,
-		slots: make(chan struct{}, o.MaxFlows), maxURL: o.MaxURL, buffers: newBufferPool(),
+		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, orgs: o.Orgs, branding: o.Branding, permission: o.Permission,
+		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}},
+		slots:     make(chan struct{}, o.MaxFlows), maxURL: o.MaxURL, buffers: newBufferPool(),
 		log: o.Log, metrics: newMetrics(o.Registerer), now: o.Now,
 	}
 	if p.now == nil {

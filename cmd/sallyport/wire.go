@@ -93,10 +93,16 @@ func routeHost(r config.Route) string {
 
 func access(r config.Route) authz.Access {
 	a := authz.Access{Public: r.Public, Authenticated: r.Allow.Authenticated}
-	for _, rule := range r.Allow.Any {
-		a.Rules = append(a.Rules, authz.Rule(rule))
-	}
+	a.Rules = rules(r.Allow.Any)
 	return a
+}
+
+func rules(list []config.Rule) []authz.Rule {
+	var out []authz.Rule
+	for _, rule := range list {
+		out = append(out, authz.Rule(rule))
+	}
+	return out
 }
 
 // overlay puts a route's own headers in the place of the preset's of that name.
@@ -171,15 +177,20 @@ func newFrontDoor(cfg *config.Config, sec *secrets, reg prometheus.Registerer, l
 	if err != nil {
 		return nil, err
 	}
-	door, _, err := assemble(cfg, parts{keys: sec.keys, providers: providers}, reg, log)
+	summary, err := summarize(cfg)
+	if err != nil {
+		return nil, err
+	}
+	door, _, err := assemble(cfg, parts{keys: sec.keys, providers: providers, permission: summary}, reg, log)
 	return door, err
 }
 
 // parts are what explain has pretend ones of.
 type parts struct {
-	keys      session.Keyring
-	providers []proxy.Provider
-	app       http.RoundTripper // instead of every app
+	keys       session.Keyring
+	providers  []proxy.Provider
+	permission []proxy.Permission
+	app        http.RoundTripper // instead of every app
 }
 
 func assemble(cfg *config.Config, with parts, reg prometheus.Registerer, log *slog.Logger) (*proxy.Proxy, *session.Manager, error) {
@@ -205,6 +216,7 @@ func assemble(cfg *config.Config, with parts, reg prometheus.Registerer, log *sl
 	door, err := proxy.New(proxy.Options{
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Sessions: sessions, Routes: pol.table, Backends: backends,
 		Headers: pol.headers, Assertions: assertions, Providers: with.providers, Orgs: pol.orgs, Branding: branding(cfg),
+		Operators: rules(cfg.Operators), Permission: with.permission,
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL), Log: log, Registerer: reg,
 	})
 	return door, sessions, err

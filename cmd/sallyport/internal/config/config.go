@@ -38,6 +38,8 @@ type Config struct {
 
 	// Organizations are what those of providers are folded into.
 	Organizations []Organization
+	// Operators see on their account page what providers are asked for.
+	Operators []Rule
 
 	// TrustedProxies are those before us whose X-Forwarded-* count; an address
 	// is a range of one.
@@ -194,6 +196,8 @@ func file() shape[Config] {
 			func(c *Config) *[]Organization { return &c.Organizations }),
 		field("routes", "What is behind Sallyport and who may have it. The most specific host wins, in it the longest path.", list(routeShape(), 1),
 			func(c *Config) *[]Route { return &c.Routes }).required(),
+		field("operators", "Who runs this site, as rules: their account page says what providers are asked for.", list(ruleShape(), 1),
+			func(c *Config) *[]Rule { return &c.Operators }),
 		field("pages", "How Sallyport's own pages look.", pagesShape(), func(c *Config) *Pages { return &c.Pages }).or("{}"),
 		field("log", "What is logged and how.", logShape(), func(c *Config) *Log { return &c.Log }).or("{}"),
 		field("stop", "How Sallyport ends after SIGTERM.", stopShape(), func(c *Config) *Stop { return &c.Stop }).or("{}"),
