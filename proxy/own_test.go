@@ -64,7 +64,7 @@ func TestP09_OnlyOurOwnPagesSignPeopleOut(t *testing.T) {
 			if o.TLS { // CVE-2025-55162: without Secure a browser keeps a __Host- cookie
 				want += "; Secure"
 			}
-			if a.status != 303 || a.header.Get("Location") != s.url+prefix+"/logout" || !slices.Equal(a.header["Set-Cookie"], []string{want}) ||
+			if a.status != 303 || a.header.Get("Location") != s.url+prefix+"/logout?provider=main" || !slices.Equal(a.header["Set-Cookie"], []string{want}) ||
 				a.header.Get("Clear-Site-Data") != `"cache"` || a.header.Get("Cache-Control") != "private, no-store" {
 				t.Errorf("%s: %d %v", name, a.status, a.header)
 			}

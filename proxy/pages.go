@@ -63,7 +63,17 @@ type signinData struct {
 // signinChoice is one provider: ID is sent, Name is shown.
 type signinChoice struct{ ID, Name string }
 
-type signedoutData struct{ SignInURL string }
+type signedoutData struct {
+	SignInURL string
+	Provider  *providerSignOut // nil: it has no sign-out of its own that we know
+}
+
+// providerSignOut is a link, or with Post a form, to the provider's sign-out.
+type providerSignOut struct {
+	Name, URL string
+	Post      bool
+	Form      url.Values
+}
 
 // confirmData asks before a sign-out that somebody else's link may have begun.
 type confirmData struct {

@@ -11,6 +11,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -54,6 +55,10 @@ func pageSamples() map[string]page {
 		}},
 		"signin_nowhere": {Template: "signin", Data: signinData{}},
 		"signedout":      {Template: "signedout", Data: signedoutData{SignInURL: "/.sallyport/login"}},
+		"signedout_link": {Template: "signedout", Data: signedoutData{SignInURL: "/.sallyport/login",
+			Provider: &providerSignOut{Name: "Main Street", URL: "https://sso.example.com/logout?client_id=a"}}},
+		"signedout_form": {Template: "signedout", FormAction: []string{"https://sso.example.com"}, Data: signedoutData{SignInURL: "/.sallyport/login",
+			Provider: &providerSignOut{Name: "Main Street", URL: "https://sso.example.com/logout", Post: true, Form: url.Values{"client_id": {"a"}}}}},
 		"confirmlogout": {Template: "confirmlogout", Data: confirmData{
 			Name: "Ada Lovelace", LogoutURL: "/.sallyport/logout", BackURL: "/",
 		}},
@@ -184,7 +189,7 @@ func TestP19_PageHeadersAreExactlyThese(t *testing.T) {
 		w := pageAnswer(p, "GET", pg)
 		forms := "'self'"
 		if len(pg.FormAction) > 0 {
-			forms += " https://accounts.google.com"
+			forms += " " + pageOrigin(pg.FormAction[0])
 		}
 		want := http.Header{
 			"Content-Type":  {"text/html; charset=utf-8"},
