@@ -57,9 +57,12 @@ func stopUnderLoad(t *testing.T, over func(string) setup) {
 	l := &load{}
 	var clients sync.WaitGroup
 	transport := newTransport(t, http2)
-	for range 8 {
-		clients.Go(func() { l.keep(c, transport.TLSClientConfig, cookie, false) })
-		clients.Go(func() { l.keep(c, transport.TLSClientConfig, cookie, true) })
+	for i := range 8 {
+		// Who thinks for longer than the grace for idle connections may find its
+		// own closed: no request was sent on it.
+		think := []time.Duration{10 * time.Millisecond, 100 * time.Millisecond}[i%2]
+		clients.Go(func() { l.keep(c, transport.TLSClientConfig, cookie, think) })
+		clients.Go(func() { l.keep(c, transport.TLSClientConfig, cookie, 0) })
 	}
 	for range 16 {
 		clients.Go(func() { l.ask(c, transport, cookie) })
@@ -88,9 +91,10 @@ func stopUnderLoad(t *testing.T, over func(string) setup) {
 // someWait is a path whose answer takes up to 20 ms.
 func someWait() string { return fmt.Sprintf("/http/wait?for=%dms", rand.IntN(20)) }
 
-// keep is a client that hides nothing: it sends a request, reads the answer, and
-// connects anew only after an answer that said so, or after each one.
-func (l *load) keep(c *corp, trust *tls.Config, cookie string, anew bool) {
+// keep is a client that hides nothing: it sends a request, reads the answer,
+// thinks for up to a time, and connects anew only after an answer that said so.
+// Without a time to think it connects for each request.
+func (l *load) keep(c *corp, trust *tls.Config, cookie string, think time.Duration) {
 	scheme, host, _ := strings.Cut(c.url, "://")
 	for {
 		conn, err := net.Dial("tcp", "127.0.0.1"+portOf(c.url))
@@ -102,14 +106,14 @@ func (l *load) keep(c *corp, trust *tls.Config, cookie string, anew bool) {
 		if scheme == "https" {
 			conn = tls.Client(conn, &tls.Config{RootCAs: trust.RootCAs, ServerName: publicHost})
 		}
-		if !l.converse(conn, host, cookie, anew) {
+		if !l.converse(conn, host, cookie, think) {
 			return
 		}
 	}
 }
 
 // converse reports whether another connection is to follow.
-func (l *load) converse(conn net.Conn, host, cookie string, once bool) bool {
+func (l *load) converse(conn net.Conn, host, cookie string, think time.Duration) bool {
 	defer conn.Close()
 	reader := bufio.NewReader(conn)
 	for n := 1; ; n++ {
@@ -128,10 +132,10 @@ func (l *load) converse(conn net.Conn, host, cookie string, once bool) bool {
 			return false
 		}
 		l.answered.Add(1)
-		if resp.Close || once {
+		if resp.Close || think == 0 {
 			return true
 		}
-		time.Sleep(rand.N(10 * time.Millisecond))
+		time.Sleep(rand.N(think))
 	}
 }
 
