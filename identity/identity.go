@@ -20,15 +20,9 @@ type Org struct {
 	ID string
 	// Name is for people; Domain is the primary DNS domain. Either may be empty.
 	Name, Domain string
-	// Source says where the facts come from: SourceClaim or SourceConfig.
+	// Source says where the facts come from: "claim", "directory" or "config".
 	Source string
 }
-
-// Where the facts about an Org come from.
-const (
-	SourceClaim  = "claim"  // its provider said so
-	SourceConfig = "config" // an organization of the configuration; see Organizations
-)
 
 // Identity is a signed-in person. The key is (Provider, Subject): an e-mail
 // address is never one, because addresses change hands (OIDC Core §5.7).

@@ -7,6 +7,9 @@ import (
 	"strings"
 )
 
+// SourceConfig is the Source of what Organizations say.
+const SourceConfig = "config"
+
 // Organization is an organization of the configuration: several ids that
 // providers know it by, and whose verified e-mail addresses belong to it.
 type Organization struct {

@@ -67,7 +67,7 @@ func (p *Proxy) accountData(s *session.Session) accountData {
 	id := &s.Identity
 	data := accountData{
 		Name: displayName(id), Username: id.Username, Email: id.Email, EmailVerified: id.EmailVerified,
-		UserID: id.ID(), Provider: id.Provider, Groups: id.Groups, GroupsUnknown: id.GroupsUnknown,
+		UserID: id.ID(), Provider: id.Provider, Groups: id.Groups, GroupsUnknown: id.GroupsUnknown, GroupsDropped: id.GroupsDropped,
 		SignedInAt: s.SignedIn, ExpiresAt: s.Expires, IdleExpiresAt: s.IdleExpires,
 		LogoutURL: p.prefix + "/logout", Now: p.now(),
 	}

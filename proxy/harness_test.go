@@ -54,6 +54,7 @@ type setup struct {
 	Routes  []authz.Route
 	Fields  map[string][]identity.Field // by route; else preset "forwarded"
 	Backend http.RoundTripper           // instead of the raw app
+	App     *upstream.Upstream          // likewise, with an address of its own
 	Header  time.Duration               // how long an app may think
 	Idle    time.Duration               // how long nothing may move
 	MaxBody int64
@@ -181,6 +182,9 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 		set, err := headers.Set(fields)
 		check(tb, err)
 		b := Backend{Scheme: "http", Addr: appURL.Host, Transport: backend, Headers: set, Header: o.Header, Idle: o.Idle, MaxBody: o.MaxBody}
+		if o.App != nil {
+			b.Scheme, b.Addr, b.Transport = o.App.Scheme(), o.App.Host(), o.App
+		}
 		if b.Header == 0 {
 			b.Header = 30 * time.Second
 		}

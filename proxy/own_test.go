@@ -256,7 +256,8 @@ func TestP19_OwnAnswersCannotBeFramedOrCached(t *testing.T) {
 	nobody := "Cookie: " + s.mint(t, bob())
 	for name, a := range map[string]answer{
 		"chooser": s.get(t, prefix+"/login", navigate()...), "account": s.get(t, prefix+"/account", navigate(cookie)...), "signed out": s.get(t, prefix+"/logout", navigate()...),
-		"sign out?": s.get(t, prefix+"/logout", navigate(cookie)...), "callback": s.get(t, prefix+"/callback/main", navigate()...), "denied": s.get(t, "/admin", navigate(nobody)...),
+		"organization": s.get(t, prefix+"/organization", navigate("Cookie: "+s.mint(t, picked(t, "acme")))...),
+		"sign out?":    s.get(t, prefix+"/logout", navigate(cookie)...), "callback": s.get(t, prefix+"/callback/main", navigate()...), "denied": s.get(t, "/admin", navigate(nobody)...),
 		"400": s.get(t, "/a%2fb", navigate()...), "404": s.get(t, prefix+"/x", navigate()...), "405": s.ask(t, "POST", prefix+"/login", "", navigate()...),
 		"form": s.ask(t, "POST", "/x", "", navigate()...), "502": s.get(t, "/x", navigate(cookie)...), "session": s.get(t, prefix+"/session"), "401": s.get(t, "/x"),
 		"403": s.get(t, "/admin", nobody), "502 for a program": s.get(t, "/x", cookie),

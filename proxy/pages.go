@@ -80,6 +80,7 @@ type accountData struct {
 	Org                   *accountOrg
 	Groups                []string
 	GroupsUnknown         bool
+	GroupsDropped         bool // unknown because there are too many
 
 	SignedInAt, ExpiresAt, IdleExpiresAt time.Time // zero times are left out
 	Now                                  time.Time // for words like "in 2 hours"; zero: none

@@ -64,6 +64,11 @@ func pageSamples() map[string]page {
 			SignedInAt: now.Add(-50 * time.Minute), ExpiresAt: now.Add(11*time.Hour + 10*time.Minute), IdleExpiresAt: now.Add(time.Hour),
 			Now: now, LogoutURL: "/.sallyport/logout",
 		}},
+		"account_crowded": {Template: "account", Data: accountData{
+			Name: "Ada Lovelace", UserID: "entra:ada", Provider: "Microsoft", GroupsUnknown: true, GroupsDropped: true,
+			SignedInAt: now.Add(-50 * time.Minute), ExpiresAt: now.Add(11*time.Hour + 10*time.Minute), IdleExpiresAt: now.Add(time.Hour),
+			Now: now, LogoutURL: "/.sallyport/logout",
+		}},
 		"account_sparse": {Template: "account", Data: accountData{
 			Email: "ada@example.net", UserID: "partner:7", Provider: "Partner SSO", GroupsUnknown: true,
 			ExpiresAt: now.Add(3 * time.Hour), LogoutURL: "/.sallyport/logout",

@@ -48,6 +48,7 @@ type ProviderOptions struct {
 	RedirectURIs           []string // compared byte for byte, RFC 9700 §4.1
 	PostLogoutURIs         []string // likewise
 	People                 []Person // nil: People()
+	Shape                  string   // whose ways it has; "" is Standard
 	Now                    func() time.Time
 }
 
@@ -65,10 +66,11 @@ type ProviderOptions struct {
 // Scopes: email, profile, groups (the claim groups), org (org_id, org_name,
 // org_domain). A refresh token is issued but can't be used: nobody should try.
 type Provider struct {
-	opts ProviderOptions
-	host string
-	look *look
-	mux  *http.ServeMux
+	opts  ProviderOptions
+	shape shape
+	host  string
+	look  *look
+	mux   *http.ServeMux
 
 	mu     sync.Mutex // guards key, codes and access
 	key    *signingKey
@@ -83,6 +85,7 @@ type grant struct {
 	redirectURI  string
 	challenge    string
 	nonce, sid   string
+	tenant       string // as in the address that the browser was sent to
 	scope        []string
 	authTime     time.Time
 	accessIssued string // on a spent code: the access token it bought
@@ -109,8 +112,12 @@ func NewProvider(o ProviderOptions) (*Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("demo provider: %w", err)
 	}
-	p := &Provider{opts: o, host: host, look: look, mux: http.NewServeMux(), key: key,
-		codes: newShelf[grant](maxShelved, codeLife), access: newShelf[grant](maxShelved, tokenLife)}
+	ways, err := newShape(o)
+	if err != nil {
+		return nil, fmt.Errorf("demo provider: %w", err)
+	}
+	p := &Provider{opts: o, shape: ways, host: host, look: look, mux: http.NewServeMux(), key: key,
+		codes: newShelf[grant](maxShelved, ways.codeLife), access: newShelf[grant](maxShelved, tokenLife)}
 	p.routes()
 	return p, nil
 }
@@ -158,16 +165,55 @@ func (o ProviderOptions) complete() (ProviderOptions, error) {
 }
 
 func (p *Provider) routes() {
-	p.mux.Handle("GET "+DiscoveryPath, handler(p.discovery))
-	p.mux.Handle("GET "+JWKSPath, handler(p.jwks))
-	p.mux.Handle("GET "+AuthorizePath, p.page(p.authorize))
-	p.mux.Handle("POST "+AuthorizePath, p.page(p.choose))
-	p.mux.Handle("POST "+TokenPath, handler(p.token))
-	p.mux.Handle("GET "+UserinfoPath, handler(p.userinfo))
-	p.mux.Handle("POST "+UserinfoPath, handler(p.userinfo))
-	p.mux.Handle("GET "+EndSessionPath, p.page(p.endSession))
-	p.mux.Handle("POST "+EndSessionPath, p.page(p.endSession))
+	for _, e := range []struct {
+		methods, path string
+		handler       http.Handler
+	}{
+		{"GET", DiscoveryPath, p.endpoint(p.discovery)},
+		{"GET", JWKSPath, p.endpoint(p.jwks)},
+		{"GET", AuthorizePath, p.page(p.authorize)},
+		{"POST", AuthorizePath, p.page(p.choose)},
+		{"POST", TokenPath, p.endpoint(p.token)},
+		{"GET POST", UserinfoPath, p.endpoint(p.userinfo)},
+		{p.logoutMethods(), EndSessionPath, p.page(p.endSession)},
+	} {
+		for method := range strings.FieldsSeq(e.methods) {
+			if !slices.Contains(p.shape.lacks, e.path) {
+				p.mux.Handle(method+" "+p.shape.below+e.path, e.handler)
+			}
+		}
+	}
 	p.mux.Handle("GET /{$}", p.page(p.home))
+	for path, read := range p.shape.open {
+		p.mux.Handle("GET "+path, p.endpoint(func(w http.ResponseWriter, _ *http.Request) error {
+			return writeJSON(w, http.StatusOK, read(p))
+		}))
+	}
+	for path, read := range p.shape.more {
+		p.mux.Handle("GET "+path, p.endpoint(p.opened(read)))
+	}
+}
+
+func (p *Provider) logoutMethods() string {
+	if p.shape.logoutByPost {
+		return "POST"
+	}
+	return "GET POST"
+}
+
+// opened serves what the bearer of an access token may read.
+func (p *Provider) opened(read func(*Provider, grant) (any, error)) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		g, err := p.bearer(r)
+		if err != nil {
+			return err
+		}
+		v, err := read(p, g)
+		if err != nil {
+			return err
+		}
+		return writeJSON(w, http.StatusOK, v)
+	}
 }
 
 // ServeHTTP refuses every Host but the issuer's: a page that rebinds its name
@@ -181,9 +227,13 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mux.ServeHTTP(w, r)
 }
 
-func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) error {
+func (p *Provider) discovery(w http.ResponseWriter, r *http.Request) error {
+	return writeJSON(w, http.StatusOK, p.shape.document(p, r.PathValue("tenant")))
+}
+
+func (p *Provider) document() map[string]any {
 	iss := p.opts.Issuer
-	return writeJSON(w, http.StatusOK, map[string]any{
+	return map[string]any{
 		"issuer":                                         iss,
 		"authorization_endpoint":                         iss + AuthorizePath,
 		"token_endpoint":                                 iss + TokenPath,
@@ -204,11 +254,11 @@ func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) error {
 		"request_uri_parameter_supported":                false,
 		"claims_supported": []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "sid",
 			"email", "email_verified", "name", "preferred_username", "groups", "org_id", "org_name", "org_domain"},
-	})
+	}
 }
 
 func (p *Provider) jwks(w http.ResponseWriter, _ *http.Request) error {
-	return writeJSON(w, http.StatusOK, p.PublicJWKS())
+	return writeJSON(w, http.StatusOK, p.shape.keys(p))
 }
 
 func (p *Provider) home(w http.ResponseWriter, _ *http.Request) error {
@@ -216,8 +266,8 @@ func (p *Provider) home(w http.ResponseWriter, _ *http.Request) error {
 		"Open the app instead; it sends you here when you sign in.")
 }
 
-// handler turns an endpoint's error into the JSON of RFC 6749 §5.2.
-func handler(f func(http.ResponseWriter, *http.Request) error) http.Handler {
+// endpoint turns an error into the JSON of RFC 6749 §5.2, or of the shape.
+func (p *Provider) endpoint(f func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := f(w, r)
 		if err == nil {
@@ -230,7 +280,8 @@ func handler(f func(http.ResponseWriter, *http.Request) error) http.Handler {
 		if o.challenge() != "" {
 			w.Header().Set("WWW-Authenticate", o.challenge())
 		}
-		_ = writeJSON(w, o.status, map[string]string{"error": o.code, "error_description": o.text}) // the client has gone
+		status, body := p.shape.fails(o)
+		_ = writeJSON(w, status, body) // the client has gone
 	})
 }
 

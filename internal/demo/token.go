@@ -23,20 +23,22 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
 	if form.Get("grant_type") != "authorization_code" {
 		return refuse("unsupported_grant_type", "only authorization_code is served")
 	}
-	access := "demo-at-" + random() // recognisable, so that tests can look for leaks
+	access := p.shape.accessPrefix + random()
 	g, err := p.spend(form, access)
 	if err != nil {
 		return err
 	}
-	id, err := p.Sign(nil, p.idClaims(g, access))
+	id, err := p.shape.sign(p, p.idClaims(g, access))
 	if err != nil {
 		return err
 	}
 	w.Header().Set("Pragma", "no-cache") // RFC 6749 §5.1
-	return writeJSON(w, http.StatusOK, map[string]any{
+	answer := map[string]any{
 		"access_token": access, "token_type": "Bearer", "expires_in": int(tokenLife.Seconds()),
-		"refresh_token": "demo-rt-" + random(), "id_token": id, "scope": strings.Join(g.scope, " "),
-	})
+		"refresh_token": p.shape.otherPrefix + random(), "id_token": id, "scope": strings.Join(g.scope, " "),
+	}
+	p.shape.answer(g, answer)
+	return writeJSON(w, http.StatusOK, answer)
 }
 
 func readTokenForm(r *http.Request) (url.Values, error) {
@@ -62,7 +64,7 @@ func (p *Provider) authenticateClient(r *http.Request, form url.Values) error {
 	unknown := &oauthError{http.StatusUnauthorized, "invalid_client", "unknown client, or a wrong secret"}
 	id, secret := form.Get("client_id"), form.Get("client_secret")
 	if r.Header.Get("Authorization") != "" {
-		basicID, basicSecret, ok := basicCredentials(r)
+		basicID, basicSecret, ok := p.basicCredentials(r)
 		if !ok {
 			return unknown
 		}
@@ -70,6 +72,12 @@ func (p *Provider) authenticateClient(r *http.Request, form url.Values) error {
 			return refuse("invalid_request", "more than one way of client authentication")
 		}
 		id, secret = basicID, basicSecret
+	}
+	if p.shape.bodyOnly && r.Header.Get("Authorization") != "" {
+		return unknown
+	}
+	if p.shape.rawBasic && r.Header.Get("Authorization") == "" {
+		return unknown
 	}
 	idOK, secretOK := equal(id, p.opts.ClientID), equal(secret, p.opts.ClientSecret)
 	if !idOK || !secretOK {
@@ -79,10 +87,10 @@ func (p *Provider) authenticateClient(r *http.Request, form url.Values) error {
 }
 
 // basicCredentials decodes as RFC 6749 §2.3.1 says: form-encoded inside Basic.
-func basicCredentials(r *http.Request) (id, secret string, ok bool) {
+func (p *Provider) basicCredentials(r *http.Request) (id, secret string, ok bool) {
 	rawID, rawSecret, ok := r.BasicAuth()
-	if !ok {
-		return "", "", false
+	if !ok || p.shape.rawBasic {
+		return rawID, rawSecret, ok
 	}
 	id, errID := url.QueryUnescape(rawID)
 	secret, errSecret := url.QueryUnescape(rawSecret)
@@ -114,7 +122,7 @@ func (p *Provider) spend(form url.Values, access string) (grant, error) {
 	if form.Get("redirect_uri") != kept.redirectURI { // RFC 6749 §4.1.3
 		return grant{}, refuse("invalid_grant", "redirect_uri differs from the request's")
 	}
-	if !verifies(form.Get("code_verifier"), kept.challenge) {
+	if kept.challenge != "" && !verifies(form.Get("code_verifier"), kept.challenge) {
 		return grant{}, refuse("invalid_grant", "code_verifier does not match")
 	}
 	kept.accessIssued = access
@@ -138,18 +146,30 @@ func (p *Provider) idClaims(g grant, access string) map[string]any {
 		"iat": now.Unix(), "exp": now.Add(tokenLife).Unix(), "auth_time": g.authTime.Unix(),
 		"at_hash": base64.RawURLEncoding.EncodeToString(half[:len(half)/2]), // OIDC Core §3.1.3.6
 	}
-	maps.Copy(claims, g.person.claims(g.scope))
+	maps.Copy(claims, p.shape.claims(p, g.person, g.scope))
+	p.shape.idToken(p, g, claims)
 	return claims
 }
 
 // userinfo tells the bearer of an access token the same as the ID token did.
 func (p *Provider) userinfo(w http.ResponseWriter, r *http.Request) error {
-	scheme, bearer, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	p.mu.Lock()
-	g, ok := p.access.get(p.opts.Now(), bearer)
-	p.mu.Unlock()
-	if !ok || !strings.EqualFold(scheme, "Bearer") {
-		return &oauthError{http.StatusUnauthorized, "invalid_token", "no access token, or one that is not valid here"}
+	g, err := p.bearer(r)
+	if err != nil {
+		return err
 	}
-	return writeJSON(w, http.StatusOK, g.person.claims(g.scope))
+	claims := p.shape.claims(p, g.person, g.scope)
+	p.shape.info(g.person, claims)
+	return writeJSON(w, http.StatusOK, claims)
+}
+
+// bearer is what the access token of a request was given for.
+func (p *Provider) bearer(r *http.Request) (grant, error) {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g, ok := p.access.get(p.opts.Now(), token)
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return grant{}, &oauthError{http.StatusUnauthorized, "invalid_token", "no access token, or one that is not valid here"}
+	}
+	return *g, nil
 }
