@@ -262,6 +262,7 @@ func (x *exchange) relayInterim(code int, header textproto.MIMEHeader) error {
 	case http.StatusSwitchingProtocols:
 		return errors.New("a switch of protocols in HTTP/2")
 	}
+	x.watch.moved()
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.interims++; x.interims > maxInterims {

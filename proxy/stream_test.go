@@ -746,3 +746,39 @@ func TestP10_SigningOutEndsAStream(t *testing.T) {
 		})
 	}
 }
+
+// HTTP/2 has trailers behind a body of known length too.
+func TestTrailersFollowABodyOfKnownLength(t *testing.T) {
+	t.Parallel()
+	for _, way := range []string{"h2c", "https"} {
+		got := make(chan http.Header, 1)
+		s := newSite(t, setup{TLS: true, App: serveApp(t, way, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			got <- r.Trailer
+		})})
+		req, err := http.NewRequest("POST", s.url+"/x", strings.NewReader("hello"))
+		check(t, err)
+		req.Header.Set("Cookie", s.mint(t, alice()))
+		req.Trailer = http.Header{"X-Sum": {"1"}, "X-Forwarded-User": {"forged"}}
+		s.send(t, req)
+		if trailer := <-got; len(trailer) != 1 || trailer.Get("X-Sum") != "1" {
+			t.Errorf("%s: the app got %v", way, trailer)
+		}
+	}
+}
+
+// An app that says again and again that it is at work is not silent.
+func TestInterimAnswersAreASignOfLife(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{Idle: 400 * time.Millisecond, App: playApp(t, func(p *peer) {
+		p.head()
+		for range 5 {
+			time.Sleep(200 * time.Millisecond)
+			p.say("HTTP/1.1 102 Processing\r\n\r\n")
+		}
+		p.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	})})
+	if a := s.get(t, "/x", "Cookie: "+s.mint(t, alice())); a.status != 200 || a.body != "ok" {
+		t.Errorf("answered %d", a.status)
+	}
+}
