@@ -342,6 +342,7 @@ func (g *generated) serve(w http.ResponseWriter) {
 	}
 	clear(h)
 	maps.Copy(h, g.back)
+	h.Set("Date", "Thu, 01 Jan 1970 00:00:00 GMT")
 	if h["Content-Type"] == nil {
 		h["Content-Type"] = nil
 	}
