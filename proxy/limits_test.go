@@ -66,7 +66,7 @@ func TestTheWaitForAHeaderEndsInTime(t *testing.T) {
 func TestAnExchangeEndsWhenNothingMoves(t *testing.T) {
 	t.Parallel()
 	for tls, way := range map[bool]string{false: "http", true: "h2c"} { // not every way: it takes its time
-		o := setup{TLS: tls, Idle: 400 * time.Millisecond}
+		o := setup{TLS: tls, Idle: time.Second}
 		gone := make(chan struct{}, 1)
 		o.App = serveApp(t, way, func(w http.ResponseWriter, r *http.Request) {
 			_ = http.NewResponseController(w).EnableFullDuplex()
@@ -101,13 +101,13 @@ func TestAnExchangeEndsWhenNothingMoves(t *testing.T) {
 		}
 		up := s.stream(t, "POST", "/up", cookie)
 		go func() {
-			for range 6 {
+			for range 8 {
 				_, _ = io.WriteString(up, "tock")
-				time.Sleep(150 * time.Millisecond)
+				time.Sleep(200 * time.Millisecond)
 			}
 			up.Close()
 		}()
-		if body, err := readWithin(t, up.begun(t, soon).Body, -1, 2*soon); body != strings.Repeat("tick", 3)+"24" || err != nil {
+		if body, err := readWithin(t, up.begun(t, soon).Body, -1, 2*soon); body != strings.Repeat("tick", 3)+"32" || err != nil {
 			t.Errorf("a slow client: %q, %v", body, err)
 		}
 	}
