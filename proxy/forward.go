@@ -60,10 +60,11 @@ func (p *Proxy) forward(w *recorder, r *http.Request, ev *event, route *authz.Ro
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	x.watch.start(x, cancel)
+	out := x.request(ctx)
+	x.watch.start(x, cancel) // it looks at what request made
 	defer x.watch.stop()
 
-	res, err := x.backend.Transport.RoundTrip(x.request(ctx))
+	res, err := x.backend.Transport.RoundTrip(out)
 	x.noMoreInterims()
 	if err != nil {
 		return x.failed(ctx, err)

@@ -311,7 +311,7 @@ func TestAStandstillIsTheFaultOfWhoStandsStill(t *testing.T) {
 	t.Parallel()
 	done := make(chan struct{})
 	t.Cleanup(func() { close(done) })
-	s := newSite(t, setup{Idle: 300 * time.Millisecond, App: playApp(t, func(p *peer) { p.head(); <-done })})
+	s := newSite(t, setup{Idle: time.Second, App: playApp(t, func(p *peer) { p.head(); <-done })})
 	cookie := "Cookie: " + s.mint(t, alice())
 	for _, tt := range []struct {
 		name string
@@ -773,10 +773,10 @@ func TestTrailersFollowABodyOfKnownLength(t *testing.T) {
 // An app that says again and again that it is at work is not silent.
 func TestInterimAnswersAreASignOfLife(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Idle: 400 * time.Millisecond, App: playApp(t, func(p *peer) {
+	s := newSite(t, setup{Idle: time.Second, App: playApp(t, func(p *peer) {
 		p.head()
 		for range 5 {
-			time.Sleep(200 * time.Millisecond)
+			time.Sleep(300 * time.Millisecond)
 			p.say("HTTP/1.1 102 Processing\r\n\r\n")
 		}
 		p.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
