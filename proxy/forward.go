@@ -60,10 +60,11 @@ func (p *Proxy) forward(w *recorder, r *http.Request, ev *event, route *authz.Ro
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	x.watch.start(x, cancel)
+	out := x.request(ctx)
+	x.watch.start(x, cancel) // it looks at what request made
 	defer x.watch.stop()
 
-	res, err := x.backend.Transport.RoundTrip(x.request(ctx))
+	res, err := x.backend.Transport.RoundTrip(out)
 	x.noMoreInterims()
 	if err != nil {
 		return x.failed(ctx, err)
@@ -283,6 +284,7 @@ func (x *exchange) relayInterim(code int, header textproto.MIMEHeader) error {
 	case http.StatusSwitchingProtocols:
 		return errors.New("a switch of protocols in HTTP/2")
 	}
+	x.watch.moved()
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.interims++; x.interims > maxInterims {
