@@ -117,6 +117,8 @@ func TestP07_Microsoft(t *testing.T) {
 			}), want: address("victim@corp.example", false)},
 		{name: "email_domains still bounds what counts", edit: func(o *Options) { o.EmailDomains = []string{"birch.example"} }, want: unverified},
 
+		{name: "an organization that the operator names is not mixed with the directory's", edit: func(o *Options) { o.Claims.OrgID = "department" },
+			faults: tokenClaims(with("department", "d1")), want: changed(mira, func(id *identity.Identity) { id.Org = identity.Org{ID: "corp:d1", Source: "claim"} })},
 		{name: "§3.5 groups overage is unknown, not none", faults: tokenClaims(func(c map[string]any) {
 			delete(c, "groups")
 			c["_claim_names"] = map[string]string{"groups": "src1"}

@@ -87,10 +87,9 @@ func isWord(s string) bool {
 // pagerdutyAccount: an account is an organization, and its subdomain what people
 // call it and where it is found.
 func pagerdutyAccount(r reader) (active identity.Org, all []identity.Org) {
-	token := r.sources[0]
-	account, _ := token.text("account_id") // checked as part of the subject
+	account, _ := r.who.text("account_id") // as in the subject
 	org := identity.Org{ID: r.p.id + ":" + account, Name: r.text("subdomain"), Source: "claim"}
-	aud, _ := token.audience()
+	aud, _ := r.who.audience()
 	suffix, _ := serviceRegion(aud)
 	if domain := org.Name + suffix; isDomain(domain) {
 		org.Domain = domain

@@ -48,7 +48,7 @@ func slackWorkspace(r reader) (active identity.Org, all []identity.Org) {
 	org := func(id, name string) identity.Org {
 		return identity.Org{ID: r.p.id + ":" + id, Name: r.text(name), Source: "claim"}
 	}
-	team, _ := r.sources[0].text(slackTeam) // checked as part of the subject
+	team, _ := r.who.text(slackTeam) // as in the subject, whatever userinfo says
 	active = org(team, slackTeamName)
 	if domain := lowerASCII(r.text(slackTeamDomain)) + ".slack.com"; isDomain(domain) {
 		active.Domain = domain
