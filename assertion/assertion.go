@@ -3,8 +3,8 @@
 //
 // It owns the signing keys, which are derived from the session keys (no extra
 // secret, the same on all replicas, the same overlap when they rotate), the
-// JWKS that apps verify with, and a bounded cache, because one signature per
-// session, route and minute is enough. It never decides anything and never
+// JWKS that apps verify with, and what it signed lately, because one signature
+// per session, route and minute is enough. It never decides anything and never
 // reads one: apps do. Plain identity headers live in identity.
 package assertion
 
@@ -17,13 +17,13 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"sync"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/recent"
 )
 
 const (
@@ -32,7 +32,10 @@ const (
 	// SeedBytes is what a key is made from: 8 bytes more than the curve's order,
 	// so that reducing leaves no bias worth naming (FIPS 186-5 §A.2.1).
 	SeedBytes = 40
-	cacheMax  = 4096 // of each of two generations
+	// cacheBytes bounds the assertions that are kept: 16 MiB are some 14,000 of a
+	// kilobyte each.
+	cacheBytes = 16 << 20
+	entryBytes = 128 // what one costs beyond the bytes of its strings, about
 )
 
 // Options configure a Signer. All but Now are required.
@@ -52,9 +55,7 @@ type Signer struct {
 	signing func(time.Time) int
 	now     func() time.Time
 	jwks    []byte
-
-	mu         sync.Mutex // guards young and old
-	young, old map[cacheKey]cached
+	signed  *recent.Cache[cacheKey, cached]
 }
 
 type cacheKey struct{ session, audience string }
@@ -69,7 +70,7 @@ func New(o Options) (*Signer, error) {
 	if o.Issuer == "" || len(o.Seeds) == 0 || o.Signing == nil {
 		return nil, errors.New("assertion: issuer, seeds and signing are required")
 	}
-	s := &Signer{issuer: o.Issuer, signing: o.Signing, now: o.Now, young: map[cacheKey]cached{}}
+	s := &Signer{issuer: o.Issuer, signing: o.Signing, now: o.Now, signed: recent.New[cacheKey, cached](cacheBytes)}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -155,14 +156,14 @@ type orgClaim struct {
 func (s *Signer) Sign(session string, id *identity.Identity, audience string) (string, error) {
 	now := s.now()
 	key, minute := cacheKey{session, audience}, now.Unix()/60
-	if token, ok := s.lookup(key, minute); ok {
-		return token, nil
+	if c, ok := s.signed.Get(key); ok && c.minute == minute {
+		return c.token, nil
 	}
 	token, err := s.sign(id, audience, time.Unix(minute*60, 0), now)
 	if err != nil {
 		return "", fmt.Errorf("sign assertion: %w", err)
 	}
-	s.remember(key, cached{minute, token})
+	s.signed.Put(key, cached{minute, token}, len(session)+len(audience)+len(token)+entryBytes)
 	return token, nil
 }
 
@@ -177,31 +178,4 @@ func (s *Signer) sign(id *identity.Identity, audience string, issued, now time.T
 		c.Org = &orgClaim{ID: id.Org.ID, Name: id.Org.Name, Domain: id.Org.Domain}
 	}
 	return jwt.Signed(s.signers[s.signing(now)]).Claims(c).Serialize()
-}
-
-func (s *Signer) lookup(key cacheKey, minute int64) (string, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c, ok := s.young[key]; ok {
-		return c.token, c.minute == minute
-	}
-	c, ok := s.old[key]
-	if !ok || c.minute != minute {
-		return "", false
-	}
-	s.keep(key, c) // what is in use outlives the next turn
-	return c.token, true
-}
-
-func (s *Signer) remember(key cacheKey, c cached) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.keep(key, c)
-}
-
-func (s *Signer) keep(key cacheKey, c cached) {
-	if _, there := s.young[key]; !there && len(s.young) >= cacheMax {
-		s.old, s.young = s.young, make(map[cacheKey]cached, cacheMax)
-	}
-	s.young[key] = c
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -281,37 +282,33 @@ func TestP11_AssertionLivesFiveMinutesAtMost(t *testing.T) {
 	}
 }
 
-// The cache cannot be made to grow, also where old entries are in use again.
-func TestP17_CacheIsBounded(t *testing.T) {
-	c := newClock()
-	s := newSigner(t, c)
-	check := func() {
-		t.Helper()
-		if len(s.young) > cacheMax || len(s.old) > cacheMax {
-			t.Fatalf("%d and %d entries", len(s.young), len(s.old))
-		}
+// Whatever people are called and however many there are: what is kept of them
+// stays within the stated bytes.
+func TestP17_AssertionsThatAreKeptAreBounded(t *testing.T) {
+	s, id := newSigner(t, newClock()), alice()
+	for i := range 120 {
+		id.Groups = append(id.Groups, fmt.Sprintf("6f9619ff-8b86-d011-b42d-00cf4fc9%04x", i))
 	}
-	minute := c.t.Unix() / 60
-	for round := range 4 {
-		for i := range 3 * cacheMax {
-			key := cacheKey{fmt.Sprint(i), "app"}
-			if _, ok := s.lookup(key, minute); !ok {
-				s.remember(key, cached{minute, "token"})
-			}
-			check()
-			// Whatever waits in the older half is asked for at the worst moment.
-			if len(s.young) == cacheMax-1 {
-				for key := range maps.Clone(s.old) {
-					s.lookup(key, minute)
-					check()
-				}
-			}
-		}
-		minute += int64(round % 2)
+	before := heap()
+	for i := range 3000 {
+		sign(t, s, fmt.Sprint(i), "app", id)
 	}
-	if _, ok := s.lookup(cacheKey{fmt.Sprint(3*cacheMax - 1), "app"}, minute); ok {
-		t.Error("gives what is of another minute")
+	grown := heap() - before
+	t.Logf("%d assertions of %d bytes: %d KiB", 3000, len(sign(t, s, "0", "app", id)), grown>>10)
+	if grown > cacheBytes*5/4 {
+		t.Errorf("%d bytes are kept, and %d are stated", grown, cacheBytes)
 	}
+	token := sign(t, s, "2999", "app", id)
+	if grown < cacheBytes/2 || token != sign(t, s, "2999", "app", id) {
+		t.Errorf("only %d bytes are kept", grown)
+	}
+}
+
+func heap() int {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
 }
 
 func TestSignerIsSafeForConcurrentUse(t *testing.T) {
@@ -384,4 +381,16 @@ func BenchmarkSignAnew(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+func BenchmarkSignCachedParallel(b *testing.B) {
+	s, id := newSigner(b, newClock()), alice()
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := s.Sign("session", id, "app"); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

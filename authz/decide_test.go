@@ -93,7 +93,7 @@ func TestP01_RuleAdmitsOnlyWhoItNames(t *testing.T) {
 		{"all but the domain", Rule{Orgs: []string{"acme"}, Groups: []string{"eng"}, Emails: []string{"alice@acme.test"}, EmailDomains: []string{"x.test"}}, alice(), refused},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := tc.rule.admits(&tc.id); got != tc.want {
+			if got := tc.rule.admits(&tc.id, false); got != tc.want {
 				t.Errorf("got %d, want %d", got, tc.want)
 			}
 			// Decide must say the same of a route with that rule, and of the rule as an alternative.
@@ -103,7 +103,7 @@ func TestP01_RuleAdmitsOnlyWhoItNames(t *testing.T) {
 				if (v.Outcome == Forward) != (tc.want == admitted) || (v.Reason == ReasonGroupsUnknown) != (tc.want == refusedUnknownGroups) {
 					t.Errorf("%+v", v)
 				}
-				if v.Outcome == Forward && v.Rule != 1+slices.IndexFunc(rules, func(r Rule) bool { return r.admits(&tc.id) == admitted }) {
+				if v.Outcome == Forward && v.Rule != 1+slices.IndexFunc(rules, func(r Rule) bool { return r.admits(&tc.id, false) == admitted }) {
 					t.Errorf("rule %d", v.Rule)
 				}
 			}
@@ -246,5 +246,71 @@ func TestP01_PartOfTheGroupsIsNotTheGroups(t *testing.T) {
 	r := &Route{Name: "r", Access: Access{Rules: []Rule{{Groups: []string{"ops"}}}}}
 	if v := Decide(Facts{}, r, &session.Session{Identity: id}); v.Outcome != Deny || v.Reason != ReasonGroupsUnknown {
 		t.Errorf("got %v, %v", v.Outcome, v.Reason)
+	}
+}
+
+// C93, RFC 6455 §10.2: a page of another site must not open a WebSocket with
+// this site's cookies.
+func TestP01_WebSocketsOnlyWhereTheRouteSaysSoAndFromItsOwnPages(t *testing.T) {
+	s := &session.Session{Identity: alice()}
+	ws := func(origins ...string) WebSocket { return WebSocket{Allowed: true, Origins: origins} }
+	for name, tc := range map[string]struct {
+		route     WebSocket
+		authority string
+		origin    string
+		want      Reason
+	}{
+		"route without":            {WebSocket{}, "app.example.com", "https://app.example.com", ReasonWebSocket},
+		"route without, a program": {WebSocket{}, "app.example.com", "", ReasonWebSocket},
+		"own page":                 {ws(), "app.example.com", "https://app.example.com", ReasonAuthenticated},
+		"own page, default port":   {ws(), "app.example.com:443", "https://app.example.com", ReasonAuthenticated},
+		"own page, another port":   {ws(), "app.example.com:8443", "https://app.example.com:8443", ReasonAuthenticated},
+		"a program":                {ws(), "app.example.com", "", ReasonAuthenticated},
+		"another port's page":      {ws(), "app.example.com", "https://app.example.com:8443", ReasonOrigin},
+		"plain http":               {ws(), "app.example.com", "http://app.example.com", ReasonOrigin},
+		"another site":             {ws(), "app.example.com", "https://evil.example", ReasonOrigin},
+		"a name that ends so":      {ws(), "app.example.com", "https://evilapp.example.com", ReasonOrigin},
+		"a name that begins so":    {ws(), "app.example.com", "https://app.example.com.evil.example", ReasonOrigin},
+		"a sandboxed page":         {ws(), "app.example.com", "null", ReasonOrigin},
+		"two origins":              {ws(), "app.example.com", "https://app.example.com, https://evil.example", ReasonOrigin},
+		"upper case":               {ws(), "app.example.com", "HTTPS://APP.EXAMPLE.COM", ReasonOrigin},
+		"a path":                   {ws(), "app.example.com", "https://app.example.com/", ReasonOrigin},
+		"listed":                   {ws("https://other.example"), "app.example.com", "https://other.example", ReasonAuthenticated},
+		"listed and own":           {ws("https://other.example"), "app.example.com", "https://app.example.com", ReasonAuthenticated},
+		"not listed":               {ws("https://other.example"), "app.example.com", "https://another.example", ReasonOrigin},
+	} {
+		f := Facts{Method: "GET", Scheme: "https", Host: "app.example.com", Authority: tc.authority, Path: "/", WebSocket: true, Origin: tc.origin}
+		r := &Route{Name: "app", Path: "/", Access: Access{Authenticated: true}, WebSocket: tc.route}
+		v := Decide(f, r, s)
+		if v.Reason != tc.want || (v.Outcome == Forward) != (tc.want == ReasonAuthenticated) {
+			t.Errorf("%s: %+v", name, v)
+		}
+		if v := Decide(f, r, nil); v.Outcome != Login {
+			t.Errorf("%s, nobody signed in: %+v", name, v)
+		}
+		f.WebSocket = false
+		if v := Decide(f, r, s); v.Outcome != Forward {
+			t.Errorf("%s, no WebSocket: %+v", name, v)
+		}
+	}
+}
+
+// Whoever reads the page or the log is told where the groups were lost.
+func TestUnknownGroupsAreBlamedOnWhoLostThem(t *testing.T) {
+	r := &Route{Name: "r", Access: Access{Rules: []Rule{{Groups: []string{"ops"}}}}}
+	for _, tc := range []struct {
+		dropped        bool
+		public, detail string
+	}{
+		{false, "It is open to people who are in the group ops. Your identity provider did not tell us which groups you are in.",
+			"route r: a rule needs groups, and the provider did not tell those of p:s"},
+		{true, "It is open to people who are in the group ops. You are in more groups than your session here can hold, so none of them counts.",
+			"route r: a rule needs groups, and those of p:s did not fit into the session cookie"},
+	} {
+		id := identity.Identity{Provider: "p", Subject: "s", GroupsUnknown: true, GroupsDropped: tc.dropped}
+		v := Decide(Facts{}, r, &session.Session{Identity: id})
+		if v.Outcome != Deny || v.Reason != ReasonGroupsUnknown || v.Public != tc.public || v.Detail != tc.detail {
+			t.Errorf("%+v", v)
+		}
 	}
 }

@@ -22,9 +22,28 @@ import (
 type Facts struct {
 	Method, Scheme string
 	Host           string // lower case, no port, no trailing dot
+	Authority      string // Host with the port that was asked for, if one was
 	Path           string // canonical: the bytes that are judged and forwarded
-	RawQuery       string // without the "?"; HasQuery tells "" from none
-	HasQuery       bool
+	// Encoded tells that Path has an escaped "/", "%", "#" or "?", which only
+	// routes that say so accept.
+	Encoded  bool
+	RawQuery string // without the "?"; HasQuery tells "" from none
+	HasQuery bool
+	// WebSocket tells that the request asks for one, and Origin where its page is
+	// from; several Origin headers come joined, and match nothing. A front door
+	// sets both.
+	WebSocket bool
+	Origin    string
+}
+
+// origin is the origin of pages that come from this address: browsers leave the
+// scheme's own port out (RFC 6454 §6.2).
+func (f Facts) origin() string {
+	own := ":80"
+	if f.Scheme == "https" {
+		own = ":443"
+	}
+	return f.Scheme + "://" + strings.TrimSuffix(f.Authority, own)
 }
 
 // ErrTarget marks a request target that means different things to different
@@ -43,7 +62,7 @@ func NewFacts(method, scheme, host, requestURI string) (Facts, error) {
 		return Facts{}, err
 	}
 	rawPath, query, hasQuery := strings.Cut(target, "?")
-	path, err := CanonicalPath(rawPath)
+	path, encoded, err := canonicalPath(rawPath)
 	if err != nil {
 		return Facts{}, err
 	}
@@ -54,7 +73,21 @@ func NewFacts(method, scheme, host, requestURI string) (Facts, error) {
 	if err != nil {
 		return Facts{}, err
 	}
-	return Facts{Method: method, Scheme: scheme, Host: canonical, Path: path, RawQuery: query, HasQuery: hasQuery}, nil
+	return Facts{Method: method, Scheme: scheme, Host: canonical, Authority: authority(canonical, host), Path: path, Encoded: encoded,
+		RawQuery: query, HasQuery: hasQuery}, nil
+}
+
+// authority is the canonical host with the port of asked: in another spelling
+// an app could take it for another of its sites (CVE-2026-48794).
+func authority(host, asked string) string {
+	i := strings.LastIndexByte(asked, ':')
+	if i < 0 || i == len(asked)-1 || strings.IndexByte(asked[i:], ']') >= 0 {
+		return host
+	}
+	if asked[:i] == host {
+		return asked
+	}
+	return host + asked[i:]
 }
 
 // originForm turns an absolute target (RFC 9112 §3.2.2) into path and query.
@@ -152,11 +185,22 @@ func validDNSName(name string) bool {
 // in a path escaped. What more than one reader could read in more than one way
 // is refused: see ErrTarget.
 func CanonicalPath(raw string) (string, error) {
+	path, encoded, err := canonicalPath(raw)
+	if err == nil && encoded {
+		err = errEncoded
+	}
+	return path, err
+}
+
+var errEncoded = targetError("an escaped /, %, # or ?")
+
+// canonicalPath is CanonicalPath for routes that take escaped delimiters.
+func canonicalPath(raw string) (path string, encoded bool, err error) {
 	if raw == "" || raw[0] != '/' {
-		return "", targetError("its path does not begin with a slash")
+		return "", false, targetError("its path does not begin with a slash")
 	}
 	if plainPath(raw) {
-		return raw, checkSegments(raw)
+		return raw, false, checkSegments(raw)
 	}
 	const hex = "0123456789ABCDEF"
 	out := make([]byte, 0, len(raw)+16)
@@ -165,14 +209,15 @@ func CanonicalPath(raw string) (string, error) {
 		c, escaped := raw[i], false
 		if c == '%' {
 			if i+2 >= len(raw) || unhex(raw[i+1]) < 0 || unhex(raw[i+2]) < 0 {
-				return "", targetError("malformed escape")
+				return "", false, targetError("malformed escape")
 			}
 			c, escaped = byte(unhex(raw[i+1])<<4|unhex(raw[i+2])), true
 			i += 2
 		}
 		if why := forbidden(c, escaped); why != "" {
-			return "", targetError(why)
+			return "", false, targetError(why)
 		}
+		encoded = encoded || (escaped && strings.IndexByte("/%#?", c) >= 0)
 		decoded = append(decoded, c)
 		if isUnreserved(c) || (!escaped && isPathByte(c)) {
 			out = append(out, c)
@@ -181,9 +226,32 @@ func CanonicalPath(raw string) (string, error) {
 		}
 	}
 	if !utf8.Valid(decoded) {
-		return "", targetError("its path is not UTF-8")
+		return "", false, targetError("its path is not UTF-8")
 	}
-	return string(out), checkSegments(string(out))
+	path = string(out)
+	if err := checkSegments(path); err != nil || !encoded {
+		return path, false, err
+	}
+	return path, true, checkDecoded(path)
+}
+
+// checkDecoded looks at what an app sees that decodes the path, once or twice:
+// dot segments and controls are refused there too. Empty segments are not: a
+// RabbitMQ virtual host is called %2F.
+func checkDecoded(path string) error {
+	decoded := decodeAll(path)
+	for i := 0; i < len(decoded); i++ {
+		if c := decoded[i]; c < ' ' || c == 0x7f || c == '\\' {
+			return targetError("a control or backslash, escaped twice")
+		}
+	}
+	for segment := range strings.SplitSeq(decoded, "/") {
+		name, _, _ := strings.Cut(segment, ";")
+		if name = strings.ReplaceAll(name, " ", ""); name == "." || name == ".." {
+			return targetError("a dot segment behind an escaped slash")
+		}
+	}
+	return nil
 }
 
 // plainPath reports whether every byte stands for itself.
@@ -204,7 +272,7 @@ func forbidden(c byte, escaped bool) string {
 		return "a control character"
 	case c == '\\':
 		return "a backslash"
-	case escaped && strings.IndexByte("/.%;#?", c) >= 0:
+	case escaped && strings.IndexByte(".;", c) >= 0:
 		return "an escaped " + string(c)
 	case !escaped && (c == '#' || c == '?'):
 		return "a " + string(c)
@@ -241,11 +309,9 @@ func lenientPath(path string) string {
 	if isLenient(path) {
 		return path
 	}
-	for range 3 { // twice encoded is decoded twice by somebody
-		decoded, changed := unescape(path)
-		if path = decoded; !changed {
-			break
-		}
+	path = decodeAll(path)
+	if i := strings.IndexAny(path, "?#"); i > 0 { // escaped ones, where a route lets them pass
+		path = path[:i]
 	}
 	var kept []string
 	for s := range strings.SplitSeq(strings.ReplaceAll(path, `\`, "/"), "/") {
@@ -260,6 +326,17 @@ func lenientPath(path string) string {
 		kept = append(kept, strings.ToLower(strings.TrimRight(s, ". \t")))
 	}
 	return "/" + strings.Join(kept, "/")
+}
+
+// decodeAll decodes until nothing changes: twice encoded is decoded twice by somebody.
+func decodeAll(path string) string {
+	for range 3 {
+		decoded, changed := unescape(path)
+		if path = decoded; !changed {
+			break
+		}
+	}
+	return path
 }
 
 // isLenient reports that path is its own lenient reading: the usual case, worth

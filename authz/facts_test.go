@@ -183,7 +183,7 @@ func TestP03_RequestTargetIsReadOneWayOrRefused(t *testing.T) {
 			}
 			continue
 		}
-		want := Facts{Method: "GET", Scheme: "https", Host: host, Path: tc.path, RawQuery: tc.query, HasQuery: tc.hasQuery}
+		want := Facts{Method: "GET", Scheme: "https", Host: host, Authority: host, Path: tc.path, RawQuery: tc.query, HasQuery: tc.hasQuery}
 		if err != nil || f != want {
 			t.Errorf("%q → %+v, %v", tc.target, f, err)
 		}
@@ -192,8 +192,59 @@ func TestP03_RequestTargetIsReadOneWayOrRefused(t *testing.T) {
 		t.Errorf("two hosts: %v", err)
 	}
 	f, err := NewFacts("pOsT", "http", "App.Example.Com.:8080", "/")
-	if err != nil || f.Method != "pOsT" || f.Scheme != "http" || f.Host != "app.example.com" {
+	if err != nil || f.Method != "pOsT" || f.Scheme != "http" || f.Host != "app.example.com" || f.Authority != "app.example.com:8080" {
 		t.Errorf("%+v, %v", f, err)
+	}
+	for asked, want := range map[string]string{"[::1]": "[::1]", "[::1]:80": "[::1]:80", "[0:0::1]:80": "[::1]:80", "APP.": "app", "app:": "app", "app.:1": "app:1"} {
+		if f, err := NewFacts("GET", "http", asked, "/"); err != nil || f.Authority != want {
+			t.Errorf("%q → %q, %v", asked, f.Authority, err)
+		}
+	}
+}
+
+// What GitLab, RabbitMQ and npm registries need passes as it came, where a route
+// says so; what hides a dot segment or a control behind an escape never does.
+func TestP03_EscapedDelimitersPassOnlyWhereARouteSaysSo(t *testing.T) {
+	closed := mustTable(t, Route{Name: "app", Host: host, Path: "/"})
+	open := mustTable(t, Route{Name: "app", Host: host, Path: "/", Encoded: true}, Route{Name: "admin", Host: host, Path: "/admin"})
+	for _, tc := range []struct{ target, path string }{
+		{"/api/v4/projects/group%2fproject", "/api/v4/projects/group%2Fproject"},
+		{"/api/queues/%2F/name", "/api/queues/%2F/name"},
+		{"/api/queues/%2f%2f", "/api/queues/%2F%2F"},
+		{"/@scope%2Fname", "/@scope%2Fname"},
+		{"/wiki/100%25", "/wiki/100%25"},
+		{"/wiki/What%3F", "/wiki/What%3F"},
+		{"/wiki/C%23", "/wiki/C%23"},
+		{"/a%252fb", "/a%252fb"},
+		{"/v1..2%2Fx", "/v1..2%2Fx"},
+		// An app that decodes first would see a way around a route.
+		{"/a/..%2Fadmin", ""}, {"/a%2F..%2Fadmin", ""}, {"/a%2F..", ""}, {"/..%2F", ""}, {"/%2F..", ""}, {"/a%2F.%2Fb", ""}, {"/a%252F..%252Fadmin", ""}, {"/a%2F%252e%252e/admin", ""},
+		{"/a%2F..;x/admin", ""}, {"/a%2F..%20/b", ""},
+		{"/x%2F%2e%2e%2Fadmin", ""}, {"/x%2f%5cadmin", ""}, {"/x%2f%255cadmin", ""}, {"/%2500", ""}, {"/%250a", ""}, {"/a%2f%00", ""}, {"/a%2fb%3bc", ""},
+		// A more forgiving reader would see another route.
+		{"/admin%2Fx", ""}, {"/%2Fadmin", ""}, {"/ADMIN%2fx", ""}, {"/admin%3Fx", ""}, {"/admin%23", ""}, {"/%2561dmin", ""}, {"/x%2f%2fy/..%2f", ""},
+		{"/admin/a%2Fb", ""}, // this route does not say so
+	} {
+		f, err := NewFacts("GET", "https", host, tc.target)
+		if tc.path == "" {
+			if err == nil {
+				_, err = open.Lookup(f)
+			}
+			if !errors.Is(err, ErrTarget) {
+				t.Errorf("%q: %v", tc.target, err)
+			}
+			continue
+		}
+		if err != nil || f.Path != tc.path || !f.Encoded {
+			t.Errorf("%q → %+v, %v", tc.target, f, err)
+			continue
+		}
+		if r, err := open.Lookup(f); err != nil || r.Name != "app" {
+			t.Errorf("%q: %v, %v", tc.target, r, err)
+		}
+		if r, err := closed.Lookup(f); r != nil || !errors.Is(err, ErrTarget) {
+			t.Errorf("%q where no route says so: %v, %v", tc.target, r, err)
+		}
 	}
 }
 

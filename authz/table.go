@@ -11,15 +11,26 @@ import (
 // Route is a part of a site and who may have it.
 type Route struct {
 	Name string
-	// Host is a canonical name, or "*.example.com" for the names one or more
-	// labels below.
+	// Host is a canonical name, "*.example.com" for the names one or more labels
+	// below, or "{org}.example.com" for one name for each of Orgs, whose own it is.
 	Host string
+	Orgs []string // organizations by id
 	// Path is canonical. It covers itself and the segments below it ("/admin"
 	// covers "/admin/x", not "/administrator"), or only itself if Exact.
 	Path  string
 	Exact bool
+	// Encoded lets an escaped "/", "%", "#" or "?" in a path pass.
+	Encoded bool
 
-	Access Access
+	Access    Access
+	WebSocket WebSocket
+}
+
+// WebSocket says whether a route carries WebSockets, and from which pages beside
+// those of its own origin.
+type WebSocket struct {
+	Allowed bool
+	Origins []string // scheme://host[:port], lower case
 }
 
 // What Lookup finds instead of a route. Both deny.
@@ -74,15 +85,17 @@ func NewTable(routes []Route) (*Table, error) {
 			faults = append(faults, err)
 			continue
 		}
-		// One key for what a forgiving reader takes for the same: /Admin and /admin.
-		key := fmt.Sprint(r.Host, " ", r.Exact, " ", lenientPath(r.Path))
-		if first, taken := owners[key]; taken {
-			faults = append(faults, &ConflictError{First: first, Second: i, Why: fmt.Sprintf(
-				"route %q and route %q are for the same requests (%s)", t.routes[first].Name, r.Name, r.where())})
-			continue
+		for _, host := range r.hosts() {
+			// One key for what a forgiving reader takes for the same: /Admin and /admin.
+			key := fmt.Sprint(host, " ", r.Exact, " ", lenientPath(r.Path))
+			if first, taken := owners[key]; taken {
+				faults = append(faults, &ConflictError{First: first, Second: i, Why: fmt.Sprintf(
+					"route %q and route %q are for the same requests (%s)", t.routes[first].Name, r.Name, r.where())})
+				break
+			}
+			owners[key] = i
+			t.site(host).add(r)
 		}
-		owners[key] = i
-		t.site(r.Host).add(r)
 	}
 	t.wild = slices.SortedFunc(maps.Values(t.hosts), func(a, b *site) int { return len(b.suffix) - len(a.suffix) })
 	t.wild = slices.DeleteFunc(t.wild, func(s *site) bool { return s.suffix == "" })
@@ -90,10 +103,8 @@ func NewTable(routes []Route) (*Table, error) {
 }
 
 func checkRoute(i int, r *Route) error {
-	name, _ := strings.CutPrefix(r.Host, "*.")
-	host, err := CanonicalHost(name)
-	if err != nil || host != name {
-		return &RouteError{i, "host", fmt.Sprintf("%q is not a host name in lower case without a port", r.Host)}
+	if why := r.hostFault(); why != "" {
+		return &RouteError{i, "host", why}
 	}
 	path, err := CanonicalPath(r.Path)
 	if err != nil {
@@ -144,8 +155,8 @@ func (t *Table) Routes() []*Route {
 func (t *Table) Serves(host string) bool { return t.forHost(host) != nil }
 
 // Lookup returns the route for f: the most specific host, in it the longest
-// path. The error is ErrNoRoute, or ErrAmbiguous where a more forgiving reading
-// of the path leads elsewhere.
+// path. The error is ErrNoRoute, or ErrTarget where the route does not take such a
+// path: ErrAmbiguous if a more forgiving reading of it leads elsewhere.
 func (t *Table) Lookup(f Facts) (*Route, error) {
 	s := t.forHost(f.Host)
 	if s == nil || !strings.HasPrefix(f.Path, "/") { // no path: Facts that NewFacts did not make
@@ -157,6 +168,9 @@ func (t *Table) Lookup(f Facts) (*Route, error) {
 	}
 	if r == nil {
 		return nil, ErrNoRoute
+	}
+	if f.Encoded && !r.Encoded {
+		return nil, errEncoded
 	}
 	return r, nil
 }

@@ -3,7 +3,6 @@ package identity
 import (
 	"encoding/base64"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/textproto"
 	"slices"
@@ -145,18 +144,57 @@ var reserved = [...]string{
 // from it, and making one adds its names to what Strip removes on every route:
 // what is set and what is stripped cannot drift apart. Build it once, before
 // serving; Strip is then safe for concurrent use.
-type Headers struct{ exact map[string]bool }
+type Headers struct {
+	// names by their folded first byte. Strip looks at every header of every
+	// request, and few share even that with a name on the list.
+	names [128][]stripped
+}
+
+// stripped is a folded name, and which headers it stands for.
+type stripped struct {
+	name string
+	kind strippedKind
+}
+
+type strippedKind int
+
+const (
+	wholeName  strippedKind = iota
+	prefixName              // all that begin so
+	aliasName               // all that fold to it, but not itself
+)
 
 // NewHeaders returns a list that strips every preset's names.
 func NewHeaders() *Headers {
-	h := &Headers{exact: map[string]bool{}}
-	for _, name := range Presets() {
-		fields, _ := Preset(name)
+	h := &Headers{}
+	for _, n := range alwaysStripped {
+		if strings.HasSuffix(n, "-") {
+			h.add(n, prefixName)
+		} else {
+			h.add(n, wholeName)
+		}
+	}
+	// Content_Length and its like: a stranger's word for a header that frames the
+	// message, as soon as a CGI or WSGI server has folded it.
+	for _, n := range reserved {
+		h.add(n, aliasName)
+	}
+	for _, p := range Presets() {
+		fields, _ := Preset(p)
 		for _, f := range fields {
-			h.exact[fold(f.Header)] = true
+			h.add(fold(f.Header), wholeName)
 		}
 	}
 	return h
+}
+
+// add puts a name on the list, unless one there covers it.
+func (h *Headers) add(name string, kind strippedKind) {
+	list := &h.names[name[0]]
+	if slices.ContainsFunc(*list, func(s stripped) bool { return s.covers(name) }) {
+		return
+	}
+	*list = append(*list, stripped{name, kind})
 }
 
 // HeaderSet is what one route tells its app.
@@ -179,7 +217,7 @@ func (h *Headers) Set(fields []Field) (HeaderSet, error) {
 		out = append(out, f)
 	}
 	for name := range seen {
-		h.exact[name] = true
+		h.add(name, wholeName)
 	}
 	return HeaderSet{fields: out}, nil
 }
@@ -213,18 +251,6 @@ func checkField(f Field) (Field, error) {
 	return f, nil
 }
 
-// Names returns the folded exact names that Strip removes, sorted. Prefixes
-// that are removed whole end in "-".
-func (h *Headers) Names() []string {
-	return slices.Sorted(maps.Keys(func() map[string]bool {
-		all := maps.Clone(h.exact)
-		for _, n := range alwaysStripped {
-			all[n] = true
-		}
-		return all
-	}()))
-}
-
 // Strip removes every spelling of every identity header, and of the headers by
 // which proxies tell each other who is calling. Names are compared in lower
 // case, and all but letters and digits reads as '-': CGI, WSGI, PHP and FastCGI
@@ -239,44 +265,68 @@ func (h *Headers) Strip(in http.Header) {
 }
 
 func (h *Headers) strips(name string) bool {
-	var buf [64]byte
-	folded := appendFold(buf[:0], name)
-	if h.exact[string(folded)] {
-		return true
+	if name == "" {
+		return false
 	}
-	// Content_Length and its like: a stranger's word for a header that frames the
-	// message, as soon as a CGI or WSGI server has folded it.
-	if isAlias(name) && slices.Contains(reserved[:], string(folded)) {
-		return true
-	}
-	for _, n := range alwaysStripped {
-		if len(folded) < len(n) || string(folded[:len(n)]) != n {
-			continue
-		}
-		if n[len(n)-1] == '-' || len(folded) == len(n) {
+	for _, s := range h.names[foldByte(name[0])] {
+		if s.covers(name) {
 			return true
 		}
 	}
 	return false
 }
 
-// Fields returns the headers of the set with their claims.
-func (s HeaderSet) Fields() []Field { return slices.Clone(s.fields) }
-
-// Carries reports whether a header of the set carries claim c.
-func (s HeaderSet) Carries(c Claim) bool {
-	return slices.ContainsFunc(s.fields, func(f Field) bool { return f.Claim == c })
+// covers reports whether the header called name is one that s stands for.
+func (s *stripped) covers(name string) bool {
+	if len(name) < len(s.name) || (len(name) > len(s.name) && s.kind != prefixName) {
+		return false
+	}
+	for i := range len(s.name) {
+		if foldByte(name[i]) != s.name[i] {
+			return false
+		}
+	}
+	return s.kind != aliasName || isAlias(name)
 }
 
-// Set writes the identity into out, which has been stripped. A header without
-// a value is left out. Values are one line of the field's encoding.
-func (s HeaderSet) Set(out http.Header, id *Identity) {
+// Rendered is a HeaderSet filled in for one person. The same for all requests
+// of a session on a route, it is made once and set many times. It is safe for
+// concurrent use.
+type Rendered struct{ headers []renderedHeader }
+
+type renderedHeader struct {
+	name  string
+	value []string // the one value, as http.Header has it
+}
+
+// Render fills the set in for id. A header without a value is left out. Values
+// are one line of the field's encoding.
+func (s HeaderSet) Render(id *Identity) Rendered {
+	r := Rendered{make([]renderedHeader, 0, len(s.fields))}
 	for i := range s.fields {
 		f := &s.fields[i]
 		if v := f.value(id); v != "" {
-			out[f.Header] = []string{v}
+			r.headers = append(r.headers, renderedHeader{f.Header, []string{v}})
 		}
 	}
+	return r
+}
+
+// Set writes the headers into out, which has been stripped. All requests share
+// the slices that hold the values: replace them, or add to them, but do not
+// change their elements. net/http does not.
+func (r Rendered) Set(out http.Header) {
+	for i := range r.headers {
+		out[r.headers[i].name] = r.headers[i].value
+	}
+}
+
+// Size is what r takes of memory, in bytes, about.
+func (r Rendered) Size() (n int) {
+	for _, h := range r.headers {
+		n += 72 + len(h.value[0]) // with the slices that hold it
+	}
+	return n
 }
 
 func (f *Field) value(id *Identity) string {
@@ -397,21 +447,23 @@ func escape(v string, must func(byte) bool) string {
 	return b.String()
 }
 
-func fold(name string) string { return string(appendFold(nil, name)) }
-
-func appendFold(dst []byte, name string) []byte {
-	for i := 0; i < len(name); i++ {
-		c := name[i]
-		switch {
-		case 'A' <= c && c <= 'Z':
-			c += 'a' - 'A'
-		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
-		default:
-			c = '-'
-		}
-		dst = append(dst, c)
+func fold(name string) string {
+	b := []byte(name)
+	for i, c := range b {
+		b[i] = foldByte(c)
 	}
-	return dst
+	return string(b)
+}
+
+// foldByte writes letters small, and all but letters and digits as '-'.
+func foldByte(c byte) byte {
+	switch {
+	case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		return c
+	case 'A' <= c && c <= 'Z':
+		return c + ('a' - 'A')
+	}
+	return '-'
 }
 
 // isAlias reports whether name has a sign that some server reads as '-'.

@@ -57,7 +57,7 @@ func BenchmarkForwardSignedIn(b *testing.B) {
 	b.Cleanup(up.Close)
 	s := newSite(b, setup{Backend: up})
 	for route, backend := range s.proxy.backends {
-		backend.Host = app.Host
+		backend.Addr = app.Host
 		s.proxy.backends[route] = backend
 	}
 	s.proxy.log = slog.New(slog.NewJSONHandler(io.Discard, nil))

@@ -192,8 +192,9 @@ func TestP09_OnlyNavigationsRenewASession(t *testing.T) {
 	}
 }
 
-// C91, CVE-2026-34403: no tunnel is opened in this release, asked for or not.
-func TestP01_NoTunnels(t *testing.T) {
+// CVE-2026-34403: an app that switches to a protocol nobody asked for opens no
+// tunnel, and on a route without WebSockets nobody can ask.
+func TestP01_NoTunnelNobodyAskedFor(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, setup{})
 	cookie := "Cookie: " + s.mint(t, alice())
@@ -203,17 +204,21 @@ func TestP01_NoTunnels(t *testing.T) {
 		"websocket":        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
 		"h2c":              "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
 	} {
-		for _, lines := range [][]string{{cookie}, append(upgrade, cookie)} {
+		for _, lines := range [][]string{{cookie}, {cookie, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"}, {cookie, "Connection: Upgrade", "Upgrade: websocket, h2c"}} {
 			s.app.Respond(func([]byte) []byte { return []byte(first + "secret-of-the-app") })
 			w := s.wire(t)
 			a := w.do("GET", rawRequest("GET", "/ws", s.host, lines...))
 			if a.status != 502 || strings.Contains(a.body, "secret-of-the-app") {
 				t.Errorf("%s: %d %s", name, a.status, a.body)
 			}
-			if h := headerOf(s.app.Last(t)); h["upgrade"] != nil || h["connection"] != nil {
+			if h := headerOf(s.app.Last(t)); h["upgrade"] != nil || h["connection"] != nil || h["http2-settings"] != nil {
 				t.Errorf("%s: the app was asked %v", name, h)
 			}
 		}
+	}
+	hits := len(s.app.Requests())
+	if a := s.get(t, "/ws", append(upgrade, cookie)...); a.status != 403 || len(s.app.Requests()) != hits {
+		t.Errorf("on a route without WebSockets: %d, %d requests", a.status, len(s.app.Requests())-hits)
 	}
 	if a := s.get(t, "/ws", upgrade...); a.status != 401 {
 		t.Errorf("without a session: %d", a.status)

@@ -116,7 +116,7 @@ func TestAnAppThatDiesInTheMiddleIsSeenToDie(t *testing.T) {
 				if err == nil || len(body) >= 100000 {
 					t.Errorf("%d bytes looked whole", len(body))
 				}
-				if line := s.log.event(t, res.Header.Get("X-Request-Id")); line["error"] != "response aborted" || line["status"] != 200.0 {
+				if line := s.log.event(t, res.Header.Get("X-Request-Id")); line["error"] != "read from the app: unexpected EOF" || line["status"] != 200.0 {
 					t.Errorf("logged %v", line)
 				}
 			})

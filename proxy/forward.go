@@ -3,14 +3,16 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httputil"
+	"net/http/httptrace"
+	"net/textproto"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
@@ -18,54 +20,101 @@ import (
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
-// exchange is one request on its way to an app and back.
+// exchange is one request on its way to an app, and its answer on the way back.
+// It is ours and not httputil.ReverseProxy's, because that loses request
+// trailers and what it cannot parse of a query, copies every header to change
+// five, and has no say in when a stream must end.
 type exchange struct {
 	p         *Proxy
 	ev        *event
+	w         *recorder
+	in        *http.Request
 	route     *authz.Route
-	backend   Backend
+	backend   *Backend
 	session   *session.Session // nil on public routes
-	body      *clientBody      // nil if the client sends none
+	body      *requestBody     // nil if the client sends none
+	watch     watch
 	assertion string
 	renewed   http.Header // the renewed session cookie, to go with the answer
-	err       error
+	ours      [4]string   // values of headers that are always ours
+
+	mu       sync.Mutex // guards what follows, and w while somebody else may write
+	final    bool       // no more interim answers
+	interims int
+	sent     bool // the header is on its way
 }
 
-func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, ev *event, route *authz.Route, s *session.Session) error {
-	x := &exchange{p: p, ev: ev, route: route, backend: p.backends[route], session: s}
+// forward passes a request to its app and the answer to the client. Nothing of
+// either body is kept: what arrives is sent on at once.
+func (p *Proxy) forward(w *recorder, r *http.Request, ev *event, route *authz.Route, s *session.Session) error {
+	x := &exchange{p: p, ev: ev, w: w, in: r, route: route, backend: p.backends[route], session: s}
+	if err := x.admit(); err != nil {
+		return err
+	}
 	if s != nil {
 		var err error
 		if x.assertion, err = p.assertions.Sign(s.ID, &s.Identity, route.Name); err != nil {
 			return &failure{Status: http.StatusInternalServerError, Cause: err}
 		}
-		x.renew(r)
-		// What streams must not outlive the session that may see it (P11).
-		ctx, cancel := context.WithTimeout(r.Context(), s.Expires.Sub(p.now()))
-		defer cancel()
-		r = r.WithContext(ctx)
+		x.renew()
 	}
-	// Tunnels are not forwarded in this release. Without the header an app
-	// answers in plain HTTP; h2c would have been a way around us (security.md 115).
-	r.Header.Del("Upgrade")
-	r.Header.Del("Http2-Settings")
-	if r.ContentLength != 0 {
-		x.body = &clientBody{ReadCloser: r.Body}
-		r.Body = x.body
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	out := x.request(ctx)
+	x.watch.start(x, cancel) // it looks at what request made
+	defer x.watch.stop()
+
+	res, err := x.backend.Transport.RoundTrip(out)
+	x.noMoreInterims()
+	if err != nil {
+		return x.failed(ctx, err)
 	}
-	rp := httputil.ReverseProxy{
-		// Rewrite, never Director: there a client's "Connection: X-Forwarded-User"
-		// would delete what we set (CVE-2021-33197, CVE-2026-29054).
-		Rewrite: x.rewrite, ModifyResponse: x.answer, ErrorHandler: x.fail,
-		Transport: x.backend.Transport, FlushInterval: -1, BufferPool: p.buffers, ErrorLog: p.copyLog,
+	// Over HTTP/2, Close waits for what the client may still send, unless we are done.
+	defer func() { cancel(nil); res.Body.Close() }()
+	x.watch.answered()
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		return x.tunnel(ctx, res)
 	}
-	rp.ServeHTTP(w, r)
-	return x.err
+	if res.StatusCode < 200 || res.StatusCode > 999 {
+		x.p.metrics.upstream(x.route.Name, "protocol")
+		return &failure{Status: http.StatusBadGateway, Cause: fmt.Errorf("the app answered with %d, which is no status", res.StatusCode)}
+	}
+	x.answer(ctx, res)
+	x.linger()
+	return nil
+}
+
+// maxHops is how often a request may pass through here. A route that leads back
+// to us would go round until something breaks (security.md C118).
+const maxHops = 8
+
+// admit refuses what must not be sent on, before anything is.
+func (x *exchange) admit() error {
+	if x.backend.MaxBody > 0 && x.in.ContentLength > x.backend.MaxBody {
+		return x.tooLarge()
+	}
+	hops := 0
+	for _, line := range x.in.Header["Via"] {
+		hops += strings.Count(line, viaName)
+	}
+	if hops >= maxHops {
+		return &failure{Status: http.StatusLoopDetected, Cause: fmt.Errorf("the request came by %d times: a route leads back here", hops),
+			Title: "This address leads in a circle", Sentence: "The request came back here again and again.",
+			Advice: "Tell the people who run this site, and give them the request id."}
+	}
+	return nil
+}
+
+func (x *exchange) tooLarge() error {
+	return &failure{Status: http.StatusRequestEntityTooLarge, Cause: fmt.Errorf("the body is larger than max_body, %d bytes", x.backend.MaxBody),
+		Title: "This is too large", Sentence: "What was sent is larger than the " + sizeWords(x.backend.MaxBody) + " that this address accepts.",
+		Advice: "Send something smaller, or in parts."}
 }
 
 // renew prepares a cookie with a later idle timeout, for page navigations only:
 // a page that polls the app must not keep a session alive that nobody looks at.
-func (x *exchange) renew(r *http.Request) {
-	if whoAsks(r) != navigation {
+func (x *exchange) renew() {
+	if whoAsks(x.in) != navigation {
 		return
 	}
 	s, due := x.p.sessions.Renew(*x.session)
@@ -85,46 +134,120 @@ func (h headerWriter) Header() http.Header         { return http.Header(h) }
 func (h headerWriter) Write(b []byte) (int, error) { return len(b), nil }
 func (h headerWriter) WriteHeader(int)             {}
 
-// rewrite runs after ReverseProxy has removed hop-by-hop headers, those named
-// in Connection among them. What is set here, the app receives.
-func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
-	out, facts := pr.Out, &x.ev.facts
-	out.URL.Scheme, out.URL.Host = "http", x.backend.Host
+// request is what the app gets. The header map is the client's own, changed in
+// place: nobody else has use for what it was.
+func (x *exchange) request(ctx context.Context) *http.Request {
+	facts := &x.ev.facts
+	trace := &httptrace.ClientTrace{Got1xxResponse: x.relayInterim, WroteRequest: func(info httptrace.WroteRequestInfo) {
+		if info.Err == nil {
+			x.watch.sent()
+		}
+	}}
+	if x.in.ContentLength != 0 {
+		x.body = newRequestBody(x, ctx.Done())
+		x.body.listen(trace)
+	}
+	out := x.in.WithContext(httptrace.WithClientTrace(ctx, trace))
 	// The path that was judged, byte for byte. RawPath is what is sent as long as
 	// it decodes to Path, so both are set from the one canonical form (P3).
-	out.URL.RawPath = facts.Path
-	out.URL.Path = decodePath(facts.Path)
-	// ReverseProxy has dropped what it could not parse from the query ("a;b", "%zz").
-	out.URL.RawQuery, out.URL.ForceQuery = facts.RawQuery, facts.HasQuery
-	out.URL.Opaque = ""
-	out.Host = x.host(pr.In.Host) // and the host that was judged
-	out.Trailer = nil             // identity headers could come in trailers
+	out.URL = &url.URL{Scheme: x.backend.Scheme, Host: x.backend.Addr, Path: decodePath(facts.Path), RawPath: facts.Path,
+		RawQuery: facts.RawQuery, ForceQuery: facts.HasQuery}
+	out.Host = facts.Authority // and the host that was judged
+	if x.backend.Host != "" {
+		out.Host = x.backend.Host
+	}
+	out.RequestURI, out.Close = "", false
+	out.Body, out.GetBody, out.Trailer = nil, nil, nil
+	if x.body != nil {
+		out.Body, out.GetBody, out.Trailer = x.body, x.body.again, x.body.trailer
+	}
+	x.setHeaders(out.Header)
+	return out
+}
 
-	h := out.Header
-	setCookies(h, session.StripCookies(h["Cookie"]))
-	h.Set("X-Forwarded-For", x.ev.client)
-	h.Set("X-Forwarded-Host", out.Host)
-	h.Set("X-Forwarded-Proto", x.p.scheme)
-	h.Set("X-Request-Id", x.ev.requestID)
-	h.Add("Via", strings.TrimPrefix(pr.In.Proto, "HTTP/")+" sallyport") // RFC 9110 §7.6.3
+const viaName = "sallyport"
+
+// setHeaders takes out what was meant for us alone and then writes what only we
+// may write, in this order: a client's "Connection: X-Forwarded-User" must not
+// delete what we set (CVE-2021-33197, CVE-2026-29054).
+func (x *exchange) setHeaders(h http.Header) {
+	dropHopByHop(h)
+	if x.ev.facts.WebSocket {
+		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
+	}
+	if lines := h["Cookie"]; lines != nil {
+		setCookies(h, session.StripCookies(lines))
+	}
+	if h["User-Agent"] == nil {
+		h["User-Agent"] = nil // else the transport names itself
+	}
+	x.ours = [4]string{x.ev.client, x.ev.facts.Authority, x.ev.facts.Scheme, x.ev.requestID}
+	h["X-Forwarded-For"], h["X-Forwarded-Host"] = x.ours[0:1:1], x.ours[1:2:2]
+	h["X-Forwarded-Proto"], h["X-Request-Id"] = x.ours[2:3:3], x.ours[3:4:4]
+	h["Via"] = append(h["Via"], strings.TrimPrefix(x.in.Proto, "HTTP/")+" "+viaName) // RFC 9110 §7.6.3
 	if x.session != nil {
-		x.backend.Headers.Set(h, &x.session.Identity)
-		h.Set(identity.AssertionHeader, x.assertion)
+		x.tell().Set(h)
+		h[identity.AssertionHeader] = []string{x.assertion}
 	}
 }
 
-// host is the canonical host with the port that the client named: in another
-// spelling an app could take it for another of its sites (CVE-2026-48794).
-func (x *exchange) host(asked string) string {
-	host := x.ev.facts.Host
-	if asked == host {
-		return host
+// toldBytes bounds the rendered headers that are kept: about 1 KiB for a session
+// on a route.
+const toldBytes = 16 << 20
+
+type toldKey struct {
+	session string
+	route   *authz.Route
+}
+
+// tell is what the app is told about the person. The identity of a session never
+// changes, so it is rendered once.
+func (x *exchange) tell() identity.Rendered {
+	key := toldKey{x.session.ID, x.route}
+	told, ok := x.p.told.Get(key)
+	if !ok {
+		told = x.backend.Headers.Render(&x.session.Identity)
+		x.p.told.Put(key, told, told.Size()+200) // 200: the key and its place in the map, about
 	}
-	_, port, err := net.SplitHostPort(asked)
-	if err != nil || port == "" {
-		return host
+	return told
+}
+
+// hopByHop is RFC 9110 §7.6.1, with what came before it.
+var hopByHop = [...]string{"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+	"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings"}
+
+// dropHopByHop removes what is about one connection only, and what Connection
+// names. "TE: trailers" stays: gRPC servers refuse calls without it.
+func dropHopByHop(h http.Header) {
+	trailers := false
+	for _, line := range h["Te"] {
+		trailers = trailers || hasToken(line, "trailers")
 	}
-	return host + ":" + port
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			if name = textproto.TrimString(name); name != "" {
+				h.Del(name)
+			}
+		}
+	}
+	for _, name := range hopByHop {
+		delete(h, name)
+	}
+	if trailers {
+		h["Te"] = []string{"trailers"}
+	}
+}
+
+// hasToken reports whether token is in the list that line is, without its
+// parameters and without case.
+func hasToken(line, token string) bool {
+	for item := range strings.SplitSeq(line, ",") {
+		item, _, _ = strings.Cut(item, ";")
+		if strings.EqualFold(textproto.TrimString(item), token) {
+			return true
+		}
+	}
+	return false
 }
 
 func setCookies(h http.Header, lines []string) {
@@ -137,6 +260,9 @@ func setCookies(h http.Header, lines []string) {
 
 // decodePath is the inverse of the canonical form, which has no bad escapes.
 func decodePath(path string) string {
+	if strings.IndexByte(path, '%') < 0 {
+		return path
+	}
 	decoded, err := url.PathUnescape(path)
 	if err != nil {
 		return path
@@ -144,27 +270,213 @@ func decodePath(path string) string {
 	return decoded
 }
 
-// answer keeps the app from our cookies and adds a renewed one of ours.
-func (x *exchange) answer(res *http.Response) error {
-	keepOurCookies(res.Header)
-	res.Header.Del("X-Request-Id") // ours is set already
-	if x.renewed != nil {
-		res.Header["Cache-Control"] = x.renewed["Cache-Control"]
-		for _, other := range [...]string{"Expires", "Pragma", "Cdn-Cache-Control", "Surrogate-Control", "X-Accel-Expires"} {
-			res.Header.Del(other) // caches that know these heed nothing else (RFC 9213 §2.2)
-		}
-		res.Header["Set-Cookie"] = append(res.Header["Set-Cookie"], x.renewed["Set-Cookie"]...)
+// maxInterims bounds the interim answers to one request: each is written to the
+// client, and an app could send them for ever (security.md 121).
+const maxInterims = 16
+
+// relayInterim passes a 1xx on. 100 is not among them: the client is told when
+// the body is first read, which the transport does once the app has said 100.
+// Nor is 101, which no app may say within HTTP/2 (RFC 9113 §8.6).
+func (x *exchange) relayInterim(code int, header textproto.MIMEHeader) error {
+	switch code {
+	case http.StatusContinue:
+		return nil
+	case http.StatusSwitchingProtocols:
+		return errors.New("a switch of protocols in HTTP/2")
 	}
+	x.watch.moved()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.interims++; x.interims > maxInterims {
+		return errors.New("too many interim answers")
+	}
+	if x.final || !x.in.ProtoAtLeast(1, 1) { // RFC 9110 §15.2
+		return nil
+	}
+	h := x.w.Header()
+	clear(h)
+	dropHopByHop(http.Header(header))
+	for name, values := range header {
+		h[name] = values
+	}
+	x.w.WriteHeader(code)
+	clear(h)
 	return nil
+}
+
+// noMoreInterims keeps a late 1xx out of the final answer's header.
+func (x *exchange) noMoreInterims() {
+	x.mu.Lock()
+	x.final = true
+	x.mu.Unlock()
+}
+
+// answer passes the app's answer on. An app that breaks off in the middle breaks
+// off here too: a short answer must never look whole (security.md C113).
+func (x *exchange) answer(ctx context.Context, res *http.Response) {
+	dropHopByHop(res.Header)
+	x.amend(res.Header)
+	h := x.w.Header()
+	for name, values := range res.Header {
+		h[name] = values
+	}
+	if res.Header["Content-Type"] == nil {
+		h["Content-Type"] = nil // else net/http guesses one
+	}
+	x.announceTrailers(h, res)
+	unread := x.body != nil && !x.body.ended()
+	if unread {
+		x.w.closeAfter(x.in) // the rest of the body is in the way of a next request
+	}
+	x.w.WriteHeader(res.StatusCode)
+	if err := x.copyBody(res); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		x.ev.cause = err
+		if unread { // net/http reads on before it closes, for as long as the client likes
+			_ = http.NewResponseController(x.w.ResponseWriter).SetReadDeadline(time.Now())
+		}
+		panic(http.ErrAbortHandler)
+	}
+	sendTrailers(h, res)
+}
+
+// amend keeps the app from our cookies and adds a renewed one of ours.
+func (x *exchange) amend(h http.Header) {
+	if h["Clear-Site-Data"] != nil && spareCookies(h) {
+		x.ev.note = "Clear-Site-Data: cookies were spared, ours are among them"
+	}
+	keepOurCookies(h)
+	delete(h, "X-Request-Id") // ours is set already
+	// The late answer of a session that has ended would undo a switch.
+	if x.renewed != nil && !x.p.sessions.HasEnded(x.session.ID) {
+		h["Cache-Control"] = x.renewed["Cache-Control"]
+		for _, other := range [...]string{"Expires", "Pragma", "Cdn-Cache-Control", "Surrogate-Control", "X-Accel-Expires"} {
+			h.Del(other) // caches that know these heed nothing else (RFC 9213 §2.2)
+		}
+		h["Set-Cookie"] = append(h["Set-Cookie"], x.renewed["Set-Cookie"]...)
+	}
+}
+
+// headerPatience is how long a header waits for the first piece of its body, so
+// that both are one packet. An event stream's may come much later.
+const headerPatience = 5 * time.Millisecond
+
+// copyBody sends on what arrives as it arrives.
+func (x *exchange) copyBody(res *http.Response) error {
+	if res.Body == http.NoBody {
+		return nil
+	}
+	hurry := time.AfterFunc(headerPatience, x.sendHeader)
+	defer x.headerSent(hurry)
+	buf := x.p.buffers.Get()
+	defer x.p.buffers.Put(buf)
+	left := res.ContentLength // negative: unknown
+	for {
+		n, err := res.Body.Read(buf)
+		if n > 0 {
+			left -= int64(n)
+			if err := x.sendPiece(buf[:n], left != 0); err != nil {
+				return fmt.Errorf("write to the client: %w", err)
+			}
+		}
+		switch {
+		case err == io.EOF:
+			if len(res.Trailer) > 0 {
+				x.w.flush() // else a short answer gets a length, and has no place for trailers
+			}
+			return nil
+		case err != nil:
+			return fmt.Errorf("read from the app: %w", err)
+		}
+	}
+}
+
+// sendPiece writes a piece of the body. The last one of a known length goes out
+// with the end of the request.
+func (x *exchange) sendPiece(piece []byte, more bool) error {
+	x.watch.moved()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.sent = true
+	if _, err := x.w.Write(piece); err != nil {
+		return err
+	}
+	if more {
+		x.w.flush()
+	}
+	x.watch.moved()
+	return nil
+}
+
+func (x *exchange) sendHeader() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.sent {
+		x.sent = true
+		x.w.flush()
+	}
+}
+
+// headerSent makes sure that nobody writes any more when the handler returns.
+func (x *exchange) headerSent(hurry *time.Timer) {
+	hurry.Stop()
+	x.mu.Lock()
+	x.sent = true
+	x.mu.Unlock()
+}
+
+// announceTrailers names those that the app has announced.
+func (x *exchange) announceTrailers(h http.Header, res *http.Response) {
+	for name := range res.Trailer {
+		if badTrailer(name) {
+			delete(res.Trailer, name)
+			continue
+		}
+		h["Trailer"] = append(h["Trailer"], name)
+	}
+	if h["Trailer"] != nil && x.in.ProtoMajor == 1 && x.in.ProtoMinor > 0 && x.in.Method != http.MethodHead {
+		// HTTP/2 has trailers after a body of known length, HTTP/1.1 only after
+		// chunks (RFC 9112 §7.1.2).
+		delete(h, "Content-Length")
+	}
+}
+
+// sendTrailers adds what came after the body, announced or not (gRPC's status
+// never is).
+func sendTrailers(h http.Header, res *http.Response) {
+	announced := h["Trailer"]
+	for name, values := range res.Trailer {
+		if badTrailer(name) {
+			continue
+		}
+		if !slices.Contains(announced, name) {
+			name = http.TrailerPrefix + name
+		}
+		h[name] = values
+	}
+}
+
+// badTrailer: fields that frame a message, route it or carry credentials must
+// not come after it (RFC 9110 §6.5.1), and a reader that merges trailers into
+// the header would believe them.
+func badTrailer(name string) bool {
+	switch name {
+	case "Content-Length", "Content-Type", "Content-Encoding", "Content-Range", "Host", "Authorization", "Cookie", "Set-Cookie",
+		"Clear-Site-Data", "Cache-Control", "Expect", "Location", "Max-Forwards", "Range", "Via", "X-Request-Id":
+		return true
+	}
+	return slices.Contains(hopByHop[:], name)
 }
 
 // keepOurCookies drops Set-Cookie lines for names of ours: an app must neither
 // sign anybody in nor out (security.md 121).
 func keepOurCookies(h http.Header) {
-	if h["Clear-Site-Data"] != nil {
-		spareCookies(h)
-	}
 	lines := h["Set-Cookie"]
+	if len(lines) == 0 {
+		return
+	}
 	kept := lines[:0:0]
 	for _, line := range lines {
 		pair, _, _ := strings.Cut(line, ";")
@@ -183,38 +495,52 @@ func keepOurCookies(h http.Header) {
 }
 
 // spareCookies takes from Clear-Site-Data what would clear our cookies together
-// with the app's; the app can still let its own expire by name.
-func spareCookies(h http.Header) {
+// with the app's, and reports whether it did; the app can still let its own
+// expire by name.
+func spareCookies(h http.Header) (spared bool) {
 	var kept []string
 	for directive := range strings.SplitSeq(strings.Join(h["Clear-Site-Data"], ","), ",") {
 		switch directive = strings.Trim(directive, " \t"); strings.ToLower(directive) {
-		case "", `"cookies"`:
+		case "":
+		case `"cookies"`:
+			spared = true
 		case `"*"`:
-			kept = append(kept, `"cache"`, `"storage"`, `"executionContexts"`)
+			kept, spared = append(kept, `"cache"`, `"storage"`, `"executionContexts"`), true
 		default:
 			kept = append(kept, directive)
 		}
 	}
 	if len(kept) == 0 {
 		delete(h, "Clear-Site-Data")
-		return
+		return spared
 	}
 	h["Clear-Site-Data"] = []string{strings.Join(kept, ", ")}
+	return spared
 }
 
-// fail remembers why the app did not answer; forward returns it.
-func (x *exchange) fail(_ http.ResponseWriter, r *http.Request, err error) {
+// failed is why there is no answer from the app, in words for who waits.
+func (x *exchange) failed(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
 	switch {
-	case errors.Is(err, upstream.ErrTimeout):
-		x.err = &failure{Status: http.StatusGatewayTimeout, Cause: err}
-	case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
-		x.err = &failure{Status: statusClientGone, Cause: err}
+	case x.body != nil && x.body.over.Load():
+		return x.tooLarge()
+	case errors.Is(cause, errClientSlow):
+		return &failure{Status: http.StatusRequestTimeout, Cause: cause, Title: "This did not arrive in time",
+			Sentence: "What was sent stopped before its end.", Advice: "Go back and send it again."}
+	case errors.Is(cause, errSessionOver):
+		return &failure{Status: http.StatusUnauthorized, Cause: cause, Title: "You were signed out",
+			Sentence: "Your session ended while the app was still at work.", Advice: "Sign in again, and look whether the app has done it."}
+	case errors.Is(cause, upstream.ErrTimeout), errors.Is(err, upstream.ErrTimeout):
+		x.p.metrics.upstream(x.route.Name, "timeout")
+		return &failure{Status: http.StatusGatewayTimeout, Cause: errors.Join(cause, err)}
+	case errors.Is(err, context.Canceled) && x.in.Context().Err() != nil:
+		return &failure{Status: statusClientGone, Cause: err}
 	case x.body != nil && x.body.broken.Load():
-		x.err = &failure{Status: http.StatusBadRequest, Cause: err, Title: "This did not arrive whole",
+		return &failure{Status: http.StatusBadRequest, Cause: err, Title: "This did not arrive whole",
 			Sentence: "What was sent broke off, or could not be read.", Advice: "Go back and send it again."}
-	default:
-		x.err = &failure{Status: http.StatusBadGateway, Cause: unquoted(err)}
 	}
+	x.p.metrics.upstream(x.route.Name, "unreachable")
+	return &failure{Status: http.StatusBadGateway, Cause: unquoted(err)}
 }
 
 // unquoted keeps out of the log what parsers quote of an app's answer: it may be
@@ -225,21 +551,6 @@ func unquoted(err error) error {
 		return err
 	}
 	return errors.New(text + "…")
-}
-
-// clientBody notes that the client's half of an exchange failed, which is not
-// the app's fault.
-type clientBody struct {
-	io.ReadCloser
-	broken atomic.Bool
-}
-
-func (b *clientBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		b.broken.Store(true)
-	}
-	return n, err
 }
 
 // bufferPool lends the buffers that bodies are copied through.

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -47,12 +48,18 @@ type setup struct {
 	SignIn  bool      // start a provider; else the one configured does not answer
 	Second  *Provider // one more provider
 	Login   LoginProvider
+	Orgs    *identity.Organizations
+	Claims  login.ClaimNames
 	People  []demo.Person
 	Routes  []authz.Route
 	Fields  map[string][]identity.Field // by route; else preset "forwarded"
 	Backend http.RoundTripper           // instead of the raw app
+	App     *upstream.Upstream          // likewise, with an address of its own
 	Header  time.Duration               // how long an app may think
-	Call    time.Duration               // how long a call to the provider may take
+	Idle    time.Duration               // how long nothing may move
+	MaxBody int64
+	Trusted []netip.Prefix
+	Call    time.Duration // how long a call to the provider may take
 	Flows   int
 	Key     session.Key
 	Port    string
@@ -75,6 +82,7 @@ type site struct {
 	server    *httptest.Server
 	transport http.RoundTripper
 	key       session.Key
+	claims    login.ClaimNames
 }
 
 // clock can be moved by tests.
@@ -108,7 +116,7 @@ func bob() identity.Identity {
 
 func newSite(tb testing.TB, o setup) *site {
 	tb.Helper()
-	s := &site{clock: &clock{}, log: newLogSink(), metrics: prometheus.NewRegistry()}
+	s := &site{claims: o.Claims, clock: &clock{}, log: newLogSink(), metrics: prometheus.NewRegistry()}
 	s.server = httptest.NewUnstartedServer(nil)
 	s.addr = s.server.Listener.Addr().String()
 	s.url = o.Public
@@ -160,7 +168,7 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 	appURL, err := url.Parse(s.app.URL())
 	check(tb, err)
 	if backend == nil {
-		up, err := upstream.New(upstream.Options{URL: appURL, HeaderTimeout: o.Header})
+		up, err := upstream.New(upstream.Options{URL: appURL})
 		check(tb, err)
 		tb.Cleanup(up.Close)
 		backend = up
@@ -173,7 +181,17 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 		}
 		set, err := headers.Set(fields)
 		check(tb, err)
-		backends[r.Name] = Backend{Host: appURL.Host, Transport: backend, Headers: set}
+		b := Backend{Scheme: "http", Addr: appURL.Host, Transport: backend, Headers: set, Header: o.Header, Idle: o.Idle, MaxBody: o.MaxBody}
+		if o.App != nil {
+			b.Scheme, b.Addr, b.Transport = o.App.Scheme(), o.App.Host(), o.App
+		}
+		if b.Header == 0 {
+			b.Header = 30 * time.Second
+		}
+		if b.Idle == 0 {
+			b.Idle = 5 * time.Minute
+		}
+		backends[r.Name] = b
 	}
 	providers := []Provider{{ID: "main", Name: "Main Street", Login: o.Login}}
 	if o.Login == nil {
@@ -187,7 +205,7 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 	}
 	s.proxy, err = New(Options{
 		PublicURL: public, Prefix: prefix, Sessions: s.sessions, Routes: table, Backends: backends, Headers: headers,
-		Assertions: signer, Providers: providers, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10,
+		Assertions: signer, Providers: providers, Orgs: o.Orgs, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10, Trusted: o.Trusted,
 		Log: s.log.logger(), Registerer: s.metrics, Now: s.clock.Now,
 	})
 	check(tb, err)
@@ -205,7 +223,7 @@ func (s *site) login(tb testing.TB, id string, call time.Duration) *login.Provid
 	client, err := oauth.NewClient(oauth.Options{Provider: id, Transport: transport, Timeout: call})
 	check(tb, err)
 	l, err := login.New(login.Options{ID: id, Issuer: issuer, ClientID: devClient, ClientSecret: devSecret,
-		RedirectURL: s.url + prefix + "/callback/" + id, Scopes: []string{"openid", "profile", "email", "groups", "org"},
+		RedirectURL: s.url + prefix + "/callback/" + id, Scopes: []string{"openid", "profile", "email", "groups", "org"}, Claims: s.claims,
 		Client: client, Log: s.log.logger(), Now: s.clock.Now})
 	check(tb, err)
 	return l

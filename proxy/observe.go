@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,7 +33,9 @@ type event struct {
 	user, org  string
 	decision   string
 	reason     authz.Reason
+	rule       int // which of the route's rules matched, from 1
 	sessionErr error
+	note       string // what an operator should know of an answer that is fine
 	cause      error
 }
 
@@ -51,10 +54,20 @@ type recorder struct {
 	last      bool // no more requests on this connection
 	status    int
 	bytes     int64
+	final     atomic.Bool // status is set: a watch reads this beside the handler
 }
 
-// sign puts our own headers on an answer, again if need be: ReverseProxy clears
-// all headers after early hints.
+// begun reports whether the answer has begun: no other one can follow.
+func (rec *recorder) begun() bool { return rec.final.Load() }
+
+// flush sends what was written. An error shows at the next write.
+func (rec *recorder) flush() { _ = http.NewResponseController(rec.ResponseWriter).Flush() }
+
+// closeAfter makes this answer the last one on an HTTP/1 connection.
+func (rec *recorder) closeAfter(r *http.Request) { rec.last = rec.last || r.ProtoMajor == 1 }
+
+// sign puts our own headers on an answer, again if need be: early hints leave
+// none behind.
 func (rec *recorder) sign() {
 	h := rec.Header()
 	if h["X-Request-Id"] == nil {
@@ -75,7 +88,7 @@ func (rec *recorder) letGo(r *http.Request) {
 	if r.ContentLength == 0 {
 		return
 	}
-	rec.last = rec.last || r.ProtoMajor == 1
+	rec.closeAfter(r)
 	rec.sign()
 	// Not every writer has deadlines (tests' have none); then there is no wait either.
 	_ = http.NewResponseController(rec.ResponseWriter).SetReadDeadline(time.Now().Add(bodyPatience))
@@ -84,20 +97,24 @@ func (rec *recorder) letGo(r *http.Request) {
 func (rec *recorder) WriteHeader(status int) {
 	if status >= 100 && status < 200 {
 		keepOurCookies(rec.Header()) // early hints carry headers too
-		rec.Header().Del("X-Request-Id")
+		delete(rec.Header(), "Clear-Site-Data")
+		delete(rec.Header(), "X-Request-Id")
 	} else {
 		rec.sign()
-		if rec.status == 0 {
-			rec.status = status
-		}
+		rec.begin(status)
 	}
 	rec.ResponseWriter.WriteHeader(status)
 }
 
-func (rec *recorder) Write(b []byte) (int, error) {
+func (rec *recorder) begin(status int) {
 	if rec.status == 0 {
-		rec.status = http.StatusOK
+		rec.status = status
+		rec.final.Store(true)
 	}
+}
+
+func (rec *recorder) Write(b []byte) (int, error) {
+	rec.begin(http.StatusOK)
 	n, err := rec.ResponseWriter.Write(b)
 	rec.bytes += int64(n)
 	return n, err
@@ -135,11 +152,15 @@ func (p *Proxy) observe(ev *event, rec *recorder, r *http.Request) {
 	}
 	add("decision", ev.decision)
 	add("reason", string(ev.reason))
+	if ev.rule > 0 {
+		attrs = append(attrs, slog.Int("rule", ev.rule))
+	}
 	add("user", ev.user)
 	add("org", ev.org)
 	if ev.sessionErr != nil && !errors.Is(ev.sessionErr, session.ErrNone) {
 		add("session", ev.sessionErr.Error())
 	}
+	add("note", ev.note)
 	if ev.cause != nil {
 		add("error", ev.cause.Error())
 	}
@@ -160,6 +181,9 @@ type metrics struct {
 	durations *prometheus.HistogramVec
 	decisions *prometheus.CounterVec
 	logins    *prometheus.CounterVec
+	failures  *prometheus.CounterVec
+	tunnels   prometheus.Gauge
+	inFlight  prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -174,8 +198,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Verdicts on requests for apps, by front door, outcome and reason."}, []string{"mode", "decision", "reason"}),
 		logins: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_logins_total",
 			Help: "Sign-ins that came back from a provider or could not be begun, by result."}, []string{"provider", "result"}),
+		failures: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_upstream_failures_total",
+			Help: "Requests that an app did not answer, by route and kind: unreachable, timeout or protocol."}, []string{"route", "kind"}),
+		tunnels:  f.NewGauge(prometheus.GaugeOpts{Name: "sallyport_tunnels", Help: "WebSockets that are open."}),
+		inFlight: f.NewGauge(prometheus.GaugeOpts{Name: "sallyport_http_requests_in_flight", Help: "Requests that are being answered, WebSockets among them."}),
 	}
 }
+
+func (m *metrics) upstream(route, kind string) { m.failures.WithLabelValues(route, kind).Inc() }
 
 func (m *metrics) request(ev *event, method string, status int, took time.Duration) {
 	m.requests.WithLabelValues(ev.route, knownMethod(method), strconv.Itoa(status)).Inc()

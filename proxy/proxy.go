@@ -3,7 +3,7 @@
 //
 //	any request      → method and target sane?          no → 400, 405, 414
 //	                 → under the prefix? yes → own endpoint: login, callback/{provider},
-//	                                           logout, account, session, jwks.json, logo
+//	                                           logout, account, organization, session, jwks.json, logo
 //	                 → identity headers stripped, always
 //	                 → authz: route, session, Decide
 //	Forward          → identity headers set, our cookies removed → upstream
@@ -21,13 +21,13 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
-	"log"
 	"log/slog"
-	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,7 +35,9 @@ import (
 	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/recent"
 	"github.com/sallyport-proxy/sallyport/session"
+	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
 // LoginProvider is what the front door needs of an identity provider. It has no
@@ -54,11 +56,36 @@ type Provider struct {
 	Login LoginProvider
 }
 
-// Backend is where a route's requests go and what the app is told.
+// Backend is where a route's requests go, what the app is told, and how long
+// and large things may be.
 type Backend struct {
-	Host      string // host:port of the app
-	Transport http.RoundTripper
-	Headers   identity.HeaderSet
+	// Scheme and Addr make the URL that Transport is given.
+	Scheme, Addr string
+	Transport    http.RoundTripper
+	Host         string // the Host the app sees; "": the one that was asked for
+	Headers      identity.HeaderSet
+	// Header is how long the app may take to answer a request that it has whole;
+	// Idle is how long nothing may move, in either direction. Both are required.
+	Header, Idle time.Duration
+	MaxBody      int64 // bytes of a request's body; 0: no limit
+}
+
+// Permission is what one provider is asked for at sign-in and what becomes of
+// the answer, in words for operators.
+type Permission struct {
+	Provider  string   `json:"provider"`
+	Type      string   `json:"type"`
+	Scopes    []Term   `json:"scopes"`
+	Kept      []Term   `json:"kept"`              // in the session
+	Checked   []Term   `json:"checked,omitempty"` // read, and not kept
+	Discarded []string `json:"discarded"`
+	Quirks    []Term   `json:"quirks,omitempty"` // where it deviates from the standard
+}
+
+// Term is a name with what it means.
+type Term struct {
+	Name  string `json:"name"`
+	Means string `json:"means"`
 }
 
 // Branding is the operator's face on our pages.
@@ -79,9 +106,13 @@ type Options struct {
 	Headers    *identity.Headers
 	Assertions *assertion.Signer
 	Providers  []Provider
+	Orgs       *identity.Organizations // nil: none are folded
 	Branding   Branding
-	MaxFlows   int // sign-ins that may wait for a provider at one time
-	MaxURL     int // bytes of a request target
+	Operators  []authz.Rule // who sees Permissions on their account page
+	Permission []Permission
+	Trusted    []netip.Prefix // proxies whose X-Forwarded-{For,Host,Proto} count
+	MaxFlows   int            // sign-ins that may wait for a provider at one time
+	MaxURL     int            // bytes of a request target
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 	Now        func() time.Time
@@ -95,17 +126,23 @@ type Proxy struct {
 	prefix     string
 	sessions   *session.Manager
 	routes     *authz.Table
-	backends   map[*authz.Route]Backend
+	backends   map[*authz.Route]*Backend
+	trusted    []netip.Prefix
+	tunnels    upstream.Tunnels
+	told       *recent.Cache[toldKey, identity.Rendered]
+	draining   atomic.Bool
 	headers    *identity.Headers
 	assertions *assertion.Signer
 	providers  []Provider
+	orgs       *identity.Organizations
 	branding   Branding
+	operators  *authz.Route
+	permission []Permission
 	pages      *pages
 	slots      chan struct{}
 	loops      *loops
 	maxURL     int
 	buffers    *bufferPool
-	copyLog    *log.Logger
 	log        *slog.Logger
 	metrics    *metrics
 	now        func() time.Time
@@ -123,9 +160,10 @@ func New(o Options) (*Proxy, error) {
 	}
 	p := &Proxy{
 		origin: o.PublicURL.Scheme + "://" + o.PublicURL.Host, publicHost: host, scheme: o.PublicURL.Scheme,
-		prefix: o.Prefix, sessions: o.Sessions, routes: o.Routes, backends: map[*authz.Route]Backend{},
-		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, branding: o.Branding,
-		slots: make(chan struct{}, o.MaxFlows), maxURL: o.MaxURL, buffers: newBufferPool(),
+		prefix: o.Prefix, sessions: o.Sessions, routes: o.Routes, backends: map[*authz.Route]*Backend{}, trusted: o.Trusted, told: recent.New[toldKey, identity.Rendered](toldBytes),
+		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, orgs: o.Orgs, branding: o.Branding, permission: o.Permission,
+		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}},
+		slots:     make(chan struct{}, o.MaxFlows), maxURL: o.MaxURL, buffers: newBufferPool(),
 		log: o.Log, metrics: newMetrics(o.Registerer), now: o.Now,
 	}
 	if p.now == nil {
@@ -134,14 +172,13 @@ func New(o Options) (*Proxy, error) {
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
-	p.copyLog = slog.NewLogLogger(p.log.Handler(), slog.LevelDebug)
 	p.loops = newLoops(p.now)
 	for _, route := range o.Routes.Routes() {
 		b, ok := o.Backends[route.Name]
-		if !ok || b.Transport == nil || b.Host == "" {
+		if !ok || b.Transport == nil || b.Scheme == "" || b.Addr == "" || b.Header <= 0 || b.Idle <= 0 {
 			return nil, fmt.Errorf("proxy: route %s has no backend", route.Name)
 		}
-		p.backends[route] = b
+		p.backends[route] = &b
 	}
 	logoURL := ""
 	if o.Branding.Logo != nil {
@@ -156,8 +193,10 @@ func New(o Options) (*Proxy, error) {
 
 // ServeHTTP answers one request, and writes one event about it.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ev := &event{start: p.now(), requestID: newRequestID(), route: routeNone, client: clientIP(r)}
-	rec := &recorder{ResponseWriter: w, requestID: ev.requestID, last: lastOnConnection(r)}
+	ev := &event{start: p.now(), requestID: newRequestID(), route: routeNone}
+	rec := &recorder{ResponseWriter: w, requestID: ev.requestID, last: lastOnConnection(r) || p.draining.Load()}
+	p.metrics.inFlight.Inc()
+	defer p.metrics.inFlight.Dec()
 	defer p.observe(ev, rec, r)
 	defer p.recoverPanic(ev, rec, r)
 	rec.sign()
@@ -170,9 +209,10 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // because a proxy before us may see their end elsewhere than net/http does: what
 // it takes for the next request would be part of this one. net/http hides from
 // us that a length came with the chunks (RFC 9112 §6.3: close), reads no chunks
-// in HTTP/1.0 (§6.1: close), and what follows CONNECT is no request at all.
+// in HTTP/1.0 (§6.1: close), and what follows CONNECT, or an upgrade that was
+// refused, is no request at all.
 func lastOnConnection(r *http.Request) bool {
-	return r.ProtoMajor == 1 && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0 || r.Method == http.MethodConnect)
+	return r.ProtoMajor == 1 && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0 || r.Method == http.MethodConnect || r.Header["Upgrade"] != nil)
 }
 
 // recoverPanic turns a bug of ours into one 500. http.ErrAbortHandler is no bug
@@ -204,13 +244,21 @@ func (p *Proxy) serve(w *recorder, r *http.Request, ev *event) error {
 	if len(r.RequestURI) > p.maxURL {
 		return &failure{Status: http.StatusRequestURITooLong, Cause: errors.New("target too long")}
 	}
-	facts, err := authz.NewFacts(r.Method, p.scheme, r.Host, r.RequestURI)
+	at, err := p.whence(r)
+	ev.client = at.client
+	var facts authz.Facts
+	if err == nil {
+		facts, err = authz.NewFacts(r.Method, at.scheme, at.host, r.RequestURI)
+	}
 	if err == nil && r.ProtoMajor > 1 && r.RequestURI[0] != '/' { // RFC 9113 §8.3.1; net/http takes the host from elsewhere
 		err = fmt.Errorf("%w: :path does not begin with a slash", authz.ErrTarget)
 	}
 	if err != nil {
 		ev.decide("deny", authz.ReasonAmbiguous)
 		return &failure{Status: http.StatusBadRequest, Cause: err}
+	}
+	if r.Header["Upgrade"] != nil && asksWebSocket(r) {
+		facts.WebSocket, facts.Origin = true, strings.Join(r.Header["Origin"], ", ")
 	}
 	ev.facts = facts
 	if path, ok := p.ownPath(facts); ok {
@@ -251,6 +299,7 @@ func (p *Proxy) serveRoute(w *recorder, r *http.Request, ev *event) error {
 	}
 	verdict := authz.Decide(ev.facts, route, s)
 	ev.decide(verdict.Outcome.String(), verdict.Reason)
+	ev.rule = verdict.Rule
 	switch verdict.Outcome {
 	case authz.Forward:
 		return p.forward(w, r, ev, route, s)
@@ -258,11 +307,12 @@ func (p *Proxy) serveRoute(w *recorder, r *http.Request, ev *event) error {
 		w.letGo(r)
 		return p.askToSignIn(w, r, ev)
 	}
-	return &failure{Status: http.StatusForbidden, Cause: errors.New(verdict.Detail), Sentence: verdict.Public, Session: s}
+	return &failure{Status: http.StatusForbidden, Cause: errors.New(verdict.Detail), Sentence: verdict.Public, Session: s,
+		SwitchTo: authz.SwitchTo(ev.facts, route, s)}
 }
 
 func (p *Proxy) noRoute(ev *event, err error) error {
-	if errors.Is(err, authz.ErrAmbiguous) {
+	if errors.Is(err, authz.ErrTarget) {
 		ev.decide("deny", authz.ReasonAmbiguous)
 		return &failure{Status: http.StatusBadRequest, Cause: err}
 	}
@@ -295,11 +345,11 @@ func newRequestID() string {
 	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
 }
 
-// clientIP is the TCP peer: nobody's word about it counts.
-func clientIP(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return ""
-	}
-	return host
-}
+// Drain makes every further answer the last one on its connection, so that
+// clients move elsewhere before the listener closes. On HTTP/2, net/http makes a
+// GOAWAY of the header that says so.
+func (p *Proxy) Drain() { p.draining.Store(true) }
+
+// CloseTunnels ends all WebSockets and waits until they are gone or ctx is done.
+// http.Server.Shutdown neither closes nor waits for them.
+func (p *Proxy) CloseTunnels(ctx context.Context) { p.tunnels.Close(ctx) }

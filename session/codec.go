@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"math"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -19,12 +20,15 @@ import (
 // costs 16/9 bytes of cookie, and 527 of them are 1 KiB.
 //
 // A GUID is packed into 16 bytes and an id that starts with the provider's own
-// id leaves that out. A release reads a new version one minor before it writes it.
+// id leaves that out. What changes while a session lasts has a fixed width: a
+// renewed cookie is as long as the first, so what fitted once always fits.
+// A release reads a new version one minor before it writes it; version 1 was
+// never released, and nothing reads it.
 type compact struct{}
 
 var _ securecookie.Serializer = compact{}
 
-const codecVersion = 1
+const codecVersion = 2
 
 var errCodec = errors.New("it cannot be written in a cookie, or is not what was")
 
@@ -33,6 +37,7 @@ const (
 	flagGroupsUnknown
 	flagHasOrg
 	flagHasAuthTime
+	flagGroupsDropped
 	flagsKnown = 1<<iota - 1
 )
 
@@ -46,10 +51,14 @@ func (compact) Serialize(src any) ([]byte, error) {
 	if err != nil || len(sid) != idBytes {
 		return nil, errCodec
 	}
+	seen := s.Seen.Unix() - s.SignedIn.Unix()
+	if seen < 0 || seen > math.MaxUint32 {
+		return nil, errCodec
+	}
 	id := &s.Identity
 	b := append([]byte{codecVersion, flagsOf(id)}, sid...)
 	b = binary.AppendUvarint(b, uint64(s.SignedIn.Unix()))
-	b = binary.AppendUvarint(b, uint64(s.Seen.Unix()-s.SignedIn.Unix()))
+	b = binary.BigEndian.AppendUint32(b, uint32(seen))
 	if !id.AuthTime.IsZero() {
 		b = binary.AppendUvarint(b, uint64(id.AuthTime.Unix()))
 	}
@@ -77,6 +86,9 @@ func flagsOf(id *identity.Identity) (f byte) {
 	}
 	if id.GroupsUnknown {
 		f |= flagGroupsUnknown
+	}
+	if id.GroupsDropped {
+		f |= flagGroupsDropped
 	}
 	if id.Org != (identity.Org{}) {
 		f |= flagHasOrg
@@ -122,9 +134,15 @@ func packGUID(v string) (raw [16]byte, ok bool) {
 	return raw, err == nil && n == 16
 }
 
-func unpackGUID(raw []byte) string {
-	h := hex.EncodeToString(raw)
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+func unpackGUID(raw [16]byte) string {
+	var b [36]byte
+	hex.Encode(b[:8], raw[:4])
+	hex.Encode(b[9:13], raw[4:6])
+	hex.Encode(b[14:18], raw[6:8])
+	hex.Encode(b[19:23], raw[8:10])
+	hex.Encode(b[24:], raw[10:])
+	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
+	return string(b[:])
 }
 
 // Deserialize reads what Serialize wrote, whole, or fails. There is one way to
@@ -134,18 +152,19 @@ func (compact) Deserialize(src []byte, dst any) error {
 	if !ok {
 		return errCodec
 	}
-	r := reader{b: src}
+	r := reader{b: src, text: string(src)}
 	version, flags := r.byte(), r.byte()
 	if version != codecVersion || flags&^flagsKnown != 0 {
 		return errCodec
 	}
 	out := Session{ID: base64.RawURLEncoding.EncodeToString(r.take(idBytes))}
-	out.SignedIn = r.time(0)
-	out.Seen = r.time(out.SignedIn.Unix())
+	out.SignedIn = r.time()
+	out.Seen = out.SignedIn.Add(r.seconds())
 	id := &out.Identity
-	id.EmailVerified, id.GroupsUnknown = flags&flagEmailVerified != 0, flags&flagGroupsUnknown != 0
+	id.EmailVerified = flags&flagEmailVerified != 0
+	id.GroupsUnknown, id.GroupsDropped = flags&flagGroupsUnknown != 0, flags&flagGroupsDropped != 0
 	if flags&flagHasAuthTime != 0 {
-		id.AuthTime = r.time(0)
+		id.AuthTime = r.time()
 	}
 	id.Provider = r.string("")
 	p := id.Provider + ":"
@@ -155,14 +174,10 @@ func (compact) Deserialize(src []byte, dst any) error {
 	if flags&flagHasOrg != 0 {
 		id.Org = r.org(p)
 	}
-	for range r.count() {
-		id.Orgs = append(id.Orgs, r.org(p))
-	}
-	for range r.count() {
-		id.Groups = append(id.Groups, r.string(p))
-	}
+	id.Orgs, id.Groups = r.orgs(p), r.strings(p)
 	emptyOrg := flags&flagHasOrg != 0 && id.Org == (identity.Org{})
-	if r.bad || len(r.b) > 0 || id.Subject == "" || emptyOrg {
+	knownYetDropped := id.GroupsDropped && !id.GroupsUnknown
+	if r.bad || len(r.b) > 0 || id.Subject == "" || emptyOrg || knownYetDropped || out.Seen.Year() > 9999 {
 		return errCodec
 	}
 	*s = out
@@ -171,8 +186,9 @@ func (compact) Deserialize(src []byte, dst any) error {
 
 // reader takes fields off the front; the first fault makes all that follow zero.
 type reader struct {
-	b   []byte
-	bad bool
+	b    []byte // what is left
+	text string // the whole, which strings are parts of
+	bad  bool
 }
 
 func (r *reader) take(n int) []byte {
@@ -207,36 +223,28 @@ func (r *reader) count() int {
 	return int(n)
 }
 
-// time reads seconds since base. Years past 9999 are nobody's sign-in, and
-// would break what prints them (security.md 82).
-func (r *reader) time(base int64) time.Time {
+// time reads seconds since 1970. Years past 9999 are nobody's sign-in, and would
+// break what prints them (security.md 82).
+func (r *reader) time() time.Time {
 	const year10000 = 253402300800
 	v := r.uvarint()
-	if v >= year10000 || int64(v)+base >= year10000 {
+	if v >= year10000 {
 		r.bad = true
-		return time.Unix(0, 0).UTC()
+		v = 0
 	}
-	return time.Unix(int64(v)+base, 0).UTC()
+	return time.Unix(int64(v), 0).UTC()
+}
+
+func (r *reader) seconds() time.Duration {
+	return time.Duration(binary.BigEndian.Uint32(r.take(4))) * time.Second
 }
 
 func (r *reader) string(prefix string) string {
 	tag := r.uvarint()
-	var v string
-	if tag&tagGUID != 0 {
-		if tag > tagGUID|tagPrefix {
-			r.bad = true
-			return ""
-		}
-		v = unpackGUID(r.take(16))
-	} else if tag>>2 > uint64(len(r.b)) {
+	v, ok := r.plain(tag)
+	if !ok {
 		r.bad = true
 		return ""
-	} else {
-		v = string(r.take(int(tag >> 2)))
-	}
-	_, guid := packGUID(v)
-	if guid != (tag&tagGUID != 0) || !utf8.ValidString(v) {
-		r.bad = true
 	}
 	if tag&tagPrefix != 0 {
 		r.bad = r.bad || prefix == ""
@@ -246,6 +254,46 @@ func (r *reader) string(prefix string) string {
 	return v
 }
 
+// plain reads what follows a tag.
+func (r *reader) plain(tag uint64) (v string, ok bool) {
+	if tag&tagGUID != 0 {
+		return unpackGUID([16]byte(r.take(16))), tag <= tagGUID|tagPrefix
+	}
+	if r.bad || tag>>2 > uint64(len(r.b)) {
+		return "", false
+	}
+	start := len(r.text) - len(r.b)
+	v = r.text[start : start+len(r.take(int(tag>>2)))]
+	_, guid := packGUID(v)
+	return v, !guid && utf8.ValidString(v)
+}
+
 func (r *reader) org(prefix string) identity.Org {
 	return identity.Org{ID: r.string(prefix), Name: r.string(prefix), Domain: r.string(prefix), Source: r.string(prefix)}
+}
+
+// orgs, like strings, returns a list with no room behind it: all readers of a
+// cookie share it, and who appends to it gets their own.
+func (r *reader) orgs(prefix string) []identity.Org {
+	n := r.count()
+	if n == 0 {
+		return nil
+	}
+	list := make([]identity.Org, n)
+	for i := range list {
+		list[i] = r.org(prefix)
+	}
+	return list
+}
+
+func (r *reader) strings(prefix string) []string {
+	n := r.count()
+	if n == 0 {
+		return nil
+	}
+	list := make([]string, n)
+	for i := range list {
+		list[i] = r.string(prefix)
+	}
+	return list
 }

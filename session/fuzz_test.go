@@ -100,3 +100,31 @@ func FuzzState(f *testing.F) {
 		}
 	})
 }
+
+// FuzzStripCookies: part by part, what is left is what was not ours.
+func FuzzStripCookies(f *testing.F) {
+	for _, line := range []string{"a=1; __Host-sallyport=S; b=2", ";__Host-sallyport=S;", "sallyport-dev-1=S;sallyport-dev-1=S", "a; =__HOST-sallyport;;__secure-sallyport;", "\t__Host-sallyport-flow=F;c"} {
+		f.Add(line)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		var kept []string
+		ours := false
+		for part := range strings.SplitSeq(line, ";") {
+			if ReservedCookie(cookieName(part)) {
+				ours = true
+			} else {
+				kept = append(kept, part)
+			}
+		}
+		want := []string{line}
+		if ours {
+			want = slices.DeleteFunc([]string{strings.TrimLeft(strings.Join(kept, ";"), " \t")}, func(s string) bool { return s == "" })
+		}
+		if line == "" {
+			return // no header line is empty
+		}
+		if got := StripCookies([]string{line}); !slices.Equal(got, want) {
+			t.Errorf("%q became %q, want %q", line, got, want)
+		}
+	})
+}

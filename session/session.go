@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/gorilla/securecookie"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/recent"
 )
 
 // What Read can find instead of a session. All of them mean "nobody".
@@ -39,6 +41,9 @@ const (
 	// 4,096 of name and value together (RFC 6265bis §5.6); we leave some room.
 	maxCookie = 3800
 	idBytes   = 16
+	// openedBytes bounds what opened cookies take of memory: 32 MiB are some 15,000
+	// sessions of people in a few groups.
+	openedBytes = 32 << 20
 )
 
 // Session is one browser's proof that somebody signed in. It holds no token.
@@ -83,7 +88,14 @@ type Manager struct {
 	consumed           *Memory
 	ended              Ended
 	now                func() time.Time
+
+	// opened spares the second request with a cookie what the first one cost. It
+	// dies with the Manager, so a key that is retired takes its sessions along.
+	opened *recent.Cache[cookieOf, *Session]
 }
+
+// cookieOf is all that opening a cookie depends on.
+type cookieOf struct{ host, value string }
 
 // New checks the options and derives the working keys.
 func New(o Options) (*Manager, error) {
@@ -97,6 +109,7 @@ func New(o Options) (*Manager, error) {
 		cookie: "__Host-sallyport", flowCookie: "__Host-sallyport-flow", secure: o.Secure,
 		absolute: o.AbsoluteTimeout, idle: min(o.IdleTimeout, o.AbsoluteTimeout),
 		ring: o.Keys, ended: o.Ended, now: o.Now,
+		opened: recent.New[cookieOf, *Session](openedBytes),
 	}
 	if !o.Secure {
 		m.cookie = "sallyport-dev-" + o.Port
@@ -152,19 +165,25 @@ func (m *Manager) withDeadlines(s Session) Session {
 // Read finds the session in a Cookie header (several lines joined by "; ") of a
 // request to host, which is lower case and has no port. It takes no
 // *http.Request, because not every front door has one.
+//
+// All readers of one cookie share the slices of its Identity: append to them,
+// but do not change their elements. A session that is read stays in memory
+// until newer ones need the room, even after its end; it is refused all the same.
 func (m *Manager) Read(cookieHeader, host string) (Session, error) {
 	value, err := findCookie(cookieHeader, m.cookie)
 	if err != nil {
 		return Session{}, err
 	}
-	if len(value) > maxCookie || strings.ContainsAny(value, "\r\n") {
+	if len(value) > maxCookie {
 		return Session{}, ErrForged
 	}
-	s, ok := m.open(value, host)
-	if !ok {
-		return Session{}, ErrForged
+	opened, known := m.opened.Get(cookieOf{host, value})
+	if !known {
+		if opened = m.open(value, host); opened == nil {
+			return Session{}, ErrForged
+		}
 	}
-	s = m.withDeadlines(s)
+	s := m.withDeadlines(*opened)
 	now := m.now()
 	// A session from the future was sealed by a clock we do not share; its
 	// timeouts would count from a moment that has not come (security.md R10).
@@ -175,17 +194,51 @@ func (m *Manager) Read(cookieHeader, host string) (Session, error) {
 	if m.ended.Ended(s.ID) {
 		return s, ErrEnded
 	}
+	if !known {
+		m.remember(value, host, opened)
+	}
 	return s, nil
 }
 
-func (m *Manager) open(value, host string) (Session, bool) {
-	for i := len(m.codecs) - 1; i >= 0; i-- { // the newest key most likely sealed it
-		var s Session
-		if m.codecs[i].Decode(m.boundName(host), value, &s) == nil {
-			return s, true
+// remember keeps what was opened. Only live sessions get here, so a stranger
+// cannot fill the room. The key is a copy: value and host may be parts of a
+// whole header, which would stay with them.
+func (m *Manager) remember(value, host string, opened *Session) {
+	m.opened.Put(cookieOf{strings.Clone(host), strings.Clone(value)}, opened, len(host)+len(value)+bytesOf(opened))
+}
+
+// bytesOf is what s takes of memory, rather too much than too little.
+func bytesOf(s *Session) int {
+	const (
+		session = 1024 // with its place in a map
+		text    = 32   // a string, with what is lost behind it
+	)
+	id := &s.Identity
+	n := session + len(id.Provider) + len(id.Subject) + len(id.Email) + len(id.Name) + len(id.Username) + len(id.ACR) + len(id.ProviderSID)
+	n += len(id.Org.ID) + len(id.Org.Name) + len(id.Org.Domain) + len(id.Org.Source)
+	for i := range id.Orgs {
+		o := &id.Orgs[i]
+		n += 4*text + len(o.ID) + len(o.Name) + len(o.Domain) + len(o.Source)
+	}
+	for _, g := range id.Groups {
+		n += text + len(g)
+	}
+	return n
+}
+
+// open returns nil for what is no cookie of ours.
+func (m *Manager) open(value, host string) *Session {
+	if strings.IndexByte(value, '\r') >= 0 || strings.IndexByte(value, '\n') >= 0 { // Go's base64 would skip them
+		return nil
+	}
+	name := m.boundName(host)
+	for _, c := range slices.Backward(m.codecs) { // the newest key most likely sealed it
+		s := new(Session)
+		if c.Decode(name, value, s) == nil {
+			return s
 		}
 	}
-	return Session{}, false
+	return nil
 }
 
 // boundName is what securecookie authenticates together with the value: a
@@ -201,7 +254,10 @@ func (m *Manager) Write(w http.ResponseWriter, host string, s Session) error {
 	}
 	value, err := m.seal(host, s)
 	if err != nil && len(s.Identity.Groups) > 0 {
-		s.Identity.Groups, s.Identity.GroupsUnknown = nil, true
+		s.Identity.Groups = nil
+		if !s.Identity.GroupsUnknown { // else the provider had not told all, and that stays the reason
+			s.Identity.GroupsUnknown, s.Identity.GroupsDropped = true, true
+		}
 		value, err = m.seal(host, s)
 	}
 	if err != nil {
@@ -241,6 +297,23 @@ func (m *Manager) SignOut(w http.ResponseWriter, s Session) {
 	m.Clear(w)
 }
 
+// Switch puts a session of the same sign-in, for id, in the place of s, and ends
+// s. Its id is fresh, and it is used from now on; it lasts no longer than s would.
+func (m *Manager) Switch(w http.ResponseWriter, host string, s Session, id identity.Identity) (Session, error) {
+	next := m.Start(id)
+	next.SignedIn = s.SignedIn
+	next = m.withDeadlines(next)
+	if err := m.Write(w, host, next); err != nil {
+		return s, err
+	}
+	m.ended.End(s.ID, s.SignedIn.Add(m.absolute))
+	return next, nil
+}
+
+// HasEnded reports whether the session with this id was ended early, as Read
+// does: streams outlive the request that opened them.
+func (m *Manager) HasEnded(id string) bool { return m.ended.Ended(id) }
+
 // Clear takes the session cookie from the browser. The attributes are those it
 // was set with, or the browser would keep it (security.md 75).
 func (m *Manager) Clear(w http.ResponseWriter) { m.setCookie(w, m.cookie, "", 0) }
@@ -268,6 +341,9 @@ func (m *Manager) setCookie(w http.ResponseWriter, name, value string, maxAge in
 // spelling a browser or an app might take for it. Such cookies never reach an
 // app, and an app can neither set nor clear them.
 func ReservedCookie(name string) bool {
+	if name == "" || !strings.Contains("_sS", name[:1]) {
+		return false // nearly all, and without a closer look
+	}
 	for _, p := range [...]string{"__host-sallyport", "__secure-sallyport", "sallyport-dev-"} {
 		if len(name) >= len(p) && strings.EqualFold(name[:len(p)], p) {
 			return true
@@ -279,42 +355,85 @@ func ReservedCookie(name string) bool {
 // StripCookies returns Cookie header lines without our cookies; all others stay
 // byte for byte and in order. The input is not changed.
 func StripCookies(lines []string) []string {
-	if !anyReserved(lines) {
-		return lines
-	}
 	var out []string
-	for _, line := range lines {
-		var kept []string
-		for part := range strings.SplitSeq(line, ";") {
-			if !ReservedCookie(cookieName(part)) {
-				kept = append(kept, part)
-			}
+	for i, line := range lines {
+		start, end := findReserved(line)
+		switch {
+		case start < 0 && out == nil:
+			continue
+		case out == nil:
+			out = append(make([]string, 0, len(lines)), lines[:i]...)
 		}
-		if rest := strings.TrimLeft(strings.Join(kept, ";"), " \t"); rest != "" {
-			out = append(out, rest)
+		if start >= 0 {
+			line = strings.TrimLeft(cutReserved(line, start, end), " \t")
 		}
+		if line != "" {
+			out = append(out, line)
+		}
+	}
+	if out == nil {
+		return lines
 	}
 	return out
 }
 
-func anyReserved(lines []string) bool {
-	for _, line := range lines {
-		for part := range strings.SplitSeq(line, ";") {
-			if ReservedCookie(cookieName(part)) {
-				return true
-			}
+// findReserved returns where the first of our cookies in line starts and ends,
+// between its semicolons; start is -1 if there is none.
+func findReserved(line string) (start, end int) {
+	for more := true; more; start = end + 1 {
+		var part string
+		part, _, more = strings.Cut(line[start:], ";")
+		if end = start + len(part); ReservedCookie(cookieName(part)) {
+			return start, end
 		}
 	}
-	return false
+	return -1, -1
+}
+
+// cutReserved takes all of ours out of line, the first of which is given. Each
+// takes the semicolon behind it along, and the last part the one before it.
+func cutReserved(line string, start, end int) string {
+	if start > 0 && end < len(line) { // usually one of ours, among others
+		if next, _ := findReserved(line[end+1:]); next < 0 {
+			return line[:start] + line[end+1:]
+		}
+	}
+	var b strings.Builder
+	for start >= 0 && end < len(line) {
+		b.WriteString(line[:start])
+		line = line[end+1:]
+		start, end = findReserved(line)
+	}
+	if start < 0 {
+		return b.String() + line
+	}
+	return strings.TrimSuffix(b.String()+line[:start], ";")
 }
 
 // cookieName is the name in one part of a Cookie header. A part without "=", or
 // that starts with it, is a nameless cookie, whose value a careless parser could
 // read as name and value: what follows the "=" then counts as the name.
 func cookieName(part string) string {
-	name, _, _ := strings.Cut(strings.TrimLeft(part, "= \t"), "=")
-	return strings.TrimRight(name, " \t")
+	for part != "" && (part[0] == '=' || isBlank(part[0])) {
+		part = part[1:]
+	}
+	name, _, _ := strings.Cut(part, "=")
+	return trimBlanks(name)
 }
+
+// trimBlanks is strings.Trim of " \t" in a third of the time: it runs several
+// times for every cookie of every request.
+func trimBlanks(s string) string {
+	for s != "" && isBlank(s[0]) {
+		s = s[1:]
+	}
+	for s != "" && isBlank(s[len(s)-1]) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
 // findCookie returns the value of the one cookie called name. Two of them mean
 // that somebody else planted one; it is not ours to guess which
@@ -322,8 +441,10 @@ func cookieName(part string) string {
 // without case.
 func findCookie(header, name string) (string, error) {
 	value, found, exact := "", 0, false
-	for part := range strings.SplitSeq(header, ";") {
-		n, v, ok := strings.Cut(strings.Trim(part, " \t"), "=")
+	for more := true; more; {
+		var part string
+		part, header, more = strings.Cut(header, ";")
+		n, v, ok := strings.Cut(trimBlanks(part), "=")
 		if !ok || !strings.EqualFold(n, name) {
 			continue
 		}

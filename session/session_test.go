@@ -8,12 +8,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/recent"
 )
 
 const testHost = "app.example.com"
@@ -117,6 +120,7 @@ func TestSessionSurvivesTheRoundTrip(t *testing.T) {
 			AuthTime: time.Unix(0, 0).UTC(), ACR: "phr", ProviderSID: guid,
 		},
 		"groups unknown": {Provider: "p", Subject: "s", GroupsUnknown: true},
+		"groups dropped": {Provider: "p", Subject: "s", GroupsUnknown: true, GroupsDropped: true},
 		"org by name":    {Provider: "p", Subject: "s", Org: identity.Org{Source: "claim"}},
 		"odd provider":   {Provider: ":p:", Subject: ":p::s"},
 	} {
@@ -266,8 +270,8 @@ func TestP17_GroupsAboveTheCapBecomeUnknownNeverCut(t *testing.T) {
 		switch {
 		case slices.Equal(got.Identity.Groups, id.Groups) && !got.Identity.GroupsUnknown && last == n-1:
 			last = n
-		case got.Identity.Groups == nil && got.Identity.GroupsUnknown:
-			got.Identity.Groups, got.Identity.GroupsUnknown = id.Groups, false
+		case got.Identity.Groups == nil && got.Identity.GroupsUnknown && got.Identity.GroupsDropped:
+			got.Identity.Groups, got.Identity.GroupsUnknown, got.Identity.GroupsDropped = id.Groups, false, false
 			if !reflect.DeepEqual(got.Identity, id) {
 				t.Fatalf("%d groups: something else was lost: %+v", n, got.Identity)
 			}
@@ -278,6 +282,53 @@ func TestP17_GroupsAboveTheCapBecomeUnknownNeverCut(t *testing.T) {
 	t.Logf("%d groups of 15 characters are kept", last)
 	if last < 50 || last == 400 {
 		t.Errorf("%d groups fit; the cap is not where it should be", last)
+	}
+}
+
+// What fitted at the sign-in fits at every renewal, to the byte: nobody loses
+// their groups in the middle of a session.
+func TestP17_IdentityAtTheCapKeepsItsGroupsToTheEnd(t *testing.T) {
+	const life = 100 * 24 * time.Hour
+	c := newClock()
+	m := newManager(t, c, func(o *Options) { o.AbsoluteTimeout, o.IdleTimeout = life, 10*24*time.Hour })
+	grown := func(n int) Session {
+		id := alice()
+		id.Groups = append(groupsOf(100, "group-%09d"), strings.Repeat("g", n))
+		return m.Start(id)
+	}
+	largest := 0
+	for n := 1; n < 1000; n++ {
+		if _, err := m.seal(testHost, grown(n)); err == nil {
+			largest = n
+		}
+	}
+	if _, err := m.seal(testHost, grown(largest+1)); err == nil || largest == 0 {
+		t.Fatal("no session is at the cap")
+	}
+	s := grown(largest)
+	first := len(write(t, m, testHost, s))
+	for _, after := range []time.Duration{time.Second, 127 * time.Second, 128 * time.Second, 5 * time.Hour, 10 * time.Hour, 23 * 24 * time.Hour, 25 * 24 * time.Hour, life - time.Second} {
+		c.t = s.SignedIn.Add(after)
+		s.Seen = c.t
+		line := write(t, m, testHost, s)
+		got, err := m.Read(pair(line), testHost)
+		if err != nil || len(got.Identity.Groups) != 101 || got.Identity.GroupsUnknown {
+			t.Errorf("after %v: %d groups, unknown %v (%v)", after, len(got.Identity.Groups), got.Identity.GroupsUnknown, err)
+		}
+		if maxAge := int((life - after) / time.Second); len(line)-len(strconv.Itoa(maxAge)) != first-len(strconv.Itoa(int(life/time.Second))) {
+			t.Errorf("after %v: the cookie has another length: %d, then %d", after, first, len(line))
+		}
+	}
+}
+
+// Two reasons why groups are not known, and neither is told for the other.
+func TestGroupsThatWereNeverToldAreNotCalledDropped(t *testing.T) {
+	m := newManager(t, newClock())
+	id := alice()
+	id.Groups, id.GroupsUnknown = groupsOf(400, "group-%09d"), true // a part, as the provider said
+	got, err := m.Read(pair(write(t, m, testHost, m.Start(id))), testHost)
+	if err != nil || !got.Identity.GroupsUnknown || got.Identity.GroupsDropped {
+		t.Errorf("%v: %+v", err, got.Identity)
 	}
 }
 
@@ -411,7 +462,8 @@ func TestP01_CookieThatIsNotOursIsNobody(t *testing.T) {
 		{"huge", name + "=" + strings.Repeat("A", 1<<20), testHost, ErrForged},
 		{"above the cap", name + "=" + strings.Repeat("A", maxCookie+1), testHost, ErrForged},
 		{"version 0", name + "=" + version(0), testHost, ErrForged},
-		{"version 2", name + "=" + version(2), testHost, ErrForged},
+		{"version 1, which was never released", name + "=" + version(1), testHost, ErrForged},
+		{"version 3", name + "=" + version(3), testHost, ErrForged},
 		{"version 255", name + "=" + version(255), testHost, ErrForged},
 		{"empty payload", name + "=" + sealRaw(t, m, testHost, nil), testHost, ErrForged},
 		{"moved delimiter", name + "=" + mac(value), testHost, ErrForged},
@@ -456,7 +508,8 @@ func TestP01_PayloadInAnotherFormIsRefused(t *testing.T) {
 		}
 		return b
 	}
-	times := []byte{1, 0}
+	times := []byte{1, 0, 0, 0, 0}
+	year9999 := binary.AppendUvarint(nil, uint64(time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC).Unix()))
 	rest := []byte{0, 0, 0, 0, 0, 0, 0} // e-mail, name, username, acr, sid, orgs, groups
 	cat := func(parts ...[]byte) []byte { return slices.Concat(parts...) }
 	plain := cat(head(0), times, str(nil, "p", "s"), rest)
@@ -464,12 +517,14 @@ func TestP01_PayloadInAnotherFormIsRefused(t *testing.T) {
 		t.Fatalf("the plain form: %v", err)
 	}
 	for name, b := range map[string][]byte{
-		"long number":            cat(head(0), []byte{0x81, 0x00, 0}, str(nil, "p", "s"), rest),
+		"long number":            cat(head(0), []byte{0x81, 0x00, 0, 0, 0, 0}, str(nil, "p", "s"), rest),
 		"long length":            cat(head(0), times, []byte{0x84, 0x00, 'p'}, str(nil, "s"), rest),
 		"number without an end":  cat(head(0), []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}),
-		"a time before 1970":     cat(head(0), []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0}, str(nil, "p", "s"), rest),
+		"a time before 1970":     cat(head(0), []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0, 0, 0, 0}, str(nil, "p", "s"), rest),
+		"the year 10000":         cat(head(0), year9999, []byte{0, 2, 0, 0}, str(nil, "p", "s"), rest),
 		"something after it":     cat(plain, []byte{0}),
 		"unknown flag":           cat(head(flagsKnown+1), times, str(nil, "p", "s"), rest),
+		"dropped, yet known":     cat(head(flagGroupsDropped), times, str(nil, "p", "s"), rest),
 		"empty organization":     cat(head(flagHasOrg), times, str(nil, "p", "s"), make([]byte, 5), make([]byte, 4), []byte{0, 0}),
 		"GUID written out":       cat(head(0), times, str(nil, "p", guid), rest),
 		"prefix written out":     cat(head(0), times, str(nil, "p", "p:s"), rest),
@@ -482,6 +537,7 @@ func TestP01_PayloadInAnotherFormIsRefused(t *testing.T) {
 		"2^64 groups":            cat(head(0), times, str(nil, "p", "s"), rest[:6], []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}),
 		"2^62 bytes of name":     cat(head(0), times, str(nil, "p", "s"), []byte{0xfc, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}),
 		"other version":          cat([]byte{codecVersion + 1}, plain[1:]),
+		"version 1":              cat([]byte{1}, head(0)[1:], []byte{1, 0}, str(nil, "p", "s"), rest),
 	} {
 		var s Session
 		if err := (compact{}).Deserialize(b, &s); err == nil || !reflect.DeepEqual(s, Session{}) {
@@ -663,7 +719,7 @@ func TestP01_ImpossibleTimesAreNobody(t *testing.T) {
 		s.ID, s.Identity = m.Start(alice()).ID, alice()
 		payload, err := compact{}.Serialize(&s)
 		if err != nil {
-			t.Fatal(err)
+			continue // it cannot even be written
 		}
 		mustRefuse(t, m, "__Host-sallyport="+sealRaw(t, m, testHost, payload), testHost, ErrForged, ErrExpired)
 	}
@@ -692,6 +748,170 @@ func TestP10_SignOutEndsTheSessionInThisProcess(t *testing.T) {
 	mustRefuse(t, m, pair(write(t, m, testHost, renewed)), testHost, ErrEnded) // a renewal that raced it
 	if got, err := m.Read(otherCookie, testHost); err != nil || got.ID != other.ID {
 		t.Errorf("the other session of the same person: %v", err)
+	}
+}
+
+// isKept reports whether the cookie in a "name=value" pair is kept open.
+func isKept(m *Manager, pair, host string) bool {
+	_, value, _ := strings.Cut(pair, "=")
+	_, ok := m.opened.Get(cookieOf{host, value})
+	return ok
+}
+
+// A cookie that was opened once is judged anew at every request: it is only not
+// opened again.
+func TestP11_CookieThatIsKeptOpenIsJudgedAtEveryRead(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		then func(c *clock, m *Manager, s Session)
+		host string
+		want error
+	}{
+		{"idle", func(c *clock, _ *Manager, _ Session) { c.add(time.Hour) }, testHost, ErrExpired},
+		{"long over", func(c *clock, _ *Manager, _ Session) { c.add(24 * time.Hour) }, testHost, ErrExpired},
+		{"a clock that steps back", func(c *clock, _ *Manager, _ Session) { c.add(-2 * time.Minute) }, testHost, ErrExpired},
+		{"ended", func(_ *clock, m *Manager, s Session) { m.SignOut(httptest.NewRecorder(), s) }, testHost, ErrEnded},
+		{"another host", func(*clock, *Manager, Session) {}, "other.example.com", ErrForged},
+		{"no host", func(*clock, *Manager, Session) {}, "", ErrForged},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newClock()
+			m := newManager(t, c)
+			s, cookie := signedIn(t, m)
+			for range 3 {
+				if got, err := m.Read(cookie, testHost); err != nil || !reflect.DeepEqual(got, s) {
+					t.Fatalf("%v: %+v", err, got)
+				}
+			}
+			if !isKept(m, cookie, testHost) {
+				t.Fatal("not kept open")
+			}
+			tc.then(c, m, s)
+			mustRefuse(t, m, cookie, tc.host, tc.want)
+			mustRefuse(t, m, cookie+"; "+cookie, testHost, ErrTwice)
+			_, value, _ := strings.Cut(cookie, "=")
+			mustRefuse(t, m, m.cookie+"="+value[:len(value)-1], testHost, ErrForged)
+		})
+	}
+}
+
+// What a stranger sends takes no room from those who are signed in, and neither
+// does a session that is over.
+func TestP17_OnlyLiveSessionsAreKeptOpen(t *testing.T) {
+	c := newClock()
+	m := newManager(t, c)
+	s, cookie := signedIn(t, m)
+	other := newManager(t, c, func(o *Options) { o.Keys = c.ring(7) })
+	stranger := pair(write(t, other, testHost, s))
+	mustRefuse(t, m, stranger, testHost, ErrForged)
+	mustRefuse(t, m, cookie, "other.example.com", ErrForged)
+	_, gone := signedIn(t, m)
+	c.add(time.Hour)
+	mustRefuse(t, m, gone, testHost, ErrExpired)
+	out, ended := signedIn(t, m)
+	m.SignOut(httptest.NewRecorder(), out)
+	mustRefuse(t, m, ended, testHost, ErrEnded)
+	for name, kept := range map[string]bool{
+		"forged": isKept(m, stranger, testHost), "of another host": isKept(m, cookie, "other.example.com"),
+		"expired": isKept(m, gone, testHost), "ended": isKept(m, ended, testHost),
+	} {
+		if kept {
+			t.Errorf("%s, and kept", name)
+		}
+	}
+}
+
+// Two requests of one person share what the cookie held. What one of them adds
+// must not show up in the other.
+func TestReadersOfOneCookieDoNotDisturbEachOther(t *testing.T) {
+	m := newManager(t, newClock())
+	id := alice()
+	id.Groups = groupsOf(5, "team-%d")
+	id.Orgs = []identity.Org{{ID: "a"}, {ID: "b"}, {ID: "c"}}
+	cookie := pair(write(t, m, testHost, m.Start(id)))
+	var read [3]Session
+	for i := range read {
+		var err error
+		if read[i], err = m.Read(cookie, testHost); err != nil {
+			t.Fatal(err)
+		}
+		mine := &read[i].Identity
+		mine.Groups = append(mine.Groups, fmt.Sprint(i))
+		mine.Orgs = append(mine.Orgs, identity.Org{ID: fmt.Sprint(i)})
+		mine.Name, mine.GroupsUnknown = "changed", true
+	}
+	for i, s := range read {
+		if s.Identity.Groups[5] != fmt.Sprint(i) || s.Identity.Orgs[3].ID != fmt.Sprint(i) {
+			t.Errorf("reader %d has %q and %v", i, s.Identity.Groups, s.Identity.Orgs)
+		}
+	}
+	if s, err := m.Read(cookie, testHost); err != nil || !reflect.DeepEqual(s.Identity, id) {
+		t.Errorf("%v: the next one reads %+v", err, s.Identity)
+	}
+}
+
+// However many sign in and whatever their providers call them: what is kept open
+// stays within the stated bytes.
+func TestP17_CookiesThatAreKeptOpenAreBounded(t *testing.T) {
+	guid := "6f9619ff-8b86-d011-b42d-00cf4fc9%04x"
+	for _, tc := range []struct {
+		name   string
+		many   int
+		change func(*identity.Identity)
+	}{
+		{"the usual person", 25_000, func(*identity.Identity) {}},
+		{"groups that are GUIDs", 6000, func(id *identity.Identity) { id.Groups = groupsOf(100, guid) }},
+		{"groups without a name", 3000, func(id *identity.Identity) { id.Groups = make([]string, 1800) }},
+		{"groups with the provider's name alone", 3000, func(id *identity.Identity) { id.Groups = slices.Repeat([]string{"google:"}, 1800) }},
+		{"organizations without a name", 3000, func(id *identity.Identity) { id.Orgs = make([]identity.Org, 400) }},
+		{"a long name", 12_000, func(id *identity.Identity) { id.Name = strings.Repeat("n", 1900) }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m := newManager(t, newClock())
+			id := alice()
+			tc.change(&id)
+			s := m.Start(id)
+			large := strings.Repeat("x", 30<<10)
+			before := heap()
+			for range tc.many {
+				value, err := m.seal(testHost, s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := m.Read("a="+large+"; "+m.cookie+"="+value, testHost); err != nil {
+					t.Fatal(err)
+				}
+			}
+			grown := heap() - before
+			t.Logf("%d KiB", grown>>10)
+			if grown > openedBytes*5/4 {
+				t.Errorf("%d bytes are kept, and %d are stated", grown, openedBytes)
+			}
+			if grown < openedBytes/4 {
+				t.Errorf("only %d bytes are kept", grown)
+			}
+			runtime.KeepAlive(m)
+		})
+	}
+}
+
+func heap() int {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
+}
+
+func TestReadOfAKnownCookieAllocatesNothing(t *testing.T) {
+	m := newManager(t, newClock())
+	_, cookie := signedIn(t, m)
+	header := "theme=dark; " + cookie + "; a=1"
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := m.Read(header, testHost); err != nil {
+			t.Error(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
 
@@ -790,4 +1010,48 @@ func BenchmarkRead(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkReadFirst is the request that opens the cookie.
+func BenchmarkReadFirst(b *testing.B) {
+	for _, n := range []int{0, 20} {
+		b.Run(fmt.Sprintf("groups=%d", n), func(b *testing.B) {
+			m := newManager(b, newClock())
+			m.opened = recent.New[cookieOf, *Session](0) // keeps nothing
+			id := alice()
+			id.Groups = groupsOf(n, "team-%07d")
+			header := "theme=dark; " + pair(write(b, m, testHost, m.Start(id)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := m.Read(header, testHost); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// The usual request: our cookie and two of the app's.
+var usualCookies = []string{"theme=dark; __Host-sallyport=" + strings.Repeat("A", 600) + "; _ga=GA1.2.1234567890.1700000000"}
+
+func BenchmarkStripCookies(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if len(StripCookies(usualCookies)) != 1 {
+			b.Fatal("all cookies are gone")
+		}
+	}
+}
+
+func BenchmarkReadParallel(b *testing.B) {
+	m := newManager(b, newClock())
+	header := "theme=dark; " + pair(write(b, m, testHost, m.Start(alice())))
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := m.Read(header, testHost); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

@@ -1,18 +1,23 @@
-// Package upstream is where requests go: the address of an app and the
-// transport that reaches it.
+// Package upstream is where requests go: the address of an app, the transport
+// that reaches it, and the tunnels that are left when a protocol was switched.
 //
-// It owns connections: their pool, their timeouts, and what an error on one
-// means. It never looks at who is asking and never rewrites a message; proxy
-// does that before it hands a request over.
+// It owns connections: their pool, their certificates, how long connecting may
+// take, and what an error on one means. It never looks at who is asking, never
+// rewrites a message and never decides how long an answer may take; proxy does
+// that around it.
 package upstream
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
+	"path"
+	"strings"
 	"time"
 )
 
@@ -24,51 +29,139 @@ var (
 
 // Options configure an Upstream. Only URL is required.
 type Options struct {
-	URL            *url.URL // http://host:port, nothing else
+	// URL is http://host:port, https://host:port, h2c://host:port (HTTP/2 without
+	// TLS, by prior knowledge) or unix:/path/of.sock, and nothing else.
+	URL *url.URL
+	// Roots verify an https app instead of the system's authorities; ServerName
+	// is the name its certificate must have instead of the URL's host.
+	Roots      *x509.CertPool
+	ServerName string
+	// ConnectTimeout bounds dialing and, again, the TLS handshake. Default 5 s.
 	ConnectTimeout time.Duration
-	HeaderTimeout  time.Duration // from the last byte sent to the response's header
-	IdleTimeout    time.Duration // of pooled connections
 }
 
-// Upstream is one app. It is an http.RoundTripper and safe for concurrent use.
+// Upstream is one app. It is an http.RoundTripper for requests whose URL has its
+// Scheme and Host, and safe for concurrent use.
 type Upstream struct {
-	host      string
-	transport *http.Transport
+	scheme, host string
+	transport    *http.Transport
+	upgrades     *http.Transport // HTTP/1.1 only: RFC 9113 §8.6 has no Upgrade
 }
+
+const (
+	idlePerApp = 256
+	// pooledFor is under the 120 s and 75 s after which common servers hang up on
+	// an idle connection by themselves only in part: a request that meets a
+	// hang-up is sent again if nothing of it was sent.
+	pooledFor          = 60 * time.Second
+	maxResponseHeader  = 256 << 10
+	defaultConnectTime = 5 * time.Second
+	// pingAfter notices that an HTTP/2 connection is dead before requests pile up on it.
+	pingAfter, pingTimeout = 30 * time.Second, 15 * time.Second
+)
 
 // New checks the options. It does not connect: an app may start after us.
 func New(o Options) (*Upstream, error) {
-	u := o.URL
-	if u == nil || u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Path != "" && u.Path != "/") {
-		return nil, errors.New("upstream: the address must be http://host:port and nothing else")
+	if err := o.check(); err != nil {
+		return nil, err
 	}
-	orDefault := func(d, def time.Duration) time.Duration {
-		if d <= 0 {
-			return def
-		}
-		return d
+	u := &Upstream{scheme: o.URL.Scheme, host: o.URL.Host}
+	var protocols http.Protocols
+	switch o.URL.Scheme {
+	case "http":
+		protocols.SetHTTP1(true)
+	case "https":
+		protocols.SetHTTP1(true)
+		protocols.SetHTTP2(true)
+	case "h2c":
+		u.scheme = "http"
+		protocols.SetUnencryptedHTTP2(true)
+	case "unix":
+		u.scheme, u.host = "http", "unix"
+		protocols.SetHTTP1(true)
 	}
-	dialer := &net.Dialer{Timeout: orDefault(o.ConnectTimeout, 5*time.Second)}
-	return &Upstream{host: u.Host, transport: &http.Transport{
-		DialContext: dialer.DialContext,
-		// No Proxy: HTTP_PROXY is about the way out, and an app is next door.
-		MaxIdleConnsPerHost:    256,
-		IdleConnTimeout:        orDefault(o.IdleTimeout, 90*time.Second),
-		ResponseHeaderTimeout:  orDefault(o.HeaderTimeout, 30*time.Second),
-		ExpectContinueTimeout:  time.Second, // 0 would send 100 before the app decided
-		MaxResponseHeaderBytes: 256 << 10,
-		// Else the transport would ask for gzip on its own and unpack it.
-		DisableCompression: true,
-	}}, nil
+	u.transport = newTransport(o, &protocols)
+	u.upgrades = u.transport
+	if o.URL.Scheme == "h2c" {
+		var one http.Protocols
+		one.SetHTTP1(true)
+		u.upgrades = newTransport(o, &one)
+	}
+	return u, nil
 }
 
-// Host is the host and port of the app.
+func (o Options) check() error {
+	u := o.URL
+	if u == nil || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Opaque != "" {
+		return errAddress
+	}
+	switch u.Scheme {
+	case "http", "https", "h2c":
+		if u.Hostname() == "" || (u.Path != "" && u.Path != "/") {
+			return errAddress
+		}
+	case "unix":
+		if u.Host != "" || !strings.HasPrefix(u.Path, "/") || path.Clean(u.Path) != u.Path || u.Path == "/" {
+			return errAddress
+		}
+	default:
+		return errAddress
+	}
+	if u.Scheme != "https" && (o.Roots != nil || o.ServerName != "") {
+		return errors.New("upstream: only https has certificates to check")
+	}
+	return nil
+}
+
+var errAddress = errors.New("upstream: the address must be http://, https:// or h2c:// with host and port, or unix: with an absolute path, and nothing else")
+
+func newTransport(o Options, protocols *http.Protocols) *http.Transport {
+	connect := o.ConnectTimeout
+	if connect <= 0 {
+		connect = defaultConnectTime
+	}
+	dialer := &net.Dialer{Timeout: connect}
+	t := &http.Transport{
+		DialContext: dialer.DialContext,
+		// No Proxy: HTTP_PROXY is about the way out, and an app is next door.
+		Protocols:              protocols,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+		MaxIdleConnsPerHost:    idlePerApp,
+		IdleConnTimeout:        pooledFor,
+		TLSHandshakeTimeout:    connect,
+		ExpectContinueTimeout:  time.Second, // 0 would send 100 before the app decided
+		MaxResponseHeaderBytes: maxResponseHeader,
+		// Else the transport would ask for gzip on its own and unpack it.
+		DisableCompression: true,
+	}
+	if o.URL.Scheme == "https" {
+		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.Roots, ServerName: o.ServerName}
+	}
+	if socket := o.URL.Path; o.URL.Scheme == "unix" {
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", socket)
+		}
+	}
+	return t
+}
+
+// Scheme and Host are what the URL of a request for this app must have. They say
+// nothing about the Host header.
+func (u *Upstream) Scheme() string { return u.scheme }
+
+// Host is described at Scheme.
 func (u *Upstream) Host() string { return u.host }
 
-// RoundTrip sends r, whose URL names this app, and returns the answer. Errors
-// wrap ErrTimeout, ErrUnreachable or the context's.
+// RoundTrip sends r and returns the answer. Errors wrap ErrTimeout,
+// ErrUnreachable or the context's. A request that met a dead pooled connection
+// is sent once more if nothing of it was sent, or if it is GET, HEAD or OPTIONS
+// (or carries an Idempotency-Key) and its body can be had again by GetBody.
 func (u *Upstream) RoundTrip(r *http.Request) (*http.Response, error) {
-	res, err := u.transport.RoundTrip(r)
+	t := u.transport
+	if r.Header.Get("Upgrade") != "" {
+		t = u.upgrades
+	}
+	res, err := t.RoundTrip(r)
 	if err != nil {
 		return nil, classify(err)
 	}
@@ -76,7 +169,10 @@ func (u *Upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // Close drops idle connections.
-func (u *Upstream) Close() { u.transport.CloseIdleConnections() }
+func (u *Upstream) Close() {
+	u.transport.CloseIdleConnections()
+	u.upgrades.CloseIdleConnections()
+}
 
 func classify(err error) error {
 	var timeout interface{ Timeout() bool }

@@ -36,7 +36,8 @@ func serveCommand(c *console) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			log := newLogger(c.stdout, logLevel(cfg.Log.Level), cfg.Log.Format)
+			log := openLog(c.stdout, logLevel(cfg.Log.Level), cfg.Log.Format)
+			defer log.close()
 			for _, w := range warnings(cfg) {
 				log.Warn("configuration", "warning", w.Error())
 			}
@@ -53,46 +54,58 @@ func configFlag(cmd *cobra.Command, path *string) {
 }
 
 // serve runs a configuration until ctx is done.
-func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bool), log *slog.Logger) error {
+func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bool), log *logging) error {
 	sec, err := resolve(cfg, env)
 	if err != nil {
 		return err
 	}
-	cert, err := certificate(cfg)
+	cert, err := newCertificate(cfg, log.Logger)
 	if err != nil {
 		return err
 	}
 	reg := newRegistry()
-	door, err := newFrontDoor(cfg, sec, reg, log)
+	log.measure(reg)
+	door, err := newFrontDoor(cfg, sec, reg, log.Logger)
 	if err != nil {
 		return err
 	}
 	ready := &atomic.Bool{}
 	s := &server{
-		public:     newPublicServer(door, int(cfg.Limits.Header), log),
-		admin:      newAdminServer(newAdmin(reg, ready), log),
-		drainDelay: cfg.Stop.DrainDelay, stopTimeout: cfg.Stop.Timeout, log: log, ready: ready,
+		public:     newPublicServer(door, int(cfg.Limits.Header), cfg.Listen.H2C, log.Logger),
+		admin:      newAdminServer(newAdmin(adminOptions{metrics: reg, ready: ready, level: log.level, log: log.Logger, probes: probes(cfg)}), log.Logger),
+		front:      door,
+		drainDelay: cfg.Stop.DrainDelay, stopTimeout: cfg.Stop.Timeout, log: log.Logger, ready: ready,
 	}
 	key, address := "listen.http", cfg.Listen.HTTP
 	if cert != nil {
 		key, address = "listen.https.address", cfg.Listen.HTTPS.Address
+		s.public.TLSConfig = cert.config()
+		cert.measure(reg)
 	}
 	public, err := listen(ctx, key, address)
 	if err != nil {
 		return err
 	}
-	if cert != nil {
-		public = withTLS(s.public, public, *cert)
-	}
 	var admin net.Listener
-	if cfg.Listen.Admin != "" {
-		if admin, err = listen(ctx, "listen.admin", cfg.Listen.Admin); err != nil {
+	if cfg.Listen.Admin.Address != "" {
+		if admin, err = listen(ctx, "listen.admin", cfg.Listen.Admin.Address); err != nil {
 			_ = public.Close()
 			return err
 		}
 	}
-	logStart(log, cfg, public, admin)
+	if cert != nil {
+		go cert.watch(ctx, certificatePoll)
+	}
+	logStart(log.Logger, cfg, public, admin)
 	return s.run(ctx, public, admin)
+}
+
+func probes(cfg *config.Config) []probe {
+	var out []probe
+	for _, p := range cfg.Listen.Admin.Probes {
+		out = append(out, probe(p))
+	}
+	return out
 }
 
 func logStart(log *slog.Logger, cfg *config.Config, public, admin net.Listener) {
@@ -138,7 +151,7 @@ func check(c *console, path string, values bool) error {
 		if _, err := resolve(cfg, c.env); err != nil {
 			return err
 		}
-		if _, err := certificate(cfg); err != nil {
+		if _, err := newCertificate(cfg, slog.New(slog.DiscardHandler)); err != nil {
 			return err
 		}
 		var faults config.Faults
@@ -168,7 +181,7 @@ func warnings(cfg *config.Config) []config.Fault {
 	return all
 }
 
-// printRules says each route as a sentence.
+// printRules says each route in sentences.
 func printRules(w io.Writer, cfg *config.Config, pol *policy) {
 	for i, r := range pol.table.Routes() {
 		where := r.Host + r.Path
@@ -180,14 +193,60 @@ func printRules(w io.Writer, cfg *config.Config, pol *policy) {
 		} else if r.Path != "/" {
 			where += " and all below"
 		}
-		fmt.Fprintf(w, "%s: %s goes to %s and is open to", r.Name, where, cfg.Routes[i].Upstream.Host)
+		fmt.Fprintf(w, "%s: %s goes to %s and is open to", r.Name, where, destination(cfg.Routes[i].Upstream))
 		alternatives := strings.Split(r.Access.String(), "; or ")
+		more := carries(cfg.Routes[i])
 		if len(alternatives) == 1 {
-			fmt.Fprintf(w, " %s.\n", alternatives[0])
+			fmt.Fprintf(w, " %s.%s\n", alternatives[0], strings.Join(append([]string{""}, more...), " "))
 			continue
 		}
 		fmt.Fprintf(w, "\n  - %s.\n", strings.Join(alternatives, ", or\n  - "))
+		if len(more) > 0 {
+			fmt.Fprintf(w, "  %s\n", strings.Join(more, " "))
+		}
 	}
+}
+
+// destination is the app, and by what it proves that it is the one.
+func destination(u config.Upstream) string {
+	switch u.URL.Scheme {
+	case "unix":
+		return "the socket " + u.URL.Path
+	case "h2c":
+		return u.URL.Host + " by HTTP/2 without TLS"
+	case "http":
+		return u.URL.Host
+	}
+	name, by := u.URL.Hostname(), "the system's authorities"
+	if u.ServerName != "" {
+		name = u.ServerName
+	}
+	if !u.CA.IsZero() {
+		by = u.CA.String()
+	}
+	return fmt.Sprintf("%s over TLS (verified as %s against %s)", u.URL.Host, name, by)
+}
+
+// carries are sentences about what a route lets through, and how, where that
+// is not the default.
+func carries(r config.Route) []string {
+	var more []string
+	if r.Upstream.Host != "" {
+		more = append(more, fmt.Sprintf("The app is asked for %s.", r.Upstream.Host))
+	}
+	switch ws := r.WebSocket; {
+	case len(ws.Origins) > 0:
+		more = append(more, fmt.Sprintf("WebSockets pass from pages of its own site and of %s.", strings.Join(ws.Origins, ", ")))
+	case ws.Allowed:
+		more = append(more, "WebSockets pass from pages of its own site.")
+	}
+	if r.Encoded {
+		more = append(more, "Escaped / % # ? pass in the path.")
+	}
+	if r.MaxBody > 0 {
+		more = append(more, fmt.Sprintf("Requests may have a body of up to %s.", config.Size(r.MaxBody)))
+	}
+	return more
 }
 
 func genkeyCommand(c *console) *cobra.Command {

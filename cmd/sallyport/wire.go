@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,7 +19,6 @@ import (
 	"github.com/sallyport-proxy/sallyport/oauth"
 	"github.com/sallyport-proxy/sallyport/proxy"
 	"github.com/sallyport-proxy/sallyport/session"
-	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
 // loadConfig reads and judges a configuration file. It opens no connection and
@@ -58,13 +56,15 @@ func configFaults(faults config.Faults) error {
 // any secret, so that `check` can judge it anywhere.
 type policy struct {
 	table   *authz.Table
+	orgs    *identity.Organizations
 	headers *identity.Headers
 	sets    map[string]identity.HeaderSet // by route name
 }
 
 func newPolicy(cfg *config.Config) (*policy, config.Faults) {
 	pol := &policy{headers: identity.NewHeaders(), sets: map[string]identity.HeaderSet{}}
-	var faults config.Faults
+	orgs, faults := newOrganizations(cfg)
+	pol.orgs = orgs
 	var routes []authz.Route
 	for i, r := range cfg.Routes {
 		fields, _ := identity.Preset(r.Headers.Preset)
@@ -73,7 +73,8 @@ func newPolicy(cfg *config.Config) (*policy, config.Faults) {
 			faults = append(faults, cfg.Fault(fmt.Sprintf("routes[%d].headers", i), "%v", err))
 		}
 		pol.sets[r.Name] = set
-		routes = append(routes, authz.Route{Name: r.Name, Host: routeHost(r), Path: r.Path, Exact: r.Exact, Access: access(r)})
+		routes = append(routes, authz.Route{Name: r.Name, Host: routeHost(r), Orgs: orgIDs(cfg), Path: r.Path, Exact: r.Exact, Encoded: r.Encoded,
+			Access: access(r), WebSocket: authz.WebSocket(r.WebSocket)})
 	}
 	table, err := authz.NewTable(routes)
 	pol.table = table
@@ -92,10 +93,16 @@ func routeHost(r config.Route) string {
 
 func access(r config.Route) authz.Access {
 	a := authz.Access{Public: r.Public, Authenticated: r.Allow.Authenticated}
-	for _, rule := range r.Allow.Any {
-		a.Rules = append(a.Rules, authz.Rule(rule))
-	}
+	a.Rules = rules(r.Allow.Any)
 	return a
+}
+
+func rules(list []config.Rule) []authz.Rule {
+	var out []authz.Rule
+	for _, rule := range list {
+		out = append(out, authz.Rule(rule))
+	}
+	return out
 }
 
 // overlay puts a route's own headers in the place of the preset's of that name.
@@ -166,34 +173,53 @@ func resolve(cfg *config.Config, env func(string) (string, bool)) (*secrets, err
 
 // newFrontDoor assembles everything, bottom to top.
 func newFrontDoor(cfg *config.Config, sec *secrets, reg prometheus.Registerer, log *slog.Logger) (*proxy.Proxy, error) {
-	pol, faults := newPolicy(cfg) // again: hosts may have been references before
-	if len(faults) > 0 {
-		return nil, configFaults(faults)
-	}
-	sessions, err := session.New(session.Options{
-		Keys: sec.keys, Secure: cfg.PublicURL.Scheme == "https", Port: portOf(cfg),
-		AbsoluteTimeout: cfg.Session.AbsoluteTimeout, IdleTimeout: cfg.Session.IdleTimeout,
-	})
-	if err != nil {
-		return nil, err
-	}
-	assertions, err := newAssertions(cfg, sec.keys)
-	if err != nil {
-		return nil, err
-	}
 	providers, err := newProviders(cfg, reg, log)
 	if err != nil {
 		return nil, err
 	}
-	backends, err := newBackends(cfg, pol)
+	summary, err := summarize(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return proxy.New(proxy.Options{
-		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Sessions: sessions, Routes: pol.table, Backends: backends,
-		Headers: pol.headers, Assertions: assertions, Providers: providers, Branding: branding(cfg),
-		MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL), Log: log, Registerer: reg,
+	door, _, err := assemble(cfg, parts{keys: sec.keys, providers: providers, permission: summary}, reg, log)
+	return door, err
+}
+
+// parts are what explain has pretend ones of.
+type parts struct {
+	keys       session.Keyring
+	providers  []proxy.Provider
+	permission []proxy.Permission
+	app        http.RoundTripper // instead of every app
+}
+
+func assemble(cfg *config.Config, with parts, reg prometheus.Registerer, log *slog.Logger) (*proxy.Proxy, *session.Manager, error) {
+	pol, faults := newPolicy(cfg) // again: hosts may have been references before
+	if len(faults) > 0 {
+		return nil, nil, configFaults(faults)
+	}
+	sessions, err := session.New(session.Options{
+		Keys: with.keys, Secure: cfg.PublicURL.Scheme == "https", Port: portOf(cfg),
+		AbsoluteTimeout: cfg.Session.AbsoluteTimeout, IdleTimeout: cfg.Session.IdleTimeout,
 	})
+	if err != nil {
+		return nil, nil, err
+	}
+	assertions, err := newAssertions(cfg, with.keys)
+	if err != nil {
+		return nil, nil, err
+	}
+	backends, err := newBackends(cfg, pol, with.app)
+	if err != nil {
+		return nil, nil, err
+	}
+	door, err := proxy.New(proxy.Options{
+		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Sessions: sessions, Routes: pol.table, Backends: backends,
+		Headers: pol.headers, Assertions: assertions, Providers: with.providers, Orgs: pol.orgs, Branding: branding(cfg),
+		Operators: rules(cfg.Operators), Permission: with.permission,
+		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL), Log: log, Registerer: reg,
+	})
+	return door, sessions, err
 }
 
 // portOf tells apart the cookies of several instances on one loopback host:
@@ -254,41 +280,12 @@ func newProviders(cfg *config.Config, reg prometheus.Registerer, log *slog.Logge
 	return providers, nil
 }
 
-func newBackends(cfg *config.Config, pol *policy) (map[string]proxy.Backend, error) {
-	shared := map[string]*upstream.Upstream{} // routes to one app share its connections
-	backends := map[string]proxy.Backend{}
-	for _, r := range cfg.Routes {
-		up := shared[r.Upstream.Host]
-		if up == nil {
-			var err error
-			if up, err = upstream.New(upstream.Options{URL: r.Upstream}); err != nil {
-				return nil, err
-			}
-			shared[r.Upstream.Host] = up
-		}
-		backends[r.Name] = proxy.Backend{Host: up.Host(), Transport: up, Headers: pol.sets[r.Name]}
-	}
-	return backends, nil
-}
-
 func branding(cfg *config.Config) proxy.Branding {
 	b := proxy.Branding{Name: cfg.Pages.Name}
 	if logo := cfg.Pages.Logo.Value(); logo != "" {
 		b.Logo, b.LogoType = []byte(logo), cfg.Pages.LogoType
 	}
 	return b
-}
-
-// certificate reads the pair of listen.https, nil for plain http.
-func certificate(cfg *config.Config) (*tls.Certificate, error) {
-	if cfg.Listen.HTTPS.Address == "" {
-		return nil, nil
-	}
-	pair, err := tls.X509KeyPair([]byte(cfg.Listen.HTTPS.Cert.Value()), []byte(cfg.Listen.HTTPS.Key.Value()))
-	if err != nil {
-		return nil, configFaults(config.Faults{cfg.Fault("listen.https", "the certificate and its key do not work together: %v", err)})
-	}
-	return &pair, nil
 }
 
 func logLevel(name string) slog.Level {

@@ -11,6 +11,7 @@
 package config
 
 import (
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -35,21 +36,17 @@ type Config struct {
 	Stop      Stop
 	Limits    Limits
 
+	// Organizations are what those of providers are folded into.
+	Organizations []Organization
+	// Operators see on their account page what providers are asked for.
+	Operators []Rule
+
+	// TrustedProxies are those before us whose X-Forwarded-* count; an address
+	// is a range of one.
+	TrustedProxies []netip.Prefix
+
 	version int
 	src     sealed[source]
-}
-
-// Listen says where to accept connections. HTTP or HTTPS.Address is "".
-type Listen struct {
-	HTTP  string
-	HTTPS HTTPS
-	Admin string // "" if switched off
-}
-
-// HTTPS is a listener with a certificate (PEM, with its chain) and its key.
-type HTTPS struct {
-	Address   string
-	Cert, Key Ref
 }
 
 // Session says how long a session lasts and what seals it.
@@ -88,10 +85,14 @@ type Route struct {
 	Host     string // lower case, without a port; "*.example.com" for all below
 	Path     string
 	Exact    bool // Path covers itself only
-	Upstream *url.URL
+	Upstream Upstream
 	Public   bool
 	Allow    Allow // zero if Public
 	Headers  Headers
+
+	WebSocket WebSocket
+	Encoded   bool  // escaped / % # ? pass in the path
+	MaxBody   int64 // bytes of a request's body; 0 is no limit
 }
 
 // Allow says who may pass: everybody who is signed in, or whom a rule of Any matches.
@@ -103,6 +104,7 @@ type Allow struct {
 // Rule matches a person of whom all that is given holds, by one entry each.
 type Rule struct {
 	Orgs, Groups, Emails, EmailDomains []string
+	InsecureFlatGroups                 bool
 }
 
 // Headers says what the app is told. Set comes in the order of the file and
@@ -171,7 +173,7 @@ func (c *Config) Warnings() []Fault {
 			warnings = append(warnings, c.src.open().fault(p.at, p.path, "literal: keeps a secret in the file; it is for tests, use file: or env:"))
 		}
 	}
-	return c.src.open().finish(warnings)
+	return c.src.open().finish(append(warnings, c.flatGroupWarnings()...))
 }
 
 // file is the table of all keys: the reader and the schema are made from it.
@@ -185,30 +187,22 @@ func file() shape[Config] {
 			pattern("a path such as /.sallyport, of letters, digits and -._~, without a slash at its end", prefixPattern),
 			func(c *Config) *string { return &c.Prefix }).or("/.sallyport"),
 		field("listen", "Where to accept connections.", listenShape(), func(c *Config) *Listen { return &c.Listen }).or("{}"),
+		field("trusted_proxies", "Addresses and ranges of the proxies before Sallyport. Only their X-Forwarded-For, -Proto and -Host count; nobody's if it is empty.",
+			list(proxyRange(), 0), func(c *Config) *[]netip.Prefix { return &c.TrustedProxies }).or("[]"),
 		field("session", "How long a session lasts and what seals it.", sessionShape(), func(c *Config) *Session { return &c.Session }).required(),
 		field("providers", "The identity providers people sign in with.", list(providerShape(), 1),
 			func(c *Config) *[]Provider { return &c.Providers }).required(),
+		field("organizations", "Organizations that providers know under several ids, or by verified e-mail domains, each folded into one.", organizationsShape(),
+			func(c *Config) *[]Organization { return &c.Organizations }),
 		field("routes", "What is behind Sallyport and who may have it. The most specific host wins, in it the longest path.", list(routeShape(), 1),
 			func(c *Config) *[]Route { return &c.Routes }).required(),
+		field("operators", "Who runs this site, as rules: their account page says what providers are asked for.", list(ruleShape(), 1),
+			func(c *Config) *[]Rule { return &c.Operators }),
 		field("pages", "How Sallyport's own pages look.", pagesShape(), func(c *Config) *Pages { return &c.Pages }).or("{}"),
 		field("log", "What is logged and how.", logShape(), func(c *Config) *Log { return &c.Log }).or("{}"),
 		field("stop", "How Sallyport ends after SIGTERM.", stopShape(), func(c *Config) *Stop { return &c.Stop }).or("{}"),
 		field("limits", "What a request may cost.", limitsShape(), func(c *Config) *Limits { return &c.Limits }).or("{}"),
 	}}.shape()
-}
-
-func listenShape() shape[Listen] {
-	https := object[HTTPS]{keys: []key[HTTPS]{
-		field("address", "The address, as in http.", address(), func(h *HTTPS) *string { return &h.Address }).required(),
-		field("cert", "The certificate and its chain, PEM.", fileRef(formFile, formEnv), func(h *HTTPS) *Ref { return &h.Cert }).required(),
-		field("key", "The private key of the certificate, PEM.", secretRef(formFile, formEnv), func(h *HTTPS) *Ref { return &h.Key }).required(),
-	}}.shape()
-	return object[Listen]{keys: []key[Listen]{
-		field("http", "The address for plain http, host:port or :port.", address(), func(l *Listen) *string { return &l.HTTP }).or(`":4180"`),
-		field("https", "The address and certificate for https, instead of http.", https, func(l *Listen) *HTTPS { return &l.HTTPS }),
-		field("admin", "The address of metrics and health checks; an empty text switches them off.", addressOrNone(),
-			func(l *Listen) *string { return &l.Admin }).or(`"127.0.0.1:4181"`),
-	}, rivals: [][]string{{"http", "https"}}}.shape()
 }
 
 func sessionShape() shape[Session] {
@@ -289,18 +283,22 @@ func claimsShape() shape[Claims] {
 func routeShape() shape[Route] {
 	return object[Route]{keys: []key[Route]{
 		field("name", "The name in logs and metrics.", idText(), func(r *Route) *string { return &r.Name }).required(),
-		field("host", "The host, or *.example.com for all names below; the host of public_url if left out.",
-			pattern("a host name in lower case without a port, such as app.example.com or \"*.example.com\"", hostPattern), func(r *Route) *string { return &r.Host }),
+		field("host", "The host, *.example.com for all names below, or {org}.example.com for one of each of the organizations; the host of public_url if left out.",
+			pattern("a host name in lower case without a port, such as app.example.com, \"*.example.com\" or \"{org}.example.com\"", hostPattern), func(r *Route) *string { return &r.Host }),
 		field("path", "This path and all below it: /admin covers /admin/x, not /administrator.", routePath(), func(r *Route) *string { return &r.Path }),
 		field("path_exact", "This path and nothing below it.", within(routePath(), func(r *Route) *string { r.Exact = true; return &r.Path }),
 			func(r *Route) *Route { return r }),
-		field("upstream", "The app: http://host:port.",
-			scalar("a URL such as http://127.0.0.1:8080", schema{"pattern": `^[Hh][Tt][Tt][Pp]://[^/?#@\s]+/?$`}, parseUpstream),
-			func(r *Route) **url.URL { return &r.Upstream }).required(),
+		field("upstream", "The app: http://host:port, https://host:port, h2c://host:port (HTTP/2 without TLS) or unix:/path.sock; or a mapping with a url.",
+			upstreamShape(), func(r *Route) *Upstream { return &r.Upstream }).required(),
 		field("public", "Everybody may have it, without signing in; the app is told of nobody.", onlyTrue(), func(r *Route) *bool { return &r.Public }),
 		field("allow", "Who may have it: `authenticated` for everybody who is signed in, or a list of rules of which one must match.",
 			allowShape(), func(r *Route) *Allow { return &r.Allow }),
 		field("headers", "What the app is told about the person.", headersShape(), func(r *Route) *Headers { return &r.Headers }).or("{}"),
+		field("websocket", "WebSockets pass, from pages of the route's own site and of the origins that are listed. None pass if left out.",
+			webSocketShape(), func(r *Route) *WebSocket { return &r.WebSocket }),
+		field("encoded", "`forward`: an escaped / % # or ? passes in the path, as GitLab, RabbitMQ and npm registries need it. Refused if left out.",
+			forwardEncoded(), func(r *Route) *bool { return &r.Encoded }),
+		field("max_body", "The largest body of a request; no limit if left out.", size(1, 1<<40), func(r *Route) *int64 { return &r.MaxBody }),
 	}, choices: []choice{
 		{[]string{"path", "path_exact"}, "needs a path or a path_exact"},
 		{[]string{"public", "allow"}, "does not say who may have it: write `allow: authenticated`, a list of rules, or `public: true`"},
@@ -323,6 +321,7 @@ func ruleShape() shape[Rule] {
 		field("groups", "Groups: the person is in one of them.", list(text("the name of a group"), 1), func(r *Rule) *[]string { return &r.Groups }),
 		field("emails", "Verified e-mail addresses.", list(pattern("an address such as ann@example.com", `^[^@\s]+@[^@\s]+$`), 1), func(r *Rule) *[]string { return &r.Emails }),
 		field("email_domains", "Domains of verified e-mail addresses.", list(domain(), 1), func(r *Rule) *[]string { return &r.EmailDomains }),
+		flatGroupsKey(),
 	}}.shape()
 }
 

@@ -181,7 +181,10 @@ func TestP21_Defaults(t *testing.T) {
 	for what, pair := range map[string][2]any{
 		"prefix":        {c.Prefix, "/.sallyport"},
 		"http":          {c.Listen.HTTP, ":4180"},
-		"admin":         {c.Listen.Admin, "127.0.0.1:4181"},
+		"h2c":           {c.Listen.H2C, false},
+		"admin":         {c.Listen.Admin.Address, "127.0.0.1:4181"},
+		"probes":        {len(c.Listen.Admin.Probes), 0},
+		"trusted":       {len(c.TrustedProxies), 0},
 		"absolute":      {c.Session.AbsoluteTimeout, 12 * time.Hour},
 		"idle":          {c.Session.IdleTimeout, time.Hour},
 		"provider name": {p.Name, "main"},
@@ -191,6 +194,15 @@ func TestP21_Defaults(t *testing.T) {
 		"host":          {r.Host, "app.example.com"},
 		"public":        {r.Public, false},
 		"preset":        {r.Headers.Preset, identity.PresetForwarded},
+		"upstream":      {r.Upstream.URL.String(), "http://127.0.0.1:8080"},
+		"app's host":    {r.Upstream.Host, ""},
+		"ca":            {r.Upstream.CA.IsZero(), true},
+		"connect":       {r.Upstream.Connect, 5 * time.Second},
+		"header":        {r.Upstream.Header, 30 * time.Second},
+		"app's idle":    {r.Upstream.Idle, 5 * time.Minute},
+		"websocket":     {r.WebSocket.Allowed, false},
+		"encoded":       {r.Encoded, false},
+		"max_body":      {r.MaxBody, int64(0)},
 		"log":           {c.Log, Log{"info", "auto"}},
 		"stop":          {c.Stop, Stop{0, 30 * time.Second}},
 		"limits":        {c.Limits, Limits{64 << 10, 8 << 10, 256}},
@@ -206,8 +218,8 @@ func TestTheExampleMeansWhatItSays(t *testing.T) {
 	if got := c.PublicURL.String(); got != "https://app.example.com" {
 		t.Errorf("public_url %q", got)
 	}
-	admin, logo := c.Routes[1], c.Routes[2]
-	if len(admin.Allow.Any) != 3 || admin.Allow.Authenticated || admin.Allow.Any[0].Orgs[0] != "partner:42" {
+	admin, packages, logo := c.Routes[1], c.Routes[2], c.Routes[3]
+	if len(admin.Allow.Any) != 3 || admin.Allow.Authenticated || fmt.Sprint(admin.Allow.Any[0].Orgs) != "[acme partner:42]" {
 		t.Errorf("rules of admin: %+v", admin.Allow)
 	}
 	want := []identity.Field{
@@ -217,11 +229,23 @@ func TestTheExampleMeansWhatItSays(t *testing.T) {
 	if !reflect.DeepEqual(admin.Headers.Set, want) {
 		t.Errorf("headers of admin: %+v", admin.Headers.Set)
 	}
-	if !logo.Public || !logo.Exact || logo.Path != "/logo.svg" || logo.Upstream.Host != "127.0.0.1:8080" {
+	if !logo.Public || !logo.Exact || logo.Path != "/logo.svg" || logo.Upstream.URL.Host != "127.0.0.1:8080" {
 		t.Errorf("logo: %+v", logo)
 	}
 	if !c.Routes[0].Allow.Authenticated || c.Routes[0].Exact {
 		t.Errorf("app: %+v", c.Routes[0])
+	}
+	acme := Organization{ID: "acme", Name: "Acme Rockets", Domain: "example.com",
+		Match: OrganizationMatch{OrgIDs: []string{"sso:7c21", "partner:7"}, EmailDomains: []string{"example.com"}}}
+	if !reflect.DeepEqual(c.Organizations, []Organization{acme}) {
+		t.Errorf("organizations: %+v", c.Organizations)
+	}
+	if up := packages.Upstream; up.URL.String() != "https://packages.internal:8443" || up.Host != "packages.example.com" ||
+		up.CA.String() != "file:/etc/sallyport/internal-ca.pem" || up.ServerName != "packages.internal" || up.Idle != 5*time.Minute {
+		t.Errorf("upstream of packages: %+v", up)
+	}
+	if !packages.WebSocket.Allowed || len(packages.WebSocket.Origins) != 2 || !packages.Encoded || packages.MaxBody != 2<<30 {
+		t.Errorf("packages: %+v", packages)
 	}
 	if claims := c.Providers[1].Claims; claims.OrgID != "tenant_id" || claims.Groups != "roles" || claims.Email != "" {
 		t.Errorf("claims: %+v", claims)
@@ -400,11 +424,17 @@ func TestSchemaAcceptsWhatIsGood(t *testing.T) {
 func TestSchemaRefusesWhatIsBad(t *testing.T) {
 	beyond := map[string]bool{}
 	for _, name := range strings.Fields(`
+		organization-provider-unknown organization-label organization-host-without organization-host-protected organization-folded-in-rule
+		organization-flat-groups organization-flat-groups-of-provider organization-flat-groups-needless organization-flat-groups-alone
 		anchor tag merge-key key-is-number blank-at-end two-lines control-character
 		duration-out-of-bounds size-out-of-bounds public-url-http public-url-port issuer-http session-idle-longer session-idle-short
 		provider-id-twice provider-vouches-for-all client-secret-missing client-secret-of-public-client client-id-dir client-id-env-name
 		scopes-without-openid route-name-twice upstream-host-missing host-other host-wildcard-protected
 		header-join-of-one url-longer-than-header
+		listen-h2c-beside-https trusted-proxies-host-bits trusted-proxies-everybody trusted-proxies-mapped
+		upstream-unix-slashes upstream-unix-long upstream-unix-password upstream-host-port upstream-host-ipv6
+		upstream-ca-of-http upstream-server-name-of-unix upstream-server-name-address upstream-timeout-connect
+		max-body-zero websocket-origin-http
 		provider-issuer-missing hosted-domains-of-oidc endpoint-http pagerduty-userinfo quirks-prove-nothing quirks-of-vendor endpoints-without-keys tenant-missing tenant-of-oidc allowed-tenants-of-one microsoft-userinfo`) {
 		beyond[name] = true
 	}
@@ -458,6 +488,11 @@ func TestP18_SecretsAreNeverShown(t *testing.T) {
 		"issuer":            with(t, "https://sso.example.com", "https://hunter2@sso.example.com/?"),
 		"issuer in text":    with(t, "https://sso.example.com", "ann:hunter2@sso.example.com"),
 		"upstream":          with(t, "http://127.0.0.1:8080", "https://ann:hunter2@127.0.0.1"),
+		"h2c upstream":      with(t, "http://127.0.0.1:8080", "h2c://ann:hunter2@127.0.0.1"),
+		"socket":            with(t, "http://127.0.0.1:8080", "unix:/ann:hunter2@x"),
+		"upstream's url":    with(t, "http://127.0.0.1:8080", "{host: x, url: 'https://ann:hunter2@127.0.0.1'}"),
+		"probe":             valid + "listen: {admin: {address: ':1', app_probes: {/a: 'http://ann:hunter2@b'}}}\n",
+		"origin":            valid + "    websocket: {origins: ['https://ann:hunter2@b']}\n",
 		"client id":         with(t, "client_id: sallyport", "client_id: literal:hunter2"),
 		"TLS key":           valid + "listen: {https: {address: ':1', cert: file:/a, key: hunter2}}\n",
 		"TLS key as PEM":    valid + "listen:\n  https:\n    address: ':1'\n    cert: file:/a\n    key: |\n      -----BEGIN KEY-----\n      hunter2\n",
@@ -555,6 +590,9 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for i, r := range c.Routes {
+			if why := wrongWay(r); why != "" {
+				t.Errorf("route %d: %s: %+v", i, why, r)
+			}
 			if r.Public == (r.Allow.Authenticated || len(r.Allow.Any) > 0) {
 				t.Errorf("route %d: public %v, allow %+v", i, r.Public, r.Allow)
 			}

@@ -42,6 +42,19 @@ func (r Ref) Value() string {
 	return r.open().loaded[0].value
 }
 
+// Reread reads a file again, under the rules of Resolve, and returns what it
+// holds now; r stays as it was. What is not from a file is as it was, too.
+func (r Ref) Reread(fsys fs.FS) (string, error) {
+	if r.IsZero() || r.open().form != formFile {
+		return r.Value(), nil
+	}
+	again := &refTarget{form: formFile, arg: r.open().arg, secret: r.open().secret}
+	if complaints := (pending{ref: again}).read(nil, fsys); len(complaints) > 0 {
+		return "", errors.New(strings.Join(complaints, "; "))
+	}
+	return again.loaded[0].value, nil
+}
+
 // String is the reference itself, or "<secret>".
 func (r Ref) String() string {
 	switch {
@@ -140,18 +153,33 @@ type pending struct {
 // the only part of this package that looks outside the file. Whatever it
 // returns as faults, the Config must not be used.
 func (c *Config) Resolve(env func(string) (string, bool), fsys fs.FS) Faults {
-	var faults Faults
+	if faults := c.read(env, fsys, func(pending) bool { return true }); len(faults) > 0 {
+		return c.src.open().finish(faults)
+	}
+	c.Session.KeyTexts = keyTexts(c.Session.Keys)
+	return c.src.open().finish(c.settleHosts())
+}
+
+// ResolvePublicURL is Resolve for public_url alone: what is asked about rules
+// needs no secret.
+func (c *Config) ResolvePublicURL(env func(string) (string, bool), fsys fs.FS) Faults {
+	if faults := c.read(env, fsys, func(p pending) bool { return p.path == "public_url" }); len(faults) > 0 {
+		return c.src.open().finish(faults)
+	}
+	return c.src.open().finish(c.settleHosts())
+}
+
+func (c *Config) read(env func(string) (string, bool), fsys fs.FS, wanted func(pending) bool) (faults Faults) {
 	for _, p := range c.src.open().pending {
+		if !wanted(p) {
+			continue
+		}
 		p.ref.loaded = nil
 		for _, complaint := range p.read(env, fsys) {
 			faults = append(faults, c.src.open().fault(p.at, p.path, "%s", complaint))
 		}
 	}
-	if len(faults) > 0 {
-		return c.src.open().finish(faults)
-	}
-	c.Session.KeyTexts = keyTexts(c.Session.Keys)
-	return c.src.open().finish(c.settleHosts())
+	return faults
 }
 
 func keyTexts(refs []Ref) []KeyText {

@@ -22,7 +22,7 @@ const (
 	// them only dots.
 	prefixPattern = `^(/\.*[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$`
 	labels        = `[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*`
-	hostPattern   = `^(\*\.)?` + labels + `$`
+	hostPattern   = `^(\*\.|\{org\}\.)?` + labels + `$`
 	guidPattern   = `^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`
 	idPattern     = `^[a-z0-9][a-z0-9-]{0,31}$`
 	headerPattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$" // a token of RFC 9110 §5.6.2
@@ -189,12 +189,14 @@ func parseClientID(v string) (string, error) {
 	return v, nil
 }
 
-func parseUpstream(v string) (*url.URL, error) {
-	scheme, _, _ := strings.Cut(v, ":")
-	if slices.Contains([]string{"https", "h2c", "unix"}, scheme) && !strings.Contains(v, "@") {
-		return nil, errors.New("must be http://host:port, all that this release speaks to apps")
-	}
-	return parseOrigin(v, "http://127.0.0.1:8080")
+// forwardEncoded is the word `forward`; leaving the key out refuses.
+func forwardEncoded() shape[bool] {
+	want := "forward or left out"
+	return shape[bool]{want: want, schema: schema{"const": "forward"}, read: func(w *walker, at place, into *bool) {
+		var v string
+		oneOf(want, "forward").read(w, at, &v)
+		*into = v != ""
+	}}
 }
 
 // logoFile reads the logo, whose name tells what it is.
@@ -327,6 +329,7 @@ func (c *Config) crossCheck() Faults {
 		names = append(names, r.Name)
 	}
 	faults := slices.Concat(c.checkUnique("providers", "id", ids), c.checkUnique("routes", "name", names), c.checkVouching())
+	faults = append(faults, c.checkOrganizations()...)
 	if c.PublicURL != nil {
 		faults = append(faults, c.settleHosts()...)
 	}

@@ -316,26 +316,37 @@ func short(d time.Duration) string {
 
 // size is a number of bytes between two bounds.
 func size(lowest, highest int64) shape[int64] {
-	const form = `^[0-9]{1,9}(B|KiB|MiB)$`
+	const form = `^[0-9]{1,9}(B|KiB|MiB|GiB)$`
 	re := regexp.MustCompile(form)
 	want := "a size such as 512B, 64KiB or 1MiB"
 	return scalarBut(want, schema{"pattern": form}, func(v string) (int64, error) {
 		if !re.MatchString(v) {
 			return 0, errors.New("must be " + want)
 		}
-		digits := strings.TrimRight(v, "BKiM")
+		digits := strings.TrimRight(v, "BKiMG")
 		n, _ := strconv.ParseInt(digits, 10, 64) // the form allows nine digits
 		switch v[len(digits):] {
 		case "KiB":
 			n <<= 10
 		case "MiB":
 			n <<= 20
+		case "GiB":
+			n <<= 30
 		}
 		if n < lowest || n > highest {
-			return 0, fmt.Errorf("must be from %dKiB to %dKiB", lowest>>10, highest>>10)
+			return 0, fmt.Errorf("must be from %s to %s", Size(lowest), Size(highest))
 		}
 		return n, nil
 	})
+}
+
+// Size is a number of bytes as the file has it: 64KiB for 65536.
+func Size(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB"}
+	for ; n >= 1024 && n%1024 == 0 && len(units) > 1; n /= 1024 {
+		units = units[1:]
+	}
+	return strconv.FormatInt(n, 10) + units[0]
 }
 
 // scalarBut is scalar for a text that a number is easily written for: it does
@@ -503,7 +514,8 @@ func (o object[T]) checkPresence(w *walker, at place, present map[string]*yaml.N
 		}
 	}
 	if o.some && len(present) == 0 {
-		w.fault(at, "is empty; must have at least one of %s", orList(o.names()))
+		names := slices.DeleteFunc(o.names(), func(name string) bool { return strings.HasPrefix(name, "insecure_") })
+		w.fault(at, "is empty; must have at least one of %s", orList(names))
 	}
 }
 

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/proxy"
+	"github.com/sallyport-proxy/sallyport/upstream"
+)
+
+// newBackends makes the way to each route's app, or to the pretend one.
+func newBackends(cfg *config.Config, pol *policy, pretend http.RoundTripper) (map[string]proxy.Backend, error) {
+	type way struct {
+		url, ca, serverName string
+		connect             time.Duration
+	}
+	shared := map[way]*upstream.Upstream{} // routes to one app share its connections
+	backends := map[string]proxy.Backend{}
+	for i, r := range cfg.Routes {
+		u := r.Upstream
+		backend := proxy.Backend{Scheme: "http", Addr: "app", Transport: pretend, Host: u.Host, Headers: pol.sets[r.Name],
+			Header: u.Header, Idle: u.Idle, MaxBody: r.MaxBody}
+		if pretend != nil {
+			backends[r.Name] = backend
+			continue
+		}
+		key := way{u.URL.String(), u.CA.Value(), u.ServerName, u.Connect}
+		up := shared[key]
+		if up == nil {
+			roots, err := authorities(cfg, i)
+			if err != nil {
+				return nil, err
+			}
+			if up, err = upstream.New(upstream.Options{URL: u.URL, Roots: roots, ServerName: u.ServerName, ConnectTimeout: u.Connect}); err != nil {
+				return nil, err
+			}
+			shared[key] = up
+		}
+		backend.Scheme, backend.Addr, backend.Transport = up.Scheme(), up.Host(), up
+		backends[r.Name] = backend
+	}
+	return backends, nil
+}
+
+// authorities are those who may vouch for a route's app, nil for the system's.
+func authorities(cfg *config.Config, route int) (*x509.CertPool, error) {
+	pem := cfg.Routes[route].Upstream.CA.Value()
+	if pem == "" {
+		return nil, nil
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM([]byte(pem)) || !strings.HasPrefix(strings.TrimSpace(pem), "-----BEGIN CERTIFICATE") {
+		return nil, configFaults(config.Faults{cfg.Fault(fmt.Sprintf("routes[%d].upstream.ca", route), "holds no certificate in PEM")})
+	}
+	return pool, nil
+}

@@ -1,0 +1,404 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/proxy"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// question is what explain is asked: who asks for what.
+type question struct {
+	config               string
+	provider, user, name string
+	email, username, org string
+	groups, headers      []string
+	unverified, untold   bool
+	expect               string
+	asJSON               bool
+	method, address      string
+}
+
+func explainCommand(c *console) *cobra.Command {
+	q := &question{}
+	cmd := &cobra.Command{
+		Use:   "explain [METHOD] URL",
+		Short: "Say who may have what, why, and what the app would be told",
+		Long: "Say what would be decided about a request, by which rule, and which headers the app\n" +
+			"would see. The request goes through the same front door as with serve, to a pretend\n" +
+			"app. No secret is read and no connection is opened. Without --user nobody is signed\n" +
+			"in. Exit code 0 means that the request reaches the app, or that --expect is right.",
+		Example: "  sallyport explain -c config.yaml --user ann@acme.example --groups staff GET https://app.example.com/admin\n" +
+			"  sallyport explain -c config.yaml --expect deny /admin",
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := q.take(args); err != nil {
+				return err
+			}
+			return explain(c, q)
+		},
+	}
+	configFlag(cmd, &q.config)
+	f := cmd.Flags()
+	f.StringVar(&q.user, "user", "", "who asks: an e-mail address, verified, or the person's id at the provider")
+	f.StringVar(&q.provider, "provider", "", "the provider they signed in with; the first one if left out")
+	f.StringVar(&q.email, "email", "", "their e-mail address, where --user is an id")
+	f.BoolVar(&q.unverified, "unverified", false, "the provider does not vouch for the address")
+	f.StringVar(&q.name, "name", "", "their name")
+	f.StringVar(&q.username, "username", "", "their user name")
+	f.StringVar(&q.org, "org", "", "the id of the organization they are active in, as a provider or the configuration has it")
+	f.StringSliceVar(&q.groups, "groups", nil, "the groups they are in, a,b,c")
+	f.BoolVar(&q.untold, "groups-unknown", false, "the provider does not tell the groups")
+	f.StringArrayVarP(&q.headers, "header", "H", nil, `a header of the request, "Name: value"; may be repeated`)
+	f.StringVar(&q.expect, "expect", "", "allow or deny: what a test expects")
+	f.BoolVar(&q.asJSON, "json", false, "answer in JSON")
+	return cmd
+}
+
+func (q *question) take(args []string) error {
+	switch len(args) {
+	case 1:
+		q.method, q.address = http.MethodGet, args[0]
+	case 2:
+		q.method, q.address = args[0], args[1]
+	default:
+		return usage("explain needs a URL, and a method before it if that is not GET; got %q", args)
+	}
+	if !slices.Contains([]string{"", "allow", "deny"}, q.expect) {
+		return usage("--expect is allow or deny, not %q", q.expect)
+	}
+	if q.user == "" && (q.org != "" || len(q.groups) > 0 || q.untold || q.email != "" || q.name != "" || q.username != "") {
+		return usage("who is it? --user is missing; leave the other flags out to ask for nobody")
+	}
+	return nil
+}
+
+// explanation is what is to be said; its JSON form is an interface.
+type explanation struct {
+	Request  string          `json:"request"`
+	Route    string          `json:"route,omitempty"`
+	Decision string          `json:"decision"` // forward, login or deny
+	Reason   string          `json:"reason"`
+	Rule     int             `json:"rule,omitempty"`
+	Detail   string          `json:"detail,omitempty"`
+	Status   int             `json:"status"`
+	App      *appView        `json:"app,omitempty"`
+	Claims   json.RawMessage `json:"assertion,omitempty"`
+}
+
+// appView is the request as the app would get it.
+type appView struct {
+	Line    string              `json:"line"`
+	Host    string              `json:"host"`
+	Headers map[string][]string `json:"headers"`
+}
+
+func explain(c *console, q *question) error {
+	cfg, err := withoutSecrets(q.config, c.env)
+	if err != nil {
+		return err
+	}
+	e, err := ask(cfg, q)
+	if err != nil {
+		return err
+	}
+	if q.asJSON {
+		err = printJSON(c.stdout, e)
+	} else {
+		e.print(c.stdout)
+	}
+	if err != nil {
+		return err
+	}
+	allowed := e.Decision == "forward"
+	switch {
+	case q.expect == "" && !allowed:
+		return silentError{errors.New("not allowed")}
+	case q.expect != "" && allowed != (q.expect == "allow"):
+		return fmt.Errorf("expected %s", q.expect)
+	}
+	return nil
+}
+
+// ask sends the request through a front door that is the real one but for its
+// keys, its providers and its apps.
+func ask(cfg *config.Config, q *question) (*explanation, error) {
+	key := session.NewKey(time.Now().Add(-time.Hour))
+	ring, err := session.NewKeyring([]session.Key{key})
+	if err != nil {
+		return nil, err
+	}
+	app, events := &pretendApp{}, &lastEvent{}
+	door, sessions, err := assemble(cfg, parts{keys: ring, providers: nowhere(cfg), app: app}, prometheus.NewRegistry(), slog.New(events))
+	if err != nil {
+		return nil, err
+	}
+	r, err := q.request(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if q.user != "" {
+		who, err := q.identity(cfg)
+		if err != nil {
+			return nil, err
+		}
+		if who, err = fold(cfg, who); err != nil {
+			return nil, err
+		}
+		if err := addCookie(r, sessions, who); err != nil {
+			return nil, err
+		}
+	}
+	w := &unread{header: http.Header{}}
+	door.ServeHTTP(w, r)
+	e := &explanation{Request: q.method + " " + r.URL.String(), Status: w.status, Route: events.text("route"), Decision: events.text("decision"),
+		Reason: events.text("reason"), Rule: events.number("rule"), Detail: events.text("error"), App: app.view}
+	if e.Decision == "" { // an endpoint of ours, or no request that anybody answers
+		e.Decision, e.Reason = "deny", "not for an app"
+	}
+	if e.App != nil {
+		e.Claims = assertionClaims(e.App.Headers[identity.AssertionHeader])
+	}
+	return e, nil
+}
+
+func (q *question) request(cfg *config.Config) (*http.Request, error) {
+	address := q.address
+	if strings.HasPrefix(address, "/") {
+		address = cfg.PublicURL.String() + address
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" {
+		return nil, usage("%q is not a URL such as %s/admin", q.address, cfg.PublicURL)
+	}
+	r := &http.Request{Method: q.method, URL: u, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Body: http.NoBody,
+		RequestURI: target(address), RemoteAddr: "192.0.2.1:40000"}
+	for _, line := range q.headers {
+		name, value, ok := strings.Cut(line, ":")
+		if !ok || strings.TrimSpace(name) == "" {
+			return nil, usage("--header %q is not \"Name: value\"", line)
+		}
+		r.Header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
+	}
+	return r.WithContext(context.Background()), nil
+}
+
+// target is what a browser would send for address, untouched.
+func target(address string) string {
+	_, rest, _ := strings.Cut(address, "://")
+	rest, _, _ = strings.Cut(rest, "#")
+	i := strings.IndexAny(rest, "/?")
+	switch {
+	case i < 0:
+		return "/"
+	case rest[i] == '?':
+		return "/" + rest[i:]
+	}
+	return rest[i:]
+}
+
+func (q *question) identity(cfg *config.Config) (identity.Identity, error) {
+	id := identity.Identity{Provider: cfg.Providers[0].ID, Subject: q.user, Email: q.email, EmailVerified: !q.unverified,
+		Name: q.name, Username: q.username, Groups: q.groups, GroupsUnknown: q.untold}
+	if q.provider != "" {
+		id.Provider = q.provider
+	}
+	if !slices.ContainsFunc(cfg.Providers, func(p config.Provider) bool { return p.ID == id.Provider }) {
+		return id, usage("no provider is called %q", id.Provider)
+	}
+	if id.Email == "" && strings.Contains(q.user, "@") {
+		id.Email, id.Subject = q.user, unknownSubject
+	}
+	if id.Email == "" {
+		id.EmailVerified = false
+	}
+	if q.org != "" {
+		id.Org = identity.Org{ID: q.org, Source: "claim"}
+	}
+	return id, nil
+}
+
+// unknownSubject stands for the id at the provider, which an e-mail address does
+// not tell.
+const unknownSubject = "(id-at-the-provider)"
+
+func addCookie(r *http.Request, sessions *session.Manager, who identity.Identity) error {
+	w := &unread{header: http.Header{}}
+	host := strings.ToLower(r.URL.Hostname())
+	if err := sessions.Write(w, host, sessions.Start(who)); err != nil {
+		return fmt.Errorf("nobody can be so: %w", err)
+	}
+	pair, _, _ := strings.Cut(w.header.Get("Set-Cookie"), ";")
+	r.Header.Add("Cookie", pair)
+	return nil
+}
+
+// unread is an answer of which nobody reads more than the head.
+type unread struct {
+	header http.Header
+	status int
+}
+
+func (u *unread) Header() http.Header { return u.header }
+
+func (u *unread) WriteHeader(status int) {
+	if u.status == 0 {
+		u.status = status
+	}
+}
+
+func (u *unread) Write(b []byte) (int, error) {
+	u.WriteHeader(http.StatusOK)
+	return len(b), nil
+}
+
+// nowhere are the providers by name: explain signs nobody in.
+func nowhere(cfg *config.Config) []proxy.Provider {
+	var out []proxy.Provider
+	for _, p := range cfg.Providers {
+		out = append(out, proxy.Provider{ID: p.ID, Name: p.ID, Login: noLogin{}})
+	}
+	return out
+}
+
+type noLogin struct{}
+
+var errNoLogin = &identity.SignInError{Failure: identity.Unavailable, Err: errors.New("explain signs nobody in")}
+
+func (noLogin) AuthURL(context.Context, identity.Handshake, identity.AuthParams) (string, error) {
+	return "", errNoLogin
+}
+
+func (noLogin) Redeem(context.Context, url.Values, identity.Handshake, identity.AuthParams) (identity.Identity, error) {
+	return identity.Identity{}, errNoLogin
+}
+
+// pretendApp keeps what reaches it.
+type pretendApp struct{ view *appView }
+
+func (a *pretendApp) RoundTrip(r *http.Request) (*http.Response, error) {
+	a.view = &appView{Line: r.Method + " " + r.URL.RequestURI() + " HTTP/1.1", Host: r.Host, Headers: map[string][]string{}}
+	for name, values := range r.Header {
+		if len(values) > 0 {
+			a.view.Headers[name] = values
+		}
+	}
+	return &http.Response{StatusCode: http.StatusOK, ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+}
+
+// lastEvent is a log that keeps the request event.
+type lastEvent struct{ attrs map[string]slog.Value }
+
+func (l *lastEvent) Enabled(context.Context, slog.Level) bool { return true }
+func (l *lastEvent) WithAttrs([]slog.Attr) slog.Handler       { return l }
+func (l *lastEvent) WithGroup(string) slog.Handler            { return l }
+
+func (l *lastEvent) Handle(_ context.Context, r slog.Record) error {
+	l.attrs = map[string]slog.Value{}
+	r.Attrs(func(a slog.Attr) bool { l.attrs[a.Key] = a.Value; return true })
+	return nil
+}
+
+func (l *lastEvent) text(key string) string {
+	if v, ok := l.attrs[key]; ok {
+		return v.String()
+	}
+	return ""
+}
+
+func (l *lastEvent) number(key string) int {
+	if v, ok := l.attrs[key]; ok && v.Kind() == slog.KindInt64 {
+		return int(v.Int64())
+	}
+	return 0
+}
+
+// assertionClaims is what the assertion says.
+func assertionClaims(lines []string) json.RawMessage {
+	if len(lines) != 1 {
+		return nil
+	}
+	parts := strings.Split(lines[0], ".")
+	if len(parts) != 3 {
+		return nil
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return nil
+	}
+	return payload
+}
+
+func printJSON(w io.Writer, e *explanation) error {
+	if e.App != nil {
+		e.App.mask()
+	}
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(e)
+}
+
+// mask replaces what is different at every request.
+func (a *appView) mask() {
+	for name, stands := range map[string]string{"X-Request-Id": "<one per request>", "X-Forwarded-For": "<address of the client>", identity.AssertionHeader: "<signed JWT>"} {
+		if a.Headers[name] != nil {
+			a.Headers[name] = []string{stands}
+		}
+	}
+}
+
+func (e *explanation) print(w io.Writer) {
+	fmt.Fprintf(w, "%s\n\n", e.Request)
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(w, "%-9s %s\n", name, value)
+		}
+	}
+	line("route", e.Route)
+	decision := e.Decision
+	if e.Decision == "login" {
+		decision = "login: nobody is signed in"
+	}
+	line("decision", decision)
+	reason := e.Reason
+	if e.Rule > 0 {
+		reason = fmt.Sprintf("%s: rule %d of the route", e.Reason, e.Rule)
+	}
+	line("reason", reason)
+	line("detail", e.Detail)
+	if e.App == nil {
+		line("status", fmt.Sprint(e.Status))
+		return
+	}
+	e.App.mask()
+	fmt.Fprintf(w, "\nThe app sees\n\n  %s\n  Host: %s\n", e.App.Line, e.App.Host)
+	names := make([]string, 0, len(e.App.Headers))
+	for name := range e.App.Headers {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		for _, v := range e.App.Headers[name] {
+			fmt.Fprintf(w, "  %s: %s\n", name, v)
+		}
+	}
+	if e.Claims != nil {
+		fmt.Fprintf(w, "\nThe assertion says\n\n  %s\n", e.Claims)
+	}
+}

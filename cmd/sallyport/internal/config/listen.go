@@ -1,0 +1,159 @@
+package config
+
+import (
+	"errors"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"slices"
+
+	yaml "go.yaml.in/yaml/v4"
+)
+
+// Listen says where to accept connections. HTTP or HTTPS.Address is "".
+type Listen struct {
+	HTTP  string
+	H2C   bool // HTTP takes HTTP/2 by prior knowledge too
+	HTTPS HTTPS
+	Admin Admin
+}
+
+// HTTPS is a listener with a certificate (PEM, with its chain) and its key.
+type HTTPS struct {
+	Address   string
+	Cert, Key Ref
+}
+
+// Admin is the listener for metrics and health checks.
+type Admin struct {
+	Address string  // "" if switched off
+	Probes  []Probe // in the order of the file
+}
+
+// Probe is a path of the admin listener that asks the app.
+type Probe struct {
+	Path   string
+	Target *url.URL // http, without user and fragment
+}
+
+func listenShape() shape[Listen] {
+	https := object[HTTPS]{keys: []key[HTTPS]{
+		field("address", "The address, as in http.", address(), func(h *HTTPS) *string { return &h.Address }).required(),
+		field("cert", "The certificate and its chain, PEM.", fileRef(formFile, formEnv), func(h *HTTPS) *Ref { return &h.Cert }).required(),
+		field("key", "The private key of the certificate, PEM.", secretRef(formFile, formEnv), func(h *HTTPS) *Ref { return &h.Key }).required(),
+	}}.shape()
+	return object[Listen]{keys: []key[Listen]{
+		field("http", "The address for plain http, host:port or :port.", address(), func(l *Listen) *string { return &l.HTTP }).or(`":4180"`),
+		field("h2c", "Plain http also takes HTTP/2 from who begins with it (prior knowledge), as gRPC does. https needs no such key.",
+			onlyTrue(), func(l *Listen) *bool { return &l.H2C }),
+		field("https", "The address and certificate for https, instead of http.", https, func(l *Listen) *HTTPS { return &l.HTTPS }),
+		field("admin", "The address of metrics and health checks, or a mapping; an empty text switches them off.", adminShape(),
+			func(l *Listen) *Admin { return &l.Admin }).or(`"127.0.0.1:4181"`),
+	}, rivals: [][]string{{"http", "https"}}, check: checkListen}.shape()
+}
+
+func adminShape() shape[Admin] {
+	place := func(a *Admin) *string { return &a.Address }
+	full := object[Admin]{keys: []key[Admin]{
+		field("address", "The address, as in http.", address(), place).required(),
+		field("app_probes", "Paths that ask the app, for a kubelet that cannot sign in: a path and the http URL that answers for it.",
+			probes(), func(a *Admin) *[]Probe { return &a.Probes }),
+	}}.shape()
+	short := addressOrNone()
+	return either(short.want+", or a mapping", within(short, place), yaml.MappingNode, full)
+}
+
+func checkListen(w *walker, at place, l *Listen) {
+	if l.H2C && l.HTTPS.Address != "" {
+		w.faultAt(at.path+".h2c", "is for plain http; https speaks HTTP/2 without it, so leave it out")
+	}
+}
+
+// probes reads a mapping of paths. Each has one spelling, so that two of them
+// are never the same to the admin listener.
+func probes() shape[[]Probe] {
+	target := probeTarget()
+	form := regexp.MustCompile(prefixPattern)
+	s := schema{"type": "object", "additionalProperties": target.schema,
+		"propertyNames": schema{"pattern": prefixPattern, "not": schema{"enum": adminPaths()}}}
+	return shape[[]Probe]{want: "a mapping", schema: s, read: func(w *walker, at place, into *[]Probe) {
+		if !w.expect(at, yaml.MappingNode, "a mapping of paths", false) {
+			return
+		}
+		*into = make([]Probe, len(at.node.Content)/2)
+		for i := range *into {
+			key, node := at.node.Content[2*i], at.node.Content[2*i+1]
+			here := join(at.path, key.Value)
+			switch {
+			case !isText(key): // refused before
+			case slices.Contains(adminPaths(), key.Value):
+				w.fault(place{key, here}, "is a path that Sallyport answers itself; choose another")
+			case !form.MatchString(key.Value):
+				w.fault(place{key, here}, "must be a path such as /app/healthz, of letters, digits and -._~, without a slash at its end")
+			}
+			(*into)[i].Path = key.Value
+			take(w, target, place{node, here}, &(*into)[i].Target)
+		}
+	}}
+}
+
+// adminPaths are the admin listener's own.
+func adminPaths() []string { return []string{"/healthz", "/log-level", "/metrics", "/readyz"} }
+
+func probeTarget() shape[*url.URL] {
+	const form = `^[Hh][Tt][Tt][Pp]://[^/?#@\s]+([/?][^#@\s]*)?$`
+	re, want := regexp.MustCompile(form), "an http URL such as http://127.0.0.1:8080/healthz"
+	return scalar(want, schema{"pattern": form}, func(v string) (*url.URL, error) {
+		u, err := parseURL(v, "http://127.0.0.1:8080/healthz")
+		switch {
+		case err != nil:
+			return nil, err
+		case !re.MatchString(v):
+			return nil, errors.New("must be " + want)
+		}
+		return u, nil
+	})
+}
+
+// proxyRange is one address or a range of them.
+func proxyRange() shape[netip.Prefix] {
+	want := "an address such as 192.0.2.7 or a range such as 10.0.0.0/8"
+	s := schema{"type": "string", "pattern": `^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$`}
+	return shape[netip.Prefix]{want: want, schema: s, read: func(w *walker, at place, into *netip.Prefix) {
+		v, ok := w.text(at, want, false)
+		if !ok {
+			return
+		}
+		p, err := parseRange(v)
+		switch {
+		case err != nil:
+			w.fault(at, "must be %s, not %s", want, quote(v))
+		case p.Addr().Is4In6():
+			w.suggest(at, unmapped(p), "must be written as IPv4, as it is compared, not %s", quote(v))
+		case p.Bits() == 0:
+			w.fault(at, "must not be all addresses: everybody could then say who they are")
+		case p != p.Masked():
+			w.suggest(at, p.Masked().String(), "must begin with the first address of the range, not %s", quote(v))
+		default:
+			*into = p
+		}
+	}}
+}
+
+func parseRange(v string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(v); err == nil && addr.Zone() == "" {
+		return netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	return netip.ParsePrefix(v) // knows no zones
+}
+
+// unmapped is the IPv4 range of ::ffff:10.0.0.0/104; "" if there is none.
+func unmapped(p netip.Prefix) string {
+	switch bits := p.Bits() - 96; {
+	case bits == 32:
+		return p.Addr().Unmap().String()
+	case bits > 0:
+		return netip.PrefixFrom(p.Addr().Unmap(), bits).Masked().String()
+	}
+	return ""
+}

@@ -1,0 +1,101 @@
+package proxy
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/sallyport-proxy/sallyport/authz"
+)
+
+// whence is where a request comes from, and under which address the client
+// asked: as the TCP connection says, or as a proxy on the list of those that are
+// trusted says (P4).
+type whence struct{ client, scheme, host string }
+
+// maxChain bounds how far back a chain of proxies is followed.
+const maxChain = 32
+
+// whence never reads Forwarded, X-Real-IP and their like: one dialect, of one
+// list of peers, is all that counts.
+func (p *Proxy) whence(r *http.Request) (whence, error) {
+	at := whence{scheme: p.scheme, host: r.Host}
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return at, nil // a unix socket has no address
+	}
+	addr := peer.Addr().Unmap()
+	at.client = addr.String()
+	if !p.trusts(addr) {
+		return at, nil
+	}
+	at.client = p.client(addr, r.Header["X-Forwarded-For"]).String()
+	if host, err := single(r.Header, "X-Forwarded-Host"); err != nil || host != "" {
+		at.host = host
+		if err != nil {
+			return at, err
+		}
+	}
+	scheme, err := single(r.Header, "X-Forwarded-Proto")
+	switch scheme {
+	case "":
+	case "http", "https":
+		at.scheme = scheme
+	default:
+		return at, fmt.Errorf("%w: X-Forwarded-Proto is neither http nor https", authz.ErrTarget)
+	}
+	return at, err
+}
+
+func (p *Proxy) trusts(addr netip.Addr) bool {
+	for _, prefix := range p.trusted {
+		if prefix.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// client is the rightmost address that is no trusted proxy's: what stands to
+// its left was written by somebody nobody vouches for (security.md 1A).
+func (p *Proxy) client(peer netip.Addr, lines []string) netip.Addr {
+	chain := strings.Join(lines, ",")
+	for range maxChain {
+		i := strings.LastIndexByte(chain, ',')
+		addr, err := parseHop(chain[i+1:])
+		if err != nil {
+			return peer
+		}
+		if peer = addr; !p.trusts(addr) || i < 0 {
+			return peer
+		}
+		chain = chain[:i]
+	}
+	return peer
+}
+
+// parseHop reads one address of a chain; some proxies add the port.
+func parseHop(s string) (netip.Addr, error) {
+	s = strings.Trim(s, " \t")
+	if with, err := netip.ParseAddrPort(s); err == nil {
+		return with.Addr().Unmap().WithZone(""), nil
+	}
+	if n := len(s); n > 2 && s[0] == '[' && s[n-1] == ']' && strings.IndexByte(s, ':') > 0 { // IPv6 alone has brackets
+		s = s[1 : n-1]
+	}
+	addr, err := netip.ParseAddr(s)
+	return addr.Unmap().WithZone(""), err
+}
+
+// single is a header that must not contradict itself.
+func single(h http.Header, name string) (string, error) {
+	lines := h[name]
+	if len(lines) == 0 {
+		return "", nil
+	}
+	if len(lines) > 1 || strings.ContainsAny(lines[0], ", ") {
+		return "", fmt.Errorf("%w: %s has several values", authz.ErrTarget, name)
+	}
+	return lines[0], nil
+}

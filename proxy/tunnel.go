@@ -1,0 +1,89 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/upstream"
+)
+
+// tunnel turns the client's connection and the app's into one, after the app has
+// agreed to speak WebSocket. Until then nothing of what the client sent behind
+// its request has been passed on (security.md 114).
+func (x *exchange) tunnel(ctx context.Context, res *http.Response) error {
+	app, ok := res.Body.(io.ReadWriteCloser)
+	if !ok || !x.ev.facts.WebSocket || !strings.EqualFold(res.Header.Get("Upgrade"), "websocket") {
+		x.p.metrics.upstream(x.route.Name, "protocol")
+		return &failure{Status: http.StatusBadGateway, Cause: errors.New("the app switched to a protocol that nobody asked for")}
+	}
+	if x.p.tunnels.Closed() {
+		return &failure{Status: http.StatusServiceUnavailable, Cause: upstream.ErrClosed, RetryAfter: 1}
+	}
+	dropHopByHop(res.Header)
+	x.amend(res.Header)
+	delete(res.Header, "Content-Length") // RFC 9110 §8.6: none in a 101, and no reader may look for a body
+	conn, buffered, err := http.NewResponseController(x.w.ResponseWriter).Hijack()
+	if err != nil {
+		return &failure{Status: http.StatusInternalServerError, Cause: fmt.Errorf("take over the connection: %w", err)}
+	}
+	x.p.metrics.tunnels.Inc()
+	defer x.p.metrics.tunnels.Dec()
+	x.w.status = http.StatusSwitchingProtocols
+	res.Header["Connection"], res.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
+	res.Header["X-Request-Id"] = []string{x.ev.requestID}
+	client := &upstream.Buffered{Conn: conn}
+	client.Head, _ = buffered.Reader.Peek(buffered.Reader.Buffered())
+	client.Head = append([]byte(nil), client.Head...) // the reader's buffer is let go
+	_ = conn.SetWriteDeadline(time.Now().Add(bodyPatience))
+	if err := writeSwitch(buffered, res.Header); err != nil {
+		conn.Close()
+		x.ev.cause = fmt.Errorf("answer the upgrade: %w", err)
+		return nil
+	}
+	_ = conn.SetWriteDeadline(time.Time{})
+
+	_, toClient, err := x.p.tunnels.Carry(ctx, upstream.Ends{Client: client, App: app, Moved: x.watch.moved})
+	x.w.bytes = toClient
+	if err != nil && !errors.Is(err, io.EOF) {
+		x.ev.note = "tunnel ended: " + unquoted(err).Error()
+	}
+	return nil
+}
+
+// writeSwitch writes the 101. net/http is out of the way by now.
+func writeSwitch(w interface {
+	io.Writer
+	Flush() error
+}, h http.Header) error {
+	if _, err := io.WriteString(w, "HTTP/1.1 101 Switching Protocols\r\n"); err != nil {
+		return err
+	}
+	if err := h.Write(w); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(w, "\r\n"); err != nil {
+		return err
+	}
+	return w.Flush()
+}
+
+// asksWebSocket reports whether r asks to speak WebSocket from here on (RFC 6455
+// §4.1). Every other upgrade is not heard: h2c would be a way around us
+// (security.md 115).
+func asksWebSocket(r *http.Request) bool {
+	upgrade := r.Header["Upgrade"]
+	if r.Method != http.MethodGet || r.ProtoMajor != 1 || r.ProtoMinor != 1 || len(upgrade) != 1 || !strings.EqualFold(upgrade[0], "websocket") {
+		return false
+	}
+	for _, line := range r.Header["Connection"] {
+		if hasToken(line, "upgrade") {
+			return r.ContentLength == 0
+		}
+	}
+	return false
+}
