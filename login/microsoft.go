@@ -40,6 +40,9 @@ func newMicrosoft(o Options) policy {
 	p.discovered = m.discovered
 	p.issuedBy = func(iss string) bool { tid, ok := m.tenantOf(iss); return ok && iss == m.issuerOf(tid) }
 	p.checks = append(p.checks, m.checkVersion, m.checkTenant)
+	if o.Issuer == microsoftIssuer {
+		p.sendsOn = []string{"https://login.live.com"} // where personal accounts sign in
+	}
 	p.subject = microsoftSubject
 	p.alsoScopes = []string{m.graphScope()}
 	p.wanted = nil // Graph is asked instead of userinfo, which tells less

@@ -197,7 +197,7 @@ func TestP08_TheTokenForGraphIsUsedForTwoQuestions(t *testing.T) {
 func TestMicrosoftOptions(t *testing.T) {
 	good := Options{ID: "ms", Type: TypeMicrosoft, Tenant: "common", ClientID: "x", ClientSecret: "y", RedirectURL: callbackURL}
 	p, err := New(good)
-	if err != nil || p.AuthOrigin() != "https://login.microsoftonline.com" || !slices.Equal(p.scopes, []string{"openid", "profile", "email", "User.Read"}) {
+	if err != nil || p.AuthOrigins()[0] != "https://login.microsoftonline.com" || !slices.Equal(p.scopes, []string{"openid", "profile", "email", "User.Read"}) {
 		t.Errorf("%v, %+v", err, p)
 	}
 	for name, bend := range map[string]func(*Options){

@@ -35,6 +35,9 @@ func pagerduty(o Options) policy {
 	}
 	p.nonceOptional = true // §4.2: none is shown; S256 binds the code in any case
 	p.checks = append(p.checks, func(t idToken, _ *metadata) error { return checkPagerDuty(t, o.ClientID) })
+	if o.Endpoints.AuthorizationURL == pagerdutyAuthorize {
+		p.sendsOn = []string{"https://*.pagerduty.com"} // to the host of an account that has its own sign-on
+	}
 	p.subject = pagerdutySubject
 	p.wanted = nil // §4.2: there is no userinfo
 	p.orgs = pagerdutyAccount

@@ -21,6 +21,7 @@ type policy struct {
 	alsoScopes []string   // whatever the configuration names
 	authParams url.Values // ride along with the authorization request
 	noPKCE     bool
+	sendsOn    []string // origins to which the authorization endpoint redirects browsers
 
 	// Where the provider is.
 	discoverAt string                   // the discovery document is below this address

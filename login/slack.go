@@ -21,6 +21,9 @@ func slack(o Options) policy {
 	// §5.1: PKCE is something an app opts into, with other lifetimes and without
 	// its secret. The nonce binds the code here (RFC 9700 §2.1.1).
 	p.noPKCE = true
+	if o.Issuer == slackIssuer {
+		p.sendsOn = []string{"https://*.slack.com"} // to the host of a workspace where somebody is signed in
+	}
 	p.subject = slackSubject
 	p.wanted = []string{"email", "name", slackTeamName}
 	p.orgs = slackWorkspace

@@ -65,7 +65,7 @@ func TestSlackIsAskedWithoutPKCE(t *testing.T) {
 	w.use(slackBase, func(o *Options) { o.ClientSecret = "wrong" })
 	w.refuse(identity.Misconfigured)
 	p, err := New(Options{ID: "slack", Type: TypeSlack, ClientID: "x", ClientSecret: "y", RedirectURL: callbackURL})
-	if err != nil || p.AuthOrigin() != "https://slack.com" || !slices.Contains(Types(), TypeSlack) {
+	if err != nil || p.AuthOrigins()[0] != "https://slack.com" || !slices.Contains(Types(), TypeSlack) {
 		t.Errorf("%v, %+v", err, p)
 	}
 }
