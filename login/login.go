@@ -113,9 +113,9 @@ func (p *Provider) AuthURL(ctx context.Context, h identity.Handshake, ap identit
 		ClientID: p.clientID, RedirectURL: p.redirectURL, Scopes: p.scopes,
 		Endpoint: oauth2.Endpoint{AuthURL: m.AuthorizationURL},
 	}
+	opts := []oauth2.AuthCodeOption{oidc.Nonce(h.Nonce)}
 	// S256 whatever the provider advertises: leaving it out would be a downgrade
 	// that a tampered discovery document can ask for (RFC 9700 §2.1.1, CVE-2024-23647).
-	opts := []oauth2.AuthCodeOption{oidc.Nonce(h.Nonce)}
 	if !p.policy.noPKCE {
 		opts = append(opts, oauth2.S256ChallengeOption(h.Verifier))
 	}
