@@ -275,7 +275,7 @@ func newProviders(cfg *config.Config, reg prometheus.Registerer, log *slog.Logge
 		if name == "" {
 			name = p.ID
 		}
-		providers = append(providers, proxy.Provider{ID: p.ID, Name: name, Login: l})
+		providers = append(providers, proxy.Provider{ID: p.ID, Name: name, Login: l, EmailDomains: p.EmailDomains})
 	}
 	return providers, nil
 }
