@@ -17,7 +17,7 @@ type Org struct {
 	ID string
 	// Name is for people; Domain is the primary DNS domain. Either may be empty.
 	Name, Domain string
-	// Source says where the facts come from: "claim" or "config".
+	// Source says where the facts come from: "claim", "directory" or "config".
 	Source string
 }
 

@@ -22,7 +22,7 @@ func (p *Provider) readCallback(q url.Values, h identity.Handshake, m *metadata)
 	}
 	// RFC 9207 §2.4: another provider's answer must not be redeemed here, and an
 	// attacker's must not be believed. Compared even if it was not announced.
-	if iss, present := q["iss"]; (present || m.issParameter) && (len(iss) != 1 || iss[0] != p.issuer) {
+	if iss, present := q["iss"]; (present || m.issParameter) && (len(iss) != 1 || !p.policy.issuedBy(iss[0])) {
 		return "", fail(identity.Rejected, "the callback's iss is not this provider's issuer")
 	}
 	if _, present := q["error"]; present {

@@ -45,11 +45,15 @@ func (n ClaimNames) wanted() []string {
 
 // sources are where claims about the person are read, the best first.
 func (p *Provider) sources(ctx context.Context, m *metadata, token claims, accessToken string) ([]claims, error) {
+	if p.policy.lookup != nil {
+		found, err := p.policy.lookup(ctx, p.client, accessToken, token)
+		return []claims{token, found}, err
+	}
 	switch p.identityFrom {
 	case FromIDToken:
 		return []claims{token}, nil
 	case FromUserinfo:
-		if m.userinfoURL == "" {
+		if m.UserinfoURL == "" {
 			return nil, fail(identity.Misconfigured, "the identity is to come from userinfo, and the provider has none")
 		}
 		if accessToken == "" {
@@ -58,8 +62,8 @@ func (p *Provider) sources(ctx context.Context, m *metadata, token claims, acces
 		info, err := p.userinfo(ctx, m, token, accessToken)
 		return []claims{info}, err
 	}
-	missing := slices.ContainsFunc(p.wanted, func(name string) bool { return !token.has(name) && !token.elsewhere(name) })
-	if !missing || m.userinfoURL == "" || accessToken == "" {
+	missing := slices.ContainsFunc(p.policy.wanted, func(name string) bool { return !token.has(name) && !token.elsewhere(name) })
+	if !missing || m.UserinfoURL == "" || accessToken == "" {
 		return []claims{token}, nil
 	}
 	info, err := p.userinfo(ctx, m, token, accessToken)
@@ -68,12 +72,7 @@ func (p *Provider) sources(ctx context.Context, m *metadata, token claims, acces
 
 // userinfo asks for the claims behind the access token.
 func (p *Provider) userinfo(ctx context.Context, m *metadata, token claims, accessToken string) (claims, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.userinfoURL, nil)
-	if err != nil {
-		return nil, fail(identity.Misconfigured, "userinfo_endpoint is not a URL")
-	}
-	req.Header.Set("Authorization", "Bearer "+accessToken)
-	body, head, err := getDocument(p.client.HTTPClient("userinfo"), req)
+	body, head, err := bearerGet(ctx, p.client.HTTPClient("userinfo"), m.UserinfoURL, accessToken)
 	if err != nil {
 		return nil, failCall(err)
 	}
@@ -85,12 +84,22 @@ func (p *Provider) userinfo(ctx context.Context, m *metadata, token claims, acce
 		return nil, fail(identity.Rejected, "userinfo: %w", err)
 	}
 	// OIDC Core §5.3.2: else it may be about somebody else, and none of it counts.
-	want, _ := token.text("sub")
-	got, ok := claims(members).text("sub")
+	want, _ := p.policy.sub(token)
+	got, ok := p.policy.sub(members)
 	if !ok || subtle.ConstantTimeCompare([]byte(got), []byte(want)) != 1 {
 		return nil, fail(identity.Rejected, "userinfo: sub is not the ID token's")
 	}
 	return members, nil
+}
+
+// bearerGet reads a document that an access token opens (RFC 6750 §2.1).
+func bearerGet(ctx context.Context, client *http.Client, address, accessToken string) ([]byte, http.Header, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, nil, errors.New("not a URL")
+	}
+	req.Header.Set("Authorization", "Bearer "+accessToken)
+	return getDocument(client, req)
 }
 
 // identity builds the person from a checked ID token and the sources. What is
@@ -101,11 +110,11 @@ func (p *Provider) identity(ctx context.Context, token claims, sources []claims)
 		Provider:    p.id,
 		Name:        r.text(p.claims.Name),
 		Username:    r.text(p.claims.Username),
-		Org:         r.org(),
 		ACR:         r.in(token).text("acr"),
 		ProviderSID: r.in(token).text("sid"),
 	}
-	id.Subject, _ = token.text("sub")
+	id.Subject, _ = p.policy.subject(token)
+	id.Org, id.Orgs = chosen(p.policy.orgs(r))
 	id.Email, id.EmailVerified = r.email()
 	id.Groups, id.GroupsUnknown = r.groups()
 	id.AuthTime, _ = token.time("auth_time")
@@ -148,18 +157,29 @@ func (r reader) text(name string) string {
 	return s
 }
 
-// org: without an id there is no organization, whatever it is called.
-func (r reader) org() identity.Org {
+// claimedOrgs: without an id there is no organization, whatever it is called.
+func (r reader) claimedOrgs() []identity.Org {
 	id := r.text(r.p.claims.OrgID)
 	if id == "" {
-		return identity.Org{}
+		return nil
 	}
 	domain := strings.ToLower(r.text(r.p.claims.OrgDomain))
 	if domain != "" && !isDomain(domain) {
 		r.dropped(r.p.claims.OrgDomain, "not a domain")
 		domain = ""
 	}
-	return identity.Org{ID: r.p.id + ":" + id, Name: r.text(r.p.claims.OrgName), Domain: domain, Source: "claim"}
+	return []identity.Org{{ID: r.p.id + ":" + id, Name: r.text(r.p.claims.OrgName), Domain: domain, Source: "claim"}}
+}
+
+// chosen: the only organization is the active one; among several the person chooses.
+func chosen(orgs []identity.Org) (active identity.Org, all []identity.Org) {
+	switch len(orgs) {
+	case 0:
+		return identity.Org{}, nil
+	case 1:
+		return orgs[0], nil
+	}
+	return identity.Org{}, orgs
 }
 
 // email takes address and verification from the same source: one source must
@@ -178,11 +198,8 @@ func (r reader) email() (address string, verified bool) {
 		}
 		return "", false
 	}
-	// email_verified is about the claim email (OIDC Core §5.1), and about another
-	// claim only where that says the same.
-	vouched, _ := c.text("email")
 	allowed := len(r.p.emailDomains) == 0 || slices.Contains(r.p.emailDomains, domain)
-	return local + "@" + domain, allowed && vouched == raw && c.isTrue("email_verified")
+	return local + "@" + domain, allowed && r.p.policy.vouches(email{source: c, sources: r.sources, raw: raw, local: local, domain: domain})
 }
 
 // groups are unknown, not none, when the provider keeps them elsewhere (OIDC

@@ -25,8 +25,8 @@ const (
 // metadata is what a provider says about itself, checked. It is never changed
 // once made.
 type metadata struct {
-	authURL, tokenURL, userinfoURL string
-
+	Endpoints
+	issuer       string // as the document spells it; "" if there is none
 	clientAuth   oauth.ClientAuth
 	issParameter bool // RFC 9207: iss comes with every authorization response
 	keys         *keySet
@@ -34,6 +34,7 @@ type metadata struct {
 
 // discovery keeps the latest good metadata and the memory of failures.
 type discovery struct {
+	given  *metadata // known without asking; then nobody is asked
 	flight singleflight.Group
 
 	mu        sync.Mutex
@@ -45,6 +46,9 @@ type discovery struct {
 }
 
 func (d *discovery) current() *metadata {
+	if d.given != nil {
+		return d.given
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.good
@@ -81,6 +85,9 @@ func elapsed(now, then time.Time, wait time.Duration) bool {
 // those who come meanwhile wait for the same answer; those who come right after
 // a failure are told of it. Old metadata is renewed behind a caller's back.
 func (p *Provider) metadata(ctx context.Context) (*metadata, error) {
+	if p.disco.given != nil {
+		return p.disco.given, nil
+	}
 	good, failure, due := p.disco.state(p.now())
 	if !due {
 		return good, unlessHeld(good, failure)
@@ -123,12 +130,14 @@ func (p *Provider) discover(ctx context.Context) (*metadata, error) {
 }
 
 func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata, error) {
-	found, err := oidc.NewProvider(oidc.ClientContext(ctx, p.client.HTTPClient("discovery")), p.issuer)
+	found, err := p.fetchDocument(ctx)
 	if err != nil {
-		return nil, p.discoveryError(err)
+		return nil, err
 	}
 	var more struct {
+		Issuer       string   `json:"issuer"`
 		Keys         string   `json:"jwks_uri"`
+		EndSession   string   `json:"end_session_endpoint"`
 		Algorithms   []string `json:"id_token_signing_alg_values_supported"`
 		ClientAuth   []string `json:"token_endpoint_auth_methods_supported"`
 		IssParameter bool     `json:"authorization_response_iss_parameter_supported"`
@@ -136,33 +145,70 @@ func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata,
 	if found.Claims(&more) != nil {
 		return nil, fail(identity.Unavailable, "the discovery document cannot be read")
 	}
+	if !p.policy.discovered(more.Issuer) {
+		return nil, fail(identity.Misconfigured, "discovery: configured issuer %q, but the provider calls itself %.300q", p.issuer, more.Issuer)
+	}
+	// What is configured is left to nobody else.
+	e := Endpoints{
+		AuthorizationURL: or(p.endpoints.AuthorizationURL, found.Endpoint().AuthURL),
+		TokenURL:         or(p.endpoints.TokenURL, found.Endpoint().TokenURL),
+		UserinfoURL:      or(p.endpoints.UserinfoURL, found.UserInfoEndpoint()),
+		JWKSURL:          or(p.endpoints.JWKSURL, more.Keys),
+		EndSessionURL:    or(p.endpoints.EndSessionURL, more.EndSession),
+	}
+	if err := p.checkEndpoints(e); err != nil {
+		return nil, err
+	}
+	if p.checkEndpoint(e.EndSessionURL) != nil {
+		e.EndSessionURL = "" // no reason to keep people from signing in
+	}
 	m := &metadata{
-		authURL: found.Endpoint().AuthURL, tokenURL: found.Endpoint().TokenURL, userinfoURL: found.UserInfoEndpoint(),
-		clientAuth: p.chooseClientAuth(more.ClientAuth), issParameter: more.IssParameter,
+		Endpoints: e, issuer: more.Issuer, clientAuth: p.chooseClientAuth(more.ClientAuth), issParameter: more.IssParameter,
+		keys: p.keySet(e.JWKSURL, algorithms(more.Algorithms)),
 	}
-	for _, endpoint := range []struct{ name, address string }{
-		{"authorization_endpoint", m.authURL}, {"token_endpoint", m.tokenURL}, {"jwks_uri", more.Keys},
-	} {
-		if err := p.checkEndpoint(endpoint.address); err != nil {
-			return nil, fail(identity.Misconfigured, "discovery: %s: %w", endpoint.name, err)
-		}
-	}
-	if err := p.checkEndpoint(m.userinfoURL); m.userinfoURL != "" && err != nil {
-		return nil, fail(identity.Misconfigured, "discovery: userinfo_endpoint: %w", err)
-	}
-	m.keys = p.keySet(more.Keys, algorithms(more.Algorithms))
 	if old != nil && old.keys.url == m.keys.url && slices.Equal(old.keys.algs, m.keys.algs) {
 		m.keys = old.keys // with what it knows, and with its rate limit
 	}
 	return m, nil
 }
 
-func (p *Provider) discoveryError(err error) error {
-	var mismatch *oidc.IssuerMismatchError
+// givenMetadata is that of a provider without discovery.
+func (p *Provider) givenMetadata() *metadata {
+	return &metadata{
+		Endpoints: p.endpoints, clientAuth: p.chooseClientAuth(nil),
+		keys: p.keySet(p.endpoints.JWKSURL, accepted()),
+	}
+}
+
+func (p *Provider) checkEndpoints(e Endpoints) error {
+	for _, endpoint := range []struct {
+		name, address string
+		needed        bool
+	}{
+		{"authorization_endpoint", e.AuthorizationURL, true}, {"token_endpoint", e.TokenURL, true}, {"jwks_uri", e.JWKSURL, true},
+		{"userinfo_endpoint", e.UserinfoURL, false},
+	} {
+		if err := p.checkEndpoint(endpoint.address); err != nil && (endpoint.needed || endpoint.address != "") {
+			return fail(identity.Misconfigured, "discovery: %s: %w", endpoint.name, err)
+		}
+	}
+	return nil
+}
+
+// fetchDocument lets go-oidc read the discovery document. Which issuer it may
+// name is for the policy to say: Microsoft's documents are not below theirs.
+func (p *Provider) fetchDocument(ctx context.Context) (*oidc.Provider, error) {
+	ctx = oidc.ClientContext(ctx, p.client.HTTPClient("discovery"))
+	found, err := oidc.NewProvider(oidc.InsecureIssuerURLContext(ctx, p.issuer), p.policy.discoverAt)
+	if err != nil {
+		return nil, discoveryError(err)
+	}
+	return found, nil
+}
+
+func discoveryError(err error) error {
 	var call *oauth.Error
 	switch {
-	case errors.As(err, &mismatch): // OIDC Discovery §4.3: exactly
-		return fail(identity.Misconfigured, "discovery: configured issuer %q, but the provider calls itself %.300q", p.issuer, mismatch.Discovered)
 	case errors.As(err, &call) && call.Kind == oauth.Misconfigured:
 		return &identity.SignInError{Failure: identity.Misconfigured, Err: call}
 	case call != nil:
@@ -195,20 +241,27 @@ func (p *Provider) chooseClientAuth(offered []string) oauth.ClientAuth {
 		return oauth.ClientAuth(p.clientAuth)
 	case p.clientSecret == "":
 		return oauth.None
+	case p.policy.clientAuth != "":
+		return p.policy.clientAuth
 	case len(offered) == 0 || slices.Contains(offered, "client_secret_basic"): // OIDC Discovery §3: the default
 		return oauth.Basic
 	}
 	return oauth.Post
 }
 
-// algorithms are those that the provider announces and we accept: signatures
-// with a public key, never "none", never HS* (security.md 98). RS256 if that
+// accepted are the algorithms we accept: signatures with a public key, never
+// "none", never HS* (security.md 98).
+func accepted() []jose.SignatureAlgorithm {
+	return []jose.SignatureAlgorithm{
+		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
+	}
+}
+
+// algorithms are those that the provider announces and we accept. RS256 if that
 // leaves none: every provider must have it (OIDC Core §15.1).
 func algorithms(announced []string) []jose.SignatureAlgorithm {
 	var out []jose.SignatureAlgorithm
-	for _, a := range []jose.SignatureAlgorithm{
-		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
-	} {
+	for _, a := range accepted() {
 		if slices.Contains(announced, string(a)) {
 			out = append(out, a)
 		}

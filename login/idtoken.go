@@ -32,47 +32,64 @@ func (p *Provider) verifyIDToken(ctx context.Context, m *metadata, tokens oauth.
 	if tokens.IDToken == "" {
 		return nil, fail(identity.Rejected, "the provider sent no ID token (is scope openid granted?)")
 	}
-	payload, alg, err := m.keys.verify(ctx, tokens.IDToken)
+	content, err := m.keys.verify(ctx, tokens.IDToken)
 	if err != nil {
 		return nil, err
 	}
-	members, err := oauth.Object(payload)
+	members, err := oauth.Object(content.payload)
 	if err != nil {
 		return nil, fail(identity.Rejected, "ID token: claims: %w", err)
 	}
-	c := claims(members)
+	t := idToken{members, content.alg, content.keyIssuer}
 	for _, check := range []func() error{
-		func() error { return p.checkParties(c) },
-		func() error { return p.checkTimes(c) },
-		func() error { return checkBinding(c, alg, tokens.AccessToken, h) },
-		func() error { return p.checkAsked(c, ap) },
+		func() error { return p.checkParties(t.claims) },
+		func() error { return p.checkTimes(t.claims) },
+		func() error { return checkBinding(t, tokens.AccessToken, h) },
+		func() error { return p.checkAsked(t.claims, ap) },
+		func() error { return p.checkFurther(t, m) },
 	} {
 		if err := check(); err != nil {
 			return nil, err
 		}
 	}
-	return c, nil
+	return t.claims, nil
 }
 
 // checkParties: whose token it is, for whom, and about whom.
 func (p *Provider) checkParties(c claims) error {
-	if iss, _ := c.text("iss"); iss != p.issuer { // simple string comparison: no folding, no slash forgiven
+	if iss, _ := c.text("iss"); !p.policy.issuedBy(iss) {
 		return fail(identity.Rejected, "ID token: iss is not the configured issuer")
 	}
 	audience, ok := c.audience()
 	if !ok || !slices.Contains(audience, p.clientID) {
 		return fail(identity.Rejected, "ID token: made for another client (aud)")
 	}
-	for _, a := range audience {
-		if a != p.clientID { // §3.1.3.7 (3): we trust no others
-			return fail(identity.Rejected, "ID token: made for other clients as well (aud)")
-		}
+	if !p.policy.audience(audience) {
+		return fail(identity.Rejected, "ID token: made for other clients as well (aud)")
 	}
 	if azp, _ := c.text("azp"); c.has("azp") && azp != p.clientID {
 		return fail(identity.Rejected, "ID token: issued to another client (azp)")
 	}
-	if sub, ok := c.text("sub"); !ok || !printable(sub, maxSubject) {
-		return fail(identity.Rejected, "ID token: sub is missing, or not a string of 1 to %d bytes", maxSubject)
+	return p.checkSubject(c, "ID token")
+}
+
+// checkSubject: nobody is signed in without a name that stays.
+func (p *Provider) checkSubject(c claims, where string) error {
+	if _, ok := p.policy.sub(c); !ok {
+		return fail(identity.Rejected, "%s: sub is missing, or not a string of 1 to %d bytes", where, maxSubject)
+	}
+	if subject, ok := p.policy.subject(c); !ok || !printable(subject, maxSubject) {
+		return fail(identity.Rejected, "%s: the claims that name the person are missing, or in another form", where)
+	}
+	return nil
+}
+
+// checkFurther is what the standard leaves to the provider.
+func (p *Provider) checkFurther(t idToken, m *metadata) error {
+	for _, check := range p.policy.checks {
+		if err := check(t, m); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -111,15 +128,15 @@ func skew(what string, offset time.Duration) error {
 }
 
 // checkBinding: is it this browser's sign-in, and are the tokens a pair?
-func checkBinding(c claims, alg, accessToken string, h identity.Handshake) error {
-	nonce, ok := c.text("nonce")
+func checkBinding(t idToken, accessToken string, h identity.Handshake) error {
+	nonce, ok := t.text("nonce")
 	if !ok || subtle.ConstantTimeCompare([]byte(nonce), []byte(h.Nonce)) != 1 {
 		return fail(identity.Rejected, "ID token: nonce is not this sign-in's")
 	}
-	if !c.has("at_hash") || accessToken == "" {
+	if !t.has("at_hash") || accessToken == "" {
 		return nil
 	}
-	if got, _ := c.text("at_hash"); subtle.ConstantTimeCompare([]byte(got), []byte(halfHash(alg, accessToken))) != 1 {
+	if got, _ := t.text("at_hash"); subtle.ConstantTimeCompare([]byte(got), []byte(halfHash(t.alg, accessToken))) != 1 {
 		return fail(identity.Rejected, "ID token: at_hash does not match the access token")
 	}
 	return nil

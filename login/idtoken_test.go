@@ -503,7 +503,7 @@ func TestP17_RandomKeyIDsCostOneFetchPerHalfMinute(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := set.verify(t.Context(), token); err == nil {
+			if _, err := set.verify(t.Context(), token); err == nil {
 				t.Fatal("a token of an unknown key was taken")
 			}
 			if i == 500 {
@@ -555,13 +555,13 @@ func TestLastGoodKeysAreKept(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := set.verify(t.Context(), unknown); identity.FailureOf(err) != identity.Unavailable {
+		if _, err := set.verify(t.Context(), unknown); identity.FailureOf(err) != identity.Unavailable {
 			t.Errorf("%q: unknown key while the keys cannot be had: %v", body, err)
 		}
 		if w.op.Hits(testenv.JWKS) != before+1 {
 			t.Errorf("%q: not fetched", body)
 		}
-		if _, _, err := set.verify(t.Context(), token); err != nil {
+		if _, err := set.verify(t.Context(), token); err != nil {
 			t.Errorf("%q: %v", body, err)
 		}
 	}
@@ -582,7 +582,7 @@ func TestWithdrawnKeysAreForgotten(t *testing.T) {
 	w.pass(61 * time.Minute)
 	set.verify(t.Context(), token)
 	w.settle()
-	if _, _, err := set.verify(t.Context(), token); identity.FailureOf(err) != identity.Rejected || err == nil {
+	if _, err := set.verify(t.Context(), token); identity.FailureOf(err) != identity.Rejected || err == nil {
 		t.Errorf("a withdrawn key still counts: %v", err)
 	}
 }

@@ -36,8 +36,9 @@ const (
 // every key id it does not know, takes keys of any strength, and a set that was
 // fetched empty replaces a good one.
 type keySet struct {
-	url  string
+	url  string // "": the keys are given, and all there are
 	algs []jose.SignatureAlgorithm
+	hop  func(to string) bool // may the document point to another? nil: never
 
 	client *http.Client
 	now    func() time.Time
@@ -45,35 +46,49 @@ type keySet struct {
 	flight singleflight.Group
 
 	mu        sync.Mutex
-	keys      []jose.JSONWebKey // the last good ones
-	fetched   time.Time         // when they were
+	keys      []signingKey // the last good ones
+	fetched   time.Time    // when they were
 	attempted time.Time
 	failure   error // of the latest attempt
 }
 
-func (p *Provider) keySet(url string, algs []jose.SignatureAlgorithm) *keySet {
-	return &keySet{url: url, algs: algs, client: p.client.HTTPClient("jwks"), now: p.now, log: p.log}
+// signingKey is a key, and for whom it may sign where the provider says so
+// (the member issuer, which go-jose drops).
+type signingKey struct {
+	jose.JSONWebKey
+	issuer string
 }
 
-// verify returns the payload of a compact JWS that one of the provider's keys
-// signed, and the algorithm. What the payload says is not looked at.
-func (s *keySet) verify(ctx context.Context, token string) (payload []byte, alg string, err error) {
+// signed is what a good signature vouches for. What the payload says has not
+// been looked at.
+type signed struct {
+	payload        []byte
+	alg, keyIssuer string
+}
+
+func (p *Provider) keySet(url string, algs []jose.SignatureAlgorithm) *keySet {
+	return &keySet{url: url, algs: algs, hop: p.policy.keyHop, client: p.client.HTTPClient("jwks"), now: p.now, log: p.log}
+}
+
+// verify opens a compact JWS that one of the provider's keys signed.
+func (s *keySet) verify(ctx context.Context, token string) (signed, error) {
 	head, jws, err := s.parse(token)
 	if err != nil {
-		return nil, "", err
+		return signed{}, err
 	}
-	if payload, err = s.tryKeys(jws, head); err == nil {
+	content, err := s.tryKeys(jws, head)
+	switch {
+	case s.url == "":
+		return content, err
+	case err == nil:
 		s.renew(ctx)
-		return payload, head.alg, nil
+		return content, nil
 	}
 	// The key may be newer than our copy: providers rotate between issue and check.
 	if err := s.fetch(ctx); err != nil {
-		return nil, "", &identity.SignInError{Failure: identity.Unavailable, Err: err}
+		return signed{}, &identity.SignInError{Failure: identity.Unavailable, Err: err}
 	}
-	if payload, err = s.tryKeys(jws, head); err != nil {
-		return nil, "", err
-	}
-	return payload, head.alg, nil
+	return s.tryKeys(jws, head)
 }
 
 // header is what we read of a JOSE header. Where keys are said to be found
@@ -125,28 +140,29 @@ func notCompact(r rune) bool {
 }
 
 // tryKeys verifies with the keys at hand that the header may mean.
-func (s *keySet) tryKeys(jws *jose.JSONWebSignature, h header) ([]byte, error) {
+func (s *keySet) tryKeys(jws *jose.JSONWebSignature, h header) (signed, error) {
 	s.mu.Lock()
 	held := s.keys
 	s.mu.Unlock()
-	var fit []jose.JSONWebKey
+	given := s.url == "" // keys that came without names
+	var fit []signingKey
 	for _, k := range held {
-		if (h.kid == "" || k.KeyID == h.kid) && fits(k, h.alg) {
+		if (given || h.kid == "" || k.KeyID == h.kid) && fits(k.JSONWebKey, h.alg) {
 			fit = append(fit, k)
 		}
 	}
-	if h.kid == "" && len(fit) > 1 { // OIDC Core §10.1: then the token must say which
-		return nil, fail(identity.Rejected, "ID token: no key id, and several keys of the provider fit")
+	if h.kid == "" && len(fit) > 1 && !given { // OIDC Core §10.1: then the token must say which
+		return signed{}, fail(identity.Rejected, "ID token: no key id, and several keys of the provider fit")
 	}
 	for _, k := range fit {
 		if payload, err := jws.Verify(k.Key); err == nil {
-			return payload, nil
+			return signed{payload, h.alg, k.issuer}, nil
 		}
 	}
 	if len(fit) == 0 {
-		return nil, fail(identity.Rejected, "ID token: signed with a key that the provider does not list")
+		return signed{}, fail(identity.Rejected, "ID token: signed with a key that the provider does not list")
 	}
-	return nil, fail(identity.Rejected, "ID token: the signature is wrong")
+	return signed{}, fail(identity.Rejected, "ID token: the signature is wrong")
 }
 
 // fits reports whether k can have made a signature of alg: an RSA key must
@@ -162,6 +178,8 @@ func fits(k jose.JSONWebKey, alg string) bool {
 		return alg == map[int]string{256: "ES256", 384: "ES384", 521: "ES512"}[key.Curve.Params().BitSize]
 	case ed25519.PublicKey:
 		return alg == string(jose.EdDSA)
+	case []byte: // never out of a key set: readKey takes public keys only
+		return alg == string(jose.HS256)
 	}
 	return false
 }
@@ -211,7 +229,7 @@ func (s *keySet) start(ctx context.Context) <-chan singleflight.Result {
 
 // keep takes new keys. Those that are held stay if there are none to take:
 // a provider's bad minute must not end sign-ins (security.md R8).
-func (s *keySet) keep(keys []jose.JSONWebKey, err error) {
+func (s *keySet) keep(keys []signingKey, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.attempted, s.failure = s.now(), err
@@ -220,20 +238,43 @@ func (s *keySet) keep(keys []jose.JSONWebKey, err error) {
 	}
 }
 
-func (s *keySet) get(ctx context.Context) ([]jose.JSONWebKey, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url, nil)
-	if err != nil {
-		return nil, errors.New("jwks_uri is not a URL")
-	}
-	body, _, err := getDocument(s.client, req)
+func (s *keySet) get(ctx context.Context) ([]signingKey, error) {
+	body, err := s.read(ctx, s.url)
 	if err != nil {
 		return nil, err
+	}
+	if next := pointer(body); next != "" && s.hop != nil {
+		if !s.hop(next) {
+			return nil, errors.New("jwks request: the answer points away from the provider")
+		}
+		if body, err = s.read(ctx, next); err != nil {
+			return nil, err
+		}
 	}
 	keys := readKeys(body)
 	if len(keys) == 0 {
 		return nil, errors.New("jwks request: no usable key in the answer")
 	}
 	return keys, nil
+}
+
+func (s *keySet) read(ctx context.Context, address string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, errors.New("jwks_uri is not a URL")
+	}
+	body, _, err := getDocument(s.client, req)
+	return body, err
+}
+
+// pointer is where a document sends us that has no keys itself.
+func pointer(document []byte) string {
+	members, err := oauth.Object(document)
+	if _, set := members["keys"]; err != nil || set {
+		return ""
+	}
+	next, _ := claims(members).text("jwks_uri")
+	return next
 }
 
 // getDocument reads what oauth's client has capped and classed already.
@@ -257,7 +298,7 @@ func getDocument(client *http.Client, req *http.Request) ([]byte, http.Header, e
 
 // readKeys returns the public signing keys of a JWK set that are good enough.
 // The others are passed over, as RFC 7517 §5 wants it.
-func readKeys(set []byte) []jose.JSONWebKey {
+func readKeys(set []byte) []signingKey {
 	members, err := oauth.Object(set)
 	if err != nil {
 		return nil
@@ -266,7 +307,7 @@ func readKeys(set []byte) []jose.JSONWebKey {
 	if json.Unmarshal(members["keys"], &raw) != nil || len(raw) > maxKeys {
 		return nil
 	}
-	var keys []jose.JSONWebKey
+	var keys []signingKey
 	for _, r := range raw {
 		if k, ok := readKey(r); ok {
 			keys = append(keys, k)
@@ -275,8 +316,8 @@ func readKeys(set []byte) []jose.JSONWebKey {
 	return keys
 }
 
-func readKey(raw json.RawMessage) (jose.JSONWebKey, bool) {
-	var k jose.JSONWebKey
+func readKey(raw json.RawMessage) (signingKey, bool) {
+	var k signingKey
 	members, err := oauth.Object(raw)
 	if err != nil {
 		return k, false
@@ -291,11 +332,14 @@ func readKey(raw json.RawMessage) (jose.JSONWebKey, bool) {
 		delete(members, certificate) // the key is what we trust, not who vouched for it
 	}
 	bare, err := json.Marshal(members)
-	if err != nil || json.Unmarshal(bare, &k) != nil || !k.IsPublic() {
+	if err != nil || json.Unmarshal(bare, &k.JSONWebKey) != nil || !k.IsPublic() || weak(k.Key) {
 		return k, false
 	}
-	if rsaKey, ok := k.Key.(*rsa.PublicKey); ok && (rsaKey.N.BitLen() < minRSA || rsaKey.E < 3 || rsaKey.E%2 == 0) {
-		return k, false
-	}
+	k.issuer, _ = claims(members).text("issuer")
 	return k, k.Use == "" || k.Use == "sig"
+}
+
+func weak(key any) bool {
+	k, isRSA := key.(*rsa.PublicKey)
+	return isRSA && (k.N.BitLen() < minRSA || k.E < 3 || k.E%2 == 0)
 }

@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/url"
 	"strconv"
 	"strings"
@@ -30,70 +29,39 @@ import (
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
-// What Options.ClientAuth and Options.IdentityFrom may say.
-const (
-	ClientAuthAuto  = "auto" // from discovery: basic unless only post is offered; never probed
-	ClientAuthBasic = "basic"
-	ClientAuthPost  = "post"
-	ClientAuthNone  = "none"
-
-	FromAuto     = "auto" // userinfo only when a wanted claim is missing in the ID token
-	FromIDToken  = "id_token"
-	FromUserinfo = "userinfo"
-)
-
-// Options describe one provider.
-type Options struct {
-	ID           string // the provider id in every identity; never reused for another issuer
-	Issuer       string // exactly as the provider spells it
-	ClientID     string
-	ClientSecret string
-	ClientAuth   string // "" means auto
-	RedirectURL  string
-	Scopes       []string // openid is added if it is missing; none means openid, profile, email
-	Claims       ClaimNames
-	IdentityFrom string   // "" means auto
-	EmailDomains []string // if set, addresses elsewhere count as unverified
-
-	Client *oauth.Client // nil: one with defaults, not measured
-	Now    func() time.Time
-	Log    *slog.Logger // nil: discard
-}
-
-// ClaimNames says which claim is which. Empty names have defaults: org_id,
-// org_name, org_domain, groups, preferred_username, name, email.
-type ClaimNames struct{ OrgID, OrgName, OrgDomain, Groups, Username, Name, Email string }
-
 // Provider signs people in at one OpenID provider. It is safe for concurrent
 // use and keeps nothing of one sign-in for the next.
 type Provider struct {
 	id, issuer             string
+	endpoints              Endpoints
 	clientID, clientSecret string
 	clientAuth             string
 	redirectURL            string
 	scopes                 []string
 	claims                 ClaimNames
-	wanted                 []string // the claims whose absence makes auto ask userinfo
 	identityFrom           string
 	emailDomains           []string
 	client                 *oauth.Client
 	now                    func() time.Time
 	log                    *slog.Logger
+	policy                 policy
 	disco                  discovery
 }
 
 // New checks o and returns a Provider. It does no I/O.
 func New(o Options) (*Provider, error) {
+	o = o.complete()
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("provider %q: %w", o.ID, err)
 	}
 	p := &Provider{
-		id: o.ID, issuer: o.Issuer,
+		id: o.ID, issuer: o.Issuer, endpoints: o.Endpoints,
 		clientID: o.ClientID, clientSecret: o.ClientSecret, clientAuth: or(o.ClientAuth, ClientAuthAuto),
-		redirectURL: o.RedirectURL, scopes: scopes(o.Scopes),
-		claims: o.Claims.withDefaults(), wanted: o.Claims.wanted(), identityFrom: or(o.IdentityFrom, FromAuto),
-		client: o.Client, now: o.Now, log: o.Log,
+		redirectURL: o.RedirectURL,
+		claims:      o.Claims.withDefaults(), identityFrom: or(o.IdentityFrom, FromAuto),
+		client: o.Client, now: o.Now, log: o.Log, policy: newPolicy(o),
 	}
+	p.scopes = p.policy.scopesFor(o.Scopes)
 	for _, d := range o.EmailDomains {
 		p.emailDomains = append(p.emailDomains, strings.ToLower(d))
 	}
@@ -111,72 +79,10 @@ func New(o Options) (*Provider, error) {
 		}
 		p.client = c
 	}
+	if o.undiscovered() {
+		p.disco.given = p.givenMetadata()
+	}
 	return p, nil
-}
-
-func (o Options) check() error {
-	if o.ID == "" || strings.Contains(o.ID, ":") {
-		return errors.New("the id must be non-empty and without ':'") // Identity.ID joins with it
-	}
-	if err := checkURL(o.Issuer); err != nil || strings.ContainsAny(o.Issuer, "?#") {
-		return fmt.Errorf("issuer %q: must be an https URL without query or fragment (http only on loopback)", o.Issuer)
-	}
-	if err := checkURL(o.RedirectURL); err != nil {
-		return fmt.Errorf("redirect URL %q: %w", o.RedirectURL, err)
-	}
-	if o.ClientID == "" {
-		return errors.New("the client id is empty")
-	}
-	switch o.ClientAuth {
-	case "", ClientAuthAuto, ClientAuthNone:
-	case ClientAuthBasic, ClientAuthPost:
-		if o.ClientSecret == "" {
-			return fmt.Errorf("client authentication %q needs a client secret", o.ClientAuth)
-		}
-	default:
-		return fmt.Errorf("unknown client authentication %q", o.ClientAuth)
-	}
-	switch o.IdentityFrom {
-	case "", FromAuto, FromIDToken, FromUserinfo:
-	default:
-		return fmt.Errorf("unknown identity source %q", o.IdentityFrom)
-	}
-	for _, d := range o.EmailDomains {
-		if !isDomain(strings.ToLower(d)) {
-			return fmt.Errorf("e-mail domain %q is not a domain", d)
-		}
-	}
-	return nil
-}
-
-// checkURL accepts absolute https URLs, and http ones on loopback.
-func checkURL(raw string) error {
-	u, err := url.Parse(raw)
-	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" {
-		return errors.New("not an absolute URL")
-	}
-	if u.Scheme == "https" || (u.Scheme == "http" && isLoopback(u.Hostname())) {
-		return nil
-	}
-	return errors.New("must be https (http only on loopback)")
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || (ip != nil && ip.IsLoopback())
-}
-
-func scopes(in []string) []string {
-	if len(in) == 0 {
-		return []string{oidc.ScopeOpenID, oidc.ScopeProfile, oidc.ScopeEmail}
-	}
-	out := []string{oidc.ScopeOpenID}
-	for _, s := range in {
-		if s != oidc.ScopeOpenID {
-			out = append(out, s)
-		}
-	}
-	return out
 }
 
 // AuthURL is where the browser is sent. Only Options, h and ap go into it;
@@ -194,7 +100,7 @@ func (p *Provider) AuthURL(ctx context.Context, h identity.Handshake, ap identit
 	}
 	c := oauth2.Config{
 		ClientID: p.clientID, RedirectURL: p.redirectURL, Scopes: p.scopes,
-		Endpoint: oauth2.Endpoint{AuthURL: m.authURL},
+		Endpoint: oauth2.Endpoint{AuthURL: m.AuthorizationURL},
 	}
 	// S256 whatever the provider advertises: leaving it out would be a downgrade
 	// that a tampered discovery document can ask for (RFC 9700 §2.1.1, CVE-2024-23647).
@@ -203,6 +109,9 @@ func (p *Provider) AuthURL(ctx context.Context, h identity.Handshake, ap identit
 		if value != "" {
 			opts = append(opts, oauth2.SetAuthURLParam(name, value))
 		}
+	}
+	for name := range p.policy.authParams {
+		add(name, p.policy.authParams.Get(name))
 	}
 	add("prompt", ap.Prompt)
 	add("login_hint", ap.LoginHint)
@@ -237,7 +146,7 @@ func (p *Provider) Redeem(ctx context.Context, callback url.Values, h identity.H
 		return identity.Identity{}, err
 	}
 	tokens, err := p.client.Exchange(ctx, oauth.TokenRequest{
-		URL: m.tokenURL, ClientID: p.clientID, ClientSecret: p.clientSecret, Auth: m.clientAuth,
+		URL: m.TokenURL, ClientID: p.clientID, ClientSecret: p.clientSecret, Auth: m.clientAuth,
 		Form: url.Values{
 			"grant_type": {"authorization_code"}, "code": {code},
 			"redirect_uri": {p.redirectURL}, "code_verifier": {h.Verifier},
@@ -261,9 +170,9 @@ func (p *Provider) Redeem(ctx context.Context, callback url.Values, h identity.H
 // authorization endpoint once it is known, else of the issuer. Pages that start
 // a sign-in name it in their form-action.
 func (p *Provider) AuthOrigin() string {
-	address := p.issuer
+	address := or(p.endpoints.AuthorizationURL, p.issuer)
 	if m := p.disco.current(); m != nil {
-		address = m.authURL
+		address = m.AuthorizationURL
 	}
 	u, err := url.Parse(address)
 	if err != nil {

@@ -43,8 +43,16 @@ type world struct {
 
 func newWorld(t *testing.T, edit ...func(*Options)) *world {
 	t.Helper()
+	return shapedWorld(t, demo.Standard, edit...)
+}
+
+// shapedWorld is one with a provider of a certain kind.
+func shapedWorld(t *testing.T, shape string, edit ...func(*Options)) *world {
+	t.Helper()
 	w := &world{t: t}
-	w.op = testenv.StartProvider(t, demo.ProviderOptions{ClientID: clientID, ClientSecret: clientSecret, RedirectURIs: []string{callbackURL}, Now: epoch})
+	w.op = testenv.StartProvider(t, demo.ProviderOptions{
+		ClientID: clientID, ClientSecret: clientSecret, RedirectURIs: []string{callbackURL}, Now: epoch, Shape: shape,
+	})
 	w.use(edit...)
 	return w
 }
@@ -59,6 +67,9 @@ func (w *world) use(edit ...func(*Options)) {
 	}
 	for _, e := range edit {
 		e(&o)
+	}
+	if o.Type == TypeMicrosoft && o.Endpoints.GraphURL == "" {
+		o.Endpoints.GraphURL = w.op.URL
 	}
 	p, err := New(o)
 	if err != nil {

@@ -233,12 +233,10 @@ func newProviders(cfg *config.Config, reg prometheus.Registerer, log *slog.Logge
 		if err != nil {
 			return nil, err
 		}
-		l, err := login.New(login.Options{
-			ID: p.ID, Issuer: p.Issuer, ClientID: p.ClientID, ClientSecret: p.ClientSecret.Value(), ClientAuth: p.ClientAuth,
-			RedirectURL: cfg.PublicURL.String() + cfg.Prefix + "/callback/" + p.ID, Scopes: p.Scopes,
-			Claims: login.ClaimNames(p.Claims), IdentityFrom: p.IdentityFrom, EmailDomains: p.EmailDomains,
-			Client: client, Log: log,
-		})
+		o := p.Options()
+		o.RedirectURL = cfg.PublicURL.String() + cfg.Prefix + "/callback/" + p.ID
+		o.Client, o.Log = client, log
+		l, err := login.New(o)
 		if err != nil {
 			return nil, err
 		}

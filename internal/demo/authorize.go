@@ -95,7 +95,7 @@ func (p *Provider) readRequest(r *http.Request) (authRequest, error) {
 	if req.state, err = single(q, "state"); err != nil {
 		return req, &clientError{"invalid_request", err.Error()}
 	}
-	return req, req.fill(q)
+	return req, req.fill(q, p.shape)
 }
 
 // knownClient returns where answers may go. RFC 6749 §4.1.2.1: a wrong client
@@ -113,14 +113,17 @@ func (p *Provider) knownClient(q url.Values) (string, error) {
 }
 
 // fill reads the rest of the request; every refusal may go to the client.
-func (req *authRequest) fill(q url.Values) error {
+func (req *authRequest) fill(q url.Values, ways shape) error {
 	for name := range q {
 		if _, err := single(q, name); err != nil {
 			return &clientError{"invalid_request", err.Error()}
 		}
 	}
 	req.nonce, req.challenge, req.hint = q.Get("nonce"), q.Get("code_challenge"), q.Get("login_hint")
-	req.scope = strings.Fields(q.Get("scope"))
+	scope, err := ways.granted(strings.Fields(q.Get("scope")))
+	if req.scope = scope; err != nil {
+		return err
+	}
 	prompt := strings.Fields(q.Get("prompt"))
 	req.silent = slices.Contains(prompt, "none")
 
@@ -137,14 +140,16 @@ func (req *authRequest) fill(q url.Values) error {
 		return &clientError{"invalid_scope", "scope must contain openid"}
 	case req.state == "":
 		return &clientError{"invalid_request", "state is missing"}
-	case req.nonce == "":
+	case req.silent && len(prompt) > 1: // OIDC Core §3.1.2.1
+		return &clientError{"invalid_request", "prompt=none stands alone"}
+	case req.nonce == "" && !ways.ignoresNonce:
 		return &clientError{"invalid_request", "nonce is missing"}
+	case ways.ignoresPKCE:
+		req.challenge = ""
 	case q.Get("code_challenge_method") != "S256": // RFC 9700 §2.1.1: plain hides nothing
 		return &clientError{"invalid_request", "code_challenge_method must be S256"}
 	case !isChallenge(req.challenge):
 		return &clientError{"invalid_request", "code_challenge is not the base64url of a SHA-256"}
-	case req.silent && len(prompt) > 1: // OIDC Core §3.1.2.1
-		return &clientError{"invalid_request", "prompt=none stands alone"}
 	}
 	return nil
 }
@@ -159,19 +164,17 @@ const (
 func isChallenge(s string) bool { return len(s) == 43 && strings.Trim(s, base64URL) == "" }
 
 func (p *Provider) signIn(w http.ResponseWriter, r *http.Request, req authRequest, who Person) error {
+	tenant := r.PathValue("tenant")
+	if !p.shape.admits(tenant, who) {
+		return &pageError{http.StatusForbidden, "This account is not one that may sign in here."}
+	}
 	now, code := p.opts.Now(), "demo-code-"+random()
-	g := grant{person: who, redirectURI: req.redirectURI, challenge: req.challenge, nonce: req.nonce,
-		sid: random(), scope: supported(req.scope), authTime: now}
+	g := grant{person: who, tenant: tenant, redirectURI: req.redirectURI, challenge: req.challenge, nonce: req.nonce,
+		sid: random(), scope: req.scope, authTime: now}
 	p.mu.Lock()
 	p.codes.put(now, code, g)
 	p.mu.Unlock()
 	return p.answer(w, r, req, url.Values{"code": {code}})
-}
-
-func supported(scope []string) []string {
-	return slices.DeleteFunc(slices.Clone(scope), func(s string) bool {
-		return !slices.Contains([]string{"openid", "email", "profile", "groups", "org"}, s)
-	})
 }
 
 // refuseRequest sends a *clientError to the client and passes others on.
@@ -185,7 +188,9 @@ func (p *Provider) refuseRequest(w http.ResponseWriter, r *http.Request, req aut
 
 // answer goes back to the client, naming ourselves in every answer.
 func (p *Provider) answer(w http.ResponseWriter, r *http.Request, req authRequest, params url.Values) error {
-	params.Set("iss", p.opts.Issuer) // RFC 9207 §2: errors too
+	if p.shape.namesIssuer {
+		params.Set("iss", p.opts.Issuer) // RFC 9207 §2: errors too
+	}
 	if req.state != "" {
 		params.Set("state", req.state)
 	}

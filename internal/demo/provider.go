@@ -48,6 +48,7 @@ type ProviderOptions struct {
 	RedirectURIs           []string // compared byte for byte, RFC 9700 §4.1
 	PostLogoutURIs         []string // likewise
 	People                 []Person // nil: People()
+	Shape                  string   // whose ways it has; "" is Standard
 	Now                    func() time.Time
 }
 
@@ -65,10 +66,11 @@ type ProviderOptions struct {
 // Scopes: email, profile, groups (the claim groups), org (org_id, org_name,
 // org_domain). A refresh token is issued but can't be used: nobody should try.
 type Provider struct {
-	opts ProviderOptions
-	host string
-	look *look
-	mux  *http.ServeMux
+	opts  ProviderOptions
+	shape shape
+	host  string
+	look  *look
+	mux   *http.ServeMux
 
 	mu     sync.Mutex // guards key, codes and access
 	key    *signingKey
@@ -83,6 +85,7 @@ type grant struct {
 	redirectURI  string
 	challenge    string
 	nonce, sid   string
+	tenant       string // as in the address that the browser was sent to
 	scope        []string
 	authTime     time.Time
 	accessIssued string // on a spent code: the access token it bought
@@ -109,7 +112,11 @@ func NewProvider(o ProviderOptions) (*Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("demo provider: %w", err)
 	}
-	p := &Provider{opts: o, host: host, look: look, mux: http.NewServeMux(), key: key,
+	ways, err := newShape(o)
+	if err != nil {
+		return nil, fmt.Errorf("demo provider: %w", err)
+	}
+	p := &Provider{opts: o, shape: ways, host: host, look: look, mux: http.NewServeMux(), key: key,
 		codes: newShelf[grant](maxShelved, codeLife), access: newShelf[grant](maxShelved, tokenLife)}
 	p.routes()
 	return p, nil
@@ -158,16 +165,35 @@ func (o ProviderOptions) complete() (ProviderOptions, error) {
 }
 
 func (p *Provider) routes() {
-	p.mux.Handle("GET "+DiscoveryPath, handler(p.discovery))
-	p.mux.Handle("GET "+JWKSPath, handler(p.jwks))
-	p.mux.Handle("GET "+AuthorizePath, p.page(p.authorize))
-	p.mux.Handle("POST "+AuthorizePath, p.page(p.choose))
-	p.mux.Handle("POST "+TokenPath, handler(p.token))
-	p.mux.Handle("GET "+UserinfoPath, handler(p.userinfo))
-	p.mux.Handle("POST "+UserinfoPath, handler(p.userinfo))
-	p.mux.Handle("GET "+EndSessionPath, p.page(p.endSession))
-	p.mux.Handle("POST "+EndSessionPath, p.page(p.endSession))
+	at := p.shape.below
+	p.mux.Handle("GET "+at+DiscoveryPath, handler(p.discovery))
+	p.mux.Handle("GET "+at+JWKSPath, handler(p.jwks))
+	p.mux.Handle("GET "+at+AuthorizePath, p.page(p.authorize))
+	p.mux.Handle("POST "+at+AuthorizePath, p.page(p.choose))
+	p.mux.Handle("POST "+at+TokenPath, handler(p.token))
+	p.mux.Handle("GET "+at+UserinfoPath, handler(p.userinfo))
+	p.mux.Handle("POST "+at+UserinfoPath, handler(p.userinfo))
+	p.mux.Handle("GET "+at+EndSessionPath, p.page(p.endSession))
+	p.mux.Handle("POST "+at+EndSessionPath, p.page(p.endSession))
 	p.mux.Handle("GET /{$}", p.page(p.home))
+	for path, read := range p.shape.more {
+		p.mux.Handle("GET "+path, handler(p.opened(read)))
+	}
+}
+
+// opened serves what the bearer of an access token may read.
+func (p *Provider) opened(read func(*Provider, grant) (any, error)) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		g, err := p.bearer(r)
+		if err != nil {
+			return err
+		}
+		v, err := read(p, g)
+		if err != nil {
+			return err
+		}
+		return writeJSON(w, http.StatusOK, v)
+	}
 }
 
 // ServeHTTP refuses every Host but the issuer's: a page that rebinds its name
@@ -181,9 +207,17 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mux.ServeHTTP(w, r)
 }
 
-func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) error {
+func (p *Provider) discovery(w http.ResponseWriter, r *http.Request) error {
+	d := p.shape.document(p, r.PathValue("tenant"))
+	if d == nil {
+		return errNoDocument
+	}
+	return writeJSON(w, http.StatusOK, d)
+}
+
+func (p *Provider) document() map[string]any {
 	iss := p.opts.Issuer
-	return writeJSON(w, http.StatusOK, map[string]any{
+	return map[string]any{
 		"issuer":                                         iss,
 		"authorization_endpoint":                         iss + AuthorizePath,
 		"token_endpoint":                                 iss + TokenPath,
@@ -204,11 +238,11 @@ func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) error {
 		"request_uri_parameter_supported":                false,
 		"claims_supported": []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "sid",
 			"email", "email_verified", "name", "preferred_username", "groups", "org_id", "org_name", "org_domain"},
-	})
+	}
 }
 
 func (p *Provider) jwks(w http.ResponseWriter, _ *http.Request) error {
-	return writeJSON(w, http.StatusOK, p.PublicJWKS())
+	return writeJSON(w, http.StatusOK, p.shape.keys(p))
 }
 
 func (p *Provider) home(w http.ResponseWriter, _ *http.Request) error {

@@ -23,7 +23,7 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
 	if form.Get("grant_type") != "authorization_code" {
 		return refuse("unsupported_grant_type", "only authorization_code is served")
 	}
-	access := "demo-at-" + random() // recognisable, so that tests can look for leaks
+	access := p.shape.accessPrefix + random()
 	g, err := p.spend(form, access)
 	if err != nil {
 		return err
@@ -33,10 +33,12 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.Header().Set("Pragma", "no-cache") // RFC 6749 §5.1
-	return writeJSON(w, http.StatusOK, map[string]any{
+	answer := map[string]any{
 		"access_token": access, "token_type": "Bearer", "expires_in": int(tokenLife.Seconds()),
-		"refresh_token": "demo-rt-" + random(), "id_token": id, "scope": strings.Join(g.scope, " "),
-	})
+		"refresh_token": p.shape.otherPrefix + random(), "id_token": id, "scope": strings.Join(g.scope, " "),
+	}
+	p.shape.answer(g, answer)
+	return writeJSON(w, http.StatusOK, answer)
 }
 
 func readTokenForm(r *http.Request) (url.Values, error) {
@@ -114,7 +116,7 @@ func (p *Provider) spend(form url.Values, access string) (grant, error) {
 	if form.Get("redirect_uri") != kept.redirectURI { // RFC 6749 §4.1.3
 		return grant{}, refuse("invalid_grant", "redirect_uri differs from the request's")
 	}
-	if !verifies(form.Get("code_verifier"), kept.challenge) {
+	if !p.shape.ignoresPKCE && !verifies(form.Get("code_verifier"), kept.challenge) {
 		return grant{}, refuse("invalid_grant", "code_verifier does not match")
 	}
 	kept.accessIssued = access
@@ -138,18 +140,28 @@ func (p *Provider) idClaims(g grant, access string) map[string]any {
 		"iat": now.Unix(), "exp": now.Add(tokenLife).Unix(), "auth_time": g.authTime.Unix(),
 		"at_hash": base64.RawURLEncoding.EncodeToString(half[:len(half)/2]), // OIDC Core §3.1.3.6
 	}
-	maps.Copy(claims, g.person.claims(g.scope))
+	maps.Copy(claims, p.shape.claims(p, g.person, g.scope))
+	p.shape.idToken(p, g, claims)
 	return claims
 }
 
 // userinfo tells the bearer of an access token the same as the ID token did.
 func (p *Provider) userinfo(w http.ResponseWriter, r *http.Request) error {
-	scheme, bearer, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	p.mu.Lock()
-	g, ok := p.access.get(p.opts.Now(), bearer)
-	p.mu.Unlock()
-	if !ok || !strings.EqualFold(scheme, "Bearer") {
-		return &oauthError{http.StatusUnauthorized, "invalid_token", "no access token, or one that is not valid here"}
+	g, err := p.bearer(r)
+	if err != nil {
+		return err
 	}
-	return writeJSON(w, http.StatusOK, g.person.claims(g.scope))
+	return writeJSON(w, http.StatusOK, p.shape.claims(p, g.person, g.scope))
+}
+
+// bearer is what the access token of a request was given for.
+func (p *Provider) bearer(r *http.Request) (grant, error) {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g, ok := p.access.get(p.opts.Now(), token)
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return grant{}, &oauthError{http.StatusUnauthorized, "invalid_token", "no access token, or one that is not valid here"}
+	}
+	return *g, nil
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/sallyport-proxy/sallyport/internal/demo"
@@ -23,6 +24,9 @@ const (
 	Userinfo   = "userinfo"
 	JWKS       = "jwks"
 	EndSession = "end_session"
+
+	Organization = "organization" // of Microsoft's Graph
+	Me           = "me"
 )
 
 // Fault says how one endpoint misbehaves. Fields combine: what touches the
@@ -115,11 +119,18 @@ func (f *Faults) Requests(endpoint string) []Request {
 	return append([]Request(nil), f.requests[endpoint]...)
 }
 
+// endpointOf: some shapes of the provider have all of them below a tenant.
 func endpointOf(path string) string {
-	return map[string]string{
+	for end, name := range map[string]string{
 		demo.DiscoveryPath: Discovery, demo.AuthorizePath: Authorize, demo.TokenPath: Token,
 		demo.UserinfoPath: Userinfo, demo.JWKSPath: JWKS, demo.EndSessionPath: EndSession,
-	}[path]
+		demo.OrganizationPath: Organization, demo.MePath: Me,
+	} {
+		if strings.HasSuffix(path, end) {
+			return name
+		}
+	}
+	return ""
 }
 
 func (f *Faults) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -7,7 +7,7 @@
 // files. The package never opens a connection, builds nothing live, and keeps
 // no opinion on what only a neighbour can judge (whether routes overlap,
 // whether a key is a session key): cmd asks them, and points at the line with
-// Config.Fault.
+// Config.Fault. Which choices of a provider go together it asks login itself.
 package config
 
 import (
@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/login"
 	yaml "go.yaml.in/yaml/v4"
 )
 
@@ -52,13 +53,18 @@ type Session struct {
 
 // Provider is an identity provider.
 type Provider struct {
-	ID, Type, Name, Issuer, ClientID string
-	ClientSecret                     Ref // zero if ClientAuth is "none"
-	ClientAuth                       string
-	Scopes                           []string
-	Claims                           Claims
-	IdentityFrom                     string
-	EmailDomains                     []string // nil: it may vouch for any
+	ID, Type, Name, ClientID string
+	Issuer                   string          // "": the vendor's own
+	Endpoints                login.Endpoints // instead of what discovery says
+	HostedDomains            []string        // google: whose people may come; nil: everybody's
+	Tenant                   string          // microsoft
+	AllowedTenants           []string        // microsoft: whose people may come; nil: everybody's
+	ClientSecret             Ref             // zero if ClientAuth is "none"
+	ClientAuth               string
+	Scopes                   []string
+	Claims                   Claims
+	IdentityFrom             string
+	EmailDomains             []string // nil: it may vouch for any
 }
 
 // Claims are the names under which a provider tells things; "" is the usual one.
@@ -202,26 +208,45 @@ func sessionShape() shape[Session] {
 func providerShape() shape[Provider] {
 	return object[Provider]{keys: []key[Provider]{
 		field("id", "The name in callback URLs and in every identity. Never give it to another issuer.", idText(), func(p *Provider) *string { return &p.ID }).required(),
-		field("type", "The kind of provider.", oneOf("oidc, the only type this release knows", "oidc"), func(p *Provider) *string { return &p.Type }).required(),
+		field("type", "The kind of provider.", oneOf("", login.Types()...), func(p *Provider) *string { return &p.Type }).required(),
 		field("name", "The name on the sign-in page; the id if left out.", text("a name for people"), func(p *Provider) *string { return &p.Name }),
-		field("issuer", "The issuer, exactly as the provider writes it.",
-			valueOrRef("an https URL such as https://sso.example.com", `^[Hh][Tt][Tt][Pp][Ss]?://[^?#@\s]+$`, parseIssuer),
-			func(p *Provider) *string { return &p.Issuer }).required(),
+		field("issuer", "The issuer, exactly as the provider writes it. The types of vendors know their own.",
+			urlText(parseIssuer), func(p *Provider) *string { return &p.Issuer }),
+		field("endpoints", "Addresses that count instead of those in the discovery document. With authorization and token nobody asks for that document.",
+			endpointsShape(), func(p *Provider) *login.Endpoints { return &p.Endpoints }),
 		field("client_id", "The client id the provider gave out.", valueOrRef("a client id", `^[!-~]([ -~]*[!-~])?$`, parseClientID),
 			func(p *Provider) *string { return &p.ClientID }).required(),
 		field("client_secret", "The client secret. Left out only with `client_auth: none`.", secretRef(formEnv, formFile, formLiteral),
 			func(p *Provider) *Ref { return &p.ClientSecret }),
 		field("client_auth", "How the secret is sent: in an Authorization header, in the body, not at all, or as the provider prefers.",
 			oneOf("", "auto", "basic", "post", "none"), func(p *Provider) *string { return &p.ClientAuth }).or("auto"),
-		field("scopes", "What to ask for; openid must be among them.",
-			list(pattern("a scope", `^[!#-\[\]-~]+$`), 1), func(p *Provider) *[]string { return &p.Scopes }).or("[openid, email, profile]"),
+		field("scopes", "What to ask for; openid must be among them. What the type needs if left out: openid, profile and email for oidc.",
+			list(pattern("a scope", `^[!#-\[\]-~]+$`), 1), func(p *Provider) *[]string { return &p.Scopes }),
 		field("claims", "The names under which this provider tells things, where they are not the usual ones.", claimsShape(),
 			func(p *Provider) *Claims { return &p.Claims }).or("{}"),
 		field("identity_from", "Where claims are read: auto asks the userinfo endpoint only for what is missing from the ID token.",
 			oneOf("", "auto", "id_token", "userinfo"), func(p *Provider) *string { return &p.IdentityFrom }).or("auto"),
-		field("email_domains", "The domains this provider may vouch for; addresses outside count as unverified. Required where there are two providers.",
+		field("email_domains", "The domains this provider may vouch for; addresses outside count as unverified. Required for type oidc where there are two providers.",
 			list(domain(), 1), func(p *Provider) *[]string { return &p.EmailDomains }),
+		field("hosted_domains", "type google: only people of these Google Workspace domains. Everybody with a Google account if left out.",
+			list(domain(), 1), func(p *Provider) *[]string { return &p.HostedDomains }),
+		field("tenant", "type microsoft: common for every account, organizations, consumers for personal ones, or the GUID or domain of one tenant.",
+			pattern("common, organizations, consumers, or the GUID or domain of a tenant in lower case", `^`+labels+`$`), func(p *Provider) *string { return &p.Tenant }),
+		field("allowed_tenants", "type microsoft, with tenant common or organizations: only people of these tenants, by GUID.",
+			list(pattern("the GUID of a tenant in lower case", guidPattern), 1), func(p *Provider) *[]string { return &p.AllowedTenants }),
 	}, check: checkProvider}.shape()
+}
+
+func endpointsShape() shape[login.Endpoints] {
+	address := urlText(parseEndpoint)
+	return object[login.Endpoints]{some: true, keys: []key[login.Endpoints]{
+		field("authorization", "Where the browser is sent.", address, func(e *login.Endpoints) *string { return &e.AuthorizationURL }),
+		field("token", "Where the code is redeemed.", address, func(e *login.Endpoints) *string { return &e.TokenURL }),
+		field("userinfo", "Where claims about the person are read.", address, func(e *login.Endpoints) *string { return &e.UserinfoURL }),
+		field("jwks", "Where the provider's signing keys are.", address, func(e *login.Endpoints) *string { return &e.JWKSURL }),
+		field("end_session", "Where a person signs out.", address, func(e *login.Endpoints) *string { return &e.EndSessionURL }),
+		field("graph", "type microsoft: the origin of Graph, where a national cloud has its own.", address, func(e *login.Endpoints) *string { return &e.GraphURL }),
+	}}.shape()
 }
 
 func claimsShape() shape[Claims] {

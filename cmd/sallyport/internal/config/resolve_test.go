@@ -68,7 +68,7 @@ func resolve(c *Config, env map[string]string, fsys fs.FS) Faults {
 
 func TestReferencesAreReadOnlyByResolve(t *testing.T) {
 	c := parse(t, elsewhere)
-	if c.PublicURL != nil || c.Providers[0].Issuer != "" || c.Providers[0].ClientSecret.Value() != "" {
+	if c.PublicURL != nil || c.Providers[0].Issuer != "file:/issuer" || c.Providers[0].ClientSecret.Value() != "" {
 		t.Error("values before Resolve")
 	}
 	for range 2 { // a second time gives the same

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/login"
 	yaml "go.yaml.in/yaml/v4"
 )
 
@@ -22,6 +23,7 @@ const (
 	prefixPattern = `^(/\.*[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$`
 	labels        = `[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*`
 	hostPattern   = `^(\*\.)?` + labels + `$`
+	guidPattern   = `^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`
 	idPattern     = `^[a-z0-9][a-z0-9-]{0,31}$`
 	headerPattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$" // a token of RFC 9110 §5.6.2
 )
@@ -144,6 +146,28 @@ func parseIssuer(v string) (string, error) {
 	return v, nil
 }
 
+// urlText is a URL or a reference to one. Until Resolve it is the reference, so
+// that what depends on its being there can be judged.
+func urlText(parse func(string) (string, error)) shape[string] {
+	s := valueOrRef("an https URL such as https://sso.example.com", `^[Hh][Tt][Tt][Pp][Ss]?://[^?#@\s]+$`, parse)
+	read := s.read
+	s.read = func(w *walker, at place, into *string) {
+		if read(w, at, into); *into == "" {
+			*into = at.node.Value
+		}
+	}
+	return s
+}
+
+// parseEndpoint is parseIssuer but for the query, which RFC 6749 §3.1 allows.
+func parseEndpoint(v string) (string, error) {
+	bare, _, _ := strings.Cut(v, "?")
+	if _, err := parseIssuer(bare); err != nil {
+		return "", err
+	}
+	return v, nil
+}
+
 // loopback reports whether host cannot be another machine: RFC 6761 §6.3 for the names.
 func loopback(host string) bool {
 	host = strings.ToLower(host)
@@ -246,9 +270,31 @@ func checkProvider(w *walker, at place, p *Provider) {
 	case p.ClientAuth != "none" && p.ClientSecret.IsZero():
 		w.faultAt(secret, "is required, unless the client is public (`client_auth: none`)")
 	}
-	if !slices.Contains(p.Scopes, "openid") {
+	if p.Scopes != nil && !slices.Contains(p.Scopes, "openid") {
 		w.faultAt(at.path+".scopes", "must contain openid: without it the provider does not say who signed in")
 	}
+	for _, c := range p.Options().Conflicts() {
+		w.faultAt(at.path+"."+c.Key, "%s", c.Why)
+	}
+}
+
+// Options are what login needs to know that the file says. Before Resolve,
+// references stand in for values.
+func (p Provider) Options() login.Options {
+	return login.Options{
+		ID: p.ID, Type: p.Type, Issuer: p.Issuer, Endpoints: p.Endpoints,
+		ClientID: p.ClientID, ClientSecret: p.secret(), ClientAuth: p.ClientAuth,
+		Scopes: p.Scopes, Claims: login.ClaimNames(p.Claims), IdentityFrom: p.IdentityFrom, EmailDomains: p.EmailDomains,
+		HostedDomains: p.HostedDomains, Tenant: p.Tenant, AllowedTenants: p.AllowedTenants,
+	}
+}
+
+// secret is the client secret, or before Resolve a word that says there is one.
+func (p Provider) secret() string {
+	if v := p.ClientSecret.Value(); v != "" {
+		return v
+	}
+	return p.ClientSecret.String()
 }
 
 // crossCheck finds what is wrong between parts that are each well. It runs
@@ -279,12 +325,13 @@ func (c *Config) checkUnique(in, key string, values []string) Faults {
 }
 
 // checkVouching: where two providers can assert the same e-mail address, the
-// weaker one decides who is who. So each says which domains are its own.
+// weaker one decides who is who. So each says which domains are its own, but
+// for those vendors of which we know when to believe them.
 func (c *Config) checkVouching() Faults {
 	var faults Faults
-	for i := range c.Providers {
+	for i, p := range c.Providers {
 		where := index("providers", i) + ".email_domains"
-		if len(c.Providers) > 1 && !c.src.open().has(where) {
+		if len(c.Providers) > 1 && p.Type == login.TypeOIDC && !c.src.open().has(where) {
 			faults = append(faults, c.src.open().faultAt(where, "is required where there is more than one provider: which domains may this one vouch for?"))
 		}
 	}

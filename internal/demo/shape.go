@@ -1,0 +1,84 @@
+package demo
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"net/http"
+	"slices"
+)
+
+// The shapes of a provider: the standard one of the demo, and those of vendors
+// and partners, as strict as the real ones are.
+const (
+	Standard  = ""
+	Google    = "google"
+	Microsoft = "microsoft"
+)
+
+// shape is what one kind of provider does otherwise than the standard one. Nil
+// and zero mean: as the standard has it.
+type shape struct {
+	scopes       []string // that it knows
+	refusesScope bool     // those it does not know, instead of passing over them
+	ignoresNonce bool     // does not know the parameter, so it is neither demanded nor echoed
+	ignoresPKCE  bool     // likewise
+	namesIssuer  bool     // in answers through the browser, RFC 9207
+	accessPrefix string   // of its access tokens
+	otherPrefix  string   // of its refresh tokens
+
+	below    string                                                          // of all endpoints: "", or "/{tenant}"
+	document func(p *Provider, tenant string) map[string]any                 // of discovery
+	admits   func(tenant string, person Person) bool                         // may somebody sign in there?
+	keys     func(p *Provider) any                                           // the key set
+	answer   func(g grant, tokens map[string]any)                            // bends the answer of the token endpoint
+	more     map[string]func(p *Provider, g grant) (any, error)              // what else an access token opens, by path
+	claims   func(p *Provider, person Person, scope []string) map[string]any // about a person
+	idToken  func(p *Provider, g grant, claims map[string]any)               // bends the ID token's claims
+}
+
+func newShape(o ProviderOptions) (shape, error) {
+	s := shape{
+		namesIssuer:  true,
+		scopes:       []string{"openid", "email", "profile", "groups", "org"},
+		accessPrefix: "demo-at-", otherPrefix: "demo-rt-", // recognisable, so that tests can look for leaks
+		document: func(p *Provider, _ string) map[string]any { return p.document() },
+		admits:   func(string, Person) bool { return true },
+		keys:     func(p *Provider) any { return p.PublicJWKS() },
+		answer:   func(grant, map[string]any) {},
+		claims:   func(_ *Provider, who Person, scope []string) map[string]any { return who.claims(scope) },
+		idToken:  func(*Provider, grant, map[string]any) {},
+	}
+	switch o.Shape {
+	case Standard:
+	case Google:
+		s.google()
+	case Microsoft:
+		s.microsoft(o.Issuer)
+	default:
+		return s, fmt.Errorf("there is no shape %q", o.Shape)
+	}
+	return s, nil
+}
+
+// granted are the scopes that count of those asked for.
+func (s shape) granted(asked []string) ([]string, error) {
+	var known []string
+	for _, scope := range asked {
+		switch {
+		case slices.Contains(s.scopes, scope):
+			known = append(known, scope)
+		case s.refusesScope:
+			return nil, &clientError{"invalid_scope", "a scope is not known here"}
+		}
+	}
+	return known, nil
+}
+
+var errNoDocument = &oauthError{http.StatusNotFound, "not_found", "there is no such document"}
+
+// numericID is a long number as a string, always the same for the same name.
+func numericID(of string) string {
+	sum := sha256.Sum256([]byte(of))
+	return "1" + fmt.Sprintf("%020d", binary.BigEndian.Uint64(sum[:]))
+}

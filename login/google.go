@@ -1,0 +1,70 @@
+package login
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+)
+
+// providers.md §2.1.
+const googleIssuer = "https://accounts.google.com"
+
+// google is strict but for its two names. What is particular is how little an
+// address is worth, and that the organization is one claim.
+func google(o Options) policy {
+	p := strict(o)
+	// §2.1: "accounts.google.com is also returned for legacy implementations".
+	_, bare, _ := strings.Cut(o.Issuer, "://")
+	p.issuedBy = func(iss string) bool { return iss == o.Issuer || iss == bare }
+	p.wanted = []string{"email", "name"} // Google has no preferred_username to ask userinfo for
+	p.vouches = googleVouches
+	p.orgs = googleOrg
+	if len(o.HostedDomains) == 0 {
+		return p
+	}
+	// §2.1: the parameter is a hint for Google's page, "*" for any Workspace
+	// account. Only the claim counts.
+	p.authParams = url.Values{"hd": {"*"}}
+	if len(o.HostedDomains) == 1 {
+		p.authParams = url.Values{"hd": {o.HostedDomains[0]}}
+	}
+	p.checks = append(p.checks, func(t idToken, _ *metadata) error {
+		if hd, ok := hostedDomain(t.claims); !ok || !slices.ContainsFunc(o.HostedDomains, func(d string) bool { return strings.EqualFold(d, hd) }) {
+			return fail(identity.Rejected, "ID token: hd is not one of hosted_domains")
+		}
+		return nil
+	})
+	return p
+}
+
+// hostedDomain is the Workspace domain of the person's account.
+func hostedDomain(c claims) (string, bool) {
+	hd, _ := c.text("hd")
+	hd = lowerASCII(hd)
+	return hd, isDomain(hd)
+}
+
+// googleVouches: §2.1, Google is authoritative for gmail.com and for accounts
+// of a Workspace. Any other address was verified once, when the account was
+// made, and may have changed hands since.
+func googleVouches(e email) bool {
+	_, hosted := hostedDomain(e.source)
+	return e.assured() && (hosted || e.domain == "gmail.com")
+}
+
+// googleOrg: §2.2, sign-in tells hd and nothing else of an organization, so hd
+// is its id, name and domain.
+func googleOrg(r reader) []identity.Org {
+	c, ok := r.from("hd")
+	if !ok {
+		return nil
+	}
+	hd, ok := hostedDomain(c)
+	if !ok {
+		r.dropped("hd", "not a domain")
+		return nil
+	}
+	return []identity.Org{{ID: r.p.id + ":" + hd, Name: hd, Domain: hd, Source: "claim"}}
+}

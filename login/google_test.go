@@ -1,0 +1,82 @@
+package login
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/demo"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
+)
+
+func TestP07_Google(t *testing.T) {
+	w := shapedWorld(t, demo.Google)
+	base := func(o *Options) { o.Type, o.Scopes = TypeGoogle, nil }
+	mira := identity.Identity{
+		Provider: "corp", Subject: "104339406236076858110", Name: "Mira Okafor", Email: "mira@acme.example", EmailVerified: true,
+		Org: identity.Org{ID: "corp:acme.example", Name: "acme.example", Domain: "acme.example", Source: "claim"},
+	}
+	alone := changed(mira, func(id *identity.Identity) { id.Org = identity.Org{} })
+	unverified := func(id *identity.Identity) { id.EmailVerified = false }
+	only := func(domains ...string) func(*Options) { return func(o *Options) { o.HostedDomains = domains } }
+	with, without := testenv.With, testenv.Without
+	bare := strings.TrimPrefix(w.op.URL, "http://")
+
+	runFacts(t, w, base, []fact{
+		{name: "§2.2 hd is the organization", want: mira},
+		{name: "§2.1 iss without a scheme is the same provider", faults: tokenClaims(with("iss", bare)), want: mira},
+		{name: "§2.1 iss with another scheme", faults: tokenClaims(with("iss", "https://"+bare)), refuse: identity.Rejected},
+		{name: "C30 iss of another", faults: tokenClaims(with("iss", "accounts.google.com.evil.example")), refuse: identity.Rejected},
+		{name: "§2.1 hd in capitals is the same domain", faults: tokenClaims(with("hd", "ACME.example")), want: mira},
+		{name: "§2.2 no hd, no organization, and an address that may have changed hands", faults: tokenClaims(without("hd")), want: changed(alone, unverified)},
+		{name: "§2.1 gmail.com is Google's own", faults: tokenClaims(func(c map[string]any) { delete(c, "hd"); c["email"] = "mira@gmail.com" }),
+			want: changed(alone, func(id *identity.Identity) { id.Email = "mira@gmail.com" })},
+		{name: "a name that only ends like gmail.com", faults: tokenClaims(func(c map[string]any) { delete(c, "hd"); c["email"] = "mira@evilgmail.com" }),
+			want: changed(alone, func(id *identity.Identity) { id.Email, id.EmailVerified = "mira@evilgmail.com", false })},
+		{name: "§2.1 gmail.com, not verified", faults: tokenClaims(func(c map[string]any) { delete(c, "hd"); c["email"], c["email_verified"] = "mira@gmail.com", false }),
+			want: changed(alone, func(id *identity.Identity) { id.Email, id.EmailVerified = "mira@gmail.com", false })},
+		{name: "§2.1 hd and not verified", faults: tokenClaims(with("email_verified", false)), want: changed(mira, unverified)},
+		{name: "an empty hd is none", faults: tokenClaims(with("hd", "")), want: changed(alone, unverified)},
+		{name: "hd that is no domain", faults: tokenClaims(with("hd", "acme.example/../x")), want: changed(alone, unverified)},
+		{name: "hd a list", faults: tokenClaims(with("hd", []string{"acme.example"})), want: changed(alone, unverified)},
+		{name: "hosted_domains admits its own", edit: only("acme.example", "birch.example"), want: mira},
+		{name: "hosted_domains, hd in capitals", edit: only("acme.example"), faults: tokenClaims(with("hd", "Acme.Example")), want: mira},
+		{name: "hosted_domains refuses another Workspace", edit: only("acme.example"), who: "tomoko", refuse: identity.Rejected},
+		{name: "§2.1 hosted_domains refuses a consumer account on an address of the domain", edit: only("acme.example"),
+			faults: tokenClaims(without("hd")), refuse: identity.Rejected},
+		{name: "hosted_domains refuses what only ends alike", edit: only("acme.example"), faults: tokenClaims(with("hd", "evilacme.example")), refuse: identity.Rejected},
+		{name: "hosted_domains refuses a domain below", edit: only("acme.example"), faults: tokenClaims(with("hd", "x.acme.example")), refuse: identity.Rejected},
+		{name: "email_domains still bounds what counts", edit: func(o *Options) { o.EmailDomains = []string{"birch.example"} }, want: changed(mira, unverified)},
+		{name: "an organization that the operator names", edit: func(o *Options) { o.Claims.OrgID = "sub" },
+			want: changed(mira, func(id *identity.Identity) { id.Org = identity.Org{ID: "corp:" + id.Subject, Source: "claim"} })},
+		{name: "C37 no nonce", faults: tokenClaims(without("nonce")), refuse: identity.Rejected},
+		{name: "98 HS256 with the public key", faults: []testenv.Fault{{Endpoint: testenv.Token, Resign: testenv.SignedWithPublicKey}}, refuse: identity.Rejected},
+	})
+	w.use(base)
+	w.op.Set()
+	if _, err := w.signIn("mira", identity.AuthParams{}); err != nil || w.op.Hits(testenv.Userinfo) != 0 {
+		t.Errorf("%v; userinfo was asked %d times for what Google does not have", err, w.op.Hits(testenv.Userinfo))
+	}
+}
+
+// providers.md §2.1: a hint, and no more than a hint.
+func TestGoogleIsToldWhichDomainToOffer(t *testing.T) {
+	w := shapedWorld(t, demo.Google)
+	for _, row := range []struct {
+		domains []string
+		want    string
+	}{{nil, ""}, {[]string{"acme.example"}, "acme.example"}, {[]string{"acme.example", "birch.example"}, "*"}} {
+		w.use(func(o *Options) { o.Type, o.Scopes, o.HostedDomains = TypeGoogle, nil, row.domains })
+		q := w.authQuery(identity.AuthParams{})
+		if q.Get("hd") != row.want || q.Has("hd") != (row.want != "") || q.Get("scope") != "openid profile email" {
+			t.Errorf("%v: %v", row.domains, q)
+		}
+	}
+}
+
+func TestGoogleNeedsNoIssuer(t *testing.T) {
+	p, err := New(Options{ID: "google", Type: TypeGoogle, ClientID: "x", ClientSecret: "y", RedirectURL: callbackURL})
+	if err != nil || p.AuthOrigin() != "https://accounts.google.com" || !p.policy.issuedBy("accounts.google.com") || p.policy.issuedBy("http://accounts.google.com") {
+		t.Errorf("%v, %+v", err, p)
+	}
+}

@@ -1,0 +1,267 @@
+package login
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/oauth"
+)
+
+// providers.md §3.1.
+const (
+	microsoftIssuer  = "https://login.microsoftonline.com"
+	microsoftGraph   = "https://graph.microsoft.com"
+	personalAccounts = "9188040d-6c67-4c5b-b112-36a304b66dad" // the tenant of all accounts that no organization gave out
+)
+
+// What Options.Tenant may say beside a tenant's GUID or domain: any account,
+// any of an organization, any personal one.
+const (
+	TenantCommon        = "common"
+	TenantOrganizations = "organizations"
+	TenantConsumers     = "consumers"
+)
+
+// microsoft is Entra ID. One set of endpoints and keys speaks for every tenant
+// there is, so who issued a token is four questions instead of one (§3.2), and
+// an address is what a tenant's administrator wrote there (§3.3).
+type microsoft struct {
+	Options
+	graph string
+}
+
+func newMicrosoft(o Options) policy {
+	m := microsoft{Options: o, graph: or(o.Endpoints.GraphURL, microsoftGraph)}
+	p := strict(o)
+	p.discoverAt = m.issuerOf(o.Tenant)
+	p.discovered = m.discovered
+	p.issuedBy = func(iss string) bool { tid, ok := m.tenantOf(iss); return ok && iss == m.issuerOf(tid) }
+	p.checks = append(p.checks, m.checkVersion, m.checkTenant)
+	p.subject = microsoftSubject
+	p.alsoScopes = []string{m.graphScope()}
+	p.wanted = nil // Graph is asked instead of userinfo, which tells less
+	p.lookup = m.lookup
+	p.vouches = microsoftVouches
+	p.orgs = directoryOrg
+	return p
+}
+
+// issuerOf is how a tenant calls itself; "{tenantid}" makes it the template.
+func (m microsoft) issuerOf(tenant string) string { return m.Issuer + "/" + tenant + "/v2.0" }
+
+func (m microsoft) tenantOf(iss string) (string, bool) {
+	rest, ours := strings.CutPrefix(iss, m.Issuer+"/")
+	tid, v2 := strings.CutSuffix(rest, "/v2.0")
+	return tid, ours && v2 && isGUID(tid)
+}
+
+// discovered: §3.2, the document for several tenants has a template for an
+// issuer; that for one tenant names it by its GUID, however it was asked for.
+func (m microsoft) discovered(issuer string) bool {
+	switch m.Tenant {
+	case TenantCommon, TenantOrganizations:
+		return issuer == m.issuerOf("{tenantid}")
+	case TenantConsumers:
+		return issuer == m.issuerOf(personalAccounts)
+	}
+	tid, ok := m.tenantOf(issuer)
+	return ok && (tid == m.Tenant || !isGUID(m.Tenant))
+}
+
+// checkVersion: §3.2, tokens of v1 have another issuer and other claims.
+func (m microsoft) checkVersion(t idToken, _ *metadata) error {
+	if ver, _ := t.text("ver"); ver != "2.0" {
+		return fail(identity.Rejected, "ID token: ver is not 2.0")
+	}
+	return nil
+}
+
+// checkTenant asks the questions of §3.2. That tid is part of the key under
+// which a person is known is the fourth answer, microsoftSubject.
+func (m microsoft) checkTenant(t idToken, meta *metadata) error {
+	iss, _ := t.text("iss")
+	tid, _ := t.text("tid")
+	if !isGUID(tid) || iss != m.issuerOf(tid) {
+		return fail(identity.Rejected, "ID token: tid is not the tenant that issued it")
+	}
+	if iss != strings.ReplaceAll(meta.issuer, "{tenantid}", tid) {
+		return fail(identity.Rejected, "ID token: issued by another tenant than the configured one")
+	}
+	// Without this, a key that is for one tenant or one kind of account signs
+	// for all of them.
+	if t.keyIssuer == "" || iss != strings.ReplaceAll(t.keyIssuer, "{tenantid}", tid) {
+		return fail(identity.Rejected, "ID token: signed with a key that is not for its issuer")
+	}
+	if m.Tenant == TenantOrganizations && tid == personalAccounts {
+		return fail(identity.Rejected, "ID token: a personal account, and only organizations are admitted")
+	}
+	if len(m.AllowedTenants) > 0 && !slices.Contains(m.AllowedTenants, tid) {
+		return fail(identity.Rejected, "ID token: tid is not one of allowed_tenants")
+	}
+	return nil
+}
+
+// microsoftSubject: §3.3, tid and oid never change and name a person in every
+// app; sub is another for each app, and everything else can be edited.
+func microsoftSubject(c claims) (string, bool) {
+	tid, _ := c.text("tid")
+	oid, _ := c.text("oid")
+	return tid + "/" + oid, isGUID(tid) && isGUID(oid)
+}
+
+// graphScope: a national cloud has a Graph of its own, and its scopes say so.
+func (m microsoft) graphScope() string {
+	if m.graph == microsoftGraph {
+		return "User.Read"
+	}
+	return m.graph + "/User.Read"
+}
+
+// lookup asks Graph twice, with the access token that ends here: what the
+// organization is called, and what the directory says of the person. §3.4:
+// User.Read may read id, displayName and verifiedDomains. Personal accounts
+// have no organization, and nothing is asked.
+func (m microsoft) lookup(ctx context.Context, client *oauth.Client, accessToken string, token claims) (claims, error) {
+	tid, _ := token.text("tid")
+	if tid == personalAccounts {
+		return claims{}, nil
+	}
+	if accessToken == "" {
+		return nil, fail(identity.Rejected, "the provider sent no access token, so its directory cannot be asked (is User.Read granted?)")
+	}
+	org, err := m.ask(ctx, client, accessToken, "/v1.0/organization?$select=id,displayName,verifiedDomains")
+	if err != nil {
+		return nil, err
+	}
+	person, err := m.ask(ctx, client, accessToken, "/v1.0/me?$select=id,displayName,mail,userPrincipalName")
+	if err != nil {
+		return nil, err
+	}
+	return readDirectory(org, person, token)
+}
+
+func (m microsoft) ask(ctx context.Context, client *oauth.Client, accessToken, query string) (claims, error) {
+	body, _, err := bearerGet(ctx, client.HTTPClient("graph"), m.graph+query, accessToken)
+	if err != nil {
+		return nil, failCall(err)
+	}
+	members, err := oauth.Object(body)
+	if err != nil {
+		return nil, fail(identity.Rejected, "graph: %w", err)
+	}
+	return members, nil
+}
+
+// readDirectory turns Graph's answers into claims that stand second to those of
+// the ID token. Both must be about the person and the tenant of the ID token, as
+// OIDC Core §5.3.2 has it for userinfo.
+func readDirectory(answer, person, token claims) (claims, error) {
+	var list []json.RawMessage
+	if json.Unmarshal(answer["value"], &list) != nil || len(list) != 1 {
+		return nil, fail(identity.Rejected, "graph: not exactly one organization")
+	}
+	members, err := oauth.Object(list[0])
+	if err != nil {
+		return nil, fail(identity.Rejected, "graph: organization: %w", err)
+	}
+	org := claims(members)
+	if !sameText(org, "id", token, "tid") {
+		return nil, fail(identity.Rejected, "graph: the organization is not the ID token's")
+	}
+	if !sameText(person, "id", token, "oid") {
+		return nil, fail(identity.Rejected, "graph: the person is not the ID token's")
+	}
+	primary, all := verifiedDomains(org["verifiedDomains"])
+	found := claims{
+		"org_id": org["id"], "org_name": org["displayName"],
+		"name": person["displayName"], "email": person["mail"], "preferred_username": person["userPrincipalName"],
+	}
+	found["org_domain"], _ = json.Marshal(primary)
+	found["verified_domains"], _ = json.Marshal(all)
+	return found, nil
+}
+
+func sameText(a claims, in string, b claims, as string) bool {
+	x, ok := a.text(in)
+	y, _ := b.text(as)
+	return ok && x == y
+}
+
+// verifiedDomains: §3.4, the default one is the primary.
+func verifiedDomains(raw json.RawMessage) (primary string, all []string) {
+	var list []struct {
+		Name      string `json:"name"`
+		IsDefault bool   `json:"isDefault"`
+	}
+	if json.Unmarshal(raw, &list) != nil {
+		return "", nil
+	}
+	for _, d := range list {
+		name := lowerASCII(d.Name)
+		if !isDomain(name) {
+			continue
+		}
+		all = append(all, name)
+		if d.IsDefault {
+			primary = name
+		}
+	}
+	return primary, all
+}
+
+// microsoftVouches: §3.3. A tenant's administrator writes any address there is
+// (nOAuth). It counts if Entra says that the owner of its domain was asked
+// (xms_edov), or if the domain is the tenant's own and the person no guest.
+func microsoftVouches(e email) bool {
+	token, directory := e.sources[0], e.sources[1]
+	if vouched, ok := token.text("email"); ok && vouched == e.raw && truthy(token["xms_edov"]) {
+		return true
+	}
+	own, err := texts(directory["verified_domains"])
+	return err == nil && slices.Contains(own, e.domain) && !guest(token, directory)
+}
+
+// truthy: §3.3, xms_edov was seen as true, "true", 1 and "1".
+func truthy(raw json.RawMessage) bool {
+	return slices.Contains([]string{`true`, `"true"`, `1`, `"1"`}, string(raw))
+}
+
+// guest: §3.3. acct is 1, idp is there and another, or the name that the
+// directory made for somebody from elsewhere. Any of them is enough.
+func guest(token, directory claims) bool {
+	if token.has("acct") && string(token["acct"]) != "0" && string(token["acct"]) != `"0"` {
+		return true
+	}
+	if token.has("idp") && !sameText(token, "idp", token, "iss") {
+		return true
+	}
+	name, _ := directory.text("preferred_username")
+	return strings.Contains(strings.ToUpper(name), "#EXT#")
+}
+
+// directoryOrg is the organization as Graph described it.
+func directoryOrg(r reader) []identity.Org {
+	d := r.in(r.sources[1])
+	if d.text("org_id") == "" {
+		return nil
+	}
+	return []identity.Org{{ID: r.p.id + ":" + d.text("org_id"), Name: d.text("org_name"), Domain: d.text("org_domain"), Source: "directory"}}
+}
+
+// isGUID: in lower case only, so that one tenant has one spelling.
+func isGUID(s string) bool {
+	const form = "00000000-0000-0000-0000-000000000000"
+	if len(s) != len(form) {
+		return false
+	}
+	for i := range len(s) {
+		hyphen, digit := form[i] == '-', '0' <= s[i] && s[i] <= '9' || 'a' <= s[i] && s[i] <= 'f'
+		if hyphen != (s[i] == '-') || hyphen == digit {
+			return false
+		}
+	}
+	return true
+}

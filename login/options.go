@@ -1,0 +1,207 @@
+package login
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/oauth"
+)
+
+// What Options.Type may say.
+const (
+	TypeOIDC      = "oidc"
+	TypeGoogle    = "google"
+	TypeMicrosoft = "microsoft"
+)
+
+// Types are the kinds of providers.
+func Types() []string { return []string{TypeOIDC, TypeGoogle, TypeMicrosoft} }
+
+// What Options.ClientAuth and Options.IdentityFrom may say.
+const (
+	ClientAuthAuto  = "auto" // from discovery: basic unless only post is offered; never probed
+	ClientAuthBasic = "basic"
+	ClientAuthPost  = "post"
+	ClientAuthNone  = "none"
+
+	FromAuto     = "auto" // userinfo only when a wanted claim is missing in the ID token
+	FromIDToken  = "id_token"
+	FromUserinfo = "userinfo"
+)
+
+// Options describe one provider.
+type Options struct {
+	ID           string // the provider id in every identity; never reused for another issuer
+	Type         string // one of Types; "" means oidc
+	Issuer       string // exactly as the provider spells it; "": the vendor's own
+	Endpoints    Endpoints
+	ClientID     string
+	ClientSecret string
+	ClientAuth   string // "" means auto
+	RedirectURL  string
+	Scopes       []string // openid is added if it is missing; none means those that the type needs
+	Claims       ClaimNames
+	IdentityFrom string   // "" means auto
+	EmailDomains []string // if set, addresses elsewhere count as unverified
+
+	HostedDomains  []string // google: only people of these Workspace domains
+	Tenant         string   // microsoft: common, organizations, consumers, or a tenant's GUID or domain
+	AllowedTenants []string // microsoft, with common or organizations: only people of these, by GUID
+
+	Client *oauth.Client // nil: one with defaults, not measured
+	Now    func() time.Time
+	Log    *slog.Logger // nil: discard
+}
+
+// Endpoints are addresses that count instead of what discovery says. With both
+// AuthorizationURL and TokenURL there is no discovery.
+type Endpoints struct {
+	AuthorizationURL, TokenURL, UserinfoURL, JWKSURL, EndSessionURL string
+
+	GraphURL string // microsoft: the origin of Graph, as in a national cloud
+}
+
+// ClaimNames says which claim is which. Empty names have defaults: org_id,
+// org_name, org_domain, groups, preferred_username, name, email.
+type ClaimNames struct{ OrgID, OrgName, OrgDomain, Groups, Username, Name, Email string }
+
+// Conflict is a part of Options that does not go with the rest. Key is its name
+// in the configuration.
+type Conflict struct{ Key, Why string }
+
+// Conflicts judges the choices in o, not the values: of a value it only asks
+// whether there is one, so that references need not be resolved yet. New
+// refuses options that have conflicts.
+func (o Options) Conflicts() []Conflict {
+	o = o.complete()
+	var found []Conflict
+	add := func(wrong bool, key, why string) {
+		if wrong {
+			found = append(found, Conflict{key, why})
+		}
+	}
+	add(o.Issuer == "", "issuer", "is required, exactly as the provider writes it")
+	add(o.HostedDomains != nil && o.Type != TypeGoogle, "hosted_domains", "is for type google")
+	add(o.Tenant != "" && o.Type != TypeMicrosoft, "tenant", "is for type microsoft")
+	add(o.AllowedTenants != nil && o.Type != TypeMicrosoft, "allowed_tenants", "is for type microsoft")
+	add(o.Endpoints.GraphURL != "" && o.Type != TypeMicrosoft, "endpoints.graph", "is for type microsoft")
+	if o.Type == TypeMicrosoft {
+		several := o.Tenant == TenantCommon || o.Tenant == TenantOrganizations
+		add(o.Tenant == "", "tenant", "is required: common, organizations, consumers, or the GUID or domain of one tenant")
+		add(o.AllowedTenants != nil && !several, "allowed_tenants", "has a meaning with `tenant: common` and `tenant: organizations` only")
+		add(o.IdentityFrom == FromUserinfo, "identity_from", "cannot be userinfo: type microsoft reads the ID token and asks Graph")
+		add(o.undiscovered(), "endpoints", "authorization and token cannot both be given: type microsoft needs the discovery document, which names the issuer")
+	}
+	return found
+}
+
+// complete fills in what the type knows.
+func (o Options) complete() Options {
+	if o.Type == "" {
+		o.Type = TypeOIDC
+	}
+	switch o.Type {
+	case TypeGoogle:
+		o.Issuer = or(o.Issuer, googleIssuer)
+	case TypeMicrosoft:
+		o.Issuer = or(o.Issuer, microsoftIssuer)
+	}
+	return o
+}
+
+// undiscovered: what discovery could say is said, and the document would count
+// for nothing.
+func (o Options) undiscovered() bool {
+	return o.Endpoints.AuthorizationURL != "" && o.Endpoints.TokenURL != ""
+}
+
+func (o Options) check() error {
+	if o.ID == "" || strings.Contains(o.ID, ":") {
+		return errors.New("the id must be non-empty and without ':'") // Identity.ID joins with it
+	}
+	if !slices.Contains(Types(), o.Type) {
+		return fmt.Errorf("unknown type %q", o.Type)
+	}
+	for _, c := range o.Conflicts() {
+		return fmt.Errorf("%s %s", c.Key, c.Why)
+	}
+	if err := o.checkAddresses(); err != nil {
+		return err
+	}
+	if o.ClientID == "" {
+		return errors.New("the client id is empty")
+	}
+	switch o.ClientAuth {
+	case "", ClientAuthAuto, ClientAuthNone:
+	case ClientAuthBasic, ClientAuthPost:
+		if o.ClientSecret == "" {
+			return fmt.Errorf("client authentication %q needs a client secret", o.ClientAuth)
+		}
+	default:
+		return fmt.Errorf("unknown client authentication %q", o.ClientAuth)
+	}
+	switch o.IdentityFrom {
+	case "", FromAuto, FromIDToken, FromUserinfo:
+	default:
+		return fmt.Errorf("unknown identity source %q", o.IdentityFrom)
+	}
+	for _, t := range o.AllowedTenants {
+		if !isGUID(t) {
+			return fmt.Errorf("allowed tenant %q is not a GUID in lower case", t)
+		}
+	}
+	if t := o.Tenant; t != "" && t != lowerASCII(t) || strings.ContainsAny(t, "/{}?#%") {
+		return fmt.Errorf("tenant %q is not a word, GUID or domain in lower case", t)
+	}
+	for _, d := range slices.Concat(o.EmailDomains, o.HostedDomains) {
+		if !isDomain(strings.ToLower(d)) {
+			return fmt.Errorf("e-mail or hosted domain %q is not a domain", d)
+		}
+	}
+	return nil
+}
+
+func (o Options) checkAddresses() error {
+	if err := checkURL(o.Issuer); err != nil || strings.ContainsAny(o.Issuer, "?#") {
+		return fmt.Errorf("issuer %q: must be an https URL without query or fragment (http only on loopback)", o.Issuer)
+	}
+	if err := checkURL(o.RedirectURL); err != nil {
+		return fmt.Errorf("redirect URL %q: %w", o.RedirectURL, err)
+	}
+	for name, address := range o.Endpoints.named() {
+		if err := checkURL(address); address != "" && err != nil {
+			return fmt.Errorf("endpoints.%s %q: %w", name, address, err)
+		}
+	}
+	return nil
+}
+
+func (e Endpoints) named() map[string]string {
+	return map[string]string{
+		"authorization": e.AuthorizationURL, "token": e.TokenURL, "userinfo": e.UserinfoURL, "jwks": e.JWKSURL, "end_session": e.EndSessionURL,
+		"graph": e.GraphURL,
+	}
+}
+
+// checkURL accepts absolute https URLs, and http ones on loopback.
+func checkURL(raw string) error {
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" {
+		return errors.New("not an absolute URL")
+	}
+	if u.Scheme == "https" || (u.Scheme == "http" && isLoopback(u.Hostname())) {
+		return nil
+	}
+	return errors.New("must be https (http only on loopback)")
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}

@@ -1,0 +1,126 @@
+package login
+
+import (
+	"context"
+	"net/url"
+	"slices"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/oauth"
+)
+
+// policy is what one provider is held to, and the only place that knows.
+// strict is the standard; what a vendor does otherwise is in the vendor's file,
+// each with the fact it rests on. The story of a sign-in is told once, in
+// login.go, idtoken.go and claims.go, and asks here. Zero values are strict.
+type policy struct {
+	// What is asked for.
+	scopes     []string   // where the configuration names none
+	alsoScopes []string   // whatever the configuration names
+	authParams url.Values // ride along with the authorization request
+
+	// Where the provider is.
+	discoverAt string                   // the discovery document is below this address
+	discovered func(issuer string) bool // may the document name this issuer?
+	clientAuth oauth.ClientAuth         // where the configuration names none; "": as discovery says
+
+	// What is checked. issuedBy judges the iss of callbacks and of ID tokens;
+	// checks come after those of the standard.
+	keyHop   func(to string) bool // may the key document point there? nil: it holds the keys
+	issuedBy func(iss string) bool
+	audience func(aud []string) bool
+	checks   []func(t idToken, m *metadata) error
+
+	// Who it is. sub reads OIDC's sub; subject makes Identity.Subject, of the
+	// same claims. vouches is asked about an address whose source is vouched for
+	// by the same source, and decides whether it counts as verified.
+	sub     func(c claims) (string, bool)
+	subject func(c claims) (string, bool)
+	wanted  []string                                                                                          // claims whose absence makes auto ask userinfo
+	lookup  func(ctx context.Context, client *oauth.Client, accessToken string, token claims) (claims, error) // instead of userinfo
+	vouches func(e email) bool
+	orgs    func(r reader) []identity.Org
+}
+
+// idToken is an ID token whose signature is good, while it is being checked.
+type idToken struct {
+	claims
+	alg, keyIssuer string
+}
+
+// email is an address as a provider tells it, and where it says so.
+type email struct {
+	source        claims   // that the address is from
+	sources       []claims // all there are, the ID token first
+	raw           string
+	local, domain string
+}
+
+// newPolicy is the one place where the type of a provider is looked at.
+func newPolicy(o Options) policy {
+	var p policy
+	switch o.Type {
+	case TypeGoogle:
+		p = google(o)
+	case TypeMicrosoft:
+		p = newMicrosoft(o)
+	default:
+		p = strict(o)
+	}
+	if o.Claims.OrgID != "" {
+		p.orgs = reader.claimedOrgs // what the operator names goes before what the vendor has
+	}
+	return p
+}
+
+// strict holds a provider to OpenID Connect Core and Discovery, and to what
+// RFC 9700 made of them.
+func strict(o Options) policy {
+	return policy{
+		scopes:     []string{oidc.ScopeOpenID, oidc.ScopeProfile, oidc.ScopeEmail},
+		discoverAt: o.Issuer,
+		discovered: func(issuer string) bool { return issuer == o.Issuer }, // Discovery §4.3: exactly
+		issuedBy:   func(iss string) bool { return iss == o.Issuer },       // no folding, no slash forgiven
+		audience: func(aud []string) bool { // Core §3.1.3.7 (3): us, and nobody whom we would have to trust
+			return !slices.ContainsFunc(aud, func(a string) bool { return a != o.ClientID })
+		},
+		sub:     textSub,
+		subject: textSub,
+		wanted:  o.Claims.wanted(),
+		vouches: func(e email) bool { return e.assured() },
+		orgs:    reader.claimedOrgs,
+	}
+}
+
+// scopesFor is what to ask for: openid first, nothing twice.
+func (p policy) scopesFor(configured []string) []string {
+	if len(configured) == 0 {
+		configured = p.scopes
+	}
+	out := []string{oidc.ScopeOpenID}
+	for _, s := range slices.Concat(configured, p.alsoScopes) {
+		if !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// textSub: Core §2, a string of 1 to 255 bytes.
+func textSub(c claims) (string, bool) {
+	sub, ok := c.text("sub")
+	return sub, ok && printable(sub, maxSubject)
+}
+
+// assured: email_verified is about the claim email (Core §5.1), and about
+// another claim only where that says the same.
+func (e email) assured() bool {
+	return e.isClaim() && e.source.isTrue("email_verified")
+}
+
+func (e email) isClaim() bool {
+	vouched, _ := e.source.text("email")
+	return vouched == e.raw
+}
