@@ -19,13 +19,14 @@ import (
 const (
 	maxText      = 256 // bytes of a name, a group, an id
 	maxGroups    = 1000
+	maxOrgs      = 50
 	maxEmail     = 254 // RFC 5321 §4.5.3.1
 	maxLocalPart = 64
 )
 
 func (n ClaimNames) withDefaults() ClaimNames {
 	return ClaimNames{
-		OrgID: or(n.OrgID, "org_id"), OrgName: or(n.OrgName, "org_name"), OrgDomain: or(n.OrgDomain, "org_domain"),
+		Orgs: n.Orgs, OrgID: or(n.OrgID, "org_id"), OrgName: or(n.OrgName, "org_name"), OrgDomain: or(n.OrgDomain, "org_domain"),
 		Groups: or(n.Groups, "groups"), Username: or(n.Username, "preferred_username"), Name: or(n.Name, "name"), Email: or(n.Email, "email"),
 	}
 }
@@ -35,7 +36,7 @@ func (n ClaimNames) withDefaults() ClaimNames {
 func (n ClaimNames) wanted() []string {
 	d := n.withDefaults()
 	names := []string{d.Email, d.Name, d.Username}
-	for _, configured := range []string{n.OrgID, n.OrgName, n.OrgDomain, n.Groups} {
+	for _, configured := range []string{n.Orgs, n.OrgID, n.OrgName, n.OrgDomain, n.Groups} {
 		if configured != "" {
 			names = append(names, configured)
 		}
@@ -53,12 +54,6 @@ func (p *Provider) sources(ctx context.Context, m *metadata, token claims, acces
 	case FromIDToken:
 		return []claims{token}, nil
 	case FromUserinfo:
-		if m.UserinfoURL == "" {
-			return nil, fail(identity.Misconfigured, "the identity is to come from userinfo, and the provider has none")
-		}
-		if accessToken == "" {
-			return nil, fail(identity.Rejected, "the identity is to come from userinfo, and the provider sent no access token")
-		}
 		info, err := p.userinfo(ctx, m, token, accessToken)
 		return []claims{info}, err
 	}
@@ -70,8 +65,15 @@ func (p *Provider) sources(ctx context.Context, m *metadata, token claims, acces
 	return []claims{token, info}, err
 }
 
-// userinfo asks for the claims behind the access token.
+// userinfo asks for the claims behind the access token. Without an ID token
+// (nil) they stand alone.
 func (p *Provider) userinfo(ctx context.Context, m *metadata, token claims, accessToken string) (claims, error) {
+	if m.UserinfoURL == "" {
+		return nil, fail(identity.Misconfigured, "the identity is to come from userinfo, and the provider has none")
+	}
+	if accessToken == "" {
+		return nil, fail(identity.Rejected, "the identity is to come from userinfo, and the provider sent no access token")
+	}
 	body, head, err := bearerGet(ctx, p.client.HTTPClient("userinfo"), m.UserinfoURL, accessToken)
 	if err != nil {
 		return nil, failCall(err)
@@ -82,6 +84,9 @@ func (p *Provider) userinfo(ctx context.Context, m *metadata, token claims, acce
 	members, err := oauth.Object(body)
 	if err != nil {
 		return nil, fail(identity.Rejected, "userinfo: %w", err)
+	}
+	if token == nil {
+		return members, p.checkSubject(members, "userinfo")
 	}
 	// OIDC Core §5.3.2: else it may be about somebody else, and none of it counts.
 	want, _ := p.policy.sub(token)
@@ -102,22 +107,23 @@ func bearerGet(ctx context.Context, client *http.Client, address, accessToken st
 	return getDocument(client, req)
 }
 
-// identity builds the person from a checked ID token and the sources. What is
-// odd is left out and noted; what would be dangerous was refused before.
-func (p *Provider) identity(ctx context.Context, token claims, sources []claims) identity.Identity {
+// identity builds the person from checked claims, an ID token's or userinfo's,
+// and the sources. What is odd is left out and noted; what would be dangerous
+// was refused before.
+func (p *Provider) identity(ctx context.Context, who claims, sources []claims) identity.Identity {
 	r := reader{p, ctx, sources}
 	id := identity.Identity{
 		Provider:    p.id,
 		Name:        r.text(p.claims.Name),
 		Username:    r.text(p.claims.Username),
-		ACR:         r.in(token).text("acr"),
-		ProviderSID: r.in(token).text("sid"),
+		ACR:         r.in(who).text("acr"),
+		ProviderSID: r.in(who).text("sid"),
 	}
-	id.Subject, _ = p.policy.subject(token)
-	id.Org, id.Orgs = chosen(p.policy.orgs(r))
+	id.Subject, _ = p.policy.person(who)
+	id.Org, id.Orgs = p.policy.orgs(r)
 	id.Email, id.EmailVerified = r.email()
 	id.Groups, id.GroupsUnknown = r.groups()
-	id.AuthTime, _ = token.time("auth_time")
+	id.AuthTime, _ = who.time("auth_time")
 	return id
 }
 
@@ -144,12 +150,17 @@ func (r reader) dropped(name, why string) {
 	r.p.log.DebugContext(r.ctx, "claim left out", "claim", name, "why", why)
 }
 
-func (r reader) text(name string) string {
+func (r reader) text(name string) string { return r.read(name, claims.text) }
+
+// id is text, or what the policy takes for an id.
+func (r reader) id(name string) string { return r.read(name, r.p.policy.id) }
+
+func (r reader) read(name string, as func(claims, string) (string, bool)) string {
 	c, ok := r.from(name)
 	if !ok {
 		return ""
 	}
-	s, ok := c.text(name)
+	s, ok := as(c, name)
 	if !ok || (s != "" && !printable(s, maxText)) {
 		r.dropped(name, "not a string of at most 256 bytes without control characters")
 		return ""
@@ -157,29 +168,64 @@ func (r reader) text(name string) string {
 	return s
 }
 
-// claimedOrgs: without an id there is no organization, whatever it is called.
-func (r reader) claimedOrgs() []identity.Org {
-	id := r.text(r.p.claims.OrgID)
-	if id == "" {
-		return nil
+// claimedOrgs reads the active organization, and all of them where the
+// configuration names a claim for that. Where none is said to be active, the
+// only one is; of several the person chooses.
+func (r reader) claimedOrgs() (active identity.Org, all []identity.Org) {
+	active, _ = r.org(r.p.claims, r.sources...)
+	all = r.listedOrgs()
+	if active.ID != "" && all != nil && !slices.ContainsFunc(all, func(o identity.Org) bool { return o.ID == active.ID }) {
+		all = append([]identity.Org{active}, all...)
 	}
-	domain := strings.ToLower(r.text(r.p.claims.OrgDomain))
-	if domain != "" && !isDomain(domain) {
-		r.dropped(r.p.claims.OrgDomain, "not a domain")
-		domain = ""
+	switch {
+	case len(all) > 1:
+		return active, all
+	case len(all) == 1:
+		return all[0], nil
 	}
-	return []identity.Org{{ID: r.p.id + ":" + id, Name: r.text(r.p.claims.OrgName), Domain: domain, Source: "claim"}}
+	return active, nil
 }
 
-// chosen: the only organization is the active one; among several the person chooses.
-func chosen(orgs []identity.Org) (active identity.Org, all []identity.Org) {
-	switch len(orgs) {
-	case 0:
-		return identity.Org{}, nil
-	case 1:
-		return orgs[0], nil
+// org reads one organization. Without an id there is none, whatever it is called.
+func (r reader) org(names ClaimNames, in ...claims) (identity.Org, bool) {
+	r.sources = in
+	id := r.id(names.OrgID)
+	if id == "" {
+		return identity.Org{}, false
 	}
-	return identity.Org{}, orgs
+	domain := strings.ToLower(r.text(names.OrgDomain))
+	if domain != "" && !isDomain(domain) {
+		r.dropped(names.OrgDomain, "not a domain")
+		domain = ""
+	}
+	return identity.Org{ID: r.p.id + ":" + id, Name: r.text(names.OrgName), Domain: domain, Source: "claim"}, true
+}
+
+// listedOrgs reads a list of ids, or of objects {id, name, domain}. What is odd
+// in it is left out; too many are none, so that a session can hold what it says.
+func (r reader) listedOrgs() []identity.Org {
+	name := r.p.claims.Orgs
+	c, ok := r.from(name)
+	if name == "" || !ok {
+		return nil
+	}
+	var list []json.RawMessage
+	if json.Unmarshal(c[name], &list) != nil || len(list) > maxOrgs {
+		r.dropped(name, "not a list of at most 50 organizations")
+		return nil
+	}
+	var orgs []identity.Org
+	for _, raw := range list {
+		one, err := oauth.Object(raw)
+		if err != nil {
+			one = claims{"id": raw}
+		}
+		org, ok := r.org(ClaimNames{OrgID: "id", OrgName: "name", OrgDomain: "domain"}, one)
+		if ok && !slices.ContainsFunc(orgs, func(o identity.Org) bool { return o.ID == org.ID }) {
+			orgs = append(orgs, org)
+		}
+	}
+	return orgs
 }
 
 // email takes address and verification from the same source: one source must

@@ -325,7 +325,7 @@ func FuzzClaims(f *testing.F) {
 			return
 		}
 		p.checkTimes(c)
-		checkBinding(idToken{c, "RS256", ""}, "at", handshake())
+		p.checkBinding(idToken{c, "RS256", ""}, "at", handshake())
 		sources := []claims{c}
 		if more, err := oauth.Object(info); err == nil {
 			sources = append(sources, more)
@@ -361,7 +361,7 @@ func checkIdentity(t *testing.T, id identity.Identity, sources []claims) {
 // P8: nothing that this package exports can hold or hand out a token.
 func TestP08_NothingExportedHoldsAToken(t *testing.T) {
 	exported := map[string]reflect.Type{
-		"Options": reflect.TypeFor[Options](), "Endpoints": reflect.TypeFor[Endpoints](), "Conflict": reflect.TypeFor[Conflict](), "ClaimNames": reflect.TypeFor[ClaimNames](),
+		"Options": reflect.TypeFor[Options](), "Endpoints": reflect.TypeFor[Endpoints](), "Conflict": reflect.TypeFor[Conflict](), "Quirk": reflect.TypeFor[Quirk](), "QuirkNames": reflect.TypeOf(QuirkNames), "CheckPublicKeys": reflect.TypeOf(CheckPublicKeys), "ClaimNames": reflect.TypeFor[ClaimNames](),
 		"Provider": reflect.TypeFor[*Provider](), "New": reflect.TypeOf(New), "Types": reflect.TypeOf(Types),
 	}
 	files, err := filepath.Glob("*.go")

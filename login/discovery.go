@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -159,14 +158,14 @@ func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata,
 	if err := p.checkEndpoints(e); err != nil {
 		return nil, err
 	}
-	if p.checkEndpoint(e.EndSessionURL) != nil {
+	if checkEndpoint(p.issuer, e.EndSessionURL) != nil {
 		e.EndSessionURL = "" // no reason to keep people from signing in
 	}
 	m := &metadata{
 		Endpoints: e, issuer: more.Issuer, clientAuth: p.chooseClientAuth(more.ClientAuth), issParameter: more.IssParameter,
 		keys: p.keySet(e.JWKSURL, algorithms(more.Algorithms)),
 	}
-	if old != nil && old.keys.url == m.keys.url && slices.Equal(old.keys.algs, m.keys.algs) {
+	if old != nil && old.keys != nil && old.keys.url == m.keys.url && slices.Equal(old.keys.algs, m.keys.algs) {
 		m.keys = old.keys // with what it knows, and with its rate limit
 	}
 	return m, nil
@@ -185,10 +184,10 @@ func (p *Provider) checkEndpoints(e Endpoints) error {
 		name, address string
 		needed        bool
 	}{
-		{"authorization_endpoint", e.AuthorizationURL, true}, {"token_endpoint", e.TokenURL, true}, {"jwks_uri", e.JWKSURL, true},
+		{"authorization_endpoint", e.AuthorizationURL, true}, {"token_endpoint", e.TokenURL, true}, {"jwks_uri", e.JWKSURL, !p.policy.userinfoAlone && p.given == nil},
 		{"userinfo_endpoint", e.UserinfoURL, false},
 	} {
-		if err := p.checkEndpoint(endpoint.address); err != nil && (endpoint.needed || endpoint.address != "") {
+		if err := checkEndpoint(p.issuer, endpoint.address); err != nil && (endpoint.needed || endpoint.address != "") {
 			return fail(identity.Misconfigured, "discovery: %s: %w", endpoint.name, err)
 		}
 	}
@@ -217,26 +216,11 @@ func discoveryError(err error) error {
 	return fail(identity.Unavailable, "discovery: what came is no discovery document")
 }
 
-// checkEndpoint demands https of a provider that is reached by https: a code or
-// a secret must not leave it by a cleartext side door (C22).
-func (p *Provider) checkEndpoint(address string) error {
-	if err := checkURL(address); err != nil {
-		return err
-	}
-	if scheme(p.issuer) == "https" && scheme(address) != "https" {
-		return errors.New("must be https as the issuer is")
-	}
-	return nil
-}
-
-func scheme(address string) string {
-	before, _, _ := strings.Cut(address, ":")
-	return strings.ToLower(before)
-}
-
 // chooseClientAuth settles how we authenticate before anything is sent.
 func (p *Provider) chooseClientAuth(offered []string) oauth.ClientAuth {
 	switch {
+	case p.policy.clientAuth == oauth.BasicRaw:
+		return oauth.BasicRaw
 	case p.clientAuth != ClientAuthAuto:
 		return oauth.ClientAuth(p.clientAuth)
 	case p.clientSecret == "":

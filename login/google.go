@@ -56,15 +56,15 @@ func googleVouches(e email) bool {
 
 // googleOrg: §2.2, sign-in tells hd and nothing else of an organization, so hd
 // is its id, name and domain.
-func googleOrg(r reader) []identity.Org {
+func googleOrg(r reader) (active identity.Org, all []identity.Org) {
 	c, ok := r.from("hd")
 	if !ok {
-		return nil
+		return identity.Org{}, nil
 	}
 	hd, ok := hostedDomain(c)
 	if !ok {
 		r.dropped("hd", "not a domain")
-		return nil
+		return identity.Org{}, nil
 	}
-	return []identity.Org{{ID: r.p.id + ":" + hd, Name: hd, Domain: hd, Source: "claim"}}
+	return identity.Org{ID: r.p.id + ":" + hd, Name: hd, Domain: hd, Source: "claim"}, nil
 }

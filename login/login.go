@@ -45,6 +45,8 @@ type Provider struct {
 	now                    func() time.Time
 	log                    *slog.Logger
 	policy                 policy
+	quirks                 []Quirk
+	given                  []signingKey // instead of published ones
 	disco                  discovery
 }
 
@@ -62,6 +64,12 @@ func New(o Options) (*Provider, error) {
 		client: o.Client, now: o.Now, log: o.Log, policy: newPolicy(o),
 	}
 	p.scopes = p.policy.scopesFor(o.Scopes)
+	for _, q := range o.allowed() {
+		p.quirks = append(p.quirks, q.Quirk)
+	}
+	if err := p.takeKeys(o); err != nil {
+		return nil, fmt.Errorf("provider %q: %w", o.ID, err)
+	}
 	for _, d := range o.EmailDomains {
 		p.emailDomains = append(p.emailDomains, strings.ToLower(d))
 	}
@@ -81,6 +89,9 @@ func New(o Options) (*Provider, error) {
 	}
 	if o.undiscovered() {
 		p.disco.given = p.givenMetadata()
+	}
+	for _, q := range p.quirks {
+		p.log.Warn("a quirk is allowed", "quirk", q.Name, "weakens", q.Weakens)
 	}
 	return p, nil
 }
@@ -104,7 +115,10 @@ func (p *Provider) AuthURL(ctx context.Context, h identity.Handshake, ap identit
 	}
 	// S256 whatever the provider advertises: leaving it out would be a downgrade
 	// that a tampered discovery document can ask for (RFC 9700 §2.1.1, CVE-2024-23647).
-	opts := []oauth2.AuthCodeOption{oidc.Nonce(h.Nonce), oauth2.S256ChallengeOption(h.Verifier)}
+	opts := []oauth2.AuthCodeOption{oidc.Nonce(h.Nonce)}
+	if !p.policy.noPKCE {
+		opts = append(opts, oauth2.S256ChallengeOption(h.Verifier))
+	}
 	add := func(name, value string) {
 		if value != "" {
 			opts = append(opts, oauth2.SetAuthURLParam(name, value))
@@ -145,25 +159,37 @@ func (p *Provider) Redeem(ctx context.Context, callback url.Values, h identity.H
 	if err != nil {
 		return identity.Identity{}, err
 	}
+	form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {p.redirectURL}}
+	if !p.policy.noPKCE {
+		form.Set("code_verifier", h.Verifier)
+	}
 	tokens, err := p.client.Exchange(ctx, oauth.TokenRequest{
-		URL: m.TokenURL, ClientID: p.clientID, ClientSecret: p.clientSecret, Auth: m.clientAuth,
-		Form: url.Values{
-			"grant_type": {"authorization_code"}, "code": {code},
-			"redirect_uri": {p.redirectURL}, "code_verifier": {h.Verifier},
-		},
+		URL: m.TokenURL, ClientID: p.clientID, ClientSecret: p.clientSecret, Auth: m.clientAuth, Form: form,
 	})
 	if err != nil {
 		return identity.Identity{}, failCall(err)
 	}
-	token, err := p.verifyIDToken(ctx, m, tokens, h, ap)
+	who, sources, err := p.prove(ctx, m, tokens, h, ap)
 	if err != nil {
 		return identity.Identity{}, err
 	}
-	sources, err := p.sources(ctx, m, token, tokens.AccessToken)
-	if err != nil {
-		return identity.Identity{}, err
+	return p.identity(ctx, who, sources), nil
+}
+
+// prove returns the claims that say who it is, and all that may be read about
+// the person. The tokens end here.
+func (p *Provider) prove(ctx context.Context, m *metadata, tokens oauth.TokenResponse, h identity.Handshake, ap identity.AuthParams) (who claims, sources []claims, err error) {
+	if p.policy.userinfoAlone {
+		if who, err = p.userinfo(ctx, m, nil, tokens.AccessToken); err == nil {
+			err = p.checkAsked(who, ap)
+		}
+		return who, []claims{who}, err
 	}
-	return p.identity(ctx, token, sources), nil
+	if who, err = p.verifyIDToken(ctx, m, tokens, h, ap); err != nil {
+		return nil, nil, err
+	}
+	sources, err = p.sources(ctx, m, who, tokens.AccessToken)
+	return who, sources, err
 }
 
 // AuthOrigin is the scheme and host that the browser is sent to: of the

@@ -243,12 +243,12 @@ func guest(token, directory claims) bool {
 }
 
 // directoryOrg is the organization as Graph described it.
-func directoryOrg(r reader) []identity.Org {
+func directoryOrg(r reader) (active identity.Org, all []identity.Org) {
 	d := r.in(r.sources[1])
 	if d.text("org_id") == "" {
-		return nil
+		return identity.Org{}, nil
 	}
-	return []identity.Org{{ID: r.p.id + ":" + d.text("org_id"), Name: d.text("org_name"), Domain: d.text("org_domain"), Source: "directory"}}
+	return identity.Org{ID: r.p.id + ":" + d.text("org_id"), Name: d.text("org_name"), Domain: d.text("org_domain"), Source: "directory"}, nil
 }
 
 // isGUID: in lower case only, so that one tenant has one spelling.

@@ -50,6 +50,9 @@ type Options struct {
 	IdentityFrom string   // "" means auto
 	EmailDomains []string // if set, addresses elsewhere count as unverified
 
+	PublicKeys []string // oidc: the provider's keys instead of published ones; PEM, public keys and certificates
+	Quirks     []string // oidc: deviations from the standard that it is allowed, of QuirkNames
+
 	HostedDomains  []string // google: only people of these Workspace domains
 	Tenant         string   // microsoft: common, organizations, consumers, or a tenant's GUID or domain
 	AllowedTenants []string // microsoft, with common or organizations: only people of these, by GUID
@@ -68,8 +71,9 @@ type Endpoints struct {
 }
 
 // ClaimNames says which claim is which. Empty names have defaults: org_id,
-// org_name, org_domain, groups, preferred_username, name, email.
-type ClaimNames struct{ OrgID, OrgName, OrgDomain, Groups, Username, Name, Email string }
+// org_name, org_domain, groups, preferred_username, name, email. Orgs, a list of
+// ids or of objects {id, name, domain}, has none.
+type ClaimNames struct{ OrgID, OrgName, OrgDomain, Orgs, Groups, Username, Name, Email string }
 
 // Conflict is a part of Options that does not go with the rest. Key is its name
 // in the configuration.
@@ -86,7 +90,8 @@ func (o Options) Conflicts() []Conflict {
 			found = append(found, Conflict{key, why})
 		}
 	}
-	add(o.Issuer == "", "issuer", "is required, exactly as the provider writes it")
+	add(o.Issuer == "" && !(o.has(quirkUncheckedIssuer) && o.undiscovered()), "issuer", "is required, exactly as the provider writes it")
+	o.quirkConflicts(add)
 	add(o.HostedDomains != nil && o.Type != TypeGoogle, "hosted_domains", "is for type google")
 	add(o.Tenant != "" && o.Type != TypeMicrosoft, "tenant", "is for type microsoft")
 	add(o.AllowedTenants != nil && o.Type != TypeMicrosoft, "allowed_tenants", "is for type microsoft")
@@ -146,6 +151,12 @@ func (o Options) check() error {
 	default:
 		return fmt.Errorf("unknown client authentication %q", o.ClientAuth)
 	}
+	if o.has(quirkHS256) && len(o.ClientSecret) < minSecret {
+		return fmt.Errorf("quirks have hs256_id_token, which needs a client secret of at least %d bytes (RFC 7518 §3.2)", minSecret)
+	}
+	if o.has(quirkRawBasic) && strings.Contains(o.ClientID, ":") {
+		return errors.New("quirks have raw_basic_credentials, which cannot send a client id with a colon")
+	}
 	switch o.IdentityFrom {
 	case "", FromAuto, FromIDToken, FromUserinfo:
 	default:
@@ -168,14 +179,14 @@ func (o Options) check() error {
 }
 
 func (o Options) checkAddresses() error {
-	if err := checkURL(o.Issuer); err != nil || strings.ContainsAny(o.Issuer, "?#") {
+	if err := checkURL(o.Issuer); o.Issuer != "" && err != nil || strings.ContainsAny(o.Issuer, "?#") {
 		return fmt.Errorf("issuer %q: must be an https URL without query or fragment (http only on loopback)", o.Issuer)
 	}
 	if err := checkURL(o.RedirectURL); err != nil {
 		return fmt.Errorf("redirect URL %q: %w", o.RedirectURL, err)
 	}
 	for name, address := range o.Endpoints.named() {
-		if err := checkURL(address); address != "" && err != nil {
+		if err := checkEndpoint(o.Issuer, address); address != "" && err != nil {
 			return fmt.Errorf("endpoints.%s %q: %w", name, address, err)
 		}
 	}
@@ -187,6 +198,23 @@ func (e Endpoints) named() map[string]string {
 		"authorization": e.AuthorizationURL, "token": e.TokenURL, "userinfo": e.UserinfoURL, "jwks": e.JWKSURL, "end_session": e.EndSessionURL,
 		"graph": e.GraphURL,
 	}
+}
+
+// checkEndpoint demands https of a provider that is reached by https: a code or
+// a secret must not leave it by a cleartext side door (C22).
+func checkEndpoint(issuer, address string) error {
+	if err := checkURL(address); err != nil {
+		return err
+	}
+	if scheme(issuer) == "https" && scheme(address) != "https" {
+		return errors.New("must be https as the issuer is")
+	}
+	return nil
+}
+
+func scheme(address string) string {
+	before, _, _ := strings.Cut(address, ":")
+	return strings.ToLower(before)
 }
 
 // checkURL accepts absolute https URLs, and http ones on loopback.

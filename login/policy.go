@@ -20,28 +20,36 @@ type policy struct {
 	scopes     []string   // where the configuration names none
 	alsoScopes []string   // whatever the configuration names
 	authParams url.Values // ride along with the authorization request
+	noPKCE     bool
 
 	// Where the provider is.
 	discoverAt string                   // the discovery document is below this address
 	discovered func(issuer string) bool // may the document name this issuer?
 	clientAuth oauth.ClientAuth         // where the configuration names none; "": as discovery says
 
+	logoutByPost bool
+
 	// What is checked. issuedBy judges the iss of callbacks and of ID tokens;
 	// checks come after those of the standard.
-	keyHop   func(to string) bool // may the key document point there? nil: it holds the keys
-	issuedBy func(iss string) bool
-	audience func(aud []string) bool
-	checks   []func(t idToken, m *metadata) error
+	userinfoAlone bool                 // then userinfo alone says who it is
+	secretSigns   bool                 // ID tokens are HS256 with the client secret
+	keyHop        func(to string) bool // may the key document point there? nil: it holds the keys
+	issuedBy      func(iss string) bool
+	anyIssuer     bool // in ID tokens, where keys and channel are this provider's alone
+	audience      func(aud []string) bool
+	nonceOptional bool // checked where it is
+	checks        []func(t idToken, m *metadata) error
 
-	// Who it is. sub reads OIDC's sub; subject makes Identity.Subject, of the
-	// same claims. vouches is asked about an address whose source is vouched for
-	// by the same source, and decides whether it counts as verified.
-	sub     func(c claims) (string, bool)
-	subject func(c claims) (string, bool)
-	wanted  []string                                                                                          // claims whose absence makes auto ask userinfo
-	lookup  func(ctx context.Context, client *oauth.Client, accessToken string, token claims) (claims, error) // instead of userinfo
-	vouches func(e email) bool
-	orgs    func(r reader) []identity.Org
+	// Who it is. id reads a claim that is an id; the first of subNames that is
+	// there is OIDC's sub; subject makes Identity.Subject of the same claims.
+	// vouches decides whether an address counts as verified.
+	id       func(c claims, name string) (string, bool)
+	subNames []string
+	subject  func(c claims) (string, bool)                                                                     // nil: it is sub
+	wanted   []string                                                                                          // claims whose absence makes auto ask userinfo
+	lookup   func(ctx context.Context, client *oauth.Client, accessToken string, token claims) (claims, error) // instead of userinfo
+	vouches  func(e email) bool
+	orgs     func(r reader) (active identity.Org, all []identity.Org)
 }
 
 // idToken is an ID token whose signature is good, while it is being checked.
@@ -68,8 +76,11 @@ func newPolicy(o Options) policy {
 		p = newMicrosoft(o)
 	default:
 		p = strict(o)
+		for _, q := range o.allowed() {
+			q.change(&p)
+		}
 	}
-	if o.Claims.OrgID != "" {
+	if o.Claims.OrgID != "" || o.Claims.Orgs != "" {
 		p.orgs = reader.claimedOrgs // what the operator names goes before what the vendor has
 	}
 	return p
@@ -86,11 +97,11 @@ func strict(o Options) policy {
 		audience: func(aud []string) bool { // Core §3.1.3.7 (3): us, and nobody whom we would have to trust
 			return !slices.ContainsFunc(aud, func(a string) bool { return a != o.ClientID })
 		},
-		sub:     textSub,
-		subject: textSub,
-		wanted:  o.Claims.wanted(),
-		vouches: func(e email) bool { return e.assured() },
-		orgs:    reader.claimedOrgs,
+		id:       claims.text,
+		subNames: []string{"sub"},
+		wanted:   o.Claims.wanted(),
+		vouches:  func(e email) bool { return e.assured() },
+		orgs:     reader.claimedOrgs,
 	}
 }
 
@@ -108,10 +119,24 @@ func (p policy) scopesFor(configured []string) []string {
 	return out
 }
 
-// textSub: Core §2, a string of 1 to 255 bytes.
-func textSub(c claims) (string, bool) {
-	sub, ok := c.text("sub")
-	return sub, ok && printable(sub, maxSubject)
+// sub: Core §2, a text of 1 to 255 bytes.
+func (p policy) sub(c claims) (string, bool) {
+	for _, name := range p.subNames {
+		if c.has(name) {
+			sub, ok := p.id(c, name)
+			return sub, ok && printable(sub, maxSubject)
+		}
+	}
+	return "", false
+}
+
+// person is what Identity.Subject becomes.
+func (p policy) person(c claims) (string, bool) {
+	if p.subject == nil {
+		return p.sub(c)
+	}
+	subject, ok := p.subject(c)
+	return subject, ok && printable(subject, maxSubject)
 }
 
 // assured: email_verified is about the claim email (Core §5.1), and about

@@ -226,6 +226,25 @@ func TestP20_ClientCredentialsSurviveOddCharacters(t *testing.T) {
 	}
 }
 
+// providers.md §6.1: some servers read Basic as RFC 7617 has it. A colon in the
+// id would move the border between id and secret.
+func TestRawCredentialsAreSentAsTheyAre(t *testing.T) {
+	var gotID, gotSecret string
+	srv, _ := server(t, func(w http.ResponseWriter, r *http.Request) {
+		gotID, gotSecret, _ = r.BasicAuth()
+		io.WriteString(w, `{"id_token":"a.b.c"}`)
+	})
+	r := TokenRequest{URL: srv.URL, ClientID: "app 1%", ClientSecret: ":%+ /é=&", Auth: BasicRaw}
+	if _, err := client(t, Options{}).Exchange(context.Background(), r); err != nil || gotID != r.ClientID || gotSecret != r.ClientSecret {
+		t.Errorf("%v; server saw id %q, secret %q", err, gotID, gotSecret)
+	}
+	r.ClientID = "app:1"
+	_, err := client(t, Options{}).Exchange(context.Background(), r)
+	if e := kindOf(t, err); e.Kind != Misconfigured {
+		t.Errorf("a colon in the id: %v", e)
+	}
+}
+
 func TestTokenAnswersOfRealServersAreRead(t *testing.T) {
 	rows := []struct {
 		name, contentType, body string

@@ -23,8 +23,11 @@ type ClientAuth string
 
 const (
 	Basic ClientAuth = "basic" // RFC 6749 §2.3.1, id and secret form-urlencoded
-	Post  ClientAuth = "post"  // id and secret in the form
-	None  ClientAuth = "none"  // a public client: only the id, in the form
+	// BasicRaw is Basic without the encoding, as RFC 7617 has it and some servers
+	// expect it. A client id with a colon cannot be sent so.
+	BasicRaw ClientAuth = "basic_raw"
+	Post     ClientAuth = "post" // id and secret in the form
+	None     ClientAuth = "none" // a public client: only the id, in the form
 )
 
 // TokenRequest is one request to a token endpoint. It prints as "<token request>".
@@ -88,6 +91,10 @@ func (r TokenRequest) build(ctx context.Context) (*http.Request, error) {
 	}
 	switch r.Auth {
 	case Basic:
+	case BasicRaw:
+		if strings.Contains(r.ClientID, ":") {
+			return nil, errors.New("a client id with a colon cannot be sent without encoding")
+		}
 	case Post:
 		form.Set("client_id", r.ClientID)
 		form.Set("client_secret", r.ClientSecret)
@@ -100,9 +107,11 @@ func (r TokenRequest) build(ctx context.Context) (*http.Request, error) {
 	if err != nil {
 		return nil, errors.New("the token endpoint is not a URL")
 	}
-	if r.Auth == Basic {
-		// RFC 6749 §2.3.1: encoded first; a ':' in the id would move the border.
+	switch r.Auth {
+	case Basic: // RFC 6749 §2.3.1: encoded first; a ':' in the id would move the border
 		req.SetBasicAuth(url.QueryEscape(r.ClientID), url.QueryEscape(r.ClientSecret))
+	case BasicRaw:
+		req.SetBasicAuth(r.ClientID, r.ClientSecret)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")

@@ -153,6 +153,7 @@ func resolve(cfg *config.Config, env func(string) (string, bool)) (*secrets, err
 		}
 		keys = append(keys, key)
 	}
+	faults = append(faults, providerFaults(cfg)...)
 	if len(faults) > 0 {
 		return nil, configFaults(faults)
 	}
@@ -225,6 +226,24 @@ func newAssertions(cfg *config.Config, ring session.Keyring) (*assertion.Signer,
 	return assertion.New(assertion.Options{Issuer: cfg.PublicURL.String(), Seeds: seeds, Signing: ring.Signing})
 }
 
+// providerFaults judges what can be judged of providers without asking them,
+// once all values are there.
+func providerFaults(cfg *config.Config) config.Faults {
+	var faults config.Faults
+	for i, p := range cfg.Providers {
+		if _, err := login.New(providerOptions(cfg, p)); err != nil {
+			faults = append(faults, cfg.Fault(fmt.Sprintf("providers[%d]", i), "%v", err))
+		}
+	}
+	return faults
+}
+
+func providerOptions(cfg *config.Config, p config.Provider) login.Options {
+	o := p.Options()
+	o.RedirectURL = cfg.PublicURL.String() + cfg.Prefix + "/callback/" + p.ID
+	return o
+}
+
 func newProviders(cfg *config.Config, reg prometheus.Registerer, log *slog.Logger) ([]proxy.Provider, error) {
 	var providers []proxy.Provider
 	metrics := oauth.NewMetrics(reg)
@@ -233,8 +252,7 @@ func newProviders(cfg *config.Config, reg prometheus.Registerer, log *slog.Logge
 		if err != nil {
 			return nil, err
 		}
-		o := p.Options()
-		o.RedirectURL = cfg.PublicURL.String() + cfg.Prefix + "/callback/" + p.ID
+		o := providerOptions(cfg, p)
 		o.Client, o.Log = client, log
 		l, err := login.New(o)
 		if err != nil {

@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 
 	"github.com/go-jose/go-jose/v4"
@@ -75,6 +77,15 @@ func (p *Provider) RotateKeys() error {
 // PublicJWKS returns what the jwks endpoint serves.
 func (p *Provider) PublicJWKS() jose.JSONWebKeySet {
 	return jose.JSONWebKeySet{Keys: []jose.JSONWebKey{p.currentKey().public}}
+}
+
+// PublicPEM is the current key as somebody would hand it over.
+func (p *Provider) PublicPEM() (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(&p.currentKey().private.PublicKey)
+	if err != nil {
+		return "", fmt.Errorf("encode the public key: %w", err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
 }
 
 func (p *Provider) currentKey() *signingKey {

@@ -165,20 +165,35 @@ func (o ProviderOptions) complete() (ProviderOptions, error) {
 }
 
 func (p *Provider) routes() {
-	at := p.shape.below
-	p.mux.Handle("GET "+at+DiscoveryPath, handler(p.discovery))
-	p.mux.Handle("GET "+at+JWKSPath, handler(p.jwks))
-	p.mux.Handle("GET "+at+AuthorizePath, p.page(p.authorize))
-	p.mux.Handle("POST "+at+AuthorizePath, p.page(p.choose))
-	p.mux.Handle("POST "+at+TokenPath, handler(p.token))
-	p.mux.Handle("GET "+at+UserinfoPath, handler(p.userinfo))
-	p.mux.Handle("POST "+at+UserinfoPath, handler(p.userinfo))
-	p.mux.Handle("GET "+at+EndSessionPath, p.page(p.endSession))
-	p.mux.Handle("POST "+at+EndSessionPath, p.page(p.endSession))
+	for _, e := range []struct {
+		methods, path string
+		handler       http.Handler
+	}{
+		{"GET", DiscoveryPath, handler(p.discovery)},
+		{"GET", JWKSPath, handler(p.jwks)},
+		{"GET", AuthorizePath, p.page(p.authorize)},
+		{"POST", AuthorizePath, p.page(p.choose)},
+		{"POST", TokenPath, handler(p.token)},
+		{"GET POST", UserinfoPath, handler(p.userinfo)},
+		{p.logoutMethods(), EndSessionPath, p.page(p.endSession)},
+	} {
+		for method := range strings.FieldsSeq(e.methods) {
+			if !slices.Contains(p.shape.lacks, e.path) {
+				p.mux.Handle(method+" "+p.shape.below+e.path, e.handler)
+			}
+		}
+	}
 	p.mux.Handle("GET /{$}", p.page(p.home))
 	for path, read := range p.shape.more {
 		p.mux.Handle("GET "+path, handler(p.opened(read)))
 	}
+}
+
+func (p *Provider) logoutMethods() string {
+	if p.shape.logoutByPost {
+		return "POST"
+	}
+	return "GET POST"
 }
 
 // opened serves what the bearer of an access token may read.
@@ -208,11 +223,7 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Provider) discovery(w http.ResponseWriter, r *http.Request) error {
-	d := p.shape.document(p, r.PathValue("tenant"))
-	if d == nil {
-		return errNoDocument
-	}
-	return writeJSON(w, http.StatusOK, d)
+	return writeJSON(w, http.StatusOK, p.shape.document(p, r.PathValue("tenant")))
 }
 
 func (p *Provider) document() map[string]any {

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"net/http"
 	"slices"
 )
 
@@ -14,6 +13,8 @@ const (
 	Standard  = ""
 	Google    = "google"
 	Microsoft = "microsoft"
+	Partner   = "partner" // seed 002
+	Perscom   = "perscom" // seed 003
 )
 
 // shape is what one kind of provider does otherwise than the standard one. Nil
@@ -23,6 +24,9 @@ type shape struct {
 	refusesScope bool     // those it does not know, instead of passing over them
 	ignoresNonce bool     // does not know the parameter, so it is neither demanded nor echoed
 	ignoresPKCE  bool     // likewise
+	lacks        []string // endpoints that are not there, by path
+	rawBasic     bool     // credentials come in Basic and nowhere else, without form encoding
+	logoutByPost bool     // end_session is not to be opened as a page
 	namesIssuer  bool     // in answers through the browser, RFC 9207
 	accessPrefix string   // of its access tokens
 	otherPrefix  string   // of its refresh tokens
@@ -34,6 +38,7 @@ type shape struct {
 	answer   func(g grant, tokens map[string]any)                            // bends the answer of the token endpoint
 	more     map[string]func(p *Provider, g grant) (any, error)              // what else an access token opens, by path
 	claims   func(p *Provider, person Person, scope []string) map[string]any // about a person
+	sign     func(p *Provider, claims map[string]any) (string, error)        // an ID token
 	idToken  func(p *Provider, g grant, claims map[string]any)               // bends the ID token's claims
 }
 
@@ -45,6 +50,7 @@ func newShape(o ProviderOptions) (shape, error) {
 		document: func(p *Provider, _ string) map[string]any { return p.document() },
 		admits:   func(string, Person) bool { return true },
 		keys:     func(p *Provider) any { return p.PublicJWKS() },
+		sign:     func(p *Provider, claims map[string]any) (string, error) { return p.Sign(nil, claims) },
 		answer:   func(grant, map[string]any) {},
 		claims:   func(_ *Provider, who Person, scope []string) map[string]any { return who.claims(scope) },
 		idToken:  func(*Provider, grant, map[string]any) {},
@@ -55,6 +61,10 @@ func newShape(o ProviderOptions) (shape, error) {
 		s.google()
 	case Microsoft:
 		s.microsoft(o.Issuer)
+	case Partner:
+		s.partner()
+	case Perscom:
+		s.perscom()
 	default:
 		return s, fmt.Errorf("there is no shape %q", o.Shape)
 	}
@@ -74,8 +84,6 @@ func (s shape) granted(asked []string) ([]string, error) {
 	}
 	return known, nil
 }
-
-var errNoDocument = &oauthError{http.StatusNotFound, "not_found", "there is no such document"}
 
 // numericID is a long number as a string, always the same for the same name.
 func numericID(of string) string {

@@ -28,7 +28,7 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	id, err := p.Sign(nil, p.idClaims(g, access))
+	id, err := p.shape.sign(p, p.idClaims(g, access))
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func (p *Provider) authenticateClient(r *http.Request, form url.Values) error {
 	unknown := &oauthError{http.StatusUnauthorized, "invalid_client", "unknown client, or a wrong secret"}
 	id, secret := form.Get("client_id"), form.Get("client_secret")
 	if r.Header.Get("Authorization") != "" {
-		basicID, basicSecret, ok := basicCredentials(r)
+		basicID, basicSecret, ok := p.basicCredentials(r)
 		if !ok {
 			return unknown
 		}
@@ -72,6 +72,9 @@ func (p *Provider) authenticateClient(r *http.Request, form url.Values) error {
 			return refuse("invalid_request", "more than one way of client authentication")
 		}
 		id, secret = basicID, basicSecret
+	}
+	if p.shape.rawBasic && r.Header.Get("Authorization") == "" {
+		return unknown
 	}
 	idOK, secretOK := equal(id, p.opts.ClientID), equal(secret, p.opts.ClientSecret)
 	if !idOK || !secretOK {
@@ -81,10 +84,10 @@ func (p *Provider) authenticateClient(r *http.Request, form url.Values) error {
 }
 
 // basicCredentials decodes as RFC 6749 §2.3.1 says: form-encoded inside Basic.
-func basicCredentials(r *http.Request) (id, secret string, ok bool) {
+func (p *Provider) basicCredentials(r *http.Request) (id, secret string, ok bool) {
 	rawID, rawSecret, ok := r.BasicAuth()
-	if !ok {
-		return "", "", false
+	if !ok || p.shape.rawBasic {
+		return rawID, rawSecret, ok
 	}
 	id, errID := url.QueryUnescape(rawID)
 	secret, errSecret := url.QueryUnescape(rawSecret)

@@ -56,6 +56,8 @@ type Provider struct {
 	ID, Type, Name, ClientID string
 	Issuer                   string          // "": the vendor's own
 	Endpoints                login.Endpoints // instead of what discovery says
+	PublicKeys               []Ref           // instead of published ones
+	Quirks                   []string        // deviations from the standard that it is allowed
 	HostedDomains            []string        // google: whose people may come; nil: everybody's
 	Tenant                   string          // microsoft
 	AllowedTenants           []string        // microsoft: whose people may come; nil: everybody's
@@ -69,7 +71,7 @@ type Provider struct {
 
 // Claims are the names under which a provider tells things; "" is the usual one.
 type Claims struct {
-	OrgID, OrgName, OrgDomain, Groups, Username, Name, Email string
+	OrgID, OrgName, OrgDomain, Orgs, Groups, Username, Name, Email string
 }
 
 // Route is a part of a site, who may have it and what the app is told.
@@ -228,6 +230,10 @@ func providerShape() shape[Provider] {
 			oneOf("", "auto", "id_token", "userinfo"), func(p *Provider) *string { return &p.IdentityFrom }).or("auto"),
 		field("email_domains", "The domains this provider may vouch for; addresses outside count as unverified. Required for type oidc where there are two providers.",
 			list(domain(), 1), func(p *Provider) *[]string { return &p.EmailDomains }),
+		field("public_keys", "type oidc: the provider's signing keys, instead of published ones. PEM, public keys or certificates; old and new ones while they change.",
+			list(publicKeyRef(), 1), func(p *Provider) *[]Ref { return &p.PublicKeys }),
+		field("quirks", "type oidc: deviations from the standard that this provider is allowed. Each weakens something; docs/providers/oidc.md says what.",
+			list(oneOf("", login.QuirkNames()...), 1), func(p *Provider) *[]string { return &p.Quirks }),
 		field("hosted_domains", "type google: only people of these Google Workspace domains. Everybody with a Google account if left out.",
 			list(domain(), 1), func(p *Provider) *[]string { return &p.HostedDomains }),
 		field("tenant", "type microsoft: common for every account, organizations, consumers for personal ones, or the GUID or domain of one tenant.",
@@ -255,6 +261,8 @@ func claimsShape() shape[Claims] {
 		field("org_id", "The claim with the organization's id.", claim, func(c *Claims) *string { return &c.OrgID }),
 		field("org_name", "The claim with the organization's name.", claim, func(c *Claims) *string { return &c.OrgName }),
 		field("org_domain", "The claim with the organization's domain.", claim, func(c *Claims) *string { return &c.OrgDomain }),
+		field("orgs", "The claim with all organizations: a list of ids, or of mappings with id, name and domain. Has no usual name.", claim,
+			func(c *Claims) *string { return &c.Orgs }),
 		field("groups", "The claim with the person's groups.", claim, func(c *Claims) *string { return &c.Groups }),
 		field("username", "The claim with the person's user name.", claim, func(c *Claims) *string { return &c.Username }),
 		field("name", "The claim with the person's name.", claim, func(c *Claims) *string { return &c.Name }),

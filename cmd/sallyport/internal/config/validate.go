@@ -285,8 +285,29 @@ func (p Provider) Options() login.Options {
 		ID: p.ID, Type: p.Type, Issuer: p.Issuer, Endpoints: p.Endpoints,
 		ClientID: p.ClientID, ClientSecret: p.secret(), ClientAuth: p.ClientAuth,
 		Scopes: p.Scopes, Claims: login.ClaimNames(p.Claims), IdentityFrom: p.IdentityFrom, EmailDomains: p.EmailDomains,
+		PublicKeys: p.publicKeys(), Quirks: p.Quirks,
 		HostedDomains: p.HostedDomains, Tenant: p.Tenant, AllowedTenants: p.AllowedTenants,
 	}
+}
+
+func (p Provider) publicKeys() []string {
+	var texts []string
+	for _, k := range p.PublicKeys {
+		texts = append(texts, k.Value())
+	}
+	return texts
+}
+
+// publicKeyRef is a file of public keys, which Resolve looks into.
+func publicKeyRef() shape[Ref] {
+	s := fileRef(formFile, formEnv)
+	read := s.read
+	s.read = func(w *walker, at place, into *Ref) {
+		if read(w, at, into); !into.IsZero() {
+			w.src.pending[len(w.src.pending)-1].store = login.CheckPublicKeys
+		}
+	}
+	return s
 }
 
 // secret is the client secret, or before Resolve a word that says there is one.

@@ -1,0 +1,151 @@
+package login
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/sallyport-proxy/sallyport/oauth"
+)
+
+// Quirk is a named deviation from the standard that an operator allowed one
+// provider of type oidc. Weakens is one sentence: what it costs.
+type Quirk struct{ Name, Weakens string }
+
+// The quirks, in the order in which they are shown.
+const (
+	quirkNoNonce         = "no_nonce"
+	quirkNoPKCE          = "no_pkce"
+	quirkUncheckedIssuer = "unchecked_issuer"
+	quirkHS256           = "hs256_id_token"
+	quirkIgnoreIDToken   = "ignore_id_token"
+	quirkNumericSub      = "numeric_sub"
+	quirkIDAsSub         = "id_as_sub"
+	quirkRawBasic        = "raw_basic_credentials"
+	quirkAssumeVerified  = "assume_email_verified"
+	quirkEndSessionPost  = "end_session_post"
+)
+
+// quirk is a Quirk and what it changes of strict.
+type quirk struct {
+	Quirk
+	change func(*policy)
+}
+
+// quirks are all there are. Each rests on a provider of providers.md §6.1.
+func quirks() []quirk {
+	return []quirk{
+		{Quirk{quirkNoNonce, "An ID token without nonce is taken: only PKCE, if the provider knows it, keeps a stolen code from signing in its thief."},
+			func(p *policy) { p.nonceOptional = true }},
+		{Quirk{quirkNoPKCE, "No code challenge is sent: only the nonce keeps a stolen code from signing in its thief."},
+			func(p *policy) { p.noPKCE = true }},
+		{Quirk{quirkUncheckedIssuer, "The issuer in an ID token is not compared: any token for this client that the configured keys signed counts."},
+			func(p *policy) { p.anyIssuer = true }},
+		{Quirk{quirkHS256, "ID tokens are signed with the client secret: whoever knows it can make them."},
+			func(p *policy) { p.secretSigns = true }},
+		{Quirk{quirkIgnoreIDToken, "The ID token is not looked at: who somebody is rests on the userinfo endpoint, over TLS, alone."},
+			func(p *policy) { p.userinfoAlone = true }},
+		{Quirk{quirkNumericSub, "Numbers count as ids of people and organizations: the number 7 and the text \"7\" are the same one."},
+			func(p *policy) { p.id = claims.textOrNumber }},
+		{Quirk{quirkIDAsSub, "Where sub is missing, the claim id names the person; the standard does not promise that it stays theirs."},
+			func(p *policy) { p.subNames = []string{"sub", "id"} }},
+		{Quirk{quirkRawBasic, "Client id and secret are sent without the encoding that tells a colon in one from the colon between them."},
+			func(p *policy) { p.clientAuth = oauth.BasicRaw }},
+		{Quirk{quirkAssumeVerified, "Addresses in email_domains count as verified where the provider does not say whether they are."},
+			func(p *policy) { p.vouches = email.notDenied }},
+		{Quirk{quirkEndSessionPost, "Signing out at the provider is a form that is posted there, not an address to go to."},
+			func(p *policy) { p.logoutByPost = true }},
+	}
+}
+
+// QuirkNames are the names that Options.Quirks may hold.
+func QuirkNames() []string {
+	var names []string
+	for _, q := range quirks() {
+		names = append(names, q.Name)
+	}
+	return names
+}
+
+// allowed are the quirks that count: those that are named, and the one that
+// follows from having nothing to check a signature with.
+func (o Options) allowed() []quirk {
+	return slices.DeleteFunc(quirks(), func(q quirk) bool {
+		implied := q.Name == quirkIgnoreIDToken && o.keyless()
+		return !implied && !slices.Contains(o.Quirks, q.Name)
+	})
+}
+
+func (o Options) has(name string) bool {
+	return slices.ContainsFunc(o.allowed(), func(q quirk) bool { return q.Name == name })
+}
+
+// keyless: no discovery to learn of keys, none given, and the identity is to
+// come from elsewhere anyway.
+func (o Options) keyless() bool {
+	return o.Type == TypeOIDC && o.undiscovered() && o.Endpoints.JWKSURL == "" && len(o.PublicKeys) == 0 &&
+		!slices.Contains(o.Quirks, quirkHS256) && o.IdentityFrom == FromUserinfo
+}
+
+// Quirks are the deviations that this provider is allowed.
+func (p *Provider) Quirks() []Quirk { return slices.Clone(p.quirks) }
+
+// quirkConflicts refuses combinations that would leave unproven who somebody
+// is, or for whom a code was meant.
+func (o Options) quirkConflicts(add func(wrong bool, key, why string)) {
+	remote := o.Endpoints.JWKSURL != "" || !o.undiscovered()
+	fixed := len(o.PublicKeys) > 0 || o.has(quirkHS256)
+	for _, name := range o.Quirks {
+		add(!slices.Contains(QuirkNames(), name), "quirks", "has "+name+", which is not the name of a quirk")
+	}
+	add(len(o.Quirks) > 0 && o.Type != TypeOIDC, "quirks", "are for type oidc; what is particular about a vendor its own type knows")
+	add(len(o.PublicKeys) > 0 && o.Type != TypeOIDC, "public_keys", "are for type oidc; vendors publish their keys and change them")
+	add(len(o.PublicKeys) > 0 && o.Endpoints.JWKSURL != "", "public_keys", "cannot stand beside endpoints.jwks: which of them would count?")
+	if o.Type != TypeOIDC {
+		return
+	}
+	add(o.undiscovered() && !remote && !fixed && !o.has(quirkIgnoreIDToken), "endpoints",
+		"leave nothing to check an ID token with: add jwks, public_keys, or `identity_from: userinfo` with endpoints.userinfo")
+	add(o.undiscovered() && o.IdentityFrom == FromUserinfo && o.Endpoints.UserinfoURL == "", "identity_from",
+		"is userinfo, but without discovery endpoints.userinfo must say where that is")
+	// Neither nonce nor PKCE: whoever has a stolen code is signed in as its owner
+	// (RFC 9700 §4.5). A provider that does not know PKCE passes over it (RFC 6749
+	// §3.1), so there is no need to leave it out.
+	add(o.has(quirkNoPKCE) && (o.has(quirkNoNonce) || o.has(quirkIgnoreIDToken)), "quirks",
+		"have no_pkce where no nonce is checked: nothing would bind a code to the browser that asked; leave no_pkce out, a provider passes over what it does not know")
+	add(o.has(quirkIgnoreIDToken) && o.IdentityFrom != FromUserinfo, "quirks",
+		"have ignore_id_token, so only userinfo can say who somebody is: write `identity_from: userinfo`")
+	add(slices.Contains(o.Quirks, quirkIgnoreIDToken) && (fixed || o.Endpoints.JWKSURL != ""), "quirks",
+		"have ignore_id_token although there are keys to check it with; leave one of them out")
+	add(o.has(quirkUncheckedIssuer) && !fixed, "quirks",
+		"have unchecked_issuer, which needs keys that are this provider's alone: public_keys, or hs256_id_token")
+	add(o.has(quirkHS256) && (len(o.PublicKeys) > 0 || o.Endpoints.JWKSURL != ""), "quirks",
+		"have hs256_id_token beside public keys: a public key must never be taken for a secret")
+	add(o.has(quirkHS256) && o.ClientSecret == "", "quirks", "have hs256_id_token, which needs a client secret")
+	add(o.has(quirkRawBasic) && (o.ClientAuth == ClientAuthPost || o.ClientAuth == ClientAuthNone), "client_auth",
+		"does not go with the quirk raw_basic_credentials, which sends the secret in an Authorization header")
+	add(o.has(quirkAssumeVerified) && len(o.EmailDomains) == 0, "quirks",
+		"have assume_email_verified, which needs email_domains: else the provider could claim anybody's address")
+	add(o.has(quirkEndSessionPost) && o.undiscovered() && o.Endpoints.EndSessionURL == "", "quirks",
+		"have end_session_post, but without discovery endpoints.end_session must say where that is")
+}
+
+// notDenied: verified, or nothing said about it.
+func (e email) notDenied() bool {
+	return e.assured() || !e.source.has("email_verified")
+}
+
+// textOrNumber reads an id that may be a number: a whole one in plain decimal,
+// so that no two numbers become one text.
+func (c claims) textOrNumber(name string) (string, bool) {
+	if s, ok := c.text(name); ok {
+		return s, true
+	}
+	raw := string(c[name])
+	return raw, wholeNumber(c[name])
+}
+
+func wholeNumber(raw json.RawMessage) bool {
+	s := string(raw)
+	return s != "" && len(s) <= 20 && strings.Trim(s, "0123456789") == "" && (s == "0" || s[0] != '0')
+}
