@@ -68,6 +68,9 @@ type Backend struct {
 	// Idle is how long nothing may move, in either direction. Both are required.
 	Header, Idle time.Duration
 	MaxBody      int64 // bytes of a request's body; 0: no limit
+	// Bearer reads the access tokens that the route takes instead of a session;
+	// nil: it takes none, and Authorization is the app's.
+	Bearer BearerVerifier
 }
 
 // Branding is the operator's face on our pages.
@@ -263,6 +266,9 @@ func (p *Proxy) serveRoute(w *recorder, r *http.Request, ev *event) error {
 		return p.noRoute(ev, err)
 	}
 	ev.route = route.Name
+	if p.takesBearer(route) && r.Header["Authorization"] != nil {
+		return p.serveBearer(w, r, ev, route)
+	}
 	var s *session.Session
 	if !route.Access.Public { // a public route reads no session and carries no identity
 		if found, err := p.readSession(r, ev.facts.Host); err == nil {
@@ -280,6 +286,9 @@ func (p *Proxy) serveRoute(w *recorder, r *http.Request, ev *event) error {
 		return p.forward(w, r, ev, route, s)
 	case authz.Login:
 		w.letGo(r)
+		if p.takesBearer(route) {
+			w.Header().Add("WWW-Authenticate", bearerChallenge)
+		}
 		return p.askToSignIn(w, r, ev)
 	}
 	return &failure{Status: http.StatusForbidden, Cause: errors.New(verdict.Detail), Sentence: verdict.Public, Session: s}
