@@ -428,7 +428,8 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		upstream-unix-slashes upstream-unix-long upstream-unix-password upstream-host-port upstream-host-ipv6
 		upstream-ca-of-http upstream-server-name-of-unix upstream-server-name-address upstream-timeout-connect
 		max-body-zero websocket-origin-http
-		provider-issuer-missing hosted-domains-of-oidc endpoint-http quirks-prove-nothing quirks-of-vendor endpoints-without-keys tenant-missing tenant-of-oidc allowed-tenants-of-one microsoft-userinfo`) {
+		provider-issuer-missing hosted-domains-of-oidc endpoint-http quirks-prove-nothing quirks-of-vendor endpoints-without-keys tenant-missing tenant-of-oidc allowed-tenants-of-one microsoft-userinfo
+		bearer-provider-unknown bearer-audience-of-sign-in bearer-of-google bearer-without-keys`) {
 		beyond[name] = true
 	}
 	schema := ownSchema(t)
