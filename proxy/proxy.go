@@ -5,7 +5,7 @@
 //	                 → under the prefix? yes → own endpoint: login, callback/{provider},
 //	                                           logout, account, session, jwks.json, logo
 //	                 → identity headers stripped, always
-//	                 → authz: route, session, Decide
+//	                 → authz: route, session (or access token, where the route takes one), Decide
 //	Forward          → identity headers set, our cookies removed → upstream
 //	Login            → page navigation: 302 to login · form: 401 page · else: 401 JSON
 //	Deny             → 403 with one public sentence; the reason goes to the log
