@@ -9,7 +9,7 @@ import (
 )
 
 // keptDigest names a set of groups that are kept; zero stands for all there are.
-// It is in every session: what was not kept at the sign-in is not known later,
+// It goes with a session: what was not kept at the sign-in is not known later,
 // and "not in it" must not be read out of "not kept".
 type keptDigest [8]byte
 
