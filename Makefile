@@ -22,12 +22,13 @@ build: ## build bin/sallyport, static
 test: ## run all tests (with -race where there is a C compiler)
 	@if [ -z "$(RACE)" ]; then echo "note: no cgo or no C compiler, so the tests run without -race"; fi
 	@command -v chromium >/dev/null 2>&1 || command -v "$$CHROMIUM" >/dev/null 2>&1 || echo "note: no Chromium, so the browser tests are skipped"
+	@command -v curl >/dev/null 2>&1 || echo "note: no curl, so the tests with it are skipped"
 	@[ -d test/e2e/node_modules ] || echo "note: no npm packages in test/e2e, so the tests that need them are skipped; \`make e2e\` installs them"
 	go test $(RACE) ./...
 	cd test/e2e && go test -count=1 ./...
 
 .PHONY: e2e
-e2e: ## only the tests with a real browser and a real provider
+e2e: ## only the tests from outside: a real browser, provider, gRPC, WebSockets, curl
 	cd test/e2e && npm ci --no-audit --no-fund --silent && go test -count=1 -v ./...
 
 .PHONY: check
@@ -51,7 +52,11 @@ bench: ## run the benchmarks
 
 FUZZTIME ?= 10m
 .PHONY: campaigns
-campaigns: ## run every fuzz target for FUZZTIME (10m each)
+campaigns: fuzz ## run what takes hours: every fuzz target, and the long forms of the end-to-end tests
+	cd test/e2e && SALLYPORT_CAMPAIGN=1 go test -count=1 -timeout 1h -v ./...
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (10m each)
 	@for pkg in $$(go list ./...); do \
 	  for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
 	    echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \

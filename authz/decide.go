@@ -38,6 +38,9 @@ const (
 	ReasonNoSession     Reason = "no_session"     // nobody is signed in
 	ReasonNoRule        Reason = "no_rule"        // somebody is, but no rule is for them
 	ReasonGroupsUnknown Reason = "groups_unknown" // a rule might be, were the groups known
+	ReasonGroupsFlat    Reason = "groups_flat"    // a rule might be, were it known in which organization they have the groups
+	ReasonNoOrg         Reason = "no_org"         // they belong to several organizations and have picked none
+	ReasonOtherOrg      Reason = "other_org"      // the host is another organization's than the active one
 	ReasonNoRoute       Reason = "no_route"       // nothing is here
 	ReasonAmbiguous     Reason = "ambiguous"      // the target means two things
 	ReasonWebSocket     Reason = "websocket"      // the route carries no WebSockets
@@ -80,32 +83,73 @@ func decideAccess(f Facts, r *Route, s *session.Session) Verdict {
 		return Verdict{Outcome: Forward, Reason: ReasonPublic}
 	case s == nil:
 		return Verdict{Outcome: Login, Reason: ReasonNoSession, Detail: "route " + r.Name + " needs a session", Public: "You need to sign in."}
+	case s.Identity.MustPick(): // the sign-in goes on with that, on every route alike
+		return Verdict{Outcome: Login, Reason: ReasonNoOrg, Detail: s.Identity.ID() + " has not picked an organization", Public: "You need to choose an organization."}
+	}
+	return decideSession(f, r, &s.Identity)
+}
+
+// SwitchTo returns those organizations of the owner of s, who was denied f, with
+// which they would not be.
+func SwitchTo(f Facts, r *Route, s *session.Session) (orgs []identity.Org) {
+	if s == nil {
+		return nil
+	}
+	other := *s
+	for _, org := range s.Identity.Orgs {
+		if other.Identity.Org = org; Decide(f, r, &other).Outcome == Forward {
+			orgs = append(orgs, org)
+		}
+	}
+	return orgs
+}
+
+func decideSession(f Facts, r *Route, id *identity.Identity) Verdict {
+	owner, bound := r.owner(f.Host)
+	switch {
+	case bound && (owner == "" || owner != id.Org.ID):
+		return denyOtherOrg(r, id, owner)
 	case r.Access.Authenticated:
 		return Verdict{Outcome: Forward, Reason: ReasonAuthenticated}
 	}
-	return decideRules(r, &s.Identity)
+	return decideRules(r, id, bound)
 }
 
-func decideRules(r *Route, id *identity.Identity) Verdict {
-	unknown := false
+func denyOtherOrg(r *Route, id *identity.Identity, owner string) Verdict {
+	detail := fmt.Sprintf("route %s: the host is for %q, and %s is here for %q", r.Name, owner, id.ID(), id.Org.ID)
+	public := "This address is for the organization " + owner + ", and your account does not belong to it."
+	if _, belongs := id.WithOrg(owner); belongs {
+		public = "This address is for the organization " + owner + ", and you are here for another one."
+	}
+	return deny(ReasonOtherOrg, detail, public)
+}
+
+func decideRules(r *Route, id *identity.Identity, bound bool) Verdict {
+	unknown, flat := false, false
 	for i, rule := range r.Access.Rules {
-		switch rule.admits(id) {
+		switch rule.admits(id, bound) {
 		case admitted:
 			return Verdict{Outcome: Forward, Reason: ReasonRule, Rule: i + 1}
 		case refusedUnknownGroups:
 			unknown = true
+		case refusedFlatGroups:
+			flat = true
 		}
 	}
 	open := "It is open to " + r.Access.PublicString() + "."
-	if unknown && id.GroupsDropped {
+	switch {
+	case unknown && id.GroupsDropped:
 		return deny(ReasonGroupsUnknown,
 			fmt.Sprintf("route %s: a rule needs groups, and those of %s did not fit into the session cookie", r.Name, id.ID()),
 			open+" You are in more groups than your session here can hold, so none of them counts.")
-	}
-	if unknown {
+	case unknown:
 		return deny(ReasonGroupsUnknown,
 			fmt.Sprintf("route %s: a rule needs groups, and the provider did not tell those of %s", r.Name, id.ID()),
 			open+" Your identity provider did not tell us which groups you are in.")
+	case flat:
+		return deny(ReasonGroupsFlat,
+			fmt.Sprintf("route %s: a rule needs groups of one organization, and the provider did not tell in which of several %s has them", r.Name, id.ID()),
+			open+" Your identity provider did not tell us in which of your organizations you are in the group.")
 	}
 	return deny(ReasonNoRule, fmt.Sprintf("route %s: no rule admits %s; it is for %s", r.Name, id.ID(), r.Access), open)
 }

@@ -93,7 +93,7 @@ func TestP01_RuleAdmitsOnlyWhoItNames(t *testing.T) {
 		{"all but the domain", Rule{Orgs: []string{"acme"}, Groups: []string{"eng"}, Emails: []string{"alice@acme.test"}, EmailDomains: []string{"x.test"}}, alice(), refused},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := tc.rule.admits(&tc.id); got != tc.want {
+			if got := tc.rule.admits(&tc.id, false); got != tc.want {
 				t.Errorf("got %d, want %d", got, tc.want)
 			}
 			// Decide must say the same of a route with that rule, and of the rule as an alternative.
@@ -103,7 +103,7 @@ func TestP01_RuleAdmitsOnlyWhoItNames(t *testing.T) {
 				if (v.Outcome == Forward) != (tc.want == admitted) || (v.Reason == ReasonGroupsUnknown) != (tc.want == refusedUnknownGroups) {
 					t.Errorf("%+v", v)
 				}
-				if v.Outcome == Forward && v.Rule != 1+slices.IndexFunc(rules, func(r Rule) bool { return r.admits(&tc.id) == admitted }) {
+				if v.Outcome == Forward && v.Rule != 1+slices.IndexFunc(rules, func(r Rule) bool { return r.admits(&tc.id, false) == admitted }) {
 					t.Errorf("rule %d", v.Rule)
 				}
 			}

@@ -19,6 +19,9 @@ type Access struct {
 // theirs. A rule without any list admits nobody.
 type Rule struct {
 	Orgs, Groups, Emails, EmailDomains []string
+	// InsecureFlatGroups lets groups count beside an organization although their
+	// owner belongs to several: an admin of one is then an admin of each.
+	InsecureFlatGroups bool
 }
 
 // refusal says why a rule did not admit somebody.
@@ -28,9 +31,12 @@ const (
 	admitted refusal = iota
 	refused
 	refusedUnknownGroups // it would need groups, and they are not known
+	refusedFlatGroups    // it would need to know in which organization they have the groups
 )
 
-func (r Rule) admits(id *identity.Identity) refusal {
+// admits asks the rule about somebody. bound: the route is one organization's,
+// as if the rule named it.
+func (r Rule) admits(id *identity.Identity, bound bool) refusal {
 	if len(r.Orgs)+len(r.Groups)+len(r.Emails)+len(r.EmailDomains) == 0 {
 		return refused
 	}
@@ -45,10 +51,12 @@ func (r Rule) admits(id *identity.Identity) refusal {
 		return admitted
 	case id.GroupsUnknown: // what was told may be a part, and a part is not the truth
 		return refusedUnknownGroups
-	case slices.ContainsFunc(r.Groups, func(g string) bool { return g != "" && slices.Contains(id.Groups, g) }):
-		return admitted
+	case !slices.ContainsFunc(r.Groups, func(g string) bool { return g != "" && slices.Contains(id.Groups, g) }):
+		return refused
+	case len(id.Orgs) > 1 && (bound || len(r.Orgs) > 0) && !r.InsecureFlatGroups:
+		return refusedFlatGroups
 	}
-	return refused
+	return admitted
 }
 
 // oneOf reports whether a list asks for nothing or names have. An empty fact
@@ -100,7 +108,11 @@ func (r Rule) describe(hideEmails bool) string {
 		parts = append(parts, "belong to the organization "+orList(r.Orgs))
 	}
 	if len(r.Groups) > 0 {
-		parts = append(parts, "are in the group "+orList(r.Groups))
+		groups := "are in the group " + orList(r.Groups)
+		if r.InsecureFlatGroups {
+			groups += " (of whichever of their organizations)"
+		}
+		parts = append(parts, groups)
 	}
 	if len(r.EmailDomains) > 0 {
 		parts = append(parts, "have a verified e-mail address at "+orList(r.EmailDomains))

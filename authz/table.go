@@ -11,9 +11,10 @@ import (
 // Route is a part of a site and who may have it.
 type Route struct {
 	Name string
-	// Host is a canonical name, or "*.example.com" for the names one or more
-	// labels below.
+	// Host is a canonical name, "*.example.com" for the names one or more labels
+	// below, or "{org}.example.com" for one name for each of Orgs, whose own it is.
 	Host string
+	Orgs []string // organizations by id
 	// Path is canonical. It covers itself and the segments below it ("/admin"
 	// covers "/admin/x", not "/administrator"), or only itself if Exact.
 	Path  string
@@ -84,15 +85,17 @@ func NewTable(routes []Route) (*Table, error) {
 			faults = append(faults, err)
 			continue
 		}
-		// One key for what a forgiving reader takes for the same: /Admin and /admin.
-		key := fmt.Sprint(r.Host, " ", r.Exact, " ", lenientPath(r.Path))
-		if first, taken := owners[key]; taken {
-			faults = append(faults, &ConflictError{First: first, Second: i, Why: fmt.Sprintf(
-				"route %q and route %q are for the same requests (%s)", t.routes[first].Name, r.Name, r.where())})
-			continue
+		for _, host := range r.hosts() {
+			// One key for what a forgiving reader takes for the same: /Admin and /admin.
+			key := fmt.Sprint(host, " ", r.Exact, " ", lenientPath(r.Path))
+			if first, taken := owners[key]; taken {
+				faults = append(faults, &ConflictError{First: first, Second: i, Why: fmt.Sprintf(
+					"route %q and route %q are for the same requests (%s)", t.routes[first].Name, r.Name, r.where())})
+				break
+			}
+			owners[key] = i
+			t.site(host).add(r)
 		}
-		owners[key] = i
-		t.site(r.Host).add(r)
 	}
 	t.wild = slices.SortedFunc(maps.Values(t.hosts), func(a, b *site) int { return len(b.suffix) - len(a.suffix) })
 	t.wild = slices.DeleteFunc(t.wild, func(s *site) bool { return s.suffix == "" })
@@ -100,10 +103,8 @@ func NewTable(routes []Route) (*Table, error) {
 }
 
 func checkRoute(i int, r *Route) error {
-	name, _ := strings.CutPrefix(r.Host, "*.")
-	host, err := CanonicalHost(name)
-	if err != nil || host != name {
-		return &RouteError{i, "host", fmt.Sprintf("%q is not a host name in lower case without a port", r.Host)}
+	if why := r.hostFault(); why != "" {
+		return &RouteError{i, "host", why}
 	}
 	path, err := CanonicalPath(r.Path)
 	if err != nil {

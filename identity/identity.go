@@ -8,7 +8,10 @@
 // kept next door in session; the question "may they?" is answered in authz.
 package identity
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Org is an organization somebody belongs to.
 type Org struct {
@@ -40,8 +43,8 @@ type Identity struct {
 	// than fit into the session cookie. GroupsDropped is never true alone.
 	GroupsUnknown, GroupsDropped bool
 
-	Org  Org   // the active organization; the zero Org if there is none
-	Orgs []Org // all of them, where a provider tells of several
+	Org  Org   // the active organization; the zero Org if there is none, or none is picked
+	Orgs []Org // all of them, where there are several
 
 	AuthTime    time.Time // when the person proved who they are; may be zero
 	ACR         string    // how, in the provider's words
@@ -57,4 +60,19 @@ func (i Identity) VerifiedEmail() string {
 		return ""
 	}
 	return i.Email
+}
+
+// MustPick reports whether somebody belongs to several organizations and has
+// not said for which one they are here. Nothing is theirs until they have.
+func (i Identity) MustPick() bool { return i.Org.ID == "" && len(i.Orgs) > 0 }
+
+// WithOrg is i with another of their organizations active. It reports false if
+// id is none of them.
+func (i Identity) WithOrg(id string) (Identity, bool) {
+	n := slices.IndexFunc(i.Orgs, func(o Org) bool { return o.ID == id })
+	if n < 0 || id == "" {
+		return i, false
+	}
+	i.Org = i.Orgs[n]
+	return i, true
 }

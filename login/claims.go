@@ -114,14 +114,15 @@ func (p *Provider) identity(ctx context.Context, who claims, sources []claims) i
 	r := reader{p, ctx, sources}
 	id := identity.Identity{
 		Provider:    p.id,
-		Name:        r.text(p.claims.Name),
-		Username:    r.text(p.claims.Username),
 		ACR:         r.in(who).text("acr"),
 		ProviderSID: r.in(who).text("sid"),
 	}
 	id.Subject, _ = p.policy.person(who)
-	id.Org, id.Orgs = p.policy.orgs(r)
-	id.Email, id.EmailVerified = r.email()
+	id.Org, id.Orgs = r.orgs()
+	if !p.policy.nameless {
+		id.Name, id.Username = r.text(p.claims.Name), r.text(p.claims.Username)
+		id.Email, id.EmailVerified = r.email()
+	}
 	id.Groups, id.GroupsUnknown = r.groups()
 	id.AuthTime, _ = who.time("auth_time")
 	return id
@@ -166,6 +167,13 @@ func (r reader) read(name string, as func(claims, string) (string, bool)) string
 		return ""
 	}
 	return s
+}
+
+func (r reader) orgs() (active identity.Org, all []identity.Org) {
+	if r.p.policy.orgs != nil {
+		return r.p.policy.orgs(r)
+	}
+	return r.claimedOrgs()
 }
 
 // claimedOrgs reads the active organization, and all of them where the

@@ -21,6 +21,8 @@ func google(o Options) policy {
 	p.wanted = []string{"email", "name"} // Google has no preferred_username to ask userinfo for
 	p.vouches = googleVouches
 	p.orgs = googleOrg
+	p.vouching = []string{"email_verified", "hd"}
+	p.reads = []Claim{{"hd", "ID token", "the organization: its id, name and domain", true}}
 	if len(o.HostedDomains) == 0 {
 		return p
 	}

@@ -32,7 +32,7 @@ import (
 // Provider signs people in at one OpenID provider. It is safe for concurrent
 // use and keeps nothing of one sign-in for the next.
 type Provider struct {
-	id, issuer             string
+	id, kind, issuer       string
 	endpoints              Endpoints
 	clientID, clientSecret string
 	clientAuth             string
@@ -58,7 +58,7 @@ func New(o Options) (*Provider, error) {
 		return nil, fmt.Errorf("provider %q: %w", o.ID, err)
 	}
 	p := &Provider{
-		id: o.ID, issuer: o.Issuer, endpoints: o.Endpoints,
+		id: o.ID, kind: o.Type, issuer: o.Issuer, endpoints: o.Endpoints,
 		clientID: o.ClientID, clientSecret: o.ClientSecret, clientAuth: or(o.ClientAuth, ClientAuthAuto),
 		redirectURL: o.RedirectURL,
 		claims:      o.Claims.withDefaults(), identityFrom: or(o.IdentityFrom, FromAuto),

@@ -45,7 +45,15 @@ func newMicrosoft(o Options) policy {
 	p.wanted = nil // Graph is asked instead of userinfo, which tells less
 	p.lookup, p.alone = m.lookup, alone
 	p.vouches = microsoftVouches
+	p.vouching = nil // by the claims below
 	p.orgs = directoryOrg
+	p.reads = []Claim{
+		{"tid", "ID token", "the person's id, and the tenant that issued it", true},
+		{"oid", "ID token", "the person's id", true},
+		{"xms_edov, acct, idp", "ID token", "whether the address counts", false},
+		{"id, displayName, verifiedDomains", "Graph /organization", "the organization's id, name and primary domain, and whether the address counts", true},
+		{"id, displayName, mail, userPrincipalName", "Graph /me", "name, address and user name that the ID token leaves out", true},
+	}
 	return p
 }
 

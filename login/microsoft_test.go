@@ -111,6 +111,10 @@ func TestP07_Microsoft(t *testing.T) {
 			faults: append(tokenClaims(without("email")), me(with("mail", "victim@corp.example"))...), want: address("victim@corp.example", false)},
 		{name: "§3.3 xms_edov is about the claim email", faults: append(tokenClaims(func(c map[string]any) { delete(c, "email"); c["xms_edov"] = true }),
 			me(with("mail", "victim@corp.example"))...), want: address("victim@corp.example", false)},
+		{name: "§3.3 xms_edov is not about an address in another claim", edit: func(o *Options) { o.Claims.Email = "upn" },
+			faults: tokenClaims(func(c map[string]any) {
+				c["upn"], c["email"], c["xms_edov"] = "victim@corp.example", "m@elsewhere.example", true
+			}), want: address("victim@corp.example", false)},
 		{name: "email_domains still bounds what counts", edit: func(o *Options) { o.EmailDomains = []string{"birch.example"} }, want: unverified},
 
 		{name: "§3.5 groups overage is unknown, not none", faults: tokenClaims(func(c map[string]any) {

@@ -18,10 +18,12 @@ const (
 	TypeOIDC      = "oidc"
 	TypeGoogle    = "google"
 	TypeMicrosoft = "microsoft"
+	TypePagerDuty = "pagerduty"
+	TypeSlack     = "slack"
 )
 
 // Types are the kinds of providers.
-func Types() []string { return []string{TypeOIDC, TypeGoogle, TypeMicrosoft} }
+func Types() []string { return []string{TypeOIDC, TypeGoogle, TypeMicrosoft, TypePagerDuty, TypeSlack} }
 
 // What Options.ClientAuth and Options.IdentityFrom may say.
 const (
@@ -92,10 +94,17 @@ func (o Options) Conflicts() []Conflict {
 	}
 	add(o.Issuer == "" && !(o.has(quirkUncheckedIssuer) && o.undiscovered()), "issuer", "is required, exactly as the provider writes it")
 	o.quirkConflicts(add)
+	o.vendorConflicts(add)
+	return found
+}
+
+// vendorConflicts keeps what is particular about one vendor to its type.
+func (o Options) vendorConflicts(add func(wrong bool, key, why string)) {
 	add(o.HostedDomains != nil && o.Type != TypeGoogle, "hosted_domains", "is for type google")
 	add(o.Tenant != "" && o.Type != TypeMicrosoft, "tenant", "is for type microsoft")
 	add(o.AllowedTenants != nil && o.Type != TypeMicrosoft, "allowed_tenants", "is for type microsoft")
 	add(o.Endpoints.GraphURL != "" && o.Type != TypeMicrosoft, "endpoints.graph", "is for type microsoft")
+	add(o.Type == TypePagerDuty && o.IdentityFrom == FromUserinfo, "identity_from", "cannot be userinfo: PagerDuty has none")
 	if o.Type == TypeMicrosoft {
 		several := o.Tenant == TenantCommon || o.Tenant == TenantOrganizations
 		add(o.Tenant == "", "tenant", "is required: common, organizations, consumers, or the GUID or domain of one tenant")
@@ -103,7 +112,6 @@ func (o Options) Conflicts() []Conflict {
 		add(o.IdentityFrom == FromUserinfo, "identity_from", "cannot be userinfo: type microsoft reads the ID token and asks Graph")
 		add(o.undiscovered(), "endpoints", "authorization and token cannot both be given: type microsoft needs the discovery document, which names the issuer")
 	}
-	return found
 }
 
 // complete fills in what the type knows.
@@ -116,6 +124,13 @@ func (o Options) complete() Options {
 		o.Issuer = or(o.Issuer, googleIssuer)
 	case TypeMicrosoft:
 		o.Issuer = or(o.Issuer, microsoftIssuer)
+	case TypePagerDuty:
+		o.Issuer = or(o.Issuer, pagerdutyIssuer)
+		o.Endpoints.AuthorizationURL = or(o.Endpoints.AuthorizationURL, pagerdutyAuthorize)
+		o.Endpoints.TokenURL = or(o.Endpoints.TokenURL, pagerdutyToken)
+		o.Endpoints.JWKSURL = or(o.Endpoints.JWKSURL, pagerdutyKeys)
+	case TypeSlack:
+		o.Issuer = or(o.Issuer, slackIssuer)
 	}
 	return o
 }

@@ -50,7 +50,10 @@ type policy struct {
 	lookup   func(ctx context.Context, client *oauth.Client, accessToken string, token claims) (claims, error) // instead of userinfo
 	alone    func(token claims) claims                                                                         // what an access token tells where there is a lookup
 	vouches  func(e email) bool
-	orgs     func(r reader) (active identity.Org, all []identity.Org)
+	vouching []string                                                 // the claims that vouches looks at
+	orgs     func(r reader) (active identity.Org, all []identity.Org) // nil: as the claims say that the configuration names
+	nameless bool                                                     // it has neither names nor addresses, and none is read
+	reads    []Claim                                                  // what Permissions tells beside the claims that every provider has
 }
 
 // idToken is an ID token whose signature is good, while it is being checked.
@@ -75,6 +78,10 @@ func newPolicy(o Options) policy {
 		p = google(o)
 	case TypeMicrosoft:
 		p = newMicrosoft(o)
+	case TypePagerDuty:
+		p = pagerduty(o)
+	case TypeSlack:
+		p = slack(o)
 	default:
 		p = strict(o)
 		for _, q := range o.allowed() {
@@ -82,7 +89,7 @@ func newPolicy(o Options) policy {
 		}
 	}
 	if o.Claims.OrgID != "" || o.Claims.Orgs != "" {
-		p.orgs = reader.claimedOrgs // what the operator names goes before what the vendor has
+		p.orgs = nil // what the operator names goes before what the vendor has
 	}
 	return p
 }
@@ -101,8 +108,7 @@ func strict(o Options) policy {
 		id:       claims.text,
 		subNames: []string{"sub"},
 		wanted:   o.Claims.wanted(),
-		vouches:  func(e email) bool { return e.assured() },
-		orgs:     reader.claimedOrgs,
+		vouches:  email.assured, vouching: []string{"email_verified"},
 	}
 }
 

@@ -58,7 +58,16 @@ func quirks() []quirk {
 	}
 }
 
-// QuirkNames are the names that Options.Quirks may hold.
+// AllQuirks are those that Options.Quirks may name.
+func AllQuirks() []Quirk {
+	var all []Quirk
+	for _, q := range quirks() {
+		all = append(all, q.Quirk)
+	}
+	return all
+}
+
+// QuirkNames are the names of AllQuirks.
 func QuirkNames() []string {
 	var names []string
 	for _, q := range quirks() {
@@ -101,11 +110,11 @@ func (o Options) quirkConflicts(add func(wrong bool, key, why string)) {
 	add(len(o.Quirks) > 0 && o.Type != TypeOIDC, "quirks", "are for type oidc; what is particular about a vendor its own type knows")
 	add(len(o.PublicKeys) > 0 && o.Type != TypeOIDC, "public_keys", "are for type oidc; vendors publish their keys and change them")
 	add(len(o.PublicKeys) > 0 && o.Endpoints.JWKSURL != "", "public_keys", "cannot stand beside endpoints.jwks: which of them would count?")
+	add(!remote && !fixed && !o.has(quirkIgnoreIDToken) && o.Type != TypeMicrosoft, "endpoints",
+		"leave nothing to check an ID token with: add jwks, public_keys, or `identity_from: userinfo` with endpoints.userinfo")
 	if o.Type != TypeOIDC {
 		return
 	}
-	add(o.undiscovered() && !remote && !fixed && !o.has(quirkIgnoreIDToken), "endpoints",
-		"leave nothing to check an ID token with: add jwks, public_keys, or `identity_from: userinfo` with endpoints.userinfo")
 	add(o.undiscovered() && o.IdentityFrom == FromUserinfo && o.Endpoints.UserinfoURL == "", "identity_from",
 		"is userinfo, but without discovery endpoints.userinfo must say where that is")
 	// Neither nonce nor PKCE: whoever has a stolen code is signed in as its owner

@@ -336,6 +336,8 @@ func TestP21_CombinationsThatProveNothingAreRefused(t *testing.T) {
 		{"verified for one domain", Options{EmailDomains: []string{"a.example"}, Quirks: []string{"assume_email_verified"}}, ""},
 		{"POST to nowhere", Options{Endpoints: full, Quirks: []string{"end_session_post"}}, "quirks"},
 		{"a quirk for a vendor", Options{Type: TypeGoogle, Quirks: []string{"no_nonce"}}, "quirks"},
+		{"a vendor without discovery and keys", Options{Type: TypeGoogle, Endpoints: given}, "endpoints"},
+		{"a vendor without discovery", Options{Type: TypeSlack, Endpoints: full}, ""},
 		{"keys for a vendor", Options{Type: TypeGoogle, PublicKeys: key}, "public_keys"},
 	}
 	for _, row := range rows {

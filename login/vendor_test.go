@@ -1,6 +1,9 @@
 package login
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
 	"net/url"
 	"reflect"
 	"strings"
@@ -8,7 +11,9 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/demo"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
 // fact is one row of a vendor's table: something true of the vendor, or one
@@ -52,7 +57,6 @@ func runFacts(t *testing.T, w *world, base func(*Options), facts []fact) {
 	w.t = t
 }
 
-// token, info and document bend what the provider sends.
 func tokenClaims(b bend) []testenv.Fault {
 	return []testenv.Fault{{Endpoint: testenv.Token, Claims: b}}
 }
@@ -74,4 +78,134 @@ func (w *world) authQuery(ap identity.AuthParams) url.Values {
 		w.t.Fatal(err)
 	}
 	return u.Query()
+}
+
+// P8, P18: the tokens have the marks of the real ones (providers.md §10 (5)).
+// Whatever becomes of a sign-in, none shows them.
+func TestP08_NoTokenIsSeenAgain(t *testing.T) {
+	shapes := map[string]struct {
+		edit  func(*world) func(*Options)
+		marks []string
+	}{
+		demo.Google:    {func(*world) func(*Options) { return func(o *Options) { o.Type, o.Scopes = TypeGoogle, nil } }, []string{"ya29.", "1//0"}},
+		demo.Microsoft: {func(*world) func(*Options) { return microsoftBase }, []string{"EwB", "0.A"}},
+		demo.Slack:     {func(*world) func(*Options) { return slackBase }, []string{"xoxp-", "xoxe-"}},
+		demo.Partner:   {func(w *world) func(*Options) { return partnerBase(t, w) }, []string{"demo-at-"}},
+		demo.Perscom:   {perscomBase, []string{"demo-at-"}},
+		demo.PagerDuty: {func(w *world) func(*Options) {
+			return func(o *Options) {
+				o.Type, o.Scopes = TypePagerDuty, nil
+				o.Endpoints = Endpoints{AuthorizationURL: w.op.URL + demo.AuthorizePath, TokenURL: w.op.URL + demo.TokenPath, JWKSURL: w.op.URL + demo.JWKSPath}
+			}
+		}, []string{"pdus+"}},
+	}
+	// Every string of an answer, its own tokens among them, where a string or a
+	// name of something is expected.
+	echo := func(mark string) []testenv.Fault {
+		return []testenv.Fault{
+			{},
+			{Endpoint: testenv.Token, Claims: testenv.With("iss", mark)}, {Endpoint: testenv.Token, Claims: testenv.With("aud", mark)},
+			{Endpoint: testenv.Token, Claims: testenv.With("azp", mark)}, {Endpoint: testenv.Token, Claims: testenv.With("tid", mark)},
+			{Endpoint: testenv.Token, Claims: testenv.With("hd", []string{mark})}, {Endpoint: testenv.Token, Claims: testenv.With("sub", []string{mark})},
+			{Endpoint: testenv.Token, Claims: testenv.With("email", mark)}, {Endpoint: testenv.Token, Claims: testenv.With("groups", []any{mark, 1})},
+			{Endpoint: testenv.Token, Resign: testenv.WithKid(mark)}, {Endpoint: testenv.Token, Resign: testenv.SignedByStranger},
+			{Endpoint: testenv.Token, JSON: func(a map[string]any) { a["id_token"] = a["access_token"] }},
+			{Endpoint: testenv.Token, JSON: func(a map[string]any) { a["error"] = a["access_token"] }},
+			{Endpoint: testenv.Token, JSON: func(a map[string]any) { a["token_type"] = a["access_token"] }},
+			{Endpoint: testenv.Token, Truncate: true},
+			{Endpoint: testenv.Userinfo, Body: mark}, {Endpoint: testenv.Userinfo, Status: 401, Body: mark},
+			{Endpoint: testenv.Userinfo, JSON: testenv.With("sub", []string{mark})},
+			{Endpoint: testenv.Organization, Body: mark}, {Endpoint: testenv.Organization, Status: 403, Body: mark},
+			{Endpoint: testenv.Me, JSON: testenv.With("id", mark)},
+			{Endpoint: testenv.JWKS, JSON: testenv.With("jwks_uri", "https://"+mark)},
+		}
+	}
+	for shape, row := range shapes {
+		w := shapedWorld(t, shape)
+		for _, fault := range echo(row.marks[0] + "c4nary") {
+			w.use(row.edit(w))
+			w.op.Set(fault)
+			id, err := w.signIn("mira", identity.AuthParams{})
+			seen := w.takeLog() + fmt.Sprintf("%+v %#v %v", id, id, err)
+			for e := err; e != nil; e = errors.Unwrap(e) {
+				seen += fmt.Sprintf("%v %+v", e, e)
+			}
+			for _, mark := range append(row.marks, "eyJ", "demo-code-") {
+				if strings.Contains(seen, mark) {
+					t.Errorf("%s, %+v: %q is seen in\n%s", shape, fault, mark, seen)
+				}
+			}
+			if fault.Endpoint == "" && err != nil {
+				t.Errorf("%s: %v", shape, err)
+			}
+		}
+	}
+}
+
+// takeLog returns what was logged since it was last asked.
+func (w *world) takeLog() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	defer w.log.Reset()
+	return w.log.String()
+}
+
+// FuzzVendors: whatever a vendor claims and its directory answers, an identity
+// has the vendor's key and is within its bounds.
+func FuzzVendors(f *testing.F) {
+	for _, seed := range []string{
+		`{"sub":"1","hd":"Acme.Example","email":"a@gmail.com","email_verified":true}`,
+		`{"sub":"x","tid":"822b33ad-87c1-48a0-a20a-5ba7cd5ebcaa","oid":"3c38aafb-0579-dafe-18bb-584dce2786cc","email":"a@b.example","xms_edov":"1"}`,
+		`{"sub":"x","account_id":"P1","user_id":"P2","subdomain":"acme","aud":["https://api.pagerduty.com","x"]}`,
+		`{"sub":"U1","https://slack.com/team_id":"T1","https://slack.com/enterprise_id":"E1"}`,
+		`{"id":"822b33ad-87c1-48a0-a20a-5ba7cd5ebcaa","displayName":"Acme","verifiedDomains":[{"name":"b.example","isDefault":true}]}`,
+		`{"sub":7,"id":"x","orgs":["a",{"id":"b"},3]}`, `{}`, ``,
+	} {
+		f.Add([]byte(seed), []byte(seed))
+	}
+	var providers []*Provider
+	for _, o := range []Options{
+		{Type: TypeGoogle}, {Type: TypeMicrosoft, Tenant: TenantCommon}, {Type: TypePagerDuty}, {Type: TypeSlack},
+		{Type: TypeOIDC, Issuer: "https://op.example", Claims: ClaimNames{Orgs: "orgs"}, Quirks: []string{"numeric_sub", "id_as_sub", "assume_email_verified"}, EmailDomains: []string{"b.example"}},
+	} {
+		o.ID, o.ClientID, o.ClientSecret, o.RedirectURL = "corp", "x", "y", callbackURL
+		p, err := New(o)
+		if err != nil {
+			f.Fatal(err)
+		}
+		providers = append(providers, p)
+	}
+	f.Fuzz(func(t *testing.T, token, more []byte) {
+		who, err := oauth.Object(token)
+		if err != nil {
+			return
+		}
+		extra, err := oauth.Object(more)
+		if err != nil {
+			extra = claims{}
+		}
+		for _, p := range providers {
+			if p.checkSubject(who, "") != nil {
+				continue
+			}
+			sources := []claims{who, extra}
+			if p.policy.lookup != nil {
+				found, err := readDirectory(claims{"value": json.RawMessage("[" + string(more) + "]")}, extra, who)
+				if err != nil {
+					found = claims{}
+				}
+				sources[1] = found
+			}
+			id := p.identity(t.Context(), who, sources)
+			checkBounds(t, id)
+			if p.policy.subject != nil && p.kind != TypeGoogle && strings.Count(id.Subject, "/") != 1 {
+				t.Errorf("%s: subject %q", p.kind, id.Subject)
+			}
+			for _, o := range append(id.Orgs, id.Org) {
+				if o != (identity.Org{}) && (!strings.HasPrefix(o.ID, "corp:") || len(o.ID) == len("corp:") || o.Domain != "" && !isDomain(o.Domain)) {
+					t.Errorf("%s: organization %+v", p.kind, o)
+				}
+			}
+		}
+	})
 }

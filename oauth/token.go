@@ -69,7 +69,8 @@ func (c *Client) Exchange(ctx context.Context, r TokenRequest) (TokenResponse, e
 		return TokenResponse{}, err
 	}
 	answer, err := Object(body)
-	if code := text(answer["error"]); code != "" || resp.StatusCode < 200 || resp.StatusCode > 299 {
+	refused := string(answer["ok"]) == "false" // how Slack fails, with status 200
+	if code := text(answer["error"]); code != "" || refused || resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return TokenResponse{}, codeError(tokenCall, resp.StatusCode, code)
 	}
 	var t TokenResponse

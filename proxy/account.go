@@ -1,10 +1,10 @@
 package proxy
 
 import (
-	"errors"
 	"net/http"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -20,33 +20,6 @@ func (p *Proxy) ownSession(r *http.Request, ev *event) (session.Session, error) 
 	ev.identify(&s)
 	p.loops.stuck(p.sessions.BrowserID(r))
 	return s, nil
-}
-
-// signOut ends the session, in this process at once.
-func (p *Proxy) signOut(w http.ResponseWriter, r *http.Request, ev *event) error {
-	if !fromOurPages(r, p.origin) {
-		return &failure{Status: http.StatusForbidden, Cause: errors.New("sign-out from another site"),
-			Title: "You were not signed out", Sentence: "The request to sign out came from another site.",
-			Advice: "If you want to sign out, do it on your account page: " + p.origin + p.prefix + "/account"}
-	}
-	s, _ := p.ownSession(r, ev) // without one there is still a cookie to take away
-	p.sessions.SignOut(w, s)
-	// The app's pages must not come back with the back button.
-	w.Header().Set("Clear-Site-Data", `"cache"`)
-	redirect(w, http.StatusSeeOther, p.origin+p.prefix+"/logout")
-	return nil
-}
-
-// confirmSignOut asks before it signs out: a link must not be able to. Without
-// a session it is the page to land on afterwards.
-func (p *Proxy) confirmSignOut(w http.ResponseWriter, r *http.Request, ev *event) error {
-	pg := page{Template: "signedout", Data: signedoutData{SignInURL: p.prefix + "/login"}}
-	if s, err := p.ownSession(r, ev); err == nil {
-		pg.Template = "confirmlogout"
-		pg.Data = confirmData{Name: displayName(&s.Identity), LogoutURL: p.prefix + "/logout", BackURL: p.prefix + "/account"}
-	}
-	p.show(w, r, ev, pg)
-	return nil
 }
 
 func (p *Proxy) account(w http.ResponseWriter, r *http.Request, ev *event) error {
@@ -67,23 +40,27 @@ func (p *Proxy) accountData(s *session.Session) accountData {
 	id := &s.Identity
 	data := accountData{
 		Name: displayName(id), Username: id.Username, Email: id.Email, EmailVerified: id.EmailVerified,
-		UserID: id.ID(), Provider: id.Provider, Groups: id.Groups, GroupsUnknown: id.GroupsUnknown,
+		UserID: id.ID(), Provider: id.Provider, Groups: id.Groups, GroupsUnknown: id.GroupsUnknown, GroupsDropped: id.GroupsDropped,
 		SignedInAt: s.SignedIn, ExpiresAt: s.Expires, IdleExpiresAt: s.IdleExpires,
 		LogoutURL: p.prefix + "/logout", Now: p.now(),
 	}
 	if provider, ok := p.provider(id.Provider); ok {
 		data.Provider = provider.Name
 	}
+	if authz.Decide(authz.Facts{}, p.operators, s).Outcome == authz.Forward {
+		data.Permissions = p.permission
+	}
 	if id.Org.ID != "" {
 		data.Org = &accountOrg{Name: id.Org.Name, Domain: id.Org.Domain, ID: id.Org.ID}
 	}
+	data.Switch = p.orgChoices(others(id), p.prefix+"/account")
 	return data
 }
 
 // sessionInfo is the contract with single-page apps.
 func (p *Proxy) sessionInfo(w http.ResponseWriter, r *http.Request, ev *event) error {
 	s, err := p.ownSession(r, ev)
-	if err != nil {
+	if err != nil || s.Identity.MustPick() { // login_url leads to what is missing
 		return p.unauthorized(w, r, ev)
 	}
 	if renewed, due := p.sessions.Renew(s); due {

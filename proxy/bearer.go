@@ -67,7 +67,7 @@ func (p *Proxy) readBearer(r *http.Request, verifier BearerVerifier) (session.Se
 	if err != nil {
 		return session.Session{}, err
 	}
-	return session.Session{Identity: p.sessions.Keep(who), Expires: expires}, nil
+	return session.Session{Identity: p.sessions.Keep(p.orgs.Fold(who)), Expires: expires}, nil
 }
 
 // bearerToken is what follows Bearer in the one Authorization header (RFC 6750

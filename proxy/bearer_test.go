@@ -289,6 +289,28 @@ func TestP01_RulesHoldForTokensToo(t *testing.T) {
 	}
 }
 
+// An organization is the same however somebody comes: folded as at a sign-in. A
+// program cannot be asked to choose one of several: its token must say.
+func TestP01_OrganizationsOfTokensAreFoldedAndNeverPicked(t *testing.T) {
+	t.Parallel()
+	s := apiSite(t, func(o *setup) { o.Orgs, o.Claims = foldedOrgs(t), login.ClaimNames{Orgs: "memberships"} })
+	one := s.token(t, testenv.With("org_id", "7c"))
+	if a := s.wire(t).do("GET", s.at("/any/x", "Authorization: Bearer "+one)); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	if got := headerOf(s.app.Last(t))["x-forwarded-org-id"]; !slices.Equal(got, []string{"acme"}) {
+		t.Errorf("the organization is %q", got)
+	}
+	several := s.token(t, testenv.Without("org_id"), testenv.With("memberships", []string{"7c", "other"}), testenv.With("email", "alice@mail.example"))
+	a := s.wire(t).do("GET", s.at("/any/x", navigate("Authorization: Bearer "+several)...))
+	if a.status != 403 || a.header["Location"] != nil || a.header["Set-Cookie"] != nil || len(s.app.Requests()) != 1 {
+		t.Errorf("several: %d %v", a.status, a.header)
+	}
+	if ev := s.log.event(t, a.header.Get("X-Request-Id")); ev["decision"] != "deny" || ev["reason"] != "no_org" {
+		t.Errorf("logged %v", ev)
+	}
+}
+
 // P9: a token makes no session: nothing is set, and nothing of ours is opened.
 func TestP09_ATokenNeverBecomesACookie(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -16,12 +17,18 @@ import (
 type requestBody struct {
 	x       *exchange
 	in      io.ReadCloser
-	trailer http.Header // the outgoing request's, filled when the body has ended
-	left    int64       // of max_body; negative: no limit
+	done    <-chan struct{} // closed with the exchange
+	trailer http.Header     // the outgoing request's, filled when the body has ended
+	left    int64           // of max_body; negative: no limit
 	eof     atomic.Bool
 	broken  atomic.Bool // the client's half failed
 	over    atomic.Bool // longer than allowed
 	given   atomic.Bool // nobody reads it any more
+	waiting atomic.Bool // for the client
+
+	expected bool        // the client sends it only when told to: 100 Continue
+	spoken   atomic.Bool // the app has begun to answer
+	wanted   atomic.Bool // the app has said 100
 
 	mu   sync.Mutex // guards head and gone
 	head []byte     // what was read so far, while that is little
@@ -35,12 +42,12 @@ const replayable = 4 << 10
 
 var errBodyGone = errors.New("the body cannot be sent again")
 
-func newRequestBody(x *exchange) *requestBody {
-	b := &requestBody{x: x, in: x.in.Body, left: -1}
+func newRequestBody(x *exchange, done <-chan struct{}) *requestBody {
+	b := &requestBody{x: x, in: x.in.Body, done: done, left: -1}
 	if x.backend.MaxBody > 0 {
 		b.left = x.backend.MaxBody
 	}
-	if x.in.ContentLength < 0 { // only a body without a length has trailers in HTTP/1
+	if x.in.ContentLength < 0 || x.in.ProtoMajor > 1 { // in HTTP/1 only a body without a length has trailers
 		b.trailer = http.Header{}
 		for name := range x.in.Trailer {
 			if !badTrailer(name) {
@@ -52,8 +59,36 @@ func newRequestBody(x *exchange) *requestBody {
 	if x.in.ProtoMajor == 1 {
 		// Else net/http would swallow the rest of a body before an early answer.
 		_ = http.NewResponseController(x.w.ResponseWriter).EnableFullDuplex()
+		for _, line := range x.in.Header["Expect"] {
+			b.expected = b.expected || (x.in.ProtoMinor > 0 && hasToken(line, "100-continue"))
+		}
 	}
 	return b
+}
+
+// listen makes trace tell whether the app wants the body.
+func (b *requestBody) listen(trace *httptrace.ClientTrace) {
+	if b.expected {
+		trace.GotFirstResponseByte = func() { b.spoken.Store(true) }
+		trace.Got100Continue = func() { b.wanted.Store(true) }
+	}
+}
+
+// ask tells the client to send the body, and reports whether it may. net/http
+// would do that at the first read, perhaps while we pass on an interim answer,
+// and the bytes of both would mix. An app that answers without having said 100
+// has no use for the body, though the transport would send it to keep the
+// connection.
+func (b *requestBody) ask() bool {
+	x := b.x
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.final || (b.spoken.Load() && !b.wanted.Load() && x.interims == 0) {
+		return false
+	}
+	clear(x.w.Header())
+	x.w.WriteHeader(http.StatusContinue)
+	return true
 }
 
 // Read implements io.Reader.
@@ -61,7 +96,16 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	if b.given.Load() || b.over.Load() {
 		return 0, errBodyGone
 	}
+	if b.expected {
+		if !b.ask() {
+			<-b.done // an error would spoil the answer
+			return 0, errBodyGone
+		}
+		b.expected = false
+	}
+	b.waiting.Store(true)
 	n, err := b.in.Read(p)
+	b.waiting.Store(false)
 	if n > 0 {
 		b.x.watch.moved()
 		b.keep(p[:n])
@@ -129,6 +173,10 @@ func (b *requestBody) again() (io.ReadCloser, error) {
 	return io.NopCloser(io.MultiReader(bytes.NewReader(b.head), rest)), nil
 }
 
+// lull is how long a client is silent before it is taken to wait for the end of
+// an answer in chunks: that goes out only when nothing is read any more.
+const lull = 500 * time.Millisecond
+
 // linger takes in what a client still sends after an early answer, for a while:
 // closing with bytes unread resets the connection, and with it goes the answer
 // that the client has not read yet (RFC 9112 §9.6).
@@ -142,8 +190,19 @@ func (x *exchange) linger() {
 		return // a stream of its own can be reset alone
 	}
 	x.w.flush()
-	_ = http.NewResponseController(x.w.ResponseWriter).SetReadDeadline(time.Now().Add(bodyPatience))
-	_, _ = io.Copy(io.Discard, b.in)
+	control := http.NewResponseController(x.w.ResponseWriter)
+	buf := x.p.buffers.Get()
+	defer x.p.buffers.Put(buf)
+	silence := bodyPatience
+	if x.w.Header()["Content-Length"] == nil {
+		silence = lull
+	}
+	for until := time.Now().Add(bodyPatience); time.Now().Before(until); {
+		_ = control.SetReadDeadline(time.Now().Add(silence))
+		if _, err := b.in.Read(buf); err != nil {
+			return
+		}
+	}
 }
 
 // sizeWords is a number of bytes for people.

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 
+	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -20,6 +21,7 @@ type failure struct {
 	Title, Sentence, Advice string
 	Cause                   error
 	Session                 *session.Session // who was refused, for 403
+	SwitchTo                []identity.Org   // with which of their organizations they would not be
 	Page                    *page            // a page of its own, instead of the general one
 	RetryAfter              int              // seconds; 0: no header
 	Allow                   string           // for 405
@@ -84,22 +86,30 @@ func (p *Proxy) show(w http.ResponseWriter, r *http.Request, ev *event, pg page)
 func (p *Proxy) pageFor(f *failure, ev *event, r *http.Request) *page {
 	if f.Status == http.StatusForbidden && f.Session != nil {
 		id := &f.Session.Identity
-		return &page{Template: "denied", Data: deniedData{
-			Name: displayName(id), Email: id.VerifiedEmail(), Sentence: f.Sentence,
-			AccountURL: p.prefix + "/account", SwitchURL: p.switchURL(ev, r)}}
+		data := deniedData{Name: displayName(id), Email: id.VerifiedEmail(), Org: orgName(id.Org), Sentence: f.Sentence,
+			AccountURL: p.prefix + "/account", SwitchURL: p.switchURL(p.returnHere(ev, r)),
+			Switch: p.orgChoices(f.SwitchTo, p.returnHere(ev, r))}
+		return &page{Template: "denied", Data: data}
 	}
 	return &page{Template: "message", Data: messageData{Title: f.Title, Sentence: f.Sentence, Advice: f.Advice,
 		ActionURL: "/", ActionText: "Go to the start page"}}
 }
 
-// switchURL leads to a sign-in as somebody else and, where a page was asked for,
-// back to it.
-func (p *Proxy) switchURL(ev *event, r *http.Request) string {
+// switchURL leads to a sign-in as somebody else.
+func (p *Proxy) switchURL(returnTo string) string {
 	u := p.prefix + "/login?switch=1"
-	if to := target(ev.facts); whoAsks(r) == navigation && to != "/" && len(to) <= session.MaxReturnTo {
-		u += "&return_to=" + url.QueryEscape(to)
+	if returnTo != "/" {
+		u += "&return_to=" + url.QueryEscape(returnTo)
 	}
 	return u
+}
+
+// returnHere is the page that was asked for, or "/" where it cannot be returned to.
+func (p *Proxy) returnHere(ev *event, r *http.Request) string {
+	if whoAsks(r) != navigation {
+		return "/"
+	}
+	return session.ReturnTo(target(ev.facts), p.origin, p.prefix)
 }
 
 // fillIn gives a failure the words of its status where it has none of its own.

@@ -62,18 +62,24 @@ func (p *Proxy) forward(w *recorder, r *http.Request, ev *event, route *authz.Ro
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	x.watch.start(x, cancel)
+	out := x.request(ctx)
+	x.watch.start(x, cancel) // it looks at what request made
 	defer x.watch.stop()
 
-	res, err := x.backend.Transport.RoundTrip(x.request(ctx))
+	res, err := x.backend.Transport.RoundTrip(out)
 	x.noMoreInterims()
 	if err != nil {
 		return x.failed(ctx, err)
 	}
-	defer res.Body.Close()
+	// Over HTTP/2, Close waits for what the client may still send, unless we are done.
+	defer func() { cancel(nil); res.Body.Close() }()
 	x.watch.answered()
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		return x.tunnel(ctx, res)
+	}
+	if res.StatusCode < 200 || res.StatusCode > 999 {
+		x.p.metrics.upstream(x.route.Name, "protocol")
+		return &failure{Status: http.StatusBadGateway, Cause: fmt.Errorf("the app answered with %d, which is no status", res.StatusCode)}
 	}
 	x.answer(ctx, res)
 	x.linger()
@@ -94,14 +100,17 @@ func (x *exchange) admit() error {
 		hops += strings.Count(line, viaName)
 	}
 	if hops >= maxHops {
-		return &failure{Status: http.StatusLoopDetected, Cause: fmt.Errorf("the request came by %d times: a route leads back here", hops)}
+		return &failure{Status: http.StatusLoopDetected, Cause: fmt.Errorf("the request came by %d times: a route leads back here", hops),
+			Title: "This address leads in a circle", Sentence: "The request came back here again and again.",
+			Advice: "Tell the people who run this site, and give them the request id."}
 	}
 	return nil
 }
 
 func (x *exchange) tooLarge() error {
 	return &failure{Status: http.StatusRequestEntityTooLarge, Cause: fmt.Errorf("the body is larger than max_body, %d bytes", x.backend.MaxBody),
-		Sentence: "What was sent is larger than the " + sizeWords(x.backend.MaxBody) + " that this address accepts."}
+		Title: "This is too large", Sentence: "What was sent is larger than the " + sizeWords(x.backend.MaxBody) + " that this address accepts.",
+		Advice: "Send something smaller, or in parts."}
 }
 
 // renew prepares a cookie with a later idle timeout, for page navigations only:
@@ -131,10 +140,16 @@ func (h headerWriter) WriteHeader(int)             {}
 // place: nobody else has use for what it was.
 func (x *exchange) request(ctx context.Context) *http.Request {
 	facts := &x.ev.facts
-	out := x.in.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		Got1xxResponse: x.relayInterim,
-		WroteRequest:   func(httptrace.WroteRequestInfo) { x.watch.sent() },
-	}))
+	trace := &httptrace.ClientTrace{Got1xxResponse: x.relayInterim, WroteRequest: func(info httptrace.WroteRequestInfo) {
+		if info.Err == nil {
+			x.watch.sent()
+		}
+	}}
+	if x.in.ContentLength != 0 {
+		x.body = newRequestBody(x, ctx.Done())
+		x.body.listen(trace)
+	}
+	out := x.in.WithContext(httptrace.WithClientTrace(ctx, trace))
 	// The path that was judged, byte for byte. RawPath is what is sent as long as
 	// it decodes to Path, so both are set from the one canonical form (P3).
 	out.URL = &url.URL{Scheme: x.backend.Scheme, Host: x.backend.Addr, Path: decodePath(facts.Path), RawPath: facts.Path,
@@ -145,8 +160,7 @@ func (x *exchange) request(ctx context.Context) *http.Request {
 	}
 	out.RequestURI, out.Close = "", false
 	out.Body, out.GetBody, out.Trailer = nil, nil, nil
-	if x.in.ContentLength != 0 {
-		x.body = newRequestBody(x)
+	if x.body != nil {
 		out.Body, out.GetBody, out.Trailer = x.body, x.body.again, x.body.trailer
 	}
 	x.setHeaders(out.Header)
@@ -265,12 +279,17 @@ func decodePath(path string) string {
 // client, and an app could send them for ever (security.md 121).
 const maxInterims = 16
 
-// relayInterim passes a 1xx on. 100 is not among them: net/http sends one when
+// relayInterim passes a 1xx on. 100 is not among them: the client is told when
 // the body is first read, which the transport does once the app has said 100.
+// Nor is 101, which no app may say within HTTP/2 (RFC 9113 §8.6).
 func (x *exchange) relayInterim(code int, header textproto.MIMEHeader) error {
-	if code == http.StatusContinue {
+	switch code {
+	case http.StatusContinue:
 		return nil
+	case http.StatusSwitchingProtocols:
+		return errors.New("a switch of protocols in HTTP/2")
 	}
+	x.watch.moved()
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.interims++; x.interims > maxInterims {
@@ -310,7 +329,8 @@ func (x *exchange) answer(ctx context.Context, res *http.Response) {
 		h["Content-Type"] = nil // else net/http guesses one
 	}
 	x.announceTrailers(h, res)
-	if x.body != nil && !x.body.ended() {
+	unread := x.body != nil && !x.body.ended()
+	if unread {
 		x.w.closeAfter(x.in) // the rest of the body is in the way of a next request
 	}
 	x.w.WriteHeader(res.StatusCode)
@@ -319,6 +339,9 @@ func (x *exchange) answer(ctx context.Context, res *http.Response) {
 			err = cause
 		}
 		x.ev.cause = err
+		if unread { // net/http reads on before it closes, for as long as the client likes
+			_ = http.NewResponseController(x.w.ResponseWriter).SetReadDeadline(time.Now())
+		}
 		panic(http.ErrAbortHandler)
 	}
 	sendTrailers(h, res)
@@ -331,7 +354,8 @@ func (x *exchange) amend(h http.Header) {
 	}
 	keepOurCookies(h)
 	delete(h, "X-Request-Id") // ours is set already
-	if x.renewed != nil {
+	// The late answer of a session that has ended would undo a switch.
+	if x.renewed != nil && !x.p.sessions.HasEnded(x.session.ID) {
 		h["Cache-Control"] = x.renewed["Cache-Control"]
 		for _, other := range [...]string{"Expires", "Pragma", "Cdn-Cache-Control", "Surrogate-Control", "X-Accel-Expires"} {
 			h.Del(other) // caches that know these heed nothing else (RFC 9213 §2.2)
@@ -417,6 +441,11 @@ func (x *exchange) announceTrailers(h http.Header, res *http.Response) {
 		}
 		h["Trailer"] = append(h["Trailer"], name)
 	}
+	if h["Trailer"] != nil && x.in.ProtoMajor == 1 && x.in.ProtoMinor > 0 && x.in.Method != http.MethodHead {
+		// HTTP/2 has trailers after a body of known length, HTTP/1.1 only after
+		// chunks (RFC 9112 §7.1.2).
+		delete(h, "Content-Length")
+	}
 }
 
 // sendTrailers adds what came after the body, announced or not (gRPC's status
@@ -501,7 +530,8 @@ func (x *exchange) failed(ctx context.Context, err error) error {
 	case x.body != nil && x.body.over.Load():
 		return x.tooLarge()
 	case errors.Is(cause, errClientSlow):
-		return &failure{Status: http.StatusRequestTimeout, Cause: cause}
+		return &failure{Status: http.StatusRequestTimeout, Cause: cause, Title: "This did not arrive in time",
+			Sentence: "What was sent stopped before its end.", Advice: "Go back and send it again."}
 	case errors.Is(cause, errSessionOver) && byBearer(x.session):
 		return x.p.unauthorizedBearer(x.w, x.in, x.ev, cause)
 	case errors.Is(cause, errSessionOver):

@@ -50,10 +50,13 @@ type setup struct {
 	Login   LoginProvider
 	Bearer  func(*site) BearerVerifier // of the routes whose names begin with api
 	Keep    []string                   // groups that sessions keep; nil: all
+	Orgs    *identity.Organizations
+	Claims  login.ClaimNames
 	People  []demo.Person
 	Routes  []authz.Route
 	Fields  map[string][]identity.Field // by route; else preset "forwarded"
 	Backend http.RoundTripper           // instead of the raw app
+	App     *upstream.Upstream          // likewise, with an address of its own
 	Header  time.Duration               // how long an app may think
 	Idle    time.Duration               // how long nothing may move
 	MaxBody int64
@@ -81,6 +84,7 @@ type site struct {
 	server    *httptest.Server
 	transport http.RoundTripper
 	key       session.Key
+	claims    login.ClaimNames
 }
 
 // clock can be moved by tests.
@@ -114,7 +118,7 @@ func bob() identity.Identity {
 
 func newSite(tb testing.TB, o setup) *site {
 	tb.Helper()
-	s := &site{clock: &clock{}, log: newLogSink(), metrics: prometheus.NewRegistry()}
+	s := &site{claims: o.Claims, clock: &clock{}, log: newLogSink(), metrics: prometheus.NewRegistry()}
 	s.server = httptest.NewUnstartedServer(nil)
 	s.addr = s.server.Listener.Addr().String()
 	s.url = o.Public
@@ -183,6 +187,9 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 		if o.Bearer != nil && strings.HasPrefix(r.Name, "api") {
 			b.Bearer = o.Bearer(s)
 		}
+		if o.App != nil {
+			b.Scheme, b.Addr, b.Transport = o.App.Scheme(), o.App.Host(), o.App
+		}
 		if b.Header == 0 {
 			b.Header = 30 * time.Second
 		}
@@ -203,7 +210,7 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 	}
 	s.proxy, err = New(Options{
 		PublicURL: public, Prefix: prefix, Sessions: s.sessions, Routes: table, Backends: backends, Headers: headers,
-		Assertions: signer, Providers: providers, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10, Trusted: o.Trusted,
+		Assertions: signer, Providers: providers, Orgs: o.Orgs, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10, Trusted: o.Trusted,
 		Log: s.log.logger(), Registerer: s.metrics, Now: s.clock.Now,
 	})
 	check(tb, err)
@@ -221,7 +228,7 @@ func (s *site) login(tb testing.TB, id string, call time.Duration) *login.Provid
 	client, err := oauth.NewClient(oauth.Options{Provider: id, Transport: transport, Timeout: call})
 	check(tb, err)
 	l, err := login.New(login.Options{ID: id, Issuer: issuer, ClientID: devClient, ClientSecret: devSecret,
-		RedirectURL: s.url + prefix + "/callback/" + id, Scopes: []string{"openid", "profile", "email", "groups", "org"},
+		RedirectURL: s.url + prefix + "/callback/" + id, Scopes: []string{"openid", "profile", "email", "groups", "org"}, Claims: s.claims,
 		Client: client, Log: s.log.logger(), Now: s.clock.Now})
 	check(tb, err)
 	return l

@@ -25,6 +25,11 @@ func (p *Proxy) serveOwn(w http.ResponseWriter, r *http.Request, ev *event, path
 		return get(r, func() error { return p.confirmSignOut(w, r, ev) })
 	case "account":
 		return get(r, func() error { return p.account(w, r, ev) })
+	case "organization":
+		if r.Method == http.MethodPost {
+			return p.switchOrg(w, r, ev)
+		}
+		return get(r, func() error { return p.chooseOrg(w, r, ev) })
 	case "session":
 		return get(r, func() error { return p.sessionInfo(w, r, ev) })
 	case "jwks.json":

@@ -64,7 +64,7 @@ func TestP09_OnlyOurOwnPagesSignPeopleOut(t *testing.T) {
 			if o.TLS { // CVE-2025-55162: without Secure a browser keeps a __Host- cookie
 				want += "; Secure"
 			}
-			if a.status != 303 || a.header.Get("Location") != s.url+prefix+"/logout" || !slices.Equal(a.header["Set-Cookie"], []string{want}) ||
+			if a.status != 303 || a.header.Get("Location") != s.url+prefix+"/logout?provider=main" || !slices.Equal(a.header["Set-Cookie"], []string{want}) ||
 				a.header.Get("Clear-Site-Data") != `"cache"` || a.header.Get("Cache-Control") != "private, no-store" {
 				t.Errorf("%s: %d %v", name, a.status, a.header)
 			}
@@ -256,7 +256,8 @@ func TestP19_OwnAnswersCannotBeFramedOrCached(t *testing.T) {
 	nobody := "Cookie: " + s.mint(t, bob())
 	for name, a := range map[string]answer{
 		"chooser": s.get(t, prefix+"/login", navigate()...), "account": s.get(t, prefix+"/account", navigate(cookie)...), "signed out": s.get(t, prefix+"/logout", navigate()...),
-		"sign out?": s.get(t, prefix+"/logout", navigate(cookie)...), "callback": s.get(t, prefix+"/callback/main", navigate()...), "denied": s.get(t, "/admin", navigate(nobody)...),
+		"organization": s.get(t, prefix+"/organization", navigate("Cookie: "+s.mint(t, picked(t, "acme")))...),
+		"sign out?":    s.get(t, prefix+"/logout", navigate(cookie)...), "callback": s.get(t, prefix+"/callback/main", navigate()...), "denied": s.get(t, "/admin", navigate(nobody)...),
 		"400": s.get(t, "/a%2fb", navigate()...), "404": s.get(t, prefix+"/x", navigate()...), "405": s.ask(t, "POST", prefix+"/login", "", navigate()...),
 		"form": s.ask(t, "POST", "/x", "", navigate()...), "502": s.get(t, "/x", navigate(cookie)...), "session": s.get(t, prefix+"/session"), "401": s.get(t, "/x"),
 		"403": s.get(t, "/admin", nobody), "502 for a program": s.get(t, "/x", cookie),
@@ -308,5 +309,28 @@ func TestAnIncompleteFrontDoorDoesNotOpen(t *testing.T) {
 	}
 	if _, err := New(whole); err != nil {
 		t.Errorf("the whole one is refused: %v", err)
+	}
+}
+
+// What providers are asked for is for those who run the site, and nobody else.
+func TestOnlyOperatorsReadWhatProvidersAreAskedFor(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	s.proxy.permission = []Permission{{Provider: "main", Type: "oidc", Scopes: []Term{{"tenant", "Opens the tenant."}}, Discarded: []string{"the access token"}}}
+	read := func(who identity.Identity) bool {
+		a := s.get(t, prefix+"/account", navigate("Cookie: "+s.mint(t, who))...)
+		if a.status != 200 {
+			t.Fatalf("answered %d", a.status)
+		}
+		return strings.Contains(a.body, "What providers are asked for") && strings.Contains(a.body, "Opens the tenant.")
+	}
+	if read(alice()) {
+		t.Error("without operators somebody is one")
+	}
+	s.proxy.operators.Access.Rules = []authz.Rule{{Groups: []string{"admins"}}}
+	unknown := alice()
+	unknown.Groups, unknown.GroupsUnknown = nil, true
+	if !read(alice()) || read(bob()) || read(unknown) {
+		t.Errorf("operator %v, somebody %v, groups unknown %v", read(alice()), read(bob()), read(unknown))
 	}
 }

@@ -42,6 +42,7 @@ type pages struct {
 //	signin      signinData       signedout   signedoutData    confirmlogout  confirmData
 //	account     accountData      denied      deniedData       formlost       formlostData
 //	startagain  startagainData   loop        loopData         message        messageData
+//	organization orgData
 type page struct {
 	Status     int // 0 means 200
 	Template   string
@@ -62,7 +63,17 @@ type signinData struct {
 // signinChoice is one provider: ID is sent, Name is shown.
 type signinChoice struct{ ID, Name string }
 
-type signedoutData struct{ SignInURL string }
+type signedoutData struct {
+	SignInURL string
+	Provider  *providerSignOut // nil: it has no sign-out of its own that we know
+}
+
+// providerSignOut is a link, or with Post a form, to the provider's sign-out.
+type providerSignOut struct {
+	Name, URL string
+	Post      bool
+	Form      url.Values
+}
 
 // confirmData asks before a sign-out that somebody else's link may have begun.
 type confirmData struct {
@@ -79,21 +90,46 @@ type accountData struct {
 	Org                   *accountOrg
 	Groups                []string
 	GroupsUnknown         bool
+	GroupsDropped         bool // unknown because there are too many
 
 	SignedInAt, ExpiresAt, IdleExpiresAt time.Time // zero times are left out
 	Now                                  time.Time // for words like "in 2 hours"; zero: none
 
 	LogoutURL string
+	Switch    *orgChoices // nil if there is nothing to switch to
+
+	Permissions []Permission // for operators; else nil
 }
 
 type accountOrg struct{ Name, Domain, ID string }
+
+// orgData asks somebody who belongs to several organizations for one of them.
+type orgData struct {
+	Name      string // who is signed in; may be empty
+	Active    string // the organization they are here for; "" if none is chosen
+	StayURL   string // where they go on with that one
+	Choices   *orgChoices
+	SwitchURL string // to sign in as somebody else
+}
+
+// orgChoices is a form that switches to one of several organizations.
+type orgChoices struct {
+	PostURL, ReturnTo string
+	Orgs              []orgChoice
+}
+
+// orgChoice is one organization: ID is sent. Note tells it from others of its
+// name, which a provider may have let anybody choose.
+type orgChoice struct{ ID, Name, Note string }
 
 // deniedData tells a signed-in person that no rule lets them in. Sentence is
 // public: what is missing, in words they can pass on.
 type deniedData struct {
 	Name, Email           string
+	Org                   string // the name of the one they are here for; may be empty
 	Sentence              string
 	AccountURL, SwitchURL string
+	Switch                *orgChoices // with which they could have the page; nil: none
 }
 
 type formlostData struct{ SignInURL string }

@@ -81,7 +81,10 @@ func parseHop(s string) (netip.Addr, error) {
 	if with, err := netip.ParseAddrPort(s); err == nil {
 		return with.Addr().Unmap().WithZone(""), nil
 	}
-	addr, err := netip.ParseAddr(strings.Trim(s, "[]"))
+	if n := len(s); n > 2 && s[0] == '[' && s[n-1] == ']' && strings.IndexByte(s, ':') > 0 { // IPv6 alone has brackets
+		s = s[1 : n-1]
+	}
+	addr, err := netip.ParseAddr(s)
 	return addr.Unmap().WithZone(""), err
 }
 

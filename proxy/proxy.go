@@ -3,7 +3,7 @@
 //
 //	any request      → method and target sane?          no → 400, 405, 414
 //	                 → under the prefix? yes → own endpoint: login, callback/{provider},
-//	                                           logout, account, session, jwks.json, logo
+//	                                           logout, account, organization, session, jwks.json, logo
 //	                 → identity headers stripped, always
 //	                 → authz: route, session (or access token, where the route takes one), Decide
 //	Forward          → identity headers set, our cookies removed → upstream
@@ -73,6 +73,24 @@ type Backend struct {
 	Bearer BearerVerifier
 }
 
+// Permission is what one provider is asked for at sign-in and what becomes of
+// the answer, in words for operators.
+type Permission struct {
+	Provider  string   `json:"provider"`
+	Type      string   `json:"type"`
+	Scopes    []Term   `json:"scopes"`
+	Kept      []Term   `json:"kept"`              // in the session
+	Checked   []Term   `json:"checked,omitempty"` // read, and not kept
+	Discarded []string `json:"discarded"`
+	Quirks    []Term   `json:"quirks,omitempty"` // where it deviates from the standard
+}
+
+// Term is a name with what it means.
+type Term struct {
+	Name  string `json:"name"`
+	Means string `json:"means"`
+}
+
 // Branding is the operator's face on our pages.
 type Branding struct {
 	Name     string
@@ -91,7 +109,10 @@ type Options struct {
 	Headers    *identity.Headers
 	Assertions *assertion.Signer
 	Providers  []Provider
+	Orgs       *identity.Organizations // nil: none are folded
 	Branding   Branding
+	Operators  []authz.Rule // who sees Permissions on their account page
+	Permission []Permission
 	Trusted    []netip.Prefix // proxies whose X-Forwarded-{For,Host,Proto} count
 	MaxFlows   int            // sign-ins that may wait for a provider at one time
 	MaxURL     int            // bytes of a request target
@@ -116,7 +137,10 @@ type Proxy struct {
 	headers    *identity.Headers
 	assertions *assertion.Signer
 	providers  []Provider
+	orgs       *identity.Organizations
 	branding   Branding
+	operators  *authz.Route
+	permission []Permission
 	pages      *pages
 	slots      chan struct{}
 	loops      *loops
@@ -140,8 +164,9 @@ func New(o Options) (*Proxy, error) {
 	p := &Proxy{
 		origin: o.PublicURL.Scheme + "://" + o.PublicURL.Host, publicHost: host, scheme: o.PublicURL.Scheme,
 		prefix: o.Prefix, sessions: o.Sessions, routes: o.Routes, backends: map[*authz.Route]*Backend{}, trusted: o.Trusted, told: recent.New[toldKey, identity.Rendered](toldBytes),
-		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, branding: o.Branding,
-		slots: make(chan struct{}, o.MaxFlows), maxURL: o.MaxURL, buffers: newBufferPool(),
+		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, orgs: o.Orgs, branding: o.Branding, permission: o.Permission,
+		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}},
+		slots:     make(chan struct{}, o.MaxFlows), maxURL: o.MaxURL, buffers: newBufferPool(),
 		log: o.Log, metrics: newMetrics(o.Registerer), now: o.Now,
 	}
 	if p.now == nil {
@@ -172,7 +197,7 @@ func New(o Options) (*Proxy, error) {
 // ServeHTTP answers one request, and writes one event about it.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ev := &event{start: p.now(), requestID: newRequestID(), route: routeNone}
-	rec := &recorder{ResponseWriter: w, requestID: ev.requestID, last: lastOnConnection(r) || (r.ProtoMajor == 1 && p.draining.Load())}
+	rec := &recorder{ResponseWriter: w, requestID: ev.requestID, last: lastOnConnection(r) || p.draining.Load()}
 	p.metrics.inFlight.Inc()
 	defer p.metrics.inFlight.Dec()
 	defer p.observe(ev, rec, r)
@@ -291,7 +316,8 @@ func (p *Proxy) serveRoute(w *recorder, r *http.Request, ev *event) error {
 		}
 		return p.askToSignIn(w, r, ev)
 	}
-	return &failure{Status: http.StatusForbidden, Cause: errors.New(verdict.Detail), Sentence: verdict.Public, Session: s}
+	return &failure{Status: http.StatusForbidden, Cause: errors.New(verdict.Detail), Sentence: verdict.Public, Session: s,
+		SwitchTo: authz.SwitchTo(ev.facts, route, s)}
 }
 
 func (p *Proxy) noRoute(ev *event, err error) error {
@@ -328,9 +354,9 @@ func newRequestID() string {
 	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
 }
 
-// Drain makes every further answer the last one on its HTTP/1 connection, so
-// that connections move elsewhere before the listener closes. HTTP/2 has its own
-// way, in http.Server.Shutdown.
+// Drain makes every further answer the last one on its connection, so that
+// clients move elsewhere before the listener closes. On HTTP/2, net/http makes a
+// GOAWAY of the header that says so.
 func (p *Proxy) Drain() { p.draining.Store(true) }
 
 // CloseTunnels ends all WebSockets and waits until they are gone or ctx is done.

@@ -44,7 +44,7 @@ func (p *Proxy) login(w http.ResponseWriter, r *http.Request, ev *event) error {
 		// cancelled sign-in would leave them there (CVE-2026-34454).
 		p.sessions.SignOut(w, s)
 	case err == nil: // signed in already: a late tab, or a bookmark
-		redirect(w, http.StatusSeeOther, p.origin+returnTo)
+		redirect(w, http.StatusSeeOther, p.origin+p.afterSignIn(&s, returnTo))
 		return nil
 	}
 	if browser := p.sessions.BrowserID(r); browser != "" && p.loops.looping(browser) {
@@ -163,8 +163,8 @@ func (p *Proxy) callback(w http.ResponseWriter, r *http.Request, ev *event, id s
 	}
 	flow, h, flowErr := p.sessions.End(r, q.Get("state"))
 	returnTo := session.ReturnTo(flow.ReturnTo, p.origin, p.prefix)
-	if _, err := p.ownSession(r, ev); err == nil {
-		redirect(w, http.StatusSeeOther, p.origin+returnTo)
+	if s, err := p.ownSession(r, ev); err == nil {
+		redirect(w, http.StatusSeeOther, p.origin+p.afterSignIn(&s, returnTo))
 		return nil
 	}
 	if flowErr != nil {
@@ -191,15 +191,27 @@ func (p *Proxy) redeem(w http.ResponseWriter, r *http.Request, ev *event, provid
 	if err != nil {
 		return p.signInFailed(provider, err, returnTo)
 	}
-	s := p.sessions.Start(who)
+	s := p.sessions.Start(p.orgs.Fold(who)) // here, and where a token stands for a session: headers, rules and assertion see one organization
 	if err := p.sessions.Write(w, p.publicHost, s); err != nil {
-		return p.signInFailed(provider, err, returnTo)
+		return p.notKept(provider, &s, err, returnTo)
 	}
 	ev.identify(&s)
 	p.metrics.logins.WithLabelValues(provider.ID, "ok").Inc()
 	p.loops.completed(p.sessions.BrowserID(r))
-	redirect(w, http.StatusSeeOther, p.origin+returnTo) // the code leaves the address bar (security.md C14)
+	redirect(w, http.StatusSeeOther, p.origin+p.afterSignIn(&s, returnTo)) // the code leaves the address bar (security.md C14)
 	return nil
+}
+
+// notKept is for a session that cannot be written. What a provider tells of
+// organizations is the only part of one that can grow beyond a cookie.
+func (p *Proxy) notKept(provider Provider, s *session.Session, err error, returnTo string) error {
+	if !errors.Is(err, session.ErrTooLarge) || len(s.Identity.Orgs) == 0 {
+		return p.signInFailed(provider, err, returnTo)
+	}
+	p.metrics.logins.WithLabelValues(provider.ID, string(identity.Rejected)).Inc()
+	return &failure{Status: http.StatusBadGateway, Cause: fmt.Errorf("sign-in with %s: %d organizations: %w", provider.ID, len(s.Identity.Orgs), err),
+		Title: "You belong to too many organizations", Sentence: provider.Name + " tells of more organizations than this site can keep, so you were not signed in.",
+		Advice: "Tell the people who run this site, and give them the request id. They can have " + provider.Name + " tell of fewer."}
 }
 
 // flowBroken answers a callback that is not this browser's, or not any more.

@@ -563,7 +563,7 @@ func TestP05_NothingReturnsElsewhere(t *testing.T) {
 		}
 	}
 	a := s.ask(t, "POST", prefix+"/logout?return_to=https%3A%2F%2Fevil.example&post_logout_redirect_uri=https%3A%2F%2Fevil.example", "", "Cookie: "+cookie)
-	if a.header.Get("Location") != s.url+prefix+"/logout" {
+	if a.header.Get("Location") != s.url+prefix+"/logout?provider=main" {
 		t.Errorf("sign-out leads to %q", a.header.Get("Location"))
 	}
 }

@@ -41,6 +41,8 @@ type watch struct {
 
 func (w *watch) start(x *exchange, cancel context.CancelCauseFunc) {
 	w.x, w.cancel, w.begun = x, cancel, time.Now()
+	w.mu.Lock() // look may be quick
+	defer w.mu.Unlock()
 	w.timer = time.AfterFunc(min(glance, x.backend.Idle), w.look)
 }
 
@@ -77,16 +79,19 @@ func (w *watch) answered() {
 	w.moved()
 }
 
+// look holds off stop: what it ends must be this exchange and not the next one
+// on the same connection.
 func (w *watch) look() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over {
+		return
+	}
 	if cause := w.verdict(); cause != nil {
 		w.end(cause)
 		return
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.over {
-		w.timer.Reset(w.next())
-	}
+	w.timer.Reset(w.next())
 }
 
 // next is when to look again: at the nearest limit, but soon.
@@ -113,18 +118,20 @@ func (w *watch) verdict() error {
 	if now-time.Duration(w.last.Load()) < w.x.backend.Idle {
 		return nil
 	}
-	if b := w.x.body; b != nil && !b.ended() && !w.x.w.begun() {
+	if b := w.x.body; b != nil && b.waiting.Load() && !w.x.w.begun() {
 		return errClientSlow
 	}
 	return errAppSilent
 }
 
-// end stops the exchange. What waits for the client is not ended by a context,
-// only by a deadline. While no answer has begun, one can still be written.
+// end stops the exchange. A read from the client that is under way is not ended
+// by a context; its deadline is. Where no body is left to read there is none: a
+// deadline would spoil the connection for the next request. While no answer has
+// begun one can still be written, so the writing half is left alone until then.
 func (w *watch) end(cause error) {
 	w.cancel(cause)
 	control := http.NewResponseController(w.x.w.ResponseWriter)
-	if w.x.body != nil && !w.x.body.ended() {
+	if b := w.x.body; b != nil && !b.ended() {
 		_ = control.SetReadDeadline(time.Now())
 	}
 	if w.x.w.begun() {

@@ -312,6 +312,19 @@ func (m *Manager) SignOut(w http.ResponseWriter, s Session) {
 	m.Clear(w)
 }
 
+// Switch puts a session of the same sign-in, for id, in the place of s, and ends
+// s. Its id is fresh, and it is used from now on; it lasts no longer than s would.
+func (m *Manager) Switch(w http.ResponseWriter, host string, s Session, id identity.Identity) (Session, error) {
+	next := m.Start(id)
+	next.SignedIn = s.SignedIn
+	next = m.withDeadlines(next)
+	if err := m.Write(w, host, next); err != nil {
+		return s, err
+	}
+	m.ended.End(s.ID, s.SignedIn.Add(m.absolute))
+	return next, nil
+}
+
 // HasEnded reports whether the session with this id was ended early, as Read
 // does: streams outlive the request that opened them.
 func (m *Manager) HasEnded(id string) bool { return m.ended.Ended(id) }

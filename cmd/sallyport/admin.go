@@ -3,7 +3,12 @@ package main
 import (
 	"errors"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -11,25 +16,125 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
+// adminOptions are what the admin listener tells about and may change. Level nil: it cannot.
+type adminOptions struct {
+	metrics prometheus.Gatherer
+	ready   *atomic.Bool
+	level   *slog.LevelVar
+	probes  []probe
+	log     *slog.Logger
+}
+
 // newAdmin answers probes and scrapers, on a listener of its own so that no
 // public path or User-Agent can ever mean "health check" (CVE-2026-34457).
 // Readiness does not depend on the provider: without it, who is signed in stays.
-func newAdmin(metrics prometheus.Gatherer, ready *atomic.Bool) http.Handler {
+//
+//	GET /metrics            Prometheus
+//	GET /healthz            the process lives
+//	GET /readyz             it takes new requests; not while it stops
+//	GET, PUT /log-level     see levelSwitch
+//	GET <path of a probe>   see probe; a path of our own is never a probe
+func newAdmin(o adminOptions) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(o.metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if ready.Load() {
+		if o.ready.Load() {
 			say(w, http.StatusOK, "ready")
 			return
 		}
 		say(w, http.StatusServiceUnavailable, "not ready")
 	})
-	return mux
+	if o.level != nil {
+		s := &levelSwitch{level: o.level, log: o.log}
+		mux.HandleFunc("GET /log-level", s.show)
+		mux.HandleFunc("PUT /log-level", s.change)
+	}
+	return withProbes(mux, o.probes)
 }
+
+// levelSwitch shows and changes the least that is logged, until the next start.
+//
+// It can be changed only from this machine (in Kubernetes: from this pod, so
+// through `kubectl exec` or `port-forward`, which RBAC guards). The listener is
+// often open to the cluster for probes and scrapers, and nobody there may silence
+// the log before doing what it would tell of, or fill disks with "debug". Nor may
+// a page in a browser on this machine, whatever name it resolved to 127.0.0.1, nor
+// anybody through a proxy that runs here, which may be ourselves.
+type levelSwitch struct {
+	level *slog.LevelVar
+	log   *slog.Logger
+	mu    sync.Mutex // one change at a time, so that the log tells them in order
+}
+
+const maxLevelBody = 64 // bytes
+
+func (s *levelSwitch) show(w http.ResponseWriter, _ *http.Request) {
+	say(w, http.StatusOK, levelName(s.level.Level()))
+}
+
+func (s *levelSwitch) change(w http.ResponseWriter, r *http.Request) {
+	if !fromThisMachine(r) {
+		say(w, http.StatusForbidden, "the log level can be changed only from this machine, by a program that talks to this address directly")
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLevelBody))
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		say(w, http.StatusRequestEntityTooLarge, "the body is one word: debug, info, warn or error")
+		return
+	}
+	level, ok := levelOf(strings.TrimSpace(string(body)))
+	if err != nil || !ok {
+		say(w, http.StatusBadRequest, "the body must be one of: debug, info, warn, error")
+		return
+	}
+	s.set(level)
+	say(w, http.StatusOK, levelName(level))
+}
+
+// set tells of the change while the lower of both levels is in force, so that it
+// is told even by a change to "error".
+func (s *levelSwitch) set(level slog.Level) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.level.Level()
+	if level < old {
+		s.level.Set(level)
+	}
+	s.log.Warn("log level changed", "from", levelName(old), "to", levelName(level))
+	s.level.Set(level)
+}
+
+// fromThisMachine: the peer is a loopback address, no browser (Origin comes with
+// every PUT of one; Fetch Standard §3.1) and no proxy.
+func fromThisMachine(r *http.Request) bool {
+	for _, name := range []string{"Origin", "Sec-Fetch-Site", "Via", "Forwarded", "X-Forwarded-For"} {
+		if len(r.Header[http.CanonicalHeaderKey(name)]) > 0 {
+			return false
+		}
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return false
+	}
+	peer, err := netip.ParseAddr(host)
+	return err == nil && peer.IsLoopback()
+}
+
+// levelOf takes the names that the configuration takes, and no others.
+func levelOf(name string) (level slog.Level, ok bool) {
+	switch name {
+	case "debug", "info", "warn", "error":
+		return level, level.UnmarshalText([]byte(name)) == nil
+	}
+	return 0, false
+}
+
+func levelName(level slog.Level) string { return strings.ToLower(level.String()) }
 
 func say(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, text+"\n")

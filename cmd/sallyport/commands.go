@@ -38,7 +38,8 @@ func serveCommand(c *console) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			log := newLogger(c.stdout, logLevel(cfg.Log.Level), cfg.Log.Format)
+			log := openLog(c.stdout, logLevel(cfg.Log.Level), cfg.Log.Format)
+			defer log.close()
 			for _, w := range warnings(cfg) {
 				log.Warn("configuration", "warning", w.Error())
 			}
@@ -55,36 +56,37 @@ func configFlag(cmd *cobra.Command, path *string) {
 }
 
 // serve runs a configuration until ctx is done.
-func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bool), log *slog.Logger) error {
+func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bool), log *logging) error {
 	sec, err := resolve(cfg, env)
 	if err != nil {
 		return err
 	}
-	cert, err := certificate(cfg)
+	cert, err := newCertificate(cfg, log.Logger)
 	if err != nil {
 		return err
 	}
 	reg := newRegistry()
-	door, err := newFrontDoor(cfg, sec, reg, log)
+	log.measure(reg)
+	door, err := newFrontDoor(cfg, sec, reg, log.Logger)
 	if err != nil {
 		return err
 	}
 	ready := &atomic.Bool{}
 	s := &server{
-		public:     newPublicServer(door, int(cfg.Limits.Header), log),
-		admin:      newAdminServer(newAdmin(reg, ready), log),
-		drainDelay: cfg.Stop.DrainDelay, stopTimeout: cfg.Stop.Timeout, log: log, ready: ready,
+		public:     newPublicServer(door, int(cfg.Limits.Header), cfg.Listen.H2C, log.Logger),
+		admin:      newAdminServer(newAdmin(adminOptions{metrics: reg, ready: ready, level: log.level, log: log.Logger, probes: probes(cfg)}), log.Logger),
+		front:      door,
+		drainDelay: cfg.Stop.DrainDelay, stopTimeout: cfg.Stop.Timeout, log: log.Logger, ready: ready,
 	}
 	key, address := "listen.http", cfg.Listen.HTTP
 	if cert != nil {
 		key, address = "listen.https.address", cfg.Listen.HTTPS.Address
+		s.public.TLSConfig = cert.config()
+		cert.measure(reg)
 	}
 	public, err := listen(ctx, key, address)
 	if err != nil {
 		return err
-	}
-	if cert != nil {
-		public = withTLS(s.public, public, *cert)
 	}
 	var admin net.Listener
 	if cfg.Listen.Admin.Address != "" {
@@ -93,8 +95,19 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 			return err
 		}
 	}
-	logStart(log, cfg, public, admin)
+	if cert != nil {
+		go cert.watch(ctx, certificatePoll)
+	}
+	logStart(log.Logger, cfg, public, admin)
 	return s.run(ctx, public, admin)
+}
+
+func probes(cfg *config.Config) []probe {
+	var out []probe
+	for _, p := range cfg.Listen.Admin.Probes {
+		out = append(out, probe(p))
+	}
+	return out
 }
 
 func logStart(log *slog.Logger, cfg *config.Config, public, admin net.Listener) {
@@ -140,7 +153,7 @@ func check(c *console, path string, values bool) error {
 		if _, err := resolve(cfg, c.env); err != nil {
 			return err
 		}
-		if _, err := certificate(cfg); err != nil {
+		if _, err := newCertificate(cfg, slog.New(slog.DiscardHandler)); err != nil {
 			return err
 		}
 		var faults config.Faults

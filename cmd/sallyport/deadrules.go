@@ -14,38 +14,44 @@ func deadRules(cfg *config.Config) []config.Fault {
 	var found []config.Fault
 	for i, r := range cfg.Routes {
 		for j, rule := range r.Allow.Any {
-			at := fmt.Sprintf("routes[%d].allow[%d]", i, j)
-			for _, list := range []struct {
-				name    string
-				entries []string
-				dead    func(string) string
-			}{
-				{"orgs", rule.Orgs, func(org string) string { return deadOrg(cfg, org) }},
-				{"groups", rule.Groups, func(group string) string { return deadGroup(cfg, group) }},
-				{"emails", rule.Emails, func(email string) string {
-					_, domain, _ := strings.Cut(strings.ToLower(email), "@")
-					return deadDomain(cfg, domain)
-				}},
-				{"email_domains", rule.EmailDomains, func(domain string) string { return deadDomain(cfg, domain) }},
-			} {
-				for k, entry := range list.entries {
-					if why := list.dead(entry); why != "" {
-						found = append(found, cfg.Fault(fmt.Sprintf("%s.%s[%d]", at, list.name, k), "matches nobody: %s", why))
-					}
-				}
+			found = append(found, deadEntries(cfg, fmt.Sprintf("routes[%d].allow[%d]", i, j), rule)...)
+		}
+	}
+	for i, rule := range cfg.Operators {
+		found = append(found, deadEntries(cfg, fmt.Sprintf("operators[%d]", i), rule)...)
+	}
+	return found
+}
+
+func deadEntries(cfg *config.Config, at string, rule config.Rule) []config.Fault {
+	var found []config.Fault
+	for _, list := range []struct {
+		name    string
+		entries []string
+		dead    func(*config.Config, string) string
+	}{
+		{"orgs", rule.Orgs, deadOrg}, {"groups", rule.Groups, deadGroup}, {"emails", rule.Emails, deadEmail}, {"email_domains", rule.EmailDomains, deadDomain},
+	} {
+		for i, entry := range list.entries {
+			if why := list.dead(cfg, entry); why != "" {
+				found = append(found, cfg.Fault(fmt.Sprintf("%s.%s[%d]", at, list.name, i), "matches nobody: %s", why))
 			}
 		}
 	}
 	return found
 }
 
-// deadOrg: an id with a colon is what a provider gives.
+// deadOrg: an id with a colon is what a provider gives, and one without is of
+// the configuration.
 func deadOrg(cfg *config.Config, org string) string {
 	id, _, given := strings.Cut(org, ":")
-	if !given || slices.ContainsFunc(cfg.Providers, func(p config.Provider) bool { return p.ID == id }) {
-		return ""
+	switch {
+	case given && !slices.ContainsFunc(cfg.Providers, func(p config.Provider) bool { return p.ID == id }):
+		return "no provider has the id " + id
+	case !given && !slices.ContainsFunc(cfg.Organizations, func(o config.Organization) bool { return o.ID == id }):
+		return "no organization has this id; ids of providers begin with theirs, as in " + cfg.Providers[0].ID + ":" + id
 	}
-	return "no provider has the id " + id
+	return ""
 }
 
 func deadGroup(cfg *config.Config, group string) string {
@@ -53,6 +59,11 @@ func deadGroup(cfg *config.Config, group string) string {
 		return ""
 	}
 	return "sessions do not keep this group, see groups.keep"
+}
+
+func deadEmail(cfg *config.Config, email string) string {
+	_, domain, _ := strings.Cut(strings.ToLower(email), "@")
+	return deadDomain(cfg, domain)
 }
 
 // deadDomain: a provider that is not bounded may vouch for any domain.

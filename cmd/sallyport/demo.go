@@ -117,7 +117,9 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 		return err
 	}
 	d.welcome(v, note, text.String())
-	return serve(ctx, cfg, d.console.env, newLogger(d.console.stdout, logLevel(cfg.Log.Level), cfg.Log.Format))
+	log := openLog(d.console.stdout, logLevel(cfg.Log.Level), cfg.Log.Format)
+	defer log.close()
+	return serve(ctx, cfg, d.console.env, log)
 }
 
 // playOutside serves the provider and the app until ctx is done.

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -63,7 +62,7 @@ func explainCommand(c *console) *cobra.Command {
 	f.BoolVar(&q.unverified, "unverified", false, "the provider does not vouch for the address")
 	f.StringVar(&q.name, "name", "", "their name")
 	f.StringVar(&q.username, "username", "", "their user name")
-	f.StringVar(&q.org, "org", "", "the id of the organization they are active in")
+	f.StringVar(&q.org, "org", "", "the id of the organization they are active in, as a provider or the configuration has it")
 	f.StringSliceVar(&q.groups, "groups", nil, "the groups they are in, a,b,c")
 	f.BoolVar(&q.untold, "groups-unknown", false, "the provider does not tell the groups")
 	f.BoolVar(&q.bearer, "bearer", false, "they come with an access token, not a session")
@@ -112,7 +111,7 @@ type appView struct {
 }
 
 func explain(c *console, q *question) error {
-	cfg, err := explainable(q.config, c.env)
+	cfg, err := withoutSecrets(q.config, c.env)
 	if err != nil {
 		return err
 	}
@@ -138,19 +137,6 @@ func explain(c *console, q *question) error {
 	return nil
 }
 
-// explainable reads a configuration without its secrets: what they are does not
-// matter here, and in CI they are elsewhere.
-func explainable(path string, env func(string) (string, bool)) (*config.Config, error) {
-	cfg, _, err := loadConfig(path)
-	if err != nil {
-		return nil, err
-	}
-	if faults := cfg.ResolvePublicURL(env, os.DirFS("/")); len(faults) > 0 {
-		return nil, configFaults(faults)
-	}
-	return cfg, nil
-}
-
 // ask sends the request through a front door that is the real one but for its
 // keys, its providers and its apps.
 func ask(cfg *config.Config, q *question) (*explanation, error) {
@@ -171,6 +157,9 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 	if q.user != "" {
 		who, err := q.identity(cfg)
 		if err != nil {
+			return nil, err
+		}
+		if who, err = fold(cfg, who); err != nil {
 			return nil, err
 		}
 		if q.bearer {

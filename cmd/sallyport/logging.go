@@ -1,15 +1,61 @@
 package main
 
 import (
+	"bytes"
 	"io"
 	"log/slog"
 	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
-// newLogger writes to w: JSON for machines, text on a terminal.
-func newLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
+// Limits of the log while Sallyport serves.
+const (
+	logBuffer = 1 << 20 // bytes that may wait for the reader of the log; as many again are being written
+	logFlush  = 2 * time.Second
+)
+
+// logging is the log of a command that serves. Its lines go through a buffer,
+// so that a reader who stalls stalls no request, and its level can be changed
+// while it runs. Whoever opens it closes it, or the last lines are lost.
+type logging struct {
+	*slog.Logger
+	level *slog.LevelVar
+	lines *lineWriter
+}
+
+func openLog(w io.Writer, level slog.Level, format string) *logging {
+	if format == "auto" {
+		format = "json"
+		if isTerminal(w) {
+			format = "text"
+		}
+	}
+	l := &logging{level: &slog.LevelVar{}}
+	l.level.Set(level)
+	l.lines = startLines(w, logBuffer, func(n uint64) []byte {
+		var line bytes.Buffer
+		newLogger(&line, slog.LevelInfo, format).Warn("log lines were lost: their reader was too slow", "lines", n)
+		return line.Bytes()
+	})
+	l.Logger = newLogger(l.lines, l.level, format)
+	return l
+}
+
+// close writes what is left, as long as the reader takes it within logFlush.
+func (l *logging) close() { l.lines.close(logFlush) }
+
+func (l *logging) measure(reg prometheus.Registerer) {
+	reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "sallyport_log_lines_dropped_total",
+		Help: "Log lines that were not written because the reader of the log was too slow or gone."},
+		func() float64 { return float64(l.lines.dropped.Load()) }))
+}
+
+// newLogger writes to w: text for people, JSON for machines.
+func newLogger(w io.Writer, level slog.Leveler, format string) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
-	if format == "text" || (format == "auto" && isTerminal(w)) {
+	if format == "text" {
 		return slog.New(slog.NewTextHandler(w, options))
 	}
 	return slog.New(slog.NewJSONHandler(w, options))

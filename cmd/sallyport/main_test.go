@@ -66,6 +66,28 @@ func TestExitCodesTellWhoseTurnItIs(t *testing.T) {
 	}
 }
 
+// TestWhatIsLoggedBeforeAFailureIsWritten, although the log has a buffer.
+func TestWhatIsLoggedBeforeAFailureIsWritten(t *testing.T) {
+	taken := listenForTest(t)
+	defer taken.Close()
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	text := "version: 1\npublic_url: http://127.0.0.1:4180\nlisten: {http: \"" + taken.Addr().String() + "\", admin: \"\"}\n" +
+		"session: {keys: [\"literal:" + session.NewKey(time.Unix(1.7e9, 0)).Text() + "\"]}\n" +
+		"providers: [{id: sso, type: oidc, issuer: \"http://127.0.0.1:1\", client_id: a, client_secret: \"literal:0123456789abcdef\"}]\n" +
+		"routes: [{name: app, path: /, upstream: \"http://127.0.0.1:1\", allow: authenticated}]\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	c := &console{stdout: &stdout, stderr: &stderr, env: func(string) (string, bool) { return "", false }}
+	if code := run([]string{"serve", "-c", path}, c); code != exitFailed || !strings.Contains(stderr.String(), "another program has it") {
+		t.Errorf("exit code %d, %q", code, stderr.String())
+	}
+	if got := strings.Count(stdout.String(), `"msg":"configuration","warning":"`); got != 2 { // the two literals
+		t.Errorf("%d warnings were written:\n%s", got, stdout.String())
+	}
+}
+
 func TestGroupsThatEveryProviderCanGiveAreWarnedOf(t *testing.T) {
 	provider := func(id string) string {
 		return "  - {id: " + id + ", type: oidc, issuer: \"https://" + id + ".example\", client_id: a, client_secret: \"env:S\", email_domains: [" + id + ".example]}\n"

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,7 +42,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"expand": expandFile, "get": getURL,
+			"expand": expandFile, "get": getURL, "put": putText,
 		},
 	})
 }
@@ -88,6 +89,24 @@ func getURL(ts *testscript.TestScript, neg bool, args []string) {
 	_, err = io.WriteString(ts.Stdout(), res.Status+"\n")
 	ts.Check(err)
 	ts.Check(res.Header.Write(ts.Stdout()))
+	_, err = io.Copy(ts.Stdout(), res.Body)
+	ts.Check(err)
+}
+
+// putText sends a text to an address and prints status and body. What follows
+// the text are headers.
+func putText(ts *testscript.TestScript, _ bool, args []string) {
+	req, err := http.NewRequest(http.MethodPut, args[0], strings.NewReader(args[1]))
+	ts.Check(err)
+	for _, header := range args[2:] {
+		name, value, _ := strings.Cut(header, ": ")
+		req.Header.Set(name, value)
+	}
+	res, err := http.DefaultClient.Do(req)
+	ts.Check(err)
+	defer res.Body.Close()
+	_, err = io.WriteString(ts.Stdout(), res.Status+"\n")
+	ts.Check(err)
 	_, err = io.Copy(ts.Stdout(), res.Body)
 	ts.Check(err)
 }

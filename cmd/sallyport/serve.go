@@ -12,10 +12,39 @@ import (
 	"time"
 )
 
-// server runs the public and the admin listener and stops them in order:
-// not ready → drain delay → no new connections, requests in flight finish → closed.
+// drainable is the front door as far as stopping goes.
+type drainable interface {
+	// Drain asks every client to leave: each answer is the last on its connection.
+	Drain()
+	// CloseTunnels ends WebSockets and waits until they are gone or ctx is done.
+	CloseTunnels(ctx context.Context)
+}
+
+// tunnelGrace is for tunnels to say goodbye, after stop.timeout if need be.
+const tunnelGrace = 2 * time.Second
+
+// server runs the public and the admin listener and stops them in order (P16):
+//
+//	not ready, answers say "Connection: close"
+//	→ drain delay, everything is served as before
+//	→ no new connections; those in the kernel's queue are accepted
+//	→ a request on its way over an idle or new connection is waited for (settle)
+//	→ requests in flight finish, stop.timeout at most, counted from the end of the drain delay
+//	→ tunnels closed → admin closed
+//
+// Promised is: a request that reached this machine over a connection that we
+// accepted, before we closed that connection, is answered, if the answer takes no
+// longer than stop.timeout. A client that dials later is refused. Two things
+// cannot be promised. HTTP/1 closes an idle connection without warning
+// (RFC 9112 §9.5): a request sent while our FIN is on its way is lost. That FIN
+// comes after at least half a second in which nothing came, or right behind an
+// answer that had begun before the stop, so could not say that it is the last,
+// and outlived the grace. HTTP/2 tells in its GOAWAY which requests were not
+// looked at; clients repeat them on another connection, and need somebody there
+// who listens (RFC 9113 §8.7).
 type server struct {
 	public, admin *http.Server
+	front         drainable // nil: knows nothing of stopping
 	drainDelay    time.Duration
 	stopTimeout   time.Duration
 	log           *slog.Logger
@@ -24,40 +53,66 @@ type server struct {
 
 // run serves until ctx is done. The listeners are open already: whatever can be
 // wrong with an address has been said before anything was served.
-func (s *server) run(ctx context.Context, public net.Listener, admin net.Listener) error {
-	failed := make(chan error, 2)
-	serve := func(srv *http.Server, l net.Listener) {
-		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			failed <- fmt.Errorf("serve %s: %w", l.Addr(), err)
-		}
+func (s *server) run(ctx context.Context, public *net.TCPListener, admin net.Listener) error {
+	gate := newGate(public)
+	var front net.Listener = gate
+	s.public.ConnState = gate.note
+	if s.public.TLSConfig != nil {
+		front = tls.NewListener(gate, s.public.TLSConfig)
 	}
-	go serve(s.public, public)
+	publicEnded, adminEnded := serveAsync(s.public, front), make(<-chan error)
 	if admin != nil {
-		go serve(s.admin, admin)
+		adminEnded = serveAsync(s.admin, admin)
 	}
 	s.ready.Store(true)
 	select {
-	case err := <-failed:
+	case err := <-publicEnded:
+		s.close()
+		return err
+	case err := <-adminEnded:
 		s.close()
 		return err
 	case <-ctx.Done():
 	}
-	return s.stop(admin != nil)
+	return s.stop(gate, publicEnded)
 }
 
-func (s *server) stop(hasAdmin bool) error {
+// serveAsync tells why srv stopped serving l; nil if it was asked to.
+func serveAsync(srv *http.Server, l net.Listener) <-chan error {
+	ended := make(chan error, 1)
+	go func() {
+		err := srv.Serve(l)
+		if errors.Is(err, http.ErrServerClosed) {
+			ended <- nil
+			return
+		}
+		ended <- fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}()
+	return ended
+}
+
+func (s *server) stop(gate *gate, publicEnded <-chan error) error {
 	s.ready.Store(false)
+	if s.front != nil {
+		s.front.Drain()
+	}
 	s.log.Info("stopping", "drain_delay", s.drainDelay.String(), "timeout", s.stopTimeout.String())
 	time.Sleep(s.drainDelay) // the balancer needs to see "not ready"; nothing is refused meanwhile
+
 	ctx, cancel := context.WithTimeout(context.Background(), s.stopTimeout)
 	defer cancel()
-	err := s.public.Shutdown(ctx)
-	if err != nil {
-		err = fmt.Errorf("stop: requests were still running after %s: %w", s.stopTimeout, err)
+	gate.finish()
+	err := <-publicEnded
+	gate.settle(ctx)
+	if late := s.public.Shutdown(ctx); late != nil {
+		err = errors.Join(err, fmt.Errorf("stop: requests were still running after %s: %w", s.stopTimeout, late))
 	}
-	if hasAdmin { // last, so that probes and metrics answer to the end
-		err = errors.Join(err, s.admin.Shutdown(ctx))
+	last, cancelLast := context.WithTimeout(context.Background(), tunnelGrace)
+	defer cancelLast()
+	if s.front != nil {
+		s.front.CloseTunnels(last)
 	}
+	_ = s.admin.Shutdown(last) // last, so that probes and metrics answer to the end
 	s.close()
 	s.log.Info("stopped")
 	return err
@@ -69,10 +124,18 @@ func (s *server) close() {
 }
 
 // newPublicServer has limits for everything a client decides (P17). There is no
-// write timeout: answers may stream for hours.
-func newPublicServer(h http.Handler, maxHeader int, log *slog.Logger) *http.Server {
+// write timeout: answers may stream for hours. ReadHeaderTimeout also bounds the
+// TLS handshake. With h2c, HTTP/2 without TLS is spoken to clients that begin
+// with it (RFC 9113 §3.3); the upgrade from HTTP/1.1 never is: it smuggles
+// requests past whoever stands in front (security.md 115).
+func newPublicServer(h http.Handler, maxHeader int, h2c bool, log *slog.Logger) *http.Server {
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(h2c)
 	return &http.Server{
 		Handler:           h,
+		Protocols:         protocols,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeader,
@@ -92,10 +155,12 @@ func newAdminServer(h http.Handler, log *slog.Logger) *http.Server {
 }
 
 // listen opens an address and says, in words, what is in the way.
-func listen(ctx context.Context, key, address string) (net.Listener, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+func listen(ctx context.Context, key, address string) (*net.TCPListener, error) {
+	lc := &net.ListenConfig{}
+	lc.SetMultipathTCP(false) // its sockets take no filter (holdOff), and one path is enough here
+	l, err := lc.Listen(ctx, "tcp", address)
 	if err == nil {
-		return l, nil
+		return l.(*net.TCPListener), nil
 	}
 	switch {
 	case isAddrInUse(err):
@@ -104,12 +169,4 @@ func listen(ctx context.Context, key, address string) (net.Listener, error) {
 		return nil, fmt.Errorf("cannot listen on %s: no permission; ports below 1024 need a privilege, or change %s", address, key)
 	}
 	return nil, fmt.Errorf("cannot listen on %s (%s): %w", address, key, err)
-}
-
-// withTLS wraps l for HTTP/2 and HTTP/1.1 over TLS 1.2 or later.
-func withTLS(srv *http.Server, l net.Listener, cert tls.Certificate) net.Listener {
-	srv.TLSConfig = &tls.Config{
-		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"},
-	}
-	return tls.NewListener(l, srv.TLSConfig)
 }

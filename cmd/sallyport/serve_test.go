@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -14,11 +15,22 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
+
+// steps is a front door that notes when it is told what.
+type steps struct {
+	drained   atomic.Bool
+	atTunnels func(ctx context.Context)
+}
+
+func (s *steps) Drain()                           { s.drained.Store(true) }
+func (s *steps) CloseTunnels(ctx context.Context) { s.atTunnels(ctx) }
 
 // TestP16_WhatWasAcceptedIsFinishedWhenItStops: asked to stop, Sallyport says
 // "not ready", goes on serving for the drain delay, then refuses new
-// connections, and lets the request in flight finish.
+// connections, lets the request in flight finish, then closes tunnels, and the
+// admin listener last.
 func TestP16_WhatWasAcceptedIsFinishedWhenItStops(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	app := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -30,10 +42,21 @@ func TestP16_WhatWasAcceptedIsFinishedWhenItStops(t *testing.T) {
 	})
 	ready, log := &atomic.Bool{}, slog.New(slog.DiscardHandler)
 	s := &server{
-		public: newPublicServer(app, 64<<10, log), admin: newAdminServer(newAdmin(prometheus.NewRegistry(), ready), log),
+		public: newPublicServer(app, 64<<10, false, log), admin: newAdminServer(newAdmin(adminOptions{metrics: prometheus.NewRegistry(), ready: ready}), log),
 		drainDelay: 300 * time.Millisecond, stopTimeout: 10 * time.Second, log: log, ready: ready,
 	}
 	public, admin := listenForTest(t), listenForTest(t)
+	front, finished, tunnels := &steps{}, &atomic.Bool{}, &atomic.Bool{}
+	s.front = front
+	front.atTunnels = func(ctx context.Context) {
+		tunnels.Store(true)
+		if _, bounded := ctx.Deadline(); !bounded || ctx.Err() != nil || !finished.Load() {
+			t.Errorf("tunnels are closed with no time (%v) or before requests have finished", ctx.Err())
+		}
+		if got := status("http://" + admin.Addr().String() + "/readyz"); got != http.StatusServiceUnavailable {
+			t.Errorf("while tunnels are closed /readyz answers %d", got)
+		}
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.run(ctx, public, admin) }()
@@ -46,6 +69,7 @@ func TestP16_WhatWasAcceptedIsFinishedWhenItStops(t *testing.T) {
 
 	stop()
 	waitFor(t, "not ready", func() bool { return status(adminBase+"/readyz") == http.StatusServiceUnavailable })
+	waitFor(t, "the front door to be told", front.drained.Load)
 	if got := body(base + "/quick"); got != "done" { // the balancer may not have noticed yet
 		t.Errorf("during the drain delay a new request got %q", got)
 	}
@@ -61,6 +85,7 @@ func TestP16_WhatWasAcceptedIsFinishedWhenItStops(t *testing.T) {
 		t.Fatalf("it ended with a request in flight: %v", err)
 	default:
 	}
+	finished.Store(true)
 	close(release)
 	if got := <-slow; got != "done" {
 		t.Errorf("the request in flight got %q", got)
@@ -68,13 +93,16 @@ func TestP16_WhatWasAcceptedIsFinishedWhenItStops(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("stopping failed: %v", err)
 	}
+	if !tunnels.Load() {
+		t.Error("tunnels were left open")
+	}
 }
 
 func TestStoppingSaysWhichRequestsItCutOff(t *testing.T) {
 	entered, forever := make(chan struct{}), make(chan struct{})
 	app := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { close(entered); <-forever })
 	log := slog.New(slog.DiscardHandler)
-	s := &server{public: newPublicServer(app, 64<<10, log), admin: newAdminServer(http.NotFoundHandler(), log),
+	s := &server{public: newPublicServer(app, 64<<10, false, log), admin: newAdminServer(http.NotFoundHandler(), log),
 		stopTimeout: 50 * time.Millisecond, log: log, ready: &atomic.Bool{}}
 	l := listenForTest(t)
 	ctx, stop := context.WithCancel(t.Context())
@@ -102,9 +130,9 @@ func TestAListenerSaysWhatIsInTheWay(t *testing.T) {
 	}
 }
 
-func listenForTest(t *testing.T) net.Listener {
+func listenForTest(t *testing.T) *net.TCPListener {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := listen(t.Context(), "listen.http", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,4 +174,11 @@ func body(url string) string {
 	defer res.Body.Close()
 	text, _ := io.ReadAll(res.Body)
 	return string(text)
+}
+
+func scrape(t *testing.T, reg prometheus.Gatherer) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	return w.Body.String()
 }

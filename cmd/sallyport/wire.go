@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -57,13 +56,15 @@ func configFaults(faults config.Faults) error {
 // any secret, so that `check` can judge it anywhere.
 type policy struct {
 	table   *authz.Table
+	orgs    *identity.Organizations
 	headers *identity.Headers
 	sets    map[string]identity.HeaderSet // by route name
 }
 
 func newPolicy(cfg *config.Config) (*policy, config.Faults) {
 	pol := &policy{headers: identity.NewHeaders(), sets: map[string]identity.HeaderSet{}}
-	var faults config.Faults
+	orgs, faults := newOrganizations(cfg)
+	pol.orgs = orgs
 	var routes []authz.Route
 	for i, r := range cfg.Routes {
 		fields, _ := identity.Preset(r.Headers.Preset)
@@ -72,7 +73,7 @@ func newPolicy(cfg *config.Config) (*policy, config.Faults) {
 			faults = append(faults, cfg.Fault(fmt.Sprintf("routes[%d].headers", i), "%v", err))
 		}
 		pol.sets[r.Name] = set
-		routes = append(routes, authz.Route{Name: r.Name, Host: routeHost(r), Path: r.Path, Exact: r.Exact, Encoded: r.Encoded,
+		routes = append(routes, authz.Route{Name: r.Name, Host: routeHost(r), Orgs: orgIDs(cfg), Path: r.Path, Exact: r.Exact, Encoded: r.Encoded,
 			Access: access(r), WebSocket: authz.WebSocket(r.WebSocket)})
 	}
 	faults = append(faults, cfg.BearerFaults()...)
@@ -93,10 +94,16 @@ func routeHost(r config.Route) string {
 
 func access(r config.Route) authz.Access {
 	a := authz.Access{Public: r.Public, Authenticated: r.Allow.Authenticated}
-	for _, rule := range r.Allow.Any {
-		a.Rules = append(a.Rules, authz.Rule(rule))
-	}
+	a.Rules = rules(r.Allow.Any)
 	return a
+}
+
+func rules(list []config.Rule) []authz.Rule {
+	var out []authz.Rule
+	for _, rule := range list {
+		out = append(out, authz.Rule(rule))
+	}
+	return out
 }
 
 // overlay puts a route's own headers in the place of the preset's of that name.
@@ -171,16 +178,21 @@ func newFrontDoor(cfg *config.Config, sec *secrets, reg prometheus.Registerer, l
 	if err != nil {
 		return nil, err
 	}
-	door, _, err := assemble(cfg, parts{keys: sec.keys, providers: providers, bearers: bearers}, reg, log)
+	summary, err := summarize(cfg)
+	if err != nil {
+		return nil, err
+	}
+	door, _, err := assemble(cfg, parts{keys: sec.keys, providers: providers, bearers: bearers, permission: summary}, reg, log)
 	return door, err
 }
 
 // parts are what explain has pretend ones of.
 type parts struct {
-	keys      session.Keyring
-	providers []proxy.Provider
-	bearers   map[string]proxy.BearerVerifier // by route name
-	app       http.RoundTripper               // instead of every app
+	keys       session.Keyring
+	providers  []proxy.Provider
+	bearers    map[string]proxy.BearerVerifier // by route name
+	permission []proxy.Permission
+	app        http.RoundTripper // instead of every app
 }
 
 func assemble(cfg *config.Config, with parts, reg prometheus.Registerer, log *slog.Logger) (*proxy.Proxy, *session.Manager, error) {
@@ -205,7 +217,8 @@ func assemble(cfg *config.Config, with parts, reg prometheus.Registerer, log *sl
 	}
 	door, err := proxy.New(proxy.Options{
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Sessions: sessions, Routes: pol.table, Backends: backends,
-		Headers: pol.headers, Assertions: assertions, Providers: with.providers, Branding: branding(cfg),
+		Headers: pol.headers, Assertions: assertions, Providers: with.providers, Orgs: pol.orgs, Branding: branding(cfg),
+		Operators: rules(cfg.Operators), Permission: with.permission,
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL), Log: log, Registerer: reg,
 	})
 	return door, sessions, err
@@ -294,18 +307,6 @@ func branding(cfg *config.Config) proxy.Branding {
 		b.Logo, b.LogoType = []byte(logo), cfg.Pages.LogoType
 	}
 	return b
-}
-
-// certificate reads the pair of listen.https, nil for plain http.
-func certificate(cfg *config.Config) (*tls.Certificate, error) {
-	if cfg.Listen.HTTPS.Address == "" {
-		return nil, nil
-	}
-	pair, err := tls.X509KeyPair([]byte(cfg.Listen.HTTPS.Cert.Value()), []byte(cfg.Listen.HTTPS.Key.Value()))
-	if err != nil {
-		return nil, configFaults(config.Faults{cfg.Fault("listen.https", "the certificate and its key do not work together: %v", err)})
-	}
-	return &pair, nil
 }
 
 func logLevel(name string) slog.Level {

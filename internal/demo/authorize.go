@@ -144,7 +144,9 @@ func (req *authRequest) fill(q url.Values, ways shape) error {
 		return &clientError{"invalid_request", "prompt=none stands alone"}
 	case req.nonce == "" && !ways.ignoresNonce:
 		return &clientError{"invalid_request", "nonce is missing"}
-	case ways.ignoresPKCE:
+	case ways.refusesPKCE && q.Has("code_challenge"):
+		return &clientError{"invalid_request", "PKCE is not switched on for this client"}
+	case ways.ignoresPKCE || ways.refusesPKCE:
 		req.challenge = ""
 	case q.Get("code_challenge_method") != "S256": // RFC 9700 §2.1.1: plain hides nothing
 		return &clientError{"invalid_request", "code_challenge_method must be S256"}

@@ -117,7 +117,7 @@ func NewProvider(o ProviderOptions) (*Provider, error) {
 		return nil, fmt.Errorf("demo provider: %w", err)
 	}
 	p := &Provider{opts: o, shape: ways, host: host, look: look, mux: http.NewServeMux(), key: key,
-		codes: newShelf[grant](maxShelved, codeLife), access: newShelf[grant](maxShelved, tokenLife)}
+		codes: newShelf[grant](maxShelved, ways.codeLife), access: newShelf[grant](maxShelved, tokenLife)}
 	p.routes()
 	return p, nil
 }
@@ -169,12 +169,12 @@ func (p *Provider) routes() {
 		methods, path string
 		handler       http.Handler
 	}{
-		{"GET", DiscoveryPath, handler(p.discovery)},
-		{"GET", JWKSPath, handler(p.jwks)},
+		{"GET", DiscoveryPath, p.endpoint(p.discovery)},
+		{"GET", JWKSPath, p.endpoint(p.jwks)},
 		{"GET", AuthorizePath, p.page(p.authorize)},
 		{"POST", AuthorizePath, p.page(p.choose)},
-		{"POST", TokenPath, handler(p.token)},
-		{"GET POST", UserinfoPath, handler(p.userinfo)},
+		{"POST", TokenPath, p.endpoint(p.token)},
+		{"GET POST", UserinfoPath, p.endpoint(p.userinfo)},
 		{p.logoutMethods(), EndSessionPath, p.page(p.endSession)},
 	} {
 		for method := range strings.FieldsSeq(e.methods) {
@@ -184,8 +184,13 @@ func (p *Provider) routes() {
 		}
 	}
 	p.mux.Handle("GET /{$}", p.page(p.home))
+	for path, read := range p.shape.open {
+		p.mux.Handle("GET "+path, p.endpoint(func(w http.ResponseWriter, _ *http.Request) error {
+			return writeJSON(w, http.StatusOK, read(p))
+		}))
+	}
 	for path, read := range p.shape.more {
-		p.mux.Handle("GET "+path, handler(p.opened(read)))
+		p.mux.Handle("GET "+path, p.endpoint(p.opened(read)))
 	}
 }
 
@@ -261,8 +266,8 @@ func (p *Provider) home(w http.ResponseWriter, _ *http.Request) error {
 		"Open the app instead; it sends you here when you sign in.")
 }
 
-// handler turns an endpoint's error into the JSON of RFC 6749 §5.2.
-func handler(f func(http.ResponseWriter, *http.Request) error) http.Handler {
+// endpoint turns an error into the JSON of RFC 6749 §5.2, or of the shape.
+func (p *Provider) endpoint(f func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := f(w, r)
 		if err == nil {
@@ -275,7 +280,8 @@ func handler(f func(http.ResponseWriter, *http.Request) error) http.Handler {
 		if o.challenge() != "" {
 			w.Header().Set("WWW-Authenticate", o.challenge())
 		}
-		_ = writeJSON(w, o.status, map[string]string{"error": o.code, "error_description": o.text}) // the client has gone
+		status, body := p.shape.fails(o)
+		_ = writeJSON(w, status, body) // the client has gone
 	})
 }
 

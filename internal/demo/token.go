@@ -73,6 +73,9 @@ func (p *Provider) authenticateClient(r *http.Request, form url.Values) error {
 		}
 		id, secret = basicID, basicSecret
 	}
+	if p.shape.bodyOnly && r.Header.Get("Authorization") != "" {
+		return unknown
+	}
 	if p.shape.rawBasic && r.Header.Get("Authorization") == "" {
 		return unknown
 	}
@@ -119,7 +122,7 @@ func (p *Provider) spend(form url.Values, access string) (grant, error) {
 	if form.Get("redirect_uri") != kept.redirectURI { // RFC 6749 §4.1.3
 		return grant{}, refuse("invalid_grant", "redirect_uri differs from the request's")
 	}
-	if !p.shape.ignoresPKCE && !verifies(form.Get("code_verifier"), kept.challenge) {
+	if kept.challenge != "" && !verifies(form.Get("code_verifier"), kept.challenge) {
 		return grant{}, refuse("invalid_grant", "code_verifier does not match")
 	}
 	kept.accessIssued = access
@@ -154,7 +157,9 @@ func (p *Provider) userinfo(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, p.shape.claims(p, g.person, g.scope))
+	claims := p.shape.claims(p, g.person, g.scope)
+	p.shape.info(g.person, claims)
+	return writeJSON(w, http.StatusOK, claims)
 }
 
 // bearer is what the access token of a request was given for.

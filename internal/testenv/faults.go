@@ -27,6 +27,7 @@ const (
 
 	Organization = "organization" // of Microsoft's Graph
 	Me           = "me"
+	Keys         = "keys" // to which PagerDuty's key document points
 )
 
 // Fault says how one endpoint misbehaves. Fields combine: what touches the
@@ -124,7 +125,7 @@ func endpointOf(path string) string {
 	for end, name := range map[string]string{
 		demo.DiscoveryPath: Discovery, demo.AuthorizePath: Authorize, demo.TokenPath: Token,
 		demo.UserinfoPath: Userinfo, demo.JWKSPath: JWKS, demo.EndSessionPath: EndSession,
-		demo.OrganizationPath: Organization, demo.MePath: Me,
+		demo.OrganizationPath: Organization, demo.MePath: Me, demo.KeysPath: Keys,
 	} {
 		if strings.HasSuffix(path, end) {
 			return name

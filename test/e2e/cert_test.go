@@ -18,7 +18,7 @@ import (
 // publicHost is a name that the browser resolves to loopback.
 const publicHost = "app.example.test"
 
-// certificate is a self-signed one for publicHost. Nothing is told to ignore
+// certificate is a self-signed one for publicHost and its neighbours. Nothing is told to ignore
 // certificate errors: the browser trusts this one key, by its hash.
 type certificate struct {
 	certFile, keyFile string
@@ -32,7 +32,7 @@ func newCertificate(dir string) (certificate, error) {
 		return certificate{}, err
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: publicHost}, DNSNames: []string{publicHost},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: publicHost}, DNSNames: []string{publicHost, "*.example.test"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true,
 	}

@@ -18,6 +18,10 @@ type shared struct {
 	browser          func() (*browser, error)
 	demo             func() (*site, error)
 	corp, secureCorp func() (*corp, error)
+	ways             func() (*ways, error)
+	front            func() (*corp, error)
+	plainFront       func() (*corp, error)
+	h2spec           func() (string, error)
 
 	mu    sync.Mutex // guards ended
 	ended []func()   // in reverse order, after all tests
@@ -33,6 +37,10 @@ func (s *shared) atEnd(f func()) {
 var world *shared
 
 func TestMain(m *testing.M) {
+	if calls := os.Getenv(callsVariable); calls != "" { // one of our tests wants a client that may exit
+		callInterop(calls)
+		return
+	}
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -53,6 +61,10 @@ func run(m *testing.M) (int, error) {
 	world.demo = sync.OnceValues(world.startDemo)
 	world.corp = sync.OnceValues(world.startCorp(overHTTP))
 	world.secureCorp = sync.OnceValues(world.startCorp(overTLS))
+	world.ways = sync.OnceValues(world.startWays)
+	world.front = sync.OnceValues(world.startFront(overTLS, "h2c"))
+	world.plainFront = sync.OnceValues(world.startFront(overH2C, "https"))
+	world.h2spec = sync.OnceValues(world.buildH2spec)
 	defer world.end()
 	if err := world.build(); err != nil {
 		return 0, err

@@ -31,7 +31,7 @@ function newProvider(issuer) {
     pkce: { required: () => true },
     claims: {
       openid: ['sub'], email: ['email', 'email_verified'],
-      profile: ['name', 'preferred_username'], groups: ['groups'],
+      profile: ['name', 'preferred_username'], groups: ['groups'], orgs: ['orgs'],
     },
     features: { devInteractions: { enabled: false } },
     interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
@@ -43,7 +43,7 @@ function newProvider(issuer) {
       const grant = new ctx.oidc.provider.Grant({
         clientId: ctx.oidc.client.clientId, accountId: ctx.oidc.session.accountId,
       });
-      grant.addOIDCScope('openid email profile groups');
+      grant.addOIDCScope('openid email profile groups orgs');
       await grant.save();
       return grant;
     },

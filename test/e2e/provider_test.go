@@ -22,6 +22,8 @@ type provider struct {
 // accounts is who can sign in at the provider: sub and claims.
 const accounts = `{
 	"mira": {"email": "mira@corp.example", "email_verified": true, "name": "Mira Okafor", "preferred_username": "mira", "groups": ["engineering", "ops"]},
+	"ines": {"email": "ines@corp.example", "email_verified": true, "name": "Ines Duarte", "groups": ["ops"],
+		"orgs": [{"id": "7c", "name": "ACME GmbH"}, {"id": "birch", "name": "Birch Bank", "domain": "birch.example"}, {"id": "acme-us"}]},
 	"tom":  {"email": "tom@corp.example", "email_verified": true, "name": "<b onmouseover=\"x\">Tom</b>", "groups": ["sales"]}
 }`
 
@@ -111,7 +113,9 @@ func TestLockFileNamesNoRegistry(t *testing.T) {
 			t.Errorf("%s has no version or no integrity", name)
 		}
 	}
-	if v := lock.Packages["node_modules/oidc-provider"].Version; v != "9.13.3" {
-		t.Errorf("oidc-provider is %q", v)
+	for name, want := range map[string]string{"oidc-provider": "9.13.3", "ws": "8.23.0"} {
+		if v := lock.Packages["node_modules/"+name].Version; v != want {
+			t.Errorf("%s is %q", name, v)
+		}
 	}
 }

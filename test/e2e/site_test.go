@@ -61,9 +61,13 @@ func theDemo(t *testing.T) *site {
 
 // setup is a configuration for `sallyport serve`.
 type setup struct {
-	PublicURL, Listen  string // Listen is for plain http; "" means https with the test's certificate
-	Address            string // then the address
-	TwoProviders       bool   // the one provider, under two names
+	PublicURL, Listen  string   // Listen is for plain http; "" means https with the test's certificate
+	Address            string   // then the address
+	H2C                bool     // with Listen: HTTP/2 without TLS, too
+	TwoProviders       bool     // the one provider, under two names
+	Organizations      bool     // people may belong to several
+	Admin, Trusted     string   // listen.admin (off if empty) and trusted_proxies, as the configuration has them
+	Routes             []string // as the configuration has them; those of App if there are none
 	Provider           *provider
 	App                *app
 	Cert, Key, Secrets string
@@ -74,10 +78,14 @@ public_url: {{.PublicURL}}
 listen:
 {{- if .Listen}}
   http: "{{.Listen}}"
+{{- if .H2C}}
+  h2c: true
+{{- end}}
 {{- else}}
   https: {address: "{{.Address}}", cert: "file:{{.Cert}}", key: "file:{{.Key}}"}
 {{- end}}
-  admin: ""
+  admin: {{or .Admin "\"\""}}
+trusted_proxies: {{or .Trusted "[]"}}
 session:
   keys: ["file:{{.Secrets}}"]
 providers:
@@ -87,8 +95,11 @@ providers:
     issuer: {{.Provider.Issuer}}
     client_id: {{.Provider.ClientID}}
     client_secret: "literal:{{.Provider.ClientSecret}}"
-    scopes: [openid, profile, email, groups]
+    scopes: [openid, profile, email, groups{{if .Organizations}}, orgs{{end}}]
     email_domains: [corp.example]
+{{- if .Organizations}}
+    claims: {orgs: orgs}
+{{- end}}
 {{- if .TwoProviders}}
   - id: partner
     name: Partner Login
@@ -99,11 +110,22 @@ providers:
     scopes: [openid, profile, email, groups]
     email_domains: [partner.example]
 {{- end}}
+{{- if .Organizations}}
+organizations:
+  - {id: acme, name: Acme Rockets, domain: acme.example, match: {org_ids: ["corp:7c", "corp:acme-us"]}}
+{{- end}}
 pages: {name: Corp}
 log: {level: info, format: text}
 routes:
+{{- range .Routes}}
+  - {{.}}
+{{- else}}
   - {name: app, path: /, upstream: {{.App.URL}}, allow: authenticated}
   - {name: ops, path: /ops, upstream: {{.App.URL}}, allow: [{groups: [ops]}]}
+{{- if .Organizations}}
+  - {name: bank, path: /bank, upstream: {{.App.URL}}, allow: [{orgs: ["corp:birch"]}]}
+{{- end}}
+{{- end}}
 `
 
 // serve runs `sallyport serve`, with files in dir.
@@ -256,7 +278,7 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "private, max-age=600") // as careless as apps are
 	fmt.Fprintf(w, `<!doctype html><html lang="en"><title>App</title><h1>The app</h1><p>You asked for %s</p><dl>`, html.EscapeString(r.RequestURI))
-	for _, name := range []string{"User", "Name", "Email", "Groups"} {
+	for _, name := range []string{"User", "Name", "Email", "Groups", "Org-Id", "Org-Name", "Org-Domain"} {
 		fmt.Fprintf(w, "<dt>%s</dt><dd>%s: %s</dd>", name, name, html.EscapeString(r.Header.Get("X-Forwarded-"+name)))
 	}
 	fmt.Fprint(w, `</dl><p><a href="/.sallyport/account">Account</a></p></html>`)

@@ -57,6 +57,7 @@ func TestKeptGroups(t *testing.T) {
 		{rules, "groups: {keep: all}", nil},
 		{rules, "groups: {keep: rules}", []string{"b", "a", "b"}},
 		{"", "groups: {keep: rules}", []string{}},
+		{rules, "groups: {keep: rules}\noperators: [{groups: [o]}]", []string{"b", "a", "b", "o"}},
 		{rules, "groups: {keep: [c, all]}", []string{"c", "all"}},
 	} {
 		text := valid

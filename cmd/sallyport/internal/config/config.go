@@ -37,6 +37,11 @@ type Config struct {
 	Stop      Stop
 	Limits    Limits
 
+	// Organizations are what those of providers are folded into.
+	Organizations []Organization
+	// Operators see on their account page what providers are asked for.
+	Operators []Rule
+
 	// TrustedProxies are those before us whose X-Forwarded-* count; an address
 	// is a range of one.
 	TrustedProxies []netip.Prefix
@@ -101,6 +106,7 @@ type Allow struct {
 // Rule matches a person of whom all that is given holds, by one entry each.
 type Rule struct {
 	Orgs, Groups, Emails, EmailDomains []string
+	InsecureFlatGroups                 bool
 }
 
 // Headers says what the app is told. Set comes in the order of the file and
@@ -169,7 +175,7 @@ func (c *Config) Warnings() []Fault {
 			warnings = append(warnings, c.src.open().fault(p.at, p.path, "literal: keeps a secret in the file; it is for tests, use file: or env:"))
 		}
 	}
-	return c.src.open().finish(warnings)
+	return c.src.open().finish(append(warnings, c.flatGroupWarnings()...))
 }
 
 // file is the table of all keys: the reader and the schema are made from it.
@@ -188,9 +194,13 @@ func file() shape[Config] {
 		field("session", "How long a session lasts and what seals it.", sessionShape(), func(c *Config) *Session { return &c.Session }).required(),
 		field("providers", "The identity providers people sign in with.", list(providerShape(), 1),
 			func(c *Config) *[]Provider { return &c.Providers }).required(),
+		field("organizations", "Organizations that providers know under several ids, or by verified e-mail domains, each folded into one.", organizationsShape(),
+			func(c *Config) *[]Organization { return &c.Organizations }),
 		field("routes", "What is behind Sallyport and who may have it. The most specific host wins, in it the longest path.", list(routeShape(), 1),
 			func(c *Config) *[]Route { return &c.Routes }).required(),
 		field("groups", "Which groups of a person are kept.", groupsShape(), func(c *Config) *Groups { return &c.Groups }).or("{}"),
+		field("operators", "Who runs this site, as rules: their account page says what providers are asked for.", list(ruleShape(), 1),
+			func(c *Config) *[]Rule { return &c.Operators }),
 		field("pages", "How Sallyport's own pages look.", pagesShape(), func(c *Config) *Pages { return &c.Pages }).or("{}"),
 		field("log", "What is logged and how.", logShape(), func(c *Config) *Log { return &c.Log }).or("{}"),
 		field("stop", "How Sallyport ends after SIGTERM.", stopShape(), func(c *Config) *Stop { return &c.Stop }).or("{}"),
@@ -276,8 +286,8 @@ func claimsShape() shape[Claims] {
 func routeShape() shape[Route] {
 	return object[Route]{keys: []key[Route]{
 		field("name", "The name in logs and metrics.", idText(), func(r *Route) *string { return &r.Name }).required(),
-		field("host", "The host, or *.example.com for all names below; the host of public_url if left out.",
-			pattern("a host name in lower case without a port, such as app.example.com or \"*.example.com\"", hostPattern), func(r *Route) *string { return &r.Host }),
+		field("host", "The host, *.example.com for all names below, or {org}.example.com for one of each of the organizations; the host of public_url if left out.",
+			pattern("a host name in lower case without a port, such as app.example.com, \"*.example.com\" or \"{org}.example.com\"", hostPattern), func(r *Route) *string { return &r.Host }),
 		field("path", "This path and all below it: /admin covers /admin/x, not /administrator.", routePath(), func(r *Route) *string { return &r.Path }),
 		field("path_exact", "This path and nothing below it.", within(routePath(), func(r *Route) *string { r.Exact = true; return &r.Path }),
 			func(r *Route) *Route { return r }),
@@ -316,6 +326,7 @@ func ruleShape() shape[Rule] {
 		field("groups", "Groups: the person is in one of them.", list(text("the name of a group"), 1), func(r *Rule) *[]string { return &r.Groups }),
 		field("emails", "Verified e-mail addresses.", list(pattern("an address such as ann@example.com", `^[^@\s]+@[^@\s]+$`), 1), func(r *Rule) *[]string { return &r.Emails }),
 		field("email_domains", "Domains of verified e-mail addresses.", list(domain(), 1), func(r *Rule) *[]string { return &r.EmailDomains }),
+		flatGroupsKey(),
 	}}.shape()
 }
 

@@ -220,7 +220,7 @@ func TestTheExampleMeansWhatItSays(t *testing.T) {
 		t.Errorf("public_url %q", got)
 	}
 	admin, packages, api, logo := c.Routes[1], c.Routes[2], c.Routes[3], c.Routes[4]
-	if len(admin.Allow.Any) != 3 || admin.Allow.Authenticated || admin.Allow.Any[0].Orgs[0] != "partner:42" {
+	if len(admin.Allow.Any) != 3 || admin.Allow.Authenticated || fmt.Sprint(admin.Allow.Any[0].Orgs) != "[acme partner:42]" {
 		t.Errorf("rules of admin: %+v", admin.Allow)
 	}
 	want := []identity.Field{
@@ -238,6 +238,11 @@ func TestTheExampleMeansWhatItSays(t *testing.T) {
 	}
 	if !c.Routes[0].Allow.Authenticated || c.Routes[0].Exact {
 		t.Errorf("app: %+v", c.Routes[0])
+	}
+	acme := Organization{ID: "acme", Name: "Acme Rockets", Domain: "example.com",
+		Match: OrganizationMatch{OrgIDs: []string{"sso:7c21", "partner:7"}, EmailDomains: []string{"example.com"}}}
+	if !reflect.DeepEqual(c.Organizations, []Organization{acme}) {
+		t.Errorf("organizations: %+v", c.Organizations)
 	}
 	if up := packages.Upstream; up.URL.String() != "https://packages.internal:8443" || up.Host != "packages.example.com" ||
 		up.CA.String() != "file:/etc/sallyport/internal-ca.pem" || up.ServerName != "packages.internal" || up.Idle != 5*time.Minute {
@@ -423,6 +428,8 @@ func TestSchemaAcceptsWhatIsGood(t *testing.T) {
 func TestSchemaRefusesWhatIsBad(t *testing.T) {
 	beyond := map[string]bool{}
 	for _, name := range strings.Fields(`
+		organization-provider-unknown organization-label organization-host-without organization-host-protected organization-folded-in-rule
+		organization-flat-groups organization-flat-groups-of-provider organization-flat-groups-needless organization-flat-groups-alone
 		anchor tag merge-key key-is-number blank-at-end two-lines control-character
 		duration-out-of-bounds size-out-of-bounds public-url-http public-url-port issuer-http session-idle-longer session-idle-short
 		provider-id-twice provider-vouches-for-all client-secret-missing client-secret-of-public-client client-id-dir client-id-env-name
@@ -432,7 +439,7 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		upstream-unix-slashes upstream-unix-long upstream-unix-password upstream-host-port upstream-host-ipv6
 		upstream-ca-of-http upstream-server-name-of-unix upstream-server-name-address upstream-timeout-connect
 		max-body-zero websocket-origin-http
-		provider-issuer-missing hosted-domains-of-oidc endpoint-http quirks-prove-nothing quirks-of-vendor endpoints-without-keys tenant-missing tenant-of-oidc allowed-tenants-of-one microsoft-userinfo
+		provider-issuer-missing hosted-domains-of-oidc endpoint-http pagerduty-userinfo quirks-prove-nothing quirks-of-vendor endpoints-without-keys tenant-missing tenant-of-oidc allowed-tenants-of-one microsoft-userinfo
 		bearer-provider-unknown bearer-audience-of-sign-in bearer-of-google bearer-without-keys`) {
 		beyond[name] = true
 	}

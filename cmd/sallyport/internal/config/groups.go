@@ -41,5 +41,8 @@ func (c *Config) KeptGroups() []string {
 			kept = append(kept, rule.Groups...)
 		}
 	}
+	for _, rule := range c.Operators {
+		kept = append(kept, rule.Groups...)
+	}
 	return kept
 }

@@ -42,6 +42,19 @@ func (r Ref) Value() string {
 	return r.open().loaded[0].value
 }
 
+// Reread reads a file again, under the rules of Resolve, and returns what it
+// holds now; r stays as it was. What is not from a file is as it was, too.
+func (r Ref) Reread(fsys fs.FS) (string, error) {
+	if r.IsZero() || r.open().form != formFile {
+		return r.Value(), nil
+	}
+	again := &refTarget{form: formFile, arg: r.open().arg, secret: r.open().secret}
+	if complaints := (pending{ref: again}).read(nil, fsys); len(complaints) > 0 {
+		return "", errors.New(strings.Join(complaints, "; "))
+	}
+	return again.loaded[0].value, nil
+}
+
 // String is the reference itself, or "<secret>".
 func (r Ref) String() string {
 	switch {

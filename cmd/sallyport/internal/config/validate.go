@@ -22,7 +22,7 @@ const (
 	// them only dots.
 	prefixPattern = `^(/\.*[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$`
 	labels        = `[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*`
-	hostPattern   = `^(\*\.)?` + labels + `$`
+	hostPattern   = `^(\*\.|\{org\}\.)?` + labels + `$`
 	guidPattern   = `^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`
 	idPattern     = `^[a-z0-9][a-z0-9-]{0,31}$`
 	headerPattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$" // a token of RFC 9110 §5.6.2
@@ -329,6 +329,7 @@ func (c *Config) crossCheck() Faults {
 		names = append(names, r.Name)
 	}
 	faults := slices.Concat(c.checkUnique("providers", "id", ids), c.checkUnique("routes", "name", names), c.checkVouching(), c.checkBearers())
+	faults = append(faults, c.checkOrganizations()...)
 	if c.PublicURL != nil {
 		faults = append(faults, c.settleHosts()...)
 	}

@@ -514,7 +514,8 @@ func (o object[T]) checkPresence(w *walker, at place, present map[string]*yaml.N
 		}
 	}
 	if o.some && len(present) == 0 {
-		w.fault(at, "is empty; must have at least one of %s", orList(o.names()))
+		names := slices.DeleteFunc(o.names(), func(name string) bool { return strings.HasPrefix(name, "insecure_") })
+		w.fault(at, "is empty; must have at least one of %s", orList(names))
 	}
 }
 

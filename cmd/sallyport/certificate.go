@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+)
+
+// certificatePoll is how often the files of listen.https are read. They are
+// compared by content: Kubernetes swaps links, and times of files tell nothing.
+const certificatePoll = 5 * time.Second
+
+// certificate is that of listen.https. Where it is in files it follows them;
+// what does not work there never replaces what does.
+type certificate struct {
+	read    func() (certPEM, keyPEM string, err error)
+	log     *slog.Logger
+	current atomic.Pointer[tls.Certificate]
+	judged  [sha256.Size]byte // of what was read last, so that each fault is told once
+}
+
+// newCertificate takes the pair that cfg has resolved; nil for plain http.
+func newCertificate(cfg *config.Config, log *slog.Logger) (*certificate, error) {
+	https := cfg.Listen.HTTPS
+	if https.Address == "" {
+		return nil, nil
+	}
+	pair, err := tls.X509KeyPair([]byte(https.Cert.Value()), []byte(https.Key.Value()))
+	if err != nil {
+		return nil, configFaults(config.Faults{cfg.Fault("listen.https", "the certificate and its key do not work together: %v", err)})
+	}
+	c := &certificate{read: rereader(https, os.DirFS("/")), log: log, judged: digest(https.Cert.Value(), https.Key.Value(), nil)}
+	c.current.Store(&pair)
+	return c, nil
+}
+
+func rereader(https config.HTTPS, root fs.FS) func() (string, string, error) {
+	return func() (string, string, error) {
+		cert, certErr := https.Cert.Reread(root)
+		key, keyErr := https.Key.Reread(root)
+		return cert, key, errors.Join(certErr, keyErr)
+	}
+}
+
+func digest(cert, key string, err error) [sha256.Size]byte {
+	if err != nil {
+		return sha256.Sum256([]byte("error\x00" + err.Error()))
+	}
+	return sha256.Sum256([]byte("pair\x00" + cert + "\x00" + key))
+}
+
+// config is TLS 1.2 or later, with HTTP/2 for those who have it.
+func (c *certificate) config() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.current.Load(), nil },
+	}
+}
+
+func (c *certificate) notAfter() time.Time { return c.current.Load().Leaf.NotAfter }
+
+func (c *certificate) measure(reg prometheus.Registerer) {
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sallyport_tls_certificate_not_after_seconds",
+		Help: "Until when the certificate of listen.https is valid, in seconds since 1970."},
+		func() float64 { return float64(c.notAfter().Unix()) }))
+}
+
+// watch follows the files until ctx is done.
+func (c *certificate) watch(ctx context.Context, every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			c.refresh()
+		}
+	}
+}
+
+// refresh reads the files once. It is for one goroutine only.
+func (c *certificate) refresh() {
+	certPEM, keyPEM, err := c.read()
+	now := digest(certPEM, keyPEM, err)
+	if now == c.judged {
+		return
+	}
+	c.judged = now
+	var pair tls.Certificate
+	if err == nil {
+		pair, err = tls.X509KeyPair([]byte(certPEM), []byte(keyPEM))
+	}
+	if err != nil {
+		c.log.Warn("listen.https: the new certificate or key does not work; the old one stays in use",
+			"error", err.Error(), "not_after", c.notAfter())
+		return
+	}
+	c.current.Store(&pair)
+	c.log.Info("listen.https: a new certificate is in use", "not_after", c.notAfter())
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+func serveForTest(t *testing.T, h http.Handler, h2c bool) (address string) {
+	t.Helper()
+	l := listenForTest(t)
+	srv := newPublicServer(h, 64<<10, h2c, slog.New(slog.DiscardHandler))
+	t.Cleanup(func() { _ = srv.Close() })
+	go func() { _ = srv.Serve(l) }()
+	return l.Addr().String()
+}
+
+// TestHTTP2WithoutTLSOnlyWhereAsked: with h2c both HTTP/2 and HTTP/1.1 are
+// answered; without it a client that begins with HTTP/2 gets an error.
+func TestHTTP2WithoutTLSOnlyWhereAsked(t *testing.T) {
+	for _, h2c := range []bool{true, false} {
+		address := serveForTest(t, &echo{}, h2c)
+		err := http2Client(false)(address)("hi")
+		if (err == nil) != h2c {
+			t.Errorf("h2c %v: HTTP/2 by prior knowledge: %v", h2c, err)
+		}
+		c := open(t, dialPlain, address)
+		if _, err := exchange(c, bufio.NewReader(c), "hi", ""); err != nil {
+			t.Errorf("h2c %v: HTTP/1.1: %v", h2c, err)
+		}
+	}
+}
+
+// TestAPrefaceWithoutH2CIsOneRefusal: net/http hands the preface to the handler,
+// so the front door itself refuses it. What follows is not read as a request.
+func TestAPrefaceWithoutH2CIsOneRefusal(t *testing.T) {
+	cfg, _, err := parseConfig("c.yaml", []byte("version: 1\npublic_url: https://app.example.com\n"+
+		"session: {keys: [\"literal:"+session.NewKey(time.Unix(1.7e9, 0)).Text()+"\"]}\n"+
+		"providers: [{id: a, type: oidc, issuer: \"https://idp.example\", client_id: a, client_secret: \"literal:0123456789abcdef\"}]\n"+
+		"routes: [{name: app, path: /, upstream: \"http://127.0.0.1:1\", public: true}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sec, err := resolve(cfg, func(string) (string, bool) { return "", false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	door, err := newFrontDoor(cfg, sec, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := open(t, dialPlain, serveForTest(t, door, false))
+	if _, err := io.WriteString(c, http2Preface+"\x00\x00\x00\x04\x00\x00\x00\x00\x00"); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	text, err := io.ReadAll(c)
+	if got := string(text); errors.Is(err, os.ErrDeadlineExceeded) || !strings.HasPrefix(got, "HTTP/1.1 400 ") ||
+		!strings.Contains(got, "\r\nConnection: close\r\n") || strings.Count(got, "HTTP/1.1 ") != 1 {
+		t.Errorf("the answer to a preface: %q, %v", got, err)
+	}
+}
+
+// TestP20_115_UpgradeToH2CIsNeverHonoured, though HTTP/2 without TLS is spoken
+// here: the upgrade would open a way past the rules for what follows.
+func TestP20_115_UpgradeToH2CIsNeverHonoured(t *testing.T) {
+	for _, h2c := range []bool{true, false} {
+		c := open(t, dialPlain, serveForTest(t, &echo{}, h2c))
+		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"+
+			"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || res.StatusCode != http.StatusOK || res.ProtoMajor != 1 || res.Header.Get("Upgrade") != "" {
+			t.Errorf("h2c %v: %v, %v", h2c, res, err)
+		}
+	}
+}

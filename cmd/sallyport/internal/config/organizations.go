@@ -1,0 +1,184 @@
+package config
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Organization folds what providers call an organization, and verified e-mail
+// domains, into one. Whether two of them claim the same, identity knows.
+type Organization struct {
+	ID, Name, Domain string
+	Match            OrganizationMatch
+}
+
+// OrganizationMatch says who belongs to an Organization.
+type OrganizationMatch struct{ OrgIDs, EmailDomains []string }
+
+const (
+	// orgIDPattern has no colon: ids with one are a provider's.
+	orgIDPattern = `^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`
+	// providerOrgPattern is the id of an organization at a provider.
+	providerOrgPattern = `^[a-z0-9][a-z0-9-]{0,31}:.+$`
+	// labelPattern is what can stand for {org} in a host (RFC 1123 §2.1).
+	labelPattern = `^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`
+	orgHost      = "{org}."
+)
+
+func organizationsShape() shape[[]Organization] {
+	match := object[OrganizationMatch]{some: true, keys: []key[OrganizationMatch]{
+		field("org_ids", "What providers call it: the provider's id, a colon, and the id there. This goes before e-mail_domains.",
+			list(pattern("an id such as \"google:example.com\": a provider's id, a colon, and the id there", providerOrgPattern), 1),
+			func(m *OrganizationMatch) *[]string { return &m.OrgIDs }),
+		field("email_domains", "Whoever has a verified address in one of these domains belongs to it, unless their provider names an organization.",
+			list(domain(), 1), func(m *OrganizationMatch) *[]string { return &m.EmailDomains }),
+	}}.shape()
+	return list(object[Organization]{keys: []key[Organization]{
+		field("id", "Its id in rules, headers and the assertion. It never changes, and has no colon.",
+			pattern("an id of letters, digits, \".\", \"_\" and \"-\", without a colon", orgIDPattern), func(o *Organization) *string { return &o.ID }).required(),
+		field("name", "What people and apps are told.", text("a name for people"), func(o *Organization) *string { return &o.Name }).required(),
+		field("domain", "Its primary domain, for apps. It lets nobody in.", domain(), func(o *Organization) *string { return &o.Domain }),
+		field("match", "Who belongs to it.", match, func(o *Organization) *OrganizationMatch { return &o.Match }).required(),
+	}}.shape(), 1)
+}
+
+func flatGroupsKey() key[Rule] {
+	return field("insecure_flat_groups", "Groups count beside orgs although a provider tells of several organizations and not in which one somebody is in the group: "+
+		"an admin of one is an admin of each of theirs.", onlyTrue(), func(r *Rule) *bool { return &r.InsecureFlatGroups })
+}
+
+// checkOrganizations finds what organizations, providers, rules and hosts make
+// of each other.
+func (c *Config) checkOrganizations() Faults {
+	return slices.Concat(c.checkOrgProviders(), c.checkOrgHosts(), c.checkFoldedRules(), c.checkFlatGroups())
+}
+
+func (c *Config) checkOrgProviders() Faults {
+	var faults Faults
+	var ids []string
+	for _, p := range c.Providers {
+		ids = append(ids, p.ID)
+	}
+	for i, o := range c.Organizations {
+		for n, id := range o.Match.OrgIDs {
+			if provider, _, ok := strings.Cut(id, ":"); ok && !slices.Contains(ids, provider) {
+				f := c.src.open().faultAt(index(index("organizations", i)+".match.org_ids", n), "there is no provider %q, so nobody can belong to this", provider)
+				f.Suggestion = nearest(provider, ids)
+				faults = append(faults, f)
+			}
+		}
+	}
+	return faults
+}
+
+// checkOrgHosts holds ids that stand for {org} to what a host's label can be.
+func (c *Config) checkOrgHosts() Faults {
+	var faults Faults
+	src := c.src.open()
+	user := -1
+	for i, r := range c.Routes {
+		if !strings.HasPrefix(r.Host, orgHost) {
+			continue
+		}
+		user = i
+		if !src.has("organizations") {
+			faults = append(faults, src.faultAt(index("routes", i)+".host", "has a host for each of the organizations, and there are none: add `organizations:`"))
+		}
+	}
+	label := regexp.MustCompile(labelPattern)
+	for i, o := range c.Organizations {
+		if user >= 0 && o.ID != "" && !label.MatchString(o.ID) {
+			faults = append(faults, src.faultAt(index("organizations", i)+".id",
+				"stands for {org} in %s.host, so it must be a label of a host: lower-case letters, digits and -, not %s", index("routes", user), quote(o.ID)))
+		}
+	}
+	return faults
+}
+
+// checkFoldedRules: after folding nobody has the provider's id any more.
+func (c *Config) checkFoldedRules() Faults {
+	var faults Faults
+	folded := map[string]string{}
+	for _, o := range c.Organizations {
+		for _, id := range o.Match.OrgIDs {
+			folded[id] = o.ID
+		}
+	}
+	for i, r := range c.Routes {
+		for j, rule := range r.Allow.Any {
+			for k, id := range rule.Orgs {
+				if into := folded[id]; into != "" {
+					faults = append(faults, c.src.open().faultAt(index(rulePath(i, j)+".orgs", k), "is folded into %s, so this never matches; write %s", into, into))
+				}
+			}
+		}
+	}
+	return faults
+}
+
+// checkFlatGroups refuses rules that would let the admin of one organization be
+// the admin of another: a provider that tells of several organizations does not
+// tell in which of them somebody has a group.
+func (c *Config) checkFlatGroups() Faults {
+	var faults Faults
+	for i, r := range c.Routes {
+		for j, rule := range r.Allow.Any {
+			provider := c.flatGroups(r, rule)
+			switch where := rulePath(i, j); {
+			case provider != "" && !rule.InsecureFlatGroups:
+				faults = append(faults, c.src.open().faultAt(where+".groups",
+					"provider %s tells of several organizations (claims.orgs), and not in which of them somebody is in a group; leave out groups or orgs, or accept it with `insecure_flat_groups: true`", provider))
+			case provider == "" && rule.InsecureFlatGroups:
+				faults = append(faults, c.src.open().faultAt(where+".insecure_flat_groups", "has no meaning here: no provider gives several of these organizations, and groups, to one person"))
+			}
+		}
+	}
+	return faults
+}
+
+// flatGroups is the id of a provider whose people can have several organizations
+// and match rule, which asks for an organization and a group; else "".
+func (c *Config) flatGroups(r Route, rule Rule) string {
+	if len(rule.Groups) == 0 {
+		return ""
+	}
+	orgs := rule.Orgs
+	if strings.HasPrefix(r.Host, orgHost) { // the host asks for one, whichever it is
+		for _, o := range c.Organizations {
+			orgs = append(slices.Clip(orgs), o.ID)
+		}
+	}
+	for _, p := range c.Providers {
+		if p.Claims.Orgs != "" && slices.ContainsFunc(orgs, func(id string) bool { return c.canGive(p.ID, id) }) {
+			return p.ID
+		}
+	}
+	return ""
+}
+
+// canGive reports whether provider can assert the organization id.
+func (c *Config) canGive(provider, id string) bool {
+	if strings.Contains(id, ":") {
+		return strings.HasPrefix(id, provider+":")
+	}
+	return slices.ContainsFunc(c.Organizations, func(o Organization) bool {
+		return o.ID == id && slices.ContainsFunc(o.Match.OrgIDs, func(theirs string) bool { return strings.HasPrefix(theirs, provider+":") })
+	})
+}
+
+// flatGroupWarnings say what insecure_flat_groups lets happen.
+func (c *Config) flatGroupWarnings() Faults {
+	var warnings Faults
+	for i, r := range c.Routes {
+		for j, rule := range r.Allow.Any {
+			if rule.InsecureFlatGroups {
+				warnings = append(warnings, c.src.open().faultAt(rulePath(i, j)+".insecure_flat_groups",
+					"whoever is in one of these groups in any of their organizations is in it for this rule"))
+			}
+		}
+	}
+	return warnings
+}
+
+func rulePath(route, rule int) string { return index(index("routes", route)+".allow", rule) }

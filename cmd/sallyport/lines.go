@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// lineWriter takes whole lines and writes them in order from a goroutine of its
+// own, many at a time. Write never waits for the reader: when the buffer is full
+// lines are dropped and counted, and once writing goes on a line says how many
+// are missing in that place.
+type lineWriter struct {
+	out     io.Writer
+	lost    func(n uint64) []byte // the line about n lines that are missing
+	max     int
+	wake    chan struct{} // holds one: there is something to do
+	done    chan struct{}
+	dropped atomic.Uint64 // ever
+
+	mu      sync.Mutex // guards what follows
+	filling []byte
+	missing uint64 // dropped after the last line in filling
+	closed  bool
+}
+
+// gather is how long a line waits for others to share a write with it: waking a
+// goroutine and the reader of the log for each costs as much as writing it.
+const gather = 2 * time.Millisecond
+
+// startLines begins to write to out; close ends it. At most limit bytes wait.
+func startLines(out io.Writer, limit int, lost func(n uint64) []byte) *lineWriter {
+	w := &lineWriter{out: out, lost: lost, max: limit, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go w.run()
+	return w
+}
+
+// Write takes one or more whole lines. It always succeeds, and keeps no part of lines.
+func (w *lineWriter) Write(lines []byte) (int, error) {
+	w.mu.Lock()
+	// Once one is missing the next are too, so that the notice stands in the right place.
+	if w.closed || w.missing > 0 || len(w.filling)+len(lines) > w.max {
+		n := uint64(bytes.Count(lines, []byte("\n")))
+		w.missing += n
+		w.dropped.Add(n)
+	} else {
+		w.filling = append(w.filling, lines...)
+	}
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default: // it will come anyway
+	}
+	return len(lines), nil
+}
+
+// close writes what is left and returns once it is out, or after patience.
+func (w *lineWriter) close(patience time.Duration) {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case <-w.done:
+	case <-late.C:
+	}
+}
+
+func (w *lineWriter) run() {
+	defer close(w.done)
+	var batch []byte
+	for range w.wake {
+		time.Sleep(gather)
+		var missing uint64
+		var closed bool
+		batch, missing, closed = w.swap(batch)
+		w.put(batch)
+		if missing > 0 {
+			w.put(w.lost(missing))
+		}
+		if closed {
+			return
+		}
+	}
+}
+
+// swap takes what has come and leaves an empty buffer in its place.
+func (w *lineWriter) swap(empty []byte) (batch []byte, missing uint64, closed bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	batch, missing, closed = w.filling, w.missing, w.closed
+	w.filling, w.missing = empty[:0], 0
+	return batch, missing, closed
+}
+
+// put writes a batch. Of what cannot be written the lines count as dropped; a
+// line that got out in part is ended, so that the next one stays whole.
+func (w *lineWriter) put(batch []byte) {
+	if len(batch) == 0 {
+		return
+	}
+	n, err := w.out.Write(batch)
+	if err == nil {
+		return
+	}
+	n = min(max(n, 0), len(batch))
+	w.dropped.Add(uint64(bytes.Count(batch[n:], []byte("\n"))))
+	if n > 0 && batch[n-1] != '\n' {
+		_, _ = w.out.Write([]byte("\n"))
+	}
+}

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// How long stopping waits for what is under way but cannot be seen yet.
+const (
+	// quiet is how long nobody may have come before the listener closes: a round
+	// trip in one region, so that a handshake under way ends as a connection.
+	quiet = 50 * time.Millisecond
+	// acceptGrace bounds that where new connections cannot be held off.
+	acceptGrace = 500 * time.Millisecond
+	// idleGrace is for connections on which nothing has come yet: a request may be on its way.
+	idleGrace = 500 * time.Millisecond
+	// headGrace is for those on which a head has begun to arrive. net/http waits as long.
+	headGrace = 5 * time.Second
+)
+
+// gate is the public listener. It knows its connections, because net/http alone
+// drops requests when it stops: closing a listener resets what waits in its
+// queue, and Server.Shutdown closes idle connections at once and lets a request
+// that it reads from then on go without an answer.
+//
+//	finish → hold off new connections; accept what is in the queue; then Accept ends
+//	settle → wait until a connection that could still bring a request has brought it
+type gate struct {
+	*net.TCPListener
+
+	mu       sync.Mutex // guards what follows
+	visitors map[*visitor]struct{}
+	until    time.Time // when accepting ends at the latest; zero while open
+}
+
+func newGate(l *net.TCPListener) *gate {
+	return &gate{TCPListener: l, visitors: map[*visitor]struct{}{}}
+}
+
+// finish lets Accept return http.ErrServerClosed once its queue is empty. On
+// Linux new connections are held off meanwhile: their first packet is dropped,
+// and when the client repeats it, after a second, it is refused. Elsewhere a
+// client that connects in the very instant of closing can see a reset.
+func (g *gate) finish() {
+	_ = holdOff(g.TCPListener) // a kernel that cannot is as good as another system
+	g.mu.Lock()
+	g.until = time.Now().Add(acceptGrace)
+	g.mu.Unlock()
+	g.extend()
+}
+
+// extend gives the next connection time to come, and reports whether there is an end at all.
+func (g *gate) extend() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.until.IsZero() {
+		return false
+	}
+	deadline := time.Now().Add(quiet / 2)
+	if deadline.After(g.until) {
+		deadline = g.until
+	}
+	_ = g.SetDeadline(deadline) // fails only once it is closed
+	return true
+}
+
+// Accept waits for a connection. Two waits in vain in a row mean that the queue
+// is empty: of one, the runtime's timer may have been faster than its poller.
+func (g *gate) Accept() (net.Conn, error) {
+	for vain := 0; ; {
+		c, err := g.AcceptTCP()
+		if err == nil {
+			g.extend()
+			return g.admit(c), nil
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !g.extend() {
+			return nil, err
+		}
+		if vain++; vain == 2 {
+			return nil, http.ErrServerClosed
+		}
+	}
+}
+
+func (g *gate) admit(c *net.TCPConn) *visitor {
+	v := &visitor{TCPConn: c, gate: g}
+	g.mu.Lock()
+	g.visitors[v] = struct{}{}
+	g.mu.Unlock()
+	return v
+}
+
+func (g *gate) forget(v *visitor) {
+	g.mu.Lock()
+	delete(g.visitors, v)
+	g.mu.Unlock()
+}
+
+// note is the server's ConnState. It runs twice per request, so it takes no lock.
+func (g *gate) note(c net.Conn, s http.ConnState) {
+	overTLS, isTLS := c.(*tls.Conn)
+	if isTLS {
+		c = overTLS.NetConn()
+	}
+	v, ok := c.(*visitor)
+	if !ok {
+		return
+	}
+	switch s {
+	case http.StateActive:
+		if isTLS && !v.known.Swap(true) && overTLS.ConnectionState().NegotiatedProtocol == "h2" {
+			v.http2.Store(true)
+		}
+		v.known.Store(true)
+		v.phase.Store(served)
+	case http.StateIdle:
+		v.phase.Store(silent)
+	case http.StateHijacked: // a tunnel: the proxy ends it
+		g.forget(v)
+	}
+}
+
+// settle waits for requests that are on their way: at most idleGrace for
+// connections on which nothing has come, at most headGrace for those on which a
+// head has begun. In the end it closes those that never said anything; idle ones
+// are left to Server.Shutdown. HTTP/2 needs no grace: GOAWAY tells the client
+// which requests to repeat elsewhere (RFC 9113 §6.8).
+func (g *gate) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, headGrace)
+	defer cancel()
+	grace := time.Now().Add(idleGrace)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		over := !time.Now().Before(grace)
+		mute, speak := g.waiting(over)
+		if speak == 0 && (len(mute) == 0 || over) {
+			closeUnknown(mute)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			closeUnknown(mute)
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func closeUnknown(mute []*visitor) {
+	for _, v := range mute {
+		if !v.known.Load() {
+			_ = v.Close()
+		}
+	}
+}
+
+// waiting lists the silent connections and counts those with half a head. Asked
+// to look closely, it also finds bytes that nobody has read yet.
+func (g *gate) waiting(closely bool) (mute []*visitor, speaking int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for v := range g.visitors {
+		switch phase := v.phase.Load(); {
+		case phase == served || v.http2.Load():
+		case phase == speaks || closely && hasUnread(v.TCPConn):
+			speaking++
+		default:
+			mute = append(mute, v)
+		}
+	}
+	return mute, speaking
+}
+
+// The phases of a connection between two requests.
+const (
+	silent int32 = iota // nothing has come since it was opened or last answered
+	speaks              // bytes have come, but no whole head
+	served              // a request is being answered
+)
+
+// visitor is a connection that tells whether something came. It stays a
+// *net.TCPConn to whoever looks for one of its methods (ReadFrom: splice).
+type visitor struct {
+	*net.TCPConn
+	gate         *gate
+	phase        atomic.Int32
+	known, http2 atomic.Bool // it has brought a request or a preface; of HTTP/2
+}
+
+func (v *visitor) Read(b []byte) (int, error) {
+	n, err := v.TCPConn.Read(b)
+	if n > 0 && v.phase.Load() == silent {
+		v.phase.CompareAndSwap(silent, speaks)
+		if !v.known.Load() && bytes.HasPrefix(b[:n], []byte("PRI * HTTP/2.0\r\n")) {
+			v.http2.Store(true)
+		}
+	}
+	return n, err
+}
+
+func (v *visitor) Close() error {
+	v.gate.forget(v)
+	return v.TCPConn.Close()
+}

@@ -1,0 +1,12 @@
+//go:build !linux
+
+package main
+
+import (
+	"errors"
+	"net"
+)
+
+func holdOff(*net.TCPListener) error { return errors.ErrUnsupported }
+
+func hasUnread(*net.TCPConn) bool { return false }

@@ -1,0 +1,111 @@
+package login
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/oauth"
+)
+
+// providers.md §4.1, §4.2: one provider under two names, and addresses that the
+// documents give instead of a discovery document, which drifted.
+const (
+	pagerdutyIssuer    = "https://identity.pagerduty.com/global/oauth/anonymous"
+	pagerdutyOldIssuer = "https://app.pagerduty.com/global/oauth/anonymous"
+	pagerdutyAuthorize = "https://identity.pagerduty.com/oauth/authorize"
+	pagerdutyToken     = "https://identity.pagerduty.com/oauth/token"
+	pagerdutyKeys      = "https://identity.pagerduty.com/global/oauth/anonymous/jwks"
+)
+
+// pagerduty: its ID token says whose account and which user, and neither name
+// nor address; it is for a regional API as well as for us.
+func pagerduty(o Options) policy {
+	p := strict(o)
+	p.scopes = []string{"openid"} // §4.1: attached to all tokens; nothing else is wanted here
+	p.clientAuth = oauth.Post     // §4.1: in every sample; Basic is untested
+	p.issuedBy = func(iss string) bool {
+		return iss == o.Issuer || iss == pagerdutyIssuer || iss == pagerdutyOldIssuer
+	}
+	p.keyHop = func(to string) bool { return sameSite(o.Endpoints.JWKSURL, to, ".pagerduty.com") }
+	p.audience = func(aud []string) bool {
+		_, known := serviceRegion(aud)
+		return known && len(aud) == 2 // and the other is us
+	}
+	p.nonceOptional = true // §4.2: none is shown; S256 binds the code in any case
+	p.checks = append(p.checks, func(t idToken, _ *metadata) error { return checkPagerDuty(t, o.ClientID) })
+	p.subject = pagerdutySubject
+	p.wanted = nil // §4.2: there is no userinfo
+	p.orgs = pagerdutyAccount
+	p.nameless = true // §4.2, and sub, which was an address once, is not one to rely on
+	p.reads = []Claim{
+		{"account_id", "ID token", "the person's id, and the organization's", true},
+		{"user_id", "ID token", "the person's id", true},
+		{"subdomain", "ID token", "the organization's name and domain", true},
+		{"aud", "ID token", "the region of the organization's domain", true},
+	}
+	return p
+}
+
+// serviceRegion: §4.2, exactly one API in aud says where the account lives; the
+// claim region is a label. The value is what that region adds to a subdomain.
+func serviceRegion(aud []string) (suffix string, ok bool) {
+	us := slices.Contains(aud, "https://api.pagerduty.com")
+	eu := slices.Contains(aud, "https://api.eu.pagerduty.com")
+	if eu {
+		return ".eu.pagerduty.com", !us
+	}
+	return ".pagerduty.com", us
+}
+
+func checkPagerDuty(t idToken, clientID string) error {
+	// Core §3.1.3.7 (4): with several audiences azp says which of them is meant.
+	if azp, _ := t.text("azp"); azp != clientID {
+		return fail(identity.Rejected, "ID token: azp is missing or another client's")
+	}
+	// §4.2: access tokens are JWTs of the same issuer and keys.
+	if purpose, _ := t.text("purpose"); purpose != "id" {
+		return fail(identity.Rejected, "ID token: purpose is not id")
+	}
+	return nil
+}
+
+// pagerdutySubject: §4.2, sub was an e-mail address once and is an id now.
+func pagerdutySubject(c claims) (string, bool) {
+	account, _ := c.text("account_id")
+	user, _ := c.text("user_id")
+	return account + "/" + user, isWord(account) && isWord(user)
+}
+
+// isWord: letters and digits, so that two ids and a slash are never read
+// otherwise.
+func isWord(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !('A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' || '0' <= r && r <= '9') })
+}
+
+// pagerdutyAccount: an account is an organization, and its subdomain what people
+// call it and where it is found.
+func pagerdutyAccount(r reader) (active identity.Org, all []identity.Org) {
+	token := r.sources[0]
+	account, _ := token.text("account_id") // checked as part of the subject
+	org := identity.Org{ID: r.p.id + ":" + account, Name: r.text("subdomain"), Source: "claim"}
+	aud, _ := token.audience()
+	suffix, _ := serviceRegion(aud)
+	if domain := org.Name + suffix; isDomain(domain) {
+		org.Domain = domain
+	}
+	return org, nil
+}
+
+// sameSite reports whether one document may point to another: by the same
+// protocol, on the same host or below the vendor's domain.
+func sameSite(from, to, below string) bool {
+	a, err := url.Parse(from)
+	b, wrong := url.Parse(to)
+	if err != nil || wrong != nil || checkEndpoint(from, to) != nil || a.Scheme != b.Scheme {
+		return false
+	}
+	ours := func(u *url.URL) bool { return u.Port() == "" && strings.HasSuffix(u.Hostname(), below) }
+	return a.Host == b.Host || ours(a) && ours(b)
+}

@@ -1,0 +1,86 @@
+package login
+
+import "slices"
+
+// Permissions say what one provider is asked for at sign-in and what becomes of
+// the answer. They follow from the options that the Provider runs with.
+type Permissions struct {
+	Provider, Type string
+	Scopes         []Scope  // asked for, in the order in which they are
+	Claims         []Claim  // read, and nothing else is
+	Discarded      []string // once somebody is signed in, in words
+	Quirks         []Quirk
+}
+
+// Scope is one that is asked for, and what it opens, in a sentence.
+type Scope struct{ Name, Opens string }
+
+// Claim is something that is read about a person.
+type Claim struct {
+	Name, From string // where: "ID token", "userinfo", "Graph", …
+	For        string // what it becomes, or is checked for
+	Kept       bool   // in the session
+}
+
+// Permissions returns the summary for operators.
+func (p *Provider) Permissions() Permissions {
+	sum := Permissions{Provider: p.id, Type: p.kind, Claims: p.reads(), Quirks: p.Quirks(), Discarded: []string{
+		"the access token", "the refresh token, if the provider sends one", "the ID token", "every claim that is not listed",
+	}}
+	for _, name := range p.scopes {
+		sum.Scopes = append(sum.Scopes, Scope{name, p.policy.opens(name)})
+	}
+	return sum
+}
+
+// opens says what a scope is for, where that is known.
+func (p policy) opens(scope string) string {
+	switch {
+	case scope == "openid":
+		return "Says who signed in."
+	case scope == "profile":
+		return "Opens the name and user name; the provider may add more, which is not read."
+	case scope == "email":
+		return "Opens the e-mail address, and whether it is verified."
+	case slices.Contains(p.alsoScopes, scope): // Microsoft's, the only one so far
+		return "Opens the organization's id, name and domains, and the person's own entry in its directory; both are asked for once."
+	}
+	return "Is this provider's own; nothing but the listed claims is read."
+}
+
+// reads lists what identity() and the checks look at.
+func (p *Provider) reads() []Claim {
+	from := map[string]string{FromAuto: "ID token, else userinfo", FromIDToken: "ID token", FromUserinfo: "userinfo"}[p.identityFrom]
+	who := "ID token"
+	if p.policy.userinfoAlone {
+		who = "userinfo"
+	}
+	if p.policy.wanted == nil {
+		from = who // userinfo is never asked
+	}
+	var list []Claim
+	add := func(in, use string, kept bool, names ...string) {
+		for _, name := range names {
+			list = append(list, Claim{name, in, use, kept})
+		}
+	}
+	if p.policy.subject == nil {
+		add(who, "the person's id", true, p.policy.subNames...)
+	}
+	list = append(list, p.policy.reads...)
+	if !p.policy.nameless {
+		add(from, "the e-mail address", true, p.claims.Email)
+		add(from, "whether the address counts", false, p.policy.vouching...)
+		add(from, "the name", true, p.claims.Name)
+		add(from, "the user name", true, p.claims.Username)
+	}
+	add(from, "the groups", true, p.claims.Groups)
+	if p.policy.orgs == nil {
+		add(from, "the organization", true, p.claims.OrgID, p.claims.OrgName, p.claims.OrgDomain)
+		if p.claims.Orgs != "" {
+			add(from, "all organizations", true, p.claims.Orgs)
+		}
+	}
+	add(who, "when and how the person signed in there, and that session's id", true, "auth_time", "acr", "sid")
+	return list
+}

@@ -1,0 +1,60 @@
+package login
+
+import "github.com/sallyport-proxy/sallyport/identity"
+
+// providers.md §5.5.
+const (
+	slackIssuer = "https://slack.com"
+
+	slackTeam           = "https://slack.com/team_id"
+	slackTeamName       = "https://slack.com/team_name"
+	slackTeamDomain     = "https://slack.com/team_domain"
+	slackEnterprise     = "https://slack.com/enterprise_id"
+	slackEnterpriseName = "https://slack.com/enterprise_name"
+)
+
+// slack is Sign in with Slack, which is OpenID Connect with names of its own
+// for the workspace. That a failed exchange comes with status 200 and ok: false
+// is for oauth to see.
+func slack(o Options) policy {
+	p := strict(o)
+	// §5.1: PKCE is something an app opts into, with other lifetimes and without
+	// its secret. The nonce binds the code here (RFC 9700 §2.1.1).
+	p.noPKCE = true
+	p.subject = slackSubject
+	p.wanted = []string{"email", "name", slackTeamName}
+	p.orgs = slackWorkspace
+	p.reads = []Claim{
+		{slackTeam, "ID token", "the person's id, and the organization's", true},
+		{"sub", "ID token", "the person's id", true},
+		{slackTeamName, "ID token, else userinfo", "the organization's name", true},
+		{slackTeamDomain, "ID token, else userinfo", "the organization's domain", true},
+		{slackEnterprise, "ID token, else userinfo", "a second organization, in Enterprise Grid", true},
+		{slackEnterpriseName, "ID token, else userinfo", "its name", true},
+	}
+	return p
+}
+
+// slackSubject: a user id means somebody within a workspace.
+func slackSubject(c claims) (string, bool) {
+	team, _ := c.text(slackTeam)
+	user, _ := c.text("sub")
+	return team + "/" + user, isWord(team) && isWord(user)
+}
+
+// slackWorkspace: the workspace is the organization; where it is part of an
+// Enterprise Grid, that is one too.
+func slackWorkspace(r reader) (active identity.Org, all []identity.Org) {
+	org := func(id, name string) identity.Org {
+		return identity.Org{ID: r.p.id + ":" + id, Name: r.text(name), Source: "claim"}
+	}
+	team, _ := r.sources[0].text(slackTeam) // checked as part of the subject
+	active = org(team, slackTeamName)
+	if domain := lowerASCII(r.text(slackTeamDomain)) + ".slack.com"; isDomain(domain) {
+		active.Domain = domain
+	}
+	if enterprise := r.text(slackEnterprise); isWord(enterprise) {
+		all = []identity.Org{active, org(enterprise, slackEnterpriseName)}
+	}
+	return active, all
+}

@@ -1,0 +1,391 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
+)
+
+// A header that is late, and a call that may take its time.
+func TestTheWaitForAHeaderEndsInTime(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name     string
+		o        setup
+		lines    []string
+		want     int
+		min, max time.Duration
+	}{
+		{"below a second", setup{Header: 200 * time.Millisecond}, nil, 504, 200 * time.Millisecond, 900 * time.Millisecond},
+		{"above a second", setup{Header: 1300 * time.Millisecond}, nil, 504, 1300 * time.Millisecond, 2500 * time.Millisecond},
+		{"gRPC waits on", setup{Header: 200 * time.Millisecond}, []string{"Content-Type: application/grpc+proto"}, 200, 700 * time.Millisecond, soon},
+		{"gRPC may not be idle", setup{Header: 100 * time.Millisecond, Idle: 300 * time.Millisecond}, []string{"Content-Type: application/grpc"}, 504, 300 * time.Millisecond, 690 * time.Millisecond},
+		{"something like gRPC", setup{Header: 200 * time.Millisecond}, []string{"Content-Type: application/gr"}, 504, 200 * time.Millisecond, 900 * time.Millisecond},
+		{"102 moves nothing", setup{Header: 400 * time.Millisecond}, []string{"X-Interim: 102"}, 504, 400 * time.Millisecond, soon},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			tt.o.App = playApp(t, func(p *peer) {
+				h := p.head()
+				delay := 700 * time.Millisecond
+				if strings.Contains(h, "X-Interim") {
+					p.say("HTTP/1.1 102 Processing\r\n\r\n")
+				}
+				if tt.want == 504 {
+					delay = soon
+				}
+				time.Sleep(delay)
+				p.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			})
+			s := newSite(t, tt.o)
+			begin := time.Now()
+			a := s.get(t, "/x", append([]string{"Cookie: " + s.mint(t, alice())}, tt.lines...)...)
+			if took := time.Since(begin); a.status != tt.want || took < tt.min || took > tt.max {
+				t.Errorf("%d after %v, want %d between %v and %v", a.status, took, tt.want, tt.min, tt.max)
+			}
+		})
+	}
+}
+
+// Nothing moves: an answer that has begun breaks off. Something moves, slowly:
+// it does not, in either direction.
+func TestAnExchangeEndsWhenNothingMoves(t *testing.T) {
+	t.Parallel()
+	for tls, way := range map[bool]string{false: "http", true: "h2c"} { // not every way: it takes its time
+		o := setup{TLS: tls, Idle: time.Second}
+		gone := make(chan struct{}, 1)
+		o.App = serveApp(t, way, func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).EnableFullDuplex()
+			if r.URL.Path == "/down" {
+				_, _ = io.Copy(io.Discard, r.Body)
+			}
+			for range 3 {
+				_, _ = io.WriteString(w, "tick")
+				_ = http.NewResponseController(w).Flush()
+				time.Sleep(150 * time.Millisecond)
+			}
+			if r.URL.Path == "/down" {
+				<-r.Context().Done()
+				gone <- struct{}{}
+				return
+			}
+			n, _ := io.Copy(io.Discard, r.Body)
+			fmt.Fprintf(w, "%d", n)
+		})
+		s := newSite(t, o)
+		cookie := "Cookie: " + s.mint(t, alice())
+		p := s.stream(t, "POST", "/down", cookie)
+		p.Close()
+		body, err := readWithin(t, p.begun(t, soon).Body, -1, soon)
+		if body != strings.Repeat("tick", 3) || err == nil {
+			t.Errorf("a silent app: %q, %v", body, err)
+		}
+		select {
+		case <-gone:
+		case <-time.After(soon):
+			t.Error("the app was not told")
+		}
+		up := s.stream(t, "POST", "/up", cookie)
+		go func() {
+			for range 8 {
+				_, _ = io.WriteString(up, "tock")
+				time.Sleep(200 * time.Millisecond)
+			}
+			up.Close()
+		}()
+		if body, err := readWithin(t, up.begun(t, soon).Body, -1, 2*soon); body != strings.Repeat("tick", 3)+"32" || err != nil {
+			t.Errorf("a slow client: %q, %v", body, err)
+		}
+	}
+}
+
+// P17: too large is said before the app hears of it where the length is told,
+// and else as soon as it shows; the app never takes the part for the whole.
+func TestP17_ABodyIsNoLargerThanARouteTakes(t *testing.T) {
+	t.Parallel()
+	for _, o := range []setup{{}, {TLS: true}} {
+		t.Run(fmt.Sprint("TLS ", o.TLS), func(t *testing.T) {
+			o.MaxBody = 100 << 10
+			s := newSite(t, o)
+			cookie, seen := "Cookie: "+s.mint(t, alice()), 0
+			for _, tt := range []struct {
+				name          string
+				size          int
+				chunked, fits bool
+			}{
+				{"exactly", 100 << 10, false, true}, {"exactly, in chunks", 100 << 10, true, true}, {"nothing, in chunks", 0, true, true},
+				{"one more", 100<<10 + 1, false, false}, {"one more, in chunks", 100<<10 + 1, true, false}, {"much more, in chunks", 8 << 20, true, false},
+			} {
+				t.Run(tt.name, func(t *testing.T) {
+					var body io.Reader = strings.NewReader(strings.Repeat("x", tt.size))
+					if tt.chunked {
+						body = io.MultiReader(body)
+					}
+					req, err := http.NewRequest("POST", s.url+"/x", body)
+					check(t, err)
+					req.Header.Set("Cookie", strings.TrimPrefix(cookie, "Cookie: "))
+					a := s.send(t, req)
+					fresh := s.hits(&seen)
+					switch {
+					case tt.fits && (a.status != 200 || len(fresh) != 1):
+						t.Errorf("answered %d, %d requests at the app", a.status, len(fresh))
+					case !tt.fits && (a.status != 413 || len(fresh) != 0 || !strings.Contains(a.body, "larger than the 100 KiB that this address accepts")):
+						t.Errorf("answered %d %s, %d requests at the app", a.status, a.body, len(fresh))
+					case !tt.fits && !tt.chunked && len(s.app.Faults()) != 0:
+						t.Errorf("the app was asked: %v", s.app.Faults())
+					}
+				})
+			}
+		})
+	}
+}
+
+// security.md C115 and RFC 9110 §9.2.2: what met a dead connection is sent again
+// if nothing of it was sent, or if twice is as good as once.
+func TestADeadConnectionIsNoReasonToFailOrToOrderTwice(t *testing.T) {
+	t.Parallel()
+	newShop := func(t *testing.T) (s *site, cookie string, lost *atomic.Int32) { // a connection takes two requests, and answers one
+		lost = &atomic.Int32{}
+		s = newSite(t, setup{App: playApp(t, func(p *peer) {
+			h := p.head()
+			readBody(p, h)
+			p.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			if strings.HasPrefix(h, "GET /idle") {
+				return // hangs up on an idle connection
+			}
+			if h = p.head(); h != "" {
+				readBody(p, h)
+				lost.Add(1)
+			}
+		})})
+		return s, "Cookie: " + s.mint(t, alice()), lost
+	}
+	t.Run("closed while idle", func(t *testing.T) {
+		for range 20 {
+			s, cookie, lost := newShop(t)
+			s.get(t, "/idle", cookie)
+			time.Sleep(5 * time.Millisecond)
+			if a := s.ask(t, "POST", "/x", "body", cookie); a.status != 200 || lost.Load() != 0 {
+				t.Fatalf("a POST is answered with %d", a.status)
+			}
+		}
+	})
+	for _, tt := range []struct {
+		name, method, body string
+		lines              []string
+		want               int
+	}{
+		{"GET", "GET", "", nil, 200},
+		{"GET with a body", "GET", "question", nil, 200},
+		{"POST", "POST", "order", nil, 502},
+		{"POST without a body", "POST", "", nil, 502},
+		{"DELETE", "DELETE", "", nil, 502},
+		{"POST with a key", "POST", "order", []string{"Idempotency-Key: 1"}, 200},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, cookie, lost := newShop(t)
+			s.get(t, "/warm", cookie)
+			a := s.ask(t, tt.method, "/x", tt.body, append(tt.lines, cookie)...)
+			if a.status != tt.want || lost.Load() != 1 {
+				t.Errorf("answered %d, the dead connection took %d; want %d and 1", a.status, lost.Load(), tt.want)
+			}
+		})
+	}
+}
+
+// readBody reads a body with a length.
+func readBody(p *peer, head string) string {
+	var n int
+	for _, line := range testenv.HeaderLines([]byte(head), "Content-Length") {
+		_, _ = fmt.Sscan(line, &n)
+	}
+	b := make([]byte, n)
+	_, _ = io.ReadFull(p.in, b)
+	return string(b)
+}
+
+// What is sent a second time is what was to be sent the first time.
+func TestASecondAttemptSendsTheSameBody(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{0, 1, 4095, 4096, 4097, 100000} {
+		for _, chunked := range []bool{false, true} {
+			t.Run(fmt.Sprint(size, chunked), func(t *testing.T) {
+				got := make(chan string, 2)
+				s := newSite(t, setup{App: playApp(t, func(p *peer) {
+					if p.n == 0 {
+						p.head()
+						p.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+						if req, err := http.ReadRequest(p.in); err == nil { // unread, it would be reset, and not closed
+							_, _ = io.Copy(io.Discard, req.Body)
+						}
+						return
+					}
+					req, err := http.ReadRequest(p.in)
+					if err != nil {
+						return
+					}
+					b, err := io.ReadAll(req.Body)
+					got <- fmt.Sprint(string(b), err)
+					p.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+				})})
+				cookie := s.mint(t, alice())
+				s.get(t, "/warm", "Cookie: "+cookie)
+				want := strings.Repeat("abcdefg", size/7+1)[:size]
+				var body io.Reader = strings.NewReader(want)
+				if chunked {
+					body = io.MultiReader(body)
+				}
+				req, err := http.NewRequest("PUT", s.url+"/x", body)
+				check(t, err)
+				req.Header.Set("Cookie", cookie)
+				req.Header.Set("Idempotency-Key", "1")
+				a := s.send(t, req)
+				switch {
+				case a.status == 200:
+					if g := <-got; g != want+"<nil>" {
+						t.Errorf("the app got %d bytes: %.50s", len(g), g)
+					}
+				case a.status != 502 || size <= replayable:
+					t.Errorf("answered %d", a.status)
+				}
+			})
+		}
+	}
+}
+
+// security.md C118.
+func TestP17_ARouteThatLeadsBackHereEnds(t *testing.T) {
+	t.Parallel()
+	var s *site
+	var rounds atomic.Int32
+	s = newSite(t, setup{Backend: roundTrip(func(r *http.Request) (*http.Response, error) {
+		rounds.Add(1)
+		r.URL.Host = s.addr
+		return http.DefaultTransport.RoundTrip(r)
+	})})
+	a := s.get(t, "/open/x", navigate()...)
+	if a.status != 508 || !strings.Contains(a.body, "This address leads in a circle") || rounds.Load() != maxHops {
+		t.Errorf("%d after %d rounds\n%s", a.status, rounds.Load(), a.body)
+	}
+}
+
+// P17: whatever goes wrong, nothing is left of it.
+func TestP17_AStormLeavesNothingBehind(t *testing.T) {
+	for _, tls := range []bool{false, true} {
+		for _, way := range []string{"http", "h2c"} {
+			t.Run(fmt.Sprint("TLS ", tls, " to ", way), func(t *testing.T) {
+				before := runtime.NumGoroutine()
+				app := serveApp(t, way, stormyApp)
+				s := newSite(t, setup{TLS: tls, App: app, MaxBody: 1 << 20, Header: 300 * time.Millisecond, Idle: 2 * time.Second, Routes: wsRoutes("127.0.0.1")})
+				cookie := s.mint(t, alice())
+				var all sync.WaitGroup
+				slots := make(chan struct{}, 20)
+				for i := range 125 {
+					slots <- struct{}{}
+					all.Go(func() { defer func() { <-slots }(); weather(s, cookie, rand.New(rand.NewPCG(uint64(i), 7))) })
+				}
+				all.Wait()
+				s.server.Close()
+				app.Close()
+				s.transport.(*http.Transport).CloseIdleConnections()
+				if n := s.proxy.tunnels.Len(); n != 0 {
+					t.Errorf("%d tunnels are left", n)
+				}
+				waitForGoroutines(t, before+3) // the app's server accepts, and its provider's clients wait
+				if n := testutil.ToFloat64(s.proxy.metrics.inFlight); n != 0 {
+					t.Errorf("%v exchanges are left", n)
+				}
+				if text := s.log.text(t); strings.Contains(text, "panic:") {
+					t.Errorf("a bug:\n%.2000s", text[strings.Index(text, "panic:"):])
+				}
+			})
+		}
+	}
+}
+
+// stormyApp behaves as its path says.
+func stormyApp(w http.ResponseWriter, r *http.Request) {
+	control := http.NewResponseController(w)
+	switch r.URL.Path {
+	case "/echo":
+		_ = control.EnableFullDuplex()
+		_, _ = io.Copy(w, r.Body)
+	case "/early":
+		w.WriteHeader(413)
+		_, _ = io.WriteString(w, "no")
+	case "/dies":
+		_, _ = io.WriteString(w, "half")
+		_ = control.Flush()
+		panic(http.ErrAbortHandler)
+	case "/dies at once":
+		panic(http.ErrAbortHandler)
+	case "/late":
+		select {
+		case <-time.After(time.Second):
+		case <-r.Context().Done():
+		}
+	case "/stream":
+		for r.Context().Err() == nil {
+			if _, err := w.Write(make([]byte, 1000)); err != nil || control.Flush() != nil {
+				return
+			}
+		}
+	case "/ws":
+		wsApp("", echo)(w, r)
+	}
+}
+
+// weather is one exchange; the client may break off anywhere.
+func weather(s *site, cookie string, r *rand.Rand) {
+	paths := []string{"/echo", "/early", "/dies", "/dies%20at%20once", "/late", "/stream", "/nothing", "/ws"}
+	path := paths[r.IntN(len(paths))]
+	if path == "/ws" && strings.HasPrefix(s.url, "http:") {
+		conn, err := net.Dial("tcp", s.addr)
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, handshake("/ws", s.host, "Cookie: "+cookie)+"data")
+		_, _ = conn.Read(make([]byte, r.IntN(300)+1))
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(r.IntN(400)+1)*time.Millisecond)
+	defer cancel()
+	var body io.Reader
+	switch r.IntN(4) {
+	case 0:
+		body = strings.NewReader(strings.Repeat("x", r.IntN(2<<20)))
+	case 1:
+		body = io.MultiReader(strings.NewReader(strings.Repeat("x", r.IntN(2<<20))))
+	case 2:
+		body = iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("breaks off")))
+	}
+	req, err := http.NewRequestWithContext(ctx, []string{"GET", "POST", "PUT"}[r.IntN(3)], s.url+path, body)
+	if err != nil {
+		return
+	}
+	req.Header.Set("Cookie", cookie)
+	if r.IntN(3) == 0 {
+		req.Header.Set("Expect", "100-continue")
+	}
+	res, err := s.transport.RoundTrip(req)
+	if err != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, res.Body, int64(r.IntN(100000)))
+	res.Body.Close()
+}
