@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -538,8 +539,10 @@ func TestP20_ManyProgramsAtOnceAreThemselves(t *testing.T) {
 
 // P8: the front door hands a token in, and there is no way for one to come out.
 func TestP08_TheBearerInterfaceTakesATokenAndHandsOutAnIdentity(t *testing.T) {
-	var b BearerVerifier = (*login.Bearer)(nil)
-	var _ interface {
-		Verify(context.Context, string) (identity.Identity, time.Time, error)
-	} = b
+	var _ BearerVerifier = (*login.Bearer)(nil)
+	verifier := reflect.TypeFor[BearerVerifier]()
+	want := reflect.TypeFor[func(context.Context, string) (identity.Identity, time.Time, error)]()
+	if verifier.NumMethod() != 1 || verifier.Method(0).Type != want {
+		t.Errorf("%v has %d methods, the first %v", verifier, verifier.NumMethod(), verifier.Method(0).Type)
+	}
 }
