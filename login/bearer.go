@@ -123,7 +123,7 @@ func (p *Provider) reading(n ClaimNames) *Provider {
 	c.OrgID, c.OrgName, c.OrgDomain, c.Orgs = or(n.OrgID, c.OrgID), or(n.OrgName, c.OrgName), or(n.OrgDomain, c.OrgDomain), or(n.Orgs, c.Orgs)
 	c.Groups, c.Username, c.Name, c.Email = or(n.Groups, c.Groups), or(n.Username, c.Username), or(n.Name, c.Name), or(n.Email, c.Email)
 	if n.OrgID != "" || n.Orgs != "" {
-		other.policy.orgs = reader.claimedOrgs
+		other.policy.orgs = nil // those of claims
 	}
 	return &other
 }
@@ -177,6 +177,9 @@ func (b *Bearer) open(ctx context.Context, token string) (opened, error) {
 	sources := []claims{t.claims}
 	if b.p.policy.alone != nil {
 		sources = append(sources, b.p.policy.alone(t.claims))
+	}
+	if err := b.p.checkOrgs(ctx, sources); err != nil {
+		return opened{}, err
 	}
 	exp, _ := t.time("exp")
 	return opened{who: b.p.identity(ctx, t.claims, sources), exp: exp, verified: b.p.now()}, nil

@@ -359,6 +359,13 @@ func TestP07_ClaimsOfAccessTokensAreMappedAsThoseOfSignIns(t *testing.T) {
 	if again := read(); !reflect.DeepEqual(again.Groups, []string{"r1"}) {
 		t.Errorf("the names of one route became those of another: %+v", again)
 	}
+	c["memberships"] = []any{"a", nil} // as at sign-in: a part of the list could stand for another organization
+	_, _, err := w.bearer(func(o *BearerOptions) { o.Claims = ClaimNames{Orgs: "memberships"} }).Verify(t.Context(), w.signed(atJWT(), c))
+	w.failed(err, identity.Rejected)
+	c["memberships"] = []any{"a", "b"}
+	if id := read(func(o *BearerOptions) { o.Claims = ClaimNames{Orgs: "memberships", OrgID: "none"} }); id.Org.ID != "" || len(id.Orgs) != 2 || id.Orgs[1].ID != "corp:b" {
+		t.Errorf("of several organizations: %+v", id)
+	}
 	c["email"] = "mira@elsewhere.example"
 	if id := read(); id.EmailVerified {
 		t.Error("an address outside email_domains counts as verified")

@@ -174,6 +174,9 @@ func (p *Provider) Redeem(ctx context.Context, callback url.Values, h identity.H
 	if err != nil {
 		return identity.Identity{}, err
 	}
+	if err := p.checkOrgs(ctx, sources); err != nil {
+		return identity.Identity{}, err
+	}
 	return p.identity(ctx, who, sources), nil
 }
 

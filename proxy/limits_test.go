@@ -302,12 +302,14 @@ func TestP17_AStormLeavesNothingBehind(t *testing.T) {
 				s.server.Close()
 				app.Close()
 				s.transport.(*http.Transport).CloseIdleConnections()
+				waitForGoroutines(t, before+3) // the app's server accepts, and its provider's clients wait
+				for deadline := time.Now().Add(2 * soon); testutil.ToFloat64(s.proxy.metrics.inFlight) != 0; time.Sleep(10 * time.Millisecond) {
+					if time.Now().After(deadline) { // net/http does not wait for the handlers of HTTP/2
+						t.Fatalf("%v exchanges are left", testutil.ToFloat64(s.proxy.metrics.inFlight))
+					}
+				}
 				if n := s.proxy.tunnels.Len(); n != 0 {
 					t.Errorf("%d tunnels are left", n)
-				}
-				waitForGoroutines(t, before+3) // the app's server accepts, and its provider's clients wait
-				if n := testutil.ToFloat64(s.proxy.metrics.inFlight); n != 0 {
-					t.Errorf("%v exchanges are left", n)
 				}
 				if text := s.log.text(t); strings.Contains(text, "panic:") {
 					t.Errorf("a bug:\n%.2000s", text[strings.Index(text, "panic:"):])

@@ -54,6 +54,8 @@ type Provider struct {
 	ID    string // as in callback/{id}
 	Name  string // for people
 	Login LoginProvider
+	// EmailDomains are those it may vouch for, lower case; nil: any.
+	EmailDomains []string
 }
 
 // Backend is where a route's requests go, what the app is told, and how long
@@ -335,8 +337,18 @@ func (p *Proxy) noRoute(ev *event, err error) error {
 	return &failure{Status: http.StatusNotFound, Cause: err}
 }
 
+// errNoProvider: the provider was taken out of the configuration, and with it
+// everybody who signed in there.
+var errNoProvider = errors.New("the session's provider is not configured any more")
+
 func (p *Proxy) readSession(r *http.Request, host string) (session.Session, error) {
-	return p.sessions.Read(cookieHeader(r), host)
+	s, err := p.sessions.Read(cookieHeader(r), host)
+	if err == nil {
+		if _, ok := p.provider(s.Identity.Provider); !ok {
+			err = errNoProvider
+		}
+	}
+	return s, err
 }
 
 func cookieHeader(r *http.Request) string {

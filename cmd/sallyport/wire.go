@@ -281,7 +281,7 @@ func newProviders(cfg *config.Config, reg prometheus.Registerer, log *slog.Logge
 		if err := addBearers(bearers, cfg, p.ID, l); err != nil {
 			return nil, nil, err
 		}
-		providers = append(providers, proxy.Provider{ID: p.ID, Name: name, Login: l})
+		providers = append(providers, proxy.Provider{ID: p.ID, Name: name, Login: l, EmailDomains: p.EmailDomains})
 	}
 	return providers, bearers, nil
 }
