@@ -111,7 +111,7 @@ func bearerGet(ctx context.Context, client *http.Client, address, accessToken st
 // and the sources. What is odd is left out and noted; what would be dangerous
 // was refused before.
 func (p *Provider) identity(ctx context.Context, who claims, sources []claims) identity.Identity {
-	r := reader{p, ctx, sources}
+	r := reader{p, ctx, who, sources}
 	id := identity.Identity{
 		Provider:    p.id,
 		ACR:         r.in(who).text("acr"),
@@ -132,10 +132,11 @@ func (p *Provider) identity(ctx context.Context, who claims, sources []claims) i
 type reader struct {
 	p       *Provider
 	ctx     context.Context
+	who     claims // those that were checked
 	sources []claims
 }
 
-func (r reader) in(c claims) reader { return reader{r.p, r.ctx, []claims{c}} }
+func (r reader) in(c claims) reader { return reader{r.p, r.ctx, r.who, []claims{c}} }
 
 // from is the first source that has the claim.
 func (r reader) from(name string) (claims, bool) {
@@ -226,7 +227,7 @@ func (p *Provider) checkOrgs(ctx context.Context, sources []claims) error {
 	if p.policy.orgs != nil {
 		return nil
 	}
-	if _, err := (reader{p, ctx, sources}).readOrgs(); err != nil {
+	if _, err := (reader{p: p, ctx: ctx, sources: sources}).readOrgs(); err != nil {
 		return fail(identity.Rejected, "claim %s: %w", p.claims.Orgs, err)
 	}
 	return nil
@@ -276,7 +277,7 @@ func (r reader) email() (address string, verified bool) {
 		return "", false
 	}
 	allowed := len(r.p.emailDomains) == 0 || slices.Contains(r.p.emailDomains, domain)
-	return local + "@" + domain, allowed && r.p.policy.vouches(email{source: c, sources: r.sources, raw: raw, local: local, domain: domain})
+	return local + "@" + domain, allowed && r.p.policy.vouches(email{source: c, who: r.who, sources: r.sources, raw: raw, domain: domain})
 }
 
 // groups are unknown, not none, when the provider keeps them elsewhere (OIDC

@@ -209,3 +209,29 @@ func FuzzVendors(f *testing.F) {
 		}
 	})
 }
+
+// Chromium holds form-action to every redirect that follows a form, so a vendor
+// that sends people on at once would otherwise be a page that does nothing.
+func TestVendorsMaySendBrowsersOn(t *testing.T) {
+	for _, row := range []struct {
+		o    Options
+		want string
+	}{
+		{Options{Type: TypeGoogle}, "https://accounts.google.com"},
+		{Options{Type: TypeMicrosoft, Tenant: TenantCommon}, "https://login.microsoftonline.com https://login.live.com"},
+		{Options{Type: TypePagerDuty}, "https://identity.pagerduty.com https://*.pagerduty.com"},
+		{Options{Type: TypeSlack}, "https://slack.com https://*.slack.com"},
+		{Options{Type: TypeSlack, Issuer: "https://slack.test"}, "https://slack.test"},
+		{Options{Type: TypeMicrosoft, Tenant: TenantCommon, Issuer: "https://login.microsoftonline.us"}, "https://login.microsoftonline.us"},
+		{Options{Type: TypeOIDC, Issuer: "https://sso.example/realms/x"}, "https://sso.example"},
+	} {
+		row.o.ID, row.o.ClientID, row.o.ClientSecret, row.o.RedirectURL = "x", "x", "y", callbackURL
+		p, err := New(row.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(p.AuthOrigins(), " "); got != row.want {
+			t.Errorf("%s: %s, want %s", row.o.Type, got, row.want)
+		}
+	}
+}

@@ -328,7 +328,12 @@ func pageOrigin(s string) string {
 	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" {
 		return ""
 	}
-	if strings.Trim(strings.ToLower(u.Host), "abcdefghijklmnopqrstuvwxyz0123456789.-:[]") != "" {
+	// Some vendors send people on to a host below their own, so "*." may stand first.
+	below, wide := strings.CutPrefix(u.Host, "*.")
+	if wide && !strings.Contains(below, ".") {
+		return ""
+	}
+	if strings.Trim(strings.ToLower(below), "abcdefghijklmnopqrstuvwxyz0123456789.-:[]") != "" {
 		return ""
 	}
 	return u.Scheme + "://" + u.Host

@@ -143,8 +143,8 @@ func (p *Proxy) signinChoices(returnTo, purpose string) signinData {
 func (p *Proxy) providerOrigins() []string {
 	var origins []string
 	for _, provider := range p.providers {
-		if o, ok := provider.Login.(interface{ AuthOrigin() string }); ok {
-			origins = append(origins, o.AuthOrigin())
+		if o, ok := provider.Login.(interface{ AuthOrigins() []string }); ok {
+			origins = append(origins, o.AuthOrigins()...)
 		}
 	}
 	return origins

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -25,15 +26,14 @@ import (
 
 // question is what explain is asked: who asks for what.
 type question struct {
-	config               string
-	provider, user, name string
-	email, username, org string
-	groups, headers      []string
-	unverified, untold   bool
-	bearer               bool
-	expect               string
-	asJSON               bool
-	method, address      string
+	config                       string
+	provider, user, name         string
+	claims, email, username, org string
+	groups, headers              []string
+	unverified, untold, bearer   bool
+	expect                       string
+	asJSON                       bool
+	method, address              string
 }
 
 func explainCommand(c *console) *cobra.Command {
@@ -57,6 +57,7 @@ func explainCommand(c *console) *cobra.Command {
 	configFlag(cmd, &q.config)
 	f := cmd.Flags()
 	f.StringVar(&q.user, "user", "", "who asks: an e-mail address, verified, or the person's id at the provider")
+	f.StringVar(&q.claims, "claims", "", "instead of --user and its kin: a file with the claims of an ID token, JSON")
 	f.StringVar(&q.provider, "provider", "", "the provider they signed in with; the first one if left out")
 	f.StringVar(&q.email, "email", "", "their e-mail address, where --user is an id")
 	f.BoolVar(&q.unverified, "unverified", false, "the provider does not vouch for the address")
@@ -84,7 +85,11 @@ func (q *question) take(args []string) error {
 	if !slices.Contains([]string{"", "allow", "deny"}, q.expect) {
 		return usage("--expect is allow or deny, not %q", q.expect)
 	}
-	if q.user == "" && (q.org != "" || len(q.groups) > 0 || q.untold || q.email != "" || q.name != "" || q.username != "" || q.bearer) {
+	about := q.org != "" || len(q.groups) > 0 || q.untold || q.unverified || q.email != "" || q.name != "" || q.username != "" || q.bearer
+	if q.claims != "" && (q.user != "" || about) {
+		return usage("--claims says all about who asks; leave out --user and its kin")
+	}
+	if q.user == "" && about {
 		return usage("who is it? --user is missing; leave the other flags out to ask for nobody")
 	}
 	return nil
@@ -154,7 +159,7 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 	if err != nil {
 		return nil, err
 	}
-	if q.user != "" {
+	if q.user != "" || q.claims != "" {
 		who, err := q.identity(cfg)
 		if err != nil {
 			return nil, err
@@ -218,14 +223,18 @@ func target(address string) string {
 }
 
 func (q *question) identity(cfg *config.Config) (identity.Identity, error) {
-	id := identity.Identity{Provider: cfg.Providers[0].ID, Subject: q.user, Email: q.email, EmailVerified: !q.unverified,
-		Name: q.name, Username: q.username, Groups: q.groups, GroupsUnknown: q.untold}
+	at := 0
 	if q.provider != "" {
-		id.Provider = q.provider
+		at = slices.IndexFunc(cfg.Providers, func(p config.Provider) bool { return p.ID == q.provider })
 	}
-	if !slices.ContainsFunc(cfg.Providers, func(p config.Provider) bool { return p.ID == id.Provider }) {
-		return id, usage("no provider is called %q", id.Provider)
+	if at < 0 {
+		return identity.Identity{}, usage("no provider is called %q", q.provider)
 	}
+	if q.claims != "" {
+		return q.imagine(cfg, cfg.Providers[at])
+	}
+	id := identity.Identity{Provider: cfg.Providers[at].ID, Subject: q.user, Email: q.email, EmailVerified: !q.unverified,
+		Name: q.name, Username: q.username, Groups: q.groups, GroupsUnknown: q.untold}
 	if id.Email == "" && strings.Contains(q.user, "@") {
 		id.Email, id.Subject = q.user, unknownSubject
 	}
@@ -234,6 +243,23 @@ func (q *question) identity(cfg *config.Config) (identity.Identity, error) {
 	}
 	if q.org != "" {
 		id.Org = identity.Org{ID: q.org, Source: "claim"}
+	}
+	return id, nil
+}
+
+// imagine reads claims as the provider's would be read at a sign-in.
+func (q *question) imagine(cfg *config.Config, p config.Provider) (identity.Identity, error) {
+	data, err := os.ReadFile(q.claims)
+	if err != nil {
+		return identity.Identity{}, usage("cannot read the claims: %w", err)
+	}
+	l, err := standIn(cfg, p)
+	if err != nil {
+		return identity.Identity{}, err
+	}
+	id, err := l.Imagine(context.Background(), data)
+	if err != nil {
+		return identity.Identity{}, fmt.Errorf("nobody could sign in with these claims: %w", err)
 	}
 	return id, nil
 }

@@ -70,24 +70,30 @@ func withoutSecrets(path string, env func(string) (string, bool)) (*config.Confi
 // summarize asks providers that are made as for serve, but with stand-ins for
 // what only secrets and the outside know.
 func summarize(cfg *config.Config) ([]proxy.Permission, error) {
-	key, err := standInKey()
-	if err != nil {
-		return nil, err
-	}
 	var summary []proxy.Permission
 	for _, p := range cfg.Providers {
-		o := providerOptions(cfg, p)
-		o.ClientID, o.ClientSecret = "stand-in", "stand-in"
-		for i := range o.PublicKeys {
-			o.PublicKeys[i] = key
-		}
-		l, err := login.New(o)
+		l, err := standIn(cfg, p)
 		if err != nil {
 			return nil, err
 		}
 		summary = append(summary, permissionOf(l))
 	}
 	return summary, nil
+}
+
+// standIn is a provider with which nobody can sign in: it is asked what it would
+// do.
+func standIn(cfg *config.Config, p config.Provider) (*login.Provider, error) {
+	o := providerOptions(cfg, p)
+	o.ClientID, o.ClientSecret = "stand-in", "stand-in"
+	for i := range o.PublicKeys {
+		key, err := standInKey()
+		if err != nil {
+			return nil, err
+		}
+		o.PublicKeys[i] = key
+	}
+	return login.New(o)
 }
 
 // standInKey is some public key in PEM.
