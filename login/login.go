@@ -47,7 +47,8 @@ type Provider struct {
 	policy                 policy
 	quirks                 []Quirk
 	given                  []signingKey // instead of published ones
-	disco                  discovery
+	disco                  *discovery
+	unverifiable           string // why access tokens cannot be verified; "" if they can
 }
 
 // New checks o and returns a Provider. It does no I/O.
@@ -61,7 +62,7 @@ func New(o Options) (*Provider, error) {
 		clientID: o.ClientID, clientSecret: o.ClientSecret, clientAuth: or(o.ClientAuth, ClientAuthAuto),
 		redirectURL: o.RedirectURL,
 		claims:      o.Claims.withDefaults(), identityFrom: or(o.IdentityFrom, FromAuto),
-		client: o.Client, now: o.Now, log: o.Log, policy: newPolicy(o),
+		client: o.Client, now: o.Now, log: o.Log, policy: newPolicy(o), disco: &discovery{}, unverifiable: o.unverifiable(),
 	}
 	p.scopes = p.policy.scopesFor(o.Scopes)
 	for _, q := range o.allowed() {

@@ -46,7 +46,7 @@ func newMicrosoft(o Options) policy {
 	p.subject = microsoftSubject
 	p.alsoScopes = []string{m.graphScope()}
 	p.wanted = nil // Graph is asked instead of userinfo, which tells less
-	p.lookup = m.lookup
+	p.lookup, p.alone = m.lookup, alone
 	p.vouches = microsoftVouches
 	p.vouching = nil // by the claims below
 	p.orgs = directoryOrg
@@ -152,6 +152,15 @@ func (m microsoft) lookup(ctx context.Context, client *oauth.Client, accessToken
 		return nil, err
 	}
 	return readDirectory(org, person, token)
+}
+
+// alone: an access token for somebody's API is not for Graph. It tells the
+// tenant, whose id is what lookup holds the organization to.
+func alone(token claims) claims {
+	if tid, _ := token.text("tid"); tid == personalAccounts {
+		return claims{}
+	}
+	return claims{"org_id": token["tid"]}
 }
 
 func (m microsoft) ask(ctx context.Context, client *oauth.Client, accessToken, query string) (claims, error) {

@@ -49,6 +49,7 @@ type policy struct {
 	subject  func(c claims) (string, bool)                                                                     // nil: it is sub
 	wanted   []string                                                                                          // claims whose absence makes auto ask userinfo
 	lookup   func(ctx context.Context, client *oauth.Client, accessToken string, token claims) (claims, error) // instead of userinfo
+	alone    func(token claims) claims                                                                         // what an access token tells where there is a lookup
 	vouches  func(e email) bool
 	vouching []string                                                 // the claims that vouches looks at
 	orgs     func(r reader) (active identity.Org, all []identity.Org) // nil: as the claims say that the configuration names

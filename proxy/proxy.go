@@ -5,7 +5,7 @@
 //	                 → under the prefix? yes → own endpoint: login, callback/{provider},
 //	                                           logout, account, organization, session, jwks.json, logo
 //	                 → identity headers stripped, always
-//	                 → authz: route, session, Decide
+//	                 → authz: route, session (or access token, where the route takes one), Decide
 //	Forward          → identity headers set, our cookies removed → upstream
 //	Login            → page navigation: 302 to login · form: 401 page · else: 401 JSON
 //	Deny             → 403 with one public sentence; the reason goes to the log
@@ -70,6 +70,9 @@ type Backend struct {
 	// Idle is how long nothing may move, in either direction. Both are required.
 	Header, Idle time.Duration
 	MaxBody      int64 // bytes of a request's body; 0: no limit
+	// Bearer reads the access tokens that the route takes instead of a session;
+	// nil: it takes none, and Authorization is the app's.
+	Bearer BearerVerifier
 }
 
 // Permission is what one provider is asked for at sign-in and what becomes of
@@ -290,6 +293,9 @@ func (p *Proxy) serveRoute(w *recorder, r *http.Request, ev *event) error {
 		return p.noRoute(ev, err)
 	}
 	ev.route = route.Name
+	if p.takesBearer(route) && r.Header["Authorization"] != nil {
+		return p.serveBearer(w, r, ev, route)
+	}
 	var s *session.Session
 	if !route.Access.Public { // a public route reads no session and carries no identity
 		if found, err := p.readSession(r, ev.facts.Host); err == nil {
@@ -307,6 +313,9 @@ func (p *Proxy) serveRoute(w *recorder, r *http.Request, ev *event) error {
 		return p.forward(w, r, ev, route, s)
 	case authz.Login:
 		w.letGo(r)
+		if p.takesBearer(route) {
+			w.Header().Add("WWW-Authenticate", bearerChallenge)
+		}
 		return p.askToSignIn(w, r, ev)
 	}
 	return &failure{Status: http.StatusForbidden, Cause: errors.New(verdict.Detail), Sentence: verdict.Public, Session: s,

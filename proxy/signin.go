@@ -221,7 +221,7 @@ func (p *Proxy) redeem(w http.ResponseWriter, r *http.Request, ev *event, provid
 	if err != nil {
 		return p.signInFailed(provider, err, returnTo)
 	}
-	s := p.sessions.Start(p.orgs.Fold(who)) // here and nowhere else: headers, rules and assertion see one organization
+	s := p.sessions.Start(p.orgs.Fold(who)) // here, and where a token stands for a session: headers, rules and assertion see one organization
 	if err := p.sessions.Write(w, p.publicHost, s); err != nil {
 		return p.notKept(provider, &s, err, returnTo)
 	}

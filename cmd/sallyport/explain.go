@@ -30,7 +30,7 @@ type question struct {
 	provider, user, name         string
 	claims, email, username, org string
 	groups, headers              []string
-	unverified, untold           bool
+	unverified, untold, bearer   bool
 	expect                       string
 	asJSON                       bool
 	method, address              string
@@ -66,6 +66,7 @@ func explainCommand(c *console) *cobra.Command {
 	f.StringVar(&q.org, "org", "", "the id of the organization they are active in, as a provider or the configuration has it")
 	f.StringSliceVar(&q.groups, "groups", nil, "the groups they are in, a,b,c")
 	f.BoolVar(&q.untold, "groups-unknown", false, "the provider does not tell the groups")
+	f.BoolVar(&q.bearer, "bearer", false, "they come with an access token, not a session")
 	f.StringArrayVarP(&q.headers, "header", "H", nil, `a header of the request, "Name: value"; may be repeated`)
 	f.StringVar(&q.expect, "expect", "", "allow or deny: what a test expects")
 	f.BoolVar(&q.asJSON, "json", false, "answer in JSON")
@@ -84,7 +85,7 @@ func (q *question) take(args []string) error {
 	if !slices.Contains([]string{"", "allow", "deny"}, q.expect) {
 		return usage("--expect is allow or deny, not %q", q.expect)
 	}
-	about := q.org != "" || len(q.groups) > 0 || q.untold || q.unverified || q.email != "" || q.name != "" || q.username != ""
+	about := q.org != "" || len(q.groups) > 0 || q.untold || q.unverified || q.email != "" || q.name != "" || q.username != "" || q.bearer
 	if q.claims != "" && (q.user != "" || about) {
 		return usage("--claims says all about who asks; leave out --user and its kin")
 	}
@@ -149,8 +150,8 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 	if err != nil {
 		return nil, err
 	}
-	app, events := &pretendApp{}, &lastEvent{}
-	door, sessions, err := assemble(cfg, parts{keys: ring, providers: nowhere(cfg), app: app}, prometheus.NewRegistry(), slog.New(events))
+	app, events, caller := &pretendApp{}, &lastEvent{}, &pretendBearer{}
+	door, sessions, err := assemble(cfg, parts{keys: ring, providers: nowhere(cfg), bearers: caller.everywhere(cfg), app: app}, prometheus.NewRegistry(), slog.New(events))
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +167,10 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 		if who, err = fold(cfg, who); err != nil {
 			return nil, err
 		}
-		if err := addCookie(r, sessions, who); err != nil {
+		if q.bearer {
+			caller.who = &who
+			r.Header.Set("Authorization", "Bearer explain")
+		} else if err := addCookie(r, sessions, who); err != nil {
 			return nil, err
 		}
 	}
@@ -313,6 +317,27 @@ func (noLogin) AuthURL(context.Context, identity.Handshake, identity.AuthParams)
 
 func (noLogin) Redeem(context.Context, url.Values, identity.Handshake, identity.AuthParams) (identity.Identity, error) {
 	return identity.Identity{}, errNoLogin
+}
+
+// pretendBearer takes every access token for who's, of whom it is told: tokens
+// are not verified here.
+type pretendBearer struct{ who *identity.Identity }
+
+func (b *pretendBearer) everywhere(cfg *config.Config) map[string]proxy.BearerVerifier {
+	bearers := map[string]proxy.BearerVerifier{}
+	for _, r := range cfg.Routes {
+		if r.Bearer.Provider != "" {
+			bearers[r.Name] = b
+		}
+	}
+	return bearers
+}
+
+func (b *pretendBearer) Verify(context.Context, string) (identity.Identity, time.Time, error) {
+	if b.who == nil {
+		return identity.Identity{}, time.Time{}, errors.New("explain verifies no access tokens; say with --user and --bearer whose it is")
+	}
+	return *b.who, time.Now().Add(time.Hour), nil
 }
 
 // pretendApp keeps what reaches it.
