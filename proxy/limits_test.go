@@ -53,6 +53,38 @@ func TestTheWaitForAHeaderEndsInTime(t *testing.T) {
 	}
 }
 
+// An answer that came before the end of the upload is there: the time for it to
+// come does not begin with that end.
+func TestAnAnswerThatCameEarlyIsNotWaitedForAgain(t *testing.T) {
+	t.Parallel()
+	everyWay(t, func(t *testing.T, o setup, way string) {
+		t.Parallel()
+		o.Header = 300 * time.Millisecond
+		o.App = serveApp(t, way, func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).EnableFullDuplex()
+			_, _ = io.WriteString(w, "begun")
+			_ = http.NewResponseController(w).Flush()
+			_, _ = io.Copy(io.Discard, r.Body)
+			for range 10 { // longer than a glance and the time for a header
+				time.Sleep(150 * time.Millisecond)
+				_, _ = io.WriteString(w, ".")
+				_ = http.NewResponseController(w).Flush()
+			}
+		})
+		s := newSite(t, o)
+		p := s.stream(t, "POST", "/up", "Cookie: "+s.mint(t, alice()))
+		go func() { _, _ = io.WriteString(p, "some") }()
+		body := p.begun(t, soon).Body
+		if got, err := readWithin(t, body, 5, soon); got != "begun" || err != nil {
+			t.Fatalf("%q, %v", got, err)
+		}
+		p.Close()
+		if got, err := readWithin(t, body, -1, soon); got != strings.Repeat(".", 10) || err != nil {
+			t.Errorf("after the upload: %q, %v", got, err)
+		}
+	})
+}
+
 // Nothing moves: an answer that has begun breaks off. Something moves, slowly:
 // it does not, in either direction.
 func TestAnExchangeEndsWhenNothingMoves(t *testing.T) {
