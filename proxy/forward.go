@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/authz"
@@ -38,10 +39,13 @@ type exchange struct {
 	renewed   http.Header // the renewed session cookie, to go with the answer
 	ours      [4]string   // values of headers that are always ours
 
-	mu       sync.Mutex // guards what follows, and w while somebody else may write
-	final    bool       // no more interim answers
-	interims int
-	sent     bool // the header is on its way
+	mu    sync.Mutex // guards what follows, and w while somebody else may write
+	final bool       // no more interim answers
+	sent  bool       // the header is on its way
+
+	interims atomic.Int32 // how many the app has sent
+	queue    sync.Mutex   // guards queued; held for moments only
+	queued   []interim    // sent by the app, and not yet to the client
 }
 
 // forward passes a request to its app and the answer to the client. Nothing of
@@ -273,9 +277,17 @@ func decodePath(path string) string {
 // client, and an app could send them for ever (security.md 121).
 const maxInterims = 16
 
-// relayInterim passes a 1xx on. 100 is not among them: the client is told when
-// the body is first read, which the transport does once the app has said 100.
-// Nor is 101, which no app may say within HTTP/2 (RFC 9113 §8.6).
+type interim struct {
+	code   int
+	header http.Header
+}
+
+// relayInterim takes a 1xx to be passed on. 100 is not among them: the client is
+// told when the body is first read, which the transport does once the app has
+// said 100. Nor is 101, which no app may say within HTTP/2 (RFC 9113 §8.6).
+//
+// Who calls it reads from the app, over HTTP/2 for everybody whose requests
+// share the connection: it must not wait for this client to read.
 func (x *exchange) relayInterim(code int, header textproto.MIMEHeader) error {
 	switch code {
 	case http.StatusContinue:
@@ -283,27 +295,56 @@ func (x *exchange) relayInterim(code int, header textproto.MIMEHeader) error {
 	case http.StatusSwitchingProtocols:
 		return errors.New("a switch of protocols in HTTP/2")
 	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.interims++; x.interims > maxInterims {
+	if x.interims.Add(1) > maxInterims {
 		return errors.New("too many interim answers")
 	}
-	if x.final || !x.in.ProtoAtLeast(1, 1) { // RFC 9110 §15.2
+	if !x.in.ProtoAtLeast(1, 1) { // RFC 9110 §15.2
 		return nil
 	}
+	x.queue.Lock()
+	x.queued = append(x.queued, interim{code, http.Header(header)})
+	x.queue.Unlock()
+	go x.passInterims()
+	return nil
+}
+
+// passInterims writes what is queued, unless the answer has begun.
+func (x *exchange) passInterims() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for !x.final {
+		x.queue.Lock()
+		if len(x.queued) == 0 {
+			x.queue.Unlock()
+			return
+		}
+		next := x.queued[0]
+		x.queued = x.queued[1:]
+		x.queue.Unlock()
+		dropHopByHop(next.header)
+		x.writeInterim(next.code, next.header)
+	}
+}
+
+// writeInterim has a deadline of its own: a watch leaves the writing half alone
+// until the answer begins. Whoever does not read meanwhile is disconnected.
+func (x *exchange) writeInterim(code int, header http.Header) {
+	control := http.NewResponseController(x.w.ResponseWriter)
+	_ = control.SetWriteDeadline(time.Now().Add(bodyPatience))
 	h := x.w.Header()
 	clear(h)
-	dropHopByHop(http.Header(header))
 	for name, values := range header {
 		h[name] = values
 	}
 	x.w.WriteHeader(code)
 	clear(h)
-	return nil
+	_ = control.SetWriteDeadline(time.Time{})
 }
 
-// noMoreInterims keeps a late 1xx out of the final answer's header.
+// noMoreInterims keeps a late 1xx out of the final answer's header. Those that
+// came before the answer go before it.
 func (x *exchange) noMoreInterims() {
+	x.passInterims()
 	x.mu.Lock()
 	x.final = true
 	x.mu.Unlock()

@@ -3,7 +3,9 @@ package proxy
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -305,5 +307,44 @@ func TestP17_ARouteThatLeadsBackHereEnds(t *testing.T) {
 	a := s.get(t, "/open/x", navigate()...)
 	if a.status != 508 || !strings.Contains(a.body, "This address leads in a circle") || rounds.Load() != maxHops {
 		t.Errorf("%d after %d rounds\n%s", a.status, rounds.Load(), a.body)
+	}
+}
+
+// All requests for an app share one connection of HTTP/2. A client that asks for
+// something with hints and does not read them must not hold it up.
+func TestP17_AClientThatDoesNotReadHintsHoldsUpNobodyElse(t *testing.T) {
+	t.Parallel()
+	hint := strings.Repeat("x", 60_000)
+	app := serveApp(t, "h2c", func(w http.ResponseWriter, r *http.Request) {
+		for range maxInterims * strings.Count(r.URL.Path, "/hints") {
+			w.Header()["Link"] = []string{hint}
+			w.WriteHeader(http.StatusEarlyHints)
+		}
+		_, _ = io.WriteString(w, "ok")
+	})
+	s := newSite(t, setup{App: app})
+	cookie := "Cookie: " + s.mint(t, alice())
+	w := s.wire(t)
+	w.dial()
+	check(t, w.conn.(*net.TCPConn).SetReadBuffer(4<<10))
+	_, err := fmt.Fprintf(w.conn, strings.Repeat("GET /hints HTTP/1.1\r\nHost: %[1]s\r\n%[2]s\r\n\r\n", 8), s.host, cookie)
+	check(t, err)
+	for begin := time.Now(); time.Since(begin) < bodyPatience+time.Second; time.Sleep(50 * time.Millisecond) {
+		r, err := http.NewRequestWithContext(t.Context(), "GET", s.url+"/x", nil)
+		check(t, err)
+		r.Header.Set("Cookie", strings.TrimPrefix(cookie, "Cookie: "))
+		got := make(chan answer, 1)
+		go func() { got <- s.send(t, r) }()
+		select {
+		case a := <-got:
+			if a.status != 200 || a.body != "ok" {
+				t.Fatalf("%d %q", a.status, a.body)
+			}
+		case <-time.After(2 * time.Second):
+			t.Fatal("somebody else waits")
+		}
+	}
+	if !regexp.MustCompile(`"path":"/hints".*"ms":5\d\d\d`).MatchString(s.log.text(t)) {
+		t.Error("the request of the client that does not read goes on")
 	}
 }
