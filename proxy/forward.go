@@ -379,6 +379,9 @@ func (x *exchange) answer(ctx context.Context, res *http.Response) {
 		panic(http.ErrAbortHandler)
 	}
 	sendTrailers(h, res)
+	if x.in.ProtoMajor == 1 { // what is left goes out when the watch is gone
+		x.w.readBy(x.backend.Idle)
+	}
 }
 
 // amend keeps the app from our cookies and adds a renewed one of ours.

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -348,3 +350,44 @@ func TestP17_AClientThatDoesNotReadHintsHoldsUpNobodyElse(t *testing.T) {
 		t.Error("the request of the client that does not read goes on")
 	}
 }
+
+// Whoever asks and asks and never reads is disconnected, though each answer is
+// small enough to be out of our hands before it is sent.
+func TestP17_AClientThatNeverReadsIsDisconnected(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{Idle: time.Second})
+	s.app.Respond(reply("", strings.Repeat("x", 3000)))
+	w := s.wire(t)
+	w.dial()
+	check(t, w.conn.(*net.TCPConn).SetReadBuffer(4<<10))
+	var err error
+	for err == nil { // the kernel's buffers are full at some time, and later reset
+		_, err = fmt.Fprintf(w.conn, "GET /open HTTP/1.1\r\nHost: %s\r\n\r\n", s.host)
+	}
+	if os.IsTimeout(err) {
+		t.Error("the connection stays open")
+	}
+}
+
+// Our own answers have a limit of their own.
+func TestP17_AnAnswerOfOursIsNotOfferedForEver(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	for _, path := range []string{prefix + "/login", prefix + "/jwks.json", "/", "//", "/nowhere"} {
+		w := &slowReader{ResponseRecorder: httptest.NewRecorder()}
+		r := httptest.NewRequest("GET", s.url+path, nil)
+		r.RequestURI = path
+		s.proxy.ServeHTTP(w, r)
+		if left := time.Until(w.deadline); left <= 0 || left > answerPatience {
+			t.Errorf("%s: %d, to be read within %v", path, w.Code, left)
+		}
+	}
+}
+
+// slowReader keeps the deadline that its client would miss.
+type slowReader struct {
+	*httptest.ResponseRecorder
+	deadline time.Time
+}
+
+func (w *slowReader) SetWriteDeadline(by time.Time) error { w.deadline = by; return nil }
