@@ -372,7 +372,7 @@ func (x *exchange) answer(ctx context.Context, res *http.Response) {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		x.ev.cause = err
+		x.ev.cause = unquoted(err)
 		if unread { // net/http reads on before it closes, for as long as the client likes
 			_ = http.NewResponseController(x.w.ResponseWriter).SetReadDeadline(time.Now())
 		}
@@ -574,18 +574,18 @@ func (x *exchange) failed(ctx context.Context, err error) error {
 			Sentence: "Your session ended while the app was still at work.", Advice: "Sign in again, and look whether the app has done it."}
 	case errors.Is(cause, upstream.ErrTimeout), errors.Is(err, upstream.ErrTimeout):
 		x.p.metrics.upstream(x.route.Name, "timeout")
-		return &failure{Status: http.StatusGatewayTimeout, Cause: errors.Join(cause, err)}
+		return &failure{Status: http.StatusGatewayTimeout, Cause: errors.Join(cause, unquoted(err))}
 	case errors.Is(err, context.Canceled) && x.in.Context().Err() != nil:
-		return &failure{Status: statusClientGone, Cause: err}
+		return &failure{Status: statusClientGone, Cause: unquoted(err)}
 	case x.body != nil && x.body.broken.Load():
-		return &failure{Status: http.StatusBadRequest, Cause: err, Title: "This did not arrive whole",
+		return &failure{Status: http.StatusBadRequest, Cause: unquoted(err), Title: "This did not arrive whole",
 			Sentence: "What was sent broke off, or could not be read.", Advice: "Go back and send it again."}
 	}
 	x.p.metrics.upstream(x.route.Name, "unreachable")
 	return &failure{Status: http.StatusBadGateway, Cause: unquoted(err)}
 }
 
-// unquoted keeps out of the log what parsers quote of an app's answer: it may be
+// unquoted keeps out of the log what parsers quote of a message: it may be
 // somebody's cookie (P18).
 func unquoted(err error) error {
 	text, _, quotes := strings.Cut(err.Error(), `"`)
