@@ -83,11 +83,10 @@ func (b *requestBody) ask() bool {
 	x := b.x
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.final || (b.spoken.Load() && !b.wanted.Load() && x.interims == 0) {
+	if x.final || (b.spoken.Load() && !b.wanted.Load() && x.interims.Load() == 0) {
 		return false
 	}
-	clear(x.w.Header())
-	x.w.WriteHeader(http.StatusContinue)
+	x.writeInterim(http.StatusContinue, nil)
 	return true
 }
 

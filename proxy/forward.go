@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/authz"
@@ -39,10 +40,13 @@ type exchange struct {
 	renewed   http.Header // the renewed session cookie, to go with the answer
 	ours      [4]string   // values of headers that are always ours
 
-	mu       sync.Mutex // guards what follows, and w while somebody else may write
-	final    bool       // no more interim answers
-	interims int
-	sent     bool // the header is on its way
+	mu    sync.Mutex // guards what follows, and w while somebody else may write
+	final bool       // no more interim answers
+	sent  bool       // the header is on its way
+
+	interims atomic.Int32 // how many the app has sent
+	queue    sync.Mutex   // guards queued; held for moments only
+	queued   []interim    // sent by the app, and not yet to the client
 }
 
 // forward passes a request to its app and the answer to the client. Nothing of
@@ -279,9 +283,17 @@ func decodePath(path string) string {
 // client, and an app could send them for ever (security.md 121).
 const maxInterims = 16
 
-// relayInterim passes a 1xx on. 100 is not among them: the client is told when
-// the body is first read, which the transport does once the app has said 100.
-// Nor is 101, which no app may say within HTTP/2 (RFC 9113 §8.6).
+type interim struct {
+	code   int
+	header http.Header
+}
+
+// relayInterim takes a 1xx to be passed on. 100 is not among them: the client is
+// told when the body is first read, which the transport does once the app has
+// said 100. Nor is 101, which no app may say within HTTP/2 (RFC 9113 §8.6).
+//
+// Who calls it reads from the app, over HTTP/2 for everybody whose requests
+// share the connection: it must not wait for this client to read.
 func (x *exchange) relayInterim(code int, header textproto.MIMEHeader) error {
 	switch code {
 	case http.StatusContinue:
@@ -290,27 +302,56 @@ func (x *exchange) relayInterim(code int, header textproto.MIMEHeader) error {
 		return errors.New("a switch of protocols in HTTP/2")
 	}
 	x.watch.moved()
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.interims++; x.interims > maxInterims {
+	if x.interims.Add(1) > maxInterims {
 		return errors.New("too many interim answers")
 	}
-	if x.final || !x.in.ProtoAtLeast(1, 1) { // RFC 9110 §15.2
+	if !x.in.ProtoAtLeast(1, 1) { // RFC 9110 §15.2
 		return nil
 	}
+	x.queue.Lock()
+	x.queued = append(x.queued, interim{code, http.Header(header)})
+	x.queue.Unlock()
+	go x.passInterims()
+	return nil
+}
+
+// passInterims writes what is queued, unless the answer has begun.
+func (x *exchange) passInterims() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for !x.final {
+		x.queue.Lock()
+		if len(x.queued) == 0 {
+			x.queue.Unlock()
+			return
+		}
+		next := x.queued[0]
+		x.queued = x.queued[1:]
+		x.queue.Unlock()
+		dropHopByHop(next.header)
+		x.writeInterim(next.code, next.header)
+	}
+}
+
+// writeInterim has a deadline of its own: a watch leaves the writing half alone
+// until the answer begins. Whoever does not read meanwhile is disconnected.
+func (x *exchange) writeInterim(code int, header http.Header) {
+	control := http.NewResponseController(x.w.ResponseWriter)
+	_ = control.SetWriteDeadline(time.Now().Add(bodyPatience))
 	h := x.w.Header()
 	clear(h)
-	dropHopByHop(http.Header(header))
 	for name, values := range header {
 		h[name] = values
 	}
 	x.w.WriteHeader(code)
 	clear(h)
-	return nil
+	_ = control.SetWriteDeadline(time.Time{})
 }
 
-// noMoreInterims keeps a late 1xx out of the final answer's header.
+// noMoreInterims keeps a late 1xx out of the final answer's header. Those that
+// came before the answer go before it.
 func (x *exchange) noMoreInterims() {
+	x.passInterims()
 	x.mu.Lock()
 	x.final = true
 	x.mu.Unlock()
@@ -338,13 +379,16 @@ func (x *exchange) answer(ctx context.Context, res *http.Response) {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		x.ev.cause = err
+		x.ev.cause = unquoted(err)
 		if unread { // net/http reads on before it closes, for as long as the client likes
 			_ = http.NewResponseController(x.w.ResponseWriter).SetReadDeadline(time.Now())
 		}
 		panic(http.ErrAbortHandler)
 	}
 	sendTrailers(h, res)
+	if x.in.ProtoMajor == 1 { // what is left goes out when the watch is gone
+		x.w.readBy(x.backend.Idle)
+	}
 }
 
 // amend keeps the app from our cookies and adds a renewed one of ours.
@@ -539,18 +583,18 @@ func (x *exchange) failed(ctx context.Context, err error) error {
 			Sentence: "Your session ended while the app was still at work.", Advice: "Sign in again, and look whether the app has done it."}
 	case errors.Is(cause, upstream.ErrTimeout), errors.Is(err, upstream.ErrTimeout):
 		x.p.metrics.upstream(x.route.Name, "timeout")
-		return &failure{Status: http.StatusGatewayTimeout, Cause: errors.Join(cause, err)}
+		return &failure{Status: http.StatusGatewayTimeout, Cause: errors.Join(cause, unquoted(err))}
 	case errors.Is(err, context.Canceled) && x.in.Context().Err() != nil:
-		return &failure{Status: statusClientGone, Cause: err}
+		return &failure{Status: statusClientGone, Cause: unquoted(err)}
 	case x.body != nil && x.body.broken.Load():
-		return &failure{Status: http.StatusBadRequest, Cause: err, Title: "This did not arrive whole",
+		return &failure{Status: http.StatusBadRequest, Cause: unquoted(err), Title: "This did not arrive whole",
 			Sentence: "What was sent broke off, or could not be read.", Advice: "Go back and send it again."}
 	}
 	x.p.metrics.upstream(x.route.Name, "unreachable")
 	return &failure{Status: http.StatusBadGateway, Cause: unquoted(err)}
 }
 
-// unquoted keeps out of the log what parsers quote of an app's answer: it may be
+// unquoted keeps out of the log what parsers quote of a message: it may be
 // somebody's cookie (P18).
 func unquoted(err error) error {
 	text, _, quotes := strings.Cut(err.Error(), `"`)

@@ -7,6 +7,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -59,6 +62,38 @@ func TestTheWaitForAHeaderEndsInTime(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An answer that came before the end of the upload is there: the time for it to
+// come does not begin with that end.
+func TestAnAnswerThatCameEarlyIsNotWaitedForAgain(t *testing.T) {
+	t.Parallel()
+	everyWay(t, func(t *testing.T, o setup, way string) {
+		t.Parallel()
+		o.Header = 300 * time.Millisecond
+		o.App = serveApp(t, way, func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).EnableFullDuplex()
+			_, _ = io.WriteString(w, "begun")
+			_ = http.NewResponseController(w).Flush()
+			_, _ = io.Copy(io.Discard, r.Body)
+			for range 10 { // longer than a glance and the time for a header
+				time.Sleep(150 * time.Millisecond)
+				_, _ = io.WriteString(w, ".")
+				_ = http.NewResponseController(w).Flush()
+			}
+		})
+		s := newSite(t, o)
+		p := s.stream(t, "POST", "/up", "Cookie: "+s.mint(t, alice()))
+		go func() { _, _ = io.WriteString(p, "some") }()
+		body := p.begun(t, soon).Body
+		if got, err := readWithin(t, body, 5, soon); got != "begun" || err != nil {
+			t.Fatalf("%q, %v", got, err)
+		}
+		p.Close()
+		if got, err := readWithin(t, body, -1, soon); got != strings.Repeat(".", 10) || err != nil {
+			t.Errorf("after the upload: %q, %v", got, err)
+		}
+	})
 }
 
 // Nothing moves: an answer that has begun breaks off. Something moves, slowly:
@@ -391,3 +426,83 @@ func weather(s *site, cookie string, r *rand.Rand) {
 	_, _ = io.CopyN(io.Discard, res.Body, int64(r.IntN(100000)))
 	res.Body.Close()
 }
+
+// All requests for an app share one connection of HTTP/2. A client that asks for
+// something with hints and does not read them must not hold it up.
+func TestP17_AClientThatDoesNotReadHintsHoldsUpNobodyElse(t *testing.T) {
+	t.Parallel()
+	hint := strings.Repeat("x", 60_000)
+	app := serveApp(t, "h2c", func(w http.ResponseWriter, r *http.Request) {
+		for range maxInterims * strings.Count(r.URL.Path, "/hints") {
+			w.Header()["Link"] = []string{hint}
+			w.WriteHeader(http.StatusEarlyHints)
+		}
+		_, _ = io.WriteString(w, "ok")
+	})
+	s := newSite(t, setup{App: app})
+	cookie := "Cookie: " + s.mint(t, alice())
+	w := s.wire(t)
+	w.dial()
+	check(t, w.conn.(*net.TCPConn).SetReadBuffer(4<<10))
+	_, err := fmt.Fprintf(w.conn, strings.Repeat("GET /hints HTTP/1.1\r\nHost: %[1]s\r\n%[2]s\r\n\r\n", 8), s.host, cookie)
+	check(t, err)
+	for begin := time.Now(); time.Since(begin) < bodyPatience+time.Second; time.Sleep(50 * time.Millisecond) {
+		r, err := http.NewRequestWithContext(t.Context(), "GET", s.url+"/x", nil)
+		check(t, err)
+		r.Header.Set("Cookie", strings.TrimPrefix(cookie, "Cookie: "))
+		got := make(chan answer, 1)
+		go func() { got <- s.send(t, r) }()
+		select {
+		case a := <-got:
+			if a.status != 200 || a.body != "ok" {
+				t.Fatalf("%d %q", a.status, a.body)
+			}
+		case <-time.After(2 * time.Second):
+			t.Fatal("somebody else waits")
+		}
+	}
+	if !regexp.MustCompile(`"path":"/hints".*"ms":5\d\d\d`).MatchString(s.log.text(t)) {
+		t.Error("the request of the client that does not read goes on")
+	}
+}
+
+// Whoever asks and asks and never reads is disconnected, though each answer is
+// small enough to be out of our hands before it is sent.
+func TestP17_AClientThatNeverReadsIsDisconnected(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{Idle: time.Second})
+	s.app.Respond(reply("", strings.Repeat("x", 3000)))
+	w := s.wire(t)
+	w.dial()
+	check(t, w.conn.(*net.TCPConn).SetReadBuffer(4<<10))
+	var err error
+	for err == nil { // the kernel's buffers are full at some time, and later reset
+		_, err = fmt.Fprintf(w.conn, "GET /open HTTP/1.1\r\nHost: %s\r\n\r\n", s.host)
+	}
+	if os.IsTimeout(err) {
+		t.Error("the connection stays open")
+	}
+}
+
+// Our own answers have a limit of their own.
+func TestP17_AnAnswerOfOursIsNotOfferedForEver(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	for _, path := range []string{prefix + "/login", prefix + "/jwks.json", "/", "//", "/nowhere"} {
+		w := &slowReader{ResponseRecorder: httptest.NewRecorder()}
+		r := httptest.NewRequest("GET", s.url+path, nil)
+		r.RequestURI = path
+		s.proxy.ServeHTTP(w, r)
+		if left := time.Until(w.deadline); left <= 0 || left > answerPatience {
+			t.Errorf("%s: %d, to be read within %v", path, w.Code, left)
+		}
+	}
+}
+
+// slowReader keeps the deadline that its client would miss.
+type slowReader struct {
+	*httptest.ResponseRecorder
+	deadline time.Time
+}
+
+func (w *slowReader) SetWriteDeadline(by time.Time) error { w.deadline = by; return nil }

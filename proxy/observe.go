@@ -81,10 +81,22 @@ func (rec *recorder) sign() {
 // bodyPatience is how long we wait for the rest of a body that nobody will read.
 const bodyPatience = 5 * time.Second
 
-// letGo is for answers of our own to requests with a body: it goes unread, and
+// answerPatience is how long a client may take to read an answer of our own.
+const answerPatience = 30 * time.Second
+
+// readBy disconnects a client that has not read its answer by then. It counts
+// for what net/http writes behind the handler too, and until the next request.
+// Without it whoever asks and does not read has a connection, and what fits into
+// the kernel's buffer, for ever.
+func (rec *recorder) readBy(patience time.Duration) {
+	_ = http.NewResponseController(rec.ResponseWriter).SetWriteDeadline(time.Now().Add(patience))
+}
+
+// letGo is for answers of our own. A body of the request goes unread, and
 // net/http would wait for its end without a limit before it sent the answer. A
 // stranger could hold a connection, and our stopping, with one byte (P17).
 func (rec *recorder) letGo(r *http.Request) {
+	rec.readBy(answerPatience)
 	if r.ContentLength == 0 {
 		return
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -172,6 +173,33 @@ func TestP18_WhatAnAppAnswersIsNotLogged(t *testing.T) {
 		}
 		if line, err := json.Marshal(s.log.event(t, a.header.Get("X-Request-Id"))); err != nil || strings.Contains(string(line), "canary") {
 			t.Errorf("%s: logged %s", name, line)
+		}
+	}
+}
+
+// The same holds for what comes behind a body, from the app and from the client.
+func TestP18_BrokenTrailersAreNotLogged(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	head := "POST /x HTTP/1.1\r\nHost: " + s.host + "\r\nCookie: " + s.mint(t, alice()) + "\r\nConnection: close\r\n"
+	const broken = "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nSet-Cookie session=canary\r\n\r\n"
+	sent := s.talk(t, head+broken)
+	if len(sent) != 1 || sent[0].status != http.StatusBadRequest {
+		t.Fatalf("a client's: %v", statuses(sent))
+	}
+	s.app.Respond(func([]byte) []byte { return []byte("HTTP/1.1 200 OK\r\nConnection: close\r\n" + broken) })
+	r, err := http.NewRequestWithContext(t.Context(), "GET", s.url+"/x", nil)
+	check(t, err)
+	r.Header.Set("Cookie", s.mint(t, alice()))
+	res, err := s.transport.RoundTrip(r)
+	check(t, err)
+	defer res.Body.Close()
+	if b, err := io.ReadAll(res.Body); err == nil {
+		t.Errorf("an app's: %q looks whole", b)
+	}
+	for from, id := range map[string]string{"a client's": sent[0].header.Get("X-Request-Id"), "an app's": res.Header.Get("X-Request-Id")} {
+		if line := fmt.Sprint(s.log.event(t, id)); strings.Contains(line, "canary") || !strings.Contains(line, "malformed MIME header") {
+			t.Errorf("%s: logged %s", from, line)
 		}
 	}
 }

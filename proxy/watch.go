@@ -32,12 +32,15 @@ type watch struct {
 	cancel   context.CancelCauseFunc
 	begun    time.Time
 	last     atomic.Int64 // when something moved last, since begun
-	headerBy atomic.Int64 // when the header must be there, since begun; 0: not waited for
+	headerBy atomic.Int64 // when the header must be there, since begun; 0: not waited for, or wasAnswered
 
 	mu    sync.Mutex // guards timer and over
 	timer *time.Timer
 	over  bool
 }
+
+// wasAnswered stands for a header that is there.
+const wasAnswered = -1
 
 func (w *watch) start(x *exchange, cancel context.CancelCauseFunc) {
 	w.x, w.cancel, w.begun = x, cancel, time.Now()
@@ -58,14 +61,17 @@ func (w *watch) moved() { w.last.Store(int64(time.Since(w.begun))) }
 
 // sent begins the wait for the header: the request is with the app. A gRPC
 // server may send its header with its first message, hours later; then the idle
-// time alone counts.
+// time alone counts. So it does where the answer came before the request's end.
 func (w *watch) sent() {
 	w.moved()
 	if hasGRPC(w.x.in) {
 		return
 	}
 	limit := w.x.backend.Header
-	w.headerBy.Store(int64(time.Since(w.begun) + limit))
+	before := w.headerBy.Load()
+	if before == wasAnswered || !w.headerBy.CompareAndSwap(before, int64(time.Since(w.begun)+limit)) {
+		return // only answered writes it beside us
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if limit < glance && !w.over {
@@ -75,7 +81,7 @@ func (w *watch) sent() {
 
 // answered ends the wait for the header.
 func (w *watch) answered() {
-	w.headerBy.Store(0)
+	w.headerBy.Store(wasAnswered)
 	w.moved()
 }
 
@@ -98,7 +104,7 @@ func (w *watch) look() {
 func (w *watch) next() time.Duration {
 	now := time.Since(w.begun)
 	at := time.Duration(w.headerBy.Load())
-	if at == 0 {
+	if at <= 0 {
 		at = time.Duration(w.last.Load()) + w.x.backend.Idle
 	}
 	return max(min(glance, at-now), time.Millisecond)
@@ -109,7 +115,7 @@ func (w *watch) verdict() error {
 	if s := w.x.session; s != nil && (!w.x.p.now().Before(s.Expires) || w.x.p.sessions.HasEnded(s.ID)) {
 		return errSessionOver
 	}
-	if by := w.headerBy.Load(); by != 0 { // an app that thinks is not idle
+	if by := w.headerBy.Load(); by > 0 { // an app that thinks is not idle
 		if now >= time.Duration(by) {
 			return errNoHeader
 		}

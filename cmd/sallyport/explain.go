@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/proxy"
@@ -203,7 +204,12 @@ func (q *question) request(cfg *config.Config) (*http.Request, error) {
 		if !ok || strings.TrimSpace(name) == "" {
 			return nil, usage("--header %q is not \"Name: value\"", line)
 		}
-		r.Header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
+		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+		if strings.EqualFold(name, "Host") { // net/http takes it out of the header too
+			r.Host = value
+			continue
+		}
+		r.Header.Add(name, value)
 	}
 	return r.WithContext(context.Background()), nil
 }
@@ -270,7 +276,10 @@ const unknownSubject = "(id-at-the-provider)"
 
 func addCookie(r *http.Request, sessions *session.Manager, who identity.Identity) error {
 	w := &unread{header: http.Header{}}
-	host := strings.ToLower(r.URL.Hostname())
+	host, err := authz.CanonicalHost(r.Host)
+	if err != nil {
+		return nil // the front door refuses it, whoever asks
+	}
 	if err := sessions.Write(w, host, sessions.Start(who)); err != nil {
 		return fmt.Errorf("nobody can be so: %w", err)
 	}
