@@ -160,7 +160,7 @@ func alone(token claims) claims {
 	if tid, _ := token.text("tid"); tid == personalAccounts {
 		return claims{}
 	}
-	return claims{"org_id": token["tid"]}
+	return claims{directoryID: token["tid"]}
 }
 
 func (m microsoft) ask(ctx context.Context, client *oauth.Client, accessToken, query string) (claims, error) {
