@@ -27,3 +27,27 @@ func TestClaimsAreReadAsASignInReadsThem(t *testing.T) {
 		}
 	}
 }
+
+// Every type reads claims of its own without what it would be asked for besides.
+func TestClaimsOfEveryTypeAreRead(t *testing.T) {
+	const object = `{"sub":"1","oid":"3c38aafb-0579-dafe-18bb-584dce2786cc","tid":"822b33ad-87c1-48a0-a20a-5ba7cd5ebcaa","hd":"acme.example",
+		"email":"ann@acme.example","email_verified":true,"name":"Ann","https://slack.com/team_id":"T1","https://slack.com/user_id":"U1"}`
+	for _, o := range []Options{{Type: TypeOIDC, Issuer: "https://sso.example.com"}, {Type: TypeGoogle}, {Type: TypeMicrosoft, Tenant: TenantOrganizations}, {Type: TypeSlack}, {Type: TypePagerDuty}} {
+		o.ID, o.ClientID, o.ClientSecret, o.RedirectURL = "corp", "a", "b", "https://app.example.com/cb"
+		p, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := p.Imagine(t.Context(), []byte(object))
+		if o.Type == TypePagerDuty { // its subject is two claims that nobody else has
+			if identity.FailureOf(err) != identity.Rejected {
+				t.Errorf("%s: %+v, %v", o.Type, id, err)
+			}
+			continue
+		}
+		want := map[string]string{TypeOIDC: "", TypeGoogle: "corp:acme.example", TypeMicrosoft: "corp:822b33ad-87c1-48a0-a20a-5ba7cd5ebcaa", TypeSlack: "corp:T1"}[o.Type]
+		if err != nil || id.Subject == "" || id.Org.ID != want {
+			t.Errorf("%s: %+v, %v", o.Type, id, err)
+		}
+	}
+}
