@@ -36,6 +36,7 @@ type exchange struct {
 	key       string           // whose identity it is, for what is kept of it
 	body      *requestBody     // nil if the client sends none
 	watch     watch
+	turn      upstream.Turn
 	assertion string
 	renewed   http.Header // the renewed session cookie, to go with the answer
 	ours      [4]string   // values of headers that are always ours
@@ -70,7 +71,7 @@ func (p *Proxy) forward(w *recorder, r *http.Request, ev *event, route *authz.Ro
 	x.watch.start(x, cancel) // it looks at what request made
 	defer x.watch.stop()
 
-	res, err := x.backend.Transport.RoundTrip(out)
+	res, err := x.send(out)
 	x.noMoreInterims()
 	if err != nil {
 		return x.failed(ctx, err)
@@ -88,6 +89,21 @@ func (p *Proxy) forward(w *recorder, r *http.Request, ev *event, route *authz.Ro
 	x.answer(ctx, res)
 	x.linger()
 	return nil
+}
+
+// send asks the app, once more where the first answer was not one to this
+// request. Without a body nothing can have been taken from it.
+func (x *exchange) send(out *http.Request) (*http.Response, error) {
+	for {
+		res, err := x.backend.Transport.RoundTrip(out)
+		if err != nil || !x.turn.OutOfTurn() {
+			return res, err
+		}
+		res.Body.Close()
+		if x.body != nil || out.Context().Err() != nil {
+			return nil, fmt.Errorf("%w: %w", upstream.ErrUnreachable, upstream.ErrSurplus)
+		}
+	}
 }
 
 // maxHops is how often a request may pass through here. A route that leads back
@@ -144,7 +160,7 @@ func (h headerWriter) WriteHeader(int)             {}
 // place: nobody else has use for what it was.
 func (x *exchange) request(ctx context.Context) *http.Request {
 	facts := &x.ev.facts
-	trace := &httptrace.ClientTrace{Got1xxResponse: x.relayInterim, WroteRequest: func(info httptrace.WroteRequestInfo) {
+	trace := &httptrace.ClientTrace{GotConn: x.turn.GotConn, Got1xxResponse: x.relayInterim, WroteRequest: func(info httptrace.WroteRequestInfo) {
 		if info.Err == nil {
 			x.watch.sent()
 		}
@@ -300,6 +316,9 @@ func (x *exchange) relayInterim(code int, header textproto.MIMEHeader) error {
 		return nil
 	case http.StatusSwitchingProtocols:
 		return errors.New("a switch of protocols in HTTP/2")
+	}
+	if !x.turn.Begun() {
+		return upstream.ErrSurplus
 	}
 	x.watch.moved()
 	if x.interims.Add(1) > maxInterims {

@@ -122,7 +122,6 @@ func newTransport(o Options, protocols *http.Protocols) *http.Transport {
 	}
 	dialer := &net.Dialer{Timeout: connect}
 	t := &http.Transport{
-		DialContext: dialer.DialContext,
 		// No Proxy: HTTP_PROXY is about the way out, and an app is next door.
 		Protocols:              protocols,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
@@ -137,10 +136,15 @@ func newTransport(o Options, protocols *http.Protocols) *http.Transport {
 	if o.URL.Scheme == "https" {
 		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.Roots, ServerName: o.ServerName}
 	}
-	if socket := o.URL.Path; o.URL.Scheme == "unix" {
-		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", socket)
+	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if o.URL.Scheme == "unix" {
+			network, address = "unix", o.URL.Path
 		}
+		conn, err := dialer.DialContext(ctx, network, address)
+		if err != nil || !protocols.HTTP1() {
+			return conn, err
+		}
+		return &turnConn{Conn: conn}, nil
 	}
 	return t
 }
