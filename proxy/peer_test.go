@@ -165,3 +165,13 @@ func TestTheAddressThatTheBrowserUsedIsSpokenOf(t *testing.T) {
 		t.Errorf("logged host %v", line["host"])
 	}
 }
+
+// A link-local peer comes with the name of our network interface.
+func TestP04_ALinkLocalProxyIsOnTheList(t *testing.T) {
+	t.Parallel()
+	p := &Proxy{trusted: prefixes(t, "fe80::/10")}
+	r := &http.Request{RemoteAddr: "[fe80::1%eth0]:4000", Host: "a.example", Header: http.Header{"X-Forwarded-Host": {"b.example"}}}
+	if at, err := p.whence(r); err != nil || at.client != "fe80::1" || at.host != "b.example" {
+		t.Errorf("%+v, %v", at, err)
+	}
+}
