@@ -58,7 +58,7 @@ type Signer struct {
 	signed  *recent.Cache[cacheKey, cached]
 }
 
-type cacheKey struct{ session, audience string }
+type cacheKey struct{ caller, audience string }
 
 type cached struct {
 	minute int64
@@ -150,27 +150,31 @@ type orgClaim struct {
 	Domain string `json:"domain,omitempty"`
 }
 
-// Sign returns the assertion about the owner of a session for an audience (the
-// route's name). Within a minute the same arguments give the same token. The
-// identity of a session never changes, so its id stands for it in the cache.
-func (s *Signer) Sign(session string, id *identity.Identity, audience string) (string, error) {
+// Sign returns the assertion about a caller for an audience (the route's name),
+// good until Lifetime is over, or until what it rests on ends. caller is the id
+// of a session, or whatever else stands for one identity and one end: what is
+// kept is kept under it. Within a minute the same arguments give the same token.
+func (s *Signer) Sign(caller string, id *identity.Identity, audience string, until time.Time) (string, error) {
 	now := s.now()
-	key, minute := cacheKey{session, audience}, now.Unix()/60
+	key, minute := cacheKey{caller, audience}, now.Unix()/60
 	if c, ok := s.signed.Get(key); ok && c.minute == minute {
 		return c.token, nil
 	}
-	token, err := s.sign(id, audience, time.Unix(minute*60, 0), now)
+	token, err := s.sign(id, audience, until, time.Unix(minute*60, 0), now)
 	if err != nil {
 		return "", fmt.Errorf("sign assertion: %w", err)
 	}
-	s.signed.Put(key, cached{minute, token}, len(session)+len(audience)+len(token)+entryBytes)
+	s.signed.Put(key, cached{minute, token}, len(caller)+len(audience)+len(token)+entryBytes)
 	return token, nil
 }
 
-func (s *Signer) sign(id *identity.Identity, audience string, issued, now time.Time) (string, error) {
+func (s *Signer) sign(id *identity.Identity, audience string, until, issued, now time.Time) (string, error) {
+	if most := issued.Add(Lifetime); most.Before(until) {
+		until = most
+	}
 	c := claims{
 		Issuer: s.issuer, Subject: id.ID(), Audience: audience,
-		IssuedAt: jwt.NewNumericDate(issued), Expires: jwt.NewNumericDate(issued.Add(Lifetime)),
+		IssuedAt: jwt.NewNumericDate(issued), Expires: jwt.NewNumericDate(until),
 		Email: id.VerifiedEmail(), Verified: id.VerifiedEmail() != "",
 		Name: id.Name, Username: id.Username, Groups: id.Groups, Unknown: id.GroupsUnknown,
 	}

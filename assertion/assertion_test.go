@@ -30,6 +30,9 @@ func (c *clock) add(d time.Duration)   { c.t = c.t.Add(d) }
 func seed(b byte) []byte               { return bytes.Repeat([]byte{b}, SeedBytes) }
 func always(i int) func(time.Time) int { return func(time.Time) int { return i } }
 
+// forever is the end of what does not end.
+var forever = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+
 func newSigner(t testing.TB, c *clock, change ...func(*Options)) *Signer {
 	t.Helper()
 	o := Options{Issuer: issuer, Seeds: [][]byte{seed(1)}, Signing: always(0), Now: c.now}
@@ -53,7 +56,7 @@ func alice() *identity.Identity {
 
 func sign(t testing.TB, s *Signer, session, audience string, id *identity.Identity) string {
 	t.Helper()
-	token, err := s.Sign(session, id, audience)
+	token, err := s.Sign(session, id, audience, forever)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,6 +314,27 @@ func heap() int {
 	return int(m.HeapAlloc)
 }
 
+// RFC 9068 §5, P1: what rests on an access token ends with it, and so does what
+// rests on a session.
+func TestP01_AnAssertionDoesNotOutliveWhatItRestsOn(t *testing.T) {
+	c := newClock() // half past a minute
+	s, minute := newSigner(t, c), c.t.Truncate(time.Minute)
+	for name, row := range map[string]struct{ until, want time.Time }{
+		"later":         {minute.Add(5*time.Minute + time.Second), minute.Add(5 * time.Minute)},
+		"just then":     {minute.Add(5 * time.Minute), minute.Add(5 * time.Minute)},
+		"a little less": {minute.Add(5*time.Minute - time.Second), minute.Add(5*time.Minute - time.Second)},
+		"this minute":   {minute.Add(31 * time.Second), minute.Add(31 * time.Second)},
+	} {
+		token, err := s.Sign(name, alice(), "app", row.until)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if claims, _ := verify(t, s, token); claims["exp"] != float64(row.want.Unix()) || claims["iat"] != float64(minute.Unix()) {
+			t.Errorf("%s: iat %v, exp %v", name, claims["iat"], claims["exp"])
+		}
+	}
+}
+
 func TestSignerIsSafeForConcurrentUse(t *testing.T) {
 	s := newSigner(t, newClock())
 	var wg sync.WaitGroup
@@ -318,7 +342,7 @@ func TestSignerIsSafeForConcurrentUse(t *testing.T) {
 		wg.Go(func() {
 			id := &identity.Identity{Provider: "p", Subject: fmt.Sprint(i % 4)}
 			for range 20 {
-				token, err := s.Sign(id.Subject, id, "app")
+				token, err := s.Sign(id.Subject, id, "app", forever)
 				if err != nil {
 					t.Error(err)
 					return
@@ -365,7 +389,7 @@ func BenchmarkSignCached(b *testing.B) {
 	s, id := newSigner(b, newClock()), alice()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := s.Sign("session", id, "app"); err != nil {
+		if _, err := s.Sign("session", id, "app", forever); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -377,7 +401,7 @@ func BenchmarkSignAnew(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		c.add(time.Minute)
-		if _, err := s.Sign("session", id, "app"); err != nil {
+		if _, err := s.Sign("session", id, "app", forever); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -388,7 +412,7 @@ func BenchmarkSignCachedParallel(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if _, err := s.Sign("session", id, "app"); err != nil {
+			if _, err := s.Sign("session", id, "app", forever); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -45,6 +45,9 @@ const (
 	ReasonAmbiguous     Reason = "ambiguous"      // the target means two things
 	ReasonWebSocket     Reason = "websocket"      // the route carries no WebSockets
 	ReasonOrigin        Reason = "origin"         // a WebSocket from a page of another site
+
+	ReasonBearerInvalid     Reason = "bearer_invalid"     // the Authorization header holds no good access token
+	ReasonBearerUnavailable Reason = "bearer_unavailable" // nobody can tell: the provider does not give its keys
 )
 
 // Verdict is an outcome with its grounds.

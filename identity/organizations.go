@@ -84,17 +84,22 @@ func taken(owners map[string]Org, key, field string) string {
 //     begin with its id and a colon is dropped.
 //   - Only of somebody whose provider asserted none, a verified e-mail address
 //     counts, whole domain for whole domain.
-//   - One organization is the active one. Of several none is, and Orgs has all:
-//     the person picks, with WithOrg.
+//   - One organization is the active one. Of several it is the one that the
+//     provider says, if it does, and Orgs has all; else the person picks, with
+//     WithOrg.
 func (o *Organizations) Fold(id Identity) Identity {
 	var orgs []Org
+	var active Org
 	asserted := false
-	for _, org := range append([]Org{id.Org}, id.Orgs...) {
+	for i, org := range append([]Org{id.Org}, id.Orgs...) {
 		asserted = asserted || org.ID != ""
 		if rest, own := strings.CutPrefix(org.ID, id.Provider+":"); !own || rest == "" {
 			continue
 		}
-		if org = o.ofID(org); !slices.ContainsFunc(orgs, func(have Org) bool { return have.ID == org.ID }) {
+		if org = o.ofID(org); i == 0 {
+			active = org
+		}
+		if !slices.ContainsFunc(orgs, func(have Org) bool { return have.ID == org.ID }) {
 			orgs = append(orgs, org)
 		}
 	}
@@ -106,7 +111,7 @@ func (o *Organizations) Fold(id Identity) Identity {
 	case len(orgs) == 1:
 		id.Org = orgs[0]
 	case len(orgs) > 1:
-		id.Orgs = orgs
+		id.Org, id.Orgs = active, orgs
 	}
 	return id
 }

@@ -111,7 +111,7 @@ func bearerGet(ctx context.Context, client *http.Client, address, accessToken st
 // and the sources. What is odd is left out and noted; what would be dangerous
 // was refused before.
 func (p *Provider) identity(ctx context.Context, who claims, sources []claims) identity.Identity {
-	r := reader{p, ctx, sources}
+	r := reader{p, ctx, who, sources}
 	id := identity.Identity{
 		Provider:    p.id,
 		ACR:         r.in(who).text("acr"),
@@ -132,10 +132,11 @@ func (p *Provider) identity(ctx context.Context, who claims, sources []claims) i
 type reader struct {
 	p       *Provider
 	ctx     context.Context
+	who     claims // those that were checked
 	sources []claims
 }
 
-func (r reader) in(c claims) reader { return reader{r.p, r.ctx, []claims{c}} }
+func (r reader) in(c claims) reader { return reader{r.p, r.ctx, r.who, []claims{c}} }
 
 // from is the first source that has the claim.
 func (r reader) from(name string) (claims, bool) {
@@ -209,18 +210,38 @@ func (r reader) org(names ClaimNames, in ...claims) (identity.Org, bool) {
 	return identity.Org{ID: r.p.id + ":" + id, Name: r.text(names.OrgName), Domain: domain, Source: "claim"}, true
 }
 
-// listedOrgs reads a list of ids, or of objects {id, name, domain}. What is odd
-// in it is left out; too many are none, so that a session can hold what it says.
+// listedOrgs reads a list of ids, or of objects {id, name, domain}, or nothing
+// of it: see checkOrgs.
 func (r reader) listedOrgs() []identity.Org {
+	orgs, err := r.readOrgs()
+	if err != nil {
+		return nil
+	}
+	return orgs
+}
+
+// checkOrgs refuses a list of organizations that cannot be read whole. Without
+// the part that is odd, somebody could pass for a member of another organization
+// alone, or of none, and be folded by e-mail.
+func (p *Provider) checkOrgs(ctx context.Context, sources []claims) error {
+	if p.policy.orgs != nil {
+		return nil
+	}
+	if _, err := (reader{p: p, ctx: ctx, sources: sources}).readOrgs(); err != nil {
+		return fail(identity.Rejected, "claim %s: %w", p.claims.Orgs, err)
+	}
+	return nil
+}
+
+func (r reader) readOrgs() ([]identity.Org, error) {
 	name := r.p.claims.Orgs
 	c, ok := r.from(name)
 	if name == "" || !ok {
-		return nil
+		return nil, nil
 	}
 	var list []json.RawMessage
 	if json.Unmarshal(c[name], &list) != nil || len(list) > maxOrgs {
-		r.dropped(name, "not a list of at most 50 organizations")
-		return nil
+		return nil, errors.New("not a list of at most 50 organizations")
 	}
 	var orgs []identity.Org
 	for _, raw := range list {
@@ -229,11 +250,14 @@ func (r reader) listedOrgs() []identity.Org {
 			one = claims{"id": raw}
 		}
 		org, ok := r.org(ClaimNames{OrgID: "id", OrgName: "name", OrgDomain: "domain"}, one)
-		if ok && !slices.ContainsFunc(orgs, func(o identity.Org) bool { return o.ID == org.ID }) {
+		if !ok {
+			return nil, errors.New("an organization without an id that can be read")
+		}
+		if !slices.ContainsFunc(orgs, func(o identity.Org) bool { return o.ID == org.ID }) {
 			orgs = append(orgs, org)
 		}
 	}
-	return orgs
+	return orgs, nil
 }
 
 // email takes address and verification from the same source: one source must
@@ -253,7 +277,7 @@ func (r reader) email() (address string, verified bool) {
 		return "", false
 	}
 	allowed := len(r.p.emailDomains) == 0 || slices.Contains(r.p.emailDomains, domain)
-	return local + "@" + domain, allowed && r.p.policy.vouches(email{source: c, sources: r.sources, raw: raw, local: local, domain: domain})
+	return local + "@" + domain, allowed && r.p.policy.vouches(email{source: c, who: r.who, sources: r.sources, raw: raw, domain: domain})
 }
 
 // groups are unknown, not none, when the provider keeps them elsewhere (OIDC

@@ -334,7 +334,8 @@ func FuzzClaims(f *testing.F) {
 	})
 }
 
-func checkIdentity(t *testing.T, id identity.Identity, sources []claims) {
+// checkBounds is what holds of every identity.
+func checkBounds(t *testing.T, id identity.Identity) {
 	t.Helper()
 	if id.Subject == "" || len(id.Subject) > 255 || id.Provider != "corp" {
 		t.Errorf("key %q", id.ID())
@@ -347,21 +348,27 @@ func checkIdentity(t *testing.T, id identity.Identity, sources []claims) {
 	if id.Email != "" && (strings.Count(id.Email, "@") != 1 || strings.ContainsFunc(id.Email, func(r rune) bool { return r <= ' ' || r > '~' })) {
 		t.Errorf("e-mail %q", id.Email)
 	}
+	if (id.Org.ID == "") != (id.Org == identity.Org{}) {
+		t.Errorf("an organization without an id: %+v", id.Org)
+	}
+}
+
+func checkIdentity(t *testing.T, id identity.Identity, sources []claims) {
+	t.Helper()
+	checkBounds(t, id)
 	if id.EmailVerified && !slices.ContainsFunc(sources, func(c claims) bool { return string(c["email_verified"]) == "true" && c.has("email") }) {
 		t.Errorf("%q is verified by nobody", id.Email)
 	}
 	if id.GroupsUnknown && len(id.Groups) > 0 && !slices.ContainsFunc(sources, func(c claims) bool { return c.has("_claim_names") }) {
 		t.Errorf("groups %q and unknown", id.Groups)
 	}
-	if (id.Org.ID == "") != (id.Org == identity.Org{}) {
-		t.Errorf("an organization without an id: %+v", id.Org)
-	}
 }
 
 // P8: nothing that this package exports can hold or hand out a token.
 func TestP08_NothingExportedHoldsAToken(t *testing.T) {
 	exported := map[string]reflect.Type{
-		"Options": reflect.TypeFor[Options](), "Endpoints": reflect.TypeFor[Endpoints](), "Conflict": reflect.TypeFor[Conflict](), "Quirk": reflect.TypeFor[Quirk](), "QuirkNames": reflect.TypeOf(QuirkNames), "Permissions": reflect.TypeFor[Permissions](), "Scope": reflect.TypeFor[Scope](), "Claim": reflect.TypeFor[Claim](), "CheckPublicKeys": reflect.TypeOf(CheckPublicKeys), "ClaimNames": reflect.TypeFor[ClaimNames](),
+		"Options": reflect.TypeFor[Options](), "Endpoints": reflect.TypeFor[Endpoints](), "Conflict": reflect.TypeFor[Conflict](), "Quirk": reflect.TypeFor[Quirk](), "QuirkNames": reflect.TypeOf(QuirkNames), "AllQuirks": reflect.TypeOf(AllQuirks), "Permissions": reflect.TypeFor[Permissions](), "Scope": reflect.TypeFor[Scope](), "Claim": reflect.TypeFor[Claim](), "CheckPublicKeys": reflect.TypeOf(CheckPublicKeys), "ClaimNames": reflect.TypeFor[ClaimNames](),
+		"Bearer": reflect.TypeFor[*Bearer](), "BearerOptions": reflect.TypeFor[BearerOptions](), "BearerQuirks": reflect.TypeOf(BearerQuirks),
 		"Provider": reflect.TypeFor[*Provider](), "New": reflect.TypeOf(New), "Types": reflect.TypeOf(Types),
 	}
 	files, err := filepath.Glob("*.go")

@@ -52,20 +52,15 @@ func hostedDomain(c claims) (string, bool) {
 // of a Workspace. Any other address was verified once, when the account was
 // made, and may have changed hands since.
 func googleVouches(e email) bool {
-	_, hosted := hostedDomain(e.source)
+	_, hosted := hostedDomain(e.who)
 	return e.assured() && (hosted || e.domain == "gmail.com")
 }
 
 // googleOrg: §2.2, sign-in tells hd and nothing else of an organization, so hd
 // is its id, name and domain.
 func googleOrg(r reader) (active identity.Org, all []identity.Org) {
-	c, ok := r.from("hd")
+	hd, ok := hostedDomain(r.who)
 	if !ok {
-		return identity.Org{}, nil
-	}
-	hd, ok := hostedDomain(c)
-	if !ok {
-		r.dropped("hd", "not a domain")
 		return identity.Org{}, nil
 	}
 	return identity.Org{ID: r.p.id + ":" + hd, Name: hd, Domain: hd, Source: "claim"}, nil

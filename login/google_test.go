@@ -49,13 +49,17 @@ func TestP07_Google(t *testing.T) {
 		{name: "email_domains still bounds what counts", edit: func(o *Options) { o.EmailDomains = []string{"birch.example"} }, want: changed(mira, unverified)},
 		{name: "an organization that the operator names", edit: func(o *Options) { o.Claims.OrgID = "sub" },
 			want: changed(mira, func(id *identity.Identity) { id.Org = identity.Org{ID: "corp:" + id.Subject, Source: "claim"} })},
+		{name: "§2.1 the hd of userinfo is no token's", edit: func(o *Options) { o.IdentityFrom = FromUserinfo },
+			faults: append(tokenClaims(without("hd")), testenv.Fault{Endpoint: testenv.Userinfo, JSON: with("hd", "evil.example")}),
+			want:   changed(alone, unverified)},
 		{name: "C37 no nonce", faults: tokenClaims(without("nonce")), refuse: identity.Rejected},
 		{name: "98 HS256 with the public key", faults: []testenv.Fault{{Endpoint: testenv.Token, Resign: testenv.SignedWithPublicKey}}, refuse: identity.Rejected},
 	})
 	w.use(base)
 	w.op.Set()
-	if _, err := w.signIn("mira", identity.AuthParams{}); err != nil || w.op.Hits(testenv.Userinfo) != 0 {
-		t.Errorf("%v; userinfo was asked %d times for what Google does not have", err, w.op.Hits(testenv.Userinfo))
+	before := w.op.Hits(testenv.Userinfo)
+	if _, err := w.signIn("mira", identity.AuthParams{}); err != nil || w.op.Hits(testenv.Userinfo) != before {
+		t.Errorf("%v; or userinfo was asked for what Google does not have", err)
 	}
 }
 
@@ -76,7 +80,7 @@ func TestGoogleIsToldWhichDomainToOffer(t *testing.T) {
 
 func TestGoogleNeedsNoIssuer(t *testing.T) {
 	p, err := New(Options{ID: "google", Type: TypeGoogle, ClientID: "x", ClientSecret: "y", RedirectURL: callbackURL})
-	if err != nil || p.AuthOrigin() != "https://accounts.google.com" || !p.policy.issuedBy("accounts.google.com") || p.policy.issuedBy("http://accounts.google.com") {
+	if err != nil || p.AuthOrigins()[0] != "https://accounts.google.com" || !p.policy.issuedBy("accounts.google.com") || p.policy.issuedBy("http://accounts.google.com") {
 		t.Errorf("%v, %+v", err, p)
 	}
 }

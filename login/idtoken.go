@@ -94,8 +94,20 @@ func (p *Provider) checkFurther(t idToken, m *metadata) error {
 	return nil
 }
 
-// checkTimes: is it now, by both clocks?
+// checkTimes: is it now, by both clocks, and was it made for this sign-in?
 func (p *Provider) checkTimes(c claims) error {
+	if err := p.checkValidity(c); err != nil {
+		return err
+	}
+	iat, _ := c.time("iat")
+	if age := p.now().Sub(iat).Round(time.Second); age > oldest {
+		return skew("was issued %s ago: our clock is ahead of the provider's", age)
+	}
+	return nil
+}
+
+// checkValidity: is it now, by both clocks?
+func (p *Provider) checkValidity(c claims) error {
 	now := p.now()
 	exp, ok := c.time("exp")
 	if !ok {
@@ -109,16 +121,13 @@ func (p *Provider) checkTimes(c claims) error {
 	if !ok && c.has("nbf") {
 		return fail(identity.Rejected, "ID token: nbf is not a number")
 	}
-	age := now.Sub(iat).Round(time.Second)
 	switch {
 	case iat.After(now.Add(leeway)):
-		return skew("was issued %s from now: our clock is behind the provider's", -age)
+		return skew("was issued %s from now: our clock is behind the provider's", iat.Sub(now).Round(time.Second))
 	case ok && nbf.After(now.Add(leeway)):
 		return skew("is not valid for another %s: our clock is behind the provider's", nbf.Sub(now).Round(time.Second))
 	case now.After(exp.Add(leeway)):
 		return skew("expired %s ago: our clock is ahead of the provider's", now.Sub(exp).Round(time.Second))
-	case age > oldest:
-		return skew("was issued %s ago: our clock is ahead of the provider's", age)
 	}
 	return nil
 }

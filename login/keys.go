@@ -62,8 +62,8 @@ type signingKey struct {
 // signed is what a good signature vouches for. What the payload says has not
 // been looked at.
 type signed struct {
-	payload        []byte
-	alg, keyIssuer string
+	payload             []byte
+	alg, typ, keyIssuer string
 }
 
 // keySet is that of the address, or of the keys that were given.
@@ -97,7 +97,7 @@ func (s *keySet) verify(ctx context.Context, token string) (signed, error) {
 
 // header is what we read of a JOSE header. Where keys are said to be found
 // (jku, x5u, jwk, x5c) is not for the token to say, and not read.
-type header struct{ alg, kid string }
+type header struct{ alg, kid, typ string }
 
 func (s *keySet) parse(token string) (header, *jose.JSONWebSignature, error) {
 	refuse := func(why string) (header, *jose.JSONWebSignature, error) {
@@ -132,6 +132,7 @@ func (s *keySet) parse(token string) (header, *jose.JSONWebSignature, error) {
 	if kid, present := members["kid"]; present && json.Unmarshal(kid, &h.kid) != nil {
 		return refuse("kid is not a string")
 	}
+	_ = json.Unmarshal(members["typ"], &h.typ) // who asks for a type refuses what is none
 	jws, err := jose.ParseSignedCompact(token, s.algs)
 	if err != nil {
 		return refuse("not a signed token")
@@ -160,7 +161,7 @@ func (s *keySet) tryKeys(jws *jose.JSONWebSignature, h header) (signed, error) {
 	}
 	for _, k := range fit {
 		if payload, err := jws.Verify(k.Key); err == nil {
-			return signed{payload, h.alg, k.issuer}, nil
+			return signed{payload, h.alg, h.typ, k.issuer}, nil
 		}
 	}
 	if len(fit) == 0 {

@@ -47,7 +47,8 @@ type Provider struct {
 	policy                 policy
 	quirks                 []Quirk
 	given                  []signingKey // instead of published ones
-	disco                  discovery
+	disco                  *discovery
+	unverifiable           string // why access tokens cannot be verified; "" if they can
 }
 
 // New checks o and returns a Provider. It does no I/O.
@@ -61,7 +62,7 @@ func New(o Options) (*Provider, error) {
 		clientID: o.ClientID, clientSecret: o.ClientSecret, clientAuth: or(o.ClientAuth, ClientAuthAuto),
 		redirectURL: o.RedirectURL,
 		claims:      o.Claims.withDefaults(), identityFrom: or(o.IdentityFrom, FromAuto),
-		client: o.Client, now: o.Now, log: o.Log, policy: newPolicy(o),
+		client: o.Client, now: o.Now, log: o.Log, policy: newPolicy(o), disco: &discovery{}, unverifiable: o.unverifiable(),
 	}
 	p.scopes = p.policy.scopesFor(o.Scopes)
 	for _, q := range o.allowed() {
@@ -113,9 +114,9 @@ func (p *Provider) AuthURL(ctx context.Context, h identity.Handshake, ap identit
 		ClientID: p.clientID, RedirectURL: p.redirectURL, Scopes: p.scopes,
 		Endpoint: oauth2.Endpoint{AuthURL: m.AuthorizationURL},
 	}
+	opts := []oauth2.AuthCodeOption{oidc.Nonce(h.Nonce)}
 	// S256 whatever the provider advertises: leaving it out would be a downgrade
 	// that a tampered discovery document can ask for (RFC 9700 §2.1.1, CVE-2024-23647).
-	opts := []oauth2.AuthCodeOption{oidc.Nonce(h.Nonce)}
 	if !p.policy.noPKCE {
 		opts = append(opts, oauth2.S256ChallengeOption(h.Verifier))
 	}
@@ -173,6 +174,9 @@ func (p *Provider) Redeem(ctx context.Context, callback url.Values, h identity.H
 	if err != nil {
 		return identity.Identity{}, err
 	}
+	if err := p.checkOrgs(ctx, sources); err != nil {
+		return identity.Identity{}, err
+	}
 	return p.identity(ctx, who, sources), nil
 }
 
@@ -192,19 +196,20 @@ func (p *Provider) prove(ctx context.Context, m *metadata, tokens oauth.TokenRes
 	return who, sources, err
 }
 
-// AuthOrigin is the scheme and host that the browser is sent to: of the
-// authorization endpoint once it is known, else of the issuer. Pages that start
-// a sign-in name it in their form-action.
-func (p *Provider) AuthOrigin() string {
+// AuthOrigins are the schemes and hosts that the browser is sent to: that of the
+// authorization endpoint once it is known, else of the issuer, and those to
+// which a vendor sends it on at once. Pages that start a sign-in name them in
+// their form-action.
+func (p *Provider) AuthOrigins() []string {
 	address := or(p.endpoints.AuthorizationURL, p.issuer)
 	if m := p.disco.current(); m != nil {
 		address = m.AuthorizationURL
 	}
 	u, err := url.Parse(address)
 	if err != nil {
-		return ""
+		return nil
 	}
-	return u.Scheme + "://" + u.Host
+	return append([]string{u.Scheme + "://" + u.Host}, p.policy.sendsOn...)
 }
 
 // fail is how every check in this package says no. The text is logged: it must

@@ -523,7 +523,7 @@ func TestAProviderThatIsDownHealsByItself(t *testing.T) {
 	w.op.Set()
 	w.pass(4 * time.Second) // R1: the first sign-in at most 5 s after it is back
 	w.want()
-	if got := w.p.AuthOrigin(); got != w.op.URL {
+	if got := w.p.AuthOrigins()[0]; got != w.op.URL {
 		t.Errorf("AuthOrigin is %s", got)
 	}
 }
@@ -581,7 +581,7 @@ func TestMetadataIsRenewedAfterADay(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.settle()
-	if got := w.p.AuthOrigin(); got != "https://login.example" {
+	if got := w.p.AuthOrigins()[0]; got != "https://login.example" {
 		t.Errorf("AuthOrigin is %s after the provider moved", got)
 	}
 	if w.p.disco.current().keys != keys {
@@ -602,7 +602,7 @@ func TestAuthOriginIsKnownBeforeTheProviderAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := p.AuthOrigin(); got != "https://op.example" {
+	if got := p.AuthOrigins()[0]; got != "https://op.example" {
 		t.Errorf("AuthOrigin is %s", got)
 	}
 }

@@ -40,10 +40,13 @@ func newMicrosoft(o Options) policy {
 	p.discovered = m.discovered
 	p.issuedBy = func(iss string) bool { tid, ok := m.tenantOf(iss); return ok && iss == m.issuerOf(tid) }
 	p.checks = append(p.checks, m.checkVersion, m.checkTenant)
+	if o.Issuer == microsoftIssuer {
+		p.sendsOn = []string{"https://login.live.com"} // where personal accounts sign in
+	}
 	p.subject = microsoftSubject
 	p.alsoScopes = []string{m.graphScope()}
 	p.wanted = nil // Graph is asked instead of userinfo, which tells less
-	p.lookup = m.lookup
+	p.lookup, p.alone = m.lookup, alone
 	p.vouches = microsoftVouches
 	p.vouching = nil // by the claims below
 	p.orgs = directoryOrg
@@ -151,6 +154,15 @@ func (m microsoft) lookup(ctx context.Context, client *oauth.Client, accessToken
 	return readDirectory(org, person, token)
 }
 
+// alone: an access token for somebody's API is not for Graph. It tells the
+// tenant, whose id is what lookup holds the organization to.
+func alone(token claims) claims {
+	if tid, _ := token.text("tid"); tid == personalAccounts {
+		return claims{}
+	}
+	return claims{directoryID: token["tid"]}
+}
+
 func (m microsoft) ask(ctx context.Context, client *oauth.Client, accessToken, query string) (claims, error) {
 	body, _, err := bearerGet(ctx, client.HTTPClient("graph"), m.graph+query, accessToken)
 	if err != nil {
@@ -162,6 +174,15 @@ func (m microsoft) ask(ctx context.Context, client *oauth.Client, accessToken, q
 	}
 	return members, nil
 }
+
+// The claims of an organization as Graph describes it. No configuration names
+// them, so nothing takes them for those of an ID token.
+const (
+	directoryID      = "organization: id"
+	directoryName    = "organization: name"
+	directoryDomain  = "organization: primary domain"
+	directoryDomains = "organization: verified domains"
+)
 
 // readDirectory turns Graph's answers into claims that stand second to those of
 // the ID token. Both must be about the person and the tenant of the ID token, as
@@ -184,11 +205,11 @@ func readDirectory(answer, person, token claims) (claims, error) {
 	}
 	primary, all := verifiedDomains(org["verifiedDomains"])
 	found := claims{
-		"org_id": org["id"], "org_name": org["displayName"],
+		directoryID: org["id"], directoryName: org["displayName"],
 		"name": person["displayName"], "email": person["mail"], "preferred_username": person["userPrincipalName"],
 	}
-	found["org_domain"], _ = json.Marshal(primary)
-	found["verified_domains"], _ = json.Marshal(all)
+	found[directoryDomain], _ = json.Marshal(primary)
+	found[directoryDomains], _ = json.Marshal(all)
 	return found, nil
 }
 
@@ -224,11 +245,11 @@ func verifiedDomains(raw json.RawMessage) (primary string, all []string) {
 // (nOAuth). It counts if Entra says that the owner of its domain was asked
 // (xms_edov), or if the domain is the tenant's own and the person no guest.
 func microsoftVouches(e email) bool {
-	token, directory := e.sources[0], e.sources[1]
+	token, directory := e.who, e.sources[1]
 	if vouched, ok := token.text("email"); ok && vouched == e.raw && truthy(token["xms_edov"]) {
 		return true
 	}
-	own, err := texts(directory["verified_domains"])
+	own, err := texts(directory[directoryDomains])
 	return err == nil && slices.Contains(own, e.domain) && !guest(token, directory)
 }
 
@@ -253,10 +274,10 @@ func guest(token, directory claims) bool {
 // directoryOrg is the organization as Graph described it.
 func directoryOrg(r reader) (active identity.Org, all []identity.Org) {
 	d := r.in(r.sources[1])
-	if d.text("org_id") == "" {
+	if d.text(directoryID) == "" {
 		return identity.Org{}, nil
 	}
-	return identity.Org{ID: r.p.id + ":" + d.text("org_id"), Name: d.text("org_name"), Domain: d.text("org_domain"), Source: "directory"}, nil
+	return identity.Org{ID: r.p.id + ":" + d.text(directoryID), Name: d.text(directoryName), Domain: d.text(directoryDomain), Source: "directory"}, nil
 }
 
 // isGUID: in lower case only, so that one tenant has one spelling.

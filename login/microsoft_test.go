@@ -111,8 +111,14 @@ func TestP07_Microsoft(t *testing.T) {
 			faults: append(tokenClaims(without("email")), me(with("mail", "victim@corp.example"))...), want: address("victim@corp.example", false)},
 		{name: "§3.3 xms_edov is about the claim email", faults: append(tokenClaims(func(c map[string]any) { delete(c, "email"); c["xms_edov"] = true }),
 			me(with("mail", "victim@corp.example"))...), want: address("victim@corp.example", false)},
+		{name: "§3.3 xms_edov is not about an address in another claim", edit: func(o *Options) { o.Claims.Email = "upn" },
+			faults: tokenClaims(func(c map[string]any) {
+				c["upn"], c["email"], c["xms_edov"] = "victim@corp.example", "m@elsewhere.example", true
+			}), want: address("victim@corp.example", false)},
 		{name: "email_domains still bounds what counts", edit: func(o *Options) { o.EmailDomains = []string{"birch.example"} }, want: unverified},
 
+		{name: "an organization that the operator names is not mixed with the directory's", edit: func(o *Options) { o.Claims.OrgID = "department" },
+			faults: tokenClaims(with("department", "d1")), want: changed(mira, func(id *identity.Identity) { id.Org = identity.Org{ID: "corp:d1", Source: "claim"} })},
 		{name: "§3.5 groups overage is unknown, not none", faults: tokenClaims(func(c map[string]any) {
 			delete(c, "groups")
 			c["_claim_names"] = map[string]string{"groups": "src1"}
@@ -191,7 +197,7 @@ func TestP08_TheTokenForGraphIsUsedForTwoQuestions(t *testing.T) {
 func TestMicrosoftOptions(t *testing.T) {
 	good := Options{ID: "ms", Type: TypeMicrosoft, Tenant: "common", ClientID: "x", ClientSecret: "y", RedirectURL: callbackURL}
 	p, err := New(good)
-	if err != nil || p.AuthOrigin() != "https://login.microsoftonline.com" || !slices.Equal(p.scopes, []string{"openid", "profile", "email", "User.Read"}) {
+	if err != nil || p.AuthOrigins()[0] != "https://login.microsoftonline.com" || !slices.Equal(p.scopes, []string{"openid", "profile", "email", "User.Read"}) {
 		t.Errorf("%v, %+v", err, p)
 	}
 	for name, bend := range map[string]func(*Options){

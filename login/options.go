@@ -151,20 +151,21 @@ func (o Options) check() error {
 	for _, c := range o.Conflicts() {
 		return fmt.Errorf("%s %s", c.Key, c.Why)
 	}
-	if err := o.checkAddresses(); err != nil {
-		return err
+	for _, check := range []func() error{o.checkAddresses, o.checkClient, o.checkNames} {
+		if err := check(); err != nil {
+			return err
+		}
 	}
+	switch o.IdentityFrom {
+	case "", FromAuto, FromIDToken, FromUserinfo:
+		return nil
+	}
+	return fmt.Errorf("unknown identity source %q", o.IdentityFrom)
+}
+
+func (o Options) checkClient() error {
 	if o.ClientID == "" {
 		return errors.New("the client id is empty")
-	}
-	switch o.ClientAuth {
-	case "", ClientAuthAuto, ClientAuthNone:
-	case ClientAuthBasic, ClientAuthPost:
-		if o.ClientSecret == "" {
-			return fmt.Errorf("client authentication %q needs a client secret", o.ClientAuth)
-		}
-	default:
-		return fmt.Errorf("unknown client authentication %q", o.ClientAuth)
 	}
 	if o.has(quirkHS256) && len(o.ClientSecret) < minSecret {
 		return fmt.Errorf("quirks have hs256_id_token, which needs a client secret of at least %d bytes (RFC 7518 §3.2)", minSecret)
@@ -172,17 +173,25 @@ func (o Options) check() error {
 	if o.has(quirkRawBasic) && strings.Contains(o.ClientID, ":") {
 		return errors.New("quirks have raw_basic_credentials, which cannot send a client id with a colon")
 	}
-	switch o.IdentityFrom {
-	case "", FromAuto, FromIDToken, FromUserinfo:
-	default:
-		return fmt.Errorf("unknown identity source %q", o.IdentityFrom)
+	switch o.ClientAuth {
+	case "", ClientAuthAuto, ClientAuthNone:
+		return nil
+	case ClientAuthBasic, ClientAuthPost:
+		if o.ClientSecret == "" {
+			return fmt.Errorf("client authentication %q needs a client secret", o.ClientAuth)
+		}
+		return nil
 	}
+	return fmt.Errorf("unknown client authentication %q", o.ClientAuth)
+}
+
+func (o Options) checkNames() error {
 	for _, t := range o.AllowedTenants {
 		if !isGUID(t) {
 			return fmt.Errorf("allowed tenant %q is not a GUID in lower case", t)
 		}
 	}
-	if t := o.Tenant; t != "" && t != lowerASCII(t) || strings.ContainsAny(t, "/{}?#%") {
+	if t := o.Tenant; t != lowerASCII(t) || strings.ContainsAny(t, "/{}?#%") {
 		return fmt.Errorf("tenant %q is not a word, GUID or domain in lower case", t)
 	}
 	for _, d := range slices.Concat(o.EmailDomains, o.HostedDomains) {

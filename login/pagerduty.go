@@ -35,6 +35,9 @@ func pagerduty(o Options) policy {
 	}
 	p.nonceOptional = true // §4.2: none is shown; S256 binds the code in any case
 	p.checks = append(p.checks, func(t idToken, _ *metadata) error { return checkPagerDuty(t, o.ClientID) })
+	if o.Endpoints.AuthorizationURL == pagerdutyAuthorize {
+		p.sendsOn = []string{"https://*.pagerduty.com"} // to the host of an account that has its own sign-on
+	}
 	p.subject = pagerdutySubject
 	p.wanted = nil // §4.2: there is no userinfo
 	p.orgs = pagerdutyAccount
@@ -87,10 +90,9 @@ func isWord(s string) bool {
 // pagerdutyAccount: an account is an organization, and its subdomain what people
 // call it and where it is found.
 func pagerdutyAccount(r reader) (active identity.Org, all []identity.Org) {
-	token := r.sources[0]
-	account, _ := token.text("account_id") // checked as part of the subject
+	account, _ := r.who.text("account_id") // as in the subject
 	org := identity.Org{ID: r.p.id + ":" + account, Name: r.text("subdomain"), Source: "claim"}
-	aud, _ := token.audience()
+	aud, _ := r.who.audience()
 	suffix, _ := serviceRegion(aud)
 	if domain := org.Name + suffix; isDomain(domain) {
 		org.Domain = domain

@@ -123,7 +123,7 @@ func TestPagerDutyIsAskedForNoMoreThanItHas(t *testing.T) {
 
 func TestPagerDutyNeedsNoAddresses(t *testing.T) {
 	p, err := New(Options{ID: "pd", Type: TypePagerDuty, ClientID: "x", ClientSecret: "y", RedirectURL: callbackURL})
-	if err != nil || p.AuthOrigin() != "https://identity.pagerduty.com" || !slices.Equal(p.scopes, []string{"openid"}) {
+	if err != nil || p.AuthOrigins()[0] != "https://identity.pagerduty.com" || !slices.Equal(p.scopes, []string{"openid"}) {
 		t.Fatalf("%v, %+v", err, p)
 	}
 	m, err := p.metadata(t.Context())

@@ -21,13 +21,14 @@ type policy struct {
 	alsoScopes []string   // whatever the configuration names
 	authParams url.Values // ride along with the authorization request
 	noPKCE     bool
+	sendsOn    []string // origins to which the authorization endpoint redirects browsers
 
 	// Where the provider is.
 	discoverAt string                   // the discovery document is below this address
 	discovered func(issuer string) bool // may the document name this issuer?
 	clientAuth oauth.ClientAuth         // where the configuration names none; "": as discovery says
 
-	logoutByPost bool
+	logoutByPost bool // end_session wants a form, not a visit
 
 	// What is checked. issuedBy judges the iss of callbacks and of ID tokens;
 	// checks come after those of the standard.
@@ -48,6 +49,7 @@ type policy struct {
 	subject  func(c claims) (string, bool)                                                                     // nil: it is sub
 	wanted   []string                                                                                          // claims whose absence makes auto ask userinfo
 	lookup   func(ctx context.Context, client *oauth.Client, accessToken string, token claims) (claims, error) // instead of userinfo
+	alone    func(token claims) claims                                                                         // what an access token tells where there is a lookup
 	vouches  func(e email) bool
 	vouching []string                                                 // the claims that vouches looks at
 	orgs     func(r reader) (active identity.Org, all []identity.Org) // nil: as the claims say that the configuration names
@@ -63,10 +65,10 @@ type idToken struct {
 
 // email is an address as a provider tells it, and where it says so.
 type email struct {
-	source        claims   // that the address is from
-	sources       []claims // all there are, the ID token first
-	raw           string
-	local, domain string
+	source      claims   // that the address is from
+	who         claims   // those that were checked
+	sources     []claims // all there are
+	raw, domain string
 }
 
 // newPolicy is the one place where the type of a provider is looked at.

@@ -58,7 +58,16 @@ func quirks() []quirk {
 	}
 }
 
-// QuirkNames are the names that Options.Quirks may hold.
+// AllQuirks are those that Options.Quirks may name.
+func AllQuirks() []Quirk {
+	var all []Quirk
+	for _, q := range quirks() {
+		all = append(all, q.Quirk)
+	}
+	return all
+}
+
+// QuirkNames are the names of AllQuirks.
 func QuirkNames() []string {
 	var names []string
 	for _, q := range quirks() {

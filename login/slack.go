@@ -21,6 +21,9 @@ func slack(o Options) policy {
 	// §5.1: PKCE is something an app opts into, with other lifetimes and without
 	// its secret. The nonce binds the code here (RFC 9700 §2.1.1).
 	p.noPKCE = true
+	if o.Issuer == slackIssuer {
+		p.sendsOn = []string{"https://*.slack.com"} // to the host of a workspace where somebody is signed in
+	}
 	p.subject = slackSubject
 	p.wanted = []string{"email", "name", slackTeamName}
 	p.orgs = slackWorkspace
@@ -48,7 +51,7 @@ func slackWorkspace(r reader) (active identity.Org, all []identity.Org) {
 	org := func(id, name string) identity.Org {
 		return identity.Org{ID: r.p.id + ":" + id, Name: r.text(name), Source: "claim"}
 	}
-	team, _ := r.sources[0].text(slackTeam) // checked as part of the subject
+	team, _ := r.who.text(slackTeam) // as in the subject, whatever userinfo says
 	active = org(team, slackTeamName)
 	if domain := lowerASCII(r.text(slackTeamDomain)) + ".slack.com"; isDomain(domain) {
 		active.Domain = domain

@@ -40,6 +40,10 @@ func TestP07_Slack(t *testing.T) {
 		{name: "§5.5 no team", faults: tokenClaims(without(slackTeam)), refuse: identity.Rejected, says: "name the person"},
 		{name: "§5.5 a team that is two words", faults: tokenClaims(with(slackTeam, "T1/U1")), refuse: identity.Rejected, says: "name the person"},
 		{name: "userinfo cannot move somebody to another team", faults: info(testenv.Fault{JSON: with(slackTeam, "TEVIL")}), want: mira},
+		{name: "userinfo cannot move somebody to another team, though it says the rest", edit: func(o *Options) { o.IdentityFrom = FromUserinfo },
+			faults: info(testenv.Fault{JSON: with(slackTeam, "TEVIL")}), want: mira},
+		{name: "§5.5 the ID token alone has no name of the workspace", edit: func(o *Options) { o.IdentityFrom = FromIDToken },
+			want: changed(mira, func(id *identity.Identity) { id.Org.Name, id.Org.Domain = "", "" })},
 		{name: "111 userinfo is about another", faults: info(testenv.Fault{JSON: with("sub", "UEVIL")}), refuse: identity.Rejected, says: "userinfo: sub"},
 		{name: "§5.5 userinfo says ok: false with status 200", faults: info(testenv.Fault{Body: `{"ok":false,"error":"invalid_auth"}`}), refuse: identity.Rejected, says: "userinfo"},
 		{name: "§5.5 ok: false with status 200, the code", faults: token(testenv.Fault{Body: `{"ok":false,"error":"invalid_code"}`}), refuse: identity.Rejected, says: "invalid_code"},
@@ -61,7 +65,7 @@ func TestSlackIsAskedWithoutPKCE(t *testing.T) {
 	w.use(slackBase, func(o *Options) { o.ClientSecret = "wrong" })
 	w.refuse(identity.Misconfigured)
 	p, err := New(Options{ID: "slack", Type: TypeSlack, ClientID: "x", ClientSecret: "y", RedirectURL: callbackURL})
-	if err != nil || p.AuthOrigin() != "https://slack.com" || !slices.Contains(Types(), TypeSlack) {
+	if err != nil || p.AuthOrigins()[0] != "https://slack.com" || !slices.Contains(Types(), TypeSlack) {
 		t.Errorf("%v, %+v", err, p)
 	}
 }

@@ -1,6 +1,7 @@
 package login
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -12,6 +13,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/demo"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
 // fact is one row of a vendor's table: something true of the vendor, or one
@@ -146,4 +148,90 @@ func (w *world) takeLog() string {
 	defer w.mu.Unlock()
 	defer w.log.Reset()
 	return w.log.String()
+}
+
+// FuzzVendors: whatever a vendor claims and its directory answers, an identity
+// has the vendor's key and is within its bounds.
+func FuzzVendors(f *testing.F) {
+	for _, seed := range []string{
+		`{"sub":"1","hd":"Acme.Example","email":"a@gmail.com","email_verified":true}`,
+		`{"sub":"x","tid":"822b33ad-87c1-48a0-a20a-5ba7cd5ebcaa","oid":"3c38aafb-0579-dafe-18bb-584dce2786cc","email":"a@b.example","xms_edov":"1"}`,
+		`{"sub":"x","account_id":"P1","user_id":"P2","subdomain":"acme","aud":["https://api.pagerduty.com","x"]}`,
+		`{"sub":"U1","https://slack.com/team_id":"T1","https://slack.com/enterprise_id":"E1"}`,
+		`{"id":"822b33ad-87c1-48a0-a20a-5ba7cd5ebcaa","displayName":"Acme","verifiedDomains":[{"name":"b.example","isDefault":true}]}`,
+		`{"sub":7,"id":"x","orgs":["a",{"id":"b"},3]}`, `{}`, ``,
+	} {
+		f.Add([]byte(seed), []byte(seed))
+	}
+	var providers []*Provider
+	for _, o := range []Options{
+		{Type: TypeGoogle}, {Type: TypeMicrosoft, Tenant: TenantCommon}, {Type: TypePagerDuty}, {Type: TypeSlack},
+		{Type: TypeOIDC, Issuer: "https://op.example", Claims: ClaimNames{Orgs: "orgs"}, Quirks: []string{"numeric_sub", "id_as_sub", "assume_email_verified"}, EmailDomains: []string{"b.example"}},
+	} {
+		o.ID, o.ClientID, o.ClientSecret, o.RedirectURL = "corp", "x", "y", callbackURL
+		p, err := New(o)
+		if err != nil {
+			f.Fatal(err)
+		}
+		providers = append(providers, p)
+	}
+	f.Fuzz(func(t *testing.T, token, more []byte) {
+		who, err := oauth.Object(token)
+		if err != nil {
+			return
+		}
+		extra, err := oauth.Object(more)
+		if err != nil {
+			extra = claims{}
+		}
+		for _, p := range providers {
+			if p.checkSubject(who, "") != nil {
+				continue
+			}
+			sources := []claims{who, extra}
+			if p.policy.lookup != nil {
+				found, err := readDirectory(claims{"value": json.RawMessage("[" + string(more) + "]")}, extra, who)
+				if err != nil {
+					found = claims{}
+				}
+				sources[1] = found
+			}
+			id := p.identity(t.Context(), who, sources)
+			checkBounds(t, id)
+			if p.policy.subject != nil && p.kind != TypeGoogle && strings.Count(id.Subject, "/") != 1 {
+				t.Errorf("%s: subject %q", p.kind, id.Subject)
+			}
+			for _, o := range append(id.Orgs, id.Org) {
+				if o != (identity.Org{}) && (!strings.HasPrefix(o.ID, "corp:") || len(o.ID) == len("corp:") || o.Domain != "" && !isDomain(o.Domain)) {
+					t.Errorf("%s: organization %+v", p.kind, o)
+				}
+			}
+		}
+	})
+}
+
+// Chromium holds form-action to every redirect that follows a form, so a vendor
+// that sends people on at once would otherwise be a page that does nothing.
+func TestVendorsMaySendBrowsersOn(t *testing.T) {
+	for _, row := range []struct {
+		o    Options
+		want string
+	}{
+		{Options{Type: TypeGoogle}, "https://accounts.google.com"},
+		{Options{Type: TypeMicrosoft, Tenant: TenantCommon}, "https://login.microsoftonline.com https://login.live.com"},
+		{Options{Type: TypePagerDuty}, "https://identity.pagerduty.com https://*.pagerduty.com"},
+		{Options{Type: TypeSlack}, "https://slack.com https://*.slack.com"},
+		{Options{Type: TypeSlack, Issuer: "https://slack.test"}, "https://slack.test"},
+		{Options{Type: TypeMicrosoft, Tenant: TenantCommon, Issuer: "https://login.microsoftonline.us"}, "https://login.microsoftonline.us"},
+		{Options{Type: TypeOIDC, Issuer: "https://sso.example/realms/x"}, "https://sso.example"},
+	} {
+		row.o.ID, row.o.ClientID, row.o.ClientSecret, row.o.RedirectURL = "x", "x", "y", callbackURL
+		p, err := New(row.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(p.AuthOrigins(), " "); got != row.want {
+			t.Errorf("%s: %s, want %s", row.o.Type, got, row.want)
+		}
+	}
 }

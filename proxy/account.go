@@ -1,10 +1,10 @@
 package proxy
 
 import (
-	"errors"
 	"net/http"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -20,33 +20,6 @@ func (p *Proxy) ownSession(r *http.Request, ev *event) (session.Session, error) 
 	ev.identify(&s)
 	p.loops.stuck(p.sessions.BrowserID(r))
 	return s, nil
-}
-
-// signOut ends the session, in this process at once.
-func (p *Proxy) signOut(w http.ResponseWriter, r *http.Request, ev *event) error {
-	if !fromOurPages(r, p.origin) {
-		return &failure{Status: http.StatusForbidden, Cause: errors.New("sign-out from another site"),
-			Title: "You were not signed out", Sentence: "The request to sign out came from another site.",
-			Advice: "If you want to sign out, do it on your account page: " + p.origin + p.prefix + "/account"}
-	}
-	s, _ := p.ownSession(r, ev) // without one there is still a cookie to take away
-	p.sessions.SignOut(w, s)
-	// The app's pages must not come back with the back button.
-	w.Header().Set("Clear-Site-Data", `"cache"`)
-	redirect(w, http.StatusSeeOther, p.origin+p.prefix+"/logout")
-	return nil
-}
-
-// confirmSignOut asks before it signs out: a link must not be able to. Without
-// a session it is the page to land on afterwards.
-func (p *Proxy) confirmSignOut(w http.ResponseWriter, r *http.Request, ev *event) error {
-	pg := page{Template: "signedout", Data: signedoutData{SignInURL: p.prefix + "/login"}}
-	if s, err := p.ownSession(r, ev); err == nil {
-		pg.Template = "confirmlogout"
-		pg.Data = confirmData{Name: displayName(&s.Identity), LogoutURL: p.prefix + "/logout", BackURL: p.prefix + "/account"}
-	}
-	p.show(w, r, ev, pg)
-	return nil
 }
 
 func (p *Proxy) account(w http.ResponseWriter, r *http.Request, ev *event) error {
@@ -73,6 +46,9 @@ func (p *Proxy) accountData(s *session.Session) accountData {
 	}
 	if provider, ok := p.provider(id.Provider); ok {
 		data.Provider = provider.Name
+	}
+	if authz.Decide(authz.Facts{}, p.operators, s).Outcome == authz.Forward {
+		data.Permissions = p.permission
 	}
 	if id.Org.ID != "" {
 		data.Org = &accountOrg{Name: id.Org.Name, Domain: id.Org.Domain, ID: id.Org.ID}

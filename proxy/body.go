@@ -47,7 +47,7 @@ func newRequestBody(x *exchange, done <-chan struct{}) *requestBody {
 	if x.backend.MaxBody > 0 {
 		b.left = x.backend.MaxBody
 	}
-	if x.in.ContentLength < 0 { // only a body without a length has trailers in HTTP/1
+	if x.in.ContentLength < 0 || x.in.ProtoMajor > 1 { // in HTTP/1 only a body without a length has trailers
 		b.trailer = http.Header{}
 		for name := range x.in.Trailer {
 			if !badTrailer(name) {

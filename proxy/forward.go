@@ -33,6 +33,7 @@ type exchange struct {
 	route     *authz.Route
 	backend   *Backend
 	session   *session.Session // nil on public routes
+	key       string           // whose identity it is, for what is kept of it
 	body      *requestBody     // nil if the client sends none
 	watch     watch
 	assertion string
@@ -57,17 +58,19 @@ func (p *Proxy) forward(w *recorder, r *http.Request, ev *event, route *authz.Ro
 	}
 	if s != nil {
 		var err error
-		if x.assertion, err = p.assertions.Sign(s.ID, &s.Identity, route.Name); err != nil {
+		x.key = callerKey(s, r)
+		if x.assertion, err = p.assertions.Sign(x.key, &s.Identity, route.Name, s.Expires); err != nil {
 			return &failure{Status: http.StatusInternalServerError, Cause: err}
 		}
 		x.renew()
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	x.watch.start(x, cancel)
+	out := x.request(ctx)
+	x.watch.start(x, cancel) // it looks at what request made
 	defer x.watch.stop()
 
-	res, err := x.backend.Transport.RoundTrip(x.request(ctx))
+	res, err := x.backend.Transport.RoundTrip(out)
 	x.noMoreInterims()
 	if err != nil {
 		return x.failed(ctx, err)
@@ -117,7 +120,7 @@ func (x *exchange) tooLarge() error {
 // renew prepares a cookie with a later idle timeout, for page navigations only:
 // a page that polls the app must not keep a session alive that nobody looks at.
 func (x *exchange) renew() {
-	if whoAsks(x.in) != navigation {
+	if whoAsks(x.in) != navigation || byBearer(x.session) {
 		return
 	}
 	s, due := x.p.sessions.Renew(*x.session)
@@ -194,6 +197,9 @@ func (x *exchange) setHeaders(h http.Header) {
 	if lines := h["Cookie"]; lines != nil {
 		setCookies(h, session.StripCookies(lines))
 	}
+	if x.backend.Bearer != nil && !x.route.Access.Public {
+		delete(h, "Authorization") // it was for us, as the session cookie was
+	}
 	if h["User-Agent"] == nil {
 		h["User-Agent"] = nil // else the transport names itself
 	}
@@ -212,14 +218,14 @@ func (x *exchange) setHeaders(h http.Header) {
 const toldBytes = 16 << 20
 
 type toldKey struct {
-	session string
-	route   *authz.Route
+	caller string
+	route  *authz.Route
 }
 
-// tell is what the app is told about the person. The identity of a session never
-// changes, so it is rendered once.
+// tell is what the app is told about the person. The identity of a session or a
+// token never changes, so it is rendered once.
 func (x *exchange) tell() identity.Rendered {
-	key := toldKey{x.session.ID, x.route}
+	key := toldKey{x.key, x.route}
 	told, ok := x.p.told.Get(key)
 	if !ok {
 		told = x.backend.Headers.Render(&x.session.Identity)
@@ -308,6 +314,7 @@ func (x *exchange) relayInterim(code int, header textproto.MIMEHeader) error {
 	case http.StatusSwitchingProtocols:
 		return errors.New("a switch of protocols in HTTP/2")
 	}
+	x.watch.moved()
 	if x.interims.Add(1) > maxInterims {
 		return errors.New("too many interim answers")
 	}
@@ -582,6 +589,8 @@ func (x *exchange) failed(ctx context.Context, err error) error {
 	case errors.Is(cause, errClientSlow):
 		return &failure{Status: http.StatusRequestTimeout, Cause: cause, Title: "This did not arrive in time",
 			Sentence: "What was sent stopped before its end.", Advice: "Go back and send it again."}
+	case errors.Is(cause, errSessionOver) && byBearer(x.session):
+		return x.p.unauthorizedBearer(x.w, x.in, x.ev, cause)
 	case errors.Is(cause, errSessionOver):
 		return &failure{Status: http.StatusUnauthorized, Cause: cause, Title: "You were signed out",
 			Sentence: "Your session ended while the app was still at work.", Advice: "Sign in again, and look whether the app has done it."}

@@ -35,6 +35,7 @@ func framings() map[string]framing {
 	)
 	bad := []int{400}
 	first, firstNext := []string{"POST /first"}, []string{"POST /first", "GET /next"}
+	firstNextGet := []string{"GET /first", "GET /next"}
 	return map[string]framing{
 		"length":                             {head + "Content-Length: 5\r\n\r\nhello" + next, []int{200, 200}, firstNext},
 		"chunks":                             {head + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + next, []int{200}, first},
@@ -101,6 +102,12 @@ func framings() map[string]framing {
 		"two different Hosts":                {"GET /first HTTP/1.1\r\n{h}Host: evil\r\n{c}\r\n" + inner, bad, nil},
 		"a bad Host":                         {"GET /first HTTP/1.1\r\nHost: a b\r\n{c}\r\n" + inner, bad, nil},
 		"absolute form, bad Host":            {"GET http://evil.example/first HTTP/1.1\r\n{h}{c}Connection: close\r\n\r\n", []int{404}, nil},
+		"absolute form":                      {"GET http://{host}/first HTTP/1.1\r\n{h}{c}\r\n" + next, []int{200, 200}, firstNextGet},
+		"absolute form beats Host":           {"GET http://{host}/first HTTP/1.1\r\nHost: evil.example\r\n{c}\r\n" + next, []int{200, 200}, firstNextGet}, // RFC 9112 §3.2.2
+		"authority form":                     {"GET {host} HTTP/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
+		"three in a row, with bodies":        {head + "Content-Length: 5\r\n\r\nhello" + head + "Content-Length: 0\r\n\r\n" + next, []int{200, 200, 200}, []string{"POST /first", "POST /first", "GET /next"}},
+		"an expectation nobody knows":        {head + "Expect: 200-ok\r\nContent-Length: 5\r\n\r\nhello" + inner, []int{417}, nil},
+		"an expectation within chunks":       {head + "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + next, []int{100, 200}, first},
 		"HTTP/1.0":                           {"GET /first HTTP/1.0\r\n{h}{c}\r\n" + inner, []int{200}, []string{"GET /first"}},
 		"HTTP/1.0 without Host":              {"GET /first HTTP/1.0\r\n{c}\r\n" + inner, bad, nil},
 		"HTTP/1.0 and chunks":                {"POST /first HTTP/1.0\r\n{h}{c}Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n0 /smuggled HTTP/1.1\r\n{h}{c}\r\n0\r\n\r\n", []int{200}, first}, // RFC 9112 §6.1: faulty framing
@@ -135,7 +142,7 @@ func TestP03_FramingCannotBeReadTwoWays(t *testing.T) {
 	host, cookie := "Host: "+s.host+"\r\n", "Cookie: "+s.mint(t, alice())+"\r\n"
 	fill := func(raw string) string {
 		inner := strings.NewReplacer("{h}", host, "{c}", cookie).Replace("GET /smuggled HTTP/1.1\r\n{h}{c}\r\n")
-		return strings.NewReplacer("{h}", host, "{c}", cookie, "{inner}", fmt.Sprint(len(inner)), "{INNER}", fmt.Sprintf("%X", len(inner))).Replace(raw)
+		return strings.NewReplacer("{h}", host, "{host}", s.host, "{c}", cookie, "{inner}", fmt.Sprint(len(inner)), "{INNER}", fmt.Sprintf("%X", len(inner))).Replace(raw)
 	}
 	seen := 0
 	for name, f := range framings() {
@@ -207,6 +214,39 @@ func TestP03_ABrokenBodyNeverLooksWhole(t *testing.T) {
 	}
 	if text := s.log.text(t); strings.Contains(text, `"level":"ERROR"`) {
 		t.Errorf("logged as an error of ours or the app's:\n%s", text)
+	}
+}
+
+// The other direction: what an app sends beyond its answer is nobody's answer,
+// least of all the next person's (security.md 121).
+func TestP03_AnAppsSurplusIsNobodysAnswer(t *testing.T) {
+	t.Parallel()
+	const good, evil = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+	for name, tt := range map[string]struct{ method, raw string }{
+		"two answers":              {"GET", good + evil},
+		"a body to HEAD":           {"HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 61\r\n\r\n" + evil},
+		"a body of 204":            {"GET", "HTTP/1.1 204 None\r\nContent-Length: 61\r\n\r\n" + evil},
+		"a body of 304":            {"GET", "HTTP/1.1 304 Same\r\nTransfer-Encoding: chunked\r\n\r\n" + evil},
+		"more than the length":     {"GET", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx" + evil},
+		"chunks and a length":      {"GET", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + evil},
+		"an interim answer behind": {"GET", good + "HTTP/1.1 103 Early\r\nX: evil\r\n\r\n" + evil},
+		"a fold in a header":       {"GET", "HTTP/1.1 200 OK\r\nX: y\r\n Content-Length: 61\r\nContent-Length: 2\r\n\r\nok" + evil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, setup{})
+			cookie := s.mint(t, alice())
+			for range 10 {
+				s.app.Respond(func([]byte) []byte { return []byte(tt.raw) })
+				res := s.ask(t, tt.method, "/x", "", "Cookie: "+cookie)
+				if strings.Contains(res.body, "evil") || strings.Contains(fmt.Sprint(res.header), "evil") {
+					t.Errorf("answered %v", res)
+				}
+				s.app.Respond(func([]byte) []byte { return []byte(good) })
+				if next := s.ask(t, "POST", "/next", "order", "Cookie: "+s.mint(t, bob())); next.status != 502 && next.body != "ok" {
+					t.Errorf("the next request is answered with %v", next)
+				}
+			}
+		})
 	}
 }
 

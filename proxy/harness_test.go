@@ -48,6 +48,8 @@ type setup struct {
 	SignIn  bool      // start a provider; else the one configured does not answer
 	Second  *Provider // one more provider
 	Login   LoginProvider
+	Bearer  func(*site) BearerVerifier // of the routes whose names begin with api
+	Keep    []string                   // groups that sessions keep; nil: all
 	Orgs    *identity.Organizations
 	Claims  login.ClaimNames
 	People  []demo.Person
@@ -152,7 +154,7 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 		port = o.Port
 	}
 	s.sessions, err = session.New(session.Options{Keys: ring, Secure: public.Scheme == "https", Port: port,
-		AbsoluteTimeout: 12 * time.Hour, IdleTimeout: time.Hour, Now: s.clock.Now})
+		AbsoluteTimeout: 12 * time.Hour, IdleTimeout: time.Hour, Now: s.clock.Now, KeepGroups: o.Keep})
 	check(tb, err)
 	signer, err := assertion.New(assertion.Options{Issuer: s.url, Seeds: [][]byte{s.key.Derive("assertion signing", assertion.SeedBytes)},
 		Signing: ring.Signing, Now: s.clock.Now})
@@ -182,6 +184,9 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 		set, err := headers.Set(fields)
 		check(tb, err)
 		b := Backend{Scheme: "http", Addr: appURL.Host, Transport: backend, Headers: set, Header: o.Header, Idle: o.Idle, MaxBody: o.MaxBody}
+		if o.Bearer != nil && strings.HasPrefix(r.Name, "api") {
+			b.Bearer = o.Bearer(s)
+		}
 		if o.App != nil {
 			b.Scheme, b.Addr, b.Transport = o.App.Scheme(), o.App.Host(), o.App
 		}

@@ -90,6 +90,8 @@ func (p *Proxy) loopCauses(seen string, found error) []string {
 		return []string{"The session cookie was made with a key this server does not have. If several copies of it run, they must share their session keys."}
 	case errors.Is(found, session.ErrTwice):
 		return []string{"The browser sends two session cookies. Another site under the same domain may have set one; clear the cookies of this site."}
+	case errors.Is(found, session.ErrOutdated):
+		return []string{"The session was begun where other groups are kept. If several copies of this server run, they must share groups.keep and the rules of their routes."}
 	case errors.Is(found, session.ErrEnded):
 		return []string{"The session was ended right after it began."}
 	}

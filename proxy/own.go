@@ -69,7 +69,7 @@ func (p *Proxy) askToSignIn(w http.ResponseWriter, r *http.Request, ev *event) e
 // cookie scheme: Basic would make browsers ask for a password.
 func (p *Proxy) unauthorized(w http.ResponseWriter, r *http.Request, ev *event) error {
 	login := p.origin + p.loginURL(p.referer(r))
-	w.Header().Set("WWW-Authenticate", `Cookie realm="sallyport", form-action="`+login+`"`)
+	w.Header().Add("WWW-Authenticate", `Cookie realm="sallyport", form-action="`+login+`"`)
 	writeJSON(w, r, http.StatusUnauthorized, map[string]string{
 		"error": "login_required", "message": "Sign in at login_url, then try again.",
 		"login_url": login, "request_id": ev.requestID})

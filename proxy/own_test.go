@@ -1,9 +1,11 @@
 package proxy
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -64,7 +66,7 @@ func TestP09_OnlyOurOwnPagesSignPeopleOut(t *testing.T) {
 			if o.TLS { // CVE-2025-55162: without Secure a browser keeps a __Host- cookie
 				want += "; Secure"
 			}
-			if a.status != 303 || a.header.Get("Location") != s.url+prefix+"/logout" || !slices.Equal(a.header["Set-Cookie"], []string{want}) ||
+			if a.status != 303 || a.header.Get("Location") != s.url+prefix+"/logout?provider=main" || !slices.Equal(a.header["Set-Cookie"], []string{want}) ||
 				a.header.Get("Clear-Site-Data") != `"cache"` || a.header.Get("Cache-Control") != "private, no-store" {
 				t.Errorf("%s: %d %v", name, a.status, a.header)
 			}
@@ -148,9 +150,9 @@ func TestTheAccountPageTellsPeopleWhatIsKnown(t *testing.T) {
 		}
 	}
 	who := alice()
-	who.EmailVerified, who.Provider = false, "gone" // a provider that was taken out of the configuration
+	who.EmailVerified = false
 	a = s.get(t, prefix+"/account", navigate("Cookie: "+s.mint(t, who))...)
-	if !strings.Contains(a.body, "not verified: it gives you no access and is not passed on") || !strings.Contains(a.body, "<bdi>gone</bdi>") {
+	if !strings.Contains(a.body, "not verified: it gives you no access and is not passed on") {
 		t.Errorf("the page is\n%s", a.body)
 	}
 	if a := s.get(t, prefix+"/account", navigate()...); a.status != 302 || a.header.Get("Location") != prefix+"/login?return_to=%2F.sallyport%2Faccount" {
@@ -309,5 +311,82 @@ func TestAnIncompleteFrontDoorDoesNotOpen(t *testing.T) {
 	}
 	if _, err := New(whole); err != nil {
 		t.Errorf("the whole one is refused: %v", err)
+	}
+}
+
+// What providers are asked for is for those who run the site, and nobody else.
+func TestOnlyOperatorsReadWhatProvidersAreAskedFor(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	s.proxy.permission = []Permission{{Provider: "main", Type: "oidc", Scopes: []Term{{"tenant", "Opens the tenant."}}, Discarded: []string{"the access token"}}}
+	read := func(who identity.Identity) bool {
+		a := s.get(t, prefix+"/account", navigate("Cookie: "+s.mint(t, who))...)
+		if a.status != 200 {
+			t.Fatalf("answered %d", a.status)
+		}
+		return strings.Contains(a.body, "What providers are asked for") && strings.Contains(a.body, "Opens the tenant.")
+	}
+	if read(alice()) {
+		t.Error("without operators somebody is one")
+	}
+	s.proxy.operators.Access.Rules = []authz.Rule{{Groups: []string{"admins"}}}
+	unknown := alice()
+	unknown.Groups, unknown.GroupsUnknown = nil, true
+	if !read(alice()) || read(bob()) || read(unknown) {
+		t.Errorf("operator %v, somebody %v, groups unknown %v", read(alice()), read(bob()), read(unknown))
+	}
+}
+
+// Whoever takes a provider out of the configuration no longer trusts what it said.
+func TestP11_SessionsEndWithTheirProvider(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	who := alice()
+	who.Provider = "gone"
+	cookie := "Cookie: " + s.mint(t, who)
+	a := s.get(t, "/x", cookie)
+	if a.status != 401 || len(s.app.Requests()) != 0 {
+		t.Errorf("answered %d, %d requests reached the app", a.status, len(s.app.Requests()))
+	}
+	if line := s.log.event(t, a.header.Get("X-Request-Id")); line["session"] != errNoProvider.Error() || line["user"] != nil {
+		t.Errorf("logged %v", line)
+	}
+	if a := s.get(t, prefix+"/session", cookie); a.status != 401 {
+		t.Errorf("own pages: %d", a.status)
+	}
+}
+
+// hinting notes what it is asked with.
+type hinting struct {
+	fixedLogin
+	hint string
+}
+
+func (h *hinting) AuthURL(_ context.Context, _ identity.Handshake, p identity.AuthParams) (string, error) {
+	h.hint = p.LoginHint
+	return "https://sso.example.com/", nil
+}
+
+// An app that knows the address saves people the choice; what is no address, or
+// nobody's, leads to the choice.
+func TestAnAddressChoosesTheProviderThatVouchesForIt(t *testing.T) {
+	t.Parallel()
+	first, second := &hinting{}, &hinting{}
+	s := newSite(t, setup{Login: first, Second: &Provider{ID: "other", Name: "Other", Login: second, EmailDomains: []string{"birch.example"}}})
+	s.proxy.providers[0].EmailDomains = []string{"acme.example"}
+	for hint, want := range map[string]string{
+		"ann@acme.example": "main", "Bo@BIRCH.example": "other", "cy@cedar.example": "", "": "", "acme.example": "", "@acme.example": "",
+		"ann@acme.example@birch.example": "", "ann@acme.example&prompt=none": "", "a b@acme.example": "", "ann@acme.example\r\nx": "", "\"a\"@acme.example": "",
+		strings.Repeat("a", 250) + "@acme.example": "",
+	} {
+		first.hint, second.hint = "", ""
+		a := s.get(t, prefix+"/login?login_hint="+url.QueryEscape(hint), navigate()...)
+		got := map[bool]string{first.hint != "": "main", second.hint != "": "other"}[true]
+		if got != want || (a.status == 302) != (want != "") || (want != "" && first.hint+second.hint != hint) {
+			t.Errorf("%q: %d, asked %q %q", hint, a.status, first.hint, second.hint)
+		}
+	}
+	if a := s.get(t, prefix+"/login?provider=other&login_hint=ann%40acme.example", navigate()...); a.status != 302 || second.hint != "ann@acme.example" {
+		t.Errorf("a provider and a hint: %d %q", a.status, second.hint)
 	}
 }

@@ -63,7 +63,17 @@ type signinData struct {
 // signinChoice is one provider: ID is sent, Name is shown.
 type signinChoice struct{ ID, Name string }
 
-type signedoutData struct{ SignInURL string }
+type signedoutData struct {
+	SignInURL string
+	Provider  *providerSignOut // nil: it has no sign-out of its own that we know
+}
+
+// providerSignOut is a link, or with Post a form, to the provider's sign-out.
+type providerSignOut struct {
+	Name, URL string
+	Post      bool
+	Form      url.Values
+}
 
 // confirmData asks before a sign-out that somebody else's link may have begun.
 type confirmData struct {
@@ -87,6 +97,8 @@ type accountData struct {
 
 	LogoutURL string
 	Switch    *orgChoices // nil if there is nothing to switch to
+
+	Permissions []Permission // for operators; else nil
 }
 
 type accountOrg struct{ Name, Domain, ID string }
@@ -316,7 +328,12 @@ func pageOrigin(s string) string {
 	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" {
 		return ""
 	}
-	if strings.Trim(strings.ToLower(u.Host), "abcdefghijklmnopqrstuvwxyz0123456789.-:[]") != "" {
+	// Some vendors send people on to a host below their own, so "*." may stand first.
+	below, wide := strings.CutPrefix(u.Host, "*.")
+	if wide && !strings.Contains(below, ".") {
+		return ""
+	}
+	if strings.Trim(strings.ToLower(below), "abcdefghijklmnopqrstuvwxyz0123456789.-:[]") != "" {
 		return ""
 	}
 	return u.Scheme + "://" + u.Host

@@ -5,7 +5,7 @@
 //	                 → under the prefix? yes → own endpoint: login, callback/{provider},
 //	                                           logout, account, organization, session, jwks.json, logo
 //	                 → identity headers stripped, always
-//	                 → authz: route, session, Decide
+//	                 → authz: route, session (or access token, where the route takes one), Decide
 //	Forward          → identity headers set, our cookies removed → upstream
 //	Login            → page navigation: 302 to login · form: 401 page · else: 401 JSON
 //	Deny             → 403 with one public sentence; the reason goes to the log
@@ -54,6 +54,8 @@ type Provider struct {
 	ID    string // as in callback/{id}
 	Name  string // for people
 	Login LoginProvider
+	// EmailDomains are those it may vouch for, lower case; nil: any.
+	EmailDomains []string
 }
 
 // Backend is where a route's requests go, what the app is told, and how long
@@ -68,6 +70,27 @@ type Backend struct {
 	// Idle is how long nothing may move, in either direction. Both are required.
 	Header, Idle time.Duration
 	MaxBody      int64 // bytes of a request's body; 0: no limit
+	// Bearer reads the access tokens that the route takes instead of a session;
+	// nil: it takes none, and Authorization is the app's.
+	Bearer BearerVerifier
+}
+
+// Permission is what one provider is asked for at sign-in and what becomes of
+// the answer, in words for operators.
+type Permission struct {
+	Provider  string   `json:"provider"`
+	Type      string   `json:"type"`
+	Scopes    []Term   `json:"scopes"`
+	Kept      []Term   `json:"kept"`              // in the session
+	Checked   []Term   `json:"checked,omitempty"` // read, and not kept
+	Discarded []string `json:"discarded"`
+	Quirks    []Term   `json:"quirks,omitempty"` // where it deviates from the standard
+}
+
+// Term is a name with what it means.
+type Term struct {
+	Name  string `json:"name"`
+	Means string `json:"means"`
 }
 
 // Branding is the operator's face on our pages.
@@ -90,6 +113,8 @@ type Options struct {
 	Providers  []Provider
 	Orgs       *identity.Organizations // nil: none are folded
 	Branding   Branding
+	Operators  []authz.Rule // who sees Permissions on their account page
+	Permission []Permission
 	Trusted    []netip.Prefix // proxies whose X-Forwarded-{For,Host,Proto} count
 	MaxFlows   int            // sign-ins that may wait for a provider at one time
 	MaxURL     int            // bytes of a request target
@@ -116,6 +141,8 @@ type Proxy struct {
 	providers  []Provider
 	orgs       *identity.Organizations
 	branding   Branding
+	operators  *authz.Route
+	permission []Permission
 	pages      *pages
 	slots      chan struct{}
 	loops      *loops
@@ -139,8 +166,9 @@ func New(o Options) (*Proxy, error) {
 	p := &Proxy{
 		origin: o.PublicURL.Scheme + "://" + o.PublicURL.Host, publicHost: host, scheme: o.PublicURL.Scheme,
 		prefix: o.Prefix, sessions: o.Sessions, routes: o.Routes, backends: map[*authz.Route]*Backend{}, trusted: o.Trusted, told: recent.New[toldKey, identity.Rendered](toldBytes),
-		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, orgs: o.Orgs, branding: o.Branding,
-		slots: make(chan struct{}, o.MaxFlows), maxURL: o.MaxURL, buffers: newBufferPool(),
+		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, orgs: o.Orgs, branding: o.Branding, permission: o.Permission,
+		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}},
+		slots:     make(chan struct{}, o.MaxFlows), maxURL: o.MaxURL, buffers: newBufferPool(),
 		log: o.Log, metrics: newMetrics(o.Registerer), now: o.Now,
 	}
 	if p.now == nil {
@@ -265,6 +293,9 @@ func (p *Proxy) serveRoute(w *recorder, r *http.Request, ev *event) error {
 		return p.noRoute(ev, err)
 	}
 	ev.route = route.Name
+	if p.takesBearer(route) && r.Header["Authorization"] != nil {
+		return p.serveBearer(w, r, ev, route)
+	}
 	var s *session.Session
 	if !route.Access.Public { // a public route reads no session and carries no identity
 		if found, err := p.readSession(r, ev.facts.Host); err == nil {
@@ -282,6 +313,9 @@ func (p *Proxy) serveRoute(w *recorder, r *http.Request, ev *event) error {
 		return p.forward(w, r, ev, route, s)
 	case authz.Login:
 		w.letGo(r)
+		if p.takesBearer(route) {
+			w.Header().Add("WWW-Authenticate", bearerChallenge)
+		}
 		return p.askToSignIn(w, r, ev)
 	}
 	return &failure{Status: http.StatusForbidden, Cause: errors.New(verdict.Detail), Sentence: verdict.Public, Session: s,
@@ -303,8 +337,18 @@ func (p *Proxy) noRoute(ev *event, err error) error {
 	return &failure{Status: http.StatusNotFound, Cause: err}
 }
 
+// errNoProvider: the provider was taken out of the configuration, and with it
+// everybody who signed in there.
+var errNoProvider = errors.New("the session's provider is not configured any more")
+
 func (p *Proxy) readSession(r *http.Request, host string) (session.Session, error) {
-	return p.sessions.Read(cookieHeader(r), host)
+	s, err := p.sessions.Read(cookieHeader(r), host)
+	if err == nil {
+		if _, ok := p.provider(s.Identity.Provider); !ok {
+			err = errNoProvider
+		}
+	}
+	return s, err
 }
 
 func cookieHeader(r *http.Request) string {

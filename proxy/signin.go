@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
@@ -50,12 +52,13 @@ func (p *Proxy) login(w http.ResponseWriter, r *http.Request, ev *event) error {
 	if browser := p.sessions.BrowserID(r); browser != "" && p.loops.looping(browser) {
 		return p.loopPage(ev, err, returnTo)
 	}
-	provider, ok := p.choose(q.Get("provider"))
+	hint := loginHint(q.Get("login_hint"))
+	provider, ok := p.choose(q.Get("provider"), hint)
 	if !ok {
 		p.show(w, r, ev, page{Template: "signin", FormAction: p.providerOrigins(), Data: p.signinChoices(returnTo, purpose)})
 		return nil
 	}
-	return p.begin(w, r, ev, provider, session.Flow{Purpose: purpose, Provider: provider.ID, ReturnTo: returnTo})
+	return p.begin(w, r, ev, provider, session.Flow{Purpose: purpose, Provider: provider.ID, ReturnTo: returnTo}, hint)
 }
 
 // signIn reports whether f is for signing in, and not for something else.
@@ -84,12 +87,39 @@ func (p *Proxy) loopPage(ev *event, found error, returnTo string) error {
 			PublicURL: p.origin, SeenURL: seen, Causes: p.loopCauses(seen, found), StartURL: p.loginURL(returnTo)}}}
 }
 
-// choose returns the provider asked for, or the only one.
-func (p *Proxy) choose(id string) (Provider, bool) {
-	if id == "" && len(p.providers) == 1 {
+// choose returns the provider asked for, the only one, or the only one that
+// vouches for addresses such as hint.
+func (p *Proxy) choose(id, hint string) (Provider, bool) {
+	switch {
+	case id != "":
+		return p.provider(id)
+	case len(p.providers) == 1:
 		return p.providers[0], true
 	}
-	return p.provider(id)
+	_, domain, _ := strings.Cut(hint, "@")
+	var vouching []Provider
+	for _, provider := range p.providers {
+		if slices.Contains(provider.EmailDomains, strings.ToLower(domain)) {
+			vouching = append(vouching, provider)
+		}
+	}
+	if len(vouching) == 1 {
+		return vouching[0], true
+	}
+	return Provider{}, false
+}
+
+// loginHint is an address that an app sends along, so that people need not
+// choose or type; "" if it is no plain address. It proves nothing: who signs in
+// is what the provider says.
+func loginHint(s string) string {
+	local, domain, ok := strings.Cut(s, "@")
+	if !ok || local == "" || domain == "" || len(s) > 254 || strings.ContainsFunc(s, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),:;<>[\]&=?#%`, r)
+	}) || strings.Contains(domain, "@") {
+		return ""
+	}
+	return s
 }
 
 func (p *Proxy) provider(id string) (Provider, bool) {
@@ -114,15 +144,15 @@ func (p *Proxy) signinChoices(returnTo, purpose string) signinData {
 func (p *Proxy) providerOrigins() []string {
 	var origins []string
 	for _, provider := range p.providers {
-		if o, ok := provider.Login.(interface{ AuthOrigin() string }); ok {
-			origins = append(origins, o.AuthOrigin())
+		if o, ok := provider.Login.(interface{ AuthOrigins() []string }); ok {
+			origins = append(origins, o.AuthOrigins()...)
 		}
 	}
 	return origins
 }
 
 // begin sends the browser to the provider.
-func (p *Proxy) begin(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, f session.Flow) error {
+func (p *Proxy) begin(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, f session.Flow, hint string) error {
 	ctx, release, err := p.slot(r.Context())
 	if err != nil {
 		return err
@@ -132,7 +162,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request, ev *event, provide
 	if err != nil {
 		return &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
-	location, err := provider.Login.AuthURL(ctx, h, identity.AuthParams{Prompt: prompt(f)})
+	location, err := provider.Login.AuthURL(ctx, h, identity.AuthParams{Prompt: prompt(f), LoginHint: hint})
 	if err != nil {
 		return p.signInFailed(provider, err, f.ReturnTo)
 	}
@@ -177,7 +207,7 @@ func (p *Proxy) callback(w http.ResponseWriter, r *http.Request, ev *event, id s
 	}
 	if q.Get("error") == "invalid_request" && prompt(flow) == "select_account" {
 		flow.Restarts, flow.ReturnTo = 1, returnTo
-		return p.begin(w, r, ev, provider, flow)
+		return p.begin(w, r, ev, provider, flow, "")
 	}
 	return p.redeem(w, r, ev, provider, q, h, returnTo)
 }
@@ -192,7 +222,7 @@ func (p *Proxy) redeem(w http.ResponseWriter, r *http.Request, ev *event, provid
 	if err != nil {
 		return p.signInFailed(provider, err, returnTo)
 	}
-	s := p.sessions.Start(p.orgs.Fold(who)) // here and nowhere else: headers, rules and assertion see one organization
+	s := p.sessions.Start(p.orgs.Fold(who)) // here, and where a token stands for a session: headers, rules and assertion see one organization
 	if err := p.sessions.Write(w, p.publicHost, s); err != nil {
 		return p.notKept(provider, &s, err, returnTo)
 	}
@@ -224,7 +254,7 @@ func (p *Proxy) flowBroken(w http.ResponseWriter, r *http.Request, ev *event, f 
 	if restart && known && signIn(f) && whoAsks(r) == navigation {
 		f.Restarts++
 		f.ReturnTo = session.ReturnTo(f.ReturnTo, p.origin, p.prefix)
-		return p.begin(w, r, ev, provider, f)
+		return p.begin(w, r, ev, provider, f, "")
 	}
 	return p.startAgain(f, cause)
 }

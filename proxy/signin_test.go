@@ -563,7 +563,7 @@ func TestP05_NothingReturnsElsewhere(t *testing.T) {
 		}
 	}
 	a := s.ask(t, "POST", prefix+"/logout?return_to=https%3A%2F%2Fevil.example&post_logout_redirect_uri=https%3A%2F%2Fevil.example", "", "Cookie: "+cookie)
-	if a.header.Get("Location") != s.url+prefix+"/logout" {
+	if a.header.Get("Location") != s.url+prefix+"/logout?provider=main" {
 		t.Errorf("sign-out leads to %q", a.header.Get("Location"))
 	}
 }
@@ -601,6 +601,8 @@ func TestALoopEndsInAPageThatNamesItsCause(t *testing.T) {
 	old := s.sessions.Start(alice())
 	old.SignedIn, old.Seen = old.SignedIn.Add(-13*time.Hour), old.Seen.Add(-13*time.Hour)
 	_, expired, _ := strings.Cut(s.seal(t, old), "=")
+	copied := newSite(t, setup{TLS: true, Public: s.url, Key: s.key, Keep: []string{"admins"}})
+	_, outdated, _ := strings.Cut(copied.mint(t, alice()), "=")
 	for name, tt := range map[string]struct {
 		jar   bentJar
 		words []string
@@ -614,6 +616,8 @@ func TestALoopEndsInAPageThatNamesItsCause(t *testing.T) {
 			[]string{"The browser sends two session cookies."}},
 		"over at once": {bentJar{set: func(_, _ string) string { return expired }},
 			[]string{"The session was over as soon as it began: the clock of this server, or session.idle_timeout and session.absolute_timeout, may be wrong."}},
+		"another copy's groups": {bentJar{set: func(_, _ string) string { return outdated }},
+			[]string{"The session was begun where other groups are kept. If several copies of this server run, they must share groups.keep and the rules of their routes."}},
 		"ended at once": {bentJar{set: func(_, v string) string {
 			got, err := s.sessions.Read("__Host-sallyport="+v, s.routeHost)
 			check(t, err)

@@ -311,7 +311,7 @@ func TestAStandstillIsTheFaultOfWhoStandsStill(t *testing.T) {
 	t.Parallel()
 	done := make(chan struct{})
 	t.Cleanup(func() { close(done) })
-	s := newSite(t, setup{Idle: 300 * time.Millisecond, App: playApp(t, func(p *peer) { p.head(); <-done })})
+	s := newSite(t, setup{Idle: time.Second, App: playApp(t, func(p *peer) { p.head(); <-done })})
 	cookie := "Cookie: " + s.mint(t, alice())
 	for _, tt := range []struct {
 		name string
@@ -619,10 +619,13 @@ func TestAnEarlyAnswerEndsTheConnection(t *testing.T) {
 				}
 			}()
 			<-sent // the client looks for an answer only now
-			got := w.rest()
-			if len(got) != 1 || got[0].status != 413 || got[0].body != "no" {
-				t.Errorf("answered %v", got)
+			res, err := http.ReadResponse(w.in, nil)
+			check(t, err)
+			body, err := io.ReadAll(res.Body)
+			if err != nil || res.StatusCode != 413 || string(body) != "no" || !res.Close {
+				t.Errorf("answered %d %q, %v", res.StatusCode, body, err)
 			}
+			w.close()
 			check(t, <-broke)
 		})
 	}
@@ -671,7 +674,7 @@ func TestP17_ASlowReaderHoldsBackTheApp(t *testing.T) {
 		p := s.stream(t, "GET", "/endless", "Cookie: "+s.mint(t, alice()))
 		p.Close()
 		res := p.begun(t, soon)
-		for last := int64(-1); sent.Load() != last; time.Sleep(300 * time.Millisecond) {
+		for last := int64(-1); sent.Load() != last; time.Sleep(150 * time.Millisecond) {
 			if last = sent.Load(); last > 64<<20 {
 				t.Fatalf("the app could send %d MiB to nobody", last>>20)
 			}
@@ -740,9 +743,45 @@ func TestP10_SigningOutEndsAStream(t *testing.T) {
 			if _, err := readWithin(t, resA.Body, -1, 2*time.Second); err == nil {
 				t.Error("the stream looks whole, or goes on")
 			}
-			if got, err := readWithin(t, resB.Body, 150, 2*soon); err != nil {
+			if got, err := readWithin(t, resB.Body, 110, 2*soon); err != nil {
 				t.Errorf("a stranger's stream ended after %d bytes: %v", len(got), err)
 			}
 		})
+	}
+}
+
+// HTTP/2 has trailers behind a body of known length too.
+func TestTrailersFollowABodyOfKnownLength(t *testing.T) {
+	t.Parallel()
+	for _, way := range []string{"h2c", "https"} {
+		got := make(chan http.Header, 1)
+		s := newSite(t, setup{TLS: true, App: serveApp(t, way, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			got <- r.Trailer
+		})})
+		req, err := http.NewRequest("POST", s.url+"/x", strings.NewReader("hello"))
+		check(t, err)
+		req.Header.Set("Cookie", s.mint(t, alice()))
+		req.Trailer = http.Header{"X-Sum": {"1"}, "X-Forwarded-User": {"forged"}}
+		s.send(t, req)
+		if trailer := <-got; len(trailer) != 1 || trailer.Get("X-Sum") != "1" {
+			t.Errorf("%s: the app got %v", way, trailer)
+		}
+	}
+}
+
+// An app that says again and again that it is at work is not silent.
+func TestInterimAnswersAreASignOfLife(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{Idle: time.Second, App: playApp(t, func(p *peer) {
+		p.head()
+		for range 5 {
+			time.Sleep(300 * time.Millisecond)
+			p.say("HTTP/1.1 102 Processing\r\n\r\n")
+		}
+		p.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	})})
+	if a := s.get(t, "/x", "Cookie: "+s.mint(t, alice())); a.status != 200 || a.body != "ok" {
+		t.Errorf("answered %d", a.status)
 	}
 }

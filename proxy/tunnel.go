@@ -21,12 +21,18 @@ func (x *exchange) tunnel(ctx context.Context, res *http.Response) error {
 		x.p.metrics.upstream(x.route.Name, "protocol")
 		return &failure{Status: http.StatusBadGateway, Cause: errors.New("the app switched to a protocol that nobody asked for")}
 	}
+	if x.p.tunnels.Closed() {
+		return &failure{Status: http.StatusServiceUnavailable, Cause: upstream.ErrClosed, RetryAfter: 1}
+	}
 	dropHopByHop(res.Header)
 	x.amend(res.Header)
+	delete(res.Header, "Content-Length") // RFC 9110 §8.6: none in a 101, and no reader may look for a body
 	conn, buffered, err := http.NewResponseController(x.w.ResponseWriter).Hijack()
 	if err != nil {
 		return &failure{Status: http.StatusInternalServerError, Cause: fmt.Errorf("take over the connection: %w", err)}
 	}
+	x.p.metrics.tunnels.Inc()
+	defer x.p.metrics.tunnels.Dec()
 	x.w.status = http.StatusSwitchingProtocols
 	res.Header["Connection"], res.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
 	res.Header["X-Request-Id"] = []string{x.ev.requestID}
@@ -41,8 +47,6 @@ func (x *exchange) tunnel(ctx context.Context, res *http.Response) error {
 	}
 	_ = conn.SetWriteDeadline(time.Time{})
 
-	x.p.metrics.tunnels.Inc()
-	defer x.p.metrics.tunnels.Dec()
 	_, toClient, err := x.p.tunnels.Carry(ctx, upstream.Ends{Client: client, App: app, Moved: x.watch.moved})
 	x.w.bytes = toClient
 	if err != nil && !errors.Is(err, io.EOF) {

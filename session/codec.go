@@ -38,7 +38,8 @@ const (
 	flagHasOrg
 	flagHasAuthTime
 	flagGroupsDropped
-	flagsKnown = 1<<iota - 1
+	flagGroupsKept // not all that there were
+	flagsKnown     = 1<<iota - 1
 )
 
 // Serialize writes a *Session.
@@ -56,11 +57,18 @@ func (compact) Serialize(src any) ([]byte, error) {
 		return nil, errCodec
 	}
 	id := &s.Identity
-	b := append([]byte{codecVersion, flagsOf(id)}, sid...)
+	flags := flagsOf(id)
+	if s.kept != (keptDigest{}) {
+		flags |= flagGroupsKept
+	}
+	b := append([]byte{codecVersion, flags}, sid...)
 	b = binary.AppendUvarint(b, uint64(s.SignedIn.Unix()))
 	b = binary.BigEndian.AppendUint32(b, uint32(seen))
 	if !id.AuthTime.IsZero() {
 		b = binary.AppendUvarint(b, uint64(id.AuthTime.Unix()))
+	}
+	if flags&flagGroupsKept != 0 {
+		b = append(b, s.kept[:]...)
 	}
 	p := id.Provider + ":"
 	for _, v := range [...]string{id.Provider, id.Subject, id.Email, id.Name, id.Username, id.ACR, id.ProviderSID} {
@@ -165,6 +173,10 @@ func (compact) Deserialize(src []byte, dst any) error {
 	id.GroupsUnknown, id.GroupsDropped = flags&flagGroupsUnknown != 0, flags&flagGroupsDropped != 0
 	if flags&flagHasAuthTime != 0 {
 		id.AuthTime = r.time()
+	}
+	if flags&flagGroupsKept != 0 {
+		out.kept = keptDigest(r.take(len(out.kept)))
+		r.bad = r.bad || out.kept == keptDigest{}
 	}
 	id.Provider = r.string("")
 	p := id.Provider + ":"

@@ -29,6 +29,9 @@ func FuzzCookie(f *testing.F) {
 	short, _ := compact{}.Serialize(&Session{ID: s.ID, SignedIn: s.SignedIn, Seen: s.Seen, Identity: identity.Identity{Provider: "p", Subject: "s"}})
 	f.Add(short)
 	f.Add([]byte{codecVersion})
+	s = newManager(f, newClock(), keeping("eng")).Start(alice())
+	kept, _ := compact{}.Serialize(&s)
+	f.Add(kept)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if _, err := m.Read(m.cookie+"="+string(b), testHost); err == nil {
 			t.Errorf("%q was taken for a session", b)

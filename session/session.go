@@ -32,6 +32,8 @@ var (
 	ErrTwice   = errors.New("the session cookie came twice")
 	ErrExpired = errors.New("the session has expired")
 	ErrEnded   = errors.New("the session was ended")
+	// ErrOutdated: other groups are kept now than when it began.
+	ErrOutdated = errors.New("the session was begun when other groups were kept")
 	// ErrTooLarge is Write's: the identity does not fit a cookie even without groups.
 	ErrTooLarge = errors.New("the session does not fit a cookie")
 )
@@ -55,6 +57,8 @@ type Session struct {
 
 	// Set by Read and Start: when each timeout strikes.
 	Expires, IdleExpires time.Time
+
+	kept keptDigest
 }
 
 // Ended remembers sessions that were ended before their time. Implementations
@@ -73,8 +77,13 @@ type Options struct {
 	Port   string // only for the names of insecure cookies
 
 	AbsoluteTimeout, IdleTimeout time.Duration
-	Ended                        Ended            // nil: in this process's memory
-	Now                          func() time.Time // nil: time.Now
+
+	// KeepGroups are the groups that a session may hold, where people are in
+	// them; nil: all. A session that was begun with others is outdated.
+	KeepGroups []string
+
+	Ended Ended            // nil: in this process's memory
+	Now   func() time.Time // nil: time.Now
 }
 
 // Manager reads and writes the cookies. It is safe for concurrent use.
@@ -85,6 +94,8 @@ type Manager struct {
 	ring               Keyring
 	codecs             []*securecookie.SecureCookie // as ring
 	flows              []flowKeys                   // as ring
+	groups             map[string]bool              // those that are kept; nil: all
+	kept               keptDigest
 	consumed           *Memory
 	ended              Ended
 	now                func() time.Time
@@ -111,6 +122,7 @@ func New(o Options) (*Manager, error) {
 		ring: o.Keys, ended: o.Ended, now: o.Now,
 		opened: recent.New[cookieOf, *Session](openedBytes),
 	}
+	m.groups, m.kept = keptGroups(o.KeepGroups)
 	if !o.Secure {
 		m.cookie = "sallyport-dev-" + o.Port
 		m.flowCookie = m.cookie + "-flow"
@@ -138,7 +150,7 @@ func (m *Manager) Start(id identity.Identity) Session {
 	rand.Read(raw[:])
 	now := m.now().UTC().Truncate(time.Second)
 	return m.withDeadlines(Session{
-		ID: base64.RawURLEncoding.EncodeToString(raw[:]), Identity: id, SignedIn: now, Seen: now,
+		ID: base64.RawURLEncoding.EncodeToString(raw[:]), Identity: m.Keep(id), SignedIn: now, Seen: now, kept: m.kept,
 	})
 }
 
@@ -193,6 +205,9 @@ func (m *Manager) Read(cookieHeader, host string) (Session, error) {
 	}
 	if m.ended.Ended(s.ID) {
 		return s, ErrEnded
+	}
+	if s.kept != m.kept {
+		return s, ErrOutdated
 	}
 	if !known {
 		m.remember(value, host, opened)

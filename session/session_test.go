@@ -526,6 +526,8 @@ func TestP01_PayloadInAnotherFormIsRefused(t *testing.T) {
 		"unknown flag":           cat(head(flagsKnown+1), times, str(nil, "p", "s"), rest),
 		"dropped, yet known":     cat(head(flagGroupsDropped), times, str(nil, "p", "s"), rest),
 		"empty organization":     cat(head(flagHasOrg), times, str(nil, "p", "s"), make([]byte, 5), make([]byte, 4), []byte{0, 0}),
+		"a digest of nothing":    cat(head(flagGroupsKept), times, make([]byte, 8), str(nil, "p", "s"), rest),
+		"a digest cut short":     cat(head(flagGroupsKept), times, make([]byte, 7)),
 		"GUID written out":       cat(head(0), times, str(nil, "p", guid), rest),
 		"prefix written out":     cat(head(0), times, str(nil, "p", "p:s"), rest),
 		"prefix on the provider": cat(head(0), times, []byte{1<<2 | tagPrefix, 'p'}, str(nil, "s"), rest),

@@ -141,6 +141,13 @@ func (ts *Tunnels) Len() int {
 	return len(ts.live)
 }
 
+// Closed reports that Close was called: a new tunnel would not be carried.
+func (ts *Tunnels) Closed() bool {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	return ts.closed
+}
+
 // Close ends all tunnels, refuses new ones, and waits until they are gone or ctx
 // is done.
 func (ts *Tunnels) Close(ctx context.Context) {

@@ -3,7 +3,6 @@ package main
 import (
 	"crypto/x509"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
@@ -13,7 +12,7 @@ import (
 )
 
 // newBackends makes the way to each route's app, or to the pretend one.
-func newBackends(cfg *config.Config, pol *policy, pretend http.RoundTripper) (map[string]proxy.Backend, error) {
+func newBackends(cfg *config.Config, pol *policy, with parts) (map[string]proxy.Backend, error) {
 	type way struct {
 		url, ca, serverName string
 		connect             time.Duration
@@ -22,9 +21,9 @@ func newBackends(cfg *config.Config, pol *policy, pretend http.RoundTripper) (ma
 	backends := map[string]proxy.Backend{}
 	for i, r := range cfg.Routes {
 		u := r.Upstream
-		backend := proxy.Backend{Scheme: "http", Addr: "app", Transport: pretend, Host: u.Host, Headers: pol.sets[r.Name],
-			Header: u.Header, Idle: u.Idle, MaxBody: r.MaxBody}
-		if pretend != nil {
+		backend := proxy.Backend{Scheme: "http", Addr: "app", Transport: with.app, Host: u.Host, Headers: pol.sets[r.Name],
+			Header: u.Header, Idle: u.Idle, MaxBody: r.MaxBody, Bearer: with.bearers[r.Name]}
+		if with.app != nil {
 			backends[r.Name] = backend
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/login"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -163,6 +165,9 @@ func check(c *console, path string, values bool) error {
 		fmt.Fprintf(c.stderr, "warning: %s\n", w.Error())
 	}
 	printRules(c.stdout, cfg, pol)
+	if kept := cfg.KeptGroups(); kept != nil {
+		fmt.Fprintln(c.stdout, keepsGroups(kept))
+	}
 	fmt.Fprintf(c.stdout, "\n%s is valid.\n", path)
 	return nil
 }
@@ -178,7 +183,7 @@ func warnings(cfg *config.Config) []config.Fault {
 			}
 		}
 	}
-	return all
+	return append(all, deadRules(cfg)...)
 }
 
 // printRules says each route in sentences.
@@ -242,6 +247,14 @@ func carries(r config.Route) []string {
 	}
 	if r.Encoded {
 		more = append(more, "Escaped / % # ? pass in the path.")
+	}
+	if b := r.Bearer; b.Provider != "" {
+		more = append(more, fmt.Sprintf("Programs may come with an access token of %s for %s instead of a session.", b.Provider, strings.Join(b.Audiences, " or ")))
+		for _, q := range login.BearerQuirks() {
+			if slices.Contains(b.Quirks, q.Name) {
+				more = append(more, q.Weakens)
+			}
+		}
 	}
 	if r.MaxBody > 0 {
 		more = append(more, fmt.Sprintf("Requests may have a body of up to %s.", config.Size(r.MaxBody)))

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sallyport-proxy/sallyport/login"
 )
 
 const root = "../.."
@@ -15,9 +17,13 @@ const root = "../.."
 // documents are the texts people follow.
 func documents(t *testing.T) []string {
 	t.Helper()
-	guides, err := filepath.Glob(root + "/docs/*.md")
-	if err != nil {
-		t.Fatal(err)
+	var guides []string
+	for _, pattern := range []string{"/docs/*.md", "/docs/providers/*.md"} {
+		found, err := filepath.Glob(root + pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		guides = append(guides, found...)
 	}
 	return append(guides, root+"/README.md", root+"/CONTRIBUTING.md", root+"/ARCHITECTURE.md", root+"/SECURITY.md")
 }
@@ -59,6 +65,21 @@ func TestEveryConfigurationInTheDocumentsIsValid(t *testing.T) {
 	readme := blocks(read(t, root+"/README.md"), "yaml")
 	if lines := strings.Count(readme[0], "\n"); lines != 12 {
 		t.Errorf("the README promises a configuration of 12 lines; it has %d", lines)
+	}
+}
+
+// TestEveryProviderHasItsGuide: each type, and each quirk with its price.
+func TestEveryProviderHasItsGuide(t *testing.T) {
+	for _, kind := range login.Types() {
+		text := read(t, root+"/docs/providers/"+kind+".md")
+		if len(blocks(text, "yaml")) == 0 || !strings.Contains(text, "type: "+kind+"\n") {
+			t.Errorf("the guide of %s shows no configuration", kind)
+		}
+	}
+	for _, q := range login.AllQuirks() {
+		if !strings.Contains(read(t, root+"/docs/providers/oidc.md"), "| `"+q.Name+"` | "+q.Weakens+" |") {
+			t.Errorf("docs/providers/oidc.md does not say of %s: %s", q.Name, q.Weakens)
+		}
 	}
 }
 

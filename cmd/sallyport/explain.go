@@ -27,14 +27,14 @@ import (
 
 // question is what explain is asked: who asks for what.
 type question struct {
-	config               string
-	provider, user, name string
-	email, username, org string
-	groups, headers      []string
-	unverified, untold   bool
-	expect               string
-	asJSON               bool
-	method, address      string
+	config                       string
+	provider, user, name         string
+	claims, email, username, org string
+	groups, headers              []string
+	unverified, untold, bearer   bool
+	expect                       string
+	asJSON                       bool
+	method, address              string
 }
 
 func explainCommand(c *console) *cobra.Command {
@@ -58,6 +58,7 @@ func explainCommand(c *console) *cobra.Command {
 	configFlag(cmd, &q.config)
 	f := cmd.Flags()
 	f.StringVar(&q.user, "user", "", "who asks: an e-mail address, verified, or the person's id at the provider")
+	f.StringVar(&q.claims, "claims", "", "instead of --user and its kin: a file with the claims of an ID token, JSON")
 	f.StringVar(&q.provider, "provider", "", "the provider they signed in with; the first one if left out")
 	f.StringVar(&q.email, "email", "", "their e-mail address, where --user is an id")
 	f.BoolVar(&q.unverified, "unverified", false, "the provider does not vouch for the address")
@@ -66,6 +67,7 @@ func explainCommand(c *console) *cobra.Command {
 	f.StringVar(&q.org, "org", "", "the id of the organization they are active in, as a provider or the configuration has it")
 	f.StringSliceVar(&q.groups, "groups", nil, "the groups they are in, a,b,c")
 	f.BoolVar(&q.untold, "groups-unknown", false, "the provider does not tell the groups")
+	f.BoolVar(&q.bearer, "bearer", false, "they come with an access token, not a session")
 	f.StringArrayVarP(&q.headers, "header", "H", nil, `a header of the request, "Name: value"; may be repeated`)
 	f.StringVar(&q.expect, "expect", "", "allow or deny: what a test expects")
 	f.BoolVar(&q.asJSON, "json", false, "answer in JSON")
@@ -84,7 +86,11 @@ func (q *question) take(args []string) error {
 	if !slices.Contains([]string{"", "allow", "deny"}, q.expect) {
 		return usage("--expect is allow or deny, not %q", q.expect)
 	}
-	if q.user == "" && (q.org != "" || len(q.groups) > 0 || q.untold || q.email != "" || q.name != "" || q.username != "") {
+	about := q.org != "" || len(q.groups) > 0 || q.untold || q.unverified || q.email != "" || q.name != "" || q.username != "" || q.bearer
+	if q.claims != "" && (q.user != "" || about) {
+		return usage("--claims says all about who asks; leave out --user and its kin")
+	}
+	if q.user == "" && about {
 		return usage("who is it? --user is missing; leave the other flags out to ask for nobody")
 	}
 	return nil
@@ -111,7 +117,7 @@ type appView struct {
 }
 
 func explain(c *console, q *question) error {
-	cfg, err := explainable(q.config, c.env)
+	cfg, err := withoutSecrets(q.config, c.env)
 	if err != nil {
 		return err
 	}
@@ -137,19 +143,6 @@ func explain(c *console, q *question) error {
 	return nil
 }
 
-// explainable reads a configuration without its secrets: what they are does not
-// matter here, and in CI they are elsewhere.
-func explainable(path string, env func(string) (string, bool)) (*config.Config, error) {
-	cfg, _, err := loadConfig(path)
-	if err != nil {
-		return nil, err
-	}
-	if faults := cfg.ResolvePublicURL(env, os.DirFS("/")); len(faults) > 0 {
-		return nil, configFaults(faults)
-	}
-	return cfg, nil
-}
-
 // ask sends the request through a front door that is the real one but for its
 // keys, its providers and its apps.
 func ask(cfg *config.Config, q *question) (*explanation, error) {
@@ -158,8 +151,8 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 	if err != nil {
 		return nil, err
 	}
-	app, events := &pretendApp{}, &lastEvent{}
-	door, sessions, err := assemble(cfg, parts{keys: ring, providers: nowhere(cfg), app: app}, prometheus.NewRegistry(), slog.New(events))
+	app, events, caller := &pretendApp{}, &lastEvent{}, &pretendBearer{}
+	door, sessions, err := assemble(cfg, parts{keys: ring, providers: nowhere(cfg), bearers: caller.everywhere(cfg), app: app}, prometheus.NewRegistry(), slog.New(events))
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +160,7 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 	if err != nil {
 		return nil, err
 	}
-	if q.user != "" {
+	if q.user != "" || q.claims != "" {
 		who, err := q.identity(cfg)
 		if err != nil {
 			return nil, err
@@ -175,7 +168,10 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 		if who, err = fold(cfg, who); err != nil {
 			return nil, err
 		}
-		if err := addCookie(r, sessions, who); err != nil {
+		if q.bearer {
+			caller.who = &who
+			r.Header.Set("Authorization", "Bearer explain")
+		} else if err := addCookie(r, sessions, who); err != nil {
 			return nil, err
 		}
 	}
@@ -233,14 +229,18 @@ func target(address string) string {
 }
 
 func (q *question) identity(cfg *config.Config) (identity.Identity, error) {
-	id := identity.Identity{Provider: cfg.Providers[0].ID, Subject: q.user, Email: q.email, EmailVerified: !q.unverified,
-		Name: q.name, Username: q.username, Groups: q.groups, GroupsUnknown: q.untold}
+	at := 0
 	if q.provider != "" {
-		id.Provider = q.provider
+		at = slices.IndexFunc(cfg.Providers, func(p config.Provider) bool { return p.ID == q.provider })
 	}
-	if !slices.ContainsFunc(cfg.Providers, func(p config.Provider) bool { return p.ID == id.Provider }) {
-		return id, usage("no provider is called %q", id.Provider)
+	if at < 0 {
+		return identity.Identity{}, usage("no provider is called %q", q.provider)
 	}
+	if q.claims != "" {
+		return q.imagine(cfg, cfg.Providers[at])
+	}
+	id := identity.Identity{Provider: cfg.Providers[at].ID, Subject: q.user, Email: q.email, EmailVerified: !q.unverified,
+		Name: q.name, Username: q.username, Groups: q.groups, GroupsUnknown: q.untold}
 	if id.Email == "" && strings.Contains(q.user, "@") {
 		id.Email, id.Subject = q.user, unknownSubject
 	}
@@ -249,6 +249,23 @@ func (q *question) identity(cfg *config.Config) (identity.Identity, error) {
 	}
 	if q.org != "" {
 		id.Org = identity.Org{ID: q.org, Source: "claim"}
+	}
+	return id, nil
+}
+
+// imagine reads claims as the provider's would be read at a sign-in.
+func (q *question) imagine(cfg *config.Config, p config.Provider) (identity.Identity, error) {
+	data, err := os.ReadFile(q.claims)
+	if err != nil {
+		return identity.Identity{}, usage("cannot read the claims: %w", err)
+	}
+	l, err := standIn(cfg, p)
+	if err != nil {
+		return identity.Identity{}, err
+	}
+	id, err := l.Imagine(context.Background(), data)
+	if err != nil {
+		return identity.Identity{}, fmt.Errorf("nobody could sign in with these claims: %w", err)
 	}
 	return id, nil
 }
@@ -309,6 +326,27 @@ func (noLogin) AuthURL(context.Context, identity.Handshake, identity.AuthParams)
 
 func (noLogin) Redeem(context.Context, url.Values, identity.Handshake, identity.AuthParams) (identity.Identity, error) {
 	return identity.Identity{}, errNoLogin
+}
+
+// pretendBearer takes every access token for who's, of whom it is told: tokens
+// are not verified here.
+type pretendBearer struct{ who *identity.Identity }
+
+func (b *pretendBearer) everywhere(cfg *config.Config) map[string]proxy.BearerVerifier {
+	bearers := map[string]proxy.BearerVerifier{}
+	for _, r := range cfg.Routes {
+		if r.Bearer.Provider != "" {
+			bearers[r.Name] = b
+		}
+	}
+	return bearers
+}
+
+func (b *pretendBearer) Verify(context.Context, string) (identity.Identity, time.Time, error) {
+	if b.who == nil {
+		return identity.Identity{}, time.Time{}, errors.New("explain verifies no access tokens; say with --user and --bearer whose it is")
+	}
+	return *b.who, time.Now().Add(time.Hour), nil
 }
 
 // pretendApp keeps what reaches it.

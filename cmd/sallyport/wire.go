@@ -76,6 +76,7 @@ func newPolicy(cfg *config.Config) (*policy, config.Faults) {
 		routes = append(routes, authz.Route{Name: r.Name, Host: routeHost(r), Orgs: orgIDs(cfg), Path: r.Path, Exact: r.Exact, Encoded: r.Encoded,
 			Access: access(r), WebSocket: authz.WebSocket(r.WebSocket)})
 	}
+	faults = append(faults, cfg.BearerFaults()...)
 	table, err := authz.NewTable(routes)
 	pol.table = table
 	return pol, append(faults, tableFaults(cfg, err)...)
@@ -93,10 +94,16 @@ func routeHost(r config.Route) string {
 
 func access(r config.Route) authz.Access {
 	a := authz.Access{Public: r.Public, Authenticated: r.Allow.Authenticated}
-	for _, rule := range r.Allow.Any {
-		a.Rules = append(a.Rules, authz.Rule(rule))
-	}
+	a.Rules = rules(r.Allow.Any)
 	return a
+}
+
+func rules(list []config.Rule) []authz.Rule {
+	var out []authz.Rule
+	for _, rule := range list {
+		out = append(out, authz.Rule(rule))
+	}
+	return out
 }
 
 // overlay puts a route's own headers in the place of the preset's of that name.
@@ -167,19 +174,25 @@ func resolve(cfg *config.Config, env func(string) (string, bool)) (*secrets, err
 
 // newFrontDoor assembles everything, bottom to top.
 func newFrontDoor(cfg *config.Config, sec *secrets, reg prometheus.Registerer, log *slog.Logger) (*proxy.Proxy, error) {
-	providers, err := newProviders(cfg, reg, log)
+	providers, bearers, err := newProviders(cfg, reg, log)
 	if err != nil {
 		return nil, err
 	}
-	door, _, err := assemble(cfg, parts{keys: sec.keys, providers: providers}, reg, log)
+	summary, err := summarize(cfg)
+	if err != nil {
+		return nil, err
+	}
+	door, _, err := assemble(cfg, parts{keys: sec.keys, providers: providers, bearers: bearers, permission: summary}, reg, log)
 	return door, err
 }
 
 // parts are what explain has pretend ones of.
 type parts struct {
-	keys      session.Keyring
-	providers []proxy.Provider
-	app       http.RoundTripper // instead of every app
+	keys       session.Keyring
+	providers  []proxy.Provider
+	bearers    map[string]proxy.BearerVerifier // by route name
+	permission []proxy.Permission
+	app        http.RoundTripper // instead of every app
 }
 
 func assemble(cfg *config.Config, with parts, reg prometheus.Registerer, log *slog.Logger) (*proxy.Proxy, *session.Manager, error) {
@@ -189,7 +202,7 @@ func assemble(cfg *config.Config, with parts, reg prometheus.Registerer, log *sl
 	}
 	sessions, err := session.New(session.Options{
 		Keys: with.keys, Secure: cfg.PublicURL.Scheme == "https", Port: portOf(cfg),
-		AbsoluteTimeout: cfg.Session.AbsoluteTimeout, IdleTimeout: cfg.Session.IdleTimeout,
+		AbsoluteTimeout: cfg.Session.AbsoluteTimeout, IdleTimeout: cfg.Session.IdleTimeout, KeepGroups: cfg.KeptGroups(),
 	})
 	if err != nil {
 		return nil, nil, err
@@ -198,13 +211,14 @@ func assemble(cfg *config.Config, with parts, reg prometheus.Registerer, log *sl
 	if err != nil {
 		return nil, nil, err
 	}
-	backends, err := newBackends(cfg, pol, with.app)
+	backends, err := newBackends(cfg, pol, with)
 	if err != nil {
 		return nil, nil, err
 	}
 	door, err := proxy.New(proxy.Options{
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Sessions: sessions, Routes: pol.table, Backends: backends,
 		Headers: pol.headers, Assertions: assertions, Providers: with.providers, Orgs: pol.orgs, Branding: branding(cfg),
+		Operators: rules(cfg.Operators), Permission: with.permission,
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL), Log: log, Registerer: reg,
 	})
 	return door, sessions, err
@@ -245,27 +259,46 @@ func providerOptions(cfg *config.Config, p config.Provider) login.Options {
 	return o
 }
 
-func newProviders(cfg *config.Config, reg prometheus.Registerer, log *slog.Logger) ([]proxy.Provider, error) {
+func newProviders(cfg *config.Config, reg prometheus.Registerer, log *slog.Logger) ([]proxy.Provider, map[string]proxy.BearerVerifier, error) {
 	var providers []proxy.Provider
+	bearers := map[string]proxy.BearerVerifier{}
 	metrics := oauth.NewMetrics(reg)
 	for _, p := range cfg.Providers {
 		client, err := oauth.NewClient(oauth.Options{Provider: p.ID, Metrics: metrics})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		o := providerOptions(cfg, p)
 		o.Client, o.Log = client, log
 		l, err := login.New(o)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		name := p.Name
 		if name == "" {
 			name = p.ID
 		}
-		providers = append(providers, proxy.Provider{ID: p.ID, Name: name, Login: l})
+		if err := addBearers(bearers, cfg, p.ID, l); err != nil {
+			return nil, nil, err
+		}
+		providers = append(providers, proxy.Provider{ID: p.ID, Name: name, Login: l, EmailDomains: p.EmailDomains})
 	}
-	return providers, nil
+	return providers, bearers, nil
+}
+
+// addBearers adds the routes that take the access tokens of a provider.
+func addBearers(to map[string]proxy.BearerVerifier, cfg *config.Config, provider string, l *login.Provider) error {
+	for _, r := range cfg.Routes {
+		if r.Bearer.Provider != provider {
+			continue
+		}
+		b, err := l.Bearer(cfg.BearerOptions(r))
+		if err != nil {
+			return fmt.Errorf("route %s: %w", r.Name, err)
+		}
+		to[r.Name] = b
+	}
+	return nil
 }
 
 func branding(cfg *config.Config) proxy.Branding {

@@ -32,7 +32,9 @@ type op struct {
 	client *http.Client
 }
 
-func newOP(t *testing.T) *op {
+func newOP(t *testing.T) *op { return newShapedOP(t, Standard) }
+
+func newShapedOP(t *testing.T, shape string) *op {
 	t.Helper()
 	o := &op{t: t, now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)}
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { o.ServeHTTP(w, r) }))
@@ -41,7 +43,7 @@ func newOP(t *testing.T) *op {
 	o.Provider, err = NewProvider(ProviderOptions{
 		Issuer: o.url, ClientID: "demo client", ClientSecret: testSecret,
 		RedirectURIs: []string{testRedirect}, PostLogoutURIs: []string{"http://127.0.0.1:4180/"},
-		Now: func() time.Time { return o.now },
+		Now: func() time.Time { return o.now }, Shape: shape,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -186,9 +186,11 @@ func TestProviderThatIsDownOrChangesItsKeys(t *testing.T) {
 	c.provider.restart(t) // with other keys, and it remembers nobody
 	late.until("a sign-in with the new keys", func() bool {
 		late.open(c.url + "/late?x=1")
-		late.heading(atProvider)
-		late.click("button[value=mira]")
-		v := late.sees("an answer", func(v view) bool { return v.H1 != "" && v.H1 != atProvider })
+		v := late.sees("an answer", func(v view) bool { return v.H1 != "" })
+		if v.H1 == atProvider { // which remembers her from then on
+			late.click("button[value=mira]")
+			v = late.sees("an answer", func(v view) bool { return v.H1 != "" && v.H1 != atProvider })
+		}
 		return v.URL == c.url+"/late?x=1"
 	})
 	late.says(late.at(c.url+"/late?x=1"), "User: corp:mira")

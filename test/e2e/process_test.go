@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// patience is how long anything may take that is waited for.
-const patience = 30 * time.Second
+// patience is how long anything may take that is waited for. Sallyport asks for a
+// provider's keys once in 30 s at most, so it is longer than that.
+const patience = 45 * time.Second
 
 // process is a program we started, and only that: stop ends it and no other.
 type process struct {

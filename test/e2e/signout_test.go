@@ -29,7 +29,7 @@ func TestP10_SignOutTakesTheSessionFromTheBrowserAndFromTheServer(t *testing.T) 
 	b.press("Sign out")
 	v := b.heading("You are signed out")
 	b.says(v, "This browser is no longer signed in here.", "On a shared computer?")
-	if v.URL != demo.url+"/.sallyport/logout" {
+	if v.URL != demo.url+"/.sallyport/logout?provider=demo" {
 		t.Errorf("signed out at %s", v.URL)
 	}
 	if c, there := b.cookies(demo.url)[demo.cookie]; there {

@@ -66,6 +66,7 @@ type setup struct {
 	H2C                bool     // with Listen: HTTP/2 without TLS, too
 	TwoProviders       bool     // the one provider, under two names
 	Organizations      bool     // people may belong to several
+	Admin, Trusted     string   // listen.admin (off if empty) and trusted_proxies, as the configuration has them
 	Routes             []string // as the configuration has them; those of App if there are none
 	Provider           *provider
 	App                *app
@@ -83,7 +84,8 @@ listen:
 {{- else}}
   https: {address: "{{.Address}}", cert: "file:{{.Cert}}", key: "file:{{.Key}}"}
 {{- end}}
-  admin: ""
+  admin: {{or .Admin "\"\""}}
+trusted_proxies: {{or .Trusted "[]"}}
 session:
   keys: ["file:{{.Secrets}}"]
 providers:

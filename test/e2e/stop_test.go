@@ -57,14 +57,18 @@ func stopUnderLoad(t *testing.T, over func(string) setup) {
 	l := &load{}
 	var clients sync.WaitGroup
 	transport := newTransport(t, http2)
-	for range 8 {
-		clients.Go(func() { l.keep(c, transport.TLSClientConfig, cookie, false) })
-		clients.Go(func() { l.keep(c, transport.TLSClientConfig, cookie, true) })
+	for i := range 8 {
+		// Who thinks for longer than the grace for idle connections may find its
+		// own closed: no request was sent on it.
+		think := []time.Duration{10 * time.Millisecond, 100 * time.Millisecond}[i%2]
+		clients.Go(func() { l.keep(c, transport.TLSClientConfig, cookie, think) })
+		clients.Go(func() { l.keep(c, transport.TLSClientConfig, cookie, 0) })
 	}
 	for range 16 {
 		clients.Go(func() { l.ask(c, transport, cookie) })
 	}
-	time.Sleep(300*time.Millisecond + rand.N(100*time.Millisecond))
+	eventually(t, "the load", func() bool { return l.answered.Load() >= 300 })
+	time.Sleep(rand.N(50 * time.Millisecond)) // at any moment of it
 	if err := c.process.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +81,7 @@ func stopUnderLoad(t *testing.T, over func(string) setup) {
 	took := time.Since(begun)
 	clients.Wait()
 	t.Logf("%d requests answered, ended %v after SIGTERM", l.answered.Load(), took.Round(time.Millisecond))
-	if len(l.dropped) > 0 || l.refused.Load() == 0 || l.answered.Load() < 100 {
+	if len(l.dropped) > 0 || l.refused.Load() == 0 {
 		t.Errorf("%d answered, %d clients refused at the end, %d dropped:\n%s", l.answered.Load(), l.refused.Load(), len(l.dropped), strings.Join(l.dropped, "\n"))
 	}
 	if code := c.process.cmd.ProcessState.ExitCode(); code != 0 {
@@ -88,9 +92,10 @@ func stopUnderLoad(t *testing.T, over func(string) setup) {
 // someWait is a path whose answer takes up to 20 ms.
 func someWait() string { return fmt.Sprintf("/http/wait?for=%dms", rand.IntN(20)) }
 
-// keep is a client that hides nothing: it sends a request, reads the answer, and
-// connects anew only after an answer that said so, or after each one.
-func (l *load) keep(c *corp, trust *tls.Config, cookie string, anew bool) {
+// keep is a client that hides nothing: it sends a request, reads the answer,
+// thinks for up to a time, and connects anew only after an answer that said so.
+// Without a time to think it connects for each request.
+func (l *load) keep(c *corp, trust *tls.Config, cookie string, think time.Duration) {
 	scheme, host, _ := strings.Cut(c.url, "://")
 	for {
 		conn, err := net.Dial("tcp", "127.0.0.1"+portOf(c.url))
@@ -102,14 +107,14 @@ func (l *load) keep(c *corp, trust *tls.Config, cookie string, anew bool) {
 		if scheme == "https" {
 			conn = tls.Client(conn, &tls.Config{RootCAs: trust.RootCAs, ServerName: publicHost})
 		}
-		if !l.converse(conn, host, cookie, anew) {
+		if !l.converse(conn, host, cookie, think) {
 			return
 		}
 	}
 }
 
 // converse reports whether another connection is to follow.
-func (l *load) converse(conn net.Conn, host, cookie string, once bool) bool {
+func (l *load) converse(conn net.Conn, host, cookie string, think time.Duration) bool {
 	defer conn.Close()
 	reader := bufio.NewReader(conn)
 	for n := 1; ; n++ {
@@ -128,10 +133,10 @@ func (l *load) converse(conn net.Conn, host, cookie string, once bool) bool {
 			return false
 		}
 		l.answered.Add(1)
-		if resp.Close || once {
+		if resp.Close || think == 0 {
 			return true
 		}
-		time.Sleep(rand.N(10 * time.Millisecond))
+		time.Sleep(rand.N(think))
 	}
 }
 

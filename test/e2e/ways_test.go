@@ -242,11 +242,16 @@ func (wayApp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "waited")
 	case "tunnel":
 		holdTunnel(w)
+	case "seen", "seen/a/b": // the latter is what net/http makes of an escaped slash
+		_ = json.NewEncoder(w).Encode(seen{r.RequestURI, r.Host, r.Header.Get("X-Forwarded-For"), r.Header.Get("X-Forwarded-Proto"), r.Header.Get("X-Forwarded-Host")})
 	default:
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		fmt.Fprintf(w, `<!doctype html><html lang="en"><title>App</title><h1>The app</h1><p>%s %s`, r.Proto, r.Header.Get("X-Forwarded-User"))
 	}
 }
+
+// seen is what the app was asked, and for whom.
+type seen struct{ URI, Host, For, Proto, ForwardedHost string }
 
 // sum is what arrived.
 type sum struct {

@@ -31,6 +31,7 @@ type Config struct {
 	Session   Session
 	Providers []Provider
 	Routes    []Route
+	Groups    Groups
 	Pages     Pages
 	Log       Log
 	Stop      Stop
@@ -38,6 +39,8 @@ type Config struct {
 
 	// Organizations are what those of providers are folded into.
 	Organizations []Organization
+	// Operators see on their account page what providers are asked for.
+	Operators []Rule
 
 	// TrustedProxies are those before us whose X-Forwarded-* count; an address
 	// is a range of one.
@@ -91,6 +94,7 @@ type Route struct {
 	WebSocket WebSocket
 	Encoded   bool  // escaped / % # ? pass in the path
 	MaxBody   int64 // bytes of a request's body; 0 is no limit
+	Bearer    Bearer
 }
 
 // Allow says who may pass: everybody who is signed in, or whom a rule of Any matches.
@@ -194,6 +198,9 @@ func file() shape[Config] {
 			func(c *Config) *[]Organization { return &c.Organizations }),
 		field("routes", "What is behind Sallyport and who may have it. The most specific host wins, in it the longest path.", list(routeShape(), 1),
 			func(c *Config) *[]Route { return &c.Routes }).required(),
+		field("groups", "Which groups of a person are kept.", groupsShape(), func(c *Config) *Groups { return &c.Groups }).or("{}"),
+		field("operators", "Who runs this site, as rules: their account page says what providers are asked for.", list(ruleShape(), 1),
+			func(c *Config) *[]Rule { return &c.Operators }),
 		field("pages", "How Sallyport's own pages look.", pagesShape(), func(c *Config) *Pages { return &c.Pages }).or("{}"),
 		field("log", "What is logged and how.", logShape(), func(c *Config) *Log { return &c.Log }).or("{}"),
 		field("stop", "How Sallyport ends after SIGTERM.", stopShape(), func(c *Config) *Stop { return &c.Stop }).or("{}"),
@@ -295,7 +302,9 @@ func routeShape() shape[Route] {
 		field("encoded", "`forward`: an escaped / % # or ? passes in the path, as GitLab, RabbitMQ and npm registries need it. Refused if left out.",
 			forwardEncoded(), func(r *Route) *bool { return &r.Encoded }),
 		field("max_body", "The largest body of a request; no limit if left out.", size(1, 1<<40), func(r *Route) *int64 { return &r.MaxBody }),
-	}, choices: []choice{
+		field("bearer", "Programs may come with an access token of a provider in the Authorization header, instead of a session. Without it that header is the app's.",
+			bearerShape(), func(r *Route) *Bearer { return &r.Bearer }),
+	}, rivals: [][]string{{"public", "bearer"}}, choices: []choice{
 		{[]string{"path", "path_exact"}, "needs a path or a path_exact"},
 		{[]string{"public", "allow"}, "does not say who may have it: write `allow: authenticated`, a list of rules, or `public: true`"},
 	}}.shape()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -218,7 +219,7 @@ func TestTheExampleMeansWhatItSays(t *testing.T) {
 	if got := c.PublicURL.String(); got != "https://app.example.com" {
 		t.Errorf("public_url %q", got)
 	}
-	admin, packages, logo := c.Routes[1], c.Routes[2], c.Routes[3]
+	admin, packages, api, logo := c.Routes[1], c.Routes[2], c.Routes[3], c.Routes[4]
 	if len(admin.Allow.Any) != 3 || admin.Allow.Authenticated || fmt.Sprint(admin.Allow.Any[0].Orgs) != "[acme partner:42]" {
 		t.Errorf("rules of admin: %+v", admin.Allow)
 	}
@@ -228,6 +229,9 @@ func TestTheExampleMeansWhatItSays(t *testing.T) {
 	}
 	if !reflect.DeepEqual(admin.Headers.Set, want) {
 		t.Errorf("headers of admin: %+v", admin.Headers.Set)
+	}
+	if b := api.Bearer; b.Provider != "sso" || !slices.Equal(b.Audiences, []string{"https://app.example.com/api"}) || b.Claims.Groups != "roles" || c.Groups.Keep != KeepNeeded {
+		t.Errorf("api: %+v, groups: %+v", b, c.Groups)
 	}
 	if !logo.Public || !logo.Exact || logo.Path != "/logo.svg" || logo.Upstream.URL.Host != "127.0.0.1:8080" {
 		t.Errorf("logo: %+v", logo)
@@ -435,7 +439,8 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		upstream-unix-slashes upstream-unix-long upstream-unix-password upstream-host-port upstream-host-ipv6
 		upstream-ca-of-http upstream-server-name-of-unix upstream-server-name-address upstream-timeout-connect
 		max-body-zero websocket-origin-http
-		provider-issuer-missing hosted-domains-of-oidc endpoint-http pagerduty-userinfo quirks-prove-nothing quirks-of-vendor endpoints-without-keys tenant-missing tenant-of-oidc allowed-tenants-of-one microsoft-userinfo`) {
+		provider-issuer-missing hosted-domains-of-oidc endpoint-http pagerduty-userinfo quirks-prove-nothing quirks-of-vendor endpoints-without-keys tenant-missing tenant-of-oidc allowed-tenants-of-one microsoft-userinfo
+		bearer-provider-unknown bearer-audience-of-sign-in bearer-of-google bearer-without-keys`) {
 		beyond[name] = true
 	}
 	schema := ownSchema(t)

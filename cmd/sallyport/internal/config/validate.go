@@ -328,7 +328,7 @@ func (c *Config) crossCheck() Faults {
 	for _, r := range c.Routes {
 		names = append(names, r.Name)
 	}
-	faults := slices.Concat(c.checkUnique("providers", "id", ids), c.checkUnique("routes", "name", names), c.checkVouching())
+	faults := slices.Concat(c.checkUnique("providers", "id", ids), c.checkUnique("routes", "name", names), c.checkVouching(), c.checkBearers())
 	faults = append(faults, c.checkOrganizations()...)
 	if c.PublicURL != nil {
 		faults = append(faults, c.settleHosts()...)

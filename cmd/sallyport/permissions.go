@@ -1,0 +1,186 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/login"
+	"github.com/sallyport-proxy/sallyport/proxy"
+)
+
+func permissionsCommand(c *console) *cobra.Command {
+	var path, format string
+	cmd := &cobra.Command{
+		Use:   "permissions",
+		Short: "Say what each provider is asked for, what is kept and what is thrown away",
+		Long: "Say, for each provider of the configuration, which scopes are requested at sign-in and\n" +
+			"what they open, what is read, what is kept in the session and what is thrown away. It\n" +
+			"follows from what the configuration makes Sallyport do. No secret is read and no\n" +
+			"connection is opened.",
+		Args: noArgs,
+		RunE: func(*cobra.Command, []string) error { return permissions(c, path, format) },
+	}
+	configFlag(cmd, &path)
+	cmd.Flags().StringVar(&format, "format", "table", "table, markdown or json")
+	return cmd
+}
+
+func permissions(c *console, path, format string) error {
+	print, ok := map[string]func(io.Writer, []proxy.Permission) error{
+		"table": permissionTable, "markdown": permissionMarkdown, "json": permissionJSON}[format]
+	if !ok {
+		return usage("--format is table, markdown or json, not %q", format)
+	}
+	cfg, err := withoutSecrets(path, c.env)
+	if err != nil {
+		return err
+	}
+	summary, err := summarize(cfg)
+	if err != nil {
+		return err
+	}
+	return print(c.stdout, summary)
+}
+
+// withoutSecrets reads a configuration for those who ask about it: secrets do
+// not matter to the answer, and in CI they are elsewhere.
+func withoutSecrets(path string, env func(string) (string, bool)) (*config.Config, error) {
+	cfg, _, err := loadConfig(path)
+	if err != nil {
+		return nil, err
+	}
+	if faults := cfg.ResolvePublicURL(env, os.DirFS("/")); len(faults) > 0 {
+		return nil, configFaults(faults)
+	}
+	return cfg, nil
+}
+
+// summarize asks providers that are made as for serve, but with stand-ins for
+// what only secrets and the outside know.
+func summarize(cfg *config.Config) ([]proxy.Permission, error) {
+	var summary []proxy.Permission
+	for _, p := range cfg.Providers {
+		l, err := standIn(cfg, p)
+		if err != nil {
+			return nil, err
+		}
+		summary = append(summary, permissionOf(l))
+	}
+	return summary, nil
+}
+
+// standIn is a provider with which nobody can sign in: it is asked what it would
+// do.
+func standIn(cfg *config.Config, p config.Provider) (*login.Provider, error) {
+	o := providerOptions(cfg, p)
+	o.ClientID, o.ClientSecret = "stand-in", "stand-in"
+	for i := range o.PublicKeys {
+		key, err := standInKey()
+		if err != nil {
+			return nil, err
+		}
+		o.PublicKeys[i] = key
+	}
+	return login.New(o)
+}
+
+// standInKey is some public key in PEM.
+func standInKey() (string, error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", fmt.Errorf("make a key: %w", err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(private.Public())
+	if err != nil {
+		return "", fmt.Errorf("write a key: %w", err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
+}
+
+func permissionOf(l *login.Provider) proxy.Permission {
+	has := l.Permissions()
+	p := proxy.Permission{Provider: has.Provider, Type: has.Type, Discarded: has.Discarded}
+	for _, s := range has.Scopes {
+		p.Scopes = append(p.Scopes, proxy.Term{Name: s.Name, Means: s.Opens})
+	}
+	for _, c := range has.Claims {
+		t := proxy.Term{Name: c.Name, Means: c.For + " (" + c.From + ")"}
+		if c.Kept {
+			p.Kept = append(p.Kept, t)
+		} else {
+			p.Checked = append(p.Checked, t)
+		}
+	}
+	for _, q := range has.Quirks {
+		p.Quirks = append(p.Quirks, proxy.Term{Name: q.Name, Means: q.Weakens})
+	}
+	return p
+}
+
+// parts are the lists of a summary, with their headings.
+func permissionParts(p proxy.Permission) []struct {
+	heading string
+	terms   []proxy.Term
+} {
+	return []struct {
+		heading string
+		terms   []proxy.Term
+	}{{"asked for", p.Scopes}, {"kept", p.Kept}, {"checked, not kept", p.Checked}, {"deviations", p.Quirks}}
+}
+
+func permissionTable(out io.Writer, summary []proxy.Permission) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for i, p := range summary {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "%s (%s)\n", p.Provider, p.Type)
+		for _, part := range permissionParts(p) {
+			heading := part.heading
+			for _, t := range part.terms {
+				fmt.Fprintf(w, "  %s\t%s\t%s\n", heading, t.Name, t.Means)
+				heading = ""
+			}
+		}
+		fmt.Fprintf(w, "  thrown away\t%s\n", strings.Join(p.Discarded, ", "))
+	}
+	return w.Flush()
+}
+
+func permissionMarkdown(w io.Writer, summary []proxy.Permission) error {
+	cell := strings.NewReplacer("|", `\|`, "\n", " ")
+	for i, p := range summary {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "## %s (%s)\n\n| | | |\n|---|---|---|\n", p.Provider, p.Type)
+		for _, part := range permissionParts(p) {
+			for _, t := range part.terms {
+				fmt.Fprintf(w, "| %s | `%s` | %s |\n", part.heading, cell.Replace(t.Name), cell.Replace(t.Means))
+			}
+		}
+		if _, err := fmt.Fprintf(w, "| thrown away | | %s |\n", cell.Replace(strings.Join(p.Discarded, ", "))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func permissionJSON(w io.Writer, summary []proxy.Permission) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(summary)
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport-proxy/sallyport/internal/demo"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// TestP08_EveryProviderSignsInFromItsConfiguration goes from the file to what
+// the app is told, once for each kind of provider, and then looks for tokens in
+// all that was written: cookies, pages, headers and the log.
+func TestP08_EveryProviderSignsInFromItsConfiguration(t *testing.T) {
+	const secret = "+/=0123456789:0123456789abcdefgh" // 32 bytes, with letters that encodings disagree on
+	rows := []struct {
+		name, shape, config string // of the provider; OP is its address, KEY the file with its key
+		user, email, org    string // what the app is told of mira
+		marks               []string
+	}{
+		{"google", demo.Google, "type: google, issuer: OP, hosted_domains: [acme.example]",
+			"p:104339406236076858110", "mira@acme.example", "p:acme.example|acme.example|acme.example", []string{"ya29.", "1//0"}},
+		{"microsoft", demo.Microsoft, "type: microsoft, issuer: OP, endpoints: {graph: OP}, tenant: common",
+			"p:822b33ad-87c1-48a0-a20a-5ba7cd5ebcaa/3c38aafb-0579-dafe-18bb-584dce2786cc", "mira@acme.example",
+			"p:822b33ad-87c1-48a0-a20a-5ba7cd5ebcaa|Acme Rockets|acme.example", []string{"EwB", "0.A"}},
+		{"pagerduty", demo.PagerDuty, "type: pagerduty, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, jwks: OP/jwks}",
+			"p:PM6C63M/PHQ4KV6", "", "p:PM6C63M|acme-demo|acme-demo.pagerduty.com", []string{"pdus+"}},
+		{"slack", demo.Slack, "type: slack, issuer: OP",
+			"p:TQIVTHLMHYF/UHQ4KV6YFPH", "mira@acme.example", "p:TQIVTHLMHYF|Acme Rockets|acme-demo.slack.com", []string{"xoxp-"}},
+		{"seed 002", demo.Partner, "type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token}, public_keys: [file:KEY], " +
+			"scopes: [openid, email, name], email_domains: [acme.example], quirks: [no_nonce, raw_basic_credentials, assume_email_verified]",
+			"p:mira", "mira@acme.example", "||", []string{"demo-at-"}},
+		{"seed 003", demo.Perscom, "type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, userinfo: OP/userinfo, end_session: OP/end_session}, " +
+			"scopes: [openid, profile, email, tenant], identity_from: userinfo, claims: {org_id: tenant_sub, org_name: tenant_name}, " +
+			"email_domains: [acme.example], quirks: [numeric_sub, end_session_post]",
+			"p:1", "mira@acme.example", "p:1|Acme Rockets|", []string{"demo-at-"}},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			var log bytes.Buffer
+			var told http.Header
+			app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				told = r.Header.Clone()
+				_, _ = io.WriteString(w, "the app")
+			}))
+			defer app.Close()
+			front := httptest.NewUnstartedServer(nil)
+			defer front.Close()
+			public := "http://" + front.Listener.Addr().String()
+			op := testenv.StartProvider(t, demo.ProviderOptions{ClientID: "sallyport", ClientSecret: secret,
+				RedirectURIs: []string{public + "/.sallyport/callback/p"}, Shape: row.shape})
+			key := filepath.Join(t.TempDir(), "key.pem")
+			text, err := op.Provider.PublicPEM()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(key, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			file := "version: 1\npublic_url: " + public + "\nsession: {keys: [\"literal:" + session.NewKey(time.Unix(1.7e9, 0)).Text() + "\"]}\n" +
+				"providers:\n  - {id: p, client_id: sallyport, client_secret: env:SECRET, " + strings.NewReplacer("OP", op.URL, "KEY", key).Replace(row.config) + "}\n" +
+				"routes:\n  - {name: app, path: /, upstream: \"" + app.URL + "\", allow: authenticated}\n"
+			cfg, _, err := parseConfig("config.yaml", []byte(file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sec, err := resolve(cfg, func(name string) (string, bool) { return secret, name == "SECRET" })
+			if err != nil {
+				t.Fatal(err)
+			}
+			door, err := newFrontDoor(cfg, sec, prometheus.NewRegistry(), slog.New(slog.NewJSONHandler(&log, nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			front.Config.Handler = door
+			front.Start()
+
+			browser := testenv.NewBrowser(t, nil)
+			page := browser.SignIn(browser.Open(public+"/"), "mira")
+			if page.Body != "the app" {
+				t.Fatalf("%d at %s:\n%s\n%s", page.Status, page.URL, page.Body, &log)
+			}
+			org := strings.Join([]string{told.Get("X-Forwarded-Org-Id"), told.Get("X-Forwarded-Org-Name"), told.Get("X-Forwarded-Org-Domain")}, "|")
+			if got := told.Get("X-Forwarded-User"); got != row.user || told.Get("X-Forwarded-Email") != row.email || org != row.org {
+				t.Errorf("the app was told %q, %q, %q", got, told.Get("X-Forwarded-Email"), org)
+			}
+			seen := log.String() + page.Body
+			for _, hop := range page.Hops {
+				if strings.HasPrefix(hop.URL.String(), public) {
+					seen += hop.Body + strings.Join(hop.Header.Values("Set-Cookie"), " ") + hop.Header.Get("Location")
+				}
+			}
+			for _, values := range told {
+				seen += strings.Join(values, " ")
+			}
+			for _, mark := range append(slices.Clone(row.marks), secret) {
+				if strings.Contains(seen, mark) {
+					t.Errorf("%q is seen", mark)
+				}
+			}
+		})
+	}
+}

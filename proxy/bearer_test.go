@@ -1,0 +1,548 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/login"
+)
+
+const audience = "https://api.acme.example"
+
+// apiSite is a site with routes for programs: /api for people in admins, /any
+// for everybody, /hooks for nobody in particular, and the usual ones besides.
+// Access tokens are those of its provider, and really verified.
+func apiSite(t *testing.T, change ...func(*setup)) *site {
+	t.Helper()
+	o := setup{SignIn: true, Public: "http://localhost:8080", Bearer: func(s *site) BearerVerifier {
+		b, err := s.login(t, "main", 0).Bearer(login.BearerOptions{Audiences: []string{audience}})
+		check(t, err)
+		return b
+	}}
+	o.Routes = append(usualRoutes("localhost"),
+		authz.Route{Name: "api", Host: "localhost", Path: "/api", Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}}}},
+		authz.Route{Name: "api-any", Host: "localhost", Path: "/any", Access: authz.Access{Authenticated: true}, WebSocket: authz.WebSocket{Allowed: true}},
+		authz.Route{Name: "api-hooks", Host: "localhost", Path: "/hooks", Access: authz.Access{Public: true}})
+	for _, c := range change {
+		c(&o)
+	}
+	return newSite(t, o)
+}
+
+// aliceClaims are those of alice's access token.
+func (s *site) aliceClaims() map[string]any {
+	now := s.clock.Now()
+	return map[string]any{"iss": s.provider.URL, "aud": audience, "sub": "alice-1", "iat": now.Unix(), "exp": now.Add(10 * time.Minute).Unix(),
+		"email": "alice@acme.example", "email_verified": true, "name": "Alice Ämter", "preferred_username": "alice", "groups": []string{"admins", "on-call"},
+		"org_id": "acme", "org_name": "Acme Rockets", "org_domain": "acme.example"}
+}
+
+func (s *site) token(t testing.TB, bend ...func(map[string]any)) string {
+	t.Helper()
+	c := s.aliceClaims()
+	for _, b := range bend {
+		b(c)
+	}
+	token, err := s.provider.Provider.Sign(map[string]any{"typ": "at+jwt"}, c)
+	check(t, err)
+	return token
+}
+
+func (s *site) at(path string, lines ...string) string {
+	return rawRequest("GET", path, s.host, lines...)
+}
+
+// refusedBearer is the whole answer to a bad access token (RFC 6750 §3.1).
+func refusedBearer(t *testing.T, name string, a answer) {
+	t.Helper()
+	body := jsonOf(t, a.body)
+	if a.status != 401 || !slices.Equal(a.header["Www-Authenticate"], []string{`Bearer error="invalid_token"`}) || body["error"] != "invalid_token" ||
+		body["request_id"] != a.header.Get("X-Request-Id") || body["login_url"] != nil || len(body) != 3 ||
+		a.header.Get("Content-Type") != "application/json" || a.header.Get("Cache-Control") != "no-store" || a.header["Set-Cookie"] != nil || a.header["Location"] != nil {
+		t.Errorf("%s: %d %v %s", name, a.status, a.header, a.body)
+	}
+}
+
+// P1, security.md 44, 85, 103: where a route takes access tokens, the
+// Authorization header alone decides. With a good session beside it or without,
+// from a page or a program: what is no good token gets nowhere.
+func TestP01_ABadTokenIsNotForgivenForTheSakeOfACookie(t *testing.T) {
+	t.Parallel()
+	s := apiSite(t)
+	good := s.token(t)
+	cookie := "Cookie: " + s.mint(t, alice())
+	idToken, err := s.provider.Provider.Sign(nil, s.aliceClaims())
+	check(t, err)
+	bent := func(b func(map[string]any)) []string { return []string{"Authorization: Bearer " + s.token(t, b)} }
+	forged := func(sign testenv.Signer) []string {
+		token, err := sign(s.provider.Provider, map[string]any{"typ": "at+jwt", "kid": s.provider.Provider.PublicJWKS().Keys[0].KeyID}, s.aliceClaims())
+		check(t, err)
+		return []string{"Authorization: Bearer " + token}
+	}
+	rows := map[string][]string{
+		"an ID token (RFC 9068 §5)":           {"Authorization: Bearer " + idToken},
+		"a nonce (RFC 9068 §5)":               bent(testenv.With("nonce", "n")),
+		"for our sign-in (RFC 8725 §2.8)":     bent(testenv.With("aud", []string{audience, devClient})),
+		"for another (103)":                   bent(testenv.With("aud", "https://elsewhere.example")),
+		"of another issuer":                   bent(testenv.With("iss", "https://evil.example")),
+		"expired":                             bent(testenv.With("exp", s.clock.Now().Add(-time.Second).Unix())),
+		"not yet":                             bent(testenv.With("nbf", s.clock.Now().Add(2*time.Minute).Unix())),
+		"alg none (RFC 8725 §3.1)":            forged(testenv.Unsigned),
+		"HS256 with the public key (98)":      forged(testenv.SignedWithPublicKey),
+		"signed by a stranger":                forged(testenv.SignedByStranger),
+		"opaque":                              {"Authorization: Bearer ya29.opaque"},
+		"cut":                                 {"Authorization: Bearer " + good[:len(good)-9]},
+		"twice (RFC 9110 §5.3)":               {"Authorization: Bearer " + good, "Authorization: Bearer " + good},
+		"good and bad":                        {"Authorization: Bearer " + good, "Authorization: Basic YTpi"},
+		"good and empty":                      {"Authorization: Bearer " + good, "Authorization:"},
+		"two in one line":                     {"Authorization: Bearer " + good + ", Bearer " + good},
+		"a parameter behind it":               {"Authorization: Bearer " + good + " x=y"},
+		"Basic":                               {"Authorization: Basic YWxpY2U6cHc="},
+		"DPoP":                                {"Authorization: DPoP " + good},
+		"no scheme":                           {"Authorization: " + good},
+		"only a scheme":                       {"Authorization: Bearer"},
+		"nothing":                             {"Authorization:"},
+		"a tab for the blank (44)":            {"Authorization: Bearer\t" + good},
+		"a colon for the blank":               {"Authorization: Bearer: " + good},
+		"quoted":                              {`Authorization: Bearer "` + good + `"`},
+		"a letter beyond ASCII":               {"Authorization: Bearer " + good + "é"},
+		"a scheme that begins so":             {"Authorization: Bearerx " + good},
+		"as long as a header may be (99)":     {"Authorization: Bearer " + good + strings.Repeat("A", 50<<10)},
+		"for nobody":                          bent(testenv.Without("sub")),
+		"for somebody with a line break (C8)": bent(testenv.With("sub", "alice\r\nX-Forwarded-User: root")),
+	}
+	for name, lines := range rows {
+		for _, more := range [][]string{nil, {cookie}, navigate(cookie)} {
+			a := s.wire(t).do("GET", s.at("/any/x", append(slices.Clone(lines), more...)...))
+			refusedBearer(t, name, a)
+			ev := s.log.event(t, a.header.Get("X-Request-Id"))
+			if ev["decision"] != "deny" || ev["reason"] != "bearer_invalid" || ev["error"] == nil || ev["user"] != nil || ev["level"] != "INFO" {
+				t.Errorf("%s: logged %v", name, ev)
+			}
+		}
+	}
+	if n := len(s.app.Requests()); n != 0 {
+		t.Errorf("%d requests reached the app", n)
+	}
+	for _, part := range strings.Split(good, ".") {
+		if strings.Contains(s.log.text(t), part[:16]) {
+			t.Errorf("a part of a token is in the log: %s", part)
+		}
+	}
+	for _, scheme := range []string{"Bearer ", "bearer ", "BEARER ", "Bearer   "} { // RFC 9110 §11.1 and §11.4
+		if a := s.wire(t).do("GET", s.at("/any/x", "Authorization: "+scheme+good)); a.status != 200 {
+			t.Errorf("%q: %d %s", scheme, a.status, a.body)
+		}
+	}
+}
+
+// P2, security.md 138: the app is told who asks exactly as with a session, and
+// the token stays here.
+func TestP02_TheAppSeesThePersonAndNotTheToken(t *testing.T) {
+	t.Parallel()
+	s := apiSite(t)
+	token := s.token(t)
+	var raw [2][]byte
+	for i, line := range []string{"Authorization: Bearer " + token, "Cookie: " + s.mint(t, alice())} {
+		a := s.wire(t).do("POST", rawRequest("POST", "/api/things?q=1", s.host, line, "X-Forwarded-User: root", "Content-Length: 0", "Cookie: theirs=1"))
+		if a.status != 200 {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		raw[i] = s.app.Last(t)
+		if ev := s.log.event(t, a.header.Get("X-Request-Id")); ev["user"] != "main:alice-1" || ev["decision"] != "forward" || ev["reason"] != "rule" || ev["org"] != "main:acme" {
+			t.Errorf("logged %v", ev)
+		}
+	}
+	byToken, bySession := headerOf(raw[0]), headerOf(raw[1])
+	for _, h := range []map[string][]string{byToken, bySession} {
+		claims := claimsOf(t, h["x-sallyport-assertion"])
+		if claims["sub"] != "main:alice-1" || claims["aud"] != "api" || claims["email"] != "alice@acme.example" || fmt.Sprint(claims["groups"]) != "[admins on-call]" {
+			t.Errorf("the assertion says %v", claims)
+		}
+		for _, theirs := range []string{"x-sallyport-assertion", "x-request-id"} {
+			delete(h, theirs)
+		}
+	}
+	if !maps.EqualFunc(byToken, bySession, slices.Equal) || byToken["authorization"] != nil || !slices.Equal(byToken["cookie"], []string{"theirs=1"}) {
+		t.Errorf("by token\n%v\nby session\n%v", byToken, bySession)
+	}
+	for _, part := range strings.Split(token, ".") {
+		if bytes.Contains(raw[0], []byte(part)) {
+			t.Errorf("the app got %q of the token", part)
+		}
+	}
+}
+
+func claimsOf(t *testing.T, lines []string) map[string]any {
+	t.Helper()
+	if len(lines) != 1 {
+		t.Fatalf("assertions: %q", lines)
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(lines[0], ".")[1])
+	check(t, err)
+	var c map[string]any
+	check(t, json.Unmarshal(payload, &c))
+	return c
+}
+
+// Where a route takes no access tokens, Authorization is between the client and
+// the app, byte for byte; and a token brings nobody anywhere.
+func TestAuthorizationIsTheAppsOnOtherRoutes(t *testing.T) {
+	t.Parallel()
+	s := apiSite(t)
+	cookie := "Cookie: " + s.mint(t, alice())
+	for _, lines := range [][]string{
+		{"Bearer " + s.token(t)}, {"Basic YWxpY2U6cHc="}, {"bearer\tx"}, {"Bearer a", "Basic b"}, {""}, {`Digest username="a", uri="/x"`}, {"AWS4-HMAC-SHA256 Credential=x,  Signature=y"},
+	} {
+		var header []string
+		for _, l := range lines {
+			header = append(header, "Authorization: "+l)
+		}
+		for _, path := range []string{"/x", "/open/x", "/hooks/x", "/logo.svg"} {
+			if a := s.wire(t).do("GET", s.at(path, append(slices.Clone(header), cookie)...)); a.status != 200 {
+				t.Errorf("%s with %q: %d", path, lines, a.status)
+			}
+			if got := testenv.HeaderLines(s.app.Last(t), "Authorization"); !slices.Equal(got, lines) {
+				t.Errorf("%s: the app got %q, sent was %q", path, got, lines)
+			}
+		}
+		before := len(s.app.Requests())
+		if a := s.wire(t).do("GET", s.at("/x", header...)); a.status != 401 || !strings.HasPrefix(a.header.Get("Www-Authenticate"), "Cookie ") || len(s.app.Requests()) != before {
+			t.Errorf("%q without a session: %d %v", lines, a.status, a.header)
+		}
+	}
+	if h := headerOf(func() []byte {
+		s.wire(t).do("GET", s.at("/hooks/x", "Authorization: Bearer "+s.token(t)))
+		return s.app.Last(t)
+	}()); h["x-forwarded-user"] != nil {
+		t.Errorf("a public route tells of %q", h["x-forwarded-user"])
+	}
+}
+
+// Without the header everything is as without access tokens, but that a program
+// is told of both ways (RFC 6750 §3, RFC 9110 §11.6.1).
+func TestWithoutATokenASessionCountsAsUsual(t *testing.T) {
+	t.Parallel()
+	s := apiSite(t)
+	if a := s.wire(t).do("GET", s.at("/api/x", "Cookie: "+s.mint(t, alice()))); a.status != 200 {
+		t.Errorf("with a session: %d", a.status)
+	}
+	a := s.wire(t).do("GET", s.at("/api/x"))
+	if c := a.header["Www-Authenticate"]; a.status != 401 || len(c) != 2 || c[0] != `Bearer realm="sallyport"` || !strings.HasPrefix(c[1], `Cookie realm="sallyport"`) || jsonOf(t, a.body)["error"] != "login_required" {
+		t.Errorf("a program: %d %v %s", a.status, a.header, a.body)
+	}
+	if a := s.wire(t).do("GET", s.at("/api/x", navigate()...)); a.status != 302 || !strings.HasPrefix(a.header.Get("Location"), prefix+"/login") {
+		t.Errorf("a page: %d %v", a.status, a.header)
+	}
+	// A preflight carries neither (Fetch §4.8): it is answered like anybody.
+	preflight := rawRequest("OPTIONS", "/api/x", s.host, "Origin: https://elsewhere.example", "Access-Control-Request-Method: GET", "Access-Control-Request-Headers: authorization")
+	if a := s.wire(t).do("OPTIONS", preflight); a.status != 401 || a.header["Access-Control-Allow-Origin"] != nil {
+		t.Errorf("a preflight: %d %v", a.status, a.header)
+	}
+	if n := len(s.app.Requests()); n != 1 {
+		t.Errorf("%d requests reached the app", n)
+	}
+}
+
+// The rules are the same, and who is refused is not sent to sign in.
+func TestP01_RulesHoldForTokensToo(t *testing.T) {
+	t.Parallel()
+	s := apiSite(t)
+	for name, row := range map[string]struct {
+		bend   func(map[string]any)
+		reason string
+	}{
+		"in no group":         {testenv.With("groups", []string{"staff"}), "no_rule"},
+		"groups not told":     {testenv.With("_claim_names", map[string]any{"groups": "src"}), "groups_unknown"},
+		"groups not readable": {testenv.With("groups", 7), "groups_unknown"},
+	} {
+		a := s.wire(t).do("GET", s.at("/api/x", "Authorization: Bearer "+s.token(t, row.bend), "Cookie: "+s.mint(t, alice())))
+		body := jsonOf(t, a.body)
+		if a.status != 403 || body["error"] != "Forbidden" || a.header["Set-Cookie"] != nil || a.header["Www-Authenticate"] != nil {
+			t.Errorf("%s: %d %v %s", name, a.status, a.header, a.body)
+		}
+		if ev := s.log.event(t, a.header.Get("X-Request-Id")); ev["decision"] != "deny" || ev["reason"] != row.reason || ev["user"] != "main:alice-1" {
+			t.Errorf("%s: logged %v", name, ev)
+		}
+	}
+	ws := []string{"Connection: Upgrade", "Upgrade: websocket", "Authorization: Bearer " + s.token(t), "Origin: https://evil.example"}
+	if a := s.wire(t).do("GET", s.at("/any/ws", ws...)); a.status != 403 {
+		t.Errorf("a WebSocket from a page of another site: %d", a.status)
+	}
+	if n := len(s.app.Requests()); n != 0 {
+		t.Errorf("%d requests reached the app", n)
+	}
+}
+
+// An organization is the same however somebody comes: folded as at a sign-in. A
+// program cannot be asked to choose one of several: its token must say.
+func TestP01_OrganizationsOfTokensAreFoldedAndNeverPicked(t *testing.T) {
+	t.Parallel()
+	s := apiSite(t, func(o *setup) { o.Orgs, o.Claims = foldedOrgs(t), login.ClaimNames{Orgs: "memberships"} })
+	one := s.token(t, testenv.With("org_id", "7c"))
+	if a := s.wire(t).do("GET", s.at("/any/x", "Authorization: Bearer "+one)); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	if got := headerOf(s.app.Last(t))["x-forwarded-org-id"]; !slices.Equal(got, []string{"acme"}) {
+		t.Errorf("the organization is %q", got)
+	}
+	several := s.token(t, testenv.Without("org_id"), testenv.With("memberships", []string{"7c", "other"}), testenv.With("email", "alice@mail.example"))
+	a := s.wire(t).do("GET", s.at("/any/x", navigate("Authorization: Bearer "+several)...))
+	if a.status != 403 || a.header["Location"] != nil || a.header["Set-Cookie"] != nil || len(s.app.Requests()) != 1 {
+		t.Errorf("several: %d %v", a.status, a.header)
+	}
+	if ev := s.log.event(t, a.header.Get("X-Request-Id")); ev["decision"] != "deny" || ev["reason"] != "no_org" {
+		t.Errorf("logged %v", ev)
+	}
+}
+
+// P9: a token makes no session: nothing is set, and nothing of ours is opened.
+func TestP09_ATokenNeverBecomesACookie(t *testing.T) {
+	t.Parallel()
+	s := apiSite(t)
+	s.app.Respond(reply("Set-Cookie: theirs=1\r\n", "ok"))
+	cookie := "Cookie: " + s.mint(t, alice())
+	s.clock.Advance(30 * time.Minute) // a session would be renewed
+	bearer := "Authorization: Bearer " + s.token(t)
+	for _, lines := range [][]string{{bearer}, navigate(bearer), navigate(bearer, cookie)} {
+		if a := s.wire(t).do("GET", s.at("/any/x", lines...)); a.status != 200 || !slices.Equal(a.header["Set-Cookie"], []string{"theirs=1"}) {
+			t.Errorf("%d %v", a.status, a.header)
+		}
+	}
+	for path, status := range map[string]int{"/session": 401, "/account": 401, "/login": 401} {
+		a := s.wire(t).do("GET", s.at(prefix+path, bearer))
+		if c := a.header["Www-Authenticate"]; a.status != status || len(c) != 1 || !strings.HasPrefix(c[0], "Cookie ") || a.header["Set-Cookie"] != nil {
+			t.Errorf("%s: %d %v", path, a.status, a.header)
+		}
+	}
+	if a := s.wire(t).do("GET", s.at(prefix+"/session", bearer, cookie)); a.status != 200 {
+		t.Errorf("our own endpoint with a session and a token: %d", a.status)
+	}
+}
+
+// RFC 9068 §5: two tokens of one person are two. What was made for one is not
+// told to the app for the other, and ends with its own.
+func TestP01_TwoTokensOfOnePersonDoNotMix(t *testing.T) {
+	t.Parallel()
+	s := apiSite(t)
+	ends := func(in time.Duration) int64 { return s.clock.Now().Add(in).Unix() }
+	type seen struct {
+		groups string
+		exp    int64
+	}
+	want := map[string]seen{}
+	for i := range 4 {
+		exp, group := ends(time.Duration(i+1)*time.Minute+time.Second), fmt.Sprint("g", i)
+		want[s.token(t, testenv.With("groups", []string{group}), testenv.With("exp", exp))] = seen{group, exp}
+	}
+	for range 3 {
+		for token, w := range want {
+			if a := s.wire(t).do("GET", s.at("/any/x", "Authorization: Bearer "+token)); a.status != 200 {
+				t.Fatalf("%d %s", a.status, a.body)
+			}
+			h := headerOf(s.app.Last(t))
+			c := claimsOf(t, h["x-sallyport-assertion"])
+			if got := (seen{strings.Join(h["x-forwarded-groups"], "|"), w.exp}); got != w || fmt.Sprint(c["groups"]) != "["+w.groups+"]" || int64(c["exp"].(float64)) > w.exp {
+				t.Errorf("told %v, the assertion %v; want %v", got, c, w)
+			}
+		}
+	}
+}
+
+// A provider that is down makes no token bad: programs are to try again.
+func TestATokenThatCannotBeCheckedIsNotCalledBad(t *testing.T) {
+	t.Parallel()
+	s := apiSite(t)
+	s.provider.Set(testenv.Fault{Endpoint: testenv.Discovery, Status: 503})
+	a := s.wire(t).do("GET", s.at("/any/x", "Authorization: Bearer "+s.token(t), "Cookie: "+s.mint(t, alice())))
+	if a.status != 503 || a.header.Get("Retry-After") != "5" || a.header["Www-Authenticate"] != nil || len(s.app.Requests()) != 0 {
+		t.Errorf("%d %v %s", a.status, a.header, a.body)
+	}
+	if ev := s.log.event(t, a.header.Get("X-Request-Id")); ev["decision"] != "deny" || ev["reason"] != "bearer_unavailable" {
+		t.Errorf("logged %v", ev)
+	}
+}
+
+// P17: a token is a header, and headers have a limit.
+func TestP17_AnEndlessTokenIsNotRead(t *testing.T) {
+	t.Parallel()
+	s := apiSite(t)
+	if a := s.wire(t).do("GET", s.at("/any/x", "Authorization: Bearer "+strings.Repeat("A", 80<<10))); a.status != 431 {
+		t.Errorf("answered %d", a.status)
+	}
+	for name, c := range map[string]string{"NUL": "\x00", "escape": "\x1b[31m", "DEL": "\x7f"} {
+		if a := s.wire(t).do("GET", s.at("/any/x", "Authorization: Bearer a"+c+"b")); a.status != 400 && a.status != 401 {
+			t.Errorf("%s: %d", name, a.status)
+		}
+	}
+	if n := len(s.app.Requests()); n != 0 {
+		t.Errorf("%d requests reached the app", n)
+	}
+}
+
+// P1: what a token opened ends when it does: a stream breaks off, a WebSocket is
+// closed, and an app that has not answered yet is not waited for.
+func TestP01_StreamsEndWithTheirToken(t *testing.T) {
+	t.Parallel()
+	s := apiSite(t)
+	bearer := "Authorization: Bearer " + s.token(t)
+
+	s.app.Respond(func([]byte) []byte { return []byte("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nbegun") })
+	stream := s.wire(t)
+	stream.dial()
+	send := func(w *wire, raw string) {
+		if _, err := io.WriteString(w.conn, raw); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(stream, s.at("/any/stream", bearer))
+	res, err := http.ReadResponse(stream.in, nil)
+	check(t, err)
+	if _, err := io.ReadFull(res.Body, make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+
+	s.app.Respond(func([]byte) []byte {
+		return []byte("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	})
+	socket := s.wire(t)
+	socket.dial()
+	send(socket, s.at("/any/ws", bearer, "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"))
+	if res, err := http.ReadResponse(socket.in, nil); err != nil || res.StatusCode != 101 {
+		t.Fatalf("%v, %v", res, err)
+	}
+
+	release := make(chan struct{})
+	defer close(release)
+	s.app.Respond(func([]byte) []byte { <-release; return nil })
+	slow := s.wire(t)
+	slow.dial()
+	send(slow, s.at("/any/slow", bearer))
+
+	time.Sleep(1500 * time.Millisecond) // more than a glance: nothing ends before its time
+	check(t, socket.conn.SetReadDeadline(time.Now().Add(10*time.Millisecond)))
+	if _, err := socket.in.ReadByte(); !isTimeout(err) {
+		t.Fatalf("the WebSocket ended early: %v", err)
+	}
+	check(t, socket.conn.SetReadDeadline(time.Now().Add(20*time.Second)))
+
+	s.clock.Advance(10 * time.Minute)
+	if _, err := io.ReadAll(res.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("the stream ended with %v", err)
+	}
+	if _, err := socket.in.ReadByte(); err == nil || isTimeout(err) {
+		t.Errorf("the WebSocket ended with %v", err)
+	}
+	late, err := http.ReadResponse(slow.in, nil)
+	check(t, err)
+	body, err := io.ReadAll(late.Body)
+	check(t, err)
+	refusedBearer(t, "an app that is slow", answer{late.StatusCode, late.Proto, late.Header, string(body)})
+}
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// Groups that sessions do not keep are not told of programs either.
+func TestProgramsAreInTheGroupsThatAreKept(t *testing.T) {
+	t.Parallel()
+	s := apiSite(t, func(o *setup) { o.Keep = []string{"admins"} })
+	for _, line := range []string{"Authorization: Bearer " + s.token(t), "Cookie: " + s.mint(t, alice())} {
+		if a := s.wire(t).do("GET", s.at("/api/x", line)); a.status != 200 {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+		h := headerOf(s.app.Last(t))
+		if g := h["x-forwarded-groups"]; !slices.Equal(g, []string{"admins"}) || fmt.Sprint(claimsOf(t, h["x-sallyport-assertion"])["groups"]) != "[admins]" {
+			t.Errorf("told %q", g)
+		}
+	}
+}
+
+// P11: where other groups are kept than at the sign-in, a page signs in again
+// and a program is told to.
+func TestP11_AnOutdatedSessionSignsInAgain(t *testing.T) {
+	t.Parallel()
+	key := newSite(t, setup{}).key
+	before := newSite(t, setup{Public: "http://localhost:8080", Key: key})
+	after := newSite(t, setup{Public: "http://localhost:8080", Key: key, Keep: []string{"admins"}, Login: fixedLogin{who: alice()}})
+	cookie := "Cookie: " + before.mint(t, alice())
+	if a := after.wire(t).do("GET", after.at("/x", navigate(cookie)...)); a.status != 302 || !strings.HasPrefix(a.header.Get("Location"), prefix+"/login?return_to=") {
+		t.Errorf("a page: %d %v", a.status, a.header)
+	}
+	a := after.wire(t).do("GET", after.at("/x", cookie))
+	if a.status != 401 || jsonOf(t, a.body)["error"] != "login_required" {
+		t.Errorf("a program: %d %s", a.status, a.body)
+	}
+	if ev := after.log.event(t, a.header.Get("X-Request-Id")); ev["reason"] != "no_session" || ev["session"] == nil {
+		t.Errorf("logged %v", ev)
+	}
+	if a := after.wire(t).do("GET", after.at(prefix+"/login", navigate(cookie)...)); a.status != 302 || !strings.HasPrefix(a.header.Get("Location"), "/open/provider?") {
+		t.Errorf("the sign-in: %d %v", a.status, a.header)
+	}
+}
+
+// CVE-2026-33544, P20: fifty people, by token and by session at once, through
+// the same connections: each is told of as themselves.
+func TestP20_ManyProgramsAtOnceAreThemselves(t *testing.T) {
+	t.Parallel()
+	s := apiSite(t)
+	s.app.Respond(func(raw []byte) []byte {
+		h := headerOf(raw)
+		return reply("", strings.Join(h["x-forwarded-user"], "|")+" "+strings.Join(h["x-forwarded-groups"], "|")+" "+strings.Join(h["x-sallyport-assertion"], "|"))(raw)
+	})
+	var crowd sync.WaitGroup
+	for i := range 50 {
+		group := fmt.Sprint("g", i)
+		who := alice()
+		who.Subject, who.Groups = fmt.Sprint("s-", i), []string{"session-" + group}
+		lines := []string{"Bearer " + s.token(t, testenv.With("sub", who.Subject), testenv.With("groups", []string{"token-" + group})), s.mint(t, who)}
+		crowd.Go(func() {
+			for n := range 16 {
+				req, err := http.NewRequest("GET", "http://"+s.addr+"/any/x", nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				req.Host = s.host
+				kind := []string{"token-", "session-"}[n%2]
+				req.Header.Set([]string{"Authorization", "Cookie"}[n%2], lines[n%2])
+				a := s.send(t, req)
+				parts := strings.Split(a.body, " ")
+				if a.status != 200 || len(parts) != 3 || parts[0] != "main:"+who.Subject || parts[1] != kind+group {
+					t.Errorf("%s of %s: %d %.80s", kind, who.Subject, a.status, a.body)
+				} else if c := claimsOf(t, parts[2:]); c["sub"] != "main:"+who.Subject || fmt.Sprint(c["groups"]) != "["+kind+group+"]" {
+					t.Errorf("%s of %s: the assertion says %v", kind, who.Subject, c)
+				}
+			}
+		})
+	}
+	crowd.Wait()
+}
+
+// P8: the front door hands a token in, and there is no way for one to come out.
+func TestP08_TheBearerInterfaceTakesATokenAndHandsOutAnIdentity(t *testing.T) {
+	var _ BearerVerifier = (*login.Bearer)(nil)
+	verifier := reflect.TypeFor[BearerVerifier]()
+	want := reflect.TypeFor[func(context.Context, string) (identity.Identity, time.Time, error)]()
+	if verifier.NumMethod() != 1 || verifier.Method(0).Type != want {
+		t.Errorf("%v has %d methods, the first %v", verifier, verifier.NumMethod(), verifier.Method(0).Type)
+	}
+}

@@ -1,0 +1,106 @@
+package session
+
+import (
+	"errors"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+)
+
+func keeping(groups ...string) func(*Options) {
+	return func(o *Options) { o.KeepGroups = append([]string{}, groups...) }
+}
+
+func TestSessionHoldsOnlyTheGroupsThatAreKept(t *testing.T) {
+	c := newClock()
+	for _, row := range []struct {
+		name   string
+		change []func(*Options)
+		want   []string
+	}{
+		{"all", nil, []string{"oncall", "eng"}},
+		{"one", []func(*Options){keeping("eng", "nobody-is-in")}, []string{"eng"}},
+		{"as they came", []func(*Options){keeping("eng", "oncall", "eng")}, []string{"oncall", "eng"}},
+		{"in another case", []func(*Options){keeping("ENG")}, nil},
+		{"none", []func(*Options){keeping()}, nil},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			m := newManager(t, c, row.change...)
+			told := alice()
+			s := m.Start(told)
+			got, err := m.Read(pair(write(t, m, testHost, s)), testHost)
+			if err != nil || !reflect.DeepEqual(got, s) || !reflect.DeepEqual(got.Identity.Groups, row.want) {
+				t.Errorf("got %+v, %v; want groups %q", got, err, row.want)
+			}
+			if !reflect.DeepEqual(told, alice()) {
+				t.Errorf("what the provider told was changed: %+v", told)
+			}
+			renewed, _ := m.Renew(s)
+			if _, err := m.Read(pair(write(t, m, testHost, renewed)), testHost); err != nil {
+				t.Errorf("renewed: %v", err)
+			}
+		})
+	}
+	m := newManager(t, c, keeping("eng"))
+	some := alice()
+	some.GroupsUnknown = true
+	if id := m.Keep(some); !id.GroupsUnknown || !slices.Equal(id.Groups, []string{"eng"}) {
+		t.Errorf("of groups that are not all: %+v", id)
+	}
+}
+
+// P11: whoever signed in while other groups were kept is not known to be in the
+// new ones, and not known not to be. They sign in again.
+func TestP11_ASessionOfWhenOtherGroupsWereKeptIsOutdated(t *testing.T) {
+	c := newClock()
+	managers := map[string]*Manager{
+		"all": newManager(t, c), "none": newManager(t, c, keeping()), "empty name": newManager(t, c, keeping("")),
+		"a": newManager(t, c, keeping("a")), "ab": newManager(t, c, keeping("ab")),
+		"a, b": newManager(t, c, keeping("a", "b")), "b, a": newManager(t, c, keeping("b", "a", "b")),
+	}
+	same := func(a, b string) bool { return a == b || (len(a) == 4 && len(b) == 4 && a[1] == ',' && b[1] == ',') }
+	for from, sealer := range managers {
+		_, cookie := signedIn(t, sealer)
+		for to, reader := range managers {
+			s, err := reader.Read(cookie, testHost)
+			switch {
+			case same(from, to) && err != nil:
+				t.Errorf("%q read by %q: %v", from, to, err)
+			case !same(from, to) && !errors.Is(err, ErrOutdated):
+				t.Errorf("%q read by %q: %v", from, to, err)
+			case s.ID == "":
+				t.Errorf("%q read by %q: nothing to sign out of", from, to)
+			}
+		}
+	}
+}
+
+// What has ended stays ended: "sign in again" must not read as "we know you".
+func TestP10_AnOutdatedSessionThatEndedHasEnded(t *testing.T) {
+	c := newClock()
+	ended := NewMemory(c.now)
+	both := func(o *Options) { o.Ended = ended }
+	s, cookie := signedIn(t, newManager(t, c, both))
+	ended.End(s.ID, s.Expires)
+	if _, err := newManager(t, c, both, keeping("a")).Read(cookie, testHost); !errors.Is(err, ErrEnded) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Where all groups are kept, nobody's cookie is longer for it.
+func TestP17_TheDigestOfKeptGroupsCostsEightBytes(t *testing.T) {
+	size := func(m *Manager) int {
+		s := m.Start(identity.Identity{Provider: "p", Subject: "s"})
+		b, err := compact{}.Serialize(&s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(b)
+	}
+	all, some := size(newManager(t, newClock())), size(newManager(t, newClock(), keeping("a")))
+	if all != 2+idBytes+5+4+4+7 || some != all+8 {
+		t.Errorf("%d bytes, and %d with a digest", all, some)
+	}
+}

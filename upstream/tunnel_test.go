@@ -1,0 +1,189 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// ends makes both sides of a tunnel; what is written to one end of a pair is
+// read at the other.
+func ends(t *testing.T, moved func()) (e Ends, client, app net.Conn) {
+	t.Helper()
+	pair := func() (net.Conn, net.Conn) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		out, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { out.Close(); in.Close() })
+		return out, in
+	}
+	client, e.Client = pair()
+	app, e.App = pair()
+	if e.Moved = moved; moved == nil {
+		e.Moved = func() {}
+	}
+	return e, client, app
+}
+
+type carried struct {
+	toApp, toClient int64
+	err             error
+}
+
+func carry(ctx context.Context, ts *Tunnels, e Ends) chan carried {
+	done := make(chan carried, 1)
+	go func() {
+		toApp, toClient, err := ts.Carry(ctx, e)
+		done <- carried{toApp, toClient, err}
+	}()
+	return done
+}
+
+func ended(t *testing.T, done chan carried) carried {
+	t.Helper()
+	select {
+	case c := <-done:
+		return c
+	case <-time.After(5 * time.Second):
+		t.Fatal("the tunnel goes on")
+		return carried{}
+	}
+}
+
+func TestATunnelCarriesBothWaysAndItsHalfClose(t *testing.T) {
+	var ts Tunnels
+	var moved atomic.Int64
+	e, client, app := ends(t, func() { moved.Add(1) })
+	e.Client = &Buffered{Conn: e.Client.(net.Conn), Head: []byte("early ")}
+	done := carry(t.Context(), &ts, e)
+	up, down := make([]byte, 300000), make([]byte, 200000)
+	for i := range up {
+		up[i] = byte(rand.Uint32())
+	}
+	go func() { _, _ = client.Write(up); _ = client.(*net.TCPConn).CloseWrite() }()
+	got, err := io.ReadAll(app)
+	if err != nil || !bytes.Equal(got, append([]byte("early "), up...)) {
+		t.Errorf("%d bytes at the app, %v", len(got), err)
+	}
+	go func() { _, _ = app.Write(down); app.Close() }() // after the client's half is closed
+	if got, err := io.ReadAll(client); err != nil || !bytes.Equal(got, down) {
+		t.Errorf("%d bytes at the client, %v", len(got), err)
+	}
+	if c := ended(t, done); c.toApp != int64(len(up)+6) || c.toClient != int64(len(down)) || c.err != nil || moved.Load() < 2 || ts.Len() != 0 {
+		t.Errorf("%+v, moved %d, %d live", c, moved.Load(), ts.Len())
+	}
+}
+
+func TestATunnelEndsWithItsContext(t *testing.T) {
+	var ts Tunnels
+	why := errors.New("the session is over")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	e, client, app := ends(t, nil)
+	done := carry(ctx, &ts, e)
+	cancel(why)
+	if c := ended(t, done); !errors.Is(c.err, why) {
+		t.Errorf("%v", c.err)
+	}
+	for _, c := range []net.Conn{client, app} {
+		if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil {
+			t.Errorf("an end is open")
+		}
+	}
+}
+
+func TestClosedTunnelsEndAndStayClosed(t *testing.T) {
+	var ts Tunnels
+	ts.Close(t.Context()) // nothing to wait for
+	ts = Tunnels{}
+	var all []chan carried
+	for range 20 {
+		e, _, _ := ends(t, nil)
+		all = append(all, carry(t.Context(), &ts, e))
+	}
+	for ts.Len() < 20 {
+		time.Sleep(time.Millisecond)
+	}
+	if ts.Closed() {
+		t.Error("closed before Close")
+	}
+	both := make(chan struct{})
+	go func() { ts.Close(t.Context()); close(both) }() // twice at once, as a second signal would
+	ts.Close(t.Context())
+	<-both
+	if ts.Len() != 0 || !ts.Closed() {
+		t.Errorf("%d are left", ts.Len())
+	}
+	for _, done := range all {
+		ended(t, done)
+	}
+	e, client, _ := ends(t, nil)
+	if c := ended(t, carry(t.Context(), &ts, e)); !errors.Is(c.err, ErrClosed) {
+		t.Errorf("%v", c.err)
+	}
+	if _, err := client.Read(make([]byte, 1)); err == nil {
+		t.Error("the connection of a tunnel that is not carried stays open")
+	}
+}
+
+// stuck cannot be closed: Close must not wait for it beyond its context.
+type stuck struct{ release chan struct{} }
+
+func (s stuck) Read([]byte) (int, error)    { <-s.release; return 0, io.EOF }
+func (s stuck) Write(b []byte) (int, error) { return len(b), nil }
+func (s stuck) Close() error                { <-s.release; return nil }
+
+func TestCloseWaitsNoLongerThanItMay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ts Tunnels
+		s := stuck{make(chan struct{})}
+		done := carry(t.Context(), &ts, Ends{Client: s, App: s, Moved: func() {}})
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		begin := time.Now()
+		ts.Close(ctx)
+		if took := time.Since(begin); took != time.Minute {
+			t.Errorf("waited %v", took)
+		}
+		close(s.release)
+		<-done
+	})
+}
+
+// A peer that cannot close one half, or never ends the other, holds nothing.
+func TestOneHalfDoesNotOutliveTheOtherForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ts Tunnels
+		client, inner := net.Pipe()
+		app, outer := net.Pipe()
+		begin := time.Now()
+		done := carry(t.Context(), &ts, Ends{Client: inner, App: halfCloser{outer}, Moved: func() {}})
+		client.Close() // the app says nothing to that
+		c := <-done
+		if took := time.Since(begin); took != tunnelLinger {
+			t.Errorf("ended after %v, %v", took, c.err)
+		}
+		app.Close()
+	})
+}
+
+type halfCloser struct{ net.Conn }
+
+func (halfCloser) CloseWrite() error { return nil }
