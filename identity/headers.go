@@ -306,6 +306,7 @@ func (s HeaderSet) Render(id *Identity) Rendered {
 	for i := range s.fields {
 		f := &s.fields[i]
 		if v := f.value(id); v != "" {
+			v = strings.Clone(v) // it may be a part of a whole session, which would stay with it
 			r.headers = append(r.headers, renderedHeader{f.Header, []string{v}})
 		}
 	}

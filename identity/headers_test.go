@@ -7,10 +7,13 @@ import (
 	"net/textproto"
 	"net/url"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
+	"unsafe"
+	"weak"
 )
 
 func alice() *Identity {
@@ -607,4 +610,19 @@ func TestP02_AliasesOfFramingHeadersAreStripped(t *testing.T) {
 	if got, want := slices.Sorted(maps.Keys(in)), []string{"Content-Length", "Cookie", "Host_", "Transfer-Encoding", "X_custom"}; !slices.Equal(got, want) {
 		t.Errorf("left %v, want %v", got, want)
 	}
+}
+
+// What is rendered is kept for long, and counted by its Size: it must not hold
+// on to the session that its values were cut from.
+func TestP17_RenderedHeadersKeepNothingElse(t *testing.T) {
+	session := strings.Repeat("x", 1<<20) + "ann"
+	fields, _ := Preset(PresetForwarded)
+	set := mustSet(t, NewHeaders(), fields...)
+	r := set.Render(&Identity{Provider: "a", Subject: "b", Name: session[1<<20:]})
+	whole := weak.Make(unsafe.StringData(session))
+	runtime.GC()
+	if whole.Value() != nil {
+		t.Error("the whole session is kept")
+	}
+	runtime.KeepAlive(r)
 }

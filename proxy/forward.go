@@ -178,13 +178,26 @@ func (x *exchange) request(ctx context.Context) *http.Request {
 	if x.backend.Host != "" {
 		out.Host = x.backend.Host
 	}
-	out.RequestURI, out.Close = "", false
+	out.RequestURI, out.Close = "", bindsConnection(x.in.Header["Authorization"])
 	out.Body, out.GetBody, out.Trailer = nil, nil, nil
 	if x.body != nil {
 		out.Body, out.GetBody, out.Trailer = x.body, x.body.again, x.body.trailer
 	}
 	x.setHeaders(out.Header)
 	return out
+}
+
+// bindsConnection reports whether the app may take all that follows on its
+// connection for this person's, as NTLM and Negotiate have it (RFC 4559 §6). The
+// connection is then nobody else's: closed, and not pooled (security.md C127).
+func bindsConnection(authorization []string) bool {
+	for _, line := range authorization {
+		scheme, _, _ := strings.Cut(strings.TrimLeft(line, " \t"), " ")
+		if strings.EqualFold(scheme, "NTLM") || strings.EqualFold(scheme, "Negotiate") {
+			return true
+		}
+	}
+	return false
 }
 
 const viaName = "sallyport"

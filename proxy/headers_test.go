@@ -413,3 +413,34 @@ func TestP17_AnIdentityTooLargeForACookieIsAPage(t *testing.T) {
 		t.Errorf("unknown groups: %d\n%s", a.status, a.body)
 	}
 }
+
+// An app with Windows authentication believes a connection once somebody has
+// proved who they are on it. Nobody else's request may use that connection.
+func TestP02_AConnectionThatKnowsSomebodyIsNobodyElses(t *testing.T) {
+	t.Parallel()
+	for _, scheme := range []string{"NTLM", "Negotiate", "negotiate"} {
+		app := playApp(t, func(p *peer) {
+			known := "nobody"
+			for {
+				h := p.head()
+				if h == "" {
+					return
+				}
+				if _, rest, ok := strings.Cut(h, "Authorization: "+scheme+" "); ok {
+					known, _, _ = strings.Cut(rest, "\r\n")
+				}
+				p.say(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(known), known))
+			}
+		})
+		s := newSite(t, setup{App: app})
+		hers, his := "Cookie: "+s.mint(t, alice()), "Cookie: "+s.mint(t, bob())
+		for range 3 {
+			if a := s.get(t, "/x", his); a.body != "nobody" {
+				t.Errorf("%s: bob is taken for %q", scheme, a.body)
+			}
+			if a := s.get(t, "/x", hers, "Authorization: "+scheme+" alice"); a.body != "alice" {
+				t.Errorf("%s: alice is taken for %q", scheme, a.body)
+			}
+		}
+	}
+}

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"net/http"
 	"sync"
 	"time"
 
@@ -81,8 +80,9 @@ func (l *loops) looping(browser string) bool {
 }
 
 // loopCauses names what keeps a session from sticking, the likeliest first, by
-// what was found where the session should have been.
-func (p *Proxy) loopCauses(r *http.Request, found error) []string {
+// what was found where the session should have been. Seen is the address that
+// the browser used.
+func (p *Proxy) loopCauses(seen string, found error) []string {
 	switch {
 	case errors.Is(found, session.ErrExpired):
 		return []string{"The session was over as soon as it began: the clock of this server, or session.idle_timeout and session.absolute_timeout, may be wrong."}
@@ -99,7 +99,7 @@ func (p *Proxy) loopCauses(r *http.Request, found error) []string {
 	if p.scheme == "https" {
 		causes = append(causes, "The page may be open over plain http: the cookie is only kept over https.")
 	}
-	if p.scheme+"://"+r.Host != p.origin {
+	if seen != p.origin {
 		causes = append(causes, "public_url may not be the address people use: it is "+p.origin+".")
 	}
 	return causes

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -153,7 +154,7 @@ func (p *Proxy) observe(ev *event, rec *recorder, r *http.Request) {
 	attrs := make([]slog.Attr, 0, 16)
 	attrs = append(attrs,
 		slog.String("request_id", ev.requestID), slog.String("method", cut(r.Method, 32)),
-		slog.String("host", cut(r.Host, 255)), slog.String("path", cut(ev.facts.Path, 1024)),
+		slog.String("host", cut(cmp.Or(ev.facts.Authority, r.Host), 255)), slog.String("path", cut(ev.facts.Path, 1024)),
 		slog.Int("status", status), slog.Int64("bytes", rec.bytes),
 		slog.Float64("ms", float64(took.Microseconds())/1000),
 		slog.String("client", ev.client), slog.String("route", ev.route))

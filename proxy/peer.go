@@ -25,7 +25,7 @@ func (p *Proxy) whence(r *http.Request) (whence, error) {
 	if err != nil {
 		return at, nil // a unix socket has no address
 	}
-	addr := peer.Addr().Unmap()
+	addr := peer.Addr().Unmap().WithZone("") // a range has no zone, and an app no use for ours
 	at.client = addr.String()
 	if !p.trusts(addr) {
 		return at, nil

@@ -136,9 +136,42 @@ func TestP04_ForwardedFactsCountOnlyFromTheList(t *testing.T) {
 			if strings.Contains(string(raw), "evil") || len(headerOf(raw)["x-real-ip"])+len(headerOf(raw)["forwarded"]) > 0 {
 				t.Errorf("the app received\n%s", raw)
 			}
-			if line := s.log.event(t, a.header.Get("X-Request-Id")); line["client"] != tt.client {
-				t.Errorf("logged client %v", line["client"])
+			if line := s.log.event(t, a.header.Get("X-Request-Id")); line["client"] != tt.client || line["host"] != fill(tt.host) {
+				t.Errorf("logged client %v, host %v", line["client"], line["host"])
 			}
 		})
+	}
+}
+
+// Behind a proxy that asks us by another name, both the log and the page that
+// explains a loop speak of the address that the browser used.
+func TestTheAddressThatTheBrowserUsedIsSpokenOf(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{Public: "http://app.example.com", Login: fixedLogin{}, Trusted: prefixes(t, "127.0.0.0/8")})
+	lines := navigate("Host: sallyport.internal:4180", "X-Forwarded-Host: app.example.com")
+	first := s.ask(t, "GET", "http://"+s.addr+prefix+"/login", "", lines...)
+	flow, _, _ := strings.Cut(first.header.Get("Set-Cookie"), ";")
+	browser := s.proxy.sessions.BrowserID(&http.Request{Header: http.Header{"Cookie": {flow}}})
+	for range loopLimit - 1 {
+		s.proxy.loops.completed(browser)
+		s.proxy.loops.looping(browser)
+	}
+	s.proxy.loops.completed(browser)
+	a := s.ask(t, "GET", "http://"+s.addr+prefix+"/login", "", append(lines, "Cookie: "+flow)...)
+	if a.status != 400 || !strings.Contains(a.body, "<dd><code>http://app.example.com</code></dd>") || strings.Contains(a.body, "internal") || strings.Contains(a.body, "not the same") {
+		t.Errorf("%d\n%s", a.status, a.body)
+	}
+	if line := s.log.event(t, a.header.Get("X-Request-Id")); line["host"] != "app.example.com" {
+		t.Errorf("logged host %v", line["host"])
+	}
+}
+
+// A link-local peer comes with the name of our network interface.
+func TestP04_ALinkLocalProxyIsOnTheList(t *testing.T) {
+	t.Parallel()
+	p := &Proxy{trusted: prefixes(t, "fe80::/10")}
+	r := &http.Request{RemoteAddr: "[fe80::1%eth0]:4000", Host: "a.example", Header: http.Header{"X-Forwarded-Host": {"b.example"}}}
+	if at, err := p.whence(r); err != nil || at.client != "fe80::1" || at.host != "b.example" {
+		t.Errorf("%+v, %v", at, err)
 	}
 }

@@ -50,7 +50,7 @@ func (p *Proxy) login(w http.ResponseWriter, r *http.Request, ev *event) error {
 		return nil
 	}
 	if browser := p.sessions.BrowserID(r); browser != "" && p.loops.looping(browser) {
-		return p.loopPage(r, err, returnTo)
+		return p.loopPage(ev, err, returnTo)
 	}
 	hint := loginHint(q.Get("login_hint"))
 	provider, ok := p.choose(q.Get("provider"), hint)
@@ -77,13 +77,14 @@ func prompt(f session.Flow) string {
 	return "login"
 }
 
-func (p *Proxy) loopPage(r *http.Request, found error, returnTo string) error {
+func (p *Proxy) loopPage(ev *event, found error, returnTo string) error {
+	seen := ev.facts.Scheme + "://" + ev.facts.Authority
 	if found == nil {
 		found = session.ErrNone
 	}
 	return &failure{Status: http.StatusBadRequest, Cause: fmt.Errorf("sign-in loop: %w", found),
 		Page: &page{Template: "loop", FormAction: p.providerOrigins(), Data: loopData{
-			PublicURL: p.origin, SeenURL: p.scheme + "://" + r.Host, Causes: p.loopCauses(r, found), StartURL: p.loginURL(returnTo)}}}
+			PublicURL: p.origin, SeenURL: seen, Causes: p.loopCauses(seen, found), StartURL: p.loginURL(returnTo)}}}
 }
 
 // choose returns the provider asked for, the only one, or the only one that

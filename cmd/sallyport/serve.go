@@ -123,8 +123,12 @@ func (s *server) close() {
 	_ = s.admin.Close()
 }
 
+// unreadFor is how long a connection of HTTP/2 stays open whose client reads
+// nothing. Streams have limits of their own, but share one write.
+const unreadFor = 2 * time.Minute
+
 // newPublicServer has limits for everything a client decides (P17). There is no
-// write timeout: answers may stream for hours. ReadHeaderTimeout also bounds the
+// write timeout: answers may stream for hours; proxy limits how long one waits. ReadHeaderTimeout also bounds the
 // TLS handshake. With h2c, HTTP/2 without TLS is spoken to clients that begin
 // with it (RFC 9113 §3.3); the upgrade from HTTP/1.1 never is: it smuggles
 // requests past whoever stands in front (security.md 115).
@@ -140,7 +144,7 @@ func newPublicServer(h http.Handler, maxHeader int, h2c bool, log *slog.Logger) 
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 100},
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 100, WriteByteTimeout: unreadFor},
 		// Otherwise net/http answers "OPTIONS *" by itself, with 200.
 		DisableGeneralOptionsHandler: true,
 	}
