@@ -34,9 +34,9 @@ type binary struct {
 	told strings.Builder
 }
 
-// startBinary writes a configuration with a provider of every shape and serves
-// it at log level debug.
-func startBinary(t *testing.T, shapes map[string]string, key string) *binary {
+// startBinary writes a configuration with providers, each by its id with the
+// shape it has and how it is configured, and serves it at log level debug.
+func startBinary(t *testing.T, providers map[string][2]string, key string) *binary {
 	t.Helper()
 	b := &binary{providers: map[string]*testenv.Faults{}}
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -54,21 +54,22 @@ func startBinary(t *testing.T, shapes map[string]string, key string) *binary {
 		t.Fatal(err)
 	}
 	dir, entries := t.TempDir(), ""
-	for shape, entry := range shapes {
+	for id, p := range providers {
+		shape, entry := p[0], p[1]
 		op := testenv.StartProvider(t, demo.ProviderOptions{ClientID: "sallyport", ClientSecret: canarySecret, Shape: shape,
-			RedirectURIs: []string{"http://" + b.public + "/.sallyport/callback/p-" + shape}})
-		b.providers[shape] = op
+			RedirectURIs: []string{"http://" + b.public + "/.sallyport/callback/" + id}})
+		b.providers[id] = op
 		pem, err := op.Provider.PublicPEM()
 		if err != nil {
 			t.Fatal(err)
 		}
-		keyFile := filepath.Join(dir, shape+".pem")
+		keyFile := filepath.Join(dir, id+".pem")
 		write(t, keyFile, pem)
 		secret := "env:CANARY_SECRET"
 		if shape == demo.Slack {
 			secret = `"literal:` + canarySecret + `"`
 		}
-		entries += "  - {id: p-" + shape + ", client_id: sallyport, client_secret: " + secret + ", " + strings.NewReplacer("OP", op.URL, "KEY", keyFile).Replace(entry) + "}\n"
+		entries += "  - {id: " + id + ", client_id: sallyport, client_secret: " + secret + ", " + strings.NewReplacer("OP", op.URL, "KEY", keyFile).Replace(entry) + "}\n"
 	}
 	file := filepath.Join(dir, "config.yaml")
 	write(t, file, "version: 1\npublic_url: http://"+b.public+"\nlisten: {http: \""+b.public+"\", admin: \""+b.admin+"\"}\n"+
@@ -133,16 +134,18 @@ func (b *binary) stop(t *testing.T) string {
 // ones and bad ones, then everything that the process wrote, showed and told.
 func TestP08_TheBinaryShowsNothingSecret(t *testing.T) {
 	key := session.NewKey(time.Unix(1.7e9, 0)).Text()
-	b := startBinary(t, map[string]string{
-		demo.Google:    "type: google, issuer: OP",
-		demo.Microsoft: "type: microsoft, issuer: OP, endpoints: {graph: OP}, tenant: common",
-		demo.PagerDuty: "type: pagerduty, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, jwks: OP/jwks}",
-		demo.Slack:     "type: slack, issuer: OP",
-		demo.Partner: "type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token}, public_keys: [file:KEY], " +
-			"scopes: [openid, email, name], email_domains: [acme.example], quirks: [no_nonce, raw_basic_credentials, assume_email_verified]",
-		demo.Perscom: "type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, userinfo: OP/userinfo, end_session: OP/end_session}, " +
+	b := startBinary(t, map[string][2]string{
+		"google":    {demo.Google, "type: google, issuer: OP"},
+		"microsoft": {demo.Microsoft, "type: microsoft, issuer: OP, endpoints: {graph: OP}, tenant: common"},
+		"pagerduty": {demo.PagerDuty, "type: pagerduty, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, jwks: OP/jwks}"},
+		"slack":     {demo.Slack, "type: slack, issuer: OP"},
+		"partner": {demo.Partner, "type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token}, public_keys: [file:KEY], " +
+			"scopes: [openid, email, name], email_domains: [acme.example], quirks: [no_nonce, raw_basic_credentials, assume_email_verified]"},
+		"perscom": {demo.Perscom, "type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, userinfo: OP/userinfo, end_session: OP/end_session}, " +
 			"scopes: [openid, profile, email, tenant], identity_from: userinfo, claims: {org_id: tenant_sub, org_name: tenant_name}, " +
-			"email_domains: [acme.example], quirks: [numeric_sub, end_session_post]",
+			"email_domains: [acme.example], quirks: [numeric_sub, end_session_post]"},
+		"hs256": {demo.Perscom, "type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, userinfo: OP/userinfo}, " +
+			"scopes: [openid, profile, email, tenant], email_domains: [acme.example], quirks: [hs256_id_token, no_nonce, numeric_sub]"},
 	}, key)
 	secrets, pages := &testenv.Secrets{}, &strings.Builder{}
 	visit := func(page testenv.Page) testenv.Page {
@@ -154,7 +157,7 @@ func TestP08_TheBinaryShowsNothingSecret(t *testing.T) {
 		}
 		return page
 	}
-	for shape, op := range b.providers {
+	for id, op := range b.providers {
 		for _, fault := range []testenv.Fault{
 			{}, {Endpoint: testenv.Token, JSON: func(a map[string]any) { a["id_token"] = a["access_token"] }},
 			{Endpoint: testenv.Token, JSON: func(a map[string]any) { a["error"] = a["access_token"] }},
@@ -163,14 +166,14 @@ func TestP08_TheBinaryShowsNothingSecret(t *testing.T) {
 		} {
 			op.Set(fault)
 			browser := testenv.NewBrowser(t, nil)
-			page := visit(browser.SignIn(visit(browser.Open("http://"+b.public+"/.sallyport/login?return_to=%2Fdeep&provider=p-"+shape)), "mira"))
+			page := visit(browser.SignIn(visit(browser.Open("http://"+b.public+"/.sallyport/login?return_to=%2Fdeep&provider="+id)), "mira"))
 			if fault.Endpoint == "" && page.Body != "the app" {
-				t.Errorf("%s: %d at %s\n%s", shape, page.Status, page.URL.Path, page.Body)
+				t.Errorf("%s: %d at %s\n%s", id, page.Status, page.URL.Path, page.Body)
 			}
 			if page.Body == "the app" {
 				account := visit(browser.Open("http://" + b.public + "/.sallyport/account"))
-				if shape != demo.PagerDuty && !strings.Contains(account.Body, "What providers are asked for") {
-					t.Errorf("%s: no operator's account page\n%s", shape, account.Body)
+				if id != "pagerduty" && !strings.Contains(account.Body, "What providers are asked for") {
+					t.Errorf("%s: no operator's account page\n%s", id, account.Body)
 				}
 				visit(browser.Submit(account, "", ""))
 			}
@@ -182,7 +185,7 @@ func TestP08_TheBinaryShowsNothingSecret(t *testing.T) {
 	secrets.Add("session key", key[strings.LastIndexByte(key, ' ')+1:])
 	metrics := body("http://" + b.admin + "/metrics")
 	log := b.stop(t)
-	if !strings.Contains(log, `"level":"WARN","msg":"a quirk is allowed"`) || !strings.Contains(metrics, `sallyport_logins_total{provider="p-slack",result="ok"}`) {
+	if !strings.Contains(log, `"level":"WARN","msg":"a quirk is allowed"`) || !strings.Contains(metrics, `sallyport_logins_total{provider="slack",result="ok"}`) {
 		t.Errorf("the log or the metrics are not those of this program:\n%.2000s\n%.2000s", log, metrics)
 	}
 	for where, text := range map[string]string{"its output": log, "its pages": pages.String(), "its metrics": metrics, "what the app was told": b.told.String()} {

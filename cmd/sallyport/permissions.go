@@ -77,7 +77,7 @@ func summarize(cfg *config.Config) ([]proxy.Permission, error) {
 	var summary []proxy.Permission
 	for _, p := range cfg.Providers {
 		o := providerOptions(cfg, p)
-		o.ClientID, o.ClientSecret = "stand-in", "stand-in"
+		o.ClientID, o.ClientSecret = "stand-in", "a stand-in, long enough to sign with (RFC 7518 §3.2)"
 		for i := range o.PublicKeys {
 			o.PublicKeys[i] = key
 		}
