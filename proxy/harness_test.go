@@ -43,10 +43,11 @@ const (
 
 // setup says how a site differs from the usual one.
 type setup struct {
-	TLS     bool      // https with HTTP/2 and __Host- cookies
-	Public  string    // public URL; "": the server's own address
-	SignIn  bool      // start a provider; else the one configured does not answer
-	Second  *Provider // one more provider
+	TLS     bool                   // https with HTTP/2 and __Host- cookies
+	Public  string                 // public URL; "": the server's own address
+	SignIn  bool                   // start a provider; else the one configured does not answer
+	Second  *Provider              // one more provider
+	Several func(*site) []Provider // instead of all these; the site has its address by then
 	Login   LoginProvider
 	Bearer  func(*site) BearerVerifier // of the routes whose names begin with api
 	Keep    []string                   // groups that sessions keep; nil: all
@@ -204,6 +205,9 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 	}
 	if o.Second != nil {
 		providers = append(providers, *o.Second)
+	}
+	if o.Several != nil {
+		providers = o.Several(s)
 	}
 	if o.Flows == 0 {
 		o.Flows = 256

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -11,9 +10,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
@@ -64,22 +60,6 @@ func (s *site) told(t testing.TB) map[string][]string {
 	return all
 }
 
-// assertedOrg is the org claim of the assertion in the last request, once it verifies.
-func (s *site) assertedOrg(t testing.TB) any {
-	t.Helper()
-	var keys jose.JSONWebKeySet
-	check(t, json.Unmarshal([]byte(s.get(t, prefix+"/jwks.json").body), &keys))
-	lines := testenv.HeaderLines(s.app.Last(t), identity.AssertionHeader)
-	if len(lines) != 1 {
-		t.Fatalf("%d assertions", len(lines))
-	}
-	token, err := jwt.ParseSigned(lines[0], []jose.SignatureAlgorithm{jose.ES256})
-	check(t, err)
-	claims := map[string]any{}
-	check(t, token.Claims(keys.Key(token.Headers[0].KeyID)[0].Key, &claims))
-	return claims["org"]
-}
-
 func (s *site) cookieOf(t testing.TB, b *testenv.Browser) string {
 	t.Helper()
 	for _, c := range b.Cookies(s.url + "/") {
@@ -121,7 +101,7 @@ func TestP01_WhoBelongsToSeveralOrganizationsPicksOneAndCanSwitch(t *testing.T) 
 	}); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("for Acme the app is told %v, want %v", got, want)
 	}
-	if got := fmt.Sprint(s.assertedOrg(t)); got != "map[domain:acme.example id:acme name:Acme Rockets]" {
+	if got := fmt.Sprint(s.asserted(t)["org"]); got != "map[domain:acme.example id:acme name:Acme Rockets]" {
 		t.Errorf("the assertion says %s", got)
 	}
 	oldCookie := s.cookieOf(t, b)
@@ -141,7 +121,7 @@ func TestP01_WhoBelongsToSeveralOrganizationsPicksOneAndCanSwitch(t *testing.T) 
 	}); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("for Birch the app is told %v, want %v", got, want)
 	}
-	if got := fmt.Sprint(s.assertedOrg(t)); got != "map[id:main:birch name:Birch Bank]" {
+	if got := fmt.Sprint(s.asserted(t)["org"]); got != "map[id:main:birch name:Birch Bank]" {
 		t.Errorf("the assertion says %s", got)
 	}
 	if a := s.get(t, "/x", oldCookie); a.status != 401 {
@@ -504,7 +484,7 @@ func TestP01_OrganizationsAreFoldedAtTheSignIn(t *testing.T) {
 		if all := line("id") + ", " + line("name") + ", " + line("domain"); page.Status != 200 || all != tc.want {
 			t.Errorf("%s: %d, told %q, want %q", name, page.Status, all, tc.want)
 		}
-		org, _ := s.assertedOrg(t).(map[string]any)
+		org, _ := s.asserted(t)["org"].(map[string]any)
 		if id, _ := org["id"].(string); id != line("id") {
 			t.Errorf("%s: the assertion says %v", name, org)
 		}

@@ -116,7 +116,7 @@ type Options struct {
 	Operators  []authz.Rule // who sees Permissions on their account page
 	Permission []Permission
 	Trusted    []netip.Prefix // proxies whose X-Forwarded-{For,Host,Proto} count
-	MaxFlows   int            // sign-ins that may wait for a provider at one time
+	MaxFlows   int            // sign-ins that may wait for providers at one time, in equal shares
 	MaxURL     int            // bytes of a request target
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -144,7 +144,7 @@ type Proxy struct {
 	operators  *authz.Route
 	permission []Permission
 	pages      *pages
-	slots      chan struct{}
+	slots      map[string]chan struct{} // by provider id
 	loops      *loops
 	maxURL     int
 	buffers    *bufferPool
@@ -168,7 +168,7 @@ func New(o Options) (*Proxy, error) {
 		prefix: o.Prefix, sessions: o.Sessions, routes: o.Routes, backends: map[*authz.Route]*Backend{}, trusted: o.Trusted, told: recent.New[toldKey, identity.Rendered](toldBytes),
 		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, orgs: o.Orgs, branding: o.Branding, permission: o.Permission,
 		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}},
-		slots:     make(chan struct{}, o.MaxFlows), maxURL: o.MaxURL, buffers: newBufferPool(),
+		slots:     newSlots(o.MaxFlows, o.Providers), maxURL: o.MaxURL, buffers: newBufferPool(),
 		log: o.Log, metrics: newMetrics(o.Registerer), now: o.Now,
 	}
 	if p.now == nil {

@@ -153,7 +153,7 @@ func (p *Proxy) providerOrigins() []string {
 
 // begin sends the browser to the provider.
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, f session.Flow, hint string) error {
-	ctx, release, err := p.slot(r.Context())
+	ctx, release, err := p.slot(r.Context(), provider)
 	if err != nil {
 		return err
 	}
@@ -171,16 +171,28 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request, ev *event, provide
 }
 
 // slot bounds how many sign-ins wait for providers at one time: a slow provider
-// must not fill the memory with people who wait for it (security.md R3).
-func (p *Proxy) slot(ctx context.Context) (context.Context, func(), error) {
+// must not fill the memory with people who wait for it (security.md R3). Each
+// provider has an equal share, so that one that hangs keeps nobody from signing
+// in with another.
+func (p *Proxy) slot(ctx context.Context, provider Provider) (context.Context, func(), error) {
+	slots := p.slots[provider.ID]
 	select {
-	case p.slots <- struct{}{}:
+	case slots <- struct{}{}:
 	default:
-		return nil, nil, &failure{Status: http.StatusServiceUnavailable, RetryAfter: 5, Cause: errors.New("limits.flows reached"),
-			Title: "Too many people are signing in", Sentence: "Signing in is busy at the moment.", Advice: "Try again in a few seconds."}
+		return nil, nil, &failure{Status: http.StatusServiceUnavailable, RetryAfter: 5, Cause: fmt.Errorf("sign-in with %s: its share of limits.flows is in use", provider.ID),
+			Title: "Too many people are signing in", Sentence: "Signing in with " + provider.Name + " is busy at the moment.", Advice: "Try again in a few seconds."}
 	}
 	ctx, cancel := context.WithTimeout(ctx, flowTime)
-	return ctx, func() { cancel(); <-p.slots }, nil
+	return ctx, func() { cancel(); <-slots }, nil
+}
+
+// newSlots shares flows among providers, rounded up: none goes without.
+func newSlots(flows int, providers []Provider) map[string]chan struct{} {
+	slots := map[string]chan struct{}{}
+	for _, provider := range providers {
+		slots[provider.ID] = make(chan struct{}, (flows+len(providers)-1)/len(providers))
+	}
+	return slots
 }
 
 // callback ends a sign-in. With a live session it changes nothing: a repeated
@@ -213,7 +225,7 @@ func (p *Proxy) callback(w http.ResponseWriter, r *http.Request, ev *event, id s
 }
 
 func (p *Proxy) redeem(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, q url.Values, h identity.Handshake, returnTo string) error {
-	ctx, release, err := p.slot(r.Context())
+	ctx, release, err := p.slot(r.Context(), provider)
 	if err != nil {
 		return err
 	}

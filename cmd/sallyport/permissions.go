@@ -85,7 +85,7 @@ func summarize(cfg *config.Config) ([]proxy.Permission, error) {
 // do.
 func standIn(cfg *config.Config, p config.Provider) (*login.Provider, error) {
 	o := providerOptions(cfg, p)
-	o.ClientID, o.ClientSecret = "stand-in", "stand-in"
+	o.ClientID, o.ClientSecret = "stand-in", "a stand-in, long enough to sign with (RFC 7518 §3.2)"
 	for i := range o.PublicKeys {
 		key, err := standInKey()
 		if err != nil {

@@ -66,17 +66,18 @@ type Faults struct {
 
 	done chan struct{} // closed when stalled answers must end
 
-	mu       sync.Mutex // guards faults, left and requests
+	mu       sync.Mutex // guards all below
 	faults   []Fault
 	left     []int // how often each fault still happens; 0 means it is spent
 	requests map[string][]Request
+	answers  map[string][]string
 }
 
 var _ http.Handler = (*Faults)(nil)
 
 // NewFaults wraps p.
 func NewFaults(p *demo.Provider) *Faults {
-	return &Faults{Provider: p, done: make(chan struct{}), requests: map[string][]Request{}}
+	return &Faults{Provider: p, done: make(chan struct{}), requests: map[string][]Request{}, answers: map[string][]string{}}
 }
 
 // StartProvider serves a demo provider on loopback until the test ends. The
@@ -120,6 +121,14 @@ func (f *Faults) Requests(endpoint string) []Request {
 	return append([]Request(nil), f.requests[endpoint]...)
 }
 
+// Answers returns the bodies that an endpoint answered with, whole even if the
+// connection broke.
+func (f *Faults) Answers(endpoint string) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]string(nil), f.answers[endpoint]...)
+}
+
 // endpointOf: some shapes of the provider have all of them below a tenant.
 func endpointOf(path string) string {
 	for end, name := range map[string]string{
@@ -158,6 +167,9 @@ func (f *Faults) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "testenv: "+err.Error(), http.StatusNotImplemented) // a fault that makes no sense here
 		return
 	}
+	f.mu.Lock()
+	f.answers[endpoint] = append(f.answers[endpoint], answer.Body.String())
+	f.mu.Unlock()
 	send(w, answer, faults)
 }
 

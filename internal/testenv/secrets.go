@@ -1,0 +1,113 @@
+package testenv
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Secrets remembers what only the two ends of one exchange may see, to find it
+// again where it must not be. It is safe for concurrent use.
+type Secrets struct {
+	mu     sync.Mutex        // guards values
+	values map[string]string // what it is, by value
+}
+
+// shortest is how short a secret can be without being found by accident.
+const shortest = 12
+
+// Add remembers value.
+func (s *Secrets) Add(what, value string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.values == nil {
+		s.values = map[string]string{}
+	}
+	if len(value) >= shortest {
+		s.values[value] = what
+	}
+}
+
+// OfProvider remembers what f has handed out and what it was sent: tokens, codes,
+// nonces, challenges, verifiers, credentials.
+func (s *Secrets) OfProvider(f *Faults) {
+	for _, body := range f.Answers(Token) {
+		var answer map[string]any
+		if json.Unmarshal([]byte(body), &answer) != nil {
+			continue
+		}
+		for _, name := range []string{"access_token", "refresh_token", "id_token"} {
+			token, _ := answer[name].(string)
+			s.Add(name, token)
+			for _, part := range strings.Split(token, ".")[1:] { // the head of a JWT is no secret
+				s.Add("a part of the "+name, part)
+			}
+		}
+	}
+	for _, r := range f.Requests(Token) {
+		if form, err := url.ParseQuery(string(r.Body)); err == nil {
+			for _, name := range []string{"code", "code_verifier", "client_secret"} {
+				s.Add(name, form.Get(name))
+			}
+		}
+		_, credentials, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		s.Add("credentials", credentials)
+		if raw, err := base64.StdEncoding.DecodeString(credentials); err == nil {
+			_, secret, _ := strings.Cut(string(raw), ":")
+			s.Add("client_secret", secret)
+		}
+	}
+	for _, r := range f.Requests(Authorize) {
+		if _, query, ok := strings.Cut(r.Target, "?"); ok {
+			s.ofQuery(query, "state", "nonce", "code_challenge")
+		}
+	}
+}
+
+// OfPage remembers what a browser was told on its way: cookies that were set, and
+// codes and states in addresses.
+func (s *Secrets) OfPage(p Page) {
+	for _, hop := range p.Hops {
+		s.ofQuery(hop.URL.RawQuery, "code", "state", "nonce", "code_challenge")
+		for _, c := range hop.SetCookie {
+			s.Add("the cookie "+c.Name, c.Value)
+		}
+	}
+}
+
+func (s *Secrets) ofQuery(query string, names ...string) {
+	q, err := url.ParseQuery(query)
+	if err != nil {
+		return
+	}
+	for _, name := range names {
+		s.Add(name, q.Get(name))
+	}
+}
+
+// Has reports whether something of this name was remembered: what was never
+// there is not found either.
+func (s *Secrets) Has(what string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(slices.Collect(maps.Values(s.values)), what)
+}
+
+// In returns what is seen in text, as it is or encoded for an address, without
+// the value.
+func (s *Secrets) In(text string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var seen []string
+	for value, what := range s.values {
+		if strings.Contains(text, value) || strings.Contains(text, url.QueryEscape(value)) {
+			seen = append(seen, what)
+		}
+	}
+	slices.Sort(seen)
+	return slices.Compact(seen)
+}
