@@ -158,7 +158,7 @@ func (m *Manager) Start(id identity.Identity) Session {
 // worth a new cookie: a tenth of the idle time must have passed.
 func (m *Manager) Renew(s Session) (Session, bool) {
 	now := m.now().UTC().Truncate(time.Second)
-	if now.Sub(s.Seen) < m.idle/10 {
+	if now.Sub(s.Seen) < m.idle/10 || m.ended.Ended(s.ID) { // of an ended one no cookie must follow
 		return s, false
 	}
 	s.Seen = now

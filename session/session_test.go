@@ -1057,3 +1057,18 @@ func BenchmarkReadParallel(b *testing.B) {
 		}
 	})
 }
+
+// An answer on its way when somebody signs out must not bring the cookie back.
+func TestP10_AnEndedSessionIsNotRenewed(t *testing.T) {
+	c := newClock()
+	m := newManager(t, c)
+	s := m.Start(identity.Identity{Provider: "p", Subject: "s"})
+	c.add(30 * time.Minute)
+	if _, due := m.Renew(s); !due {
+		t.Fatal("a renewal was due")
+	}
+	m.SignOut(httptest.NewRecorder(), s)
+	if _, due := m.Renew(s); due {
+		t.Error("an ended session is renewed")
+	}
+}
