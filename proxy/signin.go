@@ -153,7 +153,7 @@ func (p *Proxy) providerOrigins() []string {
 
 // begin sends the browser to the provider.
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, f session.Flow, hint string) error {
-	ctx, release, err := p.slot(r.Context(), provider)
+	ctx, release, err := p.slot(r.Context(), provider, f.ReturnTo)
 	if err != nil {
 		return err
 	}
@@ -174,13 +174,14 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request, ev *event, provide
 // must not fill the memory with people who wait for it (security.md R3). Each
 // provider has an equal share, so that one that hangs keeps nobody from signing
 // in with another.
-func (p *Proxy) slot(ctx context.Context, provider Provider) (context.Context, func(), error) {
+func (p *Proxy) slot(ctx context.Context, provider Provider, returnTo string) (context.Context, func(), error) {
 	slots := p.slots[provider.ID]
 	select {
 	case slots <- struct{}{}:
 	default:
-		return nil, nil, &failure{Status: http.StatusServiceUnavailable, RetryAfter: 5, Cause: fmt.Errorf("sign-in with %s: its share of limits.flows is in use", provider.ID),
-			Title: "Too many people are signing in", Sentence: "Signing in with " + provider.Name + " is busy at the moment.", Advice: "Try again in a few seconds."}
+		// A callback counts once, so to load its address again would not help.
+		return nil, nil, p.tryAgain(&failure{Status: http.StatusServiceUnavailable, RetryAfter: 5, Cause: fmt.Errorf("sign-in with %s: its share of limits.flows is in use", provider.ID),
+			Title: "Too many people are signing in", Sentence: "Signing in with " + provider.Name + " is busy at the moment.", Advice: "Try again in a few seconds."}, returnTo)
 	}
 	ctx, cancel := context.WithTimeout(ctx, flowTime)
 	return ctx, func() { cancel(); <-slots }, nil
@@ -225,7 +226,7 @@ func (p *Proxy) callback(w http.ResponseWriter, r *http.Request, ev *event, id s
 }
 
 func (p *Proxy) redeem(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, q url.Values, h identity.Handshake, returnTo string) error {
-	ctx, release, err := p.slot(r.Context(), provider)
+	ctx, release, err := p.slot(r.Context(), provider, returnTo)
 	if err != nil {
 		return err
 	}
@@ -321,6 +322,11 @@ func (p *Proxy) signInFailed(provider Provider, err error, returnTo string) erro
 		f.Title, f.Sentence = "The sign-in could not be trusted", "What "+provider.Name+" sent did not pass a check, so nobody was signed in."
 		f.Advice = "Try once more. If it happens again, tell the people who run this site and give them the request id."
 	}
+	return p.tryAgain(f, returnTo)
+}
+
+// tryAgain gives a failure a page with a button that begins a sign-in.
+func (p *Proxy) tryAgain(f *failure, returnTo string) *failure {
 	f.Page = &page{Template: "message", Data: messageData{Title: f.Title, Sentence: f.Sentence, Advice: f.Advice,
 		ActionURL: p.loginURL(returnTo), ActionText: "Try again"}}
 	return f

@@ -66,6 +66,7 @@ type setup struct {
 	H2C                bool     // with Listen: HTTP/2 without TLS, too
 	TwoProviders       bool     // the one provider, under two names
 	Organizations      bool     // people may belong to several
+	Operators          string   // as the configuration has them
 	Admin, Trusted     string   // listen.admin (off if empty) and trusted_proxies, as the configuration has them
 	Routes             []string // as the configuration has them; those of App if there are none
 	Provider           *provider
@@ -113,6 +114,9 @@ providers:
 {{- if .Organizations}}
 organizations:
   - {id: acme, name: Acme Rockets, domain: acme.example, match: {org_ids: ["corp:7c", "corp:acme-us"]}}
+{{- end}}
+{{- with .Operators}}
+operators: {{.}}
 {{- end}}
 pages: {name: Corp}
 log: {level: info, format: text}
