@@ -50,12 +50,12 @@ func NewOrganizations(list []Organization) (*Organizations, error) {
 		if entry.ID == "" || strings.Contains(entry.ID, ":") {
 			faults = append(faults, &OrganizationError{i, "id", 0, "must not be empty or have a colon, which only the ids of providers have"})
 		}
-		claim("id", 0, ids, lowerASCII(entry.ID)) // nobody could tell Acme and acme apart
+		claim("id", 0, ids, LowerASCII(entry.ID)) // nobody could tell Acme and acme apart
 		for n, id := range entry.OrgIDs {
 			claim("org_ids", n, o.byID, id)
 		}
 		for n, domain := range entry.EmailDomains {
-			claim("email_domains", n, o.byDomain, lowerASCII(domain))
+			claim("email_domains", n, o.byDomain, LowerASCII(domain))
 		}
 	}
 	if len(faults) > 0 {
@@ -131,13 +131,13 @@ func (o *Organizations) ofEmail(address string) (Org, bool) {
 	if o == nil || local == "" {
 		return Org{}, false
 	}
-	org, ok := o.byDomain[lowerASCII(domain)]
+	org, ok := o.byDomain[LowerASCII(domain)]
 	return org, ok
 }
 
-// lowerASCII leaves other letters alone: strings.ToLower makes a k of the
-// Kelvin sign (security.md 105).
-func lowerASCII(s string) string {
+// LowerASCII is s with its ASCII letters small. Other letters are left alone:
+// strings.ToLower makes a k of the Kelvin sign (security.md 105).
+func LowerASCII(s string) string {
 	return strings.Map(func(r rune) rune {
 		if 'A' <= r && r <= 'Z' {
 			return r + 'a' - 'A'

@@ -189,7 +189,7 @@ func (b *Bearer) open(ctx context.Context, token string) (opened, error) {
 // the same issuer, by the same keys, about the same person, and every client of
 // the provider gets some (RFC 8725 §2.8, RFC 9068 §5, security.md 103).
 func (b *Bearer) checkKind(typ string, c claims) error {
-	typ = lowerASCII(typ) // RFC 7515 §4.1.9: a media type
+	typ = identity.LowerASCII(typ) // RFC 7515 §4.1.9: a media type
 	if !b.anyTyp && typ != "at+jwt" && typ != "application/at+jwt" {
 		return fail(identity.Rejected, "access token: typ is not at+jwt (RFC 9068 §4)")
 	}

@@ -351,7 +351,7 @@ func splitEmail(s string) (local, domain string, ok bool) {
 		return "", "", false
 	}
 	local, domain, _ = strings.Cut(s, "@")
-	domain = lowerASCII(domain)
+	domain = identity.LowerASCII(domain)
 	if local == "" || len(local) > maxLocalPart || strings.ContainsFunc(local, notLocalPart) || !isDomain(domain) {
 		return "", "", false
 	}
@@ -375,14 +375,4 @@ func isDomain(s string) bool {
 		}
 	}
 	return true
-}
-
-// lowerASCII leaves other letters alone: strings.ToLower makes a k of the Kelvin sign.
-func lowerASCII(s string) string {
-	return strings.Map(func(r rune) rune {
-		if 'A' <= r && r <= 'Z' {
-			return r + 'a' - 'A'
-		}
-		return r
-	}, s)
 }

@@ -44,7 +44,7 @@ func google(o Options) policy {
 // hostedDomain is the Workspace domain of the person's account.
 func hostedDomain(c claims) (string, bool) {
 	hd, _ := c.text("hd")
-	hd = lowerASCII(hd)
+	hd = identity.LowerASCII(hd)
 	return hd, isDomain(hd)
 }
 

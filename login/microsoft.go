@@ -229,7 +229,7 @@ func verifiedDomains(raw json.RawMessage) (primary string, all []string) {
 		return "", nil
 	}
 	for _, d := range list {
-		name := lowerASCII(d.Name)
+		name := identity.LowerASCII(d.Name)
 		if !isDomain(name) {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
@@ -191,7 +192,7 @@ func (o Options) checkNames() error {
 			return fmt.Errorf("allowed tenant %q is not a GUID in lower case", t)
 		}
 	}
-	if t := o.Tenant; t != lowerASCII(t) || strings.ContainsAny(t, "/{}?#%") {
+	if t := o.Tenant; t != identity.LowerASCII(t) || strings.ContainsAny(t, "/{}?#%") {
 		return fmt.Errorf("tenant %q is not a word, GUID or domain in lower case", t)
 	}
 	for _, d := range slices.Concat(o.EmailDomains, o.HostedDomains) {

@@ -53,7 +53,7 @@ func slackWorkspace(r reader) (active identity.Org, all []identity.Org) {
 	}
 	team, _ := r.who.text(slackTeam) // as in the subject, whatever userinfo says
 	active = org(team, slackTeamName)
-	if domain := lowerASCII(r.text(slackTeamDomain)) + ".slack.com"; isDomain(domain) {
+	if domain := identity.LowerASCII(r.text(slackTeamDomain)) + ".slack.com"; isDomain(domain) {
 		active.Domain = domain
 	}
 	if enterprise := r.text(slackEnterprise); isWord(enterprise) {
