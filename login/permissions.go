@@ -55,8 +55,8 @@ func (p *Provider) reads() []Claim {
 	if p.policy.userinfoAlone {
 		who = "userinfo"
 	}
-	if p.policy.wanted == nil {
-		from = who // userinfo is never asked
+	if p.policy.wanted == nil || (p.disco.given != nil && p.endpoints.UserinfoURL == "") {
+		from = who // userinfo is never asked, or there is none
 	}
 	var list []Claim
 	add := func(in, use string, kept bool, names ...string) {

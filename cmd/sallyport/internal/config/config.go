@@ -380,6 +380,6 @@ func limitsShape() shape[Limits] {
 	return object[Limits]{keys: []key[Limits]{
 		field("header", "The largest request header, with the request line.", size(8<<10, 1<<20), func(l *Limits) *int64 { return &l.Header }).or("64KiB"),
 		field("url", "The longest request target.", size(1<<10, 64<<10), func(l *Limits) *int64 { return &l.URL }).or("8KiB"),
-		field("flows", "How many sign-ins may be handled at once.", number(1, 65536), func(l *Limits) *int { return &l.Flows }).or("256"),
+		field("flows", "How many sign-ins may be handled at once, in equal shares for each provider.", number(1, 65536), func(l *Limits) *int { return &l.Flows }).or("256"),
 	}, check: checkLimits}.shape()
 }
