@@ -45,7 +45,7 @@ func badDays(word string) []testenv.Fault {
 func TestP08_NothingSecretIsSeenWhateverHappens(t *testing.T) {
 	t.Parallel()
 	all := offers(t)
-	m := newSeveral(t, setup{Call: time.Second}, all...)
+	m := newSeveral(t, setup{Call: 2 * time.Second}, all...)
 	secrets, seen, good := &testenv.Secrets{}, &strings.Builder{}, 0
 	visit := func(page testenv.Page) testenv.Page {
 		secrets.OfPage(page)
