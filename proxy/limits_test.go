@@ -55,10 +55,16 @@ func TestTheWaitForAHeaderEndsInTime(t *testing.T) {
 				p.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 			})
 			s := newSite(t, tt.o)
-			begin := time.Now()
-			a := s.get(t, "/x", append([]string{"Cookie: " + s.mint(t, alice())}, tt.lines...)...)
-			if took := time.Since(begin); a.status != tt.want || took < tt.min || took > tt.max {
-				t.Errorf("%d after %v, want %d between %v and %v", a.status, took, tt.want, tt.min, tt.max)
+			for try := 1; ; try++ { // a busy machine may be late, but not each time
+				begin := time.Now()
+				a := s.get(t, "/x", append([]string{"Cookie: " + s.mint(t, alice())}, tt.lines...)...)
+				took := time.Since(begin)
+				if a.status != tt.want || took < tt.min || (took > tt.max && try == 3) {
+					t.Errorf("%d after %v, want %d between %v and %v", a.status, took, tt.want, tt.min, tt.max)
+				}
+				if took <= tt.max || try == 3 {
+					return
+				}
 			}
 		})
 	}

@@ -24,7 +24,7 @@ import (
 
 // soon is longer than anything takes that happens at once, and shorter than any
 // time limit that a test waits for.
-const soon = 3 * time.Second
+const soon = 4 * time.Second
 
 // serveApp starts an app that is reached in one of the four ways.
 func serveApp(tb testing.TB, way string, app http.HandlerFunc) *upstream.Upstream {
@@ -497,14 +497,21 @@ func TestEventsArriveAsTheyAreSent(t *testing.T) {
 		p.Close()
 		const prompt = 100 * time.Millisecond
 		res := p.begun(t, soon)
+		late := 0
 		for i := range 5 {
 			event := fmt.Sprintf("data: %d\n\n", i)
 			begin := time.Now()
 			next <- event
 			got, err := readWithin(t, res.Body, len(event), soon)
-			if took := time.Since(begin); got != event || err != nil || took > prompt {
-				t.Errorf("%q, %v after %v", got, err, took)
+			if time.Since(begin) > prompt {
+				late++
 			}
+			if got != event || err != nil {
+				t.Errorf("%q, %v", got, err)
+			}
+		}
+		if late > 2 { // a busy machine may be late, but not each time
+			t.Errorf("%d of 5 events took longer than %v", late, prompt)
 		}
 		close(next)
 		if rest, err := readWithin(t, res.Body, -1, soon); rest != "" || err != nil {
