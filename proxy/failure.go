@@ -136,13 +136,6 @@ func wordsFor(status int) (title, sentence, advice string) {
 		return "Nothing is here", "There is no page at this address.", "Check the address, or start again from the site's first page."
 	case http.StatusMethodNotAllowed:
 		return "This cannot be done here", "This address does not take this kind of request.", "Go back and try another way."
-	case http.StatusRequestTimeout:
-		return "This did not arrive in time", "Sending stopped before everything was here, so nothing was done.", "Check your connection, then go back and send it again."
-	case http.StatusRequestEntityTooLarge:
-		return "This is too large", "What was sent is larger than this address accepts.", "Send less, or ask the people who run this site."
-	case http.StatusLoopDetected:
-		return "This goes in a circle", "This address leads back to itself, so it was not followed any further.",
-			"Tell the people who run this site that a route's upstream leads back to Sallyport, and give them the request id."
 	case http.StatusRequestURITooLong:
 		return "This address is too long", "The address is longer than this site accepts.", "If a form made it, tell the people who run this site."
 	case http.StatusBadGateway:

@@ -47,7 +47,7 @@ func (t *Turn) Begun() bool { return t.conn == nil || t.conn.state.Load() == wri
 // connection is closed.
 func (t *Turn) OutOfTurn() bool {
 	c := t.conn
-	if c == nil || c.state.Load() == written || !c.state.CompareAndSwap(lent, dead) {
+	if c == nil || !c.state.CompareAndSwap(lent, dead) {
 		return false
 	}
 	_ = c.Close()

@@ -128,10 +128,11 @@ func (s *server) close() {
 const unreadFor = 2 * time.Minute
 
 // newPublicServer has limits for everything a client decides (P17). There is no
-// write timeout: answers may stream for hours; proxy limits how long one waits. ReadHeaderTimeout also bounds the
-// TLS handshake. With h2c, HTTP/2 without TLS is spoken to clients that begin
-// with it (RFC 9113 §3.3); the upgrade from HTTP/1.1 never is: it smuggles
-// requests past whoever stands in front (security.md 115).
+// write timeout: answers may stream for hours; proxy limits how long one waits.
+// ReadHeaderTimeout also bounds the TLS handshake. With h2c, HTTP/2 without TLS
+// is spoken to clients that begin with it (RFC 9113 §3.3); the upgrade from
+// HTTP/1.1 never is: it smuggles requests past whoever stands in front
+// (security.md 115).
 func newPublicServer(h http.Handler, maxHeader int, h2c bool, log *slog.Logger) *http.Server {
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true)

@@ -174,15 +174,11 @@ func resolve(cfg *config.Config, env func(string) (string, bool)) (*secrets, err
 
 // newFrontDoor assembles everything, bottom to top.
 func newFrontDoor(cfg *config.Config, sec *secrets, reg prometheus.Registerer, log *slog.Logger) (*proxy.Proxy, error) {
-	providers, bearers, err := newProviders(cfg, reg, log)
-	if err != nil {
+	with := parts{keys: sec.keys, bearers: map[string]proxy.BearerVerifier{}}
+	if err := with.addProviders(cfg, reg, log); err != nil {
 		return nil, err
 	}
-	summary, err := summarize(cfg)
-	if err != nil {
-		return nil, err
-	}
-	door, _, err := assemble(cfg, parts{keys: sec.keys, providers: providers, bearers: bearers, permission: summary}, reg, log)
+	door, _, err := assemble(cfg, with, reg, log)
 	return door, err
 }
 
@@ -259,31 +255,31 @@ func providerOptions(cfg *config.Config, p config.Provider) login.Options {
 	return o
 }
 
-func newProviders(cfg *config.Config, reg prometheus.Registerer, log *slog.Logger) ([]proxy.Provider, map[string]proxy.BearerVerifier, error) {
-	var providers []proxy.Provider
-	bearers := map[string]proxy.BearerVerifier{}
+// addProviders makes the providers, and what follows from each.
+func (with *parts) addProviders(cfg *config.Config, reg prometheus.Registerer, log *slog.Logger) error {
 	metrics := oauth.NewMetrics(reg)
 	for _, p := range cfg.Providers {
 		client, err := oauth.NewClient(oauth.Options{Provider: p.ID, Metrics: metrics})
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 		o := providerOptions(cfg, p)
 		o.Client, o.Log = client, log
 		l, err := login.New(o)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 		name := p.Name
 		if name == "" {
 			name = p.ID
 		}
-		if err := addBearers(bearers, cfg, p.ID, l); err != nil {
-			return nil, nil, err
+		if err := addBearers(with.bearers, cfg, p.ID, l); err != nil {
+			return err
 		}
-		providers = append(providers, proxy.Provider{ID: p.ID, Name: name, Login: l, EmailDomains: p.EmailDomains})
+		with.permission = append(with.permission, permissionOf(l))
+		with.providers = append(with.providers, proxy.Provider{ID: p.ID, Name: name, Login: l, EmailDomains: p.EmailDomains})
 	}
-	return providers, bearers, nil
+	return nil
 }
 
 // addBearers adds the routes that take the access tokens of a provider.
