@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -283,7 +284,7 @@ func TestP03_HTTP2PseudoHeadersAreChecked(t *testing.T) {
 		"TRACE":                    {with(":method", "TRACE"), nil},
 		"method with a blank":      {with(":method", "GET /admin HTTP/1.1\r\nX:"), nil},
 		"no authority, a Host":     {append(slices.DeleteFunc(slices.Clone(usual), func(h [2]string) bool { return h[0] == ":authority" }), [2]string{"host", s.host}), []string{"GET /x"}},
-		"authority and other Host": {with("", "", [2]string{"host", "evil.example"}), []string{"GET /x", ""}},
+		"authority and other Host": {with("", "", [2]string{"host", "evil.example"}), nil},
 		"foreign authority":        {with(":authority", "evil.example"), nil},
 		"authority with a user":    {with(":authority", "a@"+s.host), nil},
 		"two paths":                {append([][2]string{{":path", "/open"}}, usual...), nil},
@@ -292,7 +293,7 @@ func TestP03_HTTP2PseudoHeadersAreChecked(t *testing.T) {
 		"connection":               {with("", "", [2]string{"connection", "x-forwarded-user"}), []string{"GET /x", ""}},
 		"transfer-encoding":        {with("", "", [2]string{"transfer-encoding", "chunked"}), []string{"GET /x", ""}},
 		"te":                       {with("", "", [2]string{"te", "gzip"}), []string{"GET /x", ""}},
-		"length without a body":    {with("", "", [2]string{"content-length", "5"}), []string{"GET /x", ""}},
+		"length without a body":    {with("", "", [2]string{"content-length", "5"}), nil},
 		"line break in a value":    {with("", "", [2]string{"x-a", "b\r\nX-Forwarded-User: forged"}), nil},
 		"NUL in a value":           {with("", "", [2]string{"x-a", "b\x00c"}), nil},
 		"cookie crumbs":            {with("cookie", "a=b", [2]string{"cookie", cookie}, [2]string{"cookie", "c=d"}), []string{"GET /x"}},
@@ -320,13 +321,137 @@ func TestP03_HTTP2PseudoHeadersAreChecked(t *testing.T) {
 	}
 }
 
-// sendHTTP2 sends one HEADERS frame and waits until its stream, or the
-// connection, ends.
+// framingHTTP2 is one way to announce a body in HTTP/2 and to send another.
+type framingHTTP2 struct {
+	fields [][2]string // besides the usual ones
+	bodies []string    // DATA frames; nil: the stream ends with its header
+	want   string      // "app " and the body it gets, "refused" before the app is asked, or "broken": what it gets never looks whole
+}
+
+func framingsHTTP2(host string) map[string]framingHTTP2 {
+	length := func(values ...string) (fields [][2]string) {
+		for _, v := range values {
+			fields = append(fields, [2]string{"content-length", v})
+		}
+		return fields
+	}
+	hosts := func(values ...string) (fields [][2]string) {
+		for _, v := range values {
+			fields = append(fields, [2]string{"host", v})
+		}
+		return fields
+	}
+	ten := []string{"0123456789"}
+	const chunked = "app a\r\n0123456789\r\n0\r\n\r\n"
+	all := map[string]framingHTTP2{
+		"length":                           {length("10"), ten, "app 0123456789"},
+		"length, several frames":           {length("10"), []string{"01234", "56789", ""}, "app 0123456789"},
+		"zeros before the length":          {length("0010"), ten, "app 0123456789"},
+		"no length":                        {nil, ten, chunked},
+		"no length, no body":               {nil, nil, "app "},
+		"length 0, no body":                {length("0"), nil, "app "},
+		"length 0, an empty frame":         {length("0"), []string{""}, "app "},
+		"length 0 and a body":              {length("0"), ten, "refused"},
+		"less than the length":             {length("10"), []string{"012"}, "broken"},
+		"more than the length":             {length("3"), ten, "broken"},
+		"two lengths":                      {length("10", "3"), ten, "refused"},
+		"two lengths, the other first":     {length("3", "10"), ten, "refused"},
+		"one length twice":                 {length("10", "10"), ten, "refused"},
+		"a length and none":                {length("10", ""), ten, "refused"},
+		"a body after a length of no body": {length("5"), nil, "refused"},
+		"the same host":                    {hosts(host), ten, chunked},
+		"the same host in capitals":        {hosts(strings.ToUpper(host)), ten, chunked},
+		"another host":                     {hosts("evil.example"), ten, "refused"},
+		"a part of the host":               {hosts(host[:len(host)-1]), ten, "refused"},
+		"another port":                     {hosts(strings.Split(host, ":")[0] + ":1"), ten, "refused"},
+		"two hosts":                        {hosts(host, "evil.example"), ten, "refused"},
+		"the same host twice":              {hosts(host, host), ten, "refused"},
+		"an empty host":                    {hosts(""), ten, "refused"},
+		"a list of hosts":                  {hosts(host + ", evil.example"), ten, "refused"},
+		"a host with a user":               {hosts("a@" + host), ten, "refused"},
+		"chunked":                          {[][2]string{{"transfer-encoding", "chunked"}}, ten, "refused"},
+		"an extended CONNECT":              {[][2]string{{":protocol", "websocket"}}, ten, "refused"},
+	}
+	for _, v := range []string{"+10", "-1", "0x0a", "10, 10", "10,3", "", "1e1", "1_0", "10.0", " ", "abc", "99999999999999999999", "9223372036854775808"} {
+		all[fmt.Sprintf("length %q", v)] = framingHTTP2{length(v), ten, "refused"}
+		all[fmt.Sprintf("length %q, no body", v)] = framingHTTP2{length(v), nil, "refused"}
+	}
+	return all
+}
+
+// net/http takes a length of HTTP/2 that it cannot read for 0: the app was asked
+// to store an empty file, and the client told that all was well.
+func TestP03_HTTP2FramingCannotBeReadTwoWays(t *testing.T) {
+	t.Parallel()
+	for front, o := range map[string]setup{"TLS": {TLS: true}, "h2c": {H2C: true}} {
+		t.Run(front, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, o)
+			scheme, cookie := strings.Split(s.url, ":")[0], s.mint(t, alice())
+			answers, paths := map[string]string{}, map[string]string{}
+			for name, f := range framingsHTTP2(s.host) {
+				paths[name] = fmt.Sprintf("/row/%d", len(paths))
+				answers[name] = s.talkHTTP2(t, append([][2]string{{":method", "PUT"}, {":scheme", scheme}, {":authority", s.host},
+					{":path", paths[name]}, {"cookie", cookie}}, f.fields...), f.bodies)
+			}
+			s.server.Close() // waits for the handlers
+			app := map[string]string{}
+			for _, raw := range s.app.Requests() {
+				checkOneFraming(t, raw)
+				if _, again := app[testenv.RequestLine(raw)]; again {
+					t.Errorf("twice: %s", raw)
+				}
+				app[testenv.RequestLine(raw)] = string(testenv.Body(raw))
+			}
+			for name, f := range framingsHTTP2(s.host) {
+				body, asked := app["PUT "+paths[name]+" HTTP/1.1"]
+				switch got := answers[name]; f.want {
+				case "refused":
+					if asked || got != "400" && got != "reset" {
+						t.Errorf("%s: answered %s, the app was asked: %v", name, got, asked)
+					}
+				case "broken":
+					if asked && len(body) == 10 || got != "400" && got != "reset" {
+						t.Errorf("%s: answered %s, the app received %q", name, got, body)
+					}
+				default:
+					if !asked || got != "200" || "app "+body != f.want {
+						t.Errorf("%s: answered %s, the app received %q", name, got, body)
+					}
+				}
+			}
+		})
+	}
+}
+
+// sendHTTP2 sends a request that ends with its header.
 func sendHTTP2(t *testing.T, addr string, headers [][2]string) {
 	t.Helper()
 	conn, err := tls.Dial("tcp", addr, insecureTLS("h2"))
 	check(t, err)
 	defer conn.Close()
+	exchangeHTTP2(t, conn, headers, nil)
+}
+
+// talkHTTP2 sends a request and says how it ended.
+func (s *site) talkHTTP2(t *testing.T, headers [][2]string, bodies []string) string {
+	t.Helper()
+	if strings.HasPrefix(s.url, "https:") {
+		conn, err := tls.Dial("tcp", s.addr, insecureTLS("h2"))
+		check(t, err)
+		defer conn.Close()
+		return exchangeHTTP2(t, conn, headers, bodies)
+	}
+	conn, err := net.Dial("tcp", s.addr)
+	check(t, err)
+	defer conn.Close()
+	return exchangeHTTP2(t, conn, headers, bodies)
+}
+
+// exchangeHTTP2 sends one request in frames of its own and waits until its
+// stream, or the connection, ends: with a status, or "reset".
+func exchangeHTTP2(t *testing.T, conn net.Conn, headers [][2]string, bodies []string) (ended string) {
+	t.Helper()
 	check(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
 	var block bytes.Buffer
 	for _, h := range headers { // RFC 7541 §6.2.2: literals, not indexed, no Huffman
@@ -335,27 +460,51 @@ func sendHTTP2(t *testing.T, addr string, headers [][2]string) {
 		writeHPACK(&block, h[1])
 	}
 	out := bytes.NewBufferString("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-	writeFrame(out, 4, 0, 0, nil)             // SETTINGS
-	writeFrame(out, 1, 1|4, 1, block.Bytes()) // HEADERS, END_STREAM|END_HEADERS
-	_, err = conn.Write(out.Bytes())
+	writeFrame(out, 4, 0, 0, nil) // SETTINGS
+	end := func(last bool) byte { return map[bool]byte{true: 1}[last] }
+	writeFrame(out, 1, 4|end(bodies == nil), 1, block.Bytes()) // HEADERS, END_HEADERS
+	for i, body := range bodies {
+		writeFrame(out, 0, end(i == len(bodies)-1), 1, []byte(body)) // DATA
+	}
+	_, err := conn.Write(out.Bytes())
 	check(t, err)
+	status := ""
 	for {
 		var head [9]byte
 		if _, err := io.ReadFull(conn, head[:]); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Fatal("the stream did not end")
 			}
-			return
+			return "reset"
 		}
-		n := int(head[0])<<16 | int(head[1])<<8 | int(head[2])
-		if _, err := io.CopyN(io.Discard, conn, int64(n)); err != nil {
-			return
+		payload := make([]byte, int(head[0])<<16|int(head[1])<<8|int(head[2]))
+		if _, err := io.ReadFull(conn, payload); err != nil {
+			return "reset"
 		}
 		kind, flags := head[3], head[4]
-		if kind == 3 || kind == 7 || (kind <= 1 && flags&1 != 0) { // RST_STREAM, GOAWAY, END_STREAM
-			return
+		if kind == 1 && status == "" {
+			status = statusHTTP2(payload)
+		}
+		switch {
+		case kind == 3 || kind == 7: // RST_STREAM, GOAWAY
+			return "reset"
+		case kind <= 1 && flags&1 != 0: // END_STREAM
+			return status
 		}
 	}
+}
+
+// statusHTTP2 is the status of a block of fields if it is one of the static
+// table (RFC 7541 Appendix A). net/http sends it first.
+func statusHTTP2(block []byte) string {
+	for len(block) > 0 && block[0]&0xe0 == 0x20 { // a change of the table's size, RFC 7541 §6.3
+		block = block[1:]
+	}
+	names := map[byte]string{0x88: "200", 0x89: "204", 0x8c: "400", 0x8d: "404", 0x8e: "500"}
+	if len(block) == 0 || names[block[0]] == "" {
+		return "other"
+	}
+	return names[block[0]]
 }
 
 func writeHPACK(w *bytes.Buffer, s string) {

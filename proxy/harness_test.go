@@ -44,6 +44,7 @@ const (
 // setup says how a site differs from the usual one.
 type setup struct {
 	TLS     bool                   // https with HTTP/2 and __Host- cookies
+	H2C     bool                   // http that takes HTTP/2 too
 	Public  string                 // public URL; "": the server's own address
 	SignIn  bool                   // start a provider; else the one configured does not answer
 	Second  *Provider              // one more provider
@@ -243,6 +244,12 @@ func (s *site) start(tb testing.TB, o setup) {
 		Handler: s.proxy, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 100},
 		DisableGeneralOptionsHandler: true,
+	}
+	if o.H2C {
+		protocols := &http.Protocols{}
+		protocols.SetHTTP1(true)
+		protocols.SetUnencryptedHTTP2(true)
+		s.server.Config.Protocols = protocols
 	}
 	transport := &http.Transport{ForceAttemptHTTP2: true, DisableCompression: true}
 	if o.TLS {

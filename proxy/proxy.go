@@ -255,12 +255,14 @@ func (p *Proxy) serve(w *recorder, r *http.Request, ev *event) error {
 	if err == nil {
 		facts, err = authz.NewFacts(r.Method, at.scheme, at.host, r.RequestURI)
 	}
-	if err == nil && r.ProtoMajor > 1 && r.RequestURI[0] != '/' { // RFC 9113 §8.3.1; net/http takes the host from elsewhere
-		err = fmt.Errorf("%w: :path does not begin with a slash", authz.ErrTarget)
+	if err == nil && r.ProtoMajor > 1 {
+		err = p.checkHTTP2(w.ResponseWriter, r)
 	}
 	if err != nil {
 		ev.decide("deny", authz.ReasonAmbiguous)
-		return &failure{Status: http.StatusBadRequest, Cause: err}
+		f := &failure{Status: http.StatusBadRequest, Cause: err}
+		_ = errors.As(err, &f) // it may have words of its own
+		return f
 	}
 	if r.Header["Upgrade"] != nil && asksWebSocket(r) {
 		facts.WebSocket, facts.Origin = true, strings.Join(r.Header["Origin"], ", ")
