@@ -173,7 +173,7 @@ func (x *exchange) copyBody(res *http.Response) error {
 		switch {
 		case err == io.EOF:
 			if len(res.Trailer) > 0 {
-				x.w.flush() // else a short answer gets a length, and has no place for trailers
+				x.flush() // else a short answer gets a length, and has no place for trailers
 			}
 			return nil
 		case err != nil:
@@ -197,6 +197,14 @@ func (x *exchange) sendPiece(piece []byte, more bool) error {
 	}
 	x.watch.moved()
 	return nil
+}
+
+// flush sends what was written. The header's timer may be about to do the same.
+func (x *exchange) flush() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.sent = true
+	x.w.flush()
 }
 
 func (x *exchange) sendHeader() {
