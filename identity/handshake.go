@@ -28,6 +28,12 @@ type SignInFailure string
 const (
 	// Unavailable: the provider did not answer, or not in time. Trying again helps.
 	Unavailable SignInFailure = "unavailable"
+	// ProviderFault: the provider answered that something failed there. Trying
+	// again later helps.
+	ProviderFault SignInFailure = "provider_fault"
+	// Expired: the provider's own sign-in page was open for too long, and the
+	// provider asks to begin again.
+	Expired SignInFailure = "expired"
 	// Declined: the provider told us no, or the person cancelled there.
 	Declined SignInFailure = "declined"
 	// ClockSkew: the token is not valid yet or not any more, by our clock.

@@ -262,7 +262,7 @@ func TestP06_CallbacksThatAreNotAnAnswerToUsAreRefused(t *testing.T) {
 		{"C8 two of something else", set("x", "a", "b"), identity.Rejected},
 		{"C11 iss is missing", del("iss"), identity.Rejected},
 		{"C11 iss is empty", set("iss", ""), identity.Rejected},
-		{"C11 iss is another provider", set("iss", "https://c4nary.example"), identity.Rejected},
+		{"C11 iss is another provider", set("iss", "https://evil.example"), identity.Rejected},
 		{"C11 iss with a slash", func(q url.Values) { q.Set("iss", q.Get("iss")+"/") }, identity.Rejected},
 		{"C11 an error of another provider", func(q url.Values) { q.Set("error", "access_denied"); q.Set("iss", "https://evil.example") }, identity.Rejected},
 		{"no code", del("code"), identity.Rejected},
@@ -275,8 +275,14 @@ func TestP06_CallbacksThatAreNotAnAnswerToUsAreRefused(t *testing.T) {
 		{"interaction_required", failing("interaction_required"), identity.Declined},
 		{"consent_required", failing("consent_required"), identity.Declined},
 		{"account_selection_required", failing("account_selection_required"), identity.Declined},
-		{"server_error", failing("server_error"), identity.Unavailable},
-		{"temporarily_unavailable", failing("temporarily_unavailable"), identity.Unavailable},
+		{"server_error", failing("server_error"), identity.ProviderFault},
+		{"temporarily_unavailable", failing("temporarily_unavailable"), identity.ProviderFault},
+		{"keycloak/keycloak#24112", func(q url.Values) {
+			q.Set("error", "temporarily_unavailable")
+			q.Set("error_description", "authentication_expired")
+		}, identity.Expired},
+		{"LinkedIn, at the password", failing("user_cancelled_login"), identity.Declined},
+		{"LinkedIn and Apple, at the consent", failing("user_cancelled_authorize"), identity.Declined},
 		{"unauthorized_client", failing("unauthorized_client"), identity.Misconfigured},
 		{"invalid_scope", failing("invalid_scope"), identity.Misconfigured},
 		{"91 an error nobody registered", failing("<script>c4nary</script>"), identity.Misconfigured},
@@ -302,6 +308,39 @@ func TestP06_CallbacksThatAreNotAnAnswerToUsAreRefused(t *testing.T) {
 	}
 	w.t = t
 	w.want() // the rows were refused for their faults only
+}
+
+// An error signs nobody in, so the operator reads what it says, not that iss is
+// missing. One with somebody else's iss is still somebody else's.
+func TestAnErrorIsNamedWithItsCodeItsMeaningAndTheMend(t *testing.T) {
+	w := newWorld(t)
+	for code, words := range map[string][]string{
+		"unauthorized_client":  {"unauthorized_client", "allow it the authorization code flow"},
+		"user_cancelled_login": {"user_cancelled_login", "cancelled"},
+		"org_internal_only":    {"org_internal_only", "its documentation says what that means"},
+		"a c4nary":             {"no plain word"},
+		"":                     {"empty error code"},
+	} {
+		for _, announced := range []bool{true, false} {
+			h := handshake()
+			callback := url.Values{"state": {h.State}, "error": {code}, "error_description": {"c4nary@example.com"}}
+			if !announced {
+				callback.Set("iss", w.op.URL)
+			}
+			_, err := w.p.Redeem(t.Context(), callback, h, identity.AuthParams{})
+			for _, word := range words {
+				if err == nil || !strings.Contains(err.Error(), word) || strings.Contains(err.Error(), "c4nary") {
+					t.Errorf("%q: %v does not say %q", code, err, word)
+				}
+			}
+			if missing := strings.Contains(err.Error(), "without iss"); missing != announced {
+				t.Errorf("%q: %v", code, err)
+			}
+		}
+	}
+	if n := w.op.Hits(testenv.Token); n != 0 {
+		t.Errorf("%d token requests", n)
+	}
 }
 
 // RFC 9207 §2.4: compared even if nobody announced it, not demanded then.

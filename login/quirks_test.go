@@ -123,6 +123,46 @@ func TestP07_APartnerWithoutDiscovery(t *testing.T) {
 	}
 }
 
+// docs/providers/oidc.md: "if the partner cannot say what stands in iss, leave
+// issuer out and add unchecked_issuer". Then there is nothing to compare the iss
+// of a callback with; where there is an issuer it is compared all the same.
+func TestAPartnerWhoseIssuerWasNotToldSignsPeopleInWithIssInTheCallback(t *testing.T) {
+	w := &world{t: t}
+	w.op = testenv.StartProvider(t, demo.ProviderOptions{ClientID: clientID, ClientSecret: clientSecret, RedirectURIs: []string{callbackURL}, Now: epoch})
+	for _, tt := range []struct {
+		name, issuer, iss string
+		quirk             bool
+		good              bool
+	}{
+		{"as the guide says", "", "partner-sso", true, true},
+		{"and without iss", "", "", true, true},
+		{"issuer is known: its own", w.op.URL, w.op.URL, true, true},
+		{"issuer is known: another's", w.op.URL, "https://evil.example", true, false},
+		{"without the quirk: another's", w.op.URL, "https://evil.example", false, false},
+	} {
+		w.use(func(o *Options) {
+			o.Issuer = tt.issuer
+			o.Endpoints = Endpoints{AuthorizationURL: w.op.URL + demo.AuthorizePath, TokenURL: w.op.URL + demo.TokenPath, UserinfoURL: w.op.URL + demo.UserinfoPath}
+			o.PublicKeys = []string{publicPEM(t, w.op.Provider)}
+			if tt.quirk {
+				o.Quirks = []string{"unchecked_issuer"}
+			}
+		})
+		h := handshake()
+		callback, err := w.authorize("mira", h, identity.AuthParams{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if callback.Set("iss", tt.iss); tt.iss == "" {
+			callback.Del("iss")
+		}
+		id, err := w.p.Redeem(t.Context(), callback, h, identity.AuthParams{})
+		if good := err == nil && id.Subject == "mira"; good != tt.good {
+			t.Errorf("%s: %+v, %v", tt.name, id, err)
+		}
+	}
+}
+
 // Seed 002 shows only a code in its callback: without state nothing binds it to
 // a browser (RFC 6749 §10.12).
 func TestP06_AProviderThatDoesNotEchoStateIsRefused(t *testing.T) {

@@ -34,10 +34,7 @@ func (p *Proxy) afterSignIn(s *session.Session, returnTo string) string {
 
 // chooseOrg asks for which organization somebody is here.
 func (p *Proxy) chooseOrg(w http.ResponseWriter, r *http.Request, ev *event) error {
-	q, err := url.ParseQuery(ev.facts.RawQuery)
-	if err != nil {
-		return &failure{Status: http.StatusBadRequest, Cause: errors.New("malformed query")}
-	}
+	q, _ := readQuery(ev.facts.RawQuery)
 	returnTo := session.ReturnTo(q.Get("return_to"), p.origin, p.prefix)
 	s, err := p.ownSession(r, ev)
 	switch {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/sallyport-proxy/sallyport/authz"
@@ -83,6 +84,32 @@ func (p *Proxy) loginURL(returnTo string) string {
 		return p.prefix + "/login"
 	}
 	return p.prefix + "/login?return_to=" + url.QueryEscape(returnTo)
+}
+
+// readQuery reads a query as browsers and providers write it: pairs between "&",
+// in which ";" is a letter like any other (URL Standard, form-urlencoded). What
+// cannot be decoded stands as it came: a bare "%" in a text for people must not
+// hide the parameters beside it. Those named in exact must be right.
+func readQuery(raw string, exact ...string) (url.Values, error) {
+	q := url.Values{}
+	for pair := range strings.SplitSeq(raw, "&") {
+		name, value, _ := strings.Cut(pair, "=")
+		if plain, err := url.QueryUnescape(name); err == nil {
+			name = plain
+		}
+		if pair == "" {
+			continue
+		}
+		plain, err := url.QueryUnescape(value)
+		if err != nil && slices.Contains(exact, name) {
+			return nil, err
+		}
+		if err == nil {
+			value = plain
+		}
+		q.Add(name, value)
+	}
+	return q, nil
 }
 
 // target is the path and query of a request, as a browser has them.

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -237,6 +238,7 @@ func TestP07_AProvidersRefusalIsOnePage(t *testing.T) {
 	}{
 		"access_denied": {403, "You were not signed in"}, "login_required": {403, "You were not signed in"}, "consent_required": {403, "You were not signed in"},
 		"interaction_required": {403, "You were not signed in"}, "server_error": {503, notAnswering}, "temporarily_unavailable": {503, notAnswering},
+		"user_cancelled_login": {403, "You were not signed in"}, "user_cancelled_authorize": {403, "You were not signed in"},
 		"invalid_scope": {502, notSetUpRight}, "unauthorized_client": {502, notSetUpRight}, "<script>alert(1)</script>": {502, notSetUpRight}, "": {502, notSetUpRight},
 	} {
 		b := s.browser(t)
@@ -261,6 +263,95 @@ func TestP07_AProvidersRefusalIsOnePage(t *testing.T) {
 	}
 	if s.provider.Hits(testenv.Token) != 0 {
 		t.Errorf("%d token requests", s.provider.Hits(testenv.Token))
+	}
+}
+
+// What providers really send beside the standard: the page and the log name what
+// happened, and nobody hunts for cookies that are not missing.
+func TestAnErrorOfTheProviderIsNamedAsItIs(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{SignIn: true})
+	declined := "Main Street says that the sign-in was cancelled or refused there."
+	for name, tt := range map[string]struct {
+		query  string // STATE and ISS are filled in
+		status int
+		page   string
+		log    []string
+	}{
+		"no state":                {"error=access_denied", 403, declined, []string{"no state", "access_denied"}},
+		"a state of nobody":       {"error=access_denied&state=abc", 403, declined, []string{"no state", "access_denied"}},
+		"no iss though announced": {"error=access_denied&state=STATE", 403, declined, []string{"access_denied", "without iss"}},
+		"a semicolon":             {"error=access_denied&error_description=AADSTS1;+canary&state=STATE&iss=ISS", 403, declined, []string{"access_denied"}},
+		"a bare percent":          {"error=access_denied&error_description=100%+canary%&state=STATE&iss=ISS", 403, declined, []string{"access_denied"}},
+		"a semicolon, no state":   {"error=invalid_scope&error_description=a;state=b", 502, "Main Street does not accept this site", []string{"no state", "invalid_scope"}},
+		"a fault there":           {"error=server_error&state=STATE&iss=ISS", 503, "Main Street says that it cannot sign anybody in at the moment.", []string{"server_error", "its own log"}},
+		"its own code":            {"error=org_internal&state=STATE&iss=ISS", 502, "Main Street does not accept this site", []string{"org_internal", "documentation"}},
+	} {
+		b := s.browser(t)
+		state := b.Open(s.url + "/deep?x=1").URL.Query().Get("state")
+		query := strings.NewReplacer("STATE", state, "ISS", url.QueryEscape(s.provider.URL)).Replace(tt.query)
+		page := b.Open(s.url + prefix + "/callback/main?" + query)
+		line := s.log.event(t, page.Header.Get("X-Request-Id"))
+		if page.Status != tt.status || !strings.Contains(page.Body, tt.page) || strings.Contains(page.Body, "canary") || s.sessionOf(b) != nil {
+			t.Errorf("%s: %d\n%s", name, page.Status, page.Body)
+		}
+		for _, words := range tt.log {
+			if !strings.Contains(fmt.Sprint(line["error"]), words) || strings.Contains(fmt.Sprint(line["error"]), "canary") {
+				t.Errorf("%s: logged %v, want %q", name, line["error"], words)
+			}
+		}
+	}
+	if n := s.provider.Hits(testenv.Token); n != 0 {
+		t.Errorf("%d token requests", n)
+	}
+	// Anybody can send a callback without a state: it counts as no sign-in.
+	if got := s.signIns(t); got["declined"] != 3 || got["ok"] != 0 || got["misconfigured"] != 1 {
+		t.Errorf("counted %v", got)
+	}
+}
+
+// signIns is sallyport_logins_total by result.
+func (s *site) signIns(tb testing.TB) map[string]float64 {
+	tb.Helper()
+	families, err := s.metrics.Gather()
+	check(tb, err)
+	got := map[string]float64{}
+	for _, family := range families {
+		if family.GetName() != "sallyport_logins_total" {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			for _, label := range m.GetLabel() {
+				if label.GetName() == "result" {
+					got[label.GetValue()] += m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return got
+}
+
+// Keycloak's own sign-in page was open for too long: it says to begin again at
+// once (keycloak/keycloak#24112). Once, and not for ever.
+func TestASignInPageThatExpiredAtTheProviderIsBegunAfreshOnce(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{SignIn: true})
+	b := s.browser(t)
+	expire := func(page testenv.Page) testenv.Page {
+		return b.Open(s.callback("main", map[string][]string{"error": {"temporarily_unavailable"}, "error_description": {"authentication_expired"},
+			"state": page.URL.Query()["state"]}))
+	}
+	page := expire(b.Open(s.url + "/deep?x=1"))
+	if !strings.HasPrefix(page.URL.String(), s.provider.URL) {
+		t.Fatalf("ended at %s with %d\n%s", page.URL, page.Status, page.Body)
+	}
+	again := expire(page)
+	if again.Status != 400 || !strings.Contains(again.Body, "Main Street says that its sign-in page was open for too long") {
+		t.Errorf("ended at %s with %d\n%s", again.URL, again.Status, again.Body)
+	}
+	page = b.SignIn(b.Click(again, prefix+"/login?return_to=%2Fdeep%3Fx%3D1"), "mira")
+	if page.URL.String() != s.url+"/deep?x=1" || s.sessionOf(b) == nil {
+		t.Errorf("ended at %s", page.URL)
 	}
 }
 
