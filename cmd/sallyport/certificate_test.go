@@ -231,7 +231,7 @@ func TestServeFollowsItsCertificate(t *testing.T) {
 	f.must(err)
 	cfg, _, err := parseConfig("c.yaml", f.config(public, admin))
 	f.must(err)
-	log := openLog(io.Discard, slog.LevelInfo, "json")
+	log := openLog(io.Discard, io.Discard, slog.LevelInfo, "json")
 	defer log.close()
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

@@ -38,7 +38,7 @@ func serveCommand(c *console) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			log := openLog(c.stdout, logLevel(cfg.Log.Level), cfg.Log.Format)
+			log := openLog(c.stdout, c.stderr, logLevel(cfg.Log.Level), cfg.Log.Format)
 			defer log.close()
 			for _, w := range warnings(cfg) {
 				log.Warn("configuration", "warning", w.Error())

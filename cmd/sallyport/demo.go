@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -36,7 +37,7 @@ func demoCommand(c *console) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&address, "listen", defaultDemo, "a loopback address with a port")
-	cmd.Flags().BoolVar(&showConfig, "show-config", false, "print the configuration that the demo runs")
+	cmd.Flags().BoolVar(&showConfig, "show-config", false, "print the configuration that the demo would run, and end")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log every request")
 	return cmd
 }
@@ -105,20 +106,24 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 	if d.verbose {
 		v.LogLevel = "info"
 	}
-	if err := d.playOutside(ctx, v, providerListener, appListener); err != nil {
-		return err
-	}
 	var text strings.Builder
 	if err := template.Must(template.New("").Parse(demoConfig)).Execute(&text, v); err != nil {
+		return err
+	}
+	if d.showConfig {
+		_, err := io.WriteString(d.console.stdout, text.String())
 		return err
 	}
 	cfg, _, err := parseConfig("demo.yaml", []byte(text.String()))
 	if err != nil {
 		return err
 	}
-	d.welcome(v, note, text.String())
-	log := openLog(d.console.stdout, logLevel(cfg.Log.Level), cfg.Log.Format)
+	if err := d.playOutside(ctx, v, providerListener, appListener); err != nil {
+		return err
+	}
+	log := openLog(d.console.stdout, d.console.stderr, logLevel(cfg.Log.Level), cfg.Log.Format)
 	defer log.close()
+	d.welcome(v, note)
 	return serve(ctx, cfg, d.console.env, log)
 }
 
@@ -148,11 +153,8 @@ func serveAside(ctx context.Context, h http.Handler, l net.Listener) {
 	context.AfterFunc(ctx, func() { _ = srv.Close() })
 }
 
-func (d *demonstration) welcome(v demoValues, note, config string) {
+func (d *demonstration) welcome(v demoValues, note string) {
 	w := d.console.stdout
-	if d.showConfig {
-		fmt.Fprintf(w, "%s\n", config)
-	}
 	if note != "" {
 		fmt.Fprintln(w, note)
 	}

@@ -11,10 +11,11 @@ import (
 // lineWriter takes whole lines and writes them in order from a goroutine of its
 // own, many at a time. Write never waits for the reader: when the buffer is full
 // lines are dropped and counted, and once writing goes on a line says how many
-// are missing in that place.
+// are missing in that place. So it is with lines that cannot be written, because
+// the disk is full or the reader of a pipe has gone.
 type lineWriter struct {
 	out     io.Writer
-	lost    func(n uint64) []byte // the line about n lines that are missing
+	notices notices
 	max     int
 	wake    chan struct{} // holds one: there is something to do
 	done    chan struct{}
@@ -24,6 +25,18 @@ type lineWriter struct {
 	filling []byte
 	missing uint64 // dropped after the last line in filling
 	closed  bool
+
+	// What follows belongs to run.
+	unreported uint64 // lines lost since the last notice that was written
+	cause      error  // why the last of them could not be written; nil: the buffer was full
+	cut        bool   // the last write ended within a line
+	failing    bool   // the last write failed
+}
+
+// notices are what is said about lines that are missing.
+type notices struct {
+	lost    func(n uint64, cause error) []byte // the line in their place
+	failing func(error)                        // told once when writing begins to fail; may be nil
 }
 
 // gather is how long a line waits for others to share a write with it: waking a
@@ -31,8 +44,8 @@ type lineWriter struct {
 const gather = 2 * time.Millisecond
 
 // startLines begins to write to out; close ends it. At most limit bytes wait.
-func startLines(out io.Writer, limit int, lost func(n uint64) []byte) *lineWriter {
-	w := &lineWriter{out: out, lost: lost, max: limit, wake: make(chan struct{}, 1), done: make(chan struct{})}
+func startLines(out io.Writer, limit int, say notices) *lineWriter {
+	w := &lineWriter{out: out, notices: say, max: limit, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go w.run()
 	return w
 }
@@ -82,9 +95,8 @@ func (w *lineWriter) run() {
 		var closed bool
 		batch, missing, closed = w.swap(batch)
 		w.put(batch)
-		if missing > 0 {
-			w.put(w.lost(missing))
-		}
+		w.unreported += missing
+		w.report()
 		if closed {
 			return
 		}
@@ -100,19 +112,54 @@ func (w *lineWriter) swap(empty []byte) (batch []byte, missing uint64, closed bo
 	return batch, missing, closed
 }
 
-// put writes a batch. Of what cannot be written the lines count as dropped; a
-// line that got out in part is ended, so that the next one stays whole.
+// put writes a batch, after a notice about lines that were lost before it. Of what
+// cannot be written the lines count as dropped.
 func (w *lineWriter) put(batch []byte) {
 	if len(batch) == 0 {
 		return
 	}
-	n, err := w.out.Write(batch)
+	n := 0
+	if w.report() {
+		var err error
+		if n, err = w.write(batch); err == nil {
+			return
+		}
+	}
+	lost := uint64(bytes.Count(batch[n:], []byte("\n")))
+	w.dropped.Add(lost)
+	w.unreported += lost
+}
+
+// report says how many lines are missing, if any are, and whether writing goes on.
+func (w *lineWriter) report() bool {
+	if w.unreported == 0 {
+		return true
+	}
+	if _, err := w.write(w.notices.lost(w.unreported, w.cause)); err != nil {
+		return false
+	}
+	w.unreported, w.cause = 0, nil
+	return true
+}
+
+// write ends a line that got out in part before, so that the next one stays whole.
+func (w *lineWriter) write(b []byte) (n int, err error) {
+	if w.cut {
+		if _, err = w.out.Write([]byte("\n")); err == nil {
+			w.cut = false
+		}
+	}
 	if err == nil {
-		return
+		n, err = w.out.Write(b)
+		n = min(max(n, 0), len(b))
+		w.cut = err != nil && n > 0 && b[n-1] != '\n'
 	}
-	n = min(max(n, 0), len(batch))
-	w.dropped.Add(uint64(bytes.Count(batch[n:], []byte("\n"))))
-	if n > 0 && batch[n-1] != '\n' {
-		_, _ = w.out.Write([]byte("\n"))
+	if err != nil {
+		w.cause = err
+		if !w.failing && w.notices.failing != nil {
+			w.notices.failing(err)
+		}
 	}
+	w.failing = err != nil
+	return n, err
 }

@@ -5,6 +5,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,7 +27,12 @@ type logging struct {
 	lines *lineWriter
 }
 
-func openLog(w io.Writer, level slog.Level, format string) *logging {
+// openLog begins a log on w that outlives its reader: where w is a pipe, as in
+// "sallyport serve | head", the end of the reader would end the process with
+// SIGPIPE. Lines that cannot be written are dropped and counted, and aside gets
+// one line about it.
+func openLog(w, aside io.Writer, level slog.Level, format string) *logging {
+	signal.Ignore(syscall.SIGPIPE)
 	if format == "auto" {
 		format = "json"
 		if isTerminal(w) {
@@ -34,10 +41,21 @@ func openLog(w io.Writer, level slog.Level, format string) *logging {
 	}
 	l := &logging{level: &slog.LevelVar{}}
 	l.level.Set(level)
-	l.lines = startLines(w, logBuffer, func(n uint64) []byte {
-		var line bytes.Buffer
-		newLogger(&line, slog.LevelInfo, format).Warn("log lines were lost: their reader was too slow", "lines", n)
-		return line.Bytes()
+	l.lines = startLines(w, logBuffer, notices{
+		lost: func(n uint64, cause error) []byte {
+			var line bytes.Buffer
+			notice := newLogger(&line, slog.LevelInfo, format)
+			if cause == nil {
+				notice.Warn("log lines were lost: their reader was too slow", "lines", n)
+			} else {
+				notice.Warn("log lines were lost: they could not be written", "lines", n, "error", cause.Error())
+			}
+			return line.Bytes()
+		},
+		failing: func(err error) {
+			newLogger(aside, slog.LevelInfo, format).Error("the log cannot be written; its lines are dropped, and counted in sallyport_log_lines_dropped_total",
+				"error", err.Error())
+		},
 	})
 	l.Logger = newLogger(l.lines, l.level, format)
 	return l
@@ -48,7 +66,7 @@ func (l *logging) close() { l.lines.close(logFlush) }
 
 func (l *logging) measure(reg prometheus.Registerer) {
 	reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "sallyport_log_lines_dropped_total",
-		Help: "Log lines that were not written because the reader of the log was too slow or gone."},
+		Help: "Log lines that were not written because the reader of the log was too slow or gone, or the disk full."},
 		func() float64 { return float64(l.lines.dropped.Load()) }))
 }
 

@@ -33,7 +33,7 @@ func (s *stalling) Write(b []byte) (int, error) {
 	return s.Buffer.Write(b)
 }
 
-func noticeForTest(n uint64) []byte { return fmt.Appendf(nil, "lost %d\n", n) }
+var noticeForTest = notices{lost: func(n uint64, _ error) []byte { return fmt.Appendf(nil, "lost %d\n", n) }}
 
 // TestAStalledReaderOfTheLogStallsNobody: lines that find the buffer full are
 // dropped and counted; the rest comes whole, in order, and where lines are
@@ -117,10 +117,10 @@ func (h *halfway) Write(b []byte) (int, error) {
 
 func TestALineCutByAFullDiskDoesNotSpoilTheNext(t *testing.T) {
 	out := &halfway{room: 6}
-	w := &lineWriter{out: out, lost: noticeForTest}
+	w := &lineWriter{out: out, notices: noticeForTest}
 	w.put([]byte("one\ntwo\nthree\n"))
 	w.put([]byte("four\n"))
-	if got := out.String(); got != "one\ntw\nfour\n" || w.dropped.Load() != 2 {
+	if got := out.String(); got != "one\ntw\nlost 2\nfour\n" || w.dropped.Load() != 2 {
 		t.Errorf("the log is %q, %d lines dropped", got, w.dropped.Load())
 	}
 }
@@ -151,7 +151,7 @@ func TestTheLogSaysWhatItLost(t *testing.T) {
 		"auto": `"lines":2}`, // not a terminal
 	} {
 		out := newStalling()
-		log := openLog(out, slog.LevelError, format) // the notice comes at any level
+		log := openLog(out, io.Discard, slog.LevelError, format) // the notice comes at any level
 		reg := prometheus.NewRegistry()
 		log.measure(reg)
 		log.Error("first")
