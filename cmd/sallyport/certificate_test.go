@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -195,7 +196,7 @@ func TestANewCertificateIsServedWithoutARestart(t *testing.T) {
 	go func() { cert.watch(ctx, time.Millisecond); close(watched) }()
 
 	l := listenForTest(t)
-	srv := newPublicServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }), 64<<10, false, cert.log)
+	srv := newPublicServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }), usualLimits, cert.log)
 	defer srv.Close()
 	go func() { _ = srv.Serve(tls.NewListener(l, cert.config())) }()
 	served := func() string {
@@ -259,6 +260,40 @@ func TestServeFollowsItsCertificate(t *testing.T) {
 	}
 }
 
+// TestOnlyAuthenticatedEncryptionIsOffered: every suite of TLS 1.2 that Go knows is
+// offered alone, and so are the versions before it.
+func TestOnlyAuthenticatedEncryptionIsOffered(t *testing.T) {
+	c := &certificate{}
+	c.current.Store(newPair(t, "suites.example", time.Now().Add(time.Hour)).tls(t))
+	l := listenForTest(t)
+	srv := newPublicServer(http.NotFoundHandler(), usualLimits, slog.New(slog.DiscardHandler))
+	defer srv.Close()
+	go func() { _ = srv.Serve(tls.NewListener(l, c.config())) }()
+	agreed := func(version uint16, suites ...uint16) bool {
+		conn, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version, CipherSuites: suites})
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	}
+	authenticated := 0
+	for _, suite := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
+		if !slices.Contains(suite.SupportedVersions, tls.VersionTLS12) {
+			continue
+		}
+		want := strings.Contains(suite.Name, "_ECDHE_ECDSA_") && (strings.Contains(suite.Name, "GCM") || strings.Contains(suite.Name, "POLY1305"))
+		if want {
+			authenticated++
+		}
+		if got := agreed(tls.VersionTLS12, suite.ID); got != want { // the certificate is of ECDSA
+			t.Errorf("%s: agreed %v, want %v", suite.Name, got, want)
+		}
+	}
+	if authenticated != 3 || !agreed(tls.VersionTLS13) || agreed(tls.VersionTLS11) || agreed(tls.VersionTLS10) {
+		t.Errorf("%d authenticated suites; TLS 1.3: %v, 1.1: %v, 1.0: %v", authenticated, agreed(tls.VersionTLS13), agreed(tls.VersionTLS11), agreed(tls.VersionTLS10))
+	}
+}
+
 // TestP17_AClientThatSaysNothingIsCut at each stage at which it could stall. The
 // time is ReadHeaderTimeout, shortened.
 func TestP17_AClientThatSaysNothingIsCut(t *testing.T) {
@@ -284,7 +319,7 @@ func TestP17_AClientThatSaysNothingIsCut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := listenForTest(t)
-			srv := newPublicServer(http.NotFoundHandler(), 64<<10, true, slog.New(slog.DiscardHandler))
+			srv := newPublicServer(http.NotFoundHandler(), limitsWith(true), slog.New(slog.DiscardHandler))
 			srv.ReadHeaderTimeout = 200 * time.Millisecond
 			defer srv.Close()
 			var front net.Listener = l

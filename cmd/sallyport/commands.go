@@ -73,7 +73,7 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 	}
 	ready := &atomic.Bool{}
 	s := &server{
-		public:     newPublicServer(door, int(cfg.Limits.Header), cfg.Listen.H2C, log.Logger),
+		public:     newPublicServer(door, publicLimits{header: int(cfg.Limits.Header), keepAlive: cfg.Listen.KeepAlive, h2c: cfg.Listen.H2C}, log.Logger),
 		admin:      newAdminServer(newAdmin(adminOptions{metrics: reg, ready: ready, level: log.level, log: log.Logger, probes: probes(cfg)}), log.Logger),
 		front:      door,
 		drainDelay: cfg.Stop.DrainDelay, stopTimeout: cfg.Stop.Timeout, log: log.Logger, ready: ready,

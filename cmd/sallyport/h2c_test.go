@@ -20,7 +20,7 @@ import (
 func serveForTest(t *testing.T, h http.Handler, h2c bool) (address string) {
 	t.Helper()
 	l := listenForTest(t)
-	srv := newPublicServer(h, 64<<10, h2c, slog.New(slog.DiscardHandler))
+	srv := newPublicServer(h, limitsWith(h2c), slog.New(slog.DiscardHandler))
 	t.Cleanup(func() { _ = srv.Close() })
 	go func() { _ = srv.Serve(l) }()
 	return l.Addr().String()
@@ -99,7 +99,7 @@ func TestP17_AnHTTP2ClientThatReadsNothingIsDisconnected(t *testing.T) {
 			_, _ = w.Write(piece)
 		}
 		ended <- struct{}{}
-	}), 64<<10, true, slog.New(slog.DiscardHandler))
+	}), limitsWith(true), slog.New(slog.DiscardHandler))
 	if srv.HTTP2.WriteByteTimeout != unreadFor {
 		t.Fatalf("%v", srv.HTTP2.WriteByteTimeout)
 	}

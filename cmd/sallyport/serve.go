@@ -127,23 +127,30 @@ func (s *server) close() {
 // nothing. Streams have limits of their own, but share one write.
 const unreadFor = 2 * time.Minute
 
+// publicLimits are what the configuration says of the public listener.
+type publicLimits struct {
+	header    int           // bytes of a request's header
+	keepAlive time.Duration // how long a connection may wait for its next request
+	h2c       bool
+}
+
 // newPublicServer has limits for everything a client decides (P17). There is no
 // write timeout: answers may stream for hours; proxy limits how long one waits.
 // ReadHeaderTimeout also bounds the TLS handshake. With h2c, HTTP/2 without TLS
 // is spoken to clients that begin with it (RFC 9113 §3.3); the upgrade from
 // HTTP/1.1 never is: it smuggles requests past whoever stands in front
 // (security.md 115).
-func newPublicServer(h http.Handler, maxHeader int, h2c bool, log *slog.Logger) *http.Server {
+func newPublicServer(h http.Handler, limits publicLimits, log *slog.Logger) *http.Server {
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
-	protocols.SetUnencryptedHTTP2(h2c)
+	protocols.SetUnencryptedHTTP2(limits.h2c)
 	return &http.Server{
 		Handler:           h,
 		Protocols:         protocols,
 		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    maxHeader,
+		IdleTimeout:       limits.keepAlive,
+		MaxHeaderBytes:    limits.header,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 100, WriteByteTimeout: unreadFor},
 		// Otherwise net/http answers "OPTIONS *" by itself, with 200.

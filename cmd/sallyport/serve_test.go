@@ -42,7 +42,7 @@ func TestP16_WhatWasAcceptedIsFinishedWhenItStops(t *testing.T) {
 	})
 	ready, log := &atomic.Bool{}, slog.New(slog.DiscardHandler)
 	s := &server{
-		public: newPublicServer(app, 64<<10, false, log), admin: newAdminServer(newAdmin(adminOptions{metrics: prometheus.NewRegistry(), ready: ready}), log),
+		public: newPublicServer(app, usualLimits, log), admin: newAdminServer(newAdmin(adminOptions{metrics: prometheus.NewRegistry(), ready: ready}), log),
 		drainDelay: 300 * time.Millisecond, stopTimeout: 10 * time.Second, log: log, ready: ready,
 	}
 	public, admin := listenForTest(t), listenForTest(t)
@@ -102,7 +102,7 @@ func TestStoppingSaysWhichRequestsItCutOff(t *testing.T) {
 	entered, forever := make(chan struct{}), make(chan struct{})
 	app := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { close(entered); <-forever })
 	log := slog.New(slog.DiscardHandler)
-	s := &server{public: newPublicServer(app, 64<<10, false, log), admin: newAdminServer(http.NotFoundHandler(), log),
+	s := &server{public: newPublicServer(app, usualLimits, log), admin: newAdminServer(http.NotFoundHandler(), log),
 		stopTimeout: 50 * time.Millisecond, log: log, ready: &atomic.Bool{}}
 	l := listenForTest(t)
 	ctx, stop := context.WithCancel(t.Context())
@@ -117,6 +117,34 @@ func TestStoppingSaysWhichRequestsItCutOff(t *testing.T) {
 	close(forever)
 }
 
+// TestAnIdleConnectionIsKeptAsLongAsConfigured, of HTTP/1.1 and of HTTP/2. The
+// two minutes that it was once are less than the 600 s of a cloud's balancer.
+func TestAnIdleConnectionIsKeptAsLongAsConfigured(t *testing.T) {
+	for name, says := range map[string]string{
+		"HTTP/1.1": "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+		"HTTP/2":   http2Preface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			limits := limitsWith(true)
+			limits.keepAlive = time.Second
+			l := listenForTest(t)
+			srv := newPublicServer(&echo{}, limits, slog.New(slog.DiscardHandler))
+			defer srv.Close()
+			go func() { _ = srv.Serve(l) }()
+			c := open(t, dialPlain, l.Addr().String())
+			if _, err := io.WriteString(c, says); err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			_ = c.SetReadDeadline(start.Add(20 * time.Second))
+			if _, err := io.Copy(io.Discard, c); err != nil || time.Since(start) < 900*time.Millisecond {
+				t.Errorf("it was closed after %s: %v", time.Since(start), err)
+			}
+		})
+	}
+}
+
 func TestAListenerSaysWhatIsInTheWay(t *testing.T) {
 	taken := listenForTest(t)
 	defer taken.Close()
@@ -128,6 +156,12 @@ func TestAListenerSaysWhatIsInTheWay(t *testing.T) {
 			t.Errorf("%s: %v; want %q", address, err, want)
 		}
 	}
+}
+
+var usualLimits = limitsWith(false)
+
+func limitsWith(h2c bool) publicLimits {
+	return publicLimits{header: 64 << 10, keepAlive: 620 * time.Second, h2c: h2c}
 }
 
 func listenForTest(t *testing.T) *net.TCPListener {

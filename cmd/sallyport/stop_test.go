@@ -51,7 +51,7 @@ func runForTest(t *testing.T, l *net.TCPListener, pair *tls.Certificate, drainDe
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	s := &stoppable{echo: &echo{}, address: l.Addr().String(), ended: make(chan error, 1)}
-	srv := &server{public: newPublicServer(s.echo, 64<<10, true, log), admin: newAdminServer(http.NotFoundHandler(), log),
+	srv := &server{public: newPublicServer(s.echo, limitsWith(true), log), admin: newAdminServer(http.NotFoundHandler(), log),
 		front: s.echo, drainDelay: drainDelay, stopTimeout: 20 * time.Second, log: log, ready: &atomic.Bool{}}
 	if pair != nil {
 		c := &certificate{}

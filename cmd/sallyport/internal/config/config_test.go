@@ -183,6 +183,7 @@ func TestP21_Defaults(t *testing.T) {
 		"prefix":        {c.Prefix, "/.sallyport"},
 		"http":          {c.Listen.HTTP, ":4180"},
 		"h2c":           {c.Listen.H2C, false},
+		"keep_alive":    {c.Listen.KeepAlive, 620 * time.Second}, // above the 600 s of cloud balancers
 		"admin":         {c.Listen.Admin.Address, "127.0.0.1:4181"},
 		"probes":        {len(c.Listen.Admin.Probes), 0},
 		"trusted":       {len(c.TrustedProxies), 0},

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"time"
 
 	yaml "go.yaml.in/yaml/v4"
 )
@@ -16,6 +17,8 @@ type Listen struct {
 	H2C   bool // HTTP takes HTTP/2 by prior knowledge too
 	HTTPS HTTPS
 	Admin Admin
+	// KeepAlive is how long a connection may wait for its next request.
+	KeepAlive time.Duration
 }
 
 // HTTPS is a listener with a certificate (PEM, with its chain) and its key.
@@ -47,6 +50,8 @@ func listenShape() shape[Listen] {
 		field("h2c", "Plain http also takes HTTP/2 from who begins with it (prior knowledge), as gRPC does. https needs no such key.",
 			onlyTrue(), func(l *Listen) *bool { return &l.H2C }),
 		field("https", "The address and certificate for https, instead of http.", https, func(l *Listen) *HTTPS { return &l.HTTPS }),
+		field("keep_alive", "How long a connection may wait for its next request. Longer than a load balancer in front keeps one: some keep 600s.",
+			duration(5*time.Second, 2*time.Hour), func(l *Listen) *time.Duration { return &l.KeepAlive }).or("620s"),
 		field("admin", "The address of metrics and health checks, or a mapping; an empty text switches them off.", adminShape(),
 			func(l *Listen) *Admin { return &l.Admin }).or(`"127.0.0.1:4181"`),
 	}, rivals: [][]string{{"http", "https"}}, check: checkListen}.shape()
