@@ -3,8 +3,9 @@
 //
 // It owns what every such call needs and what libraries leave out: a deadline
 // for the whole call, a cap on the answer, no redirects, errors that can be
-// logged, and a token request that is sent once. It never retries, never logs,
-// and never decides what a token is worth: ID tokens are checked in login.
+// logged, and a token request that reaches the provider once. What it did not
+// look at, and a document, may be asked for once more (package attempt). It never
+// logs, and never decides what a token is worth: ID tokens are checked in login.
 package oauth
 
 import (
@@ -15,7 +16,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"time"
+
+	"github.com/sallyport-proxy/sallyport/internal/attempt"
 )
 
 const (
@@ -27,7 +31,7 @@ const (
 // Options are what a Client needs.
 type Options struct {
 	Provider  string            // the metric's label
-	Transport http.RoundTripper // nil: a transport of its own
+	Transport http.RoundTripper // nil: a transport of its own; of an *http.Transport only the way to dial is used
 	Timeout   time.Duration     // for a whole call, body included; 0: 10 s
 	MaxBody   int64             // of an answer, decompressed; 0: 1 MiB
 	Metrics   *Metrics          // nil: not measured
@@ -51,8 +55,11 @@ func NewClient(o Options) (*Client, error) {
 		return nil, errors.New("oauth: Options.Timeout and MaxBody cannot be negative")
 	}
 	c := &Client{provider: o.Provider, transport: o.Transport, timeout: o.Timeout, maxBody: o.MaxBody, metrics: o.Metrics}
-	if c.transport == nil {
-		c.transport = newTransport()
+	switch base := o.Transport.(type) {
+	case nil:
+		c.transport = attempt.New(newTransport(), attempt.Options{})
+	case *http.Transport: // left to itself, it sends again without end
+		c.transport = attempt.New(base, attempt.Options{})
 	}
 	if c.timeout == 0 {
 		c.timeout = defaultTimeout
@@ -112,7 +119,12 @@ func (c *Client) send(req *http.Request, call string) (*http.Response, []byte, e
 	defer cancel()
 	defer c.metrics.observe(c.provider, call, time.Now())
 
+	attempts := 0
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { attempts++ }})
 	resp, err := c.transport.RoundTrip(req.WithContext(ctx))
+	if attempts > 1 {
+		c.metrics.retried(c.provider, call)
+	}
 	if err != nil {
 		return nil, nil, c.unreachable(ctx, call, err)
 	}

@@ -21,6 +21,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 const canary = "c4nary-do-not-print"
@@ -159,6 +161,45 @@ func TestACodeIsNotSentAgainOnAReusedConnection(t *testing.T) {
 }
 
 // security.md 71, C23: with the secret in hand, nobody follows a redirect.
+// P22: a provider that speaks HTTP/2 gets a code once, whatever it does with it;
+// documents twice at most.
+func TestP22_ACodeReachesAProviderAtMostOnceOverHTTP2Too(t *testing.T) {
+	t.Parallel()
+	const protocol, refused = 1, 7
+	for name, tt := range map[string]struct {
+		answer         func(uint32) []byte
+		code, document int
+	}{
+		"PROTOCOL_ERROR": {testenv.Reset(protocol), 1, 2},
+		"REFUSED_STREAM": {testenv.Reset(refused), 2, 2},
+		"GOAWAY":         {testenv.GoAway(false, 0), 2, 2},
+		"hangs up":       {testenv.HangUp, 1, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := testenv.StartHTTP2Peer(t, true, func(int) func(uint32) []byte { return tt.answer })
+			metrics := NewMetrics(prometheus.NewRegistry())
+			c := client(t, Options{Transport: &http.Transport{TLSClientConfig: p.TLS, ForceAttemptHTTP2: true}, Timeout: time.Second, Metrics: metrics})
+			if _, err := c.Exchange(t.Context(), request(p.URL)); kindOf(t, err).Kind != Unavailable {
+				t.Errorf("%v", err)
+			}
+			code := p.Got()
+			if code == 0 || code > tt.code {
+				t.Errorf("the provider got the code %d times, it may get it %d times", code, tt.code)
+			}
+			if n := testutil.ToFloat64(metrics.retries.WithLabelValues("test", "token")); int(n) != code-1 {
+				t.Errorf("%v retries are counted", n)
+			}
+			if res, err := c.HTTPClient("jwks").Get(p.URL); err == nil {
+				t.Errorf("answered %d", res.StatusCode)
+			}
+			if n := p.Got() - code; n == 0 || n > tt.document {
+				t.Errorf("the provider was asked for a document %d times, it may be asked %d times", n, tt.document)
+			}
+		})
+	}
+}
+
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	thief, stolen := server(t, answer(200, "application/json", `{}`))
 	for _, status := range []int{301, 302, 303, 307, 308} {

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/session"
-	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
 // maxInterims bounds the interim answers to one request: each is written to the
@@ -37,9 +36,6 @@ func (x *exchange) relayInterim(code int, header textproto.MIMEHeader) error {
 		return nil
 	case http.StatusSwitchingProtocols:
 		return errors.New("a switch of protocols in HTTP/2")
-	}
-	if !x.turn.Begun() {
-		return upstream.ErrSurplus
 	}
 	x.watch.moved()
 	if x.interims.Add(1) > maxInterims {

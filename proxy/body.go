@@ -156,13 +156,12 @@ func (b *requestBody) keep(p []byte) {
 	b.head = append(b.head, p...)
 }
 
-// again is the body from its beginning, for the transport to send on another
-// connection. It asks only if nothing reached the app, or if asking twice does
-// no harm.
+// again is the body from its beginning, for a second attempt: what the first one
+// has read must be kept, and nobody may be reading on.
 func (b *requestBody) again() (io.ReadCloser, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.gone {
+	if b.gone || b.broken.Load() || b.over.Load() || b.waiting.Load() {
 		return nil, errBodyGone
 	}
 	rest := io.Reader(b)

@@ -33,7 +33,7 @@ type exchange struct {
 	key       string           // whose identity it is, for what is kept of it
 	body      *requestBody     // nil if the client sends none
 	watch     watch
-	turn      upstream.Turn
+	attempts  int
 	assertion string
 	renewed   http.Header // the renewed session cookie, to go with the answer
 	ours      [4]string   // values of headers that are always ours
@@ -68,7 +68,10 @@ func (p *Proxy) forward(w *recorder, r *http.Request, ev *event, route *authz.Ro
 	x.watch.start(x, cancel) // it looks at what request made
 	defer x.watch.stop()
 
-	res, err := x.send(out)
+	res, err := x.backend.Transport.RoundTrip(out)
+	if x.attempts > 1 {
+		x.p.metrics.retries.WithLabelValues(x.route.Name).Inc()
+	}
 	x.noMoreInterims()
 	if err != nil {
 		return x.failed(ctx, err)
@@ -86,21 +89,6 @@ func (p *Proxy) forward(w *recorder, r *http.Request, ev *event, route *authz.Ro
 	x.answer(ctx, res)
 	x.linger()
 	return nil
-}
-
-// send asks the app, once more where the first answer was not one to this
-// request. Without a body nothing can have been taken from it.
-func (x *exchange) send(out *http.Request) (*http.Response, error) {
-	for {
-		res, err := x.backend.Transport.RoundTrip(out)
-		if err != nil || !x.turn.OutOfTurn() {
-			return res, err
-		}
-		res.Body.Close()
-		if x.body != nil || out.Context().Err() != nil {
-			return nil, fmt.Errorf("%w: %w", upstream.ErrUnreachable, upstream.ErrSurplus)
-		}
-	}
 }
 
 // maxHops is how often a request may pass through here. A route that leads back
@@ -157,7 +145,7 @@ func (h headerWriter) WriteHeader(int)             {}
 // place: nobody else has use for what it was.
 func (x *exchange) request(ctx context.Context) *http.Request {
 	facts := &x.ev.facts
-	trace := &httptrace.ClientTrace{GotConn: x.turn.GotConn, Got1xxResponse: x.relayInterim, WroteRequest: func(info httptrace.WroteRequestInfo) {
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { x.attempts++ }, Got1xxResponse: x.relayInterim, WroteRequest: func(info httptrace.WroteRequestInfo) {
 		if info.Err == nil {
 			x.watch.sent()
 		}
@@ -179,6 +167,11 @@ func (x *exchange) request(ctx context.Context) *http.Request {
 	out.Body, out.GetBody, out.Trailer = nil, nil, nil
 	if x.body != nil {
 		out.Body, out.GetBody, out.Trailer = x.body, x.body.again, x.body.trailer
+	} else if x.in.Header["Content-Length"] != nil {
+		// The client says that there is nothing, and some servers answer 411 to a
+		// DELETE or MKCOL that does not say it. "identity" makes net/http write a
+		// length of 0 for any method but GET and HEAD.
+		out.Body, out.TransferEncoding = http.NoBody, []string{"identity"}
 	}
 	x.setHeaders(out.Header)
 	return out

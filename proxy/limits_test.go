@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -21,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
 // A header that is late, and a call that may take its time.
@@ -195,8 +198,9 @@ func TestP17_ABodyIsNoLargerThanARouteTakes(t *testing.T) {
 	}
 }
 
-// security.md C115 and RFC 9110 §9.2.2: what met a dead connection is sent again
-// if nothing of it was sent, or if twice is as good as once.
+// RFC 9110 §9.2.2: what met a dead connection is sent again if nothing of it was
+// sent, or if its method is safe. What a client says of its request (a key) does
+// not make the app see it once.
 func TestADeadConnectionIsNoReasonToFailOrToOrderTwice(t *testing.T) {
 	t.Parallel()
 	newShop := func(t *testing.T) (s *site, cookie string, lost *atomic.Int32) { // a connection takes two requests, and answers one
@@ -235,7 +239,8 @@ func TestADeadConnectionIsNoReasonToFailOrToOrderTwice(t *testing.T) {
 		{"POST", "POST", "order", nil, 502},
 		{"POST without a body", "POST", "", nil, 502},
 		{"DELETE", "DELETE", "", nil, 502},
-		{"POST with a key", "POST", "order", []string{"Idempotency-Key: 1"}, 200},
+		{"POST with a key", "POST", "order", []string{"Idempotency-Key: 1"}, 502},
+		{"DELETE with a key", "DELETE", "", []string{"X-Idempotency-Key: 1"}, 502},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, cookie, lost := newShop(t)
@@ -245,6 +250,93 @@ func TestADeadConnectionIsNoReasonToFailOrToOrderTwice(t *testing.T) {
 				t.Errorf("answered %d, the dead connection took %d; want %d and 1", a.status, lost.Load(), tt.want)
 			}
 		})
+	}
+}
+
+// P22: an app of HTTP/2 gets what is not idempotent once. What it refused unread
+// is sent once more, which is counted.
+func TestP22_AnOrderReachesAnAppAtMostOnce(t *testing.T) {
+	t.Parallel()
+	const protocol, refused = 1, 7
+	for _, tt := range []struct {
+		name         string
+		answer       func(n int) func(uint32) []byte
+		method, body string
+		want, status int
+	}{
+		{"PROTOCOL_ERROR", always(testenv.Reset(protocol)), "POST", "order", 1, 502},
+		{"PROTOCOL_ERROR", always(testenv.Reset(protocol)), "POST", "", 1, 502},
+		{"PROTOCOL_ERROR", always(testenv.Reset(protocol)), "DELETE", "", 1, 502},
+		{"PROTOCOL_ERROR", always(testenv.Reset(protocol)), "GET", "", 2, 502},
+		{"REFUSED_STREAM", always(testenv.Reset(refused)), "POST", "order", 2, 502},
+		{"GOAWAY", always(testenv.GoAway(false, 0)), "POST", "", 2, 502},
+		{"REFUSED_STREAM once", once(testenv.Reset(refused)), "POST", "order", 2, 200},
+		{"REFUSED_STREAM once", once(testenv.Reset(refused)), "DELETE", "", 2, 200},
+		{"GOAWAY once", once(testenv.GoAway(false, 0)), "POST", "order", 2, 200},
+	} {
+		for _, tls := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, %s %q, TLS %v", tt.name, tt.method, tt.body, tls), func(t *testing.T) {
+				t.Parallel()
+				app := testenv.StartHTTP2Peer(t, tls, tt.answer)
+				o := upstream.Options{URL: mustURL(t, strings.Replace(app.URL, "http:", "h2c:", 1))}
+				if tls {
+					o.Roots = app.TLS.RootCAs
+				}
+				up, err := upstream.New(o)
+				check(t, err)
+				t.Cleanup(up.Close)
+				s := newSite(t, setup{App: up})
+				a := s.ask(t, tt.method, "/x", tt.body, "Idempotency-Key: 1", "Cookie: "+s.mint(t, alice()))
+				time.Sleep(20 * time.Millisecond) // for what should not come
+				if a.status != tt.status || app.Got() != tt.want {
+					t.Errorf("answered %d, the app got it %d times; want %d and %d", a.status, app.Got(), tt.status, tt.want)
+				}
+				if n := testutil.ToFloat64(s.proxy.metrics.retries.WithLabelValues("app")); int(n) != tt.want-1 {
+					t.Errorf("%v retries are counted", n)
+				}
+			})
+		}
+	}
+}
+
+// An app that answers before it has read an upload, and hangs up, has answered.
+func TestARefusalOfALargeUploadArrivesEachTime(t *testing.T) {
+	t.Parallel()
+	const size = 20 << 20
+	s := newSite(t, setup{App: playApp(t, func(p *peer) {
+		p.head()
+		p.say("HTTP/1.1 413 Too Large\r\nContent-Length: 9\r\n\r\ntoo large") // what was not read makes the end a reset
+	})})
+	head := fmt.Sprintf("POST /x HTTP/1.1\r\nHost: %s\r\nCookie: %s\r\nContent-Length: %d\r\n\r\n", s.host, s.mint(t, alice()), size)
+	for i := range 80 {
+		conn, err := net.Dial("tcp", s.addr)
+		check(t, err)
+		go func() {
+			if _, err := io.WriteString(conn, head); err == nil {
+				_, _ = io.Copy(conn, bytes.NewReader(make([]byte, size)))
+			}
+		}()
+		_ = conn.SetReadDeadline(time.Now().Add(4 * soon))
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || res.StatusCode != 413 {
+			t.Errorf("upload %d: %v, %v", i, res, err)
+		} else if b, err := io.ReadAll(res.Body); string(b) != "too large" || err != nil {
+			t.Errorf("upload %d: %q, %v", i, b, err)
+		}
+		conn.Close()
+	}
+}
+
+func always(frames func(uint32) []byte) func(int) func(uint32) []byte {
+	return func(int) func(uint32) []byte { return frames }
+}
+
+func once(frames func(uint32) []byte) func(int) func(uint32) []byte {
+	return func(n int) func(uint32) []byte {
+		if n == 1 {
+			return frames
+		}
+		return testenv.Answer200
 	}
 }
 
@@ -290,10 +382,9 @@ func TestASecondAttemptSendsTheSameBody(t *testing.T) {
 				if chunked {
 					body = io.MultiReader(body)
 				}
-				req, err := http.NewRequest("PUT", s.url+"/x", body)
+				req, err := http.NewRequest("GET", s.url+"/x", body)
 				check(t, err)
 				req.Header.Set("Cookie", cookie)
-				req.Header.Set("Idempotency-Key", "1")
 				a := s.send(t, req)
 				switch {
 				case a.status == 200:

@@ -195,6 +195,7 @@ type metrics struct {
 	decisions *prometheus.CounterVec
 	logins    *prometheus.CounterVec
 	failures  *prometheus.CounterVec
+	retries   *prometheus.CounterVec
 	tunnels   prometheus.Gauge
 	inFlight  prometheus.Gauge
 }
@@ -213,6 +214,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Sign-ins that came back from a provider or could not be begun, by result."}, []string{"provider", "result"}),
 		failures: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_upstream_failures_total",
 			Help: "Requests that an app did not answer, by route and kind: unreachable, timeout or protocol."}, []string{"route", "kind"}),
+		retries: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_upstream_retries_total",
+			Help: "Requests that were sent to an app a second time, because it had done nothing with the first or the method is safe, by route."}, []string{"route"}),
 		tunnels:  f.NewGauge(prometheus.GaugeOpts{Name: "sallyport_tunnels", Help: "WebSockets that are open."}),
 		inFlight: f.NewGauge(prometheus.GaugeOpts{Name: "sallyport_http_requests_in_flight", Help: "Requests that are being answered, WebSockets among them."}),
 	}

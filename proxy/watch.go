@@ -68,9 +68,8 @@ func (w *watch) sent() {
 		return
 	}
 	limit := w.x.backend.Header
-	before := w.headerBy.Load()
-	if before == wasAnswered || !w.headerBy.CompareAndSwap(before, int64(time.Since(w.begun)+limit)) {
-		return // only answered writes it beside us
+	if !w.headerBy.CompareAndSwap(0, int64(time.Since(w.begun)+limit)) {
+		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -19,6 +19,8 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"github.com/sallyport-proxy/sallyport/internal/attempt"
 )
 
 // The ways in which an app fails to answer. proxy turns them into 502 and 504.
@@ -38,22 +40,23 @@ type Options struct {
 	ServerName string
 	// ConnectTimeout bounds dialing and, again, the TLS handshake. Default 5 s.
 	ConnectTimeout time.Duration
+	// KeepAlive is how long a connection is kept for a next request. It is to be
+	// shorter than the app's own time: who sends a request while the other side
+	// hangs up does not know whether it arrived. Default 4 s, under Node's 5 s.
+	KeepAlive time.Duration
 }
 
 // Upstream is one app. It is an http.RoundTripper for requests whose URL has its
 // Scheme and Host, and safe for concurrent use.
 type Upstream struct {
 	scheme, host string
-	transport    *http.Transport
-	upgrades     *http.Transport // HTTP/1.1 only: RFC 9113 §8.6 has no Upgrade
+	transport    *attempt.Transport
+	upgrades     *attempt.Transport // HTTP/1.1 only: RFC 9113 §8.6 has no Upgrade
 }
 
 const (
-	idlePerApp = 256
-	// pooledFor is under the 120 s and 75 s after which common servers hang up on
-	// an idle connection by themselves only in part: a request that meets a
-	// hang-up is sent again if nothing of it was sent.
-	pooledFor          = 60 * time.Second
+	idlePerApp         = 256
+	defaultKeepAlive   = 4 * time.Second
 	maxResponseHeader  = 256 << 10
 	defaultConnectTime = 5 * time.Second
 	// pingAfter notices that an HTTP/2 connection is dead before requests pile up on it.
@@ -80,12 +83,16 @@ func New(o Options) (*Upstream, error) {
 		u.scheme, u.host = "http", "unix"
 		protocols.SetHTTP1(true)
 	}
-	u.transport = newTransport(o, &protocols)
+	pool := attempt.Options{Idle: o.KeepAlive, MaxIdle: idlePerApp}
+	if pool.Idle <= 0 {
+		pool.Idle = defaultKeepAlive
+	}
+	u.transport = attempt.New(newTransport(o, &protocols), pool)
 	u.upgrades = u.transport
-	if o.URL.Scheme == "h2c" {
+	if o.URL.Scheme == "h2c" || o.URL.Scheme == "https" {
 		var one http.Protocols
 		one.SetHTTP1(true)
-		u.upgrades = newTransport(o, &one)
+		u.upgrades = attempt.New(newTransport(o, &one), pool)
 	}
 	return u, nil
 }
@@ -125,8 +132,6 @@ func newTransport(o Options, protocols *http.Protocols) *http.Transport {
 		// No Proxy: HTTP_PROXY is about the way out, and an app is next door.
 		Protocols:              protocols,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
-		MaxIdleConnsPerHost:    idlePerApp,
-		IdleConnTimeout:        pooledFor,
 		TLSHandshakeTimeout:    connect,
 		ExpectContinueTimeout:  time.Second, // 0 would send 100 before the app decided
 		MaxResponseHeaderBytes: maxResponseHeader,
@@ -140,11 +145,7 @@ func newTransport(o Options, protocols *http.Protocols) *http.Transport {
 		if o.URL.Scheme == "unix" {
 			network, address = "unix", o.URL.Path
 		}
-		conn, err := dialer.DialContext(ctx, network, address)
-		if err != nil || !protocols.HTTP1() {
-			return conn, err
-		}
-		return &turnConn{Conn: conn}, nil
+		return dialer.DialContext(ctx, network, address)
 	}
 	return t
 }
@@ -157,9 +158,8 @@ func (u *Upstream) Scheme() string { return u.scheme }
 func (u *Upstream) Host() string { return u.host }
 
 // RoundTrip sends r and returns the answer. Errors wrap ErrTimeout,
-// ErrUnreachable or the context's. A request that met a dead pooled connection
-// is sent once more if nothing of it was sent, or if it is GET, HEAD or OPTIONS
-// (or carries an Idempotency-Key) and its body can be had again by GetBody.
+// ErrUnreachable or the context's. When r is sent once more is said at
+// attempt.Transport; its body is had again by GetBody.
 func (u *Upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 	t := u.transport
 	if r.Header.Get("Upgrade") != "" {

@@ -217,7 +217,7 @@ func TestP02_EnvironmentsProxyIsIgnored(t *testing.T) {
 	t.Setenv("no_proxy", "")
 	const app = "http://192.0.2.1:81" // TEST-NET-1: nobody is there
 	u := newUpstream(t, app, func(o *Options) { o.ConnectTimeout = 50 * time.Millisecond })
-	if u.transport.Proxy != nil {
+	if newTransport(Options{URL: mustURL(t, app)}, new(http.Protocols)).Proxy != nil {
 		t.Error("the transport has a proxy")
 	}
 	if _, err := get(t, u, app); !errors.Is(err, ErrTimeout) && !errors.Is(err, ErrUnreachable) {

@@ -15,7 +15,7 @@ import (
 func newBackends(cfg *config.Config, pol *policy, with parts) (map[string]proxy.Backend, error) {
 	type way struct {
 		url, ca, serverName string
-		connect             time.Duration
+		connect, keepAlive  time.Duration
 	}
 	shared := map[way]*upstream.Upstream{} // routes to one app share its connections
 	backends := map[string]proxy.Backend{}
@@ -27,14 +27,15 @@ func newBackends(cfg *config.Config, pol *policy, with parts) (map[string]proxy.
 			backends[r.Name] = backend
 			continue
 		}
-		key := way{u.URL.String(), u.CA.Value(), u.ServerName, u.Connect}
+		key := way{u.URL.String(), u.CA.Value(), u.ServerName, u.Connect, u.KeepAlive}
 		up := shared[key]
 		if up == nil {
 			roots, err := authorities(cfg, i)
 			if err != nil {
 				return nil, err
 			}
-			if up, err = upstream.New(upstream.Options{URL: u.URL, Roots: roots, ServerName: u.ServerName, ConnectTimeout: u.Connect}); err != nil {
+			if up, err = upstream.New(upstream.Options{URL: u.URL, Roots: roots, ServerName: u.ServerName,
+				ConnectTimeout: u.Connect, KeepAlive: u.KeepAlive}); err != nil {
 				return nil, err
 			}
 			shared[key] = up

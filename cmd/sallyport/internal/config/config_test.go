@@ -202,6 +202,7 @@ func TestP21_Defaults(t *testing.T) {
 		"connect":       {r.Upstream.Connect, 5 * time.Second},
 		"header":        {r.Upstream.Header, 30 * time.Second},
 		"app's idle":    {r.Upstream.Idle, 5 * time.Minute},
+		"keep-alive":    {r.Upstream.KeepAlive, 4 * time.Second},
 		"websocket":     {r.WebSocket.Allowed, false},
 		"encoded":       {r.Encoded, false},
 		"max_body":      {r.MaxBody, int64(0)},

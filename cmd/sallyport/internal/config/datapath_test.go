@@ -123,6 +123,8 @@ func TestValuesOfTheWayToAnAppThatAreRefused(t *testing.T) {
 		"timeouts: {connect: 61s}":           "routes[0].upstream.timeouts.connect: must be from 100ms to 1m",
 		"timeouts: {header: 99ms}":           "routes[0].upstream.timeouts.header: must be from 100ms to 24h",
 		"timeouts: {header: 24h1s}":          "routes[0].upstream.timeouts.header: must be from 100ms to 24h",
+		"timeouts: {keep_alive: 99ms}":       "routes[0].upstream.timeouts.keep_alive: must be from 100ms to 1h",
+		"timeouts: {keep_alive: 0s}":         "routes[0].upstream.timeouts.keep_alive: must be from 100ms to 1h",
 		"timeouts: {idle: 999ms}":            "routes[0].upstream.timeouts.idle: must be from 1s to 24h",
 		"timeouts: {idle: 25h}":              "routes[0].upstream.timeouts.idle: must be from 1s to 24h",
 		"timeouts: {idle: 60}":               "routes[0].upstream.timeouts.idle: must be a duration",

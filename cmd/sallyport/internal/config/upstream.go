@@ -22,6 +22,8 @@ type Upstream struct {
 	Connect time.Duration // until a connection stands
 	Header  time.Duration // from the end of the request to the header of the answer
 	Idle    time.Duration // without a byte in either direction
+
+	KeepAlive time.Duration // of a connection that waits for a next request
 }
 
 func upstreamShape() shape[Upstream] {
@@ -50,6 +52,8 @@ func timeoutsShape() shape[Upstream] {
 			func(u *Upstream) *time.Duration { return &u.Header }).or("30s"),
 		field("idle", "How long a body or a WebSocket may stand still.", duration(time.Second, 24*time.Hour),
 			func(u *Upstream) *time.Duration { return &u.Idle }).or("5m"),
+		field("keep_alive", "How long a connection is kept for a next request; less than the app keeps it, or a request may meet its end.", duration(100*time.Millisecond, time.Hour),
+			func(u *Upstream) *time.Duration { return &u.KeepAlive }).or("4s"),
 	}}.shape()
 }
 

@@ -1,0 +1,420 @@
+package attempt
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
+)
+
+// to returns a Transport for a peer of HTTP/2, with TLS or by prior knowledge.
+func to(t *testing.T, p *testenv.HTTP2Peer) *Transport {
+	base := &http.Transport{Protocols: new(http.Protocols), TLSClientConfig: p.TLS}
+	if p.TLS != nil {
+		base.Protocols.SetHTTP1(true)
+		base.Protocols.SetHTTP2(true)
+	} else {
+		base.Protocols.SetUnencryptedHTTP2(true)
+	}
+	transport := New(base, Options{})
+	t.Cleanup(transport.CloseIdleConnections)
+	return transport
+}
+
+// send sends one request. A body can be had again, as net/http would make use of.
+func send(t *testing.T, transport *Transport, method, url, body string) (status int, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	var in io.Reader
+	if body != "" {
+		in = strings.NewReader(body)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, url, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Idempotency-Key", "1")
+	res, err := transport.RoundTrip(r)
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	_, err = io.Copy(io.Discard, res.Body)
+	return res.StatusCode, err
+}
+
+// P22: what is asserted is what the peer got, whatever it answers with.
+func TestP22_WhatIsNotIdempotentReachesAnHTTP2PeerAtMostOnce(t *testing.T) {
+	t.Parallel()
+	const protocol, internal, refused = 1, 2, 7
+	for name, tt := range map[string]struct {
+		answer       func(uint32) []byte
+		unsafe, safe int // requests that the peer may get
+	}{
+		"PROTOCOL_ERROR":             {testenv.Reset(protocol), 1, 2},
+		"INTERNAL_ERROR":             {testenv.Reset(internal), 1, 1},
+		"REFUSED_STREAM":             {testenv.Reset(refused), 2, 2},
+		"GOAWAY below":               {testenv.GoAway(false, 0), 2, 2},
+		"GOAWAY below, with a fault": {testenv.GoAway(false, protocol), 2, 2},
+		"GOAWAY of later streams":    {testenv.GoAway(true, 2), 1, 1},
+		"hangs up":                   {testenv.HangUp, 1, 2},
+	} {
+		for _, encrypted := range []bool{false, true} {
+			for _, request := range []struct{ method, body string }{{"POST", "order"}, {"POST", ""}, {"DELETE", ""}, {"PUT", "order"}, {"GET", ""}, {"GET", "question"}} {
+				t.Run(fmt.Sprintf("%s, TLS %v, %s %q", name, encrypted, request.method, request.body), func(t *testing.T) {
+					t.Parallel()
+					p := testenv.StartHTTP2Peer(t, encrypted, func(int) func(uint32) []byte { return tt.answer })
+					transport := to(t, p)
+					ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+					defer cancel()
+					var in io.Reader
+					if request.body != "" {
+						in = strings.NewReader(request.body)
+					}
+					r, err := http.NewRequestWithContext(ctx, request.method, p.URL, in)
+					if err != nil {
+						t.Fatal(err)
+					}
+					r.Header.Set("Idempotency-Key", "1")
+					if res, err := transport.RoundTrip(r); err == nil {
+						t.Errorf("answered %d", res.StatusCode)
+					}
+					time.Sleep(50 * time.Millisecond) // for what should not come
+					want := tt.unsafe
+					if request.method == "GET" {
+						want = tt.safe
+					}
+					if got := p.Got(); got > want || got == 0 {
+						t.Errorf("the peer got it %d times, it may get it %d times", got, want)
+					}
+				})
+			}
+		}
+	}
+}
+
+// What the peer has not looked at is sent once more, whatever the method.
+func TestARequestThatThePeerRefusedIsSentOnceMore(t *testing.T) {
+	t.Parallel()
+	for name, refusal := range map[string]func(uint32) []byte{"REFUSED_STREAM": testenv.Reset(7), "GOAWAY": testenv.GoAway(false, 0)} {
+		for _, encrypted := range []bool{false, true} {
+			for _, body := range []string{"", "order"} {
+				for _, before := range []int{0, 1} { // requests that were answered on this connection
+					t.Run(fmt.Sprintf("%s, TLS %v, %q, %d before", name, encrypted, body, before), func(t *testing.T) {
+						t.Parallel()
+						p := testenv.StartHTTP2Peer(t, encrypted, func(n int) func(uint32) []byte {
+							if n == before+1 {
+								return refusal
+							}
+							return testenv.Answer200
+						})
+						transport := to(t, p)
+						for range before {
+							if status, err := send(t, transport, "GET", p.URL, ""); status != 200 {
+								t.Fatal(status, err)
+							}
+						}
+						if status, err := send(t, transport, "POST", p.URL, body); status != 200 || p.Got() != before+2 {
+							t.Errorf("answered %d, %v; the peer got %d", status, err, p.Got())
+						}
+					})
+				}
+			}
+		}
+	}
+}
+
+// The HTTP/1 peer answers one request of a connection, and reads the next one or
+// does not before it hangs up.
+func TestP22_WhatIsNotIdempotentReachesAnHTTP1PeerAtMostOnce(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		method, body string
+		reads        bool
+		want         int // requests that the peer reads
+		status       int
+	}{
+		{"POST", "order", true, 1, 0}, {"POST", "", true, 1, 0}, {"DELETE", "", true, 1, 0}, {"PUT", "order", true, 1, 0},
+		{"GET", "", true, 2, 200}, {"GET", "question", true, 2, 200}, {"HEAD", "", true, 2, 200},
+		{"POST", "order", false, 1, 200}, {"DELETE", "", false, 1, 200},
+	} {
+		t.Run(fmt.Sprintf("%s %q, read: %v", tt.method, tt.body, tt.reads), func(t *testing.T) {
+			t.Parallel()
+			var got, conns atomic.Int32
+			url := listen(t, func(c net.Conn) {
+				first := conns.Add(1) == 1
+				in := bufio.NewReader(c)
+				for n := 0; ; n++ {
+					if first && n == 1 && !tt.reads {
+						return
+					}
+					r, err := http.ReadRequest(in)
+					if err != nil {
+						return
+					}
+					_, _ = io.Copy(io.Discard, r.Body)
+					got.Add(1)
+					if first && n == 1 {
+						return
+					}
+					_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+				}
+			})
+			transport := New(&http.Transport{}, Options{})
+			t.Cleanup(transport.CloseIdleConnections)
+			if status, err := send(t, transport, "GET", url, ""); status != 200 {
+				t.Fatal(status, err)
+			}
+			if !tt.reads {
+				time.Sleep(5 * time.Millisecond)
+			}
+			status, _ := send(t, transport, tt.method, url, tt.body)
+			if n := int(got.Load()) - 1; status != tt.status || n != tt.want {
+				t.Errorf("answered %d, the peer got it %d times; want %d, %d", status, n, tt.status, tt.want)
+			}
+		})
+	}
+}
+
+// A peer that hangs up on everything is asked twice at most, also with many
+// connections in the pool that would have to die one by one.
+func TestASafeRequestIsSentTwiceAtMost(t *testing.T) {
+	t.Parallel()
+	const warm = 8
+	var got atomic.Int32
+	var deaf atomic.Bool
+	url := listen(t, func(c net.Conn) {
+		in := bufio.NewReader(c)
+		for {
+			if _, err := http.ReadRequest(in); err != nil {
+				return
+			}
+			if deaf.Load() {
+				got.Add(1)
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		}
+	})
+	transport := New(&http.Transport{}, Options{})
+	t.Cleanup(transport.CloseIdleConnections)
+	var all sync.WaitGroup
+	for range warm {
+		all.Go(func() { _, _ = send(t, transport, "GET", url, "") })
+	}
+	all.Wait()
+	deaf.Store(true)
+	if status, err := send(t, transport, "GET", url, ""); err == nil || got.Load() != 2 {
+		t.Errorf("answered %d, the peer got it %d times", status, got.Load())
+	}
+}
+
+// One peer, many at once: every request is answered once, over every protocol.
+func TestManyAtOnceShareThePool(t *testing.T) {
+	t.Parallel()
+	for _, way := range []string{"http", "https", "h2c", "h2"} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			var got, opened atomic.Int32
+			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				got.Add(1)
+				b, _ := io.ReadAll(r.Body)
+				_, _ = w.Write(b)
+			}))
+			srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+				if s == http.StateNew {
+					opened.Add(1)
+				}
+			}
+			base := &http.Transport{Protocols: new(http.Protocols)}
+			switch way {
+			case "http":
+				srv.Start()
+				base.Protocols.SetHTTP1(true)
+			case "h2c":
+				srv.Config.Protocols = new(http.Protocols)
+				srv.Config.Protocols.SetUnencryptedHTTP2(true)
+				srv.Start()
+				base.Protocols.SetUnencryptedHTTP2(true)
+			default:
+				srv.EnableHTTP2 = way == "h2"
+				srv.StartTLS()
+				base.TLSClientConfig = srv.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+				base.TLSClientConfig.NextProtos = nil
+				base.Protocols.SetHTTP1(true)
+				base.Protocols.SetHTTP2(true)
+			}
+			t.Cleanup(srv.Close)
+			transport := New(base, Options{})
+			t.Cleanup(transport.CloseIdleConnections)
+			var all sync.WaitGroup
+			const people, each = 16, 40
+			for i := range people {
+				all.Go(func() {
+					for j := range each {
+						want := fmt.Sprint(i, " ", j)
+						r, _ := http.NewRequestWithContext(t.Context(), "POST", srv.URL, strings.NewReader(want))
+						res, err := transport.RoundTrip(r)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						b, err := io.ReadAll(res.Body)
+						res.Body.Close()
+						if string(b) != want || err != nil {
+							t.Errorf("got %q, %v, want %q", b, err, want)
+						}
+					}
+				})
+			}
+			all.Wait()
+			if n := got.Load(); n != people*each {
+				t.Errorf("%d requests, and the peer got %d", people*each, n)
+			}
+			if n := opened.Load(); n > 2*people {
+				t.Errorf("%d connections for %d at once", n, people)
+			}
+		})
+	}
+}
+
+func TestConnectionsThatAreIdleAreClosedInTime(t *testing.T) {
+	t.Parallel()
+	var opened, closed atomic.Int32
+	url := listen(t, func(c net.Conn) {
+		opened.Add(1)
+		defer closed.Add(1)
+		in := bufio.NewReader(c)
+		for {
+			if _, err := http.ReadRequest(in); err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		}
+	})
+	transport := New(&http.Transport{}, Options{Idle: 50 * time.Millisecond})
+	reused := -1
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+		if i.Reused {
+			reused++
+		}
+	}})
+	for range 3 {
+		r, _ := http.NewRequestWithContext(ctx, "GET", url, nil)
+		if _, err := transport.RoundTrip(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if opened.Load() != 1 || reused != 1 {
+		t.Errorf("%d connections, reused %d", opened.Load(), reused)
+	}
+	for deadline := time.Now().Add(5 * time.Second); closed.Load() != opened.Load(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the connection is open still")
+		}
+	}
+}
+
+// Surplus is neither an answer nor a reason to fail: nothing of the next request
+// was written, so it goes over a connection of its own.
+func TestSurplusIsNobodysAnswer(t *testing.T) {
+	t.Parallel()
+	const good, evil = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 599 Evil\r\nContent-Length: 0\r\n\r\n"
+	url := listen(t, func(c net.Conn) {
+		in := bufio.NewReader(c)
+		for {
+			r, err := http.ReadRequest(in)
+			if err != nil {
+				return
+			}
+			_, _ = io.Copy(io.Discard, r.Body)
+			_, _ = io.WriteString(c, good+evil)
+		}
+	})
+	transport := New(&http.Transport{}, Options{})
+	t.Cleanup(transport.CloseIdleConnections)
+	for i := range 200 {
+		if status, err := send(t, transport, "POST", url, "order"); status != 200 {
+			t.Fatalf("request %d: answered %d, %v", i, status, err)
+		}
+	}
+}
+
+// A peer that answers and hangs up while it is still being sent to has answered.
+func TestAnAnswerThatArrivedIsReadWhateverBecameOfTheUpload(t *testing.T) {
+	t.Parallel()
+	const text = "HTTP/1.1 413 Too Large\r\nContent-Length: 9\r\n\r\ntoo large"
+	url := listen(t, func(c net.Conn) {
+		in := bufio.NewReader(c)
+		if _, err := http.ReadRequest(in); err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, text) // and closes with bytes unread: a reset
+	})
+	transport := New(&http.Transport{}, Options{})
+	t.Cleanup(transport.CloseIdleConnections)
+	for i := range 80 {
+		r, _ := http.NewRequestWithContext(t.Context(), "POST", url, io.LimitReader(endless{}, 20<<20))
+		r.ContentLength = 20 << 20
+		res, err := transport.RoundTrip(r)
+		if err != nil {
+			t.Errorf("upload %d: %v", i, err)
+			continue
+		}
+		b, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != 413 || string(b) != "too large" || err != nil {
+			t.Errorf("upload %d: %d %q %v", i, res.StatusCode, b, err)
+		}
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+func TestACancelledRequestEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	p := testenv.StartHTTP2Peer(t, false, func(int) func(uint32) []byte { return func(uint32) []byte { return []byte{} } })
+	transport := to(t, p)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	r, _ := http.NewRequestWithContext(ctx, "GET", p.URL, nil)
+	if _, err := transport.RoundTrip(r); !errors.Is(err, context.DeadlineExceeded) || p.Got() != 1 {
+		t.Errorf("%v, the peer got %d", err, p.Got())
+	}
+}
+
+// listen serves each connection by a function, and returns the address.
+func listen(t *testing.T, serve func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { defer c.Close(); serve(c) }()
+		}
+	}()
+	return "http://" + l.Addr().String()
+}

@@ -1,0 +1,127 @@
+package testenv
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"io"
+	"net"
+	"net/http/httptest"
+	"sync"
+	"testing"
+)
+
+// Frames of HTTP/2 that an HTTP2Peer answers with (RFC 9113 §6).
+var (
+	// Answer200 is a header block that says 200, and the end of the stream.
+	Answer200 = func(stream uint32) []byte { return http2Frame(1, 0x4|0x1, stream, []byte{0x88}) }
+	// Reset is RST_STREAM.
+	Reset = func(code uint32) func(uint32) []byte {
+		return func(stream uint32) []byte { return http2Frame(3, 0, stream, binary.BigEndian.AppendUint32(nil, code)) }
+	}
+	// GoAway names the last stream that the peer will look at: this request's
+	// own, or the one before it.
+	GoAway = func(own bool, code uint32) func(uint32) []byte {
+		return func(stream uint32) []byte {
+			if !own {
+				stream = max(stream, 2) - 2
+			}
+			return http2Frame(7, 0, 0, binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, stream), code))
+		}
+	}
+	// HangUp closes the connection.
+	HangUp = func(uint32) []byte { return nil }
+)
+
+// HTTP2Peer is a server that answers each request with frames as it was told,
+// which no server library would send, and counts what it gets.
+type HTTP2Peer struct {
+	URL string // https or http, the latter with prior knowledge
+	TLS *tls.Config
+
+	mu     sync.Mutex
+	got    int
+	answer func(n int) func(stream uint32) []byte
+}
+
+// StartHTTP2Peer starts a peer; answer is asked for what to send to the n-th
+// request, from 1.
+func StartHTTP2Peer(tb testing.TB, encrypted bool, answer func(n int) func(stream uint32) []byte) *HTTP2Peer {
+	tb.Helper()
+	p := &HTTP2Peer{answer: answer}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p.URL = "http://" + l.Addr().String()
+	if encrypted {
+		p.URL = "https://" + l.Addr().String()
+		vouched := httptest.NewTLSServer(nil) // it has a certificate for 127.0.0.1
+		roots := x509.NewCertPool()
+		roots.AddCert(vouched.Certificate())
+		p.TLS = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+		l = tls.NewListener(l, &tls.Config{Certificates: vouched.TLS.Certificates, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12})
+		vouched.Close()
+	}
+	tb.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go p.serve(c)
+		}
+	}()
+	return p
+}
+
+// Got is how many requests came.
+func (p *HTTP2Peer) Got() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.got
+}
+
+func (p *HTTP2Peer) serve(c net.Conn) {
+	defer c.Close()
+	in := bufio.NewReader(c)
+	if _, err := in.Discard(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")); err != nil {
+		return
+	}
+	_, _ = c.Write(http2Frame(4, 0, 0, nil))
+	head := make([]byte, 9)
+	for {
+		if _, err := io.ReadFull(in, head); err != nil {
+			return
+		}
+		size, kind, flags := int(head[0])<<16|int(head[1])<<8|int(head[2]), head[3], head[4]
+		payload := make([]byte, size)
+		if _, err := io.ReadFull(in, payload); err != nil {
+			return
+		}
+		switch {
+		case kind == 4 && flags&1 == 0:
+			_, _ = c.Write(http2Frame(4, 1, 0, nil))
+		case kind == 6 && flags&1 == 0:
+			_, _ = c.Write(http2Frame(6, 1, 0, payload))
+		case (kind == 0 || kind == 1) && flags&1 != 0: // the end of a request
+			p.mu.Lock()
+			p.got++
+			answer := p.answer(p.got)
+			p.mu.Unlock()
+			frames := answer(binary.BigEndian.Uint32(head[5:]))
+			if frames == nil {
+				return
+			}
+			_, _ = c.Write(frames)
+		}
+	}
+}
+
+func http2Frame(kind, flags byte, stream uint32, payload []byte) []byte {
+	n := len(payload)
+	out := append(make([]byte, 0, 9+n), byte(n>>16), byte(n>>8), byte(n), kind, flags)
+	return append(binary.BigEndian.AppendUint32(out, stream), payload...)
+}
