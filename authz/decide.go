@@ -39,6 +39,7 @@ const (
 	ReasonNoRule        Reason = "no_rule"        // somebody is, but no rule is for them
 	ReasonGroupsUnknown Reason = "groups_unknown" // a rule might be, were the groups known
 	ReasonGroupsFlat    Reason = "groups_flat"    // a rule might be, were it known in which organization they have the groups
+	ReasonOrgUnknown    Reason = "org_unknown"    // a rule might be, could their organization be read
 	ReasonNoOrg         Reason = "no_org"         // they belong to several organizations and have picked none
 	ReasonOtherOrg      Reason = "other_org"      // the host is another organization's than the active one
 	ReasonNoRoute       Reason = "no_route"       // nothing is here
@@ -116,6 +117,11 @@ func decideSession(f Facts, r *Route, id *identity.Identity) Verdict {
 }
 
 func denyOtherOrg(r *Route, id *identity.Identity, owner string) Verdict {
+	if id.OrgUnknown {
+		return deny(ReasonOrgUnknown,
+			fmt.Sprintf("route %s: the host is for %q, and the organization of %s could not be read out of the provider's claims", r.Name, owner, id.ID()),
+			"This address is for the organization "+owner+". Your identity provider named your organization in a form that could not be read.")
+	}
 	detail := fmt.Sprintf("route %s: the host is for %q, and %s is here for %q", r.Name, owner, id.ID(), id.Org.ID)
 	public := "This address is for the organization " + owner + ", and your account does not belong to it."
 	if _, belongs := id.WithOrg(owner); belongs {
@@ -125,7 +131,7 @@ func denyOtherOrg(r *Route, id *identity.Identity, owner string) Verdict {
 }
 
 func decideRules(r *Route, id *identity.Identity, bound bool) Verdict {
-	unknown, flat := false, false
+	unknown, flat, unknownOrg := false, false, false
 	for i, rule := range r.Access.Rules {
 		switch rule.admits(id, bound) {
 		case admitted:
@@ -134,6 +140,8 @@ func decideRules(r *Route, id *identity.Identity, bound bool) Verdict {
 			unknown = true
 		case refusedFlatGroups:
 			flat = true
+		case refusedUnknownOrg:
+			unknownOrg = true
 		}
 	}
 	open := "It is open to " + r.Access.PublicString() + "."
@@ -150,6 +158,11 @@ func decideRules(r *Route, id *identity.Identity, bound bool) Verdict {
 		return deny(ReasonGroupsFlat,
 			fmt.Sprintf("route %s: a rule needs groups of one organization, and the provider did not tell in which of several %s has them", r.Name, id.ID()),
 			open+" Your identity provider did not tell us in which of your organizations you are in the group.")
+	}
+	if unknownOrg {
+		return deny(ReasonOrgUnknown,
+			fmt.Sprintf("route %s: a rule needs an organization, and that of %s could not be read out of the provider's claims", r.Name, id.ID()),
+			open+" Your identity provider named your organization in a form that could not be read.")
 	}
 	return deny(ReasonNoRule, fmt.Sprintf("route %s: no rule admits %s; it is for %s", r.Name, id.ID(), r.Access), open)
 }

@@ -32,6 +32,7 @@ const (
 	refused
 	refusedUnknownGroups // it would need groups, and they are not known
 	refusedFlatGroups    // it would need to know in which organization they have the groups
+	refusedUnknownOrg    // it would need their organization, which could not be read
 )
 
 // admits asks the rule about somebody. bound: the route is one organization's,
@@ -43,10 +44,14 @@ func (r Rule) admits(id *identity.Identity, bound bool) refusal {
 	// Unverified addresses count for nothing: VerifiedEmail is empty for them.
 	email := id.VerifiedEmail()
 	_, domain, _ := strings.Cut(email, "@")
-	if !oneOf(r.Orgs, id.Org.ID) || !oneOfFold(r.Emails, email) || !oneOfFold(r.EmailDomains, domain) {
+	if !oneOfFold(r.Emails, email) || !oneOfFold(r.EmailDomains, domain) {
 		return refused
 	}
 	switch {
+	case len(r.Orgs) > 0 && id.OrgUnknown:
+		return refusedUnknownOrg
+	case !oneOf(r.Orgs, id.Org.ID):
+		return refused
 	case len(r.Groups) == 0:
 		return admitted
 	case id.GroupsUnknown: // what was told may be a part, and a part is not the truth

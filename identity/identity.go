@@ -45,6 +45,10 @@ type Identity struct {
 
 	Org  Org   // the active organization; the zero Org if there is none, or none is picked
 	Orgs []Org // all of them, where there are several
+	// OrgUnknown is not "none": the provider named an organization in a form that
+	// could not be read. Org and Orgs are then empty, no e-mail address is folded
+	// into an organization, and rules about organizations deny, and say so.
+	OrgUnknown bool
 
 	AuthTime    time.Time // when the person proved who they are; may be zero
 	ACR         string    // how, in the provider's words

@@ -83,11 +83,16 @@ func taken(owners map[string]Org, key, field string) string {
 //     stays itself. A provider can assert ids of its own only: whatever does not
 //     begin with its id and a colon is dropped.
 //   - Only of somebody whose provider asserted none, a verified e-mail address
-//     counts, whole domain for whole domain.
+//     counts, whole domain for whole domain. An organization that could not be
+//     read (OrgUnknown) was asserted, too.
 //   - One organization is the active one. Of several it is the one that the
 //     provider says, if it does, and Orgs has all; else the person picks, with
 //     WithOrg.
 func (o *Organizations) Fold(id Identity) Identity {
+	if id.OrgUnknown {
+		id.Org, id.Orgs = Org{}, nil
+		return id
+	}
 	var orgs []Org
 	var active Org
 	asserted := false

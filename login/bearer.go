@@ -36,6 +36,11 @@ func (o Options) BearerConflicts(b BearerOptions) []Conflict {
 	if why := o.unverifiable(); why != "" {
 		found = append(found, Conflict{"provider", why})
 	}
+	for _, a := range b.Audiences {
+		if slices.Contains(o.TrustedAudiences, a) {
+			found = append(found, Conflict{"audiences", "has " + a + ", which trusted_audiences of provider " + o.ID + " has, too: an ID token could pass for an access token"})
+		}
+	}
 	return append(found, b.conflicts()...)
 }
 
@@ -201,17 +206,35 @@ func (b *Bearer) checkKind(typ string, c claims) error {
 	if c.has("events") { // RFC 8417 §2.2
 		return fail(identity.Rejected, "access token: has events, as logout tokens have")
 	}
+	if c.has("cnf") {
+		return b.p.refuseBound(c)
+	}
 	return nil
+}
+
+// refuseBound: a token with cnf is worth nothing without the key or certificate
+// that it names (RFC 7800 §3.1). Whoever stole it has neither, and would pass if
+// it counted as a plain bearer token (RFC 9449 §7.2, RFC 8705 §3).
+func (p *Provider) refuseBound(c claims) error {
+	how := "in a way that is not known here"
+	members, _ := oauth.Object(c["cnf"])
+	if _, ok := members["jkt"]; ok {
+		how = "to a key (cnf.jkt, DPoP)"
+	}
+	if _, ok := members["x5t#S256"]; ok {
+		how = "to a client certificate (cnf.x5t#S256)"
+	}
+	return fail(identity.Rejected, "access token: bound %s, and that proof is not checked here: have the provider issue plain bearer tokens for this audience", how)
 }
 
 // checkParties: whose token it is, for whom, and about whom.
 func (b *Bearer) checkParties(c claims) error {
 	if iss, _ := c.text("iss"); !b.p.policy.issuedBy(iss) {
-		return fail(identity.Rejected, "access token: iss is not the configured issuer")
+		return fail(identity.Rejected, "access token: iss is not the configured issuer %s, it is %s", quoted(b.p.issuer), c.quoted("iss"))
 	}
 	audience, ok := c.audience()
 	if !ok || !slices.ContainsFunc(audience, func(a string) bool { return slices.Contains(b.audiences, a) }) {
-		return fail(identity.Rejected, "access token: made for another audience (aud)")
+		return fail(identity.Rejected, "access token: made for another audience: aud is %s, and `bearer.audiences` has %s", c.quoted("aud"), quoted(b.audiences...))
 	}
 	if slices.ContainsFunc(audience, func(a string) bool { return slices.Contains(b.clientIDs, a) }) {
 		return fail(identity.Rejected, "access token: made for the client of a sign-in (aud), as ID tokens are")

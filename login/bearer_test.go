@@ -107,6 +107,10 @@ func TestP07_RefusesAccessTokens(t *testing.T) {
 		lie("RFC 9068 §5 at_hash", "at_hash", with("at_hash", "AAAAAAAAAAAAAAAAAAAAAA")), lie("OIDC §3.3.2.11 c_hash", "c_hash", with("c_hash", "AAAAAAAAAAAAAAAAAAAAAA")),
 		lie("RFC 8417 events", "events", with("events", map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{}})),
 
+		lie("RFC 9449 §7.2 bound to a key", "cnf.jkt", with("cnf", map[string]any{"jkt": "x"})),
+		lie("RFC 8705 §3 bound to a certificate", "cnf.x5t#S256", with("cnf", map[string]any{"x5t#S256": "x"})),
+		lie("RFC 7800 §3.1 bound in another way", "bound", with("cnf", map[string]any{"jwk": map[string]any{}})),
+		lie("RFC 7800 §3.1 bound to nothing", "bound", with("cnf", map[string]any{})), lie("RFC 7800 cnf cannot be read", "bound", with("cnf", "x")),
 		lie("103 aud of another", "another audience", with("aud", "https://api.other.example")), lie("103 no aud", "another audience", without("aud")),
 		lie("103 aud empty list", "another audience", with("aud", []string{})), lie("103 aud list with null", "another audience", with("aud", []any{api, nil})),
 		lie("103 aud a number", "another audience", with("aud", 7)), lie("103 aud a mapping", "another audience", with("aud", map[string]any{api: true})),

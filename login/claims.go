@@ -3,7 +3,6 @@ package login
 import (
 	"context"
 	"crypto/subtle"
-	"encoding/json"
 	"errors"
 	"mime"
 	"net/http"
@@ -31,17 +30,45 @@ func (n ClaimNames) withDefaults() ClaimNames {
 	}
 }
 
-// wanted are the claims that somebody will miss: those of a person, and what
-// the configuration names.
-func (n ClaimNames) wanted() []string {
-	d := n.withDefaults()
-	names := []string{d.Email, d.Name, d.Username}
-	for _, configured := range []string{n.Orgs, n.OrgID, n.OrgName, n.OrgDomain, n.Groups} {
-		if configured != "" {
-			names = append(names, configured)
-		}
+// emailVerified vouches for the claim email (OIDC Core §5.1).
+const emailVerified = "email_verified"
+
+// Needs says what of a person the configuration decides by: its rules, its
+// operators, and the folding of organizations. What is needed and missing from
+// the ID token is asked of userinfo, and without an answer nobody is signed in;
+// anything else that is missing is only a pity.
+type Needs struct{ Email, Groups, Orgs bool }
+
+// wanted are the claims that somebody will miss: those of a person, with what
+// vouches for the address, what the configuration names, and what it needs.
+func (o Options) wanted() []string {
+	d := o.Claims.withDefaults()
+	names := append([]string{d.Email, emailVerified, d.Name, d.Username}, o.Claims.configured()...)
+	return append(names, o.needed()...)
+}
+
+// needed are the claims behind Needs, under the names that the provider has for them.
+func (o Options) needed() []string {
+	d := o.Claims.withDefaults()
+	var names []string
+	if o.Needs.Email {
+		names = append(names, d.Email, emailVerified)
+	}
+	if o.Needs.Groups {
+		names = append(names, d.Groups)
+	}
+	if o.Needs.Orgs && (o.Claims.OrgID != "" || o.Claims.Orgs == "") {
+		names = append(names, d.OrgID)
+	}
+	if o.Needs.Orgs && o.Claims.Orgs != "" {
+		names = append(names, d.Orgs)
 	}
 	return names
+}
+
+// configured are the claims of organizations and groups that the configuration names.
+func (n ClaimNames) configured() []string {
+	return slices.DeleteFunc([]string{n.Orgs, n.OrgID, n.OrgName, n.OrgDomain, n.Groups}, func(name string) bool { return name == "" })
 }
 
 // sources are where claims about the person are read, the best first.
@@ -57,13 +84,55 @@ func (p *Provider) sources(ctx context.Context, m *metadata, token claims, acces
 		info, err := p.userinfo(ctx, m, token, accessToken)
 		return []claims{info}, err
 	}
-	missing := slices.ContainsFunc(p.policy.wanted, func(name string) bool { return !token.has(name) && !token.elsewhere(name) })
-	if !missing || m.UserinfoURL == "" || accessToken == "" {
+	wanted := token.missing(p.policy.wanted)
+	if len(wanted) == 0 || m.UserinfoURL == "" {
 		return []claims{token}, nil
 	}
 	info, err := p.userinfo(ctx, m, token, accessToken)
-	return []claims{token, info}, err
+	if err != nil {
+		return []claims{token}, p.withoutUserinfo(ctx, err, wanted, token.missing(p.policy.needed))
+	}
+	return []claims{token, info}, nil
 }
+
+// withoutUserinfo decides what becomes of a sign-in for which userinfo was
+// asked in vain. Only what is needed may end it: without an organization that is
+// told there, for example, an e-mail address could fold somebody into another.
+// An answer about somebody else ends it in any case (OIDC Core §5.3.2).
+func (p *Provider) withoutUserinfo(ctx context.Context, err error, wanted, needed []string) error {
+	var call *oauth.Error
+	switch {
+	case errors.Is(err, errOtherSubject):
+		return err
+	case len(needed) == 0:
+		p.notices.once("userinfo", func() {
+			p.log.WarnContext(ctx, "userinfo failed; people are signed in without what the ID token does not tell",
+				"missing", strings.Join(wanted, ", "), "error", err)
+		})
+		return nil
+	case errors.As(err, &call):
+		return fail(identity.Unavailable, "userinfo has to tell %s, which the ID token does not: %w "+
+			"(`identity_from: id_token` never asks it)", strings.Join(needed, ", "), call)
+	}
+	return err
+}
+
+// missing are those of names that are neither there nor said to be elsewhere.
+func (c claims) missing(names []string) []string {
+	var out []string
+	for _, name := range names {
+		if !c.mentions(name) && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// mentions reports whether something is said about a claim, be it only that it
+// is kept elsewhere.
+func (c claims) mentions(name string) bool { return c.has(name) || c.elsewhere(name) }
+
+var errOtherSubject = errors.New("userinfo: sub is not the ID token's")
 
 // userinfo asks for the claims behind the access token. Without an ID token
 // (nil) they stand alone.
@@ -92,7 +161,7 @@ func (p *Provider) userinfo(ctx context.Context, m *metadata, token claims, acce
 	want, _ := p.policy.sub(token)
 	got, ok := p.policy.sub(members)
 	if !ok || subtle.ConstantTimeCompare([]byte(got), []byte(want)) != 1 {
-		return nil, fail(identity.Rejected, "userinfo: sub is not the ID token's")
+		return nil, fail(identity.Rejected, "%w", errOtherSubject)
 	}
 	return members, nil
 }
@@ -118,7 +187,7 @@ func (p *Provider) identity(ctx context.Context, who claims, sources []claims) i
 		ProviderSID: r.in(who).text("sid"),
 	}
 	id.Subject, _ = p.policy.person(who)
-	id.Org, id.Orgs = r.orgs()
+	id.Org, id.Orgs, id.OrgUnknown = r.orgs()
 	if !p.policy.nameless {
 		id.Name, id.Username = r.text(p.claims.Name), r.text(p.claims.Username)
 		id.Email, id.EmailVerified = r.email()
@@ -152,17 +221,12 @@ func (r reader) dropped(name, why string) {
 	r.p.log.DebugContext(r.ctx, "claim left out", "claim", name, "why", why)
 }
 
-func (r reader) text(name string) string { return r.read(name, claims.text) }
-
-// id is text, or what the policy takes for an id.
-func (r reader) id(name string) string { return r.read(name, r.p.policy.id) }
-
-func (r reader) read(name string, as func(claims, string) (string, bool)) string {
+func (r reader) text(name string) string {
 	c, ok := r.from(name)
 	if !ok {
 		return ""
 	}
-	s, ok := as(c, name)
+	s, ok := c.text(name)
 	if !ok || (s != "" && !printable(s, maxText)) {
 		r.dropped(name, "not a string of at most 256 bytes without control characters")
 		return ""
@@ -170,98 +234,7 @@ func (r reader) read(name string, as func(claims, string) (string, bool)) string
 	return s
 }
 
-func (r reader) orgs() (active identity.Org, all []identity.Org) {
-	if r.p.policy.orgs != nil {
-		return r.p.policy.orgs(r)
-	}
-	return r.claimedOrgs()
-}
-
-// claimedOrgs reads the active organization, and all of them where the
-// configuration names a claim for that. Where none is said to be active, the
-// only one is; of several the person chooses.
-func (r reader) claimedOrgs() (active identity.Org, all []identity.Org) {
-	active, _ = r.org(r.p.claims, r.sources...)
-	all = r.listedOrgs()
-	if active.ID != "" && all != nil && !slices.ContainsFunc(all, func(o identity.Org) bool { return o.ID == active.ID }) {
-		all = append([]identity.Org{active}, all...)
-	}
-	switch {
-	case len(all) > 1:
-		return active, all
-	case len(all) == 1:
-		return all[0], nil
-	}
-	return active, nil
-}
-
-// org reads one organization. Without an id there is none, whatever it is called.
-func (r reader) org(names ClaimNames, in ...claims) (identity.Org, bool) {
-	r.sources = in
-	id := r.id(names.OrgID)
-	if id == "" {
-		return identity.Org{}, false
-	}
-	domain := strings.ToLower(r.text(names.OrgDomain))
-	if domain != "" && !isDomain(domain) {
-		r.dropped(names.OrgDomain, "not a domain")
-		domain = ""
-	}
-	return identity.Org{ID: r.p.id + ":" + id, Name: r.text(names.OrgName), Domain: domain, Source: "claim"}, true
-}
-
-// listedOrgs reads a list of ids, or of objects {id, name, domain}, or nothing
-// of it: see checkOrgs.
-func (r reader) listedOrgs() []identity.Org {
-	orgs, err := r.readOrgs()
-	if err != nil {
-		return nil
-	}
-	return orgs
-}
-
-// checkOrgs refuses a list of organizations that cannot be read whole. Without
-// the part that is odd, somebody could pass for a member of another organization
-// alone, or of none, and be folded by e-mail.
-func (p *Provider) checkOrgs(ctx context.Context, sources []claims) error {
-	if p.policy.orgs != nil {
-		return nil
-	}
-	if _, err := (reader{p: p, ctx: ctx, sources: sources}).readOrgs(); err != nil {
-		return fail(identity.Rejected, "claim %s: %w", p.claims.Orgs, err)
-	}
-	return nil
-}
-
-func (r reader) readOrgs() ([]identity.Org, error) {
-	name := r.p.claims.Orgs
-	c, ok := r.from(name)
-	if name == "" || !ok {
-		return nil, nil
-	}
-	var list []json.RawMessage
-	if json.Unmarshal(c[name], &list) != nil || len(list) > maxOrgs {
-		return nil, errors.New("not a list of at most 50 organizations")
-	}
-	var orgs []identity.Org
-	for _, raw := range list {
-		one, err := oauth.Object(raw)
-		if err != nil {
-			one = claims{"id": raw}
-		}
-		org, ok := r.org(ClaimNames{OrgID: "id", OrgName: "name", OrgDomain: "domain"}, one)
-		if !ok {
-			return nil, errors.New("an organization without an id that can be read")
-		}
-		if !slices.ContainsFunc(orgs, func(o identity.Org) bool { return o.ID == org.ID }) {
-			orgs = append(orgs, org)
-		}
-	}
-	return orgs, nil
-}
-
-// email takes address and verification from the same source: one source must
-// not vouch for another's address.
+// email reads the address, and whether somebody vouches for it.
 func (r reader) email() (address string, verified bool) {
 	name := r.p.claims.Email
 	c, ok := r.from(name)
@@ -277,7 +250,23 @@ func (r reader) email() (address string, verified bool) {
 		return "", false
 	}
 	allowed := len(r.p.emailDomains) == 0 || slices.Contains(r.p.emailDomains, domain)
-	return local + "@" + domain, allowed && r.p.policy.vouches(email{source: c, who: r.who, sources: r.sources, raw: raw, domain: domain})
+	e := email{who: r.who, sources: r.sources, raw: raw, domain: domain, isTrue: r.p.policy.isTrue}
+	verified = allowed && r.p.policy.vouches(e)
+	if allowed && !verified {
+		r.noteStringVerified(e)
+	}
+	return local + "@" + domain, verified
+}
+
+// noteStringVerified names the quirk that would have made the difference.
+func (r reader) noteStringVerified(e email) {
+	if e.isTrue = trueOrString; r.p.kind != TypeOIDC || !r.p.policy.vouches(e) {
+		return
+	}
+	r.p.notices.once(emailVerified, func() {
+		r.p.log.InfoContext(r.ctx, "email_verified is the text \"true\" instead of true, so addresses do not count as verified; "+
+			"`quirks: ["+quirkStringVerified+"]` takes it")
+	})
 }
 
 // groups are unknown, not none, when the provider keeps them elsewhere (OIDC
@@ -325,11 +314,15 @@ func readGroups(c claims, name string) ([]string, error) {
 	return list, nil
 }
 
-// elsewhere reports whether the claim is an aggregated or distributed one.
+// elsewhere reports whether the claim is an aggregated or distributed one (OIDC
+// Core §5.6.2). Where the list of those cannot be read, it may be any.
 func (c claims) elsewhere(name string) bool {
-	var names map[string]json.RawMessage
-	if json.Unmarshal(c["_claim_names"], &names) != nil {
+	if !c.has("_claim_names") {
 		return false
+	}
+	names, err := oauth.Object(c["_claim_names"])
+	if err != nil {
+		return true
 	}
 	_, ok := names[name]
 	return ok

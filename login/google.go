@@ -18,7 +18,7 @@ func google(o Options) policy {
 	// §2.1: "accounts.google.com is also returned for legacy implementations".
 	_, bare, _ := strings.Cut(o.Issuer, "://")
 	p.issuedBy = func(iss string) bool { return iss == o.Issuer || iss == bare }
-	p.wanted = []string{"email", "name"} // Google has no preferred_username to ask userinfo for
+	p.wanted = append(p.vendorNeeds(o), "email", emailVerified, "name") // Google has no preferred_username to ask userinfo for
 	p.vouches = googleVouches
 	p.orgs = googleOrg
 	p.vouching = []string{"email_verified", "hd"}
@@ -58,10 +58,10 @@ func googleVouches(e email) bool {
 
 // googleOrg: §2.2, sign-in tells hd and nothing else of an organization, so hd
 // is its id, name and domain.
-func googleOrg(r reader) (active identity.Org, all []identity.Org) {
+func googleOrg(r reader) (active identity.Org, all []identity.Org, unknown bool) {
 	hd, ok := hostedDomain(r.who)
 	if !ok {
-		return identity.Org{}, nil
+		return identity.Org{}, nil, r.unknownOrg("hd", r.who.mentions("hd") && string(r.who["hd"]) != `""`)
 	}
-	return identity.Org{ID: r.p.id + ":" + hd, Name: hd, Domain: hd, Source: "claim"}, nil
+	return identity.Org{ID: r.p.id + ":" + hd, Name: hd, Domain: hd, Source: "claim"}, nil, false
 }

@@ -17,6 +17,7 @@ func TestP07_Google(t *testing.T) {
 		Org: identity.Org{ID: "corp:acme.example", Name: "acme.example", Domain: "acme.example", Source: "claim"},
 	}
 	alone := changed(mira, func(id *identity.Identity) { id.Org = identity.Org{} })
+	orgUnknown := func(id *identity.Identity) { id.EmailVerified, id.OrgUnknown = false, true }
 	unverified := func(id *identity.Identity) { id.EmailVerified = false }
 	only := func(domains ...string) func(*Options) { return func(o *Options) { o.HostedDomains = domains } }
 	with, without := testenv.With, testenv.Without
@@ -37,8 +38,8 @@ func TestP07_Google(t *testing.T) {
 			want: changed(alone, func(id *identity.Identity) { id.Email, id.EmailVerified = "mira@gmail.com", false })},
 		{name: "§2.1 hd and not verified", faults: tokenClaims(with("email_verified", false)), want: changed(mira, unverified)},
 		{name: "an empty hd is none", faults: tokenClaims(with("hd", "")), want: changed(alone, unverified)},
-		{name: "hd that is no domain", faults: tokenClaims(with("hd", "acme.example/../x")), want: changed(alone, unverified)},
-		{name: "hd a list", faults: tokenClaims(with("hd", []string{"acme.example"})), want: changed(alone, unverified)},
+		{name: "hd that is no domain", faults: tokenClaims(with("hd", "acme.example/../x")), want: changed(alone, orgUnknown)},
+		{name: "hd a list", faults: tokenClaims(with("hd", []string{"acme.example"})), want: changed(alone, orgUnknown)},
 		{name: "hosted_domains admits its own", edit: only("acme.example", "birch.example"), want: mira},
 		{name: "hosted_domains, hd in capitals", edit: only("acme.example"), faults: tokenClaims(with("hd", "Acme.Example")), want: mira},
 		{name: "hosted_domains refuses another Workspace", edit: only("acme.example"), who: "tomoko", refuse: identity.Rejected},

@@ -58,19 +58,30 @@ func (p *Provider) verifyIDToken(ctx context.Context, m *metadata, tokens oauth.
 // checkParties: whose token it is, for whom, and about whom.
 func (p *Provider) checkParties(c claims) error {
 	if iss, _ := c.text("iss"); !p.policy.anyIssuer && !p.policy.issuedBy(iss) {
-		return fail(identity.Rejected, "ID token: iss is not the configured issuer")
+		return fail(identity.Rejected, "ID token: iss is not the configured issuer %s, it is %s; write `issuer` exactly as the provider does", quoted(p.issuer), c.quoted("iss"))
 	}
 	audience, ok := c.audience()
 	if !ok || !slices.Contains(audience, p.clientID) {
-		return fail(identity.Rejected, "ID token: made for another client (aud)")
+		return fail(identity.Rejected, "ID token: made for another client: aud is %s, and client_id is %s", c.quoted("aud"), quoted(p.clientID))
 	}
 	if !p.policy.audience(audience) {
-		return fail(identity.Rejected, "ID token: made for other clients as well (aud)")
+		return fail(identity.Rejected, "ID token: made for others as well: aud is %s beside this client; where they may be, list them in `trusted_audiences`",
+			quoted(slices.DeleteFunc(audience, func(a string) bool { return a == p.clientID })...))
 	}
-	if azp, _ := c.text("azp"); c.has("azp") && azp != p.clientID {
-		return fail(identity.Rejected, "ID token: issued to another client (azp)")
+	return p.checkAuthorizedParty(c, audience)
+}
+
+// checkAuthorizedParty: OIDC Core §3.1.3.7 (4) and (5). Where a token is for
+// several, only azp says which of them asked for it.
+func (p *Provider) checkAuthorizedParty(c claims, audience []string) error {
+	azp, _ := c.text("azp")
+	switch {
+	case azp == p.clientID, !c.has("azp") && len(audience) == 1:
+		return p.checkSubject(c, "ID token")
+	case !c.has("azp"):
+		return fail(identity.Rejected, "ID token: aud is %s, and no azp says which of them it was issued to; it must be the client_id, %s", c.quoted("aud"), quoted(p.clientID))
 	}
-	return p.checkSubject(c, "ID token")
+	return fail(identity.Rejected, "ID token: issued to another client: azp is %s, and client_id is %s", c.quoted("azp"), quoted(p.clientID))
 }
 
 // checkSubject: nobody is signed in without a name that stays.
@@ -225,6 +236,35 @@ func (c claims) audience() ([]string, bool) {
 	}
 	list, err := texts(c["aud"])
 	return list, err == nil
+}
+
+// quoted shows a claim that is about the token and not about the person, for a
+// message: aud and its like, and nothing that is not text.
+func (c claims) quoted(name string) string {
+	if s, ok := c.text(name); ok {
+		return quoted(s)
+	}
+	if list, err := texts(c[name]); err == nil {
+		return "[" + quoted(list...) + "]"
+	}
+	return c.form(name)
+}
+
+// quoted bounds what a message takes over from elsewhere.
+func quoted(list ...string) string {
+	const most, longest = 5, 200
+	var out []string
+	for i, s := range list {
+		if i == most {
+			out = append(out, "…")
+			break
+		}
+		if len(s) > longest {
+			s = s[:longest] + "…"
+		}
+		out = append(out, strconv.QuoteToASCII(s))
+	}
+	return strings.Join(out, ", ")
 }
 
 // texts reads a list of strings and nothing else: a null in it would pass for "".

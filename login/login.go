@@ -48,6 +48,7 @@ type Provider struct {
 	quirks                 []Quirk
 	given                  []signingKey // instead of published ones
 	disco                  *discovery
+	notices                *notices
 	unverifiable           string // why access tokens cannot be verified; "" if they can
 }
 
@@ -62,7 +63,8 @@ func New(o Options) (*Provider, error) {
 		clientID: o.ClientID, clientSecret: o.ClientSecret, clientAuth: or(o.ClientAuth, ClientAuthAuto),
 		redirectURL: o.RedirectURL,
 		claims:      o.Claims.withDefaults(), identityFrom: or(o.IdentityFrom, FromAuto),
-		client: o.Client, now: o.Now, log: o.Log, policy: newPolicy(o), disco: &discovery{}, unverifiable: o.unverifiable(),
+		client: o.Client, now: o.Now, log: o.Log, policy: newPolicy(o), disco: &discovery{},
+		notices: &notices{seen: map[string]bool{}}, unverifiable: o.unverifiable(),
 	}
 	p.scopes = p.policy.scopesFor(o.Scopes)
 	for _, q := range o.allowed() {

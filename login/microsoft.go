@@ -45,7 +45,7 @@ func newMicrosoft(o Options) policy {
 	}
 	p.subject = microsoftSubject
 	p.alsoScopes = []string{m.graphScope()}
-	p.wanted = nil // Graph is asked instead of userinfo, which tells less
+	p.wanted, p.needed = nil, nil // Graph is asked instead of userinfo, which tells less
 	p.lookup, p.alone = m.lookup, alone
 	p.vouches = microsoftVouches
 	p.vouching = nil // by the claims below
@@ -267,17 +267,17 @@ func guest(token, directory claims) bool {
 	if token.has("idp") && !sameText(token, "idp", token, "iss") {
 		return true
 	}
-	name, _ := directory.text("preferred_username")
-	return strings.Contains(strings.ToUpper(name), "#EXT#")
+	name, ok := directory.text("preferred_username")
+	return strings.Contains(strings.ToUpper(name), "#EXT#") || !ok && directory.has("preferred_username")
 }
 
 // directoryOrg is the organization as Graph described it.
-func directoryOrg(r reader) (active identity.Org, all []identity.Org) {
+func directoryOrg(r reader) (active identity.Org, all []identity.Org, unknown bool) {
 	d := r.in(r.sources[1])
 	if d.text(directoryID) == "" {
-		return identity.Org{}, nil
+		return identity.Org{}, nil, r.unknownOrg(directoryID, r.sources[1].has(directoryID))
 	}
-	return identity.Org{ID: r.p.id + ":" + d.text(directoryID), Name: d.text(directoryName), Domain: d.text(directoryDomain), Source: "directory"}, nil
+	return identity.Org{ID: r.p.id + ":" + d.text(directoryID), Name: d.text(directoryName), Domain: d.text(directoryDomain), Source: "directory"}, nil, false
 }
 
 // isGUID: in lower case only, so that one tenant has one spelling.

@@ -50,8 +50,12 @@ type Options struct {
 	RedirectURL  string
 	Scopes       []string // openid is added if it is missing; none means those that the type needs
 	Claims       ClaimNames
-	IdentityFrom string   // "" means auto
-	EmailDomains []string // if set, addresses elsewhere count as unverified
+	IdentityFrom string // "" means auto
+	// TrustedAudiences may stand in the aud of ID tokens beside ClientID (OIDC Core
+	// §3.1.3.7 (3)): whoever they are gets tokens that would sign people in here.
+	TrustedAudiences []string
+	Needs            Needs    // what the configuration decides by
+	EmailDomains     []string // if set, addresses elsewhere count as unverified
 
 	PublicKeys []string // oidc: the provider's keys instead of published ones; PEM, public keys and certificates
 	Quirks     []string // oidc: deviations from the standard that it is allowed, of QuirkNames
@@ -94,6 +98,7 @@ func (o Options) Conflicts() []Conflict {
 		}
 	}
 	add(o.Issuer == "" && !(o.has(quirkUncheckedIssuer) && o.undiscovered()), "issuer", "is required, exactly as the provider writes it")
+	add(o.has(quirkIgnoreIDToken) && o.TrustedAudiences != nil, "trusted_audiences", "has no meaning where the ID token is not looked at")
 	o.quirkConflicts(add)
 	o.vendorConflicts(add)
 	return found
@@ -105,6 +110,7 @@ func (o Options) vendorConflicts(add func(wrong bool, key, why string)) {
 	add(o.Tenant != "" && o.Type != TypeMicrosoft, "tenant", "is for type microsoft")
 	add(o.AllowedTenants != nil && o.Type != TypeMicrosoft, "allowed_tenants", "is for type microsoft")
 	add(o.Endpoints.GraphURL != "" && o.Type != TypeMicrosoft, "endpoints.graph", "is for type microsoft")
+	add(o.Type == TypePagerDuty && o.TrustedAudiences != nil, "trusted_audiences", "is not for type pagerduty, whose tokens are for its own API and nobody else")
 	add(o.Type == TypePagerDuty && o.IdentityFrom == FromUserinfo, "identity_from", "cannot be userinfo: PagerDuty has none")
 	if o.Type == TypeMicrosoft {
 		several := o.Tenant == TenantCommon || o.Tenant == TenantOrganizations
@@ -167,6 +173,9 @@ func (o Options) check() error {
 func (o Options) checkClient() error {
 	if o.ClientID == "" {
 		return errors.New("the client id is empty")
+	}
+	if slices.Contains(o.TrustedAudiences, o.ClientID) || slices.Contains(o.TrustedAudiences, "") {
+		return errors.New("trusted_audiences are others than the client itself")
 	}
 	if o.has(quirkHS256) && len(o.ClientSecret) < minSecret {
 		return fmt.Errorf("quirks have hs256_id_token, which needs a client secret of at least %d bytes (RFC 7518 §3.2)", minSecret)

@@ -39,7 +39,7 @@ func pagerduty(o Options) policy {
 		p.sendsOn = []string{"https://*.pagerduty.com"} // to the host of an account that has its own sign-on
 	}
 	p.subject = pagerdutySubject
-	p.wanted = nil // §4.2: there is no userinfo
+	p.wanted, p.needed = nil, nil // §4.2: there is no userinfo
 	p.orgs = pagerdutyAccount
 	p.nameless = true // §4.2, and sub, which was an address once, is not one to rely on
 	p.reads = []Claim{
@@ -89,7 +89,7 @@ func isWord(s string) bool {
 
 // pagerdutyAccount: an account is an organization, and its subdomain what people
 // call it and where it is found.
-func pagerdutyAccount(r reader) (active identity.Org, all []identity.Org) {
+func pagerdutyAccount(r reader) (active identity.Org, all []identity.Org, unknown bool) {
 	account, _ := r.who.text("account_id") // as in the subject
 	org := identity.Org{ID: r.p.id + ":" + account, Name: r.text("subdomain"), Source: "claim"}
 	aud, _ := r.who.audience()
@@ -97,7 +97,7 @@ func pagerdutyAccount(r reader) (active identity.Org, all []identity.Org) {
 	if domain := org.Name + suffix; isDomain(domain) {
 		org.Domain = domain
 	}
-	return org, nil
+	return org, nil, false
 }
 
 // sameSite reports whether one document may point to another: by the same

@@ -61,7 +61,11 @@ func (p *Provider) reads() []Claim {
 	var list []Claim
 	add := func(in, use string, kept bool, names ...string) {
 		for _, name := range names {
-			list = append(list, Claim{name, in, use, kept})
+			source := in
+			if in == "ID token, else userinfo" && !slices.Contains(p.policy.wanted, name) {
+				source = "ID token, or userinfo where that is asked for another claim"
+			}
+			list = append(list, Claim{name, source, use, kept})
 		}
 	}
 	if p.policy.subject == nil {

@@ -2,6 +2,7 @@ package login
 
 import (
 	"context"
+	"encoding/json"
 	"net/url"
 	"slices"
 
@@ -48,13 +49,15 @@ type policy struct {
 	subNames []string
 	subject  func(c claims) (string, bool)                                                                     // nil: it is sub
 	wanted   []string                                                                                          // claims whose absence makes auto ask userinfo
+	needed   []string                                                                                          // those of them without which nobody is signed in if userinfo fails
 	lookup   func(ctx context.Context, client *oauth.Client, accessToken string, token claims) (claims, error) // instead of userinfo
 	alone    func(token claims) claims                                                                         // what an access token tells where there is a lookup
 	vouches  func(e email) bool
-	vouching []string                                                 // the claims that vouches looks at
-	orgs     func(r reader) (active identity.Org, all []identity.Org) // nil: as the claims say that the configuration names
-	nameless bool                                                     // it has neither names nor addresses, and none is read
-	reads    []Claim                                                  // what Permissions tells beside the claims that every provider has
+	vouching []string                                                               // the claims that vouches looks at
+	isTrue   func(raw json.RawMessage) bool                                         // of email_verified
+	orgs     func(r reader) (active identity.Org, all []identity.Org, unknown bool) // nil: as the claims say that the configuration names
+	nameless bool                                                                   // it has neither names nor addresses, and none is read
+	reads    []Claim                                                                // what Permissions tells beside the claims that every provider has
 }
 
 // idToken is an ID token whose signature is good, while it is being checked.
@@ -65,10 +68,10 @@ type idToken struct {
 
 // email is an address as a provider tells it, and where it says so.
 type email struct {
-	source      claims   // that the address is from
 	who         claims   // those that were checked
 	sources     []claims // all there are
 	raw, domain string
+	isTrue      func(raw json.RawMessage) bool
 }
 
 // newPolicy is the one place where the type of a provider is looked at.
@@ -103,14 +106,23 @@ func strict(o Options) policy {
 		discoverAt: o.Issuer,
 		discovered: func(issuer string) bool { return issuer == o.Issuer }, // Discovery §4.3: exactly
 		issuedBy:   func(iss string) bool { return iss == o.Issuer },       // no folding, no slash forgiven
-		audience: func(aud []string) bool { // Core §3.1.3.7 (3): us, and nobody whom we would have to trust
-			return !slices.ContainsFunc(aud, func(a string) bool { return a != o.ClientID })
+		audience: func(aud []string) bool { // Core §3.1.3.7 (3): us, and nobody whom the operator does not trust
+			return !slices.ContainsFunc(aud, func(a string) bool { return a != o.ClientID && !slices.Contains(o.TrustedAudiences, a) })
 		},
 		id:       claims.text,
 		subNames: []string{"sub"},
-		wanted:   o.Claims.wanted(),
-		vouches:  email.assured, vouching: []string{"email_verified"},
+		wanted:   o.wanted(), needed: o.needed(),
+		vouches: email.assured, vouching: []string{emailVerified}, isTrue: isTrue,
 	}
+}
+
+// vendorNeeds settles what is needed of a vendor that has no claims for groups
+// and organizations of its own accord: those that the configuration names.
+func (p *policy) vendorNeeds(o Options) []string {
+	o.Needs.Groups = o.Needs.Groups && o.Claims.Groups != ""
+	o.Needs.Orgs = o.Needs.Orgs && (o.Claims.OrgID != "" || o.Claims.Orgs != "")
+	p.needed = o.needed()
+	return slices.Concat(o.Claims.configured(), p.needed)
 }
 
 // scopesFor is what to ask for: openid first, nothing twice.
@@ -148,12 +160,16 @@ func (p policy) person(c claims) (string, bool) {
 }
 
 // assured: email_verified is about the claim email (Core §5.1), and about
-// another claim only where that says the same.
+// another claim only where that says the same. The first source that says
+// something about this address decides; one must not vouch for another's.
 func (e email) assured() bool {
-	return e.isClaim() && e.source.isTrue("email_verified")
+	for _, c := range e.sources {
+		if vouched, _ := c.text("email"); vouched == e.raw && c.mentions(emailVerified) {
+			return e.isTrue(c[emailVerified])
+		}
+	}
+	return false
 }
 
-func (e email) isClaim() bool {
-	vouched, _ := e.source.text("email")
-	return vouched == e.raw
-}
+// isTrue is JSON's true and nothing that looks like it.
+func isTrue(raw json.RawMessage) bool { return string(raw) == "true" }

@@ -23,6 +23,7 @@ const (
 	quirkIDAsSub         = "id_as_sub"
 	quirkRawBasic        = "raw_basic_credentials"
 	quirkAssumeVerified  = "assume_email_verified"
+	quirkStringVerified  = "string_email_verified"
 	quirkEndSessionPost  = "end_session_post"
 )
 
@@ -45,7 +46,7 @@ func quirks() []quirk {
 			func(p *policy) { p.secretSigns = true }},
 		{Quirk{quirkIgnoreIDToken, "The ID token is not looked at: who somebody is rests on the userinfo endpoint, over TLS, alone."},
 			func(p *policy) { p.userinfoAlone = true }},
-		{Quirk{quirkNumericSub, "Numbers count as ids of people and organizations: the number 7 and the text \"7\" are the same one."},
+		{Quirk{quirkNumericSub, "A number counts as the id of a person: the number 7 and the text \"7\" are the same one."},
 			func(p *policy) { p.id = claims.textOrNumber }},
 		{Quirk{quirkIDAsSub, "Where sub is missing, the claim id names the person; the standard does not promise that it stays theirs."},
 			func(p *policy) { p.subNames = []string{"sub", "id"} }},
@@ -53,6 +54,8 @@ func quirks() []quirk {
 			func(p *policy) { p.clientAuth = oauth.BasicRaw }},
 		{Quirk{quirkAssumeVerified, "Addresses in email_domains count as verified where the provider does not say whether they are."},
 			func(p *policy) { p.vouches = email.notDenied }},
+		{Quirk{quirkStringVerified, "The text \"true\" in email_verified counts as true."},
+			func(p *policy) { p.isTrue = trueOrString }},
 		{Quirk{quirkEndSessionPost, "Signing out at the provider is a form that is posted there, not an address to go to."},
 			func(p *policy) { p.logoutByPost = true }},
 	}
@@ -139,10 +142,13 @@ func (o Options) quirkConflicts(add func(wrong bool, key, why string)) {
 		"have end_session_post, but without discovery endpoints.end_session must say where that is")
 }
 
-// notDenied: verified, or nothing said about it.
+// notDenied: verified, or nothing said about it by anybody.
 func (e email) notDenied() bool {
-	return e.assured() || !e.source.has("email_verified")
+	return e.assured() || !slices.ContainsFunc(e.sources, func(c claims) bool { return c.mentions(emailVerified) })
 }
+
+// trueOrString takes true, and the text "true" in exactly these letters.
+func trueOrString(raw json.RawMessage) bool { return isTrue(raw) || string(raw) == `"true"` }
 
 // textOrNumber reads an id that may be a number: a whole one in plain decimal,
 // so that no two numbers become one text.

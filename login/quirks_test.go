@@ -252,7 +252,7 @@ func TestP07_AnApplicationThatSpeaksOfLocalhost(t *testing.T) {
 		{name: "§6.2 id instead of sub, not allowed", faults: info(func(c map[string]any) { c["id"] = c["sub"]; delete(c, "sub") }), refuse: identity.Rejected, says: "sub"},
 		{name: "numbers are not allowed", edit: func(o *Options) { o.Quirks = nil }, refuse: identity.Rejected, says: "sub"},
 		{name: "§6.1 tenant as a text is the same organization", faults: info(with("tenant_sub", "1")), want: mira},
-		{name: "§6.1 tenant is half a number", faults: info(with("tenant_sub", 1.5)), want: changed(mira, func(id *identity.Identity) { id.Org = identity.Org{} })},
+		{name: "§6.1 tenant is half a number", faults: info(with("tenant_sub", 1.5)), want: changed(mira, func(id *identity.Identity) { id.Org, id.OrgUnknown = identity.Org{}, true })},
 		{name: "no tenant", who: "zoe", want: identity.Identity{Provider: "corp", Subject: "4", Name: "Zoë Martín", Username: "zoe@mail.example", Email: "zoe@mail.example"}},
 		{name: "§6.2 whatever the ID token says", faults: token(with("id_token", "eyJ.not.one")), want: mira},
 		{name: "§6.2 no ID token", faults: token(testenv.Without("id_token")), want: mira},
@@ -305,7 +305,7 @@ func TestP21_QuirksAreNamedAndLogged(t *testing.T) {
 	if !slices.Equal(names, []string{"ignore_id_token", "numeric_sub", "end_session_post"}) {
 		t.Errorf("quirks %v", names)
 	}
-	if !slices.Contains(QuirkNames(), "no_pkce") || len(QuirkNames()) != 10 {
+	if !slices.Contains(QuirkNames(), "no_pkce") || len(QuirkNames()) != 11 {
 		t.Errorf("names %v", QuirkNames())
 	}
 }
@@ -484,6 +484,7 @@ func TestSeveralOrganizationsAreListed(t *testing.T) {
 		{"objects", []any{map[string]any{"id": "acme", "name": "Acme", "domain": "ACME.example"}, map[string]any{"id": "birch"}}, true, identity.Org{}, []identity.Org{acme, birch}},
 		{"ids", []any{"acme", "birch"}, true, identity.Org{}, []identity.Org{{ID: "corp:acme", Source: "claim"}, birch}},
 		{"one", []any{"birch"}, true, birch, nil},
+		{"a whole number", []any{"birch", 7}, true, identity.Org{}, []identity.Org{birch, {ID: "corp:7", Source: "claim"}}},
 		{"one twice", []any{"birch", map[string]any{"id": "birch"}}, true, birch, nil},
 		{"none", []any{}, true, identity.Org{}, nil},
 		{"the provider says which is active", []any{"acme", "birch"}, false, active, []identity.Org{{ID: "corp:acme", Source: "claim"}, birch}},
@@ -505,7 +506,7 @@ func TestSeveralOrganizationsAreListed(t *testing.T) {
 	}
 	// Half a list would make somebody a member of the other half alone.
 	for name, value := range map[string]any{
-		"a number": []any{"acme", 1}, "nothing": []any{nil}, "an empty one": []any{""}, "a list in it": []any{[]any{"x"}}, "no id": []any{map[string]any{"name": "x"}},
+		"half a number": []any{"acme", 1.5}, "nothing": []any{nil}, "an empty one": []any{""}, "a list in it": []any{[]any{"x"}}, "no id": []any{map[string]any{"name": "x"}},
 		"two lines": []any{"a\nb", "birch"}, "too many": slices.Repeat([]any{"x"}, 51), "a text": "acme", "an object": map[string]any{"acme": true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -25,7 +25,7 @@ func slack(o Options) policy {
 		p.sendsOn = []string{"https://*.slack.com"} // to the host of a workspace where somebody is signed in
 	}
 	p.subject = slackSubject
-	p.wanted = []string{"email", "name", slackTeamName}
+	p.wanted = append(p.vendorNeeds(o), "email", emailVerified, "name", slackTeamName)
 	p.orgs = slackWorkspace
 	p.reads = []Claim{
 		{slackTeam, "ID token", "the person's id, and the organization's", true},
@@ -47,7 +47,7 @@ func slackSubject(c claims) (string, bool) {
 
 // slackWorkspace: the workspace is the organization; where it is part of an
 // Enterprise Grid, that is one too.
-func slackWorkspace(r reader) (active identity.Org, all []identity.Org) {
+func slackWorkspace(r reader) (active identity.Org, all []identity.Org, unknown bool) {
 	org := func(id, name string) identity.Org {
 		return identity.Org{ID: r.p.id + ":" + id, Name: r.text(name), Source: "claim"}
 	}
@@ -56,8 +56,13 @@ func slackWorkspace(r reader) (active identity.Org, all []identity.Org) {
 	if domain := identity.LowerASCII(r.text(slackTeamDomain)) + ".slack.com"; isDomain(domain) {
 		active.Domain = domain
 	}
-	if enterprise := r.text(slackEnterprise); isWord(enterprise) {
-		all = []identity.Org{active, org(enterprise, slackEnterpriseName)}
+	enterprise, ok := r.from(slackEnterprise)
+	if !ok {
+		return active, nil, r.unknownOrg(slackEnterprise, r.elsewhere(slackEnterprise))
 	}
-	return active, all
+	id, _ := enterprise.text(slackEnterprise)
+	if !isWord(id) {
+		return active, nil, r.unknownOrg(slackEnterprise, id != "" || string(enterprise[slackEnterprise]) != `""`)
+	}
+	return active, []identity.Org{active, org(id, slackEnterpriseName)}, false
 }

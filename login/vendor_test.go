@@ -100,15 +100,16 @@ func TestP08_NoTokenIsSeenAgain(t *testing.T) {
 		}, []string{"pdus+"}},
 	}
 	// Every string of an answer, its own tokens among them, where a string or a
-	// name of something is expected.
+	// name of something is expected; but for iss, aud, azp and kid, which are about
+	// the token, so that a refusal says what came.
 	echo := func(mark string) []testenv.Fault {
 		return []testenv.Fault{
 			{},
-			{Endpoint: testenv.Token, Claims: testenv.With("iss", mark)}, {Endpoint: testenv.Token, Claims: testenv.With("aud", mark)},
-			{Endpoint: testenv.Token, Claims: testenv.With("azp", mark)}, {Endpoint: testenv.Token, Claims: testenv.With("tid", mark)},
+			{Endpoint: testenv.Token, Claims: testenv.With("nonce", mark)}, {Endpoint: testenv.Token, Claims: testenv.With("at_hash", mark)},
+			{Endpoint: testenv.Token, Claims: testenv.With("tid", mark)}, {Endpoint: testenv.Token, Claims: testenv.With("org_id", []any{mark, mark})},
 			{Endpoint: testenv.Token, Claims: testenv.With("hd", []string{mark})}, {Endpoint: testenv.Token, Claims: testenv.With("sub", []string{mark})},
 			{Endpoint: testenv.Token, Claims: testenv.With("email", mark)}, {Endpoint: testenv.Token, Claims: testenv.With("groups", []any{mark, 1})},
-			{Endpoint: testenv.Token, Resign: testenv.WithKid(mark)}, {Endpoint: testenv.Token, Resign: testenv.SignedByStranger},
+			{Endpoint: testenv.Token, Resign: testenv.SignedByStranger},
 			{Endpoint: testenv.Token, JSON: func(a map[string]any) { a["id_token"] = a["access_token"] }},
 			{Endpoint: testenv.Token, JSON: func(a map[string]any) { a["error"] = a["access_token"] }},
 			{Endpoint: testenv.Token, JSON: func(a map[string]any) { a["token_type"] = a["access_token"] }},

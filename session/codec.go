@@ -39,6 +39,7 @@ const (
 	flagHasAuthTime
 	flagGroupsDropped
 	flagGroupsKept // not all that there were
+	flagOrgUnknown
 	flagsKnown     = 1<<iota - 1
 )
 
@@ -100,6 +101,9 @@ func flagsOf(id *identity.Identity) (f byte) {
 	}
 	if id.Org != (identity.Org{}) {
 		f |= flagHasOrg
+	}
+	if id.OrgUnknown {
+		f |= flagOrgUnknown
 	}
 	if !id.AuthTime.IsZero() {
 		f |= flagHasAuthTime
@@ -171,6 +175,7 @@ func (compact) Deserialize(src []byte, dst any) error {
 	id := &out.Identity
 	id.EmailVerified = flags&flagEmailVerified != 0
 	id.GroupsUnknown, id.GroupsDropped = flags&flagGroupsUnknown != 0, flags&flagGroupsDropped != 0
+	id.OrgUnknown = flags&flagOrgUnknown != 0
 	if flags&flagHasAuthTime != 0 {
 		id.AuthTime = r.time()
 	}
@@ -189,7 +194,8 @@ func (compact) Deserialize(src []byte, dst any) error {
 	id.Orgs, id.Groups = r.orgs(p), r.strings(p)
 	emptyOrg := flags&flagHasOrg != 0 && id.Org == (identity.Org{})
 	knownYetDropped := id.GroupsDropped && !id.GroupsUnknown
-	if r.bad || len(r.b) > 0 || id.Subject == "" || emptyOrg || knownYetDropped || out.Seen.Year() > 9999 {
+	knownYetUnknown := id.OrgUnknown && (flags&flagHasOrg != 0 || len(id.Orgs) > 0)
+	if r.bad || len(r.b) > 0 || id.Subject == "" || emptyOrg || knownYetDropped || knownYetUnknown || out.Seen.Year() > 9999 {
 		return errCodec
 	}
 	*s = out

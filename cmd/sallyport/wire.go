@@ -251,6 +251,7 @@ func providerFaults(cfg *config.Config) config.Faults {
 
 func providerOptions(cfg *config.Config, p config.Provider) login.Options {
 	o := p.Options()
+	o.Needs = cfg.Needs()
 	o.RedirectURL = cfg.PublicURL.String() + cfg.Prefix + "/callback/" + p.ID
 	return o
 }

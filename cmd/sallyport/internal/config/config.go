@@ -73,6 +73,7 @@ type Provider struct {
 	Claims                   Claims
 	IdentityFrom             string
 	EmailDomains             []string // nil: it may vouch for any
+	TrustedAudiences         []string // who else may stand in the aud of ID tokens
 }
 
 // Claims are the names under which a provider tells things; "" is the usual one.
@@ -243,6 +244,9 @@ func providerShape() shape[Provider] {
 			oneOf("", "auto", "id_token", "userinfo"), func(p *Provider) *string { return &p.IdentityFrom }).or("auto"),
 		field("email_domains", "The domains this provider may vouch for; addresses outside count as unverified. Required for type oidc where there are two providers.",
 			list(domain(), 1), func(p *Provider) *[]string { return &p.EmailDomains }),
+		field("trusted_audiences", "What may stand in the aud of ID tokens beside the client id, such as another client or project. Then azp must be the client id. "+
+			"Whoever it is gets tokens that would sign people in here.",
+			list(text("an audience"), 1), func(p *Provider) *[]string { return &p.TrustedAudiences }),
 		field("public_keys", "type oidc: the provider's signing keys, instead of published ones. PEM, public keys or certificates; old and new ones while they change.",
 			list(publicKeyRef(), 1), func(p *Provider) *[]Ref { return &p.PublicKeys }),
 		field("quirks", "type oidc: deviations from the standard that this provider is allowed. Each weakens something; docs/providers/oidc.md says what.",

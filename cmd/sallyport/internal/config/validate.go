@@ -285,7 +285,8 @@ func (p Provider) Options() login.Options {
 		ID: p.ID, Type: p.Type, Issuer: p.Issuer, Endpoints: p.Endpoints,
 		ClientID: p.ClientID, ClientSecret: p.secret(), ClientAuth: p.ClientAuth,
 		Scopes: p.Scopes, Claims: login.ClaimNames(p.Claims), IdentityFrom: p.IdentityFrom, EmailDomains: p.EmailDomains,
-		PublicKeys: p.publicKeys(), Quirks: p.Quirks,
+		TrustedAudiences: p.TrustedAudiences,
+		PublicKeys:       p.publicKeys(), Quirks: p.Quirks,
 		HostedDomains: p.HostedDomains, Tenant: p.Tenant, AllowedTenants: p.AllowedTenants,
 	}
 }

@@ -1,0 +1,167 @@
+package login
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/oauth"
+)
+
+// orgs reads to which organizations somebody belongs. unknown: the provider
+// named one in a form that cannot be read. That is not "none", for which an
+// e-mail address could stand in.
+func (r reader) orgs() (active identity.Org, all []identity.Org, unknown bool) {
+	if r.p.policy.orgs != nil {
+		active, all, unknown = r.p.policy.orgs(r)
+	} else {
+		active, all, unknown = r.claimedOrgs()
+	}
+	if unknown {
+		return identity.Org{}, nil, true
+	}
+	return active, all, false
+}
+
+// claimedOrgs reads the active organization, and all of them where the
+// configuration names a claim for that. Where none is said to be active, the
+// only one is; of several the person chooses.
+func (r reader) claimedOrgs() (active identity.Org, all []identity.Org, unknown bool) {
+	active, unknown = r.activeOrg()
+	all, err := r.readOrgs()
+	switch {
+	case unknown, err != nil:
+		return identity.Org{}, nil, true
+	case active.ID != "" && all != nil && !slices.ContainsFunc(all, func(o identity.Org) bool { return o.ID == active.ID }):
+		all = append([]identity.Org{active}, all...)
+	}
+	switch {
+	case len(all) > 1:
+		return active, all, false
+	case len(all) == 1:
+		return all[0], nil, false
+	}
+	return active, nil, false
+}
+
+// activeOrg reads the organization that somebody is here for.
+func (r reader) activeOrg() (org identity.Org, unknown bool) {
+	name := r.p.claims.OrgID
+	c, ok := r.from(name)
+	if !ok {
+		return identity.Org{}, r.unknownOrg(name, r.elsewhere(name))
+	}
+	raw := c[name]
+	var list []json.RawMessage
+	if json.Unmarshal(raw, &list) == nil && len(list) <= 1 {
+		if len(list) == 0 {
+			return identity.Org{}, false
+		}
+		raw = list[0]
+	} else if text, ok := c.text(name); ok && text == "" {
+		return identity.Org{}, false
+	}
+	id, ok := readOrgID(raw)
+	if !ok {
+		return identity.Org{}, r.unknownOrg(name, true)
+	}
+	return r.org(id, r.text(r.p.claims.OrgName), r.text(r.p.claims.OrgDomain)), false
+}
+
+// readOrgID reads a text, or a whole number as its digits.
+func readOrgID(raw json.RawMessage) (string, bool) {
+	id, ok := claims{"id": raw}.textOrNumber("id")
+	return id, ok && printable(id, maxText)
+}
+
+// unknownOrg says once in the log why somebody's organization is not known.
+func (r reader) unknownOrg(name string, is bool) bool {
+	if is {
+		r.p.notices.once(name, func() {
+			r.p.log.WarnContext(r.ctx, "the claim with the organization's id cannot be read, so rules about organizations refuse and no address is folded; "+
+				"it must be a text of at most 256 bytes, a whole number, or a list of one of them (`claims.orgs` takes several)", "claim", name, "received", r.received(name))
+		})
+	}
+	return is
+}
+
+func (r reader) org(id, name, domain string) identity.Org {
+	domain = identity.LowerASCII(domain)
+	if domain != "" && !isDomain(domain) {
+		r.dropped("the domain of an organization", "not a domain")
+		domain = ""
+	}
+	return identity.Org{ID: r.p.id + ":" + id, Name: name, Domain: domain, Source: "claim"}
+}
+
+// checkOrgs refuses a list of organizations that cannot be read whole. Without
+// the part that is odd, somebody could pass for a member of another organization
+// alone, or of none, and be folded by e-mail.
+func (p *Provider) checkOrgs(ctx context.Context, sources []claims) error {
+	if p.policy.orgs != nil {
+		return nil
+	}
+	r := reader{p: p, ctx: ctx, sources: sources}
+	if _, err := r.readOrgs(); err != nil && !errors.Is(err, errElsewhere) {
+		return fail(identity.Rejected, "claim %s: %w; received: %s", p.claims.Orgs, err, r.received(p.claims.Orgs))
+	}
+	return nil
+}
+
+var errElsewhere = errors.New("the provider keeps it elsewhere")
+
+// readOrgs reads a list of ids, or of objects {id, name, domain}.
+func (r reader) readOrgs() ([]identity.Org, error) {
+	name := r.p.claims.Orgs
+	c, ok := r.from(name)
+	switch {
+	case name == "":
+		return nil, nil
+	case !ok && r.unknownOrg(name, r.elsewhere(name)):
+		return nil, errElsewhere
+	case !ok:
+		return nil, nil
+	}
+	var list []json.RawMessage
+	if json.Unmarshal(c[name], &list) != nil || len(list) > maxOrgs {
+		return nil, errors.New("not a list of at most 50 organizations")
+	}
+	var orgs []identity.Org
+	for _, raw := range list {
+		one, err := oauth.Object(raw)
+		if err != nil {
+			one = claims{"id": raw}
+		}
+		id, ok := readOrgID(one["id"])
+		if !ok {
+			return nil, errors.New("an organization without an id that can be read")
+		}
+		in := r.in(one)
+		org := r.org(id, in.text("name"), in.text("domain"))
+		if !slices.ContainsFunc(orgs, func(o identity.Org) bool { return o.ID == org.ID }) {
+			orgs = append(orgs, org)
+		}
+	}
+	return orgs, nil
+}
+
+func (r reader) elsewhere(name string) bool {
+	return slices.ContainsFunc(r.sources, func(c claims) bool { return c.elsewhere(name) })
+}
+
+// received says in what form a claim came, and where. It never says what is in it.
+func (r reader) received(name string) string {
+	var forms []string
+	for _, c := range r.sources {
+		if c.mentions(name) {
+			forms = append(forms, c.form(name))
+		}
+	}
+	if forms == nil {
+		return "nothing"
+	}
+	return strings.Join(forms, ", ")
+}
