@@ -25,6 +25,7 @@ func TestP01_RuleAdmitsOnlyWhoItNames(t *testing.T) {
 	}
 	email := func(s string) identity.Identity { return with(func(id *identity.Identity) { id.Email = s }) }
 	unknown := with(func(id *identity.Identity) { id.Groups, id.GroupsUnknown = nil, true })
+	orgUnknown := with(func(id *identity.Identity) { id.Org, id.OrgUnknown = identity.Org{}, true })
 	for _, tc := range []struct {
 		name string
 		rule Rule
@@ -47,6 +48,9 @@ func TestP01_RuleAdmitsOnlyWhoItNames(t *testing.T) {
 		{"groups that hold a comma", Rule{Groups: []string{"admin"}}, with(func(id *identity.Identity) { id.Groups = []string{"oncall,admin"} }), refused},
 		{"no groups", Rule{Groups: []string{"oncall"}}, with(func(id *identity.Identity) { id.Groups = nil }), refused},
 		{"groups unknown", Rule{Groups: []string{"oncall"}}, unknown, refusedUnknownGroups},
+		{"org unknown", Rule{Orgs: []string{"acme"}}, orgUnknown, refusedUnknownOrg},
+		{"org unknown, and a group", Rule{Orgs: []string{"acme"}, Groups: []string{"oncall"}}, orgUnknown, refusedUnknownOrg},
+		{"org unknown, and not asked for", Rule{Groups: []string{"oncall"}}, orgUnknown, admitted},
 		{"groups unknown, and another org", Rule{Groups: []string{"oncall"}, Orgs: []string{"other"}}, unknown, refused},
 		{"groups unknown, not asked for", Rule{Orgs: []string{"acme"}}, unknown, admitted},
 		{"email", Rule{Emails: []string{"alice@acme.test"}}, alice(), admitted},
@@ -100,6 +104,9 @@ func TestP01_RuleAdmitsOnlyWhoItNames(t *testing.T) {
 			s := &session.Session{Identity: tc.id}
 			for _, rules := range [][]Rule{{tc.rule}, {{Orgs: []string{"nobody's"}}, tc.rule}, {tc.rule, {Emails: []string{"x@y.test"}}}} {
 				v := Decide(Facts{}, &Route{Access: Access{Rules: rules}}, s)
+				if (v.Reason == ReasonOrgUnknown) != (tc.want == refusedUnknownOrg) {
+					t.Errorf("reason %s", v.Reason)
+				}
 				if (v.Outcome == Forward) != (tc.want == admitted) || (v.Reason == ReasonGroupsUnknown) != (tc.want == refusedUnknownGroups) {
 					t.Errorf("%+v", v)
 				}

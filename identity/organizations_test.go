@@ -43,6 +43,7 @@ func TestP01_OrganizationsAreFoldedFromWhatCanBeTrusted(t *testing.T) {
 		provider string // "" is entra
 		org      Org
 		orgs     []Org
+		unknown  bool
 		email    string // verified; "?" before it means not
 		wantOrg  Org
 		wantOrgs []Org
@@ -76,6 +77,11 @@ func TestP01_OrganizationsAreFoldedFromWhatCanBeTrusted(t *testing.T) {
 		{name: "long s", email: "mira@rocket\u017F.test"},
 		{name: "line at the end", email: "mira@acme.test\n"},
 
+		// What could not be read is not "none".
+		{name: "unreadable", unknown: true},
+		{name: "unreadable before address", unknown: true, email: "mira@acme.test"},
+		{name: "unreadable beside others", unknown: true, org: one("entra:7c"), orgs: []Org{one("entra:7c"), other}, email: "mira@acme.test"},
+
 		// security.md 109: a provider speaks for its own ids only.
 		{name: "another provider's id", provider: "google", org: one("entra:7c")},
 		{name: "another provider's id, and an address", provider: "google", org: one("entra:7c"), email: "mira@acme.test"},
@@ -99,7 +105,7 @@ func TestP01_OrganizationsAreFoldedFromWhatCanBeTrusted(t *testing.T) {
 		{name: "only empty ones", orgs: []Org{{}, {}}, email: "mira@acme.test", wantOrg: acme},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			id := Identity{Provider: tc.provider, Subject: "s", Org: tc.org, Orgs: tc.orgs, Groups: []string{"g"}}
+			id := Identity{Provider: tc.provider, Subject: "s", Org: tc.org, Orgs: tc.orgs, OrgUnknown: tc.unknown, Groups: []string{"g"}}
 			if tc.provider == "" {
 				id.Provider = "entra"
 			}

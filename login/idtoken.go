@@ -28,10 +28,27 @@ const (
 // OIDC Core §3.1.3.7. The checks are ours, on a library-verified signature:
 // go-oidc's verifier takes an empty sub, a missing iat, a second audience and a
 // foreign azp, folds the case of claim names, and allows no clock skew.
+//
+// A refusal says what came. Where a provider puts a secret of the sign-in there,
+// it does not.
 func (p *Provider) verifyIDToken(ctx context.Context, m *metadata, tokens oauth.TokenResponse, h identity.Handshake, ap identity.AuthParams) (claims, error) {
 	if tokens.IDToken == "" {
 		return nil, fail(identity.Rejected, "the provider sent no ID token (is scope openid granted?)")
 	}
+	found, err := p.openIDToken(ctx, m, tokens, h, ap)
+	var e *identity.SignInError
+	if !errors.As(err, &e) {
+		return found, err
+	}
+	for _, secret := range []string{h.Nonce, h.State, h.Verifier, tokens.AccessToken, tokens.RefreshToken, tokens.IDToken} {
+		if secret != "" && strings.Contains(e.Err.Error(), secret) {
+			return nil, fail(e.Failure, "ID token: refused; what stands in its claims or header is a secret of this sign-in, and is not shown")
+		}
+	}
+	return nil, e
+}
+
+func (p *Provider) openIDToken(ctx context.Context, m *metadata, tokens oauth.TokenResponse, h identity.Handshake, ap identity.AuthParams) (claims, error) {
 	content, err := m.keys.verify(ctx, tokens.IDToken)
 	if err != nil {
 		return nil, err
@@ -87,12 +104,25 @@ func (p *Provider) checkAuthorizedParty(c claims, audience []string) error {
 // checkSubject: nobody is signed in without a name that stays.
 func (p *Provider) checkSubject(c claims, where string) error {
 	if _, ok := p.policy.sub(c); !ok {
-		return fail(identity.Rejected, "%s: sub is missing, or not a string of 1 to %d bytes", where, maxSubject)
+		return fail(identity.Rejected, "%s: sub is missing, or not a string of 1 to %d bytes: it is %s%s", where, maxSubject, c.form("sub"), p.subjectHelp(c))
 	}
 	if _, ok := p.policy.person(c); !ok {
 		return fail(identity.Rejected, "%s: the claims that name the person are missing, or in another form", where)
 	}
 	return nil
+}
+
+// subjectHelp names the quirk that takes what came instead of a proper sub.
+func (p *Provider) subjectHelp(c claims) string {
+	switch {
+	case p.kind != TypeOIDC:
+		return ""
+	case wholeNumber(c["sub"]):
+		return "; the quirk " + quirkNumericSub + " takes numbers"
+	case !c.has("sub") && c.has("id"):
+		return "; the quirk " + quirkIDAsSub + " takes id instead"
+	}
+	return ""
 }
 
 // checkFurther is what the standard leaves to the provider.
@@ -122,15 +152,15 @@ func (p *Provider) checkValidity(c claims) error {
 	now := p.now()
 	exp, ok := c.time("exp")
 	if !ok {
-		return fail(identity.Rejected, "ID token: exp is missing or not a number")
+		return fail(identity.Rejected, "ID token: exp is missing or not a number: it is %s", c.form("exp"))
 	}
 	iat, ok := c.time("iat")
 	if !ok {
-		return fail(identity.Rejected, "ID token: iat is missing or not a number")
+		return fail(identity.Rejected, "ID token: iat is missing or not a number: it is %s", c.form("iat"))
 	}
 	nbf, ok := c.time("nbf")
 	if !ok && c.has("nbf") {
-		return fail(identity.Rejected, "ID token: nbf is not a number")
+		return fail(identity.Rejected, "ID token: nbf is not a number: it is %s", c.form("nbf"))
 	}
 	switch {
 	case iat.After(now.Add(leeway)):
@@ -151,6 +181,13 @@ func skew(what string, offset time.Duration) error {
 func (p *Provider) checkBinding(t idToken, accessToken string, h identity.Handshake) error {
 	nonce, ok := t.text("nonce")
 	absent := p.policy.nonceOptional && !t.has("nonce")
+	if !absent && !t.has("nonce") {
+		help := ""
+		if p.kind == TypeOIDC {
+			help = "; a provider that does not know nonce needs the quirk " + quirkNoNonce
+		}
+		return fail(identity.Rejected, "ID token: nonce is missing%s", help)
+	}
 	if !absent && (!ok || subtle.ConstantTimeCompare([]byte(nonce), []byte(h.Nonce)) != 1) {
 		return fail(identity.Rejected, "ID token: nonce is not this sign-in's")
 	}
@@ -185,7 +222,7 @@ func (p *Provider) checkAsked(c claims, ap identity.AuthParams) error {
 	if ap.MaxAge > 0 {
 		at, ok := c.time("auth_time")
 		if !ok {
-			return fail(identity.Rejected, "ID token: auth_time is missing, and max_age was asked for")
+			return fail(identity.Rejected, "ID token: auth_time is %s, and max_age was asked for", c.form("auth_time"))
 		}
 		if age := p.now().Sub(at); age > ap.MaxAge+leeway || age < -leeway {
 			return fail(identity.Rejected, "ID token: the person signed in %s ago, asked for was at most %s", age.Round(time.Second), ap.MaxAge)
@@ -194,7 +231,7 @@ func (p *Provider) checkAsked(c claims, ap identity.AuthParams) error {
 	if ap.ACR != "" {
 		acr, ok := c.text("acr")
 		if !ok || !slices.Contains(strings.Fields(ap.ACR), acr) {
-			return fail(identity.Rejected, "ID token: acr is not one that was asked for")
+			return fail(identity.Rejected, "ID token: acr is not one that was asked for: it is %s, asked for was %s", c.quoted("acr"), quoted(ap.ACR))
 		}
 	}
 	return nil

@@ -106,6 +106,9 @@ func (s *keySet) parse(token string) (header, *jose.JSONWebSignature, error) {
 	if len(token) > maxToken {
 		return refuse("longer than 64 KiB")
 	}
+	if strings.Count(token, ".") == 4 { // RFC 7516 §3.1
+		return refuse("not three parts of base64url but five: encrypted (JWE), which is not supported; have the provider sign tokens and not encrypt them")
+	}
 	// base64 decoders skip line breaks; a token has none (RFC 7515 §7.1).
 	if strings.Count(token, ".") != 2 || strings.ContainsFunc(token, notCompact) {
 		return refuse("not three parts of base64url")
@@ -127,7 +130,7 @@ func (s *keySet) parse(token string) (header, *jose.JSONWebSignature, error) {
 	}
 	var h header
 	if json.Unmarshal(members["alg"], &h.alg) != nil || !slices.Contains(s.algs, jose.SignatureAlgorithm(h.alg)) {
-		return refuse("signed with an algorithm that the provider does not announce or we do not accept")
+		return refuse(s.otherAlgorithm(claims(members)))
 	}
 	if kid, present := members["kid"]; present && json.Unmarshal(kid, &h.kid) != nil {
 		return refuse("kid is not a string")
@@ -138,6 +141,20 @@ func (s *keySet) parse(token string) (header, *jose.JSONWebSignature, error) {
 		return refuse("not a signed token")
 	}
 	return h, jws, nil
+}
+
+// otherAlgorithm says what is wrong with alg, and what takes it if anything does.
+func (s *keySet) otherAlgorithm(head claims) string {
+	var known []string
+	for _, a := range s.algs {
+		known = append(known, string(a))
+	}
+	help := ""
+	if alg, _ := head.text("alg"); alg == string(jose.HS256) {
+		help = "; the quirk " + quirkHS256 + " takes HS256 with the client secret"
+	}
+	return "signed with an algorithm that the provider does not announce or we do not accept: alg is " + head.quoted("alg") +
+		", accepted are " + strings.Join(known, ", ") + help
 }
 
 func notCompact(r rune) bool {
@@ -157,7 +174,7 @@ func (s *keySet) tryKeys(jws *jose.JSONWebSignature, h header) (signed, error) {
 		}
 	}
 	if h.kid == "" && len(fit) > 1 && !given { // OIDC Core §10.1: then the token must say which
-		return signed{}, fail(identity.Rejected, "ID token: no key id, and several keys of the provider fit")
+		return signed{}, fail(identity.Rejected, "ID token: no key id (kid), and %d keys of the provider fit", len(fit))
 	}
 	for _, k := range fit {
 		if payload, err := jws.Verify(k.Key); err == nil {
@@ -165,9 +182,9 @@ func (s *keySet) tryKeys(jws *jose.JSONWebSignature, h header) (signed, error) {
 		}
 	}
 	if len(fit) == 0 {
-		return signed{}, fail(identity.Rejected, "ID token: signed with a key that the provider does not list")
+		return signed{}, fail(identity.Rejected, "ID token: signed with a key that the provider does not list: kid is %s, alg is %s", quoted(h.kid), h.alg)
 	}
-	return signed{}, fail(identity.Rejected, "ID token: the signature is wrong")
+	return signed{}, fail(identity.Rejected, "ID token: the signature is wrong (alg %s, kid %s): the key at hand is not the one that signed it", h.alg, quoted(h.kid))
 }
 
 // fits reports whether k can have made a signature of alg: an RSA key must

@@ -261,3 +261,46 @@ func TestP07_TrustedAudiencesCountForTheClientThatAsked(t *testing.T) {
 		t.Errorf("the message does not help: %v", err)
 	}
 }
+
+// Whoever reads the log of a refused sign-in learns what came, and which key or
+// quirk takes it if it is meant.
+func TestARefusedSignInNamesWhatCameAndWhatTakesIt(t *testing.T) {
+	w := newWorld(t)
+	claim := func(b bend) testenv.Fault { return testenv.Fault{Endpoint: testenv.Token, Claims: b} }
+	for name, row := range map[string]struct {
+		fault testenv.Fault
+		says  []string
+	}{
+		"iss":       {claim(testenv.With("iss", "https://sso.example/")), []string{`"https://sso.example/"`, w.op.URL, "`issuer`"}},
+		"no iss":    {claim(testenv.Without("iss")), []string{"absent"}},
+		"aud":       {claim(testenv.With("aud", "another")), []string{`"another"`, `"` + clientID + `"`}},
+		"azp":       {claim(testenv.With("azp", "another")), []string{`"another"`, "client_id"}},
+		"nonce":     {claim(testenv.Without("nonce")), []string{"no_nonce"}},
+		"sub":       {claim(testenv.With("sub", 7)), []string{"whole number", "numeric_sub"}},
+		"id":        {claim(func(c map[string]any) { c["id"] = c["sub"]; delete(c, "sub") }), []string{"absent", "id_as_sub"}},
+		"exp":       {claim(testenv.With("exp", "soon")), []string{"exp", "text of 4 bytes"}},
+		"HS256":     {testenv.Fault{Endpoint: testenv.Token, Resign: testenv.SignedHS256([]byte(clientSecret))}, []string{`"HS256"`, "RS256", "hs256_id_token"}},
+		"kid":       {testenv.Fault{Endpoint: testenv.Token, Resign: testenv.WithKid("k-2")}, []string{`"k-2"`, "RS256"}},
+		"encrypted": {testenv.Fault{Endpoint: testenv.Token, JSON: testenv.With("id_token", "a.b.c.d.e")}, []string{"encrypted", "not supported"}},
+	} {
+		w.op.Set(row.fault)
+		err := w.refuse(identity.Rejected)
+		for _, want := range row.says {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: no %q in %v", name, want, err)
+			}
+		}
+	}
+}
+
+// A provider that writes a secret of the sign-in where a name belongs does not
+// get it into our log.
+func TestP18_ARefusalShowsNoSecretOfTheSignIn(t *testing.T) {
+	w := newWorld(t)
+	for _, claim := range []string{"iss", "aud", "azp"} {
+		w.op.Set(testenv.Fault{Endpoint: testenv.Token, Claims: func(c map[string]any) { c[claim] = "x" + c["nonce"].(string) }})
+		if err := w.refuse(identity.Rejected); strings.Contains(err.Error(), "nonce-") || !strings.Contains(err.Error(), "not shown") {
+			t.Errorf("%s: %v", claim, err)
+		}
+	}
+}

@@ -40,7 +40,7 @@ const (
 	flagGroupsDropped
 	flagGroupsKept // not all that there were
 	flagOrgUnknown
-	flagsKnown     = 1<<iota - 1
+	flagsKnown = 1<<iota - 1
 )
 
 // Serialize writes a *Session.

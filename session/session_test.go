@@ -121,6 +121,7 @@ func TestSessionSurvivesTheRoundTrip(t *testing.T) {
 		},
 		"groups unknown": {Provider: "p", Subject: "s", GroupsUnknown: true},
 		"groups dropped": {Provider: "p", Subject: "s", GroupsUnknown: true, GroupsDropped: true},
+		"org unknown":    {Provider: "p", Subject: "s", OrgUnknown: true},
 		"org by name":    {Provider: "p", Subject: "s", Org: identity.Org{Source: "claim"}},
 		"odd provider":   {Provider: ":p:", Subject: ":p::s"},
 	} {
