@@ -15,20 +15,11 @@ import (
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-// maxInterims bounds the interim answers to one request: each is written to the
-// client, and an app could send them for ever (security.md 121).
-const maxInterims = 16
-
-type interim struct {
-	code   int
-	header http.Header
-}
-
 // relayInterim takes a 1xx to be passed on. 100 is not among them: the client is
 // told when the body is first read, which the transport does once the app has
 // said 100. Nor is 101, which no app may say within HTTP/2 (RFC 9113 §8.6).
 //
-// Who calls it reads from the app, over HTTP/2 for everybody whose requests
+// The caller is the transport's reader, over HTTP/2 for everybody whose requests
 // share the connection: it must not wait for this client to read.
 func (x *exchange) relayInterim(code int, header textproto.MIMEHeader) error {
 	switch code {
@@ -38,59 +29,15 @@ func (x *exchange) relayInterim(code int, header textproto.MIMEHeader) error {
 		return errors.New("a switch of protocols in HTTP/2")
 	}
 	x.watch.moved()
-	if x.interims.Add(1) > maxInterims {
-		return errors.New("too many interim answers")
-	}
 	if !x.in.ProtoAtLeast(1, 1) { // RFC 9110 §15.2
 		return nil
 	}
-	x.queue.Lock()
-	x.queued = append(x.queued, interim{code, http.Header(header)})
-	x.queue.Unlock()
-	go x.passInterims()
-	return nil
-}
-
-// passInterims writes what is queued, unless the answer has begun.
-func (x *exchange) passInterims() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for !x.final {
-		x.queue.Lock()
-		if len(x.queued) == 0 {
-			x.queue.Unlock()
-			return
-		}
-		next := x.queued[0]
-		x.queued = x.queued[1:]
-		x.queue.Unlock()
-		dropHopByHop(next.header)
-		x.writeInterim(next.code, next.header)
-	}
-}
-
-// writeInterim has a deadline of its own: a watch leaves the writing half alone
-// until the answer begins. Whoever does not read meanwhile is disconnected.
-func (x *exchange) writeInterim(code int, header http.Header) {
-	control := http.NewResponseController(x.w.ResponseWriter)
-	_ = control.SetWriteDeadline(time.Now().Add(bodyPatience))
-	h := x.w.Header()
-	clear(h)
-	for name, values := range header {
-		h[name] = values
-	}
-	x.w.WriteHeader(code)
-	clear(h)
-	_ = control.SetWriteDeadline(time.Time{})
-}
-
-// noMoreInterims keeps a late 1xx out of the final answer's header. Those that
-// came before the answer go before it.
-func (x *exchange) noMoreInterims() {
-	x.passInterims()
-	x.mu.Lock()
-	x.final = true
-	x.mu.Unlock()
+	h := http.Header(header)
+	dropHopByHop(h)
+	keepOurCookies(h)
+	delete(h, "Clear-Site-Data")
+	delete(h, "X-Request-Id")
+	return x.client.queueInterim(code, h)
 }
 
 // answer passes the app's answer on. An app that breaks off in the middle breaks
@@ -98,7 +45,7 @@ func (x *exchange) noMoreInterims() {
 func (x *exchange) answer(ctx context.Context, res *http.Response) {
 	dropHopByHop(res.Header)
 	x.amend(res.Header)
-	h := x.w.Header()
+	h := x.client.Header()
 	for name, values := range res.Header {
 		h[name] = values
 	}
@@ -106,24 +53,24 @@ func (x *exchange) answer(ctx context.Context, res *http.Response) {
 		h["Content-Type"] = nil // else net/http guesses one
 	}
 	x.announceTrailers(h, res)
-	unread := x.body != nil && !x.body.ended()
+	unread := x.body != nil && !x.body.is(uploadEnded)
 	if unread {
-		x.w.closeAfter(x.in) // the rest of the body is in the way of a next request
+		x.client.closeAfter() // the rest of the body is in the way of a next request
 	}
-	x.w.WriteHeader(res.StatusCode)
+	x.client.WriteHeader(res.StatusCode)
 	if err := x.copyBody(res); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
 		x.ev.cause = unquoted(err)
 		if unread { // net/http reads on before it closes, for as long as the client likes
-			_ = http.NewResponseController(x.w.ResponseWriter).SetReadDeadline(time.Now())
+			_ = x.client.SetReadDeadline(time.Now())
 		}
 		panic(http.ErrAbortHandler)
 	}
 	sendTrailers(h, res)
 	if x.in.ProtoMajor == 1 { // what is left goes out when the watch is gone
-		x.w.readBy(x.backend.Idle)
+		x.client.readWithin(x.backend.Idle)
 	}
 }
 
@@ -144,17 +91,13 @@ func (x *exchange) amend(h http.Header) {
 	}
 }
 
-// headerPatience is how long a header waits for the first piece of its body, so
-// that both are one packet. An event stream's may come much later.
-const headerPatience = 5 * time.Millisecond
-
 // copyBody sends on what arrives as it arrives.
 func (x *exchange) copyBody(res *http.Response) error {
 	if res.Body == http.NoBody {
 		return nil
 	}
-	hurry := time.AfterFunc(headerPatience, x.sendHeader)
-	defer x.headerSent(hurry)
+	x.client.holdHeader()
+	defer x.client.headerDone()
 	buf := x.p.buffers.Get()
 	defer x.p.buffers.Put(buf)
 	left := res.ContentLength // negative: unknown
@@ -162,62 +105,22 @@ func (x *exchange) copyBody(res *http.Response) error {
 		n, err := res.Body.Read(buf)
 		if n > 0 {
 			left -= int64(n)
-			if err := x.sendPiece(buf[:n], left != 0); err != nil {
+			x.watch.moved()
+			if err := x.client.writePiece(buf[:n], left != 0); err != nil {
 				return fmt.Errorf("write to the client: %w", err)
 			}
+			x.watch.moved()
 		}
 		switch {
 		case err == io.EOF:
 			if len(res.Trailer) > 0 {
-				x.flush() // else a short answer gets a length, and has no place for trailers
+				x.client.flush() // else a short answer gets a length, and has no place for trailers
 			}
 			return nil
 		case err != nil:
 			return fmt.Errorf("read from the app: %w", err)
 		}
 	}
-}
-
-// sendPiece writes a piece of the body. The last one of a known length goes out
-// with the end of the request.
-func (x *exchange) sendPiece(piece []byte, more bool) error {
-	x.watch.moved()
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.sent = true
-	if _, err := x.w.Write(piece); err != nil {
-		return err
-	}
-	if more {
-		x.w.flush()
-	}
-	x.watch.moved()
-	return nil
-}
-
-// flush sends what was written. The header's timer may be about to do the same.
-func (x *exchange) flush() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.sent = true
-	x.w.flush()
-}
-
-func (x *exchange) sendHeader() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if !x.sent {
-		x.sent = true
-		x.w.flush()
-	}
-}
-
-// headerSent makes sure that nobody writes any more when the handler returns.
-func (x *exchange) headerSent(hurry *time.Timer) {
-	hurry.Stop()
-	x.mu.Lock()
-	x.sent = true
-	x.mu.Unlock()
 }
 
 // announceTrailers names those that the app has announced.

@@ -30,7 +30,7 @@ func (p *Proxy) takesBearer(route *authz.Route) bool {
 // serveBearer answers a request with an Authorization header on a route that
 // takes access tokens. That header alone decides: a bad token is not forgiven
 // for the sake of a cookie that a browser may have added.
-func (p *Proxy) serveBearer(w *recorder, r *http.Request, ev *event, route *authz.Route) error {
+func (p *Proxy) serveBearer(w *client, r *http.Request, ev *event, route *authz.Route) error {
 	s, err := p.readBearer(r, p.backends[route].Bearer)
 	switch kind := identity.FailureOf(err); {
 	case err == nil:
@@ -92,9 +92,9 @@ const (
 
 // unauthorizedBearer does not say why: that is for the log, and whoever shows a
 // forged token need not learn how far it came.
-func (p *Proxy) unauthorizedBearer(w *recorder, r *http.Request, ev *event, cause error) error {
+func (p *Proxy) unauthorizedBearer(w *client, r *http.Request, ev *event, cause error) error {
 	ev.cause = cause
-	w.letGo(r)
+	w.answerWithoutBody(r)
 	w.Header().Set("WWW-Authenticate", bearerRefused)
 	writeJSON(w, r, http.StatusUnauthorized, map[string]string{
 		"error": "invalid_token", "message": "The access token is not good here, or not any more. Get a new one, then try again.", "request_id": ev.requestID})

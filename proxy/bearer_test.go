@@ -435,7 +435,7 @@ func TestP01_StreamsEndWithTheirToken(t *testing.T) {
 	slow.dial()
 	send(slow, s.at("/any/slow", bearer))
 
-	time.Sleep(1500 * time.Millisecond) // more than a glance: nothing ends before its time
+	time.Sleep(1500 * time.Millisecond) // more than a poll: nothing ends before its time
 	check(t, socket.conn.SetReadDeadline(time.Now().Add(10*time.Millisecond)))
 	if _, err := socket.in.ReadByte(); !isTimeout(err) {
 		t.Fatalf("the WebSocket ended early: %v", err)

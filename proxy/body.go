@@ -20,19 +20,42 @@ type requestBody struct {
 	done    <-chan struct{} // closed with the exchange
 	trailer http.Header     // the outgoing request's, filled when the body has ended
 	left    int64           // of max_body; negative: no limit
-	eof     atomic.Bool
-	broken  atomic.Bool // the client's half failed
-	over    atomic.Bool // longer than allowed
-	given   atomic.Bool // nobody reads it any more
-	waiting atomic.Bool // for the client
+	state   atomic.Int32    // one of the constants below
 
-	expected bool        // the client sends it only when told to: 100 Continue
-	spoken   atomic.Bool // the app has begun to answer
-	wanted   atomic.Bool // the app has said 100
+	expected     bool        // the client sends it only when told to: 100 Continue
+	appResponded atomic.Bool // the app has begun to answer
+	appWantsBody atomic.Bool // the app has said 100
 
 	mu   sync.Mutex // guards head and gone
 	head []byte     // what was read so far, while that is little
 	gone bool       // more was read than head keeps
+}
+
+// The states of a body. From idle and waiting it goes on to one of the others, and
+// stays there.
+const (
+	uploadIdle      int32 = iota // nobody reads it at the moment
+	uploadWaiting                // for the client
+	uploadEnded                  // whole
+	uploadBroken                 // the client's half failed
+	uploadTooLarge               // longer than allowed
+	uploadAbandoned              // nobody reads it any more
+)
+
+// is reports the state.
+func (b *requestBody) is(state int32) bool { return b.state.Load() == state }
+
+// enter goes on to a state, unless the body has come to an end before.
+func (b *requestBody) enter(state int32) bool {
+	for {
+		now := b.state.Load()
+		if now > uploadWaiting {
+			return false
+		}
+		if b.state.CompareAndSwap(now, state) {
+			return true
+		}
+	}
 }
 
 // replayable is how much of a body can be sent again on another connection,
@@ -57,8 +80,7 @@ func newRequestBody(x *exchange, done <-chan struct{}) *requestBody {
 		x.p.headers.Strip(b.trailer)
 	}
 	if x.in.ProtoMajor == 1 {
-		// Else net/http would swallow the rest of a body before an early answer.
-		_ = http.NewResponseController(x.w.ResponseWriter).EnableFullDuplex()
+		x.client.fullDuplex()
 		for _, line := range x.in.Header["Expect"] {
 			b.expected = b.expected || (x.in.ProtoMinor > 0 && hasToken(line, "100-continue"))
 		}
@@ -69,58 +91,49 @@ func newRequestBody(x *exchange, done <-chan struct{}) *requestBody {
 // listen makes trace tell whether the app wants the body.
 func (b *requestBody) listen(trace *httptrace.ClientTrace) {
 	if b.expected {
-		trace.GotFirstResponseByte = func() { b.spoken.Store(true) }
-		trace.Got100Continue = func() { b.wanted.Store(true) }
+		trace.GotFirstResponseByte = func() { b.appResponded.Store(true) }
+		trace.Got100Continue = func() { b.appWantsBody.Store(true) }
 	}
 }
 
-// ask tells the client to send the body, and reports whether it may. net/http
-// would do that at the first read, perhaps while we pass on an interim answer,
-// and the bytes of both would mix. An app that answers without having said 100
-// has no use for the body, though the transport would send it to keep the
+// wanted reports whether the app may still want the body. An app that answers
+// without having said 100 does not, though the transport would send it to keep the
 // connection.
-func (b *requestBody) ask() bool {
-	x := b.x
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.final || (b.spoken.Load() && !b.wanted.Load() && x.interims.Load() == 0) {
-		return false
-	}
-	x.writeInterim(http.StatusContinue, nil)
-	return true
+func (b *requestBody) wanted() bool {
+	return !b.appResponded.Load() || b.appWantsBody.Load() || b.x.client.hadInterims()
 }
 
 // Read implements io.Reader.
 func (b *requestBody) Read(p []byte) (int, error) {
-	if b.given.Load() || b.over.Load() {
+	if state := b.state.Load(); state == uploadAbandoned || state == uploadTooLarge {
 		return 0, errBodyGone
 	}
 	if b.expected {
-		if !b.ask() {
+		if !b.x.client.sendContinue(b.wanted) {
 			<-b.done // an error would spoil the answer
 			return 0, errBodyGone
 		}
 		b.expected = false
 	}
-	b.waiting.Store(true)
+	b.enter(uploadWaiting)
 	n, err := b.in.Read(p)
-	b.waiting.Store(false)
+	b.enter(uploadIdle)
 	if n > 0 {
 		b.x.watch.moved()
 		b.keep(p[:n])
 	}
 	if b.left >= 0 {
 		if b.left -= int64(n); b.left < 0 {
-			b.over.Store(true)
+			b.enter(uploadTooLarge)
 			return 0, errBodyGone // not io.EOF: what was sent so far must not look whole
 		}
 	}
 	switch {
 	case err == io.EOF:
 		b.passTrailers()
-		b.eof.Store(true)
+		b.enter(uploadEnded)
 	case err != nil:
-		b.broken.Store(true)
+		b.enter(uploadBroken)
 	}
 	return n, err
 }
@@ -143,8 +156,6 @@ func (b *requestBody) passTrailers() {
 // it: a transport closes it between two attempts.
 func (b *requestBody) Close() error { return nil }
 
-func (b *requestBody) ended() bool { return b.eof.Load() }
-
 // keep remembers the beginning of the body.
 func (b *requestBody) keep(p []byte) {
 	b.mu.Lock()
@@ -161,42 +172,41 @@ func (b *requestBody) keep(p []byte) {
 func (b *requestBody) again() (io.ReadCloser, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.gone || b.broken.Load() || b.over.Load() || b.waiting.Load() {
+	if b.gone || (!b.is(uploadIdle) && !b.is(uploadEnded)) {
 		return nil, errBodyGone
 	}
 	rest := io.Reader(b)
-	if b.ended() {
+	if b.is(uploadEnded) {
 		rest = http.NoBody
 	}
 	return io.NopCloser(io.MultiReader(bytes.NewReader(b.head), rest)), nil
 }
 
-// lull is how long a client is silent before it is taken to wait for the end of
+// clientSilence is how long a client is silent before it is taken to wait for the end of
 // an answer in chunks: that goes out only when nothing is read any more.
-const lull = 500 * time.Millisecond
+const clientSilence = 500 * time.Millisecond
 
-// linger takes in what a client still sends after an early answer, for a while:
+// drainUpload takes in what a client still sends after an early answer, for a while:
 // closing with bytes unread resets the connection, and with it goes the answer
 // that the client has not read yet (RFC 9112 §9.6).
-func (x *exchange) linger() {
+func (x *exchange) drainUpload() {
 	b := x.body
-	if b == nil || b.ended() || b.broken.Load() {
+	if b == nil || b.is(uploadEnded) || b.is(uploadBroken) {
 		return
 	}
-	b.given.Store(true)
+	b.enter(uploadAbandoned)
 	if x.in.ProtoMajor > 1 {
 		return // a stream of its own can be reset alone
 	}
-	x.w.flush()
-	control := http.NewResponseController(x.w.ResponseWriter)
+	x.client.flush()
 	buf := x.p.buffers.Get()
 	defer x.p.buffers.Put(buf)
 	silence := bodyPatience
-	if x.w.Header()["Content-Length"] == nil {
-		silence = lull
+	if x.client.Header()["Content-Length"] == nil {
+		silence = clientSilence
 	}
 	for until := time.Now().Add(bodyPatience); time.Now().Before(until); {
-		_ = control.SetReadDeadline(time.Now().Add(silence))
+		_ = x.client.SetReadDeadline(time.Now().Add(silence))
 		if _, err := b.in.Read(buf); err != nil {
 			return
 		}

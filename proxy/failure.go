@@ -38,7 +38,7 @@ func (f *failure) Unwrap() error { return f.Cause }
 
 // fail is the only writer of failures, but for the 401 that asks a program to
 // sign in: that one is an answer to be expected.
-func (p *Proxy) fail(w *recorder, r *http.Request, ev *event, err error) {
+func (p *Proxy) fail(w *client, r *http.Request, ev *event, err error) {
 	var f *failure
 	if !errors.As(err, &f) {
 		f = &failure{Status: http.StatusInternalServerError, Cause: err}
@@ -54,7 +54,7 @@ func (p *Proxy) fail(w *recorder, r *http.Request, ev *event, err error) {
 	if w.status != 0 { // half an answer is out; ending it abruptly is all that is left
 		panic(http.ErrAbortHandler)
 	}
-	w.letGo(r)
+	w.answerWithoutBody(r)
 	f.fillIn()
 	if f.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(f.RetryAfter))

@@ -9,8 +9,6 @@ import (
 	"net/textproto"
 	"net/url"
 	"strings"
-	"sync"
-	"sync/atomic"
 
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
@@ -25,7 +23,7 @@ import (
 type exchange struct {
 	p         *Proxy
 	ev        *event
-	w         *recorder
+	client    *client
 	in        *http.Request
 	route     *authz.Route
 	backend   *Backend
@@ -33,24 +31,18 @@ type exchange struct {
 	key       string           // whose identity it is, for what is kept of it
 	body      *requestBody     // nil if the client sends none
 	watch     watch
+	cancel    context.CancelCauseFunc
 	attempts  int
 	assertion string
 	renewed   http.Header // the renewed session cookie, to go with the answer
 	ours      [4]string   // values of headers that are always ours
 
-	mu    sync.Mutex // guards what follows, and w while somebody else may write
-	final bool       // no more interim answers
-	sent  bool       // the header is on its way
-
-	interims atomic.Int32 // how many the app has sent
-	queue    sync.Mutex   // guards queued; held for moments only
-	queued   []interim    // sent by the app, and not yet to the client
 }
 
 // forward passes a request to its app and the answer to the client. Nothing of
 // either body is kept: what arrives is sent on at once.
-func (p *Proxy) forward(w *recorder, r *http.Request, ev *event, route *authz.Route, s *session.Session) error {
-	x := &exchange{p: p, ev: ev, w: w, in: r, route: route, backend: p.backends[route], session: s}
+func (p *Proxy) forward(c *client, r *http.Request, ev *event, route *authz.Route, s *session.Session) error {
+	x := &exchange{p: p, ev: ev, client: c, in: r, route: route, backend: p.backends[route], session: s}
 	if err := x.admit(); err != nil {
 		return err
 	}
@@ -64,15 +56,16 @@ func (p *Proxy) forward(w *recorder, r *http.Request, ev *event, route *authz.Ro
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
+	x.cancel = cancel
 	out := x.request(ctx)
-	x.watch.start(x, cancel) // it looks at what request made
+	x.watch.start(x, x.limits()) // it looks at what request made
 	defer x.watch.stop()
 
 	res, err := x.backend.Transport.RoundTrip(out)
 	if x.attempts > 1 {
 		x.p.metrics.retries.WithLabelValues(x.route.Name).Inc()
 	}
-	x.noMoreInterims()
+	x.client.settle()
 	if err != nil {
 		return x.failed(ctx, err)
 	}
@@ -87,8 +80,43 @@ func (p *Proxy) forward(w *recorder, r *http.Request, ev *event, route *authz.Ro
 		return &failure{Status: http.StatusBadGateway, Cause: fmt.Errorf("the app answered with %d, which is no status", res.StatusCode)}
 	}
 	x.answer(ctx, res)
-	x.linger()
+	x.drainUpload()
 	return nil
+}
+
+// limits are for the watch. A gRPC server may send its header with its first
+// message, hours later; then the idle time alone counts.
+func (x *exchange) limits() limits {
+	l := limits{Header: x.backend.Header, Idle: x.backend.Idle}
+	if hasGRPC(x.in) {
+		l.Header = 0
+	}
+	return l
+}
+
+// hasGRPC reports whether r is a gRPC call.
+func hasGRPC(r *http.Request) bool {
+	const kind = "application/grpc"
+	t := r.Header["Content-Type"]
+	return len(t) == 1 && len(t[0]) >= len(kind) && t[0][:len(kind)] == kind
+}
+
+// sessionOver implements watched.
+func (x *exchange) sessionOver() bool {
+	s := x.session
+	return s != nil && (!x.p.now().Before(s.Expires) || x.p.sessions.HasEnded(s.ID))
+}
+
+// waitsForClient implements watched.
+func (x *exchange) waitsForClient() bool {
+	return x.body != nil && x.body.is(uploadWaiting) && !x.client.begun()
+}
+
+// end implements watched. A read from the client that is under way is not ended by
+// a context; its deadline is.
+func (x *exchange) end(cause error) {
+	x.cancel(cause)
+	x.client.cutOff(x.body != nil && !x.body.is(uploadEnded))
 }
 
 // maxHops is how often a request may pass through here. A route that leads back
@@ -302,13 +330,13 @@ func decodePath(path string) string {
 func (x *exchange) failed(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	switch {
-	case x.body != nil && x.body.over.Load():
+	case x.body != nil && x.body.is(uploadTooLarge):
 		return x.tooLarge()
 	case errors.Is(cause, errClientSlow):
 		return &failure{Status: http.StatusRequestTimeout, Cause: cause, Title: "This did not arrive in time",
 			Sentence: "What was sent stopped before its end.", Advice: "Go back and send it again."}
 	case errors.Is(cause, errSessionOver) && byBearer(x.session):
-		return x.p.unauthorizedBearer(x.w, x.in, x.ev, cause)
+		return x.p.unauthorizedBearer(x.client, x.in, x.ev, cause)
 	case errors.Is(cause, errSessionOver):
 		return &failure{Status: http.StatusUnauthorized, Cause: cause, Title: "You were signed out",
 			Sentence: "Your session ended while the app was still at work.", Advice: "Sign in again, and look whether the app has done it."}
@@ -317,7 +345,7 @@ func (x *exchange) failed(ctx context.Context, err error) error {
 		return &failure{Status: http.StatusGatewayTimeout, Cause: errors.Join(cause, unquoted(err))}
 	case errors.Is(err, context.Canceled) && x.in.Context().Err() != nil:
 		return &failure{Status: statusClientGone, Cause: unquoted(err)}
-	case x.body != nil && x.body.broken.Load():
+	case x.body != nil && x.body.is(uploadBroken):
 		return &failure{Status: http.StatusBadRequest, Cause: unquoted(err), Title: "This did not arrive whole",
 			Sentence: "What was sent broke off, or could not be read.", Advice: "Go back and send it again."}
 	}

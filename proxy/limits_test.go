@@ -85,7 +85,7 @@ func TestAnAnswerThatCameEarlyIsNotWaitedForAgain(t *testing.T) {
 			_, _ = io.WriteString(w, "begun")
 			_ = http.NewResponseController(w).Flush()
 			_, _ = io.Copy(io.Discard, r.Body)
-			for range 10 { // longer than a glance and the time for a header
+			for range 10 { // longer than a poll and the time for a header
 				time.Sleep(150 * time.Millisecond)
 				_, _ = io.WriteString(w, ".")
 				_ = http.NewResponseController(w).Flush()
@@ -530,7 +530,7 @@ func TestP17_AClientThatDoesNotReadHintsHoldsUpNobodyElse(t *testing.T) {
 	t.Parallel()
 	hint := strings.Repeat("x", 60_000)
 	app := serveApp(t, "h2c", func(w http.ResponseWriter, r *http.Request) {
-		for range maxInterims * strings.Count(r.URL.Path, "/hints") {
+		for range 16 * strings.Count(r.URL.Path, "/hints") {
 			w.Header()["Link"] = []string{hint}
 			w.WriteHeader(http.StatusEarlyHints)
 		}

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -48,97 +47,9 @@ func (ev *event) identify(s *session.Session) {
 	ev.user, ev.org = s.Identity.ID(), s.Identity.Org.ID
 }
 
-// recorder notes what was answered.
-type recorder struct {
-	http.ResponseWriter
-	requestID string
-	last      bool // no more requests on this connection
-	status    int
-	bytes     int64
-	final     atomic.Bool // status is set: a watch reads this beside the handler
-}
-
-// begun reports whether the answer has begun: no other one can follow.
-func (rec *recorder) begun() bool { return rec.final.Load() }
-
-// flush sends what was written. An error shows at the next write.
-func (rec *recorder) flush() { _ = http.NewResponseController(rec.ResponseWriter).Flush() }
-
-// closeAfter makes this answer the last one on an HTTP/1 connection.
-func (rec *recorder) closeAfter(r *http.Request) { rec.last = rec.last || r.ProtoMajor == 1 }
-
-// sign puts our own headers on an answer, again if need be: early hints leave
-// none behind.
-func (rec *recorder) sign() {
-	h := rec.Header()
-	if h["X-Request-Id"] == nil {
-		h.Set("X-Request-Id", rec.requestID)
-	}
-	if rec.last {
-		h.Set("Connection", "close")
-	}
-}
-
-// bodyPatience is how long we wait for the rest of a body that nobody will read.
-const bodyPatience = 5 * time.Second
-
-// answerPatience is how long a client may take to read an answer of our own.
-const answerPatience = 30 * time.Second
-
-// readBy disconnects a client that has not read its answer by then. It counts
-// for what net/http writes behind the handler too, and until the next request.
-// Without it whoever asks and does not read has a connection, and what fits into
-// the kernel's buffer, for ever.
-func (rec *recorder) readBy(patience time.Duration) {
-	_ = http.NewResponseController(rec.ResponseWriter).SetWriteDeadline(time.Now().Add(patience))
-}
-
-// letGo is for answers of our own. A body of the request goes unread, and
-// net/http would wait for its end without a limit before it sent the answer. A
-// stranger could hold a connection, and our stopping, with one byte (P17).
-func (rec *recorder) letGo(r *http.Request) {
-	rec.readBy(answerPatience)
-	if r.ContentLength == 0 {
-		return
-	}
-	rec.closeAfter(r)
-	rec.sign()
-	// Not every writer has deadlines (tests' have none); then there is no wait either.
-	_ = http.NewResponseController(rec.ResponseWriter).SetReadDeadline(time.Now().Add(bodyPatience))
-}
-
-func (rec *recorder) WriteHeader(status int) {
-	if status >= 100 && status < 200 {
-		keepOurCookies(rec.Header()) // early hints carry headers too
-		delete(rec.Header(), "Clear-Site-Data")
-		delete(rec.Header(), "X-Request-Id")
-	} else {
-		rec.sign()
-		rec.begin(status)
-	}
-	rec.ResponseWriter.WriteHeader(status)
-}
-
-func (rec *recorder) begin(status int) {
-	if rec.status == 0 {
-		rec.status = status
-		rec.final.Store(true)
-	}
-}
-
-func (rec *recorder) Write(b []byte) (int, error) {
-	rec.begin(http.StatusOK)
-	n, err := rec.ResponseWriter.Write(b)
-	rec.bytes += int64(n)
-	return n, err
-}
-
-// Unwrap lets http.ResponseController find what lies beneath.
-func (rec *recorder) Unwrap() http.ResponseWriter { return rec.ResponseWriter }
-
 // observe writes the event. It runs deferred, also when a response is aborted.
-func (p *Proxy) observe(ev *event, rec *recorder, r *http.Request) {
-	status := rec.status
+func (p *Proxy) observe(ev *event, c *client, r *http.Request) {
+	status := c.status
 	if status == 0 {
 		status = http.StatusOK
 	}
@@ -155,7 +66,7 @@ func (p *Proxy) observe(ev *event, rec *recorder, r *http.Request) {
 	attrs = append(attrs,
 		slog.String("request_id", ev.requestID), slog.String("method", cut(r.Method, 32)),
 		slog.String("host", cut(cmp.Or(ev.facts.Authority, r.Host), 255)), slog.String("path", cut(ev.facts.Path, 1024)),
-		slog.Int("status", status), slog.Int64("bytes", rec.bytes),
+		slog.Int("status", status), slog.Int64("bytes", c.bytes),
 		slog.Float64("ms", float64(took.Microseconds())/1000),
 		slog.String("client", ev.client), slog.String("route", ev.route))
 	add := func(key, value string) {

@@ -199,14 +199,15 @@ func New(o Options) (*Proxy, error) {
 // ServeHTTP answers one request, and writes one event about it.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ev := &event{start: p.now(), requestID: newRequestID(), route: routeNone}
-	rec := &recorder{ResponseWriter: w, requestID: ev.requestID, last: lastOnConnection(r) || p.draining.Load()}
+	c := newClient(w, r, ev.requestID, lastOnConnection(r) || p.draining.Load())
 	p.metrics.inFlight.Inc()
 	defer p.metrics.inFlight.Dec()
-	defer p.observe(ev, rec, r)
-	defer p.recoverPanic(ev, rec, r)
-	rec.sign()
-	if err := p.serve(rec, r, ev); err != nil {
-		p.fail(rec, r, ev, err)
+	defer p.observe(ev, c, r)
+	defer c.close()
+	defer p.recoverPanic(ev, c, r)
+	c.setOwnHeaders()
+	if err := p.serve(c, r, ev); err != nil {
+		p.fail(c, r, ev, err)
 	}
 }
 
@@ -222,7 +223,7 @@ func lastOnConnection(r *http.Request) bool {
 
 // recoverPanic turns a bug of ours into one 500. http.ErrAbortHandler is no bug
 // but the way to end a response that cannot be completed.
-func (p *Proxy) recoverPanic(ev *event, rec *recorder, r *http.Request) {
+func (p *Proxy) recoverPanic(ev *event, c *client, r *http.Request) {
 	v := recover()
 	if v == nil {
 		return
@@ -234,13 +235,14 @@ func (p *Proxy) recoverPanic(ev *event, rec *recorder, r *http.Request) {
 		panic(v)
 	}
 	ev.cause = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
-	if rec.status != 0 {
+	c.settle()
+	if c.status != 0 {
 		panic(http.ErrAbortHandler)
 	}
-	p.fail(rec, r, ev, &failure{Status: http.StatusInternalServerError, Cause: ev.cause})
+	p.fail(c, r, ev, &failure{Status: http.StatusInternalServerError, Cause: ev.cause})
 }
 
-func (p *Proxy) serve(w *recorder, r *http.Request, ev *event) error {
+func (p *Proxy) serve(w *client, r *http.Request, ev *event) error {
 	// CONNECT with a body desynchronised shared connections in another proxy
 	// (CVE-2026-71324), and TRACE would echo our headers to scripts.
 	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
@@ -256,7 +258,7 @@ func (p *Proxy) serve(w *recorder, r *http.Request, ev *event) error {
 		facts, err = authz.NewFacts(r.Method, at.scheme, at.host, r.RequestURI)
 	}
 	if err == nil && r.ProtoMajor > 1 {
-		err = p.checkHTTP2(w.ResponseWriter, r)
+		err = p.checkHTTP2(w, r)
 	}
 	if err != nil {
 		ev.decide("deny", authz.ReasonAmbiguous)
@@ -270,7 +272,7 @@ func (p *Proxy) serve(w *recorder, r *http.Request, ev *event) error {
 	ev.facts = facts
 	if path, ok := p.ownPath(facts); ok {
 		ev.route = routeOwn
-		w.letGo(r)
+		w.answerWithoutBody(r)
 		return p.serveOwn(w, r, ev, path)
 	}
 	return p.serveRoute(w, r, ev)
@@ -288,7 +290,7 @@ func (p *Proxy) ownPath(f authz.Facts) (string, bool) {
 	return rest, f.Host == p.publicHost || (rest == "jwks.json" && !p.routes.Serves(f.Host))
 }
 
-func (p *Proxy) serveRoute(w *recorder, r *http.Request, ev *event) error {
+func (p *Proxy) serveRoute(w *client, r *http.Request, ev *event) error {
 	p.headers.Strip(r.Header) // before anything can forward, on public routes too (security.md D3)
 	route, err := p.routes.Lookup(ev.facts)
 	if err != nil {
@@ -314,7 +316,7 @@ func (p *Proxy) serveRoute(w *recorder, r *http.Request, ev *event) error {
 	case authz.Forward:
 		return p.forward(w, r, ev, route, s)
 	case authz.Login:
-		w.letGo(r)
+		w.answerWithoutBody(r)
 		if p.takesBearer(route) {
 			w.Header().Add("WWW-Authenticate", bearerChallenge)
 		}

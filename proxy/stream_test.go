@@ -400,10 +400,10 @@ func TestALateLookEndsNothing(t *testing.T) {
 	s.proxy.now = func() time.Time { close(looking); <-answered; return time.Now().Add(24 * time.Hour) } // the session is over
 	deadlines := &deadlineWriter{}
 	sess := s.sessions.Start(alice())
-	x := &exchange{p: s.proxy, w: &recorder{ResponseWriter: deadlines}, session: &sess, backend: &Backend{Header: time.Hour, Idle: time.Hour}}
-	x.w.begin(200)
-	x.watch.start(x, func(error) {})
-	go x.watch.look()
+	x := &exchange{p: s.proxy, client: newClient(deadlines, httptest.NewRequest("GET", "/", nil), "id", false), session: &sess, cancel: func(error) {}}
+	x.client.begin(200)
+	x.watch.start(x, limits{Header: time.Hour, Idle: time.Hour})
+	go x.watch.check()
 	<-looking
 	stopped := make(chan struct{})
 	go func() { x.watch.stop(); close(stopped) }()

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
@@ -27,49 +26,24 @@ func (x *exchange) tunnel(ctx context.Context, res *http.Response) error {
 	dropHopByHop(res.Header)
 	x.amend(res.Header)
 	delete(res.Header, "Content-Length") // RFC 9110 §8.6: none in a 101, and no reader may look for a body
-	conn, buffered, err := http.NewResponseController(x.w.ResponseWriter).Hijack()
+	res.Header["Connection"], res.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
+	res.Header["X-Request-Id"] = []string{x.ev.requestID}
+	conn, err := x.client.switchProtocols(res.Header)
 	if err != nil {
-		return &failure{Status: http.StatusInternalServerError, Cause: fmt.Errorf("take over the connection: %w", err)}
+		err = fmt.Errorf("answer the upgrade: %w", err)
+		if !x.client.hasSwitched() {
+			return &failure{Status: http.StatusInternalServerError, Cause: err}
+		}
+		x.ev.cause = err
+		return nil
 	}
 	x.p.metrics.tunnels.Inc()
 	defer x.p.metrics.tunnels.Dec()
-	x.w.status = http.StatusSwitchingProtocols
-	res.Header["Connection"], res.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
-	res.Header["X-Request-Id"] = []string{x.ev.requestID}
-	client := &upstream.Buffered{Conn: conn}
-	client.Head, _ = buffered.Reader.Peek(buffered.Reader.Buffered())
-	client.Head = append([]byte(nil), client.Head...) // the reader's buffer is let go
-	_ = conn.SetWriteDeadline(time.Now().Add(bodyPatience))
-	if err := writeSwitch(buffered, res.Header); err != nil {
-		conn.Close()
-		x.ev.cause = fmt.Errorf("answer the upgrade: %w", err)
-		return nil
-	}
-	_ = conn.SetWriteDeadline(time.Time{})
-
-	_, toClient, err := x.p.tunnels.Carry(ctx, upstream.Ends{Client: client, App: app, Moved: x.watch.moved})
-	x.w.bytes = toClient
+	_, x.client.bytes, err = x.p.tunnels.Carry(ctx, upstream.Ends{Client: conn, App: app, Moved: x.watch.moved})
 	if err != nil && !errors.Is(err, io.EOF) {
 		x.ev.note = "tunnel ended: " + unquoted(err).Error()
 	}
 	return nil
-}
-
-// writeSwitch writes the 101. net/http is out of the way by now.
-func writeSwitch(w interface {
-	io.Writer
-	Flush() error
-}, h http.Header) error {
-	if _, err := io.WriteString(w, "HTTP/1.1 101 Switching Protocols\r\n"); err != nil {
-		return err
-	}
-	if err := h.Write(w); err != nil {
-		return err
-	}
-	if _, err := io.WriteString(w, "\r\n"); err != nil {
-		return err
-	}
-	return w.Flush()
 }
 
 // asksWebSocket reports whether r asks to speak WebSocket from here on (RFC 6455

@@ -1,10 +1,8 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,16 +18,34 @@ var (
 	errNoHeader    = fmt.Errorf("%w: no header", upstream.ErrTimeout)
 )
 
-// glance is how often a watch looks: a sign-out ends streams and tunnels within
-// this time (P10).
-const glance = time.Second
+// pollInterval is how often a watch looks at its exchange: a sign-out ends streams
+// and tunnels within this time (P10).
+const pollInterval = time.Second
+
+// watched is what a watch knows of an exchange.
+type watched interface {
+	// sessionOver reports whether the session that let the request in has ended.
+	sessionOver() bool
+	// waitsForClient reports whether it is the client's turn: its body is being
+	// read, and no answer has begun.
+	waitsForClient() bool
+	// end stops the exchange.
+	end(cause error)
+}
+
+// limits are how long an exchange may take.
+type limits struct {
+	Header time.Duration // for the app's header, once the request was sent; 0: no limit
+	Idle   time.Duration // without a byte in either direction
+}
 
 // watch ends an exchange that has no right to go on: the app's header is late,
-// nothing moves, or the session behind it is over. One timer does it all; the
-// exchange itself only stores the time when something moved.
+// nothing moves, or the session behind it is over. While the header is waited for,
+// only the limit for it counts, not the idle time. One timer does it all; the
+// exchange only stores the time when something moved.
 type watch struct {
-	x        *exchange
-	cancel   context.CancelCauseFunc
+	limits   limits
+	watched  watched
 	begun    time.Time
 	last     atomic.Int64 // when something moved last, since begun
 	headerBy atomic.Int64 // when the header must be there, since begun; 0: not waited for, or wasAnswered
@@ -42,11 +58,11 @@ type watch struct {
 // wasAnswered stands for a header that is there.
 const wasAnswered = -1
 
-func (w *watch) start(x *exchange, cancel context.CancelCauseFunc) {
-	w.x, w.cancel, w.begun = x, cancel, time.Now()
-	w.mu.Lock() // look may be quick
+func (w *watch) start(x watched, l limits) {
+	w.watched, w.limits, w.begun = x, l, time.Now()
+	w.mu.Lock() // check may be quick
 	defer w.mu.Unlock()
-	w.timer = time.AfterFunc(min(glance, x.backend.Idle), w.look)
+	w.timer = time.AfterFunc(min(pollInterval, l.Idle), w.check)
 }
 
 func (w *watch) stop() {
@@ -59,21 +75,20 @@ func (w *watch) stop() {
 // moved notes that a byte was passed on.
 func (w *watch) moved() { w.last.Store(int64(time.Since(w.begun))) }
 
-// sent begins the wait for the header: the request is with the app. A gRPC
-// server may send its header with its first message, hours later; then the idle
-// time alone counts. So it does where the answer came before the request's end.
+// sent begins the wait for the header: the request is with the app. Where the
+// answer came before the request's end, it does not.
 func (w *watch) sent() {
 	w.moved()
-	if hasGRPC(w.x.in) {
+	limit := w.limits.Header
+	if limit == 0 {
 		return
 	}
-	limit := w.x.backend.Header
 	if !w.headerBy.CompareAndSwap(0, int64(time.Since(w.begun)+limit)) {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if limit < glance && !w.over {
+	if limit < pollInterval && !w.over {
 		w.timer.Reset(limit)
 	}
 }
@@ -84,34 +99,34 @@ func (w *watch) answered() {
 	w.moved()
 }
 
-// look holds off stop: what it ends must be this exchange and not the next one
+// check holds off stop: what it ends must be this exchange and not the next one
 // on the same connection.
-func (w *watch) look() {
+func (w *watch) check() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.over {
 		return
 	}
 	if cause := w.verdict(); cause != nil {
-		w.end(cause)
+		w.watched.end(cause)
 		return
 	}
 	w.timer.Reset(w.next())
 }
 
-// next is when to look again: at the nearest limit, but soon.
+// next is when to check again: at the nearest limit, but soon.
 func (w *watch) next() time.Duration {
 	now := time.Since(w.begun)
 	at := time.Duration(w.headerBy.Load())
 	if at <= 0 {
-		at = time.Duration(w.last.Load()) + w.x.backend.Idle
+		at = time.Duration(w.last.Load()) + w.limits.Idle
 	}
-	return max(min(glance, at-now), time.Millisecond)
+	return max(min(pollInterval, at-now), time.Millisecond)
 }
 
 func (w *watch) verdict() error {
 	now := time.Since(w.begun)
-	if s := w.x.session; s != nil && (!w.x.p.now().Before(s.Expires) || w.x.p.sessions.HasEnded(s.ID)) {
+	if w.watched.sessionOver() {
 		return errSessionOver
 	}
 	if by := w.headerBy.Load(); by > 0 { // an app that thinks is not idle
@@ -120,33 +135,11 @@ func (w *watch) verdict() error {
 		}
 		return nil
 	}
-	if now-time.Duration(w.last.Load()) < w.x.backend.Idle {
+	if now-time.Duration(w.last.Load()) < w.limits.Idle {
 		return nil
 	}
-	if b := w.x.body; b != nil && b.waiting.Load() && !w.x.w.begun() {
+	if w.watched.waitsForClient() {
 		return errClientSlow
 	}
 	return errAppSilent
-}
-
-// end stops the exchange. A read from the client that is under way is not ended
-// by a context; its deadline is. Where no body is left to read there is none: a
-// deadline would spoil the connection for the next request. While no answer has
-// begun one can still be written, so the writing half is left alone until then.
-func (w *watch) end(cause error) {
-	w.cancel(cause)
-	control := http.NewResponseController(w.x.w.ResponseWriter)
-	if b := w.x.body; b != nil && !b.ended() {
-		_ = control.SetReadDeadline(time.Now())
-	}
-	if w.x.w.begun() {
-		_ = control.SetWriteDeadline(time.Now())
-	}
-}
-
-// hasGRPC reports whether r is a gRPC call.
-func hasGRPC(r *http.Request) bool {
-	const kind = "application/grpc"
-	t := r.Header["Content-Type"]
-	return len(t) == 1 && len(t[0]) >= len(kind) && t[0][:len(kind)] == kind
 }

@@ -1,0 +1,405 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/upstream"
+)
+
+// client is the way back to the program that sent a request. It owns the
+// http.ResponseWriter: nobody else writes to it, flushes it or sets a deadline.
+// Several goroutines do so through it: the handler, the app's interim answers,
+// the 100 Continue of an upload, the header's timer and the watch.
+//
+// The phases only go forward:
+//
+//	open → settled → answering → closed
+//	open → settled → switched → closed
+//
+// What holds at any time:
+//
+//  1. Writes and flushes happen one at a time, with writeMu held.
+//  2. Nobody who must not wait for a client takes writeMu. The app's reader, which
+//     over HTTP/2 serves everybody whose requests share the connection, takes
+//     mu alone to queue an interim answer; the watch takes it to set a deadline,
+//     while a write that it is to end may hold writeMu. Nothing is written with mu held.
+//  3. Interim answers are written in the phase open only, and those that came
+//     before the answer go before it.
+//  4. One answer: when its header is written, no other one can follow.
+//  5. The watch limits writing only once the answer has begun: before, one of ours
+//     can still be written.
+//  6. Once closed, nothing is written and no deadline is set: it would meet the
+//     next request on the connection.
+type client struct {
+	w         http.ResponseWriter
+	control   http.ResponseController
+	protocol  int // major version of HTTP
+	requestID string
+	last      bool // no more requests on this connection
+
+	writeMu     sync.Mutex // held for every write and flush
+	status      int        // of the answer; 0: none yet
+	bytes       int64      // of its body
+	headerSent  bool       // nothing is left for headerTimer to do
+	headerTimer *time.Timer
+
+	phase atomic.Int32 // written with mu held
+
+	mu           sync.Mutex // held for moments only, never while something is written
+	queued       []interim  // sent by the app, and not yet to the client
+	unread       int        // bytes of queued
+	passing      bool       // passInterims is on its way
+	sentInterims bool       // the app has sent interim answers
+}
+
+// The phases of a client.
+const (
+	phaseOpen      int32 = iota // interim answers may be written
+	phaseSettled                // the answer is known: no more interim answers
+	phaseAnswering              // its header is written
+	phaseSwitched               // the connection is a tunnel's
+	phaseClosed                 // the handler returns
+)
+
+func newClient(w http.ResponseWriter, r *http.Request, requestID string, last bool) *client {
+	return &client{w: w, control: *http.NewResponseController(w), protocol: r.ProtoMajor, requestID: requestID, last: last}
+}
+
+// enter goes on to a later phase, and reports whether it was one.
+func (c *client) enter(phase int32) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.phase.Load() >= phase {
+		return false
+	}
+	c.phase.Store(phase)
+	return true
+}
+
+// begun reports whether the answer has begun: no other one can follow.
+func (c *client) begun() bool { return c.phase.Load() >= phaseAnswering }
+
+// close is for the end of the handler. It waits for whoever is writing.
+func (c *client) close() {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	c.headerSent = true
+	c.enter(phaseClosed)
+}
+
+// Header implements http.ResponseWriter. The header is the handler's, but in the
+// phase open the interim answers of an exchange use it.
+func (c *client) Header() http.Header { return c.w.Header() }
+
+// WriteHeader implements http.ResponseWriter, for the answer.
+func (c *client) WriteHeader(status int) {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	c.setOwnHeaders()
+	c.begin(status)
+	c.w.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (c *client) Write(b []byte) (int, error) {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	return c.write(b)
+}
+
+func (c *client) write(b []byte) (int, error) {
+	c.begin(http.StatusOK)
+	n, err := c.w.Write(b)
+	c.bytes += int64(n)
+	return n, err
+}
+
+func (c *client) begin(status int) {
+	if c.enter(phaseAnswering) && c.status == 0 {
+		c.status = status
+	}
+}
+
+// setOwnHeaders puts our own headers on an answer, again if need be: interim
+// answers leave none behind.
+func (c *client) setOwnHeaders() {
+	h := c.w.Header()
+	if h["X-Request-Id"] == nil {
+		h.Set("X-Request-Id", c.requestID)
+	}
+	if c.last {
+		h.Set("Connection", "close")
+	}
+}
+
+// closeAfter makes this answer the last one on an HTTP/1 connection.
+func (c *client) closeAfter() { c.last = c.last || c.protocol == 1 }
+
+// headerPatience is how long a header waits for the first piece of its body, so
+// that both are one packet. An event stream's may come much later.
+const headerPatience = 5 * time.Millisecond
+
+// holdHeader lets the header wait for the first piece of the body.
+func (c *client) holdHeader() { c.headerTimer = time.AfterFunc(headerPatience, c.sendHeader) }
+
+func (c *client) sendHeader() {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	if !c.headerSent {
+		c.flushLocked()
+	}
+}
+
+// headerDone makes sure that the timer of holdHeader writes nothing from here on.
+func (c *client) headerDone() {
+	c.headerTimer.Stop()
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	c.headerSent = true
+}
+
+// writePiece writes a piece of the body. The last one of a known length goes out
+// with the end of the request.
+func (c *client) writePiece(piece []byte, more bool) error {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	c.headerSent = true
+	if _, err := c.write(piece); err != nil {
+		return err
+	}
+	if more {
+		c.flushLocked()
+	}
+	return nil
+}
+
+// flush sends what was written. An error shows at the next write.
+func (c *client) flush() {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	c.flushLocked()
+}
+
+func (c *client) flushLocked() {
+	c.headerSent = true
+	_ = c.control.Flush()
+}
+
+// bodyPatience is how long we wait for the rest of a body that nobody will read.
+const bodyPatience = 5 * time.Second
+
+// answerPatience is how long a client may take to read an answer of our own.
+const answerPatience = 30 * time.Second
+
+// readWithin disconnects a client that has not read its answer by then. It counts
+// for what net/http writes behind the handler too, and until the next request.
+// Without it a client that asks and does not read has a connection, and what fits
+// into the kernel's buffer, for ever.
+func (c *client) readWithin(patience time.Duration) { c.writeBy(time.Now().Add(patience)) }
+
+func (c *client) writeBy(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.phase.Load() != phaseClosed {
+		_ = c.control.SetWriteDeadline(t)
+	}
+}
+
+// SetReadDeadline limits the wait for the request's body. Not every writer has
+// deadlines (tests' have none).
+func (c *client) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.phase.Load() == phaseClosed {
+		return nil
+	}
+	return c.control.SetReadDeadline(t)
+}
+
+// cutOff ends a write that is under way, and a read too if the body is still read.
+// Where none is left to read, a deadline would spoil the connection for the next
+// request.
+func (c *client) cutOff(reading bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	phase := c.phase.Load()
+	if reading && phase != phaseClosed {
+		_ = c.control.SetReadDeadline(time.Now())
+	}
+	if phase == phaseAnswering {
+		_ = c.control.SetWriteDeadline(time.Now())
+	}
+}
+
+// answerWithoutBody is for answers of our own. A body of the request goes unread,
+// and net/http would wait for its end without a limit before it sent the answer. A
+// stranger could hold a connection, and our stopping, with one byte (P17).
+func (c *client) answerWithoutBody(r *http.Request) {
+	c.readWithin(answerPatience)
+	if r.ContentLength == 0 {
+		return
+	}
+	c.closeAfter()
+	c.setOwnHeaders()
+	_ = c.SetReadDeadline(time.Now().Add(bodyPatience))
+}
+
+// fullDuplex keeps net/http from swallowing the rest of a body before an early
+// answer.
+func (c *client) fullDuplex() { _ = c.control.EnableFullDuplex() }
+
+// interim is a 1xx of the app, ready to be sent on.
+type interim struct {
+	code   int
+	header http.Header
+	size   int
+}
+
+// Interim answers that wait for the client to read. An app may send them for as
+// long as it works (RFC 9110 §15.2), so their number has no limit.
+const (
+	maxUnreadInterims     = 64
+	maxUnreadInterimBytes = 1 << 20
+)
+
+var errUnreadInterims = errors.New("more interim answers than the client reads")
+
+// queueInterim takes an interim answer to be passed on. It never waits.
+func (c *client) queueInterim(code int, header http.Header) error {
+	next := interim{code, header, headerSize(header)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sentInterims = true
+	if c.phase.Load() != phaseOpen {
+		return nil
+	}
+	if len(c.queued) == maxUnreadInterims || c.unread+next.size > maxUnreadInterimBytes {
+		return errUnreadInterims
+	}
+	c.queued, c.unread = append(c.queued, next), c.unread+next.size
+	if !c.passing {
+		c.passing = true
+		go c.passInterims()
+	}
+	return nil
+}
+
+// nextInterim takes the oldest from the queue.
+func (c *client) nextInterim() (interim, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.queued) == 0 || c.phase.Load() != phaseOpen {
+		c.queued, c.passing = nil, false
+		return interim{}, false
+	}
+	next := c.queued[0]
+	c.queued, c.unread = c.queued[1:], c.unread-next.size
+	return next, true
+}
+
+func (c *client) passInterims() {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	for next, ok := c.nextInterim(); ok; next, ok = c.nextInterim() {
+		c.writeInterim(next.code, next.header)
+	}
+}
+
+// settle ends the phase of interim answers. Those that came before the answer go
+// before it.
+func (c *client) settle() {
+	c.passInterims()
+	c.enter(phaseSettled)
+}
+
+// sendContinue tells the client to send its body, and reports whether it did.
+// net/http would do that at the first read, perhaps while an interim answer is
+// written, and the bytes of both would mix.
+func (c *client) sendContinue(wanted func() bool) bool {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	if c.phase.Load() != phaseOpen || !wanted() {
+		return false
+	}
+	c.writeInterim(http.StatusContinue, nil)
+	return true
+}
+
+// hadInterims reports whether the app has sent interim answers.
+func (c *client) hadInterims() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sentInterims
+}
+
+// writeInterim has a deadline of its own: the watch leaves writing alone until
+// the answer begins. A client that does not read meanwhile is disconnected.
+func (c *client) writeInterim(code int, header http.Header) {
+	c.readWithin(bodyPatience)
+	h := c.w.Header()
+	clear(h)
+	for name, values := range header {
+		h[name] = values
+	}
+	c.w.WriteHeader(code)
+	clear(h)
+	c.writeBy(time.Time{})
+}
+
+// headerSize is about what a header takes in memory.
+func headerSize(h http.Header) int {
+	size := 0
+	for name, values := range h {
+		size += len(name)
+		for _, v := range values {
+			size += len(v) + 32
+		}
+	}
+	return size
+}
+
+// switchProtocols writes the 101 and hands out the connection, for a tunnel that
+// closes it. net/http is out of the way then.
+func (c *client) switchProtocols(h http.Header) (*upstream.Buffered, error) {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	conn, buffered, err := c.control.Hijack()
+	if err != nil {
+		return nil, err
+	}
+	c.enter(phaseSwitched)
+	c.status = http.StatusSwitchingProtocols
+	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	early = append([]byte(nil), early...) // the reader's buffer is let go
+	_ = conn.SetWriteDeadline(time.Now().Add(bodyPatience))
+	if err := writeSwitch(buffered, h); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	_ = conn.SetWriteDeadline(time.Time{})
+	return &upstream.Buffered{Conn: conn, Head: early}, nil
+}
+
+// hasSwitched reports whether the connection is no longer net/http's.
+func (c *client) hasSwitched() bool { return c.phase.Load() == phaseSwitched }
+
+func writeSwitch(w interface {
+	io.Writer
+	Flush() error
+}, h http.Header) error {
+	if _, err := io.WriteString(w, "HTTP/1.1 101 Switching Protocols\r\n"); err != nil {
+		return err
+	}
+	if err := h.Write(w); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(w, "\r\n"); err != nil {
+		return err
+	}
+	return w.Flush()
+}
