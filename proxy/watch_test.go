@@ -1,0 +1,85 @@
+package proxy
+
+import (
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// exchangeDouble is what a watch sees of an exchange.
+type exchangeDouble struct {
+	over, client atomic.Bool
+	ended        atomic.Pointer[ending]
+}
+
+type ending struct {
+	cause error
+	at    time.Time
+}
+
+func (x *exchangeDouble) sessionOver() bool    { return x.over.Load() }
+func (x *exchangeDouble) waitsForClient() bool { return x.client.Load() }
+func (x *exchangeDouble) end(cause error)      { x.ended.Store(&ending{cause, time.Now()}) }
+
+func TestAWatchEndsWhatHasNoRightToGoOn(t *testing.T) {
+	for name, tt := range map[string]struct {
+		limits limits
+		during func(*watch, *exchangeDouble)
+		want   error
+		after  time.Duration
+	}{
+		"a session that ends": {limits{Header: time.Hour, Idle: time.Hour}, func(_ *watch, x *exchangeDouble) {
+			time.Sleep(2500 * time.Millisecond)
+			x.over.Store(true)
+		}, errSessionOver, 3 * time.Second},
+		"a late header":                    {limits{Header: 5 * time.Second, Idle: time.Second}, func(w *watch, _ *exchangeDouble) { w.sent() }, errNoHeader, 5 * time.Second},
+		"a late header, below a poll":      {limits{Header: 100 * time.Millisecond, Idle: time.Hour}, func(w *watch, _ *exchangeDouble) { w.sent() }, errNoHeader, 100 * time.Millisecond},
+		"no limit for the header":          {limits{Idle: 10 * time.Second}, func(w *watch, _ *exchangeDouble) { w.sent() }, errAppSilent, 10 * time.Second},
+		"a header that came, then nothing": {limits{Header: time.Second, Idle: 3 * time.Second}, func(w *watch, _ *exchangeDouble) { w.sent(); w.answered() }, errAppSilent, 3 * time.Second},
+		"a header that came before the request's end": {limits{Header: time.Second, Idle: 3 * time.Second},
+			func(w *watch, _ *exchangeDouble) { w.answered(); w.sent() }, errAppSilent, 3 * time.Second},
+		"a client that sends nothing": {limits{Header: time.Second, Idle: 3 * time.Second}, func(_ *watch, x *exchangeDouble) { x.client.Store(true) }, errClientSlow, 3 * time.Second},
+		"something moved": {limits{Header: time.Hour, Idle: 2 * time.Second}, func(w *watch, _ *exchangeDouble) {
+			for range 10 {
+				time.Sleep(1900 * time.Millisecond)
+				w.moved()
+			}
+		}, errAppSilent, 21 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var w watch
+				x := &exchangeDouble{}
+				begin := time.Now()
+				w.start(x, tt.limits)
+				tt.during(&w, x)
+				time.Sleep(time.Minute)
+				e := x.ended.Load()
+				if e == nil {
+					t.Fatal("it goes on")
+				}
+				if took := e.at.Sub(begin); !errors.Is(e.cause, tt.want) || took < tt.after || took > tt.after+pollInterval/2 {
+					t.Errorf("ended with %v after %v, want %v after %v", e.cause, took, tt.want, tt.after)
+				}
+			})
+		})
+	}
+}
+
+func TestAWatchThatWasStoppedEndsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w watch
+		x := &exchangeDouble{}
+		x.over.Store(true)
+		w.start(x, limits{Header: 100 * time.Millisecond, Idle: time.Second})
+		w.stop()
+		w.sent()
+		w.check()
+		time.Sleep(time.Minute)
+		if e := x.ended.Load(); e != nil {
+			t.Errorf("ended with %v", e.cause)
+		}
+	})
+}
