@@ -34,6 +34,7 @@ func (x *exchange) relayInterim(code int, header textproto.MIMEHeader) error {
 	}
 	h := http.Header(header)
 	dropHopByHop(h)
+	x.dropSiteHeaders(h)
 	keepOurCookies(h)
 	delete(h, "Clear-Site-Data")
 	delete(h, "X-Request-Id")
@@ -74,8 +75,25 @@ func (x *exchange) answer(ctx context.Context, res *http.Response) {
 	}
 }
 
+// siteHeaders are those of an answer by which one app speaks for the whole site,
+// Sallyport's own addresses among them. They are dropped unless a route asks to
+// keep them: Alt-Svc sends browsers to another server (RFC 7838), past us;
+// NEL makes them report the site's addresses, those of a sign-in among them, to a
+// server that the app names; key pins are about a connection that ends here (RFC
+// 7469). Strict-Transport-Security is none of these: it only narrows.
+var siteHeaders = [...]string{"Alt-Svc", "Alternate-Protocol", "Nel", "Public-Key-Pins", "Public-Key-Pins-Report-Only"}
+
+func (x *exchange) dropSiteHeaders(h http.Header) {
+	for _, name := range siteHeaders {
+		if h[name] != nil && !slices.Contains(x.backend.SiteHeaders, name) {
+			delete(h, name)
+		}
+	}
+}
+
 // amend keeps the app from our cookies and adds a renewed one of ours.
 func (x *exchange) amend(h http.Header) {
+	x.dropSiteHeaders(h)
 	if h["Clear-Site-Data"] != nil && spareCookies(h) {
 		x.ev.note = "Clear-Site-Data: cookies were spared, ours are among them"
 	}
@@ -163,7 +181,7 @@ func badTrailer(name string) bool {
 		"Clear-Site-Data", "Cache-Control", "Expect", "Location", "Max-Forwards", "Range", "Via", "X-Request-Id":
 		return true
 	}
-	return slices.Contains(hopByHop[:], name)
+	return slices.Contains(hopByHop[:], name) || slices.Contains(siteHeaders[:], name)
 }
 
 // keepOurCookies drops Set-Cookie lines for names of ours: an app must neither

@@ -129,8 +129,10 @@ func (x *exchange) admit() error {
 		return x.tooLarge()
 	}
 	hops := 0
-	for _, line := range x.in.Header["Via"] {
-		hops += strings.Count(line, viaName)
+	for _, name := range [...]string{"Via", loopHeader} {
+		for _, line := range x.in.Header[name] {
+			hops += strings.Count(line, viaName)
+		}
 	}
 	if hops >= maxHops {
 		return &failure{Status: http.StatusLoopDetected, Cause: fmt.Errorf("the request came by %d times: a route leads back here", hops),
@@ -218,7 +220,10 @@ func bindsConnection(authorization []string) bool {
 	return false
 }
 
-const viaName = "sallyport"
+const (
+	viaName    = "sallyport"
+	loopHeader = "Cdn-Loop" // RFC 8586: counts where Via must not
+)
 
 // setHeaders takes out what was meant for us alone and then writes what only we
 // may write, in this order: a client's "Connection: X-Forwarded-User" must not
@@ -240,7 +245,12 @@ func (x *exchange) setHeaders(h http.Header) {
 	x.ours = [4]string{x.ev.client, x.ev.facts.Authority, x.ev.facts.Scheme, x.ev.requestID}
 	h["X-Forwarded-For"], h["X-Forwarded-Host"] = x.ours[0:1:1], x.ours[1:2:2]
 	h["X-Forwarded-Proto"], h["X-Request-Id"] = x.ours[2:3:3], x.ours[3:4:4]
-	h["Via"] = append(h["Via"], strings.TrimPrefix(x.in.Proto, "HTTP/")+" "+viaName) // RFC 9110 §7.6.3
+	if x.backend.NoVia {
+		delete(h, "Via")
+		h[loopHeader] = append(h[loopHeader], viaName)
+	} else {
+		h["Via"] = append(h["Via"], strings.TrimPrefix(x.in.Proto, "HTTP/")+" "+viaName) // RFC 9110 §7.6.3
+	}
 	if x.session != nil {
 		x.tell().Set(h)
 		h[identity.AssertionHeader] = []string{x.assertion}

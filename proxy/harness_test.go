@@ -63,7 +63,8 @@ type setup struct {
 	Idle    time.Duration               // how long nothing may move
 	MaxBody int64
 	Trusted []netip.Prefix
-	Call    time.Duration // how long a call to the provider may take
+	Bent    func(*Backend) // changes each route's
+	Call    time.Duration  // how long a call to the provider may take
 	Flows   int
 	Key     session.Key
 	Port    string
@@ -197,6 +198,9 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 		}
 		if b.Idle == 0 {
 			b.Idle = 5 * time.Minute
+		}
+		if o.Bent != nil {
+			o.Bent(&b)
 		}
 		backends[r.Name] = b
 	}

@@ -415,6 +415,25 @@ func TestP17_ARouteThatLeadsBackHereEnds(t *testing.T) {
 	}
 }
 
+// The same where Via is kept from the app, and dropped on the way.
+func TestP17_ARouteWithoutViaThatLeadsBackHereEnds(t *testing.T) {
+	t.Parallel()
+	var s *site
+	var rounds atomic.Int32
+	s = newSite(t, setup{Backend: roundTrip(func(r *http.Request) (*http.Response, error) {
+		rounds.Add(1)
+		if via := r.Header["Via"]; via != nil {
+			t.Errorf("the app is told Via: %q", via)
+		}
+		r.URL.Host = s.addr
+		return http.DefaultTransport.RoundTrip(r)
+	}), Bent: func(b *Backend) { b.NoVia = true }})
+	a := s.get(t, "/open/x", navigate("Via: 1.1 cdn")...)
+	if a.status != 508 || rounds.Load() != maxHops {
+		t.Errorf("%d after %d rounds\n%s", a.status, rounds.Load(), a.body)
+	}
+}
+
 // P17: whatever goes wrong, nothing is left of it.
 func TestP17_AStormLeavesNothingBehind(t *testing.T) {
 	for _, tls := range []bool{false, true} {

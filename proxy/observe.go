@@ -108,6 +108,7 @@ type metrics struct {
 	failures  *prometheus.CounterVec
 	retries   *prometheus.CounterVec
 	tunnels   prometheus.Gauge
+	tunnelled *prometheus.HistogramVec
 	inFlight  prometheus.Gauge
 }
 
@@ -117,7 +118,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_http_requests_total",
 			Help: "Requests answered, by route, method and status code."}, []string{"route", "method", "code"}),
 		durations: f.NewHistogramVec(prometheus.HistogramOpts{Name: "sallyport_http_request_duration_seconds",
-			Help:    "Time from a request's header to the end of its answer, by route.",
+			Help:    "Time from a request's header to the end of its answer, by route; without WebSockets.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"route"}),
 		decisions: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_decisions_total",
 			Help: "Verdicts on requests for apps, by front door, outcome and reason."}, []string{"mode", "decision", "reason"}),
@@ -127,6 +128,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Requests that an app did not answer, by route and kind: unreachable, timeout or protocol."}, []string{"route", "kind"}),
 		retries: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_upstream_retries_total",
 			Help: "Requests that were sent to an app a second time, because it had done nothing with the first or the method is safe, by route."}, []string{"route"}),
+		tunnelled: f.NewHistogramVec(prometheus.HistogramOpts{Name: "sallyport_tunnel_duration_seconds",
+			Help:    "Time from a WebSocket's handshake to its end, by route.",
+			Buckets: []float64{1, 10, 60, 300, 1800, 3600, 4 * 3600, 12 * 3600}}, []string{"route"}),
 		tunnels:  f.NewGauge(prometheus.GaugeOpts{Name: "sallyport_tunnels", Help: "WebSockets that are open."}),
 		inFlight: f.NewGauge(prometheus.GaugeOpts{Name: "sallyport_http_requests_in_flight", Help: "Requests that are being answered, WebSockets among them."}),
 	}
@@ -136,7 +140,11 @@ func (m *metrics) upstream(route, kind string) { m.failures.WithLabelValues(rout
 
 func (m *metrics) request(ev *event, method string, status int, took time.Duration) {
 	m.requests.WithLabelValues(ev.route, knownMethod(method), strconv.Itoa(status)).Inc()
-	m.durations.WithLabelValues(ev.route).Observe(took.Seconds())
+	durations := m.durations
+	if status == http.StatusSwitchingProtocols { // how long people talk is not how slow an app is
+		durations = m.tunnelled
+	}
+	durations.WithLabelValues(ev.route).Observe(took.Seconds())
 	if ev.decision != "" {
 		m.decisions.WithLabelValues("proxy", ev.decision, string(ev.reason)).Inc()
 	}

@@ -70,6 +70,12 @@ type Backend struct {
 	// Idle is how long nothing may move, in either direction. Both are required.
 	Header, Idle time.Duration
 	MaxBody      int64 // bytes of a request's body; 0: no limit
+	// NoVia keeps Via from the app, because some do not compress for a proxy. Loops
+	// are then counted in CDN-Loop (RFC 8586).
+	NoVia bool
+	// SiteHeaders are those of the app's answers that pass although they speak for
+	// the whole site, in canonical spelling: Alt-Svc, Nel.
+	SiteHeaders []string
 	// Bearer reads the access tokens that the route takes instead of a session;
 	// nil: it takes none, and Authorization is the app's.
 	Bearer BearerVerifier

@@ -256,6 +256,9 @@ func carries(r config.Route) []string {
 			}
 		}
 	}
+	if len(r.SiteHeaders) > 0 {
+		more = append(more, fmt.Sprintf("Its app's %s passes, and speaks for the whole site.", strings.Join(r.SiteHeaders, " and ")))
+	}
 	if r.MaxBody > 0 {
 		more = append(more, fmt.Sprintf("Requests may have a body of up to %s.", config.Size(r.MaxBody)))
 	}

@@ -95,7 +95,10 @@ type Route struct {
 	WebSocket WebSocket
 	Encoded   bool  // escaped / % # ? pass in the path
 	MaxBody   int64 // bytes of a request's body; 0 is no limit
-	Bearer    Bearer
+	NoVia     bool  // the app is not told of a proxy by Via
+	// SiteHeaders of the app's answers pass although they speak for the whole site.
+	SiteHeaders []string
+	Bearer      Bearer
 }
 
 // Allow says who may pass: everybody who is signed in, or whom a rule of Any matches.
@@ -306,6 +309,10 @@ func routeShape() shape[Route] {
 		field("encoded", "`forward`: an escaped / % # or ? passes in the path, as GitLab, RabbitMQ and npm registries need it. Refused if left out.",
 			forwardEncoded(), func(r *Route) *bool { return &r.Encoded }),
 		field("max_body", "The largest body of a request; no limit if left out.", size(1, 1<<40), func(r *Route) *int64 { return &r.MaxBody }),
+		field("via", "`false`: the app gets no Via header, for apps that do not compress for proxies. It gets one if left out.",
+			onlyFalse(), func(r *Route) *bool { return &r.NoVia }),
+		field("site_headers", "Headers of the app's answers that pass although they speak for the whole site. They are dropped if left out.",
+			list(oneOf("", "Alt-Svc", "NEL"), 1), func(r *Route) *[]string { return &r.SiteHeaders }),
 		field("bearer", "Programs may come with an access token of a provider in the Authorization header, instead of a session. Without it that header is the app's.",
 			bearerShape(), func(r *Route) *Bearer { return &r.Bearer }),
 	}, rivals: [][]string{{"public", "bearer"}}, choices: []choice{

@@ -206,6 +206,8 @@ func TestP21_Defaults(t *testing.T) {
 		"websocket":     {r.WebSocket.Allowed, false},
 		"encoded":       {r.Encoded, false},
 		"max_body":      {r.MaxBody, int64(0)},
+		"via":           {r.NoVia, false},
+		"site_headers":  {len(r.SiteHeaders), 0},
 		"log":           {c.Log, Log{"info", "auto"}},
 		"stop":          {c.Stop, Stop{0, 30 * time.Second}},
 		"limits":        {c.Limits, Limits{64 << 10, 8 << 10, 256}},

@@ -156,6 +156,10 @@ func TestValuesOfTheWayToAnAppThatAreRefused(t *testing.T) {
 		"websocket: {origin: 'https://a.example'}":           `unknown field (did you mean "origins"?)`,
 		"encoded: true":          "must be forward or left out, not true",
 		"encoded: Forward":       `must be forward or left out, not "Forward" (did you mean "forward"?)`,
+		"via: true":              "must be false or left out",
+		"via: \"false\"":         "must be false or left out",
+		"site_headers: []":       "must be a list with at least 1",
+		"site_headers: [Server]": "must be Alt-Svc or NEL",
 		"max_body: 10":           "must be a size such as",
 		"max_body: 10MB":         "must be a size such as",
 		"max_body: 1TiB":         "must be a size such as",
@@ -310,4 +314,11 @@ func wrongWay(r Route) string {
 		}
 	}
 	return ""
+}
+
+func TestViaAndSiteHeadersAreRead(t *testing.T) {
+	r := parse(t, valid+"    via: false\n    site_headers: [NEL, Alt-Svc]\n").Routes[0]
+	if !r.NoVia || !slices.Equal(r.SiteHeaders, []string{"NEL", "Alt-Svc"}) {
+		t.Errorf("via off %v, site_headers %v", r.NoVia, r.SiteHeaders)
+	}
 }

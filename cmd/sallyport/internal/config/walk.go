@@ -268,6 +268,15 @@ func onlyTrue() shape[bool] {
 	}}
 }
 
+// onlyFalse is `false`, and reads as true: what it switches off is off.
+func onlyFalse() shape[bool] {
+	return shape[bool]{want: "false", schema: schema{"const": false}, read: func(w *walker, at place, into *bool) {
+		if *into = at.node.Tag == "!!bool" && at.node.Value == "false"; !*into {
+			w.fault(at, "must be false or left out, not %s", describe(at.node, false))
+		}
+	}}
+}
+
 // number is a whole number in decimal.
 func number(lowest, highest int) shape[int] {
 	want := fmt.Sprintf("a whole number from %d to %d", lowest, highest)
