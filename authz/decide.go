@@ -98,7 +98,7 @@ func SwitchTo(f Facts, r *Route, s *session.Session) (orgs []identity.Org) {
 	}
 	other := *s
 	for _, org := range s.Identity.Orgs {
-		if other.Identity.Org = org; Decide(f, r, &other).Outcome == Forward {
+		if other.Identity, _ = s.Identity.WithOrg(org.ID); Decide(f, r, &other).Outcome == Forward {
 			orgs = append(orgs, org)
 		}
 	}

@@ -58,6 +58,11 @@ func TestP01_GroupCountsOnlyInTheOrganizationItBelongsTo(t *testing.T) {
 	one := ines(acme)
 	one.Orgs = nil
 	outsider := ines(acme)
+	bound := func(org string) identity.Identity {
+		id := ines(acme)
+		id.OrgGroups = []identity.OrgGroup{{Org: org, Group: "admins"}}
+		return id
+	}
 	outsider.Groups = []string{"sales"}
 	for _, tc := range []struct {
 		name  string
@@ -68,6 +73,8 @@ func TestP01_GroupCountsOnlyInTheOrganizationItBelongsTo(t *testing.T) {
 	}{
 		{"their only organization", mixed, false, one, admitted},
 		{"one of two", mixed, false, ines(acme), refusedFlatGroups},
+		{"one of two, where the provider said that it is this one", mixed, false, bound("acme"), admitted},
+		{"one of two, where the provider said that it is the other", mixed, false, bound("birch"), refusedFlatGroups},
 		{"one of two, said to be insecure", insecure, false, ines(acme), admitted},
 		{"the other one", mixed, false, ines(birch), refused},
 		{"the other one, said to be insecure", insecure, false, ines(birch), refused},

@@ -58,6 +58,8 @@ func (r Rule) admits(id *identity.Identity, bound bool) refusal {
 		return refusedUnknownGroups
 	case !slices.ContainsFunc(r.Groups, func(g string) bool { return g != "" && slices.Contains(id.Groups, g) }):
 		return refused
+	case slices.ContainsFunc(r.Groups, func(g string) bool { return g != "" && slices.Contains(id.Groups, g) && id.HasInOrg(g) }):
+		return admitted
 	case len(id.Orgs) > 1 && (bound || len(r.Orgs) > 0) && !r.InsecureFlatGroups:
 		return refusedFlatGroups
 	}

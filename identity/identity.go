@@ -24,6 +24,9 @@ type Org struct {
 	Source string
 }
 
+// OrgGroup is a group that somebody has in one organization.
+type OrgGroup struct{ Org, Group string }
+
 // Identity is a signed-in person. The key is (Provider, Subject): an e-mail
 // address is never one, because addresses change hands (OIDC Core §5.7).
 type Identity struct {
@@ -42,6 +45,10 @@ type Identity struct {
 	// provider could not or would not tell, or GroupsDropped: it told, but of more
 	// than fit into the session cookie. GroupsDropped is never true alone.
 	GroupsUnknown, GroupsDropped bool
+
+	// OrgGroups are groups that somebody has in one organization alone. Of somebody
+	// who has several, Groups has those of the active one; see WithOrg.
+	OrgGroups []OrgGroup
 
 	Org  Org   // the active organization; the zero Org if there is none, or none is picked
 	Orgs []Org // all of them, where there are several
@@ -78,5 +85,31 @@ func (i Identity) WithOrg(id string) (Identity, bool) {
 		return i, false
 	}
 	i.Org = i.Orgs[n]
+	i.Groups = i.groupsIn(id)
 	return i, true
+}
+
+// groupsIn are the groups that count while the organization org is active.
+func (i Identity) groupsIn(org string) []string {
+	if len(i.OrgGroups) == 0 {
+		return i.Groups
+	}
+	groups := slices.DeleteFunc(slices.Clone(i.Groups), func(g string) bool { return !i.flat(g) })
+	for _, b := range i.OrgGroups {
+		if org != "" && b.Org == org && !slices.Contains(groups, b.Group) {
+			groups = append(groups, b.Group)
+		}
+	}
+	return groups
+}
+
+// flat reports whether nobody said in which organization a group is.
+func (i Identity) flat(group string) bool {
+	return !slices.ContainsFunc(i.OrgGroups, func(b OrgGroup) bool { return b.Group == group })
+}
+
+// HasInOrg reports whether group is one that somebody has in the active
+// organization, and was said to.
+func (i Identity) HasInOrg(group string) bool {
+	return i.Org.ID != "" && slices.Contains(i.OrgGroups, OrgGroup{i.Org.ID, group})
 }

@@ -90,7 +90,7 @@ func taken(owners map[string]Org, key, field string) string {
 //     WithOrg.
 func (o *Organizations) Fold(id Identity) Identity {
 	if id.OrgUnknown {
-		id.Org, id.Orgs = Org{}, nil
+		id.Org, id.Orgs, id.OrgGroups = Org{}, nil, nil
 		return id
 	}
 	var orgs []Org
@@ -117,6 +117,31 @@ func (o *Organizations) Fold(id Identity) Identity {
 		id.Org = orgs[0]
 	case len(orgs) > 1:
 		id.Org, id.Orgs = active, orgs
+	}
+	return o.foldGroups(id)
+}
+
+// foldGroups binds groups to organizations as Fold named them: one counts with
+// one of its organizations active only. Somebody who cannot switch keeps the
+// groups that count, and no more.
+func (o *Organizations) foldGroups(id Identity) Identity {
+	if len(id.OrgGroups) == 0 {
+		return id
+	}
+	var bound []OrgGroup
+	for _, b := range id.OrgGroups {
+		if rest, own := strings.CutPrefix(b.Org, id.Provider+":"); own && rest != "" {
+			b.Org = o.ofID(Org{ID: b.Org}).ID
+			bound = append(bound, b)
+		}
+	}
+	id.OrgGroups = bound
+	id.Groups = id.groupsIn(id.Org.ID)
+	id.OrgGroups = slices.DeleteFunc(bound, func(b OrgGroup) bool {
+		return !slices.ContainsFunc(id.Orgs, func(org Org) bool { return org.ID == b.Org })
+	})
+	if len(id.OrgGroups) == 0 {
+		id.OrgGroups = nil
 	}
 	return id
 }

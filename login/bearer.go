@@ -179,6 +179,7 @@ func (b *Bearer) open(ctx context.Context, token string) (opened, error) {
 			return opened{}, err
 		}
 	}
+	t.claims = b.p.follow(t.claims)
 	sources := []claims{t.claims}
 	if b.p.policy.alone != nil {
 		sources = append(sources, b.p.policy.alone(t.claims))

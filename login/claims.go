@@ -155,7 +155,7 @@ func (p *Provider) userinfo(ctx context.Context, m *metadata, token claims, acce
 		return nil, fail(identity.Rejected, "userinfo: %w", err)
 	}
 	if token == nil {
-		return members, p.checkSubject(members, "userinfo")
+		return p.follow(members), p.checkSubject(members, "userinfo")
 	}
 	// OIDC Core §5.3.2: else it may be about somebody else, and none of it counts.
 	want, _ := p.policy.sub(token)
@@ -163,7 +163,7 @@ func (p *Provider) userinfo(ctx context.Context, m *metadata, token claims, acce
 	if !ok || subtle.ConstantTimeCompare([]byte(got), []byte(want)) != 1 {
 		return nil, fail(identity.Rejected, "%w", errOtherSubject)
 	}
-	return members, nil
+	return p.follow(members), nil
 }
 
 // bearerGet reads a document that an access token opens (RFC 6750 §2.1).
@@ -181,6 +181,7 @@ func bearerGet(ctx context.Context, client *http.Client, address, accessToken st
 // was refused before.
 func (p *Provider) identity(ctx context.Context, who claims, sources []claims) identity.Identity {
 	r := reader{p, ctx, who, sources}
+	r.noteAbsent()
 	id := identity.Identity{
 		Provider:    p.id,
 		ACR:         r.in(who).text("acr"),
@@ -192,7 +193,7 @@ func (p *Provider) identity(ctx context.Context, who claims, sources []claims) i
 		id.Name, id.Username = r.text(p.claims.Name), r.text(p.claims.Username)
 		id.Email, id.EmailVerified = r.email()
 	}
-	id.Groups, id.GroupsUnknown = r.groups()
+	id.Groups, id.OrgGroups, id.GroupsUnknown = r.groups()
 	id.AuthTime, _ = who.time("auth_time")
 	return id
 }
@@ -217,7 +218,28 @@ func (r reader) from(name string) (claims, bool) {
 	return nil, false
 }
 
+// noteAbsent says once of each claim that the configuration names that it is
+// not there, and what is.
+func (r reader) noteAbsent() {
+	for _, name := range r.p.mapped {
+		if _, ok := r.from(name); ok || r.elsewhere(name) {
+			continue
+		}
+		r.p.notices.once("absence of "+name, func() {
+			r.p.log.InfoContext(r.ctx, "a claim that the configuration names is absent", "claim", name, "received", r.forms())
+		})
+	}
+}
+
+// dropped notes a claim that cannot be used: once at info where the configuration
+// names the claim, for then somebody waits for it.
 func (r reader) dropped(name, why string) {
+	if slices.Contains(r.p.mapped, name) {
+		r.p.notices.once("form of "+name, func() {
+			r.p.log.InfoContext(r.ctx, "a claim that the configuration names is left out", "claim", name, "why", why, "received", r.received(name))
+		})
+		return
+	}
 	r.p.log.DebugContext(r.ctx, "claim left out", "claim", name, "why", why)
 }
 
@@ -269,51 +291,6 @@ func (r reader) noteStringVerified(e email) {
 	})
 }
 
-// groups are unknown, not none, when the provider keeps them elsewhere (OIDC
-// Core §5.6.2; Entra ID does beyond 200) or sends something else than groups.
-func (r reader) groups() (groups []string, unknown bool) {
-	name := r.p.claims.Groups
-	c, ok := r.from(name)
-	if !ok {
-		elsewhere := slices.ContainsFunc(r.sources, func(c claims) bool { return c.elsewhere(name) })
-		if elsewhere {
-			r.dropped(name, "the provider keeps it elsewhere")
-		}
-		return nil, elsewhere
-	}
-	groups, err := readGroups(c, name)
-	if err != nil {
-		r.dropped(name, err.Error())
-		return nil, true
-	}
-	return groups, c.elsewhere(name)
-}
-
-func readGroups(c claims, name string) ([]string, error) {
-	var list []string
-	if one, ok := c.text(name); ok {
-		list = []string{one}
-	} else {
-		var err error
-		if list, err = texts(c[name]); err != nil {
-			return nil, err
-		}
-	}
-	list = slices.DeleteFunc(list, func(g string) bool { return g == "" })
-	if len(list) > maxGroups {
-		return nil, errors.New("more than 1000 groups")
-	}
-	for _, g := range list {
-		if !printable(g, maxText) {
-			return nil, errors.New("a group that is longer than 256 bytes or has control characters")
-		}
-	}
-	if len(list) == 0 {
-		return nil, nil
-	}
-	return list, nil
-}
-
 // elsewhere reports whether the claim is an aggregated or distributed one (OIDC
 // Core §5.6.2). Where the list of those cannot be read, it may be any.
 func (c claims) elsewhere(name string) bool {
@@ -324,8 +301,15 @@ func (c claims) elsewhere(name string) bool {
 	if err != nil {
 		return true
 	}
-	_, ok := names[name]
-	return ok
+	if _, ok := names[name]; ok {
+		return true
+	}
+	for i := range name { // or what a path leads through
+		if _, ok := names[name[:i]]; ok && name[i] == '.' {
+			return true
+		}
+	}
+	return false
 }
 
 // printable reports whether s is 1 to most bytes of text without control

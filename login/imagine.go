@@ -16,7 +16,7 @@ func (p *Provider) Imagine(ctx context.Context, object []byte) (identity.Identit
 	if err != nil {
 		return identity.Identity{}, fail(identity.Rejected, "claims: %w", err)
 	}
-	who := claims(members)
+	who := p.follow(claims(members))
 	if _, ok := p.policy.person(who); !ok {
 		return identity.Identity{}, fail(identity.Rejected, "the claims do not say who somebody is: no subject that can be read")
 	}

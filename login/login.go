@@ -20,6 +20,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -39,6 +40,7 @@ type Provider struct {
 	redirectURL            string
 	scopes                 []string
 	claims                 ClaimNames
+	mapped                 []string // the claims that the configuration names
 	identityFrom           string
 	emailDomains           []string
 	client                 *oauth.Client
@@ -49,7 +51,8 @@ type Provider struct {
 	given                  []signingKey // instead of published ones
 	disco                  *discovery
 	notices                *notices
-	unverifiable           string // why access tokens cannot be verified; "" if they can
+	last                   *atomic.Pointer[[]ClaimForm] // of the last sign-in
+	unverifiable           string                       // why access tokens cannot be verified; "" if they can
 }
 
 // New checks o and returns a Provider. It does no I/O.
@@ -62,9 +65,9 @@ func New(o Options) (*Provider, error) {
 		id: o.ID, kind: o.Type, issuer: o.Issuer, endpoints: o.Endpoints,
 		clientID: o.ClientID, clientSecret: o.ClientSecret, clientAuth: or(o.ClientAuth, ClientAuthAuto),
 		redirectURL: o.RedirectURL,
-		claims:      o.Claims.withDefaults(), identityFrom: or(o.IdentityFrom, FromAuto),
+		claims:      o.Claims.withDefaults(), mapped: o.Claims.all(), identityFrom: or(o.IdentityFrom, FromAuto),
 		client: o.Client, now: o.Now, log: o.Log, policy: newPolicy(o), disco: &discovery{},
-		notices: &notices{seen: map[string]bool{}}, unverifiable: o.unverifiable(),
+		notices: &notices{seen: map[string]bool{}}, last: &atomic.Pointer[[]ClaimForm]{}, unverifiable: o.unverifiable(),
 	}
 	p.scopes = p.policy.scopesFor(o.Scopes)
 	for _, q := range o.allowed() {
@@ -179,6 +182,7 @@ func (p *Provider) Redeem(ctx context.Context, callback url.Values, h identity.H
 	if err := p.checkOrgs(ctx, sources); err != nil {
 		return identity.Identity{}, err
 	}
+	reader{p, ctx, who, sources}.remember()
 	return p.identity(ctx, who, sources), nil
 }
 
@@ -194,6 +198,7 @@ func (p *Provider) prove(ctx context.Context, m *metadata, tokens oauth.TokenRes
 	if who, err = p.verifyIDToken(ctx, m, tokens, h, ap); err != nil {
 		return nil, nil, err
 	}
+	who = p.follow(who)
 	sources, err = p.sources(ctx, m, who, tokens.AccessToken)
 	return who, sources, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 
@@ -113,7 +114,8 @@ func (p *Provider) checkOrgs(ctx context.Context, sources []claims) error {
 
 var errElsewhere = errors.New("the provider keeps it elsewhere")
 
-// readOrgs reads a list of ids, or of objects {id, name, domain}.
+// readOrgs reads a list of ids, or of objects {id, name, domain}, or an object of
+// such objects.
 func (r reader) readOrgs() ([]identity.Org, error) {
 	name := r.p.claims.Orgs
 	c, ok := r.from(name)
@@ -125,16 +127,15 @@ func (r reader) readOrgs() ([]identity.Org, error) {
 	case !ok:
 		return nil, nil
 	}
-	var list []json.RawMessage
-	if json.Unmarshal(c[name], &list) != nil || len(list) > maxOrgs {
-		return nil, errors.New("not a list of at most 50 organizations")
+	list, err := listOrgs(c[name])
+	if err != nil {
+		return nil, err
+	}
+	if len(list) > maxOrgs {
+		return nil, errors.New("more than 50 organizations")
 	}
 	var orgs []identity.Org
-	for _, raw := range list {
-		one, err := oauth.Object(raw)
-		if err != nil {
-			one = claims{"id": raw}
-		}
+	for _, one := range list {
 		id, ok := readOrgID(one["id"])
 		if !ok {
 			return nil, errors.New("an organization without an id that can be read")
@@ -146,6 +147,55 @@ func (r reader) readOrgs() ([]identity.Org, error) {
 		}
 	}
 	return orgs, nil
+}
+
+// listOrgs brings the forms in which organizations are told into one.
+func listOrgs(raw json.RawMessage) ([]claims, error) {
+	var list []json.RawMessage
+	if json.Unmarshal(raw, &list) != nil {
+		return mappedOrgs(raw)
+	}
+	var out []claims
+	for _, raw := range list {
+		one, err := oauth.Object(raw)
+		if err != nil {
+			one = claims{"id": raw}
+		}
+		out = append(out, one)
+	}
+	return out, nil
+}
+
+// mappedOrgs reads an object of organizations, as Keycloak's: {"acme": {"id":
+// "42c3…"}}. The key is the name, and the id where no organization has one of
+// its own; if only some had, a key of one could be the id of another.
+func mappedOrgs(raw json.RawMessage) ([]claims, error) {
+	members, err := oauth.Object(raw)
+	if err != nil {
+		return nil, errors.New("not a list of at most 50 organizations, and no object of them")
+	}
+	var out []claims
+	withID := 0
+	for _, key := range slices.Sorted(maps.Keys(members)) {
+		one, err := oauth.Object(members[key])
+		if err != nil {
+			return nil, errors.New("an object whose values are not all objects")
+		}
+		name, _ := json.Marshal(key)
+		org := claims{"id": name, "name": name, "domain": one["domain"]}
+		if claims(one).has("name") {
+			org["name"] = one["name"]
+		}
+		if claims(one).has("id") {
+			org["id"] = one["id"]
+			withID++
+		}
+		out = append(out, org)
+	}
+	if withID != 0 && withID != len(out) {
+		return nil, errors.New("an object in which only some organizations have an id")
+	}
+	return out, nil
 }
 
 func (r reader) elsewhere(name string) bool {

@@ -1,6 +1,9 @@
 package login
 
 import (
+	"maps"
+	"slices"
+
 	"encoding/json"
 	"strconv"
 	"sync"
@@ -27,6 +30,8 @@ func formOf(raw json.RawMessage) string {
 	switch {
 	case len(raw) == 0:
 		return "unreadable"
+	case string(raw) == beyondPath:
+		return "behind something that is no object"
 	case string(raw) == "null":
 		return "null"
 	case string(raw) == "true", string(raw) == "false":
@@ -99,4 +104,55 @@ func (n *notices) once(about string, say func()) {
 	if !again {
 		say()
 	}
+}
+
+// ClaimForm is a claim that a provider sent, and in what form: a name and a
+// type, never a value.
+type ClaimForm struct{ Name, From, Form string }
+
+const maxForms = 100
+
+// forms lists what a provider sent about a person.
+func (r reader) forms() []ClaimForm {
+	var out []ClaimForm
+	for i, c := range r.sources {
+		for _, name := range slices.Sorted(maps.Keys(c)) {
+			if len(out) == maxForms {
+				return out
+			}
+			shown := name
+			if !printable(shown, maxText) {
+				shown = "(a name that cannot be shown)"
+			}
+			out = append(out, ClaimForm{shown, r.p.sourceName(i), c.form(name)})
+		}
+	}
+	return out
+}
+
+// sourceName says where the claims of the source with number i come from.
+func (p *Provider) sourceName(i int) string {
+	switch {
+	case i > 0 && p.policy.lookup != nil:
+		return "directory"
+	case i > 0, p.identityFrom == FromUserinfo, p.policy.userinfoAlone:
+		return "userinfo"
+	}
+	return "ID token"
+}
+
+// LastClaims are the names and types of what the provider sent at the last
+// sign-in that succeeded; nil if there was none yet.
+func (p *Provider) LastClaims() []ClaimForm {
+	if last := p.last.Load(); last != nil {
+		return *last
+	}
+	return nil
+}
+
+// remember keeps the forms of a sign-in's claims for LastClaims, and logs them.
+func (r reader) remember() {
+	forms := r.forms()
+	r.p.last.Store(&forms)
+	r.p.log.DebugContext(r.ctx, "claims received", "claims", forms)
 }

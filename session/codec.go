@@ -86,6 +86,12 @@ func (compact) Serialize(src any) ([]byte, error) {
 	for _, g := range id.Groups {
 		b = appendString(b, g, p)
 	}
+	if len(id.OrgGroups) > 0 { // rare, so nothing stands for none
+		b = binary.AppendUvarint(b, uint64(len(id.OrgGroups)))
+	}
+	for _, g := range id.OrgGroups {
+		b = appendString(appendString(b, g.Org, p), g.Group, p)
+	}
 	return b, nil
 }
 
@@ -192,6 +198,9 @@ func (compact) Deserialize(src []byte, dst any) error {
 		id.Org = r.org(p)
 	}
 	id.Orgs, id.Groups = r.orgs(p), r.strings(p)
+	if len(r.b) > 0 {
+		id.OrgGroups = r.orgGroups(p)
+	}
 	emptyOrg := flags&flagHasOrg != 0 && id.Org == (identity.Org{})
 	knownYetDropped := id.GroupsDropped && !id.GroupsUnknown
 	knownYetUnknown := id.OrgUnknown && (flags&flagHasOrg != 0 || len(id.Orgs) > 0)
@@ -301,6 +310,15 @@ func (r *reader) orgs(prefix string) []identity.Org {
 	for i := range list {
 		list[i] = r.org(prefix)
 	}
+	return list
+}
+
+func (r *reader) orgGroups(prefix string) []identity.OrgGroup {
+	list := make([]identity.OrgGroup, r.count())
+	for i := range list {
+		list[i] = identity.OrgGroup{Org: r.string(prefix), Group: r.string(prefix)}
+	}
+	r.bad = r.bad || len(list) == 0 // none is written as nothing
 	return list
 }
 

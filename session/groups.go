@@ -31,8 +31,12 @@ func keptGroups(names []string) (map[string]bool, keptDigest) {
 // Keep returns id with those of its groups that a session would hold. The
 // groups of the argument are not changed.
 func (m *Manager) Keep(id identity.Identity) identity.Identity {
-	if m.groups == nil || len(id.Groups) == 0 {
+	if m.groups == nil || len(id.Groups)+len(id.OrgGroups) == 0 {
 		return id
+	}
+	id.OrgGroups = slices.DeleteFunc(slices.Clone(id.OrgGroups), func(g identity.OrgGroup) bool { return !m.groups[g.Group] })
+	if len(id.OrgGroups) == 0 {
+		id.OrgGroups = nil
 	}
 	var kept []string
 	for _, g := range id.Groups {

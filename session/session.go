@@ -268,8 +268,8 @@ func (m *Manager) Write(w http.ResponseWriter, host string, s Session) error {
 		return err
 	}
 	value, err := m.seal(host, s)
-	if err != nil && len(s.Identity.Groups) > 0 {
-		s.Identity.Groups = nil
+	if err != nil && len(s.Identity.Groups)+len(s.Identity.OrgGroups) > 0 {
+		s.Identity.Groups, s.Identity.OrgGroups = nil, nil
 		if !s.Identity.GroupsUnknown { // else the provider had not told all, and that stays the reason
 			s.Identity.GroupsUnknown, s.Identity.GroupsDropped = true, true
 		}

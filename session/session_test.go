@@ -122,8 +122,10 @@ func TestSessionSurvivesTheRoundTrip(t *testing.T) {
 		"groups unknown": {Provider: "p", Subject: "s", GroupsUnknown: true},
 		"groups dropped": {Provider: "p", Subject: "s", GroupsUnknown: true, GroupsDropped: true},
 		"org unknown":    {Provider: "p", Subject: "s", OrgUnknown: true},
-		"org by name":    {Provider: "p", Subject: "s", Org: identity.Org{Source: "claim"}},
-		"odd provider":   {Provider: ":p:", Subject: ":p::s"},
+		"org groups": {Provider: "p", Subject: "s", Org: identity.Org{ID: "p:a"}, Orgs: []identity.Org{{ID: "p:a"}, {ID: "b"}}, Groups: []string{"x", "y"},
+			OrgGroups: []identity.OrgGroup{{Org: "p:a", Group: "x"}, {Org: "b", Group: guid}}},
+		"org by name":  {Provider: "p", Subject: "s", Org: identity.Org{Source: "claim"}},
+		"odd provider": {Provider: ":p:", Subject: ":p::s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := m.Start(id)
