@@ -327,6 +327,66 @@ func TestARefusalOfALargeUploadArrivesEachTime(t *testing.T) {
 	}
 }
 
+// A second attempt has what is left of the route's time, and none of its own.
+func TestASecondAttemptHasNoTimeOfItsOwn(t *testing.T) {
+	t.Parallel()
+	const limit, first = 600 * time.Millisecond, 400 * time.Millisecond
+	app := testenv.StartHTTP2Peer(t, false, func(n int) func(uint32) []byte {
+		if n > 1 {
+			return func(uint32) []byte { return []byte{} } // says nothing
+		}
+		time.Sleep(first)
+		return testenv.Reset(7)
+	})
+	up, err := upstream.New(upstream.Options{URL: mustURL(t, strings.Replace(app.URL, "http:", "h2c:", 1))})
+	check(t, err)
+	t.Cleanup(up.Close)
+	s := newSite(t, setup{App: up, Header: limit})
+	begun := time.Now()
+	a := s.ask(t, "POST", "/x", "order", "Cookie: "+s.mint(t, alice()))
+	if took := time.Since(begun); a.status != 504 || app.Got() != 2 || took >= limit+first {
+		t.Errorf("answered %d after %v, the app got it %d times", a.status, took, app.Got())
+	}
+}
+
+// The same of apps that a server library speaks for, over every way.
+func TestARefusalOfALargeUploadArrivesOverEveryWay(t *testing.T) {
+	t.Parallel()
+	everyWay(t, func(t *testing.T, o setup, way string) {
+		o.App = serveApp(t, way, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Connection", "close")
+			w.WriteHeader(413)
+			_, _ = io.WriteString(w, "too large")
+		})
+		s := newSite(t, o)
+		cookie := s.mint(t, alice())
+		for i := range 10 {
+			body := &refusable{left: 20 << 20}
+			req, err := http.NewRequest("POST", s.url+"/x", body)
+			check(t, err)
+			req.ContentLength = body.left
+			req.Header.Set("Cookie", cookie)
+			if a := s.send(t, req); a.status != 413 || a.body != "too large" {
+				t.Errorf("upload %d is answered with %d %.80s", i, a.status, a.body)
+			}
+		}
+	})
+}
+
+// refusable is a body of zeros that comes in pieces, slowly enough for an answer
+// to overtake it.
+type refusable struct{ left int64 }
+
+func (r *refusable) Read(p []byte) (int, error) {
+	if r.left == 0 {
+		return 0, io.EOF
+	}
+	time.Sleep(100 * time.Microsecond)
+	n := min(int64(len(p)), r.left)
+	r.left -= n
+	return int(n), nil
+}
+
 func always(frames func(uint32) []byte) func(int) func(uint32) []byte {
 	return func(int) func(uint32) []byte { return frames }
 }

@@ -41,8 +41,7 @@ type Options struct {
 	// ConnectTimeout bounds dialing and, again, the TLS handshake. Default 5 s.
 	ConnectTimeout time.Duration
 	// KeepAlive is how long a connection is kept for a next request. It is to be
-	// shorter than the app's own time: who sends a request while the other side
-	// hangs up does not know whether it arrived. Default 4 s, under Node's 5 s.
+	// shorter than the app's own time. Default 4 s.
 	KeepAlive time.Duration
 }
 
@@ -56,7 +55,6 @@ type Upstream struct {
 
 const (
 	idlePerApp         = 256
-	defaultKeepAlive   = 4 * time.Second
 	maxResponseHeader  = 256 << 10
 	defaultConnectTime = 5 * time.Second
 	// pingAfter notices that an HTTP/2 connection is dead before requests pile up on it.
@@ -84,9 +82,6 @@ func New(o Options) (*Upstream, error) {
 		protocols.SetHTTP1(true)
 	}
 	pool := attempt.Options{Idle: o.KeepAlive, MaxIdle: idlePerApp}
-	if pool.Idle <= 0 {
-		pool.Idle = defaultKeepAlive
-	}
 	u.transport = attempt.New(newTransport(o, &protocols), pool)
 	u.upgrades = u.transport
 	if o.URL.Scheme == "h2c" || o.URL.Scheme == "https" {

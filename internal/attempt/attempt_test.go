@@ -3,6 +3,8 @@ package attempt
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -151,41 +153,56 @@ func TestP22_WhatIsNotIdempotentReachesAnHTTP1PeerAtMostOnce(t *testing.T) {
 		{"GET", "", true, 2, 200}, {"GET", "question", true, 2, 200}, {"HEAD", "", true, 2, 200},
 		{"POST", "order", false, 1, 200}, {"DELETE", "", false, 1, 200},
 	} {
-		t.Run(fmt.Sprintf("%s %q, read: %v", tt.method, tt.body, tt.reads), func(t *testing.T) {
-			t.Parallel()
-			var got, conns atomic.Int32
-			url := listen(t, func(c net.Conn) {
-				first := conns.Add(1) == 1
-				in := bufio.NewReader(c)
-				for n := 0; ; n++ {
-					if first && n == 1 && !tt.reads {
-						return
+		for _, encrypted := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s %q, read: %v, TLS %v", tt.method, tt.body, tt.reads, encrypted), func(t *testing.T) {
+				t.Parallel()
+				var got, conns atomic.Int32
+				vouched := httptest.NewTLSServer(nil)
+				defer vouched.Close()
+				url := listen(t, func(c net.Conn) {
+					if encrypted {
+						c = tls.Server(c, &tls.Config{Certificates: vouched.TLS.Certificates, MinVersion: tls.VersionTLS12})
+						defer c.Close()
 					}
-					r, err := http.ReadRequest(in)
-					if err != nil {
-						return
+					first := conns.Add(1) == 1
+					in := bufio.NewReader(c)
+					for n := 0; ; n++ {
+						if first && n == 1 && !tt.reads {
+							return
+						}
+						r, err := http.ReadRequest(in)
+						if err != nil {
+							return
+						}
+						_, _ = io.Copy(io.Discard, r.Body)
+						got.Add(1)
+						if first && n == 1 {
+							return
+						}
+						_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 					}
-					_, _ = io.Copy(io.Discard, r.Body)
-					got.Add(1)
-					if first && n == 1 {
-						return
-					}
-					_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+				})
+				base := &http.Transport{}
+				if encrypted {
+					roots := x509.NewCertPool()
+					roots.AddCert(vouched.Certificate())
+					base.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+					url = strings.Replace(url, "http:", "https:", 1)
+				}
+				transport := New(base, Options{})
+				t.Cleanup(transport.CloseIdleConnections)
+				if status, err := send(t, transport, "GET", url, ""); status != 200 {
+					t.Fatal(status, err)
+				}
+				if !tt.reads {
+					time.Sleep(5 * time.Millisecond)
+				}
+				status, _ := send(t, transport, tt.method, url, tt.body)
+				if n := int(got.Load()) - 1; status != tt.status || n != tt.want {
+					t.Errorf("answered %d, the peer got it %d times; want %d, %d", status, n, tt.status, tt.want)
 				}
 			})
-			transport := New(&http.Transport{}, Options{})
-			t.Cleanup(transport.CloseIdleConnections)
-			if status, err := send(t, transport, "GET", url, ""); status != 200 {
-				t.Fatal(status, err)
-			}
-			if !tt.reads {
-				time.Sleep(5 * time.Millisecond)
-			}
-			status, _ := send(t, transport, tt.method, url, tt.body)
-			if n := int(got.Load()) - 1; status != tt.status || n != tt.want {
-				t.Errorf("answered %d, the peer got it %d times; want %d, %d", status, n, tt.status, tt.want)
-			}
-		})
+		}
 	}
 }
 

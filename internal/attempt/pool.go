@@ -15,12 +15,14 @@ import (
 
 // Options configure a Transport.
 type Options struct {
-	Idle    time.Duration // how long a connection is kept for a next request; 0: 90 s
+	Idle    time.Duration // how long a connection is kept for a next request; 0: 4 s
 	MaxIdle int           // how many are kept for one peer; 0: 256
 }
 
 const (
-	defaultIdle    = 90 * time.Second
+	// defaultIdle is under the 5 s after which Node and Apache hang up: who sends
+	// a request while the other side does so does not know whether it arrived.
+	defaultIdle    = 4 * time.Second
 	defaultMaxIdle = 256
 )
 
