@@ -8,10 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -247,37 +250,17 @@ func TestManyAtOnceShareThePool(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 			var got, opened atomic.Int32
-			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			srv, transport := serve(t, way, func(s *httptest.Server) {
+				s.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+					if s == http.StateNew {
+						opened.Add(1)
+					}
+				}
+			}, func(w http.ResponseWriter, r *http.Request) {
 				got.Add(1)
 				b, _ := io.ReadAll(r.Body)
 				_, _ = w.Write(b)
-			}))
-			srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-				if s == http.StateNew {
-					opened.Add(1)
-				}
-			}
-			base := &http.Transport{Protocols: new(http.Protocols)}
-			switch way {
-			case "http":
-				srv.Start()
-				base.Protocols.SetHTTP1(true)
-			case "h2c":
-				srv.Config.Protocols = new(http.Protocols)
-				srv.Config.Protocols.SetUnencryptedHTTP2(true)
-				srv.Start()
-				base.Protocols.SetUnencryptedHTTP2(true)
-			default:
-				srv.EnableHTTP2 = way == "h2"
-				srv.StartTLS()
-				base.TLSClientConfig = srv.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
-				base.TLSClientConfig.NextProtos = nil
-				base.Protocols.SetHTTP1(true)
-				base.Protocols.SetHTTP2(true)
-			}
-			t.Cleanup(srv.Close)
-			transport := New(base, Options{})
-			t.Cleanup(transport.CloseIdleConnections)
+			})
 			var all sync.WaitGroup
 			const people, each = 16, 40
 			for i := range people {
@@ -304,6 +287,80 @@ func TestManyAtOnceShareThePool(t *testing.T) {
 			}
 			if n := opened.Load(); n > 2*people {
 				t.Errorf("%d connections for %d at once", n, people)
+			}
+		})
+	}
+}
+
+// serve starts a server of net/http that speaks as way says, and a Transport for it.
+func serve(t *testing.T, way string, change func(*httptest.Server), app http.HandlerFunc) (*httptest.Server, *Transport) {
+	t.Helper()
+	srv := httptest.NewUnstartedServer(app)
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	change(srv)
+	base := &http.Transport{Protocols: new(http.Protocols)}
+	switch way {
+	case "http":
+		srv.Start()
+		base.Protocols.SetHTTP1(true)
+	case "h2c":
+		srv.Config.Protocols = new(http.Protocols)
+		srv.Config.Protocols.SetUnencryptedHTTP2(true)
+		srv.Start()
+		base.Protocols.SetUnencryptedHTTP2(true)
+	default:
+		srv.EnableHTTP2 = way == "h2"
+		srv.StartTLS()
+		base.TLSClientConfig = srv.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+		base.TLSClientConfig.NextProtos = nil
+		base.Protocols.SetHTTP1(true)
+		base.Protocols.SetHTTP2(true)
+	}
+	t.Cleanup(srv.Close)
+	transport := New(base, Options{})
+	t.Cleanup(transport.CloseIdleConnections)
+	return srv, transport
+}
+
+// P22 among connections that end all the time: idle ones after a millisecond,
+// others in the middle of a request.
+func TestP22_AnOrderArrivesOnceWhileConnectionsEnd(t *testing.T) {
+	t.Parallel()
+	for _, way := range []string{"http", "https", "h2c", "h2"} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			const people, each = 8, 50
+			var got [people * each]atomic.Int32
+			srv, transport := serve(t, way, func(s *httptest.Server) { s.Config.IdleTimeout = time.Millisecond }, func(w http.ResponseWriter, r *http.Request) {
+				b, _ := io.ReadAll(r.Body)
+				id, _ := strconv.Atoi(string(b))
+				got[id].Add(1)
+				if rand.IntN(10) == 0 {
+					panic(http.ErrAbortHandler)
+				}
+				_, _ = w.Write(b)
+			})
+			var answered atomic.Int32
+			var all sync.WaitGroup
+			for i := range people {
+				all.Go(func() {
+					for j := range each {
+						id := i*each + j
+						status, err := send(t, transport, "POST", srv.URL, strconv.Itoa(id))
+						n := got[id].Load()
+						if n > 1 || (err == nil && (n != 1 || status != 200)) {
+							t.Errorf("the order arrived %d times and was answered with %d, %v", n, status, err)
+						}
+						if err == nil {
+							answered.Add(1)
+						}
+						time.Sleep(time.Duration(rand.IntN(3)) * time.Millisecond)
+					}
+				})
+			}
+			all.Wait()
+			if n := answered.Load(); n < people*each/2 {
+				t.Errorf("%d of %d were answered", n, people*each)
 			}
 		})
 	}

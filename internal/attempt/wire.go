@@ -29,6 +29,7 @@ type wire struct {
 	state   atomic.Int32
 	waiting atomic.Bool // a Read is under way
 	heard   atomic.Bool // something came since the wire was lent
+	reads   atomic.Uint64
 
 	once  sync.Once
 	ended chan struct{} // nothing can be read any more
@@ -73,6 +74,7 @@ func (w *wire) Read(p []byte) (int, error) {
 	w.waiting.Store(true)
 	n, err := w.Conn.Read(p)
 	w.waiting.Store(false)
+	w.reads.Add(1)
 	if n > 0 {
 		w.heard.Store(true)
 		if w.state.CompareAndSwap(lent, broken) {
@@ -101,19 +103,38 @@ func (w *wire) Write(p []byte) (int, error) {
 	}
 	n, err := w.Conn.Write(p)
 	if err != nil {
-		patience := time.NewTimer(answerPatience)
-		defer patience.Stop()
-		select {
-		case <-w.ended:
-		case <-patience.C:
-		}
+		w.awaitReader()
 	}
 	return n, err
 }
 
-// answerPatience is for readers that do not come to an end; a failed write means
-// that the peer has hung up, and the reader hears of that too.
-const answerPatience = 30 * time.Second
+// answerPatience is how long a failed write is kept from a reader that neither
+// reads nor ends. One that reads comes to an end: the peer has hung up.
+const answerPatience = 5 * time.Second
+
+func (w *wire) awaitReader() {
+	for before := w.reads.Load(); ; {
+		patience := time.NewTimer(answerPatience)
+		select {
+		case <-w.ended:
+			patience.Stop()
+			return
+		case <-patience.C:
+		}
+		now := w.reads.Load()
+		if now == before {
+			return
+		}
+		before = now
+	}
+}
+
+// SetWriteDeadline implements net.Conn. The transport sets none; TLS does when it
+// closes, for its last word, and then nobody reads any more.
+func (w *wire) SetWriteDeadline(t time.Time) error {
+	w.end()
+	return w.Conn.SetWriteDeadline(t)
+}
 
 // Close implements net.Conn.
 func (w *wire) Close() error {
