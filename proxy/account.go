@@ -48,7 +48,12 @@ func (p *Proxy) accountData(s *session.Session) accountData {
 		data.Provider = provider.Name
 	}
 	if authz.Decide(authz.Facts{}, p.operators, s).Outcome == authz.Forward {
-		data.Permissions = p.permission
+		for _, permission := range p.permission {
+			if permission.Received != nil {
+				permission.Claims = permission.Received()
+			}
+			data.Permissions = append(data.Permissions, permission)
+		}
 	}
 	if id.Org.ID != "" {
 		data.Org = &accountOrg{Name: id.Org.Name, Domain: id.Org.Domain, ID: id.Org.ID}

@@ -318,13 +318,15 @@ func TestAnIncompleteFrontDoorDoesNotOpen(t *testing.T) {
 func TestOnlyOperatorsReadWhatProvidersAreAskedFor(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, setup{})
-	s.proxy.permission = []Permission{{Provider: "main", Type: "oidc", Scopes: []Term{{"tenant", "Opens the tenant."}}, Discarded: []string{"the access token"}}}
+	s.proxy.permission = []Permission{{Provider: "main", Type: "oidc", Scopes: []Term{{"tenant", "Opens the tenant."}}, Discarded: []string{"the access token"},
+		Received: func() []Term { return []Term{{"realm_access", "object with 1 member (ID token)"}} }}}
 	read := func(who identity.Identity) bool {
 		a := s.get(t, prefix+"/account", navigate("Cookie: "+s.mint(t, who))...)
 		if a.status != 200 {
 			t.Fatalf("answered %d", a.status)
 		}
-		return strings.Contains(a.body, "What providers are asked for") && strings.Contains(a.body, "Opens the tenant.")
+		return strings.Contains(a.body, "What providers are asked for") && strings.Contains(a.body, "Opens the tenant.") &&
+			strings.Contains(a.body, "<code>realm_access</code>: object with 1 member (ID token)")
 	}
 	if read(alice()) {
 		t.Error("without operators somebody is one")

@@ -91,6 +91,11 @@ type Permission struct {
 	Checked   []Term   `json:"checked,omitempty"` // read, and not kept
 	Discarded []string `json:"discarded"`
 	Quirks    []Term   `json:"quirks,omitempty"` // where it deviates from the standard
+
+	// Received tells the names and types of the claims of the last sign-in, if
+	// there was one; nil where nobody signs in. Claims are what it told for a page.
+	Received func() []Term `json:"-"`
+	Claims   []Term        `json:"-"`
 }
 
 // Term is a name with what it means.

@@ -111,7 +111,7 @@ func standInKey() (string, error) {
 
 func permissionOf(l *login.Provider) proxy.Permission {
 	has := l.Permissions()
-	p := proxy.Permission{Provider: has.Provider, Type: has.Type, Discarded: has.Discarded}
+	p := proxy.Permission{Provider: has.Provider, Type: has.Type, Discarded: has.Discarded, Received: func() []proxy.Term { return received(l) }}
 	for _, s := range has.Scopes {
 		p.Scopes = append(p.Scopes, proxy.Term{Name: s.Name, Means: s.Opens})
 	}
@@ -127,6 +127,15 @@ func permissionOf(l *login.Provider) proxy.Permission {
 		p.Quirks = append(p.Quirks, proxy.Term{Name: q.Name, Means: q.Weakens})
 	}
 	return p
+}
+
+// received is what a provider sent at the last sign-in, without the values.
+func received(l *login.Provider) []proxy.Term {
+	var terms []proxy.Term
+	for _, c := range l.LastClaims() {
+		terms = append(terms, proxy.Term{Name: c.Name, Means: c.Form + " (" + c.From + ")"})
+	}
+	return terms
 }
 
 // parts are the lists of a summary, with their headings.
