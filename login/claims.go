@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/hostname"
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
@@ -329,7 +330,7 @@ func splitEmail(s string) (local, domain string, ok bool) {
 	}
 	local, domain, _ = strings.Cut(s, "@")
 	domain = identity.LowerASCII(domain)
-	if local == "" || len(local) > maxLocalPart || strings.ContainsFunc(local, notLocalPart) || !isDomain(domain) {
+	if local == "" || len(local) > maxLocalPart || strings.ContainsFunc(local, notLocalPart) || !hostname.IsDomain(domain) {
 		return "", "", false
 	}
 	return local, domain, true
@@ -338,18 +339,4 @@ func splitEmail(s string) (local, domain string, ok bool) {
 // notLocalPart: RFC 5322 §3.2.3, atext and dots.
 func notLocalPart(r rune) bool {
 	return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),:;<>@[\]`, r)
-}
-
-// isDomain reports whether s is a lower-case DNS name of letters, digits and hyphens.
-func isDomain(s string) bool {
-	if len(s) > 253 {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' ||
-			strings.ContainsFunc(label, func(r rune) bool { return !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-') }) {
-			return false
-		}
-	}
-	return true
 }

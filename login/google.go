@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/hostname"
 )
 
 // providers.md §2.1.
@@ -45,7 +46,7 @@ func google(o Options) policy {
 func hostedDomain(c claims) (string, bool) {
 	hd, _ := c.text("hd")
 	hd = identity.LowerASCII(hd)
-	return hd, isDomain(hd)
+	return hd, hostname.IsDomain(hd)
 }
 
 // googleVouches: §2.1, Google is authoritative for gmail.com and for accounts

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/hostname"
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
@@ -230,7 +231,7 @@ func verifiedDomains(raw json.RawMessage) (primary string, all []string) {
 	}
 	for _, d := range list {
 		name := identity.LowerASCII(d.Name)
-		if !isDomain(name) {
+		if !hostname.IsDomain(name) {
 			continue
 		}
 		all = append(all, name)

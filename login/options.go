@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/hostname"
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
@@ -99,9 +99,34 @@ func (o Options) Conflicts() []Conflict {
 	}
 	add(o.Issuer == "" && !(o.has(quirkUncheckedIssuer) && o.undiscovered()), "issuer", "is required, exactly as the provider writes it")
 	add(o.has(quirkIgnoreIDToken) && o.TrustedAudiences != nil, "trusted_audiences", "has no meaning where the ID token is not looked at")
+	if t := sharedTenant(o.Issuer); o.Type == TypeOIDC && t != "" {
+		add(true, "issuer", "is not in Microsoft's tokens, which name the tenant of each account; write `type: microsoft` and `tenant: "+t+"` instead")
+	}
 	o.quirkConflicts(add)
 	o.vendorConflicts(add)
 	return found
+}
+
+// sharedTenant is the word that stands for many tenants in an issuer of
+// Microsoft's, public or national; else "".
+func sharedTenant(issuer string) string {
+	u, err := url.Parse(issuer)
+	if err != nil {
+		return ""
+	}
+	host := strings.ToLower(u.Hostname())
+	tenant, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
+	if !strings.HasPrefix(host, "login.microsoftonline.") && host != "sts.windows.net" && host != "login.windows.net" &&
+		host != "login.partner.microsoftonline.cn" && host != "login.chinacloudapi.cn" {
+		return ""
+	}
+	switch tenant = strings.ToLower(tenant); tenant {
+	case TenantCommon, TenantOrganizations, TenantConsumers:
+		return tenant
+	case "{tenantid}", "%7btenantid%7d":
+		return TenantCommon
+	}
+	return ""
 }
 
 // vendorConflicts keeps what is particular about one vendor to its type.
@@ -205,7 +230,7 @@ func (o Options) checkNames() error {
 		return fmt.Errorf("tenant %q is not a word, GUID or domain in lower case", t)
 	}
 	for _, d := range slices.Concat(o.EmailDomains, o.HostedDomains) {
-		if !isDomain(strings.ToLower(d)) {
+		if !hostname.IsDomain(strings.ToLower(d)) {
 			return fmt.Errorf("e-mail or hosted domain %q is not a domain", d)
 		}
 	}
@@ -257,13 +282,8 @@ func checkURL(raw string) error {
 	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" {
 		return errors.New("not an absolute URL")
 	}
-	if u.Scheme == "https" || (u.Scheme == "http" && isLoopback(u.Hostname())) {
+	if u.Scheme == "https" || (u.Scheme == "http" && hostname.IsLoopback(u.Hostname())) {
 		return nil
 	}
 	return errors.New("must be https (http only on loopback)")
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || (ip != nil && ip.IsLoopback())
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/hostname"
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
@@ -91,7 +92,7 @@ func (r reader) unknownOrg(name string, is bool) bool {
 
 func (r reader) org(id, name, domain string) identity.Org {
 	domain = identity.LowerASCII(domain)
-	if domain != "" && !isDomain(domain) {
+	if domain != "" && !hostname.IsDomain(domain) {
 		r.dropped("the domain of an organization", "not a domain")
 		domain = ""
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/hostname"
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
@@ -94,7 +95,7 @@ func pagerdutyAccount(r reader) (active identity.Org, all []identity.Org, unknow
 	org := identity.Org{ID: r.p.id + ":" + account, Name: r.text("subdomain"), Source: "claim"}
 	aud, _ := r.who.audience()
 	suffix, _ := serviceRegion(aud)
-	if domain := org.Name + suffix; isDomain(domain) {
+	if domain := org.Name + suffix; hostname.IsDomain(domain) {
 		org.Domain = domain
 	}
 	return org, nil, false

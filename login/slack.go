@@ -1,6 +1,9 @@
 package login
 
-import "github.com/sallyport-proxy/sallyport/identity"
+import (
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/hostname"
+)
 
 // providers.md §5.5.
 const (
@@ -53,7 +56,7 @@ func slackWorkspace(r reader) (active identity.Org, all []identity.Org, unknown 
 	}
 	team, _ := r.who.text(slackTeam) // as in the subject, whatever userinfo says
 	active = org(team, slackTeamName)
-	if domain := identity.LowerASCII(r.text(slackTeamDomain)) + ".slack.com"; isDomain(domain) {
+	if domain := identity.LowerASCII(r.text(slackTeamDomain)) + ".slack.com"; hostname.IsDomain(domain) {
 		active.Domain = domain
 	}
 	enterprise, ok := r.from(slackEnterprise)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/demo"
+	"github.com/sallyport-proxy/sallyport/internal/hostname"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
@@ -203,7 +204,7 @@ func FuzzVendors(f *testing.F) {
 				t.Errorf("%s: subject %q", p.kind, id.Subject)
 			}
 			for _, o := range append(id.Orgs, id.Org) {
-				if o != (identity.Org{}) && (!strings.HasPrefix(o.ID, "corp:") || len(o.ID) == len("corp:") || o.Domain != "" && !isDomain(o.Domain)) {
+				if o != (identity.Org{}) && (!strings.HasPrefix(o.ID, "corp:") || len(o.ID) == len("corp:") || o.Domain != "" && !hostname.IsDomain(o.Domain)) {
 					t.Errorf("%s: organization %+v", p.kind, o)
 				}
 			}

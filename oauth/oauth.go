@@ -15,11 +15,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/internal/attempt"
+	"github.com/sallyport-proxy/sallyport/internal/hostname"
 )
 
 const (
@@ -71,14 +74,44 @@ func NewClient(o Options) (*Client, error) {
 }
 
 func newTransport() *http.Transport {
-	t := &http.Transport{Proxy: http.ProxyFromEnvironment}
+	t := &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{}).DialContext}
 	if std, ok := http.DefaultTransport.(*http.Transport); ok {
 		t = std.Clone()
 	}
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	t.ForceAttemptHTTP2 = true
 	t.MaxResponseHeaderBytes = maxHeader
+	t.DialContext = dialLocalhost(t.DialContext)
+	t.Proxy = proxyButForLoopback(t.Proxy)
 	return t
+}
+
+// dialLocalhost connects to names below "localhost" on this machine, as browsers
+// do: a configuration may name them with plain http because they cannot be
+// another one, and a DNS server could say otherwise (RFC 6761 §6.3).
+func dialLocalhost(dial func(ctx context.Context, network, address string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		host, port, err := net.SplitHostPort(address)
+		if err != nil || !hostname.IsLocalhost(host) {
+			return dial(ctx, network, address)
+		}
+		conn, err := dial(ctx, network, net.JoinHostPort("127.0.0.1", port))
+		if err != nil {
+			conn, err = dial(ctx, network, net.JoinHostPort("::1", port))
+		}
+		return conn, err
+	}
+}
+
+// proxyButForLoopback keeps what is for this machine from a forward proxy of the
+// environment.
+func proxyButForLoopback(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
+	return func(req *http.Request) (*url.URL, error) {
+		if proxy == nil || hostname.IsLoopback(req.URL.Hostname()) {
+			return nil, nil
+		}
+		return proxy(req)
+	}
 }
 
 // HTTPClient returns a client for reading documents (discovery, keys,

@@ -493,3 +493,27 @@ func FuzzObject(f *testing.F) {
 		}
 	})
 }
+
+// A configuration may name these with plain http, so no DNS server and no proxy
+// may have a say in where they are.
+func TestNamesBelowLocalhostAreThisMachine(t *testing.T) {
+	t.Setenv("HTTP_PROXY", "http://192.0.2.1:1")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) }))
+	defer server.Close()
+	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := NewClient(Options{Provider: "main"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"idp.localhost", "IDP.Localhost", "localhost"} {
+		resp, err := c.HTTPClient("test").Get("http://" + host + ":" + port + "/")
+		if err != nil {
+			t.Errorf("%s: %v", host, err)
+			continue
+		}
+		resp.Body.Close()
+	}
+}

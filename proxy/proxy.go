@@ -86,6 +86,7 @@ type Backend struct {
 type Permission struct {
 	Provider  string   `json:"provider"`
 	Type      string   `json:"type"`
+	Redirect  string   `json:"redirect_uri"` // registered there
 	Scopes    []Term   `json:"scopes"`
 	Kept      []Term   `json:"kept"`              // in the session
 	Checked   []Term   `json:"checked,omitempty"` // read, and not kept

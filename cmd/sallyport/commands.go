@@ -168,22 +168,17 @@ func check(c *console, path string, values bool) error {
 	if kept := cfg.KeptGroups(); kept != nil {
 		fmt.Fprintln(c.stdout, keepsGroups(kept))
 	}
+	fmt.Fprintln(c.stdout)
+	for _, p := range cfg.Providers {
+		fmt.Fprintf(c.stdout, "The redirect URI to register at %s: %s\n", p.ID, redirectURI(cfg, p.ID))
+	}
 	fmt.Fprintf(c.stdout, "\n%s is valid.\n", path)
 	return nil
 }
 
 // warnings are what is allowed but should be looked at twice.
 func warnings(cfg *config.Config) []config.Fault {
-	all := cfg.Warnings()
-	for i, r := range cfg.Routes {
-		for j, rule := range r.Allow.Any {
-			if len(cfg.Providers) > 1 && len(rule.Groups) > 0 && len(rule.Orgs)+len(rule.EmailDomains)+len(rule.Emails) == 0 {
-				all = append(all, cfg.Fault(fmt.Sprintf("routes[%d].allow[%d]", i, j),
-					"each of the providers can put people into these groups; add orgs or email_domains to say whose"))
-			}
-		}
-	}
-	return append(all, deadRules(cfg)...)
+	return append(cfg.Warnings(), deadRules(cfg)...)
 }
 
 // printRules says each route in sentences.

@@ -12,13 +12,8 @@ import (
 // keeps out whom it was written for.
 func deadRules(cfg *config.Config) []config.Fault {
 	var found []config.Fault
-	for i, r := range cfg.Routes {
-		for j, rule := range r.Allow.Any {
-			found = append(found, deadEntries(cfg, fmt.Sprintf("routes[%d].allow[%d]", i, j), rule)...)
-		}
-	}
-	for i, rule := range cfg.Operators {
-		found = append(found, deadEntries(cfg, fmt.Sprintf("operators[%d]", i), rule)...)
+	for _, r := range cfg.Rules() {
+		found = append(found, deadEntries(cfg, r.Path, r.Rule)...)
 	}
 	return found
 }

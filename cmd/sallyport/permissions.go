@@ -76,7 +76,7 @@ func summarize(cfg *config.Config) ([]proxy.Permission, error) {
 		if err != nil {
 			return nil, err
 		}
-		summary = append(summary, permissionOf(l))
+		summary = append(summary, permissionOf(l, redirectURI(cfg, p.ID)))
 	}
 	return summary, nil
 }
@@ -109,9 +109,10 @@ func standInKey() (string, error) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
 }
 
-func permissionOf(l *login.Provider) proxy.Permission {
+func permissionOf(l *login.Provider, redirect string) proxy.Permission {
 	has := l.Permissions()
-	p := proxy.Permission{Provider: has.Provider, Type: has.Type, Discarded: has.Discarded, Received: func() []proxy.Term { return received(l) }}
+	p := proxy.Permission{Provider: has.Provider, Type: has.Type, Redirect: redirect, Discarded: has.Discarded,
+		Received: func() []proxy.Term { return received(l) }}
 	for _, s := range has.Scopes {
 		p.Scopes = append(p.Scopes, proxy.Term{Name: s.Name, Means: s.Opens})
 	}
@@ -155,7 +156,7 @@ func permissionTable(out io.Writer, summary []proxy.Permission) error {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		fmt.Fprintf(w, "%s (%s)\n", p.Provider, p.Type)
+		fmt.Fprintf(w, "%s (%s)\n  redirect URI\t%s\n", p.Provider, p.Type, p.Redirect)
 		for _, part := range permissionParts(p) {
 			heading := part.heading
 			for _, t := range part.terms {
@@ -174,7 +175,7 @@ func permissionMarkdown(w io.Writer, summary []proxy.Permission) error {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		fmt.Fprintf(w, "## %s (%s)\n\n| | | |\n|---|---|---|\n", p.Provider, p.Type)
+		fmt.Fprintf(w, "## %s (%s)\n\n| | | |\n|---|---|---|\n| redirect URI | | `%s` |\n", p.Provider, p.Type, p.Redirect)
 		for _, part := range permissionParts(p) {
 			for _, t := range part.terms {
 				fmt.Fprintf(w, "| %s | `%s` | %s |\n", part.heading, cell.Replace(t.Name), cell.Replace(t.Means))

@@ -252,8 +252,17 @@ func providerFaults(cfg *config.Config) config.Faults {
 func providerOptions(cfg *config.Config, p config.Provider) login.Options {
 	o := p.Options()
 	o.Needs = cfg.Needs()
-	o.RedirectURL = cfg.PublicURL.String() + cfg.Prefix + "/callback/" + p.ID
+	o.RedirectURL = redirectURI(cfg, p.ID)
 	return o
+}
+
+// redirectURI is what is to be registered at a provider.
+func redirectURI(cfg *config.Config, provider string) string {
+	public := "<public_url>" // as long as that is only a reference
+	if cfg.PublicURL != nil {
+		public = cfg.PublicURL.String()
+	}
+	return public + cfg.Prefix + "/callback/" + provider
 }
 
 // addProviders makes the providers, and what follows from each.
@@ -277,7 +286,7 @@ func (with *parts) addProviders(cfg *config.Config, reg prometheus.Registerer, l
 		if err := addBearers(with.bearers, cfg, p.ID, l); err != nil {
 			return err
 		}
-		with.permission = append(with.permission, permissionOf(l))
+		with.permission = append(with.permission, permissionOf(l, redirectURI(cfg, p.ID)))
 		with.providers = append(with.providers, proxy.Provider{ID: p.ID, Name: name, Login: l, EmailDomains: p.EmailDomains})
 	}
 	return nil

@@ -22,7 +22,7 @@ func bearerShape() shape[Bearer] {
 	return object[Bearer]{keys: []key[Bearer]{
 		field("provider", "The id of the provider that issues the tokens.", idText(), func(b *Bearer) *string { return &b.Provider }).required(),
 		field("audiences", "What a token must be for: one of these in its claim aud. Never the client id of a sign-in.",
-			list(text("an audience"), 1), func(b *Bearer) *[]string { return &b.Audiences }).required(),
+			list(exact("an audience"), 1), func(b *Bearer) *[]string { return &b.Audiences }).required(),
 		field("claims", "The names under which access tokens tell things, where they are not those of the provider's ID tokens.", claimsShape(),
 			func(b *Bearer) *Claims { return &b.Claims }).or("{}"),
 		field("quirks", "Deviations from RFC 9068 that are allowed. any_typ: tokens need not say that they are access tokens.",

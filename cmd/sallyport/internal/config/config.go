@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
@@ -151,12 +152,15 @@ func Parse(name string, data []byte) (*Config, Faults) {
 		return nil, src.finish(Faults{*fault})
 	}
 	src.root = root
-	w := &walker{src: src, sounds: regexp.MustCompile(`(?i)` + secretWords)}
+	table := file()
+	w := &walker{src: src, sounds: regexp.MustCompile(`(?i)` + secretWords), keys: keysOf(table)}
+	w.plain = plainPaths(w.keys)
 	c := &Config{src: seal(src)}
 	sound := w.structure(place{root, ""}, 1)
 	slices.SortFunc(src.starts, comparePos)
+	slices.SortStableFunc(src.scalars, func(a, b *yaml.Node) int { return comparePos(nodePos(a), nodePos(b)) })
 	if sound {
-		take(w, file(), place{root, ""}, c)
+		take(w, table, place{root, ""}, c)
 		w.faults = append(w.faults, c.crossCheck()...)
 	}
 	if len(w.faults) > 0 {
@@ -179,13 +183,13 @@ func (c *Config) Warnings() []Fault {
 			warnings = append(warnings, c.src.open().fault(p.at, p.path, "literal: keeps a secret in the file; it is for tests, use file: or env:"))
 		}
 	}
-	return c.src.open().finish(append(warnings, c.flatGroupWarnings()...))
+	return c.src.open().finish(slices.Concat(warnings, c.flatGroupWarnings(), c.bareGroupWarnings(), c.patternWarnings()))
 }
 
 // file is the table of all keys: the reader and the schema are made from it.
 func file() shape[Config] {
 	return object[Config]{keys: []key[Config]{
-		field("version", "The version of this format.", number(1, 1), func(c *Config) *int { return &c.version }).required(),
+		field("version", "The version of this format, not of Sallyport or of your app: 1.", number(1, 1), func(c *Config) *int { return &c.version }).required(),
 		field("public_url", "Where browsers find Sallyport: scheme, host and port. Callback URLs are made from it. Plain http is for loopback hosts only.",
 			valueOrRef("an absolute URL such as https://app.example.com", `^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@\s]+/?$`, parsePublicURL),
 			func(c *Config) **url.URL { return &c.PublicURL }).required(),
@@ -294,7 +298,7 @@ func routeShape() shape[Route] {
 	return object[Route]{keys: []key[Route]{
 		field("name", "The name in logs and metrics.", idText(), func(r *Route) *string { return &r.Name }).required(),
 		field("host", "The host, *.example.com for all names below, or {org}.example.com for one of each of the organizations; the host of public_url if left out.",
-			pattern("a host name in lower case without a port, such as app.example.com, \"*.example.com\" or \"{org}.example.com\"", hostPattern), func(r *Route) *string { return &r.Host }),
+			routeHost(), func(r *Route) *string { return &r.Host }),
 		field("path", "This path and all below it: /admin covers /admin/x, not /administrator.", routePath(), func(r *Route) *string { return &r.Path }),
 		field("path_exact", "This path and nothing below it.", within(routePath(), func(r *Route) *string { r.Exact = true; return &r.Path }),
 			func(r *Route) *Route { return r }),
@@ -324,25 +328,58 @@ func routeShape() shape[Route] {
 func allowShape() shape[Allow] {
 	want := "`authenticated` or a list of rules"
 	everybody := shape[Allow]{want: want, schema: schema{"const": "authenticated"}, read: func(w *walker, at place, into *Allow) {
-		var v string
-		oneOf(want, "authenticated").read(w, at, &v)
-		into.Authenticated = v != ""
+		switch v := at.node.Value; {
+		case isText(at.node) && v == "authenticated":
+			into.Authenticated = true
+		case isText(at.node) && slices.Contains([]string{"all", "any", "anonymous", "everybody", "everyone", "public", "*"}, v):
+			w.fault(at, "must be %s, not %s; for everybody, without signing in, write `public: true` instead of allow", want, quote(v))
+		case isText(at.node) && nearest(v, []string{"authenticated"}) == "":
+			w.suggest(at, listOf(ruleFor(v)), "must be %s, not %s", want, quote(v))
+		default:
+			var word string
+			oneOf(want, "authenticated").read(w, at, &word)
+		}
 	}}
 	return either(want, everybody, yaml.SequenceNode, within(list(ruleShape(), 1), func(a *Allow) *[]Rule { return &a.Any }))
 }
 
+// listOf is the list of one entry; "" of none.
+func listOf(entry string) string {
+	if entry == "" {
+		return ""
+	}
+	return "[" + entry + "]"
+}
+
+// ruleFor is the rule that a bare text was probably meant as.
+func ruleFor(v string) string {
+	switch {
+	case v == "" || len(v) > 60 || strings.ContainsAny(v, ",[]{}\"'#*"):
+		return ""
+	case v == "authenticated":
+		return "" // allowShape says more
+	case strings.HasPrefix(v, "@"):
+		return "{email_domains: [" + v[1:] + "]}"
+	case strings.Contains(v, "@"):
+		return "{emails: [" + v + "]}"
+	case strings.Contains(v, ":"):
+		return `{orgs: ["` + v + `"]}`
+	}
+	return "{groups: [" + v + "]}"
+}
+
 func ruleShape() shape[Rule] {
-	return object[Rule]{some: true, keys: []key[Rule]{
-		field("orgs", "Ids of organizations: the person belongs to one of them.", list(text("the id of an organization"), 1), func(r *Rule) *[]string { return &r.Orgs }),
-		field("groups", "Groups: the person is in one of them.", list(text("the name of a group"), 1), func(r *Rule) *[]string { return &r.Groups }),
-		field("emails", "Verified e-mail addresses.", list(pattern("an address such as ann@example.com", `^[^@\s]+@[^@\s]+$`), 1), func(r *Rule) *[]string { return &r.Emails }),
+	return object[Rule]{some: true, instead: ruleFor, keys: []key[Rule]{
+		field("orgs", "Ids of organizations: the person belongs to one of them.", list(exact("the id of an organization"), 1), func(r *Rule) *[]string { return &r.Orgs }),
+		field("groups", "Groups: the person is in one of them.", list(exact("the name of a group"), 1), func(r *Rule) *[]string { return &r.Groups }),
+		field("emails", "Verified e-mail addresses.", list(emailAddress(), 1), func(r *Rule) *[]string { return &r.Emails }),
 		field("email_domains", "Domains of verified e-mail addresses.", list(domain(), 1), func(r *Rule) *[]string { return &r.EmailDomains }),
 		flatGroupsKey(),
 	}}.shape()
 }
 
 func headersShape() shape[Headers] {
-	return object[Headers]{keys: []key[Headers]{
+	return object[Headers]{instead: among("preset", identity.Presets()...), keys: []key[Headers]{
 		field("preset", "A set of header names that apps know.", oneOf("", identity.Presets()...), func(h *Headers) *string { return &h.Preset }).or(identity.PresetForwarded),
 		field("set", "Headers beside the preset: a name, and the claim it carries.", headerFields(), func(h *Headers) *[]identity.Field { return &h.Set }),
 	}}.shape()
@@ -364,6 +401,16 @@ func headerFieldShape() shape[identity.Field] {
 	return either("a claim or a mapping with a claim", short, yaml.MappingNode, full)
 }
 
+// among is for a mapping in whose place one of words stands, which is meant for key.
+func among(key string, words ...string) func(string) string {
+	return func(v string) string {
+		if !slices.Contains(words, v) {
+			return ""
+		}
+		return "{" + key + ": " + v + "}"
+	}
+}
+
 func pagesShape() shape[Pages] {
 	return object[Pages]{keys: []key[Pages]{
 		field("name", "The name of the site, for the sign-in page.", text("a name for people"), func(p *Pages) *string { return &p.Name }),
@@ -372,7 +419,7 @@ func pagesShape() shape[Pages] {
 }
 
 func logShape() shape[Log] {
-	return object[Log]{keys: []key[Log]{
+	return object[Log]{instead: among("level", "debug", "info", "warn", "error"), keys: []key[Log]{
 		field("level", "The least that is logged.", oneOf("", "debug", "info", "warn", "error"), func(l *Log) *string { return &l.Level }).or("info"),
 		field("format", "How it is written: auto is text on a terminal, JSON elsewhere.", oneOf("", "auto", "json", "text"), func(l *Log) *string { return &l.Format }).or("auto"),
 	}}.shape()

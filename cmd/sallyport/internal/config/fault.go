@@ -25,7 +25,11 @@ func (f Fault) Error() string {
 	}
 	b.WriteString(f.Message)
 	if f.Suggestion != "" {
-		fmt.Fprintf(&b, " (did you mean %q?)", f.Suggestion)
+		if strings.ContainsAny(f.Suggestion, "{[") { // a piece of YAML
+			fmt.Fprintf(&b, " (did you mean `%s`?)", f.Suggestion)
+		} else {
+			fmt.Fprintf(&b, " (did you mean %q?)", f.Suggestion)
+		}
 	}
 	return b.String()
 }

@@ -17,9 +17,9 @@ const (
 
 func groupsShape() shape[Groups] {
 	word := oneOf("", KeepNeeded, KeepAll, KeepRules)
-	only := list(text("the name of a group"), 1)
+	only := list(exact("the name of a group"), 1)
 	want := "needed, all, rules or a list of groups"
-	return object[Groups]{keys: []key[Groups]{
+	return object[Groups]{instead: among("keep", KeepNeeded, KeepAll, KeepRules), keys: []key[Groups]{
 		field("keep", "The groups that a session keeps, and so all that apps are told of: needed is what anything needs (all, as long as every assertion carries them), "+
 			"rules those that rules name; or a list. Where the answer changes, people sign in anew.",
 			either(want, within(word, func(g *Groups) *string { return &g.Keep }), yaml.SequenceNode, within(only, func(g *Groups) *[]string { return &g.Only })),
@@ -36,13 +36,8 @@ func (c *Config) KeptGroups() []string {
 		return c.Groups.Only
 	}
 	kept := []string{}
-	for _, r := range c.Routes {
-		for _, rule := range r.Allow.Any {
-			kept = append(kept, rule.Groups...)
-		}
-	}
-	for _, rule := range c.Operators {
-		kept = append(kept, rule.Groups...)
+	for _, r := range c.Rules() {
+		kept = append(kept, r.Groups...)
 	}
 	return kept
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -45,7 +46,7 @@ func listenShape() shape[Listen] {
 		field("cert", "The certificate and its chain, PEM.", fileRef(formFile, formEnv), func(h *HTTPS) *Ref { return &h.Cert }).required(),
 		field("key", "The private key of the certificate, PEM.", secretRef(formFile, formEnv), func(h *HTTPS) *Ref { return &h.Key }).required(),
 	}}.shape()
-	return object[Listen]{keys: []key[Listen]{
+	return object[Listen]{instead: listenFor, keys: []key[Listen]{
 		field("http", "The address for plain http, host:port or :port.", address(), func(l *Listen) *string { return &l.HTTP }).or(`":4180"`),
 		field("h2c", "Plain http also takes HTTP/2 from who begins with it (prior knowledge), as gRPC does. https needs no such key.",
 			onlyTrue(), func(l *Listen) *bool { return &l.H2C }),
@@ -55,6 +56,18 @@ func listenShape() shape[Listen] {
 		field("admin", "The address of metrics and health checks, or a mapping; an empty text switches them off.", adminShape(),
 			func(l *Listen) *Admin { return &l.Admin }).or(`"127.0.0.1:4181"`),
 	}, rivals: [][]string{{"http", "https"}}, check: checkListen}.shape()
+}
+
+// listenFor is the mapping for an address, or for a port alone.
+func listenFor(v string) string {
+	if validPort(v) {
+		v = ":" + v
+	}
+	host, port, err := net.SplitHostPort(v)
+	if _, ipErr := netip.ParseAddr(host); err != nil || !validPort(port) || (host != "" && host != "localhost" && ipErr != nil) {
+		return ""
+	}
+	return `{http: "` + v + `"}`
 }
 
 func adminShape() shape[Admin] {

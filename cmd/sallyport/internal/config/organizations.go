@@ -29,7 +29,7 @@ const (
 func organizationsShape() shape[[]Organization] {
 	match := object[OrganizationMatch]{some: true, keys: []key[OrganizationMatch]{
 		field("org_ids", "What providers call it: the provider's id, a colon, and the id there. This goes before e-mail_domains.",
-			list(pattern("an id such as \"google:example.com\": a provider's id, a colon, and the id there", providerOrgPattern), 1),
+			list(providerOrg(), 1),
 			func(m *OrganizationMatch) *[]string { return &m.OrgIDs }),
 		field("email_domains", "Whoever has a verified address in one of these domains belongs to it, unless their provider names an organization.",
 			list(domain(), 1), func(m *OrganizationMatch) *[]string { return &m.EmailDomains }),
@@ -41,6 +41,19 @@ func organizationsShape() shape[[]Organization] {
 		field("domain", "Its primary domain, for apps. It lets nobody in.", domain(), func(o *Organization) *string { return &o.Domain }),
 		field("match", "Who belongs to it.", match, func(o *Organization) *OrganizationMatch { return &o.Match }).required(),
 	}}.shape(), 1)
+}
+
+// providerOrg is the id of an organization at a provider.
+func providerOrg() shape[string] {
+	want := "an id such as \"google:example.com\": a provider's id, a colon, and the id there"
+	form, whole := regexp.MustCompile(providerOrgPattern), exact(want)
+	return shape[string]{want: want, schema: schema{"type": "string", "pattern": providerOrgPattern}, read: func(w *walker, at place, into *string) {
+		if isText(at.node) && at.node.Value != "" && !form.MatchString(at.node.Value) {
+			w.fault(at, "must be %s, not %s", want, quote(at.node.Value))
+			return
+		}
+		whole.read(w, at, into)
+	}}
 }
 
 func flatGroupsKey() key[Rule] {
@@ -105,12 +118,10 @@ func (c *Config) checkFoldedRules() Faults {
 			folded[id] = o.ID
 		}
 	}
-	for i, r := range c.Routes {
-		for j, rule := range r.Allow.Any {
-			for k, id := range rule.Orgs {
-				if into := folded[id]; into != "" {
-					faults = append(faults, c.src.open().faultAt(index(rulePath(i, j)+".orgs", k), "is folded into %s, so this never matches; write %s", into, into))
-				}
+	for _, r := range c.Rules() {
+		for k, id := range r.Orgs {
+			if into := folded[id]; into != "" {
+				faults = append(faults, c.src.open().faultAt(index(r.Path+".orgs", k), "is folded into %s, so this never matches; write %s", into, into))
 			}
 		}
 	}
@@ -122,29 +133,27 @@ func (c *Config) checkFoldedRules() Faults {
 // tell in which of them somebody has a group.
 func (c *Config) checkFlatGroups() Faults {
 	var faults Faults
-	for i, r := range c.Routes {
-		for j, rule := range r.Allow.Any {
-			provider := c.flatGroups(r, rule)
-			switch where := rulePath(i, j); {
-			case provider != "" && !rule.InsecureFlatGroups:
-				faults = append(faults, c.src.open().faultAt(where+".groups",
-					"provider %s tells of several organizations (claims.orgs), and not in which of them somebody is in a group; leave out groups or orgs, or accept it with `insecure_flat_groups: true`", provider))
-			case provider == "" && rule.InsecureFlatGroups:
-				faults = append(faults, c.src.open().faultAt(where+".insecure_flat_groups", "has no meaning here: no provider gives several of these organizations, and groups, to one person"))
-			}
+	for _, r := range c.Rules() {
+		provider := c.flatGroups(r)
+		switch {
+		case provider != "" && !r.InsecureFlatGroups:
+			faults = append(faults, c.src.open().faultAt(r.Path+".groups",
+				"provider %s tells of several organizations (claims.orgs), and not in which of them somebody is in a group; leave out groups or orgs, or accept it with `insecure_flat_groups: true`", provider))
+		case provider == "" && r.InsecureFlatGroups:
+			faults = append(faults, c.src.open().faultAt(r.Path+".insecure_flat_groups", "has no meaning here: no provider gives several of these organizations, and groups, to one person"))
 		}
 	}
 	return faults
 }
 
 // flatGroups is the id of a provider whose people can have several organizations
-// and match rule, which asks for an organization and a group; else "".
-func (c *Config) flatGroups(r Route, rule Rule) string {
-	if len(rule.Groups) == 0 {
+// and match a rule that asks for an organization and a group; else "".
+func (c *Config) flatGroups(r PlacedRule) string {
+	if len(r.Groups) == 0 {
 		return ""
 	}
-	orgs := rule.Orgs
-	if strings.HasPrefix(r.Host, orgHost) { // the host asks for one, whichever it is
+	orgs := r.Orgs
+	if r.bound { // the host asks for one, whichever it is
 		for _, o := range c.Organizations {
 			orgs = append(slices.Clip(orgs), o.ID)
 		}
@@ -170,15 +179,11 @@ func (c *Config) canGive(provider, id string) bool {
 // flatGroupWarnings say what insecure_flat_groups lets happen.
 func (c *Config) flatGroupWarnings() Faults {
 	var warnings Faults
-	for i, r := range c.Routes {
-		for j, rule := range r.Allow.Any {
-			if rule.InsecureFlatGroups {
-				warnings = append(warnings, c.src.open().faultAt(rulePath(i, j)+".insecure_flat_groups",
-					"whoever is in one of these groups in any of their organizations is in it for this rule"))
-			}
+	for _, r := range c.Rules() {
+		if r.InsecureFlatGroups {
+			warnings = append(warnings, c.src.open().faultAt(r.Path+".insecure_flat_groups",
+				"whoever is in one of these groups in any of their organizations is in it for this rule"))
 		}
 	}
 	return warnings
 }
-
-func rulePath(route, rule int) string { return index(index("routes", route)+".allow", rule) }

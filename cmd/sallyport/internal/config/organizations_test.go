@@ -30,3 +30,37 @@ func TestP01_FlatGroupsOnAnOrganizationsHostAreRefused(t *testing.T) {
 		t.Errorf("%v", faults)
 	}
 }
+
+// With two providers a bare group is whatever either of them says, whoever the
+// rule is for.
+func TestP21_ABareGroupIsWarnedOfEverywhere(t *testing.T) {
+	second := "  - {id: other, type: oidc, issuer: \"https://sso.other.example\", client_id: x, client_secret: \"env:X\", email_domains: [other.example]}\nroutes:"
+	c := parse(t, with(t, "routes:", second, "client_secret: env:CLIENT_SECRET\n", "client_secret: env:CLIENT_SECRET\n    email_domains: [example.com]\n",
+		"allow: authenticated", "allow: [{groups: [a]}, {groups: [a], email_domains: [example.com]}]")+
+		"operators:\n  - {groups: [platform]}\n  - {groups: [platform], orgs: [\"main:7\"]}\n")
+	var got []string
+	for _, w := range c.Warnings() {
+		got = append(got, w.Path)
+	}
+	if strings.Join(got, " ") != "routes[0].allow[0] operators[0]" {
+		t.Errorf("warnings at %q", got)
+	}
+	if w := parse(t, valid+"operators: [{groups: [platform]}]\n").Warnings(); len(w) != 0 {
+		t.Errorf("one provider: %v", w)
+	}
+}
+
+// The rules of operators are held to what those of routes are.
+func TestP01_RulesOfOperatorsAreJudgedAsThoseOfRoutes(t *testing.T) {
+	text := with(t, "    client_secret: env:CLIENT_SECRET\n", "    client_secret: env:CLIENT_SECRET\n    claims: {orgs: tenants}\n"+
+		"organizations:\n  - {id: acme, name: Acme, match: {org_ids: [\"main:7\"]}}\n")
+	for rule, want := range map[string]string{
+		`{orgs: [acme], groups: [admins]}`:               "operators[0].groups: provider main tells of several organizations",
+		`{orgs: ["main:7"]}`:                             "operators[0].orgs[0]: is folded into acme, so this never matches",
+		`{groups: [admins], insecure_flat_groups: true}`: "operators[0].insecure_flat_groups: has no meaning here",
+	} {
+		if got := faultOf(t, text+"operators: ["+rule+"]\n"); !strings.Contains(got, want) {
+			t.Errorf("%s: %s", rule, got)
+		}
+	}
+}

@@ -50,3 +50,33 @@ MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEMKBCTNIcKUSDii11ySs3526iDZ8A
 iTo7Tu6KPAqv7D7gS2XpJFbZiItSs3m9+9Ue6GnvHw/GW2ZZaVtszggXIw==
 -----END PUBLIC KEY-----
 `
+
+func TestAnIssuerThatNoTokenCanNameIsAFault(t *testing.T) {
+	for issuer, want := range map[string]string{
+		"https://sso.example.com/.well-known/openid-configuration":          `must be the issuer, which is the address of the discovery document without what begins at /.well-known/`,
+		"https://sso.example.com/realms/a/.well-known/openid-configuration": `(did you mean "https://sso.example.com/realms/a"?)`,
+		"https://sso.example.com/.well-known/oauth-authorization-server/a":  `(did you mean "https://sso.example.com"?)`,
+		"https://login.microsoftonline.com/common/v2.0":                     "write `type: microsoft` and `tenant: common` instead",
+		"https://login.microsoftonline.com/organizations/v2.0":              "`tenant: organizations`",
+		"https://login.microsoftonline.com/consumers/v2.0/":                 "`tenant: consumers`",
+		"https://login.microsoftonline.us/Common/v2.0":                      "`tenant: common`",
+		"https://login.partner.microsoftonline.cn/common":                   "`tenant: common`",
+		"https://sts.windows.net/common/":                                   "`tenant: common`",
+		"https://login.microsoftonline.com/{tenantid}/v2.0":                 "`tenant: common`",
+	} {
+		got := faultOf(t, with(t, "https://sso.example.com", "'"+issuer+"'"))
+		if !strings.Contains(got, "providers[0].issuer: ") || !strings.Contains(got, want) {
+			t.Errorf("%s: %s", issuer, got)
+		}
+	}
+	for _, issuer := range []string{"https://login.microsoftonline.com/0aa0e6f4-5b1c-4a41-9d5c-6f5d1f7c2b11/v2.0", "https://sso.example.com/common", "https://sso.example.com/well-known"} {
+		parse(t, with(t, "https://sso.example.com", issuer))
+	}
+	c := parse(t, with(t, "https://sso.example.com", "env:ISSUER"))
+	env := map[string]string{"CLIENT_SECRET": "x", "ISSUER": "https://sso.example.com/.well-known/openid-configuration"}
+	faults := c.Resolve(func(name string) (string, bool) { v, ok := env[name]; return v, ok },
+		fstest.MapFS{"run/secrets/session-key": {Data: []byte("x"), Mode: 0o600}})
+	if len(faults) != 1 || !strings.Contains(faults[0].Message, "must be the issuer") {
+		t.Errorf("behind a reference: %v", faults)
+	}
+}

@@ -312,10 +312,8 @@ func refShape(secret bool, forms []string) shape[Ref] {
 			}
 			form, arg, complaint := splitRef(v)
 			switch {
-			case !slices.Contains(forms, form) && secret:
-				w.fault(at, "must be %s; the secret itself does not belong here", want)
 			case !slices.Contains(forms, form):
-				w.fault(at, "must be %s", want)
+				w.noReference(at, want, v, forms, secret)
 			case complaint != "":
 				w.fault(at, "%s", complaint)
 			default:
@@ -324,6 +322,35 @@ func refShape(secret bool, forms []string) shape[Ref] {
 			}
 		},
 	}
+}
+
+// noReference is the fault of a text that is no reference. One that only lacks
+// its form is shown, because it says where a secret is and not what it is; all
+// else may be the secret, or a private key in the place of a public one.
+func (w *walker) noReference(at place, want, v string, forms []string, secret bool) {
+	switch meant := meantReference(v); {
+	case meant != "" && slices.ContainsFunc(forms, func(form string) bool { return strings.HasPrefix(meant, form+":") }):
+		w.suggest(at, meant, "must be %s", want)
+	case secret:
+		w.fault(at, "must be %s; the secret itself does not belong here", want)
+	default:
+		w.src.hide(at.node)
+		w.fault(at, "must be %s", want)
+	}
+}
+
+// meantReference is the reference that v is without its form: a path below a
+// directory that systems have, or a variable as shells and templates write it.
+// Random text does not look so; v is "" in all other cases.
+func meantReference(v string) string {
+	dirs := `app|config|data|etc|home|mnt|opt|root|run|secrets|srv|tmp|usr|var|vault`
+	if regexp.MustCompile(`^/(` + dirs + `)(/[A-Za-z0-9._-]+)+$`).MatchString(v) {
+		return formFile + ":" + v
+	}
+	if m := regexp.MustCompile(`^\$\{(` + patternEnv + `)\}$`).FindStringSubmatch(v); m != nil {
+		return formEnv + ":" + m[1]
+	}
+	return ""
 }
 
 // valueOrRef is a value that may stand here or elsewhere. parse says what is

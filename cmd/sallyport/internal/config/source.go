@@ -29,8 +29,11 @@ type source struct {
 	lines   []string
 	root    *yaml.Node   // nil if the file is not YAML
 	starts  []pos        // where each node begins
+	scalars []*yaml.Node // in the order of the file
 	secrets []*yaml.Node // what no excerpt may show
 	pending []pending    // references that Resolve reads
+
+	patterns []place // texts that look like patterns and are compared as they are
 }
 
 type pos struct{ line, column int }
@@ -221,6 +224,9 @@ func (s *source) hide(n *yaml.Node) {
 		if form, _, complaint := splitRef(n.Value); complaint == "" && form != "literal" {
 			return
 		}
+		if meantReference(n.Value) != "" {
+			return
+		}
 	}
 	s.secrets = append(s.secrets, n)
 }
@@ -242,14 +248,43 @@ func (s *source) hidden(first, last int) map[int][]span {
 			out[n] = []span{{1, len(line) + 1}}
 			continue
 		}
-		for _, look := range looks {
-			for _, m := range look.FindAllStringSubmatchIndex(line, -1) {
-				out[n] = append(out[n], span{utf8.RuneCountInString(line[:m[4]]) + 1, utf8.RuneCountInString(line[:m[5]]) + 1})
+		for _, part := range s.parts(n) {
+			for _, look := range looks {
+				for _, m := range look.FindAllStringSubmatchIndex(line[part.from:part.to], -1) {
+					out[n] = append(out[n], span{utf8.RuneCountInString(line[:part.from+m[4]]) + 1, utf8.RuneCountInString(line[:part.from+m[5]]) + 1})
+				}
 			}
 		}
 		out[n] = merge(out[n])
 	}
 	return out
+}
+
+// parts divides a line, in bytes from 0, into the texts that stand there as they
+// are and what is between them: where the end of a text is known, what looks like
+// a secret in it ends there too, and the rest of the line is shown.
+func (s *source) parts(n int) []span {
+	line := s.lines[n-1]
+	var parts []span
+	done := 0
+	at, _ := slices.BinarySearchFunc(s.scalars, n, func(node *yaml.Node, n int) int { return cmp.Compare(node.Line, n) })
+	for ; at < len(s.scalars) && s.scalars[at].Line == n; at++ {
+		node := s.scalars[at]
+		text, ok := literally(line, node.Column, node)
+		if !ok {
+			continue
+		}
+		from, to := len(cut(line, text.from)), len(cut(line, text.to))
+		if from < done {
+			continue
+		}
+		if quoted := line[from] == '"' || line[from] == '\''; quoted && to-from > 1 {
+			from, to = from+1, to-1
+		}
+		parts = append(parts, span{done, from}, span{from, to})
+		done = to
+	}
+	return append(parts, span{done, len(line)})
 }
 
 // secretLooks tell by its look what is secret wherever it stands, in their
@@ -364,9 +399,11 @@ func (s *source) after(n *yaml.Node) pos {
 // to what: of a line only a key is shown, what stands behind it only if the key
 // is known to hold no secret, or if it is a reference.
 func (s *source) hideRoughly(out map[int][]span, first, last int) {
-	plain := file().plain
+	plain := plainNames()
 	keyAndRest := regexp.MustCompile(`^(\s*(?:- )*([A-Za-z_]+):)(?:\s+(.*))?$`)
+	sounds := regexp.MustCompile(`(?i)` + secretWords)
 	reference := regexp.MustCompile(`^[\["' ]*(` + formPattern(formEnv) + `|(file|dir):/[^\s,"']*)[\]"' ]*$`)
+	url := regexp.MustCompile(`^["']?https?://[^\s@?#"']+["']?$`)
 	for n := first; n <= last; n++ {
 		line := s.lines[n-1]
 		m := keyAndRest.FindStringSubmatch(line)
@@ -374,7 +411,8 @@ func (s *source) hideRoughly(out map[int][]span, first, last int) {
 		case strings.Trim(line, " -.") == "" || strings.HasPrefix(strings.TrimSpace(line), "#"):
 		case m == nil:
 			s.hideLine(out, n)
-		case !slices.Contains(plain, m[2]) && !reference.MatchString(m[3]):
+		case slices.Contains(plain, m[2]) && (!sounds.MatchString(m[2]) || url.MatchString(m[3])):
+		case !reference.MatchString(m[3]):
 			out[n] = append(out[n], span{utf8.RuneCountInString(line[:len(line)-len(m[3])]) + 1, utf8.RuneCountInString(line) + 1})
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/hostname"
 	"github.com/sallyport-proxy/sallyport/login"
 	yaml "go.yaml.in/yaml/v4"
 )
@@ -30,15 +31,6 @@ const (
 
 func idText() shape[string] {
 	return pattern("a short name of lower-case letters, digits and -", idPattern)
-}
-
-func domain() shape[string] {
-	return pattern("a domain in lower case such as example.com, without @", `^`+labels+`$`)
-}
-
-// routePath looks only at the outline; what a canonical path is, authz knows.
-func routePath() shape[string] {
-	return pattern("a path that begins with /, without query or blanks", `^/[^?#\s]*$`)
 }
 
 func address() shape[string] {
@@ -125,7 +117,7 @@ func parsePublicURL(v string) (*url.URL, error) {
 	if err != nil {
 		return nil, err
 	}
-	if u.Scheme == "http" && !loopback(u.Hostname()) {
+	if u.Scheme == "http" && !hostname.IsLoopback(u.Hostname()) {
 		return nil, errors.New("must be https, because over plain http everybody on the way could take the session cookie (http is for localhost and other loopback hosts)")
 	}
 	return u, nil
@@ -140,8 +132,12 @@ func parseIssuer(v string) (string, error) {
 		return "", err
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(v, "#"):
 		return "", errors.New("must be a URL without query and fragment") // OIDC Core §2
-	case u.Scheme == "http" && !loopback(u.Hostname()):
+	case u.Scheme == "http" && !hostname.IsLoopback(u.Hostname()):
 		return "", errors.New("must be https, because over plain http anybody on the way could answer for it (http is for localhost and other loopback hosts)")
+	}
+	if i := strings.Index(u.Path, "/.well-known/"); i >= 0 { // Discovery §4: the document is below the issuer
+		return "", slip{errors.New("must be the issuer, which is the address of the discovery document without what begins at /.well-known/"),
+			v[:strings.Index(v, "/.well-known/")]}
 	}
 	return v, nil
 }
@@ -166,16 +162,6 @@ func parseEndpoint(v string) (string, error) {
 		return "", err
 	}
 	return v, nil
-}
-
-// loopback reports whether host cannot be another machine: RFC 6761 §6.3 for the names.
-func loopback(host string) bool {
-	host = strings.ToLower(host)
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Zone() == "" && addr.IsLoopback() && !addr.Is4In6()
 }
 
 // parseClientID: RFC 6749 §A.1 allows printable ASCII.
@@ -233,7 +219,7 @@ func headerFields() shape[[]identity.Field] {
 		for i := range *into {
 			key, node := at.node.Content[2*i], at.node.Content[2*i+1]
 			here := place{node, join(at.path, key.Value)}
-			if isText(key) && !name.MatchString(key.Value) {
+			if isText(key) && (!name.MatchString(key.Value) || strings.Contains(key.Value, "*")) {
 				w.fault(place{key, here.path}, "is not the name of a header")
 			}
 			(*into)[i].Header = key.Value

@@ -16,11 +16,15 @@ import (
 // shape says what may stand at one place of the file. It reads the place into a
 // T and describes itself for the schema, so that the two cannot drift apart.
 type shape[T any] struct {
-	want   string   // in words: what a place of this shape must be
-	secret bool     // holds a secret, or something below it does
-	plain  []string // keys below it that hold no secret
-	schema schema
-	read   func(w *walker, at place, into *T)
+	want   string // in words: what a place of this shape must be
+	about  string // the same for the reference, where it can say more
+	secret bool   // holds a secret, or something below it does
+	below  []Key  // the keys below it; their paths begin with "." or "[]"
+	// instead is what a text in the place of a mapping was probably meant as; ""
+	// if that is not clear. A text of which it is clear is no secret.
+	instead func(v string) string
+	schema  schema
+	read    func(w *walker, at place, into *T)
 }
 
 // place is a value in the file. Nothing keeps a pointer into a *T that read was
@@ -33,7 +37,9 @@ type place struct {
 // walker reads the tree and collects what is wrong.
 type walker struct {
 	src    *source
-	sounds *regexp.Regexp // names of keys that hold secrets
+	keys   []Key           // of the table
+	sounds *regexp.Regexp  // names of keys that hold secrets
+	plain  map[string]bool // paths of keys that hold none, whatever they sound like: "providers[].endpoints.token"
 	faults Faults
 }
 
@@ -56,7 +62,7 @@ func (w *walker) faultAt(path, format string, args ...any) {
 
 // take reads a place that must have a value.
 func take[T any](w *walker, s shape[T], at place, into *T) {
-	if s.secret && at.node.Kind == yaml.ScalarNode {
+	if s.secret && at.node.Kind == yaml.ScalarNode && (s.instead == nil || s.instead(at.node.Value) == "") {
 		w.src.hide(at.node)
 	}
 	switch {
@@ -77,6 +83,9 @@ func (w *walker) structure(at place, depth int) bool {
 		return false
 	}
 	w.src.starts = append(w.src.starts, nodePos(n))
+	if n.Kind == yaml.ScalarNode {
+		w.src.scalars = append(w.src.scalars, n)
+	}
 	switch {
 	case n.Kind == yaml.AliasNode:
 		w.fault(at, `aliases (*) are not allowed; write the value out`)
@@ -113,7 +122,7 @@ func (w *walker) mappingStructure(at place, depth int) bool {
 		default:
 			seen[key.Value] = key.Line
 		}
-		if w.sounds.MatchString(key.Value) {
+		if w.sounds.MatchString(key.Value) && !w.plain[anyIndex(here.path)] {
 			w.hideBelow(value)
 		}
 		ok = w.structure(here, depth+1) && ok
@@ -200,9 +209,12 @@ type unquoted struct{ error }
 // "must" and does not repeat v, which is added where it may be shown.
 func parsed[T any](w *walker, at place, v string, into *T, parse func(string) (T, error)) {
 	x, err := parse(v)
+	var slip slip
 	switch {
 	case err == nil:
 		*into = x
+	case errors.As(err, &slip):
+		w.suggest(at, slip.meant, "%v, not %s", err, quote(v))
 	case errors.As(err, new(unquoted)):
 		w.src.secrets = append(w.src.secrets, at.node)
 		w.fault(at, "%v", err)
@@ -286,7 +298,11 @@ func number(lowest, highest int) shape[int] {
 	s := schema{"type": "integer", "minimum": lowest, "maximum": highest}
 	return shape[int]{want: want, schema: s, read: func(w *walker, at place, into *int) {
 		v, err := strconv.Atoi(at.node.Value)
-		if at.node.Tag != "!!int" || err != nil || v < lowest || v > highest {
+		switch inside := err == nil && lowest <= v && v <= highest; {
+		case isText(at.node) && inside:
+			w.fault(at, "must be %s, without quotes", want)
+			return
+		case at.node.Tag != "!!int" || !inside:
 			w.fault(at, "must be %s, not %s", want, describe(at.node, false))
 			return
 		}
@@ -374,7 +390,15 @@ func scalarBut[T any](want string, s schema, parse func(string) (T, error)) shap
 // list is at least lowest places of one shape.
 func list[T any](item shape[T], lowest int) shape[[]T] {
 	s := schema{"type": "array", "items": item.schema, "minItems": lowest}
-	return shape[[]T]{want: "a list", secret: item.secret, plain: item.plain, schema: s, read: func(w *walker, at place, into *[]T) {
+	about := "a list of: " + item.describe()
+	if item.want == "a mapping" {
+		about = "a list of mappings"
+	}
+	return shape[[]T]{want: "a list", about: about, secret: item.secret, below: prefixed("[]", item.below), schema: s, read: func(w *walker, at place, into *[]T) {
+		if listed := asList(at.node); listed != "" && (!item.secret || meantReference(at.node.Value) != "" || isReference(at.node.Value)) {
+			w.suggest(at, listed, "must be a list, not %s", describe(at.node, false))
+			return
+		}
 		if !w.expect(at, yaml.SequenceNode, "a list", item.secret) {
 			return
 		}
@@ -388,10 +412,23 @@ func list[T any](item shape[T], lowest int) shape[[]T] {
 	}}
 }
 
+// asList is a list of the one text that stands in its place; "" for all else.
+func asList(n *yaml.Node) string {
+	if !isText(n) || n.Value == "" || len(n.Value) > 60 || strings.ContainsAny(n.Value, ",[]{}\"'#:\n") {
+		return ""
+	}
+	return "[" + strings.Join(strings.Fields(n.Value), ", ") + "]"
+}
+
+func isReference(v string) bool {
+	form, _, complaint := splitRef(v)
+	return complaint == "" && form != formLiteral
+}
+
 // either is a for a scalar, b for the other kind of node.
 func either[T any](want string, a shape[T], other yaml.Kind, b shape[T]) shape[T] {
 	s := schema{"anyOf": []any{a.schema, b.schema}}
-	return shape[T]{want: want, secret: a.secret || b.secret, plain: append(a.plain, b.plain...), schema: s, read: func(w *walker, at place, into *T) {
+	return shape[T]{want: want, secret: a.secret || b.secret, below: slices.Concat(a.below, b.below), schema: s, read: func(w *walker, at place, into *T) {
 		if at.node.Kind == yaml.ScalarNode {
 			a.read(w, at, into)
 		} else if w.expect(at, other, want, a.secret || b.secret) {
@@ -402,7 +439,7 @@ func either[T any](want string, a shape[T], other yaml.Kind, b shape[T]) shape[T
 
 // within reads a V into its place in a T.
 func within[T, V any](s shape[V], part func(*T) *V) shape[T] {
-	return shape[T]{want: s.want, secret: s.secret, plain: s.plain, schema: s.schema,
+	return shape[T]{want: s.want, about: s.about, secret: s.secret, below: s.below, instead: s.instead, schema: s.schema,
 		read: func(w *walker, at place, into *T) { s.read(w, at, part(into)) }}
 }
 
@@ -429,7 +466,8 @@ type object[T any] struct {
 	// choices are keys of which exactly one must be there.
 	choices []choice
 	// some: at least one key must be there.
-	some bool
+	some    bool
+	instead func(v string) string // as in shape
 	// check runs when all below the object is well.
 	check func(w *walker, at place, v *T)
 }
@@ -440,15 +478,12 @@ type choice struct {
 }
 
 func (o object[T]) shape() shape[T] {
-	secret := false
-	var plain []string
-	for _, k := range o.keys {
-		secret = secret || k.shape.secret
-		if plain = append(plain, k.shape.plain...); !k.shape.secret {
-			plain = append(plain, k.name)
+	secret := slices.ContainsFunc(o.keys, func(k key[T]) bool { return k.shape.secret })
+	return shape[T]{want: "a mapping", secret: secret, below: o.below(), instead: o.instead, schema: o.schema(), read: func(w *walker, at place, into *T) {
+		if o.instead != nil && at.node.Kind == yaml.ScalarNode && o.instead(at.node.Value) != "" {
+			w.suggest(at, o.instead(at.node.Value), "must be a mapping, not %s", describe(at.node, false))
+			return
 		}
-	}
-	return shape[T]{want: "a mapping", secret: secret, plain: plain, schema: o.schema(), read: func(w *walker, at place, into *T) {
 		if !w.expect(at, yaml.MappingNode, "a mapping", secret) {
 			return
 		}
@@ -499,7 +534,8 @@ func (o object[T]) unknown(w *walker, at place, value *yaml.Node) {
 	if slices.ContainsFunc(o.keys, func(k key[T]) bool { return k.name == meant && k.shape.secret }) {
 		w.hideBelow(value)
 	}
-	w.suggest(at, meant, "unknown field")
+	advice, meant := w.unknownField(at, meant)
+	w.suggest(at, meant, "unknown field%s", advice)
 }
 
 func (o object[T]) rivalPresent(name string, present map[string]*yaml.Node) bool {

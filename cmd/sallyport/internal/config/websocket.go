@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/sallyport-proxy/sallyport/internal/hostname"
 	yaml "go.yaml.in/yaml/v4"
 )
 
@@ -52,7 +53,7 @@ func parsePageOrigin(v string) (*url.URL, error) {
 	if err != nil {
 		return nil, err
 	}
-	if u.Scheme == "http" && !loopback(u.Hostname()) {
+	if u.Scheme == "http" && !hostname.IsLoopback(u.Hostname()) {
 		return nil, errors.New("must be https, because over plain http anybody on the way could be that site (http is for localhost and other loopback hosts)")
 	}
 	return u, nil

@@ -1,0 +1,99 @@
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+// Key is one key of the file, for the reference and for advice about keys in
+// the wrong place.
+type Key struct {
+	Path     string // "providers[].endpoints.token"
+	Type     string // what it must be, in words
+	Default  string // as YAML; "" if it has none
+	Required bool
+	OneOf    []string // the keys beside it, itself among them, of which exactly one must be there
+	Doc      string
+	secret   bool // it holds a secret, or something below it does
+}
+
+// Keys are all keys of the file, in the order of the table.
+func Keys() []Key { return keysOf(file()) }
+
+func keysOf(table shape[Config]) []Key {
+	keys := slices.Clone(table.below)
+	for i := range keys {
+		keys[i].Path = strings.TrimPrefix(keys[i].Path, ".")
+	}
+	return keys
+}
+
+// describe is what a place of this shape must be, for the reference.
+func (s shape[T]) describe() string {
+	if s.about != "" {
+		return s.about
+	}
+	return s.want
+}
+
+// below lists the keys of an object, each followed by the keys below it.
+func (o object[T]) below() []Key {
+	var keys []Key
+	for _, k := range o.keys {
+		self := Key{Path: "." + k.name, Type: k.shape.describe(), Default: k.def, Required: k.need, Doc: k.doc, secret: k.shape.secret}
+		for _, c := range o.choices {
+			if slices.Contains(c.names, k.name) {
+				self.OneOf = c.names
+			}
+		}
+		keys = append(keys, self)
+		keys = append(keys, prefixed(self.Path, k.shape.below)...)
+	}
+	return keys
+}
+
+func prefixed(prefix string, keys []Key) []Key {
+	out := slices.Clone(keys)
+	for i := range out {
+		out[i].Path = prefix + out[i].Path
+	}
+	return out
+}
+
+// plainPaths are the paths of all keys that hold no secret.
+func plainPaths(keys []Key) map[string]bool {
+	plain := map[string]bool{}
+	for _, k := range keys {
+		if !k.secret {
+			plain[k.Path] = true
+		}
+	}
+	return plain
+}
+
+// plainNames are the names of keys that hold no secret, wherever they stand.
+func plainNames() []string {
+	var names []string
+	for _, k := range Keys() {
+		if !k.secret {
+			names = append(names, k.name())
+		}
+	}
+	return names
+}
+
+func (k Key) name() string { return k.Path[strings.LastIndexByte(k.Path, '.')+1:] }
+
+// anyIndex is a path as Keys has it: "routes[2].path" is "routes[].path".
+func anyIndex(path string) string {
+	var out strings.Builder
+	for {
+		before, after, found := strings.Cut(path, "[")
+		out.WriteString(before)
+		if !found {
+			return out.String()
+		}
+		out.WriteByte('[')
+		path = strings.TrimLeft(after, "0123456789")
+	}
+}

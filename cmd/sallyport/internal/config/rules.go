@@ -1,0 +1,37 @@
+package config
+
+import "strings"
+
+// PlacedRule is a rule and its place in the file, for Config.Fault.
+type PlacedRule struct {
+	Rule
+	Path  string
+	bound bool // to the organization that its host names
+}
+
+// Rules are all rules of the file: whoever judges rules asks here, so that none
+// is left out.
+func (c *Config) Rules() []PlacedRule {
+	var rules []PlacedRule
+	for i, r := range c.Routes {
+		for j, rule := range r.Allow.Any {
+			rules = append(rules, PlacedRule{rule, index(index("routes", i)+".allow", j), strings.HasPrefix(r.Host, orgHost)})
+		}
+	}
+	for i, rule := range c.Operators {
+		rules = append(rules, PlacedRule{Rule: rule, Path: index("operators", i)})
+	}
+	return rules
+}
+
+// bareGroupWarnings: a group is whatever any provider says.
+func (c *Config) bareGroupWarnings() Faults {
+	var warnings Faults
+	for _, r := range c.Rules() {
+		if len(c.Providers) > 1 && len(r.Groups) > 0 && len(r.Orgs)+len(r.EmailDomains)+len(r.Emails) == 0 && !r.bound {
+			warnings = append(warnings, c.src.open().faultAt(r.Path,
+				"each of the providers can put people into these groups; add orgs or email_domains to say whose"))
+		}
+	}
+	return warnings
+}
