@@ -3,9 +3,12 @@ package proxy
 import (
 	"encoding/base64"
 	"fmt"
+	"html"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -254,11 +257,18 @@ func TestP06_OnlyNavigationsAreSentToASignIn(t *testing.T) {
 	}{
 		"a page":                            {"GET", mode("navigate", "document"), "redirect"},
 		"a page, HEAD":                      {"HEAD", mode("navigate", "document"), "redirect"},
-		"a frame":                           {"GET", mode("navigate", "iframe"), "redirect"},
-		"an old frame":                      {"GET", mode("navigate", "frame"), "redirect"},
+		"a page through a worker":           {"GET", mode("navigate", "empty"), "redirect"},
+		"a page through Firefox's worker":   {"GET", mode("same-origin", "empty"), "redirect"},
+		"a frame":                           {"GET", mode("navigate", "iframe"), "framed"},
+		"an old frame":                      {"GET", mode("navigate", "frame"), "framed"},
+		"an object":                         {"GET", mode("navigate", "object"), "framed"},
+		"an embed":                          {"GET", mode("navigate", "embed"), "framed"},
+		"a fenced frame":                    {"GET", mode("navigate", "fencedframe"), "framed"},
 		"a page, no Dest":                   {"GET", []string{"Sec-Fetch-Mode: navigate", html}, "redirect"},
 		"a page in an Android app":          {"GET", append(mode("navigate", "document"), "X-Requested-With: com.example.app"), "redirect"},
 		"a page, any Accept":                {"GET", []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Accept: */*"}, "redirect"},
+		"an old Android app":                {"GET", []string{html, "X-Requested-With: com.example.app"}, "redirect"},
+		"another old Android app":           {"GET", []string{html, "X-Requested-With: org.Example_2.app9.x"}, "redirect"},
 		"an old browser":                    {"GET", []string{html}, "redirect"},
 		"an old browser, xhtml":             {"GET", []string{"Accept: application/xhtml+xml"}, "redirect"},
 		"an old browser, capitals":          {"GET", []string{"Accept: TEXT/HTML;q=0.1"}, "redirect"},
@@ -266,16 +276,30 @@ func TestP06_OnlyNavigationsAreSentToASignIn(t *testing.T) {
 		"a form":                            {"POST", mode("navigate", "document"), "page"},
 		"an old browser's form":             {"POST", []string{html}, "page"},
 		"fetch":                             {"GET", mode("cors", "empty"), "json"},
-		"fetch, same origin":                {"GET", mode("same-origin", "empty"), "json"},
+		"fetch, same origin":                {"GET", []string{"Sec-Fetch-Mode: same-origin", "Sec-Fetch-Dest: empty", "Accept: */*"}, "json"},
+		"fetch of HTML":                     {"GET", mode("cors", "empty"), "json"},
+		"fetch of HTML by a library":        {"GET", append(mode("same-origin", "empty"), "X-Requested-With: XMLHttpRequest"), "json"},
+		"a worker's script":                 {"GET", mode("same-origin", "serviceworker"), "json"},
+		"a shared worker's script":          {"GET", mode("same-origin", "sharedworker"), "json"},
+		"an object that may be anything":    {"GET", []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: object", "Accept: */*"}, "json"},
+		"a download":                        {"GET", []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: empty"}, "nothing"},
+		"a download, any Accept":            {"GET", []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: empty", "Accept: */*"}, "nothing"},
+		"a form through a worker":           {"POST", mode("navigate", "empty"), "page"},
+		"a form through Firefox's worker":   {"POST", mode("same-origin", "empty"), "page"},
+		"a form in a frame":                 {"POST", mode("navigate", "iframe"), "page"},
 		"an image":                          {"GET", mode("no-cors", "image"), "json"},
 		"a script":                          {"GET", mode("no-cors", "script"), "json"},
 		"a websocket":                       {"GET", mode("websocket", "websocket"), "json"},
 		"an old websocket":                  {"GET", []string{html, "Connection: Upgrade", "Upgrade: websocket"}, "json"},
-		"an object":                         {"GET", mode("navigate", "object"), "json"},
-		"an embed":                          {"GET", mode("navigate", "embed"), "json"},
 		"prefetch":                          {"GET", append(mode("navigate", "document"), "Sec-Purpose: prefetch"), "json"},
 		"prerender":                         {"GET", append(mode("navigate", "document"), "Sec-Purpose: prefetch;prerender"), "json"},
 		"an older prefetch":                 {"GET", append(mode("navigate", "document"), "Purpose: prefetch"), "json"},
+		"an older prefetch of Firefox":      {"GET", []string{html, "X-Moz: prefetch"}, "json"},
+		"a preview of Safari":               {"GET", []string{html, "X-Purpose: preview"}, "json"},
+		"a prefetch through a worker":       {"GET", append(mode("navigate", "empty"), "Sec-Purpose: prefetch"), "json"},
+		"a purpose of tomorrow":             {"GET", append(mode("navigate", "document"), "Sec-Purpose: guess"), "json"},
+		"a library of old":                  {"GET", []string{html, "X-Requested-With: fetch"}, "json"},
+		"Flash":                             {"GET", []string{html, "X-Requested-With: ShockwaveFlash/32.0.0.1"}, "json"},
 		"XHR of old":                        {"GET", []string{html, "X-Requested-With: XMLHttpRequest"}, "json"},
 		"curl":                              {"GET", []string{"Accept: */*"}, "json"},
 		"no Accept":                         {"GET", nil, "json"},
@@ -290,7 +314,7 @@ func TestP06_OnlyNavigationsAreSentToASignIn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			const deep = "/deep/link?a=1&b=%2F"
-			wantLogin := prefix + "/login?return_to=%2Fdeep%2Flink%3Fa%3D1%26b%3D%252F"
+			wantLogin := s.url + prefix + "/login?return_to=%2Fdeep%2Flink%3Fa%3D1%26b%3D%252F"
 			a := s.ask(t, tt.method, deep, "", tt.lines...)
 			if a.header["Set-Cookie"] != nil {
 				t.Errorf("a cookie was set: %v", a.header)
@@ -309,17 +333,26 @@ func TestP06_OnlyNavigationsAreSentToASignIn(t *testing.T) {
 				}
 			case "json":
 				checkChallenge(t, s, tt.method, a)
+			case "framed":
+				checkFramed(t, s, a, wantLogin)
+			case "nothing":
+				checkNothing(t, a)
 			}
 			// The sign-in page itself: no flow is begun for what is no navigation.
 			if tt.method != "GET" && tt.method != "HEAD" {
 				return
 			}
-			l := s.ask(t, tt.method, wantLogin, "", tt.lines...)
+			l := s.ask(t, tt.method, strings.TrimPrefix(wantLogin, s.url), "", tt.lines...)
 			if begun := l.status == 302 && l.header["Set-Cookie"] != nil; begun != (tt.want == "redirect") {
 				t.Errorf("sign-in begun: %v (%d)", begun, l.status)
 			}
-			if tt.want == "json" {
+			switch tt.want {
+			case "json":
 				checkChallenge(t, s, tt.method, l)
+			case "framed":
+				checkFramed(t, s, l, wantLogin)
+			case "nothing":
+				checkNothing(t, l)
 			}
 		})
 	}
@@ -348,6 +381,234 @@ func checkChallenge(t *testing.T, s *site, method string, a answer) {
 	}
 }
 
+// checkFramed: a link that opens the window, in a page that no other site may frame.
+func checkFramed(t *testing.T, s *site, a answer, login string) {
+	t.Helper()
+	link := `<a class="button" href="` + html.EscapeString(login) + `" target="_top">`
+	if a.status != 401 || !strings.Contains(a.body, link) || a.header["Set-Cookie"] != nil || a.header.Get("Location") != "" {
+		t.Errorf("answered %d %v without %s\n%s", a.status, a.header, link, a.body)
+	}
+	if csp := a.header.Get("Content-Security-Policy"); !strings.Contains(csp, "; frame-ancestors 'self' "+s.url+"; ") || a.header.Get("X-Frame-Options") != "SAMEORIGIN" {
+		t.Errorf("who may frame it: %s, %s", csp, a.header.Get("X-Frame-Options"))
+	}
+}
+
+// checkNothing: whatever was saved would be taken for the file.
+func checkNothing(t *testing.T, a answer) {
+	t.Helper()
+	if a.status != 401 || a.body != "" || a.header.Get("Content-Length") != "0" || a.header["Set-Cookie"] != nil || a.header["Content-Type"] != nil {
+		t.Errorf("answered %d %v %q", a.status, a.header, a.body)
+	}
+}
+
+// What three engines were recorded to send, on an app's page, on our own pages
+// that need a session, and on the sign-in page itself.
+func TestP06_EveryRequestOfARealBrowserGetsWhatItCanUse(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{Login: fixedLogin{}})
+	const sign, form, json, framed, nothing = "sign-in", "form", "json", "framed", "nothing"
+	want := map[string]map[bool]string{ // by what is done, and whether through a worker
+		"an address is typed":               {false: sign},
+		"a page is reloaded":                {false: sign},
+		"a link is clicked":                 {false: sign},
+		"a script sets location":            {false: sign},
+		"a form is sent by a click":         {false: form},
+		"a form is sent by a script":        {false: form},
+		"a frame is loaded":                 {false: framed, true: sign}, // a worker hides the frame
+		"an object is loaded":               {false: framed},
+		"a script fetches":                  {false: json, true: json},
+		"a beacon is sent":                  {false: json},
+		"a page is prefetched by a link":    {false: json},
+		"a page is prefetched by a rule":    {false: json},
+		"a page is prerendered by a rule":   {false: json},
+		"a script is preloaded":             {false: json},
+		"a file is downloaded by a link":    {false: sign}, // only Chromium tells it from a page
+		"a service worker is fetched":       {false: json},
+		"a page is opened":                  {true: sign},
+		"a form is sent":                    {true: form},
+		"an image is loaded":                {true: json},
+		"a link of another site is clicked": {false: sign, true: sign},
+		"a form of another site is sent":    {false: form},
+		"a frame of another site is loaded": {false: framed},
+	}
+	exceptions := map[testenv.Engine]map[string]string{
+		testenv.Firefox:  {"an object is loaded": json}, // it would take anything
+		testenv.Chromium: {"a file is downloaded by a link": nothing},
+	}
+	asked := 0
+	for _, d := range testenv.Doings() {
+		for _, e := range testenv.Engines() {
+			h, ok := d.Header(e, s.url)
+			if !ok {
+				continue
+			}
+			want := want[d.What][d.Worker]
+			if other, ok := exceptions[e][d.What]; ok {
+				want = other
+			}
+			t.Run(fmt.Sprintf("%s/%s/worker=%v", e, d.What, d.Worker), func(t *testing.T) {
+				var lines []string
+				for name, values := range h {
+					lines = append(lines, name+": "+values[0])
+				}
+				for path, login := range map[string]string{
+					"/deep?a=1":                         "/login?return_to=%2Fdeep%3Fa%3D1",
+					prefix + "/account":                 "/login?return_to=%2F.sallyport%2Faccount",
+					prefix + "/login?return_to=%2Fdeep": "/login?return_to=%2Fdeep",
+				} {
+					asked++
+					own := strings.HasPrefix(path, prefix)
+					if own && d.Method == "POST" { // they take no forms
+						continue
+					}
+					a := s.ask(t, d.Method, path, "", lines...)
+					switch want {
+					case sign:
+						begun := a.status == 302 && a.header.Get("Location") == s.url+prefix+login
+						if strings.HasPrefix(path, prefix+"/login") {
+							begun = a.status == 302 && strings.HasPrefix(a.header.Get("Location"), "/open/provider?") && a.header["Set-Cookie"] != nil
+						}
+						if !begun {
+							t.Errorf("%s: %d %v\n%s", path, a.status, a.header, a.body)
+						}
+					case form:
+						if a.status != 401 || !strings.Contains(a.body, "your form was not sent") {
+							t.Errorf("%s: %d\n%s", path, a.status, a.body)
+						}
+					case json:
+						checkChallenge(t, s, d.Method, a)
+					case framed:
+						checkFramed(t, s, a, s.url+prefix+login)
+					case nothing:
+						checkNothing(t, a)
+					default:
+						t.Error("the table says nothing of it")
+					}
+				}
+			})
+		}
+	}
+	if asked < 150 {
+		t.Errorf("only %d requests", asked)
+	}
+}
+
+// A service worker that passes everything on is the first that people write.
+func TestPeopleSignInThroughAServiceWorker(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{SignIn: true})
+	for _, e := range testenv.Engines() {
+		b := s.browser(t)
+		b.Engine, b.Worker = e, s.url
+		page := s.signIn(t, b, "/deep?a=1", "mira")
+		if page.URL.String() != s.url+"/deep?a=1" || page.Body != "ok" {
+			t.Errorf("%s: ended at %s with %d\n%s", e, page.URL, page.Status, page.Body)
+			continue
+		}
+		for path, words := range map[string]string{"/account": "Your account", "/logout": "Do you want to sign out?", "/nothing": "Nothing is here"} {
+			if page := b.Click(page, prefix+path); !strings.Contains(page.Body, words) {
+				t.Errorf("%s: %s answers %d %s", e, path, page.Status, page.Body)
+			}
+		}
+		s.clock.Advance(7 * time.Minute) // opening pages keeps a session alive
+		if page := b.Click(page, "/x"); len(page.SetCookie) != 1 {
+			t.Errorf("%s: opening a page did not renew the session", e)
+		}
+		if page := b.Post(b.Click(page, prefix+"/account"), prefix+"/logout", url.Values{}); !strings.Contains(page.Body, "You are signed out") {
+			t.Errorf("%s: signing out ended at %s with %d", e, page.URL, page.Status)
+		}
+		if page := b.Post(page, "/save", url.Values{"a": {"b"}}); page.Status != 401 || !strings.Contains(page.Body, "your form was not sent") {
+			t.Errorf("%s: a form without a session: %d %s", e, page.Status, page.Body)
+		}
+	}
+}
+
+// A frame is too small for a sign-in, and what is around it may be typed in.
+func TestFramedPageLeadsOutOfItsFrameToSignIn(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{SignIn: true})
+	frame := func(path string, more ...string) answer {
+		return s.get(t, path, append([]string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe", "Accept: text/html"}, more...)...)
+	}
+	login := s.url + prefix + "/login?return_to="
+	checkFramed(t, s, frame("/part"), login+"%2Fpart")
+	checkFramed(t, s, frame("/part", "Referer: "+s.url+"/board?x=1"), login+"%2Fboard%3Fx%3D1")
+	checkFramed(t, s, frame("/part", "Referer: https://elsewhere.example/board"), login+"%2Fpart")
+	checkFramed(t, s, frame(prefix+"/login?return_to=%2Fpart"), login+"%2Fpart")
+	checkFramed(t, s, frame(prefix+"/account"), login+"%2F.sallyport%2Faccount")
+	checkFramed(t, s, frame(prefix+"/callback/main?code=c&state=unknown"), s.url+prefix+"/login")
+	a := s.ask(t, "POST", "/part", "", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe", "Accept: text/html")
+	if !strings.Contains(a.body, "your form was not sent") || !strings.Contains(a.header.Get("Content-Security-Policy"), "frame-ancestors 'self' "+s.url+";") {
+		t.Errorf("a form in a frame: %d %v\n%s", a.status, a.header, a.body)
+	}
+	// What knows somebody, or has buttons, is not shown in a frame.
+	cookie := "Cookie: " + s.mint(t, bob())
+	for _, path := range []string{"/admin", prefix + "/account", prefix + "/logout", prefix + "/nothing"} {
+		if a := frame(path, cookie); !strings.Contains(a.header.Get("Content-Security-Policy"), "frame-ancestors 'none'") || a.header.Get("X-Frame-Options") != "DENY" {
+			t.Errorf("%s: %d %v", path, a.status, a.header)
+		}
+	}
+	if a := frame("/part", cookie); a.status != 200 || a.body != "ok" {
+		t.Errorf("with a session: %d %s", a.status, a.body)
+	}
+}
+
+// A download that fails is seen to fail, whatever the reason.
+func TestDownloadThatFailsLeavesNoFileOfOurs(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	s.app.Respond(func([]byte) []byte { return nil })
+	download := []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: empty", "Sec-Fetch-Site: same-origin"}
+	cookie := "Cookie: " + s.mint(t, bob())
+	for name, tt := range map[string]struct {
+		path   string
+		lines  []string
+		status int
+	}{
+		"no session": {"/x", download, 401}, "not allowed": {"/admin", append(download, cookie), 403}, "the app is gone": {"/x", append(download, cookie), 502},
+		"no such endpoint": {prefix + "/nothing", download, 404}, "ambiguous": {"/a%2fb", append(download, cookie), 400},
+	} {
+		if a := s.get(t, tt.path, tt.lines...); a.status != tt.status || a.body != "" || a.header["Content-Type"] != nil || !strings.Contains(a.header.Get("Cache-Control"), "no-store") {
+			t.Errorf("%s: %d %v %q", name, a.status, a.header, a.body)
+		}
+	}
+}
+
+// app.example.com and app.example.com. are one name in DNS and two sites to a
+// browser, as are http and https: a sign-in begins where its cookie will be
+// when the provider sends the browser back.
+func TestP06_SignInBeginsAtThePublicURLWhereverItWasAskedFor(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{Public: "https://app.example.com", Login: fixedLogin{}, Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		Routes: []authz.Route{{Name: "all", Host: "app.example.com", Path: "/", Access: authz.Access{Authenticated: true}}}})
+	const origin = "https://app.example.com"
+	here := "http://" + s.addr // what the address of another machine would be
+	for name, seen := range map[string][]string{
+		"by http":           {"Host: app.example.com", "X-Forwarded-Proto: http"},
+		"with a dot":        {"Host: app.example.com.", "X-Forwarded-Proto: https"},
+		"with dot and port": {"Host: app.example.com.:443"},
+		"by a proxy":        {"X-Forwarded-Host: app.example.com.", "X-Forwarded-Proto: https"},
+	} {
+		a := s.get(t, here+"/deep?a=1", navigate(seen...)...)
+		if want := origin + prefix + "/login?return_to=%2Fdeep%3Fa%3D1"; a.status != 302 || a.header.Get("Location") != want || a.header["Set-Cookie"] != nil {
+			t.Errorf("%s: %d %v, want to %s", name, a.status, a.header, want)
+		}
+		a = s.ask(t, "POST", here+"/deep", "", navigate(seen...)...)
+		if !strings.Contains(a.body, `href="`+origin+prefix+`/login"`) {
+			t.Errorf("%s: a form is sent to sign in elsewhere:\n%s", name, a.body)
+		}
+	}
+	for _, path := range []string{"/login?return_to=%2Fdeep", "/account", "/logout", "/organization", "/callback/main?code=c&state=s"} {
+		a := s.get(t, here+prefix+path, navigate("Host: app.example.com.")...)
+		if a.status != 302 || a.header.Get("Location") != origin+prefix+path || a.header["Set-Cookie"] != nil {
+			t.Errorf("with a dot, %s: %d %v", path, a.status, a.header)
+		}
+		if a := s.get(t, here+prefix+path, navigate("Host: app.example.com")...); a.header.Get("Location") == origin+prefix+path {
+			t.Errorf("without a dot, %s leads to itself", path)
+		}
+	}
+}
+
 // The page that a program was on is where its person returns to; another site's is not.
 func TestP05_ProgramsSendPeopleBackToTheirPage(t *testing.T) {
 	t.Parallel()
@@ -357,6 +618,8 @@ func TestP05_ProgramsSendPeopleBackToTheirPage(t *testing.T) {
 		"https://evil.example/page": "/login", s.url + ".evil.example/page": "/login", s.url + "@evil.example/": "/login",
 		s.url + prefix + "/logout": "/login", "/page": "/login?return_to=%2Fpage", "//evil.example/": "/login", s.url + "//evil.example/": "/login",
 		s.url + "/" + strings.Repeat("x", 2000): "/login",
+		s.url + "/sw.js":                        "/login", s.url + "/sw.js?v=3": "/login", s.url + "/a/Worker.MJS#x": "/login", s.url + "/site.css": "/login", s.url + "/sw.js/page": "/login?return_to=%2Fsw.js%2Fpage",
+		s.url + "/page?file=sw.js": "/login?return_to=%2Fpage%3Ffile%3Dsw.js",
 	} {
 		a := s.get(t, "/x", "Sec-Fetch-Mode: cors", "Referer: "+referer)
 		if got := jsonOf(t, a.body)["login_url"]; got != s.url+prefix+want {

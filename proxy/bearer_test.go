@@ -247,7 +247,7 @@ func TestWithoutATokenASessionCountsAsUsual(t *testing.T) {
 	if c := a.header["Www-Authenticate"]; a.status != 401 || len(c) != 2 || c[0] != `Bearer realm="sallyport"` || !strings.HasPrefix(c[1], `Cookie realm="sallyport"`) || jsonOf(t, a.body)["error"] != "login_required" {
 		t.Errorf("a program: %d %v %s", a.status, a.header, a.body)
 	}
-	if a := s.wire(t).do("GET", s.at("/api/x", navigate()...)); a.status != 302 || !strings.HasPrefix(a.header.Get("Location"), prefix+"/login") {
+	if a := s.wire(t).do("GET", s.at("/api/x", navigate()...)); a.status != 302 || !strings.HasPrefix(a.header.Get("Location"), s.url+prefix+"/login") {
 		t.Errorf("a page: %d %v", a.status, a.header)
 	}
 	// A preflight carries neither (Fetch §4.8): it is answered like anybody.
@@ -484,7 +484,7 @@ func TestP11_AnOutdatedSessionSignsInAgain(t *testing.T) {
 	before := newSite(t, setup{Public: "http://localhost:8080", Key: key})
 	after := newSite(t, setup{Public: "http://localhost:8080", Key: key, Keep: []string{"admins"}, Login: fixedLogin{who: alice()}})
 	cookie := "Cookie: " + before.mint(t, alice())
-	if a := after.wire(t).do("GET", after.at("/x", navigate(cookie)...)); a.status != 302 || !strings.HasPrefix(a.header.Get("Location"), prefix+"/login?return_to=") {
+	if a := after.wire(t).do("GET", after.at("/x", navigate(cookie)...)); a.status != 302 || !strings.HasPrefix(a.header.Get("Location"), after.url+prefix+"/login?return_to=") {
 		t.Errorf("a page: %d %v", a.status, a.header)
 	}
 	a := after.wire(t).do("GET", after.at("/x", cookie))

@@ -11,7 +11,7 @@ type asker int
 
 const (
 	program    asker = iota // fetch, XHR, curl, an image tag: a redirect to a sign-in would break it
-	navigation              // a page is being opened: it can be sent to a sign-in
+	navigation              // a page is being opened: unless it is in a frame, it can be sent to a sign-in
 	form                    // a form is being sent: a redirect would lose it
 )
 
@@ -20,14 +20,7 @@ const (
 // a page that loads thirty pieces without a session must not begin thirty logins.
 func whoAsks(r *http.Request) asker {
 	safe := r.Method == http.MethodGet || r.Method == http.MethodHead
-	if isPrefetch(r) || r.Header.Get("Upgrade") != "" {
-		return program
-	}
-	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
-		if mode != "navigate" || !opensPage(r.Header.Get("Sec-Fetch-Dest")) {
-			return program
-		}
-	} else if r.Header.Get("X-Requested-With") != "" || !acceptsHTML(r) {
+	if isPrefetch(r) || r.Header.Get("Upgrade") != "" || !opensPage(r) {
 		return program
 	}
 	switch {
@@ -39,21 +32,88 @@ func whoAsks(r *http.Request) asker {
 	return program
 }
 
-// isPrefetch: nobody looks yet, and perhaps nobody ever will. Older browsers say
-// Purpose.
-func isPrefetch(r *http.Request) bool {
-	return strings.Contains(r.Header.Get("Sec-Purpose"), "prefetch") || r.Header.Get("Purpose") == "prefetch"
+// opensPage reports whether the answer will be shown as a page, in a window or
+// in a frame.
+//
+// Where a service worker passes a page's request on, fetch(e.request), browsers
+// say "empty" instead of "document" or "iframe" (Fetch §4.6), and Firefox says
+// "same-origin" instead of "navigate". The Accept header stays the page's, so it
+// tells such a request from what scripts fetch. It also tells a page from a file:
+// for <a download> Chromium says "navigate" and "empty" too, and accepts anything.
+func opensPage(r *http.Request) bool {
+	mode, dest := r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest")
+	switch {
+	case mode == "navigate" && dest == "document":
+		return true
+	case mode == "", // a browser from before 2023, or http without TLS
+		mode == "navigate" && (dest == "" || dest == "empty" || isFrame(dest)),
+		mode == "same-origin" && dest == "empty":
+		return acceptsHTML(r) && !sentByScript(r)
+	}
+	return false
 }
 
-// opensPage accepts frames: a framed page whose session ended gets a new one
-// when its provider remembers the person.
-func opensPage(dest string) bool {
+// isDownload reports whether what is answered would be kept as a file, as far as
+// browsers tell: Chromium does for <a download>. Firefox says of it what it says
+// of a page, and WebKit what an old browser does.
+func isDownload(r *http.Request) bool {
+	return r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "empty" && !acceptsHTML(r)
+}
+
+// inFrame reports whether a page is opened inside another one. No sign-in begins
+// there: most providers refuse to be framed, and Firefox keeps the flow cookie
+// from a frame whose sign-in went to another site. Through a service worker a
+// frame looks like a window, so there this is false.
+func inFrame(r *http.Request) bool { return isFrame(r.Header.Get("Sec-Fetch-Dest")) }
+
+func isFrame(dest string) bool {
 	switch dest {
-	case "", "document", "iframe", "frame":
+	case "iframe", "frame", "object", "embed", "fencedframe":
 		return true
 	}
 	return false
 }
+
+// isPrefetch reports whether a page is loaded before anybody has asked to see
+// it. Sec-Purpose is today's header; the others are those of older browsers.
+func isPrefetch(r *http.Request) bool {
+	if r.Header.Get("Sec-Purpose") != "" {
+		return true
+	}
+	for _, name := range [...]string{"Purpose", "X-Purpose", "X-Moz"} {
+		switch strings.ToLower(r.Header.Get(name)) {
+		case "prefetch", "prerender", "preview":
+			return true
+		}
+	}
+	return false
+}
+
+// sentByScript goes by the header that JavaScript libraries add. Old Android
+// WebViews send it too, with the name of their app: com.example.app.
+func sentByScript(r *http.Request) bool {
+	v := r.Header.Get("X-Requested-With")
+	return v != "" && !isPackageName(v)
+}
+
+// isPackageName: two segments or more of letters, digits and underscores, each
+// of which begins with a letter (Android's rule for an application id).
+func isPackageName(s string) bool {
+	segments := strings.Split(s, ".")
+	for _, segment := range segments {
+		if segment == "" || !isASCIILetter(segment[0]) {
+			return false
+		}
+		for i := range len(segment) {
+			if c := segment[i]; !isASCIILetter(c) && (c < '0' || c > '9') && c != '_' {
+				return false
+			}
+		}
+	}
+	return len(segments) > 1
+}
+
+func isASCIILetter(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
 
 // acceptsHTML needs the type by name: "*/*" is what programs send.
 func acceptsHTML(r *http.Request) bool {

@@ -96,6 +96,9 @@ func (p *Proxy) notKept(provider Provider, s *session.Session, err error, return
 // What this browser could have begun itself starts afresh, a few times; a page
 // with a button ends what could go round in circles.
 func (p *Proxy) flowBroken(w http.ResponseWriter, r *http.Request, ev *event, f session.Flow, cause error) error {
+	if inFrame(r) {
+		return p.openWindow(r, p.returnOf(f))
+	}
 	provider, known := p.provider(f.Provider)
 	restart := f.Restarts < maxRestarts && errors.Is(cause, session.ErrOtherBrowser) || f.Restarts == 0 && errors.Is(cause, session.ErrLate)
 	if restart && known && signIn(f) && whoAsks(r) == navigation {

@@ -63,7 +63,7 @@ func (p *Proxy) fail(w *client, r *http.Request, ev *event, err error) {
 		w.Header().Set("Allow", f.Allow)
 	}
 	if whoAsks(r) == program {
-		writeJSON(w, r, f.Status, map[string]string{"error": http.StatusText(f.Status), "message": f.Sentence, "request_id": ev.requestID})
+		writeError(w, r, f.Status, map[string]string{"error": http.StatusText(f.Status), "message": f.Sentence, "request_id": ev.requestID})
 		return
 	}
 	pg := f.Page
@@ -148,6 +148,19 @@ func wordsFor(status int) (title, sentence, advice string) {
 			"Try again in a moment. If it stays like this, tell the people who run this site and give them the request id."
 	}
 	return "Something went wrong", "This is our fault, not yours.", "Try again. If it stays like this, tell the people who run this site and give them the request id."
+}
+
+// writeError tells a program what went wrong. A file that somebody wants to keep
+// must not turn out to be our words: a download gets the status alone, of which
+// the browser says that it failed.
+func writeError(w http.ResponseWriter, r *http.Request, status int, body map[string]string) {
+	if isDownload(r) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("Content-Length", "0")
+		w.WriteHeader(status)
+		return
+	}
+	writeJSON(w, r, status, body)
 }
 
 // writeJSON answers a program. Nothing on the way may keep it.

@@ -29,6 +29,7 @@ type event struct {
 	requestID  string
 	client     string
 	facts      authz.Facts
+	dotted     bool // the host was asked for with a dot at its end
 	route      string
 	user, org  string
 	decision   string

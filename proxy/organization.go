@@ -39,7 +39,7 @@ func (p *Proxy) chooseOrg(w http.ResponseWriter, r *http.Request, ev *event) err
 	s, err := p.ownSession(r, ev)
 	switch {
 	case err != nil:
-		redirect(w, http.StatusSeeOther, p.origin+p.loginURL(returnTo))
+		redirect(w, http.StatusSeeOther, p.loginURL(returnTo))
 		return nil
 	case len(s.Identity.Orgs) == 0: // there is nothing to choose
 		redirect(w, http.StatusSeeOther, p.origin+returnTo)
@@ -67,7 +67,7 @@ func (p *Proxy) switchOrg(w http.ResponseWriter, r *http.Request, ev *event) err
 	returnTo := session.ReturnTo(r.PostForm.Get("return_to"), p.origin, p.prefix)
 	s, err := p.ownSession(r, ev)
 	if err != nil { // signing in leads to the choice again
-		redirect(w, http.StatusSeeOther, p.origin+p.loginURL(returnTo))
+		redirect(w, http.StatusSeeOther, p.loginURL(returnTo))
 		return nil
 	}
 	if s.Identity.Org.ID != "" && p.now().Sub(s.Seen) < switchPause {

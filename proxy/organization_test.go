@@ -172,7 +172,7 @@ func (s *site) checkNothingIsForwarded(t *testing.T, cookie string) {
 	t.Helper()
 	picker := prefix + "/organization?return_to=%2Fx%3Fa%3D1"
 	a := s.get(t, "/x?a=1", navigate(cookie)...)
-	if a.status != 302 || a.header.Get("Location") != prefix+"/login?return_to=%2Fx%3Fa%3D1" {
+	if a.status != 302 || a.header.Get("Location") != s.url+prefix+"/login?return_to=%2Fx%3Fa%3D1" {
 		t.Errorf("a page: %d %v", a.status, a.header)
 	}
 	a = s.get(t, a.header.Get("Location"), navigate(cookie)...)

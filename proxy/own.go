@@ -13,6 +13,11 @@ import (
 
 // serveOwn answers requests under the prefix; path is what follows it.
 func (p *Proxy) serveOwn(w http.ResponseWriter, r *http.Request, ev *event, path string) error {
+	if ev.dotted && whoAsks(r) == navigation { // a sign-in that begins there could not end at the public origin
+		w.Header().Set("Cache-Control", "no-store")
+		redirect(w, http.StatusFound, p.origin+target(ev.facts))
+		return nil
+	}
 	if id, ok := strings.CutPrefix(path, "callback/"); ok {
 		return get(r, func() error { return p.callback(w, r, ev, id) })
 	}
@@ -55,13 +60,16 @@ func get(r *http.Request, serve func() error) error {
 func (p *Proxy) askToSignIn(w http.ResponseWriter, r *http.Request, ev *event) error {
 	switch whoAsks(r) {
 	case navigation:
+		if inFrame(r) {
+			return p.openWindow(r, p.returnHere(ev, r))
+		}
 		w.Header().Set("Cache-Control", "no-store")
 		redirect(w, http.StatusFound, p.loginURL(target(ev.facts)))
 		return nil
 	case form:
 		// A redirect would turn the POST into a GET and lose what was typed.
 		return &failure{Status: http.StatusUnauthorized, Cause: errors.New("form without a session"),
-			Page: &page{Template: "formlost", Data: formlostData{SignInURL: p.loginURL(p.referer(r))}}}
+			Page: &page{Template: "formlost", FramedBy: p.framers(r), Data: formlostData{SignInURL: p.loginURL(p.referer(r))}}}
 	}
 	return p.unauthorized(w, r, ev)
 }
@@ -69,21 +77,25 @@ func (p *Proxy) askToSignIn(w http.ResponseWriter, r *http.Request, ev *event) e
 // unauthorized tells a program where people sign in. The challenge names the
 // cookie scheme: Basic would make browsers ask for a password.
 func (p *Proxy) unauthorized(w http.ResponseWriter, r *http.Request, ev *event) error {
-	login := p.origin + p.loginURL(p.referer(r))
+	login := p.loginURL(p.referer(r))
 	w.Header().Add("WWW-Authenticate", `Cookie realm="sallyport", form-action="`+login+`"`)
-	writeJSON(w, r, http.StatusUnauthorized, map[string]string{
+	writeError(w, r, http.StatusUnauthorized, map[string]string{
 		"error": "login_required", "message": "Sign in at login_url, then try again.",
 		"login_url": login, "request_id": ev.requestID})
 	return nil
 }
 
-// loginURL leaves out an address too long to be returned to: escaped, it could
-// make the link longer than a target may be, and nobody could sign in from it.
+// loginURL is always on the public origin: the flow cookie of a sign-in that
+// began at http://, or at a host with a dot at its end, would not be there when
+// the provider sends the browser back.
+//
+// It leaves out an address too long to be returned to: escaped, it could make the
+// link longer than a target may be, and nobody could sign in from it.
 func (p *Proxy) loginURL(returnTo string) string {
 	if returnTo == "/" || len(returnTo) > session.MaxReturnTo {
-		return p.prefix + "/login"
+		return p.origin + p.prefix + "/login"
 	}
-	return p.prefix + "/login?return_to=" + url.QueryEscape(returnTo)
+	return p.origin + p.prefix + "/login?return_to=" + url.QueryEscape(returnTo)
 }
 
 // readQuery reads a query as browsers and providers write it: pairs between "&",
@@ -120,9 +132,39 @@ func target(f authz.Facts) string {
 	return f.Path
 }
 
-// referer is the page of ours that a request came from, else "/".
+// referer is the page of ours that a request came from, else "/". What a worker
+// fetches, and what a style sheet loads, has the script or the style sheet for
+// its Referer: that is no place to bring somebody back to.
 func (p *Proxy) referer(r *http.Request) string {
-	return session.ReturnTo(r.Header.Get("Referer"), p.origin, p.prefix)
+	from := session.ReturnTo(r.Header.Get("Referer"), p.origin, p.prefix)
+	path, _, _ := strings.Cut(from, "?")
+	path, _, _ = strings.Cut(path, "#")
+	for _, ending := range [...]string{".js", ".mjs", ".cjs", ".css", ".wasm"} {
+		if strings.HasSuffix(strings.ToLower(path), ending) {
+			return "/"
+		}
+	}
+	return from
+}
+
+// openWindow answers a page in a frame that needs a sign-in: it has a link that
+// signs in with the whole window. That comes back to the page around the frame if
+// it is one of ours, else to returnTo.
+func (p *Proxy) openWindow(r *http.Request, returnTo string) error {
+	if around := p.referer(r); around != "/" {
+		returnTo = around
+	}
+	return &failure{Status: http.StatusUnauthorized, Cause: errors.New("framed page without a session"),
+		Page: &page{Template: "framed", FramedBy: p.framers(r), Data: framedData{SignInURL: p.loginURL(returnTo)}}}
+}
+
+// framers are the origins whose frames may show the page that answers r. Only
+// pages that know nobody and whose links lead out of the frame are shown so.
+func (p *Proxy) framers(r *http.Request) []string {
+	if !inFrame(r) {
+		return nil
+	}
+	return []string{p.origin}
 }
 
 // redirect writes the Location as it is; http.Redirect would clean paths.

@@ -155,7 +155,7 @@ func TestTheAccountPageTellsPeopleWhatIsKnown(t *testing.T) {
 	if !strings.Contains(a.body, "not verified: it gives you no access and is not passed on") {
 		t.Errorf("the page is\n%s", a.body)
 	}
-	if a := s.get(t, prefix+"/account", navigate()...); a.status != 302 || a.header.Get("Location") != prefix+"/login?return_to=%2F.sallyport%2Faccount" {
+	if a := s.get(t, prefix+"/account", navigate()...); a.status != 302 || a.header.Get("Location") != s.url+prefix+"/login?return_to=%2F.sallyport%2Faccount" {
 		t.Errorf("a stranger: %d to %q", a.status, a.header.Get("Location"))
 	}
 	if a := s.get(t, prefix+"/account"); a.status != 401 {

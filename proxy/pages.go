@@ -42,13 +42,14 @@ type pages struct {
 //	signin      signinData       signedout   signedoutData    confirmlogout  confirmData
 //	account     accountData      denied      deniedData       formlost       formlostData
 //	startagain  startagainData   loop        loopData         message        messageData
-//	organization orgData
+//	organization orgData         framed      framedData
 type page struct {
 	Status     int // 0 means 200
 	Template   string
 	Data       any
 	RequestID  string
 	FormAction []string    // other origins that a form of this page may end up at
+	FramedBy   []string    // origins that may show this page in a frame, with its own; nil: nobody may
 	Header     http.Header // added to what every page has; cannot weaken it
 }
 
@@ -133,6 +134,9 @@ type deniedData struct {
 }
 
 type formlostData struct{ SignInURL string }
+
+// framedData is for a page in a frame: signing in takes the whole window.
+type framedData struct{ SignInURL string }
 
 // startagainData is for a sign-in that cannot go on in this browser. It never
 // starts by itself: the person has to press the button (login CSRF, RFC 9700
@@ -262,7 +266,7 @@ func (p *pages) write(w http.ResponseWriter, r *http.Request, pg page) error {
 			h.Add(name, v)
 		}
 	}
-	p.protect(h, pg.FormAction)
+	p.protect(h, pg)
 	status := pg.Status
 	if status == 0 {
 		status = http.StatusOK
@@ -296,11 +300,14 @@ func (p *pages) render(pg page) ([]byte, error) {
 
 // protect sets what keeps a page from being framed, scripted or cached (P19).
 // It runs after the page's own headers, so none of them can undo it.
-func (p *pages) protect(h http.Header, formAction []string) {
+func (p *pages) protect(h http.Header, pg page) {
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Security-Policy", p.policy(formAction))
+	h.Set("Content-Security-Policy", p.policy(pg))
 	h.Set("X-Frame-Options", "DENY") // RFC 9700 §4.16, for what predates frame-ancestors
+	if pg.FramedBy != nil {
+		h.Set("X-Frame-Options", "SAMEORIGIN")
+	}
 	h.Set("X-Content-Type-Options", "nosniff")
 	// Not no-referrer: with it, browsers send "Origin: null" on our own forms
 	// (Fetch §3.2) and the check against cross-site requests would refuse them.
@@ -308,17 +315,26 @@ func (p *pages) protect(h http.Header, formAction []string) {
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 }
 
-// policy names the origins in formAction because Chromium holds form-action
+// policy names the origins in FormAction because Chromium holds form-action
 // against the redirects that follow a form, up to the provider's own page.
-func (p *pages) policy(formAction []string) string {
-	forms := []string{"'self'"}
-	for _, s := range formAction {
-		if o := pageOrigin(s); o != "" && !slices.Contains(forms, o) {
-			forms = append(forms, o)
-		}
+func (p *pages) policy(pg page) string {
+	framers := "'none'"
+	if pg.FramedBy != nil {
+		framers = sources(pg.FramedBy)
 	}
 	return "default-src 'none'; style-src " + p.styleHash + "; img-src 'self'; form-action " +
-		strings.Join(forms, " ") + "; frame-ancestors 'none'; base-uri 'none'"
+		sources(pg.FormAction) + "; frame-ancestors " + framers + "; base-uri 'none'"
+}
+
+// sources is a list for a policy: our own origin, and these.
+func sources(origins []string) string {
+	list := []string{"'self'"}
+	for _, s := range origins {
+		if o := pageOrigin(s); o != "" && !slices.Contains(list, o) {
+			list = append(list, o)
+		}
+	}
+	return strings.Join(list, " ")
 }
 
 // pageOrigin is the web origin of s, or "" if it has none that can stand in a

@@ -113,6 +113,8 @@ func pageSamples() map[string]page {
 		}},
 		"denied_nameless": {Status: 403, Template: "denied", Data: deniedData{Email: "ada@acme.com"}},
 		"formlost":        {Status: 401, Template: "formlost", Data: formlostData{SignInURL: "/.sallyport/login?return_to=%2F"}},
+		"framed": {Status: 401, Template: "framed", FramedBy: []string{"https://app.example.com"},
+			Data: framedData{SignInURL: "https://app.example.com/.sallyport/login?return_to=%2Fboard"}},
 		"startagain": {Status: 400, Template: "startagain", Data: startagainData{
 			StartURL: "/.sallyport/login?return_to=%2Freports",
 		}},
@@ -191,12 +193,16 @@ func TestP19_PageHeadersAreExactlyThese(t *testing.T) {
 		if len(pg.FormAction) > 0 {
 			forms += " " + pageOrigin(pg.FormAction[0])
 		}
+		framers, old := "'none'", "DENY"
+		if len(pg.FramedBy) > 0 {
+			framers, old = "'self' "+pg.FramedBy[0], "SAMEORIGIN"
+		}
 		want := http.Header{
 			"Content-Type":  {"text/html; charset=utf-8"},
 			"Cache-Control": {"no-store"},
 			"Content-Security-Policy": {"default-src 'none'; style-src " + p.styleHash + "; img-src 'self'; form-action " + forms +
-				"; frame-ancestors 'none'; base-uri 'none'"},
-			"X-Frame-Options":            {"DENY"},
+				"; frame-ancestors " + framers + "; base-uri 'none'"},
+			"X-Frame-Options":            {old},
 			"X-Content-Type-Options":     {"nosniff"},
 			"Referrer-Policy":            {"same-origin"},
 			"Cross-Origin-Opener-Policy": {"same-origin"},
@@ -251,7 +257,7 @@ func TestP19_FormActionTakesOriginsOnly(t *testing.T) {
 		{"//login.example.com", "'self'"},
 		{"https://ex\u00e4mple.com", "'self'"},
 	} {
-		csp := p.policy([]string{tt.give, tt.give})
+		csp := p.policy(page{FormAction: []string{tt.give, tt.give}})
 		if !strings.Contains(csp, "; form-action "+tt.want+"; frame-ancestors") {
 			t.Errorf("%q: %s", tt.give, csp)
 		}

@@ -99,3 +99,10 @@ func single(h http.Header, name string) (string, error) {
 	}
 	return lines[0], nil
 }
+
+// dotted reports whether host, which may have a port, is written with a dot at
+// its end: the same name in DNS, and another site with other cookies to a browser.
+func dotted(host string) bool {
+	name, _, _ := strings.Cut(host, ":") // an IPv6 address has no dot before its first colon
+	return strings.HasSuffix(name, ".")
+}

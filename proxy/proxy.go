@@ -7,7 +7,7 @@
 //	                 → identity headers stripped, always
 //	                 → authz: route, session (or access token, where the route takes one), Decide
 //	Forward          → identity headers set, our cookies removed → upstream
-//	Login            → page navigation: 302 to login · form: 401 page · else: 401 JSON
+//	Login            → page: 302 to login · framed page, form: 401 page · else: 401 JSON
 //	Deny             → 403 with one public sentence; the reason goes to the log
 //
 // It owns Sallyport's own endpoints and pages, and reverse proxying. It decides
@@ -281,7 +281,7 @@ func (p *Proxy) serve(w *client, r *http.Request, ev *event) error {
 	if r.Header["Upgrade"] != nil && asksWebSocket(r) {
 		facts.WebSocket, facts.Origin = true, strings.Join(r.Header["Origin"], ", ")
 	}
-	ev.facts = facts
+	ev.facts, ev.dotted = facts, dotted(at.host)
 	if path, ok := p.ownPath(facts); ok {
 		ev.route = routeOwn
 		w.answerWithoutBody(r)

@@ -43,6 +43,8 @@ func (p *Proxy) login(w http.ResponseWriter, r *http.Request, ev *event) error {
 	case err == nil: // signed in already: a late tab, or a bookmark
 		redirect(w, http.StatusSeeOther, p.origin+p.afterSignIn(&s, returnTo))
 		return nil
+	case inFrame(r):
+		return p.openWindow(r, returnTo)
 	}
 	if browser := p.sessions.BrowserID(r); browser != "" && p.loops.looping(browser) {
 		return p.loopPage(ev, err, returnTo)

@@ -47,7 +47,7 @@ func (p *Proxy) confirmSignOut(w http.ResponseWriter, r *http.Request, ev *event
 			Data: confirmData{Name: displayName(&s.Identity), LogoutURL: p.prefix + "/logout", BackURL: p.prefix + "/account"}})
 		return nil
 	}
-	data := signedoutData{SignInURL: p.prefix + "/login", Provider: p.providerSignOut(r.Context(), ev.facts.RawQuery)}
+	data := signedoutData{SignInURL: p.loginURL("/"), Provider: p.providerSignOut(r.Context(), ev.facts.RawQuery)}
 	pg := page{Template: "signedout", Data: data}
 	if data.Provider != nil && data.Provider.Post {
 		pg.FormAction = []string{data.Provider.URL}

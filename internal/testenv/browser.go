@@ -23,6 +23,9 @@ import (
 type Browser struct {
 	MaxHops int         // redirects followed before giving up; 10 by default
 	Header  http.Header // sent with every request, over what a browser would send
+	Engine  Engine      // whose words it uses; Chromium by default
+	Worker  string      // an origin whose service worker passes every request on unchanged; "": none
+	Frame   bool        // pages are opened in a frame, not in a window
 
 	tb     TB
 	client *http.Client
@@ -59,7 +62,7 @@ func NewBrowser(tb TB, transport http.RoundTripper) *Browser {
 		tb.Cleanup(own.CloseIdleConnections)
 		transport = own
 	}
-	return &Browser{MaxHops: 10, Header: http.Header{}, tb: tb, jar: jar,
+	return &Browser{MaxHops: 10, Header: http.Header{}, Engine: Chromium, tb: tb, jar: jar,
 		client: &http.Client{Transport: transport, Jar: jar, Timeout: time.Minute,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
@@ -205,17 +208,31 @@ func (b *Browser) send(v *visit) (Hop, error) {
 		SetCookie: res.Cookies(), Body: string(bytes.ToValidUTF8(body, []byte("?")))}, nil
 }
 
-// dress adds what a browser says about a navigation (W3C Fetch Metadata §2).
+// dress adds what a browser says about a navigation (W3C Fetch Metadata §2; what
+// Doings has recorded).
 func (b *Browser) dress(req *http.Request, v *visit) {
 	v.site = siteOf(v)
+	mode, dest := "navigate", "document"
+	if b.Frame {
+		dest = "iframe"
+	}
+	worker := b.Worker != "" && b.Worker == v.url.Scheme+"://"+v.url.Host
+	if worker {
+		dest = "empty"
+		if b.Engine == Firefox {
+			mode = "same-origin"
+		}
+	}
 	h := req.Header
-	h.Set("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
+	h.Set("Accept", b.Engine.pageAccept())
 	h.Set("User-Agent", "Mozilla/5.0 (testenv)")
 	h.Set("Upgrade-Insecure-Requests", "1")
 	h.Set("Sec-Fetch-Site", v.site)
-	h.Set("Sec-Fetch-Mode", "navigate")
-	h.Set("Sec-Fetch-Dest", "document")
-	h.Set("Sec-Fetch-User", "?1")
+	h.Set("Sec-Fetch-Mode", mode)
+	h.Set("Sec-Fetch-Dest", dest)
+	if b.Engine != WebKit && !b.Frame && !worker { // it is for what somebody has clicked or typed
+		h.Set("Sec-Fetch-User", "?1")
+	}
 	if v.method == http.MethodPost {
 		h.Set("Content-Type", "application/x-www-form-urlencoded")
 		h.Set("Origin", originOf(v))

@@ -111,3 +111,50 @@ func TestBrowserPressesButtons(t *testing.T) {
 		t.Errorf("sent %v, want %v", got, want)
 	}
 }
+
+// The stand-in says the same as the real browsers that were recorded.
+func TestBrowserSpeaksLikeARealOne(t *testing.T) {
+	seen := make(chan http.Header, 1)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { seen <- r.Header }))
+	t.Cleanup(srv.Close)
+	for _, e := range Engines() {
+		recorded := func(what string, worker bool) http.Header {
+			for _, d := range Doings() {
+				if h, ok := d.Header(e, srv.URL); ok && d.What == what && d.Worker == worker {
+					return h
+				}
+			}
+			t.Fatalf("%s: nothing recorded for %s", e, what)
+			return nil
+		}
+		for _, tt := range []struct {
+			what          string
+			worker, frame bool
+			do            func(*Browser, Page)
+		}{
+			{"an address is typed", false, false, func(b *Browser, _ Page) { b.Open(srv.URL) }},
+			{"a link is clicked", false, false, func(b *Browser, p Page) { b.Click(p, "/x") }},
+			{"a frame is loaded", false, true, func(b *Browser, p Page) { b.Click(p, "/x") }},
+			{"a form is sent by a click", false, false, func(b *Browser, p Page) { b.Post(p, "/x", url.Values{"a": {"b"}}) }},
+			{"a page is opened", true, false, func(b *Browser, p Page) { b.Click(p, "/x") }},
+			{"a frame is loaded", true, true, func(b *Browser, p Page) { b.Click(p, "/x") }},
+			{"a form is sent", true, false, func(b *Browser, p Page) { b.Post(p, "/x", url.Values{"a": {"b"}}) }},
+		} {
+			b := NewBrowser(t, nil)
+			b.Engine = e
+			page := b.Open(srv.URL + "/")
+			<-seen
+			b.Frame = tt.frame
+			if tt.worker {
+				b.Worker = srv.URL
+			}
+			tt.do(b, page)
+			got, want := <-seen, recorded(tt.what, tt.worker)
+			for _, name := range []string{"Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Sec-Fetch-User", "Accept", "Origin"} {
+				if got.Get(name) != want.Get(name) {
+					t.Errorf("%s, %s (worker %v): %s is %q, of a real one %q", e, tt.what, tt.worker, name, got.Get(name), want.Get(name))
+				}
+			}
+		}
+	}
+}
