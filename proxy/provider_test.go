@@ -200,7 +200,7 @@ func checkFailedSignIn(t *testing.T, s *site, b *testenv.Browser, page testenv.P
 		}
 	}
 	id := page.Header.Get("X-Request-Id")
-	for _, words := range []string{"<h1>" + tt.title + "</h1>", "Request id: <code>" + id + "</code>", `href="/.sallyport/login?return_to=%2Fdeep%3Fx%3D1"`} {
+	for _, words := range []string{"<h1>" + tt.title + "</h1>", "Request id: <code>" + id + "</code>", `href="` + s.url + `/.sallyport/login?return_to=%2Fdeep%3Fx%3D1"`} {
 		if page.Status != tt.status || !strings.Contains(page.Body, words) {
 			t.Errorf("%d (want %d): the page does not say %q:\n%s", page.Status, tt.status, words, page.Body)
 		}

@@ -216,7 +216,7 @@ func TestP17_AProviderThatHangsDoesNotKeepAnotherFromSigningIn(t *testing.T) {
 			case page.URL.Path == "/deep" && m.sessionOf(browsers[i]) != nil:
 				through.Add(1)
 			case page.Status == 503 && page.Header.Get("Retry-After") == "5" && strings.Contains(page.Body, tooMany) &&
-				strings.Contains(page.Body, "Signing in with Corp Login is busy at the moment.") && strings.Contains(page.Body, `href="/.sallyport/login?return_to=%2Fdeep"`):
+				strings.Contains(page.Body, "Signing in with Corp Login is busy at the moment.") && strings.Contains(page.Body, `href="`+m.url+`/.sallyport/login?return_to=%2Fdeep"`):
 				turnedAway.Add(1)
 			default:
 				t.Errorf("ended at %s with %d, Retry-After %q", page.URL.Path, page.Status, page.Header.Get("Retry-After"))

@@ -192,7 +192,7 @@ func TestP06_ACallbackCountsOnceAndOnlyInItsBrowser(t *testing.T) {
 				return
 			}
 			id := page.Header.Get("X-Request-Id")
-			for _, words := range []string{"Your sign-in was not finished", tt.words, "To be safe, nobody was signed in.", id, `href="/.sallyport/login`} {
+			for _, words := range []string{"Your sign-in was not finished", tt.words, "To be safe, nobody was signed in.", id, `href="` + s.url + `/.sallyport/login`} {
 				if page.Status != 400 || !strings.Contains(page.Body, words) {
 					t.Errorf("%d: the page does not say %q:\n%s", page.Status, words, page.Body)
 				}
