@@ -66,3 +66,7 @@ fuzz: ## run every fuzz target for FUZZTIME (10m each)
 .PHONY: schema
 schema: ## write config.schema.json anew
 	go run ./cmd/sallyport schema > config.schema.json
+
+.PHONY: reference
+reference: schema ## write config.schema.json and docs/reference.md anew
+	UPDATE_REFERENCE=1 go test -count=1 -run '^TestTheReferenceDocumentIsComplete$$' ./cmd/sallyport

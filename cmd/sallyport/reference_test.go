@@ -1,0 +1,175 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// endpointMeans says what is below the prefix; the test holds its keys to what
+// proxy/own.go answers.
+var endpointMeans = map[string]string{
+	"callback/":    "GET, with the provider's id behind it: where a provider sends the browser back. The redirect URI to register",
+	"login":        "GET: begins a sign-in; `return_to`, `provider`, `login_hint` and `switch` say which",
+	"logout":       "GET: asks whether to sign out; POST: does it",
+	"account":      "GET: who Sallyport takes the person for, and for operators what providers are asked for",
+	"organization": "GET: the organizations to choose from; POST: chooses one",
+	"session":      "GET: whether there is a session, and until when, as JSON",
+	"jwks.json":    "GET: the public keys of the assertion, for apps",
+	"logo":         "GET: the picture of `pages.logo`, if there is one",
+}
+
+// TestTheReferenceDocumentIsComplete: docs/reference.md is made from the tables and the
+// code. UPDATE_REFERENCE=1 (`make reference`) writes it.
+func TestTheReferenceDocumentIsComplete(t *testing.T) {
+	const file = root + "/docs/reference.md"
+	want := reference(t)
+	if os.Getenv("UPDATE_REFERENCE") != "" {
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if got := read(t, file); got != want {
+		t.Error("docs/reference.md is not what the code says; `make reference` writes it anew")
+	}
+}
+
+func reference(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("# Reference\n\nMade from the code by `make reference`. What it all is for stands in the [guide](guide.md).\n\n" +
+		"- [Configuration](#configuration)\n- [Endpoints](#endpoints)\n- [Metrics](#metrics)\n- [The log](#the-log)\n- [Exit codes](#exit-codes)\n")
+	b.WriteString("\n## Configuration\n\n`[]` is each entry of a list.\n\n| key | must be | default | required | |\n|---|---|---|---|---|\n")
+	for _, k := range config.Keys() {
+		row(&b, "`"+k.Path+"`", k.Type, code(k.Default), requirement(k), k.Doc)
+	}
+	b.WriteString("\n## Endpoints\n\nBelow `prefix` (`/.sallyport`), on the host of `public_url`:\n\n| endpoint | |\n|---|---|\n")
+	own := read(t, root+"/proxy/own.go")
+	found := matches(own, `(?:case|path,) "([a-z./]+)"`)
+	for _, name := range found {
+		if endpointMeans[name] == "" {
+			t.Errorf("say in endpointMeans what %q is", name)
+		}
+		row(&b, "`"+name+"`", endpointMeans[name])
+	}
+	if len(found) != len(endpointMeans) {
+		t.Errorf("endpointMeans has %d endpoints, proxy/own.go %d", len(endpointMeans), len(found))
+	}
+	b.WriteString("\nOn the admin listener (`listen.admin`): `/healthz`, `/readyz`, `/metrics`, `/log-level`, and `app_probes`.\n")
+	b.WriteString("\n## Metrics\n\n| metric | labels | |\n|---|---|---|\n")
+	for _, m := range metricsOf(t) {
+		row(&b, m...)
+	}
+	b.WriteString("\nBeside them the `go_` and `process_` metrics of the Prometheus client.\n")
+	b.WriteString("\n## The log\n\nOne line `request` for each request. Its fields, those that are empty left out:\n\n")
+	for _, name := range matches(read(t, root+"/proxy/observe.go"), `(?:slog\.(?:String|Int|Int64|Float64|Bool)|add)\("([a-z_0-9]+)"`) {
+		fmt.Fprintf(&b, "- `%s`\n", name)
+	}
+	b.WriteString("\n`reason` is one of:\n\n| reason | |\n|---|---|\n")
+	for _, m := range regexp.MustCompile(`Reason\w+\s+Reason = "(\w+)"\s+// (.*)`).FindAllStringSubmatch(read(t, root+"/authz/decide.go"), -1) {
+		row(&b, "`"+m[1]+"`", m[2])
+	}
+	fmt.Fprintf(&b, "\n## Exit codes\n\n| code | |\n|---|---|\n| %d | well |\n| %d | failed; for `explain --expect`, the answer is not the expected one |\n| %d | wrong usage or configuration |\n", exitOK, exitFailed, exitConfig)
+	return b.String()
+}
+
+func row(b *strings.Builder, cells ...string) {
+	for _, c := range cells {
+		b.WriteString("| " + strings.NewReplacer("|", `\|`, "\n", " ").Replace(c) + " ")
+	}
+	b.WriteString("|\n")
+}
+
+func code(v string) string {
+	if v == "" || v == "{}" {
+		return ""
+	}
+	return "`" + v + "`"
+}
+
+func requirement(k config.Key) string {
+	switch {
+	case k.Required:
+		return "yes"
+	case len(k.OneOf) > 0:
+		return "one of `" + strings.Join(k.OneOf, "`, `") + "`"
+	}
+	return ""
+}
+
+// matches returns the first group of each match, once.
+func matches(text, pattern string) []string {
+	var found []string
+	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+		if !slices.Contains(found, m[1]) {
+			found = append(found, m[1])
+		}
+	}
+	return found
+}
+
+// metricNotes is a Registerer that notes what is registered.
+type metricNotes struct {
+	prometheus.Registerer
+	collectors []prometheus.Collector
+}
+
+func (n *metricNotes) MustRegister(cs ...prometheus.Collector) {
+	n.collectors = append(n.collectors, cs...)
+	n.Registerer.MustRegister(cs...)
+}
+
+func (n *metricNotes) Register(c prometheus.Collector) error {
+	n.collectors = append(n.collectors, c)
+	return n.Registerer.Register(c)
+}
+
+// metricsOf asks everything that serve measures to describe itself.
+func metricsOf(t *testing.T) [][]string {
+	t.Helper()
+	notes := &metricNotes{Registerer: newRegistry()}
+	cfg, _, err := parseConfig("reference.yaml", []byte(blocks(read(t, root+"/docs/guide.md"), "yaml")[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, err := session.NewKeyring([]session.Key{session.NewKey(time.Now())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range cfg.Providers {
+		cfg.Providers[i].ClientAuth = "none"
+	}
+	if _, err := newFrontDoor(cfg, &secrets{keys: ring}, notes, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	log := openLog(io.Discard, io.Discard, slog.LevelError, "json")
+	defer log.close()
+	log.measure(notes)
+	(&certificate{}).measure(notes)
+	form := regexp.MustCompile(`fqName: "([^"]+)", help: "([^"]*)".*variableLabels: \{([^}]*)\}`)
+	rows := [][]string{{"`sallyport_build_info`", "", "Always 1; the labels say what is running."}}
+	for _, c := range notes.collectors {
+		descs := make(chan *prometheus.Desc, 64)
+		c.Describe(descs)
+		close(descs)
+		for d := range descs {
+			if m := form.FindStringSubmatch(d.String()); m != nil {
+				rows = append(rows, []string{"`" + m[1] + "`", strings.ReplaceAll(m[3], ",", ", "), m[2]})
+			}
+		}
+	}
+	slices.SortFunc(rows, slices.Compare)
+	return slices.CompactFunc(rows, slices.Equal)
+}
