@@ -130,6 +130,7 @@ func (p *Provider) reading(n ClaimNames) *Provider {
 	if n.OrgID != "" || n.Orgs != "" {
 		other.policy.orgs = nil // those of claims
 	}
+	other.mapped, other.notices = n.all(), &notices{seen: map[string]bool{}} // what is told of ID tokens says nothing about access tokens
 	return &other
 }
 

@@ -160,3 +160,47 @@ func TestOrganizationsComeAsAnObject(t *testing.T) {
 		w.failed(err, identity.Rejected)
 	}
 }
+
+// FuzzFollow: whatever a provider sends, paths change no claim that is there,
+// and what comes of them is within bounds.
+func FuzzFollow(f *testing.F) {
+	for _, seed := range []string{
+		`{"sub":"m","a":{"b":{"acme":{"id":"1"},"birch":{"id":"2"}}},"c":{"d":{"admin":{"1":"x"},"staff":{}}}}`,
+		`{"sub":"m","a.b":["x",7],"c":{"d":["g"]},"org_id":[7]}`, `{"sub":"m","a":"x","c":{"d":{"g":true}},"_claim_names":{"c":"s"}}`,
+		`{"sub":"m","a":{"b":null},"c":{"d":{"g":{"":1}}},"org_id":{}}`, `{"sub":"m","org_id":1e5,"_claim_names":"x"}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	p, err := New(Options{ID: "corp", Issuer: "https://op.example", ClientID: clientID, RedirectURL: callbackURL, Claims: ClaimNames{Orgs: "a.b", Groups: "c.d"}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, token []byte) {
+		members, err := oauth.Object(token)
+		if err != nil || p.checkSubject(members, "") != nil {
+			return
+		}
+		followed := p.follow(members)
+		for name, raw := range members {
+			if string(raw) != "null" && string(followed[name]) != string(raw) {
+				t.Errorf("%q became %s", name, followed[name])
+			}
+		}
+		id, err := p.Imagine(t.Context(), token)
+		if err != nil {
+			return
+		}
+		checkBounds(t, id)
+		if id.OrgUnknown && (id.Org != identity.Org{} || id.Orgs != nil) || id.GroupsUnknown && id.OrgGroups != nil && !followed.elsewhere("c.d") {
+			t.Errorf("unknown and known: %+v", id)
+		}
+		for _, folded := range []identity.Identity{(*identity.Organizations)(nil).Fold(id)} {
+			for _, g := range folded.Groups {
+				if slices.Contains(id.Groups, g) || slices.Contains(id.OrgGroups, identity.OrgGroup{Org: folded.Org.ID, Group: g}) {
+					continue
+				}
+				t.Errorf("group %q counts for %+v", g, folded)
+			}
+		}
+	})
+}

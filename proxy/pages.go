@@ -91,6 +91,7 @@ type accountData struct {
 	Org                   *accountOrg
 	Groups                []string
 	GroupsUnknown         bool
+	OrgUnknown            bool
 	GroupsDropped         bool // unknown because there are too many
 
 	SignedInAt, ExpiresAt, IdleExpiresAt time.Time // zero times are left out
