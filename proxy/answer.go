@@ -58,6 +58,7 @@ func (x *exchange) answer(ctx context.Context, res *http.Response) {
 	if unread {
 		x.client.closeAfter() // the rest of the body is in the way of a next request
 	}
+	x.client.passAnswer()
 	x.client.WriteHeader(res.StatusCode)
 	if err := x.copyBody(res); err != nil {
 		if cause := context.Cause(ctx); cause != nil {

@@ -31,8 +31,8 @@ import (
 //  3. Interim answers are written in the phase open only, and those that came
 //     before the answer go before it.
 //  4. One answer: when its header is written, no other one can follow.
-//  5. The watch limits writing only once the answer has begun: before, one of ours
-//     can still be written.
+//  5. The watch ends the writing of an app's answer only: one of ours, which says
+//     why the exchange was ended, can be written in its place.
 //  6. Once closed, nothing is written and no deadline is set: it would meet the
 //     next request on the connection.
 type client struct {
@@ -53,6 +53,7 @@ type client struct {
 	mu           sync.Mutex // held for moments only, never while something is written
 	queued       []interim  // sent by the app, and not yet to the client
 	unread       int        // bytes of queued
+	appAnswer    bool       // the answer is the app's
 	passing      bool       // passInterims is on its way
 	sentInterims bool       // the app has sent interim answers
 }
@@ -221,7 +222,14 @@ func (c *client) SetReadDeadline(t time.Time) error {
 	return c.control.SetReadDeadline(t)
 }
 
-// cutOff ends a write that is under way, and a read too if the body is still read.
+// passAnswer says that the answer to come is the app's.
+func (c *client) passAnswer() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.appAnswer = true
+}
+
+// cutOff ends the writing of an app's answer, and a read too if the body is still read.
 // Where none is left to read, a deadline would spoil the connection for the next
 // request.
 func (c *client) cutOff(reading bool) {
@@ -231,7 +239,7 @@ func (c *client) cutOff(reading bool) {
 	if reading && phase != phaseClosed {
 		_ = c.control.SetReadDeadline(time.Now())
 	}
-	if phase == phaseAnswering {
+	if c.appAnswer && phase != phaseClosed {
 		_ = c.control.SetWriteDeadline(time.Now())
 	}
 }

@@ -161,6 +161,7 @@ func TestNobodyWaitsForAClientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	w := &writerDouble{block: make(chan struct{})}
 	c := clientOf(w)
+	c.passAnswer()
 	go c.WriteHeader(200)
 	for w.busy.Load() == 0 {
 		runtime.Gosched()
@@ -243,6 +244,11 @@ func TestAnAnswerOfOursCanBeWrittenUntilOneHasBegun(t *testing.T) {
 	}
 	c.WriteHeader(504)
 	_, _ = c.Write([]byte("page"))
+	c.cutOff(false)
+	if _, deadlines := w.seen(); len(deadlines) != 1 {
+		t.Errorf("the page that says why is cut off: %v", deadlines)
+	}
+	c.passAnswer()
 	c.cutOff(false)
 	if _, deadlines := w.seen(); !slices.Equal(deadlines, []string{"read", "write"}) || !c.begun() || c.status != 504 || c.bytes != 4 {
 		t.Errorf("with an answer: %v, begun %v, %d with %d bytes", deadlines, c.begun(), c.status, c.bytes)

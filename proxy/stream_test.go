@@ -401,6 +401,7 @@ func TestALateLookEndsNothing(t *testing.T) {
 	deadlines := &deadlineWriter{}
 	sess := s.sessions.Start(alice())
 	x := &exchange{p: s.proxy, client: newClient(deadlines, httptest.NewRequest("GET", "/", nil), "id", false), session: &sess, cancel: func(error) {}}
+	x.client.passAnswer()
 	x.client.begin(200)
 	x.watch.start(x, limits{Header: time.Hour, Idle: time.Hour})
 	go x.watch.check()

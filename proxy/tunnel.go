@@ -28,6 +28,8 @@ func (x *exchange) tunnel(ctx context.Context, res *http.Response) error {
 	delete(res.Header, "Content-Length") // RFC 9110 §8.6: none in a 101, and no reader may look for a body
 	res.Header["Connection"], res.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
 	res.Header["X-Request-Id"] = []string{x.ev.requestID}
+	x.p.metrics.tunnels.Inc()
+	defer x.p.metrics.tunnels.Dec()
 	conn, err := x.client.switchProtocols(res.Header)
 	if err != nil {
 		err = fmt.Errorf("answer the upgrade: %w", err)
@@ -37,8 +39,6 @@ func (x *exchange) tunnel(ctx context.Context, res *http.Response) error {
 		x.ev.cause = err
 		return nil
 	}
-	x.p.metrics.tunnels.Inc()
-	defer x.p.metrics.tunnels.Dec()
 	_, x.client.bytes, err = x.p.tunnels.Carry(ctx, upstream.Ends{Client: conn, App: app, Moved: x.watch.moved})
 	if err != nil && !errors.Is(err, io.EOF) {
 		x.ev.note = "tunnel ended: " + unquoted(err).Error()
