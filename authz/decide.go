@@ -120,12 +120,12 @@ func denyOtherOrg(r *Route, id *identity.Identity, owner string) Verdict {
 	if id.OrgUnknown {
 		return deny(ReasonOrgUnknown,
 			fmt.Sprintf("route %s: the host is for %q, and the organization of %s could not be read out of the provider's claims", r.Name, owner, id.ID()),
-			"This address is for the organization "+owner+". Your identity provider named your organization in a form that could not be read.")
+			"This address is an organization's. Your identity provider named your organization in a form that could not be read.")
 	}
 	detail := fmt.Sprintf("route %s: the host is for %q, and %s is here for %q", r.Name, owner, id.ID(), id.Org.ID)
-	public := "This address is for the organization " + owner + ", and your account does not belong to it."
-	if _, belongs := id.WithOrg(owner); belongs {
-		public = "This address is for the organization " + owner + ", and you are here for another one."
+	public := "This address is another organization's, and your account does not belong to it."
+	if other, belongs := id.WithOrg(owner); belongs {
+		public = "This address is for " + orgWord(other.Org) + ", and you are here for another organization."
 	}
 	return deny(ReasonOtherOrg, detail, public)
 }
@@ -144,27 +144,26 @@ func decideRules(r *Route, id *identity.Identity, bound bool) Verdict {
 			unknownOrg = true
 		}
 	}
-	open := "It is open to " + r.Access.PublicString() + "."
 	switch {
 	case unknown && id.GroupsDropped:
 		return deny(ReasonGroupsUnknown,
 			fmt.Sprintf("route %s: a rule needs groups, and those of %s did not fit into the session cookie", r.Name, id.ID()),
-			open+" You are in more groups than your session here can hold, so none of them counts.")
+			"It is for members of a group. You are in more groups than your session here can hold, so none of them counts.")
 	case unknown:
 		return deny(ReasonGroupsUnknown,
 			fmt.Sprintf("route %s: a rule needs groups, and the provider did not tell those of %s", r.Name, id.ID()),
-			open+" Your identity provider did not tell us which groups you are in.")
+			"It is for members of a group, and your identity provider did not tell us which groups you are in.")
 	case flat:
 		return deny(ReasonGroupsFlat,
 			fmt.Sprintf("route %s: a rule needs groups of one organization, and the provider did not tell in which of several %s has them", r.Name, id.ID()),
-			open+" Your identity provider did not tell us in which of your organizations you are in the group.")
+			"It is for members of a group, and your identity provider did not tell us in which of your organizations you are in it.")
 	}
 	if unknownOrg {
 		return deny(ReasonOrgUnknown,
 			fmt.Sprintf("route %s: a rule needs an organization, and that of %s could not be read out of the provider's claims", r.Name, id.ID()),
-			open+" Your identity provider named your organization in a form that could not be read.")
+			"It is for members of an organization, and your identity provider named yours in a form that could not be read.")
 	}
-	return deny(ReasonNoRule, fmt.Sprintf("route %s: no rule admits %s; it is for %s", r.Name, id.ID(), r.Access), open)
+	return deny(ReasonNoRule, fmt.Sprintf("route %s: no rule admits %s; it is for %s", r.Name, id.ID(), r.Access), r.Access.lacks(id, bound))
 }
 
 // decideWebSocket is about pages of other sites: a browser lets them open a

@@ -204,27 +204,59 @@ func TestP01_QueryMethodAndSchemeDecideNothing(t *testing.T) {
 	}
 }
 
-// What a person who is refused reads names nobody else.
-func TestRefusalTellsThePersonWhoMayWithoutNamingOthers(t *testing.T) {
-	r := &Route{Name: "app", Access: Access{Rules: []Rule{
-		{Orgs: []string{"beta", "gamma", "delta"}, Groups: []string{"admin"}},
-		{Emails: []string{"boss@acme.test", "root@acme.test"}},
-		{Emails: []string{"ceo@acme.test"}},
-		{EmailDomains: []string{"partner.test"}},
-	}}}
-	v := Decide(Facts{}, r, &session.Session{Identity: alice()})
-	want := "It is open to people who belong to the organization beta, gamma or delta and are in the group admin; or people who are named one by one; or people who have a verified e-mail address at partner.test."
-	if v.Public != want {
-		t.Errorf("public: %q", v.Public)
+// A refused person reads what they lack; whoever else may have the page is
+// for the log.
+func TestRefusalSaysWhatThePersonLacksAndNothingAboutOthers(t *testing.T) {
+	with := func(change func(*identity.Identity)) identity.Identity {
+		id := alice()
+		change(&id)
+		return id
 	}
-	if strings.Contains(v.Public, "@acme") || !strings.Contains(v.Detail, "boss@acme.test or root@acme.test") || !strings.Contains(v.Detail, "google:1101") {
-		t.Errorf("detail: %q", v.Detail)
-	}
-	for want, a := range map[string]Access{
-		"everybody, without signing in": {Public: true}, "everybody who is signed in": {Authenticated: true}, "nobody": {}, "people who are in the group a": {Rules: []Rule{{Groups: []string{"a"}}}},
+	for _, tc := range []struct {
+		name  string
+		rules []Rule
+		id    identity.Identity
+		want  string
+	}{
+		{"a group of their own organization", []Rule{{Orgs: []string{"acme"}, Groups: []string{"admin"}}, {Emails: []string{"boss@acme.test"}}}, alice(),
+			"It is for members of the group admin, and you are not in it."},
+		{"several groups of their own domain", []Rule{{EmailDomains: []string{"acme.test"}, Groups: []string{"admin", "ops"}}}, alice(),
+			"It is for members of the groups admin or ops, and you are in none of them."},
+		{"a group and nothing else", []Rule{{Groups: []string{"secret-project"}}}, alice(), "It is for members of a group that you are not in."},
+		{"another organization", []Rule{{Orgs: []string{"beta", "gamma"}, Groups: []string{"admin"}}}, alice(),
+			"It is for another organization than Acme."},
+		{"another organization, own one without a name", []Rule{{Orgs: []string{"beta"}}}, with(func(id *identity.Identity) { id.Org = identity.Org{ID: "acme"} }),
+			"It is for another organization than the one that you are here for."},
+		{"an organization", []Rule{{Orgs: []string{"beta"}}}, with(func(id *identity.Identity) { id.Org = identity.Org{} }),
+			"It is for members of an organization, and you are here for none."},
+		{"an address on a list", []Rule{{Emails: []string{"boss@acme.test"}}}, alice(), "It is for people on a list of e-mail addresses, and yours is not on it."},
+		{"a domain", []Rule{{EmailDomains: []string{"partner.test"}}}, alice(), "It is for e-mail addresses of another domain than yours, acme.test."},
+		{"a verified address", []Rule{{EmailDomains: []string{"acme.test"}}}, with(func(id *identity.Identity) { id.EmailVerified = false }),
+			"It needs a verified e-mail address, and your account here has none."},
+		{"the nearest rule, not the first", []Rule{{Orgs: []string{"beta"}, Groups: []string{"x"}}, {Emails: []string{"boss@acme.test"}}, {Orgs: []string{"acme"}, Groups: []string{"admin"}}}, alice(),
+			"It is for members of the group admin, and you are not in it."},
+		{"nothing would help", []Rule{{}}, alice(), "It is open to nobody."},
+		{"no rules", nil, alice(), "It is open to nobody."},
 	} {
-		if a.String() != want || a.PublicString() != want {
-			t.Errorf("%q, %q", a, a.PublicString())
+		r := &Route{Name: "app", Access: Access{Rules: tc.rules}}
+		v := Decide(Facts{}, r, &session.Session{Identity: tc.id})
+		if v.Outcome != Deny || v.Public != tc.want {
+			t.Errorf("%s: %v, %q", tc.name, v.Outcome, v.Public)
+		}
+		if len(tc.rules) > 0 && !strings.Contains(v.Detail, r.Access.String()) {
+			t.Errorf("%s: the log is not told who may: %q", tc.name, v.Detail)
+		}
+	}
+}
+
+func TestAccessIsASentencesEnd(t *testing.T) {
+	for want, a := range map[string]Access{
+		"everybody, without signing in": {Public: true}, "everybody who is signed in": {Authenticated: true}, "nobody": {},
+		"people who are in the group a":                                    {Rules: []Rule{{Groups: []string{"a"}}}},
+		"people who have the verified e-mail address a@x.test or b@x.test": {Rules: []Rule{{Emails: []string{"a@x.test", "b@x.test"}}}},
+	} {
+		if a.String() != want {
+			t.Errorf("%q", a)
 		}
 	}
 	if got := (Access{Rules: []Rule{{}}}).String(); got != "nobody" {
@@ -309,9 +341,9 @@ func TestUnknownGroupsAreBlamedOnWhoLostThem(t *testing.T) {
 		dropped        bool
 		public, detail string
 	}{
-		{false, "It is open to people who are in the group ops. Your identity provider did not tell us which groups you are in.",
+		{false, "It is for members of a group, and your identity provider did not tell us which groups you are in.",
 			"route r: a rule needs groups, and the provider did not tell those of p:s"},
-		{true, "It is open to people who are in the group ops. You are in more groups than your session here can hold, so none of them counts.",
+		{true, "It is for members of a group. You are in more groups than your session here can hold, so none of them counts.",
 			"route r: a rule needs groups, and those of p:s did not fit into the session cookie"},
 	} {
 		id := identity.Identity{Provider: "p", Subject: "s", GroupsUnknown: true, GroupsDropped: tc.dropped}

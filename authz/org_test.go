@@ -89,7 +89,7 @@ func TestP01_GroupCountsOnlyInTheOrganizationItBelongsTo(t *testing.T) {
 		}
 	}
 	v := decideFor(Facts{}, &Route{Name: "admin", Access: Access{Rules: []Rule{mixed}}}, ines(acme))
-	if v.Outcome != Deny || v.Reason != ReasonGroupsFlat || !strings.HasSuffix(v.Public, "Your identity provider did not tell us in which of your organizations you are in the group.") {
+	if v.Outcome != Deny || v.Reason != ReasonGroupsFlat || !strings.HasSuffix(v.Public, "your identity provider did not tell us in which of your organizations you are in it.") {
 		t.Errorf("%+v", v)
 	}
 	if got := (Access{Rules: []Rule{insecure}}).String(); got != "people who belong to the organization acme and are in the group admins (of whichever of their organizations)" {
@@ -125,15 +125,15 @@ func TestP01_HostBelongsToTheOrganizationInItsName(t *testing.T) {
 		{"acme.example.com", "/", one(acme), Forward, ReasonAuthenticated, nil, ""},
 		{"ACME.example.com:8443", "/", one(acme), Forward, ReasonAuthenticated, nil, ""},
 		{"acme.example.com", "/admin", one(acme), Forward, ReasonRule, nil, ""},
-		{"acme.example.com", "/", one(birch), Deny, ReasonOtherOrg, nil, "This address is for the organization acme, and your account does not belong to it."},
-		{"acme.example.com", "/admin", one(birch), Deny, ReasonOtherOrg, nil, "This address is for the organization acme, and your account does not belong to it."},
-		{"acme.example.com", "/", one(identity.Org{}), Deny, ReasonOtherOrg, nil, "This address is for the organization acme, and your account does not belong to it."},
-		{"acme.example.com", "/", one(identity.Org{ID: "main:acme"}), Deny, ReasonOtherOrg, nil, "This address is for the organization acme, and your account does not belong to it."},
-		{"acme.example.com", "/", ines(birch), Deny, ReasonOtherOrg, []identity.Org{acme}, "This address is for the organization acme, and you are here for another one."},
+		{"acme.example.com", "/", one(birch), Deny, ReasonOtherOrg, nil, "This address is another organization's, and your account does not belong to it."},
+		{"acme.example.com", "/admin", one(birch), Deny, ReasonOtherOrg, nil, "This address is another organization's, and your account does not belong to it."},
+		{"acme.example.com", "/", one(identity.Org{}), Deny, ReasonOtherOrg, nil, "This address is another organization's, and your account does not belong to it."},
+		{"acme.example.com", "/", one(identity.Org{ID: "main:acme"}), Deny, ReasonOtherOrg, nil, "This address is another organization's, and your account does not belong to it."},
+		{"acme.example.com", "/", ines(birch), Deny, ReasonOtherOrg, []identity.Org{acme}, "This address is for Acme Rockets, and you are here for another organization."},
 		{"acme.example.com", "/", ines(acme), Forward, ReasonAuthenticated, nil, ""},
 		{"acme.example.com", "/", ines(identity.Org{}), Login, ReasonNoOrg, nil, "You need to choose an organization."},
-		{"acme.example.com", "/admin", ines(acme), Deny, ReasonGroupsFlat, nil, "It is open to people who are in the group admins. Your identity provider did not tell us in which of your organizations you are in the group."},
-		{"cedar.example.com", "/", ines(acme), Deny, ReasonOtherOrg, nil, "This address is for the organization cedar, and your account does not belong to it."},
+		{"acme.example.com", "/admin", ines(acme), Deny, ReasonGroupsFlat, nil, "It is for members of a group, and your identity provider did not tell us in which of your organizations you are in it."},
+		{"cedar.example.com", "/", ines(acme), Deny, ReasonOtherOrg, nil, "This address is another organization's, and your account does not belong to it."},
 		{"birch.example.com", "/logo", ines(acme), Forward, ReasonPublic, nil, ""},
 		{"app.example.com", "/", ines(acme), Forward, ReasonAuthenticated, nil, ""},
 	} {

@@ -38,25 +38,19 @@ const (
 // admits asks the rule about somebody. bound: the route is one organization's,
 // as if the rule named it.
 func (r Rule) admits(id *identity.Identity, bound bool) refusal {
-	if len(r.Orgs)+len(r.Groups)+len(r.Emails)+len(r.EmailDomains) == 0 {
-		return refused
-	}
-	// Unverified addresses count for nothing: VerifiedEmail is empty for them.
-	email := id.VerifiedEmail()
-	_, domain, _ := strings.Cut(email, "@")
-	if !oneOfFold(r.Emails, email) || !oneOfFold(r.EmailDomains, domain) {
+	if r.empty() || !r.hasEmail(id) || !r.hasDomain(id) {
 		return refused
 	}
 	switch {
 	case len(r.Orgs) > 0 && id.OrgUnknown:
 		return refusedUnknownOrg
-	case !oneOf(r.Orgs, id.Org.ID):
+	case !r.hasOrg(id):
 		return refused
 	case len(r.Groups) == 0:
 		return admitted
 	case id.GroupsUnknown: // what was told may be a part, and a part is not the truth
 		return refusedUnknownGroups
-	case !slices.ContainsFunc(r.Groups, func(g string) bool { return g != "" && slices.Contains(id.Groups, g) }):
+	case !r.hasGroup(id):
 		return refused
 	case slices.ContainsFunc(r.Groups, func(g string) bool { return g != "" && slices.Contains(id.Groups, g) && id.HasInOrg(g) }):
 		return admitted
@@ -64,6 +58,22 @@ func (r Rule) admits(id *identity.Identity, bound bool) refusal {
 		return refusedFlatGroups
 	}
 	return admitted
+}
+
+func (r Rule) empty() bool { return len(r.Orgs)+len(r.Groups)+len(r.Emails)+len(r.EmailDomains) == 0 }
+
+func (r Rule) hasOrg(id *identity.Identity) bool { return oneOf(r.Orgs, id.Org.ID) }
+
+// hasEmail takes verified addresses only: VerifiedEmail is empty for others.
+func (r Rule) hasEmail(id *identity.Identity) bool { return oneOfFold(r.Emails, id.VerifiedEmail()) }
+
+func (r Rule) hasDomain(id *identity.Identity) bool {
+	_, domain, _ := strings.Cut(id.VerifiedEmail(), "@")
+	return oneOfFold(r.EmailDomains, domain)
+}
+
+func (r Rule) hasGroup(id *identity.Identity) bool {
+	return len(r.Groups) == 0 || slices.ContainsFunc(r.Groups, func(g string) bool { return g != "" && slices.Contains(id.Groups, g) })
 }
 
 // oneOf reports whether a list asks for nothing or names have. An empty fact
@@ -85,13 +95,7 @@ func isASCII(s string) bool {
 }
 
 // String is the access as a sentence's end: "everybody who is signed in".
-func (a Access) String() string { return a.describe(false) }
-
-// PublicString is String without other people's addresses, for the page that
-// somebody who is refused reads.
-func (a Access) PublicString() string { return a.describe(true) }
-
-func (a Access) describe(hideEmails bool) string {
+func (a Access) String() string {
 	switch {
 	case a.Public:
 		return "everybody, without signing in"
@@ -102,14 +106,14 @@ func (a Access) describe(hideEmails bool) string {
 	}
 	var rules []string
 	for _, r := range a.Rules {
-		if s := r.describe(hideEmails); !slices.Contains(rules, s) {
+		if s := r.describe(); !slices.Contains(rules, s) {
 			rules = append(rules, s)
 		}
 	}
 	return strings.Join(rules, "; or ")
 }
 
-func (r Rule) describe(hideEmails bool) string {
+func (r Rule) describe() string {
 	var parts []string
 	if len(r.Orgs) > 0 {
 		parts = append(parts, "belong to the organization "+orList(r.Orgs))
@@ -124,9 +128,7 @@ func (r Rule) describe(hideEmails bool) string {
 	if len(r.EmailDomains) > 0 {
 		parts = append(parts, "have a verified e-mail address at "+orList(r.EmailDomains))
 	}
-	if len(r.Emails) > 0 && hideEmails {
-		parts = append(parts, "are named one by one")
-	} else if len(r.Emails) > 0 {
+	if len(r.Emails) > 0 {
 		parts = append(parts, "have the verified e-mail address "+orList(r.Emails))
 	}
 	if len(parts) == 0 {

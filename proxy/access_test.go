@@ -224,21 +224,21 @@ func TestP01_WhoIsRefusedLearnsWhy(t *testing.T) {
 		{Name: "secret", Host: "127.0.0.1", Path: "/", Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}, {Emails: []string{"root@acme.example"}}}}}}})
 	cookie := "Cookie: " + s.mint(t, bob())
 	a := s.get(t, "/x", navigate(cookie)...)
-	for _, words := range []string{"You are signed in as <strong><bdi>Bob</bdi></strong>", "It is open to people who are in the group admins; or people who are named one by one.",
+	for _, words := range []string{"You are signed in as <strong><bdi>Bob</bdi></strong>", "It is for members of a group that you are not in.",
 		`href="/.sallyport/login?switch=1&amp;return_to=%2Fx"`, `href="/.sallyport/account"`, a.header.Get("X-Request-Id")} {
 		if a.status != 403 || !strings.Contains(a.body, words) {
 			t.Errorf("%d: the page does not say %q:\n%s", a.status, words, a.body)
 		}
 	}
-	if strings.Contains(a.body, "root@acme.example") {
-		t.Error("the page names somebody else")
+	if strings.Contains(a.body, "root@acme.example") || strings.Contains(a.body, "admins") {
+		t.Error("the page tells of others")
 	}
 	line := s.log.event(t, a.header.Get("X-Request-Id"))
 	if line["decision"] != "deny" || line["reason"] != "no_rule" || line["user"] != "main:bob-1" || !strings.Contains(fmt.Sprint(line["error"]), "root@acme.example") {
 		t.Errorf("logged %v", line)
 	}
 	a = s.get(t, "/x", cookie)
-	if got := jsonOf(t, a.body); a.status != 403 || !strings.HasPrefix(fmt.Sprint(got["message"]), "It is open to") {
+	if got := jsonOf(t, a.body); a.status != 403 || !strings.HasPrefix(fmt.Sprint(got["message"]), "It is for members of a group") {
 		t.Errorf("a program is told %s", a.body)
 	}
 }

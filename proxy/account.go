@@ -42,7 +42,7 @@ func (p *Proxy) accountData(s *session.Session) accountData {
 		Name: displayName(id), Username: id.Username, Email: id.Email, EmailVerified: id.EmailVerified,
 		UserID: id.ID(), Provider: id.Provider, Groups: id.Groups, GroupsUnknown: id.GroupsUnknown, GroupsDropped: id.GroupsDropped, OrgUnknown: id.OrgUnknown,
 		SignedInAt: s.SignedIn, ExpiresAt: s.Expires, IdleExpiresAt: s.IdleExpires,
-		LogoutURL: p.prefix + "/logout", Now: p.now(),
+		LogoutURL: p.prefix + "/logout", BackURL: p.startPage, Now: p.now(),
 	}
 	if provider, ok := p.provider(id.Provider); ok {
 		data.Provider = provider.Name

@@ -92,7 +92,7 @@ func (p *Proxy) pageFor(f *failure, ev *event, r *http.Request) *page {
 		return &page{Template: "denied", Data: data}
 	}
 	return &page{Template: "message", Data: messageData{Title: f.Title, Sentence: f.Sentence, Advice: f.Advice,
-		ActionURL: "/", ActionText: "Go to the start page"}}
+		ActionURL: p.startPage, ActionText: "Go to the start page"}}
 }
 
 // switchURL leads to a sign-in as somebody else.

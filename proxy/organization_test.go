@@ -80,7 +80,7 @@ func TestP01_WhoBelongsToSeveralOrganizationsPicksOneAndCanSwitch(t *testing.T) 
 	hits := len(s.app.Requests())
 
 	ask := b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {state}}))
-	if ask.Status != 200 || ask.URL.Path != prefix+"/organization" || !strings.Contains(ask.Body, "For which organization are you here?") ||
+	if ask.Status != 200 || ask.URL.Path != prefix+"/organization" || !strings.Contains(ask.Body, "Choose an organization") ||
 		!strings.Contains(ask.Body, `<button name="org" value="acme"><bdi>Acme Rockets</bdi> <span class="quiet"><bdi>acme.example</bdi></span></button>
 <button name="org" value="main:birch"><bdi>Birch Bank</bdi> <span class="quiet"><bdi>main:birch</bdi></span></button>
 </form>`) {

@@ -40,9 +40,11 @@ func (p *Proxy) serveOwn(w http.ResponseWriter, r *http.Request, ev *event, path
 		return get(r, func() error { return p.sessionInfo(w, r, ev) })
 	case "jwks.json":
 		return get(r, func() error { return p.jwks(w, r) })
+	case markPath:
+		return get(r, func() error { return servePicture(w, r, "image/svg+xml", p.mark) })
 	case "logo":
 		if p.branding.Logo != nil {
-			return get(r, func() error { return p.logo(w, r) })
+			return get(r, func() error { return servePicture(w, r, p.branding.LogoType, p.branding.Logo) })
 		}
 	}
 	return &failure{Status: http.StatusNotFound, Cause: errors.New("no such endpoint")}
@@ -186,16 +188,17 @@ func (p *Proxy) jwks(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// logo serves the operator's picture; an SVG opened by itself must not run.
-func (p *Proxy) logo(w http.ResponseWriter, r *http.Request) error {
+// servePicture serves our mark or the operator's logo. An SVG that is opened by
+// itself must not run scripts.
+func servePicture(w http.ResponseWriter, r *http.Request, kind string, picture []byte) error {
 	h := w.Header()
-	h.Set("Content-Type", p.branding.LogoType)
+	h.Set("Content-Type", kind)
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "public, max-age=3600")
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	_, _ = w.Write(p.branding.Logo)
+	_, _ = w.Write(picture) // the client is gone if this fails
 	return nil
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
@@ -17,13 +18,16 @@ import (
 	"time"
 )
 
-//go:embed pages/*.html pages/style.css
+//go:embed pages/*.html pages/style.css pages/mark.svg
 var pageFiles embed.FS
+
+// markPath is where our own mark is, below the prefix.
+const markPath = "mark.svg"
 
 // pageOptions is what an operator may choose about our own pages.
 type pageOptions struct {
 	Name    string // the operator's name; "" means "Sallyport"
-	LogoURL string // a path on this host; "" means no logo
+	LogoURL string // a path on this host; "" means our own mark
 	Prefix  string // where our own endpoints are; "" means "/.sallyport"
 }
 
@@ -97,8 +101,8 @@ type accountData struct {
 	SignedInAt, ExpiresAt, IdleExpiresAt time.Time // zero times are left out
 	Now                                  time.Time // for words like "in 2 hours"; zero: none
 
-	LogoutURL string
-	Switch    *orgChoices // nil if there is nothing to switch to
+	LogoutURL, BackURL string
+	Switch             *orgChoices // nil if there is nothing to switch to
 
 	Permissions []Permission // for operators; else nil
 }
@@ -180,7 +184,7 @@ type messageData struct{ Title, Sentence, Advice, ActionURL, ActionText string }
 
 // pageView is what a template sees: the page's Data and what all pages share.
 type pageView struct {
-	Name, LogoURL, Prefix, RequestID string
+	Name, IconURL, Prefix, RequestID string
 	Style                            template.CSS
 	Data                             any
 }
@@ -293,7 +297,7 @@ func (p *pages) render(pg page) ([]byte, error) {
 	}
 	var buf bytes.Buffer
 	err := t.Execute(&buf, pageView{
-		Name: p.opts.Name, LogoURL: p.opts.LogoURL, Prefix: p.opts.Prefix,
+		Name: p.opts.Name, IconURL: cmp.Or(p.opts.LogoURL, p.opts.Prefix+"/"+markPath), Prefix: p.opts.Prefix,
 		RequestID: pg.RequestID, Style: p.style, Data: pg.Data,
 	})
 	return buf.Bytes(), err

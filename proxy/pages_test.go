@@ -67,10 +67,10 @@ func pageSamples() map[string]page {
 			UserID: "entra:2f1b8c1e-53a7-4c0e-8d53-0a7c3c1b9f10", Provider: "Microsoft", Org: org,
 			Groups:     []string{"engineering", "oncall", "Everyone at Acme Rockets", "5b2a4a63-9d3c-4d43-a1a3-f0c2f2c8a3f1"},
 			SignedInAt: now.Add(-50 * time.Minute), ExpiresAt: now.Add(11*time.Hour + 10*time.Minute), IdleExpiresAt: now.Add(time.Hour),
-			Now: now, LogoutURL: "/.sallyport/logout",
+			Now: now, LogoutURL: "/.sallyport/logout", BackURL: "/",
 		}},
 		"account_operator": {Template: "account", Data: accountData{
-			Name: "Ada Lovelace", UserID: "entra:ada", Provider: "Microsoft", LogoutURL: "/.sallyport/logout",
+			Name: "Ada Lovelace", UserID: "entra:ada", Provider: "Microsoft", LogoutURL: "/.sallyport/logout", BackURL: "/",
 			Permissions: []Permission{
 				{Provider: "entra", Type: "microsoft", Scopes: []Term{{"openid", "Says who signed in."}, {"User.Read", "Opens the organization."}},
 					Kept: []Term{{"tid", "the person's id (ID token)"}}, Checked: []Term{{"acct", "whether the address counts (ID token)"}}, Discarded: []string{"the access token", "the ID token"}},
@@ -81,11 +81,11 @@ func pageSamples() map[string]page {
 		"account_crowded": {Template: "account", Data: accountData{
 			Name: "Ada Lovelace", UserID: "entra:ada", Provider: "Microsoft", GroupsUnknown: true, GroupsDropped: true,
 			SignedInAt: now.Add(-50 * time.Minute), ExpiresAt: now.Add(11*time.Hour + 10*time.Minute), IdleExpiresAt: now.Add(time.Hour),
-			Now: now, LogoutURL: "/.sallyport/logout",
+			Now: now, LogoutURL: "/.sallyport/logout", BackURL: "/",
 		}},
 		"account_sparse": {Template: "account", Data: accountData{
 			Email: "ada@example.net", UserID: "partner:7", Provider: "Partner SSO", GroupsUnknown: true,
-			ExpiresAt: now.Add(3 * time.Hour), LogoutURL: "/.sallyport/logout",
+			ExpiresAt: now.Add(3 * time.Hour), LogoutURL: "/.sallyport/logout", BackURL: "/",
 		}},
 		"denied": {Status: 403, Template: "denied", Data: deniedData{
 			Name: "Ada Lovelace", Email: "ada@acme.com",
@@ -93,7 +93,7 @@ func pageSamples() map[string]page {
 			AccountURL: "/.sallyport/account", SwitchURL: "/.sallyport/login?prompt=select_account",
 		}},
 		"denied_switch": {Status: 403, Template: "denied", Data: deniedData{
-			Name: "Ines Duarte", Email: "ines@mail.example", Org: "Acme Rockets", Sentence: "It is open to people who belong to the organization birch.",
+			Name: "Ines Duarte", Email: "ines@mail.example", Org: "Acme Rockets", Sentence: "It is for another organization than Acme Rockets.",
 			AccountURL: "/.sallyport/account", SwitchURL: "/.sallyport/login?switch=1&return_to=%2Fbank",
 			Switch: &orgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/bank", Orgs: []orgChoice{{"birch", "Birch Bank", "birch.example"}}},
 		}},
@@ -108,7 +108,7 @@ func pageSamples() map[string]page {
 		}},
 		"account_organizations": {Template: "account", Data: accountData{
 			Name: "Ines Duarte", UserID: "main:ines", Provider: "Main Street", Org: &accountOrg{"Acme Rockets", "acme.example", "acme"},
-			ExpiresAt: now.Add(3 * time.Hour), LogoutURL: "/.sallyport/logout",
+			ExpiresAt: now.Add(3 * time.Hour), LogoutURL: "/.sallyport/logout", BackURL: "/",
 			Switch: &orgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/.sallyport/account", Orgs: []orgChoice{{"birch", "Birch Bank", "birch.example"}}},
 		}},
 		"denied_nameless": {Status: 403, Template: "denied", Data: deniedData{Email: "ada@acme.com"}},
@@ -470,7 +470,7 @@ func TestPagesWorkWithKeyboardAndScreenReader(t *testing.T) {
 func trackPageNesting(t *testing.T, page string, open []string, tag string) []string {
 	t.Helper()
 	switch {
-	case slices.Contains([]string{"!DOCTYPE", "meta", "img", "input"}, tag):
+	case slices.Contains([]string{"!DOCTYPE", "meta", "link", "img", "input"}, tag):
 		return open
 	case !strings.HasPrefix(tag, "/"):
 		return append(open, tag)

@@ -156,6 +156,8 @@ type Proxy struct {
 	operators  *authz.Route
 	permission []Permission
 	pages      *pages
+	mark       []byte                   // our own picture, an SVG
+	startPage  string                   // a path on the public host where an app is
 	slots      map[string]chan struct{} // by provider id
 	loops      *loops
 	maxURL     int
@@ -190,12 +192,16 @@ func New(o Options) (*Proxy, error) {
 		p.log = slog.New(slog.DiscardHandler)
 	}
 	p.loops = newLoops(p.now)
+	p.startPage = startPage(o.Routes, host)
 	for _, route := range o.Routes.Routes() {
 		b, ok := o.Backends[route.Name]
 		if !ok || b.Transport == nil || b.Scheme == "" || b.Addr == "" || b.Header <= 0 || b.Idle <= 0 {
 			return nil, fmt.Errorf("proxy: route %s has no backend", route.Name)
 		}
 		p.backends[route] = &b
+	}
+	if p.mark, err = pageFiles.ReadFile("pages/" + markPath); err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	logoURL := ""
 	if o.Branding.Logo != nil {
@@ -206,6 +212,22 @@ func New(o Options) (*Proxy, error) {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	return p, nil
+}
+
+// startPage is where our own pages send people who want to go on: "/", or the
+// first address of an app on the public host where nothing is at "/".
+func startPage(routes *authz.Table, host string) string {
+	first := "/"
+	for _, route := range routes.Routes() {
+		switch {
+		case route.Host != host:
+		case route.Path == "/":
+			return "/"
+		case first == "/":
+			first = route.Path
+		}
+	}
+	return first
 }
 
 // ServeHTTP answers one request, and writes one event about it.

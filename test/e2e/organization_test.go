@@ -9,7 +9,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-const whichOrg = "For which organization are you here?"
+const whichOrg = "Choose an organization"
 
 // Ines belongs to two organizations, one of which the provider knows under two
 // ids. No script runs: a form and its buttons are all there is.
