@@ -401,8 +401,8 @@ func TestWhoIsRefusedForOneOrganizationIsOfferedTheOther(t *testing.T) {
 	b := s.browser(t)
 	ask := b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {s.begin(t, b, "/bank/vault?a=1")}}))
 	refused := b.Submit(ask, "org", "acme")
-	if refused.Status != 403 || !strings.Contains(refused.Body, "for <strong><bdi>Acme Rockets</bdi></strong>, but this page is not for you there.") ||
-		!strings.Contains(refused.Body, "You may see it for another of your organizations") {
+	if refused.Status != 403 || !strings.Contains(refused.Body, "for <strong><bdi>Acme Rockets</bdi></strong>.") ||
+		!strings.Contains(refused.Body, "Another of your organizations has access") {
 		t.Fatalf("%d\n%s", refused.Status, refused.Body)
 	}
 	s.clock.Advance(switchPause)
@@ -432,9 +432,9 @@ func TestP01_AnOrganizationsHostRefusesOthers(t *testing.T) {
 		says   []string
 	}{
 		{"active", picked(t, "acme"), 200, nil},
-		{"theirs", picked(t, "main:birch"), 403, []string{"This address is for the organization acme, and you are here for another one.", `<button name="org" value="acme"><bdi>Acme Rockets</bdi>`}},
-		{"not theirs", stranger, 403, []string{"This address is for the organization acme, and your account does not belong to it."}},
-		{"of none", bob(), 403, []string{"This address is for the organization acme, and your account does not belong to it."}},
+		{"theirs", picked(t, "main:birch"), 403, []string{"This address is for Acme Rockets, and you are here for another organization.", `<button name="org" value="acme"><bdi>Acme Rockets</bdi>`}},
+		{"not theirs", stranger, 403, []string{"This address is another organization&#39;s, and your account does not belong to it."}},
+		{"of none", bob(), 403, []string{"This address is another organization&#39;s, and your account does not belong to it."}},
 	} {
 		before := len(s.app.Requests())
 		a := s.ask(t, "GET", "http://"+s.addr+"/x", "", navigate("Host: acme.example.com", "Cookie: "+s.mint(t, tc.who))...)

@@ -390,7 +390,7 @@ func pageElements(body string) []pageElement {
 
 func TestP19_PagesHaveNoScriptAndNoInlineStyle(t *testing.T) {
 	allowed := strings.Fields(`!DOCTYPE html head meta title style body header img span bdi main footer p code h1 h2 h3 form input button a
-		strong div section dl dt dd ul ol li time`)
+		strong div section nav link dl dt dd ul ol li time`)
 	for name, pg := range pageSamples() {
 		body := pageAnswer(pagesForTest(t, pageOptions{LogoURL: "/logo"}), "GET", pg).Body.String()
 		for _, e := range pageElements(body) {

@@ -27,9 +27,9 @@ func demoCommand(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "See it all: a pretend identity provider, an app, and Sallyport in front of it",
-		Long: "Run a pretend identity provider with five people in two organizations, a small app\n" +
-			"that shows what it is told about them, and Sallyport in front of it. Everything is\n" +
-			"on this machine, with random keys that are gone when it stops.",
+		Long: "Run two pretend identity providers with seven people of four organizations, a small\n" +
+			"app that shows what it is told about them, and Sallyport in front of it. Everything\n" +
+			"is on this machine, with random keys that are gone when it stops.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d := &demonstration{console: c, showConfig: showConfig, verbose: verbose}
@@ -58,12 +58,22 @@ session:
   keys: ["literal:{{.Key}}"]        # in a real file: file:/run/secrets/session-key
 providers:
   - id: demo
-    name: the demo provider
+    name: Demo SSO
     type: oidc
     issuer: {{.Issuer}}
     client_id: sallyport
     client_secret: literal:{{.Secret}}
     scopes: [openid, profile, email, groups, org]
+    email_domains: [acme.example, birch.example, mail.example]
+  - id: ledger                      # accountants, who work for several organizations
+    name: Ledger & Co
+    type: oidc
+    issuer: {{.PartnerIssuer}}
+    client_id: sallyport
+    client_secret: literal:{{.Secret}}
+    scopes: [openid, profile, email, groups, org]
+    email_domains: [ledger.example]
+    claims: {orgs: orgs}            # who has several chooses one, and can switch
 pages: {name: Sallyport demo}
 log: {level: {{.LogLevel}}, format: text}
 routes:
@@ -72,10 +82,14 @@ routes:
     path: /admin
     upstream: {{.App}}
     allow: [{orgs: ["demo:acme"], groups: [admins]}]
+  - name: hospital                  # only those who are here for one organization
+    path: /hospital
+    upstream: {{.App}}
+    allow: [{orgs: ["ledger:larch"]}]
   - {name: public, path: /public, upstream: {{.App}}, public: true}
 `
 
-type demoValues struct{ PublicURL, Listen, Key, Issuer, Secret, LogLevel, App string }
+type demoValues struct{ PublicURL, Listen, Key, Issuer, PartnerIssuer, Secret, LogLevel, App string }
 
 func (d *demonstration) run(ctx context.Context, address string, chosen bool) error {
 	if err := loopbackOnly(address); err != nil {
@@ -92,6 +106,11 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 		return err
 	}
 	defer providerListener.Close()
+	partnerListener, err := listen(ctx, "the second provider's address", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer partnerListener.Close()
 	appListener, err := listen(ctx, "the app's address", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -100,8 +119,8 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 
 	v := demoValues{
 		PublicURL: "http://" + publicName(address), Listen: address, Key: session.NewKey(time.Now()).Text(),
-		Issuer: "http://" + providerListener.Addr().String(), Secret: rand.Text(),
-		LogLevel: "warn", App: "http://" + appListener.Addr().String(),
+		Issuer: "http://" + providerListener.Addr().String(), PartnerIssuer: "http://" + partnerListener.Addr().String(),
+		Secret: rand.Text(), LogLevel: "warn", App: "http://" + appListener.Addr().String(),
 	}
 	if d.verbose {
 		v.LogLevel = "info"
@@ -118,7 +137,7 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 	if err != nil {
 		return err
 	}
-	if err := d.playOutside(ctx, v, providerListener, appListener); err != nil {
+	if err := d.playOutside(ctx, v, providerListener, partnerListener, appListener); err != nil {
 		return err
 	}
 	log := openLog(d.console.stdout, d.console.stderr, logLevel(cfg.Log.Level), cfg.Log.Format)
@@ -127,22 +146,30 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 	return serve(ctx, cfg, d.console.env, log)
 }
 
-// playOutside serves the provider and the app until ctx is done.
-func (d *demonstration) playOutside(ctx context.Context, v demoValues, provider, app net.Listener) error {
-	idp, err := demo.NewProvider(demo.ProviderOptions{
-		Issuer: v.Issuer, ClientID: "sallyport", ClientSecret: v.Secret,
-		RedirectURIs:   []string{v.PublicURL + "/.sallyport/callback/demo"},
-		PostLogoutURIs: []string{v.PublicURL + "/"},
-	})
-	if err != nil {
-		return err
+// playOutside serves both providers and the app until ctx is done.
+func (d *demonstration) playOutside(ctx context.Context, v demoValues, provider, partner, app net.Listener) error {
+	for _, o := range []struct {
+		demo.ProviderOptions
+		id string
+		on net.Listener
+	}{
+		{demo.ProviderOptions{Issuer: v.Issuer, Title: "Demo SSO", People: demo.People()}, "demo", provider},
+		{demo.ProviderOptions{Issuer: v.PartnerIssuer, Title: "Ledger & Co", People: demo.PartnerPeople()}, "ledger", partner},
+	} {
+		o.ClientID, o.ClientSecret = "sallyport", v.Secret
+		o.RedirectURIs = []string{v.PublicURL + "/.sallyport/callback/" + o.id}
+		o.PostLogoutURIs = []string{v.PublicURL + "/"}
+		idp, err := demo.NewProvider(o.ProviderOptions)
+		if err != nil {
+			return err
+		}
+		serveAside(ctx, idp, o.on)
 	}
 	pretendApp, err := demo.NewApp(demo.AppOptions{
 		JWKSURL: v.PublicURL + "/.sallyport/jwks.json", Issuer: v.PublicURL})
 	if err != nil {
 		return err
 	}
-	serveAside(ctx, idp, provider)
 	serveAside(ctx, pretendApp, app)
 	return nil
 }
@@ -163,10 +190,12 @@ func (d *demonstration) welcome(v demoValues, note string) {
     %[1]s/
 
 Things to try:
-  - Sign in as Mira. The page shows all that the app was told, and the signed assertion.
+  - Sign in with Demo SSO as Mira. The page shows all that the app was told, and the signed assertion.
   - Open a deep link in a private window; after sign-in you are there:
         %[1]s/reports/2026?team=blue
   - Open %[1]s/admin as Jonas, then as Tomoko, and read why she is refused.
+  - Sign in with Ledger & Co as Ines, who works for two organizations. She chooses one, and
+    can switch when %[1]s/hospital refuses the other.
   - See your own page, and sign out there: %[1]s/.sallyport/account
   - Ask as a program would:  curl -i %[1]s/api/me
 

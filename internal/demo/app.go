@@ -37,7 +37,7 @@ func NewApp(o AppOptions) (http.Handler, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	look, err := newLook()
+	look, err := newLook("Demo app")
 	if err != nil {
 		return nil, fmt.Errorf("demo app: %w", err)
 	}
@@ -51,6 +51,10 @@ func NewApp(o AppOptions) (http.Handler, error) {
 
 func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	if r.URL.Path == MarkPath {
+		a.look.mark().ServeHTTP(w, r)
+		return
+	}
 	if r.URL.Path == "/favicon.ico" {
 		http.NotFound(w, r)
 		return
@@ -74,7 +78,7 @@ type appPage struct {
 	JWKSURL, Unverified             string
 	Assertion, Verified             bool // there is one; it holds
 	Claims                          []row
-	Headers                         []row
+	Identity, Other                 []row // headers: those that only Sallyport can write, and the rest
 }
 
 type link struct {
@@ -84,14 +88,14 @@ type link struct {
 
 type row struct {
 	Name, Value string
-	Identity    bool // set by Sallyport
 }
 
 func (a *app) page(r *http.Request) appPage {
-	p := appPage{Method: r.Method, Target: r.RequestURI, JWKSURL: a.keys.url, Headers: a.rows(r.Header)}
+	p := appPage{Method: r.Method, Target: r.RequestURI, JWKSURL: a.keys.url}
+	p.Identity, p.Other = a.rows(r.Header)
 	p.Title, p.Sentence = words(r.URL.Path)
 	a.describe(&p, r.Header)
-	for _, l := range []link{{Href: "/", Text: "Home"}, {Href: "/reports/2026?team=blue", Text: "A report"}, {Href: "/admin", Text: "Admin only"},
+	for _, l := range []link{{Href: "/", Text: "Home"}, {Href: "/reports/2026?team=blue", Text: "A report"}, {Href: "/admin", Text: "Admin only"}, {Href: "/hospital", Text: "Larch Hospital only"},
 		{Href: "/public", Text: "Public"}, {Href: "/api/me", Text: "As JSON"}, {Href: "/.sallyport/account", Text: "Your account"}} {
 		l.Here = l.Href == r.RequestURI
 		p.Links = append(p.Links, l)
@@ -110,6 +114,8 @@ func words(path string) (title, sentence string) {
 		return "Demo app", "This page is for everybody who signed in."
 	case path == "/admin":
 		return "Admin", "Only the people that the admin rule names get this far."
+	case path == "/hospital":
+		return "Larch Hospital", "Only people who are here for Larch Hospital get this far."
 	case path == "/public":
 		return "Public page", "This page is open to everybody, and no identity comes with it."
 	case strings.HasPrefix(path, "/reports/"):
@@ -138,28 +144,25 @@ func decoded(v string) string {
 	return v
 }
 
-// rows lists every value of every header, those about the person first.
-func (a *app) rows(h http.Header) []row {
-	var out []row
+// rows lists every value of every header, apart by who can write them.
+func (a *app) rows(h http.Header) (ours, other []row) {
 	for name, values := range h {
-		ours := name == identity.AssertionHeader
+		isOurs := name == identity.AssertionHeader
 		for _, header := range a.headers {
-			ours = ours || name == header
+			isOurs = isOurs || name == header
 		}
 		for _, v := range values {
-			out = append(out, row{name, v, ours})
+			if isOurs {
+				ours = append(ours, row{name, v})
+			} else {
+				other = append(other, row{name, v})
+			}
 		}
 	}
-	slices.SortStableFunc(out, func(x, y row) int {
-		switch {
-		case x.Identity == y.Identity:
-			return cmp.Compare(x.Name, y.Name)
-		case x.Identity:
-			return -1
-		}
-		return 1
-	})
-	return out
+	for _, rows := range [][]row{ours, other} {
+		slices.SortStableFunc(rows, func(x, y row) int { return cmp.Compare(x.Name, y.Name) })
+	}
+	return ours, other
 }
 
 // claimRows writes claims in alphabetical order, and times for people.

@@ -102,7 +102,7 @@ func TestAppShowsWhoIsAsking(t *testing.T) {
 	})
 	page := w.Body.String()
 	for _, want := range []string{"Hello, Zoë Martín", "<code>demo:zoe</code>", "<dd>zoe@mail.example", `<span class="tag">on-call</span><span class="tag">a,b</span>`,
-		"<dd>Acme", "GET /reports/2026?team=blue", "<code>X-Forwarded-Name</code></th><td class=\"mono\">Zo%C3%AB Mart%C3%ADn", "<code>X-Other</code>",
+		"<dd>Acme", "GET /reports/2026?team=blue", "<code>X-Forwarded-Name</code></th><td class=\"mono\">Zo%C3%AB Mart%C3%ADn", "<code>X-Other</code>", "Other headers (1)",
 		`action="/.sallyport/logout"`, `href="/.sallyport/account"`, "No assertion came"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %s", want)

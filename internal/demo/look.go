@@ -17,18 +17,24 @@ var pageFiles embed.FS
 // look draws the pages of the provider and of the app in one style.
 type look struct {
 	pages    *template.Template
+	title    string // over the provider's pages
 	css      template.CSS
+	picture  []byte
 	styleSrc string // the CSP source of the one style element
 }
 
-func newLook() (*look, error) {
+func newLook(title string) (*look, error) {
 	css, err := pageFiles.ReadFile("page/style.css")
 	if err != nil {
 		return nil, fmt.Errorf("read the style: %w", err)
 	}
 	sum := sha256.Sum256(css)
-	l := &look{css: template.CSS(css), styleSrc: "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"}
-	funcs := template.FuncMap{"style": func() template.CSS { return l.css }, "initials": initials}
+	l := &look{title: title, css: template.CSS(css), styleSrc: "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"}
+	if l.picture, err = pageFiles.ReadFile("page/mark.svg"); err != nil {
+		return nil, fmt.Errorf("read the mark: %w", err)
+	}
+	funcs := template.FuncMap{"style": func() template.CSS { return l.css }, "initials": initials,
+		"mark": func() string { return MarkPath }, "over": func() string { return l.title }}
 	if l.pages, err = template.New("").Funcs(funcs).ParseFS(pageFiles, "page/*.html"); err != nil {
 		return nil, fmt.Errorf("read the pages: %w", err)
 	}
@@ -45,6 +51,17 @@ func initials(name string) string {
 		out = []rune{out[0], out[len(out)-1]}
 	}
 	return strings.ToUpper(string(out))
+}
+
+// mark serves the picture in a browser's tab.
+func (l *look) mark() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		h := w.Header()
+		h.Set("Content-Type", "image/svg+xml")
+		h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
+		h.Set("X-Content-Type-Options", "nosniff")
+		_, _ = w.Write(l.picture) // the browser has gone
+	})
 }
 
 type chooserPage struct {
@@ -74,7 +91,7 @@ func (l *look) write(w http.ResponseWriter, status int, page string, data any, f
 	if err := l.pages.ExecuteTemplate(&body, page, data); err != nil {
 		return fmt.Errorf("draw %s: %w", page, err)
 	}
-	csp := "default-src 'none'; style-src " + l.styleSrc + "; base-uri 'none'; frame-ancestors 'none'"
+	csp := "default-src 'none'; img-src 'self'; style-src " + l.styleSrc + "; base-uri 'none'; frame-ancestors 'none'"
 	if formAction != "" {
 		csp += "; " + formAction
 	}

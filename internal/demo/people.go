@@ -12,12 +12,23 @@ type Person struct {
 
 	OrgID, OrgName, OrgDomain string
 
+	// Orgs are all organizations of somebody with several; then OrgID is empty,
+	// for the provider does not know which one they work for at the moment.
+	Orgs []Org
+
 	Note string // one plain sentence for the chooser
 }
 
-// People returns the cast of the demo: two organizations with groups of the
-// same name, somebody without an organization, and somebody whose address
-// nobody verified. Each exists to show one thing that a rule can tell apart.
+// Org is an organization as the provider tells of it.
+type Org struct {
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	Domain string `json:"domain"`
+}
+
+// People returns the people of the demo: two organizations with groups of the
+// same name, somebody without an organization, and somebody whose address nobody
+// verified. Each shows one thing that a rule can tell apart.
 func People() []Person {
 	const (
 		acme, acmeName, acmeDomain    = "acme", "Acme Rockets", "acme.example"
@@ -50,6 +61,25 @@ func People() []Person {
 	}
 }
 
+// PartnerPeople are those of the demo's second provider, a firm of accountants:
+// somebody who works for two organizations, and somebody who works for one.
+func PartnerPeople() []Person {
+	larch := Org{"larch", "Larch Hospital", "larch.example"}
+	maple := Org{"maple", "Maple School", "maple.example"}
+	return []Person{
+		{
+			Key: "ines", Name: "Ines Duarte", Username: "ines", Email: "ines@ledger.example", EmailVerified: true,
+			Orgs: []Org{larch, maple},
+			Note: "Keeps the books of two organizations: she chooses one, and can switch.",
+		},
+		{
+			Key: "priya", Name: "Priya Raman", Username: "priya", Email: "priya@ledger.example", EmailVerified: true,
+			OrgID: maple.ID, OrgName: maple.Name, OrgDomain: maple.Domain,
+			Note: "Keeps the books of one of them.",
+		},
+	}
+}
+
 // find returns the person whose key or address is hint.
 func find(people []Person, hint string) (Person, bool) {
 	i := slices.IndexFunc(people, func(p Person) bool { return hint != "" && (p.Key == hint || p.Email == hint) })
@@ -73,6 +103,9 @@ func (p Person) claims(scope []string) map[string]any {
 	}
 	if slices.Contains(scope, "org") && p.OrgID != "" {
 		c["org_id"], c["org_name"], c["org_domain"] = p.OrgID, p.OrgName, p.OrgDomain
+	}
+	if slices.Contains(scope, "org") && len(p.Orgs) > 0 {
+		c["orgs"] = p.Orgs
 	}
 	return c
 }

@@ -31,6 +31,7 @@ const (
 	UserinfoPath   = "/userinfo"
 	JWKSPath       = "/jwks"
 	EndSessionPath = "/end_session"
+	MarkPath       = "/demo-mark.svg" // the picture in a browser's tab
 )
 
 const (
@@ -44,6 +45,7 @@ const (
 // ProviderOptions says what the provider is called and whom it serves.
 type ProviderOptions struct {
 	Issuer                 string // an origin on loopback, such as http://127.0.0.1:4190
+	Title                  string // over its pages; "": Demo sign-in
 	ClientID, ClientSecret string
 	RedirectURIs           []string // compared byte for byte, RFC 9700 §4.1
 	PostLogoutURIs         []string // likewise
@@ -64,7 +66,7 @@ type ProviderOptions struct {
 //	GET  /end_session   → back to the client, or a page
 //
 // Scopes: email, profile, groups (the claim groups), org (org_id, org_name,
-// org_domain). A refresh token is issued but can't be used: nobody should try.
+// org_domain; for people of several organizations orgs instead). A refresh token is issued but can't be used: nobody should try.
 type Provider struct {
 	opts  ProviderOptions
 	shape shape
@@ -108,7 +110,7 @@ func NewProvider(o ProviderOptions) (*Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("demo provider: %w", err)
 	}
-	look, err := newLook()
+	look, err := newLook(o.Title)
 	if err != nil {
 		return nil, fmt.Errorf("demo provider: %w", err)
 	}
@@ -148,6 +150,9 @@ func (o ProviderOptions) complete() (ProviderOptions, error) {
 			return o, fmt.Errorf("%q is not an absolute URL without fragment", uri)
 		}
 	}
+	if o.Title == "" {
+		o.Title = "Demo sign-in"
+	}
 	if o.People == nil {
 		o.People = People()
 	}
@@ -171,6 +176,7 @@ func (p *Provider) routes() {
 	}{
 		{"GET", DiscoveryPath, p.endpoint(p.discovery)},
 		{"GET", JWKSPath, p.endpoint(p.jwks)},
+		{"GET", MarkPath, p.look.mark()},
 		{"GET", AuthorizePath, p.page(p.authorize)},
 		{"POST", AuthorizePath, p.page(p.choose)},
 		{"POST", TokenPath, p.endpoint(p.token)},
@@ -253,7 +259,7 @@ func (p *Provider) document() map[string]any {
 		"request_parameter_supported":                    false,
 		"request_uri_parameter_supported":                false,
 		"claims_supported": []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "sid",
-			"email", "email_verified", "name", "preferred_username", "groups", "org_id", "org_name", "org_domain"},
+			"email", "email_verified", "name", "preferred_username", "groups", "org_id", "org_name", "org_domain", "orgs"},
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -607,12 +608,15 @@ func TestRefusesOptionsThatCannotWork(t *testing.T) {
 	}
 }
 
-func TestTheCastShowsEveryCase(t *testing.T) {
-	var noOrg, unverified int
+func TestDemoPeopleCoverEveryCase(t *testing.T) {
+	var noOrg, unverified, several int
 	orgs, keys := map[string]bool{}, map[string]bool{}
-	for _, p := range People() {
+	for _, p := range slices.Concat(People(), PartnerPeople()) {
 		keys[p.Key] = true
-		if p.OrgID == "" && p.EmailVerified {
+		switch {
+		case len(p.Orgs) > 1:
+			several++
+		case p.OrgID == "" && p.EmailVerified:
 			noOrg++
 		}
 		if !p.EmailVerified {
@@ -623,8 +627,8 @@ func TestTheCastShowsEveryCase(t *testing.T) {
 			t.Errorf("%s has no note", p.Key)
 		}
 	}
-	if len(keys) < 5 || len(orgs) < 3 || noOrg == 0 || unverified == 0 {
-		t.Errorf("keys %v, orgs %v, without org %d, unverified %d", keys, orgs, noOrg, unverified)
+	if len(keys) < 5 || len(orgs) < 3 || noOrg == 0 || unverified == 0 || several == 0 {
+		t.Errorf("keys %v, orgs %v, without org %d, unverified %d, with several orgs %d", keys, orgs, noOrg, unverified, several)
 	}
 }
 
