@@ -7,11 +7,23 @@ import (
 
 const chooser = "Who do you want to be?"
 
+// atProvider waits for the page of Demo SSO on which one chooses who to be. The
+// demo has two providers: Sallyport's own page, where one chooses between them,
+// comes first, but not where the way leads to one of them.
+func (b *tab) atProvider() view {
+	b.t.Helper()
+	v := b.sees("a choice", func(v view) bool { return v.H1 == chooser || v.H1 == "Sign in" })
+	if v.H1 == "Sign in" {
+		b.press("Sign in with Demo SSO")
+	}
+	return b.heading(chooser)
+}
+
 // signIn goes to url and becomes one of the demo's people.
 func (b *tab) signIn(url, person string) view {
 	b.t.Helper()
 	b.open(url)
-	b.heading(chooser)
+	b.atProvider()
 	b.click(`button[name=person][value=` + person + `]`)
 	return b.at(url)
 }
@@ -46,7 +58,7 @@ func TestAccountPageSaysWhoOneIs(t *testing.T) {
 	demo := theDemo(t)
 	mira := newPerson(t)
 	v := mira.signIn(demo.url+"/.sallyport/account", "mira")
-	mira.says(v, "Name Mira Okafor", "Username mira", "E-mail mira@acme.example", "Signed in with the demo provider", "User id demo:mira",
+	mira.says(v, "Name Mira Okafor", "Username mira", "E-mail mira@acme.example", "Signed in with Demo SSO", "User id demo:mira",
 		"Organization Acme Rockets, acme.example", "Organization id demo:acme", "engineering", "on-call",
 		"Signed in", "(now)", "in 12 hours", "in 1 hour", "They never see your password")
 	mira.saysNot(v, "not verified")
@@ -66,8 +78,8 @@ func TestTwoPeopleInTwoWindowsStayThemselves(t *testing.T) {
 	mira, jonas := newPerson(t), newPerson(t)
 	mira.open(demo.url + "/a")
 	jonas.open(demo.url + "/b")
-	mira.heading(chooser)
-	jonas.heading(chooser)
+	mira.atProvider()
+	jonas.atProvider()
 	jonas.click("button[value=jonas]")
 	mira.click("button[value=mira]")
 	mira.says(mira.at(demo.url+"/a"), "Hello, Mira Okafor")
@@ -85,22 +97,47 @@ func TestP01_WhoMayNotReadsWhyAndCanComeBackAsSomebodyElse(t *testing.T) {
 	demo := theDemo(t)
 	b := newPerson(t)
 	b.open(demo.url + "/admin")
-	b.heading(chooser)
+	b.atProvider()
 	b.click("button[value=tomoko]")
 	v := b.heading("You have no access to this page")
 	if v.URL != demo.url+"/admin" || v.Status != 403 {
 		t.Errorf("refused at %s with %d", v.URL, v.Status)
 	}
-	b.says(v, "You are signed in as Tomoko Hayashi (tomoko@birch.example), but this page is not for you.",
-		"What is missing", "people who belong to the organization demo:acme and are in the group admins", "Request id:")
+	b.says(v, "You are signed in as Tomoko Hayashi (tomoko@birch.example) for Birch Bank.",
+		"What is missing", "It is for another organization than Birch Bank.", "Request id:")
 	b.saysNot(v, "Hello")
 	b.press("Sign in as someone else")
-	b.heading(chooser)
+	b.atProvider()
 	b.click("button[value=jonas]")
 	b.sees("the app as Jonas", func(v view) bool { return strings.Contains(v.Text, "Hello, Jonas Lindqvist") })
 	b.open(demo.url + "/admin")
 	v = b.at(demo.url + "/admin")
 	b.says(v, "Hello, Jonas Lindqvist", "Only the people that the admin rule names get this far.")
+}
+
+// Somebody who belongs to several organizations chooses one, reads why it does
+// not open a page, and is offered the one that does.
+func TestSomebodyOfTwoOrganizationsChoosesAndSwitches(t *testing.T) {
+	t.Parallel()
+	demo := theDemo(t)
+	b := newPerson(t)
+	b.open(demo.url + "/hospital")
+	b.heading("Sign in")
+	b.press("Sign in with Ledger & Co")
+	b.heading(chooser)
+	b.click("button[value=ines]")
+	b.heading("Choose an organization")
+	b.press("Maple School maple.example")
+	v := b.heading("You have no access to this page")
+	b.says(v, "You are signed in as Ines Duarte (ines@ledger.example) for Maple School.",
+		"It is for another organization than Maple School.", "Another of your organizations has access")
+	b.press("Larch Hospital larch.example")
+	b.says(b.at(demo.url+"/hospital"), "Hello, Ines Duarte", "Organization Larch Hospital", "X-Forwarded-Org-Id ledger:larch")
+	b.open(demo.url + "/.sallyport/account")
+	v = b.heading("Your account")
+	b.says(v, "Organization Larch Hospital, larch.example", "Switch to another of your organizations", "Maple School")
+	b.press("Back to Sallyport demo")
+	b.says(b.at(demo.url+"/"), "Hello, Ines Duarte")
 }
 
 // To sign in as someone else and then to think better of it must not leave the
@@ -110,11 +147,11 @@ func TestSigningInAsSomeoneElseAndCancellingLeavesNobodySignedIn(t *testing.T) {
 	demo := theDemo(t)
 	b := newPerson(t)
 	b.open(demo.url + "/admin")
-	b.heading(chooser)
+	b.atProvider()
 	b.click("button[value=tomoko]")
 	b.heading("You have no access to this page")
 	b.press("Sign in as someone else")
-	b.heading(chooser)
+	b.atProvider()
 	b.press("Cancel")
 	b.heading("You were not signed in")
 	if _, there := b.cookies(demo.url)[demo.cookie]; there {
@@ -140,12 +177,12 @@ func TestCancelAtTheProviderIsExplainedAndCanBeTriedAgain(t *testing.T) {
 	demo := theDemo(t)
 	b := newPerson(t)
 	b.open(demo.url + "/reports/2026?team=blue")
-	b.heading(chooser)
+	b.atProvider()
 	b.press("Cancel")
 	v := b.heading("You were not signed in")
 	b.says(v, "the demo provider says that the sign-in was cancelled or refused there.", "Request id:")
 	b.press("Try again")
-	b.heading(chooser)
+	b.atProvider()
 	b.click("button[value=mira]")
 	b.says(b.at(demo.url+"/reports/2026?team=blue"), "Hello, Mira Okafor")
 }
@@ -160,7 +197,7 @@ func TestP05_SignInReturnsToThisSiteOnly(t *testing.T) {
 			t.Parallel()
 			b := newPerson(t)
 			b.open(demo.url + "/.sallyport/login?return_to=" + to)
-			b.heading(chooser)
+			b.atProvider()
 			b.click("button[value=mira]")
 			b.says(b.at(demo.url+"/"), "Hello, Mira Okafor")
 			// And with a session, where nobody has to choose any more.

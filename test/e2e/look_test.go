@@ -20,7 +20,7 @@ func TestOwnPagesCanBeReadByEverybody(t *testing.T) {
 		return func(b *tab) { b.signIn(url, person) }
 	}
 	for _, p := range []stop{
-		{"chooser", func(b *tab) { b.open(demo.url + "/"); b.heading(chooser) }},
+		{"chooser", func(b *tab) { b.open(demo.url + "/"); b.atProvider() }},
 		{"app", signedIn("mira", demo.url+"/")},
 		{"app-public", func(b *tab) { b.open(demo.url + "/public"); b.heading("Hello, whoever you are") }},
 		{"account", signedIn("mira", demo.url+"/.sallyport/account")},
@@ -34,7 +34,7 @@ func TestOwnPagesCanBeReadByEverybody(t *testing.T) {
 		{"signed-out", func(b *tab) { b.open(demo.url + "/.sallyport/logout"); b.heading("You are signed out") }},
 		{"message", func(b *tab) {
 			b.open(demo.url + "/")
-			b.heading(chooser)
+			b.atProvider()
 			b.press("Cancel")
 			b.heading("You were not signed in")
 		}},

@@ -104,7 +104,7 @@ func TestSignOutByLinkAsksFirst(t *testing.T) {
 	b.press("Sign out")
 	b.heading("You are signed out")
 	b.press("Sign in again")
-	b.heading(chooser)
+	b.atProvider()
 }
 
 // Another port of the same host is the same site for cookies, so SameSite does

@@ -65,13 +65,13 @@ func TestP06_ThirtyTabsAtOnceEachArriveWhereTheyWanted(t *testing.T) {
 	link := func(i int) string { return fmt.Sprintf("%s/reports/%d?tab=%d", demo.url, 2000+i, i) }
 	first := newPerson(t)
 	tabs := openAll(first, link)
-	inEach(tabs, func(i int, b *tab) { b.heading(chooser) })
+	inEach(tabs, func(i int, b *tab) { b.atProvider() })
 	if names := first.sallyportCookies(); len(names) != 1 {
 		t.Errorf("thirty sign-ins cost the cookies %v", names)
 	}
 	// The first tab to come back may be one whose flow cookie another tab has
 	// overwritten: then it is sent to the provider again, once.
-	before := first.heading(chooser).URL
+	before := first.atProvider().URL
 	first.clickUnseen("button[value=mira]")
 	v := first.sees("an answer", func(v view) bool { return v.URL != before && (v.H1 == chooser || v.URL == link(0)) })
 	if v.H1 == chooser {
@@ -95,9 +95,9 @@ func TestP06_LateTabChangesNothing(t *testing.T) {
 	early := newPerson(t)
 	late := early.another()
 	early.open(demo.url + "/early")
-	early.heading(chooser)
+	early.atProvider()
 	late.open(demo.url + "/late?x=1")
-	late.heading(chooser)
+	late.atProvider()
 	early.click("button[value=mira]")
 	early.at(demo.url + "/early")
 	late.click("button[value=jonas]")
@@ -128,7 +128,7 @@ func TestP06_CallbackFromAnotherBrowserSignsNobodyIn(t *testing.T) {
 	demo := theDemo(t)
 	stranger := newPerson(t)
 	stranger.open(demo.url + "/reports/2026?team=blue")
-	stranger.heading(chooser)
+	stranger.atProvider()
 	callback := stranger.catchCallback(demo, "button[value=mira]")
 	if _, there := stranger.cookies(demo.url)[demo.cookie]; there {
 		t.Fatal("the callback was not caught")
@@ -144,9 +144,9 @@ func TestP06_CallbackFromAnotherBrowserSignsNobodyIn(t *testing.T) {
 
 	begun := newPerson(t)
 	begun.open(demo.url + "/mine")
-	begun.heading(chooser)
+	begun.atProvider()
 	begun.open(callback)
-	begun.heading(chooser) // afresh, and never as Mira
+	begun.atProvider() // afresh, and never as Mira
 
 	jonas := newPerson(t)
 	jonas.signIn(demo.url+"/", "jonas")
