@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"html"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -272,6 +273,13 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Unlock()
 	if r.URL.Path == "/headers" {
 		_ = json.NewEncoder(w).Encode(r.Header) // the browser has gone
+		return
+	}
+	if r.URL.Path == "/sw.js" { // the first service worker that people write
+		w.Header().Set("Content-Type", "text/javascript")
+		_, _ = io.WriteString(w, `self.addEventListener('install', () => self.skipWaiting());
+self.addEventListener('activate', e => e.waitUntil(self.clients.claim()));
+self.addEventListener('fetch', e => e.respondWith(fetch(e.request)));`)
 		return
 	}
 	if r.URL.Path == "/favicon.ico" {
