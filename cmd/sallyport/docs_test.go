@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport-proxy/sallyport/login"
 )
@@ -202,5 +205,60 @@ func copyTree(t *testing.T, from, to string) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestTheReadmesFirstSiteDocumentRunsAsTyped: the commands, in an empty folder. Only
+// the ports are others, because these may be taken.
+func TestTheReadmesFirstSiteDocumentRunsAsTyped(t *testing.T) {
+	var typed string
+	for _, block := range blocks(read(t, root+"/README.md"), "sh") {
+		if strings.Contains(block, "sallyport serve") {
+			typed = block
+		}
+	}
+	public, err := unusedAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := unusedAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := strings.Cut(public, ":")
+	typed = strings.NewReplacer("127.0.0.1:4180", public, "127.0.0.1:4181", admin, "localhost:4180", "localhost:"+port).Replace(typed)
+	bin, dir := t.TempDir(), t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := "#!/bin/sh\nexec env " + mainVariable + "=1 " + self + " \"$@\"\n"
+	if err := os.WriteFile(filepath.Join(bin, "sallyport"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	// exec: the last command takes the shell's place, so that it is what is stopped.
+	cmd := exec.CommandContext(ctx, "sh", "-e", "-c", strings.Replace(typed, "sallyport serve", "exec sallyport serve", 1))
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for ctx.Err() == nil {
+		if res, err := http.Get("http://" + admin + "/readyz"); err == nil {
+			res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				break
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "/.sallyport/callback/sso") {
+		t.Errorf("%v\n%s", err, out.String())
 	}
 }
