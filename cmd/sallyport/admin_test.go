@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -69,6 +71,60 @@ func TestP18_OnlyThisMachineChangesTheLogLevel(t *testing.T) {
 		if w.Code != tt.status || level.Level() != want {
 			t.Errorf("%s: status %d, level %s; want %d, %s", tt.name, w.Code, level.Level(), tt.status, want)
 		}
+	}
+}
+
+// TestP18_APageThatReboundItsNameReadsNothing: /metrics tells routes, versions and
+// how many people are signed in.
+func TestP18_APageThatReboundItsNameReadsNothing(t *testing.T) {
+	ask := func(address, path, host string) int {
+		req, err := http.NewRequest(http.MethodGet, "http://"+address+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		return res.StatusCode
+	}
+	app := httptest.NewServer(http.NotFoundHandler())
+	defer app.Close()
+	target, err := url.Parse(app.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, ready := adminForTest(&slog.LevelVar{}, slog.New(slog.DiscardHandler), probe{"/app/healthz", target})
+	ready.Store(true)
+	l := listenForTest(t)
+	srv := newAdminServer(h, slog.New(slog.DiscardHandler))
+	defer srv.Close()
+	go func() { _ = srv.Serve(l) }()
+	address := l.Addr().String()
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/metrics", "/healthz", "/readyz", "/log-level", "/app/healthz", "/none"} {
+		for _, host := range []string{"evil.example", "evil.example:" + port, "127.0.0.1.evil.example", "localhost.evil.example:" + port, "127.1", "0x7f.1"} {
+			if got := ask(address, path, host); got != http.StatusMisdirectedRequest {
+				t.Errorf("%s as %s: %d", path, host, got)
+			}
+		}
+	}
+	for _, host := range []string{"localhost", "LOCALHOST:1", "localhost.:1", "a.localhost", "127.0.0.1", "127.0.0.1:4181", "[::1]:4181", "[::1]", "10.0.0.7:4181"} {
+		if got := ask(address, "/healthz", host); got != http.StatusOK {
+			t.Errorf("as %s: %d", host, got)
+		}
+	}
+	// In a cluster, a scraper asks by the name of a service.
+	r := httptest.NewRequest(http.MethodGet, "http://sallyport.apps.svc:4181/healthz", nil)
+	r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.IPv4(10, 0, 0, 7), Port: 4181}))
+	w := httptest.NewRecorder()
+	if h.ServeHTTP(w, r); w.Code != http.StatusOK {
+		t.Errorf("in a cluster: %d", w.Code)
 	}
 }
 
