@@ -22,6 +22,7 @@ type adminOptions struct {
 	ready   *atomic.Bool
 	level   *slog.LevelVar
 	probes  []probe
+	name    string // of the configured address, "" if it is an IP address
 	log     *slog.Logger
 }
 
@@ -50,18 +51,18 @@ func newAdmin(o adminOptions) http.Handler {
 		mux.HandleFunc("GET /log-level", s.show)
 		mux.HandleFunc("PUT /log-level", s.change)
 	}
-	return onlyByItsNames(withProbes(mux, o.probes))
+	return onlyByItsNames(o.name, withProbes(mux, o.probes))
 }
 
 // onlyByItsNames refuses requests that reached a loopback address under a name
-// other than localhost. A page anywhere can let its own name resolve to 127.0.0.1
+// other than localhost and own. A page anywhere can let its own name resolve to 127.0.0.1
 // (DNS rebinding), and the browser of somebody at this machine would then let it
 // read the answers. An address as Host is nobody's name. Elsewhere than on
 // loopback, scrapers use names that we do not know.
-func onlyByItsNames(next http.Handler) http.Handler {
+func onlyByItsNames(own string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		at, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
-		if at != nil && at.IP.IsLoopback() && !namesLoopback(r.Host) {
+		if at != nil && at.IP.IsLoopback() && !namesLoopback(r.Host, own) {
 			say(w, http.StatusMisdirectedRequest, "on this machine, ask for localhost or for an address such as 127.0.0.1")
 			return
 		}
@@ -71,14 +72,14 @@ func onlyByItsNames(next http.Handler) http.Handler {
 
 // namesLoopback takes every address, and no Host at all: HTTP/1.0 needs none, and
 // a browser always sends one.
-func namesLoopback(host string) bool {
+func namesLoopback(host, own string) bool {
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		name = h
 	}
 	name = strings.ToLower(strings.TrimSuffix(strings.Trim(name, "[]"), "."))
 	_, err := netip.ParseAddr(name)
-	return err == nil || name == "" || name == "localhost" || strings.HasSuffix(name, ".localhost") // RFC 6761 §6.3
+	return err == nil || name == "" || name == strings.ToLower(own) || name == "localhost" || strings.HasSuffix(name, ".localhost") // RFC 6761 §6.3
 }
 
 // levelSwitch shows and changes the least that is logged, until the next start.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
@@ -29,11 +30,13 @@ const defaultConfig = "/etc/sallyport/config.yaml"
 func serveCommand(c *console) *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
-		Use:   "serve",
+		Use:   "serve [FILE]",
 		Short: "Run the proxy",
 		Long:  "Run the proxy. SIGTERM and Ctrl-C stop it in order; a second one stops it at once.",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := oneFile(cmd, args, &path); err != nil {
+				return err
+			}
 			cfg, _, err := loadConfig(path)
 			if err != nil {
 				return err
@@ -55,6 +58,20 @@ func configFlag(cmd *cobra.Command, path *string) {
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml") // only for completion
 }
 
+// oneFile takes the configuration file as an argument too.
+func oneFile(cmd *cobra.Command, args []string, path *string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case len(args) > 1:
+		return usage("%s takes one file, but got %q", cmd.Name(), args)
+	case cmd.Flags().Changed("config") && *path != args[0]:
+		return usage("two files: %s and %s; name one", *path, args[0])
+	}
+	*path = args[0]
+	return nil
+}
+
 // serve runs a configuration until ctx is done.
 func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bool), log *logging) error {
 	sec, err := resolve(cfg, env)
@@ -73,8 +90,9 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 	}
 	ready := &atomic.Bool{}
 	s := &server{
-		public:     newPublicServer(door, publicLimits{header: int(cfg.Limits.Header), keepAlive: cfg.Listen.KeepAlive, h2c: cfg.Listen.H2C}, log.Logger),
-		admin:      newAdminServer(newAdmin(adminOptions{metrics: reg, ready: ready, level: log.level, log: log.Logger, probes: probes(cfg)}), log.Logger),
+		public: newPublicServer(door, publicLimits{header: int(cfg.Limits.Header), keepAlive: cfg.Listen.KeepAlive, h2c: cfg.Listen.H2C}, log.Logger),
+		admin: newAdminServer(newAdmin(adminOptions{metrics: reg, ready: ready, level: log.level, log: log.Logger, probes: probes(cfg),
+			name: hostOf(cfg.Listen.Admin.Address)}), log.Logger),
 		front:      door,
 		drainDelay: cfg.Stop.DrainDelay, stopTimeout: cfg.Stop.Timeout, log: log.Logger, ready: ready,
 	}
@@ -127,14 +145,8 @@ func checkCommand(c *console) *cobra.Command {
 		Long: "Judge a configuration and print each rule as a sentence. Looks at nothing but the\n" +
 			"file; with --values also reads the variables and files that it refers to.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return usage("check judges one file, but got %q", args)
-			}
-			if len(args) == 1 {
-				if cmd.Flags().Changed("config") && path != args[0] {
-					return usage("two files: %s and %s; name one", path, args[0])
-				}
-				path = args[0]
+			if err := oneFile(cmd, args, &path); err != nil {
+				return err
 			}
 			return check(c, path, values)
 		},
@@ -289,37 +301,100 @@ func schemaCommand(c *console) *cobra.Command {
 }
 
 func healthcheckCommand(c *console) *cobra.Command {
-	var address string
+	var address, path string
 	cmd := &cobra.Command{
 		Use:   "healthcheck",
 		Short: "Ask a running Sallyport whether it is ready (for containers without a shell)",
-		Args:  noArgs,
+		Long: "Ask a running Sallyport whether it is ready, at the address that its configuration names\n" +
+			"(listen.admin). Where that is switched off, a public listener that answers is healthy.",
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return healthcheck(cmd.Context(), c, address)
+			asked := healthQuestion{url: address}
+			if address == "" {
+				var err error
+				if asked, err = configuredHealth(path, cmd.Flags().Changed("config")); err != nil {
+					return err
+				}
+			}
+			return asked.ask(cmd.Context(), c)
 		},
 	}
-	cmd.Flags().StringVar(&address, "url", "http://127.0.0.1:4181/readyz", "the readiness address of the admin listener")
+	configFlag(cmd, &path)
+	cmd.Flags().StringVar(&address, "url", "", "ask this address instead")
 	return cmd
 }
 
-func healthcheck(ctx context.Context, c *console, address string) error {
-	u, err := url.Parse(address)
+// healthQuestion is the address that tells whether Sallyport is ready.
+type healthQuestion struct {
+	url    string
+	public bool   // the public listener, of which any answer will do that is no failure
+	host   string // under which it is asked; "": that of url
+}
+
+// configuredHealth is where the configuration at path says that Sallyport can be
+// asked. Without one, or with one that was broken since Sallyport read it, that
+// is the default, unless the file was named.
+func configuredHealth(path string, named bool) (healthQuestion, error) {
+	cfg, _, err := loadConfig(path)
+	switch {
+	case err != nil && named:
+		return healthQuestion{}, err
+	case err != nil:
+		return healthQuestion{url: "http://127.0.0.1:4181/readyz"}, nil
+	case cfg.Listen.Admin.Address != "":
+		return healthQuestion{url: "http://" + reachable(cfg.Listen.Admin.Address) + "/readyz"}, nil
+	}
+	scheme, address, host := "http", cfg.Listen.HTTP, ""
+	if cfg.PublicURL != nil { // else it is only a reference
+		host = cfg.PublicURL.Host
+	}
+	if cfg.Listen.HTTPS.Address != "" {
+		scheme, address = "https", cfg.Listen.HTTPS.Address
+	}
+	return healthQuestion{url: scheme + "://" + reachable(address) + cfg.Prefix + "/jwks.json", public: true, host: host}, nil
+}
+
+// reachable is an address to ask a listener on this machine at.
+func reachable(listener string) string {
+	host, port, _ := net.SplitHostPort(listener) // the configuration has judged it
+	switch host {
+	case "", "0.0.0.0":
+		host = "127.0.0.1"
+	case "::":
+		host = "::1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+func hostOf(address string) string {
+	host, _, _ := net.SplitHostPort(address) // "" switches the listener off
+	return host
+}
+
+func (q healthQuestion) ask(ctx context.Context, c *console) error {
+	u, err := url.Parse(q.url)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return usage("--url must be an http or https address, not %q", address)
+		return usage("--url must be an http or https address, not %q", q.url)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, q.url, nil)
 	if err != nil {
 		return usage("--url: %w", err)
 	}
-	res, err := (&http.Client{Transport: &http.Transport{}}).Do(req)
+	req.Host = q.host
+	client := &http.Client{Transport: &http.Transport{}}
+	if q.public { // on this machine, under no name of its certificate, and it is told nothing
+		client.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+		client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	}
+	res, err := client.Do(req)
 	if err != nil {
 		return fmt.Errorf("not healthy: %w", err)
 	}
 	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("not healthy: %s answered %s", address, res.Status)
+	if res.StatusCode != http.StatusOK && (!q.public || res.StatusCode >= http.StatusInternalServerError) {
+		return fmt.Errorf("not healthy: %s answered %s", q.url, res.Status)
 	}
 	fmt.Fprintln(c.stdout, "healthy")
 	return nil
@@ -331,14 +406,25 @@ func versionCommand(c *console) *cobra.Command {
 		Short: "Print the version",
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(c.stdout, "sallyport %s (%s %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := io.WriteString(c.stdout, versionLine())
 			return err
 		},
 	}
 }
 
+func versionLine() string {
+	return fmt.Sprintf("sallyport %s (%s %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// release is what the linker was told: -ldflags "-X main.release=v1.2.3". It is
+// for builds from a copy of the files without their history, such as the image's.
+var release string
+
 // version is what the build says of itself: a module version, or the commit.
 func version() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

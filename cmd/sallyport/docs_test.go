@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -171,17 +172,41 @@ func TestDockerfileBuildsFromWhatItCopies(t *testing.T) {
 	binary := filepath.Join(dir, "out")
 	build := exec.Command("sh", "-c", m[1]+" -o "+binary+" "+m[3])
 	build.Dir = dir
-	build.Env = append(os.Environ(), "GOFLAGS=-buildvcs=false")
+	build.Env = append(os.Environ(), "GOFLAGS=-buildvcs=false", "VERSION=v1.2.3-test") // as ARG does
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", m[0], err, out)
 	}
-	for _, want := range []string{"COPY --from=build " + m[2] + " /sallyport", `ENTRYPOINT ["/sallyport"]`, "USER 65532:65532"} {
+	for _, want := range []string{"COPY --from=build " + m[2] + " /sallyport", `ENTRYPOINT ["/sallyport"]`, "USER 65532:65532",
+		"\nARG VERSION=\n", `CMD ["/sallyport", "healthcheck"]`} {
 		if !strings.Contains(dockerfile, want) {
 			t.Errorf("the Dockerfile lacks %q", want)
 		}
 	}
-	if out, err := exec.Command(binary, "version").CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "sallyport ") {
+	if out, err := exec.Command(binary, "version").CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "sallyport v1.2.3-test (") {
 		t.Errorf("the built binary does not run: %v %s", err, out)
+	}
+}
+
+// TestTheImageExposesWhereItListens by default: the admin listener is on loopback,
+// so publishing its port would lead nowhere.
+func TestTheImageExposesWhereItListens(t *testing.T) {
+	cfg, _, err := parseConfig("c.yaml", []byte("version: 1\npublic_url: https://app.example.com\nsession: {keys: [\"file:/k\"]}\n"+
+		"providers: [{id: a, type: oidc, issuer: \"https://idp.example\", client_id: a, client_secret: \"env:S\"}]\n"+
+		"routes: [{name: app, path: /, upstream: \"http://127.0.0.1:1\", public: true}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, address := range []string{cfg.Listen.HTTP, cfg.Listen.Admin.Address} {
+		if host, port, err := net.SplitHostPort(address); err != nil {
+			t.Error(err)
+		} else if host == "" {
+			want = append(want, port)
+		}
+	}
+	m := regexp.MustCompile(`(?m)^EXPOSE (.*)$`).FindStringSubmatch(read(t, root+"/Dockerfile"))
+	if m == nil || m[1] != strings.Join(want, " ") {
+		t.Errorf("the image exposes %v, and listens on %v", m, want)
 	}
 }
 

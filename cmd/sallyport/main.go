@@ -92,6 +92,8 @@ func newRoot(c *console) *cobra.Command {
 			return silentError{usage("no command")}
 		},
 	}
+	root.Version = version() // makes --version
+	root.SetVersionTemplate(versionLine())
 	root.SetOut(c.stdout)
 	root.SetErr(c.stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {

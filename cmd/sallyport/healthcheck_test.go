@@ -1,0 +1,74 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// TestHealthcheckAsksWhereTheConfigurationListens: on every kind of listener, and
+// also where there is no admin listener. A container would be killed otherwise.
+func TestHealthcheckAsksWhereTheConfigurationListens(t *testing.T) {
+	files := &tlsFiles{t: t, dir: t.TempDir()}
+	files.swap(newPair(t, "app.example", time.Now().Add(time.Hour)))
+	for name, listeners := range map[string]func(public, admin string) string{
+		"admin":            func(public, admin string) string { return `{http: "` + public + `", admin: "` + admin + `"}` },
+		"admin everywhere": func(public, admin string) string { return `{http: "` + public + `", admin: ":` + portIn(admin) + `"}` },
+		"admin by its name": func(public, admin string) string {
+			return `{http: "` + public + `", admin: "localhost:` + portIn(admin) + `"}`
+		},
+		"no admin":           func(public, _ string) string { return `{http: "` + public + `", admin: ""}` },
+		"no admin, anywhere": func(public, _ string) string { return `{http: "0.0.0.0:` + portIn(public) + `", admin: ""}` },
+		"no admin, https": func(public, _ string) string {
+			return `{https: {address: "` + public + `", cert: "file:` + files.dir + `/tls.crt", key: "file:` + files.dir + `/tls.key"}, admin: ""}`
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			public, err := unusedAddress()
+			if err != nil {
+				t.Fatal(err)
+			}
+			admin, err := unusedAddress()
+			if err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(t.TempDir(), "config.yaml")
+			write(t, file, "version: 1\npublic_url: https://app.example.com\nlisten: "+listeners(public, admin)+"\n"+
+				"session: {keys: [\"literal:"+session.NewKey(time.Unix(1.7e9, 0)).Text()+"\"]}\n"+
+				"providers: [{id: sso, type: oidc, issuer: \"http://127.0.0.1:1\", client_id: a, client_secret: \"literal:0123456789abcdef\"}]\n"+
+				"routes: [{name: app, path: /, host: 127.0.0.1, upstream: \"http://127.0.0.1:1\", public: true}]\n")
+			check := func() (int, string) {
+				var out bytes.Buffer
+				c := &console{stdout: &out, stderr: &out, env: os.LookupEnv}
+				return run([]string{"healthcheck", "-c", file}, c), out.String()
+			}
+			if code, said := check(); code != exitFailed || !strings.Contains(said, "not healthy") {
+				t.Errorf("before it serves: %d, %s", code, said)
+			}
+			cfg, _, err := loadConfig(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			log := openLog(io.Discard, io.Discard, slog.LevelInfo, "json")
+			defer log.close()
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- serve(ctx, cfg, os.LookupEnv, log) }()
+			waitFor(t, "healthy", func() bool { code, said := check(); return code == exitOK && said == "healthy\n" })
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func portIn(address string) string { return address[strings.LastIndexByte(address, ':')+1:] }
