@@ -21,9 +21,15 @@ func (p *Proxy) callback(w http.ResponseWriter, r *http.Request, ev *event, id s
 	}
 	flow, h, flowErr := p.sessions.End(r, q.Get("state"))
 	returnTo := p.returnOf(flow)
-	if s, err := p.ownSession(r, ev); err == nil {
+	s, err := p.ownSession(r, ev)
+	if err == nil {
 		redirect(w, http.StatusSeeOther, p.origin+p.afterSignIn(&s, returnTo))
 		return nil
+	}
+	if errors.Is(err, session.ErrEnded) {
+		// This browser did not end its session and signs in again: a stolen copy may
+		// have switched to the sign-in's next session. Nothing of it may live on.
+		p.sessions.EndSignIn(s)
 	}
 	provider, ok := p.provider(id)
 	if reader, reads := provider.Login.(readsErrors); reads && q.Has("error") && errors.Is(flowErr, session.ErrNoFlow) {

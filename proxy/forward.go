@@ -104,7 +104,7 @@ func hasGRPC(r *http.Request) bool {
 // sessionOver implements watched.
 func (x *exchange) sessionOver() bool {
 	s := x.session
-	return s != nil && (!x.p.now().Before(s.Expires) || x.p.sessions.HasEnded(s.ID))
+	return s != nil && (!x.p.now().Before(s.Expires) || x.p.sessions.HasEnded(s))
 }
 
 // waitsForClient implements watched.

@@ -5,20 +5,14 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-const (
-	// maxOrgForm bounds the form that picks an organization: an id, an address to
-	// return to, and their names.
-	maxOrgForm = 8 << 10
-	// switchPause keeps one sign-in from filling the list of ended sessions, whose
-	// older half is forgotten when it overflows (session.Memory).
-	switchPause = time.Second
-)
+// maxOrgForm bounds the form that picks an organization: an id, an address to
+// return to, and their names.
+const maxOrgForm = 8 << 10
 
 // afterSignIn is where somebody with a session goes: to where they wanted, but
 // first to the choice if they have not said for which organization they are here.
@@ -70,16 +64,17 @@ func (p *Proxy) switchOrg(w http.ResponseWriter, r *http.Request, ev *event) err
 		redirect(w, http.StatusSeeOther, p.loginURL(returnTo))
 		return nil
 	}
-	if s.Identity.Org.ID != "" && p.now().Sub(s.Seen) < switchPause {
-		return &failure{Status: http.StatusTooManyRequests, RetryAfter: 1, Cause: errors.New("switched organizations twice in a second"),
-			Title: "That was very quick", Sentence: "You have switched, or signed in, just now.", Advice: "Go back and choose again."}
-	}
 	who, ok := s.Identity.WithOrg(r.PostForm.Get("org"))
 	if !ok {
 		return &failure{Status: http.StatusForbidden, Cause: errors.New("choice of an organization that is not theirs"),
 			Title: "Nothing was changed", Sentence: "You do not belong to this organization, or not any more.", Advice: "Sign out and in again if you have just been added to it."}
 	}
-	if s, err = p.sessions.Switch(w, p.publicHost, s, who); err != nil {
+	s, err = p.sessions.Switch(w, p.publicHost, s, who)
+	if errors.Is(err, session.ErrEnded) { // another switch, or a sign-out, was quicker
+		redirect(w, http.StatusSeeOther, p.origin+p.loginURL(returnTo))
+		return nil
+	}
+	if err != nil {
 		return &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
 	ev.identify(&s)

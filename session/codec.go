@@ -22,13 +22,13 @@ import (
 // A GUID is packed into 16 bytes and an id that starts with the provider's own
 // id leaves that out. What changes while a session lasts has a fixed width: a
 // renewed cookie is as long as the first, so what fitted once always fits.
-// A release reads a new version one minor before it writes it; version 1 was
-// never released, and nothing reads it.
+// A release reads a new version one minor before it writes it; versions 1 and 2
+// were never released, and nothing reads them.
 type compact struct{}
 
 var _ securecookie.Serializer = compact{}
 
-const codecVersion = 2
+const codecVersion = 3
 
 var errCodec = errors.New("it cannot be written in a cookie, or is not what was")
 
@@ -49,8 +49,8 @@ func (compact) Serialize(src any) ([]byte, error) {
 	if !ok {
 		return nil, errCodec
 	}
-	sid, err := decode64(s.ID)
-	if err != nil || len(sid) != idBytes {
+	root, err := decode64(s.Root)
+	if err != nil || len(root) != idBytes {
 		return nil, errCodec
 	}
 	seen := s.Seen.Unix() - s.SignedIn.Unix()
@@ -62,7 +62,8 @@ func (compact) Serialize(src any) ([]byte, error) {
 	if s.kept != (keptDigest{}) {
 		flags |= flagGroupsKept
 	}
-	b := append([]byte{codecVersion, flags}, sid...)
+	b := append([]byte{codecVersion, flags}, root...)
+	b = binary.BigEndian.AppendUint32(b, s.generation)
 	b = binary.AppendUvarint(b, uint64(s.SignedIn.Unix()))
 	b = binary.BigEndian.AppendUint32(b, uint32(seen))
 	if !id.AuthTime.IsZero() {
@@ -175,7 +176,8 @@ func (compact) Deserialize(src []byte, dst any) error {
 	if version != codecVersion || flags&^flagsKnown != 0 {
 		return errCodec
 	}
-	out := Session{ID: base64.RawURLEncoding.EncodeToString(r.take(idBytes))}
+	out := Session{Root: base64.RawURLEncoding.EncodeToString(r.take(idBytes)), generation: r.uint32()}
+	out.ID = sessionID(out.Root, out.generation)
 	out.SignedIn = r.time()
 	out.Seen = out.SignedIn.Add(r.seconds())
 	id := &out.Identity
@@ -262,9 +264,9 @@ func (r *reader) time() time.Time {
 	return time.Unix(int64(v), 0).UTC()
 }
 
-func (r *reader) seconds() time.Duration {
-	return time.Duration(binary.BigEndian.Uint32(r.take(4))) * time.Second
-}
+func (r *reader) seconds() time.Duration { return time.Duration(r.uint32()) * time.Second }
+
+func (r *reader) uint32() uint32 { return binary.BigEndian.Uint32(r.take(4)) }
 
 func (r *reader) string(prefix string) string {
 	tag := r.uvarint()

@@ -123,7 +123,7 @@ func (m *Manager) End(r *http.Request, state string) (Flow, identity.Handshake, 
 	if !m.now().Before(sealed.expires) {
 		return sealed.flow, identity.Handshake{}, ErrLate
 	}
-	if !m.consumed.Add(string(sealed.salt), sealed.expires) {
+	if !m.consumed.take(string(sealed.salt)) {
 		return sealed.flow, identity.Handshake{}, ErrConsumed
 	}
 	return sealed.flow, keys.handshake(secret, sealed.salt, state), nil

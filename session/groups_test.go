@@ -80,10 +80,10 @@ func TestP11_ASessionOfWhenOtherGroupsWereKeptIsOutdated(t *testing.T) {
 // What has ended stays ended: "sign in again" must not read as "we know you".
 func TestP10_AnOutdatedSessionThatEndedHasEnded(t *testing.T) {
 	c := newClock()
-	ended := NewMemory(c.now)
+	ended := NewMemory(c.now, nil)
 	both := func(o *Options) { o.Ended = ended }
 	s, cookie := signedIn(t, newManager(t, c, both))
-	ended.End(s.ID, s.Expires)
+	ended.End(Ending{Root: s.Root, SignedIn: s.SignedIn, Until: s.Expires})
 	if _, err := newManager(t, c, both, keeping("a")).Read(cookie, testHost); !errors.Is(err, ErrEnded) {
 		t.Errorf("got %v", err)
 	}
@@ -100,7 +100,7 @@ func TestP17_TheDigestOfKeptGroupsCostsEightBytes(t *testing.T) {
 		return len(b)
 	}
 	all, some := size(newManager(t, newClock())), size(newManager(t, newClock(), keeping("a")))
-	if all != 2+idBytes+5+4+4+7 || some != all+8 {
+	if all != 2+idBytes+4+5+4+4+7 || some != all+8 {
 		t.Errorf("%d bytes, and %d with a digest", all, some)
 	}
 }

@@ -2,71 +2,126 @@ package session
 
 import (
 	"maps"
+	"math"
+	"slices"
 	"sync"
 	"time"
 )
 
-// memoryMax bounds one of the two generations of a Memory.
-const memoryMax = 1 << 16
+// endedMax bounds how many endings a Memory keeps apart.
+const endedMax = 1 << 17
 
-// Memory is a bounded set of short names, each with a time after which it may
-// be forgotten. It serves as the list of ended sessions where there is no store
-// (this process only, lost at restart) and as the list of consumed flows.
+// Memory is the list of what ended before its time where there is no store: in
+// this process only, and lost at its restart.
 //
-// When it overflows, the older half is forgotten early. That takes 65,536 names
-// alive at once: so many real sign-ins within one session's life.
+// It keeps one entry for each sign-in that ended, however often its organization
+// was switched. At its bound nothing is forgotten: the older half of the entries
+// becomes one cut, and everybody who signed in at or before that moment signs in
+// again. To forget an entry would sign in again who had signed out.
 type Memory struct {
-	now func() time.Time
-	max int
+	now    func() time.Time
+	max    int
+	merged func(before time.Time, entries int)
 
-	mu         sync.RWMutex // guards young and old
-	young, old map[string]time.Time
+	mu      sync.RWMutex // guards what follows
+	entries map[string]ended
+	before  int64 // sign-ins of this second and earlier are over
+}
+
+// ended is what is over of one sign-in. Times are seconds since 1970.
+type ended struct {
+	below           uint64 // generations below this one
+	signedIn, until int64
 }
 
 var _ Ended = (*Memory)(nil)
 
-// NewMemory returns an empty set; nil now means time.Now.
-func NewMemory(now func() time.Time) *Memory {
+// NewMemory returns an empty list; nil now means time.Now. merged, if there is
+// one, is told each time that entries become a cut.
+func NewMemory(now func() time.Time, merged func(before time.Time, entries int)) *Memory {
 	if now == nil {
 		now = time.Now
 	}
-	return &Memory{now: now, max: memoryMax, young: map[string]time.Time{}}
+	if merged == nil {
+		merged = func(time.Time, int) {}
+	}
+	return &Memory{now: now, max: endedMax, merged: merged, entries: map[string]ended{}, before: math.MinInt64}
 }
 
-// End remembers id until the given time.
-func (m *Memory) End(id string, until time.Time) { m.Add(id, until) }
+// End ends all sessions of the sign-in.
+func (m *Memory) End(s Ending) { m.end(s, math.MaxUint64) }
 
-// Ended reports whether id is remembered.
-func (m *Memory) Ended(id string) bool {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return m.has(id)
-}
+// Supersede ends s and the sessions before it, and reports whether s was alive.
+func (m *Memory) Supersede(s Ending) bool { return m.end(s, uint64(s.Generation)+1) }
 
-func (m *Memory) has(id string) bool {
-	_, young := m.young[id]
-	_, old := m.old[id]
-	return young || old
-}
-
-// Add remembers id until the given time and reports whether it was new.
-func (m *Memory) Add(id string, until time.Time) bool {
+// end ends the generations below the given one, and reports whether s was alive.
+func (m *Memory) end(s Ending, below uint64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.has(id) {
-		return false
+	signedIn := s.SignedIn.Unix()
+	was, known := m.entries[s.Root]
+	alive := signedIn > m.before && uint64(s.Generation) >= was.below
+	if signedIn <= m.before || below <= was.below || s.Until.Before(m.now()) {
+		return alive
 	}
-	if len(m.young) >= m.max {
+	if !known && len(m.entries) >= m.max {
 		m.makeRoom()
 	}
-	m.young[id] = until
-	return true
+	m.entries[s.Root] = ended{below: below, signedIn: signedIn, until: s.Until.Unix()}
+	return alive
+}
+
+// Ended reports whether s is over.
+func (m *Memory) Ended(s Ending) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return s.SignedIn.Unix() <= m.before || uint64(s.Generation) < m.entries[s.Root].below
 }
 
 func (m *Memory) makeRoom() {
-	now := m.now()
-	maps.DeleteFunc(m.young, func(_ string, until time.Time) bool { return now.After(until) })
-	if len(m.young) >= m.max/2 { // else sweeping was enough, and will be rare
-		m.old, m.young = m.young, map[string]time.Time{}
+	now := m.now().Unix()
+	maps.DeleteFunc(m.entries, func(_ string, e ended) bool { return e.until < now })
+	if len(m.entries) < m.max-m.max/8 { // enough room that sweeping stays rare
+		return
 	}
+	times := make([]int64, 0, len(m.entries))
+	for _, e := range m.entries {
+		times = append(times, e.signedIn)
+	}
+	slices.Sort(times)
+	m.before = times[len(times)/2]
+	kept := len(m.entries)
+	maps.DeleteFunc(m.entries, func(_ string, e ended) bool { return e.signedIn <= m.before })
+	m.merged(time.Unix(m.before, 0).UTC(), kept-len(m.entries))
+}
+
+// spentMax is how many names a spent remembers at least.
+const spentMax = 1 << 16
+
+// spent is a set of names that count once each. Beyond its bound the oldest are
+// forgotten: it is for sign-ins that came back, where the provider's code counts
+// once as well, and strangers could use up any bound.
+type spent struct {
+	max int
+
+	mu         sync.Mutex // guards young and old
+	young, old map[string]struct{}
+}
+
+func newSpent() *spent { return &spent{max: spentMax, young: map[string]struct{}{}} }
+
+// take reports whether name is taken for the first time.
+func (s *spent) take(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, young := s.young[name]
+	_, old := s.old[name]
+	if young || old {
+		return false
+	}
+	if len(s.young) >= s.max {
+		s.old, s.young = s.young, map[string]struct{}{}
+	}
+	s.young[name] = struct{}{}
+	return true
 }

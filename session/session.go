@@ -50,7 +50,9 @@ const (
 
 // Session is one browser's proof that somebody signed in. It holds no token.
 type Session struct {
-	ID       string // 128 random bits, fresh at every sign-in
+	// Root names the sign-in: 128 random bits. A sign-in has one session at a time,
+	// each with an ID of its own: to switch the organization is the next one.
+	Root, ID string
 	Identity identity.Identity
 	SignedIn time.Time // what the absolute timeout counts from
 	Seen     time.Time // what the idle timeout counts from
@@ -58,14 +60,27 @@ type Session struct {
 	// Set by Read and Start: when each timeout strikes.
 	Expires, IdleExpires time.Time
 
-	kept keptDigest
+	generation uint32 // of the sign-in's sessions, from 0
+	kept       keptDigest
 }
 
-// Ended remembers sessions that were ended before their time. Implementations
-// are safe for concurrent use and may forget a session after until.
+// Ending names a session to a list of those that are over.
+type Ending struct {
+	Root       string
+	Generation uint32
+	SignedIn   time.Time
+	Until      time.Time // it is over then in any case
+}
+
+// Ended remembers what ended before its time. Implementations are safe for
+// concurrent use, and forget nothing before its Until.
 type Ended interface {
-	End(id string, until time.Time)
-	Ended(id string) bool
+	// End ends all sessions of a sign-in, past and future.
+	End(Ending)
+	// Supersede ends a session and those before it, not those that follow, and
+	// reports whether it was alive: of many who ask at once, one is told so.
+	Supersede(Ending) bool
+	Ended(Ending) bool
 }
 
 // Options configure a Manager. Keys, PublicURL and both timeouts are required.
@@ -82,8 +97,11 @@ type Options struct {
 	// them; nil: all. A session that was begun with others is outdated.
 	KeepGroups []string
 
-	Ended Ended            // nil: in this process's memory
-	Now   func() time.Time // nil: time.Now
+	Ended Ended // nil: in this process's memory
+	// Merged is told when that memory is full: everybody who signed in at or
+	// before that time signs in again. nil: nobody is told.
+	Merged func(before time.Time, entries int)
+	Now    func() time.Time // nil: time.Now
 }
 
 // Manager reads and writes the cookies. It is safe for concurrent use.
@@ -96,7 +114,7 @@ type Manager struct {
 	flows              []flowKeys                   // as ring
 	groups             map[string]bool              // those that are kept; nil: all
 	kept               keptDigest
-	consumed           *Memory
+	consumed           *spent
 	ended              Ended
 	now                func() time.Time
 
@@ -130,9 +148,9 @@ func New(o Options) (*Manager, error) {
 	if m.now == nil {
 		m.now = time.Now
 	}
-	m.consumed = NewMemory(m.now)
+	m.consumed = newSpent()
 	if m.ended == nil {
-		m.ended = NewMemory(m.now)
+		m.ended = NewMemory(m.now, o.Merged)
 	}
 	for _, k := range o.Keys.keys {
 		c := securecookie.New(k.Derive("session mac", 64), k.Derive("session encryption", 32))
@@ -149,16 +167,29 @@ func (m *Manager) Start(id identity.Identity) Session {
 	var raw [idBytes]byte
 	rand.Read(raw[:])
 	now := m.now().UTC().Truncate(time.Second)
+	root := base64.RawURLEncoding.EncodeToString(raw[:])
 	return m.withDeadlines(Session{
-		ID: base64.RawURLEncoding.EncodeToString(raw[:]), Identity: m.Keep(id), SignedIn: now, Seen: now, kept: m.kept,
+		Root: root, ID: sessionID(root, 0), Identity: m.Keep(id), SignedIn: now, Seen: now, kept: m.kept,
 	})
+}
+
+func sessionID(root string, generation uint32) string {
+	if generation == 0 {
+		return root
+	}
+	return root + "." + strconv.FormatUint(uint64(generation), 10)
+}
+
+// ending names s to the list of those that are over.
+func (m *Manager) ending(s *Session) Ending {
+	return Ending{Root: s.Root, Generation: s.generation, SignedIn: s.SignedIn, Until: s.SignedIn.Add(m.absolute)}
 }
 
 // Renew returns s with its idle timeout counted from now, and whether that is
 // worth a new cookie: a tenth of the idle time must have passed.
 func (m *Manager) Renew(s Session) (Session, bool) {
 	now := m.now().UTC().Truncate(time.Second)
-	if now.Sub(s.Seen) < m.idle/10 || m.ended.Ended(s.ID) { // of an ended one no cookie must follow
+	if now.Sub(s.Seen) < m.idle/10 || m.HasEnded(&s) { // of an ended one no cookie must follow
 		return s, false
 	}
 	s.Seen = now
@@ -203,7 +234,7 @@ func (m *Manager) Read(cookieHeader, host string) (Session, error) {
 		!now.Before(s.Expires) || !now.Before(s.IdleExpires) {
 		return s, ErrExpired
 	}
-	if m.ended.Ended(s.ID) {
+	if m.HasEnded(&s) {
 		return s, ErrEnded
 	}
 	if s.kept != m.kept {
@@ -264,8 +295,17 @@ func (m *Manager) boundName(host string) string { return m.cookie + "@" + host }
 // cap they become unknown, never a part of themselves: a rule must not read a
 // cut list as the whole.
 func (m *Manager) Write(w http.ResponseWriter, host string, s Session) error {
+	value, err := m.sealed(host, s)
+	if err == nil {
+		m.set(w, s, value)
+	}
+	return err
+}
+
+// sealed is the value of the cookie that holds s.
+func (m *Manager) sealed(host string, s Session) (string, error) {
 	if err := readable(s); err != nil {
-		return err
+		return "", err
 	}
 	value, err := m.seal(host, s)
 	if err != nil && len(s.Identity.Groups)+len(s.Identity.OrgGroups) > 0 {
@@ -276,11 +316,14 @@ func (m *Manager) Write(w http.ResponseWriter, host string, s Session) error {
 		value, err = m.seal(host, s)
 	}
 	if err != nil {
-		return ErrTooLarge
+		return "", ErrTooLarge
 	}
+	return value, nil
+}
+
+func (m *Manager) set(w http.ResponseWriter, s Session, value string) {
 	left := s.SignedIn.Add(m.absolute).Sub(m.now())
 	m.setCookie(w, m.cookie, value, int(max(left/time.Second, 1)))
-	return nil
 }
 
 // readable refuses what Read would not take back: somebody would sign in again
@@ -304,30 +347,45 @@ func (m *Manager) seal(host string, s Session) (string, error) {
 	return value, nil
 }
 
-// SignOut ends s and takes the cookie from the browser.
+// SignOut ends the whole sign-in that s belongs to, and takes the cookie from the
+// browser. A session that has ended can still end its sign-in: whoever holds a
+// stolen copy may have switched to the next one, so that only the owner's is over.
 func (m *Manager) SignOut(w http.ResponseWriter, s Session) {
-	if s.ID != "" {
-		m.ended.End(s.ID, s.SignedIn.Add(m.absolute))
-	}
+	m.EndSignIn(s)
 	m.Clear(w)
 }
 
-// Switch puts a session of the same sign-in, for id, in the place of s, and ends
-// s. Its id is fresh, and it is used from now on; it lasts no longer than s would.
+// EndSignIn ends the whole sign-in that s belongs to.
+func (m *Manager) EndSignIn(s Session) {
+	if s.Root != "" {
+		m.ended.End(m.ending(&s))
+	}
+}
+
+// Switch puts the next session of the same sign-in, for id, in the place of s,
+// which ends. It lasts no longer than s would. Of many switches at once from one
+// session the first counts, and the others fail with ErrEnded.
 func (m *Manager) Switch(w http.ResponseWriter, host string, s Session, id identity.Identity) (Session, error) {
-	next := m.Start(id)
-	next.SignedIn = s.SignedIn
+	next := s
+	next.generation++
+	next.ID = sessionID(s.Root, next.generation)
+	next.Identity, next.kept = m.Keep(id), m.kept
+	next.Seen = m.now().UTC().Truncate(time.Second)
 	next = m.withDeadlines(next)
-	if err := m.Write(w, host, next); err != nil {
+	value, err := m.sealed(host, next)
+	if err != nil {
 		return s, err
 	}
-	m.ended.End(s.ID, s.SignedIn.Add(m.absolute))
+	if !m.ended.Supersede(m.ending(&s)) {
+		return s, ErrEnded
+	}
+	m.set(w, next, value)
 	return next, nil
 }
 
-// HasEnded reports whether the session with this id was ended early, as Read
-// does: streams outlive the request that opened them.
-func (m *Manager) HasEnded(id string) bool { return m.ended.Ended(id) }
+// HasEnded reports whether s was ended early, as Read does: streams outlive the
+// request that opened them. What is no session of a sign-in has not ended.
+func (m *Manager) HasEnded(s *Session) bool { return s.Root != "" && m.ended.Ended(m.ending(s)) }
 
 // Clear takes the session cookie from the browser. The attributes are those it
 // was set with, or the browser would keep it (security.md 75).

@@ -243,7 +243,7 @@ func TestP17_ReferencePersonFitsIntoOneKibibyte(t *testing.T) {
 			t.Fatalf("the reference e-mail has %d bytes", len(id.Email))
 		}
 		line := write(t, m, testHost, m.Start(id))
-		payload, err := compact{}.Serialize(&Session{ID: m.Start(id).ID, Identity: id, SignedIn: m.now(), Seen: m.now()})
+		payload, err := compact{}.Serialize(&Session{Root: m.Start(id).Root, Identity: id, SignedIn: m.now(), Seen: m.now()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -466,7 +466,8 @@ func TestP01_CookieThatIsNotOursIsNobody(t *testing.T) {
 		{"above the cap", name + "=" + strings.Repeat("A", maxCookie+1), testHost, ErrForged},
 		{"version 0", name + "=" + version(0), testHost, ErrForged},
 		{"version 1, which was never released", name + "=" + version(1), testHost, ErrForged},
-		{"version 3", name + "=" + version(3), testHost, ErrForged},
+		{"version 2, which was never released", name + "=" + version(2), testHost, ErrForged},
+		{"version 4", name + "=" + version(4), testHost, ErrForged},
 		{"version 255", name + "=" + version(255), testHost, ErrForged},
 		{"empty payload", name + "=" + sealRaw(t, m, testHost, nil), testHost, ErrForged},
 		{"moved delimiter", name + "=" + mac(value), testHost, ErrForged},
@@ -504,7 +505,7 @@ func (rawSerializer) Deserialize([]byte, any) error     { return errCodec }
 // two cookies for one session.
 func TestP01_PayloadInAnotherFormIsRefused(t *testing.T) {
 	guid := "6f9619ff-8b86-d011-b42d-00cf4fc964ff"
-	head := func(flags byte) []byte { return append([]byte{codecVersion, flags}, make([]byte, idBytes)...) }
+	head := func(flags byte) []byte { return append([]byte{codecVersion, flags}, make([]byte, idBytes+4)...) }
 	str := func(b []byte, vs ...string) []byte {
 		for _, v := range vs { // plainly: no prefix left out, no GUID packed
 			b = append(binary.AppendUvarint(b, uint64(len(v))<<2), v...)
@@ -542,7 +543,8 @@ func TestP01_PayloadInAnotherFormIsRefused(t *testing.T) {
 		"2^64 groups":            cat(head(0), times, str(nil, "p", "s"), rest[:6], []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}),
 		"2^62 bytes of name":     cat(head(0), times, str(nil, "p", "s"), []byte{0xfc, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}),
 		"other version":          cat([]byte{codecVersion + 1}, plain[1:]),
-		"version 1":              cat([]byte{1}, head(0)[1:], []byte{1, 0}, str(nil, "p", "s"), rest),
+		"version 1":              cat([]byte{1}, head(0)[1:18], []byte{1, 0}, str(nil, "p", "s"), rest),
+		"version 2":              cat([]byte{2}, head(0)[1:18], times, str(nil, "p", "s"), rest),
 	} {
 		var s Session
 		if err := (compact{}).Deserialize(b, &s); err == nil || !reflect.DeepEqual(s, Session{}) {
@@ -721,7 +723,7 @@ func TestP01_ImpossibleTimesAreNobody(t *testing.T) {
 		{SignedIn: m.now(), Seen: time.Unix(1<<60, 0)},
 		{SignedIn: time.Unix(0, 0), Seen: time.Unix(0, 0)},
 	} {
-		s.ID, s.Identity = m.Start(alice()).ID, alice()
+		s.Root, s.Identity = m.Start(alice()).Root, alice()
 		payload, err := compact{}.Serialize(&s)
 		if err != nil {
 			continue // it cannot even be written

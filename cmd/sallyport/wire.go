@@ -8,8 +8,10 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/authz"
@@ -199,6 +201,7 @@ func assemble(cfg *config.Config, with parts, reg prometheus.Registerer, log *sl
 	sessions, err := session.New(session.Options{
 		Keys: with.keys, Secure: cfg.PublicURL.Scheme == "https", Port: portOf(cfg),
 		AbsoluteTimeout: cfg.Session.AbsoluteTimeout, IdleTimeout: cfg.Session.IdleTimeout, KeepGroups: cfg.KeptGroups(),
+		Merged: endingsMerged(reg, log),
 	})
 	if err != nil {
 		return nil, nil, err
@@ -218,6 +221,18 @@ func assemble(cfg *config.Config, with parts, reg prometheus.Registerer, log *sl
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL), Log: log, Registerer: reg,
 	})
 	return door, sessions, err
+}
+
+// endingsMerged shouts when so many people signed out that the list of who did
+// became coarser: others have to sign in again.
+func endingsMerged(reg prometheus.Registerer, log *slog.Logger) func(before time.Time, entries int) {
+	merges := promauto.With(reg).NewCounter(prometheus.CounterOpts{Name: "sallyport_session_endings_merged_total",
+		Help: "Times that the list of ended sessions was full, so that everybody who had signed in before some moment signs in again."})
+	return func(before time.Time, entries int) {
+		merges.Inc()
+		log.Error("the list of ended sessions is full: everybody who signed in at or before this time signs in again; shorten session.absolute_timeout if this happens often",
+			"before", before, "entries", entries)
+	}
 }
 
 // portOf tells apart the cookies of several instances on one loopback host:
