@@ -42,7 +42,7 @@ func quirks() []quirk {
 			func(p *policy) { p.noPKCE = true }},
 		{Quirk{quirkUncheckedIssuer, "The issuer in an ID token is not compared: any token for this client that the configured keys signed counts."},
 			func(p *policy) { p.anyIssuer = true }},
-		{Quirk{quirkHS256, "ID tokens are signed with the client secret: whoever knows it can make them."},
+		{Quirk{quirkHS256, "ID tokens are signed with the client secret: anybody who knows the secret can make them."},
 			func(p *policy) { p.secretSigns = true }},
 		{Quirk{quirkIgnoreIDToken, "The ID token is not looked at: who somebody is rests on the userinfo endpoint, over TLS, alone."},
 			func(p *policy) { p.userinfoAlone = true }},

@@ -20,7 +20,7 @@ func groupsShape() shape[Groups] {
 	only := list(exact("the name of a group"), 1)
 	want := "needed, all, rules or a list of groups"
 	return object[Groups]{instead: among("keep", KeepNeeded, KeepAll, KeepRules), keys: []key[Groups]{
-		field("keep", "The groups that a session keeps, and so all that apps are told of: needed is what anything needs (all, as long as every assertion carries them), "+
+		field("keep", "The groups that a session keeps, and so all that apps can be told: needed keeps those that rules or apps need (today all, because every assertion carries them), "+
 			"rules those that rules name; or a list. Where the answer changes, people sign in anew.",
 			either(want, within(word, func(g *Groups) *string { return &g.Keep }), yaml.SequenceNode, within(only, func(g *Groups) *[]string { return &g.Only })),
 			func(g *Groups) *Groups { return g }).or(KeepNeeded),

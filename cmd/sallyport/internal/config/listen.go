@@ -48,7 +48,7 @@ func listenShape() shape[Listen] {
 	}}.shape()
 	return object[Listen]{instead: listenFor, keys: []key[Listen]{
 		field("http", "The address for plain http, host:port or :port.", address(), func(l *Listen) *string { return &l.HTTP }).or(`":4180"`),
-		field("h2c", "Plain http also takes HTTP/2 from who begins with it (prior knowledge), as gRPC does. https needs no such key.",
+		field("h2c", "Plain http also accepts HTTP/2 from clients that start with it (prior knowledge), as gRPC does. https needs no such key.",
 			onlyTrue(), func(l *Listen) *bool { return &l.H2C }),
 		field("https", "The address and certificate for https, instead of http.", https, func(l *Listen) *HTTPS { return &l.HTTPS }),
 		field("keep_alive", "How long a connection may wait for its next request. Longer than a load balancer in front keeps one: some keep 600s.",
