@@ -19,8 +19,9 @@ type Route struct {
 	// covers "/admin/x", not "/administrator"), or only itself if Exact.
 	Path  string
 	Exact bool
-	// Encoded lets an escaped "/", "%", "#" or "?" in a path pass.
-	Encoded bool
+	// Encoded lets an escaped "/", "%", "#", "?" or ";" in a path pass, and letters
+	// that are not UTF-8; Doubled lets two slashes in a row pass.
+	Encoded, Doubled bool
 
 	Access    Access
 	WebSocket WebSocket
@@ -33,12 +34,13 @@ type WebSocket struct {
 	Origins []string // scheme://host[:port], lower case
 }
 
-// What Lookup finds instead of a route. Both deny.
-var (
-	ErrNoRoute = errors.New("no route")
-	// ErrAmbiguous: a reader more forgiving than we are would see another route.
-	ErrAmbiguous = fmt.Errorf("%w: it could be read as another route's", ErrTarget)
-)
+// ErrNoRoute is what Lookup finds instead of a route. It denies.
+var ErrNoRoute = errors.New("no route")
+
+// ErrAmbiguous: a reader more forgiving than we are would see another route.
+var ErrAmbiguous error = &TargetError{"it could be read as another route's",
+	"The address is nearly that of another part of this site. Some programs would take it for that: those that ignore capital letters, or blanks, dots and other signs.",
+	"Capital letters count here. " + adviceLinks}
 
 // ConflictError names two routes, by their place in the list, that claim the
 // same requests.
@@ -71,6 +73,7 @@ type site struct {
 	exact   map[string]*Route
 	below   map[string]*Route
 	lenient *site // the same, keyed by the lenient reading
+	ascii   bool  // so are the paths of all routes
 }
 
 // NewTable checks routes and builds their table. All faults are returned at
@@ -123,7 +126,7 @@ func (t *Table) site(host string) *site {
 	s := t.hosts[host]
 	if s == nil {
 		s = newSite()
-		s.lenient = newSite()
+		s.lenient, s.ascii = newSite(), true
 		if rest, wild := strings.CutPrefix(host, "*"); wild {
 			s.suffix = rest
 		}
@@ -135,6 +138,7 @@ func (t *Table) site(host string) *site {
 func newSite() *site { return &site{exact: map[string]*Route{}, below: map[string]*Route{}} }
 
 func (s *site) add(r *Route) {
+	s.ascii = s.ascii && isASCII(decodeAll(r.Path))
 	if r.Exact {
 		s.exact[r.Path], s.lenient.exact[lenientPath(r.Path)] = r, r
 	} else {
@@ -163,14 +167,16 @@ func (t *Table) Lookup(f Facts) (*Route, error) {
 		return nil, ErrNoRoute
 	}
 	r := s.find(f.Path)
-	if r != s.lenient.find(lenientPath(f.Path)) {
+	// Of letters that are not UTF-8 we cannot tell which of a route's they could be.
+	if s.leadsElsewhere(f.Path, r) || (f.NotUTF8 && !s.ascii) {
 		return nil, ErrAmbiguous
 	}
 	if r == nil {
 		return nil, ErrNoRoute
 	}
-	if f.Encoded && !r.Encoded {
-		return nil, errEncoded
+	refused := oddities{encoded: f.Encoded && !r.Encoded, notUTF8: f.NotUTF8 && !r.Encoded, doubled: f.Doubled && !r.Doubled}
+	if err := refused.fault(); err != nil {
+		return nil, err
 	}
 	return r, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -128,6 +129,9 @@ func TestP03_PathThatReadsAsAnotherRoutesIsAmbiguous(t *testing.T) {
 		"/ADMIN": "400", "/Admin": "400", "/aDmin/x": "400", "/admin;x=1": "400", "/admin;x=1/y": "400", "/admin;": "400", "/;/admin": "400", "/;x/admin": "400", "/admin%20": "400", "/admin%20%20/x": "400", "/admin.": "400", "/admin..": "400", "/admin.%20.": "400", "/%20/admin": "400", "/.../admin": "400", "/admin%20;x": "400",
 		"/open;/private": "400", "/open/PRIVATE": "400", "/open/private.": "400", "/open/private;v=1": "400", "/open/%20/private": "400", "/open/;/private": "400", "/open/.../private": "400",
 		"/team": "400", "/TEAM/x": "400", "/Team": "/Team", "/Team/X": "/Team", "/key": "/key$", "/KEY": "400", "/key/": "400", "/key;x": "400", "/Key.": "400",
+		"/%20admin": "400", "/%20admin/x": "400", "/.admin": "400", "/%20.%20admin%20.": "400", "/%C2%A0admin": "400", "/admin%E3%80%80/x": "400", "/open/%20private": "400", "/open/.private/x": "400",
+		"/admin::$DATA": "400", "/admin:$i30:$INDEX_ALLOCATION/x": "400", "/admin:x": "/", "/(S(x))/admin": "400", "/(a(b)S(c))/ADMIN/x": "400", "/(S(x))/(S(x))/admin": "400", "/ad/(S(x))min": "400", "/open/(S(x))/private": "400", "/%28S(x))/admin": "400",
+		"/(x)/admin": "/", "/admin/(S(x))/y": "/admin", "/x(S(y))/admin": "/", "/(S(x))/y": "/", "/.hidden": "/", "/%20x": "/",
 		"/CAF%C3%A9": "400", "/caf%C3%A9": "/caf%C3%A9", "/caf%C3%89": "400", "/caf\xc3\xa9/x": "/caf%C3%A9", "/\u212aey": "400",
 		// What means one thing to all stays what it is.
 		"/x;y=1": "/", "/X": "/", "/open/A;b=c/D.": "/open", "/admin/X.": "/admin", "/admin/;/x": "/admin", "/administrator": "/", "/ADMINISTRATOR": "/", "/...": "/", "/admin/...": "/admin", "/open/admin": "/open", "/OPENS": "/",
@@ -166,6 +170,8 @@ func TestP15_RoutesThatClaimTheSameRequestsAreRefused(t *testing.T) {
 		{"a dot at the end", route("/a"), route("/a."), false},
 		{"parameters", route("/a"), route("/a;x=1"), false},
 		{"a blank at the end", route("/a"), route("/a%20"), false},
+		{"a blank before", route("/a"), route("/%20a"), false},
+		{"a dot before", route("/a"), route("/.a"), false},
 		{"slash at the end", route("/a$"), route("/a/$"), false},
 		{"encoded letters differ in case", route("/%C3%A9"), route("/%C3%89"), false},
 		{"same on a wildcard", other(route("/a"), "*.example.com"), other(route("/A"), "*.example.com"), false},
@@ -234,6 +240,9 @@ func TestTableKeepsTheOrderAndItsOwnCopy(t *testing.T) {
 	}
 }
 
+// aspSession is what ASP.NET cuts out of a path: CVE-2023-36899.
+var aspSession = regexp.MustCompile(`(?i)/\([a-z0-9]\([^/]*?\)\)`)
+
 // readings are what programs behind us make of a path: every combination of
 // the liberties that servers take.
 func readings(p string) []string {
@@ -258,13 +267,15 @@ func readings(p string) []string {
 			return p
 		},
 		segments(func(s string) string { s, _, _ = strings.Cut(s, ";"); return s }),
-		func(p string) string { return strings.ReplaceAll(p, `\`, "/") },       // IIS
-		segments(func(s string) string { return strings.TrimRight(s, " \t") }), // Windows
+		func(p string) string { return strings.ReplaceAll(p, `\`, "/") }, // IIS
+		segments(strings.TrimSpace),
+		func(p string) string { return aspSession.ReplaceAllString(p, "") },
 		segments(func(s string) string { // Windows
 			if s == "." || s == ".." {
 				return s
 			}
-			return strings.TrimRight(s, ". ")
+			s, _, _ = strings.Cut(s, ":$") // a stream of a file
+			return strings.TrimRight(s, ". :")
 		}),
 		func(p string) string { // nginx: merge_slashes
 			for strings.Contains(p, "//") {
@@ -334,19 +345,19 @@ func checkReadings(t *testing.T, table *Table, routes []Route, target string) bo
 var readingRoutes = []Route{route("/"), route("/admin"), route("/open"), route("/open/admin"), route("/open/a/b"), route("/key$"), route("/a"), route("/a/key$")}
 
 var readingPieces = []string{
-	"/", "/", "/", "admin", "open", "a", "b", "key", "ADMIN", "Open", "A", "%61", "%41", "dmin", ".", "..", "...", "%2e", "%2E", ";", ";x", ";/", "..;", "%20", "%20%20", "%3b", "%2f", "%2f", "%3f", "%23", "%5c", `\`, "%25", "%252e", "//", "/./", "/../", "..%20", "%C3%A9", "%00", "+", "~", "x", "?q=/admin", "%e2%84%aa", "ey",
+	"/", "/", "/", "admin", "open", "a", "b", "key", "ADMIN", "Open", "A", "%61", "%41", "dmin", ".", "..", "...", "%2e", "%2E", ";", ";x", ";/", "..;", "%20", "%20%20", "%3b", "%2f", "%2f", "%3f", "%23", "%5c", `\`, "%25", "%252e", "//", "/./", "/../", "..%20", "%C3%A9", "%00", "+", "~", "x", "?q=/admin", "%e2%84%aa", "ey", "%3B", "%2E", ":$", "/(S(x))", "(S(y))", "%C2%A0", ";%2f", "%ff", "%e9",
 }
 
 func TestP03_NoReaderBehindUsSeesAnotherRoute(t *testing.T) {
 	for _, encoded := range []bool{false, true} {
-		t.Run(fmt.Sprint("escaped delimiters pass: ", encoded), func(t *testing.T) { checkRandomReadings(t, encodedRoutes(encoded)) })
+		t.Run(fmt.Sprint("escaped delimiters and doubled slashes pass: ", encoded), func(t *testing.T) { checkRandomReadings(t, encodedRoutes(encoded)) })
 	}
 }
 
 func encodedRoutes(encoded bool) []Route {
 	routes := slices.Clone(readingRoutes)
 	for i := range routes {
-		routes[i].Encoded = encoded
+		routes[i].Encoded, routes[i].Doubled = encoded, encoded
 	}
 	return routes
 }
