@@ -46,6 +46,8 @@ const (
 	ReasonAmbiguous     Reason = "ambiguous"      // the target means two things
 	ReasonWebSocket     Reason = "websocket"      // the route carries no WebSockets
 	ReasonOrigin        Reason = "origin"         // a WebSocket from a page of another site
+	ReasonDestination   Reason = "destination"    // what the Destination header names is not theirs, or not this app's
+	ReasonCarriedAlong  Reason = "carried_along"  // a COPY or MOVE would take along what another rule protects
 
 	ReasonBearerInvalid     Reason = "bearer_invalid"     // the Authorization header holds no good access token
 	ReasonBearerUnavailable Reason = "bearer_unavailable" // nobody can tell: the provider does not give its keys

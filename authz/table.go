@@ -197,6 +197,11 @@ func (s *site) find(path string) *Route {
 	if r := s.exact[path]; r != nil {
 		return r
 	}
+	return s.findBelow(path)
+}
+
+// findBelow is find among the routes that cover more than one path.
+func (s *site) findBelow(path string) *Route {
 	for {
 		if r := s.below[path]; r != nil {
 			return r

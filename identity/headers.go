@@ -118,14 +118,36 @@ func Preset(name string) ([]Field, bool) {
 
 // alwaysStripped are names that only a proxy may write about a request, whether
 // or not this configuration writes them. Each has a history of being believed:
-// security.md D5, 1A. A trailing "-" means every name that begins so.
+// CVE-2026-40575, CVE-2026-30851, CVE-2016-5386 and their kin. A "*" stands for
+// any end.
 var alwaysStripped = [...]string{
-	"x-forwarded-", "x-auth-request-", "x-original-", "x-rewrite-", "x-envoy-", "x-sallyport-", "remote-",
-	"x-webauth-", "x-remote-", "ssl-client-", "x-ssl-client-", "x-goog-authenticated-", "x-amzn-oidc-", "x-authentik-", "tailscale-user-",
-	"client-ip", "x-client-ip", "x-cluster-client-ip", "x-forwarded", "x-scheme", "front-end-https", "x-client-cert",
-	"forwarded", "x-real-ip", "true-client-ip", "proxy", "cf-connecting-ip", "cf-access-jwt-assertion",
-	"client-cert", "client-cert-chain",
+	"x-forwarded-*", "x-auth-request-*", "x-original-*", "x-rewrite-*", "x-sallyport-*", "remote-*", "x-forwarded", "forwarded", "proxy",
+	"script-name", "x-script-name", "path-info", "x-path-info", // WSGI servers join them to the path
+	"x-host", "x-http-host-override", "x-http-destinationurl",
+	// Frameworks tell themselves by these what they have checked or rewritten:
+	// CVE-2025-29927 (Next.js), CVE-2025-61780 (Rack).
+	"x-middleware-subrequest*", "x-middleware-rewrite", "x-middleware-redirect", "x-middleware-next", "x-middleware-skip", "x-middleware-set-cookie",
+	"x-middleware-override-headers", "x-matched-path", "x-now-route-matches", "x-invoke-*", "x-sendfile-type", "x-accel-*",
 }
+
+// othersHeaders are the same, but there are sites where a proxy before us writes
+// them for an app: a route can keep them (Headers.Keep).
+var othersHeaders = [...]string{
+	"x-envoy-*", "x-webauth-*", "x-remote-*", "x-scheme", "front-end-https",
+	"client-ip", "x-client-ip", "x-cluster-client-ip", "x-real-ip", "true-client-ip", "proxy-client-ip", "fastly-client-ip", "x-azure-clientip", "x-azure-socketip",
+	"cf-connecting-*", "cf-pseudo-ipv4", "cf-access-jwt-assertion", "cf-access-authenticated-*", // Cloudflare
+	"client-cert", "client-cert-chain", "x-client-cert*", "x-client-verify", "x-client-dn", "ssl-client-*", "x-ssl-client-*", "x-ssl-cert", "x-amzn-mtls-*", "x-arr-clientcert", "x-arr-ssl", "wl-proxy-*",
+	"x-goog-authenticated-*", "x-goog-iap-*", "x-appengine-*", "x-endpoint-api-userinfo", "x-apigateway-api-userinfo", // Google
+	"x-amzn-oidc-*", "x-ms-client-principal*", "x-ms-token-*", // AWS, Azure
+	"x-authentik-*", "tailscale-user-*", "x-pomerium-*", "x-vouch-*", "oidc-*", "gap-*", // authentik, Tailscale, Pomerium, Vouch, mod_auth_openidc, oauth2-proxy
+	"x-auth-user*", "x-auth-email", "x-auth-name", "x-auth-groups", "x-auth-roles", "x-authenticated-*",
+	"x-consumer-*", "x-anonymous-consumer", "x-credential-identifier", "x-credential-username", "impersonate-*", // Kong, Kubernetes
+	"sm-*", "iv-*", // SiteMinder, IBM
+}
+
+// overrides are headers by which a client names another method than the one in
+// its request line. A route can keep them; who sends them does not matter then.
+var overrides = [...]string{"x-http-method-override", "x-method-override", "x-http-method"}
 
 // reserved are names no configuration may use for an identity header: they
 // frame the message, carry credentials, or have a writer of their own here.
@@ -148,6 +170,7 @@ type Headers struct {
 	// names by their folded first byte. Strip looks at every header of every
 	// request, and few share even that with a name on the list.
 	names [128][]stripped
+	set   []string // folded names that a HeaderSet writes
 }
 
 // stripped is a folded name, and which headers it stands for.
@@ -167,9 +190,9 @@ const (
 // NewHeaders returns a list that strips every preset's names.
 func NewHeaders() *Headers {
 	h := &Headers{}
-	for _, n := range alwaysStripped {
-		if strings.HasSuffix(n, "-") {
-			h.add(n, prefixName)
+	for _, n := range slices.Concat(alwaysStripped[:], othersHeaders[:], overrides[:]) {
+		if begin, more := strings.CutSuffix(n, "*"); more {
+			h.add(begin, prefixName)
 		} else {
 			h.add(n, wholeName)
 		}
@@ -218,8 +241,63 @@ func (h *Headers) Set(fields []Field) (HeaderSet, error) {
 	}
 	for name := range seen {
 		h.add(name, wholeName)
+		h.set = append(h.set, name)
 	}
 	return HeaderSet{fields: out}, nil
+}
+
+// DestinationHeader names a second resource of a COPY or MOVE (RFC 4918 §10.3).
+const DestinationHeader = "Destination"
+
+// Kept are headers that one route lets pass although they are on the list, each
+// in the one spelling that http.Header has.
+type Kept struct {
+	front    []string // from a proxy before us that is trusted, as from nobody else
+	anybody  []string // and these from everybody
+	together []string
+}
+
+// From are the headers that are kept of a request; trusted says whether it came
+// from a proxy on the list.
+func (k Kept) From(trusted bool) []string {
+	if trusted {
+		return k.together
+	}
+	return k.anybody
+}
+
+// NeedFront reports whether some are kept from a trusted proxy only.
+func (k Kept) NeedFront() bool { return len(k.front) > 0 }
+
+// Keep returns a Kept of these names. It refuses what would let a client choose
+// path, host or identity, and what passes anyway. Call it after every Set.
+func (h *Headers) Keep(names []string) (Kept, error) {
+	var k Kept
+	for _, name := range names {
+		folded, canonical := fold(name), textproto.CanonicalMIMEHeaderKey(name)
+		on := func(list []string) bool {
+			return slices.ContainsFunc(list, func(n string) bool {
+				begin, more := strings.CutSuffix(n, "*")
+				return folded == begin || more && strings.HasPrefix(folded, begin)
+			})
+		}
+		switch {
+		case !validName(name):
+			return k, fmt.Errorf("%q is not a header name", name)
+		case slices.Contains(h.set, folded):
+			return k, fmt.Errorf("header %s carries an identity that is set here, on this route or another; it cannot be kept", name)
+		case on(alwaysStripped[:]):
+			return k, fmt.Errorf("header %s cannot be kept: whoever sends it could choose host, path or identity", name)
+		case on(overrides[:]), canonical == DestinationHeader:
+			k.anybody = append(k.anybody, canonical)
+		case on(othersHeaders[:]):
+			k.front = append(k.front, canonical)
+		default:
+			return k, fmt.Errorf("header %s passes anyway; leave it out", name)
+		}
+	}
+	k.together = slices.Concat(k.front, k.anybody)
+	return k, nil
 }
 
 func checkField(f Field) (Field, error) {
@@ -256,9 +334,13 @@ func checkField(f Field) (Field, error) {
 // case, and all but letters and digits reads as '-': CGI, WSGI, PHP and FastCGI
 // cannot tell '_', '.' and '-' apart (CVE-2025-64484, CVE-2026-52845), and
 // lighttpd none of "X+Forwarded!User".
-func (h *Headers) Strip(in http.Header) {
+func (h *Headers) Strip(in http.Header) { h.StripBut(in, nil) }
+
+// StripBut is Strip for a route that keeps some headers, in exactly these
+// spellings.
+func (h *Headers) StripBut(in http.Header, kept []string) {
 	for name := range in {
-		if h.strips(name) {
+		if h.strips(name) && !slices.Contains(kept, name) {
 			delete(in, name)
 		}
 	}

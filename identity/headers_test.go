@@ -508,8 +508,9 @@ func stripsSlowly(name string, own ...string) bool {
 			return true
 		}
 	}
-	return slices.ContainsFunc(alwaysStripped[:], func(n string) bool {
-		return folded == n || strings.HasSuffix(n, "-") && strings.HasPrefix(folded, n)
+	return slices.ContainsFunc(slices.Concat(alwaysStripped[:], othersHeaders[:], overrides[:]), func(n string) bool {
+		begin, more := strings.CutSuffix(n, "*")
+		return folded == begin || more && strings.HasPrefix(folded, begin)
 	})
 }
 

@@ -179,7 +179,7 @@ func sendTrailers(h http.Header, res *http.Response) {
 func badTrailer(name string) bool {
 	switch name {
 	case "Content-Length", "Content-Type", "Content-Encoding", "Content-Range", "Host", "Authorization", "Cookie", "Set-Cookie",
-		"Clear-Site-Data", "Cache-Control", "Expect", "Location", "Max-Forwards", "Range", "Via", "X-Request-Id":
+		"Clear-Site-Data", "Cache-Control", "Destination", "Expect", "Location", "Max-Forwards", "Range", "Via", "X-Request-Id":
 		return true
 	}
 	return slices.Contains(hopByHop[:], name) || slices.Contains(siteHeaders[:], name)

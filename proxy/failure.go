@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 
+	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -115,6 +116,10 @@ func (p *Proxy) returnHere(ev *event, r *http.Request) string {
 // fillIn gives a failure the words of its status where it has none of its own.
 func (f *failure) fillIn() {
 	title, sentence, advice := wordsFor(f.Status)
+	var target *authz.TargetError
+	if f.Status == http.StatusBadRequest && errors.As(f.Cause, &target) {
+		sentence, advice = target.Public, target.Advice
+	}
 	for _, w := range [...]struct {
 		have *string
 		word string
@@ -129,7 +134,7 @@ func wordsFor(status int) (title, sentence, advice string) {
 	switch status {
 	case http.StatusBadRequest:
 		return "This address cannot be used", "Parts of it could mean two things, so it was not passed on.",
-			"Check the address for doubled slashes, dots or odd characters, or start again from the site's first page."
+			"Check the address, or start again from the site's first page."
 	case http.StatusForbidden:
 		return "This is not for you", "You may not do this.", "If you think you should, ask the people who run this site and tell them the request id."
 	case http.StatusNotFound:

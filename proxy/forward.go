@@ -46,6 +46,9 @@ func (p *Proxy) forward(c *client, r *http.Request, ev *event, route *authz.Rout
 	if err := x.admit(); err != nil {
 		return err
 	}
+	if err := p.judgeDestination(r, ev, route, s); err != nil {
+		return err
+	}
 	if s != nil {
 		var err error
 		x.key = callerKey(s, r)

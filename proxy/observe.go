@@ -28,6 +28,7 @@ type event struct {
 	start      time.Time
 	requestID  string
 	client     string
+	trusted    bool // the TCP peer is a proxy whose word counts
 	facts      authz.Facts
 	dotted     bool // the host was asked for with a dot at its end
 	route      string

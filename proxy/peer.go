@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"fmt"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -12,7 +11,10 @@ import (
 // whence is where a request comes from, and under which address the client
 // asked: as the TCP connection says, or as a proxy on the list of those that are
 // trusted says (P4).
-type whence struct{ client, scheme, host string }
+type whence struct {
+	client, scheme, host string
+	trusted              bool // the TCP peer is on the list
+}
 
 // maxChain bounds how far back a chain of proxies is followed.
 const maxChain = 32
@@ -30,6 +32,7 @@ func (p *Proxy) whence(r *http.Request) (whence, error) {
 	if !p.trusts(addr) {
 		return at, nil
 	}
+	at.trusted = true
 	at.client = p.client(addr, r.Header["X-Forwarded-For"]).String()
 	if host, err := single(r.Header, "X-Forwarded-Host"); err != nil || host != "" {
 		at.host = host
@@ -40,10 +43,12 @@ func (p *Proxy) whence(r *http.Request) (whence, error) {
 	scheme, err := single(r.Header, "X-Forwarded-Proto")
 	switch scheme {
 	case "":
-	case "http", "https":
-		at.scheme = scheme
+	case "http", "ws": // Traefik names the scheme of a WebSocket's URL (RFC 6455 §3)
+		at.scheme = "http"
+	case "https", "wss":
+		at.scheme = "https"
 	default:
-		return at, fmt.Errorf("%w: X-Forwarded-Proto is neither http nor https", authz.ErrTarget)
+		return at, frontError("X-Forwarded-Proto is neither http nor https")
 	}
 	return at, err
 }
@@ -95,7 +100,7 @@ func single(h http.Header, name string) (string, error) {
 		return "", nil
 	}
 	if len(lines) > 1 || strings.ContainsAny(lines[0], ", ") {
-		return "", fmt.Errorf("%w: %s has several values", authz.ErrTarget, name)
+		return "", frontError(name + " has several values")
 	}
 	return lines[0], nil
 }
@@ -105,4 +110,10 @@ func single(h http.Header, name string) (string, error) {
 func dotted(host string) bool {
 	name, _, _ := strings.Cut(host, ":") // an IPv6 address has no dot before its first colon
 	return strings.HasSuffix(name, ".")
+}
+
+// frontError is a fault of the proxy before us, which no visitor can mend.
+func frontError(why string) error {
+	return &authz.TargetError{Why: why, Public: "The proxy before this site does not say clearly which address you asked for.",
+		Advice: "Tell the people who run this site. If that is you: " + why + "; let that proxy replace what clients send, not add to it."}
 }

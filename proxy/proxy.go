@@ -66,6 +66,9 @@ type Backend struct {
 	Transport    http.RoundTripper
 	Host         string // the Host the app sees; "": the one that was asked for
 	Headers      identity.HeaderSet
+	Keep         identity.Kept // what passes of the headers that are stripped
+	// App names the app: routes with the same one lead to the same program.
+	App string
 	// Header is how long the app may take to answer a request that it has whole;
 	// Idle is how long nothing may move, in either direction. Both are required.
 	Header, Idle time.Duration
@@ -286,7 +289,7 @@ func (p *Proxy) serve(w *client, r *http.Request, ev *event) error {
 		return &failure{Status: http.StatusRequestURITooLong, Cause: errors.New("target too long")}
 	}
 	at, err := p.whence(r)
-	ev.client = at.client
+	ev.client, ev.trusted = at.client, at.trusted
 	var facts authz.Facts
 	if err == nil {
 		facts, err = authz.NewFacts(r.Method, at.scheme, at.host, r.RequestURI)
@@ -325,11 +328,12 @@ func (p *Proxy) ownPath(f authz.Facts) (string, bool) {
 }
 
 func (p *Proxy) serveRoute(w *client, r *http.Request, ev *event) error {
-	p.headers.Strip(r.Header) // before anything can forward, on public routes too (security.md D3)
 	route, err := p.routes.Lookup(ev.facts)
 	if err != nil {
 		return p.noRoute(ev, err)
 	}
+	// Before anything can forward, on public routes too (CVE-2026-30851).
+	p.headers.StripBut(r.Header, p.backends[route].Keep.From(ev.trusted))
 	ev.route = route.Name
 	if p.takesBearer(route) && r.Header["Authorization"] != nil {
 		return p.serveBearer(w, r, ev, route)

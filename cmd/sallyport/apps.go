@@ -23,7 +23,7 @@ func newBackends(cfg *config.Config, pol *policy, with parts) (map[string]proxy.
 	for i, r := range cfg.Routes {
 		u := r.Upstream
 		backend := proxy.Backend{Scheme: "http", Addr: "app", Transport: with.app, Host: u.Host, Headers: pol.sets[r.Name],
-			Header: u.Header, Idle: u.Idle, MaxBody: r.MaxBody, NoVia: r.NoVia, Bearer: with.bearers[r.Name]}
+			Keep: pol.kept[r.Name], App: u.URL.String() + " " + u.Host, Header: u.Header, Idle: u.Idle, MaxBody: r.MaxBody, NoVia: r.NoVia, Bearer: with.bearers[r.Name]}
 		for _, name := range r.SiteHeaders {
 			backend.SiteHeaders = append(backend.SiteHeaders, http.CanonicalHeaderKey(name))
 		}

@@ -173,7 +173,7 @@ func check(c *console, path string, values bool) error {
 			return configFaults(faults)
 		}
 	}
-	for _, w := range warnings(cfg) {
+	for _, w := range append(warnings(cfg), reachWarnings(cfg, pol)...) {
 		fmt.Fprintf(c.stderr, "warning: %s\n", w.Error())
 	}
 	printRules(c.stdout, cfg, pol)
@@ -191,6 +191,27 @@ func check(c *console, path string, values bool) error {
 // warnings are what is allowed but should be looked at twice.
 func warnings(cfg *config.Config) []config.Fault {
 	return append(cfg.Warnings(), deadRules(cfg)...)
+}
+
+// reachWarnings tell where a method that takes a folder with all that is in it
+// reaches what another rule protects. We see one path and cannot know whether the
+// app has folders, so that is said by check, and not at each start.
+func reachWarnings(cfg *config.Config, pol *policy) (all []config.Fault) {
+	routes := pol.table.Routes()
+	for i, r := range routes {
+		var below []string
+		for j, other := range routes {
+			if u, v := cfg.Routes[i].Upstream, cfg.Routes[j].Upstream; u.URL.String() == v.URL.String() && u.Host == v.Host && r.Below(other) {
+				below = append(below, other.Name)
+			}
+		}
+		if len(below) > 0 {
+			all = append(all, cfg.Fault(routeKey(cfg, i, "path"),
+				"if the app is a WebDAV server: DELETE and PROPFIND of a folder here reach what is below it, also what only %s should open (COPY and MOVE of it are refused)",
+				strings.Join(below, ", ")))
+		}
+	}
+	return all
 }
 
 // printRules says each route in sentences.
@@ -253,7 +274,13 @@ func carries(r config.Route) []string {
 		more = append(more, "WebSockets pass from pages of its own site.")
 	}
 	if r.Encoded {
-		more = append(more, "Escaped / % # ? pass in the path.")
+		more = append(more, "Escaped / % # ? ; and letters that are not UTF-8 pass in the path.")
+	}
+	if r.Doubled {
+		more = append(more, "Doubled slashes pass in the path.")
+	}
+	if len(r.Headers.Keep) > 0 {
+		more = append(more, fmt.Sprintf("It keeps %s of the request.", strings.Join(r.Headers.Keep, ", ")))
 	}
 	if b := r.Bearer; b.Provider != "" {
 		more = append(more, fmt.Sprintf("Programs may come with an access token of %s for %s instead of a session.", b.Provider, strings.Join(b.Audiences, " or ")))

@@ -61,10 +61,11 @@ type policy struct {
 	orgs    *identity.Organizations
 	headers *identity.Headers
 	sets    map[string]identity.HeaderSet // by route name
+	kept    map[string]identity.Kept      // likewise
 }
 
 func newPolicy(cfg *config.Config) (*policy, config.Faults) {
-	pol := &policy{headers: identity.NewHeaders(), sets: map[string]identity.HeaderSet{}}
+	pol := &policy{headers: identity.NewHeaders(), sets: map[string]identity.HeaderSet{}, kept: map[string]identity.Kept{}}
 	orgs, faults := newOrganizations(cfg)
 	pol.orgs = orgs
 	var routes []authz.Route
@@ -75,13 +76,29 @@ func newPolicy(cfg *config.Config) (*policy, config.Faults) {
 			faults = append(faults, cfg.Fault(fmt.Sprintf("routes[%d].headers", i), "%v", err))
 		}
 		pol.sets[r.Name] = set
-		routes = append(routes, authz.Route{Name: r.Name, Host: routeHost(r), Orgs: orgIDs(cfg), Path: r.Path, Exact: r.Exact, Encoded: r.Encoded,
+		routes = append(routes, authz.Route{Name: r.Name, Host: routeHost(r), Orgs: orgIDs(cfg), Path: r.Path, Exact: r.Exact, Encoded: r.Encoded, Doubled: r.Doubled,
 			Access: access(r), WebSocket: authz.WebSocket(r.WebSocket)})
 	}
+	faults = append(faults, pol.keepHeaders(cfg)...)
 	faults = append(faults, cfg.BearerFaults()...)
 	table, err := authz.NewTable(routes)
 	pol.table = table
 	return pol, append(faults, tableFaults(cfg, err)...)
+}
+
+// keepHeaders comes after all sets: what any route sets, none may keep.
+func (pol *policy) keepHeaders(cfg *config.Config) (faults config.Faults) {
+	for i, r := range cfg.Routes {
+		kept, err := pol.headers.Keep(r.Headers.Keep)
+		if err == nil && kept.NeedFront() && len(cfg.TrustedProxies) == 0 {
+			err = errors.New("keeps what a proxy before Sallyport sets, but trusted_proxies names none: then any client could set it")
+		}
+		if err != nil {
+			faults = append(faults, cfg.Fault(fmt.Sprintf("routes[%d].headers.keep", i), "%v", err))
+		}
+		pol.kept[r.Name] = kept
+	}
+	return faults
 }
 
 // unknownHost stands in for public_url's host while that is only a reference.

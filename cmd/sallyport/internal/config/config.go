@@ -94,7 +94,8 @@ type Route struct {
 	Headers  Headers
 
 	WebSocket WebSocket
-	Encoded   bool  // escaped / % # ? pass in the path
+	Encoded   bool  // escaped / % # ? ; and letters that are not UTF-8 pass in the path
+	Doubled   bool  // so do two slashes in a row
 	MaxBody   int64 // bytes of a request's body; 0 is no limit
 	NoVia     bool  // the app is not told of a proxy by Via
 	// SiteHeaders of the app's answers pass although they speak for the whole site.
@@ -119,6 +120,7 @@ type Rule struct {
 type Headers struct {
 	Preset string
 	Set    []identity.Field
+	Keep   []string // what passes although it is stripped elsewhere
 }
 
 // Pages is how our own pages look.
@@ -310,8 +312,10 @@ func routeShape() shape[Route] {
 		field("headers", "What the app is told about the person.", headersShape(), func(r *Route) *Headers { return &r.Headers }).or("{}"),
 		field("websocket", "WebSockets pass, from pages of the route's own site and of the origins that are listed. None pass if left out.",
 			webSocketShape(), func(r *Route) *WebSocket { return &r.WebSocket }),
-		field("encoded", "`forward`: an escaped / % # or ? passes in the path, as GitLab, RabbitMQ and npm registries need it. Refused if left out.",
-			forwardEncoded(), func(r *Route) *bool { return &r.Encoded }),
+		field("encoded", "`forward`: an escaped / % # ? or ; passes in the path, as GitLab, RabbitMQ, CalDAV and npm registries need it, and so do letters that are not UTF-8. Refused if left out.",
+			forwardOrRefused(), func(r *Route) *bool { return &r.Encoded }),
+		field("doubled_slashes", "`forward`: two slashes in a row pass in the path, but not at its beginning. Refused if left out.",
+			forwardOrRefused(), func(r *Route) *bool { return &r.Doubled }),
 		field("max_body", "The largest body of a request; no limit if left out.", size(1, 1<<40), func(r *Route) *int64 { return &r.MaxBody }),
 		field("via", "`false`: the app gets no Via header, for apps that do not compress for proxies. It gets one if left out.",
 			onlyFalse(), func(r *Route) *bool { return &r.NoVia }),
@@ -382,6 +386,8 @@ func headersShape() shape[Headers] {
 	return object[Headers]{instead: among("preset", identity.Presets()...), keys: []key[Headers]{
 		field("preset", "A set of header names that apps know.", oneOf("", identity.Presets()...), func(h *Headers) *string { return &h.Preset }).or(identity.PresetForwarded),
 		field("set", "Headers beside the preset: a name, and the claim it carries.", headerFields(), func(h *Headers) *[]identity.Field { return &h.Set }),
+		field("keep", "Headers that pass although they are stripped elsewhere: those of other proxies, from trusted_proxies only; method overrides and Destination, from everybody.",
+			list(pattern("the name of a header", headerPattern), 1), func(h *Headers) *[]string { return &h.Keep }),
 	}}.shape()
 }
 

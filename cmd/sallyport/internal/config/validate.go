@@ -175,8 +175,8 @@ func parseClientID(v string) (string, error) {
 	return v, nil
 }
 
-// forwardEncoded is the word `forward`; leaving the key out refuses.
-func forwardEncoded() shape[bool] {
+// forwardOrRefused is the word `forward`; leaving the key out refuses.
+func forwardOrRefused() shape[bool] {
 	want := "forward or left out"
 	return shape[bool]{want: want, schema: schema{"const": "forward"}, read: func(w *walker, at place, into *bool) {
 		var v string
