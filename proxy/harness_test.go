@@ -57,6 +57,8 @@ type setup struct {
 	People  []demo.Person
 	Routes  []authz.Route
 	Fields  map[string][]identity.Field // by route; else preset "forwarded"
+	Passes  map[string][]string         // by route: headers that it keeps
+	Apps    map[string]string           // by route: the app's name, where there are several
 	Backend http.RoundTripper           // instead of the raw app
 	App     *upstream.Upstream          // likewise, with an address of its own
 	Header  time.Duration               // how long an app may think
@@ -186,7 +188,9 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 		}
 		set, err := headers.Set(fields)
 		check(tb, err)
-		b := Backend{Scheme: "http", Addr: appURL.Host, Transport: backend, Headers: set, Header: o.Header, Idle: o.Idle, MaxBody: o.MaxBody}
+		kept, err := headers.Keep(o.Passes[r.Name])
+		check(tb, err)
+		b := Backend{Keep: kept, App: o.Apps[r.Name], Scheme: "http", Addr: appURL.Host, Transport: backend, Headers: set, Header: o.Header, Idle: o.Idle, MaxBody: o.MaxBody}
 		if o.Bearer != nil && strings.HasPrefix(r.Name, "api") {
 			b.Bearer = o.Bearer(s)
 		}

@@ -67,6 +67,7 @@ func forgeable() []string {
 		"x-original-host", "x-rewrite-url", "x-envoy-original-path", "x-envoy-external-address", "x-auth-request-access-token",
 		"remote-addr", "proxy", "cf-connecting-ip", "x-remote-user", "x-webauth-user", "client-cert", "client-cert-chain", "ssl-client-cert",
 		"x-forwarded-roles", // nobody's yet
+		"x-http-method-override", "x-vouch-user", "x-pomerium-jwt-assertion", "oidc-claim-sub", "x-auth-user", "x-ms-client-principal-id", "sm-user",
 	}
 	for _, headers := range told() {
 		names = slices.AppendSeq(names, maps.Keys(headers))

@@ -97,6 +97,8 @@ func TestP04_ForwardedFactsCountOnlyFromTheList(t *testing.T) {
 		{"nobody is trusted by default", nil, []string{"X-Forwarded-For: 203.0.113.7", "X-Forwarded-Host: evil.example", "X-Forwarded-Proto: https"}, 200, "127.0.0.1", "{host}", "http"},
 		{"another peer is", []string{"10.0.0.0/8"}, []string{"X-Forwarded-For: 203.0.113.7", "X-Forwarded-Host: evil.example", "X-Forwarded-Proto: https"}, 200, "127.0.0.1", "{host}", "http"},
 		{"this peer is", []string{"127.0.0.0/8"}, []string{"X-Forwarded-For: 203.0.113.7", "X-Forwarded-Host: {host}", "X-Forwarded-Proto: https"}, 200, "203.0.113.7", "{host}", "https"},
+		{"a WebSocket behind Traefik", []string{"127.0.0.0/8"}, []string{"X-Forwarded-Host: {host}", "X-Forwarded-Proto: wss"}, 200, "127.0.0.1", "{host}", "https"},
+		{"the same without TLS", []string{"127.0.0.0/8"}, []string{"X-Forwarded-Proto: ws"}, 200, "127.0.0.1", "{host}", "http"},
 		{"and says nothing", []string{"127.0.0.0/8"}, nil, 200, "127.0.0.1", "{host}", "http"},
 		{"a host that is not served", []string{"127.0.0.0/8"}, []string{"X-Forwarded-Host: evil.example"}, 404, "", "", ""},
 		{"two hosts", []string{"127.0.0.0/8"}, []string{"X-Forwarded-Host: {host}, evil.example"}, 400, "", "", ""},
