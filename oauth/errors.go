@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -104,10 +105,13 @@ var registered = [...]string{
 func describe(err error) string {
 	var (
 		cert *tls.CertificateVerificationError
+		root x509.UnknownAuthorityError
 		dns  *net.DNSError
 		op   *net.OpError
 	)
 	switch {
+	case errors.As(err, &cert) && errors.As(err, &root):
+		return "its certificate was refused: " + cert.Err.Error() + "; ca of the provider says who may vouch for it"
 	case errors.As(err, &cert):
 		return "its certificate was refused: " + cert.Err.Error()
 	case errors.As(err, &dns):

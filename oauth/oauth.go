@@ -12,6 +12,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -35,6 +36,7 @@ const (
 type Options struct {
 	Provider  string            // the metric's label
 	Transport http.RoundTripper // nil: a transport of its own; of an *http.Transport only the way to dial is used
+	Roots     *x509.CertPool    // who may vouch for the provider; nil: whom the system trusts. Not with Transport
 	Timeout   time.Duration     // for a whole call, body included; 0: 10 s
 	MaxBody   int64             // of an answer, decompressed; 0: 1 MiB
 	Metrics   *Metrics          // nil: not measured
@@ -57,10 +59,13 @@ func NewClient(o Options) (*Client, error) {
 	if o.Timeout < 0 || o.MaxBody < 0 {
 		return nil, errors.New("oauth: Options.Timeout and MaxBody cannot be negative")
 	}
+	if o.Transport != nil && o.Roots != nil {
+		return nil, errors.New("oauth: Options.Roots would not reach Options.Transport")
+	}
 	c := &Client{provider: o.Provider, transport: o.Transport, timeout: o.Timeout, maxBody: o.MaxBody, metrics: o.Metrics}
 	switch base := o.Transport.(type) {
 	case nil:
-		c.transport = attempt.New(newTransport(), attempt.Options{})
+		c.transport = attempt.New(newTransport(o.Roots), attempt.Options{})
 	case *http.Transport: // left to itself, it sends again without end
 		c.transport = attempt.New(base, attempt.Options{})
 	}
@@ -73,12 +78,12 @@ func NewClient(o Options) (*Client, error) {
 	return c, nil
 }
 
-func newTransport() *http.Transport {
+func newTransport(roots *x509.CertPool) *http.Transport {
 	t := &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{}).DialContext}
 	if std, ok := http.DefaultTransport.(*http.Transport); ok {
 		t = std.Clone()
 	}
-	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
 	t.ForceAttemptHTTP2 = true
 	t.MaxResponseHeaderBytes = maxHeader
 	t.DialContext = dialLocalhost(t.DialContext)

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"crypto/x509"
-	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
@@ -20,7 +17,7 @@ func newBackends(cfg *config.Config, pol *policy, with parts) (map[string]proxy.
 	}
 	shared := map[way]*upstream.Upstream{} // routes to one app share its connections
 	backends := map[string]proxy.Backend{}
-	for i, r := range cfg.Routes {
+	for _, r := range cfg.Routes {
 		u := r.Upstream
 		backend := proxy.Backend{Scheme: "http", Addr: "app", Transport: with.app, Host: u.Host, Headers: pol.sets[r.Name],
 			Keep: pol.kept[r.Name], App: u.URL.String() + " " + u.Host, Header: u.Header, Idle: u.Idle, MaxBody: r.MaxBody, NoVia: r.NoVia, Bearer: with.bearers[r.Name]}
@@ -34,11 +31,8 @@ func newBackends(cfg *config.Config, pol *policy, with parts) (map[string]proxy.
 		key := way{u.URL.String(), u.CA.Value(), u.ServerName, u.Connect, u.KeepAlive}
 		up := shared[key]
 		if up == nil {
-			roots, err := authorities(cfg, i)
-			if err != nil {
-				return nil, err
-			}
-			if up, err = upstream.New(upstream.Options{URL: u.URL, Roots: roots, ServerName: u.ServerName,
+			var err error
+			if up, err = upstream.New(upstream.Options{URL: u.URL, Roots: u.CA.Authorities(), ServerName: u.ServerName,
 				ConnectTimeout: u.Connect, KeepAlive: u.KeepAlive}); err != nil {
 				return nil, err
 			}
@@ -48,17 +42,4 @@ func newBackends(cfg *config.Config, pol *policy, with parts) (map[string]proxy.
 		backends[r.Name] = backend
 	}
 	return backends, nil
-}
-
-// authorities are those who may vouch for a route's app, nil for the system's.
-func authorities(cfg *config.Config, route int) (*x509.CertPool, error) {
-	pem := cfg.Routes[route].Upstream.CA.Value()
-	if pem == "" {
-		return nil, nil
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM([]byte(pem)) || !strings.HasPrefix(strings.TrimSpace(pem), "-----BEGIN CERTIFICATE") {
-		return nil, configFaults(config.Faults{cfg.Fault(fmt.Sprintf("routes[%d].upstream.ca", route), "holds no certificate in PEM")})
-	}
-	return pool, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/pem"
 	"io"
 	"log/slog"
 	"net/http"
@@ -111,5 +112,73 @@ func TestP08_EveryProviderSignsInFromItsConfiguration(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAProviderWhoseCertificateIsFromAnAuthorityOfItsOwn signs in over https
+// that nobody but the provider's `ca` vouches for: every call of ours does.
+func TestAProviderWhoseCertificateIsFromAnAuthorityOfItsOwn(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "the app") }))
+	defer app.Close()
+	provider := httptest.NewUnstartedServer(nil)
+	provider.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	defer provider.Close()
+	issuer := "https://" + provider.Listener.Addr().String()
+	for _, trusted := range []bool{true, false} {
+		front := httptest.NewUnstartedServer(nil)
+		defer front.Close()
+		public := "http://" + front.Listener.Addr().String()
+		op, err := demo.NewProvider(demo.ProviderOptions{Issuer: issuer, ClientID: "sallyport", ClientSecret: "s",
+			RedirectURIs: []string{public + "/.sallyport/callback/p"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		faults := testenv.NewFaults(op)
+		if trusted {
+			provider.Config.Handler = faults
+			provider.StartTLS()
+		}
+		ca := filepath.Join(t.TempDir(), "ca.pem")
+		certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: provider.Certificate().Raw})
+		if err := os.WriteFile(ca, certificate, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		file := "version: 1\npublic_url: " + public + "\nsession: {keys: [\"literal:" + session.NewKey(time.Unix(1.7e9, 0)).Text() + "\"]}\n" +
+			"providers:\n  - {id: p, type: oidc, issuer: \"" + issuer + "\", ca: \"file:" + ca + "\", client_id: sallyport, client_secret: \"literal:s\", identity_from: userinfo}\n" +
+			"routes:\n  - {name: app, path: /, upstream: \"" + app.URL + "\", allow: authenticated}\n"
+		if !trusted {
+			file = strings.Replace(file, "ca: \"file:"+ca+"\", ", "", 1)
+		}
+		var log bytes.Buffer
+		cfg, _, err := parseConfig("config.yaml", []byte(file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sec, err := resolve(cfg, func(string) (string, bool) { return "", false })
+		if err != nil {
+			t.Fatal(err)
+		}
+		door, err := newFrontDoor(cfg, sec, prometheus.NewRegistry(), slog.New(slog.NewJSONHandler(&log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		front.Config.Handler = door
+		front.Start()
+		browser := testenv.NewBrowser(t, provider.Client().Transport)
+		page := browser.Open(public + "/")
+		if !trusted {
+			if page.Status != http.StatusServiceUnavailable || !strings.Contains(log.String(), "ca of the provider says who may vouch for it") {
+				t.Errorf("without ca: %d\n%s", page.Status, &log)
+			}
+			continue
+		}
+		if page = browser.SignIn(page, "mira"); page.Body != "the app" {
+			t.Fatalf("%d at %s:\n%s\n%s", page.Status, page.URL, page.Body, &log)
+		}
+		for _, call := range []string{testenv.Discovery, testenv.Token, testenv.JWKS, testenv.Userinfo} {
+			if faults.Hits(call) != 1 {
+				t.Errorf("%s was asked %d times", call, faults.Hits(call))
+			}
+		}
 	}
 }

@@ -301,7 +301,7 @@ func redirectURI(cfg *config.Config, provider string) string {
 func (with *parts) addProviders(cfg *config.Config, reg prometheus.Registerer, log *slog.Logger) error {
 	metrics := oauth.NewMetrics(reg)
 	for _, p := range cfg.Providers {
-		client, err := oauth.NewClient(oauth.Options{Provider: p.ID, Metrics: metrics})
+		client, err := oauth.NewClient(oauth.Options{Provider: p.ID, Roots: p.CA.Authorities(), Metrics: metrics})
 		if err != nil {
 			return err
 		}

@@ -63,6 +63,7 @@ type Provider struct {
 	ID, Type, Name, ClientID string
 	Issuer                   string          // "": the vendor's own
 	Endpoints                login.Endpoints // instead of what discovery says
+	CA                       Ref             // PEM, who may vouch for it; zero is whom the system trusts
 	PublicKeys               []Ref           // instead of published ones
 	Quirks                   []string        // deviations from the standard that it is allowed
 	HostedDomains            []string        // google: whose people may come; nil: everybody's
@@ -239,6 +240,8 @@ func providerShape() shape[Provider] {
 			urlText(parseIssuer), func(p *Provider) *string { return &p.Issuer }),
 		field("endpoints", "Addresses that count instead of those in the discovery document. With authorization and token nobody asks for that document.",
 			endpointsShape(), func(p *Provider) *login.Endpoints { return &p.Endpoints }),
+		field("ca", "Who may vouch for the provider's https, PEM, wherever Sallyport asks it itself; whom this system trusts if left out.", authorities(),
+			func(p *Provider) *Ref { return &p.CA }),
 		field("client_id", "The client id the provider gave out.", valueOrRef("a client id", `^[!-~]([ -~]*[!-~])?$`, parseClientID),
 			func(p *Provider) *string { return &p.ClientID }).required(),
 		field("client_secret", "The client secret. Left out only with `client_auth: none`.", secretRef(formEnv, formFile, formLiteral),

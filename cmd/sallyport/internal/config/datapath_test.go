@@ -81,19 +81,20 @@ func TestTheWayToAnAppIsReadAsItIsUsed(t *testing.T) {
 }
 
 func TestAnAppsAuthorityIsReadFromWhereItIs(t *testing.T) {
+	certificate := certificatePEM(t)
 	c := parse(t, string(read(t, "testdata/good/data-path.yaml")))
 	fsys := disk()
 	fsys["run/secrets/session-key"] = aFile(0o600, "key")
-	env := func(name string) (string, bool) { return "the " + name, name == "CLIENT_SECRET" || name == "TWIN_CA" }
+	env := func(name string) (string, bool) { return certificate, name == "CLIENT_SECRET" || name == "TWIN_CA" }
 	faults := c.Resolve(env, fsys)
 	if len(faults) != 1 || faults[0].Path != "routes[0].upstream.ca" || faults[0].Line != 22 {
 		t.Fatalf("without the file: %v", faults)
 	}
-	fsys["etc/sallyport/app-ca.pem"] = aFile(0o644, "CERT\n")
+	fsys["etc/sallyport/app-ca.pem"] = aFile(0o644, certificate+"\n")
 	if faults := c.Resolve(env, fsys); faults != nil {
 		t.Fatal(faults)
 	}
-	if app, twin := c.Routes[0].Upstream.CA.Value(), c.Routes[1].Upstream.CA.Value(); app != "CERT" || twin != "the TWIN_CA" {
+	if app, twin := c.Routes[0].Upstream.CA.Value(), c.Routes[1].Upstream.CA.Value(); app != certificate || twin != certificate {
 		t.Errorf("read %q and %q", app, twin)
 	}
 }

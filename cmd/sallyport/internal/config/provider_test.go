@@ -1,6 +1,12 @@
 package config
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -78,5 +84,49 @@ func TestAnIssuerThatNoTokenCanNameIsAFault(t *testing.T) {
 		fstest.MapFS{"run/secrets/session-key": {Data: []byte("x"), Mode: 0o600}})
 	if len(faults) != 1 || !strings.Contains(faults[0].Message, "must be the issuer") {
 		t.Errorf("behind a reference: %v", faults)
+	}
+}
+
+// certificatePEM is some authority.
+func certificatePEM(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+}
+
+// An authority that cannot be read is found by check --values, at its place,
+// and not by the first handshake; so for apps and for providers.
+func TestAnAuthorityThatCannotBeReadIsAFault(t *testing.T) {
+	good := certificatePEM(t)
+	for text, says := range map[string]string{
+		good:                  "",
+		good + "\n" + good:    "",
+		"hunter2":             "must be certificates in PEM, and holds none",
+		goodPEM:               "must be certificates in PEM and nothing else",
+		good + "\n" + goodPEM: "must be certificates in PEM and nothing else",
+		"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----": "one of them cannot be read",
+	} {
+		for where, file := range map[string]string{
+			"providers[0].ca":       with(t, "client_id: sallyport", "client_id: sallyport\n    ca: file:/ca.pem"),
+			"routes[0].upstream.ca": with(t, "upstream: http://127.0.0.1:8080", "upstream: {url: \"https://app:8443\", ca: file:/ca.pem}"),
+		} {
+			c := parse(t, file)
+			faults := resolve(c, map[string]string{"CLIENT_SECRET": "x"}, fstest.MapFS{
+				"run/secrets/session-key": aFile(0o600, "k"), "ca.pem": aFile(0o644, text)})
+			switch {
+			case says == "" && faults != nil:
+				t.Errorf("%s: %v", where, faults)
+			case says != "" && (len(faults) != 1 || faults[0].Path != where || !strings.Contains(faults[0].Message, says) || strings.Contains(faults.Error(), "hunter2")):
+				t.Errorf("%s, want %q: %v", where, says, faults)
+			}
+		}
 	}
 }

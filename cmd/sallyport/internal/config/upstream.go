@@ -32,7 +32,7 @@ func upstreamShape() shape[Upstream] {
 	full := object[Upstream]{keys: []key[Upstream]{
 		field("url", "The app: "+upstreamForms+".", address, func(u *Upstream) **url.URL { return &u.URL }).required(),
 		field("host", "The host that the app is asked for; the one that the browser asked for if left out.", hostAndPort(), func(u *Upstream) *string { return &u.Host }),
-		field("ca", "Who may vouch for an https app, PEM; whom this system trusts if left out.", fileRef(formFile, formEnv), func(u *Upstream) *Ref { return &u.CA }),
+		field("ca", "Who may vouch for an https app, PEM; whom this system trusts if left out.", authorities(), func(u *Upstream) *Ref { return &u.CA }),
 		field("server_name", "The name that an https app has in its certificate; the host of url if left out.", serverName(), func(u *Upstream) *string { return &u.ServerName }),
 		field("timeouts", "How long the app may take.", timeouts, self).or("{}"),
 	}, check: checkUpstream}.shape()

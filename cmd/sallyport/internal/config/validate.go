@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"net"
 	"net/netip"
@@ -256,6 +258,9 @@ func checkProvider(w *walker, at place, p *Provider) {
 	case p.ClientAuth != "none" && p.ClientSecret.IsZero():
 		w.faultAt(secret, "is required, unless the client is public (`client_auth: none`)")
 	}
+	if addresses := p.addresses(); !p.CA.IsZero() && len(addresses) > 0 && !slices.ContainsFunc(addresses, maybeHTTPS) {
+		w.faultAt(at.path+".ca", "has a meaning for https only, and every address of this provider is http")
+	}
 	if p.Scopes != nil && !slices.Contains(p.Scopes, "openid") {
 		w.faultAt(at.path+".scopes", "must contain openid: without it the provider does not say who signed in")
 	}
@@ -263,6 +268,16 @@ func checkProvider(w *walker, at place, p *Provider) {
 		w.faultAt(at.path+"."+c.Key, "%s", c.Why)
 	}
 }
+
+// addresses are those of the provider that the file names.
+func (p *Provider) addresses() []string {
+	e := p.Endpoints
+	return slices.DeleteFunc([]string{p.Issuer, e.AuthorizationURL, e.TokenURL, e.UserinfoURL, e.JWKSURL, e.GraphURL},
+		func(a string) bool { return a == "" })
+}
+
+// maybeHTTPS: a reference may stand for anything.
+func maybeHTTPS(address string) bool { return !strings.HasPrefix(strings.ToLower(address), "http:") }
 
 // Options are what login needs to know that the file says. Before Resolve,
 // references stand in for values.
@@ -286,15 +301,63 @@ func (p Provider) publicKeys() []string {
 }
 
 // publicKeyRef is a file of public keys, which Resolve looks into.
-func publicKeyRef() shape[Ref] {
+func publicKeyRef() shape[Ref] { return checkedRef(login.CheckPublicKeys) }
+
+// authorities is a file of certificates, which Resolve looks into.
+func authorities() shape[Ref] {
+	return checkedRef(func(text string) error {
+		_, err := certPool(text)
+		return err
+	})
+}
+
+// checkedRef is a file whose content Resolve has judged.
+func checkedRef(judge func(text string) error) shape[Ref] {
 	s := fileRef(formFile, formEnv)
 	read := s.read
 	s.read = func(w *walker, at place, into *Ref) {
 		if read(w, at, into); !into.IsZero() {
-			w.src.pending[len(w.src.pending)-1].store = login.CheckPublicKeys
+			w.src.pending[len(w.src.pending)-1].store = judge
 		}
 	}
 	return s
+}
+
+// certPool reads PEM of certificates. x509's own reader passes over what it
+// cannot read, and an authority that is missing is found out by a handshake.
+func certPool(text string) (*x509.CertPool, error) {
+	pool, n := x509.NewCertPool(), 0
+	for rest := []byte(text); ; n++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, errors.New("must be certificates in PEM and nothing else")
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, errors.New("must be certificates in PEM, and one of them cannot be read")
+		}
+		pool.AddCert(c)
+	}
+	if n == 0 {
+		return nil, errors.New("must be certificates in PEM, and holds none")
+	}
+	return pool, nil
+}
+
+// Authorities are those who may vouch for a peer; nil is whom the system trusts,
+// where r is zero.
+func (r Ref) Authorities() *x509.CertPool {
+	if r.IsZero() {
+		return nil
+	}
+	pool, err := certPool(r.Value())
+	if err != nil {
+		return x509.NewCertPool() // not after Resolve, which has judged it; trusts nobody
+	}
+	return pool
 }
 
 // secret is the client secret, or before Resolve a word that says there is one.
