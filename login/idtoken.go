@@ -254,9 +254,6 @@ func (c claims) text(name string) (string, bool) {
 	return *s, true
 }
 
-// isTrue is for claims that must be JSON true, not "true", not 1.
-func (c claims) isTrue(name string) bool { return string(c[name]) == "true" }
-
 // time reads a NumericDate of RFC 7519 §2: a number, possibly with a fraction.
 func (c claims) time(name string) (time.Time, bool) {
 	n, err := strconv.ParseFloat(string(c[name]), 64)
