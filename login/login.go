@@ -43,6 +43,7 @@ type Provider struct {
 	mapped                 []string // the claims that the configuration names
 	identityFrom           string
 	emailDomains           []string
+	signOut                SignOut
 	client                 *oauth.Client
 	now                    func() time.Time
 	log                    *slog.Logger
@@ -64,8 +65,8 @@ func New(o Options) (*Provider, error) {
 	p := &Provider{
 		id: o.ID, kind: o.Type, issuer: o.Issuer, endpoints: o.Endpoints,
 		clientID: o.ClientID, clientSecret: o.ClientSecret, clientAuth: or(o.ClientAuth, ClientAuthAuto),
-		redirectURL: o.RedirectURL,
-		claims:      o.Claims.withDefaults(), mapped: o.Claims.all(), identityFrom: or(o.IdentityFrom, FromAuto),
+		redirectURL: o.RedirectURL, signOut: o.SignOut,
+		claims: o.Claims.withDefaults(), mapped: o.Claims.all(), identityFrom: or(o.IdentityFrom, FromAuto),
 		client: o.Client, now: o.Now, log: o.Log, policy: newPolicy(o), disco: &discovery{},
 		notices: &notices{seen: map[string]bool{}}, last: &atomic.Pointer[[]ClaimForm]{}, unverifiable: o.unverifiable(),
 	}

@@ -15,6 +15,16 @@ func TestWherePeopleSignOutAtTheProvider(t *testing.T) {
 	perscom := shapedWorld(t, demo.Perscom)
 	perscom.use(perscomBase(perscom))
 	google := shapedWorld(t, demo.Google, func(o *Options) { o.Type, o.Scopes = TypeGoogle, nil })
+	like := func(edit func(*Options)) *world {
+		return newWorld(t, func(o *Options) { o.Issuer = w.op.URL; edit(o) })
+	}
+	registered := like(func(o *Options) { o.SignOut.ReturnParam = "post_logout_redirect_uri" })
+	cognito := like(func(o *Options) {
+		o.Endpoints.EndSessionURL = "https://example.auth.eu-west-1.amazoncognito.com/logout"
+		o.SignOut.ReturnParam = "logout_uri"
+	})
+	with := like(func(o *Options) { o.SignOut.Params = map[string]string{"client_id": "another", "federated": ""} })
+	off := like(func(o *Options) { o.SignOut.Off = true })
 	rows := []struct {
 		name            string
 		w               *world
@@ -23,9 +33,15 @@ func TestWherePeopleSignOutAtTheProvider(t *testing.T) {
 		form            url.Values
 		post            bool
 	}{
-		{"the standard", w, "https://app.example.com/", "s", w.op.URL + demo.EndSessionPath,
+		{"where our page is registered", registered, "https://app.example.com/", "s", w.op.URL + demo.EndSessionPath,
 			url.Values{"client_id": {clientID}, "post_logout_redirect_uri": {"https://app.example.com/"}, "state": {"s"}}, false},
-		{"nowhere to return to", w, "", "s", w.op.URL + demo.EndSessionPath, url.Values{"client_id": {clientID}}, false},
+		{"where it is not", w, "https://app.example.com/", "s", w.op.URL + demo.EndSessionPath, url.Values{"client_id": {clientID}}, false},
+		{"nowhere to return to", registered, "", "s", w.op.URL + demo.EndSessionPath, url.Values{"client_id": {clientID}}, false},
+		{"Cognito", cognito, "https://app.example.com/", "", "https://example.auth.eu-west-1.amazoncognito.com/logout",
+			url.Values{"client_id": {clientID}, "logout_uri": {"https://app.example.com/"}}, false},
+		{"with what the provider wants", with, "https://app.example.com/", "", w.op.URL + demo.EndSessionPath,
+			url.Values{"client_id": {"another"}, "federated": {""}}, false},
+		{"not wanted", off, "https://app.example.com/", "", "", nil, false},
 		{"seed 003: by POST", perscom, "", "", perscom.op.URL + demo.EndSessionPath, url.Values{"client_id": {clientID}}, true},
 		{"§2.1 Google has none", google, "https://app.example.com/", "", "", nil, false},
 	}
@@ -48,5 +64,9 @@ func TestWherePeopleSignOutAtTheProvider(t *testing.T) {
 	w.op.Set(testenv.Fault{Endpoint: testenv.Discovery, Status: 503})
 	if address, _, _, err := w.p.Logout(t.Context(), "", ""); err == nil || address != "" {
 		t.Errorf("while the provider is down: %q", address)
+	}
+	w.use(func(o *Options) { o.Endpoints.EndSessionURL = w.op.URL + demo.EndSessionPath })
+	if address, _, _, err := w.p.Logout(t.Context(), "", ""); err != nil || address == "" {
+		t.Errorf("while the provider is down, and the configuration names the address: %q, %v", address, err)
 	}
 }

@@ -57,6 +57,8 @@ type Options struct {
 	Needs            Needs    // what the configuration decides by
 	EmailDomains     []string // if set, addresses elsewhere count as unverified
 
+	SignOut SignOut // at the provider too
+
 	PublicKeys []string // oidc: the provider's keys instead of published ones; PEM, public keys and certificates
 	Quirks     []string // oidc: deviations from the standard that it is allowed, of QuirkNames
 
@@ -67,6 +69,14 @@ type Options struct {
 	Client *oauth.Client // nil: one with defaults, not measured
 	Now    func() time.Time
 	Log    *slog.Logger // nil: discard
+}
+
+// SignOut is what is particular about signing out at a provider, whose address is
+// Endpoints.EndSessionURL or discovery's.
+type SignOut struct {
+	Off         bool              // it is not offered
+	Params      map[string]string // go along
+	ReturnParam string            // the parameter with the address of our page, where that is registered; "": not sent
 }
 
 // Endpoints are addresses that count instead of what discovery says. With both
@@ -102,6 +112,7 @@ func (o Options) Conflicts() []Conflict {
 	if t := sharedTenant(o.Issuer); o.Type == TypeOIDC && t != "" {
 		add(true, "issuer", "is not in Microsoft's tokens, which name the tenant of each account; write `type: microsoft` and `tenant: "+t+"` instead")
 	}
+	add(o.SignOut.Off && o.has(quirkEndSessionPost), "logout", "is false, so the quirk end_session_post has no meaning")
 	o.quirkConflicts(add)
 	o.vendorConflicts(add)
 	return found

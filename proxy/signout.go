@@ -11,7 +11,8 @@ import (
 
 // endsSessions is a LoginProvider at which people can sign out too (OpenID
 // Connect RP-Initiated Logout): by going to address with form as its query, or
-// by posting form there. Without an address there is no such place.
+// by posting form there. Without an address there is no such place. returnTo goes
+// along where it is registered there, which is for the LoginProvider to know.
 type endsSessions interface {
 	Logout(ctx context.Context, returnTo, state string) (address string, form url.Values, post bool, err error)
 }
@@ -75,7 +76,7 @@ func (p *Proxy) providerSignOut(ctx context.Context, query string) *providerSign
 	}
 	ctx, cancel := context.WithTimeout(ctx, signOutTime)
 	defer cancel()
-	address, form, post, err := ends.Logout(ctx, "", "")
+	address, form, post, err := ends.Logout(ctx, p.origin+p.prefix+"/logout", "")
 	if err != nil || address == "" {
 		return nil
 	}

@@ -14,9 +14,13 @@ type leaving struct {
 	address string
 	post    bool
 	err     error
+	asked   *string // to return to
 }
 
-func (l leaving) Logout(context.Context, string, string) (string, url.Values, bool, error) {
+func (l leaving) Logout(_ context.Context, returnTo, _ string) (string, url.Values, bool, error) {
+	if l.asked != nil {
+		*l.asked = returnTo
+	}
 	return l.address, url.Values{"client_id": {"sally&port"}}, l.post, l.err
 }
 
@@ -56,5 +60,19 @@ func TestSigningOutAtTheProviderIsOfferedWhereItCanBe(t *testing.T) {
 		if a := s.get(t, prefix+"/logout"+tc.query, navigate("Cookie: "+s.mint(t, alice()))...); strings.Contains(a.body, "too</") {
 			t.Errorf("%s, signed in: %s", name, a.body)
 		}
+	}
+}
+
+// The provider sends people back to the page that says that they are signed out.
+func TestAfterSigningOutAtTheProviderPeopleComeBackToAPageOfOurs(t *testing.T) {
+	t.Parallel()
+	var asked string
+	s := newSite(t, setup{Login: leaving{address: "https://sso.example.com/end", asked: &asked}})
+	s.get(t, prefix+"/logout?provider=main", navigate()...)
+	if asked != s.server.URL+prefix+"/logout" {
+		t.Errorf("to return to: %q", asked)
+	}
+	if a := s.get(t, prefix+"/logout", navigate("Sec-Fetch-Site: cross-site")...); a.status != 200 || !strings.Contains(a.body, "You are signed out") {
+		t.Errorf("back: %d %s", a.status, a.body)
 	}
 }

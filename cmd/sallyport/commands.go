@@ -183,6 +183,9 @@ func check(c *console, path string, values bool) error {
 	fmt.Fprintln(c.stdout)
 	for _, p := range cfg.Providers {
 		fmt.Fprintf(c.stdout, "The redirect URI to register at %s: %s\n", p.ID, redirectURI(cfg, p.ID))
+		if p.SignOut.ReturnParam != "" {
+			fmt.Fprintf(c.stdout, "The page to return to after signing out at %s, to register there too: %s\n", p.ID, logoutURI(cfg))
+		}
 	}
 	fmt.Fprintf(c.stdout, "\n%s is valid.\n", path)
 	return nil

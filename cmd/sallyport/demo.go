@@ -64,6 +64,7 @@ providers:
     client_id: sallyport
     client_secret: literal:{{.Secret}}
     scopes: [openid, profile, email, groups, org]
+    logout: {return_param: post_logout_redirect_uri}
     email_domains: [acme.example, birch.example, mail.example]
   - id: ledger                      # accountants, who work for several organizations
     name: Ledger & Co
@@ -72,6 +73,7 @@ providers:
     client_id: sallyport
     client_secret: literal:{{.Secret}}
     scopes: [openid, profile, email, groups, org]
+    logout: {return_param: post_logout_redirect_uri}
     email_domains: [ledger.example]
     claims: {orgs: orgs}            # who has several chooses one, and can switch
 pages: {name: Sallyport demo}
@@ -158,7 +160,7 @@ func (d *demonstration) playOutside(ctx context.Context, v demoValues, provider,
 	} {
 		o.ClientID, o.ClientSecret = "sallyport", v.Secret
 		o.RedirectURIs = []string{v.PublicURL + "/.sallyport/callback/" + o.id}
-		o.PostLogoutURIs = []string{v.PublicURL + "/"}
+		o.PostLogoutURIs = []string{v.PublicURL + "/.sallyport/logout"}
 		idp, err := demo.NewProvider(o.ProviderOptions)
 		if err != nil {
 			return err

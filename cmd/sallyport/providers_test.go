@@ -3,13 +3,16 @@ package main
 import (
 	"bytes"
 	"encoding/pem"
+	"html"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -179,6 +182,57 @@ func TestAProviderWhoseCertificateIsFromAnAuthorityOfItsOwn(t *testing.T) {
 			if faults.Hits(call) != 1 {
 				t.Errorf("%s was asked %d times", call, faults.Hits(call))
 			}
+		}
+	}
+}
+
+// TestWhoSignsOutAtTheProviderComesBackToAPageOfOurs goes there and back, where
+// the page is registered and the configuration says so; without that the strict
+// provider would show an error.
+func TestWhoSignsOutAtTheProviderComesBackToAPageOfOurs(t *testing.T) {
+	for config, want := range map[string]string{
+		"logout: {return_param: post_logout_redirect_uri}": "FRONT/.sallyport/logout",
+		"name: p": "OP/end_session",
+		"logout: {params: {post_logout_redirect_uri: \"https://elsewhere.example/\"}}": "400 OP/end_session",
+		"logout: false": "",
+	} {
+		front := httptest.NewUnstartedServer(nil)
+		defer front.Close()
+		public := "http://" + front.Listener.Addr().String()
+		op := testenv.StartProvider(t, demo.ProviderOptions{ClientID: "sallyport", ClientSecret: "s",
+			RedirectURIs: []string{public + "/.sallyport/callback/p"}, PostLogoutURIs: []string{public + "/.sallyport/logout"}})
+		cfg, _, err := parseConfig("config.yaml", []byte("version: 1\npublic_url: "+public+"\nsession: {keys: [\"literal:"+session.NewKey(time.Unix(1.7e9, 0)).Text()+"\"]}\n"+
+			"providers:\n  - {id: p, type: oidc, issuer: \""+op.URL+"\", client_id: sallyport, client_secret: \"literal:s\", "+config+"}\n"+
+			"routes:\n  - {name: app, path: /, upstream: \"http://127.0.0.1:1\", allow: authenticated}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sec, err := resolve(cfg, func(string) (string, bool) { return "", false })
+		if err != nil {
+			t.Fatal(err)
+		}
+		door, err := newFrontDoor(cfg, sec, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		front.Config.Handler = door
+		front.Start()
+		browser := testenv.NewBrowser(t, nil)
+		page := browser.Open(public + "/.sallyport/logout?provider=p")
+		link := regexp.MustCompile(`<a class="button plain" href="([^"]+)">Sign out of p too`).FindStringSubmatch(page.Body)
+		if (link != nil) != (want != "") {
+			t.Errorf("%s: offered %q", config, link)
+		}
+		if link == nil {
+			continue
+		}
+		page = browser.Open(html.UnescapeString(link[1]))
+		got, _, _ := strings.Cut(page.URL.String(), "?")
+		if page.Status != http.StatusOK {
+			got = strconv.Itoa(page.Status) + " " + got
+		}
+		if got = strings.NewReplacer(public, "FRONT", op.URL, "OP").Replace(got); got != want {
+			t.Errorf("%s: ended at %s", config, got)
 		}
 	}
 }

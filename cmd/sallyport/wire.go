@@ -290,11 +290,18 @@ func providerOptions(cfg *config.Config, p config.Provider) login.Options {
 
 // redirectURI is what is to be registered at a provider.
 func redirectURI(cfg *config.Config, provider string) string {
+	return ownAddress(cfg, "/callback/"+provider)
+}
+
+// logoutURI is to be registered too, where a provider sends people back to it.
+func logoutURI(cfg *config.Config) string { return ownAddress(cfg, "/logout") }
+
+func ownAddress(cfg *config.Config, path string) string {
 	public := "<public_url>" // as long as that is only a reference
 	if cfg.PublicURL != nil {
 		public = cfg.PublicURL.String()
 	}
-	return public + cfg.Prefix + "/callback/" + provider
+	return public + cfg.Prefix + path
 }
 
 // addProviders makes the providers, and what follows from each.

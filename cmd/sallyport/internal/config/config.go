@@ -76,6 +76,15 @@ type Provider struct {
 	IdentityFrom             string
 	EmailDomains             []string // nil: it may vouch for any
 	TrustedAudiences         []string // who else may stand in the aud of ID tokens
+	SignOut                  SignOut  // at the provider too
+}
+
+// SignOut is how people sign out at a provider too.
+type SignOut struct {
+	Off         bool
+	URL         string // instead of endpoints.end_session; "": that, or what discovery says
+	Params      map[string]string
+	ReturnParam string
 }
 
 // Claims are the names under which a provider tells things; "" is the usual one.
@@ -259,6 +268,8 @@ func providerShape() shape[Provider] {
 		field("trusted_audiences", "What may stand in the aud of ID tokens beside the client id, such as another client or project. Then azp must be the client id. "+
 			"Whoever it is gets tokens that would sign people in here.",
 			list(text("an audience"), 1), func(p *Provider) *[]string { return &p.TrustedAudiences }),
+		field("logout", "Signing out at the provider too: `false` does not offer it; a mapping says what the provider needs for it. As the discovery document says if left out.",
+			signOutShape(), func(p *Provider) *SignOut { return &p.SignOut }),
 		field("public_keys", "type oidc: the provider's signing keys, instead of published ones. PEM, public keys or certificates; old and new ones while they change.",
 			list(publicKeyRef(), 1), func(p *Provider) *[]Ref { return &p.PublicKeys }),
 		field("quirks", "type oidc: deviations from the standard that this provider is allowed. Each weakens something; docs/providers/oidc.md says what.",
@@ -282,6 +293,18 @@ func endpointsShape() shape[login.Endpoints] {
 		field("end_session", "Where a person signs out.", address, func(e *login.Endpoints) *string { return &e.EndSessionURL }),
 		field("graph", "type microsoft: the origin of Graph, where a national cloud has its own.", address, func(e *login.Endpoints) *string { return &e.GraphURL }),
 	}}.shape()
+}
+
+func signOutShape() shape[SignOut] {
+	off := within(onlyFalse(), func(s *SignOut) *bool { return &s.Off })
+	full := object[SignOut]{some: true, keys: []key[SignOut]{
+		field("url", "Where a person signs out, instead of endpoints.end_session and of what discovery says.", urlText(parseEndpoint), func(s *SignOut) *string { return &s.URL }),
+		field("return_param", "The parameter that carries the address of our page, <public_url>/.sallyport/logout, to which the provider sends people back: "+
+			"post_logout_redirect_uri by the standard, logout_uri at Cognito. Register that address at the provider first. It is not sent if left out.",
+			parameterName(), func(s *SignOut) *string { return &s.ReturnParam }),
+		field("params", "Further parameters, as the provider wants them. client_id is sent in any case.", parameters(), func(s *SignOut) *map[string]string { return &s.Params }),
+	}, check: checkSignOut}.shape()
+	return either("false or a mapping", off, yaml.MappingNode, full)
 }
 
 func claimsShape() shape[Claims] {

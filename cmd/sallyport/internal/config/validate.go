@@ -261,6 +261,9 @@ func checkProvider(w *walker, at place, p *Provider) {
 	if addresses := p.addresses(); !p.CA.IsZero() && len(addresses) > 0 && !slices.ContainsFunc(addresses, maybeHTTPS) {
 		w.faultAt(at.path+".ca", "has a meaning for https only, and every address of this provider is http")
 	}
+	if p.SignOut.URL != "" && p.Endpoints.EndSessionURL != "" {
+		w.faultAt(at.path+".logout.url", "stands beside endpoints.end_session, which is the same; leave one of them out")
+	}
 	if p.Scopes != nil && !slices.Contains(p.Scopes, "openid") {
 		w.faultAt(at.path+".scopes", "must contain openid: without it the provider does not say who signed in")
 	}
@@ -282,8 +285,13 @@ func maybeHTTPS(address string) bool { return !strings.HasPrefix(strings.ToLower
 // Options are what login needs to know that the file says. Before Resolve,
 // references stand in for values.
 func (p Provider) Options() login.Options {
+	endpoints := p.Endpoints
+	if p.SignOut.URL != "" {
+		endpoints.EndSessionURL = p.SignOut.URL
+	}
 	return login.Options{
-		ID: p.ID, Type: p.Type, Issuer: p.Issuer, Endpoints: p.Endpoints,
+		ID: p.ID, Type: p.Type, Issuer: p.Issuer, Endpoints: endpoints,
+		SignOut:  login.SignOut{Off: p.SignOut.Off, Params: p.SignOut.Params, ReturnParam: p.SignOut.ReturnParam},
 		ClientID: p.ClientID, ClientSecret: p.secret(), ClientAuth: p.ClientAuth,
 		Scopes: p.Scopes, Claims: login.ClaimNames(p.Claims), IdentityFrom: p.IdentityFrom, EmailDomains: p.EmailDomains,
 		TrustedAudiences: p.TrustedAudiences,
@@ -298,6 +306,44 @@ func (p Provider) publicKeys() []string {
 		texts = append(texts, k.Value())
 	}
 	return texts
+}
+
+const parameterPattern = `^[A-Za-z0-9._~-]+$`
+
+func parameterName() shape[string] {
+	return pattern("the name of a parameter, of letters, digits and -._~", parameterPattern)
+}
+
+// parameters reads a mapping of names to texts.
+func parameters() shape[map[string]string] {
+	name, value := parameterName(), scalar("a text", schema{}, func(v string) (string, error) { return v, nil })
+	s := schema{"type": "object", "minProperties": 1, "propertyNames": schema{"pattern": parameterPattern}, "additionalProperties": schema{"type": "string"}}
+	return shape[map[string]string]{want: "a mapping", about: "a mapping of names to texts", schema: s, read: func(w *walker, at place, into *map[string]string) {
+		if !w.expect(at, yaml.MappingNode, "a mapping of names to texts", false) {
+			return
+		}
+		if len(at.node.Content) == 0 {
+			w.fault(at, "must not be empty; leave it out")
+		}
+		*into = map[string]string{}
+		for i := 0; i+1 < len(at.node.Content); i += 2 {
+			key, node := at.node.Content[i], at.node.Content[i+1]
+			here := place{node, join(at.path, key.Value)}
+			var k, v string
+			name.read(w, place{key, here.path}, &k)
+			take(w, value, here, &v)
+			(*into)[k] = v
+		}
+	}}
+}
+
+func checkSignOut(w *walker, at place, s *SignOut) {
+	if _, twice := s.Params[s.ReturnParam]; twice && s.ReturnParam != "" {
+		w.faultAt(at.path+".return_param", "is among params too: which of them would count?")
+	}
+	if _, hint := s.Params["id_token_hint"]; hint {
+		w.faultAt(at.path+".params.id_token_hint", "is the ID token of the person who signs out, and no token is kept; a provider that demands it can only be left out: `logout: false`")
+	}
 }
 
 // publicKeyRef is a file of public keys, which Resolve looks into.
