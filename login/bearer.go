@@ -161,7 +161,7 @@ func (b *Bearer) open(ctx context.Context, token string) (opened, error) {
 	if err != nil {
 		return opened{}, err
 	}
-	content, err := m.keys.verify(ctx, token)
+	content, err := m.keys.verify(ctx, token, m.keys.others)
 	if err != nil {
 		return opened{}, err
 	}

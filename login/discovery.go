@@ -3,11 +3,12 @@ package login
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/sync/singleflight"
 
@@ -131,29 +132,30 @@ func (p *Provider) discover(ctx context.Context) (*metadata, error) {
 func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata, error) {
 	found, err := p.fetchDocument(ctx)
 	if err != nil {
-		return nil, err
+		return nil, documentError(err)
 	}
-	var more struct {
-		Issuer       string   `json:"issuer"`
-		Keys         string   `json:"jwks_uri"`
-		EndSession   string   `json:"end_session_endpoint"`
-		Algorithms   []string `json:"id_token_signing_alg_values_supported"`
-		ClientAuth   []string `json:"token_endpoint_auth_methods_supported"`
-		IssParameter bool     `json:"authorization_response_iss_parameter_supported"`
+	issuer := found.text("issuer")
+	if !p.policy.discovered(issuer) && found.err == nil {
+		return nil, fail(identity.Misconfigured, "discovery: configured issuer %q, but the provider calls itself %.300q", p.issuer, issuer)
 	}
-	if found.Claims(&more) != nil {
-		return nil, fail(identity.Unavailable, "the discovery document cannot be read")
-	}
-	if !p.policy.discovered(more.Issuer) {
-		return nil, fail(identity.Misconfigured, "discovery: configured issuer %q, but the provider calls itself %.300q", p.issuer, more.Issuer)
+	announced := func(configured, name string) string {
+		if configured != "" {
+			return configured
+		}
+		return found.text(name)
 	}
 	// What is configured is left to nobody else.
 	e := Endpoints{
-		AuthorizationURL: or(p.endpoints.AuthorizationURL, found.Endpoint().AuthURL),
-		TokenURL:         or(p.endpoints.TokenURL, found.Endpoint().TokenURL),
-		UserinfoURL:      or(p.endpoints.UserinfoURL, found.UserInfoEndpoint()),
-		JWKSURL:          or(p.endpoints.JWKSURL, more.Keys),
-		EndSessionURL:    or(p.endpoints.EndSessionURL, more.EndSession),
+		AuthorizationURL: announced(p.endpoints.AuthorizationURL, "authorization_endpoint"),
+		TokenURL:         announced(p.endpoints.TokenURL, "token_endpoint"),
+		UserinfoURL:      announced(p.endpoints.UserinfoURL, "userinfo_endpoint"),
+		JWKSURL:          announced(p.endpoints.JWKSURL, "jwks_uri"),
+		EndSessionURL:    announced(p.endpoints.EndSessionURL, "end_session_endpoint"),
+	}
+	algs, auths := found.list("id_token_signing_alg_values_supported"), found.list("token_endpoint_auth_methods_supported")
+	issParameter := found.flag("authorization_response_iss_parameter_supported")
+	if found.err != nil {
+		return nil, documentError(unreadable("the discovery document", found.err))
 	}
 	if err := p.checkEndpoints(e); err != nil {
 		return nil, err
@@ -162,8 +164,8 @@ func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata,
 		e.EndSessionURL = "" // no reason to keep people from signing in
 	}
 	m := &metadata{
-		Endpoints: e, issuer: more.Issuer, clientAuth: p.chooseClientAuth(more.ClientAuth), issParameter: more.IssParameter,
-		keys: p.keySet(e.JWKSURL, algorithms(more.Algorithms)),
+		Endpoints: e, issuer: issuer, clientAuth: p.chooseClientAuth(auths), issParameter: issParameter,
+		keys: p.keySet(e.JWKSURL, algorithms(algs)),
 	}
 	if old != nil && old.keys != nil && old.keys.url == m.keys.url && slices.Equal(old.keys.algs, m.keys.algs) {
 		m.keys = old.keys // with what it knows, and with its rate limit
@@ -194,26 +196,24 @@ func (p *Provider) checkEndpoints(e Endpoints) error {
 	return nil
 }
 
-// fetchDocument lets go-oidc read the discovery document. Which issuer it may
-// name is for the policy to say: Microsoft's documents are not below theirs.
-func (p *Provider) fetchDocument(ctx context.Context) (*oidc.Provider, error) {
-	ctx = oidc.ClientContext(ctx, p.client.HTTPClient("discovery"))
-	found, err := oidc.NewProvider(oidc.InsecureIssuerURLContext(ctx, p.issuer), p.policy.discoverAt)
+// fetchDocument gets the discovery document (OIDC Discovery §4). Which issuer it
+// may name is for the policy to say: Microsoft's documents are not below theirs.
+func (p *Provider) fetchDocument(ctx context.Context) (*document, error) {
+	address := strings.TrimSuffix(p.policy.discoverAt, "/") + "/.well-known/openid-configuration" // §4.1
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return nil, discoveryError(err)
+		return nil, errors.New("discovery: the issuer is not a URL")
+	}
+	body, _, err := getDocument(p.client.HTTPClient("discovery"), req)
+	if err != nil {
+		return nil, err
+	}
+	found, err := readDocument(body, "issuer", "authorization_endpoint", "token_endpoint", "userinfo_endpoint", "jwks_uri", "end_session_endpoint",
+		"id_token_signing_alg_values_supported", "token_endpoint_auth_methods_supported", "authorization_response_iss_parameter_supported")
+	if err != nil {
+		return nil, unreadable("the discovery document", err)
 	}
 	return found, nil
-}
-
-func discoveryError(err error) error {
-	var call *oauth.Error
-	switch {
-	case errors.As(err, &call) && call.Kind == oauth.Misconfigured:
-		return &identity.SignInError{Failure: identity.Misconfigured, Err: call}
-	case call != nil:
-		return &identity.SignInError{Failure: identity.Unavailable, Err: call}
-	}
-	return fail(identity.Unavailable, "discovery: what came is no discovery document")
 }
 
 // chooseClientAuth settles how we authenticate before anything is sent.

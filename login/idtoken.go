@@ -49,7 +49,7 @@ func (p *Provider) verifyIDToken(ctx context.Context, m *metadata, tokens oauth.
 }
 
 func (p *Provider) openIDToken(ctx context.Context, m *metadata, tokens oauth.TokenResponse, h identity.Handshake, ap identity.AuthParams) (claims, error) {
-	content, err := m.keys.verify(ctx, tokens.IDToken)
+	content, err := m.keys.verify(ctx, tokens.IDToken, m.keys.signIns)
 	if err != nil {
 		return nil, err
 	}

@@ -351,16 +351,16 @@ func TestP20_WeakAndForeignKeysAreNotUsed(t *testing.T) {
 		"not an object":          `7`,
 		"null":                   `null`,
 	} {
-		if got := readKeys([]byte(`{"keys":[` + key + `]}`)); len(got) != 0 {
+		if got := usableKeys([]byte(`{"keys":[` + key + `]}`)); len(got) != 0 {
 			t.Errorf("%s: taken: %v", name, got)
 		}
-		if got := readKeys([]byte(`{"keys":[` + key + `,` + mustJSON(t, good) + `]}`)); len(got) != 1 {
+		if got := usableKeys([]byte(`{"keys":[` + key + `,` + mustJSON(t, good) + `]}`)); len(got) != 1 {
 			t.Errorf("%s: the good key beside it was lost", name)
 		}
 	}
 	many := strings.Repeat(mustJSON(t, good)+",", 101)
 	for _, set := range []string{``, `[]`, `{}`, `{"keys":[]}`, `{"keys":{}}`, `{"keys":null}`, `{"keys":[` + strings.TrimSuffix(many, ",") + `]}`} {
-		if got := readKeys([]byte(set)); len(got) != 0 {
+		if got := usableKeys([]byte(set)); len(got) != 0 {
 			t.Errorf("%.40s: %d keys", set, len(got))
 		}
 	}
@@ -503,7 +503,7 @@ func TestP17_RandomKeyIDsCostOneFetchPerHalfMinute(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := set.verify(t.Context(), token); err == nil {
+			if _, err := set.verify(t.Context(), token, set.others); err == nil {
 				t.Fatal("a token of an unknown key was taken")
 			}
 			if i == 500 {
@@ -539,9 +539,9 @@ func TestLastGoodKeysAreKept(t *testing.T) {
 	w := newWorld(t)
 	w.want()
 	for _, body := range []string{`{"keys":[]}`, `{}`, `garbage`, `{"keys":[{"kty":"oct","k":"AAAA"}]}`, ""} {
-		fault := testenv.Fault{Endpoint: testenv.JWKS, Body: body}
+		fault, want := testenv.Fault{Endpoint: testenv.JWKS, Body: body}, identity.Misconfigured // what came cannot be read
 		if body == "" {
-			fault = testenv.Fault{Endpoint: testenv.JWKS, Status: 503}
+			want, fault = identity.Unavailable, testenv.Fault{Endpoint: testenv.JWKS, Status: 503}
 		}
 		w.op.Set(fault)
 		set := w.p.disco.current().keys
@@ -555,13 +555,13 @@ func TestLastGoodKeysAreKept(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := set.verify(t.Context(), unknown); identity.FailureOf(err) != identity.Unavailable {
+		if _, err := set.verify(t.Context(), unknown, set.others); identity.FailureOf(err) != want {
 			t.Errorf("%q: unknown key while the keys cannot be had: %v", body, err)
 		}
 		if w.op.Hits(testenv.JWKS) != before+1 {
 			t.Errorf("%q: not fetched", body)
 		}
-		if _, err := set.verify(t.Context(), token); err != nil {
+		if _, err := set.verify(t.Context(), token, set.others); err != nil {
 			t.Errorf("%q: %v", body, err)
 		}
 	}
@@ -580,9 +580,9 @@ func TestWithdrawnKeysAreForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.pass(61 * time.Minute)
-	set.verify(t.Context(), token)
+	set.verify(t.Context(), token, set.others)
 	w.settle()
-	if _, err := set.verify(t.Context(), token); identity.FailureOf(err) != identity.Rejected || err == nil {
+	if _, err := set.verify(t.Context(), token, set.others); identity.FailureOf(err) != identity.Rejected || err == nil {
 		t.Errorf("a withdrawn key still counts: %v", err)
 	}
 }
@@ -669,4 +669,126 @@ func swapped(token string) string {
 func flattened(token string) string {
 	parts := strings.Split(token, ".")
 	return fmt.Sprintf(`{"protected":%q,"payload":%q,"signature":%q}`, parts[0], parts[1], parts[2])
+}
+
+// usableKeys are those of a set that we use.
+func usableKeys(set []byte) []signingKey {
+	d, err := readDocument(set, "keys")
+	if err != nil {
+		return nil
+	}
+	keys, _, _ := readKeys(d)
+	return keys
+}
+
+// Somebody just signed in, then the provider rotates its keys: those who sign in
+// next are not refused until half a minute is over. Access tokens, which anybody
+// can make up, have no part in that.
+func TestSigningInGoesOnWhenKeysRotateRightAfterAFetch(t *testing.T) {
+	w := newWorld(t)
+	rotate := testenv.Fault{Endpoint: testenv.Token, Times: 1, Before: func(p *demo.Provider) {
+		if err := p.RotateKeys(); err != nil {
+			t.Error(err)
+		}
+	}}
+	w.want()
+	set := w.p.disco.current().keys
+	for range 5 { // strangers
+		token, err := w.op.Provider.Sign(map[string]any{"kid": rand.Text()}, map[string]any{"sub": "x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := set.verify(t.Context(), token, set.others); err == nil {
+			t.Fatal("a token of an unknown key was taken")
+		}
+	}
+	if n := w.op.Hits(testenv.JWKS); n != 2 {
+		t.Errorf("%d fetches, want the first and one for all access tokens", n)
+	}
+	for range 3 {
+		w.pass(time.Second)
+		w.op.Set(rotate)
+		w.want()
+		w.want() // with the key that is known now
+	}
+	w.op.Set(rotate)
+	w.refuse(identity.Rejected) // the fourth in so short a time
+	if n := w.op.Hits(testenv.JWKS); n != 5 {
+		t.Errorf("%d fetches, want 5", n)
+	}
+	w.op.Set()
+	w.pass(31 * time.Second) // one more is there
+	w.want()
+	w.op.Set(rotate)
+	w.refuse(identity.Rejected)
+}
+
+// What a provider publishes in a form that cannot be read is said so, with the
+// place. null is absent, and nobody judges what is not used.
+func TestDocumentsThatCannotBeReadAreNamedWithThePlace(t *testing.T) {
+	w := newWorld(t)
+	key, err := json.Marshal(w.op.Provider.PublicJWKS().Keys[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(more string) string { return `{"keys":[` + strings.TrimSuffix(string(key), "}") + more + `}]}` }
+	changed := func(from, to string) string { return strings.Replace(with(""), from, to, 1) }
+	discovery := func(b bend) testenv.Fault { return testenv.Fault{Endpoint: testenv.Discovery, JSON: b} }
+	jwks := func(body string) testenv.Fault { return testenv.Fault{Endpoint: testenv.JWKS, Body: body} }
+	document := `{"issuer":"` + w.op.URL + `","authorization_endpoint":"` + w.op.URL + `/authorize","token_endpoint":"` + w.op.URL + `/token","jwks_uri":"` + w.op.URL + `/jwks"`
+	body := func(text string) testenv.Fault { return testenv.Fault{Endpoint: testenv.Discovery, Body: text} }
+	for _, row := range []struct {
+		name  string
+		fault testenv.Fault
+		says  string // "": mira signs in
+	}{
+		{"discovery as it should be", body(document + `}`), ""},
+		{"discovery with a BOM", body("\ufeff" + document + `}`), "the discovery document cannot be read: begins with a byte order mark"},
+		{"discovery with a member twice", body(document + `,"issuer":"https://evil.example"}`), "the discovery document cannot be read: issuer comes twice, the second time at byte"},
+		{"discovery with a member twice that is not used", body(document + `,"claims_supported":[],"claims_supported":7}`), ""},
+		{"discovery that ends early", body(document), "not one JSON object, at byte"},
+		{"discovery with more behind it", body(document + `}}`), "something follows the JSON object, at byte"},
+		{"discovery in Latin-1", body(document + ",\"x\":\"\xe9\"}"), "not UTF-8, at byte"},
+		{"a page", body("<html>c4nary"), "the discovery document cannot be read: not one JSON object"},
+		{"discovery with a text for a list", discovery(testenv.With("token_endpoint_auth_methods_supported", "client_secret_basic")),
+			"token_endpoint_auth_methods_supported is text of 19 bytes, and must be a list of texts"},
+		{"discovery with a list for a text", discovery(testenv.With("jwks_uri", []string{"x"})), "jwks_uri is list of 1 text, and must be a text"},
+		{"discovery with null", discovery(func(d map[string]any) {
+			d["token_endpoint_auth_methods_supported"], d["end_session_endpoint"] = nil, nil
+		}), ""},
+		{"discovery with nonsense where it is not used", discovery(func(d map[string]any) {
+			d["scopes_supported"], d["device_authorization_endpoint"], d["claims_supported"] = "openid", 7, map[string]any{}
+		}), ""},
+		{"keys with a BOM", jwks("\ufeff" + with("")), "the key set cannot be read: begins with a byte order mark"},
+		{"keys twice", jwks(`{"keys":[],` + with("")[1:]), "the key set cannot be read: keys comes twice, the second time at byte 17"},
+		{"keys in a text", jwks(`{"keys":"x"}`), "keys is text of 1 byte, and must be a list"},
+		{"key_ops null", jwks(with(`,"key_ops":null`)), ""},
+		{"all null that may be left out", jwks(`{"keys":[` + strings.TrimSuffix(string(key), "}") + `,"x5c":null,"x5t":null,"key_ops":null,"issuer":null}],"jwks_uri":null}`), ""},
+		{"use null", jwks(changed(`"use":"sig"`, `"use":null`)), ""},
+		{"alg null", jwks(changed(`"alg":"RS256"`, `"alg":null`)), ""},
+		{"key_ops a text", jwks(with(`,"key_ops":"verify"`)), "no usable key in the answer; not used: keys[0]: key_ops is text of 6 bytes, and must be a list of texts"},
+		{"kid a number", jwks(changed(`"kid":"`, `"kid":7,"was":"`)), "keys[0]: kid is whole number, and must be a text"},
+		{"a member of the key twice", jwks(with(`,"kty":"oct"`)), "keys[0]: kty comes twice"},
+		{"one that is not used twice", jwks(with(`,"x5t":"A","x5t":7`)), ""},
+		{"nonsense in what is not used", jwks(with(`,"x5c":"AAAA","x5u":7,"ext":"yes","nbf":{}`)), ""},
+		{"a private key", jwks(with(`,"d":"AQAB"`)), "keys[0]: it is a private or secret key"},
+		{"beside a key that can be read", jwks(`{"keys":[` + string(key) + `,{"kty":7},null,"x"]}`), ""},
+		{"the right one beside it", jwks(`{"keys":[` + mustJSON(t, newKey(t, "k").public()) + `,` + strings.TrimSuffix(string(key), "}") + `,"key_ops":"verify"}]}`),
+			"does not list: kid is"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w.use()
+			w.op.Set(row.fault)
+			_, err := w.signIn("mira", identity.AuthParams{})
+			switch {
+			case row.says == "" && err != nil:
+				t.Errorf("got %v", err)
+			case row.says == "":
+			case err == nil || !strings.Contains(err.Error(), row.says) || strings.Contains(err.Error(), "c4nary"):
+				t.Errorf("got %v, want %q", err, row.says)
+			case identity.FailureOf(err) == identity.Unavailable:
+				t.Errorf("people are told that the provider does not answer: %v", err)
+			}
+		})
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -27,8 +28,10 @@ const (
 	maxToken     = 64 << 10         // before anything is decoded (CVE-2025-27144, CVE-2025-22868)
 	maxKeys      = 100              // in one set
 	minRSA       = 2048             // bits, NIST SP 800-131A
-	keysInterval = 30 * time.Second // at most one fetch in this time, whatever its outcome
-	firstKeys    = time.Second      // the same while there is none to verify with: waiting would refuse everybody
+	keysInterval = 30 * time.Second // in which a budget gets one more fetch
+	signInKeys   = 3                // fetches that sign-ins may cause at once
+	tokenKeys    = 1                // the same for access tokens, which strangers can make up, and renewals
+	firstKeys    = time.Second      // between fetches while there is no key to verify with: waiting would refuse everybody
 	keysFresh    = time.Hour        // then looked at again, so that a withdrawn key goes
 )
 
@@ -47,9 +50,42 @@ type keySet struct {
 
 	mu        sync.Mutex
 	keys      []signingKey // the last good ones
+	passed    []string     // why others of that set are not used
+	version   int          // of keys
 	fetched   time.Time    // when they were
 	attempted time.Time
 	failure   error // of the latest attempt
+
+	signIns, others *budget // for fetches because of a key that is not known
+}
+
+// budget is how many fetches one kind of token may cause: most at once, and one
+// more for each keysInterval that passes. Whatever spends one has no say in
+// another's.
+type budget struct {
+	name string
+	most int
+	used int
+	from time.Time // when the oldest that counts was taken, or one was given back
+}
+
+// take reports whether there is one, and takes it.
+func (b *budget) take(now time.Time) bool {
+	for b.used > 0 && elapsed(now, b.from, keysInterval) {
+		b.used--
+		b.from = b.from.Add(keysInterval)
+		if now.Before(b.from) { // the clock was set back
+			b.used, b.from = 0, now
+		}
+	}
+	if b.used == 0 {
+		b.from = now
+	}
+	if b.used == b.most {
+		return false
+	}
+	b.used++
+	return true
 }
 
 // signingKey is a key, and for whom it may sign where the provider says so
@@ -71,16 +107,18 @@ func (p *Provider) keySet(url string, algs []jose.SignatureAlgorithm) *keySet {
 	if p.given != nil {
 		return &keySet{algs: p.givenAlgs(), keys: p.given}
 	}
-	return &keySet{url: url, algs: algs, hop: p.policy.keyHop, client: p.client.HTTPClient("jwks"), now: p.now, log: p.log}
+	return &keySet{url: url, algs: algs, hop: p.policy.keyHop, client: p.client.HTTPClient("jwks"), now: p.now, log: p.log,
+		signIns: &budget{name: "sign-ins", most: signInKeys}, others: &budget{name: "others", most: tokenKeys}}
 }
 
-// verify opens a compact JWS that one of the provider's keys signed.
-func (s *keySet) verify(ctx context.Context, token string) (signed, error) {
+// verify opens a compact JWS that one of the provider's keys signed. A key that is
+// not known is asked for on the account of from.
+func (s *keySet) verify(ctx context.Context, token string, from *budget) (signed, error) {
 	head, jws, err := s.parse(token)
 	if err != nil {
 		return signed{}, err
 	}
-	content, err := s.tryKeys(jws, head)
+	version, content, err := s.tryKeys(jws, head)
 	switch {
 	case s.url == "":
 		return content, err
@@ -89,10 +127,11 @@ func (s *keySet) verify(ctx context.Context, token string) (signed, error) {
 		return content, nil
 	}
 	// The key may be newer than our copy: providers rotate between issue and check.
-	if err := s.fetch(ctx); err != nil {
-		return signed{}, &identity.SignInError{Failure: identity.Unavailable, Err: err}
+	if err := s.fetch(ctx, from, version); err != nil {
+		return signed{}, documentError(err)
 	}
-	return s.tryKeys(jws, head)
+	_, content, err = s.tryKeys(jws, head)
+	return content, err
 }
 
 // header is what we read of a JOSE header. Where keys are said to be found
@@ -138,6 +177,11 @@ func (s *keySet) parse(token string) (header, *jose.JSONWebSignature, error) {
 	_ = json.Unmarshal(members["typ"], &h.typ) // who asks for a type refuses what is none
 	jws, err := jose.ParseSignedCompact(token, s.algs)
 	if err != nil {
+		for _, name := range []string{"x5c", "jwk"} { // which our parser reads although we do not
+			if _, present := members[name]; present {
+				return refuse("cannot be read: " + name + " in the header may be malformed")
+			}
+		}
 		return refuse("not a signed token")
 	}
 	return h, jws, nil
@@ -161,11 +205,17 @@ func notCompact(r rune) bool {
 	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_' || r == '.')
 }
 
-// tryKeys verifies with the keys at hand that the header may mean.
-func (s *keySet) tryKeys(jws *jose.JSONWebSignature, h header) (signed, error) {
+// tryKeys verifies with the keys at hand that the header may mean, and says of
+// which version they are.
+func (s *keySet) tryKeys(jws *jose.JSONWebSignature, h header) (int, signed, error) {
 	s.mu.Lock()
-	held := s.keys
+	held, version, passed := s.keys, s.version, s.passed
 	s.mu.Unlock()
+	content, err := s.tryThese(held, passed, jws, h)
+	return version, content, err
+}
+
+func (s *keySet) tryThese(held []signingKey, passed []string, jws *jose.JSONWebSignature, h header) (signed, error) {
 	given := s.url == "" // keys that came without names
 	var fit []signingKey
 	for _, k := range held {
@@ -182,7 +232,7 @@ func (s *keySet) tryKeys(jws *jose.JSONWebSignature, h header) (signed, error) {
 		}
 	}
 	if len(fit) == 0 {
-		return signed{}, fail(identity.Rejected, "ID token: signed with a key that the provider does not list: kid is %s, alg is %s", quoted(h.kid), h.alg)
+		return signed{}, fail(identity.Rejected, "ID token: signed with a key that the provider does not list: kid is %s, alg is %s%s", quoted(h.kid), h.alg, alsoPassed(passed))
 	}
 	return signed{}, fail(identity.Rejected, "ID token: the signature is wrong (alg %s, kid %s): the key at hand is not the one that signed it", h.alg, quoted(h.kid))
 }
@@ -212,36 +262,35 @@ func (s *keySet) renew(ctx context.Context) {
 	old := elapsed(s.now(), s.fetched, keysFresh)
 	s.mu.Unlock()
 	if old {
-		s.start(ctx)
+		s.start(ctx, s.others, s.heldVersion())
 	}
 }
 
-// fetch gets the keys, unless that was tried a moment ago. It returns the
-// failure of the latest attempt.
-func (s *keySet) fetch(ctx context.Context) error {
+func (s *keySet) heldVersion() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.version
+}
+
+// fetch gets keys that are newer than version, unless the budget is spent. It
+// returns the failure of the latest attempt.
+func (s *keySet) fetch(ctx context.Context, from *budget, version int) error {
 	select {
-	case r := <-s.start(ctx):
+	case r := <-s.start(ctx, from, version):
 		return r.Err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-func (s *keySet) start(ctx context.Context) <-chan singleflight.Result {
+func (s *keySet) start(ctx context.Context, from *budget, version int) <-chan singleflight.Result {
 	background := context.WithoutCancel(ctx) // others may be waiting for the same answer
-	return s.flight.DoChan("", func() (any, error) {
-		s.mu.Lock()
-		interval := keysInterval
-		if len(s.keys) == 0 {
-			interval = firstKeys
-		}
-		again, failure := elapsed(s.now(), s.attempted, interval), s.failure
-		s.mu.Unlock()
-		if !again {
+	return s.flight.DoChan(from.name, func() (any, error) {
+		if ask, failure := s.mayAsk(from, version); !ask {
 			return nil, failure
 		}
-		keys, err := s.get(background)
-		s.keep(keys, err)
+		keys, passed, err := s.get(background)
+		s.keep(keys, passed, err)
 		if err != nil {
 			s.log.WarnContext(background, "fetching the provider's keys failed", "error", err)
 		}
@@ -249,54 +298,70 @@ func (s *keySet) start(ctx context.Context) <-chan singleflight.Result {
 	})
 }
 
+// mayAsk reports whether the provider is to be asked; else the failure of the
+// latest attempt.
+func (s *keySet) mayAsk(from *budget, version int) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.version != version: // they came meanwhile
+		return false, nil
+	case len(s.keys) == 0:
+		return elapsed(s.now(), s.attempted, firstKeys), s.failure
+	}
+	return from.take(s.now()), s.failure
+}
+
 // keep takes new keys. Those that are held stay if there are none to take:
 // a provider's bad minute must not end sign-ins (security.md R8).
-func (s *keySet) keep(keys []signingKey, err error) {
+func (s *keySet) keep(keys []signingKey, passed []string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.attempted, s.failure = s.now(), err
 	if err == nil {
-		s.keys, s.fetched = keys, s.attempted
+		s.keys, s.passed, s.fetched = keys, passed, s.attempted
+		s.version++
 	}
 }
 
-func (s *keySet) get(ctx context.Context) ([]signingKey, error) {
-	body, err := s.read(ctx, s.url)
+// get returns the keys, and why others in the set are not used.
+func (s *keySet) get(ctx context.Context) (keys []signingKey, passed []string, err error) {
+	set, err := s.read(ctx, s.url)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if next := pointer(body); next != "" && s.hop != nil {
+	if next := set.text("jwks_uri"); next != "" && s.hop != nil && !set.has("keys") { // where a document sends us that has no keys itself
 		if !s.hop(next) {
-			return nil, errors.New("jwks request: the answer points away from the provider")
+			return nil, nil, errors.New("jwks request: the answer points away from the provider")
 		}
-		if body, err = s.read(ctx, next); err != nil {
-			return nil, err
+		if set, err = s.read(ctx, next); err != nil {
+			return nil, nil, err
 		}
 	}
-	keys := readKeys(body)
-	if len(keys) == 0 {
-		return nil, errors.New("jwks request: no usable key in the answer")
+	keys, passed, err = readKeys(set)
+	switch {
+	case err != nil:
+		return nil, nil, unreadable("the key set", err)
+	case len(keys) == 0:
+		return nil, nil, unreadable("the key set", fmt.Errorf("no usable key in the answer%s", alsoPassed(passed)))
 	}
-	return keys, nil
+	return keys, passed, nil
 }
 
-func (s *keySet) read(ctx context.Context, address string) ([]byte, error) {
+func (s *keySet) read(ctx context.Context, address string) (*document, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, errors.New("jwks_uri is not a URL")
 	}
 	body, _, err := getDocument(s.client, req)
-	return body, err
-}
-
-// pointer is where a document sends us that has no keys itself.
-func pointer(document []byte) string {
-	members, err := oauth.Object(document)
-	if _, set := members["keys"]; err != nil || set {
-		return ""
+	if err != nil {
+		return nil, err
 	}
-	next, _ := claims(members).text("jwks_uri")
-	return next
+	set, err := readDocument(body, "keys", "jwks_uri")
+	if err != nil {
+		return nil, unreadable("the key set", err)
+	}
+	return set, nil
 }
 
 // getDocument reads what oauth's client has capped and classed already.
@@ -318,47 +383,71 @@ func getDocument(client *http.Client, req *http.Request) ([]byte, http.Header, e
 	return body, resp.Header, nil
 }
 
+const maxPassed = 3 // keys of which it is said why they are not used
+
 // readKeys returns the public signing keys of a JWK set that are good enough.
-// The others are passed over, as RFC 7517 §5 wants it.
-func readKeys(set []byte) []signingKey {
-	members, err := oauth.Object(set)
-	if err != nil {
-		return nil
+// The others are passed over, as RFC 7517 §5 wants it, with the reason.
+func readKeys(set *document) (keys []signingKey, passed []string, err error) {
+	raw := set.values("keys")
+	switch {
+	case set.err != nil:
+		return nil, nil, set.err
+	case len(raw) > maxKeys:
+		return nil, nil, fmt.Errorf("keys has %d of them, and must have at most %d", len(raw), maxKeys)
 	}
-	var raw []json.RawMessage
-	if json.Unmarshal(members["keys"], &raw) != nil || len(raw) > maxKeys {
-		return nil
-	}
-	var keys []signingKey
-	for _, r := range raw {
-		if k, ok := readKey(r); ok {
+	for i, r := range raw {
+		k, err := readKey(r)
+		switch {
+		case err == nil:
 			keys = append(keys, k)
+		case len(passed) < maxPassed:
+			passed = append(passed, fmt.Sprintf("keys[%d]: %v", i, err))
 		}
 	}
-	return keys
+	return keys, passed, nil
 }
 
-func readKey(raw json.RawMessage) (signingKey, bool) {
+// alsoPassed tells of the keys that are not used.
+func alsoPassed(reasons []string) string {
+	if len(reasons) == 0 {
+		return ""
+	}
+	return "; not used: " + strings.Join(reasons, "; ")
+}
+
+// readKey reads the members that say what a key is and what it is for. Who vouches
+// for it (x5c and its like) is not looked at: the key is what we trust.
+func readKey(raw json.RawMessage) (signingKey, error) {
 	var k signingKey
-	members, err := oauth.Object(raw)
+	refuse := func(why string) (signingKey, error) { return signingKey{}, errors.New(why) }
+	d, err := readDocument(raw, "kty", "kid", "use", "key_ops", "alg", "n", "e", "crv", "x", "y", "issuer", "d", "k")
 	if err != nil {
-		return k, false
+		return signingKey{}, err
 	}
-	if ops, present := members["key_ops"]; present {
-		var names []string
-		if json.Unmarshal(ops, &names) != nil || !slices.Contains(names, "verify") {
-			return k, false
-		}
+	for _, name := range []string{"kty", "kid", "alg", "crv"} {
+		d.text(name)
 	}
-	for _, certificate := range []string{"x5c", "x5u", "x5t", "x5t#S256"} {
-		delete(members, certificate) // the key is what we trust, not who vouched for it
+	use, ops := d.text("use"), d.list("key_ops")
+	if k.issuer, _ = claims(d.members).text("issuer"); d.err != nil {
+		return signingKey{}, d.err
 	}
-	bare, err := json.Marshal(members)
-	if err != nil || json.Unmarshal(bare, &k.JSONWebKey) != nil || !k.IsPublic() || weak(k.Key) {
-		return k, false
+	switch {
+	case d.has("d") || d.has("k"):
+		return refuse("it is a private or secret key")
+	case use != "" && use != "sig":
+		return refuse("it is not for signatures (use)")
+	case d.has("key_ops") && !slices.Contains(ops, "verify"):
+		return refuse("it is not for signatures (key_ops)")
 	}
-	k.issuer, _ = claims(members).text("issuer")
-	return k, k.Use == "" || k.Use == "sig"
+	delete(d.members, "issuer")
+	bare, err := json.Marshal(d.members)
+	if err != nil || json.Unmarshal(bare, &k.JSONWebKey) != nil || !k.IsPublic() {
+		return refuse("it is of a kind that is not known here, or malformed")
+	}
+	if weak(k.Key) {
+		return refuse("it is too weak")
+	}
+	return k, nil
 }
 
 func weak(key any) bool {

@@ -397,10 +397,10 @@ func TestP07_DiscoveryThatCannotBeTrustedIsRefused(t *testing.T) {
 		{"C23 a redirect", testenv.Fault{Redirect: "https://evil.example/"}, identity.Misconfigured},
 		{"not there", testenv.Fault{Status: 404}, identity.Misconfigured},
 		{"failing", testenv.Fault{Status: 503}, identity.Unavailable},
-		{"a page", testenv.Fault{Body: "<html>c4nary"}, identity.Unavailable},
+		{"a page", testenv.Fault{Body: "<html>c4nary"}, identity.Misconfigured},
 		{"C24 endless", testenv.Fault{Pad: 2 << 20}, identity.Unavailable},
 		{"cut off", testenv.Fault{Truncate: true}, identity.Unavailable},
-		{"a member of another type", testenv.Fault{JSON: with("authorization_response_iss_parameter_supported", "c4nary")}, identity.Unavailable},
+		{"a member of another type", testenv.Fault{JSON: with("authorization_response_iss_parameter_supported", "c4nary")}, identity.Misconfigured},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {

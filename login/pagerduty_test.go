@@ -77,7 +77,7 @@ func TestP07_PagerDuty(t *testing.T) {
 		{name: "§4.2 a pointer to another host", faults: pointer("https://evil.example/keys"), refuse: identity.Unavailable, says: "points away"},
 		{name: "§4.2 a pointer to another port", faults: pointer("http://127.0.0.1:1/keys"), refuse: identity.Unavailable, says: "points away"},
 		{name: "§4.2 a pointer to a file", faults: pointer("file:///etc/passwd"), refuse: identity.Unavailable, says: "points away"},
-		{name: "§4.2 a second pointer", faults: []testenv.Fault{{Endpoint: testenv.Keys, Body: `{"jwks_uri":"` + w.op.URL + `/keys"}`}}, refuse: identity.Unavailable, says: "no usable key"},
+		{name: "§4.2 a second pointer", faults: []testenv.Fault{{Endpoint: testenv.Keys, Body: `{"jwks_uri":"` + w.op.URL + `/keys"}`}}, refuse: identity.Misconfigured, says: "no usable key"},
 		{name: "§4.2 a pointer to an endless document", faults: []testenv.Fault{{Endpoint: testenv.Keys, Pad: 2 << 20}}, refuse: identity.Unavailable},
 		{name: "no ID token, as with a scope that was not granted", faults: []testenv.Fault{{Endpoint: testenv.Token, JSON: without("id_token")}}, refuse: identity.Rejected, says: "no ID token"},
 	})
