@@ -631,8 +631,8 @@ func TestMetadataIsRenewedAfterADay(t *testing.T) {
 // settle waits for renewals that go on in the background, by joining them.
 func (w *world) settle() {
 	<-w.p.disco.flight.DoChan("", func() (any, error) { return nil, nil })
-	if m := w.p.disco.current(); m != nil && m.keys != nil {
-		<-m.keys.flight.DoChan("", func() (any, error) { return nil, nil })
+	if m := w.p.disco.current(); m != nil && m.keys != nil && m.keys.others != nil {
+		<-m.keys.flight.DoChan(m.keys.others.name, func() (any, error) { return nil, nil })
 	}
 }
 
