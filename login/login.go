@@ -204,6 +204,11 @@ func (p *Provider) prove(ctx context.Context, m *metadata, tokens oauth.TokenRes
 	return who, sources, err
 }
 
+// Discovered reports whether AuthURL needs no answer of the provider: it is
+// configured where people sign in, or the provider has said so. A document that
+// is to be renewed is renewed beside the sign-ins.
+func (p *Provider) Discovered() bool { return p.disco.current() != nil }
+
 // AuthOrigins are the schemes and hosts that the browser is sent to: that of the
 // authorization endpoint once it is known, else of the issuer, and those to
 // which a vendor sends it on at once. Pages that start a sign-in name them in

@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"
@@ -19,10 +21,13 @@ func (p *Proxy) callback(w http.ResponseWriter, r *http.Request, ev *event, id s
 	if err != nil || len(q["state"]) > 1 {
 		return &failure{Status: http.StatusBadRequest, Cause: errors.New("malformed callback: a parameter that counts cannot be read, or comes twice")}
 	}
-	flow, h, flowErr := p.sessions.End(r, q.Get("state"))
-	returnTo := p.returnOf(flow)
+	trip, flowErr := p.sessions.Return(r, q.Get("state"))
+	flow, returnTo := trip.Flow, p.returnOf(trip.Flow)
 	s, err := p.ownSession(r, ev)
 	if err == nil {
+		if flowErr == nil {
+			p.redeemed.spend(trip)
+		}
 		redirect(w, http.StatusSeeOther, p.origin+p.afterSignIn(&s, returnTo))
 		return nil
 	}
@@ -40,12 +45,14 @@ func (p *Proxy) callback(w http.ResponseWriter, r *http.Request, ev *event, id s
 		return p.flowBroken(w, r, ev, flow, flowErr)
 	}
 	if !ok || !signIn(flow) || flow.Provider != provider.ID { // mix-up: RFC 9700 §4.4
+		p.redeemed.spend(trip)
 		return p.startAgain(flow, errMixUp)
 	}
 	if q.Get("error") == "invalid_request" && prompt(flow) == "select_account" {
+		p.redeemed.spend(trip)
 		return p.beginAfresh(w, r, ev, provider, flow)
 	}
-	return p.redeem(w, r, ev, provider, q, flow, h)
+	return p.redeem(w, r, ev, provider, q, trip)
 }
 
 // readsErrors is a LoginProvider that says what an error code in a callback means.
@@ -61,18 +68,32 @@ func (p *Proxy) returnOf(f session.Flow) string {
 	return session.ReturnTo(f.ReturnTo, p.origin, p.prefix)
 }
 
-func (p *Proxy) redeem(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, q url.Values, flow session.Flow, h identity.Handshake) error {
-	returnTo := p.returnOf(flow)
-	ctx, release, err := p.slot(r.Context(), provider, returnTo)
-	if err != nil {
-		return err
+// redeem turns the code into a session. Browsers ask twice for one callback:
+// Safari cancels the first request and sends another, and people reload. The code
+// works once, so the redemption goes on without the request that began it, and
+// who signed in is told to the latest request for the same callback. Nothing says
+// that they are signed in before that: not the log, the metrics or the loop count.
+func (p *Proxy) redeem(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, q url.Values, trip session.Trip) error {
+	returnTo := p.returnOf(trip.Flow)
+	fetch, err := p.redeemed.join(trip, p.sessions.BrowserID(r), func() (redeemFunc, error) {
+		return p.redemption(r, ev, provider, q, trip)
+	}, func(err error) { p.unseenFailure(provider, ev.requestID, err) })
+	var who identity.Identity
+	if err == nil {
+		who, err = fetch(r.Context())
 	}
-	defer release()
-	who, err := provider.Login.Redeem(ctx, q, h, identity.AuthParams{})
-	if identity.FailureOf(err) == identity.Expired && flow.Restarts == 0 && whoAsks(r) == navigation {
-		return p.beginAfresh(w, r, ev, provider, flow)
-	}
-	if err != nil {
+	var answered *failure
+	switch {
+	case err == nil:
+	case errors.As(err, &answered):
+		return answered
+	case errors.Is(err, session.ErrConsumed):
+		return p.flowBroken(w, r, ev, trip.Flow, err)
+	case errors.Is(err, errLeft):
+		return &failure{Status: statusClientGone, Cause: err}
+	case identity.FailureOf(err) == identity.Expired && trip.Restarts == 0 && whoAsks(r) == navigation:
+		return p.beginAfresh(w, r, ev, provider, trip.Flow)
+	default:
 		return p.signInFailed(provider, err, returnTo)
 	}
 	s := p.sessions.Start(p.orgs.Fold(who)) // here, and where a token stands for a session: headers, rules and assertion see one organization
@@ -84,6 +105,35 @@ func (p *Proxy) redeem(w http.ResponseWriter, r *http.Request, ev *event, provid
 	p.loops.completed(p.sessions.BrowserID(r))
 	redirect(w, http.StatusSeeOther, p.origin+p.afterSignIn(&s, returnTo)) // the code leaves the address bar (security.md C14)
 	return nil
+}
+
+// redemption redeems the code of q, in flowTime at most, with a slot of provider
+// until it ends.
+func (p *Proxy) redemption(r *http.Request, ev *event, provider Provider, q url.Values, trip session.Trip) (redeemFunc, error) {
+	release, err := p.slot(r, ev, provider, p.returnOf(trip.Flow))
+	if err != nil {
+		return nil, err
+	}
+	detached := context.WithoutCancel(r.Context())
+	return func(stopped context.Context) (who identity.Identity, err error) {
+		defer release()
+		ctx, cancel := context.WithTimeout(detached, flowTime)
+		defer cancel()
+		defer context.AfterFunc(stopped, cancel)()
+		defer func() { // no request is there whose recovery could do it
+			if v := recover(); v != nil {
+				who, err = identity.Identity{}, &failure{Status: http.StatusInternalServerError, Cause: fmt.Errorf("panic: %v\n%s", v, debug.Stack())}
+			}
+		}()
+		return provider.Login.Redeem(ctx, q, trip.Handshake, identity.AuthParams{})
+	}, nil
+}
+
+// unseenFailure counts and logs a sign-in that failed after its browser had left.
+// If that comes back, it begins afresh.
+func (p *Proxy) unseenFailure(provider Provider, requestID string, err error) {
+	p.metrics.logins.WithLabelValues(provider.ID, string(identity.FailureOf(err))).Inc()
+	p.log.Warn("a sign-in failed after its browser had left", "provider", provider.ID, "callback", requestID, "error", err)
 }
 
 // notKept is for a session that cannot be written. What a provider tells of
@@ -106,7 +156,8 @@ func (p *Proxy) flowBroken(w http.ResponseWriter, r *http.Request, ev *event, f 
 		return p.openWindow(r, p.returnOf(f))
 	}
 	provider, known := p.provider(f.Provider)
-	restart := f.Restarts < maxRestarts && errors.Is(cause, session.ErrOtherBrowser) || f.Restarts == 0 && errors.Is(cause, session.ErrLate)
+	restart := f.Restarts < maxRestarts && errors.Is(cause, session.ErrOtherBrowser) ||
+		f.Restarts == 0 && (errors.Is(cause, session.ErrLate) || errors.Is(cause, session.ErrConsumed))
 	if restart && known && signIn(f) && whoAsks(r) == navigation {
 		return p.beginAfresh(w, r, ev, provider, f)
 	}
@@ -138,7 +189,7 @@ func flowWords(cause error) string {
 	case errors.Is(cause, session.ErrLate):
 		return "It took longer than ten minutes."
 	case errors.Is(cause, session.ErrConsumed):
-		return "It was completed before; the address of a finished sign-in cannot be used again."
+		return "The address of a sign-in works once, and this one was used before."
 	case errors.Is(cause, session.ErrOtherBrowser):
 		return "It was begun in another browser, or in another tab at the same moment."
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -269,6 +270,11 @@ func (s *site) start(tb testing.TB, o setup) {
 		s.server.Start()
 	}
 	s.transport = transport
+	tb.Cleanup(func() { // once nothing is served
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		s.proxy.EndSignIns(ctx)
+	})
 	tb.Cleanup(s.server.Close)
 	tb.Cleanup(transport.CloseIdleConnections)
 }

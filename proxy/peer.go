@@ -14,6 +14,7 @@ import (
 type whence struct {
 	client, scheme, host string
 	trusted              bool // the TCP peer is on the list
+	forwards             bool // client says that it forwards for others, and is not on the list
 }
 
 // maxChain bounds how far back a chain of proxies is followed.
@@ -30,10 +31,12 @@ func (p *Proxy) whence(r *http.Request) (whence, error) {
 	addr := peer.Addr().Unmap().WithZone("") // a range has no zone, and an app no use for ours
 	at.client = addr.String()
 	if !p.trusts(addr) {
+		at.forwards = r.Header["X-Forwarded-For"] != nil
 		return at, nil
 	}
 	at.trusted = true
-	at.client = p.client(addr, r.Header["X-Forwarded-For"]).String()
+	addr, at.forwards = p.client(addr, r.Header["X-Forwarded-For"])
+	at.client = addr.String()
 	if host, err := single(r.Header, "X-Forwarded-Host"); err != nil || host != "" {
 		at.host = host
 		if err != nil {
@@ -63,21 +66,22 @@ func (p *Proxy) trusts(addr netip.Addr) bool {
 }
 
 // client is the rightmost address that is no trusted proxy's: what stands to
-// its left was written by somebody nobody vouches for (security.md 1A).
-func (p *Proxy) client(peer netip.Addr, lines []string) netip.Addr {
+// its left was written by somebody nobody vouches for (security.md 1A). Whether
+// there is something to its left is the second result.
+func (p *Proxy) client(peer netip.Addr, lines []string) (netip.Addr, bool) {
 	chain := strings.Join(lines, ",")
 	for range maxChain {
 		i := strings.LastIndexByte(chain, ',')
 		addr, err := parseHop(chain[i+1:])
 		if err != nil {
-			return peer
+			return peer, false
 		}
 		if peer = addr; !p.trusts(addr) || i < 0 {
-			return peer
+			return peer, i >= 0
 		}
 		chain = chain[:i]
 	}
-	return peer
+	return peer, false
 }
 
 // parseHop reads one address of a chain; some proxies add the port.

@@ -159,9 +159,10 @@ type Proxy struct {
 	operators  *authz.Route
 	permission []Permission
 	pages      *pages
-	mark       []byte                   // our own picture, an SVG
-	startPage  string                   // a path on the public host where an app is
-	slots      map[string]chan struct{} // by provider id
+	mark       []byte            // our own picture, an SVG
+	startPage  string            // a path on the public host where an app is
+	slots      map[string]*slots // by provider id
+	redeemed   *redemptions
 	loops      *loops
 	maxURL     int
 	buffers    *bufferPool
@@ -195,6 +196,7 @@ func New(o Options) (*Proxy, error) {
 		p.log = slog.New(slog.DiscardHandler)
 	}
 	p.loops = newLoops(p.now)
+	p.redeemed = newRedemptions(o.MaxFlows, p.sessions, p.now)
 	p.startPage = startPage(o.Routes, host)
 	for _, route := range o.Routes.Routes() {
 		b, ok := o.Backends[route.Name]
@@ -289,7 +291,7 @@ func (p *Proxy) serve(w *client, r *http.Request, ev *event) error {
 		return &failure{Status: http.StatusRequestURITooLong, Cause: errors.New("target too long")}
 	}
 	at, err := p.whence(r)
-	ev.client, ev.trusted = at.client, at.trusted
+	ev.client, ev.trusted, ev.forwards = at.client, at.trusted, at.forwards
 	var facts authz.Facts
 	if err == nil {
 		facts, err = authz.NewFacts(r.Method, at.scheme, at.host, r.RequestURI)
@@ -416,3 +418,7 @@ func (p *Proxy) Drain() { p.draining.Store(true) }
 // CloseTunnels ends all WebSockets and waits until they are gone or ctx is done.
 // http.Server.Shutdown neither closes nor waits for them.
 func (p *Proxy) CloseTunnels(ctx context.Context) { p.tunnels.Close(ctx) }
+
+// EndSignIns ends the sign-ins whose browsers have left, once nothing is served
+// any more, and waits until they are gone or ctx is done.
+func (p *Proxy) EndSignIns(ctx context.Context) { p.redeemed.end(ctx) }

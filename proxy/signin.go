@@ -40,6 +40,7 @@ func (p *Proxy) login(w http.ResponseWriter, r *http.Request, ev *event) error {
 		// To sign in as somebody else, the first one must be gone: otherwise a
 		// cancelled sign-in would leave them there (CVE-2026-34454).
 		p.sessions.SignOut(w, s)
+		p.redeemed.forget(p.sessions.BrowserID(r))
 	case err == nil: // signed in already: a late tab, or a bookmark
 		redirect(w, http.StatusSeeOther, p.origin+p.afterSignIn(&s, returnTo))
 		return nil
@@ -148,13 +149,23 @@ func (p *Proxy) providerOrigins() []string {
 	return origins
 }
 
+// knowsMetadata is a LoginProvider that tells whether it knows already where to
+// send people. Then nobody waits for it to begin a sign-in.
+type knowsMetadata interface {
+	Discovered() bool
+}
+
 // begin sends the browser to the provider.
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, f session.Flow, hint string) error {
-	ctx, release, err := p.slot(r.Context(), provider, f.ReturnTo)
-	if err != nil {
-		return err
+	ctx, cancel := context.WithTimeout(r.Context(), flowTime)
+	defer cancel()
+	if knows, ok := provider.Login.(knowsMetadata); !ok || !knows.Discovered() {
+		release, err := p.slot(r, ev, provider, f.ReturnTo)
+		if err != nil {
+			return err
+		}
+		defer release()
 	}
-	defer release()
 	h, err := p.sessions.Begin(w, r, f)
 	if err != nil {
 		return &failure{Status: http.StatusInternalServerError, Cause: err}
@@ -165,30 +176,4 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request, ev *event, provide
 	}
 	redirect(w, http.StatusFound, location)
 	return nil
-}
-
-// slot bounds how many sign-ins wait for providers at one time: a slow provider
-// must not fill the memory with people who wait for it (security.md R3). Each
-// provider has an equal share, so that one that hangs keeps nobody from signing
-// in with another.
-func (p *Proxy) slot(ctx context.Context, provider Provider, returnTo string) (context.Context, func(), error) {
-	slots := p.slots[provider.ID]
-	select {
-	case slots <- struct{}{}:
-	default:
-		// A callback counts once, so to load its address again would not help.
-		return nil, nil, p.tryAgain(&failure{Status: http.StatusServiceUnavailable, RetryAfter: 5, Cause: fmt.Errorf("sign-in with %s: its share of limits.flows is in use", provider.ID),
-			Title: "Too many people are signing in", Sentence: "Signing in with " + provider.Name + " is busy at the moment.", Advice: "Try again in a few seconds."}, returnTo)
-	}
-	ctx, cancel := context.WithTimeout(ctx, flowTime)
-	return ctx, func() { cancel(); <-slots }, nil
-}
-
-// newSlots shares flows among providers, rounded up: none goes without.
-func newSlots(flows int, providers []Provider) map[string]chan struct{} {
-	slots := map[string]chan struct{}{}
-	for _, provider := range providers {
-		slots[provider.ID] = make(chan struct{}, (flows+len(providers)-1)/len(providers))
-	}
-	return slots
 }

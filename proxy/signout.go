@@ -30,6 +30,7 @@ func (p *Proxy) signOut(w http.ResponseWriter, r *http.Request, ev *event) error
 	}
 	s, _ := p.ownSession(r, ev) // without one there is still a cookie to take away
 	p.sessions.SignOut(w, s)
+	p.redeemed.forget(p.sessions.BrowserID(r)) // what this browser has not fetched yet must not sign it in again
 	// The app's pages must not come back with the back button.
 	w.Header().Set("Clear-Site-Data", `"cache"`)
 	target := p.origin + p.prefix + "/logout"

@@ -16,8 +16,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/identity"
 )
 
-// How a flow can come back other than well. With ErrOtherBrowser, ErrLate and
-// ErrConsumed, End still returns the Flow: its ReturnTo is ours and safe.
+// How a flow can come back other than well. With ErrOtherBrowser and ErrLate,
+// Return still tells the Flow: its ReturnTo is ours and safe.
 var (
 	// ErrNoFlow: the browser has no flow cookie, or the state is not ours.
 	ErrNoFlow = errors.New("this browser did not begin a sign-in here")
@@ -26,8 +26,8 @@ var (
 	ErrOtherBrowser = errors.New("the sign-in was begun by another browser or tab")
 	// ErrLate: it took longer than FlowTime.
 	ErrLate = errors.New("the sign-in took too long")
-	// ErrConsumed: this very callback has been used.
-	ErrConsumed = errors.New("the sign-in was already completed")
+	// ErrConsumed is Consume's: this very callback was used before.
+	ErrConsumed = errors.New("the callback was used before")
 )
 
 const (
@@ -48,6 +48,13 @@ type Flow struct {
 	Provider string // the provider id that the callback must be for
 	ReturnTo string // a path of ours, made by ReturnTo
 	Restarts int    // how often the trip was begun afresh, 0 to 255
+}
+
+// Trip is a flow that has come back to the browser that began it.
+type Trip struct {
+	Flow
+	Handshake identity.Handshake
+	Name      string // of this trip alone; it tells nothing
 }
 
 // flowKeys are derived from one session key.
@@ -105,29 +112,40 @@ func (m *Manager) Begin(w http.ResponseWriter, r *http.Request, f Flow) (identit
 	return keys.handshake(secret, salt, state), nil
 }
 
-// End opens the state a provider sent back and checks that this browser began
-// the flow (RFC 6749 §10.12). Each flow ends once in this process; across
-// processes and restarts it is the provider's code that works only once.
-func (m *Manager) End(r *http.Request, state string) (Flow, identity.Handshake, error) {
+// Return opens the state a provider sent back and checks that this browser began
+// the flow (RFC 6749 §10.12). It changes nothing: only Consume uses the trip up.
+func (m *Manager) Return(r *http.Request, state string) (Trip, error) {
 	secret, ok := m.flowSecret(r)
 	if !ok {
-		return Flow{}, identity.Handshake{}, ErrNoFlow
+		return Trip{}, ErrNoFlow
 	}
 	keys, sealed, ok := m.openState(state)
 	if !ok {
-		return Flow{}, identity.Handshake{}, ErrNoFlow
+		return Trip{}, ErrNoFlow
 	}
+	trip := Trip{Flow: sealed.flow}
 	if !hmac.Equal(sealed.binding, keys.derive(secret, sealed.salt, "binding")[:bindBytes]) {
-		return sealed.flow, identity.Handshake{}, ErrOtherBrowser
+		return trip, ErrOtherBrowser
 	}
 	if !m.now().Before(sealed.expires) {
-		return sealed.flow, identity.Handshake{}, ErrLate
+		return trip, ErrLate
 	}
-	if !m.consumed.take(string(sealed.salt)) {
-		return sealed.flow, identity.Handshake{}, ErrConsumed
-	}
-	return sealed.flow, keys.handshake(secret, sealed.salt, state), nil
+	trip.Handshake, trip.Name = keys.handshake(secret, sealed.salt, state), string(sealed.salt)
+	return trip, nil
 }
+
+// Consume uses up a trip that Return found to be good; ErrConsumed: it was used
+// before. Each counts once in this process; across processes and restarts it is
+// the provider's code that works only once.
+func (m *Manager) Consume(t Trip) error {
+	if !m.consumed.take(t.Name) {
+		return ErrConsumed
+	}
+	return nil
+}
+
+// Consumed reports whether t was used up.
+func (m *Manager) Consumed(t Trip) bool { return m.consumed.has(t.Name) }
 
 // BrowserID names the browser that sent r by its flow cookie, without telling
 // the cookie; "" if it has none. Good for counting, never for recognising.

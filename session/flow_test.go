@@ -42,7 +42,14 @@ func (b *browser) begin(f Flow) identity.Handshake {
 }
 
 func (b *browser) end(state string) (Flow, identity.Handshake, error) {
-	return b.m.End(b.request(), state)
+	trip, err := b.m.Return(b.request(), state)
+	if err != nil {
+		return trip.Flow, trip.Handshake, err
+	}
+	if err := b.m.Consume(trip); err != nil {
+		return trip.Flow, identity.Handshake{}, err
+	}
+	return trip.Flow, trip.Handshake, nil
 }
 
 var aFlow = Flow{Purpose: "login", Provider: "google", ReturnTo: "/deep/link?x=1#y", Restarts: 2}

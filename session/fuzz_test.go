@@ -98,7 +98,7 @@ func FuzzState(f *testing.F) {
 		}
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header["Cookie"] = []string{m.flowCookie + "=" + state}
-		if _, got, err := m.End(r, h.State); err == nil && got.Nonce != h.Nonce {
+		if trip, err := m.Return(r, h.State); err == nil && trip.Handshake.Nonce != h.Nonce {
 			t.Errorf("cookie %q ends the flow", state)
 		}
 	})

@@ -114,9 +114,7 @@ func newSpent() *spent { return &spent{max: spentMax, young: map[string]struct{}
 func (s *spent) take(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, young := s.young[name]
-	_, old := s.old[name]
-	if young || old {
+	if s.knows(name) {
 		return false
 	}
 	if len(s.young) >= s.max {
@@ -124,4 +122,17 @@ func (s *spent) take(name string) bool {
 	}
 	s.young[name] = struct{}{}
 	return true
+}
+
+// has reports whether name was taken.
+func (s *spent) has(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.knows(name)
+}
+
+func (s *spent) knows(name string) bool {
+	_, young := s.young[name]
+	_, old := s.old[name]
+	return young || old
 }

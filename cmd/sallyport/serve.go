@@ -18,6 +18,8 @@ type drainable interface {
 	Drain()
 	// CloseTunnels ends WebSockets and waits until they are gone or ctx is done.
 	CloseTunnels(ctx context.Context)
+	// EndSignIns ends the sign-ins whose browsers have left, and waits likewise.
+	EndSignIns(ctx context.Context)
 }
 
 // tunnelGrace is for tunnels to say goodbye, after stop.timeout if need be.
@@ -30,7 +32,7 @@ const tunnelGrace = 2 * time.Second
 //	→ no new connections; those in the kernel's queue are accepted
 //	→ a request on its way over an idle or new connection is waited for (settle)
 //	→ requests in flight finish, stop.timeout at most, counted from the end of the drain delay
-//	→ tunnels closed → admin closed
+//	→ tunnels closed → sign-ins that nobody waits for ended → admin closed
 //
 // Promised is: a request that reached this machine over a connection that we
 // accepted, before we closed that connection, is answered, if the answer takes no
@@ -111,6 +113,7 @@ func (s *server) stop(gate *gate, publicEnded <-chan error) error {
 	defer cancelLast()
 	if s.front != nil {
 		s.front.CloseTunnels(last)
+		s.front.EndSignIns(last)
 	}
 	_ = s.admin.Shutdown(last) // last, so that probes and metrics answer to the end
 	s.close()

@@ -38,6 +38,7 @@ func (e *echo) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (e *echo) Drain()                       { e.draining.Store(true) }
 func (e *echo) CloseTunnels(context.Context) { e.tunnelsClosed.Store(true) }
+func (e *echo) EndSignIns(context.Context)   {}
 
 // stoppable is a server in front of an echo, and how to stop it.
 type stoppable struct {

@@ -1,0 +1,220 @@
+package proxy
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// resultTime is how long the result of a redemption waits for a browser that has
+// left. Browsers ask again at once, people who reload within seconds.
+const resultTime = 30 * time.Second
+
+// errLeft: the browser hung up before its code was redeemed.
+var errLeft = errors.New("the browser left while its code was being redeemed")
+
+// redeemFunc redeems one code. It ends early, with an error, once stopped is done.
+type redeemFunc func(stopped context.Context) (identity.Identity, error)
+
+// redemptions are the codes that are being redeemed, and the people whose code
+// was redeemed for a browser that had left.
+//
+// A redemption belongs to a trip: to one state and the flow cookie that proves
+// it. One request at a time waits for it, the latest one: the browser has given
+// up those before it. A person is told once; a failure that nobody waits for is
+// not kept. What is kept is bounded in number and time.
+type redemptions struct {
+	trips   *session.Manager // nobody else uses up trips
+	now     func() time.Time
+	max     int // of results that wait
+	stopped context.Context
+	stop    context.CancelFunc
+	running sync.WaitGroup
+
+	mu     sync.Mutex             // guards what follows, and all redemptions
+	byTrip map[string]*redemption // running, or with a result
+	kept   list.List              // those with a result, the oldest first
+	over   bool                   // nothing begins any more
+}
+
+// redemption is one code that is being redeemed, or was.
+type redemption struct {
+	trip, browser string
+	done          chan struct{} // closed when it has ended
+	unseen        func(error)   // told of a failure that nobody waits for
+
+	latest  chan struct{} // closed when a later request takes over; nil: nobody waits
+	who     identity.Identity
+	err     error
+	expires time.Time
+	expiry  *time.Timer
+	place   *list.Element // in kept; nil: it runs
+}
+
+func newRedemptions(max int, trips *session.Manager, now func() time.Time) *redemptions {
+	m := &redemptions{trips: trips, now: now, max: max, byTrip: map[string]*redemption{}}
+	m.stopped, m.stop = context.WithCancel(context.Background())
+	return m
+}
+
+// join makes the caller the one who waits for the redemption of trip, and returns
+// how to wait. If there is none, it uses up the trip and begins what begin
+// returns; all that is one step, so that of many requests at once one begins. If
+// begin fails, the trip is not used up: the same request may come again. Of a trip
+// that was used up it returns session.ErrConsumed.
+func (m *redemptions) join(trip session.Trip, browser string, begin func() (redeemFunc, error), unseen func(error)) (func(context.Context) (identity.Identity, error), error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d := m.byTrip[trip.Name]
+	if d != nil && d.place != nil && !m.now().Before(d.expires) {
+		m.drop(d)
+		d = nil
+	}
+	if d == nil {
+		if m.trips.Consumed(trip) {
+			return nil, session.ErrConsumed
+		}
+		if m.over {
+			return nil, &identity.SignInError{Failure: identity.Unavailable, Err: errors.New("this server is stopping")}
+		}
+		redeem, err := begin()
+		if err != nil {
+			return nil, err
+		}
+		_ = m.trips.Consume(trip) // it was not consumed a moment ago, under this lock
+		d = &redemption{trip: trip.Name, browser: browser, done: make(chan struct{}), unseen: unseen}
+		m.byTrip[trip.Name] = d
+		m.running.Go(func() { m.run(d, redeem) })
+	}
+	if d.latest != nil {
+		close(d.latest)
+	}
+	turn := make(chan struct{})
+	d.latest = turn
+	return func(ctx context.Context) (identity.Identity, error) { return m.wait(ctx, d, turn) }, nil
+}
+
+// run redeems and keeps the result for who waits, or will come back.
+func (m *redemptions) run(d *redemption, redeem redeemFunc) {
+	who, err := redeem(m.stopped)
+	if unseen := m.finish(d, who, err); unseen {
+		d.unseen(err)
+	}
+	close(d.done)
+}
+
+// finish reports whether err is a failure that nobody will see.
+func (m *redemptions) finish(d *redemption, who identity.Identity, err error) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.byTrip[d.trip] != d { // forgotten meanwhile
+		return err != nil
+	}
+	if err != nil && d.latest == nil {
+		m.drop(d)
+		return true
+	}
+	d.who, d.err, d.expires = who, err, m.now().Add(resultTime)
+	d.place = m.kept.PushBack(d)
+	d.expiry = time.AfterFunc(resultTime, func() { m.expire(d) })
+	if m.kept.Len() > m.max {
+		m.drop(m.kept.Front().Value.(*redemption))
+	}
+	return false
+}
+
+// wait returns the result to the request that waits last. The others, which a
+// later one has taken over from, find the trip used up.
+func (m *redemptions) wait(ctx context.Context, d *redemption, turn chan struct{}) (identity.Identity, error) {
+	select {
+	case <-d.done:
+	case <-turn:
+	case <-ctx.Done():
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case d.latest != turn || m.byTrip[d.trip] != d:
+		if ctx.Err() != nil {
+			return identity.Identity{}, errLeft
+		}
+		return identity.Identity{}, session.ErrConsumed
+	case ctx.Err() != nil:
+		d.latest = nil
+		if d.err != nil {
+			m.drop(d)
+			d.unseen(d.err)
+		}
+		return identity.Identity{}, errLeft
+	}
+	who, err := d.who, d.err
+	m.drop(d)
+	return who, err
+}
+
+// spend uses up a trip without redeeming anything. What waits for it is dropped,
+// unless a request is about to fetch it.
+func (m *redemptions) spend(trip session.Trip) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_ = m.trips.Consume(trip) // used up is used up, whoever did it
+	if d := m.byTrip[trip.Name]; d != nil && d.latest == nil {
+		m.drop(d)
+	}
+}
+
+// forget drops what waits for browser, or would.
+func (m *redemptions) forget(browser string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, d := range m.byTrip {
+		if d.browser == browser {
+			m.drop(d)
+		}
+	}
+}
+
+func (m *redemptions) expire(d *redemption) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.byTrip[d.trip] == d {
+		m.drop(d)
+	}
+}
+
+// drop forgets d and the person in it. Who waits for it is told that the trip is
+// used up.
+func (m *redemptions) drop(d *redemption) {
+	delete(m.byTrip, d.trip)
+	d.who = identity.Identity{}
+	if d.place != nil {
+		m.kept.Remove(d.place)
+		d.expiry.Stop()
+	}
+}
+
+// end stops all that runs, forgets all that waits, and returns when nothing runs
+// or ctx is done.
+func (m *redemptions) end(ctx context.Context) {
+	m.mu.Lock()
+	m.over = true
+	for _, d := range m.byTrip {
+		m.drop(d)
+	}
+	m.mu.Unlock()
+	m.stop()
+	ended := make(chan struct{})
+	go func() {
+		m.running.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
+}

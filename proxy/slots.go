@@ -1,0 +1,118 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"sync"
+)
+
+// slots bound how many sign-ins wait for one provider at one time: a slow
+// provider must not fill the memory with people who wait for it (security.md R3).
+// Nor must one machine that invents codes take them all.
+type slots struct {
+	total int
+
+	mu   sync.Mutex // guards what follows
+	used int
+	held map[string]int // by holder
+}
+
+var errSlotsUsed = errors.New("its share of limits.flows is in use")
+
+// holder is somebody who holds slots: a client address or a browser. While half
+// of the slots are free nobody counts; after that, a holder has so many quarters
+// of them at most.
+type holder struct {
+	name     string // for the log too
+	quarters int
+}
+
+// newSlots shares flows among providers, rounded up: none goes without.
+func newSlots(flows int, providers []Provider) map[string]*slots {
+	all := map[string]*slots{}
+	for _, provider := range providers {
+		all[provider.ID] = &slots{total: (flows + len(providers) - 1) / len(providers), held: map[string]int{}}
+	}
+	return all
+}
+
+// take takes a slot for all holders at once.
+func (s *slots) take(holders ...holder) (release func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.used >= s.total {
+		return nil, errSlotsUsed
+	}
+	for _, h := range holders {
+		if s.held[h.name] >= (s.total*h.quarters+3)/4 && s.used >= s.total/2 {
+			return nil, fmt.Errorf("%s has its part of limits.flows in use, %d", h.name, s.held[h.name])
+		}
+	}
+	s.used++
+	for _, h := range holders {
+		s.held[h.name]++
+	}
+	return sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.used--
+		for _, h := range holders {
+			if s.held[h.name]--; s.held[h.name] == 0 {
+				delete(s.held, h.name)
+			}
+		}
+	}), nil
+}
+
+// slot takes one of provider's slots for a request. Each provider has an equal
+// share, so that one that hangs keeps nobody from signing in with another.
+func (p *Proxy) slot(r *http.Request, ev *event, provider Provider, returnTo string) (func(), error) {
+	release, err := p.slots[provider.ID].take(p.holders(r, ev)...)
+	if err == nil {
+		return release, nil
+	}
+	return nil, p.tryAgain(&failure{Status: http.StatusServiceUnavailable, RetryAfter: 5, Cause: fmt.Errorf("sign-in with %s: %w", provider.ID, err),
+		Title: "Too many people are signing in", Sentence: "Signing in with " + provider.Name + " is busy at the moment.", Advice: "Try again in a few seconds."}, returnTo)
+}
+
+// holders are whom a sign-in counts for: the browser by its flow cookie, whatever
+// it says of itself, and its address if that can be one machine's.
+//
+// An address that forwards for others and is not on the list of proxies may have
+// a whole company behind it. But a client can say so of itself in a header, so
+// what it gets leaves a quarter to everybody else.
+func (p *Proxy) holders(r *http.Request, ev *event) []holder {
+	var all []holder
+	if browser := p.sessions.BrowserID(r); browser != "" {
+		all = append(all, holder{fmt.Sprintf("browser %x", browser), 1})
+	}
+	if network, ok := p.machine(ev.client); ok {
+		quarters := 1
+		if ev.forwards {
+			quarters = 3
+		}
+		all = append(all, holder{"client " + network, quarters})
+	}
+	return all
+}
+
+// sharedByCarriers are addresses behind which an access provider has many homes
+// (RFC 6598).
+var sharedByCarriers = netip.MustParsePrefix("100.64.0.0/10")
+
+// machine is what of a client's address belongs to one machine or home: an IPv4
+// address, or the first 64 bits of an IPv6 address. Of private addresses and
+// those of listed proxies nothing does: anybody may be behind them.
+func (p *Proxy) machine(client string) (string, bool) {
+	addr, err := netip.ParseAddr(client)
+	if err != nil || !addr.IsGlobalUnicast() || addr.IsPrivate() || sharedByCarriers.Contains(addr) || p.trusts(addr) {
+		return "", false
+	}
+	if addr.Is4() {
+		return addr.String(), true
+	}
+	network, err := addr.Prefix(64)
+	return network.String(), err == nil
+}
