@@ -1,6 +1,7 @@
 package login
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"errors"
@@ -147,6 +148,9 @@ func (p *Provider) userinfo(ctx context.Context, m *metadata, token claims, acce
 	body, head, err := bearerGet(ctx, p.client.HTTPClient("userinfo"), m.UserinfoURL, accessToken)
 	if err != nil {
 		return nil, failCall(err)
+	}
+	if bytes.Count(body, []byte(".")) == 4 && bytes.HasPrefix(body, []byte("ey")) { // RFC 7516 §3.1
+		return nil, fail(identity.Rejected, "userinfo is encrypted (JWE), which is not supported: have the provider send JSON")
 	}
 	if kind, _, _ := mime.ParseMediaType(head.Get("Content-Type")); kind == "application/jwt" {
 		return nil, fail(identity.Rejected, "userinfo is signed, which is not supported: have the provider send JSON")

@@ -28,7 +28,9 @@ type metadata struct {
 	Endpoints
 	issuer       string // as the document spells it; "" if there is none
 	clientAuth   oauth.ClientAuth
-	issParameter bool // RFC 9207: iss comes with every authorization response
+	issParameter bool     // RFC 9207: iss comes with every authorization response
+	offered      []string // ways of client authentication, as discovery names them
+	clientAlgs   []string // for assertions that a client signs
 	keys         *keySet
 }
 
@@ -153,18 +155,30 @@ func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata,
 		EndSessionURL:    announced(p.endpoints.EndSessionURL, "end_session_endpoint"),
 	}
 	algs, auths := found.list("id_token_signing_alg_values_supported"), found.list("token_endpoint_auth_methods_supported")
+	clientAlgs := found.list("token_endpoint_auth_signing_alg_values_supported")
+	pushed, signedRequests := found.flag("require_pushed_authorization_requests"), found.flag("require_signed_request_object")
 	issParameter := found.flag("authorization_response_iss_parameter_supported")
 	if found.err != nil {
 		return nil, documentError(unreadable("the discovery document", found.err))
 	}
+	switch {
+	case pushed: // RFC 9126 §5
+		return nil, fail(identity.Misconfigured, "discovery: the provider requires pushed authorization requests (PAR, require_pushed_authorization_requests), which are not supported; switch that off there")
+	case signedRequests: // RFC 9101 §10.5
+		return nil, fail(identity.Misconfigured, "discovery: the provider requires signed requests (JAR, require_signed_request_object), which are not supported; switch that off there")
+	}
 	if err := p.checkEndpoints(e); err != nil {
+		return nil, err
+	}
+	auth, err := p.chooseClientAuth(auths)
+	if err != nil {
 		return nil, err
 	}
 	if checkEndpoint(p.issuer, e.EndSessionURL) != nil {
 		e.EndSessionURL = "" // no reason to keep people from signing in
 	}
 	m := &metadata{
-		Endpoints: e, issuer: issuer, clientAuth: p.chooseClientAuth(auths), issParameter: issParameter,
+		Endpoints: e, issuer: issuer, clientAuth: auth, offered: auths, clientAlgs: clientAlgs, issParameter: issParameter,
 		keys: p.keySet(e.JWKSURL, algorithms(algs)),
 	}
 	if old != nil && old.keys != nil && old.keys.url == m.keys.url && slices.Equal(old.keys.algs, m.keys.algs) {
@@ -175,8 +189,9 @@ func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata,
 
 // givenMetadata is that of a provider without discovery.
 func (p *Provider) givenMetadata() *metadata {
+	auth, _ := p.chooseClientAuth(nil) // fails for what a document offers only
 	return &metadata{
-		Endpoints: p.endpoints, clientAuth: p.chooseClientAuth(nil),
+		Endpoints: p.endpoints, clientAuth: auth,
 		keys: p.keySet(p.endpoints.JWKSURL, accepted()),
 	}
 }
@@ -209,28 +224,12 @@ func (p *Provider) fetchDocument(ctx context.Context) (*document, error) {
 		return nil, err
 	}
 	found, err := readDocument(body, "issuer", "authorization_endpoint", "token_endpoint", "userinfo_endpoint", "jwks_uri", "end_session_endpoint",
-		"id_token_signing_alg_values_supported", "token_endpoint_auth_methods_supported", "authorization_response_iss_parameter_supported")
+		"id_token_signing_alg_values_supported", "token_endpoint_auth_methods_supported", "token_endpoint_auth_signing_alg_values_supported",
+		"require_pushed_authorization_requests", "require_signed_request_object", "authorization_response_iss_parameter_supported")
 	if err != nil {
 		return nil, unreadable("the discovery document", err)
 	}
 	return found, nil
-}
-
-// chooseClientAuth settles how we authenticate before anything is sent.
-func (p *Provider) chooseClientAuth(offered []string) oauth.ClientAuth {
-	switch {
-	case p.policy.clientAuth == oauth.BasicRaw:
-		return oauth.BasicRaw
-	case p.clientAuth != ClientAuthAuto:
-		return oauth.ClientAuth(p.clientAuth)
-	case p.clientSecret == "":
-		return oauth.None
-	case p.policy.clientAuth != "":
-		return p.policy.clientAuth
-	case len(offered) == 0 || slices.Contains(offered, "client_secret_basic"): // OIDC Discovery §3: the default
-		return oauth.Basic
-	}
-	return oauth.Post
 }
 
 // accepted are the algorithms we accept: signatures with a public key, never

@@ -37,6 +37,8 @@ type Provider struct {
 	endpoints              Endpoints
 	clientID, clientSecret string
 	clientAuth             string
+	clientAssertion        func() (string, error)
+	clientKey              *clientKey
 	redirectURL            string
 	scopes                 []string
 	claims                 ClaimNames
@@ -73,6 +75,10 @@ func New(o Options) (*Provider, error) {
 	p.scopes = p.policy.scopesFor(o.Scopes)
 	for _, q := range o.allowed() {
 		p.quirks = append(p.quirks, q.Quirk)
+	}
+	p.clientAssertion = o.ClientAssertion
+	if o.ClientAuth == ClientAuthPrivateKey {
+		p.clientKey, _ = parseClientKey(o.ClientKey, o.ClientKeyID) // was checked
 	}
 	if err := p.takeKeys(o); err != nil {
 		return nil, fmt.Errorf("provider %q: %w", o.ID, err)
@@ -170,11 +176,13 @@ func (p *Provider) Redeem(ctx context.Context, callback url.Values, h identity.H
 	if !p.policy.noPKCE {
 		form.Set("code_verifier", h.Verifier)
 	}
-	tokens, err := p.client.Exchange(ctx, oauth.TokenRequest{
-		URL: m.TokenURL, ClientID: p.clientID, ClientSecret: p.clientSecret, Auth: m.clientAuth, Form: form,
-	})
+	request, err := p.tokenRequest(m, form)
 	if err != nil {
-		return identity.Identity{}, failCall(err)
+		return identity.Identity{}, err
+	}
+	tokens, err := p.client.Exchange(ctx, request)
+	if err != nil {
+		return identity.Identity{}, p.failExchange(err, m)
 	}
 	who, sources, err := p.prove(ctx, m, tokens, h, ap)
 	if err != nil {

@@ -440,7 +440,7 @@ func TestClientAuthenticationIsSettledBeforeTheCodeIsSent(t *testing.T) {
 		{"basic and post", []string{"client_secret_post", "client_secret_basic"}, "", clientSecret, oauth.Basic},
 		{"nothing announced", nil, "auto", clientSecret, oauth.Basic},
 		{"post only", []string{"client_secret_post"}, "auto", clientSecret, oauth.Post},
-		{"neither", []string{"private_key_jwt"}, "auto", clientSecret, oauth.Post},
+		{"neither, and the operator knows better", []string{"private_key_jwt"}, "post", clientSecret, oauth.Post},
 		{"configured", []string{"client_secret_basic"}, "post", clientSecret, oauth.Post},
 		{"configured otherwise", []string{"client_secret_post"}, "basic", clientSecret, oauth.Basic},
 		{"no secret", []string{"client_secret_basic"}, "auto", "", oauth.None},

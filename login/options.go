@@ -33,6 +33,9 @@ const (
 	ClientAuthPost  = "post"
 	ClientAuthNone  = "none"
 
+	ClientAuthAssertion  = "assertion"       // a JWT that somebody else issues for us, RFC 7523
+	ClientAuthPrivateKey = "private_key_jwt" // one that we sign, OIDC Core §9
+
 	FromAuto     = "auto" // userinfo only when a wanted claim is missing in the ID token
 	FromIDToken  = "id_token"
 	FromUserinfo = "userinfo"
@@ -47,6 +50,11 @@ type Options struct {
 	ClientID     string
 	ClientSecret string
 	ClientAuth   string // "" means auto
+
+	ClientAssertion func() (string, error) // with assertion: asked for each use, because such tokens are short-lived
+	ClientKey       string                 // with private_key_jwt: a private key in PEM
+	ClientKeyID     string                 // its kid at the provider; "": none is said
+
 	RedirectURL  string
 	Scopes       []string // openid is added if it is missing; none means those that the type needs
 	Claims       ClaimNames
@@ -113,6 +121,7 @@ func (o Options) Conflicts() []Conflict {
 		add(true, "issuer", "is not in Microsoft's tokens, which name the tenant of each account; write `type: microsoft` and `tenant: "+t+"` instead")
 	}
 	add(o.SignOut.Off && o.has(quirkEndSessionPost), "logout", "is false, so the quirk end_session_post has no meaning")
+	o.clientAuthConflicts(add)
 	o.quirkConflicts(add)
 	o.vendorConflicts(add)
 	return found
@@ -220,8 +229,10 @@ func (o Options) checkClient() error {
 		return errors.New("quirks have raw_basic_credentials, which cannot send a client id with a colon")
 	}
 	switch o.ClientAuth {
-	case "", ClientAuthAuto, ClientAuthNone:
+	case "", ClientAuthAuto, ClientAuthNone, ClientAuthAssertion:
 		return nil
+	case ClientAuthPrivateKey:
+		return CheckClientKey(o.ClientKey)
 	case ClientAuthBasic, ClientAuthPost:
 		if o.ClientSecret == "" {
 			return fmt.Errorf("client authentication %q needs a client secret", o.ClientAuth)

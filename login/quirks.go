@@ -134,7 +134,7 @@ func (o Options) quirkConflicts(add func(wrong bool, key, why string)) {
 	add(o.has(quirkHS256) && (len(o.PublicKeys) > 0 || o.Endpoints.JWKSURL != ""), "quirks",
 		"have hs256_id_token beside public keys: a public key must never be taken for a secret")
 	add(o.has(quirkHS256) && o.ClientSecret == "", "quirks", "have hs256_id_token, which needs a client secret")
-	add(o.has(quirkRawBasic) && (o.ClientAuth == ClientAuthPost || o.ClientAuth == ClientAuthNone), "client_auth",
+	add(o.has(quirkRawBasic) && !slices.Contains([]string{"", ClientAuthAuto, ClientAuthBasic}, o.ClientAuth), "client_auth",
 		"does not go with the quirk raw_basic_credentials, which sends the secret in an Authorization header")
 	add(o.has(quirkAssumeVerified) && len(o.EmailDomains) == 0, "quirks",
 		"have assume_email_verified, which needs email_domains: else the provider could claim anybody's address")

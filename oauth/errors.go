@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -29,6 +30,7 @@ const (
 type Error struct {
 	Kind   Kind
 	Call   string // "discovery", "jwks", "token", …
+	URL    string // that was asked, without its query; "" if there was no request
 	Status int    // of the HTTP answer; 0 if there was none
 	Code   string // the OAuth error code if it is a registered one, else ""
 	Err    error  // what happened, in our words; may be nil
@@ -36,7 +38,11 @@ type Error struct {
 
 func (e *Error) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s request: %s", e.Call, e.Kind)
+	b.WriteString(e.Call + " request")
+	if e.URL != "" {
+		b.WriteString(" to " + e.URL)
+	}
+	fmt.Fprintf(&b, ": %s", e.Kind)
 	if e.Status != 0 {
 		fmt.Fprintf(&b, ", status %d", e.Status)
 	}
@@ -50,6 +56,14 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// to notes in err, an *Error or nil, where req went.
+func to(req *http.Request, err error) error {
+	if e, ok := err.(*Error); ok {
+		e.URL = (&url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host, Path: req.URL.Path}).String()
+	}
+	return err
+}
 
 // statusError classes an answer by its status alone.
 func statusError(call string, status int) *Error {

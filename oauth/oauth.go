@@ -139,11 +139,11 @@ type documents struct {
 // RoundTrip implements http.RoundTripper.
 func (d documents) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, body, err := d.client.send(req, d.call)
-	if err != nil {
-		return nil, err
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = statusError(d.call, resp.StatusCode)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, statusError(d.call, resp.StatusCode)
+	if err != nil {
+		return nil, to(req, err)
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	resp.ContentLength = int64(len(body))

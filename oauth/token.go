@@ -27,7 +27,9 @@ const (
 	// expect it. A client id with a colon cannot be sent so.
 	BasicRaw ClientAuth = "basic_raw"
 	Post     ClientAuth = "post" // id and secret in the form
-	None     ClientAuth = "none" // a public client: only the id, in the form
+	// Assertion is a JWT that vouches for the client (RFC 7523 §2.2).
+	Assertion ClientAuth = "assertion"
+	None      ClientAuth = "none" // a public client: only the id, in the form
 )
 
 // TokenRequest is one request to a token endpoint. It prints as "<token request>".
@@ -35,6 +37,7 @@ type TokenRequest struct {
 	URL                    string
 	ClientID, ClientSecret string
 	Auth                   ClientAuth
+	Assertion              string     // with Auth Assertion
 	Form                   url.Values // grant_type and what belongs to it
 }
 
@@ -64,6 +67,11 @@ func (c *Client) Exchange(ctx context.Context, r TokenRequest) (TokenResponse, e
 	if err != nil {
 		return TokenResponse{}, &Error{Kind: Misconfigured, Call: tokenCall, Err: err}
 	}
+	t, err := c.exchange(req)
+	return t, to(req, err)
+}
+
+func (c *Client) exchange(req *http.Request) (TokenResponse, error) {
 	resp, body, err := c.send(req, tokenCall)
 	if err != nil {
 		return TokenResponse{}, err
@@ -101,6 +109,10 @@ func (r TokenRequest) build(ctx context.Context) (*http.Request, error) {
 		form.Set("client_secret", r.ClientSecret)
 	case None:
 		form.Set("client_id", r.ClientID)
+	case Assertion:
+		form.Set("client_id", r.ClientID) // RFC 7521 §4.2: may be there, and some servers look for it
+		form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
+		form.Set("client_assertion", r.Assertion)
 	default:
 		return nil, errors.New("no client authentication was chosen")
 	}

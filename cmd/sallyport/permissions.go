@@ -86,27 +86,34 @@ func summarize(cfg *config.Config) ([]proxy.Permission, error) {
 func standIn(cfg *config.Config, p config.Provider) (*login.Provider, error) {
 	o := providerOptions(cfg, p)
 	o.ClientID, o.ClientSecret = "stand-in", "a stand-in, long enough to sign with (RFC 7518 §3.2)"
+	public, private, err := standInKey()
+	if err != nil {
+		return nil, err
+	}
 	for i := range o.PublicKeys {
-		key, err := standInKey()
-		if err != nil {
-			return nil, err
-		}
-		o.PublicKeys[i] = key
+		o.PublicKeys[i] = public
+	}
+	if o.ClientKey != "" {
+		o.ClientKey = private
 	}
 	return login.New(o)
 }
 
-// standInKey is some public key in PEM.
-func standInKey() (string, error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// standInKey is some key in PEM.
+func standInKey() (public, private string, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return "", fmt.Errorf("make a key: %w", err)
+		return "", "", fmt.Errorf("make a key: %w", err)
 	}
-	der, err := x509.MarshalPKIXPublicKey(private.Public())
+	half, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
-		return "", fmt.Errorf("write a key: %w", err)
+		return "", "", fmt.Errorf("write a key: %w", err)
 	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
+	whole, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return "", "", fmt.Errorf("write a key: %w", err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: half})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: whole})), nil
 }
 
 func permissionOf(l *login.Provider, redirect string) proxy.Permission {

@@ -2,7 +2,12 @@ package main
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"html"
 	"io"
 	"log/slog"
@@ -17,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sallyport-proxy/sallyport/internal/demo"
@@ -233,6 +239,78 @@ func TestWhoSignsOutAtTheProviderComesBackToAPageOfOurs(t *testing.T) {
 		}
 		if got = strings.NewReplacer(public, "FRONT", op.URL, "OP").Replace(got); got != want {
 			t.Errorf("%s: ended at %s", config, got)
+		}
+	}
+}
+
+// TestWorkloadIdentityNeedsNoSecretInTheConfiguration: a token in a file proves
+// the client, and the file is read again for each sign-in, as Kubernetes renews it.
+func TestWorkloadIdentityNeedsNoSecretInTheConfiguration(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "the app") }))
+	defer app.Close()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for config, trust := range map[string]demo.ClientTrust{
+		"client_auth: assertion, client_assertion: \"file:DIR/token\"":                       {Key: key.Public(), Issuer: "https://cluster.example", Subject: "system:serviceaccount:web:sallyport"},
+		"client_auth: private_key_jwt, client_key: \"file:DIR/key.pem\", client_key_id: k-1": {Key: key.Public(), Issuer: "sallyport", Subject: "sallyport"},
+	} {
+		front := httptest.NewUnstartedServer(nil)
+		defer front.Close()
+		public := "http://" + front.Listener.Addr().String()
+		op := testenv.StartProvider(t, demo.ProviderOptions{ClientID: "sallyport", ClientSecret: "s", Trust: &trust,
+			RedirectURIs: []string{public + "/.sallyport/callback/p"}})
+		issue := func(life time.Duration) {
+			signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			jws, err := signer.Sign(fmt.Appendf(nil, `{"iss":%q,"sub":%q,"aud":%q,"exp":%d}`, trust.Issuer, trust.Subject, op.URL, time.Now().Add(life).Unix()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			token, err := jws.CompactSerialize()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "token"), []byte(token+"\n"), 0o644); err != nil { // as the kubelet writes them
+				t.Fatal(err)
+			}
+		}
+		issue(-time.Minute)
+		cfg, _, err := parseConfig("config.yaml", []byte("version: 1\npublic_url: "+public+"\nsession: {keys: [\"literal:"+session.NewKey(time.Unix(1.7e9, 0)).Text()+"\"]}\n"+
+			"providers:\n  - {id: p, type: oidc, issuer: \""+op.URL+"\", client_id: sallyport, "+strings.ReplaceAll(config, "DIR", dir)+"}\n"+
+			"routes:\n  - {name: app, path: /, upstream: \""+app.URL+"\", allow: authenticated}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := summarize(cfg); err != nil {
+			t.Errorf("permissions, without secrets: %v", err)
+		}
+		sec, err := resolve(cfg, func(string) (string, bool) { return "", false })
+		if err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		door, err := newFrontDoor(cfg, sec, prometheus.NewRegistry(), slog.New(slog.NewJSONHandler(&log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		front.Config.Handler = door
+		front.Start()
+		issue(time.Minute)
+		browser := testenv.NewBrowser(t, nil)
+		if page := browser.SignIn(browser.Open(public+"/"), "mira"); page.Body != "the app" {
+			t.Errorf("%s: %d at %s:\n%s", config, page.Status, page.URL, &log)
 		}
 	}
 }

@@ -285,6 +285,9 @@ func providerOptions(cfg *config.Config, p config.Provider) login.Options {
 	o := p.Options()
 	o.Needs = cfg.Needs()
 	o.RedirectURL = redirectURI(cfg, p.ID)
+	if o.ClientAssertion != nil { // such a token lives for minutes, and whoever issues it puts the next into the file
+		o.ClientAssertion = func() (string, error) { return p.ClientAssertion.Reread(os.DirFS("/")) }
+	}
 	return o
 }
 

@@ -52,6 +52,14 @@ type ProviderOptions struct {
 	People                 []Person // nil: People()
 	Shape                  string   // whose ways it has; "" is Standard
 	Now                    func() time.Time
+	Trust                  *ClientTrust // instead of the secret
+}
+
+// ClientTrust says whose JWT proves the client (RFC 7523 §3): its own where Issuer
+// and Subject are the client id, else a cluster's or a cloud's.
+type ClientTrust struct {
+	Key             any // the public key
+	Issuer, Subject string
 }
 
 // Provider is an http.Handler that speaks OpenID Connect: the code flow with
@@ -77,6 +85,7 @@ type Provider struct {
 	mu     sync.Mutex // guards key, codes and access
 	key    *signingKey
 	codes  *shelf[grant]
+	used   *shelf[bool] // ids of assertions
 	access *shelf[grant]
 }
 
@@ -119,7 +128,7 @@ func NewProvider(o ProviderOptions) (*Provider, error) {
 		return nil, fmt.Errorf("demo provider: %w", err)
 	}
 	p := &Provider{opts: o, shape: ways, host: host, look: look, mux: http.NewServeMux(), key: key,
-		codes: newShelf[grant](maxShelved, ways.codeLife), access: newShelf[grant](maxShelved, tokenLife)}
+		codes: newShelf[grant](maxShelved, ways.codeLife), used: newShelf[bool](maxShelved, maxAssertion), access: newShelf[grant](maxShelved, tokenLife)}
 	p.routes()
 	return p, nil
 }
@@ -239,7 +248,7 @@ func (p *Provider) discovery(w http.ResponseWriter, r *http.Request) error {
 
 func (p *Provider) document() map[string]any {
 	iss := p.opts.Issuer
-	return map[string]any{
+	doc := map[string]any{
 		"issuer":                                         iss,
 		"authorization_endpoint":                         iss + AuthorizePath,
 		"token_endpoint":                                 iss + TokenPath,
@@ -261,6 +270,11 @@ func (p *Provider) document() map[string]any {
 		"claims_supported": []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "sid",
 			"email", "email_verified", "name", "preferred_username", "groups", "org_id", "org_name", "org_domain", "orgs"},
 	}
+	if p.opts.Trust != nil {
+		doc["token_endpoint_auth_methods_supported"] = []string{"private_key_jwt"}
+		doc["token_endpoint_auth_signing_alg_values_supported"] = assertionAlgs()
+	}
+	return doc
 }
 
 func (p *Provider) jwks(w http.ResponseWriter, _ *http.Request) error {

@@ -61,6 +61,9 @@ func readTokenForm(r *http.Request) (url.Values, error) {
 
 // authenticateClient takes the secret from the header or the body, never both.
 func (p *Provider) authenticateClient(r *http.Request, form url.Values) error {
+	if p.opts.Trust != nil {
+		return p.checkAssertion(r, form)
+	}
 	unknown := &oauthError{http.StatusUnauthorized, "invalid_client", "unknown client, or a wrong secret"}
 	id, secret := form.Get("client_id"), form.Get("client_secret")
 	if r.Header.Get("Authorization") != "" {

@@ -69,8 +69,11 @@ type Provider struct {
 	HostedDomains            []string        // google: whose people may come; nil: everybody's
 	Tenant                   string          // microsoft
 	AllowedTenants           []string        // microsoft: whose people may come; nil: everybody's
-	ClientSecret             Ref             // zero if ClientAuth is "none"
+	ClientSecret             Ref             // zero if ClientAuth sends none
 	ClientAuth               string
+	ClientAssertion          Ref // with assertion; its file is to be read again for each use
+	ClientKey                Ref // with private_key_jwt, PEM
+	ClientKeyID              string
 	Scopes                   []string
 	Claims                   Claims
 	IdentityFrom             string
@@ -253,10 +256,16 @@ func providerShape() shape[Provider] {
 			func(p *Provider) *Ref { return &p.CA }),
 		field("client_id", "The client id the provider gave out.", valueOrRef("a client id", `^[!-~]([ -~]*[!-~])?$`, parseClientID),
 			func(p *Provider) *string { return &p.ClientID }).required(),
-		field("client_secret", "The client secret. Left out only with `client_auth: none`.", secretRef(formEnv, formFile, formLiteral),
+		field("client_secret", "The client secret. Left out with `client_auth: none`, assertion and private_key_jwt.", secretRef(formEnv, formFile, formLiteral),
 			func(p *Provider) *Ref { return &p.ClientSecret }),
-		field("client_auth", "How the secret is sent: in an Authorization header, in the body, not at all, or as the provider prefers.",
-			oneOf("", "auto", "basic", "post", "none"), func(p *Provider) *string { return &p.ClientAuth }).or("auto"),
+		field("client_auth", "How the client proves itself: the secret in an Authorization header (basic) or in the body (post), or as the provider prefers (auto); "+
+			"a token from a file (assertion); one that Sallyport signs (private_key_jwt); not at all (none).",
+			oneOf("", "auto", "basic", "post", "none", "assertion", "private_key_jwt"), func(p *Provider) *string { return &p.ClientAuth }).or("auto"),
+		field("client_assertion", "With `client_auth: assertion`: the file with the token that proves the client, such as a Kubernetes service account's. It is read again for each sign-in.",
+			checkedRef(login.CheckClientAssertion, formFile), func(p *Provider) *Ref { return &p.ClientAssertion }),
+		field("client_key", "With `client_auth: private_key_jwt`: the private key, PEM; its public key is registered at the provider.",
+			checked(secretRef(formFile, formEnv), login.CheckClientKey), func(p *Provider) *Ref { return &p.ClientKey }),
+		field("client_key_id", "The key's id (kid) at the provider, where it gave one. Not said if left out.", text("the id of a key"), func(p *Provider) *string { return &p.ClientKeyID }),
 		field("scopes", "What to ask for; openid must be among them. What the type needs if left out: openid, profile and email for oidc.",
 			list(pattern("a scope", `^[!#-\[\]-~]+$`), 1), func(p *Provider) *[]string { return &p.Scopes }),
 		field("claims", "The names under which this provider tells things, where they are not the usual ones. A path such as realm_access.roles leads into objects.", claimsShape(),

@@ -443,7 +443,7 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		upstream-unix-slashes upstream-unix-long upstream-unix-password upstream-host-port upstream-host-ipv6
 		upstream-ca-of-http upstream-server-name-of-unix upstream-server-name-address upstream-timeout-connect
 		max-body-zero websocket-origin-http
-		provider-ca-of-http provider-logout-twice provider-logout-token provider-issuer-missing hosted-domains-of-oidc endpoint-http pagerduty-userinfo quirks-prove-nothing quirks-of-vendor endpoints-without-keys tenant-missing tenant-of-oidc allowed-tenants-of-one microsoft-userinfo
+		client-assertion-missing client-assertion-needless client-key-missing client-key-beside-secret provider-ca-of-http provider-logout-twice provider-logout-token provider-issuer-missing hosted-domains-of-oidc endpoint-http pagerduty-userinfo quirks-prove-nothing quirks-of-vendor endpoints-without-keys tenant-missing tenant-of-oidc allowed-tenants-of-one microsoft-userinfo
 		bearer-provider-unknown bearer-audience-of-sign-in bearer-audience-trusted bearer-of-google bearer-without-keys`) {
 		beyond[name] = true
 	}

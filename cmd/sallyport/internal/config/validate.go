@@ -253,9 +253,9 @@ func checkProvider(w *walker, at place, p *Provider) {
 		p.Name = p.ID
 	}
 	switch secret := at.path + ".client_secret"; {
-	case p.ClientAuth == "none" && !p.ClientSecret.IsZero():
-		w.faultAt(secret, "is never sent with `client_auth: none`; leave one of them out")
-	case p.ClientAuth != "none" && p.ClientSecret.IsZero():
+	case p.secretless() && !p.ClientSecret.IsZero():
+		w.faultAt(secret, "is never sent with `client_auth: %s`; leave one of them out", p.ClientAuth)
+	case !p.secretless() && p.ClientSecret.IsZero():
 		w.faultAt(secret, "is required, unless the client is public (`client_auth: none`)")
 	}
 	if addresses := p.addresses(); !p.CA.IsZero() && len(addresses) > 0 && !slices.ContainsFunc(addresses, maybeHTTPS) {
@@ -270,6 +270,11 @@ func checkProvider(w *walker, at place, p *Provider) {
 	for _, c := range p.Options().Conflicts() {
 		w.faultAt(at.path+"."+c.Key, "%s", c.Why)
 	}
+}
+
+// secretless: the client proves itself without a secret, or not at all.
+func (p *Provider) secretless() bool {
+	return slices.Contains([]string{login.ClientAuthNone, login.ClientAuthAssertion, login.ClientAuthPrivateKey}, p.ClientAuth)
 }
 
 // addresses are those of the provider that the file names.
@@ -293,6 +298,7 @@ func (p Provider) Options() login.Options {
 		ID: p.ID, Type: p.Type, Issuer: p.Issuer, Endpoints: endpoints,
 		SignOut:  login.SignOut{Off: p.SignOut.Off, Params: p.SignOut.Params, ReturnParam: p.SignOut.ReturnParam},
 		ClientID: p.ClientID, ClientSecret: p.secret(), ClientAuth: p.ClientAuth,
+		ClientAssertion: p.assertion(), ClientKey: known(p.ClientKey), ClientKeyID: p.ClientKeyID,
 		Scopes: p.Scopes, Claims: login.ClaimNames(p.Claims), IdentityFrom: p.IdentityFrom, EmailDomains: p.EmailDomains,
 		TrustedAudiences: p.TrustedAudiences,
 		PublicKeys:       p.publicKeys(), Quirks: p.Quirks,
@@ -358,8 +364,15 @@ func authorities() shape[Ref] {
 }
 
 // checkedRef is a file whose content Resolve has judged.
-func checkedRef(judge func(text string) error) shape[Ref] {
-	s := fileRef(formFile, formEnv)
+func checkedRef(judge func(text string) error, forms ...string) shape[Ref] {
+	if forms == nil {
+		forms = []string{formFile, formEnv}
+	}
+	return checked(fileRef(forms...), judge)
+}
+
+// checked is a reference whose value Resolve has judged.
+func checked(s shape[Ref], judge func(text string) error) shape[Ref] {
 	read := s.read
 	s.read = func(w *walker, at place, into *Ref) {
 		if read(w, at, into); !into.IsZero() {
@@ -407,11 +420,23 @@ func (r Ref) Authorities() *x509.CertPool {
 }
 
 // secret is the client secret, or before Resolve a word that says there is one.
-func (p Provider) secret() string {
-	if v := p.ClientSecret.Value(); v != "" {
+func (p Provider) secret() string { return known(p.ClientSecret) }
+
+// known is what r stands for, or before Resolve a word that says there is something.
+func known(r Ref) string {
+	if v := r.Value(); v != "" {
 		return v
 	}
-	return p.ClientSecret.String()
+	return r.String()
+}
+
+// assertion is the token as Resolve read it; nil without one. Who signs in with it
+// reads the file again (Ref.Reread).
+func (p Provider) assertion() func() (string, error) {
+	if p.ClientAssertion.IsZero() {
+		return nil
+	}
+	return func() (string, error) { return p.ClientAssertion.Value(), nil }
 }
 
 // crossCheck finds what is wrong between parts that are each well. It runs
