@@ -346,7 +346,5 @@ func TestP17_AClientThatSaysNothingIsCut(t *testing.T) {
 	}
 }
 
-const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
 // sample is a value as a metric has it: no more digits than it takes.
 func sample(n int64) string { return strconv.FormatFloat(float64(n), 'g', -1, 64) }

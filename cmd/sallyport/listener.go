@@ -35,6 +35,7 @@ const (
 //	settle → wait until a connection that could still bring a request has brought it
 type gate struct {
 	*net.TCPListener
+	blockLimit time.Duration // how long a header block may take in HTTP/2 without TLS; 0: that is not spoken
 
 	mu       sync.Mutex // guards what follows
 	visitors map[*visitor]struct{}
@@ -92,6 +93,9 @@ func (g *gate) Accept() (net.Conn, error) {
 
 func (g *gate) admit(c *net.TCPConn) *visitor {
 	v := &visitor{TCPConn: c, gate: g}
+	if g.blockLimit > 0 {
+		v.blocks = &headerBlocks{limit: g.blockLimit, expire: func() { _ = v.Close() }}
+	}
 	g.mu.Lock()
 	g.visitors[v] = struct{}{}
 	g.mu.Unlock()
@@ -106,19 +110,18 @@ func (g *gate) forget(v *visitor) {
 
 // note is the server's ConnState. It runs twice per request, so it takes no lock.
 func (g *gate) note(c net.Conn, s http.ConnState) {
-	overTLS, isTLS := c.(*tls.Conn)
-	if isTLS {
-		c = overTLS.NetConn()
+	switch over := c.(type) {
+	case *tls.Conn:
+		c = over.NetConn()
+	case *http2Conn:
+		c = over.visitor
 	}
 	v, ok := c.(*visitor)
-	if !ok {
+	if !ok || v == nil {
 		return
 	}
 	switch s {
 	case http.StateActive:
-		if isTLS && !v.known.Swap(true) && overTLS.ConnectionState().NegotiatedProtocol == "h2" {
-			v.http2.Store(true)
-		}
 		v.known.Store(true)
 		v.phase.Store(served)
 	case http.StateIdle:
@@ -193,7 +196,8 @@ type visitor struct {
 	*net.TCPConn
 	gate         *gate
 	phase        atomic.Int32
-	known, http2 atomic.Bool // it has brought a request or a preface; of HTTP/2
+	known, http2 atomic.Bool   // it has brought a request or a preface; of HTTP/2
+	blocks       *headerBlocks // nil: not watched here
 }
 
 func (v *visitor) Read(b []byte) (int, error) {
@@ -203,6 +207,9 @@ func (v *visitor) Read(b []byte) (int, error) {
 		if !v.known.Load() && bytes.HasPrefix(b[:n], []byte("PRI * HTTP/2.0\r\n")) {
 			v.http2.Store(true)
 		}
+	}
+	if v.blocks != nil && n > 0 {
+		v.blocks.saw(b[:n])
 	}
 	return n, err
 }

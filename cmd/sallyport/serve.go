@@ -46,7 +46,8 @@ const tunnelGrace = 2 * time.Second
 // who listens (RFC 9113 §8.7).
 type server struct {
 	public, admin *http.Server
-	front         drainable // nil: knows nothing of stopping
+	http2         *http2OverTLS // nil without TLS
+	front         drainable     // nil: knows nothing of stopping
 	drainDelay    time.Duration
 	stopTimeout   time.Duration
 	log           *slog.Logger
@@ -59,8 +60,12 @@ func (s *server) run(ctx context.Context, public *net.TCPListener, admin net.Lis
 	gate := newGate(public)
 	var front net.Listener = gate
 	s.public.ConnState = gate.note
-	if s.public.TLSConfig != nil {
+	switch {
+	case s.public.TLSConfig != nil:
 		front = tls.NewListener(gate, s.public.TLSConfig)
+		s.http2 = newHTTP2OverTLS(s.public, gate.Addr())
+	case s.public.Protocols.UnencryptedHTTP2():
+		gate.blockLimit = s.public.ReadHeaderTimeout
 	}
 	publicEnded, adminEnded := serveAsync(s.public, front), make(<-chan error)
 	if admin != nil {
@@ -123,6 +128,9 @@ func (s *server) stop(gate *gate, publicEnded <-chan error) error {
 
 func (s *server) close() {
 	_ = s.public.Close()
+	if s.http2 != nil {
+		_ = s.http2.Close()
+	}
 	_ = s.admin.Close()
 }
 

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// headerBlocks reads along what a client sends over HTTP/2, and ends a connection
+// on which a header block has begun and not ended in time. net/http has no limit
+// for that: its timeouts are those of connections without streams, so a client
+// that keeps an upload open could hold half a block for ever (RFC 9113 §4.3, and
+// the empty CONTINUATION frames of CVE-2024-24549 and its kin).
+//
+// It looks at the nine bytes before each frame and at nothing else. A block that
+// ends in the read in which it began costs no timer.
+type headerBlocks struct {
+	limit  time.Duration
+	expire func() // ends the connection; may be called from another goroutine
+
+	preface int  // bytes of it that have come
+	foreign bool // this is not HTTP/2
+
+	head  [frameHead]byte
+	have  int  // bytes of head that have come
+	left  int  // bytes of the frame's payload that have not
+	ends  bool // the frame ends its block
+	open  bool // a block has begun and not ended
+	begun int  // blocks that have begun
+
+	timer *time.Timer // of the open block
+}
+
+// RFC 9113 §3.4, §4.1, §6.2, §6.10.
+const (
+	http2Preface      = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+	frameHead         = 9
+	frameHeaders      = 0x1
+	frameContinuation = 0x9
+	flagEndHeaders    = 0x4
+)
+
+// saw takes the bytes of one read. It is for the one goroutine that reads.
+func (h *headerBlocks) saw(p []byte) {
+	if h.foreign {
+		return
+	}
+	wasOpen, begun := h.open, h.begun
+	h.parse(p)
+	switch {
+	case h.open && (!wasOpen || h.begun != begun):
+		h.stop()
+		h.timer = time.AfterFunc(h.limit, h.expire)
+	case !h.open && h.timer != nil:
+		h.stop()
+	}
+}
+
+func (h *headerBlocks) stop() {
+	if h.timer != nil {
+		h.timer.Stop()
+		h.timer = nil
+	}
+}
+
+func (h *headerBlocks) parse(p []byte) {
+	for len(p) > 0 {
+		switch {
+		case h.preface < len(http2Preface):
+			if p[0] != http2Preface[h.preface] {
+				h.foreign = true
+				return
+			}
+			h.preface++
+			p = p[1:]
+		case h.left > 0:
+			n := min(h.left, len(p))
+			h.left -= n
+			p = p[n:]
+			h.endFrame()
+		default:
+			n := copy(h.head[h.have:], p)
+			h.have += n
+			p = p[n:]
+			if h.have == frameHead {
+				h.beginFrame()
+			}
+		}
+	}
+}
+
+func (h *headerBlocks) beginFrame() {
+	h.have = 0
+	h.left = int(h.head[0])<<16 | int(h.head[1])<<8 | int(h.head[2])
+	kind, ends := h.head[3], h.head[4]&flagEndHeaders != 0
+	if kind == frameHeaders {
+		h.open = true
+		h.begun++
+	}
+	h.ends = ends && (kind == frameHeaders || kind == frameContinuation)
+	h.endFrame()
+}
+
+func (h *headerBlocks) endFrame() {
+	if h.left == 0 && h.ends {
+		h.open, h.ends = false, false
+	}
+}
+
+// http2OverTLS serves the HTTP/2 connections of a server with TLS. net/http reads
+// those itself, so that nobody could read along; a second server takes them
+// decrypted, as it would take HTTP/2 without TLS. It has the limits of the first.
+type http2OverTLS struct {
+	http.Server
+	limit time.Duration
+	addr  net.Addr
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+// newHTTP2OverTLS takes HTTP/2 from front, which is not serving yet. It ends with
+// front's Shutdown, or with its own Close.
+func newHTTP2OverTLS(front *http.Server, addr net.Addr) *http2OverTLS {
+	protocols := &http.Protocols{}
+	protocols.SetUnencryptedHTTP2(true)
+	s := &http2OverTLS{
+		Server: http.Server{
+			Handler: front.Handler, Protocols: protocols, ReadHeaderTimeout: front.ReadHeaderTimeout, IdleTimeout: front.IdleTimeout,
+			MaxHeaderBytes: front.MaxHeaderBytes, ErrorLog: front.ErrorLog, HTTP2: front.HTTP2, ConnState: front.ConnState,
+			DisableGeneralOptionsHandler: front.DisableGeneralOptionsHandler,
+		},
+		limit: front.ReadHeaderTimeout, addr: addr, conns: make(chan net.Conn), done: make(chan struct{}),
+	}
+	front.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){"h2": s.take}
+	front.RegisterOnShutdown(func() { _ = s.Shutdown(context.Background()) }) // front waits for its connections, which end with these
+	go func() { _ = s.Serve(handedOver{s}) }()                                // ends with Shutdown or Close
+	return s
+}
+
+// take hands a connection over. It returns when the connection has ended: then
+// the server that accepted it closes it.
+func (s *http2OverTLS) take(_ *http.Server, c *tls.Conn, _ http.Handler) {
+	conn := &http2Conn{Conn: c, ended: make(chan struct{})}
+	conn.blocks = headerBlocks{limit: s.limit, expire: func() { _ = c.NetConn().Close() }} // c's own Close would wait for a writer
+	if v, ok := c.NetConn().(*visitor); ok {
+		conn.visitor = v
+		v.http2.Store(true)
+		v.known.Store(true)
+	}
+	select {
+	case s.conns <- conn:
+		<-conn.ended
+	case <-s.done:
+	}
+}
+
+// handedOver is the listener of an http2OverTLS.
+type handedOver struct{ s *http2OverTLS }
+
+// Accept implements net.Listener.
+func (l handedOver) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.s.conns:
+		return c, nil
+	case <-l.s.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (l handedOver) Close() error {
+	l.s.once.Do(func() { close(l.s.done) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (l handedOver) Addr() net.Addr { return l.s.addr }
+
+// http2Conn is a decrypted connection. It has no ConnectionState: net/http would
+// take it for one that must have negotiated HTTP/2, and not look for the preface.
+type http2Conn struct {
+	net.Conn
+	visitor *visitor
+	blocks  headerBlocks
+	ended   chan struct{}
+	once    sync.Once
+}
+
+// Read implements net.Conn.
+func (c *http2Conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.blocks.saw(b[:n])
+	}
+	return n, err
+}
+
+// Close implements net.Conn.
+func (c *http2Conn) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(func() { close(c.ended) })
+	return err
+}

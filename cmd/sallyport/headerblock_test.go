@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func http2Frame(kind, flags byte, stream uint32, payload string) string {
+	head := make([]byte, frameHead)
+	head[0], head[1], head[2] = byte(len(payload)>>16), byte(len(payload)>>8), byte(len(payload))
+	head[3], head[4] = kind, flags
+	head[5], head[6], head[7], head[8] = byte(stream>>24), byte(stream>>16), byte(stream>>8), byte(stream)
+	return string(head) + payload
+}
+
+// The header block of "POST / " in HPACK's static table (RFC 7541 appendix A),
+// with the authority "a".
+const postBlock = "\x83\x84\x87\x41\x01a"
+
+const (
+	frameData, frameSettings = 0x0, 0x4
+	flagEndStream            = 0x1
+)
+
+// A client that keeps a header block open is cut off in time, whatever else its
+// connection carries: an upload beside it, empty CONTINUATIONs, or half a frame.
+// One that waits with nothing open, or uploads for long, is left alone.
+func TestP17_AHalfHeaderBlockEndsInTime(t *testing.T) {
+	const limit = 400 * time.Millisecond
+	begin := http2Preface + http2Frame(frameSettings, 0, 0, "")
+	upload := http2Frame(frameHeaders, flagEndHeaders, 1, postBlock) + http2Frame(frameData, 0, 1, "x")
+	half := http2Frame(frameHeaders, 0, 3, postBlock[:2])
+	for _, tc := range []struct {
+		name  string
+		first string
+		then  string // again and again
+		cut   bool
+	}{
+		{"half a block", begin + half, "", true},
+		{"beside an upload", begin + upload + half, "", true},
+		{"beside an upload that goes on", begin + upload + half[:frameHead+1], "", true},
+		{"empty continuations", begin + half, http2Frame(frameContinuation, 0, 3, ""), true},
+		{"half a frame", begin + half[:frameHead+1], "", true},
+		{"one byte at a time", begin + http2Frame(frameHeaders, flagEndHeaders, 1, strings.Repeat("\x84", 200))[:frameHead], "\x84", true},
+		{"nothing open", begin, "", false},
+		{"an upload", begin + upload, http2Frame(frameData, 0, 1, "y"), false},
+		{"blocks that end", begin + upload + half + http2Frame(frameContinuation, flagEndHeaders, 3, postBlock[2:]), "", false},
+	} {
+		for name, over := range map[string]dialFunc{"h2c": dialPlain, "TLS": overTLS("h2")} {
+			t.Run(tc.name+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				c, err := over(runForBlocks(t, limit, name == "TLS"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				ended := make(chan error, 1)
+				go func() {
+					_, err := io.Copy(io.Discard, c)
+					ended <- err
+				}()
+				if _, err := io.WriteString(c, tc.first); err != nil {
+					t.Fatal(err)
+				}
+				begun := time.Now()
+				for tick := time.NewTicker(limit / 10); ; {
+					select {
+					case <-ended:
+						tick.Stop()
+						if took := time.Since(begun); !tc.cut || took < limit/2 {
+							t.Fatalf("cut after %s", took)
+						}
+						return
+					case <-tick.C:
+					}
+					if tc.cut && time.Since(begun) > 20*limit {
+						t.Fatal("not cut")
+					}
+					if !tc.cut && time.Since(begun) > 3*limit {
+						return
+					}
+					if tc.then != "" {
+						_, _ = io.WriteString(c, tc.then) // fails once it is cut
+					}
+				}
+			})
+		}
+	}
+}
+
+// runForBlocks is serve with another limit for headers.
+func runForBlocks(t *testing.T, limit time.Duration, overTLS bool) (address string) {
+	t.Helper()
+	l, log, e := listenForTest(t), slog.New(slog.DiscardHandler), &echo{}
+	s := &server{public: newPublicServer(e, limitsWith(true), log), admin: newAdminServer(http.NotFoundHandler(), log),
+		front: e, stopTimeout: time.Millisecond, log: log, ready: &atomic.Bool{}}
+	s.public.ReadHeaderTimeout = limit
+	if overTLS {
+		c := &certificate{}
+		c.current.Store(newPair(t, "a", time.Now().Add(time.Hour)).tls(t))
+		s.public.TLSConfig = c.config()
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.run(ctx, l, nil) }()
+	t.Cleanup(func() {
+		stop()
+		select {
+		case <-ended: // with an error where an upload was still running
+		case <-time.After(20 * time.Second):
+			t.Error("it does not stop")
+		}
+	})
+	return l.Addr().String()
+}
+
+// Whatever pieces the bytes come in, the reading is the same, and the same as
+// that of a reader who has them all.
+func FuzzHeaderBlocks(f *testing.F) {
+	f.Add([]byte(http2Preface+http2Frame(frameSettings, 0, 0, "")+http2Frame(frameHeaders, 0, 1, "abc")), uint8(3))
+	f.Add([]byte(http2Preface+http2Frame(frameHeaders, 0, 1, "")+http2Frame(frameContinuation, flagEndHeaders, 1, "x")+http2Frame(frameHeaders, flagEndHeaders, 3, "yz")[:10]), uint8(1))
+	f.Add([]byte("POST / HTTP/1.1\r\n\r\n"), uint8(7))
+	f.Fuzz(func(t *testing.T, sent []byte, size uint8) {
+		h := headerBlocks{limit: time.Hour, expire: func() {}}
+		defer h.stop()
+		for piece := range slices.Chunk(sent, int(size)+1) {
+			h.saw(piece)
+			if h.open != (h.timer != nil) && !h.foreign {
+				t.Fatalf("open %v, timer %v", h.open, h.timer != nil)
+			}
+		}
+		if want := blockIsOpen(sent); !h.foreign && h.open != want {
+			t.Fatalf("open %v, want %v", h.open, want)
+		}
+	})
+}
+
+// blockIsOpen reads all frames at once.
+func blockIsOpen(sent []byte) (open bool) {
+	rest, ok := strings.CutPrefix(string(sent), http2Preface)
+	if !ok {
+		return false
+	}
+	for len(rest) >= frameHead {
+		length, kind, flags := int(rest[0])<<16|int(rest[1])<<8|int(rest[2]), rest[3], rest[4]
+		open = open || kind == frameHeaders
+		rest = rest[frameHead:]
+		if len(rest) < length {
+			return open
+		}
+		rest = rest[length:]
+		if flags&flagEndHeaders != 0 && (kind == frameHeaders || kind == frameContinuation) {
+			open = false
+		}
+	}
+	return open
+}
+
+// Reading along costs a signed-in request next to nothing.
+func BenchmarkHeaderBlocks(b *testing.B) {
+	request := []byte(http2Frame(frameHeaders, flagEndHeaders|flagEndStream, 1, strings.Repeat("h", 900)))
+	h := headerBlocks{limit: time.Hour, expire: func() {}}
+	h.saw([]byte(http2Preface))
+	b.ReportAllocs()
+	for b.Loop() {
+		h.saw(request)
+	}
+}
+
+// Over TLS, HTTP/2 is read by a server of its own: the address and the protocol
+// are still those of the client.
+func TestHTTP2OverTLSIsServedAsItsClientSpeaksIt(t *testing.T) {
+	seen := make(chan *http.Request, 1)
+	l, log := listenForTest(t), slog.New(slog.DiscardHandler)
+	s := &server{public: newPublicServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r }), usualLimits, log),
+		admin: newAdminServer(http.NotFoundHandler(), log), stopTimeout: 5 * time.Second, log: log, ready: &atomic.Bool{}}
+	c := &certificate{}
+	c.current.Store(newPair(t, "a", time.Now().Add(time.Hour)).tls(t))
+	s.public.TLSConfig = c.config()
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.run(ctx, l, nil) }()
+	conn, err := overTLS("h2")(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, http2Preface+http2Frame(frameSettings, 0, 0, "")+http2Frame(frameHeaders, flagEndHeaders|flagEndStream, 1, "\x82\x84\x87\x41\x01a")); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case r := <-seen:
+		if r.ProtoMajor != 2 || r.RemoteAddr != conn.LocalAddr().String() || r.Host != "a" {
+			t.Errorf("%s from %s for %s", r.Proto, r.RemoteAddr, r.Host)
+		}
+		if local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr); local == nil || local.String() != l.Addr().String() {
+			t.Errorf("local address %v", local)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("no request")
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the connection is still open after the stop")
+	}
+}
