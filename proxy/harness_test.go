@@ -243,7 +243,7 @@ func (s *site) login(tb testing.TB, id string, call time.Duration) *login.Provid
 	check(tb, err)
 	l, err := login.New(login.Options{ID: id, Issuer: issuer, ClientID: devClient, ClientSecret: devSecret,
 		RedirectURL: s.url + prefix + "/callback/" + id, Scopes: []string{"openid", "profile", "email", "groups", "org"}, Claims: s.claims,
-		Client: client, Log: s.log.logger(), Now: s.clock.Now})
+		Needs: login.Needs{Email: true}, Client: client, Log: s.log.logger(), Now: s.clock.Now})
 	check(tb, err)
 	return l
 }
