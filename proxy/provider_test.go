@@ -106,10 +106,10 @@ func providerFaults(now func() time.Time, attacker string) map[string]providerFa
 			testenv.Fault{Endpoint: testenv.Userinfo, JSON: testenv.With("sub", "jonas")}), // OIDC Core §5.3.2
 		"userinfo without sub": and(bad("userinfo: sub is not the ID token's", claims(testenv.Without("email"))), testenv.Fault{Endpoint: testenv.Userinfo, JSON: testenv.Without("sub")}),
 		"userinfo not JSON":    and(bad("userinfo: ", claims(testenv.Without("email"))), testenv.Fault{Endpoint: testenv.Userinfo, Body: "<html>canary-body"}),
-		"userinfo down":        and(down(1, "userinfo request: unavailable, status 503", claims(testenv.Without("email"))), testenv.Fault{Endpoint: testenv.Userinfo, Status: 503}),
+		"userinfo down":        and(down(1, "/userinfo: unavailable, status 503", claims(testenv.Without("email"))), testenv.Fault{Endpoint: testenv.Userinfo, Status: 503}),
 
 		// the token endpoint
-		"token 500":           down(1, "token request: unavailable, status 500", with(testenv.Token, testenv.Fault{Status: 500, Body: "canary-body"})),
+		"token 500":           down(1, "/token: unavailable, status 500", with(testenv.Token, testenv.Fault{Status: 500, Body: "canary-body"})),
 		"token 503":           down(1, "status 503", with(testenv.Token, testenv.Fault{Status: 503})),
 		"token 429":           down(1, "status 429", with(testenv.Token, testenv.Fault{Status: 429, Header: map[string]string{"Retry-After": "60"}})),
 		"token 404":           setUp(1, "status 404", with(testenv.Token, testenv.Fault{Status: 404, Body: "canary-body"})),
@@ -121,15 +121,15 @@ func providerFaults(now func() time.Time, attacker string) map[string]providerFa
 		"token is slow":       stalled(down(1, "no complete answer in time", with(testenv.Token, testenv.Fault{Stall: true}))),
 		"token is huge":       bad("longer than", with(testenv.Token, testenv.Fault{Pad: 2 << 20})),
 		"token is cut off":    bad("cut off", with(testenv.Token, testenv.Fault{Truncate: true})),
-		"token is HTML":       bad("token request: rejected", with(testenv.Token, testenv.Fault{Body: "<html>canary-body</html>", ContentType: "text/html"})),
-		"token is empty":      bad("token request: rejected", with(testenv.Token, testenv.Fault{Body: " "})),
-		"token is a list":     bad("token request: rejected", with(testenv.Token, testenv.Fault{Body: `["canary-body"]`})),
+		"token is HTML":       bad("/token: rejected", with(testenv.Token, testenv.Fault{Body: "<html>canary-body</html>", ContentType: "text/html"})),
+		"token is empty":      bad("/token: rejected", with(testenv.Token, testenv.Fault{Body: " "})),
+		"token is a list":     bad("/token: rejected", with(testenv.Token, testenv.Fault{Body: `["canary-body"]`})),
 		"not Bearer":          bad("token_type is not Bearer", testenv.Fault{Endpoint: testenv.Token, JSON: testenv.With("token_type", "mac")}),
 		"claims twice":        bad("", with(testenv.Token, testenv.Fault{Body: `{"id_token":"a","id_token":"b"}`})),
 
 		// keys
-		"keys 500":          down(1, "jwks request: unavailable, status 500", with(testenv.JWKS, testenv.Fault{Status: 500})),
-		"keys are slow":     stalled(down(1, "jwks request: unavailable", with(testenv.JWKS, testenv.Fault{Stall: true}))),
+		"keys 500":          down(1, "/jwks: unavailable, status 500", with(testenv.JWKS, testenv.Fault{Status: 500})),
+		"keys are slow":     stalled(down(1, "/jwks: unavailable", with(testenv.JWKS, testenv.Fault{Stall: true}))),
 		"keys are HTML":     setUp(1, "the key set cannot be read: not one JSON object", with(testenv.JWKS, testenv.Fault{Body: "<html>"})),
 		"no keys":           setUp(1, "no usable key", with(testenv.JWKS, testenv.Fault{Body: `{"keys":[]}`})),
 		"keys are huge":     down(1, "jwks request", with(testenv.JWKS, testenv.Fault{Pad: 2 << 20})),
@@ -138,8 +138,8 @@ func providerFaults(now func() time.Time, attacker string) map[string]providerFa
 		"keys of strangers": bad("a key that the provider does not list", with(testenv.JWKS, testenv.Fault{JSON: func(set map[string]any) { set["keys"] = []any{}; testenv.MoreKeys(set) }})),
 
 		// discovery
-		"discovery 500":             down(0, "discovery request: unavailable, status 500", with(testenv.Discovery, testenv.Fault{Status: 500})),
-		"discovery 404":             setUp(0, "discovery request: misconfigured, status 404", with(testenv.Discovery, testenv.Fault{Status: 404})),
+		"discovery 500":             down(0, "/.well-known/openid-configuration: unavailable, status 500", with(testenv.Discovery, testenv.Fault{Status: 500})),
+		"discovery 404":             setUp(0, "/.well-known/openid-configuration: misconfigured, status 404", with(testenv.Discovery, testenv.Fault{Status: 404})),
 		"discovery is slow":         stalled(down(0, "no complete answer in time", with(testenv.Discovery, testenv.Fault{Stall: true}))),
 		"discovery is HTML":         setUp(0, "the discovery document cannot be read: not one JSON object", with(testenv.Discovery, testenv.Fault{Body: "<html>canary-body", ContentType: "text/html"})),
 		"discovery redirects":       setUp(0, "redirects are not followed", with(testenv.Discovery, testenv.Fault{Redirect: attacker})),

@@ -366,7 +366,7 @@ func TestAFailureThatNobodyWaitsForIsLoggedAndCountedOnce(t *testing.T) {
 	}{
 		"breaks off": {testenv.Fault{Endpoint: testenv.Token, Truncate: true}, "rejected", "cut off"},
 		"503":        {testenv.Fault{Endpoint: testenv.Token, Status: 503}, "unavailable", "status 503"},
-		"nonsense":   {testenv.Fault{Endpoint: testenv.Token, Body: "<html>"}, "rejected", "token request: rejected"},
+		"nonsense":   {testenv.Fault{Endpoint: testenv.Token, Body: "<html>"}, "rejected", "/token: rejected"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t, setup{SignIn: true})
