@@ -108,11 +108,15 @@ func (p *Proxy) redeem(w http.ResponseWriter, r *http.Request, ev *event, provid
 }
 
 // redemption redeems the code of q, in flowTime at most, with a slot of provider
-// until it ends.
+// until it ends. The answer to an error, such as a sign-in that was cancelled,
+// is known without asking anybody and needs no slot.
 func (p *Proxy) redemption(r *http.Request, ev *event, provider Provider, q url.Values, trip session.Trip) (redeemFunc, error) {
-	release, err := p.slot(r, ev, provider, p.returnOf(trip.Flow))
-	if err != nil {
-		return nil, err
+	release := func() {}
+	if !q.Has("error") || !discovered(provider) {
+		var err error
+		if release, err = p.slot(r, ev, provider, p.returnOf(trip.Flow)); err != nil {
+			return nil, err
+		}
 	}
 	detached := context.WithoutCancel(r.Context())
 	return func(stopped context.Context) (who identity.Identity, err error) {

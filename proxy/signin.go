@@ -155,11 +155,17 @@ type knowsMetadata interface {
 	Discovered() bool
 }
 
+// discovered reports whether provider need not be asked where people sign in.
+func discovered(provider Provider) bool {
+	knows, ok := provider.Login.(knowsMetadata)
+	return ok && knows.Discovered()
+}
+
 // begin sends the browser to the provider.
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, f session.Flow, hint string) error {
 	ctx, cancel := context.WithTimeout(r.Context(), flowTime)
 	defer cancel()
-	if knows, ok := provider.Login.(knowsMetadata); !ok || !knows.Discovered() {
+	if !discovered(provider) {
 		release, err := p.slot(r, ev, provider, f.ReturnTo)
 		if err != nil {
 			return err

@@ -99,6 +99,11 @@ func TestP17_OneMachineTakesHalfOfTheSlotsAtMost(t *testing.T) {
 			// To begin a sign-in asks nobody, so it takes no slot, even with none left.
 			b := machine{s, []string{"X-Forwarded-For: 198.51.100.9"}}.browser(t)
 			v := s.arrives(t, b, "mira")
+			// Nor does a sign-in that was cancelled there.
+			other := machine{s, []string{"X-Forwarded-For: 198.51.100.8"}}.browser(t)
+			if page := other.Submit(other.Open(s.url+"/deep"), "cancel", "1"); page.Status != http.StatusForbidden {
+				t.Errorf("cancelled at the provider: %d", page.Status)
+			}
 			if tt.waits == flows {
 				return
 			}
