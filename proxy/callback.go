@@ -41,6 +41,12 @@ func (p *Proxy) callback(w http.ResponseWriter, r *http.Request, ev *event, id s
 		err := fmt.Errorf("a callback with an error, and with no state that this browser could prove: %w", reader.CallbackError(q.Get("error"), q.Get("error_description")))
 		return p.signInFailure(provider, err, p.returnOf(flow)) // not counted: anybody can send such a callback
 	}
+	if errors.Is(flowErr, session.ErrNoFlow) && !inFrame(r) {
+		// Blockers and closed browsers lose the cookie, and the deep link need not go
+		// with it. The button begins a new sign-in, so this proves nothing of the old one.
+		lost, _ := p.sessions.Lost(q.Get("state"))
+		return p.startAgain(lost, flowErr)
+	}
 	if flowErr != nil {
 		return p.flowBroken(w, r, ev, flow, flowErr)
 	}

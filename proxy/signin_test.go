@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/demo"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
@@ -219,6 +221,71 @@ func TestP06_ACallbackCountsOnceAndOnlyInItsBrowser(t *testing.T) {
 				t.Error("the page goes on by itself")
 			}
 		})
+	}
+}
+
+// A browser that lost its flow cookie is shown a button, which leads to the deep
+// link as long as the state is good, and to nothing else.
+func TestStartAgainLeadsToTheDeepLinkThoughTheFlowCookieIsLost(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{Login: fixedLogin{who: alice()}, Routes: []authz.Route{
+		{Name: "app", Host: "127.0.0.1", Path: "/", Encoded: true, Access: authz.Access{Authenticated: true}},
+		{Name: "open", Host: "127.0.0.1", Path: "/open", Access: authz.Access{Public: true}}}})
+	const deep = "/deep/%2F/x?q=h%C3%B6he&r=\\"
+	state := s.begin(t, s.browser(t), deep)
+	callback := s.callback("main", url.Values{"code": {"c"}, "state": {state}})
+	b := s.browser(t) // without the cookie
+	page := b.Open(callback)
+	if page.Status != 400 || page.Header["Set-Cookie"] != nil || len(page.Hops) > 1 || s.sessionOf(b) != nil {
+		t.Fatalf("answered %d at %s, %v", page.Status, page.URL, page.Header)
+	}
+	page = b.Click(page, prefix+"/login?return_to="+url.QueryEscape(deep))
+	page = b.Open(s.callback("main", url.Values{"code": {"c"}, "state": page.URL.Query()["state"]}))
+	if page.URL.String() != s.url+deep || s.sessionOf(b) == nil {
+		t.Errorf("the button leads to %s", page.URL)
+	}
+	if page := b.Open(callback); page.URL.Path != "/" { // signed in, nothing is asked: no deep link of somebody else's
+		t.Errorf("somebody else's callback leads to %s", page.URL)
+	}
+	s.clock.Advance(11 * time.Minute)
+	if page := s.browser(t).Open(callback); page.Status != 400 || strings.Contains(page.Body, "return_to") {
+		t.Errorf("after eleven minutes: %d\n%s", page.Status, page.Body)
+	}
+	w := httptest.NewRecorder()
+	h, err := s.sessions.Begin(w, httptest.NewRequest("GET", "/", nil), session.Flow{Purpose: "connect", Provider: "main", ReturnTo: "/deep"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if page := s.browser(t).Open(s.callback("main", url.Values{"code": {"c"}, "state": {h.State}})); page.Status != 400 || strings.Contains(page.Body, "return_to") {
+		t.Errorf("for another purpose: %d\n%s", page.Status, page.Body)
+	}
+}
+
+// What a browser asked for is what it is led back to, byte for byte.
+func TestDeepLinksComeBackAsTheyWereAskedFor(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{Login: fixedLogin{who: alice()}, Routes: []authz.Route{
+		{Name: "app", Host: "127.0.0.1", Path: "/", Encoded: true, Doubled: true, Access: authz.Access{Authenticated: true}}}})
+	for _, deep := range []string{"/deep?x=\\", "/deep?x=a\\b&y=%5C", "/deep?q=h\u00f6he", "/deep?q=100%", "/deep/%2F/x", "/deep/%2F", "/deep/a%2Fb", "/deep//x", "/deep/h%F6he"} {
+		begun := s.get(t, deep, navigate()...)
+		for range 2 { // our own page, then the provider's
+			if begun.status/100 != 3 {
+				t.Fatalf("%q: %d", deep, begun.status)
+			}
+			u, err := url.Parse(begun.header.Get("Location"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if state := u.Query().Get("state"); state != "" {
+				pair, _, _ := strings.Cut(begun.header.Get("Set-Cookie"), ";")
+				back := s.get(t, prefix+"/callback/main?code=c&state="+state, navigate("Cookie: "+pair)...)
+				if got := back.header.Get("Location"); got != s.url+deep {
+					t.Errorf("%q comes back as %q", deep, got)
+				}
+				break
+			}
+			begun = s.get(t, u.RequestURI(), navigate()...)
+		}
 	}
 }
 
@@ -547,7 +614,8 @@ func TestP05_NothingReturnsElsewhere(t *testing.T) {
 	inside := func(t *testing.T, raw, location string) {
 		t.Helper()
 		rest, ok := strings.CutPrefix(location, s.url+"/")
-		odd := strings.ContainsFunc(location, func(r rune) bool { return r <= ' ' || r == '\\' || r >= 0x7f })
+		address, _, _ := strings.Cut(location, "?")
+		odd := strings.ContainsFunc(location, func(r rune) bool { return r <= ' ' || r == 0x7f }) || strings.Contains(address, `\`)
 		if !ok || odd || strings.HasPrefix(rest, "/") || (strings.HasPrefix(rest, prefix[1:]) && rest != prefix[1:]+"/account" && raw != "/.sallyportX") {
 			t.Errorf("%q leads to %q", raw, location)
 		}

@@ -134,6 +134,17 @@ func (m *Manager) Return(r *http.Request, state string) (Trip, error) {
 	return trip, nil
 }
 
+// Lost is the flow of a trip whose browser has lost its cookie, as far as state
+// tells: it is ours and has not expired. It says nothing about who has it, so it is
+// good for no more than a link that somebody may follow.
+func (m *Manager) Lost(state string) (Flow, bool) {
+	_, sealed, ok := m.openState(state)
+	if !ok || !m.now().Before(sealed.expires) {
+		return Flow{}, false
+	}
+	return sealed.flow, true
+}
+
 // Consume uses up a trip that Return found to be good; ErrConsumed: it was used
 // before. Each counts once in this process; across processes and restarts it is
 // the provider's code that works only once.

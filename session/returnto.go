@@ -9,27 +9,30 @@ import (
 // path of this site, which origin (scheme://host, as configured) is put before
 // when it is used. Anything else becomes "/".
 //
-// Decades of open redirects live in what browsers make of odd addresses
-// ("//evil", "/\evil", "/%09/evil", "/.//evil": security.md 66-70), so this says what
-// may pass and nothing else: printable ASCII without a backslash, no empty and
-// no dot segments, no path under prefix but the account page: a sign-in must
-// not return to itself or to a sign-out. All of that also holds of the path
-// once it is decoded.
+// What protects is the shape of the beginning, as browsers read it (URL Standard):
+// one "/", and behind it no second slash of either kind, escaped or not, so that
+// what follows is a path of this origin. Browsers delete tabs and line breaks from
+// an address before they read it, so no control character may be there. Dot
+// segments are refused because they could make another beginning of this one, and
+// a path under prefix, but the account page's, because a sign-in must not return
+// to itself or to a sign-out. All of that also holds of the path once it is
+// decoded. The rest comes back byte for byte, since the app was asked for it:
+// escaped slashes, and whatever a browser sends raw in a query.
 func ReturnTo(raw, origin, prefix string) string {
 	raw = strings.TrimPrefix(raw, origin)
-	if len(raw) > MaxReturnTo || !strings.HasPrefix(raw, "/") {
+	if len(raw) > MaxReturnTo || strings.ContainsFunc(raw, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 		return "/"
 	}
-	for i := 0; i < len(raw); i++ {
-		if c := raw[i]; c <= ' ' || c >= 0x7f || c == '\\' {
-			return "/"
-		}
-	}
-	path, err := url.PathUnescape(raw[:cutPath(raw)])
-	if err != nil || strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' }) {
+	escaped := raw[:cutPath(raw)]
+	path, err := url.PathUnescape(escaped)
+	if err != nil || strings.Contains(escaped, `\`) || strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return "/"
 	}
-	if !plainSegments(path) || (under(path, prefix) && path != prefix+"/account") {
+	path = strings.ReplaceAll(path, `\`, "/") // as browsers read it
+	if !strings.HasPrefix(escaped, "/") || strings.HasPrefix(path, "//") || hasDots(path) {
+		return "/"
+	}
+	if under(path, prefix) && path != prefix+"/account" {
 		return "/"
 	}
 	return raw
@@ -43,17 +46,14 @@ func cutPath(raw string) int {
 	return len(raw)
 }
 
-func plainSegments(path string) bool {
-	segments := strings.Split(path[1:], "/")
-	for i, s := range segments {
-		if s == "" && i < len(segments)-1 {
-			return false
-		}
-		if s == "." || s == ".." {
-			return false
+// hasDots reports whether path has a segment that is "." or "..".
+func hasDots(path string) bool {
+	for segment := range strings.SplitSeq(path, "/") {
+		if segment == "." || segment == ".." {
+			return true
 		}
 	}
-	return true
+	return false
 }
 
 func under(path, prefix string) bool {

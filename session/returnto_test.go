@@ -93,7 +93,7 @@ func checkReturn(t *testing.T, raw string) string {
 			t.Errorf("%q → %q loops", raw, got)
 		}
 	}
-	if len(got) > MaxReturnTo || strings.ContainsAny(got, "\r\n\t\x00\\ ") || (got != raw && testOrigin+got != raw) {
+	if len(got) > MaxReturnTo || strings.ContainsAny(got, "\r\n\t\x00 ") || strings.Contains(path, `\`) || (got != raw && testOrigin+got != raw) {
 		t.Errorf("%q → %q", raw, got)
 	}
 	if again := ReturnTo(got, testOrigin, testPrefix); again != got {
@@ -167,7 +167,7 @@ func TestP05_HostileReturnAddressesBecomeTheFrontPage(t *testing.T) {
 	for _, raw := range []string{
 		"//evil.example", `/\evil.example`, `\\evil.example`, "/\t/evil.example", "/%09/evil.example", "/%5cevil.example", "/%2fevil.example/%2f..//", "/.//evil.example", "/..//evil.example", "/%2e%2e//evil.example",
 		"https://evil.example", "https:evil.example", testOrigin + "@evil.example", testOrigin + ".evil.example", testOrigin + "//evil.example", "http://app.example.com/", "javascript:alert(1)",
-		testPrefix, testPrefix + "/login", testPrefix + "/logout", testOrigin + testPrefix + "/logout", "/.sallypor%74/logout", "/%2esallyport/login", testPrefix + "/account/x", "/%zz", "/a/../b", "/a/./b", "/a//b", "/a%2F%2Fb", `/a?x=\y`, `/a#\`, "/a?x y", "x", "",
+		testPrefix, testPrefix + "/login", testPrefix + "/logout", testOrigin + testPrefix + "/logout", "/.sallypor%74/logout", "/%2esallyport/login", testPrefix + "/account/x", "/%zz", "/a/../b", "/a/./b", "/a%2F..%2Fb", "/a%5C..%5Cb", "/a%2F%2e/b", `/a\b`, "/a?x y", "/a?x\ty", "/a?x=\x7f", "x", "",
 	} {
 		if got := ReturnTo(raw, testOrigin, testPrefix); got != "/" {
 			t.Errorf("%q → %q", raw, got)
@@ -178,7 +178,8 @@ func TestP05_HostileReturnAddressesBecomeTheFrontPage(t *testing.T) {
 func TestDeepLinksSurviveByteForByte(t *testing.T) {
 	for _, raw := range []string{
 		"/", "/a", "/a/", "/a/b/c.html", "/a?b=c", "/a/?b=c&d=e", "/?x", "/#/route", "/#x", "/a?b#c", "/?",
-		"/a?next=https://evil.example//x", "/search?q=%2F%2Fevil&r=a+b", "/a?x=%0d%0a", "/a?../..//x", "/a?b=c?d", "/a#b#c", "/a#//x/../y", "/?;&==&", `/a?q="<x>|{}^` + "`",
+		"/a?next=https://evil.example//x", "/search?q=%2F%2Fevil&r=a+b", "/a?x=%0d%0a", "/a?../..//x", "/a?b=c?d", "/a#b#c", "/a#//x/../y", `/a?x=\y`, `/a?\\evil.example`, `/a#\`, "/a?q=h\u00f6he&r=\u65e5\u672c", "/a?q=h\xf6he", "/h\u00f6he", "/?q=100%",
+		"/a/%2F/b", "/a/%2f", "/a%2F%2Fb", "/files/%5C/x", "/a//b", "/a//", "/%68%F6he", "/?;&==&", `/a?q="<x>|{}^` + "`",
 		"/caf%C3%A9/%E2%82%AC", "/a%20b", "/a%2fb", "/100%25", "/a;b=1/c", "/a:b@c", "/~me/", "/.well-known/x", "/..a/b..", "/...", "/a.b/", "/-", "/!$&'()*+,;=:@",
 		"/.sallyport/account", "/.sallyportx/login", "/x/.sallyport/login", "/.Sallyport", "/sallyport/login",
 		"/" + strings.Repeat("a", MaxReturnTo-1),
