@@ -132,7 +132,7 @@ func TestSomebodyOfTwoOrganizationsChoosesAndSwitches(t *testing.T) {
 	b.says(v, "You are signed in as Ines Duarte (ines@ledger.example) for Maple School.",
 		"It is for another organization than Maple School.", "Another of your organizations has access")
 	b.press("Larch Hospital larch.example")
-	b.says(b.at(demo.url+"/hospital"), "Hello, Ines Duarte", "Organization Larch Hospital", "X-Forwarded-Org-Id ledger:larch")
+	b.says(b.heading("Hello, Ines Duarte"), "Organization Larch Hospital", "X-Forwarded-Org-Id ledger:larch")
 	b.open(demo.url + "/.sallyport/account")
 	v = b.heading("Your account")
 	b.says(v, "Organization Larch Hospital, larch.example", "Switch to another of your organizations", "Maple School")
@@ -164,11 +164,11 @@ func TestP01_PublicPageNamesNobody(t *testing.T) {
 	demo := theDemo(t)
 	b := newPerson(t)
 	b.open(demo.url + "/public")
-	b.says(b.at(demo.url+"/public"), "Hello, whoever you are", "This request named nobody.")
+	b.says(b.at(demo.url+"/public"), "This request named nobody.")
 	b.signIn(demo.url+"/", "mira")
 	b.open(demo.url + "/public")
 	v := b.at(demo.url + "/public")
-	b.says(v, "Hello, whoever you are")
+	b.says(v, "This request named nobody.")
 	b.saysNot(v, "Mira", "mira", "X-Forwarded-User", "X-Sallyport-Assertion", demo.cookie)
 }
 
@@ -180,7 +180,7 @@ func TestCancelAtTheProviderIsExplainedAndCanBeTriedAgain(t *testing.T) {
 	b.atProvider()
 	b.press("Cancel")
 	v := b.heading("You were not signed in")
-	b.says(v, "the demo provider says that the sign-in was cancelled or refused there.", "Request id:")
+	b.says(v, "Demo SSO says that the sign-in was cancelled or refused there.", "Request id:")
 	b.press("Try again")
 	b.atProvider()
 	b.click("button[value=mira]")

@@ -42,10 +42,10 @@ func TestPickingAnOrganizationAndSwitching(t *testing.T) {
 
 	b.open(c.url + "/bank")
 	v = b.heading("You have no access to this page")
-	b.says(v, "for Acme Rockets, but this page is not for you there.", "You may see it for another of your organizations")
+	b.says(v, "for Acme Rockets.", "Another of your organizations has access")
 	b.readable()
 	b.open(c.url + "/.sallyport/organization?return_to=%2Freports")
-	b.says(b.heading(whichOrg), "You are here for Acme Rockets; with another one you see its pages instead.", "Stay with Acme Rockets")
+	b.says(b.heading(whichOrg), "At the moment you see what Acme Rockets may see.", "Stay with Acme Rockets")
 	b.readable()
 
 	b.press("Stay with Acme Rockets")
