@@ -49,13 +49,13 @@ var (
 		"The address begins with two slashes, which some programs read as the name of another site.", "Write one slash instead."}
 	errDoubled = &TargetError{"two slashes in a row",
 		"The address has two slashes in a row, and programs differ in whether they are one.",
-		"Write one slash instead. If you run this site and the app needs both: doubled_slashes of its route lets them pass."}
+		"Write one slash instead. If you run this site and the app needs both: `doubled_slashes: forward` on its route lets them pass."}
 	errEncoded = &TargetError{"an escaped /, %, #, ? or ;",
 		"The address has an escaped /, %, #, ? or ;, which some programs read as the sign itself.",
-		"If you run this site and the app needs it: encoded of its route lets it pass."}
+		"If you run this site and the app needs it: `encoded: forward` on its route lets it pass."}
 	errNotUTF8 = &TargetError{"its path is not UTF-8",
 		"The address has letters that are not written in UTF-8.",
-		"Open the page by a link of this site. If you run this site and the app needs such addresses: encoded of its route lets them pass."}
+		"Open the page by a link of this site. If you run this site and the app needs such addresses: `encoded: forward` on its route lets them pass."}
 	errOverlong = &TargetError{"an ASCII character in an overlong form of UTF-8",
 		"The address has a letter in a form of UTF-8 that is forbidden.", adviceLinks} // RFC 3629 §10
 )

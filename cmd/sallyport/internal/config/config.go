@@ -246,7 +246,7 @@ func sessionShape() shape[Session] {
 func providerShape() shape[Provider] {
 	return object[Provider]{keys: []key[Provider]{
 		field("id", "The name in callback URLs and in every identity. Never give it to another issuer.", idText(), func(p *Provider) *string { return &p.ID }).required(),
-		field("type", "The kind of provider.", oneOf("", login.Types()...), func(p *Provider) *string { return &p.Type }).required(),
+		field("type", "The kind of provider.", providerType(), func(p *Provider) *string { return &p.Type }).required(),
 		field("name", "The name on the sign-in page; the id if left out.", text("a name for people"), func(p *Provider) *string { return &p.Name }),
 		field("issuer", "The issuer, exactly as the provider writes it. The types of vendors know their own.",
 			urlText(parseIssuer), func(p *Provider) *string { return &p.Issuer }),

@@ -68,6 +68,7 @@ var foreign = map[string]string{
 	"httpsaddress":                     "listen.https.address",
 	"address":                          "listen",
 	"metricsaddress":                   "listen.admin",
+	"tls":                              "listen.https, with address, cert and key",
 	"tlscertfile":                      "listen.https.cert",
 	"tlskeyfile":                       "listen.https.key",
 	"certificatefile":                  "listen.https.cert",

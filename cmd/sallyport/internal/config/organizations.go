@@ -28,7 +28,7 @@ const (
 
 func organizationsShape() shape[[]Organization] {
 	match := object[OrganizationMatch]{some: true, keys: []key[OrganizationMatch]{
-		field("org_ids", "What providers call it: the provider's id, a colon, and the id there. This goes before e-mail_domains.",
+		field("org_ids", "What providers call it: the provider's id, a colon, and the id there. This goes before email_domains.",
 			list(providerOrg(), 1),
 			func(m *OrganizationMatch) *[]string { return &m.OrgIDs }),
 		field("email_domains", "Whoever has a verified address in one of these domains belongs to it, unless their provider names an organization.",

@@ -36,13 +36,42 @@ func idText() shape[string] {
 }
 
 func address() shape[string] {
-	return scalar("an address such as :4180 or 127.0.0.1:4180", schema{"pattern": `^.*:[0-9]{1,5}$`}, func(v string) (string, error) {
+	s := scalar("an address such as :4180 or 127.0.0.1:4180", schema{"pattern": `^.*:[0-9]{1,5}$`}, func(v string) (string, error) {
 		host, port, err := net.SplitHostPort(v)
 		if err != nil || !validPort(port) || strings.ContainsAny(host, "/@ ") {
 			return "", errors.New("must be an address such as :4180 or 127.0.0.1:4180")
 		}
 		return v, nil
 	})
+	read := s.read
+	s.read = func(w *walker, at place, into *string) {
+		if v := at.node.Value; at.node.Kind == yaml.ScalarNode && validPort(v) {
+			w.suggest(at, ":"+v, "must be %s, not a port alone", s.want)
+			return
+		}
+		read(w, at, into)
+	}
+	return s
+}
+
+// vendors are names of providers that people write for a type.
+var vendors = map[string]string{
+	"keycloak": "oidc", "keycloak-oidc": "oidc", "okta": "oidc", "auth0": "oidc", "authentik": "oidc", "authelia": "oidc",
+	"dex": "oidc", "zitadel": "oidc", "cognito": "oidc", "adfs": "oidc", "gitlab": "oidc", "openid": "oidc",
+	"openid-connect": "oidc", "azure": "microsoft", "azuread": "microsoft", "entra": "microsoft", "entra-id": "microsoft",
+}
+
+func providerType() shape[string] {
+	s := oneOf("", login.Types()...)
+	read := s.read
+	s.read = func(w *walker, at place, into *string) {
+		if meant := vendors[strings.ToLower(at.node.Value)]; meant != "" {
+			w.suggest(at, meant, "must be %s, not %s", s.want, quote(at.node.Value))
+			return
+		}
+		read(w, at, into)
+	}
+	return s
 }
 
 func validPort(v string) bool {
