@@ -26,8 +26,14 @@ type process struct {
 }
 
 func start(dir, name string, args ...string) (*process, error) {
-	p := &process{cmd: exec.Command(name, args...), out: &output{changed: make(chan struct{})}, done: make(chan struct{})}
-	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, p.out, p.out
+	cmd := exec.Command(name, args...)
+	cmd.Dir = dir
+	return startCommand(cmd)
+}
+
+func startCommand(cmd *exec.Cmd) (*process, error) {
+	p := &process{cmd: cmd, out: &output{changed: make(chan struct{})}, done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	stdin, err := p.cmd.StdinPipe()
 	if err != nil {
 		return nil, err

@@ -282,6 +282,18 @@ self.addEventListener('activate', e => e.waitUntil(self.clients.claim()));
 self.addEventListener('fetch', e => e.respondWith(fetch(e.request)));`)
 		return
 	}
+	if r.URL.Path == "/form" {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = io.WriteString(w, `<!doctype html><html lang="en"><title>Form</title><h1>A form</h1>
+<form method="post" action="/saved"><input name="note" id="note"><button id="save">Save</button></form></html>`)
+		return
+	}
+	if r.URL.Path == "/saved" {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprintf(w, `<!doctype html><html lang="en"><title>Saved</title><h1>Saved</h1><p>%s: %s</p><p>Origin: %s</p></html>`,
+			html.EscapeString(r.Method), html.EscapeString(r.PostFormValue("note")), html.EscapeString(r.Header.Get("Origin")))
+		return
+	}
 	if r.URL.Path == "/favicon.ico" {
 		http.NotFound(w, r)
 		return
