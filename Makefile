@@ -22,6 +22,8 @@ build: ## build bin/sallyport, static
 test: ## run all tests (with -race where there is a C compiler)
 	@if [ -z "$(RACE)" ]; then echo "note: no cgo or no C compiler, so the tests run without -race"; fi
 	@command -v chromium >/dev/null 2>&1 || command -v "$$CHROMIUM" >/dev/null 2>&1 || echo "note: no Chromium, so the browser tests are skipped"
+	@command -v firefox-esr >/dev/null 2>&1 || command -v firefox >/dev/null 2>&1 || command -v "$$FIREFOX" >/dev/null 2>&1 || echo "note: no Firefox, so the main stories are not tested in it"
+	@{ command -v WebKitWebDriver && command -v Xvfb; } >/dev/null 2>&1 || echo "note: no WebKitWebDriver or no Xvfb, so the main stories are not tested in WebKit"
 	@command -v curl >/dev/null 2>&1 || echo "note: no curl, so the tests with it are skipped"
 	@[ -d test/e2e/node_modules ] || echo "note: no npm packages in test/e2e, so the tests that need them are skipped; \`make e2e\` installs them"
 	go test $(RACE) ./...

@@ -222,10 +222,11 @@ func TestP01_WhoIsRefusedLearnsWhy(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, setup{Routes: []authz.Route{
 		{Name: "secret", Host: "127.0.0.1", Path: "/", Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}, {Emails: []string{"root@acme.example"}}}}}}})
-	cookie := "Cookie: " + s.mint(t, bob())
+	sess := s.sessions.Start(bob())
+	cookie := "Cookie: " + s.seal(t, sess)
 	a := s.get(t, "/x", navigate(cookie)...)
 	for _, words := range []string{"You are signed in as <strong><bdi>Bob</bdi></strong>", "It is for members of a group that you are not in.",
-		`href="/.sallyport/login?switch=1&amp;return_to=%2Fx"`, `href="/.sallyport/account"`, a.header.Get("X-Request-Id")} {
+		`href="/.sallyport/login?switch=` + switchValue(&sess) + `&amp;return_to=%2Fx"`, `href="/.sallyport/account"`, a.header.Get("X-Request-Id")} {
 		if a.status != 403 || !strings.Contains(a.body, words) {
 			t.Errorf("%d: the page does not say %q:\n%s", a.status, words, a.body)
 		}

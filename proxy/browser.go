@@ -129,15 +129,6 @@ func acceptsHTML(r *http.Request) bool {
 	return false
 }
 
-// clickedHere reports whether a navigation comes from a link of origin's pages.
-// An address that was typed, or clicked in a mail, says "none".
-func clickedHere(r *http.Request, origin string) bool {
-	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
-		return site == "same-origin"
-	}
-	return strings.HasPrefix(r.Header.Get("Referer"), origin+"/")
-}
-
 // fromOurPages reports whether an unsafe request comes from a page of origin, or
 // from no browser at all. http.CrossOriginProtection would let an http: Origin
 // of our own host pass where Sec-Fetch-Site is missing; comparing the whole
@@ -148,7 +139,18 @@ func fromOurPages(r *http.Request, origin string) bool {
 	}
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "", "same-origin", "none":
-		return true
+		return !throughWorker(r) || strings.HasPrefix(r.Header.Get("Referer"), origin+"/")
 	}
 	return false
+}
+
+// throughWorker reports whether a page or form was passed on by a service worker
+// of the site, fetch(e.request). Of such a request Firefox and WebKit say
+// "Sec-Fetch-Site: same-origin" wherever it came from, and may send the site's own
+// Origin with a form of another site. The Referer stays that of the page, except
+// that WebKit puts the worker's address there for a page that sends none.
+// SameSite holds: no form of another site brings the session cookie.
+func throughWorker(r *http.Request) bool {
+	mode := r.Header.Get("Sec-Fetch-Mode")
+	return r.Header.Get("Sec-Fetch-Dest") == "empty" && (mode == "navigate" || mode == "same-origin")
 }

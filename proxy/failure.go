@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"net/url"
 	"strconv"
 
 	"github.com/sallyport-proxy/sallyport/authz"
@@ -88,21 +87,12 @@ func (p *Proxy) pageFor(f *failure, ev *event, r *http.Request) *page {
 	if f.Status == http.StatusForbidden && f.Session != nil {
 		id := &f.Session.Identity
 		data := deniedData{Name: displayName(id), Email: id.VerifiedEmail(), Org: orgName(id.Org), Sentence: f.Sentence,
-			AccountURL: p.prefix + "/account", SwitchURL: p.switchURL(p.returnHere(ev, r)),
+			AccountURL: p.prefix + "/account", SwitchURL: p.switchURL(f.Session, p.returnHere(ev, r)),
 			Switch: p.orgChoices(f.SwitchTo, p.returnHere(ev, r))}
 		return &page{Template: "denied", Data: data}
 	}
 	return &page{Template: "message", Data: messageData{Title: f.Title, Sentence: f.Sentence, Advice: f.Advice,
 		ActionURL: p.startPage, ActionText: "Go to the start page"}}
-}
-
-// switchURL leads to a sign-in as somebody else.
-func (p *Proxy) switchURL(returnTo string) string {
-	u := p.prefix + "/login?switch=1"
-	if returnTo != "/" {
-		u += "&return_to=" + url.QueryEscape(returnTo)
-	}
-	return u
 }
 
 // returnHere is the page that was asked for, or "/" where it cannot be returned to.

@@ -41,7 +41,7 @@ func (p *Proxy) chooseOrg(w http.ResponseWriter, r *http.Request, ev *event) err
 	}
 	id := &s.Identity
 	p.show(w, r, ev, page{Template: "organization", Data: orgData{Name: displayName(id), Active: orgName(id.Org), StayURL: returnTo,
-		Choices: p.orgChoices(others(id), returnTo), SwitchURL: p.switchURL(returnTo)}})
+		Choices: p.orgChoices(others(id), returnTo), SwitchURL: p.switchURL(&s, returnTo)}})
 	return nil
 }
 
@@ -78,7 +78,7 @@ func (p *Proxy) switchOrg(w http.ResponseWriter, r *http.Request, ev *event) err
 		return &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
 	ev.identify(&s)
-	w.Header().Set("Clear-Site-Data", `"cache"`) // an app's pages kept for the other organization
+	clearCache(w, r) // an app's pages kept for the other organization
 	redirect(w, http.StatusSeeOther, p.origin+returnTo)
 	return nil
 }

@@ -71,7 +71,7 @@ func (p *Proxy) askToSignIn(w http.ResponseWriter, r *http.Request, ev *event) e
 	case form:
 		// A redirect would turn the POST into a GET and lose what was typed.
 		return &failure{Status: http.StatusUnauthorized, Cause: errors.New("form without a session"),
-			Page: &page{Template: "formlost", FramedBy: p.framers(r), Data: formlostData{SignInURL: p.loginURL(p.referer(r))}}}
+			Page: &page{Template: "formlost", KeepsForm: true, FramedBy: p.framers(r), Data: formlostData{SignInURL: p.loginURL(p.referer(r))}}}
 	}
 	return p.unauthorized(w, r, ev)
 }

@@ -54,6 +54,7 @@ type page struct {
 	RequestID  string
 	FormAction []string    // other origins that a form of this page may end up at
 	FramedBy   []string    // origins that may show this page in a frame, with its own; nil: nobody may
+	KeepsForm  bool        // what was typed on the page before must still be there after Back
 	Header     http.Header // added to what every page has; cannot weaken it
 }
 
@@ -318,6 +319,10 @@ func (p *pages) protect(h http.Header, pg page) {
 	// (Fetch §3.2) and the check against cross-site requests would refuse them.
 	h.Set("Referrer-Policy", "same-origin")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	if pg.KeepsForm {
+		// With the header Firefox forgets what was typed on the page before.
+		h.Del("Cross-Origin-Opener-Policy")
+	}
 }
 
 // policy names the origins in FormAction because Chromium holds form-action

@@ -316,7 +316,7 @@ func TestP01_TheSameAddressFromTwoProvidersIsTwoPeople(t *testing.T) {
 	m.signInWith(t, b, "corp", "/deep", "mira")
 	first := m.cookieOf(t, b)
 	account := b.Open(m.url + prefix + "/account")
-	b.SignIn(b.Submit(b.Click(account, prefix+"/login?switch=1&return_to=%2Fdeep"), "provider", "google"), "mira")
+	b.SignIn(b.Submit(b.Click(account, prefix+"/login?switch="+switchValue(m.sessionOf(b))+"&return_to=%2Fdeep"), "provider", "google"), "mira")
 	if got := m.sessionOf(b); got == nil || got.Identity.ID() != "google:104339406236076858110" {
 		t.Errorf("switched to %+v", got)
 	}

@@ -2,8 +2,11 @@ package proxy
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -36,7 +39,7 @@ func (p *Proxy) login(w http.ResponseWriter, r *http.Request, ev *event) error {
 		purpose = purposeSwitch
 	}
 	switch {
-	case err == nil && purpose == purposeSwitch && clickedHere(r, p.origin):
+	case err == nil && q.Get("switch") == switchValue(&s):
 		// To sign in as somebody else, the first one must be gone: otherwise a
 		// cancelled sign-in would leave them there (CVE-2026-34454).
 		p.sessions.SignOut(w, s)
@@ -83,6 +86,24 @@ func (p *Proxy) loopPage(ev *event, found error, returnTo string) error {
 	return &failure{Status: http.StatusBadRequest, Cause: fmt.Errorf("sign-in loop: %w", found),
 		Page: &page{Template: "loop", FormAction: p.providerOrigins(), Data: loopData{
 			PublicURL: p.origin, SeenURL: seen, Causes: p.loopCauses(seen, found), StartURL: p.loginURL(returnTo)}}}
+}
+
+// switchURL leads to a sign-in as somebody else, which ends s.
+func (p *Proxy) switchURL(s *session.Session, returnTo string) string {
+	u := p.prefix + "/login?switch=" + switchValue(s)
+	if returnTo != "/" {
+		u += "&return_to=" + url.QueryEscape(returnTo)
+	}
+	return u
+}
+
+// switchValue is what only a page that s was shown has in its links. Where a link
+// is, browsers cannot be asked: for a request that a service worker passes on,
+// Firefox and WebKit say "Sec-Fetch-Site: same-origin" wherever the link was. The
+// value does nothing but end s, and tells nothing about it.
+func switchValue(s *session.Session) string {
+	sum := sha256.Sum256([]byte("sign in as someone else\x00" + s.Root))
+	return hex.EncodeToString(sum[:16])
 }
 
 // choose returns the provider asked for, the only one, or the only one that

@@ -529,32 +529,40 @@ func TestP06_TheSessionIsFreshAtEverySignIn(t *testing.T) {
 }
 
 // CVE-2026-34454: to sign in as somebody else, the first one must be gone; and a
-// link of somebody else's must not be able to do that.
+// link of somebody else's must not be able to do that. Browsers are not asked
+// where the link was: through a service worker, Firefox and WebKit call every link
+// one of the same origin, and WebKit sends the worker's address as the Referer.
 func TestP06_SwitchingEndsTheFirstSession(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, setup{Login: fixedLogin{who: alice()}})
-	first := s.sessions.Start(bob())
+	first, other := s.sessions.Start(bob()), s.sessions.Start(bob())
 	cookie := "Cookie: " + s.seal(t, first)
-	link := prefix + "/login?switch=1&return_to=%2Fdeep"
-	for name, lines := range map[string][]string{
-		"typed, or from a mail": navigate(cookie),
-		"another site":          {cookie, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: cross-site", "Referer: https://evil.example/"},
-		"a sibling":             {cookie, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: same-site"},
-		"an old browser, typed": {cookie, "Accept: text/html"},
-		"an old browser, other": {cookie, "Accept: text/html", "Referer: " + s.url + ".evil.example/"},
-		"lookalike user info":   {cookie, "Accept: text/html", "Referer: " + s.url + "@evil.example/"},
+	link := func(value string) string { return prefix + "/login?switch=" + value + "&return_to=%2Fdeep" }
+	for name, value := range map[string]string{
+		"a value that all know": "1", "none": "", "another session's": switchValue(&other), "of no session": switchValue(&session.Session{}),
+		"in capitals": strings.ToUpper(switchValue(&first)), "a part": switchValue(&first)[:31], "two": switchValue(&other) + "&switch=" + switchValue(&first),
 	} {
-		if a := s.get(t, link, lines...); a.status != 303 || a.header.Get("Location") != s.url+"/deep" || a.header["Set-Cookie"] != nil {
-			t.Errorf("%s: %d to %q, set %q", name, a.status, a.header.Get("Location"), a.header["Set-Cookie"])
+		for _, lines := range [][]string{
+			navigate(cookie),
+			{cookie, "Accept: text/html", "Referer: " + s.url + "/admin"},
+			{cookie, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: cross-site", "Referer: https://evil.example/"},
+			{cookie, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: same-origin", "Referer: " + s.url + "/admin"},
+			{cookie, "Sec-Fetch-Mode: same-origin", "Sec-Fetch-Dest: empty", "Sec-Fetch-Site: same-origin", "Accept: text/html"},                              // Firefox
+			{cookie, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: empty", "Sec-Fetch-Site: same-origin", "Accept: text/html", "Referer: " + s.url + "/sw.js"}, // WebKit
+		} {
+			if a := s.get(t, link(value), lines...); a.status != 303 || a.header.Get("Location") != s.url+"/deep" || a.header["Set-Cookie"] != nil {
+				t.Errorf("%s, %q: %d to %q, set %q", name, lines[1:], a.status, a.header.Get("Location"), a.header["Set-Cookie"])
+			}
 		}
 	}
 	if a := s.get(t, "/x", cookie); a.status != 200 {
 		t.Fatalf("bob is gone already: %d", a.status)
 	}
-	if a := s.get(t, link, cookie, "Sec-Fetch-Mode: cors", "Sec-Fetch-Site: same-origin"); a.status != 401 {
+	ours := link(switchValue(&first))
+	if a := s.get(t, ours, cookie, "Sec-Fetch-Mode: cors", "Sec-Fetch-Site: same-origin"); a.status != 401 {
 		t.Errorf("a script: %d", a.status)
 	}
-	a := s.get(t, link, cookie, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: same-origin")
+	a := s.get(t, ours, cookie, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: same-origin")
 	set := fmt.Sprint(a.header["Set-Cookie"])
 	if a.status != 302 || !strings.Contains(a.header.Get("Location"), "prompt=select_account") || !strings.Contains(set, "=; Path=/; Max-Age=0") {
 		t.Errorf("%d to %q, set %s", a.status, a.header.Get("Location"), set)
@@ -565,9 +573,9 @@ func TestP06_SwitchingEndsTheFirstSession(t *testing.T) {
 	if line := s.log.event(t, a.header.Get("X-Request-Id")); line["user"] != "main:bob-1" {
 		t.Errorf("logged %v", line)
 	}
-	second := s.mint(t, bob())
-	if a := s.get(t, link, "Cookie: "+second, "Accept: text/html", "Referer: "+s.url+"/admin"); a.status != 302 {
-		t.Errorf("an old browser, from our page: %d", a.status)
+	second := "Cookie: " + s.seal(t, other)
+	if a := s.get(t, link(switchValue(&other)), second, "Sec-Fetch-Mode: same-origin", "Sec-Fetch-Dest: empty", "Accept: text/html"); a.status != 302 {
+		t.Errorf("our own link, through a service worker: %d", a.status)
 	}
 }
 

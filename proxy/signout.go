@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/sallyport-proxy/sallyport/session"
 )
 
 // endsSessions is a LoginProvider at which people can sign out too (OpenID
@@ -28,17 +30,28 @@ func (p *Proxy) signOut(w http.ResponseWriter, r *http.Request, ev *event) error
 			Title: "You were not signed out", Sentence: "The request to sign out came from another site.",
 			Advice: "If you want to sign out, do it on your account page: " + p.origin + p.prefix + "/account"}
 	}
-	s, _ := p.ownSession(r, ev) // without one there is still a cookie to take away
-	p.sessions.SignOut(w, s)
-	p.redeemed.forget(p.sessions.BrowserID(r)) // what this browser has not fetched yet must not sign it in again
-	// The app's pages must not come back with the back button.
-	w.Header().Set("Clear-Site-Data", `"cache"`)
+	s, err := p.ownSession(r, ev) // without one there may still be a cookie to take away
+	// A form of another site brings no cookie, whatever a service worker makes the
+	// browser say about it. The answer must not take away what was not sent.
+	if !throughWorker(r) || !errors.Is(err, session.ErrNone) {
+		p.sessions.SignOut(w, s)
+		p.redeemed.forget(p.sessions.BrowserID(r)) // what this browser has not fetched yet must not sign it in again
+	}
+	clearCache(w, r) // the app's pages must not come back with the back button
 	target := p.origin + p.prefix + "/logout"
 	if s.Identity.Provider != "" {
 		target += "?provider=" + url.QueryEscape(s.Identity.Provider)
 	}
 	redirect(w, http.StatusSeeOther, target)
 	return nil
+}
+
+// clearCache empties the browser's cache of this site, but not through a service
+// worker: WebKit never loads the next page if the header comes that way.
+func clearCache(w http.ResponseWriter, r *http.Request) {
+	if !throughWorker(r) {
+		w.Header().Set("Clear-Site-Data", `"cache"`)
+	}
 }
 
 // confirmSignOut asks before it signs out: a link must not be able to. Without

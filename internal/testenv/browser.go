@@ -237,6 +237,9 @@ func (b *Browser) dress(req *http.Request, v *visit) {
 		h.Set("Content-Type", "application/x-www-form-urlencoded")
 		h.Set("Origin", originOf(v))
 	}
+	if worker && v.from != nil && v.from.Host == v.url.Host {
+		h.Set("Referer", v.from.String())
+	}
 	for name, values := range b.Header {
 		h[name] = values
 	}

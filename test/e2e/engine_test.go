@@ -14,10 +14,7 @@ import (
 	"time"
 )
 
-// webPage is a tab in a browser of any engine. It goes back by history.back() in
-// a script, which every engine can do: WebKitWebDriver's own Back command never
-// returns after a page with Cross-Origin-Opener-Policy: same-origin, which all of
-// Sallyport's pages have.
+// webPage is a tab in a browser of any engine.
 type webPage interface {
 	open(url string) error                      // waits until the page is loaded
 	click(css string) error                     // as a finger would
@@ -45,13 +42,14 @@ func engines() []engine {
 	}
 }
 
-// enginePatience is how long one step in a browser may take.
+// enginePatience is how long one step in a browser may take, and what is waited for.
 const enginePatience = 30 * time.Second
 
 // reader is somebody who looks at a page, in whatever engine.
 type reader struct {
 	t *testing.T
 	webPage
+	losesBack bool // see backTo
 }
 
 func (r reader) check(what string, err error) {
@@ -65,8 +63,24 @@ func (r reader) check(what string, err error) {
 func (r reader) goTo(url string)    { r.t.Helper(); r.check("open "+url, r.open(url)) }
 func (r reader) tap(css string)     { r.t.Helper(); r.check("click "+css, r.click(css)) }
 func (r reader) choose(text string) { r.t.Helper(); r.check("press "+text, r.press(text)) }
-func (r reader) back()              { r.t.Helper(); r.run(`history.back()`) }
-func (r reader) loseCookies()       { r.t.Helper(); r.check("delete cookies", r.forget()) }
+
+func (r reader) back() { r.t.Helper(); r.run(`void setTimeout(() => history.back(), 50)`) }
+
+// backTo goes back to the page at address from one of Sallyport's own. After a
+// page with Cross-Origin-Opener-Policy: same-origin WebKitWebDriver answers no
+// command any more once the tab goes back, however it does so and whoever's pages
+// they are. There the address is loaded afresh, in the same tab: this shows what
+// the server and the browser's cache answer, and nothing of the back/forward cache.
+func (r reader) backTo(address string) {
+	r.t.Helper()
+	if r.losesBack {
+		r.goTo(address)
+		return
+	}
+	r.back()
+}
+
+func (r reader) loseCookies() { r.t.Helper(); r.check("delete cookies", r.forget()) }
 
 func (r reader) run(expression string) {
 	r.t.Helper()
@@ -80,7 +94,7 @@ func (r reader) tab() reader {
 	r.t.Helper()
 	p, err := r.newTab()
 	r.check("open a tab", err)
-	return reader{r.t, p}
+	return reader{r.t, p, r.losesBack}
 }
 
 func (r reader) until(what string, holds func() bool) {
@@ -174,7 +188,7 @@ func TestMainStoriesInEachEngine(t *testing.T) {
 			first := e.start(t)
 			story := func(name string, tell func(r reader)) {
 				t.Run(name, func(t *testing.T) {
-					r := reader{t, first}
+					r := reader{t, first, e.name == "WebKit"}
 					r.afresh(demo.url + "/.sallyport/nothing")
 					tell(r)
 				})
@@ -246,13 +260,13 @@ func signOutAndBack(r reader, demo *site) {
 	if slices.Contains(names, demo.cookie) {
 		r.t.Error("the browser still has the session cookie")
 	}
-	for _, page := range []string{"account", "app"} {
+	for _, page := range []string{"/.sallyport/account", "/report"} {
 		before := v
-		r.back()
-		v = r.sees("the "+page+" page's place", func(v view) bool { return v.H1 != "" && v.URL != before.URL })
+		r.backTo(demo.url + page)
+		v = r.sees("what is at "+page+" now", func(v view) bool { return v.H1 != "" && v.URL != before.URL })
 		r.readsNot(v, "Your account", "Hello", "demo:mira", "Mira Okafor")
 		if v.H1 != "Sign in" {
-			r.t.Errorf("Back to the %s page leads to %s %q", page, v.URL, v.H1)
+			r.t.Errorf("Back to %s leads to %s %q", page, v.URL, v.H1)
 		}
 	}
 }
@@ -296,7 +310,7 @@ func formLost(r reader, c *corp) {
 	if typed != "an hour of work" {
 		r.t.Errorf("the form holds %q after Back", typed)
 	}
-	r.tap("#save")
+	r.run(`document.querySelector('#save').click()`) // chromedp finds nothing in a page that comes from the back/forward cache
 	r.reads(r.heading("Saved"), "POST: an hour of work", "Origin: "+c.url)
 }
 
@@ -336,39 +350,34 @@ func serviceWorker(r reader, c *corp) {
 		r.t.Errorf("a form of the app arrives as %v", own)
 	}
 
-	// Another site, not only another origin: 127.0.0.1 and localhost.
-	foreign := strings.Replace(otherOrigin(r.t, fmt.Sprintf(`<p><a href="%[1]s/headers">Headers</a>
-<p><a href="%[1]s/headers" rel="noreferrer">Headers, no referrer</a>
+	// Another origin of the same site (of localhost), which gets the cookie sent
+	// along, and another site.
+	sibling := otherOrigin(r.t, fmt.Sprintf(`<p><a href="%[1]s/headers">Headers</a>
 <p><a href="%[1]s/.sallyport/login?switch=1">Win a prize</a>
 <p><a href="%[1]s/.sallyport/login?switch=1" rel="noreferrer">Win a secret prize</a>
-<form method="post" action="%[1]s/headers"><button>Post</button></form>
-<form method="post" action="%[1]s/.sallyport/logout"><button>Sign out</button></form>`, c.url)), "localhost", "127.0.0.1", 1)
-	for _, words := range []string{"Headers", "Headers, no referrer"} {
-		r.goTo(foreign)
-		r.choose(words)
-		r.t.Logf("a link of another site, %q: %v", words, r.fetchMetadata())
-	}
-	r.goTo(foreign)
-	r.choose("Post")
-	v := r.sees("an answer", func(v view) bool { return v.URL == c.url+"/headers" && v.Text != "" })
-	if strings.HasPrefix(v.Text, "{") {
-		r.t.Logf("a form of another site: %v", r.fetchMetadata())
-	} else {
-		r.t.Logf("a form of another site, without the cookie: %q", v.H1)
-	}
-	for _, words := range []string{"Win a prize", "Win a secret prize"} {
-		r.goTo(foreign)
-		r.choose(words)
-		v := r.sees("an answer", func(v view) bool { return strings.HasPrefix(v.URL, c.url) || v.H1 == atProvider })
-		r.reads(v, "User: corp:mira")
+<form method="post" action="%[1]s/.sallyport/logout"><button>Sign out</button></form>
+<form method="post" action="%[1]s/.sallyport/logout" rel="noreferrer"><button>Sign out secretly</button></form>`, c.url))
+	stillThere := func(what string) {
 		r.goTo(c.url + "/still")
-		r.reads(r.sees("an answer", func(v view) bool { return v.H1 != "" }), "User: corp:mira")
+		v := r.sees("an answer", func(v view) bool { return v.H1 != "" })
+		if !strings.Contains(v.Text, "User: corp:mira") {
+			r.t.Fatalf("%s signed her out: %s\n%s", what, v.URL, v.Text)
+		}
 	}
-	r.goTo(foreign)
-	r.choose("Sign out")
-	r.heading("You were not signed out")
-	r.goTo(c.url + "/still")
-	r.reads(r.at(c.url+"/still"), "User: corp:mira")
+	for _, from := range []string{sibling, strings.Replace(sibling, "localhost", "127.0.0.1", 1)} {
+		r.goTo(from)
+		r.choose("Headers")
+		r.t.Logf("a link at %s: %v", from, r.fetchMetadata())
+		for _, words := range []string{"Win a prize", "Win a secret prize", "Sign out", "Sign out secretly"} {
+			if words == "Sign out secretly" && from == sibling {
+				continue // SECURITY.md: in WebKit this one looks like our own in every way
+			}
+			r.goTo(from)
+			r.choose(words)
+			r.sees("an answer", func(v view) bool { return v.URL != from && v.H1 != "" })
+			stillThere(words + " at " + from)
+		}
+	}
 
 	// What our own pages do goes through the worker too.
 	r.goTo(c.url + "/.sallyport/account")

@@ -133,7 +133,7 @@ func TestAddressFromElsewhereCannotSwitchPeople(t *testing.T) {
 	b.open(otherOrigin(t, `<a href="`+address+`">Win a prize</a>`))
 	b.press("Win a prize")
 	b.says(b.at(demo.url+"/"), "Hello, Mira Okafor")
-	b.open(address) // as from a mail
+	b.open(address) // as from a mail, or typed
 	b.says(b.sees("an answer", func(v view) bool { return v.H1 == chooser || v.URL == demo.url+"/" }), "Hello, Mira Okafor")
 }
 

@@ -38,8 +38,11 @@ type remoteTab struct {
 // firstTab sets how long the browser may take, and takes the tab that it began with.
 func firstTab(w wire) (remoteTab, error) {
 	s := &session{wire: w}
-	ms := 15000
-	if _, err := s.call(command{"WebDriver:SetTimeouts", http.MethodPost, "/timeouts"}, map[string]any{"script": ms, "pageLoad": ms, "implicit": 0}); err != nil {
+	ms := enginePatience.Milliseconds()
+	// WebKit sometimes never answers a script in a page that gives way to the next:
+	// whoever looks, looks again.
+	const script = 2000
+	if _, err := s.call(command{"WebDriver:SetTimeouts", http.MethodPost, "/timeouts"}, map[string]any{"script": script, "pageLoad": ms, "implicit": 0}); err != nil {
 		return remoteTab{}, err
 	}
 	raw, err := s.call(command{"WebDriver:GetWindowHandle", http.MethodGet, "/window"}, nil)
