@@ -87,7 +87,7 @@ func (p *Proxy) loopCauses(seen string, found error) []string {
 	case errors.Is(found, session.ErrExpired):
 		return []string{"The session was over as soon as it began: the clock of this server, or session.idle_timeout and session.absolute_timeout, may be wrong."}
 	case errors.Is(found, session.ErrForged):
-		return []string{"The session cookie was made with a key this server does not have. If several copies of it run, they must share their session keys."}
+		return []string{"The session cookie was made with a key this server does not have. If several copies of it run, they must share their session keys. If another site on the same host name, at another port or path, signs people in with Sallyport too, each needs a session.cookie_name of its own."}
 	case errors.Is(found, session.ErrTwice):
 		return []string{"The browser sends two session cookies. Another site under the same domain may have set one; clear the cookies of this site."}
 	case errors.Is(found, session.ErrOutdated):

@@ -78,7 +78,7 @@ func (p *Proxy) switchOrg(w http.ResponseWriter, r *http.Request, ev *event) err
 		return &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
 	ev.identify(&s)
-	clearCache(w, r) // an app's pages kept for the other organization
+	p.clearCache(w, r)
 	redirect(w, http.StatusSeeOther, p.origin+returnTo)
 	return nil
 }

@@ -433,3 +433,15 @@ func TestP10_FormWithoutTheCookieTakesNoneAway(t *testing.T) {
 		t.Errorf("%d %v", a.status, a.header)
 	}
 }
+
+// A site whose apps let nothing personal be kept spares its people the seconds
+// that clearing a large cache takes.
+func TestSigningOutLeavesTheCacheAloneWhereItIsToldTo(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, setup{})
+	s.proxy.keepCache = true
+	a := s.ask(t, "POST", prefix+"/logout", "", "Origin: "+s.url, "Sec-Fetch-Site: same-origin", "Cookie: "+s.mint(t, alice()))
+	if a.status != 303 || a.header["Clear-Site-Data"] != nil {
+		t.Errorf("%d %v", a.status, a.header)
+	}
+}

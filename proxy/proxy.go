@@ -130,6 +130,7 @@ type Options struct {
 	Branding   Branding
 	Operators  []authz.Rule // who sees Permissions on their account page
 	Permission []Permission
+	KeepCache  bool           // signing out and switching organizations leave the browser's cache alone
 	Trusted    []netip.Prefix // proxies whose X-Forwarded-{For,Host,Proto} count
 	MaxFlows   int            // sign-ins that may wait for providers at one time, in equal shares
 	MaxURL     int            // bytes of a request target
@@ -158,6 +159,7 @@ type Proxy struct {
 	branding   Branding
 	operators  *authz.Route
 	permission []Permission
+	keepCache  bool
 	pages      *pages
 	mark       []byte            // our own picture, an SVG
 	startPage  string            // a path on the public host where an app is
@@ -184,7 +186,7 @@ func New(o Options) (*Proxy, error) {
 	p := &Proxy{
 		origin: o.PublicURL.Scheme + "://" + o.PublicURL.Host, publicHost: host, scheme: o.PublicURL.Scheme,
 		prefix: o.Prefix, sessions: o.Sessions, routes: o.Routes, backends: map[*authz.Route]*Backend{}, trusted: o.Trusted, told: recent.New[toldKey, identity.Rendered](toldBytes),
-		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, orgs: o.Orgs, branding: o.Branding, permission: o.Permission,
+		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, orgs: o.Orgs, branding: o.Branding, permission: o.Permission, keepCache: o.KeepCache,
 		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}},
 		slots:     newSlots(o.MaxFlows, o.Providers), maxURL: o.MaxURL, buffers: newBufferPool(),
 		log: o.Log, metrics: newMetrics(o.Registerer), now: o.Now,

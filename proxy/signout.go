@@ -37,7 +37,7 @@ func (p *Proxy) signOut(w http.ResponseWriter, r *http.Request, ev *event) error
 		p.sessions.SignOut(w, s)
 		p.redeemed.forget(p.sessions.BrowserID(r)) // what this browser has not fetched yet must not sign it in again
 	}
-	clearCache(w, r) // the app's pages must not come back with the back button
+	p.clearCache(w, r)
 	target := p.origin + p.prefix + "/logout"
 	if s.Identity.Provider != "" {
 		target += "?provider=" + url.QueryEscape(s.Identity.Provider)
@@ -46,10 +46,13 @@ func (p *Proxy) signOut(w http.ResponseWriter, r *http.Request, ev *event) error
 	return nil
 }
 
-// clearCache empties the browser's cache of this site, but not through a service
-// worker: WebKit never loads the next page if the header comes that way.
-func clearCache(w http.ResponseWriter, r *http.Request) {
-	if !throughWorker(r) {
+// clearCache has the browser forget what an app let it keep: it must not come
+// back with the back button, nor be seen for another organization. Sites whose
+// apps let nothing personal be kept can spare their people the seconds that it
+// takes in a large cache. Nor is it done through a service worker: WebKit never
+// loads the next page if the header comes that way.
+func (p *Proxy) clearCache(w http.ResponseWriter, r *http.Request) {
+	if !p.keepCache && !throughWorker(r) {
 		w.Header().Set("Clear-Site-Data", `"cache"`)
 	}
 }

@@ -90,6 +90,10 @@ type Options struct {
 	// names are sallyport-dev-<Port>, which a secure instance never reads.
 	Secure bool
 	Port   string // only for the names of insecure cookies
+	// Name is that of the session cookie behind __Host-, "" for "sallyport". Two
+	// instances on one host need two: browsers keep cookies per host, whatever
+	// the port or path. See CheckCookieName.
+	Name string
 
 	AbsoluteTimeout, IdleTimeout time.Duration
 
@@ -123,6 +127,29 @@ type Manager struct {
 	opened *recent.Cache[cookieOf, *Session]
 }
 
+const (
+	// DefaultCookieName is the session cookie's, behind __Host-.
+	DefaultCookieName = "sallyport"
+	flowSuffix        = "-flow"
+	maxCookieName     = 40
+)
+
+// CheckCookieName says what is wrong with a name for the session cookie. It must
+// begin as ReservedCookie wants it, so that no instance passes the cookies of
+// another one to an app, and must not be the name of a flow cookie.
+func CheckCookieName(name string) error {
+	rest, ok := strings.CutPrefix(name, DefaultCookieName)
+	switch {
+	case !ok || rest != "" && rest[0] != '-' || strings.Trim(rest, "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
+		return errors.New("a cookie name must be sallyport, or sallyport- and small letters, digits and -")
+	case strings.HasSuffix(name, flowSuffix):
+		return errors.New("a cookie name must not end in -flow: another instance could have a cookie of that name")
+	case len(name) > maxCookieName:
+		return fmt.Errorf("a cookie name must not be longer than %d characters", maxCookieName)
+	}
+	return nil
+}
+
 // cookieOf is all that opening a cookie depends on.
 type cookieOf struct{ host, value string }
 
@@ -134,8 +161,14 @@ func New(o Options) (*Manager, error) {
 	if o.AbsoluteTimeout <= 0 || o.IdleTimeout <= 0 {
 		return nil, errors.New("session: timeouts must be positive")
 	}
+	if o.Name == "" {
+		o.Name = DefaultCookieName
+	}
+	if err := CheckCookieName(o.Name); err != nil {
+		return nil, fmt.Errorf("session: %w", err)
+	}
 	m := &Manager{
-		cookie: "__Host-sallyport", flowCookie: "__Host-sallyport-flow", secure: o.Secure,
+		cookie: "__Host-" + o.Name, flowCookie: "__Host-" + o.Name + flowSuffix, secure: o.Secure,
 		absolute: o.AbsoluteTimeout, idle: min(o.IdleTimeout, o.AbsoluteTimeout),
 		ring: o.Keys, ended: o.Ended, now: o.Now,
 		opened: recent.New[cookieOf, *Session](openedBytes),
@@ -143,7 +176,7 @@ func New(o Options) (*Manager, error) {
 	m.groups, m.kept = keptGroups(o.KeepGroups)
 	if !o.Secure {
 		m.cookie = "sallyport-dev-" + o.Port
-		m.flowCookie = m.cookie + "-flow"
+		m.flowCookie = m.cookie + flowSuffix
 	}
 	if m.now == nil {
 		m.now = time.Now

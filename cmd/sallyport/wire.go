@@ -216,7 +216,7 @@ func assemble(cfg *config.Config, with parts, reg prometheus.Registerer, log *sl
 		return nil, nil, configFaults(faults)
 	}
 	sessions, err := session.New(session.Options{
-		Keys: with.keys, Secure: cfg.PublicURL.Scheme == "https", Port: portOf(cfg),
+		Keys: with.keys, Secure: cfg.PublicURL.Scheme == "https", Port: portOf(cfg), Name: cfg.Session.CookieName,
 		AbsoluteTimeout: cfg.Session.AbsoluteTimeout, IdleTimeout: cfg.Session.IdleTimeout, KeepGroups: cfg.KeptGroups(),
 		Merged: endingsMerged(reg, log),
 	})
@@ -234,7 +234,7 @@ func assemble(cfg *config.Config, with parts, reg prometheus.Registerer, log *sl
 	door, err := proxy.New(proxy.Options{
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Sessions: sessions, Routes: pol.table, Backends: backends,
 		Headers: pol.headers, Assertions: assertions, Providers: with.providers, Orgs: pol.orgs, Branding: branding(cfg),
-		Operators: rules(cfg.Operators), Permission: with.permission,
+		Operators: rules(cfg.Operators), Permission: with.permission, KeepCache: cfg.Session.KeepCache,
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL), Log: log, Registerer: reg,
 	})
 	return door, sessions, err

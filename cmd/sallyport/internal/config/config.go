@@ -56,6 +56,8 @@ type Session struct {
 	Keys                         []Ref
 	KeyTexts                     []KeyText // after Resolve; files of a directory in the order of their names
 	AbsoluteTimeout, IdleTimeout time.Duration
+	CookieName                   string // "" where it is the usual one
+	KeepCache                    bool   // signing out leaves the browser's cache alone
 }
 
 // Provider is an identity provider.
@@ -240,6 +242,10 @@ func sessionShape() shape[Session] {
 			duration(time.Minute, 720*time.Hour), func(s *Session) *time.Duration { return &s.AbsoluteTimeout }).or("12h"),
 		field("idle_timeout", "After this without a page being opened, or /.sallyport/session being asked, a person signs in again.",
 			duration(time.Minute, 720*time.Hour), func(s *Session) *time.Duration { return &s.IdleTimeout }).or("1h"),
+		field("cookie_name", "The session cookie's name behind __Host-, where several Sallyports have one host (ports or paths do not keep cookies apart): sallyport- and a word of your own. The usual one is sallyport.",
+			cookieName(), func(s *Session) *string { return &s.CookieName }),
+		field("clear_cache", "`false`: signing out and switching organizations leave the browser's cache of this site alone, which takes seconds where it is large. For apps that send no-store with what is personal. It is cleared if left out.",
+			onlyFalse(), func(s *Session) *bool { return &s.KeepCache }),
 	}, check: checkSession}.shape()
 }
 

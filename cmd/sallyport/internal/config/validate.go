@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/hostname"
 	"github.com/sallyport-proxy/sallyport/login"
+	"github.com/sallyport-proxy/sallyport/session"
 	yaml "go.yaml.in/yaml/v4"
 )
 
@@ -33,6 +34,12 @@ const (
 
 func idText() shape[string] {
 	return pattern("a short name of lower-case letters, digits and -", idPattern)
+}
+
+func cookieName() shape[string] {
+	return scalar("a name such as sallyport-two", schema{"pattern": `^sallyport(-[a-z0-9-]+)?$`}, func(v string) (string, error) {
+		return v, session.CheckCookieName(v)
+	})
 }
 
 func address() shape[string] {

@@ -1,0 +1,74 @@
+package session
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// Two instances on one https host, at two ports: browsers keep cookies per host,
+// so with one name each sign-in replaces the other's session.
+func TestTwoInstancesOnOneHostKeepTheirSessions(t *testing.T) {
+	c := newClock()
+	for name, tc := range map[string]struct {
+		second string
+		stays  bool
+	}{
+		"one name":  {"", false},
+		"two names": {"sallyport-two", true},
+	} {
+		first := newManager(t, c, func(o *Options) { o.Secure = true })
+		second := newManager(t, c, func(o *Options) { o.Secure, o.Name, o.Keys = true, tc.second, c.ring(2) })
+		jar := map[string]string{} // by name, as a browser keeps them for one host
+		for _, m := range []*Manager{first, second} {
+			w := httptest.NewRecorder()
+			if err := m.Write(w, "app.example.com", m.Start(alice())); err != nil {
+				t.Fatal(err)
+			}
+			for _, cookie := range w.Result().Cookies() {
+				jar[cookie.Name] = cookie.Value
+			}
+			r := httptest.NewRequest("GET", "https://app.example.com/", nil)
+			if _, err := m.Begin(w, r, Flow{Purpose: "login"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var lines []string
+		for cookie, value := range jar {
+			lines = append(lines, cookie+"="+value)
+			if !strings.HasPrefix(cookie, "__Host-") || !ReservedCookie(cookie) {
+				t.Errorf("%s: an app would see or could set the cookie %s", name, cookie)
+			}
+		}
+		sent := strings.Join(lines, "; ")
+		if _, err := second.Read(sent, "app.example.com"); err != nil {
+			t.Errorf("%s: the second instance: %v", name, err)
+		}
+		if _, err := first.Read(sent, "app.example.com"); (err == nil) != tc.stays {
+			t.Errorf("%s: the first instance: %v", name, err)
+		}
+		if kept := StripCookies([]string{sent + "; app=1"}); len(kept) != 1 || kept[0] != "app=1" {
+			t.Errorf("%s: the app is told %q", name, kept)
+		}
+		w := httptest.NewRecorder()
+		second.SignOut(w, Session{})
+		for _, cookie := range (&http.Response{Header: w.Header()}).Cookies() {
+			if _, known := jar[cookie.Name]; !known {
+				t.Errorf("%s: signing out takes away %s", name, cookie.Name)
+			}
+		}
+	}
+}
+
+func TestCookieNamesThatCouldMeetAnotherInstancesAreRefused(t *testing.T) {
+	for name, good := range map[string]bool{
+		"sallyport": true, "sallyport-two": true, "sallyport-2": true, "sallyport-a-b": true,
+		"": false, "app": false, "sallyporttwo": false, "Sallyport-two": false, "sallyport-two-flow": false, "sallyport-flow": false,
+		"sallyport-a;b": false, "sallyport-a b": false, "sallyport-ä": false, "sallyport_two": false, "sallyport-" + strings.Repeat("x", 40): false,
+	} {
+		if err := CheckCookieName(name); (err == nil) != good {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
