@@ -3,9 +3,10 @@
 //
 //	any request      → method and target sane?          no → 400, 405, 414
 //	                 → under the prefix? yes → own endpoint: login, callback/{provider},
-//	                                           logout, account, organization, session, jwks.json, logo
-//	                 → identity headers stripped, always
-//	                 → authz: route, session (or access token, where the route takes one), Decide
+//	                                           logout, account, organization, session, jwks.json, logo, mark.svg
+//	                 → authz: route
+//	                 → identity headers stripped, always (but for those that the route keeps)
+//	                 → session (or access token, where the route takes one), Decide
 //	Forward          → identity headers set, our cookies removed → upstream
 //	Login            → page: 302 to login · framed page, form: 401 page · else: 401 JSON
 //	Deny             → 403 with one public sentence; the reason goes to the log
