@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/sallyport-proxy/sallyport/identity"
-	"github.com/sallyport-proxy/sallyport/session"
 )
 
 // Outcome is what a front door does with a request.
@@ -64,12 +63,11 @@ type Verdict struct {
 	Public string
 }
 
-// Decide is the verdict on a request for route r by the owner of s, which is
-// nil where nobody is signed in: session.Manager has already refused sessions
-// that are forged, expired or ended. It is pure: front doors and `explain`
-// get the same answer.
-func Decide(f Facts, r *Route, s *session.Session) Verdict {
-	v := decideAccess(f, r, s)
+// Decide is the verdict on a request for route r by the person id, which is nil
+// where nobody is signed in: what proves who it is (a session, an access token)
+// was checked before. It is pure: front doors and `explain` get the same answer.
+func Decide(f Facts, r *Route, id *identity.Identity) Verdict {
+	v := decideAccess(f, r, id)
 	if v.Outcome == Forward && f.WebSocket {
 		if refused := decideWebSocket(f, r); refused.Reason != "" {
 			return refused
@@ -78,36 +76,35 @@ func Decide(f Facts, r *Route, s *session.Session) Verdict {
 	return v
 }
 
-func decideAccess(f Facts, r *Route, s *session.Session) Verdict {
+func decideAccess(f Facts, r *Route, id *identity.Identity) Verdict {
 	switch {
 	case r == nil:
 		return deny(ReasonNoRoute, "no route for "+f.Host+f.Path, "There is nothing at this address.")
 	case r.Access.Public:
 		return Verdict{Outcome: Forward, Reason: ReasonPublic}
-	case s == nil:
+	case id == nil:
 		return Verdict{Outcome: Login, Reason: ReasonNoSession, Detail: "route " + r.Name + " needs a session", Public: "You need to sign in."}
-	case s.Identity.MustPick(): // the sign-in goes on with that, on every route alike
-		return Verdict{Outcome: Login, Reason: ReasonNoOrg, Detail: s.Identity.ID() + " has not picked an organization", Public: "You need to choose an organization."}
+	case id.MustPick(): // the sign-in goes on with that, on every route alike
+		return Verdict{Outcome: Login, Reason: ReasonNoOrg, Detail: id.ID() + " has not picked an organization", Public: "You need to choose an organization."}
 	}
-	return decideSession(f, r, &s.Identity)
+	return decidePerson(f, r, id)
 }
 
-// SwitchTo returns those organizations of the owner of s, who was denied f, with
+// SwitchTo returns those organizations of the person id, who was denied f, with
 // which they would not be.
-func SwitchTo(f Facts, r *Route, s *session.Session) (orgs []identity.Org) {
-	if s == nil {
+func SwitchTo(f Facts, r *Route, id *identity.Identity) (orgs []identity.Org) {
+	if id == nil {
 		return nil
 	}
-	other := *s
-	for _, org := range s.Identity.Orgs {
-		if other.Identity, _ = s.Identity.WithOrg(org.ID); Decide(f, r, &other).Outcome == Forward {
+	for _, org := range id.Orgs {
+		if other, _ := id.WithOrg(org.ID); Decide(f, r, &other).Outcome == Forward {
 			orgs = append(orgs, org)
 		}
 	}
 	return orgs
 }
 
-func decideSession(f Facts, r *Route, id *identity.Identity) Verdict {
+func decidePerson(f Facts, r *Route, id *identity.Identity) Verdict {
 	owner, bound := r.owner(f.Host)
 	switch {
 	case bound && (owner == "" || owner != id.Org.ID):

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/sallyport-proxy/sallyport/identity"
-	"github.com/sallyport-proxy/sallyport/session"
 )
 
 func alice() identity.Identity {
@@ -66,7 +65,7 @@ func TestP01_RuleAdmitsOnlyWhoItNames(t *testing.T) {
 		{"domain that goes on", Rule{EmailDomains: []string{"acme.test"}}, email("alice@acme.test.evil"), refused},
 		{"domain with a dot at its end", Rule{EmailDomains: []string{"acme.test"}}, email("alice@acme.test."), refused},
 		{"domain as the address", Rule{EmailDomains: []string{"acme.test"}}, email("acme.test"), refused},
-		// security.md 105: CVE-2026-40574 and what looks alike.
+		// CVE-2026-40574 and what looks alike.
 		{"two @", Rule{EmailDomains: []string{"acme.test"}}, email("mallory@evil.test@acme.test"), refused},
 		{"quoted @", Rule{EmailDomains: []string{"acme.test"}}, email(`"mallory@evil.test"@acme.test`), refused},
 		{"line at the end", Rule{Emails: []string{"alice@acme.test"}}, email("alice@acme.test\n"), refused},
@@ -78,7 +77,7 @@ func TestP01_RuleAdmitsOnlyWhoItNames(t *testing.T) {
 		{"long s", Rule{Emails: []string{"sam@acme.test"}}, email("\u017Fam@acme.test"), refused},
 		{"dotless i", Rule{EmailDomains: []string{"acme.test"}}, email("a@acme.te\u0131t"), refused},
 		{"fullwidth domain", Rule{EmailDomains: []string{"acme.test"}}, email("a@\uff41cme.test"), refused},
-		// oauth2-proxy #3365 (security.md 59).
+		// oauth2-proxy #3365.
 		{"empty group, asked of none", Rule{Groups: []string{""}}, with(func(id *identity.Identity) { id.Groups = nil }), refused},
 		{"empty group, asked of an empty one", Rule{Groups: []string{""}}, with(func(id *identity.Identity) { id.Groups = []string{""} }), refused},
 		{"empty org", Rule{Orgs: []string{""}}, with(func(id *identity.Identity) { id.Org = identity.Org{} }), refused},
@@ -101,7 +100,7 @@ func TestP01_RuleAdmitsOnlyWhoItNames(t *testing.T) {
 				t.Errorf("got %d, want %d", got, tc.want)
 			}
 			// Decide must say the same of a route with that rule, and of the rule as an alternative.
-			s := &session.Session{Identity: tc.id}
+			s := &tc.id
 			for _, rules := range [][]Rule{{tc.rule}, {{Orgs: []string{"nobody's"}}, tc.rule}, {tc.rule, {Emails: []string{"x@y.test"}}}} {
 				v := Decide(Facts{}, &Route{Access: Access{Rules: rules}}, s)
 				if (v.Reason == ReasonOrgUnknown) != (tc.want == refusedUnknownOrg) {
@@ -120,8 +119,8 @@ func TestP01_RuleAdmitsOnlyWhoItNames(t *testing.T) {
 
 func TestP01_VerdictOfEveryCombination(t *testing.T) {
 	acme, other, groups := Rule{Orgs: []string{"acme"}}, Rule{Orgs: []string{"other"}}, Rule{Groups: []string{"admin"}}
-	nobody, known, unknown := (*session.Session)(nil), &session.Session{Identity: alice()}, &session.Session{Identity: alice()}
-	unknown.Identity.Groups, unknown.Identity.GroupsUnknown = nil, true
+	nobody, known, unknown := (*identity.Identity)(nil), new(alice()), new(alice())
+	unknown.Groups, unknown.GroupsUnknown = nil, true
 	type want struct {
 		Outcome
 		Reason
@@ -155,7 +154,7 @@ func TestP01_VerdictOfEveryCombination(t *testing.T) {
 		r := &Route{Name: "app", Host: host, Path: "/", Access: tc.access}
 		for _, who := range []struct {
 			name string
-			s    *session.Session
+			s    *identity.Identity
 			want want
 		}{{"nobody", nobody, tc.nobody}, {"alice", known, tc.known}, {"groups unknown", unknown, tc.unknown}} {
 			v := Decide(Facts{Method: "GET", Host: host, Path: "/"}, r, who.s)
@@ -167,7 +166,7 @@ func TestP01_VerdictOfEveryCombination(t *testing.T) {
 			}
 		}
 	}
-	for _, s := range []*session.Session{nil, known} {
+	for _, s := range []*identity.Identity{nil, known} {
 		if v := Decide(Facts{Host: host, Path: "/x"}, nil, s); v.Outcome != Deny || v.Reason != ReasonNoRoute || v.Public == "" {
 			t.Errorf("no route: %+v", v)
 		}
@@ -185,15 +184,15 @@ func TestP01_VerdictNobodyFilledInDenies(t *testing.T) {
 	if v := Decide(Facts{}, &Route{}, nil); v.Outcome == Forward {
 		t.Error("the zero route lets people through")
 	}
-	if v := Decide(Facts{}, &Route{}, &session.Session{}); v.Outcome != Deny {
-		t.Error("the zero session gets through")
+	if v := Decide(Facts{}, &Route{}, &identity.Identity{}); v.Outcome != Deny {
+		t.Error("the zero identity gets through")
 	}
 }
 
-// CVE-2025-54576, security.md 52: nothing but route and session decides.
+// CVE-2025-54576: nothing but the route and the identity decides.
 func TestP01_QueryMethodAndSchemeDecideNothing(t *testing.T) {
 	r := &Route{Access: Access{Rules: []Rule{{Orgs: []string{"other"}}}}}
-	s := &session.Session{Identity: alice()}
+	s := new(alice())
 	want := Decide(Facts{}, r, s)
 	for _, m := range []string{"GET", "HEAD", "OPTIONS", "get", "FOO", ""} {
 		for _, q := range []string{"", "x=/open/", "/.sallyport/"} {
@@ -239,7 +238,7 @@ func TestRefusalSaysWhatThePersonLacksAndNothingAboutOthers(t *testing.T) {
 		{"no rules", nil, alice(), "It is open to nobody."},
 	} {
 		r := &Route{Name: "app", Access: Access{Rules: tc.rules}}
-		v := Decide(Facts{}, r, &session.Session{Identity: tc.id})
+		v := Decide(Facts{}, r, &tc.id)
 		if v.Outcome != Deny || v.Public != tc.want {
 			t.Errorf("%s: %v, %q", tc.name, v.Outcome, v.Public)
 		}
@@ -265,9 +264,9 @@ func TestAccessIsASentencesEnd(t *testing.T) {
 }
 
 func BenchmarkDecide(b *testing.B) {
-	s := &session.Session{Identity: alice()}
+	s := new(alice())
 	for i := range 20 {
-		s.Identity.Groups = append(s.Identity.Groups, fmt.Sprintf("team-%07d", i))
+		s.Groups = append(s.Groups, fmt.Sprintf("team-%07d", i))
 	}
 	r := &Route{Access: Access{Rules: []Rule{{Orgs: []string{"other"}}, {EmailDomains: []string{"partner.test"}}, {Orgs: []string{"acme"}, Groups: []string{"team-0000019"}}}}}
 	b.ReportAllocs()
@@ -283,7 +282,7 @@ func BenchmarkDecide(b *testing.B) {
 func TestP01_PartOfTheGroupsIsNotTheGroups(t *testing.T) {
 	id := identity.Identity{Provider: "p", Subject: "s", Groups: []string{"ops"}, GroupsUnknown: true}
 	r := &Route{Name: "r", Access: Access{Rules: []Rule{{Groups: []string{"ops"}}}}}
-	if v := Decide(Facts{}, r, &session.Session{Identity: id}); v.Outcome != Deny || v.Reason != ReasonGroupsUnknown {
+	if v := Decide(Facts{}, r, &id); v.Outcome != Deny || v.Reason != ReasonGroupsUnknown {
 		t.Errorf("got %v, %v", v.Outcome, v.Reason)
 	}
 }
@@ -291,7 +290,7 @@ func TestP01_PartOfTheGroupsIsNotTheGroups(t *testing.T) {
 // C93, RFC 6455 §10.2: a page of another site must not open a WebSocket with
 // this site's cookies.
 func TestP01_WebSocketsOnlyWhereTheRouteSaysSoAndFromItsOwnPages(t *testing.T) {
-	s := &session.Session{Identity: alice()}
+	s := new(alice())
 	ws := func(origins ...string) WebSocket { return WebSocket{Allowed: true, Origins: origins} }
 	for name, tc := range map[string]struct {
 		route     WebSocket
@@ -347,7 +346,7 @@ func TestUnknownGroupsAreBlamedOnWhoLostThem(t *testing.T) {
 			"route r: a rule needs groups, and those of p:s did not fit into the session cookie"},
 	} {
 		id := identity.Identity{Provider: "p", Subject: "s", GroupsUnknown: true, GroupsDropped: tc.dropped}
-		v := Decide(Facts{}, r, &session.Session{Identity: id})
+		v := Decide(Facts{}, r, &id)
 		if v.Outcome != Deny || v.Reason != ReasonGroupsUnknown || v.Public != tc.public || v.Detail != tc.detail {
 			t.Errorf("%+v", v)
 		}

@@ -5,7 +5,7 @@
 // rules, and Decide, one pure function that every front door and `explain`
 // share, so that they cannot disagree. It does no I/O, reads no header and
 // writes no response: proxy turns a request into Facts and a Verdict into
-// bytes. Who somebody is comes from session.
+// bytes. Who somebody is, front doors find out (session, login).
 package authz
 
 import (

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/sallyport-proxy/sallyport/identity"
-	"github.com/sallyport-proxy/sallyport/session"
 )
 
 var (
@@ -22,7 +21,7 @@ func ines(active identity.Org) identity.Identity {
 }
 
 func decideFor(f Facts, r *Route, id identity.Identity) Verdict {
-	return Decide(f, r, &session.Session{Identity: id})
+	return Decide(f, r, &id)
 }
 
 // Until an organization is picked nothing is forwarded: no app gets a person of
@@ -149,7 +148,7 @@ func TestP01_HostBelongsToTheOrganizationInItsName(t *testing.T) {
 		if v.Outcome != tc.want || v.Reason != tc.reason || v.Public != tc.says {
 			t.Errorf("%s at %s%s: %+v", tc.id.Org.ID, tc.host, tc.path, v)
 		}
-		if got := SwitchTo(f, r, &session.Session{Identity: tc.id}); v.Outcome == Deny && !slices.Equal(got, tc.switchTo) {
+		if got := SwitchTo(f, r, &tc.id); v.Outcome == Deny && !slices.Equal(got, tc.switchTo) {
 			t.Errorf("%s at %s%s: may switch to %v", tc.id.Org.ID, tc.host, tc.path, got)
 		}
 	}
@@ -212,7 +211,7 @@ func TestTableRefusesHostsThatAreNoOrganizations(t *testing.T) {
 }
 
 func TestWhoIsDeniedLearnsWithWhichOrganizationTheyWouldNotBe(t *testing.T) {
-	r, here := &Route{Name: "bank", Access: Access{Rules: []Rule{{Orgs: []string{"birch"}}}}}, &session.Session{Identity: ines(acme)}
+	r, here := &Route{Name: "bank", Access: Access{Rules: []Rule{{Orgs: []string{"birch"}}}}}, new(ines(acme))
 	if v := decideFor(Facts{}, r, ines(acme)); v.Outcome != Deny || v.Reason != ReasonNoRule {
 		t.Fatalf("%+v", v)
 	}
@@ -223,8 +222,8 @@ func TestWhoIsDeniedLearnsWithWhichOrganizationTheyWouldNotBe(t *testing.T) {
 		t.Errorf("may switch to %v", got)
 	}
 	socket := Facts{WebSocket: true, Origin: "https://evil.test"} // which no organization may open
-	if got := SwitchTo(socket, r, here); got != nil || here.Identity.Org != acme {
-		t.Errorf("may switch to %v, is here for %v", got, here.Identity.Org)
+	if got := SwitchTo(socket, r, here); got != nil || here.Org != acme {
+		t.Errorf("may switch to %v, is here for %v", got, here.Org)
 	}
 	if got := SwitchTo(socket, &Route{Access: Access{Public: true}}, nil); got != nil {
 		t.Errorf("nobody may switch to %v", got)

@@ -47,7 +47,7 @@ func (p *Proxy) accountData(s *session.Session) accountData {
 	if provider, ok := p.provider(id.Provider); ok {
 		data.Provider = provider.Name
 	}
-	if authz.Decide(authz.Facts{}, p.operators, s).Outcome == authz.Forward {
+	if authz.Decide(authz.Facts{}, p.operators, id).Outcome == authz.Forward {
 		for _, permission := range p.permission {
 			if permission.Received != nil {
 				permission.Claims = permission.Received()

@@ -43,7 +43,7 @@ func (p *Proxy) serveBearer(w *client, r *http.Request, ev *event, route *authz.
 		return p.unauthorizedBearer(w, r, ev, err)
 	}
 	ev.identify(&s)
-	verdict := authz.Decide(ev.facts, route, &s)
+	verdict := authz.Decide(ev.facts, route, &s.Identity)
 	ev.rule = verdict.Rule
 	if verdict.Outcome == authz.Forward {
 		ev.decide(verdict.Outcome.String(), verdict.Reason)

@@ -94,7 +94,7 @@ func (p *Proxy) decideDestination(r *http.Request, ev *event, to authz.Facts, ro
 		return refuseDestination(ev, http.StatusForbidden, authz.ReasonDestination, fmt.Errorf("%s: %w", to.Path, err),
 			"You may not put anything there.", "Choose another place.")
 	}
-	if v := authz.Decide(to, route, caller); v.Outcome != authz.Forward {
+	if v := authz.Decide(to, route, identityOf(caller)); v.Outcome != authz.Forward {
 		return refuseDestination(ev, http.StatusForbidden, authz.ReasonDestination, fmt.Errorf("%s: %s", to.Path, v.Detail),
 			"You may not put anything there. "+v.Public, "Choose another place.")
 	}

@@ -352,7 +352,7 @@ func (p *Proxy) serveRoute(w *client, r *http.Request, ev *event) error {
 			ev.sessionErr = err
 		}
 	}
-	verdict := authz.Decide(ev.facts, route, s)
+	verdict := authz.Decide(ev.facts, route, identityOf(s))
 	ev.decide(verdict.Outcome.String(), verdict.Reason)
 	ev.rule = verdict.Rule
 	switch verdict.Outcome {
@@ -366,7 +366,15 @@ func (p *Proxy) serveRoute(w *client, r *http.Request, ev *event) error {
 		return p.askToSignIn(w, r, ev)
 	}
 	return &failure{Status: http.StatusForbidden, Cause: errors.New(verdict.Detail), Sentence: verdict.Public, Session: s,
-		SwitchTo: authz.SwitchTo(ev.facts, route, s)}
+		SwitchTo: authz.SwitchTo(ev.facts, route, identityOf(s))}
+}
+
+// identityOf is the identity of a session that may be none.
+func identityOf(s *session.Session) *identity.Identity {
+	if s == nil {
+		return nil
+	}
+	return &s.Identity
 }
 
 func (p *Proxy) noRoute(ev *event, err error) error {
