@@ -35,6 +35,14 @@ type Facts struct {
 	Origin    string
 }
 
+// Target is the path and query, as a browser has them.
+func (f Facts) Target() string {
+	if f.HasQuery {
+		return f.Path + "?" + f.RawQuery
+	}
+	return f.Path
+}
+
 // origin is the origin of pages that come from this address: browsers leave the
 // scheme's own port out (RFC 6454 §6.2).
 func (f Facts) origin() string {

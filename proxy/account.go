@@ -4,22 +4,24 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/admission"
+
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-// ownSession is readSession for endpoints of ours. A session that is there
-// shows that signing in sticks.
+// ownSession reads the session for endpoints of ours. Side effects: it sets the
+// event's user and clears the browser's loop count.
 func (p *Proxy) ownSession(r *http.Request, ev *event) (session.Session, error) {
-	s, err := p.readSession(r, p.publicHost)
+	s, err := p.admission.Session(r.Header, p.publicHost)
 	if err != nil {
 		ev.sessionErr = err
-		return s, err
+		return *s, err
 	}
-	ev.identify(&s)
+	ev.identify(&s.Identity)
 	p.loops.stuck(p.sessions.BrowserID(r))
-	return s, nil
+	return *s, nil
 }
 
 func (p *Proxy) account(w http.ResponseWriter, r *http.Request, ev *event) error {
@@ -27,7 +29,7 @@ func (p *Proxy) account(w http.ResponseWriter, r *http.Request, ev *event) error
 	if err != nil {
 		return p.askToSignIn(w, r, ev)
 	}
-	if renewed, due := p.sessions.Renew(s); due && whoAsks(r) == navigation {
+	if renewed, due := p.sessions.Renew(s); due && admission.KindOf(r) == admission.Navigation {
 		if s = renewed; p.sessions.Write(w, p.publicHost, s) != nil {
 			return &failure{Status: http.StatusInternalServerError, Cause: session.ErrTooLarge}
 		}

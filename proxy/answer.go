@@ -101,7 +101,7 @@ func (x *exchange) amend(h http.Header) {
 	keepOurCookies(h)
 	delete(h, "X-Request-Id") // ours is set already
 	// The late answer of a session that has ended would undo a switch.
-	if x.renewed != nil && !x.p.sessions.HasEnded(x.session) {
+	if x.renewed != nil && !x.p.sessions.HasEnded(x.admitted.Principal.Session) {
 		h["Cache-Control"] = x.renewed["Cache-Control"]
 		for _, other := range [...]string{"Expires", "Pragma", "Cdn-Cache-Control", "Surrogate-Control", "X-Accel-Expires"} {
 			h.Del(other) // caches that know these heed nothing else (RFC 9213 §2.2)

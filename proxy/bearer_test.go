@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
@@ -30,7 +31,7 @@ const audience = "https://api.acme.example"
 // Access tokens are those of its provider, and really verified.
 func apiSite(t *testing.T, change ...func(*setup)) *site {
 	t.Helper()
-	o := setup{SignIn: true, Public: "http://localhost:8080", Bearer: func(s *site) BearerVerifier {
+	o := setup{SignIn: true, Public: "http://localhost:8080", Bearer: func(s *site) admission.TokenVerifier {
 		b, err := s.login(t, "main", 0).Bearer(login.BearerOptions{Audiences: []string{audience}})
 		check(t, err)
 		return b
@@ -539,8 +540,8 @@ func TestP20_ManyProgramsAtOnceAreThemselves(t *testing.T) {
 
 // P8: the front door hands a token in, and there is no way for one to come out.
 func TestP08_TheBearerInterfaceTakesATokenAndHandsOutAnIdentity(t *testing.T) {
-	var _ BearerVerifier = (*login.Bearer)(nil)
-	verifier := reflect.TypeFor[BearerVerifier]()
+	var _ admission.TokenVerifier = (*login.Bearer)(nil)
+	verifier := reflect.TypeFor[admission.TokenVerifier]()
 	want := reflect.TypeFor[func(context.Context, string) (identity.Identity, time.Time, error)]()
 	if verifier.NumMethod() != 1 || verifier.Method(0).Type != want {
 		t.Errorf("%v has %d methods, the first %v", verifier, verifier.NumMethod(), verifier.Method(0).Type)

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"runtime/debug"
 
+	"github.com/sallyport-proxy/sallyport/admission"
+
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -41,7 +43,7 @@ func (p *Proxy) callback(w http.ResponseWriter, r *http.Request, ev *event, id s
 		err := fmt.Errorf("a callback with an error, and with no state that this browser could prove: %w", reader.CallbackError(q.Get("error"), q.Get("error_description")))
 		return p.signInFailure(provider, err, p.returnOf(flow)) // not counted: anybody can send such a callback
 	}
-	if errors.Is(flowErr, session.ErrNoFlow) && !inFrame(r) {
+	if errors.Is(flowErr, session.ErrNoFlow) && !admission.InFrame(r) {
 		// Blockers and closed browsers lose the cookie, and the deep link need not go
 		// with it. The button begins a new sign-in, so this proves nothing of the old one.
 		lost, _ := p.sessions.Lost(q.Get("state"))
@@ -97,7 +99,7 @@ func (p *Proxy) redeem(w http.ResponseWriter, r *http.Request, ev *event, provid
 		return p.flowBroken(w, r, ev, trip.Flow, err)
 	case errors.Is(err, errLeft):
 		return &failure{Status: statusClientGone, Cause: err}
-	case identity.FailureOf(err) == identity.Expired && trip.Restarts == 0 && whoAsks(r) == navigation:
+	case identity.FailureOf(err) == identity.Expired && trip.Restarts == 0 && admission.KindOf(r) == admission.Navigation:
 		return p.beginAfresh(w, r, ev, provider, trip.Flow)
 	default:
 		return p.signInFailed(provider, err, returnTo)
@@ -106,7 +108,7 @@ func (p *Proxy) redeem(w http.ResponseWriter, r *http.Request, ev *event, provid
 	if err := p.sessions.Write(w, p.publicHost, s); err != nil {
 		return p.notKept(provider, &s, err, returnTo)
 	}
-	ev.identify(&s)
+	ev.identify(&s.Identity)
 	p.metrics.logins.WithLabelValues(provider.ID, "ok").Inc()
 	p.loops.completed(p.sessions.BrowserID(r))
 	redirect(w, http.StatusSeeOther, p.origin+p.afterSignIn(&s, returnTo)) // the code leaves the address bar (security.md C14)
@@ -162,13 +164,13 @@ func (p *Proxy) notKept(provider Provider, s *session.Session, err error, return
 // What this browser could have begun itself starts afresh, a few times; a page
 // with a button ends what could go round in circles.
 func (p *Proxy) flowBroken(w http.ResponseWriter, r *http.Request, ev *event, f session.Flow, cause error) error {
-	if inFrame(r) {
+	if admission.InFrame(r) {
 		return p.openWindow(r, p.returnOf(f))
 	}
 	provider, known := p.provider(f.Provider)
 	restart := f.Restarts < maxRestarts && errors.Is(cause, session.ErrOtherBrowser) ||
 		f.Restarts == 0 && (errors.Is(cause, session.ErrLate) || errors.Is(cause, session.ErrConsumed))
-	if restart && known && signIn(f) && whoAsks(r) == navigation {
+	if restart && known && signIn(f) && admission.KindOf(r) == admission.Navigation {
 		return p.beginAfresh(w, r, ev, provider, f)
 	}
 	return p.startAgain(f, cause)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
@@ -115,10 +116,7 @@ func TestP03_DestinationIsJudgedLikeTheRequestLine(t *testing.T) {
 // The app that is asked for another host finds that host in the header too.
 func TestDestinationNamesTheHostThatTheAppIsAskedFor(t *testing.T) {
 	t.Parallel()
-	s := davSite(t, setup{})
-	for _, b := range s.proxy.backends {
-		b.Host = "dav.internal"
-	}
+	s := davSite(t, setup{Bent: func(b *Backend) { b.Host = "dav.internal" }})
 	if a := s.ask(t, "MOVE", "/open/x", "", "Destination: "+s.url+"/open/y"); a.status != 200 {
 		t.Fatalf("answered %d: %s", a.status, a.body)
 	}
@@ -132,7 +130,7 @@ func TestDestinationNamesTheHostThatTheAppIsAskedFor(t *testing.T) {
 func TestP03_DestinationIsJudgedForTheCallerWhoAsks(t *testing.T) {
 	t.Parallel()
 	host := "127.0.0.1"
-	s := newSite(t, setup{Bearer: func(*site) BearerVerifier { return tokenOf{bob()} }, Routes: []authz.Route{
+	s := newSite(t, setup{Bearer: func(*site) admission.TokenVerifier { return tokenOf{bob()} }, Routes: []authz.Route{
 		{Name: "api", Host: host, Path: "/api", Access: authz.Access{Authenticated: true}},
 		{Name: "api-admin", Host: host, Path: "/api/admin", Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}}}},
 		{Name: "web", Host: host, Path: "/web", Access: authz.Access{Authenticated: true}},

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/sallyport-proxy/sallyport/admission"
+
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"
@@ -62,7 +64,7 @@ func (p *Proxy) fail(w *client, r *http.Request, ev *event, err error) {
 	if f.Allow != "" {
 		w.Header().Set("Allow", f.Allow)
 	}
-	if whoAsks(r) == program {
+	if admission.KindOf(r) == admission.Program {
 		writeError(w, r, f.Status, map[string]string{"error": http.StatusText(f.Status), "message": f.Sentence, "request_id": ev.requestID})
 		return
 	}
@@ -97,10 +99,10 @@ func (p *Proxy) pageFor(f *failure, ev *event, r *http.Request) *page {
 
 // returnHere is the page that was asked for, or "/" where it cannot be returned to.
 func (p *Proxy) returnHere(ev *event, r *http.Request) string {
-	if whoAsks(r) != navigation {
+	if admission.KindOf(r) != admission.Navigation {
 		return "/"
 	}
-	return session.ReturnTo(target(ev.facts), p.origin, p.prefix)
+	return session.ReturnTo(ev.facts.Target(), p.origin, p.prefix)
 }
 
 // fillIn gives a failure the words of its status where it has none of its own.
@@ -149,7 +151,7 @@ func wordsFor(status int) (title, sentence, advice string) {
 // must not turn out to be our words: a download gets the status alone, of which
 // the browser says that it failed.
 func writeError(w http.ResponseWriter, r *http.Request, status int, body map[string]string) {
-	if isDownload(r) {
+	if admission.IsDownload(r) {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("Content-Length", "0")
 		w.WriteHeader(status)

@@ -10,9 +10,8 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
-	"github.com/sallyport-proxy/sallyport/identity"
-	"github.com/sallyport-proxy/sallyport/session"
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
@@ -21,42 +20,29 @@ import (
 // trailers and what it cannot parse of a query, copies every header to change
 // five, and has no say in when a stream must end.
 type exchange struct {
-	p         *Proxy
-	ev        *event
-	client    *client
-	in        *http.Request
-	route     *authz.Route
-	backend   *Backend
-	session   *session.Session // nil on public routes
-	key       string           // whose identity it is, for what is kept of it
-	body      *requestBody     // nil if the client sends none
-	watch     watch
-	cancel    context.CancelCauseFunc
-	attempts  int
-	assertion string
-	renewed   http.Header // the renewed session cookie, to go with the answer
-	ours      [4]string   // values of headers that are always ours
-
+	p        *Proxy
+	ev       *event
+	client   *client
+	in       *http.Request
+	route    *authz.Route
+	backend  *Backend
+	admitted *admission.Answer
+	body     *requestBody // nil if the client sends none
+	watch    watch
+	cancel   context.CancelCauseFunc
+	attempts int
+	renewed  http.Header // the renewed session cookie, to go with the answer
+	ours     [4]string   // values of headers that are always ours
 }
 
 // forward passes a request to its app and the answer to the client. Nothing of
 // either body is kept: what arrives is sent on at once.
-func (p *Proxy) forward(c *client, r *http.Request, ev *event, route *authz.Route, s *session.Session) error {
-	x := &exchange{p: p, ev: ev, client: c, in: r, route: route, backend: p.backends[route], session: s}
+func (p *Proxy) forward(c *client, r *http.Request, ev *event, a *admission.Answer) error {
+	x := &exchange{p: p, ev: ev, client: c, in: r, route: a.Route, backend: p.backends[a.Route], admitted: a}
 	if err := x.admit(); err != nil {
 		return err
 	}
-	if err := p.judgeDestination(r, ev, route, s); err != nil {
-		return err
-	}
-	if s != nil {
-		var err error
-		x.key = callerKey(s, r)
-		if x.assertion, err = p.assertions.Sign(x.key, &s.Identity, route.Name, s.Expires); err != nil {
-			return &failure{Status: http.StatusInternalServerError, Cause: err}
-		}
-		x.renew()
-	}
+	x.renew()
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	x.cancel = cancel
@@ -106,8 +92,8 @@ func hasGRPC(r *http.Request) bool {
 
 // sessionOver implements watched.
 func (x *exchange) sessionOver() bool {
-	s := x.session
-	return s != nil && (!x.p.now().Before(s.Expires) || x.p.sessions.HasEnded(s))
+	who := x.admitted.Principal
+	return who != nil && x.p.admission.Over(who)
 }
 
 // waitsForClient implements watched.
@@ -123,7 +109,7 @@ func (x *exchange) end(cause error) {
 }
 
 // maxHops is how often a request may pass through here. A route that leads back
-// to us would go round until something breaks (security.md C118).
+// to us would go round until something breaks.
 const maxHops = 8
 
 // admit refuses what must not be sent on, before anything is.
@@ -154,10 +140,11 @@ func (x *exchange) tooLarge() error {
 // renew prepares a cookie with a later idle timeout, for page navigations only:
 // a page that polls the app must not keep a session alive that nobody looks at.
 func (x *exchange) renew() {
-	if whoAsks(x.in) != navigation || byBearer(x.session) {
+	who := x.admitted.Principal
+	if who == nil || who.Session == nil || admission.KindOf(x.in) != admission.Navigation {
 		return
 	}
-	s, due := x.p.sessions.Renew(*x.session)
+	s, due := x.p.sessions.Renew(*who.Session)
 	if !due {
 		return
 	}
@@ -212,7 +199,7 @@ func (x *exchange) request(ctx context.Context) *http.Request {
 
 // bindsConnection reports whether the app may take all that follows on its
 // connection for this person's, as NTLM and Negotiate have it (RFC 4559 §6). The
-// connection is then nobody else's: closed, and not pooled (security.md C127).
+// connection is then nobody else's: closed, and not pooled.
 func bindsConnection(authorization []string) bool {
 	for _, line := range authorization {
 		scheme, _, _ := strings.Cut(strings.TrimLeft(line, " \t"), " ")
@@ -236,12 +223,6 @@ func (x *exchange) setHeaders(h http.Header) {
 	if x.ev.facts.WebSocket {
 		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
 	}
-	if lines := h["Cookie"]; lines != nil {
-		setCookies(h, session.StripCookies(lines))
-	}
-	if x.backend.Bearer != nil && !x.route.Access.Public {
-		delete(h, "Authorization") // it was for us, as the session cookie was
-	}
 	if h["User-Agent"] == nil {
 		h["User-Agent"] = nil // else the transport names itself
 	}
@@ -254,31 +235,7 @@ func (x *exchange) setHeaders(h http.Header) {
 	} else {
 		h["Via"] = append(h["Via"], strings.TrimPrefix(x.in.Proto, "HTTP/")+" "+viaName) // RFC 9110 §7.6.3
 	}
-	if x.session != nil {
-		x.tell().Set(h)
-		h[identity.AssertionHeader] = []string{x.assertion}
-	}
-}
-
-// toldBytes bounds the rendered headers that are kept: about 1 KiB for a session
-// on a route.
-const toldBytes = 16 << 20
-
-type toldKey struct {
-	caller string
-	route  *authz.Route
-}
-
-// tell is what the app is told about the person. The identity of a session or a
-// token never changes, so it is rendered once.
-func (x *exchange) tell() identity.Rendered {
-	key := toldKey{x.key, x.route}
-	told, ok := x.p.told.Get(key)
-	if !ok {
-		told = x.backend.Headers.Render(&x.session.Identity)
-		x.p.told.Put(key, told, told.Size()+200) // 200: the key and its place in the map, about
-	}
-	return told
+	x.admitted.SetHeaders(h)
 }
 
 // hopByHop is RFC 9110 §7.6.1, with what came before it.
@@ -319,14 +276,6 @@ func hasToken(line, token string) bool {
 	return false
 }
 
-func setCookies(h http.Header, lines []string) {
-	if len(lines) == 0 {
-		delete(h, "Cookie")
-		return
-	}
-	h["Cookie"] = lines
-}
-
 // decodePath is the inverse of the canonical form, which has no bad escapes.
 func decodePath(path string) string {
 	if strings.IndexByte(path, '%') < 0 {
@@ -348,7 +297,7 @@ func (x *exchange) failed(ctx context.Context, err error) error {
 	case errors.Is(cause, errClientSlow):
 		return &failure{Status: http.StatusRequestTimeout, Cause: cause, Title: "This did not arrive in time",
 			Sentence: "What was sent stopped before its end.", Advice: "Go back and send it again."}
-	case errors.Is(cause, errSessionOver) && byBearer(x.session):
+	case errors.Is(cause, errSessionOver) && x.admitted.Principal.Session == nil:
 		return x.p.unauthorizedBearer(x.client, x.in, x.ev, cause)
 	case errors.Is(cause, errSessionOver):
 		return &failure{Status: http.StatusUnauthorized, Cause: cause, Title: "You were signed out",

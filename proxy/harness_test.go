@@ -25,6 +25,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
@@ -51,8 +52,8 @@ type setup struct {
 	Second  *Provider              // one more provider
 	Several func(*site) []Provider // instead of all these; the site has its address by then
 	Login   LoginProvider
-	Bearer  func(*site) BearerVerifier // of the routes whose names begin with api
-	Keep    []string                   // groups that sessions keep; nil: all
+	Bearer  func(*site) admission.TokenVerifier // of the routes whose names begin with api
+	Keep    []string                            // groups that sessions keep; nil: all
 	Orgs    *identity.Organizations
 	Claims  login.ClaimNames
 	People  []demo.Person
@@ -94,9 +95,18 @@ type site struct {
 }
 
 // clock can be moved by tests.
-type clock struct{ offset atomic.Int64 }
+type clock struct {
+	offset  atomic.Int64
+	instead func() time.Time // nil: the time with the offset
+}
 
-func (c *clock) Now() time.Time          { return time.Now().Add(time.Duration(c.offset.Load())) }
+func (c *clock) Now() time.Time {
+	if c.instead != nil {
+		return c.instead()
+	}
+	return time.Now().Add(time.Duration(c.offset.Load()))
+}
+
 func (c *clock) Advance(d time.Duration) { c.offset.Add(int64(d)) }
 
 // usualRoutes: everybody, admins, and nobody asked, on one host.
@@ -181,7 +191,7 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 		tb.Cleanup(up.Close)
 		backend = up
 	}
-	backends := map[string]Backend{}
+	backends, settings := map[string]Backend{}, map[string]admission.Settings{}
 	for _, r := range routes {
 		fields, ok := o.Fields[r.Name]
 		if !ok {
@@ -191,10 +201,11 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 		check(tb, err)
 		kept, err := headers.Keep(o.Passes[r.Name])
 		check(tb, err)
-		b := Backend{Keep: kept, App: o.Apps[r.Name], Scheme: "http", Addr: appURL.Host, Transport: backend, Headers: set, Header: o.Header, Idle: o.Idle, MaxBody: o.MaxBody}
+		admit := admission.Settings{Headers: set, Keep: kept, App: o.Apps[r.Name]}
 		if o.Bearer != nil && strings.HasPrefix(r.Name, "api") {
-			b.Bearer = o.Bearer(s)
+			admit.Tokens = o.Bearer(s)
 		}
+		b := Backend{Scheme: "http", Addr: appURL.Host, Transport: backend, Header: o.Header, Idle: o.Idle, MaxBody: o.MaxBody}
 		if o.App != nil {
 			b.Scheme, b.Addr, b.Transport = o.App.Scheme(), o.App.Host(), o.App
 		}
@@ -207,7 +218,8 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 		if o.Bent != nil {
 			o.Bent(&b)
 		}
-		backends[r.Name] = b
+		admit.Host = b.Host
+		backends[r.Name], settings[r.Name] = b, admit
 	}
 	providers := []Provider{{ID: "main", Name: "Main Street", Login: o.Login}}
 	if o.Login == nil {
@@ -222,8 +234,15 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 	if o.Flows == 0 {
 		o.Flows = 256
 	}
+	var ids []string
+	for _, p := range providers {
+		ids = append(ids, p.ID)
+	}
+	admit, err := admission.New(admission.Options{PublicHost: s.routeHost, Prefix: prefix, Routes: table, Settings: settings, Headers: headers,
+		Sessions: s.sessions, Providers: ids, Orgs: o.Orgs, Assertions: signer, Now: s.clock.Now})
+	check(tb, err)
 	s.proxy, err = New(Options{
-		PublicURL: public, Prefix: prefix, Sessions: s.sessions, Routes: table, Backends: backends, Headers: headers,
+		PublicURL: public, Prefix: prefix, Admission: admit, Sessions: s.sessions, Routes: table, Backends: backends, Headers: headers,
 		Assertions: signer, Providers: providers, Orgs: o.Orgs, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10, Trusted: o.Trusted,
 		Log: s.log.logger(), Registerer: s.metrics, Now: s.clock.Now,
 	})

@@ -11,7 +11,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -46,8 +48,21 @@ func (ev *event) decide(decision string, reason authz.Reason) {
 	ev.decision, ev.reason = decision, reason
 }
 
-func (ev *event) identify(s *session.Session) {
-	ev.user, ev.org = s.Identity.ID(), s.Identity.Org.ID
+func (ev *event) identify(id *identity.Identity) {
+	ev.user, ev.org = id.ID(), id.Org.ID
+}
+
+// admitted notes what was answered to a request for an app.
+func (ev *event) admitted(a *admission.Answer) {
+	if a.Route != nil {
+		ev.route = a.Route.Name
+	}
+	if a.Principal != nil {
+		ev.identify(a.Principal.Identity)
+	}
+	ev.sessionErr = a.SessionErr
+	ev.decide(a.Verdict.Outcome.String(), a.Verdict.Reason)
+	ev.rule = a.Verdict.Rule
 }
 
 // observe writes the event. It runs deferred, also when a response is aborted.
@@ -102,7 +117,7 @@ func cut(s string, n int) string {
 }
 
 // metrics are an interface to operators: names and labels only grow. All labels
-// are from closed lists or the configuration (security.md 120).
+// are from closed lists or the configuration.
 type metrics struct {
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec

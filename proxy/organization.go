@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"slices"
 
+	"github.com/sallyport-proxy/sallyport/admission"
+
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -48,7 +50,7 @@ func (p *Proxy) chooseOrg(w http.ResponseWriter, r *http.Request, ev *event) err
 // switchOrg makes another of somebody's organizations the active one. The old
 // session ends: what was opened under it must not act for the new one.
 func (p *Proxy) switchOrg(w http.ResponseWriter, r *http.Request, ev *event) error {
-	if !fromOurPages(r, p.origin) {
+	if !admission.FromPagesOf(r, p.origin) {
 		return &failure{Status: http.StatusForbidden, Cause: errors.New("choice of an organization from another site"),
 			Title: "Nothing was changed", Sentence: "The request to switch the organization came from another site.",
 			Advice: "If you want to switch, do it on your account page: " + p.origin + p.prefix + "/account"}
@@ -77,7 +79,7 @@ func (p *Proxy) switchOrg(w http.ResponseWriter, r *http.Request, ev *event) err
 	if err != nil {
 		return &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
-	ev.identify(&s)
+	ev.identify(&s.Identity)
 	p.clearCache(w, r)
 	redirect(w, http.StatusSeeOther, p.origin+returnTo)
 	return nil

@@ -7,15 +7,16 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/admission"
+
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
 // serveOwn answers requests under the prefix; path is what follows it.
 func (p *Proxy) serveOwn(w http.ResponseWriter, r *http.Request, ev *event, path string) error {
-	if ev.dotted && whoAsks(r) == navigation { // a sign-in that begins there could not end at the public origin
+	if ev.dotted && admission.KindOf(r) == admission.Navigation { // a sign-in that begins there could not end at the public origin
 		w.Header().Set("Cache-Control", "no-store")
-		redirect(w, http.StatusFound, p.origin+target(ev.facts))
+		redirect(w, http.StatusFound, p.origin+ev.facts.Target())
 		return nil
 	}
 	if id, ok := strings.CutPrefix(path, "callback/"); ok {
@@ -60,15 +61,15 @@ func get(r *http.Request, serve func() error) error {
 
 // askToSignIn answers a request that needs a session and has none.
 func (p *Proxy) askToSignIn(w http.ResponseWriter, r *http.Request, ev *event) error {
-	switch whoAsks(r) {
-	case navigation:
-		if inFrame(r) {
+	switch admission.KindOf(r) {
+	case admission.Navigation:
+		if admission.InFrame(r) {
 			return p.openWindow(r, p.returnHere(ev, r))
 		}
 		w.Header().Set("Cache-Control", "no-store")
-		redirect(w, http.StatusFound, p.loginURL(target(ev.facts)))
+		redirect(w, http.StatusFound, p.loginURL(ev.facts.Target()))
 		return nil
-	case form:
+	case admission.Form:
 		// A redirect would turn the POST into a GET and lose what was typed.
 		return &failure{Status: http.StatusUnauthorized, Cause: errors.New("form without a session"),
 			Page: &page{Template: "formlost", KeepsForm: true, FramedBy: p.framers(r), Data: formlostData{SignInURL: p.loginURL(p.referer(r))}}}
@@ -126,14 +127,6 @@ func readQuery(raw string, exact ...string) (url.Values, error) {
 	return q, nil
 }
 
-// target is the path and query of a request, as a browser has them.
-func target(f authz.Facts) string {
-	if f.HasQuery {
-		return f.Path + "?" + f.RawQuery
-	}
-	return f.Path
-}
-
 // referer is the page of ours that a request came from, else "/". What a worker
 // fetches, and what a style sheet loads, has the script or the style sheet for
 // its Referer: that is no place to bring somebody back to.
@@ -163,7 +156,7 @@ func (p *Proxy) openWindow(r *http.Request, returnTo string) error {
 // framers are the origins whose frames may show the page that answers r. Only
 // pages that know nobody and whose links lead out of the frame are shown so.
 func (p *Proxy) framers(r *http.Request) []string {
-	if !inFrame(r) {
+	if !admission.InFrame(r) {
 		return nil
 	}
 	return []string{p.origin}

@@ -14,6 +14,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
+	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
@@ -294,13 +295,13 @@ func TestAnIncompleteFrontDoorDoesNotOpen(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, setup{})
 	p := s.proxy
-	whole := Options{PublicURL: mustURL(t, s.url), Prefix: prefix, Sessions: s.sessions, Routes: p.routes, Headers: p.headers, Assertions: p.assertions,
+	whole := Options{PublicURL: mustURL(t, s.url), Prefix: prefix, Admission: p.admission, Sessions: s.sessions, Routes: p.routes, Headers: p.headers, Assertions: p.assertions,
 		Providers: p.providers, MaxFlows: 1, MaxURL: 1, Backends: map[string]Backend{}}
 	for route, b := range p.backends {
 		whole.Backends[route.Name] = *b
 	}
 	for name, bend := range map[string]func(*Options){
-		"no public URL": func(o *Options) { o.PublicURL = nil }, "no sessions": func(o *Options) { o.Sessions = nil }, "no routes": func(o *Options) { o.Routes = nil },
+		"no public URL": func(o *Options) { o.PublicURL = nil }, "no admission": func(o *Options) { o.Admission = nil }, "no sessions": func(o *Options) { o.Sessions = nil }, "no routes": func(o *Options) { o.Routes = nil },
 		"no headers": func(o *Options) { o.Headers = nil }, "no assertions": func(o *Options) { o.Assertions = nil }, "no providers": func(o *Options) { o.Providers = nil },
 		"no flows": func(o *Options) { o.MaxFlows = 0 }, "no URL limit": func(o *Options) { o.MaxURL = 0 }, "a route without a backend": func(o *Options) { delete(o.Backends, "admin") },
 		"a backend without a transport":    func(o *Options) { bendBackend(o, func(b *Backend) { b.Transport = nil }) },
@@ -358,7 +359,7 @@ func TestP11_SessionsEndWithTheirProvider(t *testing.T) {
 	if a.status != 401 || len(s.app.Requests()) != 0 {
 		t.Errorf("answered %d, %d requests reached the app", a.status, len(s.app.Requests()))
 	}
-	if line := s.log.event(t, a.header.Get("X-Request-Id")); line["session"] != errNoProvider.Error() || line["user"] != nil {
+	if line := s.log.event(t, a.header.Get("X-Request-Id")); line["session"] != admission.ErrNoProvider.Error() || line["user"] != nil {
 		t.Errorf("logged %v", line)
 	}
 	if a := s.get(t, prefix+"/session", cookie); a.status != 401 {

@@ -33,10 +33,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
-	"github.com/sallyport-proxy/sallyport/internal/recent"
 	"github.com/sallyport-proxy/sallyport/session"
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
@@ -59,17 +59,12 @@ type Provider struct {
 	EmailDomains []string
 }
 
-// Backend is where a route's requests go, what the app is told, and how long
-// and large things may be.
+// Backend is where a route's requests go, and how long and large things may be.
 type Backend struct {
 	// Scheme and Addr make the URL that Transport is given.
 	Scheme, Addr string
 	Transport    http.RoundTripper
 	Host         string // the Host the app sees; "": the one that was asked for
-	Headers      identity.HeaderSet
-	Keep         identity.Kept // what passes of the headers that are stripped
-	// App names the app: routes with the same one lead to the same program.
-	App string
 	// Header is how long the app may take to answer a request that it has whole;
 	// Idle is how long nothing may move, in either direction. Both are required.
 	Header, Idle time.Duration
@@ -80,9 +75,6 @@ type Backend struct {
 	// SiteHeaders are those of the app's answers that pass although they speak for
 	// the whole site, in canonical spelling: Alt-Svc, Nel.
 	SiteHeaders []string
-	// Bearer reads the access tokens that the route takes instead of a session;
-	// nil: it takes none, and Authorization is the app's.
-	Bearer BearerVerifier
 }
 
 // Permission is what one provider is asked for at sign-in and what becomes of
@@ -121,6 +113,7 @@ type Branding struct {
 type Options struct {
 	PublicURL  *url.URL
 	Prefix     string
+	Admission  *admission.Admission // of the same routes, headers and sessions
 	Sessions   *session.Manager
 	Routes     *authz.Table
 	Backends   map[string]Backend // by route name
@@ -146,12 +139,12 @@ type Proxy struct {
 	publicHost string // canonical
 	scheme     string
 	prefix     string
+	admission  *admission.Admission
 	sessions   *session.Manager
 	routes     *authz.Table
 	backends   map[*authz.Route]*Backend
 	trusted    []netip.Prefix
 	tunnels    upstream.Tunnels
-	told       *recent.Cache[toldKey, identity.Rendered]
 	draining   atomic.Bool
 	headers    *identity.Headers
 	assertions *assertion.Signer
@@ -176,7 +169,7 @@ type Proxy struct {
 
 // New checks the options and parses the pages. It does no I/O.
 func New(o Options) (*Proxy, error) {
-	if o.PublicURL == nil || o.Sessions == nil || o.Routes == nil || o.Headers == nil || o.Assertions == nil ||
+	if o.PublicURL == nil || o.Admission == nil || o.Sessions == nil || o.Routes == nil || o.Headers == nil || o.Assertions == nil ||
 		len(o.Providers) == 0 || o.MaxFlows <= 0 || o.MaxURL <= 0 {
 		return nil, errors.New("proxy: an option is missing")
 	}
@@ -186,7 +179,7 @@ func New(o Options) (*Proxy, error) {
 	}
 	p := &Proxy{
 		origin: o.PublicURL.Scheme + "://" + o.PublicURL.Host, publicHost: host, scheme: o.PublicURL.Scheme,
-		prefix: o.Prefix, sessions: o.Sessions, routes: o.Routes, backends: map[*authz.Route]*Backend{}, trusted: o.Trusted, told: recent.New[toldKey, identity.Rendered](toldBytes),
+		prefix: o.Prefix, sessions: o.Sessions, routes: o.Routes, backends: map[*authz.Route]*Backend{}, trusted: o.Trusted, admission: o.Admission,
 		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, orgs: o.Orgs, branding: o.Branding, permission: o.Permission, keepCache: o.KeepCache,
 		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}},
 		slots:     newSlots(o.MaxFlows, o.Providers), maxURL: o.MaxURL, buffers: newBufferPool(),
@@ -308,11 +301,9 @@ func (p *Proxy) serve(w *client, r *http.Request, ev *event) error {
 		_ = errors.As(err, &f) // it may have words of its own
 		return f
 	}
-	if r.Header["Upgrade"] != nil && asksWebSocket(r) {
-		facts.WebSocket, facts.Origin = true, strings.Join(r.Header["Origin"], ", ")
-	}
+	admission.NoteWebSocket(&facts, r)
 	ev.facts, ev.dotted = facts, dotted(at.host)
-	if path, ok := p.ownPath(facts); ok {
+	if path, ok := p.admission.OwnPath(facts); ok {
 		ev.route = routeOwn
 		w.answerWithoutBody(r)
 		return p.serveOwn(w, r, ev, path)
@@ -320,69 +311,46 @@ func (p *Proxy) serve(w *client, r *http.Request, ev *event) error {
 	return p.serveRoute(w, r, ev)
 }
 
-// ownPath is what follows the prefix in a request for an endpoint of ours. They
-// are on the public host only, but for the public keys: an app next door asks
-// for those under the address it has for us, such as 127.0.0.1.
-func (p *Proxy) ownPath(f authz.Facts) (string, bool) {
-	rest, ok := strings.CutPrefix(f.Path, p.prefix)
-	if !ok || (rest != "" && rest[0] != '/') {
-		return "", false
-	}
-	rest = strings.TrimPrefix(rest, "/")
-	return rest, f.Host == p.publicHost || (rest == "jwks.json" && !p.routes.Serves(f.Host))
-}
-
 func (p *Proxy) serveRoute(w *client, r *http.Request, ev *event) error {
-	route, err := p.routes.Lookup(ev.facts)
+	answer, err := p.admission.Admit(r.Context(), admission.Request{Facts: ev.facts, Header: r.Header, Trusted: ev.trusted})
+	ev.admitted(&answer)
+	if refusal, ok := errors.AsType[*admission.Refusal](err); ok {
+		return p.refused(w, r, ev, refusal)
+	}
 	if err != nil {
-		return p.noRoute(ev, err)
+		return err
 	}
-	// Before anything can forward, on public routes too (CVE-2026-30851).
-	p.headers.StripBut(r.Header, p.backends[route].Keep.From(ev.trusted))
-	ev.route = route.Name
-	if p.takesBearer(route) && r.Header["Authorization"] != nil {
-		return p.serveBearer(w, r, ev, route)
-	}
-	var s *session.Session
-	if !route.Access.Public { // a public route reads no session and carries no identity
-		if found, err := p.readSession(r, ev.facts.Host); err == nil {
-			s = &found
-			ev.identify(&found)
-		} else {
-			ev.sessionErr = err
-		}
-	}
-	verdict := authz.Decide(ev.facts, route, identityOf(s))
-	ev.decide(verdict.Outcome.String(), verdict.Reason)
-	ev.rule = verdict.Rule
+	verdict := &answer.Verdict
 	switch verdict.Outcome {
 	case authz.Forward:
-		return p.forward(w, r, ev, route, s)
+		return p.forward(w, r, ev, &answer)
 	case authz.Login:
 		w.answerWithoutBody(r)
-		if p.takesBearer(route) {
+		if answer.TakesToken {
 			w.Header().Add("WWW-Authenticate", bearerChallenge)
 		}
 		return p.askToSignIn(w, r, ev)
 	}
-	return &failure{Status: http.StatusForbidden, Cause: errors.New(verdict.Detail), Sentence: verdict.Public, Session: s,
-		SwitchTo: authz.SwitchTo(ev.facts, route, identityOf(s))}
+	f := &failure{Status: http.StatusForbidden, Cause: errors.New(verdict.Detail), Sentence: verdict.Public}
+	if who := answer.Principal; who != nil && who.Session != nil {
+		f.Session, f.SwitchTo = who.Session, authz.SwitchTo(ev.facts, answer.Route, who.Identity)
+	}
+	return f
 }
 
-// identityOf is the identity of a session that may be none.
-func identityOf(s *session.Session) *identity.Identity {
-	if s == nil {
-		return nil
+// refused turns a refusal into an answer.
+func (p *Proxy) refused(w *client, r *http.Request, ev *event, refusal *admission.Refusal) error {
+	switch refusal.Reason {
+	case authz.ReasonNoRoute:
+		return p.noRoute(ev, refusal.Err)
+	case authz.ReasonBearerInvalid:
+		return p.unauthorizedBearer(w, r, ev, refusal.Err)
 	}
-	return &s.Identity
+	return &failure{Status: refusal.Status, Cause: refusal.Err, RetryAfter: refusal.RetryAfter,
+		Title: refusal.Title, Sentence: refusal.Public, Advice: refusal.Advice}
 }
 
 func (p *Proxy) noRoute(ev *event, err error) error {
-	if errors.Is(err, authz.ErrTarget) {
-		ev.decide("deny", authz.ReasonAmbiguous)
-		return &failure{Status: http.StatusBadRequest, Cause: err}
-	}
-	ev.decide("deny", authz.ReasonNoRoute)
 	if !p.routes.Serves(ev.facts.Host) && ev.facts.Host != p.publicHost {
 		return &failure{Status: http.StatusNotFound, Cause: fmt.Errorf("host %q is not served", ev.facts.Host),
 			Title:    "This address is not served here",
@@ -390,28 +358,6 @@ func (p *Proxy) noRoute(ev *event, err error) error {
 			Advice:   "If you followed a link or typed the address, use the other one. If you run this site, see public_url and the hosts of its routes."}
 	}
 	return &failure{Status: http.StatusNotFound, Cause: err}
-}
-
-// errNoProvider: the provider was taken out of the configuration, and with it
-// everybody who signed in there.
-var errNoProvider = errors.New("the session's provider is not configured any more")
-
-func (p *Proxy) readSession(r *http.Request, host string) (session.Session, error) {
-	s, err := p.sessions.Read(cookieHeader(r), host)
-	if err == nil {
-		if _, ok := p.provider(s.Identity.Provider); !ok {
-			err = errNoProvider
-		}
-	}
-	return s, err
-}
-
-func cookieHeader(r *http.Request) string {
-	lines := r.Header["Cookie"]
-	if len(lines) == 1 {
-		return lines[0]
-	}
-	return strings.Join(lines, "; ")
 }
 
 // newRequestID is 80 random bits that people can read to each other.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/admission"
+
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -27,7 +29,7 @@ const (
 
 // login begins a sign-in, for page navigations only.
 func (p *Proxy) login(w http.ResponseWriter, r *http.Request, ev *event) error {
-	if whoAsks(r) != navigation {
+	if admission.KindOf(r) != admission.Navigation {
 		return p.unauthorized(w, r, ev)
 	}
 	w.Header().Set("Cache-Control", "no-store") // where it leads is for this browser, this once (security.md 132)
@@ -47,7 +49,7 @@ func (p *Proxy) login(w http.ResponseWriter, r *http.Request, ev *event) error {
 	case err == nil: // signed in already: a late tab, or a bookmark
 		redirect(w, http.StatusSeeOther, p.origin+p.afterSignIn(&s, returnTo))
 		return nil
-	case inFrame(r):
+	case admission.InFrame(r):
 		return p.openWindow(r, returnTo)
 	}
 	if browser := p.sessions.BrowserID(r); browser != "" && p.loops.looping(browser) {

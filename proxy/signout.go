@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/admission"
+
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -25,7 +27,7 @@ const signOutTime = 2 * time.Second
 
 // signOut ends the session, in this process at once.
 func (p *Proxy) signOut(w http.ResponseWriter, r *http.Request, ev *event) error {
-	if !fromOurPages(r, p.origin) {
+	if !admission.FromPagesOf(r, p.origin) {
 		return &failure{Status: http.StatusForbidden, Cause: errors.New("sign-out from another site"),
 			Title: "You were not signed out", Sentence: "The request to sign out came from another site.",
 			Advice: "If you want to sign out, do it on your account page: " + p.origin + p.prefix + "/account"}
@@ -33,7 +35,7 @@ func (p *Proxy) signOut(w http.ResponseWriter, r *http.Request, ev *event) error
 	s, err := p.ownSession(r, ev) // without one there may still be a cookie to take away
 	// A form of another site brings no cookie, whatever a service worker makes the
 	// browser say about it. The answer must not take away what was not sent.
-	if !throughWorker(r) || !errors.Is(err, session.ErrNone) {
+	if !admission.ThroughWorker(r) || !errors.Is(err, session.ErrNone) {
 		p.sessions.SignOut(w, s)
 		p.redeemed.forget(p.sessions.BrowserID(r)) // what this browser has not fetched yet must not sign it in again
 	}
@@ -52,7 +54,7 @@ func (p *Proxy) signOut(w http.ResponseWriter, r *http.Request, ev *event) error
 // takes in a large cache. Nor is it done through a service worker: WebKit never
 // loads the next page if the header comes that way.
 func (p *Proxy) clearCache(w http.ResponseWriter, r *http.Request) {
-	if !p.keepCache && !throughWorker(r) {
+	if !p.keepCache && !admission.ThroughWorker(r) {
 		w.Header().Set("Clear-Site-Data", `"cache"`)
 	}
 }

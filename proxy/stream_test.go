@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
@@ -397,10 +398,10 @@ func TestALateLookEndsNothing(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, setup{})
 	looking, answered := make(chan struct{}), make(chan struct{})
-	s.proxy.now = func() time.Time { close(looking); <-answered; return time.Now().Add(24 * time.Hour) } // the session is over
+	s.clock.instead = func() time.Time { close(looking); <-answered; return time.Now().Add(24 * time.Hour) } // the session is over
 	deadlines := &deadlineWriter{}
-	sess := s.sessions.Start(alice())
-	x := &exchange{p: s.proxy, client: newClient(deadlines, httptest.NewRequest("GET", "/", nil), "id", false), session: &sess, cancel: func(error) {}}
+	alice := &admission.Answer{Principal: &admission.Principal{Expires: time.Now().Add(time.Hour)}}
+	x := &exchange{p: s.proxy, client: newClient(deadlines, httptest.NewRequest("GET", "/", nil), "id", false), admitted: alice, cancel: func(error) {}}
 	x.client.passAnswer()
 	x.client.begin(200)
 	x.watch.start(x, limits{Header: time.Hour, Idle: time.Hour})

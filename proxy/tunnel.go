@@ -45,19 +45,3 @@ func (x *exchange) tunnel(ctx context.Context, res *http.Response) error {
 	}
 	return nil
 }
-
-// asksWebSocket reports whether r asks to speak WebSocket from here on (RFC 6455
-// §4.1). Every other upgrade is not heard: h2c would be a way around us
-// (security.md 115).
-func asksWebSocket(r *http.Request) bool {
-	upgrade := r.Header["Upgrade"]
-	if r.Method != http.MethodGet || r.ProtoMajor != 1 || r.ProtoMinor != 1 || len(upgrade) != 1 || !strings.EqualFold(upgrade[0], "websocket") {
-		return false
-	}
-	for _, line := range r.Header["Connection"] {
-		if hasToken(line, "upgrade") {
-			return r.ContentLength == 0
-		}
-	}
-	return false
-}

@@ -10,7 +10,7 @@ import (
 )
 
 // newBackends makes the way to each route's app, or to the pretend one.
-func newBackends(cfg *config.Config, pol *policy, with parts) (map[string]proxy.Backend, error) {
+func newBackends(cfg *config.Config, with parts) (map[string]proxy.Backend, error) {
 	type way struct {
 		url, ca, serverName string
 		connect, keepAlive  time.Duration
@@ -19,8 +19,7 @@ func newBackends(cfg *config.Config, pol *policy, with parts) (map[string]proxy.
 	backends := map[string]proxy.Backend{}
 	for _, r := range cfg.Routes {
 		u := r.Upstream
-		backend := proxy.Backend{Scheme: "http", Addr: "app", Transport: with.app, Host: u.Host, Headers: pol.sets[r.Name],
-			Keep: pol.kept[r.Name], App: u.URL.String() + " " + u.Host, Header: u.Header, Idle: u.Idle, MaxBody: r.MaxBody, NoVia: r.NoVia, Bearer: with.bearers[r.Name]}
+		backend := proxy.Backend{Scheme: "http", Addr: "app", Transport: with.app, Host: u.Host, Header: u.Header, Idle: u.Idle, MaxBody: r.MaxBody, NoVia: r.NoVia}
 		for _, name := range r.SiteHeaders {
 			backend.SiteHeaders = append(backend.SiteHeaders, http.CanonicalHeaderKey(name))
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/identity"
@@ -332,8 +333,8 @@ func (noLogin) Redeem(context.Context, url.Values, identity.Handshake, identity.
 // are not verified here.
 type pretendBearer struct{ who *identity.Identity }
 
-func (b *pretendBearer) everywhere(cfg *config.Config) map[string]proxy.BearerVerifier {
-	bearers := map[string]proxy.BearerVerifier{}
+func (b *pretendBearer) everywhere(cfg *config.Config) map[string]admission.TokenVerifier {
+	bearers := map[string]admission.TokenVerifier{}
 	for _, r := range cfg.Routes {
 		if r.Bearer.Provider != "" {
 			bearers[r.Name] = b

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
@@ -193,7 +194,7 @@ func resolve(cfg *config.Config, env func(string) (string, bool)) (*secrets, err
 
 // newFrontDoor assembles everything, bottom to top.
 func newFrontDoor(cfg *config.Config, sec *secrets, reg prometheus.Registerer, log *slog.Logger) (*proxy.Proxy, error) {
-	with := parts{keys: sec.keys, bearers: map[string]proxy.BearerVerifier{}}
+	with := parts{keys: sec.keys, bearers: map[string]admission.TokenVerifier{}}
 	if err := with.addProviders(cfg, reg, log); err != nil {
 		return nil, err
 	}
@@ -205,7 +206,7 @@ func newFrontDoor(cfg *config.Config, sec *secrets, reg prometheus.Registerer, l
 type parts struct {
 	keys       session.Keyring
 	providers  []proxy.Provider
-	bearers    map[string]proxy.BearerVerifier // by route name
+	bearers    map[string]admission.TokenVerifier // by route name
 	permission []proxy.Permission
 	app        http.RoundTripper // instead of every app
 }
@@ -227,17 +228,41 @@ func assemble(cfg *config.Config, with parts, reg prometheus.Registerer, log *sl
 	if err != nil {
 		return nil, nil, err
 	}
-	backends, err := newBackends(cfg, pol, with)
+	admit, err := newAdmission(cfg, pol, with, sessions, assertions)
+	if err != nil {
+		return nil, nil, err
+	}
+	backends, err := newBackends(cfg, with)
 	if err != nil {
 		return nil, nil, err
 	}
 	door, err := proxy.New(proxy.Options{
-		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Sessions: sessions, Routes: pol.table, Backends: backends,
+		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Admission: admit, Sessions: sessions, Routes: pol.table, Backends: backends,
 		Headers: pol.headers, Assertions: assertions, Providers: with.providers, Orgs: pol.orgs, Branding: branding(cfg),
 		Operators: rules(cfg.Operators), Permission: with.permission, KeepCache: cfg.Session.KeepCache,
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL), Log: log, Registerer: reg,
 	})
 	return door, sessions, err
+}
+
+// newAdmission makes the one answer that all front doors share.
+func newAdmission(cfg *config.Config, pol *policy, with parts, sessions *session.Manager, signer *assertion.Signer) (*admission.Admission, error) {
+	host, err := authz.CanonicalHost(cfg.PublicURL.Host)
+	if err != nil {
+		return nil, fmt.Errorf("public_url: %w", err)
+	}
+	o := admission.Options{
+		PublicHost: host, Prefix: cfg.Prefix, Routes: pol.table, Settings: map[string]admission.Settings{}, Headers: pol.headers,
+		Sessions: sessions, Orgs: pol.orgs, Assertions: signer,
+	}
+	for _, p := range with.providers {
+		o.Providers = append(o.Providers, p.ID)
+	}
+	for _, r := range cfg.Routes {
+		o.Settings[r.Name] = admission.Settings{Headers: pol.sets[r.Name], Keep: pol.kept[r.Name], Tokens: with.bearers[r.Name],
+			App: r.Upstream.URL.String() + " " + r.Upstream.Host, Host: r.Upstream.Host}
+	}
+	return admission.New(o)
 }
 
 // endingsMerged shouts when so many people signed out that the list of who did
@@ -335,7 +360,7 @@ func (with *parts) addProviders(cfg *config.Config, reg prometheus.Registerer, l
 }
 
 // addBearers adds the routes that take the access tokens of a provider.
-func addBearers(to map[string]proxy.BearerVerifier, cfg *config.Config, provider string, l *login.Provider) error {
+func addBearers(to map[string]admission.TokenVerifier, cfg *config.Config, provider string, l *login.Provider) error {
 	for _, r := range cfg.Routes {
 		if r.Bearer.Provider != provider {
 			continue

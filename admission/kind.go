@@ -1,35 +1,35 @@
-package proxy
+package admission
 
 import (
 	"net/http"
 	"strings"
 )
 
-// asker is what kind of program waits for the answer. It decides between a
+// Kind is what kind of program waits for the answer. It decides between a
 // redirect, a page and JSON, and nothing about access.
-type asker int
+type Kind int
 
 const (
-	program    asker = iota // fetch, XHR, curl, an image tag: a redirect to a sign-in would break it
-	navigation              // a page is being opened: unless it is in a frame, it can be sent to a sign-in
-	form                    // a form is being sent: a redirect would lose it
+	Program    Kind = iota // fetch, XHR, curl, an image tag: a redirect to a sign-in would break it
+	Navigation             // a page is being opened: unless it is in a frame, it can be sent to a sign-in
+	Form                   // a form is being sent: a redirect would lose it
 )
 
-// whoAsks goes by what browsers say of themselves (Fetch Metadata) and falls
+// KindOf goes by what browsers say of themselves (Fetch Metadata) and falls
 // back to habits of older ones. A login is only ever started for a navigation:
 // a page that loads thirty pieces without a session must not begin thirty logins.
-func whoAsks(r *http.Request) asker {
+func KindOf(r *http.Request) Kind {
 	safe := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if isPrefetch(r) || r.Header.Get("Upgrade") != "" || !opensPage(r) {
-		return program
+		return Program
 	}
 	switch {
 	case safe:
-		return navigation
+		return Navigation
 	case r.Method == http.MethodPost:
-		return form
+		return Form
 	}
-	return program
+	return Program
 }
 
 // opensPage reports whether the answer will be shown as a page, in a window or
@@ -53,18 +53,18 @@ func opensPage(r *http.Request) bool {
 	return false
 }
 
-// isDownload reports whether what is answered would be kept as a file, as far as
+// IsDownload reports whether what is answered would be kept as a file, as far as
 // browsers tell: Chromium does for <a download>. Firefox says of it what it says
 // of a page, and WebKit what an old browser does.
-func isDownload(r *http.Request) bool {
+func IsDownload(r *http.Request) bool {
 	return r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "empty" && !acceptsHTML(r)
 }
 
-// inFrame reports whether a page is opened inside another one. No sign-in begins
+// InFrame reports whether a page is opened inside another one. No sign-in begins
 // there: most providers refuse to be framed, and Firefox keeps the flow cookie
 // from a frame whose sign-in went to another site. Through a service worker a
 // frame looks like a window, so there this is false.
-func inFrame(r *http.Request) bool { return isFrame(r.Header.Get("Sec-Fetch-Dest")) }
+func InFrame(r *http.Request) bool { return isFrame(r.Header.Get("Sec-Fetch-Dest")) }
 
 func isFrame(dest string) bool {
 	switch dest {
@@ -129,28 +129,28 @@ func acceptsHTML(r *http.Request) bool {
 	return false
 }
 
-// fromOurPages reports whether an unsafe request comes from a page of origin, or
+// FromPagesOf reports whether an unsafe request comes from a page of origin, or
 // from no browser at all. http.CrossOriginProtection would let an http: Origin
 // of our own host pass where Sec-Fetch-Site is missing; comparing the whole
-// origin does not (security.md 78, C90).
-func fromOurPages(r *http.Request, origin string) bool {
+// origin does not.
+func FromPagesOf(r *http.Request, origin string) bool {
 	if from := r.Header["Origin"]; len(from) > 0 && (len(from) > 1 || from[0] != origin) {
 		return false
 	}
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "", "same-origin", "none":
-		return !throughWorker(r) || strings.HasPrefix(r.Header.Get("Referer"), origin+"/")
+		return !ThroughWorker(r) || strings.HasPrefix(r.Header.Get("Referer"), origin+"/")
 	}
 	return false
 }
 
-// throughWorker reports whether a page or form was passed on by a service worker
+// ThroughWorker reports whether a page or form was passed on by a service worker
 // of the site, fetch(e.request). Of such a request Firefox and WebKit say
 // "Sec-Fetch-Site: same-origin" wherever it came from, and may send the site's own
 // Origin with a form of another site. The Referer stays that of the page, except
 // that WebKit puts the worker's address there for a page that sends none.
 // SameSite holds: no form of another site brings the session cookie.
-func throughWorker(r *http.Request) bool {
+func ThroughWorker(r *http.Request) bool {
 	mode := r.Header.Get("Sec-Fetch-Mode")
 	return r.Header.Get("Sec-Fetch-Dest") == "empty" && (mode == "navigate" || mode == "same-origin")
 }

@@ -1,0 +1,199 @@
+// Package admission is the one answer for every front door: which route a
+// request is for, who asks, whether they may, and what the app is told.
+//
+// It owns the order of these steps: look the route up, strip what only Sallyport
+// may write, find out who asks (by session cookie or access token), decide, judge
+// the Destination of a COPY or MOVE, render the headers and sign the assertion.
+// It also owns how a request tells what kind of program waits for the answer.
+//
+// It writes no response and knows no pages: a front door turns an Answer or a
+// Refusal into bytes. What may pass is decided by authz, cookies are opened by
+// session, and tokens are verified by login, which arrives as an interface.
+package admission
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/assertion"
+	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/recent"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// Settings are what is particular to a route, besides its rules.
+type Settings struct {
+	Headers identity.HeaderSet // what the app is told
+	Keep    identity.Kept      // what passes of the headers that are stripped
+	// App names the program behind the route: a COPY or MOVE goes from one route to
+	// another only within one.
+	App string
+	// Host is the Host that the app sees; "": the one that was asked for.
+	Host string
+	// Tokens verifies the access tokens that the route takes instead of a session;
+	// nil: it takes none, and Authorization is the app's.
+	Tokens TokenVerifier
+}
+
+// Options configure an Admission. All are required but Orgs (nil: none are folded)
+// and Now (nil: time.Now).
+type Options struct {
+	PublicHost string // canonical
+	Prefix     string
+	Routes     *authz.Table
+	Settings   map[string]Settings // by route name, one for each route
+	Headers    *identity.Headers
+	Sessions   *session.Manager
+	Providers  []string // ids; sessions of other providers do not count
+	Orgs       *identity.Organizations
+	Assertions *assertion.Signer
+	Now        func() time.Time
+}
+
+// Admission answers for one configuration. It is safe for concurrent use.
+type Admission struct {
+	publicHost string
+	prefix     string
+	routes     *authz.Table
+	settings   map[*authz.Route]*Settings
+	headers    *identity.Headers
+	sessions   *session.Manager
+	providers  map[string]bool
+	orgs       *identity.Organizations
+	assertions *assertion.Signer
+	rendered   *recent.Cache[renderKey, identity.Rendered]
+	now        func() time.Time
+}
+
+// New checks the options. It does no I/O.
+func New(o Options) (*Admission, error) {
+	if o.PublicHost == "" || o.Prefix == "" || o.Routes == nil || o.Headers == nil || o.Sessions == nil ||
+		o.Assertions == nil || len(o.Providers) == 0 {
+		return nil, errors.New("admission: an option is missing")
+	}
+	a := &Admission{
+		publicHost: o.PublicHost, prefix: o.Prefix, routes: o.Routes, settings: map[*authz.Route]*Settings{},
+		headers: o.Headers, sessions: o.Sessions, providers: map[string]bool{}, orgs: o.Orgs,
+		assertions: o.Assertions, rendered: recent.New[renderKey, identity.Rendered](renderedBytes), now: o.Now,
+	}
+	if a.now == nil {
+		a.now = time.Now
+	}
+	for _, id := range o.Providers {
+		a.providers[id] = true
+	}
+	for _, route := range o.Routes.Routes() {
+		settings, ok := o.Settings[route.Name]
+		if !ok {
+			return nil, fmt.Errorf("admission: route %s has no settings", route.Name)
+		}
+		a.settings[route] = &settings
+	}
+	return a, nil
+}
+
+// Request is what a front door knows of a request.
+type Request struct {
+	Facts authz.Facts
+	// Header is the request's. Admit removes from it what only Sallyport may write,
+	// and writes Destination in the form that was judged.
+	Header http.Header
+	// Trusted: it came from a proxy whose word counts, so that a route may keep some
+	// of the headers that are stripped.
+	Trusted bool
+}
+
+// Answer is what becomes of a request.
+type Answer struct {
+	Route     *authz.Route // nil: there is none
+	Principal *Principal   // nil: nobody, or nobody was asked for
+	Verdict   authz.Verdict
+	// SessionErr is why no session was read, where one was looked for.
+	SessionErr error
+	// TakesToken: the route takes access tokens instead of sessions.
+	TakesToken bool
+
+	headers   identity.Rendered
+	assertion string
+}
+
+// Refusal is why a request is not answered by its route, where that is not the
+// verdict of a rule. Empty words mean that those of the status will do.
+type Refusal struct {
+	Status                int // of HTTP
+	Reason                authz.Reason
+	Title, Public, Advice string
+	RetryAfter            int // seconds; 0: not said
+	Err                   error
+}
+
+func (r *Refusal) Error() string { return r.Err.Error() }
+
+func (r *Refusal) Unwrap() error { return r.Err }
+
+// Admit answers for r. Its error is a *Refusal, but for one that is a fault of
+// ours; the Answer then holds what is known for the log, and its Verdict denies.
+//
+// The caller may forward r only where the error is nil and the Verdict's Outcome
+// is authz.Forward, after SetHeaders.
+func (a *Admission) Admit(ctx context.Context, r Request) (Answer, error) {
+	route, err := a.routes.Lookup(r.Facts)
+	if err != nil {
+		return refuse(Answer{}, noRoute(err))
+	}
+	settings := a.settings[route]
+	// Before anything can be forwarded, on public routes too (CVE-2026-30851).
+	a.headers.StripBut(r.Header, settings.Keep.From(r.Trusted))
+	ans := Answer{Route: route, TakesToken: settings.Tokens != nil && !route.Access.Public}
+	if ans.Principal, err = a.principal(ctx, r.Header, r.Facts.Host, route); err != nil {
+		if refusal, ok := errors.AsType[*Refusal](err); ok {
+			return refuse(ans, refusal)
+		}
+		ans.SessionErr = err
+	}
+	ans.Verdict = authz.Decide(r.Facts, route, ans.Principal.identity())
+	if ans.Verdict.Outcome == authz.Login && ans.Principal.byToken() {
+		ans.Verdict.Outcome = authz.Deny // a program cannot be sent to a sign-in
+	}
+	if ans.Verdict.Outcome != authz.Forward {
+		return ans, nil
+	}
+	if refusal := a.judgeDestination(ctx, r, &ans); refusal != nil {
+		return refuse(ans, refusal)
+	}
+	if err := a.tell(&ans); err != nil {
+		ans.Verdict = authz.Verdict{}
+		return ans, err
+	}
+	return ans, nil
+}
+
+func noRoute(err error) *Refusal {
+	if errors.Is(err, authz.ErrTarget) {
+		return &Refusal{Status: http.StatusBadRequest, Reason: authz.ReasonAmbiguous, Err: err}
+	}
+	return &Refusal{Status: http.StatusNotFound, Reason: authz.ReasonNoRoute, Err: err}
+}
+
+// refuse is ans with the verdict that a refusal is.
+func refuse(ans Answer, r *Refusal) (Answer, error) {
+	ans.Verdict = authz.Verdict{Outcome: authz.Deny, Reason: r.Reason, Detail: r.Error(), Public: r.Public}
+	return ans, r
+}
+
+// OwnPath reports whether an address is one of Sallyport's own, and what follows
+// the prefix in it. They are on the public host only, but for the public keys: an
+// app next door asks for those under the address it has for us, such as 127.0.0.1.
+func (a *Admission) OwnPath(f authz.Facts) (string, bool) {
+	rest, ok := strings.CutPrefix(f.Path, a.prefix)
+	if !ok || (rest != "" && rest[0] != '/') {
+		return "", false
+	}
+	rest = strings.TrimPrefix(rest, "/")
+	return rest, f.Host == a.publicHost || (rest == "jwks.json" && !a.routes.Serves(f.Host))
+}

@@ -1,0 +1,247 @@
+package admission
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/assertion"
+	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+const host = "app.example.com"
+
+// house is an Admission with what it is made of, and a clock that tests move.
+type house struct {
+	*Admission
+	sessions *session.Manager
+	now      time.Time
+}
+
+func newHouse(tb testing.TB, tokens TokenVerifier) *house {
+	tb.Helper()
+	h := &house{now: time.Now()}
+	clock := func() time.Time { return h.now }
+	key := session.NewKey(h.now.Add(-time.Hour))
+	ring, err := session.NewKeyring([]session.Key{key})
+	check(tb, err)
+	h.sessions, err = session.New(session.Options{Keys: ring, Secure: true,
+		AbsoluteTimeout: 12 * time.Hour, IdleTimeout: time.Hour, Now: clock})
+	check(tb, err)
+	signer, err := assertion.New(assertion.Options{Issuer: "https://" + host, Signing: ring.Signing, Now: clock,
+		Seeds: [][]byte{key.Derive("assertion signing", assertion.SeedBytes)}})
+	check(tb, err)
+	admins := []authz.Rule{{Groups: []string{"admins"}}}
+	table, err := authz.NewTable([]authz.Route{
+		{Name: "open", Host: host, Path: "/open", Access: authz.Access{Public: true}},
+		{Name: "app", Host: host, Path: "/", Access: authz.Access{Authenticated: true}},
+		{Name: "admin", Host: host, Path: "/admin", Access: authz.Access{Rules: admins}},
+		{Name: "api", Host: host, Path: "/api", Access: authz.Access{Authenticated: true}},
+	})
+	check(tb, err)
+	headers := identity.NewHeaders()
+	fields, _ := identity.Preset(identity.PresetForwarded)
+	set, err := headers.Set(fields)
+	check(tb, err)
+	settings := map[string]Settings{}
+	for _, r := range table.Routes() {
+		settings[r.Name] = Settings{Headers: set}
+	}
+	settings["api"] = Settings{Headers: set, Tokens: tokens}
+	h.Admission, err = New(Options{PublicHost: host, Prefix: "/.sallyport", Routes: table, Settings: settings,
+		Headers: headers, Sessions: h.sessions, Providers: []string{"main"}, Assertions: signer, Now: clock})
+	check(tb, err)
+	return h
+}
+
+func check(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func person(subject string, groups ...string) identity.Identity {
+	return identity.Identity{Provider: "main", Subject: subject, Groups: groups}
+}
+
+// cookie is what the browser of somebody who has signed in sends.
+func (h *house) cookie(tb testing.TB, who identity.Identity) string {
+	tb.Helper()
+	w := headerWriter{}
+	check(tb, h.sessions.Write(w, host, h.sessions.Start(who)))
+	pair, _, _ := strings.Cut(http.Header(w).Get("Set-Cookie"), ";")
+	return pair
+}
+
+type headerWriter http.Header
+
+func (h headerWriter) Header() http.Header         { return http.Header(h) }
+func (h headerWriter) Write(b []byte) (int, error) { return len(b), nil }
+func (h headerWriter) WriteHeader(int)             {}
+
+// ask is a request for target with these header lines.
+func (h *house) ask(tb testing.TB, method, target string, lines ...string) (Answer, http.Header, error) {
+	tb.Helper()
+	facts, err := authz.NewFacts(method, "https", host, target)
+	check(tb, err)
+	header := http.Header{}
+	for _, line := range lines {
+		name, value, _ := strings.Cut(line, ": ")
+		header.Add(name, value)
+	}
+	ans, err := h.Admit(context.Background(), Request{Facts: facts, Header: header})
+	if err == nil && ans.Verdict.Outcome == authz.Forward {
+		ans.SetHeaders(header)
+	}
+	return ans, header, err
+}
+
+// tokens knows whose each access token is.
+type tokens map[string]error
+
+func (t tokens) Verify(_ context.Context, token string) (identity.Identity, time.Time, error) {
+	err, ok := t[token]
+	if !ok {
+		err = errors.New("no token of mine")
+	}
+	return person("robot"), time.Now().Add(time.Hour), err
+}
+
+// What a front door may do follows from outcome, error and header alone.
+func TestP01_EachRequestGetsOneAnswer(t *testing.T) {
+	h := newHouse(t, tokens{"good": nil, "later": &identity.SignInError{Failure: identity.Unavailable, Err: errors.New("away")}})
+	ann, root := h.cookie(t, person("ann")), h.cookie(t, person("root", "admins"))
+	gone := h.cookie(t, identity.Identity{Provider: "gone", Subject: "x"})
+	for name, tt := range map[string]struct {
+		method, target string
+		lines          []string
+		outcome        authz.Outcome
+		reason         authz.Reason
+		status         int    // of the Refusal; 0: none
+		user           string // what the app is told; "": nothing
+	}{
+		"public":                      {"GET", "/open/x", nil, authz.Forward, authz.ReasonPublic, 0, ""},
+		"public, with a session":      {"GET", "/open/x", []string{"Cookie: " + ann}, authz.Forward, authz.ReasonPublic, 0, ""},
+		"nobody":                      {"GET", "/x", nil, authz.Login, authz.ReasonNoSession, 0, ""},
+		"a forged cookie":             {"GET", "/x", []string{"Cookie: __Host-sallyport=x"}, authz.Login, authz.ReasonNoSession, 0, ""},
+		"a provider that is gone":     {"GET", "/x", []string{"Cookie: " + gone}, authz.Login, authz.ReasonNoSession, 0, ""},
+		"somebody":                    {"GET", "/x", []string{"Cookie: " + ann}, authz.Forward, authz.ReasonAuthenticated, 0, "main:ann"},
+		"not for them":                {"GET", "/admin", []string{"Cookie: " + ann}, authz.Deny, authz.ReasonNoRule, 0, ""},
+		"for them":                    {"GET", "/admin", []string{"Cookie: " + root}, authz.Forward, authz.ReasonRule, 0, "main:root"},
+		"a token":                     {"GET", "/api", []string{"Authorization: Bearer good"}, authz.Forward, authz.ReasonAuthenticated, 0, "main:robot"},
+		"a token, scheme in capitals": {"GET", "/api", []string{"Authorization: BEARER  good"}, authz.Forward, authz.ReasonAuthenticated, 0, "main:robot"},
+		"a bad token beside a cookie": {"GET", "/api", []string{"Authorization: Bearer bad", "Cookie: " + ann}, authz.Deny, authz.ReasonBearerInvalid, 401, ""},
+		"two tokens":                  {"GET", "/api", []string{"Authorization: Bearer good", "Authorization: Bearer good"}, authz.Deny, authz.ReasonBearerInvalid, 401, ""},
+		"a token nobody can judge":    {"GET", "/api", []string{"Authorization: Bearer later"}, authz.Deny, authz.ReasonBearerUnavailable, 503, ""},
+		"a session where tokens go":   {"GET", "/api", []string{"Cookie: " + ann}, authz.Forward, authz.ReasonAuthenticated, 0, "main:ann"},
+		"a token where none is taken": {"GET", "/x", []string{"Authorization: Bearer good"}, authz.Login, authz.ReasonNoSession, 0, ""},
+		"moved to what is not theirs": {"MOVE", "/x", []string{"Cookie: " + ann, "Destination: /admin/y"}, authz.Deny, authz.ReasonDestination, 403, ""},
+		"moved below our own prefix":  {"MOVE", "/x", []string{"Cookie: " + ann, "Destination: /.sallyport/y"}, authz.Deny, authz.ReasonDestination, 403, ""},
+		"another host's":              {"MOVE", "/x", []string{"Cookie: " + ann, "Destination: https://x.example/y"}, authz.Deny, authz.ReasonDestination, 502, ""},
+		"what could be another route": {"GET", "/ADMIN", []string{"Cookie: " + root}, authz.Deny, authz.ReasonAmbiguous, 400, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lines := append(tt.lines, "X-Forwarded-User: mallory", "X_Forwarded_User: mallory", "X-Sallyport-Assertion: forged")
+			ans, header, err := h.ask(t, tt.method, tt.target, lines...)
+			status := 0
+			if refusal, ok := errors.AsType[*Refusal](err); ok {
+				status = refusal.Status
+			} else {
+				check(t, err)
+			}
+			if ans.Verdict.Outcome != tt.outcome || ans.Verdict.Reason != tt.reason || status != tt.status {
+				t.Errorf("%v %s, status %d (%v)", ans.Verdict.Outcome, ans.Verdict.Reason, status, err)
+			}
+			if ans.Route == nil {
+				return
+			}
+			if got := header.Get("X-Forwarded-User"); got != tt.user || len(header["X_forwarded_user"]) > 0 || len(header["X_Forwarded_User"]) > 0 {
+				t.Errorf("the app is told %q: %v", got, header)
+			}
+			if signed := header.Get(identity.AssertionHeader); (signed != "") != (tt.user != "") || signed == "forged" {
+				t.Errorf("the assertion is %q", signed)
+			}
+		})
+	}
+}
+
+// What was meant for Sallyport alone does not reach the app.
+func TestP02_CredentialsOfOursStayHere(t *testing.T) {
+	h := newHouse(t, tokens{"good": nil})
+	ann := h.cookie(t, person("ann"))
+	_, header, err := h.ask(t, "GET", "/api", "Cookie: a=b; "+ann, "Cookie: c=d", "Authorization: Bearer good")
+	check(t, err)
+	if got := strings.Join(header["Cookie"], "; "); got != "a=b; c=d" || header["Authorization"] != nil {
+		t.Errorf("the app receives %v", header)
+	}
+	_, header, err = h.ask(t, "GET", "/open", "Authorization: Basic app's")
+	check(t, err)
+	if header.Get("Authorization") != "Basic app's" {
+		t.Errorf("a public app does not receive its own credentials: %v", header)
+	}
+}
+
+// A sign-out and the end of a token count at once, also in the middle of a stream.
+func TestP10_WhatWasShownIsOverWhenItEnds(t *testing.T) {
+	h := newHouse(t, tokens{"good": nil})
+	ann := h.cookie(t, person("ann"))
+	byCookie, _, err := h.ask(t, "GET", "/x", "Cookie: "+ann)
+	check(t, err)
+	byToken, _, err := h.ask(t, "GET", "/api", "Authorization: Bearer good")
+	check(t, err)
+	if h.Over(byCookie.Principal) || h.Over(byToken.Principal) {
+		t.Fatal("over before its end")
+	}
+	h.sessions.EndSignIn(*byCookie.Principal.Session)
+	if !h.Over(byCookie.Principal) {
+		t.Error("a signed-out session is not over")
+	}
+	h.now = h.now.Add(2 * time.Hour)
+	if !h.Over(byToken.Principal) {
+		t.Error("an expired token is not over")
+	}
+}
+
+// Two tokens of one person may carry different claims: nothing that was made for
+// one is used for the other.
+func TestP02_EachTokenHasItsOwnKey(t *testing.T) {
+	h := newHouse(t, tokens{"one": nil, "two": nil})
+	one, _, err := h.ask(t, "GET", "/api", "Authorization: Bearer one")
+	check(t, err)
+	two, _, err := h.ask(t, "GET", "/api", "Authorization: Bearer two")
+	check(t, err)
+	if one.Principal.Key == two.Principal.Key {
+		t.Error("two tokens have one key")
+	}
+}
+
+func TestAnIncompleteAdmissionIsRefused(t *testing.T) {
+	if _, err := New(Options{}); err == nil {
+		t.Error("accepted")
+	}
+	h := newHouse(t, nil)
+	_, err := New(Options{PublicHost: host, Prefix: "/p", Routes: h.routes, Headers: h.headers, Sessions: h.sessions,
+		Providers: []string{"main"}, Assertions: h.assertions})
+	if err == nil {
+		t.Error("routes without settings are accepted")
+	}
+}
+
+func BenchmarkAdmit(b *testing.B) {
+	h := newHouse(b, nil)
+	facts, err := authz.NewFacts("GET", "https", host, "/x")
+	check(b, err)
+	header := http.Header{"Cookie": {h.cookie(b, person("ann"))}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if ans, err := h.Admit(context.Background(), Request{Facts: facts, Header: header}); err != nil || ans.Verdict.Outcome != authz.Forward {
+			b.Fatal(err)
+		}
+	}
+}

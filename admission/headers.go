@@ -1,0 +1,57 @@
+package admission
+
+import (
+	"net/http"
+
+	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// renderedBytes bounds the rendered headers that are kept: about 1 KiB for a
+// session on a route.
+const renderedBytes = 16 << 20
+
+type renderKey struct {
+	principal string
+	route     *authz.Route
+}
+
+// tell makes what the app is told about the principal. The identity of a session
+// or a token never changes, so it is rendered once.
+func (a *Admission) tell(ans *Answer) (err error) {
+	p := ans.Principal
+	if p == nil {
+		return nil
+	}
+	if ans.assertion, err = a.assertions.Sign(p.Key, p.Identity, ans.Route.Name, p.Expires); err != nil {
+		return err
+	}
+	key := renderKey{p.Key, ans.Route}
+	rendered, ok := a.rendered.Get(key)
+	if !ok {
+		rendered = a.settings[ans.Route].Headers.Render(p.Identity)
+		a.rendered.Put(key, rendered, rendered.Size()+200) // 200: the key and its place in the map, about
+	}
+	ans.headers = rendered
+	return nil
+}
+
+// SetHeaders writes into h, which Admit has stripped, what the app is told, and
+// takes out what was meant for Sallyport alone: its cookies, and an access token.
+func (ans *Answer) SetHeaders(h http.Header) {
+	if lines := h["Cookie"]; lines != nil {
+		if lines = session.StripCookies(lines); len(lines) == 0 {
+			delete(h, "Cookie")
+		} else {
+			h["Cookie"] = lines
+		}
+	}
+	if ans.TakesToken {
+		delete(h, "Authorization")
+	}
+	if ans.Principal != nil {
+		ans.headers.Set(h)
+		h[identity.AssertionHeader] = []string{ans.assertion}
+	}
+}

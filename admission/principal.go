@@ -1,0 +1,138 @@
+package admission
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// Principal is who asks, by what they have shown: a session or an access token.
+type Principal struct {
+	Identity *identity.Identity
+	// Key is under what is kept that was made for this principal. Two tokens of one
+	// person may carry different claims, so they have different keys.
+	Key     string
+	Expires time.Time
+	Session *session.Session // nil: an access token
+}
+
+// identity is nil where nobody asks.
+func (p *Principal) identity() *identity.Identity {
+	if p == nil {
+		return nil
+	}
+	return p.Identity
+}
+
+func (p *Principal) byToken() bool { return p != nil && p.Session == nil }
+
+// Over reports whether what p has shown counts no longer: it has expired, or the
+// session was ended.
+func (a *Admission) Over(p *Principal) bool {
+	return !a.now().Before(p.Expires) || p.Session != nil && a.sessions.HasEnded(p.Session)
+}
+
+// TokenVerifier is what is needed to admit programs by access token. It takes one
+// and has no way to hand one out (P8).
+type TokenVerifier interface {
+	// Verify returns whom the token is about, and when it ends. Errors are
+	// *identity.SignInError; Unavailable and Misconfigured say that it could not
+	// be judged.
+	Verify(ctx context.Context, token string) (identity.Identity, time.Time, error)
+}
+
+// tokenTime bounds the calls to a provider for one token.
+const tokenTime = 15 * time.Second
+
+// principal finds out who asks for something on a route; nil is nobody. A public
+// route reads no session and carries no identity. The error is a *Refusal for a
+// bad access token, else why there is no session.
+//
+// Where the route takes access tokens, an Authorization header alone decides: a
+// bad token is not forgiven for the sake of a cookie that a browser may have added.
+func (a *Admission) principal(ctx context.Context, h http.Header, host string, route *authz.Route) (*Principal, error) {
+	if route.Access.Public {
+		return nil, nil
+	}
+	if tokens := a.settings[route].Tokens; tokens != nil && h["Authorization"] != nil {
+		return a.byToken(ctx, h["Authorization"], tokens)
+	}
+	s, err := a.Session(h, host)
+	if err != nil {
+		return nil, err
+	}
+	return &Principal{Identity: &s.Identity, Key: s.ID, Expires: s.Expires, Session: s}, nil
+}
+
+// ErrNoProvider: the provider was taken out of the configuration, and with it
+// everybody who signed in there.
+var ErrNoProvider = errors.New("the session's provider is not configured any more")
+
+// Session reads the session out of the header of a request for host, which is
+// canonical. Errors are those of session.Manager.Read, or say that its provider
+// is not configured any more.
+func (a *Admission) Session(h http.Header, host string) (*session.Session, error) {
+	s, err := a.sessions.Read(cookieHeader(h), host)
+	if err == nil && !a.providers[s.Identity.Provider] {
+		err = ErrNoProvider
+	}
+	return &s, err
+}
+
+func cookieHeader(h http.Header) string {
+	lines := h["Cookie"]
+	if len(lines) == 1 {
+		return lines[0]
+	}
+	return strings.Join(lines, "; ")
+}
+
+// byToken reads the access token in the lines of an Authorization header.
+func (a *Admission) byToken(ctx context.Context, lines []string, tokens TokenVerifier) (*Principal, error) {
+	p, err := a.verify(ctx, lines, tokens)
+	switch kind := identity.FailureOf(err); {
+	case err == nil:
+		return p, nil
+	case kind == identity.Unavailable, kind == identity.Misconfigured:
+		return nil, &Refusal{Status: http.StatusServiceUnavailable, Reason: authz.ReasonBearerUnavailable,
+			RetryAfter: 5, Err: err, Public: "The access token cannot be checked at the moment."}
+	}
+	return nil, &Refusal{Status: http.StatusUnauthorized, Reason: authz.ReasonBearerInvalid, Err: err}
+}
+
+func (a *Admission) verify(ctx context.Context, lines []string, tokens TokenVerifier) (*Principal, error) {
+	token, err := bearerToken(lines)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, tokenTime)
+	defer cancel()
+	who, expires, err := tokens.Verify(ctx, token)
+	if err != nil {
+		return nil, err
+	}
+	who = a.sessions.Keep(a.orgs.Fold(who))
+	sum := sha256.Sum256([]byte(lines[0]))
+	return &Principal{Identity: &who, Key: "bearer " + string(sum[:]), Expires: expires}, nil
+}
+
+// bearerToken is what follows Bearer in the one Authorization header (RFC 6750
+// §2.1); what a token looks like, the verifier knows. Of a second header or
+// another scheme nobody could say which counts (RFC 9110 §5.3: the field is no list).
+func bearerToken(lines []string) (string, error) {
+	if len(lines) != 1 {
+		return "", errors.New("bearer: several Authorization headers")
+	}
+	scheme, token, _ := strings.Cut(lines[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") { // RFC 9110 §11.1: in any case
+		return "", errors.New("bearer: the Authorization header has another scheme")
+	}
+	return strings.TrimLeft(token, " "), nil
+}
