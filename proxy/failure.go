@@ -3,13 +3,14 @@ package proxy
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 
 	"github.com/sallyport-proxy/sallyport/admission"
-
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/relay"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -38,9 +39,20 @@ func (f *failure) Error() string {
 
 func (f *failure) Unwrap() error { return f.Cause }
 
+// malformed is the failure of a request whose framing contradicts itself, nil for
+// no error.
+func malformed(why error) error {
+	if why == nil {
+		return nil
+	}
+	return &failure{Status: http.StatusBadRequest, Cause: fmt.Errorf("%w: %w", authz.ErrTarget, why),
+		Title: "This request cannot be used", Sentence: "Its header contradicts itself, so it was not passed on.",
+		Advice: "Try again, or with another program."}
+}
+
 // fail is the only writer of failures, but for the 401 that asks a program to
 // sign in: that one is an answer to be expected.
-func (p *Proxy) fail(w *client, r *http.Request, ev *event, err error) {
+func (p *Proxy) fail(w *relay.Client, r *http.Request, ev *event, err error) {
 	var f *failure
 	if !errors.As(err, &f) {
 		f = &failure{Status: http.StatusInternalServerError, Cause: err}
@@ -50,13 +62,13 @@ func (p *Proxy) fail(w *client, r *http.Request, ev *event, err error) {
 	}
 	if f.Status == statusClientGone {
 		// Half-closed, a client may still read: an empty 200 would look like success.
-		w.status = statusClientGone
+		ev.clientGone = true
 		panic(http.ErrAbortHandler)
 	}
-	if w.status != 0 { // half an answer is out; ending it abruptly is all that is left
+	if w.Begun() { // half an answer is out; ending it abruptly is all that is left
 		panic(http.ErrAbortHandler)
 	}
-	w.answerWithoutBody(r)
+	w.AnswerWithoutBody(r)
 	f.fillIn()
 	if f.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(f.RetryAfter))

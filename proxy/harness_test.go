@@ -43,6 +43,15 @@ const (
 	devSecret = "canary-client-secret"
 )
 
+// What relay promises, as numbers.
+const (
+	headerPatience = 5 * time.Millisecond // a header waits for its first piece
+	bodyPatience   = 5 * time.Second      // for what nobody reads
+	answerPatience = 30 * time.Second     // for a page of ours to be read
+	replayable     = 4 << 10              // bytes of a body that can be sent again
+	maxHops        = 8                    // that a request may pass through here
+)
+
 // setup says how a site differs from the usual one.
 type setup struct {
 	TLS     bool                   // https with HTTP/2 and __Host- cookies
@@ -95,18 +104,9 @@ type site struct {
 }
 
 // clock can be moved by tests.
-type clock struct {
-	offset  atomic.Int64
-	instead func() time.Time // nil: the time with the offset
-}
+type clock struct{ offset atomic.Int64 }
 
-func (c *clock) Now() time.Time {
-	if c.instead != nil {
-		return c.instead()
-	}
-	return time.Now().Add(time.Duration(c.offset.Load()))
-}
-
+func (c *clock) Now() time.Time          { return time.Now().Add(time.Duration(c.offset.Load())) }
 func (c *clock) Advance(d time.Duration) { c.offset.Add(int64(d)) }
 
 // usualRoutes: everybody, admins, and nobody asked, on one host.

@@ -519,8 +519,8 @@ func TestP17_AStormLeavesNothingBehind(t *testing.T) {
 						t.Fatalf("%v exchanges are left", testutil.ToFloat64(s.proxy.metrics.inFlight))
 					}
 				}
-				if n := s.proxy.tunnels.Len(); n != 0 {
-					t.Errorf("%d tunnels are left", n)
+				if n := s.tunnels(t); n != 0 {
+					t.Errorf("%v tunnels are left", n)
 				}
 				if text := s.log.text(t); strings.Contains(text, "panic:") {
 					t.Errorf("a bug:\n%.2000s", text[strings.Index(text, "panic:"):])

@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/relay"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -40,6 +41,7 @@ type event struct {
 	reason     authz.Reason
 	rule       int // which of the route's rules matched, from 1
 	sessionErr error
+	clientGone bool   // nobody is left to read an answer
 	note       string // what an operator should know of an answer that is fine
 	cause      error
 }
@@ -66,10 +68,10 @@ func (ev *event) admitted(a *admission.Answer) {
 }
 
 // observe writes the event. It runs deferred, also when a response is aborted.
-func (p *Proxy) observe(ev *event, c *client, r *http.Request) {
-	status := c.status
-	if status == 0 {
-		status = http.StatusOK
+func (p *Proxy) observe(ev *event, c *relay.Client, r *http.Request) {
+	status := cmp.Or(c.Status(), http.StatusOK)
+	if ev.clientGone {
+		status = statusClientGone
 	}
 	took := p.now().Sub(ev.start)
 	p.metrics.request(ev, r.Method, status, took)
@@ -84,7 +86,7 @@ func (p *Proxy) observe(ev *event, c *client, r *http.Request) {
 	attrs = append(attrs,
 		slog.String("request_id", ev.requestID), slog.String("method", cut(r.Method, 32)),
 		slog.String("host", cut(cmp.Or(ev.facts.Authority, r.Host), 255)), slog.String("path", cut(ev.facts.Path, 1024)),
-		slog.Int("status", status), slog.Int64("bytes", c.bytes),
+		slog.Int("status", status), slog.Int64("bytes", c.Bytes()),
 		slog.Float64("ms", float64(took.Microseconds())/1000),
 		slog.String("client", ev.client), slog.String("route", ev.route))
 	add := func(key, value string) {
@@ -125,13 +127,14 @@ type metrics struct {
 	logins    *prometheus.CounterVec
 	failures  *prometheus.CounterVec
 	retries   *prometheus.CounterVec
-	tunnels   prometheus.Gauge
 	tunnelled *prometheus.HistogramVec
 	inFlight  prometheus.Gauge
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
+func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
 	f := promauto.With(reg)
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "sallyport_tunnels", Help: "WebSockets that are open."},
+		func() float64 { return float64(openTunnels()) })
 	return &metrics{
 		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_http_requests_total",
 			Help: "Requests answered, by route, method and status code."}, []string{"route", "method", "code"}),
@@ -149,7 +152,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		tunnelled: f.NewHistogramVec(prometheus.HistogramOpts{Name: "sallyport_tunnel_duration_seconds",
 			Help:    "Time from a WebSocket's handshake to its end, by route.",
 			Buckets: []float64{1, 10, 60, 300, 1800, 3600, 4 * 3600, 12 * 3600}}, []string{"route"}),
-		tunnels:  f.NewGauge(prometheus.GaugeOpts{Name: "sallyport_tunnels", Help: "WebSockets that are open."}),
 		inFlight: f.NewGauge(prometheus.GaugeOpts{Name: "sallyport_http_requests_in_flight", Help: "Requests that are being answered, WebSockets among them."}),
 	}
 }

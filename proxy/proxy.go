@@ -37,8 +37,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/relay"
 	"github.com/sallyport-proxy/sallyport/session"
-	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
 // LoginProvider is what the front door needs of an identity provider. It has no
@@ -144,7 +144,7 @@ type Proxy struct {
 	routes     *authz.Table
 	backends   map[*authz.Route]*Backend
 	trusted    []netip.Prefix
-	tunnels    upstream.Tunnels
+	relay      *relay.Relay
 	draining   atomic.Bool
 	headers    *identity.Headers
 	assertions *assertion.Signer
@@ -161,7 +161,6 @@ type Proxy struct {
 	redeemed   *redemptions
 	loops      *loops
 	maxURL     int
-	buffers    *bufferPool
 	log        *slog.Logger
 	metrics    *metrics
 	now        func() time.Time
@@ -182,8 +181,8 @@ func New(o Options) (*Proxy, error) {
 		prefix: o.Prefix, sessions: o.Sessions, routes: o.Routes, backends: map[*authz.Route]*Backend{}, trusted: o.Trusted, admission: o.Admission,
 		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, orgs: o.Orgs, branding: o.Branding, permission: o.Permission, keepCache: o.KeepCache,
 		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}},
-		slots:     newSlots(o.MaxFlows, o.Providers), maxURL: o.MaxURL, buffers: newBufferPool(),
-		log: o.Log, metrics: newMetrics(o.Registerer), now: o.Now,
+		slots:     newSlots(o.MaxFlows, o.Providers), maxURL: o.MaxURL,
+		log: o.Log, relay: relay.New(), now: o.Now,
 	}
 	if p.now == nil {
 		p.now = time.Now
@@ -191,6 +190,7 @@ func New(o Options) (*Proxy, error) {
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
+	p.metrics = newMetrics(o.Registerer, p.relay.OpenTunnels)
 	p.loops = newLoops(p.now)
 	p.redeemed = newRedemptions(o.MaxFlows, p.sessions, p.now)
 	p.startPage = startPage(o.Routes, host)
@@ -234,31 +234,20 @@ func startPage(routes *authz.Table, host string) string {
 // ServeHTTP answers one request, and writes one event about it.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ev := &event{start: p.now(), requestID: newRequestID(), route: routeNone}
-	c := newClient(w, r, ev.requestID, lastOnConnection(r) || p.draining.Load())
+	c := relay.NewClient(w, r, ev.requestID, p.draining.Load())
 	p.metrics.inFlight.Inc()
 	defer p.metrics.inFlight.Dec()
 	defer p.observe(ev, c, r)
-	defer c.close()
+	defer c.Close()
 	defer p.recoverPanic(ev, c, r)
-	c.setOwnHeaders()
 	if err := p.serve(c, r, ev); err != nil {
 		p.fail(c, r, ev, err)
 	}
 }
 
-// lastOnConnection tells the requests after which an HTTP/1 connection is closed,
-// because a proxy before us may see their end elsewhere than net/http does: what
-// it takes for the next request would be part of this one. net/http hides from
-// us that a length came with the chunks (RFC 9112 §6.3: close), reads no chunks
-// in HTTP/1.0 (§6.1: close), and what follows CONNECT, or an upgrade that was
-// refused, is no request at all.
-func lastOnConnection(r *http.Request) bool {
-	return r.ProtoMajor == 1 && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0 || r.Method == http.MethodConnect || r.Header["Upgrade"] != nil)
-}
-
 // recoverPanic turns a bug of ours into one 500. http.ErrAbortHandler is no bug
 // but the way to end a response that cannot be completed.
-func (p *Proxy) recoverPanic(ev *event, c *client, r *http.Request) {
+func (p *Proxy) recoverPanic(ev *event, c *relay.Client, r *http.Request) {
 	v := recover()
 	if v == nil {
 		return
@@ -270,14 +259,14 @@ func (p *Proxy) recoverPanic(ev *event, c *client, r *http.Request) {
 		panic(v)
 	}
 	ev.cause = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
-	c.settle()
-	if c.status != 0 {
+	c.Settle()
+	if c.Begun() {
 		panic(http.ErrAbortHandler)
 	}
 	p.fail(c, r, ev, &failure{Status: http.StatusInternalServerError, Cause: ev.cause})
 }
 
-func (p *Proxy) serve(w *client, r *http.Request, ev *event) error {
+func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
 	// CONNECT with a body desynchronised shared connections in another proxy
 	// (CVE-2026-71324), and TRACE would echo our headers to scripts.
 	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
@@ -293,7 +282,7 @@ func (p *Proxy) serve(w *client, r *http.Request, ev *event) error {
 		facts, err = authz.NewFacts(r.Method, at.scheme, at.host, r.RequestURI)
 	}
 	if err == nil && r.ProtoMajor > 1 {
-		err = p.checkHTTP2(w, r)
+		err = malformed(relay.CheckHTTP2(w, r, p.scheme))
 	}
 	if err != nil {
 		ev.decide("deny", authz.ReasonAmbiguous)
@@ -305,13 +294,13 @@ func (p *Proxy) serve(w *client, r *http.Request, ev *event) error {
 	ev.facts, ev.dotted = facts, dotted(at.host)
 	if path, ok := p.admission.OwnPath(facts); ok {
 		ev.route = routeOwn
-		w.answerWithoutBody(r)
+		w.AnswerWithoutBody(r)
 		return p.serveOwn(w, r, ev, path)
 	}
 	return p.serveRoute(w, r, ev)
 }
 
-func (p *Proxy) serveRoute(w *client, r *http.Request, ev *event) error {
+func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 	answer, err := p.admission.Admit(r.Context(), admission.Request{Facts: ev.facts, Header: r.Header, Trusted: ev.trusted})
 	ev.admitted(&answer)
 	if refusal, ok := errors.AsType[*admission.Refusal](err); ok {
@@ -325,7 +314,7 @@ func (p *Proxy) serveRoute(w *client, r *http.Request, ev *event) error {
 	case authz.Forward:
 		return p.forward(w, r, ev, &answer)
 	case authz.Login:
-		w.answerWithoutBody(r)
+		w.AnswerWithoutBody(r)
 		if answer.TakesToken {
 			w.Header().Add("WWW-Authenticate", bearerChallenge)
 		}
@@ -339,7 +328,7 @@ func (p *Proxy) serveRoute(w *client, r *http.Request, ev *event) error {
 }
 
 // refused turns a refusal into an answer.
-func (p *Proxy) refused(w *client, r *http.Request, ev *event, refusal *admission.Refusal) error {
+func (p *Proxy) refused(w *relay.Client, r *http.Request, ev *event, refusal *admission.Refusal) error {
 	switch refusal.Reason {
 	case authz.ReasonNoRoute:
 		return p.noRoute(ev, refusal.Err)
@@ -374,7 +363,7 @@ func (p *Proxy) Drain() { p.draining.Store(true) }
 
 // CloseTunnels ends all WebSockets and waits until they are gone or ctx is done.
 // http.Server.Shutdown neither closes nor waits for them.
-func (p *Proxy) CloseTunnels(ctx context.Context) { p.tunnels.Close(ctx) }
+func (p *Proxy) CloseTunnels(ctx context.Context) { p.relay.CloseTunnels(ctx) }
 
 // EndSignIns ends the sign-ins whose browsers have left, once nothing is served
 // any more, and waits until they are gone or ctx is done.

@@ -19,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
@@ -391,43 +390,6 @@ func TestAStatusThatIsNoneIsAFaultOfTheApp(t *testing.T) {
 
 // quiet keeps servers from writing about connections that break, as they shall.
 func quiet() *log.Logger { return slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug) }
-
-// A look at an exchange that has just ended must not end the next one on its
-// connection; in HTTP/2 there is nothing left to look at.
-func TestALateLookEndsNothing(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, setup{})
-	looking, answered := make(chan struct{}), make(chan struct{})
-	s.clock.instead = func() time.Time { close(looking); <-answered; return time.Now().Add(24 * time.Hour) } // the session is over
-	deadlines := &deadlineWriter{}
-	alice := &admission.Answer{Principal: &admission.Principal{Expires: time.Now().Add(time.Hour)}}
-	x := &exchange{p: s.proxy, client: newClient(deadlines, httptest.NewRequest("GET", "/", nil), "id", false), admitted: alice, cancel: func(error) {}}
-	x.client.passAnswer()
-	x.client.begin(200)
-	x.watch.start(x, limits{Header: time.Hour, Idle: time.Hour})
-	go x.watch.check()
-	<-looking
-	stopped := make(chan struct{})
-	go func() { x.watch.stop(); close(stopped) }()
-	select {
-	case <-stopped: // nothing waits: whatever follows comes too late
-		close(answered)
-		time.Sleep(50 * time.Millisecond)
-		t.Errorf("the exchange was over, and %d deadlines were set after it", deadlines.set.Load())
-	case <-time.After(50 * time.Millisecond):
-		close(answered)
-		<-stopped
-	}
-}
-
-// deadlineWriter counts the deadlines it is given.
-type deadlineWriter struct {
-	http.ResponseWriter
-	set atomic.Int32
-}
-
-func (d *deadlineWriter) SetReadDeadline(time.Time) error  { d.set.Add(1); return nil }
-func (d *deadlineWriter) SetWriteDeadline(time.Time) error { d.set.Add(1); return nil }
 
 // RFC 9113 §8.6: a client of HTTP/1.1 that never asked for it must not be told
 // that the protocol is another one now.

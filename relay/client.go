@@ -1,4 +1,4 @@
-package proxy
+package relay
 
 import (
 	"errors"
@@ -11,10 +11,11 @@ import (
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
-// client is the way back to the program that sent a request. It owns the
+// Client is the way back to the program that sent a request. It owns the
 // http.ResponseWriter: nobody else writes to it, flushes it or sets a deadline.
-// Several goroutines do so through it: the handler, the app's interim answers,
-// the 100 Continue of an upload, the header's timer and the watch.
+// Several goroutines do so through it: the handler, the upstream's interim answers,
+// the 100 Continue of an upload, the header's timer and the watch. To the handler
+// it is an http.ResponseWriter.
 //
 // The phases only go forward:
 //
@@ -24,18 +25,18 @@ import (
 // What holds at any time:
 //
 //  1. Writes and flushes happen one at a time, with writeMu held.
-//  2. Nobody who must not wait for a client takes writeMu. The app's reader, which
-//     over HTTP/2 serves everybody whose requests share the connection, takes
+//  2. Nobody who must not wait for a client takes writeMu. The upstream's reader,
+//     which over HTTP/2 serves everybody whose requests share the connection, takes
 //     mu alone to queue an interim answer; the watch takes it to set a deadline,
 //     while a write that it is to end may hold writeMu. Nothing is written with mu held.
 //  3. Interim answers are written in the phase open only, and those that came
 //     before the answer go before it.
 //  4. One answer: when its header is written, no other one can follow.
-//  5. The watch ends the writing of an app's answer only: one of ours, which says
-//     why the exchange was ended, can be written in its place.
+//  5. The watch ends the writing of an upstream's answer only: one of the handler's
+//     own, which says why the exchange was ended, can be written in its place.
 //  6. Once closed, nothing is written and no deadline is set: it would meet the
 //     next request on the connection.
-type client struct {
+type Client struct {
 	w         http.ResponseWriter
 	control   http.ResponseController
 	protocol  int // major version of HTTP
@@ -51,11 +52,11 @@ type client struct {
 	phase atomic.Int32 // written with mu held
 
 	mu           sync.Mutex // held for moments only, never while something is written
-	queued       []interim  // sent by the app, and not yet to the client
+	queued       []interim  // sent by the upstream, and not yet to the client
 	unread       int        // bytes of queued
-	appAnswer    bool       // the answer is the app's
+	passedOn     bool       // the answer is the upstream's
 	passing      bool       // passInterims is on its way
-	sentInterims bool       // the app has sent interim answers
+	sentInterims bool       // the upstream has sent interim answers
 }
 
 // The phases of a client.
@@ -67,12 +68,18 @@ const (
 	phaseClosed                 // the handler returns
 )
 
-func newClient(w http.ResponseWriter, r *http.Request, requestID string, last bool) *client {
-	return &client{w: w, control: *http.NewResponseController(w), protocol: r.ProtoMajor, requestID: requestID, last: last}
+// NewClient makes the Client of r, whose answers all carry requestID. With last it
+// is the last one on its connection, as it is anyway if the connection cannot be
+// used again.
+func NewClient(w http.ResponseWriter, r *http.Request, requestID string, last bool) *Client {
+	c := &Client{w: w, control: *http.NewResponseController(w), protocol: r.ProtoMajor, requestID: requestID,
+		last: last || lastOnConnection(r)}
+	c.setOwnHeaders()
+	return c
 }
 
 // enter goes on to a later phase, and reports whether it was one.
-func (c *client) enter(phase int32) bool {
+func (c *Client) enter(phase int32) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.phase.Load() >= phase {
@@ -82,11 +89,19 @@ func (c *client) enter(phase int32) bool {
 	return true
 }
 
-// begun reports whether the answer has begun: no other one can follow.
-func (c *client) begun() bool { return c.phase.Load() >= phaseAnswering }
+// Begun reports whether the answer has begun: no other one can follow.
+func (c *Client) Begun() bool { return c.phase.Load() >= phaseAnswering }
 
-// close is for the end of the handler. It waits for whoever is writing.
-func (c *client) close() {
+// Status is the answer's, 0 as long as there is none. It is for the handler's
+// goroutine, when Exchange has returned.
+func (c *Client) Status() int { return c.status }
+
+// Bytes is how many of the answer's body, or of a tunnel, went to the client. It is
+// for the handler's goroutine too.
+func (c *Client) Bytes() int64 { return c.bytes }
+
+// Close is for the end of the handler. It waits for a write that is under way.
+func (c *Client) Close() {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
 	c.headerSent = true
@@ -95,40 +110,48 @@ func (c *client) close() {
 
 // Header implements http.ResponseWriter. The header is the handler's, but in the
 // phase open the interim answers of an exchange use it.
-func (c *client) Header() http.Header { return c.w.Header() }
+func (c *Client) Header() http.Header { return c.w.Header() }
 
 // WriteHeader implements http.ResponseWriter, for the answer.
-func (c *client) WriteHeader(status int) {
+func (c *Client) WriteHeader(status int) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
+	if c.Begun() {
+		return
+	}
 	c.setOwnHeaders()
 	c.begin(status)
 	c.w.WriteHeader(status)
 }
 
+var errClosed = errors.New("the handler of this request has returned")
+
 // Write implements http.ResponseWriter.
-func (c *client) Write(b []byte) (int, error) {
+func (c *Client) Write(b []byte) (int, error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
 	return c.write(b)
 }
 
-func (c *client) write(b []byte) (int, error) {
+func (c *Client) write(b []byte) (int, error) {
+	if c.phase.Load() == phaseClosed {
+		return 0, errClosed
+	}
 	c.begin(http.StatusOK)
 	n, err := c.w.Write(b)
 	c.bytes += int64(n)
 	return n, err
 }
 
-func (c *client) begin(status int) {
+func (c *Client) begin(status int) {
 	if c.enter(phaseAnswering) && c.status == 0 {
 		c.status = status
 	}
 }
 
 // setOwnHeaders puts our own headers on an answer, again if need be: interim
-// answers leave none behind.
-func (c *client) setOwnHeaders() {
+// answers clear the map.
+func (c *Client) setOwnHeaders() {
 	h := c.w.Header()
 	if h["X-Request-Id"] == nil {
 		h.Set("X-Request-Id", c.requestID)
@@ -139,16 +162,16 @@ func (c *client) setOwnHeaders() {
 }
 
 // closeAfter makes this answer the last one on an HTTP/1 connection.
-func (c *client) closeAfter() { c.last = c.last || c.protocol == 1 }
+func (c *Client) closeAfter() { c.last = c.last || c.protocol == 1 }
 
 // headerPatience is how long a header waits for the first piece of its body, so
-// that both are one packet. An event stream's may come much later.
+// that both are one packet. The first piece of an event stream may come much later.
 const headerPatience = 5 * time.Millisecond
 
 // holdHeader lets the header wait for the first piece of the body.
-func (c *client) holdHeader() { c.headerTimer = time.AfterFunc(headerPatience, c.sendHeader) }
+func (c *Client) holdHeader() { c.headerTimer = time.AfterFunc(headerPatience, c.sendHeader) }
 
-func (c *client) sendHeader() {
+func (c *Client) sendHeader() {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
 	if !c.headerSent {
@@ -157,7 +180,7 @@ func (c *client) sendHeader() {
 }
 
 // headerDone makes sure that the timer of holdHeader writes nothing from here on.
-func (c *client) headerDone() {
+func (c *Client) headerDone() {
 	c.headerTimer.Stop()
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
@@ -166,7 +189,7 @@ func (c *client) headerDone() {
 
 // writePiece writes a piece of the body. The last one of a known length goes out
 // with the end of the request.
-func (c *client) writePiece(piece []byte, more bool) error {
+func (c *Client) writePiece(piece []byte, more bool) error {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
 	c.headerSent = true
@@ -180,30 +203,32 @@ func (c *client) writePiece(piece []byte, more bool) error {
 }
 
 // flush sends what was written. An error shows at the next write.
-func (c *client) flush() {
+func (c *Client) flush() {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
 	c.flushLocked()
 }
 
-func (c *client) flushLocked() {
+func (c *Client) flushLocked() {
 	c.headerSent = true
-	_ = c.control.Flush()
+	if c.phase.Load() != phaseClosed {
+		_ = c.control.Flush()
+	}
 }
 
 // bodyPatience is how long we wait for the rest of a body that nobody will read.
 const bodyPatience = 5 * time.Second
 
-// answerPatience is how long a client may take to read an answer of our own.
+// answerPatience is how long a client may take to read an answer of the handler's own.
 const answerPatience = 30 * time.Second
 
 // readWithin disconnects a client that has not read its answer by then. It counts
 // for what net/http writes behind the handler too, and until the next request.
 // Without it a client that asks and does not read has a connection, and what fits
 // into the kernel's buffer, for ever.
-func (c *client) readWithin(patience time.Duration) { c.writeBy(time.Now().Add(patience)) }
+func (c *Client) readWithin(patience time.Duration) { c.writeBy(time.Now().Add(patience)) }
 
-func (c *client) writeBy(t time.Time) {
+func (c *Client) writeBy(t time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.phase.Load() != phaseClosed {
@@ -213,7 +238,7 @@ func (c *client) writeBy(t time.Time) {
 
 // SetReadDeadline limits the wait for the request's body. Not every writer has
 // deadlines (tests' have none).
-func (c *client) SetReadDeadline(t time.Time) error {
+func (c *Client) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.phase.Load() == phaseClosed {
@@ -222,32 +247,32 @@ func (c *client) SetReadDeadline(t time.Time) error {
 	return c.control.SetReadDeadline(t)
 }
 
-// passAnswer says that the answer to come is the app's.
-func (c *client) passAnswer() {
+// passAnswer says that the answer to come is the upstream's.
+func (c *Client) passAnswer() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.appAnswer = true
+	c.passedOn = true
 }
 
-// cutOff ends the writing of an app's answer, and a read too if the body is still read.
+// cutOff ends the writing of an upstream's answer, and a read too if the body is still read.
 // Where none is left to read, a deadline would spoil the connection for the next
 // request.
-func (c *client) cutOff(reading bool) {
+func (c *Client) cutOff(reading bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	phase := c.phase.Load()
 	if reading && phase != phaseClosed {
 		_ = c.control.SetReadDeadline(time.Now())
 	}
-	if c.appAnswer && phase != phaseClosed {
+	if c.passedOn && phase != phaseClosed {
 		_ = c.control.SetWriteDeadline(time.Now())
 	}
 }
 
-// answerWithoutBody is for answers of our own. A body of the request goes unread,
-// and net/http would wait for its end without a limit before it sent the answer. A
-// stranger could hold a connection, and our stopping, with one byte (P17).
-func (c *client) answerWithoutBody(r *http.Request) {
+// AnswerWithoutBody prepares for an answer of the handler's own. A body of the
+// request goes unread, and net/http would wait for its end without a limit before it
+// sent the answer. A stranger could hold a connection, and our stopping, with one byte.
+func (c *Client) AnswerWithoutBody(r *http.Request) {
 	c.readWithin(answerPatience)
 	if r.ContentLength == 0 {
 		return
@@ -259,17 +284,17 @@ func (c *client) answerWithoutBody(r *http.Request) {
 
 // fullDuplex keeps net/http from swallowing the rest of a body before an early
 // answer.
-func (c *client) fullDuplex() { _ = c.control.EnableFullDuplex() }
+func (c *Client) fullDuplex() { _ = c.control.EnableFullDuplex() }
 
-// interim is a 1xx of the app, ready to be sent on.
+// interim is a 1xx of the upstream, ready to be sent on.
 type interim struct {
 	code   int
 	header http.Header
 	size   int
 }
 
-// Interim answers that wait for the client to read. An app may send them for as
-// long as it works (RFC 9110 §15.2), so their number has no limit.
+// The limits of interim answers that wait for the client to read. An upstream may
+// send them for as long as it works (RFC 9110 §15.2), so their number in all has none.
 const (
 	maxUnreadInterims     = 64
 	maxUnreadInterimBytes = 1 << 20
@@ -278,7 +303,7 @@ const (
 var errUnreadInterims = errors.New("more interim answers than the client reads")
 
 // queueInterim takes an interim answer to be passed on. It never waits.
-func (c *client) queueInterim(code int, header http.Header) error {
+func (c *Client) queueInterim(code int, header http.Header) error {
 	next := interim{code, header, headerSize(header)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -298,7 +323,7 @@ func (c *client) queueInterim(code int, header http.Header) error {
 }
 
 // nextInterim takes the oldest from the queue.
-func (c *client) nextInterim() (interim, bool) {
+func (c *Client) nextInterim() (interim, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.queued) == 0 || c.phase.Load() != phaseOpen {
@@ -310,7 +335,7 @@ func (c *client) nextInterim() (interim, bool) {
 	return next, true
 }
 
-func (c *client) passInterims() {
+func (c *Client) passInterims() {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
 	for next, ok := c.nextInterim(); ok; next, ok = c.nextInterim() {
@@ -318,9 +343,9 @@ func (c *client) passInterims() {
 	}
 }
 
-// settle ends the phase of interim answers. Those that came before the answer go
+// Settle ends the phase of interim answers. Those that came before the answer go
 // before it.
-func (c *client) settle() {
+func (c *Client) Settle() {
 	c.passInterims()
 	c.enter(phaseSettled)
 }
@@ -328,7 +353,7 @@ func (c *client) settle() {
 // sendContinue tells the client to send its body, and reports whether it did.
 // net/http would do that at the first read, perhaps while an interim answer is
 // written, and the bytes of both would mix.
-func (c *client) sendContinue(wanted func() bool) bool {
+func (c *Client) sendContinue(wanted func() bool) bool {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
 	if c.phase.Load() != phaseOpen || !wanted() {
@@ -338,8 +363,8 @@ func (c *client) sendContinue(wanted func() bool) bool {
 	return true
 }
 
-// hadInterims reports whether the app has sent interim answers.
-func (c *client) hadInterims() bool {
+// hadInterims reports whether the upstream has sent interim answers.
+func (c *Client) hadInterims() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.sentInterims
@@ -347,7 +372,7 @@ func (c *client) hadInterims() bool {
 
 // writeInterim has a deadline of its own: the watch leaves writing alone until
 // the answer begins. A client that does not read meanwhile is disconnected.
-func (c *client) writeInterim(code int, header http.Header) {
+func (c *Client) writeInterim(code int, header http.Header) {
 	c.readWithin(bodyPatience)
 	h := c.w.Header()
 	clear(h)
@@ -373,7 +398,7 @@ func headerSize(h http.Header) int {
 
 // switchProtocols writes the 101 and hands out the connection, for a tunnel that
 // closes it. net/http is out of the way then.
-func (c *client) switchProtocols(h http.Header) (*upstream.Buffered, error) {
+func (c *Client) switchProtocols(h http.Header) (*upstream.Buffered, error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
 	conn, buffered, err := c.control.Hijack()
@@ -384,6 +409,7 @@ func (c *client) switchProtocols(h http.Header) (*upstream.Buffered, error) {
 	c.status = http.StatusSwitchingProtocols
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	early = append([]byte(nil), early...) // the reader's buffer is let go
+	h["X-Request-Id"] = []string{c.requestID}
 	_ = conn.SetWriteDeadline(time.Now().Add(bodyPatience))
 	if err := writeSwitch(buffered, h); err != nil {
 		conn.Close()
@@ -393,8 +419,8 @@ func (c *client) switchProtocols(h http.Header) (*upstream.Buffered, error) {
 	return &upstream.Buffered{Conn: conn, Head: early}, nil
 }
 
-// hasSwitched reports whether the connection is no longer net/http's.
-func (c *client) hasSwitched() bool { return c.phase.Load() == phaseSwitched }
+// Switched reports whether the connection is a tunnel's, and no longer net/http's.
+func (c *Client) Switched() bool { return c.phase.Load() == phaseSwitched }
 
 func writeSwitch(w interface {
 	io.Writer

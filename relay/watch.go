@@ -1,7 +1,6 @@
-package proxy
+package relay
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -10,22 +9,20 @@ import (
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
-// Why an exchange was ended by us.
+// Why a watch ended an exchange, besides ErrClientSlow and ErrOver.
 var (
-	errSessionOver = errors.New("the session is over")
-	errClientSlow  = errors.New("the client sends nothing")
-	errAppSilent   = fmt.Errorf("%w: nothing moved any more", upstream.ErrTimeout)
-	errNoHeader    = fmt.Errorf("%w: no header", upstream.ErrTimeout)
+	errSilent   = fmt.Errorf("%w: nothing moved any more", upstream.ErrTimeout)
+	errNoHeader = fmt.Errorf("%w: no header", upstream.ErrTimeout)
 )
 
-// pollInterval is how often a watch looks at its exchange: a sign-out ends streams
-// and tunnels within this time (P10).
+// pollInterval is how often a watch looks at its exchange: what let the request in
+// may end, and streams and tunnels end within this time after it.
 const pollInterval = time.Second
 
 // watched is what a watch knows of an exchange.
 type watched interface {
-	// sessionOver reports whether the session that let the request in has ended.
-	sessionOver() bool
+	// over returns why the exchange must not go on, nil if it may.
+	over() error
 	// waitsForClient reports whether it is the client's turn: its body is being
 	// read, and no answer has begun.
 	waitsForClient() bool
@@ -35,12 +32,12 @@ type watched interface {
 
 // limits are how long an exchange may take.
 type limits struct {
-	Header time.Duration // for the app's header, once the request was sent; 0: no limit
+	Header time.Duration // for the upstream's header, once the request was sent; 0: no limit
 	Idle   time.Duration // without a byte in either direction
 }
 
-// watch ends an exchange that has no right to go on: the app's header is late,
-// nothing moves, or the session behind it is over. While the header is waited for,
+// watch ends an exchange that has no right to go on: the upstream's header is late,
+// nothing moves, or what let the request in is over. While the header is waited for,
 // only the limit for it counts, not the idle time. One timer does it all; the
 // exchange only stores the time when something moved.
 type watch struct {
@@ -50,9 +47,9 @@ type watch struct {
 	last     atomic.Int64 // when something moved last, since begun
 	headerBy atomic.Int64 // when the header must be there, since begun; 0: not waited for, or wasAnswered
 
-	mu    sync.Mutex // guards timer and over
-	timer *time.Timer
-	over  bool
+	mu      sync.Mutex // guards timer and stopped
+	timer   *time.Timer
+	stopped bool
 }
 
 // wasAnswered stands for a header that is there.
@@ -68,15 +65,15 @@ func (w *watch) start(x watched, l limits) {
 func (w *watch) stop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.over = true
+	w.stopped = true
 	w.timer.Stop()
 }
 
 // moved notes that a byte was passed on.
 func (w *watch) moved() { w.last.Store(int64(time.Since(w.begun))) }
 
-// sent begins the wait for the header: the request is with the app. Where the
-// answer came before the request's end, it does not.
+// sent begins the wait for the header: the upstream has the whole request. Where
+// the answer came before the request's end, nothing is waited for.
 func (w *watch) sent() {
 	w.moved()
 	limit := w.limits.Header
@@ -88,7 +85,7 @@ func (w *watch) sent() {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if limit < pollInterval && !w.over {
+	if limit < pollInterval && !w.stopped {
 		w.timer.Reset(limit)
 	}
 }
@@ -99,12 +96,12 @@ func (w *watch) answered() {
 	w.moved()
 }
 
-// check holds off stop: what it ends must be this exchange and not the next one
-// on the same connection.
+// check looks at the exchange. It makes stop wait: what it ends must be this
+// exchange and not the next one on the same connection.
 func (w *watch) check() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.over {
+	if w.stopped {
 		return
 	}
 	if cause := w.verdict(); cause != nil {
@@ -126,10 +123,10 @@ func (w *watch) next() time.Duration {
 
 func (w *watch) verdict() error {
 	now := time.Since(w.begun)
-	if w.watched.sessionOver() {
-		return errSessionOver
+	if cause := w.watched.over(); cause != nil {
+		return &Error{ErrOver, cause}
 	}
-	if by := w.headerBy.Load(); by > 0 { // an app that thinks is not idle
+	if by := w.headerBy.Load(); by > 0 { // an upstream at work is not idle
 		if now >= time.Duration(by) {
 			return errNoHeader
 		}
@@ -139,7 +136,7 @@ func (w *watch) verdict() error {
 		return nil
 	}
 	if w.watched.waitsForClient() {
-		return errClientSlow
+		return ErrClientSlow
 	}
-	return errAppSilent
+	return errSilent
 }

@@ -1,4 +1,4 @@
-package proxy
+package relay
 
 import (
 	"errors"
@@ -10,8 +10,8 @@ import (
 
 // exchangeDouble is what a watch sees of an exchange.
 type exchangeDouble struct {
-	over, client atomic.Bool
-	ended        atomic.Pointer[ending]
+	isOver, client atomic.Bool
+	ended          atomic.Pointer[ending]
 }
 
 type ending struct {
@@ -19,7 +19,14 @@ type ending struct {
 	at    time.Time
 }
 
-func (x *exchangeDouble) sessionOver() bool    { return x.over.Load() }
+var errSignedOut = errors.New("signed out")
+
+func (x *exchangeDouble) over() error {
+	if x.isOver.Load() {
+		return errSignedOut
+	}
+	return nil
+}
 func (x *exchangeDouble) waitsForClient() bool { return x.client.Load() }
 func (x *exchangeDouble) end(cause error)      { x.ended.Store(&ending{cause, time.Now()}) }
 
@@ -30,23 +37,23 @@ func TestAWatchEndsWhatHasNoRightToGoOn(t *testing.T) {
 		want   error
 		after  time.Duration
 	}{
-		"a session that ends": {limits{Header: time.Hour, Idle: time.Hour}, func(_ *watch, x *exchangeDouble) {
+		"a right that ends": {limits{Header: time.Hour, Idle: time.Hour}, func(_ *watch, x *exchangeDouble) {
 			time.Sleep(2500 * time.Millisecond)
-			x.over.Store(true)
-		}, errSessionOver, 3 * time.Second},
+			x.isOver.Store(true)
+		}, ErrOver, 3 * time.Second},
 		"a late header":                    {limits{Header: 5 * time.Second, Idle: time.Second}, func(w *watch, _ *exchangeDouble) { w.sent() }, errNoHeader, 5 * time.Second},
 		"a late header, below a poll":      {limits{Header: 100 * time.Millisecond, Idle: time.Hour}, func(w *watch, _ *exchangeDouble) { w.sent() }, errNoHeader, 100 * time.Millisecond},
-		"no limit for the header":          {limits{Idle: 10 * time.Second}, func(w *watch, _ *exchangeDouble) { w.sent() }, errAppSilent, 10 * time.Second},
-		"a header that came, then nothing": {limits{Header: time.Second, Idle: 3 * time.Second}, func(w *watch, _ *exchangeDouble) { w.sent(); w.answered() }, errAppSilent, 3 * time.Second},
+		"no limit for the header":          {limits{Idle: 10 * time.Second}, func(w *watch, _ *exchangeDouble) { w.sent() }, errSilent, 10 * time.Second},
+		"a header that came, then nothing": {limits{Header: time.Second, Idle: 3 * time.Second}, func(w *watch, _ *exchangeDouble) { w.sent(); w.answered() }, errSilent, 3 * time.Second},
 		"a header that came before the request's end": {limits{Header: time.Second, Idle: 3 * time.Second},
-			func(w *watch, _ *exchangeDouble) { w.answered(); w.sent() }, errAppSilent, 3 * time.Second},
-		"a client that sends nothing": {limits{Header: time.Second, Idle: 3 * time.Second}, func(_ *watch, x *exchangeDouble) { x.client.Store(true) }, errClientSlow, 3 * time.Second},
+			func(w *watch, _ *exchangeDouble) { w.answered(); w.sent() }, errSilent, 3 * time.Second},
+		"a client that sends nothing": {limits{Header: time.Second, Idle: 3 * time.Second}, func(_ *watch, x *exchangeDouble) { x.client.Store(true) }, ErrClientSlow, 3 * time.Second},
 		"something moved": {limits{Header: time.Hour, Idle: 2 * time.Second}, func(w *watch, _ *exchangeDouble) {
 			for range 10 {
 				time.Sleep(1900 * time.Millisecond)
 				w.moved()
 			}
-		}, errAppSilent, 21 * time.Second},
+		}, errSilent, 21 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -72,7 +79,7 @@ func TestAWatchThatWasStoppedEndsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w watch
 		x := &exchangeDouble{}
-		x.over.Store(true)
+		x.isOver.Store(true)
 		w.start(x, limits{Header: 100 * time.Millisecond, Idle: time.Second})
 		w.stop()
 		w.sent()

@@ -1,0 +1,167 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptrace"
+
+	"github.com/sallyport-proxy/sallyport/upstream"
+)
+
+// exchange is one request on its way to an upstream, and its answer on the way back.
+type exchange struct {
+	client   *Client
+	in       *http.Request
+	order    Order
+	upload   *upload // nil if the client sends no body
+	answer   answer
+	watch    watch
+	trace    httptrace.ClientTrace
+	cancel   context.CancelCauseFunc
+	attempts int
+}
+
+// Exchange passes a request to an upstream and the answer to the client. The
+// request's header map is changed in place. An error is one of those above, or
+// another one that is a fault of ours; then nothing of an answer is out and the
+// handler writes one, unless c.Begun says that it has: that answer broke off, and
+// the handler must abort it (http.ErrAbortHandler). If c.Switched, nothing is left to do.
+func (r *Relay) Exchange(c *Client, in *http.Request, o Order) (Outcome, error) {
+	x := &exchange{client: c, in: in, order: o}
+	if err := x.admit(); err != nil {
+		return Outcome{}, err
+	}
+	x.answer = answer{c, in, &x.order, &x.watch, r.buffers}
+	ctx, cancel := context.WithCancelCause(in.Context())
+	defer cancel(nil)
+	x.cancel = cancel
+	out := x.request(ctx)
+	x.watch.start(x, x.limits()) // it looks at what request made
+	defer x.watch.stop()
+
+	res, err := o.Transport.RoundTrip(out)
+	outcome := Outcome{Attempts: x.attempts}
+	c.Settle()
+	if err != nil {
+		return outcome, x.failed(context.Cause(ctx), err)
+	}
+	// Over HTTP/2, Close waits for what the client may still send, unless we are done.
+	defer func() { cancel(nil); res.Body.Close() }()
+	x.watch.answered()
+	switch {
+	case res.StatusCode == http.StatusSwitchingProtocols:
+		outcome.Tunnel, err = r.tunnel(ctx, &x.answer, res)
+		return outcome, err
+	case res.StatusCode < 200 || res.StatusCode > 999:
+		return outcome, &Error{ErrProtocol, fmt.Errorf("the app answered with %d, which is no status", res.StatusCode)}
+	}
+	if err := x.answer.pass(res, x.upload.unfinished()); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return outcome, unquoted(err)
+	}
+	x.upload.drain(r.buffers)
+	return outcome, nil
+}
+
+// admit refuses what must not be sent on, before anything is.
+func (x *exchange) admit() error {
+	if x.order.MaxBody > 0 && x.in.ContentLength > x.order.MaxBody {
+		return ErrTooLarge
+	}
+	if hops := countHops(x.in.Header); hops >= maxHops {
+		return &Error{ErrLoop, fmt.Errorf("the request came by %d times", hops)}
+	}
+	return nil
+}
+
+// limits are for the watch. A gRPC server may send its header with its first
+// message, hours later; then the idle time alone counts.
+func (x *exchange) limits() limits {
+	l := limits{Header: x.order.Header, Idle: x.order.Idle}
+	if isGRPC(x.in) {
+		l.Header = 0
+	}
+	return l
+}
+
+// request is what the upstream gets. The header map is the client's own, changed in
+// place: nobody else has use for what it was.
+func (x *exchange) request(ctx context.Context) *http.Request {
+	x.trace.GotConn = func(httptrace.GotConnInfo) { x.attempts++ }
+	x.trace.Got1xxResponse = x.answer.interim
+	x.trace.WroteRequest = func(info httptrace.WroteRequestInfo) {
+		if info.Err == nil {
+			x.watch.sent()
+		}
+	}
+	if x.in.ContentLength != 0 {
+		x.upload = newUpload(x.client, x.in, &x.order, &x.watch, ctx.Done())
+		x.upload.listen(&x.trace)
+	}
+	out := x.in.WithContext(httptrace.WithClientTrace(ctx, &x.trace))
+	out.URL, out.Host = &x.order.URL, x.order.Host
+	out.RequestURI, out.Close = "", bindsConnection(x.in.Header["Authorization"])
+	out.Body, out.GetBody, out.Trailer = nil, nil, nil
+	if x.upload != nil {
+		out.Body, out.GetBody, out.Trailer = x.upload, x.upload.again, x.upload.trailer
+	} else if x.in.Header["Content-Length"] != nil {
+		// The client says that there is nothing, and some servers answer 411 to a
+		// DELETE or MKCOL that does not say it. "identity" makes net/http write a
+		// length of 0 for any method but GET and HEAD.
+		out.Body, out.TransferEncoding = http.NoBody, []string{"identity"}
+	}
+	x.setHeaders(out.Header)
+	return out
+}
+
+// setHeaders takes out what was meant for this hop alone before the caller writes
+// what only it may write: a client's "Connection: X-Forwarded-User" must not delete
+// that (CVE-2021-33197, CVE-2026-29054).
+func (x *exchange) setHeaders(h http.Header) {
+	dropHopByHop(h)
+	if x.order.WebSocket {
+		setWebSocket(h)
+	}
+	if h["User-Agent"] == nil {
+		h["User-Agent"] = nil // else the transport names itself
+	}
+	countThisHop(h, x.in.Proto, x.order.NoVia)
+	x.order.Hooks.RewriteRequest(h)
+}
+
+// failed is why there is no answer from the upstream. Cause is why the exchange was
+// ended, if it was, and err the transport's.
+func (x *exchange) failed(cause, err error) error {
+	switch {
+	case x.upload != nil && x.upload.is(uploadTooLarge):
+		return ErrTooLarge
+	case errors.Is(cause, ErrClientSlow), errors.Is(cause, ErrOver):
+		return cause
+	case errors.Is(cause, upstream.ErrTimeout), errors.Is(err, upstream.ErrTimeout):
+		return &Error{upstream.ErrTimeout, errors.Join(cause, unquoted(err))}
+	case errors.Is(err, context.Canceled) && x.in.Context().Err() != nil:
+		return &Error{ErrClientGone, unquoted(err)}
+	case x.upload != nil && x.upload.is(uploadBroken):
+		return &Error{ErrUploadBroken, unquoted(err)}
+	}
+	return &Error{upstream.ErrUnreachable, unquoted(err)}
+}
+
+// over implements watched.
+func (x *exchange) over() error { return x.order.Hooks.Over() }
+
+// waitsForClient implements watched.
+func (x *exchange) waitsForClient() bool {
+	return x.upload != nil && x.upload.is(uploadWaiting) && !x.client.Begun()
+}
+
+// end implements watched. A read from the client that is under way is not ended by
+// a context; its deadline is.
+func (x *exchange) end(cause error) {
+	x.cancel(cause)
+	x.client.cutOff(x.upload.unfinished())
+}

@@ -1,0 +1,123 @@
+package relay
+
+import (
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strings"
+)
+
+// hopByHop is RFC 9110 §7.6.1, with what came before it.
+var hopByHop = [...]string{"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+	"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings"}
+
+// dropHopByHop removes what is about one connection only, and what Connection
+// names. "TE: trailers" stays: gRPC servers refuse calls without it.
+func dropHopByHop(h http.Header) {
+	trailers := false
+	for _, line := range h["Te"] {
+		trailers = trailers || hasToken(line, "trailers")
+	}
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			if name = textproto.TrimString(name); name != "" {
+				h.Del(name)
+			}
+		}
+	}
+	for _, name := range hopByHop {
+		delete(h, name)
+	}
+	if trailers {
+		h["Te"] = []string{"trailers"}
+	}
+}
+
+// hasToken reports whether token is in the list that line is, without its
+// parameters and without case.
+func hasToken(line, token string) bool {
+	for item := range strings.SplitSeq(line, ",") {
+		item, _, _ = strings.Cut(item, ";")
+		if strings.EqualFold(textproto.TrimString(item), token) {
+			return true
+		}
+	}
+	return false
+}
+
+// setWebSocket says that a header is about a switch to WebSocket (RFC 6455 §4).
+func setWebSocket(h http.Header) {
+	h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
+}
+
+const (
+	viaName    = "sallyport"
+	loopHeader = "Cdn-Loop" // RFC 8586: counts where Via must not
+	// maxHops is how often a request may pass through here. A route that leads back
+	// to us would go round until something breaks (RFC 9110 §7.6.3).
+	maxHops = 8
+)
+
+// countHops is how often a request has passed through here.
+func countHops(h http.Header) int {
+	hops := 0
+	for _, name := range [...]string{"Via", loopHeader} {
+		for _, line := range h[name] {
+			hops += strings.Count(line, viaName)
+		}
+	}
+	return hops
+}
+
+// countThisHop notes that a request of protocol, such as HTTP/1.1, passes through.
+func countThisHop(h http.Header, protocol string, noVia bool) {
+	if noVia {
+		delete(h, "Via")
+		h[loopHeader] = append(h[loopHeader], viaName)
+		return
+	}
+	h["Via"] = append(h["Via"], strings.TrimPrefix(protocol, "HTTP/")+" "+viaName) // RFC 9110 §7.6.3
+}
+
+// bindsConnection reports whether the upstream may take all that follows on its
+// connection for this person's, as NTLM and Negotiate have it (RFC 4559 §6). The
+// connection is then nobody else's: closed, and not pooled.
+func bindsConnection(authorization []string) bool {
+	for _, line := range authorization {
+		scheme, _, _ := strings.Cut(strings.TrimLeft(line, " \t"), " ")
+		if strings.EqualFold(scheme, "NTLM") || strings.EqualFold(scheme, "Negotiate") {
+			return true
+		}
+	}
+	return false
+}
+
+// siteHeaders are those of an answer by which one upstream speaks for the whole
+// site, the front door's own addresses among them. They are dropped unless an order
+// keeps them: Alt-Svc sends browsers to another server (RFC 7838), past us;
+// NEL makes them report the site's addresses, those of a sign-in among them, to a
+// server that the upstream names; key pins are about a connection that ends here
+// (RFC 7469). Strict-Transport-Security is none of these: it only narrows.
+var siteHeaders = [...]string{"Alt-Svc", "Alternate-Protocol", "Nel", "Public-Key-Pins", "Public-Key-Pins-Report-Only"}
+
+// dropSiteHeaders drops them, but for those to keep.
+func dropSiteHeaders(h http.Header, keep []string) {
+	for _, name := range siteHeaders {
+		if h[name] != nil && !slices.Contains(keep, name) {
+			delete(h, name)
+		}
+	}
+}
+
+// badTrailer reports whether a field must not come after a message: those that
+// frame it, route it or carry credentials (RFC 9110 §6.5.1). A reader that merges
+// trailers into the header would believe them.
+func badTrailer(name string) bool {
+	switch name {
+	case "Content-Length", "Content-Type", "Content-Encoding", "Content-Range", "Host", "Authorization", "Cookie",
+		"Set-Cookie", "Clear-Site-Data", "Cache-Control", "Destination", "Expect", "Location", "Max-Forwards", "Range",
+		"Via", "X-Request-Id":
+		return true
+	}
+	return slices.Contains(hopByHop[:], name) || slices.Contains(siteHeaders[:], name)
+}

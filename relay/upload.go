@@ -1,0 +1,220 @@
+package relay
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// upload is a client's body on its way to an upstream. It counts, holds the limit,
+// notes whose fault an end is, and passes trailers on.
+type upload struct {
+	client  *Client
+	request *http.Request
+	body    io.ReadCloser // of request
+	watch   *watch
+	hooks   Hooks
+	done    <-chan struct{} // closed with the exchange
+	trailer http.Header     // the outgoing request's, filled when the body has ended
+	left    int64           // of the order's MaxBody; negative: no limit
+	state   atomic.Int32    // one of the constants below
+
+	expected  bool        // the client sends it only when told to: 100 Continue
+	responded atomic.Bool // the upstream has begun to answer
+	asked     atomic.Bool // the upstream has said 100
+
+	mu   sync.Mutex // guards head and gone
+	head []byte     // what was read so far, while that is little
+	gone bool       // more was read than head keeps
+}
+
+// The states of an upload. From idle and waiting it goes on to one of the others, and
+// stays there.
+const (
+	uploadIdle      int32 = iota // nobody reads it at the moment
+	uploadWaiting                // for the client
+	uploadEnded                  // whole
+	uploadBroken                 // the client's half failed
+	uploadTooLarge               // longer than allowed
+	uploadAbandoned              // nobody reads it any more
+)
+
+// is reports the state.
+func (u *upload) is(state int32) bool { return u.state.Load() == state }
+
+// enter goes on to a state, unless the body has come to an end before.
+func (u *upload) enter(state int32) bool {
+	for {
+		now := u.state.Load()
+		if now > uploadWaiting {
+			return false
+		}
+		if u.state.CompareAndSwap(now, state) {
+			return true
+		}
+	}
+}
+
+// replayable is how many bytes of a body can be sent again on another connection,
+// where the first one turned out to be dead before anything was sent. It is what
+// the transport buffers before its first write.
+const replayable = 4 << 10
+
+var errBodyGone = errors.New("the body cannot be sent again")
+
+// newUpload makes the upload of a request with a body. The watch is started before
+// anything is read.
+func newUpload(c *Client, in *http.Request, o *Order, w *watch, done <-chan struct{}) *upload {
+	u := &upload{client: c, request: in, body: in.Body, watch: w, hooks: o.Hooks, done: done, left: -1}
+	if o.MaxBody > 0 {
+		u.left = o.MaxBody
+	}
+	if in.ContentLength < 0 || in.ProtoMajor > 1 { // in HTTP/1 only a body without a length has trailers
+		u.trailer = http.Header{}
+		for name := range in.Trailer {
+			if !badTrailer(name) {
+				u.trailer[name] = nil
+			}
+		}
+		u.hooks.RewriteTrailers(u.trailer)
+	}
+	if in.ProtoMajor == 1 {
+		c.fullDuplex()
+		for _, line := range in.Header["Expect"] {
+			u.expected = u.expected || (in.ProtoMinor > 0 && hasToken(line, "100-continue"))
+		}
+	}
+	return u
+}
+
+// listen makes trace tell whether the upstream wants the body.
+func (u *upload) listen(trace *httptrace.ClientTrace) {
+	if u.expected {
+		trace.GotFirstResponseByte = func() { u.responded.Store(true) }
+		trace.Got100Continue = func() { u.asked.Store(true) }
+	}
+}
+
+// wanted reports whether the upstream may still want the body. One that answers
+// without having said 100 does not, though the transport would send it to keep the
+// connection.
+func (u *upload) wanted() bool {
+	return !u.responded.Load() || u.asked.Load() || u.client.hadInterims()
+}
+
+// Read implements io.Reader.
+func (u *upload) Read(p []byte) (int, error) {
+	if state := u.state.Load(); state == uploadAbandoned || state == uploadTooLarge {
+		return 0, errBodyGone
+	}
+	if u.expected {
+		if !u.client.sendContinue(u.wanted) {
+			<-u.done // an error would spoil the answer
+			return 0, errBodyGone
+		}
+		u.expected = false
+	}
+	u.enter(uploadWaiting)
+	n, err := u.body.Read(p)
+	u.enter(uploadIdle)
+	if n > 0 {
+		u.watch.moved()
+		u.keep(p[:n])
+	}
+	if u.left >= 0 {
+		if u.left -= int64(n); u.left < 0 {
+			u.enter(uploadTooLarge)
+			return 0, errBodyGone // not io.EOF: what was sent so far must not look whole
+		}
+	}
+	switch {
+	case err == io.EOF:
+		u.passTrailers()
+		u.enter(uploadEnded)
+	case err != nil:
+		u.enter(uploadBroken)
+	}
+	return n, err
+}
+
+// passTrailers hands on what came after the body. The hooks see it too: a reader
+// that merges trailers into the header must not find there what the hooks keep from it.
+func (u *upload) passTrailers() {
+	if u.trailer == nil {
+		return
+	}
+	for name, values := range u.request.Trailer {
+		if len(values) > 0 && !badTrailer(name) {
+			u.trailer[name] = values
+		}
+	}
+	u.hooks.RewriteTrailers(u.trailer)
+}
+
+// Close implements io.Closer. The body itself is closed by the server that owns
+// it: a transport closes it between two attempts.
+func (u *upload) Close() error { return nil }
+
+// keep remembers the beginning of the body.
+func (u *upload) keep(p []byte) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.gone || len(u.head)+len(p) > replayable {
+		u.head, u.gone = nil, true
+		return
+	}
+	u.head = append(u.head, p...)
+}
+
+// again is the body from its beginning, for a second attempt: what the first one
+// has read must be kept, and nobody may be reading on.
+func (u *upload) again() (io.ReadCloser, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.gone || (!u.is(uploadIdle) && !u.is(uploadEnded)) {
+		return nil, errBodyGone
+	}
+	rest := io.Reader(u)
+	if u.is(uploadEnded) {
+		rest = http.NoBody
+	}
+	return io.NopCloser(io.MultiReader(bytes.NewReader(u.head), rest)), nil
+}
+
+// clientSilence is how long a client is silent before it is taken to wait for the end of
+// an answer in chunks: that goes out only when nothing is read any more.
+const clientSilence = 500 * time.Millisecond
+
+// drain takes in what a client still sends after an early answer, for a while:
+// closing with bytes unread resets the connection, and with it goes the answer
+// that the client has not read yet (RFC 9112 §9.6).
+func (u *upload) drain(buffers *bufferPool) {
+	if u == nil || u.is(uploadEnded) || u.is(uploadBroken) {
+		return
+	}
+	u.enter(uploadAbandoned)
+	if u.request.ProtoMajor > 1 {
+		return // a stream of its own can be reset alone
+	}
+	u.client.flush()
+	buf := buffers.Get()
+	defer buffers.Put(buf)
+	silence := bodyPatience
+	if u.client.Header()["Content-Length"] == nil {
+		silence = clientSilence
+	}
+	for until := time.Now().Add(bodyPatience); time.Now().Before(until); {
+		_ = u.client.SetReadDeadline(time.Now().Add(silence))
+		if _, err := u.body.Read(buf); err != nil {
+			return
+		}
+	}
+}
+
+// unfinished reports whether some of the body may still be on its way.
+func (u *upload) unfinished() bool { return u != nil && !u.is(uploadEnded) }
