@@ -11,8 +11,9 @@
 //	Login            → page: 302 to login · framed page, form: 401 page · else: 401 JSON
 //	Deny             → 403 with one public sentence; the reason goes to the log
 //
-// It owns Sallyport's own endpoints and pages, and reverse proxying. It decides
-// nothing by itself (authz does), opens no cookie by itself (session does), and
+// It owns Sallyport's own endpoints and pages, and what is changed in the headers of
+// requests and answers that pass. It decides nothing by itself (authz does), opens
+// no cookie by itself (session does), moves no bytes by itself (relay does), and
 // has no way to hold a provider's token: login arrives as an interface without one.
 package proxy
 

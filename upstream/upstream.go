@@ -3,7 +3,7 @@
 //
 // It owns connections: their pool, their certificates, how long connecting may
 // take, and what an error on one means. It never looks at who is asking, never
-// rewrites a message and never decides how long an answer may take; proxy does
+// rewrites a message and never decides how long an answer may take; relay does
 // that around it.
 package upstream
 
@@ -23,7 +23,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/internal/attempt"
 )
 
-// The ways in which an app fails to answer. proxy turns them into 502 and 504.
+// The ways in which an app fails to answer. Front doors turn them into 502 and 504.
 var (
 	ErrUnreachable = errors.New("the app could not be reached")
 	ErrTimeout     = errors.New("the app did not answer in time")
