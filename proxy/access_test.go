@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"html"
@@ -35,7 +36,7 @@ func badCookies(t *testing.T, s *site) map[string][]string {
 	future := s.sessions.Start(alice())
 	future.SignedIn, future.Seen = future.SignedIn.Add(time.Hour), future.Seen.Add(time.Hour)
 	ended := s.sessions.Start(alice())
-	s.sessions.SignOut(headerWriter{}, ended)
+	_ = s.sessions.SignOut(context.Background(), headerWriter{}, ended)
 	raw, err := base64.URLEncoding.DecodeString(value)
 	check(t, err)
 	flipped := slices.Clone(raw)

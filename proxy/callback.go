@@ -36,7 +36,9 @@ func (p *Proxy) callback(w http.ResponseWriter, r *http.Request, ev *event, id s
 	if errors.Is(err, session.ErrEnded) {
 		// This browser did not end its session and signs in again: a stolen copy may
 		// have switched to the sign-in's next session. Nothing of it may live on.
-		p.sessions.EndSignIn(s)
+		if err := p.sessions.EndSignIn(r.Context(), s); err != nil {
+			p.log.Error("a sign-out reached this process only", "request_id", ev.requestID, "error", err)
+		}
 	}
 	provider, ok := p.provider(id)
 	if reader, reads := provider.Login.(readsErrors); reads && q.Has("error") && errors.Is(flowErr, session.ErrNoFlow) {

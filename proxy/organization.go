@@ -71,10 +71,13 @@ func (p *Proxy) switchOrg(w http.ResponseWriter, r *http.Request, ev *event) err
 		return &failure{Status: http.StatusForbidden, Cause: errors.New("choice of an organization that is not theirs"),
 			Title: "Nothing was changed", Sentence: "You do not belong to this organization, or not any more.", Advice: "Sign out and in again if you have just been added to it."}
 	}
-	s, err = p.sessions.Switch(w, p.publicHost, s, who)
+	s, err = p.sessions.Switch(r.Context(), w, p.publicHost, s, who)
 	if errors.Is(err, session.ErrEnded) { // another switch, or a sign-out, was quicker
 		redirect(w, http.StatusSeeOther, p.origin+p.loginURL(returnTo))
 		return nil
+	}
+	if errors.Is(err, session.ErrStore) {
+		return &failure{Status: http.StatusServiceUnavailable, Cause: err, RetryAfter: 5}
 	}
 	if err != nil {
 		return &failure{Status: http.StatusInternalServerError, Cause: err}

@@ -44,7 +44,9 @@ func (p *Proxy) login(w http.ResponseWriter, r *http.Request, ev *event) error {
 	case err == nil && q.Get("switch") == switchValue(&s):
 		// To sign in as somebody else, the first one must be gone: otherwise a
 		// cancelled sign-in would leave them there (CVE-2026-34454).
-		p.sessions.SignOut(w, s)
+		if err := p.sessions.SignOut(r.Context(), w, s); err != nil {
+			p.log.Error("a sign-out reached this process only", "request_id", ev.requestID, "error", err)
+		}
 		p.redeemed.forget(p.sessions.BrowserID(r))
 	case err == nil: // signed in already: a late tab, or a bookmark
 		redirect(w, http.StatusSeeOther, p.origin+p.afterSignIn(&s, returnTo))

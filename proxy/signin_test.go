@@ -511,7 +511,7 @@ func TestP06_TheSessionIsFreshAtEverySignIn(t *testing.T) {
 	s := newSite(t, setup{Login: fixedLogin{who: alice()}})
 	b := s.browser(t)
 	ended := s.sessions.Start(bob())
-	s.sessions.SignOut(headerWriter{}, ended)
+	_ = s.sessions.SignOut(context.Background(), headerWriter{}, ended)
 	name, value, _ := strings.Cut(s.seal(t, ended), "=")
 	ids := map[string]bool{ended.ID: true}
 	b.SetCookies(s.url, &http.Cookie{Name: name, Value: value, Path: "/"})
@@ -714,7 +714,7 @@ func TestALoopEndsInAPageThatNamesItsCause(t *testing.T) {
 		"ended at once": {bentJar{set: func(_, v string) string {
 			got, err := s.sessions.Read("__Host-sallyport="+v, s.routeHost)
 			check(t, err)
-			s.sessions.SignOut(headerWriter{}, got)
+			_ = s.sessions.SignOut(context.Background(), headerWriter{}, got)
 			return v
 		}}, []string{"The session was ended right after it began."}},
 	} {

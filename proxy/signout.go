@@ -36,7 +36,9 @@ func (p *Proxy) signOut(w http.ResponseWriter, r *http.Request, ev *event) error
 	// A form of another site brings no cookie, whatever a service worker makes the
 	// browser say about it. The answer must not take away what was not sent.
 	if !admission.ThroughWorker(r) || !errors.Is(err, session.ErrNone) {
-		p.sessions.SignOut(w, s)
+		if err := p.sessions.SignOut(r.Context(), w, s); err != nil {
+			p.log.Error("a sign-out reached this process only", "request_id", ev.requestID, "error", err)
+		}
 		p.redeemed.forget(p.sessions.BrowserID(r)) // what this browser has not fetched yet must not sign it in again
 	}
 	p.clearCache(w, r)

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"math"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -53,8 +52,11 @@ func (compact) Serialize(src any) ([]byte, error) {
 	if err != nil || len(root) != idBytes {
 		return nil, errCodec
 	}
-	seen := s.Seen.Unix() - s.SignedIn.Unix()
-	if seen < 0 || seen > math.MaxUint32 {
+	signedIn, seen, life := s.SignedIn.UnixMilli(), s.Seen.Sub(s.SignedIn), time.Duration(0)
+	if !s.end.IsZero() {
+		life = s.end.Sub(s.SignedIn)
+	}
+	if signedIn < 0 || signedIn >= year10000*1000 || !fits(seen) || !fits(life) {
 		return nil, errCodec
 	}
 	id := &s.Identity
@@ -64,8 +66,9 @@ func (compact) Serialize(src any) ([]byte, error) {
 	}
 	b := append([]byte{codecVersion, flags}, root...)
 	b = binary.BigEndian.AppendUint32(b, s.generation)
-	b = binary.AppendUvarint(b, uint64(s.SignedIn.Unix()))
-	b = binary.BigEndian.AppendUint32(b, uint32(seen))
+	b = binary.BigEndian.AppendUint16(b, uint16(signedIn>>32))
+	b = binary.BigEndian.AppendUint32(b, uint32(signedIn))
+	b = appendSeconds(appendSeconds(b, life), seen)
 	if !id.AuthTime.IsZero() {
 		b = binary.AppendUvarint(b, uint64(id.AuthTime.Unix()))
 	}
@@ -94,6 +97,14 @@ func (compact) Serialize(src any) ([]byte, error) {
 		b = appendString(appendString(b, g.Org, p), g.Group, p)
 	}
 	return b, nil
+}
+
+// fits reports whether a cookie can say d: in whole seconds, in three bytes.
+func fits(d time.Duration) bool { return d >= 0 && d < 1<<24*time.Second && d%time.Second == 0 }
+
+func appendSeconds(b []byte, d time.Duration) []byte {
+	n := uint32(d / time.Second)
+	return append(b, byte(n>>16), byte(n>>8), byte(n))
 }
 
 func flagsOf(id *identity.Identity) (f byte) {
@@ -178,7 +189,8 @@ func (compact) Deserialize(src []byte, dst any) error {
 	}
 	out := Session{Root: base64.RawURLEncoding.EncodeToString(r.take(idBytes)), generation: r.uint32()}
 	out.ID = sessionID(out.Root, out.generation)
-	out.SignedIn = r.time()
+	out.SignedIn = r.millis()
+	out.end = out.SignedIn.Add(r.seconds())
 	out.Seen = out.SignedIn.Add(r.seconds())
 	id := &out.Identity
 	id.EmailVerified = flags&flagEmailVerified != 0
@@ -206,7 +218,8 @@ func (compact) Deserialize(src []byte, dst any) error {
 	emptyOrg := flags&flagHasOrg != 0 && id.Org == (identity.Org{})
 	knownYetDropped := id.GroupsDropped && !id.GroupsUnknown
 	knownYetUnknown := id.OrgUnknown && (flags&flagHasOrg != 0 || len(id.Orgs) > 0)
-	if r.bad || len(r.b) > 0 || id.Subject == "" || emptyOrg || knownYetDropped || knownYetUnknown || out.Seen.Year() > 9999 {
+	if r.bad || len(r.b) > 0 || id.Subject == "" || emptyOrg || knownYetDropped || knownYetUnknown ||
+		out.Seen.Year() > 9999 || out.end.Year() > 9999 {
 		return errCodec
 	}
 	*s = out
@@ -252,10 +265,12 @@ func (r *reader) count() int {
 	return int(n)
 }
 
-// time reads seconds since 1970. Years past 9999 are nobody's sign-in, and would
-// break what prints them (security.md 82).
+// year10000 is in seconds since 1970. Years from there on are nobody's sign-in, and
+// would break what prints them: time.Time refuses to be JSON then.
+const year10000 = 253402300800
+
+// time reads seconds since 1970.
 func (r *reader) time() time.Time {
-	const year10000 = 253402300800
 	v := r.uvarint()
 	if v >= year10000 {
 		r.bad = true
@@ -264,7 +279,21 @@ func (r *reader) time() time.Time {
 	return time.Unix(int64(v), 0).UTC()
 }
 
-func (r *reader) seconds() time.Duration { return time.Duration(r.uint32()) * time.Second }
+// millis reads milliseconds since 1970.
+func (r *reader) millis() time.Time {
+	b := r.take(6)
+	v := int64(binary.BigEndian.Uint16(b))<<32 | int64(binary.BigEndian.Uint32(b[2:]))
+	if v >= year10000*1000 {
+		r.bad = true
+		v = 0
+	}
+	return time.UnixMilli(v).UTC()
+}
+
+func (r *reader) seconds() time.Duration {
+	b := r.take(3)
+	return time.Duration(uint32(b[0])<<16|uint32(b[1])<<8|uint32(b[2])) * time.Second
+}
 
 func (r *reader) uint32() uint32 { return binary.BigEndian.Uint32(r.take(4)) }
 

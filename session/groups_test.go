@@ -83,7 +83,7 @@ func TestP10_AnOutdatedSessionThatEndedHasEnded(t *testing.T) {
 	ended := NewMemory(c.now, nil)
 	both := func(o *Options) { o.Ended = ended }
 	s, cookie := signedIn(t, newManager(t, c, both))
-	ended.End(Ending{Root: s.Root, SignedIn: s.SignedIn, Until: s.Expires})
+	end(ended, &s)
 	if _, err := newManager(t, c, both, keeping("a")).Read(cookie, testHost); !errors.Is(err, ErrEnded) {
 		t.Errorf("got %v", err)
 	}
@@ -100,7 +100,7 @@ func TestP17_TheDigestOfKeptGroupsCostsEightBytes(t *testing.T) {
 		return len(b)
 	}
 	all, some := size(newManager(t, newClock())), size(newManager(t, newClock(), keeping("a")))
-	if all != 2+idBytes+4+5+4+4+7 || some != all+8 {
+	if all != 2+idBytes+4+6+3+3+4+7 || some != all+8 {
 		t.Errorf("%d bytes, and %d with a digest", all, some)
 	}
 }

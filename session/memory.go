@@ -1,98 +1,148 @@
 package session
 
 import (
+	"context"
+	"crypto/sha256"
+	"errors"
 	"maps"
-	"math"
-	"slices"
 	"sync"
 	"time"
 )
 
-// endedMax bounds how many endings a Memory keeps apart.
-const endedMax = 1 << 17
+const (
+	// endedMax bounds how many cuts a Memory keeps apart.
+	endedMax = 1 << 17
+	// crowdMax bounds how many sign-ins of one person are kept apart, so that nobody
+	// fills a list at everybody else's expense by signing in and out.
+	crowdMax = 100
+	// onceMax bounds the values that a Memory remembers as consumed.
+	onceMax = 1 << 17
+)
 
-// Memory is the list of what ended before its time where there is no store: in
-// this process only, and lost at its restart.
+// Merge is what happened to a full list: its older half became one cut.
+type Merge struct {
+	Person  string    // only this one's sign-ins; "": everybody's
+	Before  time.Time // who signed in at or before this moment signs in again
+	Entries int       // how many became one
+}
+
+// ErrFull is what Consume returns when there is no room to remember a value.
+var ErrFull = errors.New("too many values that count once are remembered")
+
+// Memory is the list of what ended before its time, and of what was consumed,
+// where there is no store: in this process only, and lost at its restart.
 //
 // It keeps one entry for each sign-in that ended, however often its organization
 // was switched. At its bound nothing is forgotten: the older half of the entries
 // becomes one cut, and everybody who signed in at or before that moment signs in
-// again. To forget an entry would sign in again who had signed out.
+// again. To forget an entry would sign in again who had signed out. The entries
+// of one person become one cut of that person long before that.
 type Memory struct {
 	now    func() time.Time
 	max    int
-	merged func(before time.Time, entries int)
+	merged func(Merge)
+	view   *View
 
-	mu      sync.RWMutex // guards what follows
-	entries map[string]ended
-	before  int64 // sign-ins of this second and earlier are over
+	mu   sync.Mutex // held by who writes
+	once map[[32]byte]int64
+	room int // values there may be in once
 }
 
-// ended is what is over of one sign-in. Times are seconds since 1970.
-type ended struct {
-	below           uint64 // generations below this one
-	signedIn, until int64
-}
-
-var _ Ended = (*Memory)(nil)
+var (
+	_ Ended = (*Memory)(nil)
+	_ Once  = (*Memory)(nil)
+)
 
 // NewMemory returns an empty list; nil now means time.Now. merged, if there is
 // one, is told each time that entries become a cut.
-func NewMemory(now func() time.Time, merged func(before time.Time, entries int)) *Memory {
+func NewMemory(now func() time.Time, merged func(Merge)) *Memory {
 	if now == nil {
 		now = time.Now
 	}
 	if merged == nil {
-		merged = func(time.Time, int) {}
+		merged = func(Merge) {}
 	}
-	return &Memory{now: now, max: endedMax, merged: merged, entries: map[string]ended{}, before: math.MinInt64}
+	return &Memory{now: now, max: endedMax, merged: merged, view: NewView(endedMax), once: map[[32]byte]int64{}, room: onceMax}
 }
 
-// End ends all sessions of the sign-in.
-func (m *Memory) End(s Ending) { m.end(s, math.MaxUint64) }
+// End ends what c matches.
+func (m *Memory) End(_ context.Context, c Cut) error {
+	_, err := m.add(c)
+	return err
+}
 
-// Supersede ends s and the sessions before it, and reports whether s was alive.
-func (m *Memory) Supersede(s Ending) bool { return m.end(s, uint64(s.Generation)+1) }
+// Supersede ends what c matches, and reports whether that was not over yet.
+func (m *Memory) Supersede(_ context.Context, c Cut) (first bool, err error) { return m.add(c) }
 
-// end ends the generations below the given one, and reports whether s was alive.
-func (m *Memory) end(s Ending, below uint64) bool {
+func (m *Memory) add(c Cut) (news bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	signedIn := s.SignedIn.Unix()
-	was, known := m.entries[s.Root]
-	alive := signedIn > m.before && uint64(s.Generation) >= was.below
-	if signedIn <= m.before || below <= was.below || s.Until.Before(m.now()) {
-		return alive
+	now := m.now()
+	r, err := c.Record(now)
+	if err != nil {
+		return false, err
 	}
-	if !known && len(m.entries) >= m.max {
-		m.makeRoom()
+	if r.Until < now.UnixMilli() {
+		return true, nil // it is over in any case
 	}
-	m.entries[s.Root] = ended{below: below, signedIn: signedIn, until: s.Until.Unix()}
-	return alive
+	if m.view.Len() >= m.max {
+		m.makeRoom(now)
+	}
+	news = m.view.Add(r)
+	if news && r.Kind == KindRoot && m.view.crowded(r.Whose) {
+		m.mergePerson(c.Person, r.Whose)
+	}
+	return news, nil
 }
 
 // Ended reports whether s is over.
-func (m *Memory) Ended(s Ending) bool {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return s.SignedIn.Unix() <= m.before || uint64(s.Generation) < m.entries[s.Root].below
-}
+func (m *Memory) Ended(s Session) bool { return m.view.Ended(&s) }
 
-func (m *Memory) makeRoom() {
-	now := m.now().Unix()
-	maps.DeleteFunc(m.entries, func(_ string, e ended) bool { return e.until < now })
-	if len(m.entries) < m.max-m.max/8 { // enough room that sweeping stays rare
+// Earliest is the first moment at which whoever s belongs to is not over at once.
+func (m *Memory) Earliest(s Session) time.Time { return m.view.Earliest(&s) }
+
+// Fresh is now: there is nobody else to hear of.
+func (m *Memory) Fresh() time.Time { return m.now() }
+
+func (m *Memory) makeRoom(now time.Time) {
+	m.view.Sweep(now)
+	kept := m.view.Len()
+	if kept < m.max-m.max/8 { // enough room that sweeping stays rare
 		return
 	}
-	times := make([]int64, 0, len(m.entries))
-	for _, e := range m.entries {
-		times = append(times, e.signedIn)
+	before, _, until := m.view.half(func(*entry) bool { return true })
+	m.view.Add(Record{Kind: KindAll, Before: before, Until: until})
+	m.merged(Merge{Before: time.UnixMilli(before).UTC(), Entries: kept - m.view.Len()})
+}
+
+// mergePerson makes one cut of the older half of a person's sign-ins, if there
+// are too many of them and not only of people who share a place in the view.
+func (m *Memory) mergePerson(person string, whose CutKey) {
+	before, n, until := m.view.half(func(e *entry) bool { return e.kind() == KindRoot && e.whose == whose.short() })
+	if n <= crowdMax {
+		return
 	}
-	slices.Sort(times)
-	m.before = times[len(times)/2]
-	kept := len(m.entries)
-	maps.DeleteFunc(m.entries, func(_ string, e ended) bool { return e.signedIn <= m.before })
-	m.merged(time.Unix(m.before, 0).UTC(), kept-len(m.entries))
+	kept := m.view.Len()
+	m.view.Add(Record{Kind: KindPerson, Key: whose, Before: before, Until: until})
+	m.merged(Merge{Person: person, Before: time.UnixMilli(before).UTC(), Entries: kept + 1 - m.view.Len()})
+}
+
+// Consume reports whether value is consumed for the first time.
+func (m *Memory) Consume(_ context.Context, value string, until time.Time) (first bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now, key := m.now().Unix(), sha256.Sum256([]byte(value))
+	if _, known := m.once[key]; known {
+		return false, nil
+	}
+	if len(m.once) >= m.room {
+		maps.DeleteFunc(m.once, func(_ [32]byte, until int64) bool { return until < now })
+	}
+	if len(m.once) >= m.room {
+		return false, ErrFull
+	}
+	m.once[key] = until.Unix()
+	return true, nil
 }
 
 // spentMax is how many names a spent remembers at least.

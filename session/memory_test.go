@@ -1,37 +1,56 @@
 package session
 
 import (
+	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"net/http/httptest"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
 )
 
-func endingOf(root string, c *clock) Ending {
-	return Ending{Root: root, SignedIn: c.t, Until: c.t.Add(12 * time.Hour)}
+// begun is a session that begins now, of nobody in particular, and as Memory is told of it.
+func begun(root string, c *clock) *Session {
+	return &Session{Root: root, SignedIn: c.t, end: c.t.Add(12 * time.Hour)}
 }
+
+func end(m *Memory, s *Session) { _ = m.End(context.Background(), cutOf(s, 0)) }
+
+func supersede(m *Memory, s *Session) bool {
+	first, err := m.Supersede(context.Background(), cutOf(s, uint64(s.generation)+1))
+	return first && err == nil
+}
+
+func cutOf(s *Session, below uint64) Cut { return (&Manager{}).cut(s, below) }
 
 func TestMemoryRemembersWhatEnded(t *testing.T) {
 	c := newClock()
 	m := NewMemory(c.now, nil)
-	a, b := endingOf("a", c), endingOf("b", c)
-	if m.Ended(a) {
+	a, b := begun("a", c), begun("b", c)
+	if m.Ended(*a) {
 		t.Error("remembers what it was not told")
 	}
-	next := a
-	next.Generation = 1
-	if !m.Supersede(a) || m.Supersede(a) || !m.Ended(a) || m.Ended(next) || m.Ended(b) {
+	next := begun("a", c)
+	next.generation = 1
+	if !supersede(m, a) || supersede(m, a) || !m.Ended(*a) || m.Ended(*next) || m.Ended(*b) {
 		t.Error("superseding ends one session, once")
 	}
-	m.End(a) // by its oldest session
-	if last := (Ending{Root: "a", Generation: math.MaxUint32, SignedIn: c.t, Until: a.Until}); !m.Ended(next) || !m.Ended(last) || m.Supersede(next) || m.Ended(b) {
+	end(m, a) // by its oldest session
+	last := begun("a", c)
+	last.generation = math.MaxUint32
+	if !m.Ended(*next) || !m.Ended(*last) || supersede(m, next) || m.Ended(*b) {
 		t.Error("ending ends the whole sign-in")
 	}
-	if m.End(b); !m.Ended(b) || !m.Ended(a) {
+	if end(m, b); !m.Ended(*b) || !m.Ended(*a) {
 		t.Error("forgot")
 	}
 }
@@ -42,31 +61,31 @@ func TestP10_NothingEndedComesBackHoweverManySignOut(t *testing.T) {
 	c := newClock()
 	var cut time.Time
 	merges := 0
-	m := NewMemory(c.now, func(before time.Time, entries int) {
-		if merges++; entries < 50 || !before.After(cut) || before.After(c.t) {
-			t.Errorf("%d entries merged before %s", entries, before)
+	m := NewMemory(c.now, func(got Merge) {
+		if merges++; got.Person != "" || got.Entries < 50 || !got.Before.After(cut) || got.Before.After(c.t) {
+			t.Errorf("merged: %+v", got)
 		}
-		cut = before
+		cut = got.Before
 	})
 	m.max = 100
-	var all []Ending
+	var all []*Session
 	for i := range 5000 {
 		c.add(time.Second)
-		e := endingOf(fmt.Sprint(i), c)
-		m.End(e)
-		if all = append(all, e); len(m.entries) > m.max {
-			t.Fatalf("%d entries after %d", len(m.entries), i)
+		e := begun(fmt.Sprint(i), c)
+		end(m, e)
+		if all = append(all, e); m.view.Len() > m.max {
+			t.Fatalf("%d entries after %d", m.view.Len(), i)
 		}
-		if alive := endingOf("alive", c); m.Ended(alive) {
+		if alive := begun("alive", c); m.Ended(*alive) {
 			t.Fatalf("somebody who signs in now has ended, after %d", i)
 		}
 	}
 	for i, e := range all {
-		if !m.Ended(e) || m.Supersede(e) {
+		if !m.Ended(*e) || supersede(m, e) {
 			t.Fatalf("the %dth signs in again", i)
 		}
 	}
-	if merges == 0 || !m.Ended(Ending{Root: "x", SignedIn: cut}) || m.Ended(Ending{Root: "x", SignedIn: cut.Add(time.Second)}) {
+	if merges == 0 || !m.Ended(Session{Root: "x", SignedIn: cut}) || m.Ended(Session{Root: "x", SignedIn: cut.Add(time.Millisecond)}) {
 		t.Errorf("%d merges, the last before %s", merges, cut)
 	}
 	if NewMemory(nil, nil).max != 131_072 {
@@ -80,11 +99,15 @@ func TestP10_ThoseWhoSignedOutFirstStaySignedOutAtTheRealBound(t *testing.T) {
 	m := newManager(t, c)
 	cookies := map[string]bool{}
 	for i := range 135_000 {
-		s := m.Start(alice())
+		who := alice()
+		who.Subject = fmt.Sprint(i % 5000)
+		s := m.Start(who)
 		if i < 50 {
 			cookies[pair(write(t, m, testHost, s))] = true
 		}
-		m.EndSignIn(s)
+		if err := m.EndSignIn(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
 		if i%100 == 0 {
 			c.add(time.Second)
 		}
@@ -97,16 +120,16 @@ func TestP10_ThoseWhoSignedOutFirstStaySignedOutAtTheRealBound(t *testing.T) {
 // What has run out goes first: it merges nobody.
 func TestP10_ManyFinishedSessionsPushOutNoEndedOne(t *testing.T) {
 	c := newClock()
-	m := NewMemory(c.now, func(time.Time, int) { t.Error("merged") })
+	m := NewMemory(c.now, func(Merge) { t.Error("merged") })
 	m.max = 100
-	first := endingOf("ended", c)
-	m.End(first)
+	first := begun("ended", c)
+	end(m, first)
 	for i := range 10_000 {
-		e := endingOf(fmt.Sprint(i), c)
-		e.Until = c.t.Add(time.Minute)
-		m.End(e)
+		e := begun(fmt.Sprint(i), c)
+		e.end = c.t.Add(time.Minute)
+		end(m, e)
 		c.add(2 * time.Second)
-		if !m.Ended(first) {
+		if !m.Ended(*first) {
 			t.Fatalf("forgotten after %d", i)
 		}
 	}
@@ -141,14 +164,14 @@ func TestMemoryIsSafeForConcurrentUse(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for i := range 9 {
-				e := endingOf(fmt.Sprint(i), c)
-				if m.Supersede(e) {
+				e := begun(fmt.Sprint(i), c)
+				if supersede(m, e) {
 					alive.Add(1)
 				}
 				if s.take(e.Root) {
 					first.Add(1)
 				}
-				m.Ended(e)
+				m.Ended(*e)
 			}
 		})
 	}
@@ -165,7 +188,7 @@ func TestP10_SignOutReachesTheSessionThatAStolenCookieSwitchedTo(t *testing.T) {
 	m := newManager(t, c)
 	owner, cookie := signedIn(t, m)
 	w := httptest.NewRecorder()
-	thief, err := m.Switch(w, testHost, owner, alice())
+	thief, err := m.Switch(t.Context(), w, testHost, owner, alice())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,13 +200,13 @@ func TestP10_SignOutReachesTheSessionThatAStolenCookieSwitchedTo(t *testing.T) {
 	if err != ErrEnded || found.Root != thief.Root {
 		t.Fatalf("the owner's: %v", err)
 	}
-	m.SignOut(httptest.NewRecorder(), found)
+	signOut(t, m, found)
 	mustRefuse(t, m, stolen, testHost, ErrEnded)
 	if _, due := m.Renew(thief); due || !m.HasEnded(&thief) {
 		t.Error("it can be renewed")
 	}
 	w = httptest.NewRecorder()
-	if _, err := m.Switch(w, testHost, thief, alice()); err != ErrEnded || w.Header()["Set-Cookie"] != nil {
+	if _, err := m.Switch(t.Context(), w, testHost, thief, alice()); err != ErrEnded || w.Header()["Set-Cookie"] != nil {
 		t.Errorf("it can be switched: %v", err)
 	}
 }
@@ -197,7 +220,7 @@ func TestP10_OfManySwitchesAtOnceOneCounts(t *testing.T) {
 	for range 200 {
 		wg.Go(func() {
 			w := httptest.NewRecorder()
-			_, err := m.Switch(w, testHost, old, alice())
+			_, err := m.Switch(t.Context(), w, testHost, old, alice())
 			if err != nil && (err != ErrEnded || w.Header()["Set-Cookie"] != nil) {
 				t.Error(err)
 			}
@@ -215,4 +238,250 @@ func TestP10_OfManySwitchesAtOnceOneCounts(t *testing.T) {
 	if _, err := m.Read(cookies[0], testHost); err != nil {
 		t.Error(err)
 	}
+}
+
+// One account costs nobody else anything, however often it signs in and out.
+func TestP10_WhoSignsInAndOutAgainAndAgainSignsOutNobodyElse(t *testing.T) {
+	c := newClock()
+	var merges []Merge
+	m := newManager(t, c, func(o *Options) { o.Merged = func(got Merge) { merges = append(merges, got) } })
+	list := m.ended.(*Memory)
+	list.max = 1000
+	_, others := signedInAs(t, m, "somebody else")
+	m.idle = 12 * time.Hour
+	var sessions []string
+	for i := range 5000 {
+		s, cookie := signedInAs(t, m, "busy")
+		sessions = append(sessions, cookie)
+		signOut(t, m, s)
+		if c.add(time.Second); list.view.Len() > crowdMax+1 {
+			t.Fatalf("%d entries after %d", list.view.Len(), i)
+		}
+	}
+	if _, err := m.Read(others, testHost); err != nil {
+		t.Errorf("somebody else: %v", err)
+	}
+	if _, cookie := signedInAs(t, m, "busy"); cookie != "" {
+		if _, err := m.Read(cookie, testHost); err != nil {
+			t.Errorf("the same person, signed in again: %v", err)
+		}
+	}
+	for i, cookie := range sessions {
+		if i%10 == 0 || i > 4800 {
+			mustRefuse(t, m, cookie, testHost, ErrEnded)
+		}
+	}
+	if len(merges) < 50 || slices.ContainsFunc(merges, func(m Merge) bool { return m.Person != "google:busy" || m.Entries < crowdMax/2 }) {
+		t.Errorf("told of %d merges: %.200v", len(merges), merges)
+	}
+}
+
+// Somebody who has many organizations switches as often as they like.
+func TestP10_SwitchingAgainAndAgainTakesOneEntry(t *testing.T) {
+	c := newClock()
+	m := newManager(t, c, func(o *Options) { o.Merged = func(Merge) { t.Error("merged") } })
+	s, _ := signedIn(t, m)
+	for range 5000 {
+		var err error
+		if s, err = m.Switch(t.Context(), httptest.NewRecorder(), testHost, s, alice()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := m.ended.(*Memory).view.Len(); n != 1 {
+		t.Errorf("%d entries", n)
+	}
+}
+
+// The operator makes the timeout shorter, somebody signs out, the operator makes it
+// longer again: the cookie of before must not be good again.
+func TestP10_ALongerTimeoutBringsNothingEndedBack(t *testing.T) {
+	c := newClock()
+	list := NewMemory(c.now, nil)
+	lasting := func(d time.Duration) *Manager {
+		return newManager(t, c, func(o *Options) { o.Ended, o.AbsoluteTimeout, o.IdleTimeout = list, d, 24*time.Hour })
+	}
+	s, cookie := signedIn(t, lasting(12*time.Hour))
+	_, other := signedIn(t, lasting(12*time.Hour))
+	read, err := lasting(time.Hour).Read(cookie, testHost)
+	if err != nil || !read.Expires.Equal(s.SignedIn.Add(time.Hour)) {
+		t.Fatalf("the shorter timeout: %v, until %s", err, read.Expires)
+	}
+	signOut(t, lasting(time.Hour), read)
+	c.add(2 * time.Hour)
+	list.view.Sweep(c.now())
+	mustRefuse(t, lasting(12*time.Hour), cookie, testHost, ErrEnded)
+	mustRefuse(t, lasting(1000*time.Hour), cookie, testHost, ErrEnded)
+	c.add(11 * time.Hour)
+	mustRefuse(t, lasting(1000*time.Hour), other, testHost, ErrExpired)
+}
+
+// The clock was an hour ahead when somebody was signed out everywhere, and is right
+// again: they can sign in, for as long as everybody.
+func TestAClockThatIsSetBackKeepsNobodyFromSigningIn(t *testing.T) {
+	c := newClock()
+	m := newManager(t, c)
+	old, oldCookie := signedIn(t, m)
+	for _, cut := range []Cut{
+		{Person: alice().ID(), Before: c.t.Add(time.Hour), Until: c.t.Add(13 * time.Hour)},
+		{Org: alice().Org.ID, Before: c.t.Add(2 * time.Hour), Until: c.t.Add(14 * time.Hour)},
+		{Before: c.t.Add(3 * time.Hour), Until: c.t.Add(15 * time.Hour)},
+	} {
+		if err := m.ended.End(t.Context(), cut); err != nil {
+			t.Fatal(err)
+		}
+		mustRefuse(t, m, oldCookie, testHost, ErrEnded)
+		s, cookie := signedIn(t, m)
+		if got, err := m.Read(cookie, testHost); err != nil || !got.SignedIn.Equal(cut.Before.Add(time.Millisecond)) || got.Expires.After(old.Expires) {
+			t.Fatalf("%+v: %v, signed in %s, until %s", cut, err, got.SignedIn, got.Expires)
+		}
+		if _, due := m.Renew(s); due {
+			t.Error("renewed before its time")
+		}
+	}
+	_, cookie := signedIn(t, m)
+	c.add(12*time.Hour - time.Second)
+	if _, err := m.Read(cookie, testHost); err != nil && err != ErrExpired {
+		t.Error(err)
+	}
+	c.add(time.Second)
+	mustRefuse(t, m, cookie, testHost, ErrExpired)
+}
+
+func TestCutMatchesWhatItNames(t *testing.T) {
+	c := newClock()
+	at, until := c.t, c.t.Add(12*time.Hour)
+	s := Session{Root: "r", SignedIn: at, Identity: alice()}
+	s.Identity.ProviderSID = "sid"
+	s.Identity.Orgs = []identity.Org{s.Identity.Org, {ID: "birch"}}
+	for name, cut := range map[string]Cut{
+		"sign-in":           {Root: "r"},
+		"switched":          {Root: "r", Below: 1},
+		"session there":     {Provider: "google", ProviderSID: "sid", Before: at},
+		"person":            {Person: s.Identity.ID(), Before: at},
+		"organization":      {Org: s.Identity.Org.ID, Before: at},
+		"another of theirs": {Org: "birch", Before: at},
+		"everybody":         {Before: at},
+	} {
+		cut.Until = until
+		m := NewMemory(c.now, nil)
+		if err := m.End(t.Context(), cut); err != nil || !m.Ended(s) {
+			t.Errorf("%s: %v, and not over", name, err)
+		}
+		later, other := s, s
+		later.SignedIn = at.Add(time.Millisecond)
+		if later.Root = "q"; m.Ended(later) {
+			t.Errorf("%s: ends a later sign-in", name)
+		}
+		other.Root, other.Identity = "q", identity.Identity{Provider: "p", Subject: "s", ProviderSID: "sid", Org: identity.Org{ID: "x"}}
+		if got := m.Ended(other); got != (name == "everybody") {
+			t.Errorf("%s: somebody else: %v", name, got)
+		}
+	}
+	for name, cut := range map[string]Cut{
+		"nothing": {}, "no end": {Root: "r"}, "two": {Root: "r", Org: "o", Until: until}, "no time": {Person: "p:s", Until: until},
+		"a session nowhere": {ProviderSID: "s", Before: at, Until: until}, "all of a provider": {Provider: "p", Before: at, Until: until},
+		"generation of a person": {Person: "p:s", Below: 1, Before: at, Until: until},
+	} {
+		if err := NewMemory(c.now, nil).End(t.Context(), cut); !errors.Is(err, ErrCut) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What is full refuses: to forget a hand-over would let it count twice.
+func TestConsumeCountsOnceAndForgetsNothing(t *testing.T) {
+	c := newClock()
+	m := NewMemory(c.now, nil)
+	m.room = 100
+	for i := range 100 {
+		for want := range []bool{0: true, 1: false} {
+			if first, err := m.Consume(t.Context(), fmt.Sprint("test/", i), c.t.Add(time.Minute)); err != nil || first != (want == 0) {
+				t.Fatalf("%d: %v %v", i, first, err)
+			}
+		}
+	}
+	if first, err := m.Consume(t.Context(), "test/more", c.t.Add(time.Minute)); first || !errors.Is(err, ErrFull) {
+		t.Errorf("full: %v %v", first, err)
+	}
+	c.add(2 * time.Minute)
+	if first, err := m.Consume(t.Context(), "test/more", c.t.Add(time.Minute)); !first || err != nil {
+		t.Errorf("after a while: %v %v", first, err)
+	}
+}
+
+// SECURITY.md states the bytes.
+func TestP17_ACutTakesFewBytes(t *testing.T) {
+	const n = 300_000
+	for _, cuts := range []int{n / 2, n * 3 / 4, n} {
+		v, before := NewView(n), heap()
+		for i := range cuts {
+			var r Record
+			r.Kind, r.Before, r.Until = KindRoot, int64(i)+1, math.MaxInt32*1000
+			binary.BigEndian.PutUint64(r.Whose[:], uint64(i)+1)
+			r.Key = rootKey(fmt.Sprint(i))
+			v.Add(r)
+		}
+		per := float64(heap()-before) / float64(cuts)
+		t.Logf("%d cuts: %.1f bytes each", cuts, per)
+		if per > 96 {
+			t.Errorf("%.1f bytes a cut", per)
+		}
+		runtime.KeepAlive(v)
+	}
+}
+
+func signedInAs(t testing.TB, m *Manager, subject string) (Session, string) {
+	t.Helper()
+	who := alice()
+	who.Subject = subject
+	s := m.Start(who)
+	return s, pair(write(t, m, testHost, s))
+}
+
+func signOut(t testing.TB, m *Manager, s Session) {
+	t.Helper()
+	if err := m.SignOut(t.Context(), httptest.NewRecorder(), s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What every request of somebody who is signed in pays, with a million cuts of
+// sign-ins and some of the other kinds.
+func BenchmarkEnded(b *testing.B) {
+	const n = 1_000_000
+	v := NewView(n)
+	until := time.Now().Add(time.Hour).UnixMilli()
+	for i := range n {
+		v.Add(Record{Kind: KindRoot, Key: rootKey(fmt.Sprint(i)), Whose: personKey(fmt.Sprint(i)), Before: int64(i), Until: until})
+	}
+	s := Session{Root: strings.Repeat("r", 22), SignedIn: time.Now(), Identity: alice()}
+	s.Identity.ProviderSID = "sid"
+	s.Identity.Orgs = []identity.Org{s.Identity.Org, {ID: "birch"}, {ID: "cedar"}}
+	run := func(name string) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if v.Ended(&s) {
+					b.Fatal("over")
+				}
+			}
+		})
+	}
+	run("sign-ins only")
+	for i := range 1000 {
+		for kind := KindSID; kind < kinds; kind++ {
+			v.Add(Record{Kind: kind, Key: hashed("bench", fmt.Sprint(kind, i), ""), Before: int64(i), Until: until})
+		}
+	}
+	run("all kinds")
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for !stop.Load() {
+			v.Sweep(time.Now())
+		}
+	})
+	run("while it is swept")
+	stop.Store(true)
+	wg.Wait()
 }

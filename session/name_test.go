@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -52,7 +53,7 @@ func TestTwoInstancesOnOneHostKeepTheirSessions(t *testing.T) {
 			t.Errorf("%s: the app is told %q", name, kept)
 		}
 		w := httptest.NewRecorder()
-		second.SignOut(w, Session{})
+		second.SignOut(context.Background(), w, Session{})
 		for _, cookie := range (&http.Response{Header: w.Header()}).Cookies() {
 			if _, known := jar[cookie.Name]; !known {
 				t.Errorf("%s: signing out takes away %s", name, cookie.Name)

@@ -9,6 +9,7 @@
 package session
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -60,27 +61,9 @@ type Session struct {
 	// Set by Read and Start: when each timeout strikes.
 	Expires, IdleExpires time.Time
 
-	generation uint32 // of the sign-in's sessions, from 0
+	generation uint32    // of the sign-in's sessions, from 0
+	end        time.Time // of the sign-in, sealed when it began: a longer timeout is for new ones
 	kept       keptDigest
-}
-
-// Ending names a session to a list of those that are over.
-type Ending struct {
-	Root       string
-	Generation uint32
-	SignedIn   time.Time
-	Until      time.Time // it is over then in any case
-}
-
-// Ended remembers what ended before its time. Implementations are safe for
-// concurrent use, and forget nothing before its Until.
-type Ended interface {
-	// End ends all sessions of a sign-in, past and future.
-	End(Ending)
-	// Supersede ends a session and those before it, not those that follow, and
-	// reports whether it was alive: of many who ask at once, one is told so.
-	Supersede(Ending) bool
-	Ended(Ending) bool
 }
 
 // Options configure a Manager. Keys, PublicURL and both timeouts are required.
@@ -102,9 +85,9 @@ type Options struct {
 	KeepGroups []string
 
 	Ended Ended // nil: in this process's memory
-	// Merged is told when that memory is full: everybody who signed in at or
-	// before that time signs in again. nil: nobody is told.
-	Merged func(before time.Time, entries int)
+	// Merged is told when that memory is full, and somebody signs in again. nil:
+	// nobody is told.
+	Merged func(Merge)
 	Now    func() time.Time // nil: time.Now
 }
 
@@ -195,15 +178,21 @@ func New(o Options) (*Manager, error) {
 }
 
 // Start makes the session of somebody who has just signed in, with a fresh id:
-// a cookie planted before the sign-in is worth nothing after it (security.md 73).
+// a cookie planted before the sign-in is worth nothing after it (ory/hydra #770).
 func (m *Manager) Start(id identity.Identity) Session {
 	var raw [idBytes]byte
 	rand.Read(raw[:])
-	now := m.now().UTC().Truncate(time.Second)
+	now := m.now().UTC().Truncate(time.Millisecond)
 	root := base64.RawURLEncoding.EncodeToString(raw[:])
-	return m.withDeadlines(Session{
-		Root: root, ID: sessionID(root, 0), Identity: m.Keep(id), SignedIn: now, Seen: now, kept: m.kept,
-	})
+	s := Session{Root: root, ID: sessionID(root, 0), Identity: m.Keep(id), SignedIn: now, kept: m.kept}
+	// If the clock was set back since a sign-out everywhere, who signs in again has
+	// not been signed out by it.
+	if earliest := m.ended.Earliest(s); earliest.After(now) {
+		s.SignedIn = earliest
+	}
+	s.Seen = s.SignedIn
+	s.end = s.SignedIn.Add(max(now.Add(m.absolute).Sub(s.SignedIn), 0).Truncate(time.Second))
+	return m.withDeadlines(s)
 }
 
 func sessionID(root string, generation uint32) string {
@@ -213,25 +202,44 @@ func sessionID(root string, generation uint32) string {
 	return root + "." + strconv.FormatUint(uint64(generation), 10)
 }
 
-// ending names s to the list of those that are over.
-func (m *Manager) ending(s *Session) Ending {
-	return Ending{Root: s.Root, Generation: s.generation, SignedIn: s.SignedIn, Until: s.SignedIn.Add(m.absolute)}
+// cut ends the sign-in of s, or what is below a generation of it. It is kept until
+// the end that is sealed, whatever the timeout is now: the session is over then
+// even if the timeout has been made longer in between.
+func (m *Manager) cut(s *Session, below uint64) Cut {
+	return Cut{Root: s.Root, Below: below, Person: s.Identity.ID(), Before: s.SignedIn, Until: m.endOf(s)}
+}
+
+// endOf is when the sign-in of s is over, if it was not made here as Start does it.
+func (m *Manager) endOf(s *Session) time.Time {
+	if s.end.IsZero() {
+		return s.SignedIn.Add(m.absolute)
+	}
+	return s.end
 }
 
 // Renew returns s with its idle timeout counted from now, and whether that is
 // worth a new cookie: a tenth of the idle time must have passed.
 func (m *Manager) Renew(s Session) (Session, bool) {
-	now := m.now().UTC().Truncate(time.Second)
-	if now.Sub(s.Seen) < m.idle/10 || m.HasEnded(&s) { // of an ended one no cookie must follow
+	if m.now().Sub(s.Seen) < m.idle/10 || m.HasEnded(&s) { // of an ended one no cookie must follow
 		return s, false
 	}
-	s.Seen = now
+	s.Seen = m.seenNow(&s)
 	return m.withDeadlines(s), true
 }
 
+// seenNow is now as a cookie can say it: in whole seconds since the sign-in.
+func (m *Manager) seenNow(s *Session) time.Time {
+	return s.SignedIn.Add(max(m.now().Sub(s.SignedIn), 0).Truncate(time.Second))
+}
+
+// withDeadlines counts in whole seconds, as what tells of them does. A timeout
+// that has been made shorter counts for all sessions.
 func (m *Manager) withDeadlines(s Session) Session {
-	s.Expires = s.SignedIn.Add(m.absolute)
-	s.IdleExpires = s.Seen.Add(m.idle)
+	s.Expires = m.endOf(&s).Truncate(time.Second)
+	if shorter := s.SignedIn.Add(m.absolute).Truncate(time.Second); shorter.Before(s.Expires) {
+		s.Expires = shorter
+	}
+	s.IdleExpires = s.Seen.Add(m.idle).Truncate(time.Second)
 	if s.IdleExpires.After(s.Expires) {
 		s.IdleExpires = s.Expires
 	}
@@ -261,10 +269,10 @@ func (m *Manager) Read(cookieHeader, host string) (Session, error) {
 	}
 	s := m.withDeadlines(*opened)
 	now := m.now()
-	// A session from the future was sealed by a clock we do not share; its
-	// timeouts would count from a moment that has not come (security.md R10).
-	if s.Seen.After(now.Add(time.Minute)) || s.Seen.Before(s.SignedIn) ||
-		!now.Before(s.Expires) || !now.Before(s.IdleExpires) {
+	// A session from the future was sealed by a clock we do not share; its timeouts
+	// would count from a moment that has not come. Only Start may have put it there.
+	future := s.Seen.After(now.Add(time.Minute)) && s.Seen.After(m.ended.Earliest(s))
+	if future || s.Seen.Before(s.SignedIn) || !now.Before(s.Expires) || !now.Before(s.IdleExpires) {
 		return s, ErrExpired
 	}
 	if m.HasEnded(&s) {
@@ -321,7 +329,7 @@ func (m *Manager) open(value, host string) *Session {
 }
 
 // boundName is what securecookie authenticates together with the value: a
-// cookie made for one host is not good for another (security.md C85).
+// cookie made for one host is not good for another.
 func (m *Manager) boundName(host string) string { return m.cookie + "@" + host }
 
 // Write sets the session cookie for host. Where groups would push it over the
@@ -337,6 +345,7 @@ func (m *Manager) Write(w http.ResponseWriter, host string, s Session) error {
 
 // sealed is the value of the cookie that holds s.
 func (m *Manager) sealed(host string, s Session) (string, error) {
+	s.end = m.endOf(&s)
 	if err := readable(s); err != nil {
 		return "", err
 	}
@@ -355,7 +364,7 @@ func (m *Manager) sealed(host string, s Session) (string, error) {
 }
 
 func (m *Manager) set(w http.ResponseWriter, s Session, value string) {
-	left := s.SignedIn.Add(m.absolute).Sub(m.now())
+	left := m.withDeadlines(s).Expires.Sub(m.now())
 	m.setCookie(w, m.cookie, value, int(max(left/time.Second, 1)))
 }
 
@@ -381,35 +390,48 @@ func (m *Manager) seal(host string, s Session) (string, error) {
 }
 
 // SignOut ends the whole sign-in that s belongs to, and takes the cookie from the
-// browser. A session that has ended can still end its sign-in: whoever holds a
-// stolen copy may have switched to the next one, so that only the owner's is over.
-func (m *Manager) SignOut(w http.ResponseWriter, s Session) {
-	m.EndSignIn(s)
+// browser. A session that has ended can still end its sign-in: who holds a stolen
+// copy may have switched to the next one, so that only the owner's is over. With an
+// error the sign-in is over in this process, and others may not have heard of it.
+func (m *Manager) SignOut(ctx context.Context, w http.ResponseWriter, s Session) error {
+	err := m.EndSignIn(ctx, s)
 	m.Clear(w)
+	return err
 }
 
-// EndSignIn ends the whole sign-in that s belongs to.
-func (m *Manager) EndSignIn(s Session) {
-	if s.Root != "" {
-		m.ended.End(m.ending(&s))
+// EndSignIn ends the whole sign-in that s belongs to, as SignOut does.
+func (m *Manager) EndSignIn(ctx context.Context, s Session) error {
+	if s.Root == "" {
+		return nil
 	}
+	if err := m.ended.End(ctx, m.cut(&s, 0)); err != nil {
+		return fmt.Errorf("end sign-in: %w", err)
+	}
+	return nil
 }
 
 // Switch puts the next session of the same sign-in, for id, in the place of s,
 // which ends. It lasts no longer than s would. Of many switches at once from one
 // session the first counts, and the others fail with ErrEnded.
-func (m *Manager) Switch(w http.ResponseWriter, host string, s Session, id identity.Identity) (Session, error) {
+func (m *Manager) Switch(ctx context.Context, w http.ResponseWriter, host string, s Session, id identity.Identity) (Session, error) {
 	next := s
 	next.generation++
 	next.ID = sessionID(s.Root, next.generation)
 	next.Identity, next.kept = m.Keep(id), m.kept
-	next.Seen = m.now().UTC().Truncate(time.Second)
+	next.Seen = m.seenNow(&next)
 	next = m.withDeadlines(next)
 	value, err := m.sealed(host, next)
 	if err != nil {
 		return s, err
 	}
-	if !m.ended.Supersede(m.ending(&s)) {
+	if m.HasEnded(&s) {
+		return s, ErrEnded
+	}
+	first, err := m.ended.Supersede(ctx, m.cut(&s, uint64(s.generation)+1))
+	if err != nil {
+		return s, fmt.Errorf("switch session: %w", err)
+	}
+	if !first {
 		return s, ErrEnded
 	}
 	m.set(w, next, value)
@@ -418,10 +440,10 @@ func (m *Manager) Switch(w http.ResponseWriter, host string, s Session, id ident
 
 // HasEnded reports whether s was ended early, as Read does: streams outlive the
 // request that opened them. What is no session of a sign-in has not ended.
-func (m *Manager) HasEnded(s *Session) bool { return s.Root != "" && m.ended.Ended(m.ending(s)) }
+func (m *Manager) HasEnded(s *Session) bool { return s.Root != "" && m.ended.Ended(*s) }
 
 // Clear takes the session cookie from the browser. The attributes are those it
-// was set with, or the browser would keep it (security.md 75).
+// was set with, or the browser would keep it (CVE-2025-55162).
 func (m *Manager) Clear(w http.ResponseWriter) { m.setCookie(w, m.cookie, "", 0) }
 
 // untilClosed stands for a cookie that lives as long as the browser runs.
@@ -543,7 +565,7 @@ func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
 // findCookie returns the value of the one cookie called name. Two of them mean
 // that somebody else planted one; it is not ours to guess which
-// (cookie tossing: security.md 79). Prefixes are compared as browsers do,
+// (cookie tossing: RFC 6265bis §8.6). Prefixes are compared as browsers do,
 // without case.
 func findCookie(header, name string) (string, error) {
 	value, found, exact := "", 0, false

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -154,7 +156,7 @@ func TestEverySignInHasAFreshUnpredictableID(t *testing.T) {
 }
 
 // The attributes byte for byte: Secure, HttpOnly, SameSite=Lax, Path=/ and no
-// Domain are what __Host- and P9 rest on (security.md C80).
+// Domain are what __Host- and P9 rest on (RFC 6265bis §4.1.3.2).
 func TestP09_SetCookieByteForByte(t *testing.T) {
 	c := newClock()
 	secure := newManager(t, c)
@@ -173,7 +175,7 @@ func TestP09_SetCookieByteForByte(t *testing.T) {
 			"__Host-sallyport=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax; Secure"},
 		{"clear dev", func(w http.ResponseWriter) error { dev.Clear(w); return nil },
 			"sallyport-dev-4180=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"},
-		{"sign out", func(w http.ResponseWriter) error { secure.SignOut(w, Session{}); return nil },
+		{"sign out", func(w http.ResponseWriter) error { return secure.SignOut(context.Background(), w, Session{}) },
 			"__Host-sallyport=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax; Secure"},
 		{"begin", func(w http.ResponseWriter) error { _, err := secure.Begin(w, none, Flow{}); return err },
 			"__Host-sallyport-flow=*; Path=/; HttpOnly; SameSite=Lax; Secure"},
@@ -425,7 +427,7 @@ func TestP01_CookieThatIsNotOursIsNobody(t *testing.T) {
 		b[0] = v
 		return sealRaw(t, m, testHost, b)
 	}
-	mac := func(v string) string { // bytes moved from one field of the MAC's input to the next: security.md 54
+	mac := func(v string) string { // bytes moved from one field of the MAC's input to the next: CVE-2023-35941
 		raw, _ := base64.URLEncoding.DecodeString(v)
 		return base64.URLEncoding.EncodeToString([]byte(strings.Replace(string(raw), "|", "", 1)))
 	}
@@ -501,7 +503,7 @@ type rawSerializer struct{}
 func (rawSerializer) Serialize(src any) ([]byte, error) { return slices.Clone(src.([]byte)), nil }
 func (rawSerializer) Deserialize([]byte, any) error     { return errCodec }
 
-// A payload has one form (C86): whoever could write it another way would have
+// A payload has one form: who could write it another way would have
 // two cookies for one session.
 func TestP01_PayloadInAnotherFormIsRefused(t *testing.T) {
 	guid := "6f9619ff-8b86-d011-b42d-00cf4fc964ff"
@@ -512,39 +514,42 @@ func TestP01_PayloadInAnotherFormIsRefused(t *testing.T) {
 		}
 		return b
 	}
-	times := []byte{1, 0, 0, 0, 0}
-	year9999 := binary.AppendUvarint(nil, uint64(time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC).Unix()))
-	rest := []byte{0, 0, 0, 0, 0, 0, 0} // e-mail, name, username, acr, sid, orgs, groups
 	cat := func(parts ...[]byte) []byte { return slices.Concat(parts...) }
+	millis := func(at time.Time) []byte { return binary.BigEndian.AppendUint64(nil, uint64(at.UnixMilli()))[2:] }
+	times := cat(millis(time.Unix(1, 0)), make([]byte, 6))
+	year9999 := millis(time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC))
+	rest := []byte{0, 0, 0, 0, 0, 0, 0} // e-mail, name, username, acr, sid, orgs, groups
 	plain := cat(head(0), times, str(nil, "p", "s"), rest)
 	if err := (compact{}).Deserialize(plain, new(Session)); err != nil {
 		t.Fatalf("the plain form: %v", err)
 	}
 	for name, b := range map[string][]byte{
-		"long number":            cat(head(0), []byte{0x81, 0x00, 0, 0, 0, 0}, str(nil, "p", "s"), rest),
-		"long length":            cat(head(0), times, []byte{0x84, 0x00, 'p'}, str(nil, "s"), rest),
-		"number without an end":  cat(head(0), []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}),
-		"a time before 1970":     cat(head(0), []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0, 0, 0, 0}, str(nil, "p", "s"), rest),
-		"the year 10000":         cat(head(0), year9999, []byte{0, 2, 0, 0}, str(nil, "p", "s"), rest),
-		"something after it":     cat(plain, []byte{0}),
-		"unknown flag":           cat(head(flagsKnown+1), times, str(nil, "p", "s"), rest),
-		"dropped, yet known":     cat(head(flagGroupsDropped), times, str(nil, "p", "s"), rest),
-		"empty organization":     cat(head(flagHasOrg), times, str(nil, "p", "s"), make([]byte, 5), make([]byte, 4), []byte{0, 0}),
-		"a digest of nothing":    cat(head(flagGroupsKept), times, make([]byte, 8), str(nil, "p", "s"), rest),
-		"a digest cut short":     cat(head(flagGroupsKept), times, make([]byte, 7)),
-		"GUID written out":       cat(head(0), times, str(nil, "p", guid), rest),
-		"prefix written out":     cat(head(0), times, str(nil, "p", "p:s"), rest),
-		"prefix on the provider": cat(head(0), times, []byte{1<<2 | tagPrefix, 'p'}, str(nil, "s"), rest),
-		"GUID of another length": cat(head(0), times, str(nil, "p"), []byte{4 | tagGUID}, make([]byte, 16), rest),
-		"GUID cut short":         cat(head(0), times, str(nil, "p"), []byte{tagGUID}, make([]byte, 5)),
-		"no subject":             cat(head(0), times, str(nil, "p", ""), rest),
-		"broken UTF-8":           cat(head(0), times, str(nil, "p", "s\xff"), rest),
-		"more groups than bytes": cat(head(0), times, str(nil, "p", "s"), rest[:6], []byte{200, 1}),
-		"2^64 groups":            cat(head(0), times, str(nil, "p", "s"), rest[:6], []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}),
-		"2^62 bytes of name":     cat(head(0), times, str(nil, "p", "s"), []byte{0xfc, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}),
-		"other version":          cat([]byte{codecVersion + 1}, plain[1:]),
-		"version 1":              cat([]byte{1}, head(0)[1:18], []byte{1, 0}, str(nil, "p", "s"), rest),
-		"version 2":              cat([]byte{2}, head(0)[1:18], times, str(nil, "p", "s"), rest),
+		"long number":             cat(head(flagHasAuthTime), times, []byte{0x81, 0x00}, str(nil, "p", "s"), rest),
+		"long length":             cat(head(0), times, []byte{0x84, 0x00, 'p'}, str(nil, "s"), rest),
+		"number without an end":   cat(head(flagHasAuthTime), times, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}),
+		"a time before 1970":      cat(head(flagHasAuthTime), times, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}, str(nil, "p", "s"), rest),
+		"the year 10000":          cat(head(0), year9999, []byte{0, 0, 0, 2, 0, 0}, str(nil, "p", "s"), rest),
+		"until the year 10000":    cat(head(0), year9999, []byte{2, 0, 0, 0, 0, 0}, str(nil, "p", "s"), rest),
+		"begun in the year 10889": cat(head(0), bytes.Repeat([]byte{0xff}, 6), make([]byte, 6), str(nil, "p", "s"), rest),
+		"something after it":      cat(plain, []byte{0}),
+		"unknown flag":            cat(head(flagsKnown+1), times, str(nil, "p", "s"), rest),
+		"dropped, yet known":      cat(head(flagGroupsDropped), times, str(nil, "p", "s"), rest),
+		"empty organization":      cat(head(flagHasOrg), times, str(nil, "p", "s"), make([]byte, 5), make([]byte, 4), []byte{0, 0}),
+		"a digest of nothing":     cat(head(flagGroupsKept), times, make([]byte, 8), str(nil, "p", "s"), rest),
+		"a digest cut short":      cat(head(flagGroupsKept), times, make([]byte, 7)),
+		"GUID written out":        cat(head(0), times, str(nil, "p", guid), rest),
+		"prefix written out":      cat(head(0), times, str(nil, "p", "p:s"), rest),
+		"prefix on the provider":  cat(head(0), times, []byte{1<<2 | tagPrefix, 'p'}, str(nil, "s"), rest),
+		"GUID of another length":  cat(head(0), times, str(nil, "p"), []byte{4 | tagGUID}, make([]byte, 16), rest),
+		"GUID cut short":          cat(head(0), times, str(nil, "p"), []byte{tagGUID}, make([]byte, 5)),
+		"no subject":              cat(head(0), times, str(nil, "p", ""), rest),
+		"broken UTF-8":            cat(head(0), times, str(nil, "p", "s\xff"), rest),
+		"more groups than bytes":  cat(head(0), times, str(nil, "p", "s"), rest[:6], []byte{200, 1}),
+		"2^64 groups":             cat(head(0), times, str(nil, "p", "s"), rest[:6], []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}),
+		"2^62 bytes of name":      cat(head(0), times, str(nil, "p", "s"), []byte{0xfc, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}),
+		"other version":           cat([]byte{codecVersion + 1}, plain[1:]),
+		"version 1":               cat([]byte{1}, head(0)[1:18], []byte{1, 0}, str(nil, "p", "s"), rest),
+		"version 2":               cat([]byte{2}, head(0)[1:18], times, str(nil, "p", "s"), rest),
 	} {
 		var s Session
 		if err := (compact{}).Deserialize(b, &s); err == nil || !reflect.DeepEqual(s, Session{}) {
@@ -562,7 +567,7 @@ func TestP01_PayloadInAnotherFormIsRefused(t *testing.T) {
 }
 
 // Cookie tossing: a neighbour plants a second cookie of our name, or one whose
-// prefix only looks different to us (security.md 79, C84).
+// prefix only looks different to us (RFC 6265bis §8.6).
 func TestP09_PlantedSecondCookieMeansNobody(t *testing.T) {
 	c := newClock()
 	m := newManager(t, c)
@@ -713,7 +718,7 @@ func TestP11_ClockThatStepsLengthensNoSession(t *testing.T) {
 	})
 }
 
-// security.md 82: times that do not fit a calendar are nobody's.
+// Times that do not fit a calendar are nobody's.
 func TestP01_ImpossibleTimesAreNobody(t *testing.T) {
 	m := newManager(t, newClock())
 	for _, s := range []Session{
@@ -745,7 +750,7 @@ func TestP10_SignOutEndsTheSessionInThisProcess(t *testing.T) {
 	s, cookie := signedIn(t, m)
 	other, otherCookie := signedIn(t, m)
 	w := httptest.NewRecorder()
-	m.SignOut(w, s)
+	m.SignOut(context.Background(), w, s)
 	if got := w.Header().Get("Set-Cookie"); !strings.HasPrefix(got, "__Host-sallyport=;") || !strings.Contains(got, "Max-Age=0") || !strings.Contains(got, "; Secure") {
 		t.Errorf("not taken from the browser: %q", got)
 	}
@@ -777,7 +782,7 @@ func TestP11_CookieThatIsKeptOpenIsJudgedAtEveryRead(t *testing.T) {
 		{"idle", func(c *clock, _ *Manager, _ Session) { c.add(time.Hour) }, testHost, ErrExpired},
 		{"long over", func(c *clock, _ *Manager, _ Session) { c.add(24 * time.Hour) }, testHost, ErrExpired},
 		{"a clock that steps back", func(c *clock, _ *Manager, _ Session) { c.add(-2 * time.Minute) }, testHost, ErrExpired},
-		{"ended", func(_ *clock, m *Manager, s Session) { m.SignOut(httptest.NewRecorder(), s) }, testHost, ErrEnded},
+		{"ended", func(_ *clock, m *Manager, s Session) { m.SignOut(context.Background(), httptest.NewRecorder(), s) }, testHost, ErrEnded},
 		{"another host", func(*clock, *Manager, Session) {}, "other.example.com", ErrForged},
 		{"no host", func(*clock, *Manager, Session) {}, "", ErrForged},
 	} {
@@ -816,7 +821,7 @@ func TestP17_OnlyLiveSessionsAreKeptOpen(t *testing.T) {
 	c.add(time.Hour)
 	mustRefuse(t, m, gone, testHost, ErrExpired)
 	out, ended := signedIn(t, m)
-	m.SignOut(httptest.NewRecorder(), out)
+	m.SignOut(context.Background(), httptest.NewRecorder(), out)
 	mustRefuse(t, m, ended, testHost, ErrEnded)
 	for name, kept := range map[string]bool{
 		"forged": isKept(m, stranger, testHost), "of another host": isKept(m, cookie, "other.example.com"),
@@ -936,7 +941,7 @@ func TestReservedCookieNames(t *testing.T) {
 	}
 }
 
-// C88: our cookies stay here, all others stay as they are.
+// Our cookies stay here, all others stay as they are.
 func TestP09_AppNeverSeesOurCookies(t *testing.T) {
 	const own, flow = "__Host-sallyport=S", "__Host-sallyport-flow=F"
 	for _, tc := range []struct {
@@ -1072,7 +1077,7 @@ func TestP10_AnEndedSessionIsNotRenewed(t *testing.T) {
 	if _, due := m.Renew(s); !due {
 		t.Fatal("a renewal was due")
 	}
-	m.SignOut(httptest.NewRecorder(), s)
+	m.SignOut(context.Background(), httptest.NewRecorder(), s)
 	if _, due := m.Renew(s); due {
 		t.Error("an ended session is renewed")
 	}

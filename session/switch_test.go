@@ -19,7 +19,7 @@ func TestP11_SwitchKeepsTheSignInAndEndsTheSession(t *testing.T) {
 	who := alice()
 	who.Org = identity.Org{ID: "birch", Name: "Birch Bank", Source: identity.SourceConfig}
 	w := httptest.NewRecorder()
-	got, err := m.Switch(w, testHost, old, who)
+	got, err := m.Switch(t.Context(), w, testHost, old, who)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func TestSwitchThatFailsChangesNothing(t *testing.T) {
 	who := alice()
 	who.Org = identity.Org{ID: "birch", Name: strings.Repeat("x", maxCookie)}
 	w := httptest.NewRecorder()
-	if got, err := m.Switch(w, testHost, old, who); !errors.Is(err, ErrTooLarge) || got.ID != old.ID || w.Header()["Set-Cookie"] != nil {
+	if got, err := m.Switch(t.Context(), w, testHost, old, who); !errors.Is(err, ErrTooLarge) || got.ID != old.ID || w.Header()["Set-Cookie"] != nil {
 		t.Errorf("%v, %v", err, w.Header())
 	}
 	if _, err := m.Read(oldCookie, testHost); err != nil {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -267,13 +266,18 @@ func newAdmission(cfg *config.Config, pol *policy, with parts, sessions *session
 
 // endingsMerged shouts when so many people signed out that the list of who did
 // became coarser: others have to sign in again.
-func endingsMerged(reg prometheus.Registerer, log *slog.Logger) func(before time.Time, entries int) {
+func endingsMerged(reg prometheus.Registerer, log *slog.Logger) func(session.Merge) {
 	merges := promauto.With(reg).NewCounter(prometheus.CounterOpts{Name: "sallyport_session_endings_merged_total",
 		Help: "Times that the list of ended sessions was full, so that everybody who had signed in before some moment signs in again."})
-	return func(before time.Time, entries int) {
+	return func(m session.Merge) {
+		if m.Person != "" {
+			log.Warn("somebody signed in and out so often that all who signed in as they did at or before this time sign in again",
+				"user", m.Person, "before", m.Before, "entries", m.Entries)
+			return
+		}
 		merges.Inc()
 		log.Error("the list of ended sessions is full: everybody who signed in at or before this time signs in again; shorten session.absolute_timeout if this happens often",
-			"before", before, "entries", entries)
+			"before", m.Before, "entries", m.Entries)
 	}
 }
 

@@ -1,0 +1,179 @@
+package session
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"math"
+	"time"
+)
+
+// Cut says which sessions are over before their time. All that it names must hold
+// for a session: a Cut of a person and a time is over whoever is that person and
+// signed in by then. It names one of a sign-in (Root), a session at the provider
+// (Provider and ProviderSID), a person or an organization, or nothing but a time.
+type Cut struct {
+	// Root is a sign-in. Person and Before say whose it is and when it began, so
+	// that it can be merged with others.
+	Root string
+	// Below, with Root, spares the sessions of this generation and later ones: to
+	// switch the organization ends the session before it and not the next. 0: all.
+	Below uint64
+
+	Provider, ProviderSID string
+	Person                string // identity.Identity.ID
+	Org                   string // one of theirs, active or not
+
+	// Before is the last moment at which a sign-in is matched. Only with Root may it
+	// be left out.
+	Before time.Time
+	// Until is when everything that is matched is over in any case, so that the Cut
+	// need not be kept any longer.
+	Until time.Time
+}
+
+// ErrCut is what End and Supersede return for a Cut that names nothing that it
+// could match, or too much.
+var ErrCut = errors.New("a cut names one of a sign-in, a session at a provider, a person and an organization, or a time alone")
+
+// ErrStore is what a list returns that is kept outside this process when it could
+// not write there. What was to be ended is over in this process all the same, as
+// far as End was told to.
+var ErrStore = errors.New("the store cannot be reached or written")
+
+// Ended remembers what ended before its time, on all replicas that share it.
+// Implementations are safe for concurrent use, and forget nothing before its
+// Until: where they have too much to remember they end more, never less.
+type Ended interface {
+	// End returns when what c matches is over for good. With an error it is over in
+	// this process only.
+	End(ctx context.Context, c Cut) error
+	// Supersede is End for a Cut of which only one caller may make something new: of
+	// all that ask with the same Root and Below, on all replicas, one is told so.
+	// With an error nobody is, and perhaps nothing has ended.
+	Supersede(ctx context.Context, c Cut) (first bool, err error)
+	// Ended reports whether s is over. It is answered from memory.
+	Ended(s Session) bool
+	// Earliest is the first moment at which whoever s belongs to can sign in without
+	// being over at once; zero, if it is any. It is answered from memory.
+	Earliest(s Session) time.Time
+	// Fresh is when this process last knew all that was ended elsewhere.
+	Fresh() time.Time
+}
+
+// Once remembers values that count once, such as the salt of a hand-over from one
+// host to another. Implementations are safe for concurrent use.
+type Once interface {
+	// Consume reports whether value is consumed for the first time. Of all that ask,
+	// on all replicas, one is told so. A value begins with its purpose and a slash,
+	// and is forgotten some time after until. An error means that it is not known:
+	// refuse.
+	Consume(ctx context.Context, value string, until time.Time) (first bool, err error)
+}
+
+// Kind is what a Cut matches by.
+type Kind byte
+
+// The kinds of a Cut. Stores keep these numbers.
+const (
+	KindAll    Kind = iota // everybody
+	KindRoot               // a sign-in
+	KindSID                // a session at the provider
+	KindPerson             // a person
+	KindOrg                // an organization
+	kinds
+)
+
+func (k Kind) String() string {
+	if k >= kinds {
+		return "unknown"
+	}
+	return [...]string{"all", "root", "sid", "person", "org"}[k]
+}
+
+// Valid reports whether k is a kind that this program knows.
+func (k Kind) Valid() bool { return k < kinds }
+
+// CutKey stands for what a Cut names. It is a hash: neither memory nor a store
+// tells from it who somebody is, nor what would open a session.
+type CutKey [16]byte
+
+// Record is a Cut as it is kept.
+type Record struct {
+	Kind   Kind
+	Key    CutKey // zero for KindAll
+	Whose  CutKey // of KindRoot: the key of its person, or zero
+	Below  uint32 // of KindRoot: generations below this one; 0: all
+	Before int64  // the last sign-in that is matched, in milliseconds since 1970
+	Until  int64  // in milliseconds since 1970
+}
+
+// Record returns what is kept of c. now stands for a time of sign-in that is not
+// known.
+func (c Cut) Record(now time.Time) (Record, error) {
+	r := Record{Before: c.Before.UnixMilli(), Until: c.Until.UnixMilli()}
+	named := 0
+	for _, by := range [...]struct {
+		named bool
+		kind  Kind
+		key   func() CutKey
+	}{
+		{c.Root != "", KindRoot, func() CutKey { return rootKey(c.Root) }},
+		{c.ProviderSID != "", KindSID, func() CutKey { return sidKey(c.Provider, c.ProviderSID) }},
+		{c.Person != "" && c.Root == "", KindPerson, func() CutKey { return personKey(c.Person) }},
+		{c.Org != "", KindOrg, func() CutKey { return orgKey(c.Org) }},
+	} {
+		if by.named {
+			named++
+			r.Kind, r.Key = by.kind, by.key()
+		}
+	}
+	if c.Before.IsZero() {
+		r.Before = now.UnixMilli()
+	}
+	if c.Person != "" && r.Kind == KindRoot {
+		r.Whose = personKey(c.Person)
+	}
+	if c.Below <= math.MaxUint32 { // no generation is beyond, so that all are below
+		r.Below = uint32(c.Below)
+	}
+	if named > 1 || c.Until.IsZero() || c.Before.IsZero() && r.Kind != KindRoot || c.Below > 0 && r.Kind != KindRoot ||
+		(c.ProviderSID == "") != (c.Provider == "") {
+		return Record{}, ErrCut
+	}
+	return r, nil
+}
+
+// Wider reports whether r ends something that old, of the same key, does not.
+func (r Record) Wider(old Record) bool {
+	if r.Kind == KindRoot {
+		return r.Below-1 > old.Below-1 // 0, for all, becomes the greatest
+	}
+	return r.Before > old.Before
+}
+
+// join returns what r and old, of the same key, end together.
+func (r Record) join(old Record) Record {
+	if !r.Wider(old) {
+		r.Below = old.Below
+	}
+	r.Before, r.Until = max(r.Before, old.Before), max(r.Until, old.Until)
+	return r
+}
+
+func rootKey(root string) CutKey         { return hashed("sallyport sid", root, "") }
+func sidKey(provider, sid string) CutKey { return hashed("sallyport provider sid\x00", provider, sid) }
+func personKey(id string) CutKey         { return hashed("sallyport person\x00", id, "") }
+func orgKey(id string) CutKey            { return hashed("sallyport organization\x00", id, "") }
+
+// hashed needs no memory of its own where the texts are of the usual length. No
+// provider's id has a colon, so that a and b cannot be read in two ways.
+func hashed(purpose, a, b string) CutKey {
+	text := append(make([]byte, 0, 160), purpose...)
+	text = append(text, a...)
+	if b != "" {
+		text = append(append(text, ':'), b...)
+	}
+	sum := sha256.Sum256(text)
+	return CutKey(sum[:16])
+}

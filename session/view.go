@@ -1,0 +1,249 @@
+package session
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// View answers from memory what is over. Memory and the stores put into it what
+// they are told; it knows neither where that comes from nor how much is too much.
+//
+// A cut takes at most 96 bytes. Cuts lie in shards with locks of their own, so
+// that who asks never waits for a sweep of all of them.
+type View struct {
+	before atomic.Int64        // everybody who signed in at this moment or earlier is over
+	of     [kinds]atomic.Int64 // how many there are of each kind
+	shards [64]shard
+
+	mu    sync.Mutex // held by who writes
+	seed  maphash.Seed
+	crowd []uint32 // about how many cuts of sign-ins a person has; people share places
+}
+
+type shard struct {
+	mu sync.RWMutex
+	m  map[CutKey]entry
+}
+
+// entry is a Record without its key.
+type entry struct {
+	before int64
+	whose  uint64 // the first bytes of a person's key
+	below  uint32
+	last   uint32 // until when it is kept, in minutes since 1970, and the kind in three bits
+}
+
+func (e *entry) kind() Kind   { return Kind(e.last & 7) }
+func (e *entry) until() int64 { return int64(e.last>>3) * minute }
+
+// minute is in milliseconds.
+const minute = 60_000
+
+// NewView returns an empty view that is meant for about this many cuts.
+func NewView(cuts int) *View {
+	v := &View{seed: maphash.MakeSeed(), crowd: make([]uint32, max(cuts/8, 1))}
+	v.before.Store(math.MinInt64)
+	for i := range v.shards {
+		v.shards[i].m = map[CutKey]entry{}
+	}
+	return v
+}
+
+// Add puts r into the view and reports whether that ends something that had not
+// ended.
+func (v *View) Add(r Record) (news bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case r.Before <= v.before.Load():
+		return false
+	case r.Kind == KindAll:
+		v.before.Store(r.Before)
+		v.drop(func(e *entry) bool { return e.before <= r.Before })
+		return true
+	case !r.Kind.Valid():
+		return false
+	}
+	at := v.shard(r.Key)
+	at.mu.Lock()
+	old, known := at.m[r.Key]
+	if known {
+		was := old.record(r.Key)
+		was.Whose = r.Whose
+		news = r.Wider(was)
+		r = r.join(was)
+	}
+	e := entry{before: r.Before, whose: r.Whose.short(), below: r.Below, last: lasting(r)}
+	if known && old.whose != 0 {
+		e.whose = old.whose
+	}
+	at.m[r.Key] = e
+	at.mu.Unlock()
+	if !known {
+		v.of[r.Kind].Add(1)
+		if e.whose != 0 {
+			v.crowd[v.place(e.whose)]++
+		}
+	}
+	if r.Kind == KindPerson && v.crowd[v.place(r.Key.short())] > crowdMax/2 {
+		v.dropPerson(r.Key.short(), r.Before)
+	}
+	return news || !known
+}
+
+// Ended reports whether s is over.
+func (v *View) Ended(s *Session) bool {
+	at := s.SignedIn.UnixMilli()
+	if at <= v.before.Load() {
+		return true
+	}
+	if v.of[KindRoot].Load() > 0 {
+		if e, ok := v.get(rootKey(s.Root)); ok && s.generation <= e.below-1 {
+			return true
+		}
+	}
+	return at <= v.newest(s)
+}
+
+// Earliest is the first moment at which whoever s belongs to is not over at once.
+func (v *View) Earliest(s *Session) time.Time {
+	newest := max(v.before.Load(), v.newest(s))
+	if newest == math.MinInt64 {
+		return time.Time{}
+	}
+	return time.UnixMilli(newest + 1).UTC()
+}
+
+// newest is up to which moment whoever s belongs to is over.
+func (v *View) newest(s *Session) int64 {
+	id, newest := &s.Identity, int64(math.MinInt64)
+	cut := func(key CutKey) {
+		if e, ok := v.get(key); ok {
+			newest = max(newest, e.before)
+		}
+	}
+	if v.of[KindPerson].Load() > 0 {
+		cut(personKey(id.ID()))
+	}
+	if v.of[KindSID].Load() > 0 && id.ProviderSID != "" {
+		cut(sidKey(id.Provider, id.ProviderSID))
+	}
+	if v.of[KindOrg].Load() > 0 {
+		if id.Org.ID != "" {
+			cut(orgKey(id.Org.ID))
+		}
+		for i := range id.Orgs {
+			if other := id.Orgs[i].ID; other != id.Org.ID {
+				cut(orgKey(other))
+			}
+		}
+	}
+	return newest
+}
+
+// Len is how many cuts there are, those for everybody aside.
+func (v *View) Len() int {
+	n := int64(0)
+	for i := range v.of {
+		n += v.of[i].Load()
+	}
+	return int(n)
+}
+
+// Count is how many cuts there are of a kind.
+func (v *View) Count(k Kind) int { return int(v.of[k].Load()) }
+
+// Sweep drops what is over in any case.
+func (v *View) Sweep(now time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	// A minute more: a replica's clock may be behind.
+	late := now.UnixMilli() - minute
+	v.drop(func(e *entry) bool { return e.until() < late })
+}
+
+// crowded reports whether a person may have too many cuts of sign-ins.
+func (v *View) crowded(whose CutKey) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return whose.short() != 0 && v.crowd[v.place(whose.short())] > crowdMax
+}
+
+// half is up to which moment the older half of those cuts reaches that match, how
+// many that are at least, and how long the longest of them is kept.
+func (v *View) half(match func(*entry) bool) (before int64, n int, until int64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var times []int64
+	for i := range v.shards {
+		at := &v.shards[i]
+		at.mu.RLock()
+		for _, e := range at.m {
+			if match(&e) {
+				times = append(times, e.before)
+				until = max(until, e.until())
+			}
+		}
+		at.mu.RUnlock()
+	}
+	if len(times) == 0 {
+		return math.MinInt64, 0, 0
+	}
+	slices.Sort(times)
+	return times[len(times)/2], len(times), until
+}
+
+// dropPerson drops the cuts of a person's sign-ins that one of the person covers.
+func (v *View) dropPerson(whose uint64, before int64) {
+	v.drop(func(e *entry) bool { return e.kind() == KindRoot && e.whose == whose && e.before <= before })
+}
+
+// drop is called with mu held. Readers wait for one shard at most.
+func (v *View) drop(match func(*entry) bool) {
+	for i := range v.shards {
+		at := &v.shards[i]
+		at.mu.Lock()
+		for key, e := range at.m {
+			if !match(&e) {
+				continue
+			}
+			delete(at.m, key)
+			v.of[e.kind()].Add(-1)
+			if e.whose != 0 {
+				v.crowd[v.place(e.whose)]--
+			}
+		}
+		at.mu.Unlock()
+	}
+}
+
+func (v *View) get(key CutKey) (entry, bool) {
+	at := v.shard(key)
+	at.mu.RLock()
+	defer at.mu.RUnlock()
+	e, ok := at.m[key]
+	return e, ok
+}
+
+func (v *View) shard(key CutKey) *shard { return &v.shards[key[0]%64] }
+
+// place is secret, or somebody could choose accounts that share one.
+func (v *View) place(whose uint64) int {
+	return int(maphash.Comparable(v.seed, whose) % uint64(len(v.crowd)))
+}
+
+func (k CutKey) short() uint64 { return binary.BigEndian.Uint64(k[:]) }
+
+func (e entry) record(key CutKey) Record {
+	return Record{Kind: e.kind(), Key: key, Below: e.below, Before: e.before, Until: e.until()}
+}
+
+// lasting rounds up: no cut is dropped before its time.
+func lasting(r Record) uint32 {
+	return uint32(min(max((r.Until+minute-1)/minute, 0), math.MaxUint32>>3))<<3 | uint32(r.Kind)
+}
