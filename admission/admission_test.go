@@ -198,7 +198,7 @@ func TestP10_WhatWasShownIsOverWhenItEnds(t *testing.T) {
 	if h.Over(byCookie.Principal) || h.Over(byToken.Principal) {
 		t.Fatal("over before its end")
 	}
-	h.sessions.EndSignIn(*byCookie.Principal.Session)
+	h.sessions.EndSignIn(t.Context(), *byCookie.Principal.Session)
 	if !h.Over(byCookie.Principal) {
 		t.Error("a signed-out session is not over")
 	}
