@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/admission"
-
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"

@@ -9,8 +9,8 @@ import (
 	"runtime/debug"
 
 	"github.com/sallyport-proxy/sallyport/admission"
-
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -41,6 +41,7 @@ func (p *Proxy) callback(w http.ResponseWriter, r *http.Request, ev *event, id s
 		}
 	}
 	provider, ok := p.provider(id)
+	ev.provider = provider.ID
 	if reader, reads := provider.Login.(readsErrors); reads && q.Has("error") && errors.Is(flowErr, session.ErrNoFlow) {
 		err := fmt.Errorf("a callback with an error, and with no state that this browser could prove: %w", reader.CallbackError(q.Get("error"), q.Get("error_description")))
 		return p.signInFailure(provider, err, p.returnOf(flow)) // not counted: anybody can send such a callback
@@ -104,13 +105,16 @@ func (p *Proxy) redeem(w http.ResponseWriter, r *http.Request, ev *event, provid
 	case identity.FailureOf(err) == identity.Expired && trip.Restarts == 0 && admission.KindOf(r) == admission.Navigation:
 		return p.beginAfresh(w, r, ev, provider, trip.Flow)
 	default:
+		ev.action = observe.SignInFailed
 		return p.signInFailed(provider, err, returnTo)
 	}
 	s := p.sessions.Start(p.orgs.Fold(who)) // here, and where a token stands for a session: headers, rules and assertion see one organization
 	if err := p.sessions.Write(w, p.publicHost, s); err != nil {
+		ev.action = observe.SignInFailed
 		return p.notKept(provider, &s, err, returnTo)
 	}
 	ev.identify(&s.Identity)
+	ev.action = observe.SignIn
 	p.metrics.logins.WithLabelValues(provider.ID, "ok").Inc()
 	p.loops.completed(p.sessions.BrowserID(r))
 	redirect(w, http.StatusSeeOther, p.origin+p.afterSignIn(&s, returnTo)) // the code leaves the address bar (security.md C14)

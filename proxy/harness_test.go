@@ -30,6 +30,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/demo"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/login"
 	"github.com/sallyport-proxy/sallyport/oauth"
@@ -244,7 +245,7 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 	s.proxy, err = New(Options{
 		PublicURL: public, Prefix: prefix, Admission: admit, Sessions: s.sessions, Routes: table, Backends: backends, Headers: headers,
 		Assertions: signer, Providers: providers, Orgs: o.Orgs, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10, Trusted: o.Trusted,
-		Log: s.log.logger(), Registerer: s.metrics, Now: s.clock.Now,
+		Observers: []observe.Observer{observe.Log{Logger: s.log.logger()}}, Log: s.log.logger(), Registerer: s.metrics, Now: s.clock.Now,
 	})
 	check(tb, err)
 }

@@ -3,7 +3,6 @@ package proxy
 import (
 	"cmp"
 	"errors"
-	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
@@ -14,19 +13,13 @@ import (
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/relay"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-// What stands in the place of a route's name for requests without a route. No
-// route can be called so.
-const (
-	routeOwn  = "_own"
-	routeNone = "_none"
-)
-
-// event is all that is told about one request: one log line and the metrics
-// come from it. No cookie, code, token or query can get in (P18).
+// event is what is found out about a request while it is answered. In the end
+// the observers are told of it, as an observe.Event.
 type event struct {
 	start      time.Time
 	requestID  string
@@ -40,6 +33,8 @@ type event struct {
 	decision   string
 	reason     authz.Reason
 	rule       int // which of the route's rules matched, from 1
+	action     observe.Action
+	provider   string // whose sign-in it is
 	sessionErr error
 	clientGone bool   // nobody is left to read an answer
 	note       string // what an operator should know of an answer that is fine
@@ -67,55 +62,26 @@ func (ev *event) admitted(a *admission.Answer) {
 	ev.rule = a.Verdict.Rule
 }
 
-// observe writes the event. It runs deferred, also when a response is aborted.
+// observe tells the observers. It runs deferred, also when a response is aborted.
 func (p *Proxy) observe(ev *event, c *relay.Client, r *http.Request) {
-	status := cmp.Or(c.Status(), http.StatusOK)
+	e := &observe.Event{
+		Start: ev.start, Took: p.now().Sub(ev.start), RequestID: ev.requestID, Door: "proxy", Client: ev.client,
+		Method: r.Method, Host: cmp.Or(ev.facts.Authority, r.Host), Path: ev.facts.Path,
+		Status: cmp.Or(c.Status(), http.StatusOK), Bytes: c.Bytes(),
+		Route: ev.route, User: ev.user, Org: ev.org, Decision: ev.decision, Reason: string(ev.reason), Rule: ev.rule,
+		Action: ev.action, Provider: ev.provider, Note: ev.note, Err: ev.cause,
+	}
 	if ev.clientGone {
-		status = statusClientGone
+		e.Status = statusClientGone
 	}
-	took := p.now().Sub(ev.start)
-	p.metrics.request(ev, r.Method, status, took)
-	level := slog.LevelInfo
-	if status >= 500 && status != statusClientGone {
-		level = slog.LevelError
+	if !errors.Is(ev.sessionErr, session.ErrNone) {
+		e.Session = ev.sessionErr
 	}
-	if !p.log.Enabled(r.Context(), level) {
-		return
+	e.Failed = e.Status >= 500
+	p.metrics.request(e)
+	for _, o := range p.observers {
+		o.Observe(r.Context(), e)
 	}
-	attrs := make([]slog.Attr, 0, 16)
-	attrs = append(attrs,
-		slog.String("request_id", ev.requestID), slog.String("method", cut(r.Method, 32)),
-		slog.String("host", cut(cmp.Or(ev.facts.Authority, r.Host), 255)), slog.String("path", cut(ev.facts.Path, 1024)),
-		slog.Int("status", status), slog.Int64("bytes", c.Bytes()),
-		slog.Float64("ms", float64(took.Microseconds())/1000),
-		slog.String("client", ev.client), slog.String("route", ev.route))
-	add := func(key, value string) {
-		if value != "" {
-			attrs = append(attrs, slog.String(key, value))
-		}
-	}
-	add("decision", ev.decision)
-	add("reason", string(ev.reason))
-	if ev.rule > 0 {
-		attrs = append(attrs, slog.Int("rule", ev.rule))
-	}
-	add("user", ev.user)
-	add("org", ev.org)
-	if ev.sessionErr != nil && !errors.Is(ev.sessionErr, session.ErrNone) {
-		add("session", ev.sessionErr.Error())
-	}
-	add("note", ev.note)
-	if ev.cause != nil {
-		add("error", ev.cause.Error())
-	}
-	p.log.LogAttrs(r.Context(), level, "request", attrs...)
-}
-
-func cut(s string, n int) string {
-	if len(s) > n {
-		return s[:n] + "…"
-	}
-	return s
 }
 
 // metrics are an interface to operators: names and labels only grow. All labels
@@ -158,15 +124,15 @@ func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
 
 func (m *metrics) upstream(route, kind string) { m.failures.WithLabelValues(route, kind).Inc() }
 
-func (m *metrics) request(ev *event, method string, status int, took time.Duration) {
-	m.requests.WithLabelValues(ev.route, knownMethod(method), strconv.Itoa(status)).Inc()
+func (m *metrics) request(e *observe.Event) {
+	m.requests.WithLabelValues(e.Route, knownMethod(e.Method), strconv.Itoa(e.Status)).Inc()
 	durations := m.durations
-	if status == http.StatusSwitchingProtocols { // how long people talk is not how slow an app is
+	if e.Status == http.StatusSwitchingProtocols { // how long people talk is not how slow an app is
 		durations = m.tunnelled
 	}
-	durations.WithLabelValues(ev.route).Observe(took.Seconds())
-	if ev.decision != "" {
-		m.decisions.WithLabelValues("proxy", ev.decision, string(ev.reason)).Inc()
+	durations.WithLabelValues(e.Route).Observe(e.Took.Seconds())
+	if e.Decision != "" {
+		m.decisions.WithLabelValues(e.Door, e.Decision, e.Reason).Inc()
 	}
 }
 

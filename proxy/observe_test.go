@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/sallyport-proxy/sallyport/internal/observe"
 )
 
 // security.md 123, 125: one JSON line per request, whatever is in it.
@@ -86,10 +88,10 @@ func TestP18_TheLogTellsTheStoryWithoutSecrets(t *testing.T) {
 		want logged
 	}{
 		"asked to sign in": {asked.Hops[0].Header.Get("X-Request-Id"), logged{"/deep", "app", "login", "no_session", "", ""}},
-		"signed in":        {page.Hops[len(page.Hops)-2].Header.Get("X-Request-Id"), logged{prefix + "/callback/main", routeOwn, "", "", "main:mira", ""}},
+		"signed in":        {page.Hops[len(page.Hops)-2].Header.Get("X-Request-Id"), logged{prefix + "/callback/main", observe.RouteOwn, "", "", "main:mira", ""}},
 		"used":             {page.Header.Get("X-Request-Id"), logged{"/deep", "app", "forward", "authenticated", "main:mira", ""}},
 		"denied":           {denied.Header.Get("X-Request-Id"), logged{"/admin", "admin", "deny", "no_rule", "main:mira", ""}},
-		"signed out":       {out.Hops[0].Header.Get("X-Request-Id"), logged{prefix + "/logout", routeOwn, "", "", "main:mira", ""}},
+		"signed out":       {out.Hops[0].Header.Get("X-Request-Id"), logged{prefix + "/logout", observe.RouteOwn, "", "", "main:mira", ""}},
 		"a bad cookie":     {forged.header.Get("X-Request-Id"), logged{"/x", "app", "login", "no_session", "", "the session cookie is not one of ours"}},
 	} {
 		line := s.log.event(t, tt.id)
@@ -137,7 +139,7 @@ func TestP17_MetricLabelsAreClosedLists(t *testing.T) {
 		}
 	}
 	for name, allowed := range map[string][]string{
-		"route": {"app", "admin", "open", routeOwn, routeNone}, "method": {"GET", "other"}, "code": {"200", "302", "303", "400", "401", "403", "404"}, "mode": {"proxy"},
+		"route": {"app", "admin", "open", observe.RouteOwn, observe.RouteNone}, "method": {"GET", "other"}, "code": {"200", "302", "303", "400", "401", "403", "404"}, "mode": {"proxy"},
 		"decision": {"forward", "login", "deny"}, "reason": {"authenticated", "public", "no_session", "no_rule", "no_route", "ambiguous"},
 		"provider": {"main"}, "result": {"ok"},
 	} {

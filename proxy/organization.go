@@ -7,8 +7,8 @@ import (
 	"slices"
 
 	"github.com/sallyport-proxy/sallyport/admission"
-
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -83,6 +83,7 @@ func (p *Proxy) switchOrg(w http.ResponseWriter, r *http.Request, ev *event) err
 		return &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
 	ev.identify(&s.Identity)
+	ev.action = observe.SwitchOrg
 	p.clearCache(w, r)
 	redirect(w, http.StatusSeeOther, p.origin+returnTo)
 	return nil

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/sallyport-proxy/sallyport/admission"
-
 	"github.com/sallyport-proxy/sallyport/session"
 )
 

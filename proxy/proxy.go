@@ -38,6 +38,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/relay"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -125,11 +126,12 @@ type Options struct {
 	Branding   Branding
 	Operators  []authz.Rule // who sees Permissions on their account page
 	Permission []Permission
-	KeepCache  bool           // signing out and switching organizations leave the browser's cache alone
-	Trusted    []netip.Prefix // proxies whose X-Forwarded-{For,Host,Proto} count
-	MaxFlows   int            // sign-ins that may wait for providers at one time, in equal shares
-	MaxURL     int            // bytes of a request target
-	Log        *slog.Logger
+	KeepCache  bool               // signing out and switching organizations leave the browser's cache alone
+	Trusted    []netip.Prefix     // proxies whose X-Forwarded-{For,Host,Proto} count
+	MaxFlows   int                // sign-ins that may wait for providers at one time, in equal shares
+	MaxURL     int                // bytes of a request target
+	Observers  []observe.Observer // of each request
+	Log        *slog.Logger       // of what is not about one request
 	Registerer prometheus.Registerer
 	Now        func() time.Time
 }
@@ -162,6 +164,7 @@ type Proxy struct {
 	redeemed   *redemptions
 	loops      *loops
 	maxURL     int
+	observers  []observe.Observer
 	log        *slog.Logger
 	metrics    *metrics
 	now        func() time.Time
@@ -183,7 +186,7 @@ func New(o Options) (*Proxy, error) {
 		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, orgs: o.Orgs, branding: o.Branding, permission: o.Permission, keepCache: o.KeepCache,
 		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}},
 		slots:     newSlots(o.MaxFlows, o.Providers), maxURL: o.MaxURL,
-		log: o.Log, relay: relay.New(), now: o.Now,
+		observers: o.Observers, log: o.Log, relay: relay.New(), now: o.Now,
 	}
 	if p.now == nil {
 		p.now = time.Now
@@ -234,7 +237,7 @@ func startPage(routes *authz.Table, host string) string {
 
 // ServeHTTP answers one request, and writes one event about it.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ev := &event{start: p.now(), requestID: newRequestID(), route: routeNone}
+	ev := &event{start: p.now(), requestID: newRequestID(), route: observe.RouteNone}
 	c := relay.NewClient(w, r, ev.requestID, p.draining.Load())
 	p.metrics.inFlight.Inc()
 	defer p.metrics.inFlight.Dec()
@@ -294,7 +297,7 @@ func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
 	admission.NoteWebSocket(&facts, r)
 	ev.facts, ev.dotted = facts, dotted(at.host)
 	if path, ok := p.admission.OwnPath(facts); ok {
-		ev.route = routeOwn
+		ev.route = observe.RouteOwn
 		w.AnswerWithoutBody(r)
 		return p.serveOwn(w, r, ev, path)
 	}

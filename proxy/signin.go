@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/admission"
-
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"
 )

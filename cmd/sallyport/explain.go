@@ -22,6 +22,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/proxy"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -152,8 +153,9 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 	if err != nil {
 		return nil, err
 	}
-	app, events, caller := &pretendApp{}, &lastEvent{}, &pretendBearer{}
-	door, sessions, err := assemble(cfg, parts{keys: ring, providers: nowhere(cfg), bearers: caller.everywhere(cfg), app: app}, prometheus.NewRegistry(), slog.New(events))
+	app, seen, caller := &pretendApp{}, &lastEvent{}, &pretendBearer{}
+	door, sessions, err := assemble(cfg, parts{keys: ring, providers: nowhere(cfg), bearers: caller.everywhere(cfg), app: app,
+		observers: []observe.Observer{seen}}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
@@ -178,8 +180,11 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 	}
 	w := &unread{header: http.Header{}}
 	door.ServeHTTP(w, r)
-	e := &explanation{Request: q.method + " " + r.URL.String(), Status: w.status, Route: events.text("route"), Decision: events.text("decision"),
-		Reason: events.text("reason"), Rule: events.number("rule"), Detail: events.text("error"), App: app.view}
+	e := &explanation{Request: q.method + " " + r.URL.String(), Status: w.status, Route: seen.Route, Decision: seen.Decision,
+		Reason: seen.Reason, Rule: seen.Rule, App: app.view}
+	if seen.Err != nil {
+		e.Detail = seen.Err.Error()
+	}
 	if e.Decision == "" { // an endpoint of ours, or no request that anybody answers
 		e.Decision, e.Reason = "deny", "not for an app"
 	}
@@ -363,32 +368,10 @@ func (a *pretendApp) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
 }
 
-// lastEvent is a log that keeps the request event.
-type lastEvent struct{ attrs map[string]slog.Value }
+// lastEvent keeps what is told about a request.
+type lastEvent struct{ observe.Event }
 
-func (l *lastEvent) Enabled(context.Context, slog.Level) bool { return true }
-func (l *lastEvent) WithAttrs([]slog.Attr) slog.Handler       { return l }
-func (l *lastEvent) WithGroup(string) slog.Handler            { return l }
-
-func (l *lastEvent) Handle(_ context.Context, r slog.Record) error {
-	l.attrs = map[string]slog.Value{}
-	r.Attrs(func(a slog.Attr) bool { l.attrs[a.Key] = a.Value; return true })
-	return nil
-}
-
-func (l *lastEvent) text(key string) string {
-	if v, ok := l.attrs[key]; ok {
-		return v.String()
-	}
-	return ""
-}
-
-func (l *lastEvent) number(key string) int {
-	if v, ok := l.attrs[key]; ok && v.Kind() == slog.KindInt64 {
-		return int(v.Int64())
-	}
-	return 0
-}
+func (l *lastEvent) Observe(_ context.Context, e *observe.Event) { l.Event = *e }
 
 // assertionClaims is what the assertion says.
 func assertionClaims(lines []string) json.RawMessage {

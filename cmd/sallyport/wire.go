@@ -17,6 +17,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/login"
 	"github.com/sallyport-proxy/sallyport/oauth"
 	"github.com/sallyport-proxy/sallyport/proxy"
@@ -193,7 +194,7 @@ func resolve(cfg *config.Config, env func(string) (string, bool)) (*secrets, err
 
 // newFrontDoor assembles everything, bottom to top.
 func newFrontDoor(cfg *config.Config, sec *secrets, reg prometheus.Registerer, log *slog.Logger) (*proxy.Proxy, error) {
-	with := parts{keys: sec.keys, bearers: map[string]admission.TokenVerifier{}}
+	with := parts{keys: sec.keys, bearers: map[string]admission.TokenVerifier{}, observers: []observe.Observer{observe.Log{Logger: log}}}
 	if err := with.addProviders(cfg, reg, log); err != nil {
 		return nil, err
 	}
@@ -208,6 +209,7 @@ type parts struct {
 	bearers    map[string]admission.TokenVerifier // by route name
 	permission []proxy.Permission
 	app        http.RoundTripper // instead of every app
+	observers  []observe.Observer
 }
 
 func assemble(cfg *config.Config, with parts, reg prometheus.Registerer, log *slog.Logger) (*proxy.Proxy, *session.Manager, error) {
@@ -239,7 +241,7 @@ func assemble(cfg *config.Config, with parts, reg prometheus.Registerer, log *sl
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Admission: admit, Sessions: sessions, Routes: pol.table, Backends: backends,
 		Headers: pol.headers, Assertions: assertions, Providers: with.providers, Orgs: pol.orgs, Branding: branding(cfg),
 		Operators: rules(cfg.Operators), Permission: with.permission, KeepCache: cfg.Session.KeepCache,
-		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL), Log: log, Registerer: reg,
+		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL), Observers: with.observers, Log: log, Registerer: reg,
 	})
 	return door, sessions, err
 }

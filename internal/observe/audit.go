@@ -1,0 +1,165 @@
+package observe
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"sync"
+	"time"
+)
+
+// AuditSchema is the version of Record. Members are added to it, never renamed or
+// taken away, without a new version.
+const AuditSchema = 1
+
+// Record is a line of the audit stream: JSON, without line breaks. Empty members
+// are left out.
+type Record struct {
+	Schema    int       `json:"schema"`
+	Time      time.Time `json:"time"`  // when the request came, UTC
+	Event     string    `json:"event"` // sign_in, sign_in_failed, sign_out, switch_org, refused or operator
+	RequestID string    `json:"request_id,omitempty"`
+	Client    string    `json:"client,omitempty"`
+	User      string    `json:"user,omitempty"` // "<provider>:<subject>"
+	Org       string    `json:"org,omitempty"`  // the active organization's id
+	Provider  string    `json:"provider,omitempty"`
+	Method    string    `json:"method,omitempty"`
+	Host      string    `json:"host,omitempty"`
+	Path      string    `json:"path,omitempty"` // never the query
+	Route     string    `json:"route,omitempty"`
+	Status    int       `json:"status,omitempty"`
+	Reason    string    `json:"reason,omitempty"` // why it was refused, from the list in the reference
+	Detail    string    `json:"detail,omitempty"` // the same in words, or what an operator did
+}
+
+// Audit is the audit stream: who signed in and out, who was refused what, and what
+// operators did. It drops nothing by itself: a line that cannot be written is
+// counted and reported, and the next one is tried again.
+//
+// A request waits for its line for patience at most, so that a stalled reader does
+// not stop everything; the line stays in the queue. Only where queue lines wait
+// already is one given up.
+type Audit struct {
+	lines chan auditLine
+	done  chan struct{}
+	lost  func(Record, error)
+	now   func() time.Time
+
+	mu     sync.RWMutex // guards closed: nothing is sent once it is true
+	closed bool
+}
+
+type auditLine struct {
+	record  Record
+	written chan struct{}
+}
+
+const (
+	patience = time.Second
+	queue    = 4096
+)
+
+var (
+	errQueueFull = errors.New("audit: too many lines wait to be written")
+	errClosed    = errors.New("audit: the stream is closed")
+)
+
+// NewAudit begins a stream to w, of which each Write is one whole line. lost is
+// told of each line that could not be written, and must not be nil. Close ends it.
+func NewAudit(w io.Writer, lost func(Record, error)) *Audit {
+	a := &Audit{lines: make(chan auditLine, queue), done: make(chan struct{}), lost: lost, now: time.Now}
+	go a.run(w)
+	return a
+}
+
+func (a *Audit) run(w io.Writer) {
+	defer close(a.done)
+	for line := range a.lines {
+		if err := write(w, &line.record); err != nil {
+			a.lost(line.record, err)
+		}
+		close(line.written)
+	}
+}
+
+func write(w io.Writer, r *Record) error {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(line, '\n'))
+	return err
+}
+
+// Observe implements Observer.
+func (a *Audit) Observe(_ context.Context, e *Event) {
+	event := string(e.Action)
+	if event == "" && e.Decision == "deny" {
+		event = "refused"
+	}
+	if event == "" {
+		return
+	}
+	r := Record{
+		Event: event, Time: e.Start.UTC(), RequestID: e.RequestID, Client: e.Client, User: e.User, Org: e.Org,
+		Provider: e.Provider, Method: cut(e.Method, 32), Host: cut(e.Host, 255), Path: cut(e.Path, 1024),
+		Route: e.Route, Status: e.Status, Reason: e.Reason,
+	}
+	if e.Err != nil {
+		r.Detail = cut(e.Err.Error(), 1024)
+	}
+	a.add(r)
+}
+
+// Operator records what somebody did who runs Sallyport. detail says what, who is
+// how they were known: an address, or the name of a user of this machine.
+func (a *Audit) Operator(who, detail string) {
+	a.add(Record{Event: "operator", Time: a.now().UTC(), Client: who, Detail: detail})
+}
+
+func (a *Audit) add(r Record) {
+	r.Schema = AuditSchema
+	line := auditLine{r, make(chan struct{})}
+	if err := a.enqueue(line); err != nil {
+		a.lost(r, err)
+		return
+	}
+	waited := time.NewTimer(patience)
+	defer waited.Stop()
+	select {
+	case <-line.written:
+	case <-waited.C:
+	}
+}
+
+func (a *Audit) enqueue(line auditLine) error {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if a.closed {
+		return errClosed
+	}
+	select {
+	case a.lines <- line:
+		return nil
+	default:
+		return errQueueFull
+	}
+}
+
+// Close writes what waits, for within at most, and reports whether all was written.
+func (a *Audit) Close(within time.Duration) bool {
+	a.mu.Lock()
+	already := a.closed
+	a.closed = true
+	a.mu.Unlock()
+	if !already {
+		close(a.lines)
+	}
+	select {
+	case <-a.done:
+		return true
+	case <-time.After(within):
+		return false
+	}
+}

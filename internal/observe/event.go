@@ -1,0 +1,65 @@
+// Package observe is what is told about a request, and to whom.
+//
+// It owns the Event, of which a front door makes one for each request, and two of
+// its observers: the request log and the audit stream. Metrics are kept by the
+// front doors themselves, and `explain` observes the one request that it makes.
+// An Event has no room for a cookie, code, token or query (P18). The package does
+// not open files: what the audit stream is written to is given.
+package observe
+
+import (
+	"context"
+	"time"
+)
+
+// What stands in the place of a route's name for requests without a route. No
+// route can be called so.
+const (
+	RouteOwn  = "_own"
+	RouteNone = "_none"
+)
+
+// Action is what a request did to a session, from a closed list.
+type Action string
+
+// Other requests have the Action "".
+const (
+	SignIn       Action = "sign_in"        // somebody signed in
+	SignInFailed Action = "sign_in_failed" // a sign-in came back from a provider and failed
+	SignOut      Action = "sign_out"       // somebody signed out
+	SwitchOrg    Action = "switch_org"     // somebody made another organization the active one
+)
+
+// Event is all that is told about one request.
+type Event struct {
+	Start     time.Time
+	Took      time.Duration
+	RequestID string
+	Door      string // the front door: proxy
+	Client    string // the address that the request came from
+
+	Method, Host, Path string
+	Status             int
+	Bytes              int64 // of the answer's body
+
+	Route     string // its name, RouteOwn or RouteNone
+	User, Org string // ids; "": nobody, none
+	Decision  string // forward, login or deny; "": nothing was decided
+	Reason    string // from authz's list
+	Rule      int    // which of the route's rules matched, from 1; 0: none
+
+	Action   Action
+	Provider string // whose sign-in it was, for sign-ins
+
+	// Session is why a session cookie does not count; nil where there is none.
+	Session error
+	Note    string // what an operator should know of an answer that is fine
+	Err     error  // why it is not what was asked for
+	Failed  bool   // by a fault of ours, of an app or of a provider
+}
+
+// Observer is told about each request once, when its answer has ended. It must
+// not keep the Event.
+type Observer interface {
+	Observe(context.Context, *Event)
+}

@@ -1,0 +1,158 @@
+package observe
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func refused() *Event {
+	return &Event{
+		Start: time.Date(2026, 11, 28, 9, 30, 0, 0, time.FixedZone("", 3600)), Took: 1500 * time.Microsecond,
+		RequestID: "id", Door: "proxy", Client: "192.0.2.1", Method: "GET", Host: "app.example.com", Path: "/admin",
+		Status: 403, Bytes: 12, Route: "admin", User: "main:ann", Org: "acme", Decision: "deny", Reason: "no_rule",
+		Err: errors.New("route admin: no rule admits main:ann"),
+	}
+}
+
+func TestARequestIsOneLineOfTheLog(t *testing.T) {
+	var out bytes.Buffer
+	Log{slog.New(slog.NewJSONHandler(&out, nil))}.Observe(context.Background(), refused())
+	line := out.String()
+	_, rest, _ := strings.Cut(line, `"level"`)
+	want := `:"INFO","msg":"request","request_id":"id","method":"GET","host":"app.example.com","path":"/admin",` +
+		`"status":403,"bytes":12,"ms":1.5,"client":"192.0.2.1","route":"admin","decision":"deny","reason":"no_rule",` +
+		`"user":"main:ann","org":"acme","error":"route admin: no rule admits main:ann"}` + "\n"
+	if rest != want {
+		t.Errorf("got\n%s\nwant\n%s", rest, want)
+	}
+}
+
+// What a stranger sends does not make lines of the log as long as they like.
+func TestLongTextsAreCut(t *testing.T) {
+	var out bytes.Buffer
+	e := refused()
+	e.Path, e.Host, e.Method = strings.Repeat("p", 1<<16), strings.Repeat("h", 1<<16), strings.Repeat("M", 1<<16)
+	Log{slog.New(slog.NewJSONHandler(&out, nil))}.Observe(context.Background(), e)
+	if out.Len() > 2<<10 {
+		t.Errorf("a line of %d bytes", out.Len())
+	}
+}
+
+// The audit stream is an interface: what it says of each event, byte for byte.
+func TestAuditSaysWhoDidWhat(t *testing.T) {
+	var out bytes.Buffer
+	a := NewAudit(&out, func(r Record, err error) { t.Errorf("lost %v: %v", r, err) })
+	a.Observe(context.Background(), refused())
+	in := refused()
+	in.Action, in.Provider, in.Decision, in.Reason, in.Err, in.Status, in.Route, in.Path = SignIn, "main", "", "", nil, 303, RouteOwn, "/.sallyport/callback/main"
+	a.Observe(context.Background(), in)
+	for _, passes := range []*Event{{Decision: "forward"}, {Decision: "login"}, {}} {
+		a.Observe(context.Background(), passes) // these are for the log
+	}
+	a.now = func() time.Time { return time.Date(2026, 11, 28, 9, 0, 0, 0, time.UTC) }
+	a.Operator("127.0.0.1", "log level: info to debug")
+	if !a.Close(time.Second) {
+		t.Error("not closed")
+	}
+	want := `{"schema":1,"time":"2026-11-28T08:30:00Z","event":"refused","request_id":"id","client":"192.0.2.1","user":"main:ann","org":"acme",` +
+		`"method":"GET","host":"app.example.com","path":"/admin","route":"admin","status":403,"reason":"no_rule","detail":"route admin: no rule admits main:ann"}
+{"schema":1,"time":"2026-11-28T08:30:00Z","event":"sign_in","request_id":"id","client":"192.0.2.1","user":"main:ann","org":"acme","provider":"main",` +
+		`"method":"GET","host":"app.example.com","path":"/.sallyport/callback/main","route":"_own","status":303}
+{"schema":1,"time":"2026-11-28T09:00:00Z","event":"operator","client":"127.0.0.1","detail":"log level: info to debug"}
+`
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// A full disk loses lines, and each loss is told; the stream goes on when there is
+// room again.
+func TestWhatCannotBeWrittenIsTold(t *testing.T) {
+	full := true
+	var written, told int
+	a := NewAudit(writerFunc(func(b []byte) (int, error) {
+		if full {
+			return 0, errors.New("no space left on device")
+		}
+		written++
+		return len(b), nil
+	}), func(r Record, err error) {
+		if told++; r.RequestID != "id" || err == nil {
+			t.Errorf("told %v %v", r, err)
+		}
+	})
+	for range 3 {
+		a.Observe(context.Background(), refused())
+	}
+	full = false
+	a.Observe(context.Background(), refused())
+	a.Close(time.Second)
+	a.Observe(context.Background(), refused()) // too late
+	if told != 4 || written != 1 {
+		t.Errorf("told of %d, written %d", told, written)
+	}
+}
+
+// A reader that stalls delays a request by a second at most, and loses nothing.
+func TestAStalledReaderLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
+		a := NewAudit(w, func(r Record, err error) { t.Errorf("lost %v: %v", r, err) })
+		begun := time.Now()
+		var all sync.WaitGroup
+		for range 100 {
+			all.Go(func() { a.Observe(context.Background(), refused()) })
+		}
+		all.Wait()
+		if took := time.Since(begun); took > patience {
+			t.Errorf("requests were delayed by %s", took)
+		}
+		if a.Close(time.Second) {
+			t.Error("closed though nobody reads")
+		}
+		dec := json.NewDecoder(r)
+		for i := range 100 {
+			var got Record
+			if err := dec.Decode(&got); err != nil || got.RequestID != "id" {
+				t.Fatalf("line %d: %v %v", i, got, err)
+			}
+		}
+		if !a.Close(time.Second) {
+			t.Error("not closed")
+		}
+	})
+}
+
+// Beyond the queue lines are lost, and that is told.
+func TestAStalledReaderHasABound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
+		var mu sync.Mutex
+		told := 0
+		a := NewAudit(w, func(Record, error) { mu.Lock(); told++; mu.Unlock() })
+		var all sync.WaitGroup
+		for range queue + 11 { // one more is being written
+			all.Go(func() { a.Observe(context.Background(), refused()) })
+		}
+		all.Wait()
+		if told != 10 {
+			t.Errorf("told of %d", told)
+		}
+		go func() { _, _ = io.Copy(io.Discard, r) }()
+		a.Close(time.Minute)
+		w.Close()
+	})
+}
