@@ -74,7 +74,7 @@ func clientOf(w *writerDouble) *Client {
 
 func numbered(n int) http.Header { return http.Header{"X-N": {"#" + strconv.Itoa(n)}} }
 
-// Invariant 1: one write at a time, whoever writes.
+// Invariant 1: one write at a time.
 func TestWritesToAClientDoNotOverlap(t *testing.T) {
 	t.Parallel()
 	for range 20 {
@@ -181,45 +181,108 @@ func TestInterimAnswersGoBeforeTheAnswer(t *testing.T) {
 	}
 }
 
-// Invariants 4 and 5: once an answer has begun there is no other, and only then
-// does the watch end what is written.
-func TestAnAnswerOfOursCanBeWrittenUntilOneHasBegun(t *testing.T) {
+// Invariant 4: once an answer has begun there is no other.
+func TestAnAnswerThatHasBegunIsTheOnlyOne(t *testing.T) {
+	t.Parallel()
+	w := &writerDouble{}
+	c := clientOf(w)
+	if c.Begun() || c.Status() != 0 {
+		t.Errorf("begun before it began, with %d", c.Status())
+	}
+	c.WriteHeader(200)
+	c.WriteHeader(504)
+	_, err := c.Write([]byte("page"))
+	check(t, err)
+	if wrote, _ := w.seen(); !slices.Equal(wrote, []string{"200", "page"}) {
+		t.Errorf("wrote %v", wrote)
+	}
+	if !c.Begun() || c.Status() != 200 || c.Bytes() != 4 {
+		t.Errorf("begun %v, %d with %d bytes", c.Begun(), c.Status(), c.Bytes())
+	}
+}
+
+// Invariant 5: the watch ends what an upstream answers, and not the page that says
+// why the exchange was ended.
+func TestAPageThatSaysWhyAnExchangeWasEndedIsNotCutOff(t *testing.T) {
 	t.Parallel()
 	w := &writerDouble{}
 	c := clientOf(w)
 	c.cutOff(true)
-	if _, deadlines := w.seen(); !slices.Equal(deadlines, []string{"read"}) || c.Begun() {
-		t.Errorf("before an answer: %v, begun %v", deadlines, c.Begun())
-	}
 	c.WriteHeader(504)
-	_, _ = c.Write([]byte("page"))
 	c.cutOff(false)
-	if _, deadlines := w.seen(); len(deadlines) != 1 {
-		t.Errorf("the page that says why is cut off: %v", deadlines)
+	if _, deadlines := w.seen(); !slices.Equal(deadlines, []string{"read"}) {
+		t.Errorf("the page is cut off: %v", deadlines)
 	}
 	c.passAnswer()
 	c.cutOff(false)
-	if _, deadlines := w.seen(); !slices.Equal(deadlines, []string{"read", "write"}) || !c.Begun() || c.Status() != 504 || c.Bytes() != 4 {
-		t.Errorf("with an answer: %v, begun %v, %d with %d bytes", deadlines, c.Begun(), c.Status(), c.Bytes())
+	if _, deadlines := w.seen(); !slices.Equal(deadlines, []string{"read", "write"}) {
+		t.Errorf("the upstream's answer goes on: %v", deadlines)
 	}
 }
 
 // Invariant 6: the next request on the connection meets nothing of this one.
 func TestNothingIsWrittenOnceTheHandlerHasReturned(t *testing.T) {
 	t.Parallel()
-	w := &writerDouble{}
+	for name, late := range map[string]func(*Client){
+		"an interim answer":     func(c *Client) { _ = c.queueInterim(103, numbered(2)); c.passInterims() },
+		"100 Continue":          func(c *Client) { c.sendContinue(func() bool { return true }) },
+		"the header's timer":    func(c *Client) { c.sendHeader() },
+		"a header":              func(c *Client) { c.WriteHeader(200) },
+		"a body":                func(c *Client) { _, _ = c.Write([]byte("late")) },
+		"a piece of a body":     func(c *Client) { _ = c.writePiece([]byte("late"), true) },
+		"a flush":               func(c *Client) { c.flush() },
+		"the watch":             func(c *Client) { c.passAnswer(); c.cutOff(true) },
+		"a deadline to read by": func(c *Client) { _ = c.SetReadDeadline(time.Now()) },
+		"a deadline to write":   func(c *Client) { c.readWithin(time.Second) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &writerDouble{}
+			c := clientOf(w)
+			check(t, c.queueInterim(103, numbered(1)))
+			c.Settle()
+			c.Close()
+			wrote, deadlines := w.seen()
+			late(c)
+			if after, set := w.seen(); len(after) != len(wrote) || len(set) != len(deadlines) {
+				t.Errorf("wrote %v after %v, deadlines %v after %v", after, wrote, set, deadlines)
+			}
+			if c.Status() != 0 {
+				t.Errorf("answered %d", c.Status())
+			}
+		})
+	}
+}
+
+// Close must not overtake a write: the handler returns behind it, and net/http
+// sends what follows on the same connection.
+func TestClosingWaitsForAWriteThatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	w := &writerDouble{block: make(chan struct{})}
 	c := clientOf(w)
-	check(t, c.queueInterim(103, numbered(1)))
-	c.Close()
-	before, _ := w.seen()
-	check(t, c.queueInterim(103, numbered(2)))
-	c.passInterims()
-	c.sendHeader()
-	c.cutOff(true)
-	c.readWithin(time.Second)
-	check(t, c.SetReadDeadline(time.Now()))
-	wrote, deadlines := w.seen()
-	if len(wrote) != len(before) || len(deadlines) > len(before) { // one deadline for each interim answer before
-		t.Errorf("wrote %v, deadlines %v; %v before", wrote, deadlines, before)
+	go c.WriteHeader(200)
+	for w.busy.Load() == 0 {
+		runtime.Gosched()
+	}
+	closed := make(chan struct{})
+	go func() { c.Close(); close(closed) }()
+	select {
+	case <-closed:
+		t.Error("closed in the middle of a write")
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(w.block)
+	<-closed
+}
+
+// Interim answers clear the header map, and what is ours must be there again.
+func TestInterimAnswersLeaveNothingInTheAnswer(t *testing.T) {
+	t.Parallel()
+	w := &writerDouble{header: http.Header{}}
+	c := NewClient(w, &http.Request{ProtoMajor: 1}, "id", true)
+	check(t, c.queueInterim(103, http.Header{"Link": {"</a>"}}))
+	c.Settle()
+	c.WriteHeader(200)
+	if h := w.header; h["Link"] != nil || h.Get("X-Request-Id") != "id" || h.Get("Connection") != "close" {
+		t.Errorf("answered with %v", h)
 	}
 }

@@ -104,7 +104,7 @@ func (x *exchange) request(ctx context.Context) *http.Request {
 	}
 	out := x.in.WithContext(httptrace.WithClientTrace(ctx, &x.trace))
 	out.URL, out.Host = &x.order.URL, x.order.Host
-	out.RequestURI, out.Close = "", bindsConnection(x.in.Header["Authorization"])
+	out.RequestURI = ""
 	out.Body, out.GetBody, out.Trailer = nil, nil, nil
 	if x.upload != nil {
 		out.Body, out.GetBody, out.Trailer = x.upload, x.upload.again, x.upload.trailer
@@ -115,6 +115,7 @@ func (x *exchange) request(ctx context.Context) *http.Request {
 		out.Body, out.TransferEncoding = http.NoBody, []string{"identity"}
 	}
 	x.setHeaders(out.Header)
+	out.Close = bindsConnection(out.Header["Authorization"])
 	return out
 }
 

@@ -41,13 +41,18 @@ func TestAWatchEndsWhatHasNoRightToGoOn(t *testing.T) {
 			time.Sleep(2500 * time.Millisecond)
 			x.isOver.Store(true)
 		}, ErrOver, 3 * time.Second},
-		"a late header":                    {limits{Header: 5 * time.Second, Idle: time.Second}, func(w *watch, _ *exchangeDouble) { w.sent() }, errNoHeader, 5 * time.Second},
-		"a late header, below a poll":      {limits{Header: 100 * time.Millisecond, Idle: time.Hour}, func(w *watch, _ *exchangeDouble) { w.sent() }, errNoHeader, 100 * time.Millisecond},
-		"no limit for the header":          {limits{Idle: 10 * time.Second}, func(w *watch, _ *exchangeDouble) { w.sent() }, errSilent, 10 * time.Second},
-		"a header that came, then nothing": {limits{Header: time.Second, Idle: 3 * time.Second}, func(w *watch, _ *exchangeDouble) { w.sent(); w.answered() }, errSilent, 3 * time.Second},
+		"a late header": {limits{Header: 5 * time.Second, Idle: time.Second},
+			func(w *watch, _ *exchangeDouble) { w.sent() }, errNoHeader, 5 * time.Second},
+		"a late header, below a poll": {limits{Header: 100 * time.Millisecond, Idle: time.Hour},
+			func(w *watch, _ *exchangeDouble) { w.sent() }, errNoHeader, 100 * time.Millisecond},
+		"no limit for the header": {limits{Idle: 10 * time.Second},
+			func(w *watch, _ *exchangeDouble) { w.sent() }, errSilent, 10 * time.Second},
+		"a header that came, then nothing": {limits{Header: time.Second, Idle: 3 * time.Second},
+			func(w *watch, _ *exchangeDouble) { w.sent(); w.answered() }, errSilent, 3 * time.Second},
 		"a header that came before the request's end": {limits{Header: time.Second, Idle: 3 * time.Second},
 			func(w *watch, _ *exchangeDouble) { w.answered(); w.sent() }, errSilent, 3 * time.Second},
-		"a client that sends nothing": {limits{Header: time.Second, Idle: 3 * time.Second}, func(_ *watch, x *exchangeDouble) { x.client.Store(true) }, ErrClientSlow, 3 * time.Second},
+		"a client that sends nothing": {limits{Header: time.Second, Idle: 3 * time.Second},
+			func(_ *watch, x *exchangeDouble) { x.client.Store(true) }, ErrClientSlow, 3 * time.Second},
 		"something moved": {limits{Header: time.Hour, Idle: 2 * time.Second}, func(w *watch, _ *exchangeDouble) {
 			for range 10 {
 				time.Sleep(1900 * time.Millisecond)
