@@ -91,6 +91,9 @@ func TestWritesToAClientDoNotOverlap(t *testing.T) {
 		c.Settle()
 		c.WriteHeader(200)
 		c.holdHeader()
+		all.Go(func() { _, _ = c.Write([]byte("piece")) }) // the timer may come meanwhile
+		all.Go(c.sendHeader)
+		all.Wait()
 		for range 3 {
 			all.Go(c.sendHeader)
 			all.Go(func() { _ = c.writePiece([]byte("piece"), true) })
