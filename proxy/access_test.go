@@ -700,7 +700,7 @@ func TestP17_AStrangersEndlessBodyDelaysNoAnswer(t *testing.T) {
 		if path != "/secret" {
 			continue
 		}
-		check(t, w.conn.SetReadDeadline(time.Now().Add(4*bodyPatience)))
+		check(t, w.conn.SetReadDeadline(time.Now().Add(4*bodyTimeout)))
 		if _, err := io.Copy(io.Discard, w.in); err != nil {
 			t.Errorf("%s: the connection stays open: %v", path, err)
 		}

@@ -24,7 +24,7 @@ func TestAnEmptyAnswerWithTrailersArrivesWhole(t *testing.T) {
 	s := newSite(t, setup{App: playApp(t, func(p *peer) {
 		for n := 0; p.head() != ""; n++ {
 			p.say("HTTP/1.1 200 OK\r\nTrailer: X-End\r\nTransfer-Encoding: chunked\r\n\r\n")
-			time.Sleep(headerPatience + time.Duration(n%10-1)*40*time.Microsecond)
+			time.Sleep(flushDelay + time.Duration(n%10-1)*40*time.Microsecond)
 			p.say("0\r\nX-End: yes\r\n\r\n")
 		}
 	})})
@@ -91,8 +91,8 @@ func TestALongRequestMayHaveManyInterimAnswers(t *testing.T) {
 // addresses reported: neither in its answer nor before it, nor with a 101.
 func TestAnAppCannotLeadBrowsersPastSallyport(t *testing.T) {
 	t.Parallel()
-	const site = "Alt-Svc: h3=\":8443\"\r\nAlternate-Protocol: 443:quic\r\nNEL: {}\r\nPublic-Key-Pins: x\r\nPublic-Key-Pins-Report-Only: x\r\n" +
-		"Strict-Transport-Security: max-age=1\r\nLink: </a>\r\n"
+	const site = "Alt-Svc: h3=\":8443\"\r\nAlternate-Protocol: 443:quic\r\nNEL: {}\r\nPublic-Key-Pins: x\r\n" +
+		"Public-Key-Pins-Report-Only: x\r\nStrict-Transport-Security: max-age=1\r\nLink: </a>\r\n"
 	for name, tt := range map[string]struct {
 		keep, want []string
 	}{
@@ -106,13 +106,15 @@ func TestAnAppCannotLeadBrowsersPastSallyport(t *testing.T) {
 						p.say(switched + site + "\r\n")
 						return
 					}
-					p.say("HTTP/1.1 103 Early\r\n" + site + "\r\nHTTP/1.1 200 OK\r\n" + site + "Trailer: Alt-Svc\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nAlt-Svc: h3\r\n\r\n")
+					p.say("HTTP/1.1 103 Early\r\n" + site + "\r\nHTTP/1.1 200 OK\r\n" + site +
+						"Trailer: Alt-Svc\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nAlt-Svc: h3\r\n\r\n")
 				}
 			})}
 			s := wsSite(t, o)
 			seen := func(where string, h http.Header) {
 				var got []string
-				for _, name := range []string{"Alt-Svc", "Alternate-Protocol", "Link", "Nel", "Public-Key-Pins", "Public-Key-Pins-Report-Only", "Strict-Transport-Security"} {
+				for _, name := range []string{"Alt-Svc", "Alternate-Protocol", "Link", "Nel", "Public-Key-Pins",
+					"Public-Key-Pins-Report-Only", "Strict-Transport-Security"} {
 					if h[name] != nil {
 						got = append(got, name)
 					}

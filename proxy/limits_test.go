@@ -459,7 +459,7 @@ func TestASecondAttemptSendsTheSameBody(t *testing.T) {
 	}
 }
 
-// security.md C118.
+// RFC 9110 §7.6.3: Via is there so that loops are found.
 func TestP17_ARouteThatLeadsBackHereEnds(t *testing.T) {
 	t.Parallel()
 	var s *site
@@ -622,12 +622,12 @@ func TestP17_AClientThatDoesNotReadHintsHoldsUpNobodyElse(t *testing.T) {
 	check(t, w.conn.(*net.TCPConn).SetReadBuffer(4<<10))
 	_, err := fmt.Fprintf(w.conn, strings.Repeat("GET /hints HTTP/1.1\r\nHost: %[1]s\r\n%[2]s\r\n\r\n", 8), s.host, cookie)
 	check(t, err)
-	// The hints fill the kernel's buffers; from then until bodyPatience is over
+	// The hints fill the kernel's buffers; from then until bodyTimeout is over
 	// their writer waits. Who waited with it would not be answered ten times more.
 	ended := regexp.MustCompile(`"path":"/hints".*"ms":([5-9]\d\d\d|\d{5})`)
 	answered := 0
 	for begin := time.Now(); !ended.MatchString(s.log.text(t)); time.Sleep(20 * time.Millisecond) {
-		if time.Since(begin) > 12*bodyPatience {
+		if time.Since(begin) > 12*bodyTimeout {
 			t.Fatal("the request of the client that does not read goes on")
 		}
 		r, err := http.NewRequestWithContext(t.Context(), "GET", s.url+"/x", nil)
@@ -645,7 +645,7 @@ func TestP17_AClientThatDoesNotReadHintsHoldsUpNobodyElse(t *testing.T) {
 	}
 }
 
-// Whoever asks and asks and never reads is disconnected, though each answer is
+// A client that asks and asks and never reads is disconnected, though each answer is
 // small enough to be out of our hands before it is sent.
 func TestP17_AClientThatNeverReadsIsDisconnected(t *testing.T) {
 	t.Parallel()
@@ -672,7 +672,7 @@ func TestP17_AnAnswerOfOursIsNotOfferedForEver(t *testing.T) {
 		r := httptest.NewRequest("GET", s.url+path, nil)
 		r.RequestURI = path
 		s.proxy.ServeHTTP(w, r)
-		if left := time.Until(w.deadline); left <= 0 || left > answerPatience {
+		if left := time.Until(w.deadline); left <= 0 || left > answerTimeout {
 			t.Errorf("%s: %d, to be read within %v", path, w.Code, left)
 		}
 	}

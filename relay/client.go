@@ -78,6 +78,17 @@ func NewClient(w http.ResponseWriter, r *http.Request, requestID string, last bo
 	return c
 }
 
+// lastOnConnection tells the requests after which an HTTP/1 connection is closed,
+// because a proxy before us may see their end elsewhere than net/http does: what
+// it takes for the next request would be part of this one. net/http hides from
+// us that a length came with the chunks (RFC 9112 §6.3: close), reads no chunks
+// in HTTP/1.0 (§6.1: close), and what follows CONNECT, or an upgrade that was
+// refused, is no request at all.
+func lastOnConnection(r *http.Request) bool {
+	return r.ProtoMajor == 1 &&
+		(len(r.TransferEncoding) > 0 || r.ProtoMinor == 0 || r.Method == http.MethodConnect || r.Header["Upgrade"] != nil)
+}
+
 // enter goes on to a later phase, and reports whether it was one.
 func (c *Client) enter(phase int32) bool {
 	c.mu.Lock()
@@ -164,12 +175,12 @@ func (c *Client) setOwnHeaders() {
 // closeAfter makes this answer the last one on an HTTP/1 connection.
 func (c *Client) closeAfter() { c.last = c.last || c.protocol == 1 }
 
-// headerPatience is how long a header waits for the first piece of its body, so
+// flushDelay is how long a header waits for the first piece of its body, so
 // that both are one packet. The first piece of an event stream may come much later.
-const headerPatience = 5 * time.Millisecond
+const flushDelay = 5 * time.Millisecond
 
 // holdHeader lets the header wait for the first piece of the body.
-func (c *Client) holdHeader() { c.headerTimer = time.AfterFunc(headerPatience, c.sendHeader) }
+func (c *Client) holdHeader() { c.headerTimer = time.AfterFunc(flushDelay, c.sendHeader) }
 
 func (c *Client) sendHeader() {
 	c.writeMu.Lock()
@@ -216,17 +227,17 @@ func (c *Client) flushLocked() {
 	}
 }
 
-// bodyPatience is how long we wait for the rest of a body that nobody will read.
-const bodyPatience = 5 * time.Second
+// bodyTimeout is how long we wait for the rest of a body that nobody will read.
+const bodyTimeout = 5 * time.Second
 
-// answerPatience is how long a client may take to read an answer of the handler's own.
-const answerPatience = 30 * time.Second
+// answerTimeout is how long a client may take to read an answer of the handler's own.
+const answerTimeout = 30 * time.Second
 
 // readWithin disconnects a client that has not read its answer by then. It counts
 // for what net/http writes behind the handler too, and until the next request.
 // Without it a client that asks and does not read has a connection, and what fits
 // into the kernel's buffer, for ever.
-func (c *Client) readWithin(patience time.Duration) { c.writeBy(time.Now().Add(patience)) }
+func (c *Client) readWithin(limit time.Duration) { c.writeBy(time.Now().Add(limit)) }
 
 func (c *Client) writeBy(t time.Time) {
 	c.mu.Lock()
@@ -273,13 +284,13 @@ func (c *Client) cutOff(reading bool) {
 // request goes unread, and net/http would wait for its end without a limit before it
 // sent the answer. A stranger could hold a connection, and our stopping, with one byte.
 func (c *Client) AnswerWithoutBody(r *http.Request) {
-	c.readWithin(answerPatience)
+	c.readWithin(answerTimeout)
 	if r.ContentLength == 0 {
 		return
 	}
 	c.closeAfter()
 	c.setOwnHeaders()
-	_ = c.SetReadDeadline(time.Now().Add(bodyPatience))
+	_ = c.SetReadDeadline(time.Now().Add(bodyTimeout))
 }
 
 // fullDuplex keeps net/http from swallowing the rest of a body before an early
@@ -373,7 +384,7 @@ func (c *Client) hadInterims() bool {
 // writeInterim has a deadline of its own: the watch leaves writing alone until
 // the answer begins. A client that does not read meanwhile is disconnected.
 func (c *Client) writeInterim(code int, header http.Header) {
-	c.readWithin(bodyPatience)
+	c.readWithin(bodyTimeout)
 	h := c.w.Header()
 	clear(h)
 	for name, values := range header {
@@ -410,7 +421,7 @@ func (c *Client) switchProtocols(h http.Header) (*upstream.Buffered, error) {
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	early = append([]byte(nil), early...) // the reader's buffer is let go
 	h["X-Request-Id"] = []string{c.requestID}
-	_ = conn.SetWriteDeadline(time.Now().Add(bodyPatience))
+	_ = conn.SetWriteDeadline(time.Now().Add(bodyTimeout))
 	if err := writeSwitch(buffered, h); err != nil {
 		conn.Close()
 		return nil, err

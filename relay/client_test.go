@@ -2,6 +2,7 @@ package relay
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"slices"
 	"strconv"
@@ -287,5 +288,27 @@ func TestInterimAnswersLeaveNothingInTheAnswer(t *testing.T) {
 	c.WriteHeader(200)
 	if h := w.header; h["Link"] != nil || h.Get("X-Request-Id") != "id" || h.Get("Connection") != "close" {
 		t.Errorf("answered with %v", h)
+	}
+}
+
+// A proxy before us may see the end of these requests elsewhere than net/http does.
+func TestAConnectionWhoseRequestsEndInTwoWaysIsClosed(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		r    http.Request
+		last bool
+	}{
+		"an ordinary one": {http.Request{ProtoMajor: 1, ProtoMinor: 1}, false},
+		"in chunks":       {http.Request{ProtoMajor: 1, ProtoMinor: 1, TransferEncoding: []string{"chunked"}}, true},
+		"HTTP/1.0":        {http.Request{ProtoMajor: 1}, true},
+		"CONNECT":         {http.Request{ProtoMajor: 1, ProtoMinor: 1, Method: "CONNECT"}, true},
+		"an upgrade":      {http.Request{ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{"Upgrade": {"h2c"}}}, true},
+		"HTTP/2":          {http.Request{ProtoMajor: 2, Method: "CONNECT", TransferEncoding: []string{"chunked"}}, false},
+	} {
+		w := httptest.NewRecorder()
+		NewClient(w, &tt.r, "id", false).WriteHeader(200)
+		if got := w.Header().Get("Connection") == "close"; got != tt.last {
+			t.Errorf("%s: last on its connection: %v", name, got)
+		}
 	}
 }

@@ -88,6 +88,13 @@ func (x *exchange) limits() limits {
 	return l
 }
 
+// isGRPC reports whether r is a gRPC call.
+func isGRPC(r *http.Request) bool {
+	const kind = "application/grpc"
+	t := r.Header["Content-Type"]
+	return len(t) == 1 && len(t[0]) >= len(kind) && t[0][:len(kind)] == kind
+}
+
 // request is what the upstream gets. The header map is the client's own, changed in
 // place: nobody else has use for what it was.
 func (x *exchange) request(ctx context.Context) *http.Request {
@@ -107,7 +114,7 @@ func (x *exchange) request(ctx context.Context) *http.Request {
 	out.RequestURI = ""
 	out.Body, out.GetBody, out.Trailer = nil, nil, nil
 	if x.upload != nil {
-		out.Body, out.GetBody, out.Trailer = x.upload, x.upload.again, x.upload.trailer
+		out.Body, out.GetBody, out.Trailer = x.upload, x.upload.replay, x.upload.trailer
 	} else if x.in.Header["Content-Length"] != nil {
 		// The client says that there is nothing, and some servers answer 411 to a
 		// DELETE or MKCOL that does not say it. "identity" makes net/http write a

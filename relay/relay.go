@@ -15,9 +15,9 @@
 // when a stream must end.
 //
 // The files, each readable after those before it: relay.go (the words), fields.go
-// (of headers), framing.go (of requests), client.go (the only writer; its comment
-// has the invariants), watch.go (time limits), upload.go, answer.go, tunnel.go,
-// exchange.go (all of it together).
+// (of headers), http2.go (requests that are malformed), client.go (the only writer;
+// its comment has the invariants), watch.go (time limits), upload.go, answer.go,
+// tunnel.go, exchange.go (all of it together).
 package relay
 
 import (

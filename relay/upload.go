@@ -171,9 +171,9 @@ func (u *upload) keep(p []byte) {
 	u.head = append(u.head, p...)
 }
 
-// again is the body from its beginning, for a second attempt: what the first one
+// replay is the body from its beginning, for a second attempt: what the first one
 // has read must be kept, and nobody may be reading on.
-func (u *upload) again() (io.ReadCloser, error) {
+func (u *upload) replay() (io.ReadCloser, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.gone || (!u.is(uploadIdle) && !u.is(uploadEnded)) {
@@ -204,11 +204,11 @@ func (u *upload) drain(buffers *bufferPool) {
 	u.client.flush()
 	buf := buffers.Get()
 	defer buffers.Put(buf)
-	silence := bodyPatience
+	silence := bodyTimeout
 	if u.client.Header()["Content-Length"] == nil {
 		silence = clientSilence
 	}
-	for until := time.Now().Add(bodyPatience); time.Now().Before(until); {
+	for until := time.Now().Add(bodyTimeout); time.Now().Before(until); {
 		_ = u.client.SetReadDeadline(time.Now().Add(silence))
 		if _, err := u.body.Read(buf); err != nil {
 			return

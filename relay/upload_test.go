@@ -74,7 +74,7 @@ func TestAnUploadIsSentAgainFromItsBeginningOrNotAtAll(t *testing.T) {
 			if tt.do != nil {
 				tt.do(u)
 			}
-			again, err := u.again()
+			again, err := u.replay()
 			if tt.want == "" {
 				if !errors.Is(err, errBodyGone) {
 					t.Errorf("it can be sent again: %v", err)

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// http2EndPatience is how long a client of HTTP/2 may take to end a request
+// http2EndTimeout is how long a client of HTTP/2 may take to end a request
 // that it said has no content.
-const http2EndPatience = 10 * time.Second
+const http2EndTimeout = 10 * time.Second
 
 // CheckHTTP2 refuses requests that are malformed (RFC 9113 §8.1.1) and that
 // net/http lets pass: it takes a length that it cannot read for 0, so that an app
@@ -47,7 +47,7 @@ func CheckHTTP2(w http.ResponseWriter, r *http.Request, scheme string) error {
 // and an app would have acted on an empty one by then.
 func checkEmpty(w http.ResponseWriter, r *http.Request) error {
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(http2EndPatience)) // of this stream alone
+	_ = control.SetReadDeadline(time.Now().Add(http2EndTimeout)) // of this stream alone
 	n, err := r.Body.Read(make([]byte, 1))
 	if n > 0 || !errors.Is(err, io.EOF) {
 		return errors.New("Content-Length announces no body, and one comes")
@@ -64,22 +64,4 @@ func sameAuthority(a, b, scheme string) bool {
 		own = ":443"
 	}
 	return strings.EqualFold(strings.TrimSuffix(a, own), strings.TrimSuffix(b, own))
-}
-
-// lastOnConnection tells the requests after which an HTTP/1 connection is closed,
-// because a proxy before us may see their end elsewhere than net/http does: what
-// it takes for the next request would be part of this one. net/http hides from
-// us that a length came with the chunks (RFC 9112 §6.3: close), reads no chunks
-// in HTTP/1.0 (§6.1: close), and what follows CONNECT, or an upgrade that was
-// refused, is no request at all.
-func lastOnConnection(r *http.Request) bool {
-	return r.ProtoMajor == 1 &&
-		(len(r.TransferEncoding) > 0 || r.ProtoMinor == 0 || r.Method == http.MethodConnect || r.Header["Upgrade"] != nil)
-}
-
-// isGRPC reports whether r is a gRPC call.
-func isGRPC(r *http.Request) bool {
-	const kind = "application/grpc"
-	t := r.Header["Content-Type"]
-	return len(t) == 1 && len(t[0]) >= len(kind) && t[0][:len(kind)] == kind
 }
