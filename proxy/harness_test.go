@@ -46,11 +46,10 @@ const (
 
 // What relay promises, as numbers.
 const (
-	flushDelay    = 5 * time.Millisecond // a header waits for its first piece
-	bodyTimeout   = 5 * time.Second      // for what nobody reads
-	answerTimeout = 30 * time.Second     // for a page of ours to be read
-	replayable    = 4 << 10              // bytes of a body that can be sent again
-	maxHops       = 8                    // that a request may pass through here
+	bodyTimeout   = 5 * time.Second  // for what nobody reads
+	answerTimeout = 30 * time.Second // for a page of ours to be read
+	replayable    = 4 << 10          // bytes of a body that can be sent again
+	maxHops       = 8                // that a request may pass through here
 )
 
 // setup says how a site differs from the usual one.
