@@ -86,7 +86,7 @@ func (p *Proxy) returnOf(f session.Flow) string {
 // that they are signed in before that: not the log, the metrics or the loop count.
 func (p *Proxy) redeem(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, q url.Values, trip session.Trip) error {
 	returnTo := p.returnOf(trip.Flow)
-	fetch, err := p.redeemed.join(trip, p.sessions.BrowserID(r), func() (redeemFunc, error) {
+	fetch, err := p.redeemed.join(trip, p.sessions.BrowserID(r), p.maxFlows, func() (redeemFunc, error) {
 		return p.redemption(r, ev, provider, q, trip)
 	}, func(err error) { p.unseenFailure(provider, ev.requestID, err) })
 	var who identity.Identity

@@ -241,10 +241,11 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 	admit, err := admission.New(admission.Options{PublicHost: s.routeHost, Prefix: prefix, Routes: table, Settings: settings, Headers: headers,
 		Sessions: s.sessions, Providers: ids, Orgs: o.Orgs, Assertions: signer, Now: s.clock.Now})
 	check(tb, err)
-	s.proxy, err = New(Options{
+	process := NewProcess(ProcessOptions{Observers: []observe.Observer{observe.Log{Logger: s.log.logger()}}, Log: s.log.logger(),
+		Registerer: s.metrics, Now: s.clock.Now})
+	s.proxy, err = New(process, Options{
 		PublicURL: public, Prefix: prefix, Admission: admit, Sessions: s.sessions, Routes: table, Backends: backends, Headers: headers,
 		Assertions: signer, Providers: providers, Orgs: o.Orgs, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10, Trusted: o.Trusted,
-		Observers: []observe.Observer{observe.Log{Logger: s.log.logger()}}, Log: s.log.logger(), Registerer: s.metrics, Now: s.clock.Now,
 	})
 	check(tb, err)
 }

@@ -314,11 +314,11 @@ func TestAnIncompleteFrontDoorDoesNotOpen(t *testing.T) {
 		o := whole
 		o.Backends = maps.Clone(whole.Backends)
 		bend(&o)
-		if _, err := New(o); err == nil {
+		if _, err := New(NewProcess(ProcessOptions{}), o); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	if _, err := New(whole); err != nil {
+	if _, err := New(NewProcess(ProcessOptions{}), whole); err != nil {
 		t.Errorf("the whole one is refused: %v", err)
 	}
 }

@@ -23,16 +23,12 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"runtime/debug"
 	"strings"
-	"sync/atomic"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/assertion"
@@ -110,8 +106,8 @@ type Branding struct {
 	LogoType string // image/svg+xml or image/png
 }
 
-// Options configure a Proxy. All are required but Branding, Registerer (nil: no
-// metrics), Log (nil: silent) and Now (nil: time.Now).
+// Options configure a Proxy. All are required but Branding, Orgs, Operators,
+// Permission, KeepCache and Trusted.
 type Options struct {
 	PublicURL  *url.URL
 	Prefix     string
@@ -126,18 +122,17 @@ type Options struct {
 	Branding   Branding
 	Operators  []authz.Rule // who sees Permissions on their account page
 	Permission []Permission
-	KeepCache  bool               // signing out and switching organizations leave the browser's cache alone
-	Trusted    []netip.Prefix     // proxies whose X-Forwarded-{For,Host,Proto} count
-	MaxFlows   int                // sign-ins that may wait for providers at one time, in equal shares
-	MaxURL     int                // bytes of a request target
-	Observers  []observe.Observer // of each request
-	Log        *slog.Logger       // of what is not about one request
-	Registerer prometheus.Registerer
-	Now        func() time.Time
+	KeepCache  bool           // signing out and switching organizations leave the browser's cache alone
+	Trusted    []netip.Prefix // proxies whose X-Forwarded-{For,Host,Proto} count
+	MaxFlows   int            // sign-ins that may wait for providers at one time, in equal shares
+	MaxURL     int            // bytes of a request target
 }
 
-// Proxy is an http.Handler for one public site. It is safe for concurrent use.
+// Proxy is an http.Handler for one public site as one configuration has it. It is
+// safe for concurrent use.
 type Proxy struct {
+	*Process // what outlives the configuration
+
 	origin     string // scheme://host of the public URL
 	publicHost string // canonical
 	scheme     string
@@ -147,8 +142,6 @@ type Proxy struct {
 	routes     *authz.Table
 	backends   map[*authz.Route]*Backend
 	trusted    []netip.Prefix
-	relay      *relay.Relay
-	draining   atomic.Bool
 	headers    *identity.Headers
 	assertions *assertion.Signer
 	providers  []Provider
@@ -158,21 +151,15 @@ type Proxy struct {
 	permission []Permission
 	keepCache  bool
 	pages      *pages
-	mark       []byte            // our own picture, an SVG
-	startPage  string            // a path on the public host where an app is
-	slots      map[string]*slots // by provider id
-	redeemed   *redemptions
-	loops      *loops
+	mark       []byte // our own picture, an SVG
+	startPage  string // a path on the public host where an app is
+	maxFlows   int    // sign-ins that may wait for providers at one time
 	maxURL     int
-	observers  []observe.Observer
-	log        *slog.Logger
-	metrics    *metrics
-	now        func() time.Time
 }
 
 // New checks the options and parses the pages. It does no I/O.
-func New(o Options) (*Proxy, error) {
-	if o.PublicURL == nil || o.Admission == nil || o.Sessions == nil || o.Routes == nil || o.Headers == nil || o.Assertions == nil ||
+func New(process *Process, o Options) (*Proxy, error) {
+	if process == nil || o.PublicURL == nil || o.Admission == nil || o.Sessions == nil || o.Routes == nil || o.Headers == nil || o.Assertions == nil ||
 		len(o.Providers) == 0 || o.MaxFlows <= 0 || o.MaxURL <= 0 {
 		return nil, errors.New("proxy: an option is missing")
 	}
@@ -181,22 +168,13 @@ func New(o Options) (*Proxy, error) {
 		return nil, fmt.Errorf("proxy: public URL: %w", err)
 	}
 	p := &Proxy{
-		origin: o.PublicURL.Scheme + "://" + o.PublicURL.Host, publicHost: host, scheme: o.PublicURL.Scheme,
+		Process: process,
+		origin:  o.PublicURL.Scheme + "://" + o.PublicURL.Host, publicHost: host, scheme: o.PublicURL.Scheme,
 		prefix: o.Prefix, sessions: o.Sessions, routes: o.Routes, backends: map[*authz.Route]*Backend{}, trusted: o.Trusted, admission: o.Admission,
 		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, orgs: o.Orgs, branding: o.Branding, permission: o.Permission, keepCache: o.KeepCache,
 		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}},
-		slots:     newSlots(o.MaxFlows, o.Providers), maxURL: o.MaxURL,
-		observers: o.Observers, log: o.Log, relay: relay.New(), now: o.Now,
+		maxFlows:  o.MaxFlows, maxURL: o.MaxURL,
 	}
-	if p.now == nil {
-		p.now = time.Now
-	}
-	if p.log == nil {
-		p.log = slog.New(slog.DiscardHandler)
-	}
-	p.metrics = newMetrics(o.Registerer, p.relay.OpenTunnels)
-	p.loops = newLoops(p.now)
-	p.redeemed = newRedemptions(o.MaxFlows, p.sessions, p.now)
 	p.startPage = startPage(o.Routes, host)
 	for _, route := range o.Routes.Routes() {
 		b, ok := o.Backends[route.Name]
@@ -359,16 +337,3 @@ func newRequestID() string {
 	rand.Read(b[:])
 	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
 }
-
-// Drain makes every further answer the last one on its connection, so that
-// clients move elsewhere before the listener closes. On HTTP/2, net/http makes a
-// GOAWAY of the header that says so.
-func (p *Proxy) Drain() { p.draining.Store(true) }
-
-// CloseTunnels ends all WebSockets and waits until they are gone or ctx is done.
-// http.Server.Shutdown neither closes nor waits for them.
-func (p *Proxy) CloseTunnels(ctx context.Context) { p.relay.CloseTunnels(ctx) }
-
-// EndSignIns ends the sign-ins whose browsers have left, once nothing is served
-// any more, and waits until they are gone or ctx is done.
-func (p *Proxy) EndSignIns(ctx context.Context) { p.redeemed.end(ctx) }

@@ -29,9 +29,8 @@ type redeemFunc func(stopped context.Context) (identity.Identity, error)
 // up those before it. A person is told once; a failure that nobody waits for is
 // not kept. What is kept is bounded in number and time.
 type redemptions struct {
-	trips   *session.Manager // nobody else uses up trips
+	trips   *session.Trips // nobody else uses up trips
 	now     func() time.Time
-	max     int // of results that wait
 	stopped context.Context
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -47,6 +46,7 @@ type redemption struct {
 	trip, browser string
 	done          chan struct{} // closed when it has ended
 	unseen        func(error)   // told of a failure that nobody waits for
+	room          int           // for results that wait
 
 	latest  chan struct{} // closed when a later request takes over; nil: nobody waits
 	who     identity.Identity
@@ -56,8 +56,8 @@ type redemption struct {
 	place   *list.Element // in kept; nil: it runs
 }
 
-func newRedemptions(max int, trips *session.Manager, now func() time.Time) *redemptions {
-	m := &redemptions{trips: trips, now: now, max: max, byTrip: map[string]*redemption{}}
+func newRedemptions(now func() time.Time) *redemptions {
+	m := &redemptions{trips: session.NewTrips(), now: now, byTrip: map[string]*redemption{}}
 	m.stopped, m.stop = context.WithCancel(context.Background())
 	return m
 }
@@ -66,8 +66,10 @@ func newRedemptions(max int, trips *session.Manager, now func() time.Time) *rede
 // how to wait. If there is none, it uses up the trip and begins what begin
 // returns; all that is one step, so that of many requests at once one begins. If
 // begin fails, the trip is not used up: the same request may come again. Of a trip
-// that was used up it returns session.ErrConsumed.
-func (m *redemptions) join(trip session.Trip, browser string, begin func() (redeemFunc, error), unseen func(error)) (func(context.Context) (identity.Identity, error), error) {
+// that was used up it returns session.ErrConsumed. At most room results wait for
+// browsers that have left.
+func (m *redemptions) join(trip session.Trip, browser string, room int, begin func() (redeemFunc, error),
+	unseen func(error)) (func(context.Context) (identity.Identity, error), error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d := m.byTrip[trip.Name]
@@ -76,7 +78,7 @@ func (m *redemptions) join(trip session.Trip, browser string, begin func() (rede
 		d = nil
 	}
 	if d == nil {
-		if m.trips.Consumed(trip) {
+		if m.trips.Used(trip) {
 			return nil, session.ErrConsumed
 		}
 		if m.over {
@@ -86,8 +88,8 @@ func (m *redemptions) join(trip session.Trip, browser string, begin func() (rede
 		if err != nil {
 			return nil, err
 		}
-		_ = m.trips.Consume(trip) // it was not consumed a moment ago, under this lock
-		d = &redemption{trip: trip.Name, browser: browser, done: make(chan struct{}), unseen: unseen}
+		_ = m.trips.Use(trip) // it was not consumed a moment ago, under this lock
+		d = &redemption{trip: trip.Name, browser: browser, done: make(chan struct{}), unseen: unseen, room: room}
 		m.byTrip[trip.Name] = d
 		m.running.Go(func() { m.run(d, redeem) })
 	}
@@ -122,7 +124,7 @@ func (m *redemptions) finish(d *redemption, who identity.Identity, err error) bo
 	d.who, d.err, d.expires = who, err, m.now().Add(resultTime)
 	d.place = m.kept.PushBack(d)
 	d.expiry = time.AfterFunc(resultTime, func() { m.expire(d) })
-	if m.kept.Len() > m.max {
+	for m.kept.Len() > d.room {
 		m.drop(m.kept.Front().Value.(*redemption))
 	}
 	return false
@@ -162,7 +164,7 @@ func (m *redemptions) wait(ctx context.Context, d *redemption, turn chan struct{
 func (m *redemptions) spend(trip session.Trip) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_ = m.trips.Consume(trip) // used up is used up, whoever did it
+	_ = m.trips.Use(trip) // used up is used up, whoever did it
 	if d := m.byTrip[trip.Name]; d != nil && d.latest == nil {
 		m.drop(d)
 	}

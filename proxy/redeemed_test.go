@@ -286,7 +286,7 @@ func TestP17_ResultsThatWaitAreBounded(t *testing.T) {
 		// As after leaving, without the race of who is quicker.
 		trip, err := s.sessions.Return(requestWith(t, v), stateOf(t, v))
 		check(t, err)
-		_, err = s.proxy.redeemed.join(trip, "", func() (redeemFunc, error) {
+		_, err = s.proxy.redeemed.join(trip, "", s.proxy.maxFlows, func() (redeemFunc, error) {
 			return func(context.Context) (identity.Identity, error) { return alice(), nil }, nil
 		}, func(error) {})
 		check(t, err)

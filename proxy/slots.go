@@ -9,11 +9,9 @@ import (
 )
 
 // slots bound how many sign-ins wait for one provider at one time: a slow
-// provider must not fill the memory with people who wait for it (security.md R3).
+// provider must not fill the memory with people who wait for it.
 // Nor must one machine that invents codes take them all.
 type slots struct {
-	total int
-
 	mu   sync.Mutex // guards what follows
 	used int
 	held map[string]int // by holder
@@ -29,24 +27,15 @@ type holder struct {
 	quarters int
 }
 
-// newSlots shares flows among providers, rounded up: none goes without.
-func newSlots(flows int, providers []Provider) map[string]*slots {
-	all := map[string]*slots{}
-	for _, provider := range providers {
-		all[provider.ID] = &slots{total: (flows + len(providers) - 1) / len(providers), held: map[string]int{}}
-	}
-	return all
-}
-
-// take takes a slot for all holders at once.
-func (s *slots) take(holders ...holder) (release func(), err error) {
+// take takes one of total slots for all holders at once.
+func (s *slots) take(total int, holders ...holder) (release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.used >= s.total {
+	if s.used >= total {
 		return nil, errSlotsUsed
 	}
 	for _, h := range holders {
-		if s.held[h.name] >= (s.total*h.quarters+3)/4 && s.used >= s.total/2 {
+		if s.held[h.name] >= (total*h.quarters+3)/4 && s.used >= total/2 {
 			return nil, fmt.Errorf("%s has its part of limits.flows in use, %d", h.name, s.held[h.name])
 		}
 	}
@@ -67,9 +56,11 @@ func (s *slots) take(holders ...holder) (release func(), err error) {
 }
 
 // slot takes one of provider's slots for a request. Each provider has an equal
-// share, so that one that hangs keeps nobody from signing in with another.
+// share, rounded up so that none goes without: one that hangs keeps nobody from
+// signing in with another.
 func (p *Proxy) slot(r *http.Request, ev *event, provider Provider, returnTo string) (func(), error) {
-	release, err := p.slots[provider.ID].take(p.holders(r, ev)...)
+	share := (p.maxFlows + len(p.providers) - 1) / len(p.providers)
+	release, err := p.slotsOf(provider.ID).take(share, p.holders(r, ev)...)
 	if err == nil {
 		return release, nil
 	}

@@ -122,10 +122,10 @@ func TestP17_OneMachineTakesHalfOfTheSlotsAtMost(t *testing.T) {
 func TestP17_WhileManySignInNobodyHasMoreThanAQuarter(t *testing.T) {
 	t.Parallel()
 	for _, total := range []int{1, 2, 3, 4, 8, 10, 64, 256} {
-		s := &slots{total: total, held: map[string]int{}}
+		s := &slots{held: map[string]int{}}
 		take := func(name string) (n int, releases []func()) {
 			for {
-				release, err := s.take(holder{name, 1})
+				release, err := s.take(total, holder{name, 1})
 				if err != nil {
 					return n, releases
 				}
@@ -150,9 +150,9 @@ func TestP17_WhileManySignInNobodyHasMoreThanAQuarter(t *testing.T) {
 			}
 		}
 	}
-	s := &slots{total: 8, held: map[string]int{}}
+	s := &slots{held: map[string]int{}}
 	for i := range 100 {
-		release, err := s.take(holder{fmt.Sprint("browser ", i), 1}, holder{"client", 1})
+		release, err := s.take(8, holder{fmt.Sprint("browser ", i), 1}, holder{"client", 1})
 		check(t, err)
 		release()
 	}

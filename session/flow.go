@@ -26,7 +26,7 @@ var (
 	ErrOtherBrowser = errors.New("the sign-in was begun by another browser or tab")
 	// ErrLate: it took longer than FlowTime.
 	ErrLate = errors.New("the sign-in took too long")
-	// ErrConsumed is Consume's: this very callback was used before.
+	// ErrConsumed is that of Trips.Use: this very callback was used before.
 	ErrConsumed = errors.New("the callback was used before")
 )
 
@@ -113,7 +113,7 @@ func (m *Manager) Begin(w http.ResponseWriter, r *http.Request, f Flow) (identit
 }
 
 // Return opens the state a provider sent back and checks that this browser began
-// the flow (RFC 6749 §10.12). It changes nothing: only Consume uses the trip up.
+// the flow (RFC 6749 §10.12). It changes nothing: only Trips.Use uses the trip up.
 func (m *Manager) Return(r *http.Request, state string) (Trip, error) {
 	secret, ok := m.flowSecret(r)
 	if !ok {
@@ -144,19 +144,6 @@ func (m *Manager) Lost(state string) (Flow, bool) {
 	}
 	return sealed.flow, true
 }
-
-// Consume uses up a trip that Return found to be good; ErrConsumed: it was used
-// before. Each counts once in this process; across processes and restarts it is
-// the provider's code that works only once.
-func (m *Manager) Consume(t Trip) error {
-	if !m.consumed.take(t.Name) {
-		return ErrConsumed
-	}
-	return nil
-}
-
-// Consumed reports whether t was used up.
-func (m *Manager) Consumed(t Trip) bool { return m.consumed.has(t.Name) }
 
 // BrowserID names the browser that sent r by its flow cookie, without telling
 // the cookie; "" if it has none. Good for counting, never for recognising.

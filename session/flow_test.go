@@ -18,6 +18,7 @@ import (
 type browser struct {
 	t       testing.TB
 	m       *Manager
+	trips   *Trips   // nil: none was used up yet
 	cookies []string // "name=value"
 	set     int      // Set-Cookie lines so far
 }
@@ -46,7 +47,10 @@ func (b *browser) end(state string) (Flow, identity.Handshake, error) {
 	if err != nil {
 		return trip.Flow, trip.Handshake, err
 	}
-	if err := b.m.Consume(trip); err != nil {
+	if b.trips == nil {
+		b.trips = NewTrips()
+	}
+	if err := b.trips.Use(trip); err != nil {
 		return trip.Flow, identity.Handshake{}, err
 	}
 	return trip.Flow, trip.Handshake, nil
@@ -73,7 +77,7 @@ func TestP06_SignInEndsInTheBrowserThatBeganIt(t *testing.T) {
 // browser (security.md 95).
 func TestP06_CallbackOfAnotherBrowserSignsNobodyIn(t *testing.T) {
 	m := newManager(t, newClock())
-	attacker, victim := &browser{t: t, m: m}, &browser{t: t, m: m}
+	attacker, victim := &browser{t: t, m: m}, &browser{t: t, trips: NewTrips(), m: m}
 	h := attacker.begin(aFlow)
 
 	f, got, err := victim.end(h.State)
@@ -339,7 +343,7 @@ func TestRestartsAreCountedUpTo255(t *testing.T) {
 
 func TestBrowserIDNamesTheBrowserWithoutItsCookie(t *testing.T) {
 	m := newManager(t, newClock())
-	a, b := &browser{t: t, m: m}, &browser{t: t, m: m}
+	a, b := &browser{t: t, m: m}, &browser{t: t, trips: NewTrips(), m: m}
 	if id := m.BrowserID(a.request()); id != "" {
 		t.Errorf("without a cookie: %q", id)
 	}

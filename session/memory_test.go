@@ -137,19 +137,19 @@ func TestP10_ManyFinishedSessionsPushOutNoEndedOne(t *testing.T) {
 
 // Sign-ins that came back: an attacker begins and ends them for free.
 func TestP17_MemoryIsBounded(t *testing.T) {
-	s := newSpent()
+	s := NewTrips()
 	if s.max != 65_536 {
 		t.Error("the bound is not the one that SECURITY.md states")
 	}
 	s.max = 100
 	for i := range 10_000 {
-		if !s.take(fmt.Sprint(i)) {
+		if s.Use(Trip{Name: fmt.Sprint(i)}) != nil {
 			t.Fatalf("%d is new", i)
 		}
 		if n := len(s.young) + len(s.old); n > 2*s.max {
 			t.Fatalf("%d names after %d", n, i)
 		}
-		if i >= s.max && s.take(fmt.Sprint(i-s.max+1)) {
+		if i >= s.max && s.Use(Trip{Name: fmt.Sprint(i - s.max + 1)}) == nil {
 			t.Fatalf("at %d, the name of %d ago is forgotten", i, s.max-1)
 		}
 	}
@@ -157,7 +157,7 @@ func TestP17_MemoryIsBounded(t *testing.T) {
 
 func TestMemoryIsSafeForConcurrentUse(t *testing.T) {
 	c := newClock()
-	m, s := NewMemory(c.now, nil), newSpent()
+	m, s := NewMemory(c.now, nil), NewTrips()
 	m.max, s.max = 10, 10
 	var wg sync.WaitGroup
 	var alive, first atomic.Int32
@@ -168,7 +168,7 @@ func TestMemoryIsSafeForConcurrentUse(t *testing.T) {
 				if supersede(m, e) {
 					alive.Add(1)
 				}
-				if s.take(e.Root) {
+				if s.Use(Trip{Name: e.Root}) == nil {
 					first.Add(1)
 				}
 				m.Ended(*e)

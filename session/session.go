@@ -101,7 +101,6 @@ type Manager struct {
 	flows              []flowKeys                   // as ring
 	groups             map[string]bool              // those that are kept; nil: all
 	kept               keptDigest
-	consumed           *spent
 	ended              Ended
 	now                func() time.Time
 
@@ -164,7 +163,6 @@ func New(o Options) (*Manager, error) {
 	if m.now == nil {
 		m.now = time.Now
 	}
-	m.consumed = newSpent()
 	if m.ended == nil {
 		m.ended = NewMemory(m.now, o.Merged)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/internal/demo"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
@@ -44,7 +45,7 @@ routes:
 	if err != nil {
 		t.Fatal(err)
 	}
-	sec, err := resolve(cfg, os.LookupEnv)
+	sec, err := assemble.Resolve(cfg, os.LookupEnv)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -123,7 +124,7 @@ func followForTest(t *testing.T, f *tlsFiles) (*certificate, *bytes.Buffer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := resolve(cfg, func(string) (string, bool) { return "", false }); err != nil {
+	if _, err := assemble.Resolve(cfg, func(string) (string, bool) { return "", false }); err != nil {
 		t.Fatal(err)
 	}
 	log := &bytes.Buffer{}

@@ -20,7 +20,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/login"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -74,9 +76,9 @@ func oneFile(cmd *cobra.Command, args []string, path *string) error {
 
 // serve runs a configuration until ctx is done.
 func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bool), log *logging) error {
-	sec, err := resolve(cfg, env)
+	sec, err := assemble.Resolve(cfg, env)
 	if err != nil {
-		return err
+		return asUsage(err)
 	}
 	cert, err := newCertificate(cfg, log.Logger)
 	if err != nil {
@@ -84,16 +86,18 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 	}
 	reg := newRegistry()
 	log.measure(reg)
-	door, err := newFrontDoor(cfg, sec, reg, log.Logger)
+	process := assemble.NewProcess(reg, log.Logger, observe.Log{Logger: log.Logger})
+	runtime, err := process.Build(cfg, sec)
 	if err != nil {
-		return err
+		return asUsage(err)
 	}
+	process.Swap(runtime)
 	ready := &atomic.Bool{}
 	s := &server{
-		public: newPublicServer(door, publicLimits{header: int(cfg.Limits.Header), keepAlive: cfg.Listen.KeepAlive, h2c: cfg.Listen.H2C}, log.Logger),
+		public: newPublicServer(process, publicLimits{header: int(cfg.Limits.Header), keepAlive: cfg.Listen.KeepAlive, h2c: cfg.Listen.H2C}, log.Logger),
 		admin: newAdminServer(newAdmin(adminOptions{metrics: reg, ready: ready, level: log.level, log: log.Logger, probes: probes(cfg),
 			name: hostOf(cfg.Listen.Admin.Address)}), log.Logger),
-		front:      door,
+		front:      process,
 		drainDelay: cfg.Stop.DrainDelay, stopTimeout: cfg.Stop.Timeout, log: log.Logger, ready: ready,
 	}
 	key, address := "listen.http", cfg.Listen.HTTP
@@ -162,14 +166,14 @@ func check(c *console, path string, values bool) error {
 		return err
 	}
 	if values {
-		if _, err := resolve(cfg, c.env); err != nil {
-			return err
+		if _, err := assemble.Resolve(cfg, c.env); err != nil {
+			return asUsage(err)
 		}
 		if _, err := newCertificate(cfg, slog.New(slog.DiscardHandler)); err != nil {
 			return err
 		}
 		var faults config.Faults
-		if pol, faults = newPolicy(cfg); len(faults) > 0 {
+		if pol, faults = assemble.NewPolicy(cfg); len(faults) > 0 {
 			return configFaults(faults)
 		}
 	}
@@ -182,9 +186,9 @@ func check(c *console, path string, values bool) error {
 	}
 	fmt.Fprintln(c.stdout)
 	for _, p := range cfg.Providers {
-		fmt.Fprintf(c.stdout, "The redirect URI to register at %s: %s\n", p.ID, redirectURI(cfg, p.ID))
+		fmt.Fprintf(c.stdout, "The redirect URI to register at %s: %s\n", p.ID, assemble.RedirectURI(cfg, p.ID))
 		if p.SignOut.ReturnParam != "" {
-			fmt.Fprintf(c.stdout, "The page to return to after signing out at %s, to register there too: %s\n", p.ID, logoutURI(cfg))
+			fmt.Fprintf(c.stdout, "The page to return to after signing out at %s, to register there too: %s\n", p.ID, assemble.LogoutURI(cfg))
 		}
 	}
 	fmt.Fprintf(c.stdout, "\n%s is valid.\n", path)
@@ -199,8 +203,8 @@ func warnings(cfg *config.Config) []config.Fault {
 // reachWarnings tell where a method that takes a folder with all that is in it
 // reaches what another rule protects. We see one path and cannot know whether the
 // app has folders, so that is said by check, and not at each start.
-func reachWarnings(cfg *config.Config, pol *policy) (all []config.Fault) {
-	routes := pol.table.Routes()
+func reachWarnings(cfg *config.Config, pol *assemble.Policy) (all []config.Fault) {
+	routes := pol.Table.Routes()
 	for i, r := range routes {
 		var below []string
 		for j, other := range routes {
@@ -209,7 +213,7 @@ func reachWarnings(cfg *config.Config, pol *policy) (all []config.Fault) {
 			}
 		}
 		if len(below) > 0 {
-			all = append(all, cfg.Fault(routeKey(cfg, i, "path"),
+			all = append(all, cfg.Fault(assemble.RouteKey(cfg, i, "path"),
 				"if the app is a WebDAV server: DELETE and PROPFIND of a folder here reach what is below it, also what only %s should open (COPY and MOVE of it are refused)",
 				strings.Join(below, ", ")))
 		}
@@ -218,10 +222,10 @@ func reachWarnings(cfg *config.Config, pol *policy) (all []config.Fault) {
 }
 
 // printRules says each route in sentences.
-func printRules(w io.Writer, cfg *config.Config, pol *policy) {
-	for i, r := range pol.table.Routes() {
+func printRules(w io.Writer, cfg *config.Config, pol *assemble.Policy) {
+	for i, r := range pol.Table.Routes() {
 		where := r.Host + r.Path
-		if r.Host == unknownHost {
+		if r.Host == assemble.UnknownHost {
 			where = "<host of public_url>" + r.Path
 		}
 		if r.Exact {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
@@ -154,11 +155,12 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 		return nil, err
 	}
 	app, seen, caller := &pretendApp{}, &lastEvent{}, &pretendBearer{}
-	door, sessions, err := assemble(cfg, parts{keys: ring, providers: nowhere(cfg), bearers: caller.everywhere(cfg), app: app,
-		observers: []observe.Observer{seen}}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	process := assemble.NewProcess(prometheus.NewRegistry(), slog.New(slog.DiscardHandler), seen)
+	runtime, err := process.BuildOf(cfg, assemble.Parts{Keys: ring, Providers: nowhere(cfg), Bearers: caller.everywhere(cfg), App: app})
 	if err != nil {
-		return nil, err
+		return nil, asUsage(err)
 	}
+	process.Swap(runtime)
 	r, err := q.request(cfg)
 	if err != nil {
 		return nil, err
@@ -174,12 +176,12 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 		if q.bearer {
 			caller.who = &who
 			r.Header.Set("Authorization", "Bearer explain")
-		} else if err := addCookie(r, sessions, who); err != nil {
+		} else if err := addCookie(r, runtime.Sessions(), who); err != nil {
 			return nil, err
 		}
 	}
 	w := &unread{header: http.Header{}}
-	door.ServeHTTP(w, r)
+	process.ServeHTTP(w, r)
 	e := &explanation{Request: q.method + " " + r.URL.String(), Status: w.status, Route: seen.Route, Decision: seen.Decision,
 		Reason: seen.Reason, Rule: seen.Rule, App: app.view}
 	if seen.Err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -52,7 +53,7 @@ func TestAPrefaceWithoutH2CIsOneRefusal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sec, err := resolve(cfg, func(string) (string, bool) { return "", false })
+	sec, err := assemble.Resolve(cfg, func(string) (string, bool) { return "", false })
 	if err != nil {
 		t.Fatal(err)
 	}

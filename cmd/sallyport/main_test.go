@@ -2,12 +2,17 @@ package main
 
 import (
 	"bytes"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -101,4 +106,15 @@ func TestGroupsThatEveryProviderCanGiveAreWarnedOf(t *testing.T) {
 	if w := warnings(cfg); len(w) != 1 || !strings.HasPrefix(w[0].Error(), "c.yaml:8:66: routes[0].allow[0]: each of the providers can put people into these groups") {
 		t.Errorf("warned of %v", w)
 	}
+}
+
+// newFrontDoor is all of serve but its listeners.
+func newFrontDoor(cfg *config.Config, sec *assemble.Secrets, reg prometheus.Registerer, log *slog.Logger) (*assemble.Process, error) {
+	process := assemble.NewProcess(reg, log, observe.Log{Logger: log})
+	runtime, err := process.Build(cfg, sec)
+	if err != nil {
+		return nil, err
+	}
+	process.Swap(runtime)
+	return process, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/login"
 	"github.com/sallyport-proxy/sallyport/proxy"
@@ -76,7 +77,7 @@ func summarize(cfg *config.Config) ([]proxy.Permission, error) {
 		if err != nil {
 			return nil, err
 		}
-		summary = append(summary, permissionOf(l, redirectURI(cfg, p.ID)))
+		summary = append(summary, assemble.PermissionOf(l, assemble.RedirectURI(cfg, p.ID)))
 	}
 	return summary, nil
 }
@@ -84,7 +85,7 @@ func summarize(cfg *config.Config) ([]proxy.Permission, error) {
 // standIn is a provider with which nobody can sign in: it is asked what it would
 // do.
 func standIn(cfg *config.Config, p config.Provider) (*login.Provider, error) {
-	o := providerOptions(cfg, p)
+	o := assemble.ProviderOptions(cfg, p)
 	o.ClientID, o.ClientSecret = "stand-in", "a stand-in, long enough to sign with (RFC 7518 §3.2)"
 	public, private, err := standInKey()
 	if err != nil {
@@ -114,36 +115,6 @@ func standInKey() (public, private string, err error) {
 		return "", "", fmt.Errorf("write a key: %w", err)
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: half})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: whole})), nil
-}
-
-func permissionOf(l *login.Provider, redirect string) proxy.Permission {
-	has := l.Permissions()
-	p := proxy.Permission{Provider: has.Provider, Type: has.Type, Redirect: redirect, Discarded: has.Discarded,
-		Received: func() []proxy.Term { return received(l) }}
-	for _, s := range has.Scopes {
-		p.Scopes = append(p.Scopes, proxy.Term{Name: s.Name, Means: s.Opens})
-	}
-	for _, c := range has.Claims {
-		t := proxy.Term{Name: c.Name, Means: c.For + " (" + c.From + ")"}
-		if c.Kept {
-			p.Kept = append(p.Kept, t)
-		} else {
-			p.Checked = append(p.Checked, t)
-		}
-	}
-	for _, q := range has.Quirks {
-		p.Quirks = append(p.Quirks, proxy.Term{Name: q.Name, Means: q.Weakens})
-	}
-	return p
-}
-
-// received is what a provider sent at the last sign-in, without the values.
-func received(l *login.Provider) []proxy.Term {
-	var terms []proxy.Term
-	for _, c := range l.LastClaims() {
-		terms = append(terms, proxy.Term{Name: c.Name, Means: c.Form + " (" + c.From + ")"})
-	}
-	return terms
 }
 
 // parts are the lists of a summary, with their headings.

@@ -25,6 +25,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/internal/demo"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/session"
@@ -86,7 +87,7 @@ func TestP08_EveryProviderSignsInFromItsConfiguration(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			sec, err := resolve(cfg, func(name string) (string, bool) { return secret, name == "SECRET" })
+			sec, err := assemble.Resolve(cfg, func(name string) (string, bool) { return secret, name == "SECRET" })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -163,7 +164,7 @@ func TestAProviderWhoseCertificateIsFromAnAuthorityOfItsOwn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sec, err := resolve(cfg, func(string) (string, bool) { return "", false })
+		sec, err := assemble.Resolve(cfg, func(string) (string, bool) { return "", false })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -213,7 +214,7 @@ func TestWhoSignsOutAtTheProviderComesBackToAPageOfOurs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sec, err := resolve(cfg, func(string) (string, bool) { return "", false })
+		sec, err := assemble.Resolve(cfg, func(string) (string, bool) { return "", false })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -296,7 +297,7 @@ func TestWorkloadIdentityNeedsNoSecretInTheConfiguration(t *testing.T) {
 		if _, err := summarize(cfg); err != nil {
 			t.Errorf("permissions, without secrets: %v", err)
 		}
-		sec, err := resolve(cfg, func(string) (string, bool) { return "", false })
+		sec, err := assemble.Resolve(cfg, func(string) (string, bool) { return "", false })
 		if err != nil {
 			t.Fatal(err)
 		}

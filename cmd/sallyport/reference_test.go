@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -151,7 +152,7 @@ func metricsOf(t *testing.T) [][]string {
 	for i := range cfg.Providers {
 		cfg.Providers[i].ClientAuth = "none"
 	}
-	if _, err := newFrontDoor(cfg, &secrets{keys: ring}, notes, slog.New(slog.DiscardHandler)); err != nil {
+	if _, err := newFrontDoor(cfg, &assemble.Secrets{Keys: ring}, notes, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	log := openLog(io.Discard, io.Discard, slog.LevelError, "json")

@@ -1,0 +1,93 @@
+package assemble
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/proxy"
+	"github.com/sallyport-proxy/sallyport/upstream"
+)
+
+// apps are the connections to apps. Routes to one app share them, and so do
+// Runtimes: a changed configuration does not open them anew.
+type apps struct {
+	mu     sync.Mutex // guards shared
+	shared map[address]*app
+}
+
+// address is all that connections to an app depend on.
+type address struct {
+	url, ca, serverName string
+	connect, keepAlive  time.Duration
+}
+
+type app struct {
+	*upstream.Upstream
+	users int // Runtimes
+}
+
+func newApps() *apps { return &apps{shared: map[address]*app{}} }
+
+// backends makes the way to each route's app, or to instead if that is not nil.
+// release gives up the connections.
+func (a *apps) backends(cfg *config.Config, instead http.RoundTripper) (_ map[string]proxy.Backend, release func(), err error) {
+	used := map[address]*app{}
+	release = sync.OnceFunc(func() { a.release(used) })
+	backends := map[string]proxy.Backend{}
+	for _, r := range cfg.Routes {
+		u := r.Upstream
+		backend := proxy.Backend{Scheme: "http", Addr: "app", Transport: instead, Host: u.Host, Header: u.Header, Idle: u.Idle,
+			MaxBody: r.MaxBody, NoVia: r.NoVia}
+		for _, name := range r.SiteHeaders {
+			backend.SiteHeaders = append(backend.SiteHeaders, http.CanonicalHeaderKey(name))
+		}
+		if instead == nil {
+			up, err := a.use(u, used)
+			if err != nil {
+				release()
+				return nil, nil, err
+			}
+			backend.Scheme, backend.Addr, backend.Transport = up.Scheme(), up.Host(), up
+		}
+		backends[r.Name] = backend
+	}
+	return backends, release, nil
+}
+
+// use counts a Runtime as a user of an app, once.
+func (a *apps) use(u config.Upstream, used map[address]*app) (*app, error) {
+	key := address{u.URL.String(), u.CA.Value(), u.ServerName, u.Connect, u.KeepAlive}
+	if up := used[key]; up != nil {
+		return up, nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	up := a.shared[key]
+	if up == nil {
+		made, err := upstream.New(upstream.Options{URL: u.URL, Roots: u.CA.Authorities(), ServerName: u.ServerName,
+			ConnectTimeout: u.Connect, KeepAlive: u.KeepAlive})
+		if err != nil {
+			return nil, err
+		}
+		up = &app{Upstream: made}
+		a.shared[key] = up
+	}
+	up.users++
+	used[key] = up
+	return up, nil
+}
+
+// release gives up what one Runtime used. Connections that nobody uses any more
+// are closed.
+func (a *apps) release(used map[address]*app) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for key, up := range used {
+		if up.users--; up.users == 0 {
+			delete(a.shared, key)
+			up.Close()
+		}
+	}
+}

@@ -1,0 +1,84 @@
+package assemble
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/sallyport-proxy/sallyport/admission"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/login"
+	"github.com/sallyport-proxy/sallyport/oauth"
+	"github.com/sallyport-proxy/sallyport/proxy"
+)
+
+// addProviders makes the providers, and what follows from each.
+func (with *Parts) addProviders(cfg *config.Config, metrics *oauth.Metrics, log *slog.Logger) error {
+	for _, p := range cfg.Providers {
+		client, err := oauth.NewClient(oauth.Options{Provider: p.ID, Roots: p.CA.Authorities(), Metrics: metrics})
+		if err != nil {
+			return err
+		}
+		o := ProviderOptions(cfg, p)
+		o.Client, o.Log = client, log
+		l, err := login.New(o)
+		if err != nil {
+			return err
+		}
+		name := p.Name
+		if name == "" {
+			name = p.ID
+		}
+		if err := addBearers(with.Bearers, cfg, p.ID, l); err != nil {
+			return err
+		}
+		with.Permission = append(with.Permission, PermissionOf(l, RedirectURI(cfg, p.ID)))
+		with.Providers = append(with.Providers, proxy.Provider{ID: p.ID, Name: name, Login: l, EmailDomains: p.EmailDomains})
+	}
+	return nil
+}
+
+// addBearers adds the routes that take the access tokens of a provider.
+func addBearers(to map[string]admission.TokenVerifier, cfg *config.Config, provider string, l *login.Provider) error {
+	for _, r := range cfg.Routes {
+		if r.Bearer.Provider != provider {
+			continue
+		}
+		b, err := l.Bearer(cfg.BearerOptions(r))
+		if err != nil {
+			return fmt.Errorf("route %s: %w", r.Name, err)
+		}
+		to[r.Name] = b
+	}
+	return nil
+}
+
+// PermissionOf is the summary of one provider, with the address to register there.
+func PermissionOf(l *login.Provider, redirect string) proxy.Permission {
+	has := l.Permissions()
+	p := proxy.Permission{Provider: has.Provider, Type: has.Type, Redirect: redirect, Discarded: has.Discarded,
+		Received: func() []proxy.Term { return received(l) }}
+	for _, s := range has.Scopes {
+		p.Scopes = append(p.Scopes, proxy.Term{Name: s.Name, Means: s.Opens})
+	}
+	for _, c := range has.Claims {
+		t := proxy.Term{Name: c.Name, Means: c.For + " (" + c.From + ")"}
+		if c.Kept {
+			p.Kept = append(p.Kept, t)
+		} else {
+			p.Checked = append(p.Checked, t)
+		}
+	}
+	for _, q := range has.Quirks {
+		p.Quirks = append(p.Quirks, proxy.Term{Name: q.Name, Means: q.Weakens})
+	}
+	return p
+}
+
+// received is what a provider sent at the last sign-in, without the values.
+func received(l *login.Provider) []proxy.Term {
+	var terms []proxy.Term
+	for _, c := range l.LastClaims() {
+		terms = append(terms, proxy.Term{Name: c.Name, Means: c.Form + " (" + c.From + ")"})
+	}
+	return terms
+}

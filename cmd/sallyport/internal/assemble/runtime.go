@@ -1,0 +1,157 @@
+package assemble
+
+import (
+	"fmt"
+	"net/http"
+	"sync/atomic"
+
+	"github.com/sallyport-proxy/sallyport/admission"
+	"github.com/sallyport-proxy/sallyport/assertion"
+	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/proxy"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// Parts are what `explain` has pretend ones of.
+type Parts struct {
+	Keys       session.Keyring
+	Providers  []proxy.Provider
+	Bearers    map[string]admission.TokenVerifier // by route name
+	Permission []proxy.Permission
+	App        http.RoundTripper // instead of every app
+}
+
+// Runtime is what follows from one configuration: routes and rules, sessions and
+// their keys, providers, pages, and the ways to the apps. It is closed when it is
+// the process's no longer and its last exchange has ended.
+type Runtime struct {
+	door     *proxy.Proxy
+	sessions *session.Manager
+	close    func()
+	closed   chan struct{}
+	uses     atomic.Int64 // exchanges, and one more until it is replaced
+}
+
+// Sessions are those that this configuration reads and writes.
+func (rt *Runtime) Sessions() *session.Manager { return rt.sessions }
+
+// Closed is closed when nothing uses rt any more.
+func (rt *Runtime) Closed() <-chan struct{} { return rt.closed }
+
+// use counts an exchange, unless rt is closed already.
+func (rt *Runtime) use() bool {
+	for {
+		n := rt.uses.Load()
+		if n == 0 {
+			return false
+		}
+		if rt.uses.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// Release gives up a Runtime that was built and is not swapped in.
+func (rt *Runtime) Release() {
+	if rt.uses.Add(-1) == 0 {
+		rt.close()
+		close(rt.closed)
+	}
+}
+
+// Build makes a Runtime of a configuration whose references are resolved. It
+// opens no connection. An error that is config.Faults is the configuration's.
+func (p *Process) Build(cfg *config.Config, sec *Secrets) (*Runtime, error) {
+	with := Parts{Keys: sec.Keys, Bearers: map[string]admission.TokenVerifier{}}
+	if err := with.addProviders(cfg, p.calls, p.log); err != nil {
+		return nil, err
+	}
+	return p.BuildOf(cfg, with)
+}
+
+// BuildOf is Build of parts that are given.
+func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
+	pol, faults := NewPolicy(cfg) // again: hosts may have been references before
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	sessions, err := session.New(session.Options{
+		Keys: with.Keys, Secure: cfg.PublicURL.Scheme == "https", Port: portOf(cfg), Name: cfg.Session.CookieName,
+		AbsoluteTimeout: cfg.Session.AbsoluteTimeout, IdleTimeout: cfg.Session.IdleTimeout, KeepGroups: cfg.KeptGroups(),
+		Ended: p.ended,
+	})
+	if err != nil {
+		return nil, err
+	}
+	assertions, err := newAssertions(cfg, with.Keys)
+	if err != nil {
+		return nil, err
+	}
+	admit, err := newAdmission(cfg, pol, with, sessions, assertions)
+	if err != nil {
+		return nil, err
+	}
+	backends, release, err := p.apps.backends(cfg, with.App)
+	if err != nil {
+		return nil, err
+	}
+	rt := &Runtime{sessions: sessions, close: release, closed: make(chan struct{})}
+	rt.uses.Store(1)
+	rt.door, err = proxy.New(p.door, proxy.Options{
+		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Admission: admit, Sessions: sessions, Routes: pol.Table, Backends: backends,
+		Headers: pol.headers, Assertions: assertions, Providers: with.Providers, Orgs: pol.orgs, Branding: branding(cfg),
+		Operators: rules(cfg.Operators), Permission: with.Permission, KeepCache: cfg.Session.KeepCache,
+		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL),
+	})
+	if err != nil {
+		rt.Release()
+		return nil, err
+	}
+	return rt, nil
+}
+
+// newAdmission makes the one answer that all front doors share.
+func newAdmission(cfg *config.Config, pol *Policy, with Parts, sessions *session.Manager, signer *assertion.Signer) (*admission.Admission, error) {
+	host, err := authz.CanonicalHost(cfg.PublicURL.Host)
+	if err != nil {
+		return nil, fmt.Errorf("public_url: %w", err)
+	}
+	o := admission.Options{
+		PublicHost: host, Prefix: cfg.Prefix, Routes: pol.Table, Settings: map[string]admission.Settings{}, Headers: pol.headers,
+		Sessions: sessions, Orgs: pol.orgs, Assertions: signer,
+	}
+	for _, p := range with.Providers {
+		o.Providers = append(o.Providers, p.ID)
+	}
+	for _, r := range cfg.Routes {
+		o.Settings[r.Name] = admission.Settings{Headers: pol.sets[r.Name], Keep: pol.kept[r.Name], Tokens: with.Bearers[r.Name],
+			App: r.Upstream.URL.String() + " " + r.Upstream.Host, Host: r.Upstream.Host}
+	}
+	return admission.New(o)
+}
+
+// portOf tells apart the cookies of several instances on one loopback host:
+// cookies do not belong to a port.
+func portOf(cfg *config.Config) string {
+	if port := cfg.PublicURL.Port(); port != "" {
+		return port
+	}
+	return "80"
+}
+
+func newAssertions(cfg *config.Config, ring session.Keyring) (*assertion.Signer, error) {
+	var seeds [][]byte
+	for _, k := range ring.All() {
+		seeds = append(seeds, k.Derive("assertion signing", assertion.SeedBytes))
+	}
+	return assertion.New(assertion.Options{Issuer: cfg.PublicURL.String(), Seeds: seeds, Signing: ring.Signing})
+}
+
+func branding(cfg *config.Config) proxy.Branding {
+	b := proxy.Branding{Name: cfg.Pages.Name}
+	if logo := cfg.Pages.Logo.Value(); logo != "" {
+		b.Logo, b.LogoType = []byte(logo), cfg.Pages.LogoType
+	}
+	return b
+}
