@@ -15,8 +15,7 @@ import (
 // that keeps an upload open could hold half a block for ever (RFC 9113 §4.3, and
 // the empty CONTINUATION frames of CVE-2024-24549 and its kin).
 //
-// It looks at the nine bytes before each frame and at nothing else. A block that
-// ends in the read in which it began costs no timer.
+// It looks at the nine bytes before each frame and at nothing else.
 type headerBlocks struct {
 	limit  time.Duration
 	expire func() // ends the connection; may be called from another goroutine
@@ -31,7 +30,8 @@ type headerBlocks struct {
 	open  bool // a block has begun and not ended
 	begun int  // blocks that have begun
 
-	timer *time.Timer // of the open block
+	timer   *time.Timer // made for the first block that needs one, then used again
+	running bool        // the timer runs: a block is open
 }
 
 // RFC 9113 §3.4, §4.1, §6.2, §6.10.
@@ -52,17 +52,27 @@ func (h *headerBlocks) saw(p []byte) {
 	h.parse(p)
 	switch {
 	case h.open && (!wasOpen || h.begun != begun):
-		h.stop()
-		h.timer = time.AfterFunc(h.limit, h.expire)
-	case !h.open && h.timer != nil:
+		h.start()
+	case !h.open && h.running:
 		h.stop()
 	}
 }
 
+// start gives the open block its time. net/http reads the head of a frame and its
+// payload apart, so nearly every request comes here: the timer is made once.
+func (h *headerBlocks) start() {
+	h.running = true
+	if h.timer == nil {
+		h.timer = time.AfterFunc(h.limit, h.expire)
+		return
+	}
+	h.timer.Reset(h.limit)
+}
+
 func (h *headerBlocks) stop() {
-	if h.timer != nil {
+	if h.running {
 		h.timer.Stop()
-		h.timer = nil
+		h.running = false
 	}
 }
 
@@ -129,15 +139,17 @@ func newHTTP2OverTLS(front *http.Server, addr net.Addr) *http2OverTLS {
 	protocols.SetUnencryptedHTTP2(true)
 	s := &http2OverTLS{
 		Server: http.Server{
-			Handler: front.Handler, Protocols: protocols, ReadHeaderTimeout: front.ReadHeaderTimeout, IdleTimeout: front.IdleTimeout,
-			MaxHeaderBytes: front.MaxHeaderBytes, ErrorLog: front.ErrorLog, HTTP2: front.HTTP2, ConnState: front.ConnState,
+			Handler: front.Handler, Protocols: protocols,
+			ReadHeaderTimeout: front.ReadHeaderTimeout, IdleTimeout: front.IdleTimeout, MaxHeaderBytes: front.MaxHeaderBytes,
+			ErrorLog: front.ErrorLog, HTTP2: front.HTTP2, ConnState: front.ConnState,
 			DisableGeneralOptionsHandler: front.DisableGeneralOptionsHandler,
 		},
 		limit: front.ReadHeaderTimeout, addr: addr, conns: make(chan net.Conn), done: make(chan struct{}),
 	}
 	front.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){"h2": s.take}
-	front.RegisterOnShutdown(func() { _ = s.Shutdown(context.Background()) }) // front waits for its connections, which end with these
-	go func() { _ = s.Serve(handedOver{s}) }()                                // ends with Shutdown or Close
+	// Without a limit of its own: front waits for its connections, which end with these.
+	front.RegisterOnShutdown(func() { _ = s.Shutdown(context.Background()) })
+	go func() { _ = s.Serve(handedOver{s}) }() // ends with Shutdown or Close
 	return s
 }
 
@@ -145,17 +157,21 @@ func newHTTP2OverTLS(front *http.Server, addr net.Addr) *http2OverTLS {
 // the server that accepted it closes it.
 func (s *http2OverTLS) take(_ *http.Server, c *tls.Conn, _ http.Handler) {
 	conn := &http2Conn{Conn: c, ended: make(chan struct{})}
-	conn.blocks = headerBlocks{limit: s.limit, expire: func() { _ = c.NetConn().Close() }} // c's own Close would wait for a writer
-	if v, ok := c.NetConn().(*visitor); ok {
-		conn.visitor = v
+	// The connection below TLS is closed: c's own Close would wait for a writer.
+	conn.blocks = headerBlocks{limit: s.limit, expire: func() { _ = c.NetConn().Close() }}
+	conn.visitor, _ = c.NetConn().(*visitor)
+	select {
+	case s.conns <- conn:
+	case <-s.done:
+		return
+	}
+	// Only now: a stop waits for connections that are not known to speak HTTP/2, and
+	// one that has not been handed over would be closed without a GOAWAY.
+	if v := conn.visitor; v != nil {
 		v.http2.Store(true)
 		v.known.Store(true)
 	}
-	select {
-	case s.conns <- conn:
-		<-conn.ended
-	case <-s.done:
-	}
+	<-conn.ended
 }
 
 // handedOver is the listener of an http2OverTLS.
