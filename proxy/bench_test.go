@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
@@ -48,6 +49,11 @@ func runBench(b *testing.B, h http.Handler, host, cookie string) {
 	}
 }
 
+// discardLog writes the request log as serve does, to nowhere.
+func discardLog() []observe.Observer {
+	return []observe.Observer{observe.Log{Logger: slog.New(slog.NewJSONHandler(io.Discard, nil))}}
+}
+
 // BenchmarkForwardSignedIn is everything Sallyport does for a signed-in request,
 // log and metrics included, with an app on loopback behind it.
 func BenchmarkForwardSignedIn(b *testing.B) {
@@ -60,7 +66,7 @@ func BenchmarkForwardSignedIn(b *testing.B) {
 		backend.Addr = app.Host
 		s.proxy.backends[route] = backend
 	}
-	s.proxy.log = slog.New(slog.NewJSONHandler(io.Discard, nil))
+	s.proxy.observers = discardLog()
 	runBench(b, s.proxy, s.host, s.mint(b, alice()))
 }
 
@@ -83,7 +89,7 @@ func (canned) RoundTrip(*http.Request) (*http.Response, error) {
 
 func BenchmarkForwardSignedInInMemory(b *testing.B) {
 	s := newSite(b, setup{Backend: canned{}})
-	s.proxy.log = slog.New(slog.NewJSONHandler(io.Discard, nil))
+	s.proxy.observers = discardLog()
 	runBench(b, s.proxy, s.host, s.mint(b, alice()))
 }
 

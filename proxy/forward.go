@@ -22,7 +22,7 @@ type forwarding struct {
 	client   *relay.Client
 	in       *http.Request
 	backend  *Backend
-	admitted *admission.Answer
+	admitted admission.Answer
 	renewed  http.Header // the renewed session cookie, to go with the answer
 	ours     [4]string   // values of headers that are always ours
 }
@@ -31,7 +31,7 @@ var _ relay.Hooks = (*forwarding)(nil)
 
 // forward passes a request to its app and the answer to the client.
 func (p *Proxy) forward(c *relay.Client, r *http.Request, ev *event, a *admission.Answer) error {
-	x := &forwarding{p: p, ev: ev, client: c, in: r, backend: p.backends[a.Route], admitted: a}
+	x := &forwarding{p: p, ev: ev, client: c, in: r, backend: p.backends[a.Route], admitted: *a}
 	x.renew()
 	outcome, err := p.relay.Exchange(c, r, x.order())
 	if outcome.Attempts > 1 {

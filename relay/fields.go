@@ -76,7 +76,19 @@ func countThisHop(h http.Header, protocol string, noVia bool) {
 		h[loopHeader] = append(h[loopHeader], viaName)
 		return
 	}
-	h["Via"] = append(h["Via"], strings.TrimPrefix(protocol, "HTTP/")+" "+viaName) // RFC 9110 §7.6.3
+	h["Via"] = append(h["Via"], viaEntry(protocol))
+}
+
+// viaEntry is what Via says of this hop (RFC 9110 §7.6.3). The usual ones are
+// constants, because every request has one.
+func viaEntry(protocol string) string {
+	switch protocol {
+	case "HTTP/1.1":
+		return "1.1 " + viaName
+	case "HTTP/2.0":
+		return "2.0 " + viaName
+	}
+	return strings.TrimPrefix(protocol, "HTTP/") + " " + viaName
 }
 
 // bindsConnection reports whether the upstream may take all that follows on its

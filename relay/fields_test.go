@@ -45,8 +45,11 @@ func FuzzHopByHop(f *testing.F) {
 func TestHopsAreCountedWhetherTheAppIsToldOrNot(t *testing.T) {
 	t.Parallel()
 	h := http.Header{"Via": {"1.1 cdn"}}
-	countThisHop(h, "HTTP/2.0", false)
-	if !slices.Equal(h["Via"], []string{"1.1 cdn", "2.0 sallyport"}) || countHops(h) != 1 {
+	for _, protocol := range []string{"HTTP/1.0", "HTTP/1.1", "HTTP/2.0"} {
+		countThisHop(h, protocol, false)
+	}
+	want := []string{"1.1 cdn", "1.0 sallyport", "1.1 sallyport", "2.0 sallyport"}
+	if !slices.Equal(h["Via"], want) || countHops(h) != 3 {
 		t.Errorf("Via is %q, %d hops", h["Via"], countHops(h))
 	}
 	countThisHop(h, "HTTP/1.1", true)
