@@ -152,8 +152,8 @@ func (r Record) Wider(old Record) bool {
 	return r.Before > old.Before
 }
 
-// join returns what r and old, of the same key, end together.
-func (r Record) join(old Record) Record {
+// Join returns what r and old, of the same key, end together.
+func (r Record) Join(old Record) Record {
 	if !r.Wider(old) {
 		r.Below = old.Below
 	}

@@ -12,9 +12,9 @@ import (
 const (
 	// endedMax bounds how many cuts a Memory keeps apart.
 	endedMax = 1 << 17
-	// crowdMax bounds how many sign-ins of one person are kept apart, so that nobody
+	// CrowdMax bounds how many sign-ins of one person are kept apart, so that nobody
 	// fills a list at everybody else's expense by signing in and out.
-	crowdMax = 100
+	CrowdMax = 100
 	// onceMax bounds the values that a Memory remembers as consumed.
 	onceMax = 1 << 17
 )
@@ -85,8 +85,8 @@ func (m *Memory) add(c Cut) (news bool, err error) {
 	if r.Until < now.UnixMilli() {
 		return true, nil // it is over in any case
 	}
-	if m.view.Len() >= m.max {
-		m.makeRoom(now)
+	if merge, full := m.view.MakeRoom(now, m.max); full {
+		m.merged(merge)
 	}
 	news = m.view.Add(r)
 	if news && r.Kind == KindRoot && m.view.crowded(r.Whose) {
@@ -104,22 +104,11 @@ func (m *Memory) Earliest(s Session) time.Time { return m.view.Earliest(&s) }
 // Fresh is now: there is nobody else to hear of.
 func (m *Memory) Fresh() time.Time { return m.now() }
 
-func (m *Memory) makeRoom(now time.Time) {
-	m.view.Sweep(now)
-	kept := m.view.Len()
-	if kept < m.max-m.max/8 { // enough room that sweeping stays rare
-		return
-	}
-	before, _, until := m.view.half(func(*entry) bool { return true })
-	m.view.Add(Record{Kind: KindAll, Before: before, Until: until})
-	m.merged(Merge{Before: time.UnixMilli(before).UTC(), Entries: kept - m.view.Len()})
-}
-
 // mergePerson makes one cut of the older half of a person's sign-ins, if there
 // are too many of them and not only of people who share a place in the view.
 func (m *Memory) mergePerson(person string, whose CutKey) {
 	before, n, until := m.view.half(func(e *entry) bool { return e.kind() == KindRoot && e.whose == whose.short() })
-	if n <= crowdMax {
+	if n <= CrowdMax {
 		return
 	}
 	kept := m.view.Len()

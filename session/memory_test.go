@@ -254,7 +254,7 @@ func TestP10_WhoSignsInAndOutAgainAndAgainSignsOutNobodyElse(t *testing.T) {
 		s, cookie := signedInAs(t, m, "busy")
 		sessions = append(sessions, cookie)
 		signOut(t, m, s)
-		if c.add(time.Second); list.view.Len() > crowdMax+1 {
+		if c.add(time.Second); list.view.Len() > CrowdMax+1 {
 			t.Fatalf("%d entries after %d", list.view.Len(), i)
 		}
 	}
@@ -271,7 +271,7 @@ func TestP10_WhoSignsInAndOutAgainAndAgainSignsOutNobodyElse(t *testing.T) {
 			mustRefuse(t, m, cookie, testHost, ErrEnded)
 		}
 	}
-	if len(merges) < 50 || slices.ContainsFunc(merges, func(m Merge) bool { return m.Person != "google:busy" || m.Entries < crowdMax/2 }) {
+	if len(merges) < 50 || slices.ContainsFunc(merges, func(m Merge) bool { return m.Person != "google:busy" || m.Entries < CrowdMax/2 }) {
 		t.Errorf("told of %d merges: %.200v", len(merges), merges)
 	}
 }

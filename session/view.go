@@ -76,7 +76,7 @@ func (v *View) Add(r Record) (news bool) {
 		was := old.record(r.Key)
 		was.Whose = r.Whose
 		news = r.Wider(was)
-		r = r.join(was)
+		r = r.Join(was)
 	}
 	e := entry{before: r.Before, whose: r.Whose.short(), below: r.Below, last: lasting(r)}
 	if known && old.whose != 0 {
@@ -90,7 +90,7 @@ func (v *View) Add(r Record) (news bool) {
 			v.crowd[v.place(e.whose)]++
 		}
 	}
-	if r.Kind == KindPerson && v.crowd[v.place(r.Key.short())] > crowdMax/2 {
+	if r.Kind == KindPerson && v.crowd[v.place(r.Key.short())] > CrowdMax/2 {
 		v.dropPerson(r.Key.short(), r.Before)
 	}
 	return news || !known
@@ -167,11 +167,27 @@ func (v *View) Sweep(now time.Time) {
 	v.drop(func(e *entry) bool { return e.until() < late })
 }
 
+// MakeRoom sweeps a view that has its most, and makes one cut of the older half if
+// that does not help: everybody who signed in by then is over, and it says so.
+func (v *View) MakeRoom(now time.Time, most int) (m Merge, merged bool) {
+	if v.Len() < most {
+		return m, false
+	}
+	v.Sweep(now)
+	kept := v.Len()
+	if kept < most-most/8 { // enough room that sweeping stays rare
+		return m, false
+	}
+	before, _, until := v.half(func(*entry) bool { return true })
+	v.Add(Record{Kind: KindAll, Before: before, Until: until})
+	return Merge{Before: time.UnixMilli(before).UTC(), Entries: kept - v.Len()}, true
+}
+
 // crowded reports whether a person may have too many cuts of sign-ins.
 func (v *View) crowded(whose CutKey) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return whose.short() != 0 && v.crowd[v.place(whose.short())] > crowdMax
+	return whose.short() != 0 && v.crowd[v.place(whose.short())] > CrowdMax
 }
 
 // half is up to which moment the older half of those cuts reaches that match, how

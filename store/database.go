@@ -1,0 +1,353 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// Database is what the kinds of database differ in. The SQL is one for both.
+type Database struct {
+	DB *sql.DB
+	// Embedded: what cannot be opened cannot be reached later either.
+	Embedded bool
+	// Bytes and Serial are the types of a column: bytes, and a primary key that
+	// counts up and never goes back.
+	Bytes, Serial string
+	// Last is the question for the last key that was given in the table of cuts.
+	Last string
+	// Clock is the question for the time in milliseconds; "": this machine's.
+	Clock string
+	// Begin prepares a transaction that writes. Until its end no other one of any
+	// replica may write cuts, or their order would not be that of their keys.
+	Begin func(ctx context.Context, tx *sql.Tx) error
+	// Announce tells other replicas, when tx is committed, of the row with this key.
+	Announce func(ctx context.Context, tx *sql.Tx, seq int64) error
+	// Changed reports whether another replica may have written something since it
+	// was asked last; nil: always. An error means that nothing must be written.
+	Changed func(ctx context.Context) (bool, error)
+	// Watch calls kick when there is something to read, until ctx ends, and says how
+	// often to look all the same. It may be nil.
+	Watch func(ctx context.Context, kick func(), every func(time.Duration))
+	// Every is how often to look for something new.
+	Every time.Duration
+}
+
+// schema is what this program writes, readableBy the oldest program that can read
+// it: tables change in such a way that the version before can go on for one minor.
+const (
+	schema     = 1
+	readableBy = 1
+)
+
+// migrations make the tables, each from those of the one before it. What has been
+// released is not changed any more.
+var migrations = [schema][]string{{
+	`create table sallyport_ended (
+		seq {serial},
+		kind smallint not null,
+		key {bytes} not null,
+		whose {bytes},
+		below bigint not null,
+		before_ms bigint not null,
+		until_ms bigint not null,
+		created_ms bigint not null,
+		unique (kind, key))`,
+	`create index sallyport_ended_whose on sallyport_ended (whose)`,
+	`create index sallyport_ended_until on sallyport_ended (until_ms)`,
+	`create table sallyport_once (value {bytes} primary key, until_ms bigint not null)`,
+	`create index sallyport_once_until on sallyport_once (until_ms)`,
+}}
+
+// migrate brings the tables to this program's version, all or nothing.
+func (s *Store) migrate(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, wholeTimeout)
+	defer cancel()
+	return s.transact(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `create table if not exists sallyport_meta (key varchar(64) primary key, value varchar(64) not null)`); err != nil {
+			return fmt.Errorf("create the tables: %w", err)
+		}
+		has, err := number(ctx, tx, "schema")
+		if err != nil {
+			return err
+		}
+		oldest, err := number(ctx, tx, "readable_by")
+		if err != nil {
+			return err
+		}
+		if oldest > schema {
+			return fmt.Errorf("%w (schema %d); run a version that knows it", ErrNewer, has)
+		}
+		if has >= schema {
+			return nil
+		}
+		types := strings.NewReplacer("{serial}", s.d.Serial, "{bytes}", s.d.Bytes)
+		for n := has; n < schema; n++ {
+			for _, statement := range migrations[n] {
+				if _, err := tx.ExecContext(ctx, types.Replace(statement)); err != nil {
+					return fmt.Errorf("migrate to schema %d: %w", n+1, err)
+				}
+			}
+		}
+		for key, value := range map[string]int{"schema": schema, "readable_by": readableBy} {
+			if _, err := tx.ExecContext(ctx, `insert into sallyport_meta (key, value) values ($1, $2)
+				on conflict (key) do update set value = excluded.value`, key, strconv.Itoa(value)); err != nil {
+				return fmt.Errorf("write the schema's number: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+func number(ctx context.Context, tx *sql.Tx, key string) (n int, err error) {
+	var text string
+	err = tx.QueryRowContext(ctx, `select value from sallyport_meta where key = $1`, key).Scan(&text)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	if err == nil {
+		n, err = strconv.Atoi(text)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the schema's number: %w", err)
+	}
+	return n, nil
+}
+
+// transact runs a transaction that writes.
+func (s *Store) transact(ctx context.Context, do func(*sql.Tx) error) error {
+	tx, err := s.d.DB.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelDefault})
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }() // nothing to undo after a commit
+	if s.d.Begin != nil {
+		if err := s.d.Begin(ctx, tx); err != nil {
+			return fmt.Errorf("begin: %w", err)
+		}
+	}
+	if err := do(tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// readNew puts what is new into the view. Rows come in the order in which they
+// were committed, so that those that were read are all up to the last one.
+func (s *Store) readNew(ctx context.Context) error {
+	limit := s.o.Timeout
+	if s.last == 0 {
+		limit = wholeTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var given int64
+	if err := s.d.DB.QueryRowContext(ctx, s.d.Last).Scan(&given); err != nil {
+		return fmt.Errorf("read ended sessions: %w", err)
+	}
+	if given < s.last { // an older copy was restored
+		s.last = 0
+	}
+	rows, err := s.d.DB.QueryContext(ctx, `select seq, kind, key, whose, below, before_ms, until_ms
+		from sallyport_ended where seq > $1 order by seq`, s.last)
+	if err != nil {
+		return fmt.Errorf("read ended sessions: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		seq, r, err := scan(rows)
+		if err != nil {
+			return fmt.Errorf("read ended sessions: %w", err)
+		}
+		s.view.Add(r)
+		s.last = seq
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("read ended sessions: %w", err)
+	}
+	return nil
+}
+
+// scan refuses what it cannot read: to leave it out would let somebody in again.
+func scan(rows *sql.Rows) (seq int64, r session.Record, err error) {
+	var kind, below int64
+	var key, whose []byte
+	if err := rows.Scan(&seq, &kind, &key, &whose, &below, &r.Before, &r.Until); err != nil {
+		return 0, r, err
+	}
+	r.Kind, r.Below = session.Kind(kind), uint32(below)
+	if kind < 0 || !r.Kind.Valid() || int64(r.Kind) != kind || int64(r.Below) != below || len(key) != len(r.Key) || len(whose) != 0 && len(whose) != len(r.Whose) {
+		return 0, r, fmt.Errorf("row %d is not one that this version knows", seq)
+	}
+	copy(r.Key[:], key)
+	copy(r.Whose[:], whose)
+	return seq, r, nil
+}
+
+// write keeps r and reports whether it ended something that had not ended. The
+// sign-ins of one person become one cut when there are too many of them.
+func (s *Store) write(ctx context.Context, r session.Record, person string) (first bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	var merge session.Merge
+	var made session.Record
+	err = s.transact(ctx, func(tx *sql.Tx) error {
+		var known bool
+		if first, known, err = s.put(ctx, tx, r); err != nil {
+			return fmt.Errorf("write ended session: %w", err)
+		}
+		if known || r.Whose == (session.CutKey{}) {
+			return nil
+		}
+		if made, merge, err = s.mergePerson(ctx, tx, r.Whose); err != nil {
+			return fmt.Errorf("merge ended sessions of a person: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	if merge.Entries > 0 {
+		s.view.Add(made)
+		merge.Person = person
+		s.o.Merged(merge)
+	}
+	return first, nil
+}
+
+// put joins r with what is kept of its key.
+func (s *Store) put(ctx context.Context, tx *sql.Tx, r session.Record) (news, known bool, err error) {
+	old := session.Record{Kind: r.Kind, Key: r.Key}
+	var below int64
+	err = tx.QueryRowContext(ctx, `select below, before_ms, until_ms from sallyport_ended where kind = $1 and key = $2`,
+		int64(r.Kind), r.Key[:]).Scan(&below, &old.Before, &old.Until)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+	case err != nil:
+		return false, false, err
+	default:
+		known, old.Below = true, uint32(below)
+		news = r.Wider(old)
+		if r = r.Join(old); !news && r.Until == old.Until {
+			return false, true, nil
+		}
+		if _, err := tx.ExecContext(ctx, `delete from sallyport_ended where kind = $1 and key = $2`, int64(r.Kind), r.Key[:]); err != nil {
+			return false, false, err
+		}
+	}
+	var whose any
+	if r.Whose != (session.CutKey{}) {
+		whose = r.Whose[:]
+	}
+	var seq int64
+	err = tx.QueryRowContext(ctx, `insert into sallyport_ended (kind, key, whose, below, before_ms, until_ms, created_ms)
+		values ($1, $2, $3, $4, $5, $6, $7) returning seq`,
+		int64(r.Kind), r.Key[:], whose, int64(r.Below), r.Before, r.Until, s.Now().UnixMilli()).Scan(&seq)
+	if err == nil && s.d.Announce != nil {
+		err = s.d.Announce(ctx, tx, seq)
+	}
+	return news || !known, known, err
+}
+
+// mergePerson makes one cut of the older half of a person's sign-ins that ended,
+// where they are too many.
+func (s *Store) mergePerson(ctx context.Context, tx *sql.Tx, whose session.CutKey) (r session.Record, m session.Merge, err error) {
+	const theirs = ` from sallyport_ended where kind = $1 and whose = $2`
+	var n int
+	if err := tx.QueryRowContext(ctx, `select count(*)`+theirs, int64(session.KindRoot), whose[:]).Scan(&n); err != nil || n <= session.CrowdMax {
+		return r, m, err
+	}
+	r = session.Record{Kind: session.KindPerson, Key: whose}
+	if err := tx.QueryRowContext(ctx, `select before_ms`+theirs+` order by before_ms limit 1 offset $3`,
+		int64(session.KindRoot), whose[:], n/2).Scan(&r.Before); err != nil {
+		return r, m, err
+	}
+	if err := tx.QueryRowContext(ctx, `select max(until_ms)`+theirs, int64(session.KindRoot), whose[:]).Scan(&r.Until); err != nil {
+		return r, m, err
+	}
+	gone, err := tx.ExecContext(ctx, `delete`+theirs+` and before_ms <= $3`, int64(session.KindRoot), whose[:], r.Before)
+	return s.merged(ctx, tx, r, gone, err)
+}
+
+// merge makes one cut of the older half of everything, where it is too much.
+func (s *Store) merge(ctx context.Context) (m session.Merge, done bool, err error) {
+	err = s.transact(ctx, func(tx *sql.Tx) error {
+		var n int
+		if err := tx.QueryRowContext(ctx, `select count(*) from sallyport_ended where kind <> 0`).Scan(&n); err != nil {
+			return err
+		}
+		if n < s.o.Max-s.o.Max/8 { // another replica has done it
+			return nil
+		}
+		r := session.Record{Kind: session.KindAll}
+		if err := tx.QueryRowContext(ctx, `select before_ms from sallyport_ended where kind <> 0 order by before_ms limit 1 offset $1`, n/2).Scan(&r.Before); err != nil {
+			return err
+		}
+		if err := tx.QueryRowContext(ctx, `select max(until_ms) from sallyport_ended where kind <> 0 and before_ms <= $1`, r.Before).Scan(&r.Until); err != nil {
+			return err
+		}
+		gone, err := tx.ExecContext(ctx, `delete from sallyport_ended where kind <> 0 and before_ms <= $1`, r.Before)
+		_, m, err = s.merged(ctx, tx, r, gone, err)
+		done = err == nil
+		if done {
+			s.view.Add(r) // too early if the commit fails, which signs out more and not less
+		}
+		return err
+	})
+	if err != nil {
+		return m, false, fmt.Errorf("merge ended sessions: %w", err)
+	}
+	return m, done, nil
+}
+
+// merged keeps r in the place of what it covers.
+func (s *Store) merged(ctx context.Context, tx *sql.Tx, r session.Record, gone sql.Result, err error) (session.Record, session.Merge, error) {
+	if err != nil {
+		return r, session.Merge{}, err
+	}
+	n, err := gone.RowsAffected()
+	if err != nil {
+		return r, session.Merge{}, err
+	}
+	_, _, err = s.put(ctx, tx, r)
+	return r, session.Merge{Before: time.UnixMilli(r.Before).UTC(), Entries: int(n)}, err
+}
+
+// consume keeps value, if it is not there.
+func (s *Store) consume(ctx context.Context, value [32]byte, until int64) (first bool, err error) {
+	err = s.transact(ctx, func(tx *sql.Tx) error {
+		done, err := tx.ExecContext(ctx, `insert into sallyport_once (value, until_ms) values ($1, $2) on conflict do nothing`, value[:], until)
+		if err != nil {
+			return err
+		}
+		n, err := done.RowsAffected()
+		first = n == 1
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("consume: %w", err)
+	}
+	return first, nil
+}
+
+// prune deletes what is over in any case, also by a clock that is behind.
+func (s *Store) prune(ctx context.Context) error {
+	late := s.Now().Add(-clockMargin).UnixMilli()
+	return s.transact(ctx, func(tx *sql.Tx) error {
+		for _, table := range [...]string{"sallyport_ended", "sallyport_once"} {
+			if _, err := tx.ExecContext(ctx, `delete from `+table+` where until_ms < $1`, late); err != nil {
+				return fmt.Errorf("delete what is over: %w", err)
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,178 @@
+// Package postgres opens a store in a PostgreSQL database, for replicas on several
+// machines.
+//
+// It owns the driver, the connections and LISTEN. The tables, and everything that
+// is done with them, are package store's; a file on one machine is store/sqlite's.
+package postgres
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/sallyport-proxy/sallyport/store"
+)
+
+const (
+	// channel is what replicas tell each other on that there is something to read.
+	channel = "sallyport"
+	// lock is held by who writes cuts or migrates: one at a time in a database.
+	lock = 0x73616c6c79 // "sally"
+	// look is how often to read where notifications arrive: they only make it quick.
+	// Fresh, which says how old the view is, moves with it.
+	look = time.Second
+	// lookWithout is how often to read where they do not, as through a pooler.
+	lookWithout = 250 * time.Millisecond
+	// testTime is how long a notification of our own may take.
+	testTime = time.Second
+	// again is the pause before LISTEN is tried once more.
+	again = time.Second
+	// proveAgain is how often a connection that listens proves that it still does.
+	proveAgain = 30 * time.Second
+)
+
+// Options configure a store in PostgreSQL.
+type Options struct {
+	store.Options
+	// Connections bounds how many there are, that which listens aside; 0: 4.
+	Connections int
+	// NoNotify reads at intervals only.
+	NoNotify bool
+}
+
+// Open connects to the database of a URL or of a list of key=value. If it cannot be
+// reached, the store goes on trying, and its Fresh is zero until then.
+func Open(ctx context.Context, address string, o Options) (*store.Store, error) {
+	config, err := pgx.ParseConfig(address)
+	if err != nil { // its text has no password
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	// Prepared statements belong to a connection, and behind a pooler the next
+	// transaction may have another one.
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = 5 * time.Second
+	}
+	db := stdlib.OpenDB(*config)
+	if o.Connections <= 0 {
+		o.Connections = 4
+	}
+	db.SetMaxOpenConns(o.Connections)
+	db.SetMaxIdleConns(o.Connections)
+	db.SetConnMaxLifetime(30 * time.Minute) // so that a change of address is noticed
+	d := store.Database{
+		DB: db, Bytes: "bytea", Serial: "bigserial primary key", Every: lookWithout,
+		Last:  `select last_value from sallyport_ended_seq_seq`,
+		Clock: `select (extract(epoch from clock_timestamp()) * 1000)::bigint`,
+		Begin: begin,
+		Announce: func(ctx context.Context, tx *sql.Tx, seq int64) error {
+			_, err := tx.ExecContext(ctx, `select pg_notify($1, $2)`, channel, fmt.Sprint("ended ", seq))
+			return err
+		},
+	}
+	if !o.NoNotify {
+		d.Watch = func(ctx context.Context, kick func(), every func(time.Duration)) {
+			watch(ctx, config, kick, every)
+		}
+	}
+	s, err := store.New(ctx, d, o.Options)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	return s, nil
+}
+
+// begin makes what is written durable before the commit is told, even where the
+// server's default is otherwise; ends the transaction of a client that hangs; and
+// takes the lock that keys are given under, until they can be seen. It waits for
+// the lock in a statement of its own, because a statement sees only what had been
+// committed when it began.
+func begin(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, `set transaction isolation level read committed`)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `select pg_advisory_xact_lock($1),
+		set_config('idle_in_transaction_session_timeout', '10s', true),
+		set_config('synchronous_commit', case when current_setting('synchronous_commit') in ('off', 'local') then 'on'
+			else current_setting('synchronous_commit') end, true)`, int64(lock))
+	return err
+}
+
+// watch listens until ctx ends, and connects again when that fails.
+func watch(ctx context.Context, config *pgx.ConnConfig, kick func(), every func(time.Duration)) {
+	for ctx.Err() == nil {
+		listen(ctx, config, kick, every)
+		every(lookWithout)
+		select {
+		case <-ctx.Done():
+		case <-time.After(again):
+		}
+	}
+}
+
+// listen returns when the connection no longer brings notifications. What one says
+// is not trusted: it only has the tables read.
+func listen(ctx context.Context, config *pgx.ConnConfig, kick func(), every func(time.Duration)) {
+	limited, cancel := context.WithTimeout(ctx, 2*config.ConnectTimeout)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(limited, config)
+	if err != nil {
+		return
+	}
+	defer func() {
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(limited)
+	}()
+	if _, err := conn.Exec(limited, `listen `+channel); err != nil {
+		return
+	}
+	for prove(ctx, config, conn, kick) {
+		every(look)
+		limited, cancel := context.WithTimeout(ctx, proveAgain)
+		for {
+			if _, err := conn.WaitForNotification(limited); err != nil {
+				break
+			}
+			kick()
+		}
+		cancel()
+		if ctx.Err() != nil || conn.IsClosed() {
+			return
+		}
+	}
+}
+
+// prove sends a notification over another connection, as another replica would, and
+// reports whether it arrives.
+func prove(ctx context.Context, config *pgx.ConnConfig, conn *pgx.Conn, kick func()) bool {
+	limited, cancel := context.WithTimeout(ctx, testTime+config.ConnectTimeout)
+	defer cancel()
+	other, err := pgx.ConnectConfig(limited, config)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = other.Close(limited) }()
+	text := "test " + rand.Text()
+	if _, err := other.Exec(limited, `select pg_notify($1, $2)`, channel, text); err != nil {
+		return false
+	}
+	limited, cancel = context.WithTimeout(ctx, testTime)
+	defer cancel()
+	for {
+		n, err := conn.WaitForNotification(limited)
+		if err != nil {
+			return false
+		}
+		kick()
+		if n.Payload == text {
+			return true
+		}
+	}
+}

@@ -1,0 +1,394 @@
+// Package store shares between replicas, and keeps over restarts, what ended
+// before its time and what counts once.
+//
+// It owns the tables, their migrations and the transactions, in SQL that SQLite
+// and PostgreSQL both read, and it feeds a session.View from them, so that whether
+// a session is over is answered from memory. It never answers from the view when
+// it is asked to write, never forgets what it could not write, and knows no root,
+// cookie, token or name of anybody: keys are hashes. Drivers are its neighbours'
+// above, store/sqlite and store/postgres; what all of this must keep to is tested
+// by store/storetest.
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// ErrNewer is what opening returns for tables of a later version, which this
+// program cannot read.
+var ErrNewer = errors.New("store: written by a newer version")
+
+const (
+	defaultMax     = 1_000_000
+	defaultTimeout = 5 * time.Second
+	// wholeTimeout bounds what has to do with all rows.
+	wholeTimeout = time.Minute
+	// pendingMax bounds the cuts that wait for a store that cannot be written.
+	pendingMax = 10_000
+	// readAnyway is how old the view may become where nothing seems to have changed.
+	readAnyway  = 5 * time.Second
+	pruneEvery  = time.Minute
+	clockEvery  = 10 * time.Second
+	clockMargin = time.Minute // what another replica's clock may be behind
+)
+
+// Options configure a Store. All of them may be left out.
+type Options struct {
+	// Max is how many cuts are kept apart; beyond it the older half becomes one.
+	Max int
+	// Merged is told when this process has made one cut of many.
+	Merged func(session.Merge)
+	// Timeout bounds each call to the database, however the caller's context ends.
+	Timeout time.Duration
+	Log     *slog.Logger
+	Now     func() time.Time
+}
+
+// Store is a session.Ended and a session.Once for all replicas that open the same
+// database.
+type Store struct {
+	d       Database
+	o       Options
+	view    *session.View
+	stop    context.CancelFunc
+	stopped chan struct{} // closed when follow has returned
+	kick    chan struct{} // there may be something to read
+
+	mu      sync.Mutex // guards what follows
+	fresh   time.Time
+	offset  time.Duration // of the database's clock to ours
+	every   time.Duration // between two looks for something new
+	pending map[place]waiting
+	failing bool
+
+	// Only one goroutine reads: Open, then follow.
+	migrated             bool
+	last                 int64 // the newest row that is in the view
+	read, pruned, clocks time.Time
+}
+
+// place is where a cut is kept.
+type place struct {
+	kind session.Kind
+	key  session.CutKey
+}
+
+// waiting is a cut that could not be written yet.
+type waiting struct {
+	record session.Record
+	person string
+}
+
+var (
+	_ session.Ended = (*Store)(nil)
+	_ session.Once  = (*Store)(nil)
+)
+
+// New migrates the tables, reads all of them and follows what other replicas
+// write. Where the database is not embedded and cannot be reached, it returns all
+// the same, Fresh is zero and New's Store goes on trying. Close ends it.
+func New(ctx context.Context, d Database, o Options) (*Store, error) {
+	if o.Max <= 0 {
+		o.Max = defaultMax
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Merged == nil {
+		o.Merged = func(session.Merge) {}
+	}
+	following, stop := context.WithCancel(context.Background())
+	s := &Store{d: d, o: o, view: session.NewView(o.Max), stop: stop, stopped: make(chan struct{}),
+		kick: make(chan struct{}, 1), every: d.Every, pending: map[place]waiting{}}
+	if err := s.catchUp(ctx); err != nil && (d.Embedded || errors.Is(err, ErrNewer)) {
+		stop()
+		_ = d.DB.Close()
+		return nil, err
+	} else if err != nil {
+		s.tell(err)
+	}
+	if d.Watch != nil {
+		go d.Watch(following, s.Kick, s.lookEvery)
+	}
+	go s.follow(following)
+	return s, nil
+}
+
+// Close stops following and closes the database.
+func (s *Store) Close() error {
+	s.stop()
+	<-s.stopped
+	return s.d.DB.Close()
+}
+
+// End ends what c matches: in this process at once, and everywhere before it
+// returns nil. What cannot be written is tried again until it is over in any case.
+func (s *Store) End(ctx context.Context, c session.Cut) error {
+	r, err := c.Record(s.Now())
+	if err != nil {
+		return err
+	}
+	s.add(r)
+	if _, err := s.write(ctx, r, c.Person); err != nil {
+		return errors.Join(fmt.Errorf("%w: %w", session.ErrStore, err), s.keep(waiting{r, c.Person}))
+	}
+	return nil
+}
+
+// Supersede ends what c matches and reports whether nobody had done so before.
+func (s *Store) Supersede(ctx context.Context, c session.Cut) (first bool, err error) {
+	r, err := c.Record(s.Now())
+	if err != nil {
+		return false, err
+	}
+	first, err = s.write(ctx, r, c.Person)
+	if err != nil {
+		return false, fmt.Errorf("%w: %w", session.ErrStore, err)
+	}
+	s.add(r)
+	return first, nil
+}
+
+// Ended reports whether s is over, as far as this process knows.
+func (s *Store) Ended(of session.Session) bool { return s.view.Ended(&of) }
+
+// Earliest is the first moment at which whoever a session belongs to is not over
+// at once.
+func (s *Store) Earliest(of session.Session) time.Time { return s.view.Earliest(&of) }
+
+// Fresh is when the last complete read of the tables began; zero if there was none.
+func (s *Store) Fresh() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fresh
+}
+
+// Consume reports whether value is consumed for the first time.
+func (s *Store) Consume(ctx context.Context, value string, until time.Time) (first bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	if first, err = s.consume(ctx, sha256.Sum256([]byte(value)), until.UnixMilli()); err != nil {
+		return false, fmt.Errorf("%w: %w", session.ErrStore, err)
+	}
+	return first, nil
+}
+
+// Now is the time of the database's clock, which all replicas share.
+func (s *Store) Now() time.Time { return s.o.Now().Add(s.Offset()) }
+
+// Offset is how far the database's clock is ahead of this machine's.
+func (s *Store) Offset() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.offset
+}
+
+// Len is how many cuts this process knows of a kind.
+func (s *Store) Len(k session.Kind) int { return s.view.Count(k) }
+
+// Kick has the Store look for something new at once.
+func (s *Store) Kick() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Store) lookEvery(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.every = d
+}
+
+// add puts r into the view. While the database cannot be written nobody merges
+// there what is too much for it, so that it is done here.
+func (s *Store) add(r session.Record) {
+	s.view.Add(r)
+	if s.view.Len() >= s.o.Max {
+		s.Kick()
+	}
+	if merge, full := s.view.MakeRoom(s.Now(), s.o.Max+s.o.Max/8); full {
+		s.o.Merged(merge)
+	}
+}
+
+// keep has follow write a cut later.
+func (s *Store) keep(w waiting) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := place{w.record.Kind, w.record.Key}
+	old, known := s.pending[at]
+	if !known && len(s.pending) >= pendingMax {
+		return errors.New("too much waits for the store already: other servers will not learn of this")
+	}
+	if known {
+		w.record = w.record.Join(old.record)
+	}
+	s.pending[at] = w
+	return nil
+}
+
+// follow keeps the view up to date until ctx ends.
+func (s *Store) follow(ctx context.Context) {
+	defer close(s.stopped)
+	for {
+		s.mu.Lock()
+		every := s.every
+		s.mu.Unlock()
+		timer := time.NewTimer(every)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-s.kick:
+			timer.Stop()
+		case <-timer.C:
+		}
+		err := s.catchUp(ctx)
+		if err == nil {
+			err = s.writePending(ctx)
+		}
+		if err == nil {
+			err = s.tidy(ctx)
+		}
+		if ctx.Err() == nil {
+			s.tell(err)
+		}
+	}
+}
+
+// tell logs the first of several failures, and their end.
+func (s *Store) tell(err error) {
+	s.mu.Lock()
+	was, fresh := s.failing, s.fresh
+	s.failing = err != nil
+	s.mu.Unlock()
+	switch {
+	case err != nil && !was:
+		s.o.Log.Error("the store fails: sign-outs on other servers are not known here until it works again", "error", err, "fresh", fresh)
+	case err == nil && was:
+		s.o.Log.Info("the store works again")
+	}
+}
+
+// catchUp reads what is new. After a failure it reads everything: what answers now
+// may be another copy of the database.
+func (s *Store) catchUp(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			s.last, s.read = 0, time.Time{}
+		}
+	}()
+	if !s.migrated {
+		if err := s.migrate(ctx); err != nil {
+			return err
+		}
+		s.migrated = true
+	}
+	began := s.o.Now()
+	changed := s.last == 0 || began.Sub(s.read) > readAnyway
+	if s.d.Changed != nil {
+		limited, cancel := context.WithTimeout(ctx, s.o.Timeout)
+		defer cancel()
+		there, err := s.d.Changed(limited)
+		if err != nil {
+			return err
+		}
+		changed = changed || there
+	}
+	if changed || s.d.Changed == nil {
+		if err := s.readNew(ctx); err != nil {
+			return err
+		}
+		s.read = began
+	}
+	if err := s.measureClock(ctx, began); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.fresh = began
+	s.mu.Unlock()
+	return nil
+}
+
+// measureClock takes the middle of the question as the moment of the answer.
+func (s *Store) measureClock(ctx context.Context, now time.Time) error {
+	if s.d.Clock == "" || now.Sub(s.clocks) < clockEvery {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	asked, began := s.o.Now(), time.Now()
+	var ms int64
+	if err := s.d.DB.QueryRowContext(ctx, s.d.Clock).Scan(&ms); err != nil {
+		return fmt.Errorf("ask for the time: %w", err)
+	}
+	middle := asked.Add(time.Since(began) / 2)
+	s.mu.Lock()
+	s.offset = time.UnixMilli(ms).Sub(middle).Round(time.Millisecond)
+	s.mu.Unlock()
+	s.clocks = now
+	return nil
+}
+
+// writePending writes what could not be written before.
+func (s *Store) writePending(ctx context.Context) error {
+	s.mu.Lock()
+	var list []waiting
+	for _, w := range s.pending {
+		list = append(list, w)
+	}
+	s.mu.Unlock()
+	now := s.Now().UnixMilli()
+	for _, w := range list {
+		if w.record.Until > now {
+			if _, err := s.write(ctx, w.record, w.person); err != nil {
+				return err
+			}
+		}
+		s.mu.Lock()
+		if at := (place{w.record.Kind, w.record.Key}); s.pending[at] == w { // else it has grown meanwhile
+			delete(s.pending, at)
+		}
+		s.mu.Unlock()
+	}
+	return nil
+}
+
+// tidy deletes what is over in any case, and merges what is too much.
+func (s *Store) tidy(ctx context.Context) error {
+	now := s.o.Now()
+	full := s.view.Len() >= s.o.Max
+	if now.Sub(s.pruned) < pruneEvery && !full {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, wholeTimeout)
+	defer cancel()
+	if err := s.prune(ctx); err != nil {
+		return err
+	}
+	s.pruned = now
+	s.view.Sweep(s.Now())
+	if !full || s.view.Len() < s.o.Max {
+		return nil
+	}
+	merge, merged, err := s.merge(ctx)
+	if merged {
+		s.o.Merged(merge)
+	}
+	return err
+}
