@@ -68,6 +68,7 @@ type Store struct {
 	every   time.Duration // between two looks for something new
 	pending map[place]waiting
 	failing bool
+	full    bool // there was too much, and the tables have not been looked at since
 
 	// Only one goroutine reads: Open, then follow.
 	migrated             bool
@@ -219,11 +220,18 @@ func (s *Store) lookEvery(d time.Duration) {
 func (s *Store) add(r session.Record) {
 	s.view.Add(r)
 	if s.view.Len() >= s.o.Max {
+		s.setFull(true)
 		s.Kick()
 	}
 	if merge, full := s.view.MakeRoom(s.Now(), s.o.Max+s.o.Max/8); full {
 		s.o.Merged(merge)
 	}
+}
+
+func (s *Store) setFull(full bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.full = full
 }
 
 // keep has follow write a cut later.
@@ -372,7 +380,9 @@ func (s *Store) writePending(ctx context.Context) error {
 // tidy deletes what is over in any case, and merges what is too much.
 func (s *Store) tidy(ctx context.Context) error {
 	now := s.o.Now()
-	full := s.view.Len() >= s.o.Max
+	s.mu.Lock()
+	full := s.full || s.view.Len() >= s.o.Max
+	s.mu.Unlock()
 	if now.Sub(s.pruned) < pruneEvery && !full {
 		return nil
 	}
@@ -383,12 +393,16 @@ func (s *Store) tidy(ctx context.Context) error {
 	}
 	s.pruned = now
 	s.view.Sweep(s.Now())
-	if !full || s.view.Len() < s.o.Max {
+	if !full {
 		return nil
 	}
 	merge, merged, err := s.merge(ctx)
+	if err != nil {
+		return err
+	}
+	s.setFull(false)
 	if merged {
 		s.o.Merged(merge)
 	}
-	return err
+	return nil
 }

@@ -29,11 +29,16 @@ var ErrReplaced = errors.New("the database file was removed or replaced: restart
 
 // Open opens the file at path, and makes it if there is none.
 func Open(ctx context.Context, path string, o store.Options) (*store.Store, error) {
+	return openWith(ctx, path, o, func(*sql.DB) {})
+}
+
+// openWith shows the handle to opened before anything is read.
+func openWith(ctx context.Context, path string, o store.Options, opened func(*sql.DB)) (*store.Store, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	opened, err := f.Stat()
+	file, err := f.Stat()
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
@@ -44,7 +49,8 @@ func Open(ctx context.Context, path string, o store.Options) (*store.Store, erro
 	// With one connection this process's own calls wait for each other by their
 	// contexts, not by SQLite's polling, and data_version leaves its own writes out.
 	db.SetMaxOpenConns(1)
-	s, err := store.New(ctx, database(db, path, opened), o)
+	opened(db)
+	s, err := store.New(ctx, database(db, path, file), o)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}

@@ -1,0 +1,172 @@
+package postgres
+
+import (
+	"database/sql"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/session"
+	"github.com/sallyport-proxy/sallyport/store"
+	"github.com/sallyport-proxy/sallyport/store/storetest"
+)
+
+func TestContract(t *testing.T) { storetest.Run(t, fresh(false)) }
+
+// As through a pooler that keeps no session for LISTEN.
+func TestContractWithoutNotifications(t *testing.T) { storetest.Run(t, fresh(true)) }
+
+// fresh returns a new database, which replicas reach through a wire that can be cut.
+func fresh(noNotify bool) func(t *testing.T) storetest.Database {
+	return func(t *testing.T) storetest.Database {
+		server := needServer(t)
+		direct := server.database(t)
+		w := newWire(t, server.address)
+		open := func(o store.Options) (*store.Store, error) {
+			return Open(t.Context(), strings.Replace(direct, server.address, w.address(), 1), Options{Options: o, NoNotify: noNotify})
+		}
+		d := storetest.Database{TryOpen: open,
+			Exec: func(t *testing.T, statement string) {
+				t.Helper()
+				if statement == storetest.ResetKeys {
+					statement = `alter sequence sallyport_ended_seq_seq restart`
+				}
+				if _, err := raw(t, direct).Exec(statement); err != nil {
+					t.Fatal(err)
+				}
+			},
+			Open: func(t *testing.T, o store.Options) *store.Store {
+				t.Helper()
+				s, err := open(o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = s.Close() })
+				return s
+			},
+			Faults: []storetest.Fault{
+				{Name: "the connection breaks and nobody listens", Break: func(*testing.T) func(*testing.T) {
+					w.set(broken)
+					return func(*testing.T) { w.set(passing) }
+				}},
+				{Name: "nothing arrives any more", Break: func(*testing.T) func(*testing.T) {
+					w.set(hanging)
+					return func(*testing.T) { w.set(passing) }
+				}},
+				{Name: "the server is killed", Break: func(t *testing.T) func(*testing.T) {
+					server.kill(t)
+					return server.start
+				}},
+				{Name: "it became read-only", Readable: true, Break: func(t *testing.T) func(*testing.T) {
+					readOnly(t, direct, "on")
+					return func(t *testing.T) { readOnly(t, direct, "off") }
+				}},
+				{Name: "another program holds the lock and hangs", Readable: true, Break: func(t *testing.T) func(*testing.T) {
+					tx, err := raw(t, direct).Begin()
+					if err != nil {
+						t.Fatal(err)
+					}
+					if _, err := tx.Exec(`select pg_advisory_xact_lock($1)`, int64(lock)); err != nil {
+						t.Fatal(err)
+					}
+					return func(*testing.T) { _ = tx.Rollback() }
+				}},
+			}}
+		if noNotify { // they are broken with notifications already
+			d.Faults = nil
+		}
+		return d
+	}
+}
+
+// readOnly has all transactions of all connections refuse to write, as after a
+// failover to a standby.
+func readOnly(t *testing.T, address, value string) {
+	t.Helper()
+	db := raw(t, address)
+	for _, statement := range []string{`alter system set default_transaction_read_only = ` + value, `select pg_reload_conf()`} {
+		if _, err := db.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(500 * time.Millisecond) // until all connections have heard of it
+}
+
+func raw(t *testing.T, address string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("pgx", address+" default_query_exec_mode=simple_protocol")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(1)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// The server's default may lose what was committed a moment ago; ours may not.
+func TestWhatWasToldIsDurableWhateverTheDefault(t *testing.T) {
+	server := needServer(t)
+	direct := server.database(t)
+	for _, is := range []struct{ set, want string }{{"off", "on"}, {"local", "on"}, {"remote_apply", "remote_apply"}} {
+		db, err := sql.Open("pgx", direct+" synchronous_commit="+is.set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		tx, err := db.Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got string
+		if err := begin(t.Context(), tx); err != nil {
+			t.Fatal(err)
+		}
+		if err := tx.QueryRow(`show synchronous_commit`).Scan(&got); err != nil || got != is.want {
+			t.Errorf("%s became %s: %v", is.set, got, err)
+		}
+		_ = tx.Rollback()
+	}
+}
+
+// A server that is not there yet is waited for: until then nothing is known.
+func TestAServerThatIsNotThereYet(t *testing.T) {
+	server := needServer(t)
+	w := newWire(t, server.address)
+	w.set(broken)
+	s, err := Open(t.Context(), strings.Replace(server.database(t), server.address, w.address(), 1), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if !s.Fresh().IsZero() {
+		t.Error("it is fresh")
+	}
+	w.set(passing)
+	for began := time.Now(); s.Fresh().IsZero(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("not found")
+		}
+	}
+	if err := s.End(t.Context(), session.Cut{Root: "r", Before: time.Now(), Until: time.Now().Add(time.Hour)}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAnAddressThatIsNone(t *testing.T) {
+	if s, err := Open(t.Context(), "postgres://u:secret-4711@[::1", Options{}); err == nil || s != nil || strings.Contains(err.Error(), "4711") {
+		t.Errorf("%v", err)
+	}
+}
+
+// The clock of the database counts, not this machine's.
+func TestTheClockIsTheDatabases(t *testing.T) {
+	server := needServer(t)
+	s, err := Open(t.Context(), server.database(t), Options{Options: store.Options{Now: func() time.Time { return time.Now().Add(-time.Hour) }}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if off := s.Now().Sub(time.Now()); off.Abs() > time.Second || (s.Offset()-time.Hour).Abs() > time.Second {
+		t.Errorf("off by %s, offset %s", off, s.Offset())
+	}
+}
