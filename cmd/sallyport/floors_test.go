@@ -78,8 +78,8 @@ func touchSources(t *testing.T) {
 var floor = map[string]int{
 	"identity": 0, "internal/hostname": 0, "internal/recent": 0, "internal/attempt": 0, "internal/observe": 0,
 	"session": 1, "authz": 1, "upstream": 1, "assertion": 1, "oauth": 1, "internal/demo": 1,
-	"login": 2, "admission": 2, "relay": 2,
-	"proxy":                         3,
+	"login": 2, "admission": 2, "relay": 2, "store": 2,
+	"proxy": 3, "store/sqlite": 3, "store/postgres": 3, "store/storetest": 3,
 	"cmd/sallyport/internal/config": 4, "cmd/sallyport/internal/assemble": 5, "cmd/sallyport": 6,
 }
 
@@ -94,6 +94,9 @@ var oneDoor = []struct {
 	{"github.com/go-jose/go-jose", []string{"assertion", "login", "oauth", "internal/demo", "internal/testenv"}, "signatures are made and read in few places"},
 	{"golang.org/x/oauth2", []string{"oauth", "login"}, "it is only for whoever talks to providers"},
 	{"go.yaml.in/yaml", []string{"cmd/sallyport/internal/config"}, "configuration is read once, at the roof"},
+	{"database/sql", []string{"store", "store/sqlite", "store/postgres", "store/storetest"}, "what is kept is kept in one place"},
+	{"modernc.org/sqlite", []string{"store/sqlite"}, "a driver belongs to the database that it opens"},
+	{"github.com/jackc/pgx", []string{"store/postgres"}, "a driver belongs to the database that it opens"},
 	{"github.com/spf13/cobra", []string{"cmd/sallyport"}, "commands are the roof's"},
 }
 
@@ -111,6 +114,9 @@ var neverReach = []struct{ from, to, why string }{
 	{"relay", "session", "what moves bytes knows no people, no rules and no pages"},
 	{"relay", "authz", "what moves bytes knows no people, no rules and no pages"},
 	{"relay", "identity", "what moves bytes knows no people, no rules and no pages"},
+	{"session", "database/sql", "what ends a session is an interface; where it is kept is chosen at the roof"},
+	{"proxy", "store", "the front door asks session.Ended; where that is kept is chosen at the roof"},
+	{"cmd/sallyport", "store/storetest", "test tools are never linked into the product"},
 	{"cmd/sallyport", "internal/testenv", "test tools are never linked into the product"},
 	{"cmd/sallyport", "testing", "test tools are never linked into the product"},
 	{"cmd/sallyport", "net/http/httptest", "test tools are never linked into the product"},
