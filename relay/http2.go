@@ -22,6 +22,7 @@ func CheckHTTP2(w http.ResponseWriter, r *http.Request, scheme string) error {
 		return errors.New(":path does not begin with a slash")
 	}
 	if hosts := r.Header["Host"]; len(hosts) > 1 || len(hosts) == 1 && !sameAuthority(hosts[0], r.Host, scheme) {
+		//lint:ignore ST1005 Host is the name of the field
 		return errors.New("Host and :authority differ, or there are several") // RFC 9113 §8.3.1
 	}
 	lengths := r.Header["Content-Length"]
