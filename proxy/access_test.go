@@ -21,11 +21,11 @@ import (
 )
 
 // badCookies are Cookie lines that prove nothing (security.md 53, 54, 79; D10).
-func badCookies(t *testing.T, s *site) map[string][]string {
+func badCookies(t *testing.T, s *testSite) map[string][]string {
 	t.Helper()
 	good := s.mint(t, alice())
 	name, value, _ := strings.Cut(good, "=")
-	other := newSite(t, setup{Port: s.host[strings.LastIndexByte(s.host, ':')+1:]}) // another key, the same names
+	other := newTestSite(t, setup{Port: s.host[strings.LastIndexByte(s.host, ':')+1:]}) // another key, the same names
 	elsewhere := headerWriter{}
 	check(t, s.sessions.Write(elsewhere, "other.example.com", s.sessions.Start(alice())))
 	forHost, _, _ := strings.Cut(http.Header(elsewhere).Get("Set-Cookie"), ";")
@@ -66,7 +66,7 @@ func badCookies(t *testing.T, s *site) map[string][]string {
 // P1, over the matrix: without a session nothing reaches a protected route.
 func TestP01_WithoutASessionNothingReachesTheApp(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	w := s.wire(t)
 	agents := [][]string{nil, {"User-Agent: GoogleHC/1.0"}, {"User-Agent: kube-probe/1.30"}, {"User-Agent: ELB-HealthChecker/2.0"}, {"User-Agent: Envoy/HC"}, // CVE-2026-34457
 		{"Authorization: Bearer x"}, {"Authorization: Basic YWxpY2U6eA=="}, {"Authorization: bearer\tx"}, // CVE-2022-29226, CVE-2026-0707
@@ -127,7 +127,7 @@ func TestP01_WithoutASessionNothingReachesTheApp(t *testing.T) {
 // CVE-2026-71324; TRACE would show cookies to scripts.
 func TestP01_ConnectTraceAndAsteriskAreRefused(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	cookie := "Cookie: " + s.mint(t, alice())
 	for name, tt := range map[string]struct {
 		raw  string
@@ -161,7 +161,7 @@ func TestP01_ConnectTraceAndAsteriskAreRefused(t *testing.T) {
 
 func TestP01_UnknownAddressesSayWhatIsWrong(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Public: "http://app.example.com", Login: fixedLogin{},
+	s := newTestSite(t, setup{Public: "http://app.example.com", Login: fixedLogin{},
 		Routes: []authz.Route{{Name: "only", Host: "app.example.com", Path: "/only", Access: authz.Access{Authenticated: true}}}})
 	w := s.wire(t)
 	page := rawRequest("GET", "/x", "app.example.com", navigate()...)
@@ -199,7 +199,7 @@ func TestP01_UnknownAddressesSayWhatIsWrong(t *testing.T) {
 // CVE-2025-31492: the app's words appended to the login answer.
 func TestP01_AnswersToStrangersHoldNothingOfTheApp(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	s.app.Respond(reply("X-App: secret-of-the-app\r\n", "secret-of-the-app"))
 	for _, lines := range [][]string{nil, navigate()} {
 		for _, method := range []string{"GET", "POST", "HEAD", "OPTIONS"} {
@@ -221,7 +221,7 @@ func TestP01_AnswersToStrangersHoldNothingOfTheApp(t *testing.T) {
 // The page says what is missing and to whom; the log says more.
 func TestP01_WhoIsRefusedLearnsWhy(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Routes: []authz.Route{
+	s := newTestSite(t, setup{Routes: []authz.Route{
 		{Name: "secret", Host: "127.0.0.1", Path: "/", Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}, {Emails: []string{"root@acme.example"}}}}}}})
 	sess := s.sessions.Start(bob())
 	cookie := "Cookie: " + s.seal(t, sess)
@@ -249,7 +249,7 @@ func TestP01_WhoIsRefusedLearnsWhy(t *testing.T) {
 // begun for anything but a page being opened.
 func TestP06_OnlyNavigationsAreSentToASignIn(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{}})
+	s := newTestSite(t, setup{Login: fixedLogin{}})
 	html := "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 	mode := func(m, d string) []string { return []string{"Sec-Fetch-Mode: " + m, "Sec-Fetch-Dest: " + d, html} }
 	for name, tt := range map[string]struct {
@@ -365,7 +365,7 @@ func TestP06_OnlyNavigationsAreSentToASignIn(t *testing.T) {
 
 // checkChallenge: RFC 9110 §11.6.1 wants a challenge with a 401; Basic would make
 // browsers ask for a password.
-func checkChallenge(t *testing.T, s *site, method string, a answer) {
+func checkChallenge(t *testing.T, s *testSite, method string, a answer) {
 	t.Helper()
 	if a.status != 401 || a.header["Set-Cookie"] != nil || a.header.Get("Location") != "" {
 		t.Errorf("answered %d %v", a.status, a.header)
@@ -384,7 +384,7 @@ func checkChallenge(t *testing.T, s *site, method string, a answer) {
 }
 
 // checkFramed: a link that opens the window, in a page that no other site may frame.
-func checkFramed(t *testing.T, s *site, a answer, login string) {
+func checkFramed(t *testing.T, s *testSite, a answer, login string) {
 	t.Helper()
 	link := `<a class="button" href="` + html.EscapeString(login) + `" target="_top">`
 	if a.status != 401 || !strings.Contains(a.body, link) || a.header["Set-Cookie"] != nil || a.header.Get("Location") != "" {
@@ -407,7 +407,7 @@ func checkNothing(t *testing.T, a answer) {
 // that need a session, and on the sign-in page itself.
 func TestP06_EveryRequestOfARealBrowserGetsWhatItCanUse(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{}})
+	s := newTestSite(t, setup{Login: fixedLogin{}})
 	const sign, form, json, framed, nothing = "sign-in", "form", "json", "framed", "nothing"
 	want := map[string]map[bool]string{ // by what is done, and whether through a worker
 		"an address is typed":               {false: sign},
@@ -498,7 +498,7 @@ func TestP06_EveryRequestOfARealBrowserGetsWhatItCanUse(t *testing.T) {
 // A service worker that passes everything on is the first that people write.
 func TestPeopleSignInThroughAServiceWorker(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{SignIn: true})
+	s := newTestSite(t, setup{SignIn: true})
 	for _, e := range testenv.Engines() {
 		b := s.browser(t)
 		b.Engine, b.Worker = e, s.url
@@ -528,7 +528,7 @@ func TestPeopleSignInThroughAServiceWorker(t *testing.T) {
 // A frame is too small for a sign-in, and what is around it may be typed in.
 func TestFramedPageLeadsOutOfItsFrameToSignIn(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{SignIn: true})
+	s := newTestSite(t, setup{SignIn: true})
 	frame := func(path string, more ...string) answer {
 		return s.get(t, path, append([]string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe", "Accept: text/html"}, more...)...)
 	}
@@ -558,7 +558,7 @@ func TestFramedPageLeadsOutOfItsFrameToSignIn(t *testing.T) {
 // A download that fails is seen to fail, whatever the reason.
 func TestDownloadThatFailsLeavesNoFileOfOurs(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	s.app.Respond(func([]byte) []byte { return nil })
 	download := []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: empty", "Sec-Fetch-Site: same-origin"}
 	cookie := "Cookie: " + s.mint(t, bob())
@@ -581,7 +581,7 @@ func TestDownloadThatFailsLeavesNoFileOfOurs(t *testing.T) {
 // when the provider sends the browser back.
 func TestP06_SignInBeginsAtThePublicURLWhereverItWasAskedFor(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Public: "https://app.example.com", Login: fixedLogin{}, Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+	s := newTestSite(t, setup{Public: "https://app.example.com", Login: fixedLogin{}, Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		Routes: []authz.Route{{Name: "all", Host: "app.example.com", Path: "/", Access: authz.Access{Authenticated: true}}}})
 	const origin = "https://app.example.com"
 	here := "http://" + s.addr // what the address of another machine would be
@@ -614,7 +614,7 @@ func TestP06_SignInBeginsAtThePublicURLWhereverItWasAskedFor(t *testing.T) {
 // The page that a program was on is where its person returns to; another site's is not.
 func TestP05_ProgramsSendPeopleBackToTheirPage(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	for referer, want := range map[string]string{
 		s.url + "/page?x=1#part": "/login?return_to=%2Fpage%3Fx%3D1%23part", s.url + "/": "/login", s.url: "/login",
 		"https://evil.example/page": "/login", s.url + ".evil.example/page": "/login", s.url + "@evil.example/": "/login",
@@ -633,7 +633,7 @@ func TestP05_ProgramsSendPeopleBackToTheirPage(t *testing.T) {
 // C123: nobody's upload is read, or waited for.
 func TestP01_AnUploadOfAStrangerIsRefusedUnread(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	got := s.talk(t, rawRequest("POST", "/upload", s.host, "Expect: 100-continue", "Content-Length: 1000000"))
 	if !slices.Equal(statuses(got), []int{401}) {
 		t.Errorf("answered %v", statuses(got))
@@ -668,7 +668,7 @@ func TestP01_AnUploadOfAStrangerIsRefusedUnread(t *testing.T) {
 // C85: a cookie made for one host is not good for another.
 func TestP01_ASessionIsForOneHost(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Public: "http://app.example.com", Login: fixedLogin{}, Routes: []authz.Route{
+	s := newTestSite(t, setup{Public: "http://app.example.com", Login: fixedLogin{}, Routes: []authz.Route{
 		{Name: "app", Host: "app.example.com", Path: "/", Access: authz.Access{Authenticated: true}},
 		{Name: "other", Host: "other.example.com", Path: "/", Access: authz.Access{Authenticated: true}},
 	}})
@@ -687,7 +687,7 @@ func TestP01_ASessionIsForOneHost(t *testing.T) {
 // for ever: net/http waits for it, without a limit, before it answers.
 func TestP17_AStrangersEndlessBodyDelaysNoAnswer(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	for _, path := range []string{"/secret", prefix + "/logout", prefix + "/nothing", "/a//b"} {
 		w := s.wire(t)
 		w.dial()
@@ -710,7 +710,7 @@ func TestP17_AStrangersEndlessBodyDelaysNoAnswer(t *testing.T) {
 // Half-closed, a client still reads: what it gets must not look like success.
 func TestAClientThatGoesAwayIsNotTold200(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	asked := make(chan struct{})
 	release := make(chan struct{})
 	s.app.Respond(func([]byte) []byte { close(asked); <-release; return nil })
@@ -734,7 +734,7 @@ func TestAClientThatGoesAwayIsNotTold200(t *testing.T) {
 // What is streamed to somebody ends when their session does.
 func TestP11_AStreamEndsWithItsSession(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	s.app.Respond(func([]byte) []byte { return []byte("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc") })
 	late := s.sessions.Start(alice())
 	late.SignedIn = late.SignedIn.Add(2*time.Second - 12*time.Hour)
@@ -753,7 +753,7 @@ func TestP11_AStreamEndsWithItsSession(t *testing.T) {
 // not the answer sets a cookie.
 func TestP19_TheWayToASignInIsNotCached(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{SignIn: true})
+	s := newTestSite(t, setup{SignIn: true})
 	b := s.browser(t)
 	for range 2 { // the second time the flow cookie is there
 		page := b.Open(s.url + "/deep")

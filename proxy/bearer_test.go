@@ -29,9 +29,9 @@ const audience = "https://api.acme.example"
 // apiSite is a site with routes for programs: /api for people in admins, /any
 // for everybody, /hooks for nobody in particular, and the usual ones besides.
 // Access tokens are those of its provider, and really verified.
-func apiSite(t *testing.T, change ...func(*setup)) *site {
+func apiSite(t *testing.T, change ...func(*setup)) *testSite {
 	t.Helper()
-	o := setup{SignIn: true, Public: "http://localhost:8080", Bearer: func(s *site) admission.TokenVerifier {
+	o := setup{SignIn: true, Public: "http://localhost:8080", Bearer: func(s *testSite) admission.TokenVerifier {
 		b, err := s.login(t, "main", 0).Bearer(login.BearerOptions{Audiences: []string{audience}})
 		check(t, err)
 		return b
@@ -43,18 +43,18 @@ func apiSite(t *testing.T, change ...func(*setup)) *site {
 	for _, c := range change {
 		c(&o)
 	}
-	return newSite(t, o)
+	return newTestSite(t, o)
 }
 
 // aliceClaims are those of alice's access token.
-func (s *site) aliceClaims() map[string]any {
+func (s *testSite) aliceClaims() map[string]any {
 	now := s.clock.Now()
 	return map[string]any{"iss": s.provider.URL, "aud": audience, "sub": "alice-1", "iat": now.Unix(), "exp": now.Add(10 * time.Minute).Unix(),
 		"email": "alice@acme.example", "email_verified": true, "name": "Alice Ämter", "preferred_username": "alice", "groups": []string{"admins", "on-call"},
 		"org_id": "acme", "org_name": "Acme Rockets", "org_domain": "acme.example"}
 }
 
-func (s *site) token(t testing.TB, bend ...func(map[string]any)) string {
+func (s *testSite) token(t testing.TB, bend ...func(map[string]any)) string {
 	t.Helper()
 	c := s.aliceClaims()
 	for _, b := range bend {
@@ -65,7 +65,7 @@ func (s *site) token(t testing.TB, bend ...func(map[string]any)) string {
 	return token
 }
 
-func (s *site) at(path string, lines ...string) string {
+func (s *testSite) at(path string, lines ...string) string {
 	return rawRequest("GET", path, s.host, lines...)
 }
 
@@ -481,9 +481,9 @@ func TestProgramsAreInTheGroupsThatAreKept(t *testing.T) {
 // and a program is told to.
 func TestP11_AnOutdatedSessionSignsInAgain(t *testing.T) {
 	t.Parallel()
-	key := newSite(t, setup{}).key
-	before := newSite(t, setup{Public: "http://localhost:8080", Key: key})
-	after := newSite(t, setup{Public: "http://localhost:8080", Key: key, Keep: []string{"admins"}, Login: fixedLogin{who: alice()}})
+	key := newTestSite(t, setup{}).key
+	before := newTestSite(t, setup{Public: "http://localhost:8080", Key: key})
+	after := newTestSite(t, setup{Public: "http://localhost:8080", Key: key, Keep: []string{"admins"}, Login: fixedLogin{who: alice()}})
 	cookie := "Cookie: " + before.mint(t, alice())
 	if a := after.wire(t).do("GET", after.at("/x", navigate(cookie)...)); a.status != 302 || !strings.HasPrefix(a.header.Get("Location"), after.url+prefix+"/login?return_to=") {
 		t.Errorf("a page: %d %v", a.status, a.header)

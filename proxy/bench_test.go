@@ -61,7 +61,7 @@ func BenchmarkForwardSignedIn(b *testing.B) {
 	up, err := upstream.New(upstream.Options{URL: app})
 	check(b, err)
 	b.Cleanup(up.Close)
-	s := newSite(b, setup{Backend: up})
+	s := newTestSite(b, setup{Backend: up})
 	for route, backend := range s.proxy.backends {
 		backend.Addr = app.Host
 		s.proxy.backends[route] = backend
@@ -88,7 +88,7 @@ func (canned) RoundTrip(*http.Request) (*http.Response, error) {
 }
 
 func BenchmarkForwardSignedInInMemory(b *testing.B) {
-	s := newSite(b, setup{Backend: canned{}})
+	s := newTestSite(b, setup{Backend: canned{}})
 	s.proxy.observers = discardLog()
 	runBench(b, s.proxy, s.host, s.mint(b, alice()))
 }

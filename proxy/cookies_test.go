@@ -14,7 +14,7 @@ import (
 // C88: ours stay here; all others arrive byte for byte and in order.
 func TestP09_OurCookiesNeverReachTheApp(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	w, ours := s.wire(t), s.mint(t, alice())
 	for name, tt := range map[string]struct{ in, want []string }{
 		"alone":                 {[]string{ours}, nil},
@@ -56,7 +56,7 @@ func TestP09_OurCookiesNeverReachTheApp(t *testing.T) {
 // security.md 121, C89: an app must neither sign anybody in nor out.
 func TestP09_AppsCannotSetOrClearOurCookies(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	cookie := "Cookie: " + s.mint(t, alice())
 	name, _, _ := strings.Cut(s.mint(t, alice()), "=")
 	bad := []string{
@@ -103,7 +103,7 @@ func TestP09_AppsCannotSetOrClearOurCookies(t *testing.T) {
 // Early hints carry headers too; and what is ours on the final answer survives them.
 func TestP09_EarlyHintsCarryNoCookiesOfOurs(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	ours := s.mint(t, alice())
 	name, _, _ := strings.Cut(ours, "=")
 	hints := "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\nSet-Cookie: " + name + "=evil\r\nSet-Cookie: a=b\r\nX-Request-Id: theirs\r\n\r\n"
@@ -136,7 +136,7 @@ func TestP09_EarlyHintsCarryNoCookiesOfOurs(t *testing.T) {
 // A page that polls must not keep a session alive that nobody looks at.
 func TestP09_OnlyNavigationsRenewASession(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	sess := s.sessions.Start(alice())
 	cookie := s.seal(t, sess)
 	s.app.Respond(reply("Cache-Control: public, max-age=600\r\nExpires: Thu, 01 Jan 2099 00:00:00 GMT\r\nPragma: cache\r\nCDN-Cache-Control: max-age=600\r\nSurrogate-Control: max-age=600\r\nSet-Cookie: a=b\r\n", "ok"))
@@ -196,7 +196,7 @@ func TestP09_OnlyNavigationsRenewASession(t *testing.T) {
 // tunnel, and on a route without WebSockets nobody can ask.
 func TestP01_NoTunnelNobodyAskedFor(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	cookie := "Cookie: " + s.mint(t, alice())
 	upgrade := []string{"Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"}
 	for name, first := range map[string]string{
@@ -228,7 +228,7 @@ func TestP01_NoTunnelNobodyAskedFor(t *testing.T) {
 // With cookies of ten thousand names, a header of the limit's size is all there is.
 func TestP17_ManyCookiesAreCheap(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	many := strings.Repeat("a=b; ", 12000)
 	if a := s.get(t, "/x", "Cookie: "+many+s.mint(t, alice())); a.status != 200 {
 		t.Errorf("answered %d", a.status)
@@ -241,7 +241,7 @@ func TestP17_ManyCookiesAreCheap(t *testing.T) {
 // The browser's own view of it, over https: the jar keeps two cookies, the app none.
 func TestP09_SessionCookiesAreHostOnly(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{TLS: true, Login: fixedLogin{who: alice()}})
+	s := newTestSite(t, setup{TLS: true, Login: fixedLogin{who: alice()}})
 	b := s.browser(t)
 	state := s.begin(t, b, "/x")
 	page := b.Open(s.url + prefix + "/callback/main?code=c&state=" + state)

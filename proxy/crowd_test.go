@@ -22,7 +22,7 @@ func TestP06_ACrowdSignsInAsThemselves(t *testing.T) {
 	for i := range 50 {
 		people = append(people, demo.Person{Key: fmt.Sprintf("person-%d", i), Name: fmt.Sprintf("Person %d", i), Email: fmt.Sprintf("p%d@acme.example", i), EmailVerified: true})
 	}
-	s := newSite(t, setup{SignIn: true, People: people})
+	s := newTestSite(t, setup{SignIn: true, People: people})
 	var faults []testenv.Fault
 	for i, endpoint := range []string{testenv.Discovery, testenv.Token, testenv.JWKS, testenv.Authorize} {
 		rng, mu := rand.New(rand.NewPCG(80, uint64(i))), sync.Mutex{}
@@ -67,7 +67,7 @@ func TestP06_ACrowdSignsInAsThemselves(t *testing.T) {
 func TestAnswersGoToWhoAsked(t *testing.T) {
 	t.Parallel()
 	for _, o := range []setup{{}, {TLS: true}} {
-		s := newSite(t, o)
+		s := newTestSite(t, o)
 		s.app.Respond(func(raw []byte) []byte {
 			return reply("", strings.Join(headerOf(raw)["x-forwarded-user"], "|")+" "+testenv.Target(raw))(raw)
 		})

@@ -27,12 +27,12 @@ func davRoutes(host string) []authz.Route {
 }
 
 // davSite is such an app, of which "/kept" keeps all that can be kept.
-func davSite(t *testing.T, o setup) *site {
+func davSite(t *testing.T, o setup) *testSite {
 	t.Helper()
 	o.Routes = davRoutes("127.0.0.1")
 	o.Passes = map[string][]string{"kept": {"X-Http-Method-Override", "Destination", "X-Auth-User"}}
 	o.Apps = map[string]string{"other": "another"}
-	return newSite(t, o)
+	return newTestSite(t, o)
 }
 
 // A MOVE acts on two resources. Who may not have the second one must not reach it
@@ -130,7 +130,7 @@ func TestDestinationNamesTheHostThatTheAppIsAskedFor(t *testing.T) {
 func TestP03_DestinationIsJudgedForTheCallerWhoAsks(t *testing.T) {
 	t.Parallel()
 	host := "127.0.0.1"
-	s := newSite(t, setup{Bearer: func(*site) admission.TokenVerifier { return tokenOf{bob()} }, Routes: []authz.Route{
+	s := newTestSite(t, setup{Bearer: func(*testSite) admission.TokenVerifier { return tokenOf{bob()} }, Routes: []authz.Route{
 		{Name: "api", Host: host, Path: "/api", Access: authz.Access{Authenticated: true}},
 		{Name: "api-admin", Host: host, Path: "/api/admin", Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}}}},
 		{Name: "web", Host: host, Path: "/web", Access: authz.Access{Authenticated: true}},
@@ -197,7 +197,7 @@ func TestP02_HeadersOfOtherProxiesPassOnlyWhereARouteKeepsThem(t *testing.T) {
 // Each cause of a 400 has its own sentence.
 func TestRefusedAddressesSayWhichRuleTheyBroke(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Trusted: prefixes(t, "127.0.0.0/8")})
+	s := newTestSite(t, setup{Trusted: prefixes(t, "127.0.0.0/8")})
 	w := s.wire(t)
 	for target, words := range map[string]string{"/ADMIN": "Capital letters count here", "/x//y": "two slashes in a row", "/%ff": "not written in UTF-8", "/x%2Fy": "escaped /", "/open/../x": "nothing but dots"} {
 		a := w.do("GET", rawRequest("GET", target, s.host, "Accept: text/html"))

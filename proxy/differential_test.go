@@ -183,7 +183,7 @@ func rawExchanges() map[string][2]string {
 // Byte for byte, over HTTP/1.1 to an app that sees bytes, over TCP.
 func TestExchangesPassAsIfNobodyWereBetween(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	cookie := s.mint(t, alice())
 	for name, e := range rawExchanges() {
 		t.Run(name, func(t *testing.T) {
@@ -427,7 +427,7 @@ func TestGeneratedExchangesPassAsIfNobodyWereBetween(t *testing.T) {
 			}
 			now.serve(w)
 		})
-		s := newSite(t, o)
+		s := newTestSite(t, o)
 		cookie := s.mint(t, alice())
 		r := rand.New(rand.NewPCG(3, 1118))
 		for i := range rounds {

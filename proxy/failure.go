@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/proxy/pages"
 	"github.com/sallyport-proxy/sallyport/relay"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -25,7 +26,7 @@ type failure struct {
 	Cause                   error
 	Session                 *session.Session // who was refused, for 403
 	SwitchTo                []identity.Org   // with which of their organizations they would not be
-	Page                    *page            // a page of its own, instead of the general one
+	Page                    *pages.Page      // a page of its own, instead of the general one
 	RetryAfter              int              // seconds; 0: no header
 	Allow                   string           // for 405
 }
@@ -82,39 +83,31 @@ func (p *Proxy) fail(w *relay.Client, r *http.Request, ev *event, err error) {
 	}
 	pg := f.Page
 	if pg == nil {
-		pg = p.pageFor(f, ev, r)
+		pg = p.site.pageFor(f, ev, r)
 	}
 	pg.Status = f.Status
-	p.show(w, r, ev, *pg)
+	show(p.pages, w, r, ev, *pg)
 }
 
 // show writes a page of ours.
-func (p *Proxy) show(w http.ResponseWriter, r *http.Request, ev *event, pg page) {
+func show(to *pages.Pages, w http.ResponseWriter, r *http.Request, ev *event, pg pages.Page) {
 	pg.RequestID = ev.requestID
-	if err := p.pages.write(w, r, pg); err != nil {
+	if err := to.Write(w, r, pg); err != nil {
 		ev.cause = errors.Join(ev.cause, err)
 	}
 }
 
 // pageFor is the general page, or the one for people who may not.
-func (p *Proxy) pageFor(f *failure, ev *event, r *http.Request) *page {
+func (s *site) pageFor(f *failure, ev *event, r *http.Request) *pages.Page {
 	if f.Status == http.StatusForbidden && f.Session != nil {
 		id := &f.Session.Identity
-		data := deniedData{Name: displayName(id), Email: id.VerifiedEmail(), Org: orgName(id.Org), Sentence: f.Sentence,
-			AccountURL: p.prefix + "/account", SwitchURL: p.switchURL(f.Session, p.returnHere(ev, r)),
-			Switch: p.orgChoices(f.SwitchTo, p.returnHere(ev, r))}
-		return &page{Template: "denied", Data: data}
+		data := pages.Denied{Name: displayName(id), Email: id.VerifiedEmail(), Org: orgName(id.Org), Sentence: f.Sentence,
+			AccountURL: s.path("account"), SwitchURL: s.switchURL(f.Session, s.returnHere(ev, r)),
+			Switch: s.orgChoices(f.SwitchTo, s.returnHere(ev, r))}
+		return &pages.Page{Template: "denied", Data: data}
 	}
-	return &page{Template: "message", Data: messageData{Title: f.Title, Sentence: f.Sentence, Advice: f.Advice,
-		ActionURL: p.startPage, ActionText: "Go to the start page"}}
-}
-
-// returnHere is the page that was asked for, or "/" where it cannot be returned to.
-func (p *Proxy) returnHere(ev *event, r *http.Request) string {
-	if admission.KindOf(r) != admission.Navigation {
-		return "/"
-	}
-	return session.ReturnTo(ev.facts.Target(), p.origin, p.prefix)
+	return &pages.Page{Template: "message", Data: pages.Message{Title: f.Title, Sentence: f.Sentence, Advice: f.Advice,
+		ActionURL: s.start, ActionText: "Go to the start page"}}
 }
 
 // fillIn gives a failure the words of its status where it has none of its own.

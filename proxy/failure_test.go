@@ -30,7 +30,7 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f
 
 // checkFailure: a page for people, JSON for programs, both with the request id
 // that the log has.
-func checkFailure(t *testing.T, s *site, path, cookie string, status int, title, logged string) {
+func checkFailure(t *testing.T, s *testSite, path, cookie string, status int, title, logged string) {
 	t.Helper()
 	page := s.get(t, path, navigate("Cookie: "+cookie)...)
 	id := page.header.Get("X-Request-Id")
@@ -63,7 +63,7 @@ func TestAnAppThatDoesNotAnswerIsOneClearPage(t *testing.T) {
 		"a header without a name": "HTTP/1.1 200 OK\r\n: x\r\nConnection: close\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t, setup{})
+			s := newTestSite(t, setup{})
 			s.app.Respond(func([]byte) []byte {
 				if raw == "" {
 					return nil
@@ -77,7 +77,7 @@ func TestAnAppThatDoesNotAnswerIsOneClearPage(t *testing.T) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		check(t, err)
 		l.Close()
-		s := newSite(t, setup{Backend: roundTrip(func(r *http.Request) (*http.Response, error) {
+		s := newTestSite(t, setup{Backend: roundTrip(func(r *http.Request) (*http.Response, error) {
 			r.URL.Host = l.Addr().String()
 			return http.DefaultTransport.RoundTrip(r)
 		})})
@@ -87,7 +87,7 @@ func TestAnAppThatDoesNotAnswerIsOneClearPage(t *testing.T) {
 		}
 	})
 	t.Run("too slow", func(t *testing.T) {
-		s := newSite(t, setup{Header: 50 * time.Millisecond})
+		s := newTestSite(t, setup{Header: 50 * time.Millisecond})
 		release := make(chan struct{})
 		t.Cleanup(func() { close(release) }) // before the app is closed, which waits for it
 		s.app.Respond(func([]byte) []byte { <-release; return nil })
@@ -104,7 +104,7 @@ func TestAnAppThatDiesInTheMiddleIsSeenToDie(t *testing.T) {
 	} {
 		for _, o := range []setup{{}, {TLS: true}} {
 			t.Run(fmt.Sprint(name, ", TLS ", o.TLS), func(t *testing.T) {
-				s := newSite(t, o)
+				s := newTestSite(t, o)
 				s.app.Respond(func([]byte) []byte { return []byte(head + strings.Repeat("x", 50000)) })
 				req, err := http.NewRequest("GET", s.url+"/x", nil)
 				check(t, err)
@@ -127,7 +127,7 @@ func TestAnAppThatDiesInTheMiddleIsSeenToDie(t *testing.T) {
 // One request's bug is that request's 500, and the process lives.
 func TestAPanicIsOne500(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Backend: roundTrip(func(r *http.Request) (*http.Response, error) {
+	s := newTestSite(t, setup{Backend: roundTrip(func(r *http.Request) (*http.Response, error) {
 		switch r.URL.Path {
 		case "/panic":
 			panic("a bug")
@@ -161,7 +161,7 @@ func (panicReader) Read([]byte) (int, error) { panic("in the middle") }
 // C100-C105, C122: what is not ours passes as it is, both ways.
 func TestWhatIsNotOursPassesUntouched(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	s.app.Respond(func(raw []byte) []byte {
 		return []byte("HTTP/1.1 207 Odd\r\nContent-Length: 4\r\nContent-Encoding: gzip\r\nETag: W/\"x\"\r\nX-A: 1\r\nX-A: 2\r\nWWW-Authenticate: Basic realm=\"app\"\r\n" +
 			"Connection: x-hop, keep-alive\r\nX-Hop: gone\r\nKeep-Alive: timeout=5\r\nLocation: //elsewhere/\r\nServer: app\r\nVary: Cookie\r\nX-Request-Id: theirs\r\nCache-Control: public\r\n\r\n\x1f\x8b\x00x")
@@ -222,7 +222,7 @@ func TestAnswersStream(t *testing.T) {
 		w.Header().Set("X-Sum", "42")
 	}))
 	t.Cleanup(app.Close)
-	s := newSite(t, setup{Backend: roundTrip(func(r *http.Request) (*http.Response, error) {
+	s := newTestSite(t, setup{Backend: roundTrip(func(r *http.Request) (*http.Response, error) {
 		r.URL.Host = mustURL(t, app.URL).Host
 		return http.DefaultTransport.RoundTrip(r)
 	})})
@@ -252,7 +252,7 @@ func TestAnswersStream(t *testing.T) {
 // C115: what may have been done is not done again.
 func TestAnUnsafeRequestIsSentOnce(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	cookie := s.mint(t, alice())
 	s.get(t, "/warm", "Cookie: "+cookie) // the connection is in the pool
 	s.app.Respond(func([]byte) []byte { return nil })

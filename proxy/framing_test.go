@@ -139,7 +139,7 @@ func framings() map[string]framing {
 // Never two requests for one, never a body read as a head, and a clear end.
 func TestP03_FramingCannotBeReadTwoWays(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	host, cookie := "Host: "+s.host+"\r\n", "Cookie: "+s.mint(t, alice())+"\r\n"
 	fill := func(raw string) string {
 		inner := strings.NewReplacer("{h}", host, "{c}", cookie).Replace("GET /smuggled HTTP/1.1\r\n{h}{c}\r\n")
@@ -188,7 +188,7 @@ func checkOneFraming(t *testing.T, raw []byte) {
 // not take the half for the whole.
 func TestP03_ABrokenBodyNeverLooksWhole(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	cookie := "Cookie: " + s.mint(t, alice())
 	for name, raw := range map[string]string{
 		"chunks": rawRequest("POST", "/x", s.host, cookie, "Accept: text/html", "Transfer-Encoding: chunked") + "5\r\nhello\r\nzz\r\n",
@@ -234,7 +234,7 @@ func TestP03_AnAppsSurplusIsNobodysAnswer(t *testing.T) {
 		"a fold in a header":       {"GET", "HTTP/1.1 200 OK\r\nX: y\r\n Content-Length: 61\r\nContent-Length: 2\r\n\r\nok" + evil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t, setup{})
+			s := newTestSite(t, setup{})
 			cookie := s.mint(t, alice())
 			for range 10 {
 				s.app.Respond(func([]byte) []byte { return []byte(tt.raw) })
@@ -254,7 +254,7 @@ func TestP03_AnAppsSurplusIsNobodysAnswer(t *testing.T) {
 // security.md 46 and C126, with frames that no client library would send.
 func TestP03_HTTP2PseudoHeadersAreChecked(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{TLS: true})
+	s := newTestSite(t, setup{TLS: true})
 	cookie := s.mint(t, alice())
 	usual := [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", s.host}, {":path", "/x"}, {"cookie", cookie}}
 	with := func(name, value string, more ...[2]string) [][2]string {
@@ -326,7 +326,7 @@ func TestP03_HTTP2PseudoHeadersAreChecked(t *testing.T) {
 func TestALengthOfNothingIsKept(t *testing.T) {
 	t.Parallel()
 	for _, front := range []setup{{}, {TLS: true}} {
-		s := newSite(t, front)
+		s := newTestSite(t, front)
 		cookie := s.mint(t, alice())
 		for _, method := range []string{"DELETE", "MKCOL", "PROPFIND", "REPORT", "LOCK", "POST", "PUT", "PATCH"} {
 			for _, told := range []bool{true, false} {
@@ -423,7 +423,7 @@ func TestP03_HTTP2FramingCannotBeReadTwoWays(t *testing.T) {
 	for front, o := range map[string]setup{"TLS": {TLS: true}, "h2c": {H2C: true}} {
 		t.Run(front, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, o)
+			s := newTestSite(t, o)
 			scheme, cookie := strings.Split(s.url, ":")[0], s.mint(t, alice())
 			answers, paths := map[string]string{}, map[string]string{}
 			for name, f := range framingsHTTP2(s.host) {
@@ -471,7 +471,7 @@ func sendHTTP2(t *testing.T, addr string, headers [][2]string) {
 }
 
 // talkHTTP2 sends a request and says how it ended.
-func (s *site) talkHTTP2(t *testing.T, headers [][2]string, bodies []string) string {
+func (s *testSite) talkHTTP2(t *testing.T, headers [][2]string, bodies []string) string {
 	t.Helper()
 	if strings.HasPrefix(s.url, "https:") {
 		conn, err := tls.Dial("tcp", s.addr, insecureTLS("h2"))

@@ -54,15 +54,15 @@ const (
 
 // setup says how a site differs from the usual one.
 type setup struct {
-	TLS     bool                   // https with HTTP/2 and __Host- cookies
-	H2C     bool                   // http that takes HTTP/2 too
-	Public  string                 // public URL; "": the server's own address
-	SignIn  bool                   // start a provider; else the one configured does not answer
-	Second  *Provider              // one more provider
-	Several func(*site) []Provider // instead of all these; the site has its address by then
+	TLS     bool                       // https with HTTP/2 and __Host- cookies
+	H2C     bool                       // http that takes HTTP/2 too
+	Public  string                     // public URL; "": the server's own address
+	SignIn  bool                       // start a provider; else the one configured does not answer
+	Second  *Provider                  // one more provider
+	Several func(*testSite) []Provider // instead of all these; the site has its address by then
 	Login   LoginProvider
-	Bearer  func(*site) admission.TokenVerifier // of the routes whose names begin with api
-	Keep    []string                            // groups that sessions keep; nil: all
+	Bearer  func(*testSite) admission.TokenVerifier // of the routes whose names begin with api
+	Keep    []string                                // groups that sessions keep; nil: all
 	Orgs    *identity.Organizations
 	Claims  login.ClaimNames
 	People  []demo.Person
@@ -82,11 +82,13 @@ type setup struct {
 	Key     session.Key
 	Port    string
 	Brand   Branding
+	Tuned   func(*Options) // changes what New is given
+	Ended   session.Ended  // nil: in memory
 }
 
-// site is a whole front door on loopback, between a provider and an app that
+// testSite is a whole front door on loopback, between a provider and an app that
 // sees bytes. The server is set up as `sallyport serve` sets it up.
-type site struct {
+type testSite struct {
 	url, host string // as browsers and raw requests name it
 	addr      string // of the listener
 	routeHost string
@@ -132,9 +134,9 @@ func bob() identity.Identity {
 	return identity.Identity{Provider: "main", Subject: "bob-1", Username: "bob", Name: "Bob"}
 }
 
-func newSite(tb testing.TB, o setup) *site {
+func newTestSite(tb testing.TB, o setup) *testSite {
 	tb.Helper()
-	s := &site{claims: o.Claims, clock: &clock{}, log: newLogSink(), metrics: prometheus.NewRegistry()}
+	s := &testSite{claims: o.Claims, clock: &clock{}, log: newLogSink(), metrics: prometheus.NewRegistry()}
 	s.server = httptest.NewUnstartedServer(nil)
 	s.addr = s.server.Listener.Addr().String()
 	s.url = o.Public
@@ -161,7 +163,7 @@ func newSite(tb testing.TB, o setup) *site {
 }
 
 // build assembles the front door as cmd does.
-func (s *site) build(tb testing.TB, o setup, public *url.URL) {
+func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 	tb.Helper()
 	ring, err := session.NewKeyring([]session.Key{s.key})
 	check(tb, err)
@@ -170,7 +172,7 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 		port = o.Port
 	}
 	s.sessions, err = session.New(session.Options{Keys: ring, Secure: public.Scheme == "https", Port: port,
-		AbsoluteTimeout: 12 * time.Hour, IdleTimeout: time.Hour, Now: s.clock.Now, KeepGroups: o.Keep})
+		AbsoluteTimeout: 12 * time.Hour, IdleTimeout: time.Hour, Now: s.clock.Now, KeepGroups: o.Keep, Ended: o.Ended})
 	check(tb, err)
 	signer, err := assertion.New(assertion.Options{Issuer: s.url, Seeds: [][]byte{s.key.Derive("assertion signing", assertion.SeedBytes)},
 		Signing: ring.Signing, Now: s.clock.Now})
@@ -243,15 +245,19 @@ func (s *site) build(tb testing.TB, o setup, public *url.URL) {
 	check(tb, err)
 	process := NewProcess(ProcessOptions{Observers: []observe.Observer{observe.Log{Logger: s.log.logger()}}, Log: s.log.logger(),
 		Registerer: s.metrics, Now: s.clock.Now})
-	s.proxy, err = New(process, Options{
+	options := Options{
 		PublicURL: public, Prefix: prefix, Admission: admit, Sessions: s.sessions, Routes: table, Backends: backends, Headers: headers,
 		Assertions: signer, Providers: providers, Orgs: o.Orgs, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10, Trusted: o.Trusted,
-	})
+	}
+	if o.Tuned != nil {
+		o.Tuned(&options)
+	}
+	s.proxy, err = New(process, options)
 	check(tb, err)
 }
 
 // login makes a real login provider of s.provider, or of one that does not answer.
-func (s *site) login(tb testing.TB, id string, call time.Duration) *login.Provider {
+func (s *testSite) login(tb testing.TB, id string, call time.Duration) *login.Provider {
 	tb.Helper()
 	issuer := "http://127.0.0.1:1" // nobody listens on tcpmux
 	if s.provider != nil {
@@ -268,7 +274,7 @@ func (s *site) login(tb testing.TB, id string, call time.Duration) *login.Provid
 	return l
 }
 
-func (s *site) start(tb testing.TB, o setup) {
+func (s *testSite) start(tb testing.TB, o setup) {
 	s.server.Config = &http.Server{
 		Handler: s.proxy, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 100},
@@ -300,12 +306,12 @@ func (s *site) start(tb testing.TB, o setup) {
 }
 
 // mint makes the session cookie of somebody, as "name=value".
-func (s *site) mint(tb testing.TB, who identity.Identity) string {
+func (s *testSite) mint(tb testing.TB, who identity.Identity) string {
 	tb.Helper()
 	return s.seal(tb, s.sessions.Start(who))
 }
 
-func (s *site) seal(tb testing.TB, sess session.Session) string {
+func (s *testSite) seal(tb testing.TB, sess session.Session) string {
 	tb.Helper()
 	h := headerWriter{}
 	check(tb, s.sessions.Write(h, s.routeHost, sess))
@@ -313,10 +319,12 @@ func (s *site) seal(tb testing.TB, sess session.Session) string {
 	return pair
 }
 
-func (s *site) browser(tb testing.TB) *testenv.Browser { return testenv.NewBrowser(tb, s.transport) }
+func (s *testSite) browser(tb testing.TB) *testenv.Browser {
+	return testenv.NewBrowser(tb, s.transport)
+}
 
 // signIn walks through the provider as person, from a deep link.
-func (s *site) signIn(tb testing.TB, b *testenv.Browser, path, person string) testenv.Page {
+func (s *testSite) signIn(tb testing.TB, b *testenv.Browser, path, person string) testenv.Page {
 	tb.Helper()
 	return b.SignIn(b.Open(s.url+path), person)
 }
@@ -330,12 +338,12 @@ type answer struct {
 }
 
 // get asks with headers given as "Name: value"; no redirect is followed.
-func (s *site) get(tb testing.TB, path string, headers ...string) answer {
+func (s *testSite) get(tb testing.TB, path string, headers ...string) answer {
 	tb.Helper()
 	return s.ask(tb, http.MethodGet, path, "", headers...)
 }
 
-func (s *site) ask(tb testing.TB, method, path, body string, headers ...string) answer {
+func (s *testSite) ask(tb testing.TB, method, path, body string, headers ...string) answer {
 	tb.Helper()
 	target := path
 	if !strings.Contains(path, "://") {
@@ -358,7 +366,7 @@ func (s *site) ask(tb testing.TB, method, path, body string, headers ...string) 
 	return s.send(tb, req)
 }
 
-func (s *site) send(tb testing.TB, req *http.Request) answer {
+func (s *testSite) send(tb testing.TB, req *http.Request) answer {
 	tb.Helper()
 	res, err := s.transport.RoundTrip(req)
 	check(tb, err)
@@ -382,7 +390,7 @@ type wire struct {
 	in   *bufio.Reader
 }
 
-func (s *site) wire(tb testing.TB) *wire {
+func (s *testSite) wire(tb testing.TB) *wire {
 	w := &wire{tb: tb, addr: s.addr}
 	tb.Cleanup(w.close)
 	return w
@@ -427,7 +435,7 @@ func (w *wire) do(method, raw string) answer {
 
 // talk sends bytes on a connection of their own and returns every answer until
 // the server closes it, which all callers ask for or deserve.
-func (s *site) talk(tb testing.TB, raw string) []answer {
+func (s *testSite) talk(tb testing.TB, raw string) []answer {
 	tb.Helper()
 	w := s.wire(tb)
 	w.dial()
@@ -477,7 +485,7 @@ func reply(header, body string) func([]byte) []byte {
 
 // hits are the requests that reached the app since the last call with the same
 // counter, which starts at 0.
-func (s *site) hits(from *int) [][]byte {
+func (s *testSite) hits(from *int) [][]byte {
 	all := s.app.Requests()
 	fresh := all[*from:]
 	*from = len(all)

@@ -16,7 +16,7 @@ import (
 
 // headerSite has one route for every preset, one with names of its own, spelled
 // as nobody should (CVE-2026-33433, CVE-2026-54763), and a public one.
-func headerSite(t *testing.T, o setup) *site {
+func headerSite(t *testing.T, o setup) *testSite {
 	t.Helper()
 	host := "127.0.0.1"
 	o.Fields = map[string][]identity.Field{
@@ -33,7 +33,7 @@ func headerSite(t *testing.T, o setup) *site {
 		o.Fields[preset], _ = identity.Preset(preset)
 		o.Routes = append(o.Routes, authz.Route{Name: preset, Host: host, Path: "/" + preset, Access: authz.Access{Authenticated: true}})
 	}
-	return newSite(t, o)
+	return newTestSite(t, o)
 }
 
 // told is what the app behind each route of headerSite must be told of alice,
@@ -119,7 +119,7 @@ func rawRequest(method, target, host string, lines ...string) string {
 }
 
 // ours is everything an app may receive besides what it is told of a person.
-func ours(s *site, signedIn bool) map[string]string {
+func ours(s *testSite, signedIn bool) map[string]string {
 	want := map[string]string{"host": s.host, "x-forwarded-for": "127.0.0.1", "x-forwarded-host": s.host, "x-forwarded-proto": "http",
 		"via": "1.1 sallyport", "x-request-id": "*"}
 	if signedIn {
@@ -388,7 +388,7 @@ func TestP17_AnIdentityTooLargeForACookieIsAPage(t *testing.T) {
 	t.Parallel()
 	who := alice()
 	who.Name = strings.Repeat("x", 8<<10)
-	s := newSite(t, setup{Login: fixedLogin{who: who}})
+	s := newTestSite(t, setup{Login: fixedLogin{who: who}})
 	b := s.browser(t)
 	state := b.Open(s.url + "/deep?x=1")
 	page := b.Open(s.url + prefix + "/callback/main?code=c&state=" + url.QueryEscape(state.URL.Query().Get("state")))
@@ -420,7 +420,7 @@ func TestP17_AnIdentityTooLargeForACookieIsAPage(t *testing.T) {
 func TestP02_AConnectionThatKnowsSomebodyIsNobodyElses(t *testing.T) {
 	t.Parallel()
 	for _, scheme := range []string{"NTLM", "Negotiate", "negotiate"} {
-		app := playApp(t, func(p *peer) {
+		app := playApp(t, func(p *appPeer) {
 			known := "nobody"
 			for {
 				h := p.head()
@@ -433,7 +433,7 @@ func TestP02_AConnectionThatKnowsSomebodyIsNobodyElses(t *testing.T) {
 				p.say(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(known), known))
 			}
 		})
-		s := newSite(t, setup{App: app})
+		s := newTestSite(t, setup{App: app})
 		hers, his := "Cookie: "+s.mint(t, alice()), "Cookie: "+s.mint(t, bob())
 		for range 3 {
 			if a := s.get(t, "/x", his); a.body != "nobody" {

@@ -45,7 +45,7 @@ func TestTheWaitForAHeaderEndsInTime(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			tt.o.App = playApp(t, func(p *peer) {
+			tt.o.App = playApp(t, func(p *appPeer) {
 				h := p.head()
 				delay := 700 * time.Millisecond
 				if strings.Contains(h, "X-Interim") {
@@ -57,7 +57,7 @@ func TestTheWaitForAHeaderEndsInTime(t *testing.T) {
 				time.Sleep(delay)
 				p.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 			})
-			s := newSite(t, tt.o)
+			s := newTestSite(t, tt.o)
 			for try := 1; ; try++ { // a busy machine may be late, but not each time
 				begin := time.Now()
 				a := s.get(t, "/x", append([]string{"Cookie: " + s.mint(t, alice())}, tt.lines...)...)
@@ -91,7 +91,7 @@ func TestAnAnswerThatCameEarlyIsNotWaitedForAgain(t *testing.T) {
 				_ = http.NewResponseController(w).Flush()
 			}
 		})
-		s := newSite(t, o)
+		s := newTestSite(t, o)
 		p := s.stream(t, "POST", "/up", "Cookie: "+s.mint(t, alice()))
 		go func() { _, _ = io.WriteString(p, "some") }()
 		body := p.begun(t, soon).Body
@@ -130,7 +130,7 @@ func TestAnExchangeEndsWhenNothingMoves(t *testing.T) {
 			n, _ := io.Copy(io.Discard, r.Body)
 			fmt.Fprintf(w, "%d", n)
 		})
-		s := newSite(t, o)
+		s := newTestSite(t, o)
 		cookie := "Cookie: " + s.mint(t, alice())
 		p := s.stream(t, "POST", "/down", cookie)
 		p.Close()
@@ -164,7 +164,7 @@ func TestP17_ABodyIsNoLargerThanARouteTakes(t *testing.T) {
 	for _, o := range []setup{{}, {TLS: true}} {
 		t.Run(fmt.Sprint("TLS ", o.TLS), func(t *testing.T) {
 			o.MaxBody = 100 << 10
-			s := newSite(t, o)
+			s := newTestSite(t, o)
 			cookie, seen := "Cookie: "+s.mint(t, alice()), 0
 			for _, tt := range []struct {
 				name          string
@@ -203,9 +203,9 @@ func TestP17_ABodyIsNoLargerThanARouteTakes(t *testing.T) {
 // not make the app see it once.
 func TestADeadConnectionIsNoReasonToFailOrToOrderTwice(t *testing.T) {
 	t.Parallel()
-	newShop := func(t *testing.T) (s *site, cookie string, lost *atomic.Int32) { // a connection takes two requests, and answers one
+	newShop := func(t *testing.T) (s *testSite, cookie string, lost *atomic.Int32) { // a connection takes two requests, and answers one
 		lost = &atomic.Int32{}
-		s = newSite(t, setup{App: playApp(t, func(p *peer) {
+		s = newTestSite(t, setup{App: playApp(t, func(p *appPeer) {
 			h := p.head()
 			readBody(p, h)
 			p.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -285,7 +285,7 @@ func TestP22_AnOrderReachesAnAppAtMostOnce(t *testing.T) {
 				up, err := upstream.New(o)
 				check(t, err)
 				t.Cleanup(up.Close)
-				s := newSite(t, setup{App: up})
+				s := newTestSite(t, setup{App: up})
 				a := s.ask(t, tt.method, "/x", tt.body, "Idempotency-Key: 1", "Cookie: "+s.mint(t, alice()))
 				time.Sleep(20 * time.Millisecond) // for what should not come
 				if a.status != tt.status || app.Got() != tt.want {
@@ -303,7 +303,7 @@ func TestP22_AnOrderReachesAnAppAtMostOnce(t *testing.T) {
 func TestARefusalOfALargeUploadArrivesEachTime(t *testing.T) {
 	t.Parallel()
 	const size = 20 << 20
-	s := newSite(t, setup{App: playApp(t, func(p *peer) {
+	s := newTestSite(t, setup{App: playApp(t, func(p *appPeer) {
 		p.head()
 		p.say("HTTP/1.1 413 Too Large\r\nContent-Length: 9\r\n\r\ntoo large") // what was not read makes the end a reset
 	})})
@@ -341,7 +341,7 @@ func TestASecondAttemptHasNoTimeOfItsOwn(t *testing.T) {
 	up, err := upstream.New(upstream.Options{URL: mustURL(t, strings.Replace(app.URL, "http:", "h2c:", 1))})
 	check(t, err)
 	t.Cleanup(up.Close)
-	s := newSite(t, setup{App: up, Header: limit})
+	s := newTestSite(t, setup{App: up, Header: limit})
 	begun := time.Now()
 	a := s.ask(t, "POST", "/x", "order", "Cookie: "+s.mint(t, alice()))
 	if took := time.Since(begun); a.status != 504 || app.Got() != 2 || took >= limit+first {
@@ -358,7 +358,7 @@ func TestARefusalOfALargeUploadArrivesOverEveryWay(t *testing.T) {
 			w.WriteHeader(413)
 			_, _ = io.WriteString(w, "too large")
 		})
-		s := newSite(t, o)
+		s := newTestSite(t, o)
 		cookie := s.mint(t, alice())
 		for i := range 10 {
 			body := &refusable{left: 20 << 20}
@@ -401,7 +401,7 @@ func once(frames func(uint32) []byte) func(int) func(uint32) []byte {
 }
 
 // readBody reads a body with a length.
-func readBody(p *peer, head string) string {
+func readBody(p *appPeer, head string) string {
 	var n int
 	for _, line := range testenv.HeaderLines([]byte(head), "Content-Length") {
 		_, _ = fmt.Sscan(line, &n)
@@ -418,7 +418,7 @@ func TestASecondAttemptSendsTheSameBody(t *testing.T) {
 		for _, chunked := range []bool{false, true} {
 			t.Run(fmt.Sprint(size, chunked), func(t *testing.T) {
 				got := make(chan string, 2)
-				s := newSite(t, setup{App: playApp(t, func(p *peer) {
+				s := newTestSite(t, setup{App: playApp(t, func(p *appPeer) {
 					if p.n == 0 {
 						p.head()
 						p.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -462,9 +462,9 @@ func TestASecondAttemptSendsTheSameBody(t *testing.T) {
 // RFC 9110 §7.6.3: Via is there so that loops are found.
 func TestP17_ARouteThatLeadsBackHereEnds(t *testing.T) {
 	t.Parallel()
-	var s *site
+	var s *testSite
 	var rounds atomic.Int32
-	s = newSite(t, setup{Backend: roundTrip(func(r *http.Request) (*http.Response, error) {
+	s = newTestSite(t, setup{Backend: roundTrip(func(r *http.Request) (*http.Response, error) {
 		rounds.Add(1)
 		r.URL.Host = s.addr
 		return http.DefaultTransport.RoundTrip(r)
@@ -478,9 +478,9 @@ func TestP17_ARouteThatLeadsBackHereEnds(t *testing.T) {
 // The same where Via is kept from the app, and dropped on the way.
 func TestP17_ARouteWithoutViaThatLeadsBackHereEnds(t *testing.T) {
 	t.Parallel()
-	var s *site
+	var s *testSite
 	var rounds atomic.Int32
-	s = newSite(t, setup{Backend: roundTrip(func(r *http.Request) (*http.Response, error) {
+	s = newTestSite(t, setup{Backend: roundTrip(func(r *http.Request) (*http.Response, error) {
 		rounds.Add(1)
 		if via := r.Header["Via"]; via != nil {
 			t.Errorf("the app is told Via: %q", via)
@@ -501,7 +501,7 @@ func TestP17_AStormLeavesNothingBehind(t *testing.T) {
 			t.Run(fmt.Sprint("TLS ", tls, " to ", way), func(t *testing.T) {
 				before := runtime.NumGoroutine()
 				app := serveApp(t, way, stormyApp)
-				s := newSite(t, setup{TLS: tls, App: app, MaxBody: 1 << 20, Header: 300 * time.Millisecond, Idle: 2 * time.Second, Routes: wsRoutes("127.0.0.1")})
+				s := newTestSite(t, setup{TLS: tls, App: app, MaxBody: 1 << 20, Header: 300 * time.Millisecond, Idle: 2 * time.Second, Routes: wsRoutes("127.0.0.1")})
 				cookie := s.mint(t, alice())
 				var all sync.WaitGroup
 				slots := make(chan struct{}, 20)
@@ -563,7 +563,7 @@ func stormyApp(w http.ResponseWriter, r *http.Request) {
 }
 
 // weather is one exchange; the client may break off anywhere.
-func weather(s *site, cookie string, r *rand.Rand) {
+func weather(s *testSite, cookie string, r *rand.Rand) {
 	paths := []string{"/echo", "/early", "/dies", "/dies%20at%20once", "/late", "/stream", "/nothing", "/ws"}
 	path := paths[r.IntN(len(paths))]
 	if path == "/ws" && strings.HasPrefix(s.url, "http:") {
@@ -615,7 +615,7 @@ func TestP17_AClientThatDoesNotReadHintsHoldsUpNobodyElse(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, "ok")
 	})
-	s := newSite(t, setup{App: app})
+	s := newTestSite(t, setup{App: app})
 	cookie := "Cookie: " + s.mint(t, alice())
 	w := s.wire(t)
 	w.dial()
@@ -649,7 +649,7 @@ func TestP17_AClientThatDoesNotReadHintsHoldsUpNobodyElse(t *testing.T) {
 // small enough to be out of our hands before it is sent.
 func TestP17_AClientThatNeverReadsIsDisconnected(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Idle: time.Second})
+	s := newTestSite(t, setup{Idle: time.Second})
 	s.app.Respond(reply("", strings.Repeat("x", 3000)))
 	w := s.wire(t)
 	w.dial()
@@ -666,7 +666,7 @@ func TestP17_AClientThatNeverReadsIsDisconnected(t *testing.T) {
 // Our own answers have a limit of their own.
 func TestP17_AnAnswerOfOursIsNotOfferedForEver(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	for _, path := range []string{prefix + "/login", prefix + "/jwks.json", "/", "//", "/nowhere"} {
 		w := &slowReader{ResponseRecorder: httptest.NewRecorder()}
 		r := httptest.NewRequest("GET", s.url+path, nil)

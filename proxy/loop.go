@@ -1,11 +1,8 @@
 package proxy
 
 import (
-	"errors"
 	"sync"
 	"time"
-
-	"github.com/sallyport-proxy/sallyport/session"
 )
 
 const (
@@ -77,30 +74,4 @@ func (l *loops) looping(browser string) bool {
 	}
 	delete(l.seen, browser)
 	return true
-}
-
-// loopCauses names what keeps a session from sticking, the likeliest first, by
-// what was found where the session should have been. Seen is the address that
-// the browser used.
-func (p *Proxy) loopCauses(seen string, found error) []string {
-	switch {
-	case errors.Is(found, session.ErrExpired):
-		return []string{"The session was over as soon as it began: the clock of this server, or session.idle_timeout and session.absolute_timeout, may be wrong."}
-	case errors.Is(found, session.ErrForged):
-		return []string{"The session cookie was made with a key this server does not have. If several copies of it run, they must share their session keys. If another site on the same host name, at another port or path, signs people in with Sallyport too, each needs a session.cookie_name of its own."}
-	case errors.Is(found, session.ErrTwice):
-		return []string{"The browser sends two session cookies. Another site under the same domain may have set one; clear the cookies of this site."}
-	case errors.Is(found, session.ErrOutdated):
-		return []string{"The session was begun where other groups are kept. If several copies of this server run, they must share groups.keep and the rules of their routes."}
-	case errors.Is(found, session.ErrEnded):
-		return []string{"The session was ended right after it began."}
-	}
-	causes := []string{"The browser did not keep the session cookie. It may block cookies, or a proxy in between may remove them."}
-	if p.scheme == "https" {
-		causes = append(causes, "The page may be open over plain http: the cookie is only kept over https.")
-	}
-	if seen != p.origin {
-		causes = append(causes, "public_url may not be the address people use: it is "+p.origin+".")
-	}
-	return causes
 }

@@ -18,7 +18,7 @@ import (
 // security.md 123, 125: one JSON line per request, whatever is in it.
 func TestP18_OneLinePerRequestWhateverTheInput(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	who := alice()
 	who.Subject, who.Org.ID, who.Name = "a\r\n{\"user\":\"root\"}\x1b[2J\u202e\u2028", "main:\u202eacme\n", "\x1b]0;x\x07"
 	cookie, w := s.mint(t, who), s.wire(t)
@@ -73,7 +73,7 @@ func TestP18_OneLinePerRequestWhateverTheInput(t *testing.T) {
 // story and holds nothing that anybody could use.
 func TestP18_TheLogTellsTheStoryWithoutSecrets(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{SignIn: true})
+	s := newTestSite(t, setup{SignIn: true})
 	b := s.browser(t)
 	asked := b.Open(s.url + "/deep?token=canary")
 	page := b.SignIn(asked, "mira")
@@ -111,7 +111,7 @@ func TestP18_TheLogTellsTheStoryWithoutSecrets(t *testing.T) {
 // CVE-2023-45142: nothing that a client chooses becomes a label.
 func TestP17_MetricLabelsAreClosedLists(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{who: alice()}})
+	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
 	w, cookie := s.wire(t), s.mint(t, bob())
 	for i := range 200 {
 		method := fmt.Sprintf("M%d", i)
@@ -158,7 +158,7 @@ func TestP17_MetricLabelsAreClosedLists(t *testing.T) {
 // somebody's cookie (P8, P18).
 func TestP18_WhatAnAppAnswersIsNotLogged(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	cookie := "Cookie: " + s.mint(t, alice())
 	for name, answer := range map[string]string{
 		"a header without a colon": "HTTP/1.1 200 OK\r\nSet-Cookie session=canary\r\nConnection: close\r\n\r\n",
@@ -182,7 +182,7 @@ func TestP18_WhatAnAppAnswersIsNotLogged(t *testing.T) {
 // The same holds for what comes behind a body, from the app and from the client.
 func TestP18_BrokenTrailersAreNotLogged(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	head := "POST /x HTTP/1.1\r\nHost: " + s.host + "\r\nCookie: " + s.mint(t, alice()) + "\r\nConnection: close\r\n"
 	const broken = "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nSet-Cookie session=canary\r\n\r\n"
 	sent := s.talk(t, head+broken)

@@ -52,7 +52,7 @@ func foldedOrgs(tb testing.TB) *identity.Organizations {
 }
 
 // told is what the app got of the last request: the identity headers.
-func (s *site) told(t testing.TB) map[string][]string {
+func (s *testSite) told(t testing.TB) map[string][]string {
 	t.Helper()
 	all := headerOf(s.app.Last(t))
 	maps.DeleteFunc(all, func(name string, _ []string) bool {
@@ -61,7 +61,7 @@ func (s *site) told(t testing.TB) map[string][]string {
 	return all
 }
 
-func (s *site) cookieOf(t testing.TB, b *testenv.Browser) string {
+func (s *testSite) cookieOf(t testing.TB, b *testenv.Browser) string {
 	t.Helper()
 	for _, c := range b.Cookies(s.url + "/") {
 		if !strings.HasSuffix(c.Name, "-flow") {
@@ -75,7 +75,7 @@ func (s *site) cookieOf(t testing.TB, b *testenv.Browser) string {
 // From the sign-in to the first page for one organization, and on to the other.
 func TestP01_WhoBelongsToSeveralOrganizationsPicksOneAndCanSwitch(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{who: ines()}, Orgs: foldedOrgs(t)})
+	s := newTestSite(t, setup{Login: fixedLogin{who: ines()}, Orgs: foldedOrgs(t)})
 	b := s.browser(t)
 	state := s.begin(t, b, "/deep?week=47&by=team")
 	hits := len(s.app.Requests())
@@ -132,7 +132,7 @@ func TestP01_WhoBelongsToSeveralOrganizationsPicksOneAndCanSwitch(t *testing.T) 
 // The same from what a provider writes into its ID token.
 func TestOrganizationsOfAClaimAreFoldedAndPicked(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{SignIn: true, Orgs: foldedOrgs(t), Claims: login.ClaimNames{Orgs: "tenants"}})
+	s := newTestSite(t, setup{SignIn: true, Orgs: foldedOrgs(t), Claims: login.ClaimNames{Orgs: "tenants"}})
 	for name, tc := range map[string]struct {
 		tenants any
 		choices []string // as sent; nil: nothing to choose
@@ -168,7 +168,7 @@ func TestOrganizationsOfAClaimAreFoldedAndPicked(t *testing.T) {
 }
 
 // checkNothingIsForwarded holds a session without an organization to what it may do.
-func (s *site) checkNothingIsForwarded(t *testing.T, cookie string) {
+func (s *testSite) checkNothingIsForwarded(t *testing.T, cookie string) {
 	t.Helper()
 	picker := prefix + "/organization?return_to=%2Fx%3Fa%3D1"
 	a := s.get(t, "/x?a=1", navigate(cookie)...)
@@ -200,7 +200,7 @@ func (s *site) checkNothingIsForwarded(t *testing.T, cookie string) {
 
 // checkSwitched compares two sessions around a switch: another id, the same
 // sign-in, and the first one over.
-func (s *site) checkSwitched(t *testing.T, page testenv.Page, before, after *session.Session, landed string) {
+func (s *testSite) checkSwitched(t *testing.T, page testenv.Page, before, after *session.Session, landed string) {
 	t.Helper()
 	if page.Status != 200 || page.URL.RequestURI() != landed {
 		t.Errorf("landed at %s with %d", page.URL, page.Status)
@@ -220,7 +220,7 @@ func (s *site) checkSwitched(t *testing.T, page testenv.Page, before, after *ses
 // security.md 78, C90: only our own pages choose for people.
 func TestP09_OnlyOurOwnPagesSwitchTheOrganization(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	cookie := "Cookie: " + s.mint(t, picked(t, "acme"))
 	post := "Content-Type: application/x-www-form-urlencoded"
 	for name, lines := range map[string][]string{
@@ -252,7 +252,7 @@ func TestP09_OnlyOurOwnPagesSwitchTheOrganization(t *testing.T) {
 
 func TestP01_NobodySwitchesToAnOrganizationThatIsNotTheirs(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	cookie := "Cookie: " + s.mint(t, picked(t, "acme"))
 	long := strings.Repeat("a", maxOrgForm)
 	for form, want := range map[string]int{
@@ -281,7 +281,7 @@ func TestP01_NobodySwitchesToAnOrganizationThatIsNotTheirs(t *testing.T) {
 // P5: the choice leads back to where somebody wanted to go, and nowhere else.
 func TestP05_TheChoiceOfAnOrganizationLeadsNowhereElse(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	for to, want := range map[string]string{
 		"/deep?a=1&b=%2F#x": "/deep?a=1&b=%2F#x", s.url + "/deep": "/deep", prefix + "/account": prefix + "/account",
 		"": "/", "https://evil.example/": "/", "//evil.example": "/", `/\evil.example`: "/", "/%09/evil.example": "/", "/.//evil.example": "/",
@@ -314,7 +314,7 @@ func TestP05_TheChoiceOfAnOrganizationLeadsNowhereElse(t *testing.T) {
 // P11: switching is no way to stay signed in.
 func TestP11_SwitchingDoesNotProlongASession(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	start := s.sessions.Start(picked(t, "acme"))
 	cookie := s.seal(t, start)
 	for range 23 {
@@ -345,13 +345,13 @@ func TestP11_SwitchingDoesNotProlongASession(t *testing.T) {
 // the owner's next sign-in.
 func TestP10_SignOutReachesWhoeverSwitchedWithAStolenCookie(t *testing.T) {
 	t.Parallel()
-	for name, end := range map[string]func(s *site, b *testenv.Browser){
-		"the owner signs out": func(s *site, b *testenv.Browser) { b.Post(b.Open(s.url+prefix+"/logout"), prefix+"/logout", nil) },
-		"the owner is sent to sign in": func(s *site, b *testenv.Browser) {
+	for name, end := range map[string]func(s *testSite, b *testenv.Browser){
+		"the owner signs out": func(s *testSite, b *testenv.Browser) { b.Post(b.Open(s.url+prefix+"/logout"), prefix+"/logout", nil) },
+		"the owner is sent to sign in": func(s *testSite, b *testenv.Browser) {
 			b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {s.begin(t, b, "/deep")}}))
 		},
 	} {
-		s := newSite(t, setup{Login: fixedLogin{who: alice()}})
+		s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
 		b := s.browser(t)
 		cookie, value, _ := strings.Cut(s.mint(t, picked(t, "acme")), "=")
 		b.SetCookies(s.url, &http.Cookie{Name: cookie, Value: value, Path: "/"})
@@ -369,7 +369,7 @@ func TestP10_SignOutReachesWhoeverSwitchedWithAStolenCookie(t *testing.T) {
 
 func TestP10_OfTwoHundredChoicesAtOnceOneSessionIsLeft(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	cookie := "Cookie: " + s.mint(t, foldedOrgs(t).Fold(ines()))
 	var all sync.WaitGroup
 	var mu sync.Mutex
@@ -400,7 +400,7 @@ func TestP10_OfTwoHundredChoicesAtOnceOneSessionIsLeft(t *testing.T) {
 // A page that was slow to come must not bring the cookie of before the switch.
 func TestALateAnswerDoesNotUndoASwitch(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	arrived, release := make(chan struct{}), make(chan struct{})
 	s.app.Respond(func(request []byte) []byte {
 		if testenv.Target(request) == "/slow" {
@@ -429,7 +429,7 @@ func TestALateAnswerDoesNotUndoASwitch(t *testing.T) {
 
 func TestWhoIsRefusedForOneOrganizationIsOfferedTheOther(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{who: ines()}, Orgs: foldedOrgs(t), Routes: []authz.Route{
+	s := newTestSite(t, setup{Login: fixedLogin{who: ines()}, Orgs: foldedOrgs(t), Routes: []authz.Route{
 		{Name: "app", Host: "127.0.0.1", Path: "/", Access: authz.Access{Authenticated: true}},
 		{Name: "bank", Host: "127.0.0.1", Path: "/bank", Access: authz.Access{Rules: []authz.Rule{{Orgs: []string{"main:birch"}}}}},
 		{Name: "open", Host: "127.0.0.1", Path: "/open", Access: authz.Access{Public: true}}}})
@@ -455,7 +455,7 @@ func TestWhoIsRefusedForOneOrganizationIsOfferedTheOther(t *testing.T) {
 // refuses protected routes of others until sessions reach several hosts.
 func TestP01_AnOrganizationsHostRefusesOthers(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Public: "http://acme.example.com", Login: fixedLogin{}, Routes: []authz.Route{
+	s := newTestSite(t, setup{Public: "http://acme.example.com", Login: fixedLogin{}, Routes: []authz.Route{
 		{Name: "tenant", Host: "{org}.example.com", Orgs: []string{"acme", "cedar"}, Path: "/", Access: authz.Access{Authenticated: true}}}})
 	stranger := bob()
 	stranger.Org = identity.Org{ID: "main:acme", Name: "Acme"} // not the one of the configuration
@@ -510,7 +510,7 @@ func TestP01_OrganizationsAreFoldedAtTheSignIn(t *testing.T) {
 	} {
 		who := alice()
 		tc.change(&who)
-		s := newSite(t, setup{Login: fixedLogin{who: who}, Orgs: foldedOrgs(t)})
+		s := newTestSite(t, setup{Login: fixedLogin{who: who}, Orgs: foldedOrgs(t)})
 		b := s.browser(t)
 		page := b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {s.begin(t, b, "/deep")}}))
 		got := s.told(t)
@@ -534,7 +534,7 @@ func TestP17_MoreOrganizationsThanACookieHoldsAreRefusedInWords(t *testing.T) {
 	for i := range 200 {
 		who.Orgs = append(who.Orgs, identity.Org{ID: fmt.Sprintf("main:tenant-%d", i), Name: fmt.Sprintf("The tenant %d of two hundred", i), Source: "claim"})
 	}
-	s := newSite(t, setup{Login: fixedLogin{who: who}})
+	s := newTestSite(t, setup{Login: fixedLogin{who: who}})
 	b := s.browser(t)
 	page := b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {s.begin(t, b, "/deep")}}))
 	if page.Status != http.StatusBadGateway || !strings.Contains(page.Body, "You belong to too many organizations") || s.sessionOf(b) != nil {

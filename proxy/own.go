@@ -2,102 +2,107 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 
 	"github.com/sallyport-proxy/sallyport/admission"
-	"github.com/sallyport-proxy/sallyport/session"
+	"github.com/sallyport-proxy/sallyport/assertion"
+	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/proxy/pages"
 )
+
+// handler answers requests for one own endpoint.
+type handler func(w http.ResponseWriter, r *http.Request, ev *event) error
+
+// endpoint is one of our own, with what answers GET and HEAD, and what answers
+// POST; nil: nothing does. A path may end in a "{name}" for the last segments.
+type endpoint struct {
+	path      string
+	get, post handler
+}
+
+// mounted are the endpoints by path, the ones with a name by what stands before it.
+type mounted struct {
+	whole map[string]endpoint
+	named map[string]endpoint
+}
+
+func mount(all []endpoint) mounted {
+	m := mounted{whole: map[string]endpoint{}, named: map[string]endpoint{}}
+	for _, e := range all {
+		if before, _, ok := strings.Cut(e.path, "{"); ok {
+			m.named[before] = e
+		} else {
+			m.whole[e.path] = e
+		}
+	}
+	return m
+}
+
+// find returns the endpoint at a path, and sets the value of its name in r.
+func (m mounted) find(r *http.Request, path string) (endpoint, bool) {
+	if e, ok := m.whole[path]; ok {
+		return e, true
+	}
+	for before, e := range m.named {
+		if rest, ok := strings.CutPrefix(path, before); ok {
+			r.SetPathValue(strings.Trim(e.path[len(before):], "{}"), rest)
+			return e, true
+		}
+	}
+	return endpoint{}, false
+}
+
+// endpoints are all that there are, below the prefix; docs/reference.md lists them.
+func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
+	mark, err := pages.Mark()
+	if err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	own := &ownSessions{process: p.Process, site: p.site, admission: o.Admission, sessions: o.Sessions}
+	begins := &signIns{process: p.Process, site: p.site, sessions: o.Sessions, providers: o.Providers, maxFlows: o.MaxFlows, peers: p.peers}
+	signIn := &signInEndpoint{signIns: begins, own: own, pages: p.pages}
+	callback := &callbackEndpoint{signIns: begins, own: own, orgs: o.Orgs}
+	signOut := &signOutEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages, keepCache: o.KeepCache}
+	account := &accountEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages,
+		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}}, permission: o.Permission}
+	organization := &organizationEndpoint{own: own, site: p.site, pages: p.pages, keepCache: o.KeepCache}
+	all := []endpoint{
+		{"login", signIn.serve, nil},
+		{"callback/{provider}", callback.serve, nil},
+		{"logout", signOut.confirm, signOut.do},
+		{"account", account.serve, nil},
+		{"organization", organization.ask, organization.pick},
+		{"session", (&sessionEndpoint{own: own, site: p.site}).serve, nil},
+		{"jwks.json", (&keysEndpoint{o.Assertions}).serve, nil},
+		{pages.MarkPath, (&picture{"image/svg+xml", mark}).serve, nil},
+	}
+	if o.Branding.Logo != nil {
+		all = append(all, endpoint{"logo", (&picture{o.Branding.LogoType, o.Branding.Logo}).serve, nil})
+	}
+	return all, nil
+}
 
 // serveOwn answers requests under the prefix; path is what follows it.
 func (p *Proxy) serveOwn(w http.ResponseWriter, r *http.Request, ev *event, path string) error {
 	if ev.dotted && admission.KindOf(r) == admission.Navigation { // a sign-in that begins there could not end at the public origin
 		w.Header().Set("Cache-Control", "no-store")
-		redirect(w, http.StatusFound, p.origin+ev.facts.Target())
+		redirect(w, http.StatusFound, p.site.origin+ev.facts.Target())
 		return nil
 	}
-	if id, ok := strings.CutPrefix(path, "callback/"); ok {
-		return get(r, func() error { return p.callback(w, r, ev, id) })
-	}
-	switch path {
-	case "login":
-		return get(r, func() error { return p.login(w, r, ev) })
-	case "logout":
-		if r.Method == http.MethodPost {
-			return p.signOut(w, r, ev)
-		}
-		return get(r, func() error { return p.confirmSignOut(w, r, ev) })
-	case "account":
-		return get(r, func() error { return p.account(w, r, ev) })
-	case "organization":
-		if r.Method == http.MethodPost {
-			return p.switchOrg(w, r, ev)
-		}
-		return get(r, func() error { return p.chooseOrg(w, r, ev) })
-	case "session":
-		return get(r, func() error { return p.sessionInfo(w, r, ev) })
-	case "jwks.json":
-		return get(r, func() error { return p.jwks(w, r) })
-	case markPath:
-		return get(r, func() error { return servePicture(w, r, "image/svg+xml", p.mark) })
-	case "logo":
-		if p.branding.Logo != nil {
-			return get(r, func() error { return servePicture(w, r, p.branding.LogoType, p.branding.Logo) })
-		}
-	}
-	return &failure{Status: http.StatusNotFound, Cause: errors.New("no such endpoint")}
-}
-
-// get lets GET and HEAD through.
-func get(r *http.Request, serve func() error) error {
-	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		return serve()
+	e, ok := p.own.find(r, path)
+	switch {
+	case !ok:
+		return &failure{Status: http.StatusNotFound, Cause: errors.New("no such endpoint")}
+	case r.Method == http.MethodGet || r.Method == http.MethodHead:
+		return e.get(w, r, ev)
+	case r.Method == http.MethodPost && e.post != nil:
+		return e.post(w, r, ev)
 	}
 	return &failure{Status: http.StatusMethodNotAllowed, Allow: "GET, HEAD", Cause: errors.New("method refused")}
-}
-
-// askToSignIn answers a request that needs a session and has none.
-func (p *Proxy) askToSignIn(w http.ResponseWriter, r *http.Request, ev *event) error {
-	switch admission.KindOf(r) {
-	case admission.Navigation:
-		if admission.InFrame(r) {
-			return p.openWindow(r, p.returnHere(ev, r))
-		}
-		w.Header().Set("Cache-Control", "no-store")
-		redirect(w, http.StatusFound, p.loginURL(ev.facts.Target()))
-		return nil
-	case admission.Form:
-		// A redirect would turn the POST into a GET and lose what was typed.
-		return &failure{Status: http.StatusUnauthorized, Cause: errors.New("form without a session"),
-			Page: &page{Template: "formlost", KeepsForm: true, FramedBy: p.framers(r), Data: formlostData{SignInURL: p.loginURL(p.referer(r))}}}
-	}
-	return p.unauthorized(w, r, ev)
-}
-
-// unauthorized tells a program where people sign in. The challenge names the
-// cookie scheme: Basic would make browsers ask for a password.
-func (p *Proxy) unauthorized(w http.ResponseWriter, r *http.Request, ev *event) error {
-	login := p.loginURL(p.referer(r))
-	w.Header().Add("WWW-Authenticate", `Cookie realm="sallyport", form-action="`+login+`"`)
-	writeError(w, r, http.StatusUnauthorized, map[string]string{
-		"error": "login_required", "message": "Sign in at login_url, then try again.",
-		"login_url": login, "request_id": ev.requestID})
-	return nil
-}
-
-// loginURL is always on the public origin: the flow cookie of a sign-in that
-// began at http://, or at a host with a dot at its end, would not be there when
-// the provider sends the browser back.
-//
-// It leaves out an address too long to be returned to: escaped, it could make the
-// link longer than a target may be, and nobody could sign in from it.
-func (p *Proxy) loginURL(returnTo string) string {
-	if returnTo == "/" || len(returnTo) > session.MaxReturnTo {
-		return p.origin + p.prefix + "/login"
-	}
-	return p.origin + p.prefix + "/login?return_to=" + url.QueryEscape(returnTo)
 }
 
 // readQuery reads a query as browsers and providers write it: pairs between "&",
@@ -126,49 +131,17 @@ func readQuery(raw string, exact ...string) (url.Values, error) {
 	return q, nil
 }
 
-// referer is the page of ours that a request came from, else "/". What a worker
-// fetches, and what a style sheet loads, has the script or the style sheet for
-// its Referer: that is no place to bring somebody back to.
-func (p *Proxy) referer(r *http.Request) string {
-	from := session.ReturnTo(r.Header.Get("Referer"), p.origin, p.prefix)
-	path, _, _ := strings.Cut(from, "?")
-	path, _, _ = strings.Cut(path, "#")
-	for _, ending := range [...]string{".js", ".mjs", ".cjs", ".css", ".wasm"} {
-		if strings.HasSuffix(strings.ToLower(path), ending) {
-			return "/"
-		}
-	}
-	return from
-}
-
-// openWindow answers a page in a frame that needs a sign-in: it has a link that
-// signs in with the whole window. That comes back to the page around the frame if
-// it is one of ours, else to returnTo.
-func (p *Proxy) openWindow(r *http.Request, returnTo string) error {
-	if around := p.referer(r); around != "/" {
-		returnTo = around
-	}
-	return &failure{Status: http.StatusUnauthorized, Cause: errors.New("framed page without a session"),
-		Page: &page{Template: "framed", FramedBy: p.framers(r), Data: framedData{SignInURL: p.loginURL(returnTo)}}}
-}
-
-// framers are the origins whose frames may show the page that answers r. Only
-// pages that know nobody and whose links lead out of the frame are shown so.
-func (p *Proxy) framers(r *http.Request) []string {
-	if !admission.InFrame(r) {
-		return nil
-	}
-	return []string{p.origin}
-}
-
 // redirect writes the Location as it is; http.Redirect would clean paths.
 func redirect(w http.ResponseWriter, status int, location string) {
 	w.Header().Set("Location", location)
 	w.WriteHeader(status)
 }
 
-// jwks is public. Five minutes is well under the ten that a new key rests.
-func (p *Proxy) jwks(w http.ResponseWriter, r *http.Request) error {
+// keysEndpoint are the public keys of assertions. Five minutes is well under the
+// ten that a new key rests.
+type keysEndpoint struct{ assertions *assertion.Signer }
+
+func (e *keysEndpoint) serve(w http.ResponseWriter, r *http.Request, _ *event) error {
 	h := w.Header()
 	h.Set("Content-Type", "application/jwk-set+json")
 	h.Set("Cache-Control", "public, max-age=300")
@@ -176,21 +149,26 @@ func (p *Proxy) jwks(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	_, _ = w.Write(p.assertions.JWKS()) // the client is gone if this fails
+	_, _ = w.Write(e.assertions.JWKS()) // the client is gone if this fails
 	return nil
 }
 
-// servePicture serves our mark or the operator's logo. An SVG that is opened by
-// itself must not run scripts.
-func servePicture(w http.ResponseWriter, r *http.Request, kind string, picture []byte) error {
+// picture is our mark or the operator's logo. An SVG that is opened by itself must
+// not run scripts.
+type picture struct {
+	kind  string // its media type
+	bytes []byte
+}
+
+func (e *picture) serve(w http.ResponseWriter, r *http.Request, _ *event) error {
 	h := w.Header()
-	h.Set("Content-Type", kind)
+	h.Set("Content-Type", e.kind)
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "public, max-age=3600")
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	_, _ = w.Write(picture) // the client is gone if this fails
+	_, _ = w.Write(e.bytes) // the client is gone if this fails
 	return nil
 }

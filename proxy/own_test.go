@@ -18,13 +18,14 @@ import (
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/proxy/pages"
 )
 
 // security.md 78, C90: only our own pages sign people out.
 func TestP09_OnlyOurOwnPagesSignPeopleOut(t *testing.T) {
 	t.Parallel()
 	for _, o := range []setup{{}, {TLS: true}} {
-		s := newSite(t, o)
+		s := newTestSite(t, o)
 		downgraded := strings.Replace(s.url, "https://", "http://", 1)
 		if !o.TLS {
 			downgraded = strings.Replace(s.url, "http://", "https://", 1)
@@ -91,7 +92,7 @@ func TestP09_OnlyOurOwnPagesSignPeopleOut(t *testing.T) {
 
 func TestSigningOutAsksFirstAndLandsOnAPage(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{who: alice()}})
+	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
 	b := s.browser(t)
 	state := s.begin(t, b, "/deep")
 	b.Open(s.callback("main", map[string][]string{"code": {"c"}, "state": {state}}))
@@ -123,7 +124,7 @@ func TestSigningOutAsksFirstAndLandsOnAPage(t *testing.T) {
 // The contract with single-page apps.
 func TestTheSessionEndpointTellsWhoIsSignedIn(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	sess := s.sessions.Start(alice())
 	a := s.get(t, prefix+"/session", "Cookie: "+s.seal(t, sess), "Sec-Fetch-Mode: cors")
 	want := fmt.Sprintf(`{"user":{"id":"main:alice-1","email":"alice@acme.example","name":"Alice Ämter","username":"alice","groups":["admins","on-call"]},`+
@@ -150,7 +151,7 @@ func TestTheSessionEndpointTellsWhoIsSignedIn(t *testing.T) {
 
 func TestTheAccountPageTellsPeopleWhatIsKnown(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	a := s.get(t, prefix+"/account", navigate("Cookie: "+s.mint(t, alice()))...)
 	for _, words := range []string{"Your account", "<bdi>Alice Ämter</bdi>", "<bdi>alice@acme.example</bdi></dd>", "<bdi>Main Street</bdi>", "<code>main:alice-1</code>",
 		"<bdi>Acme Rockets</bdi>, <bdi>acme.example</bdi>", "<li><bdi>admins</bdi></li><li><bdi>on-call</bdi></li>", "in 12 hours", `action="/.sallyport/logout"`} {
@@ -181,7 +182,7 @@ func TestTheAccountPageTellsPeopleWhatIsKnown(t *testing.T) {
 // security.md 22: the app can verify who asked, and for whom that was said.
 func TestTheAssertionAtTheAppVerifies(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	cookie := s.mint(t, alice())
 	for route, path := range map[string]string{"app": "/x", "admin": "/admin/x"} {
 		s.get(t, path, "Cookie: "+cookie, "X-Sallyport-Assertion: forged")
@@ -212,7 +213,7 @@ func TestTheAssertionAtTheAppVerifies(t *testing.T) {
 	if got := testenv.HeaderLines(s.app.Last(t), identity.AssertionHeader); got != nil {
 		t.Errorf("a public route got %q", got)
 	}
-	other := newSite(t, setup{})
+	other := newTestSite(t, setup{})
 	s.get(t, "/x", "Cookie: "+cookie)
 	token, err := jwt.ParseSigned(testenv.HeaderLines(s.app.Last(t), identity.AssertionHeader)[0], []jose.SignatureAlgorithm{jose.ES256})
 	check(t, err)
@@ -226,7 +227,7 @@ func TestTheAssertionAtTheAppVerifies(t *testing.T) {
 // An app next door asks for the keys under the address it has for us.
 func TestThePublicKeysAreServedOnTheAddressAnAppHas(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Public: "http://app.example.com", Login: fixedLogin{}, Routes: []authz.Route{
+	s := newTestSite(t, setup{Public: "http://app.example.com", Login: fixedLogin{}, Routes: []authz.Route{
 		{Name: "app", Host: "app.example.com", Path: "/", Access: authz.Access{Authenticated: true}},
 		{Name: "open", Host: "open.example.com", Path: "/", Access: authz.Access{Public: true}},
 	}})
@@ -247,7 +248,7 @@ func TestThePublicKeysAreServedOnTheAddressAnAppHas(t *testing.T) {
 
 func TestP19_TheLogoCannotRun(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Brand: Branding{Name: "Acme", Logo: []byte("<svg/>"), LogoType: "image/svg+xml"}})
+	s := newTestSite(t, setup{Brand: Branding{Name: "Acme", Logo: []byte("<svg/>"), LogoType: "image/svg+xml"}})
 	a := s.get(t, prefix+"/logo")
 	if a.status != 200 || a.body != "<svg/>" || a.header.Get("Content-Type") != "image/svg+xml" || a.header.Get("X-Content-Type-Options") != "nosniff" ||
 		!strings.HasSuffix(a.header.Get("Content-Security-Policy"), "; sandbox") {
@@ -261,7 +262,7 @@ func TestP19_TheLogoCannotRun(t *testing.T) {
 // P19 over the real server: every answer of ours, to everybody.
 func TestP19_OwnAnswersCannotBeFramedOrCached(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{}, Second: &Provider{ID: "other", Name: "Other", Login: fixedLogin{}}})
+	s := newTestSite(t, setup{Login: fixedLogin{}, Second: &Provider{ID: "other", Name: "Other", Login: fixedLogin{}}})
 	s.app.Respond(func([]byte) []byte { return nil })
 	cookie := "Cookie: " + s.mint(t, alice())
 	nobody := "Cookie: " + s.mint(t, bob())
@@ -293,13 +294,8 @@ func bendBackend(o *Options, bend func(*Backend)) {
 // What New asks for, it asks for before it serves (P21).
 func TestAnIncompleteFrontDoorDoesNotOpen(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
-	p := s.proxy
-	whole := Options{PublicURL: mustURL(t, s.url), Prefix: prefix, Admission: p.admission, Sessions: s.sessions, Routes: p.routes, Headers: p.headers, Assertions: p.assertions,
-		Providers: p.providers, MaxFlows: 1, MaxURL: 1, Backends: map[string]Backend{}}
-	for route, b := range p.backends {
-		whole.Backends[route.Name] = *b
-	}
+	var whole Options
+	newTestSite(t, setup{Tuned: func(o *Options) { whole = *o }})
 	for name, bend := range map[string]func(*Options){
 		"no public URL": func(o *Options) { o.PublicURL = nil }, "no admission": func(o *Options) { o.Admission = nil }, "no sessions": func(o *Options) { o.Sessions = nil }, "no routes": func(o *Options) { o.Routes = nil },
 		"no headers": func(o *Options) { o.Headers = nil }, "no assertions": func(o *Options) { o.Assertions = nil }, "no providers": func(o *Options) { o.Providers = nil },
@@ -326,9 +322,12 @@ func TestAnIncompleteFrontDoorDoesNotOpen(t *testing.T) {
 // What providers are asked for is for those who run the site, and nobody else.
 func TestOnlyOperatorsReadWhatProvidersAreAskedFor(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
-	s.proxy.permission = []Permission{{Provider: "main", Type: "oidc", Scopes: []Term{{"tenant", "Opens the tenant."}}, Discarded: []string{"the access token"},
-		Received: func() []Term { return []Term{{"realm_access", "object with 1 member (ID token)"}} }}}
+	permission := []pages.Permission{{Provider: "main", Type: "oidc", Scopes: []pages.Term{{Name: "tenant", Means: "Opens the tenant."}},
+		Discarded: []string{"the access token"},
+		Received: func() []pages.Term {
+			return []pages.Term{{Name: "realm_access", Means: "object with 1 member (ID token)"}}
+		}}}
+	s := newTestSite(t, setup{Tuned: func(o *Options) { o.Permission = permission }})
 	read := func(who identity.Identity) bool {
 		a := s.get(t, prefix+"/account", navigate("Cookie: "+s.mint(t, who))...)
 		if a.status != 200 {
@@ -340,7 +339,9 @@ func TestOnlyOperatorsReadWhatProvidersAreAskedFor(t *testing.T) {
 	if read(alice()) {
 		t.Error("without operators somebody is one")
 	}
-	s.proxy.operators.Access.Rules = []authz.Rule{{Groups: []string{"admins"}}}
+	s = newTestSite(t, setup{Tuned: func(o *Options) {
+		o.Permission, o.Operators = permission, []authz.Rule{{Groups: []string{"admins"}}}
+	}})
 	unknown := alice()
 	unknown.Groups, unknown.GroupsUnknown = nil, true
 	if !read(alice()) || read(bob()) || read(unknown) {
@@ -351,7 +352,7 @@ func TestOnlyOperatorsReadWhatProvidersAreAskedFor(t *testing.T) {
 // Whoever takes a provider out of the configuration no longer trusts what it said.
 func TestP11_SessionsEndWithTheirProvider(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	who := alice()
 	who.Provider = "gone"
 	cookie := "Cookie: " + s.mint(t, who)
@@ -383,8 +384,8 @@ func (h *hinting) AuthURL(_ context.Context, _ identity.Handshake, p identity.Au
 func TestAnAddressChoosesTheProviderThatVouchesForIt(t *testing.T) {
 	t.Parallel()
 	first, second := &hinting{}, &hinting{}
-	s := newSite(t, setup{Login: first, Second: &Provider{ID: "other", Name: "Other", Login: second, EmailDomains: []string{"birch.example"}}})
-	s.proxy.providers[0].EmailDomains = []string{"acme.example"}
+	s := newTestSite(t, setup{Login: first, Second: &Provider{ID: "other", Name: "Other", Login: second, EmailDomains: []string{"birch.example"}},
+		Tuned: func(o *Options) { o.Providers[0].EmailDomains = []string{"acme.example"} }})
 	for hint, want := range map[string]string{
 		"ann@acme.example": "main", "Bo@BIRCH.example": "other", "cy@cedar.example": "", "": "", "acme.example": "", "@acme.example": "",
 		"ann@acme.example@birch.example": "", "ann@acme.example&prompt=none": "", "a b@acme.example": "", "ann@acme.example\r\nx": "", "\"a\"@acme.example": "",
@@ -427,7 +428,7 @@ func viaWorker(lines []string, more ...string) []string {
 // service worker, where Firefox and WebKit say that the form is our own.
 func TestP10_FormWithoutTheCookieTakesNoneAway(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	a := s.ask(t, "POST", prefix+"/logout", "", "Origin: "+s.url, "Referer: "+s.url+"/sw.js", "Sec-Fetch-Site: same-origin",
 		"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: empty")
 	if a.status != 303 || a.header["Set-Cookie"] != nil || a.header["Clear-Site-Data"] != nil {
@@ -439,8 +440,7 @@ func TestP10_FormWithoutTheCookieTakesNoneAway(t *testing.T) {
 // that clearing a large cache takes.
 func TestSigningOutLeavesTheCacheAloneWhereItIsToldTo(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
-	s.proxy.keepCache = true
+	s := newTestSite(t, setup{Tuned: func(o *Options) { o.KeepCache = true }})
 	a := s.ask(t, "POST", prefix+"/logout", "", "Origin: "+s.url, "Sec-Fetch-Site: same-origin", "Cookie: "+s.mint(t, alice()))
 	if a.status != 303 || a.header["Clear-Site-Data"] != nil {
 		t.Errorf("%d %v", a.status, a.header)

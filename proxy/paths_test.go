@@ -39,7 +39,7 @@ func refusedTargets() map[string][]string {
 // P3: 400, whoever asks, and nothing reaches the app.
 func TestP03_AmbiguousTargetsAreRefused(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	w, seen := s.wire(t), 0
 	for asker, cookie := range map[string]string{"nobody": "a=b", "bob": s.mint(t, bob()), "alice, an admin": s.mint(t, alice())} {
 		for story, targets := range refusedTargets() {
@@ -66,7 +66,7 @@ func TestP03_AmbiguousTargetsAreRefused(t *testing.T) {
 // query with ";" or a bad escape, and url.URL rewrites what it thinks it knows.
 func TestP03_UnusualTargetsArriveByteForByte(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	w, cookie := s.wire(t), s.mint(t, alice())
 	targets := []string{
 		"/", "/?", "/??", "/?&", "/?=", "/?&&a", "/?a=1&a=2", "/?a;b", "/?a=1;b=2", "/?%zz", "/?%", "/?a=%", "/?%2F%2f", "/?..", "/?/../admin", "/?//x",
@@ -96,7 +96,7 @@ func TestP03_UnusualTargetsArriveByteForByte(t *testing.T) {
 // Where two spellings mean the same, the app receives the normal form that was judged.
 func TestP03_SpellingsOfOnePathArriveAsOne(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	w, alice, bob := s.wire(t), s.mint(t, alice()), s.mint(t, bob())
 	for target, want := range map[string]string{
 		"/%61dmin/x": "/admin/x", "/adm%69n": "/admin", "/%61%64%6d%69%6e": "/admin", "/admin/%7euser": "/admin/~user",
@@ -124,7 +124,7 @@ func TestP03_SpellingsOfOnePathArriveAsOne(t *testing.T) {
 // way an app could, and ask of each reading who may have it.
 func TestP03_TheAppCannotReadAnotherRouteOutOfATarget(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	w := s.wire(t)
 	rng := rand.New(rand.NewPCG(3, 36))
 	type person struct {
@@ -282,7 +282,7 @@ func TestP03_HostSpellingsHaveOneVerdictAndArriveAsOne(t *testing.T) {
 		{Name: "open", Host: "open.example.com", Path: "/", Access: authz.Access{Public: true}},
 		{Name: "wild", Host: "*.example.com", Path: "/", Access: authz.Access{Public: true}},
 	}
-	s := newSite(t, setup{Public: "http://app.example.com", Routes: routes, Login: fixedLogin{}})
+	s := newTestSite(t, setup{Public: "http://app.example.com", Routes: routes, Login: fixedLogin{}})
 	w, seen := s.wire(t), 0
 	for host, want := range map[string]string{
 		"app.example.com": "302", "APP.example.com": "302", "app.example.com.": "302", "App.Example.Com.:80": "302", "app.example.com:8443": "302",
@@ -326,7 +326,7 @@ func TestP03_HostSpellingsHaveOneVerdictAndArriveAsOne(t *testing.T) {
 // A pipelined or huge target must not reach anything (P17).
 func TestP17_TargetsHaveALimit(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	cookie := s.mint(t, alice())
 	path := "/" + strings.Repeat("x", 8<<10-1)
 	if a := s.get(t, path, "Cookie: "+cookie); a.status != 200 {
@@ -347,7 +347,7 @@ func TestP17_TargetsHaveALimit(t *testing.T) {
 // A deep link that is legal but long must still lead to a sign-in.
 func TestP17_ALongDeepLinkLeadsToASignIn(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{who: alice()}})
+	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
 	for _, path := range []string{"/" + strings.Repeat("x", 8000), "/?" + strings.Repeat("%3D", 2600), "/" + strings.Repeat("a/", 500) + "?" + strings.Repeat("&", 24), "/" + strings.Repeat("&", 3000)} {
 		page := s.browser(t).Open(s.url + path)
 		if page.Status != 200 || page.URL.Path != "/open/provider" {

@@ -8,10 +8,10 @@ import (
 	"github.com/sallyport-proxy/sallyport/authz"
 )
 
-// whence is where a request comes from, and under which address the client
+// peer is where a request comes from, and under which address the client
 // asked: as the TCP connection says, or as a proxy on the list of those that are
 // trusted says (P4).
-type whence struct {
+type peer struct {
 	client, scheme, host string
 	trusted              bool // the TCP peer is on the list
 	forwards             bool // client says that it forwards for others, and is not on the list
@@ -20,22 +20,29 @@ type whence struct {
 // maxChain bounds how far back a chain of proxies is followed.
 const maxChain = 32
 
-// whence never reads Forwarded, X-Real-IP and their like: one dialect, of one
+// peers are the proxies whose X-Forwarded-{For,Host,Proto} count. scheme is that of
+// requests that come from elsewhere.
+type peers struct {
+	scheme  string
+	trusted []netip.Prefix
+}
+
+// of is where r comes from. It never reads Forwarded, X-Real-IP and their like: one dialect, of one
 // list of peers, is all that counts.
-func (p *Proxy) whence(r *http.Request) (whence, error) {
-	at := whence{scheme: p.scheme, host: r.Host}
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+func (ps peers) of(r *http.Request) (peer, error) {
+	at := peer{scheme: ps.scheme, host: r.Host}
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return at, nil // a unix socket has no address
 	}
-	addr := peer.Addr().Unmap().WithZone("") // a range has no zone, and an app no use for ours
+	addr := from.Addr().Unmap().WithZone("") // a range has no zone, and an app no use for ours
 	at.client = addr.String()
-	if !p.trusts(addr) {
+	if !ps.trusts(addr) {
 		at.forwards = r.Header["X-Forwarded-For"] != nil
 		return at, nil
 	}
 	at.trusted = true
-	addr, at.forwards = p.client(addr, r.Header["X-Forwarded-For"])
+	addr, at.forwards = ps.client(addr, r.Header["X-Forwarded-For"])
 	at.client = addr.String()
 	if host, err := single(r.Header, "X-Forwarded-Host"); err != nil || host != "" {
 		at.host = host
@@ -56,8 +63,8 @@ func (p *Proxy) whence(r *http.Request) (whence, error) {
 	return at, err
 }
 
-func (p *Proxy) trusts(addr netip.Addr) bool {
-	for _, prefix := range p.trusted {
+func (ps peers) trusts(addr netip.Addr) bool {
+	for _, prefix := range ps.trusted {
 		if prefix.Contains(addr) {
 			return true
 		}
@@ -66,9 +73,9 @@ func (p *Proxy) trusts(addr netip.Addr) bool {
 }
 
 // client is the rightmost address that is no trusted proxy's: what stands to
-// its left was written by somebody nobody vouches for (security.md 1A). Whether
+// its left was written by somebody nobody vouches for. Whether
 // there is something to its left is the second result.
-func (p *Proxy) client(peer netip.Addr, lines []string) (netip.Addr, bool) {
+func (ps peers) client(peer netip.Addr, lines []string) (netip.Addr, bool) {
 	chain := strings.Join(lines, ",")
 	for range maxChain {
 		i := strings.LastIndexByte(chain, ',')
@@ -76,7 +83,7 @@ func (p *Proxy) client(peer netip.Addr, lines []string) (netip.Addr, bool) {
 		if err != nil {
 			return peer, false
 		}
-		if peer = addr; !p.trusts(addr) || i < 0 {
+		if peer = addr; !ps.trusts(addr) || i < 0 {
 			return peer, i >= 0
 		}
 		chain = chain[:i]

@@ -70,14 +70,14 @@ func TestP04_TheClientIsTheRightmostAddressNobodyVouchesFor(t *testing.T) {
 		"a unix socket has no address":    {"@", []string{"203.0.113.7"}, ""},
 		"X-Real-IP and Forwarded are not": {"10.0.0.1:1", nil, "10.0.0.1"},
 	} {
-		p := &Proxy{scheme: "https", trusted: trusted}
+		p := peers{scheme: "https", trusted: trusted}
 		r := &http.Request{RemoteAddr: tt.peer, Host: "app.example", Header: http.Header{"X-Forwarded-For": tt.chain,
 			"X-Real-Ip": {"198.51.100.77"}, "Forwarded": {"for=198.51.100.78;proto=http;host=evil.example"}, "True-Client-Ip": {"198.51.100.79"}}}
-		got, err := p.whence(r)
+		got, err := p.of(r)
 		if err != nil || got.client != tt.want || got.host != "app.example" || got.scheme != "https" {
 			t.Errorf("%s: %+v, %v; want %s", name, got, err, tt.want)
 		}
-		if got, _ := (&Proxy{scheme: "https"}).whence(r); tt.peer != "@" && got.client != netip.MustParseAddrPort(tt.peer).Addr().Unmap().String() {
+		if got, _ := (peers{scheme: "https"}).of(r); tt.peer != "@" && got.client != netip.MustParseAddrPort(tt.peer).Addr().Unmap().String() {
 			t.Errorf("%s: with nobody trusted the client is %s", name, got.client)
 		}
 	}
@@ -113,7 +113,7 @@ func TestP04_ForwardedFactsCountOnlyFromTheList(t *testing.T) {
 		{"named in Connection", []string{"127.0.0.0/8"}, []string{"X-Forwarded-For: 203.0.113.7", "Connection: x-forwarded-for, x-forwarded-proto"}, 200, "203.0.113.7", "{host}", "http"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newSite(t, setup{Trusted: prefixes(t, tt.trusted...)})
+			s := newTestSite(t, setup{Trusted: prefixes(t, tt.trusted...)})
 			fill := strings.NewReplacer("{host}", s.host).Replace
 			lines := []string{"Cookie: " + s.mint(t, alice())}
 			for _, l := range tt.lines {
@@ -149,7 +149,7 @@ func TestP04_ForwardedFactsCountOnlyFromTheList(t *testing.T) {
 // explains a loop speak of the address that the browser used.
 func TestTheAddressThatTheBrowserUsedIsSpokenOf(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Public: "http://app.example.com", Login: fixedLogin{}, Trusted: prefixes(t, "127.0.0.0/8")})
+	s := newTestSite(t, setup{Public: "http://app.example.com", Login: fixedLogin{}, Trusted: prefixes(t, "127.0.0.0/8")})
 	lines := navigate("Host: sallyport.internal:4180", "X-Forwarded-Host: app.example.com")
 	first := s.ask(t, "GET", "http://"+s.addr+prefix+"/login", "", lines...)
 	flow, _, _ := strings.Cut(first.header.Get("Set-Cookie"), ";")
@@ -171,9 +171,9 @@ func TestTheAddressThatTheBrowserUsedIsSpokenOf(t *testing.T) {
 // A link-local peer comes with the name of our network interface.
 func TestP04_ALinkLocalProxyIsOnTheList(t *testing.T) {
 	t.Parallel()
-	p := &Proxy{trusted: prefixes(t, "fe80::/10")}
+	p := peers{trusted: prefixes(t, "fe80::/10")}
 	r := &http.Request{RemoteAddr: "[fe80::1%eth0]:4000", Host: "a.example", Header: http.Header{"X-Forwarded-Host": {"b.example"}}}
-	if at, err := p.whence(r); err != nil || at.client != "fe80::1" || at.host != "b.example" {
+	if at, err := p.of(r); err != nil || at.client != "fe80::1" || at.host != "b.example" {
 		t.Errorf("%+v, %v", at, err)
 	}
 }

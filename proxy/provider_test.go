@@ -157,7 +157,7 @@ func TestP07_AFaultyProviderSignsNobodyIn(t *testing.T) {
 	t.Parallel()
 	swap := &swapLogin{}
 	attacker := testenv.NewAttacker(t)
-	s := newSite(t, setup{SignIn: true, Login: swap})
+	s := newTestSite(t, setup{SignIn: true, Login: swap})
 	for name, tt := range providerFaults(s.clock.Now, attacker.URL) {
 		t.Run(name, func(t *testing.T) {
 			swap.use(s.login(t, "main", tt.call))
@@ -187,7 +187,7 @@ func TestP07_AFaultyProviderSignsNobodyIn(t *testing.T) {
 	checkNoSecrets(t, s.log.text(t))
 }
 
-func checkFailedSignIn(t *testing.T, s *site, b *testenv.Browser, page testenv.Page, tt providerFault) {
+func checkFailedSignIn(t *testing.T, s *testSite, b *testenv.Browser, page testenv.Page, tt providerFault) {
 	t.Helper()
 	if got := s.sessionOf(b); got != nil {
 		t.Errorf("signed in as %s", got.Identity.ID())
@@ -231,7 +231,7 @@ func checkNoSecrets(t *testing.T, text string) {
 // security.md 91, 96).
 func TestP07_AProvidersRefusalIsOnePage(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{SignIn: true})
+	s := newTestSite(t, setup{SignIn: true})
 	for code, want := range map[string]struct {
 		status int
 		title  string
@@ -270,7 +270,7 @@ func TestP07_AProvidersRefusalIsOnePage(t *testing.T) {
 // happened, and nobody hunts for cookies that are not missing.
 func TestAnErrorOfTheProviderIsNamedAsItIs(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{SignIn: true})
+	s := newTestSite(t, setup{SignIn: true})
 	declined := "Main Street says that the sign-in was cancelled or refused there."
 	for name, tt := range map[string]struct {
 		query  string // STATE and ISS are filled in
@@ -311,7 +311,7 @@ func TestAnErrorOfTheProviderIsNamedAsItIs(t *testing.T) {
 }
 
 // signIns is sallyport_logins_total by result.
-func (s *site) signIns(tb testing.TB) map[string]float64 {
+func (s *testSite) signIns(tb testing.TB) map[string]float64 {
 	tb.Helper()
 	families, err := s.metrics.Gather()
 	check(tb, err)
@@ -335,7 +335,7 @@ func (s *site) signIns(tb testing.TB) map[string]float64 {
 // once (keycloak/keycloak#24112). Once, and not for ever.
 func TestASignInPageThatExpiredAtTheProviderIsBegunAfreshOnce(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{SignIn: true})
+	s := newTestSite(t, setup{SignIn: true})
 	b := s.browser(t)
 	expire := func(page testenv.Page) testenv.Page {
 		return b.Open(s.callback("main", map[string][]string{"error": {"temporarily_unavailable"}, "error_description": {"authentication_expired"},
@@ -357,7 +357,7 @@ func TestASignInPageThatExpiredAtTheProviderIsBegunAfreshOnce(t *testing.T) {
 
 func TestP07_RotatedKeysSignPeopleIn(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{SignIn: true})
+	s := newTestSite(t, setup{SignIn: true})
 	s.signIn(t, s.browser(t), "/", "mira") // the old key is known now
 	s.clock.Advance(10 * time.Minute)
 	s.provider.Set(testenv.Fault{Endpoint: testenv.Token, Times: 1, Before: func(p *demo.Provider) {
@@ -380,7 +380,7 @@ func TestP07_AProviderThatIsDownCostsSignInsOnly(t *testing.T) {
 	t.Parallel()
 	for name, warm := range map[string]bool{"from the start": false, "later": true} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t, setup{SignIn: true})
+			s := newTestSite(t, setup{SignIn: true})
 			if warm {
 				s.signIn(t, s.browser(t), "/", "jonas")
 			}
@@ -403,7 +403,7 @@ func TestP07_AProviderThatIsDownCostsSignInsOnly(t *testing.T) {
 			}
 		})
 	}
-	s := newSite(t, setup{}) // nobody even listens
+	s := newTestSite(t, setup{}) // nobody even listens
 	if a := s.get(t, prefix+"/login", navigate()...); a.status != 503 || !strings.Contains(a.body, notAnswering) {
 		t.Errorf("%d\n%s", a.status, a.body)
 	}
@@ -412,7 +412,7 @@ func TestP07_AProviderThatIsDownCostsSignInsOnly(t *testing.T) {
 // Oddities that are no fault: the person is who they are, and nothing more.
 func TestP07_OddClaimsCountForNothing(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{SignIn: true})
+	s := newTestSite(t, setup{SignIn: true})
 	for name, tt := range map[string]struct {
 		bend func(map[string]any)
 		want func(identity.Identity) bool

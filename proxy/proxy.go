@@ -35,6 +35,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
+	"github.com/sallyport-proxy/sallyport/proxy/pages"
 	"github.com/sallyport-proxy/sallyport/relay"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -75,30 +76,6 @@ type Backend struct {
 	SiteHeaders []string
 }
 
-// Permission is what one provider is asked for at sign-in and what becomes of
-// the answer, in words for operators.
-type Permission struct {
-	Provider  string   `json:"provider"`
-	Type      string   `json:"type"`
-	Redirect  string   `json:"redirect_uri"` // registered there
-	Scopes    []Term   `json:"scopes"`
-	Kept      []Term   `json:"kept"`              // in the session
-	Checked   []Term   `json:"checked,omitempty"` // read, and not kept
-	Discarded []string `json:"discarded"`
-	Quirks    []Term   `json:"quirks,omitempty"` // where it deviates from the standard
-
-	// Received tells the names and types of the claims of the last sign-in, if
-	// there was one; nil where nobody signs in. Claims are what it told for a page.
-	Received func() []Term `json:"-"`
-	Claims   []Term        `json:"-"`
-}
-
-// Term is a name with what it means.
-type Term struct {
-	Name  string `json:"name"`
-	Means string `json:"means"`
-}
-
 // Branding is the operator's face on our pages.
 type Branding struct {
 	Name     string
@@ -121,7 +98,7 @@ type Options struct {
 	Orgs       *identity.Organizations // nil: none are folded
 	Branding   Branding
 	Operators  []authz.Rule // who sees Permissions on their account page
-	Permission []Permission
+	Permission []pages.Permission
 	KeepCache  bool           // signing out and switching organizations leave the browser's cache alone
 	Trusted    []netip.Prefix // proxies whose X-Forwarded-{For,Host,Proto} count
 	MaxFlows   int            // sign-ins that may wait for providers at one time, in equal shares
@@ -133,28 +110,16 @@ type Options struct {
 type Proxy struct {
 	*Process // what outlives the configuration
 
-	origin     string // scheme://host of the public URL
-	publicHost string // canonical
-	scheme     string
-	prefix     string
-	admission  *admission.Admission
-	sessions   *session.Manager
-	routes     *authz.Table
-	backends   map[*authz.Route]*Backend
-	trusted    []netip.Prefix
-	headers    *identity.Headers
-	assertions *assertion.Signer
-	providers  []Provider
-	orgs       *identity.Organizations
-	branding   Branding
-	operators  *authz.Route
-	permission []Permission
-	keepCache  bool
-	pages      *pages
-	mark       []byte // our own picture, an SVG
-	startPage  string // a path on the public host where an app is
-	maxFlows   int    // sign-ins that may wait for providers at one time
-	maxURL     int
+	site      *site
+	peers     peers
+	admission *admission.Admission
+	sessions  *session.Manager
+	routes    *authz.Table
+	backends  map[*authz.Route]*Backend
+	headers   *identity.Headers
+	own       mounted
+	pages     *pages.Pages
+	maxURL    int
 }
 
 // New checks the options and parses the pages. It does no I/O.
@@ -163,19 +128,14 @@ func New(process *Process, o Options) (*Proxy, error) {
 		len(o.Providers) == 0 || o.MaxFlows <= 0 || o.MaxURL <= 0 {
 		return nil, errors.New("proxy: an option is missing")
 	}
-	host, err := authz.CanonicalHost(o.PublicURL.Host)
+	at, err := newSite(o.PublicURL, o.Prefix, o.Routes)
 	if err != nil {
-		return nil, fmt.Errorf("proxy: public URL: %w", err)
+		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	p := &Proxy{
-		Process: process,
-		origin:  o.PublicURL.Scheme + "://" + o.PublicURL.Host, publicHost: host, scheme: o.PublicURL.Scheme,
-		prefix: o.Prefix, sessions: o.Sessions, routes: o.Routes, backends: map[*authz.Route]*Backend{}, trusted: o.Trusted, admission: o.Admission,
-		headers: o.Headers, assertions: o.Assertions, providers: o.Providers, orgs: o.Orgs, branding: o.Branding, permission: o.Permission, keepCache: o.KeepCache,
-		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}},
-		maxFlows:  o.MaxFlows, maxURL: o.MaxURL,
+		Process: process, site: at, peers: peers{scheme: at.scheme, trusted: o.Trusted}, admission: o.Admission,
+		sessions: o.Sessions, routes: o.Routes, backends: map[*authz.Route]*Backend{}, headers: o.Headers, maxURL: o.MaxURL,
 	}
-	p.startPage = startPage(o.Routes, host)
 	for _, route := range o.Routes.Routes() {
 		b, ok := o.Backends[route.Name]
 		if !ok || b.Transport == nil || b.Scheme == "" || b.Addr == "" || b.Header <= 0 || b.Idle <= 0 {
@@ -183,34 +143,19 @@ func New(process *Process, o Options) (*Proxy, error) {
 		}
 		p.backends[route] = &b
 	}
-	if p.mark, err = pageFiles.ReadFile("pages/" + markPath); err != nil {
-		return nil, fmt.Errorf("proxy: %w", err)
-	}
-	logoURL := ""
+	logo := ""
 	if o.Branding.Logo != nil {
-		logoURL = o.Prefix + "/logo"
+		logo = at.path("logo")
 	}
-	p.pages, err = newPages(pageOptions{Name: o.Branding.Name, LogoURL: logoURL, Prefix: o.Prefix})
-	if err != nil {
+	if p.pages, err = pages.New(pages.Options{Name: o.Branding.Name, LogoURL: logo, Prefix: o.Prefix}); err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	return p, nil
-}
-
-// startPage is where our own pages send people who want to go on: "/", or the
-// first address of an app on the public host where nothing is at "/".
-func startPage(routes *authz.Table, host string) string {
-	first := "/"
-	for _, route := range routes.Routes() {
-		switch {
-		case route.Host != host:
-		case route.Path == "/":
-			return "/"
-		case first == "/":
-			first = route.Path
-		}
+	all, err := p.endpoints(&o)
+	if err != nil {
+		return nil, err
 	}
-	return first
+	p.own = mount(all)
+	return p, nil
 }
 
 // ServeHTTP answers one request, and writes one event about it.
@@ -257,14 +202,14 @@ func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
 	if len(r.RequestURI) > p.maxURL {
 		return &failure{Status: http.StatusRequestURITooLong, Cause: errors.New("target too long")}
 	}
-	at, err := p.whence(r)
+	at, err := p.peers.of(r)
 	ev.client, ev.trusted, ev.forwards = at.client, at.trusted, at.forwards
 	var facts authz.Facts
 	if err == nil {
 		facts, err = authz.NewFacts(r.Method, at.scheme, at.host, r.RequestURI)
 	}
 	if err == nil && r.ProtoMajor > 1 {
-		err = malformed(relay.CheckHTTP2(w, r, p.scheme))
+		err = malformed(relay.CheckHTTP2(w, r, p.site.scheme))
 	}
 	if err != nil {
 		ev.decide("deny", authz.ReasonAmbiguous)
@@ -300,7 +245,7 @@ func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 		if answer.TakesToken {
 			w.Header().Add("WWW-Authenticate", bearerChallenge)
 		}
-		return p.askToSignIn(w, r, ev)
+		return p.site.askToSignIn(w, r, ev)
 	}
 	f := &failure{Status: http.StatusForbidden, Cause: errors.New(verdict.Detail), Sentence: verdict.Public}
 	if who := answer.Principal; who != nil && who.Session != nil {
@@ -322,10 +267,10 @@ func (p *Proxy) refused(w *relay.Client, r *http.Request, ev *event, refusal *ad
 }
 
 func (p *Proxy) noRoute(ev *event, err error) error {
-	if !p.routes.Serves(ev.facts.Host) && ev.facts.Host != p.publicHost {
+	if !p.routes.Serves(ev.facts.Host) && ev.facts.Host != p.site.host {
 		return &failure{Status: http.StatusNotFound, Cause: fmt.Errorf("host %q is not served", ev.facts.Host),
 			Title:    "This address is not served here",
-			Sentence: "You asked for " + ev.facts.Host + ", and this site is " + p.origin + ".",
+			Sentence: "You asked for " + ev.facts.Host + ", and this site is " + p.site.origin + ".",
 			Advice:   "If you followed a link or typed the address, use the other one. If you run this site, see public_url and the hosts of its routes."}
 	}
 	return &failure{Status: http.StatusNotFound, Cause: err}

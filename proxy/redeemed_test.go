@@ -19,13 +19,13 @@ import (
 
 // visitor asks for one callback as often as a test likes, and can leave.
 type visitor struct {
-	s        *site
+	s        *testSite
 	b        *testenv.Browser
 	callback string
 }
 
 // arrives signs in at the provider as person, and stops before the callback.
-func (s *site) arrives(t *testing.T, b *testenv.Browser, person string) visitor {
+func (s *testSite) arrives(t *testing.T, b *testenv.Browser, person string) visitor {
 	t.Helper()
 	page := b.Open(s.url + "/deep?x=1")
 	hops := b.MaxHops
@@ -79,7 +79,7 @@ func (v visitor) leaves(t *testing.T, asked <-chan struct{}) {
 }
 
 // left counts the requests that ended because their client had left.
-func (s *site) left() int {
+func (s *testSite) left() int {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
 	return strings.Count(s.log.buf.String(), `"status":499`)
@@ -111,7 +111,7 @@ func held() (fault testenv.Fault, asked, release chan struct{}) {
 }
 
 // waiting counts the results that wait to be fetched, and what is redeemed.
-func (s *site) waiting() (kept, all int) {
+func (s *testSite) waiting() (kept, all int) {
 	s.proxy.redeemed.mu.Lock()
 	defer s.proxy.redeemed.mu.Unlock()
 	return s.proxy.redeemed.kept.Len(), len(s.proxy.redeemed.byTrip)
@@ -133,7 +133,7 @@ func TestP06_ACallbackThatWasCancelledAndAskedAgainSignsIn(t *testing.T) {
 	for _, o := range []setup{{SignIn: true}, {SignIn: true, TLS: true}} {
 		for name, late := range map[string]bool{"before the answer": false, "after the answer": true} {
 			t.Run(fmt.Sprint(name, ", TLS ", o.TLS), func(t *testing.T) {
-				s := newSite(t, o)
+				s := newTestSite(t, o)
 				fault, asked, release := held()
 				s.provider.Set(fault)
 				v := s.arrives(t, s.browser(t), "mira")
@@ -190,7 +190,7 @@ func TestP06_ACallbackThatWasCancelledAndAskedAgainSignsIn(t *testing.T) {
 // a later one has taken over from do not pile up.
 func TestP06_OfManyRequestsForOneCallbackOneSignsIn(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{SignIn: true})
+	s := newTestSite(t, setup{SignIn: true})
 	fault, asked, release := held()
 	s.provider.Set(fault)
 	v := s.arrives(t, s.browser(t), "mira")
@@ -224,12 +224,12 @@ func TestP06_OfManyRequestsForOneCallbackOneSignsIn(t *testing.T) {
 func TestP06_AResultWaitsForItsBrowserAlone(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		meanwhile func(t *testing.T, s *site, v visitor)
+		meanwhile func(t *testing.T, s *testSite, v visitor)
 		signedIn  bool
 	}{
-		"29 seconds": {func(_ *testing.T, s *site, _ visitor) { s.clock.Advance(29 * time.Second) }, true},
-		"30 seconds": {func(_ *testing.T, s *site, _ visitor) { s.clock.Advance(30 * time.Second) }, false},
-		"another browser asks": {func(t *testing.T, s *site, v visitor) {
+		"29 seconds": {func(_ *testing.T, s *testSite, _ visitor) { s.clock.Advance(29 * time.Second) }, true},
+		"30 seconds": {func(_ *testing.T, s *testSite, _ visitor) { s.clock.Advance(30 * time.Second) }, false},
+		"another browser asks": {func(t *testing.T, s *testSite, v visitor) {
 			for _, b := range []*testenv.Browser{s.browser(t), s.browser(t)} {
 				if page := b.Open(v.callback); page.Status != 400 || s.sessionOf(b) != nil {
 					t.Errorf("a stranger: %d", page.Status)
@@ -240,17 +240,17 @@ func TestP06_AResultWaitsForItsBrowserAlone(t *testing.T) {
 				}
 			}
 		}, true},
-		"it signs out": {func(t *testing.T, s *site, v visitor) {
+		"it signs out": {func(t *testing.T, s *testSite, v visitor) {
 			cookie := v.b.Cookies(s.url)[0]
 			s.ask(t, "POST", prefix+"/logout", "", "Cookie: "+cookie.Name+"="+cookie.Value)
 		}, false},
-		"another one signs out": {func(t *testing.T, s *site, _ visitor) {
+		"another one signs out": {func(t *testing.T, s *testSite, _ visitor) {
 			s.ask(t, "POST", prefix+"/logout", "", "Cookie: "+s.mint(t, bob()))
 		}, true},
-		"the server stops": {func(t *testing.T, s *site, _ visitor) { s.proxy.EndSignIns(t.Context()) }, false},
+		"the server stops": {func(t *testing.T, s *testSite, _ visitor) { s.proxy.EndSignIns(t.Context()) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t, setup{SignIn: true})
+			s := newTestSite(t, setup{SignIn: true})
 			fault, asked, release := held()
 			s.provider.Set(fault)
 			v := s.arrives(t, s.browser(t), "mira")
@@ -275,7 +275,7 @@ func TestP06_AResultWaitsForItsBrowserAlone(t *testing.T) {
 
 func TestP17_ResultsThatWaitAreBounded(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Flows: 4, SignIn: true})
+	s := newTestSite(t, setup{Flows: 4, SignIn: true})
 	fault, asked, release := held()
 	close(release)
 	s.provider.Set(fault)
@@ -286,7 +286,7 @@ func TestP17_ResultsThatWaitAreBounded(t *testing.T) {
 		// As after leaving, without the race of who is quicker.
 		trip, err := s.sessions.Return(requestWith(t, v), stateOf(t, v))
 		check(t, err)
-		_, err = s.proxy.redeemed.join(trip, "", s.proxy.maxFlows, func() (redeemFunc, error) {
+		_, err = s.proxy.redeemed.join(trip, "", 4, func() (redeemFunc, error) {
 			return func(context.Context) (identity.Identity, error) { return alice(), nil }, nil
 		}, func(error) {})
 		check(t, err)
@@ -328,7 +328,7 @@ func requestWith(t *testing.T, v visitor) *http.Request {
 // then there is a button. Each code reaches the provider once.
 func TestReloadingASignInThatFailedBeginsAfreshOnce(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{SignIn: true})
+	s := newTestSite(t, setup{SignIn: true})
 	s.provider.Set(testenv.Fault{Endpoint: testenv.Token, Status: 503})
 	b := s.browser(t)
 	v := s.arrives(t, b, "mira")
@@ -369,7 +369,7 @@ func TestAFailureThatNobodyWaitsForIsLoggedAndCountedOnce(t *testing.T) {
 		"nonsense":   {testenv.Fault{Endpoint: testenv.Token, Body: "<html>"}, "rejected", "/token: rejected"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t, setup{SignIn: true})
+			s := newTestSite(t, setup{SignIn: true})
 			fault, asked, release := held()
 			s.provider.Set(fault, tt.fault)
 			v := s.arrives(t, s.browser(t), "mira")
@@ -400,7 +400,7 @@ func TestP17_ARedemptionWithoutABrowserHasADeadlineAndItsSlot(t *testing.T) {
 	t.Parallel()
 	asked := make(chan struct{}, 1)
 	contexts := make(chan context.Context, 1)
-	s := newSite(t, setup{Flows: 1, Login: fixedLogin{who: alice(), redeem: func(ctx context.Context) error {
+	s := newTestSite(t, setup{Flows: 1, Login: fixedLogin{who: alice(), redeem: func(ctx context.Context) error {
 		contexts <- ctx
 		asked <- struct{}{}
 		<-ctx.Done()
@@ -429,7 +429,7 @@ func TestP17_ARedemptionWithoutABrowserHasADeadlineAndItsSlot(t *testing.T) {
 // A bug in what redeems has no request any more that would catch it.
 func TestAPanicWhileACodeIsRedeemedEndsOneSignIn(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Flows: 1, Login: fixedLogin{redeem: func(context.Context) error { panic("a bug of ours") }}})
+	s := newTestSite(t, setup{Flows: 1, Login: fixedLogin{redeem: func(context.Context) error { panic("a bug of ours") }}})
 	for range 2 {
 		b := s.browser(t)
 		page := b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {s.begin(t, b, "/deep")}}))

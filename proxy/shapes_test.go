@@ -60,14 +60,14 @@ func offers(tb testing.TB) []offer {
 
 // several is a site with several providers, each of which can be made to fail.
 type several struct {
-	*site
+	*testSite
 	ops map[string]*testenv.Faults
 }
 
 func newSeveral(tb testing.TB, o setup, all ...offer) *several {
 	tb.Helper()
 	m := &several{ops: map[string]*testenv.Faults{}}
-	o.Several = func(s *site) (providers []Provider) {
+	o.Several = func(s *testSite) (providers []Provider) {
 		calls := oauth.NewMetrics(s.metrics)
 		for _, f := range all {
 			op := testenv.StartProvider(tb, demo.ProviderOptions{ClientID: "client-of-" + f.id, ClientSecret: "c4nary+secret/of=" + f.id, Shape: f.shape,
@@ -86,7 +86,7 @@ func newSeveral(tb testing.TB, o setup, all ...offer) *several {
 		}
 		return providers
 	}
-	m.site = newSite(tb, o)
+	m.testSite = newTestSite(tb, o)
 	return m
 }
 
@@ -101,7 +101,7 @@ func (m *several) signInWith(tb testing.TB, b *testenv.Browser, provider, path, 
 }
 
 // asserted are the claims of the assertion in the last request, once it verifies.
-func (s *site) asserted(t testing.TB) map[string]any {
+func (s *testSite) asserted(t testing.TB) map[string]any {
 	t.Helper()
 	var keys jose.JSONWebKeySet
 	check(t, json.Unmarshal([]byte(s.get(t, prefix+"/jwks.json").body), &keys))

@@ -23,7 +23,7 @@ import (
 )
 
 // sessionOf reads the session in a browser; nil if there is none.
-func (s *site) sessionOf(b *testenv.Browser) *session.Session {
+func (s *testSite) sessionOf(b *testenv.Browser) *session.Session {
 	var pairs []string
 	for _, c := range b.Cookies(s.url + "/") {
 		pairs = append(pairs, c.Name+"="+c.Value)
@@ -36,7 +36,7 @@ func (s *site) sessionOf(b *testenv.Browser) *session.Session {
 }
 
 // begin opens a deep link and returns the state that came to a fixedLogin.
-func (s *site) begin(tb testing.TB, b *testenv.Browser, path string) string {
+func (s *testSite) begin(tb testing.TB, b *testenv.Browser, path string) string {
 	tb.Helper()
 	page := b.Open(s.url + path)
 	state := page.URL.Query().Get("state")
@@ -46,7 +46,7 @@ func (s *site) begin(tb testing.TB, b *testenv.Browser, path string) string {
 	return state
 }
 
-func (s *site) callback(provider string, q url.Values) string {
+func (s *testSite) callback(provider string, q url.Values) string {
 	return s.url + prefix + "/callback/" + provider + "?" + q.Encode()
 }
 
@@ -61,7 +61,7 @@ func TestP06_SignInEndsWhereItBegan(t *testing.T) {
 		"https":            {setup{SignIn: true, TLS: true}, "__Host-sallyport", []string{"HttpOnly", "SameSite=Lax", "Path=/", "Secure"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t, tt.o)
+			s := newTestSite(t, tt.o)
 			b := s.browser(t)
 			const deep = "/reports/2026?team=blue&x=%2F;y"
 			page := s.signIn(t, b, deep, "mira")
@@ -103,8 +103,8 @@ func TestP06_SignInEndsWhereItBegan(t *testing.T) {
 // more, signs nobody in and asks nobody anything.
 func TestP06_ACallbackCountsOnceAndOnlyInItsBrowser(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{who: alice()}})
-	other := newSite(t, setup{Login: fixedLogin{who: alice()}})
+	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
+	other := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
 	good := func(b *testenv.Browser) url.Values {
 		return url.Values{"code": {"c"}, "state": {s.begin(t, b, "/deep?x=1")}}
 	}
@@ -228,7 +228,7 @@ func TestP06_ACallbackCountsOnceAndOnlyInItsBrowser(t *testing.T) {
 // link as long as the state is good, and to nothing else.
 func TestStartAgainLeadsToTheDeepLinkThoughTheFlowCookieIsLost(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{who: alice()}, Routes: []authz.Route{
+	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}, Routes: []authz.Route{
 		{Name: "app", Host: "127.0.0.1", Path: "/", Encoded: true, Access: authz.Access{Authenticated: true}},
 		{Name: "open", Host: "127.0.0.1", Path: "/open", Access: authz.Access{Public: true}}}})
 	const deep = "/deep/%2F/x?q=h%C3%B6he&r=\\"
@@ -266,7 +266,7 @@ func TestStartAgainLeadsToTheDeepLinkThoughTheFlowCookieIsLost(t *testing.T) {
 // What a browser asked for is what it is led back to, byte for byte.
 func TestDeepLinksComeBackAsTheyWereAskedFor(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{who: alice()}, Routes: []authz.Route{
+	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}, Routes: []authz.Route{
 		{Name: "app", Host: "127.0.0.1", Path: "/", Encoded: true, Doubled: true, Access: authz.Access{Authenticated: true}}}})
 	for _, deep := range []string{"/deep?x=\\", "/deep?x=a\\b&y=%5C", "/deep?q=h\u00f6he", "/deep?q=100%", "/deep/%2F/x", "/deep/%2F", "/deep/a%2Fb", "/deep//x", "/deep/h%F6he"} {
 		begun := s.get(t, deep, navigate()...)
@@ -293,7 +293,7 @@ func TestDeepLinksComeBackAsTheyWereAskedFor(t *testing.T) {
 
 func TestP06_AProgramNeverBeginsAFlowAfresh(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{who: alice()}})
+	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
 	b := s.browser(t)
 	s.begin(t, b, "/")
 	state := s.begin(t, s.browser(t), "/")
@@ -307,7 +307,7 @@ func TestP06_AProgramNeverBeginsAFlowAfresh(t *testing.T) {
 // The states of a thousand sign-ins tell nothing and never repeat (security.md 84).
 func TestP06_StatesAreNeverTheSame(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{}})
+	s := newTestSite(t, setup{Login: fixedLogin{}})
 	seen := map[string]bool{}
 	var cookie string
 	for range 1000 {
@@ -329,7 +329,7 @@ func TestP06_StatesAreNeverTheSame(t *testing.T) {
 
 func TestP06_ARepeatedCallbackChangesNothing(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{SignIn: true})
+	s := newTestSite(t, setup{SignIn: true})
 	b := s.browser(t)
 	page := s.signIn(t, b, "/deep?x=1", "mira")
 	callback := page.Hops[len(page.Hops)-2].URL.String()
@@ -349,7 +349,7 @@ func TestP06_ARepeatedCallbackChangesNothing(t *testing.T) {
 // callback's address to themselves, and has the victim open it.
 func TestP06_AnAttackersCallbackSignsNobodyIn(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{SignIn: true})
+	s := newTestSite(t, setup{SignIn: true})
 	stolen := func() string {
 		attacker := s.browser(t)
 		page := attacker.Open(s.url + "/attackers/path")
@@ -397,7 +397,7 @@ func TestP06_ProvidersCannotBeMixedUp(t *testing.T) {
 	t.Parallel()
 	redeemed := 0
 	count := func(context.Context) error { redeemed++; return nil }
-	s := newSite(t, setup{Login: fixedLogin{who: alice(), redeem: count},
+	s := newTestSite(t, setup{Login: fixedLogin{who: alice(), redeem: count},
 		Second: &Provider{ID: "other", Name: "Other Street", Login: fixedLogin{who: bob(), redeem: count}}})
 	for _, tt := range []struct{ begun, answered string }{{"main", "other"}, {"other", "main"}, {"main", "nobody"}, {"main", ""}, {"main", "main/other"}} {
 		b := s.browser(t)
@@ -428,7 +428,7 @@ func TestP06_ProvidersCannotBeMixedUp(t *testing.T) {
 // CVE-2023-27496, RFC 6749 §3.1: every subset, empty and twice.
 func TestP06_OddCallbackParametersSignNobodyIn(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{SignIn: true})
+	s := newTestSite(t, setup{SignIn: true})
 	b := s.browser(t)
 	names := []string{"code", "state", "error", "iss"}
 	for n := range 4 * 4 * 4 * 4 {
@@ -471,7 +471,7 @@ func TestP06_OddCallbackParametersSignNobodyIn(t *testing.T) {
 // security.md 97: thirty tabs are one browser; they race for the first cookie.
 func TestP06_ThirtyTabsSignInAtOnce(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{SignIn: true})
+	s := newTestSite(t, setup{SignIn: true})
 	b := s.browser(t)
 	var tabs sync.WaitGroup
 	var stopped atomic.Int32
@@ -508,7 +508,7 @@ func TestP06_ThirtyTabsSignInAtOnce(t *testing.T) {
 // security.md 73: what was planted before the sign-in is worth nothing after it.
 func TestP06_TheSessionIsFreshAtEverySignIn(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{who: alice()}})
+	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
 	b := s.browser(t)
 	ended := s.sessions.Start(bob())
 	_ = s.sessions.SignOut(context.Background(), headerWriter{}, ended)
@@ -534,7 +534,7 @@ func TestP06_TheSessionIsFreshAtEverySignIn(t *testing.T) {
 // one of the same origin, and WebKit sends the worker's address as the Referer.
 func TestP06_SwitchingEndsTheFirstSession(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{who: alice()}})
+	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
 	first, other := s.sessions.Start(bob()), s.sessions.Start(bob())
 	cookie := "Cookie: " + s.seal(t, first)
 	link := func(value string) string { return prefix + "/login?switch=" + value + "&return_to=%2Fdeep" }
@@ -582,7 +582,7 @@ func TestP06_SwitchingEndsTheFirstSession(t *testing.T) {
 // security.md 88: nothing a link says gets into the request to the provider.
 func TestP06_LinksCannotBendTheRequestToTheProvider(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{SignIn: true})
+	s := newTestSite(t, setup{SignIn: true})
 	bend := "&scope=admin&prompt=none&client_id=evil&redirect_uri=https%3A%2F%2Fevil.example&response_type=token&login_hint=x&max_age=0&acr_values=0&state=s&nonce=n&request=x&code_challenge=x&claims=x&issuer=x"
 	a := s.get(t, prefix+"/login?return_to=%2Fdeep"+bend, navigate()...)
 	to, err := url.Parse(a.header.Get("Location"))
@@ -604,7 +604,7 @@ func TestP06_LinksCannotBendTheRequestToTheProvider(t *testing.T) {
 // security.md 66-70: wherever a browser might take these, it stays here.
 func TestP05_NothingReturnsElsewhere(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{who: alice()}})
+	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
 	cookie := s.mint(t, alice())
 	hostile := []string{
 		"https://evil.example", "http://evil.example/", "//evil.example", "///evil.example", "////evil.example", "/\\evil.example", "\\\\evil.example", "\\/evil.example",
@@ -690,11 +690,11 @@ func (b bentJar) RoundTrip(r *http.Request) (*http.Response, error) {
 // A redirect loop ends in a diagnosis, within four rounds, and can be tried again.
 func TestALoopEndsInAPageThatNamesItsCause(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{TLS: true, Login: fixedLogin{who: alice(), url: "/.sallyport/callback/main?code=c"}})
+	s := newTestSite(t, setup{TLS: true, Login: fixedLogin{who: alice(), url: "/.sallyport/callback/main?code=c"}})
 	old := s.sessions.Start(alice())
 	old.SignedIn, old.Seen = old.SignedIn.Add(-13*time.Hour), old.Seen.Add(-13*time.Hour)
 	_, expired, _ := strings.Cut(s.seal(t, old), "=")
-	copied := newSite(t, setup{TLS: true, Public: s.url, Key: s.key, Keep: []string{"admins"}})
+	copied := newTestSite(t, setup{TLS: true, Public: s.url, Key: s.key, Keep: []string{"admins"}})
 	_, outdated, _ := strings.Cut(copied.mint(t, alice()), "=")
 	for name, tt := range map[string]struct {
 		jar   bentJar
@@ -749,7 +749,7 @@ func TestALoopEndsInAPageThatNamesItsCause(t *testing.T) {
 
 func TestALoopIsForgottenAfterAMinute(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{who: alice()}})
+	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
 	b := s.browser(t)
 	for i := range 12 {
 		state := s.begin(t, b, "/deep") // fails on the loop's page
@@ -764,7 +764,7 @@ func TestALoopIsForgottenAfterAMinute(t *testing.T) {
 // Who tries the demo signs in as one and the other within a minute.
 func TestSigningInAndOutIsNoLoop(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{who: alice()}})
+	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
 	b := s.browser(t)
 	for range 8 {
 		state := s.begin(t, b, "/deep")
@@ -780,7 +780,7 @@ func TestSigningInAndOutIsNoLoop(t *testing.T) {
 func TestP17_SignInsThatWaitAreBounded(t *testing.T) {
 	t.Parallel()
 	waiting, release := make(chan struct{}), make(chan struct{})
-	s := newSite(t, setup{Flows: 1, Login: fixedLogin{who: alice(), redeem: func(context.Context) error {
+	s := newTestSite(t, setup{Flows: 1, Login: fixedLogin{who: alice(), redeem: func(context.Context) error {
 		waiting <- struct{}{}
 		<-release
 		return nil
@@ -819,7 +819,7 @@ func TestP08_TheLoginInterfaceHandsOutAnIdentityAndNothingElse(t *testing.T) {
 // A provider that does not know select_account is asked with login instead, once.
 func TestSwitchingWorksAtProvidersThatDoNotKnowSelectAccount(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{who: alice(), err: &identity.SignInError{Failure: identity.Misconfigured, Err: errors.New("refused")}}})
+	s := newTestSite(t, setup{Login: fixedLogin{who: alice(), err: &identity.SignInError{Failure: identity.Misconfigured, Err: errors.New("refused")}}})
 	b := s.browser(t)
 	page := b.Open(s.url + prefix + "/login?switch=1&return_to=%2Fdeep")
 	if got := page.URL.Query().Get("prompt"); got != "select_account" {
@@ -844,7 +844,7 @@ func TestSwitchingWorksAtProvidersThatDoNotKnowSelectAccount(t *testing.T) {
 // Which of two states would count? Neither (RFC 6749 §3.1).
 func TestP06_TwoStatesAreNone(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Login: fixedLogin{who: alice()}})
+	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
 	b := s.browser(t)
 	state := s.begin(t, b, "/deep")
 	if page := b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {state, state}})); page.Status != 400 || s.sessionOf(b) != nil {

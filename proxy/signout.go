@@ -10,6 +10,7 @@ import (
 
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
+	"github.com/sallyport-proxy/sallyport/proxy/pages"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -25,27 +26,33 @@ type endsSessions interface {
 // where the provider's own sign-out is. It is nearly always known.
 const signOutTime = 2 * time.Second
 
-// signOut ends the session, in this process at once.
-func (p *Proxy) signOut(w http.ResponseWriter, r *http.Request, ev *event) error {
-	if !admission.FromPagesOf(r, p.origin) {
+// signOutEndpoint signs people out, and tells them where they can sign out further.
+type signOutEndpoint struct {
+	own       *ownSessions
+	site      *site
+	providers providers
+	pages     *pages.Pages
+	keepCache bool
+}
+
+// do ends the session, in this process at once.
+func (e *signOutEndpoint) do(w http.ResponseWriter, r *http.Request, ev *event) error {
+	if !admission.FromPagesOf(r, e.site.origin) {
 		return &failure{Status: http.StatusForbidden, Cause: errors.New("sign-out from another site"),
 			Title: "You were not signed out", Sentence: "The request to sign out came from another site.",
-			Advice: "If you want to sign out, do it on your account page: " + p.origin + p.prefix + "/account"}
+			Advice: "If you want to sign out, do it on your account page: " + e.site.url("account")}
 	}
-	s, err := p.ownSession(r, ev) // without one there may still be a cookie to take away
+	s, err := e.own.read(r, ev) // without one there may still be a cookie to take away
 	if err == nil {
 		ev.action = observe.SignOut
 	}
 	// A form of another site brings no cookie, whatever a service worker makes the
 	// browser say about it. The answer must not take away what was not sent.
 	if !admission.ThroughWorker(r) || !errors.Is(err, session.ErrNone) {
-		if err := p.sessions.SignOut(r.Context(), w, s); err != nil {
-			p.log.Error("a sign-out reached this process only", "request_id", ev.requestID, "error", err)
-		}
-		p.redeemed.forget(p.sessions.BrowserID(r)) // what this browser has not fetched yet must not sign it in again
+		e.own.signOut(w, r, ev, s)
 	}
-	p.clearCache(w, r)
-	target := p.origin + p.prefix + "/logout"
+	clearCache(w, r, e.keepCache)
+	target := e.site.url("logout")
 	if s.Identity.Provider != "" {
 		target += "?provider=" + url.QueryEscape(s.Identity.Provider)
 	}
@@ -58,39 +65,39 @@ func (p *Proxy) signOut(w http.ResponseWriter, r *http.Request, ev *event) error
 // apps let nothing personal be kept can spare their people the seconds that it
 // takes in a large cache. Nor is it done through a service worker: WebKit never
 // loads the next page if the header comes that way.
-func (p *Proxy) clearCache(w http.ResponseWriter, r *http.Request) {
-	if !p.keepCache && !admission.ThroughWorker(r) {
+func clearCache(w http.ResponseWriter, r *http.Request, keep bool) {
+	if !keep && !admission.ThroughWorker(r) {
 		w.Header().Set("Clear-Site-Data", `"cache"`)
 	}
 }
 
-// confirmSignOut asks before it signs out: a link must not be able to. Without
+// confirm asks before it signs out: a link must not be able to. Without
 // a session it is the page to land on afterwards.
-func (p *Proxy) confirmSignOut(w http.ResponseWriter, r *http.Request, ev *event) error {
-	if s, err := p.ownSession(r, ev); err == nil {
-		p.show(w, r, ev, page{Template: "confirmlogout",
-			Data: confirmData{Name: displayName(&s.Identity), LogoutURL: p.prefix + "/logout", BackURL: p.prefix + "/account"}})
+func (e *signOutEndpoint) confirm(w http.ResponseWriter, r *http.Request, ev *event) error {
+	if s, err := e.own.read(r, ev); err == nil {
+		show(e.pages, w, r, ev, pages.Page{Template: "confirmlogout",
+			Data: pages.ConfirmSignOut{Name: displayName(&s.Identity), LogoutURL: e.site.path("logout"), BackURL: e.site.path("account")}})
 		return nil
 	}
-	data := signedoutData{SignInURL: p.loginURL("/"), Provider: p.providerSignOut(r.Context(), ev.facts.RawQuery)}
-	pg := page{Template: "signedout", Data: data}
+	data := pages.SignedOut{SignInURL: e.site.login("/"), Provider: e.atProvider(r.Context(), ev.facts.RawQuery)}
+	pg := pages.Page{Template: "signedout", Data: data}
 	if data.Provider != nil && data.Provider.Post {
 		pg.FormAction = []string{data.Provider.URL}
 	}
-	p.show(w, r, ev, pg)
+	show(e.pages, w, r, ev, pg)
 	return nil
 }
 
-// providerSignOut is where somebody who was signed in with the provider of the
+// atProvider is where somebody who was signed in with the provider of the
 // query can sign out there too. It is offered, not done: we keep no token that
 // would prove whose request it is, so a provider may well ask, and on its own
 // page people see what they end.
-func (p *Proxy) providerSignOut(ctx context.Context, query string) *providerSignOut {
+func (e *signOutEndpoint) atProvider(ctx context.Context, query string) *pages.ProviderSignOut {
 	q, err := url.ParseQuery(query)
 	if err != nil {
 		return nil
 	}
-	provider, ok := p.provider(q.Get("provider"))
+	provider, ok := e.providers.find(q.Get("provider"))
 	if !ok {
 		return nil
 	}
@@ -100,11 +107,11 @@ func (p *Proxy) providerSignOut(ctx context.Context, query string) *providerSign
 	}
 	ctx, cancel := context.WithTimeout(ctx, signOutTime)
 	defer cancel()
-	address, form, post, err := ends.Logout(ctx, p.origin+p.prefix+"/logout", "")
+	address, form, post, err := ends.Logout(ctx, e.site.url("logout"), "")
 	if err != nil || address == "" {
 		return nil
 	}
-	out := &providerSignOut{Name: provider.Name, URL: address, Post: post, Form: form}
+	out := &pages.ProviderSignOut{Name: provider.Name, URL: address, Post: post, Form: form}
 	if !post {
 		out.URL += map[bool]string{false: "?", true: "&"}[strings.Contains(address, "?")] + form.Encode()
 	}

@@ -45,7 +45,7 @@ func TestSigningOutAtTheProviderIsOfferedWhereItCanBe(t *testing.T) {
 		"a broken query":     {leaving{address: "https://sso.example.com/end"}, "?provider=%zz", "", ""},
 		"a simpler provider": {fixedLogin{who: alice()}, "?provider=main", "", ""},
 	} {
-		s := newSite(t, setup{Login: tc.login})
+		s := newTestSite(t, setup{Login: tc.login})
 		a := s.get(t, prefix+"/logout"+tc.query, navigate()...)
 		if a.status != 200 || !strings.Contains(a.body, "You are signed out") {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
@@ -67,7 +67,7 @@ func TestSigningOutAtTheProviderIsOfferedWhereItCanBe(t *testing.T) {
 func TestAfterSigningOutAtTheProviderPeopleComeBackToAPageOfOurs(t *testing.T) {
 	t.Parallel()
 	var asked string
-	s := newSite(t, setup{Login: leaving{address: "https://sso.example.com/end", asked: &asked}})
+	s := newTestSite(t, setup{Login: leaving{address: "https://sso.example.com/end", asked: &asked}})
 	s.get(t, prefix+"/logout?provider=main", navigate()...)
 	if asked != s.server.URL+prefix+"/logout" {
 		t.Errorf("to return to: %q", asked)

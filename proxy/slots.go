@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"sync"
 )
@@ -55,40 +54,6 @@ func (s *slots) take(total int, holders ...holder) (release func(), err error) {
 	}), nil
 }
 
-// slot takes one of provider's slots for a request. Each provider has an equal
-// share, rounded up so that none goes without: one that hangs keeps nobody from
-// signing in with another.
-func (p *Proxy) slot(r *http.Request, ev *event, provider Provider, returnTo string) (func(), error) {
-	share := (p.maxFlows + len(p.providers) - 1) / len(p.providers)
-	release, err := p.slotsOf(provider.ID).take(share, p.holders(r, ev)...)
-	if err == nil {
-		return release, nil
-	}
-	return nil, p.tryAgain(&failure{Status: http.StatusServiceUnavailable, RetryAfter: 5, Cause: fmt.Errorf("sign-in with %s: %w", provider.ID, err),
-		Title: "Too many people are signing in", Sentence: "Signing in with " + provider.Name + " is busy at the moment.", Advice: "Try again in a few seconds."}, returnTo)
-}
-
-// holders are whom a sign-in counts for: the browser by its flow cookie, whatever
-// it says of itself, and its address if that can be one machine's.
-//
-// An address that forwards for others and is not on the list of proxies may have
-// a whole company behind it. But a client can say so of itself in a header, so
-// what it gets leaves a quarter to everybody else.
-func (p *Proxy) holders(r *http.Request, ev *event) []holder {
-	var all []holder
-	if browser := p.sessions.BrowserID(r); browser != "" {
-		all = append(all, holder{fmt.Sprintf("browser %x", browser), 1})
-	}
-	if network, ok := p.machine(ev.client); ok {
-		quarters := 1
-		if ev.forwards {
-			quarters = 3
-		}
-		all = append(all, holder{"client " + network, quarters})
-	}
-	return all
-}
-
 // sharedByCarriers are addresses behind which an access provider has many homes
 // (RFC 6598).
 var sharedByCarriers = netip.MustParsePrefix("100.64.0.0/10")
@@ -96,9 +61,9 @@ var sharedByCarriers = netip.MustParsePrefix("100.64.0.0/10")
 // machine is what of a client's address belongs to one machine or home: an IPv4
 // address, or the first 64 bits of an IPv6 address. Of private addresses and
 // those of listed proxies nothing does: anybody may be behind them.
-func (p *Proxy) machine(client string) (string, bool) {
+func (ps peers) machine(client string) (string, bool) {
 	addr, err := netip.ParseAddr(client)
-	if err != nil || !addr.IsGlobalUnicast() || addr.IsPrivate() || sharedByCarriers.Contains(addr) || p.trusts(addr) {
+	if err != nil || !addr.IsGlobalUnicast() || addr.IsPrivate() || sharedByCarriers.Contains(addr) || ps.trusts(addr) {
 		return "", false
 	}
 	if addr.Is4() {

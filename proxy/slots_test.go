@@ -17,7 +17,7 @@ var _ knowsMetadata = (*login.Provider)(nil)
 
 // machine is a client at an address of its own, as a proxy on the list tells it.
 type machine struct {
-	s       *site
+	s       *testSite
 	headers []string
 }
 
@@ -86,7 +86,7 @@ func TestP17_OneMachineTakesHalfOfTheSlotsAtMost(t *testing.T) {
 			if tt.unlisted {
 				o.Trusted = nil
 			}
-			s := newSite(t, o)
+			s := newTestSite(t, o)
 			fault, _, release := held()
 			s.provider.Set(fault)
 			var crowd sync.WaitGroup
@@ -163,7 +163,7 @@ func TestP17_WhileManySignInNobodyHasMoreThanAQuarter(t *testing.T) {
 
 func TestP17_WhatIsOneMachine(t *testing.T) {
 	t.Parallel()
-	p := &Proxy{trusted: prefixes(t, "192.0.2.0/24", "2001:470:ffff::/48")}
+	p := peers{trusted: prefixes(t, "192.0.2.0/24", "2001:470:ffff::/48")}
 	for client, want := range map[string]string{
 		"203.0.113.7": "203.0.113.7", "2001:470:1:2:3::4": "2001:470:1:2::/64", "2001:470:1:2:ffff::": "2001:470:1:2::/64", "2001:470:1:3::": "2001:470:1:3::/64",
 		"": "", "127.0.0.1": "", "::1": "", "10.1.2.3": "", "172.16.0.1": "", "192.168.1.1": "", "100.64.0.1": "", "169.254.1.1": "", "fe80::1": "", "fd00::1": "",
@@ -182,9 +182,9 @@ func TestP17_WhatIsOneMachine(t *testing.T) {
 		{"192.0.2.1:1", []string{"203.0.113.7"}, false}, {"192.0.2.1:1", []string{"198.51.100.1, 203.0.113.7"}, true},
 		{"192.0.2.1:1", []string{"203.0.113.7, 192.0.2.2"}, false}, {"192.0.2.1:1", nil, false}, {"@", []string{"198.51.100.1"}, false},
 	} {
-		at, err := p.whence(&http.Request{RemoteAddr: tt.peer, Host: "app.example", Header: http.Header{"X-Forwarded-For": tt.chain}})
+		at, err := p.of(&http.Request{RemoteAddr: tt.peer, Host: "app.example", Header: http.Header{"X-Forwarded-For": tt.chain}})
 		if tt.chain == nil {
-			at, err = p.whence(&http.Request{RemoteAddr: tt.peer, Host: "app.example", Header: http.Header{}})
+			at, err = p.of(&http.Request{RemoteAddr: tt.peer, Host: "app.example", Header: http.Header{}})
 		}
 		if check(t, err); at.forwards != tt.want {
 			t.Errorf("%+v: forwards %t", tt, at.forwards)
@@ -196,7 +196,7 @@ func TestP17_WhatIsOneMachine(t *testing.T) {
 // same address works a moment later.
 func TestACallbackThatFoundNoSlotWorksWhenItIsLoadedAgain(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{SignIn: true, Flows: 1})
+	s := newTestSite(t, setup{SignIn: true, Flows: 1})
 	fault, asked, release := held()
 	first, second := s.browser(t), s.browser(t)
 	v, w := s.arrives(t, first, "mira"), s.arrives(t, second, "jonas")

@@ -65,7 +65,7 @@ func serveApp(tb testing.TB, way string, app http.HandlerFunc) *upstream.Upstrea
 
 // playApp is an app whose every connection follows a script. A script ends by
 // returning; then the connection is closed.
-func playApp(tb testing.TB, script func(*peer)) *upstream.Upstream {
+func playApp(tb testing.TB, script func(*appPeer)) *upstream.Upstream {
 	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	check(tb, err)
@@ -78,7 +78,7 @@ func playApp(tb testing.TB, script func(*peer)) *upstream.Upstream {
 			}
 			go func() {
 				defer c.Close()
-				script(&peer{Conn: c, in: bufio.NewReader(c), n: n})
+				script(&appPeer{Conn: c, in: bufio.NewReader(c), n: n})
 			}()
 		}
 	}()
@@ -88,15 +88,15 @@ func playApp(tb testing.TB, script func(*peer)) *upstream.Upstream {
 	return up
 }
 
-// peer is a connection as an app has it.
-type peer struct {
+// appPeer is a connection as an app has it.
+type appPeer struct {
 	net.Conn
 	in *bufio.Reader
 	n  int // how many connections there were before
 }
 
 // head reads a request's line and header; "" if there is none any more.
-func (p *peer) head() string {
+func (p *appPeer) head() string {
 	var out strings.Builder
 	for {
 		line, err := p.in.ReadString('\n')
@@ -107,10 +107,10 @@ func (p *peer) head() string {
 	}
 }
 
-func (p *peer) say(text string) { _, _ = io.WriteString(p.Conn, text) }
+func (p *appPeer) say(text string) { _, _ = io.WriteString(p.Conn, text) }
 
 // reset ends the connection as a process that dies does.
-func (p *peer) reset() {
+func (p *appPeer) reset() {
 	if c, ok := p.Conn.(*net.TCPConn); ok {
 		_ = c.SetLinger(0)
 	}
@@ -128,7 +128,7 @@ type result struct {
 	err error
 }
 
-func (s *site) stream(tb testing.TB, method, path string, headers ...string) *pipeline {
+func (s *testSite) stream(tb testing.TB, method, path string, headers ...string) *pipeline {
 	tb.Helper()
 	r, w := io.Pipe()
 	req, err := http.NewRequestWithContext(tb.Context(), method, s.url+path, r)
@@ -210,7 +210,7 @@ func TestAnAnswerEndsThoughTheClientIsStillSending(t *testing.T) {
 			_, _ = w.Write(b)
 			w.Header().Set("X-End", "yes")
 		})
-		s := newSite(t, o)
+		s := newTestSite(t, o)
 		p := s.stream(t, "POST", "/x", "Cookie: "+s.mint(t, alice()))
 		_, err := io.WriteString(p, "hello")
 		check(t, err)
@@ -228,7 +228,7 @@ func TestAnAppThatDiesInADialogueIsSeenToDie(t *testing.T) {
 	t.Parallel()
 	for _, tls := range []bool{false, true} {
 		t.Run(fmt.Sprint("TLS ", tls), func(t *testing.T) {
-			s := newSite(t, setup{TLS: tls, App: playApp(t, func(p *peer) {
+			s := newTestSite(t, setup{TLS: tls, App: playApp(t, func(p *appPeer) {
 				p.head()
 				p.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
 				_, _ = io.ReadFull(p.in, make([]byte, len("5\r\nhello\r\n")))
@@ -248,7 +248,7 @@ func TestAnAppThatDiesInADialogueIsSeenToDie(t *testing.T) {
 // After a time limit the connection is of no more use, and says so.
 func TestATimeoutDoesNotSpoilTheNextRequest(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Header: 50 * time.Millisecond, App: playApp(t, func(p *peer) {
+	s := newTestSite(t, setup{Header: 50 * time.Millisecond, App: playApp(t, func(p *appPeer) {
 		for {
 			h := p.head()
 			if h == "" || strings.HasPrefix(h, "GET /slow") {
@@ -280,7 +280,7 @@ func TestAnAppThatRefusesABodyIsHeardAtOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			app := make(chan string, 1)
-			s := newSite(t, setup{App: playApp(t, func(p *peer) {
+			s := newTestSite(t, setup{App: playApp(t, func(p *appPeer) {
 				p.head()
 				p.say(answer)
 				rest, _ := io.ReadAll(p.in)
@@ -311,7 +311,7 @@ func TestAStandstillIsTheFaultOfWhoStandsStill(t *testing.T) {
 	t.Parallel()
 	done := make(chan struct{})
 	t.Cleanup(func() { close(done) })
-	s := newSite(t, setup{Idle: time.Second, App: playApp(t, func(p *peer) { p.head(); <-done })})
+	s := newTestSite(t, setup{Idle: time.Second, App: playApp(t, func(p *appPeer) { p.head(); <-done })})
 	cookie := "Cookie: " + s.mint(t, alice())
 	for _, tt := range []struct {
 		name string
@@ -341,7 +341,7 @@ func TestAStandstillIsTheFaultOfWhoStandsStill(t *testing.T) {
 func TestInterimAnswersDoNotMix(t *testing.T) {
 	t.Parallel()
 	const hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
-	s := newSite(t, setup{App: playApp(t, func(p *peer) {
+	s := newTestSite(t, setup{App: playApp(t, func(p *appPeer) {
 		for p.head() != "" {
 			p.say("HTTP/1.1 100 Continue\r\n\r\n" + strings.Repeat(hints, 3))
 			_, _ = io.ReadFull(p.in, make([]byte, 5))
@@ -381,7 +381,7 @@ func TestInterimAnswersDoNotMix(t *testing.T) {
 // A status that is none is no answer, and not a bug of ours.
 func TestAStatusThatIsNoneIsAFaultOfTheApp(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{})
+	s := newTestSite(t, setup{})
 	s.app.Respond(func([]byte) []byte {
 		return []byte("HTTP/1.1 099 Odd\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 	})
@@ -410,7 +410,7 @@ func TestP03_AnAppCannotSwitchProtocolsWithinHTTP2(t *testing.T) {
 	up, err := upstream.New(upstream.Options{URL: mustURL(t, "h2c://"+l.Addr().String())})
 	check(t, err)
 	t.Cleanup(up.Close)
-	s := newSite(t, setup{App: up})
+	s := newTestSite(t, setup{App: up})
 	a := s.wire(t).do("GET", rawRequest("GET", "/x", s.host, "Cookie: "+s.mint(t, alice())))
 	if a.status != 502 {
 		t.Errorf("answered %d %v", a.status, a.header)
@@ -456,7 +456,7 @@ func TestEventsArriveAsTheyAreSent(t *testing.T) {
 				_ = http.NewResponseController(w).Flush()
 			}
 		})
-		s := newSite(t, o)
+		s := newTestSite(t, o)
 		p := s.stream(t, "GET", "/events", "Cookie: "+s.mint(t, alice()))
 		p.Close()
 		const prompt = 100 * time.Millisecond
@@ -501,7 +501,7 @@ func TestADialoguePasses(t *testing.T) {
 				_ = http.NewResponseController(w).Flush()
 			}
 		})
-		s := newSite(t, o)
+		s := newTestSite(t, o)
 		p := s.stream(t, "POST", "/talk", "Cookie: "+s.mint(t, alice()))
 		var res *http.Response
 		for i := range 20 {
@@ -534,7 +534,7 @@ func TestAnEarlyAnswerArrivesWhole(t *testing.T) {
 			w.WriteHeader(413)
 			_, _ = io.WriteString(w, answer)
 		})
-		s := newSite(t, o)
+		s := newTestSite(t, o)
 		p := s.stream(t, "POST", "/up", "Cookie: "+s.mint(t, alice()))
 		go func() {
 			for range 64 {
@@ -559,7 +559,7 @@ func TestAnEarlyAnswerEndsTheConnection(t *testing.T) {
 	for _, framing := range []string{"Content-Length: 100000000", "Transfer-Encoding: chunked"} {
 		t.Run(framing, func(t *testing.T) {
 			broke := make(chan error, 1)
-			s := newSite(t, setup{App: playApp(t, func(p *peer) {
+			s := newTestSite(t, setup{App: playApp(t, func(p *appPeer) {
 				p.head()
 				_, _ = io.CopyN(io.Discard, p.in, 1000)
 				p.say("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
@@ -605,7 +605,7 @@ func TestAnEarlyAnswerEndsTheConnection(t *testing.T) {
 // An app that never says 100 gets the body all the same (RFC 9110 §10.1.1).
 func TestAnAppThatKnowsNoExpectationsGetsItsBody(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{App: playApp(t, func(p *peer) {
+	s := newTestSite(t, setup{App: playApp(t, func(p *appPeer) {
 		h := p.head()
 		body := readBody(p, h)
 		p.say("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body)
@@ -641,7 +641,7 @@ func TestP17_ASlowReaderHoldsBackTheApp(t *testing.T) {
 				sent.Add(int64(n))
 			}
 		})
-		s := newSite(t, o)
+		s := newTestSite(t, o)
 		p := s.stream(t, "GET", "/endless", "Cookie: "+s.mint(t, alice()))
 		p.Close()
 		res := p.begun(t, soon)
@@ -667,7 +667,7 @@ func TestAnAppIsToldThatItsClientIsGone(t *testing.T) {
 			<-r.Context().Done()
 			told <- struct{}{}
 		})
-		s := newSite(t, o)
+		s := newTestSite(t, o)
 		for _, path := range []string{"/waiting", "/answered"} {
 			ctx, leave := context.WithCancel(t.Context())
 			req, err := http.NewRequestWithContext(ctx, "GET", s.url+path, nil)
@@ -702,7 +702,7 @@ func TestP10_SigningOutEndsAStream(t *testing.T) {
 					time.Sleep(20 * time.Millisecond)
 				}
 			})
-			s := newSite(t, o)
+			s := newTestSite(t, o)
 			mine, others := "Cookie: "+s.mint(t, alice()), "Cookie: "+s.mint(t, alice())
 			a, b := s.stream(t, "GET", "/stream", mine), s.stream(t, "GET", "/stream", others)
 			a.Close()
@@ -726,7 +726,7 @@ func TestTrailersFollowABodyOfKnownLength(t *testing.T) {
 	t.Parallel()
 	for _, way := range []string{"h2c", "https"} {
 		got := make(chan http.Header, 1)
-		s := newSite(t, setup{TLS: true, App: serveApp(t, way, func(w http.ResponseWriter, r *http.Request) {
+		s := newTestSite(t, setup{TLS: true, App: serveApp(t, way, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			got <- r.Trailer
 		})})
@@ -744,7 +744,7 @@ func TestTrailersFollowABodyOfKnownLength(t *testing.T) {
 // An app that says again and again that it is at work is not silent.
 func TestInterimAnswersAreASignOfLife(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, setup{Idle: time.Second, App: playApp(t, func(p *peer) {
+	s := newTestSite(t, setup{Idle: time.Second, App: playApp(t, func(p *appPeer) {
 		p.head()
 		for range 5 {
 			time.Sleep(300 * time.Millisecond)

@@ -62,14 +62,14 @@ func handshake(path, host string, lines ...string) string {
 }
 
 // wsSite is a site whose usual route carries WebSockets.
-func wsSite(t *testing.T, o setup) *site {
+func wsSite(t *testing.T, o setup) *testSite {
 	t.Helper()
 	o.Routes = wsRoutes("127.0.0.1")
-	return newSite(t, o)
+	return newTestSite(t, o)
 }
 
 // open makes a tunnel, over TLS where the site has it.
-func (s *site) open(t *testing.T, path string, lines ...string) (*wire, *http.Response) {
+func (s *testSite) open(t *testing.T, path string, lines ...string) (*wire, *http.Response) {
 	t.Helper()
 	w := s.wire(t)
 	w.dial()
@@ -180,7 +180,7 @@ func TestP03_WhatFollowsAHandshakeIsForTheTunnelAlone(t *testing.T) {
 		status, _, _ := strings.Cut(answer, "\r\n")
 		t.Run(status, func(t *testing.T) {
 			early, after := make(chan string, 1), make(chan string, 1)
-			s := wsSite(t, setup{App: playApp(t, func(p *peer) {
+			s := wsSite(t, setup{App: playApp(t, func(p *appPeer) {
 				p.head()
 				_ = p.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 				got, _ := io.ReadAll(p.in)
@@ -264,7 +264,7 @@ func TestATunnelEndsWithEitherSide(t *testing.T) {
 }
 
 // tunnels is how many an operator sees.
-func (s *site) tunnels(t *testing.T) float64 {
+func (s *testSite) tunnels(t *testing.T) float64 {
 	t.Helper()
 	families, err := s.metrics.Gather()
 	check(t, err)

@@ -31,15 +31,17 @@ var (
 )
 
 const (
-	// FlowTime is how long somebody may stay at the provider (security.md C5).
+	// FlowTime is how long somebody may stay at the provider.
 	FlowTime    = 10 * time.Minute
-	flowVersion = 1
+	flowVersion = 2
 	saltBytes   = 16
 	bindBytes   = 16
 	secretBytes = 32
 	// MaxReturnTo is the longest address that fits into state, in bytes.
 	MaxReturnTo = 1024
-	maxState    = 2048 // of the sealed state, in bytes, as it comes back
+	// MaxDetail is the longest detail of a flow, in bytes.
+	MaxDetail = 256
+	maxState  = 2048 // of the sealed state, in bytes, as it comes back
 )
 
 // Flow is one trip to a provider and back.
@@ -48,7 +50,13 @@ type Flow struct {
 	Provider string // the provider id that the callback must be for
 	ReturnTo string // a path of ours, made by ReturnTo
 	Restarts int    // how often the trip was begun afresh, 0 to 255
+	// Detail is what else belongs to the purpose, in its own encoding; sealed with
+	// the rest, and at most MaxDetail bytes.
+	Detail string
 }
+
+// ErrDetail is what Begin returns for a detail that is too long.
+var ErrDetail = errors.New("the detail of the flow is too long")
 
 // Trip is a flow that has come back to the browser that began it.
 type Trip struct {
@@ -89,6 +97,9 @@ func (m *Manager) Begin(w http.ResponseWriter, r *http.Request, f Flow) (identit
 	if len(f.ReturnTo) > MaxReturnTo {
 		f.ReturnTo = "/"
 	}
+	if len(f.Detail) > MaxDetail {
+		return identity.Handshake{}, ErrDetail
+	}
 	keys := m.flows[m.ring.Signing(m.now())]
 	salt := make([]byte, saltBytes)
 	rand.Read(salt)
@@ -97,7 +108,7 @@ func (m *Manager) Begin(w http.ResponseWriter, r *http.Request, f Flow) (identit
 	b = binary.BigEndian.AppendUint64(b, uint64(m.now().Add(FlowTime).Unix()))
 	b = append(b, salt...)
 	b = append(b, keys.derive(secret, salt, "binding")[:bindBytes]...)
-	for _, v := range [...]string{f.Purpose, f.Provider, f.ReturnTo} {
+	for _, v := range [...]string{f.Purpose, f.Provider, f.ReturnTo, f.Detail} {
 		b = append(binary.BigEndian.AppendUint16(b, uint16(len(v))), v...)
 	}
 	state := base64.RawURLEncoding.EncodeToString(keys.seal.Seal(nil, nil, b, nil))
@@ -191,7 +202,7 @@ func parseFlow(b []byte) (sealedFlow, bool) {
 		binding: b[10+saltBytes : head],
 	}
 	b = b[head:]
-	for _, p := range [...]*string{&s.flow.Purpose, &s.flow.Provider, &s.flow.ReturnTo} {
+	for _, p := range [...]*string{&s.flow.Purpose, &s.flow.Provider, &s.flow.ReturnTo, &s.flow.Detail} {
 		if len(b) < 2 || len(b)-2 < int(binary.BigEndian.Uint16(b)) {
 			return sealedFlow{}, false
 		}

@@ -56,7 +56,7 @@ func (b *browser) end(state string) (Flow, identity.Handshake, error) {
 	return trip.Flow, trip.Handshake, nil
 }
 
-var aFlow = Flow{Purpose: "login", Provider: "google", ReturnTo: "/deep/link?x=1#y", Restarts: 2}
+var aFlow = Flow{Purpose: "login", Provider: "google", ReturnTo: "/deep/link?x=1#y", Restarts: 2, Detail: "\x00root\xff"}
 
 func TestP06_SignInEndsInTheBrowserThatBeganIt(t *testing.T) {
 	b := &browser{t: t, m: newManager(t, newClock())}
@@ -374,5 +374,21 @@ func TestP06_FlowOfAnotherInstanceIsNone(t *testing.T) {
 	b.cookies = []string{"__Host-sallyport-flow=" + secret}
 	if _, _, err := b.end(h.State); !errors.Is(err, ErrNoFlow) {
 		t.Errorf("another key: %v", err)
+	}
+}
+
+// What belongs to a purpose fits beside the longest address and the longest ids,
+// and is refused whole where it is longer: a part of it would mean something else.
+func TestTheDetailOfAFlowIsWholeOrRefused(t *testing.T) {
+	b := &browser{t: t, m: newManager(t, newClock())}
+	f := Flow{Purpose: "reauth", Provider: strings.Repeat("p", 63), ReturnTo: "/" + strings.Repeat("x", MaxReturnTo-1),
+		Restarts: 3, Detail: strings.Repeat("d", MaxDetail)}
+	h := b.begin(f)
+	if got, _, err := b.end(h.State); err != nil || got != f {
+		t.Errorf("%v %+v", err, got)
+	}
+	f.Detail += "d"
+	if _, err := b.m.Begin(httptest.NewRecorder(), b.request(), f); !errors.Is(err, ErrDetail) {
+		t.Errorf("a longer one: %v", err)
 	}
 }

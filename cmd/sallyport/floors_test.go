@@ -78,7 +78,7 @@ func touchSources(t *testing.T) {
 var floor = map[string]int{
 	"identity": 0, "internal/hostname": 0, "internal/recent": 0, "internal/attempt": 0, "internal/observe": 0,
 	"session": 1, "authz": 1, "upstream": 1, "assertion": 1, "oauth": 1, "internal/demo": 1,
-	"login": 2, "admission": 2, "relay": 2, "store": 2,
+	"login": 2, "admission": 2, "relay": 2, "proxy/pages": 2, "store": 2,
 	"proxy": 3, "store/sqlite": 3, "store/postgres": 3, "store/storetest": 3,
 	"cmd/sallyport/internal/config": 4, "cmd/sallyport/internal/assemble": 5, "cmd/sallyport": 6,
 }
@@ -111,6 +111,8 @@ var neverReach = []struct{ from, to, why string }{
 	{"admission", "oauth", "the front doors must have no way to a provider's tokens; login arrives as an interface"},
 	{"proxy", "login", "the front door must have no way to a provider's tokens; login arrives as an interface"},
 	{"proxy", "oauth", "the front door must have no way to a provider's tokens; login arrives as an interface"},
+	{"proxy/pages", "session", "pages show what they are given; they know no sessions, rules or providers"},
+	{"proxy/pages", "authz", "pages show what they are given; they know no sessions, rules or providers"},
 	{"relay", "session", "what moves bytes knows no people, no rules and no pages"},
 	{"relay", "authz", "what moves bytes knows no people, no rules and no pages"},
 	{"relay", "identity", "what moves bytes knows no people, no rules and no pages"},

@@ -18,7 +18,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/login"
-	"github.com/sallyport-proxy/sallyport/proxy"
+	"github.com/sallyport-proxy/sallyport/proxy/pages"
 )
 
 func permissionsCommand(c *console) *cobra.Command {
@@ -39,7 +39,7 @@ func permissionsCommand(c *console) *cobra.Command {
 }
 
 func permissions(c *console, path, format string) error {
-	print, ok := map[string]func(io.Writer, []proxy.Permission) error{
+	print, ok := map[string]func(io.Writer, []pages.Permission) error{
 		"table": permissionTable, "markdown": permissionMarkdown, "json": permissionJSON}[format]
 	if !ok {
 		return usage("--format is table, markdown or json, not %q", format)
@@ -70,8 +70,8 @@ func withoutSecrets(path string, env func(string) (string, bool)) (*config.Confi
 
 // summarize asks providers that are made as for serve, but with stand-ins for
 // what only secrets and the outside know.
-func summarize(cfg *config.Config) ([]proxy.Permission, error) {
-	var summary []proxy.Permission
+func summarize(cfg *config.Config) ([]pages.Permission, error) {
+	var summary []pages.Permission
 	for _, p := range cfg.Providers {
 		l, err := standIn(cfg, p)
 		if err != nil {
@@ -118,17 +118,17 @@ func standInKey() (public, private string, err error) {
 }
 
 // parts are the lists of a summary, with their headings.
-func permissionParts(p proxy.Permission) []struct {
+func permissionParts(p pages.Permission) []struct {
 	heading string
-	terms   []proxy.Term
+	terms   []pages.Term
 } {
 	return []struct {
 		heading string
-		terms   []proxy.Term
+		terms   []pages.Term
 	}{{"asked for", p.Scopes}, {"kept", p.Kept}, {"checked, not kept", p.Checked}, {"deviations", p.Quirks}}
 }
 
-func permissionTable(out io.Writer, summary []proxy.Permission) error {
+func permissionTable(out io.Writer, summary []pages.Permission) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for i, p := range summary {
 		if i > 0 {
@@ -147,7 +147,7 @@ func permissionTable(out io.Writer, summary []proxy.Permission) error {
 	return w.Flush()
 }
 
-func permissionMarkdown(w io.Writer, summary []proxy.Permission) error {
+func permissionMarkdown(w io.Writer, summary []pages.Permission) error {
 	cell := strings.NewReplacer("|", `\|`, "\n", " ")
 	for i, p := range summary {
 		if i > 0 {
@@ -166,7 +166,7 @@ func permissionMarkdown(w io.Writer, summary []proxy.Permission) error {
 	return nil
 }
 
-func permissionJSON(w io.Writer, summary []proxy.Permission) error {
+func permissionJSON(w io.Writer, summary []pages.Permission) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")

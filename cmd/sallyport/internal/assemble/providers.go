@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/login"
 	"github.com/sallyport-proxy/sallyport/oauth"
 	"github.com/sallyport-proxy/sallyport/proxy"
+	"github.com/sallyport-proxy/sallyport/proxy/pages"
 )
 
 // addProviders makes the providers, and what follows from each.
@@ -53,15 +54,15 @@ func addBearers(to map[string]admission.TokenVerifier, cfg *config.Config, provi
 }
 
 // PermissionOf is the summary of one provider, with the address to register there.
-func PermissionOf(l *login.Provider, redirect string) proxy.Permission {
+func PermissionOf(l *login.Provider, redirect string) pages.Permission {
 	has := l.Permissions()
-	p := proxy.Permission{Provider: has.Provider, Type: has.Type, Redirect: redirect, Discarded: has.Discarded,
-		Received: func() []proxy.Term { return received(l) }}
+	p := pages.Permission{Provider: has.Provider, Type: has.Type, Redirect: redirect, Discarded: has.Discarded,
+		Received: func() []pages.Term { return received(l) }}
 	for _, s := range has.Scopes {
-		p.Scopes = append(p.Scopes, proxy.Term{Name: s.Name, Means: s.Opens})
+		p.Scopes = append(p.Scopes, pages.Term{Name: s.Name, Means: s.Opens})
 	}
 	for _, c := range has.Claims {
-		t := proxy.Term{Name: c.Name, Means: c.For + " (" + c.From + ")"}
+		t := pages.Term{Name: c.Name, Means: c.For + " (" + c.From + ")"}
 		if c.Kept {
 			p.Kept = append(p.Kept, t)
 		} else {
@@ -69,16 +70,16 @@ func PermissionOf(l *login.Provider, redirect string) proxy.Permission {
 		}
 	}
 	for _, q := range has.Quirks {
-		p.Quirks = append(p.Quirks, proxy.Term{Name: q.Name, Means: q.Weakens})
+		p.Quirks = append(p.Quirks, pages.Term{Name: q.Name, Means: q.Weakens})
 	}
 	return p
 }
 
 // received is what a provider sent at the last sign-in, without the values.
-func received(l *login.Provider) []proxy.Term {
-	var terms []proxy.Term
+func received(l *login.Provider) []pages.Term {
+	var terms []pages.Term
 	for _, c := range l.LastClaims() {
-		terms = append(terms, proxy.Term{Name: c.Name, Means: c.Form + " (" + c.From + ")"})
+		terms = append(terms, pages.Term{Name: c.Name, Means: c.Form + " (" + c.From + ")"})
 	}
 	return terms
 }

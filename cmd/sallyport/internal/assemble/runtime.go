@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/proxy"
+	"github.com/sallyport-proxy/sallyport/proxy/pages"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -18,7 +19,7 @@ type Parts struct {
 	Keys       session.Keyring
 	Providers  []proxy.Provider
 	Bearers    map[string]admission.TokenVerifier // by route name
-	Permission []proxy.Permission
+	Permission []pages.Permission
 	App        http.RoundTripper // instead of every app
 }
 

@@ -1,4 +1,4 @@
-package proxy
+package pages
 
 import (
 	"bytes"
@@ -25,51 +25,51 @@ import (
 
 var updatePages = flag.Bool("update", false, "rewrite the golden files of the pages")
 
-func pagesForTest(t *testing.T, o pageOptions) *pages {
+func pagesForTest(t *testing.T, o Options) *Pages {
 	t.Helper()
-	p, err := newPages(o)
+	p, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
 }
 
-func pageAnswer(p *pages, method string, pg page) *httptest.ResponseRecorder {
+func pageAnswer(p *Pages, method string, pg Page) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
-	p.write(w, httptest.NewRequest(method, "https://app.example.com/x", nil), pg)
+	p.Write(w, httptest.NewRequest(method, "https://app.example.com/x", nil), pg)
 	return w
 }
 
 // pageSamples are the pages as people get them, by golden file name.
-func pageSamples() map[string]page {
+func pageSamples() map[string]Page {
 	now := time.Date(2026, 11, 22, 17, 40, 0, 0, time.UTC)
-	org := &accountOrg{"Acme Rockets", "acme.com", "microsoft:3f0c8a52-6a1e-4a55-9f65-0d5a1c1f7b7e"}
-	samples := map[string]page{
-		"signin": {Template: "signin", Data: signinData{
-			Providers: []signinChoice{{"google", "Google"}, {"entra", "Microsoft"}, {"partner", "Partner SSO"}},
+	org := &AccountOrg{"Acme Rockets", "acme.com", "microsoft:3f0c8a52-6a1e-4a55-9f65-0d5a1c1f7b7e"}
+	samples := map[string]Page{
+		"signin": {Template: "signin", Data: SignIn{
+			Providers: []SignInChoice{{"google", "Google"}, {"entra", "Microsoft"}, {"partner", "Partner SSO"}},
 			ReturnTo:  "/reports?week=47&by=team",
 		}, FormAction: []string{"https://accounts.google.com"}},
-		"signin_reason": {Template: "signin", Data: signinData{
-			Providers: []signinChoice{{"google", "Google"}, {"entra", "Microsoft"}},
+		"signin_reason": {Template: "signin", Data: SignIn{
+			Providers: []SignInChoice{{"google", "Google"}, {"entra", "Microsoft"}},
 			Reason:    "Your session ended because you were away for a while.",
 		}},
-		"signin_nowhere": {Template: "signin", Data: signinData{}},
-		"signedout":      {Template: "signedout", Data: signedoutData{SignInURL: "/.sallyport/login"}},
-		"signedout_link": {Template: "signedout", Data: signedoutData{SignInURL: "/.sallyport/login",
-			Provider: &providerSignOut{Name: "Main Street", URL: "https://sso.example.com/logout?client_id=a"}}},
-		"signedout_form": {Template: "signedout", FormAction: []string{"https://sso.example.com"}, Data: signedoutData{SignInURL: "/.sallyport/login",
-			Provider: &providerSignOut{Name: "Main Street", URL: "https://sso.example.com/logout", Post: true, Form: url.Values{"client_id": {"a"}}}}},
-		"confirmlogout": {Template: "confirmlogout", Data: confirmData{
+		"signin_nowhere": {Template: "signin", Data: SignIn{}},
+		"signedout":      {Template: "signedout", Data: SignedOut{SignInURL: "/.sallyport/login"}},
+		"signedout_link": {Template: "signedout", Data: SignedOut{SignInURL: "/.sallyport/login",
+			Provider: &ProviderSignOut{Name: "Main Street", URL: "https://sso.example.com/logout?client_id=a"}}},
+		"signedout_form": {Template: "signedout", FormAction: []string{"https://sso.example.com"}, Data: SignedOut{SignInURL: "/.sallyport/login",
+			Provider: &ProviderSignOut{Name: "Main Street", URL: "https://sso.example.com/logout", Post: true, Form: url.Values{"client_id": {"a"}}}}},
+		"confirmlogout": {Template: "confirmlogout", Data: ConfirmSignOut{
 			Name: "Ada Lovelace", LogoutURL: "/.sallyport/logout", BackURL: "/",
 		}},
-		"account": {Template: "account", Data: accountData{
+		"account": {Template: "account", Data: Account{
 			Name: "Ada Lovelace", Username: "ada", Email: "ada@acme.com", EmailVerified: true,
 			UserID: "entra:2f1b8c1e-53a7-4c0e-8d53-0a7c3c1b9f10", Provider: "Microsoft", Org: org,
 			Groups:     []string{"engineering", "oncall", "Everyone at Acme Rockets", "5b2a4a63-9d3c-4d43-a1a3-f0c2f2c8a3f1"},
 			SignedInAt: now.Add(-50 * time.Minute), ExpiresAt: now.Add(11*time.Hour + 10*time.Minute), IdleExpiresAt: now.Add(time.Hour),
 			Now: now, LogoutURL: "/.sallyport/logout", BackURL: "/",
 		}},
-		"account_operator": {Template: "account", Data: accountData{
+		"account_operator": {Template: "account", Data: Account{
 			Name: "Ada Lovelace", UserID: "entra:ada", Provider: "Microsoft", LogoutURL: "/.sallyport/logout", BackURL: "/",
 			Permissions: []Permission{
 				{Provider: "entra", Type: "microsoft", Scopes: []Term{{"openid", "Says who signed in."}, {"User.Read", "Opens the organization."}},
@@ -78,62 +78,62 @@ func pageSamples() map[string]page {
 					Discarded: []string{"the access token"}, Quirks: []Term{{"no_nonce", "A sign-in could be replayed."}}},
 			},
 		}},
-		"account_crowded": {Template: "account", Data: accountData{
+		"account_crowded": {Template: "account", Data: Account{
 			Name: "Ada Lovelace", UserID: "entra:ada", Provider: "Microsoft", GroupsUnknown: true, GroupsDropped: true,
 			SignedInAt: now.Add(-50 * time.Minute), ExpiresAt: now.Add(11*time.Hour + 10*time.Minute), IdleExpiresAt: now.Add(time.Hour),
 			Now: now, LogoutURL: "/.sallyport/logout", BackURL: "/",
 		}},
-		"account_sparse": {Template: "account", Data: accountData{
+		"account_sparse": {Template: "account", Data: Account{
 			Email: "ada@example.net", UserID: "partner:7", Provider: "Partner SSO", GroupsUnknown: true,
 			ExpiresAt: now.Add(3 * time.Hour), LogoutURL: "/.sallyport/logout", BackURL: "/",
 		}},
-		"denied": {Status: 403, Template: "denied", Data: deniedData{
+		"denied": {Status: 403, Template: "denied", Data: Denied{
 			Name: "Ada Lovelace", Email: "ada@acme.com",
 			Sentence:   "This page is for members of the group oncall in the organization Acme Rockets.",
 			AccountURL: "/.sallyport/account", SwitchURL: "/.sallyport/login?prompt=select_account",
 		}},
-		"denied_switch": {Status: 403, Template: "denied", Data: deniedData{
+		"denied_switch": {Status: 403, Template: "denied", Data: Denied{
 			Name: "Ines Duarte", Email: "ines@mail.example", Org: "Acme Rockets", Sentence: "It is for another organization than Acme Rockets.",
 			AccountURL: "/.sallyport/account", SwitchURL: "/.sallyport/login?switch=1&return_to=%2Fbank",
-			Switch: &orgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/bank", Orgs: []orgChoice{{"birch", "Birch Bank", "birch.example"}}},
+			Switch: &OrgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/bank", Orgs: []OrgChoice{{"birch", "Birch Bank", "birch.example"}}},
 		}},
-		"organization": {Template: "organization", Data: orgData{
+		"organization": {Template: "organization", Data: Organization{
 			Name: "Ines Duarte", SwitchURL: "/.sallyport/login?switch=1&return_to=%2Freports%3Fweek%3D47",
-			Choices: &orgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/reports?week=47&by=team", Orgs: []orgChoice{
+			Choices: &OrgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/reports?week=47&by=team", Orgs: []OrgChoice{
 				{"acme", "Acme Rockets", "acme.example"}, {"main:b", "Acme Rockets", "main:b"}, {"main:c", "main:c", ""}}},
 		}},
-		"organization_active": {Template: "organization", Data: orgData{
+		"organization_active": {Template: "organization", Data: Organization{
 			Name: "Ines Duarte", Active: "Acme Rockets", StayURL: "/reports", SwitchURL: "/.sallyport/login?switch=1",
-			Choices: &orgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/reports", Orgs: []orgChoice{{"birch", "Birch Bank", "birch.example"}}},
+			Choices: &OrgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/reports", Orgs: []OrgChoice{{"birch", "Birch Bank", "birch.example"}}},
 		}},
-		"account_organizations": {Template: "account", Data: accountData{
-			Name: "Ines Duarte", UserID: "main:ines", Provider: "Main Street", Org: &accountOrg{"Acme Rockets", "acme.example", "acme"},
+		"account_organizations": {Template: "account", Data: Account{
+			Name: "Ines Duarte", UserID: "main:ines", Provider: "Main Street", Org: &AccountOrg{"Acme Rockets", "acme.example", "acme"},
 			ExpiresAt: now.Add(3 * time.Hour), LogoutURL: "/.sallyport/logout", BackURL: "/",
-			Switch: &orgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/.sallyport/account", Orgs: []orgChoice{{"birch", "Birch Bank", "birch.example"}}},
+			Switch: &OrgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/.sallyport/account", Orgs: []OrgChoice{{"birch", "Birch Bank", "birch.example"}}},
 		}},
-		"denied_nameless": {Status: 403, Template: "denied", Data: deniedData{Email: "ada@acme.com"}},
-		"formlost":        {Status: 401, Template: "formlost", KeepsForm: true, Data: formlostData{SignInURL: "/.sallyport/login?return_to=%2F"}},
+		"denied_nameless": {Status: 403, Template: "denied", Data: Denied{Email: "ada@acme.com"}},
+		"formlost":        {Status: 401, Template: "formlost", KeepsForm: true, Data: FormLost{SignInURL: "/.sallyport/login?return_to=%2F"}},
 		"framed": {Status: 401, Template: "framed", FramedBy: []string{"https://app.example.com"},
-			Data: framedData{SignInURL: "https://app.example.com/.sallyport/login?return_to=%2Fboard"}},
-		"startagain": {Status: 400, Template: "startagain", Data: startagainData{
+			Data: Framed{SignInURL: "https://app.example.com/.sallyport/login?return_to=%2Fboard"}},
+		"startagain": {Status: 400, Template: "startagain", Data: StartAgain{
 			StartURL: "/.sallyport/login?return_to=%2Freports",
 		}},
-		"startagain_cause": {Status: 400, Template: "startagain", Data: startagainData{
+		"startagain_cause": {Status: 400, Template: "startagain", Data: StartAgain{
 			StartURL: "/.sallyport/login", Cause: "It took longer than ten minutes.",
 		}},
-		"loop": {Status: 500, Template: "loop", Data: loopData{
+		"loop": {Status: 500, Template: "loop", Data: Loop{
 			PublicURL: "https://app.example.com", SeenURL: "http://app.example.com:8080", StartURL: "/.sallyport/login",
 		}},
-		"loop_causes": {Status: 500, Template: "loop", Data: loopData{
+		"loop_causes": {Status: 500, Template: "loop", Data: Loop{
 			PublicURL: "https://app.example.com", SeenURL: "https://APP.example.com/x", StartURL: "/.sallyport/login",
 			Causes: []string{"The clock of this server is 14 minutes ahead of the one that you sign in with."},
 		}},
-		"loop_unknown": {Status: 500, Template: "loop", Data: loopData{PublicURL: "https://app.example.com"}},
-		"message_404": {Status: 404, Template: "message", Data: messageData{
+		"loop_unknown": {Status: 500, Template: "loop", Data: Loop{PublicURL: "https://app.example.com"}},
+		"message_404": {Status: 404, Template: "message", Data: Message{
 			Title: "There is no page here", Sentence: "The address may be mistyped, or the page has moved.",
 			Advice: "Check the address, or begin at the front page.", ActionURL: "/", ActionText: "Go to the front page",
 		}},
-		"message_503": {Status: 503, Template: "message", Data: messageData{
+		"message_503": {Status: 503, Template: "message", Data: Message{
 			Title: "Signing in does not work right now", Sentence: "The service that you sign in with did not answer.",
 			Advice: "Please try again in a minute. If it goes on, tell the people who run this site.",
 		}, Header: http.Header{"Retry-After": {"60"}}},
@@ -146,19 +146,19 @@ func pageSamples() map[string]page {
 }
 
 func TestPagesLookAsAgreed(t *testing.T) {
-	acme := pagesForTest(t, pageOptions{Name: "Acme", LogoURL: "/.sallyport/logo"})
-	plain := pagesForTest(t, pageOptions{})
+	acme := pagesForTest(t, Options{Name: "Acme", LogoURL: "/.sallyport/logo"})
+	plain := pagesForTest(t, Options{})
 	for name, pg := range pageSamples() {
 		t.Run(name, func(t *testing.T) {
 			comparePage(t, name, pageAnswer(acme, "GET", pg).Body.Bytes())
 		})
 	}
-	comparePage(t, "no_options", pageAnswer(plain, "GET", page{Template: "signedout", Data: signedoutData{}}).Body.Bytes())
+	comparePage(t, "no_options", pageAnswer(plain, "GET", Page{Template: "signedout", Data: SignedOut{}}).Body.Bytes())
 }
 
 func comparePage(t *testing.T, name string, got []byte) {
 	t.Helper()
-	file := filepath.Join("pages", "testdata", name+".html")
+	file := filepath.Join("testdata", name+".html")
 	if *updatePages {
 		if err := os.WriteFile(file, got, 0o644); err != nil {
 			t.Fatal(err)
@@ -179,19 +179,19 @@ func TestEveryTemplateHasASample(t *testing.T) {
 	for _, pg := range pageSamples() {
 		seen[pg.Template] = true
 	}
-	have := slices.Sorted(maps.Keys(pagesForTest(t, pageOptions{}).templates))
+	have := slices.Sorted(maps.Keys(pagesForTest(t, Options{}).templates))
 	if got := slices.Sorted(maps.Keys(seen)); !slices.Equal(got, have) {
 		t.Errorf("samples of %q, templates %q", got, have)
 	}
 }
 
 func TestP19_PageHeadersAreExactlyThese(t *testing.T) {
-	p := pagesForTest(t, pageOptions{})
+	p := pagesForTest(t, Options{})
 	for name, pg := range pageSamples() {
 		w := pageAnswer(p, "GET", pg)
 		forms := "'self'"
 		if len(pg.FormAction) > 0 {
-			forms += " " + pageOrigin(pg.FormAction[0])
+			forms += " " + originOf(pg.FormAction[0])
 		}
 		framers, old := "'none'", "DENY"
 		if len(pg.FramedBy) > 0 {
@@ -222,8 +222,8 @@ func TestP19_PageHeadersAreExactlyThese(t *testing.T) {
 }
 
 func TestP19_ExtraHeadersCannotWeakenAPage(t *testing.T) {
-	w := pageAnswer(pagesForTest(t, pageOptions{}), "GET", page{
-		Template: "signedout", Data: signedoutData{},
+	w := pageAnswer(pagesForTest(t, Options{}), "GET", Page{
+		Template: "signedout", Data: SignedOut{},
 		Header: http.Header{
 			"Cache-Control": {"public"}, "Content-Security-Policy": {"default-src *"}, "X-Frame-Options": {"ALLOWALL"},
 			"Allow": {"GET, POST"},
@@ -240,7 +240,7 @@ func TestP19_ExtraHeadersCannotWeakenAPage(t *testing.T) {
 }
 
 func TestP19_FormActionTakesOriginsOnly(t *testing.T) {
-	p := pagesForTest(t, pageOptions{})
+	p := pagesForTest(t, Options{})
 	for _, tt := range []struct{ give, want string }{
 		{"https://login.example.com", "'self' https://login.example.com"},
 		{"https://login.example.com:8443/authorize?x=1", "'self' https://login.example.com:8443"},
@@ -260,7 +260,7 @@ func TestP19_FormActionTakesOriginsOnly(t *testing.T) {
 		{"//login.example.com", "'self'"},
 		{"https://ex\u00e4mple.com", "'self'"},
 	} {
-		csp := p.policy(page{FormAction: []string{tt.give, tt.give}})
+		csp := p.csp(Page{FormAction: []string{tt.give, tt.give}})
 		if !strings.Contains(csp, "; form-action "+tt.want+"; frame-ancestors") {
 			t.Errorf("%q: %s", tt.give, csp)
 		}
@@ -268,7 +268,7 @@ func TestP19_FormActionTakesOriginsOnly(t *testing.T) {
 }
 
 func TestP19_StyleHashMatchesTheStyleInTheBody(t *testing.T) {
-	p := pagesForTest(t, pageOptions{Name: "</style><b>"})
+	p := pagesForTest(t, Options{Name: "</style><b>"})
 	for name, pg := range pageSamples() {
 		w := pageAnswer(p, "GET", pg)
 		styles := regexp.MustCompile(`(?s)<style>(.*?)</style>`).FindAllStringSubmatch(w.Body.String(), -1)
@@ -295,17 +295,17 @@ func xssStrings() []string {
 }
 
 func TestP19_WhatPeopleSendComesOutAsText(t *testing.T) {
-	calm := pagesForTest(t, pageOptions{Name: "x"})
+	calm := pagesForTest(t, Options{Name: "x"})
 	for _, evil := range xssStrings() {
-		p := pagesForTest(t, pageOptions{Name: evil})
+		p := pagesForTest(t, Options{Name: evil})
 		for name, pg := range pageSamples() {
 			harmless := reflect.New(reflect.TypeOf(pg.Data)).Elem()
 			harmless.Set(reflect.ValueOf(pg.Data))
 			fillStrings(harmless, "x")
-			want := pageShape(pageAnswer(calm, "GET", page{Template: pg.Template, Data: harmless.Interface(), RequestID: "x"}).Body.String())
+			want := pageShape(pageAnswer(calm, "GET", Page{Template: pg.Template, Data: harmless.Interface(), RequestID: "x"}).Body.String())
 
 			fillStrings(harmless, evil)
-			w := pageAnswer(p, "GET", page{Template: pg.Template, Data: harmless.Interface(), RequestID: evil})
+			w := pageAnswer(p, "GET", Page{Template: pg.Template, Data: harmless.Interface(), RequestID: evil})
 			body := w.Body.String()
 			if w.Code != 200 {
 				t.Fatalf("%s with %q: status %d", name, evil, w.Code)
@@ -395,7 +395,7 @@ func TestP19_PagesHaveNoScriptAndNoInlineStyle(t *testing.T) {
 	allowed := strings.Fields(`!DOCTYPE html head meta title style body header img span bdi main footer p code h1 h2 h3 form input button a
 		strong div section nav link dl dt dd ul ol li time`)
 	for name, pg := range pageSamples() {
-		body := pageAnswer(pagesForTest(t, pageOptions{LogoURL: "/logo"}), "GET", pg).Body.String()
+		body := pageAnswer(pagesForTest(t, Options{LogoURL: "/logo"}), "GET", pg).Body.String()
 		for _, e := range pageElements(body) {
 			if !slices.Contains(allowed, strings.TrimPrefix(e.name, "/")) {
 				t.Errorf("%s: element %q", name, e.name)
@@ -413,7 +413,7 @@ func TestP19_PagesHaveNoScriptAndNoInlineStyle(t *testing.T) {
 }
 
 func TestPagesWorkWithKeyboardAndScreenReader(t *testing.T) {
-	p := pagesForTest(t, pageOptions{Name: "Acme", LogoURL: "/logo"})
+	p := pagesForTest(t, Options{Name: "Acme", LogoURL: "/logo"})
 	for name, pg := range pageSamples() {
 		body := pageAnswer(p, "GET", pg).Body.String()
 		count := map[string]int{}
@@ -485,7 +485,7 @@ func trackPageNesting(t *testing.T, page string, open []string, tag string) []st
 }
 
 func TestHeadGetsThePageHeadersAndNoBody(t *testing.T) {
-	p := pagesForTest(t, pageOptions{})
+	p := pagesForTest(t, Options{})
 	pg := pageSamples()["denied"]
 	get, head := pageAnswer(p, "GET", pg), pageAnswer(p, "HEAD", pg)
 	if head.Body.Len() != 0 || head.Code != 403 || !reflect.DeepEqual(head.Header(), get.Header()) {
@@ -494,10 +494,10 @@ func TestHeadGetsThePageHeadersAndNoBody(t *testing.T) {
 }
 
 func TestABrokenPageIsAPlain500(t *testing.T) {
-	p := pagesForTest(t, pageOptions{})
-	for name, pg := range map[string]page{
+	p := pagesForTest(t, Options{})
+	for name, pg := range map[string]Page{
 		"unknown template":       {Template: "nosuch"},
-		"data of another page":   {Template: "account", Data: signedoutData{}},
+		"data of another page":   {Template: "account", Data: SignedOut{}},
 		"fault late in the page": {Template: "loop", Data: struct{ PublicURL string }{"x"}},
 	} {
 		pg.Status, pg.RequestID = 403, "<id>"
@@ -520,20 +520,20 @@ func TestABrokenPageIsAPlain500(t *testing.T) {
 
 func TestPagesRefuseALogoOrPrefixElsewhere(t *testing.T) {
 	for _, bad := range []string{"https://cdn.example.com/l.svg", "//cdn.example.com/l.svg", `/\cdn.example.com`, "/\t/cdn.example.com", "logo.svg"} {
-		if _, err := newPages(pageOptions{LogoURL: bad}); err == nil {
+		if _, err := New(Options{LogoURL: bad}); err == nil {
 			t.Errorf("logo %q accepted", bad)
 		}
-		if _, err := newPages(pageOptions{Prefix: bad}); err == nil {
+		if _, err := New(Options{Prefix: bad}); err == nil {
 			t.Errorf("prefix %q accepted", bad)
 		}
 	}
-	if _, err := newPages(pageOptions{Prefix: "/auth/"}); err == nil {
+	if _, err := New(Options{Prefix: "/auth/"}); err == nil {
 		t.Error("prefix with a slash at its end accepted")
 	}
 }
 
 func TestChooserSendsTheProviderAndWhereToGo(t *testing.T) {
-	p := pagesForTest(t, pageOptions{Prefix: "/auth"})
+	p := pagesForTest(t, Options{Prefix: "/auth"})
 	body := pageAnswer(p, "GET", pageSamples()["signin"]).Body.String()
 	var got []string
 	for _, e := range pageElements(body) {
@@ -564,7 +564,7 @@ func TestLoopPageBlamesTheAddressOnlyIfItDiffers(t *testing.T) {
 		{"https://app.example.com", "", false},
 		{"https://app.example.com", "http://%zz", false},
 	} {
-		if got := (loopData{PublicURL: tt.public, SeenURL: tt.seen}).AddressDiffers(); got != tt.want {
+		if got := (Loop{PublicURL: tt.public, SeenURL: tt.seen}).AddressDiffers(); got != tt.want {
 			t.Errorf("%s and %s: %v, want %v", tt.public, tt.seen, got, tt.want)
 		}
 	}
@@ -583,13 +583,13 @@ func TestTimesReadWell(t *testing.T) {
 		{12*time.Hour - time.Second, "in 12 hours"}, {-26 * time.Hour, "26 hours ago"},
 		{47*time.Hour + 40*time.Minute, "in 2 days"}, {-240 * time.Hour, "10 days ago"},
 	} {
-		if got := pageMoment(now, now.Add(tt.in)).Relative; got != tt.want {
+		if got := moment(now, now.Add(tt.in)).Relative; got != tt.want {
 			t.Errorf("%v: %q, want %q", tt.in, got, tt.want)
 		}
 	}
 	berlin := time.FixedZone("CET", 3600)
-	got := pageMoment(time.Time{}, time.Date(2026, 11, 23, 0, 5, 0, 0, berlin))
-	if want := (pageTime{"2026-11-22T23:05:00Z", "22 November 2026, 23:05 UTC", ""}); got != want {
+	got := moment(time.Time{}, time.Date(2026, 11, 23, 0, 5, 0, 0, berlin))
+	if want := (instant{"2026-11-22T23:05:00Z", "22 November 2026, 23:05 UTC", ""}); got != want {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -597,7 +597,7 @@ func TestTimesReadWell(t *testing.T) {
 // TestPageColoursCanBeRead holds every pair of colours that meet on a page to
 // WCAG 2.2: text 4.5:1 (§1.4.3), borders and focus rings 3:1 (§1.4.11).
 func TestPageColoursCanBeRead(t *testing.T) {
-	style, err := os.ReadFile("pages/style.css")
+	style, err := os.ReadFile("style.css")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,12 @@
-package proxy
+// Package pages is what people see of Sallyport itself: when they sign in or out,
+// choose an organization, are refused, or something breaks.
+//
+// It owns the templates, their style and our mark, the data that each page shows,
+// and the headers that keep a page from being framed, scripted or cached. Every
+// page is one self-contained file without script, so that it looks the same on any
+// host. It knows no session, rule or provider: the endpoints next door, in proxy,
+// fill in what a page says and where its buttons lead.
+package pages
 
 import (
 	"bytes"
@@ -18,36 +26,34 @@ import (
 	"time"
 )
 
-//go:embed pages/*.html pages/style.css pages/mark.svg
-var pageFiles embed.FS
+//go:embed *.html style.css mark.svg
+var assets embed.FS
 
-// markPath is where our own mark is, below the prefix.
-const markPath = "mark.svg"
+// MarkPath is where our own mark is, below the prefix.
+const MarkPath = "mark.svg"
 
-// pageOptions is what an operator may choose about our own pages.
-type pageOptions struct {
+// Options is what an operator may choose about our own pages.
+type Options struct {
 	Name    string // the operator's name; "" means "Sallyport"
 	LogoURL string // a path on this host; "" means our own mark
 	Prefix  string // where our own endpoints are; "" means "/.sallyport"
 }
 
-// pages renders Sallyport's own pages: what people see when they sign in, sign
-// out, are refused, or something breaks. Every page is one self-contained file
-// without script, so that it looks the same on any host. Safe for concurrent use.
-type pages struct {
-	opts      pageOptions
+// Pages renders pages. It is safe for concurrent use.
+type Pages struct {
+	opts      Options
 	style     template.CSS
 	styleHash string // a CSP hash source, quotes included
 	templates map[string]*template.Template
 }
 
-// page is one page to write. Template and Data belong together:
+// Page is one page to write. Template and Data belong together:
 //
-//	signin      signinData       signedout   signedoutData    confirmlogout  confirmData
-//	account     accountData      denied      deniedData       formlost       formlostData
-//	startagain  startagainData   loop        loopData         message        messageData
-//	organization orgData         framed      framedData
-type page struct {
+//	signin      SignIn       signedout   SignedOut    confirmlogout  ConfirmSignOut
+//	account     Account      denied      Denied       formlost       FormLost
+//	startagain  StartAgain   loop        Loop         message        Message
+//	organization  Organization  framed  Framed
+type Page struct {
 	Status     int // 0 means 200
 	Template   string
 	Data       any
@@ -58,42 +64,43 @@ type page struct {
 	Header     http.Header // added to what every page has; cannot weaken it
 }
 
-// signinData is the chooser where there are several providers.
-type signinData struct {
-	Providers []signinChoice
+// SignIn is the chooser where there are several providers.
+type SignIn struct {
+	Providers []SignInChoice
 	ReturnTo  string
 	Switch    bool   // as somebody else than before
 	Reason    string // a sentence: why the person is here; may be empty
 }
 
-// signinChoice is one provider: ID is sent, Name is shown.
-type signinChoice struct{ ID, Name string }
+// SignInChoice is one provider: ID is sent, Name is shown.
+type SignInChoice struct{ ID, Name string }
 
-type signedoutData struct {
+// SignedOut is where people land after a sign-out.
+type SignedOut struct {
 	SignInURL string
-	Provider  *providerSignOut // nil: it has no sign-out of its own that we know
+	Provider  *ProviderSignOut // nil: it has no sign-out of its own that we know
 }
 
-// providerSignOut is a link, or with Post a form, to the provider's sign-out.
-type providerSignOut struct {
+// ProviderSignOut is a link, or with Post a form, to the provider's sign-out.
+type ProviderSignOut struct {
 	Name, URL string
 	Post      bool
 	Form      url.Values
 }
 
-// confirmData asks before a sign-out that somebody else's link may have begun.
-type confirmData struct {
+// ConfirmSignOut asks before a sign-out that somebody else's link may have begun.
+type ConfirmSignOut struct {
 	Name      string // who is signed in; may be empty
 	LogoutURL string
 	BackURL   string
 }
 
-// accountData is what a person may know about their own session.
-type accountData struct {
+// Account is what a person may know about their own session.
+type Account struct {
 	Name, Username, Email string
 	EmailVerified         bool
 	UserID, Provider      string
-	Org                   *accountOrg
+	Org                   *AccountOrg
 	Groups                []string
 	GroupsUnknown         bool
 	OrgUnknown            bool
@@ -103,55 +110,81 @@ type accountData struct {
 	Now                                  time.Time // for words like "in 2 hours"; zero: none
 
 	LogoutURL, BackURL string
-	Switch             *orgChoices // nil if there is nothing to switch to
+	Switch             *OrgChoices // nil if there is nothing to switch to
 
 	Permissions []Permission // for operators; else nil
 }
 
-type accountOrg struct{ Name, Domain, ID string }
+// Permission is what one provider is asked for at sign-in and what becomes of
+// the answer, in words for operators.
+type Permission struct {
+	Provider  string   `json:"provider"`
+	Type      string   `json:"type"`
+	Redirect  string   `json:"redirect_uri"` // registered there
+	Scopes    []Term   `json:"scopes"`
+	Kept      []Term   `json:"kept"`              // in the session
+	Checked   []Term   `json:"checked,omitempty"` // read, and not kept
+	Discarded []string `json:"discarded"`
+	Quirks    []Term   `json:"quirks,omitempty"` // where it deviates from the standard
 
-// orgData asks somebody who belongs to several organizations for one of them.
-type orgData struct {
+	// Received tells the names and types of the claims of the last sign-in, if
+	// there was one; nil where nobody signs in. Claims are what it told for a page.
+	Received func() []Term `json:"-"`
+	Claims   []Term        `json:"-"`
+}
+
+// Term is a name with what it means.
+type Term struct {
+	Name  string `json:"name"`
+	Means string `json:"means"`
+}
+
+// AccountOrg is the organization that somebody is here for.
+type AccountOrg struct{ Name, Domain, ID string }
+
+// Organization asks somebody who belongs to several organizations for one of them.
+type Organization struct {
 	Name      string // who is signed in; may be empty
 	Active    string // the organization they are here for; "" if none is chosen
 	StayURL   string // where they go on with that one
-	Choices   *orgChoices
+	Choices   *OrgChoices
 	SwitchURL string // to sign in as somebody else
 }
 
-// orgChoices is a form that switches to one of several organizations.
-type orgChoices struct {
+// OrgChoices is a form that switches to one of several organizations.
+type OrgChoices struct {
 	PostURL, ReturnTo string
-	Orgs              []orgChoice
+	Orgs              []OrgChoice
 }
 
-// orgChoice is one organization: ID is sent. Note tells it from others of its
+// OrgChoice is one organization: ID is sent. Note tells it from others of its
 // name, which a provider may have let anybody choose.
-type orgChoice struct{ ID, Name, Note string }
+type OrgChoice struct{ ID, Name, Note string }
 
-// deniedData tells a signed-in person that no rule lets them in. Sentence is
+// Denied tells a signed-in person that no rule lets them in. Sentence is
 // public: what is missing, in words they can pass on.
-type deniedData struct {
+type Denied struct {
 	Name, Email           string
 	Org                   string // the name of the one they are here for; may be empty
 	Sentence              string
 	AccountURL, SwitchURL string
-	Switch                *orgChoices // with which they could have the page; nil: none
+	Switch                *OrgChoices // with which they could have the page; nil: none
 }
 
-type formlostData struct{ SignInURL string }
+// FormLost is for a form that was sent without a session: it was not passed on.
+type FormLost struct{ SignInURL string }
 
-// framedData is for a page in a frame: signing in takes the whole window.
-type framedData struct{ SignInURL string }
+// Framed is for a page in a frame: signing in takes the whole window.
+type Framed struct{ SignInURL string }
 
-// startagainData is for a sign-in that cannot go on in this browser. It never
+// StartAgain is for a sign-in that cannot go on in this browser. It never
 // starts by itself: the person has to press the button (login CSRF, RFC 9700
 // §4.7). Cause is a sentence, or empty where we cannot tell.
-type startagainData struct{ StartURL, Cause string }
+type StartAgain struct{ StartURL, Cause string }
 
-// loopData is for a browser that signs in over and over. Causes are sentences,
+// Loop is for a browser that signs in over and over. Causes are sentences,
 // the likeliest first; empty means the usual ones.
-type loopData struct {
+type Loop struct {
 	PublicURL, SeenURL string // as configured, and as the browser called us
 	Causes             []string
 	StartURL           string
@@ -159,17 +192,17 @@ type loopData struct {
 
 // AddressDiffers reports whether the browser used another scheme or host than
 // the configured one, which alone explains a cookie that never comes back.
-func (d loopData) AddressDiffers() bool {
+func (d Loop) AddressDiffers() bool {
 	public, err1 := url.Parse(d.PublicURL)
 	seen, err2 := url.Parse(d.SeenURL)
 	if err1 != nil || err2 != nil || public.Host == "" || seen.Host == "" {
 		return false
 	}
-	return pageHostOf(public) != pageHostOf(seen)
+	return hostOf(public) != hostOf(seen)
 }
 
-// pageHostOf is scheme and host in one spelling, the default port left out.
-func pageHostOf(u *url.URL) string {
+// hostOf is scheme and host in one spelling, the default port left out.
+func hostOf(u *url.URL) string {
 	host := strings.ToLower(u.Host)
 	switch u.Scheme {
 	case "https":
@@ -180,28 +213,31 @@ func pageHostOf(u *url.URL) string {
 	return u.Scheme + "://" + host
 }
 
-// messageData is every other page. Title says what happened, Advice what to do.
-type messageData struct{ Title, Sentence, Advice, ActionURL, ActionText string }
+// Message is every other page. Title says what happened, Advice what to do.
+type Message struct{ Title, Sentence, Advice, ActionURL, ActionText string }
 
-// pageView is what a template sees: the page's Data and what all pages share.
-type pageView struct {
+// view is what a template sees: the page's Data and what all pages share.
+type view struct {
 	Name, IconURL, Prefix, RequestID string
 	Style                            template.CSS
 	Data                             any
 }
 
-// newPages parses all templates, so that a broken one is found at start.
-func newPages(o pageOptions) (*pages, error) {
+// Mark is our own picture, an SVG, that pages name at MarkPath below the prefix.
+func Mark() ([]byte, error) { return assets.ReadFile(MarkPath) }
+
+// New parses all templates, so that a broken one is found at start.
+func New(o Options) (*Pages, error) {
 	o, err := o.checked()
 	if err != nil {
 		return nil, err
 	}
-	style, err := pageFiles.ReadFile("pages/style.css")
+	style, err := assets.ReadFile("style.css")
 	if err != nil {
 		return nil, fmt.Errorf("read style: %w", err)
 	}
 	sum := sha256.Sum256(style)
-	p := &pages{
+	p := &Pages{
 		opts:      o,
 		style:     template.CSS(style),
 		styleHash: "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'", // CSP3 §2.3.1
@@ -212,37 +248,37 @@ func newPages(o pageOptions) (*pages, error) {
 
 // checked fills in defaults and refuses what would leave this host: the logo is
 // loaded, and forms are sent, while a person is signing in.
-func (o pageOptions) checked() (pageOptions, error) {
+func (o Options) checked() (Options, error) {
 	if o.Name == "" {
 		o.Name = "Sallyport"
 	}
 	if o.Prefix == "" {
 		o.Prefix = "/.sallyport"
 	}
-	if !pageLocalPath(o.Prefix) || strings.HasSuffix(o.Prefix, "/") {
+	if !isLocal(o.Prefix) || strings.HasSuffix(o.Prefix, "/") {
 		return o, fmt.Errorf("prefix %q: want a path such as /.sallyport", o.Prefix)
 	}
-	if o.LogoURL != "" && !pageLocalPath(o.LogoURL) {
+	if o.LogoURL != "" && !isLocal(o.LogoURL) {
 		return o, fmt.Errorf("logo %q: want a path on this host", o.LogoURL)
 	}
 	return o, nil
 }
 
-// pageLocalPath reports whether s stays on this host. Browsers read "//" and
+// isLocal reports whether s stays on this host. Browsers read "//" and
 // "/\" as the start of another host (WHATWG URL §4.4).
-func pageLocalPath(s string) bool {
+func isLocal(s string) bool {
 	return strings.HasPrefix(s, "/") && !strings.HasPrefix(s, "//") && !strings.ContainsAny(s, "\\\t\r\n")
 }
 
 // parse gives every page file its own copy of the layout.
-func (p *pages) parse() error {
+func (p *Pages) parse() error {
 	layout, err := template.New("layout.html").
-		Funcs(template.FuncMap{"moment": pageMoment}).
-		ParseFS(pageFiles, "pages/layout.html")
+		Funcs(template.FuncMap{"moment": moment}).
+		ParseFS(assets, "layout.html")
 	if err != nil {
 		return fmt.Errorf("parse layout: %w", err)
 	}
-	files, err := fs.Glob(pageFiles, "pages/*.html")
+	files, err := fs.Glob(assets, "*.html")
 	if err != nil {
 		return fmt.Errorf("list pages: %w", err)
 	}
@@ -255,17 +291,17 @@ func (p *pages) parse() error {
 		if err != nil {
 			return fmt.Errorf("copy layout: %w", err)
 		}
-		if p.templates[name], err = t.ParseFS(pageFiles, file); err != nil {
+		if p.templates[name], err = t.ParseFS(assets, file); err != nil {
 			return fmt.Errorf("parse page %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// write answers r with pg. The page is complete before its first byte is sent:
+// Write answers r with pg. The page is complete before its first byte is sent:
 // a fault in a template gives a plain 500, never half a page. The fault is
 // returned for the log; the answer has been written either way.
-func (p *pages) write(w http.ResponseWriter, r *http.Request, pg page) error {
+func (p *Pages) Write(w http.ResponseWriter, r *http.Request, pg Page) error {
 	h := w.Header()
 	for name, values := range pg.Header {
 		for _, v := range values {
@@ -291,14 +327,14 @@ func (p *pages) write(w http.ResponseWriter, r *http.Request, pg page) error {
 	return err
 }
 
-func (p *pages) render(pg page) ([]byte, error) {
+func (p *Pages) render(pg Page) ([]byte, error) {
 	t, ok := p.templates[pg.Template]
 	if !ok {
 		return nil, fmt.Errorf("no page %q", pg.Template)
 	}
 	var buf bytes.Buffer
-	err := t.Execute(&buf, pageView{
-		Name: p.opts.Name, IconURL: cmp.Or(p.opts.LogoURL, p.opts.Prefix+"/"+markPath), Prefix: p.opts.Prefix,
+	err := t.Execute(&buf, view{
+		Name: p.opts.Name, IconURL: cmp.Or(p.opts.LogoURL, p.opts.Prefix+"/"+MarkPath), Prefix: p.opts.Prefix,
 		RequestID: pg.RequestID, Style: p.style, Data: pg.Data,
 	})
 	return buf.Bytes(), err
@@ -306,10 +342,10 @@ func (p *pages) render(pg page) ([]byte, error) {
 
 // protect sets what keeps a page from being framed, scripted or cached (P19).
 // It runs after the page's own headers, so none of them can undo it.
-func (p *pages) protect(h http.Header, pg page) {
+func (p *Pages) protect(h http.Header, pg Page) {
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Security-Policy", p.policy(pg))
+	h.Set("Content-Security-Policy", p.csp(pg))
 	h.Set("X-Frame-Options", "DENY") // RFC 9700 §4.16, for what predates frame-ancestors
 	if pg.FramedBy != nil {
 		h.Set("X-Frame-Options", "SAMEORIGIN")
@@ -325,9 +361,9 @@ func (p *pages) protect(h http.Header, pg page) {
 	}
 }
 
-// policy names the origins in FormAction because Chromium holds form-action
+// csp names the origins in FormAction because Chromium holds form-action
 // against the redirects that follow a form, up to the provider's own page.
-func (p *pages) policy(pg page) string {
+func (p *Pages) csp(pg Page) string {
 	framers := "'none'"
 	if pg.FramedBy != nil {
 		framers = sources(pg.FramedBy)
@@ -340,16 +376,16 @@ func (p *pages) policy(pg page) string {
 func sources(origins []string) string {
 	list := []string{"'self'"}
 	for _, s := range origins {
-		if o := pageOrigin(s); o != "" && !slices.Contains(list, o) {
+		if o := originOf(s); o != "" && !slices.Contains(list, o) {
 			list = append(list, o)
 		}
 	}
 	return strings.Join(list, " ")
 }
 
-// pageOrigin is the web origin of s, or "" if it has none that can stand in a
+// originOf is the web origin of s, or "" if it has none that can stand in a
 // policy: a ";" or a blank would end the directive and begin another.
-func pageOrigin(s string) string {
+func originOf(s string) string {
 	u, err := url.Parse(s)
 	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" {
 		return ""
@@ -365,20 +401,20 @@ func pageOrigin(s string) string {
 	return u.Scheme + "://" + u.Host
 }
 
-// pageTime is one moment three ways: for machines, to read, and relative to now.
-type pageTime struct{ Machine, Text, Relative string }
+// instant is one moment three ways: for machines, to read, and relative to now.
+type instant struct{ Machine, Text, Relative string }
 
-func pageMoment(now, t time.Time) pageTime {
+func moment(now, t time.Time) instant {
 	t = t.UTC()
-	out := pageTime{Machine: t.Format(time.RFC3339), Text: t.Format("2 January 2006, 15:04 UTC")}
+	out := instant{Machine: t.Format(time.RFC3339), Text: t.Format("2 January 2006, 15:04 UTC")}
 	if !now.IsZero() {
-		out.Relative = pageRelative(t.Sub(now))
+		out.Relative = relative(t.Sub(now))
 	}
 	return out
 }
 
-// pageRelative says d from now in the words people use: "in 90 minutes".
-func pageRelative(d time.Duration) string {
+// relative says d from now in the words people use: "in 90 minutes".
+func relative(d time.Duration) string {
 	words := func(n time.Duration, unit string) string {
 		if n != 1 {
 			unit += "s"

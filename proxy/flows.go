@@ -1,0 +1,166 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/proxy/pages"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// signIns begins sign-ins, and has the answers to those that fail.
+type signIns struct {
+	process   *Process
+	site      *site
+	sessions  *session.Manager
+	providers providers
+	maxFlows  int // that may wait for providers at one time
+	peers     peers
+}
+
+// begin sends the browser to the provider.
+func (b *signIns) begin(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, f session.Flow, hint string) error {
+	ctx, cancel := context.WithTimeout(r.Context(), flowTime)
+	defer cancel()
+	if !discovered(provider) {
+		release, err := b.slot(r, ev, provider, f.ReturnTo)
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
+	h, err := b.sessions.Begin(w, r, f)
+	if err != nil {
+		return &failure{Status: http.StatusInternalServerError, Cause: err}
+	}
+	location, err := provider.Login.AuthURL(ctx, h, identity.AuthParams{Prompt: prompt(f), LoginHint: hint})
+	if err != nil {
+		return b.signInFailed(provider, err, f.ReturnTo)
+	}
+	redirect(w, http.StatusFound, location)
+	return nil
+}
+
+// beginAfresh sends the browser to the provider once more, and counts that.
+func (b *signIns) beginAfresh(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, f session.Flow) error {
+	f.Restarts++
+	f.ReturnTo = b.site.returnOf(f)
+	return b.begin(w, r, ev, provider, f, "")
+}
+
+// slot takes one of provider's slots for a request. Each provider has an equal
+// share, rounded up so that none goes without: one that hangs keeps nobody from
+// signing in with another.
+func (b *signIns) slot(r *http.Request, ev *event, provider Provider, returnTo string) (func(), error) {
+	share := (b.maxFlows + len(b.providers) - 1) / len(b.providers)
+	release, err := b.process.slotsOf(provider.ID).take(share, b.holders(r, ev)...)
+	if err == nil {
+		return release, nil
+	}
+	return nil, b.site.tryAgain(&failure{Status: http.StatusServiceUnavailable, RetryAfter: 5, Cause: fmt.Errorf("sign-in with %s: %w", provider.ID, err),
+		Title: "Too many people are signing in", Sentence: "Signing in with " + provider.Name + " is busy at the moment.", Advice: "Try again in a few seconds."}, returnTo)
+}
+
+// holders are whom a sign-in counts for: the browser by its flow cookie, whatever
+// it says of itself, and its address if that can be one machine's.
+//
+// An address that forwards for others and is not on the list of proxies may have
+// a whole company behind it. But a client can say so of itself in a header, so
+// what it gets leaves a quarter to everybody else.
+func (b *signIns) holders(r *http.Request, ev *event) []holder {
+	var all []holder
+	if browser := b.sessions.BrowserID(r); browser != "" {
+		all = append(all, holder{fmt.Sprintf("browser %x", browser), 1})
+	}
+	if network, ok := b.peers.machine(ev.client); ok {
+		quarters := 1
+		if ev.forwards {
+			quarters = 3
+		}
+		all = append(all, holder{"client " + network, quarters})
+	}
+	return all
+}
+
+func (b *signIns) loopPage(ev *event, found error, returnTo string) error {
+	seen := ev.facts.Scheme + "://" + ev.facts.Authority
+	if found == nil {
+		found = session.ErrNone
+	}
+	return &failure{Status: http.StatusBadRequest, Cause: fmt.Errorf("sign-in loop: %w", found),
+		Page: &pages.Page{Template: "loop", FormAction: b.providers.origins(), Data: pages.Loop{
+			PublicURL: b.site.origin, SeenURL: seen, Causes: b.site.loopCauses(seen, found), StartURL: b.site.login(returnTo)}}}
+}
+
+// startAgain is the page with the button.
+func (b *signIns) startAgain(f session.Flow, cause error) error {
+	return &failure{Status: http.StatusBadRequest, Cause: cause, Title: "This sign-in cannot be completed here",
+		Sentence: "The sign-in was not begun in this browser, or it is over.",
+		Page: &pages.Page{Template: "startagain", FormAction: b.providers.origins(),
+			Data: pages.StartAgain{StartURL: b.site.login(b.site.returnOf(f)), Cause: flowWords(cause)}}}
+}
+
+// errMixUp: one provider's flow came back to another's callback.
+var errMixUp = errors.New("the callback is not that of the provider the sign-in was begun with")
+
+// errPurpose: the trip was begun for something else than a sign-in.
+var errPurpose = errors.New("the callback belongs to no sign-in")
+
+func flowWords(cause error) string {
+	switch {
+	case errors.Is(cause, errMixUp):
+		return "The answer came from another provider than the one it was begun with."
+	case errors.Is(cause, errPurpose):
+		return "It was begun for something else than to sign in."
+	case errors.Is(cause, session.ErrLate):
+		return "It took longer than ten minutes."
+	case errors.Is(cause, session.ErrConsumed):
+		return "The address of a sign-in works once, and this one was used before."
+	case errors.Is(cause, session.ErrOtherBrowser):
+		return "It was begun in another browser, or in another tab at the same moment."
+	}
+	return "" // the page has words for a browser that began nothing
+}
+
+// signInFailed counts a failure at the provider and puts it into words.
+func (b *signIns) signInFailed(provider Provider, err error, returnTo string) error {
+	b.process.metrics.logins.WithLabelValues(provider.ID, string(identity.FailureOf(err))).Inc()
+	return b.signInFailure(provider, err, returnTo)
+}
+
+// signInFailure puts a failure at the provider into words. What the provider
+// wrote is not repeated: it is somebody else's text on our page.
+func (b *signIns) signInFailure(provider Provider, err error, returnTo string) error {
+	f := &failure{Cause: fmt.Errorf("sign-in with %s: %w", provider.ID, err), Status: http.StatusBadGateway}
+	switch identity.FailureOf(err) {
+	case identity.Unavailable:
+		f.Status, f.RetryAfter = http.StatusServiceUnavailable, 5
+		f.Title, f.Sentence = "Signing in is not possible right now", provider.Name+" is not answering. If you are signed in already, you stay signed in."
+		f.Advice = "Try again in a moment. Nothing is wrong with your account."
+	case identity.ProviderFault:
+		f.Status, f.RetryAfter = http.StatusServiceUnavailable, 5
+		f.Title, f.Sentence = "Signing in is not possible right now", provider.Name+" says that it cannot sign anybody in at the moment. If you are signed in already, you stay signed in."
+		f.Advice = "Try again in a moment. Nothing is wrong with your account."
+	case identity.Expired:
+		f.Status = http.StatusBadRequest
+		f.Title, f.Sentence = "The sign-in took too long", provider.Name+" says that its sign-in page was open for too long, so nobody was signed in."
+		f.Advice = "Try again, in one tab."
+	case identity.Declined:
+		f.Status = http.StatusForbidden
+		f.Title, f.Sentence = "You were not signed in", provider.Name+" says that the sign-in was cancelled or refused there."
+		f.Advice = "Try again, or ask the people who run " + provider.Name + " whether your account may use this site."
+	case identity.ClockSkew:
+		f.Title, f.Sentence = "The clocks do not agree", "What "+provider.Name+" sent is not valid at this server's time, so nobody was signed in."
+		f.Advice = "Tell the people who run this site to check the server's clock, and give them the request id."
+	case identity.Misconfigured:
+		f.Title, f.Sentence = "Signing in is not set up right", provider.Name+" does not accept this site's request."
+		f.Advice = "Tell the people who run this site, and give them the request id."
+	default:
+		f.Title, f.Sentence = "The sign-in could not be trusted", "What "+provider.Name+" sent did not pass a check, so nobody was signed in."
+		f.Advice = "Try once more. If it happens again, tell the people who run this site and give them the request id."
+	}
+	return b.site.tryAgain(f, returnTo)
+}

@@ -1,0 +1,83 @@
+package proxy
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/admission"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// ownSessions reads and ends sessions for own endpoints.
+type ownSessions struct {
+	process   *Process
+	site      *site
+	admission *admission.Admission
+	sessions  *session.Manager
+}
+
+// read reads the session. Side effects: it sets the event's user and clears the
+// browser's loop count.
+func (o *ownSessions) read(r *http.Request, ev *event) (session.Session, error) {
+	s, err := o.admission.Session(r.Header, o.site.host)
+	if err != nil {
+		ev.sessionErr = err
+		return *s, err
+	}
+	ev.identify(&s.Identity)
+	o.process.loops.stuck(o.sessions.BrowserID(r))
+	return *s, nil
+}
+
+// signOut ends s, of which there may be only the cookie, and what this browser has
+// not fetched yet: it must not sign it in again.
+func (o *ownSessions) signOut(w http.ResponseWriter, r *http.Request, ev *event, s session.Session) {
+	if err := o.sessions.SignOut(r.Context(), w, s); err != nil {
+		o.process.log.Error("a sign-out reached this process only", "request_id", ev.requestID, "error", err)
+	}
+	o.process.redeemed.forget(o.sessions.BrowserID(r))
+}
+
+// sessionEndpoint tells single-page apps who is signed in, and until when.
+type sessionEndpoint struct {
+	own  *ownSessions
+	site *site
+}
+
+// serve is the contract with single-page apps.
+func (e *sessionEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *event) error {
+	s, err := e.own.read(r, ev)
+	if err != nil || s.Identity.MustPick() { // login_url leads to what is missing
+		return e.site.unauthorized(w, r, ev)
+	}
+	if renewed, due := e.own.sessions.Renew(s); due {
+		if err := e.own.sessions.Write(w, e.site.host, renewed); err == nil {
+			s = renewed
+		}
+	}
+	type user struct {
+		ID       string   `json:"id"`
+		Email    string   `json:"email,omitempty"`
+		Name     string   `json:"name,omitempty"`
+		Username string   `json:"username,omitempty"`
+		Groups   []string `json:"groups,omitempty"`
+	}
+	type org struct {
+		ID     string `json:"id"`
+		Name   string `json:"name,omitempty"`
+		Domain string `json:"domain,omitempty"`
+	}
+	body := struct {
+		User        user      `json:"user"`
+		Org         *org      `json:"org"`
+		Expires     time.Time `json:"expires_at"`
+		IdleExpires time.Time `json:"idle_expires_at"`
+	}{User: user{s.Identity.ID(), s.Identity.VerifiedEmail(), s.Identity.Name, s.Identity.Username, s.Identity.Groups},
+		Expires: s.Expires, IdleExpires: s.IdleExpires}
+	if o := s.Identity.Org; o.ID != "" {
+		body.Org = &org{o.ID, o.Name, o.Domain}
+	}
+	w.Header().Set("Cache-Control", "private, no-store")
+	writeJSON(w, r, http.StatusOK, body)
+	return nil
+}
