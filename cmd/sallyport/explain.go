@@ -49,7 +49,8 @@ func explainCommand(c *console) *cobra.Command {
 			"would see. The request goes through the same front door as with serve, to a pretend\n" +
 			"app. No secret is read and no connection is opened. Without --user nobody is signed\n" +
 			"in. Exit code 0 means that the request reaches the app, or that --expect is right.",
-		Example: "  sallyport explain -c config.yaml --user ann@acme.example --groups staff GET https://app.example.com/admin\n" +
+		Example: "  sallyport explain -c config.yaml --user ann@acme.example --groups staff GET " +
+			"https://app.example.com/admin\n" +
 			"  sallyport explain -c config.yaml --expect deny /admin",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := q.take(args); err != nil {
@@ -67,7 +68,8 @@ func explainCommand(c *console) *cobra.Command {
 	f.BoolVar(&q.unverified, "unverified", false, "the provider does not vouch for the address")
 	f.StringVar(&q.name, "name", "", "their name")
 	f.StringVar(&q.username, "username", "", "their user name")
-	f.StringVar(&q.org, "org", "", "the id of the organization they are active in, as a provider or the configuration has it")
+	f.StringVar(&q.org, "org", "", "the id of the organization they are active in, as a provider or the configuration "+
+		"has it")
 	f.StringSliceVar(&q.groups, "groups", nil, "the groups they are in, a,b,c")
 	f.BoolVar(&q.untold, "groups-unknown", false, "the provider does not tell the groups")
 	f.BoolVar(&q.bearer, "bearer", false, "they come with an access token, not a session")
@@ -89,7 +91,8 @@ func (q *question) take(args []string) error {
 	if !slices.Contains([]string{"", "allow", "deny"}, q.expect) {
 		return usage("--expect is allow or deny, not %q", q.expect)
 	}
-	about := q.org != "" || len(q.groups) > 0 || q.untold || q.unverified || q.email != "" || q.name != "" || q.username != "" || q.bearer
+	about := q.org != "" || len(q.groups) > 0 || q.untold || q.unverified || q.email != "" ||
+		q.name != "" || q.username != "" || q.bearer
 	if q.claims != "" && (q.user != "" || about) {
 		return usage("--claims says all about who asks; leave out --user and its kin")
 	}
@@ -156,7 +159,8 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 	}
 	app, seen, caller := &pretendApp{}, &lastEvent{}, &pretendBearer{}
 	process := assemble.NewProcess(prometheus.NewRegistry(), slog.New(slog.DiscardHandler), seen)
-	runtime, err := process.BuildOf(cfg, assemble.Parts{Keys: ring, Providers: nowhere(cfg), Bearers: caller.everywhere(cfg), App: app})
+	runtime, err := process.BuildOf(cfg, assemble.Parts{Keys: ring, Providers: nowhere(cfg),
+		Bearers: caller.everywhere(cfg), App: app})
 	if err != nil {
 		return nil, asUsage(err)
 	}
@@ -182,8 +186,9 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 	}
 	w := &unread{header: http.Header{}}
 	process.ServeHTTP(w, r)
-	e := &explanation{Request: q.method + " " + r.URL.String(), Status: w.status, Route: seen.Route, Decision: seen.Decision,
-		Reason: seen.Reason, Rule: seen.Rule, App: app.view}
+	e := &explanation{Request: q.method + " " + r.URL.String(), Status: w.status, Route: seen.Route,
+		Decision: seen.Decision,
+		Reason:   seen.Reason, Rule: seen.Rule, App: app.view}
 	if seen.Err != nil {
 		e.Detail = seen.Err.Error()
 	}
@@ -205,7 +210,8 @@ func (q *question) request(cfg *config.Config) (*http.Request, error) {
 	if err != nil || u.Host == "" {
 		return nil, usage("%q is not a URL such as %s/admin", q.address, cfg.PublicURL)
 	}
-	r := &http.Request{Method: q.method, URL: u, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Body: http.NoBody,
+	r := &http.Request{Method: q.method, URL: u, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{}, Body: http.NoBody,
 		RequestURI: target(address), RemoteAddr: "192.0.2.1:40000"}
 	for _, line := range q.headers {
 		name, value, ok := strings.Cut(line, ":")
@@ -352,7 +358,8 @@ func (b *pretendBearer) everywhere(cfg *config.Config) map[string]admission.Toke
 
 func (b *pretendBearer) Verify(context.Context, string) (identity.Identity, time.Time, error) {
 	if b.who == nil {
-		return identity.Identity{}, time.Time{}, errors.New("explain verifies no access tokens; say with --user and --bearer whose it is")
+		return identity.Identity{}, time.Time{}, errors.New("explain verifies no access tokens; say with --user and " +
+			"--bearer whose it is")
 	}
 	return *b.who, time.Now().Add(time.Hour), nil
 }
@@ -361,13 +368,15 @@ func (b *pretendBearer) Verify(context.Context, string) (identity.Identity, time
 type pretendApp struct{ view *appView }
 
 func (a *pretendApp) RoundTrip(r *http.Request) (*http.Response, error) {
-	a.view = &appView{Line: r.Method + " " + r.URL.RequestURI() + " HTTP/1.1", Host: r.Host, Headers: map[string][]string{}}
+	a.view = &appView{Line: r.Method + " " + r.URL.RequestURI() + " HTTP/1.1", Host: r.Host,
+		Headers: map[string][]string{}}
 	for name, values := range r.Header {
 		if len(values) > 0 {
 			a.view.Headers[name] = values
 		}
 	}
-	return &http.Response{StatusCode: http.StatusOK, ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+	return &http.Response{StatusCode: http.StatusOK, ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{},
+		Body: http.NoBody, Request: r}, nil
 }
 
 // lastEvent keeps what is told about a request.
@@ -403,7 +412,8 @@ func printJSON(w io.Writer, e *explanation) error {
 
 // mask replaces what is different at every request.
 func (a *appView) mask() {
-	for name, stands := range map[string]string{"X-Request-Id": "<one per request>", "X-Forwarded-For": "<address of the client>", identity.AssertionHeader: "<signed JWT>"} {
+	for name, stands := range map[string]string{"X-Request-Id": "<one per request>",
+		"X-Forwarded-For": "<address of the client>", identity.AssertionHeader: "<signed JWT>"} {
 		if a.Headers[name] != nil {
 			a.Headers[name] = []string{stands}
 		}
@@ -448,4 +458,23 @@ func (e *explanation) print(w io.Writer) {
 	if e.Claims != nil {
 		fmt.Fprintf(w, "\nThe assertion says\n\n  %s\n", e.Claims)
 	}
+}
+
+// fold is what a sign-in makes of who, for explain. An organization of the
+// configuration can be asked for by its id, as rules name it.
+func fold(cfg *config.Config, who identity.Identity) (identity.Identity, error) {
+	orgs, faults := assemble.NewOrganizations(cfg)
+	if len(faults) > 0 {
+		return who, configFaults(faults)
+	}
+	if strings.Contains(who.Org.ID, ":") || who.Org.ID == "" {
+		return orgs.Fold(who), nil
+	}
+	i := slices.IndexFunc(cfg.Organizations, func(o config.Organization) bool { return o.ID == who.Org.ID })
+	if i < 0 {
+		return who, usage("--org: no organization is called %q; an id at a provider is \"%s:…\"", who.Org.ID, who.Provider)
+	}
+	o := cfg.Organizations[i]
+	who.Org = identity.Org{ID: o.ID, Name: o.Name, Domain: o.Domain, Source: identity.SourceConfig}
+	return who, nil
 }

@@ -1,10 +1,10 @@
 // Command sallyport signs people in with OpenID Connect in front of an app and
 // tells the app who they are.
 //
-// This is the roof: commands, configuration, wiring and lifecycle. Everything
-// is assembled here (wire.go is the list) and nothing can import it. What a
-// request goes through is in proxy; what the configuration may say is in
-// internal/config.
+// This is the roof: the commands, one file for each, and nothing can import it.
+// What the configuration may say is in internal/config, how a running Sallyport
+// is made of it in internal/assemble, and what a request goes through in proxy.
+// Cobra's types end here: what a command does takes plain values.
 package main
 
 import (
@@ -100,7 +100,8 @@ func newRoot(c *console) *cobra.Command {
 		return usage("%w (see `%s --help`)", err, cmd.CommandPath())
 	})
 	root.CompletionOptions.DisableDefaultCmd = false
-	root.AddCommand(serveCommand(c), demoCommand(c), checkCommand(c), explainCommand(c), permissionsCommand(c), genkeyCommand(c), schemaCommand(c),
+	root.AddCommand(serveCommand(c), demoCommand(c), checkCommand(c), explainCommand(c), permissionsCommand(c),
+		genkeyCommand(c), schemaCommand(c),
 		healthcheckCommand(c), versionCommand(c))
 	return root
 }

@@ -2,9 +2,10 @@ package main
 
 import (
 	"errors"
-	"log/slog"
 	"os"
 	"strconv"
+
+	"github.com/spf13/cobra"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
@@ -49,8 +50,23 @@ func configFaults(faults config.Faults) error {
 	return usage("the configuration has %s\n\n%w", n, faults.Err())
 }
 
-func logLevel(name string) slog.Level {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(name)) // the configuration allows only its names
-	return level
+const defaultConfig = "/etc/sallyport/config.yaml"
+
+func configFlag(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVarP(path, "config", "c", defaultConfig, "the configuration file")
+	_ = cmd.MarkFlagFilename("config", "yaml", "yml") // only for completion
+}
+
+// oneFile takes the configuration file as an argument too.
+func oneFile(cmd *cobra.Command, args []string, path *string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case len(args) > 1:
+		return usage("%s takes one file, but got %q", cmd.Name(), args)
+	case cmd.Flags().Changed("config") && *path != args[0]:
+		return usage("two files: %s and %s; name one", *path, args[0])
+	}
+	*path = args[0]
+	return nil
 }

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+)
+
+func checkCommand(c *console) *cobra.Command {
+	var path string
+	var values bool
+	cmd := &cobra.Command{
+		Use:   "check [FILE]",
+		Short: "Judge a configuration and say what its rules mean",
+		Long: "Judge a configuration and print each rule as a sentence. Looks at nothing but the\n" +
+			"file; with --values also reads the variables and files that it refers to.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := oneFile(cmd, args, &path); err != nil {
+				return err
+			}
+			return check(c, path, values)
+		},
+	}
+	configFlag(cmd, &path)
+	cmd.Flags().BoolVar(&values, "values", false, "also read what env:, file: and dir: refer to")
+	return cmd
+}
+
+func check(c *console, path string, values bool) error {
+	cfg, pol, err := loadConfig(path)
+	if err != nil {
+		return err
+	}
+	if values {
+		if _, err := assemble.Resolve(cfg, c.env); err != nil {
+			return asUsage(err)
+		}
+		if _, err := newCertificate(cfg, slog.New(slog.DiscardHandler)); err != nil {
+			return err
+		}
+		var faults config.Faults
+		if pol, faults = assemble.NewPolicy(cfg); len(faults) > 0 {
+			return configFaults(faults)
+		}
+	}
+	for _, w := range append(warnings(cfg), reachWarnings(cfg, pol)...) {
+		fmt.Fprintf(c.stderr, "warning: %s\n", w.Error())
+	}
+	printRules(c.stdout, cfg, pol)
+	if kept := cfg.KeptGroups(); kept != nil {
+		fmt.Fprintln(c.stdout, keepsGroups(kept))
+	}
+	fmt.Fprintln(c.stdout)
+	for _, p := range cfg.Providers {
+		fmt.Fprintf(c.stdout, "The redirect URI to register at %s: %s\n", p.ID, assemble.RedirectURI(cfg, p.ID))
+		if p.SignOut.ReturnParam != "" {
+			fmt.Fprintf(c.stdout, "The page to return to after signing out at %s, to register there too: %s\n", p.ID,
+				assemble.LogoutURI(cfg))
+		}
+	}
+	fmt.Fprintf(c.stdout, "\n%s is valid.\n", path)
+	return nil
+}
+
+// warnings are what is allowed but should be looked at twice.
+func warnings(cfg *config.Config) []config.Fault {
+	return append(cfg.Warnings(), cfg.DeadRules()...)
+}
+
+// reachWarnings tell where a method that takes a folder with all that is in it
+// reaches what another rule protects. We see one path and cannot know whether the
+// app has folders, so that is said by check, and not at each start.
+func reachWarnings(cfg *config.Config, pol *assemble.Policy) (all []config.Fault) {
+	routes := pol.Table.Routes()
+	for i, r := range routes {
+		var below []string
+		for j, other := range routes {
+			if u, v := cfg.Routes[i].Upstream, cfg.Routes[j].Upstream; u.URL.String() == v.URL.String() && u.Host == v.Host &&
+				r.Below(other) {
+				below = append(below, other.Name)
+			}
+		}
+		if len(below) > 0 {
+			all = append(all, cfg.Fault(assemble.RouteKey(cfg, i, "path"),
+				"if the app is a WebDAV server: DELETE and PROPFIND of a folder here reach what is below it, also what only %s "+
+					"should open (COPY and MOVE of it are refused)",
+				strings.Join(below, ", ")))
+		}
+	}
+	return all
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func healthcheckCommand(c *console) *cobra.Command {
+	var address, path string
+	cmd := &cobra.Command{
+		Use:   "healthcheck",
+		Short: "Ask a running Sallyport whether it is ready (for containers without a shell)",
+		Long: "Ask a running Sallyport whether it is ready, at the address that its configuration names\n" +
+			"(listen.admin). Where that is switched off, a public listener that answers is healthy.",
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			asked := healthQuestion{url: address}
+			if address == "" {
+				var err error
+				if asked, err = configuredHealth(path, cmd.Flags().Changed("config")); err != nil {
+					return err
+				}
+			}
+			return asked.ask(cmd.Context(), c)
+		},
+	}
+	configFlag(cmd, &path)
+	cmd.Flags().StringVar(&address, "url", "", "ask this address instead")
+	return cmd
+}
+
+// healthQuestion is the address that tells whether Sallyport is ready.
+type healthQuestion struct {
+	url    string
+	public bool   // the public listener, of which any answer will do that is no failure
+	host   string // under which it is asked; "": that of url
+}
+
+func (q healthQuestion) ask(ctx context.Context, c *console) error {
+	u, err := url.Parse(q.url)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return usage("--url must be an http or https address, not %q", q.url)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, q.url, nil)
+	if err != nil {
+		return usage("--url: %w", err)
+	}
+	req.Host = q.host
+	client := &http.Client{Transport: &http.Transport{}}
+	if q.public { // on this machine, under no name of its certificate, and it is told nothing
+		client.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+		client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("not healthy: %w", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK && (!q.public || res.StatusCode >= http.StatusInternalServerError) {
+		return fmt.Errorf("not healthy: %s answered %s", q.url, res.Status)
+	}
+	fmt.Fprintln(c.stdout, "healthy")
+	return nil
+}
+
+// configuredHealth is where the configuration at path says that Sallyport can be
+// asked. Without one, or with one that was broken since Sallyport read it, that
+// is the default, unless the file was named.
+func configuredHealth(path string, named bool) (healthQuestion, error) {
+	cfg, _, err := loadConfig(path)
+	switch {
+	case err != nil && named:
+		return healthQuestion{}, err
+	case err != nil:
+		return healthQuestion{url: "http://127.0.0.1:4181/readyz"}, nil
+	case cfg.Listen.Admin.Address != "":
+		return healthQuestion{url: "http://" + reachable(cfg.Listen.Admin.Address) + "/readyz"}, nil
+	}
+	scheme, address, host := "http", cfg.Listen.HTTP, ""
+	if cfg.PublicURL != nil { // else it is only a reference
+		host = cfg.PublicURL.Host
+	}
+	if cfg.Listen.HTTPS.Address != "" {
+		scheme, address = "https", cfg.Listen.HTTPS.Address
+	}
+	return healthQuestion{url: scheme + "://" + reachable(address) + cfg.Prefix + "/jwks.json", public: true, host: host},
+		nil
+}
+
+// reachable is an address to ask a listener on this machine at.
+func reachable(listener string) string {
+	host, port, _ := net.SplitHostPort(listener) // the configuration has judged it
+	switch host {
+	case "", "0.0.0.0":
+		host = "127.0.0.1"
+	case "::":
+		host = "::1"
+	}
+	return net.JoinHostPort(host, port)
+}

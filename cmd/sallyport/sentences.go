@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/login"
+)
+
+// printRules says each route in sentences.
+func printRules(w io.Writer, cfg *config.Config, pol *assemble.Policy) {
+	for i, r := range pol.Table.Routes() {
+		where := r.Host + r.Path
+		if r.Host == assemble.UnknownHost {
+			where = "<host of public_url>" + r.Path
+		}
+		if r.Exact {
+			where += " (only this path)"
+		} else if r.Path != "/" {
+			where += " and all below"
+		}
+		fmt.Fprintf(w, "%s: %s goes to %s and is open to", r.Name, where, destination(cfg.Routes[i].Upstream))
+		alternatives := strings.Split(r.Access.String(), "; or ")
+		more := carries(cfg.Routes[i])
+		if len(alternatives) == 1 {
+			fmt.Fprintf(w, " %s.%s\n", alternatives[0], strings.Join(append([]string{""}, more...), " "))
+			continue
+		}
+		fmt.Fprintf(w, "\n  - %s.\n", strings.Join(alternatives, ", or\n  - "))
+		if len(more) > 0 {
+			fmt.Fprintf(w, "  %s\n", strings.Join(more, " "))
+		}
+	}
+}
+
+// destination is the app, and by what it proves that it is the one.
+func destination(u config.Upstream) string {
+	switch u.URL.Scheme {
+	case "unix":
+		return "the socket " + u.URL.Path
+	case "h2c":
+		return u.URL.Host + " by HTTP/2 without TLS"
+	case "http":
+		return u.URL.Host
+	}
+	name, by := u.URL.Hostname(), "the system's authorities"
+	if u.ServerName != "" {
+		name = u.ServerName
+	}
+	if !u.CA.IsZero() {
+		by = u.CA.String()
+	}
+	return fmt.Sprintf("%s over TLS (verified as %s against %s)", u.URL.Host, name, by)
+}
+
+// carries are sentences about what a route lets through, and how, where that
+// is not the default.
+func carries(r config.Route) []string {
+	var more []string
+	if r.Upstream.Host != "" {
+		more = append(more, fmt.Sprintf("The app is asked for %s.", r.Upstream.Host))
+	}
+	switch ws := r.WebSocket; {
+	case len(ws.Origins) > 0:
+		more = append(more, fmt.Sprintf("WebSockets pass from pages of its own site and of %s.",
+			strings.Join(ws.Origins, ", ")))
+	case ws.Allowed:
+		more = append(more, "WebSockets pass from pages of its own site.")
+	}
+	if r.Encoded {
+		more = append(more, "Escaped / % # ? ; and letters that are not UTF-8 pass in the path.")
+	}
+	if r.Doubled {
+		more = append(more, "Doubled slashes pass in the path.")
+	}
+	if len(r.Headers.Keep) > 0 {
+		more = append(more, fmt.Sprintf("It keeps %s of the request.", strings.Join(r.Headers.Keep, ", ")))
+	}
+	if b := r.Bearer; b.Provider != "" {
+		more = append(more, fmt.Sprintf("Programs may come with an access token of %s for %s instead of a session.",
+			b.Provider, strings.Join(b.Audiences, " or ")))
+		for _, q := range login.BearerQuirks() {
+			if slices.Contains(b.Quirks, q.Name) {
+				more = append(more, q.Weakens)
+			}
+		}
+	}
+	if len(r.SiteHeaders) > 0 {
+		more = append(more, fmt.Sprintf("Its app's %s passes, and speaks for the whole site.",
+			strings.Join(r.SiteHeaders, " and ")))
+	}
+	if r.MaxBody > 0 {
+		more = append(more, fmt.Sprintf("Requests may have a body of up to %s.", config.Size(r.MaxBody)))
+	}
+	return more
+}
+
+// keepsGroups says what sessions keep where that is not everything.
+func keepsGroups(kept []string) string {
+	if len(kept) == 0 {
+		return "Of a person's groups, none is kept."
+	}
+	return "Of a person's groups, only these are kept: " + strings.Join(slices.Compact(slices.Sorted(slices.Values(kept))),
+		", ") + "."
+}
