@@ -30,6 +30,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/asynclog"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -233,8 +234,8 @@ func TestServeFollowsItsCertificate(t *testing.T) {
 	f.must(err)
 	cfg, _, err := parseConfig("c.yaml", f.config(public, admin))
 	f.must(err)
-	log := openLog(io.Discard, io.Discard, slog.LevelInfo, "json")
-	defer log.close()
+	log := asynclog.Open(io.Discard, io.Discard, slog.LevelInfo, "json")
+	defer log.Close()
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- serve(ctx, cfg, func(string) (string, bool) { return "", false }, log) }()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/asynclog"
 	"github.com/sallyport-proxy/sallyport/internal/demo"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -142,8 +143,8 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 	if err := d.playOutside(ctx, v, providerListener, partnerListener, appListener); err != nil {
 		return err
 	}
-	log := openLog(d.console.stdout, d.console.stderr, logLevel(cfg.Log.Level), cfg.Log.Format)
-	defer log.close()
+	log := asynclog.Open(d.console.stdout, d.console.stderr, logLevel(cfg.Log.Level), cfg.Log.Format)
+	defer log.Close()
 	d.welcome(v, note)
 	return serve(ctx, cfg, d.console.env, log)
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/asynclog"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -57,8 +58,8 @@ func TestHealthcheckAsksWhereTheConfigurationListens(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			log := openLog(io.Discard, io.Discard, slog.LevelInfo, "json")
-			defer log.close()
+			log := asynclog.Open(io.Discard, io.Discard, slog.LevelInfo, "json")
+			defer log.Close()
 			ctx, stop := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() { ended <- serve(ctx, cfg, os.LookupEnv, log) }()

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/asynclog"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -155,9 +156,9 @@ func metricsOf(t *testing.T) [][]string {
 	if _, err := newFrontDoor(cfg, &assemble.Secrets{Keys: ring}, notes, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
-	log := openLog(io.Discard, io.Discard, slog.LevelError, "json")
-	defer log.close()
-	log.measure(notes)
+	log := asynclog.Open(io.Discard, io.Discard, slog.LevelError, "json")
+	defer log.Close()
+	log.Measure(notes)
 	(&certificate{}).measure(notes)
 	form := regexp.MustCompile(`fqName: "([^"]+)", help: "([^"]*)".*variableLabels: \{([^}]*)\}`)
 	rows := [][]string{{"`sallyport_build_info`", "", "Always 1; the labels say what is running."}}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/asynclog"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 )
@@ -31,8 +32,8 @@ func serveCommand(c *console) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			log := openLog(c.stdout, c.stderr, logLevel(cfg.Log.Level), cfg.Log.Format)
-			defer log.close()
+			log := asynclog.Open(c.stdout, c.stderr, logLevel(cfg.Log.Level), cfg.Log.Format)
+			defer log.Close()
 			for _, w := range warnings(cfg) {
 				log.Warn("configuration", "warning", w.Error())
 			}
@@ -44,7 +45,7 @@ func serveCommand(c *console) *cobra.Command {
 }
 
 // serve runs a configuration until ctx is done.
-func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bool), log *logging) error {
+func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bool), log *asynclog.Log) error {
 	sec, err := assemble.Resolve(cfg, env)
 	if err != nil {
 		return asUsage(err)
@@ -54,7 +55,7 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 		return err
 	}
 	reg := newRegistry()
-	log.measure(reg)
+	log.Measure(reg)
 	process := assemble.NewProcess(reg, log.Logger, observe.Log{Logger: log.Logger})
 	runtime, err := process.Build(cfg, sec)
 	if err != nil {
@@ -65,7 +66,7 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 	s := &server{
 		public: newPublicServer(process, publicLimits{header: int(cfg.Limits.Header), keepAlive: cfg.Listen.KeepAlive,
 			h2c: cfg.Listen.H2C}, log.Logger),
-		admin: newAdminServer(newAdmin(adminOptions{metrics: reg, ready: ready, level: log.level, log: log.Logger,
+		admin: newAdminServer(newAdmin(adminOptions{metrics: reg, ready: ready, level: log.Level, log: log.Logger,
 			probes: probes(cfg),
 			name:   hostOf(cfg.Listen.Admin.Address)}), log.Logger),
 		front:      process,

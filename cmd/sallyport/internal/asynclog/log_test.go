@@ -1,4 +1,4 @@
-package main
+package asynclog
 
 import (
 	"bufio"
@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // stalling is a reader of the log that reads nothing until it is let.
@@ -72,7 +73,7 @@ func TestTheLogKeepsLinesWholeAndInOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := startLines(pipe, logBuffer, noticeForTest)
+	w := startLines(pipe, bufferSize, noticeForTest)
 	const writers, each = 8, 500
 	var all sync.WaitGroup
 	for i := range writers {
@@ -90,7 +91,8 @@ func TestTheLogKeepsLinesWholeAndInOrder(t *testing.T) {
 	next, lines := map[int]int{}, 0
 	for in := bufio.NewScanner(r); in.Scan(); lines++ {
 		var i, n int
-		if _, err := fmt.Sscanf(in.Text(), "%d %d", &i, &n); err != nil || next[i] != n || in.Text() != fmt.Sprintf("%d %d %s.", i, n, strings.Repeat("x", n%300)) {
+		if _, err := fmt.Sscanf(in.Text(), "%d %d", &i, &n); err != nil || next[i] != n ||
+			in.Text() != fmt.Sprintf("%d %d %s.", i, n, strings.Repeat("x", n%300)) {
 			t.Fatalf("after %d of %d: %q", next[i], i, in.Text())
 		}
 		next[i]++
@@ -151,21 +153,24 @@ func TestTheLogSaysWhatItLost(t *testing.T) {
 		"auto": `"lines":2}`, // not a terminal
 	} {
 		out := newStalling()
-		log := openLog(out, io.Discard, slog.LevelError, format) // the notice comes at any level
+		log := Open(out, io.Discard, slog.LevelError, format) // the notice comes at any level
 		reg := prometheus.NewRegistry()
-		log.measure(reg)
+		log.Measure(reg)
 		log.Error("first")
 		<-out.entered
-		log.Error("as long as the buffer", "x", strings.Repeat("x", logBuffer-200))
+		log.Error("as long as the buffer", "x", strings.Repeat("x", bufferSize-200))
 		log.Error("lost", "x", strings.Repeat("x", 300))
 		log.Error("lost too") // it would fit, but one before it is missing
 		close(out.let)
-		log.close()
+		log.Close()
 		if got := out.String(); !strings.HasSuffix(got, want+"\n") {
 			t.Errorf("%s: it ends with %q", format, got[max(0, len(got)-200):])
 		}
-		if got := scrape(t, reg); !strings.Contains(got, "\nsallyport_log_lines_dropped_total 2\n") {
-			t.Errorf("%s: metrics:\n%s", format, got)
+		want := "# HELP sallyport_log_lines_dropped_total Log lines that were not written because the reader of the log " +
+			"was too slow or gone, or the disk full.\n# TYPE sallyport_log_lines_dropped_total counter\n" +
+			"sallyport_log_lines_dropped_total 2\n"
+		if err := testutil.GatherAndCompare(reg, strings.NewReader(want)); err != nil {
+			t.Errorf("%s: %v", format, err)
 		}
 	}
 }
@@ -183,14 +188,15 @@ func BenchmarkLog(b *testing.B) {
 			read := make(chan struct{})
 			go func() { _, _ = io.Copy(io.Discard, r); close(read) }()
 			var w io.Writer = pipe
-			lines := startLines(pipe, logBuffer, noticeForTest)
+			lines := startLines(pipe, bufferSize, noticeForTest)
 			if buffered {
 				w = lines
 			}
 			log := newLogger(w, slog.LevelInfo, "json")
 			b.ReportAllocs()
 			for n := 0; b.Loop(); n++ {
-				log.Info("request", "request_id", "y6uacngi33blzcv3", "method", "GET", "host", "app.example.com", "path", "/reports/2026",
+				log.Info("request", "request_id", "y6uacngi33blzcv3", "method", "GET", "host", "app.example.com", "path",
+					"/reports/2026",
 					"status", 200, "bytes", 1234, "ms", 1.25, "client", "192.0.2.1", "route", "app", "user", "sso:1234")
 				if n%1000 == 999 {
 					b.StopTimer()

@@ -1,4 +1,4 @@
-package main
+package asynclog
 
 import (
 	"bytes"
@@ -39,13 +39,13 @@ type notices struct {
 	failing func(error)                        // told once when writing begins to fail; may be nil
 }
 
-// gather is how long a line waits for others to share a write with it: waking a
+// flushDelay is how long a line waits for others to share a write with it: waking a
 // goroutine and the reader of the log for each costs as much as writing it.
-const gather = 2 * time.Millisecond
+const flushDelay = 2 * time.Millisecond
 
 // startLines begins to write to out; close ends it. At most limit bytes wait.
-func startLines(out io.Writer, limit int, say notices) *lineWriter {
-	w := &lineWriter{out: out, notices: say, max: limit, wake: make(chan struct{}, 1), done: make(chan struct{})}
+func startLines(out io.Writer, limit int, words notices) *lineWriter {
+	w := &lineWriter{out: out, notices: words, max: limit, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go w.run()
 	return w
 }
@@ -90,7 +90,7 @@ func (w *lineWriter) run() {
 	defer close(w.done)
 	var batch []byte
 	for range w.wake {
-		time.Sleep(gather)
+		time.Sleep(flushDelay)
 		var missing uint64
 		var closed bool
 		batch, missing, closed = w.swap(batch)

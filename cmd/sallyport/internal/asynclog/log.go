@@ -1,4 +1,11 @@
-package main
+// Package asynclog is the log of a command that serves. A reader of the log who
+// is slow, gone or out of disk space holds up no request and never ends the
+// process: lines wait in a bounded buffer, those that find no room are dropped
+// and counted, and the log itself says where lines are missing.
+//
+// It knows nothing of what is logged. What is told about a request is in
+// internal/observe.
+package asynclog
 
 import (
 	"bytes"
@@ -12,26 +19,24 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Limits of the log while Sallyport serves.
 const (
-	logBuffer = 1 << 20 // bytes that may wait for the reader of the log; as many again are being written
-	logFlush  = 2 * time.Second
+	bufferSize   = 1 << 20 // bytes that may wait for the reader of the log; as many again are being written
+	closeTimeout = 2 * time.Second
 )
 
-// logging is the log of a command that serves. Its lines go through a buffer,
-// so that a reader who stalls stalls no request, and its level can be changed
-// while it runs. Whoever opens it closes it, or the last lines are lost.
-type logging struct {
+// Log writes through a buffer. Its level can be changed while it runs. The last
+// lines are lost if it is not closed.
+type Log struct {
 	*slog.Logger
-	level *slog.LevelVar
+	Level *slog.LevelVar
 	lines *lineWriter
 }
 
-// openLog begins a log on w that outlives its reader: where w is a pipe, as in
+// Open begins a log on w that outlives its reader: where w is a pipe, as in
 // "sallyport serve | head", the end of the reader would end the process with
 // SIGPIPE. Lines that cannot be written are dropped and counted, and aside gets
 // one line about it.
-func openLog(w, aside io.Writer, level slog.Level, format string) *logging {
+func Open(w, aside io.Writer, level slog.Level, format string) *Log {
 	signal.Ignore(syscall.SIGPIPE)
 	if format == "auto" {
 		format = "json"
@@ -39,9 +44,9 @@ func openLog(w, aside io.Writer, level slog.Level, format string) *logging {
 			format = "text"
 		}
 	}
-	l := &logging{level: &slog.LevelVar{}}
-	l.level.Set(level)
-	l.lines = startLines(w, logBuffer, notices{
+	l := &Log{Level: &slog.LevelVar{}}
+	l.Level.Set(level)
+	l.lines = startLines(w, bufferSize, notices{
 		lost: func(n uint64, cause error) []byte {
 			var line bytes.Buffer
 			notice := newLogger(&line, slog.LevelInfo, format)
@@ -53,18 +58,20 @@ func openLog(w, aside io.Writer, level slog.Level, format string) *logging {
 			return line.Bytes()
 		},
 		failing: func(err error) {
-			newLogger(aside, slog.LevelInfo, format).Error("the log cannot be written; its lines are dropped, and counted in sallyport_log_lines_dropped_total",
+			newLogger(aside, slog.LevelInfo, format).Error("the log cannot be written; its lines are dropped, and counted in "+
+				"sallyport_log_lines_dropped_total",
 				"error", err.Error())
 		},
 	})
-	l.Logger = newLogger(l.lines, l.level, format)
+	l.Logger = newLogger(l.lines, l.Level, format)
 	return l
 }
 
-// close writes what is left, as long as the reader takes it within logFlush.
-func (l *logging) close() { l.lines.close(logFlush) }
+// Close writes what is left, as long as the reader takes it within closeTimeout.
+func (l *Log) Close() { l.lines.close(closeTimeout) }
 
-func (l *logging) measure(reg prometheus.Registerer) {
+// Measure registers the count of lines that were dropped.
+func (l *Log) Measure(reg prometheus.Registerer) {
 	reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "sallyport_log_lines_dropped_total",
 		Help: "Log lines that were not written because the reader of the log was too slow or gone, or the disk full."},
 		func() float64 { return float64(l.lines.dropped.Load()) }))
