@@ -111,7 +111,7 @@ func (b *binary) run(t *testing.T, dir, config string) {
 			t.Logf("it wrote, at the end:\n%s", text[max(0, len(text)-3000):])
 		}
 	})
-	waitFor(t, "the program to be ready", func() bool { return status("http://"+b.admin+"/readyz") == http.StatusOK })
+	testenv.WaitFor(t, "the program to be ready", func() bool { return testenv.StatusOf("http://"+b.admin+"/readyz") == http.StatusOK })
 }
 
 // stop ends it as an operator would and returns all it wrote.
@@ -183,7 +183,7 @@ func TestP08_TheBinaryShowsNothingSecret(t *testing.T) {
 	secrets.Add("word of a provider", "c4nary-of-a-provider")
 	secrets.Add("client_secret", canarySecret)
 	secrets.Add("session key", key[strings.LastIndexByte(key, ' ')+1:])
-	metrics := body("http://" + b.admin + "/metrics")
+	metrics := testenv.BodyOf("http://" + b.admin + "/metrics")
 	log := b.stop(t)
 	if !strings.Contains(log, `"level":"WARN","msg":"a quirk is allowed"`) || !strings.Contains(metrics, `sallyport_logins_total{provider="slack",result="ok"}`) {
 		t.Errorf("the log or the metrics are not those of this program:\n%.2000s\n%.2000s", log, metrics)

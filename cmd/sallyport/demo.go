@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/asynclog"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/server"
 	"github.com/sallyport-proxy/sallyport/internal/demo"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -104,17 +105,17 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	providerListener, err := listen(ctx, "the provider's address", "127.0.0.1:0")
+	providerListener, err := server.Listen(ctx, "the provider's address", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	defer providerListener.Close()
-	partnerListener, err := listen(ctx, "the second provider's address", "127.0.0.1:0")
+	partnerListener, err := server.Listen(ctx, "the second provider's address", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	defer partnerListener.Close()
-	appListener, err := listen(ctx, "the app's address", "127.0.0.1:0")
+	appListener, err := server.Listen(ctx, "the app's address", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
@@ -213,7 +214,8 @@ func loopbackOnly(address string) error {
 		return usage("--listen: %q is not an address with a port, such as %s", address, defaultDemo)
 	}
 	if host != "localhost" && host != "127.0.0.1" && host != "::1" { // where browsers look for localhost
-		return usage("--listen: the demo lets anybody in, so it listens on this machine only: use 127.0.0.1, [::1] or localhost, not %q", host)
+		return usage("--listen: the demo lets anybody in, so it listens on this machine only: "+
+			"use 127.0.0.1, [::1] or localhost, not %q", host)
 	}
 	return nil
 }
@@ -226,7 +228,7 @@ func freeAddress(ctx context.Context, address string, chosen bool) (free, note s
 	case err == nil:
 		defer l.Close()
 		return l.Addr().String(), "", nil
-	case !isAddrInUse(err):
+	case !server.IsAddrInUse(err):
 		return "", "", fmt.Errorf("cannot listen on %s: %w", address, err)
 	case chosen:
 		return "", "", fmt.Errorf("cannot listen on %s: another program has it; choose another with --listen", address)

@@ -6,7 +6,7 @@ import (
 )
 
 func TestTheDemoTakesAnotherPortOnlyWhereNobodyChoseOne(t *testing.T) {
-	taken := listenForTest(t)
+	taken := takenAddress(t)
 	defer taken.Close()
 	address := taken.Addr().String()
 

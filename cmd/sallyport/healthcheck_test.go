@@ -12,14 +12,15 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/asynclog"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
 // TestHealthcheckAsksWhereTheConfigurationListens: on every kind of listener, and
 // also where there is no admin listener. A container would be killed otherwise.
 func TestHealthcheckAsksWhereTheConfigurationListens(t *testing.T) {
-	files := &tlsFiles{t: t, dir: t.TempDir()}
-	files.swap(newPair(t, "app.example", time.Now().Add(time.Hour)))
+	files := &testenv.TLSFiles{T: t, Dir: t.TempDir()}
+	files.Swap(testenv.NewKeyPair(t, "app.example", time.Now().Add(time.Hour)))
 	for name, listeners := range map[string]func(public, admin string) string{
 		"admin":            func(public, admin string) string { return `{http: "` + public + `", admin: "` + admin + `"}` },
 		"admin everywhere": func(public, admin string) string { return `{http: "` + public + `", admin: ":` + portIn(admin) + `"}` },
@@ -29,7 +30,7 @@ func TestHealthcheckAsksWhereTheConfigurationListens(t *testing.T) {
 		"no admin":           func(public, _ string) string { return `{http: "` + public + `", admin: ""}` },
 		"no admin, anywhere": func(public, _ string) string { return `{http: "0.0.0.0:` + portIn(public) + `", admin: ""}` },
 		"no admin, https": func(public, _ string) string {
-			return `{https: {address: "` + public + `", cert: "file:` + files.dir + `/tls.crt", key: "file:` + files.dir + `/tls.key"}, admin: ""}`
+			return `{https: {address: "` + public + `", cert: "file:` + files.Dir + `/tls.crt", key: "file:` + files.Dir + `/tls.key"}, admin: ""}`
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -63,7 +64,7 @@ func TestHealthcheckAsksWhereTheConfigurationListens(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() { ended <- serve(ctx, cfg, os.LookupEnv, log) }()
-			waitFor(t, "healthy", func() bool { code, said := check(); return code == exitOK && said == "healthy\n" })
+			testenv.WaitFor(t, "healthy", func() bool { code, said := check(); return code == exitOK && said == "healthy\n" })
 			stop()
 			if err := <-ended; err != nil {
 				t.Error(err)

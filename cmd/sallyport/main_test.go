@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
@@ -28,7 +30,7 @@ func TestExitCodesTellWhoseTurnItIs(t *testing.T) {
 		}
 		return path
 	}
-	taken := listenForTest(t)
+	taken := takenAddress(t)
 	defer taken.Close()
 	good := func(listen, key string) string {
 		return "version: 1\npublic_url: http://127.0.0.1:4180\nlisten: {http: \"" + listen + "\", admin: \"\"}\n" +
@@ -73,7 +75,7 @@ func TestExitCodesTellWhoseTurnItIs(t *testing.T) {
 
 // TestWhatIsLoggedBeforeAFailureIsWritten, although the log has a buffer.
 func TestWhatIsLoggedBeforeAFailureIsWritten(t *testing.T) {
-	taken := listenForTest(t)
+	taken := takenAddress(t)
 	defer taken.Close()
 	path := filepath.Join(t.TempDir(), "c.yaml")
 	text := "version: 1\npublic_url: http://127.0.0.1:4180\nlisten: {http: \"" + taken.Addr().String() + "\", admin: \"\"}\n" +
@@ -117,4 +119,14 @@ func newFrontDoor(cfg *config.Config, sec *assemble.Secrets, reg prometheus.Regi
 	}
 	process.Swap(runtime)
 	return process, nil
+}
+
+// takenAddress is a listener that another program has.
+func takenAddress(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }

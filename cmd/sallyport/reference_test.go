@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/asynclog"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/server"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -159,7 +160,7 @@ func metricsOf(t *testing.T) [][]string {
 	log := asynclog.Open(io.Discard, io.Discard, slog.LevelError, "json")
 	defer log.Close()
 	log.Measure(notes)
-	(&certificate{}).measure(notes)
+	(&server.Certificate{}).Measure(notes)
 	form := regexp.MustCompile(`fqName: "([^"]+)", help: "([^"]*)".*variableLabels: \{([^}]*)\}`)
 	rows := [][]string{{"`sallyport_build_info`", "", "Always 1; the labels say what is running."}}
 	for _, c := range notes.collectors {

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
+	"net/http"
+	"os"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -15,6 +18,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/asynclog"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/server"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 )
 
@@ -63,51 +67,65 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 	}
 	process.Swap(runtime)
 	ready := &atomic.Bool{}
-	s := &server{
-		public: newPublicServer(process, publicLimits{header: int(cfg.Limits.Header), keepAlive: cfg.Listen.KeepAlive,
-			h2c: cfg.Listen.H2C}, log.Logger),
-		admin: newAdminServer(newAdmin(adminOptions{metrics: reg, ready: ready, level: log.Level, log: log.Logger,
-			probes: probes(cfg),
-			name:   hostOf(cfg.Listen.Admin.Address)}), log.Logger),
-		front:      process,
-		drainDelay: cfg.Stop.DrainDelay, stopTimeout: cfg.Stop.Timeout, log: log.Logger, ready: ready,
+	s := &server.Server{
+		Listeners: []*server.Listener{publicListener(cfg, process, cert, log)},
+		Front:     process, DrainDelay: cfg.Stop.DrainDelay, StopTimeout: cfg.Stop.Timeout, Log: log.Logger, Ready: ready,
 	}
-	key, address := "listen.http", cfg.Listen.HTTP
+	if cfg.Listen.Admin.Address != "" {
+		s.Listeners = append(s.Listeners, adminListener(cfg, reg, ready, log))
+	}
 	if cert != nil {
-		key, address = "listen.https.address", cfg.Listen.HTTPS.Address
-		s.public.TLSConfig = cert.config()
-		cert.measure(reg)
+		cert.Measure(reg)
 	}
-	public, err := listen(ctx, key, address)
-	if err != nil {
+	if err := s.Open(ctx); err != nil {
 		return err
 	}
-	var admin net.Listener
-	if cfg.Listen.Admin.Address != "" {
-		if admin, err = listen(ctx, "listen.admin", cfg.Listen.Admin.Address); err != nil {
-			_ = public.Close()
-			return err
-		}
-	}
 	if cert != nil {
-		go cert.watch(ctx, certificatePoll)
+		go cert.Watch(ctx, server.CertificatePoll)
 	}
-	logStart(log.Logger, cfg, public, admin)
-	return s.run(ctx, public, admin)
+	logStart(log.Logger, cfg, s.Listeners)
+	return s.Run(ctx)
 }
 
-func probes(cfg *config.Config) []probe {
-	var out []probe
+// publicListener is the one for browsers and programs; cert is nil for plain http.
+func publicListener(cfg *config.Config, front http.Handler, cert *server.Certificate,
+	log *asynclog.Log) *server.Listener {
+	limits := server.Limits{Header: int(cfg.Limits.Header), KeepAlive: cfg.Listen.KeepAlive, H2C: cfg.Listen.H2C}
+	l := &server.Listener{Key: "listen.http", Address: cfg.Listen.HTTP,
+		HTTP: server.NewPublicHTTP(front, limits, log.Logger)}
+	if cert != nil {
+		l.Key, l.Address = "listen.https.address", cfg.Listen.HTTPS.Address
+		l.HTTP.TLSConfig = cert.Config()
+	}
+	return l
+}
+
+// adminListener is the one for operators, which answers until the others have stopped.
+func adminListener(cfg *config.Config, metrics prometheus.Gatherer, ready *atomic.Bool,
+	log *asynclog.Log) *server.Listener {
+	host, _, _ := net.SplitHostPort(cfg.Listen.Admin.Address) // the configuration has judged it
+	admin := server.NewAdmin(server.AdminOptions{Metrics: metrics, Ready: ready, Level: log.Level, Log: log.Logger,
+		Probes: probes(cfg), Name: host})
+	return &server.Listener{Key: "listen.admin", Address: cfg.Listen.Admin.Address,
+		HTTP: server.NewAdminHTTP(admin, log.Logger), Last: true}
+}
+
+func probes(cfg *config.Config) []server.Probe {
+	var out []server.Probe
 	for _, p := range cfg.Listen.Admin.Probes {
-		out = append(out, probe(p))
+		out = append(out, server.Probe(p))
 	}
 	return out
 }
 
-func logStart(log *slog.Logger, cfg *config.Config, public, admin net.Listener) {
-	attrs := []any{"version", version(), "public_url", cfg.PublicURL.String(), "listen", public.Addr().String()}
-	if admin != nil {
-		attrs = append(attrs, "admin", admin.Addr().String())
+func logStart(log *slog.Logger, cfg *config.Config, listeners []*server.Listener) {
+	attrs := []any{"version", version(), "public_url", cfg.PublicURL.String()}
+	for _, l := range listeners {
+		name := "listen"
+		if l.Last {
+			name = "admin"
+		}
+		attrs = append(attrs, name, l.Addr().String())
 	}
 	log.Info("serving", attrs...)
 }
@@ -123,13 +141,28 @@ func newRegistry() *prometheus.Registry {
 	return reg
 }
 
-func hostOf(address string) string {
-	host, _, _ := net.SplitHostPort(address) // "" switches the listener off
-	return host
-}
-
 func logLevel(name string) slog.Level {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(name)) // the configuration allows only its names
 	return level
+}
+
+// newCertificate takes the pair that cfg has resolved; nil for plain http.
+func newCertificate(cfg *config.Config, log *slog.Logger) (*server.Certificate, error) {
+	https := cfg.Listen.HTTPS
+	if https.Address == "" {
+		return nil, nil
+	}
+	root := os.DirFS("/")
+	reread := func() (string, string, error) {
+		cert, certErr := https.Cert.Reread(root)
+		key, keyErr := https.Key.Reread(root)
+		return cert, key, errors.Join(certErr, keyErr)
+	}
+	c, err := server.NewCertificate(https.Cert.Value(), https.Key.Value(), reread, log)
+	if err != nil {
+		return nil, configFaults(config.Faults{cfg.Fault("listen.https",
+			"the certificate and its key do not work together: %v", err)})
+	}
+	return c, nil
 }

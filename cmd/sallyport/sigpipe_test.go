@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -68,17 +69,17 @@ func TestServingOutlivesTheReaderOfTheLog(t *testing.T) {
 	if _, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "ready", func() bool { return status("http://"+admin+"/readyz") == http.StatusOK })
+	testenv.WaitFor(t, "ready", func() bool { return testenv.StatusOf("http://"+admin+"/readyz") == http.StatusOK })
 	if err := stdout.Close(); err != nil { // head -1 ends
 		t.Fatal(err)
 	}
 	for range 20 {
-		if got := status("http://" + public + "/"); got != http.StatusUnauthorized {
+		if got := testenv.StatusOf("http://" + public + "/"); got != http.StatusUnauthorized {
 			t.Fatalf("after its log's reader went away it answers %d", got)
 		}
 	}
-	waitFor(t, "counted lines", func() bool {
-		text := body("http://" + admin + "/metrics")
+	testenv.WaitFor(t, "counted lines", func() bool {
+		text := testenv.BodyOf("http://" + admin + "/metrics")
 		return strings.Contains(text, "\nsallyport_log_lines_dropped_total ") && !strings.Contains(text, "\nsallyport_log_lines_dropped_total 0\n")
 	})
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"bytes"
@@ -26,31 +26,31 @@ const (
 	headGrace = 5 * time.Second
 )
 
-// gate is the public listener. It knows its connections, because net/http alone
+// drainListener can be stopped without dropping a request. It knows its connections, because net/http alone
 // drops requests when it stops: closing a listener resets what waits in its
 // queue, and Server.Shutdown closes idle connections at once and lets a request
 // that it reads from then on go without an answer.
 //
 //	finish → hold off new connections; accept what is in the queue; then Accept ends
 //	settle → wait until a connection that could still bring a request has brought it
-type gate struct {
+type drainListener struct {
 	*net.TCPListener
 	blockLimit time.Duration // how long a header block may take in HTTP/2 without TLS; 0: that is not spoken
 
-	mu       sync.Mutex // guards what follows
-	visitors map[*visitor]struct{}
-	until    time.Time // when accepting ends at the latest; zero while open
+	mu      sync.Mutex // guards what follows
+	tracked map[*trackedConn]struct{}
+	until   time.Time // when accepting ends at the latest; zero while open
 }
 
-func newGate(l *net.TCPListener) *gate {
-	return &gate{TCPListener: l, visitors: map[*visitor]struct{}{}}
+func newDrainListener(l *net.TCPListener) *drainListener {
+	return &drainListener{TCPListener: l, tracked: map[*trackedConn]struct{}{}}
 }
 
 // finish lets Accept return http.ErrServerClosed once its queue is empty. On
 // Linux new connections are held off meanwhile: their first packet is dropped,
 // and when the client repeats it, after a second, it is refused. Elsewhere a
 // client that connects in the very instant of closing can see a reset.
-func (g *gate) finish() {
+func (g *drainListener) finish() {
 	_ = holdOff(g.TCPListener) // a kernel that cannot is as good as another system
 	g.mu.Lock()
 	g.until = time.Now().Add(acceptGrace)
@@ -59,7 +59,7 @@ func (g *gate) finish() {
 }
 
 // extend gives the next connection time to come, and reports whether there is an end at all.
-func (g *gate) extend() bool {
+func (g *drainListener) extend() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.until.IsZero() {
@@ -75,7 +75,7 @@ func (g *gate) extend() bool {
 
 // Accept waits for a connection. Two waits in vain in a row mean that the queue
 // is empty: of one, the runtime's timer may have been faster than its poller.
-func (g *gate) Accept() (net.Conn, error) {
+func (g *drainListener) Accept() (net.Conn, error) {
 	for vain := 0; ; {
 		c, err := g.AcceptTCP()
 		if err == nil {
@@ -91,32 +91,32 @@ func (g *gate) Accept() (net.Conn, error) {
 	}
 }
 
-func (g *gate) admit(c *net.TCPConn) *visitor {
-	v := &visitor{TCPConn: c, gate: g}
+func (g *drainListener) admit(c *net.TCPConn) *trackedConn {
+	v := &trackedConn{TCPConn: c, listener: g}
 	if g.blockLimit > 0 {
 		v.blocks = &headerBlocks{limit: g.blockLimit, expire: func() { _ = v.Close() }}
 	}
 	g.mu.Lock()
-	g.visitors[v] = struct{}{}
+	g.tracked[v] = struct{}{}
 	g.mu.Unlock()
 	return v
 }
 
-func (g *gate) forget(v *visitor) {
+func (g *drainListener) forget(v *trackedConn) {
 	g.mu.Lock()
-	delete(g.visitors, v)
+	delete(g.tracked, v)
 	g.mu.Unlock()
 }
 
 // note is the server's ConnState. It runs twice per request, so it takes no lock.
-func (g *gate) note(c net.Conn, s http.ConnState) {
+func (g *drainListener) note(c net.Conn, s http.ConnState) {
 	switch over := c.(type) {
 	case *tls.Conn:
 		c = over.NetConn()
 	case *http2Conn:
-		c = over.visitor
+		c = over.tracked
 	}
-	v, ok := c.(*visitor)
+	v, ok := c.(*trackedConn)
 	if !ok || v == nil {
 		return
 	}
@@ -136,7 +136,7 @@ func (g *gate) note(c net.Conn, s http.ConnState) {
 // head has begun. In the end it closes those that never said anything; idle ones
 // are left to Server.Shutdown. HTTP/2 needs no grace: GOAWAY tells the client
 // which requests to repeat elsewhere (RFC 9113 §6.8).
-func (g *gate) settle(ctx context.Context) {
+func (g *drainListener) settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, headGrace)
 	defer cancel()
 	grace := time.Now().Add(idleGrace)
@@ -158,7 +158,7 @@ func (g *gate) settle(ctx context.Context) {
 	}
 }
 
-func closeUnknown(mute []*visitor) {
+func closeUnknown(mute []*trackedConn) {
 	for _, v := range mute {
 		if !v.known.Load() {
 			_ = v.Close()
@@ -168,10 +168,10 @@ func closeUnknown(mute []*visitor) {
 
 // waiting lists the silent connections and counts those with half a head. Asked
 // to look closely, it also finds bytes that nobody has read yet.
-func (g *gate) waiting(closely bool) (mute []*visitor, speaking int) {
+func (g *drainListener) waiting(closely bool) (mute []*trackedConn, speaking int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for v := range g.visitors {
+	for v := range g.tracked {
 		switch phase := v.phase.Load(); {
 		case phase == served || v.http2.Load():
 		case phase == speaks || closely && hasUnread(v.TCPConn):
@@ -190,17 +190,17 @@ const (
 	served              // a request is being answered
 )
 
-// visitor is a connection that tells whether something came. It stays a
-// *net.TCPConn to whoever looks for one of its methods (ReadFrom: splice).
-type visitor struct {
+// trackedConn is a connection that tells whether something came. It stays a
+// *net.TCPConn to code that looks for one of its methods (ReadFrom: splice).
+type trackedConn struct {
 	*net.TCPConn
-	gate         *gate
+	listener     *drainListener
 	phase        atomic.Int32
 	known, http2 atomic.Bool   // it has brought a request or a preface; of HTTP/2
 	blocks       *headerBlocks // nil: not watched here
 }
 
-func (v *visitor) Read(b []byte) (int, error) {
+func (v *trackedConn) Read(b []byte) (int, error) {
 	n, err := v.TCPConn.Read(b)
 	if n > 0 && v.phase.Load() == silent {
 		v.phase.CompareAndSwap(silent, speaks)
@@ -214,7 +214,7 @@ func (v *visitor) Read(b []byte) (int, error) {
 	return n, err
 }
 
-func (v *visitor) Close() error {
-	v.gate.forget(v)
+func (v *trackedConn) Close() error {
+	v.listener.forget(v)
 	return v.TCPConn.Close()
 }

@@ -1,55 +1,39 @@
-package main
+package server
 
 import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"errors"
-	"io/fs"
 	"log/slog"
-	"os"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 )
 
-// certificatePoll is how often the files of listen.https are read. They are
+// CertificatePoll is how often the files of listen.https are read. They are
 // compared by content: Kubernetes swaps links, and times of files tell nothing.
-const certificatePoll = 5 * time.Second
+const CertificatePoll = 5 * time.Second
 
-// certificate is that of listen.https. Where it is in files it follows them;
+// Certificate is that of listen.https. Where it is in files it follows them;
 // what does not work there never replaces what does.
-type certificate struct {
+type Certificate struct {
 	read    func() (certPEM, keyPEM string, err error)
 	log     *slog.Logger
 	current atomic.Pointer[tls.Certificate]
 	judged  [sha256.Size]byte // of what was read last, so that each fault is told once
 }
 
-// newCertificate takes the pair that cfg has resolved; nil for plain http.
-func newCertificate(cfg *config.Config, log *slog.Logger) (*certificate, error) {
-	https := cfg.Listen.HTTPS
-	if https.Address == "" {
-		return nil, nil
-	}
-	pair, err := tls.X509KeyPair([]byte(https.Cert.Value()), []byte(https.Key.Value()))
+// NewCertificate begins with a pair in PEM. Reread reads its files again.
+func NewCertificate(certPEM, keyPEM string, reread func() (certPEM, keyPEM string, err error),
+	log *slog.Logger) (*Certificate, error) {
+	pair, err := tls.X509KeyPair([]byte(certPEM), []byte(keyPEM))
 	if err != nil {
-		return nil, configFaults(config.Faults{cfg.Fault("listen.https", "the certificate and its key do not work together: %v", err)})
+		return nil, err
 	}
-	c := &certificate{read: rereader(https, os.DirFS("/")), log: log, judged: digest(https.Cert.Value(), https.Key.Value(), nil)}
+	c := &Certificate{read: reread, log: log, judged: digest(certPEM, keyPEM, nil)}
 	c.current.Store(&pair)
 	return c, nil
-}
-
-func rereader(https config.HTTPS, root fs.FS) func() (string, string, error) {
-	return func() (string, string, error) {
-		cert, certErr := https.Cert.Reread(root)
-		key, keyErr := https.Key.Reread(root)
-		return cert, key, errors.Join(certErr, keyErr)
-	}
 }
 
 func digest(cert, key string, err error) [sha256.Size]byte {
@@ -59,10 +43,10 @@ func digest(cert, key string, err error) [sha256.Size]byte {
 	return sha256.Sum256([]byte("pair\x00" + cert + "\x00" + key))
 }
 
-// config is TLS 1.3, or 1.2 with forward secrecy and authenticated encryption:
+// Config is TLS 1.3, or 1.2 with forward secrecy and authenticated encryption:
 // Mozilla's intermediate profile, without the finite-field suites that Go lacks.
 // Go itself would also offer CBC with SHA-1. HTTP/2 is for those who have it.
-func (c *certificate) config() *tls.Config {
+func (c *Certificate) Config() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		CipherSuites: []uint16{ // of TLS 1.2; those of 1.3 are not configurable and all authenticated
@@ -75,16 +59,17 @@ func (c *certificate) config() *tls.Config {
 	}
 }
 
-func (c *certificate) notAfter() time.Time { return c.current.Load().Leaf.NotAfter }
+func (c *Certificate) notAfter() time.Time { return c.current.Load().Leaf.NotAfter }
 
-func (c *certificate) measure(reg prometheus.Registerer) {
+// Measure tells reg how long the certificate is valid.
+func (c *Certificate) Measure(reg prometheus.Registerer) {
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sallyport_tls_certificate_not_after_seconds",
 		Help: "Until when the certificate of listen.https is valid, in seconds since 1970."},
 		func() float64 { return float64(c.notAfter().Unix()) }))
 }
 
-// watch follows the files until ctx is done.
-func (c *certificate) watch(ctx context.Context, every time.Duration) {
+// Watch follows the files until ctx is done.
+func (c *Certificate) Watch(ctx context.Context, every time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -98,7 +83,7 @@ func (c *certificate) watch(ctx context.Context, every time.Duration) {
 }
 
 // refresh reads the files once. It is for one goroutine only.
-func (c *certificate) refresh() {
+func (c *Certificate) refresh() {
 	certPEM, keyPEM, err := c.read()
 	now := digest(certPEM, keyPEM, err)
 	if now == c.judged {

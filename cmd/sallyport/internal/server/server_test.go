@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"context"
@@ -16,6 +16,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 // steps is a front door that notes when it is told what.
@@ -42,42 +44,44 @@ func TestP16_WhatWasAcceptedIsFinishedWhenItStops(t *testing.T) {
 		_, _ = io.WriteString(w, "done")
 	})
 	ready, log := &atomic.Bool{}, slog.New(slog.DiscardHandler)
-	s := &server{
-		public: newPublicServer(app, usualLimits, log), admin: newAdminServer(newAdmin(adminOptions{metrics: prometheus.NewRegistry(), ready: ready}), log),
-		drainDelay: 300 * time.Millisecond, stopTimeout: 10 * time.Second, log: log, ready: ready,
-	}
 	public, admin := listenForTest(t), listenForTest(t)
+	operators := NewAdmin(AdminOptions{Metrics: prometheus.NewRegistry(), Ready: ready})
+	s := &Server{
+		Listeners: []*Listener{{on: public, HTTP: NewPublicHTTP(app, usualLimits, log)},
+			{on: admin, HTTP: NewAdminHTTP(operators, log), Last: true}},
+		DrainDelay: 300 * time.Millisecond, StopTimeout: 10 * time.Second, Log: log, Ready: ready,
+	}
 	front, finished, tunnels := &steps{}, &atomic.Bool{}, &atomic.Bool{}
-	s.front = front
+	s.Front = front
 	front.atTunnels = func(ctx context.Context) {
 		tunnels.Store(true)
 		if _, bounded := ctx.Deadline(); !bounded || ctx.Err() != nil || !finished.Load() {
 			t.Errorf("tunnels are closed with no time (%v) or before requests have finished", ctx.Err())
 		}
-		if got := status("http://" + admin.Addr().String() + "/readyz"); got != http.StatusServiceUnavailable {
+		if got := testenv.StatusOf("http://" + admin.Addr().String() + "/readyz"); got != http.StatusServiceUnavailable {
 			t.Errorf("while tunnels are closed /readyz answers %d", got)
 		}
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- s.run(ctx, public, admin) }()
+	go func() { ended <- s.Run(ctx) }()
 
 	base, adminBase := "http://"+public.Addr().String(), "http://"+admin.Addr().String()
-	waitFor(t, "ready", func() bool { return status(adminBase+"/readyz") == http.StatusOK })
+	testenv.WaitFor(t, "ready", func() bool { return testenv.StatusOf(adminBase+"/readyz") == http.StatusOK })
 	slow := make(chan string, 1)
-	go func() { slow <- body(base + "/slow") }()
+	go func() { slow <- testenv.BodyOf(base + "/slow") }()
 	<-entered
 
 	stop()
-	waitFor(t, "not ready", func() bool { return status(adminBase+"/readyz") == http.StatusServiceUnavailable })
-	waitFor(t, "the front door to be told", front.drained.Load)
-	if got := body(base + "/quick"); got != "done" { // the balancer may not have noticed yet
+	testenv.WaitFor(t, "not ready", func() bool { return testenv.StatusOf(adminBase+"/readyz") == http.StatusServiceUnavailable })
+	testenv.WaitFor(t, "the front door to be told", front.drained.Load)
+	if got := testenv.BodyOf(base + "/quick"); got != "done" { // the balancer may not have noticed yet
 		t.Errorf("during the drain delay a new request got %q", got)
 	}
-	if got := status(adminBase + "/healthz"); got != http.StatusOK {
+	if got := testenv.StatusOf(adminBase + "/healthz"); got != http.StatusOK {
 		t.Errorf("during the drain delay /healthz answers %d: a kubelet would kill it", got)
 	}
-	waitFor(t, "no new connections", func() bool {
+	testenv.WaitFor(t, "no new connections", func() bool {
 		_, err := net.Dial("tcp", public.Addr().String())
 		return errors.Is(err, syscall.ECONNREFUSED)
 	})
@@ -102,14 +106,13 @@ func TestP16_WhatWasAcceptedIsFinishedWhenItStops(t *testing.T) {
 func TestStoppingSaysWhichRequestsItCutOff(t *testing.T) {
 	entered, forever := make(chan struct{}), make(chan struct{})
 	app := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { close(entered); <-forever })
-	log := slog.New(slog.DiscardHandler)
-	s := &server{public: newPublicServer(app, usualLimits, log), admin: newAdminServer(http.NotFoundHandler(), log),
-		stopTimeout: 50 * time.Millisecond, log: log, ready: &atomic.Bool{}}
-	l := listenForTest(t)
+	l, log := listenForTest(t), slog.New(slog.DiscardHandler)
+	s := &Server{Listeners: []*Listener{{on: l, HTTP: NewPublicHTTP(app, usualLimits, log)}},
+		StopTimeout: 50 * time.Millisecond, Log: log, Ready: &atomic.Bool{}}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- s.run(ctx, l, nil) }()
-	go body("http://" + l.Addr().String())
+	go func() { ended <- s.Run(ctx) }()
+	go testenv.BodyOf("http://" + l.Addr().String())
 	<-entered
 	stop()
 	if err := <-ended; err == nil || !strings.Contains(err.Error(), "requests were still running after 50ms") {
@@ -128,9 +131,9 @@ func TestAnIdleConnectionIsKeptAsLongAsConfigured(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			limits := limitsWith(true)
-			limits.keepAlive = time.Second
+			limits.KeepAlive = time.Second
 			l := listenForTest(t)
-			srv := newPublicServer(&echo{}, limits, slog.New(slog.DiscardHandler))
+			srv := NewPublicHTTP(&echo{}, limits, slog.New(slog.DiscardHandler))
 			defer srv.Close()
 			go func() { _ = srv.Serve(l) }()
 			c := open(t, dialPlain, l.Addr().String())
@@ -153,7 +156,7 @@ func TestAListenerSaysWhatIsInTheWay(t *testing.T) {
 		taken.Addr().String(): "another program has it; stop that, or change listen.http",
 		"192.0.2.1:4180":      "cannot listen on 192.0.2.1:4180 (listen.http)",
 	} {
-		if _, err := listen(t.Context(), "listen.http", address); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Listen(t.Context(), "listen.http", address); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want %q", address, err, want)
 		}
 	}
@@ -161,54 +164,17 @@ func TestAListenerSaysWhatIsInTheWay(t *testing.T) {
 
 var usualLimits = limitsWith(false)
 
-func limitsWith(h2c bool) publicLimits {
-	return publicLimits{header: 64 << 10, keepAlive: 620 * time.Second, h2c: h2c}
+func limitsWith(h2c bool) Limits {
+	return Limits{Header: 64 << 10, KeepAlive: 620 * time.Second, H2C: h2c}
 }
 
 func listenForTest(t *testing.T) *net.TCPListener {
 	t.Helper()
-	l, err := listen(t.Context(), "listen.http", "127.0.0.1:0")
+	l, err := Listen(t.Context(), "listen.http", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return l
-}
-
-func waitFor(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
-	defer deadline.Stop()
-	for !condition() {
-		select {
-		case <-deadline.C:
-			t.Fatalf("waited in vain: %s", what)
-		case <-time.After(2 * time.Millisecond):
-		}
-	}
-}
-
-func getFresh(url string) (*http.Response, error) {
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	return client.Get(url)
-}
-
-func status(url string) int {
-	res, err := getFresh(url)
-	if err != nil {
-		return 0
-	}
-	defer res.Body.Close()
-	return res.StatusCode
-}
-
-func body(url string) string {
-	res, err := getFresh(url)
-	if err != nil {
-		return err.Error()
-	}
-	defer res.Body.Close()
-	text, _ := io.ReadAll(res.Body)
-	return string(text)
 }
 
 func scrape(t *testing.T, reg prometheus.Gatherer) string {

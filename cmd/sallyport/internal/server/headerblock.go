@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"context"
@@ -159,7 +159,7 @@ func (s *http2OverTLS) take(_ *http.Server, c *tls.Conn, _ http.Handler) {
 	conn := &http2Conn{Conn: c, ended: make(chan struct{})}
 	// The connection below TLS is closed: c's own Close would wait for a writer.
 	conn.blocks = headerBlocks{limit: s.limit, expire: func() { _ = c.NetConn().Close() }}
-	conn.visitor, _ = c.NetConn().(*visitor)
+	conn.tracked, _ = c.NetConn().(*trackedConn)
 	select {
 	case s.conns <- conn:
 	case <-s.done:
@@ -167,7 +167,7 @@ func (s *http2OverTLS) take(_ *http.Server, c *tls.Conn, _ http.Handler) {
 	}
 	// Only now: a stop waits for connections that are not known to speak HTTP/2, and
 	// one that has not been handed over would be closed without a GOAWAY.
-	if v := conn.visitor; v != nil {
+	if v := conn.tracked; v != nil {
 		v.http2.Store(true)
 		v.known.Store(true)
 	}
@@ -200,7 +200,7 @@ func (l handedOver) Addr() net.Addr { return l.s.addr }
 // take it for one that must have negotiated HTTP/2, and not look for the preface.
 type http2Conn struct {
 	net.Conn
-	visitor *visitor
+	tracked *trackedConn // nil: the listener does not know it
 	blocks  headerBlocks
 	ended   chan struct{}
 	once    sync.Once

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"errors"
@@ -10,23 +10,22 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// adminOptions are what the admin listener tells about and may change. Level nil: it cannot.
-type adminOptions struct {
-	metrics prometheus.Gatherer
-	ready   *atomic.Bool
-	level   *slog.LevelVar
-	probes  []probe
-	name    string // of the configured address, "" if it is an IP address
-	log     *slog.Logger
+// AdminOptions are what the admin listener tells about and may change. Level nil: it may not change that.
+type AdminOptions struct {
+	Metrics prometheus.Gatherer
+	Ready   *atomic.Bool
+	Level   *slog.LevelVar
+	Probes  []Probe
+	Name    string // of the configured address, "" if it is an IP address
+	Log     *slog.Logger
 }
 
-// newAdmin answers probes and scrapers, on a listener of its own so that no
+// NewAdmin answers probes and scrapers, on a listener of its own so that no
 // public path or User-Agent can ever mean "health check" (CVE-2026-34457).
 // Readiness does not depend on the provider: without it, who is signed in stays.
 //
@@ -35,23 +34,25 @@ type adminOptions struct {
 //	GET /readyz             it takes new requests; not while it stops
 //	GET, PUT /log-level     see levelSwitch
 //	GET <path of a probe>   see probe; a path of our own is never a probe
-func newAdmin(o adminOptions) http.Handler {
+func NewAdmin(o AdminOptions) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(o.metrics, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok") })
+	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		writeText(w, http.StatusOK, "ok")
+	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if o.ready.Load() {
-			say(w, http.StatusOK, "ready")
+		if o.Ready.Load() {
+			writeText(w, http.StatusOK, "ready")
 			return
 		}
-		say(w, http.StatusServiceUnavailable, "not ready")
+		writeText(w, http.StatusServiceUnavailable, "not ready")
 	})
-	if o.level != nil {
-		s := &levelSwitch{level: o.level, log: o.log}
+	if o.Level != nil {
+		s := &levelSwitch{level: o.Level, log: o.Log}
 		mux.HandleFunc("GET /log-level", s.show)
 		mux.HandleFunc("PUT /log-level", s.change)
 	}
-	return onlyByItsNames(o.name, withProbes(mux, o.probes))
+	return onlyByItsNames(o.Name, withProbes(mux, o.Probes))
 }
 
 // onlyByItsNames refuses requests that reached a loopback address under a name
@@ -63,7 +64,7 @@ func onlyByItsNames(own string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		at, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
 		if at != nil && at.IP.IsLoopback() && !namesLoopback(r.Host, own) {
-			say(w, http.StatusMisdirectedRequest, "on this machine, ask for localhost or for an address such as 127.0.0.1")
+			writeText(w, http.StatusMisdirectedRequest, "on this machine, ask for localhost or for an address such as 127.0.0.1")
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -79,7 +80,8 @@ func namesLoopback(host, own string) bool {
 	}
 	name = strings.ToLower(strings.TrimSuffix(strings.Trim(name, "[]"), "."))
 	_, err := netip.ParseAddr(name)
-	return err == nil || name == "" || name == strings.ToLower(own) || name == "localhost" || strings.HasSuffix(name, ".localhost") // RFC 6761 §6.3
+	return err == nil || name == "" || name == strings.ToLower(own) ||
+		name == "localhost" || strings.HasSuffix(name, ".localhost") // RFC 6761 §6.3
 }
 
 // levelSwitch shows and changes the least that is logged, until the next start.
@@ -99,26 +101,27 @@ type levelSwitch struct {
 const maxLevelBody = 64 // bytes
 
 func (s *levelSwitch) show(w http.ResponseWriter, _ *http.Request) {
-	say(w, http.StatusOK, levelName(s.level.Level()))
+	writeText(w, http.StatusOK, levelName(s.level.Level()))
 }
 
 func (s *levelSwitch) change(w http.ResponseWriter, r *http.Request) {
 	if !fromThisMachine(r) {
-		say(w, http.StatusForbidden, "the log level can be changed only from this machine, by a program that talks to this address directly")
+		writeText(w, http.StatusForbidden, "the log level can be changed only from this machine, "+
+			"by a program that talks to this address directly")
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLevelBody))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		say(w, http.StatusRequestEntityTooLarge, "the body is one word: debug, info, warn or error")
+		writeText(w, http.StatusRequestEntityTooLarge, "the body is one word: debug, info, warn or error")
 		return
 	}
 	level, ok := levelOf(strings.TrimSpace(string(body)))
 	if err != nil || !ok {
-		say(w, http.StatusBadRequest, "the body must be one of: debug, info, warn, error")
+		writeText(w, http.StatusBadRequest, "the body must be one of: debug, info, warn, error")
 		return
 	}
 	s.set(level)
-	say(w, http.StatusOK, levelName(level))
+	writeText(w, http.StatusOK, levelName(level))
 }
 
 // set tells of the change while the lower of both levels is in force, so that it
@@ -161,13 +164,10 @@ func levelOf(name string) (level slog.Level, ok bool) {
 
 func levelName(level slog.Level) string { return strings.ToLower(level.String()) }
 
-func say(w http.ResponseWriter, status int, text string) {
+func writeText(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, text+"\n")
 }
-
-func isAddrInUse(err error) bool  { return errors.Is(err, syscall.EADDRINUSE) }
-func isPermission(err error) bool { return errors.Is(err, syscall.EACCES) }

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"bufio"
@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 // echo is a front door that answers with what it was sent.
@@ -52,16 +54,16 @@ func runForTest(t *testing.T, l *net.TCPListener, pair *tls.Certificate, drainDe
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	s := &stoppable{echo: &echo{}, address: l.Addr().String(), ended: make(chan error, 1)}
-	srv := &server{public: newPublicServer(s.echo, limitsWith(true), log), admin: newAdminServer(http.NotFoundHandler(), log),
-		front: s.echo, drainDelay: drainDelay, stopTimeout: 20 * time.Second, log: log, ready: &atomic.Bool{}}
+	srv := &Server{Listeners: []*Listener{{on: l, HTTP: NewPublicHTTP(s.echo, limitsWith(true), log)}},
+		Front: s.echo, DrainDelay: drainDelay, StopTimeout: 20 * time.Second, Log: log, Ready: &atomic.Bool{}}
 	if pair != nil {
-		c := &certificate{}
+		c := &Certificate{}
 		c.current.Store(pair)
-		srv.public.TLSConfig = c.config()
+		srv.Listeners[0].HTTP.TLSConfig = c.Config()
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	s.stop = stop
-	go func() { s.ended <- srv.run(ctx, l, nil) }()
+	go func() { s.ended <- srv.Run(ctx) }()
 	return s
 }
 
@@ -88,7 +90,7 @@ func TestP16_UnderLoadNothingAcceptedIsDropped(t *testing.T) {
 	if holdOff(listenForTest(t)) != nil {
 		t.Skip("this system cannot hold off new connections, so one may be reset as the listener closes")
 	}
-	pair := newPair(t, "load.example", time.Now().Add(time.Hour)).tls(t)
+	pair := testenv.NewKeyPair(t, "load.example", time.Now().Add(time.Hour)).TLS(t)
 	for _, drain := range []time.Duration{0, 300 * time.Millisecond} {
 		for name, tt := range map[string]struct {
 			tls    *tls.Certificate
@@ -125,7 +127,7 @@ func TestP16_UnderLoadNothingAcceptedIsDropped(t *testing.T) {
 						}
 					})
 				}
-				waitFor(t, "load", func() bool { return asked.Load() > 200 })
+				testenv.WaitFor(t, "load", func() bool { return asked.Load() > 200 })
 				s.stop()
 				s.wait(t)
 				clients.Wait()
@@ -281,7 +283,7 @@ func TestP16_WhatTheKernelAcceptedIsServed(t *testing.T) {
 // still come over connections that are open: an idle one, one that has not said
 // anything yet, and one on which half a head has come.
 func TestP16_ARequestOnItsWayIsAnswered(t *testing.T) {
-	pair := newPair(t, "stop.example", time.Now().Add(time.Hour)).tls(t)
+	pair := testenv.NewKeyPair(t, "stop.example", time.Now().Add(time.Hour)).TLS(t)
 	for name, tt := range map[string]struct {
 		tls  *tls.Certificate
 		dial dialFunc
@@ -330,7 +332,7 @@ func TestP16_ARequestOnItsWayIsAnswered(t *testing.T) {
 // TestStoppingIsNotHeldUp by connections that want nothing: idle or never used,
 // on HTTP/1 or HTTP/2.
 func TestStoppingIsNotHeldUp(t *testing.T) {
-	pair := newPair(t, "stop.example", time.Now().Add(time.Hour)).tls(t)
+	pair := testenv.NewKeyPair(t, "stop.example", time.Now().Add(time.Hour)).TLS(t)
 	for name, tt := range map[string]struct {
 		tls   *tls.Certificate
 		use   func(t *testing.T, address string)

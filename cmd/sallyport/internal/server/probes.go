@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"context"
@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// probe is a health check of an app that a kubelet reaches only through us,
+// Probe is a health check of an app that a kubelet reaches only through us,
 // because the app listens on loopback. Path is where it is asked for on the
 // admin listener; Target is the http address that is asked.
-type probe struct {
+type Probe struct {
 	Path   string
 	Target *url.URL
 }
@@ -35,7 +35,7 @@ type prober struct {
 }
 
 // withProbes answers the probes' paths, and leaves everything else to own.
-func withProbes(own *http.ServeMux, probes []probe) http.Handler {
+func withProbes(own *http.ServeMux, probes []Probe) http.Handler {
 	p := &prober{client: &http.Client{
 		Timeout:       probeTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -55,11 +55,11 @@ func withProbes(own *http.ServeMux, probes []probe) http.Handler {
 		}
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
-			say(w, http.StatusMethodNotAllowed, "a probe is asked with GET")
+			writeText(w, http.StatusMethodNotAllowed, "a probe is asked with GET")
 			return
 		}
 		status, text := p.ask(target)
-		say(w, status, text)
+		writeText(w, status, text)
 	})
 }
 

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 func http2Frame(kind, flags byte, stream uint32, payload string) string {
@@ -122,17 +124,17 @@ func writeOrFail(t *testing.T, c io.Writer, text string) {
 func runForBlocks(t *testing.T, limit time.Duration, overTLS bool) (address string) {
 	t.Helper()
 	l, log, e := listenForTest(t), slog.New(slog.DiscardHandler), &echo{}
-	s := &server{public: newPublicServer(e, limitsWith(true), log), admin: newAdminServer(http.NotFoundHandler(), log),
-		front: e, stopTimeout: time.Millisecond, log: log, ready: &atomic.Bool{}}
-	s.public.ReadHeaderTimeout = limit
+	s := &Server{Listeners: []*Listener{{on: l, HTTP: NewPublicHTTP(e, limitsWith(true), log)}},
+		Front: e, StopTimeout: time.Millisecond, Log: log, Ready: &atomic.Bool{}}
+	s.Listeners[0].HTTP.ReadHeaderTimeout = limit
 	if overTLS {
-		c := &certificate{}
-		c.current.Store(newPair(t, "a", time.Now().Add(time.Hour)).tls(t))
-		s.public.TLSConfig = c.config()
+		c := &Certificate{}
+		c.current.Store(testenv.NewKeyPair(t, "a", time.Now().Add(time.Hour)).TLS(t))
+		s.Listeners[0].HTTP.TLSConfig = c.Config()
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- s.run(ctx, l, nil) }()
+	go func() { ended <- s.Run(ctx) }()
 	t.Cleanup(func() {
 		stop()
 		select {
@@ -206,14 +208,13 @@ func TestHTTP2OverTLSIsServedAsItsClientSpeaksIt(t *testing.T) {
 	seen := make(chan *http.Request, 1)
 	l, log := listenForTest(t), slog.New(slog.DiscardHandler)
 	front := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r })
-	s := &server{public: newPublicServer(front, usualLimits, log),
-		admin: newAdminServer(http.NotFoundHandler(), log), stopTimeout: 5 * time.Second, log: log, ready: &atomic.Bool{}}
-	c := &certificate{}
-	c.current.Store(newPair(t, "a", time.Now().Add(time.Hour)).tls(t))
-	s.public.TLSConfig = c.config()
+	s := &Server{Listeners: []*Listener{{on: l, HTTP: NewPublicHTTP(front, usualLimits, log)}}, StopTimeout: 5 * time.Second, Log: log, Ready: &atomic.Bool{}}
+	c := &Certificate{}
+	c.current.Store(testenv.NewKeyPair(t, "a", time.Now().Add(time.Hour)).TLS(t))
+	s.Listeners[0].HTTP.TLSConfig = c.Config()
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- s.run(ctx, l, nil) }()
+	go func() { ended <- s.Run(ctx) }()
 	conn, err := overTLS("h2")(l.Addr().String())
 	if err != nil {
 		t.Fatal(err)

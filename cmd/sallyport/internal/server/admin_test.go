@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"bytes"
@@ -19,9 +19,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-func adminForTest(level *slog.LevelVar, log *slog.Logger, probes ...probe) (http.Handler, *atomic.Bool) {
+func adminForTest(level *slog.LevelVar, log *slog.Logger, probes ...Probe) (http.Handler, *atomic.Bool) {
 	ready := &atomic.Bool{}
-	return newAdmin(adminOptions{metrics: prometheus.NewRegistry(), ready: ready, level: level, log: log, probes: probes}), ready
+	return NewAdmin(AdminOptions{Metrics: prometheus.NewRegistry(), Ready: ready, Level: level, Log: log, Probes: probes}), ready
 }
 
 // TestP18_OnlyThisMachineChangesTheLogLevel: whoever could, could silence the log
@@ -96,10 +96,10 @@ func TestP18_APageThatReboundItsNameReadsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, ready := adminForTest(&slog.LevelVar{}, slog.New(slog.DiscardHandler), probe{"/app/healthz", target})
+	h, ready := adminForTest(&slog.LevelVar{}, slog.New(slog.DiscardHandler), Probe{"/app/healthz", target})
 	ready.Store(true)
 	l := listenForTest(t)
-	srv := newAdminServer(h, slog.New(slog.DiscardHandler))
+	srv := NewAdminHTTP(h, slog.New(slog.DiscardHandler))
 	defer srv.Close()
 	go func() { _ = srv.Serve(l) }()
 	address := l.Addr().String()
@@ -202,11 +202,11 @@ func TestAppProbes(t *testing.T) {
 	t.Setenv("HTTP_PROXY", app.URL) // it would call any app healthy; net/http never uses it for loopback addresses
 	at := func(path string) *url.URL { u, _ := url.Parse(app.URL + path); return u }
 	dead, _ := url.Parse(gone.URL)
-	var probes []probe
+	var probes []Probe
 	for _, path := range []string{"/ok", "/empty", "/redirect", "/broken", "/endless", "/slow", "/rude"} {
-		probes = append(probes, probe{Path: "/app" + path, Target: at(path)})
+		probes = append(probes, Probe{Path: "/app" + path, Target: at(path)})
 	}
-	probes = append(probes, probe{Path: "/app/dead", Target: dead}, probe{Path: "/app/far", Target: &url.URL{Scheme: "http", Host: "app.invalid", Path: "/ok"}}, probe{Path: "/readyz", Target: at("/ok")}, probe{Path: "/log-level", Target: at("/ok")})
+	probes = append(probes, Probe{Path: "/app/dead", Target: dead}, Probe{Path: "/app/far", Target: &url.URL{Scheme: "http", Host: "app.invalid", Path: "/ok"}}, Probe{Path: "/readyz", Target: at("/ok")}, Probe{Path: "/log-level", Target: at("/ok")})
 	h, ready := adminForTest(&slog.LevelVar{}, slog.New(slog.DiscardHandler), probes...)
 
 	for _, tt := range []struct {
@@ -278,7 +278,7 @@ func TestManyAsksOfAProbeAreOne(t *testing.T) {
 	}))
 	defer app.Close()
 	target, _ := url.Parse(app.URL)
-	h, _ := adminForTest(&slog.LevelVar{}, slog.New(slog.DiscardHandler), probe{Path: "/app", Target: target})
+	h, _ := adminForTest(&slog.LevelVar{}, slog.New(slog.DiscardHandler), Probe{Path: "/app", Target: target})
 	var callers sync.WaitGroup
 	var refused atomic.Int64
 	started := make(chan struct{}, 50)

@@ -1,0 +1,106 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+)
+
+// Listener is one address of the configuration, and what answers there.
+type Listener struct {
+	Key     string // of the configuration, such as listen.http: what a reader changes if the address is taken
+	Address string
+	HTTP    *http.Server // with a TLSConfig it speaks TLS
+	Last    bool         // it answers until all others have stopped; of no use to clients who sign in
+
+	on    *net.TCPListener
+	drain *drainListener // nil if Last
+	http2 *http2OverTLS  // nil without TLS
+	ended chan error     // why it stopped serving; nil if it was asked to
+}
+
+func (l *Listener) open(ctx context.Context) (err error) {
+	l.on, err = Listen(ctx, l.Key, l.Address)
+	return err
+}
+
+// Listen opens the address that key of the configuration names, and says in words
+// what is in the way.
+func Listen(ctx context.Context, key, address string) (*net.TCPListener, error) {
+	lc := &net.ListenConfig{}
+	lc.SetMultipathTCP(false) // its sockets take no filter (holdOff), and one path is enough here
+	l, err := lc.Listen(ctx, "tcp", address)
+	switch {
+	case err == nil:
+		return l.(*net.TCPListener), nil
+	case IsAddrInUse(err):
+		return nil, fmt.Errorf("cannot listen on %s: another program has it; stop that, or change %s", address, key)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("cannot listen on %s: no permission; ports below 1024 need a privilege, or change %s",
+			address, key)
+	}
+	return nil, fmt.Errorf("cannot listen on %s (%s): %w", address, key, err)
+}
+
+// IsAddrInUse tells that another program listens on an address.
+func IsAddrInUse(err error) bool { return errors.Is(err, syscall.EADDRINUSE) }
+
+// Addr is where it listens, once it is open.
+func (l *Listener) Addr() net.Addr { return l.on.Addr() }
+
+// serve begins to answer, and sends to first why it ended.
+func (l *Listener) serve(first chan<- error) {
+	var from net.Listener = l.on
+	if !l.Last {
+		from = l.drained()
+	}
+	l.ended = make(chan error, 1)
+	go func() {
+		err := l.HTTP.Serve(from)
+		if errors.Is(err, http.ErrServerClosed) {
+			err = nil
+		} else {
+			err = fmt.Errorf("serve %s: %w", from.Addr(), err)
+		}
+		l.ended <- err
+		first <- err
+	}()
+}
+
+// drained is what is accepted from on, and known until it ends.
+func (l *Listener) drained() net.Listener {
+	l.drain = newDrainListener(l.on)
+	l.HTTP.ConnState = l.drain.note
+	switch {
+	case l.HTTP.TLSConfig != nil:
+		front := tls.NewListener(l.drain, l.HTTP.TLSConfig)
+		l.http2 = newHTTP2OverTLS(l.HTTP, l.drain.Addr())
+		return front
+	case l.HTTP.Protocols.UnencryptedHTTP2():
+		l.drain.blockLimit = l.HTTP.ReadHeaderTimeout
+	}
+	return l.drain
+}
+
+// finish accepts no more and waits for what was accepted, until ctx is done.
+func (l *Listener) finish(ctx context.Context, patience time.Duration) error {
+	l.drain.finish()
+	err := <-l.ended
+	l.drain.settle(ctx)
+	if late := l.HTTP.Shutdown(ctx); late != nil {
+		err = errors.Join(err, fmt.Errorf("stop: requests were still running after %s: %w", patience, late))
+	}
+	return err
+}
+
+func (l *Listener) close() {
+	_ = l.HTTP.Close()
+	if l.http2 != nil {
+		_ = l.http2.Close()
+	}
+}
