@@ -15,8 +15,11 @@ import (
 // looks at no reference; resolve does that.
 func loadConfig(path string) (*config.Config, *assemble.Policy, error) {
 	data, err := os.ReadFile(path)
-	if err != nil {
+	switch {
+	case err != nil && path == defaultConfig:
 		return nil, nil, usage("cannot read the configuration: %w (name the file with -c)", err)
+	case err != nil: // the reader has named it
+		return nil, nil, usage("cannot read the configuration: %w", err)
 	}
 	return parseConfig(path, data)
 }

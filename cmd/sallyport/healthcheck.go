@@ -41,6 +41,7 @@ type healthQuestion struct {
 	url    string
 	public bool   // the public listener, of which any answer will do that is no failure
 	host   string // under which it is asked; "": that of url
+	hint   string // what to do if nobody answers
 }
 
 func (q healthQuestion) ask(ctx context.Context, c *console) error {
@@ -62,7 +63,7 @@ func (q healthQuestion) ask(ctx context.Context, c *console) error {
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("not healthy: %w", err)
+		return fmt.Errorf("not healthy: %w%s", err, q.hint)
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK && (!q.public || res.StatusCode >= http.StatusInternalServerError) {
@@ -81,7 +82,8 @@ func configuredHealth(path string, named bool) (healthQuestion, error) {
 	case err != nil && named:
 		return healthQuestion{}, err
 	case err != nil:
-		return healthQuestion{url: "http://127.0.0.1:4181/readyz"}, nil
+		return healthQuestion{url: "http://127.0.0.1:4181/readyz",
+			hint: "; this is the default address, because " + path + " cannot be used: name the configuration with -c"}, nil
 	case cfg.Listen.Admin.Address != "":
 		return healthQuestion{url: "http://" + reachable(cfg.Listen.Admin.Address) + "/readyz"}, nil
 	}

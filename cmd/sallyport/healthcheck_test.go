@@ -74,3 +74,18 @@ func TestHealthcheckAsksWhereTheConfigurationListens(t *testing.T) {
 }
 
 func portIn(address string) string { return address[strings.LastIndexByte(address, ':')+1:] }
+
+// TestHealthcheckSaysWhenItGuessed: without a configuration the default address is
+// asked, and who has the file elsewhere reads what to do.
+func TestHealthcheckSaysWhenItGuessed(t *testing.T) {
+	asked, err := configuredHealth(filepath.Join(t.TempDir(), "none.yaml"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked.url = "http://127.0.0.1:1/readyz" // nobody answers here
+	err = asked.ask(t.Context(), &console{stdout: io.Discard, stderr: io.Discard})
+	if err == nil || !strings.HasPrefix(err.Error(), "not healthy: ") ||
+		!strings.HasSuffix(err.Error(), "none.yaml cannot be used: name the configuration with -c") {
+		t.Errorf("it says %v", err)
+	}
+}

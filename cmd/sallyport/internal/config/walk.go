@@ -315,16 +315,38 @@ func duration(lowest, highest time.Duration) shape[time.Duration] {
 	const form = `^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
 	re := regexp.MustCompile(form)
 	want := "a duration such as 90s or 12h"
-	return scalarBut(want, schema{"pattern": form}, func(v string) (time.Duration, error) {
+	d := scalarBut(want, schema{"pattern": form}, func(v string) (time.Duration, error) {
 		d, err := time.ParseDuration(v)
 		if err != nil || !re.MatchString(v) {
-			return 0, errors.New("must be " + want)
+			return 0, errors.New("must be " + want + " (the units are h, m, s and ms" + withUnit(v) + ")")
 		}
 		if d < lowest || d > highest {
 			return 0, fmt.Errorf("must be from %s to %s", short(lowest), short(highest))
 		}
 		return d, nil
 	})
+	read := d.read
+	d.read = func(w *walker, at place, into *time.Duration) {
+		if hint := withUnit(at.node.Value); hint != "" && at.node.Kind == yaml.ScalarNode && !isText(at.node) {
+			w.fault(at, "must be %s (the units are h, m, s and ms%s), not %s", want, hint, describe(at.node, false))
+			return
+		}
+		read(w, at, into)
+	}
+	return d
+}
+
+// withUnit is what somebody meant who wrote a bare number or days, if that is clear.
+func withUnit(v string) string {
+	if days, ok := strings.CutSuffix(v, "d"); ok {
+		if n, err := strconv.Atoi(days); err == nil && n > 0 && n <= 365 {
+			return fmt.Sprintf("; %dd is %dh", n, 24*n)
+		}
+	}
+	if n, err := strconv.Atoi(v); err == nil && n > 0 {
+		return fmt.Sprintf("; %d seconds are %ds", n, n)
+	}
+	return ""
 }
 
 // short writes 720h0m0s as 720h.
