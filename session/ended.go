@@ -34,7 +34,8 @@ type Cut struct {
 
 // ErrCut is what End and Supersede return for a Cut that names nothing that it
 // could match, or too much.
-var ErrCut = errors.New("a cut names one of a sign-in, a session at a provider, a person and an organization, or a time alone")
+var ErrCut = errors.New("a cut names one of a sign-in, a session at a provider, a person and an organization, " +
+	"or a time alone")
 
 // ErrStore is what a list returns that is kept outside this process when it could
 // not write there. What was to be ended is over in this process all the same, as

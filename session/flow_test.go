@@ -74,7 +74,7 @@ func TestP06_SignInEndsInTheBrowserThatBeganIt(t *testing.T) {
 }
 
 // Login CSRF: the attacker's complete callback URL, opened in the victim's
-// browser (security.md 95).
+// browser (login CSRF: RFC 6749 §10.12).
 func TestP06_CallbackOfAnotherBrowserSignsNobodyIn(t *testing.T) {
 	m := newManager(t, newClock())
 	attacker, victim := &browser{t: t, m: m}, &browser{t: t, trips: NewTrips(), m: m}
@@ -126,7 +126,7 @@ func TestP06_FlowIsLateAfterTenMinutes(t *testing.T) {
 	}
 }
 
-// security.md 97: a cookie for each tab ends in headers nobody accepts.
+// A cookie for each tab ends in headers nobody accepts (oauth2-proxy #2615).
 func TestP06_ThirtyTabsShareOneCookieAndAllArrive(t *testing.T) {
 	b := &browser{t: t, m: newManager(t, newClock())}
 	var hs []identity.Handshake
@@ -159,7 +159,7 @@ func validVerifier(v string) bool {
 		strings.Trim(v, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~") == ""
 }
 
-// security.md 84, C7: Envoy's state was a timestamp.
+// Envoy's state was a timestamp (envoy #35232).
 func TestP06_StatesNoncesAndVerifiersAreNeverTheSame(t *testing.T) {
 	m := newManager(t, newClock()) // the clock stands still
 	one := &browser{t: t, m: m}

@@ -62,7 +62,8 @@ func NewMemory(now func() time.Time, merged func(Merge)) *Memory {
 	if merged == nil {
 		merged = func(Merge) {}
 	}
-	return &Memory{now: now, max: endedMax, merged: merged, view: NewView(endedMax), once: map[[32]byte]int64{}, room: onceMax}
+	return &Memory{now: now, max: endedMax, merged: merged, view: NewView(endedMax),
+		once: map[[32]byte]int64{}, room: onceMax}
 }
 
 // End ends what c matches.

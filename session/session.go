@@ -299,7 +299,8 @@ func bytesOf(s *Session) int {
 		text    = 32   // a string, with what is lost behind it
 	)
 	id := &s.Identity
-	n := session + len(id.Provider) + len(id.Subject) + len(id.Email) + len(id.Name) + len(id.Username) + len(id.ACR) + len(id.ProviderSID)
+	n := session + len(id.Provider) + len(id.Subject) + len(id.Email) + len(id.Name) + len(id.Username)
+	n += len(id.ACR) + len(id.ProviderSID)
 	n += len(id.Org.ID) + len(id.Org.Name) + len(id.Org.Domain) + len(id.Org.Source)
 	for i := range id.Orgs {
 		o := &id.Orgs[i]
@@ -411,7 +412,8 @@ func (m *Manager) EndSignIn(ctx context.Context, s Session) error {
 // Switch puts the next session of the same sign-in, for id, in the place of s,
 // which ends. It lasts no longer than s would. Of many switches at once from one
 // session the first counts, and the others fail with ErrEnded.
-func (m *Manager) Switch(ctx context.Context, w http.ResponseWriter, host string, s Session, id identity.Identity) (Session, error) {
+func (m *Manager) Switch(ctx context.Context, w http.ResponseWriter, host string,
+	s Session, id identity.Identity) (Session, error) {
 	next := s
 	next.generation++
 	next.ID = sessionID(s.Root, next.generation)

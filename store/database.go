@@ -70,7 +70,8 @@ func (s *Store) migrate(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, wholeTimeout)
 	defer cancel()
 	return s.transact(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `create table if not exists sallyport_meta (key varchar(64) primary key, value varchar(64) not null)`); err != nil {
+		if _, err := tx.ExecContext(ctx, `create table if not exists sallyport_meta
+			(key varchar(64) primary key, value varchar(64) not null)`); err != nil {
 			return fmt.Errorf("create the tables: %w", err)
 		}
 		has, err := number(ctx, tx, "schema")
@@ -185,7 +186,8 @@ func scan(rows *sql.Rows) (seq int64, r session.Record, err error) {
 		return 0, r, err
 	}
 	r.Kind, r.Below = session.Kind(kind), uint32(below)
-	if kind < 0 || !r.Kind.Valid() || int64(r.Kind) != kind || int64(r.Below) != below || len(key) != len(r.Key) || len(whose) != 0 && len(whose) != len(r.Whose) {
+	if !r.Kind.Valid() || int64(r.Kind) != kind || int64(r.Below) != below ||
+		len(key) != len(r.Key) || len(whose) != 0 && len(whose) != len(r.Whose) {
 		return 0, r, fmt.Errorf("row %d is not one that this version knows", seq)
 	}
 	copy(r.Key[:], key)
@@ -240,7 +242,8 @@ func (s *Store) put(ctx context.Context, tx *sql.Tx, r session.Record) (news, kn
 		if r = r.Join(old); !news && r.Until == old.Until {
 			return false, true, nil
 		}
-		if _, err := tx.ExecContext(ctx, `delete from sallyport_ended where kind = $1 and key = $2`, int64(r.Kind), r.Key[:]); err != nil {
+		_, err := tx.ExecContext(ctx, `delete from sallyport_ended where kind = $1 and key = $2`, int64(r.Kind), r.Key[:])
+		if err != nil {
 			return false, false, err
 		}
 	}
@@ -258,74 +261,97 @@ func (s *Store) put(ctx context.Context, tx *sql.Tx, r session.Record) (news, kn
 	return news || !known, known, err
 }
 
-// mergePerson makes one cut of the older half of a person's sign-ins that ended,
-// where they are too many.
-func (s *Store) mergePerson(ctx context.Context, tx *sql.Tx, whose session.CutKey) (r session.Record, m session.Merge, err error) {
-	const theirs = ` from sallyport_ended where kind = $1 and whose = $2`
-	var n int
-	if err := tx.QueryRowContext(ctx, `select count(*)`+theirs, int64(session.KindRoot), whose[:]).Scan(&n); err != nil || n <= session.CrowdMax {
-		return r, m, err
-	}
-	r = session.Record{Kind: session.KindPerson, Key: whose}
-	if err := tx.QueryRowContext(ctx, `select before_ms`+theirs+` order by before_ms limit 1 offset $3`,
-		int64(session.KindRoot), whose[:], n/2).Scan(&r.Before); err != nil {
-		return r, m, err
-	}
-	if err := tx.QueryRowContext(ctx, `select max(until_ms)`+theirs, int64(session.KindRoot), whose[:]).Scan(&r.Until); err != nil {
-		return r, m, err
-	}
-	gone, err := tx.ExecContext(ctx, `delete`+theirs+` and before_ms <= $3`, int64(session.KindRoot), whose[:], r.Before)
-	return s.merged(ctx, tx, r, gone, err)
-}
-
 // merge makes one cut of the older half of everything, where it is too much.
-func (s *Store) merge(ctx context.Context) (m session.Merge, done bool, err error) {
+// Another replica may have done it. The rows that the cut covers are deleted by
+// deleteCovered: to delete half a million of them takes longer than who signs out
+// meanwhile would wait.
+func (s *Store) merge(ctx context.Context) (m session.Merge, merged bool, err error) {
+	const rows = ` from sallyport_ended where kind <> 0 and before_ms >
+		(select coalesce(max(before_ms), -1) from sallyport_ended where kind = 0)`
+	r := session.Record{Kind: session.KindAll}
 	err = s.transact(ctx, func(tx *sql.Tx) error {
-		var n int
-		if err := tx.QueryRowContext(ctx, `select count(*) from sallyport_ended where kind <> 0`).Scan(&n); err != nil {
+		n, err := older(ctx, tx, &r, s.o.Max-s.o.Max/8, rows)
+		if err != nil || n == 0 {
 			return err
 		}
-		if n < s.o.Max-s.o.Max/8 { // another replica has done it
-			return nil
-		}
-		r := session.Record{Kind: session.KindAll}
-		if err := tx.QueryRowContext(ctx, `select before_ms from sallyport_ended where kind <> 0 order by before_ms limit 1 offset $1`, n/2).Scan(&r.Before); err != nil {
-			return err
-		}
-		if err := tx.QueryRowContext(ctx, `select max(until_ms) from sallyport_ended where kind <> 0 and before_ms <= $1`, r.Before).Scan(&r.Until); err != nil {
-			return err
-		}
-		gone, err := tx.ExecContext(ctx, `delete from sallyport_ended where kind <> 0 and before_ms <= $1`, r.Before)
-		_, m, err = s.merged(ctx, tx, r, gone, err)
-		done = err == nil
-		if done {
-			s.view.Add(r) // too early if the commit fails, which signs out more and not less
-		}
+		merged = true
+		m = session.Merge{Before: time.UnixMilli(r.Before).UTC(), Entries: n/2 + 1}
+		_, _, err = s.put(ctx, tx, r)
 		return err
 	})
 	if err != nil {
 		return m, false, fmt.Errorf("merge ended sessions: %w", err)
 	}
-	return m, done, nil
+	if merged {
+		s.view.Add(r)
+		s.covered = covered{before: r.Before, last: s.last}
+	}
+	return m, merged, nil
 }
 
-// merged keeps r in the place of what it covers.
-func (s *Store) merged(ctx context.Context, tx *sql.Tx, r session.Record, gone sql.Result, err error) (session.Record, session.Merge, error) {
-	if err != nil {
-		return r, session.Merge{}, err
+// mergePerson makes one cut of the older half of a person's sign-ins that ended,
+// where they are too many.
+func (s *Store) mergePerson(ctx context.Context, tx *sql.Tx, whose session.CutKey) (
+	r session.Record, m session.Merge, err error) {
+	const rows = ` from sallyport_ended where kind = $1 and whose = $2`
+	r = session.Record{Kind: session.KindPerson, Key: whose}
+	n, err := older(ctx, tx, &r, session.CrowdMax, rows, int64(session.KindRoot), whose[:])
+	if err != nil || n == 0 {
+		return r, m, err
 	}
-	n, err := gone.RowsAffected()
+	done, err := tx.ExecContext(ctx, `delete`+rows+` and before_ms <= $3`, int64(session.KindRoot), whose[:], r.Before)
 	if err != nil {
-		return r, session.Merge{}, err
+		return r, m, err
+	}
+	gone, err := done.RowsAffected()
+	if err != nil {
+		return r, m, err
 	}
 	_, _, err = s.put(ctx, tx, r)
-	return r, session.Merge{Before: time.UnixMilli(r.Before).UTC(), Entries: int(n)}, err
+	return r, session.Merge{Before: time.UnixMilli(r.Before).UTC(), Entries: int(gone)}, err
+}
+
+// older has r reach over the older half of rows, and as long as the longest of
+// them, and returns how many rows there are; 0 if not more than most.
+func older(ctx context.Context, tx *sql.Tx, r *session.Record, most int, rows string, args ...any) (n int, err error) {
+	err = tx.QueryRowContext(ctx, `select count(*), coalesce(max(until_ms), 0)`+rows, args...).Scan(&n, &r.Until)
+	if err != nil {
+		return 0, err
+	}
+	if n <= most {
+		return 0, nil
+	}
+	median := `select before_ms` + rows + fmt.Sprint(` order by before_ms limit 1 offset `, n/2)
+	err = tx.QueryRowContext(ctx, median, args...).Scan(&r.Before)
+	return n, err
+}
+
+// chunk is how many rows are deleted at a time: others wait for that long.
+const chunk = 5000
+
+// deleteCovered deletes some of the rows that a cut of everybody covers.
+func (s *Store) deleteCovered(ctx context.Context) (more bool, err error) {
+	c := &s.covered
+	if c.at >= c.last {
+		return false, nil
+	}
+	err = s.transact(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `delete from sallyport_ended
+			where seq > $1 and seq <= $2 and kind <> 0 and before_ms <= $3`, c.at, c.at+chunk, c.before)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("delete what was merged: %w", err)
+	}
+	c.at += chunk
+	return c.at < c.last, nil
 }
 
 // consume keeps value, if it is not there.
 func (s *Store) consume(ctx context.Context, value [32]byte, until int64) (first bool, err error) {
 	err = s.transact(ctx, func(tx *sql.Tx) error {
-		done, err := tx.ExecContext(ctx, `insert into sallyport_once (value, until_ms) values ($1, $2) on conflict do nothing`, value[:], until)
+		done, err := tx.ExecContext(ctx, `insert into sallyport_once (value, until_ms) values ($1, $2)
+			on conflict do nothing`, value[:], until)
 		if err != nil {
 			return err
 		}
@@ -339,15 +365,28 @@ func (s *Store) consume(ctx context.Context, value [32]byte, until int64) (first
 	return first, nil
 }
 
-// prune deletes what is over in any case, also by a clock that is behind.
-func (s *Store) prune(ctx context.Context) error {
+// prune deletes some of what is over in any case, also by a clock that is behind.
+func (s *Store) prune(ctx context.Context) (more bool, err error) {
 	late := s.Now().Add(-clockMargin).UnixMilli()
-	return s.transact(ctx, func(tx *sql.Tx) error {
-		for _, table := range [...]string{"sallyport_ended", "sallyport_once"} {
-			if _, err := tx.ExecContext(ctx, `delete from `+table+` where until_ms < $1`, late); err != nil {
-				return fmt.Errorf("delete what is over: %w", err)
+	err = s.transact(ctx, func(tx *sql.Tx) error {
+		for _, statement := range [...]string{
+			`delete from sallyport_ended where seq in (select seq from sallyport_ended where until_ms < $1 limit $2)`,
+			`delete from sallyport_once where value in (select value from sallyport_once where until_ms < $1 limit $2)`,
+		} {
+			done, err := tx.ExecContext(ctx, statement, late, chunk)
+			if err != nil {
+				return err
 			}
+			n, err := done.RowsAffected()
+			if err != nil {
+				return err
+			}
+			more = more || n == chunk
 		}
 		return nil
 	})
+	if err != nil {
+		return false, fmt.Errorf("delete what is over: %w", err)
+	}
+	return more, nil
 }

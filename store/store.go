@@ -59,8 +59,8 @@ type Store struct {
 	o       Options
 	view    *session.View
 	stop    context.CancelFunc
-	stopped chan struct{} // closed when follow has returned
-	kick    chan struct{} // there may be something to read
+	running sync.WaitGroup // follow, and what watches
+	kick    chan struct{}  // there may be something to read
 
 	mu      sync.Mutex // guards what follows
 	fresh   time.Time
@@ -74,7 +74,11 @@ type Store struct {
 	migrated             bool
 	last                 int64 // the newest row that is in the view
 	read, pruned, clocks time.Time
+	covered              covered
 }
+
+// covered are rows that a cut of everybody covers, and how far they are deleted.
+type covered struct{ before, at, last int64 }
 
 // place is where a cut is kept.
 type place struct {
@@ -113,7 +117,7 @@ func New(ctx context.Context, d Database, o Options) (*Store, error) {
 		o.Merged = func(session.Merge) {}
 	}
 	following, stop := context.WithCancel(context.Background())
-	s := &Store{d: d, o: o, view: session.NewView(o.Max), stop: stop, stopped: make(chan struct{}),
+	s := &Store{d: d, o: o, view: session.NewView(o.Max), stop: stop,
 		kick: make(chan struct{}, 1), every: d.Every, pending: map[place]waiting{}}
 	if err := s.catchUp(ctx); err != nil && (d.Embedded || errors.Is(err, ErrNewer)) {
 		stop()
@@ -123,16 +127,16 @@ func New(ctx context.Context, d Database, o Options) (*Store, error) {
 		s.tell(err)
 	}
 	if d.Watch != nil {
-		go d.Watch(following, s.Kick, s.lookEvery)
+		s.running.Go(func() { d.Watch(following, s.Kick, s.lookEvery) })
 	}
-	go s.follow(following)
+	s.running.Go(func() { s.follow(following) })
 	return s, nil
 }
 
 // Close stops following and closes the database.
 func (s *Store) Close() error {
 	s.stop()
-	<-s.stopped
+	s.running.Wait()
 	return s.d.DB.Close()
 }
 
@@ -252,7 +256,6 @@ func (s *Store) keep(w waiting) error {
 
 // follow keeps the view up to date until ctx ends.
 func (s *Store) follow(ctx context.Context) {
-	defer close(s.stopped)
 	for {
 		s.mu.Lock()
 		every := s.every
@@ -287,7 +290,8 @@ func (s *Store) tell(err error) {
 	s.mu.Unlock()
 	switch {
 	case err != nil && !was:
-		s.o.Log.Error("the store fails: sign-outs on other servers are not known here until it works again", "error", err, "fresh", fresh)
+		s.o.Log.Error("the store fails: sign-outs on other servers are not known here until it works again",
+			"error", err, "fresh", fresh)
 	case err == nil && was:
 		s.o.Log.Info("the store works again")
 	}
@@ -377,22 +381,33 @@ func (s *Store) writePending(ctx context.Context) error {
 	return nil
 }
 
-// tidy deletes what is over in any case, and merges what is too much.
+// tidy deletes what is over in any case, and merges what is too much; a piece at a
+// time, so that the view stays fresh.
 func (s *Store) tidy(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, wholeTimeout)
+	defer cancel()
+	more, err := s.deleteCovered(ctx)
+	if err != nil {
+		return err
+	}
 	now := s.o.Now()
 	s.mu.Lock()
 	full := s.full || s.view.Len() >= s.o.Max
 	s.mu.Unlock()
-	if now.Sub(s.pruned) < pruneEvery && !full {
+	if full || now.Sub(s.pruned) >= pruneEvery {
+		over, err := s.prune(ctx)
+		if err != nil {
+			return err
+		}
+		s.view.Sweep(s.Now())
+		if more = more || over; !over {
+			s.pruned = now
+		}
+	}
+	if more {
+		s.Kick()
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, wholeTimeout)
-	defer cancel()
-	if err := s.prune(ctx); err != nil {
-		return err
-	}
-	s.pruned = now
-	s.view.Sweep(s.Now())
 	if !full {
 		return nil
 	}
@@ -403,6 +418,7 @@ func (s *Store) tidy(ctx context.Context) error {
 	s.setFull(false)
 	if merged {
 		s.o.Merged(merge)
+		s.Kick()
 	}
 	return nil
 }

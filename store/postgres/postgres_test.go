@@ -166,7 +166,7 @@ func TestTheClockIsTheDatabases(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if off := s.Now().Sub(time.Now()); off.Abs() > time.Second || (s.Offset()-time.Hour).Abs() > time.Second {
+	if off := time.Until(s.Now()); off.Abs() > time.Second || (s.Offset()-time.Hour).Abs() > time.Second {
 		t.Errorf("off by %s, offset %s", off, s.Offset())
 	}
 }
