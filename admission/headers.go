@@ -3,6 +3,7 @@ package admission
 import (
 	"net/http"
 
+	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"
@@ -24,7 +25,11 @@ func (a *Admission) tell(ans *Answer) (err error) {
 	if p == nil {
 		return nil
 	}
-	if ans.assertion, err = a.assertions.Sign(p.Key, p.Identity, ans.Route.Name, p.Expires); err != nil {
+	about := assertion.Caller{Key: p.Key, Identity: p.Identity, End: p.Expires}
+	if p.Session != nil {
+		about.SID = p.Session.SID()
+	}
+	if ans.assertion, err = a.assertions.Sign(about, ans.Route.Name); err != nil {
 		return err
 	}
 	key := renderKey{p.Key, ans.Route}

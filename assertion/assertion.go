@@ -3,9 +3,10 @@
 //
 // It owns the signing keys, which are derived from the session keys (no extra
 // secret, the same on all replicas, the same overlap when they rotate), the
-// JWKS that apps verify with, and what it signed lately, because one signature
-// per session, route and minute is enough. It never decides anything and never
-// reads one: apps do. Plain identity headers live in identity.
+// JWKS that apps verify with, what it signed lately, because one signature per
+// session, route and minute is enough, and the check of an assertion that an app
+// shows to Sallyport. It never decides what somebody may do: apps and authz do.
+// Plain identity headers live in identity.
 package assertion
 
 import (
@@ -52,6 +53,7 @@ type Options struct {
 type Signer struct {
 	issuer  string
 	signers []jose.Signer
+	public  map[string]*ecdsa.PublicKey // by key id, of all seeds
 	signing func(time.Time) int
 	now     func() time.Time
 	jwks    []byte
@@ -70,7 +72,8 @@ func New(o Options) (*Signer, error) {
 	if o.Issuer == "" || len(o.Seeds) == 0 || o.Signing == nil {
 		return nil, errors.New("assertion: issuer, seeds and signing are required")
 	}
-	s := &Signer{issuer: o.Issuer, signing: o.Signing, now: o.Now, signed: recent.New[cacheKey, cached](cacheBytes)}
+	s := &Signer{issuer: o.Issuer, signing: o.Signing, now: o.Now, public: map[string]*ecdsa.PublicKey{},
+		signed: recent.New[cacheKey, cached](cacheBytes)}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -90,7 +93,9 @@ func New(o Options) (*Signer, error) {
 			return nil, fmt.Errorf("assertion: make signer: %w", err)
 		}
 		s.signers = append(s.signers, signer)
-		public.Keys = append(public.Keys, jose.JSONWebKey{Key: key.Public(), KeyID: kid, Algorithm: string(jose.ES256), Use: "sig"})
+		s.public[kid] = &key.PublicKey
+		public.Keys = append(public.Keys,
+			jose.JSONWebKey{Key: key.Public(), KeyID: kid, Algorithm: string(jose.ES256), Use: "sig"})
 	}
 	jwks, err := json.Marshal(public)
 	if err != nil {
@@ -128,20 +133,24 @@ func thumbprint(key *ecdsa.PrivateKey) (string, error) {
 // JWKS is the set of public keys, of all session keys, as JSON. Do not change it.
 func (s *Signer) JWKS() []byte { return s.jwks }
 
-// claims are what an app may rely on. Unverified addresses are left out.
+// claims are what an app may rely on. Unverified addresses are left out. SID and
+// SessionEnd are there only where the caller has a session.
 type claims struct {
-	Issuer   string           `json:"iss"`
-	Subject  string           `json:"sub"`
-	Audience string           `json:"aud"`
-	IssuedAt *jwt.NumericDate `json:"iat"`
-	Expires  *jwt.NumericDate `json:"exp"`
-	Email    string           `json:"email,omitempty"`
-	Verified bool             `json:"email_verified,omitempty"`
-	Name     string           `json:"name,omitempty"`
-	Username string           `json:"preferred_username,omitempty"`
-	Groups   []string         `json:"groups,omitempty"`
-	Unknown  bool             `json:"groups_unknown,omitempty"`
-	Org      *orgClaim        `json:"org,omitempty"`
+	Issuer     string           `json:"iss"`
+	Subject    string           `json:"sub"`
+	Audience   string           `json:"aud"`
+	IssuedAt   *jwt.NumericDate `json:"iat"`
+	NotBefore  *jwt.NumericDate `json:"nbf,omitempty"` // is not written; Verify obeys it
+	Expires    *jwt.NumericDate `json:"exp"`
+	SID        string           `json:"sid,omitempty"`
+	SessionEnd *jwt.NumericDate `json:"session_end,omitempty"`
+	Email      string           `json:"email,omitempty"`
+	Verified   bool             `json:"email_verified,omitempty"`
+	Name       string           `json:"name,omitempty"`
+	Username   string           `json:"preferred_username,omitempty"`
+	Groups     []string         `json:"groups,omitempty"`
+	Unknown    bool             `json:"groups_unknown,omitempty"`
+	Org        *orgClaim        `json:"org,omitempty"`
 }
 
 type orgClaim struct {
@@ -150,25 +159,38 @@ type orgClaim struct {
 	Domain string `json:"domain,omitempty"`
 }
 
+// Caller is who an assertion is about.
+type Caller struct {
+	// Key stands for one identity and one end, such as the id of a session: what is
+	// kept is kept under it.
+	Key      string
+	Identity *identity.Identity
+	// SID names the session to apps, see session.Session.SID. "": there is none, as
+	// with an access token.
+	SID string
+	// End is when the session or the token ends, whatever happens until then.
+	End time.Time
+}
+
 // Sign returns the assertion about a caller for an audience (the route's name),
-// good until Lifetime is over, or until what it rests on ends. caller is the id
-// of a session, or whatever else stands for one identity and one end: what is
-// kept is kept under it. Within a minute the same arguments give the same token.
-func (s *Signer) Sign(caller string, id *identity.Identity, audience string, until time.Time) (string, error) {
+// good until Lifetime is over, or until what it rests on ends. Within a minute the
+// same arguments give the same token.
+func (s *Signer) Sign(about Caller, audience string) (string, error) {
 	now := s.now()
-	key, minute := cacheKey{caller, audience}, now.Unix()/60
+	key, minute := cacheKey{about.Key, audience}, now.Unix()/60
 	if c, ok := s.signed.Get(key); ok && c.minute == minute {
 		return c.token, nil
 	}
-	token, err := s.sign(id, audience, until, time.Unix(minute*60, 0), now)
+	token, err := s.sign(about, audience, time.Unix(minute*60, 0), now)
 	if err != nil {
 		return "", fmt.Errorf("sign assertion: %w", err)
 	}
-	s.signed.Put(key, cached{minute, token}, len(caller)+len(audience)+len(token)+entryBytes)
+	s.signed.Put(key, cached{minute, token}, len(about.Key)+len(audience)+len(token)+entryBytes)
 	return token, nil
 }
 
-func (s *Signer) sign(id *identity.Identity, audience string, until, issued, now time.Time) (string, error) {
+func (s *Signer) sign(about Caller, audience string, issued, now time.Time) (string, error) {
+	id, until := about.Identity, about.End
 	if most := issued.Add(Lifetime); most.Before(until) {
 		until = most
 	}
@@ -177,6 +199,9 @@ func (s *Signer) sign(id *identity.Identity, audience string, until, issued, now
 		IssuedAt: jwt.NewNumericDate(issued), Expires: jwt.NewNumericDate(until),
 		Email: id.VerifiedEmail(), Verified: id.VerifiedEmail() != "",
 		Name: id.Name, Username: id.Username, Groups: id.Groups, Unknown: id.GroupsUnknown,
+	}
+	if about.SID != "" {
+		c.SID, c.SessionEnd = about.SID, jwt.NewNumericDate(about.End)
 	}
 	if id.Org.ID != "" {
 		c.Org = &orgClaim{ID: id.Org.ID, Name: id.Org.Name, Domain: id.Org.Domain}

@@ -56,7 +56,7 @@ func alice() *identity.Identity {
 
 func sign(t testing.TB, s *Signer, session, audience string, id *identity.Identity) string {
 	t.Helper()
-	token, err := s.Sign(session, id, audience, forever)
+	token, err := s.Sign(Caller{Key: session, Identity: id, End: forever}, audience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,8 @@ func verify(t testing.TB, s *Signer, token string) (map[string]any, string) {
 	return claims, kid
 }
 
-// AWS ALBeast (security.md 22): who, for whom, from whom, until when.
+// Who, for whom, from whom, until when: apps behind AWS's load balancer that did
+// not compare the issuer took anybody's tokens (ALBeast, 2024).
 func TestP02_AssertionTellsExactlyThis(t *testing.T) {
 	c := newClock()
 	s := newSigner(t, c)
@@ -116,10 +117,13 @@ func TestP02_AssertionTellsExactlyThis(t *testing.T) {
 		"unverified email": {unverified, withoutEmail},
 		"least":            {&identity.Identity{Provider: "p", Subject: "s"}, least},
 		"verified nothing": {&identity.Identity{Provider: "p", Subject: "s", EmailVerified: true}, least},
-		"groups unknown":   {&identity.Identity{Provider: "p", Subject: "s", GroupsUnknown: true}, plus(least, "groups_unknown", true)},
-		"org without name": {&identity.Identity{Provider: "p", Subject: "s", Org: identity.Org{ID: "o"}}, plus(least, "org", map[string]any{"id": "o"})},
-		"org without id":   {&identity.Identity{Provider: "p", Subject: "s", Org: identity.Org{Name: "O"}}, least},
-		"odd text":         {&identity.Identity{Provider: "p", Subject: "s", Name: "a\r\n\"\u2028<é😀"}, plus(least, "name", "a\r\n\"\u2028<é😀")},
+		"groups unknown": {&identity.Identity{Provider: "p", Subject: "s", GroupsUnknown: true},
+			plus(least, "groups_unknown", true)},
+		"org without name": {&identity.Identity{Provider: "p", Subject: "s", Org: identity.Org{ID: "o"}},
+			plus(least, "org", map[string]any{"id": "o"})},
+		"org without id": {&identity.Identity{Provider: "p", Subject: "s", Org: identity.Org{Name: "O"}}, least},
+		"odd text": {&identity.Identity{Provider: "p", Subject: "s", Name: "a\r\n\"\u2028<é😀"},
+			plus(least, "name", "a\r\n\"\u2028<é😀")},
 	} {
 		token := sign(t, s, name, "app", tc.id)
 		claims, _ := verify(t, s, token)
@@ -143,7 +147,8 @@ func TestP02_AssertionIsSignedByES256AndNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	var header map[string]string
-	if err := json.Unmarshal(head, &header); err != nil || len(header) != 3 || header["alg"] != "ES256" || header["typ"] != "JWT" || header["kid"] == "" {
+	if err := json.Unmarshal(head, &header); err != nil || len(header) != 3 || header["alg"] != "ES256" ||
+		header["typ"] != "JWT" || header["kid"] == "" {
 		t.Errorf("header %s", head)
 	}
 	for _, alg := range []jose.SignatureAlgorithm{jose.HS256, jose.RS256, jose.ES384, jose.EdDSA} {
@@ -212,7 +217,7 @@ func TestReplicasWithTheSameSecretsAgree(t *testing.T) {
 	}
 }
 
-// R34: while both keys are listed, an app with either JWKS verifies both.
+// While both keys are listed, an app with either JWKS verifies both.
 func TestRotationOverlaps(t *testing.T) {
 	c := newClock()
 	turn := c.t.Add(10 * time.Minute)
@@ -325,11 +330,12 @@ func TestP01_AnAssertionDoesNotOutliveWhatItRestsOn(t *testing.T) {
 		"a little less": {minute.Add(5*time.Minute - time.Second), minute.Add(5*time.Minute - time.Second)},
 		"this minute":   {minute.Add(31 * time.Second), minute.Add(31 * time.Second)},
 	} {
-		token, err := s.Sign(name, alice(), "app", row.until)
+		token, err := s.Sign(Caller{Key: name, Identity: alice(), End: row.until}, "app")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if claims, _ := verify(t, s, token); claims["exp"] != float64(row.want.Unix()) || claims["iat"] != float64(minute.Unix()) {
+		if claims, _ := verify(t, s, token); claims["exp"] != float64(row.want.Unix()) ||
+			claims["iat"] != float64(minute.Unix()) {
 			t.Errorf("%s: iat %v, exp %v", name, claims["iat"], claims["exp"])
 		}
 	}
@@ -342,7 +348,7 @@ func TestSignerIsSafeForConcurrentUse(t *testing.T) {
 		wg.Go(func() {
 			id := &identity.Identity{Provider: "p", Subject: fmt.Sprint(i % 4)}
 			for range 20 {
-				token, err := s.Sign(id.Subject, id, "app", forever)
+				token, err := s.Sign(Caller{Key: id.Subject, Identity: id, End: forever}, "app")
 				if err != nil {
 					t.Error(err)
 					return
@@ -389,7 +395,7 @@ func BenchmarkSignCached(b *testing.B) {
 	s, id := newSigner(b, newClock()), alice()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := s.Sign("session", id, "app", forever); err != nil {
+		if _, err := s.Sign(Caller{Key: "session", Identity: id, End: forever}, "app"); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -401,7 +407,7 @@ func BenchmarkSignAnew(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		c.add(time.Minute)
-		if _, err := s.Sign("session", id, "app", forever); err != nil {
+		if _, err := s.Sign(Caller{Key: "session", Identity: id, End: forever}, "app"); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -412,7 +418,7 @@ func BenchmarkSignCachedParallel(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if _, err := s.Sign("session", id, "app", forever); err != nil {
+			if _, err := s.Sign(Caller{Key: "session", Identity: id, End: forever}, "app"); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"math"
 	"time"
@@ -160,6 +161,14 @@ func (r Record) Join(old Record) Record {
 	}
 	r.Before, r.Until = max(r.Before, old.Before), max(r.Until, old.Until)
 	return r
+}
+
+// SID names the sign-in to apps: the key of the cut that ends it, so that it can be
+// asked for what has ended, and says nothing about the secret Root. All sessions of
+// a sign-in have the same.
+func (s *Session) SID() string {
+	key := rootKey(s.Root)
+	return base64.RawURLEncoding.EncodeToString(key[:])
 }
 
 func rootKey(root string) CutKey         { return hashed("sallyport sid", root, "") }
