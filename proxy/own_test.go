@@ -200,6 +200,7 @@ func TestTheAssertionAtTheAppVerifies(t *testing.T) {
 		if claims["exp"].(float64) < float64(time.Now().Unix()) || times > 300 {
 			t.Errorf("lives for %v s", times)
 		}
+		checkSession(t, claims)
 		delete(claims, "exp")
 		delete(claims, "iat")
 		want := map[string]any{"iss": s.url, "sub": "main:alice-1", "aud": route, "email": "alice@acme.example", "email_verified": true, "name": "Alice Ämter",

@@ -216,6 +216,19 @@ func TestP01_WhatAnAppIsToldByEveryKindOfProvider(t *testing.T) {
 	}
 }
 
+// checkSession takes out of an assertion what it says about its session, which is
+// another one each time.
+func checkSession(t *testing.T, claims map[string]any) {
+	t.Helper()
+	sid, _ := claims["sid"].(string)
+	end, _ := claims["session_end"].(float64)
+	if len(sid) != 22 || end < claims["exp"].(float64) {
+		t.Errorf("session %q until %v, in %v", sid, end, claims)
+	}
+	delete(claims, "sid")
+	delete(claims, "session_end")
+}
+
 func (m *several) checkTold(t *testing.T, want view) {
 	t.Helper()
 	got := m.told(t)
@@ -227,6 +240,7 @@ func (m *several) checkTold(t *testing.T, want view) {
 	if expires, _ := claims["exp"].(float64); expires-issued != 300 || issued > float64(time.Now().Unix()) {
 		t.Errorf("asserted from %v to %v", issued, expires)
 	}
+	checkSession(t, claims)
 	delete(claims, "iat")
 	delete(claims, "exp")
 	if w := want.claims(m.url); !reflect.DeepEqual(claims, w) {
