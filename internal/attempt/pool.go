@@ -217,6 +217,11 @@ func (t *Transport) join(ctx context.Context, p *peer) (bool, error) {
 func (t *Transport) dial(ctx context.Context, p *peer) (*link, error) {
 	l := &link{peer: p}
 	ctx = httptrace.WithClientTrace(context.WithValue(ctx, linkKey{}, l), &httptrace.ClientTrace{
+		TLSHandshakeStart: func() {
+			if l.wire != nil {
+				l.wire.encrypted()
+			}
+		},
 		TLSHandshakeDone: func(state tls.ConnectionState, err error) { l.shared = err == nil && state.NegotiatedProtocol == "h2" },
 	})
 	var err error

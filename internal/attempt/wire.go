@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -24,18 +25,30 @@ const (
 
 // wire is a connection as it was dialed, beneath TLS. For HTTP/1 it keeps
 // requests and answers in turn.
+//
+// Bytes are taken from the socket and the state is changed under one lock. So
+// whoever holds it knows of each byte whether it came before the state or after it.
 type wire struct {
 	net.Conn
+	raw syscall.RawConn // nil: the socket cannot be reached, see read
+
+	mu      sync.Mutex // never held while anything waits
 	state   atomic.Int32
-	waiting atomic.Bool // a Read is under way
+	waiting bool        // the reader asks for bytes, and has used all it had but part of a record
+	records records     // of TLS, in what was read
 	heard   atomic.Bool // something came since the wire was lent
 	reads   atomic.Uint64
+	taking  taking
 
 	once  sync.Once
 	ended chan struct{} // nothing can be read any more
 }
 
-func newWire(c net.Conn) *wire { return &wire{Conn: c, ended: make(chan struct{})} }
+func newWire(c net.Conn) *wire {
+	w := &wire{Conn: c, raw: socket(c), ended: make(chan struct{})}
+	w.taking.take, w.taking.peek = w.take, w.peek
+	return w
+}
 
 func (w *wire) end() { w.once.Do(func() { close(w.ended) }) }
 
@@ -45,46 +58,90 @@ func (w *wire) begun() bool {
 	return s == open || s == asked
 }
 
+// encrypted says that what comes from here on are records of TLS.
+func (w *wire) encrypted() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.records.followed = true
+}
+
 // lendPatience is how long the reader may take to be done with what came before.
 // It takes microseconds.
 const lendPatience = time.Second
 
 // lend makes the wire ready for a next request, and reports whether it is: the
-// transport's reader waits for bytes, so it has looked at all that had come.
-// What comes from here on, and before something is written, is surplus.
+// transport's reader has used all bytes that it took and asks for more. What it
+// takes from here on, and before something is written, is surplus.
 func (w *wire) lend(closed func() bool) bool {
+	w.mu.Lock()
 	w.heard.Store(false)
 	w.state.Store(lent)
+	w.mu.Unlock()
 	for range 100 {
-		if w.waiting.Load() {
-			return w.state.Load() == lent
+		if done, ok := w.clean(); done {
+			return ok
 		}
 		runtime.Gosched()
 	}
 	for begun := time.Now(); time.Since(begun) < lendPatience && !closed(); time.Sleep(50 * time.Microsecond) {
-		if w.waiting.Load() {
-			return w.state.Load() == lent
+		if done, ok := w.clean(); done {
+			return ok
 		}
 	}
 	return false
 }
 
+// clean reports whether the reader waits, and if so, whether nothing is left over.
+// Part of a record is surplus that the reader holds back until the rest comes.
+func (w *wire) clean() (waits, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.waiting, w.state.Load() == lent && w.records.whole()
+}
+
 // Read implements net.Conn. There is one reader at a time.
 func (w *wire) Read(p []byte) (int, error) {
-	w.waiting.Store(true)
-	n, err := w.Conn.Read(p)
-	w.waiting.Store(false)
+	w.mu.Lock()
+	w.waiting = true
+	w.mu.Unlock()
+	n, err := w.read(p)
 	w.reads.Add(1)
-	if n > 0 {
-		w.heard.Store(true)
-		if w.state.CompareAndSwap(lent, broken) {
-			n, err = 0, ErrSurplus
-		}
-	}
 	if err != nil {
 		w.end()
 	}
 	return n, err
+}
+
+// took notes, under the lock, that n bytes of p were read, and says what the reader
+// is told: surplus is kept from it.
+func (w *wire) took(p []byte, n int, err error) (int, error) {
+	w.waiting = false
+	if n > 0 {
+		w.heard.Store(true)
+		w.records.follow(p[:n])
+	}
+	state := w.state.Load()
+	if state == broken || n > 0 && state == lent {
+		w.state.Store(broken)
+		return 0, ErrSurplus
+	}
+	return n, err
+}
+
+// ask changes the state from lent to asked, unless surplus has been read or waits
+// in the socket, and reports whether something may be written. The end of the
+// connection is surplus too: the request goes over another one.
+func (w *wire) ask() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.state.Load() == lent {
+		if !w.waiting || !w.records.whole() || w.pending() {
+			w.state.Store(broken)
+		} else {
+			w.state.Store(asked)
+		}
+	}
+	return w.state.Load() != broken
 }
 
 // Write implements net.Conn.
@@ -98,7 +155,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	switch state := w.state.Load(); {
 	case state == open:
 		return w.Conn.Write(p)
-	case state == broken, state == lent && !w.state.CompareAndSwap(lent, asked):
+	case state != asked && !w.ask():
 		return 0, ErrSurplus
 	}
 	n, err := w.Conn.Write(p)
