@@ -40,7 +40,7 @@ func TestServeFollowsItsCertificate(t *testing.T) {
 	defer log.Close()
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- serve(ctx, cfg, func(string) (string, bool) { return "", false }, log) }()
+	go func() { ended <- serve(ctx, &console{env: func(string) (string, bool) { return "", false }}, cfg, log) }()
 	served := func() string {
 		c, err := tls.Dial("tcp", public, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 		if err != nil {

@@ -147,7 +147,7 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 	log := asynclog.Open(d.console.stdout, d.console.stderr, logLevel(cfg.Log.Level), cfg.Log.Format)
 	defer log.Close()
 	d.welcome(v, note)
-	return serve(ctx, cfg, d.console.env, log)
+	return serve(ctx, d.console, cfg, log)
 }
 
 // playOutside serves both providers and the app until ctx is done.

@@ -80,6 +80,11 @@ func reference(t *testing.T) string {
 	for _, name := range matches(read(t, root+"/internal/observe/log.go"), `(?:slog\.(?:String|Int|Int64|Float64|Bool)|add)\("([a-z_0-9]+)"`) {
 		fmt.Fprintf(&b, "- `%s`\n", name)
 	}
+	b.WriteString("\nWith `log.audit` there is an audit stream: a line of JSON for each of the events below, never dropped " +
+		"silently. Its members, those that are empty left out:\n\n| member | |\n|---|---|\n")
+	for _, m := range regexp.MustCompile("`json:\"([a-z_]+)(?:,omitempty)?\"`(?: *// (.*))?").FindAllStringSubmatch(read(t, root+"/internal/observe/audit.go"), -1) {
+		row(&b, "`"+m[1]+"`", m[2])
+	}
 	b.WriteString("\n`reason` is one of:\n\n| reason | |\n|---|---|\n")
 	for _, m := range regexp.MustCompile(`Reason\w+\s+Reason = "(\w+)"\s+// (.*)`).FindAllStringSubmatch(read(t, root+"/authz/decide.go"), -1) {
 		row(&b, "`"+m[1]+"`", m[2])
@@ -161,6 +166,7 @@ func metricsOf(t *testing.T) [][]string {
 	defer log.Close()
 	log.Measure(notes)
 	(&server.Certificate{}).Measure(notes)
+	auditLost(notes)
 	form := regexp.MustCompile(`fqName: "([^"]+)", help: "([^"]*)".*variableLabels: \{([^}]*)\}`)
 	rows := [][]string{{"`sallyport_build_info`", "", "Always 1; the labels say what is running."}}
 	for _, c := range notes.collectors {

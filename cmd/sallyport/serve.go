@@ -41,7 +41,7 @@ func serveCommand(c *console) *cobra.Command {
 			for _, w := range warnings(cfg) {
 				log.Warn("configuration", "warning", w.Error())
 			}
-			return serve(cmd.Context(), cfg, c.env, log)
+			return serve(cmd.Context(), c, cfg, log)
 		},
 	}
 	configFlag(cmd, &path)
@@ -49,8 +49,8 @@ func serveCommand(c *console) *cobra.Command {
 }
 
 // serve runs a configuration until ctx is done.
-func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bool), log *asynclog.Log) error {
-	sec, err := assemble.Resolve(cfg, env)
+func serve(ctx context.Context, c *console, cfg *config.Config, log *asynclog.Log) error {
+	sec, err := assemble.Resolve(cfg, c.env)
 	if err != nil {
 		return asUsage(err)
 	}
@@ -60,7 +60,16 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 	}
 	reg := newRegistry()
 	log.Measure(reg)
-	process := assemble.NewProcess(reg, log.Logger, observe.Log{Logger: log.Logger})
+	observers := []observe.Observer{observe.Log{Logger: log.Logger}}
+	audit, closeAudit, err := openAudit(c, cfg.Log.Audit, reg, log.Logger)
+	if err != nil {
+		return err
+	}
+	defer closeAudit()
+	if audit != nil {
+		observers = append(observers, audit)
+	}
+	process := assemble.NewProcess(reg, log.Logger, observers...)
 	runtime, err := process.Build(cfg, sec)
 	if err != nil {
 		return asUsage(err)
@@ -72,7 +81,7 @@ func serve(ctx context.Context, cfg *config.Config, env func(string) (string, bo
 		Front:     process, DrainDelay: cfg.Stop.DrainDelay, StopTimeout: cfg.Stop.Timeout, Log: log.Logger, Ready: ready,
 	}
 	if cfg.Listen.Admin.Address != "" {
-		s.Listeners = append(s.Listeners, adminListener(cfg, reg, ready, log))
+		s.Listeners = append(s.Listeners, adminListener(cfg, reg, ready, log, audit))
 	}
 	if cert != nil {
 		cert.Measure(reg)
@@ -102,10 +111,10 @@ func publicListener(cfg *config.Config, front http.Handler, cert *server.Certifi
 
 // adminListener is the one for operators, which answers until the others have stopped.
 func adminListener(cfg *config.Config, metrics prometheus.Gatherer, ready *atomic.Bool,
-	log *asynclog.Log) *server.Listener {
+	log *asynclog.Log, audit *observe.Audit) *server.Listener {
 	host, _, _ := net.SplitHostPort(cfg.Listen.Admin.Address) // the configuration has judged it
 	admin := server.NewAdmin(server.AdminOptions{Metrics: metrics, Ready: ready, Level: log.Level, Log: log.Logger,
-		Probes: probes(cfg), Name: host})
+		Probes: probes(cfg), Name: host, Did: audit.Operator})
 	return &server.Listener{Key: "listen.admin", Address: cfg.Listen.Admin.Address,
 		HTTP: server.NewAdminHTTP(admin, log.Logger), Last: true}
 }

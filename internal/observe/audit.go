@@ -16,21 +16,21 @@ const AuditSchema = 1
 // Record is a line of the audit stream: JSON, without line breaks. Empty members
 // are left out.
 type Record struct {
-	Schema    int       `json:"schema"`
-	Time      time.Time `json:"time"`  // when the request came, UTC
-	Event     string    `json:"event"` // sign_in, sign_in_failed, sign_out, switch_org, refused or operator
-	RequestID string    `json:"request_id,omitempty"`
-	Client    string    `json:"client,omitempty"`
-	User      string    `json:"user,omitempty"` // "<provider>:<subject>"
-	Org       string    `json:"org,omitempty"`  // the active organization's id
-	Provider  string    `json:"provider,omitempty"`
-	Method    string    `json:"method,omitempty"`
-	Host      string    `json:"host,omitempty"`
-	Path      string    `json:"path,omitempty"` // never the query
-	Route     string    `json:"route,omitempty"`
-	Status    int       `json:"status,omitempty"`
-	Reason    string    `json:"reason,omitempty"` // why it was refused, from the list in the reference
-	Detail    string    `json:"detail,omitempty"` // the same in words, or what an operator did
+	Schema    int       `json:"schema"`               // 1
+	Time      time.Time `json:"time"`                 // when the request came, UTC
+	Event     string    `json:"event"`                // sign_in, sign_in_failed, sign_out, switch_org, refused or operator
+	RequestID string    `json:"request_id,omitempty"` // as in the log
+	Client    string    `json:"client,omitempty"`     // the address that it came from
+	User      string    `json:"user,omitempty"`       // "<provider>:<subject>"
+	Org       string    `json:"org,omitempty"`        // the active organization's id
+	Provider  string    `json:"provider,omitempty"`   // whose sign-in it was
+	Method    string    `json:"method,omitempty"`     // of the request
+	Host      string    `json:"host,omitempty"`       // that was asked for
+	Path      string    `json:"path,omitempty"`       // never the query
+	Route     string    `json:"route,omitempty"`      // its name; `_own` for our own endpoints
+	Status    int       `json:"status,omitempty"`     // of the answer
+	Reason    string    `json:"reason,omitempty"`     // why it was refused, from the list in the reference
+	Detail    string    `json:"detail,omitempty"`     // the same in words, or what an operator did
 }
 
 // Audit is the audit stream: who signed in and out, who was refused what, and what
@@ -112,9 +112,12 @@ func (a *Audit) Observe(_ context.Context, e *Event) {
 	a.add(r)
 }
 
-// Operator records what somebody did who runs Sallyport. detail says what, who is
+// Operator records, if a is not nil, what somebody did who runs Sallyport. detail says what, who is
 // how they were known: an address, or the name of a user of this machine.
 func (a *Audit) Operator(who, detail string) {
+	if a == nil {
+		return
+	}
 	a.add(Record{Event: "operator", Time: a.now().UTC(), Client: who, Detail: detail})
 }
 

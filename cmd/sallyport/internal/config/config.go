@@ -145,8 +145,9 @@ type Pages struct {
 	LogoType string // "image/svg+xml" or "image/png"; "" without a logo
 }
 
-// Log says what is logged and how.
-type Log struct{ Level, Format string }
+// Log says what is logged and how. Audit is where the audit stream goes: stdout,
+// stderr or a path; "": nowhere.
+type Log struct{ Level, Format, Audit string }
 
 // Stop says how to end.
 type Stop struct{ DrainDelay, Timeout time.Duration }
@@ -469,6 +470,9 @@ func logShape() shape[Log] {
 	return object[Log]{instead: among("level", "debug", "info", "warn", "error"), keys: []key[Log]{
 		field("level", "The least that is logged.", oneOf("", "debug", "info", "warn", "error"), func(l *Log) *string { return &l.Level }).or("info"),
 		field("format", "How it is written: auto is text on a terminal, JSON elsewhere.", oneOf("", "auto", "json", "text"), func(l *Log) *string { return &l.Format }).or("auto"),
+		field("audit", "Where the audit stream goes: who signed in and out, who was refused what, what operators did. "+
+			"A file is appended to, and opened anew when it was renamed. There is no audit stream if it is left out.",
+			auditTarget(), func(l *Log) *string { return &l.Audit }),
 	}}.shape()
 }
 

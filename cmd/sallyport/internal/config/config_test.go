@@ -208,7 +208,7 @@ func TestP21_Defaults(t *testing.T) {
 		"max_body":      {r.MaxBody, int64(0)},
 		"via":           {r.NoVia, false},
 		"site_headers":  {len(r.SiteHeaders), 0},
-		"log":           {c.Log, Log{"info", "auto"}},
+		"log":           {c.Log, Log{"info", "auto", ""}},
 		"stop":          {c.Stop, Stop{0, 30 * time.Second}},
 		"limits":        {c.Limits, Limits{64 << 10, 8 << 10, 256}},
 	} {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/auditfile"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/hostname"
 	"github.com/sallyport-proxy/sallyport/login"
@@ -39,6 +40,16 @@ func idText() shape[string] {
 func cookieName() shape[string] {
 	return scalar("a name such as sallyport-two", schema{"pattern": `^sallyport(-[a-z0-9-]+)?$`}, func(v string) (string, error) {
 		return v, session.CheckCookieName(v)
+	})
+}
+
+// auditTarget is a stream of the process, or a file.
+func auditTarget() shape[string] {
+	return scalar("stdout, stderr or an absolute path", schema{"pattern": `^(stdout|stderr|/.+)$`}, func(v string) (string, error) {
+		if v != auditfile.Stdout && v != auditfile.Stderr && (!path.IsAbs(v) || strings.HasSuffix(v, "/")) {
+			return "", errors.New("must be stdout, stderr or the absolute path of a file, such as /var/log/sallyport/audit.jsonl")
+		}
+		return v, nil
 	})
 }
 

@@ -23,6 +23,8 @@ type AdminOptions struct {
 	Probes  []Probe
 	Name    string // of the configured address, "" if it is an IP address
 	Log     *slog.Logger
+	// Did is told what somebody at an address did who runs Sallyport; nil: nobody is.
+	Did func(address, what string)
 }
 
 // NewAdmin answers probes and scrapers, on a listener of its own so that no
@@ -48,7 +50,7 @@ func NewAdmin(o AdminOptions) http.Handler {
 		writeText(w, http.StatusServiceUnavailable, "not ready")
 	})
 	if o.Level != nil {
-		s := &levelSwitch{level: o.Level, log: o.Log}
+		s := &levelSwitch{level: o.Level, log: o.Log, did: o.Did}
 		mux.HandleFunc("GET /log-level", s.show)
 		mux.HandleFunc("PUT /log-level", s.change)
 	}
@@ -95,7 +97,8 @@ func namesLoopback(host, own string) bool {
 type levelSwitch struct {
 	level *slog.LevelVar
 	log   *slog.Logger
-	mu    sync.Mutex // one change at a time, so that the log tells them in order
+	did   func(address, what string) // may be nil
+	mu    sync.Mutex                 // one change at a time, so that the log tells them in order
 }
 
 const maxLevelBody = 64 // bytes
@@ -120,13 +123,16 @@ func (s *levelSwitch) change(w http.ResponseWriter, r *http.Request) {
 		writeText(w, http.StatusBadRequest, "the body must be one of: debug, info, warn, error")
 		return
 	}
-	s.set(level)
+	old := s.set(level)
+	if s.did != nil {
+		s.did(r.RemoteAddr, "log level: "+levelName(old)+" to "+levelName(level))
+	}
 	writeText(w, http.StatusOK, levelName(level))
 }
 
 // set tells of the change while the lower of both levels is in force, so that it
-// is told even by a change to "error".
-func (s *levelSwitch) set(level slog.Level) {
+// is told even by a change to "error". It returns the level before.
+func (s *levelSwitch) set(level slog.Level) slog.Level {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.level.Level()
@@ -135,6 +141,7 @@ func (s *levelSwitch) set(level slog.Level) {
 	}
 	s.log.Warn("log level changed", "from", levelName(old), "to", levelName(level))
 	s.level.Set(level)
+	return old
 }
 
 // fromThisMachine: the peer is a loopback address, no browser (Origin comes with

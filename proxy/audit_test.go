@@ -1,0 +1,78 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
+)
+
+// The audit stream tells of each sign-in, refusal, switch and sign-out, by whom,
+// and of no page that somebody merely opens.
+func TestAuditTellsOfSignInRefusalSwitchAndSignOut(t *testing.T) {
+	t.Parallel()
+	who := alice()
+	who.Groups = nil
+	who.Orgs = []identity.Org{who.Org, {ID: "main:birch", Name: "Birch"}}
+	s := newTestSite(t, setup{Login: fixedLogin{who: who}})
+	var stream bytes.Buffer
+	audit := observe.NewAudit(&stream, func(r observe.Record, err error) { t.Errorf("lost %v: %v", r, err) })
+	s.proxy.observers = append(s.proxy.observers, audit)
+
+	b := s.browser(t)
+	begun := s.begin(t, b, "/page")
+	page := b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {begun}}))
+	page = b.Open(s.url + "/page")
+	page = b.Open(s.url + "/admin")
+	page = b.Post(page, prefix+"/organization", url.Values{"org": {"main:birch"}})
+	b.Post(page, prefix+"/logout", nil)
+	s.get(t, prefix+"/callback/main?error=access_denied&state=none", navigate()...) // anybody can send this: no sign-in failed
+	if !audit.Close(time.Second) {
+		t.Fatal("the stream does not end")
+	}
+	var got []string
+	for dec := json.NewDecoder(&stream); ; {
+		var r observe.Record
+		if dec.Decode(&r) != nil {
+			break
+		}
+		got = append(got, r.Event+" "+r.User+" "+r.Org+" "+r.Provider+" "+r.Reason)
+		if r.Client != "127.0.0.1" || r.RequestID == "" || r.Time.IsZero() {
+			t.Errorf("%+v", r)
+		}
+	}
+	want := []string{
+		"sign_in main:alice-1 main:acme main ",
+		"refused main:alice-1 main:acme  " + string(authz.ReasonNoRule),
+		"switch_org main:alice-1 main:birch  ",
+		"sign_out main:alice-1 main:birch  ",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+}
+
+// A sign-in that fails at the provider is told too, with the reason in words.
+func TestAuditTellsOfASignInThatFailed(t *testing.T) {
+	t.Parallel()
+	s := newTestSite(t, setup{Login: fixedLogin{err: &identity.SignInError{Failure: identity.Rejected, Err: errors.New("wrong audience")}}})
+	var stream bytes.Buffer
+	audit := observe.NewAudit(&stream, func(r observe.Record, err error) { t.Errorf("lost %v: %v", r, err) })
+	s.proxy.observers = append(s.proxy.observers, audit)
+	b := s.browser(t)
+	b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {s.begin(t, b, "/page")}}))
+	audit.Close(time.Second)
+	var r observe.Record
+	if err := json.Unmarshal(stream.Bytes(), &r); err != nil || r.Event != "sign_in_failed" || r.Provider != "main" || r.User != "" ||
+		!strings.Contains(r.Detail, "wrong audience") {
+		t.Errorf("%v %s", err, stream.String())
+	}
+}
