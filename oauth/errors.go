@@ -3,13 +3,16 @@ package oauth
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // Kind says who can do something about a failed call.
@@ -25,6 +28,15 @@ const (
 	Rejected Kind = "rejected"
 )
 
+// Sent says whether the provider may have acted on a failed call.
+type Sent string
+
+const (
+	Never    Sent = "never"    // there was no connection to send it over
+	Maybe    Sent = "maybe"    // there was, and no answer came
+	Answered Sent = "answered" // the provider has answered
+)
+
 // Error is how every failed call ends. Its text can be logged: it holds no
 // body, no error_description, and no library error that could quote either.
 type Error struct {
@@ -34,7 +46,71 @@ type Error struct {
 	Status int    // of the HTTP answer; 0 if there was none
 	Code   string // the OAuth error code if it is a registered one, else ""
 	Err    error  // what happened, in our words; may be nil
+
+	Sent Sent
+	// OwnCode and SubCodes are what the provider calls it, such as Slack's
+	// "token_revoked", and Microsoft's suberror and error_codes. They have the form
+	// of codes, and are for comparing: the text of the error leaves them out.
+	OwnCode  string
+	SubCodes []string
+	// RetryAfter is how long the provider asks to wait, at most maxRetryAfter; 0: it
+	// does not say.
+	RetryAfter time.Duration
 }
+
+// maxRetryAfter bounds Error.RetryAfter, so that no answer stops calls for good.
+const maxRetryAfter = time.Hour
+
+// answered notes in err, an *Error or nil, what the header of an answer says.
+func answered(resp *http.Response, err error) error {
+	if e, ok := err.(*Error); ok {
+		e.Sent, e.RetryAfter = Answered, retryAfter(resp.Header.Get("Retry-After"), time.Now())
+	}
+	return err
+}
+
+// retryAfter reads seconds or a date (RFC 9110 §10.2.3); anything else is 0.
+func retryAfter(value string, now time.Time) time.Duration {
+	var wait time.Duration
+	if n, err := strconv.ParseUint(value, 10, 32); err == nil {
+		wait = time.Duration(n) * time.Second
+	} else if at, err := http.ParseTime(value); err == nil {
+		wait = at.Sub(now)
+	}
+	return min(max(wait, 0), maxRetryAfter)
+}
+
+// maxSubCodes bounds Error.SubCodes.
+const maxSubCodes = 8
+
+// ownCodes reads a provider's own codes out of an answer: error, then Microsoft's
+// suberror, Google's error_subtype, and Microsoft's error_codes, which are numbers.
+func ownCodes(answer map[string]json.RawMessage) (code string, sub []string) {
+	for _, name := range []string{"suberror", "error_subtype"} {
+		if s := text(answer[name]); isCode(s) {
+			sub = append(sub, s)
+		}
+	}
+	var numbers []json.RawMessage
+	if json.Unmarshal(answer["error_codes"], &numbers) == nil {
+		for _, n := range numbers {
+			if s := string(n); isCode(s) && len(sub) < maxSubCodes {
+				sub = append(sub, s)
+			}
+		}
+	}
+	if code = text(answer["error"]); !isCode(code) {
+		code = ""
+	}
+	return code, sub
+}
+
+// isCode: letters, digits, "_", "-" and ".", and not long.
+func isCode(s string) bool {
+	return s != "" && len(s) <= 64 && strings.Trim(s, codeLetters) == ""
+}
+
+const codeLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
 
 func (e *Error) Error() string {
 	var b strings.Builder
@@ -70,7 +146,7 @@ func statusError(call string, status int) *Error {
 	e := &Error{Kind: Misconfigured, Call: call, Status: status}
 	switch {
 	case status >= 300 && status < 400:
-		// A secret must not travel to wherever somebody points (security.md 71).
+		// A secret must not travel to wherever somebody points (RFC 9110 §15.4.8).
 		e.Err = errors.New("a redirect, and redirects are not followed")
 	case status == http.StatusTooManyRequests, status == http.StatusRequestTimeout, status >= 500:
 		e.Kind = Unavailable

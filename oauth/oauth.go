@@ -122,7 +122,7 @@ func proxyButForLoopback(proxy func(*http.Request) (*url.URL, error)) func(*http
 // HTTPClient returns a client for reading documents (discovery, keys,
 // userinfo), also by libraries. Its answers are complete, at most MaxBody long,
 // and have status 200; everything else is an *Error. So no library can follow a
-// redirect with our secret in hand (security.md 71), wait for ever, or put a
+// redirect with our secret in hand (RFC 9110 §15.4.8), wait for ever, or put a
 // response body in an error text. call is the metric's label.
 func (c *Client) HTTPClient(call string) *http.Client {
 	return &http.Client{
@@ -140,7 +140,7 @@ type documents struct {
 func (d documents) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, body, err := d.client.send(req, d.call)
 	if err == nil && resp.StatusCode != http.StatusOK {
-		err = statusError(d.call, resp.StatusCode)
+		err = answered(resp, statusError(d.call, resp.StatusCode))
 	}
 	if err != nil {
 		return nil, to(req, err)
@@ -164,26 +164,38 @@ func (c *Client) send(req *http.Request, call string) (*http.Response, []byte, e
 		c.metrics.retried(c.provider, call)
 	}
 	if err != nil {
-		return nil, nil, c.unreachable(ctx, call, err)
+		return nil, nil, c.unreachable(ctx, call, c.sent(attempts), err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
-		return nil, nil, statusError(call, resp.StatusCode)
+		return nil, nil, answered(resp, statusError(call, resp.StatusCode))
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, c.maxBody+1))
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return nil, nil, c.unreachable(ctx, call, err)
+		return nil, nil, c.unreachable(ctx, call, Answered, err)
 	case err != nil:
-		return nil, nil, &Error{Kind: Rejected, Call: call, Status: resp.StatusCode, Err: errors.New("the answer was cut off")}
+		err = errors.New("the answer was cut off")
 	case int64(len(body)) > c.maxBody:
-		return nil, nil, &Error{Kind: Rejected, Call: call, Status: resp.StatusCode, Err: fmt.Errorf("the answer is longer than %d bytes", c.maxBody)}
+		err = fmt.Errorf("the answer is longer than %d bytes", c.maxBody)
+	}
+	if err != nil {
+		return nil, nil, answered(resp, &Error{Kind: Rejected, Call: call, Status: resp.StatusCode, Err: err})
 	}
 	return resp, body, nil
 }
 
-func (c *Client) unreachable(ctx context.Context, call string, err error) error {
-	e := &Error{Kind: Unavailable, Call: call}
+// sent tells what a call that got no answer came to. Only our own transport tells
+// each connection that it used.
+func (c *Client) sent(attempts int) Sent {
+	if _, ours := c.transport.(*attempt.Transport); ours && attempts == 0 {
+		return Never
+	}
+	return Maybe
+}
+
+func (c *Client) unreachable(ctx context.Context, call string, sent Sent, err error) error {
+	e := &Error{Kind: Unavailable, Call: call, Sent: sent}
 	switch cause := ctx.Err(); {
 	case errors.Is(cause, context.DeadlineExceeded):
 		e.Err = fmt.Errorf("no complete answer in time: %w", cause)

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -313,7 +314,7 @@ func TestTokenAnswersOfRealServersAreRead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got != row.want {
+			if !reflect.DeepEqual(got, row.want) {
 				t.Errorf("got %#v", struct{ TokenResponse }{got})
 			}
 		})
@@ -331,7 +332,7 @@ func TestTokenAnswersThatCouldBeReadTwoWaysAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			srv, _ := server(t, answer(200, "application/json", body))
 			got, err := client(t, Options{}).Exchange(context.Background(), request(srv.URL))
-			if e := kindOf(t, err); e.Kind != Rejected || got != (TokenResponse{}) {
+			if e := kindOf(t, err); e.Kind != Rejected || !reflect.DeepEqual(got, TokenResponse{}) {
 				t.Errorf("got %v and a response", e)
 			}
 		})

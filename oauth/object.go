@@ -12,7 +12,7 @@ import (
 
 // Object decodes one JSON object. It is stricter than encoding/json: names are
 // compared exactly, a name that comes twice is refused (two readers could take
-// different ones: security.md 104), so are invalid UTF-8 (it would be replaced,
+// different ones: RFC 8259 §4), so are invalid UTF-8 (it would be replaced,
 // and two subjects become one) and anything after the object. Errors say where,
 // and quote nothing.
 func Object(data []byte) (map[string]json.RawMessage, error) { return object(data, nil) }

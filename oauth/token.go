@@ -11,6 +11,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,6 +40,12 @@ type TokenRequest struct {
 	Auth                   ClientAuth
 	Assertion              string     // with Auth Assertion
 	Form                   url.Values // grant_type and what belongs to it
+	// TokenTypes are the values of token_type that are accepted, in any case; nil:
+	// Bearer. Slack says "bot" and "user" of tokens that are used as Bearer.
+	TokenTypes []string
+	// Further names members of the answer that the caller reads itself, such as
+	// Slack's authed_user. They may hold tokens.
+	Further []string
 }
 
 // TokenResponse is what came back. Every field may be empty: what is needed is
@@ -47,6 +54,8 @@ type TokenResponse struct {
 	AccessToken, IDToken, RefreshToken string
 	Scope                              string
 	ExpiresIn                          time.Duration // 0: not told, which is not "for ever"; negative: expired already
+	// Further has those members that TokenRequest.Further names and the answer has.
+	Further map[string]json.RawMessage
 }
 
 // Format implements fmt.Formatter: no verb prints a secret.
@@ -65,13 +74,13 @@ func (TokenResponse) LogValue() slog.Value { return slog.StringValue("<tokens>")
 func (c *Client) Exchange(ctx context.Context, r TokenRequest) (TokenResponse, error) {
 	req, err := r.build(ctx)
 	if err != nil {
-		return TokenResponse{}, &Error{Kind: Misconfigured, Call: tokenCall, Err: err}
+		return TokenResponse{}, &Error{Kind: Misconfigured, Call: tokenCall, Sent: Never, Err: err}
 	}
-	t, err := c.exchange(req)
+	t, err := c.exchange(req, r)
 	return t, to(req, err)
 }
 
-func (c *Client) exchange(req *http.Request) (TokenResponse, error) {
+func (c *Client) exchange(req *http.Request, r TokenRequest) (TokenResponse, error) {
 	resp, body, err := c.send(req, tokenCall)
 	if err != nil {
 		return TokenResponse{}, err
@@ -79,14 +88,16 @@ func (c *Client) exchange(req *http.Request) (TokenResponse, error) {
 	answer, err := Object(body)
 	refused := string(answer["ok"]) == "false" // how Slack fails, with status 200
 	if code := text(answer["error"]); code != "" || refused || resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return TokenResponse{}, codeError(tokenCall, resp.StatusCode, code)
+		e := codeError(tokenCall, resp.StatusCode, code)
+		e.OwnCode, e.SubCodes = ownCodes(answer)
+		return TokenResponse{}, answered(resp, e)
 	}
 	var t TokenResponse
 	if err == nil {
-		t, err = readTokens(answer)
+		t, err = readTokens(answer, r)
 	}
 	if err != nil {
-		return TokenResponse{}, &Error{Kind: Rejected, Call: tokenCall, Status: resp.StatusCode, Err: err}
+		return TokenResponse{}, answered(resp, &Error{Kind: Rejected, Call: tokenCall, Status: resp.StatusCode, Err: err})
 	}
 	return t, nil
 }
@@ -133,7 +144,7 @@ func (r TokenRequest) build(ctx context.Context) (*http.Request, error) {
 
 // readTokens reads an answer of RFC 6749 §5.1, whatever Content-Type it came
 // with, and forgives what real servers get wrong and nobody is harmed by.
-func readTokens(answer map[string]json.RawMessage) (TokenResponse, error) {
+func readTokens(answer map[string]json.RawMessage, r TokenRequest) (TokenResponse, error) {
 	var t TokenResponse
 	var kind string
 	for name, field := range map[string]*string{
@@ -143,12 +154,32 @@ func readTokens(answer map[string]json.RawMessage) (TokenResponse, error) {
 			return TokenResponse{}, fmt.Errorf("%s is not a string", name)
 		}
 	}
-	if kind != "" && !strings.EqualFold(kind, "Bearer") { // RFC 6749 §5.1: case insensitive
-		return TokenResponse{}, errors.New("token_type is not Bearer")
+	if kind != "" && !r.accepts(kind) {
+		return TokenResponse{}, errors.New("token_type is not " + strings.Join(r.tokenTypes(), " or "))
+	}
+	for _, name := range r.Further {
+		if raw, ok := answer[name]; ok {
+			if t.Further == nil {
+				t.Further = map[string]json.RawMessage{}
+			}
+			t.Further[name] = raw
+		}
 	}
 	t.Scope = text(answer["scope"])
 	t.ExpiresIn = seconds(answer["expires_in"])
 	return t, nil
+}
+
+func (r TokenRequest) tokenTypes() []string {
+	if r.TokenTypes == nil {
+		return []string{"Bearer"}
+	}
+	return r.TokenTypes
+}
+
+// accepts compares as RFC 6749 §5.1 says, in any case.
+func (r TokenRequest) accepts(kind string) bool {
+	return slices.ContainsFunc(r.tokenTypes(), func(t string) bool { return strings.EqualFold(t, kind) })
 }
 
 // seconds reads 3600, 3600.0 and "3600"; anything else is "not told".
