@@ -53,7 +53,7 @@ func (e *callbackEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *eve
 	}
 	provider, ok := e.providers.find(r.PathValue("provider"))
 	ev.provider = provider.ID
-	if reader, reads := provider.Login.(readsErrors); reads && q.Has("error") && errors.Is(flowErr, session.ErrNoFlow) {
+	if reader, reads := provider.Login.(CallbackErrorReader); reads && q.Has("error") && errors.Is(flowErr, session.ErrNoFlow) {
 		err := fmt.Errorf("a callback with an error, and with no state that this browser could prove: %w", reader.CallbackError(q.Get("error"), q.Get("error_description")))
 		return e.signInFailure(provider, err, e.site.returnOf(flow)) // not counted: anybody can send such a callback
 	}
@@ -75,11 +75,6 @@ func (e *callbackEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *eve
 		return e.beginAfresh(w, r, ev, provider, flow)
 	}
 	return e.redeem(w, r, ev, provider, q, trip)
-}
-
-// readsErrors is a LoginProvider that says what an error code in a callback means.
-type readsErrors interface {
-	CallbackError(code, description string) error
 }
 
 // redeem turns the code into a session. Browsers ask twice for one callback:

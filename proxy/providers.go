@@ -1,11 +1,44 @@
 package proxy
 
 import (
+	"context"
+	"net/url"
 	"slices"
 	"strings"
 
 	"github.com/sallyport-proxy/sallyport/proxy/pages"
 )
+
+// The interfaces that follow are optional abilities of a LoginProvider. The proxy
+// asks for each by a type assertion and does without it where it is missing.
+
+// DiscoveryReporter is a LoginProvider that tells whether it has discovered
+// already where to send people. If it has, a sign-in begins without waiting.
+type DiscoveryReporter interface {
+	Discovered() bool
+}
+
+// AuthOriginLister is a LoginProvider that lists the origins a browser may pass
+// through on its way to the sign-in page. The Content-Security-Policy of pages
+// with a form that leads to the provider has to allow them.
+type AuthOriginLister interface {
+	AuthOrigins() []string
+}
+
+// CallbackErrorReader is a LoginProvider that turns an error code in a callback
+// into an error that says what the code means.
+type CallbackErrorReader interface {
+	CallbackError(code, description string) error
+}
+
+// LogoutProvider is a LoginProvider at which people can sign out too (OpenID
+// Connect RP-Initiated Logout 1.0): the browser goes to address with form as its
+// query, or posts form there if post is set. An empty address means that the
+// provider has no such page. The LoginProvider decides whether returnTo is sent
+// along, because it has to be registered at the provider.
+type LogoutProvider interface {
+	Logout(ctx context.Context, returnTo, state string) (address string, form url.Values, post bool, err error)
+}
 
 // providers are those of the configuration, in its order.
 type providers []Provider
@@ -56,21 +89,15 @@ func (ps providers) choices(returnTo, purpose string) pages.SignIn {
 func (ps providers) origins() []string {
 	var origins []string
 	for _, provider := range ps {
-		if o, ok := provider.Login.(interface{ AuthOrigins() []string }); ok {
-			origins = append(origins, o.AuthOrigins()...)
+		if lister, ok := provider.Login.(AuthOriginLister); ok {
+			origins = append(origins, lister.AuthOrigins()...)
 		}
 	}
 	return origins
 }
 
-// knowsMetadata is a LoginProvider that tells whether it knows already where to
-// send people. Then nobody waits for it to begin a sign-in.
-type knowsMetadata interface {
-	Discovered() bool
-}
-
 // discovered reports whether provider need not be asked where people sign in.
 func discovered(provider Provider) bool {
-	knows, ok := provider.Login.(knowsMetadata)
-	return ok && knows.Discovered()
+	reporter, ok := provider.Login.(DiscoveryReporter)
+	return ok && reporter.Discovered()
 }

@@ -14,14 +14,6 @@ import (
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-// endsSessions is a LoginProvider at which people can sign out too (OpenID
-// Connect RP-Initiated Logout): by going to address with form as its query, or
-// by posting form there. Without an address there is no such place. returnTo goes
-// along where it is registered there, which is for the LoginProvider to know.
-type endsSessions interface {
-	Logout(ctx context.Context, returnTo, state string) (address string, form url.Values, post bool, err error)
-}
-
 // signOutTime is how long the page for those who are signed out waits to learn
 // where the provider's own sign-out is. It is nearly always known.
 const signOutTime = 2 * time.Second
@@ -101,7 +93,7 @@ func (e *signOutEndpoint) atProvider(ctx context.Context, query string) *pages.P
 	if !ok {
 		return nil
 	}
-	ends, ok := provider.Login.(endsSessions)
+	ends, ok := provider.Login.(LogoutProvider)
 	if !ok {
 		return nil
 	}

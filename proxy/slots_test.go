@@ -10,10 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
-	"github.com/sallyport-proxy/sallyport/login"
 )
-
-var _ knowsMetadata = (*login.Provider)(nil)
 
 // machine is a client at an address of its own, as a proxy on the list tells it.
 type machine struct {

@@ -12,6 +12,17 @@ import (
 	"github.com/sallyport-proxy/sallyport/proxy/pages"
 )
 
+// login.Provider has every optional ability of a proxy.LoginProvider, and what
+// reads its access tokens is what admission asks for.
+var (
+	_ proxy.LoginProvider       = (*login.Provider)(nil)
+	_ proxy.DiscoveryReporter   = (*login.Provider)(nil)
+	_ proxy.AuthOriginLister    = (*login.Provider)(nil)
+	_ proxy.CallbackErrorReader = (*login.Provider)(nil)
+	_ proxy.LogoutProvider      = (*login.Provider)(nil)
+	_ admission.TokenVerifier   = (*login.Bearer)(nil)
+)
+
 // addProviders makes the providers, and what follows from each.
 func (with *Parts) addProviders(cfg *config.Config, metrics *oauth.Metrics, log *slog.Logger) error {
 	for _, p := range cfg.Providers {
