@@ -43,14 +43,16 @@ func (p policy) opens(scope string) string {
 	case scope == "email":
 		return "Opens the e-mail address, and whether it is verified."
 	case slices.Contains(p.alsoScopes, scope): // Microsoft's, the only one so far
-		return "Opens the organization's id, name and domains, and the person's own entry in its directory; both are asked for once."
+		return "Opens the organization's id, name and domains, and the person's own entry in its directory; both are " +
+			"asked for once."
 	}
 	return "Is this provider's own; nothing but the listed claims is read."
 }
 
 // reads lists what identity() and the checks look at.
 func (p *Provider) reads() []Claim {
-	from := map[string]string{FromAuto: "ID token, else userinfo", FromIDToken: "ID token", FromUserinfo: "userinfo"}[p.identityFrom]
+	from := map[string]string{FromAuto: "ID token, else userinfo", FromIDToken: "ID token",
+		FromUserinfo: "userinfo"}[p.identityFrom]
 	who := "ID token"
 	if p.policy.userinfoAlone {
 		who = "userinfo"
@@ -80,11 +82,15 @@ func (p *Provider) reads() []Claim {
 	}
 	add(from, "the groups", true, p.claims.Groups)
 	if p.policy.orgs == nil {
-		add(from, "the organization", true, p.claims.OrgID, p.claims.OrgName, p.claims.OrgDomain)
+		add(from, "the organization's id", true, p.claims.OrgID)
+		add(from, "the organization's name", true, p.claims.OrgName)
+		add(from, "the organization's domain", true, p.claims.OrgDomain)
 		if p.claims.Orgs != "" {
 			add(from, "all organizations", true, p.claims.Orgs)
 		}
 	}
-	add(who, "when and how the person signed in there, and that session's id", true, "auth_time", "acr", "sid")
+	add(who, "when the person signed in there", true, "auth_time")
+	add(who, "how the person signed in there", true, "acr")
+	add(who, "the id of the session there", true, "sid")
 	return list
 }

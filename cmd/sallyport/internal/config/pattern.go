@@ -65,7 +65,7 @@ func routePath() shape[string] {
 	outline := regexp.MustCompile(`^/[^?#\s]*$`)
 	return scalar(want, schema{"pattern": pathForm}, func(v string) (string, error) {
 		if advice, meant := patternAdvice(v); advice != "" {
-			return "", slip{errors.New("must be one path: " + advice), meant}
+			return "", slip{error: errors.New("must be one path: " + advice), meant: meant}
 		}
 		if !outline.MatchString(v) {
 			return "", errors.New("must be " + want)
@@ -87,9 +87,9 @@ func routeHost() shape[string] {
 		case v == "*":
 			return "", errors.New(`must be one host, or left out for the host of public_url; "*.example.com" stands for all below a domain`)
 		case form.MatchString(name): // with a port, or in capitals
-			return "", slip{err, name}
+			return "", slip{error: err, meant: name}
 		case strings.HasPrefix(name, ".") && form.MatchString("*"+name):
-			return "", slip{err, "*" + name}
+			return "", slip{error: err, meant: "*" + name}
 		}
 		return "", err
 	})
@@ -107,7 +107,8 @@ func emailAddress() shape[string] {
 		switch ascii := isASCII(v); {
 		case ascii && outline.MatchString(v) && hostname.IsDomain(domain):
 			return v, nil
-		case ok && hostname.IsDomain(domain) && strings.Trim(local, "*.+^") == "", !ok && hostname.IsDomain(v) && strings.Contains(v, "."):
+		case ok && hostname.IsDomain(domain) && strings.Trim(local, "*.+^") == "", !ok && hostname.IsDomain(v) &&
+			strings.Contains(v, "."):
 			if !ok {
 				domain = v
 			}
@@ -130,9 +131,10 @@ func domain() shape[string] {
 		bare := strings.ToLower(strings.TrimLeft(v, "@"))
 		switch below := strings.TrimLeft(bare, "*."); {
 		case hostname.IsDomain(bare):
-			return "", slip{err, bare}
+			return "", slip{error: err, meant: bare}
 		case hostname.IsDomain(below):
-			return "", slip{errors.New("must be a domain as it stands behind the @: subdomains do not come with it, each is named for itself"), below}
+			return "", slip{error: errors.New("must be a domain as it stands behind the @: subdomains do not come with it, " +
+				"each is named for itself"), meant: below}
 		}
 		return "", err
 	})
@@ -170,7 +172,8 @@ func wildcard(v string) bool {
 }
 
 func looksLikePattern(v string) bool {
-	return strings.ContainsAny(v, "*{}|^") || strings.HasSuffix(v, "$") || strings.Contains(v, ".+") || strings.Contains(v, "(?") ||
+	return strings.ContainsAny(v, "*{}|^") || strings.HasSuffix(v, "$") || strings.Contains(v, ".+") ||
+		strings.Contains(v, "(?") ||
 		(len(v) > 2 && strings.HasPrefix(v, "/") && strings.HasSuffix(v, "/"))
 }
 
@@ -178,7 +181,8 @@ func looksLikePattern(v string) bool {
 func (c *Config) patternWarnings() Faults {
 	var warnings Faults
 	for _, p := range c.src.open().patterns {
-		warnings = append(warnings, c.src.open().fault(nodePos(p.node), p.path, "is compared as it is: no sign in %s stands for another", quote(p.node.Value)))
+		warnings = append(warnings, c.src.open().fault(nodePos(p.node), p.path,
+			"is compared as it is: no sign in %s stands for another", quote(p.node.Value)))
 	}
 	return warnings
 }
@@ -190,5 +194,6 @@ func isASCII(s string) bool {
 // slip is a complaint about a text of which it is clear what was meant.
 type slip struct {
 	error
-	meant string
+	meant string // "" if only why helps
+	why   string // follows what was found: "; the units are …"
 }

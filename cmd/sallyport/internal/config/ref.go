@@ -303,7 +303,7 @@ func fileRef(forms ...string) shape[Ref] { return refShape(false, forms) }
 func refShape(secret bool, forms []string) shape[Ref] {
 	want := "a reference: " + sampleList(forms)
 	return shape[Ref]{
-		want: want, secret: secret,
+		want: want, secret: secret, sample: formSample(forms[0]),
 		schema: schema{"type": "string", "pattern": refPattern(forms)},
 		read: func(w *walker, at place, into *Ref) {
 			v, ok := w.text(at, want, secret)

@@ -2,10 +2,12 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"net/url"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,9 +33,12 @@ func upstreamShape() shape[Upstream] {
 	self := func(u *Upstream) *Upstream { return u }
 	full := object[Upstream]{keys: []key[Upstream]{
 		field("url", "The app: "+upstreamForms+".", address, func(u *Upstream) **url.URL { return &u.URL }).required(),
-		field("host", "The host that the app is asked for; the one that the browser asked for if left out.", hostAndPort(), func(u *Upstream) *string { return &u.Host }),
-		field("ca", "Who may vouch for an https app, PEM; whom this system trusts if left out.", authorities(), func(u *Upstream) *Ref { return &u.CA }),
-		field("server_name", "The name that an https app has in its certificate; the host of url if left out.", serverName(), func(u *Upstream) *string { return &u.ServerName }),
+		field("host", "The host that the app is asked for; the one that the browser asked for if left out.", hostAndPort(),
+			func(u *Upstream) *string { return &u.Host }),
+		field("ca", "Who may vouch for an https app, PEM; whom this system trusts if left out.", authorities(),
+			func(u *Upstream) *Ref { return &u.CA }),
+		field("server_name", "The name that an https app has in its certificate; the host of url if left out.", serverName(),
+			func(u *Upstream) *string { return &u.ServerName }),
 		field("timeouts", "How long the app may take.", timeouts, self).or("{}"),
 	}, check: checkUpstream}.shape()
 	// The short form is the URL with the defaults of the long one.
@@ -46,13 +51,16 @@ func upstreamShape() shape[Upstream] {
 
 func timeoutsShape() shape[Upstream] {
 	return object[Upstream]{keys: []key[Upstream]{
-		field("connect", "How long the app may take to accept a connection, with TLS if it is https.", duration(100*time.Millisecond, time.Minute),
+		field("connect", "How long the app may take to accept a connection, with TLS if it is https.",
+			duration(100*time.Millisecond, time.Minute),
 			func(u *Upstream) *time.Duration { return &u.Connect }).or("5s"),
-		field("header", "How long the app may take from the end of a request to the header of its answer.", duration(100*time.Millisecond, 24*time.Hour),
+		field("header", "How long the app may take from the end of a request to the header of its answer.",
+			duration(100*time.Millisecond, 24*time.Hour),
 			func(u *Upstream) *time.Duration { return &u.Header }).or("30s"),
 		field("idle", "How long a body or a WebSocket may stand still.", duration(time.Second, 24*time.Hour),
 			func(u *Upstream) *time.Duration { return &u.Idle }).or("5m"),
-		field("keep_alive", "How long a connection is kept for a next request; less than the app keeps it, or a request may meet its end.", duration(100*time.Millisecond, time.Hour),
+		field("keep_alive", "How long a connection is kept for a next request; less than the app keeps it, or a request "+
+			"may meet its end.", duration(100*time.Millisecond, time.Hour),
 			func(u *Upstream) *time.Duration { return &u.KeepAlive }).or("4s"),
 	}}.shape()
 }
@@ -71,6 +79,9 @@ func parseUpstream(v string) (*url.URL, error) {
 		return parseSocket(socket)
 	}
 	scheme, rest, _ := strings.Cut(v, "://")
+	if slip, ok := pathOfUpstream(scheme, rest); ok {
+		return nil, slip
+	}
 	switch scheme = strings.ToLower(scheme); {
 	case strings.Contains(v, "@"), scheme == "http", scheme == "https":
 		return parseOrigin(v, scheme+"://127.0.0.1:8080")
@@ -85,6 +96,21 @@ func parseUpstream(v string) (*url.URL, error) {
 	return u, nil
 }
 
+// pathOfUpstream tells those who write a path into the address of the app that
+// requests keep theirs: what the rules have judged is what the app is asked for.
+func pathOfUpstream(scheme, rest string) (slip, bool) {
+	u, err := parseURL("http://"+rest, "http://127.0.0.1:8080")
+	plain := err == nil && u.Path != "" && u.Path != "/" && u.RawQuery == "" && !u.ForceQuery && u.Fragment == "" &&
+		!strings.HasSuffix(rest, "#")
+	if !plain || !slices.Contains([]string{"http", "https", "h2c"}, strings.ToLower(scheme)) {
+		return slip{}, false
+	}
+	return slip{errors.New("must be a URL without path, query and fragment"), scheme + "://" + u.Host,
+		fmt.Sprintf("; the app is asked for the path that the browser asked for, unchanged, because that is the path "+
+			"that the rules have judged: let the app itself serve below %s, and make that the path of the "+
+			"route", quote(u.Path))}, true
+}
+
 // maxSocket is what Linux takes: sockaddr_un has 108 bytes, one of them the end.
 const maxSocket = 107
 
@@ -93,7 +119,8 @@ func parseSocket(name string) (*url.URL, error) {
 	case strings.Contains(name, "@"): // no socket of ours, and perhaps somebody's password
 		return nil, unquoted{errors.New("must be unix: and the path of a socket, without @")}
 	case !strings.HasPrefix(name, "/") || name != path.Clean(name) || name == "/" || strings.ContainsAny(name, " \t"):
-		return nil, errors.New("must be unix: and an absolute path, in its shortest form and without blanks, such as unix:/run/app.sock")
+		return nil, errors.New("must be unix: and an absolute path, in its shortest form and without blanks, such as " +
+			"unix:/run/app.sock")
 	case len(name) > maxSocket:
 		return nil, errors.New("must have a path of at most 107 bytes, as sockets have")
 	}

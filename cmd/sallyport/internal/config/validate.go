@@ -185,8 +185,8 @@ func parseIssuer(v string) (string, error) {
 		return "", errors.New("must be https, because over plain http anybody on the way could answer for it (http is for localhost and other loopback hosts)")
 	}
 	if i := strings.Index(u.Path, "/.well-known/"); i >= 0 { // Discovery §4: the document is below the issuer
-		return "", slip{errors.New("must be the issuer, which is the address of the discovery document without what begins at /.well-known/"),
-			v[:strings.Index(v, "/.well-known/")]}
+		return "", slip{error: errors.New("must be the issuer, which is the address of the discovery document without what begins at /.well-known/"),
+			meant: v[:strings.Index(v, "/.well-known/")]}
 	}
 	return v, nil
 }

@@ -23,8 +23,12 @@ type shape[T any] struct {
 	// instead is what a text in the place of a mapping was probably meant as; ""
 	// if that is not clear. A text of which it is clear is no secret.
 	instead func(v string) string
-	schema  schema
-	read    func(w *walker, at place, into *T)
+	// meant is what a node of another kind was probably meant as; "" if that is
+	// not clear. May be nil.
+	meant  func(n *yaml.Node) string
+	sample string // of a reference, how one looks; "" for all else
+	schema schema
+	read   func(w *walker, at place, into *T)
 }
 
 // place is a value in the file. Nothing keeps a pointer into a *T that read was
@@ -214,7 +218,7 @@ func parsed[T any](w *walker, at place, v string, into *T, parse func(string) (T
 	case err == nil:
 		*into = x
 	case errors.As(err, &slip):
-		w.suggest(at, slip.meant, "%v, not %s", err, quote(v))
+		w.suggest(at, slip.meant, "%v, not %s%s", err, quote(v), slip.why)
 	case errors.As(err, new(unquoted)):
 		w.src.secrets = append(w.src.secrets, at.node)
 		w.fault(at, "%v", err)
@@ -416,22 +420,85 @@ func list[T any](item shape[T], lowest int) shape[[]T] {
 	if item.want == "a mapping" {
 		about = "a list of mappings"
 	}
-	return shape[[]T]{want: "a list", about: about, secret: item.secret, below: prefixed("[]", item.below), schema: s, read: func(w *walker, at place, into *[]T) {
-		if listed := asList(at.node); listed != "" && (!item.secret || meantReference(at.node.Value) != "" || isReference(at.node.Value)) {
-			w.suggest(at, listed, "must be a list, not %s", describe(at.node, false))
-			return
+	meant := func(n *yaml.Node) string { return listFor(item, n) }
+	return shape[[]T]{want: "a list", about: about, secret: item.secret, below: prefixed("[]", item.below), meant: meant,
+		schema: s, read: func(w *walker, at place, into *[]T) {
+			if listed := listFor(item, at.node); listed != "" {
+				w.suggest(at, listed, "must be a list, not %s", describe(at.node, false))
+				return
+			}
+			want := "a list"
+			if item.sample != "" {
+				want = "a list such as [" + item.sample + "]"
+			}
+			if !w.expect(at, yaml.SequenceNode, want, item.secret) {
+				return
+			}
+			if len(at.node.Content) < lowest {
+				w.fault(at, "must be a list with at least %d entry, not an empty one", lowest)
+			}
+			*into = make([]T, len(at.node.Content))
+			for i, n := range at.node.Content {
+				take(w, item, place{n, index(at.path, i)}, &(*into)[i])
+			}
+		}}
+}
+
+// listFor is the list of the one entry that stands in its place; "" if that is
+// not clear, or if it may hold a secret.
+func listFor[T any](item shape[T], n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.MappingNode && item.want == "a mapping" && !item.secret:
+		return listOf(inline(n, item.below))
+	case item.sample != "" && isText(n):
+		if meant := meantReference(n.Value); meant != "" {
+			return listOf(meant)
 		}
-		if !w.expect(at, yaml.SequenceNode, "a list", item.secret) {
-			return
+		if isReference(n.Value) && !strings.ContainsAny(n.Value, ", []{}\"'#\n") && len(n.Value) <= 60 {
+			return listOf(n.Value)
 		}
-		if len(at.node.Content) < lowest {
-			w.fault(at, "must be a list with at least %d entry, not an empty one", lowest)
+		return ""
+	case item.secret:
+		return ""
+	}
+	return asList(n)
+}
+
+// inline is a mapping of known keys on one line, if its values are plain texts or
+// lists of them; else "".
+func inline(n *yaml.Node, known []Key) string {
+	var fields []string
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name, value := n.Content[i].Value, n.Content[i+1]
+		if !slices.ContainsFunc(known, func(k Key) bool { return k.Path == "."+name }) {
+			return ""
 		}
-		*into = make([]T, len(at.node.Content))
-		for i, n := range at.node.Content {
-			take(w, item, place{n, index(at.path, i)}, &(*into)[i])
+		texts := []*yaml.Node{value}
+		if value.Kind == yaml.SequenceNode {
+			texts = value.Content
 		}
-	}}
+		var values []string
+		for _, t := range texts {
+			if t.Kind != yaml.ScalarNode || t.Value == "" || strings.ContainsAny(t.Value, ",[]{}\"'#\n*") ||
+				strings.ContainsAny(t.Value[:1], "&!|>%@`-?") {
+				return ""
+			}
+			v := t.Value
+			if strings.Contains(v, ":") {
+				v = strconv.Quote(v)
+			}
+			values = append(values, v)
+		}
+		written := strings.Join(values, ", ")
+		if value.Kind == yaml.SequenceNode {
+			written = "[" + written + "]"
+		}
+		fields = append(fields, name+": "+written)
+	}
+	if line := strings.Join(fields, ", "); line != "" && len(line) <= 60 {
+		return "{" + line + "}"
+	}
+	return ""
 }
 
 // asList is a list of the one text that stands in its place; "" for all else.
@@ -453,6 +520,8 @@ func either[T any](want string, a shape[T], other yaml.Kind, b shape[T]) shape[T
 	return shape[T]{want: want, secret: a.secret || b.secret, below: slices.Concat(a.below, b.below), schema: s, read: func(w *walker, at place, into *T) {
 		if at.node.Kind == yaml.ScalarNode {
 			a.read(w, at, into)
+		} else if at.node.Kind != other && b.meant != nil && b.meant(at.node) != "" {
+			w.suggest(at, b.meant(at.node), "must be %s, not %s", want, describe(at.node, false))
 		} else if w.expect(at, other, want, a.secret || b.secret) {
 			b.read(w, at, into)
 		}
@@ -461,7 +530,7 @@ func either[T any](want string, a shape[T], other yaml.Kind, b shape[T]) shape[T
 
 // within reads a V into its place in a T.
 func within[T, V any](s shape[V], part func(*T) *V) shape[T] {
-	return shape[T]{want: s.want, about: s.about, secret: s.secret, below: s.below, instead: s.instead, schema: s.schema,
+	return shape[T]{want: s.want, about: s.about, secret: s.secret, below: s.below, instead: s.instead, meant: s.meant, schema: s.schema,
 		read: func(w *walker, at place, into *T) { s.read(w, at, part(into)) }}
 }
 
