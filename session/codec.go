@@ -69,6 +69,12 @@ func (compact) Serialize(src any) ([]byte, error) {
 	b = binary.BigEndian.AppendUint16(b, uint16(signedIn>>32))
 	b = binary.BigEndian.AppendUint32(b, uint32(signedIn))
 	b = appendSeconds(appendSeconds(b, life), seen)
+	for _, t := range [...]time.Time{s.Checked, s.Handed} {
+		var ok bool
+		if b, ok = s.appendMoment(b, t); !ok {
+			return nil, errCodec
+		}
+	}
 	if !id.AuthTime.IsZero() {
 		b = binary.AppendUvarint(b, uint64(id.AuthTime.Unix()))
 	}
@@ -105,6 +111,20 @@ func fits(d time.Duration) bool { return d >= 0 && d < 1<<24*time.Second && d%ti
 func appendSeconds(b []byte, d time.Duration) []byte {
 	n := uint32(d / time.Second)
 	return append(b, byte(n>>16), byte(n>>8), byte(n))
+}
+
+// never stands for a moment that has not come yet.
+const never = 1<<24 - 1
+
+// appendMoment writes t in seconds since the sign-in; the zero time is never.
+func (s *Session) appendMoment(b []byte, t time.Time) (_ []byte, ok bool) {
+	d := never * time.Second
+	if !t.IsZero() {
+		if d = t.Sub(s.SignedIn); d == never*time.Second {
+			return b, false
+		}
+	}
+	return appendSeconds(b, d), fits(d)
 }
 
 func flagsOf(id *identity.Identity) (f byte) {
@@ -192,6 +212,7 @@ func (compact) Deserialize(src []byte, dst any) error {
 	out.SignedIn = r.millis()
 	out.end = out.SignedIn.Add(r.seconds())
 	out.Seen = out.SignedIn.Add(r.seconds())
+	out.Checked, out.Handed = r.moment(out.SignedIn), r.moment(out.SignedIn)
 	id := &out.Identity
 	id.EmailVerified = flags&flagEmailVerified != 0
 	id.GroupsUnknown, id.GroupsDropped = flags&flagGroupsUnknown != 0, flags&flagGroupsDropped != 0
@@ -293,6 +314,15 @@ func (r *reader) millis() time.Time {
 func (r *reader) seconds() time.Duration {
 	b := r.take(3)
 	return time.Duration(uint32(b[0])<<16|uint32(b[1])<<8|uint32(b[2])) * time.Second
+}
+
+// moment reads what appendMoment wrote.
+func (r *reader) moment(signedIn time.Time) time.Time {
+	d := r.seconds()
+	if d == never*time.Second {
+		return time.Time{}
+	}
+	return signedIn.Add(d)
 }
 
 func (r *reader) uint32() uint32 { return binary.BigEndian.Uint32(r.take(4)) }

@@ -138,6 +138,15 @@ func TestSessionSurvivesTheRoundTrip(t *testing.T) {
 			if !reflect.DeepEqual(got, s) {
 				t.Errorf("got  %+v\nwant %+v", got, s)
 			}
+			length := len(pair(write(t, m, testHost, s)))
+			s.Checked, s.Handed = s.SignedIn.Add(90*time.Minute), s.SignedIn
+			renewed := pair(write(t, m, testHost, s))
+			if got, err = m.Read(renewed, testHost); err != nil || !reflect.DeepEqual(got, s) {
+				t.Errorf("checked and handed over: got  %+v\nwant %+v (%v)", got, s, err)
+			}
+			if len(renewed) != length {
+				t.Errorf("the cookie changes its length from %d to %d", length, len(renewed))
+			}
 		})
 	}
 }
@@ -516,7 +525,7 @@ func TestP01_PayloadInAnotherFormIsRefused(t *testing.T) {
 	}
 	cat := func(parts ...[]byte) []byte { return slices.Concat(parts...) }
 	millis := func(at time.Time) []byte { return binary.BigEndian.AppendUint64(nil, uint64(at.UnixMilli()))[2:] }
-	times := cat(millis(time.Unix(1, 0)), make([]byte, 6))
+	times := cat(millis(time.Unix(1, 0)), make([]byte, 4*3))
 	year9999 := millis(time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC))
 	rest := []byte{0, 0, 0, 0, 0, 0, 0} // e-mail, name, username, acr, sid, orgs, groups
 	plain := cat(head(0), times, str(nil, "p", "s"), rest)
@@ -528,9 +537,9 @@ func TestP01_PayloadInAnotherFormIsRefused(t *testing.T) {
 		"long length":             cat(head(0), times, []byte{0x84, 0x00, 'p'}, str(nil, "s"), rest),
 		"number without an end":   cat(head(flagHasAuthTime), times, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}),
 		"a time before 1970":      cat(head(flagHasAuthTime), times, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}, str(nil, "p", "s"), rest),
-		"the year 10000":          cat(head(0), year9999, []byte{0, 0, 0, 2, 0, 0}, str(nil, "p", "s"), rest),
-		"until the year 10000":    cat(head(0), year9999, []byte{2, 0, 0, 0, 0, 0}, str(nil, "p", "s"), rest),
-		"begun in the year 10889": cat(head(0), bytes.Repeat([]byte{0xff}, 6), make([]byte, 6), str(nil, "p", "s"), rest),
+		"the year 10000":          cat(head(0), year9999, []byte{0, 0, 0, 2, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, str(nil, "p", "s"), rest),
+		"until the year 10000":    cat(head(0), year9999, []byte{2, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, str(nil, "p", "s"), rest),
+		"begun in the year 10889": cat(head(0), bytes.Repeat([]byte{0xff}, 6), make([]byte, 4*3), str(nil, "p", "s"), rest),
 		"something after it":      cat(plain, []byte{0}),
 		"unknown flag":            cat(head(flagsKnown+1), times, str(nil, "p", "s"), rest),
 		"dropped, yet known":      cat(head(flagGroupsDropped), times, str(nil, "p", "s"), rest),
