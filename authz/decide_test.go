@@ -287,7 +287,7 @@ func TestP01_PartOfTheGroupsIsNotTheGroups(t *testing.T) {
 	}
 }
 
-// C93, RFC 6455 §10.2: a page of another site must not open a WebSocket with
+// RFC 6455 §10.2: a page of another site must not open a WebSocket with
 // this site's cookies.
 func TestP01_WebSocketsOnlyWhereTheRouteSaysSoAndFromItsOwnPages(t *testing.T) {
 	s := new(alice())

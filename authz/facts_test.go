@@ -8,9 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// pathCases is security.md 36 (CVE-2026-33494, CVE-2026-42272/-42274,
-// CVE-2019-9901, GO-2026-4950, CVE-2026-0976 and their kin): each row is what
-// the upstream will receive, or "" for a 400.
+// pathCases are paths that two programs read differently (CVE-2026-33494,
+// CVE-2026-42272, CVE-2026-42274, CVE-2019-9901, GO-2026-4950, CVE-2026-0976 and
+// others). Each row says what the upstream receives, or "" for a 400.
 var pathCases = []struct{ raw, want string }{
 	{"/", "/"},
 	{"/a/b.html", "/a/b.html"},
@@ -135,7 +135,7 @@ func FuzzCanonicalPath(f *testing.F) {
 }
 
 // Authelia CVE-2026-48794, Caddy CVE-2026-27588, heimdall CVE-2026-42273, Go
-// CVE-2025-47912 (security.md 42, 46, 47): one name, one verdict.
+// CVE-2025-47912: one host has one name and one verdict.
 func TestP03_HostHasOneFormOrIsRefused(t *testing.T) {
 	for _, tc := range []struct{ raw, want string }{
 		{"app.example.com", "app.example.com"},
@@ -166,7 +166,8 @@ func TestP03_HostHasOneFormOrIsRefused(t *testing.T) {
 }
 
 // OPA-envoy CVE-2026-26205, Traefik CVE-2023-47106, Envoy CVE-2021-32779,
-// grpc-go CVE-2026-33186 (security.md 35, 39, 46): the target is read by hand.
+// grpc-go CVE-2026-33186: url.Parse reads such targets in several ways, so the
+// target is not given to it.
 func TestP03_RequestTargetIsReadOneWayOrRefused(t *testing.T) {
 	const host = "app.example.com"
 	for _, tc := range []struct {

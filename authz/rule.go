@@ -77,13 +77,13 @@ func (r Rule) hasGroup(id *identity.Identity) bool {
 }
 
 // oneOf reports whether a list asks for nothing or names have. An empty fact
-// matches nothing, whatever a list says (security.md 59).
+// matches nothing, whatever a list says (oauth2-proxy #3365).
 func oneOf(list []string, have string) bool {
 	return len(list) == 0 || (have != "" && slices.Contains(list, have))
 }
 
-// oneOfFold compares without ASCII case, and takes nothing but ASCII: Unicode's
-// folding makes a k of the Kelvin sign (security.md 105).
+// oneOfFold ignores ASCII case, and other than ASCII matches nothing: Unicode's
+// case folding makes a k of the Kelvin sign U+212A, so two addresses would be one.
 func oneOfFold(list []string, have string) bool {
 	return len(list) == 0 || (have != "" && isASCII(have) && slices.ContainsFunc(list, func(s string) bool {
 		return isASCII(s) && strings.EqualFold(s, have)

@@ -76,7 +76,8 @@ func TestP03_PathCoversItsSegmentsAndNothingElse(t *testing.T) {
 	}
 }
 
-// Authelia CVE-2026-48794, GHSA-4mf2, Caddy CVE-2026-27588 (security.md 41, 42, 50).
+// Authelia CVE-2026-48794, oauth2-proxy CVE-2021-21291, Caddy CVE-2026-27588: the
+// case of a host name and the boundaries of its labels.
 func TestP03_MostSpecificHostDecides(t *testing.T) {
 	var routes []Route
 	for _, h := range []string{"example.com", "app.example.com", "*.example.com", "*.eu.example.com", "*.deep.eu.example.com", "[::1]", "127.0.0.1"} {
@@ -121,8 +122,9 @@ func TestP03_ManyHostsInAnyCase(t *testing.T) {
 	}
 }
 
-// The rest of security.md 36: what passes CanonicalPath still gets a 400 where
-// a more forgiving reader would take it for another route's.
+// A path that passes CanonicalPath still gets a 400 where a more lenient reader
+// would take it for another route's (Traefik CVE-2026-40912, heimdall
+// CVE-2026-42274).
 func TestP03_PathThatReadsAsAnotherRoutesIsAmbiguous(t *testing.T) {
 	table := mustTable(t, route("/"), route("/admin"), route("/open"), route("/open/private"), route("/Team"), route("/key$"), route("/a"), route("/caf%C3%A9"))
 	for target, want := range map[string]string{

@@ -438,8 +438,9 @@ func (f *Field) value(id *Identity) string {
 	return ""
 }
 
-// encodeList joins groups so that none can be taken for two: a group that
-// contains the separator has it escaped (security.md 110).
+// encodeList joins groups so that none can be read as two: in a group that
+// contains the separator, it is escaped. Otherwise a group named "a,admin" would
+// make its members admins.
 func (f *Field) encodeList(groups []string) string {
 	if len(groups) == 1 {
 		return f.encodeElement(groups[0])
@@ -490,8 +491,8 @@ func (f *Field) mustEscape(v string) func(byte) bool {
 	return func(c byte) bool { return c < 0x20 || c == 0x7f }
 }
 
-// breaksLine: NEL and the other C1 controls, and Unicode's line and paragraph
-// separators, end a line for some readers (security.md 30).
+// breaksLine reports whether some readers end a line at r: NEL and the other C1
+// controls, and Unicode's line and paragraph separators (Unicode TR 14).
 func breaksLine(r rune) bool {
 	return 0x80 <= r && r < 0xa0 || r == '\u2028' || r == '\u2029'
 }

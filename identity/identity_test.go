@@ -17,7 +17,7 @@ func TestEmailCountsOnlyIfVerified(t *testing.T) {
 	}
 }
 
-// security.md 109: the same subject or address at two providers is two people.
+// The same subject or address at two providers is two people (OIDC Core §5.7).
 func TestIDsOfTwoProvidersDiffer(t *testing.T) {
 	a, b := Identity{Provider: "google", Subject: "1"}, Identity{Provider: "partner", Subject: "1"}
 	if a.ID() != "google:1" || a.ID() == b.ID() {

@@ -165,8 +165,8 @@ func (o *Organizations) ofEmail(address string) (Org, bool) {
 	return org, ok
 }
 
-// LowerASCII is s with its ASCII letters small. Other letters are left alone:
-// strings.ToLower makes a k of the Kelvin sign (security.md 105).
+// LowerASCII is s with its ASCII letters in lower case. Other letters are left as
+// they are: strings.ToLower makes a k of the Kelvin sign U+212A.
 func LowerASCII(s string) string {
 	return strings.Map(func(r rune) rune {
 		if 'A' <= r && r <= 'Z' {

@@ -82,7 +82,7 @@ func TestP01_OrganizationsAreFoldedFromWhatCanBeTrusted(t *testing.T) {
 		{name: "unreadable before address", unknown: true, email: "mira@acme.test"},
 		{name: "unreadable beside others", unknown: true, org: one("entra:7c"), orgs: []Org{one("entra:7c"), other}, email: "mira@acme.test"},
 
-		// security.md 109: a provider speaks for its own ids only.
+		// A provider can name only organizations of its own.
 		{name: "another provider's id", provider: "google", org: one("entra:7c")},
 		{name: "another provider's id, and an address", provider: "google", org: one("entra:7c"), email: "mira@acme.test"},
 		{name: "another provider's among its own", provider: "google", orgs: told("entra:b1", "google:acme.test"), wantOrg: acme},

@@ -20,7 +20,9 @@ import (
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-// badCookies are Cookie lines that prove nothing (security.md 53, 54, 79; D10).
+// badCookies are Cookie lines that prove nothing: damaged (authentik
+// CVE-2026-25748 let such requests through), sealed with another key, of another
+// format, or planted by a neighbouring host (RFC 6265bis §8.6).
 func badCookies(t *testing.T, s *testSite) map[string][]string {
 	t.Helper()
 	good := s.mint(t, alice())
@@ -245,8 +247,9 @@ func TestP01_WhoIsRefusedLearnsWhy(t *testing.T) {
 	}
 }
 
-// C91: who is redirected, who gets a page, who gets JSON; and a sign-in is never
-// begun for anything but a page being opened.
+// Who is redirected, who gets a page and who gets JSON: a sign-in begins only
+// when a page is opened. A script that followed the redirect would get the
+// provider's page as its data.
 func TestP06_OnlyNavigationsAreSentToASignIn(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Login: fixedLogin{}})
@@ -630,7 +633,8 @@ func TestP05_ProgramsSendPeopleBackToTheirPage(t *testing.T) {
 	}
 }
 
-// C123: nobody's upload is read, or waited for.
+// Without a session the answer does not wait for the upload (RFC 9110 §10.1.1:
+// a final answer may take the place of 100 Continue).
 func TestP01_AnUploadOfAStrangerIsRefusedUnread(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})
@@ -665,7 +669,7 @@ func TestP01_AnUploadOfAStrangerIsRefusedUnread(t *testing.T) {
 	}
 }
 
-// C85: a cookie made for one host is not good for another.
+// A cookie that was made for one host is not valid for another.
 func TestP01_ASessionIsForOneHost(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Public: "http://app.example.com", Login: fixedLogin{}, Routes: []authz.Route{
@@ -749,8 +753,8 @@ func TestP11_AStreamEndsWithItsSession(t *testing.T) {
 	}
 }
 
-// security.md 132: where a sign-in leads is for one browser, once, whether or
-// not the answer sets a cookie.
+// The address of a sign-in is for one browser and one use, whether or not the
+// answer sets a cookie, so no cache may keep it (RFC 9111 §5.2.2.5).
 func TestP19_TheWayToASignInIsNotCached(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{SignIn: true})

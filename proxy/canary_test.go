@@ -12,8 +12,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
-// The tokens of the demo's shapes begin as the real ones do (providers.md §10
-// (5)), and go on at random.
+// marks are how the tokens of each demo provider begin: as the real ones do.
+// What follows is random.
 var marks = map[string][]string{
 	"corp": {"demo-at-", "demo-rt-"}, "google": {"ya29.", "1//0"}, "ms": {"EwB"}, "pd": {"pdus+_0XBPWQQ_", "pdus+_1XBPWQQ_"},
 	"slack": {"xoxp-"}, "partner": {"demo-at-"}, "perscom": {"demo-at-", "demo-rt-"},

@@ -11,7 +11,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
-// C88: ours stay here; all others arrive byte for byte and in order.
+// Our cookies are not passed on; all others arrive byte for byte and in order.
 func TestP09_OurCookiesNeverReachTheApp(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})
@@ -53,7 +53,7 @@ func TestP09_OurCookiesNeverReachTheApp(t *testing.T) {
 	}
 }
 
-// security.md 121, C89: an app must neither sign anybody in nor out.
+// An app must not sign anybody in or out by setting or clearing our cookies.
 func TestP09_AppsCannotSetOrClearOurCookies(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})

@@ -56,7 +56,7 @@ func TestAnAppThatDoesNotAnswerIsOneClearPage(t *testing.T) {
 	for name, raw := range map[string]string{
 		"breaks the connection":   "",
 		"speaks no HTTP":          "SSH-2.0-OpenSSH_9.9\r\nConnection: close\r\n\r\n",
-		"two lengths":             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\nConnection: close\r\n\r\nxx", // C114
+		"two lengths":             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\nConnection: close\r\n\r\nxx", // RFC 9112 §6.3
 		"a negative length":       "HTTP/1.1 200 OK\r\nContent-Length: -1\r\nConnection: close\r\n\r\nxx",
 		"another encoding":        "HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\nConnection: close\r\n\r\nxx",
 		"a header of a MiB":       "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\nConnection: close\r\n\r\n",
@@ -158,7 +158,8 @@ type panicReader struct{}
 
 func (panicReader) Read([]byte) (int, error) { panic("in the middle") }
 
-// C100-C105, C122: what is not ours passes as it is, both ways.
+// What a proxy need not change passes unchanged, both ways (RFC 9110 §7.7);
+// hop-by-hop fields do not pass (RFC 9110 §7.6.1).
 func TestWhatIsNotOursPassesUntouched(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})
@@ -208,7 +209,7 @@ func TestWhatIsNotOursPassesUntouched(t *testing.T) {
 	}
 }
 
-// C124: events arrive as they are sent, in both directions.
+// Events arrive as they are sent, in both directions: no part waits for the next.
 func TestAnswersStream(t *testing.T) {
 	t.Parallel()
 	next := make(chan string)
@@ -249,7 +250,7 @@ func TestAnswersStream(t *testing.T) {
 	}
 }
 
-// C115: what may have been done is not done again.
+// A request that is not idempotent is not repeated (RFC 9110 §9.2.2).
 func TestAnUnsafeRequestIsSentOnce(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})

@@ -24,10 +24,13 @@ type framing struct {
 	app  []string
 }
 
-// framings: security.md 112-115, 119; RFC 9112 §2.2, §3.2, §5.1, §5.2, §6. {c}
-// stands for a good Cookie line, {h} for a good Host line; every request that is
-// answered with 200 says Connection: close or is followed by one that does, or
-// has chunks: after those we close, whatever the client wants.
+// framings are requests whose end two readers may see in different places: the
+// smuggling techniques of CVE-2019-16276, CVE-2020-15586, CVE-2022-1705,
+// CVE-2025-22871 and others, bytes pipelined behind an upgrade, and 100-continue
+// (CVE-2024-24791); RFC 9112 §2.2, §3.2, §5.1, §5.2, §6. {c} stands for a valid
+// Cookie line and {h} for a valid Host line. Every request that is answered with
+// 200 says Connection: close, or is followed by one that does, or has chunks:
+// after chunks we close the connection, whatever the client wants.
 func framings() map[string]framing {
 	const (
 		head  = "POST /first HTTP/1.1\r\n{h}{c}"
@@ -218,8 +221,8 @@ func TestP03_ABrokenBodyNeverLooksWhole(t *testing.T) {
 	}
 }
 
-// The other direction: what an app sends beyond its answer is nobody's answer,
-// least of all the next person's (security.md 121).
+// The other direction: what an app sends beyond its answer must not become the
+// answer to another request, which may be another person's (RFC 9112 §9.2).
 func TestP03_AnAppsSurplusIsNobodysAnswer(t *testing.T) {
 	t.Parallel()
 	const good, evil = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
@@ -251,7 +254,8 @@ func TestP03_AnAppsSurplusIsNobodysAnswer(t *testing.T) {
 	}
 }
 
-// security.md 46 and C126, with frames that no client library would send.
+// Malformed pseudo-header fields (RFC 9113 §8.3; grpc-go CVE-2026-33186 took a
+// :path without a slash), sent as frames that no client library would write.
 func TestP03_HTTP2PseudoHeadersAreChecked(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{TLS: true})

@@ -154,7 +154,11 @@ func checkTold(t *testing.T, raw []byte, want ...map[string]string) {
 	}
 }
 
-// security.md 1, 3-8, 12, 17-21, 27.
+// Identity headers and forwarding headers that a client sends, in every spelling
+// that reached an app elsewhere: oauth2-proxy CVE-2026-40575, CVE-2025-64484;
+// Traefik CVE-2026-39858, CVE-2026-54763, CVE-2026-35051, CVE-2026-29054; Caddy
+// CVE-2026-30851, CVE-2026-52845; oathkeeper CVE-2026-33495; httpoxy
+// (CVE-2016-5386).
 func TestP02_ForgedIdentityHeadersNeverArrive(t *testing.T) {
 	t.Parallel()
 	s := headerSite(t, setup{})
@@ -302,8 +306,8 @@ func TestP02_WhatAPersonLacksIsAbsent(t *testing.T) {
 	}
 }
 
-// security.md 29, 30, 110: whatever a person is called, it is one line, in
-// ASCII, and it can be read back.
+// Whatever a person or group is called, its header is one line of ASCII and can be
+// decoded again. Envoy CVE-2023-27493 passed such values on unescaped.
 func TestP02_OddNamesNeverSplitAHeader(t *testing.T) {
 	t.Parallel()
 	s := headerSite(t, setup{})

@@ -15,7 +15,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 )
 
-// security.md 123, 125: one JSON line per request, whatever is in it.
+// One JSON line per request, whatever is in it: control characters must not
+// begin a second line (Envoy CVE-2024-45808).
 func TestP18_OneLinePerRequestWhateverTheInput(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})

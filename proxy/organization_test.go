@@ -217,7 +217,9 @@ func (s *testSite) checkSwitched(t *testing.T, page testenv.Page, before, after 
 	}
 }
 
-// security.md 78, C90: only our own pages choose for people.
+// Only our own pages may choose an organization: what other sites cause is
+// refused by Origin and Sec-Fetch-Site (gorilla/csrf CVE-2025-24358, Go
+// CVE-2025-47910).
 func TestP09_OnlyOurOwnPagesSwitchTheOrganization(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})

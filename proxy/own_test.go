@@ -21,7 +21,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/proxy/pages"
 )
 
-// security.md 78, C90: only our own pages sign people out.
+// Only our own pages may sign people out: what other sites cause is refused by
+// Origin and Sec-Fetch-Site (gorilla/csrf CVE-2025-24358, Go CVE-2025-47910).
 func TestP09_OnlyOurOwnPagesSignPeopleOut(t *testing.T) {
 	t.Parallel()
 	for _, o := range []setup{{}, {TLS: true}} {
@@ -179,7 +180,8 @@ func TestTheAccountPageTellsPeopleWhatIsKnown(t *testing.T) {
 	}
 }
 
-// security.md 22: the app can verify who asked, and for whom that was said.
+// The app can verify who asked and for which app this was signed; apps behind AWS
+// load balancers did not check the signer (the "ALBeast" weakness of 2024).
 func TestTheAssertionAtTheAppVerifies(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})

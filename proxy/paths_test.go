@@ -13,8 +13,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
-// refusedTargets mean different things to different readers; each line with the
-// story it comes from (security.md 33-51).
+// refusedTargets mean different things to different readers. Each line names the
+// product and the weakness that it comes from.
 func refusedTargets() map[string][]string {
 	return map[string][]string{
 		"oathkeeper CVE-2026-33494, dot segments": {"/open/../admin", "/open/./../admin", "/./admin", "/admin/.", "/admin/..", "/..", "/.", "/open/..",
@@ -120,8 +120,9 @@ func TestP03_SpellingsOfOnePathArriveAsOne(t *testing.T) {
 	}
 }
 
-// The oracle of security.md 36: read the target that the app received in every
-// way an app could, and ask of each reading who may have it.
+// Reads the target that the app received in every way in which an app could read
+// it. No reading may belong to a route that the request was not judged by: that is
+// what went wrong in oathkeeper CVE-2026-33494 and heimdall CVE-2026-42274.
 func TestP03_TheAppCannotReadAnotherRouteOutOfATarget(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})

@@ -19,8 +19,9 @@ func prefixes(tb testing.TB, all ...string) (out []netip.Prefix) {
 	return out
 }
 
-// security.md 1A: what a proxy before us says counts only if it is on the list,
-// and of a chain only what somebody on the list wrote.
+// What a proxy in front of us says counts only if that proxy is on the list, and
+// of a chain only what proxies on the list wrote. Taking the leftmost address was
+// caddy-defender CVE-2026-46415; IPv4-mapped addresses are CVE-2024-24790.
 func TestP04_TheClientIsTheRightmostAddressNobodyVouchesFor(t *testing.T) {
 	t.Parallel()
 	trusted := prefixes(t, "10.0.0.0/8", "127.0.0.1/32", "2001:db8::/32", "fe80::/10")
@@ -33,22 +34,22 @@ func TestP04_TheClientIsTheRightmostAddressNobodyVouchesFor(t *testing.T) {
 		"no chain":                        {"10.0.0.1:1", nil, "10.0.0.1"},
 		"one address":                     {"10.0.0.1:1", []string{"203.0.113.7"}, "203.0.113.7"},
 		"a stranger's chain":              {"203.0.113.9:1", []string{"203.0.113.7"}, "203.0.113.9"},
-		"a spoofed left part (14)":        {"10.0.0.1:1", []string{"10.9.9.9, 203.0.113.7"}, "203.0.113.7"},
-		"a spoofed stranger (14)":         {"10.0.0.1:1", []string{"198.51.100.1, 203.0.113.7, 10.0.0.2"}, "203.0.113.7"},
+		"a spoofed left part":             {"10.0.0.1:1", []string{"10.9.9.9, 203.0.113.7"}, "203.0.113.7"},
+		"a spoofed stranger":              {"10.0.0.1:1", []string{"198.51.100.1, 203.0.113.7, 10.0.0.2"}, "203.0.113.7"},
 		"all trusted":                     {"10.0.0.1:1", []string{"10.0.0.3, 10.0.0.2"}, "10.0.0.3"},
 		"several lines":                   {"10.0.0.1:1", []string{"198.51.100.1", "203.0.113.7, 10.0.0.3", "10.0.0.2"}, "203.0.113.7"},
 		"an empty line last":              {"10.0.0.1:1", []string{"203.0.113.7", ""}, "10.0.0.1"},
-		"garbage (15)":                    {"10.0.0.1:1", []string{"a"}, "10.0.0.1"},
+		"garbage":                         {"10.0.0.1:1", []string{"a"}, "10.0.0.1"},
 		"garbage left of a stranger":      {"10.0.0.1:1", []string{"a, 203.0.113.7"}, "203.0.113.7"},
 		"garbage left of a proxy":         {"10.0.0.1:1", []string{"203.0.113.7, a, 10.0.0.2"}, "10.0.0.2"},
-		"empty (15)":                      {"10.0.0.1:1", []string{""}, "10.0.0.1"},
+		"empty":                           {"10.0.0.1:1", []string{""}, "10.0.0.1"},
 		"a comma":                         {"10.0.0.1:1", []string{","}, "10.0.0.1"},
 		"unknown":                         {"10.0.0.1:1", []string{"unknown"}, "10.0.0.1"},
 		"a name":                          {"10.0.0.1:1", []string{"client.example"}, "10.0.0.1"},
 		"an address that is none":         {"10.0.0.1:1", []string{"256.1.1.1"}, "10.0.0.1"},
 		"leading zeroes":                  {"10.0.0.1:1", []string{"010.0.0.1"}, "10.0.0.1"},
 		"a port":                          {"10.0.0.1:1", []string{"203.0.113.7:4711"}, "203.0.113.7"},
-		"a port that is none (15)":        {"10.0.0.1:1", []string{"203.0.113.7:99999"}, "10.0.0.1"},
+		"a port that is none":             {"10.0.0.1:1", []string{"203.0.113.7:99999"}, "10.0.0.1"},
 		"blanks and tabs":                 {"10.0.0.1:1", []string{" \t203.0.113.7\t "}, "203.0.113.7"},
 		"IPv6":                            {"10.0.0.1:1", []string{"2001:470::1"}, "2001:470::1"},
 		"IPv6 in brackets":                {"10.0.0.1:1", []string{"[2001:470::1]"}, "2001:470::1"},
@@ -56,10 +57,10 @@ func TestP04_TheClientIsTheRightmostAddressNobodyVouchesFor(t *testing.T) {
 		"half a bracket":                  {"10.0.0.1:1", []string{"[2001:470::1"}, "10.0.0.1"},
 		"brackets the wrong way":          {"10.0.0.1:1", []string{"]203.0.113.7["}, "10.0.0.1"},
 		"brackets around IPv4":            {"10.0.0.1:1", []string{"[203.0.113.7]"}, "10.0.0.1"},
-		"a zone (15)":                     {"10.0.0.1:1", []string{"2001:470::1%eth0"}, "2001:470::1"},
-		"v4 within v6 is v4 (16)":         {"10.0.0.1:1", []string{"203.0.113.7, ::ffff:10.0.0.2"}, "203.0.113.7"},
-		"a peer within v6 (16)":           {"[::ffff:10.0.0.1]:1", []string{"203.0.113.7"}, "203.0.113.7"},
-		"a stranger within v6 (16)":       {"[::ffff:203.0.113.9]:1", []string{"203.0.113.7"}, "203.0.113.9"},
+		"a zone":                          {"10.0.0.1:1", []string{"2001:470::1%eth0"}, "2001:470::1"},
+		"v4 within v6 is v4":              {"10.0.0.1:1", []string{"203.0.113.7, ::ffff:10.0.0.2"}, "203.0.113.7"},
+		"a peer within v6":                {"[::ffff:10.0.0.1]:1", []string{"203.0.113.7"}, "203.0.113.7"},
+		"a stranger within v6":            {"[::ffff:203.0.113.9]:1", []string{"203.0.113.7"}, "203.0.113.9"},
 		"a peer of IPv6":                  {"[2001:db8::1]:1", []string{"203.0.113.7"}, "203.0.113.7"},
 		"a stranger of IPv6":              {"[2001:db9::1]:1", []string{"203.0.113.7"}, "2001:db9::1"},
 		"quotes":                          {"10.0.0.1:1", []string{`"203.0.113.7"`}, "10.0.0.1"},

@@ -64,7 +64,7 @@ func providerFaults(now func() time.Time, attacker string) map[string]providerFa
 		return claims(func(c map[string]any) { c[name] = now().Add(-d).Unix() })
 	}
 	return map[string]providerFault{
-		// OIDC Core §3.1.3.7, security.md 98-104, C30-C45
+		// What OIDC Core §3.1.3.7 and RFC 8725 demand of an ID token.
 		"another issuer":           bad("iss is not the configured issuer", claims(testenv.With("iss", "https://evil.example"))),
 		"issuer with a slash":      bad("iss is not the configured issuer", claims(func(c map[string]any) { c["iss"] = fmt.Sprint(c["iss"], "/") })),
 		"no issuer":                bad("iss is not", claims(testenv.Without("iss"))),
@@ -117,7 +117,7 @@ func providerFaults(now func() time.Time, attacker string) map[string]providerFa
 		"invalid_client":      setUp(1, "invalid_client", with(testenv.Token, testenv.Fault{Status: 401, Body: `{"error":"invalid_client","error_description":"canary-body"}`})),
 		"an error under 200":  bad("an error in a successful answer", with(testenv.Token, testenv.Fault{Body: `{"error":"canary-body"}`})),
 		"an error of its own": setUp(1, "status 400", with(testenv.Token, testenv.Fault{Status: 400, Body: `{"error":"canary-body\r\n"}`})),
-		"token redirects":     setUp(1, "redirects are not followed", with(testenv.Token, testenv.Fault{Redirect: attacker, Status: 307})), // security.md 71
+		"token redirects":     setUp(1, "redirects are not followed", with(testenv.Token, testenv.Fault{Redirect: attacker, Status: 307})), // Go CVE-2024-45336, CVE-2025-4673
 		"token is slow":       stalled(down(1, "no complete answer in time", with(testenv.Token, testenv.Fault{Stall: true}))),
 		"token is huge":       bad("longer than", with(testenv.Token, testenv.Fault{Pad: 2 << 20})),
 		"token is cut off":    bad("cut off", with(testenv.Token, testenv.Fault{Truncate: true})),
@@ -227,8 +227,9 @@ func checkNoSecrets(t *testing.T, text string) {
 	}
 }
 
-// What a provider tells the browser instead of a code (RFC 6749 §4.1.2.1,
-// security.md 91, 96).
+// What a provider tells the browser instead of a code (RFC 6749 §4.1.2.1) is shown
+// as text, once: hydra CVE-2019-8400 reflected it as HTML, and another redirect
+// to the provider would go round for ever.
 func TestP07_AProvidersRefusalIsOnePage(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{SignIn: true})

@@ -41,14 +41,14 @@ func offers(tb testing.TB) []offer {
 			o.Endpoints = login.Endpoints{AuthorizationURL: op.URL + demo.AuthorizePath, TokenURL: op.URL + demo.TokenPath, JWKSURL: op.URL + demo.JWKSPath}
 		}},
 		{"slack", "Slack", demo.Slack, func(o *login.Options, _ *testenv.Faults) { o.Type = login.TypeSlack }},
-		{"partner", "Partner SSO", demo.Partner, func(o *login.Options, op *testenv.Faults) { // seed 002
+		{"partner", "Partner SSO", demo.Partner, func(o *login.Options, op *testenv.Faults) { // docs/providers/oidc.md, "A partner without discovery"
 			key, err := op.Provider.PublicPEM()
 			check(tb, err)
 			o.Endpoints = login.Endpoints{AuthorizationURL: op.URL + demo.AuthorizePath, TokenURL: op.URL + demo.TokenPath}
 			o.PublicKeys, o.Scopes, o.EmailDomains = []string{key}, []string{"openid", "email", "name"}, []string{"acme.example"}
 			o.Quirks = []string{"no_nonce", "raw_basic_credentials", "assume_email_verified"}
 		}},
-		{"perscom", "PERSCOM", demo.Perscom, func(o *login.Options, op *testenv.Faults) { // seed 003
+		{"perscom", "PERSCOM", demo.Perscom, func(o *login.Options, op *testenv.Faults) { // docs/providers/oidc.md, "An application that speaks of localhost"
 			o.Endpoints = login.Endpoints{AuthorizationURL: op.URL + demo.AuthorizePath, TokenURL: op.URL + demo.TokenPath,
 				UserinfoURL: op.URL + demo.UserinfoPath, EndSessionURL: op.URL + demo.EndSessionPath}
 			o.Scopes, o.EmailDomains = []string{"openid", "profile", "email", "tenant"}, []string{"acme.example"}
@@ -169,7 +169,7 @@ const (
 
 // Every shape of a provider, and of each the people who show what is particular
 // about it, through the whole front door: what the app is told, header by header
-// and claim by claim. The numbers are sections of providers.md.
+// and claim by claim. The guides in docs/providers describe each of them.
 func TestP01_WhatAnAppIsToldByEveryKindOfProvider(t *testing.T) {
 	t.Parallel()
 	m := newSeveral(t, setup{}, offers(t)...)
@@ -181,27 +181,27 @@ func TestP01_WhatAnAppIsToldByEveryKindOfProvider(t *testing.T) {
 			groups: []string{"engineering", "on-call"}, orgID: "corp:acme", orgName: "Acme Rockets", orgDomain: "acme.example"}},
 		{"nobody verified the address", "corp", "sam", view{user: "corp:sam", name: "Sam Carver", username: "sam"}},
 		{"email_domains: not for this provider to vouch for", "corp", "zoe", view{user: "corp:zoe", name: "Zoë Martín", username: "zoe"}},
-		{"§2.2 hd is the organization", "google", "mira", view{user: "google:104339406236076858110", email: "mira@acme.example", name: "Mira Okafor",
+		{"hd is the organization", "google", "mira", view{user: "google:104339406236076858110", email: "mira@acme.example", name: "Mira Okafor",
 			orgID: "google:acme.example", orgName: "acme.example", orgDomain: "acme.example"}},
-		{"§2.1 no hd: the address may have changed hands", "google", "zoe", view{user: "google:111313462442781569815", name: "Zoë Martín"}},
-		{"§2.1 no hd, not verified", "google", "sam", view{user: "google:116820384788845111932", name: "Sam Carver"}},
-		{"§3.4 Graph describes the organization", "ms", "mira", view{user: "ms:" + acmeTenant + "/3c38aafb-0579-dafe-18bb-584dce2786cc",
+		{"no hd: the address may have changed hands", "google", "zoe", view{user: "google:111313462442781569815", name: "Zoë Martín"}},
+		{"no hd, not verified", "google", "sam", view{user: "google:116820384788845111932", name: "Sam Carver"}},
+		{"Graph describes the organization", "ms", "mira", view{user: "ms:" + acmeTenant + "/3c38aafb-0579-dafe-18bb-584dce2786cc",
 			email: "mira@acme.example", name: "Mira Okafor", username: "mira@acme.example",
 			groups: []string{"8c85b663-9e62-e10b-8330-a8b883004b43", "e746efb0-763e-0fc5-a3c4-09e13679b46a"},
 			orgID:  "ms:" + acmeTenant, orgName: "Acme Rockets", orgDomain: "acme.example"}},
-		{"§3.1 a personal account has no organization, §3.3 nor a verified address", "ms", "zoe",
+		{"a personal account has no organization, nor a verified address", "ms", "zoe",
 			view{user: "ms:" + personalTenant + "/9d017e26-81b7-f317-25e1-c0fbe2612e89", name: "Zoë Martín", username: "zoe@mail.example"}},
-		{"§4.2 account and user, no name, no address", "pd", "mira", view{user: "pd:PM6C63M/PHQ4KV6", orgID: "pd:PM6C63M", orgName: "acme-demo", orgDomain: "acme-demo.pagerduty.com"}},
-		{"§4.2 the European region", "pd", "tomoko", view{user: "pd:PJFUKFH/PAO3SUP", orgID: "pd:PJFUKFH", orgName: "birch-demo", orgDomain: "birch-demo.eu.pagerduty.com"}},
-		{"§5.5 the team is the organization", "slack", "mira", view{user: "slack:TQIVTHLMHYF/UHQ4KV6YFPH", email: "mira@acme.example", name: "Mira Okafor",
+		{"account and user, no name, no address", "pd", "mira", view{user: "pd:PM6C63M/PHQ4KV6", orgID: "pd:PM6C63M", orgName: "acme-demo", orgDomain: "acme-demo.pagerduty.com"}},
+		{"the European region", "pd", "tomoko", view{user: "pd:PJFUKFH/PAO3SUP", orgID: "pd:PJFUKFH", orgName: "birch-demo", orgDomain: "birch-demo.eu.pagerduty.com"}},
+		{"the team is the organization", "slack", "mira", view{user: "slack:TQIVTHLMHYF/UHQ4KV6YFPH", email: "mira@acme.example", name: "Mira Okafor",
 			orgID: "slack:TQIVTHLMHYF", orgName: "Acme Rockets", orgDomain: "acme-demo.slack.com"}},
-		{"§5.5 nobody verified the address", "slack", "sam", view{user: "slack:T5FXAFWHEP4/U5FXAFWHEP4", name: "Sam Carver",
+		{"nobody verified the address", "slack", "sam", view{user: "slack:T5FXAFWHEP4/U5FXAFWHEP4", name: "Sam Carver",
 			orgID: "slack:T5FXAFWHEP4", orgName: "Sam Carver", orgDomain: "sam-demo.slack.com"}},
-		{"seed 002: no organization, and an address in email_domains", "partner", "mira", view{user: "partner:mira", email: "mira@acme.example", name: "Mira Okafor"}},
-		{"seed 002: an address elsewhere", "partner", "zoe", view{user: "partner:zoe", name: "Zoë Martín"}},
-		{"seed 003: numbers as ids", "perscom", "mira", view{user: "perscom:1", email: "mira@acme.example", name: "Mira Okafor", username: "mira@acme.example",
+		{"the partner: no organization, and an address in email_domains", "partner", "mira", view{user: "partner:mira", email: "mira@acme.example", name: "Mira Okafor"}},
+		{"the partner: an address elsewhere", "partner", "zoe", view{user: "partner:zoe", name: "Zoë Martín"}},
+		{"the application: numbers as ids", "perscom", "mira", view{user: "perscom:1", email: "mira@acme.example", name: "Mira Okafor", username: "mira@acme.example",
 			orgID: "perscom:1", orgName: "Acme Rockets"}},
-		{"seed 003: no tenant", "perscom", "zoe", view{user: "perscom:4", name: "Zoë Martín", username: "zoe@mail.example"}},
+		{"the application: no tenant", "perscom", "zoe", view{user: "perscom:4", name: "Zoë Martín", username: "zoe@mail.example"}},
 	} {
 		t.Run(row.provider+" "+row.person+", "+row.fact, func(t *testing.T) {
 			b := m.browser(t)
@@ -285,15 +285,15 @@ func TestP07_ALieOfEveryKindOfProviderEndsOnAPage(t *testing.T) {
 		title, log     string
 	}{
 		{"RFC 9207, C30: another issuer", "corp", lie("iss", "https://evil.example"), 502, notTrusted, "iss is not the configured issuer"},
-		{"§2.1 a scheme of its own", "google", lie("iss", "https://accounts.google.com.evil.example"), 502, notTrusted, "iss is not"},
-		{"§3.2 (2) tid is not the tenant", "ms", lie("tid", personalTenant), 502, notTrusted, "tid is not the tenant"},
-		{"§3.4 Graph has gone", "ms", testenv.Fault{Endpoint: testenv.Organization, Status: 503}, 503, notAnswering, "status 503"},
-		{"§4.2 two regions", "pd", lie("aud", []string{"https://api.pagerduty.com", "https://api.eu.pagerduty.com", "client-of-pd"}), 502, notTrusted, "aud"},
-		{"§4.2 an access token", "pd", lie("purpose", "access"), 502, notTrusted, "purpose"},
-		{"§5.5 ok: false under 200", "slack", testenv.Fault{Endpoint: testenv.Token, Body: `{"ok":false,"error":"invalid_code"}`}, 502, notTrusted, "invalid_code"},
-		{"§5.3 our secret is wrong, under 200", "slack", testenv.Fault{Endpoint: testenv.Token, Body: `{"ok":false,"error":"bad_client_secret"}`}, 502, notSetUpRight, "bad_client_secret"},
-		{"seed 002: another key", "partner", resign(testenv.SignedByStranger), 502, notTrusted, "signature"},
-		{"seed 003: a fraction as an id", "perscom", testenv.Fault{Endpoint: testenv.Userinfo, JSON: testenv.With("sub", 1.5)}, 502, notTrusted, "sub"},
+		{"a scheme of its own", "google", lie("iss", "https://accounts.google.com.evil.example"), 502, notTrusted, "iss is not"},
+		{"tid is not the tenant", "ms", lie("tid", personalTenant), 502, notTrusted, "tid is not the tenant"},
+		{"Graph has gone", "ms", testenv.Fault{Endpoint: testenv.Organization, Status: 503}, 503, notAnswering, "status 503"},
+		{"two regions", "pd", lie("aud", []string{"https://api.pagerduty.com", "https://api.eu.pagerduty.com", "client-of-pd"}), 502, notTrusted, "aud"},
+		{"an access token", "pd", lie("purpose", "access"), 502, notTrusted, "purpose"},
+		{"ok: false under 200", "slack", testenv.Fault{Endpoint: testenv.Token, Body: `{"ok":false,"error":"invalid_code"}`}, 502, notTrusted, "invalid_code"},
+		{"our secret is wrong, under 200", "slack", testenv.Fault{Endpoint: testenv.Token, Body: `{"ok":false,"error":"bad_client_secret"}`}, 502, notSetUpRight, "bad_client_secret"},
+		{"the partner: another key", "partner", resign(testenv.SignedByStranger), 502, notTrusted, "signature"},
+		{"the application: a fraction as an id", "perscom", testenv.Fault{Endpoint: testenv.Userinfo, JSON: testenv.With("sub", 1.5)}, 502, notTrusted, "sub"},
 	} {
 		t.Run(row.provider+", "+row.fact, func(t *testing.T) {
 			m.ops[row.provider].Set(row.fault)

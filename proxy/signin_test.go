@@ -99,8 +99,9 @@ func TestP06_SignInEndsWhereItBegan(t *testing.T) {
 	}
 }
 
-// security.md 84, 85, 95, C14: a callback that is not this browser's, or not any
-// more, signs nobody in and asks nobody anything.
+// A callback that another browser began, or that was used before, or that lacks or
+// repeats a parameter, signs nobody in and sends nothing to the provider (RFC 9700
+// §4.7; Envoy #29526, and CVE-2023-27496, a crash without a state).
 func TestP06_ACallbackCountsOnceAndOnlyInItsBrowser(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
@@ -304,7 +305,8 @@ func TestP06_AProgramNeverBeginsAFlowAfresh(t *testing.T) {
 	}
 }
 
-// The states of a thousand sign-ins tell nothing and never repeat (security.md 84).
+// The states of a thousand sign-ins cannot be predicted and never repeat: Envoy's
+// state was a timestamp (Envoy #35232, #36276).
 func TestP06_StatesAreNeverTheSame(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Login: fixedLogin{}})
@@ -345,8 +347,8 @@ func TestP06_ARepeatedCallbackChangesNothing(t *testing.T) {
 	}
 }
 
-// Login CSRF (RFC 9700 §4.7, security.md 95): the attacker signs in, keeps the
-// callback's address to themselves, and has the victim open it.
+// Login CSRF (RFC 9700 §4.7): the attacker begins to sign in, does not open the
+// callback, and has the victim open it.
 func TestP06_AnAttackersCallbackSignsNobodyIn(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{SignIn: true})
@@ -468,7 +470,8 @@ func TestP06_OddCallbackParametersSignNobodyIn(t *testing.T) {
 	}
 }
 
-// security.md 97: thirty tabs are one browser; they race for the first cookie.
+// Thirty tabs of one browser race for the first cookie, and a cookie for each
+// would end in headers that no server accepts (oauth2-proxy #2615).
 func TestP06_ThirtyTabsSignInAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{SignIn: true})
@@ -505,7 +508,8 @@ func TestP06_ThirtyTabsSignInAtOnce(t *testing.T) {
 	}
 }
 
-// security.md 73: what was planted before the sign-in is worth nothing after it.
+// Session fixation: a session id that was planted before the sign-in is not
+// valid after it (zitadel CVE-2024-28197).
 func TestP06_TheSessionIsFreshAtEverySignIn(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
@@ -579,7 +583,8 @@ func TestP06_SwitchingEndsTheFirstSession(t *testing.T) {
 	}
 }
 
-// security.md 88: nothing a link says gets into the request to the provider.
+// Nothing that a link says gets into the request to the provider: its scopes,
+// prompt, client and redirect address come from the configuration only.
 func TestP06_LinksCannotBendTheRequestToTheProvider(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{SignIn: true})
@@ -601,7 +606,8 @@ func TestP06_LinksCannotBendTheRequestToTheProvider(t *testing.T) {
 	}
 }
 
-// security.md 66-70: wherever a browser might take these, it stays here.
+// Open redirects (CVE-2020-5233, CVE-2020-11053, CVE-2019-14857, CVE-2026-28512
+// and others): none of these addresses leads a browser to another site.
 func TestP05_NothingReturnsElsewhere(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
@@ -776,7 +782,7 @@ func TestSigningInAndOutIsNoLoop(t *testing.T) {
 	}
 }
 
-// R3: a slow provider must not fill the memory with people who wait for it.
+// A slow provider must not fill the memory with people who wait for it.
 func TestP17_SignInsThatWaitAreBounded(t *testing.T) {
 	t.Parallel()
 	waiting, release := make(chan struct{}), make(chan struct{})

@@ -25,7 +25,7 @@ func (l leaving) Logout(_ context.Context, returnTo, _ string) (string, url.Valu
 }
 
 // OpenID Connect RP-Initiated Logout 1.0: offered once the session here is over,
-// as a link, or as a form where the provider wants one (seed 003).
+// as a link, or as a form where the provider takes it by POST only.
 func TestSigningOutAtTheProviderIsOfferedWhereItCanBe(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {

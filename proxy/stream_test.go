@@ -442,8 +442,8 @@ func switchInHTTP2(c net.Conn) {
 	}
 }
 
-// C124: a header, and each event, is there when it was sent, though the app then
-// says nothing for a while.
+// A header, and each event, arrives when it was sent, though the app then sends
+// nothing for a while.
 func TestEventsArriveAsTheyAreSent(t *testing.T) {
 	t.Parallel()
 	everyWay(t, func(t *testing.T, o setup, way string) {

@@ -133,7 +133,8 @@ func TestWebSocketsPassOverEveryWay(t *testing.T) {
 	})
 }
 
-// security.md 81, RFC 6455 §10.2.
+// A page of another site must not open a WebSocket with this site's cookies (RFC
+// 6455 §10.2, nginx-ui CVE-2026-34403).
 func TestP01_AWebSocketNeedsASessionAndAnOrigin(t *testing.T) {
 	t.Parallel()
 	s := wsSite(t, setup{App: serveApp(t, "http", wsApp("", echo))})
@@ -168,8 +169,8 @@ func TestP01_AWebSocketNeedsASessionAndAnOrigin(t *testing.T) {
 	}
 }
 
-// security.md 114: bytes behind a handshake are for the app that agreed, and for
-// nobody else: not the app before it did, and not us as a next request.
+// Bytes behind a handshake are for the app that agreed to it: they are neither
+// sent before it agreed nor read here as the next request (RFC 9110 §7.8).
 func TestP03_WhatFollowsAHandshakeIsForTheTunnelAlone(t *testing.T) {
 	t.Parallel()
 	for _, answer := range []string{

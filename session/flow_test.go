@@ -73,8 +73,8 @@ func TestP06_SignInEndsInTheBrowserThatBeganIt(t *testing.T) {
 	}
 }
 
-// Login CSRF: the attacker's complete callback URL, opened in the victim's
-// browser (login CSRF: RFC 6749 §10.12).
+// Login CSRF (RFC 9700 §4.7): the attacker's complete callback URL, opened in the
+// victim's browser.
 func TestP06_CallbackOfAnotherBrowserSignsNobodyIn(t *testing.T) {
 	m := newManager(t, newClock())
 	attacker, victim := &browser{t: t, m: m}, &browser{t: t, trips: NewTrips(), m: m}
@@ -126,7 +126,8 @@ func TestP06_FlowIsLateAfterTenMinutes(t *testing.T) {
 	}
 }
 
-// A cookie for each tab ends in headers nobody accepts (oauth2-proxy #2615).
+// A cookie for each tab would end in a header that no server accepts
+// (oauth2-proxy #2615).
 func TestP06_ThirtyTabsShareOneCookieAndAllArrive(t *testing.T) {
 	b := &browser{t: t, m: newManager(t, newClock())}
 	var hs []identity.Handshake
@@ -159,7 +160,8 @@ func validVerifier(v string) bool {
 		strings.Trim(v, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~") == ""
 }
 
-// Envoy's state was a timestamp (envoy #35232).
+// Envoy's state was a timestamp (Envoy #35232, #36276). RFC 9700 §2.1.1 wants values
+// that belong to one transaction.
 func TestP06_StatesNoncesAndVerifiersAreNeverTheSame(t *testing.T) {
 	m := newManager(t, newClock()) // the clock stands still
 	one := &browser{t: t, m: m}

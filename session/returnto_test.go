@@ -102,9 +102,9 @@ func checkReturn(t *testing.T, raw string) string {
 	return got
 }
 
-// hostileReturns is thirty years of open redirects, by technique
-// (CVE-2020-5233, CVE-2020-11053, CVE-2017-1000070, CVE-2019-14857, CVE-2021-39191,
-// CVE-2022-23527, CVE-2021-29456, CVE-2026-28512 and others).
+// hostileReturns are the techniques of published open redirects: CVE-2020-5233,
+// CVE-2020-11053, CVE-2017-1000070, CVE-2019-14857, CVE-2021-39191,
+// CVE-2022-23527, CVE-2021-29456, CVE-2026-28512 and others.
 func hostileReturns() []string {
 	var out []string
 	// Something that a browser, or somebody who decodes once more, takes for "//".

@@ -689,8 +689,8 @@ func TestRenewalIsWorthACookieAfterATenthOfTheIdleTime(t *testing.T) {
 	}
 }
 
-// R10: whatever the clock does, no session outlives its timeouts, counted from
-// what the clock said at the sign-in.
+// Whatever the clock does, no session outlives its timeouts, counted from what the
+// clock said at the sign-in.
 func TestP11_ClockThatStepsLengthensNoSession(t *testing.T) {
 	t.Run("forward", func(t *testing.T) {
 		c := newClock()

@@ -283,7 +283,8 @@ func TestP19_StyleHashMatchesTheStyleInTheBody(t *testing.T) {
 	}
 }
 
-// xssStrings are payloads of the kinds that got through elsewhere: security.md 126.
+// xssStrings are payloads of the kinds that got through elsewhere: Authelia
+// CVE-2026-33525, mod_auth_openidc CVE-2021-32792, html/template CVE-2023-24538.
 func xssStrings() []string {
 	return []string{
 		`<script>alert(1)</script>`, `"><img src=x onerror=alert(1)>`, `'><svg/onload=alert(1)>`, `</title><script>alert(1)</script>`,
