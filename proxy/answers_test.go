@@ -53,7 +53,7 @@ func TestAnAppCannotLeadBrowsersPastSallyport(t *testing.T) {
 		"where a route wants": {[]string{"Alt-Svc", "Nel"}, []string{"Alt-Svc", "Link", "Nel", "Strict-Transport-Security"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := setup{Bent: func(b *Backend) { b.SiteHeaders = tt.keep }, App: playApp(t, func(p *appPeer) {
+			o := setup{Bent: func(b *Upstream) { b.SiteHeaders = tt.keep }, App: playApp(t, func(p *appPeer) {
 				for h := p.head(); h != ""; h = p.head() {
 					if strings.Contains(h, "Sec-WebSocket-Key") {
 						p.say(switched + site + "\r\n")

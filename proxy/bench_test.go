@@ -61,10 +61,10 @@ func BenchmarkForwardSignedIn(b *testing.B) {
 	up, err := upstream.New(upstream.Options{URL: app})
 	check(b, err)
 	b.Cleanup(up.Close)
-	s := newTestSite(b, setup{Backend: up})
-	for route, backend := range s.proxy.backends {
-		backend.Addr = app.Host
-		s.proxy.backends[route] = backend
+	s := newTestSite(b, setup{Transport: up})
+	for route, up := range s.proxy.upstreams {
+		up.Addr = app.Host
+		s.proxy.upstreams[route] = up
 	}
 	s.proxy.observers = discardLog()
 	runBench(b, s.proxy, s.host, s.mint(b, alice()))
@@ -88,7 +88,7 @@ func (canned) RoundTrip(*http.Request) (*http.Response, error) {
 }
 
 func BenchmarkForwardSignedInInMemory(b *testing.B) {
-	s := newTestSite(b, setup{Backend: canned{}})
+	s := newTestSite(b, setup{Transport: canned{}})
 	s.proxy.observers = discardLog()
 	runBench(b, s.proxy, s.host, s.mint(b, alice()))
 }

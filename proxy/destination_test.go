@@ -116,7 +116,7 @@ func TestP03_DestinationIsJudgedLikeTheRequestLine(t *testing.T) {
 // The app that is asked for another host finds that host in the header too.
 func TestDestinationNamesTheHostThatTheAppIsAskedFor(t *testing.T) {
 	t.Parallel()
-	s := davSite(t, setup{Bent: func(b *Backend) { b.Host = "dav.internal" }})
+	s := davSite(t, setup{Bent: func(b *Upstream) { b.Host = "dav.internal" }})
 	if a := s.ask(t, "MOVE", "/open/x", "", "Destination: "+s.url+"/open/y"); a.status != 200 {
 		t.Fatalf("answered %d: %s", a.status, a.body)
 	}

@@ -77,7 +77,7 @@ func TestAnAppThatDoesNotAnswerIsOneClearPage(t *testing.T) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		check(t, err)
 		l.Close()
-		s := newTestSite(t, setup{Backend: roundTrip(func(r *http.Request) (*http.Response, error) {
+		s := newTestSite(t, setup{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 			r.URL.Host = l.Addr().String()
 			return http.DefaultTransport.RoundTrip(r)
 		})})
@@ -127,7 +127,7 @@ func TestAnAppThatDiesInTheMiddleIsSeenToDie(t *testing.T) {
 // One request's bug is that request's 500, and the process lives.
 func TestAPanicIsOne500(t *testing.T) {
 	t.Parallel()
-	s := newTestSite(t, setup{Backend: roundTrip(func(r *http.Request) (*http.Response, error) {
+	s := newTestSite(t, setup{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 		switch r.URL.Path {
 		case "/panic":
 			panic("a bug")
@@ -223,7 +223,7 @@ func TestAnswersStream(t *testing.T) {
 		w.Header().Set("X-Sum", "42")
 	}))
 	t.Cleanup(app.Close)
-	s := newTestSite(t, setup{Backend: roundTrip(func(r *http.Request) (*http.Response, error) {
+	s := newTestSite(t, setup{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 		r.URL.Host = mustURL(t, app.URL).Host
 		return http.DefaultTransport.RoundTrip(r)
 	})})

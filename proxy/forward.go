@@ -21,7 +21,7 @@ type forwarding struct {
 	ev       *event
 	client   *relay.Client
 	in       *http.Request
-	backend  *Backend
+	upstream *Upstream
 	admitted admission.Answer
 	renewed  http.Header // the renewed session cookie, to go with the answer
 	ours     [4]string   // values of headers that are always ours
@@ -31,7 +31,7 @@ var _ relay.Hooks = (*forwarding)(nil)
 
 // forward passes a request to its app and the answer to the client.
 func (p *Proxy) forward(c *relay.Client, r *http.Request, ev *event, a *admission.Answer) error {
-	x := &forwarding{p: p, ev: ev, client: c, in: r, backend: p.backends[a.Route], admitted: *a}
+	x := &forwarding{p: p, ev: ev, client: c, in: r, upstream: p.upstreams[a.Route], admitted: *a}
 	x.renew()
 	outcome, err := p.relay.Exchange(c, r, x.order())
 	if outcome.Attempts > 1 {
@@ -54,7 +54,7 @@ func (p *Proxy) forward(c *relay.Client, r *http.Request, ev *event, a *admissio
 
 // order is where the request goes, and within which limits.
 func (x *forwarding) order() relay.Order {
-	facts, b := &x.ev.facts, x.backend
+	facts, b := &x.ev.facts, x.upstream
 	o := relay.Order{
 		Transport: b.Transport, Hooks: x, Header: b.Header, Idle: b.Idle, MaxBody: b.MaxBody,
 		WebSocket: facts.WebSocket, NoVia: b.NoVia, SiteHeaders: b.SiteHeaders,
@@ -245,7 +245,7 @@ func (x *forwarding) noAnswer(status int, kind string, cause error) error {
 }
 
 func (x *forwarding) tooLarge() error {
-	limit := x.backend.MaxBody
+	limit := x.upstream.MaxBody
 	return &failure{Status: http.StatusRequestEntityTooLarge,
 		Cause: fmt.Errorf("the body is larger than max_body, %d bytes", limit), Title: "This is too large",
 		Sentence: "What was sent is larger than the " + sizeWords(limit) + " that this address accepts.",

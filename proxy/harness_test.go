@@ -54,36 +54,36 @@ const (
 
 // setup says how a site differs from the usual one.
 type setup struct {
-	TLS     bool                       // https with HTTP/2 and __Host- cookies
-	H2C     bool                       // http that takes HTTP/2 too
-	Public  string                     // public URL; "": the server's own address
-	SignIn  bool                       // start a provider; else the one configured does not answer
-	Second  *Provider                  // one more provider
-	Several func(*testSite) []Provider // instead of all these; the site has its address by then
-	Login   LoginProvider
-	Bearer  func(*testSite) admission.TokenVerifier // of the routes whose names begin with api
-	Keep    []string                                // groups that sessions keep; nil: all
-	Orgs    *identity.Organizations
-	Claims  login.ClaimNames
-	People  []demo.Person
-	Routes  []authz.Route
-	Fields  map[string][]identity.Field // by route; else preset "forwarded"
-	Passes  map[string][]string         // by route: headers that it keeps
-	Apps    map[string]string           // by route: the app's name, where there are several
-	Backend http.RoundTripper           // instead of the raw app
-	App     *upstream.Upstream          // likewise, with an address of its own
-	Header  time.Duration               // how long an app may think
-	Idle    time.Duration               // how long nothing may move
-	MaxBody int64
-	Trusted []netip.Prefix
-	Bent    func(*Backend) // changes each route's
-	Call    time.Duration  // how long a call to the provider may take
-	Flows   int
-	Key     session.Key
-	Port    string
-	Brand   Branding
-	Tuned   func(*Options) // changes what New is given
-	Ended   session.Ended  // nil: in memory
+	TLS       bool                       // https with HTTP/2 and __Host- cookies
+	H2C       bool                       // http that takes HTTP/2 too
+	Public    string                     // public URL; "": the server's own address
+	SignIn    bool                       // start a provider; else the one configured does not answer
+	Second    *Provider                  // one more provider
+	Several   func(*testSite) []Provider // instead of all these; the site has its address by then
+	Login     LoginProvider
+	Bearer    func(*testSite) admission.TokenVerifier // of the routes whose names begin with api
+	Keep      []string                                // groups that sessions keep; nil: all
+	Orgs      *identity.Organizations
+	Claims    login.ClaimNames
+	People    []demo.Person
+	Routes    []authz.Route
+	Fields    map[string][]identity.Field // by route; else preset "forwarded"
+	Passes    map[string][]string         // by route: headers that it keeps
+	Apps      map[string]string           // by route: the app's name, where there are several
+	Transport http.RoundTripper           // instead of the raw app
+	App       *upstream.Upstream          // likewise, with an address of its own
+	Header    time.Duration               // how long an app may think
+	Idle      time.Duration               // how long nothing may move
+	MaxBody   int64
+	Trusted   []netip.Prefix
+	Bent      func(*Upstream) // changes each route's
+	Call      time.Duration   // how long a call to the provider may take
+	Flows     int
+	Key       session.Key
+	Port      string
+	Brand     Branding
+	Tuned     func(*Options) // changes what New is given
+	Ended     session.Ended  // nil: in memory
 }
 
 // testSite is a whole front door on loopback, between a provider and an app that
@@ -184,16 +184,16 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 	table, err := authz.NewTable(routes)
 	check(tb, err)
 	headers := identity.NewHeaders()
-	backend := o.Backend
+	transport := o.Transport
 	appURL, err := url.Parse(s.app.URL())
 	check(tb, err)
-	if backend == nil {
+	if transport == nil {
 		up, err := upstream.New(upstream.Options{URL: appURL})
 		check(tb, err)
 		tb.Cleanup(up.Close)
-		backend = up
+		transport = up
 	}
-	backends, settings := map[string]Backend{}, map[string]admission.Settings{}
+	upstreams, settings := map[string]Upstream{}, map[string]admission.Settings{}
 	for _, r := range routes {
 		fields, ok := o.Fields[r.Name]
 		if !ok {
@@ -207,7 +207,7 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 		if o.Bearer != nil && strings.HasPrefix(r.Name, "api") {
 			admit.Tokens = o.Bearer(s)
 		}
-		b := Backend{Scheme: "http", Addr: appURL.Host, Transport: backend, Header: o.Header, Idle: o.Idle, MaxBody: o.MaxBody}
+		b := Upstream{Scheme: "http", Addr: appURL.Host, Transport: transport, Header: o.Header, Idle: o.Idle, MaxBody: o.MaxBody}
 		if o.App != nil {
 			b.Scheme, b.Addr, b.Transport = o.App.Scheme(), o.App.Host(), o.App
 		}
@@ -221,7 +221,7 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 			o.Bent(&b)
 		}
 		admit.Host = b.Host
-		backends[r.Name], settings[r.Name] = b, admit
+		upstreams[r.Name], settings[r.Name] = b, admit
 	}
 	providers := []Provider{{ID: "main", Name: "Main Street", Login: o.Login}}
 	if o.Login == nil {
@@ -246,7 +246,7 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 	process := NewProcess(ProcessOptions{Observers: []observe.Observer{observe.Log{Logger: s.log.logger()}}, Log: s.log.logger(),
 		Registerer: s.metrics, Now: s.clock.Now})
 	options := Options{
-		PublicURL: public, Prefix: prefix, Admission: admit, Sessions: s.sessions, Routes: table, Backends: backends, Headers: headers,
+		PublicURL: public, Prefix: prefix, Admission: admit, Sessions: s.sessions, Routes: table, Upstreams: upstreams, Headers: headers,
 		Assertions: signer, Providers: providers, Orgs: o.Orgs, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10, Trusted: o.Trusted,
 	}
 	if o.Tuned != nil {

@@ -464,7 +464,7 @@ func TestP17_ARouteThatLeadsBackHereEnds(t *testing.T) {
 	t.Parallel()
 	var s *testSite
 	var rounds atomic.Int32
-	s = newTestSite(t, setup{Backend: roundTrip(func(r *http.Request) (*http.Response, error) {
+	s = newTestSite(t, setup{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 		rounds.Add(1)
 		r.URL.Host = s.addr
 		return http.DefaultTransport.RoundTrip(r)
@@ -480,14 +480,14 @@ func TestP17_ARouteWithoutViaThatLeadsBackHereEnds(t *testing.T) {
 	t.Parallel()
 	var s *testSite
 	var rounds atomic.Int32
-	s = newTestSite(t, setup{Backend: roundTrip(func(r *http.Request) (*http.Response, error) {
+	s = newTestSite(t, setup{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 		rounds.Add(1)
 		if via := r.Header["Via"]; via != nil {
 			t.Errorf("the app is told Via: %q", via)
 		}
 		r.URL.Host = s.addr
 		return http.DefaultTransport.RoundTrip(r)
-	}), Bent: func(b *Backend) { b.NoVia = true }})
+	}), Bent: func(b *Upstream) { b.NoVia = true }})
 	a := s.get(t, "/open/x", navigate("Via: 1.1 cdn")...)
 	if a.status != 508 || rounds.Load() != maxHops {
 		t.Errorf("%d after %d rounds\n%s", a.status, rounds.Load(), a.body)

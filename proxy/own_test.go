@@ -288,10 +288,10 @@ func TestP19_OwnAnswersCannotBeFramedOrCached(t *testing.T) {
 	}
 }
 
-func bendBackend(o *Options, bend func(*Backend)) {
-	b := o.Backends["admin"]
-	bend(&b)
-	o.Backends["admin"] = b
+func changeUpstream(o *Options, change func(*Upstream)) {
+	u := o.Upstreams["admin"]
+	change(&u)
+	o.Upstreams["admin"] = u
 }
 
 // What New asks for, it asks for before it serves (P21).
@@ -302,16 +302,16 @@ func TestAnIncompleteFrontDoorDoesNotOpen(t *testing.T) {
 	for name, bend := range map[string]func(*Options){
 		"no public URL": func(o *Options) { o.PublicURL = nil }, "no admission": func(o *Options) { o.Admission = nil }, "no sessions": func(o *Options) { o.Sessions = nil }, "no routes": func(o *Options) { o.Routes = nil },
 		"no headers": func(o *Options) { o.Headers = nil }, "no assertions": func(o *Options) { o.Assertions = nil }, "no providers": func(o *Options) { o.Providers = nil },
-		"no flows": func(o *Options) { o.MaxFlows = 0 }, "no URL limit": func(o *Options) { o.MaxURL = 0 }, "a route without a backend": func(o *Options) { delete(o.Backends, "admin") },
-		"a backend without a transport":    func(o *Options) { bendBackend(o, func(b *Backend) { b.Transport = nil }) },
-		"a backend without an address":     func(o *Options) { bendBackend(o, func(b *Backend) { b.Addr = "" }) },
-		"a backend without a scheme":       func(o *Options) { bendBackend(o, func(b *Backend) { b.Scheme = "" }) },
-		"a backend that may take for ever": func(o *Options) { bendBackend(o, func(b *Backend) { b.Header = 0 }) },
-		"a backend that may hang for ever": func(o *Options) { bendBackend(o, func(b *Backend) { b.Idle = 0 }) },
-		"a public URL that is none":        func(o *Options) { o.PublicURL = mustURL(t, "https://a_b..c") }, "a prefix that is none": func(o *Options) { o.Prefix = "//x" },
+		"no flows": func(o *Options) { o.MaxFlows = 0 }, "no URL limit": func(o *Options) { o.MaxURL = 0 }, "a route without an upstream": func(o *Options) { delete(o.Upstreams, "admin") },
+		"an upstream without a transport":    func(o *Options) { changeUpstream(o, func(u *Upstream) { u.Transport = nil }) },
+		"an upstream without an address":     func(o *Options) { changeUpstream(o, func(u *Upstream) { u.Addr = "" }) },
+		"an upstream without a scheme":       func(o *Options) { changeUpstream(o, func(u *Upstream) { u.Scheme = "" }) },
+		"an upstream that may take for ever": func(o *Options) { changeUpstream(o, func(u *Upstream) { u.Header = 0 }) },
+		"an upstream that may hang for ever": func(o *Options) { changeUpstream(o, func(u *Upstream) { u.Idle = 0 }) },
+		"a public URL that is none":          func(o *Options) { o.PublicURL = mustURL(t, "https://a_b..c") }, "a prefix that is none": func(o *Options) { o.Prefix = "//x" },
 	} {
 		o := whole
-		o.Backends = maps.Clone(whole.Backends)
+		o.Upstreams = maps.Clone(whole.Upstreams)
 		bend(&o)
 		if _, err := New(NewProcess(ProcessOptions{}), o); err == nil {
 			t.Errorf("%s: accepted", name)

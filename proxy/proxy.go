@@ -58,8 +58,8 @@ type Provider struct {
 	EmailDomains []string
 }
 
-// Backend is where a route's requests go, and how long and large things may be.
-type Backend struct {
+// Upstream is where a route's requests go, and how long and large things may be.
+type Upstream struct {
 	// Scheme and Addr make the URL that Transport is given.
 	Scheme, Addr string
 	Transport    http.RoundTripper
@@ -91,7 +91,7 @@ type Options struct {
 	Admission  *admission.Admission // of the same routes, headers and sessions
 	Sessions   *session.Manager
 	Routes     *authz.Table
-	Backends   map[string]Backend // by route name
+	Upstreams  map[string]Upstream // by route name
 	Headers    *identity.Headers
 	Assertions *assertion.Signer
 	Providers  []Provider
@@ -115,7 +115,7 @@ type Proxy struct {
 	admission *admission.Admission
 	sessions  *session.Manager
 	routes    *authz.Table
-	backends  map[*authz.Route]*Backend
+	upstreams map[*authz.Route]*Upstream
 	headers   *identity.Headers
 	own       mounted
 	pages     *pages.Pages
@@ -134,14 +134,14 @@ func New(process *Process, o Options) (*Proxy, error) {
 	}
 	p := &Proxy{
 		Process: process, site: at, peers: peers{scheme: at.scheme, trusted: o.Trusted}, admission: o.Admission,
-		sessions: o.Sessions, routes: o.Routes, backends: map[*authz.Route]*Backend{}, headers: o.Headers, maxURL: o.MaxURL,
+		sessions: o.Sessions, routes: o.Routes, upstreams: map[*authz.Route]*Upstream{}, headers: o.Headers, maxURL: o.MaxURL,
 	}
 	for _, route := range o.Routes.Routes() {
-		b, ok := o.Backends[route.Name]
+		b, ok := o.Upstreams[route.Name]
 		if !ok || b.Transport == nil || b.Scheme == "" || b.Addr == "" || b.Header <= 0 || b.Idle <= 0 {
-			return nil, fmt.Errorf("proxy: route %s has no backend", route.Name)
+			return nil, fmt.Errorf("proxy: route %s has no upstream", route.Name)
 		}
-		p.backends[route] = &b
+		p.upstreams[route] = &b
 	}
 	logo := ""
 	if o.Branding.Logo != nil {

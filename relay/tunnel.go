@@ -34,7 +34,7 @@ func (r *Relay) tunnel(ctx context.Context, a *answer, res *http.Response) (ende
 	if err != nil {
 		return nil, fmt.Errorf("answer the upgrade: %w", err)
 	}
-	_, a.client.bytes, err = r.tunnels.Carry(ctx, upstream.Ends{Client: conn, App: app, Moved: a.watch.moved})
+	_, a.client.bytes, err = r.tunnels.Carry(ctx, upstream.Ends{Client: conn, Upstream: app, Moved: a.watch.moved})
 	if err != nil && !errors.Is(err, io.EOF) {
 		return unquoted(err), nil
 	}

@@ -32,8 +32,8 @@ const (
 
 // Ends are the two sides of a tunnel. Carry closes both.
 type Ends struct {
-	Client io.ReadWriteCloser
-	App    io.ReadWriteCloser
+	Client   io.ReadWriteCloser
+	Upstream io.ReadWriteCloser
 	// Moved is called whenever bytes were read, by two goroutines.
 	Moved func()
 }
@@ -46,14 +46,14 @@ type tunnel struct {
 func (t *tunnel) close() {
 	t.once.Do(func() {
 		_ = t.ends.Client.Close()
-		_ = t.ends.App.Close()
+		_ = t.ends.Upstream.Close()
 	})
 }
 
 // Carry passes bytes both ways until both sides have ended, one fails, ctx is
 // done or the tunnels are closed. It returns the bytes that went to the app and
 // to the client.
-func (ts *Tunnels) Carry(ctx context.Context, e Ends) (toApp, toClient int64, err error) {
+func (ts *Tunnels) Carry(ctx context.Context, e Ends) (toUpstream, toClient int64, err error) {
 	t := &tunnel{ends: e}
 	defer t.close()
 	if !ts.add(t) {
@@ -65,15 +65,15 @@ func (ts *Tunnels) Carry(ctx context.Context, e Ends) (toApp, toClient int64, er
 	done := make(chan error, 1)
 	go func() {
 		var err error
-		toApp, err = t.pass(e.App, e.Client)
+		toUpstream, err = t.pass(e.Upstream, e.Client)
 		done <- err
 	}()
-	toClient, err = t.pass(e.Client, e.App)
+	toClient, err = t.pass(e.Client, e.Upstream)
 	err = errors.Join(err, <-done)
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
-	return toApp, toClient, err
+	return toUpstream, toClient, err
 }
 
 // pass copies one direction to its end and tells the receiver, which may still

@@ -35,7 +35,7 @@ func ends(t *testing.T, moved func()) (e Ends, client, app net.Conn) {
 		return out, in
 	}
 	client, e.Client = pair()
-	app, e.App = pair()
+	app, e.Upstream = pair()
 	if e.Moved = moved; moved == nil {
 		e.Moved = func() {}
 	}
@@ -43,15 +43,15 @@ func ends(t *testing.T, moved func()) (e Ends, client, app net.Conn) {
 }
 
 type carried struct {
-	toApp, toClient int64
-	err             error
+	toUpstream, toClient int64
+	err                  error
 }
 
 func carry(ctx context.Context, ts *Tunnels, e Ends) chan carried {
 	done := make(chan carried, 1)
 	go func() {
-		toApp, toClient, err := ts.Carry(ctx, e)
-		done <- carried{toApp, toClient, err}
+		toUpstream, toClient, err := ts.Carry(ctx, e)
+		done <- carried{toUpstream, toClient, err}
 	}()
 	return done
 }
@@ -86,7 +86,7 @@ func TestATunnelCarriesBothWaysAndItsHalfClose(t *testing.T) {
 	if got, err := io.ReadAll(client); err != nil || !bytes.Equal(got, down) {
 		t.Errorf("%d bytes at the client, %v", len(got), err)
 	}
-	if c := ended(t, done); c.toApp != int64(len(up)+6) || c.toClient != int64(len(down)) || c.err != nil || moved.Load() < 2 || ts.Len() != 0 {
+	if c := ended(t, done); c.toUpstream != int64(len(up)+6) || c.toClient != int64(len(down)) || c.err != nil || moved.Load() < 2 || ts.Len() != 0 {
 		t.Errorf("%+v, moved %d, %d live", c, moved.Load(), ts.Len())
 	}
 }
@@ -153,7 +153,7 @@ func TestCloseWaitsNoLongerThanItMay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ts Tunnels
 		s := stuck{make(chan struct{})}
-		done := carry(t.Context(), &ts, Ends{Client: s, App: s, Moved: func() {}})
+		done := carry(t.Context(), &ts, Ends{Client: s, Upstream: s, Moved: func() {}})
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -174,7 +174,7 @@ func TestOneHalfDoesNotOutliveTheOtherForLong(t *testing.T) {
 		client, inner := net.Pipe()
 		app, outer := net.Pipe()
 		begin := time.Now()
-		done := carry(t.Context(), &ts, Ends{Client: inner, App: halfCloser{outer}, Moved: func() {}})
+		done := carry(t.Context(), &ts, Ends{Client: inner, Upstream: halfCloser{outer}, Moved: func() {}})
 		client.Close() // the app says nothing to that
 		c := <-done
 		if took := time.Since(begin); took != tunnelLinger {

@@ -30,18 +30,20 @@ type app struct {
 
 func newApps() *apps { return &apps{shared: map[address]*app{}} }
 
-// backends makes the way to each route's app, or to instead if that is not nil.
-// release gives up the connections.
-func (a *apps) backends(cfg *config.Config, instead http.RoundTripper) (_ map[string]proxy.Backend, release func(), err error) {
+// upstreams says where the requests of each route go: to its app, or to instead if
+// that is not nil. Calling release gives up the connections.
+func (a *apps) upstreams(
+	cfg *config.Config, instead http.RoundTripper,
+) (_ map[string]proxy.Upstream, release func(), err error) {
 	used := map[address]*app{}
 	release = sync.OnceFunc(func() { a.release(used) })
-	backends := map[string]proxy.Backend{}
+	upstreams := map[string]proxy.Upstream{}
 	for _, r := range cfg.Routes {
 		u := r.Upstream
-		backend := proxy.Backend{Scheme: "http", Addr: "app", Transport: instead, Host: u.Host, Header: u.Header, Idle: u.Idle,
+		to := proxy.Upstream{Scheme: "http", Addr: "app", Transport: instead, Host: u.Host, Header: u.Header, Idle: u.Idle,
 			MaxBody: r.MaxBody, NoVia: r.NoVia}
 		for _, name := range r.SiteHeaders {
-			backend.SiteHeaders = append(backend.SiteHeaders, http.CanonicalHeaderKey(name))
+			to.SiteHeaders = append(to.SiteHeaders, http.CanonicalHeaderKey(name))
 		}
 		if instead == nil {
 			up, err := a.use(u, used)
@@ -49,11 +51,11 @@ func (a *apps) backends(cfg *config.Config, instead http.RoundTripper) (_ map[st
 				release()
 				return nil, nil, err
 			}
-			backend.Scheme, backend.Addr, backend.Transport = up.Scheme(), up.Host(), up
+			to.Scheme, to.Addr, to.Transport = up.Scheme(), up.Host(), up
 		}
-		backends[r.Name] = backend
+		upstreams[r.Name] = to
 	}
-	return backends, release, nil
+	return upstreams, release, nil
 }
 
 // use counts a Runtime as a user of an app, once.

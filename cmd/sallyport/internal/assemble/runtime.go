@@ -93,14 +93,14 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	backends, release, err := p.apps.backends(cfg, with.App)
+	upstreams, release, err := p.apps.upstreams(cfg, with.App)
 	if err != nil {
 		return nil, err
 	}
 	rt := &Runtime{sessions: sessions, close: release, closed: make(chan struct{})}
 	rt.uses.Store(1)
 	rt.door, err = proxy.New(p.door, proxy.Options{
-		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Admission: admit, Sessions: sessions, Routes: pol.Table, Backends: backends,
+		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Admission: admit, Sessions: sessions, Routes: pol.Table, Upstreams: upstreams,
 		Headers: pol.headers, Assertions: assertions, Providers: with.Providers, Orgs: pol.orgs, Branding: branding(cfg),
 		Operators: rules(cfg.Operators), Permission: with.Permission, KeepCache: cfg.Session.KeepCache,
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL),
