@@ -3,34 +3,47 @@ package config
 import (
 	"strings"
 	"testing"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 )
 
 func TestWhatPeopleWriteAtFirstGetsTheRightForm(t *testing.T) {
 	for name, c := range map[string]struct {
 		text, want string
 	}{
-		"group for a rule":        {with(t, "allow: authenticated", "allow: [staff]"), "routes[0].allow[0]: must be a mapping, not \"staff\" (did you mean `{groups: [staff]}`?)"},
-		"address for a rule":      {with(t, "allow: authenticated", "allow: [ann@example.com]"), "(did you mean `{emails: [ann@example.com]}`?)"},
-		"organization for a rule": {with(t, "allow: authenticated", `allow: ["main:7"]`), "(did you mean `{orgs: [\"main:7\"]}`?)"},
-		"group for rules":         {with(t, "allow: authenticated", "allow: staff"), "(did you mean `[{groups: [staff]}]`?)"},
-		"slip of authenticated":   {with(t, "allow: authenticated", "allow: authentcated"), `(did you mean "authenticated"?)`},
-		"everyone":                {with(t, "allow: authenticated", "allow: everyone"), "write `public: true` instead of allow"},
-		"groups as text":          {with(t, "allow: authenticated", "allow: [{groups: staff}]"), "(did you mean `[staff]`?)"},
-		"scopes as in a URL":      {with(t, "client_id:", "scopes: openid email\n    client_id:"), "(did you mean `[openid, email]`?)"},
-		"version in quotes":       {with(t, "version: 1", "version: '1'"), "must be the number 1, without quotes"},
-		"version of the product":  {with(t, "version: 1", "version: 2"), "must be the number 1, not the number 2"},
-		"address for listen":      {valid + "listen: ':4380'\n", "listen: must be a mapping, not \":4380\" (did you mean `{http: \":4380\"}`?)"},
-		"port for listen":         {valid + "listen: 4380\n", "listen: must be a mapping, not the number 4380 (did you mean `{http: \":4380\"}`?)"},
-		"port for listen.http":    {valid + "listen: {http: 4380}\n", "must be an address such as :4180 or 127.0.0.1:4180, not a port alone (did you mean \":4380\"?)"},
-		"port in quotes":          {valid + "listen: {http: '4380'}\n", `(did you mean ":4380"?)`},
-		"vendor for a type":       {with(t, "type: oidc", "type: keycloak"), `not "keycloak" (did you mean "oidc"?)`},
-		"Azure for a type":        {with(t, "type: oidc", "type: azure"), `(did you mean "microsoft"?)`},
-		"level for log":           {valid + "log: debug\n", "(did you mean `{level: debug}`?)"},
-		"word for groups":         {valid + "groups: all\n", "(did you mean `{keep: all}`?)"},
-		"preset for headers":      {valid + "    headers: auth-request\n", "(did you mean `{preset: auth-request}`?)"},
-		"path for a reference":    {with(t, "env:CLIENT_SECRET", "/run/secrets/client"), `(did you mean "file:/run/secrets/client"?)`},
-		"shell for a reference":   {with(t, "env:CLIENT_SECRET", "${CLIENT_SECRET}"), `(did you mean "env:CLIENT_SECRET"?)`},
-		"path for keys":           {with(t, "[file:/run/secrets/session-key]", "/run/secrets/session-key"), "session.keys: must be a list, not \"/run/secrets/session-key\""},
+		"group for a rule": {with(t, "allow: authenticated", "allow: [staff]"),
+			"routes[0].allow[0]: must be a mapping, not \"staff\" (did you mean `{groups: [staff]}`?)"},
+		"address for a rule": {with(t, "allow: authenticated", "allow: [ann@example.com]"),
+			"(did you mean `{emails: [ann@example.com]}`?)"},
+		"organization for a rule": {with(t, "allow: authenticated", `allow: ["main:7"]`),
+			"(did you mean `{orgs: [\"main:7\"]}`?)"},
+		"group for rules": {with(t, "allow: authenticated", "allow: staff"), "(did you mean `[{groups: [staff]}]`?)"},
+		"slip of authenticated": {with(t, "allow: authenticated", "allow: authentcated"),
+			`(did you mean "authenticated"?)`},
+		"everyone": {with(t, "allow: authenticated", "allow: everyone"),
+			"write `public: true` instead of allow"},
+		"groups as text": {with(t, "allow: authenticated", "allow: [{groups: staff}]"), "(did you mean `[staff]`?)"},
+		"scopes as in a URL": {with(t, "client_id:", "scopes: openid email\n    client_id:"),
+			"(did you mean `[openid, email]`?)"},
+		"version in quotes":      {with(t, "version: 1", "version: '1'"), "must be the number 1, without quotes"},
+		"version of the product": {with(t, "version: 1", "version: 2"), "must be the number 1, not the number 2"},
+		"address for listen": {valid + "listen: ':4380'\n", "listen: must be a mapping, not \":4380\" (did you mean " +
+			"`{http: \":4380\"}`?)"},
+		"port for listen": {valid + "listen: 4380\n", "listen: must be a mapping, not the number 4380 (did you " +
+			"mean `{http: \":4380\"}`?)"},
+		"port for listen.http": {valid + "listen: {http: 4380}\n", "must be an address such as :4180 or " +
+			"127.0.0.1:4180, not a port alone (did you mean \":4380\"?)"},
+		"port in quotes":     {valid + "listen: {http: '4380'}\n", `(did you mean ":4380"?)`},
+		"vendor for a type":  {with(t, "type: oidc", "type: keycloak"), `not "keycloak" (did you mean "oidc"?)`},
+		"Azure for a type":   {with(t, "type: oidc", "type: azure"), `(did you mean "microsoft"?)`},
+		"level for log":      {valid + "log: debug\n", "(did you mean `{level: debug}`?)"},
+		"word for groups":    {valid + "groups: all\n", "(did you mean `{keep: all}`?)"},
+		"preset for headers": {valid + "    headers: auth-request\n", "(did you mean `{preset: auth-request}`?)"},
+		"path for a reference": {with(t, "env:CLIENT_SECRET", "/run/secrets/client"),
+			`(did you mean "file:/run/secrets/client"?)`},
+		"shell for a reference": {with(t, "env:CLIENT_SECRET", "${CLIENT_SECRET}"), `(did you mean "env:CLIENT_SECRET"?)`},
+		"path for keys": {with(t, "[file:/run/secrets/session-key]", "/run/secrets/session-key"),
+			"session.keys: must be a list, not \"/run/secrets/session-key\""},
 	} {
 		if got := faultOf(t, c.text); !strings.Contains(got, c.want) {
 			t.Errorf("%s: %s\nwant %s", name, got, c.want)
@@ -75,12 +88,12 @@ func TestKeysOfOtherProxiesLeadToOurs(t *testing.T) {
 	// What the advice names is there.
 	known := map[string]bool{}
 	for _, k := range Keys() {
-		known[k.Path], known[k.name()] = true, true
+		known[k.Path], known[k.Name()] = true, true
 	}
 	for from, to := range foreign {
 		word, _, _ := strings.Cut(to, ",")
 		word, _, _ = strings.Cut(word, ": ")
-		if oneWord(from) != from {
+		if yamltable.OneWord(from) != from {
 			t.Errorf("%s is never looked up", from)
 		}
 		if !known[word] && !strings.HasPrefix(to, "nothing") && !strings.HasPrefix(to, "routes with") {
@@ -93,24 +106,30 @@ func TestKeysOfOtherProxiesLeadToOurs(t *testing.T) {
 // the caret stands where the fault is.
 func TestExcerptsShowWhatIsNoSecret(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
-		"behind a literal secret": {with(t, "session:\n  keys: [file:/run/secrets/session-key]", `session: {keys: ["literal:hunter2 hunter2"], idle_timout: 1h}`),
+		"behind a literal secret": {with(t, "session:\n  keys: [file:/run/secrets/session-key]",
+			`session: {keys: ["literal:hunter2 hunter2"], idle_timout: 1h}`),
 			"session: {keys: [<secret>], idle_timout: 1h}\n       |                             ^\n"},
-		"behind a literal value": {with(t, "client_id: sallyport\n    client_secret: env:CLIENT_SECRET", "\"client_id\": {a: 'literal:hunter2', b: x}\n    client_secret: env:CLIENT_SECRET"),
+		"behind a literal value": {with(t, "client_id: sallyport\n    client_secret: env:CLIENT_SECRET",
+			"\"client_id\": {a: 'literal:hunter2', b: x}\n    client_secret: env:CLIENT_SECRET"),
 			"\"client_id\": {a: 'literal:<secret>', b: x}\n"},
-		"behind a password": {with(t, "upstream: http://127.0.0.1:8080\n    allow: authenticated", "upstream: {url: 'http://127.0.0.1:8080', host: 'ann:hunter2@b', hots: x}\n    allow: authenticated"),
+		"behind a password": {with(t, "upstream: http://127.0.0.1:8080\n    allow: authenticated",
+			"upstream: {url: 'http://127.0.0.1:8080', host: 'ann:hunter2@b', hots: x}\n    allow: authenticated"),
 			"hots: x}\n"},
-		"endpoints.token": {with(t, "client_id: sallyport", "endpoints: {token: 'https://a.example/t', jwkss: x}\n    client_id: sallyport"),
+		"endpoints.token": {with(t, "client_id: sallyport", "endpoints: {token: 'https://a.example/t', jwkss: x}\n    "+
+			"client_id: sallyport"),
 			"endpoints: {token: 'https://a.example/t', jwkss: x}\n"},
-		"listen":                    {valid + "listen: ':4380'\n", "listen: ':4380'\n       |         ^"},
-		"a reference without file:": {with(t, "env:CLIENT_SECRET", "/run/secrets/client"), "client_secret: /run/secrets/client\n       |                    ^\n"},
+		"listen": {valid + "listen: ':4380'\n", "listen: ':4380'\n       |         ^"},
+		"a reference without file:": {with(t, "env:CLIENT_SECRET", "/run/secrets/client"),
+			"client_secret: /run/secrets/client\n       |                    ^\n"},
 	} {
 		_, faults := Parse("config.yaml", []byte(c.text))
 		if got := faults.Error(); !strings.Contains(got, c.want) || strings.Contains(got, canary) {
 			t.Errorf("%s:\n%s\nwant\n%s", name, got, c.want)
 		}
 	}
-	for _, secret := range []string{"/hunter2", "/aB3/hunter2", "/run", "/etc/a+hunter2=", "$hunter2", "${hunter2!}", "listen"} {
-		if meantReference(secret) != "" {
+	for _, secret := range []string{"/hunter2", "/aB3/hunter2", "/run", "/etc/a+hunter2=", "$hunter2", "${hunter2!}",
+		"listen"} {
+		if yamltable.MeantReference(secret) != "" {
 			t.Errorf("%s is taken for a place", secret)
 		}
 	}

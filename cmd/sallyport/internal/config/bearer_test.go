@@ -12,14 +12,16 @@ import (
 
 func TestBearerAndGroupsAreRead(t *testing.T) {
 	c := parse(t, string(read(t, "testdata/good/bearer.yaml")))
-	want := Bearer{Provider: "main", Audiences: []string{"https://app.example.com/api", "api"}, Claims: Claims{Groups: "roles", OrgID: "tenant"}}
+	want := Bearer{Provider: "main", Audiences: []string{"https://app.example.com/api", "api"},
+		Claims: Claims{Groups: "roles", OrgID: "tenant"}}
 	if got := c.Routes[1].Bearer; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v", got)
 	}
 	if b := c.Routes[0].Bearer; !reflect.DeepEqual(b, Bearer{}) {
 		t.Errorf("a route without: %+v", b)
 	}
-	o := login.BearerOptions{Audiences: []string{"0aa0e6f4-5b1c-4a41-9d5c-6f5d1f7c2b11"}, ClientIDs: []string{"entra-sign-in"}, Quirks: []string{"any_typ"}}
+	o := login.BearerOptions{Audiences: []string{"0aa0e6f4-5b1c-4a41-9d5c-6f5d1f7c2b11"},
+		ClientIDs: []string{"entra-sign-in"}, Quirks: []string{"any_typ"}}
 	if got := c.BearerOptions(c.Routes[2]); !reflect.DeepEqual(got, o) {
 		t.Errorf("options %+v", got)
 	}
@@ -38,7 +40,8 @@ func TestP21_AnAudienceIsNoClientIDOnceThatIsKnown(t *testing.T) {
 			t.Fatal(faults)
 		}
 		faults := c.BearerFaults()
-		if (len(faults) == 1) != faulty || (faulty && (faults[0].Path != "routes[1].bearer.audiences" || !strings.Contains(faults[0].Message, "client id of a sign-in") || faults[0].Excerpt == "")) {
+		if (len(faults) == 1) != faulty || (faulty && (faults[0].Path != "routes[1].bearer.audiences" ||
+			!strings.Contains(faults[0].Message, "client id of a sign-in") || faults[0].Excerpt == "")) {
 			t.Errorf("%s: %v", id, faults)
 		}
 	}

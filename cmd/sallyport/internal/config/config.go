@@ -1,27 +1,38 @@
-// Package config reads the one configuration file: YAML, strict, versioned.
+// Package config reads the one configuration file.
 //
-// It owns the names and meanings of all keys, their defaults, the form of
-// references to secrets, and the faults that point at a line. One table (file)
-// describes every key; the reader and the JSON Schema are both made from it.
-// Parse looks at nothing but its input; Resolve alone reads the environment and
-// files. The package never opens a connection, builds nothing live, and keeps
-// no opinion on what only a neighbour can judge (whether routes overlap,
-// whether a key is a session key): cmd asks them, and points at the line with
-// Config.Fault. Which choices of a provider go together it asks login itself.
+// It owns the names and meanings of all keys, their defaults, and every judgement
+// that needs nothing but the file (lints included). One table (file) describes
+// every key; how a table is read strictly, how a fault points at its line, and what
+// forms references to secrets have is its neighbour yamltable's. Parse looks at
+// nothing but its input; Resolve alone reads the environment and files. The package
+// never opens a connection, builds nothing live, and keeps no opinion on what only
+// a neighbour can judge (whether routes overlap, whether a key is a session key):
+// assemble asks them, and points at the line with Config.Fault. Which choices of a
+// provider go together it asks login itself.
 package config
 
 import (
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/login"
-	yaml "go.yaml.in/yaml/v4"
 )
+
+// What neighbours of this room know of the file without its table.
+type (
+	Fault  = yamltable.Fault
+	Faults = yamltable.Faults
+	Ref    = yamltable.Ref
+	Key    = yamltable.Key
+)
+
+// Size is a number of bytes as the file has it: 64KiB for 65536.
+func Size(n int64) string { return yamltable.Size(n) }
 
 // Config is the file as plain values, with all defaults filled in. What the
 // file gives as a reference has its value after Resolve.
@@ -48,7 +59,7 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 
 	version int
-	src     sealed[source]
+	doc     yamltable.Document
 }
 
 // Session says how long a session lasts and what seals it.
@@ -161,240 +172,298 @@ type Limits struct {
 // Parse reads a file. The faults are all that can be found without looking
 // anywhere else; with faults there is no Config. name is for messages.
 func Parse(name string, data []byte) (*Config, Faults) {
-	src := newSource(name, data)
-	if len(data) > maxFile {
-		return nil, src.finish(Faults{src.fault(pos{1, 1}, "", "the file is larger than 1 MiB")})
-	}
-	root, fault := src.load()
-	if fault != nil {
-		return nil, src.finish(Faults{*fault})
-	}
-	src.root = root
-	table := file()
-	w := &walker{src: src, sounds: regexp.MustCompile(`(?i)` + secretWords), keys: keysOf(table)}
-	w.plain = plainPaths(w.keys)
-	c := &Config{src: seal(src)}
-	sound := w.structure(place{root, ""}, 1)
-	slices.SortFunc(src.starts, comparePos)
-	slices.SortStableFunc(src.scalars, func(a, b *yaml.Node) int { return comparePos(nodePos(a), nodePos(b)) })
-	if sound {
-		take(w, table, place{root, ""}, c)
-		w.faults = append(w.faults, c.crossCheck()...)
-	}
-	if len(w.faults) > 0 {
-		return nil, src.finish(w.faults)
+	c := &Config{doc: yamltable.Open(name, data)}
+	if faults := yamltable.Read(c.doc, file(), foreign, c, c.crossCheck); len(faults) > 0 {
+		return nil, faults
 	}
 	return c, nil
 }
 
+// Keys are all keys of the file, in the order of the table.
+func Keys() []Key { return yamltable.Keys(file()) }
+
+// Schema is the JSON Schema of the file. It allows somewhat more than Parse does:
+// no schema knows that two routes overlap.
+func Schema() []byte { return yamltable.JSONSchema("Sallyport configuration", file()) }
+
 // Fault is for what a neighbour finds wrong: it points at the value of path
 // ("routes[2].path"), or at what would hold it if the file leaves it out.
 func (c *Config) Fault(path string, format string, args ...any) Fault {
-	return c.src.open().finish(Faults{c.src.open().faultAt(path, format, args...)})[0]
+	return c.doc.Finish(Faults{c.doc.FaultAt(path, format, args...)})[0]
 }
 
 // Warnings are what is allowed but should not stay so; to be logged at start.
 func (c *Config) Warnings() []Fault {
-	var warnings Faults
-	for _, p := range c.src.open().pending {
-		if p.ref.form == formLiteral {
-			warnings = append(warnings, c.src.open().fault(p.at, p.path, "literal: keeps a secret in the file; it is for tests, use file: or env:"))
-		}
-	}
-	return c.src.open().finish(slices.Concat(warnings, c.flatGroupWarnings(), c.bareGroupWarnings(), c.patternWarnings()))
+	warnings := c.doc.InFile("literal: keeps a secret in the file; it is for tests, use file: or env:")
+	return c.doc.Finish(slices.Concat(warnings, c.flatGroupWarnings(), c.bareGroupWarnings(), c.patternWarnings()))
 }
 
 // file is the table of all keys: the reader and the schema are made from it.
-func file() shape[Config] {
-	return object[Config]{keys: []key[Config]{
-		field("version", "The version of this format, not of Sallyport or of your app: 1.", number(1, 1), func(c *Config) *int { return &c.version }).required(),
-		field("public_url", "Where browsers find Sallyport: scheme, host and port. Callback URLs are made from it. Plain http is for loopback hosts only.",
-			valueOrRef("an absolute URL such as https://app.example.com", `^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@\s]+/?$`, parsePublicURL),
-			func(c *Config) **url.URL { return &c.PublicURL }).required(),
-		field("prefix", "The path below which Sallyport answers itself.",
-			pattern("a path such as /.sallyport, of letters, digits and -._~, without a slash at its end", prefixPattern),
-			func(c *Config) *string { return &c.Prefix }).or("/.sallyport"),
-		field("listen", "Where to accept connections.", listenShape(), func(c *Config) *Listen { return &c.Listen }).or("{}"),
-		field("trusted_proxies", "Addresses and ranges of the proxies before Sallyport. Only their X-Forwarded-For, -Proto and -Host count; nobody's if it is empty.",
-			list(proxyRange(), 0), func(c *Config) *[]netip.Prefix { return &c.TrustedProxies }).or("[]"),
-		field("session", "How long a session lasts and what seals it.", sessionShape(), func(c *Config) *Session { return &c.Session }).required(),
-		field("providers", "The identity providers people sign in with.", list(providerShape(), 1),
-			func(c *Config) *[]Provider { return &c.Providers }).required(),
-		field("organizations", "Organizations that providers know under several ids, or by verified e-mail domains, each folded into one.", organizationsShape(),
+func file() yamltable.Shape[Config] {
+	return yamltable.Object[Config]{Keys: []yamltable.Entry[Config]{
+		yamltable.Field("version", "The version of this format, not of Sallyport or of your app: 1.", yamltable.Number(1, 1),
+			func(c *Config) *int { return &c.version }).Required(),
+		yamltable.Field("public_url", "Where browsers find Sallyport: scheme, host and port. Callback URLs are made from "+
+			"it. Plain http is for loopback hosts only.",
+			yamltable.ValueOrRef("an absolute URL such as https://app.example.com", `^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@\s]+/?$`,
+				parsePublicURL),
+			func(c *Config) **url.URL { return &c.PublicURL }).Required(),
+		yamltable.Field("prefix", "The path below which Sallyport answers itself.",
+			yamltable.Pattern("a path such as /.sallyport, of letters, digits and -._~, without a slash at its end",
+				prefixPattern),
+			func(c *Config) *string { return &c.Prefix }).Or("/.sallyport"),
+		yamltable.Field("listen", "Where to accept connections.", listenShape(),
+			func(c *Config) *Listen { return &c.Listen }).Or("{}"),
+		yamltable.Field("trusted_proxies", "Addresses and ranges of the proxies before Sallyport. Only their "+
+			"X-Forwarded-For, -Proto and -Host count; nobody's if it is empty.",
+			yamltable.List(proxyRange(), 0), func(c *Config) *[]netip.Prefix { return &c.TrustedProxies }).Or("[]"),
+		yamltable.Field("session", "How long a session lasts and what seals it.", sessionShape(),
+			func(c *Config) *Session { return &c.Session }).Required(),
+		yamltable.Field("providers", "The identity providers people sign in with.", yamltable.List(providerShape(), 1),
+			func(c *Config) *[]Provider { return &c.Providers }).Required(),
+		yamltable.Field("organizations", "Organizations that providers know under several ids, or by verified e-mail "+
+			"domains, each folded into one.", organizationsShape(),
 			func(c *Config) *[]Organization { return &c.Organizations }),
-		field("routes", "What is behind Sallyport and who may have it. The most specific host wins, in it the longest path.", list(routeShape(), 1),
-			func(c *Config) *[]Route { return &c.Routes }).required(),
-		field("groups", "Which groups of a person are kept.", groupsShape(), func(c *Config) *Groups { return &c.Groups }).or("{}"),
-		field("operators", "Who runs this site, as rules: their account page says what providers are asked for.", list(ruleShape(), 1),
+		yamltable.Field("routes", "What is behind Sallyport and who may have it. The most specific host wins, in it the "+
+			"longest path.", yamltable.List(routeShape(), 1),
+			func(c *Config) *[]Route { return &c.Routes }).Required(),
+		yamltable.Field("groups", "Which groups of a person are kept.", groupsShape(),
+			func(c *Config) *Groups { return &c.Groups }).Or("{}"),
+		yamltable.Field("operators", "Who runs this site, as rules: their account page says what providers are asked for.",
+			yamltable.List(ruleShape(), 1),
 			func(c *Config) *[]Rule { return &c.Operators }),
-		field("pages", "How Sallyport's own pages look.", pagesShape(), func(c *Config) *Pages { return &c.Pages }).or("{}"),
-		field("log", "What is logged and how.", logShape(), func(c *Config) *Log { return &c.Log }).or("{}"),
-		field("stop", "How Sallyport ends after SIGTERM.", stopShape(), func(c *Config) *Stop { return &c.Stop }).or("{}"),
-		field("limits", "What a request may cost.", limitsShape(), func(c *Config) *Limits { return &c.Limits }).or("{}"),
-	}}.shape()
+		yamltable.Field("pages", "How Sallyport's own pages look.", pagesShape(),
+			func(c *Config) *Pages { return &c.Pages }).Or("{}"),
+		yamltable.Field("log", "What is logged and how.", logShape(), func(c *Config) *Log { return &c.Log }).Or("{}"),
+		yamltable.Field("stop", "How Sallyport ends after SIGTERM.", stopShape(),
+			func(c *Config) *Stop { return &c.Stop }).Or("{}"),
+		yamltable.Field("limits", "What a request may cost.", limitsShape(),
+			func(c *Config) *Limits { return &c.Limits }).Or("{}"),
+	}}.Shape()
 }
 
-func sessionShape() shape[Session] {
-	return object[Session]{keys: []key[Session]{
-		field("keys", "The session keys, as `sallyport genkey` prints them. All open sessions; the newest that is old enough seals them. "+
+func sessionShape() yamltable.Shape[Session] {
+	return yamltable.Object[Session]{Keys: []yamltable.Entry[Session]{
+		yamltable.Field("keys", "The session keys, as `sallyport genkey` prints them. All open sessions; the newest that "+
+			"is old enough seals them. "+
 			"dir: stands for every file in a directory.",
-			list(secretRef(formFile, formDir, formEnv, formLiteral), 1), func(s *Session) *[]Ref { return &s.Keys }).required(),
-		field("absolute_timeout", "After this a person signs in again, whatever happened since.",
-			duration(time.Minute, 720*time.Hour), func(s *Session) *time.Duration { return &s.AbsoluteTimeout }).or("12h"),
-		field("idle_timeout", "After this without a page being opened, or /.sallyport/session being asked, a person signs in again.",
-			duration(time.Minute, 720*time.Hour), func(s *Session) *time.Duration { return &s.IdleTimeout }).or("1h"),
-		field("cookie_name", "The session cookie's name behind __Host-, where several Sallyports have one host (ports or paths do not keep cookies apart): sallyport- and a word of your own. The usual one is sallyport.",
+			yamltable.List(yamltable.SecretRef(yamltable.FormFile, yamltable.FormDir, yamltable.FormEnv, yamltable.FormLiteral),
+				1), func(s *Session) *[]Ref { return &s.Keys }).Required(),
+		yamltable.Field("absolute_timeout", "After this a person signs in again, whatever happened since.",
+			yamltable.Duration(time.Minute, 720*time.Hour), func(s *Session) *time.Duration { return &s.AbsoluteTimeout }).Or("12h"),
+		yamltable.Field("idle_timeout", "After this without a page being opened, or /.sallyport/session being asked, a "+
+			"person signs in again.",
+			yamltable.Duration(time.Minute, 720*time.Hour), func(s *Session) *time.Duration { return &s.IdleTimeout }).Or("1h"),
+		yamltable.Field("cookie_name", "The session cookie's name behind __Host-, where several Sallyports have one host "+
+			"(ports or paths do not keep cookies apart): sallyport- and a word of your own. The usual one is sallyport.",
 			cookieName(), func(s *Session) *string { return &s.CookieName }),
-		field("clear_cache", "`false`: signing out and switching organizations leave the browser's cache of this site alone, which takes seconds where it is large. For apps that send no-store with what is personal. It is cleared if left out.",
-			onlyFalse(), func(s *Session) *bool { return &s.KeepCache }),
-	}, check: checkSession}.shape()
+		yamltable.Field("clear_cache", "`false`: signing out and switching organizations leave the browser's cache of "+
+			"this site alone, which takes seconds where it is large. For apps that send no-store with what is personal. It "+
+			"is cleared if left out.",
+			yamltable.OnlyFalse(), func(s *Session) *bool { return &s.KeepCache }),
+	}, Check: checkSession}.Shape()
 }
 
-func providerShape() shape[Provider] {
-	return object[Provider]{keys: []key[Provider]{
-		field("id", "The name in callback URLs and in every identity. Never give it to another issuer.", idText(), func(p *Provider) *string { return &p.ID }).required(),
-		field("type", "The kind of provider.", providerType(), func(p *Provider) *string { return &p.Type }).required(),
-		field("name", "The name on the sign-in page; the id if left out.", text("a name for people"), func(p *Provider) *string { return &p.Name }),
-		field("issuer", "The issuer, exactly as the provider writes it. The types of vendors know their own.",
+func providerShape() yamltable.Shape[Provider] {
+	return yamltable.Object[Provider]{Keys: []yamltable.Entry[Provider]{
+		yamltable.Field("id", "The name in callback URLs and in every identity. Never give it to another issuer.", idText(),
+			func(p *Provider) *string { return &p.ID }).Required(),
+		yamltable.Field("type", "The kind of provider.", providerType(),
+			func(p *Provider) *string { return &p.Type }).Required(),
+		yamltable.Field("name", "The name on the sign-in page; the id if left out.", yamltable.Text("a name for people"),
+			func(p *Provider) *string { return &p.Name }),
+		yamltable.Field("issuer", "The issuer, exactly as the provider writes it. The types of vendors know their own.",
 			urlText(parseIssuer), func(p *Provider) *string { return &p.Issuer }),
-		field("endpoints", "Addresses that count instead of those in the discovery document. With authorization and token nobody asks for that document.",
+		yamltable.Field("endpoints", "Addresses that count instead of those in the discovery document. With authorization "+
+			"and token nobody asks for that document.",
 			endpointsShape(), func(p *Provider) *login.Endpoints { return &p.Endpoints }),
-		field("ca", "Who may vouch for the provider's https, PEM, wherever Sallyport asks it itself; whom this system trusts if left out.", authorities(),
+		yamltable.Field("ca", "Who may vouch for the provider's https, PEM, wherever Sallyport asks it itself; whom this "+
+			"system trusts if left out.", authorities(),
 			func(p *Provider) *Ref { return &p.CA }),
-		field("client_id", "The client id the provider gave out.", valueOrRef("a client id", `^[!-~]([ -~]*[!-~])?$`, parseClientID),
-			func(p *Provider) *string { return &p.ClientID }).required(),
-		field("client_secret", "The client secret. Left out with `client_auth: none`, assertion and private_key_jwt.", secretRef(formEnv, formFile, formLiteral),
+		yamltable.Field("client_id", "The client id the provider gave out.",
+			yamltable.ValueOrRef("a client id", `^[!-~]([ -~]*[!-~])?$`, parseClientID),
+			func(p *Provider) *string { return &p.ClientID }).Required(),
+		yamltable.Field("client_secret", "The client secret. Left out with `client_auth: none`, assertion and "+
+			"private_key_jwt.", yamltable.SecretRef(yamltable.FormEnv, yamltable.FormFile, yamltable.FormLiteral),
 			func(p *Provider) *Ref { return &p.ClientSecret }),
-		field("client_auth", "How the client proves itself: the secret in an Authorization header (basic) or in the body (post), or as the provider prefers (auto); "+
+		yamltable.Field("client_auth", "How the client proves itself: the secret in an Authorization header (basic) or in "+
+			"the body (post), or as the provider prefers (auto); "+
 			"a token from a file (assertion); one that Sallyport signs (private_key_jwt); not at all (none).",
-			oneOf("", "auto", "basic", "post", "none", "assertion", "private_key_jwt"), func(p *Provider) *string { return &p.ClientAuth }).or("auto"),
-		field("client_assertion", "With `client_auth: assertion`: the file with the token that proves the client, such as a Kubernetes service account's. It is read again for each sign-in.",
-			checkedRef(login.CheckClientAssertion, formFile), func(p *Provider) *Ref { return &p.ClientAssertion }),
-		field("client_key", "With `client_auth: private_key_jwt`: the private key, PEM; its public key is registered at the provider.",
-			checked(secretRef(formFile, formEnv), login.CheckClientKey), func(p *Provider) *Ref { return &p.ClientKey }),
-		field("client_key_id", "The key's id (kid) at the provider, where it gave one. Not said if left out.", text("the id of a key"), func(p *Provider) *string { return &p.ClientKeyID }),
-		field("scopes", "What to ask for; openid must be among them. What the type needs if left out: openid, profile and email for oidc.",
-			list(pattern("a scope", `^[!#-\[\]-~]+$`), 1), func(p *Provider) *[]string { return &p.Scopes }),
-		field("claims", "The names under which this provider tells things, where they are not the usual ones. A path such as realm_access.roles leads into objects.", claimsShape(),
-			func(p *Provider) *Claims { return &p.Claims }).or("{}"),
-		field("identity_from", "Where claims are read: auto asks the userinfo endpoint only for what is missing from the ID token.",
-			oneOf("", "auto", "id_token", "userinfo"), func(p *Provider) *string { return &p.IdentityFrom }).or("auto"),
-		field("email_domains", "The domains this provider may vouch for; addresses outside count as unverified. Required for type oidc where there are two providers.",
-			list(domain(), 1), func(p *Provider) *[]string { return &p.EmailDomains }),
-		field("trusted_audiences", "What may stand in the aud of ID tokens beside the client id, such as another client or project. Then azp must be the client id. "+
+			yamltable.OneOf("", "auto", "basic", "post", "none", "assertion",
+				"private_key_jwt"), func(p *Provider) *string { return &p.ClientAuth }).Or("auto"),
+		yamltable.Field("client_assertion", "With `client_auth: assertion`: the file with the token that proves the "+
+			"client, such as a Kubernetes service account's. It is read again for each sign-in.",
+			checkedRef(login.CheckClientAssertion, yamltable.FormFile), func(p *Provider) *Ref { return &p.ClientAssertion }),
+		yamltable.Field("client_key", "With `client_auth: private_key_jwt`: the private key, PEM; its public key is "+
+			"registered at the provider.",
+			yamltable.Judged(yamltable.SecretRef(yamltable.FormFile, yamltable.FormEnv),
+				login.CheckClientKey), func(p *Provider) *Ref { return &p.ClientKey }),
+		yamltable.Field("client_key_id", "The key's id (kid) at the provider, where it gave one. Not said if left out.",
+			yamltable.Text("the id of a key"), func(p *Provider) *string { return &p.ClientKeyID }),
+		yamltable.Field("scopes", "What to ask for; openid must be among them. What the type needs if left out: openid, "+
+			"profile and email for oidc.",
+			yamltable.List(yamltable.Pattern("a scope", `^[!#-\[\]-~]+$`), 1), func(p *Provider) *[]string { return &p.Scopes }),
+		yamltable.Field("claims", "The names under which this provider tells things, where they are not the usual ones. A "+
+			"path such as realm_access.roles leads into objects.", claimsShape(),
+			func(p *Provider) *Claims { return &p.Claims }).Or("{}"),
+		yamltable.Field("identity_from", "Where claims are read: auto asks the userinfo endpoint only for what is missing "+
+			"from the ID token.",
+			yamltable.OneOf("", "auto", "id_token", "userinfo"), func(p *Provider) *string { return &p.IdentityFrom }).Or("auto"),
+		yamltable.Field("email_domains", "The domains this provider may vouch for; addresses outside count as unverified. "+
+			"Required for type oidc where there are two providers.",
+			yamltable.List(domain(), 1), func(p *Provider) *[]string { return &p.EmailDomains }),
+		yamltable.Field("trusted_audiences", "What may stand in the aud of ID tokens beside the client id, such as "+
+			"another client or project. Then azp must be the client id. "+
 			"Whoever it is gets tokens that would sign people in here.",
-			list(text("an audience"), 1), func(p *Provider) *[]string { return &p.TrustedAudiences }),
-		field("logout", "Signing out at the provider too: `false` does not offer it; a mapping says what the provider needs for it. As the discovery document says if left out.",
+			yamltable.List(yamltable.Text("an audience"), 1), func(p *Provider) *[]string { return &p.TrustedAudiences }),
+		yamltable.Field("logout", "Signing out at the provider too: `false` does not offer it; a mapping says what the "+
+			"provider needs for it. As the discovery document says if left out.",
 			signOutShape(), func(p *Provider) *SignOut { return &p.SignOut }),
-		field("public_keys", "type oidc: the provider's signing keys, instead of published ones. PEM, public keys or certificates; old and new ones while they change.",
-			list(publicKeyRef(), 1), func(p *Provider) *[]Ref { return &p.PublicKeys }),
-		field("quirks", "type oidc: deviations from the standard that this provider is allowed. Each weakens something; docs/providers/oidc.md says what.",
-			list(oneOf("", login.QuirkNames()...), 1), func(p *Provider) *[]string { return &p.Quirks }),
-		field("hosted_domains", "type google: only people of these Google Workspace domains. Everybody with a Google account if left out.",
-			list(domain(), 1), func(p *Provider) *[]string { return &p.HostedDomains }),
-		field("tenant", "type microsoft: common for every account, organizations, consumers for personal ones, or the GUID or domain of one tenant.",
-			pattern("common, organizations, consumers, or the GUID or domain of a tenant in lower case", `^`+labels+`$`), func(p *Provider) *string { return &p.Tenant }),
-		field("allowed_tenants", "type microsoft, with tenant common or organizations: only people of these tenants, by GUID.",
-			list(pattern("the GUID of a tenant in lower case", guidPattern), 1), func(p *Provider) *[]string { return &p.AllowedTenants }),
-	}, check: checkProvider}.shape()
+		yamltable.Field("public_keys", "type oidc: the provider's signing keys, instead of published ones. PEM, public "+
+			"keys or certificates; old and new ones while they change.",
+			yamltable.List(publicKeyRef(), 1), func(p *Provider) *[]Ref { return &p.PublicKeys }),
+		yamltable.Field("quirks", "type oidc: deviations from the standard that this provider is allowed. Each weakens "+
+			"something; docs/providers/oidc.md says what.",
+			yamltable.List(yamltable.OneOf("", login.QuirkNames()...), 1), func(p *Provider) *[]string { return &p.Quirks }),
+		yamltable.Field("hosted_domains", "type google: only people of these Google Workspace domains. Everybody with a "+
+			"Google account if left out.",
+			yamltable.List(domain(), 1), func(p *Provider) *[]string { return &p.HostedDomains }),
+		yamltable.Field("tenant", "type microsoft: common for every account, organizations, consumers for personal ones, "+
+			"or the GUID or domain of one tenant.",
+			yamltable.Pattern("common, organizations, consumers, or the GUID or domain of a tenant in lower case",
+				`^`+labels+`$`), func(p *Provider) *string { return &p.Tenant }),
+		yamltable.Field("allowed_tenants", "type microsoft, with tenant common or organizations: only people of these "+
+			"tenants, by GUID.",
+			yamltable.List(yamltable.Pattern("the GUID of a tenant in lower case", guidPattern),
+				1), func(p *Provider) *[]string { return &p.AllowedTenants }),
+	}, Check: checkProvider}.Shape()
 }
 
-func endpointsShape() shape[login.Endpoints] {
+func endpointsShape() yamltable.Shape[login.Endpoints] {
 	address := urlText(parseEndpoint)
-	return object[login.Endpoints]{some: true, keys: []key[login.Endpoints]{
-		field("authorization", "Where the browser is sent.", address, func(e *login.Endpoints) *string { return &e.AuthorizationURL }),
-		field("token", "Where the code is redeemed.", address, func(e *login.Endpoints) *string { return &e.TokenURL }),
-		field("userinfo", "Where claims about the person are read.", address, func(e *login.Endpoints) *string { return &e.UserinfoURL }),
-		field("jwks", "Where the provider's signing keys are.", address, func(e *login.Endpoints) *string { return &e.JWKSURL }),
-		field("end_session", "Where a person signs out.", address, func(e *login.Endpoints) *string { return &e.EndSessionURL }),
-		field("graph", "type microsoft: the origin of Graph, where a national cloud has its own.", address, func(e *login.Endpoints) *string { return &e.GraphURL }),
-	}}.shape()
+	return yamltable.Object[login.Endpoints]{Some: true, Keys: []yamltable.Entry[login.Endpoints]{
+		yamltable.Field("authorization", "Where the browser is sent.", address,
+			func(e *login.Endpoints) *string { return &e.AuthorizationURL }),
+		yamltable.Field("token", "Where the code is redeemed.", address,
+			func(e *login.Endpoints) *string { return &e.TokenURL }),
+		yamltable.Field("userinfo", "Where claims about the person are read.", address,
+			func(e *login.Endpoints) *string { return &e.UserinfoURL }),
+		yamltable.Field("jwks", "Where the provider's signing keys are.", address,
+			func(e *login.Endpoints) *string { return &e.JWKSURL }),
+		yamltable.Field("end_session", "Where a person signs out.", address,
+			func(e *login.Endpoints) *string { return &e.EndSessionURL }),
+		yamltable.Field("graph", "type microsoft: the origin of Graph, where a national cloud has its own.", address,
+			func(e *login.Endpoints) *string { return &e.GraphURL }),
+	}}.Shape()
 }
 
-func signOutShape() shape[SignOut] {
-	off := within(onlyFalse(), func(s *SignOut) *bool { return &s.Off })
-	full := object[SignOut]{some: true, keys: []key[SignOut]{
-		field("url", "Where a person signs out, instead of endpoints.end_session and of what discovery says.", urlText(parseEndpoint), func(s *SignOut) *string { return &s.URL }),
-		field("return_param", "The parameter that carries the address of our page, <public_url>/.sallyport/logout, to which the provider sends people back: "+
-			"post_logout_redirect_uri by the standard, logout_uri at Cognito. Register that address at the provider first. It is not sent if left out.",
+func signOutShape() yamltable.Shape[SignOut] {
+	off := yamltable.Within(yamltable.OnlyFalse(), func(s *SignOut) *bool { return &s.Off })
+	full := yamltable.Object[SignOut]{Some: true, Keys: []yamltable.Entry[SignOut]{
+		yamltable.Field("url", "Where a person signs out, instead of endpoints.end_session and of what discovery says.",
+			urlText(parseEndpoint), func(s *SignOut) *string { return &s.URL }),
+		yamltable.Field("return_param", "The parameter that carries the address of our page, "+
+			"<public_url>/.sallyport/logout, to which the provider sends people back: "+
+			"post_logout_redirect_uri by the standard, logout_uri at Cognito. Register that address at the provider first. "+
+			"It is not sent if left out.",
 			parameterName(), func(s *SignOut) *string { return &s.ReturnParam }),
-		field("params", "Further parameters, as the provider wants them. client_id is sent in any case.", parameters(), func(s *SignOut) *map[string]string { return &s.Params }),
-	}, check: checkSignOut}.shape()
-	return either("false or a mapping", off, yaml.MappingNode, full)
+		yamltable.Field("params", "Further parameters, as the provider wants them. client_id is sent in any case.",
+			parameters(), func(s *SignOut) *map[string]string { return &s.Params }),
+	}, Check: checkSignOut}.Shape()
+	return yamltable.Either("false or a mapping", off, yamltable.Mapping, full)
 }
 
-func claimsShape() shape[Claims] {
-	claim := text("the name of a claim")
-	return object[Claims]{keys: []key[Claims]{
-		field("org_id", "The claim with the organization's id.", claim, func(c *Claims) *string { return &c.OrgID }),
-		field("org_name", "The claim with the organization's name.", claim, func(c *Claims) *string { return &c.OrgName }),
-		field("org_domain", "The claim with the organization's domain.", claim, func(c *Claims) *string { return &c.OrgDomain }),
-		field("orgs", "The claim with all organizations: a list of ids, or of mappings with id, name and domain, or a mapping of such mappings. Has no usual name.", claim,
+func claimsShape() yamltable.Shape[Claims] {
+	claim := yamltable.Text("the name of a claim")
+	return yamltable.Object[Claims]{Keys: []yamltable.Entry[Claims]{
+		yamltable.Field("org_id", "The claim with the organization's id.", claim,
+			func(c *Claims) *string { return &c.OrgID }),
+		yamltable.Field("org_name", "The claim with the organization's name.", claim,
+			func(c *Claims) *string { return &c.OrgName }),
+		yamltable.Field("org_domain", "The claim with the organization's domain.", claim,
+			func(c *Claims) *string { return &c.OrgDomain }),
+		yamltable.Field("orgs", "The claim with all organizations: a list of ids, or of mappings with id, name and "+
+			"domain, or a mapping of such mappings. Has no usual name.", claim,
 			func(c *Claims) *string { return &c.Orgs }),
-		field("groups", "The claim with the person's groups: a list, or a mapping whose keys are the groups and whose values name the organizations in which they count.", claim, func(c *Claims) *string { return &c.Groups }),
-		field("username", "The claim with the person's user name.", claim, func(c *Claims) *string { return &c.Username }),
-		field("name", "The claim with the person's name.", claim, func(c *Claims) *string { return &c.Name }),
-		field("email", "The claim with the person's e-mail address.", claim, func(c *Claims) *string { return &c.Email }),
-	}}.shape()
+		yamltable.Field("groups", "The claim with the person's groups: a list, or a mapping whose keys are the groups and "+
+			"whose values name the organizations in which they count.", claim, func(c *Claims) *string { return &c.Groups }),
+		yamltable.Field("username", "The claim with the person's user name.", claim,
+			func(c *Claims) *string { return &c.Username }),
+		yamltable.Field("name", "The claim with the person's name.", claim, func(c *Claims) *string { return &c.Name }),
+		yamltable.Field("email", "The claim with the person's e-mail address.", claim,
+			func(c *Claims) *string { return &c.Email }),
+	}}.Shape()
 }
 
-func routeShape() shape[Route] {
-	return object[Route]{keys: []key[Route]{
-		field("name", "The name in logs and metrics.", idText(), func(r *Route) *string { return &r.Name }).required(),
-		field("host", "The host, *.example.com for all names below, or {org}.example.com for one of each of the organizations; the host of public_url if left out.",
+func routeShape() yamltable.Shape[Route] {
+	return yamltable.Object[Route]{Keys: []yamltable.Entry[Route]{
+		yamltable.Field("name", "The name in logs and metrics.", idText(),
+			func(r *Route) *string { return &r.Name }).Required(),
+		yamltable.Field("host", "The host, *.example.com for all names below, or {org}.example.com for one of each of the "+
+			"organizations; the host of public_url if left out.",
 			routeHost(), func(r *Route) *string { return &r.Host }),
-		field("path", "This path and all below it: /admin covers /admin/x, not /administrator.", routePath(), func(r *Route) *string { return &r.Path }),
-		field("path_exact", "This path and nothing below it.", within(routePath(), func(r *Route) *string { r.Exact = true; return &r.Path }),
+		yamltable.Field("path", "This path and all below it: /admin covers /admin/x, not /administrator.", routePath(),
+			func(r *Route) *string { return &r.Path }),
+		yamltable.Field("path_exact", "This path and nothing below "+
+			"it.", yamltable.Within(routePath(), func(r *Route) *string { r.Exact = true; return &r.Path }),
 			func(r *Route) *Route { return r }),
-		field("upstream", "The app: http://host:port, https://host:port, h2c://host:port (HTTP/2 without TLS) or unix:/path.sock; or a mapping with a url.",
-			upstreamShape(), func(r *Route) *Upstream { return &r.Upstream }).required(),
-		field("public", "Everybody may have it, without signing in; the app is told of nobody.", onlyTrue(), func(r *Route) *bool { return &r.Public }),
-		field("allow", "Who may have it: `authenticated` for everybody who is signed in, or a list of rules of which one must match.",
+		yamltable.Field("upstream", "The app: http://host:port, https://host:port, h2c://host:port (HTTP/2 without TLS) "+
+			"or unix:/path.sock; or a mapping with a url.",
+			upstreamShape(), func(r *Route) *Upstream { return &r.Upstream }).Required(),
+		yamltable.Field("public", "Everybody may have it, without signing in; the app is told of nobody.",
+			yamltable.OnlyTrue(), func(r *Route) *bool { return &r.Public }),
+		yamltable.Field("allow", "Who may have it: `authenticated` for everybody who is signed in, or a list of rules of "+
+			"which one must match.",
 			allowShape(), func(r *Route) *Allow { return &r.Allow }),
-		field("headers", "What the app is told about the person.", headersShape(), func(r *Route) *Headers { return &r.Headers }).or("{}"),
-		field("websocket", "WebSockets pass, from pages of the route's own site and of the origins that are listed. None pass if left out.",
+		yamltable.Field("headers", "What the app is told about the person.", headersShape(),
+			func(r *Route) *Headers { return &r.Headers }).Or("{}"),
+		yamltable.Field("websocket", "WebSockets pass, from pages of the route's own site and of the origins that are "+
+			"listed. None pass if left out.",
 			webSocketShape(), func(r *Route) *WebSocket { return &r.WebSocket }),
-		field("encoded", "`forward`: an escaped / % # ? or ; passes in the path, as GitLab, RabbitMQ, CalDAV and npm registries need it, and so do letters that are not UTF-8. Refused if left out.",
+		yamltable.Field("encoded", "`forward`: an escaped / % # ? or ; passes in the path, as GitLab, RabbitMQ, CalDAV "+
+			"and npm registries need it, and so do letters that are not UTF-8. Refused if left out.",
 			forwardOrRefused(), func(r *Route) *bool { return &r.Encoded }),
-		field("doubled_slashes", "`forward`: two slashes in a row pass in the path, but not at its beginning. Refused if left out.",
+		yamltable.Field("doubled_slashes", "`forward`: two slashes in a row pass in the path, but not at its beginning. "+
+			"Refused if left out.",
 			forwardOrRefused(), func(r *Route) *bool { return &r.Doubled }),
-		field("max_body", "The largest body of a request; no limit if left out.", size(1, 1<<40), func(r *Route) *int64 { return &r.MaxBody }),
-		field("via", "`false`: the app gets no Via header, for apps that do not compress for proxies. It gets one if left out.",
-			onlyFalse(), func(r *Route) *bool { return &r.NoVia }),
-		field("site_headers", "Headers of the app's answers that pass although they speak for the whole site. They are dropped if left out.",
-			list(oneOf("", "Alt-Svc", "NEL"), 1), func(r *Route) *[]string { return &r.SiteHeaders }),
-		field("bearer", "Programs may come with an access token of a provider in the Authorization header, instead of a session. Without it that header is the app's.",
+		yamltable.Field("max_body", "The largest body of a request; no limit if left out.", yamltable.SizeBetween(1, 1<<40),
+			func(r *Route) *int64 { return &r.MaxBody }),
+		yamltable.Field("via", "`false`: the app gets no Via header, for apps that do not compress for proxies. It gets "+
+			"one if left out.",
+			yamltable.OnlyFalse(), func(r *Route) *bool { return &r.NoVia }),
+		yamltable.Field("site_headers", "Headers of the app's answers that pass although they speak for the whole site. "+
+			"They are dropped if left out.",
+			yamltable.List(yamltable.OneOf("", "Alt-Svc", "NEL"), 1), func(r *Route) *[]string { return &r.SiteHeaders }),
+		yamltable.Field("bearer", "Programs may come with an access token of a provider in the Authorization header, "+
+			"instead of a session. Without it that header is the app's.",
 			bearerShape(), func(r *Route) *Bearer { return &r.Bearer }),
-	}, rivals: [][]string{{"public", "bearer"}}, choices: []choice{
-		{[]string{"path", "path_exact"}, "needs a path or a path_exact"},
-		{[]string{"public", "allow"}, "does not say who may have it: write `allow: authenticated`, a list of rules, or `public: true`"},
-	}}.shape()
+	}, Rivals: [][]string{{"public", "bearer"}}, Choices: []yamltable.Choice{
+		{Names: []string{"path", "path_exact"}, None: "needs a path or a path_exact"},
+		{Names: []string{"public", "allow"}, None: "does not say who may have it: write `allow: authenticated`, a list of " +
+			"rules, or `public: true`"},
+	}}.Shape()
 }
 
-func allowShape() shape[Allow] {
+func allowShape() yamltable.Shape[Allow] {
 	want := "`authenticated` or a list of rules"
-	everybody := shape[Allow]{want: want, schema: schema{"const": "authenticated"}, read: func(w *walker, at place, into *Allow) {
-		switch v := at.node.Value; {
-		case isText(at.node) && v == "authenticated":
-			into.Authenticated = true
-		case isText(at.node) && slices.Contains([]string{"all", "any", "anonymous", "everybody", "everyone", "public", "*"}, v):
-			w.fault(at, "must be %s, not %s; for everybody, without signing in, write `public: true` instead of allow", want, quote(v))
-		case isText(at.node) && nearest(v, []string{"authenticated"}) == "":
-			w.suggest(at, listOf(ruleFor(v)), "must be %s, not %s", want, quote(v))
-		default:
-			var word string
-			oneOf(want, "authenticated").read(w, at, &word)
-		}
-	}}
-	return either(want, everybody, yaml.SequenceNode, within(list(ruleShape(), 1), func(a *Allow) *[]Rule { return &a.Any }))
-}
-
-// listOf is the list of one entry; "" of none.
-func listOf(entry string) string {
-	if entry == "" {
-		return ""
-	}
-	return "[" + entry + "]"
+	everybody := yamltable.Shape[Allow]{Want: want, Schema: yamltable.Schema{"const": "authenticated"},
+		Read: func(w *yamltable.Walker, at yamltable.Place, into *Allow) {
+			switch v := at.Node.Value; {
+			case yamltable.IsText(at.Node) && v == "authenticated":
+				into.Authenticated = true
+			case yamltable.IsText(at.Node) && slices.Contains([]string{"all", "any", "anonymous", "everybody", "everyone",
+				"public", "*"}, v):
+				w.Fault(at, "must be %s, not %s; for everybody, without signing in, write `public: true` instead of allow", want,
+					yamltable.Quote(v))
+			case yamltable.IsText(at.Node) && yamltable.Nearest(v, []string{"authenticated"}) == "":
+				w.Suggest(at, yamltable.ListOf(ruleFor(v)), "must be %s, not %s", want, yamltable.Quote(v))
+			default:
+				var word string
+				yamltable.OneOf(want, "authenticated").Read(w, at, &word)
+			}
+		}}
+	return yamltable.Either(want, everybody, yamltable.Sequence,
+		yamltable.Within(yamltable.List(ruleShape(), 1), func(a *Allow) *[]Rule { return &a.Any }))
 }
 
 // ruleFor is the rule that a bare text was probably meant as.
@@ -414,39 +483,49 @@ func ruleFor(v string) string {
 	return "{groups: [" + v + "]}"
 }
 
-func ruleShape() shape[Rule] {
-	return object[Rule]{some: true, instead: ruleFor, keys: []key[Rule]{
-		field("orgs", "Ids of organizations: the person belongs to one of them.", list(exact("the id of an organization"), 1), func(r *Rule) *[]string { return &r.Orgs }),
-		field("groups", "Groups: the person is in one of them.", list(exact("the name of a group"), 1), func(r *Rule) *[]string { return &r.Groups }),
-		field("emails", "Verified e-mail addresses.", list(emailAddress(), 1), func(r *Rule) *[]string { return &r.Emails }),
-		field("email_domains", "Domains of verified e-mail addresses.", list(domain(), 1), func(r *Rule) *[]string { return &r.EmailDomains }),
+func ruleShape() yamltable.Shape[Rule] {
+	return yamltable.Object[Rule]{Some: true, Instead: ruleFor, Keys: []yamltable.Entry[Rule]{
+		yamltable.Field("orgs", "Ids of organizations: the person belongs to one of them.",
+			yamltable.List(exact("the id of an organization"), 1), func(r *Rule) *[]string { return &r.Orgs }),
+		yamltable.Field("groups", "Groups: the person is in one of them.", yamltable.List(exact("the name of a group"), 1),
+			func(r *Rule) *[]string { return &r.Groups }),
+		yamltable.Field("emails", "Verified e-mail addresses.", yamltable.List(emailAddress(), 1),
+			func(r *Rule) *[]string { return &r.Emails }),
+		yamltable.Field("email_domains", "Domains of verified e-mail addresses.", yamltable.List(domain(), 1),
+			func(r *Rule) *[]string { return &r.EmailDomains }),
 		flatGroupsKey(),
-	}}.shape()
+	}}.Shape()
 }
 
-func headersShape() shape[Headers] {
-	return object[Headers]{instead: among("preset", identity.Presets()...), keys: []key[Headers]{
-		field("preset", "A set of header names that apps know.", oneOf("", identity.Presets()...), func(h *Headers) *string { return &h.Preset }).or(identity.PresetForwarded),
-		field("set", "Headers beside the preset: a name, and the claim it carries.", headerFields(), func(h *Headers) *[]identity.Field { return &h.Set }),
-		field("keep", "Headers that pass although they are stripped elsewhere: those of other proxies, from trusted_proxies only; method overrides and Destination, from everybody.",
-			list(pattern("the name of a header", headerPattern), 1), func(h *Headers) *[]string { return &h.Keep }),
-	}}.shape()
+func headersShape() yamltable.Shape[Headers] {
+	return yamltable.Object[Headers]{Instead: among("preset", identity.Presets()...), Keys: []yamltable.Entry[Headers]{
+		yamltable.Field("preset", "A set of header names that apps know.", yamltable.OneOf("", identity.Presets()...),
+			func(h *Headers) *string { return &h.Preset }).Or(identity.PresetForwarded),
+		yamltable.Field("set", "Headers beside the preset: a name, and the claim it carries.", headerFields(),
+			func(h *Headers) *[]identity.Field { return &h.Set }),
+		yamltable.Field("keep", "Headers that pass although they are stripped elsewhere: those of other proxies, from "+
+			"trusted_proxies only; method overrides and Destination, from everybody.",
+			yamltable.List(yamltable.Pattern("the name of a header", headerPattern),
+				1), func(h *Headers) *[]string { return &h.Keep }),
+	}}.Shape()
 }
 
-func headerFieldShape() shape[identity.Field] {
-	claim := oneOf("", identity.Claims()...)
-	full := object[identity.Field]{keys: []key[identity.Field]{
-		field("claim", "What the header carries.", claim, func(f *identity.Field) *identity.Claim { return &f.Claim }).required(),
-		field("join", "What stands between two groups.", oneOf(quotedList(identity.Joins()), identity.Joins()...), func(f *identity.Field) *string { return &f.Join }).or(`","`),
-		field("encoding", "How letters beyond ASCII are written.", oneOf("", identity.Encodings()...),
-			func(f *identity.Field) *identity.Encoding { return &f.Encoding }).or(string(identity.EncodePercent)),
-	}, check: checkHeaderField}.shape()
+func headerFieldShape() yamltable.Shape[identity.Field] {
+	claim := yamltable.OneOf("", identity.Claims()...)
+	full := yamltable.Object[identity.Field]{Keys: []yamltable.Entry[identity.Field]{
+		yamltable.Field("claim", "What the header carries.", claim,
+			func(f *identity.Field) *identity.Claim { return &f.Claim }).Required(),
+		yamltable.Field("join", "What stands between two groups.", yamltable.OneOf(yamltable.QuotedList(identity.Joins()),
+			identity.Joins()...), func(f *identity.Field) *string { return &f.Join }).Or(`","`),
+		yamltable.Field("encoding", "How letters beyond ASCII are written.", yamltable.OneOf("", identity.Encodings()...),
+			func(f *identity.Field) *identity.Encoding { return &f.Encoding }).Or(string(identity.EncodePercent)),
+	}, Check: checkHeaderField}.Shape()
 	// The short form is the claim with the defaults of the long one.
-	short := within(claim, func(f *identity.Field) *identity.Claim {
+	short := yamltable.Within(claim, func(f *identity.Field) *identity.Claim {
 		f.Join, f.Encoding = ",", identity.EncodePercent
 		return &f.Claim
 	})
-	return either("a claim or a mapping with a claim", short, yaml.MappingNode, full)
+	return yamltable.Either("a claim or a mapping with a claim", short, yamltable.Mapping, full)
 }
 
 // among is for a mapping in whose place one of words stands, which is meant for key.
@@ -459,36 +538,45 @@ func among(key string, words ...string) func(string) string {
 	}
 }
 
-func pagesShape() shape[Pages] {
-	return object[Pages]{keys: []key[Pages]{
-		field("name", "The name of the site, for the sign-in page.", text("a name for people"), func(p *Pages) *string { return &p.Name }),
-		field("logo", "The logo for the sign-in page, an .svg or .png file.", logoFile(), func(p *Pages) *Pages { return p }),
-	}}.shape()
+func pagesShape() yamltable.Shape[Pages] {
+	return yamltable.Object[Pages]{Keys: []yamltable.Entry[Pages]{
+		yamltable.Field("name", "The name of the site, for the sign-in page.", yamltable.Text("a name for people"),
+			func(p *Pages) *string { return &p.Name }),
+		yamltable.Field("logo", "The logo for the sign-in page, an .svg or .png file.", logoFile(),
+			func(p *Pages) *Pages { return p }),
+	}}.Shape()
 }
 
-func logShape() shape[Log] {
-	return object[Log]{instead: among("level", "debug", "info", "warn", "error"), keys: []key[Log]{
-		field("level", "The least that is logged.", oneOf("", "debug", "info", "warn", "error"), func(l *Log) *string { return &l.Level }).or("info"),
-		field("format", "How it is written: auto is text on a terminal, JSON elsewhere.", oneOf("", "auto", "json", "text"), func(l *Log) *string { return &l.Format }).or("auto"),
-		field("audit", "Where the audit stream goes: who signed in and out, who was refused what, what operators did. "+
+func logShape() yamltable.Shape[Log] {
+	return yamltable.Object[Log]{Instead: among("level", "debug", "info", "warn", "error"), Keys: []yamltable.Entry[Log]{
+		yamltable.Field("level", "The least that is logged.", yamltable.OneOf("", "debug", "info", "warn", "error"),
+			func(l *Log) *string { return &l.Level }).Or("info"),
+		yamltable.Field("format", "How it is written: auto is text on a terminal, JSON elsewhere.",
+			yamltable.OneOf("", "auto", "json", "text"), func(l *Log) *string { return &l.Format }).Or("auto"),
+		yamltable.Field("audit", "Where the audit stream goes: who signed in and out, who was refused what, what operators did. "+
 			"A file is appended to, and opened anew when it was renamed. There is no audit stream if it is left out.",
 			auditTarget(), func(l *Log) *string { return &l.Audit }),
-	}}.shape()
+	}}.Shape()
 }
 
-func stopShape() shape[Stop] {
-	return object[Stop]{keys: []key[Stop]{
-		field("drain_delay", "How long to go on accepting, so that load balancers notice.", duration(0, 10*time.Minute),
-			func(s *Stop) *time.Duration { return &s.DrainDelay }).or("0s"),
-		field("timeout", "How long requests may take to finish after that.", duration(time.Second, time.Hour),
-			func(s *Stop) *time.Duration { return &s.Timeout }).or("30s"),
-	}}.shape()
+func stopShape() yamltable.Shape[Stop] {
+	return yamltable.Object[Stop]{Keys: []yamltable.Entry[Stop]{
+		yamltable.Field("drain_delay", "How long to go on accepting, so that load balancers notice.",
+			yamltable.Duration(0, 10*time.Minute),
+			func(s *Stop) *time.Duration { return &s.DrainDelay }).Or("0s"),
+		yamltable.Field("timeout", "How long requests may take to finish after that.",
+			yamltable.Duration(time.Second, time.Hour),
+			func(s *Stop) *time.Duration { return &s.Timeout }).Or("30s"),
+	}}.Shape()
 }
 
-func limitsShape() shape[Limits] {
-	return object[Limits]{keys: []key[Limits]{
-		field("header", "The largest request header, with the request line.", size(8<<10, 1<<20), func(l *Limits) *int64 { return &l.Header }).or("64KiB"),
-		field("url", "The longest request target.", size(1<<10, 64<<10), func(l *Limits) *int64 { return &l.URL }).or("8KiB"),
-		field("flows", "How many sign-ins may be handled at once, in equal shares for each provider.", number(1, 65536), func(l *Limits) *int { return &l.Flows }).or("256"),
-	}, check: checkLimits}.shape()
+func limitsShape() yamltable.Shape[Limits] {
+	return yamltable.Object[Limits]{Keys: []yamltable.Entry[Limits]{
+		yamltable.Field("header", "The largest request header, with the request line.", yamltable.SizeBetween(8<<10, 1<<20),
+			func(l *Limits) *int64 { return &l.Header }).Or("64KiB"),
+		yamltable.Field("url", "The longest request target.", yamltable.SizeBetween(1<<10, 64<<10),
+			func(l *Limits) *int64 { return &l.URL }).Or("8KiB"),
+		yamltable.Field("flows", "How many sign-ins may be handled at once, in equal shares for each provider.",
+			yamltable.Number(1, 65536), func(l *Limits) *int { return &l.Flows }).Or("256"),
+	}, Check: checkLimits}.Shape()
 }

@@ -14,9 +14,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	yaml "go.yaml.in/yaml/v4"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
+	"github.com/sallyport-proxy/sallyport/identity"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files and config.schema.json")
@@ -139,7 +141,8 @@ func TestGoodFilesPass(t *testing.T) {
 
 func TestAllFaultsAreReportedAtOnceInTheOrderOfTheFile(t *testing.T) {
 	text := with(t, "version: 1", "version: 7", "keys: [file:/run/secrets/session-key]", "keyz: []",
-		"id: main", "id: &x main", "type: oidc", "type: saml\n    type: oidc", "path: /\n", "pth: /\n", "allow: authenticated", "allow: [{groups: admins}]") +
+		"id: main", "id: &x main", "type: oidc", "type: saml\n    type: oidc", "path: /\n", "pth: /\n", "allow: "+
+			"authenticated", "allow: [{groups: admins}]") +
 		"  - {name: app, path: /b, upstream: http://b, host: b.example.com, allow: authenticated}\nlog: [info]\nstop:\n"
 	_, faults := Parse("config.yaml", []byte(text))
 	golden(t, "testdata/many-faults.txt", []byte(faults.Error()+"\n"))
@@ -156,20 +159,20 @@ func TestAnEndlessListOfFaultsIsCut(t *testing.T) {
 		text += fmt.Sprintf("key%d: %d\n", i, i)
 	}
 	_, faults := Parse("config.yaml", []byte(text))
-	if len(faults) != maxFaults || !strings.Contains(faults[maxFaults-1].Message, "only the first") {
+	if len(faults) != yamltable.MaxFaults || !strings.Contains(faults[yamltable.MaxFaults-1].Message, "only the first") {
 		t.Errorf("%d faults, the last: %v", len(faults), faults[len(faults)-1])
 	}
 }
 
 func TestP17_HugeFilesAreRefused(t *testing.T) {
 	for name, text := range map[string]string{
-		"bytes":    strings.Repeat("#", maxFile) + "\n" + valid,
-		"one line": "a: {" + strings.Repeat("key: x, ", maxFile/8-8) + "}",
-		"brackets": strings.Repeat("[", maxFile-1),
-		"keys":     strings.Repeat("key: x\n", maxFile/32),
+		"bytes":    strings.Repeat("#", yamltable.MaxFile) + "\n" + valid,
+		"one line": "a: {" + strings.Repeat("key: x, ", yamltable.MaxFile/8-8) + "}",
+		"brackets": strings.Repeat("[", yamltable.MaxFile-1),
+		"keys":     strings.Repeat("key: x\n", yamltable.MaxFile/32),
 		"dashes":   strings.Repeat("- ", 9000),
 	} {
-		if _, faults := Parse("config.yaml", []byte(text)); len(faults) == 0 || len(faults) > maxFaults {
+		if _, faults := Parse("config.yaml", []byte(text)); len(faults) == 0 || len(faults) > yamltable.MaxFaults {
 			t.Errorf("%s: %d faults", name, len(faults))
 		}
 	}
@@ -224,7 +227,8 @@ func TestTheExampleMeansWhatItSays(t *testing.T) {
 		t.Errorf("public_url %q", got)
 	}
 	admin, packages, api, logo := c.Routes[1], c.Routes[2], c.Routes[3], c.Routes[4]
-	if len(admin.Allow.Any) != 3 || admin.Allow.Authenticated || fmt.Sprint(admin.Allow.Any[0].Orgs) != "[acme partner:42]" {
+	if len(admin.Allow.Any) != 3 || admin.Allow.Authenticated || fmt.Sprint(admin.Allow.Any[0].Orgs) != "[acme "+
+		"partner:42]" {
 		t.Errorf("rules of admin: %+v", admin.Allow)
 	}
 	want := []identity.Field{
@@ -234,7 +238,8 @@ func TestTheExampleMeansWhatItSays(t *testing.T) {
 	if !reflect.DeepEqual(admin.Headers.Set, want) {
 		t.Errorf("headers of admin: %+v", admin.Headers.Set)
 	}
-	if b := api.Bearer; b.Provider != "sso" || !slices.Equal(b.Audiences, []string{"https://app.example.com/api"}) || b.Claims.Groups != "roles" || c.Groups.Keep != KeepNeeded {
+	if b := api.Bearer; b.Provider != "sso" || !slices.Equal(b.Audiences, []string{"https://app.example.com/api"}) ||
+		b.Claims.Groups != "roles" || c.Groups.Keep != KeepNeeded {
 		t.Errorf("api: %+v, groups: %+v", b, c.Groups)
 	}
 	if !logo.Public || !logo.Exact || logo.Path != "/logo.svg" || logo.Upstream.URL.Host != "127.0.0.1:8080" {
@@ -252,7 +257,8 @@ func TestTheExampleMeansWhatItSays(t *testing.T) {
 		up.CA.String() != "file:/etc/sallyport/internal-ca.pem" || up.ServerName != "packages.internal" || up.Idle != 5*time.Minute {
 		t.Errorf("upstream of packages: %+v", up)
 	}
-	if !packages.WebSocket.Allowed || len(packages.WebSocket.Origins) != 2 || !packages.Encoded || packages.MaxBody != 2<<30 {
+	if !packages.WebSocket.Allowed || len(packages.WebSocket.Origins) != 2 || !packages.Encoded ||
+		packages.MaxBody != 2<<30 {
 		t.Errorf("packages: %+v", packages)
 	}
 	if claims := c.Providers[1].Claims; claims.OrgID != "tenant_id" || claims.Groups != "roles" || claims.Email != "" {
@@ -307,7 +313,8 @@ func TestPublicURLIsReadAsBrowsersWriteIt(t *testing.T) {
 			t.Errorf("%s is read as %s, want %s", in, c.PublicURL, want)
 		}
 	}
-	for _, in := range []string{"http://127.0.0.1.example.com", "http://localhost.example.com", "http://[::ffff:127.0.0.1]", "http://[fe80::1%25lo]",
+	for _, in := range []string{"http://127.0.0.1.example.com", "http://localhost.example.com",
+		"http://[::ffff:127.0.0.1]", "http://[fe80::1%25lo]",
 		"http://2130706433", "http://notlocalhost", "http://128.0.0.1", "https:app.example.com", "//app.example.com", "https://", "https://a_b c", "https://app.example.com.",
 		"https://app.example.com:", "https://app.example.com:0", "https://app.example.com#", "https://app.example.com/%2e", "ftp://app.example.com"} {
 		if _, faults := Parse("config.yaml", []byte(with(t, "https://app.example.com", "'"+in+"'"))); len(faults) != 1 {
@@ -322,7 +329,7 @@ func TestDidYouMean(t *testing.T) {
 		"upstrem": "upstream", "upstraem": "upstream", "Upstream": "upstream", "path-exact": "path_exact", "pth": "path",
 		"publick": "public", "idle_timout": "idle_timeout", "ID": "id", "zebra": "", "x": "", "": "", strings.Repeat("upstream", 9): "",
 	} {
-		if got := nearest(word, names); got != want {
+		if got := yamltable.Nearest(word, names); got != want {
 			t.Errorf("%q: %q, want %q", word, got, want)
 		}
 	}
@@ -330,7 +337,8 @@ func TestDidYouMean(t *testing.T) {
 
 func TestNeighboursPointAtTheirFaults(t *testing.T) {
 	c := parse(t, with(t, "    path: /\n", "    path: /../x\n"))
-	for path, line := range map[string]int{"routes[0].path": 13, "routes[0].host": 12, "routes[0]": 12, "session.keys[0]": 4, "listen.http": 1, "nowhere[7].x": 1, "": 1} {
+	for path, line := range map[string]int{"routes[0].path": 13, "routes[0].host": 12, "routes[0]": 12,
+		"session.keys[0]": 4, "listen.http": 1, "nowhere[7].x": 1, "": 1} {
 		if f := c.Fault(path, "is %s", "odd"); f.Line != line || f.Path != path || f.Message != "is odd" || f.Excerpt == "" {
 			t.Errorf("%q: %+v, want line %d", path, f, line)
 		}
@@ -504,22 +512,29 @@ func TestP18_SecretsAreNeverShown(t *testing.T) {
 		"origin":            valid + "    websocket: {origins: ['https://ann:hunter2@b']}\n",
 		"client id":         with(t, "client_id: sallyport", "client_id: literal:hunter2"),
 		"TLS key":           valid + "listen: {https: {address: ':1', cert: file:/a, key: hunter2}}\n",
-		"TLS key as PEM":    valid + "listen:\n  https:\n    address: ':1'\n    cert: file:/a\n    key: |\n      -----BEGIN KEY-----\n      hunter2\n",
-		"listen as text":    valid + "listen: hunter2\n",
+		"TLS key as PEM": valid + "listen:\n  https:\n    address: ':1'\n    cert: file:/a\n    key: |\n      " +
+			"-----BEGIN KEY-----\n      hunter2\n",
+		"listen as text": valid + "listen: hunter2\n",
 		"JSON": `{"version": 1, "session": {"keys":
 ["hunter2",
 "hunter2"]}, "x": 1}`,
 	}
 	// What breaks the syntax somewhere else, or puts a fault beside the secret.
 	around := map[string]func(string) string{
-		"":             func(s string) string { return s },
-		"unclosed":     func(s string) string { return s + "pages: {name: \"\n" },
-		"tab":          func(s string) string { return s + "pages:\n\tname: x\n" },
-		"two docs":     func(s string) string { return s + "---\na: b\n" },
-		"control":      func(s string) string { return strings.ReplaceAll(s, "sallyport\n", "sally\x1bport\n") },
-		"bad before":   func(s string) string { return strings.ReplaceAll(s, "client_id: sallyport", "client_idd: sallyport") },
-		"bad after":    func(s string) string { return strings.ReplaceAll(s, "routes:\n", "  rotues: 1\nroutes:\n") },
-		"open bracket": func(s string) string { return strings.ReplaceAll(s, "client_id: sallyport", "client_id: [sallyport") },
+		"":         func(s string) string { return s },
+		"unclosed": func(s string) string { return s + "pages: {name: \"\n" },
+		"tab":      func(s string) string { return s + "pages:\n\tname: x\n" },
+		"two docs": func(s string) string { return s + "---\na: b\n" },
+		"control":  func(s string) string { return strings.ReplaceAll(s, "sallyport\n", "sally\x1bport\n") },
+		"bad before": func(s string) string {
+			return strings.ReplaceAll(s, "client_id: sallyport",
+				"client_idd: sallyport")
+		},
+		"bad after": func(s string) string { return strings.ReplaceAll(s, "routes:\n", "  rotues: 1\nroutes:\n") },
+		"open bracket": func(s string) string {
+			return strings.ReplaceAll(s, "client_id: sallyport",
+				"client_id: [sallyport")
+		},
 		"open quote":   func(s string) string { return strings.ReplaceAll(s, "version: 1", "version: \"1") },
 		"bad version":  func(s string) string { return strings.ReplaceAll(s, "version: 1", "version: 1a") },
 		"bad id":       func(s string) string { return strings.ReplaceAll(s, "id: main", "id: Main") },
@@ -546,12 +561,14 @@ func neverShown(t *testing.T, c *Config) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "c", c, "keys", c.Session.Keys, "texts", c.Session.KeyTexts, "secret", c.Providers[0].ClientSecret)
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "c", c, "keys", c.Session.Keys, "texts", c.Session.KeyTexts,
+		"secret", c.Providers[0].ClientSecret)
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "c", c, "secret", c.Providers[0].ClientSecret)
 	shown := []string{string(asJSON), log.String(), fmt.Sprint(c.Warnings()),
 		c.Fault("session.keys[0]", "x").Excerpt, c.Fault("providers[0].client_secret", "x").Excerpt}
 	nested := struct{ hidden Config }{*c} // fmt calls no methods below an unexported field
-	for _, v := range []any{*c, c, nested, c.Providers, c.Session, c.Session.Keys, c.Session.KeyTexts, c.Listen, c.Providers[0].ClientSecret} {
+	for _, v := range []any{*c, c, nested, c.Providers, c.Session, c.Session.Keys, c.Session.KeyTexts, c.Listen,
+		c.Providers[0].ClientSecret} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 			shown = append(shown, fmt.Sprintf(verb, v))
 		}
@@ -617,11 +634,13 @@ func FuzzParse(f *testing.F) {
 // P18, whatever stands behind a secret: what is added may break the file, or
 // turn the secret into something else.
 func FuzzP18_SecretsStayHidden(f *testing.F) {
-	for _, after := range []string{"", "\n", "\"", "\n   x", ": x", " # x", "\n- x", "\n\tx", "@x\n[", "\n  pages: {", ", x: y}", "\x00", "\n---\n", " &x *x !x", "\n    client_secret: x", "\r\n? x"} {
+	for _, after := range []string{"", "\n", "\"", "\n   x", ": x", " # x", "\n- x", "\n\tx", "@x\n[", "\n  pages: {",
+		", x: y}", "\x00", "\n---\n", " &x *x !x", "\n    client_secret: x", "\r\n? x"} {
 		f.Add(after)
 	}
 	f.Fuzz(func(t *testing.T, after string) {
-		for _, before := range []string{"client_secret: ", "client_secret: \"", "client_secret: literal:", "client_secret: |\n      ", "client_secret: [", "client_scret: ", "client_secret:"} {
+		for _, before := range []string{"client_secret: ", "client_secret: \"", "client_secret: literal:",
+			"client_secret: |\n      ", "client_secret: [", "client_scret: ", "client_secret:"} {
 			text, rest, _ := strings.Cut(valid, "client_secret: env:CLIENT_SECRET")
 			_, faults := Parse("config.yaml", []byte(text+before+canary+after+rest))
 			if text := faults.Error(); strings.Count(text, canary) > strings.Count(after, canary) {

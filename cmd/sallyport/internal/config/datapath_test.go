@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 )
 
 // faultOf is the only fault of a file, without its place.
@@ -37,12 +39,14 @@ func TestAnUpstreamIsReadAsItIsUsed(t *testing.T) {
 		for _, form := range []string{"'" + in + "'", "{url: '" + in + "'}"} {
 			c := parse(t, with(t, "http://127.0.0.1:8080", form))
 			up := c.Routes[0].Upstream
-			if up.URL.String() != want || up.Connect != 5*time.Second || up.Header != 30*time.Second || up.Idle != 5*time.Minute {
+			if up.URL.String() != want || up.Connect != 5*time.Second || up.Header != 30*time.Second ||
+				up.Idle != 5*time.Minute {
 				t.Errorf("%s is read as %+v, want %s with the default timeouts", form, up, want)
 			}
 		}
 	}
-	for _, in := range []string{"http:app", "http://", "http://:80", "http://app:0", "http://app:", "http://app?", "http://app#", "http://app//", "//app",
+	for _, in := range []string{"http:app", "http://", "http://:80", "http://app:0", "http://app:", "http://app?",
+		"http://app#", "http://app//", "//app",
 		"https://app/x", "https://app?x", "https://a_b c", "https://[::1%25lo]", "h2c://app:8080/x", "h2c:app:8080", "h2c://", "h2cs://app",
 		"unix:run/app.sock", "unix:", "unix:/", "unix://app", "unix:/run/../app.sock", "unix:/run/app.sock/", "unix:/run//app.sock", "unix:/run/app sock",
 		"Unix:/run/app.sock", "unix:@abstract", "tcp://app:80", "env:APP", "file:/app"} {
@@ -58,13 +62,15 @@ func TestTheWayToAnAppIsReadAsItIsUsed(t *testing.T) {
 	c := parse(t, string(read(t, "testdata/good/data-path.yaml")))
 	app := c.Routes[0]
 	up := app.Upstream
-	if up.URL.String() != "https://app.internal:8443" || up.Host != "app.internal" || up.ServerName != "app.cluster.local" || up.CA.String() != "file:/etc/sallyport/app-ca.pem" {
+	if up.URL.String() != "https://app.internal:8443" || up.Host != "app.internal" ||
+		up.ServerName != "app.cluster.local" || up.CA.String() != "file:/etc/sallyport/app-ca.pem" {
 		t.Errorf("upstream: %+v", up)
 	}
 	if up.Connect != 100*time.Millisecond || up.Header != 24*time.Hour || up.Idle != time.Second {
 		t.Errorf("timeouts: %+v", up)
 	}
-	if want := []string{"https://app.example.com", "https://other.example.com:8443", "http://localhost:3000"}; !app.WebSocket.Allowed || !slices.Equal(app.WebSocket.Origins, want) {
+	if want := []string{"https://app.example.com", "https://other.example.com:8443",
+		"http://localhost:3000"}; !app.WebSocket.Allowed || !slices.Equal(app.WebSocket.Origins, want) {
 		t.Errorf("websocket: %+v", app.WebSocket)
 	}
 	if !app.Encoded || app.MaxBody != 1<<40 {
@@ -75,7 +81,8 @@ func TestTheWayToAnAppIsReadAsItIsUsed(t *testing.T) {
 		t.Errorf("grpc: %+v", grpc)
 	}
 	socket := c.Routes[4].Upstream
-	if socket.URL.Scheme != "unix" || socket.URL.Path != "/run/app.sock" || socket.Host != "[::1]:8080" || socket.Idle != time.Hour || socket.Connect != 5*time.Second {
+	if socket.URL.Scheme != "unix" || socket.URL.Path != "/run/app.sock" || socket.Host != "[::1]:8080" ||
+		socket.Idle != time.Hour || socket.Connect != 5*time.Second {
 		t.Errorf("socket: %+v", socket)
 	}
 }
@@ -94,31 +101,34 @@ func TestAnAppsAuthorityIsReadFromWhereItIs(t *testing.T) {
 	if faults := c.Resolve(env, fsys); faults != nil {
 		t.Fatal(faults)
 	}
-	if app, twin := c.Routes[0].Upstream.CA.Value(), c.Routes[1].Upstream.CA.Value(); app != certificate || twin != certificate {
+	if app, twin := c.Routes[0].Upstream.CA.Value(), c.Routes[1].Upstream.CA.Value(); app != certificate ||
+		twin != certificate {
 		t.Errorf("read %q and %q", app, twin)
 	}
 }
 
 func TestValuesOfTheWayToAnAppThatAreRefused(t *testing.T) {
 	for change, want := range map[string]string{
-		"host: ''":                           "routes[0].upstream.host: is empty; must be a host in lower case",
-		"host: App":                          "routes[0].upstream.host: must be a host in lower case",
-		"host: app.":                         "routes[0].upstream.host: must be a host in lower case",
-		"host: 'app:'":                       "routes[0].upstream.host: must be a host in lower case",
-		"host: 'app:0'":                      "routes[0].upstream.host: must be a host in lower case",
-		"host: 'app:080'":                    "routes[0].upstream.host: must be a host in lower case",
-		"host: '*.app'":                      "routes[0].upstream.host: must be a host in lower case",
-		"host: 'app/x'":                      "routes[0].upstream.host: must be a host in lower case",
-		"host: 'a@b'":                        "routes[0].upstream.host: must be a host in lower case",
-		"host: '[fe80::1%25lo]'":             "routes[0].upstream.host: must be a host in lower case",
-		"host: '[::FFFF]'":                   "routes[0].upstream.host: must be a host in lower case",
-		"host: '[0:0::1]'":                   "routes[0].upstream.host: must have its IPv6 address",
-		"server_name: App":                   "routes[0].upstream.server_name: must be a DNS name",
-		"server_name: 'app:443'":             "routes[0].upstream.server_name: must be a DNS name",
-		"server_name: '*.app'":               "routes[0].upstream.server_name: must be a DNS name",
-		"server_name: '::1'":                 "routes[0].upstream.server_name: must be a DNS name in lower case such as app.example.com, not the address",
-		"ca: literal:x":                      "routes[0].upstream.ca: must be a reference: file:/path or env:NAME",
-		"ca: [file:/a, file:/b]":             "routes[0].upstream.ca: must be a reference: file:/path or env:NAME, not a list",
+		"host: ''":               "routes[0].upstream.host: is empty; must be a host in lower case",
+		"host: App":              "routes[0].upstream.host: must be a host in lower case",
+		"host: app.":             "routes[0].upstream.host: must be a host in lower case",
+		"host: 'app:'":           "routes[0].upstream.host: must be a host in lower case",
+		"host: 'app:0'":          "routes[0].upstream.host: must be a host in lower case",
+		"host: 'app:080'":        "routes[0].upstream.host: must be a host in lower case",
+		"host: '*.app'":          "routes[0].upstream.host: must be a host in lower case",
+		"host: 'app/x'":          "routes[0].upstream.host: must be a host in lower case",
+		"host: 'a@b'":            "routes[0].upstream.host: must be a host in lower case",
+		"host: '[fe80::1%25lo]'": "routes[0].upstream.host: must be a host in lower case",
+		"host: '[::FFFF]'":       "routes[0].upstream.host: must be a host in lower case",
+		"host: '[0:0::1]'":       "routes[0].upstream.host: must have its IPv6 address",
+		"server_name: App":       "routes[0].upstream.server_name: must be a DNS name",
+		"server_name: 'app:443'": "routes[0].upstream.server_name: must be a DNS name",
+		"server_name: '*.app'":   "routes[0].upstream.server_name: must be a DNS name",
+		"server_name: '::1'": "routes[0].upstream.server_name: must be a DNS name in lower case such as " +
+			"app.example.com, not the address",
+		"ca: literal:x": "routes[0].upstream.ca: must be a reference: file:/path or env:NAME",
+		"ca: [file:/a, file:/b]": "routes[0].upstream.ca: must be a reference: file:/path or env:NAME, not a " +
+			"list",
 		"timeouts: 5s":                       "routes[0].upstream.timeouts: must be a mapping",
 		"timeouts: {connect: 99ms}":          "routes[0].upstream.timeouts.connect: must be from 100ms to 1m",
 		"timeouts: {connect: 61s}":           "routes[0].upstream.timeouts.connect: must be from 100ms to 1m",
@@ -136,7 +146,8 @@ func TestValuesOfTheWayToAnAppThatAreRefused(t *testing.T) {
 		"host: app.example.com:99999":        "routes[0].upstream.host: must be a host in lower case",
 		"host: 'app.example.com, b.example'": "routes[0].upstream.host: must be a host in lower case",
 	} {
-		if got := faultOf(t, with(t, "http://127.0.0.1:8080", "{url: 'https://app:8443', "+change+"}")); !strings.HasPrefix(got, want) {
+		if got := faultOf(t, with(t, "http://127.0.0.1:8080", "{url: 'https://app:8443', "+
+			""+change+"}")); !strings.HasPrefix(got, want) {
 			t.Errorf("%s:\ngot  %s\nwant %s…", change, got, want)
 		}
 	}
@@ -193,16 +204,19 @@ func TestAdminIsAnAddressOrAMapping(t *testing.T) {
 			t.Errorf("%s is read as %s, want %s", in, got, want)
 		}
 	}
-	for _, in := range []string{`[":9"]`, `9`, `{}`, `{address: ""}`, `{address: "9"}`, `{address: ":9", app_probes: []}`, `{app_probes: {/a: "http://b"}}`} {
+	for _, in := range []string{`[":9"]`, `9`, `{}`, `{address: ""}`, `{address: "9"}`, `{address: ":9", app_probes: []}`,
+		`{app_probes: {/a: "http://b"}}`} {
 		faultOf(t, valid+"listen: {admin: "+in+"}\n")
 	}
-	for _, name := range []string{"/", "a", "''", "/a/", "//a", "/a//b", "/.", "/..", "/a/./b", "/a/..", "/a b", "/a%20b", "/a?b", "'/a#b'", "/ä", "'/{$}'", "/metrics", "/healthz", "/readyz", "/log-level"} {
+	for _, name := range []string{"/", "a", "''", "/a/", "//a", "/a//b", "/.", "/..", "/a/./b", "/a/..", "/a b", "/a%20b",
+		"/a?b", "'/a#b'", "/ä", "'/{$}'", "/metrics", "/healthz", "/readyz", "/log-level"} {
 		got := faultOf(t, valid+"listen: {admin: {address: ':9', app_probes: {"+name+": 'http://b'}}}\n")
 		if !strings.Contains(got, "path") {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
-	for _, target := range []string{"'https://b'", "'unix:/run/app.sock'", "'http://'", "'http://b#x'", "'http://b/x#'", "'http://ann@b'", "'http://b/a b'", "'http://b:0/'", "'b:80/x'", "'/x'", "'http:/b'", "'http://b/%zz'", "''", "7", "{url: 'http://b'}", ""} {
+	for _, target := range []string{"'https://b'", "'unix:/run/app.sock'", "'http://'", "'http://b#x'", "'http://b/x#'",
+		"'http://ann@b'", "'http://b/a b'", "'http://b:0/'", "'b:80/x'", "'/x'", "'http:/b'", "'http://b/%zz'", "''", "7", "{url: 'http://b'}", ""} {
 		faultOf(t, valid+"listen: {admin: {address: ':9', app_probes: {/a: "+target+"}}}\n")
 	}
 }
@@ -215,7 +229,8 @@ func TestTrustedProxiesAreAddressesAndRanges(t *testing.T) {
 			t.Errorf("%d is %s, want %s", i, p, want[i])
 		}
 	}
-	if !c.TrustedProxies[0].Contains(netip.MustParseAddr("10.9.8.7")) || c.TrustedProxies[1].Contains(netip.MustParseAddr("192.0.2.8")) {
+	if !c.TrustedProxies[0].Contains(netip.MustParseAddr("10.9.8.7")) ||
+		c.TrustedProxies[1].Contains(netip.MustParseAddr("192.0.2.8")) {
 		t.Error("a range covers something else than it says")
 	}
 	for in, want := range map[string]string{
@@ -266,20 +281,22 @@ func TestH2CIsForPlainHTTP(t *testing.T) {
 // missing all the same.
 func TestP17_AFaultBeyondTheLastOneIsStillAFault(t *testing.T) {
 	text := valid
-	for i := range 2 * maxFaults {
+	for i := range 2 * yamltable.MaxFaults {
 		text = fmt.Sprintf("key%d: 1\n", i) + text
 	}
 	text = strings.Replace(text, "upstream: http://127.0.0.1:8080", "upstream: {url: 'ftp://app', ca: file:/ca.pem}", 1) +
 		"    websocket: {origins: ['ftp://x']}\n" +
-		"listen: {h2c: true, https: {address: 1, cert: x, key: y}, admin: {address: 1, app_probes: {x: ftp://y}}}\ntrusted_proxies: [x]\n"
-	if c, faults := Parse("config.yaml", []byte(text)); c != nil || len(faults) != maxFaults {
+		"listen: {h2c: true, https: {address: 1, cert: x, key: y}, admin: {address: 1, app_probes: {x: " +
+		"ftp://y}}}\ntrusted_proxies: [x]\n"
+	if c, faults := Parse("config.yaml", []byte(text)); c != nil || len(faults) != yamltable.MaxFaults {
 		t.Errorf("config %v, %d faults", c != nil, len(faults))
 	}
 }
 
 func TestSizesAreWrittenAsTheyAreRead(t *testing.T) {
-	for n, want := range map[int64]string{1: "1B", 1023: "1023B", 1024: "1KiB", 1025: "1025B", 64 << 10: "64KiB", 3 << 20: "3MiB", 1 << 30: "1GiB", 1 << 40: "1024GiB", 0: "0B"} {
-		if got := Size(n); got != want {
+	for n, want := range map[int64]string{1: "1B", 1023: "1023B", 1024: "1KiB", 1025: "1025B", 64 << 10: "64KiB",
+		3 << 20: "3MiB", 1 << 30: "1GiB", 1 << 40: "1024GiB", 0: "0B"} {
+		if got := yamltable.Size(n); got != want {
 			t.Errorf("%d is written %s, want %s", n, got, want)
 		}
 		if n == 0 {
@@ -298,11 +315,13 @@ func wrongWay(r Route) string {
 	switch {
 	case up.URL.Scheme == "unix" && (up.URL.Path != path.Clean(up.URL.Path) || up.URL.Path[0] != '/' || up.URL.Host != ""):
 		return "a socket without a clean path"
-	case up.URL.Scheme != "unix" && (*up.URL != bare || up.URL.Hostname() == "" || !slices.Contains([]string{"http", "https", "h2c"}, up.URL.Scheme)):
+	case up.URL.Scheme != "unix" && (*up.URL != bare || up.URL.Hostname() == "" ||
+		!slices.Contains([]string{"http", "https", "h2c"}, up.URL.Scheme)):
 		return "more or less than a scheme and a host"
 	case up.URL.Scheme != "https" && (!up.CA.IsZero() || up.ServerName != ""):
 		return "TLS without TLS"
-	case min(up.Connect, up.Header) < 100*time.Millisecond || up.Connect > time.Minute || max(up.Header, up.Idle) > 24*time.Hour || up.Idle < time.Second:
+	case min(up.Connect, up.Header) < 100*time.Millisecond || up.Connect > time.Minute ||
+		max(up.Header, up.Idle) > 24*time.Hour || up.Idle < time.Second:
 		return "a timeout out of bounds"
 	case !r.WebSocket.Allowed && len(r.WebSocket.Origins) > 0:
 		return "origins for nobody"
@@ -310,7 +329,8 @@ func wrongWay(r Route) string {
 		return "a body out of bounds"
 	}
 	for _, o := range r.WebSocket.Origins {
-		if u, err := url.Parse(o); err != nil || u.Scheme+"://"+u.Host != o || o != strings.ToLower(o) || strings.Contains(o, "*") {
+		if u, err := url.Parse(o); err != nil || u.Scheme+"://"+u.Host != o || o != strings.ToLower(o) ||
+			strings.Contains(o, "*") {
 			return "an origin that no browser sends"
 		}
 	}

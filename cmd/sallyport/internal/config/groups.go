@@ -1,6 +1,6 @@
 package config
 
-import yaml "go.yaml.in/yaml/v4"
+import "github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 
 // Groups says which of a person's groups a session keeps.
 type Groups struct {
@@ -15,16 +15,19 @@ const (
 	KeepRules  = "rules" // those that rules name
 )
 
-func groupsShape() shape[Groups] {
-	word := oneOf("", KeepNeeded, KeepAll, KeepRules)
-	only := list(exact("the name of a group"), 1)
+func groupsShape() yamltable.Shape[Groups] {
+	word := yamltable.OneOf("", KeepNeeded, KeepAll, KeepRules)
+	only := yamltable.List(exact("the name of a group"), 1)
 	want := "needed, all, rules or a list of groups"
-	return object[Groups]{instead: among("keep", KeepNeeded, KeepAll, KeepRules), keys: []key[Groups]{
-		field("keep", "The groups that a session keeps, and so all that apps can be told: needed keeps those that rules or apps need (today all, because every assertion carries them), "+
-			"rules those that rules name; or a list. Where the answer changes, people sign in anew.",
-			either(want, within(word, func(g *Groups) *string { return &g.Keep }), yaml.SequenceNode, within(only, func(g *Groups) *[]string { return &g.Only })),
-			func(g *Groups) *Groups { return g }).or(KeepNeeded),
-	}}.shape()
+	return yamltable.Object[Groups]{Instead: among("keep", KeepNeeded, KeepAll, KeepRules),
+		Keys: []yamltable.Entry[Groups]{
+			yamltable.Field("keep", "The groups that a session keeps, and so all that apps can be told: needed keeps those "+
+				"that rules or apps need (today all, because every assertion carries them), "+
+				"rules those that rules name; or a list. Where the answer changes, people sign in anew.",
+				yamltable.Either(want, yamltable.Within(word, func(g *Groups) *string { return &g.Keep }), yamltable.Sequence,
+					yamltable.Within(only, func(g *Groups) *[]string { return &g.Only })),
+				func(g *Groups) *Groups { return g }).Or(KeepNeeded),
+		}}.Shape()
 }
 
 // KeptGroups are the groups that sessions hold, nil for all.

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	yaml "go.yaml.in/yaml/v4"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 )
 
 // Listen says where to accept connections. HTTP or HTTPS.Address is "".
@@ -40,22 +40,30 @@ type Probe struct {
 	Target *url.URL // http, without user and fragment
 }
 
-func listenShape() shape[Listen] {
-	https := object[HTTPS]{keys: []key[HTTPS]{
-		field("address", "The address, as in http.", address(), func(h *HTTPS) *string { return &h.Address }).required(),
-		field("cert", "The certificate and its chain, PEM.", fileRef(formFile, formEnv), func(h *HTTPS) *Ref { return &h.Cert }).required(),
-		field("key", "The private key of the certificate, PEM.", secretRef(formFile, formEnv), func(h *HTTPS) *Ref { return &h.Key }).required(),
-	}}.shape()
-	return object[Listen]{instead: listenFor, keys: []key[Listen]{
-		field("http", "The address for plain http, host:port or :port.", address(), func(l *Listen) *string { return &l.HTTP }).or(`":4180"`),
-		field("h2c", "Plain http also accepts HTTP/2 from clients that start with it (prior knowledge), as gRPC does. https needs no such key.",
-			onlyTrue(), func(l *Listen) *bool { return &l.H2C }),
-		field("https", "The address and certificate for https, instead of http.", https, func(l *Listen) *HTTPS { return &l.HTTPS }),
-		field("keep_alive", "How long a connection may wait for its next request. Longer than a load balancer in front keeps one: some keep 600s.",
-			duration(5*time.Second, 2*time.Hour), func(l *Listen) *time.Duration { return &l.KeepAlive }).or("620s"),
-		field("admin", "The address of metrics and health checks, or a mapping; an empty text switches them off.", adminShape(),
-			func(l *Listen) *Admin { return &l.Admin }).or(`"127.0.0.1:4181"`),
-	}, rivals: [][]string{{"http", "https"}}, check: checkListen}.shape()
+func listenShape() yamltable.Shape[Listen] {
+	https := yamltable.Object[HTTPS]{Keys: []yamltable.Entry[HTTPS]{
+		yamltable.Field("address", "The address, as in http.", address(),
+			func(h *HTTPS) *string { return &h.Address }).Required(),
+		yamltable.Field("cert", "The certificate and its chain, PEM.",
+			yamltable.FileRef(yamltable.FormFile, yamltable.FormEnv), func(h *HTTPS) *Ref { return &h.Cert }).Required(),
+		yamltable.Field("key", "The private key of the certificate, "+
+			"PEM.", yamltable.SecretRef(yamltable.FormFile, yamltable.FormEnv), func(h *HTTPS) *Ref { return &h.Key }).Required(),
+	}}.Shape()
+	return yamltable.Object[Listen]{Instead: listenFor, Keys: []yamltable.Entry[Listen]{
+		yamltable.Field("http", "The address for plain http, host:port or :port.", address(),
+			func(l *Listen) *string { return &l.HTTP }).Or(`":4180"`),
+		yamltable.Field("h2c", "Plain http also accepts HTTP/2 from clients that start with it (prior knowledge), as gRPC "+
+			"does. https needs no such key.",
+			yamltable.OnlyTrue(), func(l *Listen) *bool { return &l.H2C }),
+		yamltable.Field("https", "The address and certificate for https, instead of http.", https,
+			func(l *Listen) *HTTPS { return &l.HTTPS }),
+		yamltable.Field("keep_alive", "How long a connection may wait for its next request. Longer than a load balancer "+
+			"in front keeps one: some keep 600s.",
+			yamltable.Duration(5*time.Second, 2*time.Hour), func(l *Listen) *time.Duration { return &l.KeepAlive }).Or("620s"),
+		yamltable.Field("admin", "The address of metrics and health checks, or a mapping; an empty text switches them off.",
+			adminShape(),
+			func(l *Listen) *Admin { return &l.Admin }).Or(`"127.0.0.1:4181"`),
+	}, Rivals: [][]string{{"http", "https"}}, Check: checkListen}.Shape()
 }
 
 // listenFor is the mapping for an address, or for a port alone.
@@ -64,64 +72,68 @@ func listenFor(v string) string {
 		v = ":" + v
 	}
 	host, port, err := net.SplitHostPort(v)
-	if _, ipErr := netip.ParseAddr(host); err != nil || !validPort(port) || (host != "" && host != "localhost" && ipErr != nil) {
+	if _, ipErr := netip.ParseAddr(host); err != nil || !validPort(port) ||
+		(host != "" && host != "localhost" && ipErr != nil) {
 		return ""
 	}
 	return `{http: "` + v + `"}`
 }
 
-func adminShape() shape[Admin] {
+func adminShape() yamltable.Shape[Admin] {
 	place := func(a *Admin) *string { return &a.Address }
-	full := object[Admin]{keys: []key[Admin]{
-		field("address", "The address, as in http.", address(), place).required(),
-		field("app_probes", "Paths that ask the app, for a kubelet that cannot sign in: a path and the http URL that answers for it.",
+	full := yamltable.Object[Admin]{Keys: []yamltable.Entry[Admin]{
+		yamltable.Field("address", "The address, as in http.", address(), place).Required(),
+		yamltable.Field("app_probes", "Paths that ask the app, for a kubelet that cannot sign in: a path and the http URL "+
+			"that answers for it.",
 			probes(), func(a *Admin) *[]Probe { return &a.Probes }),
-	}}.shape()
+	}}.Shape()
 	short := addressOrNone()
-	return either(short.want+", or a mapping", within(short, place), yaml.MappingNode, full)
+	return yamltable.Either(short.Want+", or a mapping", yamltable.Within(short, place), yamltable.Mapping, full)
 }
 
-func checkListen(w *walker, at place, l *Listen) {
+func checkListen(w *yamltable.Walker, at yamltable.Place, l *Listen) {
 	if l.H2C && l.HTTPS.Address != "" {
-		w.faultAt(at.path+".h2c", "is for plain http; https speaks HTTP/2 without it, so leave it out")
+		w.FaultAt(at.Path+".h2c", "is for plain http; https speaks HTTP/2 without it, so leave it out")
 	}
 }
 
 // probes reads a mapping of paths. Each has one spelling, so that two of them
 // are never the same to the admin listener.
-func probes() shape[[]Probe] {
+func probes() yamltable.Shape[[]Probe] {
 	target := probeTarget()
 	form := regexp.MustCompile(prefixPattern)
-	s := schema{"type": "object", "additionalProperties": target.schema,
-		"propertyNames": schema{"pattern": prefixPattern, "not": schema{"enum": adminPaths()}}}
-	return shape[[]Probe]{want: "a mapping", schema: s, read: func(w *walker, at place, into *[]Probe) {
-		if !w.expect(at, yaml.MappingNode, "a mapping of paths", false) {
-			return
-		}
-		*into = make([]Probe, len(at.node.Content)/2)
-		for i := range *into {
-			key, node := at.node.Content[2*i], at.node.Content[2*i+1]
-			here := join(at.path, key.Value)
-			switch {
-			case !isText(key): // refused before
-			case slices.Contains(adminPaths(), key.Value):
-				w.fault(place{key, here}, "is a path that Sallyport answers itself; choose another")
-			case !form.MatchString(key.Value):
-				w.fault(place{key, here}, "must be a path such as /app/healthz, of letters, digits and -._~, without a slash at its end")
+	s := yamltable.Schema{"type": "object", "additionalProperties": target.Schema,
+		"propertyNames": yamltable.Schema{"pattern": prefixPattern, "not": yamltable.Schema{"enum": adminPaths()}}}
+	return yamltable.Shape[[]Probe]{Want: "a mapping", Schema: s,
+		Read: func(w *yamltable.Walker, at yamltable.Place, into *[]Probe) {
+			if !w.Expect(at, yamltable.Mapping, "a mapping of paths", false) {
+				return
 			}
-			(*into)[i].Path = key.Value
-			take(w, target, place{node, here}, &(*into)[i].Target)
-		}
-	}}
+			*into = make([]Probe, len(at.Node.Content)/2)
+			for i := range *into {
+				key, node := at.Node.Content[2*i], at.Node.Content[2*i+1]
+				here := yamltable.Join(at.Path, key.Value)
+				switch {
+				case !yamltable.IsText(key): // refused before
+				case slices.Contains(adminPaths(), key.Value):
+					w.Fault(yamltable.Place{Node: key, Path: here}, "is a path that Sallyport answers itself; choose another")
+				case !form.MatchString(key.Value):
+					w.Fault(yamltable.Place{Node: key, Path: here}, "must be a path such as /app/healthz, of letters, digits and "+
+						"-._~, without a slash at its end")
+				}
+				(*into)[i].Path = key.Value
+				yamltable.Take(w, target, yamltable.Place{Node: node, Path: here}, &(*into)[i].Target)
+			}
+		}}
 }
 
 // adminPaths are the admin listener's own.
 func adminPaths() []string { return []string{"/healthz", "/log-level", "/metrics", "/readyz"} }
 
-func probeTarget() shape[*url.URL] {
+func probeTarget() yamltable.Shape[*url.URL] {
 	const form = `^[Hh][Tt][Tt][Pp]://[^/?#@\s]+([/?][^#@\s]*)?$`
 	re, want := regexp.MustCompile(form), "an http URL such as http://127.0.0.1:8080/healthz"
-	return scalar(want, schema{"pattern": form}, func(v string) (*url.URL, error) {
+	return yamltable.Scalar(want, yamltable.Schema{"pattern": form}, func(v string) (*url.URL, error) {
 		u, err := parseURL(v, "http://127.0.0.1:8080/healthz")
 		switch {
 		case err != nil:
@@ -134,24 +146,25 @@ func probeTarget() shape[*url.URL] {
 }
 
 // proxyRange is one address or a range of them.
-func proxyRange() shape[netip.Prefix] {
+func proxyRange() yamltable.Shape[netip.Prefix] {
 	want := "an address such as 192.0.2.7 or a range such as 10.0.0.0/8"
-	s := schema{"type": "string", "pattern": `^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$`}
-	return shape[netip.Prefix]{want: want, schema: s, read: func(w *walker, at place, into *netip.Prefix) {
-		v, ok := w.text(at, want, false)
+	s := yamltable.Schema{"type": "string", "pattern": `^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$`}
+	return yamltable.Shape[netip.Prefix]{Want: want, Schema: s, Read: func(w *yamltable.Walker, at yamltable.Place,
+		into *netip.Prefix) {
+		v, ok := w.Text(at, want, false)
 		if !ok {
 			return
 		}
 		p, err := parseRange(v)
 		switch {
 		case err != nil:
-			w.fault(at, "must be %s, not %s", want, quote(v))
+			w.Fault(at, "must be %s, not %s", want, yamltable.Quote(v))
 		case p.Addr().Is4In6():
-			w.suggest(at, unmapped(p), "must be written as IPv4, as it is compared, not %s", quote(v))
+			w.Suggest(at, unmapped(p), "must be written as IPv4, as it is compared, not %s", yamltable.Quote(v))
 		case p.Bits() == 0:
-			w.fault(at, "must not be all addresses: everybody could then say who they are")
+			w.Fault(at, "must not be all addresses: everybody could then say who they are")
 		case p != p.Masked():
-			w.suggest(at, p.Masked().String(), "must begin with the first address of the range, not %s", quote(v))
+			w.Suggest(at, p.Masked().String(), "must begin with the first address of the range, not %s", yamltable.Quote(v))
 		default:
 			*into = p
 		}

@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 )
 
 // Organization folds what providers call an organization, and verified e-mail
@@ -26,39 +28,46 @@ const (
 	orgHost      = "{org}."
 )
 
-func organizationsShape() shape[[]Organization] {
-	match := object[OrganizationMatch]{some: true, keys: []key[OrganizationMatch]{
-		field("org_ids", "What providers call it: the provider's id, a colon, and the id there. This goes before email_domains.",
-			list(providerOrg(), 1),
+func organizationsShape() yamltable.Shape[[]Organization] {
+	match := yamltable.Object[OrganizationMatch]{Some: true, Keys: []yamltable.Entry[OrganizationMatch]{
+		yamltable.Field("org_ids", "What providers call it: the provider's id, a colon, and the id there. This goes "+
+			"before email_domains.",
+			yamltable.List(providerOrg(), 1),
 			func(m *OrganizationMatch) *[]string { return &m.OrgIDs }),
-		field("email_domains", "Whoever has a verified address in one of these domains belongs to it, unless their provider names an organization.",
-			list(domain(), 1), func(m *OrganizationMatch) *[]string { return &m.EmailDomains }),
-	}}.shape()
-	return list(object[Organization]{keys: []key[Organization]{
-		field("id", "Its id in rules, headers and the assertion. It never changes, and has no colon.",
-			pattern("an id of letters, digits, \".\", \"_\" and \"-\", without a colon", orgIDPattern), func(o *Organization) *string { return &o.ID }).required(),
-		field("name", "What people and apps are told.", text("a name for people"), func(o *Organization) *string { return &o.Name }).required(),
-		field("domain", "Its primary domain, for apps. It lets nobody in.", domain(), func(o *Organization) *string { return &o.Domain }),
-		field("match", "Who belongs to it.", match, func(o *Organization) *OrganizationMatch { return &o.Match }).required(),
-	}}.shape(), 1)
+		yamltable.Field("email_domains", "Whoever has a verified address in one of these domains belongs to it, unless "+
+			"their provider names an organization.",
+			yamltable.List(domain(), 1), func(m *OrganizationMatch) *[]string { return &m.EmailDomains }),
+	}}.Shape()
+	return yamltable.List(yamltable.Object[Organization]{Keys: []yamltable.Entry[Organization]{
+		yamltable.Field("id", "Its id in rules, headers and the assertion. It never changes, and has no colon.",
+			yamltable.Pattern("an id of letters, digits, \".\", \"_\" and \"-\", without a colon",
+				orgIDPattern), func(o *Organization) *string { return &o.ID }).Required(),
+		yamltable.Field("name", "What people and apps are told.", yamltable.Text("a name for people"),
+			func(o *Organization) *string { return &o.Name }).Required(),
+		yamltable.Field("domain", "Its primary domain, for apps. It lets nobody in.", domain(),
+			func(o *Organization) *string { return &o.Domain }),
+		yamltable.Field("match", "Who belongs to it.", match, func(o *Organization) *OrganizationMatch { return &o.Match }).Required(),
+	}}.Shape(), 1)
 }
 
 // providerOrg is the id of an organization at a provider.
-func providerOrg() shape[string] {
+func providerOrg() yamltable.Shape[string] {
 	want := "an id such as \"google:example.com\": a provider's id, a colon, and the id there"
 	form, whole := regexp.MustCompile(providerOrgPattern), exact(want)
-	return shape[string]{want: want, schema: schema{"type": "string", "pattern": providerOrgPattern}, read: func(w *walker, at place, into *string) {
-		if isText(at.node) && at.node.Value != "" && !form.MatchString(at.node.Value) {
-			w.fault(at, "must be %s, not %s", want, quote(at.node.Value))
-			return
-		}
-		whole.read(w, at, into)
-	}}
+	return yamltable.Shape[string]{Want: want, Schema: yamltable.Schema{"type": "string", "pattern": providerOrgPattern},
+		Read: func(w *yamltable.Walker, at yamltable.Place, into *string) {
+			if yamltable.IsText(at.Node) && at.Node.Value != "" && !form.MatchString(at.Node.Value) {
+				w.Fault(at, "must be %s, not %s", want, yamltable.Quote(at.Node.Value))
+				return
+			}
+			whole.Read(w, at, into)
+		}}
 }
 
-func flatGroupsKey() key[Rule] {
-	return field("insecure_flat_groups", "Groups count beside orgs although a provider tells of several organizations and not in which one somebody is in the group: "+
-		"an admin of one is an admin of each of theirs.", onlyTrue(), func(r *Rule) *bool { return &r.InsecureFlatGroups })
+func flatGroupsKey() yamltable.Entry[Rule] {
+	return yamltable.Field("insecure_flat_groups", "Groups count beside orgs although a provider tells of several "+
+		"organizations and not in which one somebody is in the group: "+
+		"an admin of one is an admin of each of theirs.", yamltable.OnlyTrue(), func(r *Rule) *bool { return &r.InsecureFlatGroups })
 }
 
 // checkOrganizations finds what organizations, providers, rules and hosts make
@@ -76,8 +85,9 @@ func (c *Config) checkOrgProviders() Faults {
 	for i, o := range c.Organizations {
 		for n, id := range o.Match.OrgIDs {
 			if provider, _, ok := strings.Cut(id, ":"); ok && !slices.Contains(ids, provider) {
-				f := c.src.open().faultAt(index(index("organizations", i)+".match.org_ids", n), "there is no provider %q, so nobody can belong to this", provider)
-				f.Suggestion = nearest(provider, ids)
+				f := c.doc.FaultAt(yamltable.Index(yamltable.Index("organizations", i)+".match.org_ids", n),
+					"there is no provider %q, so nobody can belong to this", provider)
+				f.Suggestion = yamltable.Nearest(provider, ids)
 				faults = append(faults, f)
 			}
 		}
@@ -88,22 +98,24 @@ func (c *Config) checkOrgProviders() Faults {
 // checkOrgHosts holds ids that stand for {org} to what a host's label can be.
 func (c *Config) checkOrgHosts() Faults {
 	var faults Faults
-	src := c.src.open()
+	src := c.doc
 	user := -1
 	for i, r := range c.Routes {
 		if !strings.HasPrefix(r.Host, orgHost) {
 			continue
 		}
 		user = i
-		if !src.has("organizations") {
-			faults = append(faults, src.faultAt(index("routes", i)+".host", "has a host for each of the organizations, and there are none: add `organizations:`"))
+		if !src.Has("organizations") {
+			faults = append(faults, src.FaultAt(yamltable.Index("routes", i)+".host",
+				"has a host for each of the organizations, and there are none: add `organizations:`"))
 		}
 	}
 	label := regexp.MustCompile(labelPattern)
 	for i, o := range c.Organizations {
 		if user >= 0 && o.ID != "" && !label.MatchString(o.ID) {
-			faults = append(faults, src.faultAt(index("organizations", i)+".id",
-				"stands for {org} in %s.host, so it must be a label of a host: lower-case letters, digits and -, not %s", index("routes", user), quote(o.ID)))
+			faults = append(faults, src.FaultAt(yamltable.Index("organizations", i)+".id",
+				"stands for {org} in %s.host, so it must be a label of a host: lower-case letters, digits and -, not "+
+					"%s", yamltable.Index("routes", user), yamltable.Quote(o.ID)))
 		}
 	}
 	return faults
@@ -121,7 +133,8 @@ func (c *Config) checkFoldedRules() Faults {
 	for _, r := range c.Rules() {
 		for k, id := range r.Orgs {
 			if into := folded[id]; into != "" {
-				faults = append(faults, c.src.open().faultAt(index(r.Path+".orgs", k), "is folded into %s, so this never matches; write %s", into, into))
+				faults = append(faults, c.doc.FaultAt(yamltable.Index(r.Path+".orgs", k),
+					"is folded into %s, so this never matches; write %s", into, into))
 			}
 		}
 	}
@@ -137,10 +150,12 @@ func (c *Config) checkFlatGroups() Faults {
 		provider := c.flatGroups(r)
 		switch {
 		case provider != "" && !r.InsecureFlatGroups:
-			faults = append(faults, c.src.open().faultAt(r.Path+".groups",
-				"provider %s tells of several organizations (claims.orgs), and not in which of them somebody is in a group; leave out groups or orgs, or accept it with `insecure_flat_groups: true`", provider))
+			faults = append(faults, c.doc.FaultAt(r.Path+".groups",
+				"provider %s tells of several organizations (claims.orgs), and not in which of them somebody is in a group; "+
+					"leave out groups or orgs, or accept it with `insecure_flat_groups: true`", provider))
 		case provider == "" && r.InsecureFlatGroups:
-			faults = append(faults, c.src.open().faultAt(r.Path+".insecure_flat_groups", "has no meaning here: no provider gives several of these organizations, and groups, to one person"))
+			faults = append(faults, c.doc.FaultAt(r.Path+".insecure_flat_groups",
+				"has no meaning here: no provider gives several of these organizations, and groups, to one person"))
 		}
 	}
 	return faults
@@ -172,7 +187,10 @@ func (c *Config) canGive(provider, id string) bool {
 		return strings.HasPrefix(id, provider+":")
 	}
 	return slices.ContainsFunc(c.Organizations, func(o Organization) bool {
-		return o.ID == id && slices.ContainsFunc(o.Match.OrgIDs, func(theirs string) bool { return strings.HasPrefix(theirs, provider+":") })
+		return o.ID == id && slices.ContainsFunc(o.Match.OrgIDs, func(theirs string) bool {
+			return strings.HasPrefix(theirs,
+				provider+":")
+		})
 	})
 }
 
@@ -181,7 +199,7 @@ func (c *Config) flatGroupWarnings() Faults {
 	var warnings Faults
 	for _, r := range c.Rules() {
 		if r.InsecureFlatGroups {
-			warnings = append(warnings, c.src.open().faultAt(r.Path+".insecure_flat_groups",
+			warnings = append(warnings, c.doc.FaultAt(r.Path+".insecure_flat_groups",
 				"whoever is in one of these groups in any of their organizations is in it for this rule"))
 		}
 	}

@@ -21,7 +21,8 @@ func TestP21_FlatGroupsAreWarnedOf(t *testing.T) {
 // A host asks for an organization just as `orgs` does. Protected routes of such
 // hosts come with a later release; the rule about groups is there already.
 func TestP01_FlatGroupsOnAnOrganizationsHostAreRefused(t *testing.T) {
-	text := with(t, "    client_secret: env:CLIENT_SECRET\n", "    client_secret: env:CLIENT_SECRET\n    claims: {orgs: tenants}\n"+
+	text := with(t, "    client_secret: env:CLIENT_SECRET\n", "    client_secret: env:CLIENT_SECRET\n    claims: "+
+		"{orgs: tenants}\n"+
 		"organizations:\n  - {id: acme, name: Acme, match: {org_ids: [\"main:7\"]}}\n",
 		"path: /\n", "path: /\n    host: \"{org}.example.com\"\n", "allow: authenticated", "allow: [{groups: [admins]}]")
 	_, faults := Parse("config.yaml", []byte(text))
@@ -34,8 +35,10 @@ func TestP01_FlatGroupsOnAnOrganizationsHostAreRefused(t *testing.T) {
 // With two providers a bare group is whatever either of them says, whoever the
 // rule is for.
 func TestP21_ABareGroupIsWarnedOfEverywhere(t *testing.T) {
-	second := "  - {id: other, type: oidc, issuer: \"https://sso.other.example\", client_id: x, client_secret: \"env:X\", email_domains: [other.example]}\nroutes:"
-	c := parse(t, with(t, "routes:", second, "client_secret: env:CLIENT_SECRET\n", "client_secret: env:CLIENT_SECRET\n    email_domains: [example.com]\n",
+	second := "  - {id: other, type: oidc, issuer: \"https://sso.other.example\", client_id: x, client_secret: " +
+		"\"env:X\", email_domains: [other.example]}\nroutes:"
+	c := parse(t, with(t, "routes:", second, "client_secret: env:CLIENT_SECRET\n",
+		"client_secret: env:CLIENT_SECRET\n    email_domains: [example.com]\n",
 		"allow: authenticated", "allow: [{groups: [a]}, {groups: [a], email_domains: [example.com]}]")+
 		"operators:\n  - {groups: [platform]}\n  - {groups: [platform], orgs: [\"main:7\"]}\n")
 	var got []string
@@ -52,7 +55,8 @@ func TestP21_ABareGroupIsWarnedOfEverywhere(t *testing.T) {
 
 // The rules of operators are held to what those of routes are.
 func TestP01_RulesOfOperatorsAreJudgedAsThoseOfRoutes(t *testing.T) {
-	text := with(t, "    client_secret: env:CLIENT_SECRET\n", "    client_secret: env:CLIENT_SECRET\n    claims: {orgs: tenants}\n"+
+	text := with(t, "    client_secret: env:CLIENT_SECRET\n", "    client_secret: env:CLIENT_SECRET\n    claims: "+
+		"{orgs: tenants}\n"+
 		"organizations:\n  - {id: acme, name: Acme, match: {org_ids: [\"main:7\"]}}\n")
 	for rule, want := range map[string]string{
 		`{orgs: [acme], groups: [admins]}`:               "operators[0].groups: provider main tells of several organizations",

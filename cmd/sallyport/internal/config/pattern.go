@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 	"github.com/sallyport-proxy/sallyport/internal/hostname"
 )
 
@@ -60,12 +61,12 @@ func patternAdvice(path string) (advice, meant string) {
 }
 
 // routePath looks only at the outline; what a canonical path is, authz knows.
-func routePath() shape[string] {
+func routePath() yamltable.Shape[string] {
 	want := "a path that begins with /, without query or blanks"
 	outline := regexp.MustCompile(`^/[^?#\s]*$`)
-	return scalar(want, schema{"pattern": pathForm}, func(v string) (string, error) {
+	return yamltable.Scalar(want, yamltable.Schema{"pattern": pathForm}, func(v string) (string, error) {
 		if advice, meant := patternAdvice(v); advice != "" {
-			return "", slip{error: errors.New("must be one path: " + advice), meant: meant}
+			return "", yamltable.Slip{Complaint: errors.New("must be one path: " + advice), Meant: meant}
 		}
 		if !outline.MatchString(v) {
 			return "", errors.New("must be " + want)
@@ -75,21 +76,22 @@ func routePath() shape[string] {
 }
 
 // routeHost is the host of a route, where two patterns have a meaning.
-func routeHost() shape[string] {
+func routeHost() yamltable.Shape[string] {
 	want := `a host name in lower case without a port, such as app.example.com, "*.example.com" or "{org}.example.com"`
 	form := regexp.MustCompile(hostPattern)
-	return scalar(want, schema{"pattern": hostPattern}, func(v string) (string, error) {
+	return yamltable.Scalar(want, yamltable.Schema{"pattern": hostPattern}, func(v string) (string, error) {
 		if form.MatchString(v) {
 			return v, nil
 		}
 		err := errors.New("must be " + want)
 		switch name, _, _ := strings.Cut(strings.ToLower(v), ":"); {
 		case v == "*":
-			return "", errors.New(`must be one host, or left out for the host of public_url; "*.example.com" stands for all below a domain`)
+			return "", errors.New(`must be one host, or left out for the host of public_url; ` +
+				`"*.example.com" stands for all below a domain`)
 		case form.MatchString(name): // with a port, or in capitals
-			return "", slip{error: err, meant: name}
+			return "", yamltable.Slip{Complaint: err, Meant: name}
 		case strings.HasPrefix(name, ".") && form.MatchString("*"+name):
-			return "", slip{error: err, meant: "*" + name}
+			return "", yamltable.Slip{Complaint: err, Meant: "*" + name}
 		}
 		return "", err
 	})
@@ -97,11 +99,11 @@ func routeHost() shape[string] {
 
 // emailAddress is one e-mail address that somebody can have: what login takes for
 // one, before or after verification.
-func emailAddress() shape[string] {
+func emailAddress() yamltable.Shape[string] {
 	const form = `^[^@\s"(),:;<>\[\]\\*{}^|]+@[^@\s]+$`
 	want := "an address such as ann@example.com"
 	outline := regexp.MustCompile(form)
-	return scalar(want, schema{"pattern": form}, func(v string) (string, error) {
+	return yamltable.Scalar(want, yamltable.Schema{"pattern": form}, func(v string) (string, error) {
 		local, domain, ok := strings.Cut(v, "@")
 		domain = strings.ToLower(domain)
 		switch ascii := isASCII(v); {
@@ -121,9 +123,9 @@ func emailAddress() shape[string] {
 }
 
 // domain is the domain of e-mail addresses.
-func domain() shape[string] {
+func domain() yamltable.Shape[string] {
 	want := "a domain in lower case such as example.com, without @"
-	return scalar(want, schema{"pattern": hostname.DomainPattern}, func(v string) (string, error) {
+	return yamltable.Scalar(want, yamltable.Schema{"pattern": hostname.DomainPattern}, func(v string) (string, error) {
 		if hostname.IsDomain(v) {
 			return v, nil
 		}
@@ -131,10 +133,11 @@ func domain() shape[string] {
 		bare := strings.ToLower(strings.TrimLeft(v, "@"))
 		switch below := strings.TrimLeft(bare, "*."); {
 		case hostname.IsDomain(bare):
-			return "", slip{error: err, meant: bare}
+			return "", yamltable.Slip{Complaint: err, Meant: bare}
 		case hostname.IsDomain(below):
-			return "", slip{error: errors.New("must be a domain as it stands behind the @: subdomains do not come with it, " +
-				"each is named for itself"), meant: below}
+			return "", yamltable.Slip{Complaint: errors.New("must be a domain as it stands behind the @: subdomains do not " +
+				"come with it, " +
+				"each is named for itself"), Meant: below}
 		}
 		return "", err
 	})
@@ -143,18 +146,18 @@ func domain() shape[string] {
 // exact is a text that is compared as it is, such as the name of a group. A
 // provider may put any sign into one, so only what is nothing but a pattern is
 // refused; Warnings tells of the rest.
-func exact(want string) shape[string] {
-	s := text(want)
-	s.read = func(w *walker, at place, into *string) {
-		v, ok := w.text(at, want, false)
+func exact(want string) yamltable.Shape[string] {
+	s := yamltable.Text(want)
+	s.Read = func(w *yamltable.Walker, at yamltable.Place, into *string) {
+		v, ok := w.Text(at, want, false)
 		switch {
 		case !ok:
 		case wildcard(v):
-			w.fault(at, "must be %s: it is compared as it is, so %s would match nothing", want, quote(v))
+			w.Fault(at, "must be %s: it is compared as it is, so %s would match nothing", want, yamltable.Quote(v))
 		default:
 			*into = v
 			if looksLikePattern(v) {
-				w.src.patterns = append(w.src.patterns, at)
+				w.Mark(at)
 			}
 		}
 	}
@@ -180,20 +183,13 @@ func looksLikePattern(v string) bool {
 // patternWarnings tell of texts that look like patterns and are none.
 func (c *Config) patternWarnings() Faults {
 	var warnings Faults
-	for _, p := range c.src.open().patterns {
-		warnings = append(warnings, c.src.open().fault(nodePos(p.node), p.path,
-			"is compared as it is: no sign in %s stands for another", quote(p.node.Value)))
+	for _, p := range c.doc.Marked() {
+		warnings = append(warnings, c.doc.FaultIn(p,
+			"is compared as it is: no sign in %s stands for another", yamltable.Quote(p.Node.Value)))
 	}
 	return warnings
 }
 
 func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 })
-}
-
-// slip is a complaint about a text of which it is clear what was meant.
-type slip struct {
-	error
-	meant string // "" if only why helps
-	why   string // follows what was found: "; the units are …"
 }

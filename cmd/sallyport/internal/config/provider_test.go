@@ -19,7 +19,8 @@ func TestAnAddressIsItsReferenceUntilResolve(t *testing.T) {
 	if e.AuthorizationURL != "env:PERSCOM_AUTHORIZATION" || e.TokenURL != "file:/etc/sallyport/perscom-token" {
 		t.Errorf("before: %+v", e)
 	}
-	env := map[string]string{"PERSCOM_AUTHORIZATION": "https://dash.example.com/oauth/authorize", "PERSCOM_SECRET": "x", "BROKER_SECRET": "x"}
+	env := map[string]string{"PERSCOM_AUTHORIZATION": "https://dash.example.com/oauth/authorize", "PERSCOM_SECRET": "x",
+		"BROKER_SECRET": "x"}
 	files := func(pem string) fstest.MapFS {
 		return fstest.MapFS{
 			"run/secrets/session-key": aFile(0o600, "k"), "run/secrets/partner": aFile(0o600, "s"),
@@ -30,7 +31,8 @@ func TestAnAddressIsItsReferenceUntilResolve(t *testing.T) {
 	if faults := resolve(c, env, files(goodPEM)); faults != nil {
 		t.Fatal(faults)
 	}
-	if e.AuthorizationURL != "https://dash.example.com/oauth/authorize" || e.TokenURL != "https://dash.example.com/oauth/token" {
+	if e.AuthorizationURL != "https://dash.example.com/oauth/authorize" ||
+		e.TokenURL != "https://dash.example.com/oauth/token" {
 		t.Errorf("after: %+v", e)
 	}
 	if keys := c.Providers[0].Options().PublicKeys; len(keys) != 1 || !strings.Contains(keys[0], "BEGIN PUBLIC KEY") {
@@ -41,12 +43,14 @@ func TestAnAddressIsItsReferenceUntilResolve(t *testing.T) {
 		"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----": "this is a private one",
 	} {
 		faults := resolve(c, env, files(pem))
-		if len(faults) != 1 || faults[0].Path != "providers[0].public_keys[0]" || !strings.Contains(faults[0].Message, says) || strings.Contains(faults.Error(), "hunter2") {
+		if len(faults) != 1 || faults[0].Path != "providers[0].public_keys[0]" ||
+			!strings.Contains(faults[0].Message, says) || strings.Contains(faults.Error(), "hunter2") {
 			t.Errorf("%q: %v", pem, faults)
 		}
 	}
 	env["PERSCOM_AUTHORIZATION"] = "http://dash.example.com/"
-	if faults := resolve(c, env, files(goodPEM)); len(faults) != 1 || !strings.Contains(faults[0].Message, "must be https") {
+	if faults := resolve(c, env, files(goodPEM)); len(faults) != 1 || !strings.Contains(faults[0].Message, "must be "+
+		"https") {
 		t.Errorf("%v", faults)
 	}
 }
@@ -62,20 +66,22 @@ func TestAnIssuerThatNoTokenCanNameIsAFault(t *testing.T) {
 		"https://sso.example.com/.well-known/openid-configuration":          `must be the issuer, which is the address of the discovery document without what begins at /.well-known/`,
 		"https://sso.example.com/realms/a/.well-known/openid-configuration": `(did you mean "https://sso.example.com/realms/a"?)`,
 		"https://sso.example.com/.well-known/oauth-authorization-server/a":  `(did you mean "https://sso.example.com"?)`,
-		"https://login.microsoftonline.com/common/v2.0":                     "write `type: microsoft` and `tenant: common` instead",
-		"https://login.microsoftonline.com/organizations/v2.0":              "`tenant: organizations`",
-		"https://login.microsoftonline.com/consumers/v2.0/":                 "`tenant: consumers`",
-		"https://login.microsoftonline.us/Common/v2.0":                      "`tenant: common`",
-		"https://login.partner.microsoftonline.cn/common":                   "`tenant: common`",
-		"https://sts.windows.net/common/":                                   "`tenant: common`",
-		"https://login.microsoftonline.com/{tenantid}/v2.0":                 "`tenant: common`",
+		"https://login.microsoftonline.com/common/v2.0": "write `type: microsoft` and `tenant: " +
+			"common` instead",
+		"https://login.microsoftonline.com/organizations/v2.0": "`tenant: organizations`",
+		"https://login.microsoftonline.com/consumers/v2.0/":    "`tenant: consumers`",
+		"https://login.microsoftonline.us/Common/v2.0":         "`tenant: common`",
+		"https://login.partner.microsoftonline.cn/common":      "`tenant: common`",
+		"https://sts.windows.net/common/":                      "`tenant: common`",
+		"https://login.microsoftonline.com/{tenantid}/v2.0":    "`tenant: common`",
 	} {
 		got := faultOf(t, with(t, "https://sso.example.com", "'"+issuer+"'"))
 		if !strings.Contains(got, "providers[0].issuer: ") || !strings.Contains(got, want) {
 			t.Errorf("%s: %s", issuer, got)
 		}
 	}
-	for _, issuer := range []string{"https://login.microsoftonline.com/0aa0e6f4-5b1c-4a41-9d5c-6f5d1f7c2b11/v2.0", "https://sso.example.com/common", "https://sso.example.com/well-known"} {
+	for _, issuer := range []string{"https://login.microsoftonline.com/0aa0e6f4-5b1c-4a41-9d5c-6f5d1f7c2b11/v2.0",
+		"https://sso.example.com/common", "https://sso.example.com/well-known"} {
 		parse(t, with(t, "https://sso.example.com", issuer))
 	}
 	c := parse(t, with(t, "https://sso.example.com", "env:ISSUER"))
@@ -115,8 +121,9 @@ func TestAnAuthorityThatCannotBeReadIsAFault(t *testing.T) {
 		"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----": "one of them cannot be read",
 	} {
 		for where, file := range map[string]string{
-			"providers[0].ca":       with(t, "client_id: sallyport", "client_id: sallyport\n    ca: file:/ca.pem"),
-			"routes[0].upstream.ca": with(t, "upstream: http://127.0.0.1:8080", "upstream: {url: \"https://app:8443\", ca: file:/ca.pem}"),
+			"providers[0].ca": with(t, "client_id: sallyport", "client_id: sallyport\n    ca: file:/ca.pem"),
+			"routes[0].upstream.ca": with(t, "upstream: http://127.0.0.1:8080", "upstream: {url: \"https://app:8443\", ca: "+
+				"file:/ca.pem}"),
 		} {
 			c := parse(t, file)
 			faults := resolve(c, map[string]string{"CLIENT_SECRET": "x"}, fstest.MapFS{
@@ -124,7 +131,8 @@ func TestAnAuthorityThatCannotBeReadIsAFault(t *testing.T) {
 			switch {
 			case says == "" && faults != nil:
 				t.Errorf("%s: %v", where, faults)
-			case says != "" && (len(faults) != 1 || faults[0].Path != where || !strings.Contains(faults[0].Message, says) || strings.Contains(faults.Error(), "hunter2")):
+			case says != "" && (len(faults) != 1 || faults[0].Path != where || !strings.Contains(faults[0].Message, says) ||
+				strings.Contains(faults.Error(), "hunter2")):
 				t.Errorf("%s, want %q: %v", where, says, faults)
 			}
 		}

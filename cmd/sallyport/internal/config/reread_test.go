@@ -21,7 +21,8 @@ func TestReread(t *testing.T) {
 	if got, err := cert.Reread(files); got != "NEW\nCHAIN" || err != nil {
 		t.Errorf("the certificate: %q, %v", got, err)
 	}
-	const refused = "everybody on this machine can read file /tls/tls.key (mode 0644): run chmod o-r, or give the Kubernetes volume defaultMode 0440"
+	const refused = "everybody on this machine can read file /tls/tls.key (mode 0644): run chmod o-r, or give the " +
+		"Kubernetes volume defaultMode 0440"
 	if got, err := key.Reread(files); got != "" || err == nil || err.Error() != refused {
 		t.Errorf("a key that everybody can read: %q, %v", got, err)
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 )
 
 // elsewhere has references in every place that takes them.
@@ -35,7 +37,8 @@ pages: {logo: file:/logo.png}
 `
 
 func environment(pairs ...string) map[string]string {
-	env := map[string]string{"PUBLIC_URL": "https://App.example.com/\n", "SESSION_KEY": "hunter2-env", "CLIENT_ID": "client"}
+	env := map[string]string{"PUBLIC_URL": "https://App.example.com/\n", "SESSION_KEY": "hunter2-env",
+		"CLIENT_ID": "client"}
 	for i := 0; i < len(pairs); i += 2 {
 		env[pairs[i]] = pairs[i+1]
 	}
@@ -95,7 +98,8 @@ func TestReferencesAreReadOnlyByResolve(t *testing.T) {
 	for _, k := range c.Session.KeyTexts {
 		keys = append(keys, fmt.Sprintf("%s %s %s", k.Path, k.File, k.Text()))
 	}
-	want := "session.keys[0] /keys/a hunter2-a|session.keys[0] /keys/b hunter2-b|session.keys[1]  hunter2-env|session.keys[2]  hunter2-literal"
+	want := "session.keys[0] /keys/a hunter2-a|session.keys[0] /keys/b hunter2-b|session.keys[1]  " +
+		"hunter2-env|session.keys[2]  hunter2-literal"
 	if got := strings.Join(keys, "|"); got != want {
 		t.Errorf("keys\n%s, want\n%s", got, want)
 	}
@@ -109,16 +113,32 @@ func TestP15_EachReferenceThatCannotBeReadIsAFault(t *testing.T) {
 		spoil func(env map[string]string, fsys fstest.MapFS)
 		want  string
 	}{
-		"variable missing":      {func(e map[string]string, _ fstest.MapFS) { delete(e, "SESSION_KEY") }, "8:7: session.keys[1]: variable SESSION_KEY is not set"},
-		"variable empty":        {func(e map[string]string, _ fstest.MapFS) { e["CLIENT_ID"] = "" }, "14:16: providers[0].client_id: variable CLIENT_ID is empty"},
-		"variable blank":        {func(e map[string]string, _ fstest.MapFS) { e["SESSION_KEY"] = " \n" }, "8:7: session.keys[1]: variable SESSION_KEY is empty"},
-		"file missing":          {func(_ map[string]string, f fstest.MapFS) { delete(f, "secret") }, "15:20: providers[0].client_secret: file /run/../secret does not exist"},
-		"file empty":            {func(_ map[string]string, f fstest.MapFS) { f["secret"] = aFile(0o600, "\n") }, "15:20: providers[0].client_secret: file /run/../secret is empty"},
-		"file for everybody":    {func(_ map[string]string, f fstest.MapFS) { f["secret"].Mode = 0o644 }, "15:20: providers[0].client_secret: everybody on this machine can read file /run/../secret (mode 0644): run chmod o-r, or give the Kubernetes volume defaultMode 0440"},
-		"TLS key for everybody": {func(_ map[string]string, f fstest.MapFS) { f["tls/tls.key"].Mode = 0o604 }, "4:59: listen.https.key: everybody on this machine can read file /tls/tls.key (mode 0604): run chmod o-r, or give the Kubernetes volume defaultMode 0440"},
-		"file is a pipe":        {func(_ map[string]string, f fstest.MapFS) { f["secret"].Mode = fs.ModeNamedPipe | 0o600 }, "15:20: providers[0].client_secret: /run/../secret is not a regular file"},
-		"file is a folder":      {func(_ map[string]string, f fstest.MapFS) { f["secret/x"] = f["secret"]; delete(f, "secret") }, "15:20: providers[0].client_secret: /run/../secret is not a regular file"},
-		"file huge":             {func(_ map[string]string, f fstest.MapFS) { f["secret"] = aFile(0o600, strings.Repeat("x", maxFile+1)) }, "15:20: providers[0].client_secret: file /run/../secret is larger than 1048576 bytes"},
+		"variable missing": {func(e map[string]string, _ fstest.MapFS) { delete(e, "SESSION_KEY") },
+			"8:7: session.keys[1]: variable SESSION_KEY is not set"},
+		"variable empty": {func(e map[string]string, _ fstest.MapFS) { e["CLIENT_ID"] = "" },
+			"14:16: providers[0].client_id: variable CLIENT_ID is empty"},
+		"variable blank": {func(e map[string]string, _ fstest.MapFS) { e["SESSION_KEY"] = " \n" },
+			"8:7: session.keys[1]: variable SESSION_KEY is empty"},
+		"file missing": {func(_ map[string]string, f fstest.MapFS) { delete(f, "secret") },
+			"15:20: providers[0].client_secret: file /run/../secret does not exist"},
+		"file empty": {func(_ map[string]string, f fstest.MapFS) { f["secret"] = aFile(0o600, "\n") },
+			"15:20: providers[0].client_secret: file /run/../secret is empty"},
+		"file for everybody": {func(_ map[string]string, f fstest.MapFS) { f["secret"].Mode = 0o644 },
+			"15:20: providers[0].client_secret: everybody on this machine can read file /run/../secret (mode 0644): run " +
+				"chmod o-r, or give the Kubernetes volume defaultMode 0440"},
+		"TLS key for everybody": {func(_ map[string]string, f fstest.MapFS) { f["tls/tls.key"].Mode = 0o604 },
+			"4:59: listen.https.key: everybody on this machine can read file /tls/tls.key (mode 0604): run chmod o-r, or " +
+				"give the Kubernetes volume defaultMode 0440"},
+		"file is a pipe": {func(_ map[string]string, f fstest.MapFS) { f["secret"].Mode = fs.ModeNamedPipe | 0o600 },
+			"15:20: providers[0].client_secret: /run/../secret is not a regular file"},
+		"file is a folder": {func(_ map[string]string, f fstest.MapFS) {
+			f["secret/x"] = f["secret"]
+			delete(f,
+				"secret")
+		}, "15:20: providers[0].client_secret: /run/../secret is not a regular file"},
+		"file huge": {func(_ map[string]string, f fstest.MapFS) {
+			f["secret"] = aFile(0o600, strings.Repeat("x", yamltable.MaxFile+1))
+		}, "15:20: providers[0].client_secret: file /run/../secret is larger than 1048576 bytes"},
 		"folder missing": {func(_ map[string]string, f fstest.MapFS) {
 			for name := range f {
 				if strings.HasPrefix(name, "keys/") {
@@ -126,12 +146,30 @@ func TestP15_EachReferenceThatCannotBeReadIsAFault(t *testing.T) {
 				}
 			}
 		}, "7:7: session.keys[0]: directory /keys does not exist"},
-		"folder without files":          {func(_ map[string]string, f fstest.MapFS) { delete(f, "keys/a"); delete(f, "keys/b") }, "7:7: session.keys[0]: directory /keys has no files"},
-		"one of a folder for everybody": {func(_ map[string]string, f fstest.MapFS) { f["keys/b"].Mode = 0o644 }, "7:7: session.keys[0]: everybody on this machine can read file /keys/b (mode 0644): run chmod o-r, or give the Kubernetes volume defaultMode 0440"},
-		"value wrong":                   {func(e map[string]string, _ fstest.MapFS) { e["PUBLIC_URL"] = "http://hunter2.example.com" }, "2:13: public_url: the value of variable PUBLIC_URL must be https, because over plain http everybody on the way could take the session cookie (http is for localhost and other loopback hosts)"},
-		"value with password":           {func(_ map[string]string, f fstest.MapFS) { f["issuer"] = aFile(0o644, "https://x:hunter2@y") }, "13:13: providers[0].issuer: the value of file /issuer must be a URL without a user or password in it"},
-		"value on two lines":            {func(e map[string]string, _ fstest.MapFS) { e["CLIENT_ID"] = "a\nhunter2" }, "14:16: providers[0].client_id: the value of variable CLIENT_ID must be printable ASCII"},
-		"value a reference":             {func(e map[string]string, _ fstest.MapFS) { e["CLIENT_ID"] = "env:hunter2" }, "14:16: providers[0].client_id: the value of variable CLIENT_ID must be the client id itself, env:NAME or file:/path"},
+		"folder without files": {func(_ map[string]string,
+			f fstest.MapFS) {
+			delete(f, "keys/a")
+			delete(f, "keys/b")
+		}, "7:7: session.keys[0]: directory /keys has no files"},
+		"one of a folder for everybody": {func(_ map[string]string, f fstest.MapFS) { f["keys/b"].Mode = 0o644 },
+			"7:7: session.keys[0]: everybody on this machine can read file /keys/b (mode 0644): run chmod o-r, or give the " +
+				"Kubernetes volume defaultMode 0440"},
+		"value wrong": {func(e map[string]string,
+			_ fstest.MapFS) {
+			e["PUBLIC_URL"] = "http://hunter2.example.com"
+		}, "2:13: public_url: the value of variable " +
+			"PUBLIC_URL must be https, because over plain http everybody on the way could take the session cookie (http is " +
+			"for localhost and other loopback hosts)"},
+		"value with password": {func(_ map[string]string,
+			f fstest.MapFS) {
+			f["issuer"] = aFile(0o644, "https://x:hunter2@y")
+		}, "13:13: providers[0].issuer: the value of " +
+			"file /issuer must be a URL without a user or password in it"},
+		"value on two lines": {func(e map[string]string, _ fstest.MapFS) { e["CLIENT_ID"] = "a\nhunter2" },
+			"14:16: providers[0].client_id: the value of variable CLIENT_ID must be printable ASCII"},
+		"value a reference": {func(e map[string]string, _ fstest.MapFS) { e["CLIENT_ID"] = "env:hunter2" },
+			"14:16: providers[0].client_id: the value of variable CLIENT_ID must be the client id itself, env:NAME or " +
+				"file:/path"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			env, fsys := environment(), disk()
@@ -158,7 +196,8 @@ func TestResolveReportsAllFaultsAtOnce(t *testing.T) {
 func TestProtectedHostsAreCheckedOnceThePublicURLIsKnown(t *testing.T) {
 	text := strings.Replace(elsewhere, "    path: /\n", "    path: /\n    host: other.example.com\n", 1)
 	faults := resolve(parse(t, text), environment(), disk())
-	if len(faults) != 1 || faults[0].Path != "routes[0].host" || !strings.Contains(faults[0].Message, "protects only app.example.com") {
+	if len(faults) != 1 || faults[0].Path != "routes[0].host" || !strings.Contains(faults[0].Message, "protects only "+
+		"app.example.com") {
 		t.Errorf("got %v", faults)
 	}
 	if faults := resolve(parse(t, text), environment("PUBLIC_URL", "https://other.example.com"), disk()); faults != nil {
@@ -180,7 +219,8 @@ func TestLinksAreFollowedAsKubernetesMountsThem(t *testing.T) {
 	must(os.WriteFile(filepath.Join(dir, "keys", "..2026", "two"), []byte("second"), 0o404))
 	must(os.Symlink("..2026", filepath.Join(dir, "keys", "..data")))
 	must(os.Symlink("..data/one", filepath.Join(dir, "keys", "one")))
-	c := parse(t, with(t, "file:/run/secrets/session-key", "dir:"+dir+"/keys/", "env:CLIENT_SECRET", "file:"+dir+"/keys/one"))
+	c := parse(t, with(t, "file:/run/secrets/session-key", "dir:"+dir+"/keys/", "env:CLIENT_SECRET",
+		"file:"+dir+"/keys/one"))
 	env := func(string) (string, bool) { return "", false }
 	if faults := c.Resolve(env, os.DirFS("/")); faults != nil {
 		t.Fatalf("faults:\n%v", faults)

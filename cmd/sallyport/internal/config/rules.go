@@ -1,6 +1,10 @@
 package config
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
+)
 
 // PlacedRule is a rule and its place in the file, for Config.Fault.
 type PlacedRule struct {
@@ -15,11 +19,12 @@ func (c *Config) Rules() []PlacedRule {
 	var rules []PlacedRule
 	for i, r := range c.Routes {
 		for j, rule := range r.Allow.Any {
-			rules = append(rules, PlacedRule{rule, index(index("routes", i)+".allow", j), strings.HasPrefix(r.Host, orgHost)})
+			rules = append(rules, PlacedRule{rule, yamltable.Index(yamltable.Index("routes", i)+".allow", j),
+				strings.HasPrefix(r.Host, orgHost)})
 		}
 	}
 	for i, rule := range c.Operators {
-		rules = append(rules, PlacedRule{Rule: rule, Path: index("operators", i)})
+		rules = append(rules, PlacedRule{Rule: rule, Path: yamltable.Index("operators", i)})
 	}
 	return rules
 }
@@ -29,7 +34,7 @@ func (c *Config) bareGroupWarnings() Faults {
 	var warnings Faults
 	for _, r := range c.Rules() {
 		if len(c.Providers) > 1 && len(r.Groups) > 0 && len(r.Orgs)+len(r.EmailDomains)+len(r.Emails) == 0 && !r.bound {
-			warnings = append(warnings, c.src.open().faultAt(r.Path,
+			warnings = append(warnings, c.doc.FaultAt(r.Path,
 				"each of the providers can put people into these groups; add orgs or email_domains to say whose"))
 		}
 	}

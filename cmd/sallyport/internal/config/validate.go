@@ -1,8 +1,6 @@
 package config
 
 import (
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"net"
 	"net/netip"
@@ -14,11 +12,11 @@ import (
 	"strings"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/auditfile"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/hostname"
 	"github.com/sallyport-proxy/sallyport/login"
 	"github.com/sallyport-proxy/sallyport/session"
-	yaml "go.yaml.in/yaml/v4"
 )
 
 // Forms that the schema shares.
@@ -33,19 +31,21 @@ const (
 	headerPattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$" // a token of RFC 9110 §5.6.2
 )
 
-func idText() shape[string] {
-	return pattern("a short name of lower-case letters, digits and -", idPattern)
+func idText() yamltable.Shape[string] {
+	return yamltable.Pattern("a short name of lower-case letters, digits and -", idPattern)
 }
 
-func cookieName() shape[string] {
-	return scalar("a name such as sallyport-two", schema{"pattern": `^sallyport(-[a-z0-9-]+)?$`}, func(v string) (string, error) {
-		return v, session.CheckCookieName(v)
-	})
+func cookieName() yamltable.Shape[string] {
+	return yamltable.Scalar("a name such as sallyport-two", yamltable.Schema{"pattern": `^sallyport(-[a-z0-9-]+)?$`},
+		func(v string) (string, error) {
+			return v, session.CheckCookieName(v)
+		})
 }
 
 // auditTarget is a stream of the process, or a file.
-func auditTarget() shape[string] {
-	return scalar("stdout, stderr or an absolute path", schema{"pattern": `^(stdout|stderr|/.+)$`}, func(v string) (string, error) {
+func auditTarget() yamltable.Shape[string] {
+	form := yamltable.Schema{"pattern": `^(stdout|stderr|/.+)$`}
+	return yamltable.Scalar("stdout, stderr or an absolute path", form, func(v string) (string, error) {
 		if v != auditfile.Stdout && v != auditfile.Stderr && (!path.IsAbs(v) || strings.HasSuffix(v, "/")) {
 			return "", errors.New("must be stdout, stderr or the absolute path of a file, such as /var/log/sallyport/audit.jsonl")
 		}
@@ -53,18 +53,19 @@ func auditTarget() shape[string] {
 	})
 }
 
-func address() shape[string] {
-	s := scalar("an address such as :4180 or 127.0.0.1:4180", schema{"pattern": `^.*:[0-9]{1,5}$`}, func(v string) (string, error) {
-		host, port, err := net.SplitHostPort(v)
-		if err != nil || !validPort(port) || strings.ContainsAny(host, "/@ ") {
-			return "", errors.New("must be an address such as :4180 or 127.0.0.1:4180")
-		}
-		return v, nil
-	})
-	read := s.read
-	s.read = func(w *walker, at place, into *string) {
-		if v := at.node.Value; at.node.Kind == yaml.ScalarNode && validPort(v) {
-			w.suggest(at, ":"+v, "must be %s, not a port alone", s.want)
+func address() yamltable.Shape[string] {
+	s := yamltable.Scalar("an address such as :4180 or 127.0.0.1:4180", yamltable.Schema{"pattern": `^.*:[0-9]{1,5}$`},
+		func(v string) (string, error) {
+			host, port, err := net.SplitHostPort(v)
+			if err != nil || !validPort(port) || strings.ContainsAny(host, "/@ ") {
+				return "", errors.New("must be an address such as :4180 or 127.0.0.1:4180")
+			}
+			return v, nil
+		})
+	read := s.Read
+	s.Read = func(w *yamltable.Walker, at yamltable.Place, into *string) {
+		if v := at.Node.Value; at.Node.Kind == yamltable.ScalarText && validPort(v) {
+			w.Suggest(at, ":"+v, "must be %s, not a port alone", s.Want)
 			return
 		}
 		read(w, at, into)
@@ -79,12 +80,12 @@ var vendors = map[string]string{
 	"openid-connect": "oidc", "azure": "microsoft", "azuread": "microsoft", "entra": "microsoft", "entra-id": "microsoft",
 }
 
-func providerType() shape[string] {
-	s := oneOf("", login.Types()...)
-	read := s.read
-	s.read = func(w *walker, at place, into *string) {
-		if meant := vendors[strings.ToLower(at.node.Value)]; meant != "" {
-			w.suggest(at, meant, "must be %s, not %s", s.want, quote(at.node.Value))
+func providerType() yamltable.Shape[string] {
+	s := yamltable.OneOf("", login.Types()...)
+	read := s.Read
+	s.Read = func(w *yamltable.Walker, at yamltable.Place, into *string) {
+		if meant := vendors[strings.ToLower(at.Node.Value)]; meant != "" {
+			w.Suggest(at, meant, "must be %s, not %s", s.Want, yamltable.Quote(at.Node.Value))
 			return
 		}
 		read(w, at, into)
@@ -98,15 +99,15 @@ func validPort(v string) bool {
 }
 
 // addressOrNone lets the empty text pass, which switches a listener off.
-func addressOrNone() shape[string] {
+func addressOrNone() yamltable.Shape[string] {
 	a := address()
-	return shape[string]{want: a.want + `, or ""`, schema: schema{"anyOf": []any{schema{"const": ""}, a.schema}},
-		read: func(w *walker, at place, into *string) {
-			if isText(at.node) && at.node.Value == "" {
+	return yamltable.Shape[string]{Want: a.Want + `, or ""`, Schema: yamltable.Schema{"anyOf": []any{yamltable.Schema{"const": ""}, a.Schema}},
+		Read: func(w *yamltable.Walker, at yamltable.Place, into *string) {
+			if yamltable.IsText(at.Node) && at.Node.Value == "" {
 				*into = ""
 				return
 			}
-			a.read(w, at, into)
+			a.Read(w, at, into)
 		}}
 }
 
@@ -116,7 +117,8 @@ func parseOrigin(v, sample string) (*url.URL, error) {
 	if err != nil {
 		return nil, err
 	}
-	if (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(v, "#") {
+	if (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" ||
+		strings.HasSuffix(v, "#") {
 		return nil, errors.New("must be a URL without path, query and fragment")
 	}
 	host := strings.ToLower(u.Hostname())
@@ -140,7 +142,7 @@ func defaultPort(scheme string) string {
 // url.Parse's, never repeat what may hold a password.
 func parseURL(v, sample string) (*url.URL, error) {
 	if strings.Contains(v, "@") {
-		return nil, unquoted{errors.New("must be a URL without a user or password in it")}
+		return nil, yamltable.Unquoted{Complaint: errors.New("must be a URL without a user or password in it")}
 	}
 	wrong := errors.New("must be an absolute URL such as " + sample)
 	u, err := url.Parse(v)
@@ -167,7 +169,8 @@ func parsePublicURL(v string) (*url.URL, error) {
 		return nil, err
 	}
 	if u.Scheme == "http" && !hostname.IsLoopback(u.Hostname()) {
-		return nil, errors.New("must be https, because over plain http everybody on the way could take the session cookie (http is for localhost and other loopback hosts)")
+		return nil, errors.New("must be https, because over plain http everybody on the way could take the session cookie " +
+			"(http is for localhost and other loopback hosts)")
 	}
 	return u, nil
 }
@@ -182,23 +185,25 @@ func parseIssuer(v string) (string, error) {
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(v, "#"):
 		return "", errors.New("must be a URL without query and fragment") // OIDC Core §2
 	case u.Scheme == "http" && !hostname.IsLoopback(u.Hostname()):
-		return "", errors.New("must be https, because over plain http anybody on the way could answer for it (http is for localhost and other loopback hosts)")
+		return "", errors.New("must be https, because over plain http anybody on the way could answer for it (http is for " +
+			"localhost and other loopback hosts)")
 	}
 	if i := strings.Index(u.Path, "/.well-known/"); i >= 0 { // Discovery §4: the document is below the issuer
-		return "", slip{error: errors.New("must be the issuer, which is the address of the discovery document without what begins at /.well-known/"),
-			meant: v[:strings.Index(v, "/.well-known/")]}
+		return "", yamltable.Slip{Complaint: errors.New("must be the issuer, which is the address of the discovery " +
+			"document without what begins at /.well-known/"),
+			Meant: v[:strings.Index(v, "/.well-known/")]}
 	}
 	return v, nil
 }
 
 // urlText is a URL or a reference to one. Until Resolve it is the reference, so
 // that what depends on its being there can be judged.
-func urlText(parse func(string) (string, error)) shape[string] {
-	s := valueOrRef("an https URL such as https://sso.example.com", `^[Hh][Tt][Tt][Pp][Ss]?://[^?#@\s]+$`, parse)
-	read := s.read
-	s.read = func(w *walker, at place, into *string) {
+func urlText(parse func(string) (string, error)) yamltable.Shape[string] {
+	s := yamltable.ValueOrRef("an https URL such as https://sso.example.com", `^[Hh][Tt][Tt][Pp][Ss]?://[^?#@\s]+$`, parse)
+	read := s.Read
+	s.Read = func(w *yamltable.Walker, at yamltable.Place, into *string) {
 		if read(w, at, into); *into == "" {
-			*into = at.node.Value
+			*into = at.Node.Value
 		}
 	}
 	return s
@@ -215,8 +220,8 @@ func parseEndpoint(v string) (string, error) {
 
 // parseClientID: RFC 6749 §A.1 allows printable ASCII.
 func parseClientID(v string) (string, error) {
-	if form, _, _ := splitRef(v); form != "" {
-		return "", unquoted{errors.New("must be the client id itself, env:NAME or file:/path")}
+	if form, _, _ := yamltable.SplitRef(v); form != "" {
+		return "", yamltable.Unquoted{Complaint: errors.New("must be the client id itself, env:NAME or file:/path")}
 	}
 	if !regexp.MustCompile(`^[!-~]([ -~]*[!-~])?$`).MatchString(v) {
 		return "", errors.New("must be printable ASCII")
@@ -225,103 +230,109 @@ func parseClientID(v string) (string, error) {
 }
 
 // forwardOrRefused is the word `forward`; leaving the key out refuses.
-func forwardOrRefused() shape[bool] {
+func forwardOrRefused() yamltable.Shape[bool] {
 	want := "forward or left out"
-	return shape[bool]{want: want, schema: schema{"const": "forward"}, read: func(w *walker, at place, into *bool) {
-		var v string
-		oneOf(want, "forward").read(w, at, &v)
-		*into = v != ""
-	}}
+	return yamltable.Shape[bool]{Want: want, Schema: yamltable.Schema{"const": "forward"},
+		Read: func(w *yamltable.Walker, at yamltable.Place, into *bool) {
+			var v string
+			yamltable.OneOf(want, "forward").Read(w, at, &v)
+			*into = v != ""
+		}}
 }
 
 // logoFile reads the logo, whose name tells what it is.
-func logoFile() shape[Pages] {
-	ref := fileRef(formFile)
-	s := schema{"type": "string", "pattern": `^file:/.+\.(svg|png)$`}
-	return shape[Pages]{want: ref.want, schema: s, read: func(w *walker, at place, into *Pages) {
-		ref.read(w, at, &into.Logo)
+func logoFile() yamltable.Shape[Pages] {
+	ref := yamltable.FileRef(yamltable.FormFile)
+	s := yamltable.Schema{"type": "string", "pattern": `^file:/.+\.(svg|png)$`}
+	return yamltable.Shape[Pages]{Want: ref.Want, Schema: s, Read: func(w *yamltable.Walker, at yamltable.Place,
+		into *Pages) {
+		ref.Read(w, at, &into.Logo)
 		if into.Logo.IsZero() {
 			return
 		}
-		switch path.Ext(into.Logo.open().arg) {
+		switch path.Ext(into.Logo.Path()) {
 		case ".svg":
 			into.LogoType = "image/svg+xml"
 		case ".png":
 			into.LogoType = "image/png"
 		default:
-			w.fault(at, "must be an .svg or .png file")
+			w.Fault(at, "must be an .svg or .png file")
 		}
 	}}
 }
 
 // headerFields reads a mapping of header names. Which names are reserved and
 // which are the same to an app, identity knows.
-func headerFields() shape[[]identity.Field] {
+func headerFields() yamltable.Shape[[]identity.Field] {
 	value := headerFieldShape()
 	name := regexp.MustCompile(headerPattern)
-	s := schema{"type": "object", "propertyNames": schema{"pattern": headerPattern}, "additionalProperties": value.schema}
-	return shape[[]identity.Field]{want: "a mapping", schema: s, read: func(w *walker, at place, into *[]identity.Field) {
-		if !w.expect(at, yaml.MappingNode, "a mapping of header names", false) {
-			return
-		}
-		*into = make([]identity.Field, len(at.node.Content)/2)
-		for i := range *into {
-			key, node := at.node.Content[2*i], at.node.Content[2*i+1]
-			here := place{node, join(at.path, key.Value)}
-			if isText(key) && (!name.MatchString(key.Value) || strings.Contains(key.Value, "*")) {
-				w.fault(place{key, here.path}, "is not the name of a header")
+	s := yamltable.Schema{"type": "object", "propertyNames": yamltable.Schema{"pattern": headerPattern},
+		"additionalProperties": value.Schema}
+	return yamltable.Shape[[]identity.Field]{Want: "a mapping", Schema: s,
+		Read: func(w *yamltable.Walker, at yamltable.Place, into *[]identity.Field) {
+			if !w.Expect(at, yamltable.Mapping, "a mapping of header names", false) {
+				return
 			}
-			(*into)[i].Header = key.Value
-			take(w, value, here, &(*into)[i])
-		}
-	}}
+			*into = make([]identity.Field, len(at.Node.Content)/2)
+			for i := range *into {
+				key, node := at.Node.Content[2*i], at.Node.Content[2*i+1]
+				here := yamltable.Place{Node: node, Path: yamltable.Join(at.Path, key.Value)}
+				if yamltable.IsText(key) && (!name.MatchString(key.Value) || strings.Contains(key.Value, "*")) {
+					w.Fault(yamltable.Place{Node: key, Path: here.Path}, "is not the name of a header")
+				}
+				(*into)[i].Header = key.Value
+				yamltable.Take(w, value, here, &(*into)[i])
+			}
+		}}
 }
 
-func checkHeaderField(w *walker, at place, f *identity.Field) {
-	if f.Claim != identity.ClaimGroups && w.src.has(at.path+".join") {
-		w.faultAt(at.path+".join", "has a meaning for groups only")
+func checkHeaderField(w *yamltable.Walker, at yamltable.Place, f *identity.Field) {
+	if f.Claim != identity.ClaimGroups && w.Has(at.Path+".join") {
+		w.FaultAt(at.Path+".join", "has a meaning for groups only")
 	}
 }
 
-func checkSession(w *walker, at place, s *Session) {
+func checkSession(w *yamltable.Walker, at yamltable.Place, s *Session) {
 	if s.IdleTimeout > s.AbsoluteTimeout {
-		w.faultAt(at.path+".idle_timeout", "is longer (%s) than absolute_timeout (%s)", short(s.IdleTimeout), short(s.AbsoluteTimeout))
+		w.FaultAt(at.Path+".idle_timeout", "is longer (%s) than absolute_timeout (%s)", yamltable.Short(s.IdleTimeout),
+			yamltable.Short(s.AbsoluteTimeout))
 	}
 }
 
-func checkLimits(w *walker, at place, l *Limits) {
+func checkLimits(w *yamltable.Walker, at yamltable.Place, l *Limits) {
 	if l.URL > l.Header {
-		w.faultAt(at.path+".url", "is larger than limits.header, of which it is a part")
+		w.FaultAt(at.Path+".url", "is larger than limits.header, of which it is a part")
 	}
 }
 
-func checkProvider(w *walker, at place, p *Provider) {
+func checkProvider(w *yamltable.Walker, at yamltable.Place, p *Provider) {
 	if p.Name == "" {
 		p.Name = p.ID
 	}
-	switch secret := at.path + ".client_secret"; {
+	switch secret := at.Path + ".client_secret"; {
 	case p.secretless() && !p.ClientSecret.IsZero():
-		w.faultAt(secret, "is never sent with `client_auth: %s`; leave one of them out", p.ClientAuth)
+		w.FaultAt(secret, "is never sent with `client_auth: %s`; leave one of them out", p.ClientAuth)
 	case !p.secretless() && p.ClientSecret.IsZero():
-		w.faultAt(secret, "is required, unless the client is public (`client_auth: none`)")
+		w.FaultAt(secret, "is required, unless the client is public (`client_auth: none`)")
 	}
 	if addresses := p.addresses(); !p.CA.IsZero() && len(addresses) > 0 && !slices.ContainsFunc(addresses, maybeHTTPS) {
-		w.faultAt(at.path+".ca", "has a meaning for https only, and every address of this provider is http")
+		w.FaultAt(at.Path+".ca", "has a meaning for https only, and every address of this provider is http")
 	}
 	if p.SignOut.URL != "" && p.Endpoints.EndSessionURL != "" {
-		w.faultAt(at.path+".logout.url", "stands beside endpoints.end_session, which is the same; leave one of them out")
+		w.FaultAt(at.Path+".logout.url", "stands beside endpoints.end_session, which is the same; leave one of them out")
 	}
 	if p.Scopes != nil && !slices.Contains(p.Scopes, "openid") {
-		w.faultAt(at.path+".scopes", "must contain openid: without it the provider does not say who signed in")
+		w.FaultAt(at.Path+".scopes", "must contain openid: without it the provider does not say who signed in")
 	}
 	for _, c := range p.Options().Conflicts() {
-		w.faultAt(at.path+"."+c.Key, "%s", c.Why)
+		w.FaultAt(at.Path+"."+c.Key, "%s", c.Why)
 	}
 }
 
 // secretless: the client proves itself without a secret, or not at all.
 func (p *Provider) secretless() bool {
-	return slices.Contains([]string{login.ClientAuthNone, login.ClientAuthAssertion, login.ClientAuthPrivateKey}, p.ClientAuth)
+	return slices.Contains([]string{login.ClientAuthNone, login.ClientAuthAssertion, login.ClientAuthPrivateKey},
+		p.ClientAuth)
 }
 
 // addresses are those of the provider that the file names.
@@ -363,107 +374,62 @@ func (p Provider) publicKeys() []string {
 
 const parameterPattern = `^[A-Za-z0-9._~-]+$`
 
-func parameterName() shape[string] {
-	return pattern("the name of a parameter, of letters, digits and -._~", parameterPattern)
+func parameterName() yamltable.Shape[string] {
+	return yamltable.Pattern("the name of a parameter, of letters, digits and -._~", parameterPattern)
 }
 
 // parameters reads a mapping of names to texts.
-func parameters() shape[map[string]string] {
-	name, value := parameterName(), scalar("a text", schema{}, func(v string) (string, error) { return v, nil })
-	s := schema{"type": "object", "minProperties": 1, "propertyNames": schema{"pattern": parameterPattern}, "additionalProperties": schema{"type": "string"}}
-	return shape[map[string]string]{want: "a mapping", about: "a mapping of names to texts", schema: s, read: func(w *walker, at place, into *map[string]string) {
-		if !w.expect(at, yaml.MappingNode, "a mapping of names to texts", false) {
-			return
-		}
-		if len(at.node.Content) == 0 {
-			w.fault(at, "must not be empty; leave it out")
-		}
-		*into = map[string]string{}
-		for i := 0; i+1 < len(at.node.Content); i += 2 {
-			key, node := at.node.Content[i], at.node.Content[i+1]
-			here := place{node, join(at.path, key.Value)}
-			var k, v string
-			name.read(w, place{key, here.path}, &k)
-			take(w, value, here, &v)
-			(*into)[k] = v
-		}
-	}}
+func parameters() yamltable.Shape[map[string]string] {
+	name, value := parameterName(), yamltable.Scalar("a text", yamltable.Schema{},
+		func(v string) (string, error) { return v, nil })
+	s := yamltable.Schema{"type": "object", "minProperties": 1, "propertyNames": yamltable.Schema{"pattern": parameterPattern}, "additionalProperties": yamltable.Schema{"type": "string"}}
+	return yamltable.Shape[map[string]string]{Want: "a mapping", About: "a mapping of names to texts", Schema: s,
+		Read: func(w *yamltable.Walker, at yamltable.Place, into *map[string]string) {
+			if !w.Expect(at, yamltable.Mapping, "a mapping of names to texts", false) {
+				return
+			}
+			if len(at.Node.Content) == 0 {
+				w.Fault(at, "must not be empty; leave it out")
+			}
+			*into = map[string]string{}
+			for i := 0; i+1 < len(at.Node.Content); i += 2 {
+				key, node := at.Node.Content[i], at.Node.Content[i+1]
+				here := yamltable.Place{Node: node, Path: yamltable.Join(at.Path, key.Value)}
+				var k, v string
+				name.Read(w, yamltable.Place{Node: key, Path: here.Path}, &k)
+				yamltable.Take(w, value, here, &v)
+				(*into)[k] = v
+			}
+		}}
 }
 
-func checkSignOut(w *walker, at place, s *SignOut) {
+func checkSignOut(w *yamltable.Walker, at yamltable.Place, s *SignOut) {
 	if _, twice := s.Params[s.ReturnParam]; twice && s.ReturnParam != "" {
-		w.faultAt(at.path+".return_param", "is among params too: which of them would count?")
+		w.FaultAt(at.Path+".return_param", "is among params too: which of them would count?")
 	}
 	if _, hint := s.Params["id_token_hint"]; hint {
-		w.faultAt(at.path+".params.id_token_hint", "is the ID token of the person who signs out, and no token is kept; a provider that demands it can only be left out: `logout: false`")
+		w.FaultAt(at.Path+".params.id_token_hint", "is the ID token of the person who signs out, and no token is kept; a "+
+			"provider that demands it can only be left out: `logout: false`")
 	}
 }
 
 // publicKeyRef is a file of public keys, which Resolve looks into.
-func publicKeyRef() shape[Ref] { return checkedRef(login.CheckPublicKeys) }
+func publicKeyRef() yamltable.Shape[Ref] { return checkedRef(login.CheckPublicKeys) }
 
 // authorities is a file of certificates, which Resolve looks into.
-func authorities() shape[Ref] {
+func authorities() yamltable.Shape[Ref] {
 	return checkedRef(func(text string) error {
-		_, err := certPool(text)
+		_, err := yamltable.CertPool(text)
 		return err
 	})
 }
 
 // checkedRef is a file whose content Resolve has judged.
-func checkedRef(judge func(text string) error, forms ...string) shape[Ref] {
+func checkedRef(judge func(text string) error, forms ...string) yamltable.Shape[Ref] {
 	if forms == nil {
-		forms = []string{formFile, formEnv}
+		forms = []string{yamltable.FormFile, yamltable.FormEnv}
 	}
-	return checked(fileRef(forms...), judge)
-}
-
-// checked is a reference whose value Resolve has judged.
-func checked(s shape[Ref], judge func(text string) error) shape[Ref] {
-	read := s.read
-	s.read = func(w *walker, at place, into *Ref) {
-		if read(w, at, into); !into.IsZero() {
-			w.src.pending[len(w.src.pending)-1].store = judge
-		}
-	}
-	return s
-}
-
-// certPool reads PEM of certificates. x509's own reader passes over what it
-// cannot read, and an authority that is missing is found out by a handshake.
-func certPool(text string) (*x509.CertPool, error) {
-	pool, n := x509.NewCertPool(), 0
-	for rest := []byte(text); ; n++ {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			return nil, errors.New("must be certificates in PEM and nothing else")
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, errors.New("must be certificates in PEM, and one of them cannot be read")
-		}
-		pool.AddCert(c)
-	}
-	if n == 0 {
-		return nil, errors.New("must be certificates in PEM, and holds none")
-	}
-	return pool, nil
-}
-
-// Authorities are those who may vouch for a peer; nil is whom the system trusts,
-// where r is zero.
-func (r Ref) Authorities() *x509.CertPool {
-	if r.IsZero() {
-		return nil
-	}
-	pool, err := certPool(r.Value())
-	if err != nil {
-		return x509.NewCertPool() // not after Resolve, which has judged it; trusts nobody
-	}
-	return pool
+	return yamltable.Judged(yamltable.FileRef(forms...), judge)
 }
 
 // secret is the client secret, or before Resolve a word that says there is one.
@@ -496,7 +462,8 @@ func (c *Config) crossCheck() Faults {
 	for _, r := range c.Routes {
 		names = append(names, r.Name)
 	}
-	faults := slices.Concat(c.checkUnique("providers", "id", ids), c.checkUnique("routes", "name", names), c.checkVouching(), c.checkBearers())
+	faults := slices.Concat(c.checkUnique("providers", "id", ids), c.checkUnique("routes", "name", names),
+		c.checkVouching(), c.checkBearers())
 	faults = append(faults, c.checkOrganizations()...)
 	if c.PublicURL != nil {
 		faults = append(faults, c.settleHosts()...)
@@ -508,7 +475,8 @@ func (c *Config) checkUnique(in, key string, values []string) Faults {
 	var faults Faults
 	for i, v := range values {
 		if first := slices.Index(values, v); v != "" && first < i {
-			faults = append(faults, c.src.open().faultAt(index(in, i)+"."+key, "%s already has this %s", index(in, first), key))
+			faults = append(faults, c.doc.FaultAt(yamltable.Index(in, i)+"."+key, "%s already has this %s",
+				yamltable.Index(in, first), key))
 		}
 	}
 	return faults
@@ -520,9 +488,10 @@ func (c *Config) checkUnique(in, key string, values []string) Faults {
 func (c *Config) checkVouching() Faults {
 	var faults Faults
 	for i, p := range c.Providers {
-		where := index("providers", i) + ".email_domains"
-		if len(c.Providers) > 1 && p.Type == login.TypeOIDC && !c.src.open().has(where) {
-			faults = append(faults, c.src.open().faultAt(where, "is required where there is more than one provider: which domains may this one vouch for?"))
+		where := yamltable.Index("providers", i) + ".email_domains"
+		if len(c.Providers) > 1 && p.Type == login.TypeOIDC && !c.doc.Has(where) {
+			faults = append(faults, c.doc.FaultAt(where, "is required where there is more than one provider: which domains "+
+				"may this one vouch for?"))
 		}
 	}
 	return faults
@@ -534,13 +503,14 @@ func (c *Config) settleHosts() Faults {
 	var faults Faults
 	public := c.PublicHost()
 	for i := range c.Routes {
-		r, where := &c.Routes[i], index("routes", i)
+		r, where := &c.Routes[i], yamltable.Index("routes", i)
 		switch {
 		case r.Host == "":
 			r.Host = public
-		case r.Host != public && !r.Public && !c.src.open().has(where+".public"):
-			faults = append(faults, c.src.open().faultAt(where+".host",
-				"sign-in on several hosts comes with a later release; this release protects only %s (a public route may have any host)", public))
+		case r.Host != public && !r.Public && !c.doc.Has(where+".public"):
+			faults = append(faults, c.doc.FaultAt(where+".host",
+				"sign-in on several hosts comes with a later release; this release protects only %s (a public route may have "+
+					"any host)", public))
 		}
 	}
 	return faults

@@ -1,4 +1,4 @@
-package config
+package yamltable
 
 import (
 	"fmt"
@@ -58,7 +58,7 @@ func (fs Faults) Error() string {
 }
 
 // maxFaults bounds what one file can make us print.
-const maxFaults = 100
+const MaxFaults = 100
 
 // excerpt shows line and its neighbours with a caret under column.
 func (s *source) excerpt(line, column int) string {
@@ -133,9 +133,9 @@ func window(line []rune, caret int) (string, int) {
 	return string(out) + end, caret
 }
 
-// nearest finds the candidate that word is probably a slip of: most often one
+// Nearest finds the candidate that word is probably a slip of: most often one
 // letter off, swapped or missing, or "-" for "_".
-func nearest(word string, candidates []string) string {
+func Nearest(word string, candidates []string) string {
 	if len(word) > 40 {
 		return ""
 	}

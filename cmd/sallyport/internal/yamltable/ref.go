@@ -1,4 +1,4 @@
-package config
+package yamltable
 
 import (
 	"errors"
@@ -45,14 +45,38 @@ func (r Ref) Value() string {
 // Reread reads a file again, under the rules of Resolve, and returns what it
 // holds now; r stays as it was. What is not from a file is as it was, too.
 func (r Ref) Reread(fsys fs.FS) (string, error) {
-	if r.IsZero() || r.open().form != formFile {
+	if r.IsZero() || r.open().form != FormFile {
 		return r.Value(), nil
 	}
-	again := &refTarget{form: formFile, arg: r.open().arg, secret: r.open().secret}
+	again := &refTarget{form: FormFile, arg: r.open().arg, secret: r.open().secret}
 	if complaints := (pending{ref: again}).read(nil, fsys); len(complaints) > 0 {
 		return "", errors.New(strings.Join(complaints, "; "))
 	}
 	return again.loaded[0].value, nil
+}
+
+// Loaded is one of the values that a reference stands for: a directory may hold
+// several.
+type Loaded struct {
+	File  string // "" if it is not from a file
+	Value Ref
+}
+
+// Loaded are the values that Resolve read, each a secret.
+func (r Ref) Loaded() []Loaded {
+	var all []Loaded
+	for _, l := range r.open().loaded {
+		all = append(all, Loaded{l.file, Ref{seal(&refTarget{secret: true, loaded: []loaded{l}})}})
+	}
+	return all
+}
+
+// Path is that of the file it names; "" if it names none.
+func (r Ref) Path() string {
+	if r.IsZero() || r.open().form != FormFile {
+		return ""
+	}
+	return r.open().arg
 }
 
 // String is the reference itself, or "<secret>".
@@ -75,22 +99,12 @@ func (r Ref) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 // LogValue keeps secrets out of logs.
 func (r Ref) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
-// KeyText is the text of one session key, and where it came from.
-type KeyText struct {
-	Path string // "session.keys[0]", for Config.Fault
-	File string // "" if it is not from a file
-	text Ref
-}
-
-// Text is the secret itself.
-func (k KeyText) Text() string { return k.text.Value() }
-
 // The forms of a reference: "env:NAME", "file:/path", "dir:/path", "literal:…".
 const (
-	formEnv     = "env"
-	formFile    = "file"
-	formDir     = "dir"
-	formLiteral = "literal"
+	FormEnv     = "env"
+	FormFile    = "file"
+	FormDir     = "dir"
+	FormLiteral = "literal"
 )
 
 // Patterns of the forms, for the schema too.
@@ -101,9 +115,9 @@ const (
 
 func formPattern(form string) string {
 	switch form {
-	case formEnv:
+	case FormEnv:
 		return "env:" + patternEnv
-	case formLiteral:
+	case FormLiteral:
 		return `literal:[\s\S]+`
 	}
 	return form + ":" + patternPath
@@ -112,28 +126,28 @@ func formPattern(form string) string {
 // formSample is how a form is named to people.
 func formSample(form string) string {
 	switch form {
-	case formEnv:
+	case FormEnv:
 		return "env:NAME"
-	case formLiteral:
+	case FormLiteral:
 		return "literal:…"
 	}
 	return form + ":/path"
 }
 
-// splitRef takes a reference apart. A complaint says what is wrong with a text
+// SplitRef takes a reference apart. A complaint says what is wrong with a text
 // that has one of the forms; form is "" for a text that has none.
-func splitRef(v string) (form, arg, complaint string) {
+func SplitRef(v string) (form, arg, complaint string) {
 	form, arg, _ = strings.Cut(v, ":")
-	if !slices.Contains([]string{formEnv, formFile, formDir, formLiteral}, form) || !strings.Contains(v, ":") {
+	if !slices.Contains([]string{FormEnv, FormFile, FormDir, FormLiteral}, form) || !strings.Contains(v, ":") {
 		return "", "", "no reference"
 	}
 	if regexp.MustCompile(`^` + formPattern(form) + `$`).MatchString(v) {
 		return form, arg, ""
 	}
 	switch form {
-	case formEnv:
+	case FormEnv:
 		return form, arg, "env: must be followed by the name of a variable"
-	case formLiteral:
+	case FormLiteral:
 		return form, arg, "literal: must be followed by the secret"
 	}
 	return form, arg, form + ": must be followed by an absolute path"
@@ -148,63 +162,43 @@ type pending struct {
 	store func(value string) error
 }
 
-// Resolve reads what the references stand for: variables through env, files
-// through fsys, whose root is that of the file system (os.DirFS("/")). It is
-// the only part of this package that looks outside the file. Whatever it
-// returns as faults, the Config must not be used.
-func (c *Config) Resolve(env func(string) (string, bool), fsys fs.FS) Faults {
-	if faults := c.read(env, fsys, func(pending) bool { return true }); len(faults) > 0 {
-		return c.src.open().finish(faults)
-	}
-	c.Session.KeyTexts = keyTexts(c.Session.Keys)
-	return c.src.open().finish(c.settleHosts())
-}
-
-// ResolvePublicURL is Resolve for public_url alone: what is asked about rules
-// needs no secret.
-func (c *Config) ResolvePublicURL(env func(string) (string, bool), fsys fs.FS) Faults {
-	if faults := c.read(env, fsys, func(p pending) bool { return p.path == "public_url" }); len(faults) > 0 {
-		return c.src.open().finish(faults)
-	}
-	return c.src.open().finish(c.settleHosts())
-}
-
-func (c *Config) read(env func(string) (string, bool), fsys fs.FS, wanted func(pending) bool) (faults Faults) {
-	for _, p := range c.src.open().pending {
-		if !wanted(p) {
+// Resolve reads those references whose paths are wanted: variables through env,
+// files through fsys, whose root is that of the file system (os.DirFS("/")).
+func (d Document) Resolve(env func(string) (string, bool), fsys fs.FS, wanted func(path string) bool) (faults Faults) {
+	for _, p := range d.open().pending {
+		if !wanted(p.path) {
 			continue
 		}
 		p.ref.loaded = nil
 		for _, complaint := range p.read(env, fsys) {
-			faults = append(faults, c.src.open().fault(p.at, p.path, "%s", complaint))
+			faults = append(faults, d.open().fault(p.at, p.path, "%s", complaint))
 		}
 	}
 	return faults
 }
 
-func keyTexts(refs []Ref) []KeyText {
-	var texts []KeyText
-	for i, r := range refs {
-		for _, l := range r.open().loaded {
-			one := Ref{seal(&refTarget{secret: true, loaded: []loaded{l}})}
-			texts = append(texts, KeyText{Path: index("session.keys", i), File: l.file, text: one})
+// InFile makes a fault of each secret that stands in the file itself.
+func (d Document) InFile(message string) (faults Faults) {
+	for _, p := range d.open().pending {
+		if p.ref.form == FormLiteral {
+			faults = append(faults, d.open().fault(p.at, p.path, "%s", message))
 		}
 	}
-	return texts
+	return faults
 }
 
 // read reads one reference and stores the value; it returns what is wrong.
 func (p pending) read(env func(string) (string, bool), fsys fs.FS) []string {
 	switch p.ref.form {
-	case formEnv:
+	case FormEnv:
 		v, ok := env(p.ref.arg)
 		if !ok {
 			return []string{"variable " + p.ref.arg + " is not set"}
 		}
 		return p.take("variable "+p.ref.arg, v, "")
-	case formFile:
+	case FormFile:
 		return p.readFile(fsys, p.ref.arg)
-	case formDir:
+	case FormDir:
 		return p.readDir(fsys)
 	}
 	return p.take("literal:", p.ref.arg, "")
@@ -237,8 +231,8 @@ func (p pending) readFile(fsys fs.FS, name string) []string {
 		return []string{"file " + name + " " + whyUnreadable(err)}
 	case !info.Mode().IsRegular():
 		return []string{name + " is not a regular file"}
-	case info.Size() > maxFile:
-		return []string{fmt.Sprintf("file %s is larger than %d bytes", name, maxFile)}
+	case info.Size() > MaxFile:
+		return []string{fmt.Sprintf("file %s is larger than %d bytes", name, MaxFile)}
 	case p.ref.secret && info.Mode().Perm()&0o004 != 0:
 		return []string{fmt.Sprintf("everybody on this machine can read file %s (mode %04o): "+
 			"run chmod o-r, or give the Kubernetes volume defaultMode 0440", name, info.Mode().Perm())}
@@ -256,7 +250,7 @@ func readAll(fsys fs.FS, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxFile))
+	return io.ReadAll(io.LimitReader(f, MaxFile))
 }
 
 // readDir reads every regular file, in the order of their names. Names that
@@ -294,28 +288,28 @@ func whyUnreadable(err error) string {
 	return "cannot be read"
 }
 
-// secretRef is a value that must not stand in the file: one of forms.
-func secretRef(forms ...string) shape[Ref] { return refShape(true, forms) }
+// SecretRef is a value that must not stand in the file: one of forms.
+func SecretRef(forms ...string) Shape[Ref] { return refShape(true, forms) }
 
-// fileRef is a reference to something that is not secret.
-func fileRef(forms ...string) shape[Ref] { return refShape(false, forms) }
+// FileRef is a reference to something that is not secret.
+func FileRef(forms ...string) Shape[Ref] { return refShape(false, forms) }
 
-func refShape(secret bool, forms []string) shape[Ref] {
+func refShape(secret bool, forms []string) Shape[Ref] {
 	want := "a reference: " + sampleList(forms)
-	return shape[Ref]{
-		want: want, secret: secret, sample: formSample(forms[0]),
-		schema: schema{"type": "string", "pattern": refPattern(forms)},
-		read: func(w *walker, at place, into *Ref) {
-			v, ok := w.text(at, want, secret)
+	return Shape[Ref]{
+		Want: want, secret: secret, sample: formSample(forms[0]),
+		Schema: Schema{"type": "string", "pattern": refPattern(forms)},
+		Read: func(w *Walker, at Place, into *Ref) {
+			v, ok := w.Text(at, want, secret)
 			if !ok {
 				return
 			}
-			form, arg, complaint := splitRef(v)
+			form, arg, complaint := SplitRef(v)
 			switch {
 			case !slices.Contains(forms, form):
 				w.noReference(at, want, v, forms, secret)
 			case complaint != "":
-				w.fault(at, "%s", complaint)
+				w.Fault(at, "%s", complaint)
 			default:
 				*into = Ref{seal(&refTarget{form: form, arg: arg, secret: secret})}
 				w.resolveLater(at, into.open(), nil)
@@ -327,49 +321,49 @@ func refShape(secret bool, forms []string) shape[Ref] {
 // noReference is the fault of a text that is no reference. One that only lacks
 // its form is shown, because it says where a secret is and not what it is; all
 // else may be the secret, or a private key in the place of a public one.
-func (w *walker) noReference(at place, want, v string, forms []string, secret bool) {
-	switch meant := meantReference(v); {
+func (w *Walker) noReference(at Place, want, v string, forms []string, secret bool) {
+	switch meant := MeantReference(v); {
 	case meant != "" && slices.ContainsFunc(forms, func(form string) bool { return strings.HasPrefix(meant, form+":") }):
-		w.suggest(at, meant, "must be %s", want)
+		w.Suggest(at, meant, "must be %s", want)
 	case secret:
-		w.fault(at, "must be %s; the secret itself does not belong here", want)
+		w.Fault(at, "must be %s; the secret itself does not belong here", want)
 	default:
-		w.src.hide(at.node)
-		w.fault(at, "must be %s", want)
+		w.src.hide(at.Node)
+		w.Fault(at, "must be %s", want)
 	}
 }
 
-// meantReference is the reference that v is without its form: a path below a
+// MeantReference is the reference that v is without its form: a path below a
 // directory that systems have, or a variable as shells and templates write it.
 // Random text does not look so; v is "" in all other cases.
-func meantReference(v string) string {
+func MeantReference(v string) string {
 	dirs := `app|config|data|etc|home|mnt|opt|root|run|secrets|srv|tmp|usr|var|vault`
 	if regexp.MustCompile(`^/(` + dirs + `)(/[A-Za-z0-9._-]+)+$`).MatchString(v) {
-		return formFile + ":" + v
+		return FormFile + ":" + v
 	}
 	if m := regexp.MustCompile(`^\$\{(` + patternEnv + `)\}$`).FindStringSubmatch(v); m != nil {
-		return formEnv + ":" + m[1]
+		return FormEnv + ":" + m[1]
 	}
 	return ""
 }
 
-// valueOrRef is a value that may stand here or elsewhere. parse says what is
+// ValueOrRef is a value that may stand here or elsewhere. parse says what is
 // wrong with it in a sentence that begins with "must" and does not repeat it.
-func valueOrRef[T any](want, pattern string, parse func(string) (T, error)) shape[T] {
-	forms := []string{formEnv, formFile}
-	return shape[T]{
-		want:   want,
-		schema: schema{"type": "string", "anyOf": []any{schema{"pattern": refPattern(forms)}, schema{"pattern": pattern}}},
-		read: func(w *walker, at place, into *T) {
-			v, ok := w.text(at, want, false)
+func ValueOrRef[T any](want, pattern string, parse func(string) (T, error)) Shape[T] {
+	forms := []string{FormEnv, FormFile}
+	return Shape[T]{
+		Want:   want,
+		Schema: Schema{"type": "string", "anyOf": []any{Schema{"pattern": refPattern(forms)}, Schema{"pattern": pattern}}},
+		Read: func(w *Walker, at Place, into *T) {
+			v, ok := w.Text(at, want, false)
 			if !ok {
 				return
 			}
-			switch form, arg, complaint := splitRef(v); {
+			switch form, arg, complaint := SplitRef(v); {
 			case !slices.Contains(forms, form):
-				parsed(w, at, v, into, parse)
+				Parsed(w, at, v, into, parse)
 			case complaint != "":
-				w.fault(at, "%s", complaint)
+				w.Fault(at, "%s", complaint)
 			default:
 				w.resolveLater(at, &refTarget{form: form, arg: arg}, func(value string) (err error) {
 					*into, err = parse(value)
@@ -396,9 +390,20 @@ func sampleList(forms []string) string {
 	return orList(samples)
 }
 
-func (w *walker) resolveLater(at place, ref *refTarget, store func(value string) error) {
-	if ref.form == formLiteral {
-		w.src.hide(at.node)
+func (w *Walker) resolveLater(at Place, ref *refTarget, store func(value string) error) {
+	if ref.form == FormLiteral {
+		w.src.hide(at.Node)
 	}
-	w.src.pending = append(w.src.pending, pending{at: nodePos(at.node), path: at.path, ref: ref, store: store})
+	w.src.pending = append(w.src.pending, pending{at: nodePos(at.Node), path: at.Path, ref: ref, store: store})
+}
+
+// Judged is a reference whose value Resolve has judged.
+func Judged(s Shape[Ref], judge func(text string) error) Shape[Ref] {
+	read := s.Read
+	s.Read = func(w *Walker, at Place, into *Ref) {
+		if read(w, at, into); !into.IsZero() {
+			w.src.pending[len(w.src.pending)-1].store = judge
+		}
+	}
+	return s
 }

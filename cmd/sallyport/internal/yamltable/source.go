@@ -1,4 +1,4 @@
-package config
+package yamltable
 
 import (
 	"bytes"
@@ -17,13 +17,12 @@ import (
 )
 
 const (
-	maxFile  = 1 << 20 // P17: nobody writes a larger one by hand
+	MaxFile  = 1 << 20 // P17: nobody writes a larger one by hand
 	maxDepth = 32
 	maxShown = 4096 // bytes of a line that an excerpt shows at all
 )
 
-// source is the file as it was read: what faults point at. It stays with the
-// Config for faults that are found later.
+// source is the file as it was read: what faults point at.
 type source struct {
 	name    string
 	lines   []string
@@ -33,7 +32,9 @@ type source struct {
 	secrets []*yaml.Node // what no excerpt may show
 	pending []pending    // references that Resolve reads
 
-	patterns []place // texts that look like patterns and are compared as they are
+	marked  []Place  // what the table's owner wants to come back to
+	plain   []string // names of keys that hold no secret
+	tooLong bool
 }
 
 type pos struct{ line, column int }
@@ -50,7 +51,7 @@ func newSource(name string, data []byte) *source {
 	for i := range lines {
 		lines[i] = strings.TrimSuffix(lines[i], "\r")
 	}
-	return &source{name: name, lines: lines}
+	return &source{name: name, lines: lines, tooLong: len(data) > MaxFile}
 }
 
 // fault makes a Fault at p, without its excerpt: what that must hide is only
@@ -64,9 +65,9 @@ func (s *source) fault(p pos, path, format string, args ...any) Fault {
 // the excerpts.
 func (s *source) finish(fs Faults) Faults {
 	slices.SortStableFunc(fs, func(a, b Fault) int { return comparePos(pos{a.Line, a.Column}, pos{b.Line, b.Column}) })
-	if len(fs) > maxFaults {
-		fs = fs[:maxFaults]
-		fs[maxFaults-1].Message += fmt.Sprintf(" (only the first %d faults are shown)", maxFaults)
+	if len(fs) > MaxFaults {
+		fs = fs[:MaxFaults]
+		fs[MaxFaults-1].Message += fmt.Sprintf(" (only the first %d faults are shown)", MaxFaults)
 	}
 	for i := range fs {
 		fs[i].Excerpt = s.excerpt(fs[i].Line, fs[i].Column)
@@ -105,13 +106,13 @@ func findIn(n *yaml.Node, at, path string) (*yaml.Node, bool) {
 	switch n.Kind {
 	case yaml.MappingNode:
 		for i := 0; i+1 < len(n.Content); i += 2 {
-			if to := join(at, n.Content[i].Value); leads(to) {
+			if to := Join(at, n.Content[i].Value); leads(to) {
 				return findIn(n.Content[i+1], to, path)
 			}
 		}
 	case yaml.SequenceNode:
 		for i, item := range n.Content {
-			if to := index(at, i); leads(to) {
+			if to := Index(at, i); leads(to) {
 				return findIn(item, to, path)
 			}
 		}
@@ -119,12 +120,14 @@ func findIn(n *yaml.Node, at, path string) (*yaml.Node, bool) {
 	return n, false
 }
 
-func index(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
+// Index adds the index of a list's entry to a path.
+func Index(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
 
-// join adds a key to a path; a key that is no plain word is quoted and cut.
-func join(path, key string) string {
-	if key == "" || strings.Trim(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" || len(key) > 64 {
-		return path + "[" + quote(key) + "]"
+// Join adds a key to a path; a key that is no plain word is quoted and cut.
+func Join(path, key string) string {
+	if key == "" || strings.Trim(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" ||
+		len(key) > 64 {
+		return path + "[" + Quote(key) + "]"
 	}
 	if path == "" {
 		return key
@@ -192,7 +195,8 @@ func (s *source) syntaxFault(err error) *Fault {
 	case s.runeAt(p) == '\t':
 		return new(s.fault(p, "", "not YAML: a tab cannot indent; use spaces"))
 	case le.Message == "mapping values are not allowed in this context":
-		return new(s.fault(p, "", `not YAML: a key cannot stand here; check the indentation, and put a text with ": " in quotes`))
+		return new(s.fault(p, "", `not YAML: a key cannot stand here; check the indentation, `+
+			`and put a text with ": " in quotes`))
 	case le.Stage != "scanner" && le.Stage != "parser" && le.Stage != "reader":
 		return new(s.fault(p, "", "not YAML"))
 	}
@@ -221,10 +225,10 @@ type span struct{ from, to int }
 // hide keeps a value out of every excerpt, unless it only names where a secret is.
 func (s *source) hide(n *yaml.Node) {
 	if n.Kind == yaml.ScalarNode {
-		if form, _, complaint := splitRef(n.Value); complaint == "" && form != "literal" {
+		if form, _, complaint := SplitRef(n.Value); complaint == "" && form != "literal" {
 			return
 		}
-		if meantReference(n.Value) != "" {
+		if MeantReference(n.Value) != "" {
 			return
 		}
 	}
@@ -251,7 +255,8 @@ func (s *source) hidden(first, last int) map[int][]span {
 		for _, part := range s.parts(n) {
 			for _, look := range looks {
 				for _, m := range look.FindAllStringSubmatchIndex(line[part.from:part.to], -1) {
-					out[n] = append(out[n], span{utf8.RuneCountInString(line[:part.from+m[4]]) + 1, utf8.RuneCountInString(line[:part.from+m[5]]) + 1})
+					out[n] = append(out[n], span{utf8.RuneCountInString(line[:part.from+m[4]]) + 1,
+						utf8.RuneCountInString(line[:part.from+m[5]]) + 1})
 				}
 			}
 		}
@@ -399,10 +404,9 @@ func (s *source) after(n *yaml.Node) pos {
 // to what: of a line only a key is shown, what stands behind it only if the key
 // is known to hold no secret, or if it is a reference.
 func (s *source) hideRoughly(out map[int][]span, first, last int) {
-	plain := plainNames()
 	keyAndRest := regexp.MustCompile(`^(\s*(?:- )*([A-Za-z_]+):)(?:\s+(.*))?$`)
 	sounds := regexp.MustCompile(`(?i)` + secretWords)
-	reference := regexp.MustCompile(`^[\["' ]*(` + formPattern(formEnv) + `|(file|dir):/[^\s,"']*)[\]"' ]*$`)
+	reference := regexp.MustCompile(`^[\["' ]*(` + formPattern(FormEnv) + `|(file|dir):/[^\s,"']*)[\]"' ]*$`)
 	url := regexp.MustCompile(`^["']?https?://[^\s@?#"']+["']?$`)
 	for n := first; n <= last; n++ {
 		line := s.lines[n-1]
@@ -411,16 +415,17 @@ func (s *source) hideRoughly(out map[int][]span, first, last int) {
 		case strings.Trim(line, " -.") == "" || strings.HasPrefix(strings.TrimSpace(line), "#"):
 		case m == nil:
 			s.hideLine(out, n)
-		case slices.Contains(plain, m[2]) && (!sounds.MatchString(m[2]) || url.MatchString(m[3])):
+		case slices.Contains(s.plain, m[2]) && (!sounds.MatchString(m[2]) || url.MatchString(m[3])):
 		case !reference.MatchString(m[3]):
-			out[n] = append(out[n], span{utf8.RuneCountInString(line[:len(line)-len(m[3])]) + 1, utf8.RuneCountInString(line) + 1})
+			out[n] = append(out[n], span{utf8.RuneCountInString(line[:len(line)-len(m[3])]) + 1, utf8.RuneCountInString(line) +
+				1})
 		}
 	}
 }
 
-// quote shows a piece of the file in a message: on one line, short, without
+// Quote shows a piece of the file in a message: on one line, short, without
 // the secrets that can be told by their look.
-func quote(v string) string {
+func Quote(v string) string {
 	for _, look := range secretLooks() {
 		v = look.ReplaceAllString(v, "${1}"+masked+"${3}")
 	}

@@ -1,11 +1,11 @@
-package config
+package yamltable
 
 import (
 	"slices"
 	"strings"
 )
 
-// Key is one key of the file, for the reference and for advice about keys in
+// Key is one key of a table, for the reference and for advice about keys in
 // the wrong place.
 type Key struct {
 	Path     string // "providers[].endpoints.token"
@@ -17,10 +17,8 @@ type Key struct {
 	secret   bool // it holds a secret, or something below it does
 }
 
-// Keys are all keys of the file, in the order of the table.
-func Keys() []Key { return keysOf(file()) }
-
-func keysOf(table shape[Config]) []Key {
+// Keys are all keys of a table, in its order.
+func Keys[T any](table Shape[T]) []Key {
 	keys := slices.Clone(table.below)
 	for i := range keys {
 		keys[i].Path = strings.TrimPrefix(keys[i].Path, ".")
@@ -29,21 +27,22 @@ func keysOf(table shape[Config]) []Key {
 }
 
 // describe is what a place of this shape must be, for the reference.
-func (s shape[T]) describe() string {
-	if s.about != "" {
-		return s.about
+func (s Shape[T]) describe() string {
+	if s.About != "" {
+		return s.About
 	}
-	return s.want
+	return s.Want
 }
 
 // below lists the keys of an object, each followed by the keys below it.
-func (o object[T]) below() []Key {
+func (o Object[T]) below() []Key {
 	var keys []Key
-	for _, k := range o.keys {
-		self := Key{Path: "." + k.name, Type: k.shape.describe(), Default: k.def, Required: k.need, Doc: k.doc, secret: k.shape.secret}
-		for _, c := range o.choices {
-			if slices.Contains(c.names, k.name) {
-				self.OneOf = c.names
+	for _, k := range o.Keys {
+		self := Key{Path: "." + k.name, Type: k.shape.describe(), Default: k.def, Required: k.need, Doc: k.doc,
+			secret: k.shape.secret}
+		for _, c := range o.Choices {
+			if slices.Contains(c.Names, k.name) {
+				self.OneOf = c.Names
 			}
 		}
 		keys = append(keys, self)
@@ -72,17 +71,18 @@ func plainPaths(keys []Key) map[string]bool {
 }
 
 // plainNames are the names of keys that hold no secret, wherever they stand.
-func plainNames() []string {
+func plainNames(keys []Key) []string {
 	var names []string
-	for _, k := range Keys() {
+	for _, k := range keys {
 		if !k.secret {
-			names = append(names, k.name())
+			names = append(names, k.Name())
 		}
 	}
 	return names
 }
 
-func (k Key) name() string { return k.Path[strings.LastIndexByte(k.Path, '.')+1:] }
+// Name is the key without the path to it.
+func (k Key) Name() string { return k.Path[strings.LastIndexByte(k.Path, '.')+1:] }
 
 // anyIndex is a path as Keys has it: "routes[2].path" is "routes[].path".
 func anyIndex(path string) string {

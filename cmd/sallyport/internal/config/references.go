@@ -1,0 +1,48 @@
+package config
+
+import (
+	"io/fs"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
+)
+
+// KeyText is the text of one session key, and where it came from.
+type KeyText struct {
+	Path string // "session.keys[0]", for Config.Fault
+	File string // "" if it is not from a file
+	text Ref
+}
+
+// Text is the secret itself.
+func (k KeyText) Text() string { return k.text.Value() }
+
+// Resolve reads what the references stand for: variables through env, files
+// through fsys, whose root is that of the file system (os.DirFS("/")). It is
+// the only part of this package that looks outside the file. Whatever it
+// returns as faults, the Config must not be used.
+func (c *Config) Resolve(env func(string) (string, bool), fsys fs.FS) Faults {
+	if faults := c.doc.Resolve(env, fsys, func(string) bool { return true }); len(faults) > 0 {
+		return c.doc.Finish(faults)
+	}
+	c.Session.KeyTexts = keyTexts(c.Session.Keys)
+	return c.doc.Finish(c.settleHosts())
+}
+
+// ResolvePublicURL is Resolve for public_url alone: what is asked about rules
+// needs no secret.
+func (c *Config) ResolvePublicURL(env func(string) (string, bool), fsys fs.FS) Faults {
+	if faults := c.doc.Resolve(env, fsys, func(path string) bool { return path == "public_url" }); len(faults) > 0 {
+		return c.doc.Finish(faults)
+	}
+	return c.doc.Finish(c.settleHosts())
+}
+
+func keyTexts(refs []Ref) []KeyText {
+	var texts []KeyText
+	for i, r := range refs {
+		for _, l := range r.Loaded() {
+			texts = append(texts, KeyText{Path: yamltable.Index("session.keys", i), File: l.File, text: l.Value})
+		}
+	}
+	return texts
+}

@@ -1,0 +1,80 @@
+package yamltable
+
+import (
+	"bytes"
+	"encoding/json"
+
+	yaml "go.yaml.in/yaml/v4"
+)
+
+// Schema is a JSON Schema, or a part of one.
+type Schema map[string]any
+
+// JSONSchema is the JSON Schema (draft 2020-12) of what a table reads, for editors.
+// It allows somewhat more than the reader does: no schema knows that two entries
+// exclude each other for what they mean.
+func JSONSchema[T any](title string, table Shape[T]) []byte {
+	s := Schema{
+		"$schema": "https://json-schema.org/draft/2020-12/schema",
+		"title":   title,
+	}
+	for k, v := range table.Schema {
+		s[k] = v
+	}
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(s); err != nil {
+		return nil // only for values that are no JSON; a test compares the result
+	}
+	return out.Bytes()
+}
+
+func (o Object[T]) schema() Schema {
+	properties := Schema{}
+	var required []string
+	for _, k := range o.Keys {
+		properties[k.name] = k.schema()
+		if k.need {
+			required = append(required, k.name)
+		}
+	}
+	s := Schema{"type": "object", "properties": properties, "additionalProperties": false}
+	if required != nil {
+		s["required"] = required
+	}
+	var all []any
+	for _, names := range o.Rivals {
+		all = append(all, Schema{"not": Schema{"required": names}})
+	}
+	for _, c := range o.Choices {
+		var one []any
+		for _, name := range c.Names {
+			one = append(one, Schema{"required": []string{name}})
+		}
+		all = append(all, Schema{"oneOf": one})
+	}
+	if all != nil {
+		s["allOf"] = all
+	}
+	if o.Some {
+		s["minProperties"] = 1
+	}
+	return s
+}
+
+// schema is that of the shape with what the table says of the key.
+func (k Entry[T]) schema() Schema {
+	s := Schema{"description": k.doc}
+	for name, v := range k.shape.Schema {
+		s[name] = v
+	}
+	if k.def != "" {
+		var def any
+		if yaml.Load([]byte(k.def), &def) == nil {
+			s["default"] = def
+		}
+	}
+	return s
+}
