@@ -35,13 +35,19 @@ e2e: ## only the tests from outside: a real browser, provider, gRPC, WebSockets,
 	cd test/e2e && npm ci --no-audit --no-fund --silent && go test -count=1 -v ./...
 
 .PHONY: check
-check: ## everything a change must pass: format, vet, staticcheck, tests, known vulnerabilities
+check: ## everything a change must pass: format, vet, staticcheck, other systems, tests, known vulnerabilities
 	@unformatted="$$(gofmt -l $$(git ls-files '*.go'))"; if [ -n "$$unformatted" ]; then echo "not gofmt-clean:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	cd test/e2e && go vet ./...
 	$(TOOL) staticcheck ./...
+	$(MAKE) elsewhere
 	$(MAKE) test
 	$(MAKE) vuln
+
+.PHONY: elsewhere
+elsewhere: ## see that program and tests build for macOS and Windows too
+	GOOS=darwin go vet ./...
+	GOOS=windows go vet ./...
 
 .PHONY: vuln
 vuln: ## look for known vulnerabilities, where their database can be reached
