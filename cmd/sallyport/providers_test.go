@@ -16,7 +16,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -39,24 +38,23 @@ func TestP08_EveryProviderSignsInFromItsConfiguration(t *testing.T) {
 	rows := []struct {
 		name, shape, config string // of the provider; OP is its address, KEY the file with its key
 		user, email, org    string // what the app is told of mira
-		marks               []string
 	}{
 		{"google", demo.Google, "type: google, issuer: OP, hosted_domains: [acme.example]",
-			"p:104339406236076858110", "mira@acme.example", "p:acme.example|acme.example|acme.example", []string{"ya29.", "1//0"}},
+			"p:104339406236076858110", "mira@acme.example", "p:acme.example|acme.example|acme.example"},
 		{"microsoft", demo.Microsoft, "type: microsoft, issuer: OP, endpoints: {graph: OP}, tenant: common",
 			"p:822b33ad-87c1-48a0-a20a-5ba7cd5ebcaa/3c38aafb-0579-dafe-18bb-584dce2786cc", "mira@acme.example",
-			"p:822b33ad-87c1-48a0-a20a-5ba7cd5ebcaa|Acme Rockets|acme.example", []string{"EwB", "0.A"}},
+			"p:822b33ad-87c1-48a0-a20a-5ba7cd5ebcaa|Acme Rockets|acme.example"},
 		{"pagerduty", demo.PagerDuty, "type: pagerduty, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, jwks: OP/jwks}",
-			"p:PM6C63M/PHQ4KV6", "", "p:PM6C63M|acme-demo|acme-demo.pagerduty.com", []string{"pdus+"}},
+			"p:PM6C63M/PHQ4KV6", "", "p:PM6C63M|acme-demo|acme-demo.pagerduty.com"},
 		{"slack", demo.Slack, "type: slack, issuer: OP",
-			"p:TQIVTHLMHYF/UHQ4KV6YFPH", "mira@acme.example", "p:TQIVTHLMHYF|Acme Rockets|acme-demo.slack.com", []string{"xoxp-"}},
+			"p:TQIVTHLMHYF/UHQ4KV6YFPH", "mira@acme.example", "p:TQIVTHLMHYF|Acme Rockets|acme-demo.slack.com"},
 		{"seed 002", demo.Partner, "type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token}, public_keys: [file:KEY], " +
 			"scopes: [openid, email, name], email_domains: [acme.example], quirks: [no_nonce, raw_basic_credentials, assume_email_verified]",
-			"p:mira", "mira@acme.example", "||", []string{"demo-at-"}},
+			"p:mira", "mira@acme.example", "||"},
 		{"seed 003", demo.Perscom, "type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, userinfo: OP/userinfo, end_session: OP/end_session}, " +
 			"scopes: [openid, profile, email, tenant], identity_from: userinfo, claims: {org_id: tenant_sub, org_name: tenant_name}, " +
 			"email_domains: [acme.example], quirks: [numeric_sub, end_session_post]",
-			"p:1", "mira@acme.example", "p:1|Acme Rockets|", []string{"demo-at-"}},
+			"p:1", "mira@acme.example", "p:1|Acme Rockets|"},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -116,7 +114,7 @@ func TestP08_EveryProviderSignsInFromItsConfiguration(t *testing.T) {
 			for _, values := range told {
 				seen += strings.Join(values, " ")
 			}
-			for _, mark := range append(slices.Clone(row.marks), secret) {
+			for _, mark := range append(testenv.Marks(row.shape), secret) {
 				if strings.Contains(seen, mark) {
 					t.Errorf("%q is seen", mark)
 				}

@@ -22,14 +22,14 @@ const (
 	userRead       = "/User.Read"
 )
 
-// microsoft: Entra ID with Graph (providers.md §3). People without an
+// microsoft: Entra ID with Graph. People without an
 // organization have personal accounts. All endpoints are below a tenant:
 // common, organizations, consumers, or one tenant's GUID or domain.
 func (s *shape) microsoft(graph string) {
 	s.below = "/{tenant}/v2.0"
 	s.scopes = []string{"openid", "email", "profile", "offline_access", graph + userRead} // Graph of a cloud of our own
 	s.refusesScope = true
-	s.accessPrefix, s.otherPrefix = "EwB", "0.A"
+	s.accessPrefix, s.otherPrefix = "EwBgA8l6", "0.AXoAvz"
 	s.admits = admitsTenant
 	s.document = func(p *Provider, tenant string) map[string]any {
 		d := p.document()
