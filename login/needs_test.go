@@ -80,7 +80,7 @@ func TestP01_AnUnreadableHostedDomainOrEnterpriseIsNotNone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		id, err := p.Imagine(t.Context(), []byte(row.claims))
+		id, err := p.IdentityFromClaims(t.Context(), []byte(row.claims))
 		if err != nil || !id.OrgUnknown || id.Org != (identity.Org{}) || id.Orgs != nil {
 			t.Errorf("%s: %+v, %v", name, id, err)
 		}

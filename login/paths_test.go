@@ -186,7 +186,7 @@ func FuzzFollow(f *testing.F) {
 				t.Errorf("%q became %s", name, followed[name])
 			}
 		}
-		id, err := p.Imagine(t.Context(), token)
+		id, err := p.IdentityFromClaims(t.Context(), token)
 		if err != nil {
 			return
 		}

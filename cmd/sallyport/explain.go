@@ -251,7 +251,7 @@ func (q *question) identity(cfg *config.Config) (identity.Identity, error) {
 		return identity.Identity{}, usage("no provider is called %q", q.provider)
 	}
 	if q.claims != "" {
-		return q.imagine(cfg, cfg.Providers[at])
+		return q.identityFromClaims(cfg, cfg.Providers[at])
 	}
 	id := identity.Identity{Provider: cfg.Providers[at].ID, Subject: q.user, Email: q.email, EmailVerified: !q.unverified,
 		Name: q.name, Username: q.username, Groups: q.groups, GroupsUnknown: q.untold}
@@ -267,8 +267,8 @@ func (q *question) identity(cfg *config.Config) (identity.Identity, error) {
 	return id, nil
 }
 
-// imagine reads claims as the provider's would be read at a sign-in.
-func (q *question) imagine(cfg *config.Config, p config.Provider) (identity.Identity, error) {
+// identityFromClaims reads claims as the provider's would be read at a sign-in.
+func (q *question) identityFromClaims(cfg *config.Config, p config.Provider) (identity.Identity, error) {
 	data, err := os.ReadFile(q.claims)
 	if err != nil {
 		return identity.Identity{}, usage("cannot read the claims: %w", err)
@@ -277,7 +277,7 @@ func (q *question) imagine(cfg *config.Config, p config.Provider) (identity.Iden
 	if err != nil {
 		return identity.Identity{}, err
 	}
-	id, err := l.Imagine(context.Background(), data)
+	id, err := l.IdentityFromClaims(context.Background(), data)
 	if err != nil {
 		return identity.Identity{}, fmt.Errorf("nobody could sign in with these claims: %w", err)
 	}

@@ -7,11 +7,11 @@ import (
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
-// Imagine is who somebody would be whose ID token, checked, had these claims: a
+// IdentityFromClaims is who somebody would be whose ID token, checked, had these claims: a
 // JSON object. It is for asking about rules; nothing is checked, so nobody is
 // signed in with it. What userinfo would tell has to be among the claims; a
 // Microsoft tenant is known by its id alone, as where only an access token is there.
-func (p *Provider) Imagine(ctx context.Context, object []byte) (identity.Identity, error) {
+func (p *Provider) IdentityFromClaims(ctx context.Context, object []byte) (identity.Identity, error) {
 	members, err := oauth.Object(object)
 	if err != nil {
 		return identity.Identity{}, fail(identity.Rejected, "claims: %w", err)

@@ -14,15 +14,15 @@ func TestClaimsAreReadAsASignInReadsThem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := p.Imagine(t.Context(), []byte(`{"sub":"1","email":"ann@acme.example","email_verified":true,"groups":["staff"],"tenant":"acme"}`))
+	id, err := p.IdentityFromClaims(t.Context(), []byte(`{"sub":"1","email":"ann@acme.example","email_verified":true,"groups":["staff"],"tenant":"acme"}`))
 	if err != nil || id.ID() != "corp:1" || id.VerifiedEmail() != "ann@acme.example" || id.Org.ID != "corp:acme" || len(id.Groups) != 1 {
 		t.Errorf("%+v, %v", id, err)
 	}
-	if id, err := p.Imagine(t.Context(), []byte(`{"sub":"1","email":"ann@birch.example","email_verified":true}`)); err != nil || id.VerifiedEmail() != "" {
+	if id, err := p.IdentityFromClaims(t.Context(), []byte(`{"sub":"1","email":"ann@birch.example","email_verified":true}`)); err != nil || id.VerifiedEmail() != "" {
 		t.Errorf("an address it may not vouch for: %+v, %v", id, err)
 	}
 	for _, bad := range []string{``, `[]`, `null`, `{}`, `{"sub":""}`, `{"sub":1}`, `{"sub":"1","sub":"2"}`, `{"sub":"1","memberships":"acme"}`, `{"sub":"1"} x`} {
-		if id, err := p.Imagine(t.Context(), []byte(bad)); identity.FailureOf(err) != identity.Rejected || id.ID() != ":" {
+		if id, err := p.IdentityFromClaims(t.Context(), []byte(bad)); identity.FailureOf(err) != identity.Rejected || id.ID() != ":" {
 			t.Errorf("%q: %+v, %v", bad, id, err)
 		}
 	}
@@ -38,7 +38,7 @@ func TestClaimsOfEveryTypeAreRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		id, err := p.Imagine(t.Context(), []byte(object))
+		id, err := p.IdentityFromClaims(t.Context(), []byte(object))
 		if o.Type == TypePagerDuty { // its subject is two claims that nobody else has
 			if identity.FailureOf(err) != identity.Rejected {
 				t.Errorf("%s: %+v, %v", o.Type, id, err)
