@@ -92,7 +92,7 @@ func (p *Provider) metadata(ctx context.Context) (*metadata, error) {
 	}
 	good, failure, due := p.disco.state(p.now())
 	if !due {
-		return good, unlessHeld(good, failure)
+		return good, errUnlessCached(good, failure)
 	}
 	// Detached: the one browser that happened to ask may leave, others wait on.
 	background := context.WithoutCancel(ctx)
@@ -109,7 +109,7 @@ func (p *Provider) metadata(ctx context.Context) (*metadata, error) {
 	}
 }
 
-func unlessHeld(m *metadata, err error) error {
+func errUnlessCached(m *metadata, err error) error {
 	if m != nil {
 		return nil
 	}
@@ -120,13 +120,13 @@ func unlessHeld(m *metadata, err error) error {
 func (p *Provider) discover(ctx context.Context) (*metadata, error) {
 	good, failure, due := p.disco.state(p.now())
 	if !due {
-		return good, unlessHeld(good, failure)
+		return good, errUnlessCached(good, failure)
 	}
 	m, err := p.fetchMetadata(ctx, good)
 	p.disco.keep(p.now(), m, err)
 	if err != nil {
 		p.log.WarnContext(ctx, "discovery failed", "error", err, "kept", good != nil)
-		return good, unlessHeld(good, err)
+		return good, errUnlessCached(good, err)
 	}
 	return m, nil
 }

@@ -100,7 +100,7 @@ func New(o Options) (*Provider, error) {
 		}
 		p.client = c
 	}
-	if o.undiscovered() {
+	if o.staticEndpoints() {
 		p.disco.given = p.givenMetadata()
 	}
 	for _, q := range p.quirks {

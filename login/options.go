@@ -115,7 +115,7 @@ func (o Options) Conflicts() []Conflict {
 			found = append(found, Conflict{key, why})
 		}
 	}
-	add(o.Issuer == "" && !(o.has(quirkUncheckedIssuer) && o.undiscovered()), "issuer", "is required, exactly as the provider writes it")
+	add(o.Issuer == "" && !(o.has(quirkUncheckedIssuer) && o.staticEndpoints()), "issuer", "is required, exactly as the provider writes it")
 	add(o.has(quirkIgnoreIDToken) && o.TrustedAudiences != nil, "trusted_audiences", "has no meaning where the ID token is not looked at")
 	if t := sharedTenant(o.Issuer); o.Type == TypeOIDC && t != "" {
 		add(true, "issuer", "is not in Microsoft's tokens, which name the tenant of each account; write `type: microsoft` and `tenant: "+t+"` instead")
@@ -162,7 +162,7 @@ func (o Options) vendorConflicts(add func(wrong bool, key, why string)) {
 		add(o.Tenant == "", "tenant", "is required: common, organizations, consumers, or the GUID or domain of one tenant")
 		add(o.AllowedTenants != nil && !several, "allowed_tenants", "has a meaning with `tenant: common` and `tenant: organizations` only")
 		add(o.IdentityFrom == FromUserinfo, "identity_from", "cannot be userinfo: type microsoft reads the ID token and asks Graph")
-		add(o.undiscovered(), "endpoints", "authorization and token cannot both be given: type microsoft needs the discovery document, which names the issuer")
+		add(o.staticEndpoints(), "endpoints", "authorization and token cannot both be given: type microsoft needs the discovery document, which names the issuer")
 	}
 }
 
@@ -187,9 +187,9 @@ func (o Options) complete() Options {
 	return o
 }
 
-// undiscovered: what discovery could say is said, and the document would count
+// staticEndpoints: what discovery could say is said, and the document would count
 // for nothing.
-func (o Options) undiscovered() bool {
+func (o Options) staticEndpoints() bool {
 	return o.Endpoints.AuthorizationURL != "" && o.Endpoints.TokenURL != ""
 }
 

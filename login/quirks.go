@@ -95,7 +95,7 @@ func (o Options) has(name string) bool {
 // keyless: no discovery to learn of keys, none given, and the identity is to
 // come from elsewhere anyway.
 func (o Options) keyless() bool {
-	return o.Type == TypeOIDC && o.undiscovered() && o.Endpoints.JWKSURL == "" && len(o.PublicKeys) == 0 &&
+	return o.Type == TypeOIDC && o.staticEndpoints() && o.Endpoints.JWKSURL == "" && len(o.PublicKeys) == 0 &&
 		!slices.Contains(o.Quirks, quirkHS256) && o.IdentityFrom == FromUserinfo
 }
 
@@ -105,7 +105,7 @@ func (p *Provider) Quirks() []Quirk { return slices.Clone(p.quirks) }
 // quirkConflicts refuses combinations that would leave unproven who somebody
 // is, or for whom a code was meant.
 func (o Options) quirkConflicts(add func(wrong bool, key, why string)) {
-	remote := o.Endpoints.JWKSURL != "" || !o.undiscovered()
+	remote := o.Endpoints.JWKSURL != "" || !o.staticEndpoints()
 	fixed := len(o.PublicKeys) > 0 || o.has(quirkHS256)
 	for _, name := range o.Quirks {
 		add(!slices.Contains(QuirkNames(), name), "quirks", "has "+name+", which is not the name of a quirk")
@@ -118,7 +118,7 @@ func (o Options) quirkConflicts(add func(wrong bool, key, why string)) {
 	if o.Type != TypeOIDC {
 		return
 	}
-	add(o.undiscovered() && o.IdentityFrom == FromUserinfo && o.Endpoints.UserinfoURL == "", "identity_from",
+	add(o.staticEndpoints() && o.IdentityFrom == FromUserinfo && o.Endpoints.UserinfoURL == "", "identity_from",
 		"is userinfo, but without discovery endpoints.userinfo must say where that is")
 	// Neither nonce nor PKCE: whoever has a stolen code is signed in as its owner
 	// (RFC 9700 §4.5). A provider that does not know PKCE passes over it (RFC 6749
@@ -138,7 +138,7 @@ func (o Options) quirkConflicts(add func(wrong bool, key, why string)) {
 		"does not go with the quirk raw_basic_credentials, which sends the secret in an Authorization header")
 	add(o.has(quirkAssumeVerified) && len(o.EmailDomains) == 0, "quirks",
 		"have assume_email_verified, which needs email_domains: else the provider could claim anybody's address")
-	add(o.has(quirkEndSessionPost) && o.undiscovered() && o.Endpoints.EndSessionURL == "", "quirks",
+	add(o.has(quirkEndSessionPost) && o.staticEndpoints() && o.Endpoints.EndSessionURL == "", "quirks",
 		"have end_session_post, but without discovery endpoints.end_session must say where that is")
 }
 
