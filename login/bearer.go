@@ -182,8 +182,8 @@ func (b *Bearer) open(ctx context.Context, token string) (opened, error) {
 	}
 	t.claims = b.p.follow(t.claims)
 	sources := []claims{t.claims}
-	if b.p.policy.alone != nil {
-		sources = append(sources, b.p.policy.alone(t.claims))
+	if b.p.policy.tokenOnlyClaims != nil {
+		sources = append(sources, b.p.policy.tokenOnlyClaims(t.claims))
 	}
 	if err := b.p.checkOrgs(ctx, sources); err != nil {
 		return opened{}, err

@@ -21,8 +21,8 @@ func (p *Provider) IdentityFromClaims(ctx context.Context, object []byte) (ident
 		return identity.Identity{}, fail(identity.Rejected, "the claims do not say who somebody is: no subject that can be read")
 	}
 	sources := []claims{who}
-	if p.policy.alone != nil {
-		sources = append(sources, p.policy.alone(who))
+	if p.policy.tokenOnlyClaims != nil {
+		sources = append(sources, p.policy.tokenOnlyClaims(who))
 	}
 	if err := p.checkOrgs(ctx, sources); err != nil {
 		return identity.Identity{}, err

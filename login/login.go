@@ -230,7 +230,7 @@ func (p *Provider) AuthOrigins() []string {
 	if err != nil {
 		return nil
 	}
-	return append([]string{u.Scheme + "://" + u.Host}, p.policy.sendsOn...)
+	return append([]string{u.Scheme + "://" + u.Host}, p.policy.redirectOrigins...)
 }
 
 // fail is how every check in this package says no. The text is logged: it must

@@ -42,12 +42,12 @@ func newMicrosoft(o Options) policy {
 	p.issuedBy = func(iss string) bool { tid, ok := m.tenantOf(iss); return ok && iss == m.issuerOf(tid) }
 	p.checks = append(p.checks, m.checkVersion, m.checkTenant)
 	if o.Issuer == microsoftIssuer {
-		p.sendsOn = []string{"https://login.live.com"} // where personal accounts sign in
+		p.redirectOrigins = []string{"https://login.live.com"} // where personal accounts sign in
 	}
 	p.subject = microsoftSubject
 	p.alsoScopes = []string{m.graphScope()}
 	p.wanted, p.needed = nil, nil // Graph is asked instead of userinfo, which tells less
-	p.lookup, p.alone = m.lookup, alone
+	p.lookup, p.tokenOnlyClaims = m.lookup, tokenOnlyClaims
 	p.vouches = microsoftVouches
 	p.vouching = nil // by the claims below
 	p.orgs = directoryOrg
@@ -155,9 +155,9 @@ func (m microsoft) lookup(ctx context.Context, client *oauth.Client, accessToken
 	return readDirectory(org, person, token)
 }
 
-// alone: an access token for somebody's API is not for Graph. It tells the
+// tokenOnlyClaims: an access token for somebody's API is not for Graph. It tells the
 // tenant, whose id is what lookup holds the organization to.
-func alone(token claims) claims {
+func tokenOnlyClaims(token claims) claims {
 	if tid, _ := token.text("tid"); tid == personalAccounts {
 		return claims{}
 	}

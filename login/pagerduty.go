@@ -29,7 +29,7 @@ func pagerduty(o Options) policy {
 	p.issuedBy = func(iss string) bool {
 		return iss == o.Issuer || iss == pagerdutyIssuer || iss == pagerdutyOldIssuer
 	}
-	p.keyHop = func(to string) bool { return sameSite(o.Endpoints.JWKSURL, to, ".pagerduty.com") }
+	p.jwksRedirect = func(to string) bool { return sameSite(o.Endpoints.JWKSURL, to, ".pagerduty.com") }
 	p.audience = func(aud []string) bool {
 		_, known := serviceRegion(aud)
 		return known && len(aud) == 2 // and the other is us
@@ -37,7 +37,7 @@ func pagerduty(o Options) policy {
 	p.nonceOptional = true // §4.2: none is shown; S256 binds the code in any case
 	p.checks = append(p.checks, func(t idToken, _ *metadata) error { return checkPagerDuty(t, o.ClientID) })
 	if o.Endpoints.AuthorizationURL == pagerdutyAuthorize {
-		p.sendsOn = []string{"https://*.pagerduty.com"} // to the host of an account that has its own sign-on
+		p.redirectOrigins = []string{"https://*.pagerduty.com"} // to the host of an account that has its own sign-on
 	}
 	p.subject = pagerdutySubject
 	p.wanted, p.needed = nil, nil // §4.2: there is no userinfo

@@ -18,11 +18,11 @@ import (
 // login.go, idtoken.go and claims.go, and asks here. Zero values are strict.
 type policy struct {
 	// What is asked for.
-	scopes     []string   // where the configuration names none
-	alsoScopes []string   // whatever the configuration names
-	authParams url.Values // ride along with the authorization request
-	noPKCE     bool
-	sendsOn    []string // origins to which the authorization endpoint redirects browsers
+	scopes          []string   // where the configuration names none
+	alsoScopes      []string   // whatever the configuration names
+	authParams      url.Values // ride along with the authorization request
+	noPKCE          bool
+	redirectOrigins []string // origins to which the authorization endpoint redirects browsers
 
 	// Where the provider is.
 	discoverAt string                   // the discovery document is below this address
@@ -35,7 +35,7 @@ type policy struct {
 	// checks come after those of the standard.
 	userinfoAlone bool                 // then userinfo alone says who it is
 	secretSigns   bool                 // ID tokens are HS256 with the client secret
-	keyHop        func(to string) bool // may the key document point there? nil: it holds the keys
+	jwksRedirect  func(to string) bool // may the key document point there? nil: it holds the keys
 	issuedBy      func(iss string) bool
 	anyIssuer     bool // in ID tokens, where keys and channel are this provider's alone
 	audience      func(aud []string) bool
@@ -45,19 +45,19 @@ type policy struct {
 	// Who it is. id reads a claim that is an id; the first of subNames that is
 	// there is OIDC's sub; subject makes Identity.Subject of the same claims.
 	// vouches decides whether an address counts as verified.
-	id       func(c claims, name string) (string, bool)
-	subNames []string
-	subject  func(c claims) (string, bool)                                                                     // nil: it is sub
-	wanted   []string                                                                                          // claims whose absence makes auto ask userinfo
-	needed   []string                                                                                          // those of them without which nobody is signed in if userinfo fails
-	lookup   func(ctx context.Context, client *oauth.Client, accessToken string, token claims) (claims, error) // instead of userinfo
-	alone    func(token claims) claims                                                                         // what an access token tells where there is a lookup
-	vouches  func(e email) bool
-	vouching []string                                                               // the claims that vouches looks at
-	isTrue   func(raw json.RawMessage) bool                                         // of email_verified
-	orgs     func(r reader) (active identity.Org, all []identity.Org, unknown bool) // nil: as the claims say that the configuration names
-	nameless bool                                                                   // it has neither names nor addresses, and none is read
-	reads    []Claim                                                                // what Permissions tells beside the claims that every provider has
+	id              func(c claims, name string) (string, bool)
+	subNames        []string
+	subject         func(c claims) (string, bool)                                                                     // nil: it is sub
+	wanted          []string                                                                                          // claims whose absence makes auto ask userinfo
+	needed          []string                                                                                          // those of them without which nobody is signed in if userinfo fails
+	lookup          func(ctx context.Context, client *oauth.Client, accessToken string, token claims) (claims, error) // instead of userinfo
+	tokenOnlyClaims func(token claims) claims                                                                         // what an access token tells where there is a lookup
+	vouches         func(e email) bool
+	vouching        []string                                                               // the claims that vouches looks at
+	isTrue          func(raw json.RawMessage) bool                                         // of email_verified
+	orgs            func(r reader) (active identity.Org, all []identity.Org, unknown bool) // nil: as the claims say that the configuration names
+	nameless        bool                                                                   // it has neither names nor addresses, and none is read
+	reads           []Claim                                                                // what Permissions tells beside the claims that every provider has
 }
 
 // idToken is an ID token whose signature is good, while it is being checked.

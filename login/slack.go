@@ -25,7 +25,7 @@ func slack(o Options) policy {
 	// its secret. The nonce binds the code here (RFC 9700 §2.1.1).
 	p.noPKCE = true
 	if o.Issuer == slackIssuer {
-		p.sendsOn = []string{"https://*.slack.com"} // to the host of a workspace where somebody is signed in
+		p.redirectOrigins = []string{"https://*.slack.com"} // to the host of a workspace where somebody is signed in
 	}
 	p.subject = slackSubject
 	p.wanted = append(p.vendorNeeds(o), "email", emailVerified, "name", slackTeamName)
