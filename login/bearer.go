@@ -70,10 +70,10 @@ func (o Options) unverifiable() string {
 	return ""
 }
 
-// Bearer reads the access tokens of one provider as one route takes them: JWTs
+// TokenVerifier verifies the access tokens of one provider as one route takes them: JWTs
 // of RFC 9068. The tokens are their callers': it keeps none, and of those that
 // were good a hash. It is safe for concurrent use.
-type Bearer struct {
+type TokenVerifier struct {
 	p         *Provider // but for the names of claims
 	audiences []string
 	clientIDs []string
@@ -95,8 +95,8 @@ const (
 	openedBytes = 8 << 20
 )
 
-// Bearer returns who reads the access tokens of p. It does no I/O.
-func (p *Provider) Bearer(o BearerOptions) (*Bearer, error) {
+// TokenVerifier returns what verifies the access tokens of p. It does no I/O.
+func (p *Provider) TokenVerifier(o BearerOptions) (*TokenVerifier, error) {
 	if p.unverifiable != "" {
 		return nil, fmt.Errorf("provider %q %s", p.id, p.unverifiable)
 	}
@@ -107,7 +107,7 @@ func (p *Provider) Bearer(o BearerOptions) (*Bearer, error) {
 	for _, c := range o.conflicts() {
 		return nil, fmt.Errorf("bearer: %s %s", c.Key, c.Why)
 	}
-	b := &Bearer{p: p.reading(o.Claims), audiences: o.Audiences, clientIDs: o.ClientIDs,
+	b := &TokenVerifier{p: p.withClaimNames(o.Claims), audiences: o.Audiences, clientIDs: o.ClientIDs,
 		opened: recent.New[[sha256.Size]byte, opened](openedBytes)}
 	for _, name := range o.Quirks {
 		i := slices.IndexFunc(BearerQuirks(), func(q Quirk) bool { return q.Name == name })
@@ -120,9 +120,9 @@ func (p *Provider) Bearer(o BearerOptions) (*Bearer, error) {
 	return b, nil
 }
 
-// reading is p with other names for claims, where n has them. What p knows of
+// withClaimNames is p with other names for claims, where n has them. What p knows of
 // endpoints and keys stays one.
-func (p *Provider) reading(n ClaimNames) *Provider {
+func (p *Provider) withClaimNames(n ClaimNames) *Provider {
 	other := *p
 	c := &other.claims
 	c.OrgID, c.OrgName, c.OrgDomain, c.Orgs = or(n.OrgID, c.OrgID), or(n.OrgName, c.OrgName), or(n.OrgDomain, c.OrgDomain), or(n.Orgs, c.Orgs)
@@ -138,7 +138,7 @@ func (p *Provider) reading(n ClaimNames) *Provider {
 // the identity are shared by all who show the token. Errors are of type
 // *identity.SignInError and hold no part of the token; the identity is then the
 // zero one.
-func (b *Bearer) Verify(ctx context.Context, token string) (identity.Identity, time.Time, error) {
+func (b *TokenVerifier) Verify(ctx context.Context, token string) (identity.Identity, time.Time, error) {
 	key := sha256.Sum256([]byte(token))
 	t, known := b.opened.Get(key)
 	if !known || elapsed(b.p.now(), t.verified, openedFresh) {
@@ -156,7 +156,7 @@ func (b *Bearer) Verify(ctx context.Context, token string) (identity.Identity, t
 }
 
 // open checks a token as RFC 9068 §4 has it, with the checks of sign-in.
-func (b *Bearer) open(ctx context.Context, token string) (opened, error) {
+func (b *TokenVerifier) open(ctx context.Context, token string) (opened, error) {
 	m, err := b.p.metadata(ctx)
 	if err != nil {
 		return opened{}, err
@@ -195,7 +195,7 @@ func (b *Bearer) open(ctx context.Context, token string) (opened, error) {
 // checkKind keeps tokens of another kind out, above all ID tokens: they are from
 // the same issuer, by the same keys, about the same person, and every client of
 // the provider gets some (RFC 8725 §2.8, RFC 9068 §5, security.md 103).
-func (b *Bearer) checkKind(typ string, c claims) error {
+func (b *TokenVerifier) checkKind(typ string, c claims) error {
 	typ = identity.LowerASCII(typ) // RFC 7515 §4.1.9: a media type
 	if !b.anyTyp && typ != "at+jwt" && typ != "application/at+jwt" {
 		return fail(identity.Rejected, "access token: typ is not at+jwt (RFC 9068 §4)")
@@ -230,7 +230,7 @@ func (p *Provider) refuseBound(c claims) error {
 }
 
 // checkParties: whose token it is, for whom, and about whom.
-func (b *Bearer) checkParties(c claims) error {
+func (b *TokenVerifier) checkParties(c claims) error {
 	if iss, _ := c.text("iss"); !b.p.policy.issuedBy(iss) {
 		return fail(identity.Rejected, "access token: iss is not the configured issuer %s, it is %s", quoted(b.p.issuer), c.quoted("iss"))
 	}

@@ -42,13 +42,13 @@ func (w *world) signed(header, claims map[string]any) string {
 	return token
 }
 
-func (w *world) bearer(edit ...func(*BearerOptions)) *Bearer {
+func (w *world) bearer(edit ...func(*BearerOptions)) *TokenVerifier {
 	w.t.Helper()
 	o := BearerOptions{Audiences: []string{"https://other.example", api}, ClientIDs: []string{"another-sign-in"}}
 	for _, e := range edit {
 		e(&o)
 	}
-	b, err := w.p.Bearer(o)
+	b, err := w.p.TokenVerifier(o)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -229,7 +229,7 @@ func TestP07_AnIDTokenNeverPassesForAnAccessToken(t *testing.T) {
 		t.Fatalf("the ID token is another than thought: %v", seen)
 	}
 	for _, typ := range []string{"JWT", "at+jwt"} {
-		for name, b := range map[string]*Bearer{"strict": w.bearer(), "any_typ": w.bearer(anyTyp)} {
+		for name, b := range map[string]*TokenVerifier{"strict": w.bearer(), "any_typ": w.bearer(anyTyp)} {
 			if _, _, err := b.Verify(t.Context(), w.signed(map[string]any{"typ": typ}, seen[0])); err == nil {
 				t.Errorf("%s takes an ID token with typ %s", name, typ)
 			}
@@ -422,7 +422,7 @@ func TestP21_BearerOptionsThatWouldMixUpTokensAreRefused(t *testing.T) {
 		"a quirk of sign-ins":            {Audiences: []string{api}, Quirks: []string{"numeric_sub"}},
 		"the client id of this provider": {Audiences: []string{api, clientID}},
 	} {
-		if b, err := w.p.Bearer(o); err == nil || b != nil {
+		if b, err := w.p.TokenVerifier(o); err == nil || b != nil {
 			t.Errorf("%s: taken", name)
 		}
 	}
@@ -441,7 +441,7 @@ func TestP21_BearerOptionsThatWouldMixUpTokensAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if _, err := p.Bearer(BearerOptions{Audiences: []string{api}}); err == nil {
+		if _, err := p.TokenVerifier(BearerOptions{Audiences: []string{api}}); err == nil {
 			t.Errorf("%s: taken", name)
 		}
 		if found := o.BearerConflicts(BearerOptions{Audiences: []string{api}}); len(found) != 1 || found[0].Key != "provider" {
@@ -489,7 +489,7 @@ func FuzzBearer(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	b, err := p.Bearer(BearerOptions{Audiences: []string{api}, Quirks: []string{"any_typ"}})
+	b, err := p.TokenVerifier(BearerOptions{Audiences: []string{api}, Quirks: []string{"any_typ"}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -516,7 +516,7 @@ func BenchmarkBearerAgain(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	bearer, err := p.Bearer(BearerOptions{Audiences: []string{api}})
+	bearer, err := p.TokenVerifier(BearerOptions{Audiences: []string{api}})
 	if err != nil {
 		b.Fatal(err)
 	}

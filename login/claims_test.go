@@ -372,7 +372,7 @@ func checkIdentity(t *testing.T, id identity.Identity, sources []claims) {
 func TestP08_NothingExportedHoldsAToken(t *testing.T) {
 	exported := map[string]reflect.Type{
 		"Options": reflect.TypeFor[Options](), "Endpoints": reflect.TypeFor[Endpoints](), "Conflict": reflect.TypeFor[Conflict](), "Quirk": reflect.TypeFor[Quirk](), "QuirkNames": reflect.TypeOf(QuirkNames), "AllQuirks": reflect.TypeOf(AllQuirks), "Permissions": reflect.TypeFor[Permissions](), "Scope": reflect.TypeFor[Scope](), "Claim": reflect.TypeFor[Claim](), "CheckPublicKeys": reflect.TypeOf(CheckPublicKeys), "ClaimNames": reflect.TypeFor[ClaimNames](),
-		"Bearer": reflect.TypeFor[*Bearer](), "BearerOptions": reflect.TypeFor[BearerOptions](), "Needs": reflect.TypeFor[Needs](), "SignOut": reflect.TypeFor[SignOut](), "CheckClientAssertion": reflect.TypeOf(CheckClientAssertion), "CheckClientKey": reflect.TypeOf(CheckClientKey), "ClaimForm": reflect.TypeFor[ClaimForm](), "BearerQuirks": reflect.TypeOf(BearerQuirks),
+		"TokenVerifier": reflect.TypeFor[*TokenVerifier](), "BearerOptions": reflect.TypeFor[BearerOptions](), "Needs": reflect.TypeFor[Needs](), "SignOut": reflect.TypeFor[SignOut](), "CheckClientAssertion": reflect.TypeOf(CheckClientAssertion), "CheckClientKey": reflect.TypeOf(CheckClientKey), "ClaimForm": reflect.TypeFor[ClaimForm](), "BearerQuirks": reflect.TypeOf(BearerQuirks),
 		"Provider": reflect.TypeFor[*Provider](), "New": reflect.TypeOf(New), "Types": reflect.TypeOf(Types),
 	}
 	files, err := filepath.Glob("*.go")

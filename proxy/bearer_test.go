@@ -32,7 +32,7 @@ const audience = "https://api.acme.example"
 func apiSite(t *testing.T, change ...func(*setup)) *testSite {
 	t.Helper()
 	o := setup{SignIn: true, Public: "http://localhost:8080", Bearer: func(s *testSite) admission.TokenVerifier {
-		b, err := s.login(t, "main", 0).Bearer(login.BearerOptions{Audiences: []string{audience}})
+		b, err := s.login(t, "main", 0).TokenVerifier(login.BearerOptions{Audiences: []string{audience}})
 		check(t, err)
 		return b
 	}}
@@ -541,7 +541,7 @@ func TestP20_ManyProgramsAtOnceAreThemselves(t *testing.T) {
 
 // P8: the front door hands a token in, and there is no way for one to come out.
 func TestP08_TheBearerInterfaceTakesATokenAndHandsOutAnIdentity(t *testing.T) {
-	var _ admission.TokenVerifier = (*login.Bearer)(nil)
+	var _ admission.TokenVerifier = (*login.TokenVerifier)(nil)
 	verifier := reflect.TypeFor[admission.TokenVerifier]()
 	want := reflect.TypeFor[func(context.Context, string) (identity.Identity, time.Time, error)]()
 	if verifier.NumMethod() != 1 || verifier.Method(0).Type != want {

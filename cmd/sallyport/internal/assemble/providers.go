@@ -20,7 +20,7 @@ var (
 	_ proxy.AuthOriginLister    = (*login.Provider)(nil)
 	_ proxy.CallbackErrorReader = (*login.Provider)(nil)
 	_ proxy.LogoutProvider      = (*login.Provider)(nil)
-	_ admission.TokenVerifier   = (*login.Bearer)(nil)
+	_ admission.TokenVerifier   = (*login.TokenVerifier)(nil)
 )
 
 // addProviders makes the providers, and what follows from each.
@@ -55,7 +55,7 @@ func addBearers(to map[string]admission.TokenVerifier, cfg *config.Config, provi
 		if r.Bearer.Provider != provider {
 			continue
 		}
-		b, err := l.Bearer(cfg.BearerOptions(r))
+		b, err := l.TokenVerifier(cfg.BearerOptions(r))
 		if err != nil {
 			return fmt.Errorf("route %s: %w", r.Name, err)
 		}
