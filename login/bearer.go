@@ -128,7 +128,7 @@ func (p *Provider) withClaimNames(n ClaimNames) *Provider {
 	c.OrgID, c.OrgName, c.OrgDomain, c.Orgs = or(n.OrgID, c.OrgID), or(n.OrgName, c.OrgName), or(n.OrgDomain, c.OrgDomain), or(n.Orgs, c.Orgs)
 	c.Groups, c.Username, c.Name, c.Email = or(n.Groups, c.Groups), or(n.Username, c.Username), or(n.Name, c.Name), or(n.Email, c.Email)
 	if n.OrgID != "" || n.Orgs != "" {
-		other.policy.orgs = nil // those of claims
+		other.dialect.orgs = nil // those of claims
 	}
 	other.mapped, other.notices = n.all(), &notices{seen: map[string]bool{}} // what is told of ID tokens says nothing about access tokens
 	return &other
@@ -182,8 +182,8 @@ func (b *TokenVerifier) open(ctx context.Context, token string) (opened, error) 
 	}
 	t.claims = b.p.follow(t.claims)
 	sources := []claims{t.claims}
-	if b.p.policy.tokenOnlyClaims != nil {
-		sources = append(sources, b.p.policy.tokenOnlyClaims(t.claims))
+	if b.p.dialect.tokenOnlyClaims != nil {
+		sources = append(sources, b.p.dialect.tokenOnlyClaims(t.claims))
 	}
 	if err := b.p.checkOrgs(ctx, sources); err != nil {
 		return opened{}, err
@@ -231,7 +231,7 @@ func (p *Provider) refuseBound(c claims) error {
 
 // checkParties: whose token it is, for whom, and about whom.
 func (b *TokenVerifier) checkParties(c claims) error {
-	if iss, _ := c.text("iss"); !b.p.policy.issuedBy(iss) {
+	if iss, _ := c.text("iss"); !b.p.dialect.issuedBy(iss) {
 		return fail(identity.Rejected, "access token: iss is not the configured issuer %s, it is %s", quoted(b.p.issuer), c.quoted("iss"))
 	}
 	audience, ok := c.audience()

@@ -53,7 +53,7 @@ func (p *Provider) readCallback(q url.Values, h identity.Handshake, m *metadata)
 // (quirk unchecked_issuer without issuer); then the redirect URI, which is this
 // provider's alone, tells providers apart (RFC 9700 §4.4.2.2).
 func (p *Provider) callbackIssuer(iss string) bool {
-	return p.policy.anyIssuer && p.issuer == "" || p.policy.issuedBy(iss)
+	return p.dialect.anyIssuer && p.issuer == "" || p.dialect.issuedBy(iss)
 }
 
 // CallbackError says what an error code in a callback means. It is for callbacks

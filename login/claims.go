@@ -75,8 +75,8 @@ func (n ClaimNames) configured() []string {
 
 // sources are where claims about the person are read, the best first.
 func (p *Provider) sources(ctx context.Context, m *metadata, token claims, accessToken string) ([]claims, error) {
-	if p.policy.lookup != nil {
-		found, err := p.policy.lookup(ctx, p.client, accessToken, token)
+	if p.dialect.lookup != nil {
+		found, err := p.dialect.lookup(ctx, p.client, accessToken, token)
 		return []claims{token, found}, err
 	}
 	switch p.identityFrom {
@@ -86,13 +86,13 @@ func (p *Provider) sources(ctx context.Context, m *metadata, token claims, acces
 		info, err := p.userinfo(ctx, m, token, accessToken)
 		return []claims{info}, err
 	}
-	wanted := token.missing(p.policy.wanted)
+	wanted := token.missing(p.dialect.wanted)
 	if len(wanted) == 0 || m.UserinfoURL == "" {
 		return []claims{token}, nil
 	}
 	info, err := p.userinfo(ctx, m, token, accessToken)
 	if err != nil {
-		return []claims{token}, p.withoutUserinfo(ctx, err, wanted, token.missing(p.policy.needed))
+		return []claims{token}, p.withoutUserinfo(ctx, err, wanted, token.missing(p.dialect.needed))
 	}
 	return []claims{token, info}, nil
 }
@@ -163,8 +163,8 @@ func (p *Provider) userinfo(ctx context.Context, m *metadata, token claims, acce
 		return p.follow(members), p.checkSubject(members, "userinfo")
 	}
 	// OIDC Core §5.3.2: else it may be about somebody else, and none of it counts.
-	want, _ := p.policy.sub(token)
-	got, ok := p.policy.sub(members)
+	want, _ := p.dialect.sub(token)
+	got, ok := p.dialect.sub(members)
 	if !ok || subtle.ConstantTimeCompare([]byte(got), []byte(want)) != 1 {
 		return nil, fail(identity.Rejected, "%w", errOtherSubject)
 	}
@@ -192,9 +192,9 @@ func (p *Provider) identity(ctx context.Context, who claims, sources []claims) i
 		ACR:         r.in(who).text("acr"),
 		ProviderSID: r.in(who).text("sid"),
 	}
-	id.Subject, _ = p.policy.person(who)
+	id.Subject, _ = p.dialect.person(who)
 	id.Org, id.Orgs, id.OrgUnknown = r.orgs()
-	if !p.policy.nameless {
+	if !p.dialect.nameless {
 		id.Name, id.Username = r.text(p.claims.Name), r.text(p.claims.Username)
 		id.Email, id.EmailVerified = r.email()
 	}
@@ -277,8 +277,8 @@ func (r reader) email() (address string, verified bool) {
 		return "", false
 	}
 	allowed := len(r.p.emailDomains) == 0 || slices.Contains(r.p.emailDomains, domain)
-	e := email{who: r.who, sources: r.sources, raw: raw, domain: domain, isTrue: r.p.policy.isTrue}
-	verified = allowed && r.p.policy.vouches(e)
+	e := email{who: r.who, sources: r.sources, raw: raw, domain: domain, isTrue: r.p.dialect.isTrue}
+	verified = allowed && r.p.dialect.vouches(e)
 	if allowed && !verified {
 		r.noteStringVerified(e)
 	}
@@ -287,7 +287,7 @@ func (r reader) email() (address string, verified bool) {
 
 // noteStringVerified names the quirk that would have made the difference.
 func (r reader) noteStringVerified(e email) {
-	if e.isTrue = trueOrString; r.p.kind != TypeOIDC || !r.p.policy.vouches(e) {
+	if e.isTrue = trueOrString; r.p.kind != TypeOIDC || !r.p.dialect.vouches(e) {
 		return
 	}
 	r.p.notices.once(emailVerified, func() {

@@ -52,7 +52,7 @@ func (o Options) clientAuthConflicts(add func(wrong bool, key, why string)) {
 // chooseClientAuth settles how we authenticate before anything is sent.
 func (p *Provider) chooseClientAuth(offered []string) (oauth.ClientAuth, error) {
 	switch {
-	case p.policy.clientAuth == oauth.BasicRaw:
+	case p.dialect.clientAuth == oauth.BasicRaw:
 		return oauth.BasicRaw, nil
 	case p.clientAuth == ClientAuthPrivateKey:
 		return oauth.Assertion, nil
@@ -60,8 +60,8 @@ func (p *Provider) chooseClientAuth(offered []string) (oauth.ClientAuth, error) 
 		return oauth.ClientAuth(p.clientAuth), nil
 	case p.clientSecret == "":
 		return oauth.None, nil
-	case p.policy.clientAuth != "":
-		return p.policy.clientAuth, nil
+	case p.dialect.clientAuth != "":
+		return p.dialect.clientAuth, nil
 	case len(offered) == 0 || slices.Contains(offered, methodBasic): // OIDC Discovery §3: the default
 		return oauth.Basic, nil
 	case slices.Contains(offered, methodPost):

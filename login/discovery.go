@@ -137,7 +137,7 @@ func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata,
 		return nil, documentError(err)
 	}
 	issuer := found.text("issuer")
-	if !p.policy.discovered(issuer) && found.err == nil {
+	if !p.dialect.discovered(issuer) && found.err == nil {
 		return nil, fail(identity.Misconfigured, "discovery: configured issuer %q, but the provider calls itself %.300q", p.issuer, issuer)
 	}
 	announced := func(configured, name string) string {
@@ -201,7 +201,7 @@ func (p *Provider) checkEndpoints(e Endpoints) error {
 		name, address string
 		needed        bool
 	}{
-		{"authorization_endpoint", e.AuthorizationURL, true}, {"token_endpoint", e.TokenURL, true}, {"jwks_uri", e.JWKSURL, !p.policy.userinfoAlone && p.given == nil},
+		{"authorization_endpoint", e.AuthorizationURL, true}, {"token_endpoint", e.TokenURL, true}, {"jwks_uri", e.JWKSURL, !p.dialect.userinfoAlone && p.given == nil},
 		{"userinfo_endpoint", e.UserinfoURL, false},
 	} {
 		if err := checkEndpoint(p.issuer, endpoint.address); err != nil && (endpoint.needed || endpoint.address != "") {
@@ -212,9 +212,9 @@ func (p *Provider) checkEndpoints(e Endpoints) error {
 }
 
 // fetchDocument gets the discovery document (OIDC Discovery §4). Which issuer it
-// may name is for the policy to say: Microsoft's documents are not below theirs.
+// may name is for the dialect to say: Microsoft's documents are not below theirs.
 func (p *Provider) fetchDocument(ctx context.Context) (*document, error) {
-	address := strings.TrimSuffix(p.policy.discoverAt, "/") + "/.well-known/openid-configuration" // §4.1
+	address := strings.TrimSuffix(p.dialect.discoverAt, "/") + "/.well-known/openid-configuration" // §4.1
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, errors.New("discovery: the issuer is not a URL")

@@ -17,12 +17,12 @@ func (p *Provider) IdentityFromClaims(ctx context.Context, object []byte) (ident
 		return identity.Identity{}, fail(identity.Rejected, "claims: %w", err)
 	}
 	who := p.follow(claims(members))
-	if _, ok := p.policy.person(who); !ok {
+	if _, ok := p.dialect.person(who); !ok {
 		return identity.Identity{}, fail(identity.Rejected, "the claims do not say who somebody is: no subject that can be read")
 	}
 	sources := []claims{who}
-	if p.policy.tokenOnlyClaims != nil {
-		sources = append(sources, p.policy.tokenOnlyClaims(who))
+	if p.dialect.tokenOnlyClaims != nil {
+		sources = append(sources, p.dialect.tokenOnlyClaims(who))
 	}
 	if err := p.checkOrgs(ctx, sources); err != nil {
 		return identity.Identity{}, err

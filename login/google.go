@@ -14,7 +14,7 @@ const googleIssuer = "https://accounts.google.com"
 
 // google is strict but for its two names. What is particular is how little an
 // address is worth, and that the organization is one claim.
-func google(o Options) policy {
+func google(o Options) dialect {
 	p := strict(o)
 	// §2.1: "accounts.google.com is also returned for legacy implementations".
 	_, bare, _ := strings.Cut(o.Issuer, "://")

@@ -81,7 +81,7 @@ func TestGoogleIsToldWhichDomainToOffer(t *testing.T) {
 
 func TestGoogleNeedsNoIssuer(t *testing.T) {
 	p, err := New(Options{ID: "google", Type: TypeGoogle, ClientID: "x", ClientSecret: "y", RedirectURL: callbackURL})
-	if err != nil || p.AuthOrigins()[0] != "https://accounts.google.com" || !p.policy.issuedBy("accounts.google.com") || p.policy.issuedBy("http://accounts.google.com") {
+	if err != nil || p.AuthOrigins()[0] != "https://accounts.google.com" || !p.dialect.issuedBy("accounts.google.com") || p.dialect.issuedBy("http://accounts.google.com") {
 		t.Errorf("%v, %+v", err, p)
 	}
 }

@@ -74,14 +74,14 @@ func (p *Provider) openIDToken(ctx context.Context, m *metadata, tokens oauth.To
 
 // checkParties: whose token it is, for whom, and about whom.
 func (p *Provider) checkParties(c claims) error {
-	if iss, _ := c.text("iss"); !p.policy.anyIssuer && !p.policy.issuedBy(iss) {
+	if iss, _ := c.text("iss"); !p.dialect.anyIssuer && !p.dialect.issuedBy(iss) {
 		return fail(identity.Rejected, "ID token: iss is not the configured issuer %s, it is %s; write `issuer` exactly as the provider does", quoted(p.issuer), c.quoted("iss"))
 	}
 	audience, ok := c.audience()
 	if !ok || !slices.Contains(audience, p.clientID) {
 		return fail(identity.Rejected, "ID token: made for another client: aud is %s, and client_id is %s", c.quoted("aud"), quoted(p.clientID))
 	}
-	if !p.policy.audience(audience) {
+	if !p.dialect.audience(audience) {
 		return fail(identity.Rejected, "ID token: made for others as well: aud is %s beside this client; where they may be, list them in `trusted_audiences`",
 			quoted(slices.DeleteFunc(audience, func(a string) bool { return a == p.clientID })...))
 	}
@@ -103,10 +103,10 @@ func (p *Provider) checkAuthorizedParty(c claims, audience []string) error {
 
 // checkSubject: nobody is signed in without a name that stays.
 func (p *Provider) checkSubject(c claims, where string) error {
-	if _, ok := p.policy.sub(c); !ok {
+	if _, ok := p.dialect.sub(c); !ok {
 		return fail(identity.Rejected, "%s: sub is missing, or not a string of 1 to %d bytes: it is %s%s", where, maxSubject, c.form("sub"), p.subjectHelp(c))
 	}
-	if _, ok := p.policy.person(c); !ok {
+	if _, ok := p.dialect.person(c); !ok {
 		return fail(identity.Rejected, "%s: the claims that name the person are missing, or in another form", where)
 	}
 	return nil
@@ -127,7 +127,7 @@ func (p *Provider) subjectHelp(c claims) string {
 
 // checkFurther is what the standard leaves to the provider.
 func (p *Provider) checkFurther(t idToken, m *metadata) error {
-	for _, check := range p.policy.checks {
+	for _, check := range p.dialect.checks {
 		if err := check(t, m); err != nil {
 			return err
 		}
@@ -180,7 +180,7 @@ func skew(what string, offset time.Duration) error {
 // checkBinding: is it this browser's sign-in, and are the tokens a pair?
 func (p *Provider) checkBinding(t idToken, accessToken string, h identity.Handshake) error {
 	nonce, ok := t.text("nonce")
-	absent := p.policy.nonceOptional && !t.has("nonce")
+	absent := p.dialect.nonceOptional && !t.has("nonce")
 	if !absent && !t.has("nonce") {
 		help := ""
 		if p.kind == TypeOIDC {

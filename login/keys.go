@@ -107,7 +107,7 @@ func (p *Provider) keySet(url string, algs []jose.SignatureAlgorithm) *keySet {
 	if p.given != nil {
 		return &keySet{algs: p.givenAlgs(), keys: p.given}
 	}
-	return &keySet{url: url, algs: algs, hop: p.policy.jwksRedirect, client: p.client.HTTPClient("jwks"), now: p.now, log: p.log,
+	return &keySet{url: url, algs: algs, hop: p.dialect.jwksRedirect, client: p.client.HTTPClient("jwks"), now: p.now, log: p.log,
 		signIns: &budget{name: "sign-ins", most: signInKeys}, others: &budget{name: "others", most: tokenKeys}}
 }
 

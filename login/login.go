@@ -49,7 +49,7 @@ type Provider struct {
 	client                 *oauth.Client
 	now                    func() time.Time
 	log                    *slog.Logger
-	policy                 policy
+	dialect                dialect
 	quirks                 []Quirk
 	given                  []signingKey // instead of published ones
 	disco                  *discovery
@@ -69,10 +69,10 @@ func New(o Options) (*Provider, error) {
 		clientID: o.ClientID, clientSecret: o.ClientSecret, clientAuth: or(o.ClientAuth, ClientAuthAuto),
 		redirectURL: o.RedirectURL, signOut: o.SignOut,
 		claims: o.Claims.withDefaults(), mapped: o.Claims.all(), identityFrom: or(o.IdentityFrom, FromAuto),
-		client: o.Client, now: o.Now, log: o.Log, policy: newPolicy(o), disco: &discovery{},
+		client: o.Client, now: o.Now, log: o.Log, dialect: newDialect(o), disco: &discovery{},
 		notices: &notices{seen: map[string]bool{}}, last: &atomic.Pointer[[]ClaimForm]{}, unverifiable: o.unverifiable(),
 	}
-	p.scopes = p.policy.scopesFor(o.Scopes)
+	p.scopes = p.dialect.scopesFor(o.Scopes)
 	for _, q := range o.allowed() {
 		p.quirks = append(p.quirks, q.Quirk)
 	}
@@ -129,7 +129,7 @@ func (p *Provider) AuthURL(ctx context.Context, h identity.Handshake, ap identit
 	opts := []oauth2.AuthCodeOption{oidc.Nonce(h.Nonce)}
 	// S256 whatever the provider advertises: leaving it out would be a downgrade
 	// that a tampered discovery document can ask for (RFC 9700 §2.1.1, CVE-2024-23647).
-	if !p.policy.noPKCE {
+	if !p.dialect.noPKCE {
 		opts = append(opts, oauth2.S256ChallengeOption(h.Verifier))
 	}
 	add := func(name, value string) {
@@ -137,8 +137,8 @@ func (p *Provider) AuthURL(ctx context.Context, h identity.Handshake, ap identit
 			opts = append(opts, oauth2.SetAuthURLParam(name, value))
 		}
 	}
-	for name := range p.policy.authParams {
-		add(name, p.policy.authParams.Get(name))
+	for name := range p.dialect.authParams {
+		add(name, p.dialect.authParams.Get(name))
 	}
 	add("prompt", ap.Prompt)
 	add("login_hint", ap.LoginHint)
@@ -173,7 +173,7 @@ func (p *Provider) Redeem(ctx context.Context, callback url.Values, h identity.H
 		return identity.Identity{}, err
 	}
 	form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {p.redirectURL}}
-	if !p.policy.noPKCE {
+	if !p.dialect.noPKCE {
 		form.Set("code_verifier", h.Verifier)
 	}
 	request, err := p.tokenRequest(m, form)
@@ -198,7 +198,7 @@ func (p *Provider) Redeem(ctx context.Context, callback url.Values, h identity.H
 // prove returns the claims that say who it is, and all that may be read about
 // the person. The tokens end here.
 func (p *Provider) prove(ctx context.Context, m *metadata, tokens oauth.TokenResponse, h identity.Handshake, ap identity.AuthParams) (who claims, sources []claims, err error) {
-	if p.policy.userinfoAlone {
+	if p.dialect.userinfoAlone {
 		if who, err = p.userinfo(ctx, m, nil, tokens.AccessToken); err == nil {
 			err = p.checkAsked(who, ap)
 		}
@@ -230,7 +230,7 @@ func (p *Provider) AuthOrigins() []string {
 	if err != nil {
 		return nil
 	}
-	return append([]string{u.Scheme + "://" + u.Host}, p.policy.redirectOrigins...)
+	return append([]string{u.Scheme + "://" + u.Host}, p.dialect.redirectOrigins...)
 }
 
 // fail is how every check in this package says no. The text is logged: it must

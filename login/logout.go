@@ -34,5 +34,5 @@ func (p *Provider) Logout(ctx context.Context, returnTo, state string) (address 
 	for name, value := range p.signOut.Params {
 		form.Set(name, value)
 	}
-	return address, form, p.policy.logoutByPost, nil
+	return address, form, p.dialect.logoutByPost, nil
 }

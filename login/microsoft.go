@@ -34,7 +34,7 @@ type microsoft struct {
 	graph string
 }
 
-func newMicrosoft(o Options) policy {
+func newMicrosoft(o Options) dialect {
 	m := microsoft{Options: o, graph: or(o.Endpoints.GraphURL, microsoftGraph)}
 	p := strict(o)
 	p.discoverAt = m.issuerOf(o.Tenant)

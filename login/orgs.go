@@ -17,8 +17,8 @@ import (
 // named one in a form that cannot be read. That is not "none", for which an
 // e-mail address could stand in.
 func (r reader) orgs() (active identity.Org, all []identity.Org, unknown bool) {
-	if r.p.policy.orgs != nil {
-		active, all, unknown = r.p.policy.orgs(r)
+	if r.p.dialect.orgs != nil {
+		active, all, unknown = r.p.dialect.orgs(r)
 	} else {
 		active, all, unknown = r.claimedOrgs()
 	}
@@ -103,7 +103,7 @@ func (r reader) org(id, name, domain string) identity.Org {
 // the part that is odd, somebody could pass for a member of another organization
 // alone, or of none, and be folded by e-mail.
 func (p *Provider) checkOrgs(ctx context.Context, sources []claims) error {
-	if p.policy.orgs != nil {
+	if p.dialect.orgs != nil {
 		return nil
 	}
 	r := reader{p: p, ctx: ctx, sources: sources}

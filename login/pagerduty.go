@@ -22,7 +22,7 @@ const (
 
 // pagerduty: its ID token says whose account and which user, and neither name
 // nor address; it is for a regional API as well as for us.
-func pagerduty(o Options) policy {
+func pagerduty(o Options) dialect {
 	p := strict(o)
 	p.scopes = []string{"openid"} // §4.1: attached to all tokens; nothing else is wanted here
 	p.clientAuth = oauth.Post     // §4.1: in every sample; Basic is untested

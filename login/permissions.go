@@ -28,13 +28,13 @@ func (p *Provider) Permissions() Permissions {
 		"the access token", "the refresh token, if the provider sends one", "the ID token", "every claim that is not listed",
 	}}
 	for _, name := range p.scopes {
-		sum.Scopes = append(sum.Scopes, Scope{name, p.policy.opens(name)})
+		sum.Scopes = append(sum.Scopes, Scope{name, p.dialect.opens(name)})
 	}
 	return sum
 }
 
 // opens says what a scope is for, where that is known.
-func (p policy) opens(scope string) string {
+func (p dialect) opens(scope string) string {
 	switch {
 	case scope == "openid":
 		return "Says who signed in."
@@ -54,34 +54,34 @@ func (p *Provider) reads() []Claim {
 	from := map[string]string{FromAuto: "ID token, else userinfo", FromIDToken: "ID token",
 		FromUserinfo: "userinfo"}[p.identityFrom]
 	who := "ID token"
-	if p.policy.userinfoAlone {
+	if p.dialect.userinfoAlone {
 		who = "userinfo"
 	}
-	if p.policy.wanted == nil || (p.disco.given != nil && p.endpoints.UserinfoURL == "") {
+	if p.dialect.wanted == nil || (p.disco.given != nil && p.endpoints.UserinfoURL == "") {
 		from = who // userinfo is never asked, or there is none
 	}
 	var list []Claim
 	add := func(in, use string, kept bool, names ...string) {
 		for _, name := range names {
 			source := in
-			if in == "ID token, else userinfo" && !slices.Contains(p.policy.wanted, name) {
+			if in == "ID token, else userinfo" && !slices.Contains(p.dialect.wanted, name) {
 				source = "ID token, or userinfo where that is asked for another claim"
 			}
 			list = append(list, Claim{name, source, use, kept})
 		}
 	}
-	if p.policy.subject == nil {
-		add(who, "the person's id", true, p.policy.subNames...)
+	if p.dialect.subject == nil {
+		add(who, "the person's id", true, p.dialect.subNames...)
 	}
-	list = append(list, p.policy.reads...)
-	if !p.policy.nameless {
+	list = append(list, p.dialect.reads...)
+	if !p.dialect.nameless {
 		add(from, "the e-mail address", true, p.claims.Email)
-		add(from, "whether the address counts", false, p.policy.vouching...)
+		add(from, "whether the address counts", false, p.dialect.vouching...)
 		add(from, "the name", true, p.claims.Name)
 		add(from, "the user name", true, p.claims.Username)
 	}
 	add(from, "the groups", true, p.claims.Groups)
-	if p.policy.orgs == nil {
+	if p.dialect.orgs == nil {
 		add(from, "the organization's id", true, p.claims.OrgID)
 		add(from, "the organization's name", true, p.claims.OrgName)
 		add(from, "the organization's domain", true, p.claims.OrgDomain)

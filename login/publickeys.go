@@ -13,7 +13,7 @@ const minSecret = 32 // bytes; RFC 7518 §3.2: as long as the hash
 
 // takeKeys reads the keys that the options give.
 func (p *Provider) takeKeys(o Options) error {
-	if p.policy.secretSigns {
+	if p.dialect.secretSigns {
 		p.given = []signingKey{{JSONWebKey: jose.JSONWebKey{Key: []byte(o.ClientSecret)}}}
 		return nil
 	}
@@ -29,7 +29,7 @@ func (p *Provider) takeKeys(o Options) error {
 
 // givenAlgs: a secret signs HS256 and nothing else, a public key never that.
 func (p *Provider) givenAlgs() []jose.SignatureAlgorithm {
-	if p.policy.secretSigns {
+	if p.dialect.secretSigns {
 		return []jose.SignatureAlgorithm{jose.HS256}
 	}
 	return accepted()

@@ -30,34 +30,34 @@ const (
 // quirk is a Quirk and what it changes of strict.
 type quirk struct {
 	Quirk
-	change func(*policy)
+	change func(*dialect)
 }
 
 // quirks are all there are. Each rests on a provider of providers.md §6.1.
 func quirks() []quirk {
 	return []quirk{
 		{Quirk{quirkNoNonce, "An ID token without nonce is taken: only PKCE, if the provider knows it, keeps a stolen code from signing in its thief."},
-			func(p *policy) { p.nonceOptional = true }},
+			func(p *dialect) { p.nonceOptional = true }},
 		{Quirk{quirkNoPKCE, "No code challenge is sent: only the nonce keeps a stolen code from signing in its thief."},
-			func(p *policy) { p.noPKCE = true }},
+			func(p *dialect) { p.noPKCE = true }},
 		{Quirk{quirkUncheckedIssuer, "The issuer in an ID token is not compared: any token for this client that the configured keys signed counts."},
-			func(p *policy) { p.anyIssuer = true }},
+			func(p *dialect) { p.anyIssuer = true }},
 		{Quirk{quirkHS256, "ID tokens are signed with the client secret: anybody who knows the secret can make them."},
-			func(p *policy) { p.secretSigns = true }},
+			func(p *dialect) { p.secretSigns = true }},
 		{Quirk{quirkIgnoreIDToken, "The ID token is not looked at: who somebody is rests on the userinfo endpoint, over TLS, alone."},
-			func(p *policy) { p.userinfoAlone = true }},
+			func(p *dialect) { p.userinfoAlone = true }},
 		{Quirk{quirkNumericSub, "A number counts as the id of a person: the number 7 and the text \"7\" are the same one."},
-			func(p *policy) { p.id = claims.textOrNumber }},
+			func(p *dialect) { p.id = claims.textOrNumber }},
 		{Quirk{quirkIDAsSub, "Where sub is missing, the claim id names the person; the standard does not promise that it stays theirs."},
-			func(p *policy) { p.subNames = []string{"sub", "id"} }},
+			func(p *dialect) { p.subNames = []string{"sub", "id"} }},
 		{Quirk{quirkRawBasic, "Client id and secret are sent without the encoding that tells a colon in one from the colon between them."},
-			func(p *policy) { p.clientAuth = oauth.BasicRaw }},
+			func(p *dialect) { p.clientAuth = oauth.BasicRaw }},
 		{Quirk{quirkAssumeVerified, "Addresses in email_domains count as verified where the provider does not say whether they are."},
-			func(p *policy) { p.vouches = email.notDenied }},
+			func(p *dialect) { p.vouches = email.notDenied }},
 		{Quirk{quirkStringVerified, "The text \"true\" in email_verified counts as true."},
-			func(p *policy) { p.isTrue = trueOrString }},
+			func(p *dialect) { p.isTrue = trueOrString }},
 		{Quirk{quirkEndSessionPost, "Signing out at the provider is a form that is posted there, not an address to go to."},
-			func(p *policy) { p.logoutByPost = true }},
+			func(p *dialect) { p.logoutByPost = true }},
 	}
 }
 

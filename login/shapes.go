@@ -133,9 +133,9 @@ func (r reader) forms() []ClaimForm {
 // sourceName says where the claims of the source with number i come from.
 func (p *Provider) sourceName(i int) string {
 	switch {
-	case i > 0 && p.policy.lookup != nil:
+	case i > 0 && p.dialect.lookup != nil:
 		return "directory"
-	case i > 0, p.identityFrom == FromUserinfo, p.policy.userinfoAlone:
+	case i > 0, p.identityFrom == FromUserinfo, p.dialect.userinfoAlone:
 		return "userinfo"
 	}
 	return "ID token"

@@ -19,7 +19,7 @@ const (
 // slack is Sign in with Slack, which is OpenID Connect with names of its own
 // for the workspace. That a failed exchange comes with status 200 and ok: false
 // is for oauth to see.
-func slack(o Options) policy {
+func slack(o Options) dialect {
 	p := strict(o)
 	// §5.1: PKCE is something an app opts into, with other lifetimes and without
 	// its secret. The nonce binds the code here (RFC 9700 §2.1.1).

@@ -188,7 +188,7 @@ func FuzzVendors(f *testing.F) {
 				continue
 			}
 			sources := []claims{who, extra}
-			if p.policy.lookup != nil {
+			if p.dialect.lookup != nil {
 				found, err := readDirectory(claims{"value": json.RawMessage("[" + string(more) + "]")}, extra, who)
 				if err != nil {
 					found = claims{}
@@ -197,7 +197,7 @@ func FuzzVendors(f *testing.F) {
 			}
 			id := p.identity(t.Context(), who, sources)
 			checkBounds(t, id)
-			if p.policy.subject != nil && p.kind != TypeGoogle && strings.Count(id.Subject, "/") != 1 {
+			if p.dialect.subject != nil && p.kind != TypeGoogle && strings.Count(id.Subject, "/") != 1 {
 				t.Errorf("%s: subject %q", p.kind, id.Subject)
 			}
 			for _, o := range append(id.Orgs, id.Org) {

@@ -12,11 +12,11 @@ import (
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
-// policy is what one provider is held to, and the only place that knows.
+// dialect is what one provider is held to, and the only place that knows.
 // strict is the standard; what a vendor does otherwise is in the vendor's file,
 // each with the fact it rests on. The story of a sign-in is told once, in
 // login.go, idtoken.go and claims.go, and asks here. Zero values are strict.
-type policy struct {
+type dialect struct {
 	// What is asked for.
 	scopes          []string   // where the configuration names none
 	alsoScopes      []string   // whatever the configuration names
@@ -74,9 +74,9 @@ type email struct {
 	isTrue      func(raw json.RawMessage) bool
 }
 
-// newPolicy is the one place where the type of a provider is looked at.
-func newPolicy(o Options) policy {
-	var p policy
+// newDialect is the one place where the type of a provider is looked at.
+func newDialect(o Options) dialect {
+	var p dialect
 	switch o.Type {
 	case TypeGoogle:
 		p = google(o)
@@ -100,8 +100,8 @@ func newPolicy(o Options) policy {
 
 // strict holds a provider to OpenID Connect Core and Discovery, and to what
 // RFC 9700 made of them.
-func strict(o Options) policy {
-	return policy{
+func strict(o Options) dialect {
+	return dialect{
 		scopes:     []string{oidc.ScopeOpenID, oidc.ScopeProfile, oidc.ScopeEmail},
 		discoverAt: o.Issuer,
 		discovered: func(issuer string) bool { return issuer == o.Issuer }, // Discovery §4.3: exactly
@@ -118,7 +118,7 @@ func strict(o Options) policy {
 
 // vendorNeeds settles what is needed of a vendor that has no claims for groups
 // and organizations of its own accord: those that the configuration names.
-func (p *policy) vendorNeeds(o Options) []string {
+func (p *dialect) vendorNeeds(o Options) []string {
 	o.Needs.Groups = o.Needs.Groups && o.Claims.Groups != ""
 	o.Needs.Orgs = o.Needs.Orgs && (o.Claims.OrgID != "" || o.Claims.Orgs != "")
 	p.needed = o.needed()
@@ -126,7 +126,7 @@ func (p *policy) vendorNeeds(o Options) []string {
 }
 
 // scopesFor is what to ask for: openid first, nothing twice.
-func (p policy) scopesFor(configured []string) []string {
+func (p dialect) scopesFor(configured []string) []string {
 	if len(configured) == 0 {
 		configured = p.scopes
 	}
@@ -140,7 +140,7 @@ func (p policy) scopesFor(configured []string) []string {
 }
 
 // sub: Core §2, a text of 1 to 255 bytes.
-func (p policy) sub(c claims) (string, bool) {
+func (p dialect) sub(c claims) (string, bool) {
 	for _, name := range p.subNames {
 		if c.has(name) {
 			sub, ok := p.id(c, name)
@@ -151,7 +151,7 @@ func (p policy) sub(c claims) (string, bool) {
 }
 
 // person is what Identity.Subject becomes.
-func (p policy) person(c claims) (string, bool) {
+func (p dialect) person(c claims) (string, bool) {
 	if p.subject == nil {
 		return p.sub(c)
 	}
