@@ -44,7 +44,7 @@ func demoCommand(c *console) *cobra.Command {
 	return cmd
 }
 
-// demonstration is the cast: Sallyport as `serve` would run it, configured by a
+// demonstration is the whole demo: Sallyport as `serve` would run it, configured by a
 // file like any other, and two small servers that play the outside.
 type demonstration struct {
 	console             *console

@@ -23,9 +23,9 @@ type AppOptions struct {
 
 // app is the pretend app. It believes the headers, as apps do, and shows them.
 type app struct {
-	look    *look
-	keys    *assertionKeys
-	headers map[identity.Claim]string // which header carries what: preset "forwarded"
+	templates *templates
+	keys      *assertionKeys
+	headers   map[identity.Claim]string // which header carries what: preset "forwarded"
 }
 
 // NewApp returns an app that shows everything it receives: who is asking, the
@@ -37,11 +37,11 @@ func NewApp(o AppOptions) (http.Handler, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	look, err := newLook("Demo app")
+	templates, err := newTemplates("Demo app")
 	if err != nil {
 		return nil, fmt.Errorf("demo app: %w", err)
 	}
-	a := &app{look: look, keys: newAssertionKeys(o), headers: map[identity.Claim]string{}}
+	a := &app{templates: templates, keys: newAssertionKeys(o), headers: map[identity.Claim]string{}}
 	fields, _ := identity.Preset(identity.PresetForwarded) // a name that Preset knows
 	for _, f := range fields {
 		a.headers[f.Claim] = f.Header
@@ -52,7 +52,7 @@ func NewApp(o AppOptions) (http.Handler, error) {
 func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	if r.URL.Path == MarkPath {
-		a.look.mark().ServeHTTP(w, r)
+		a.templates.mark().ServeHTTP(w, r)
 		return
 	}
 	if r.URL.Path == "/favicon.ico" {
@@ -64,7 +64,7 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// No form-action: signing out may lead to any provider's page.
-	if err := a.look.write(w, http.StatusOK, "app.html", a.page(r), ""); err != nil {
+	if err := a.templates.write(w, http.StatusOK, "app.html", a.page(r), ""); err != nil {
 		http.Error(w, "The demo app could not draw its page.", http.StatusInternalServerError)
 	}
 }

@@ -43,7 +43,7 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 		}
 		return p.signIn(w, r, req, hinted)
 	}
-	return p.look.chooser(w, chooserPage{Client: p.opts.ClientID, Origin: originOf(req.redirectURI),
+	return p.templates.chooser(w, chooserPage{Client: p.opts.ClientID, Origin: originOf(req.redirectURI),
 		People: p.opts.People, Hinted: hinted.Key})
 }
 
@@ -227,7 +227,7 @@ func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) error {
 		return &pageError{http.StatusBadRequest, "This client is not known here."}
 	}
 	if uri == "" {
-		return p.look.message(w, http.StatusOK, "You are signed out", "You can close this page.")
+		return p.templates.message(w, http.StatusOK, "You are signed out", "You can close this page.")
 	}
 	if !slices.Contains(p.opts.PostLogoutURIs, uri) { // RP-Initiated Logout §3: exact match, or no redirect
 		return &pageError{http.StatusBadRequest, "The client asked to return to an address that is not registered for it."}
@@ -250,7 +250,7 @@ func (p *Provider) page(f func(http.ResponseWriter, *http.Request) error) http.H
 		if !errors.As(err, &e) {
 			e = &pageError{http.StatusInternalServerError, "The demo provider failed."}
 		}
-		_ = p.look.message(w, e.status, "That did not work", e.text+" Go back to the app and start again.") // the browser has gone
+		_ = p.templates.message(w, e.status, "That did not work", e.text+" Go back to the app and start again.") // the browser has gone
 	})
 }
 

@@ -76,17 +76,17 @@ type ClientTrust struct {
 // Scopes: email, profile, groups (the claim groups), org (org_id, org_name,
 // org_domain; for people of several organizations orgs instead). A refresh token is issued but can't be used: nobody should try.
 type Provider struct {
-	opts  ProviderOptions
-	shape shape
-	host  string
-	look  *look
-	mux   *http.ServeMux
+	opts      ProviderOptions
+	shape     shape
+	host      string
+	templates *templates
+	mux       *http.ServeMux
 
 	mu     sync.Mutex // guards key, codes and access
 	key    *signingKey
-	codes  *shelf[grant]
-	used   *shelf[bool] // ids of assertions
-	access *shelf[grant]
+	codes  *codeStore[grant]
+	used   *codeStore[bool] // ids of assertions
+	access *codeStore[grant]
 }
 
 // grant is what a person agreed to, kept under the code and then under the
@@ -119,7 +119,7 @@ func NewProvider(o ProviderOptions) (*Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("demo provider: %w", err)
 	}
-	look, err := newLook(o.Title)
+	templates, err := newTemplates(o.Title)
 	if err != nil {
 		return nil, fmt.Errorf("demo provider: %w", err)
 	}
@@ -127,8 +127,8 @@ func NewProvider(o ProviderOptions) (*Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("demo provider: %w", err)
 	}
-	p := &Provider{opts: o, shape: ways, host: host, look: look, mux: http.NewServeMux(), key: key,
-		codes: newShelf[grant](maxShelved, ways.codeLife), used: newShelf[bool](maxShelved, maxAssertion), access: newShelf[grant](maxShelved, tokenLife)}
+	p := &Provider{opts: o, shape: ways, host: host, templates: templates, mux: http.NewServeMux(), key: key,
+		codes: newCodeStore[grant](maxShelved, ways.codeLife), used: newCodeStore[bool](maxShelved, maxAssertion), access: newCodeStore[grant](maxShelved, tokenLife)}
 	p.routes()
 	return p, nil
 }
@@ -185,7 +185,7 @@ func (p *Provider) routes() {
 	}{
 		{"GET", DiscoveryPath, p.endpoint(p.discovery)},
 		{"GET", JWKSPath, p.endpoint(p.jwks)},
-		{"GET", MarkPath, p.look.mark()},
+		{"GET", MarkPath, p.templates.mark()},
 		{"GET", AuthorizePath, p.page(p.authorize)},
 		{"POST", AuthorizePath, p.page(p.choose)},
 		{"POST", TokenPath, p.endpoint(p.token)},
@@ -282,7 +282,7 @@ func (p *Provider) jwks(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (p *Provider) home(w http.ResponseWriter, _ *http.Request) error {
-	return p.look.message(w, http.StatusOK, "A pretend identity provider",
+	return p.templates.message(w, http.StatusOK, "A pretend identity provider",
 		"Open the app instead; it sends you here when you sign in.")
 }
 

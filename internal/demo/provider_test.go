@@ -634,7 +634,7 @@ func TestDemoPeopleCoverEveryCase(t *testing.T) {
 
 // Thousands of abandoned sign-ins must not fill the memory.
 func TestShelfStaysBounded(t *testing.T) {
-	s, now := newShelf[int](100, time.Minute), time.Unix(0, 0)
+	s, now := newCodeStore[int](100, time.Minute), time.Unix(0, 0)
 	for i := range 1000 {
 		s.put(now, strconv.Itoa(i), i)
 	}

@@ -106,7 +106,7 @@ func equal(a, b string) bool {
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
 }
 
-// spend takes the code off the shelf for good, whatever comes of it, and
+// spend removes the code from the store for good, whatever comes of it, and
 // leaves access in its place. RFC 6749 §4.1.2, §10.5: a code that comes back
 // may be stolen, so the token it bought dies with it.
 func (p *Provider) spend(form url.Values, access string) (grant, error) {

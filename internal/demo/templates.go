@@ -14,8 +14,8 @@ import (
 //go:embed page/*
 var pageFiles embed.FS
 
-// look draws the pages of the provider and of the app in one style.
-type look struct {
+// templates renders the pages of the provider and of the app in one style.
+type templates struct {
 	pages    *template.Template
 	title    string // over the provider's pages
 	css      template.CSS
@@ -23,22 +23,22 @@ type look struct {
 	styleSrc string // the CSP source of the one style element
 }
 
-func newLook(title string) (*look, error) {
+func newTemplates(title string) (*templates, error) {
 	css, err := pageFiles.ReadFile("page/style.css")
 	if err != nil {
 		return nil, fmt.Errorf("read the style: %w", err)
 	}
 	sum := sha256.Sum256(css)
-	l := &look{title: title, css: template.CSS(css), styleSrc: "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"}
-	if l.picture, err = pageFiles.ReadFile("page/mark.svg"); err != nil {
+	t := &templates{title: title, css: template.CSS(css), styleSrc: "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"}
+	if t.picture, err = pageFiles.ReadFile("page/mark.svg"); err != nil {
 		return nil, fmt.Errorf("read the mark: %w", err)
 	}
-	funcs := template.FuncMap{"style": func() template.CSS { return l.css }, "initials": initials,
-		"mark": func() string { return MarkPath }, "over": func() string { return l.title }}
-	if l.pages, err = template.New("").Funcs(funcs).ParseFS(pageFiles, "page/*.html"); err != nil {
+	funcs := template.FuncMap{"style": func() template.CSS { return t.css }, "initials": initials,
+		"mark": func() string { return MarkPath }, "over": func() string { return t.title }}
+	if t.pages, err = template.New("").Funcs(funcs).ParseFS(pageFiles, "page/*.html"); err != nil {
 		return nil, fmt.Errorf("read the pages: %w", err)
 	}
-	return l, nil
+	return t, nil
 }
 
 // initials of a name, for the round picture nobody uploaded.
@@ -54,13 +54,13 @@ func initials(name string) string {
 }
 
 // mark serves the picture in a browser's tab.
-func (l *look) mark() http.Handler {
+func (t *templates) mark() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		h := w.Header()
 		h.Set("Content-Type", "image/svg+xml")
 		h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
 		h.Set("X-Content-Type-Options", "nosniff")
-		_, _ = w.Write(l.picture) // the browser has gone
+		_, _ = w.Write(t.picture) // the browser has gone
 	})
 }
 
@@ -72,26 +72,26 @@ type chooserPage struct {
 
 // chooser asks who signs in. Chromium applies form-action to the redirects
 // that follow a POST, so the client's origin stands beside our own.
-func (l *look) chooser(w http.ResponseWriter, p chooserPage) error {
+func (t *templates) chooser(w http.ResponseWriter, p chooserPage) error {
 	target := p.Origin
 	if scheme, host, _ := strings.Cut(p.Origin, "://"); strings.HasPrefix(host, "[") {
 		target = scheme + ":" // CSP3 §2.3.1 has no way to write an IPv6 address
 	}
-	return l.write(w, http.StatusOK, "chooser.html", p, "form-action 'self' "+target)
+	return t.write(w, http.StatusOK, "chooser.html", p, "form-action 'self' "+target)
 }
 
-func (l *look) message(w http.ResponseWriter, status int, title, text string) error {
-	return l.write(w, status, "message.html", struct{ Title, Text string }{title, text}, "form-action 'none'")
+func (t *templates) message(w http.ResponseWriter, status int, title, text string) error {
+	return t.write(w, status, "message.html", struct{ Title, Text string }{title, text}, "form-action 'none'")
 }
 
 // write draws a page whole before the first byte leaves. formAction is the
 // form-action directive, or empty for none.
-func (l *look) write(w http.ResponseWriter, status int, page string, data any, formAction string) error {
+func (t *templates) write(w http.ResponseWriter, status int, page string, data any, formAction string) error {
 	var body bytes.Buffer
-	if err := l.pages.ExecuteTemplate(&body, page, data); err != nil {
+	if err := t.pages.ExecuteTemplate(&body, page, data); err != nil {
 		return fmt.Errorf("draw %s: %w", page, err)
 	}
-	csp := "default-src 'none'; img-src 'self'; style-src " + l.styleSrc + "; base-uri 'none'; frame-ancestors 'none'"
+	csp := "default-src 'none'; img-src 'self'; style-src " + t.styleSrc + "; base-uri 'none'; frame-ancestors 'none'"
 	if formAction != "" {
 		csp += "; " + formAction
 	}

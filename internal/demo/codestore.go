@@ -1,0 +1,47 @@
+package demo
+
+import "time"
+
+// codeStore keeps what belongs to codes, access tokens and assertion ids, each
+// value for a fixed time. When capacity values are stored, the oldest is dropped
+// for a new one. All values live equally long, so they expire in the order in
+// which they were added. The caller does the locking.
+type codeStore[V any] struct {
+	capacity int
+	life     time.Duration
+	items    map[string]*stored[V]
+	order    []string
+}
+
+type stored[V any] struct {
+	value V
+	until time.Time
+}
+
+func newCodeStore[V any](capacity int, life time.Duration) *codeStore[V] {
+	return &codeStore[V]{capacity: capacity, life: life, items: map[string]*stored[V]{}}
+}
+
+func (s *codeStore[V]) put(now time.Time, key string, v V) {
+	for len(s.order) > 0 && (len(s.order) >= s.capacity || s.gone(now, s.order[0])) {
+		delete(s.items, s.order[0])
+		s.order = s.order[1:]
+	}
+	s.items[key] = &stored[V]{v, now.Add(s.life)}
+	s.order = append(s.order, key)
+}
+
+// get returns the value in place, so that its owner can change it.
+func (s *codeStore[V]) get(now time.Time, key string) (*V, bool) {
+	if s.gone(now, key) {
+		return nil, false
+	}
+	return &s.items[key].value, true
+}
+
+func (s *codeStore[V]) drop(key string) { delete(s.items, key) }
+
+func (s *codeStore[V]) gone(now time.Time, key string) bool {
+	item, ok := s.items[key]
+	return !ok || !now.Before(item.until)
+}
