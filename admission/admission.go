@@ -1,4 +1,4 @@
-// Package admission is the one answer for every front door: which route a
+// Package admission answers the same questions for every front door: which route a
 // request is for, who asks, whether they may, and what the app is told.
 //
 // It owns the order of these steps: look the route up, strip what only Sallyport
@@ -166,7 +166,7 @@ func (a *Admission) Admit(ctx context.Context, r Request) (Answer, error) {
 	if refusal := a.judgeDestination(ctx, r, &ans); refusal != nil {
 		return refuse(ans, refusal)
 	}
-	if err := a.tell(&ans); err != nil {
+	if err := a.renderHeaders(&ans); err != nil {
 		ans.Verdict = authz.Verdict{}
 		return ans, err
 	}

@@ -55,7 +55,9 @@ func (a *Admission) judgeDestination(ctx context.Context, r Request, ans *Answer
 }
 
 // lookUpDestination reads the header like a request line, and finds the route.
-func (a *Admission) lookUpDestination(f authz.Facts, from *authz.Route, value string) (authz.Facts, *authz.Route, *Refusal) {
+func (a *Admission) lookUpDestination(
+	f authz.Facts, from *authz.Route, value string,
+) (authz.Facts, *authz.Route, *Refusal) {
 	to, err := f.Destination(value)
 	if errors.Is(err, authz.ErrOtherOrigin) {
 		return to, nil, refuseDestination(http.StatusBadGateway, authz.ReasonDestination, err,
@@ -83,10 +85,12 @@ func (a *Admission) lookUpDestination(f authz.Facts, from *authz.Route, value st
 	return to, route, nil
 }
 
-// decideDestination asks whether the principal may have what the header names. Who
-// they are is found out as it would be there; two credentials of two people,
-// each good for one end, are not put together.
-func (a *Admission) decideDestination(ctx context.Context, r Request, to authz.Facts, route *authz.Route, p *Principal) *Refusal {
+// decideDestination asks whether the principal may have what the header names. The
+// route there may read another credential than the route here. If the two belong to
+// two people, the request is refused.
+func (a *Admission) decideDestination(
+	ctx context.Context, r Request, to authz.Facts, route *authz.Route, p *Principal,
+) *Refusal {
 	there, err := a.principal(ctx, r.Header, to.Host, route)
 	if _, ok := errors.AsType[*Refusal](err); !ok {
 		err = nil // nobody is signed in there
@@ -105,8 +109,8 @@ func (a *Admission) decideDestination(ctx context.Context, r Request, to authz.F
 	return nil
 }
 
-// checkCarried refuses to copy, move or overwrite a folder in which another rule
-// holds for a part: the app would take all of it along.
+// checkCarried refuses to copy, move or overwrite a folder if another rule holds for
+// a part of it: the app would copy, move or overwrite that part too.
 func (a *Admission) checkCarried(f authz.Facts, route *authz.Route) *Refusal {
 	app := a.settings[route].App
 	other := a.routes.CarriedAlong(f, route, func(r *authz.Route) bool { return a.settings[r].App == app })
@@ -115,7 +119,8 @@ func (a *Admission) checkCarried(f authz.Facts, route *authz.Route) *Refusal {
 	}
 	return refuseDestination(http.StatusForbidden, authz.ReasonCarriedAlong,
 		fmt.Errorf("%s has route %s below it, for which another rule holds", f.Path, other.Name),
-		"A part of what would be copied, moved or overwritten is not open to the same people as the rest.", "Take the parts one by one.")
+		"A part of what would be copied, moved or overwritten is not open to the same people as the rest.",
+		"Take the parts one by one.")
 }
 
 // destinationValue is the header in the form that was judged: a path stays a path,

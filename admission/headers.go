@@ -18,9 +18,10 @@ type renderKey struct {
 	route     *authz.Route
 }
 
-// tell makes what the app is told about the principal. The identity of a session
-// or a token never changes, so it is rendered once.
-func (a *Admission) tell(ans *Answer) (err error) {
+// renderHeaders renders the headers and signs the assertion that tell the app who
+// asks. The identity of a session or a token never changes, so its headers are
+// rendered once.
+func (a *Admission) renderHeaders(ans *Answer) (err error) {
 	p := ans.Principal
 	if p == nil {
 		return nil

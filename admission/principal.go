@@ -16,8 +16,8 @@ import (
 // Principal is who asks, by what they have shown: a session or an access token.
 type Principal struct {
 	Identity *identity.Identity
-	// Key is under what is kept that was made for this principal. Two tokens of one
-	// person may carry different claims, so they have different keys.
+	// Key is the cache key: a session id, or a hash of the access token. Two tokens of
+	// one person may carry different claims, so they have different keys.
 	Key     string
 	Expires time.Time
 	Session *session.Session // nil: an access token
@@ -33,8 +33,8 @@ func (p *Principal) identity() *identity.Identity {
 
 func (p *Principal) byToken() bool { return p != nil && p.Session == nil }
 
-// Over reports whether what p has shown counts no longer: it has expired, or the
-// session was ended.
+// Over reports whether the session or token of p is no longer valid: it has expired,
+// or the session was ended.
 func (a *Admission) Over(p *Principal) bool {
 	return !a.now().Before(p.Expires) || p.Session != nil && a.sessions.HasEnded(p.Session)
 }
@@ -124,8 +124,8 @@ func (a *Admission) verify(ctx context.Context, lines []string, tokens TokenVeri
 }
 
 // bearerToken is what follows Bearer in the one Authorization header (RFC 6750
-// §2.1); what a token looks like, the verifier knows. Of a second header or
-// another scheme nobody could say which counts (RFC 9110 §5.3: the field is no list).
+// §2.1); the verifier checks what it looks like. A second header is refused, because
+// the field is not a list (RFC 9110 §5.3) and nothing says which one counts.
 func bearerToken(lines []string) (string, error) {
 	if len(lines) != 1 {
 		return "", errors.New("bearer: several Authorization headers")

@@ -37,7 +37,7 @@ const (
 	ReasonNoSession     Reason = "no_session"     // nobody is signed in
 	ReasonNoRule        Reason = "no_rule"        // somebody is, but no rule is for them
 	ReasonGroupsUnknown Reason = "groups_unknown" // a rule might be, were the groups known
-	ReasonGroupsFlat    Reason = "groups_flat"    // a rule might be, were it known in which organization they have the groups
+	ReasonGroupsFlat    Reason = "groups_flat"    // a rule might be, were the organization of their groups known
 	ReasonOrgUnknown    Reason = "org_unknown"    // a rule might be, could their organization be read
 	ReasonNoOrg         Reason = "no_org"         // they belong to several organizations and have picked none
 	ReasonOtherOrg      Reason = "other_org"      // the host is another organization's than the active one
@@ -83,9 +83,11 @@ func decideAccess(f Facts, r *Route, id *identity.Identity) Verdict {
 	case r.Access.Public:
 		return Verdict{Outcome: Forward, Reason: ReasonPublic}
 	case id == nil:
-		return Verdict{Outcome: Login, Reason: ReasonNoSession, Detail: "route " + r.Name + " needs a session", Public: "You need to sign in."}
+		return Verdict{Outcome: Login, Reason: ReasonNoSession,
+			Detail: "route " + r.Name + " needs a session", Public: "You need to sign in."}
 	case id.MustPick(): // the sign-in goes on with that, on every route alike
-		return Verdict{Outcome: Login, Reason: ReasonNoOrg, Detail: id.ID() + " has not picked an organization", Public: "You need to choose an organization."}
+		return Verdict{Outcome: Login, Reason: ReasonNoOrg,
+			Detail: id.ID() + " has not picked an organization", Public: "You need to choose an organization."}
 	}
 	return decidePerson(f, r, id)
 }
@@ -118,8 +120,11 @@ func decidePerson(f Facts, r *Route, id *identity.Identity) Verdict {
 func denyOtherOrg(r *Route, id *identity.Identity, owner string) Verdict {
 	if id.OrgUnknown {
 		return deny(ReasonOrgUnknown,
-			fmt.Sprintf("route %s: the host is for %q, and the organization of %s could not be read out of the provider's claims", r.Name, owner, id.ID()),
-			"This address is an organization's. Your identity provider named your organization in a form that could not be read.")
+			fmt.Sprintf("route %s: the host is for %q, "+
+				"and the organization of %s could not be read out of the provider's claims",
+				r.Name, owner, id.ID()),
+			"This address is an organization's. "+
+				"Your identity provider named your organization in a form that could not be read.")
 	}
 	detail := fmt.Sprintf("route %s: the host is for %q, and %s is here for %q", r.Name, owner, id.ID(), id.Org.ID)
 	public := "This address is another organization's, and your account does not belong to it."
@@ -154,15 +159,19 @@ func decideRules(r *Route, id *identity.Identity, bound bool) Verdict {
 			"It is for members of a group, and your identity provider did not tell us which groups you are in.")
 	case flat:
 		return deny(ReasonGroupsFlat,
-			fmt.Sprintf("route %s: a rule needs groups of one organization, and the provider did not tell in which of several %s has them", r.Name, id.ID()),
-			"It is for members of a group, and your identity provider did not tell us in which of your organizations you are in it.")
+			fmt.Sprintf("route %s: a rule needs groups of one organization, "+
+				"and the provider did not tell in which of several %s has them", r.Name, id.ID()),
+			"It is for members of a group, and your identity provider did not tell us "+
+				"in which of your organizations you are in it.")
 	}
 	if unknownOrg {
 		return deny(ReasonOrgUnknown,
-			fmt.Sprintf("route %s: a rule needs an organization, and that of %s could not be read out of the provider's claims", r.Name, id.ID()),
+			fmt.Sprintf("route %s: a rule needs an organization, and that of %s could not be read out of the provider's claims",
+				r.Name, id.ID()),
 			"It is for members of an organization, and your identity provider named yours in a form that could not be read.")
 	}
-	return deny(ReasonNoRule, fmt.Sprintf("route %s: no rule admits %s; it is for %s", r.Name, id.ID(), r.Access), r.Access.lacks(id, bound))
+	return deny(ReasonNoRule,
+		fmt.Sprintf("route %s: no rule admits %s; it is for %s", r.Name, id.ID(), r.Access), r.Access.lacks(id, bound))
 }
 
 // decideWebSocket is about pages of other sites: a browser lets them open a
@@ -171,11 +180,13 @@ func decideRules(r *Route, id *identity.Identity, bound bool) Verdict {
 func decideWebSocket(f Facts, r *Route) Verdict {
 	switch {
 	case !r.WebSocket.Allowed:
-		return deny(ReasonWebSocket, "route "+r.Name+" carries no WebSockets; it would with websocket: true", "This address does not take WebSockets.")
+		return deny(ReasonWebSocket, "route "+r.Name+" carries no WebSockets; it would with websocket: true",
+			"This address does not take WebSockets.")
 	case f.Origin == "" || f.Origin == f.origin() || slices.Contains(r.WebSocket.Origins, f.Origin):
 		return Verdict{}
 	}
-	return deny(ReasonOrigin, fmt.Sprintf("route %s: a WebSocket from a page of %q", r.Name, f.Origin), "This page may not open a WebSocket here.")
+	return deny(ReasonOrigin, fmt.Sprintf("route %s: a WebSocket from a page of %q", r.Name, f.Origin),
+		"This page may not open a WebSocket here.")
 }
 
 func deny(reason Reason, detail, public string) Verdict {

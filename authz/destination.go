@@ -71,6 +71,7 @@ func (t *Table) CarriedAlong(f Facts, r *Route, sameApp func(*Route) bool) *Rout
 // reaches below a path of r, such as the DELETE of a folder, reaches it.
 func (r *Route) Below(other *Route) bool {
 	top, path := lenientPath(r.Path), lenientPath(other.Path)
-	return r != other && !r.Exact && r.Host == other.Host && (top == "/" || path == top || strings.HasPrefix(path, top+"/")) &&
+	isBelow := top == "/" || path == top || strings.HasPrefix(path, top+"/")
+	return r != other && !r.Exact && r.Host == other.Host && isBelow &&
 		!other.Access.Public && !reflect.DeepEqual(other.Access, r.Access)
 }

@@ -74,7 +74,8 @@ func NewFacts(method, scheme, host, requestURI string) (Facts, error) {
 		return Facts{}, err
 	}
 	return Facts{Method: method, Scheme: scheme, Host: canonical, Authority: authority(canonical, host),
-		Path: path, Encoded: odd.encoded, NotUTF8: odd.notUTF8, Doubled: odd.doubled, RawQuery: query, HasQuery: hasQuery}, nil
+		Path: path, Encoded: odd.encoded, NotUTF8: odd.notUTF8, Doubled: odd.doubled,
+		RawQuery: query, HasQuery: hasQuery}, nil
 }
 
 // authority is the canonical host with the port of asked: in another spelling

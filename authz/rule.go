@@ -52,7 +52,9 @@ func (r Rule) admits(id *identity.Identity, bound bool) refusal {
 		return refusedUnknownGroups
 	case !r.hasGroup(id):
 		return refused
-	case slices.ContainsFunc(r.Groups, func(g string) bool { return g != "" && slices.Contains(id.Groups, g) && id.HasInOrg(g) }):
+	case slices.ContainsFunc(r.Groups, func(g string) bool {
+		return g != "" && slices.Contains(id.Groups, g) && id.HasInOrg(g)
+	}):
 		return admitted
 	case len(id.Orgs) > 1 && (bound || len(r.Orgs) > 0) && !r.InsecureFlatGroups:
 		return refusedFlatGroups
@@ -73,7 +75,9 @@ func (r Rule) hasDomain(id *identity.Identity) bool {
 }
 
 func (r Rule) hasGroup(id *identity.Identity) bool {
-	return len(r.Groups) == 0 || slices.ContainsFunc(r.Groups, func(g string) bool { return g != "" && slices.Contains(id.Groups, g) })
+	return len(r.Groups) == 0 || slices.ContainsFunc(r.Groups, func(g string) bool {
+		return g != "" && slices.Contains(id.Groups, g)
+	})
 }
 
 // oneOf reports whether a list asks for nothing or names have. An empty fact

@@ -37,9 +37,10 @@ type WebSocket struct {
 // ErrNoRoute is what Lookup finds instead of a route. It denies.
 var ErrNoRoute = errors.New("no route")
 
-// ErrAmbiguous: a reader more forgiving than we are would see another route.
+// ErrAmbiguous: a more lenient reader than we are would see another route.
 var ErrAmbiguous error = &TargetError{"it could be read as another route's",
-	"The address is nearly that of another part of this site. Some programs would take it for that: those that ignore capital letters, or blanks, dots and other signs.",
+	"The address is nearly that of another part of this site. Some programs would take it for that: " +
+		"those that ignore capital letters, or blanks, dots and other signs.",
 	"Capital letters count here. " + adviceLinks}
 
 // ConflictError names two routes, by their place in the list, that claim the
@@ -89,7 +90,7 @@ func NewTable(routes []Route) (*Table, error) {
 			continue
 		}
 		for _, host := range r.hosts() {
-			// One key for what a forgiving reader takes for the same: /Admin and /admin.
+			// One key for what a lenient reader takes for the same: /Admin and /admin.
 			key := fmt.Sprint(host, " ", r.Exact, " ", lenientPath(r.Path))
 			if first, taken := owners[key]; taken {
 				faults = append(faults, &ConflictError{First: first, Second: i, Why: fmt.Sprintf(
@@ -117,7 +118,8 @@ func checkRoute(i int, r *Route) error {
 		return &RouteError{i, "path", fmt.Sprintf("requests are matched in their normal form; write %q", path)}
 	}
 	if !r.Exact && r.Path != "/" && strings.HasSuffix(r.Path, "/") {
-		return &RouteError{i, "path", fmt.Sprintf("a path covers all below it without a slash at its end; write %q", strings.TrimRight(r.Path, "/"))}
+		return &RouteError{i, "path", fmt.Sprintf("a path covers all below it without a slash at its end; write %q",
+			strings.TrimRight(r.Path, "/"))}
 	}
 	return nil
 }
@@ -160,7 +162,7 @@ func (t *Table) Serves(host string) bool { return t.forHost(host) != nil }
 
 // Lookup returns the route for f: the most specific host, in it the longest
 // path. The error is ErrNoRoute, or ErrTarget where the route does not take such a
-// path: ErrAmbiguous if a more forgiving reading of it leads elsewhere.
+// path: ErrAmbiguous if a more lenient reading of it leads to another route.
 func (t *Table) Lookup(f Facts) (*Route, error) {
 	s := t.forHost(f.Host)
 	if s == nil || !strings.HasPrefix(f.Path, "/") { // no path: Facts that NewFacts did not make
@@ -174,7 +176,11 @@ func (t *Table) Lookup(f Facts) (*Route, error) {
 	if r == nil {
 		return nil, ErrNoRoute
 	}
-	refused := oddities{encoded: f.Encoded && !r.Encoded, notUTF8: f.NotUTF8 && !r.Encoded, doubled: f.Doubled && !r.Doubled}
+	refused := oddities{
+		encoded: f.Encoded && !r.Encoded,
+		notUTF8: f.NotUTF8 && !r.Encoded,
+		doubled: f.Doubled && !r.Doubled,
+	}
 	if err := refused.fault(); err != nil {
 		return nil, err
 	}

@@ -27,9 +27,11 @@ var (
 		"The request does not say clearly which site it is for.", adviceLinks}
 	errHost = &TargetError{"malformed host",
 		"The request does not say clearly which site it is for.",
-		"Check the name in the address. If you run this site: look at what the proxy before Sallyport sends as Host and X-Forwarded-Host."}
+		"Check the name in the address. If you run this site: " +
+			"look at what the proxy before Sallyport sends as Host and X-Forwarded-Host."}
 	errQuery = &TargetError{"a control, blank or # in its query",
-		"Behind its question mark the address has a blank, a # or a sign that cannot be seen.", "Write a blank as %20 and # as %23."}
+		"Behind its question mark the address has a blank, a # or a sign that cannot be seen.",
+		"Write a blank as %20 and # as %23."}
 	errControl = &TargetError{"a control character",
 		"The address has a sign in it that cannot be seen.", adviceLinks}
 	errBackslash = &TargetError{"a backslash",
@@ -39,23 +41,28 @@ var (
 	errQuestion = &TargetError{"a ?",
 		"The path of the address has a question mark in it.", "Write it as %3F."}
 	errEscape = &TargetError{"malformed escape",
-		"The address has a % that is not followed by two digits of a hexadecimal number.", "Write a percent sign itself as %25."}
+		"The address has a % that is not followed by two digits of a hexadecimal number.",
+		"Write a percent sign itself as %25."}
 	errDots = &TargetError{"a dot segment",
-		"A part of the address is nothing but dots, and programs differ in where that leads.", "Write the address out, without . and .. between its slashes."}
+		"A part of the address is nothing but dots, and programs differ in where that leads.",
+		"Write the address out, without . and .. between its slashes."}
 	errHiddenDots = &TargetError{"a dot segment behind an escaped slash", errDots.Public, errDots.Advice}
 	errHidden     = &TargetError{"a control or backslash, escaped twice",
 		"The address has a backslash, or a sign that cannot be seen, escaped twice.", adviceLinks}
 	errLeadingSlashes = &TargetError{"it begins with two slashes",
-		"The address begins with two slashes, which some programs read as the name of another site.", "Write one slash instead."}
+		"The address begins with two slashes, which some programs read as the name of another site.",
+		"Write one slash instead."}
 	errDoubled = &TargetError{"two slashes in a row",
 		"The address has two slashes in a row, and programs differ in whether they are one.",
-		"Write one slash instead. If you run this site and the app needs both: `doubled_slashes: forward` on its route lets them pass."}
+		"Write one slash instead. If you run this site and the app needs both: " +
+			"`doubled_slashes: forward` on its route lets them pass."}
 	errEncoded = &TargetError{"an escaped /, %, #, ? or ;",
 		"The address has an escaped /, %, #, ? or ;, which some programs read as the sign itself.",
 		"If you run this site and the app needs it: `encoded: forward` on its route lets it pass."}
 	errNotUTF8 = &TargetError{"its path is not UTF-8",
 		"The address has letters that are not written in UTF-8.",
-		"Open the page by a link of this site. If you run this site and the app needs such addresses: `encoded: forward` on its route lets them pass."}
+		"Open the page by a link of this site. If you run this site and the app needs such addresses: " +
+			"`encoded: forward` on its route lets them pass."}
 	errOverlong = &TargetError{"an ASCII character in an overlong form of UTF-8",
 		"The address has a letter in a form of UTF-8 that is forbidden.", adviceLinks} // RFC 3629 §10
 )

@@ -117,31 +117,38 @@ func Preset(name string) ([]Field, bool) {
 }
 
 // alwaysStripped are names that only a proxy may write about a request, whether
-// or not this configuration writes them. Each has a history of being believed:
-// CVE-2026-40575, CVE-2026-30851, CVE-2016-5386 and their kin. A "*" stands for
-// any end.
+// or not this configuration writes them. Programs have trusted such names from
+// clients: CVE-2026-40575, CVE-2026-30851, CVE-2016-5386 and others. A "*" stands
+// for any end.
 var alwaysStripped = [...]string{
-	"x-forwarded-*", "x-auth-request-*", "x-original-*", "x-rewrite-*", "x-sallyport-*", "remote-*", "x-forwarded", "forwarded", "proxy",
+	"x-forwarded-*", "x-auth-request-*", "x-original-*", "x-rewrite-*", "x-sallyport-*", "remote-*",
+	"x-forwarded", "forwarded", "proxy",
 	"script-name", "x-script-name", "path-info", "x-path-info", // WSGI servers join them to the path
 	"x-host", "x-http-host-override", "x-http-destinationurl",
 	// Frameworks tell themselves by these what they have checked or rewritten:
 	// CVE-2025-29927 (Next.js), CVE-2025-61780 (Rack).
-	"x-middleware-subrequest*", "x-middleware-rewrite", "x-middleware-redirect", "x-middleware-next", "x-middleware-skip", "x-middleware-set-cookie",
-	"x-middleware-override-headers", "x-matched-path", "x-now-route-matches", "x-invoke-*", "x-sendfile-type", "x-accel-*",
+	"x-middleware-subrequest*", "x-middleware-rewrite", "x-middleware-redirect", "x-middleware-next",
+	"x-middleware-skip", "x-middleware-set-cookie", "x-middleware-override-headers", "x-matched-path",
+	"x-now-route-matches", "x-invoke-*", "x-sendfile-type", "x-accel-*",
 }
 
 // othersHeaders are the same, but there are sites where a proxy before us writes
 // them for an app: a route can keep them (Headers.Keep).
 var othersHeaders = [...]string{
 	"x-envoy-*", "x-webauth-*", "x-remote-*", "x-scheme", "front-end-https",
-	"client-ip", "x-client-ip", "x-cluster-client-ip", "x-real-ip", "true-client-ip", "proxy-client-ip", "fastly-client-ip", "x-azure-clientip", "x-azure-socketip",
+	"client-ip", "x-client-ip", "x-cluster-client-ip", "x-real-ip", "true-client-ip", "proxy-client-ip",
+	"fastly-client-ip", "x-azure-clientip", "x-azure-socketip",
 	"cf-connecting-*", "cf-pseudo-ipv4", "cf-access-jwt-assertion", "cf-access-authenticated-*", // Cloudflare
-	"client-cert", "client-cert-chain", "x-client-cert*", "x-client-verify", "x-client-dn", "ssl-client-*", "x-ssl-client-*", "x-ssl-cert", "x-amzn-mtls-*", "x-arr-clientcert", "x-arr-ssl", "wl-proxy-*",
-	"x-goog-authenticated-*", "x-goog-iap-*", "x-appengine-*", "x-endpoint-api-userinfo", "x-apigateway-api-userinfo", // Google
+	"client-cert", "client-cert-chain", "x-client-cert*", "x-client-verify", "x-client-dn", "ssl-client-*",
+	"x-ssl-client-*", "x-ssl-cert", "x-amzn-mtls-*", "x-arr-clientcert", "x-arr-ssl", "wl-proxy-*",
+	// Google
+	"x-goog-authenticated-*", "x-goog-iap-*", "x-appengine-*", "x-endpoint-api-userinfo", "x-apigateway-api-userinfo",
 	"x-amzn-oidc-*", "x-ms-client-principal*", "x-ms-token-*", // AWS, Azure
-	"x-authentik-*", "tailscale-user-*", "x-pomerium-*", "x-vouch-*", "oidc-*", "gap-*", // authentik, Tailscale, Pomerium, Vouch, mod_auth_openidc, oauth2-proxy
+	// authentik, Tailscale, Pomerium, Vouch, mod_auth_openidc, oauth2-proxy
+	"x-authentik-*", "tailscale-user-*", "x-pomerium-*", "x-vouch-*", "oidc-*", "gap-*",
 	"x-auth-user*", "x-auth-email", "x-auth-name", "x-auth-groups", "x-auth-roles", "x-authenticated-*",
-	"x-consumer-*", "x-anonymous-consumer", "x-credential-identifier", "x-credential-username", "impersonate-*", // Kong, Kubernetes
+	// Kong, Kubernetes
+	"x-consumer-*", "x-anonymous-consumer", "x-credential-identifier", "x-credential-username", "impersonate-*",
 	"sm-*", "iv-*", // SiteMinder, IBM
 }
 
@@ -157,7 +164,8 @@ var reserved = [...]string{
 	"via", "forwarded", "x-request-id", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "proxy",
 	"x-sallyport-assertion", "accept-encoding", "origin", "referer",
 	// These steer an app: a person's name in them could choose method or path.
-	"x-forwarded-uri", "x-forwarded-method", "x-forwarded-prefix", "x-forwarded-port", "x-forwarded-path", "x-forwarded-server",
+	"x-forwarded-uri", "x-forwarded-method", "x-forwarded-prefix", "x-forwarded-port",
+	"x-forwarded-path", "x-forwarded-server",
 	"x-original-url", "x-original-uri", "x-original-method", "x-rewrite-url", "x-rewrite-uri",
 	"x-http-method-override", "x-http-method", "x-method-override", "x-envoy-original-path",
 }
@@ -285,7 +293,8 @@ func (h *Headers) Keep(names []string) (Kept, error) {
 		case !validName(name):
 			return k, fmt.Errorf("%q is not a header name", name)
 		case slices.Contains(h.set, folded):
-			return k, fmt.Errorf("header %s carries an identity that is set here, on this route or another; it cannot be kept", name)
+			return k, fmt.Errorf(
+				"header %s carries an identity that is set here, on this route or another; it cannot be kept", name)
 		case on(alwaysStripped[:]):
 			return k, fmt.Errorf("header %s cannot be kept: whoever sends it could choose host, path or identity", name)
 		case on(overrides[:]), canonical == DestinationHeader:
@@ -323,7 +332,8 @@ func checkField(f Field) (Field, error) {
 		return f, fmt.Errorf("header %s: unknown encoding %q", f.Header, f.Encoding)
 	}
 	if f.Encoding == EncodeRFC2047 && f.Join == " " {
-		return f, fmt.Errorf("header %s: a blank between two encoded words is not read (RFC 2047 §6.2); choose another separator", f.Header)
+		return f, fmt.Errorf(
+			"header %s: a blank between two encoded words is not read (RFC 2047 §6.2); choose another separator", f.Header)
 	}
 	f.Header = textproto.CanonicalMIMEHeaderKey(f.Header)
 	return f, nil

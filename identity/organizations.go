@@ -48,7 +48,8 @@ func NewOrganizations(list []Organization) (*Organizations, error) {
 			owners[key] = org
 		}
 		if entry.ID == "" || strings.Contains(entry.ID, ":") {
-			faults = append(faults, &OrganizationError{i, "id", 0, "must not be empty or have a colon, which only the ids of providers have"})
+			faults = append(faults, &OrganizationError{i, "id", 0,
+				"must not be empty or have a colon, which only the ids of providers have"})
 		}
 		claim("id", 0, ids, LowerASCII(entry.ID)) // nobody could tell Acme and acme apart
 		for n, id := range entry.OrgIDs {

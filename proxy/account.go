@@ -38,7 +38,8 @@ func (e *accountEndpoint) data(s *session.Session) pages.Account {
 	id := &s.Identity
 	data := pages.Account{
 		Name: displayName(id), Username: id.Username, Email: id.Email, EmailVerified: id.EmailVerified,
-		UserID: id.ID(), Provider: id.Provider, Groups: id.Groups, GroupsUnknown: id.GroupsUnknown, GroupsDropped: id.GroupsDropped, OrgUnknown: id.OrgUnknown,
+		UserID: id.ID(), Provider: id.Provider, Groups: id.Groups,
+		GroupsUnknown: id.GroupsUnknown, GroupsDropped: id.GroupsDropped, OrgUnknown: id.OrgUnknown,
 		SignedInAt: s.SignedIn, ExpiresAt: s.Expires, IdleExpiresAt: s.IdleExpires,
 		LogoutURL: e.site.path("logout"), BackURL: e.site.start, Now: e.own.process.now(),
 	}

@@ -20,6 +20,7 @@ func (p *Proxy) unauthorizedBearer(w *relay.Client, r *http.Request, ev *event, 
 	w.AnswerWithoutBody(r)
 	w.Header().Set("WWW-Authenticate", bearerRefused)
 	writeJSON(w, r, http.StatusUnauthorized, map[string]string{
-		"error": "invalid_token", "message": "The access token is not good here, or not any more. Get a new one, then try again.", "request_id": ev.requestID})
+		"error": "invalid_token", "request_id": ev.requestID,
+		"message": "The access token is not good here, or not any more. Get a new one, then try again."})
 	return nil
 }

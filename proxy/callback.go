@@ -28,7 +28,8 @@ func (e *callbackEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *eve
 	w.Header().Set("Cache-Control", "no-store")
 	q, err := readQuery(ev.facts.RawQuery, "code", "state", "iss", "error")
 	if err != nil || len(q["state"]) > 1 {
-		return &failure{Status: http.StatusBadRequest, Cause: errors.New("malformed callback: a parameter that counts cannot be read, or comes twice")}
+		return &failure{Status: http.StatusBadRequest,
+			Cause: errors.New("malformed callback: a parameter that counts cannot be read, or comes twice")}
 	}
 	trip, flowErr := e.sessions.Return(r, q.Get("state"))
 	flow, returnTo := trip.Flow, e.site.returnOf(trip.Flow)
@@ -53,8 +54,10 @@ func (e *callbackEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *eve
 	}
 	provider, ok := e.providers.find(r.PathValue("provider"))
 	ev.provider = provider.ID
-	if reader, reads := provider.Login.(CallbackErrorReader); reads && q.Has("error") && errors.Is(flowErr, session.ErrNoFlow) {
-		err := fmt.Errorf("a callback with an error, and with no state that this browser could prove: %w", reader.CallbackError(q.Get("error"), q.Get("error_description")))
+	reader, reads := provider.Login.(CallbackErrorReader)
+	if reads && q.Has("error") && errors.Is(flowErr, session.ErrNoFlow) {
+		err := fmt.Errorf("a callback with an error, and with no state that this browser could prove: %w",
+			reader.CallbackError(q.Get("error"), q.Get("error_description")))
 		return e.signInFailure(provider, err, e.site.returnOf(flow)) // not counted: anybody can send such a callback
 	}
 	if errors.Is(flowErr, session.ErrNoFlow) && !admission.InFrame(r) {
@@ -82,7 +85,9 @@ func (e *callbackEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *eve
 // works once, so the redemption goes on without the request that began it, and
 // who signed in is told to the latest request for the same callback. Nothing says
 // that they are signed in before that: not the log, the metrics or the loop count.
-func (e *callbackEndpoint) redeem(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, q url.Values, trip session.Trip) error {
+func (e *callbackEndpoint) redeem(
+	w http.ResponseWriter, r *http.Request, ev *event, provider Provider, q url.Values, trip session.Trip,
+) error {
 	returnTo := e.site.returnOf(trip.Flow)
 	fetch, err := e.process.redeemed.join(trip, e.sessions.BrowserID(r), e.maxFlows, func() (redeemFunc, error) {
 		return e.redemption(r, ev, provider, q, trip)
@@ -106,7 +111,9 @@ func (e *callbackEndpoint) redeem(w http.ResponseWriter, r *http.Request, ev *ev
 		ev.action = observe.SignInFailed
 		return e.signInFailed(provider, err, returnTo)
 	}
-	s := e.sessions.Start(e.orgs.Fold(who)) // here, and where a token stands for a session: headers, rules and assertion see one organization
+	// Organizations are folded here and where an access token is read, so that headers,
+	// rules and assertion all see the same one.
+	s := e.sessions.Start(e.orgs.Fold(who))
 	if err := e.sessions.Write(w, e.site.host, s); err != nil {
 		ev.action = observe.SignInFailed
 		return e.notKept(provider, &s, err, returnTo)
@@ -115,14 +122,17 @@ func (e *callbackEndpoint) redeem(w http.ResponseWriter, r *http.Request, ev *ev
 	ev.action = observe.SignIn
 	e.process.metrics.logins.WithLabelValues(provider.ID, "ok").Inc()
 	e.process.loops.completed(e.sessions.BrowserID(r))
-	redirect(w, http.StatusSeeOther, e.site.origin+e.site.afterSignIn(&s, returnTo)) // the code leaves the address bar (RFC 9700 §4.2.4)
+	// The redirect takes the code out of the address bar (RFC 9700 §4.2.4).
+	redirect(w, http.StatusSeeOther, e.site.origin+e.site.afterSignIn(&s, returnTo))
 	return nil
 }
 
 // redemption redeems the code of q, in flowTime at most, with a slot of provider
 // until it ends. The answer to an error, such as a sign-in that was cancelled,
 // is known without asking anybody and needs no slot.
-func (e *callbackEndpoint) redemption(r *http.Request, ev *event, provider Provider, q url.Values, trip session.Trip) (redeemFunc, error) {
+func (e *callbackEndpoint) redemption(
+	r *http.Request, ev *event, provider Provider, q url.Values, trip session.Trip,
+) (redeemFunc, error) {
 	release := func() {}
 	if !q.Has("error") || !discovered(provider) {
 		var err error
@@ -138,7 +148,8 @@ func (e *callbackEndpoint) redemption(r *http.Request, ev *event, provider Provi
 		defer context.AfterFunc(stopped, cancel)()
 		defer func() { // no request is there whose recovery could do it
 			if v := recover(); v != nil {
-				who, err = identity.Identity{}, &failure{Status: http.StatusInternalServerError, Cause: fmt.Errorf("panic: %v\n%s", v, debug.Stack())}
+				who, err = identity.Identity{}, &failure{Status: http.StatusInternalServerError,
+					Cause: fmt.Errorf("panic: %v\n%s", v, debug.Stack())}
 			}
 		}()
 		return provider.Login.Redeem(ctx, q, trip.Handshake, identity.AuthParams{})
@@ -149,25 +160,32 @@ func (e *callbackEndpoint) redemption(r *http.Request, ev *event, provider Provi
 // If that comes back, it begins afresh.
 func (e *callbackEndpoint) unseenFailure(provider Provider, requestID string, err error) {
 	e.process.metrics.logins.WithLabelValues(provider.ID, string(identity.FailureOf(err))).Inc()
-	e.process.log.Warn("a sign-in failed after its browser had left", "provider", provider.ID, "callback", requestID, "error", err)
+	e.process.log.Warn("a sign-in failed after its browser had left",
+		"provider", provider.ID, "callback", requestID, "error", err)
 }
 
-// notKept is for a session that cannot be written. What a provider tells of
-// organizations is the only part of one that can grow beyond a cookie.
+// notKept answers a sign-in whose session cannot be written. Only the list of
+// organizations can make a session larger than a cookie.
 func (e *callbackEndpoint) notKept(provider Provider, s *session.Session, err error, returnTo string) error {
 	if !errors.Is(err, session.ErrTooLarge) || len(s.Identity.Orgs) == 0 {
 		return e.signInFailed(provider, err, returnTo)
 	}
 	e.process.metrics.logins.WithLabelValues(provider.ID, string(identity.Rejected)).Inc()
-	return &failure{Status: http.StatusBadGateway, Cause: fmt.Errorf("sign-in with %s: %d organizations: %w", provider.ID, len(s.Identity.Orgs), err),
-		Title: "You belong to too many organizations", Sentence: provider.Name + " tells of more organizations than this site can keep, so you were not signed in.",
-		Advice: "Tell the people who run this site, and give them the request id. They can have " + provider.Name + " tell of fewer."}
+	return &failure{Status: http.StatusBadGateway,
+		Cause: fmt.Errorf("sign-in with %s: %d organizations: %w", provider.ID, len(s.Identity.Orgs), err),
+		Title: "You belong to too many organizations",
+		Sentence: provider.Name + " tells of more organizations than this site can keep, " +
+			"so you were not signed in.",
+		Advice: "Tell the people who run this site, and give them the request id. " +
+			"They can have " + provider.Name + " tell of fewer."}
 }
 
 // flowBroken answers a callback that is not this browser's, or not any more.
 // What this browser could have begun itself starts afresh, a few times; a page
 // with a button ends what could go round in circles.
-func (e *callbackEndpoint) flowBroken(w http.ResponseWriter, r *http.Request, ev *event, f session.Flow, cause error) error {
+func (e *callbackEndpoint) flowBroken(
+	w http.ResponseWriter, r *http.Request, ev *event, f session.Flow, cause error,
+) error {
 	if admission.InFrame(r) {
 		return e.site.openWindow(r, e.site.returnOf(f))
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-// statusClientGone is for the log alone: nobody is left to read an answer.
+// statusClientGone is for the log only: the client is gone and gets no answer.
 const statusClientGone = 499
 
 // failure is an answer that is not what was asked for. Title, Sentence and
@@ -51,8 +51,8 @@ func malformed(why error) error {
 		Advice: "Try again, or with another program."}
 }
 
-// fail is the only writer of failures, but for the 401 that asks a program to
-// sign in: that one is an answer to be expected.
+// fail writes all failures except the 401 that asks a program to sign in, which is
+// an expected answer.
 func (p *Proxy) fail(w *relay.Client, r *http.Request, ev *event, err error) {
 	var f *failure
 	if !errors.As(err, &f) {
@@ -78,7 +78,8 @@ func (p *Proxy) fail(w *relay.Client, r *http.Request, ev *event, err error) {
 		w.Header().Set("Allow", f.Allow)
 	}
 	if admission.KindOf(r) == admission.Program {
-		writeError(w, r, f.Status, map[string]string{"error": http.StatusText(f.Status), "message": f.Sentence, "request_id": ev.requestID})
+		writeError(w, r, f.Status, map[string]string{
+			"error": http.StatusText(f.Status), "message": f.Sentence, "request_id": ev.requestID})
 		return
 	}
 	pg := f.Page
@@ -133,13 +134,16 @@ func wordsFor(status int) (title, sentence, advice string) {
 		return "This address cannot be used", "Parts of it could mean two things, so it was not passed on.",
 			"Check the address, or start again from the site's first page."
 	case http.StatusForbidden:
-		return "This is not for you", "You may not do this.", "If you think you should, ask the people who run this site and tell them the request id."
+		return "This is not for you", "You may not do this.",
+			"If you think you should, ask the people who run this site and tell them the request id."
 	case http.StatusNotFound:
-		return "Nothing is here", "There is no page at this address.", "Check the address, or start again from the site's first page."
+		return "Nothing is here", "There is no page at this address.",
+			"Check the address, or start again from the site's first page."
 	case http.StatusMethodNotAllowed:
 		return "This cannot be done here", "This address does not take this kind of request.", "Go back and try another way."
 	case http.StatusRequestURITooLong:
-		return "This address is too long", "The address is longer than this site accepts.", "If a form made it, tell the people who run this site."
+		return "This address is too long", "The address is longer than this site accepts.",
+			"If a form made it, tell the people who run this site."
 	case http.StatusBadGateway:
 		return "The app is not answering", "You reached this site, but the app behind it could not be reached.",
 			"Try again in a moment. If it stays like this, tell the people who run this site and give them the request id."
@@ -149,12 +153,13 @@ func wordsFor(status int) (title, sentence, advice string) {
 		return "The app is taking too long", "You reached this site, but the app behind it did not answer in time.",
 			"Try again in a moment. If it stays like this, tell the people who run this site and give them the request id."
 	}
-	return "Something went wrong", "This is our fault, not yours.", "Try again. If it stays like this, tell the people who run this site and give them the request id."
+	return "Something went wrong", "This is our fault, not yours.",
+		"Try again. If it stays like this, tell the people who run this site and give them the request id."
 }
 
-// writeError tells a program what went wrong. A file that somebody wants to keep
-// must not turn out to be our words: a download gets the status alone, of which
-// the browser says that it failed.
+// writeError tells a program what went wrong. A download gets the status without a
+// body: the browser then says that it failed, and does not save our error message
+// as the file.
 func writeError(w http.ResponseWriter, r *http.Request, status int, body map[string]string) {
 	if admission.IsDownload(r) {
 		w.Header().Set("Cache-Control", "no-store")

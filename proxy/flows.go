@@ -22,7 +22,9 @@ type signIns struct {
 }
 
 // begin sends the browser to the provider.
-func (b *signIns) begin(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, f session.Flow, hint string) error {
+func (b *signIns) begin(
+	w http.ResponseWriter, r *http.Request, ev *event, provider Provider, f session.Flow, hint string,
+) error {
 	ctx, cancel := context.WithTimeout(r.Context(), flowTime)
 	defer cancel()
 	if !discovered(provider) {
@@ -45,7 +47,9 @@ func (b *signIns) begin(w http.ResponseWriter, r *http.Request, ev *event, provi
 }
 
 // beginAfresh sends the browser to the provider once more, and counts that.
-func (b *signIns) beginAfresh(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, f session.Flow) error {
+func (b *signIns) beginAfresh(
+	w http.ResponseWriter, r *http.Request, ev *event, provider Provider, f session.Flow,
+) error {
 	f.Restarts++
 	f.ReturnTo = b.site.returnOf(f)
 	return b.begin(w, r, ev, provider, f, "")
@@ -60,12 +64,15 @@ func (b *signIns) slot(r *http.Request, ev *event, provider Provider, returnTo s
 	if err == nil {
 		return release, nil
 	}
-	return nil, b.site.tryAgain(&failure{Status: http.StatusServiceUnavailable, RetryAfter: 5, Cause: fmt.Errorf("sign-in with %s: %w", provider.ID, err),
-		Title: "Too many people are signing in", Sentence: "Signing in with " + provider.Name + " is busy at the moment.", Advice: "Try again in a few seconds."}, returnTo)
+	return nil, b.site.tryAgain(&failure{Status: http.StatusServiceUnavailable, RetryAfter: 5,
+		Cause:    fmt.Errorf("sign-in with %s: %w", provider.ID, err),
+		Title:    "Too many people are signing in",
+		Sentence: "Signing in with " + provider.Name + " is busy at the moment.",
+		Advice:   "Try again in a few seconds."}, returnTo)
 }
 
-// holders are whom a sign-in counts for: the browser by its flow cookie, whatever
-// it says of itself, and its address if that can be one machine's.
+// holders are those whose slots a sign-in takes: the browser by its flow cookie,
+// whether or not the cookie is valid, and the address if that can be one machine's.
 //
 // An address that forwards for others and is not on the list of proxies may have
 // a whole company behind it. But a client can say so of itself in a header, so
@@ -103,10 +110,11 @@ func (b *signIns) startAgain(f session.Flow, cause error) error {
 			Data: pages.StartAgain{StartURL: b.site.login(b.site.returnOf(f)), Cause: flowWords(cause)}}}
 }
 
-// errMixUp: one provider's flow came back to another's callback.
+// errMixUp means that one provider's flow came back to another's callback (RFC 9700
+// §4.4).
 var errMixUp = errors.New("the callback is not that of the provider the sign-in was begun with")
 
-// errPurpose: the trip was begun for something else than a sign-in.
+// errPurpose means that the flow was begun for something else than a sign-in.
 var errPurpose = errors.New("the callback belongs to no sign-in")
 
 func flowWords(cause error) string {
@@ -138,28 +146,36 @@ func (b *signIns) signInFailure(provider Provider, err error, returnTo string) e
 	switch identity.FailureOf(err) {
 	case identity.Unavailable:
 		f.Status, f.RetryAfter = http.StatusServiceUnavailable, 5
-		f.Title, f.Sentence = "Signing in is not possible right now", provider.Name+" is not answering. If you are signed in already, you stay signed in."
+		f.Title = "Signing in is not possible right now"
+		f.Sentence = provider.Name + " is not answering. If you are signed in already, you stay signed in."
 		f.Advice = "Try again in a moment. Nothing is wrong with your account."
 	case identity.ProviderFault:
 		f.Status, f.RetryAfter = http.StatusServiceUnavailable, 5
-		f.Title, f.Sentence = "Signing in is not possible right now", provider.Name+" says that it cannot sign anybody in at the moment. If you are signed in already, you stay signed in."
+		f.Title = "Signing in is not possible right now"
+		f.Sentence = provider.Name + " says that it cannot sign anybody in at the moment. " +
+			"If you are signed in already, you stay signed in."
 		f.Advice = "Try again in a moment. Nothing is wrong with your account."
 	case identity.Expired:
 		f.Status = http.StatusBadRequest
-		f.Title, f.Sentence = "The sign-in took too long", provider.Name+" says that its sign-in page was open for too long, so nobody was signed in."
+		f.Title = "The sign-in took too long"
+		f.Sentence = provider.Name + " says that its sign-in page was open for too long, so nobody was signed in."
 		f.Advice = "Try again, in one tab."
 	case identity.Declined:
 		f.Status = http.StatusForbidden
-		f.Title, f.Sentence = "You were not signed in", provider.Name+" says that the sign-in was cancelled or refused there."
+		f.Title = "You were not signed in"
+		f.Sentence = provider.Name + " says that the sign-in was cancelled or refused there."
 		f.Advice = "Try again, or ask the people who run " + provider.Name + " whether your account may use this site."
 	case identity.ClockSkew:
-		f.Title, f.Sentence = "The clocks do not agree", "What "+provider.Name+" sent is not valid at this server's time, so nobody was signed in."
+		f.Title = "The clocks do not agree"
+		f.Sentence = "What " + provider.Name + " sent is not valid at this server's time, so nobody was signed in."
 		f.Advice = "Tell the people who run this site to check the server's clock, and give them the request id."
 	case identity.Misconfigured:
-		f.Title, f.Sentence = "Signing in is not set up right", provider.Name+" does not accept this site's request."
+		f.Title = "Signing in is not set up right"
+		f.Sentence = provider.Name + " does not accept this site's request."
 		f.Advice = "Tell the people who run this site, and give them the request id."
 	default:
-		f.Title, f.Sentence = "The sign-in could not be trusted", "What "+provider.Name+" sent did not pass a check, so nobody was signed in."
+		f.Title = "The sign-in could not be trusted"
+		f.Sentence = "What " + provider.Name + " sent did not pass a check, so nobody was signed in."
 		f.Advice = "Try once more. If it happens again, tell the people who run this site and give them the request id."
 	}
 	return b.site.tryAgain(f, returnTo)

@@ -6,15 +6,15 @@ import (
 )
 
 const (
-	loopLimit  = 3 // sign-ins of one browser within loopWindow that did not stick
+	loopLimit  = 3 // sign-ins of one browser within loopWindow that left no session
 	loopWindow = time.Minute
 	loopMax    = 1 << 13 // browsers remembered
 )
 
 // loops counts, per browser, completed sign-ins that were followed by a request
-// to sign in. Somebody who signs in and is asked again, and again, is in a
-// redirect loop that a browser would end with an error that explains nothing.
-// Thirty tabs that sign in at once are not: they complete without asking again.
+// to sign in. A browser that signs in and is asked to sign in again and again is in
+// a redirect loop, which it would end with an error that explains nothing. Thirty
+// tabs that sign in at once are not: they complete without asking again.
 type loops struct {
 	now func() time.Time
 
@@ -49,9 +49,9 @@ func (l *loops) completed(browser string) {
 	l.seen[browser] = c
 }
 
-// stuck notes that browser came back with a session: signing in does stick.
-// Who signs in and out a few times within a minute is in no loop.
-func (l *loops) stuck(browser string) {
+// sessionKept notes that browser came back with a session, so it is not in a loop:
+// somebody who signs in and out a few times within a minute is not in one.
+func (l *loops) sessionKept(browser string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.seen, browser)

@@ -112,13 +112,16 @@ func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
 		logins: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_logins_total",
 			Help: "Sign-ins that came back from a provider or could not be begun, by result."}, []string{"provider", "result"}),
 		failures: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_upstream_failures_total",
-			Help: "Requests that an app did not answer, by route and kind: unreachable, timeout or protocol."}, []string{"route", "kind"}),
+			Help: "Requests that an app did not answer, by route and kind: unreachable, timeout or protocol."},
+			[]string{"route", "kind"}),
 		retries: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_upstream_retries_total",
-			Help: "Requests that were sent to an app a second time, because it had done nothing with the first or the method is safe, by route."}, []string{"route"}),
+			Help: "Requests that were sent to an app a second time, because it had done nothing with the first " +
+				"or the method is safe, by route."}, []string{"route"}),
 		tunnelled: f.NewHistogramVec(prometheus.HistogramOpts{Name: "sallyport_tunnel_duration_seconds",
 			Help:    "Time from a WebSocket's handshake to its end, by route.",
 			Buckets: []float64{1, 10, 60, 300, 1800, 3600, 4 * 3600, 12 * 3600}}, []string{"route"}),
-		inFlight: f.NewGauge(prometheus.GaugeOpts{Name: "sallyport_http_requests_in_flight", Help: "Requests that are being answered, WebSockets among them."}),
+		inFlight: f.NewGauge(prometheus.GaugeOpts{Name: "sallyport_http_requests_in_flight",
+			Help: "Requests that are being answered, WebSockets among them."}),
 	}
 }
 

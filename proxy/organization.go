@@ -39,8 +39,10 @@ func (e *organizationEndpoint) ask(w http.ResponseWriter, r *http.Request, ev *e
 		return nil
 	}
 	id := &s.Identity
-	show(e.pages, w, r, ev, pages.Page{Template: "organization", Data: pages.Organization{Name: displayName(id), Active: orgName(id.Org), StayURL: returnTo,
-		Choices: e.site.orgChoices(others(id), returnTo), SwitchURL: e.site.switchURL(&s, returnTo)}})
+	show(e.pages, w, r, ev, pages.Page{Template: "organization", Data: pages.Organization{
+		Name: displayName(id), Active: orgName(id.Org), StayURL: returnTo,
+		Choices: e.site.orgChoices(others(id), returnTo), SwitchURL: e.site.switchURL(&s, returnTo),
+	}})
 	return nil
 }
 
@@ -55,7 +57,8 @@ func (e *organizationEndpoint) pick(w http.ResponseWriter, r *http.Request, ev *
 	r.Body = http.MaxBytesReader(w, r.Body, maxOrgForm)
 	if err := r.ParseForm(); err != nil || len(r.PostForm["org"]) != 1 || len(r.PostForm["return_to"]) > 1 {
 		return &failure{Status: http.StatusBadRequest, Cause: errors.New("malformed choice of an organization"),
-			Title: "Nothing was changed", Sentence: "What was sent is not a choice of an organization.", Advice: "Go back and choose again."}
+			Title: "Nothing was changed", Sentence: "What was sent is not a choice of an organization.",
+			Advice: "Go back and choose again."}
 	}
 	returnTo := e.site.returnTo(r.PostForm.Get("return_to"))
 	s, err := e.own.read(r, ev)
@@ -66,7 +69,8 @@ func (e *organizationEndpoint) pick(w http.ResponseWriter, r *http.Request, ev *
 	who, ok := s.Identity.WithOrg(r.PostForm.Get("org"))
 	if !ok {
 		return &failure{Status: http.StatusForbidden, Cause: errors.New("choice of an organization that is not theirs"),
-			Title: "Nothing was changed", Sentence: "You do not belong to this organization, or not any more.", Advice: "Sign out and in again if you have just been added to it."}
+			Title: "Nothing was changed", Sentence: "You do not belong to this organization, or not any more.",
+			Advice: "Sign out and in again if you have just been added to it."}
 	}
 	s, err = e.own.sessions.Switch(r.Context(), w, e.site.host, s, who)
 	if errors.Is(err, session.ErrEnded) { // another switch, or a sign-out, was quicker

@@ -63,7 +63,8 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	own := &ownSessions{process: p.Process, site: p.site, admission: o.Admission, sessions: o.Sessions}
-	begins := &signIns{process: p.Process, site: p.site, sessions: o.Sessions, providers: o.Providers, maxFlows: o.MaxFlows, peers: p.peers}
+	begins := &signIns{process: p.Process, site: p.site, sessions: o.Sessions, providers: o.Providers,
+		maxFlows: o.MaxFlows, peers: p.peers}
 	signIn := &signInEndpoint{signIns: begins, own: own, pages: p.pages}
 	callback := &callbackEndpoint{signIns: begins, own: own, orgs: o.Orgs}
 	signOut := &signOutEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages, keepCache: o.KeepCache}
@@ -88,7 +89,8 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 
 // serveOwn answers requests under the prefix; path is what follows it.
 func (p *Proxy) serveOwn(w http.ResponseWriter, r *http.Request, ev *event, path string) error {
-	if ev.dotted && admission.KindOf(r) == admission.Navigation { // a sign-in that begins there could not end at the public origin
+	if ev.dotted && admission.KindOf(r) == admission.Navigation {
+		// A sign-in that begins at the dotted name could not end at the public origin.
 		w.Header().Set("Cache-Control", "no-store")
 		redirect(w, http.StatusFound, p.site.origin+ev.facts.Target())
 		return nil

@@ -27,8 +27,8 @@ type peers struct {
 	trusted []netip.Prefix
 }
 
-// of is where r comes from. It never reads Forwarded, X-Real-IP and their like: one dialect, of one
-// list of peers, is all that counts.
+// of says where r comes from. It never reads Forwarded, X-Real-IP and similar
+// headers: only X-Forwarded-*, and only from listed peers.
 func (ps peers) of(r *http.Request) (peer, error) {
 	at := peer{scheme: ps.scheme, host: r.Host}
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
@@ -72,9 +72,9 @@ func (ps peers) trusts(addr netip.Addr) bool {
 	return false
 }
 
-// client is the rightmost address that is no trusted proxy's: what stands to
-// its left was written by somebody nobody vouches for. Whether
-// there is something to its left is the second result.
+// client is the rightmost address of the chain that is not a trusted proxy's: what
+// stands to its left was not written by a trusted proxy. The second result reports
+// whether there is anything to its left.
 func (ps peers) client(peer netip.Addr, lines []string) (netip.Addr, bool) {
 	chain := strings.Join(lines, ",")
 	for range maxChain {
@@ -104,7 +104,7 @@ func parseHop(s string) (netip.Addr, error) {
 	return addr.Unmap().WithZone(""), err
 }
 
-// single is a header that must not contradict itself.
+// single returns the value of a header that may have only one.
 func single(h http.Header, name string) (string, error) {
 	lines := h[name]
 	if len(lines) == 0 {
@@ -123,8 +123,11 @@ func dotted(host string) bool {
 	return strings.HasSuffix(name, ".")
 }
 
-// frontError is a fault of the proxy before us, which no visitor can mend.
+// frontError is a fault of the proxy before us: only the people who run the site
+// can mend it.
 func frontError(why string) error {
-	return &authz.TargetError{Why: why, Public: "The proxy before this site does not say clearly which address you asked for.",
-		Advice: "Tell the people who run this site. If that is you: " + why + "; let that proxy replace what clients send, not add to it."}
+	return &authz.TargetError{Why: why,
+		Public: "The proxy before this site does not say clearly which address you asked for.",
+		Advice: "Tell the people who run this site. If that is you: " + why +
+			"; let that proxy replace what clients send, not add to it."}
 }

@@ -1,20 +1,18 @@
 // Package proxy is the front door for browsers: it turns a request into facts,
-// facts into a verdict, and a verdict into bytes.
+// facts into a verdict, and a verdict into an answer.
 //
-//	any request      → method and target sane?          no → 400, 405, 414
-//	                 → under the prefix? yes → own endpoint: login, callback/{provider},
-//	                                           logout, account, organization, session, jwks.json, logo, mark.svg
-//	                 → authz: route
-//	                 → identity headers stripped, always (but for those that the route keeps)
-//	                 → session (or access token, where the route takes one), Decide
+//	any request      → method and target sane?    no → 400, 405, 414
+//	                 → under the prefix?         yes → own endpoint (own.go lists them)
+//	                 → admission: route, identity headers stripped, session or
+//	                   access token read, verdict
 //	Forward          → identity headers set, our cookies removed → upstream
-//	Login            → page: 302 to login · framed page, form: 401 page · else: 401 JSON
+//	Login            → page: 302 to login · framed page, form: 401 page · program: 401 JSON
 //	Deny             → 403 with one public sentence; the reason goes to the log
 //
-// It owns Sallyport's own endpoints and pages, and what is changed in the headers of
-// requests and answers that pass. It decides nothing by itself (authz does), opens
-// no cookie by itself (session does), moves no bytes by itself (relay does), and
-// has no way to hold a provider's token: login arrives as an interface without one.
+// It owns Sallyport's own endpoints, and what is changed in the headers of requests
+// and answers that pass. It decides nothing (admission and authz do), opens no
+// cookie (session does) and moves no bytes of apps (relay does). It has no way to
+// hold a provider's token: the interface of login hands out none.
 package proxy
 
 import (
@@ -46,7 +44,9 @@ type LoginProvider interface {
 	// AuthURL is where to send the browser. It may have to discover that first.
 	AuthURL(ctx context.Context, h identity.Handshake, p identity.AuthParams) (string, error)
 	// Redeem turns the callback's parameters into the person who signed in.
-	Redeem(ctx context.Context, callback url.Values, h identity.Handshake, p identity.AuthParams) (identity.Identity, error)
+	Redeem(
+		ctx context.Context, callback url.Values, h identity.Handshake, p identity.AuthParams,
+	) (identity.Identity, error)
 }
 
 // Provider is a configured LoginProvider.
@@ -76,7 +76,7 @@ type Upstream struct {
 	SiteHeaders []string
 }
 
-// Branding is the operator's face on our pages.
+// Branding is what our pages show of the operator.
 type Branding struct {
 	Name     string
 	Logo     []byte // nil: none
@@ -124,8 +124,8 @@ type Proxy struct {
 
 // New checks the options and parses the pages. It does no I/O.
 func New(process *Process, o Options) (*Proxy, error) {
-	if process == nil || o.PublicURL == nil || o.Admission == nil || o.Sessions == nil || o.Routes == nil || o.Headers == nil || o.Assertions == nil ||
-		len(o.Providers) == 0 || o.MaxFlows <= 0 || o.MaxURL <= 0 {
+	if process == nil || o.PublicURL == nil || o.Admission == nil || o.Sessions == nil || o.Routes == nil ||
+		o.Headers == nil || o.Assertions == nil || len(o.Providers) == 0 || o.MaxFlows <= 0 || o.MaxURL <= 0 {
 		return nil, errors.New("proxy: an option is missing")
 	}
 	at, err := newSite(o.PublicURL, o.Prefix, o.Routes)
@@ -197,7 +197,8 @@ func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
 	// CONNECT with a body desynchronised shared connections in another proxy
 	// (CVE-2026-71324), and TRACE would echo our headers to scripts.
 	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
-		return &failure{Status: http.StatusMethodNotAllowed, Allow: "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS", Cause: errors.New("method refused")}
+		return &failure{Status: http.StatusMethodNotAllowed, Allow: "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+			Cause: errors.New("method refused")}
 	}
 	if len(r.RequestURI) > p.maxURL {
 		return &failure{Status: http.StatusRequestURITooLong, Cause: errors.New("target too long")}
@@ -228,7 +229,8 @@ func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
 }
 
 func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
-	answer, err := p.admission.Admit(r.Context(), admission.Request{Facts: ev.facts, Header: r.Header, Trusted: ev.trusted})
+	answer, err := p.admission.Admit(r.Context(),
+		admission.Request{Facts: ev.facts, Header: r.Header, Trusted: ev.trusted})
 	ev.admitted(&answer)
 	if refusal, ok := errors.AsType[*admission.Refusal](err); ok {
 		return p.refused(w, r, ev, refusal)
@@ -271,7 +273,8 @@ func (p *Proxy) noRoute(ev *event, err error) error {
 		return &failure{Status: http.StatusNotFound, Cause: fmt.Errorf("host %q is not served", ev.facts.Host),
 			Title:    "This address is not served here",
 			Sentence: "You asked for " + ev.facts.Host + ", and this site is " + p.site.origin + ".",
-			Advice:   "If you followed a link or typed the address, use the other one. If you run this site, see public_url and the hosts of its routes."}
+			Advice: "If you followed a link or typed the address, use the other one. " +
+				"If you run this site, see public_url and the hosts of its routes."}
 	}
 	return &failure{Status: http.StatusNotFound, Cause: err}
 }

@@ -15,7 +15,7 @@ import (
 // left. Browsers ask again at once, people who reload within seconds.
 const resultTime = 30 * time.Second
 
-// errLeft: the browser hung up before its code was redeemed.
+// errLeft means that the browser hung up before its code was redeemed.
 var errLeft = errors.New("the browser left while its code was being redeemed")
 
 // redeemFunc redeems one code. It ends early, with an error, once stopped is done.
@@ -164,7 +164,7 @@ func (m *redemptions) wait(ctx context.Context, d *redemption, turn chan struct{
 func (m *redemptions) spend(trip session.Trip) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_ = m.trips.Use(trip) // used up is used up, whoever did it
+	_ = m.trips.Use(trip) // another request may have used it up already
 	if d := m.byTrip[trip.Name]; d != nil && d.latest == nil {
 		m.drop(d)
 	}

@@ -25,7 +25,7 @@ func (o *ownSessions) read(r *http.Request, ev *event) (session.Session, error) 
 		return *s, err
 	}
 	ev.identify(&s.Identity)
-	o.process.loops.stuck(o.sessions.BrowserID(r))
+	o.process.loops.sessionKept(o.sessions.BrowserID(r))
 	return *s, nil
 }
 

@@ -57,7 +57,8 @@ func (e *signInEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *event
 	hint := loginHint(q.Get("login_hint"))
 	provider, ok := e.providers.choose(q.Get("provider"), hint)
 	if !ok {
-		show(e.pages, w, r, ev, pages.Page{Template: "signin", FormAction: e.providers.origins(), Data: e.providers.choices(returnTo, purpose)})
+		show(e.pages, w, r, ev, pages.Page{Template: "signin",
+			FormAction: e.providers.origins(), Data: e.providers.choices(returnTo, purpose)})
 		return nil
 	}
 	return e.begin(w, r, ev, provider, session.Flow{Purpose: purpose, Provider: provider.ID, ReturnTo: returnTo}, hint)

@@ -68,7 +68,8 @@ func clearCache(w http.ResponseWriter, r *http.Request, keep bool) {
 func (e *signOutEndpoint) confirm(w http.ResponseWriter, r *http.Request, ev *event) error {
 	if s, err := e.own.read(r, ev); err == nil {
 		show(e.pages, w, r, ev, pages.Page{Template: "confirmlogout",
-			Data: pages.ConfirmSignOut{Name: displayName(&s.Identity), LogoutURL: e.site.path("logout"), BackURL: e.site.path("account")}})
+			Data: pages.ConfirmSignOut{Name: displayName(&s.Identity),
+				LogoutURL: e.site.path("logout"), BackURL: e.site.path("account")}})
 		return nil
 	}
 	data := pages.SignedOut{SignInURL: e.site.login("/"), Provider: e.atProvider(r.Context(), ev.facts.RawQuery)}

@@ -61,9 +61,9 @@ func (s *site) url(endpoint string) string { return s.origin + s.prefix + "/" + 
 // returnTo is a path of this site that somebody asked to be sent back to, or "/".
 func (s *site) returnTo(asked string) string { return session.ReturnTo(asked, s.origin, s.prefix) }
 
-// login is where a sign-in begins. It is always on the public origin: the flow cookie of a sign-in that
-// began at http://, or at a host with a dot at its end, would not be there when
-// the provider sends the browser back.
+// login is where a sign-in begins. It is always on the public origin: the flow
+// cookie of a sign-in that began at http://, or at a host with a dot at its end,
+// would not be there when the provider sends the browser back.
 //
 // It leaves out an address too long to be returned to: escaped, it could make the
 // link longer than a target may be, and nobody could sign in from it.
@@ -154,23 +154,30 @@ func (s *site) tryAgain(f *failure, returnTo string) *failure {
 	return f
 }
 
-// loopCauses names what keeps a session from sticking, the likeliest first, by
-// what was found where the session should have been. Seen is the address that
-// the browser used.
+// loopCauses names what may keep the browser from having a session after a sign-in,
+// the likeliest cause first. Found is what was read instead of a session, and seen
+// the address that the browser used.
 func (s *site) loopCauses(seen string, found error) []string {
 	switch {
 	case errors.Is(found, session.ErrExpired):
-		return []string{"The session was over as soon as it began: the clock of this server, or session.idle_timeout and session.absolute_timeout, may be wrong."}
+		return []string{"The session was over as soon as it began: " +
+			"the clock of this server, or session.idle_timeout and session.absolute_timeout, may be wrong."}
 	case errors.Is(found, session.ErrForged):
-		return []string{"The session cookie was made with a key this server does not have. If several copies of it run, they must share their session keys. If another site on the same host name, at another port or path, signs people in with Sallyport too, each needs a session.cookie_name of its own."}
+		return []string{"The session cookie was made with a key this server does not have. " +
+			"If several copies of it run, they must share their session keys. " +
+			"If another site on the same host name, at another port or path, signs people in with Sallyport too, " +
+			"each needs a session.cookie_name of its own."}
 	case errors.Is(found, session.ErrTwice):
-		return []string{"The browser sends two session cookies. Another site under the same domain may have set one; clear the cookies of this site."}
+		return []string{"The browser sends two session cookies. " +
+			"Another site under the same domain may have set one; clear the cookies of this site."}
 	case errors.Is(found, session.ErrOutdated):
-		return []string{"The session was begun where other groups are kept. If several copies of this server run, they must share groups.keep and the rules of their routes."}
+		return []string{"The session was begun where other groups are kept. " +
+			"If several copies of this server run, they must share groups.keep and the rules of their routes."}
 	case errors.Is(found, session.ErrEnded):
 		return []string{"The session was ended right after it began."}
 	}
-	causes := []string{"The browser did not keep the session cookie. It may block cookies, or a proxy in between may remove them."}
+	causes := []string{"The browser did not keep the session cookie. " +
+		"It may block cookies, or a proxy in between may remove them."}
 	if s.scheme == "https" {
 		causes = append(causes, "The page may be open over plain http: the cookie is only kept over https.")
 	}
@@ -180,7 +187,7 @@ func (s *site) loopCauses(seen string, found error) []string {
 	return causes
 }
 
-// returnOf is where f wanted to go, if f is a sign-in.
+// returnOf is where the browser goes after f, "/" if f is not a sign-in.
 func (s *site) returnOf(f session.Flow) string {
 	if !signIn(f) {
 		return "/"
@@ -201,7 +208,8 @@ func (s *site) askToSignIn(w http.ResponseWriter, r *http.Request, ev *event) er
 	case admission.Form:
 		// A redirect would turn the POST into a GET and lose what was typed.
 		return &failure{Status: http.StatusUnauthorized, Cause: errors.New("form without a session"),
-			Page: &pages.Page{Template: "formlost", KeepsForm: true, FramedBy: s.framers(r), Data: pages.FormLost{SignInURL: s.login(s.referer(r))}}}
+			Page: &pages.Page{Template: "formlost", KeepsForm: true, FramedBy: s.framers(r),
+				Data: pages.FormLost{SignInURL: s.login(s.referer(r))}}}
 	}
 	return s.unauthorized(w, r, ev)
 }
@@ -217,7 +225,7 @@ func (s *site) unauthorized(w http.ResponseWriter, r *http.Request, ev *event) e
 	return nil
 }
 
-// orgChoices is nil if there are none.
+// orgChoices is the form with which a page offers orgs, nil if there are none.
 func (s *site) orgChoices(orgs []identity.Org, returnTo string) *pages.OrgChoices {
 	if len(orgs) == 0 {
 		return nil

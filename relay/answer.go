@@ -51,9 +51,9 @@ func (a *answer) clean(h http.Header) {
 	delete(h, "X-Request-Id")
 }
 
-// pass passes an answer on. An upstream that breaks off in the middle makes it break
-// off here too, with an error: the handler must then abort. A short answer must never
-// look whole (RFC 9112 §8). Unread says that the request's body is not read to its end.
+// pass passes an answer on. If the upstream breaks off in the middle, pass returns an
+// error and the handler must abort: a short answer must never look complete (RFC 9112
+// §8). Unread says that the request's body is not read to its end.
 func (a *answer) pass(res *http.Response, unread bool) error {
 	a.clean(res.Header)
 	a.order.Hooks.RewriteAnswer(res.Header)

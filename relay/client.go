@@ -26,9 +26,9 @@ import (
 //
 //  1. Writes and flushes happen one at a time, with writeMu held.
 //  2. Nobody who must not wait for a client takes writeMu. The upstream's reader,
-//     which over HTTP/2 serves everybody whose requests share the connection, takes
-//     mu alone to queue an interim answer; the watch takes it to set a deadline,
-//     while a write that it is to end may hold writeMu. Nothing is written with mu held.
+//     which over HTTP/2 serves every request that shares the connection, takes only
+//     mu to queue an interim answer. The watch takes mu to set a deadline, while the
+//     write that it ends may hold writeMu. Nothing is written with mu held.
 //  3. Interim answers are written in the phase open only, and those that came
 //     before the answer go before it.
 //  4. One answer: when its header is written, no other one can follow.
@@ -78,12 +78,12 @@ func NewClient(w http.ResponseWriter, r *http.Request, requestID string, last bo
 	return c
 }
 
-// lastOnConnection tells the requests after which an HTTP/1 connection is closed,
-// because a proxy before us may see their end elsewhere than net/http does: what
-// it takes for the next request would be part of this one. net/http hides from
-// us that a length came with the chunks (RFC 9112 §6.3: close), reads no chunks
-// in HTTP/1.0 (§6.1: close), and what follows CONNECT, or an upgrade that was
-// refused, is no request at all.
+// lastOnConnection reports whether an HTTP/1 connection is closed after r, because a
+// proxy before us may see the end of r in another place than net/http does: what it
+// takes for the next request would be part of this one. net/http does not tell us
+// that a length came with the chunks (RFC 9112 §6.3: close), reads no chunks in
+// HTTP/1.0 (RFC 9112 §6.1: close), and what follows CONNECT, or an upgrade that was
+// refused, is not a request.
 func lastOnConnection(r *http.Request) bool {
 	return r.ProtoMajor == 1 &&
 		(len(r.TransferEncoding) > 0 || r.ProtoMinor == 0 || r.Method == http.MethodConnect || r.Header["Upgrade"] != nil)
@@ -233,10 +233,10 @@ const bodyTimeout = 5 * time.Second
 // answerTimeout is how long a client may take to read an answer of the handler's own.
 const answerTimeout = 30 * time.Second
 
-// readWithin disconnects a client that has not read its answer by then. It counts
-// for what net/http writes behind the handler too, and until the next request.
-// Without it a client that asks and does not read has a connection, and what fits
-// into the kernel's buffer, for ever.
+// readWithin disconnects a client that has not read its answer by then. The deadline
+// also covers what net/http writes after the handler, until the next request.
+// Without it, a client that sends requests and never reads would hold a connection
+// and a full kernel buffer for ever.
 func (c *Client) readWithin(limit time.Duration) { c.writeBy(time.Now().Add(limit)) }
 
 func (c *Client) writeBy(t time.Time) {
@@ -265,9 +265,9 @@ func (c *Client) passAnswer() {
 	c.passedOn = true
 }
 
-// cutOff ends the writing of an upstream's answer, and a read too if the body is still read.
-// Where none is left to read, a deadline would spoil the connection for the next
-// request.
+// cutOff ends the writing of an upstream's answer, and the reading of the body if
+// that goes on. Where nothing is left to read, a read deadline would spoil the
+// connection for the next request.
 func (c *Client) cutOff(reading bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -280,9 +280,9 @@ func (c *Client) cutOff(reading bool) {
 	}
 }
 
-// AnswerWithoutBody prepares for an answer of the handler's own. A body of the
-// request goes unread, and net/http would wait for its end without a limit before it
-// sent the answer. A stranger could hold a connection, and our stopping, with one byte.
+// AnswerWithoutBody prepares for an answer of the handler's own. The request's body
+// is not read, and net/http would wait for its end without a limit before it sends
+// the answer: a stranger could hold a connection, and delay our stop, with one byte.
 func (c *Client) AnswerWithoutBody(r *http.Request) {
 	c.readWithin(answerTimeout)
 	if r.ContentLength == 0 {
@@ -304,8 +304,8 @@ type interim struct {
 	size   int
 }
 
-// The limits of interim answers that wait for the client to read. An upstream may
-// send them for as long as it works (RFC 9110 §15.2), so their number in all has none.
+// The limits of interim answers that wait for the client to read. Their total number
+// has no limit: an upstream may send them for as long as it works (RFC 9110 §15.2).
 const (
 	maxUnreadInterims     = 64
 	maxUnreadInterimBytes = 1 << 20

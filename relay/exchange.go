@@ -10,7 +10,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
-// exchange is one request on its way to an upstream, and its answer on the way back.
+// exchange is one request on its way to an upstream, and the answer on its way back.
 type exchange struct {
 	client   *Client
 	in       *http.Request
@@ -26,8 +26,8 @@ type exchange struct {
 // Exchange passes a request to an upstream and the answer to the client. The
 // request's header map is changed in place. An error is one of those above, or
 // another one that is a fault of ours; then nothing of an answer is out and the
-// handler writes one, unless c.Begun says that it has: that answer broke off, and
-// the handler must abort it (http.ErrAbortHandler). If c.Switched, nothing is left to do.
+// handler writes one, unless c.Begun: that answer broke off, and the handler must
+// abort it (http.ErrAbortHandler). If c.Switched, nothing is left to do.
 func (r *Relay) Exchange(c *Client, in *http.Request, o Order) (Outcome, error) {
 	x := &exchange{client: c, in: in, order: o}
 	if err := x.admit(); err != nil {
@@ -167,8 +167,8 @@ func (x *exchange) waitsForClient() bool {
 	return x.upload != nil && x.upload.is(uploadWaiting) && !x.client.Begun()
 }
 
-// end implements watched. A read from the client that is under way is not ended by
-// a context; its deadline is.
+// end implements watched. Cancelling the context does not end a read from the client
+// that is under way; a deadline does.
 func (x *exchange) end(cause error) {
 	x.cancel(cause)
 	x.client.cutOff(x.upload.unfinished())

@@ -92,8 +92,9 @@ func viaEntry(protocol string) string {
 }
 
 // bindsConnection reports whether the upstream may take all that follows on its
-// connection for this person's, as NTLM and Negotiate have it (RFC 4559 §6). The
-// connection is then nobody else's: closed, and not pooled.
+// connection for this person's, as with NTLM and Negotiate (RFC 4559 §6). Such a
+// connection is closed after the request and not pooled, so that no other person's
+// request goes out on it.
 func bindsConnection(authorization []string) bool {
 	for _, line := range authorization {
 		scheme, _, _ := strings.Cut(strings.TrimLeft(line, " \t"), " ")

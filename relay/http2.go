@@ -33,7 +33,7 @@ func CheckHTTP2(w http.ResponseWriter, r *http.Request, scheme string) error {
 	if len(lengths) > 1 || err != nil {
 		return errors.New("Content-Length is not one number")
 	}
-	// A stream that ended with its header has a ContentLength of 0, whatever was announced.
+	// A stream that ended with its header has a ContentLength of 0 in any case.
 	if r.ContentLength != int64(length) {
 		return errors.New("Content-Length announces a body, and none comes")
 	}

@@ -33,8 +33,8 @@ type upload struct {
 	gone bool       // more was read than head keeps
 }
 
-// The states of an upload. From idle and waiting it goes on to one of the others, and
-// stays there.
+// The states of an upload. From idle and waiting it goes on to one of the others,
+// which are final.
 const (
 	uploadIdle      int32 = iota // nobody reads it at the moment
 	uploadWaiting                // for the client
@@ -114,7 +114,7 @@ func (u *upload) Read(p []byte) (int, error) {
 	}
 	if u.expected {
 		if !u.client.sendContinue(u.wanted) {
-			<-u.done // an error would spoil the answer
+			<-u.done // after an error the transport would discard the answer it is reading
 			return 0, errBodyGone
 		}
 		u.expected = false
@@ -142,8 +142,8 @@ func (u *upload) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// passTrailers hands on what came after the body. The hooks see it too: a reader
-// that merges trailers into the header must not find there what the hooks keep from it.
+// passTrailers passes on what came after the body. The hooks rewrite it too, because
+// some apps merge trailers into the header.
 func (u *upload) passTrailers() {
 	if u.trailer == nil {
 		return
@@ -186,8 +186,8 @@ func (u *upload) replay() (io.ReadCloser, error) {
 	return io.NopCloser(io.MultiReader(bytes.NewReader(u.head), rest)), nil
 }
 
-// clientSilence is how long a client is silent before it is taken to wait for the end of
-// an answer in chunks: that goes out only when nothing is read any more.
+// clientSilence is how long a client may send nothing before we assume that it waits
+// for the end of a chunked answer, which is written only after the last read.
 const clientSilence = 500 * time.Millisecond
 
 // drain takes in what a client still sends after an early answer, for a while:

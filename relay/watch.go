@@ -36,10 +36,10 @@ type limits struct {
 	Idle   time.Duration // without a byte in either direction
 }
 
-// watch ends an exchange that has no right to go on: the upstream's header is late,
-// nothing moves, or what let the request in is over. While the header is waited for,
-// only the limit for it counts, not the idle time. One timer does it all; the
-// exchange only stores the time when something moved.
+// watch ends an exchange if the upstream's header is late, if nothing moves, or if
+// the session or token that let the request in is over. While the response header is
+// outstanding only the header timeout applies, not the idle timeout. There is one
+// timer; the exchange only stores the time when something moved.
 type watch struct {
 	limits   limits
 	watched  watched

@@ -34,7 +34,9 @@ func (m *Manager) Keep(id identity.Identity) identity.Identity {
 	if m.groups == nil || len(id.Groups)+len(id.OrgGroups) == 0 {
 		return id
 	}
-	id.OrgGroups = slices.DeleteFunc(slices.Clone(id.OrgGroups), func(g identity.OrgGroup) bool { return !m.groups[g.Group] })
+	id.OrgGroups = slices.DeleteFunc(slices.Clone(id.OrgGroups), func(g identity.OrgGroup) bool {
+		return !m.groups[g.Group]
+	})
 	if len(id.OrgGroups) == 0 {
 		id.OrgGroups = nil
 	}

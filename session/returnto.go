@@ -17,7 +17,7 @@ import (
 // a path under prefix, but the account page's, because a sign-in must not return
 // to itself or to a sign-out. All of that also holds of the path once it is
 // decoded. The rest comes back byte for byte, since the app was asked for it:
-// escaped slashes, and whatever a browser sends raw in a query.
+// escaped slashes, and all that a browser sends unescaped in a query.
 func ReturnTo(raw, origin, prefix string) string {
 	raw = strings.TrimPrefix(raw, origin)
 	if len(raw) > MaxReturnTo || strings.ContainsFunc(raw, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
@@ -25,7 +25,8 @@ func ReturnTo(raw, origin, prefix string) string {
 	}
 	escaped := raw[:cutPath(raw)]
 	path, err := url.PathUnescape(escaped)
-	if err != nil || strings.Contains(escaped, `\`) || strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+	hasControl := strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f })
+	if err != nil || strings.Contains(escaped, `\`) || hasControl {
 		return "/"
 	}
 	path = strings.ReplaceAll(path, `\`, "/") // as browsers read it

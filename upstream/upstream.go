@@ -40,8 +40,8 @@ type Options struct {
 	ServerName string
 	// ConnectTimeout bounds dialing and, again, the TLS handshake. Default 5 s.
 	ConnectTimeout time.Duration
-	// KeepAlive is how long a connection is kept for a next request. It is to be
-	// shorter than the app's own time. Default 4 s.
+	// KeepAlive is how long a connection is kept for a next request. It should be
+	// shorter than the app's own idle timeout. Default 4 s.
 	KeepAlive time.Duration
 }
 
@@ -115,7 +115,8 @@ func (o Options) check() error {
 	return nil
 }
 
-var errAddress = errors.New("upstream: the address must be http://, https:// or h2c:// with host and port, or unix: with an absolute path, and nothing else")
+var errAddress = errors.New("upstream: the address must be http://, https:// or h2c:// with host and port, " +
+	"or unix: with an absolute path, and nothing else")
 
 func newTransport(o Options, protocols *http.Protocols) *http.Transport {
 	connect := o.ConnectTimeout
@@ -153,8 +154,8 @@ func (u *Upstream) Scheme() string { return u.scheme }
 func (u *Upstream) Host() string { return u.host }
 
 // RoundTrip sends r and returns the answer. Errors wrap ErrTimeout,
-// ErrUnreachable or the context's. When r is sent once more is said at
-// attempt.Transport; its body is had again by GetBody.
+// ErrUnreachable or the context's. The comment of attempt.Transport says when r is
+// sent once more; its body comes from GetBody then.
 func (u *Upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 	t := u.transport
 	if r.Header.Get("Upgrade") != "" {
