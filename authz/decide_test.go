@@ -203,8 +203,8 @@ func TestP01_QueryMethodAndSchemeDecideNothing(t *testing.T) {
 	}
 }
 
-// A refused person reads what they lack; whoever else may have the page is
-// for the log.
+// A refused person reads what they lack. Who else may have the page is only in the
+// log.
 func TestRefusalSaysWhatThePersonLacksAndNothingAboutOthers(t *testing.T) {
 	with := func(change func(*identity.Identity)) identity.Identity {
 		id := alice()
@@ -333,7 +333,7 @@ func TestP01_WebSocketsOnlyWhereTheRouteSaysSoAndFromItsOwnPages(t *testing.T) {
 	}
 }
 
-// Whoever reads the page or the log is told where the groups were lost.
+// The page and the log say where the groups were lost.
 func TestUnknownGroupsAreBlamedOnWhoLostThem(t *testing.T) {
 	r := &Route{Name: "r", Access: Access{Rules: []Rule{{Groups: []string{"ops"}}}}}
 	for _, tc := range []struct {

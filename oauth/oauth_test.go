@@ -161,9 +161,8 @@ func TestACodeIsNotSentAgainOnAReusedConnection(t *testing.T) {
 	}
 }
 
-// security.md 71, C23: with the secret in hand, nobody follows a redirect.
-// P22: a provider that speaks HTTP/2 gets a code once, whatever it does with it;
-// documents twice at most.
+// P22: a provider that speaks HTTP/2 gets a code at most once, whatever it does with
+// the request, and is asked for a document at most twice.
 func TestP22_ACodeReachesAProviderAtMostOnceOverHTTP2Too(t *testing.T) {
 	t.Parallel()
 	const protocol, refused = 1, 7
@@ -224,7 +223,8 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	}
 }
 
-// C26, security.md 93: RFC 6749 §2.3.1 encodes id and secret before Basic does.
+// RFC 6749 §2.3.1 wants id and secret form-encoded before they are joined for Basic;
+// libraries have forgotten it (zitadel/oidc 178e018).
 func TestP20_ClientCredentialsSurviveOddCharacters(t *testing.T) {
 	const id, secret = "app:1 %", ":%+ /é=&"
 	for _, auth := range []ClientAuth{Basic, Post, None} {
@@ -268,8 +268,9 @@ func TestP20_ClientCredentialsSurviveOddCharacters(t *testing.T) {
 	}
 }
 
-// providers.md §6.1: some servers read Basic as RFC 7617 has it. A colon in the
-// id would move the border between id and secret.
+// Some servers read Basic as RFC 7617 has it, without form encoding (the quirk
+// raw_basic_credentials in docs/providers/oidc.md). A colon in the id would then
+// move the border between id and secret.
 func TestRawCredentialsAreSentAsTheyAre(t *testing.T) {
 	var gotID, gotSecret string
 	srv, _ := server(t, func(w http.ResponseWriter, r *http.Request) {
@@ -339,7 +340,7 @@ func TestTokenAnswersThatCouldBeReadTwoWaysAreRefused(t *testing.T) {
 	}
 }
 
-// security.md R4: an answer that never ends, or never stops growing.
+// An answer that never ends, or that never stops growing, is given up.
 func TestP17_AnAnswerHasADeadlineAndASize(t *testing.T) {
 	t.Run("trickle", func(t *testing.T) {
 		srv, _ := server(t, func(w http.ResponseWriter, r *http.Request) {
@@ -420,7 +421,7 @@ func TestErrorsSayWhyAConnectionFailed(t *testing.T) {
 	for address, want := range map[string]string{
 		"http://" + free.Addr().String(): "connection refused",
 		secure.URL:                       "its certificate was refused",
-		old.URL:                          "protocol version", // C25: TLS 1.2 at least
+		old.URL:                          "protocol version", // TLS 1.2 at least (RFC 8996)
 	} {
 		_, err := client(t, Options{}).Exchange(context.Background(), request(address))
 		if e := kindOf(t, err); e.Kind != Unavailable || !strings.Contains(e.Error(), want) {

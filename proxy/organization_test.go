@@ -342,9 +342,9 @@ func TestP11_SwitchingDoesNotProlongASession(t *testing.T) {
 	}
 }
 
-// A stolen cookie of somebody with two organizations: whoever has it switches, and
-// gets a session of their own. Signing out reaches it all the same, and so does
-// the owner's next sign-in.
+// A thief with the cookie of a person with two organizations switches and gets a
+// session of their own. The owner's sign-out ends that session too, and so does the
+// owner's next sign-in.
 func TestP10_SignOutReachesWhoeverSwitchedWithAStolenCookie(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(s *testSite, b *testenv.Browser){

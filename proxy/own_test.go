@@ -144,7 +144,7 @@ func TestTheSessionEndpointTellsWhoIsSignedIn(t *testing.T) {
 		t.Errorf("told %s", a.body)
 	}
 	checkChallenge(t, s, "GET", s.get(t, prefix+"/session"))
-	checkChallenge(t, s, "GET", s.get(t, prefix+"/session", navigate()...)) // JSON whoever asks
+	checkChallenge(t, s, "GET", s.get(t, prefix+"/session", navigate()...)) // JSON for pages too
 	if a := s.ask(t, "HEAD", prefix+"/session", "", "Cookie: "+s.mint(t, alice())); a.status != 200 || a.body != "" {
 		t.Errorf("HEAD: %d %q", a.status, a.body)
 	}
@@ -352,7 +352,7 @@ func TestOnlyOperatorsReadWhatProvidersAreAskedFor(t *testing.T) {
 	}
 }
 
-// Whoever takes a provider out of the configuration no longer trusts what it said.
+// When a provider is taken out of the configuration, its sessions no longer count.
 func TestP11_SessionsEndWithTheirProvider(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})

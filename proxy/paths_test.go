@@ -36,7 +36,7 @@ func refusedTargets() map[string][]string {
 	}
 }
 
-// P3: 400, whoever asks, and nothing reaches the app.
+// P3: everybody gets 400, and nothing reaches the app.
 func TestP03_AmbiguousTargetsAreRefused(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})

@@ -375,7 +375,7 @@ func TestP06_AnAttackersCallbackSignsNobodyIn(t *testing.T) {
 		if s.sessionOf(victim) != nil || !strings.HasPrefix(page.URL.String(), s.provider.URL) {
 			t.Fatalf("ended at %s", page.URL)
 		}
-		victim.SignIn(page, "mira") // whoever signs in now is who they say they are
+		victim.SignIn(page, "mira") // this sign-in is the victim's own
 		if got := s.sessionOf(victim); got == nil || got.Identity.Subject != "mira" {
 			t.Errorf("signed in: %v", got)
 		}

@@ -216,7 +216,7 @@ func TestP03_WhatFollowsAHandshakeIsForTheTunnelAlone(t *testing.T) {
 	}
 }
 
-// Whoever goes, the other side is told, and nothing is left.
+// Whichever side goes, the other one is told, and nothing is left.
 func TestATunnelEndsWithEitherSide(t *testing.T) {
 	t.Parallel()
 	everyWay(t, func(t *testing.T, o setup, way string) {

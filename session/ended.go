@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// Cut says which sessions are over before their time. All that it names must hold
-// for a session: a Cut of a person and a time is over whoever is that person and
-// signed in by then. It names one of a sign-in (Root), a session at the provider
-// (Provider and ProviderSID), a person or an organization, or nothing but a time.
+// Cut says which sessions are over before their time. A session is over if it matches
+// all that the Cut names: a person and a time match the sessions of that person that
+// began by then. A Cut names a sign-in (Root), a session at the provider (Provider
+// and ProviderSID), a person or an organization, or only a time.
 type Cut struct {
 	// Root is a sign-in. Person and Before say whose it is and when it began, so
 	// that it can be merged with others.
@@ -56,8 +56,9 @@ type Ended interface {
 	Supersede(ctx context.Context, c Cut) (first bool, err error)
 	// Ended reports whether s is over. It is answered from memory.
 	Ended(s Session) bool
-	// Earliest is the first moment at which whoever s belongs to can sign in without
-	// being over at once; zero, if it is any. It is answered from memory.
+	// Earliest is the first moment at which the person of s can sign in so that no
+	// cut matches the new session; zero if any moment will do. It is answered from
+	// memory.
 	Earliest(s Session) time.Time
 	// Fresh is when this process last knew all that was ended elsewhere.
 	Fresh() time.Time

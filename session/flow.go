@@ -21,8 +21,8 @@ import (
 var (
 	// ErrNoFlow: the browser has no flow cookie, or the state is not ours.
 	ErrNoFlow = errors.New("this browser did not begin a sign-in here")
-	// ErrOtherBrowser: there is a flow cookie, but of another flow. Two first
-	// tabs that raced look like this, and so does somebody else's callback URL.
+	// ErrOtherBrowser: there is a flow cookie, but not the one of this flow. That
+	// happens if two first tabs raced, and with another person's callback URL.
 	ErrOtherBrowser = errors.New("the sign-in was begun by another browser or tab")
 	// ErrLate: it took longer than FlowTime.
 	ErrLate = errors.New("the sign-in took too long")

@@ -51,7 +51,7 @@ func TestSessionHoldsOnlyTheGroupsThatAreKept(t *testing.T) {
 	}
 }
 
-// P11: whoever signed in while other groups were kept is not known to be in the
+// P11: somebody who signed in while other groups were kept is not known to be in the
 // new ones, and not known not to be. They sign in again.
 func TestP11_ASessionOfWhenOtherGroupsWereKeptIsOutdated(t *testing.T) {
 	c := newClock()

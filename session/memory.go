@@ -99,7 +99,8 @@ func (m *Memory) add(c Cut) (news bool, err error) {
 // Ended reports whether s is over.
 func (m *Memory) Ended(s Session) bool { return m.view.Ended(&s) }
 
-// Earliest is the first moment at which whoever s belongs to is not over at once.
+// Earliest is the first moment at which the person of s can sign in so that no cut
+// matches the new session.
 func (m *Memory) Earliest(s Session) time.Time { return m.view.Earliest(&s) }
 
 // Fresh is now: there is nobody else to hear of.

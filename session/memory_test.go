@@ -55,7 +55,7 @@ func TestMemoryRemembersWhatEnded(t *testing.T) {
 	}
 }
 
-// At its bound the list becomes coarser, never shorter: whoever signed out stays
+// At its bound the list becomes coarser, never shorter: those who signed out stay
 // signed out, and some others sign in again, which is told.
 func TestP10_NothingEndedComesBackHoweverManySignOut(t *testing.T) {
 	c := newClock()

@@ -33,7 +33,7 @@ var (
 	ErrTwice   = errors.New("the session cookie came twice")
 	ErrExpired = errors.New("the session has expired")
 	ErrEnded   = errors.New("the session was ended")
-	// ErrOutdated: other groups are kept now than when it began.
+	// ErrOutdated means that groups.keep has changed since the session was created.
 	ErrOutdated = errors.New("the session was begun when other groups were kept")
 	// ErrTooLarge is Write's: the identity does not fit a cookie even without groups.
 	ErrTooLarge = errors.New("the session does not fit a cookie")
@@ -108,8 +108,8 @@ type Manager struct {
 	ended              Ended
 	now                func() time.Time
 
-	// opened spares the second request with a cookie what the first one cost. It
-	// dies with the Manager, so a key that is retired takes its sessions along.
+	// opened caches decoded cookies. It belongs to the Manager, so a new Manager
+	// without a key no longer accepts that key's sessions.
 	opened *recent.Cache[cookieOf, *Session]
 }
 
@@ -187,8 +187,8 @@ func (m *Manager) Start(id identity.Identity) Session {
 	now := m.now().UTC().Truncate(time.Millisecond)
 	root := base64.RawURLEncoding.EncodeToString(raw[:])
 	s := Session{Root: root, ID: sessionID(root, 0), Identity: m.Keep(id), SignedIn: now, kept: m.kept}
-	// If the clock was set back since a sign-out everywhere, who signs in again has
-	// not been signed out by it.
+	// If the clock was set back after a sign-out everywhere, that must not end the
+	// session of somebody who signs in again now.
 	if earliest := m.ended.Earliest(s); earliest.After(now) {
 		s.SignedIn = earliest
 	}
@@ -234,8 +234,8 @@ func (m *Manager) seenNow(s *Session) time.Time {
 	return s.SignedIn.Add(max(m.now().Sub(s.SignedIn), 0).Truncate(time.Second))
 }
 
-// withDeadlines counts in whole seconds, as what tells of them does. A timeout
-// that has been made shorter counts for all sessions.
+// withDeadlines counts in whole seconds, as do the cookie and the page that show the
+// deadlines. A timeout that has been made shorter counts for all sessions.
 func (m *Manager) withDeadlines(s Session) Session {
 	s.Expires = m.endOf(&s).Truncate(time.Second)
 	if shorter := s.SignedIn.Add(m.absolute).Truncate(time.Second); shorter.Before(s.Expires) {
@@ -393,9 +393,9 @@ func (m *Manager) seal(host string, s Session) (string, error) {
 }
 
 // SignOut ends the whole sign-in that s belongs to, and takes the cookie from the
-// browser. A session that has ended can still end its sign-in: who holds a stolen
-// copy may have switched to the next one, so that only the owner's is over. With an
-// error the sign-in is over in this process, and others may not have heard of it.
+// browser. A session that has ended can still end its sign-in: somebody with a stolen
+// copy may have switched to the next session, so that only the owner's is over. With
+// an error the sign-in is over in this process, and perhaps not in others.
 func (m *Manager) SignOut(ctx context.Context, w http.ResponseWriter, s Session) error {
 	err := m.EndSignIn(ctx, s)
 	m.Clear(w)

@@ -13,8 +13,8 @@ import (
 // View answers from memory what is over. Memory and the stores put into it what
 // they are told; it knows neither where that comes from nor how much is too much.
 //
-// A cut takes at most 96 bytes. Cuts lie in shards with locks of their own, so
-// that who asks never waits for a sweep of all of them.
+// A cut takes at most 96 bytes. Cuts are kept in shards with locks of their own, so
+// that a reader never waits for a sweep of all of them.
 type View struct {
 	before atomic.Int64        // everybody who signed in at this moment or earlier is over
 	of     [kinds]atomic.Int64 // how many there are of each kind
@@ -110,7 +110,8 @@ func (v *View) Ended(s *Session) bool {
 	return at <= v.newest(s)
 }
 
-// Earliest is the first moment at which whoever s belongs to is not over at once.
+// Earliest is the first moment at which the person of s can sign in so that no cut
+// matches the new session.
 func (v *View) Earliest(s *Session) time.Time {
 	newest := max(v.before.Load(), v.newest(s))
 	if newest == math.MinInt64 {
@@ -119,7 +120,7 @@ func (v *View) Earliest(s *Session) time.Time {
 	return time.UnixMilli(newest + 1).UTC()
 }
 
-// newest is up to which moment whoever s belongs to is over.
+// newest is the last moment at which a sign-in of the person of s is matched by a cut.
 func (v *View) newest(s *Session) int64 {
 	id, newest := &s.Identity, int64(math.MinInt64)
 	cut := func(key CutKey) {

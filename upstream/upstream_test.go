@@ -205,7 +205,7 @@ func TestRequestAndAnswerPassAsTheyAre(t *testing.T) {
 }
 
 // HTTP_PROXY is about the way out. An app next door must never be asked by way
-// of it: whoever sets it would see identity headers (httpoxy, CVE-2016-5386).
+// of it: the proxy that it names would see identity headers (httpoxy, CVE-2016-5386).
 func TestP02_EnvironmentsProxyIsIgnored(t *testing.T) {
 	var hits atomic.Int32
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { hits.Add(1) }))
