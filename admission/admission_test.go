@@ -172,7 +172,7 @@ func TestP01_EachRequestGetsOneAnswer(t *testing.T) {
 }
 
 // What was meant for Sallyport alone does not reach the app.
-func TestP02_CredentialsOfOursStayHere(t *testing.T) {
+func TestP02_OurCookiesAndTokensAreNotPassedOn(t *testing.T) {
 	h := newHouse(t, tokens{"good": nil})
 	ann := h.cookie(t, person("ann"))
 	_, header, err := h.ask(t, "GET", "/api", "Cookie: a=b; "+ann, "Cookie: c=d", "Authorization: Bearer good")
@@ -188,7 +188,7 @@ func TestP02_CredentialsOfOursStayHere(t *testing.T) {
 }
 
 // A sign-out and the end of a token count at once, also in the middle of a stream.
-func TestP10_WhatWasShownIsOverWhenItEnds(t *testing.T) {
+func TestP10_APrincipalIsOverWhenItsSessionOrTokenEnds(t *testing.T) {
 	h := newHouse(t, tokens{"good": nil})
 	ann := h.cookie(t, person("ann"))
 	byCookie, _, err := h.ask(t, "GET", "/x", "Cookie: "+ann)

@@ -248,7 +248,7 @@ func TestRefusalSaysWhatThePersonLacksAndNothingAboutOthers(t *testing.T) {
 	}
 }
 
-func TestAccessIsASentencesEnd(t *testing.T) {
+func TestAccessStringCompletesASentence(t *testing.T) {
 	for want, a := range map[string]Access{
 		"everybody, without signing in": {Public: true}, "everybody who is signed in": {Authenticated: true}, "nobody": {},
 		"people who are in the group a":                                    {Rules: []Rule{{Groups: []string{"a"}}}},
@@ -334,7 +334,7 @@ func TestP01_WebSocketsOnlyWhereTheRouteSaysSoAndFromItsOwnPages(t *testing.T) {
 }
 
 // The page and the log say where the groups were lost.
-func TestUnknownGroupsAreBlamedOnWhoLostThem(t *testing.T) {
+func TestUnknownGroupsSayWhetherProviderOrCookieLostThem(t *testing.T) {
 	r := &Route{Name: "r", Access: Access{Rules: []Rule{{Groups: []string{"ops"}}}}}
 	for _, tc := range []struct {
 		dropped        bool

@@ -145,7 +145,7 @@ func TestP03_PathThatReadsAsAnotherRoutesIsAmbiguous(t *testing.T) {
 }
 
 // Facts that NewFacts did not make find nothing, and end.
-func TestP01_LookupOfNoPathFindsNoRoute(t *testing.T) {
+func TestP01_LookupWithoutAPathFindsNoRoute(t *testing.T) {
 	table := mustTable(t, route("/"))
 	for _, f := range []Facts{{}, {Host: host}, {Host: host, Path: "x"}, {Host: host, Path: "*"}, {Host: "nobody", Path: "/"}, {Path: "/"}} {
 		if r, err := table.Lookup(f); r != nil || !errors.Is(err, ErrNoRoute) {

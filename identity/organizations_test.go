@@ -191,7 +191,7 @@ func TestOrganizationsNobodyCouldTellApartAreRefused(t *testing.T) {
 	}
 }
 
-func TestPickingTakesOneOfOnesOwn(t *testing.T) {
+func TestPeoplePickOnlyTheirOwnOrganizations(t *testing.T) {
 	id := Identity{Orgs: []Org{{ID: "acme", Name: "Acme"}, {ID: "birch"}}}
 	if !id.MustPick() {
 		t.Error("nothing to pick")

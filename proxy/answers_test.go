@@ -98,7 +98,7 @@ func TestAnAppCannotLeadBrowsersPastSallyport(t *testing.T) {
 }
 
 // How long people talk is not how long an app takes.
-func TestAWebSocketIsNoLongRequest(t *testing.T) {
+func TestWebSocketsAreNotCountedAsRequestDurations(t *testing.T) {
 	t.Parallel()
 	s := wsSite(t, setup{App: serveApp(t, "http", wsApp("", echo))})
 	w, res := s.open(t, "/x", "Cookie: "+s.mint(t, alice()))

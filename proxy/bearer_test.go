@@ -84,7 +84,7 @@ func refusedBearer(t *testing.T, name string, a answer) {
 // With a valid session beside it or without, from a page or a program: a bad
 // token is refused (RFC 6750 §3.1). Among the bad ones are tokens without aud or
 // iss (mod_auth_openidc GHSA-wcvh-g65p-v576 accepted them) and two headers.
-func TestP01_ABadTokenIsNotForgivenForTheSakeOfACookie(t *testing.T) {
+func TestP01_ABadTokenIsRefusedEvenWithAValidCookie(t *testing.T) {
 	t.Parallel()
 	s := apiSite(t)
 	good := s.token(t)
@@ -239,7 +239,7 @@ func TestAuthorizationIsTheAppsOnOtherRoutes(t *testing.T) {
 
 // Without the header everything is as without access tokens, but that a program
 // is told of both ways (RFC 6750 §3, RFC 9110 §11.6.1).
-func TestWithoutATokenASessionCountsAsUsual(t *testing.T) {
+func TestASessionIsReadOnTokenRoutesWithoutAToken(t *testing.T) {
 	t.Parallel()
 	s := apiSite(t)
 	if a := s.wire(t).do("GET", s.at("/api/x", "Cookie: "+s.mint(t, alice()))); a.status != 200 {
@@ -368,7 +368,7 @@ func TestP01_TwoTokensOfOnePersonDoNotMix(t *testing.T) {
 }
 
 // A provider that is down makes no token bad: programs are to try again.
-func TestATokenThatCannotBeCheckedIsNotCalledBad(t *testing.T) {
+func TestATokenThatCannotBeCheckedGets503(t *testing.T) {
 	t.Parallel()
 	s := apiSite(t)
 	s.provider.Set(testenv.Fault{Endpoint: testenv.Discovery, Status: 503})

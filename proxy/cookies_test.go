@@ -194,7 +194,7 @@ func TestP09_OnlyNavigationsRenewASession(t *testing.T) {
 
 // CVE-2026-34403: an app that switches to a protocol nobody asked for opens no
 // tunnel, and on a route without WebSockets nobody can ask.
-func TestP01_NoTunnelNobodyAskedFor(t *testing.T) {
+func TestP01_ASwitchOfProtocolsNobodyAskedForIsRefused(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})
 	cookie := "Cookie: " + s.mint(t, alice())

@@ -16,7 +16,7 @@ import (
 // CVE-2026-33544: state shared between sign-ins gave one person another's
 // account. Fifty people sign in two hundred times at once, and the provider is
 // slow at random.
-func TestP06_ACrowdSignsInAsThemselves(t *testing.T) {
+func TestP06_ConcurrentSignInsAreNotMixedUp(t *testing.T) {
 	t.Parallel()
 	var people []demo.Person
 	for i := range 50 {

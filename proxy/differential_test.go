@@ -181,7 +181,7 @@ func rawExchanges() map[string][2]string {
 }
 
 // Byte for byte, over HTTP/1.1 to an app that sees bytes, over TCP.
-func TestExchangesPassAsIfNobodyWereBetween(t *testing.T) {
+func TestExchangesThroughTheProxyEqualDirectOnes(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})
 	cookie := s.mint(t, alice())
@@ -410,7 +410,7 @@ func lower(h http.Header) map[string][]string {
 }
 
 // The same with what nobody thought of, over every protocol in front and behind.
-func TestGeneratedExchangesPassAsIfNobodyWereBetween(t *testing.T) {
+func TestGeneratedExchangesThroughTheProxyEqualDirectOnes(t *testing.T) {
 	t.Parallel()
 	everyWay(t, func(t *testing.T, o setup, way string) {
 		const rounds = 60

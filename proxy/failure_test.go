@@ -96,7 +96,7 @@ func TestAnAppThatDoesNotAnswerIsOneClearPage(t *testing.T) {
 }
 
 // A response that breaks off must not look whole.
-func TestAnAppThatDiesInTheMiddleIsSeenToDie(t *testing.T) {
+func TestUpstreamDisconnectMidAnswerAbortsTheClientsAnswer(t *testing.T) {
 	t.Parallel()
 	for name, head := range map[string]string{
 		"with a length": "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\nConnection: close\r\n\r\n",

@@ -327,7 +327,7 @@ func TestP03_HTTP2PseudoHeadersAreChecked(t *testing.T) {
 
 // Some servers answer 411 to a request that may have a body and does not tell
 // its length. What the client told is kept.
-func TestALengthOfNothingIsKept(t *testing.T) {
+func TestContentLengthZeroReachesTheApp(t *testing.T) {
 	t.Parallel()
 	for _, front := range []setup{{}, {TLS: true}} {
 		s := newTestSite(t, front)

@@ -421,7 +421,7 @@ func TestP17_AnIdentityTooLargeForACookieIsAPage(t *testing.T) {
 
 // An app with Windows authentication believes a connection once somebody has
 // proved who they are on it. Nobody else's request may use that connection.
-func TestP02_AConnectionThatKnowsSomebodyIsNobodyElses(t *testing.T) {
+func TestP02_NTLMConnectionIsNotReusedForAnotherUser(t *testing.T) {
 	t.Parallel()
 	for _, scheme := range []string{"NTLM", "Negotiate", "negotiate"} {
 		app := playApp(t, func(p *appPeer) {

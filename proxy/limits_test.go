@@ -201,7 +201,7 @@ func TestP17_ABodyIsNoLargerThanARouteTakes(t *testing.T) {
 // RFC 9110 §9.2.2: what met a dead connection is sent again if nothing of it was
 // sent, or if its method is safe. What a client says of its request (a key) does
 // not make the app see it once.
-func TestADeadConnectionIsNoReasonToFailOrToOrderTwice(t *testing.T) {
+func TestADeadPooledConnectionNeitherFailsARequestNorRepeatsAPOST(t *testing.T) {
 	t.Parallel()
 	newShop := func(t *testing.T) (s *testSite, cookie string, lost *atomic.Int32) { // a connection takes two requests, and answers one
 		lost = &atomic.Int32{}
@@ -350,7 +350,7 @@ func TestASecondAttemptHasNoTimeOfItsOwn(t *testing.T) {
 }
 
 // The same of apps that a server library speaks for, over every way.
-func TestARefusalOfALargeUploadArrivesOverEveryWay(t *testing.T) {
+func TestARefusalOfALargeUploadArrivesOverEveryProtocol(t *testing.T) {
 	t.Parallel()
 	everyWay(t, func(t *testing.T, o setup, way string) {
 		o.App = serveApp(t, way, func(w http.ResponseWriter, _ *http.Request) {
@@ -664,7 +664,7 @@ func TestP17_AClientThatNeverReadsIsDisconnected(t *testing.T) {
 }
 
 // Our own answers have a limit of their own.
-func TestP17_AnAnswerOfOursIsNotOfferedForEver(t *testing.T) {
+func TestP17_AClientThatDoesNotReadOurOwnAnswerIsDisconnected(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})
 	for _, path := range []string{prefix + "/login", prefix + "/jwks.json", "/", "//", "/nowhere"} {

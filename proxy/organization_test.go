@@ -400,7 +400,7 @@ func TestP10_OfTwoHundredChoicesAtOnceOneSessionIsLeft(t *testing.T) {
 }
 
 // A page that was slow to come must not bring the cookie of before the switch.
-func TestALateAnswerDoesNotUndoASwitch(t *testing.T) {
+func TestALateAnswerDoesNotUndoASwitchOfTheOrganization(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})
 	arrived, release := make(chan struct{}), make(chan struct{})

@@ -148,7 +148,7 @@ func TestP04_ForwardedFactsCountOnlyFromTheList(t *testing.T) {
 
 // Behind a proxy that asks us by another name, both the log and the page that
 // explains a loop speak of the address that the browser used.
-func TestTheAddressThatTheBrowserUsedIsSpokenOf(t *testing.T) {
+func TestPagesNameTheAddressThatTheBrowserUsed(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Public: "http://app.example.com", Login: fixedLogin{}, Trusted: prefixes(t, "127.0.0.0/8")})
 	lines := navigate("Host: sallyport.internal:4180", "X-Forwarded-Host: app.example.com")

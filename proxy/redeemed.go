@@ -25,9 +25,9 @@ type redeemFunc func(stopped context.Context) (identity.Identity, error)
 // was redeemed for a browser that had left.
 //
 // A redemption belongs to a trip: to one state and the flow cookie that proves
-// it. One request at a time waits for it, the latest one: the browser has given
-// up those before it. A person is told once; a failure that nobody waits for is
-// not kept. What is kept is bounded in number and time.
+// it. Only the latest request for it waits: the browser has given up the earlier
+// ones. Its result is handed out once; a failure that no request waits for is not
+// kept. What is kept is bounded in number and time.
 type redemptions struct {
 	trips   *session.Trips // nobody else uses up trips
 	now     func() time.Time
@@ -38,7 +38,7 @@ type redemptions struct {
 	mu     sync.Mutex             // guards what follows, and all redemptions
 	byTrip map[string]*redemption // running, or with a result
 	kept   list.List              // those with a result, the oldest first
-	over   bool                   // nothing begins any more
+	closed bool                   // nothing begins any more
 }
 
 // redemption is one code that is being redeemed, or was.
@@ -46,14 +46,14 @@ type redemption struct {
 	trip, browser string
 	done          chan struct{} // closed when it has ended
 	unseen        func(error)   // told of a failure that nobody waits for
-	room          int           // for results that wait
+	maxKept       int           // results that wait for browsers, of all redemptions
 
 	latest  chan struct{} // closed when a later request takes over; nil: nobody waits
 	who     identity.Identity
 	err     error
 	expires time.Time
 	expiry  *time.Timer
-	place   *list.Element // in kept; nil: it runs
+	element *list.Element // in kept; nil: it runs
 }
 
 func newRedemptions(now func() time.Time) *redemptions {
@@ -66,14 +66,14 @@ func newRedemptions(now func() time.Time) *redemptions {
 // how to wait. If there is none, it uses up the trip and begins what begin
 // returns; all that is one step, so that of many requests at once one begins. If
 // begin fails, the trip is not used up: the same request may come again. Of a trip
-// that was used up it returns session.ErrConsumed. At most room results wait for
-// browsers that have left.
-func (m *redemptions) join(trip session.Trip, browser string, room int, begin func() (redeemFunc, error),
+// that was used up it returns session.ErrConsumed. At most maxKept results wait
+// for browsers that have left.
+func (m *redemptions) join(trip session.Trip, browser string, maxKept int, begin func() (redeemFunc, error),
 	unseen func(error)) (func(context.Context) (identity.Identity, error), error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d := m.byTrip[trip.Name]
-	if d != nil && d.place != nil && !m.now().Before(d.expires) {
+	if d != nil && d.element != nil && !m.now().Before(d.expires) {
 		m.drop(d)
 		d = nil
 	}
@@ -81,7 +81,7 @@ func (m *redemptions) join(trip session.Trip, browser string, room int, begin fu
 		if m.trips.Used(trip) {
 			return nil, session.ErrConsumed
 		}
-		if m.over {
+		if m.closed {
 			return nil, &identity.SignInError{Failure: identity.Unavailable, Err: errors.New("this server is stopping")}
 		}
 		redeem, err := begin()
@@ -89,19 +89,19 @@ func (m *redemptions) join(trip session.Trip, browser string, room int, begin fu
 			return nil, err
 		}
 		_ = m.trips.Use(trip) // it was not consumed a moment ago, under this lock
-		d = &redemption{trip: trip.Name, browser: browser, done: make(chan struct{}), unseen: unseen, room: room}
+		d = &redemption{trip: trip.Name, browser: browser, done: make(chan struct{}), unseen: unseen, maxKept: maxKept}
 		m.byTrip[trip.Name] = d
 		m.running.Go(func() { m.run(d, redeem) })
 	}
 	if d.latest != nil {
 		close(d.latest)
 	}
-	turn := make(chan struct{})
-	d.latest = turn
-	return func(ctx context.Context) (identity.Identity, error) { return m.wait(ctx, d, turn) }, nil
+	superseded := make(chan struct{})
+	d.latest = superseded
+	return func(ctx context.Context) (identity.Identity, error) { return m.wait(ctx, d, superseded) }, nil
 }
 
-// run redeems and keeps the result for who waits, or will come back.
+// run redeems, and keeps the result for the request that waits or will come back.
 func (m *redemptions) run(d *redemption, redeem redeemFunc) {
 	who, err := redeem(m.stopped)
 	if unseen := m.finish(d, who, err); unseen {
@@ -122,9 +122,9 @@ func (m *redemptions) finish(d *redemption, who identity.Identity, err error) bo
 		return true
 	}
 	d.who, d.err, d.expires = who, err, m.now().Add(resultTime)
-	d.place = m.kept.PushBack(d)
+	d.element = m.kept.PushBack(d)
 	d.expiry = time.AfterFunc(resultTime, func() { m.expire(d) })
-	for m.kept.Len() > d.room {
+	for m.kept.Len() > d.maxKept {
 		m.drop(m.kept.Front().Value.(*redemption))
 	}
 	return false
@@ -132,16 +132,18 @@ func (m *redemptions) finish(d *redemption, who identity.Identity, err error) bo
 
 // wait returns the result to the request that waits last. The others, which a
 // later one has taken over from, find the trip used up.
-func (m *redemptions) wait(ctx context.Context, d *redemption, turn chan struct{}) (identity.Identity, error) {
+func (m *redemptions) wait(
+	ctx context.Context, d *redemption, superseded chan struct{},
+) (identity.Identity, error) {
 	select {
 	case <-d.done:
-	case <-turn:
+	case <-superseded:
 	case <-ctx.Done():
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case d.latest != turn || m.byTrip[d.trip] != d:
+	case d.latest != superseded || m.byTrip[d.trip] != d:
 		if ctx.Err() != nil {
 			return identity.Identity{}, errLeft
 		}
@@ -194,8 +196,8 @@ func (m *redemptions) expire(d *redemption) {
 func (m *redemptions) drop(d *redemption) {
 	delete(m.byTrip, d.trip)
 	d.who = identity.Identity{}
-	if d.place != nil {
-		m.kept.Remove(d.place)
+	if d.element != nil {
+		m.kept.Remove(d.element)
 		d.expiry.Stop()
 	}
 }
@@ -204,7 +206,7 @@ func (m *redemptions) drop(d *redemption) {
 // or ctx is done.
 func (m *redemptions) end(ctx context.Context) {
 	m.mu.Lock()
-	m.over = true
+	m.closed = true
 	for _, d := range m.byTrip {
 		m.drop(d)
 	}

@@ -17,15 +17,16 @@ import (
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
-// visitor asks for one callback as often as a test likes, and can leave.
-type visitor struct {
+// pendingCallback is a browser that stands before its callback: it can ask for it as
+// often as a test likes, and hang up.
+type pendingCallback struct {
 	s        *testSite
 	b        *testenv.Browser
 	callback string
 }
 
 // arrives signs in at the provider as person, and stops before the callback.
-func (s *testSite) arrives(t *testing.T, b *testenv.Browser, person string) visitor {
+func (s *testSite) arrives(t *testing.T, b *testenv.Browser, person string) pendingCallback {
 	t.Helper()
 	page := b.Open(s.url + "/deep?x=1")
 	hops := b.MaxHops
@@ -35,11 +36,11 @@ func (s *testSite) arrives(t *testing.T, b *testenv.Browser, person string) visi
 	if !strings.HasPrefix(to, s.url+prefix+"/callback/main?") {
 		t.Fatalf("the provider leads to %q", to)
 	}
-	return visitor{s, b, to}
+	return pendingCallback{s, b, to}
 }
 
 // ask sends one request, without following redirects. An error is one of leaving.
-func (v visitor) ask(ctx context.Context) (answer, error) {
+func (v pendingCallback) ask(ctx context.Context) (answer, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, v.callback, nil)
 	if err != nil {
 		return answer{}, err
@@ -61,7 +62,7 @@ func (v visitor) ask(ctx context.Context) (answer, error) {
 
 // leaves asks, and hangs up once it has come to what redeems; it returns when the
 // server has noticed.
-func (v visitor) leaves(t *testing.T, asked <-chan struct{}) {
+func (v pendingCallback) leaves(t *testing.T, asked <-chan struct{}) {
 	t.Helper()
 	before := v.s.left()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -224,12 +225,12 @@ func TestP06_OfManyRequestsForOneCallbackOneSignsIn(t *testing.T) {
 func TestP06_AResultWaitsForItsBrowserAlone(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		meanwhile func(t *testing.T, s *testSite, v visitor)
+		meanwhile func(t *testing.T, s *testSite, v pendingCallback)
 		signedIn  bool
 	}{
-		"29 seconds": {func(_ *testing.T, s *testSite, _ visitor) { s.clock.Advance(29 * time.Second) }, true},
-		"30 seconds": {func(_ *testing.T, s *testSite, _ visitor) { s.clock.Advance(30 * time.Second) }, false},
-		"another browser asks": {func(t *testing.T, s *testSite, v visitor) {
+		"29 seconds": {func(_ *testing.T, s *testSite, _ pendingCallback) { s.clock.Advance(29 * time.Second) }, true},
+		"30 seconds": {func(_ *testing.T, s *testSite, _ pendingCallback) { s.clock.Advance(30 * time.Second) }, false},
+		"another browser asks": {func(t *testing.T, s *testSite, v pendingCallback) {
 			for _, b := range []*testenv.Browser{s.browser(t), s.browser(t)} {
 				if page := b.Open(v.callback); page.Status != 400 || s.sessionOf(b) != nil {
 					t.Errorf("a stranger: %d", page.Status)
@@ -240,14 +241,14 @@ func TestP06_AResultWaitsForItsBrowserAlone(t *testing.T) {
 				}
 			}
 		}, true},
-		"it signs out": {func(t *testing.T, s *testSite, v visitor) {
+		"it signs out": {func(t *testing.T, s *testSite, v pendingCallback) {
 			cookie := v.b.Cookies(s.url)[0]
 			s.ask(t, "POST", prefix+"/logout", "", "Cookie: "+cookie.Name+"="+cookie.Value)
 		}, false},
-		"another one signs out": {func(t *testing.T, s *testSite, _ visitor) {
+		"another one signs out": {func(t *testing.T, s *testSite, _ pendingCallback) {
 			s.ask(t, "POST", prefix+"/logout", "", "Cookie: "+s.mint(t, bob()))
 		}, true},
-		"the server stops": {func(t *testing.T, s *testSite, _ visitor) { s.proxy.EndSignIns(t.Context()) }, false},
+		"the server stops": {func(t *testing.T, s *testSite, _ pendingCallback) { s.proxy.EndSignIns(t.Context()) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newTestSite(t, setup{SignIn: true})
@@ -279,7 +280,7 @@ func TestP17_ResultsThatWaitAreBounded(t *testing.T) {
 	fault, asked, release := held()
 	close(release)
 	s.provider.Set(fault)
-	var all []visitor
+	var all []pendingCallback
 	for range 6 {
 		v := s.arrives(t, s.browser(t), "mira")
 		all = append(all, v)
@@ -307,14 +308,14 @@ func TestP17_ResultsThatWaitAreBounded(t *testing.T) {
 	}
 }
 
-func stateOf(t *testing.T, v visitor) string {
+func stateOf(t *testing.T, v pendingCallback) string {
 	t.Helper()
 	u, err := url.Parse(v.callback)
 	check(t, err)
 	return u.Query().Get("state")
 }
 
-func requestWith(t *testing.T, v visitor) *http.Request {
+func requestWith(t *testing.T, v pendingCallback) *http.Request {
 	t.Helper()
 	r, err := http.NewRequest("GET", v.callback, nil)
 	check(t, err)
@@ -408,7 +409,7 @@ func TestP17_ARedemptionWithoutABrowserHasADeadlineAndItsSlot(t *testing.T) {
 	}}})
 	b := s.browser(t)
 	state := s.begin(t, b, "/deep?x=1")
-	v := visitor{s, b, s.callback("main", url.Values{"code": {"c"}, "state": {state}})}
+	v := pendingCallback{s, b, s.callback("main", url.Values{"code": {"c"}, "state": {state}})}
 	v.leaves(t, asked)
 	ctx := <-contexts
 	if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > flowTime || ctx.Err() != nil {

@@ -244,7 +244,7 @@ func TestP17_AProviderThatHangsDoesNotKeepAnotherFromSigningIn(t *testing.T) {
 }
 
 // Down in every other way: the chooser is there at once, and the other one works.
-func TestAProviderThatIsDownIsNobodyElsesConcern(t *testing.T) {
+func TestAProviderThatIsDownDoesNotAffectTheOthers(t *testing.T) {
 	t.Parallel()
 	m := newSeveral(t, setup{Call: 2 * time.Second}, some(t, "corp", "google")...)
 	for name, fault := range map[string]testenv.Fault{
@@ -365,7 +365,7 @@ func moody(seed uint64) []testenv.Fault {
 // CVE-2026-33544, with several providers that are slow and wrong at random: fifty
 // people sign in two hundred times at once, each ends as themselves or on a page
 // that says what went wrong, and nobody as somebody else.
-func TestP06_ACrowdWithSeveralProvidersSignsInAsThemselves(t *testing.T) {
+func TestP06_ConcurrentSignInsAtSeveralProvidersAreNotMixedUp(t *testing.T) {
 	t.Parallel()
 	var people []demo.Person
 	var domains []string

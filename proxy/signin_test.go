@@ -848,7 +848,7 @@ func TestSwitchingWorksAtProvidersThatDoNotKnowSelectAccount(t *testing.T) {
 }
 
 // Which of two states would count? Neither (RFC 6749 §3.1).
-func TestP06_TwoStatesAreNone(t *testing.T) {
+func TestP06_ACallbackWithTwoStatesIsRefused(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
 	b := s.browser(t)

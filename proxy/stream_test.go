@@ -224,7 +224,7 @@ func TestAnAnswerEndsThoughTheClientIsStillSending(t *testing.T) {
 
 // An app that dies is seen to die also by a client that waits for its answer
 // before it sends more.
-func TestAnAppThatDiesInADialogueIsSeenToDie(t *testing.T) {
+func TestUpstreamDisconnectMidStreamReachesTheClient(t *testing.T) {
 	t.Parallel()
 	for _, tls := range []bool{false, true} {
 		t.Run(fmt.Sprint("TLS ", tls), func(t *testing.T) {
@@ -307,7 +307,7 @@ func TestAnAppThatRefusesABodyIsHeardAtOnce(t *testing.T) {
 
 // Who is to blame when an upload stands still: who does not send, or who does
 // not take.
-func TestAStandstillIsTheFaultOfWhoStandsStill(t *testing.T) {
+func TestAStalledClientGets408AndAStalledApp504(t *testing.T) {
 	t.Parallel()
 	done := make(chan struct{})
 	t.Cleanup(func() { close(done) })
@@ -379,7 +379,7 @@ func TestInterimAnswersDoNotMix(t *testing.T) {
 }
 
 // A status that is none is no answer, and not a bug of ours.
-func TestAStatusThatIsNoneIsAFaultOfTheApp(t *testing.T) {
+func TestAnInvalidStatusOfTheAppIs502(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})
 	s.app.Respond(func([]byte) []byte {
@@ -485,7 +485,7 @@ func TestEventsArriveAsTheyAreSent(t *testing.T) {
 }
 
 // Both halves at once: neither waits for the end of the other.
-func TestADialoguePasses(t *testing.T) {
+func TestClientAndAppCanStreamAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	everyWay(t, func(t *testing.T, o setup, way string) {
 		o.App = serveApp(t, way, func(w http.ResponseWriter, r *http.Request) {
@@ -742,7 +742,7 @@ func TestTrailersFollowABodyOfKnownLength(t *testing.T) {
 }
 
 // An app that says again and again that it is at work is not silent.
-func TestInterimAnswersAreASignOfLife(t *testing.T) {
+func TestInterimAnswersResetTheIdleTimeout(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Idle: time.Second, App: playApp(t, func(p *appPeer) {
 		p.head()

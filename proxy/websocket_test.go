@@ -84,7 +84,7 @@ func (s *testSite) open(t *testing.T, path string, lines ...string) (*wire, *htt
 	return w, res
 }
 
-func TestWebSocketsPassOverEveryWay(t *testing.T) {
+func TestWebSocketsPassOverEveryProtocol(t *testing.T) {
 	t.Parallel()
 	everyWay(t, func(t *testing.T, o setup, way string) {
 		seen := make(chan *http.Request, 1)

@@ -374,7 +374,7 @@ func (i *injector) RewriteRequest(h http.Header) {
 }
 
 // A client of HTTP/1.1 that announces nothing sends nothing: a length of 0 stays.
-func TestALengthOfNothingIsPassedOn(t *testing.T) {
+func TestContentLengthZeroIsPassedOn(t *testing.T) {
 	t.Parallel()
 	d := newDoor(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Length", strings.Join(r.Header["Content-Length"], ","))
@@ -391,7 +391,7 @@ func TestALengthOfNothingIsPassedOn(t *testing.T) {
 
 // A check of an exchange that has just ended must not end the next one on its
 // connection; in HTTP/2 there is nothing left to look at.
-func TestALateCheckEndsNothing(t *testing.T) {
+func TestAWatchEndsNothingAfterTheExchange(t *testing.T) {
 	t.Parallel()
 	looking, answered := make(chan struct{}), make(chan struct{})
 	deadlines := &deadlineWriter{ResponseWriter: httptest.NewRecorder()}

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestWhatIsAboutOneConnectionEndsThere(t *testing.T) {
+func TestHopByHopFieldsAreNotPassedOn(t *testing.T) {
 	t.Parallel()
 	h := http.Header{
 		"Connection": {"close, x-a", ` X-B	, Te`}, "X-A": {"1"}, "X-B": {"2"}, "X-C": {"3"}, "Keep-Alive": {"timeout=5"},

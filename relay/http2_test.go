@@ -62,7 +62,7 @@ func (brokenReader) Read([]byte) (int, error) { return 0, errors.New("reset") }
 
 // The wait for the end of an empty request is limited, and the limit is for that
 // read alone.
-func TestTheEndOfAnEmptyRequestIsNotWaitedForForEver(t *testing.T) {
+func TestAnEmptyHTTP2RequestMustEndInTime(t *testing.T) {
 	t.Parallel()
 	w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
 	r := &http.Request{RequestURI: "/", Header: http.Header{"Content-Length": {"0"}}, Body: http.NoBody}

@@ -30,7 +30,7 @@ func (x *exchangeDouble) over() error {
 func (x *exchangeDouble) waitsForClient() bool { return x.client.Load() }
 func (x *exchangeDouble) end(cause error)      { x.ended.Store(&ending{cause, time.Now()}) }
 
-func TestAWatchEndsWhatHasNoRightToGoOn(t *testing.T) {
+func TestAWatchEndsExchangesThatAreLateIdleOrOver(t *testing.T) {
 	for name, tt := range map[string]struct {
 		limits limits
 		during func(*watch, *exchangeDouble)

@@ -194,7 +194,7 @@ func TestDeepLinksSurviveByteForByte(t *testing.T) {
 }
 
 // The oracle is only worth something if it knows the way out.
-func TestOracleKnowsTheWayOut(t *testing.T) {
+func TestOracleRecognisesAddressesOfOtherSites(t *testing.T) {
 	for ref, want := range map[string]string{
 		"//evil.example": "https://evil.example", `/\evil.example/x`: "https://evil.example", "/\t/evil.example": "https://evil.example", " \x01//evil.example": "https://evil.example",
 		"https:evil": testOrigin, "http:evil.example": "http://evil.example", `https:\\evil.example`: "https://evil.example", "javascript:x": "javascript:", "java\nscript:x": "javascript:",

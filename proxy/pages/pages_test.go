@@ -571,7 +571,7 @@ func TestLoopPageBlamesTheAddressOnlyIfItDiffers(t *testing.T) {
 	}
 }
 
-func TestTimesReadWell(t *testing.T) {
+func TestTimesAreWrittenForPeople(t *testing.T) {
 	now := time.Date(2026, 11, 22, 17, 40, 0, 0, time.UTC)
 	for _, tt := range []struct {
 		in   time.Duration
