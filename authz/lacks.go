@@ -7,9 +7,9 @@ import (
 	"github.com/sallyport-proxy/sallyport/identity"
 )
 
-// lacks is one sentence for somebody whom no rule admits: what is missing of
-// the rule that comes closest. Whatever it says about a rule, the person must
-// know already or could act on. It never names other organizations, domains or
+// lacks is one sentence for a person whom no rule admits: what they lack for the
+// rule that comes closest. It says only what the person knows already or could act
+// on. It never names other organizations, domains or
 // addresses, and it names a group only to people who fulfil the rest of a rule
 // that asks for more than a group, or of a host that is their organization's
 // (bound): they belong there.
@@ -21,8 +21,8 @@ func (a Access) lacks(id *identity.Identity, bound bool) string {
 	return nearest.lacks(id, bound)
 }
 
-// distance is larger the less somebody can do about what they lack: an address
-// on a list of addresses is out of reach, a group is not.
+// distance is larger the less a person can do about what they lack: they can be
+// added to a group, but cannot get somebody else's e-mail address.
 func (r Rule) distance(id *identity.Identity) int {
 	n := 0
 	for _, missing := range []struct {

@@ -5,12 +5,12 @@ import (
 	"unicode"
 )
 
-// The lenient reading is what the most forgiving program behind us could take a
-// path for. A path whose lenient readings lead to another route than the path
+// The lenient reading is what the most lenient program behind us could take a path
+// for. A path whose lenient readings lead to another route than the path
 // itself is refused: see Table.Lookup.
 
-// leadsElsewhere reports whether somebody could read path as that of another
-// route of s than r.
+// leadsElsewhere reports whether a program could read path as that of another route
+// of s than r.
 func (s *site) leadsElsewhere(path string, r *Route) bool {
 	if isLenient(path) { // the usual case, worth no allocation
 		return s.lenient.find(path) != r
@@ -20,8 +20,8 @@ func (s *site) leadsElsewhere(path string, r *Route) bool {
 		return true
 	}
 	if strings.IndexByte(decoded, ';') >= 0 {
-		// Who takes parameters off before unescaping a slash sees fewer segments, and
-		// who does it before anything else sees no "#" or "?" that stood in them.
+		// A program that removes parameters before it unescapes slashes sees fewer
+		// segments; one that removes them first of all sees no "#" or "?" in them.
 		if strings.Count(decoded, "/") > strings.Count(path, "/") && s.lenient.find(lenientPath(cutParameters(path))) != r ||
 			strings.ContainsAny(decoded, "?#") && s.lenient.find(lenientPath(cutParameters(decoded))) != r {
 			return true
@@ -55,8 +55,8 @@ func lenientPath(path string) string {
 }
 
 // lenientSegment drops parameters, the stream of a Windows file ("admin::$DATA",
-// CVE-2010-2731), and blanks and dots at both ends: Windows drops those behind,
-// and what trims text drops the blanks before too.
+// CVE-2010-2731), and blanks and dots at both ends: Windows drops those at the end,
+// and programs that trim text drop the blanks at the beginning too.
 func lenientSegment(s string) string {
 	s, _, _ = strings.Cut(s, ";")
 	if i := strings.Index(s, ":$"); i >= 0 {
@@ -68,8 +68,8 @@ func lenientSegment(s string) string {
 	return strings.ToLower(strings.TrimFunc(s, func(r rune) bool { return r == '.' || unicode.IsSpace(r) }))
 }
 
-// cutParameters takes the parameters off each segment as it stands between the
-// slashes that are not escaped.
+// cutParameters removes the parameters of each segment, where segments are what
+// stands between slashes that are not escaped.
 func cutParameters(path string) string {
 	segments := strings.Split(path, "/")
 	for i, s := range segments {
@@ -112,7 +112,7 @@ func sessionID(path string) int {
 	}
 }
 
-// decodeAll decodes until nothing changes: twice encoded is decoded twice by somebody.
+// decodeAll decodes until nothing changes, because some programs decode twice.
 func decodeAll(path string) string {
 	for range 3 {
 		decoded, changed := unescape(path)

@@ -24,8 +24,8 @@ func (o oddities) fault() error {
 
 // CanonicalPath is the normal form of a raw path: escapes of unreserved
 // characters decoded, hex digits upper case, bytes that RFC 3986 does not allow
-// in a path escaped. What more than one reader could read in more than one way
-// is refused: see ErrTarget.
+// in a path escaped. What two programs could read in two ways is refused: see
+// ErrTarget.
 func CanonicalPath(raw string) (string, error) {
 	path, odd, err := canonicalPath(raw)
 	if err == nil {
@@ -95,8 +95,8 @@ func overlong(b []byte) bool {
 	return false
 }
 
-// checkDecoded looks at what an app sees that decodes the path, once or twice:
-// dot segments and controls are refused there too. Empty segments are not: a
+// checkDecoded checks what an app sees that decodes the path, once or twice: dot
+// segments and controls are refused there too. Empty segments are not: a
 // RabbitMQ virtual host is called %2F.
 func checkDecoded(path string) error {
 	decoded := decodeAll(path)

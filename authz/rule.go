@@ -15,8 +15,8 @@ type Access struct {
 	Rules         []Rule // alternatives
 }
 
-// Rule admits people for whom every list that is not empty names something of
-// theirs. A rule without any list admits nobody.
+// Rule admits people who match every list that is not empty: one of their facts is on
+// it. A rule without any list admits nobody.
 type Rule struct {
 	Orgs, Groups, Emails, EmailDomains []string
 	// InsecureFlatGroups lets groups count beside an organization although their
@@ -48,7 +48,7 @@ func (r Rule) admits(id *identity.Identity, bound bool) refusal {
 		return refused
 	case len(r.Groups) == 0:
 		return admitted
-	case id.GroupsUnknown: // what was told may be a part, and a part is not the truth
+	case id.GroupsUnknown: // id.Groups may be a part of the groups only
 		return refusedUnknownGroups
 	case !r.hasGroup(id):
 		return refused
@@ -80,7 +80,7 @@ func (r Rule) hasGroup(id *identity.Identity) bool {
 	})
 }
 
-// oneOf reports whether a list asks for nothing or names have. An empty fact
+// oneOf reports whether a list is empty or has have on it. An empty fact
 // matches nothing, whatever a list says (oauth2-proxy #3365).
 func oneOf(list []string, have string) bool {
 	return len(list) == 0 || (have != "" && slices.Contains(list, have))

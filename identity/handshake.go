@@ -54,8 +54,8 @@ type SignInError struct {
 func (e *SignInError) Error() string { return string(e.Failure) + ": " + e.Err.Error() }
 func (e *SignInError) Unwrap() error { return e.Err }
 
-// FailureOf classifies err. What no provider classified counts as Rejected:
-// a failure nobody foresaw must not read as "try again".
+// FailureOf classifies err. An error without a class counts as Rejected: an
+// unforeseen failure must not look like one where trying again helps.
 func FailureOf(err error) SignInFailure {
 	var s *SignInError
 	if errors.As(err, &s) {

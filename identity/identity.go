@@ -35,24 +35,24 @@ type Identity struct {
 
 	Email string
 	// EmailVerified is true only if the provider said so and may vouch for the
-	// address. An unverified address matches no rule and leaves in no header.
+	// address. An unverified address matches no rule and is sent in no header.
 	EmailVerified bool
 
 	Name, Username string
 
 	Groups []string
-	// GroupsUnknown is not "none": rules about groups deny, and say so. Either the
-	// provider could not or would not tell, or GroupsDropped: it told, but of more
-	// than fit into the session cookie. GroupsDropped is never true alone.
+	// GroupsUnknown does not mean "none": rules about groups deny, and say so. Either
+	// the provider did not tell the groups, or (GroupsDropped) there were more than
+	// fit into the session cookie. GroupsDropped implies GroupsUnknown.
 	GroupsUnknown, GroupsDropped bool
 
-	// OrgGroups are groups that somebody has in one organization alone. Of somebody
-	// who has several, Groups has those of the active one; see WithOrg.
+	// OrgGroups are groups that the person has in one organization only. If they have
+	// several organizations, Groups has the groups of the active one; see WithOrg.
 	OrgGroups []OrgGroup
 
 	Org  Org   // the active organization; the zero Org if there is none, or none is picked
 	Orgs []Org // all of them, where there are several
-	// OrgUnknown is not "none": the provider named an organization in a form that
+	// OrgUnknown does not mean "none": the provider named an organization in a form that
 	// could not be read. Org and Orgs are then empty, no e-mail address is folded
 	// into an organization, and rules about organizations deny, and say so.
 	OrgUnknown bool
@@ -73,8 +73,8 @@ func (i Identity) VerifiedEmail() string {
 	return i.Email
 }
 
-// MustPick reports whether somebody belongs to several organizations and has
-// not said for which one they are here. Nothing is theirs until they have.
+// MustPick reports whether the person belongs to several organizations and has not
+// chosen one yet. Until then no route admits them.
 func (i Identity) MustPick() bool { return i.Org.ID == "" && len(i.Orgs) > 0 }
 
 // WithOrg is i with another of their organizations active. It reports false if
@@ -103,13 +103,12 @@ func (i Identity) groupsIn(org string) []string {
 	return groups
 }
 
-// flat reports whether nobody said in which organization a group is.
+// flat reports whether it is not known in which organization a group is.
 func (i Identity) flat(group string) bool {
 	return !slices.ContainsFunc(i.OrgGroups, func(b OrgGroup) bool { return b.Group == group })
 }
 
-// HasInOrg reports whether group is one that somebody has in the active
-// organization, and was said to.
+// HasInOrg reports whether group is known to be one of the active organization.
 func (i Identity) HasInOrg(group string) bool {
 	return i.Org.ID != "" && slices.Contains(i.OrgGroups, OrgGroup{i.Org.ID, group})
 }

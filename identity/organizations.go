@@ -10,8 +10,8 @@ import (
 // SourceConfig is the Source of what Organizations say.
 const SourceConfig = "config"
 
-// Organization is an organization of the configuration: several ids that
-// providers know it by, and whose verified e-mail addresses belong to it.
+// Organization is an organization of the configuration: the ids that providers have
+// for it, and the domains of e-mail addresses that belong to it.
 type Organization struct {
 	ID           string // without a colon, so that it is never a provider's
 	Name, Domain string // what apps and people are told; Domain may be empty
@@ -51,7 +51,7 @@ func NewOrganizations(list []Organization) (*Organizations, error) {
 			faults = append(faults, &OrganizationError{i, "id", 0,
 				"must not be empty or have a colon, which only the ids of providers have"})
 		}
-		claim("id", 0, ids, LowerASCII(entry.ID)) // nobody could tell Acme and acme apart
+		claim("id", 0, ids, LowerASCII(entry.ID)) // people could not tell Acme from acme
 		for n, id := range entry.OrgIDs {
 			claim("org_ids", n, o.byID, id)
 		}
@@ -77,18 +77,18 @@ func taken(owners map[string]Org, key, field string) string {
 	return fmt.Sprintf("is already given to the organization %s; nobody could tell which one is meant", first.ID)
 }
 
-// Fold settles to which organizations id belongs, once, before anything is
-// decided or told:
+// Fold settles to which organizations id belongs. It is called once, before anything
+// is decided and before an app is told:
 //
-//   - What a provider asserted becomes the organization it is folded into, or
-//     stays itself. A provider can assert ids of its own only: whatever does not
-//     begin with its id and a colon is dropped.
-//   - Only of somebody whose provider asserted none, a verified e-mail address
-//     counts, whole domain for whole domain. An organization that could not be
-//     read (OrgUnknown) was asserted, too.
-//   - One organization is the active one. Of several it is the one that the
-//     provider says, if it does, and Orgs has all; else the person picks, with
-//     WithOrg.
+//   - An organization that a provider asserted becomes the configured one that has
+//     its id, or stays as it is. A provider can assert ids of its own only: one that
+//     does not begin with the provider's id and a colon is dropped.
+//   - If the provider asserted none, the domain of a verified e-mail address counts;
+//     it must be equal, not a subdomain. An organization that could not be read
+//     (OrgUnknown) counts as asserted.
+//   - If the provider named the active organization, Org is that one and Orgs lists
+//     all. Otherwise, if there are several, Org is zero and the person must choose
+//     (WithOrg).
 func (o *Organizations) Fold(id Identity) Identity {
 	if id.OrgUnknown {
 		id.Org, id.Orgs, id.OrgGroups = Org{}, nil, nil
@@ -122,9 +122,9 @@ func (o *Organizations) Fold(id Identity) Identity {
 	return o.foldGroups(id)
 }
 
-// foldGroups binds groups to organizations as Fold named them: one counts with
-// one of its organizations active only. Somebody who cannot switch keeps the
-// groups that count, and no more.
+// foldGroups binds groups to the organizations that Fold made: a group counts only
+// while one of its organizations is active. A person who cannot switch keeps only
+// the groups that count.
 func (o *Organizations) foldGroups(id Identity) Identity {
 	if len(id.OrgGroups) == 0 {
 		return id

@@ -105,7 +105,8 @@ func (compact) Serialize(src any) ([]byte, error) {
 	return b, nil
 }
 
-// fits reports whether a cookie can say d: in whole seconds, in three bytes.
+// fits reports whether d can be written as a cookie does: in whole seconds, in three
+// bytes.
 func fits(d time.Duration) bool { return d >= 0 && d < 1<<24*time.Second && d%time.Second == 0 }
 
 func appendSeconds(b []byte, d time.Duration) []byte {
@@ -268,7 +269,7 @@ func (r *reader) byte() byte { return r.take(1)[0] }
 
 func (r *reader) uvarint() uint64 {
 	v, n := binary.Uvarint(r.b)
-	if r.bad || n <= 0 || (n > 1 && r.b[n-1] == 0) { // a zero at its end: written too long
+	if r.bad || n <= 0 || (n > 1 && r.b[n-1] == 0) { // a zero at the end: not the shortest form
 		r.bad = true
 		return 0
 	}
@@ -286,8 +287,8 @@ func (r *reader) count() int {
 	return int(n)
 }
 
-// year10000 is in seconds since 1970. Years from there on are nobody's sign-in, and
-// would break what prints them: time.Time refuses to be JSON then.
+// year10000 is in seconds since 1970. No sign-in is that late, and time.Time cannot
+// be written as JSON from there on.
 const year10000 = 253402300800
 
 // time reads seconds since 1970.
@@ -360,8 +361,8 @@ func (r *reader) org(prefix string) identity.Org {
 	return identity.Org{ID: r.string(prefix), Name: r.string(prefix), Domain: r.string(prefix), Source: r.string(prefix)}
 }
 
-// orgs, like strings, returns a list with no room behind it: all readers of a
-// cookie share it, and who appends to it gets their own.
+// orgs, like strings, returns a list without spare capacity: all readers of a cookie
+// share it, and appending to it makes a copy.
 func (r *reader) orgs(prefix string) []identity.Org {
 	n := r.count()
 	if n == 0 {
@@ -379,7 +380,7 @@ func (r *reader) orgGroups(prefix string) []identity.OrgGroup {
 	for i := range list {
 		list[i] = identity.OrgGroup{Org: r.string(prefix), Group: r.string(prefix)}
 	}
-	r.bad = r.bad || len(list) == 0 // none is written as nothing
+	r.bad = r.bad || len(list) == 0 // an empty list is not written at all
 	return list
 }
 

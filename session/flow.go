@@ -16,8 +16,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/identity"
 )
 
-// How a flow can come back other than well. With ErrOtherBrowser and ErrLate,
-// Return still tells the Flow: its ReturnTo is ours and safe.
+// Why a callback ends no flow of this browser. With ErrOtherBrowser and ErrLate,
+// Return returns the Flow all the same: its ReturnTo was sealed by us and is safe.
 var (
 	// ErrNoFlow: the browser has no flow cookie, or the state is not ours.
 	ErrNoFlow = errors.New("this browser did not begin a sign-in here")
@@ -46,7 +46,7 @@ const (
 
 // Flow is one trip to a provider and back.
 type Flow struct {
-	Purpose  string // what for, in the caller's words
+	Purpose  string // what the flow is for, in the caller's words
 	Provider string // the provider id that the callback must be for
 	ReturnTo string // a path of ours, made by ReturnTo
 	Restarts int    // how often the trip was begun afresh, 0 to 255
@@ -146,8 +146,8 @@ func (m *Manager) Return(r *http.Request, state string) (Trip, error) {
 }
 
 // Lost is the flow of a trip whose browser has lost its cookie, as far as state
-// tells: it is ours and has not expired. It says nothing about who has it, so it is
-// good for no more than a link that somebody may follow.
+// tells: it is ours and has not expired. It does not prove who has it, so it may only
+// be used for a link that the person can follow.
 func (m *Manager) Lost(state string) (Flow, bool) {
 	_, sealed, ok := m.openState(state)
 	if !ok || !m.now().Before(sealed.expires) {
@@ -156,8 +156,8 @@ func (m *Manager) Lost(state string) (Flow, bool) {
 	return sealed.flow, true
 }
 
-// BrowserID names the browser that sent r by its flow cookie, without telling
-// the cookie; "" if it has none. Good for counting, never for recognising.
+// BrowserID is a name for the browser that sent r, made from its flow cookie but not
+// revealing it; "" if it has none. It is for counting only and proves nothing.
 func (m *Manager) BrowserID(r *http.Request) string {
 	secret, ok := m.flowSecret(r)
 	if !ok {
@@ -239,7 +239,8 @@ func (k flowKeys) handshake(secret, salt []byte, state string) identity.Handshak
 }
 
 // derive mixes the browser's secret, the flow's salt and a key of ours: none of
-// the three alone tells anything. All lengths are fixed, so nothing can shift.
+// the three alone reveals the result. All lengths are fixed, so that no two inputs
+// are the same bytes.
 func (k flowKeys) derive(secret, salt []byte, label string) []byte {
 	h := hmac.New(sha256.New, k.mix)
 	h.Write(secret)

@@ -160,8 +160,8 @@ func validVerifier(v string) bool {
 		strings.Trim(v, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~") == ""
 }
 
-// Envoy's state was a timestamp (Envoy #35232, #36276). RFC 9700 §2.1.1 wants values
-// that belong to one transaction.
+// Envoy's state was a timestamp (Envoy #35232, #36276). RFC 9700 §2.1.1 wants
+// values that belong to one transaction.
 func TestP06_StatesNoncesAndVerifiersAreNeverTheSame(t *testing.T) {
 	m := newManager(t, newClock()) // the clock stands still
 	one := &browser{t: t, m: m}

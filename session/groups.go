@@ -9,8 +9,8 @@ import (
 )
 
 // keptDigest names a set of groups that are kept; zero stands for all there are.
-// It goes with a session: what was not kept at the sign-in is not known later,
-// and "not in it" must not be read out of "not kept".
+// A session holds it: whether its person is in a group that was not kept at the
+// sign-in is not known later, and must not be taken for "no".
 type keptDigest [8]byte
 
 func keptGroups(names []string) (map[string]bool, keptDigest) {

@@ -18,7 +18,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/identity"
 )
 
-// begun is a session that begins now, of nobody in particular, and as Memory is told of it.
+// begun is a session that begins now, with a person of its own.
 func begun(root string, c *clock) *Session {
 	return &Session{Root: root, SignedIn: c.t, end: c.t.Add(12 * time.Hour)}
 }

@@ -9,15 +9,14 @@ import (
 // path of this site, which origin (scheme://host, as configured) is put before
 // when it is used. Anything else becomes "/".
 //
-// What protects is the shape of the beginning, as browsers read it (URL Standard):
-// one "/", and behind it no second slash of either kind, escaped or not, so that
-// what follows is a path of this origin. Browsers delete tabs and line breaks from
-// an address before they read it, so no control character may be there. Dot
-// segments are refused because they could make another beginning of this one, and
-// a path under prefix, but the account page's, because a sign-in must not return
-// to itself or to a sign-out. All of that also holds of the path once it is
-// decoded. The rest comes back byte for byte, since the app was asked for it:
-// escaped slashes, and all that a browser sends unescaped in a query.
+// The address must begin, as browsers read it (URL Standard), with one "/" that is
+// not followed by a second slash of either kind, escaped or not: then it is a path
+// of this origin. Browsers delete tabs and line breaks from an address before they
+// read it, so it may have no control characters. Dot segments are refused because
+// resolving them could change how the address begins. A path under prefix, except
+// the account page's, is refused because a sign-in must not return to itself or to a
+// sign-out. All of that also holds for the decoded path. The rest comes back byte
+// for byte, since the app was asked for it: escaped slashes, and all that a browser sends unescaped in a query.
 func ReturnTo(raw, origin, prefix string) string {
 	raw = strings.TrimPrefix(raw, origin)
 	if len(raw) > MaxReturnTo || strings.ContainsFunc(raw, func(r rune) bool { return r <= ' ' || r == 0x7f }) {

@@ -393,9 +393,9 @@ func (m *Manager) seal(host string, s Session) (string, error) {
 }
 
 // SignOut ends the whole sign-in that s belongs to, and takes the cookie from the
-// browser. A session that has ended can still end its sign-in: somebody with a stolen
-// copy may have switched to the next session, so that only the owner's is over. With
-// an error the sign-in is over in this process, and perhaps not in others.
+// browser. A session that has ended can still end its sign-in: a thief of the cookie
+// may have switched to the next session, so that only the owner's is over. With an
+// error the sign-in is over in this process, and perhaps not in others.
 func (m *Manager) SignOut(ctx context.Context, w http.ResponseWriter, s Session) error {
 	err := m.EndSignIn(ctx, s)
 	m.Clear(w)

@@ -9,8 +9,8 @@ const tripsMax = 1 << 16
 // across processes and restarts it is the provider's code that works only once.
 // It outlives a Manager, so that a changed configuration revives no callback.
 //
-// Beyond its bound the oldest are forgotten: strangers could use up any bound. It
-// is safe for concurrent use.
+// Beyond its bound the oldest are forgotten, because strangers could fill up any
+// bound. It is safe for concurrent use.
 type Trips struct {
 	max int
 
@@ -18,7 +18,7 @@ type Trips struct {
 	young, old map[string]struct{}
 }
 
-// NewTrips returns an empty one.
+// NewTrips returns an empty list of trips.
 func NewTrips() *Trips { return &Trips{max: tripsMax, young: map[string]struct{}{}} }
 
 // Use uses up a trip that Return found to be good; ErrConsumed: it was used before.

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// View answers from memory what is over. Memory and the stores put into it what
-// they are told; it knows neither where that comes from nor how much is too much.
+// View answers from memory which sessions are over. Memory and the stores add the
+// cuts; a View knows neither where they come from nor how many there may be.
 //
 // A cut takes at most 96 bytes. Cuts are kept in shards with locks of their own, so
 // that a reader never waits for a sweep of all of them.
@@ -20,9 +20,11 @@ type View struct {
 	of     [kinds]atomic.Int64 // how many there are of each kind
 	shards [64]shard
 
-	mu    sync.Mutex // held by who writes
-	seed  maphash.Seed
-	crowd []uint32 // about how many cuts of sign-ins a person has; people share places
+	mu   sync.Mutex // held by writers
+	seed maphash.Seed
+	// perPerson counts, roughly, the cuts of each person's sign-ins: several people
+	// share one counter.
+	perPerson []uint32
 }
 
 type shard struct {
@@ -46,7 +48,7 @@ const minute = 60_000
 
 // NewView returns an empty view that is meant for about this many cuts.
 func NewView(cuts int) *View {
-	v := &View{seed: maphash.MakeSeed(), crowd: make([]uint32, max(cuts/8, 1))}
+	v := &View{seed: maphash.MakeSeed(), perPerson: make([]uint32, max(cuts/8, 1))}
 	v.before.Store(math.MinInt64)
 	for i := range v.shards {
 		v.shards[i].m = map[CutKey]entry{}
@@ -87,10 +89,10 @@ func (v *View) Add(r Record) (news bool) {
 	if !known {
 		v.of[r.Kind].Add(1)
 		if e.whose != 0 {
-			v.crowd[v.place(e.whose)]++
+			v.perPerson[v.counterOf(e.whose)]++
 		}
 	}
-	if r.Kind == KindPerson && v.crowd[v.place(r.Key.short())] > CrowdMax/2 {
+	if r.Kind == KindPerson && v.perPerson[v.counterOf(r.Key.short())] > CrowdMax/2 {
 		v.dropPerson(r.Key.short(), r.Before)
 	}
 	return news || !known
@@ -120,7 +122,7 @@ func (v *View) Earliest(s *Session) time.Time {
 	return time.UnixMilli(newest + 1).UTC()
 }
 
-// newest is the last moment at which a sign-in of the person of s is matched by a cut.
+// newest is the last moment of a sign-in, by the person of s, that a cut matches.
 func (v *View) newest(s *Session) int64 {
 	id, newest := &s.Identity, int64(math.MinInt64)
 	cut := func(key CutKey) {
@@ -147,7 +149,7 @@ func (v *View) newest(s *Session) int64 {
 	return newest
 }
 
-// Len is how many cuts there are, those for everybody aside.
+// Len is how many cuts there are, without those for everybody.
 func (v *View) Len() int {
 	n := int64(0)
 	for i := range v.of {
@@ -168,8 +170,8 @@ func (v *View) Sweep(now time.Time) {
 	v.drop(func(e *entry) bool { return e.until() < late })
 }
 
-// MakeRoom sweeps a view that has its most, and makes one cut of the older half if
-// that does not help: everybody who signed in by then is over, and it says so.
+// MakeRoom sweeps a view that is full. If that does not help, it replaces the older
+// half by one cut: everybody who signed in by then is over, and the result says so.
 func (v *View) MakeRoom(now time.Time, most int) (m Merge, merged bool) {
 	if v.Len() < most {
 		return m, false
@@ -188,11 +190,12 @@ func (v *View) MakeRoom(now time.Time, most int) (m Merge, merged bool) {
 func (v *View) crowded(whose CutKey) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return whose.short() != 0 && v.crowd[v.place(whose.short())] > CrowdMax
+	return whose.short() != 0 && v.perPerson[v.counterOf(whose.short())] > CrowdMax
 }
 
-// half is up to which moment the older half of those cuts reaches that match, how
-// many that are at least, and how long the longest of them is kept.
+// half looks at the older half of the cuts that match: it returns the last moment of
+// sign-in that they reach, how many they are at least, and until when the longest of
+// them is kept.
 func (v *View) half(match func(*entry) bool) (before int64, n int, until int64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -232,7 +235,7 @@ func (v *View) drop(match func(*entry) bool) {
 			delete(at.m, key)
 			v.of[e.kind()].Add(-1)
 			if e.whose != 0 {
-				v.crowd[v.place(e.whose)]--
+				v.perPerson[v.counterOf(e.whose)]--
 			}
 		}
 		at.mu.Unlock()
@@ -249,9 +252,10 @@ func (v *View) get(key CutKey) (entry, bool) {
 
 func (v *View) shard(key CutKey) *shard { return &v.shards[key[0]%64] }
 
-// place is secret, or somebody could choose accounts that share one.
-func (v *View) place(whose uint64) int {
-	return int(maphash.Comparable(v.seed, whose) % uint64(len(v.crowd)))
+// counterOf is the index of a person's counter. It depends on a secret: otherwise
+// somebody could choose accounts that share a counter with another person.
+func (v *View) counterOf(whose uint64) int {
+	return int(maphash.Comparable(v.seed, whose) % uint64(len(v.perPerson)))
 }
 
 func (k CutKey) short() uint64 { return binary.BigEndian.Uint64(k[:]) }

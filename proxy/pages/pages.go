@@ -88,7 +88,8 @@ type ProviderSignOut struct {
 	Form      url.Values
 }
 
-// ConfirmSignOut asks before a sign-out that somebody else's link may have begun.
+// ConfirmSignOut asks before a sign-out, because a link of another site may have
+// begun it.
 type ConfirmSignOut struct {
 	Name      string // who is signed in; may be empty
 	LogoutURL string
@@ -127,8 +128,8 @@ type Permission struct {
 	Discarded []string `json:"discarded"`
 	Quirks    []Term   `json:"quirks,omitempty"` // where it deviates from the standard
 
-	// Received tells the names and types of the claims of the last sign-in, if
-	// there was one; nil where nobody signs in. Claims are what it told for a page.
+	// Received returns the names and types of the claims of the last sign-in, if
+	// there was one; nil where nobody signs in. Claims are its result, for one page.
 	Received func() []Term `json:"-"`
 	Claims   []Term        `json:"-"`
 }
@@ -157,8 +158,8 @@ type OrgChoices struct {
 	Orgs              []OrgChoice
 }
 
-// OrgChoice is one organization: ID is sent. Note tells it from others of its
-// name, which a provider may have let anybody choose.
+// OrgChoice is one organization: ID is sent. Note distinguishes it from others with
+// the same name, which at some providers anybody may choose.
 type OrgChoice struct{ ID, Name, Note string }
 
 // Denied tells a signed-in person that no rule lets them in. Sentence is
@@ -322,7 +323,7 @@ func (p *Pages) Write(w http.ResponseWriter, r *http.Request, pg Page) error {
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(body) // the person has gone; there is nobody to tell
+		_, _ = w.Write(body) // fails only if the client is gone
 	}
 	return err
 }
@@ -346,7 +347,7 @@ func (p *Pages) protect(h http.Header, pg Page) {
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Security-Policy", p.csp(pg))
-	h.Set("X-Frame-Options", "DENY") // RFC 9700 §4.16, for what predates frame-ancestors
+	h.Set("X-Frame-Options", "DENY") // RFC 9700 §4.16, for browsers without frame-ancestors
 	if pg.FramedBy != nil {
 		h.Set("X-Frame-Options", "SAMEORIGIN")
 	}
@@ -361,8 +362,8 @@ func (p *Pages) protect(h http.Header, pg Page) {
 	}
 }
 
-// csp names the origins in FormAction because Chromium holds form-action
-// against the redirects that follow a form, up to the provider's own page.
+// csp names the origins in FormAction because Chromium applies form-action to the
+// redirects that follow a form too, up to the provider's own page.
 func (p *Pages) csp(pg Page) string {
 	framers := "'none'"
 	if pg.FramedBy != nil {
@@ -372,7 +373,7 @@ func (p *Pages) csp(pg Page) string {
 		sources(pg.FormAction) + "; frame-ancestors " + framers + "; base-uri 'none'"
 }
 
-// sources is a list for a policy: our own origin, and these.
+// sources is a source list of a policy: our own origin and the given ones.
 func sources(origins []string) string {
 	list := []string{"'self'"}
 	for _, s := range origins {
@@ -401,7 +402,8 @@ func originOf(s string) string {
 	return u.Scheme + "://" + u.Host
 }
 
-// instant is one moment three ways: for machines, to read, and relative to now.
+// instant is one moment in three forms: for programs, for people, and relative to
+// now.
 type instant struct{ Machine, Text, Relative string }
 
 func moment(now, t time.Time) instant {
@@ -413,7 +415,7 @@ func moment(now, t time.Time) instant {
 	return out
 }
 
-// relative says d from now in the words people use: "in 90 minutes".
+// relative writes a moment that is d from now for people: "in 90 minutes".
 func relative(d time.Duration) string {
 	words := func(n time.Duration, unit string) string {
 		if n != 1 {
