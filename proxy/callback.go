@@ -46,8 +46,8 @@ func (e *callbackEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *eve
 		return nil
 	}
 	if errors.Is(err, session.ErrEnded) {
-		// This browser did not end its session and signs in again: a stolen copy may
-		// have switched to the sign-in's next session. Nothing of it may live on.
+		// The session has ended, but not by this browser: somebody with a stolen cookie
+		// may have switched to the next session of the sign-in. End all of its sessions.
 		if err := e.sessions.EndSignIn(r.Context(), s); err != nil {
 			e.process.log.Error("a sign-out reached this process only", "request_id", ev.requestID, "error", err)
 		}
@@ -61,8 +61,8 @@ func (e *callbackEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *eve
 		return e.signInFailure(provider, err, e.site.returnOf(flow)) // not counted: anybody can send such a callback
 	}
 	if errors.Is(flowErr, session.ErrNoFlow) && !admission.InFrame(r) {
-		// Blockers and closed browsers lose the cookie, and the deep link need not go
-		// with it. The button begins a new sign-in, so this proves nothing of the old one.
+		// The cookie is lost when a blocker removes it or the browser was closed. The
+		// page keeps the deep link; its button begins a new sign-in.
 		lost, _ := e.sessions.Lost(q.Get("state"))
 		return e.startAgain(lost, flowErr)
 	}
@@ -82,9 +82,9 @@ func (e *callbackEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *eve
 
 // redeem turns the code into a session. Browsers ask twice for one callback:
 // Safari cancels the first request and sends another, and people reload. The code
-// works once, so the redemption goes on without the request that began it, and
-// who signed in is told to the latest request for the same callback. Nothing says
-// that they are signed in before that: not the log, the metrics or the loop count.
+// works once, so the redemption goes on without the request that began it, and the
+// latest request for the same callback gets the result. Log, metrics and loop count
+// say that the person is signed in only then.
 func (e *callbackEndpoint) redeem(
 	w http.ResponseWriter, r *http.Request, ev *event, provider Provider, q url.Values, trip session.Trip,
 ) error {
@@ -129,7 +129,7 @@ func (e *callbackEndpoint) redeem(
 
 // redemption redeems the code of q, in flowTime at most, with a slot of provider
 // until it ends. The answer to an error, such as a sign-in that was cancelled,
-// is known without asking anybody and needs no slot.
+// is known without asking the provider and needs no slot.
 func (e *callbackEndpoint) redemption(
 	r *http.Request, ev *event, provider Provider, q url.Values, trip session.Trip,
 ) (redeemFunc, error) {
@@ -146,7 +146,7 @@ func (e *callbackEndpoint) redemption(
 		ctx, cancel := context.WithTimeout(detached, flowTime)
 		defer cancel()
 		defer context.AfterFunc(stopped, cancel)()
-		defer func() { // no request is there whose recovery could do it
+		defer func() { // this runs outside a request, so nothing else recovers
 			if v := recover(); v != nil {
 				who, err = identity.Identity{}, &failure{Status: http.StatusInternalServerError,
 					Cause: fmt.Errorf("panic: %v\n%s", v, debug.Stack())}
@@ -156,8 +156,8 @@ func (e *callbackEndpoint) redemption(
 	}, nil
 }
 
-// unseenFailure counts and logs a sign-in that failed after its browser had left.
-// If that comes back, it begins afresh.
+// unseenFailure counts and logs a sign-in that failed after its browser had left. If
+// the browser comes back, it begins afresh.
 func (e *callbackEndpoint) unseenFailure(provider Provider, requestID string, err error) {
 	e.process.metrics.logins.WithLabelValues(provider.ID, string(identity.FailureOf(err))).Inc()
 	e.process.log.Warn("a sign-in failed after its browser had left",
@@ -180,9 +180,9 @@ func (e *callbackEndpoint) notKept(provider Provider, s *session.Session, err er
 			"They can have " + provider.Name + " tell of fewer."}
 }
 
-// flowBroken answers a callback that is not this browser's, or not any more.
-// What this browser could have begun itself starts afresh, a few times; a page
-// with a button ends what could go round in circles.
+// flowBroken answers a callback whose flow this browser did not begin, or that is no
+// longer valid. A flow that this browser may have begun starts afresh, a few times;
+// after that a page with a button prevents a redirect loop.
 func (e *callbackEndpoint) flowBroken(
 	w http.ResponseWriter, r *http.Request, ev *event, f session.Flow, cause error,
 ) error {

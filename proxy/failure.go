@@ -18,8 +18,8 @@ import (
 // statusClientGone is for the log only: the client is gone and gets no answer.
 const statusClientGone = 499
 
-// failure is an answer that is not what was asked for. Title, Sentence and
-// Advice are for the person; Cause is for the log and never leaves in a response.
+// failure is an error as an answer. Title, Sentence and Advice are for the person;
+// Cause is for the log and is never part of a response.
 type failure struct {
 	Status                  int
 	Title, Sentence, Advice string
@@ -66,7 +66,7 @@ func (p *Proxy) fail(w *relay.Client, r *http.Request, ev *event, err error) {
 		ev.clientGone = true
 		panic(http.ErrAbortHandler)
 	}
-	if w.Begun() { // half an answer is out; ending it abruptly is all that is left
+	if w.Begun() { // a part of an answer was sent; it can only be aborted
 		panic(http.ErrAbortHandler)
 	}
 	w.AnswerWithoutBody(r)
@@ -98,7 +98,7 @@ func show(to *pages.Pages, w http.ResponseWriter, r *http.Request, ev *event, pg
 	}
 }
 
-// pageFor is the general page, or the one for people who may not.
+// pageFor is the general page, or the page for people who may not have a route.
 func (s *site) pageFor(f *failure, ev *event, r *http.Request) *pages.Page {
 	if f.Status == http.StatusForbidden && f.Session != nil {
 		id := &f.Session.Identity
@@ -170,7 +170,7 @@ func writeError(w http.ResponseWriter, r *http.Request, status int, body map[str
 	writeJSON(w, r, status, body)
 }
 
-// writeJSON answers a program. Nothing on the way may keep it.
+// writeJSON answers a program. No cache may store the answer.
 func writeJSON(w http.ResponseWriter, r *http.Request, status int, body any) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")

@@ -11,13 +11,13 @@ import (
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-// signIns begins sign-ins, and has the answers to those that fail.
+// signIns begins sign-ins and answers those that fail.
 type signIns struct {
 	process   *Process
 	site      *site
 	sessions  *session.Manager
 	providers providers
-	maxFlows  int // that may wait for providers at one time
+	maxFlows  int // sign-ins that may wait for providers at one time
 	peers     peers
 }
 
@@ -74,9 +74,9 @@ func (b *signIns) slot(r *http.Request, ev *event, provider Provider, returnTo s
 // holders are those whose slots a sign-in takes: the browser by its flow cookie,
 // whether or not the cookie is valid, and the address if that can be one machine's.
 //
-// An address that forwards for others and is not on the list of proxies may have
-// a whole company behind it. But a client can say so of itself in a header, so
-// what it gets leaves a quarter to everybody else.
+// An address that sends X-Forwarded-For and is not on the list of proxies may have a
+// whole company behind it, so it gets more slots. But any client can send that
+// header, so a quarter is left for everybody else.
 func (b *signIns) holders(r *http.Request, ev *event) []holder {
 	var all []holder
 	if browser := b.sessions.BrowserID(r); browser != "" {
@@ -102,7 +102,7 @@ func (b *signIns) loopPage(ev *event, found error, returnTo string) error {
 			PublicURL: b.site.origin, SeenURL: seen, Causes: b.site.loopCauses(seen, found), StartURL: b.site.login(returnTo)}}}
 }
 
-// startAgain is the page with the button.
+// startAgain is the page with a button that begins the sign-in again.
 func (b *signIns) startAgain(f session.Flow, cause error) error {
 	return &failure{Status: http.StatusBadRequest, Cause: cause, Title: "This sign-in cannot be completed here",
 		Sentence: "The sign-in was not begun in this browser, or it is over.",
@@ -130,7 +130,7 @@ func flowWords(cause error) string {
 	case errors.Is(cause, session.ErrOtherBrowser):
 		return "It was begun in another browser, or in another tab at the same moment."
 	}
-	return "" // the page has words for a browser that began nothing
+	return "" // the page has a sentence of its own for that
 }
 
 // signInFailed counts a failure at the provider and puts it into words.
@@ -139,8 +139,8 @@ func (b *signIns) signInFailed(provider Provider, err error, returnTo string) er
 	return b.signInFailure(provider, err, returnTo)
 }
 
-// signInFailure puts a failure at the provider into words. What the provider
-// wrote is not repeated: it is somebody else's text on our page.
+// signInFailure puts a failure at the provider into words. The provider's own text is
+// not shown: anybody could put text on our page with a link.
 func (b *signIns) signInFailure(provider Provider, err error, returnTo string) error {
 	f := &failure{Cause: fmt.Errorf("sign-in with %s: %w", provider.ID, err), Status: http.StatusBadGateway}
 	switch identity.FailureOf(err) {

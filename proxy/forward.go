@@ -14,8 +14,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
-// forwarding is what the front door has to say of a request that relay passes to
-// an app: what the app is told, what it may not answer, and until when.
+// forwarding is the front door's part of an exchange: which headers the app gets,
+// which of its answer's headers do not pass, and until when the exchange may go on.
 type forwarding struct {
 	p        *Proxy
 	ev       *event
@@ -43,7 +43,7 @@ func (p *Proxy) forward(c *relay.Client, r *http.Request, ev *event, a *admissio
 	switch {
 	case err == nil:
 		return nil
-	case c.Switched(): // nobody listens to HTTP there any more
+	case c.Switched(): // the connection is no longer HTTP
 		ev.cause = err
 		return nil
 	case c.Begun(): // fail aborts it
@@ -82,8 +82,8 @@ func decodePath(path string) string {
 	return decoded
 }
 
-// renew prepares a cookie with a later idle timeout, for page navigations only:
-// a page that polls the app must not keep a session alive that nobody looks at.
+// renew prepares a cookie with a later idle timeout, for page navigations only: a
+// page that polls the app must not keep alive the session of a person who is gone.
 func (x *forwarding) renew() {
 	who := x.admitted.Principal
 	if who == nil || who.Session == nil || admission.KindOf(x.in) != admission.Navigation {
@@ -117,8 +117,8 @@ func (x *forwarding) Over() error {
 	return nil
 }
 
-// RewriteRequest implements relay.Hooks. What was meant for us alone is taken out,
-// and what only we may write is written.
+// RewriteRequest implements relay.Hooks. It removes what was meant only for us and
+// sets the headers that only we may set.
 func (x *forwarding) RewriteRequest(h http.Header) {
 	x.ours = [4]string{x.ev.client, x.ev.facts.Authority, x.ev.facts.Scheme, x.ev.requestID}
 	h["X-Forwarded-For"], h["X-Forwarded-Host"] = x.ours[0:1:1], x.ours[1:2:2]
@@ -132,30 +132,30 @@ func (x *forwarding) RewriteTrailers(h http.Header) { x.p.headers.Strip(h) }
 
 // RewriteInterim implements relay.Hooks.
 func (x *forwarding) RewriteInterim(h http.Header) {
-	keepOurCookies(h)
+	protectCookies(h)
 	delete(h, "Clear-Site-Data")
 }
 
-// RewriteAnswer implements relay.Hooks. It keeps the app from our cookies and adds
-// a renewed one of ours.
+// RewriteAnswer implements relay.Hooks. It removes what would change our cookies, and
+// adds the renewed session cookie.
 func (x *forwarding) RewriteAnswer(h http.Header) {
 	if h["Clear-Site-Data"] != nil && spareCookies(h) {
 		x.ev.note = "Clear-Site-Data: cookies were spared, ours are among them"
 	}
-	keepOurCookies(h)
+	protectCookies(h)
 	// The late answer of a session that has ended would undo a switch.
 	if x.renewed != nil && !x.p.sessions.HasEnded(x.admitted.Principal.Session) {
 		h["Cache-Control"] = x.renewed["Cache-Control"]
 		for _, other := range [...]string{"Expires", "Pragma", "Cdn-Cache-Control", "Surrogate-Control", "X-Accel-Expires"} {
-			h.Del(other) // caches that know these heed nothing else (RFC 9213 §2.2)
+			h.Del(other) // some caches obey these and ignore Cache-Control (RFC 9213 §2.2)
 		}
 		h["Set-Cookie"] = append(h["Set-Cookie"], x.renewed["Set-Cookie"]...)
 	}
 }
 
-// keepOurCookies drops Set-Cookie lines for names of ours: an app must neither
-// sign anybody in nor out.
-func keepOurCookies(h http.Header) {
+// protectCookies drops Set-Cookie lines with names of ours: an app must not sign
+// anybody in or out.
+func protectCookies(h http.Header) {
 	lines := h["Set-Cookie"]
 	if len(lines) == 0 {
 		return
@@ -201,9 +201,9 @@ func spareCookies(h http.Header) (spared bool) {
 	return spared
 }
 
-// failed is why there is no answer from the app, in words for the person who waits.
-// The first kind that fits is the one: an upload that breaks off looks to the
-// transport as if the app had.
+// failed is why there is no answer from the app, in words for the person. The order
+// of the cases matters: to the transport, an upload that breaks off looks like a
+// fault of the app.
 func (x *forwarding) failed(err error) error {
 	switch {
 	case errors.Is(err, relay.ErrTooLarge):
@@ -238,7 +238,7 @@ func (x *forwarding) failed(err error) error {
 	return &failure{Status: http.StatusInternalServerError, Cause: err}
 }
 
-// noAnswer is a failure of the app's, which is counted.
+// noAnswer is a failure of the app; it is counted.
 func (x *forwarding) noAnswer(status int, kind string, cause error) error {
 	x.p.metrics.upstream(x.admitted.Route.Name, kind)
 	return &failure{Status: status, Cause: cause}

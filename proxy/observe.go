@@ -18,8 +18,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-// event is what is found out about a request while it is answered. In the end
-// the observers are told of it, as an observe.Event.
+// event collects what is found out about a request while it is answered. At the end
+// the observers get it as an observe.Event.
 type event struct {
 	start      time.Time
 	requestID  string
@@ -130,7 +130,7 @@ func (m *metrics) upstream(route, kind string) { m.failures.WithLabelValues(rout
 func (m *metrics) request(e *observe.Event) {
 	m.requests.WithLabelValues(e.Route, knownMethod(e.Method), strconv.Itoa(e.Status)).Inc()
 	durations := m.durations
-	if e.Status == http.StatusSwitchingProtocols { // how long people talk is not how slow an app is
+	if e.Status == http.StatusSwitchingProtocols { // how long a WebSocket is open says nothing about the app's speed
 		durations = m.tunnelled
 	}
 	durations.WithLabelValues(e.Route).Observe(e.Took.Seconds())

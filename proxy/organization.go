@@ -46,8 +46,8 @@ func (e *organizationEndpoint) ask(w http.ResponseWriter, r *http.Request, ev *e
 	return nil
 }
 
-// pick makes another of somebody's organizations the active one. The old session
-// ends: what was opened under it must not act for the new one.
+// pick makes another of the person's organizations the active one. The old session
+// ends, so that pages that were opened in it do not act for the new organization.
 func (e *organizationEndpoint) pick(w http.ResponseWriter, r *http.Request, ev *event) error {
 	if !admission.FromPagesOf(r, e.site.origin) {
 		return &failure{Status: http.StatusForbidden, Cause: errors.New("choice of an organization from another site"),

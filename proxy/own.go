@@ -24,7 +24,7 @@ type endpoint struct {
 	get, post handler
 }
 
-// mounted are the endpoints by path, the ones with a name by what stands before it.
+// mounted are the endpoints by path; those with a "{name}" by the path before it.
 type mounted struct {
 	whole map[string]endpoint
 	named map[string]endpoint
@@ -108,9 +108,9 @@ func (p *Proxy) serveOwn(w http.ResponseWriter, r *http.Request, ev *event, path
 }
 
 // readQuery reads a query as browsers and providers write it: pairs between "&",
-// in which ";" is a letter like any other (URL Standard, form-urlencoded). What
-// cannot be decoded stands as it came: a bare "%" in a text for people must not
-// hide the parameters beside it. Those named in exact must be right.
+// in which ";" has no meaning (URL Standard, form-urlencoded). A value that cannot
+// be decoded is kept as it came: a bare "%" in a text for people must not hide the
+// other parameters. Parameters named in exact must be valid.
 func readQuery(raw string, exact ...string) (url.Values, error) {
 	q := url.Values{}
 	for pair := range strings.SplitSeq(raw, "&") {
@@ -139,8 +139,8 @@ func redirect(w http.ResponseWriter, status int, location string) {
 	w.WriteHeader(status)
 }
 
-// keysEndpoint are the public keys of assertions. Five minutes is well under the
-// ten that a new key rests.
+// keysEndpoint serves the public keys of assertions. They may be cached for five
+// minutes; a new key signs only ten minutes after it was published.
 type keysEndpoint struct{ assertions *assertion.Signer }
 
 func (e *keysEndpoint) serve(w http.ResponseWriter, r *http.Request, _ *event) error {

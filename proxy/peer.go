@@ -35,7 +35,7 @@ func (ps peers) of(r *http.Request) (peer, error) {
 	if err != nil {
 		return at, nil // a unix socket has no address
 	}
-	addr := from.Addr().Unmap().WithZone("") // a range has no zone, and an app no use for ours
+	addr := from.Addr().Unmap().WithZone("") // prefixes have no zone, and a zone means nothing to an app
 	at.client = addr.String()
 	if !ps.trusts(addr) {
 		at.forwards = r.Header["X-Forwarded-For"] != nil

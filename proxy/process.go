@@ -24,8 +24,9 @@ type ProcessOptions struct {
 
 // Process is the part of the front door that outlives a configuration: metrics and
 // log, streams and tunnels, the sign-ins that are on their way, and whether the
-// process is stopping. All Proxies of a process share one, so that a changed configuration
-// neither cuts anybody off nor counts anything twice. It is safe for concurrent use.
+// process is stopping. All Proxies of a process share one, so that a change of the
+// configuration neither disconnects anybody nor counts anything twice. It is safe for
+// concurrent use.
 type Process struct {
 	relay     *relay.Relay
 	redeemed  *redemptions

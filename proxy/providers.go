@@ -96,7 +96,7 @@ func (ps providers) origins() []string {
 	return origins
 }
 
-// discovered reports whether provider need not be asked where people sign in.
+// discovered reports whether it is known already where people sign in at provider.
 func discovered(provider Provider) bool {
 	reporter, ok := provider.Login.(DiscoveryReporter)
 	return ok && reporter.Discovered()

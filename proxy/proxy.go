@@ -58,7 +58,7 @@ type Provider struct {
 	EmailDomains []string
 }
 
-// Upstream is where a route's requests go, and how long and large things may be.
+// Upstream is where a route's requests go, with the limits of time and size.
 type Upstream struct {
 	// Scheme and Addr make the URL that Transport is given.
 	Scheme, Addr string
@@ -71,7 +71,7 @@ type Upstream struct {
 	// NoVia keeps Via from the app, because some do not compress for a proxy. Loops
 	// are then counted in CDN-Loop (RFC 8586).
 	NoVia bool
-	// SiteHeaders are those of the app's answers that pass although they speak for
+	// SiteHeaders are headers of the app's answers that pass although they are about
 	// the whole site, in canonical spelling: Alt-Svc, Nel.
 	SiteHeaders []string
 }
@@ -215,7 +215,7 @@ func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
 	if err != nil {
 		ev.decide("deny", authz.ReasonAmbiguous)
 		f := &failure{Status: http.StatusBadRequest, Cause: err}
-		_ = errors.As(err, &f) // it may have words of its own
+		_ = errors.As(err, &f) // err may be a failure with words of its own
 		return f
 	}
 	admission.NoteWebSocket(&facts, r)

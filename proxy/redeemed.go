@@ -11,8 +11,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-// resultTime is how long the result of a redemption waits for a browser that has
-// left. Browsers ask again at once, people who reload within seconds.
+// resultTime is how long the result of a redemption is kept for a browser that has
+// left. Browsers ask again at once, and people reload within seconds.
 const resultTime = 30 * time.Second
 
 // errLeft means that the browser hung up before its code was redeemed.
@@ -29,7 +29,7 @@ type redeemFunc func(stopped context.Context) (identity.Identity, error)
 // ones. Its result is handed out once; a failure that no request waits for is not
 // kept. What is kept is bounded in number and time.
 type redemptions struct {
-	trips   *session.Trips // nobody else uses up trips
+	trips   *session.Trips // used up only here
 	now     func() time.Time
 	stopped context.Context
 	stop    context.CancelFunc
@@ -110,7 +110,8 @@ func (m *redemptions) run(d *redemption, redeem redeemFunc) {
 	close(d.done)
 }
 
-// finish reports whether err is a failure that nobody will see.
+// finish stores the result, and reports whether err is a failure that no request will
+// get.
 func (m *redemptions) finish(d *redemption, who identity.Identity, err error) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
