@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -29,13 +30,13 @@ func newHouse(tb testing.TB, tokens TokenVerifier) *house {
 	clock := func() time.Time { return h.now }
 	key := session.NewKey(h.now.Add(-time.Hour))
 	ring, err := session.NewKeyring([]session.Key{key})
-	check(tb, err)
+	testenv.Check(tb, err)
 	h.sessions, err = session.New(session.Options{Keys: ring, Secure: true,
 		AbsoluteTimeout: 12 * time.Hour, IdleTimeout: time.Hour, Now: clock})
-	check(tb, err)
+	testenv.Check(tb, err)
 	signer, err := assertion.New(assertion.Options{Issuer: "https://" + host, Signing: ring.Signing, Now: clock,
 		Seeds: [][]byte{key.Derive("assertion signing", assertion.SeedBytes)}})
-	check(tb, err)
+	testenv.Check(tb, err)
 	admins := []authz.Rule{{Groups: []string{"admins"}}}
 	table, err := authz.NewTable([]authz.Route{
 		{Name: "open", Host: host, Path: "/open", Access: authz.Access{Public: true}},
@@ -43,11 +44,11 @@ func newHouse(tb testing.TB, tokens TokenVerifier) *house {
 		{Name: "admin", Host: host, Path: "/admin", Access: authz.Access{Rules: admins}},
 		{Name: "api", Host: host, Path: "/api", Access: authz.Access{Authenticated: true}},
 	})
-	check(tb, err)
+	testenv.Check(tb, err)
 	headers := identity.NewHeaders()
 	fields, _ := identity.Preset(identity.PresetForwarded)
 	set, err := headers.Set(fields)
-	check(tb, err)
+	testenv.Check(tb, err)
 	settings := map[string]Settings{}
 	for _, r := range table.Routes() {
 		settings[r.Name] = Settings{Headers: set}
@@ -55,15 +56,8 @@ func newHouse(tb testing.TB, tokens TokenVerifier) *house {
 	settings["api"] = Settings{Headers: set, Tokens: tokens}
 	h.Admission, err = New(Options{PublicHost: host, Prefix: "/.sallyport", Routes: table, Settings: settings,
 		Headers: headers, Sessions: h.sessions, Providers: []string{"main"}, Assertions: signer, Now: clock})
-	check(tb, err)
+	testenv.Check(tb, err)
 	return h
-}
-
-func check(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
 }
 
 func person(subject string, groups ...string) identity.Identity {
@@ -74,7 +68,7 @@ func person(subject string, groups ...string) identity.Identity {
 func (h *house) cookie(tb testing.TB, who identity.Identity) string {
 	tb.Helper()
 	w := headerWriter{}
-	check(tb, h.sessions.Write(w, host, h.sessions.Start(who)))
+	testenv.Check(tb, h.sessions.Write(w, host, h.sessions.Start(who)))
 	pair, _, _ := strings.Cut(http.Header(w).Get("Set-Cookie"), ";")
 	return pair
 }
@@ -89,7 +83,7 @@ func (h headerWriter) WriteHeader(int)             {}
 func (h *house) ask(tb testing.TB, method, target string, lines ...string) (Answer, http.Header, error) {
 	tb.Helper()
 	facts, err := authz.NewFacts(method, "https", host, target)
-	check(tb, err)
+	testenv.Check(tb, err)
 	header := http.Header{}
 	for _, line := range lines {
 		name, value, _ := strings.Cut(line, ": ")
@@ -153,7 +147,7 @@ func TestP01_EachRequestGetsOneAnswer(t *testing.T) {
 			if refusal, ok := errors.AsType[*Refusal](err); ok {
 				status = refusal.Status
 			} else {
-				check(t, err)
+				testenv.Check(t, err)
 			}
 			if ans.Verdict.Outcome != tt.outcome || ans.Verdict.Reason != tt.reason || status != tt.status {
 				t.Errorf("%v %s, status %d (%v)", ans.Verdict.Outcome, ans.Verdict.Reason, status, err)
@@ -176,12 +170,12 @@ func TestP02_OurCookiesAndTokensAreNotPassedOn(t *testing.T) {
 	h := newHouse(t, tokens{"good": nil})
 	ann := h.cookie(t, person("ann"))
 	_, header, err := h.ask(t, "GET", "/api", "Cookie: a=b; "+ann, "Cookie: c=d", "Authorization: Bearer good")
-	check(t, err)
+	testenv.Check(t, err)
 	if got := strings.Join(header["Cookie"], "; "); got != "a=b; c=d" || header["Authorization"] != nil {
 		t.Errorf("the app receives %v", header)
 	}
 	_, header, err = h.ask(t, "GET", "/open", "Authorization: Basic app's")
-	check(t, err)
+	testenv.Check(t, err)
 	if header.Get("Authorization") != "Basic app's" {
 		t.Errorf("a public app does not receive its own credentials: %v", header)
 	}
@@ -192,9 +186,9 @@ func TestP10_APrincipalIsOverWhenItsSessionOrTokenEnds(t *testing.T) {
 	h := newHouse(t, tokens{"good": nil})
 	ann := h.cookie(t, person("ann"))
 	byCookie, _, err := h.ask(t, "GET", "/x", "Cookie: "+ann)
-	check(t, err)
+	testenv.Check(t, err)
 	byToken, _, err := h.ask(t, "GET", "/api", "Authorization: Bearer good")
-	check(t, err)
+	testenv.Check(t, err)
 	if h.Over(byCookie.Principal) || h.Over(byToken.Principal) {
 		t.Fatal("over before its end")
 	}
@@ -213,9 +207,9 @@ func TestP10_APrincipalIsOverWhenItsSessionOrTokenEnds(t *testing.T) {
 func TestP02_EachTokenHasItsOwnKey(t *testing.T) {
 	h := newHouse(t, tokens{"one": nil, "two": nil})
 	one, _, err := h.ask(t, "GET", "/api", "Authorization: Bearer one")
-	check(t, err)
+	testenv.Check(t, err)
 	two, _, err := h.ask(t, "GET", "/api", "Authorization: Bearer two")
-	check(t, err)
+	testenv.Check(t, err)
 	if one.Principal.Key == two.Principal.Key {
 		t.Error("two tokens have one key")
 	}
@@ -236,7 +230,7 @@ func TestAnIncompleteAdmissionIsRefused(t *testing.T) {
 func BenchmarkAdmit(b *testing.B) {
 	h := newHouse(b, nil)
 	facts, err := authz.NewFacts("GET", "https", host, "/x")
-	check(b, err)
+	testenv.Check(b, err)
 	header := http.Header{"Cookie": {h.cookie(b, person("ann"))}}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 // The assertion of somebody who signed in names the session and its end; that of a
@@ -19,9 +20,9 @@ func TestOnlyASessionHasASidInTheAssertion(t *testing.T) {
 		{"/api", "Authorization: Bearer good", false},
 	} {
 		ans, header, err := h.ask(t, "GET", tt.path, tt.line)
-		check(t, err)
+		testenv.Check(t, err)
 		said, err := h.assertions.Verify(header.Get(identity.AssertionHeader), ans.Route.Name)
-		check(t, err)
+		testenv.Check(t, err)
 		sid := ""
 		if tt.session {
 			sid = ans.Principal.Session.SID()

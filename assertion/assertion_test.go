@@ -18,24 +18,24 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 const issuer = "https://app.example.com"
 
-type clock struct{ t time.Time }
+func newClock() *testenv.Clock {
+	return testenv.StandingClock(time.Date(2026, 11, 22, 9, 0, 30, 0, time.UTC))
+}
 
-func newClock() *clock                 { return &clock{time.Date(2026, 11, 22, 9, 0, 30, 0, time.UTC)} }
-func (c *clock) now() time.Time        { return c.t }
-func (c *clock) add(d time.Duration)   { c.t = c.t.Add(d) }
 func seed(b byte) []byte               { return bytes.Repeat([]byte{b}, SeedBytes) }
 func always(i int) func(time.Time) int { return func(time.Time) int { return i } }
 
 // forever is the end of what does not end.
 var forever = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func newSigner(t testing.TB, c *clock, change ...func(*Options)) *Signer {
+func newSigner(t testing.TB, c *testenv.Clock, change ...func(*Options)) *Signer {
 	t.Helper()
-	o := Options{Issuer: issuer, Seeds: [][]byte{seed(1)}, Signing: always(0), Now: c.now}
+	o := Options{Issuer: issuer, Seeds: [][]byte{seed(1)}, Signing: always(0), Now: c.Now}
 	for _, f := range change {
 		f(&o)
 	}
@@ -96,7 +96,7 @@ func verify(t testing.TB, s *Signer, token string) (map[string]any, string) {
 func TestP02_AssertionTellsExactlyThis(t *testing.T) {
 	c := newClock()
 	s := newSigner(t, c)
-	minute := float64(c.t.Truncate(time.Minute).Unix())
+	minute := float64(c.Now().Truncate(time.Minute).Unix())
 	full := map[string]any{
 		"iss": issuer, "sub": "google:1101", "aud": "app", "iat": minute, "exp": minute + 300,
 		"email": "alice@acme.test", "email_verified": true, "name": "Alice", "preferred_username": "al",
@@ -220,7 +220,7 @@ func TestReplicasWithTheSameSecretsAgree(t *testing.T) {
 // While both keys are listed, an app with either JWKS verifies both.
 func TestRotationOverlaps(t *testing.T) {
 	c := newClock()
-	turn := c.t.Add(10 * time.Minute)
+	turn := c.Now().Add(10 * time.Minute)
 	old := newSigner(t, c)
 	both := newSigner(t, c, func(o *Options) {
 		o.Seeds = [][]byte{seed(1), seed(2)}
@@ -233,11 +233,11 @@ func TestRotationOverlaps(t *testing.T) {
 	})
 	before := sign(t, both, "s", "app", alice())
 	_, oldKid := verify(t, old, before)
-	c.add(9*time.Minute + 59*time.Second)
+	c.Advance(9*time.Minute + 59*time.Second)
 	if _, kid := verify(t, both, sign(t, both, "s", "app", alice())); kid != oldKid {
 		t.Error("the new key signs too early")
 	}
-	c.add(31 * time.Second) // and into the next minute
+	c.Advance(31 * time.Second) // and into the next minute
 	_, newKid := verify(t, both, sign(t, both, "s", "app", alice()))
 	if newKid == oldKid {
 		t.Error("the new key does not sign")
@@ -254,7 +254,7 @@ func TestAssertionIsSignedOncePerSessionRouteAndMinute(t *testing.T) {
 	c := newClock()
 	s := newSigner(t, c)
 	token := sign(t, s, "s", "app", alice())
-	c.add(29 * time.Second)
+	c.Advance(29 * time.Second)
 	if sign(t, s, "s", "app", alice()) != token {
 		t.Error("signed twice in a minute")
 	}
@@ -265,14 +265,14 @@ func TestAssertionIsSignedOncePerSessionRouteAndMinute(t *testing.T) {
 	if sign(t, s, "sa", "pp", alice()) == sign(t, s, "s", "app", alice()) {
 		t.Error("session and audience blur")
 	}
-	c.add(time.Second)
+	c.Advance(time.Second)
 	next := sign(t, s, "s", "app", alice())
 	if next == token {
 		t.Error("the same token in the next minute")
 	}
-	c.add(-time.Minute) // a clock that steps back must not get one from the future
+	c.Advance(-time.Minute) // a clock that steps back must not get one from the future
 	claims, _ := verify(t, s, sign(t, s, "s", "app", alice()))
-	if claims["iat"].(float64) > float64(c.t.Unix()) {
+	if claims["iat"].(float64) > float64(c.Now().Unix()) {
 		t.Errorf("from the future: %v", claims)
 	}
 }
@@ -282,11 +282,11 @@ func TestP11_AssertionLivesFiveMinutesAtMost(t *testing.T) {
 	s := newSigner(t, c)
 	for range 120 {
 		claims, _ := verify(t, s, sign(t, s, "s", "app", alice()))
-		iat, exp, now := claims["iat"].(float64), claims["exp"].(float64), float64(c.t.Unix())
+		iat, exp, now := claims["iat"].(float64), claims["exp"].(float64), float64(c.Now().Unix())
 		if exp-iat > 300 || exp-now > 300 || exp-now < 240 || iat > now {
 			t.Fatalf("at %v: iat %v exp %v", now, iat, exp)
 		}
-		c.add(7 * time.Second)
+		c.Advance(7 * time.Second)
 	}
 }
 
@@ -323,7 +323,7 @@ func heap() int {
 // rests on a session.
 func TestP01_AnAssertionDoesNotOutliveWhatItRestsOn(t *testing.T) {
 	c := newClock() // half past a minute
-	s, minute := newSigner(t, c), c.t.Truncate(time.Minute)
+	s, minute := newSigner(t, c), c.Now().Truncate(time.Minute)
 	for name, row := range map[string]struct{ until, want time.Time }{
 		"later":         {minute.Add(5*time.Minute + time.Second), minute.Add(5 * time.Minute)},
 		"just then":     {minute.Add(5 * time.Minute), minute.Add(5 * time.Minute)},
@@ -406,7 +406,7 @@ func BenchmarkSignAnew(b *testing.B) {
 	s, id := newSigner(b, c), alice()
 	b.ReportAllocs()
 	for b.Loop() {
-		c.add(time.Minute)
+		c.Advance(time.Minute)
 		if _, err := s.Sign(Caller{Key: "session", Identity: id, End: forever}, "app"); err != nil {
 			b.Fatal(err)
 		}

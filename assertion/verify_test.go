@@ -19,7 +19,7 @@ const sid = "AAAAAAAAAAAAAAAAAAAAAA"
 func TestAnAssertionNamesItsSession(t *testing.T) {
 	c := newClock()
 	s := newSigner(t, c)
-	end := c.t.Add(8 * time.Hour)
+	end := c.Now().Add(8 * time.Hour)
 	token, err := s.Sign(Caller{Key: "k", Identity: alice(), SID: sid, End: end}, "app")
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +31,7 @@ func TestAnAssertionNamesItsSession(t *testing.T) {
 		t.Errorf("without a session: sid %v, session_end %v", told["sid"], told["session_end"])
 	}
 	got, err := s.Verify(token, "other", "app")
-	issued := c.t.Truncate(time.Minute)
+	issued := c.Now().Truncate(time.Minute)
 	want := Verified{
 		Subject: "google:1101", Org: "acme", Audience: "app", SID: sid, SessionEnd: got.SessionEnd,
 		IssuedAt: got.IssuedAt, Expires: got.Expires,
@@ -80,7 +80,7 @@ func forge(t testing.TB, n byte, head map[jose.HeaderKey]any, payload string) st
 func TestP02_VerifyTakesOnlyWhatWasSignedHereForThisAppAndNow(t *testing.T) {
 	c := newClock()
 	s := newSigner(t, c)
-	now := c.t.Unix()
+	now := c.Now().Unix()
 	payload := func(change map[string]any) string {
 		m := map[string]any{"iss": issuer, "sub": "p:s", "aud": "app", "iat": now, "exp": now + 60,
 			"sid": sid, "session_end": now + 90}
@@ -161,11 +161,11 @@ func TestVerifyKnowsAllListedKeys(t *testing.T) {
 	if _, err := next.Verify(old, "app"); !errors.Is(err, ErrKey) {
 		t.Errorf("a key that was taken out: %v", err)
 	}
-	c.add(4*time.Minute + 29*time.Second)
+	c.Advance(4*time.Minute + 29*time.Second)
 	if _, err := both.Verify(old, "app"); err != nil {
 		t.Error(err)
 	}
-	c.add(time.Second)
+	c.Advance(time.Second)
 	if _, err := both.Verify(old, "app"); !errors.Is(err, ErrExpired) {
 		t.Error(err)
 	}

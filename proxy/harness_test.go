@@ -19,7 +19,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,18 +97,12 @@ type testSite struct {
 	sessions  *session.Manager
 	log       *logSink
 	metrics   *prometheus.Registry
-	clock     *clock
+	clock     *testenv.Clock
 	server    *httptest.Server
 	transport http.RoundTripper
 	key       session.Key
 	claims    login.ClaimNames
 }
-
-// clock can be moved by tests.
-type clock struct{ offset atomic.Int64 }
-
-func (c *clock) Now() time.Time          { return time.Now().Add(time.Duration(c.offset.Load())) }
-func (c *clock) Advance(d time.Duration) { c.offset.Add(int64(d)) }
 
 // usualRoutes: everybody, admins, and nobody asked, on one host.
 func usualRoutes(host string) []authz.Route {
@@ -136,7 +129,7 @@ func bob() identity.Identity {
 
 func newTestSite(tb testing.TB, o setup) *testSite {
 	tb.Helper()
-	s := &testSite{claims: o.Claims, clock: &clock{}, log: newLogSink(), metrics: prometheus.NewRegistry()}
+	s := &testSite{claims: o.Claims, clock: testenv.NewClock(), log: newLogSink(), metrics: prometheus.NewRegistry()}
 	s.server = httptest.NewUnstartedServer(nil)
 	s.addr = s.server.Listener.Addr().String()
 	s.url = o.Public

@@ -513,12 +513,10 @@ func TestP17_AStormLeavesNothingBehind(t *testing.T) {
 				s.server.Close()
 				app.Close()
 				s.transport.(*http.Transport).CloseIdleConnections()
-				waitForGoroutines(t, before+3) // the app's server accepts, and its provider's clients wait
-				for deadline := time.Now().Add(2 * soon); testutil.ToFloat64(s.proxy.metrics.inFlight) != 0; time.Sleep(10 * time.Millisecond) {
-					if time.Now().After(deadline) { // net/http does not wait for the handlers of HTTP/2
-						t.Fatalf("%v exchanges are left", testutil.ToFloat64(s.proxy.metrics.inFlight))
-					}
-				}
+				waitForGoroutines(t, before+3)                                 // the app's server accepts, and its provider's clients wait
+				testenv.Within(t, 2*soon, "no exchange is left", func() bool { // net/http does not wait for the handlers of HTTP/2
+					return testutil.ToFloat64(s.proxy.metrics.inFlight) == 0
+				})
 				if n := s.tunnels(t); n != 0 {
 					t.Errorf("%v tunnels are left", n)
 				}

@@ -76,7 +76,7 @@ func (v pendingCallback) leaves(t *testing.T, asked <-chan struct{}) {
 	receive(t, asked)
 	cancel()
 	<-gone
-	eventually(t, "the server notices that the browser left", func() bool { return v.s.left() > before })
+	testenv.Eventually(t, "the server notices that the browser left", func() bool { return v.s.left() > before })
 }
 
 // left counts the requests that ended because their client had left.
@@ -92,15 +92,6 @@ func receive(t *testing.T, c <-chan struct{}) {
 	case <-c:
 	case <-time.After(15 * time.Second):
 		t.Fatal("waited for 15 s")
-	}
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("never: " + what)
-		}
 	}
 }
 
@@ -141,7 +132,7 @@ func TestP06_ACallbackThatWasCancelledAndAskedAgainSignsIn(t *testing.T) {
 				v.leaves(t, asked)
 				if late {
 					close(release)
-					eventually(t, "the result waits", func() bool { kept, _ := s.waiting(); return kept == 1 })
+					testenv.Eventually(t, "the result waits", func() bool { kept, _ := s.waiting(); return kept == 1 })
 				}
 				if got := s.signIns(t); len(got) != 0 {
 					t.Errorf("before a cookie was written %v were counted", got)
@@ -212,7 +203,7 @@ func TestP06_OfManyRequestsForOneCallbackOneSignsIn(t *testing.T) {
 		})
 	}
 	receive(t, asked)
-	eventually(t, "all but one are let go", func() bool { return afresh.Load() == 19 })
+	testenv.Eventually(t, "all but one are let go", func() bool { return afresh.Load() == 19 })
 	close(release)
 	crowd.Wait()
 	if in.Load() != 1 || s.provider.Hits(testenv.Token) != 1 || s.signIns(t)["ok"] != 1 {
@@ -257,7 +248,7 @@ func TestP06_AResultWaitsForItsBrowserAlone(t *testing.T) {
 			v := s.arrives(t, s.browser(t), "mira")
 			v.leaves(t, asked)
 			close(release)
-			eventually(t, "the result waits", func() bool { kept, _ := s.waiting(); return kept == 1 })
+			testenv.Eventually(t, "the result waits", func() bool { kept, _ := s.waiting(); return kept == 1 })
 			tt.meanwhile(t, s, v)
 			a, err := v.ask(t.Context())
 			check(t, err)
@@ -291,7 +282,7 @@ func TestP17_ResultsThatWaitAreBounded(t *testing.T) {
 			return func(context.Context) (identity.Identity, error) { return alice(), nil }, nil
 		}, func(error) {})
 		check(t, err)
-		eventually(t, "it ends", func() bool { kept, all := s.waiting(); return kept == all })
+		testenv.Eventually(t, "it ends", func() bool { kept, all := s.waiting(); return kept == all })
 	}
 	if kept, _ := s.waiting(); kept != 4 {
 		t.Errorf("%d results are kept", kept)
@@ -376,7 +367,7 @@ func TestAFailureThatNobodyWaitsForIsLoggedAndCountedOnce(t *testing.T) {
 			v := s.arrives(t, s.browser(t), "mira")
 			v.leaves(t, asked)
 			close(release)
-			eventually(t, "it is logged", func() bool { return strings.Contains(s.log.text(t), "a sign-in failed after its browser had left") })
+			testenv.Eventually(t, "it is logged", func() bool { return strings.Contains(s.log.text(t), "a sign-in failed after its browser had left") })
 			if !strings.Contains(s.log.text(t), tt.words) {
 				t.Errorf("logged\n%s", s.log.text(t))
 			}

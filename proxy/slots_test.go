@@ -53,7 +53,7 @@ func (m machine) flood(t *testing.T, n int, oneCookie bool, crowd *sync.WaitGrou
 			}
 		})
 	}
-	eventually(t, "all wait or were turned away", func() bool { return m.s.provider.Hits(testenv.Token)-before+len(turnedAway) == n })
+	testenv.Eventually(t, "all wait or were turned away", func() bool { return m.s.provider.Hits(testenv.Token)-before+len(turnedAway) == n })
 	return m.s.provider.Hits(testenv.Token) - before
 }
 
@@ -109,7 +109,7 @@ func TestP17_OneMachineTakesHalfOfTheSlotsAtMost(t *testing.T) {
 					t.Errorf("an honest one ended at %s with %d", page.URL, page.Status)
 				}
 			})
-			eventually(t, "the honest one's code is redeemed", func() bool { return s.provider.Hits(testenv.Token) == tt.waits+1 })
+			testenv.Eventually(t, "the honest one's code is redeemed", func() bool { return s.provider.Hits(testenv.Token) == tt.waits+1 })
 			end()
 		})
 	}

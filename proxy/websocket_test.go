@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 // wsRoutes: one route carries WebSockets, one of them also from elsewhere, one none.
@@ -319,11 +320,7 @@ func TestStoppingEndsTunnelsAndRefusesNewOnes(t *testing.T) {
 	if ctx.Err() != nil {
 		t.Error("tunnels are left")
 	}
-	for deadline := time.Now().Add(soon); s.tunnels(t) != 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) { // their handlers return a moment later
-			t.Fatalf("%v tunnels are counted", s.tunnels(t))
-		}
-	}
+	testenv.Within(t, soon, "no tunnel is counted", func() bool { return s.tunnels(t) == 0 }) // their handlers return a moment later
 	for _, w := range all {
 		if got, _ := readWithin(t, w.in, -1, soon); got != "" {
 			t.Errorf("it says %q", got)

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 // An answer that announces trailers, has no body and ends when its header is
@@ -33,7 +35,7 @@ func TestAnEmptyAnswerWithTrailersArrivesWhole(t *testing.T) {
 	var all sync.WaitGroup
 	for range clients {
 		conn, in := d.dial(t, "")
-		check(t, conn.SetDeadline(time.Now().Add(3*soon)))
+		testenv.Check(t, conn.SetDeadline(time.Now().Add(3*soon)))
 		all.Go(func() {
 			for i := range rounds {
 				if err := askForTrailers(conn, in); err != nil {

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 // writerDouble is a ResponseWriter that notes what a client does with it. Writing
@@ -169,16 +171,16 @@ func TestInterimAnswersGoBeforeTheAnswer(t *testing.T) {
 	c := clientOf(w)
 	var want []string
 	for n := range 10 {
-		check(t, c.queueInterim(103, numbered(n)))
+		testenv.Check(t, c.queueInterim(103, numbered(n)))
 		want = append(want, "103#"+strconv.Itoa(n))
 	}
 	c.Settle()
-	check(t, c.queueInterim(103, numbered(10)))
+	testenv.Check(t, c.queueInterim(103, numbered(10)))
 	if c.sendContinue(func() bool { return true }) {
 		t.Error("100 was said after the answer was known")
 	}
 	c.WriteHeader(200)
-	check(t, c.queueInterim(103, numbered(11)))
+	testenv.Check(t, c.queueInterim(103, numbered(11)))
 	c.Close()
 	if wrote, _ := w.seen(); !slices.Equal(wrote, append(want, "200")) {
 		t.Errorf("wrote %v", wrote)
@@ -196,7 +198,7 @@ func TestAnAnswerThatHasBegunIsTheOnlyOne(t *testing.T) {
 	c.WriteHeader(200)
 	c.WriteHeader(504)
 	_, err := c.Write([]byte("page"))
-	check(t, err)
+	testenv.Check(t, err)
 	if wrote, _ := w.seen(); !slices.Equal(wrote, []string{"200", "page"}) {
 		t.Errorf("wrote %v", wrote)
 	}
@@ -242,7 +244,7 @@ func TestNothingIsWrittenOnceTheHandlerHasReturned(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := &writerDouble{}
 			c := clientOf(w)
-			check(t, c.queueInterim(103, numbered(1)))
+			testenv.Check(t, c.queueInterim(103, numbered(1)))
 			c.Settle()
 			c.Close()
 			wrote, deadlines := w.seen()
@@ -283,7 +285,7 @@ func TestInterimAnswersLeaveNothingInTheAnswer(t *testing.T) {
 	t.Parallel()
 	w := &writerDouble{header: http.Header{}}
 	c := NewClient(w, &http.Request{ProtoMajor: 1}, "id", true)
-	check(t, c.queueInterim(103, http.Header{"Link": {"</a>"}}))
+	testenv.Check(t, c.queueInterim(103, http.Header{"Link": {"</a>"}}))
 	c.Settle()
 	c.WriteHeader(200)
 	if h := w.header; h["Link"] != nil || h.Get("X-Request-Id") != "id" || h.Get("Connection") != "close" {

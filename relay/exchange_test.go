@@ -16,18 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
 // soon is how long a test waits for what should be there at once.
 const soon = 10 * time.Second
-
-func check(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
-}
 
 // caller is a front door that adds a header to everything.
 type caller struct{ isOver atomic.Bool }
@@ -74,9 +68,9 @@ func newDoor(tb testing.TB, app http.Handler, change func(*Order)) *door {
 		address = server.URL
 	}
 	target, err := url.Parse(address)
-	check(tb, err)
+	testenv.Check(tb, err)
 	up, err := upstream.New(upstream.Options{URL: target})
-	check(tb, err)
+	testenv.Check(tb, err)
 	tb.Cleanup(up.Close)
 	d := &door{relay: New()}
 	d.order = Order{Transport: up, URL: url.URL{Scheme: up.Scheme(), Host: up.Host()}, Host: "app.example",
@@ -110,28 +104,25 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // result waits for the n-th, from 0.
 func (d *door) result(tb testing.TB, n int) result {
 	tb.Helper()
-	for deadline := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {
+	var got []result
+	testenv.Within(tb, soon, "the exchange ends", func() bool {
 		d.mu.Lock()
-		got := slices.Clone(d.results)
-		d.mu.Unlock()
-		if len(got) > n {
-			return got[n]
-		}
-		if time.Now().After(deadline) {
-			tb.Fatal("the exchange goes on")
-		}
-	}
+		defer d.mu.Unlock()
+		got = slices.Clone(d.results)
+		return len(got) > n
+	})
+	return got[n]
 }
 
 // dial sends raw text.
 func (d *door) dial(tb testing.TB, text string) (net.Conn, *bufio.Reader) {
 	tb.Helper()
 	conn, err := net.Dial("tcp", d.server.Listener.Addr().String())
-	check(tb, err)
+	testenv.Check(tb, err)
 	tb.Cleanup(func() { conn.Close() })
-	check(tb, conn.SetDeadline(time.Now().Add(soon)))
+	testenv.Check(tb, conn.SetDeadline(time.Now().Add(soon)))
 	_, err = io.WriteString(conn, text)
-	check(tb, err)
+	testenv.Check(tb, err)
 	return conn, bufio.NewReader(conn)
 }
 
@@ -154,15 +145,15 @@ func TestARequestAndItsAnswerPassWithWhatTheCallerChanges(t *testing.T) {
 		"Transfer-Encoding: chunked\r\nTrailer: X-Sum, X-Secret, Authorization\r\n\r\n"+
 		"2\r\nhi\r\n0\r\nX-Sum: 7\r\nX-Secret: s\r\nAuthorization: a\r\n\r\n")
 	res, err := http.ReadResponse(in, nil)
-	check(t, err)
+	testenv.Check(t, err)
 	h := res.Header
 	if res.StatusCode != 103 || h.Get("X-Caller") != "interim" || h["Alt-Svc"] != nil || h["X-Request-Id"] != nil {
 		t.Errorf("interim answer %d %v", res.StatusCode, h)
 	}
 	res, err = http.ReadResponse(in, nil)
-	check(t, err)
+	testenv.Check(t, err)
 	body, err := io.ReadAll(res.Body)
-	check(t, err)
+	testenv.Check(t, err)
 	h = res.Header
 	want := `app.example /a?b hi via="1.1 sallyport" caller="request" hop="" map["X-Sum":["7"]]`
 	if h.Get("X-Seen") != want {
@@ -275,7 +266,7 @@ func TestAnAnswerThatBreaksOffIsBrokenForTheClient(t *testing.T) {
 			t.Parallel()
 			d := newDoor(t, raw("HTTP/1.1 200 OK\r\n"+length+"\r\n\r\n5\r\nhello"), nil)
 			res, err := http.Get(d.server.URL)
-			check(t, err)
+			testenv.Check(t, err)
 			defer res.Body.Close()
 			if _, err := io.ReadAll(res.Body); err == nil {
 				t.Error("it looks whole")
@@ -301,13 +292,13 @@ func TestATunnelIsCountedAndEndsWithTheRightToIt(t *testing.T) {
 	}), nil)
 	conn, in := d.dial(t, "GET /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 	res, err := http.ReadResponse(in, nil)
-	check(t, err)
+	testenv.Check(t, err)
 	h := res.Header
 	if res.StatusCode != 101 || h.Get("X-Caller") != "answer" || !slices.Equal(h["X-Request-Id"], []string{"id-1"}) {
 		t.Errorf("answered %d %v", res.StatusCode, h)
 	}
 	_, err = io.WriteString(conn, "ping")
-	check(t, err)
+	testenv.Check(t, err)
 	echo := make([]byte, 4)
 	if _, err := io.ReadFull(in, echo); err != nil || string(echo) != "ping" || d.relay.OpenTunnels() != 1 {
 		t.Errorf("%q came back, %v, of %d tunnels", echo, err, d.relay.OpenTunnels())
@@ -345,10 +336,10 @@ func TestAConnectionThatIsBoundToAPersonIsNotReused(t *testing.T) {
 			}), func(o *Order) { o.Hooks = &injector{authorization: tt.injected} })
 			for n := range 3 {
 				r, err := http.NewRequestWithContext(t.Context(), "GET", d.server.URL, nil)
-				check(t, err)
+				testenv.Check(t, err)
 				r.Header.Set("Authorization", tt.authorization)
 				res, err := http.DefaultClient.Do(r)
-				check(t, err)
+				testenv.Check(t, err)
 				res.Body.Close()
 				d.result(t, n)
 			}
@@ -382,7 +373,7 @@ func TestContentLengthZeroIsPassedOn(t *testing.T) {
 	for length, want := range map[string]string{"Content-Length: 0\r\n": "0", "": ""} {
 		_, in := d.dial(t, "DELETE / HTTP/1.1\r\nHost: x\r\n"+length+"\r\n")
 		res, err := http.ReadResponse(in, nil)
-		check(t, err)
+		testenv.Check(t, err)
 		if got := res.Header.Get("X-Length"); got != want {
 			t.Errorf("%q became %q", length, got)
 		}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 func TestP03_MalformedRequestsOfHTTP2AreRefused(t *testing.T) {
@@ -66,7 +68,7 @@ func TestAnEmptyHTTP2RequestMustEndInTime(t *testing.T) {
 	t.Parallel()
 	w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
 	r := &http.Request{RequestURI: "/", Header: http.Header{"Content-Length": {"0"}}, Body: http.NoBody}
-	check(t, CheckHTTP2(w, r, "https"))
+	testenv.Check(t, CheckHTTP2(w, r, "https"))
 	if len(w.set) != 2 || time.Until(w.set[0]) > http2EndTimeout || w.set[0].IsZero() || !w.set[1].IsZero() {
 		t.Errorf("deadlines %v", w.set)
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 // uploadOf is the upload of a request with this body.
@@ -70,7 +72,7 @@ func TestAnUploadIsSentAgainFromItsBeginningOrNotAtAll(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			u := uploadOf(strings.NewReader(tt.body), Order{})
 			_, err := io.ReadFull(u, make([]byte, tt.read))
-			check(t, err)
+			testenv.Check(t, err)
 			if tt.do != nil {
 				tt.do(u)
 			}
@@ -81,7 +83,7 @@ func TestAnUploadIsSentAgainFromItsBeginningOrNotAtAll(t *testing.T) {
 				}
 				return
 			}
-			check(t, err)
+			testenv.Check(t, err)
 			if got, err := io.ReadAll(again); string(got) != tt.want || err != nil {
 				t.Errorf("%d bytes the second time, %v", len(got), err)
 			}
@@ -132,7 +134,7 @@ func TestWhatAClientStillSendsIsTakenInAfterAnEarlyAnswer(t *testing.T) {
 		}
 	}
 	res, err := http.ReadResponse(in, nil)
-	check(t, err)
+	testenv.Check(t, err)
 	if body, err := io.ReadAll(res.Body); res.StatusCode != 413 || string(body) != "no" || err != nil || !res.Close {
 		t.Errorf("answered %d %q %v, close %v", res.StatusCode, body, err, res.Close)
 	}

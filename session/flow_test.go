@@ -115,11 +115,11 @@ func TestP06_FlowIsLateAfterTenMinutes(t *testing.T) {
 	c := newClock()
 	b := &browser{t: t, m: newManager(t, c)}
 	early, late := b.begin(aFlow), b.begin(aFlow)
-	c.add(10*time.Minute - time.Second)
+	c.Advance(10*time.Minute - time.Second)
 	if _, _, err := b.end(early.State); err != nil {
 		t.Error(err)
 	}
-	c.add(time.Second)
+	c.Advance(time.Second)
 	f, got, err := b.end(late.State)
 	if !errors.Is(err, ErrLate) || got != (identity.Handshake{}) || f.ReturnTo != aFlow.ReturnTo {
 		t.Errorf("%v %+v", err, f)

@@ -14,7 +14,7 @@ func TestALostFlowIsKnownFromAnUnexpiredStateAlone(t *testing.T) {
 			t.Errorf("%q opens: %+v", state, f)
 		}
 	}
-	c.add(FlowTime)
+	c.Advance(FlowTime)
 	if f, ok := b.m.Lost(h.State); ok || f != (Flow{}) {
 		t.Errorf("after ten minutes: %+v", f)
 	}

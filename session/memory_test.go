@@ -20,7 +20,7 @@ import (
 
 // begun is a session that begins now, with a person of its own.
 func begun(root string, c *clock) *Session {
-	return &Session{Root: root, SignedIn: c.t, end: c.t.Add(12 * time.Hour)}
+	return &Session{Root: root, SignedIn: c.Now(), end: c.Now().Add(12 * time.Hour)}
 }
 
 func end(m *Memory, s *Session) { _ = m.End(context.Background(), cutOf(s, 0)) }
@@ -34,7 +34,7 @@ func cutOf(s *Session, below uint64) Cut { return (&Manager{}).cut(s, below) }
 
 func TestMemoryRemembersWhatEnded(t *testing.T) {
 	c := newClock()
-	m := NewMemory(c.now, nil)
+	m := NewMemory(c.Now, nil)
 	a, b := begun("a", c), begun("b", c)
 	if m.Ended(*a) {
 		t.Error("remembers what it was not told")
@@ -61,8 +61,8 @@ func TestP10_NothingEndedComesBackHoweverManySignOut(t *testing.T) {
 	c := newClock()
 	var cut time.Time
 	merges := 0
-	m := NewMemory(c.now, func(got Merge) {
-		if merges++; got.Person != "" || got.Entries < 50 || !got.Before.After(cut) || got.Before.After(c.t) {
+	m := NewMemory(c.Now, func(got Merge) {
+		if merges++; got.Person != "" || got.Entries < 50 || !got.Before.After(cut) || got.Before.After(c.Now()) {
 			t.Errorf("merged: %+v", got)
 		}
 		cut = got.Before
@@ -70,7 +70,7 @@ func TestP10_NothingEndedComesBackHoweverManySignOut(t *testing.T) {
 	m.max = 100
 	var all []*Session
 	for i := range 5000 {
-		c.add(time.Second)
+		c.Advance(time.Second)
 		e := begun(fmt.Sprint(i), c)
 		end(m, e)
 		if all = append(all, e); m.view.Len() > m.max {
@@ -109,7 +109,7 @@ func TestP10_ThoseWhoSignedOutFirstStaySignedOutAtTheRealBound(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i%100 == 0 {
-			c.add(time.Second)
+			c.Advance(time.Second)
 		}
 	}
 	for cookie := range cookies {
@@ -120,15 +120,15 @@ func TestP10_ThoseWhoSignedOutFirstStaySignedOutAtTheRealBound(t *testing.T) {
 // What has run out goes first: it merges nobody.
 func TestP10_ManyFinishedSessionsPushOutNoEndedOne(t *testing.T) {
 	c := newClock()
-	m := NewMemory(c.now, func(Merge) { t.Error("merged") })
+	m := NewMemory(c.Now, func(Merge) { t.Error("merged") })
 	m.max = 100
 	first := begun("ended", c)
 	end(m, first)
 	for i := range 10_000 {
 		e := begun(fmt.Sprint(i), c)
-		e.end = c.t.Add(time.Minute)
+		e.end = c.Now().Add(time.Minute)
 		end(m, e)
-		c.add(2 * time.Second)
+		c.Advance(2 * time.Second)
 		if !m.Ended(*first) {
 			t.Fatalf("forgotten after %d", i)
 		}
@@ -157,7 +157,7 @@ func TestP17_MemoryIsBounded(t *testing.T) {
 
 func TestMemoryIsSafeForConcurrentUse(t *testing.T) {
 	c := newClock()
-	m, s := NewMemory(c.now, nil), NewTrips()
+	m, s := NewMemory(c.Now, nil), NewTrips()
 	m.max, s.max = 10, 10
 	var wg sync.WaitGroup
 	var alive, first atomic.Int32
@@ -254,7 +254,7 @@ func TestP10_WhoSignsInAndOutAgainAndAgainSignsOutNobodyElse(t *testing.T) {
 		s, cookie := signedInAs(t, m, "busy")
 		sessions = append(sessions, cookie)
 		signOut(t, m, s)
-		if c.add(time.Second); list.view.Len() > CrowdMax+1 {
+		if c.Advance(time.Second); list.view.Len() > CrowdMax+1 {
 			t.Fatalf("%d entries after %d", list.view.Len(), i)
 		}
 	}
@@ -296,7 +296,7 @@ func TestP10_SwitchingAgainAndAgainTakesOneEntry(t *testing.T) {
 // longer again: the cookie of before must not be good again.
 func TestP10_ALongerTimeoutBringsNothingEndedBack(t *testing.T) {
 	c := newClock()
-	list := NewMemory(c.now, nil)
+	list := NewMemory(c.Now, nil)
 	lasting := func(d time.Duration) *Manager {
 		return newManager(t, c, func(o *Options) { o.Ended, o.AbsoluteTimeout, o.IdleTimeout = list, d, 24*time.Hour })
 	}
@@ -307,11 +307,11 @@ func TestP10_ALongerTimeoutBringsNothingEndedBack(t *testing.T) {
 		t.Fatalf("the shorter timeout: %v, until %s", err, read.Expires)
 	}
 	signOut(t, lasting(time.Hour), read)
-	c.add(2 * time.Hour)
-	list.view.Sweep(c.now())
+	c.Advance(2 * time.Hour)
+	list.view.Sweep(c.Now())
 	mustRefuse(t, lasting(12*time.Hour), cookie, testHost, ErrEnded)
 	mustRefuse(t, lasting(1000*time.Hour), cookie, testHost, ErrEnded)
-	c.add(11 * time.Hour)
+	c.Advance(11 * time.Hour)
 	mustRefuse(t, lasting(1000*time.Hour), other, testHost, ErrExpired)
 }
 
@@ -322,9 +322,9 @@ func TestAClockThatIsSetBackKeepsNobodyFromSigningIn(t *testing.T) {
 	m := newManager(t, c)
 	old, oldCookie := signedIn(t, m)
 	for _, cut := range []Cut{
-		{Person: alice().ID(), Before: c.t.Add(time.Hour), Until: c.t.Add(13 * time.Hour)},
-		{Org: alice().Org.ID, Before: c.t.Add(2 * time.Hour), Until: c.t.Add(14 * time.Hour)},
-		{Before: c.t.Add(3 * time.Hour), Until: c.t.Add(15 * time.Hour)},
+		{Person: alice().ID(), Before: c.Now().Add(time.Hour), Until: c.Now().Add(13 * time.Hour)},
+		{Org: alice().Org.ID, Before: c.Now().Add(2 * time.Hour), Until: c.Now().Add(14 * time.Hour)},
+		{Before: c.Now().Add(3 * time.Hour), Until: c.Now().Add(15 * time.Hour)},
 	} {
 		if err := m.ended.End(t.Context(), cut); err != nil {
 			t.Fatal(err)
@@ -339,17 +339,17 @@ func TestAClockThatIsSetBackKeepsNobodyFromSigningIn(t *testing.T) {
 		}
 	}
 	_, cookie := signedIn(t, m)
-	c.add(12*time.Hour - time.Second)
+	c.Advance(12*time.Hour - time.Second)
 	if _, err := m.Read(cookie, testHost); err != nil && err != ErrExpired {
 		t.Error(err)
 	}
-	c.add(time.Second)
+	c.Advance(time.Second)
 	mustRefuse(t, m, cookie, testHost, ErrExpired)
 }
 
 func TestCutMatchesWhatItNames(t *testing.T) {
 	c := newClock()
-	at, until := c.t, c.t.Add(12*time.Hour)
+	at, until := c.Now(), c.Now().Add(12*time.Hour)
 	s := Session{Root: "r", SignedIn: at, Identity: alice()}
 	s.Identity.ProviderSID = "sid"
 	s.Identity.Orgs = []identity.Org{s.Identity.Org, {ID: "birch"}}
@@ -363,7 +363,7 @@ func TestCutMatchesWhatItNames(t *testing.T) {
 		"everybody":         {Before: at},
 	} {
 		cut.Until = until
-		m := NewMemory(c.now, nil)
+		m := NewMemory(c.Now, nil)
 		if err := m.End(t.Context(), cut); err != nil || !m.Ended(s) {
 			t.Errorf("%s: %v, and not over", name, err)
 		}
@@ -382,7 +382,7 @@ func TestCutMatchesWhatItNames(t *testing.T) {
 		"a session nowhere": {ProviderSID: "s", Before: at, Until: until}, "all of a provider": {Provider: "p", Before: at, Until: until},
 		"generation of a person": {Person: "p:s", Below: 1, Before: at, Until: until},
 	} {
-		if err := NewMemory(c.now, nil).End(t.Context(), cut); !errors.Is(err, ErrCut) {
+		if err := NewMemory(c.Now, nil).End(t.Context(), cut); !errors.Is(err, ErrCut) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -391,20 +391,20 @@ func TestCutMatchesWhatItNames(t *testing.T) {
 // What is full refuses: to forget a hand-over would let it count twice.
 func TestConsumeCountsOnceAndForgetsNothing(t *testing.T) {
 	c := newClock()
-	m := NewMemory(c.now, nil)
+	m := NewMemory(c.Now, nil)
 	m.room = 100
 	for i := range 100 {
 		for want := range []bool{0: true, 1: false} {
-			if first, err := m.Consume(t.Context(), fmt.Sprint("test/", i), c.t.Add(time.Minute)); err != nil || first != (want == 0) {
+			if first, err := m.Consume(t.Context(), fmt.Sprint("test/", i), c.Now().Add(time.Minute)); err != nil || first != (want == 0) {
 				t.Fatalf("%d: %v %v", i, first, err)
 			}
 		}
 	}
-	if first, err := m.Consume(t.Context(), "test/more", c.t.Add(time.Minute)); first || !errors.Is(err, ErrFull) {
+	if first, err := m.Consume(t.Context(), "test/more", c.Now().Add(time.Minute)); first || !errors.Is(err, ErrFull) {
 		t.Errorf("full: %v %v", first, err)
 	}
-	c.add(2 * time.Minute)
-	if first, err := m.Consume(t.Context(), "test/more", c.t.Add(time.Minute)); !first || err != nil {
+	c.Advance(2 * time.Minute)
+	if first, err := m.Consume(t.Context(), "test/more", c.Now().Add(time.Minute)); !first || err != nil {
 		t.Errorf("after a while: %v %v", first, err)
 	}
 }

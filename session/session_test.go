@@ -19,18 +19,21 @@ import (
 
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/recent"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 const testHost = "app.example.com"
 
 // clock is the time that a test moves by hand.
-type clock struct{ t time.Time }
+type clock struct{ *testenv.Clock }
 
-func newClock() *clock { return &clock{time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)} }
+func newClock() *clock {
+	return &clock{testenv.StandingClock(time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC))}
+}
 
-func (c *clock) now() time.Time      { return c.t }
-func (c *clock) add(d time.Duration) { c.t = c.t.Add(d) }
-func (c *clock) key(age int) (k Key) { return keyOf(byte(age), c.t.Add(-time.Duration(age)*time.Hour)) }
+func (c *clock) key(age int) (k Key) {
+	return keyOf(byte(age), c.Now().Add(-time.Duration(age)*time.Hour))
+}
 func (c *clock) ring(ages ...int) Keyring {
 	var keys []Key
 	for _, age := range ages {
@@ -54,7 +57,7 @@ func keyOf(seed byte, created time.Time) Key {
 
 func newManager(t testing.TB, c *clock, change ...func(*Options)) *Manager {
 	t.Helper()
-	o := Options{Keys: c.ring(1), Secure: true, AbsoluteTimeout: 12 * time.Hour, IdleTimeout: time.Hour, Now: c.now}
+	o := Options{Keys: c.ring(1), Secure: true, AbsoluteTimeout: 12 * time.Hour, IdleTimeout: time.Hour, Now: c.Now}
 	for _, f := range change {
 		f(&o)
 	}
@@ -219,11 +222,11 @@ func TestP11_MaxAgeCountsFromTheSignIn(t *testing.T) {
 	c := newClock()
 	m := newManager(t, c)
 	s := m.Start(alice())
-	c.add(11 * time.Hour)
+	c.Advance(11 * time.Hour)
 	if line := write(t, m, testHost, s); !strings.Contains(line, "; Max-Age=3600;") {
 		t.Error(line)
 	}
-	c.add(2 * time.Hour) // too late: never a cookie for the browser's whole session
+	c.Advance(2 * time.Hour) // too late: never a cookie for the browser's whole session
 	if line := write(t, m, testHost, s); !strings.Contains(line, "; Max-Age=1;") {
 		t.Error(line)
 	}
@@ -322,8 +325,8 @@ func TestP17_IdentityAtTheCapKeepsItsGroupsToTheEnd(t *testing.T) {
 	s := grown(largest)
 	first := len(write(t, m, testHost, s))
 	for _, after := range []time.Duration{time.Second, 127 * time.Second, 128 * time.Second, 5 * time.Hour, 10 * time.Hour, 23 * 24 * time.Hour, 25 * 24 * time.Hour, life - time.Second} {
-		c.t = s.SignedIn.Add(after)
-		s.Seen = c.t
+		c.Advance(s.SignedIn.Add(after).Sub(c.Now()))
+		s.Seen = c.Now()
 		line := write(t, m, testHost, s)
 		got, err := m.Read(pair(line), testHost)
 		if err != nil || len(got.Identity.Groups) != 101 || got.Identity.GroupsUnknown {
@@ -641,16 +644,16 @@ func TestP11_TimeoutsEndASession(t *testing.T) {
 			c := newClock()
 			m := newManager(t, c, func(o *Options) { o.AbsoluteTimeout, o.IdleTimeout = tc.absolute, tc.idle })
 			_, cookie := signedIn(t, m)
-			start := c.t
-			for c.t.Sub(start) < tc.lasts-time.Second {
-				step := tc.lasts - time.Second - c.t.Sub(start)
+			start := c.Now()
+			for c.Now().Sub(start) < tc.lasts-time.Second {
+				step := tc.lasts - time.Second - c.Now().Sub(start)
 				if tc.renewEvery > 0 {
 					step = min(step, tc.renewEvery)
 				}
-				c.add(step)
+				c.Advance(step)
 				s, err := m.Read(cookie, testHost)
 				if err != nil {
-					t.Fatalf("after %v: %v", c.t.Sub(start), err)
+					t.Fatalf("after %v: %v", c.Now().Sub(start), err)
 				}
 				if want := start.Add(tc.absolute); !s.Expires.Equal(want) || s.IdleExpires.After(want) {
 					t.Fatalf("expires %v, idle %v, want %v", s.Expires, s.IdleExpires, want)
@@ -659,9 +662,9 @@ func TestP11_TimeoutsEndASession(t *testing.T) {
 					cookie = pair(write(t, m, testHost, s))
 				}
 			}
-			c.add(time.Second)
+			c.Advance(time.Second)
 			mustRefuse(t, m, cookie, testHost, ErrExpired)
-			c.add(100 * 365 * 24 * time.Hour)
+			c.Advance(100 * 365 * 24 * time.Hour)
 			mustRefuse(t, m, cookie, testHost, ErrExpired)
 		})
 	}
@@ -671,19 +674,19 @@ func TestRenewalIsWorthACookieAfterATenthOfTheIdleTime(t *testing.T) {
 	c := newClock()
 	m := newManager(t, c)
 	s := m.Start(alice())
-	c.add(6*time.Minute - time.Second)
+	c.Advance(6*time.Minute - time.Second)
 	if same, ok := m.Renew(s); ok || !reflect.DeepEqual(same, s) {
 		t.Error("renewed too early")
 	}
-	c.add(time.Second)
+	c.Advance(time.Second)
 	r, ok := m.Renew(s)
-	if !ok || !r.Seen.Equal(c.t) || !r.IdleExpires.Equal(c.t.Add(time.Hour)) {
+	if !ok || !r.Seen.Equal(c.Now()) || !r.IdleExpires.Equal(c.Now().Add(time.Hour)) {
 		t.Errorf("not renewed: %v %+v", ok, r)
 	}
 	if r.ID != s.ID || !r.SignedIn.Equal(s.SignedIn) || !r.Expires.Equal(s.Expires) {
 		t.Error("renewal changed more than the idle timeout")
 	}
-	c.add(-time.Hour)
+	c.Advance(-time.Hour)
 	if _, ok := m.Renew(r); ok {
 		t.Error("renewed backwards")
 	}
@@ -696,33 +699,33 @@ func TestP11_ClockThatStepsLengthensNoSession(t *testing.T) {
 		c := newClock()
 		m := newManager(t, c)
 		_, cookie := signedIn(t, m)
-		c.add(13 * time.Hour)
+		c.Advance(13 * time.Hour)
 		mustRefuse(t, m, cookie, testHost, ErrExpired)
 	})
 	t.Run("back", func(t *testing.T) {
 		c := newClock()
 		m := newManager(t, c)
 		_, cookie := signedIn(t, m)
-		c.add(-time.Minute) // two replicas may differ by that
+		c.Advance(-time.Minute) // two replicas may differ by that
 		if _, err := m.Read(cookie, testHost); err != nil {
 			t.Errorf("one minute back: %v", err)
 		}
-		c.add(-time.Second)
+		c.Advance(-time.Second)
 		mustRefuse(t, m, cookie, testHost, ErrExpired)
-		c.add(-time.Hour)
+		c.Advance(-time.Hour)
 		mustRefuse(t, m, cookie, testHost, ErrExpired)
 	})
 	t.Run("forward, renewed, and back", func(t *testing.T) {
 		c := newClock()
 		m := newManager(t, c)
 		s, _ := signedIn(t, m)
-		c.add(45 * time.Minute) // a wrong clock
+		c.Advance(45 * time.Minute) // a wrong clock
 		s, ok := m.Renew(s)
 		if !ok {
 			t.Fatal("not renewed")
 		}
 		cookie := pair(write(t, m, testHost, s))
-		c.add(-40 * time.Minute)
+		c.Advance(-40 * time.Minute)
 		mustRefuse(t, m, cookie, testHost, ErrExpired)
 	})
 }
@@ -765,7 +768,7 @@ func TestP10_SignOutEndsTheSessionInThisProcess(t *testing.T) {
 	}
 	mustRefuse(t, m, cookie, testHost, ErrEnded)
 	renewed := s
-	renewed.Seen = c.t.Add(time.Second)
+	renewed.Seen = c.Now().Add(time.Second)
 	mustRefuse(t, m, pair(write(t, m, testHost, renewed)), testHost, ErrEnded) // a renewal that raced it
 	if got, err := m.Read(otherCookie, testHost); err != nil || got.ID != other.ID {
 		t.Errorf("the other session of the same person: %v", err)
@@ -788,9 +791,9 @@ func TestP11_CookieThatIsKeptOpenIsJudgedAtEveryRead(t *testing.T) {
 		host string
 		want error
 	}{
-		{"idle", func(c *clock, _ *Manager, _ Session) { c.add(time.Hour) }, testHost, ErrExpired},
-		{"long over", func(c *clock, _ *Manager, _ Session) { c.add(24 * time.Hour) }, testHost, ErrExpired},
-		{"a clock that steps back", func(c *clock, _ *Manager, _ Session) { c.add(-2 * time.Minute) }, testHost, ErrExpired},
+		{"idle", func(c *clock, _ *Manager, _ Session) { c.Advance(time.Hour) }, testHost, ErrExpired},
+		{"long over", func(c *clock, _ *Manager, _ Session) { c.Advance(24 * time.Hour) }, testHost, ErrExpired},
+		{"a clock that steps back", func(c *clock, _ *Manager, _ Session) { c.Advance(-2 * time.Minute) }, testHost, ErrExpired},
 		{"ended", func(_ *clock, m *Manager, s Session) { m.SignOut(context.Background(), httptest.NewRecorder(), s) }, testHost, ErrEnded},
 		{"another host", func(*clock, *Manager, Session) {}, "other.example.com", ErrForged},
 		{"no host", func(*clock, *Manager, Session) {}, "", ErrForged},
@@ -827,7 +830,7 @@ func TestP17_OnlyLiveSessionsAreKeptOpen(t *testing.T) {
 	mustRefuse(t, m, stranger, testHost, ErrForged)
 	mustRefuse(t, m, cookie, "other.example.com", ErrForged)
 	_, gone := signedIn(t, m)
-	c.add(time.Hour)
+	c.Advance(time.Hour)
 	mustRefuse(t, m, gone, testHost, ErrExpired)
 	out, ended := signedIn(t, m)
 	m.SignOut(context.Background(), httptest.NewRecorder(), out)
@@ -1082,7 +1085,7 @@ func TestP10_AnEndedSessionIsNotRenewed(t *testing.T) {
 	c := newClock()
 	m := newManager(t, c)
 	s := m.Start(identity.Identity{Provider: "p", Subject: "s"})
-	c.add(30 * time.Minute)
+	c.Advance(30 * time.Minute)
 	if _, due := m.Renew(s); !due {
 		t.Fatal("a renewal was due")
 	}

@@ -15,7 +15,7 @@ func TestP11_SwitchKeepsTheSignInAndEndsTheSession(t *testing.T) {
 	c := newClock()
 	m := newManager(t, c)
 	old, oldCookie := signedIn(t, m)
-	c.add(40 * time.Minute)
+	c.Advance(40 * time.Minute)
 	who := alice()
 	who.Org = identity.Org{ID: "birch", Name: "Birch Bank", Source: identity.SourceConfig}
 	w := httptest.NewRecorder()
@@ -24,7 +24,7 @@ func TestP11_SwitchKeepsTheSignInAndEndsTheSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got.ID == old.ID || got.Identity.Org != who.Org || !got.SignedIn.Equal(old.SignedIn) || !got.Expires.Equal(old.Expires) ||
-		!got.Seen.Equal(c.now()) || !got.IdleExpires.Equal(c.now().Add(time.Hour)) {
+		!got.Seen.Equal(c.Now()) || !got.IdleExpires.Equal(c.Now().Add(time.Hour)) {
 		t.Errorf("switched to %+v", got)
 	}
 	set := w.Header()["Set-Cookie"]

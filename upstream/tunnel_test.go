@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 // ends makes both sides of a tunnel; what is written to one end of a pair is
@@ -117,9 +119,7 @@ func TestClosedTunnelsEndAndStayClosed(t *testing.T) {
 		e, _, _ := ends(t, nil)
 		all = append(all, carry(t.Context(), &ts, e))
 	}
-	for ts.Len() < 20 {
-		time.Sleep(time.Millisecond)
-	}
+	testenv.Eventually(t, "all are carried", func() bool { return ts.Len() == 20 })
 	if ts.Closed() {
 		t.Error("closed before Close")
 	}

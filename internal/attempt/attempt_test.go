@@ -396,11 +396,7 @@ func TestConnectionsThatAreIdleAreClosedInTime(t *testing.T) {
 	if opened.Load() != 1 || reused != 1 {
 		t.Errorf("%d connections, reused %d", opened.Load(), reused)
 	}
-	for deadline := time.Now().Add(5 * time.Second); closed.Load() != opened.Load(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the connection is open still")
-		}
-	}
+	testenv.Within(t, 5*time.Second, "the connection is closed", func() bool { return closed.Load() == opened.Load() })
 }
 
 // Surplus is neither an answer nor a reason to fail: nothing of the next request

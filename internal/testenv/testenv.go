@@ -3,7 +3,8 @@
 //
 // Faults makes the demo provider (internal/demo, next door and strict) answer
 // wrongly; Attacker is where nothing may ever arrive; RawUpstream sees the
-// bytes an app would see; Browser walks through a sign-in like a person. It is
+// bytes an app would see; Browser walks through a sign-in like a person; Clock,
+// Eventually and Check are the time and the waits of all packages' tests. It is
 // linked by tests only and never by product code. It has no opinion about what
 // is right: tests assert, this package bends and records.
 package testenv

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/session"
 	"github.com/sallyport-proxy/sallyport/store"
 	"github.com/sallyport-proxy/sallyport/store/storetest"
@@ -142,11 +143,7 @@ func TestAServerThatIsNotThereYet(t *testing.T) {
 		t.Error("it is fresh")
 	}
 	w.set(passing)
-	for began := time.Now(); s.Fresh().IsZero(); time.Sleep(10 * time.Millisecond) {
-		if time.Since(began) > 10*time.Second {
-			t.Fatal("not found")
-		}
-	}
+	testenv.Within(t, 10*time.Second, "the database is found", func() bool { return !s.Fresh().IsZero() })
 	if err := s.End(t.Context(), session.Cut{Root: "r", Before: time.Now(), Until: time.Now().Add(time.Hour)}); err != nil {
 		t.Error(err)
 	}

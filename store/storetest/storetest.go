@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/session"
 	"github.com/sallyport-proxy/sallyport/store"
 )
@@ -84,15 +85,6 @@ func end(t *testing.T, s *store.Store, c session.Cut) {
 	}
 }
 
-func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) {
-	t.Helper()
-	for began := time.Now(); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Since(began) > limit {
-			t.Fatalf("not within %s: %s", limit, what)
-		}
-	}
-}
-
 func endsEverywhere(t *testing.T, d Database) {
 	a, b := d.Open(t, store.Options{}), d.Open(t, store.Options{})
 	now := time.Now()
@@ -118,7 +110,7 @@ func endsEverywhere(t *testing.T, d Database) {
 		if !a.Ended(s) {
 			t.Errorf("%s: not over where it ended", name)
 		}
-		eventually(t, soon, name+" is over on the other replica", func() bool { return b.Ended(s) })
+		testenv.Within(t, soon, name+" is over on the other replica", func() bool { return b.Ended(s) })
 		t.Logf("%s: the other replica knew after %s", name, time.Since(began).Round(time.Millisecond))
 		if a.Ended(other) || b.Ended(other) {
 			t.Errorf("%s: somebody else is over too", name)
@@ -129,7 +121,7 @@ func endsEverywhere(t *testing.T, d Database) {
 	}
 	everybody := person("everybody")
 	end(t, b, session.Cut{Before: now, Until: until})
-	eventually(t, soon, "everybody is over", func() bool { return a.Ended(everybody) })
+	testenv.Within(t, soon, "everybody is over", func() bool { return a.Ended(everybody) })
 	if everybody.SignedIn = now.Add(time.Second); a.Ended(everybody) || b.Ended(everybody) {
 		t.Error("who signs in afterwards is over too")
 	}
@@ -181,14 +173,14 @@ func managers(t *testing.T, d Database) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, soon, "the old session is over, the next one is not", func() bool { return b.HasEnded(&s) && !b.HasEnded(&next) })
+	testenv.Within(t, soon, "the old session is over, the next one is not", func() bool { return b.HasEnded(&s) && !b.HasEnded(&next) })
 	if _, err := b.Switch(t.Context(), httptest.NewRecorder(), "h", s, s.Identity); !errors.Is(err, session.ErrEnded) {
 		t.Errorf("switched twice: %v", err)
 	}
 	if err := b.SignOut(t.Context(), httptest.NewRecorder(), s); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, soon, "the sign-in is over", func() bool { return a.HasEnded(&next) })
+	testenv.Within(t, soon, "the sign-in is over", func() bool { return a.HasEnded(&next) })
 }
 
 func supersedeOnce(t *testing.T, d Database) {
@@ -253,12 +245,12 @@ func onePerson(t *testing.T, d Database) {
 	}
 	for _, r := range []*store.Store{a, b, d.Open(t, store.Options{})} {
 		for i, s := range all {
-			eventually(t, soon, fmt.Sprint("over: ", i), func() bool { return r.Ended(s) })
+			testenv.Within(t, soon, fmt.Sprint("over: ", i), func() bool { return r.Ended(s) })
 		}
 		if busy.SignedIn = busy.SignedIn.Add(time.Second); r.Ended(bystander) || r.Ended(busy) {
 			t.Error("somebody else, or a later sign-in, is over")
 		}
-		eventually(t, soon, "few cuts are left", func() bool { return r.Len(session.KindRoot) <= session.CrowdMax+1 })
+		testenv.Within(t, soon, "few cuts are left", func() bool { return r.Len(session.KindRoot) <= session.CrowdMax+1 })
 	}
 	mu.Lock()
 	defer mu.Unlock()
@@ -288,13 +280,13 @@ func tooMany(t *testing.T, d Database) {
 			t.Fatalf("%d cuts are kept", a.Len(session.KindRoot))
 		}
 	}
-	eventually(t, 10*time.Second, "there is room", func() bool {
+	testenv.Within(t, 10*time.Second, "there is room", func() bool {
 		return merges.Load() > 0 && a.Len(session.KindRoot) < most && b.Len(session.KindRoot) < most
 	})
 	late := d.Open(t, store.Options{})
 	for _, r := range []*store.Store{a, b, late} {
 		for i, s := range all {
-			eventually(t, soon, fmt.Sprintf("the %dth is over", i), func() bool { return r.Ended(s) })
+			testenv.Within(t, soon, fmt.Sprintf("the %dth is over", i), func() bool { return r.Ended(s) })
 		}
 		if s := person("later"); func() bool { s.SignedIn = time.Now(); return r.Ended(s) }() {
 			t.Error("who signs in afterwards is over")
@@ -315,11 +307,11 @@ func pruned(t *testing.T, d Database) {
 		t.Fatal(err)
 	}
 	b := d.Open(t, store.Options{}) // begins with tidying
-	eventually(t, soon, "it is forgotten", func() bool { return b.Len(session.KindRoot) == 1 })
+	testenv.Within(t, soon, "it is forgotten", func() bool { return b.Len(session.KindRoot) == 1 })
 	if !b.Ended(lasting) {
 		t.Error("forgot another one")
 	}
-	eventually(t, soon, "what was consumed long ago takes no room", func() bool {
+	testenv.Within(t, soon, "what was consumed long ago takes no room", func() bool {
 		first, err := b.Consume(t.Context(), "test/short", short.Until)
 		return first && err == nil
 	})
@@ -358,7 +350,7 @@ func unreadable(t *testing.T, d Database) {
 		t.Errorf("what it cannot read counts as nothing; ended %v", a.Ended(s))
 	}
 	d.Exec(t, `delete from sallyport_ended`)
-	eventually(t, soon, "the view is fresh again", func() bool { return a.Fresh().After(fresh) })
+	testenv.Within(t, soon, "the view is fresh again", func() bool { return a.Fresh().After(fresh) })
 }
 
 // restored takes all rows away and puts another one into the place of the first, as
@@ -370,12 +362,12 @@ func restored(t *testing.T, d Database) {
 	}
 	s := person("last")
 	end(t, a, cutOf(s))
-	eventually(t, soon, "the other replica knows", func() bool { return b.Ended(s) })
+	testenv.Within(t, soon, "the other replica knows", func() bool { return b.Ended(s) })
 	d.Exec(t, `delete from sallyport_ended`)
 	d.Exec(t, ResetKeys)
 	fresh := person("of the backup")
 	end(t, a, cutOf(fresh))
-	eventually(t, 6*time.Second, "the other replica reads it", func() bool { return b.Ended(fresh) })
+	testenv.Within(t, 6*time.Second, "the other replica reads it", func() bool { return b.Ended(fresh) })
 	if !a.Ended(s) || !b.Ended(s) {
 		t.Error("what had ended came back")
 	}
@@ -396,7 +388,7 @@ func bounded(t *testing.T, d Database) {
 		t.Errorf("consume: %v %v", first, err)
 	}
 	late := d.Open(t, store.Options{})
-	eventually(t, soon, "it is written all the same", func() bool { return late.Ended(s) })
+	testenv.Within(t, soon, "it is written all the same", func() bool { return late.Ended(s) })
 }
 
 func together(t *testing.T, d Database) {
@@ -429,7 +421,7 @@ func faults(t *testing.T, d Database, fresh func(*testing.T) Database) {
 			a, b := d.Open(t, store.Options{Timeout: time.Second}), d.Open(t, store.Options{Timeout: time.Second})
 			before, meanwhile := person("before"), person("meanwhile")
 			end(t, a, cutOf(before))
-			eventually(t, soon, "the other replica knows", func() bool { return b.Ended(before) })
+			testenv.Within(t, soon, "the other replica knows", func() bool { return b.Ended(before) })
 			heal := fault.Break(t)
 			broken := time.Now()
 			limited, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
@@ -461,8 +453,8 @@ func faults(t *testing.T, d Database, fresh func(*testing.T) Database) {
 				t.Error("who had signed out came back")
 			}
 			heal(t)
-			eventually(t, 15*time.Second, "the other replica learns what was to be written", func() bool { return b.Ended(meanwhile) })
-			eventually(t, 5*time.Second, "the views are fresh again", func() bool {
+			testenv.Within(t, 15*time.Second, "the other replica learns what was to be written", func() bool { return b.Ended(meanwhile) })
+			testenv.Within(t, 5*time.Second, "the views are fresh again", func() bool {
 				return time.Since(a.Fresh()) < soon && time.Since(b.Fresh()) < soon
 			})
 			if first, err := a.Consume(t.Context(), "test/2", time.Now().Add(time.Hour)); !first || err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 const (
@@ -38,15 +39,8 @@ routes: [{name: app, path: /, upstream: %q, allow: authenticated, headers: {set:
 		t.Fatal(err)
 	}
 	sec, err := Resolve(cfg, os.LookupEnv)
-	check(t, err)
+	testenv.Check(t, err)
 	return cfg, sec
-}
-
-func check(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
 }
 
 // namedApp answers with its name if it was told who asks as its configuration has
@@ -76,7 +70,7 @@ func (p *Process) build(t *testing.T, app, header string) *Runtime {
 	t.Helper()
 	cfg, sec := configuration(t, app, header)
 	rt, err := p.Build(cfg, sec)
-	check(t, err)
+	testenv.Check(t, err)
 	return rt
 }
 
@@ -85,14 +79,14 @@ func signIn(t *testing.T, rt *Runtime, subject string) string {
 	t.Helper()
 	w := httptest.NewRecorder()
 	who := identity.Identity{Provider: "sso", Subject: subject}
-	check(t, rt.Sessions().Write(w, host, rt.Sessions().Start(who)))
+	testenv.Check(t, rt.Sessions().Write(w, host, rt.Sessions().Start(who)))
 	pair, _, _ := strings.Cut(w.Header().Get("Set-Cookie"), ";")
 	return pair
 }
 
 func ask(t testing.TB, client *http.Client, method, address, cookie string, body io.Reader) (int, string) {
 	r, err := http.NewRequest(method, address, body)
-	check(t, err)
+	testenv.Check(t, err)
 	r.Host = host + ":4180"
 	r.Header.Set("Cookie", cookie)
 	res, err := client.Do(r)
