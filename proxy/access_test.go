@@ -120,6 +120,7 @@ func TestP01_WithoutASessionNothingReachesTheApp(t *testing.T) {
 	if got := s.app.Requests(); len(got) > 0 {
 		t.Errorf("%d requests reached the app, first\n%s", len(got), got[0])
 	}
+	w.tb = t
 	// And the matrix can tell: a good cookie passes.
 	if a := w.do("GET", rawRequest("GET", "/admin/x", s.host, "Cookie: "+s.mint(t, alice()))); a.status != 200 || len(s.app.Requests()) != 1 {
 		t.Errorf("alice gets %d", a.status)

@@ -411,6 +411,7 @@ func (w *wire) do(method, raw string) answer {
 	if w.conn == nil {
 		w.dial()
 	}
+	check(w.tb, w.conn.SetDeadline(time.Now().Add(20*time.Second))) // for this answer; hundreds may have come before
 	if _, err := io.WriteString(w.conn, raw); err != nil {
 		w.tb.Fatalf("send %.80q: %v", raw, err)
 	}
