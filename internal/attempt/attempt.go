@@ -53,6 +53,9 @@ func (t *Transport) try(r *http.Request, fresh bool) (*http.Response, hold, erro
 		trace.GotConn(httptrace.GotConnInfo{Conn: h.link.wire, Reused: h.reused})
 	}
 	res, err := h.link.RoundTrip(r)
+	if err != nil {
+		t.changed(h.link)
+	}
 	return res, h, err
 }
 

@@ -40,12 +40,15 @@ type wire struct {
 	reads   atomic.Uint64
 	taking  taking
 
+	writes atomic.Int64  // of TLS handshakes and HTTP/2
+	wrote  chan struct{} // has one of them; it has room for one
+
 	once  sync.Once
 	ended chan struct{} // nothing can be read any more
 }
 
 func newWire(c net.Conn) *wire {
-	w := &wire{Conn: c, raw: socket(c), ended: make(chan struct{})}
+	w := &wire{Conn: c, raw: socket(c), wrote: make(chan struct{}, 1), ended: make(chan struct{})}
 	w.taking.take, w.taking.peek = w.take, w.peek
 	return w
 }
@@ -154,7 +157,13 @@ func (w *wire) ask() bool {
 func (w *wire) Write(p []byte) (int, error) {
 	switch state := w.state.Load(); {
 	case state == open:
-		return w.Conn.Write(p)
+		n, err := w.Conn.Write(p)
+		w.writes.Add(1)
+		select {
+		case w.wrote <- struct{}{}:
+		default:
+		}
+		return n, err
 	case state != asked && !w.ask():
 		return 0, ErrSurplus
 	}

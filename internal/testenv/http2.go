@@ -40,16 +40,33 @@ type HTTP2Peer struct {
 	URL string // https or http, the latter with prior knowledge
 	TLS *tls.Config
 
-	mu     sync.Mutex
-	got    int
-	answer func(n int) func(stream uint32) []byte
+	mu       sync.Mutex
+	got      int
+	conns    int
+	open     int
+	settings []byte
+	answer   func(n int) func(stream uint32) []byte
+}
+
+// StartHTTP2PeerWithLimit starts a peer that announces how many streams it takes at
+// a time (RFC 9113 §6.5.2), and is StartHTTP2Peer else.
+func StartHTTP2PeerWithLimit(tb testing.TB, encrypted bool, streams uint32,
+	answer func(n int) func(stream uint32) []byte) *HTTP2Peer {
+	tb.Helper()
+	return startHTTP2Peer(tb, encrypted, binary.BigEndian.AppendUint32([]byte{0, 3}, streams), answer)
 }
 
 // StartHTTP2Peer starts a peer; answer is asked for what to send to the n-th
 // request, from 1.
 func StartHTTP2Peer(tb testing.TB, encrypted bool, answer func(n int) func(stream uint32) []byte) *HTTP2Peer {
 	tb.Helper()
-	p := &HTTP2Peer{answer: answer}
+	return startHTTP2Peer(tb, encrypted, nil, answer)
+}
+
+func startHTTP2Peer(tb testing.TB, encrypted bool, settings []byte,
+	answer func(n int) func(stream uint32) []byte) *HTTP2Peer {
+	tb.Helper()
+	p := &HTTP2Peer{answer: answer, settings: settings}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
@@ -84,13 +101,36 @@ func (p *HTTP2Peer) Got() int {
 	return p.got
 }
 
+// Connections is how many connections were opened that speak HTTP/2.
+func (p *HTTP2Peer) Connections() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.conns
+}
+
+// Open is how many of them are open.
+func (p *HTTP2Peer) Open() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.open
+}
+
 func (p *HTTP2Peer) serve(c net.Conn) {
 	defer c.Close()
 	in := bufio.NewReader(c)
 	if _, err := in.Discard(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")); err != nil {
 		return
 	}
-	_, _ = c.Write(http2Frame(4, 0, 0, nil))
+	p.mu.Lock()
+	p.conns++
+	p.open++
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		p.open--
+		p.mu.Unlock()
+	}()
+	_, _ = c.Write(http2Frame(4, 0, 0, p.settings))
 	head := make([]byte, 9)
 	for {
 		if _, err := io.ReadFull(in, head); err != nil {
