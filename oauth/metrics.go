@@ -24,7 +24,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Buckets: []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10},
 	}, []string{"provider", "call"}), retries: f.NewCounterVec(prometheus.CounterOpts{
 		Name: "sallyport_provider_retries_total",
-		Help: "Calls to providers that were sent a second time, because the provider had done nothing with the first or they only read.",
+		Help: "Calls to providers that were sent a second time, because the provider had done nothing with the first " +
+			"or they only read.",
 	}, []string{"provider", "call"})}
 }
 

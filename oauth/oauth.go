@@ -94,7 +94,9 @@ func newTransport(roots *x509.CertPool) *http.Transport {
 // dialLocalhost connects to names below "localhost" on this machine, as browsers
 // do: a configuration may name them with plain http because they cannot be
 // another one, and a DNS server could say otherwise (RFC 6761 §6.3).
-func dialLocalhost(dial func(ctx context.Context, network, address string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+func dialLocalhost(
+	dial func(ctx context.Context, network, address string) (net.Conn, error),
+) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		host, port, err := net.SplitHostPort(address)
 		if err != nil || !hostname.IsLocalhost(host) {
