@@ -65,7 +65,7 @@ func without(quirks []string, name string) []string {
 	return slices.DeleteFunc(slices.Clone(quirks), func(q string) bool { return q == name })
 }
 
-// Seed 002, as DESIGN.md §4 configures it.
+// The partner without discovery, as docs/providers/oidc.md configures it.
 func TestP07_APartnerWithoutDiscovery(t *testing.T) {
 	w := &world{t: t}
 	w.op = testenv.StartProvider(t, demo.ProviderOptions{ClientID: clientID, ClientSecret: clientSecret, RedirectURIs: []string{callbackURL}, Now: epoch, Shape: demo.Partner})
@@ -163,8 +163,8 @@ func TestAPartnerWhoseIssuerWasNotToldSignsPeopleInWithIssInTheCallback(t *testi
 	}
 }
 
-// Seed 002 shows only a code in its callback: without state nothing binds it to
-// a browser (RFC 6749 §10.12).
+// A partner may return only a code in its callback: without state nothing binds it
+// to a browser (RFC 6749 §10.12).
 func TestP06_AProviderThatDoesNotEchoStateIsRefused(t *testing.T) {
 	w := &world{t: t}
 	w.op = testenv.StartProvider(t, demo.ProviderOptions{ClientID: clientID, ClientSecret: clientSecret, RedirectURIs: []string{callbackURL}, Now: epoch, Shape: demo.Partner})
@@ -225,7 +225,7 @@ func perscomBase(w *world) func(*Options) {
 	}
 }
 
-// Seed 003, as DESIGN.md §4 configures it.
+// The application that speaks of localhost, as docs/providers/oidc.md configures it.
 func TestP07_AnApplicationThatSpeaksOfLocalhost(t *testing.T) {
 	w := shapedWorld(t, demo.Perscom)
 	base := perscomBase(w)
