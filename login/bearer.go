@@ -194,7 +194,8 @@ func (b *TokenVerifier) open(ctx context.Context, token string) (opened, error) 
 
 // checkKind keeps tokens of another kind out, above all ID tokens: they are from
 // the same issuer, by the same keys, about the same person, and every client of
-// the provider gets some (RFC 8725 §2.8, RFC 9068 §5, security.md 103).
+// the provider gets some (RFC 8725 §2.8, RFC 9068 §5,
+// GHSA-wcvh-g65p-v576).
 func (b *TokenVerifier) checkKind(typ string, c claims) error {
 	typ = identity.LowerASCII(typ) // RFC 7515 §4.1.9: a media type
 	if !b.anyTyp && typ != "at+jwt" && typ != "application/at+jwt" {

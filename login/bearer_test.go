@@ -217,7 +217,7 @@ func TestAccessTokensThatAreUnusualButGoodAreTaken(t *testing.T) {
 	}
 }
 
-// RFC 9068 §5, security.md 103: the ID token of a real sign-in is from the same
+// RFC 9068 §5, GHSA-wcvh-g65p-v576: the ID token of a real sign-in is from the same
 // issuer, with the same keys, about the same person. It opens nothing, whatever
 // a route is allowed, and not even under a header that says at+jwt.
 func TestP07_AnIDTokenNeverPassesForAnAccessToken(t *testing.T) {
@@ -242,7 +242,7 @@ func TestP07_AnIDTokenNeverPassesForAnAccessToken(t *testing.T) {
 	w.failed(err, identity.Rejected)
 }
 
-// RFC 8725 §3.10, security.md 134: where the token says that keys are to be
+// RFC 8725 §3.10, CVE-2026-41413: where the token says that keys are to be
 // found, nobody looks.
 func TestP07_AnAccessTokenDoesNotChooseItsKeys(t *testing.T) {
 	w := newWorld(t)
@@ -291,7 +291,7 @@ func TestP01_AnAccessTokenThatIsRememberedStillExpires(t *testing.T) {
 }
 
 // A key that the provider withdraws takes its tokens along, also those that are
-// remembered (security.md R8).
+// remembered.
 func TestP07_ARememberedTokenDoesNotOutliveItsKey(t *testing.T) {
 	w := newWorld(t)
 	b := w.bearer()
@@ -380,7 +380,7 @@ func TestP07_ClaimsOfAccessTokensAreMappedAsThoseOfSignIns(t *testing.T) {
 	}
 }
 
-// providers.md §3.2 and §3.4: a token for an API of ours is not for Graph, so
+// docs/providers/microsoft.md: a token for an API of ours is not for Graph, so
 // the tenant is known by its id and nothing else.
 func TestP07_MicrosoftsAccessTokensAreHeldToTheirTenant(t *testing.T) {
 	w := shapedWorld(t, demo.Microsoft)

@@ -16,7 +16,7 @@ const maxCode = 4 << 10
 // this provider and this handshake.
 func (p *Provider) readCallback(q url.Values, h identity.Handshake, m *metadata) (string, error) {
 	for _, values := range q {
-		if len(values) > 1 { // RFC 6749 §3.1; which of two would count? (security.md 85)
+		if len(values) > 1 { // RFC 6749 §3.1; which of two would count?
 			return "", fail(identity.Rejected, "a parameter comes twice in the callback")
 		}
 	}

@@ -327,7 +327,7 @@ func printable(s string, most int) bool {
 
 // splitEmail takes one plain ASCII address apart, the domain in lower case.
 // Everything that two readers could read differently is refused: a second @,
-// quoting, comments, look-alike letters (security.md 105, CVE-2026-40574).
+// quoting, comments, look-alike letters (CVE-2026-40574).
 func splitEmail(s string) (local, domain string, ok bool) {
 	if len(s) > maxEmail || strings.Count(s, "@") != 1 {
 		return "", "", false

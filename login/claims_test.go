@@ -34,7 +34,7 @@ func (w *world) person(b bend) identity.Identity {
 	return id
 }
 
-// security.md 105, D18, CVE-2026-40574: one reading of an address, or none.
+// CVE-2026-40574: an address that can be read in two ways is not used.
 func TestP20_OnlyPlainAddressesCount(t *testing.T) {
 	w := newWorld(t)
 	for raw, want := range map[string]string{
@@ -86,7 +86,7 @@ func TestP20_OnlyPlainAddressesCount(t *testing.T) {
 	}
 }
 
-// security.md 106: verified is JSON true and nothing that looks like it.
+// OIDC Core §5.1: verified is JSON true and nothing that looks like it.
 func TestP20_AnAddressIsVerifiedOnlyByTrue(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.IdentityFrom = FromIDToken }) // userinfo would vouch where the token says nothing
 	for _, raw := range []any{"true", "yes", 1, false, nil, "", []bool{true}, map[string]bool{"x": true}, json.RawMessage("1.0")} {
@@ -115,7 +115,7 @@ func TestAddressesOutsideTheEmailDomainsAreUnverified(t *testing.T) {
 	}
 }
 
-// security.md 110, 1H: groups are what they are, none, or unknown; never a guess.
+// Groups are what they are, none, or unknown; never a guess.
 func TestGroupsAreListedOrUnknown(t *testing.T) {
 	w := newWorld(t)
 	thousand := slices.Repeat([]string{"g"}, 1000)
@@ -206,7 +206,7 @@ func TestOrganizationsComeFromClaims(t *testing.T) {
 	}
 }
 
-// OIDC Core §5.3.2, C41, security.md 111, and userinfo-* of the conformance suite.
+// OIDC Core §5.3.2, and userinfo-* of the conformance suite.
 func TestP20_UserinfoOfSomebodyElseOrInAnotherFormIsRefused(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.IdentityFrom = FromUserinfo })
 	rows := []struct {

@@ -233,7 +233,7 @@ func (p *Provider) fetchDocument(ctx context.Context) (*document, error) {
 }
 
 // accepted are the algorithms we accept: signatures with a public key, never
-// "none", never HS* (security.md 98).
+// "none", never HS* (RFC 8725 §2.1, §3.1).
 func accepted() []jose.SignatureAlgorithm {
 	return []jose.SignatureAlgorithm{
 		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,

@@ -9,14 +9,14 @@ import (
 	"github.com/sallyport-proxy/sallyport/internal/hostname"
 )
 
-// providers.md §2.1.
+// docs/providers/google.md has the sources.
 const googleIssuer = "https://accounts.google.com"
 
 // google is strict but for its two names. What is particular is how little an
 // address is worth, and that the organization is one claim.
 func google(o Options) dialect {
 	p := strict(o)
-	// §2.1: "accounts.google.com is also returned for legacy implementations".
+	// Google's reference: "accounts.google.com is also returned for legacy implementations".
 	_, bare, _ := strings.Cut(o.Issuer, "://")
 	p.issuedBy = func(iss string) bool { return iss == o.Issuer || iss == bare }
 	p.wanted = append(p.vendorNeeds(o), "email", emailVerified, "name") // Google has no preferred_username to ask userinfo for
@@ -27,7 +27,7 @@ func google(o Options) dialect {
 	if len(o.HostedDomains) == 0 {
 		return p
 	}
-	// §2.1: the parameter is a hint for Google's page, "*" for any Workspace
+	// The parameter is a hint for Google's page, "*" for any Workspace
 	// account. Only the claim counts.
 	p.authParams = url.Values{"hd": {"*"}}
 	if len(o.HostedDomains) == 1 {
@@ -49,16 +49,16 @@ func hostedDomain(c claims) (string, bool) {
 	return hd, hostname.IsDomain(hd)
 }
 
-// googleVouches: §2.1, Google is authoritative for gmail.com and for accounts
-// of a Workspace. Any other address was verified once, when the account was
+// googleVouches: Google is authoritative for gmail.com and for accounts of a
+// Workspace (docs/providers/google.md). Any other address was verified once, when the account was
 // made, and may have changed hands since.
 func googleVouches(e email) bool {
 	_, hosted := hostedDomain(e.who)
 	return e.assured() && (hosted || e.domain == "gmail.com")
 }
 
-// googleOrg: §2.2, sign-in tells hd and nothing else of an organization, so hd
-// is its id, name and domain.
+// googleOrg makes hd the id, the name and the domain of the organization, because
+// a sign-in tells nothing else about it (docs/providers/google.md).
 func googleOrg(r reader) (active identity.Org, all []identity.Org, unknown bool) {
 	hd, ok := hostedDomain(r.who)
 	if !ok {

@@ -217,7 +217,7 @@ func halfHash(alg, accessToken string) string {
 }
 
 // checkAsked: did the provider do what this sign-in asked for? A browser can
-// take a parameter out of the address (OIDC Core §3.1.2.1, C18).
+// take a parameter out of the address (OIDC Core §3.1.2.1).
 func (p *Provider) checkAsked(c claims, ap identity.AuthParams) error {
 	if ap.MaxAge > 0 {
 		at, ok := c.time("auth_time")

@@ -32,8 +32,8 @@ type bend = func(map[string]any)
 
 func in(d time.Duration) int64 { return epoch().Add(d).Unix() }
 
-// OIDC Core §3.1.3.7, checklist C30-C40, security.md 98-104, and the modules of
-// the RP conformance suite (C46-C48, C53). Every row is one lie in a token that
+// OIDC Core §3.1.3.7, RFC 8725, and the modules of the OpenID Foundation's
+// conformance suite for relying parties. Every row is one lie in a token that
 // is otherwise good and, unless it says so, properly signed.
 func TestP07_RefusesIDTokens(t *testing.T) {
 	w := newWorld(t)
@@ -156,7 +156,7 @@ func TestIDTokensThatAreUnusualButGoodAreTaken(t *testing.T) {
 	}
 }
 
-// security.md R9: a minute is forgiven, ten are named.
+// A clock that is a minute off is accepted; for ten minutes the error names the skew.
 func TestClockSkewIsForgivenOrNamed(t *testing.T) {
 	rows := []struct {
 		ahead time.Duration
@@ -181,7 +181,7 @@ func TestClockSkewIsForgivenOrNamed(t *testing.T) {
 	}
 }
 
-// C18: what was asked for is checked in the answer.
+// OIDC Core §3.1.2.1: what was asked for (max_age, acr_values) is checked in the answer.
 func TestMaxAgeAndACRAreCheckedInTheAnswer(t *testing.T) {
 	w := newWorld(t)
 	rows := []struct {
@@ -218,7 +218,7 @@ func TestMaxAgeAndACRAreCheckedInTheAnswer(t *testing.T) {
 	}
 }
 
-// security.md 98: where keys are found is not for the token to say.
+// RFC 8725 §3.10: where keys are found is not for the token to say.
 func TestP20_KeysThatATokenBringsAlongAreIgnored(t *testing.T) {
 	w := newWorld(t)
 	attacker := testenv.NewAttacker(t)
@@ -250,7 +250,7 @@ func TestP20_KeysThatATokenBringsAlongAreIgnored(t *testing.T) {
 	}
 }
 
-// security.md 104: JSON that two readers read differently. The provider's own
+// RFC 8725 §2.4, RFC 8259 §4: JSON that two readers read differently. The provider's own
 // key signed all of it.
 func TestP20_AmbiguousClaimsAreRefused(t *testing.T) {
 	w := newWorld(t)
@@ -280,7 +280,7 @@ func TestP20_AmbiguousClaimsAreRefused(t *testing.T) {
 	w.want()
 }
 
-// C44 and the conformance modules kid-absent-*, discovery-jwks-uri-keys.
+// The conformance modules kid-absent-*, discovery-jwks-uri-keys.
 func TestKeysAreChosenByNameOrOnlyFit(t *testing.T) {
 	rows := []struct {
 		name   string
@@ -325,7 +325,7 @@ func eachKey(b bend) bend {
 	}
 }
 
-// C45, security.md 102: what a key set may hold and we never use.
+// RFC 7517 §4: what a key set may hold and we never use.
 func TestP20_WeakAndForeignKeysAreNotUsed(t *testing.T) {
 	good := newKey(t, "k").public()
 	edit := func(b bend) string {
@@ -366,7 +366,7 @@ func TestP20_WeakAndForeignKeysAreNotUsed(t *testing.T) {
 	}
 }
 
-// C33, RFC 7518 §3: every announced algorithm works with its own kind of key only.
+// RFC 7518 §3: every announced algorithm works with its own kind of key only.
 func TestAlgorithmsAreTheAnnouncedOnesThatWeAccept(t *testing.T) {
 	all := []string{"none", "HS256", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "ES256K"}
 	if got := algorithms(all); len(got) != 10 || slices.Contains(got, jose.HS256) {
@@ -463,7 +463,7 @@ func TestAtHashIsHalfOfTheAlgorithmsHash(t *testing.T) {
 	}
 }
 
-// R6, C44: rotated before signing, and between issue and check.
+// OIDC Core §10.1.1: rotated before signing, and between issue and check.
 func TestKeyRotationEndsNoSignIn(t *testing.T) {
 	w := newWorld(t)
 	w.want()
@@ -489,7 +489,7 @@ func TestKeyRotationEndsNoSignIn(t *testing.T) {
 	w.want()
 }
 
-// R7: a provider, or somebody who speaks for it, cannot make us hammer it.
+// A provider, or somebody who speaks for it, cannot make us hammer it.
 func TestP17_RandomKeyIDsCostOneFetchPerHalfMinute(t *testing.T) {
 	for _, keys := range []testenv.Fault{{Endpoint: testenv.JWKS}, {Endpoint: testenv.JWKS, Status: 500}} {
 		w := newWorld(t)
@@ -534,7 +534,7 @@ func TestTheFirstFetchOfTheKeysIsSoonRepeated(t *testing.T) {
 	w.want()
 }
 
-// R8: what was good stays good while the provider serves nothing better.
+// What was good stays good while the provider serves nothing better.
 func TestLastGoodKeysAreKept(t *testing.T) {
 	w := newWorld(t)
 	w.want()

@@ -238,7 +238,7 @@ func (s *keySet) tryThese(held []signingKey, passed []string, jws *jose.JSONWebS
 }
 
 // fits reports whether k can have made a signature of alg: an RSA key must
-// never be tried as anything else (security.md 98, 102).
+// never be tried as anything else (RFC 8725 §2.1, §3.1).
 func fits(k jose.JSONWebKey, alg string) bool {
 	if k.Algorithm != "" && k.Algorithm != alg {
 		return false
@@ -313,7 +313,7 @@ func (s *keySet) mayAsk(from *budget, version int) (bool, error) {
 }
 
 // keep takes new keys. Those that are held stay if there are none to take:
-// a provider's bad minute must not end sign-ins (security.md R8).
+// a short outage at the provider must not end sign-ins.
 func (s *keySet) keep(keys []signingKey, passed []string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

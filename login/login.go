@@ -110,7 +110,8 @@ func New(o Options) (*Provider, error) {
 }
 
 // AuthURL is where the browser is sent. Only Options, h and ap go into it;
-// nothing that a browser asked for can (security.md 88, C20).
+// no parameter of the browser's request does: mod_auth_openidc had to stop taking
+// over scopes and request parameters from third parties.
 func (p *Provider) AuthURL(ctx context.Context, h identity.Handshake, ap identity.AuthParams) (string, error) {
 	if err := checkHandshake(h); err != nil {
 		return "", err

@@ -198,7 +198,7 @@ func TestSignInTellsWhoSomebodyIs(t *testing.T) {
 	}
 }
 
-// RFC 7636, RFC 9700 §2.1.1, C1, C3, C6; security.md 86: PKCE is not the
+// RFC 7636, RFC 9700 §2.1.1, CVE-2024-23647: PKCE is not the
 // provider's to switch off.
 func TestP20_TheAuthorizationRequestIsOurs(t *testing.T) {
 	w := newWorld(t)
@@ -233,7 +233,7 @@ func TestP20_TheAuthorizationRequestIsOurs(t *testing.T) {
 	}
 }
 
-// RFC 6749 §4.1.2.1, OIDC Core §3.1.2.6, RFC 9207; C8, C11; security.md 85, 87, 91, 96.
+// RFC 6749 §3.1 and §4.1.2.1, OIDC Core §3.1.2.6, RFC 9207, RFC 9700 §4.4.
 func TestP06_CallbacksThatAreNotAnAnswerToUsAreRefused(t *testing.T) {
 	w := newWorld(t)
 	set := func(name string, values ...string) func(url.Values) { return func(q url.Values) { q[name] = values } }
@@ -362,7 +362,7 @@ func TestP20_MixUpIsNoticedWithoutAnnouncement(t *testing.T) {
 	}
 }
 
-// security.md 92, 95: a code belongs to the browser whose verifier began it.
+// RFC 9700 §4.5: a code belongs to the browser whose verifier began it.
 func TestP06_ACodeOfAnotherBrowserSignsNobodyIn(t *testing.T) {
 	w := newWorld(t)
 	attacker, victim := handshake(), handshake()
@@ -375,7 +375,7 @@ func TestP06_ACodeOfAnotherBrowserSignsNobodyIn(t *testing.T) {
 	w.failed(err, identity.Rejected)
 }
 
-// C21, C22, 2.2: what a discovery document may say.
+// OIDC Discovery §3, §4.3: what a discovery document may say.
 func TestP07_DiscoveryThatCannotBeTrustedIsRefused(t *testing.T) {
 	w := newWorld(t)
 	with := testenv.With
@@ -418,7 +418,7 @@ func TestP07_DiscoveryThatCannotBeTrustedIsRefused(t *testing.T) {
 	w.want()
 }
 
-// C22: loopback is no excuse for a provider that is not on it.
+// RFC 8252 §7.3: loopback is no excuse for a provider that is not on it.
 func TestP07_AnHTTPSProviderCannotPointAtCleartext(t *testing.T) {
 	for address, ok := range map[string]bool{"https://keys.example/": true, "http://127.0.0.1/token": false, "http://op.example/": false, "//op.example": false, "": false, "https://op.example/#x": false} {
 		if err := checkEndpoint("https://op.example", address); (err == nil) != ok {
@@ -427,7 +427,7 @@ func TestP07_AnHTTPSProviderCannotPointAtCleartext(t *testing.T) {
 	}
 }
 
-// C26, security.md 93: settled by discovery, never by trying with a live code.
+// RFC 6749 §2.3.1: settled by discovery, never by trying with a live code.
 func TestClientAuthenticationIsSettledBeforeTheCodeIsSent(t *testing.T) {
 	w := newWorld(t)
 	rows := []struct {
@@ -542,7 +542,7 @@ func TestAStalledProviderEndsAtTheDeadline(t *testing.T) {
 	}
 }
 
-// security.md R2: started before the provider, healed without us.
+// Started before the provider, healed without us.
 func TestAProviderThatIsDownHealsByItself(t *testing.T) {
 	w := newWorld(t)
 	w.op.Set(testenv.Fault{Endpoint: testenv.Discovery, Status: 503})
@@ -560,7 +560,7 @@ func TestAProviderThatIsDownHealsByItself(t *testing.T) {
 		t.Errorf("%d discovery requests in a minute", n)
 	}
 	w.op.Set()
-	w.pass(4 * time.Second) // R1: the first sign-in at most 5 s after it is back
+	w.pass(4 * time.Second) // the first sign-in at most 5 s after it is back
 	w.want()
 	if got := w.p.AuthOrigins()[0]; got != w.op.URL {
 		t.Errorf("AuthOrigin is %s", got)
@@ -598,7 +598,7 @@ func TestABrowserThatLeavesSpoilsNothing(t *testing.T) {
 	}
 }
 
-// C29: old metadata is renewed behind a sign-in, and kept if that fails.
+// Old metadata is renewed behind a sign-in, and kept if that fails.
 func TestMetadataIsRenewedAfterADay(t *testing.T) {
 	w := newWorld(t)
 	w.want()
@@ -677,7 +677,7 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
-// D12, CVE-2026-33544: nothing of one sign-in is kept for the next.
+// CVE-2026-33544: nothing of one sign-in is kept for the next.
 func TestP20_PeopleWhoSignInAtOnceAreNotMixedUp(t *testing.T) {
 	w := newWorld(t)
 	people := []string{"mira", "jonas", "tomoko", "zoe", "sam"}
@@ -747,6 +747,6 @@ func TestP18_NothingSecretIsLoggedOrInAnError(t *testing.T) {
 		t.Errorf("the log does not show what was left out:\n%s", w.logged())
 	}
 	if slices.ContainsFunc(w.op.Requests(testenv.Userinfo), func(r testenv.Request) bool { return strings.Contains(r.Target, "demo-at-") }) {
-		t.Error("an access token went into a URL") // C15
+		t.Error("an access token went into a URL") // RFC 6750 §5.3
 	}
 }

@@ -42,8 +42,8 @@ func TestWherePeopleSignOutAtTheProvider(t *testing.T) {
 		{"with what the provider wants", with, "https://app.example.com/", "", w.op.URL + demo.EndSessionPath,
 			url.Values{"client_id": {"another"}, "federated": {""}}, false},
 		{"not wanted", off, "https://app.example.com/", "", "", nil, false},
-		{"seed 003: by POST", perscom, "", "", perscom.op.URL + demo.EndSessionPath, url.Values{"client_id": {clientID}}, true},
-		{"§2.1 Google has none", google, "https://app.example.com/", "", "", nil, false},
+		{"PERSCOM: by POST", perscom, "", "", perscom.op.URL + demo.EndSessionPath, url.Values{"client_id": {clientID}}, true},
+		{"Google has none", google, "https://app.example.com/", "", "", nil, false},
 	}
 	for _, row := range rows {
 		address, form, post, err := row.w.p.Logout(t.Context(), row.returnTo, row.state)

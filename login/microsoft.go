@@ -11,7 +11,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
-// providers.md §3.1.
+// docs/providers/microsoft.md has the sources of what this file rests on.
 const (
 	microsoftIssuer  = "https://login.microsoftonline.com"
 	microsoftGraph   = "https://graph.microsoft.com"
@@ -27,8 +27,8 @@ const (
 )
 
 // microsoft is Entra ID. One set of endpoints and keys speaks for every tenant
-// there is, so who issued a token is four questions instead of one (§3.2), and
-// an address is what a tenant's administrator wrote there (§3.3).
+// there is, so four checks instead of one establish who issued a token, and an
+// address is what the tenant's administrator wrote there.
 type microsoft struct {
 	Options
 	graph string
@@ -70,8 +70,9 @@ func (m microsoft) tenantOf(iss string) (string, bool) {
 	return tid, ours && v2 && isGUID(tid)
 }
 
-// discovered: §3.2, the document for several tenants has a template for an
-// issuer; that for one tenant names it by its GUID, however it was asked for.
+// discovered reports whether the discovery document may name this issuer. The
+// document for several tenants has a template in place of an issuer; that of one
+// tenant has the tenant's GUID, even if it was asked for by domain.
 func (m microsoft) discovered(issuer string) bool {
 	switch m.Tenant {
 	case TenantCommon, TenantOrganizations:
@@ -83,7 +84,7 @@ func (m microsoft) discovered(issuer string) bool {
 	return ok && (tid == m.Tenant || !isGUID(m.Tenant))
 }
 
-// checkVersion: §3.2, tokens of v1 have another issuer and other claims.
+// checkVersion refuses tokens of v1, which have another issuer and other claims.
 func (m microsoft) checkVersion(t idToken, _ *metadata) error {
 	if ver, _ := t.text("ver"); ver != "2.0" {
 		return fail(identity.Rejected, "ID token: ver is not 2.0")
@@ -91,8 +92,9 @@ func (m microsoft) checkVersion(t idToken, _ *metadata) error {
 	return nil
 }
 
-// checkTenant asks the questions of §3.2. That tid is part of the key under
-// which a person is known is the fourth answer, microsoftSubject.
+// checkTenant makes the first three of the four checks that Microsoft demands of
+// clients of several tenants. The fourth, that tid is part of the key under which
+// a person is known, is microsoftSubject.
 func (m microsoft) checkTenant(t idToken, meta *metadata) error {
 	iss, _ := t.text("iss")
 	tid, _ := t.text("tid")
@@ -116,15 +118,16 @@ func (m microsoft) checkTenant(t idToken, meta *metadata) error {
 	return nil
 }
 
-// microsoftSubject: §3.3, tid and oid never change and name a person in every
-// app; sub is another for each app, and everything else can be edited.
+// microsoftSubject: tid and oid never change and name the same person in every
+// app. sub differs from app to app, and everything else can be edited.
 func microsoftSubject(c claims) (string, bool) {
 	tid, _ := c.text("tid")
 	oid, _ := c.text("oid")
 	return tid + "/" + oid, isGUID(tid) && isGUID(oid)
 }
 
-// graphScope: a national cloud has a Graph of its own, and its scopes say so.
+// graphScope is the scope that opens Graph. The scopes of a national cloud name
+// its own Graph.
 func (m microsoft) graphScope() string {
 	if m.graph == microsoftGraph {
 		return "User.Read"
@@ -133,9 +136,9 @@ func (m microsoft) graphScope() string {
 }
 
 // lookup asks Graph twice, with the access token that ends here: what the
-// organization is called, and what the directory says of the person. §3.4:
-// User.Read may read id, displayName and verifiedDomains. Personal accounts
-// have no organization, and nothing is asked.
+// organization is called, and what the directory says of the person. Of an
+// organization, User.Read opens id, displayName and verifiedDomains only. Personal
+// accounts have no organization, so nothing is asked about them.
 func (m microsoft) lookup(ctx context.Context, client *oauth.Client, accessToken string, token claims) (claims, error) {
 	tid, _ := token.text("tid")
 	if tid == personalAccounts {
@@ -155,8 +158,9 @@ func (m microsoft) lookup(ctx context.Context, client *oauth.Client, accessToken
 	return readDirectory(org, person, token)
 }
 
-// tokenOnlyClaims: an access token for somebody's API is not for Graph. It tells the
-// tenant, whose id is what lookup holds the organization to.
+// tokenOnlyClaims are those of the directory that an access token alone has. A
+// token for another API does not open Graph, but it names the tenant, whose id is
+// the organization's.
 func tokenOnlyClaims(token claims) claims {
 	if tid, _ := token.text("tid"); tid == personalAccounts {
 		return claims{}
@@ -220,7 +224,8 @@ func sameText(a claims, in string, b claims, as string) bool {
 	return ok && x == y
 }
 
-// verifiedDomains: §3.4, the default one is the primary.
+// verifiedDomains returns the domains that Microsoft verified. The default one is
+// the primary.
 func verifiedDomains(raw json.RawMessage) (primary string, all []string) {
 	var list []struct {
 		Name      string `json:"name"`
@@ -242,8 +247,8 @@ func verifiedDomains(raw json.RawMessage) (primary string, all []string) {
 	return primary, all
 }
 
-// microsoftVouches: §3.3. A tenant's administrator writes any address there is
-// (nOAuth). It counts if Entra says that the owner of its domain was asked
+// microsoftVouches: a tenant's administrator can write any address into the
+// directory (nOAuth, docs/providers/microsoft.md). It counts if Entra says that the owner of its domain was asked
 // (xms_edov), or if the domain is the tenant's own and the person no guest.
 func microsoftVouches(e email) bool {
 	token, directory := e.who, e.sources[1]
@@ -254,13 +259,14 @@ func microsoftVouches(e email) bool {
 	return err == nil && slices.Contains(own, e.domain) && !guest(token, directory)
 }
 
-// truthy: §3.3, xms_edov was seen as true, "true", 1 and "1".
+// truthy: xms_edov has been seen as true, "true", 1 and "1".
 func truthy(raw json.RawMessage) bool {
 	return slices.Contains([]string{`true`, `"true"`, `1`, `"1"`}, string(raw))
 }
 
-// guest: §3.3. acct is 1, idp is there and another, or the name that the
-// directory made for somebody from elsewhere. Any of them is enough.
+// guest reports whether the person comes from another directory: acct is not 0,
+// idp is there and differs from iss, or the user name is one that the directory
+// made for a guest (#EXT#). One of these is enough.
 func guest(token, directory claims) bool {
 	if token.has("acct") && string(token["acct"]) != "0" && string(token["acct"]) != `"0"` {
 		return true
@@ -281,7 +287,7 @@ func directoryOrg(r reader) (active identity.Org, all []identity.Org, unknown bo
 	return identity.Org{ID: r.p.id + ":" + d.text(directoryID), Name: d.text(directoryName), Domain: d.text(directoryDomain), Source: "directory"}, nil, false
 }
 
-// isGUID: in lower case only, so that one tenant has one spelling.
+// isGUID takes lower case only, so that one tenant has one spelling.
 func isGUID(s string) bool {
 	const form = "00000000-0000-0000-0000-000000000000"
 	if len(s) != len(form) {

@@ -43,75 +43,75 @@ func TestP07_Microsoft(t *testing.T) {
 		return changed(mira, func(id *identity.Identity) { id.Email, id.EmailVerified = a, verified })
 	}
 	facts := []fact{
-		{name: "§3.3, §3.4 tid and oid are the key, Graph describes the organization", want: mira},
-		{name: "§3.1 one tenant by its GUID", edit: tenant(acmeTenant), want: mira},
-		{name: "§3.1 one tenant by its domain", edit: tenant("acme.example"), want: mira},
-		{name: "§3.1 organizations", edit: tenant(TenantOrganizations), want: mira},
+		{name: "tid and oid are the key, Graph describes the organization", want: mira},
+		{name: "one tenant by its GUID", edit: tenant(acmeTenant), want: mira},
+		{name: "one tenant by its domain", edit: tenant("acme.example"), want: mira},
+		{name: "organizations", edit: tenant(TenantOrganizations), want: mira},
 		{name: "allowed_tenants", edit: only(birchTenant, acmeTenant), want: mira},
 		{name: "allowed_tenants refuses another", edit: only(birchTenant), refuse: identity.Rejected, says: "allowed_tenants"},
 		{name: "allowed_tenants refuses personal accounts", edit: only(acmeTenant), who: "zoe", refuse: identity.Rejected, says: "allowed_tenants"},
-		{name: "§3.1 personal accounts have no organization", who: "zoe", want: zoe},
-		{name: "§3.1 consumers", edit: tenant(TenantConsumers), who: "zoe", want: zoe},
+		{name: "personal accounts have no organization", who: "zoe", want: zoe},
+		{name: "consumers", edit: tenant(TenantConsumers), who: "zoe", want: zoe},
 
-		{name: "§3.2 v1 token", faults: tokenClaims(func(c map[string]any) {
+		{name: "v1 token", faults: tokenClaims(func(c map[string]any) {
 			c["ver"], c["iss"] = "1.0", "https://sts.windows.net/"+acmeTenant+"/"
 		}), refuse: identity.Rejected},
-		{name: "§3.2 ver 1.0", faults: tokenClaims(with("ver", "1.0")), refuse: identity.Rejected, says: "ver is not"},
-		{name: "§3.2 no ver", faults: tokenClaims(without("ver")), refuse: identity.Rejected, says: "ver is not"},
-		{name: "§3.2 (1) the template itself", faults: tokenClaims(with("iss", w.op.URL+"/{tenantid}/v2.0")), refuse: identity.Rejected},
-		{name: "§3.2 (1) another tenant than the configured one", edit: tenant(birchTenant), who: "tomoko", faults: tokenClaims(from(acmeTenant)), refuse: identity.Rejected, says: "another tenant than the configured"},
-		{name: "§3.2 (1) an organization's at consumers", edit: tenant(TenantConsumers), who: "zoe", faults: tokenClaims(from(acmeTenant)), refuse: identity.Rejected, says: "another tenant than the configured"},
-		{name: "§3.1 a personal account at organizations", edit: tenant(TenantOrganizations), faults: tokenClaims(from(personalAccounts)), refuse: identity.Rejected, says: "only organizations"},
-		{name: "§3.2 (2) iss of another tenant than tid", faults: tokenClaims(with("iss", w.op.URL+"/"+birchTenant+"/v2.0")), refuse: identity.Rejected, says: "tid is not the tenant"},
-		{name: "§3.2 (2) tid of another tenant than iss", faults: tokenClaims(with("tid", birchTenant)), refuse: identity.Rejected, says: "tid is not the tenant"},
-		{name: "§3.2 (2) no tid", faults: tokenClaims(without("tid")), refuse: identity.Rejected},
-		{name: "§3.2 (2) tid in capitals", faults: tokenClaims(from(strings.ToUpper(acmeTenant))), refuse: identity.Rejected},
-		{name: "§3.2 (2) tid is no GUID", faults: tokenClaims(from("acme.example")), refuse: identity.Rejected},
-		{name: "§3.2 (2) tid climbs", faults: tokenClaims(from("../" + acmeTenant)), refuse: identity.Rejected},
-		{name: "§3.2 (2) tid is empty", faults: tokenClaims(from("")), refuse: identity.Rejected},
-		{name: "§3.2 (2) another host", faults: tokenClaims(with("iss", "https://evil.example/"+acmeTenant+"/v2.0")), refuse: identity.Rejected},
-		{name: "§3.2 (3) a key without issuer", faults: keys(without("issuer")), refuse: identity.Rejected, says: "signed with a key that is not for its issuer"},
-		{name: "§3.2 (3) a key for personal accounts", faults: keys(with("issuer", w.op.URL+"/"+personalAccounts+"/v2.0")), refuse: identity.Rejected, says: "signed with a key that is not for its issuer"},
-		{name: "§3.2 (3) a key for another tenant", faults: keys(with("issuer", w.op.URL+"/"+birchTenant+"/v2.0")), refuse: identity.Rejected, says: "signed with a key that is not for its issuer"},
-		{name: "§3.2 (3) a key of another cloud", faults: keys(with("issuer", "https://login.microsoftonline.us/{tenantid}/v2.0")), refuse: identity.Rejected, says: "signed with a key that is not for its issuer"},
-		{name: "§3.2 (3) a key for this tenant", faults: keys(with("issuer", w.op.URL+"/"+acmeTenant+"/v2.0")), want: mira},
-		{name: "§3.2 (3) personal accounts with their own key", who: "zoe", faults: keys(with("issuer", w.op.URL+"/"+personalAccounts+"/v2.0")), want: zoe},
-		{name: "§3.2 (4) no oid", faults: tokenClaims(without("oid")), refuse: identity.Rejected, says: "claims that name the person"},
-		{name: "§3.2 (4) oid is no GUID", faults: tokenClaims(with("oid", "mira")), refuse: identity.Rejected, says: "claims that name the person"},
+		{name: "ver 1.0", faults: tokenClaims(with("ver", "1.0")), refuse: identity.Rejected, says: "ver is not"},
+		{name: "no ver", faults: tokenClaims(without("ver")), refuse: identity.Rejected, says: "ver is not"},
+		{name: "(1) the template itself", faults: tokenClaims(with("iss", w.op.URL+"/{tenantid}/v2.0")), refuse: identity.Rejected},
+		{name: "(1) another tenant than the configured one", edit: tenant(birchTenant), who: "tomoko", faults: tokenClaims(from(acmeTenant)), refuse: identity.Rejected, says: "another tenant than the configured"},
+		{name: "(1) an organization's at consumers", edit: tenant(TenantConsumers), who: "zoe", faults: tokenClaims(from(acmeTenant)), refuse: identity.Rejected, says: "another tenant than the configured"},
+		{name: "a personal account at organizations", edit: tenant(TenantOrganizations), faults: tokenClaims(from(personalAccounts)), refuse: identity.Rejected, says: "only organizations"},
+		{name: "(2) iss of another tenant than tid", faults: tokenClaims(with("iss", w.op.URL+"/"+birchTenant+"/v2.0")), refuse: identity.Rejected, says: "tid is not the tenant"},
+		{name: "(2) tid of another tenant than iss", faults: tokenClaims(with("tid", birchTenant)), refuse: identity.Rejected, says: "tid is not the tenant"},
+		{name: "(2) no tid", faults: tokenClaims(without("tid")), refuse: identity.Rejected},
+		{name: "(2) tid in capitals", faults: tokenClaims(from(strings.ToUpper(acmeTenant))), refuse: identity.Rejected},
+		{name: "(2) tid is no GUID", faults: tokenClaims(from("acme.example")), refuse: identity.Rejected},
+		{name: "(2) tid climbs", faults: tokenClaims(from("../" + acmeTenant)), refuse: identity.Rejected},
+		{name: "(2) tid is empty", faults: tokenClaims(from("")), refuse: identity.Rejected},
+		{name: "(2) another host", faults: tokenClaims(with("iss", "https://evil.example/"+acmeTenant+"/v2.0")), refuse: identity.Rejected},
+		{name: "(3) a key without issuer", faults: keys(without("issuer")), refuse: identity.Rejected, says: "signed with a key that is not for its issuer"},
+		{name: "(3) a key for personal accounts", faults: keys(with("issuer", w.op.URL+"/"+personalAccounts+"/v2.0")), refuse: identity.Rejected, says: "signed with a key that is not for its issuer"},
+		{name: "(3) a key for another tenant", faults: keys(with("issuer", w.op.URL+"/"+birchTenant+"/v2.0")), refuse: identity.Rejected, says: "signed with a key that is not for its issuer"},
+		{name: "(3) a key of another cloud", faults: keys(with("issuer", "https://login.microsoftonline.us/{tenantid}/v2.0")), refuse: identity.Rejected, says: "signed with a key that is not for its issuer"},
+		{name: "(3) a key for this tenant", faults: keys(with("issuer", w.op.URL+"/"+acmeTenant+"/v2.0")), want: mira},
+		{name: "(3) personal accounts with their own key", who: "zoe", faults: keys(with("issuer", w.op.URL+"/"+personalAccounts+"/v2.0")), want: zoe},
+		{name: "(4) no oid", faults: tokenClaims(without("oid")), refuse: identity.Rejected, says: "claims that name the person"},
+		{name: "(4) oid is no GUID", faults: tokenClaims(with("oid", "mira")), refuse: identity.Rejected, says: "claims that name the person"},
 		{name: "another tenant altogether, and Graph knows better", faults: tokenClaims(from(birchTenant)), refuse: identity.Rejected, says: "the organization is not"},
 		{name: "98 HS256 with the public key", faults: []testenv.Fault{{Endpoint: testenv.Token, Resign: testenv.SignedWithPublicKey}}, refuse: identity.Rejected},
 
-		{name: "§3.4 the organization is another", faults: org(with("id", birchTenant)), refuse: identity.Rejected, says: "organization is not"},
-		{name: "§3.4 nulls: User.Read reads only three properties", faults: org(func(o map[string]any) { o["city"], o["displayName"] = nil, nil }),
+		{name: "the organization is another", faults: org(with("id", birchTenant)), refuse: identity.Rejected, says: "organization is not"},
+		{name: "nulls: User.Read reads only three properties", faults: org(func(o map[string]any) { o["city"], o["displayName"] = nil, nil }),
 			want: changed(mira, func(id *identity.Identity) { id.Org.Name = "" })},
-		{name: "§3.4 no default domain", faults: org(with("verifiedDomains", []any{map[string]any{"name": "acme.example"}})),
+		{name: "no default domain", faults: org(with("verifiedDomains", []any{map[string]any{"name": "acme.example"}})),
 			want: changed(mira, func(id *identity.Identity) { id.Org.Domain = "" })},
-		{name: "§3.4 no organization", faults: []testenv.Fault{{Endpoint: testenv.Organization, JSON: with("value", []any{})}}, refuse: identity.Rejected, says: "not exactly one"},
-		{name: "§3.4 two organizations", faults: []testenv.Fault{{Endpoint: testenv.Organization, JSON: func(d map[string]any) {
+		{name: "no organization", faults: []testenv.Fault{{Endpoint: testenv.Organization, JSON: with("value", []any{})}}, refuse: identity.Rejected, says: "not exactly one"},
+		{name: "two organizations", faults: []testenv.Fault{{Endpoint: testenv.Organization, JSON: func(d map[string]any) {
 			d["value"] = append(d["value"].([]any), d["value"].([]any)[0])
 		}}}, refuse: identity.Rejected},
-		{name: "§3.4 the person is another", faults: me(with("id", personalAccounts)), refuse: identity.Rejected, says: "person is not"},
+		{name: "the person is another", faults: me(with("id", personalAccounts)), refuse: identity.Rejected, says: "person is not"},
 		{name: "Graph without User.Read", faults: []testenv.Fault{{Endpoint: testenv.Organization, Status: 403}}, refuse: identity.Misconfigured},
 		{name: "Graph is down", faults: []testenv.Fault{{Endpoint: testenv.Me, Status: 503}}, refuse: identity.Unavailable},
 		{name: "Graph sends us elsewhere", faults: []testenv.Fault{{Endpoint: testenv.Me, Redirect: "https://evil.example/"}}, refuse: identity.Misconfigured},
 		{name: "Graph says a name twice", faults: []testenv.Fault{{Endpoint: testenv.Me, Body: `{"id":"a","id":"b"}`}}, refuse: identity.Rejected},
 		{name: "no access token for Graph", faults: []testenv.Fault{{Endpoint: testenv.Token, JSON: without("access_token")}}, refuse: identity.Rejected, says: "no access token"},
 
-		{name: "§3.3 nOAuth: any address can be written down", faults: tokenClaims(with("email", "victim@corp.example")), want: address("victim@corp.example", false)},
-		{name: "§3.3 email_verified is nothing Entra says", faults: tokenClaims(func(c map[string]any) { c["email"], c["email_verified"] = "victim@corp.example", true }),
+		{name: "nOAuth: any address can be written down", faults: tokenClaims(with("email", "victim@corp.example")), want: address("victim@corp.example", false)},
+		{name: "email_verified is nothing Entra says", faults: tokenClaims(func(c map[string]any) { c["email"], c["email_verified"] = "victim@corp.example", true }),
 			want: address("victim@corp.example", false)},
-		{name: "§3.3 a domain that the tenant verified", faults: tokenClaims(with("email", "m@ACME.onmicrosoft.com")), want: address("m@acme.onmicrosoft.com", true)},
-		{name: "§3.3 a domain below one that the tenant verified", faults: tokenClaims(with("email", "m@x.acme.example")), want: address("m@x.acme.example", false)},
-		{name: "§3.3 guest: acct 1", faults: tokenClaims(with("acct", 1)), want: unverified},
-		{name: "§3.3 member: acct 0", faults: tokenClaims(with("acct", 0)), want: mira},
-		{name: "§3.3 guest: idp is another", faults: tokenClaims(with("idp", "https://sts.windows.net/"+birchTenant+"/")), want: unverified},
-		{name: "§3.3 guest: the directory's name for somebody from elsewhere", faults: me(with("userPrincipalName", "mira_mail.example#EXT#@acme.onmicrosoft.com")), want: unverified},
-		{name: "§3.4 no e-mail claim: Graph's, which the tenant vouches for", faults: tokenClaims(without("email")), want: mira},
-		{name: "§3.4 no e-mail claim: Graph's, which nobody vouches for",
+		{name: "a domain that the tenant verified", faults: tokenClaims(with("email", "m@ACME.onmicrosoft.com")), want: address("m@acme.onmicrosoft.com", true)},
+		{name: "a domain below one that the tenant verified", faults: tokenClaims(with("email", "m@x.acme.example")), want: address("m@x.acme.example", false)},
+		{name: "guest: acct 1", faults: tokenClaims(with("acct", 1)), want: unverified},
+		{name: "member: acct 0", faults: tokenClaims(with("acct", 0)), want: mira},
+		{name: "guest: idp is another", faults: tokenClaims(with("idp", "https://sts.windows.net/"+birchTenant+"/")), want: unverified},
+		{name: "guest: the directory's name for somebody from elsewhere", faults: me(with("userPrincipalName", "mira_mail.example#EXT#@acme.onmicrosoft.com")), want: unverified},
+		{name: "no e-mail claim: Graph's, which the tenant vouches for", faults: tokenClaims(without("email")), want: mira},
+		{name: "no e-mail claim: Graph's, which nobody vouches for",
 			faults: append(tokenClaims(without("email")), me(with("mail", "victim@corp.example"))...), want: address("victim@corp.example", false)},
-		{name: "§3.3 xms_edov is about the claim email", faults: append(tokenClaims(func(c map[string]any) { delete(c, "email"); c["xms_edov"] = true }),
+		{name: "xms_edov is about the claim email", faults: append(tokenClaims(func(c map[string]any) { delete(c, "email"); c["xms_edov"] = true }),
 			me(with("mail", "victim@corp.example"))...), want: address("victim@corp.example", false)},
-		{name: "§3.3 xms_edov is not about an address in another claim", edit: func(o *Options) { o.Claims.Email = "upn" },
+		{name: "xms_edov is not about an address in another claim", edit: func(o *Options) { o.Claims.Email = "upn" },
 			faults: tokenClaims(func(c map[string]any) {
 				c["upn"], c["email"], c["xms_edov"] = "victim@corp.example", "m@elsewhere.example", true
 			}), want: address("victim@corp.example", false)},
@@ -119,24 +119,24 @@ func TestP07_Microsoft(t *testing.T) {
 
 		{name: "an organization that the operator names is not mixed with the directory's", edit: func(o *Options) { o.Claims.OrgID = "department" },
 			faults: tokenClaims(with("department", "d1")), want: changed(mira, func(id *identity.Identity) { id.Org = identity.Org{ID: "corp:d1", Source: "claim"} })},
-		{name: "§3.5 groups overage is unknown, not none", faults: tokenClaims(func(c map[string]any) {
+		{name: "groups overage is unknown, not none", faults: tokenClaims(func(c map[string]any) {
 			delete(c, "groups")
 			c["_claim_names"] = map[string]string{"groups": "src1"}
 			c["_claim_sources"] = map[string]any{"src1": map[string]string{"endpoint": "https://graph.windows.net/x/getMemberObjects"}}
 		}), want: changed(mira, func(id *identity.Identity) { id.Groups, id.GroupsUnknown = nil, true })},
 	}
 	for _, edov := range []any{true, "true", 1, "1"} {
-		facts = append(facts, fact{name: "§3.3 xms_edov " + mustJSON(t, edov), want: address("m@elsewhere.example", true),
+		facts = append(facts, fact{name: "xms_edov " + mustJSON(t, edov), want: address("m@elsewhere.example", true),
 			faults: tokenClaims(func(c map[string]any) { c["email"], c["xms_edov"], c["acct"] = "m@elsewhere.example", edov, 1 })})
 	}
 	for _, edov := range []any{false, "false", 0, "0", nil, "yes", 2, []bool{true}, "TRUE"} {
-		facts = append(facts, fact{name: "§3.3 xms_edov " + mustJSON(t, edov), want: address("m@elsewhere.example", false),
+		facts = append(facts, fact{name: "xms_edov " + mustJSON(t, edov), want: address("m@elsewhere.example", false),
 			faults: tokenClaims(func(c map[string]any) { c["email"], c["xms_edov"] = "m@elsewhere.example", edov })})
 	}
 	runFacts(t, w, microsoftBase, facts)
 }
 
-// providers.md §3.1: where the accounts of a tenant are judged by Microsoft, too.
+// docs/providers/microsoft.md: where the accounts of a tenant are judged by Microsoft, too.
 func TestMicrosoftAsksTheConfiguredTenant(t *testing.T) {
 	w := shapedWorld(t, demo.Microsoft, microsoftBase)
 	for _, tenant := range []string{TenantCommon, TenantOrganizations, TenantConsumers, acmeTenant, "acme.example"} {

@@ -282,7 +282,8 @@ func (e Endpoints) named() map[string]string {
 }
 
 // checkEndpoint demands https of a provider that is reached by https: a code or
-// a secret must not leave it by a cleartext side door (C22).
+// a secret must not be sent in clear text to one of its endpoints (RFC 6749 §3.1,
+// §3.2).
 func checkEndpoint(issuer, address string) error {
 	if err := checkURL(address); err != nil {
 		return err

@@ -10,8 +10,9 @@ import (
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
-// providers.md §4.1, §4.2: one provider under two names, and addresses that the
-// documents give instead of a discovery document, which drifted.
+// PagerDuty is one provider under two issuers. The addresses are those of its
+// documentation, because its discovery document names another issuer than the one
+// it is published under (docs/providers/pagerduty.md).
 const (
 	pagerdutyIssuer    = "https://identity.pagerduty.com/global/oauth/anonymous"
 	pagerdutyOldIssuer = "https://app.pagerduty.com/global/oauth/anonymous"
@@ -20,12 +21,13 @@ const (
 	pagerdutyKeys      = "https://identity.pagerduty.com/global/oauth/anonymous/jwks"
 )
 
-// pagerduty: its ID token says whose account and which user, and neither name
-// nor address; it is for a regional API as well as for us.
+// pagerduty is the dialect of PagerDuty. Its ID token names the account and the
+// user, but has neither a name nor an address, and its audience is a regional API
+// as well as this client.
 func pagerduty(o Options) dialect {
 	p := strict(o)
-	p.scopes = []string{"openid"} // §4.1: attached to all tokens; nothing else is wanted here
-	p.clientAuth = oauth.Post     // §4.1: in every sample; Basic is untested
+	p.scopes = []string{"openid"} // PagerDuty attaches it to all tokens; nothing else is wanted here
+	p.clientAuth = oauth.Post     // as in every sample of its documentation; Basic is untested
 	p.issuedBy = func(iss string) bool {
 		return iss == o.Issuer || iss == pagerdutyIssuer || iss == pagerdutyOldIssuer
 	}
@@ -34,15 +36,15 @@ func pagerduty(o Options) dialect {
 		_, known := serviceRegion(aud)
 		return known && len(aud) == 2 // and the other is us
 	}
-	p.nonceOptional = true // §4.2: none is shown; S256 binds the code in any case
+	p.nonceOptional = true // its ID tokens have none; S256 binds the code in any case
 	p.checks = append(p.checks, func(t idToken, _ *metadata) error { return checkPagerDuty(t, o.ClientID) })
 	if o.Endpoints.AuthorizationURL == pagerdutyAuthorize {
 		p.redirectOrigins = []string{"https://*.pagerduty.com"} // to the host of an account that has its own sign-on
 	}
 	p.subject = pagerdutySubject
-	p.wanted, p.needed = nil, nil // §4.2: there is no userinfo
+	p.wanted, p.needed = nil, nil // there is no userinfo
 	p.orgs = pagerdutyAccount
-	p.nameless = true // §4.2, and sub, which was an address once, is not one to rely on
+	p.nameless = true // sub was an address once; it is not one to rely on
 	p.reads = []Claim{
 		{"account_id", "ID token", "the person's id, and the organization's", true},
 		{"user_id", "ID token", "the person's id", true},
@@ -52,8 +54,8 @@ func pagerduty(o Options) dialect {
 	return p
 }
 
-// serviceRegion: §4.2, exactly one API in aud says where the account lives; the
-// claim region is a label. The value is what that region adds to a subdomain.
+// serviceRegion returns the region of an account. Exactly one API in aud says
+// where the account lives; the claim region is only a label. The suffix is what that region adds to a subdomain.
 func serviceRegion(aud []string) (suffix string, ok bool) {
 	us := slices.Contains(aud, "https://api.pagerduty.com")
 	eu := slices.Contains(aud, "https://api.eu.pagerduty.com")
@@ -68,28 +70,29 @@ func checkPagerDuty(t idToken, clientID string) error {
 	if azp, _ := t.text("azp"); azp != clientID {
 		return fail(identity.Rejected, "ID token: azp is missing or another client's")
 	}
-	// §4.2: access tokens are JWTs of the same issuer and keys.
+	// Access tokens are JWTs of the same issuer and keys.
 	if purpose, _ := t.text("purpose"); purpose != "id" {
 		return fail(identity.Rejected, "ID token: purpose is not id")
 	}
 	return nil
 }
 
-// pagerdutySubject: §4.2, sub was an e-mail address once and is an id now.
+// pagerdutySubject does not use sub, which was an e-mail address once and is an
+// id now (docs/providers/pagerduty.md).
 func pagerdutySubject(c claims) (string, bool) {
 	account, _ := c.text("account_id")
 	user, _ := c.text("user_id")
 	return account + "/" + user, isWord(account) && isWord(user)
 }
 
-// isWord: letters and digits, so that two ids and a slash are never read
-// otherwise.
+// isWord reports whether s is letters and digits only, so that two ids joined by
+// a slash can be read in one way only.
 func isWord(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !('A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' || '0' <= r && r <= '9') })
 }
 
-// pagerdutyAccount: an account is an organization, and its subdomain what people
-// call it and where it is found.
+// pagerdutyAccount makes the account the organization. Its subdomain is the name
+// that people use for it and the host under which it is found.
 func pagerdutyAccount(r reader) (active identity.Org, all []identity.Org, unknown bool) {
 	account, _ := r.who.text("account_id") // as in the subject
 	org := identity.Org{ID: r.p.id + ":" + account, Name: r.text("subdomain"), Source: "claim"}

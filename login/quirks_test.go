@@ -81,7 +81,7 @@ func TestP07_APartnerWithoutDiscovery(t *testing.T) {
 	own, strange := rsaKeyOf(w.op.Provider), &stranger.private.PublicKey
 
 	runFacts(t, w, base, []fact{
-		{name: "seed 002 as it is", want: mira},
+		{name: "the partner as it is", want: mira},
 		{name: "§6.1 access token empty", faults: answer(with("access_token", "")), want: mira},
 		{name: "§6.1 access token null", faults: answer(with("access_token", nil)), want: mira},
 		{name: "§6.1 access token absent", faults: answer(testenv.Without("access_token")), want: mira},
@@ -182,7 +182,7 @@ func TestP06_AProviderThatDoesNotEchoStateIsRefused(t *testing.T) {
 	}
 }
 
-// R6: a partner announces a new key; both are given for a while, then one.
+// A partner announces a new key; both are given for a while, then one.
 func TestStaticKeysRollOver(t *testing.T) {
 	w := &world{t: t}
 	w.op = testenv.StartProvider(t, demo.ProviderOptions{ClientID: clientID, ClientSecret: clientSecret, RedirectURIs: []string{callbackURL}, Now: epoch, Shape: demo.Partner})
@@ -241,8 +241,8 @@ func TestP07_AnApplicationThatSpeaksOfLocalhost(t *testing.T) {
 	secret := allow("hs256_id_token", "no_nonce")
 	with := testenv.With
 	facts := []fact{
-		{name: "seed 003 as it is", want: mira},
-		{name: "seed 003 somebody else", who: "tomoko", want: identity.Identity{
+		{name: "PERSCOM as it is", want: mira},
+		{name: "PERSCOM somebody else", who: "tomoko", want: identity.Identity{
 			Provider: "corp", Subject: "3", Name: "Tomoko Hayashi", Username: "tomoko@birch.example", Email: "tomoko@birch.example",
 			Org: identity.Org{ID: "corp:3", Name: "Birch Bank", Source: "claim"},
 		}},
@@ -280,14 +280,14 @@ func TestP07_AnApplicationThatSpeaksOfLocalhost(t *testing.T) {
 	if n := w.op.Hits(testenv.Discovery) + w.op.Hits(testenv.JWKS); n != 0 {
 		t.Errorf("%d requests for documents that speak of localhost", n)
 	}
-	// auth_time cannot be had, so what asks for it is refused (C18).
+	// auth_time cannot be had, so what asks for it is refused.
 	w.op.Set()
 	w.use(base)
 	_, err := w.signIn("mira", identity.AuthParams{ACR: "mfa"})
 	w.failed(err, identity.Rejected)
 }
 
-// P21: what an operator allowed is named, in the log and to whoever asks; what
+// P21: what an operator allowed is named, in the log and in Quirks; what
 // follows from having no keys too.
 func TestP21_QuirksAreNamedAndLogged(t *testing.T) {
 	w := shapedWorld(t, demo.Perscom)

@@ -5,7 +5,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/internal/hostname"
 )
 
-// providers.md §5.5.
+// docs/providers/slack.md has the sources.
 const (
 	slackIssuer = "https://slack.com"
 
@@ -21,8 +21,8 @@ const (
 // is for oauth to see.
 func slack(o Options) dialect {
 	p := strict(o)
-	// §5.1: PKCE is something an app opts into, with other lifetimes and without
-	// its secret. The nonce binds the code here (RFC 9700 §2.1.1).
+	// An app at Slack opts into PKCE, and then has other lifetimes and no secret
+	// (docs/providers/slack.md). The nonce binds the code here (RFC 9700 §2.1.1).
 	p.noPKCE = true
 	if o.Issuer == slackIssuer {
 		p.redirectOrigins = []string{"https://*.slack.com"} // to the host of a workspace where somebody is signed in

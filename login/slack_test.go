@@ -24,32 +24,32 @@ func TestP07_Slack(t *testing.T) {
 	info := func(f testenv.Fault) []testenv.Fault { f.Endpoint = testenv.Userinfo; return []testenv.Fault{f} }
 	token := func(f testenv.Fault) []testenv.Fault { f.Endpoint = testenv.Token; return []testenv.Fault{f} }
 	runFacts(t, w, slackBase, []fact{
-		{name: "§5.5 team and user are the key, the workspace is the organization", want: mira},
-		{name: "§5.5 the enterprise is kept", faults: info(testenv.Fault{JSON: func(c map[string]any) {
+		{name: "team and user are the key, the workspace is the organization", want: mira},
+		{name: "the enterprise is kept", faults: info(testenv.Fault{JSON: func(c map[string]any) {
 			c[slackEnterprise], c[slackEnterpriseName] = "E0GRID", "The Grid"
 		}}), want: grid},
-		{name: "§5.5 no enterprise", faults: info(testenv.Fault{JSON: with(slackEnterprise, nil)}), want: mira},
-		{name: "§5.5 the name in the ID token spares a request", faults: tokenClaims(func(c map[string]any) {
+		{name: "no enterprise", faults: info(testenv.Fault{JSON: with(slackEnterprise, nil)}), want: mira},
+		{name: "the name in the ID token spares a request", faults: tokenClaims(func(c map[string]any) {
 			c[slackTeamName], c[slackTeamDomain] = "Acme Rockets", "Acme-Demo"
 		}), want: mira},
-		{name: "§5.5 a domain that is none", faults: info(testenv.Fault{JSON: with(slackTeamDomain, "a/b")}), want: changed(mira, func(id *identity.Identity) { id.Org.Domain = "" })},
-		{name: "§5.5 nobody verified the address", who: "sam", want: identity.Identity{
+		{name: "a domain that is none", faults: info(testenv.Fault{JSON: with(slackTeamDomain, "a/b")}), want: changed(mira, func(id *identity.Identity) { id.Org.Domain = "" })},
+		{name: "nobody verified the address", who: "sam", want: identity.Identity{
 			Provider: "corp", Subject: "T5FXAFWHEP4/U5FXAFWHEP4", Name: "Sam Carver", Email: "sam@acme.example",
 			Org: identity.Org{ID: "corp:T5FXAFWHEP4", Name: "Sam Carver", Domain: "sam-demo.slack.com", Source: "claim"},
 		}},
-		{name: "§5.5 no team", faults: tokenClaims(without(slackTeam)), refuse: identity.Rejected, says: "name the person"},
-		{name: "§5.5 a team that is two words", faults: tokenClaims(with(slackTeam, "T1/U1")), refuse: identity.Rejected, says: "name the person"},
+		{name: "no team", faults: tokenClaims(without(slackTeam)), refuse: identity.Rejected, says: "name the person"},
+		{name: "a team that is two words", faults: tokenClaims(with(slackTeam, "T1/U1")), refuse: identity.Rejected, says: "name the person"},
 		{name: "userinfo cannot move somebody to another team", faults: info(testenv.Fault{JSON: with(slackTeam, "TEVIL")}), want: mira},
 		{name: "userinfo cannot move somebody to another team, though it says the rest", edit: func(o *Options) { o.IdentityFrom = FromUserinfo },
 			faults: info(testenv.Fault{JSON: with(slackTeam, "TEVIL")}), want: mira},
-		{name: "§5.5 the ID token alone has no name of the workspace", edit: func(o *Options) { o.IdentityFrom = FromIDToken },
+		{name: "the ID token alone has no name of the workspace", edit: func(o *Options) { o.IdentityFrom = FromIDToken },
 			want: changed(mira, func(id *identity.Identity) { id.Org.Name, id.Org.Domain = "", "" })},
 		{name: "111 userinfo is about another", faults: info(testenv.Fault{JSON: with("sub", "UEVIL")}), refuse: identity.Rejected, says: "userinfo: sub"},
-		{name: "§5.5 userinfo says ok: false with status 200", faults: info(testenv.Fault{Body: `{"ok":false,"error":"invalid_auth"}`}), refuse: identity.Rejected, says: "userinfo"},
-		{name: "§5.5 ok: false with status 200, the code", faults: token(testenv.Fault{Body: `{"ok":false,"error":"invalid_code"}`}), refuse: identity.Rejected, says: "invalid_code"},
-		{name: "§5.5 ok: false with status 200, our secret", faults: token(testenv.Fault{Body: `{"ok":false,"error":"bad_client_secret"}`}), refuse: identity.Misconfigured, says: "bad_client_secret"},
-		{name: "§5.5 ok: false with status 200, whatever else", faults: token(testenv.Fault{Body: `{"ok":false,"error":"c4nary"}`}), refuse: identity.Rejected},
-		{name: "§5.5 ok: false and a token", faults: token(testenv.Fault{JSON: with("ok", false)}), refuse: identity.Rejected},
+		{name: "userinfo says ok: false with status 200", faults: info(testenv.Fault{Body: `{"ok":false,"error":"invalid_auth"}`}), refuse: identity.Rejected, says: "userinfo"},
+		{name: "ok: false with status 200, the code", faults: token(testenv.Fault{Body: `{"ok":false,"error":"invalid_code"}`}), refuse: identity.Rejected, says: "invalid_code"},
+		{name: "ok: false with status 200, our secret", faults: token(testenv.Fault{Body: `{"ok":false,"error":"bad_client_secret"}`}), refuse: identity.Misconfigured, says: "bad_client_secret"},
+		{name: "ok: false with status 200, whatever else", faults: token(testenv.Fault{Body: `{"ok":false,"error":"c4nary"}`}), refuse: identity.Rejected},
+		{name: "ok: false and a token", faults: token(testenv.Fault{JSON: with("ok", false)}), refuse: identity.Rejected},
 		{name: "C37 no nonce", faults: tokenClaims(without("nonce")), refuse: identity.Rejected, says: "nonce"},
 		{name: "C30 another issuer", faults: tokenClaims(with("iss", "https://slack.com.evil.example")), refuse: identity.Rejected, says: "iss"},
 		{name: "98 HS256 with the public key", faults: token(testenv.Fault{Resign: testenv.SignedWithPublicKey}), refuse: identity.Rejected, says: "algorithm"},

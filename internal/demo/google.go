@@ -2,7 +2,7 @@ package demo
 
 import "slices"
 
-// google: Sign in with Google (providers.md §2.1). hd is in the ID token of
+// google: Sign in with Google (docs/providers/google.md). hd is in the ID token of
 // people whose account belongs to a Workspace, and in nobody else's.
 func (s *shape) google() {
 	s.scopes = []string{"openid", "email", "profile"}

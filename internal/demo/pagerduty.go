@@ -15,7 +15,7 @@ const (
 	pagerdutyAPIEU  = "https://api.eu.pagerduty.com"
 )
 
-// pagerduty: PagerDuty as an OpenID provider (providers.md §4.1, §4.2). Codes
+// pagerduty: PagerDuty as an OpenID provider (docs/providers/pagerduty.md). Codes
 // live for 30 seconds, keys are one pointer away, and an ID token has neither
 // nonce nor anything that a person would recognise. Birch Bank's account is in
 // the European region.

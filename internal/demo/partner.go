@@ -6,7 +6,7 @@ import (
 )
 
 // partner: a partner's SSO with two endpoints and a key handed over by hand
-// (seed 002, providers.md §6.1). It knows neither nonce nor PKCE, reads Basic
+// (docs/providers/oidc.md). It knows neither nonce nor PKCE, reads Basic
 // credentials as they are, and gives out an access token that has expired.
 func (s *shape) partner() {
 	s.scopes = []string{"openid", "email", "name"}

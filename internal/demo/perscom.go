@@ -9,10 +9,10 @@ import (
 	"slices"
 )
 
-// perscom: a Laravel application as OpenID provider (seed 003, providers.md
-// §6.2). Its discovery document speaks of localhost and has no keys, because ID
-// tokens are signed with the client secret; ids are numbers; it signs people
-// out on POST only.
+// perscom is a Laravel application as OpenID provider
+// (deschutesdesigngroupllc/perscom-app; docs/providers/oidc.md). Its discovery
+// document names localhost and no keys, because ID tokens are signed with the
+// client secret. Ids are numbers, and people are signed out by POST only.
 func (s *shape) perscom() {
 	s.scopes = []string{"openid", "profile", "email", "tenant"}
 	s.refusesScope = true
@@ -54,7 +54,7 @@ func perscomClaims(p *Provider, who Person, scope []string) map[string]any {
 	return c
 }
 
-// signWithSecret makes an HS256 token, as the code behind seed 003 does.
+// signWithSecret makes an HS256 token, as the open-source code of PERSCOM does.
 func (p *Provider) signWithSecret(claims map[string]any) (string, error) {
 	raw, err := json.Marshal(claims)
 	if err != nil {

@@ -17,8 +17,8 @@ const (
 	Microsoft = "microsoft"
 	PagerDuty = "pagerduty"
 	Slack     = "slack"
-	Partner   = "partner" // seed 002
-	Perscom   = "perscom" // seed 003
+	Partner   = "partner" // a partner without discovery
+	Perscom   = "perscom" // PERSCOM
 )
 
 // shape is what one kind of provider does otherwise than the standard one. Nil

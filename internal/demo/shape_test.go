@@ -38,10 +38,10 @@ func TestShapesRefuseAuthorizationRequestsAsTheRealOnesDo(t *testing.T) {
 		{"§5.5", Slack, "", ask("openid email", "code_challenge", "-", "code_challenge_method", "-"), ""},
 		{"§5.1 PKCE was not switched on", Slack, "", ask("openid email"), "invalid_request"},
 		{"§5.5 another scope", Slack, "", ask("openid chat:write", "code_challenge", "-"), "invalid_scope"},
-		{"seed 002 knows neither nonce nor PKCE", Partner, "", ask("openid email name", "nonce", "-", "code_challenge", "-"), ""},
-		{"seed 002 has no profile", Partner, "", ask("openid profile"), "invalid_scope"},
-		{"seed 003", Perscom, "", ask("openid profile email tenant"), ""},
-		{"seed 003 has no groups", Perscom, "", ask("openid groups"), "invalid_scope"},
+		{"the partner knows neither nonce nor PKCE", Partner, "", ask("openid email name", "nonce", "-", "code_challenge", "-"), ""},
+		{"the partner has no profile", Partner, "", ask("openid profile"), "invalid_scope"},
+		{"PERSCOM", Perscom, "", ask("openid profile email tenant"), ""},
+		{"PERSCOM has no groups", Perscom, "", ask("openid groups"), "invalid_scope"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			o := newShapedOP(t, row.shape)
@@ -59,7 +59,7 @@ func TestShapesRefuseAuthorizationRequestsAsTheRealOnesDo(t *testing.T) {
 	}
 }
 
-// providers.md §3.1: an account signs in where it belongs.
+// docs/providers/microsoft.md: an account signs in where it belongs.
 func TestMicrosoftTenantsAdmitTheirOwn(t *testing.T) {
 	o := newShapedOP(t, Microsoft)
 	for _, row := range []struct {
@@ -78,7 +78,7 @@ func TestMicrosoftTenantsAdmitTheirOwn(t *testing.T) {
 	}
 }
 
-// providers.md §3.4: what a token opens depends on what was granted, and to whom.
+// docs/providers/microsoft.md: what a token opens depends on what was granted, and to whom.
 func TestGraphTellsWhatWasGranted(t *testing.T) {
 	o := newShapedOP(t, Microsoft)
 	read := func(person, scope, path string) int {
@@ -132,7 +132,7 @@ func TestShapesTakeCredentialsAsTheRealOnesDo(t *testing.T) {
 		{"§4.1 Basic is untested", PagerDuty, encoded, nil, 401, "invalid_client"},
 		{"§5.5 Basic", Slack, encoded, nil, 200, ""},
 		{"§5.5 no with status 200", Slack, raw, nil, 200, "bad_client_secret"},
-		{"seed 003 Basic", Perscom, encoded, nil, 200, ""},
+		{"PERSCOM Basic", Perscom, encoded, nil, 200, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			o := newShapedOP(t, row.shape)
@@ -154,7 +154,7 @@ func TestShapesTakeCredentialsAsTheRealOnesDo(t *testing.T) {
 	}
 }
 
-// providers.md §4.1: a code lives for 30 seconds.
+// docs/providers/pagerduty.md: a code lives for 30 seconds.
 func TestPagerDutyCodesAreShort(t *testing.T) {
 	for wait, want := range map[time.Duration]int{29 * time.Second: 200, 30 * time.Second: 400} {
 		o := newShapedOP(t, PagerDuty)
@@ -187,7 +187,7 @@ func TestShapesHaveOnlyTheEndpointsOfTheRealOnes(t *testing.T) {
 	o := newShapedOP(t, Perscom)
 	_, document := o.json(o.request(http.MethodGet, DiscoveryPath, nil))
 	if document["issuer"] != "http://localhost" || document["jwks_uri"] != nil {
-		t.Errorf("seed 003 is not as it was given: %v", document)
+		t.Errorf("PERSCOM is not as it was given: %v", document)
 	}
 	if _, err := NewProvider(ProviderOptions{Issuer: "http://127.0.0.1:1", ClientID: "x", ClientSecret: "y", Shape: "entra"}); err == nil {
 		t.Error("a shape that does not exist was made")

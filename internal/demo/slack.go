@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// slack: Sign in with Slack (providers.md §5.5). It says no with status 200, and
+// slack: Sign in with Slack (docs/providers/slack.md). It says no with status 200, and
 // the name of a workspace only when userinfo is asked.
 func (s *shape) slack() {
 	s.scopes = []string{"openid", "email", "profile"}
