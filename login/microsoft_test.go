@@ -151,7 +151,7 @@ func TestMicrosoftAsksTheConfiguredTenant(t *testing.T) {
 	}
 }
 
-// §3.2: the document's issuer, for each kind of tenant.
+// The document's issuer, for each kind of tenant.
 func TestP07_MicrosoftDocumentsOfAnotherTenantAreRefused(t *testing.T) {
 	w := shapedWorld(t, demo.Microsoft, microsoftBase)
 	template, acme, personal := w.op.URL+"/{tenantid}/v2.0", w.op.URL+"/"+acmeTenant+"/v2.0", w.op.URL+"/"+personalAccounts+"/v2.0"
@@ -229,7 +229,7 @@ func TestMicrosoftOptions(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
-	// §3.1: a national cloud has its own Graph and scopes.
+	// A national cloud has its own Graph and scopes.
 	o := good
 	o.Issuer, o.Endpoints.GraphURL = "https://login.microsoftonline.us", "https://graph.microsoft.us"
 	if p, err := New(o); err != nil || p.scopes[3] != "https://graph.microsoft.us/User.Read" {

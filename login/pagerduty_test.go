@@ -83,7 +83,7 @@ func TestP07_PagerDuty(t *testing.T) {
 	})
 }
 
-// §4.1, §4.2: what is asked, and how the code is redeemed.
+// What is asked, and how the code is redeemed.
 func TestPagerDutyIsAskedForNoMoreThanItHas(t *testing.T) {
 	w, base := pagerdutyWorld(t)
 	q := w.authQuery(identity.AuthParams{})
@@ -111,7 +111,7 @@ func TestPagerDutyIsAskedForNoMoreThanItHas(t *testing.T) {
 	if a, b := w.op.Hits(testenv.JWKS), w.op.Hits(testenv.Keys); a != 2 || b != 2 {
 		t.Errorf("pointer asked %d times, keys %d times, for two starts", a, b)
 	}
-	// §4.2: rotated at any time.
+	// PagerDuty may rotate its keys at any time.
 	w.pass(31 * time.Second)
 	if err := w.op.Provider.RotateKeys(); err != nil {
 		t.Fatal(err)

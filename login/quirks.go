@@ -33,7 +33,7 @@ type quirk struct {
 	change func(*dialect)
 }
 
-// quirks are all there are. Each rests on a provider that needs it; docs/providers/oidc.md has them.
+// quirks are all there are. docs/providers/oidc.md says which providers need them.
 func quirks() []quirk {
 	return []quirk{
 		{Quirk{quirkNoNonce, "An ID token without nonce is taken: only PKCE, if the provider knows it, keeps a stolen code from signing in its thief."},

@@ -22,8 +22,8 @@ const (
 	userRead       = "/User.Read"
 )
 
-// microsoft: Entra ID with Graph. People without an
-// organization have personal accounts. All endpoints are below a tenant:
+// microsoft is Entra ID with Graph (docs/providers/microsoft.md). People without
+// an organization have personal accounts. All endpoints are below a tenant:
 // common, organizations, consumers, or one tenant's GUID or domain.
 func (s *shape) microsoft(graph string) {
 	s.below = "/{tenant}/v2.0"

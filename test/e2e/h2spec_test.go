@@ -71,7 +71,7 @@ var netHTTPFails = map[string]string{
 
 func TestH2specFindsNothingThatIsNotNetHTTPs(t *testing.T) {
 	t.Parallel()
-	tool, w := need(t, world.h2spec), need(t, world.ways)
+	tool, w := need(t, world.h2spec), need(t, world.upstreams)
 	address := need(t, freeAddress)
 	s := setup{PublicURL: "https://" + address, Address: address} // h2spec knows no other name
 	s.Routes = []string{fmt.Sprintf("{name: app, path: /, upstream: %s, public: true}", w.app["http"])}

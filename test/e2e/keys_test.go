@@ -12,7 +12,7 @@ import (
 // What the configuration says of the way to an app is what happens on it.
 func TestKeysOfTheWayToAnApp(t *testing.T) {
 	t.Parallel()
-	w := need(t, world.ways)
+	w := need(t, world.upstreams)
 	address, admin := need(t, freeAddress), need(t, freeAddress)
 	s := overHTTP(address)
 	s.Trusted = "[127.0.0.1]"

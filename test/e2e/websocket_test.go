@@ -107,7 +107,7 @@ func TestWebSocketsPassByteForByte(t *testing.T) {
 						t.Errorf("the client saw it closed with %d %q", seen.Code, seen.Reason)
 					}
 					if !deflate {
-						need(t, world.ways).echo.mustSay(t, regexp.MustCompile(regexp.QuoteMeta(want)))
+						need(t, world.upstreams).echo.mustSay(t, regexp.MustCompile(regexp.QuoteMeta(want)))
 					}
 				})
 			}

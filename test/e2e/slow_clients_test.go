@@ -66,9 +66,9 @@ func (c *corp) pace(t *testing.T, cookie string, n int) pace {
 	return pace{took[n/2].Round(time.Microsecond), took[n*99/100].Round(time.Microsecond)}
 }
 
-// crowdMemory is what a crowd of slow clients may cost in all, in MiB. Measured
+// slowClientsMemory is what all slow clients together may cost in all, in MiB. Measured
 // is about half of it.
-const crowdMemory = 128.0
+const slowClientsMemory = 128.0
 
 // Half of them are slow with their header, the others with their body: a byte
 // now and then.
@@ -82,11 +82,11 @@ func TestP17_SlowClientsKeepNobodyWaiting(t *testing.T) {
 	before, idle := c.pace(t, cookie, requests), c.process.residentMiB(t)
 
 	ctx, leave := context.WithCancel(t.Context())
-	var crowd sync.WaitGroup
+	var slow sync.WaitGroup
 	begun := make(chan struct{}, clients)
 	for i := range clients {
 		conn := c.connect(t)
-		crowd.Go(func() {
+		slow.Go(func() {
 			defer conn.Close()
 			text := "GET /http/ HTTP/1.1\r\nHost: localhost\r\nCookie: " + strings.Repeat("x", 2000)
 			first := 10
@@ -116,13 +116,13 @@ func TestP17_SlowClientsKeepNobodyWaiting(t *testing.T) {
 	with := c.pace(t, cookie, requests)
 	most, open := stop(), c.process.descriptors(t)
 	leave()
-	crowd.Wait()
+	slow.Wait()
 	t.Logf("a normal client: median %v, 99th percentile %v; beside %d slow ones (%d descriptors open): %v and %v; memory %.1f MiB before, %.1f at most",
 		before.median, before.p99, clients, open, with.median, with.p99, idle, most)
 	if open < clients*5/4 {
-		t.Errorf("only %d descriptors were open: the crowd was not there", open)
+		t.Errorf("only %d descriptors were open: the slow clients were not there", open)
 	}
-	if most-idle > crowdMemory {
+	if most-idle > slowClientsMemory {
 		t.Errorf("memory grew by %.1f MiB", most-idle)
 	}
 }

@@ -26,9 +26,9 @@ import (
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
 )
 
-// ways are apps at the end of every way that Sallyport knows to one. All tests
+// upstreams are apps, one for each kind of connection that Sallyport can make to one. All tests
 // share them; each Sallyport that leads there has the same routes.
-type ways struct {
+type upstreams struct {
 	app      map[string]string // upstream by kind: http, https, h2c, unix
 	ws       map[string]string // npm ws: http, https, unix
 	grpc     map[string]string // grpc-go's interop server: h2c, https
@@ -36,12 +36,12 @@ type ways struct {
 	deadAddr string            // nobody listens there
 }
 
-func (s *shared) startWays() (*ways, error) {
+func (s *shared) startUpstreams() (*upstreams, error) {
 	cert, err := s.cert()
 	if err != nil {
 		return nil, err
 	}
-	w := &ways{app: map[string]string{}, ws: map[string]string{}, grpc: map[string]string{}}
+	w := &upstreams{app: map[string]string{}, ws: map[string]string{}, grpc: map[string]string{}}
 	if w.deadAddr, err = freeAddress(); err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func (c certificate) secure(port string) string {
 	return fmt.Sprintf(`{url: "https://127.0.0.1%s", ca: "file:%s", server_name: %s}`, port, c.certFile, publicHost)
 }
 
-func (w *ways) startApps(s *shared, cert certificate) error {
+func (w *upstreams) startApps(s *shared, cert certificate) error {
 	var one, two, both http.Protocols
 	one.SetHTTP1(true)
 	two.SetUnencryptedHTTP2(true)
@@ -91,7 +91,7 @@ func (w *ways) startApps(s *shared, cert certificate) error {
 	return nil
 }
 
-func (w *ways) startGRPC(s *shared, cert certificate) error {
+func (w *upstreams) startGRPC(s *shared, cert certificate) error {
 	creds, err := credentials.NewServerTLSFromFile(cert.certFile, cert.keyFile)
 	if err != nil {
 		return err
@@ -115,7 +115,7 @@ func (w *ways) startGRPC(s *shared, cert certificate) error {
 
 var echoing = regexp.MustCompile(`echo (\{.*\})`)
 
-func (w *ways) startEcho(s *shared, cert certificate) error {
+func (w *upstreams) startEcho(s *shared, cert certificate) error {
 	if _, err := npmPackage("ws", "package.json"); err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (w *ways) startEcho(s *shared, cert certificate) error {
 // people who are signed in and below /open-http and so on for everybody; to ws
 // below /ws-http and so on; to gRPC services with their own names. calls is the
 // kind of the gRPC server on the public host.
-func (w *ways) routes(calls string) []string {
+func (w *upstreams) routes(calls string) []string {
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	for kind, at := range w.app {
@@ -169,7 +169,7 @@ func (w *ways) routes(calls string) []string {
 
 // newFront is a Sallyport of one's own with all these routes.
 func newFront(over func(string) setup, calls string) (*corp, error) {
-	w, err := world.ways()
+	w, err := world.upstreams()
 	if err != nil {
 		return nil, err
 	}
