@@ -35,8 +35,8 @@ type Settings struct {
 	App string
 	// Host is the Host that the app sees; "": the one that was asked for.
 	Host string
-	// Tokens verifies the access tokens that the route takes instead of a session;
-	// nil: it takes none, and Authorization is the app's.
+	// Tokens verifies the access tokens that the route takes where an Authorization
+	// header is sent; nil: it takes none, and Authorization is the app's.
 	Tokens TokenVerifier
 }
 
@@ -115,7 +115,8 @@ type Answer struct {
 	Verdict   authz.Verdict
 	// SessionErr is why no session was read, where one was looked for.
 	SessionErr error
-	// TakesToken: the route takes access tokens instead of sessions.
+	// TakesToken: the route takes an access token where an Authorization header is
+	// sent, else a session.
 	TakesToken bool
 
 	headers   identity.Rendered
@@ -136,8 +137,8 @@ func (r *Refusal) Error() string { return r.Err.Error() }
 
 func (r *Refusal) Unwrap() error { return r.Err }
 
-// Admit answers for r. Its error is a *Refusal, but for one that is a fault of
-// ours; the Answer then holds what is known for the log, and its Verdict denies.
+// Admit answers for r. Its error is a *Refusal, or else a fault of ours. With an
+// error the Answer is for the log only, and its Verdict denies.
 //
 // The caller may forward r only where the error is nil and the Verdict's Outcome
 // is authz.Forward, after SetHeaders.
@@ -180,7 +181,7 @@ func noRoute(err error) *Refusal {
 	return &Refusal{Status: http.StatusNotFound, Reason: authz.ReasonNoRoute, Err: err}
 }
 
-// refuse is ans with the verdict that a refusal is.
+// refuse returns ans with the denying verdict that r stands for, and r as the error.
 func refuse(ans Answer, r *Refusal) (Answer, error) {
 	ans.Verdict = authz.Verdict{Outcome: authz.Deny, Reason: r.Reason, Detail: r.Error(), Public: r.Public}
 	return ans, r

@@ -63,13 +63,13 @@ type Verdict struct {
 	Public string
 }
 
-// Decide is the verdict on a request for route r by the person id, which is nil
-// where nobody is signed in: what proves who it is (a session, an access token)
+// Decide is the verdict on a request for route r by somebody; id is nil where
+// nobody is signed in: what proves who it is (a session, an access token)
 // was checked before. It is pure: front doors and `explain` get the same answer.
 func Decide(f Facts, r *Route, id *identity.Identity) Verdict {
 	v := decideAccess(f, r, id)
 	if v.Outcome == Forward && f.WebSocket {
-		if refused := decideWebSocket(f, r); refused.Reason != "" {
+		if refused, ok := refuseWebSocket(f, r); ok {
 			return refused
 		}
 	}
@@ -85,15 +85,15 @@ func decideAccess(f Facts, r *Route, id *identity.Identity) Verdict {
 	case id == nil:
 		return Verdict{Outcome: Login, Reason: ReasonNoSession,
 			Detail: "route " + r.Name + " needs a session", Public: "You need to sign in."}
-	case id.MustPick(): // the sign-in goes on with that, on every route alike
+	case id.MustPick(): // picking is the last step of signing in, so it comes before any rule
 		return Verdict{Outcome: Login, Reason: ReasonNoOrg,
 			Detail: id.ID() + " has not picked an organization", Public: "You need to choose an organization."}
 	}
 	return decidePerson(f, r, id)
 }
 
-// SwitchTo returns those organizations of the person id, who was denied f, with
-// which they would not be.
+// SwitchTo returns the organizations that somebody who was denied f could switch to
+// in order to be let in.
 func SwitchTo(f Facts, r *Route, id *identity.Identity) (orgs []identity.Org) {
 	if id == nil {
 		return nil
@@ -135,36 +135,36 @@ func denyOtherOrg(r *Route, id *identity.Identity, owner string) Verdict {
 }
 
 func decideRules(r *Route, id *identity.Identity, bound bool) Verdict {
-	unknown, flat, unknownOrg := false, false, false
+	groupsUnknown, groupsFlat, orgUnknown := false, false, false
 	for i, rule := range r.Access.Rules {
 		switch rule.admits(id, bound) {
 		case admitted:
 			return Verdict{Outcome: Forward, Reason: ReasonRule, Rule: i + 1}
 		case refusedUnknownGroups:
-			unknown = true
+			groupsUnknown = true
 		case refusedFlatGroups:
-			flat = true
+			groupsFlat = true
 		case refusedUnknownOrg:
-			unknownOrg = true
+			orgUnknown = true
 		}
 	}
-	switch {
-	case unknown && id.GroupsDropped:
+	switch { // what is missing is said of groups first: rules name them most often
+	case groupsUnknown && id.GroupsDropped:
 		return deny(ReasonGroupsUnknown,
 			fmt.Sprintf("route %s: a rule needs groups, and those of %s did not fit into the session cookie", r.Name, id.ID()),
 			"It is for members of a group. You are in more groups than your session here can hold, so none of them counts.")
-	case unknown:
+	case groupsUnknown:
 		return deny(ReasonGroupsUnknown,
 			fmt.Sprintf("route %s: a rule needs groups, and the provider did not tell those of %s", r.Name, id.ID()),
 			"It is for members of a group, and your identity provider did not tell us which groups you are in.")
-	case flat:
+	case groupsFlat: // not told in which of several organizations
 		return deny(ReasonGroupsFlat,
 			fmt.Sprintf("route %s: a rule needs groups of one organization, "+
 				"and the provider did not tell in which of several %s has them", r.Name, id.ID()),
 			"It is for members of a group, and your identity provider did not tell us "+
 				"in which of your organizations you are in it.")
 	}
-	if unknownOrg {
+	if orgUnknown {
 		return deny(ReasonOrgUnknown,
 			fmt.Sprintf("route %s: a rule needs an organization, and that of %s could not be read out of the provider's claims",
 				r.Name, id.ID()),
@@ -174,19 +174,19 @@ func decideRules(r *Route, id *identity.Identity, bound bool) Verdict {
 		fmt.Sprintf("route %s: no rule admits %s; it is for %s", r.Name, id.ID(), r.Access), r.Access.lacks(id, bound))
 }
 
-// decideWebSocket is about pages of other sites: a browser lets them open a
+// refuseWebSocket is about pages of other sites: a browser lets them open a
 // WebSocket with this site's cookies, and only the Origin tells (RFC 6455 §10.2).
 // A program sends none, and has no cookies but its own.
-func decideWebSocket(f Facts, r *Route) Verdict {
+func refuseWebSocket(f Facts, r *Route) (_ Verdict, refused bool) {
 	switch {
 	case !r.WebSocket.Allowed:
 		return deny(ReasonWebSocket, "route "+r.Name+" carries no WebSockets; it would with websocket: true",
-			"This address does not take WebSockets.")
+			"This address does not take WebSockets."), true
 	case f.Origin == "" || f.Origin == f.origin() || slices.Contains(r.WebSocket.Origins, f.Origin):
-		return Verdict{}
+		return Verdict{}, false
 	}
 	return deny(ReasonOrigin, fmt.Sprintf("route %s: a WebSocket from a page of %q", r.Name, f.Origin),
-		"This page may not open a WebSocket here.")
+		"This page may not open a WebSocket here."), true
 }
 
 func deny(reason Reason, detail, public string) Verdict {

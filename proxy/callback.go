@@ -36,7 +36,7 @@ func (e *callbackEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *eve
 	s, err := e.own.read(r, ev)
 	if flowErr == nil && !signIn(flow) { // begun for something else than a sign-in
 		e.process.redeemed.spend(trip)
-		return e.startAgain(flow, errPurpose)
+		return e.startAgainPage(flow, errPurpose)
 	}
 	if err == nil {
 		if flowErr == nil {
@@ -58,24 +58,24 @@ func (e *callbackEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *eve
 	if reads && q.Has("error") && errors.Is(flowErr, session.ErrNoFlow) {
 		err := fmt.Errorf("a callback with an error, and with no state that this browser could prove: %w",
 			reader.CallbackError(q.Get("error"), q.Get("error_description")))
-		return e.signInFailure(provider, err, e.site.returnOf(flow)) // not counted: anybody can send such a callback
+		return e.failureWords(provider, err, e.site.returnOf(flow)) // not counted: anybody can send such a callback
 	}
 	if errors.Is(flowErr, session.ErrNoFlow) && !admission.InFrame(r) {
 		// The cookie is lost when a blocker removes it or the browser was closed. The
 		// page keeps the deep link; its button begins a new sign-in.
 		lost, _ := e.sessions.Lost(q.Get("state"))
-		return e.startAgain(lost, flowErr)
+		return e.startAgainPage(lost, flowErr)
 	}
 	if flowErr != nil {
 		return e.flowBroken(w, r, ev, flow, flowErr)
 	}
 	if !ok || flow.Provider != provider.ID { // mix-up: RFC 9700 §4.4
 		e.process.redeemed.spend(trip)
-		return e.startAgain(flow, errMixUp)
+		return e.startAgainPage(flow, errMixUp)
 	}
 	if q.Get("error") == "invalid_request" && prompt(flow) == "select_account" {
 		e.process.redeemed.spend(trip)
-		return e.beginAfresh(w, r, ev, provider, flow)
+		return e.redirectAgain(w, r, ev, provider, flow)
 	}
 	return e.redeem(w, r, ev, provider, q, trip)
 }
@@ -106,10 +106,10 @@ func (e *callbackEndpoint) redeem(
 	case errors.Is(err, errLeft):
 		return &failure{Status: statusClientGone, Cause: err}
 	case identity.FailureOf(err) == identity.Expired && trip.Restarts == 0 && admission.KindOf(r) == admission.Navigation:
-		return e.beginAfresh(w, r, ev, provider, trip.Flow)
+		return e.redirectAgain(w, r, ev, provider, trip.Flow)
 	default:
 		ev.action = observe.SignInFailed
-		return e.signInFailed(provider, err, returnTo)
+		return e.countedFailure(provider, err, returnTo)
 	}
 	// Organizations are folded here and where an access token is read, so that headers,
 	// rules and assertion all see the same one.
@@ -168,7 +168,7 @@ func (e *callbackEndpoint) unseenFailure(provider Provider, requestID string, er
 // organizations can make a session larger than a cookie.
 func (e *callbackEndpoint) notKept(provider Provider, s *session.Session, err error, returnTo string) error {
 	if !errors.Is(err, session.ErrTooLarge) || len(s.Identity.Orgs) == 0 {
-		return e.signInFailed(provider, err, returnTo)
+		return e.countedFailure(provider, err, returnTo)
 	}
 	e.process.metrics.logins.WithLabelValues(provider.ID, string(identity.Rejected)).Inc()
 	return &failure{Status: http.StatusBadGateway,
@@ -193,7 +193,7 @@ func (e *callbackEndpoint) flowBroken(
 	restart := f.Restarts < maxRestarts && errors.Is(cause, session.ErrOtherBrowser) ||
 		f.Restarts == 0 && (errors.Is(cause, session.ErrLate) || errors.Is(cause, session.ErrConsumed))
 	if restart && known && signIn(f) && admission.KindOf(r) == admission.Navigation {
-		return e.beginAfresh(w, r, ev, provider, f)
+		return e.redirectAgain(w, r, ev, provider, f)
 	}
-	return e.startAgain(f, cause)
+	return e.startAgainPage(f, cause)
 }

@@ -26,15 +26,15 @@ type endpoint struct {
 
 // mounted are the endpoints by path; those with a "{name}" by the path before it.
 type mounted struct {
-	whole map[string]endpoint
-	named map[string]endpoint
+	whole    map[string]endpoint
+	prefixed map[string]endpoint
 }
 
 func mount(all []endpoint) mounted {
-	m := mounted{whole: map[string]endpoint{}, named: map[string]endpoint{}}
+	m := mounted{whole: map[string]endpoint{}, prefixed: map[string]endpoint{}}
 	for _, e := range all {
 		if before, _, ok := strings.Cut(e.path, "{"); ok {
-			m.named[before] = e
+			m.prefixed[before] = e
 		} else {
 			m.whole[e.path] = e
 		}
@@ -47,7 +47,7 @@ func (m mounted) find(r *http.Request, path string) (endpoint, bool) {
 	if e, ok := m.whole[path]; ok {
 		return e, true
 	}
-	for before, e := range m.named {
+	for before, e := range m.prefixed {
 		if rest, ok := strings.CutPrefix(path, before); ok {
 			r.SetPathValue(strings.Trim(e.path[len(before):], "{}"), rest)
 			return e, true
@@ -63,10 +63,10 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	own := &ownSessions{process: p.Process, site: p.site, admission: o.Admission, sessions: o.Sessions}
-	begins := &signIns{process: p.Process, site: p.site, sessions: o.Sessions, providers: o.Providers,
+	signIns := &signIns{process: p.Process, site: p.site, sessions: o.Sessions, providers: o.Providers,
 		maxFlows: o.MaxFlows, peers: p.peers}
-	signIn := &signInEndpoint{signIns: begins, own: own, pages: p.pages}
-	callback := &callbackEndpoint{signIns: begins, own: own, orgs: o.Orgs}
+	signIn := &signInEndpoint{signIns: signIns, own: own, pages: p.pages}
+	callback := &callbackEndpoint{signIns: signIns, own: own, orgs: o.Orgs}
 	signOut := &signOutEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages, keepCache: o.KeepCache}
 	account := &accountEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages,
 		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}}, permission: o.Permission}
@@ -104,7 +104,11 @@ func (p *Proxy) serveOwn(w http.ResponseWriter, r *http.Request, ev *event, path
 	case r.Method == http.MethodPost && e.post != nil:
 		return e.post(w, r, ev)
 	}
-	return &failure{Status: http.StatusMethodNotAllowed, Allow: "GET, HEAD", Cause: errors.New("method refused")}
+	allow := "GET, HEAD"
+	if e.post != nil {
+		allow += ", POST"
+	}
+	return &failure{Status: http.StatusMethodNotAllowed, Allow: allow, Cause: errors.New("method refused")}
 }
 
 // readQuery reads a query as browsers and providers write it: pairs between "&",

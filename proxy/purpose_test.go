@@ -60,3 +60,17 @@ func TestASwitchThatCameTooLateLeadsToASignIn(t *testing.T) {
 		t.Errorf("%d %q, want %q", a.status, a.header.Get("Location"), want)
 	}
 }
+
+// What an endpoint takes is said where it refuses a method (RFC 9110 §15.5.6).
+func TestARefusedMethodIsToldWhichOnesAreTaken(t *testing.T) {
+	t.Parallel()
+	s := newTestSite(t, setup{})
+	for path, want := range map[string]string{
+		"login": "GET, HEAD", "callback/main": "GET, HEAD", "account": "GET, HEAD", "session": "GET, HEAD", "jwks.json": "GET, HEAD",
+		"logout": "GET, HEAD, POST", "organization": "GET, HEAD, POST",
+	} {
+		if a := s.ask(t, "PUT", prefix+"/"+path, ""); a.status != 405 || a.header.Get("Allow") != want {
+			t.Errorf("%s: %d, Allow %q, want %q", path, a.status, a.header.Get("Allow"), want)
+		}
+	}
+}

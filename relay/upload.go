@@ -47,7 +47,7 @@ const (
 // is reports the state.
 func (u *upload) is(state int32) bool { return u.state.Load() == state }
 
-// enter goes on to a state, unless the body has come to an end before.
+// enter goes on to a state, unless a final one was reached before.
 func (u *upload) enter(state int32) bool {
 	for {
 		now := u.state.Load()

@@ -45,7 +45,7 @@ type watch struct {
 	watched  watched
 	begun    time.Time
 	last     atomic.Int64 // when something moved last, since begun
-	headerBy atomic.Int64 // when the header must be there, since begun; 0: not waited for, or wasAnswered
+	headerBy atomic.Int64 // when the header must be there, since begun; 0: not waited for; wasAnswered: it has come
 
 	mu      sync.Mutex // guards timer and stopped
 	timer   *time.Timer
@@ -96,8 +96,9 @@ func (w *watch) answered() {
 	w.moved()
 }
 
-// check looks at the exchange. It makes stop wait: what it ends must be this
-// exchange and not the next one on the same connection.
+// check looks at the exchange. It holds mu throughout, so that stop cannot return
+// while the exchange is being ended: else the next request on the connection might
+// be hit.
 func (w *watch) check() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

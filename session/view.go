@@ -17,7 +17,7 @@ import (
 // that a reader never waits for a sweep of all of them.
 type View struct {
 	before atomic.Int64        // everybody who signed in at this moment or earlier is over
-	of     [kinds]atomic.Int64 // how many there are of each kind
+	count  [kinds]atomic.Int64 // of the cuts of each kind
 	shards [64]shard
 
 	mu   sync.Mutex // held by writers
@@ -37,11 +37,16 @@ type entry struct {
 	before int64
 	whose  uint64 // the first bytes of a person's key
 	below  uint32
-	last   uint32 // until when it is kept, in minutes since 1970, and the kind in three bits
+	// untilKind is until when it is kept, in minutes since 1970, and in the lowest
+	// three bits the kind.
+	untilKind uint32
 }
 
-func (e *entry) kind() Kind   { return Kind(e.last & 7) }
-func (e *entry) until() int64 { return int64(e.last>>3) * minute }
+// ends reports whether a cut of a sign-in ends the session of this generation.
+func (e *entry) ends(generation uint32) bool { return e.below == 0 || generation < e.below }
+
+func (e *entry) kind() Kind   { return Kind(e.untilKind & 7) }
+func (e *entry) until() int64 { return int64(e.untilKind>>3) * minute }
 
 // minute is in milliseconds.
 const minute = 60_000
@@ -80,14 +85,14 @@ func (v *View) Add(r Record) (news bool) {
 		news = r.Wider(was)
 		r = r.Join(was)
 	}
-	e := entry{before: r.Before, whose: r.Whose.short(), below: r.Below, last: lasting(r)}
+	e := entry{before: r.Before, whose: r.Whose.short(), below: r.Below, untilKind: lasting(r)}
 	if known && old.whose != 0 {
 		e.whose = old.whose
 	}
 	at.m[r.Key] = e
 	at.mu.Unlock()
 	if !known {
-		v.of[r.Kind].Add(1)
+		v.count[r.Kind].Add(1)
 		if e.whose != 0 {
 			v.perPerson[v.counterOf(e.whose)]++
 		}
@@ -104,8 +109,8 @@ func (v *View) Ended(s *Session) bool {
 	if at <= v.before.Load() {
 		return true
 	}
-	if v.of[KindRoot].Load() > 0 {
-		if e, ok := v.get(rootKey(s.Root)); ok && s.generation <= e.below-1 {
+	if v.count[KindRoot].Load() > 0 {
+		if e, ok := v.get(rootKey(s.Root)); ok && e.ends(s.generation) {
 			return true
 		}
 	}
@@ -130,13 +135,13 @@ func (v *View) newest(s *Session) int64 {
 			newest = max(newest, e.before)
 		}
 	}
-	if v.of[KindPerson].Load() > 0 {
+	if v.count[KindPerson].Load() > 0 {
 		cut(personKey(id.ID()))
 	}
-	if v.of[KindSID].Load() > 0 && id.ProviderSID != "" {
+	if v.count[KindSID].Load() > 0 && id.ProviderSID != "" {
 		cut(sidKey(id.Provider, id.ProviderSID))
 	}
-	if v.of[KindOrg].Load() > 0 {
+	if v.count[KindOrg].Load() > 0 {
 		if id.Org.ID != "" {
 			cut(orgKey(id.Org.ID))
 		}
@@ -152,14 +157,14 @@ func (v *View) newest(s *Session) int64 {
 // Len is how many cuts there are, without those for everybody.
 func (v *View) Len() int {
 	n := int64(0)
-	for i := range v.of {
-		n += v.of[i].Load()
+	for i := range v.count {
+		n += v.count[i].Load()
 	}
 	return int(n)
 }
 
 // Count is how many cuts there are of a kind.
-func (v *View) Count(k Kind) int { return int(v.of[k].Load()) }
+func (v *View) Count(k Kind) int { return int(v.count[k].Load()) }
 
 // Sweep drops what is over in any case.
 func (v *View) Sweep(now time.Time) {
@@ -233,7 +238,7 @@ func (v *View) drop(match func(*entry) bool) {
 				continue
 			}
 			delete(at.m, key)
-			v.of[e.kind()].Add(-1)
+			v.count[e.kind()].Add(-1)
 			if e.whose != 0 {
 				v.perPerson[v.counterOf(e.whose)]--
 			}

@@ -23,9 +23,10 @@ import (
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-// Process is what outlives a configuration: metrics and log, the list of ended
-// sessions, callbacks that were used, tunnels, connections to apps, and whether it
-// is stopping. It serves by its current Runtime, and is safe for concurrent use.
+// Process is what outlives a configuration. To what outlives one in the front door
+// (proxy.Process: metrics, streams, sign-ins on their way, whether it is stopping) it
+// adds the list of ended sessions, the connections to apps and the log. It serves by
+// its current Runtime, and is safe for concurrent use.
 type Process struct {
 	door    *proxy.Process
 	ended   session.Ended
@@ -46,7 +47,8 @@ func NewProcess(reg prometheus.Registerer, log *slog.Logger, observers ...observ
 }
 
 // Swap makes rt, which was built by p, the Runtime of all requests from here on.
-// What the one before it serves goes on with that one; it is returned, or nil.
+// Requests that are running finish on the one before, which is returned; nil the
+// first time.
 func (p *Process) Swap(rt *Runtime) *Runtime {
 	old := p.current.Swap(rt)
 	if old != nil {
@@ -81,7 +83,7 @@ func endingsMerged(reg prometheus.Registerer, log *slog.Logger) func(session.Mer
 		Help: "Times that the list of ended sessions was full, so that everybody who had signed in before some moment signs in again."})
 	return func(m session.Merge) {
 		if m.Person != "" {
-			log.Warn("somebody signed in and out so often that all who signed in as they did at or before this time sign in again",
+			log.Warn("somebody signed in and out so often that all of their sessions that began at or before this time were ended",
 				"user", m.Person, "before", m.Before, "entries", m.Entries)
 			return
 		}

@@ -53,7 +53,8 @@ func (rt *Runtime) use() bool {
 	}
 }
 
-// Release gives up a Runtime that was built and is not swapped in.
+// Release drops one use of rt: that of an exchange, or the one that Build gave to its
+// caller, which Swap takes over. The last one closes it.
 func (rt *Runtime) Release() {
 	if rt.uses.Add(-1) == 0 {
 		rt.close()

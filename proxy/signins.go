@@ -21,8 +21,8 @@ type signIns struct {
 	peers     peers
 }
 
-// begin sends the browser to the provider.
-func (b *signIns) begin(
+// redirectToProvider sends the browser to the provider.
+func (b *signIns) redirectToProvider(
 	w http.ResponseWriter, r *http.Request, ev *event, provider Provider, f session.Flow, hint string,
 ) error {
 	ctx, cancel := context.WithTimeout(r.Context(), flowTime)
@@ -40,19 +40,19 @@ func (b *signIns) begin(
 	}
 	location, err := provider.Login.AuthURL(ctx, h, identity.AuthParams{Prompt: prompt(f), LoginHint: hint})
 	if err != nil {
-		return b.signInFailed(provider, err, f.ReturnTo)
+		return b.countedFailure(provider, err, f.ReturnTo)
 	}
 	redirect(w, http.StatusFound, location)
 	return nil
 }
 
-// beginAfresh sends the browser to the provider once more, and counts that.
-func (b *signIns) beginAfresh(
+// redirectAgain sends the browser to the provider once more, and counts that.
+func (b *signIns) redirectAgain(
 	w http.ResponseWriter, r *http.Request, ev *event, provider Provider, f session.Flow,
 ) error {
 	f.Restarts++
 	f.ReturnTo = b.site.returnOf(f)
-	return b.begin(w, r, ev, provider, f, "")
+	return b.redirectToProvider(w, r, ev, provider, f, "")
 }
 
 // slot takes one of provider's slots for a request. Each provider has an equal
@@ -102,8 +102,8 @@ func (b *signIns) loopPage(ev *event, found error, returnTo string) error {
 			PublicURL: b.site.origin, SeenURL: seen, Causes: b.site.loopCauses(seen, found), StartURL: b.site.login(returnTo)}}}
 }
 
-// startAgain is the page with a button that begins the sign-in again.
-func (b *signIns) startAgain(f session.Flow, cause error) error {
+// startAgainPage is the page with a button that begins the sign-in again.
+func (b *signIns) startAgainPage(f session.Flow, cause error) error {
 	return &failure{Status: http.StatusBadRequest, Cause: cause, Title: "This sign-in cannot be completed here",
 		Sentence: "The sign-in was not begun in this browser, or it is over.",
 		Page: &pages.Page{Template: "startagain", FormAction: b.providers.origins(),
@@ -133,15 +133,15 @@ func flowWords(cause error) string {
 	return "" // the page has a sentence of its own for that
 }
 
-// signInFailed counts a failure at the provider and puts it into words.
-func (b *signIns) signInFailed(provider Provider, err error, returnTo string) error {
+// countedFailure counts a failure at the provider and puts it into words.
+func (b *signIns) countedFailure(provider Provider, err error, returnTo string) error {
 	b.process.metrics.logins.WithLabelValues(provider.ID, string(identity.FailureOf(err))).Inc()
-	return b.signInFailure(provider, err, returnTo)
+	return b.failureWords(provider, err, returnTo)
 }
 
-// signInFailure puts a failure at the provider into words. The provider's own text is
+// failureWords puts a failure at the provider into words. The provider's own text is
 // not shown: anybody could put text on our page with a link.
-func (b *signIns) signInFailure(provider Provider, err error, returnTo string) error {
+func (b *signIns) failureWords(provider Provider, err error, returnTo string) error {
 	f := &failure{Cause: fmt.Errorf("sign-in with %s: %w", provider.ID, err), Status: http.StatusBadGateway}
 	switch identity.FailureOf(err) {
 	case identity.Unavailable:
