@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -20,10 +19,6 @@ var (
 	// noCode looks like one: Unicode's controls, and percent escapes.
 	noCode = regexp.MustCompile(`\bC[01] controls?\b|%[0-9A-Fa-f]{2}`)
 )
-
-// notYetMended are rooms whose comments still cite what is not here. The list only
-// gets shorter.
-var notYetMended = []string{"login", "internal/demo"}
 
 // TestCitationsLeadSomewhere: a comment cites what a reader can open. A Markdown file
 // that it names is in the repository, at its root or at the path given; and it cites
@@ -40,9 +35,6 @@ func TestCitationsLeadSomewhere(t *testing.T) {
 			return nil
 		}
 		files++
-		if slices.ContainsFunc(notYetMended, func(dir string) bool { return strings.HasPrefix(path, root+"/"+dir+"/") }) {
-			return nil
-		}
 		for _, fault := range badCitations(t, path) {
 			t.Error(fault)
 		}
