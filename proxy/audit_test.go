@@ -76,3 +76,43 @@ func TestAuditTellsOfASignInThatFailed(t *testing.T) {
 		t.Errorf("%v %s", err, stream.String())
 	}
 }
+
+// Whoever ends a sign-in is in the audit stream, by whatever way they did: to sign
+// in as somebody else ends the first one's, and the owner of a session that has
+// ended may end what a copy of it became.
+func TestAuditTellsOfEachWayToSignOut(t *testing.T) {
+	t.Parallel()
+	s := newTestSite(t, setup{})
+	var stream bytes.Buffer
+	audit := observe.NewAudit(&stream, func(r observe.Record, err error) { t.Errorf("lost %v: %v", r, err) })
+	s.proxy.observers = append(s.proxy.observers, audit)
+
+	first := s.sessions.Start(alice())
+	s.get(t, prefix+"/login?switch="+switchValue(&first), navigate("Cookie: "+s.seal(t, first))...)
+	stale := s.sessions.Start(alice())
+	cookie := s.seal(t, stale)
+	_, err := s.sessions.Switch(t.Context(), headerWriter{}, s.routeHost, stale, alice()) // a copy goes on
+	check(t, err)
+	s.ask(t, "POST", prefix+"/logout", "", "Cookie: "+cookie, "Origin: "+s.url)
+	s.ask(t, "POST", prefix+"/logout", "", "Origin: "+s.url) // nobody
+	audit.Close(time.Second)
+	if got := strings.Count(stream.String(), `"event":"sign_out"`); got != 2 || strings.Count(stream.String(), `"user":"main:alice-1"`) != 2 {
+		t.Errorf("%d of 2 sign-outs in\n%s", got, stream.String())
+	}
+}
+
+// A callback of another provider than the one that was asked is a sign-in that
+// failed, and no mere page.
+func TestAuditTellsOfAMixUp(t *testing.T) {
+	t.Parallel()
+	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
+	var stream bytes.Buffer
+	audit := observe.NewAudit(&stream, func(r observe.Record, err error) { t.Errorf("lost %v: %v", r, err) })
+	s.proxy.observers = append(s.proxy.observers, audit)
+	b := s.browser(t)
+	b.Open(s.callback("other", url.Values{"code": {"c"}, "state": {s.begin(t, b, "/page")}}))
+	audit.Close(time.Second)
+	if got := stream.String(); strings.Count(got, `"event":"sign_in_failed"`) != 1 {
+		t.Errorf("got %s", got)
+	}
+}

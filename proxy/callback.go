@@ -70,6 +70,7 @@ func (e *callbackEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *eve
 		return e.flowBroken(w, r, ev, flow, flowErr)
 	}
 	if !ok || flow.Provider != provider.ID { // mix-up: RFC 9700 §4.4
+		ev.action = observe.SignInFailed
 		e.process.redeemed.spend(trip)
 		return e.startAgainPage(flow, errMixUp)
 	}

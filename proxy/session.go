@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/admission"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -30,8 +31,13 @@ func (o *ownSessions) read(r *http.Request, ev *event) (session.Session, error) 
 }
 
 // signOut ends s, of which there may be only the cookie, and what this browser has
-// not fetched yet: it must not sign it in again.
+// not fetched yet: it must not sign it in again. The event says so also where s had
+// ended already: its sign-in may have lived on, in a copy that went to a later session.
 func (o *ownSessions) signOut(w http.ResponseWriter, r *http.Request, ev *event, s session.Session) {
+	if s.Root != "" {
+		ev.identify(&s.Identity)
+		ev.action = observe.SignOut
+	}
 	if err := o.sessions.SignOut(r.Context(), w, s); err != nil {
 		o.process.log.Error("a sign-out reached this process only", "request_id", ev.requestID, "error", err)
 	}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/admission"
-	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/proxy/pages"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -35,9 +34,6 @@ func (e *signOutEndpoint) do(w http.ResponseWriter, r *http.Request, ev *event) 
 			Advice: "If you want to sign out, do it on your account page: " + e.site.url("account")}
 	}
 	s, err := e.own.read(r, ev) // without one there may still be a cookie to take away
-	if err == nil {
-		ev.action = observe.SignOut
-	}
 	// A form of another site brings no cookie, whatever a service worker makes the
 	// browser say about it. The answer must not take away what was not sent.
 	if !admission.ThroughWorker(r) || !errors.Is(err, session.ErrNone) {
