@@ -48,9 +48,12 @@ func newSigner(t testing.TB, c *testenv.Clock, change ...func(*Options)) *Signer
 
 func alice() *identity.Identity {
 	return &identity.Identity{
-		Provider: "google", Subject: "1101", Email: "alice@acme.test", EmailVerified: true, Name: "Alice", Username: "al",
-		Groups: []string{"oncall", "a,b"}, Org: identity.Org{ID: "acme", Name: "Acme", Domain: "acme.test", Source: "config"},
-		Orgs: []identity.Org{{ID: "acme"}, {ID: "beta"}}, ACR: "phr", ProviderSID: "sid-secret", AuthTime: time.Unix(1, 0),
+		Provider: "google", Subject: "1101", Email: "alice@acme.test", EmailVerified: true, Name: "Alice",
+		Username: "al",
+		Groups:   []string{"oncall", "a,b"},
+		Org:      identity.Org{ID: "acme", Name: "Acme", Domain: "acme.test", Source: "config"},
+		Orgs:     []identity.Org{{ID: "acme"}, {ID: "beta"}}, ACR: "phr", ProviderSID: "sid-secret",
+		AuthTime: time.Unix(1, 0),
 	}
 }
 

@@ -128,7 +128,8 @@ func (s *Signer) judge(c *claims, audiences []string) error {
 		return ErrMalformed
 	case !now.Before(c.Expires.Time()):
 		return ErrExpired
-	case c.IssuedAt.Time().After(now.Add(clockSkew)), c.NotBefore != nil && c.NotBefore.Time().After(now.Add(clockSkew)):
+	case c.IssuedAt.Time().After(now.Add(clockSkew)),
+		c.NotBefore != nil && c.NotBefore.Time().After(now.Add(clockSkew)):
 		return ErrNotYet
 	}
 	return nil

@@ -185,7 +185,8 @@ func codeError(call string, status int, code string) *Error {
 // RFC 6749 §5.2 and §4.1.2.1, RFC 8628 §3.5, RFC 8707 §2, and Slack's own for
 // openid.connect.token.
 var registered = [...]string{
-	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope",
+	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
+	"invalid_scope",
 	"server_error", "temporarily_unavailable", "access_denied", "slow_down", "invalid_target",
 	"invalid_code", "code_already_used", "bad_client_secret", "invalid_client_id", "bad_redirect_uri",
 }

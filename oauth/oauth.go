@@ -62,7 +62,9 @@ func NewClient(o Options) (*Client, error) {
 	if o.Transport != nil && o.Roots != nil {
 		return nil, errors.New("oauth: Options.Roots would not reach Options.Transport")
 	}
-	c := &Client{provider: o.Provider, transport: o.Transport, timeout: o.Timeout, maxBody: o.MaxBody, metrics: o.Metrics}
+	c := &Client{
+		provider: o.Provider, transport: o.Transport, timeout: o.Timeout, maxBody: o.MaxBody, metrics: o.Metrics,
+	}
 	switch base := o.Transport.(type) {
 	case nil:
 		c.transport = attempt.New(newTransport(o.Roots), attempt.Options{})
@@ -91,12 +93,12 @@ func newTransport(roots *x509.CertPool) *http.Transport {
 	return t
 }
 
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
 // dialLocalhost connects to names below "localhost" on this machine, as browsers
 // do: a configuration may name them with plain http because they cannot be
 // another one, and a DNS server could say otherwise (RFC 6761 §6.3).
-func dialLocalhost(
-	dial func(ctx context.Context, network, address string) (net.Conn, error),
-) func(context.Context, string, string) (net.Conn, error) {
+func dialLocalhost(dial dialFunc) dialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		host, port, err := net.SplitHostPort(address)
 		if err != nil || !hostname.IsLocalhost(host) {

@@ -295,8 +295,8 @@ func TestTokenAnswersOfRealServersAreRead(t *testing.T) {
 	}{
 		{"as the RFC has it", "application/json", `{"access_token":"at","token_type":"Bearer","expires_in":3600,"id_token":"it","refresh_token":"rt","scope":"openid"}`,
 			TokenResponse{AccessToken: "at", IDToken: "it", RefreshToken: "rt", Scope: "openid", ExpiresIn: time.Hour}},
-		{"C43 token_type in capitals", "application/json", `{"access_token":"at","token_type":"BEARER"}`, TokenResponse{AccessToken: "at"}},
-		{"C43 no expires_in", "application/json", `{"id_token":"it","token_type":"bearer"}`, TokenResponse{IDToken: "it"}},
+		{"token_type in capitals", "application/json", `{"access_token":"at","token_type":"BEARER"}`, TokenResponse{AccessToken: "at"}},
+		{"no expires_in", "application/json", `{"id_token":"it","token_type":"bearer"}`, TokenResponse{IDToken: "it"}},
 		{"expires_in as a float", "application/json", `{"id_token":"it","expires_in":3600.0}`, TokenResponse{IDToken: "it", ExpiresIn: time.Hour}},
 		{"expires_in as a string", "application/json", `{"id_token":"it","expires_in":"3600"}`, TokenResponse{IDToken: "it", ExpiresIn: time.Hour}},
 		{"expires_in null", "application/json", `{"id_token":"it","expires_in":null}`, TokenResponse{IDToken: "it"}},

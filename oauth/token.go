@@ -97,7 +97,8 @@ func (c *Client) exchange(req *http.Request, r TokenRequest) (TokenResponse, err
 		t, err = readTokens(answer, r)
 	}
 	if err != nil {
-		return TokenResponse{}, answered(resp, &Error{Kind: Rejected, Call: tokenCall, Status: resp.StatusCode, Err: err})
+		e := &Error{Kind: Rejected, Call: tokenCall, Status: resp.StatusCode, Err: err}
+		return TokenResponse{}, answered(resp, e)
 	}
 	return t, nil
 }

@@ -74,8 +74,11 @@ func listen(t testing.TB, serve func(net.Conn)) string {
 
 func TestP15_AddressThatIsNoHostIsRefused(t *testing.T) {
 	for _, raw := range []string{
-		"", "app", "127.0.0.1", "//127.0.0.1:80", "http:", "http://", "http:///", "http:/x", "http:127.0.0.1", "http://:8080", "https://127.0.0.1/x", "h2c://:1", "ftp://127.0.0.1", "unix:", "unix:run/app.sock", "unix:///run/../app.sock", "unix://host/run/app.sock", "unix:/",
-		"http://user@127.0.0.1", "http://user:pw@127.0.0.1", "http://127.0.0.1/x", "http://127.0.0.1//", "http://127.0.0.1?x", "http://127.0.0.1/?x", "http://127.0.0.1#x",
+		"", "app", "127.0.0.1", "//127.0.0.1:80", "http:", "http://", "http:///", "http:/x", "http:127.0.0.1",
+		"http://:8080", "https://127.0.0.1/x", "h2c://:1", "ftp://127.0.0.1", "unix:", "unix:run/app.sock",
+		"unix:///run/../app.sock", "unix://host/run/app.sock", "unix:/",
+		"http://user@127.0.0.1", "http://user:pw@127.0.0.1", "http://127.0.0.1/x", "http://127.0.0.1//",
+		"http://127.0.0.1?x", "http://127.0.0.1/?x", "http://127.0.0.1#x",
 	} {
 		u, err := url.Parse(raw)
 		if err != nil {

@@ -71,7 +71,8 @@ func (h hold) harmless(method string, err error) bool {
 	lost := !errors.Is(err, context.Canceled) && !isTimeout(err)
 	if !h.link.shared {
 		// On a fresh connection there is no race with a peer that has just hung up.
-		return h.reused && lost && (!h.link.wire.begun() || (safe(method) && (!h.link.wire.heard.Load() || noAnswer(err))))
+		unanswered := !h.link.wire.heard.Load() || noAnswer(err)
+		return h.reused && lost && (!h.link.wire.begun() || (safe(method) && unanswered))
 	}
 	var reset streamError
 	if errors.As(err, &reset) {
@@ -114,7 +115,8 @@ func didNothing(err error) bool {
 // noAnswer: HTTP/1 read no byte of an answer, though TLS may have said goodbye.
 func noAnswer(err error) bool {
 	text := err.Error()
-	return strings.HasPrefix(text, "net/http: Transport failed to read from server:") || text == "http: server closed idle connection"
+	return strings.HasPrefix(text, "net/http: Transport failed to read from server:") ||
+		text == "http: server closed idle connection"
 }
 
 func brokeOff(err error) bool {

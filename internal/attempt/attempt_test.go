@@ -78,8 +78,11 @@ func TestP22_WhatIsNotIdempotentReachesAnHTTP2PeerAtMostOnce(t *testing.T) {
 		"hangs up":                   {testenv.HangUp, 1, 2},
 	} {
 		for _, encrypted := range []bool{false, true} {
-			for _, request := range []struct{ method, body string }{{"POST", "order"}, {"POST", ""}, {"DELETE", ""}, {"PUT", "order"}, {"GET", ""}, {"GET", "question"}} {
-				t.Run(fmt.Sprintf("%s, TLS %v, %s %q", name, encrypted, request.method, request.body), func(t *testing.T) {
+			for _, request := range []struct{ method, body string }{
+				{"POST", "order"}, {"POST", ""}, {"DELETE", ""}, {"PUT", "order"}, {"GET", ""}, {"GET", "question"},
+			} {
+				title := fmt.Sprintf("%s, TLS %v, %s %q", name, encrypted, request.method, request.body)
+				t.Run(title, func(t *testing.T) {
 					t.Parallel()
 					p := testenv.StartHTTP2Peer(t, encrypted, func(int) func(uint32) []byte { return tt.answer })
 					transport := to(t, p)
@@ -114,7 +117,9 @@ func TestP22_WhatIsNotIdempotentReachesAnHTTP2PeerAtMostOnce(t *testing.T) {
 // What the peer has not looked at is sent once more, whatever the method.
 func TestARequestThatThePeerRefusedIsSentOnceMore(t *testing.T) {
 	t.Parallel()
-	for name, refusal := range map[string]func(uint32) []byte{"REFUSED_STREAM": testenv.Reset(7), "GOAWAY": testenv.GoAway(false, 0)} {
+	for name, refusal := range map[string]func(uint32) []byte{
+		"REFUSED_STREAM": testenv.Reset(7), "GOAWAY": testenv.GoAway(false, 0),
+	} {
 		for _, encrypted := range []bool{false, true} {
 			for _, body := range []string{"", "order"} {
 				for _, before := range []int{0, 1} { // requests that were answered on this connection
@@ -132,7 +137,8 @@ func TestARequestThatThePeerRefusedIsSentOnceMore(t *testing.T) {
 								t.Fatal(status, err)
 							}
 						}
-						if status, err := send(t, transport, "POST", p.URL, body); status != 200 || p.Got() != before+2 {
+						status, err := send(t, transport, "POST", p.URL, body)
+						if status != 200 || p.Got() != before+2 {
 							t.Errorf("answered %d, %v; the peer got %d", status, err, p.Got())
 						}
 					})
@@ -155,7 +161,8 @@ func TestP22_WhatIsNotIdempotentReachesAnHTTP1PeerAtMostOnce(t *testing.T) {
 		want         int // requests that the peer reads
 		status       int
 	}{
-		{"POST", "order", true, 1, 0}, {"POST", "", true, 1, 0}, {"DELETE", "", true, 1, 0}, {"PUT", "order", true, 1, 0},
+		{"POST", "order", true, 1, 0}, {"POST", "", true, 1, 0},
+		{"DELETE", "", true, 1, 0}, {"PUT", "order", true, 1, 0},
 		{"GET", "", true, 2, 200}, {"GET", "question", true, 2, 200}, {"HEAD", "", true, 2, 200},
 		{"POST", "order", false, 1, 200}, {"DELETE", "", false, 1, 200},
 	} {
@@ -167,7 +174,9 @@ func TestP22_WhatIsNotIdempotentReachesAnHTTP1PeerAtMostOnce(t *testing.T) {
 				defer vouched.Close()
 				url := listen(t, func(c net.Conn) {
 					if encrypted {
-						c = tls.Server(c, &tls.Config{Certificates: vouched.TLS.Certificates, MinVersion: tls.VersionTLS12})
+						c = tls.Server(c, &tls.Config{
+							Certificates: vouched.TLS.Certificates, MinVersion: tls.VersionTLS12,
+						})
 						defer c.Close()
 					}
 					first := conns.Add(1) == 1
@@ -205,7 +214,8 @@ func TestP22_WhatIsNotIdempotentReachesAnHTTP1PeerAtMostOnce(t *testing.T) {
 				}
 				status, err := send(t, transport, tt.method, url, tt.body)
 				if n := int(got.Load()) - 1; status != tt.status || n != tt.want {
-					t.Errorf("answered %d, %v, the peer got it %d times; want %d, %d", status, err, n, tt.status, tt.want)
+					t.Errorf("answered %d, %v, the peer got it %d times; want %d, %d",
+						status, err, n, tt.status, tt.want)
 				}
 			})
 		}
@@ -324,7 +334,8 @@ func TestManyAtOnceShareThePool(t *testing.T) {
 }
 
 // serve starts a server of net/http that speaks as way says, and a Transport for it.
-func serve(t *testing.T, way string, change func(*httptest.Server), app http.HandlerFunc) (*httptest.Server, *Transport) {
+func serve(t *testing.T, way string, change func(*httptest.Server), app http.HandlerFunc) (
+	*httptest.Server, *Transport) {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(app)
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -362,7 +373,8 @@ func TestP22_AnOrderArrivesOnceWhileConnectionsEnd(t *testing.T) {
 			t.Parallel()
 			const people, each = 8, 50
 			var got [people * each]atomic.Int32
-			srv, transport := serve(t, way, func(s *httptest.Server) { s.Config.IdleTimeout = time.Millisecond }, func(w http.ResponseWriter, r *http.Request) {
+			impatient := func(s *httptest.Server) { s.Config.IdleTimeout = time.Millisecond }
+			srv, transport := serve(t, way, impatient, func(w http.ResponseWriter, r *http.Request) {
 				b, _ := io.ReadAll(r.Body)
 				id, _ := strconv.Atoi(string(b))
 				got[id].Add(1)
@@ -490,7 +502,8 @@ func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
 func TestACancelledRequestEndsAtOnce(t *testing.T) {
 	t.Parallel()
-	p := testenv.StartHTTP2Peer(t, false, func(int) func(uint32) []byte { return func(uint32) []byte { return []byte{} } })
+	silent := func(uint32) []byte { return []byte{} }
+	p := testenv.StartHTTP2Peer(t, false, func(int) func(uint32) []byte { return silent })
 	transport := to(t, p)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()

@@ -94,7 +94,10 @@ type link struct {
 
 // New returns a Transport that dials as base does, of which it takes a copy.
 func New(base *http.Transport, o Options) *Transport {
-	t := &Transport{base: base.Clone(), idle: o.Idle, maxIdle: o.MaxIdle, wait: o.StreamWait, peers: map[address]*peer{}}
+	t := &Transport{
+		base: base.Clone(), idle: o.Idle, maxIdle: o.MaxIdle, wait: o.StreamWait,
+		peers: map[address]*peer{},
+	}
 	if t.idle <= 0 {
 		t.idle = defaultIdle
 	}

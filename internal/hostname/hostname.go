@@ -25,7 +25,9 @@ func IsDomain(s string) bool {
 	}
 	for label := range strings.SplitSeq(s, ".") {
 		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' ||
-			strings.ContainsFunc(label, func(r rune) bool { return !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-') }) {
+			strings.ContainsFunc(label, func(r rune) bool {
+				return !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-')
+			}) {
 			return false
 		}
 	}
