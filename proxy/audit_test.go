@@ -29,9 +29,9 @@ func TestAuditTellsOfSignInRefusalSwitchAndSignOut(t *testing.T) {
 
 	b := s.browser(t)
 	begun := s.begin(t, b, "/page")
-	page := b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {begun}}))
-	page = b.Open(s.url + "/page")
-	page = b.Open(s.url + "/admin")
+	b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {begun}}))
+	b.Open(s.url + "/page")
+	page := b.Open(s.url + "/admin")
 	page = b.Post(page, prefix+"/organization", url.Values{"org": {"main:birch"}})
 	b.Post(page, prefix+"/logout", nil)
 	s.get(t, prefix+"/callback/main?error=access_denied&state=none", navigate()...) // anybody can send this: no sign-in failed
