@@ -87,6 +87,7 @@ type link struct {
 	peer   *peer
 	shared bool // HTTP/2
 	limit  int  // of HTTP/2: streams that it took at a time when it was new
+	born   time.Time
 
 	listed bool // in peer.idle; guarded by Transport.mu, as is
 	since  time.Time
@@ -262,13 +263,14 @@ func (t *Transport) announce(p *peer, err error) {
 }
 
 // giveUp forgets the connections that take no request and carry none, so that the
-// next request opens another one.
+// next request opens another one. Of many requests that waited together, the later
+// ones have just opened one: it gets its time too.
 func (t *Transport) giveUp(p *peer) {
 	t.mu.Lock()
 	shared := p.shared
 	t.mu.Unlock()
 	for _, l := range shared {
-		if l.Available() == 0 && l.InFlight() == 0 {
+		if l.Available() == 0 && l.InFlight() == 0 && time.Since(l.born) > t.wait/2 {
 			t.retire(l)
 		}
 	}
@@ -344,7 +346,7 @@ func (t *Transport) pop(p *peer) (l *link, since time.Time) {
 // dial makes a connection that is reserved for one request. It returns no link if
 // that speaks HTTP/2 and takes no request yet; then it is in the pool.
 func (t *Transport) dial(ctx context.Context, p *peer) (*link, error) {
-	l := &link{peer: p}
+	l := &link{born: time.Now(), peer: p}
 	var before int64 // writes of the handshake
 	ctx = httptrace.WithClientTrace(context.WithValue(ctx, linkKey{}, l), &httptrace.ClientTrace{
 		TLSHandshakeStart: func() {
