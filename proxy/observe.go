@@ -58,6 +58,9 @@ func (ev *event) admitted(a *admission.Answer) {
 		ev.identify(a.Principal.Identity)
 	}
 	ev.sessionErr = a.SessionErr
+	if a.Verdict.Reason == "" {
+		return // a fault of ours came before a verdict was complete
+	}
 	ev.decide(a.Verdict.Outcome.String(), a.Verdict.Reason)
 	ev.rule = a.Verdict.Rule
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/sallyport-proxy/sallyport/admission"
+	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 )
 
@@ -204,5 +206,16 @@ func TestP18_BrokenTrailersAreNotLogged(t *testing.T) {
 		if line := fmt.Sprint(s.log.event(t, id)); strings.Contains(line, "canary") || !strings.Contains(line, "malformed MIME header") {
 			t.Errorf("%s: logged %s", from, line)
 		}
+	}
+}
+
+// Where a fault of ours came before a verdict, none is told: reasons are a closed
+// list, and a metric's label.
+func TestWhatWasNotDecidedHasNoDecision(t *testing.T) {
+	t.Parallel()
+	ev := &event{}
+	ev.admitted(&admission.Answer{Route: &authz.Route{Name: "app"}})
+	if ev.route != "app" || ev.decision != "" || ev.reason != "" {
+		t.Errorf("route %q, decision %q, reason %q", ev.route, ev.decision, ev.reason)
 	}
 }

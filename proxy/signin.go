@@ -61,7 +61,8 @@ func (e *signInEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *event
 			FormAction: e.providers.origins(), Data: e.providers.choices(returnTo, purpose)})
 		return nil
 	}
-	return e.redirectToProvider(w, r, ev, provider, session.Flow{Purpose: purpose, Provider: provider.ID, ReturnTo: returnTo}, hint)
+	flow := session.Flow{Purpose: purpose, Provider: provider.ID, ReturnTo: returnTo}
+	return e.redirectToProvider(w, r, ev, provider, flow, hint)
 }
 
 // signIn reports whether f is for signing in, and not for something else.

@@ -11,8 +11,8 @@ import (
 
 // Cut says which sessions are over before their time. A session is over if it
 // matches all that the Cut names: a person and a time match the sessions of that
-// person that began by then. A Cut names a sign-in (Root), a session at the provider (Provider
-// and ProviderSID), a person or an organization, or only a time.
+// person that began by then. A Cut names a sign-in (Root), a session at the provider
+// (Provider and ProviderSID), a person or an organization, or only a time.
 type Cut struct {
 	// Root is a sign-in. Person and Before say whose it is and when it began, so
 	// that it can be merged with others.

@@ -244,7 +244,7 @@ func TestP10_OfManySwitchesAtOnceOneCounts(t *testing.T) {
 func TestP10_WhoSignsInAndOutAgainAndAgainSignsOutNobodyElse(t *testing.T) {
 	c := newClock()
 	var merges []Merge
-	m := newManager(t, c, func(o *Options) { o.Merged = func(got Merge) { merges = append(merges, got) } })
+	m := newManager(t, c, func(o *Options) { o.Ended = NewMemory(c.Now, func(got Merge) { merges = append(merges, got) }) })
 	list := m.ended.(*Memory)
 	list.max = 1000
 	_, others := signedInAs(t, m, "somebody else")
@@ -279,7 +279,7 @@ func TestP10_WhoSignsInAndOutAgainAndAgainSignsOutNobodyElse(t *testing.T) {
 // Somebody who has many organizations switches as often as they like.
 func TestP10_SwitchingAgainAndAgainTakesOneEntry(t *testing.T) {
 	c := newClock()
-	m := newManager(t, c, func(o *Options) { o.Merged = func(Merge) { t.Error("merged") } })
+	m := newManager(t, c, func(o *Options) { o.Ended = NewMemory(c.Now, func(Merge) { t.Error("merged") }) })
 	s, _ := signedIn(t, m)
 	for range 5000 {
 		var err error

@@ -88,11 +88,8 @@ type Options struct {
 	// them; nil: all. A session that was begun with others is outdated.
 	KeepGroups []string
 
-	Ended Ended // nil: in this process's memory
-	// Merged is told when that memory is full, and somebody signs in again. nil:
-	// nobody is told.
-	Merged func(Merge)
-	Now    func() time.Time // nil: time.Now
+	Ended Ended            // nil: in this process's memory
+	Now   func() time.Time // nil: time.Now
 }
 
 // Manager reads and writes the cookies. It is safe for concurrent use.
@@ -168,7 +165,7 @@ func New(o Options) (*Manager, error) {
 		m.now = time.Now
 	}
 	if m.ended == nil {
-		m.ended = NewMemory(m.now, o.Merged)
+		m.ended = NewMemory(m.now, nil)
 	}
 	for _, k := range o.Keys.keys {
 		c := securecookie.New(k.Derive("session mac", 64), k.Derive("session encryption", 32))

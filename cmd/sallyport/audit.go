@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/auditfile"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 )

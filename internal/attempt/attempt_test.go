@@ -364,8 +364,9 @@ func serve(t *testing.T, way string, change func(*httptest.Server), app http.Han
 	return srv, transport
 }
 
-// P22 among connections that end all the time: idle ones after a millisecond,
-// others in the middle of a request.
+// P22 among connections that end all the time: idle ones after ten milliseconds,
+// others in the middle of a request. What a connection waits for its request on a
+// busy machine is shorter than that, or hardly any would be answered.
 func TestP22_AnOrderArrivesOnceWhileConnectionsEnd(t *testing.T) {
 	t.Parallel()
 	for _, way := range []string{"http", "https", "h2c", "h2"} {
@@ -397,14 +398,12 @@ func TestP22_AnOrderArrivesOnceWhileConnectionsEnd(t *testing.T) {
 						if err == nil {
 							answered.Add(1)
 						}
-						time.Sleep(time.Duration(rand.IntN(3)) * time.Millisecond)
+						time.Sleep(time.Duration(rand.IntN(30)) * time.Millisecond)
 					}
 				})
 			}
 			all.Wait()
-			// How many depends on how quick this machine is: a connection may be over in the
-			// millisecond before it is used. The counts at the peer are what is promised.
-			if n := answered.Load(); n < people*each/10 {
+			if n := answered.Load(); n < people*each/2 {
 				t.Errorf("%d of %d were answered", n, people*each)
 			}
 		})

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -40,6 +41,9 @@ const (
 	// streamPoll is how often a waiting request looks by itself: net/http may not tell
 	// that a stream has become free if that happens while it tells of another one.
 	streamPoll = 25 * time.Millisecond
+	// barrenTime is how long a connection of HTTP/2 has to carry and take nothing
+	// before it is given up.
+	barrenTime = 4 * streamPoll
 	// maxOpens is how often one request has connections of HTTP/2 opened.
 	maxOpens = 3
 )
@@ -67,10 +71,11 @@ type peer struct {
 	streams bool    // its newest connection speaks HTTP/2: one is for all that wait
 
 	// Of HTTP/2.
-	waiting int     // requests that wait for a stream
-	opening int     // connections that are being opened for them
-	limit   int     // streams that the newest connection takes at a time
-	change  *change // the next one
+	waiting int       // requests that wait for a stream
+	opening int       // connections that are being opened for them
+	limit   int       // streams that the newest connection takes at a time
+	change  *change   // the next one
+	gaveUp  time.Time // when a request had waited in vain
 }
 
 // change is something that requests wait for: a stream is free, or a connection is
@@ -85,9 +90,9 @@ type link struct {
 	*http.ClientConn
 	wire   *wire
 	peer   *peer
-	shared bool // HTTP/2
-	limit  int  // of HTTP/2: streams that it took at a time when it was new
-	born   time.Time
+	shared bool         // HTTP/2
+	limit  int          // of HTTP/2: streams that it took at a time when it was new
+	barren atomic.Int64 // since when it carries and takes nothing, in Unix nanoseconds; 0: not so
 
 	listed bool // in peer.idle; guarded by Transport.mu, as is
 	since  time.Time
@@ -184,9 +189,10 @@ func (t *Transport) await(ctx context.Context, p *peer, fresh bool) (*link, erro
 	defer patience.Stop()
 	poll := time.NewTicker(streamPoll)
 	defer poll.Stop()
+	began := time.Now()
 	for over, opens := false, 0; ; {
 		t.mu.Lock()
-		streams, next, opening := p.streams, p.change, p.opening > 0
+		streams, next, opening, vain := p.streams, p.change, p.opening > 0, p.gaveUp.After(began)
 		t.mu.Unlock()
 		if l := t.pick(p, fresh); l != nil || !streams {
 			return l, nil
@@ -196,7 +202,7 @@ func (t *Transport) await(ctx context.Context, p *peer, fresh bool) (*link, erro
 			return nil, ErrNoStream
 		}
 		// A peer may end each connection as soon as it is open.
-		if !over && opens < maxOpens && t.open(ctx, p) {
+		if !over && !vain && opens < maxOpens && t.open(ctx, p) {
 			opens++
 		}
 		select {
@@ -263,14 +269,15 @@ func (t *Transport) announce(p *peer, err error) {
 }
 
 // giveUp forgets the connections that take no request and carry none, so that the
-// next request opens another one. Of many requests that waited together, the later
-// ones have just opened one: it gets its time too.
+// next request opens another one. Those that have waited meanwhile do not: many
+// requests that wait together are told together, and open nothing one by one.
 func (t *Transport) giveUp(p *peer) {
 	t.mu.Lock()
 	shared := p.shared
+	p.gaveUp = time.Now()
 	t.mu.Unlock()
 	for _, l := range shared {
-		if l.Available() == 0 && l.InFlight() == 0 && time.Since(l.born) > t.wait/2 {
+		if l.Available() == 0 && l.InFlight() == 0 {
 			t.retire(l)
 		}
 	}
@@ -308,9 +315,12 @@ func (t *Transport) pick(p *peer, fresh bool) *link {
 	t.mu.Unlock()
 	for _, l := range shared {
 		if l.Reserve() == nil {
+			if l.barren.Load() != 0 {
+				l.barren.Store(0)
+			}
 			return l
 		}
-		if l.limit > 0 && l.InFlight() == 0 && l.Available() == 0 {
+		if l.limit > 0 && l.InFlight() == 0 && l.Available() == 0 && l.staysBarren() {
 			t.retire(l) // idle for too long, or its peer takes nothing any more
 		}
 	}
@@ -330,6 +340,18 @@ func (t *Transport) pick(p *peer, fresh bool) *link {
 	return nil
 }
 
+// staysBarren reports whether l was found to carry and take nothing a while ago too.
+// Once proves nothing: between the questions somebody may have come or gone, and a
+// connection that works would be taken out of the count of those that there may be.
+func (l *link) staysBarren() bool {
+	now, since := time.Now().UnixNano(), l.barren.Load()
+	if since == 0 {
+		l.barren.CompareAndSwap(0, now)
+		return false
+	}
+	return now-since > int64(barrenTime)
+}
+
 func (t *Transport) pop(p *peer) (l *link, since time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -346,7 +368,7 @@ func (t *Transport) pop(p *peer) (l *link, since time.Time) {
 // dial makes a connection that is reserved for one request. It returns no link if
 // that speaks HTTP/2 and takes no request yet; then it is in the pool.
 func (t *Transport) dial(ctx context.Context, p *peer) (*link, error) {
-	l := &link{born: time.Now(), peer: p}
+	l := &link{peer: p}
 	var before int64 // writes of the handshake
 	ctx = httptrace.WithClientTrace(context.WithValue(ctx, linkKey{}, l), &httptrace.ClientTrace{
 		TLSHandshakeStart: func() {

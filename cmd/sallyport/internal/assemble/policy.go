@@ -34,8 +34,9 @@ func NewPolicy(cfg *config.Config) (*Policy, config.Faults) {
 			faults = append(faults, cfg.Fault(fmt.Sprintf("routes[%d].headers", i), "%v", err))
 		}
 		pol.sets[r.Name] = set
-		routes = append(routes, authz.Route{Name: r.Name, Host: routeHost(r), Orgs: orgIDs(cfg), Path: r.Path, Exact: r.Exact, Encoded: r.Encoded, Doubled: r.Doubled,
-			Access: access(r), WebSocket: authz.WebSocket(r.WebSocket)})
+		routes = append(routes, authz.Route{
+			Name: r.Name, Host: routeHost(r), Orgs: orgIDs(cfg), Path: r.Path, Exact: r.Exact,
+			Encoded: r.Encoded, Doubled: r.Doubled, Access: access(r), WebSocket: authz.WebSocket(r.WebSocket)})
 	}
 	faults = append(faults, pol.keepHeaders(cfg)...)
 	faults = append(faults, cfg.BearerFaults()...)
@@ -49,7 +50,8 @@ func (pol *Policy) keepHeaders(cfg *config.Config) (faults config.Faults) {
 	for i, r := range cfg.Routes {
 		kept, err := pol.headers.Keep(r.Headers.Keep)
 		if err == nil && kept.NeedFront() && len(cfg.TrustedProxies) == 0 {
-			err = errors.New("keeps what a proxy before Sallyport sets, but trusted_proxies names none: then any client could set it")
+			err = errors.New("keeps what a proxy before Sallyport sets, but trusted_proxies names none: " +
+				"then any client could set it")
 		}
 		if err != nil {
 			faults = append(faults, cfg.Fault(fmt.Sprintf("routes[%d].headers.keep", i), "%v", err))

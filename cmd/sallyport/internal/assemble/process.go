@@ -80,15 +80,18 @@ func (p *Process) EndSignIns(ctx context.Context) { p.door.EndSignIns(ctx) }
 // became coarser: others have to sign in again.
 func endingsMerged(reg prometheus.Registerer, log *slog.Logger) func(session.Merge) {
 	merges := promauto.With(reg).NewCounter(prometheus.CounterOpts{Name: "sallyport_session_endings_merged_total",
-		Help: "Times that the list of ended sessions was full, so that everybody who had signed in before some moment signs in again."})
+		Help: "Times that the list of ended sessions was full, so that everybody who had signed in before some moment " +
+			"signs in again."})
 	return func(m session.Merge) {
 		if m.Person != "" {
-			log.Warn("somebody signed in and out so often that all of their sessions that began at or before this time were ended",
+			log.Warn("somebody signed in and out so often that "+
+				"all of their sessions that began at or before this time were ended",
 				"user", m.Person, "before", m.Before, "entries", m.Entries)
 			return
 		}
 		merges.Inc()
-		log.Error("the list of ended sessions is full: everybody who signed in at or before this time signs in again; shorten session.absolute_timeout if this happens often",
+		log.Error("the list of ended sessions is full: everybody who signed in at or before this time signs in again; "+
+			"shorten session.absolute_timeout if this happens often",
 			"before", m.Before, "entries", m.Entries)
 	}
 }

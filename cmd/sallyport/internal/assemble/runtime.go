@@ -101,7 +101,8 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 	rt := &Runtime{sessions: sessions, close: release, closed: make(chan struct{})}
 	rt.uses.Store(1)
 	rt.door, err = proxy.New(p.door, proxy.Options{
-		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Admission: admit, Sessions: sessions, Routes: pol.Table, Upstreams: upstreams,
+		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Admission: admit, Sessions: sessions,
+		Routes: pol.Table, Upstreams: upstreams,
 		Headers: pol.headers, Assertions: assertions, Providers: with.Providers, Orgs: pol.orgs, Branding: branding(cfg),
 		Operators: rules(cfg.Operators), Permission: with.Permission, KeepCache: cfg.Session.KeepCache,
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL),
@@ -114,20 +115,23 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 }
 
 // newAdmission makes the one answer that all front doors share.
-func newAdmission(cfg *config.Config, pol *Policy, with Parts, sessions *session.Manager, signer *assertion.Signer) (*admission.Admission, error) {
+func newAdmission(cfg *config.Config, pol *Policy, with Parts, sessions *session.Manager,
+	signer *assertion.Signer) (*admission.Admission, error) {
 	host, err := authz.CanonicalHost(cfg.PublicURL.Host)
 	if err != nil {
 		return nil, fmt.Errorf("public_url: %w", err)
 	}
 	o := admission.Options{
-		PublicHost: host, Prefix: cfg.Prefix, Routes: pol.Table, Settings: map[string]admission.Settings{}, Headers: pol.headers,
+		PublicHost: host, Prefix: cfg.Prefix, Routes: pol.Table,
+		Settings: map[string]admission.Settings{}, Headers: pol.headers,
 		Sessions: sessions, Orgs: pol.orgs, Assertions: signer,
 	}
 	for _, p := range with.Providers {
 		o.Providers = append(o.Providers, p.ID)
 	}
 	for _, r := range cfg.Routes {
-		o.Settings[r.Name] = admission.Settings{Headers: pol.sets[r.Name], Keep: pol.kept[r.Name], Tokens: with.Bearers[r.Name],
+		o.Settings[r.Name] = admission.Settings{
+			Headers: pol.sets[r.Name], Keep: pol.kept[r.Name], Tokens: with.Bearers[r.Name],
 			App: r.Upstream.URL.String() + " " + r.Upstream.Host, Host: r.Upstream.Host}
 	}
 	return admission.New(o)
