@@ -395,13 +395,18 @@ func (s *Store) tidy(ctx context.Context) error {
 	full := s.full || s.view.Len() >= s.o.Max
 	s.mu.Unlock()
 	if full || now.Sub(s.pruned) >= pruneEvery {
-		over, err := s.prune(ctx)
+		// It waits for whoever writes, and nothing is read meanwhile: not for long, and
+		// not again at once where somebody hangs who holds the lock.
+		s.pruned = now
+		limited, cancel := context.WithTimeout(ctx, s.o.Timeout)
+		over, err := s.prune(limited)
+		cancel()
 		if err != nil {
 			return err
 		}
 		s.view.Sweep(s.Now())
-		if more = more || over; !over {
-			s.pruned = now
+		if over {
+			more, s.pruned = true, time.Time{}
 		}
 	}
 	if more {

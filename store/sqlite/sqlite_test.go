@@ -6,7 +6,9 @@ import (
 	"database/sql"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -53,16 +55,12 @@ func fresh(t *testing.T) storetest.Database {
 			}
 		}
 	}
-	return storetest.Database{TryOpen: open, Exec: exec,
-		Open: func(t *testing.T, o store.Options) *store.Store {
-			t.Helper()
-			s, err := open(o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = s.Close() })
-			return s
-		},
+	if os.Getenv(fullDisk) != "" { // a limit of the whole process, so in one of its own
+		return storetest.Database{TryOpen: open, Exec: exec, Open: opener(open), Faults: []storetest.Fault{{
+			Name: "the disk takes nothing more", Readable: true,
+			Break: func(t *testing.T) func(*testing.T) { return noRoom(t, path+"-wal") }}}}
+	}
+	return storetest.Database{TryOpen: open, Exec: exec, Open: opener(open),
 		Faults: []storetest.Fault{
 			{Name: "another program holds the lock and hangs", Readable: true, Break: func(t *testing.T) func(*testing.T) {
 				tx, err := raw(t, path).Begin()
@@ -75,7 +73,6 @@ func fresh(t *testing.T) storetest.Database {
 				pragma(t, "query_only = 1")
 				return func(t *testing.T) { pragma(t, "query_only = 0") }
 			}},
-			{Name: "the disk takes nothing more", Readable: true, Break: func(t *testing.T) func(*testing.T) { return noRoom(t, path+"-wal") }},
 			{Name: "the file is gone, and comes back", Break: func(t *testing.T) func(*testing.T) {
 				if err := os.Rename(path, path+".away"); err != nil {
 					t.Fatal(err)
@@ -87,6 +84,40 @@ func fresh(t *testing.T) storetest.Database {
 				}
 			}},
 		}}
+}
+
+// opener opens for as long as a test lasts.
+func opener(open func(store.Options) (*store.Store, error)) func(*testing.T, store.Options) *store.Store {
+	return func(t *testing.T, o store.Options) *store.Store {
+		t.Helper()
+		s, err := open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		return s
+	}
+}
+
+// fullDisk is set in the process in which the disk takes nothing more.
+const fullDisk = "SALLYPORT_TEST_FULL_DISK"
+
+// The contract holds on a full disk too. The go command's own record of a test would
+// not fit either, so a process of its own goes through it.
+func TestContractWhereTheDiskIsFull(t *testing.T) {
+	if os.Getenv(fullDisk) != "" {
+		return
+	}
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux is asked to refuse writes")
+	}
+	const what = "TestContract/the_view_grows_old_where_nobody_can_be_reached/the_disk_takes_nothing_more"
+	cmd := exec.Command(os.Args[0], "-test.v", "-test.run", "^"+strings.ReplaceAll(what, "/", "$/^")+"$")
+	cmd.Env = append(os.Environ(), fullDisk+"=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("--- PASS: "+what)) {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 func raw(t *testing.T, path string) *sql.DB {
