@@ -14,8 +14,8 @@ package admission
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,15 +26,17 @@ import (
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-// Settings are what is particular to a route, besides its rules.
-type Settings struct {
+// Route is a route of the table, with what there is to know about it besides its
+// rules.
+type Route struct {
+	*authz.Route
 	Headers identity.HeaderSet // what the app is told
 	Keep    identity.Kept      // what passes of the headers that are stripped
 	// App names the program behind the route: a COPY or MOVE goes from one route to
 	// another only within one.
 	App string
-	// Host is the Host that the app sees; "": the one that was asked for.
-	Host string
+	// AppHost is the Host that the app sees; "": the one that was asked for.
+	AppHost string
 	// Tokens verifies the access tokens that the route takes where an Authorization
 	// header is sent; nil: it takes none, and Authorization is the app's.
 	Tokens TokenVerifier
@@ -45,8 +47,8 @@ type Settings struct {
 type Options struct {
 	PublicHost string // canonical
 	Prefix     string
-	Routes     *authz.Table
-	Settings   map[string]Settings // by route name, one for each route
+	Table      *authz.Table
+	Routes     []Route // those of Table, in its order
 	Headers    *identity.Headers
 	Sessions   *session.Manager
 	Providers  []string // ids; sessions of other providers do not count
@@ -59,8 +61,8 @@ type Options struct {
 type Admission struct {
 	publicHost string
 	prefix     string
-	routes     *authz.Table
-	settings   map[*authz.Route]*Settings
+	table      *authz.Table
+	routes     []Route // by their place in table
 	headers    *identity.Headers
 	sessions   *session.Manager
 	providers  map[string]bool
@@ -72,12 +74,12 @@ type Admission struct {
 
 // New checks the options. It does no I/O.
 func New(o Options) (*Admission, error) {
-	if o.PublicHost == "" || o.Prefix == "" || o.Routes == nil || o.Headers == nil || o.Sessions == nil ||
+	if o.PublicHost == "" || o.Prefix == "" || o.Table == nil || o.Headers == nil || o.Sessions == nil ||
 		o.Assertions == nil || len(o.Providers) == 0 {
 		return nil, errors.New("admission: an option is missing")
 	}
 	a := &Admission{
-		publicHost: o.PublicHost, prefix: o.Prefix, routes: o.Routes, settings: map[*authz.Route]*Settings{},
+		publicHost: o.PublicHost, prefix: o.Prefix, table: o.Table, routes: slices.Clone(o.Routes),
 		headers: o.Headers, sessions: o.Sessions, providers: map[string]bool{}, orgs: o.Orgs,
 		assertions: o.Assertions, rendered: recent.New[renderKey, identity.Rendered](renderedBytes), now: o.Now,
 	}
@@ -87,14 +89,19 @@ func New(o Options) (*Admission, error) {
 	for _, id := range o.Providers {
 		a.providers[id] = true
 	}
-	for _, route := range o.Routes.Routes() {
-		settings, ok := o.Settings[route.Name]
-		if !ok {
-			return nil, fmt.Errorf("admission: route %s has no settings", route.Name)
-		}
-		a.settings[route] = &settings
+	if !slices.EqualFunc(a.routes, a.table.Routes(), func(r Route, of *authz.Route) bool { return r.Route == of }) {
+		return nil, errors.New("admission: the routes are not those of the table")
 	}
 	return a, nil
+}
+
+// lookup finds the route of a request.
+func (a *Admission) lookup(f authz.Facts) (*Route, error) {
+	r, err := a.table.Lookup(f)
+	if err != nil {
+		return nil, err
+	}
+	return &a.routes[r.Place()], nil
 }
 
 // Request is what a front door knows of a request.
@@ -110,8 +117,8 @@ type Request struct {
 
 // Answer is what becomes of a request.
 type Answer struct {
-	Route     *authz.Route // nil: there is none
-	Principal *Principal   // nil: nobody, or nobody was asked for
+	Route     *Route     // nil: there is none
+	Principal *Principal // nil: nobody, or nobody was asked for
 	Verdict   authz.Verdict
 	// SessionErr is why no session was read, where one was looked for.
 	SessionErr error
@@ -143,21 +150,20 @@ func (r *Refusal) Unwrap() error { return r.Err }
 // The caller may forward r only where the error is nil and the Verdict's Outcome
 // is authz.Forward, after SetHeaders.
 func (a *Admission) Admit(ctx context.Context, r Request) (Answer, error) {
-	route, err := a.routes.Lookup(r.Facts)
+	route, err := a.lookup(r.Facts)
 	if err != nil {
 		return refuse(Answer{}, noRoute(err))
 	}
-	settings := a.settings[route]
 	// Before anything can be forwarded, on public routes too (CVE-2026-30851).
-	a.headers.StripBut(r.Header, settings.Keep.From(r.Trusted))
-	ans := Answer{Route: route, TakesToken: settings.Tokens != nil && !route.Access.Public}
+	a.headers.StripBut(r.Header, route.Keep.From(r.Trusted))
+	ans := Answer{Route: route, TakesToken: route.Tokens != nil && !route.Access.Public}
 	if ans.Principal, err = a.principal(ctx, r.Header, r.Facts.Host, route); err != nil {
 		if refusal, ok := errors.AsType[*Refusal](err); ok {
 			return refuse(ans, refusal)
 		}
 		ans.SessionErr = err
 	}
-	ans.Verdict = authz.Decide(r.Facts, route, ans.Principal.identity())
+	ans.Verdict = authz.Decide(r.Facts, route.Route, ans.Principal.identity())
 	if ans.Verdict.Outcome == authz.Login && ans.Principal.byToken() {
 		ans.Verdict.Outcome = authz.Deny // a program cannot be sent to a sign-in
 	}
@@ -196,5 +202,5 @@ func (a *Admission) OwnPath(f authz.Facts) (string, bool) {
 		return "", false
 	}
 	rest = strings.TrimPrefix(rest, "/")
-	return rest, f.Host == a.publicHost || (rest == "jwks.json" && !a.routes.Serves(f.Host))
+	return rest, f.Host == a.publicHost || (rest == "jwks.json" && !a.table.Serves(f.Host))
 }

@@ -49,12 +49,15 @@ func newHouse(tb testing.TB, tokens TokenVerifier) *house {
 	fields, _ := identity.Preset(identity.PresetForwarded)
 	set, err := headers.Set(fields)
 	testenv.Check(tb, err)
-	settings := map[string]Settings{}
+	var routes []Route
 	for _, r := range table.Routes() {
-		settings[r.Name] = Settings{Headers: set}
+		route := Route{Route: r, Headers: set}
+		if r.Name == "api" {
+			route.Tokens = tokens
+		}
+		routes = append(routes, route)
 	}
-	settings["api"] = Settings{Headers: set, Tokens: tokens}
-	h.Admission, err = New(Options{PublicHost: host, Prefix: "/.sallyport", Routes: table, Settings: settings,
+	h.Admission, err = New(Options{PublicHost: host, Prefix: "/.sallyport", Table: table, Routes: routes,
 		Headers: headers, Sessions: h.sessions, Providers: []string{"main"}, Assertions: signer, Now: clock})
 	testenv.Check(tb, err)
 	return h

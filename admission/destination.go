@@ -19,11 +19,10 @@ import (
 // keeps it; then it is judged there too.
 func (a *Admission) judgeDestination(ctx context.Context, r Request, ans *Answer) *Refusal {
 	lines, named := r.Header[identity.DestinationHeader], authz.NamesDestination(r.Facts.Method)
-	settings := a.settings[ans.Route]
 	switch {
 	case lines == nil && !named: // the usual case
 		return nil
-	case !named && !slices.Contains(settings.Keep.From(false), identity.DestinationHeader):
+	case !named && !slices.Contains(ans.Route.Keep.From(false), identity.DestinationHeader):
 		delete(r.Header, identity.DestinationHeader)
 		return nil
 	case len(lines) > 1:
@@ -50,25 +49,25 @@ func (a *Admission) judgeDestination(ctx context.Context, r Request, ans *Answer
 			return refusal
 		}
 	}
-	r.Header[identity.DestinationHeader] = []string{destinationValue(to, settings.Host, strings.HasPrefix(lines[0], "/"))}
+	r.Header[identity.DestinationHeader] = []string{destinationValue(to, ans.Route.AppHost, strings.HasPrefix(lines[0], "/"))}
 	return nil
 }
 
 // lookUpDestination reads the header like a request line, and finds the route.
 func (a *Admission) lookUpDestination(
-	f authz.Facts, from *authz.Route, value string,
-) (authz.Facts, *authz.Route, *Refusal) {
+	f authz.Facts, from *Route, value string,
+) (authz.Facts, *Route, *Refusal) {
 	to, err := f.Destination(value)
 	if errors.Is(err, authz.ErrOtherOrigin) {
 		return to, nil, refuseDestination(http.StatusBadGateway, authz.ReasonDestination, err,
 			"It was to be put on another site than this one.", "Choose a place on this site.")
 	}
-	var route *authz.Route
+	var route *Route
 	if err == nil {
 		if _, own := a.OwnPath(to); own {
 			err = errors.New("below the prefix of Sallyport itself")
 		} else {
-			route, err = a.routes.Lookup(to)
+			route, err = a.lookup(to)
 		}
 	}
 	switch {
@@ -77,7 +76,7 @@ func (a *Admission) lookUpDestination(
 	case err != nil:
 		return to, nil, refuseDestination(http.StatusForbidden, authz.ReasonDestination, fmt.Errorf("%s: %w", to.Path, err),
 			"Nothing can be put at that address.", "Choose another place.")
-	case a.settings[route].App != a.settings[from].App:
+	case route.App != from.App:
 		return to, nil, refuseDestination(http.StatusBadGateway, authz.ReasonDestination,
 			fmt.Errorf("%s is route %s's, which leads to another app than route %s", to.Path, route.Name, from.Name),
 			"It was to be put into another app of this site.", "Choose a place in the same app.")
@@ -89,7 +88,7 @@ func (a *Admission) lookUpDestination(
 // route there may read another credential than the route here. If the two belong to
 // two people, the request is refused.
 func (a *Admission) decideDestination(
-	ctx context.Context, r Request, to authz.Facts, route *authz.Route, p *Principal,
+	ctx context.Context, r Request, to authz.Facts, route *Route, p *Principal,
 ) *Refusal {
 	there, err := a.principal(ctx, r.Header, to.Host, route)
 	if _, ok := errors.AsType[*Refusal](err); !ok {
@@ -102,7 +101,7 @@ func (a *Admission) decideDestination(
 		return refuseDestination(http.StatusForbidden, authz.ReasonDestination, fmt.Errorf("%s: %w", to.Path, err),
 			"You may not put anything there.", "Choose another place.")
 	}
-	if v := authz.Decide(to, route, there.identity()); v.Outcome != authz.Forward {
+	if v := authz.Decide(to, route.Route, there.identity()); v.Outcome != authz.Forward {
 		return refuseDestination(http.StatusForbidden, authz.ReasonDestination, fmt.Errorf("%s: %s", to.Path, v.Detail),
 			"You may not put anything there. "+v.Public, "Choose another place.")
 	}
@@ -111,9 +110,9 @@ func (a *Admission) decideDestination(
 
 // checkCarried refuses to copy, move or overwrite a folder if another rule holds for
 // a part of it: the app would copy, move or overwrite that part too.
-func (a *Admission) checkCarried(f authz.Facts, route *authz.Route) *Refusal {
-	app := a.settings[route].App
-	other := a.routes.CarriedAlong(f, route, func(r *authz.Route) bool { return a.settings[r].App == app })
+func (a *Admission) checkCarried(f authz.Facts, route *Route) *Refusal {
+	sameApp := func(r *authz.Route) bool { return a.routes[r.Place()].App == route.App }
+	other := a.table.CarriedAlong(f, route.Route, sameApp)
 	if other == nil {
 		return nil
 	}

@@ -107,9 +107,12 @@ func newGate() (*admission.Admission, *session.Manager, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	var routes []admission.Route
+	for _, r := range table.Routes() {
+		routes = append(routes, admission.Route{Route: r, Headers: set})
+	}
 	gate, err := admission.New(admission.Options{
-		PublicHost: "app.example", Prefix: "/.sallyport", Routes: table, Headers: headers, Sessions: sessions,
-		Settings:  map[string]admission.Settings{"app": {Headers: set}, "admin": {Headers: set}},
+		PublicHost: "app.example", Prefix: "/.sallyport", Table: table, Routes: routes, Headers: headers, Sessions: sessions,
 		Providers: []string{"corp"}, Assertions: signer,
 	})
 	return gate, sessions, err

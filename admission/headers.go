@@ -4,7 +4,6 @@ import (
 	"net/http"
 
 	"github.com/sallyport-proxy/sallyport/assertion"
-	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -15,7 +14,7 @@ const renderedBytes = 16 << 20
 
 type renderKey struct {
 	principal string
-	route     *authz.Route
+	route     *Route
 }
 
 // renderHeaders renders the headers and signs the assertion that tell the app who
@@ -36,7 +35,7 @@ func (a *Admission) renderHeaders(ans *Answer) (err error) {
 	key := renderKey{p.Key, ans.Route}
 	rendered, ok := a.rendered.Get(key)
 	if !ok {
-		rendered = a.settings[ans.Route].Headers.Render(p.Identity)
+		rendered = ans.Route.Headers.Render(p.Identity)
 		a.rendered.Put(key, rendered, rendered.Size()+200) // 200: the key and its place in the map, about
 	}
 	ans.headers = rendered

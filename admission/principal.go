@@ -57,11 +57,11 @@ const tokenTime = 15 * time.Second
 //
 // Where the route takes access tokens, an Authorization header alone decides: a
 // bad token is not forgiven for the sake of a cookie that a browser may have added.
-func (a *Admission) principal(ctx context.Context, h http.Header, host string, route *authz.Route) (*Principal, error) {
+func (a *Admission) principal(ctx context.Context, h http.Header, host string, route *Route) (*Principal, error) {
 	if route.Access.Public {
 		return nil, nil
 	}
-	if tokens := a.settings[route].Tokens; tokens != nil && h["Authorization"] != nil {
+	if tokens := route.Tokens; tokens != nil && h["Authorization"] != nil {
 		return a.byToken(ctx, h["Authorization"], tokens)
 	}
 	s, err := a.Session(h, host)

@@ -25,7 +25,12 @@ type Route struct {
 
 	Access    Access
 	WebSocket WebSocket
+
+	place int
 }
+
+// Place is where in Table.Routes the route is, for what others keep about each.
+func (r *Route) Place() int { return r.place }
 
 // WebSocket says whether a route carries WebSockets, and from which pages beside
 // those of its own origin.
@@ -85,6 +90,7 @@ func NewTable(routes []Route) (*Table, error) {
 	owners := map[string]int{}
 	for i := range t.routes {
 		r := &t.routes[i]
+		r.place = i
 		if err := checkRoute(i, r); err != nil {
 			faults = append(faults, err)
 			continue

@@ -62,9 +62,8 @@ func BenchmarkForwardSignedIn(b *testing.B) {
 	check(b, err)
 	b.Cleanup(up.Close)
 	s := newTestSite(b, setup{Transport: up})
-	for route, up := range s.proxy.upstreams {
-		up.Addr = app.Host
-		s.proxy.upstreams[route] = up
+	for i := range s.proxy.upstreams {
+		s.proxy.upstreams[i].Addr = app.Host
 	}
 	s.proxy.observers = discardLog()
 	runBench(b, s.proxy, s.host, s.mint(b, alice()))

@@ -31,7 +31,7 @@ var _ relay.Hooks = (*forwarding)(nil)
 
 // forward passes a request to its app and the answer to the client.
 func (p *Proxy) forward(c *relay.Client, r *http.Request, ev *event, a *admission.Answer) error {
-	x := &forwarding{p: p, ev: ev, client: c, in: r, upstream: p.upstreams[a.Route], admitted: *a}
+	x := &forwarding{p: p, ev: ev, client: c, in: r, upstream: &p.upstreams[a.Route.Place()], admitted: *a}
 	x.renew()
 	outcome, err := p.relay.Exchange(c, r, x.order())
 	if outcome.Attempts > 1 {

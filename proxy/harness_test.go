@@ -186,8 +186,9 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 		tb.Cleanup(up.Close)
 		transport = up
 	}
-	upstreams, settings := map[string]Upstream{}, map[string]admission.Settings{}
-	for _, r := range routes {
+	var upstreams []Upstream
+	var admitted []admission.Route
+	for _, r := range table.Routes() {
 		fields, ok := o.Fields[r.Name]
 		if !ok {
 			fields, _ = identity.Preset(identity.PresetForwarded)
@@ -196,7 +197,7 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 		check(tb, err)
 		kept, err := headers.Keep(o.Passes[r.Name])
 		check(tb, err)
-		admit := admission.Settings{Headers: set, Keep: kept, App: o.Apps[r.Name]}
+		admit := admission.Route{Route: r, Headers: set, Keep: kept, App: o.Apps[r.Name]}
 		if o.Bearer != nil && strings.HasPrefix(r.Name, "api") {
 			admit.Tokens = o.Bearer(s)
 		}
@@ -213,8 +214,8 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 		if o.Bent != nil {
 			o.Bent(&b)
 		}
-		admit.Host = b.Host
-		upstreams[r.Name], settings[r.Name] = b, admit
+		admit.AppHost = b.Host
+		upstreams, admitted = append(upstreams, b), append(admitted, admit)
 	}
 	providers := []Provider{{ID: "main", Name: "Main Street", Login: o.Login}}
 	if o.Login == nil {
@@ -233,13 +234,13 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 	for _, p := range providers {
 		ids = append(ids, p.ID)
 	}
-	admit, err := admission.New(admission.Options{PublicHost: s.routeHost, Prefix: prefix, Routes: table, Settings: settings, Headers: headers,
+	admit, err := admission.New(admission.Options{PublicHost: s.routeHost, Prefix: prefix, Table: table, Routes: admitted, Headers: headers,
 		Sessions: s.sessions, Providers: ids, Orgs: o.Orgs, Assertions: signer, Now: s.clock.Now})
 	check(tb, err)
 	process := NewProcess(ProcessOptions{Observers: []observe.Observer{observe.Log{Logger: s.log.logger()}}, Log: s.log.logger(),
 		Registerer: s.metrics, Now: s.clock.Now})
 	options := Options{
-		PublicURL: public, Prefix: prefix, Admission: admit, Sessions: s.sessions, Routes: table, Upstreams: upstreams, Headers: headers,
+		PublicURL: public, Prefix: prefix, Admission: admit, Sessions: s.sessions, Table: table, Upstreams: upstreams, Headers: headers,
 		Assertions: signer, Providers: providers, Orgs: o.Orgs, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10, Trusted: o.Trusted,
 	}
 	if o.Tuned != nil {

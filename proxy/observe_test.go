@@ -214,7 +214,7 @@ func TestP18_BrokenTrailersAreNotLogged(t *testing.T) {
 func TestWhatWasNotDecidedHasNoDecision(t *testing.T) {
 	t.Parallel()
 	ev := &event{}
-	ev.admitted(&admission.Answer{Route: &authz.Route{Name: "app"}})
+	ev.admitted(&admission.Answer{Route: &admission.Route{Route: &authz.Route{Name: "app"}}})
 	if ev.route != "app" || ev.decision != "" || ev.reason != "" {
 		t.Errorf("route %q, decision %q, reason %q", ev.route, ev.decision, ev.reason)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -289,9 +288,7 @@ func TestP19_OwnAnswersCannotBeFramedOrCached(t *testing.T) {
 }
 
 func changeUpstream(o *Options, change func(*Upstream)) {
-	u := o.Upstreams["admin"]
-	change(&u)
-	o.Upstreams["admin"] = u
+	change(&o.Upstreams[1])
 }
 
 // What New asks for, it asks for before it serves (P21).
@@ -300,9 +297,9 @@ func TestAnIncompleteFrontDoorDoesNotOpen(t *testing.T) {
 	var whole Options
 	newTestSite(t, setup{Tuned: func(o *Options) { whole = *o }})
 	for name, bend := range map[string]func(*Options){
-		"no public URL": func(o *Options) { o.PublicURL = nil }, "no admission": func(o *Options) { o.Admission = nil }, "no sessions": func(o *Options) { o.Sessions = nil }, "no routes": func(o *Options) { o.Routes = nil },
+		"no public URL": func(o *Options) { o.PublicURL = nil }, "no admission": func(o *Options) { o.Admission = nil }, "no sessions": func(o *Options) { o.Sessions = nil }, "no routes": func(o *Options) { o.Table = nil },
 		"no headers": func(o *Options) { o.Headers = nil }, "no assertions": func(o *Options) { o.Assertions = nil }, "no providers": func(o *Options) { o.Providers = nil },
-		"no flows": func(o *Options) { o.MaxFlows = 0 }, "no URL limit": func(o *Options) { o.MaxURL = 0 }, "a route without an upstream": func(o *Options) { delete(o.Upstreams, "admin") },
+		"no flows": func(o *Options) { o.MaxFlows = 0 }, "no URL limit": func(o *Options) { o.MaxURL = 0 }, "a route without an upstream": func(o *Options) { o.Upstreams = o.Upstreams[1:] },
 		"an upstream without a transport":    func(o *Options) { changeUpstream(o, func(u *Upstream) { u.Transport = nil }) },
 		"an upstream without an address":     func(o *Options) { changeUpstream(o, func(u *Upstream) { u.Addr = "" }) },
 		"an upstream without a scheme":       func(o *Options) { changeUpstream(o, func(u *Upstream) { u.Scheme = "" }) },
@@ -311,7 +308,7 @@ func TestAnIncompleteFrontDoorDoesNotOpen(t *testing.T) {
 		"a public URL that is none":          func(o *Options) { o.PublicURL = mustURL(t, "https://a_b..c") }, "a prefix that is none": func(o *Options) { o.Prefix = "//x" },
 	} {
 		o := whole
-		o.Upstreams = maps.Clone(whole.Upstreams)
+		o.Upstreams = slices.Clone(whole.Upstreams)
 		bend(&o)
 		if _, err := New(NewProcess(ProcessOptions{}), o); err == nil {
 			t.Errorf("%s: accepted", name)

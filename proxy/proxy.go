@@ -25,6 +25,7 @@ import (
 	"net/netip"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -90,8 +91,8 @@ type Options struct {
 	Prefix     string
 	Admission  *admission.Admission // of the same routes, headers and sessions
 	Sessions   *session.Manager
-	Routes     *authz.Table
-	Upstreams  map[string]Upstream // by route name
+	Table      *authz.Table
+	Upstreams  []Upstream // of the routes, in the order of Table
 	Headers    *identity.Headers
 	Assertions *assertion.Signer
 	Providers  []Provider
@@ -114,8 +115,8 @@ type Proxy struct {
 	peers     peers
 	admission *admission.Admission
 	sessions  *session.Manager
-	routes    *authz.Table
-	upstreams map[*authz.Route]*Upstream
+	table     *authz.Table
+	upstreams []Upstream // by a route's place in table
 	headers   *identity.Headers
 	own       mounted
 	pages     *pages.Pages
@@ -124,24 +125,26 @@ type Proxy struct {
 
 // New checks the options and parses the pages. It does no I/O.
 func New(process *Process, o Options) (*Proxy, error) {
-	if process == nil || o.PublicURL == nil || o.Admission == nil || o.Sessions == nil || o.Routes == nil ||
+	if process == nil || o.PublicURL == nil || o.Admission == nil || o.Sessions == nil || o.Table == nil ||
 		o.Headers == nil || o.Assertions == nil || len(o.Providers) == 0 || o.MaxFlows <= 0 || o.MaxURL <= 0 {
 		return nil, errors.New("proxy: an option is missing")
 	}
-	at, err := newSite(o.PublicURL, o.Prefix, o.Routes)
+	at, err := newSite(o.PublicURL, o.Prefix, o.Table)
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	p := &Proxy{
 		Process: process, site: at, peers: peers{scheme: at.scheme, trusted: o.Trusted}, admission: o.Admission,
-		sessions: o.Sessions, routes: o.Routes, upstreams: map[*authz.Route]*Upstream{}, headers: o.Headers, maxURL: o.MaxURL,
+		sessions: o.Sessions, table: o.Table, upstreams: slices.Clone(o.Upstreams), headers: o.Headers, maxURL: o.MaxURL,
 	}
-	for _, route := range o.Routes.Routes() {
-		b, ok := o.Upstreams[route.Name]
-		if !ok || b.Transport == nil || b.Scheme == "" || b.Addr == "" || b.Header <= 0 || b.Idle <= 0 {
-			return nil, fmt.Errorf("proxy: route %s has no upstream", route.Name)
+	routes := o.Table.Routes()
+	if len(routes) != len(p.upstreams) {
+		return nil, fmt.Errorf("proxy: %d routes have %d upstreams", len(routes), len(p.upstreams))
+	}
+	for i, b := range p.upstreams {
+		if b.Transport == nil || b.Scheme == "" || b.Addr == "" || b.Header <= 0 || b.Idle <= 0 {
+			return nil, fmt.Errorf("proxy: the upstream of route %s is not complete", routes[i].Name)
 		}
-		p.upstreams[route] = &b
 	}
 	logo := ""
 	if o.Branding.Logo != nil {
@@ -251,7 +254,7 @@ func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 	}
 	f := &failure{Status: http.StatusForbidden, Cause: errors.New(verdict.Detail), Sentence: verdict.Public}
 	if who := answer.Principal; who != nil && who.Session != nil {
-		f.Session, f.SwitchTo = who.Session, authz.SwitchTo(ev.facts, answer.Route, who.Identity)
+		f.Session, f.SwitchTo = who.Session, authz.SwitchTo(ev.facts, answer.Route.Route, who.Identity)
 	}
 	return f
 }
@@ -269,7 +272,7 @@ func (p *Proxy) refused(w *relay.Client, r *http.Request, ev *event, refusal *ad
 }
 
 func (p *Proxy) noRoute(ev *event, err error) error {
-	if !p.routes.Serves(ev.facts.Host) && ev.facts.Host != p.site.host {
+	if !p.table.Serves(ev.facts.Host) && ev.facts.Host != p.site.host {
 		return &failure{Status: http.StatusNotFound, Cause: fmt.Errorf("host %q is not served", ev.facts.Host),
 			Title:    "This address is not served here",
 			Sentence: "You asked for " + ev.facts.Host + ", and this site is " + p.site.origin + ".",

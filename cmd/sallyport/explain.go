@@ -160,7 +160,7 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 	app, seen, caller := &pretendApp{}, &lastEvent{}, &pretendBearer{}
 	process := assemble.NewProcess(prometheus.NewRegistry(), slog.New(slog.DiscardHandler), seen)
 	runtime, err := process.BuildOf(cfg, assemble.Parts{Keys: ring, Providers: nowhere(cfg),
-		Bearers: caller.everywhere(cfg), App: app})
+		Tokens: caller.everywhere(cfg), App: app})
 	if err != nil {
 		return nil, asUsage(err)
 	}
@@ -346,14 +346,14 @@ func (noLogin) Redeem(context.Context, url.Values, identity.Handshake, identity.
 // are not verified here.
 type pretendBearer struct{ who *identity.Identity }
 
-func (b *pretendBearer) everywhere(cfg *config.Config) map[string]admission.TokenVerifier {
-	bearers := map[string]admission.TokenVerifier{}
-	for _, r := range cfg.Routes {
+func (b *pretendBearer) everywhere(cfg *config.Config) []admission.TokenVerifier {
+	tokens := make([]admission.TokenVerifier, len(cfg.Routes))
+	for i, r := range cfg.Routes {
 		if r.Bearer.Provider != "" {
-			bearers[r.Name] = b
+			tokens[i] = b
 		}
 	}
-	return bearers
+	return tokens
 }
 
 func (b *pretendBearer) Verify(context.Context, string) (identity.Identity, time.Time, error) {

@@ -34,10 +34,10 @@ func newApps() *apps { return &apps{shared: map[address]*app{}} }
 // that is not nil. Calling release gives up the connections.
 func (a *apps) upstreams(
 	cfg *config.Config, instead http.RoundTripper,
-) (_ map[string]proxy.Upstream, release func(), err error) {
+) (_ []proxy.Upstream, release func(), err error) {
 	used := map[address]*app{}
 	release = sync.OnceFunc(func() { a.release(used) })
-	upstreams := map[string]proxy.Upstream{}
+	var upstreams []proxy.Upstream
 	for _, r := range cfg.Routes {
 		u := r.Upstream
 		to := proxy.Upstream{Scheme: "http", Addr: "app", Transport: instead, Host: u.Host, Header: u.Header, Idle: u.Idle,
@@ -53,7 +53,7 @@ func (a *apps) upstreams(
 			}
 			to.Scheme, to.Addr, to.Transport = up.Scheme(), up.Host(), up
 		}
-		upstreams[r.Name] = to
+		upstreams = append(upstreams, to)
 	}
 	return upstreams, release, nil
 }

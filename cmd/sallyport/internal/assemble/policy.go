@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/identity"
@@ -15,15 +16,14 @@ import (
 // any secret, so that `check` can judge it anywhere.
 type Policy struct {
 	Table   *authz.Table
+	routes  []admission.Route // those of Table; the tokens they take are no part of the policy
 	orgs    *identity.Organizations
 	headers *identity.Headers
-	sets    map[string]identity.HeaderSet // by route name
-	kept    map[string]identity.Kept      // likewise
 }
 
 // NewPolicy judges what of the configuration decides. The faults have their places in the file.
 func NewPolicy(cfg *config.Config) (*Policy, config.Faults) {
-	pol := &Policy{headers: identity.NewHeaders(), sets: map[string]identity.HeaderSet{}, kept: map[string]identity.Kept{}}
+	pol := &Policy{headers: identity.NewHeaders()}
 	orgs, faults := NewOrganizations(cfg)
 	pol.orgs = orgs
 	var routes []authz.Route
@@ -33,7 +33,8 @@ func NewPolicy(cfg *config.Config) (*Policy, config.Faults) {
 		if err != nil {
 			faults = append(faults, cfg.Fault(fmt.Sprintf("routes[%d].headers", i), "%v", err))
 		}
-		pol.sets[r.Name] = set
+		pol.routes = append(pol.routes, admission.Route{Headers: set,
+			App: r.Upstream.URL.String() + " " + r.Upstream.Host, AppHost: r.Upstream.Host})
 		routes = append(routes, authz.Route{
 			Name: r.Name, Host: routeHost(r), Orgs: orgIDs(cfg), Path: r.Path, Exact: r.Exact,
 			Encoded: r.Encoded, Doubled: r.Doubled, Access: access(r), WebSocket: authz.WebSocket(r.WebSocket)})
@@ -42,6 +43,9 @@ func NewPolicy(cfg *config.Config) (*Policy, config.Faults) {
 	faults = append(faults, cfg.BearerFaults()...)
 	table, err := authz.NewTable(routes)
 	pol.Table = table
+	for i, r := range table.Routes() {
+		pol.routes[i].Route = r
+	}
 	return pol, append(faults, tableFaults(cfg, err)...)
 }
 
@@ -56,7 +60,7 @@ func (pol *Policy) keepHeaders(cfg *config.Config) (faults config.Faults) {
 		if err != nil {
 			faults = append(faults, cfg.Fault(fmt.Sprintf("routes[%d].headers.keep", i), "%v", err))
 		}
-		pol.kept[r.Name] = kept
+		pol.routes[i].Keep = kept
 	}
 	return faults
 }

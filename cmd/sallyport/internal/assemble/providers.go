@@ -40,7 +40,7 @@ func (with *Parts) addProviders(cfg *config.Config, metrics *oauth.Metrics, log 
 		if name == "" {
 			name = p.ID
 		}
-		if err := addBearers(with.Bearers, cfg, p.ID, l); err != nil {
+		if err := addTokens(with.Tokens, cfg, p.ID, l); err != nil {
 			return err
 		}
 		with.Permission = append(with.Permission, PermissionOf(l, RedirectURI(cfg, p.ID)))
@@ -49,9 +49,9 @@ func (with *Parts) addProviders(cfg *config.Config, metrics *oauth.Metrics, log 
 	return nil
 }
 
-// addBearers adds the routes that take the access tokens of a provider.
-func addBearers(to map[string]admission.TokenVerifier, cfg *config.Config, provider string, l *login.Provider) error {
-	for _, r := range cfg.Routes {
+// addTokens adds the routes that take the access tokens of a provider.
+func addTokens(to []admission.TokenVerifier, cfg *config.Config, provider string, l *login.Provider) error {
+	for i, r := range cfg.Routes {
 		if r.Bearer.Provider != provider {
 			continue
 		}
@@ -59,7 +59,7 @@ func addBearers(to map[string]admission.TokenVerifier, cfg *config.Config, provi
 		if err != nil {
 			return fmt.Errorf("route %s: %w", r.Name, err)
 		}
-		to[r.Name] = b
+		to[i] = b
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 type Parts struct {
 	Keys       session.Keyring
 	Providers  []proxy.Provider
-	Bearers    map[string]admission.TokenVerifier // by route name
+	Tokens     []admission.TokenVerifier // of the routes, in their order; nil: it takes none
 	Permission []pages.Permission
 	App        http.RoundTripper // instead of every app
 }
@@ -65,7 +65,7 @@ func (rt *Runtime) Release() {
 // Build makes a Runtime of a configuration whose references are resolved. It
 // opens no connection. An error that is config.Faults is the configuration's.
 func (p *Process) Build(cfg *config.Config, sec *Secrets) (*Runtime, error) {
-	with := Parts{Keys: sec.Keys, Bearers: map[string]admission.TokenVerifier{}}
+	with := Parts{Keys: sec.Keys, Tokens: make([]admission.TokenVerifier, len(cfg.Routes))}
 	if err := with.addProviders(cfg, p.calls, p.log); err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 	rt.uses.Store(1)
 	rt.door, err = proxy.New(p.door, proxy.Options{
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Admission: admit, Sessions: sessions,
-		Routes: pol.Table, Upstreams: upstreams,
+		Table: pol.Table, Upstreams: upstreams,
 		Headers: pol.headers, Assertions: assertions, Providers: with.Providers, Orgs: pol.orgs, Branding: branding(cfg),
 		Operators: rules(cfg.Operators), Permission: with.Permission, KeepCache: cfg.Session.KeepCache,
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL),
@@ -122,17 +122,14 @@ func newAdmission(cfg *config.Config, pol *Policy, with Parts, sessions *session
 		return nil, fmt.Errorf("public_url: %w", err)
 	}
 	o := admission.Options{
-		PublicHost: host, Prefix: cfg.Prefix, Routes: pol.Table,
-		Settings: map[string]admission.Settings{}, Headers: pol.headers,
+		PublicHost: host, Prefix: cfg.Prefix, Table: pol.Table, Routes: pol.routes, Headers: pol.headers,
 		Sessions: sessions, Orgs: pol.orgs, Assertions: signer,
 	}
 	for _, p := range with.Providers {
 		o.Providers = append(o.Providers, p.ID)
 	}
-	for _, r := range cfg.Routes {
-		o.Settings[r.Name] = admission.Settings{
-			Headers: pol.sets[r.Name], Keep: pol.kept[r.Name], Tokens: with.Bearers[r.Name],
-			App: r.Upstream.URL.String() + " " + r.Upstream.Host, Host: r.Upstream.Host}
+	for i := range o.Routes {
+		o.Routes[i].Tokens = with.Tokens[i]
 	}
 	return admission.New(o)
 }
