@@ -37,9 +37,9 @@ type Route struct {
 	App string
 	// AppHost is the Host that the app sees; "": the one that was asked for.
 	AppHost string
-	// Tokens verifies the access tokens that the route takes where an Authorization
+	// Tokens are the access tokens that the route takes where an Authorization
 	// header is sent; nil: it takes none, and Authorization is the app's.
-	Tokens TokenVerifier
+	Tokens *Tokens
 }
 
 // Options configure an Admission. All are required but Orgs (nil: none are folded)

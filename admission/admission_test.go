@@ -53,7 +53,7 @@ func newHouse(tb testing.TB, tokens TokenVerifier) *house {
 	for _, r := range table.Routes() {
 		route := Route{Route: r, Headers: set}
 		if r.Name == "api" {
-			route.Tokens = tokens
+			route.Tokens = &Tokens{TokenVerifier: tokens}
 		}
 		routes = append(routes, route)
 	}

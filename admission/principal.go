@@ -48,6 +48,12 @@ type TokenVerifier interface {
 	Verify(ctx context.Context, token string) (identity.Identity, time.Time, error)
 }
 
+// Tokens are the access tokens that a route takes.
+type Tokens struct {
+	TokenVerifier
+	Issuer string // where programs get them (RFC 9728 §2, authorization_servers)
+}
+
 // tokenTime bounds the calls to a provider for one token.
 const tokenTime = 15 * time.Second
 

@@ -182,7 +182,7 @@ func refuseWebSocket(f Facts, r *Route) (_ Verdict, refused bool) {
 	case !r.WebSocket.Allowed:
 		return deny(ReasonWebSocket, "route "+r.Name+" carries no WebSockets; it would with websocket: true",
 			"This address does not take WebSockets."), true
-	case f.Origin == "" || f.Origin == f.origin() || slices.Contains(r.WebSocket.Origins, f.Origin):
+	case f.Origin == "" || f.Origin == f.OwnOrigin() || slices.Contains(r.WebSocket.Origins, f.Origin):
 		return Verdict{}, false
 	}
 	return deny(ReasonOrigin, fmt.Sprintf("route %s: a WebSocket from a page of %q", r.Name, f.Origin),

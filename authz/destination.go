@@ -33,7 +33,7 @@ func (f Facts) Destination(value string) (Facts, error) {
 	switch {
 	case err != nil:
 		return Facts{}, err
-	case d.origin() != f.origin():
+	case d.OwnOrigin() != f.OwnOrigin():
 		return Facts{}, ErrOtherOrigin
 	}
 	return d, nil

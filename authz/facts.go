@@ -43,9 +43,9 @@ func (f Facts) Target() string {
 	return f.Path
 }
 
-// origin is the origin of pages that come from this address: browsers leave the
+// OwnOrigin is the origin of pages that come from this address: browsers leave the
 // scheme's own port out (RFC 6454 §6.2).
-func (f Facts) origin() string {
+func (f Facts) OwnOrigin() string {
 	own := ":80"
 	if f.Scheme == "https" {
 		own = ":443"

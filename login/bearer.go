@@ -81,6 +81,9 @@ type TokenVerifier struct {
 	opened    *recent.Cache[[sha256.Size]byte, opened]
 }
 
+// Issuer is under which address the provider describes itself (OIDC Discovery §4.1).
+func (b *TokenVerifier) Issuer() string { return b.p.dialect.discoverAt }
+
 // opened is what a good token says.
 type opened struct {
 	who      identity.Identity

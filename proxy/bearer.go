@@ -1,26 +1,43 @@
 package proxy
 
 import (
+	"errors"
 	"net/http"
 
+	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/relay"
-)
-
-// The challenge to a request without a token has no error code, the one to a
-// request with a bad token has (RFC 6750 §3.1).
-const (
-	bearerChallenge = `Bearer realm="sallyport"`
-	bearerRefused   = `Bearer error="invalid_token"`
 )
 
 // unauthorizedBearer does not say why: that is for the log, and a client with a
 // forged token need not learn which check refused it.
-func (p *Proxy) unauthorizedBearer(w *relay.Client, r *http.Request, ev *event, cause error) error {
+func (p *Proxy) unauthorizedBearer(w *relay.Client, r *http.Request, ev *event, route *admission.Route,
+	cause error) error {
 	ev.cause = cause
 	w.AnswerWithoutBody(r)
-	w.Header().Set("WWW-Authenticate", bearerRefused)
+	w.Header().Set("WWW-Authenticate", route.Challenge(ev.facts, "invalid_token"))
 	writeJSON(w, r, http.StatusUnauthorized, map[string]string{
 		"error": "invalid_token", "request_id": ev.requestID,
 		"message": "The access token is not good here, or not any more. Get a new one, then try again."})
+	return nil
+}
+
+// resourceMetadata is what a program reads before it asks for an access token
+// (RFC 9728 §2).
+type resourceMetadata struct {
+	Resource string   `json:"resource"`
+	Issuers  []string `json:"authorization_servers"`
+	Methods  []string `json:"bearer_methods_supported"`
+}
+
+// serveResource says who issues the access tokens of a route. Nothing in it is
+// secret, so programs on pages of other sites may read it too.
+func (p *Proxy) serveResource(w http.ResponseWriter, r *http.Request, ev *event, route *admission.Route) error {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return &failure{Status: http.StatusMethodNotAllowed, Allow: "GET, HEAD", Cause: errors.New("method refused")}
+	}
+	w.Header().Set("Access-Control-Allow-Origin", "*")
+	w.Header().Set("Cache-Control", "public, max-age=300")
+	writeJSON(w, r, http.StatusOK, resourceMetadata{Resource: route.Resource(ev.facts),
+		Issuers: []string{route.Tokens.Issuer}, Methods: []string{"header"}})
 	return nil
 }

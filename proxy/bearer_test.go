@@ -73,7 +73,9 @@ func (s *testSite) at(path string, lines ...string) string {
 func refusedBearer(t *testing.T, name string, a answer) {
 	t.Helper()
 	body := jsonOf(t, a.body)
-	if a.status != 401 || !slices.Equal(a.header["Www-Authenticate"], []string{`Bearer error="invalid_token"`}) || body["error"] != "invalid_token" ||
+	challenge, of, _ := strings.Cut(a.header.Get("Www-Authenticate"), "/.well-known/oauth-protected-resource/")
+	if a.status != 401 || challenge != `Bearer error="invalid_token", resource_metadata="http://localhost:8080` || !slices.Contains([]string{`api"`, `any"`}, of) ||
+		len(a.header["Www-Authenticate"]) != 1 || body["error"] != "invalid_token" ||
 		body["request_id"] != a.header.Get("X-Request-Id") || body["login_url"] != nil || len(body) != 3 ||
 		a.header.Get("Content-Type") != "application/json" || a.header.Get("Cache-Control") != "no-store" || a.header["Set-Cookie"] != nil || a.header["Location"] != nil {
 		t.Errorf("%s: %d %v %s", name, a.status, a.header, a.body)
@@ -246,7 +248,7 @@ func TestASessionIsReadOnTokenRoutesWithoutAToken(t *testing.T) {
 		t.Errorf("with a session: %d", a.status)
 	}
 	a := s.wire(t).do("GET", s.at("/api/x"))
-	if c := a.header["Www-Authenticate"]; a.status != 401 || len(c) != 2 || c[0] != `Bearer realm="sallyport"` || !strings.HasPrefix(c[1], `Cookie realm="sallyport"`) || jsonOf(t, a.body)["error"] != "login_required" {
+	if c := a.header["Www-Authenticate"]; a.status != 401 || len(c) != 2 || !strings.HasPrefix(c[0], `Bearer realm="sallyport", `) || !strings.HasPrefix(c[1], `Cookie realm="sallyport"`) || jsonOf(t, a.body)["error"] != "login_required" {
 		t.Errorf("a program: %d %v %s", a.status, a.header, a.body)
 	}
 	if a := s.wire(t).do("GET", s.at("/api/x", navigate()...)); a.status != 302 || !strings.HasPrefix(a.header.Get("Location"), s.url+prefix+"/login") {
@@ -546,5 +548,59 @@ func TestP08_TheBearerInterfaceTakesATokenAndHandsOutAnIdentity(t *testing.T) {
 	want := reflect.TypeFor[func(context.Context, string) (identity.Identity, time.Time, error)]()
 	if verifier.NumMethod() != 1 || verifier.Method(0).Type != want {
 		t.Errorf("%v has %d methods, the first %v", verifier, verifier.NumMethod(), verifier.Method(0).Type)
+	}
+}
+
+// A program that has no token finds out where to get one (RFC 9728): the answer to
+// its first request says where to read it, and what stands there names the route
+// and the provider. It is public, and nothing of it comes from the app.
+func TestAProgramFindsOutWhoIssuesTokensForARoute(t *testing.T) {
+	t.Parallel()
+	s := apiSite(t)
+	ask := func(method, path string, lines ...string) answer {
+		return s.wire(t).do(method, rawRequest(method, path, s.host, lines...))
+	}
+	const known = "/.well-known/oauth-protected-resource"
+	a := ask("GET", "/api/jobs")
+	if got := a.header["Www-Authenticate"]; a.status != 401 ||
+		got[0] != `Bearer realm="sallyport", resource_metadata="http://localhost:8080`+known+`/api"` {
+		t.Fatalf("%d %q", a.status, got)
+	}
+	want := `{"resource":"http://localhost:8080/api","authorization_servers":["` + s.provider.URL + `"],"bearer_methods_supported":["header"]}` + "\n"
+	for _, path := range []string{known + "/api", known + "/api/jobs"} {
+		a = ask("GET", path, "Cookie: "+s.mint(t, alice()), "Origin: https://inspector.example")
+		if a.status != 200 || a.body != want || a.header.Get("Content-Type") != "application/json" || a.header["Set-Cookie"] != nil ||
+			a.header.Get("Access-Control-Allow-Origin") != "*" || a.header.Get("Cache-Control") != "public, max-age=300" {
+			t.Errorf("%s: %d %v %s", path, a.status, a.header, a.body)
+		}
+	}
+	if a = ask("HEAD", known+"/api"); a.status != 200 || a.body != "" {
+		t.Errorf("HEAD: %d %q", a.status, a.body)
+	}
+	if a = ask("POST", known+"/api", "Content-Length: 0"); a.status != 405 || a.header.Get("Allow") != "GET, HEAD" {
+		t.Errorf("POST: %d %v", a.status, a.header)
+	}
+	if n := len(s.app.Requests()); n != 0 {
+		t.Errorf("%d requests reached the app", n)
+	}
+	// Where nothing takes tokens, the address is the app's, behind the sign-in.
+	for _, path := range []string{known, known + "/", known + "/admin", known + "/hooks", known + "x/api"} {
+		if a = ask("GET", path); a.status != 401 || strings.Contains(a.body, "authorization_servers") {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+		if a = ask("GET", path, "Cookie: "+s.mint(t, alice())); a.status != 200 || a.header.Get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("%s, signed in: %d %v", path, a.status, a.header)
+		}
+	}
+}
+
+// An operator who has a route for these addresses answers there.
+func TestAnOperatorsOwnMetadataGoesBeforeOurs(t *testing.T) {
+	t.Parallel()
+	s := apiSite(t, func(o *setup) {
+		o.Routes = append(o.Routes, authz.Route{Name: "known", Host: "localhost", Path: "/.well-known", Access: authz.Access{Public: true}})
+	})
+	if a := s.wire(t).do("GET", s.at("/.well-known/oauth-protected-resource/api")); a.status != 200 || len(s.app.Requests()) != 1 {
+		t.Errorf("%d, the app has got %d requests", a.status, len(s.app.Requests()))
 	}
 }

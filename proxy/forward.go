@@ -216,7 +216,7 @@ func (x *forwarding) failed(err error) error {
 		return &failure{Status: http.StatusRequestTimeout, Cause: err, Title: "This did not arrive in time",
 			Sentence: "What was sent stopped before its end.", Advice: "Go back and send it again."}
 	case errors.Is(err, relay.ErrOver) && x.admitted.Principal.Session == nil:
-		return x.p.unauthorizedBearer(x.client, x.in, x.ev, err)
+		return x.p.unauthorizedBearer(x.client, x.in, x.ev, x.admitted.Route, err)
 	case errors.Is(err, relay.ErrOver):
 		return &failure{Status: http.StatusUnauthorized, Cause: err, Title: "You were signed out",
 			Sentence: "Your session ended while the app was still at work.",

@@ -199,7 +199,10 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 		check(tb, err)
 		admit := admission.Route{Route: r, Headers: set, Keep: kept, App: o.Apps[r.Name]}
 		if o.Bearer != nil && strings.HasPrefix(r.Name, "api") {
-			admit.Tokens = o.Bearer(s)
+			admit.Tokens = &admission.Tokens{TokenVerifier: o.Bearer(s)}
+			if s.provider != nil {
+				admit.Tokens.Issuer = s.provider.URL
+			}
 		}
 		b := Upstream{Scheme: "http", Addr: appURL.Host, Transport: transport, Header: o.Header, Idle: o.Idle, MaxBody: o.MaxBody}
 		if o.App != nil {

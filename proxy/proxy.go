@@ -228,6 +228,11 @@ func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
 		w.AnswerWithoutBody(r)
 		return p.serveOwn(w, r, ev, path)
 	}
+	if route := p.admission.Resource(facts); route != nil {
+		ev.route = observe.RouteOwn
+		w.AnswerWithoutBody(r)
+		return p.serveResource(w, r, ev, route)
+	}
 	return p.serveRoute(w, r, ev)
 }
 
@@ -236,7 +241,7 @@ func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 		admission.Request{Facts: ev.facts, Header: r.Header, Trusted: ev.trusted})
 	ev.admitted(&answer)
 	if refusal, ok := errors.AsType[*admission.Refusal](err); ok {
-		return p.refused(w, r, ev, refusal)
+		return p.refused(w, r, ev, &answer, refusal)
 	}
 	if err != nil {
 		return err
@@ -248,7 +253,7 @@ func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 	case authz.Login:
 		w.AnswerWithoutBody(r)
 		if answer.TakesToken {
-			w.Header().Add("WWW-Authenticate", bearerChallenge)
+			w.Header().Add("WWW-Authenticate", answer.Route.Challenge(ev.facts, ""))
 		}
 		return p.site.askToSignIn(w, r, ev)
 	}
@@ -260,12 +265,13 @@ func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 }
 
 // refused turns a refusal into an answer.
-func (p *Proxy) refused(w *relay.Client, r *http.Request, ev *event, refusal *admission.Refusal) error {
+func (p *Proxy) refused(w *relay.Client, r *http.Request, ev *event, a *admission.Answer,
+	refusal *admission.Refusal) error {
 	switch refusal.Reason {
 	case authz.ReasonNoRoute:
 		return p.noRoute(ev, refusal.Err)
 	case authz.ReasonBearerInvalid:
-		return p.unauthorizedBearer(w, r, ev, refusal.Err)
+		return p.unauthorizedBearer(w, r, ev, a.Route, refusal.Err)
 	}
 	return &failure{Status: refusal.Status, Cause: refusal.Err, RetryAfter: refusal.RetryAfter,
 		Title: refusal.Title, Sentence: refusal.Public, Advice: refusal.Advice}

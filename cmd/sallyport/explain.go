@@ -346,11 +346,11 @@ func (noLogin) Redeem(context.Context, url.Values, identity.Handshake, identity.
 // are not verified here.
 type pretendBearer struct{ who *identity.Identity }
 
-func (b *pretendBearer) everywhere(cfg *config.Config) []admission.TokenVerifier {
-	tokens := make([]admission.TokenVerifier, len(cfg.Routes))
+func (b *pretendBearer) everywhere(cfg *config.Config) []*admission.Tokens {
+	tokens := make([]*admission.Tokens, len(cfg.Routes))
 	for i, r := range cfg.Routes {
 		if r.Bearer.Provider != "" {
-			tokens[i] = b
+			tokens[i] = &admission.Tokens{TokenVerifier: b}
 		}
 	}
 	return tokens

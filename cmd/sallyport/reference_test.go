@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/asynclog"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
@@ -70,6 +71,7 @@ func reference(t *testing.T) string {
 	if len(found) != len(endpointMeans) {
 		t.Errorf("endpointMeans has %d endpoints, proxy/own.go %d", len(endpointMeans), len(found))
 	}
+	b.WriteString("\nOn the hosts of routes that take access tokens: `" + admission.ResourcePath + "`, with the path of the route behind it: GET: who issues them, as JSON (RFC 9728).\n")
 	b.WriteString("\nOn the admin listener (`listen.admin`): `/healthz`, `/readyz`, `/metrics`, `/log-level`, and `app_probes`.\n")
 	b.WriteString("\n## Metrics\n\n| metric | labels | |\n|---|---|---|\n")
 	for _, m := range metricsOf(t) {

@@ -50,7 +50,7 @@ func (with *Parts) addProviders(cfg *config.Config, metrics *oauth.Metrics, log 
 }
 
 // addTokens adds the routes that take the access tokens of a provider.
-func addTokens(to []admission.TokenVerifier, cfg *config.Config, provider string, l *login.Provider) error {
+func addTokens(to []*admission.Tokens, cfg *config.Config, provider string, l *login.Provider) error {
 	for i, r := range cfg.Routes {
 		if r.Bearer.Provider != provider {
 			continue
@@ -59,7 +59,7 @@ func addTokens(to []admission.TokenVerifier, cfg *config.Config, provider string
 		if err != nil {
 			return fmt.Errorf("route %s: %w", r.Name, err)
 		}
-		to[i] = b
+		to[i] = &admission.Tokens{TokenVerifier: b, Issuer: b.Issuer()}
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 type Parts struct {
 	Keys       session.Keyring
 	Providers  []proxy.Provider
-	Tokens     []admission.TokenVerifier // of the routes, in their order; nil: it takes none
+	Tokens     []*admission.Tokens // of the routes, in their order; nil: it takes none
 	Permission []pages.Permission
 	App        http.RoundTripper // instead of every app
 }
@@ -65,7 +65,7 @@ func (rt *Runtime) Release() {
 // Build makes a Runtime of a configuration whose references are resolved. It
 // opens no connection. An error that is config.Faults is the configuration's.
 func (p *Process) Build(cfg *config.Config, sec *Secrets) (*Runtime, error) {
-	with := Parts{Keys: sec.Keys, Tokens: make([]admission.TokenVerifier, len(cfg.Routes))}
+	with := Parts{Keys: sec.Keys, Tokens: make([]*admission.Tokens, len(cfg.Routes))}
 	if err := with.addProviders(cfg, p.calls, p.log); err != nil {
 		return nil, err
 	}
