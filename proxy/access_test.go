@@ -29,7 +29,7 @@ func badCookies(t *testing.T, s *testSite) map[string][]string {
 	name, value, _ := strings.Cut(good, "=")
 	other := newTestSite(t, setup{Port: s.host[strings.LastIndexByte(s.host, ':')+1:]}) // another key, the same names
 	elsewhere := headerWriter{}
-	check(t, s.sessions.Write(elsewhere, "other.example.com", s.sessions.Start(alice())))
+	testenv.Check(t, s.sessions.Write(elsewhere, "other.example.com", s.sessions.Start(alice())))
 	forHost, _, _ := strings.Cut(http.Header(elsewhere).Get("Set-Cookie"), ";")
 	old := s.sessions.Start(alice())
 	old.SignedIn = old.SignedIn.Add(-13 * time.Hour)
@@ -40,12 +40,12 @@ func badCookies(t *testing.T, s *testSite) map[string][]string {
 	ended := s.sessions.Start(alice())
 	_ = s.sessions.SignOut(context.Background(), headerWriter{}, ended)
 	raw, err := base64.URLEncoding.DecodeString(value)
-	check(t, err)
+	testenv.Check(t, err)
 	flipped := slices.Clone(raw)
 	flipped[len(flipped)/2] ^= 1
 	begin := headerWriter{}
 	_, err = s.sessions.Begin(begin, &http.Request{Header: http.Header{}}, session.Flow{Purpose: purposeLogin})
-	check(t, err)
+	testenv.Check(t, err)
 	_, flow, _ := strings.Cut(strings.Split(http.Header(begin).Get("Set-Cookie"), ";")[0], "=")
 	out := map[string][]string{
 		"none": nil, "empty line": {""}, "empty value": {name + "="}, "no equals": {name}, "only others": {"a=b; c=d"},
@@ -655,13 +655,13 @@ func TestP01_AnUploadOfAStrangerIsRefusedUnread(t *testing.T) {
 	w := s.wire(t)
 	w.dial()
 	_, err := fmt.Fprint(w.conn, rawRequest("POST", "/upload", s.host, "Expect: 100-continue", "Content-Length: 5", "Cookie: "+s.mint(t, alice()), "Connection: close"))
-	check(t, err)
+	testenv.Check(t, err)
 	line, err := w.in.ReadString('\n')
 	if err != nil || !strings.HasPrefix(line, "HTTP/1.1 100 ") {
 		t.Fatalf("%q %v", line, err)
 	}
 	_, err = fmt.Fprint(w.conn, "hello")
-	check(t, err)
+	testenv.Check(t, err)
 	if _, err := w.in.ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
@@ -697,15 +697,15 @@ func TestP17_AStrangersEndlessBodyDelaysNoAnswer(t *testing.T) {
 		w := s.wire(t)
 		w.dial()
 		_, err := fmt.Fprint(w.conn, rawRequest("POST", path, s.host, "Content-Length: 10")+"x")
-		check(t, err)
-		check(t, w.conn.SetReadDeadline(time.Now().Add(3*time.Second)))
+		testenv.Check(t, err)
+		testenv.Check(t, w.conn.SetReadDeadline(time.Now().Add(3*time.Second)))
 		if line, err := w.in.ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 ") {
 			t.Errorf("%s: %q %v", path, line, err)
 		}
 		if path != "/secret" {
 			continue
 		}
-		check(t, w.conn.SetReadDeadline(time.Now().Add(4*bodyTimeout)))
+		testenv.Check(t, w.conn.SetReadDeadline(time.Now().Add(4*bodyTimeout)))
 		if _, err := io.Copy(io.Discard, w.in); err != nil {
 			t.Errorf("%s: the connection stays open: %v", path, err)
 		}
@@ -723,14 +723,14 @@ func TestAClientThatGoesAwayIsNotTold200(t *testing.T) {
 	w := s.wire(t)
 	w.dial()
 	_, err := fmt.Fprint(w.conn, rawRequest("GET", "/open/x", s.host))
-	check(t, err)
+	testenv.Check(t, err)
 	<-asked
 	half, ok := w.conn.(*net.TCPConn)
 	if !ok {
 		t.Fatal("not TCP")
 	}
-	check(t, half.CloseWrite())
-	check(t, w.conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	testenv.Check(t, half.CloseWrite())
+	testenv.Check(t, w.conn.SetReadDeadline(time.Now().Add(10*time.Second)))
 	if got, err := io.ReadAll(w.in); err != nil || len(got) > 0 {
 		t.Errorf("told %q, %v", got, err)
 	}
@@ -746,8 +746,8 @@ func TestP11_AStreamEndsWithItsSession(t *testing.T) {
 	w := s.wire(t)
 	w.dial()
 	_, err := fmt.Fprint(w.conn, rawRequest("GET", "/stream", s.host, "Cookie: "+s.seal(t, late)))
-	check(t, err)
-	check(t, w.conn.SetReadDeadline(time.Now().Add(20*time.Second)))
+	testenv.Check(t, err)
+	testenv.Check(t, w.conn.SetReadDeadline(time.Now().Add(20*time.Second)))
 	got, err := io.ReadAll(w.in)
 	if err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 200 ") || !strings.HasSuffix(string(got), "\r\n\r\nabc") {
 		t.Errorf("the stream ended with %q, %v", got, err)

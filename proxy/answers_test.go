@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 // A resumable upload says how far it is with 104, a long COPY that it is at work
@@ -32,7 +34,7 @@ func TestALongRequestMayHaveManyInterimAnswers(t *testing.T) {
 		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
 			Got1xxResponse: func(int, textproto.MIMEHeader) error { got++; return nil }})
 		r, err := http.NewRequestWithContext(ctx, "PUT", s.url+"/x", nil)
-		check(t, err)
+		testenv.Check(t, err)
 		r.Header.Set("Cookie", s.mint(t, alice()))
 		if a := s.send(t, r); a.status != 200 || a.body != "ok" || got != many {
 			t.Errorf("answered %d after %d of %d interim answers", a.status, got, many)
@@ -80,13 +82,13 @@ func TestAnAppCannotLeadBrowsersPastSallyport(t *testing.T) {
 			w := s.wire(t)
 			w.dial()
 			_, err := io.WriteString(w.conn, rawRequest("GET", "/x", s.host, cookie))
-			check(t, err)
+			testenv.Check(t, err)
 			for _, where := range []string{"the interim answer", "the answer"} {
 				res, err := http.ReadResponse(w.in, nil)
-				check(t, err)
+				testenv.Check(t, err)
 				seen(where, res.Header)
 				_, err = io.Copy(io.Discard, res.Body)
-				check(t, err)
+				testenv.Check(t, err)
 				if res.Trailer["Alt-Svc"] != nil {
 					t.Errorf("trailers %v", res.Trailer)
 				}

@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 // The audit stream tells of each sign-in, refusal, switch and sign-out, by whom,
@@ -92,7 +93,7 @@ func TestAuditTellsOfEachWayToSignOut(t *testing.T) {
 	stale := s.sessions.Start(alice())
 	cookie := s.seal(t, stale)
 	_, err := s.sessions.Switch(t.Context(), headerWriter{}, s.routeHost, stale, alice()) // a copy goes on
-	check(t, err)
+	testenv.Check(t, err)
 	s.ask(t, "POST", prefix+"/logout", "", "Cookie: "+cookie, "Origin: "+s.url)
 	s.ask(t, "POST", prefix+"/logout", "", "Origin: "+s.url) // nobody
 	audit.Close(time.Second)

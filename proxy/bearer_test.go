@@ -33,7 +33,7 @@ func apiSite(t *testing.T, change ...func(*setup)) *testSite {
 	t.Helper()
 	o := setup{SignIn: true, Public: "http://localhost:8080", Bearer: func(s *testSite) admission.TokenVerifier {
 		b, err := s.login(t, "main", 0).TokenVerifier(login.BearerOptions{Audiences: []string{audience}})
-		check(t, err)
+		testenv.Check(t, err)
 		return b
 	}}
 	o.Routes = append(usualRoutes("localhost"),
@@ -61,7 +61,7 @@ func (s *testSite) token(t testing.TB, bend ...func(map[string]any)) string {
 		b(c)
 	}
 	token, err := s.provider.Provider.Sign(map[string]any{"typ": "at+jwt"}, c)
-	check(t, err)
+	testenv.Check(t, err)
 	return token
 }
 
@@ -92,11 +92,11 @@ func TestP01_ABadTokenIsRefusedEvenWithAValidCookie(t *testing.T) {
 	good := s.token(t)
 	cookie := "Cookie: " + s.mint(t, alice())
 	idToken, err := s.provider.Provider.Sign(nil, s.aliceClaims())
-	check(t, err)
+	testenv.Check(t, err)
 	bent := func(b func(map[string]any)) []string { return []string{"Authorization: Bearer " + s.token(t, b)} }
 	forged := func(sign testenv.Signer) []string {
 		token, err := sign(s.provider.Provider, map[string]any{"typ": "at+jwt", "kid": s.provider.Provider.PublicJWKS().Keys[0].KeyID}, s.aliceClaims())
-		check(t, err)
+		testenv.Check(t, err)
 		return []string{"Authorization: Bearer " + token}
 	}
 	rows := map[string][]string{
@@ -199,9 +199,9 @@ func claimsOf(t *testing.T, lines []string) map[string]any {
 		t.Fatalf("assertions: %q", lines)
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(lines[0], ".")[1])
-	check(t, err)
+	testenv.Check(t, err)
 	var c map[string]any
-	check(t, json.Unmarshal(payload, &c))
+	testenv.Check(t, json.Unmarshal(payload, &c))
 	return c
 }
 
@@ -417,7 +417,7 @@ func TestP01_StreamsEndWithTheirToken(t *testing.T) {
 	}
 	send(stream, s.at("/any/stream", bearer))
 	res, err := http.ReadResponse(stream.in, nil)
-	check(t, err)
+	testenv.Check(t, err)
 	if _, err := io.ReadFull(res.Body, make([]byte, 5)); err != nil {
 		t.Fatal(err)
 	}
@@ -440,11 +440,11 @@ func TestP01_StreamsEndWithTheirToken(t *testing.T) {
 	send(slow, s.at("/any/slow", bearer))
 
 	time.Sleep(1500 * time.Millisecond) // more than a poll: nothing ends before its time
-	check(t, socket.conn.SetReadDeadline(time.Now().Add(10*time.Millisecond)))
+	testenv.Check(t, socket.conn.SetReadDeadline(time.Now().Add(10*time.Millisecond)))
 	if _, err := socket.in.ReadByte(); !isTimeout(err) {
 		t.Fatalf("the WebSocket ended early: %v", err)
 	}
-	check(t, socket.conn.SetReadDeadline(time.Now().Add(20*time.Second)))
+	testenv.Check(t, socket.conn.SetReadDeadline(time.Now().Add(20*time.Second)))
 
 	s.clock.Advance(10 * time.Minute)
 	if _, err := io.ReadAll(res.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -454,9 +454,9 @@ func TestP01_StreamsEndWithTheirToken(t *testing.T) {
 		t.Errorf("the WebSocket ended with %v", err)
 	}
 	late, err := http.ReadResponse(slow.in, nil)
-	check(t, err)
+	testenv.Check(t, err)
 	body, err := io.ReadAll(late.Body)
-	check(t, err)
+	testenv.Check(t, err)
 	refusedBearer(t, "an app that is slow", answer{late.StatusCode, late.Proto, late.Header, string(body)})
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/sallyport-proxy/sallyport/internal/observe"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
@@ -59,7 +60,7 @@ func discardLog() []observe.Observer {
 func BenchmarkForwardSignedIn(b *testing.B) {
 	app := benchApp(b)
 	up, err := upstream.New(upstream.Options{URL: app})
-	check(b, err)
+	testenv.Check(b, err)
 	b.Cleanup(up.Close)
 	s := newTestSite(b, setup{Transport: up})
 	for i := range s.proxy.upstreams {
@@ -73,7 +74,7 @@ func BenchmarkForwardSignedIn(b *testing.B) {
 func BenchmarkBareReverseProxy(b *testing.B) {
 	app := benchApp(b)
 	up, err := upstream.New(upstream.Options{URL: app})
-	check(b, err)
+	testenv.Check(b, err)
 	b.Cleanup(up.Close)
 	bare := &httputil.ReverseProxy{Transport: up, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(app); r.SetXForwarded() }}
 	runBench(b, bare, "127.0.0.1", "sallyport-dev-80="+strings.Repeat("x", 600))

@@ -19,6 +19,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 // What differs between asking an app directly and asking it through us. This is
@@ -193,19 +195,19 @@ func TestExchangesThroughTheProxyEqualDirectOnes(t *testing.T) {
 			ask := func(addr, raw string) (asked, answered message) {
 				before := len(s.app.Requests())
 				conn, err := net.Dial("tcp", addr)
-				check(t, err)
+				testenv.Check(t, err)
 				defer conn.Close()
-				check(t, conn.SetDeadline(time.Now().Add(2*soon)))
+				testenv.Check(t, conn.SetDeadline(time.Now().Add(2*soon)))
 				_, err = io.WriteString(conn, raw)
-				check(t, err)
+				testenv.Check(t, err)
 				answered, err = readAnswer(bufio.NewReader(conn), method)
-				check(t, err)
+				testenv.Check(t, err)
 				all := s.app.Requests()
 				if len(all) != before+1 {
 					t.Fatalf("%d requests at the app, answered %v", len(all)-before, answered)
 				}
 				asked, err = readMessage(bufio.NewReader(bytes.NewReader(all[before])), false)
-				check(t, err)
+				testenv.Check(t, err)
 				return asked, answered
 			}
 			wantAsked, wantAnswered := ask(s.app.Addr(), raw)
@@ -437,7 +439,7 @@ func TestGeneratedExchangesThroughTheProxyEqualDirectOnes(t *testing.T) {
 			mu.Unlock()
 			direct := roundTrip(func(r *http.Request) (*http.Response, error) { return o.App.RoundTrip(r) })
 			want, err := g.ask(t.Context(), direct, o.App.Scheme()+"://"+o.App.Host(), s.host, "a=b")
-			check(t, err)
+			testenv.Check(t, err)
 			wantAsked := asked
 			got, err := g.ask(t.Context(), s.transport, s.url, s.host, "a=b; "+cookie)
 			if err != nil {

@@ -19,7 +19,7 @@ import (
 func mustURL(tb testing.TB, raw string) *url.URL {
 	tb.Helper()
 	u, err := url.Parse(raw)
-	check(tb, err)
+	testenv.Check(tb, err)
 	return u
 }
 
@@ -75,7 +75,7 @@ func TestAnAppThatDoesNotAnswerIsOneClearPage(t *testing.T) {
 	}
 	t.Run("nobody listens", func(t *testing.T) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
-		check(t, err)
+		testenv.Check(t, err)
 		l.Close()
 		s := newTestSite(t, setup{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 			r.URL.Host = l.Addr().String()
@@ -107,10 +107,10 @@ func TestUpstreamDisconnectMidAnswerAbortsTheClientsAnswer(t *testing.T) {
 				s := newTestSite(t, o)
 				s.app.Respond(func([]byte) []byte { return []byte(head + strings.Repeat("x", 50000)) })
 				req, err := http.NewRequest("GET", s.url+"/x", nil)
-				check(t, err)
+				testenv.Check(t, err)
 				req.Header.Set("Cookie", s.mint(t, alice()))
 				res, err := s.transport.RoundTrip(req)
-				check(t, err)
+				testenv.Check(t, err)
 				defer res.Body.Close()
 				body, err := io.ReadAll(res.Body)
 				if err == nil || len(body) >= 100000 {
@@ -142,9 +142,9 @@ func TestAPanicIsOne500(t *testing.T) {
 	w := s.wire(t)
 	w.dial()
 	_, err := io.WriteString(w.conn, rawRequest("GET", "/late", s.host, "Cookie: "+cookie))
-	check(t, err)
+	testenv.Check(t, err)
 	res, err := http.ReadResponse(w.in, nil)
-	check(t, err)
+	testenv.Check(t, err)
 	if body, err := io.ReadAll(res.Body); err == nil {
 		t.Errorf("half an answer looked whole: %q", body)
 	}
@@ -228,11 +228,11 @@ func TestAnswersStream(t *testing.T) {
 		return http.DefaultTransport.RoundTrip(r)
 	})})
 	req, err := http.NewRequest("GET", s.url+"/x", nil)
-	check(t, err)
+	testenv.Check(t, err)
 	req.Header.Set("Cookie", s.mint(t, alice()))
 	go func() { next <- "first" }()
 	res, err := s.transport.RoundTrip(req)
-	check(t, err)
+	testenv.Check(t, err)
 	defer res.Body.Close()
 	buf := make([]byte, 64)
 	for _, want := range []string{"first", "second"} {

@@ -210,7 +210,7 @@ func TestP03_ABrokenBodyNeverLooksWhole(t *testing.T) {
 	w := s.wire(t)
 	w.dial()
 	_, err := io.WriteString(w.conn, rawRequest("POST", "/gone", s.host, cookie, "Content-Length: 1000")+"half")
-	check(t, err)
+	testenv.Check(t, err)
 	w.close()
 	s.server.Close() // waits for the handler
 	if got := s.app.Requests(); len(got) > 0 {
@@ -469,7 +469,7 @@ func TestP03_HTTP2FramingCannotBeReadTwoWays(t *testing.T) {
 func sendHTTP2(t *testing.T, addr string, headers [][2]string) {
 	t.Helper()
 	conn, err := tls.Dial("tcp", addr, insecureTLS("h2"))
-	check(t, err)
+	testenv.Check(t, err)
 	defer conn.Close()
 	exchangeHTTP2(t, conn, headers, nil)
 }
@@ -479,12 +479,12 @@ func (s *testSite) talkHTTP2(t *testing.T, headers [][2]string, bodies []string)
 	t.Helper()
 	if strings.HasPrefix(s.url, "https:") {
 		conn, err := tls.Dial("tcp", s.addr, insecureTLS("h2"))
-		check(t, err)
+		testenv.Check(t, err)
 		defer conn.Close()
 		return exchangeHTTP2(t, conn, headers, bodies)
 	}
 	conn, err := net.Dial("tcp", s.addr)
-	check(t, err)
+	testenv.Check(t, err)
 	defer conn.Close()
 	return exchangeHTTP2(t, conn, headers, bodies)
 }
@@ -493,7 +493,7 @@ func (s *testSite) talkHTTP2(t *testing.T, headers [][2]string, bodies []string)
 // stream, or the connection, ends: with a status, or "reset".
 func exchangeHTTP2(t *testing.T, conn net.Conn, headers [][2]string, bodies []string) (ended string) {
 	t.Helper()
-	check(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+	testenv.Check(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
 	var block bytes.Buffer
 	for _, h := range headers { // RFC 7541 §6.2.2: literals, not indexed, no Huffman
 		block.WriteByte(0)
@@ -508,7 +508,7 @@ func exchangeHTTP2(t *testing.T, conn net.Conn, headers [][2]string, bodies []st
 		writeFrame(out, 0, end(i == len(bodies)-1), 1, []byte(body)) // DATA
 	}
 	_, err := conn.Write(out.Bytes())
-	check(t, err)
+	testenv.Check(t, err)
 	status := ""
 	for {
 		var head [9]byte

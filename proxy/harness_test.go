@@ -137,10 +137,10 @@ func newTestSite(tb testing.TB, o setup) *testSite {
 		s.url = map[bool]string{false: "http://", true: "https://"}[o.TLS] + s.addr
 	}
 	public, err := url.Parse(s.url)
-	check(tb, err)
+	testenv.Check(tb, err)
 	s.host = public.Host
 	s.routeHost, err = authz.CanonicalHost(public.Host)
-	check(tb, err)
+	testenv.Check(tb, err)
 	s.app = testenv.NewRawUpstream(tb)
 	s.app.Respond(reply("", "ok"))
 	if o.SignIn {
@@ -159,30 +159,30 @@ func newTestSite(tb testing.TB, o setup) *testSite {
 func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 	tb.Helper()
 	ring, err := session.NewKeyring([]session.Key{s.key})
-	check(tb, err)
+	testenv.Check(tb, err)
 	port := public.Port()
 	if o.Port != "" {
 		port = o.Port
 	}
 	s.sessions, err = session.New(session.Options{Keys: ring, Secure: public.Scheme == "https", Port: port,
 		AbsoluteTimeout: 12 * time.Hour, IdleTimeout: time.Hour, Now: s.clock.Now, KeepGroups: o.Keep, Ended: o.Ended})
-	check(tb, err)
+	testenv.Check(tb, err)
 	signer, err := assertion.New(assertion.Options{Issuer: s.url, Seeds: [][]byte{s.key.Derive("assertion signing", assertion.SeedBytes)},
 		Signing: ring.Signing, Now: s.clock.Now})
-	check(tb, err)
+	testenv.Check(tb, err)
 	routes := o.Routes
 	if routes == nil {
 		routes = usualRoutes(s.routeHost)
 	}
 	table, err := authz.NewTable(routes)
-	check(tb, err)
+	testenv.Check(tb, err)
 	headers := identity.NewHeaders()
 	transport := o.Transport
 	appURL, err := url.Parse(s.app.URL())
-	check(tb, err)
+	testenv.Check(tb, err)
 	if transport == nil {
 		up, err := upstream.New(upstream.Options{URL: appURL})
-		check(tb, err)
+		testenv.Check(tb, err)
 		tb.Cleanup(up.Close)
 		transport = up
 	}
@@ -194,9 +194,9 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 			fields, _ = identity.Preset(identity.PresetForwarded)
 		}
 		set, err := headers.Set(fields)
-		check(tb, err)
+		testenv.Check(tb, err)
 		kept, err := headers.Keep(o.Passes[r.Name])
-		check(tb, err)
+		testenv.Check(tb, err)
 		admit := admission.Route{Route: r, Headers: set, Keep: kept, App: o.Apps[r.Name]}
 		if o.Bearer != nil && strings.HasPrefix(r.Name, "api") {
 			admit.Tokens = &admission.Tokens{TokenVerifier: o.Bearer(s)}
@@ -239,7 +239,7 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 	}
 	admit, err := admission.New(admission.Options{PublicHost: s.routeHost, Prefix: prefix, Table: table, Routes: admitted, Headers: headers,
 		Sessions: s.sessions, Providers: ids, Orgs: o.Orgs, Assertions: signer, Now: s.clock.Now})
-	check(tb, err)
+	testenv.Check(tb, err)
 	process := NewProcess(ProcessOptions{Observers: []observe.Observer{observe.Log{Logger: s.log.logger()}}, Log: s.log.logger(),
 		Registerer: s.metrics, Now: s.clock.Now})
 	options := Options{
@@ -250,7 +250,7 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 		o.Tuned(&options)
 	}
 	s.proxy, err = New(process, options)
-	check(tb, err)
+	testenv.Check(tb, err)
 }
 
 // login makes a real login provider of s.provider, or of one that does not answer.
@@ -263,11 +263,11 @@ func (s *testSite) login(tb testing.TB, id string, call time.Duration) *login.Pr
 	transport := &http.Transport{}
 	tb.Cleanup(transport.CloseIdleConnections)
 	client, err := oauth.NewClient(oauth.Options{Provider: id, Transport: transport, Timeout: call})
-	check(tb, err)
+	testenv.Check(tb, err)
 	l, err := login.New(login.Options{ID: id, Issuer: issuer, ClientID: devClient, ClientSecret: devSecret,
 		RedirectURL: s.url + prefix + "/callback/" + id, Scopes: []string{"openid", "profile", "email", "groups", "org"}, Claims: s.claims,
 		Needs: login.Needs{Email: true}, Client: client, Log: s.log.logger(), Now: s.clock.Now})
-	check(tb, err)
+	testenv.Check(tb, err)
 	return l
 }
 
@@ -311,7 +311,7 @@ func (s *testSite) mint(tb testing.TB, who identity.Identity) string {
 func (s *testSite) seal(tb testing.TB, sess session.Session) string {
 	tb.Helper()
 	h := headerWriter{}
-	check(tb, s.sessions.Write(h, s.routeHost, sess))
+	testenv.Check(tb, s.sessions.Write(h, s.routeHost, sess))
 	pair, _, _ := strings.Cut(http.Header(h).Get("Set-Cookie"), ";")
 	return pair
 }
@@ -351,7 +351,7 @@ func (s *testSite) ask(tb testing.TB, method, path, body string, headers ...stri
 		in = strings.NewReader(body)
 	}
 	req, err := http.NewRequest(method, target, in)
-	check(tb, err)
+	testenv.Check(tb, err)
 	for _, line := range headers {
 		name, value, _ := strings.Cut(line, ": ")
 		if name == "Host" {
@@ -366,10 +366,10 @@ func (s *testSite) ask(tb testing.TB, method, path, body string, headers ...stri
 func (s *testSite) send(tb testing.TB, req *http.Request) answer {
 	tb.Helper()
 	res, err := s.transport.RoundTrip(req)
-	check(tb, err)
+	testenv.Check(tb, err)
 	defer res.Body.Close()
 	got, err := io.ReadAll(res.Body)
-	check(tb, err)
+	testenv.Check(tb, err)
 	return answer{res.StatusCode, res.Proto, res.Header, string(got)}
 }
 
@@ -404,8 +404,8 @@ func (w *wire) dial() {
 	w.tb.Helper()
 	w.close()
 	conn, err := net.Dial("tcp", w.addr)
-	check(w.tb, err)
-	check(w.tb, conn.SetDeadline(time.Now().Add(20*time.Second)))
+	testenv.Check(w.tb, err)
+	testenv.Check(w.tb, conn.SetDeadline(time.Now().Add(20*time.Second)))
 	w.conn, w.in = conn, bufio.NewReader(conn)
 }
 
@@ -415,7 +415,8 @@ func (w *wire) do(method, raw string) answer {
 	if w.conn == nil {
 		w.dial()
 	}
-	check(w.tb, w.conn.SetDeadline(time.Now().Add(20*time.Second))) // for this answer; hundreds may have come before
+	// For this answer; hundreds may have come before.
+	testenv.Check(w.tb, w.conn.SetDeadline(time.Now().Add(20*time.Second)))
 	if _, err := io.WriteString(w.conn, raw); err != nil {
 		w.tb.Fatalf("send %.80q: %v", raw, err)
 	}
@@ -424,7 +425,7 @@ func (w *wire) do(method, raw string) answer {
 		w.tb.Fatalf("no answer to %.200q: %v", raw, err)
 	}
 	body, err := io.ReadAll(res.Body)
-	check(w.tb, err)
+	testenv.Check(w.tb, err)
 	if res.Close {
 		w.close()
 	}
@@ -455,9 +456,9 @@ func (w *wire) rest() []answer {
 			return out
 		}
 		res, err := http.ReadResponse(w.in, nil)
-		check(w.tb, err)
+		testenv.Check(w.tb, err)
 		body, err := io.ReadAll(res.Body)
-		check(w.tb, err)
+		testenv.Check(w.tb, err)
 		out = append(out, answer{res.StatusCode, res.Proto, res.Header, string(body)})
 	}
 }
@@ -524,13 +525,12 @@ type logSink struct {
 	buf    bytes.Buffer
 	faults []string             // lines that are not one JSON object
 	byID   map[string][]logLine // by request id
-	change chan struct{}        // closed at the next line
 }
 
 type logLine = map[string]any
 
 func newLogSink() *logSink {
-	return &logSink{change: make(chan struct{}), byID: map[string][]logLine{}}
+	return &logSink{byID: map[string][]logLine{}}
 }
 
 func (l *logSink) logger() *slog.Logger {
@@ -548,8 +548,6 @@ func (l *logSink) Write(b []byte) (int, error) {
 	if id, ok := line["request_id"].(string); ok {
 		l.byID[id] = append(l.byID[id], line)
 	}
-	close(l.change)
-	l.change = make(chan struct{})
 	return l.buf.Write(b)
 }
 
@@ -570,30 +568,17 @@ func (l *logSink) event(tb testing.TB, requestID string) logLine {
 	if requestID == "" {
 		tb.Fatal("the answer has no request id")
 	}
-	deadline := time.After(10 * time.Second)
-	for {
+	var lines []logLine
+	testenv.Eventually(tb, "something is logged about request "+requestID, func() bool {
 		l.mu.Lock()
-		lines, change := l.byID[requestID], l.change
-		l.mu.Unlock()
-		switch {
-		case len(lines) > 1:
-			tb.Fatalf("logged twice: %v", lines)
-		case len(lines) == 1:
-			return lines[0]
-		}
-		select {
-		case <-change:
-		case <-deadline:
-			tb.Fatalf("nothing was logged about request %s", requestID)
-		}
+		defer l.mu.Unlock()
+		lines = l.byID[requestID]
+		return len(lines) > 0
+	})
+	if len(lines) > 1 {
+		tb.Fatalf("logged twice: %v", lines)
 	}
-}
-
-func check(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
+	return lines[0]
 }
 
 // jsonOf reads a JSON object with string members.

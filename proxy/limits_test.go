@@ -180,7 +180,7 @@ func TestP17_ABodyIsNoLargerThanARouteTakes(t *testing.T) {
 						body = io.MultiReader(body)
 					}
 					req, err := http.NewRequest("POST", s.url+"/x", body)
-					check(t, err)
+					testenv.Check(t, err)
 					req.Header.Set("Cookie", strings.TrimPrefix(cookie, "Cookie: "))
 					a := s.send(t, req)
 					fresh := s.hits(&seen)
@@ -283,7 +283,7 @@ func TestP22_AnOrderReachesAnAppAtMostOnce(t *testing.T) {
 					o.Roots = app.TLS.RootCAs
 				}
 				up, err := upstream.New(o)
-				check(t, err)
+				testenv.Check(t, err)
 				t.Cleanup(up.Close)
 				s := newTestSite(t, setup{App: up})
 				a := s.ask(t, tt.method, "/x", tt.body, "Idempotency-Key: 1", "Cookie: "+s.mint(t, alice()))
@@ -310,7 +310,7 @@ func TestARefusalOfALargeUploadArrivesEachTime(t *testing.T) {
 	head := fmt.Sprintf("POST /x HTTP/1.1\r\nHost: %s\r\nCookie: %s\r\nContent-Length: %d\r\n\r\n", s.host, s.mint(t, alice()), size)
 	for i := range 80 {
 		conn, err := net.Dial("tcp", s.addr)
-		check(t, err)
+		testenv.Check(t, err)
 		go func() {
 			if _, err := io.WriteString(conn, head); err == nil {
 				_, _ = io.Copy(conn, bytes.NewReader(make([]byte, size)))
@@ -339,7 +339,7 @@ func TestASecondAttemptHasNoTimeOfItsOwn(t *testing.T) {
 		return testenv.Reset(7)
 	})
 	up, err := upstream.New(upstream.Options{URL: mustURL(t, strings.Replace(app.URL, "http:", "h2c:", 1))})
-	check(t, err)
+	testenv.Check(t, err)
 	t.Cleanup(up.Close)
 	s := newTestSite(t, setup{App: up, Header: limit})
 	begun := time.Now()
@@ -363,7 +363,7 @@ func TestARefusalOfALargeUploadArrivesOverEveryProtocol(t *testing.T) {
 		for i := range 10 {
 			body := &refusable{left: 20 << 20}
 			req, err := http.NewRequest("POST", s.url+"/x", body)
-			check(t, err)
+			testenv.Check(t, err)
 			req.ContentLength = body.left
 			req.Header.Set("Cookie", cookie)
 			if a := s.send(t, req); a.status != 413 || a.body != "too large" {
@@ -443,7 +443,7 @@ func TestASecondAttemptSendsTheSameBody(t *testing.T) {
 					body = io.MultiReader(body)
 				}
 				req, err := http.NewRequest("GET", s.url+"/x", body)
-				check(t, err)
+				testenv.Check(t, err)
 				req.Header.Set("Cookie", cookie)
 				a := s.send(t, req)
 				switch {
@@ -617,9 +617,9 @@ func TestP17_AClientThatDoesNotReadHintsHoldsUpNobodyElse(t *testing.T) {
 	cookie := "Cookie: " + s.mint(t, alice())
 	w := s.wire(t)
 	w.dial()
-	check(t, w.conn.(*net.TCPConn).SetReadBuffer(4<<10))
+	testenv.Check(t, w.conn.(*net.TCPConn).SetReadBuffer(4<<10))
 	_, err := fmt.Fprintf(w.conn, strings.Repeat("GET /hints HTTP/1.1\r\nHost: %[1]s\r\n%[2]s\r\n\r\n", 8), s.host, cookie)
-	check(t, err)
+	testenv.Check(t, err)
 	// The hints fill the kernel's buffers; from then until bodyTimeout is over
 	// their writer waits. Who waited with it would not be answered ten times more.
 	ended := regexp.MustCompile(`"path":"/hints".*"ms":([5-9]\d\d\d|\d{5})`)
@@ -629,7 +629,7 @@ func TestP17_AClientThatDoesNotReadHintsHoldsUpNobodyElse(t *testing.T) {
 			t.Fatal("the request of the client that does not read goes on")
 		}
 		r, err := http.NewRequestWithContext(t.Context(), "GET", s.url+"/x", nil)
-		check(t, err)
+		testenv.Check(t, err)
 		r.Header.Set("Cookie", strings.TrimPrefix(cookie, "Cookie: "))
 		if a := s.send(t, r); a.status != 200 || a.body != "ok" {
 			t.Fatalf("%d %q", a.status, a.body)
@@ -651,7 +651,7 @@ func TestP17_AClientThatNeverReadsIsDisconnected(t *testing.T) {
 	s.app.Respond(reply("", strings.Repeat("x", 3000)))
 	w := s.wire(t)
 	w.dial()
-	check(t, w.conn.(*net.TCPConn).SetReadBuffer(4<<10))
+	testenv.Check(t, w.conn.(*net.TCPConn).SetReadBuffer(4<<10))
 	var err error
 	for err == nil { // the kernel's buffers are full at some time, and later reset
 		_, err = fmt.Fprintf(w.conn, "GET /open HTTP/1.1\r\nHost: %s\r\n\r\n", s.host)

@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 // One JSON line per request, whatever is in it: control characters must not
@@ -130,7 +131,7 @@ func TestP17_MetricLabelsAreClosedLists(t *testing.T) {
 	s.server.Close() // every handler has counted
 	labels := map[string]map[string]bool{}
 	families, err := s.metrics.Gather()
-	check(t, err)
+	testenv.Check(t, err)
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {
@@ -194,10 +195,10 @@ func TestP18_BrokenTrailersAreNotLogged(t *testing.T) {
 	}
 	s.app.Respond(func([]byte) []byte { return []byte("HTTP/1.1 200 OK\r\nConnection: close\r\n" + broken) })
 	r, err := http.NewRequestWithContext(t.Context(), "GET", s.url+"/x", nil)
-	check(t, err)
+	testenv.Check(t, err)
 	r.Header.Set("Cookie", s.mint(t, alice()))
 	res, err := s.transport.RoundTrip(r)
-	check(t, err)
+	testenv.Check(t, err)
 	defer res.Body.Close()
 	if b, err := io.ReadAll(res.Body); err == nil {
 		t.Errorf("an app's: %q looks whole", b)

@@ -47,7 +47,7 @@ func foldedOrgs(tb testing.TB) *identity.Organizations {
 	tb.Helper()
 	orgs, err := identity.NewOrganizations([]identity.Organization{
 		{ID: "acme", Name: "Acme Rockets", Domain: "acme.example", OrgIDs: []string{"main:7c", "main:acme-us"}, EmailDomains: []string{"acme.example"}}})
-	check(tb, err)
+	testenv.Check(tb, err)
 	return orgs
 }
 
@@ -331,7 +331,7 @@ func TestP11_SwitchingDoesNotProlongASession(t *testing.T) {
 		}
 		cookie, _, _ = strings.Cut(a.header.Get("Set-Cookie"), ";")
 		got, err := s.sessions.Read(cookie, s.routeHost)
-		check(t, err)
+		testenv.Check(t, err)
 		if !got.Expires.Equal(start.Expires) {
 			t.Fatalf("lasts until %s, not %s", got.Expires, start.Expires)
 		}

@@ -192,11 +192,11 @@ func TestTheAssertionAtTheAppVerifies(t *testing.T) {
 			t.Fatalf("%d assertions", len(tokens))
 		}
 		var keys jose.JSONWebKeySet
-		check(t, json.Unmarshal([]byte(s.get(t, prefix+"/jwks.json").body), &keys))
+		testenv.Check(t, json.Unmarshal([]byte(s.get(t, prefix+"/jwks.json").body), &keys))
 		token, err := jwt.ParseSigned(tokens[0], []jose.SignatureAlgorithm{jose.ES256})
-		check(t, err)
+		testenv.Check(t, err)
 		claims := map[string]any{}
-		check(t, token.Claims(keys.Key(token.Headers[0].KeyID)[0].Key, &claims))
+		testenv.Check(t, token.Claims(keys.Key(token.Headers[0].KeyID)[0].Key, &claims))
 		times := claims["exp"].(float64) - claims["iat"].(float64)
 		if claims["exp"].(float64) < float64(time.Now().Unix()) || times > 300 {
 			t.Errorf("lives for %v s", times)
@@ -218,9 +218,9 @@ func TestTheAssertionAtTheAppVerifies(t *testing.T) {
 	other := newTestSite(t, setup{})
 	s.get(t, "/x", "Cookie: "+cookie)
 	token, err := jwt.ParseSigned(testenv.HeaderLines(s.app.Last(t), identity.AssertionHeader)[0], []jose.SignatureAlgorithm{jose.ES256})
-	check(t, err)
+	testenv.Check(t, err)
 	var keys jose.JSONWebKeySet
-	check(t, json.Unmarshal([]byte(other.get(t, prefix+"/jwks.json").body), &keys))
+	testenv.Check(t, json.Unmarshal([]byte(other.get(t, prefix+"/jwks.json").body), &keys))
 	if keys.Keys[0].KeyID == token.Headers[0].KeyID || token.Claims(keys.Keys[0].Key, &map[string]any{}) == nil {
 		t.Error("another instance's keys verify it")
 	}

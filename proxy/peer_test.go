@@ -13,7 +13,7 @@ func prefixes(tb testing.TB, all ...string) (out []netip.Prefix) {
 	tb.Helper()
 	for _, s := range all {
 		p, err := netip.ParsePrefix(s)
-		check(tb, err)
+		testenv.Check(tb, err)
 		out = append(out, p)
 	}
 	return out

@@ -315,7 +315,7 @@ func TestAnErrorOfTheProviderIsNamedAsItIs(t *testing.T) {
 func (s *testSite) signIns(tb testing.TB) map[string]float64 {
 	tb.Helper()
 	families, err := s.metrics.Gather()
-	check(tb, err)
+	testenv.Check(tb, err)
 	got := map[string]float64{}
 	for _, family := range families {
 		if family.GetName() != "sallyport_logins_total" {

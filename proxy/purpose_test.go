@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -22,7 +23,7 @@ func TestP06_ACallbackOfAnotherPurposeIsNoSignIn(t *testing.T) {
 		w := httptest.NewRecorder()
 		r := httptest.NewRequest(http.MethodGet, s.url+"/", nil)
 		h, err := s.sessions.Begin(w, r, session.Flow{Purpose: "connect", Provider: "main", ReturnTo: "/deep"})
-		check(t, err)
+		testenv.Check(t, err)
 		flow, _, _ := strings.Cut(w.Header().Get("Set-Cookie"), ";")
 		a := s.get(t, prefix+"/callback/main?code=x&state="+h.State, navigate("Cookie: "+flow, "Cookie: "+cookie)...)
 		if a.status != 400 || !strings.Contains(a.body, "something else than to sign in") || a.header.Get("Location") != "" {

@@ -163,7 +163,7 @@ func TestP06_ACallbackThatWasCancelledAndAskedAgainSignsIn(t *testing.T) {
 				}
 				// It was delivered once: a third request gets nobody, and begins afresh.
 				a, err := v.ask(t.Context())
-				check(t, err)
+				testenv.Check(t, err)
 				if signedIn(a) || a.status != 302 || !strings.HasPrefix(a.header.Get("Location"), s.provider.URL) {
 					t.Errorf("the third time: %d %v", a.status, a.header)
 				}
@@ -251,7 +251,7 @@ func TestP06_AResultWaitsForItsBrowserAlone(t *testing.T) {
 			testenv.Eventually(t, "the result waits", func() bool { kept, _ := s.waiting(); return kept == 1 })
 			tt.meanwhile(t, s, v)
 			a, err := v.ask(t.Context())
-			check(t, err)
+			testenv.Check(t, err)
 			if signedIn(a) != tt.signedIn {
 				t.Errorf("signed in: %t; answered %d", signedIn(a), a.status)
 			}
@@ -277,11 +277,11 @@ func TestP17_ResultsThatWaitAreBounded(t *testing.T) {
 		all = append(all, v)
 		// As after leaving, without the race of who is quicker.
 		trip, err := s.sessions.Return(requestWith(t, v), stateOf(t, v))
-		check(t, err)
+		testenv.Check(t, err)
 		_, err = s.proxy.redeemed.join(trip, "", 4, func() (redeemFunc, error) {
 			return func(context.Context) (identity.Identity, error) { return alice(), nil }, nil
 		}, func(error) {})
-		check(t, err)
+		testenv.Check(t, err)
 		testenv.Eventually(t, "it ends", func() bool { kept, all := s.waiting(); return kept == all })
 	}
 	if kept, _ := s.waiting(); kept != 4 {
@@ -289,7 +289,7 @@ func TestP17_ResultsThatWaitAreBounded(t *testing.T) {
 	}
 	for i, v := range all {
 		a, err := v.ask(t.Context())
-		check(t, err)
+		testenv.Check(t, err)
 		if signedIn(a) != (i >= 2) {
 			t.Errorf("%d: signed in: %t", i, signedIn(a))
 		}
@@ -302,14 +302,14 @@ func TestP17_ResultsThatWaitAreBounded(t *testing.T) {
 func stateOf(t *testing.T, v pendingCallback) string {
 	t.Helper()
 	u, err := url.Parse(v.callback)
-	check(t, err)
+	testenv.Check(t, err)
 	return u.Query().Get("state")
 }
 
 func requestWith(t *testing.T, v pendingCallback) *http.Request {
 	t.Helper()
 	r, err := http.NewRequest("GET", v.callback, nil)
-	check(t, err)
+	testenv.Check(t, err)
 	for _, c := range v.b.Cookies(v.s.url) {
 		r.AddCookie(c)
 	}
@@ -372,7 +372,7 @@ func TestAFailureThatNobodyWaitsForIsLoggedAndCountedOnce(t *testing.T) {
 				t.Errorf("logged\n%s", s.log.text(t))
 			}
 			a, err := v.ask(t.Context())
-			check(t, err)
+			testenv.Check(t, err)
 			if a.status != 302 || !strings.HasPrefix(a.header.Get("Location"), s.provider.URL) {
 				t.Errorf("back again: %d", a.status)
 			}

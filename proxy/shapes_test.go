@@ -43,7 +43,7 @@ func offers(tb testing.TB) []offer {
 		{"slack", "Slack", demo.Slack, func(o *login.Options, _ *testenv.Faults) { o.Type = login.TypeSlack }},
 		{"partner", "Partner SSO", demo.Partner, func(o *login.Options, op *testenv.Faults) { // docs/providers/oidc.md, "A partner without discovery"
 			key, err := op.Provider.PublicPEM()
-			check(tb, err)
+			testenv.Check(tb, err)
 			o.Endpoints = login.Endpoints{AuthorizationURL: op.URL + demo.AuthorizePath, TokenURL: op.URL + demo.TokenPath}
 			o.PublicKeys, o.Scopes, o.EmailDomains = []string{key}, []string{"openid", "email", "name"}, []string{"acme.example"}
 			o.Quirks = []string{"no_nonce", "raw_basic_credentials", "assume_email_verified"}
@@ -75,12 +75,12 @@ func newSeveral(tb testing.TB, o setup, all ...offer) *several {
 			transport := &http.Transport{}
 			tb.Cleanup(transport.CloseIdleConnections)
 			client, err := oauth.NewClient(oauth.Options{Provider: f.id, Transport: transport, Timeout: o.Call, Metrics: calls})
-			check(tb, err)
+			testenv.Check(tb, err)
 			options := login.Options{ID: f.id, Issuer: op.URL, ClientID: "client-of-" + f.id, ClientSecret: "c4nary+secret/of=" + f.id,
 				RedirectURL: s.url + prefix + "/callback/" + f.id, Client: client, Log: s.log.logger(), Now: s.clock.Now}
 			f.edit(&options, op)
 			l, err := login.New(options)
-			check(tb, err)
+			testenv.Check(tb, err)
 			m.ops[f.id] = op
 			providers = append(providers, Provider{ID: f.id, Name: f.name, Login: l})
 		}
@@ -104,15 +104,15 @@ func (m *several) signInWith(tb testing.TB, b *testenv.Browser, provider, path, 
 func (s *testSite) asserted(t testing.TB) map[string]any {
 	t.Helper()
 	var keys jose.JSONWebKeySet
-	check(t, json.Unmarshal([]byte(s.get(t, prefix+"/jwks.json").body), &keys))
+	testenv.Check(t, json.Unmarshal([]byte(s.get(t, prefix+"/jwks.json").body), &keys))
 	lines := testenv.HeaderLines(s.app.Last(t), identity.AssertionHeader)
 	if len(lines) != 1 {
 		t.Fatalf("%d assertions", len(lines))
 	}
 	token, err := jwt.ParseSigned(lines[0], []jose.SignatureAlgorithm{jose.ES256})
-	check(t, err)
+	testenv.Check(t, err)
 	claims := map[string]any{}
-	check(t, token.Claims(keys.Key(token.Headers[0].KeyID)[0].Key, &claims))
+	testenv.Check(t, token.Claims(keys.Key(token.Headers[0].KeyID)[0].Key, &claims))
 	return claims
 }
 

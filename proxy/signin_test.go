@@ -320,7 +320,7 @@ func TestP06_StatesAreNeverTheSame(t *testing.T) {
 		a := s.get(t, prefix+"/login", lines...)
 		cookie, _, _ = strings.Cut(a.header.Get("Set-Cookie"), ";")
 		to, err := url.Parse(a.header.Get("Location"))
-		check(t, err)
+		testenv.Check(t, err)
 		state := to.Query().Get("state")
 		if len(state) < 100 || seen[state] || seen[state[:30]] {
 			t.Fatalf("state %q", state)
@@ -591,7 +591,7 @@ func TestP06_LinksCannotBendTheRequestToTheProvider(t *testing.T) {
 	bend := "&scope=admin&prompt=none&client_id=evil&redirect_uri=https%3A%2F%2Fevil.example&response_type=token&login_hint=x&max_age=0&acr_values=0&state=s&nonce=n&request=x&code_challenge=x&claims=x&issuer=x"
 	a := s.get(t, prefix+"/login?return_to=%2Fdeep"+bend, navigate()...)
 	to, err := url.Parse(a.header.Get("Location"))
-	check(t, err)
+	testenv.Check(t, err)
 	q := to.Query()
 	want := url.Values{"client_id": {devClient}, "redirect_uri": {s.url + prefix + "/callback/main"}, "response_type": {"code"},
 		"scope": {"openid profile email groups org"}, "code_challenge_method": {"S256"}}
@@ -719,7 +719,7 @@ func TestALoopEndsInAPageThatNamesItsCause(t *testing.T) {
 			[]string{"The session was begun where other groups are kept. If several copies of this server run, they must share groups.keep and the rules of their routes."}},
 		"ended at once": {bentJar{set: func(_, v string) string {
 			got, err := s.sessions.Read("__Host-sallyport="+v, s.routeHost)
-			check(t, err)
+			testenv.Check(t, err)
 			_ = s.sessions.SignOut(context.Background(), headerWriter{}, got)
 			return v
 		}}, []string{"The session was ended right after it began."}},

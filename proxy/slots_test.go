@@ -150,7 +150,7 @@ func TestP17_WhileManySignInNobodyHasMoreThanAQuarter(t *testing.T) {
 	s := &slots{held: map[string]int{}}
 	for i := range 100 {
 		release, err := s.take(8, holder{fmt.Sprint("browser ", i), 1}, holder{"client", 1})
-		check(t, err)
+		testenv.Check(t, err)
 		release()
 	}
 	if len(s.held) != 0 || s.used != 0 {
@@ -183,7 +183,7 @@ func TestP17_WhatIsOneMachine(t *testing.T) {
 		if tt.chain == nil {
 			at, err = p.of(&http.Request{RemoteAddr: tt.peer, Host: "app.example", Header: http.Header{}})
 		}
-		if check(t, err); at.forwards != tt.want {
+		if testenv.Check(t, err); at.forwards != tt.want {
 			t.Errorf("%+v: forwards %t", tt, at.forwards)
 		}
 	}

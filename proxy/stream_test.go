@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
@@ -47,7 +48,7 @@ func serveApp(tb testing.TB, way string, app http.HandlerFunc) *upstream.Upstrea
 	case "unix":
 		socket := filepath.Join(tb.TempDir(), "app.sock")
 		l, err := net.Listen("unix", socket)
-		check(tb, err)
+		testenv.Check(tb, err)
 		srv.Listener.Close()
 		srv.Listener = l
 		srv.Start()
@@ -57,7 +58,7 @@ func serveApp(tb testing.TB, way string, app http.HandlerFunc) *upstream.Upstrea
 		o.URL = mustURL(tb, srv.URL)
 	}
 	up, err := upstream.New(o)
-	check(tb, err)
+	testenv.Check(tb, err)
 	tb.Cleanup(srv.Close) // runs after the connections to it are dropped
 	tb.Cleanup(up.Close)
 	return up
@@ -68,7 +69,7 @@ func serveApp(tb testing.TB, way string, app http.HandlerFunc) *upstream.Upstrea
 func playApp(tb testing.TB, script func(*appPeer)) *upstream.Upstream {
 	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	check(tb, err)
+	testenv.Check(tb, err)
 	tb.Cleanup(func() { l.Close() })
 	go func() {
 		for n := 0; ; n++ {
@@ -83,7 +84,7 @@ func playApp(tb testing.TB, script func(*appPeer)) *upstream.Upstream {
 		}
 	}()
 	up, err := upstream.New(upstream.Options{URL: mustURL(tb, "http://"+l.Addr().String())})
-	check(tb, err)
+	testenv.Check(tb, err)
 	tb.Cleanup(up.Close)
 	return up
 }
@@ -132,7 +133,7 @@ func (s *testSite) stream(tb testing.TB, method, path string, headers ...string)
 	tb.Helper()
 	r, w := io.Pipe()
 	req, err := http.NewRequestWithContext(tb.Context(), method, s.url+path, r)
-	check(tb, err)
+	testenv.Check(tb, err)
 	for _, line := range headers {
 		name, value, _ := strings.Cut(line, ": ")
 		req.Header.Add(name, value)
@@ -151,7 +152,7 @@ func (p *pipeline) begun(tb testing.TB, within time.Duration) *http.Response {
 	tb.Helper()
 	select {
 	case a := <-p.answer:
-		check(tb, a.err)
+		testenv.Check(tb, a.err)
 		tb.Cleanup(func() { a.res.Body.Close() })
 		return a.res
 	case <-time.After(within):
@@ -213,7 +214,7 @@ func TestAnAnswerEndsThoughTheClientIsStillSending(t *testing.T) {
 		s := newTestSite(t, o)
 		p := s.stream(t, "POST", "/x", "Cookie: "+s.mint(t, alice()))
 		_, err := io.WriteString(p, "hello")
-		check(t, err)
+		testenv.Check(t, err)
 		res := p.begun(t, soon)
 		body, err := readWithin(t, res.Body, -1, soon)
 		if body != "hello" || err != nil || res.Trailer.Get("X-End") != "yes" {
@@ -236,7 +237,7 @@ func TestUpstreamDisconnectMidStreamReachesTheClient(t *testing.T) {
 			})})
 			p := s.stream(t, "POST", "/x", "Cookie: "+s.mint(t, alice()))
 			_, err := io.WriteString(p, "hello")
-			check(t, err)
+			testenv.Check(t, err)
 			res := p.begun(t, soon)
 			if body, err := readWithin(t, res.Body, -1, soon); err == nil || body != "hello" {
 				t.Errorf("%q, %v", body, err)
@@ -289,10 +290,10 @@ func TestAnAppThatRefusesABodyIsHeardAtOnce(t *testing.T) {
 			w := s.wire(t)
 			w.dial()
 			_, err := io.WriteString(w.conn, rawRequest("POST", "/x", s.host, "Cookie: "+s.mint(t, alice()), "Expect: 100-continue", "Content-Length: 5"))
-			check(t, err)
-			check(t, w.conn.SetReadDeadline(time.Now().Add(soon)))
+			testenv.Check(t, err)
+			testenv.Check(t, w.conn.SetReadDeadline(time.Now().Add(soon)))
 			res, err := http.ReadResponse(w.in, nil)
-			check(t, err)
+			testenv.Check(t, err)
 			body, err := io.ReadAll(res.Body)
 			if err != nil || res.StatusCode < 400 || !res.Close || (res.ContentLength != 0 && string(body) != "no") {
 				t.Errorf("answered %d %q %v, close %v", res.StatusCode, body, err, res.Close)
@@ -325,10 +326,10 @@ func TestAStalledClientGets408AndAStalledApp504(t *testing.T) {
 			w := s.wire(t)
 			w.dial()
 			_, err := io.WriteString(w.conn, rawRequest("POST", "/x", s.host, cookie, "Content-Length: 134217728"))
-			check(t, err)
+			testenv.Check(t, err)
 			go tt.send(w.conn)
 			res, err := http.ReadResponse(w.in, nil)
-			check(t, err)
+			testenv.Check(t, err)
 			if res.StatusCode != tt.want {
 				t.Errorf("answered %d, want %d", res.StatusCode, tt.want)
 			}
@@ -353,16 +354,16 @@ func TestInterimAnswersDoNotMix(t *testing.T) {
 		w := s.wire(t)
 		w.dial()
 		_, err := io.WriteString(w.conn, rawRequest("POST", "/x", s.host, cookie, "Expect: 100-continue", "Content-Length: 5", "Connection: close"))
-		check(t, err)
+		testenv.Check(t, err)
 		hundred, hint := 0, 0
 		for {
 			res, err := http.ReadResponse(w.in, nil)
-			check(t, err)
+			testenv.Check(t, err)
 			switch res.StatusCode {
 			case 100:
 				if hundred++; hundred == 1 {
 					_, err = io.WriteString(w.conn, "hello")
-					check(t, err)
+					testenv.Check(t, err)
 				}
 				continue
 			case 103:
@@ -396,7 +397,7 @@ func quiet() *log.Logger { return slog.NewLogLogger(slog.DiscardHandler, slog.Le
 func TestP03_AnAppCannotSwitchProtocolsWithinHTTP2(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	check(t, err)
+	testenv.Check(t, err)
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -408,7 +409,7 @@ func TestP03_AnAppCannotSwitchProtocolsWithinHTTP2(t *testing.T) {
 		}
 	}()
 	up, err := upstream.New(upstream.Options{URL: mustURL(t, "h2c://"+l.Addr().String())})
-	check(t, err)
+	testenv.Check(t, err)
 	t.Cleanup(up.Close)
 	s := newTestSite(t, setup{App: up})
 	a := s.wire(t).do("GET", rawRequest("GET", "/x", s.host, "Cookie: "+s.mint(t, alice())))
@@ -507,7 +508,7 @@ func TestClientAndAppCanStreamAtTheSameTime(t *testing.T) {
 		for i := range 20 {
 			line := fmt.Sprintf("%d%s\n", i, strings.Repeat("x", i*500))
 			_, err := io.WriteString(p, line)
-			check(t, err)
+			testenv.Check(t, err)
 			if res == nil {
 				res = p.begun(t, soon)
 			}
@@ -574,7 +575,7 @@ func TestAnEarlyAnswerEndsTheConnection(t *testing.T) {
 			w := s.wire(t)
 			w.dial()
 			_, err := io.WriteString(w.conn, rawRequest("POST", "/up", s.host, "Cookie: "+s.mint(t, alice()), framing))
-			check(t, err)
+			testenv.Check(t, err)
 			sent := make(chan struct{})
 			go func() {
 				defer close(sent)
@@ -591,13 +592,13 @@ func TestAnEarlyAnswerEndsTheConnection(t *testing.T) {
 			}()
 			<-sent // the client looks for an answer only now
 			res, err := http.ReadResponse(w.in, nil)
-			check(t, err)
+			testenv.Check(t, err)
 			body, err := io.ReadAll(res.Body)
 			if err != nil || res.StatusCode != 413 || string(body) != "no" || !res.Close {
 				t.Errorf("answered %d %q, %v", res.StatusCode, body, err)
 			}
 			w.close()
-			check(t, <-broke)
+			testenv.Check(t, <-broke)
 		})
 	}
 }
@@ -613,14 +614,14 @@ func TestAnAppThatKnowsNoExpectationsGetsItsBody(t *testing.T) {
 	w := s.wire(t)
 	w.dial()
 	_, err := io.WriteString(w.conn, rawRequest("POST", "/x", s.host, "Cookie: "+s.mint(t, alice()), "Expect: 100-continue", "Content-Length: 5", "Connection: close"))
-	check(t, err)
+	testenv.Check(t, err)
 	res, err := http.ReadResponse(w.in, nil)
-	check(t, err)
+	testenv.Check(t, err)
 	if res.StatusCode != 100 {
 		t.Fatalf("answered %d", res.StatusCode)
 	}
 	_, err = io.WriteString(w.conn, "hello")
-	check(t, err)
+	testenv.Check(t, err)
 	if got := w.rest(); len(got) != 1 || got[0].body != "hello" {
 		t.Errorf("answered %v", got)
 	}
@@ -671,7 +672,7 @@ func TestAnAppIsToldThatItsClientIsGone(t *testing.T) {
 		for _, path := range []string{"/waiting", "/answered"} {
 			ctx, leave := context.WithCancel(t.Context())
 			req, err := http.NewRequestWithContext(ctx, "GET", s.url+path, nil)
-			check(t, err)
+			testenv.Check(t, err)
 			req.Header.Set("Cookie", s.mint(t, alice()))
 			go func() {
 				if res, err := s.transport.RoundTrip(req); err == nil {
@@ -731,7 +732,7 @@ func TestTrailersFollowABodyOfKnownLength(t *testing.T) {
 			got <- r.Trailer
 		})})
 		req, err := http.NewRequest("POST", s.url+"/x", strings.NewReader("hello"))
-		check(t, err)
+		testenv.Check(t, err)
 		req.Header.Set("Cookie", s.mint(t, alice()))
 		req.Trailer = http.Header{"X-Sum": {"1"}, "X-Forwarded-User": {"forged"}}
 		s.send(t, req)

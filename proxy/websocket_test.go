@@ -2,11 +2,9 @@ package proxy
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -79,9 +77,9 @@ func (s *testSite) open(t *testing.T, path string, lines ...string) (*wire, *htt
 		w.conn, w.in = secure, bufio.NewReader(secure)
 	}
 	_, err := io.WriteString(w.conn, handshake(path, s.host, lines...))
-	check(t, err)
+	testenv.Check(t, err)
 	res, err := http.ReadResponse(w.in, nil)
-	check(t, err)
+	testenv.Check(t, err)
 	return w, res
 }
 
@@ -109,7 +107,7 @@ func TestWebSocketsPassOverEveryProtocol(t *testing.T) {
 		total := 0
 		for range 20 {
 			size, err := rand.Int(rand.Reader, big.NewInt(200000))
-			check(t, err)
+			testenv.Check(t, err)
 			frame := make([]byte, size.Int64())
 			rand.Read(frame)
 			total += len(frame)
@@ -119,7 +117,7 @@ func TestWebSocketsPassOverEveryProtocol(t *testing.T) {
 			}
 		}
 		if half, ok := w.conn.(interface{ CloseWrite() error }); ok {
-			check(t, half.CloseWrite())
+			testenv.Check(t, half.CloseWrite())
 		}
 		if rest, err := readWithin(t, w.in, -1, soon); rest != "" || err != nil {
 			t.Errorf("the end: %q, %v", rest, err)
@@ -196,9 +194,9 @@ func TestP03_WhatFollowsAHandshakeIsForTheTunnelAlone(t *testing.T) {
 			w := s.wire(t)
 			w.dial()
 			_, err := io.WriteString(w.conn, handshake("/x", s.host, "Cookie: "+s.mint(t, alice()))+inner)
-			check(t, err)
+			testenv.Check(t, err)
 			res, err := http.ReadResponse(w.in, nil)
-			check(t, err)
+			testenv.Check(t, err)
 			if got := <-early; got != "" {
 				t.Errorf("before its answer the app got %q", got)
 			}
@@ -241,7 +239,7 @@ func TestATunnelEndsWithEitherSide(t *testing.T) {
 		for _, how := range []string{"reset", "quit"} {
 			w, res := s.open(t, "/x", cookie)
 			_, err := io.WriteString(w.conn, how)
-			check(t, err)
+			testenv.Check(t, err)
 			if how == "quit" {
 				close(quit)
 			}
@@ -251,7 +249,7 @@ func TestATunnelEndsWithEitherSide(t *testing.T) {
 		}
 		w, res := s.open(t, "/x", cookie)
 		_, err := io.WriteString(w.conn, "hello")
-		check(t, err)
+		testenv.Check(t, err)
 		w.close()
 		select {
 		case <-left:
@@ -269,7 +267,7 @@ func TestATunnelEndsWithEitherSide(t *testing.T) {
 func (s *testSite) tunnels(t *testing.T) float64 {
 	t.Helper()
 	families, err := s.metrics.Gather()
-	check(t, err)
+	testenv.Check(t, err)
 	for _, f := range families {
 		if f.GetName() == "sallyport_tunnels" {
 			return f.GetMetric()[0].GetGauge().GetValue()
@@ -299,7 +297,7 @@ func TestP10_SigningOutEndsAWebSocket(t *testing.T) {
 		t.Errorf("expired, it says %q", got)
 	}
 	_, err := io.WriteString(b.conn, "still here")
-	check(t, err)
+	testenv.Check(t, err)
 	if got, err := readWithin(t, b.in, 10, soon); got != "still here" || err != nil {
 		t.Errorf("a stranger's: %q, %v", got, err)
 	}
@@ -355,12 +353,15 @@ func TestP17_TunnelsLeaveNothingBehind(t *testing.T) {
 func waitForGoroutines(t *testing.T, before int) {
 	t.Helper()
 	const spare = 3
-	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before+spare; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			var stacks bytes.Buffer
+	gone := false
+	defer func() {
+		if !gone {
 			buf := make([]byte, 1<<20)
-			fmt.Fprintf(&stacks, "%s", buf[:runtime.Stack(buf, true)])
-			t.Fatalf("%d goroutines, there were %d\n%.6000s", runtime.NumGoroutine(), before, stacks.String())
+			t.Logf("%d goroutines, there were %d\n%.6000s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
 		}
-	}
+	}()
+	testenv.Eventually(t, "the goroutines of before and no more", func() bool {
+		gone = runtime.NumGoroutine() <= before+spare
+		return gone
+	})
 }

@@ -111,7 +111,7 @@ func (b *binary) run(t *testing.T, dir, config string) {
 			t.Logf("it wrote, at the end:\n%s", text[max(0, len(text)-3000):])
 		}
 	})
-	testenv.WaitFor(t, "the program to be ready", func() bool { return testenv.StatusOf("http://"+b.admin+"/readyz") == http.StatusOK })
+	testenv.Eventually(t, "the program to be ready", func() bool { return testenv.StatusOf("http://"+b.admin+"/readyz") == http.StatusOK })
 }
 
 // stop ends it as an operator would and returns all it wrote.

@@ -50,10 +50,10 @@ func TestServeFollowsItsCertificate(t *testing.T) {
 		state := c.ConnectionState()
 		return state.NegotiatedProtocol + " " + state.PeerCertificates[0].Subject.CommonName
 	}
-	testenv.WaitFor(t, "the first certificate", func() bool { return served() == "h2 old.example" })
+	testenv.Eventually(t, "the first certificate", func() bool { return served() == "h2 old.example" })
 	notAfter := time.Now().Add(2 * time.Hour)
 	f.Swap(testenv.NewKeyPair(t, "new.example", notAfter))
-	testenv.WaitFor(t, "the new certificate", func() bool { return served() == "h2 new.example" })
+	testenv.Eventually(t, "the new certificate", func() bool { return served() == "h2 new.example" })
 	metrics := testenv.BodyOf("http://" + admin + "/metrics")
 	if want := "\nsallyport_tls_certificate_not_after_seconds " + strconv.FormatFloat(float64(notAfter.Unix()), 'g', -1, 64) + "\n"; !strings.Contains(metrics, want) {
 		t.Errorf("no %q in\n%s", want, metrics)

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -126,16 +127,13 @@ routes: [{name: app, path: /, upstream: "%[3]s", allow: [{groups: [staff]}]}]
 
 func listening(b *testing.B, address string) {
 	b.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	testenv.Eventually(b, "somebody listens on "+address, func() bool {
 		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			conn.Close()
-			return
+		if err != nil {
+			return false
 		}
-		if time.Now().After(deadline) {
-			b.Fatal(err)
-		}
-	}
+		return conn.Close() == nil
+	})
 }
 
 // pester sends n requests over four connections, each the next when the last is

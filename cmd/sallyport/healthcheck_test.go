@@ -64,7 +64,7 @@ func TestHealthcheckAsksWhereTheConfigurationListens(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() { ended <- serve(ctx, &console{env: os.LookupEnv}, cfg, log) }()
-			testenv.WaitFor(t, "healthy", func() bool { code, said := check(); return code == exitOK && said == "healthy\n" })
+			testenv.Eventually(t, "healthy", func() bool { code, said := check(); return code == exitOK && said == "healthy\n" })
 			stop()
 			if err := <-ended; err != nil {
 				t.Error(err)

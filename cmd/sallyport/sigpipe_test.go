@@ -69,7 +69,7 @@ func TestServingOutlivesTheReaderOfTheLog(t *testing.T) {
 	if _, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
-	testenv.WaitFor(t, "ready", func() bool { return testenv.StatusOf("http://"+admin+"/readyz") == http.StatusOK })
+	testenv.Eventually(t, "ready", func() bool { return testenv.StatusOf("http://"+admin+"/readyz") == http.StatusOK })
 	if err := stdout.Close(); err != nil { // head -1 ends
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestServingOutlivesTheReaderOfTheLog(t *testing.T) {
 			t.Fatalf("after its log's reader went away it answers %d", got)
 		}
 	}
-	testenv.WaitFor(t, "counted lines", func() bool {
+	testenv.Eventually(t, "counted lines", func() bool {
 		text := testenv.BodyOf("http://" + admin + "/metrics")
 		return strings.Contains(text, "\nsallyport_log_lines_dropped_total ") && !strings.Contains(text, "\nsallyport_log_lines_dropped_total 0\n")
 	})

@@ -243,11 +243,7 @@ func awaitEnd(t *testing.T, transport *Transport) {
 		}
 		return true
 	}
-	for deadline := time.Now().Add(5 * time.Second); !arrived(); time.Sleep(50 * time.Microsecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the peer has not hung up")
-		}
-	}
+	testenv.Eventually(t, "the peer hangs up", arrived)
 }
 
 // A peer that hangs up on everything is asked twice at most, also with many

@@ -122,11 +122,7 @@ func TestAConnectionThatTakesNoStreamIsClosed(t *testing.T) {
 	if _, err := send(t, transport, "GET", p.URL, ""); !errors.Is(err, ErrNoStream) {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); p.Open() > 0; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d connections are open still", p.Open())
-		}
-	}
+	testenv.Eventually(t, "all connections are closed", func() bool { return p.Open() == 0 })
 }
 
 // An app that spoke HTTP/2 and was replaced by one that does not: each request opens
@@ -247,9 +243,5 @@ func TestNoConnectionIsLostWhereTheProcessorIsTakenAway(t *testing.T) {
 		t.Errorf("%d connections for one request at a time", n)
 	}
 	transport.CloseIdleConnections()
-	for deadline := time.Now().Add(10 * time.Second); open.Load() > 0; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d connections are open still", open.Load())
-		}
-	}
+	testenv.Eventually(t, "all connections are closed", func() bool { return open.Load() == 0 })
 }

@@ -3,22 +3,7 @@ package testenv
 import (
 	"io"
 	"net/http"
-	"time"
 )
-
-// WaitFor asks for condition until it is true, for ten seconds.
-func WaitFor(t TB, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
-	defer deadline.Stop()
-	for !condition() {
-		select {
-		case <-deadline.C:
-			t.Fatalf("waited in vain: %s", what)
-		case <-time.After(2 * time.Millisecond):
-		}
-	}
-}
 
 func getFresh(url string) (*http.Response, error) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}

@@ -157,7 +157,8 @@ func (p *process) peak(t testing.TB) (stop func() float64) {
 	return func() float64 { close(end); return <-most }
 }
 
-// eventually waits for something that no message announces.
+// eventually waits for something that no message announces. It is this module's own:
+// nothing of Sallyport is imported here.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(patience)

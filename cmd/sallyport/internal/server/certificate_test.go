@@ -127,7 +127,7 @@ func TestANewCertificateIsServedWithoutARestart(t *testing.T) {
 	before := open(t, overTLS("http/1.1"), l.Addr().String())
 	notAfter := time.Now().Add(2 * time.Hour).Truncate(time.Second)
 	f.Swap(testenv.NewKeyPair(t, "new.example", notAfter))
-	testenv.WaitFor(t, "the new certificate", func() bool { return served() == "new.example" })
+	testenv.Eventually(t, "the new certificate", func() bool { return served() == "new.example" })
 	if _, err := exchange(before, bufio.NewReader(before), "", ""); err != nil && !strings.Contains(err.Error(), "answer") {
 		t.Errorf("a connection from before: %v", err)
 	}

@@ -67,21 +67,21 @@ func TestP16_WhatWasAcceptedIsFinishedWhenItStops(t *testing.T) {
 	go func() { ended <- s.Run(ctx) }()
 
 	base, adminBase := "http://"+public.Addr().String(), "http://"+admin.Addr().String()
-	testenv.WaitFor(t, "ready", func() bool { return testenv.StatusOf(adminBase+"/readyz") == http.StatusOK })
+	testenv.Eventually(t, "ready", func() bool { return testenv.StatusOf(adminBase+"/readyz") == http.StatusOK })
 	slow := make(chan string, 1)
 	go func() { slow <- testenv.BodyOf(base + "/slow") }()
 	<-entered
 
 	stop()
-	testenv.WaitFor(t, "not ready", func() bool { return testenv.StatusOf(adminBase+"/readyz") == http.StatusServiceUnavailable })
-	testenv.WaitFor(t, "the front door to be told", front.drained.Load)
+	testenv.Eventually(t, "not ready", func() bool { return testenv.StatusOf(adminBase+"/readyz") == http.StatusServiceUnavailable })
+	testenv.Eventually(t, "the front door to be told", front.drained.Load)
 	if got := testenv.BodyOf(base + "/quick"); got != "done" { // the balancer may not have noticed yet
 		t.Errorf("during the drain delay a new request got %q", got)
 	}
 	if got := testenv.StatusOf(adminBase + "/healthz"); got != http.StatusOK {
 		t.Errorf("during the drain delay /healthz answers %d: a kubelet would kill it", got)
 	}
-	testenv.WaitFor(t, "no new connections", func() bool {
+	testenv.Eventually(t, "no new connections", func() bool {
 		_, err := net.Dial("tcp", public.Addr().String())
 		return errors.Is(err, syscall.ECONNREFUSED)
 	})

@@ -127,7 +127,7 @@ func TestP16_UnderLoadNothingAcceptedIsDropped(t *testing.T) {
 						}
 					})
 				}
-				testenv.WaitFor(t, "load", func() bool { return asked.Load() > 200 })
+				testenv.Eventually(t, "load", func() bool { return asked.Load() > 200 })
 				s.stop()
 				s.wait(t)
 				clients.Wait()
