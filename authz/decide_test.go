@@ -89,6 +89,14 @@ func TestP01_RuleAdmitsOnlyWhoItNames(t *testing.T) {
 		{"empty lists", Rule{Orgs: []string{}, Groups: []string{}, Emails: []string{}, EmailDomains: []string{}}, alice(), refused},
 		{"no lists, nobody", Rule{}, identity.Identity{}, refused},
 		// Inside one rule all must hold.
+		{"subject", Rule{Subjects: []string{"google:1100", "google:1101"}}, alice(), admitted},
+		{"another subject", Rule{Subjects: []string{"google:110"}}, alice(), refused},
+		{"subject of another provider", Rule{Subjects: []string{"corp:1101"}}, alice(), refused},
+		{"subject without a provider", Rule{Subjects: []string{"1101"}}, alice(), refused},
+		{"subject in another case", Rule{Subjects: []string{"Google:1101"}}, alice(), refused},
+		{"empty subject", Rule{Subjects: []string{""}}, alice(), refused},
+		{"subject and another group", Rule{Subjects: []string{"google:1101"}, Groups: []string{"x"}}, alice(), refused},
+		{"subject of an account without an address", Rule{Subjects: []string{"google:1101"}}, with(func(id *identity.Identity) { id.Email, id.EmailVerified = "", false }), admitted},
 		{"all", Rule{Orgs: []string{"acme"}, Groups: []string{"eng"}, Emails: []string{"alice@acme.test"}, EmailDomains: []string{"acme.test"}}, alice(), admitted},
 		{"all but the org", Rule{Orgs: []string{"x"}, Groups: []string{"eng"}, Emails: []string{"alice@acme.test"}, EmailDomains: []string{"acme.test"}}, alice(), refused},
 		{"all but the group", Rule{Orgs: []string{"acme"}, Groups: []string{"x"}, Emails: []string{"alice@acme.test"}, EmailDomains: []string{"acme.test"}}, alice(), refused},
@@ -232,6 +240,9 @@ func TestRefusalSaysWhatThePersonLacksAndNothingAboutOthers(t *testing.T) {
 		{"a domain", []Rule{{EmailDomains: []string{"partner.test"}}}, alice(), "It is for e-mail addresses of another domain than yours, acme.test."},
 		{"a verified address", []Rule{{EmailDomains: []string{"acme.test"}}}, with(func(id *identity.Identity) { id.EmailVerified = false }),
 			"It needs a verified e-mail address, and your account here has none."},
+		{"a list of ids", []Rule{{Subjects: []string{"google:7"}}}, alice(), "It is for people on a list, and you are not on it."},
+		{"a group of people on a list", []Rule{{Subjects: []string{"google:1101"}, Groups: []string{"admin"}}}, alice(),
+			"It is for members of the group admin, and you are not in it."},
 		{"the nearest rule, not the first", []Rule{{Orgs: []string{"beta"}, Groups: []string{"x"}}, {Emails: []string{"boss@acme.test"}}, {Orgs: []string{"acme"}, Groups: []string{"admin"}}}, alice(),
 			"It is for members of the group admin, and you are not in it."},
 		{"nothing would help", []Rule{{}}, alice(), "It is open to nobody."},
@@ -252,6 +263,7 @@ func TestAccessStringCompletesASentence(t *testing.T) {
 	for want, a := range map[string]Access{
 		"everybody, without signing in": {Public: true}, "everybody who is signed in": {Authenticated: true}, "nobody": {},
 		"people who are in the group a":                                    {Rules: []Rule{{Groups: []string{"a"}}}},
+		"people who are in the group a and have the id corp:1 or corp:2":   {Rules: []Rule{{Groups: []string{"a"}, Subjects: []string{"corp:1", "corp:2"}}}},
 		"people who have the verified e-mail address a@x.test or b@x.test": {Rules: []Rule{{Emails: []string{"a@x.test", "b@x.test"}}}},
 	} {
 		if a.String() != want {

@@ -28,7 +28,7 @@ func (r Rule) distance(id *identity.Identity) int {
 	for _, missing := range []struct {
 		is   bool
 		cost int
-	}{{!r.hasOrg(id), 2}, {!r.hasDomain(id), 2}, {!r.hasEmail(id), 4}, {!r.hasGroup(id), 1}, {r.empty(), 100}} {
+	}{{!r.hasOrg(id), 2}, {!r.hasDomain(id), 2}, {!r.hasEmail(id), 4}, {!r.hasSubject(id), 4}, {!r.hasGroup(id), 1}, {r.empty(), 100}} {
 		if missing.is {
 			n += missing.cost
 		}
@@ -51,7 +51,9 @@ func (r Rule) lacks(id *identity.Identity, bound bool) string {
 		return "It is for e-mail addresses of another domain than yours, " + domain + "."
 	case !r.hasEmail(id):
 		return "It is for people on a list of e-mail addresses, and yours is not on it."
-	case !bound && len(r.Orgs)+len(r.EmailDomains)+len(r.Emails) == 0:
+	case !r.hasSubject(id):
+		return "It is for people on a list, and you are not on it."
+	case !bound && !r.asksForMoreThanGroups():
 		return "It is for members of a group that you are not in."
 	case len(r.Groups) == 1:
 		return "It is for members of the group " + r.Groups[0] + ", and you are not in it."

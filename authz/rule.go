@@ -19,6 +19,8 @@ type Access struct {
 // it. A rule without any list admits nobody.
 type Rule struct {
 	Orgs, Groups, Emails, EmailDomains []string
+	// Subjects are people, or programs with tokens, as identity.Identity.ID names them.
+	Subjects []string
 	// InsecureFlatGroups lets groups count beside an organization although their
 	// owner belongs to several: an admin of one is then an admin of each.
 	InsecureFlatGroups bool
@@ -38,7 +40,7 @@ const (
 // admits asks the rule about somebody. bound: the route is one organization's,
 // as if the rule named it.
 func (r Rule) admits(id *identity.Identity, bound bool) refusal {
-	if r.empty() || !r.hasEmail(id) || !r.hasDomain(id) {
+	if r.empty() || !r.hasSubject(id) || !r.hasEmail(id) || !r.hasDomain(id) {
 		return refused
 	}
 	switch {
@@ -62,7 +64,13 @@ func (r Rule) admits(id *identity.Identity, bound bool) refusal {
 	return admitted
 }
 
-func (r Rule) empty() bool { return len(r.Orgs)+len(r.Groups)+len(r.Emails)+len(r.EmailDomains) == 0 }
+func (r Rule) empty() bool { return len(r.Groups) == 0 && !r.asksForMoreThanGroups() }
+
+func (r Rule) asksForMoreThanGroups() bool {
+	return len(r.Orgs)+len(r.Emails)+len(r.EmailDomains)+len(r.Subjects) > 0
+}
+
+func (r Rule) hasSubject(id *identity.Identity) bool { return oneOf(r.Subjects, id.ID()) }
 
 func (r Rule) hasOrg(id *identity.Identity) bool { return oneOf(r.Orgs, id.Org.ID) }
 
@@ -134,6 +142,9 @@ func (r Rule) describe() string {
 	}
 	if len(r.Emails) > 0 {
 		parts = append(parts, "have the verified e-mail address "+orList(r.Emails))
+	}
+	if len(r.Subjects) > 0 {
+		parts = append(parts, "have the id "+orList(r.Subjects))
 	}
 	if len(parts) == 0 {
 		return "nobody"

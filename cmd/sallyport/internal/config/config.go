@@ -138,6 +138,7 @@ type Allow struct {
 // Rule matches a person of whom all that is given holds, by one entry each.
 type Rule struct {
 	Orgs, Groups, Emails, EmailDomains []string
+	Subjects                           []string // the id of a provider, a colon, the subject there
 	InsecureFlatGroups                 bool
 }
 
@@ -493,6 +494,10 @@ func ruleShape() yamltable.Shape[Rule] {
 			func(r *Rule) *[]string { return &r.Emails }),
 		yamltable.Field("email_domains", "Domains of verified e-mail addresses.", yamltable.List(domain(), 1),
 			func(r *Rule) *[]string { return &r.EmailDomains }),
+		yamltable.Field("subjects", "People, or programs with access tokens, by their id: that of the provider, a colon, "+
+			"and the subject there, as apps are told it.",
+			yamltable.List(exact("an id such as sso:248289761001"), 1),
+			func(r *Rule) *[]string { return &r.Subjects }),
 		flatGroupsKey(),
 	}}.Shape()
 }

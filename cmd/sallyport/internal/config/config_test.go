@@ -227,7 +227,7 @@ func TestTheExampleMeansWhatItSays(t *testing.T) {
 		t.Errorf("public_url %q", got)
 	}
 	admin, packages, api, logo := c.Routes[1], c.Routes[2], c.Routes[3], c.Routes[4]
-	if len(admin.Allow.Any) != 3 || admin.Allow.Authenticated || fmt.Sprint(admin.Allow.Any[0].Orgs) != "[acme "+
+	if len(admin.Allow.Any) != 4 || fmt.Sprint(admin.Allow.Any[3].Subjects) != "[sso:248289761001]" || admin.Allow.Authenticated || fmt.Sprint(admin.Allow.Any[0].Orgs) != "[acme "+
 		"partner:42]" {
 		t.Errorf("rules of admin: %+v", admin.Allow)
 	}

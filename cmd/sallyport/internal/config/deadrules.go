@@ -24,7 +24,7 @@ func (c *Config) deadEntries(at string, rule Rule) []Fault {
 		dead    func(string) string
 	}{
 		{"orgs", rule.Orgs, c.deadOrg}, {"groups", rule.Groups, c.deadGroup}, {"emails", rule.Emails, c.deadEmail},
-		{"email_domains", rule.EmailDomains, c.deadDomain},
+		{"email_domains", rule.EmailDomains, c.deadDomain}, {"subjects", rule.Subjects, c.deadSubject},
 	} {
 		for i, entry := range list.entries {
 			if why := list.dead(entry); why != "" {
@@ -44,6 +44,17 @@ func (c *Config) deadOrg(org string) string {
 		return "no provider has the id " + id
 	case !given && !slices.ContainsFunc(c.Organizations, func(o Organization) bool { return o.ID == id }):
 		return "no organization has this id; ids of providers begin with theirs, as in " + c.Providers[0].ID + ":" + id
+	}
+	return ""
+}
+
+func (c *Config) deadSubject(subject string) string {
+	id, _, whole := strings.Cut(subject, ":")
+	if !whole {
+		return "ids begin with that of the provider, as in " + c.Providers[0].ID + ":" + subject
+	}
+	if !slices.ContainsFunc(c.Providers, func(p Provider) bool { return p.ID == id }) {
+		return "no provider has the id " + id
 	}
 	return ""
 }

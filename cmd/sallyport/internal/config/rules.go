@@ -33,7 +33,7 @@ func (c *Config) Rules() []PlacedRule {
 func (c *Config) bareGroupWarnings() Faults {
 	var warnings Faults
 	for _, r := range c.Rules() {
-		if len(c.Providers) > 1 && len(r.Groups) > 0 && len(r.Orgs)+len(r.EmailDomains)+len(r.Emails) == 0 && !r.bound {
+		if len(c.Providers) > 1 && len(r.Groups) > 0 && len(r.Orgs)+len(r.EmailDomains)+len(r.Emails)+len(r.Subjects) == 0 && !r.bound {
 			warnings = append(warnings, c.doc.FaultAt(r.Path,
 				"each of the providers can put people into these groups; add orgs or email_domains to say whose"))
 		}
