@@ -24,9 +24,11 @@ const api = "https://api.acme.example"
 // accessClaims are those of a good access token (RFC 9068 §2.2).
 func (w *world) accessClaims() map[string]any {
 	return map[string]any{
-		"iss": w.op.URL, "aud": api, "sub": "mira", "client_id": "cli", "jti": "1", "iat": in(-time.Minute), "exp": in(10 * time.Minute),
+		"iss": w.op.URL, "aud": api, "sub": "mira", "client_id": "cli", "jti": "1", "iat": in(-time.Minute),
+		"exp":   in(10 * time.Minute),
 		"email": "mira@acme.example", "email_verified": true, "name": "Mira Novak", "preferred_username": "mira",
-		"groups": []string{"admins", "staff"}, "org_id": "acme", "org_name": "Acme Rockets", "org_domain": "acme.example",
+		"groups": []string{"admins", "staff"}, "org_id": "acme", "org_name": "Acme Rockets",
+		"org_domain": "acme.example",
 	}
 }
 
@@ -61,8 +63,10 @@ func TestAccessTokenTellsWhoAsksAndUntilWhen(t *testing.T) {
 	w := newWorld(t)
 	b := w.bearer()
 	want := identity.Identity{
-		Provider: "corp", Subject: "mira", Email: "mira@acme.example", EmailVerified: true, Name: "Mira Novak", Username: "mira",
-		Groups: []string{"admins", "staff"}, Org: identity.Org{ID: "corp:acme", Name: "Acme Rockets", Domain: "acme.example", Source: "claim"},
+		Provider: "corp", Subject: "mira", Email: "mira@acme.example", EmailVerified: true, Name: "Mira Novak",
+		Username: "mira",
+		Groups:   []string{"admins", "staff"},
+		Org:      identity.Org{ID: "corp:acme", Name: "Acme Rockets", Domain: "acme.example", Source: "claim"},
 	}
 	token := w.signed(atJWT(), w.accessClaims())
 	for range 3 {
@@ -99,51 +103,85 @@ func TestP07_RefusesAccessTokens(t *testing.T) {
 		return row{name: name, bend: b, both: true, says: says, fails: identity.ClockSkew}
 	}
 	rows := []row{
-		typ("RFC 9068 §4 typ JWT", "JWT"), typ("RFC 9068 §4 no typ", nil), typ("RFC 9068 §4 typ empty", ""), typ("RFC 9068 §4 typ null", json.RawMessage("null")),
-		typ("RFC 8725 §3.11 typ logout+jwt", "logout+jwt"), typ("RFC 8725 §3.11 typ secevent+jwt", "secevent+jwt"), typ("typ a list", []string{"at+jwt"}),
-		typ("typ at+jwt and more", "at+jwt; x"), typ("typ with a blank", " at+jwt"), typ("typ text/at+jwt", "text/at+jwt"), typ("typ in wide letters", "ａt+jwt"),
+		typ("RFC 9068 §4 typ JWT", "JWT"), typ("RFC 9068 §4 no typ", nil), typ("RFC 9068 §4 typ empty", ""),
+		typ("RFC 9068 §4 typ null", json.RawMessage("null")),
+		typ("RFC 8725 §3.11 typ logout+jwt", "logout+jwt"), typ("RFC 8725 §3.11 typ secevent+jwt", "secevent+jwt"),
+		typ("typ a list", []string{"at+jwt"}),
+		typ("typ at+jwt and more", "at+jwt; x"), typ("typ with a blank", " at+jwt"),
+		typ("typ text/at+jwt", "text/at+jwt"), typ("typ in wide letters", "ａt+jwt"),
 
-		lie("RFC 9068 §5 nonce", "nonce", with("nonce", "n-1")), lie("RFC 9068 §5 nonce of another kind", "nonce", with("nonce", 0)),
-		lie("RFC 9068 §5 at_hash", "at_hash", with("at_hash", "AAAAAAAAAAAAAAAAAAAAAA")), lie("OIDC §3.3.2.11 c_hash", "c_hash", with("c_hash", "AAAAAAAAAAAAAAAAAAAAAA")),
-		lie("RFC 8417 events", "events", with("events", map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{}})),
+		lie("RFC 9068 §5 nonce", "nonce", with("nonce", "n-1")),
+		lie("RFC 9068 §5 nonce of another kind", "nonce", with("nonce", 0)),
+		lie("RFC 9068 §5 at_hash", "at_hash", with("at_hash", "AAAAAAAAAAAAAAAAAAAAAA")),
+		lie("OIDC §3.3.2.11 c_hash", "c_hash", with("c_hash", "AAAAAAAAAAAAAAAAAAAAAA")),
+		lie("RFC 8417 events", "events",
+			with("events", map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{}})),
 
 		lie("RFC 9449 §7.2 bound to a key", "cnf.jkt", with("cnf", map[string]any{"jkt": "x"})),
 		lie("RFC 8705 §3 bound to a certificate", "cnf.x5t#S256", with("cnf", map[string]any{"x5t#S256": "x"})),
 		lie("RFC 7800 §3.1 bound in another way", "bound", with("cnf", map[string]any{"jwk": map[string]any{}})),
-		lie("RFC 7800 §3.1 bound to nothing", "bound", with("cnf", map[string]any{})), lie("RFC 7800 cnf cannot be read", "bound", with("cnf", "x")),
-		lie("103 aud of another", "another audience", with("aud", "https://api.other.example")), lie("103 no aud", "another audience", without("aud")),
-		lie("103 aud empty list", "another audience", with("aud", []string{})), lie("103 aud list with null", "another audience", with("aud", []any{api, nil})),
-		lie("103 aud a number", "another audience", with("aud", 7)), lie("103 aud a mapping", "another audience", with("aud", map[string]any{api: true})),
-		lie("103 aud in capitals", "another audience", with("aud", strings.ToUpper(api))), lie("103 aud and a slash", "another audience", with("aud", api+"/")),
-		lie("103 aud a part", "another audience", with("aud", api[:10])), lie("103 aud in a text", "another audience", with("aud", api+" x")),
+		lie("RFC 7800 §3.1 bound to nothing", "bound", with("cnf", map[string]any{})),
+		lie("RFC 7800 cnf cannot be read", "bound", with("cnf", "x")),
+		lie("103 aud of another", "another audience", with("aud", "https://api.other.example")),
+		lie("103 no aud", "another audience", without("aud")),
+		lie("103 aud empty list", "another audience", with("aud", []string{})),
+		lie("103 aud list with null", "another audience", with("aud", []any{api, nil})),
+		lie("103 aud a number", "another audience", with("aud", 7)),
+		lie("103 aud a mapping", "another audience", with("aud", map[string]any{api: true})),
+		lie("103 aud in capitals", "another audience", with("aud", strings.ToUpper(api))),
+		lie("103 aud and a slash", "another audience", with("aud", api+"/")),
+		lie("103 aud a part", "another audience", with("aud", api[:10])),
+		lie("103 aud in a text", "another audience", with("aud", api+" x")),
 		lie("RFC 8725 §2.8 aud is our client", "client of a sign-in", with("aud", []string{api, clientID})),
 		lie("RFC 8725 §2.8 aud is only our client", "another audience", with("aud", clientID)),
-		lie("RFC 8725 §2.8 aud is the client of another sign-in", "client of a sign-in", with("aud", []string{"another-sign-in", api})),
-		lie("RFC 9068 §4 iss of another", "iss is not", with("iss", "https://evil.example")), lie("RFC 9068 §4 no iss", "iss is not", without("iss")),
-		lie("C30 iss with a slash", "iss is not", with("iss", w.op.URL+"/")), lie("C30 iss a list", "iss is not", with("iss", []string{w.op.URL})),
-		lie("C38 no sub", "sub is missing", without("sub")), lie("C38 empty sub", "sub is missing", with("sub", "")), lie("C38 sub a number", "sub is missing", with("sub", 42)),
-		lie("C38 sub null", "sub is missing", with("sub", nil)), lie("C38 sub with a line break", "sub is missing", with("sub", "mira\nadmin")),
+		lie("RFC 8725 §2.8 aud is the client of another sign-in", "client of a sign-in",
+			with("aud", []string{"another-sign-in", api})),
+		lie("RFC 9068 §4 iss of another", "iss is not", with("iss", "https://evil.example")),
+		lie("RFC 9068 §4 no iss", "iss is not", without("iss")),
+		lie("C30 iss with a slash", "iss is not", with("iss", w.op.URL+"/")),
+		lie("C30 iss a list", "iss is not", with("iss", []string{w.op.URL})),
+		lie("C38 no sub", "sub is missing", without("sub")), lie("C38 empty sub", "sub is missing", with("sub", "")),
+		lie("C38 sub a number", "sub is missing", with("sub", 42)),
+		lie("C38 sub null", "sub is missing", with("sub", nil)),
+		lie("C38 sub with a line break", "sub is missing", with("sub", "mira\nadmin")),
 		lie("C38 sub of 256 bytes", "sub is missing", with("sub", strings.Repeat("x", 256))),
 
-		lie("103 no exp", "exp is missing", without("exp")), lie("103 exp a string", "exp is missing", with("exp", fmt.Sprint(in(time.Hour)))),
+		lie("103 no exp", "exp is missing", without("exp")),
+		lie("103 exp a string", "exp is missing", with("exp", fmt.Sprint(in(time.Hour)))),
 		lie("C36 no iat", "iat is missing", without("iat")), lie("nbf a string", "nbf is not", with("nbf", "now")),
-		skewed("C35 expired", "expired 10m0s ago", with("exp", in(-10*time.Minute))), skewed("C35 expired just now", "expired", with("exp", in(0))),
+		skewed("C35 expired", "expired 10m0s ago", with("exp", in(-10*time.Minute))),
+		skewed("C35 expired just now", "expired", with("exp", in(0))),
 		skewed("C36 issued in the future", "was issued 1m1s from now", with("iat", in(61*time.Second))),
 		skewed("nbf in the future", "not valid for another 1m1s", with("nbf", in(61*time.Second))),
 
-		resign("98 RFC 8725 §3.1 alg none", "algorithm", testenv.Unsigned), resign("alg None", "algorithm", withHeader("alg", "None")), resign("no alg", "algorithm", withHeader("alg", nil)),
-		resign("98 HS256 with the public key as PEM", "algorithm", testenv.SignedWithPublicKey), resign("RFC 9068 §2.1 HS256 with the client secret", "algorithm", testenv.SignedHS256([]byte(clientSecret))),
-		resign("98 HS256 with the public key as DER", "algorithm", confused(func(k *rsa.PublicKey) []byte { return x509.MarshalPKCS1PublicKey(k) })),
+		resign("98 RFC 8725 §3.1 alg none", "algorithm", testenv.Unsigned),
+		resign("alg None", "algorithm", withHeader("alg", "None")),
+		resign("no alg", "algorithm", withHeader("alg", nil)),
+		resign("98 HS256 with the public key as PEM", "algorithm", testenv.SignedWithPublicKey),
+		resign("RFC 9068 §2.1 HS256 with the client secret", "algorithm",
+			testenv.SignedHS256([]byte(clientSecret))),
+		resign("98 HS256 with the public key as DER", "algorithm",
+			confused(func(k *rsa.PublicKey) []byte { return x509.MarshalPKCS1PublicKey(k) })),
 		resign("an algorithm nobody announced", "algorithm", withHeader("alg", "RS512")),
-		resign("C34 signed by a stranger", "signature is wrong", testenv.SignedByStranger), resign("C34 claims changed afterwards", "signature is wrong", mangled(swapped)),
-		resign("C34 signature cut", "", mangled(func(tok string) string { return tok[:len(tok)-8] })), resign("C34 no signature", "", mangled(func(tok string) string { return tok[:strings.LastIndex(tok, ".")+1] })),
-		resign("104 kid a path", "key that the provider does not list", withHeader("kid", "../../../dev/null")), resign("104 kid a number", "kid is not", withHeader("kid", 1)),
+		resign("C34 signed by a stranger", "signature is wrong", testenv.SignedByStranger),
+		resign("C34 claims changed afterwards", "signature is wrong", mangled(swapped)),
+		resign("C34 signature cut", "", mangled(func(tok string) string { return tok[:len(tok)-8] })),
+		resign("C34 no signature", "",
+			mangled(func(tok string) string { return tok[:strings.LastIndex(tok, ".")+1] })),
+		resign("104 kid a path", "key that the provider does not list", withHeader("kid", "../../../dev/null")),
+		resign("104 kid a number", "kid is not", withHeader("kid", 1)),
 		resign("104 kid an injection", "key that the provider does not list", withHeader("kid", "' OR '1'='1")),
-		resign("C40 crit", "critical", withHeader("crit", []string{"exp"})), resign("104 b64 false", "b64", withHeader("b64", false)),
-		resign("99 five parts", "not three parts", mangled(func(string) string { return "a.b.c.d.e" })), resign("104 something behind the token", "not three parts", mangled(func(tok string) string { return tok + ".x" })),
-		resign("opaque", "not three parts", mangled(func(string) string { return "ya29.a0ARrdaM-opaque" })), resign("empty", "not three parts", mangled(func(string) string { return "" })),
-		resign("104 a line break inside", "not three parts", mangled(func(tok string) string { return tok[:9] + "\n" + tok[9:] })),
-		resign("44 a blank before", "not three parts", mangled(func(tok string) string { return " " + tok })), resign("125 NUL inside", "not three parts", mangled(func(tok string) string { return tok + "\x00" })),
+		resign("C40 crit", "critical", withHeader("crit", []string{"exp"})),
+		resign("104 b64 false", "b64", withHeader("b64", false)),
+		resign("99 five parts", "not three parts", mangled(func(string) string { return "a.b.c.d.e" })),
+		resign("104 something behind the token", "not three parts",
+			mangled(func(tok string) string { return tok + ".x" })),
+		resign("opaque", "not three parts", mangled(func(string) string { return "ya29.a0ARrdaM-opaque" })),
+		resign("empty", "not three parts", mangled(func(string) string { return "" })),
+		resign("104 a line break inside", "not three parts",
+			mangled(func(tok string) string { return tok[:9] + "\n" + tok[9:] })),
+		resign("44 a blank before", "not three parts", mangled(func(tok string) string { return " " + tok })),
+		resign("125 NUL inside", "not three parts", mangled(func(tok string) string { return tok + "\x00" })),
 		resign("99 nothing but dots", "64 KiB", mangled(func(string) string { return strings.Repeat(".", 500_000) })),
 		lie("99 longer than 64 KiB", "64 KiB", with("x", strings.Repeat("x", 64<<10))),
 	}
@@ -172,7 +210,8 @@ func TestP07_RefusesAccessTokens(t *testing.T) {
 			if !reflect.DeepEqual(id, identity.Identity{}) || !expires.IsZero() {
 				t.Errorf("%+v until %v came with the error", id, expires)
 			}
-			if w.failed(err, row.fails); !strings.Contains(err.Error(), row.says) || strings.Contains(err.Error(), "ID token:") {
+			if w.failed(err, row.fails); !strings.Contains(err.Error(), row.says) ||
+				strings.Contains(err.Error(), "ID token:") {
 				t.Errorf("refused for another reason: %v", err)
 			}
 			if len(token) > 0 && strings.Contains(err.Error(), token[:min(len(token), 12)]) {
@@ -202,7 +241,8 @@ func TestAccessTokensThatAreUnusualButGoodAreTaken(t *testing.T) {
 		"iat within the leeway":                    with("iat", in(59*time.Second)),
 		"nbf within the leeway":                    with("nbf", in(59*time.Second)),
 		"no nonce in as many words":                with("nonce", nil),
-		"not a person":                             testenv.Without("email", "email_verified", "name", "preferred_username", "groups", "org_id"),
+		"not a person": testenv.Without("email", "email_verified", "name",
+			"preferred_username", "groups", "org_id"),
 	} {
 		c := w.accessClaims()
 		change(c)
@@ -223,7 +263,8 @@ func TestAccessTokensThatAreUnusualButGoodAreTaken(t *testing.T) {
 func TestP07_AnIDTokenNeverPassesForAnAccessToken(t *testing.T) {
 	w := newWorld(t)
 	var seen []map[string]any
-	w.op.Set(testenv.Fault{Endpoint: testenv.Token, Claims: func(c map[string]any) { seen = append(seen, maps.Clone(c)) }})
+	w.op.Set(testenv.Fault{Endpoint: testenv.Token,
+		Claims: func(c map[string]any) { seen = append(seen, maps.Clone(c)) }})
 	w.want()
 	if len(seen) != 1 || seen[0]["nonce"] == nil || seen[0]["aud"] != clientID {
 		t.Fatalf("the ID token is another than thought: %v", seen)
@@ -246,7 +287,8 @@ func TestP07_AnIDTokenNeverPassesForAnAccessToken(t *testing.T) {
 // found, nobody looks.
 func TestP07_AnAccessTokenDoesNotChooseItsKeys(t *testing.T) {
 	w := newWorld(t)
-	stranger := testenv.StartProvider(t, demo.ProviderOptions{ClientID: clientID, ClientSecret: clientSecret, RedirectURIs: []string{callbackURL}, Now: epoch})
+	stranger := testenv.StartProvider(t, demo.ProviderOptions{ClientID: clientID, ClientSecret: clientSecret,
+		RedirectURIs: []string{callbackURL}, Now: epoch})
 	set, err := json.Marshal(stranger.Provider.PublicJWKS())
 	if err != nil {
 		t.Fatal(err)
@@ -325,7 +367,8 @@ func TestAProviderThatIsDownLeavesTokensUnjudged(t *testing.T) {
 	if _, _, err := b.Verify(t.Context(), token); err != nil {
 		t.Errorf("when it is back: %v", err)
 	}
-	w.op.Set(testenv.Fault{Endpoint: testenv.JWKS, Status: 503}, testenv.Fault{Endpoint: testenv.Discovery, Status: 503})
+	w.op.Set(testenv.Fault{Endpoint: testenv.JWKS, Status: 503},
+		testenv.Fault{Endpoint: testenv.Discovery, Status: 503})
 	if _, _, err := b.Verify(t.Context(), w.signed(atJWT(), w.accessClaims())); err != nil {
 		t.Errorf("keys are there, and it is down: %v", err)
 	}
@@ -353,7 +396,8 @@ func TestP07_ClaimsOfAccessTokensAreMappedAsThoseOfSignIns(t *testing.T) {
 		}
 		return id
 	}
-	if id := read(); !reflect.DeepEqual(id.Groups, []string{"r1"}) || id.Username != "mira-n" || id.Org.ID != "corp:acme" || !id.EmailVerified {
+	if id := read(); !reflect.DeepEqual(id.Groups, []string{"r1"}) || id.Username != "mira-n" ||
+		id.Org.ID != "corp:acme" || !id.EmailVerified {
 		t.Errorf("as at sign-in: %+v", id)
 	}
 	id := read(func(o *BearerOptions) { o.Claims = ClaimNames{Groups: "scp_groups", OrgID: "tid"} })
@@ -364,10 +408,14 @@ func TestP07_ClaimsOfAccessTokensAreMappedAsThoseOfSignIns(t *testing.T) {
 		t.Errorf("the names of one route became those of another: %+v", again)
 	}
 	c["memberships"] = []any{"a", nil} // as at sign-in: a part of the list could stand for another organization
-	_, _, err := w.bearer(func(o *BearerOptions) { o.Claims = ClaimNames{Orgs: "memberships"} }).Verify(t.Context(), w.signed(atJWT(), c))
+	_, _, err := w.bearer(func(o *BearerOptions) { o.Claims = ClaimNames{Orgs: "memberships"} }).Verify(t.Context(),
+		w.signed(atJWT(), c))
 	w.failed(err, identity.Rejected)
 	c["memberships"] = []any{"a", "b"}
-	if id := read(func(o *BearerOptions) { o.Claims = ClaimNames{Orgs: "memberships", OrgID: "none"} }); id.Org.ID != "" || len(id.Orgs) != 2 || id.Orgs[1].ID != "corp:b" {
+	if id := read(func(o *BearerOptions) {
+		o.Claims = ClaimNames{Orgs: "memberships",
+			OrgID: "none"}
+	}); id.Org.ID != "" || len(id.Orgs) != 2 || id.Orgs[1].ID != "corp:b" {
 		t.Errorf("of several organizations: %+v", id)
 	}
 	c["email"] = "mira@elsewhere.example"
@@ -426,7 +474,8 @@ func TestP21_BearerOptionsThatWouldMixUpTokensAreRefused(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
-	base := Options{ID: "corp", Issuer: w.op.URL, ClientID: clientID, ClientSecret: strings.Repeat("s", 32), RedirectURL: callbackURL}
+	base := Options{ID: "corp", Issuer: w.op.URL, ClientID: clientID, ClientSecret: strings.Repeat("s", 32),
+		RedirectURL: callbackURL}
 	full := Endpoints{AuthorizationURL: w.op.URL, TokenURL: w.op.URL, UserinfoURL: w.op.URL}
 	for name, edit := range map[string]func(*Options){
 		"google":             func(o *Options) { o.Type, o.Issuer = TypeGoogle, "" },
@@ -444,11 +493,13 @@ func TestP21_BearerOptionsThatWouldMixUpTokensAreRefused(t *testing.T) {
 		if _, err := p.TokenVerifier(BearerOptions{Audiences: []string{api}}); err == nil {
 			t.Errorf("%s: taken", name)
 		}
-		if found := o.BearerConflicts(BearerOptions{Audiences: []string{api}}); len(found) != 1 || found[0].Key != "provider" {
+		if found := o.BearerConflicts(BearerOptions{Audiences: []string{api}}); len(found) != 1 ||
+			found[0].Key != "provider" {
 			t.Errorf("%s: conflicts %v", name, found)
 		}
 	}
-	if found := base.BearerConflicts(BearerOptions{Audiences: []string{api, "b"}, ClientIDs: []string{"", "b"}}); len(found) != 1 || found[0].Key != "audiences" {
+	if found := base.BearerConflicts(BearerOptions{Audiences: []string{api, "b"},
+		ClientIDs: []string{"", "b"}}); len(found) != 1 || found[0].Key != "audiences" {
 		t.Errorf("conflicts %v", found)
 	}
 	w.bearer(anyTyp)
@@ -457,7 +508,7 @@ func TestP21_BearerOptionsThatWouldMixUpTokensAreRefused(t *testing.T) {
 	}
 }
 
-// CVE-2026-33544: nobody is told of as somebody else, whoever asks meanwhile.
+// CVE-2026-33544: callers at the same time never get each other's identity.
 func TestP20_AccessTokensThatAreReadAtOnceAreNotMixedUp(t *testing.T) {
 	w := newWorld(t)
 	b := w.bearer()
@@ -484,8 +535,10 @@ func TestP20_AccessTokensThatAreReadAtOnceAreNotMixedUp(t *testing.T) {
 // FuzzBearer: whatever is shown, without the key nobody gets in.
 func FuzzBearer(f *testing.F) {
 	w := &world{}
-	op := testenv.StartProvider(f, demo.ProviderOptions{ClientID: clientID, ClientSecret: clientSecret, RedirectURIs: []string{callbackURL}, Now: epoch})
-	p, err := New(Options{ID: "corp", Issuer: op.URL, ClientID: clientID, ClientSecret: clientSecret, RedirectURL: callbackURL, Now: w.now})
+	op := testenv.StartProvider(f, demo.ProviderOptions{ClientID: clientID, ClientSecret: clientSecret,
+		RedirectURIs: []string{callbackURL}, Now: epoch})
+	p, err := New(Options{ID: "corp", Issuer: op.URL, ClientID: clientID, ClientSecret: clientSecret,
+		RedirectURL: callbackURL, Now: w.now})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -511,8 +564,10 @@ func FuzzBearer(f *testing.F) {
 
 func BenchmarkBearerAgain(b *testing.B) {
 	w := &world{}
-	w.op = testenv.StartProvider(b, demo.ProviderOptions{ClientID: clientID, ClientSecret: clientSecret, RedirectURIs: []string{callbackURL}, Now: epoch})
-	p, err := New(Options{ID: "corp", Issuer: w.op.URL, ClientID: clientID, ClientSecret: clientSecret, RedirectURL: callbackURL, Now: w.now})
+	w.op = testenv.StartProvider(b, demo.ProviderOptions{ClientID: clientID, ClientSecret: clientSecret,
+		RedirectURIs: []string{callbackURL}, Now: epoch})
+	p, err := New(Options{ID: "corp", Issuer: w.op.URL, ClientID: clientID, ClientSecret: clientSecret,
+		RedirectURL: callbackURL, Now: w.now})
 	if err != nil {
 		b.Fatal(err)
 	}

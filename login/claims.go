@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	maxText      = 256 // bytes of a name, a group, an id
+	maxText      = 256 // bytes of a name, a group or an id
 	maxGroups    = 1000
 	maxOrgs      = 50
 	maxEmail     = 254 // RFC 5321 §4.5.3.1
@@ -27,29 +27,35 @@ const (
 
 func (n ClaimNames) withDefaults() ClaimNames {
 	return ClaimNames{
-		Orgs: n.Orgs, OrgID: or(n.OrgID, "org_id"), OrgName: or(n.OrgName, "org_name"), OrgDomain: or(n.OrgDomain, "org_domain"),
-		Groups: or(n.Groups, "groups"), Username: or(n.Username, "preferred_username"), Name: or(n.Name, "name"), Email: or(n.Email, "email"),
+		Orgs:      n.Orgs,
+		OrgID:     or(n.OrgID, "org_id"),
+		OrgName:   or(n.OrgName, "org_name"),
+		OrgDomain: or(n.OrgDomain, "org_domain"),
+		Groups:    or(n.Groups, "groups"),
+		Username:  or(n.Username, "preferred_username"),
+		Name:      or(n.Name, "name"),
+		Email:     or(n.Email, "email"),
 	}
 }
 
-// emailVerified vouches for the claim email (OIDC Core §5.1).
+// emailVerified says whether the address in the claim email is verified (OIDC Core §5.1).
 const emailVerified = "email_verified"
 
-// Needs says what of a person the configuration decides by: its rules, its
-// operators, and the folding of organizations. What is needed and missing from
-// the ID token is asked of userinfo, and without an answer nobody is signed in;
-// anything else that is missing is only a pity.
+// Needs says which facts about a person the configuration uses for decisions: in its
+// rules, its list of operators, and to map organizations to those it names. If a needed
+// fact is not in the ID token, userinfo is asked for it, and nobody is signed in if
+// userinfo does not answer. Any other fact may be missing.
 type Needs struct{ Email, Groups, Orgs bool }
 
-// wanted are the claims that somebody will miss: those of a person, with what
-// vouches for the address, what the configuration names, and what it needs.
+// wanted are the claims that should be there after a sign-in: name, user name and
+// address with email_verified, and those that the configuration names or needs.
 func (o Options) wanted() []string {
 	d := o.Claims.withDefaults()
 	names := append([]string{d.Email, emailVerified, d.Name, d.Username}, o.Claims.configured()...)
 	return append(names, o.needed()...)
 }
 
-// needed are the claims behind Needs, under the names that the provider has for them.
+// needed are the claims with what Needs lists, by the names that the provider uses.
 func (o Options) needed() []string {
 	d := o.Claims.withDefaults()
 	var names []string
@@ -70,10 +76,11 @@ func (o Options) needed() []string {
 
 // configured are the claims of organizations and groups that the configuration names.
 func (n ClaimNames) configured() []string {
-	return slices.DeleteFunc([]string{n.Orgs, n.OrgID, n.OrgName, n.OrgDomain, n.Groups}, func(name string) bool { return name == "" })
+	return slices.DeleteFunc([]string{n.Orgs, n.OrgID, n.OrgName, n.OrgDomain, n.Groups},
+		func(name string) bool { return name == "" })
 }
 
-// sources are where claims about the person are read, the best first.
+// sources returns the sets of claims about the person, the best source first.
 func (p *Provider) sources(ctx context.Context, m *metadata, token claims, accessToken string) ([]claims, error) {
 	if p.dialect.lookup != nil {
 		found, err := p.dialect.lookup(ctx, p.client, accessToken, token)
@@ -97,10 +104,10 @@ func (p *Provider) sources(ctx context.Context, m *metadata, token claims, acces
 	return []claims{token, info}, nil
 }
 
-// withoutUserinfo decides what becomes of a sign-in for which userinfo was
-// asked in vain. Only what is needed may end it: without an organization that is
-// told there, for example, an e-mail address could fold somebody into another.
-// An answer about somebody else ends it in any case (OIDC Core §5.3.2).
+// withoutUserinfo decides whether a sign-in goes on after userinfo failed. It ends if a
+// needed claim is missing: without the organization that userinfo would have named, for
+// example, the person could be mapped to another one by e-mail address. It always ends
+// if the answer was about somebody else (OIDC Core §5.3.2).
 func (p *Provider) withoutUserinfo(ctx context.Context, err error, wanted, needed []string) error {
 	var call *oauth.Error
 	switch {
@@ -119,7 +126,8 @@ func (p *Provider) withoutUserinfo(ctx context.Context, err error, wanted, neede
 	return err
 }
 
-// missing are those of names that are neither there nor said to be elsewhere.
+// missing returns those of names that are neither among the claims nor said to be kept
+// elsewhere.
 func (c claims) missing(names []string) []string {
 	var out []string
 	for _, name := range names {
@@ -130,27 +138,28 @@ func (c claims) missing(names []string) []string {
 	return out
 }
 
-// mentions reports whether something is said about a claim, be it only that it
-// is kept elsewhere.
+// mentions reports whether a claim is there, or is said to be kept elsewhere.
 func (c claims) mentions(name string) bool { return c.has(name) || c.elsewhere(name) }
 
 var errOtherSubject = errors.New("userinfo: sub is not the ID token's")
 
-// userinfo asks for the claims behind the access token. Without an ID token
-// (nil) they stand alone.
+// userinfo asks the userinfo endpoint for claims about the person. They must be about
+// the person of the ID token's claims, token; if token is nil, there is no ID token.
 func (p *Provider) userinfo(ctx context.Context, m *metadata, token claims, accessToken string) (claims, error) {
 	if m.UserinfoURL == "" {
 		return nil, fail(identity.Misconfigured, "the identity is to come from userinfo, and the provider has none")
 	}
 	if accessToken == "" {
-		return nil, fail(identity.Rejected, "the identity is to come from userinfo, and the provider sent no access token")
+		return nil, fail(identity.Rejected,
+			"the identity is to come from userinfo, and the provider sent no access token")
 	}
 	body, head, err := bearerGet(ctx, p.client.HTTPClient("userinfo"), m.UserinfoURL, accessToken)
 	if err != nil {
 		return nil, failCall(err)
 	}
 	if bytes.Count(body, []byte(".")) == 4 && bytes.HasPrefix(body, []byte("ey")) { // RFC 7516 §3.1
-		return nil, fail(identity.Rejected, "userinfo is encrypted (JWE), which is not supported: have the provider send JSON")
+		return nil, fail(identity.Rejected,
+			"userinfo is encrypted (JWE), which is not supported: have the provider send JSON")
 	}
 	if kind, _, _ := mime.ParseMediaType(head.Get("Content-Type")); kind == "application/jwt" {
 		return nil, fail(identity.Rejected, "userinfo is signed, which is not supported: have the provider send JSON")
@@ -160,18 +169,18 @@ func (p *Provider) userinfo(ctx context.Context, m *metadata, token claims, acce
 		return nil, fail(identity.Rejected, "userinfo: %w", err)
 	}
 	if token == nil {
-		return p.follow(members), p.checkSubject(members, "userinfo")
+		return p.resolvePaths(members), p.checkSubject(members, "userinfo")
 	}
-	// OIDC Core §5.3.2: else it may be about somebody else, and none of it counts.
+	// OIDC Core §5.3.2: with another sub, the answer is about somebody else.
 	want, _ := p.dialect.sub(token)
 	got, ok := p.dialect.sub(members)
 	if !ok || subtle.ConstantTimeCompare([]byte(got), []byte(want)) != 1 {
 		return nil, fail(identity.Rejected, "%w", errOtherSubject)
 	}
-	return p.follow(members), nil
+	return p.resolvePaths(members), nil
 }
 
-// bearerGet reads a document that an access token opens (RFC 6750 §2.1).
+// bearerGet reads a document, sending an access token for it (RFC 6750 §2.1).
 func bearerGet(ctx context.Context, client *http.Client, address, accessToken string) ([]byte, http.Header, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -181,9 +190,9 @@ func bearerGet(ctx context.Context, client *http.Client, address, accessToken st
 	return getDocument(client, req)
 }
 
-// identity builds the person from checked claims, an ID token's or userinfo's,
-// and the sources. What is odd is left out and noted; what would be dangerous
-// was refused before.
+// identity makes the Identity from the verified claims (those of the ID token, or of
+// userinfo) and the other sources. A claim that cannot be used is left out and logged.
+// Claims that would be dangerous have been refused before.
 func (p *Provider) identity(ctx context.Context, who claims, sources []claims) identity.Identity {
 	r := reader{p, ctx, who, sources}
 	r.noteAbsent()
@@ -203,17 +212,17 @@ func (p *Provider) identity(ctx context.Context, who claims, sources []claims) i
 	return id
 }
 
-// reader reads claims of several sources, and notes what it leaves out.
+// reader reads claims from several sources, and logs what it leaves out.
 type reader struct {
 	p       *Provider
 	ctx     context.Context
-	who     claims // those that were checked
+	who     claims // the verified claims that say who the person is
 	sources []claims
 }
 
 func (r reader) in(c claims) reader { return reader{r.p, r.ctx, r.who, []claims{c}} }
 
-// from is the first source that has the claim.
+// from returns the first source that has the claim.
 func (r reader) from(name string) (claims, bool) {
 	for _, c := range r.sources {
 		if c.has(name) {
@@ -223,25 +232,27 @@ func (r reader) from(name string) (claims, bool) {
 	return nil, false
 }
 
-// noteAbsent says once of each claim that the configuration names that it is
-// not there, and what is.
+// noteAbsent logs, once for each claim that the configuration names, that the claim is
+// absent and which claims are there.
 func (r reader) noteAbsent() {
 	for _, name := range r.p.mapped {
 		if _, ok := r.from(name); ok || r.elsewhere(name) {
 			continue
 		}
 		r.p.notices.once("absence of "+name, func() {
-			r.p.log.InfoContext(r.ctx, "a claim that the configuration names is absent", "claim", name, "received", r.forms())
+			r.p.log.InfoContext(r.ctx, "a claim that the configuration names is absent",
+				"claim", name, "received", r.forms())
 		})
 	}
 }
 
-// dropped notes a claim that cannot be used: once at info where the configuration
-// names the claim, for then somebody waits for it.
+// dropped logs a claim that cannot be used. If the configuration names the claim, this
+// is at level info and once, because the operator expects the claim to work.
 func (r reader) dropped(name, why string) {
 	if slices.Contains(r.p.mapped, name) {
 		r.p.notices.once("form of "+name, func() {
-			r.p.log.InfoContext(r.ctx, "a claim that the configuration names is left out", "claim", name, "why", why, "received", r.received(name))
+			r.p.log.InfoContext(r.ctx, "a claim that the configuration names is left out",
+				"claim", name, "why", why, "received", r.received(name))
 		})
 		return
 	}
@@ -261,7 +272,7 @@ func (r reader) text(name string) string {
 	return s
 }
 
-// email reads the address, and whether somebody vouches for it.
+// email reads the address, and whether it counts as verified.
 func (r reader) email() (address string, verified bool) {
 	name := r.p.claims.Email
 	c, ok := r.from(name)
@@ -285,19 +296,21 @@ func (r reader) email() (address string, verified bool) {
 	return local + "@" + domain, verified
 }
 
-// noteStringVerified names the quirk that would have made the difference.
+// noteStringVerified logs that the address would count as verified with the quirk
+// string_email_verified.
 func (r reader) noteStringVerified(e email) {
 	if e.isTrue = trueOrString; r.p.kind != TypeOIDC || !r.p.dialect.vouches(e) {
 		return
 	}
 	r.p.notices.once(emailVerified, func() {
-		r.p.log.InfoContext(r.ctx, "email_verified is the text \"true\" instead of true, so addresses do not count as verified; "+
+		r.p.log.InfoContext(r.ctx, "email_verified is the text \"true\" instead of true, "+
+			"so addresses do not count as verified; "+
 			"`quirks: ["+quirkStringVerified+"]` takes it")
 	})
 }
 
 // elsewhere reports whether the claim is an aggregated or distributed one (OIDC
-// Core §5.6.2). Where the list of those cannot be read, it may be any.
+// Core §5.6.2). If the list of those cannot be read, every claim may be one.
 func (c claims) elsewhere(name string) bool {
 	if !c.has("_claim_names") {
 		return false
@@ -309,7 +322,7 @@ func (c claims) elsewhere(name string) bool {
 	if _, ok := names[name]; ok {
 		return true
 	}
-	for i := range name { // or what a path leads through
+	for i := range name { // a claim on the way of a path may be one, too
 		if _, ok := names[name[:i]]; ok && name[i] == '.' {
 			return true
 		}
@@ -317,30 +330,32 @@ func (c claims) elsewhere(name string) bool {
 	return false
 }
 
-// printable reports whether s is 1 to most bytes of text without control
-// characters. U+FFFD stands for what could not be decoded: two different values
-// would become one.
+// printable reports whether s is text of 1 to most bytes without control characters.
+// U+FFFD is refused: it replaces bytes that could not be decoded, so that two different
+// values would become the same text.
 func printable(s string, most int) bool {
 	return s != "" && len(s) <= most && utf8.ValidString(s) &&
 		!strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || r == utf8.RuneError })
 }
 
-// splitEmail takes one plain ASCII address apart, the domain in lower case.
-// Everything that two readers could read differently is refused: a second @,
-// quoting, comments, look-alike letters (CVE-2026-40574).
+// splitEmail splits a plain ASCII address, and returns the domain in lower case.
+// Whatever two programs could read in two ways is refused: a second @, quoting,
+// comments and look-alike letters (CVE-2026-40574).
 func splitEmail(s string) (local, domain string, ok bool) {
 	if len(s) > maxEmail || strings.Count(s, "@") != 1 {
 		return "", "", false
 	}
 	local, domain, _ = strings.Cut(s, "@")
 	domain = identity.LowerASCII(domain)
-	if local == "" || len(local) > maxLocalPart || strings.ContainsFunc(local, notLocalPart) || !hostname.IsDomain(domain) {
+	if local == "" || len(local) > maxLocalPart || strings.ContainsFunc(local, notLocalPart) ||
+		!hostname.IsDomain(domain) {
 		return "", "", false
 	}
 	return local, domain, true
 }
 
-// notLocalPart: RFC 5322 §3.2.3, atext and dots.
+// notLocalPart reports whether r cannot stand in a local part of atext and dots
+// (RFC 5322 §3.2.3).
 func notLocalPart(r rune) bool {
 	return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),:;<>@[\]`, r)
 }

@@ -88,9 +88,12 @@ func TestP20_OnlyPlainAddressesCount(t *testing.T) {
 
 // OIDC Core §5.1: verified is JSON true and nothing that looks like it.
 func TestP20_AnAddressIsVerifiedOnlyByTrue(t *testing.T) {
-	w := newWorld(t, func(o *Options) { o.IdentityFrom = FromIDToken }) // userinfo would vouch where the token says nothing
-	for _, raw := range []any{"true", "yes", 1, false, nil, "", []bool{true}, map[string]bool{"x": true}, json.RawMessage("1.0")} {
-		if id := w.person(testenv.With("email_verified", raw)); id.EmailVerified || id.VerifiedEmail() != "" || id.Email == "" {
+	// userinfo would vouch where the token says nothing
+	w := newWorld(t, func(o *Options) { o.IdentityFrom = FromIDToken })
+	for _, raw := range []any{"true", "yes", 1, false, nil, "", []bool{true}, map[string]bool{"x": true},
+		json.RawMessage("1.0")} {
+		if id := w.person(testenv.With("email_verified", raw)); id.EmailVerified || id.VerifiedEmail() != "" ||
+			id.Email == "" {
 			t.Errorf("%v: %+v", raw, id)
 		}
 	}
@@ -107,7 +110,8 @@ func TestAddressesOutsideTheEmailDomainsAreUnverified(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.EmailDomains = []string{"Acme.Example", "birch.example"} })
 	for address, want := range map[string]bool{
 		"a@acme.example": true, "a@ACME.EXAMPLE": true, "a@birch.example": true,
-		"a@evilacme.example": false, "a@sub.acme.example": false, "a@acme.example.evil.com": false, "acme.example@evil.com": false, "a@example": false,
+		"a@evilacme.example": false, "a@sub.acme.example": false, "a@acme.example.evil.com": false,
+		"acme.example@evil.com": false, "a@example": false,
 	} {
 		if id := w.person(testenv.With("email", address)); id.EmailVerified != want || id.Email == "" {
 			t.Errorf("%s: %+v", address, id)
@@ -136,7 +140,8 @@ func TestGroupsAreListedOrUnknown(t *testing.T) {
 		{"null", testenv.With("groups", nil), nil, false},
 		{"a thousand", testenv.With("groups", thousand), thousand, false},
 		{"a thousand and one", testenv.With("groups", append(thousand, "g")), nil, true},
-		{"256 bytes", testenv.With("groups", []string{strings.Repeat("x", 256)}), []string{strings.Repeat("x", 256)}, false},
+		{"256 bytes", testenv.With("groups", []string{strings.Repeat("x", 256)}), []string{strings.Repeat("x", 256)},
+			false},
 		{"257 bytes", testenv.With("groups", []string{"a", strings.Repeat("x", 257)}), nil, true},
 		{"a number among them", testenv.With("groups", []any{"a", 1}), nil, true},
 		{"null among them", testenv.With("groups", []any{"a", nil}), nil, true},
@@ -175,9 +180,13 @@ func TestOrganizationsComeFromClaims(t *testing.T) {
 		b    bend
 		want identity.Org
 	}{
-		{"all three", func(c map[string]any) { c["org_id"], c["org_name"], c["org_domain"] = "t-1", "Büro", "BÜRO.example" },
+		{"all three", func(c map[string]any) {
+			c["org_id"], c["org_name"], c["org_domain"] = "t-1", "Büro",
+				"BÜRO.example"
+		},
 			identity.Org{ID: "corp:t-1", Name: "Büro", Source: "claim"}}, // not a DNS name
-		{"domain in capitals", testenv.With("org_domain", "ACME.example"), identity.Org{ID: "corp:acme", Name: "Acme Rockets", Domain: "acme.example", Source: "claim"}},
+		{"domain in capitals", testenv.With("org_domain", "ACME.example"),
+			identity.Org{ID: "corp:acme", Name: "Acme Rockets", Domain: "acme.example", Source: "claim"}},
 		{"no id", testenv.Without("org_id"), identity.Org{}},
 		{"empty id", testenv.With("org_id", ""), identity.Org{}},
 		{"id null", testenv.With("org_id", nil), identity.Org{}},
@@ -185,7 +194,8 @@ func TestOrganizationsComeFromClaims(t *testing.T) {
 		{"id a whole number", only("org_id", 7), identity.Org{ID: "corp:7", Source: "claim"}},
 		{"id a list of one", only("org_id", []string{"acme"}), identity.Org{ID: "corp:acme", Source: "claim"}},
 		{"id a list of one number", only("org_id", []int{7}), identity.Org{ID: "corp:7", Source: "claim"}},
-		{"name with a control character", testenv.With("org_name", "A\x00"), identity.Org{ID: "corp:acme", Domain: "acme.example", Source: "claim"}},
+		{"name with a control character", testenv.With("org_name", "A\x00"),
+			identity.Org{ID: "corp:acme", Domain: "acme.example", Source: "claim"}},
 		{"only an id", testenv.Without("org_name", "org_domain"), identity.Org{ID: "corp:acme", Source: "claim"}},
 	}
 	for _, row := range rows {
@@ -201,7 +211,8 @@ func TestOrganizationsComeFromClaims(t *testing.T) {
 	id := w.person(func(c map[string]any) {
 		c["tenant_sub"], c["tenant_name"], c["login"], c["https://x/roles"] = "17", "Seventeenth", "m", []string{"r"}
 	})
-	if id.Org.ID != "corp:17" || id.Org.Name != "Seventeenth" || id.Username != "m" || !slices.Equal(id.Groups, []string{"r"}) {
+	if id.Org.ID != "corp:17" || id.Org.Name != "Seventeenth" || id.Username != "m" ||
+		!slices.Equal(id.Groups, []string{"r"}) {
 		t.Errorf("mapped claims: %+v", id)
 	}
 }
@@ -246,7 +257,9 @@ func TestIdentityComesFromWhereItIsConfigured(t *testing.T) {
 		c["name"] = "From Userinfo"
 		delete(c, "groups")
 	}}
-	poor := testenv.Fault{Endpoint: testenv.Token, Claims: testenv.Without("name", "email", "email_verified", "preferred_username", "groups", "org_id", "org_name", "org_domain")}
+	poor := testenv.Fault{Endpoint: testenv.Token,
+		Claims: testenv.Without("name", "email", "email_verified", "preferred_username", "groups", "org_id", "org_name",
+			"org_domain")}
 	without := func(names ...string) testenv.Fault {
 		return testenv.Fault{Endpoint: testenv.Token, Claims: testenv.Without(names...)}
 	}
@@ -261,16 +274,25 @@ func TestIdentityComesFromWhereItIsConfigured(t *testing.T) {
 		{"userinfo", FromUserinfo, ClaimNames{}, []testenv.Fault{token, info}, 1, func(id identity.Identity) bool {
 			return id.Name == "From Userinfo" && id.Groups == nil && id.ProviderSID != ""
 		}},
-		{"id_token", FromIDToken, ClaimNames{}, []testenv.Fault{token, info}, 0, func(id identity.Identity) bool { return id.Name == "From Token" && len(id.Groups) == 2 }},
-		{"id_token never asks", FromIDToken, ClaimNames{Groups: "groups"}, []testenv.Fault{poor}, 0, func(id identity.Identity) bool { return id.Email == "" && id.Name == "" }},
-		{"auto, all there", FromAuto, ClaimNames{OrgID: "org_id", Groups: "groups"}, []testenv.Fault{token, info}, 0, func(id identity.Identity) bool { return id.Name == "From Token" }},
+		{"id_token", FromIDToken, ClaimNames{}, []testenv.Fault{token, info}, 0,
+			func(id identity.Identity) bool { return id.Name == "From Token" && len(id.Groups) == 2 }},
+		{"id_token never asks", FromIDToken, ClaimNames{Groups: "groups"}, []testenv.Fault{poor}, 0,
+			func(id identity.Identity) bool { return id.Email == "" && id.Name == "" }},
+		{"auto, all there", FromAuto, ClaimNames{OrgID: "org_id", Groups: "groups"}, []testenv.Fault{token, info}, 0,
+			func(id identity.Identity) bool { return id.Name == "From Token" }},
 		{"auto, nothing there", "", ClaimNames{}, []testenv.Fault{poor}, 1, func(id identity.Identity) bool {
-			return id.Email == "mira@acme.example" && id.EmailVerified && id.Org.ID == "corp:acme" && len(id.Groups) == 2
+			return id.Email == "mira@acme.example" && id.EmailVerified && id.Org.ID == "corp:acme" &&
+				len(id.Groups) == 2
 		}},
-		{"auto, no e-mail", FromAuto, ClaimNames{}, []testenv.Fault{without("email")}, 1, func(id identity.Identity) bool { return id.EmailVerified && id.Email == "mira@acme.example" }},
-		{"auto, groups nobody configured", FromAuto, ClaimNames{}, []testenv.Fault{without("groups")}, 0, func(id identity.Identity) bool { return id.Groups == nil && !id.GroupsUnknown }},
-		{"auto, groups somebody configured", FromAuto, ClaimNames{Groups: "groups"}, []testenv.Fault{without("groups")}, 1, func(id identity.Identity) bool { return len(id.Groups) == 2 }},
-		{"auto, the token's word goes first", FromAuto, ClaimNames{}, []testenv.Fault{without("preferred_username"), info}, 1, func(id identity.Identity) bool { return id.Name == "Mira Okafor" && id.Username == "mira" }},
+		{"auto, no e-mail", FromAuto, ClaimNames{}, []testenv.Fault{without("email")}, 1,
+			func(id identity.Identity) bool { return id.EmailVerified && id.Email == "mira@acme.example" }},
+		{"auto, groups nobody configured", FromAuto, ClaimNames{}, []testenv.Fault{without("groups")}, 0,
+			func(id identity.Identity) bool { return id.Groups == nil && !id.GroupsUnknown }},
+		{"auto, groups somebody configured", FromAuto, ClaimNames{Groups: "groups"}, []testenv.Fault{without("groups")},
+			1, func(id identity.Identity) bool { return len(id.Groups) == 2 }},
+		{"auto, the token's word goes first", FromAuto, ClaimNames{},
+			[]testenv.Fault{without("preferred_username"), info}, 1,
+			func(id identity.Identity) bool { return id.Name == "Mira Okafor" && id.Username == "mira" }},
 		{"auto, one source does not vouch for another's address", FromAuto, ClaimNames{}, []testenv.Fault{
 			{Endpoint: testenv.Token, Claims: func(c map[string]any) {
 				c["email"] = "boss@acme.example"
@@ -278,8 +300,13 @@ func TestIdentityComesFromWhereItIsConfigured(t *testing.T) {
 				delete(c, "name")
 			}},
 		}, 1, func(id identity.Identity) bool { return id.Email == "boss@acme.example" && !id.EmailVerified }},
-		{"auto, no access token", FromAuto, ClaimNames{}, []testenv.Fault{without("name", "at_hash"), {Endpoint: testenv.Token, JSON: testenv.Without("access_token")}}, 0, func(id identity.Identity) bool { return id.Name == "" && id.Email != "" }},
-		{"auto, no userinfo endpoint", FromAuto, ClaimNames{}, []testenv.Fault{without("name"), {Endpoint: testenv.Discovery, JSON: testenv.Without("userinfo_endpoint")}}, 0, func(id identity.Identity) bool { return id.Name == "" && id.Email != "" }},
+		{"auto, no access token", FromAuto, ClaimNames{},
+			[]testenv.Fault{without("name", "at_hash"),
+				{Endpoint: testenv.Token, JSON: testenv.Without("access_token")}}, 0,
+			func(id identity.Identity) bool { return id.Name == "" && id.Email != "" }},
+		{"auto, no userinfo endpoint", FromAuto, ClaimNames{},
+			[]testenv.Fault{without("name"), {Endpoint: testenv.Discovery, JSON: testenv.Without("userinfo_endpoint")}},
+			0, func(id identity.Identity) bool { return id.Name == "" && id.Email != "" }},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -344,12 +371,14 @@ func checkBounds(t *testing.T, id identity.Identity) {
 	if id.Subject == "" || len(id.Subject) > 255 || id.Provider != "corp" {
 		t.Errorf("key %q", id.ID())
 	}
-	for _, s := range append([]string{id.Subject, id.Email, id.Name, id.Username, id.Org.ID, id.Org.Name, id.Org.Domain, id.ACR, id.ProviderSID}, id.Groups...) {
+	for _, s := range append([]string{id.Subject, id.Email, id.Name, id.Username, id.Org.ID, id.Org.Name, id.Org.Domain,
+		id.ACR, id.ProviderSID}, id.Groups...) {
 		if len(s) > 256+len("corp:") || !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
 			t.Errorf("out of bounds: %q", s)
 		}
 	}
-	if id.Email != "" && (strings.Count(id.Email, "@") != 1 || strings.ContainsFunc(id.Email, func(r rune) bool { return r <= ' ' || r > '~' })) {
+	if id.Email != "" && (strings.Count(id.Email, "@") != 1 ||
+		strings.ContainsFunc(id.Email, func(r rune) bool { return r <= ' ' || r > '~' })) {
 		t.Errorf("e-mail %q", id.Email)
 	}
 	if (id.Org.ID == "") != (id.Org == identity.Org{}) {
@@ -360,10 +389,12 @@ func checkBounds(t *testing.T, id identity.Identity) {
 func checkIdentity(t *testing.T, id identity.Identity, sources []claims) {
 	t.Helper()
 	checkBounds(t, id)
-	if id.EmailVerified && !slices.ContainsFunc(sources, func(c claims) bool { return string(c["email_verified"]) == "true" && c.has("email") }) {
+	if id.EmailVerified && !slices.ContainsFunc(sources,
+		func(c claims) bool { return string(c["email_verified"]) == "true" && c.has("email") }) {
 		t.Errorf("%q is verified by nobody", id.Email)
 	}
-	if id.GroupsUnknown && len(id.Groups) > 0 && !slices.ContainsFunc(sources, func(c claims) bool { return c.has("_claim_names") }) {
+	if id.GroupsUnknown && len(id.Groups) > 0 &&
+		!slices.ContainsFunc(sources, func(c claims) bool { return c.has("_claim_names") }) {
 		t.Errorf("groups %q and unknown", id.Groups)
 	}
 }
@@ -371,9 +402,18 @@ func checkIdentity(t *testing.T, id identity.Identity, sources []claims) {
 // P8: nothing that this package exports can hold or hand out a token.
 func TestP08_NothingExportedHoldsAToken(t *testing.T) {
 	exported := map[string]reflect.Type{
-		"Options": reflect.TypeFor[Options](), "Endpoints": reflect.TypeFor[Endpoints](), "Conflict": reflect.TypeFor[Conflict](), "Quirk": reflect.TypeFor[Quirk](), "QuirkNames": reflect.TypeOf(QuirkNames), "AllQuirks": reflect.TypeOf(AllQuirks), "Permissions": reflect.TypeFor[Permissions](), "Scope": reflect.TypeFor[Scope](), "Claim": reflect.TypeFor[Claim](), "CheckPublicKeys": reflect.TypeOf(CheckPublicKeys), "ClaimNames": reflect.TypeFor[ClaimNames](),
-		"TokenVerifier": reflect.TypeFor[*TokenVerifier](), "BearerOptions": reflect.TypeFor[BearerOptions](), "Needs": reflect.TypeFor[Needs](), "SignOut": reflect.TypeFor[SignOut](), "CheckClientAssertion": reflect.TypeOf(CheckClientAssertion), "CheckClientKey": reflect.TypeOf(CheckClientKey), "ClaimForm": reflect.TypeFor[ClaimForm](), "BearerQuirks": reflect.TypeOf(BearerQuirks),
-		"Provider": reflect.TypeFor[*Provider](), "New": reflect.TypeOf(New), "Types": reflect.TypeOf(Types),
+		"Options": reflect.TypeFor[Options](), "Endpoints": reflect.TypeFor[Endpoints](),
+		"Conflict": reflect.TypeFor[Conflict](), "Quirk": reflect.TypeFor[Quirk](),
+		"QuirkNames": reflect.TypeOf(QuirkNames), "AllQuirks": reflect.TypeOf(AllQuirks),
+		"Permissions": reflect.TypeFor[Permissions](), "Scope": reflect.TypeFor[Scope](),
+		"Claim": reflect.TypeFor[Claim](), "CheckPublicKeys": reflect.TypeOf(CheckPublicKeys),
+		"ClaimNames":    reflect.TypeFor[ClaimNames](),
+		"TokenVerifier": reflect.TypeFor[*TokenVerifier](), "BearerOptions": reflect.TypeFor[BearerOptions](),
+		"Needs": reflect.TypeFor[Needs](), "SignOut": reflect.TypeFor[SignOut](),
+		"CheckClientAssertion": reflect.TypeOf(CheckClientAssertion),
+		"CheckClientKey":       reflect.TypeOf(CheckClientKey), "ClaimForm": reflect.TypeFor[ClaimForm](),
+		"BearerQuirks": reflect.TypeOf(BearerQuirks),
+		"Provider":     reflect.TypeFor[*Provider](), "New": reflect.TypeOf(New), "Types": reflect.TypeOf(Types),
 	}
 	files, err := filepath.Glob("*.go")
 	if err != nil {
@@ -390,11 +430,13 @@ func TestP08_NothingExportedHoldsAToken(t *testing.T) {
 			}
 		}
 	}
-	holders := []reflect.Type{reflect.TypeFor[oauth.TokenResponse](), reflect.TypeFor[oauth2.Token](), reflect.TypeFor[oidc.IDToken](), reflect.TypeFor[oidc.UserInfo]()}
+	holders := []reflect.Type{reflect.TypeFor[oauth.TokenResponse](), reflect.TypeFor[oauth2.Token](),
+		reflect.TypeFor[oidc.IDToken](), reflect.TypeFor[oidc.UserInfo]()}
 	for name, typ := range exported {
 		walk(typ, func(path string, found reflect.Type) {
 			field := strings.ToLower(path[strings.LastIndex(path, ".")+1:])
-			if slices.Contains(holders, found) || strings.HasSuffix(field, "token") || strings.HasSuffix(field, "tokens") {
+			if slices.Contains(holders, found) || strings.HasSuffix(field, "token") ||
+				strings.HasSuffix(field, "tokens") {
 				t.Errorf("%s%s is %s", name, path, found)
 			}
 		})

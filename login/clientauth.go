@@ -22,8 +22,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
-// assertionLife is how long an assertion that we sign counts: long enough for one
-// request and for clocks that differ a little.
+// assertionLife is how long an assertion that we sign is valid: long enough for one
+// request, and for clocks that differ a little.
 const assertionLife = time.Minute
 
 // Names of RFC 8414 and OIDC Core §9 for client authentication.
@@ -33,23 +33,25 @@ const (
 	methodPrivateKey = "private_key_jwt"
 )
 
-// clientAuthConflicts keeps what belongs to one way of client authentication from
-// standing beside another.
+// clientAuthConflicts finds settings of one kind of client authentication that stand
+// beside another kind.
 func (o Options) clientAuthConflicts(add func(wrong bool, key, why string)) {
 	signs, asserts := o.ClientAuth == ClientAuthPrivateKey, o.ClientAuth == ClientAuthAssertion
-	add(asserts && o.ClientAssertion == nil, "client_assertion", "is required with `client_auth: assertion`: the file that holds the token")
+	add(asserts && o.ClientAssertion == nil, "client_assertion",
+		"is required with `client_auth: assertion`: the file that holds the token")
 	add(!asserts && o.ClientAssertion != nil, "client_assertion", "has a meaning with `client_auth: assertion` only")
 	add(signs && o.ClientKey == "", "client_key", "is required with `client_auth: private_key_jwt`")
 	add(!signs && o.ClientKey != "", "client_key", "has a meaning with `client_auth: private_key_jwt` only")
 	add(!signs && o.ClientKeyID != "", "client_key_id", "has a meaning with `client_auth: private_key_jwt` only")
 	add(signs && o.Issuer == "", "client_auth", "private_key_jwt needs the issuer, which is whom an assertion is for")
 	add(signs && o.Type == TypeMicrosoft, "client_auth",
-		"private_key_jwt is not for type microsoft, which wants to know a certificate; federate an identity there and use `client_auth: assertion`")
+		"private_key_jwt is not for type microsoft, which wants to know a certificate; "+
+			"federate an identity there and use `client_auth: assertion`")
 	add((signs || asserts) && slices.Contains([]string{TypeGoogle, TypePagerDuty, TypeSlack}, o.Type), "client_auth",
 		"must be auto, basic or post for type "+o.Type+", which takes a client secret only")
 }
 
-// chooseClientAuth settles how we authenticate before anything is sent.
+// chooseClientAuth decides how we authenticate, before anything is sent.
 func (p *Provider) chooseClientAuth(offered []string) (oauth.ClientAuth, error) {
 	switch {
 	case p.dialect.clientAuth == oauth.BasicRaw:
@@ -67,18 +69,21 @@ func (p *Provider) chooseClientAuth(offered []string) (oauth.ClientAuth, error) 
 	case slices.Contains(offered, methodPost):
 		return oauth.Post, nil
 	}
-	// A secret that is sent to somebody who does not ask for it is given away.
+	// A secret must not be sent to a provider that does not ask for it.
 	help := "; none of these is supported"
 	if slices.Contains(offered, methodPrivateKey) {
 		help = "; write `client_auth: private_key_jwt` with a client_key, or `assertion` with a client_assertion"
 	}
-	return "", fail(identity.Misconfigured, "discovery: client_auth is auto with a client_secret, and the provider offers no way to send one (token_endpoint_auth_methods_supported is %s)%s; "+
+	return "", fail(identity.Misconfigured, "discovery: client_auth is auto with a client_secret, and the provider "+
+		"offers no way to send one (token_endpoint_auth_methods_supported is %s)%s; "+
 		"if that list is not true, `client_auth: basic` or `post` sends it", quoted(offered...), help)
 }
 
-// tokenRequest is one that proves who we are.
+// tokenRequest makes a token request that authenticates us as the client.
 func (p *Provider) tokenRequest(m *metadata, form url.Values) (oauth.TokenRequest, error) {
-	r := oauth.TokenRequest{URL: m.TokenURL, ClientID: p.clientID, ClientSecret: p.clientSecret, Auth: m.clientAuth, Form: form}
+	r := oauth.TokenRequest{
+		URL: m.TokenURL, ClientID: p.clientID, ClientSecret: p.clientSecret, Auth: m.clientAuth, Form: form,
+	}
 	if m.clientAuth != oauth.Assertion {
 		return r, nil
 	}
@@ -94,8 +99,8 @@ func (p *Provider) tokenRequest(m *metadata, form url.Values) (oauth.TokenReques
 	return r, nil
 }
 
-// CheckClientAssertion reports what keeps a text from being a JWT: nothing else
-// that a file may hold is ever sent.
+// CheckClientAssertion reports why a text is not a JWT. Anything else that the file of a
+// client assertion holds is not sent to the provider.
 func CheckClientAssertion(text string) error {
 	switch {
 	case len(text) > maxToken:
@@ -110,11 +115,10 @@ func CheckClientAssertion(text string) error {
 type clientKey struct {
 	key  any
 	kid  string
-	algs []jose.SignatureAlgorithm // that it can make, the usual one first
+	algs []jose.SignatureAlgorithm // those it can sign with, the usual one first
 }
 
-// CheckClientKey reports what keeps a text from being a private key in PEM that we
-// sign with.
+// CheckClientKey reports why a text is not a private key in PEM that we can sign with.
 func CheckClientKey(text string) error {
 	_, err := parseClientKey(text, "")
 	return err
@@ -138,7 +142,8 @@ func parseClientKey(text, kid string) (*clientKey, error) {
 		return nil, errors.New("must be one private key in PEM, not encrypted")
 	}
 	if err != nil {
-		return nil, errors.New("must be one private key in PEM, and cannot be read") // the parser's words are about bytes
+		// The parser's own error speaks of ASN.1, and helps nobody.
+		return nil, errors.New("must be one private key in PEM, and cannot be read")
 	}
 	k := &clientKey{key: key, kid: kid}
 	switch key := key.(type) {
@@ -157,9 +162,9 @@ func parseClientKey(text, kid string) (*clientKey, error) {
 	return k, nil
 }
 
-// assertion is good for one request. Its audience is the issuer and nobody else:
-// an address that a provider names for its endpoint may be another provider's,
-// who could use the assertion there (CVE-2025-27370, RFC 7523bis).
+// assertion signs an assertion for one request. Its audience is the issuer alone, and
+// not the token endpoint: a dishonest provider could name the endpoint of another one,
+// and use the assertion there (CVE-2025-27370, RFC 7523bis).
 func (k *clientKey) assertion(client, issuer string, announced []string, now time.Time) (string, error) {
 	alg := k.algs[0]
 	for _, a := range k.algs {
@@ -169,12 +174,14 @@ func (k *clientKey) assertion(client, issuer string, announced []string, now tim
 		}
 	}
 	claims, err := json.Marshal(map[string]any{
-		"iss": client, "sub": client, "aud": issuer, "jti": rand.Text(), "iat": now.Unix(), "exp": now.Add(assertionLife).Unix(),
+		"iss": client, "sub": client, "aud": issuer,
+		"jti": rand.Text(), "iat": now.Unix(), "exp": now.Add(assertionLife).Unix(),
 	})
 	if err != nil {
 		return "", err
 	}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: jose.JSONWebKey{Key: k.key, KeyID: k.kid}}, (&jose.SignerOptions{}).WithType("JWT"))
+	key := jose.SigningKey{Algorithm: alg, Key: jose.JSONWebKey{Key: k.key, KeyID: k.kid}}
+	signer, err := jose.NewSigner(key, (&jose.SignerOptions{}).WithType("JWT"))
 	if err != nil {
 		return "", errors.New("the key does not sign")
 	}
@@ -185,7 +192,8 @@ func (k *clientKey) assertion(client, issuer string, announced []string, now tim
 	return jws.CompactSerialize()
 }
 
-// failExchange classes an error of the token endpoint, and says what deals with it.
+// failExchange makes a sign-in error from an error of the token endpoint, and adds what
+// the operator can do about it.
 func (p *Provider) failExchange(err error, m *metadata) error {
 	var e *oauth.Error
 	if !errors.As(err, &e) {
@@ -194,14 +202,16 @@ func (p *Provider) failExchange(err error, m *metadata) error {
 	help := ""
 	switch {
 	case e.Code == "invalid_client", e.Code == "bad_client_secret", e.Code == "" && e.Status == http.StatusUnauthorized:
-		help = fmt.Sprintf("the provider does not take the client's authentication: it was sent by client_auth %s, and %s; see client_auth, client_id and %s",
+		help = fmt.Sprintf("the provider does not take the client's authentication: it was sent by client_auth %s, "+
+			"and %s; see client_auth, client_id and %s",
 			m.clientAuth, offers(m.offered), p.clientProof())
 	case e.Code == "unauthorized_client":
 		help = "the client may not redeem codes so; allow it the authorization code flow there, and see client_auth"
 	case e.Code == "unsupported_grant_type":
 		help = "allow the client the authorization code flow there"
 	case e.Code == "invalid_grant", e.Code == "invalid_code", e.Code == "code_already_used":
-		help = "the code is too old, spent, another client's, for another redirect URI, or its PKCE verifier was not taken"
+		help = "the code is too old, spent, another client's, for another redirect URI, " +
+			"or its PKCE verifier was not taken"
 	case e.Status == http.StatusNotFound, e.Status == http.StatusMethodNotAllowed, e.Status >= 300 && e.Status < 400:
 		help = "see endpoints.token, or issuer"
 	}
@@ -219,7 +229,7 @@ func offers(methods []string) string {
 	return "the provider offers " + quoted(methods...)
 }
 
-// clientProof is the key that holds what proves the client.
+// clientProof names the configuration key that holds the client's credential.
 func (p *Provider) clientProof() string {
 	switch p.clientAuth {
 	case ClientAuthPrivateKey:

@@ -84,34 +84,40 @@ func TestAClientSignsInPeopleWithAKeyInsteadOfASecret(t *testing.T) {
 		text string
 		alg  string
 	}{
-		"RSA, where PS256 is announced":  {rsaKey, keyPEM(t, rsaKey), "PS256"},
-		"P-256":                          {nil, "", "ES256"},
-		"P-384, as openssl ec writes it": {p384, string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})), "ES384"},
-		"Ed25519":                        {edKey, keyPEM(t, edKey), "EdDSA"},
+		"RSA, where PS256 is announced": {rsaKey, keyPEM(t, rsaKey), "PS256"},
+		"P-256":                         {nil, "", "ES256"},
+		"P-384, as openssl ec writes it": {p384,
+			string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})), "ES384"},
+		"Ed25519": {edKey, keyPEM(t, edKey), "EdDSA"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if row.key == nil {
 				key := ecKey(t, elliptic.P256())
 				row.key, row.text = key, keyPEM(t, key)
 			}
-			w := trustingWorld(t, demo.ClientTrust{Key: row.key.Public(), Issuer: clientID, Subject: clientID}, func(o *Options) {
-				o.ClientAuth, o.ClientKey, o.ClientKeyID = ClientAuthPrivateKey, row.text, "key-7"
-			})
+			w := trustingWorld(t, demo.ClientTrust{Key: row.key.Public(), Issuer: clientID, Subject: clientID},
+				func(o *Options) {
+					o.ClientAuth, o.ClientKey, o.ClientKeyID = ClientAuthPrivateKey, row.text, "key-7"
+				})
 			w.want()
 			w.want() // each assertion counts once
 			form, head := w.tokenForm()
-			jws, err := jose.ParseSignedCompact(form.Get("client_assertion"), []jose.SignatureAlgorithm{jose.SignatureAlgorithm(row.alg)})
-			if err != nil || jws.Signatures[0].Header.KeyID != "key-7" || form.Has("client_secret") || head.Get("Authorization") != "" {
+			jws, err := jose.ParseSignedCompact(form.Get("client_assertion"),
+				[]jose.SignatureAlgorithm{jose.SignatureAlgorithm(row.alg)})
+			if err != nil || jws.Signatures[0].Header.KeyID != "key-7" || form.Has("client_secret") ||
+				head.Get("Authorization") != "" {
 				t.Errorf("%v, kid %v, %v", err, jws, head)
 			}
 		})
 	}
 	// Another key: the line in the log says what was sent, what is offered, and the key to look at.
-	w := trustingWorld(t, demo.ClientTrust{Key: rsaKey.Public(), Issuer: clientID, Subject: clientID}, func(o *Options) {
-		o.ClientAuth, o.ClientKey = ClientAuthPrivateKey, keyPEM(t, ecKey(t, elliptic.P256()))
-	})
+	w := trustingWorld(t, demo.ClientTrust{Key: rsaKey.Public(), Issuer: clientID, Subject: clientID},
+		func(o *Options) {
+			o.ClientAuth, o.ClientKey = ClientAuthPrivateKey, keyPEM(t, ecKey(t, elliptic.P256()))
+		})
 	err = w.refuse(identity.Misconfigured)
-	for _, says := range []string{"token request to " + w.op.URL + "/token: ", "status 401, invalid_client", "client_auth assertion", `offers "private_key_jwt"`, "client_key"} {
+	for _, says := range []string{"token request to " + w.op.URL + "/token: ", "status 401, invalid_client",
+		"client_auth assertion", `offers "private_key_jwt"`, "client_key"} {
 		if !strings.Contains(err.Error(), says) {
 			t.Errorf("%v, want %q", err, says)
 		}
@@ -133,7 +139,8 @@ func TestAnAssertionIsReadAgainForEachSignIn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		jws, err := signer.Sign([]byte(mustJSON(t, map[string]any{"iss": cluster, "sub": account, "aud": w.op.URL, "exp": exp.Unix(), "c4nary": 1})))
+		jws, err := signer.Sign([]byte(mustJSON(t,
+			map[string]any{"iss": cluster, "sub": account, "aud": w.op.URL, "exp": exp.Unix(), "c4nary": 1})))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -147,18 +154,22 @@ func TestAnAssertionIsReadAgainForEachSignIn(t *testing.T) {
 	w.want() // such a token counts until it ends
 	issue(epoch().Add(20 * time.Minute))
 	w.want()
-	if renewed, _ := w.tokenForm(); renewed.Get("client_assertion") == first.Get("client_assertion") || renewed.Get("client_assertion") != token {
+	if renewed, _ := w.tokenForm(); renewed.Get("client_assertion") == first.Get("client_assertion") ||
+		renewed.Get("client_assertion") != token {
 		t.Error("the renewed token was not sent")
 	}
 	issue(epoch().Add(-time.Minute))
-	if err := w.refuse(identity.Misconfigured); !strings.Contains(err.Error(), "client_assertion (its iss, sub and aud") {
+	if err := w.refuse(identity.Misconfigured); !strings.Contains(err.Error(),
+		"client_assertion (its iss, sub and aud") {
 		t.Errorf("expired: %v", err)
 	}
 	// What is no token is sent to nobody, and not logged either.
 	before := w.op.Hits(testenv.Token)
-	for _, text := range []string{"", "c4nary", "-----BEGIN PRIVATE KEY-----\nc4nary", "a.b.c", "eyJ.b.c\n", strings.Repeat("ey", maxToken) + "..", "eyJ.c4nary"} {
+	for _, text := range []string{"", "c4nary", "-----BEGIN PRIVATE KEY-----\nc4nary", "a.b.c", "eyJ.b.c\n",
+		strings.Repeat("ey", maxToken) + "..", "eyJ.c4nary"} {
 		token = text
-		if err := w.refuse(identity.Misconfigured); !strings.Contains(err.Error(), "client_auth is assertion: must be a JWT") {
+		if err := w.refuse(identity.Misconfigured); !strings.Contains(err.Error(),
+			"client_auth is assertion: must be a JWT") {
 			t.Errorf("%.20q: %v", text, err)
 		}
 	}
@@ -180,10 +191,14 @@ func TestWhatAProviderDemandsAndWeCannotIsSaidAtDiscovery(t *testing.T) {
 		fault bend
 		says  []string
 	}{
-		"private_key_jwt alone": {methods("private_key_jwt"), []string{`"private_key_jwt"`, "`client_auth: private_key_jwt` with a client_key"}},
-		"a certificate alone":   {methods("tls_client_auth"), []string{`"tls_client_auth"`, "none of these is supported"}},
-		"pushed requests":       {testenv.With("require_pushed_authorization_requests", true), []string{"PAR", "not supported"}},
-		"signed requests":       {testenv.With("require_signed_request_object", true), []string{"JAR", "not supported"}},
+		"private_key_jwt alone": {methods("private_key_jwt"),
+			[]string{`"private_key_jwt"`, "`client_auth: private_key_jwt` with a client_key"}},
+		"a certificate alone": {methods("tls_client_auth"),
+			[]string{`"tls_client_auth"`, "none of these is supported"}},
+		"pushed requests": {testenv.With("require_pushed_authorization_requests", true),
+			[]string{"PAR", "not supported"}},
+		"signed requests": {testenv.With("require_signed_request_object", true),
+			[]string{"JAR", "not supported"}},
 	} {
 		w.use()
 		w.op.Set(testenv.Fault{Endpoint: testenv.Discovery, JSON: row.fault})
@@ -201,7 +216,8 @@ func TestWhatAProviderDemandsAndWeCannotIsSaidAtDiscovery(t *testing.T) {
 		t.Errorf("%d requests with the secret", n)
 	}
 	w.use()
-	w.op.Set(testenv.Fault{Endpoint: testenv.Discovery, JSON: testenv.With("require_pushed_authorization_requests", false)})
+	w.op.Set(testenv.Fault{Endpoint: testenv.Discovery,
+		JSON: testenv.With("require_pushed_authorization_requests", false)})
 	w.want()
 }
 
@@ -213,13 +229,20 @@ func TestAFailedExchangeSaysWhereWhatAndWhatHelps(t *testing.T) {
 		want  identity.SignInFailure
 		says  []string
 	}{
-		"wrong client authentication": {testenv.Fault{Status: 401, Body: `{"error":"invalid_client","error_description":"c4nary"}`}, identity.Misconfigured,
-			[]string{"/token: ", "401", "invalid_client", "client_auth basic", `offers "client_secret_basic", "client_secret_post"`, "client_secret"}},
-		"401 and no word":     {testenv.Fault{Status: 401, Body: "c4nary"}, identity.Misconfigured, []string{"401", "client_auth basic"}},
-		"not for this client": {testenv.Fault{Status: 400, Body: `{"error":"unauthorized_client"}`}, identity.Misconfigured, []string{"unauthorized_client", "authorization code flow"}},
-		"a spent code":        {testenv.Fault{Status: 400, Body: `{"error":"invalid_grant"}`}, identity.Rejected, []string{"invalid_grant", "redirect URI"}},
-		"not there":           {testenv.Fault{Status: 404, Body: "c4nary"}, identity.Misconfigured, []string{"404", "endpoints.token"}},
-		"down":                {testenv.Fault{Status: 503, Body: "c4nary"}, identity.Unavailable, []string{w.op.URL + "/token: unavailable, status 503"}},
+		"wrong client authentication": {testenv.Fault{Status: 401,
+			Body: `{"error":"invalid_client","error_description":"c4nary"}`}, identity.Misconfigured,
+			[]string{"/token: ", "401", "invalid_client", "client_auth basic",
+				`offers "client_secret_basic", "client_secret_post"`, "client_secret"}},
+		"401 and no word": {testenv.Fault{Status: 401, Body: "c4nary"}, identity.Misconfigured,
+			[]string{"401", "client_auth basic"}},
+		"not for this client": {testenv.Fault{Status: 400, Body: `{"error":"unauthorized_client"}`},
+			identity.Misconfigured, []string{"unauthorized_client", "authorization code flow"}},
+		"a spent code": {testenv.Fault{Status: 400, Body: `{"error":"invalid_grant"}`}, identity.Rejected,
+			[]string{"invalid_grant", "redirect URI"}},
+		"not there": {testenv.Fault{Status: 404, Body: "c4nary"}, identity.Misconfigured,
+			[]string{"404", "endpoints.token"}},
+		"down": {testenv.Fault{Status: 503, Body: "c4nary"}, identity.Unavailable,
+			[]string{w.op.URL + "/token: unavailable, status 503"}},
 	} {
 		w.use()
 		row.fault.Endpoint = testenv.Token
@@ -250,7 +273,10 @@ func TestWaysOfClientAuthenticationThatDoNotGoTogether(t *testing.T) {
 		"private_key_jwt, no key":  {func(o *Options) { o.ClientAuth = ClientAuthPrivateKey }, "client_key"},
 		"a key without it":         {func(o *Options) { o.ClientKey = private }, "client_key"},
 		"an id without a key":      {func(o *Options) { o.ClientKeyID = "k" }, "client_key_id"},
-		"Google":                   {func(o *Options) { o.Type, o.ClientAuth, o.ClientAssertion = TypeGoogle, ClientAuthAssertion, file }, "client_auth"},
+		"Google": {func(o *Options) {
+			o.Type, o.ClientAuth, o.ClientAssertion = TypeGoogle,
+				ClientAuthAssertion, file
+		}, "client_auth"},
 		"Microsoft with a key": {func(o *Options) {
 			o.Type, o.Tenant, o.ClientAuth, o.ClientKey = TypeMicrosoft, TenantCommon, ClientAuthPrivateKey, private
 		}, "client_auth"},
@@ -258,19 +284,22 @@ func TestWaysOfClientAuthenticationThatDoNotGoTogether(t *testing.T) {
 			o.ClientAuth, o.ClientAssertion, o.Quirks = ClientAuthAssertion, file, []string{quirkRawBasic}
 		}, "client_auth"},
 	} {
-		o := Options{ID: "corp", Issuer: "https://op.example", ClientID: "x", ClientSecret: "s", RedirectURL: callbackURL}
+		o := Options{ID: "corp", Issuer: "https://op.example", ClientID: "x", ClientSecret: "s",
+			RedirectURL: callbackURL}
 		row.edit(&o)
 		if found := o.Conflicts(); len(found) != 1 || found[0].Key != row.key {
 			t.Errorf("%s: %v", name, found)
 		}
 	}
-	o := Options{ID: "corp", Type: TypeMicrosoft, Tenant: "organizations", ClientID: "x", RedirectURL: callbackURL, ClientAuth: ClientAuthAssertion, ClientAssertion: file}
+	o := Options{ID: "corp", Type: TypeMicrosoft, Tenant: "organizations", ClientID: "x", RedirectURL: callbackURL,
+		ClientAuth: ClientAuthAssertion, ClientAssertion: file}
 	if _, err := New(o); err != nil {
 		t.Errorf("federated credentials of Entra: %v", err)
 	}
 	for text, says := range map[string]string{
-		"": "private key in PEM", "hunter2": "private key in PEM", private + private: "must be one", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n": "cannot be read",
-		keyPEM(t, ecKey(t, elliptic.P224())): "P-256",
+		"": "private key in PEM", "hunter2": "private key in PEM", private + private: "must be one",
+		"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n": "cannot be read",
+		keyPEM(t, ecKey(t, elliptic.P224())):                             "P-256",
 	} {
 		if err := CheckClientKey(text); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%.30q: %v", text, err)

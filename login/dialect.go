@@ -12,69 +12,82 @@ import (
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
-// dialect is what one provider is held to, and the only place that knows.
-// strict is the standard; what a vendor does otherwise is in the vendor's file,
-// each with the fact it rests on. The story of a sign-in is told once, in
-// login.go, idtoken.go and claims.go, and asks here. Zero values are strict.
+// dialect holds everything in which providers differ: what is requested from one
+// provider, and what its answers must satisfy. strict is the standard. What a vendor
+// does differently is in that vendor's file, with the document that says so. The steps
+// of a sign-in are the same for all providers; they are in login.go, idtoken.go and
+// claims.go, and use the dialect. A zero value means: as the standard has it.
 type dialect struct {
-	// What is asked for.
-	scopes          []string   // where the configuration names none
-	alsoScopes      []string   // whatever the configuration names
-	authParams      url.Values // ride along with the authorization request
+	// What is requested.
+	scopes          []string   // used if the configuration names none
+	alsoScopes      []string   // added to those of the configuration
+	authParams      url.Values // added to the authorization request
 	noPKCE          bool
 	redirectOrigins []string // origins to which the authorization endpoint redirects browsers
 
 	// Where the provider is.
 	discoverAt string                   // the discovery document is below this address
-	discovered func(issuer string) bool // may the document name this issuer?
-	clientAuth oauth.ClientAuth         // where the configuration names none; "": as discovery says
+	discovered func(issuer string) bool // reports whether the document may name this issuer
+	clientAuth oauth.ClientAuth         // used if the configuration names none; "": as discovery says
 
-	logoutByPost bool // end_session wants a form, not a visit
+	logoutByPost bool // the end_session endpoint takes a form that is posted, not a GET
 
-	// What is checked. issuedBy judges the iss of callbacks and of ID tokens;
-	// checks come after those of the standard.
-	userinfoAlone bool                 // then userinfo alone says who it is
-	secretSigns   bool                 // ID tokens are HS256 with the client secret
-	jwksRedirect  func(to string) bool // may the key document point there? nil: it holds the keys
-	issuedBy      func(iss string) bool
-	anyIssuer     bool // in ID tokens, where keys and channel are this provider's alone
-	audience      func(aud []string) bool
-	nonceOptional bool // checked where it is
-	checks        []func(t idToken, m *metadata) error
+	// What is checked.
 
-	// Who it is. id reads a claim that is an id; the first of subNames that is
-	// there is OIDC's sub; subject makes Identity.Subject of the same claims.
-	// vouches decides whether an address counts as verified.
-	id              func(c claims, name string) (string, bool)
-	subNames        []string
-	subject         func(c claims) (string, bool)                                                                     // nil: it is sub
-	wanted          []string                                                                                          // claims whose absence makes auto ask userinfo
-	needed          []string                                                                                          // those of them without which nobody is signed in if userinfo fails
-	lookup          func(ctx context.Context, client *oauth.Client, accessToken string, token claims) (claims, error) // instead of userinfo
-	tokenOnlyClaims func(token claims) claims                                                                         // what an access token tells where there is a lookup
-	vouches         func(e email) bool
-	vouching        []string                                                               // the claims that vouches looks at
-	isTrue          func(raw json.RawMessage) bool                                         // of email_verified
-	orgs            func(r reader) (active identity.Org, all []identity.Org, unknown bool) // nil: as the claims say that the configuration names
-	nameless        bool                                                                   // it has neither names nor addresses, and none is read
-	reads           []Claim                                                                // what Permissions tells beside the claims that every provider has
+	userinfoAlone bool                                 // who the person is comes from userinfo alone
+	secretSigns   bool                                 // ID tokens are signed with the client secret (HS256)
+	jwksRedirect  func(to string) bool                 // may the key document point there? nil: it holds the keys
+	issuedBy      func(iss string) bool                // judges the iss of callbacks and of ID tokens
+	anyIssuer     bool                                 // an ID token's iss is not compared
+	audience      func(aud []string) bool              // judges the aud of ID tokens
+	nonceOptional bool                                 // an ID token may have no nonce; one that is there is checked
+	checks        []func(t idToken, m *metadata) error // made after those of the standard
+
+	// Who the person is.
+
+	// id reads a claim that is an id.
+	id func(c claims, name string) (string, bool)
+	// subNames are the claims that can be OIDC's sub; the first that is present counts.
+	subNames []string
+	// subject makes Identity.Subject from the claims; nil: it is sub.
+	subject func(c claims) (string, bool)
+	// wanted are the claims for which userinfo is asked if the ID token lacks one of
+	// them and identity_from is auto.
+	wanted []string
+	// needed are those of wanted without which nobody is signed in if userinfo fails.
+	needed []string
+	// lookup is made instead of the userinfo request.
+	lookup func(ctx context.Context, client *oauth.Client, accessToken string, token claims) (claims, error)
+	// tokenOnlyClaims stands in for lookup where an access token is all there is.
+	tokenOnlyClaims func(token claims) claims
+	// vouches decides whether an address counts as verified, from the claims vouching.
+	vouches  func(e email) bool
+	vouching []string
+	// isTrue decides whether the value of email_verified means true.
+	isTrue func(raw json.RawMessage) bool
+	// orgs reads the organizations; nil: they are in the claims that the configuration names.
+	orgs func(r reader) (active identity.Org, all []identity.Org, unknown bool)
+	// nameless: the provider has neither names nor addresses of people, and none is read.
+	nameless bool
+	// reads are the claims that Permissions lists besides those that every provider has.
+	reads []Claim
 }
 
-// idToken is an ID token whose signature is good, while it is being checked.
+// idToken is an ID token that is being checked. Its signature has been verified.
 type idToken struct {
 	claims
 	alg, keyIssuer string
 }
 
-// email is an address as a provider tells it, and where it says so.
+// email is an address as the provider sent it, with the claims that came with it.
 type email struct {
-	who         claims   // those that were checked
-	sources     []claims // all there are
+	who         claims   // the verified claims that say who the person is
+	sources     []claims // all claims about the person, the best source first
 	raw, domain string
 	isTrue      func(raw json.RawMessage) bool
 }
 
-// newDialect is the one place where the type of a provider is looked at.
+// newDialect returns the dialect of the provider that o describes.
 func newDialect(o Options) dialect {
 	var p dialect
 	switch o.Type {
@@ -93,21 +106,23 @@ func newDialect(o Options) dialect {
 		}
 	}
 	if o.Claims.OrgID != "" || o.Claims.Orgs != "" {
-		p.orgs = nil // what the operator names goes before what the vendor has
+		p.orgs = nil // the claims that the operator names count, and not the vendor's own
 	}
 	return p
 }
 
-// strict holds a provider to OpenID Connect Core and Discovery, and to what
-// RFC 9700 made of them.
+// strict is the dialect of OpenID Connect Core and Discovery, with the advice of
+// RFC 9700.
 func strict(o Options) dialect {
 	return dialect{
 		scopes:     []string{oidc.ScopeOpenID, oidc.ScopeProfile, oidc.ScopeEmail},
 		discoverAt: o.Issuer,
 		discovered: func(issuer string) bool { return issuer == o.Issuer }, // Discovery §4.3: exactly
-		issuedBy:   func(iss string) bool { return iss == o.Issuer },       // no folding, no slash forgiven
-		audience: func(aud []string) bool { // Core §3.1.3.7 (3): us, and nobody whom the operator does not trust
-			return !slices.ContainsFunc(aud, func(a string) bool { return a != o.ClientID && !slices.Contains(o.TrustedAudiences, a) })
+		issuedBy:   func(iss string) bool { return iss == o.Issuer },       // exactly: case and a final slash count
+		audience: func(aud []string) bool { // Core §3.1.3.7 (3): this client, and audiences that the operator trusts
+			return !slices.ContainsFunc(aud, func(a string) bool {
+				return a != o.ClientID && !slices.Contains(o.TrustedAudiences, a)
+			})
 		},
 		id:       claims.text,
 		subNames: []string{"sub"},
@@ -116,8 +131,9 @@ func strict(o Options) dialect {
 	}
 }
 
-// vendorNeeds settles what is needed of a vendor that has no claims for groups
-// and organizations of its own accord: those that the configuration names.
+// vendorNeeds sets p.needed for a vendor that sends no groups and organizations by
+// default: they are needed only if the configuration names claims for them. It returns
+// the claims that are wanted for that reason.
 func (p *dialect) vendorNeeds(o Options) []string {
 	o.Needs.Groups = o.Needs.Groups && o.Claims.Groups != ""
 	o.Needs.Orgs = o.Needs.Orgs && (o.Claims.OrgID != "" || o.Claims.Orgs != "")
@@ -125,7 +141,7 @@ func (p *dialect) vendorNeeds(o Options) []string {
 	return slices.Concat(o.Claims.configured(), p.needed)
 }
 
-// scopesFor is what to ask for: openid first, nothing twice.
+// scopesFor returns the scopes to request: openid first, and none twice.
 func (p dialect) scopesFor(configured []string) []string {
 	if len(configured) == 0 {
 		configured = p.scopes
@@ -139,7 +155,7 @@ func (p dialect) scopesFor(configured []string) []string {
 	return out
 }
 
-// sub: Core §2, a text of 1 to 255 bytes.
+// sub returns the claim sub, which is a text of 1 to 255 bytes (OIDC Core §2).
 func (p dialect) sub(c claims) (string, bool) {
 	for _, name := range p.subNames {
 		if c.has(name) {
@@ -150,7 +166,7 @@ func (p dialect) sub(c claims) (string, bool) {
 	return "", false
 }
 
-// person is what Identity.Subject becomes.
+// person returns what becomes Identity.Subject.
 func (p dialect) person(c claims) (string, bool) {
 	if p.subject == nil {
 		return p.sub(c)
@@ -159,9 +175,10 @@ func (p dialect) person(c claims) (string, bool) {
 	return subject, ok && printable(subject, maxSubject)
 }
 
-// assured: email_verified is about the claim email (Core §5.1), and about
-// another claim only where that says the same. The first source that says
-// something about this address decides; one must not vouch for another's.
+// assured reports whether email_verified says that the address is verified. It speaks
+// of the claim email (OIDC Core §5.1), so an address from another claim must be equal to
+// that one. The first source that has this address and email_verified decides: an
+// email_verified says nothing about the address of another source.
 func (e email) assured() bool {
 	for _, c := range e.sources {
 		if vouched, _ := c.text("email"); vouched == e.raw && c.mentions(emailVerified) {
@@ -171,5 +188,5 @@ func (e email) assured() bool {
 	return false
 }
 
-// isTrue is JSON's true and nothing that looks like it.
+// isTrue reports whether raw is JSON's true. The text "true" is not.
 func isTrue(raw json.RawMessage) bool { return string(raw) == "true" }

@@ -18,38 +18,38 @@ import (
 
 const (
 	metadataFresh = 24 * time.Hour
-	firstWait     = time.Second // between attempts at a provider that does not answer
+	firstWait     = time.Second // between attempts while the provider does not answer
 	longestWait   = 4 * time.Second
 )
 
-// metadata is what a provider says about itself, checked. It is never changed
-// once made.
+// metadata is what a provider says about itself, after it was checked. It is never
+// changed once it is made.
 type metadata struct {
 	Endpoints
 	issuer       string // as the document spells it; "" if there is none
 	clientAuth   oauth.ClientAuth
 	issParameter bool     // RFC 9207: iss comes with every authorization response
 	offered      []string // ways of client authentication, as discovery names them
-	clientAlgs   []string // for assertions that a client signs
+	clientAlgs   []string // algorithms that the provider accepts for assertions of clients
 	keys         *keySet
 }
 
-// discovery keeps the latest good metadata and the memory of failures.
+// discovery keeps the latest good metadata, and the latest failure.
 type discovery struct {
-	given  *metadata // known without asking; then nobody is asked
+	static *metadata // from the configuration; then the provider is never asked
 	flight singleflight.Group
 
 	mu        sync.Mutex
 	good      *metadata
-	fetched   time.Time // when good was
+	fetched   time.Time // when good was fetched
 	attempted time.Time
-	wait      time.Duration // after attempted; 0 after a success
-	failure   error         // of the latest attempt
+	wait      time.Duration // until the next attempt; 0 after a success
+	failure   error         // the error of the latest attempt
 }
 
 func (d *discovery) current() *metadata {
-	if d.given != nil {
-		return d.given
+	if d.static != nil {
+		return d.static
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -76,25 +76,26 @@ func (d *discovery) keep(now time.Time, m *metadata, err error) {
 	d.good, d.fetched, d.wait = m, now, 0
 }
 
-// elapsed reports whether wait has passed since then. A clock that was set
-// back counts as passed: it must not stop us for as long as it was wrong.
+// elapsed reports whether wait has passed since then. If then is in the future, the
+// clock was set back, and the time counts as passed: else we would wait until the clock
+// is there again.
 func elapsed(now, then time.Time, wait time.Duration) bool {
 	d := now.Sub(then)
 	return d >= wait || d < 0
 }
 
-// metadata returns what the provider said about itself. The first caller asks;
-// those who come meanwhile wait for the same answer; those who come right after
-// a failure are told of it. Old metadata is renewed behind a caller's back.
+// metadata returns what the provider said about itself. The first caller asks the
+// provider, and callers that come meanwhile wait for the same answer. Callers right after
+// a failure get its error. Old metadata is returned, and renewed in the background.
 func (p *Provider) metadata(ctx context.Context) (*metadata, error) {
-	if p.disco.given != nil {
-		return p.disco.given, nil
+	if p.disco.static != nil {
+		return p.disco.static, nil
 	}
 	good, failure, due := p.disco.state(p.now())
 	if !due {
 		return good, errUnlessCached(good, failure)
 	}
-	// Detached: the one browser that happened to ask may leave, others wait on.
+	// Not canceled with the first caller: others may be waiting for the same answer.
 	background := context.WithoutCancel(ctx)
 	answer := p.disco.flight.DoChan("", func() (any, error) { return p.discover(background) })
 	if good != nil {
@@ -116,7 +117,7 @@ func errUnlessCached(m *metadata, err error) error {
 	return err
 }
 
-// discover asks the provider, unless somebody did a moment ago.
+// discover asks the provider, unless it was asked a moment ago.
 func (p *Provider) discover(ctx context.Context) (*metadata, error) {
 	good, failure, due := p.disco.state(p.now())
 	if !due {
@@ -138,7 +139,8 @@ func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata,
 	}
 	issuer := found.text("issuer")
 	if !p.dialect.discovered(issuer) && found.err == nil {
-		return nil, fail(identity.Misconfigured, "discovery: configured issuer %q, but the provider calls itself %.300q", p.issuer, issuer)
+		return nil, fail(identity.Misconfigured,
+			"discovery: configured issuer %q, but the provider calls itself %.300q", p.issuer, issuer)
 	}
 	announced := func(configured, name string) string {
 		if configured != "" {
@@ -146,7 +148,7 @@ func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata,
 		}
 		return found.text(name)
 	}
-	// What is configured is left to nobody else.
+	// Endpoints of the configuration count, and not those of the document.
 	e := Endpoints{
 		AuthorizationURL: announced(p.endpoints.AuthorizationURL, "authorization_endpoint"),
 		TokenURL:         announced(p.endpoints.TokenURL, "token_endpoint"),
@@ -154,18 +156,22 @@ func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata,
 		JWKSURL:          announced(p.endpoints.JWKSURL, "jwks_uri"),
 		EndSessionURL:    announced(p.endpoints.EndSessionURL, "end_session_endpoint"),
 	}
-	algs, auths := found.list("id_token_signing_alg_values_supported"), found.list("token_endpoint_auth_methods_supported")
+	algs := found.list("id_token_signing_alg_values_supported")
+	auths := found.list("token_endpoint_auth_methods_supported")
 	clientAlgs := found.list("token_endpoint_auth_signing_alg_values_supported")
-	pushed, signedRequests := found.flag("require_pushed_authorization_requests"), found.flag("require_signed_request_object")
+	pushed := found.flag("require_pushed_authorization_requests")
+	signedRequests := found.flag("require_signed_request_object")
 	issParameter := found.flag("authorization_response_iss_parameter_supported")
 	if found.err != nil {
 		return nil, documentError(unreadable("the discovery document", found.err))
 	}
 	switch {
 	case pushed: // RFC 9126 §5
-		return nil, fail(identity.Misconfigured, "discovery: the provider requires pushed authorization requests (PAR, require_pushed_authorization_requests), which are not supported; switch that off there")
+		return nil, fail(identity.Misconfigured, "discovery: the provider requires pushed authorization requests "+
+			"(PAR, require_pushed_authorization_requests), which are not supported; switch that off there")
 	case signedRequests: // RFC 9101 §10.5
-		return nil, fail(identity.Misconfigured, "discovery: the provider requires signed requests (JAR, require_signed_request_object), which are not supported; switch that off there")
+		return nil, fail(identity.Misconfigured, "discovery: the provider requires signed requests "+
+			"(JAR, require_signed_request_object), which are not supported; switch that off there")
 	}
 	if err := p.checkEndpoints(e); err != nil {
 		return nil, err
@@ -175,21 +181,21 @@ func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata,
 		return nil, err
 	}
 	if checkEndpoint(p.issuer, e.EndSessionURL) != nil {
-		e.EndSessionURL = "" // no reason to keep people from signing in
+		e.EndSessionURL = "" // people can sign in without it
 	}
 	m := &metadata{
-		Endpoints: e, issuer: issuer, clientAuth: auth, offered: auths, clientAlgs: clientAlgs, issParameter: issParameter,
-		keys: p.keySet(e.JWKSURL, algorithms(algs)),
+		Endpoints: e, issuer: issuer, clientAuth: auth, offered: auths, clientAlgs: clientAlgs,
+		issParameter: issParameter, keys: p.keySet(e.JWKSURL, algorithms(algs)),
 	}
 	if old != nil && old.keys != nil && old.keys.url == m.keys.url && slices.Equal(old.keys.algs, m.keys.algs) {
-		m.keys = old.keys // with what it knows, and with its rate limit
+		m.keys = old.keys // keep the cached keys, and what was spent of the rate limit
 	}
 	return m, nil
 }
 
-// givenMetadata is that of a provider without discovery.
-func (p *Provider) givenMetadata() *metadata {
-	auth, _ := p.chooseClientAuth(nil) // fails for what a document offers only
+// staticMetadata returns the metadata of a provider without discovery.
+func (p *Provider) staticMetadata() *metadata {
+	auth, _ := p.chooseClientAuth(nil) // fails only if a document offers nothing that we support
 	return &metadata{
 		Endpoints: p.endpoints, clientAuth: auth,
 		keys: p.keySet(p.endpoints.JWKSURL, accepted()),
@@ -201,18 +207,22 @@ func (p *Provider) checkEndpoints(e Endpoints) error {
 		name, address string
 		needed        bool
 	}{
-		{"authorization_endpoint", e.AuthorizationURL, true}, {"token_endpoint", e.TokenURL, true}, {"jwks_uri", e.JWKSURL, !p.dialect.userinfoAlone && p.given == nil},
+		{"authorization_endpoint", e.AuthorizationURL, true},
+		{"token_endpoint", e.TokenURL, true},
+		{"jwks_uri", e.JWKSURL, !p.dialect.userinfoAlone && p.configuredKeys == nil},
 		{"userinfo_endpoint", e.UserinfoURL, false},
 	} {
-		if err := checkEndpoint(p.issuer, endpoint.address); err != nil && (endpoint.needed || endpoint.address != "") {
+		err := checkEndpoint(p.issuer, endpoint.address)
+		if err != nil && (endpoint.needed || endpoint.address != "") {
 			return fail(identity.Misconfigured, "discovery: %s: %w", endpoint.name, err)
 		}
 	}
 	return nil
 }
 
-// fetchDocument gets the discovery document (OIDC Discovery §4). Which issuer it
-// may name is for the dialect to say: Microsoft's documents are not below theirs.
+// fetchDocument fetches the discovery document (OIDC Discovery §4). Which issuer it may
+// name is checked by the dialect, because Microsoft's documents name another issuer than
+// the address they are found under.
 func (p *Provider) fetchDocument(ctx context.Context) (*document, error) {
 	address := strings.TrimSuffix(p.dialect.discoverAt, "/") + "/.well-known/openid-configuration" // §4.1
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
@@ -223,25 +233,28 @@ func (p *Provider) fetchDocument(ctx context.Context) (*document, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, err := readDocument(body, "issuer", "authorization_endpoint", "token_endpoint", "userinfo_endpoint", "jwks_uri", "end_session_endpoint",
-		"id_token_signing_alg_values_supported", "token_endpoint_auth_methods_supported", "token_endpoint_auth_signing_alg_values_supported",
-		"require_pushed_authorization_requests", "require_signed_request_object", "authorization_response_iss_parameter_supported")
+	found, err := readDocument(body,
+		"issuer", "authorization_endpoint", "token_endpoint", "userinfo_endpoint", "jwks_uri", "end_session_endpoint",
+		"id_token_signing_alg_values_supported", "token_endpoint_auth_methods_supported",
+		"token_endpoint_auth_signing_alg_values_supported", "require_pushed_authorization_requests",
+		"require_signed_request_object", "authorization_response_iss_parameter_supported")
 	if err != nil {
 		return nil, unreadable("the discovery document", err)
 	}
 	return found, nil
 }
 
-// accepted are the algorithms we accept: signatures with a public key, never
-// "none", never HS* (RFC 8725 §2.1, §3.1).
+// accepted returns the algorithms that we accept: signatures that a public key verifies,
+// and never "none" or HS* (RFC 8725 §2.1, §3.1).
 func accepted() []jose.SignatureAlgorithm {
 	return []jose.SignatureAlgorithm{
-		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
+		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512,
+		jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
 	}
 }
 
-// algorithms are those that the provider announces and we accept. RS256 if that
-// leaves none: every provider must have it (OIDC Core §15.1).
+// algorithms returns those that the provider announces and we accept. If there are none,
+// it is RS256, which every provider must support (OIDC Core §15.1).
 func algorithms(announced []string) []jose.SignatureAlgorithm {
 	var out []jose.SignatureAlgorithm
 	for _, a := range accepted() {

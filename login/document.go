@@ -9,15 +9,15 @@ import (
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
-// document is a JSON object that a provider publishes, while it is being read.
-// What is not asked for is not judged, null is absent, and err is about the first
-// member that was asked for and is of another type.
+// document is a JSON object that a provider publishes, while it is being read. Only
+// members that are asked for are checked. A member that is null counts as absent. err is
+// about the first member that was asked for and has the wrong type.
 type document struct {
 	members map[string]json.RawMessage
 	err     error
 }
 
-// readDocument reads those members of a document that are used.
+// readDocument reads a document. used are the members that will be asked for.
 func readDocument(data []byte, used ...string) (*document, error) {
 	members, err := oauth.Members(data, used...)
 	if err != nil {
@@ -56,20 +56,20 @@ func member[T any](d *document, name, want string) (value T) {
 	return value
 }
 
-// errUnreadable marks documents that came and cannot be used. To ask again does
-// not help; the provider or the configuration has to change.
+// errUnreadable marks documents that were received and cannot be used. Asking again does
+// not help: the provider or the configuration has to change.
 var errUnreadable = errors.New("cannot be read")
 
 func unreadable(what string, why error) error {
 	return fmt.Errorf("%s %w: %w", what, errUnreadable, why)
 }
 
-// documentError classes what keeps us from having a document.
+// documentError makes a sign-in error from an error of fetching or reading a document.
 func documentError(err error) error {
 	var call *oauth.Error
 	failure := identity.Unavailable
 	if errors.As(err, &call) {
-		err = call // without a library's words around it
+		err = call // without the text that a library has put around it
 	}
 	if errors.Is(err, errUnreadable) || call != nil && call.Kind == oauth.Misconfigured {
 		failure = identity.Misconfigured

@@ -13,8 +13,10 @@ func TestP07_Google(t *testing.T) {
 	w := shapedWorld(t, demo.Google)
 	base := func(o *Options) { o.Type, o.Scopes = TypeGoogle, nil }
 	mira := identity.Identity{
-		Provider: "corp", Subject: "104339406236076858110", Name: "Mira Okafor", Email: "mira@acme.example", EmailVerified: true,
-		Org: identity.Org{ID: "corp:acme.example", Name: "acme.example", Domain: "acme.example", Source: "claim"},
+		Provider: "corp", Subject: "104339406236076858110", Name: "Mira Okafor", Email: "mira@acme.example",
+		EmailVerified: true,
+		Org: identity.Org{ID: "corp:acme.example", Name: "acme.example", Domain: "acme.example",
+			Source: "claim"},
 	}
 	alone := changed(mira, func(id *identity.Identity) { id.Org = identity.Org{} })
 	orgUnknown := func(id *identity.Identity) { id.EmailVerified, id.OrgUnknown = false, true }
@@ -27,34 +29,60 @@ func TestP07_Google(t *testing.T) {
 		{name: "hd is the organization", want: mira},
 		{name: "iss without a scheme is the same provider", faults: tokenClaims(with("iss", bare)), want: mira},
 		{name: "iss with another scheme", faults: tokenClaims(with("iss", "https://"+bare)), refuse: identity.Rejected},
-		{name: "C30 iss of another", faults: tokenClaims(with("iss", "accounts.google.com.evil.example")), refuse: identity.Rejected},
+		{name: "C30 iss of another", faults: tokenClaims(with("iss", "accounts.google.com.evil.example")),
+			refuse: identity.Rejected},
 		{name: "hd in capitals is the same domain", faults: tokenClaims(with("hd", "ACME.example")), want: mira},
-		{name: "no hd, no organization, and an address that may have changed hands", faults: tokenClaims(without("hd")), want: changed(alone, unverified)},
-		{name: "gmail.com is Google's own", faults: tokenClaims(func(c map[string]any) { delete(c, "hd"); c["email"] = "mira@gmail.com" }),
-			want: changed(alone, func(id *identity.Identity) { id.Email = "mira@gmail.com" })},
-		{name: "a name that only ends like gmail.com", faults: tokenClaims(func(c map[string]any) { delete(c, "hd"); c["email"] = "mira@evilgmail.com" }),
-			want: changed(alone, func(id *identity.Identity) { id.Email, id.EmailVerified = "mira@evilgmail.com", false })},
-		{name: "gmail.com, not verified", faults: tokenClaims(func(c map[string]any) { delete(c, "hd"); c["email"], c["email_verified"] = "mira@gmail.com", false }),
+		{name: "no hd, no organization, and an address that may have changed hands", faults: tokenClaims(without("hd")),
+			want: changed(alone, unverified)},
+		{name: "gmail.com is Google's own",
+			faults: tokenClaims(func(c map[string]any) { delete(c, "hd"); c["email"] = "mira@gmail.com" }),
+			want:   changed(alone, func(id *identity.Identity) { id.Email = "mira@gmail.com" })},
+		{name: "a name that only ends like gmail.com",
+			faults: tokenClaims(func(c map[string]any) { delete(c, "hd"); c["email"] = "mira@evilgmail.com" }),
+			want: changed(alone, func(id *identity.Identity) {
+				id.Email, id.EmailVerified = "mira@evilgmail.com",
+					false
+			})},
+		{name: "gmail.com, not verified",
+			faults: tokenClaims(func(c map[string]any) {
+				delete(c, "hd")
+				c["email"],
+					c["email_verified"] = "mira@gmail.com", false
+			}),
 			want: changed(alone, func(id *identity.Identity) { id.Email, id.EmailVerified = "mira@gmail.com", false })},
-		{name: "hd and not verified", faults: tokenClaims(with("email_verified", false)), want: changed(mira, unverified)},
+		{name: "hd and not verified", faults: tokenClaims(with("email_verified", false)),
+			want: changed(mira, unverified)},
 		{name: "an empty hd is none", faults: tokenClaims(with("hd", "")), want: changed(alone, unverified)},
-		{name: "hd that is no domain", faults: tokenClaims(with("hd", "acme.example/../x")), want: changed(alone, orgUnknown)},
-		{name: "hd a list", faults: tokenClaims(with("hd", []string{"acme.example"})), want: changed(alone, orgUnknown)},
+		{name: "hd that is no domain", faults: tokenClaims(with("hd", "acme.example/../x")),
+			want: changed(alone, orgUnknown)},
+		{name: "hd a list", faults: tokenClaims(with("hd", []string{"acme.example"})),
+			want: changed(alone, orgUnknown)},
 		{name: "hosted_domains admits its own", edit: only("acme.example", "birch.example"), want: mira},
-		{name: "hosted_domains, hd in capitals", edit: only("acme.example"), faults: tokenClaims(with("hd", "Acme.Example")), want: mira},
-		{name: "hosted_domains refuses another Workspace", edit: only("acme.example"), who: "tomoko", refuse: identity.Rejected},
+		{name: "hosted_domains, hd in capitals", edit: only("acme.example"),
+			faults: tokenClaims(with("hd", "Acme.Example")), want: mira},
+		{name: "hosted_domains refuses another Workspace", edit: only("acme.example"), who: "tomoko",
+			refuse: identity.Rejected},
 		{name: "hosted_domains refuses a consumer account on an address of the domain", edit: only("acme.example"),
 			faults: tokenClaims(without("hd")), refuse: identity.Rejected},
-		{name: "hosted_domains refuses what only ends alike", edit: only("acme.example"), faults: tokenClaims(with("hd", "evilacme.example")), refuse: identity.Rejected},
-		{name: "hosted_domains refuses a domain below", edit: only("acme.example"), faults: tokenClaims(with("hd", "x.acme.example")), refuse: identity.Rejected},
-		{name: "email_domains still bounds what counts", edit: func(o *Options) { o.EmailDomains = []string{"birch.example"} }, want: changed(mira, unverified)},
+		{name: "hosted_domains refuses what only ends alike", edit: only("acme.example"),
+			faults: tokenClaims(with("hd", "evilacme.example")), refuse: identity.Rejected},
+		{name: "hosted_domains refuses a domain below", edit: only("acme.example"),
+			faults: tokenClaims(with("hd", "x.acme.example")), refuse: identity.Rejected},
+		{name: "email_domains still bounds what counts",
+			edit: func(o *Options) { o.EmailDomains = []string{"birch.example"} }, want: changed(mira, unverified)},
 		{name: "an organization that the operator names", edit: func(o *Options) { o.Claims.OrgID = "sub" },
-			want: changed(mira, func(id *identity.Identity) { id.Org = identity.Org{ID: "corp:" + id.Subject, Source: "claim"} })},
+			want: changed(mira, func(id *identity.Identity) {
+				id.Org = identity.Org{ID: "corp:" + id.Subject,
+					Source: "claim"}
+			})},
 		{name: "the hd of userinfo is no token's", edit: func(o *Options) { o.IdentityFrom = FromUserinfo },
-			faults: append(tokenClaims(without("hd")), testenv.Fault{Endpoint: testenv.Userinfo, JSON: with("hd", "evil.example")}),
-			want:   changed(alone, unverified)},
+			faults: append(tokenClaims(without("hd")),
+				testenv.Fault{Endpoint: testenv.Userinfo, JSON: with("hd", "evil.example")}),
+			want: changed(alone, unverified)},
 		{name: "C37 no nonce", faults: tokenClaims(without("nonce")), refuse: identity.Rejected},
-		{name: "98 HS256 with the public key", faults: []testenv.Fault{{Endpoint: testenv.Token, Resign: testenv.SignedWithPublicKey}}, refuse: identity.Rejected},
+		{name: "98 HS256 with the public key",
+			faults: []testenv.Fault{{Endpoint: testenv.Token, Resign: testenv.SignedWithPublicKey}},
+			refuse: identity.Rejected},
 	})
 	w.use(base)
 	w.op.Set()
@@ -82,7 +110,8 @@ func TestGoogleIsToldWhichDomainToOffer(t *testing.T) {
 
 func TestGoogleNeedsNoIssuer(t *testing.T) {
 	p, err := New(Options{ID: "google", Type: TypeGoogle, ClientID: "x", ClientSecret: "y", RedirectURL: callbackURL})
-	if err != nil || p.AuthOrigins()[0] != "https://accounts.google.com" || !p.dialect.issuedBy("accounts.google.com") || p.dialect.issuedBy("http://accounts.google.com") {
+	if err != nil || p.AuthOrigins()[0] != "https://accounts.google.com" ||
+		!p.dialect.issuedBy("accounts.google.com") || p.dialect.issuedBy("http://accounts.google.com") {
 		t.Errorf("%v, %+v", err, p)
 	}
 }

@@ -1,7 +1,6 @@
 package login
 
 import (
-	"encoding/json"
 	"errors"
 	"maps"
 	"slices"
@@ -10,9 +9,10 @@ import (
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
-// groups are unknown, not none, when the provider keeps them elsewhere (OIDC
-// Core §5.6.2; Entra ID does beyond 200) or sends something else than groups.
-// bound are those that somebody has in one organization.
+// groups reads the groups of a person. bound are those that the person has in one
+// organization only. unknown means that the person may have groups that cannot be read:
+// the provider keeps them elsewhere (OIDC Core §5.6.2; Entra ID does so with more than
+// 200), or the claim has a form that is not known here.
 func (r reader) groups() (groups []string, bound []identity.OrgGroup, unknown bool) {
 	name := r.p.claims.Groups
 	c, ok := r.from(name)
@@ -65,12 +65,12 @@ func checkGroups(list []string) error {
 	return nil
 }
 
-// groupsOfObject reads an object whose keys are the groups. A value that is an
-// object names the organizations in which somebody has the group, by id, as
-// Zitadel's roles do: {"admin": {"2839…": "acme.zitadel.cloud"}}. An empty one
-// names none, and the group is like one of a list. Anything else could as well
-// mean "no".
-func (r reader) groupsOfObject(members map[string]json.RawMessage) (groups []string, bound []identity.OrgGroup, err error) {
+// groupsOfObject reads an object whose keys are the groups. Each value is an object whose
+// keys are the ids of the organizations in which the person has the group, as in
+// Zitadel's roles: {"admin": {"2839…": "acme.zitadel.cloud"}}. If it is empty, the group
+// is not limited to organizations. Any other value is refused, because it could mean that
+// the person does not have the group.
+func (r reader) groupsOfObject(members claims) (groups []string, bound []identity.OrgGroup, err error) {
 	for _, group := range slices.Sorted(maps.Keys(members)) {
 		orgs, wrong := oauth.Object(members[group])
 		if wrong != nil {
@@ -81,7 +81,8 @@ func (r reader) groupsOfObject(members map[string]json.RawMessage) (groups []str
 		}
 		for _, org := range slices.Sorted(maps.Keys(orgs)) {
 			if !printable(org, maxText) {
-				return nil, nil, errors.New("a group in an organization whose id is empty, longer than 256 bytes or has control characters")
+				return nil, nil, errors.New("a group in an organization whose id is empty, " +
+					"longer than 256 bytes or has control characters")
 			}
 			bound = append(bound, identity.OrgGroup{Org: r.p.id + ":" + org, Group: group})
 		}

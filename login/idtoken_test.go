@@ -66,13 +66,17 @@ func TestP07_RefusesIDTokens(t *testing.T) {
 		{"C33 no alg", resign(withHeader("alg", nil)), identity.Rejected},
 		{"C33 HS256 with the client secret", resign(testenv.SignedHS256([]byte(clientSecret))), identity.Rejected},
 		{"98 HS256 with the public key as PEM", resign(testenv.SignedWithPublicKey), identity.Rejected},
-		{"98 HS256 with the public key as DER", resign(confused(func(k *rsa.PublicKey) []byte { return x509.MarshalPKCS1PublicKey(k) })), identity.Rejected},
-		{"98 HS256 with the modulus", resign(confused(func(k *rsa.PublicKey) []byte { return k.N.Bytes() })), identity.Rejected},
+		{"98 HS256 with the public key as DER",
+			resign(confused(func(k *rsa.PublicKey) []byte { return x509.MarshalPKCS1PublicKey(k) })),
+			identity.Rejected},
+		{"98 HS256 with the modulus", resign(confused(func(k *rsa.PublicKey) []byte { return k.N.Bytes() })),
+			identity.Rejected},
 		{"98 HS256 with nothing", resign(testenv.SignedHS256(nil)), identity.Rejected},
 		{"C33 an algorithm nobody announced", resign(withHeader("alg", "RS512")), identity.Rejected},
 		{"C34 signed by a stranger", resign(testenv.SignedByStranger), identity.Rejected},
 		{"C34 signature cut", resign(mangled(func(tok string) string { return tok[:len(tok)-8] })), identity.Rejected},
-		{"C34 no signature", resign(mangled(func(tok string) string { return tok[:strings.LastIndex(tok, ".")+1] })), identity.Rejected},
+		{"C34 no signature", resign(mangled(func(tok string) string { return tok[:strings.LastIndex(tok, ".")+1] })),
+			identity.Rejected},
 		{"C34 claims changed afterwards", resign(mangled(swapped)), identity.Rejected},
 		{"C35 no exp", claims(without("exp")), identity.Rejected},
 		{"C35 exp a string", claims(with("exp", strconv.FormatInt(in(time.Hour), 10))), identity.Rejected},
@@ -106,12 +110,15 @@ func TestP07_RefusesIDTokens(t *testing.T) {
 		{"C40 empty crit", resign(withHeader("crit", []string{})), identity.Rejected},
 		{"104 b64 false", resign(withHeader("b64", false)), identity.Rejected},
 		{"104 kid a number", resign(withHeader("kid", 1)), identity.Rejected},
-		{"104 something behind the token", resign(mangled(func(tok string) string { return tok + ".x" })), identity.Rejected},
-		{"104 a line break inside", resign(mangled(func(tok string) string { return tok[:9] + "\n" + tok[9:] })), identity.Rejected},
+		{"104 something behind the token", resign(mangled(func(tok string) string { return tok + ".x" })),
+			identity.Rejected},
+		{"104 a line break inside", resign(mangled(func(tok string) string { return tok[:9] + "\n" + tok[9:] })),
+			identity.Rejected},
 		{"104 a blank before", resign(mangled(func(tok string) string { return " " + tok })), identity.Rejected},
 		{"104 JSON serialization", resign(mangled(flattened)), identity.Rejected},
 		{"99 five parts", resign(mangled(func(string) string { return "a.b.c.d.e" })), identity.Rejected},
-		{"99 nothing but dots", resign(mangled(func(string) string { return strings.Repeat(".", 500_000) })), identity.Rejected},
+		{"99 nothing but dots", resign(mangled(func(string) string { return strings.Repeat(".", 500_000) })),
+			identity.Rejected},
 		{"99 longer than 64 KiB", claims(with("x", strings.Repeat("x", 64<<10))), identity.Rejected},
 	}
 	for _, row := range rows {
@@ -134,14 +141,17 @@ func TestIDTokensThatAreUnusualButGoodAreTaken(t *testing.T) {
 	with := testenv.With
 	for name, b := range map[string]bend{
 		"C31 aud as a list of one (valid-aud-as-array)": with("aud", []string{clientID}),
-		"C32 azp is us":                 with("azp", clientID),
-		"C38 sub of 255 bytes":          with("sub", strings.Repeat("x", 255)),
-		"C39 no at_hash":                testenv.Without("at_hash"),
-		"C48 aggregated claims":         with("_claim_names", map[string]string{"address": "src1"}),
-		"R9 iat a minute ahead":         with("iat", in(time.Minute)),
-		"R9 exp a minute ago":           with("exp", in(-time.Minute)),
-		"iat with a fraction":           with("iat", json.RawMessage(fmt.Sprintf("%d.75", in(0)))),
-		"Entra ID dates back":           func(c map[string]any) { c["iat"], c["nbf"] = in(-5*time.Minute), in(-5*time.Minute) },
+		"C32 azp is us":         with("azp", clientID),
+		"C38 sub of 255 bytes":  with("sub", strings.Repeat("x", 255)),
+		"C39 no at_hash":        testenv.Without("at_hash"),
+		"C48 aggregated claims": with("_claim_names", map[string]string{"address": "src1"}),
+		"R9 iat a minute ahead": with("iat", in(time.Minute)),
+		"R9 exp a minute ago":   with("exp", in(-time.Minute)),
+		"iat with a fraction":   with("iat", json.RawMessage(fmt.Sprintf("%d.75", in(0)))),
+		"Entra ID dates back": func(c map[string]any) {
+			c["iat"], c["nbf"] = in(-5*time.Minute),
+				in(-5*time.Minute)
+		},
 		"nbf null":                      with("nbf", nil),
 		"claims nobody knows":           with("zoneinfo", map[string]any{"sub": "evil", "deep": []any{nil}}),
 		"names in other case are other": func(c map[string]any) { c["Sub"], c["SUB"], c["Nonce"] = "evil", 1, "evil" },
@@ -163,7 +173,8 @@ func TestClockSkewIsForgivenOrNamed(t *testing.T) {
 		says  string
 	}{
 		{time.Minute, ""}, {-time.Minute, ""},
-		{10 * time.Minute, "expired 5m0s ago: our clock is ahead"}, {-10 * time.Minute, "issued 10m0s from now: our clock is behind"},
+		{10 * time.Minute, "expired 5m0s ago: our clock is ahead"},
+		{-10 * time.Minute, "issued 10m0s from now: our clock is behind"},
 	}
 	for _, row := range rows {
 		w := newWorld(t)
@@ -191,10 +202,12 @@ func TestMaxAgeAndACRAreCheckedInTheAnswer(t *testing.T) {
 		ok   bool
 	}{
 		{"fresh", identity.AuthParams{MaxAge: time.Minute}, nil, true},
-		{"old", identity.AuthParams{MaxAge: time.Minute}, testenv.With("auth_time", in(-2*time.Minute-time.Second)), false},
+		{"old", identity.AuthParams{MaxAge: time.Minute}, testenv.With("auth_time", in(-2*time.Minute-time.Second)),
+			false},
 		{"no auth_time", identity.AuthParams{MaxAge: time.Minute}, testenv.Without("auth_time"), false},
 		{"auth_time a string", identity.AuthParams{MaxAge: time.Minute}, testenv.With("auth_time", "now"), false},
-		{"auth_time tomorrow", identity.AuthParams{MaxAge: time.Minute}, testenv.With("auth_time", in(24*time.Hour)), false},
+		{"auth_time tomorrow", identity.AuthParams{MaxAge: time.Minute}, testenv.With("auth_time", in(24*time.Hour)),
+			false},
 		{"old, but nobody asked", identity.AuthParams{}, testenv.With("auth_time", in(-100*time.Hour)), true},
 		{"the acr asked for", identity.AuthParams{ACR: "low mfa"}, testenv.With("acr", "mfa"), true},
 		{"another acr", identity.AuthParams{ACR: "low mfa"}, testenv.With("acr", "password"), false},
@@ -236,11 +249,13 @@ func TestP20_KeysThatATokenBringsAlongAreIgnored(t *testing.T) {
 		"an HMAC key in a header": {"jwk": map[string]any{"kty": "oct", "k": "AAAA"}, "alg": "HS256"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w.op.Set(testenv.Fault{Endpoint: testenv.Token, Resign: func(_ *demo.Provider, header, claims map[string]any) (string, error) {
-				maps.Copy(header, extra)
-				return stranger.sign(t, mustJSON(t, header), mustJSON(t, claims)), nil
-			}})
-			if _, err := w.signIn("mira", identity.AuthParams{}); identity.FailureOf(err) != identity.Rejected || err == nil {
+			w.op.Set(testenv.Fault{Endpoint: testenv.Token,
+				Resign: func(_ *demo.Provider, header, claims map[string]any) (string, error) {
+					maps.Copy(header, extra)
+					return stranger.sign(t, mustJSON(t, header), mustJSON(t, claims)), nil
+				}})
+			if _, err := w.signIn("mira", identity.AuthParams{}); identity.FailureOf(err) != identity.Rejected ||
+				err == nil {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -267,16 +282,18 @@ func TestP20_AmbiguousClaimsAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.use()
-			w.op.Set(key.served(), testenv.Fault{Endpoint: testenv.Token, Resign: func(_ *demo.Provider, _, claims map[string]any) (string, error) {
-				return key.sign(t, `{"alg":"RS256","kid":"k1"}`, rewrite(mustJSON(t, claims))), nil
-			}})
+			w.op.Set(key.served(), testenv.Fault{Endpoint: testenv.Token,
+				Resign: func(_ *demo.Provider, _, claims map[string]any) (string, error) {
+					return key.sign(t, `{"alg":"RS256","kid":"k1"}`, rewrite(mustJSON(t, claims))), nil
+				}})
 			w.refuse(identity.Rejected)
 		})
 	}
 	w.use()
-	w.op.Set(key.served(), testenv.Fault{Endpoint: testenv.Token, Resign: func(_ *demo.Provider, _, claims map[string]any) (string, error) {
-		return key.sign(t, `{"alg":"RS256","kid":"k1"}`, mustJSON(t, claims)), nil
-	}})
+	w.op.Set(key.served(), testenv.Fault{Endpoint: testenv.Token,
+		Resign: func(_ *demo.Provider, _, claims map[string]any) (string, error) {
+			return key.sign(t, `{"alg":"RS256","kid":"k1"}`, mustJSON(t, claims)), nil
+		}})
 	w.want()
 }
 
@@ -288,11 +305,14 @@ func TestKeysAreChosenByNameOrOnlyFit(t *testing.T) {
 		ok     bool
 	}{
 		{"kid absent, single key", []testenv.Fault{{Endpoint: testenv.Token, Resign: testenv.WithKid("")}}, true},
-		{"kid absent, the others are of another kind or use", []testenv.Fault{{Endpoint: testenv.Token, Resign: testenv.WithKid("")}, {Endpoint: testenv.JWKS, JSON: func(set map[string]any) {
-			testenv.MoreKeys(set)
-			set["keys"].([]any)[0].(map[string]any)["use"] = "enc"
-		}}}, true},
-		{"kid absent, multiple keys", []testenv.Fault{{Endpoint: testenv.Token, Resign: testenv.WithKid("")}, {Endpoint: testenv.JWKS, JSON: testenv.MoreKeys}}, false},
+		{"kid absent, the others are of another kind or use",
+			[]testenv.Fault{{Endpoint: testenv.Token, Resign: testenv.WithKid("")},
+				{Endpoint: testenv.JWKS, JSON: func(set map[string]any) {
+					testenv.MoreKeys(set)
+					set["keys"].([]any)[0].(map[string]any)["use"] = "enc"
+				}}}, true},
+		{"kid absent, multiple keys", []testenv.Fault{{Endpoint: testenv.Token, Resign: testenv.WithKid("")},
+			{Endpoint: testenv.JWKS, JSON: testenv.MoreKeys}}, false},
 		{"kid present, keys without", []testenv.Fault{{Endpoint: testenv.JWKS, JSON: testenv.NamelessKeys}}, false},
 		{"kid among several", []testenv.Fault{{Endpoint: testenv.JWKS, JSON: testenv.MoreKeys}}, true},
 		{"kid twice, one is a stranger's", []testenv.Fault{{Endpoint: testenv.JWKS, JSON: func(set map[string]any) {
@@ -300,10 +320,14 @@ func TestKeysAreChosenByNameOrOnlyFit(t *testing.T) {
 			keys := set["keys"].([]any)
 			keys[0].(map[string]any)["kid"] = keys[2].(map[string]any)["kid"]
 		}}}, true},
-		{"the key is for encryption", []testenv.Fault{{Endpoint: testenv.JWKS, JSON: eachKey(testenv.With("use", "enc"))}}, false},
-		{"the key is for another algorithm", []testenv.Fault{{Endpoint: testenv.JWKS, JSON: eachKey(testenv.With("alg", "PS256"))}}, false},
-		{"use and alg are not said", []testenv.Fault{{Endpoint: testenv.JWKS, JSON: eachKey(testenv.Without("use", "alg"))}}, true},
-		{"a certificate chain that is broken", []testenv.Fault{{Endpoint: testenv.JWKS, JSON: eachKey(testenv.With("x5c", []string{"AAAA"}))}}, true},
+		{"the key is for encryption",
+			[]testenv.Fault{{Endpoint: testenv.JWKS, JSON: eachKey(testenv.With("use", "enc"))}}, false},
+		{"the key is for another algorithm",
+			[]testenv.Fault{{Endpoint: testenv.JWKS, JSON: eachKey(testenv.With("alg", "PS256"))}}, false},
+		{"use and alg are not said",
+			[]testenv.Fault{{Endpoint: testenv.JWKS, JSON: eachKey(testenv.Without("use", "alg"))}}, true},
+		{"a certificate chain that is broken",
+			[]testenv.Fault{{Endpoint: testenv.JWKS, JSON: eachKey(testenv.With("x5c", []string{"AAAA"}))}}, true},
 	}
 	w := newWorld(t)
 	for _, row := range rows {
@@ -333,7 +357,8 @@ func TestP20_WeakAndForeignKeysAreNotUsed(t *testing.T) {
 		b(k)
 		return mustJSON(t, k)
 	}
-	small := base64.RawURLEncoding.EncodeToString(new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 1024), big.NewInt(1)).Bytes())
+	small := base64.RawURLEncoding.EncodeToString(new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 1024),
+		big.NewInt(1)).Bytes())
 	for name, key := range map[string]string{
 		"oct":                    `{"kty":"oct","k":"AAAA","kid":"k"}`,
 		"RSA of 1024 bits":       edit(testenv.With("n", small)),
@@ -359,7 +384,8 @@ func TestP20_WeakAndForeignKeysAreNotUsed(t *testing.T) {
 		}
 	}
 	many := strings.Repeat(mustJSON(t, good)+",", 101)
-	for _, set := range []string{``, `[]`, `{}`, `{"keys":[]}`, `{"keys":{}}`, `{"keys":null}`, `{"keys":[` + strings.TrimSuffix(many, ",") + `]}`} {
+	for _, set := range []string{``, `[]`, `{}`, `{"keys":[]}`, `{"keys":{}}`, `{"keys":null}`,
+		`{"keys":[` + strings.TrimSuffix(many, ",") + `]}`} {
 		if got := usableKeys([]byte(set)); len(got) != 0 {
 			t.Errorf("%.40s: %d keys", set, len(got))
 		}
@@ -368,7 +394,8 @@ func TestP20_WeakAndForeignKeysAreNotUsed(t *testing.T) {
 
 // RFC 7518 §3: every announced algorithm works with its own kind of key only.
 func TestAlgorithmsAreTheAnnouncedOnesThatWeAccept(t *testing.T) {
-	all := []string{"none", "HS256", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "ES256K"}
+	all := []string{"none", "HS256", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512",
+		"EdDSA", "ES256K"}
 	if got := algorithms(all); len(got) != 10 || slices.Contains(got, jose.HS256) {
 		t.Errorf("accepted: %v", got)
 	}
@@ -394,8 +421,10 @@ func TestAlgorithmsAreTheAnnouncedOnesThatWeAccept(t *testing.T) {
 		return k
 	}
 	signers := map[jose.SignatureAlgorithm]crypto.Signer{
-		jose.RS256: rsaKey, jose.RS384: rsaKey, jose.RS512: rsaKey, jose.PS256: rsaKey, jose.PS384: rsaKey, jose.PS512: rsaKey,
-		jose.ES256: ec(elliptic.P256()), jose.ES384: ec(elliptic.P384()), jose.ES512: ec(elliptic.P521()), jose.EdDSA: edKey,
+		jose.RS256: rsaKey, jose.RS384: rsaKey, jose.RS512: rsaKey, jose.PS256: rsaKey, jose.PS384: rsaKey,
+		jose.PS512: rsaKey,
+		jose.ES256: ec(elliptic.P256()), jose.ES384: ec(elliptic.P384()), jose.ES512: ec(elliptic.P521()),
+		jose.EdDSA: edKey,
 	}
 	for alg, key := range signers {
 		set := mustJSON(t, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "k"}}})
@@ -404,12 +433,14 @@ func TestAlgorithmsAreTheAnnouncedOnesThatWeAccept(t *testing.T) {
 			{Endpoint: testenv.Token, Resign: signedWith(alg, key)},
 		}
 		w.use()
-		w.op.Set(append(faults, testenv.Fault{Endpoint: testenv.Discovery, JSON: testenv.With("id_token_signing_alg_values_supported", all)})...)
+		w.op.Set(append(faults, testenv.Fault{Endpoint: testenv.Discovery,
+			JSON: testenv.With("id_token_signing_alg_values_supported", all)})...)
 		if _, err := w.signIn("mira", identity.AuthParams{}); err != nil {
 			t.Errorf("%s: %v", alg, err)
 		}
 		w.use()
-		w.op.Set(append(faults, testenv.Fault{Endpoint: testenv.Discovery, JSON: testenv.Without("id_token_signing_alg_values_supported")})...)
+		w.op.Set(append(faults, testenv.Fault{Endpoint: testenv.Discovery,
+			JSON: testenv.Without("id_token_signing_alg_values_supported")})...)
 		if _, err := w.signIn("mira", identity.AuthParams{}); (err == nil) != (alg == jose.RS256) {
 			t.Errorf("%s without announcement: %v", alg, err)
 		}
@@ -539,7 +570,8 @@ func TestLastGoodKeysAreKept(t *testing.T) {
 	w := newWorld(t)
 	w.want()
 	for _, body := range []string{`{"keys":[]}`, `{}`, `garbage`, `{"keys":[{"kty":"oct","k":"AAAA"}]}`, ""} {
-		fault, want := testenv.Fault{Endpoint: testenv.JWKS, Body: body}, identity.Misconfigured // what came cannot be read
+		// what came cannot be read
+		fault, want := testenv.Fault{Endpoint: testenv.JWKS, Body: body}, identity.Misconfigured
 		if body == "" {
 			want, fault = identity.Unavailable, testenv.Fault{Endpoint: testenv.JWKS, Status: 503}
 		}
@@ -582,7 +614,8 @@ func TestWithdrawnKeysAreForgotten(t *testing.T) {
 	w.pass(61 * time.Minute)
 	set.verify(t.Context(), token, set.others)
 	w.settle()
-	if _, err := set.verify(t.Context(), token, set.others); identity.FailureOf(err) != identity.Rejected || err == nil {
+	if _, err := set.verify(t.Context(), token, set.others); identity.FailureOf(err) != identity.Rejected ||
+		err == nil {
 		t.Errorf("a withdrawn key still counts: %v", err)
 	}
 }
@@ -603,7 +636,8 @@ func newKey(t *testing.T, kid string) key {
 }
 
 func (k key) public() map[string]any {
-	return map[string]any{"kty": "RSA", "kid": k.kid, "use": "sig", "e": "AQAB", "n": base64.RawURLEncoding.EncodeToString(k.private.N.Bytes())}
+	return map[string]any{"kty": "RSA", "kid": k.kid, "use": "sig", "e": "AQAB",
+		"n": base64.RawURLEncoding.EncodeToString(k.private.N.Bytes())}
 }
 
 func (k key) served() testenv.Fault {
@@ -616,7 +650,8 @@ func (k key) served() testenv.Fault {
 
 func (k key) sign(t *testing.T, header, claims string) string {
 	t.Helper()
-	signed := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + base64.RawURLEncoding.EncodeToString([]byte(claims))
+	signed := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." +
+		base64.RawURLEncoding.EncodeToString([]byte(claims))
 	digest := sha256.Sum256([]byte(signed))
 	sig, err := rsa.SignPKCS1v15(nil, k.private, crypto.SHA256, digest[:])
 	if err != nil {
@@ -735,7 +770,8 @@ func TestDocumentsThatCannotBeReadAreNamedWithThePlace(t *testing.T) {
 	changed := func(from, to string) string { return strings.Replace(with(""), from, to, 1) }
 	discovery := func(b bend) testenv.Fault { return testenv.Fault{Endpoint: testenv.Discovery, JSON: b} }
 	jwks := func(body string) testenv.Fault { return testenv.Fault{Endpoint: testenv.JWKS, Body: body} }
-	document := `{"issuer":"` + w.op.URL + `","authorization_endpoint":"` + w.op.URL + `/authorize","token_endpoint":"` + w.op.URL + `/token","jwks_uri":"` + w.op.URL + `/jwks"`
+	document := `{"issuer":"` + w.op.URL + `","authorization_endpoint":"` + w.op.URL +
+		`/authorize","token_endpoint":"` + w.op.URL + `/token","jwks_uri":"` + w.op.URL + `/jwks"`
 	body := func(text string) testenv.Fault { return testenv.Fault{Endpoint: testenv.Discovery, Body: text} }
 	for _, row := range []struct {
 		name  string
@@ -743,37 +779,50 @@ func TestDocumentsThatCannotBeReadAreNamedWithThePlace(t *testing.T) {
 		says  string // "": mira signs in
 	}{
 		{"discovery as it should be", body(document + `}`), ""},
-		{"discovery with a BOM", body("\ufeff" + document + `}`), "the discovery document cannot be read: begins with a byte order mark"},
-		{"discovery with a member twice", body(document + `,"issuer":"https://evil.example"}`), "the discovery document cannot be read: issuer comes twice, the second time at byte"},
-		{"discovery with a member twice that is not used", body(document + `,"claims_supported":[],"claims_supported":7}`), ""},
+		{"discovery with a BOM", body("\ufeff" + document + `}`),
+			"the discovery document cannot be read: begins with a byte order mark"},
+		{"discovery with a member twice", body(document + `,"issuer":"https://evil.example"}`),
+			"the discovery document cannot be read: issuer comes twice, the second time at byte"},
+		{"discovery with a member twice that is not used",
+			body(document + `,"claims_supported":[],"claims_supported":7}`), ""},
 		{"discovery that ends early", body(document), "not one JSON object, at byte"},
 		{"discovery with more behind it", body(document + `}}`), "something follows the JSON object, at byte"},
 		{"discovery in Latin-1", body(document + ",\"x\":\"\xe9\"}"), "not UTF-8, at byte"},
 		{"a page", body("<html>c4nary"), "the discovery document cannot be read: not one JSON object"},
-		{"discovery with a text for a list", discovery(testenv.With("token_endpoint_auth_methods_supported", "client_secret_basic")),
+		{"discovery with a text for a list",
+			discovery(testenv.With("token_endpoint_auth_methods_supported", "client_secret_basic")),
 			"token_endpoint_auth_methods_supported is text of 19 bytes, and must be a list of texts"},
-		{"discovery with a list for a text", discovery(testenv.With("jwks_uri", []string{"x"})), "jwks_uri is list of 1 text, and must be a text"},
+		{"discovery with a list for a text", discovery(testenv.With("jwks_uri", []string{"x"})),
+			"jwks_uri is list of 1 text, and must be a text"},
 		{"discovery with null", discovery(func(d map[string]any) {
 			d["token_endpoint_auth_methods_supported"], d["end_session_endpoint"] = nil, nil
 		}), ""},
 		{"discovery with nonsense where it is not used", discovery(func(d map[string]any) {
-			d["scopes_supported"], d["device_authorization_endpoint"], d["claims_supported"] = "openid", 7, map[string]any{}
+			d["scopes_supported"], d["device_authorization_endpoint"], d["claims_supported"] = "openid", 7,
+				map[string]any{}
 		}), ""},
 		{"keys with a BOM", jwks("\ufeff" + with("")), "the key set cannot be read: begins with a byte order mark"},
-		{"keys twice", jwks(`{"keys":[],` + with("")[1:]), "the key set cannot be read: keys comes twice, the second time at byte 17"},
+		{"keys twice", jwks(`{"keys":[],` + with("")[1:]),
+			"the key set cannot be read: keys comes twice, the second time at byte 17"},
 		{"keys in a text", jwks(`{"keys":"x"}`), "keys is text of 1 byte, and must be a list"},
 		{"key_ops null", jwks(with(`,"key_ops":null`)), ""},
-		{"all null that may be left out", jwks(`{"keys":[` + strings.TrimSuffix(string(key), "}") + `,"x5c":null,"x5t":null,"key_ops":null,"issuer":null}],"jwks_uri":null}`), ""},
+		{"all null that may be left out",
+			jwks(`{"keys":[` + strings.TrimSuffix(string(key), "}") +
+				`,"x5c":null,"x5t":null,"key_ops":null,"issuer":null}],"jwks_uri":null}`), ""},
 		{"use null", jwks(changed(`"use":"sig"`, `"use":null`)), ""},
 		{"alg null", jwks(changed(`"alg":"RS256"`, `"alg":null`)), ""},
-		{"key_ops a text", jwks(with(`,"key_ops":"verify"`)), "no usable key in the answer; not used: keys[0]: key_ops is text of 6 bytes, and must be a list of texts"},
-		{"kid a number", jwks(changed(`"kid":"`, `"kid":7,"was":"`)), "keys[0]: kid is whole number, and must be a text"},
+		{"key_ops a text", jwks(with(`,"key_ops":"verify"`)),
+			"no usable key in the answer; not used: keys[0]: key_ops is text of 6 bytes, and must be a list of texts"},
+		{"kid a number", jwks(changed(`"kid":"`, `"kid":7,"was":"`)),
+			"keys[0]: kid is whole number, and must be a text"},
 		{"a member of the key twice", jwks(with(`,"kty":"oct"`)), "keys[0]: kty comes twice"},
 		{"one that is not used twice", jwks(with(`,"x5t":"A","x5t":7`)), ""},
 		{"nonsense in what is not used", jwks(with(`,"x5c":"AAAA","x5u":7,"ext":"yes","nbf":{}`)), ""},
 		{"a private key", jwks(with(`,"d":"AQAB"`)), "keys[0]: it is a private or secret key"},
 		{"beside a key that can be read", jwks(`{"keys":[` + string(key) + `,{"kty":7},null,"x"]}`), ""},
-		{"the right one beside it", jwks(`{"keys":[` + mustJSON(t, newKey(t, "k").public()) + `,` + strings.TrimSuffix(string(key), "}") + `,"key_ops":"verify"}]}`),
+		{"the right one beside it",
+			jwks(`{"keys":[` + mustJSON(t, newKey(t, "k").public()) + `,` + strings.TrimSuffix(string(key), "}") +
+				`,"key_ops":"verify"}]}`),
 			"does not list: kid is"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -25,23 +25,24 @@ import (
 )
 
 const (
-	maxToken     = 64 << 10         // before anything is decoded (CVE-2025-27144, CVE-2025-22868)
+	maxToken     = 64 << 10         // bytes, checked before anything is decoded (CVE-2025-27144, CVE-2025-22868)
 	maxKeys      = 100              // in one set
 	minRSA       = 2048             // bits, NIST SP 800-131A
-	keysInterval = 30 * time.Second // in which a budget gets one more fetch
+	keysInterval = 30 * time.Second // after which a budget gets one more fetch
 	signInKeys   = 3                // fetches that sign-ins may cause at once
-	tokenKeys    = 1                // the same for access tokens, which strangers can make up, and renewals
-	firstKeys    = time.Second      // between fetches while there is no key to verify with: waiting would refuse everybody
-	keysFresh    = time.Hour        // then looked at again, so that a withdrawn key goes
+	tokenKeys    = 1                // the same for renewals and for access tokens, which anybody can make up
+	firstKeys    = time.Second      // between fetches while there is no key at all, and everybody is refused
+	keysFresh    = time.Hour        // after which keys are fetched again, so that withdrawn ones stop counting
 )
 
-// keySet holds a provider's signing keys. go-oidc's asks the provider again for
-// every key id it does not know, takes keys of any strength, and a set that was
-// fetched empty replaces a good one.
+// keySet holds a provider's signing keys. It is used instead of go-oidc's key set, which
+// asks the provider again for every unknown key id, accepts keys of any strength, and
+// replaces good keys by an empty set.
 type keySet struct {
-	url  string // "": the keys are given, and all there are
+	url  string // "": the keys are configured, and never fetched
 	algs []jose.SignatureAlgorithm
-	hop  func(to string) bool // may the document point to another? nil: never
+	// redirect reports whether the document may point to another one; nil: never.
+	redirect func(to string) bool
 
 	client *http.Client
 	now    func() time.Time
@@ -50,26 +51,26 @@ type keySet struct {
 
 	mu        sync.Mutex
 	keys      []signingKey // the last good ones
-	passed    []string     // why others of that set are not used
-	version   int          // of keys
-	fetched   time.Time    // when they were
+	skipped   []string     // why other keys of that set are not used
+	version   int          // how often keys was replaced
+	fetched   time.Time    // when keys was fetched
 	attempted time.Time
-	failure   error // of the latest attempt
+	failure   error // the error of the latest attempt
 
-	signIns, others *budget // for fetches because of a key that is not known
+	signIns, others *budget // of fetches that are made because a token's key is not known
 }
 
-// budget is how many fetches one kind of token may cause: most at once, and one
-// more for each keysInterval that passes. Whatever spends one has no say in
-// another's.
+// budget limits the fetches that one kind of token causes: most at once, and one more
+// for each keysInterval that passes. Each kind has its own budget, so access tokens that
+// somebody made up cannot use up the fetches that sign-ins need.
 type budget struct {
 	name string
 	most int
 	used int
-	from time.Time // when the oldest that counts was taken, or one was given back
+	from time.Time // when the oldest fetch that counts was made, or a fetch stopped counting
 }
 
-// take reports whether there is one, and takes it.
+// take reports whether one more fetch may be made, and counts it.
 func (b *budget) take(now time.Time) bool {
 	for b.used > 0 && elapsed(now, b.from, keysInterval) {
 		b.used--
@@ -88,31 +89,35 @@ func (b *budget) take(now time.Time) bool {
 	return true
 }
 
-// signingKey is a key, and for whom it may sign where the provider says so
-// (the member issuer, which go-jose drops).
+// signingKey is a key with the issuer that it may sign for, if the provider names one (in
+// the member issuer, which go-jose drops).
 type signingKey struct {
 	jose.JSONWebKey
 	issuer string
 }
 
-// signed is what a good signature vouches for. What the payload says has not
-// been looked at.
+// signed is the content of a token whose signature is good. The payload has not been
+// checked yet.
 type signed struct {
 	payload             []byte
 	alg, typ, keyIssuer string
 }
 
-// keySet is that of the address, or of the keys that were given.
+// keySet makes the key set of an address, or of the configured keys if there are any.
 func (p *Provider) keySet(url string, algs []jose.SignatureAlgorithm) *keySet {
-	if p.given != nil {
-		return &keySet{algs: p.givenAlgs(), keys: p.given}
+	if p.configuredKeys != nil {
+		return &keySet{algs: p.configuredAlgs(), keys: p.configuredKeys}
 	}
-	return &keySet{url: url, algs: algs, hop: p.dialect.jwksRedirect, client: p.client.HTTPClient("jwks"), now: p.now, log: p.log,
-		signIns: &budget{name: "sign-ins", most: signInKeys}, others: &budget{name: "others", most: tokenKeys}}
+	return &keySet{
+		url: url, algs: algs, redirect: p.dialect.jwksRedirect,
+		client: p.client.HTTPClient("jwks"), now: p.now, log: p.log,
+		signIns: &budget{name: "sign-ins", most: signInKeys},
+		others:  &budget{name: "others", most: tokenKeys},
+	}
 }
 
-// verify opens a compact JWS that one of the provider's keys signed. A key that is
-// not known is asked for on the account of from.
+// verify returns the content of a compact JWS that one of the provider's keys signed. If
+// the key is not known, keys are fetched once more, and the budget from pays for that.
 func (s *keySet) verify(ctx context.Context, token string, from *budget) (signed, error) {
 	head, jws, err := s.parse(token)
 	if err != nil {
@@ -126,7 +131,7 @@ func (s *keySet) verify(ctx context.Context, token string, from *budget) (signed
 		s.renew(ctx)
 		return content, nil
 	}
-	// The key may be newer than our copy: providers rotate between issue and check.
+	// The provider may have begun to use a new key since we fetched its keys.
 	if err := s.fetch(ctx, from, version); err != nil {
 		return signed{}, documentError(err)
 	}
@@ -134,8 +139,8 @@ func (s *keySet) verify(ctx context.Context, token string, from *budget) (signed
 	return content, err
 }
 
-// header is what we read of a JOSE header. Where keys are said to be found
-// (jku, x5u, jwk, x5c) is not for the token to say, and not read.
+// header is what we read of a JOSE header. A token must not say which key verifies it, so
+// jku, x5u, jwk and x5c are not used.
 type header struct{ alg, kid, typ string }
 
 func (s *keySet) parse(token string) (header, *jose.JSONWebSignature, error) {
@@ -146,7 +151,8 @@ func (s *keySet) parse(token string) (header, *jose.JSONWebSignature, error) {
 		return refuse("longer than 64 KiB")
 	}
 	if strings.Count(token, ".") == 4 { // RFC 7516 §3.1
-		return refuse("not three parts of base64url but five: encrypted (JWE), which is not supported; have the provider sign tokens and not encrypt them")
+		return refuse("not three parts of base64url but five: encrypted (JWE), which is not supported; " +
+			"have the provider sign tokens and not encrypt them")
 	}
 	// base64 decoders skip line breaks; a token has none (RFC 7515 §7.1).
 	if strings.Count(token, ".") != 2 || strings.ContainsFunc(token, notCompact) {
@@ -174,10 +180,10 @@ func (s *keySet) parse(token string) (header, *jose.JSONWebSignature, error) {
 	if kid, present := members["kid"]; present && json.Unmarshal(kid, &h.kid) != nil {
 		return refuse("kid is not a string")
 	}
-	_ = json.Unmarshal(members["typ"], &h.typ) // who asks for a type refuses what is none
+	_ = json.Unmarshal(members["typ"], &h.typ) // "" if it is not text; the caller compares it
 	jws, err := jose.ParseSignedCompact(token, s.algs)
 	if err != nil {
-		for _, name := range []string{"x5c", "jwk"} { // which our parser reads although we do not
+		for _, name := range []string{"x5c", "jwk"} { // go-jose parses these, although we do not use them
 			if _, present := members[name]; present {
 				return refuse("cannot be read: " + name + " in the header may be malformed")
 			}
@@ -187,7 +193,7 @@ func (s *keySet) parse(token string) (header, *jose.JSONWebSignature, error) {
 	return h, jws, nil
 }
 
-// otherAlgorithm says what is wrong with alg, and what takes it if anything does.
+// otherAlgorithm says that alg is not accepted, and names the quirk that would accept it.
 func (s *keySet) otherAlgorithm(head claims) string {
 	var known []string
 	for _, a := range s.algs {
@@ -197,33 +203,33 @@ func (s *keySet) otherAlgorithm(head claims) string {
 	if alg, _ := head.text("alg"); alg == string(jose.HS256) {
 		help = "; the quirk " + quirkHS256 + " takes HS256 with the client secret"
 	}
-	return "signed with an algorithm that the provider does not announce or we do not accept: alg is " + head.quoted("alg") +
-		", accepted are " + strings.Join(known, ", ") + help
+	return "signed with an algorithm that the provider does not announce or we do not accept: alg is " +
+		head.quoted("alg") + ", accepted are " + strings.Join(known, ", ") + help
 }
 
 func notCompact(r rune) bool {
 	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_' || r == '.')
 }
 
-// tryKeys verifies with the keys at hand that the header may mean, and says of
-// which version they are.
+// tryKeys verifies with those cached keys that the header may mean. It also returns the
+// version of these keys.
 func (s *keySet) tryKeys(jws *jose.JSONWebSignature, h header) (int, signed, error) {
 	s.mu.Lock()
-	held, version, passed := s.keys, s.version, s.passed
+	keys, version, skipped := s.keys, s.version, s.skipped
 	s.mu.Unlock()
-	content, err := s.tryThese(held, passed, jws, h)
+	content, err := s.verifyWith(keys, skipped, jws, h)
 	return version, content, err
 }
 
-func (s *keySet) tryThese(held []signingKey, passed []string, jws *jose.JSONWebSignature, h header) (signed, error) {
-	given := s.url == "" // keys that came without names
+func (s *keySet) verifyWith(keys []signingKey, skipped []string, jws *jose.JSONWebSignature, h header) (signed, error) {
+	configured := s.url == "" // configured keys have no key id
 	var fit []signingKey
-	for _, k := range held {
-		if (given || h.kid == "" || k.KeyID == h.kid) && fits(k.JSONWebKey, h.alg) {
+	for _, k := range keys {
+		if (configured || h.kid == "" || k.KeyID == h.kid) && fits(k.JSONWebKey, h.alg) {
 			fit = append(fit, k)
 		}
 	}
-	if h.kid == "" && len(fit) > 1 && !given { // OIDC Core §10.1: then the token must say which
+	if h.kid == "" && len(fit) > 1 && !configured { // OIDC Core §10.1: then the token must say which
 		return signed{}, fail(identity.Rejected, "ID token: no key id (kid), and %d keys of the provider fit", len(fit))
 	}
 	for _, k := range fit {
@@ -232,13 +238,16 @@ func (s *keySet) tryThese(held []signingKey, passed []string, jws *jose.JSONWebS
 		}
 	}
 	if len(fit) == 0 {
-		return signed{}, fail(identity.Rejected, "ID token: signed with a key that the provider does not list: kid is %s, alg is %s%s", quoted(h.kid), h.alg, alsoPassed(passed))
+		return signed{}, fail(identity.Rejected,
+			"ID token: signed with a key that the provider does not list: kid is %s, alg is %s%s",
+			quoted(h.kid), h.alg, skippedKeys(skipped))
 	}
-	return signed{}, fail(identity.Rejected, "ID token: the signature is wrong (alg %s, kid %s): the key at hand is not the one that signed it", h.alg, quoted(h.kid))
+	return signed{}, fail(identity.Rejected, "ID token: the signature is wrong (alg %s, kid %s): "+
+		"the key at hand is not the one that signed it", h.alg, quoted(h.kid))
 }
 
-// fits reports whether k can have made a signature of alg: an RSA key must
-// never be tried as anything else (RFC 8725 §2.1, §3.1).
+// fits reports whether k can have made a signature of alg. A key must never be used with
+// an algorithm of another kind (RFC 8725 §2.1, §3.1).
 func fits(k jose.JSONWebKey, alg string) bool {
 	if k.Algorithm != "" && k.Algorithm != alg {
 		return false
@@ -250,23 +259,23 @@ func fits(k jose.JSONWebKey, alg string) bool {
 		return alg == map[int]string{256: "ES256", 384: "ES384", 521: "ES512"}[key.Curve.Params().BitSize]
 	case ed25519.PublicKey:
 		return alg == string(jose.EdDSA)
-	case []byte: // never out of a key set: readKey takes public keys only
+	case []byte: // the client secret; readKey accepts only public keys from a key set
 		return alg == string(jose.HS256)
 	}
 	return false
 }
 
-// renew looks at the keys again once they are old, without waiting for it.
+// renew fetches the keys in the background if they are old.
 func (s *keySet) renew(ctx context.Context) {
 	s.mu.Lock()
 	old := elapsed(s.now(), s.fetched, keysFresh)
 	s.mu.Unlock()
 	if old {
-		s.start(ctx, s.others, s.heldVersion())
+		s.start(ctx, s.others, s.currentVersion())
 	}
 }
 
-func (s *keySet) heldVersion() int {
+func (s *keySet) currentVersion() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.version
@@ -286,11 +295,11 @@ func (s *keySet) fetch(ctx context.Context, from *budget, version int) error {
 func (s *keySet) start(ctx context.Context, from *budget, version int) <-chan singleflight.Result {
 	background := context.WithoutCancel(ctx) // others may be waiting for the same answer
 	return s.flight.DoChan(from.name, func() (any, error) {
-		if ask, failure := s.mayAsk(from, version); !ask {
+		if may, failure := s.mayFetch(from, version); !may {
 			return nil, failure
 		}
-		keys, passed, err := s.get(background)
-		s.keep(keys, passed, err)
+		keys, skipped, err := s.get(background)
+		s.keep(keys, skipped, err)
 		if err != nil {
 			s.log.WarnContext(background, "fetching the provider's keys failed", "error", err)
 		}
@@ -298,13 +307,13 @@ func (s *keySet) start(ctx context.Context, from *budget, version int) <-chan si
 	})
 }
 
-// mayAsk reports whether the provider is to be asked; else the failure of the
+// mayFetch reports whether keys may be fetched now. It also returns the error of the
 // latest attempt.
-func (s *keySet) mayAsk(from *budget, version int) (bool, error) {
+func (s *keySet) mayFetch(from *budget, version int) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.version != version: // they came meanwhile
+	case s.version != version: // they have been fetched in the meantime
 		return false, nil
 	case len(s.keys) == 0:
 		return elapsed(s.now(), s.attempted, firstKeys), s.failure
@@ -312,40 +321,41 @@ func (s *keySet) mayAsk(from *budget, version int) (bool, error) {
 	return from.take(s.now()), s.failure
 }
 
-// keep takes new keys. Those that are held stay if there are none to take:
-// a short outage at the provider must not end sign-ins.
-func (s *keySet) keep(keys []signingKey, passed []string, err error) {
+// keep stores new keys. After an error the old ones stay, so that sign-ins go on during a
+// short outage of the provider.
+func (s *keySet) keep(keys []signingKey, skipped []string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.attempted, s.failure = s.now(), err
 	if err == nil {
-		s.keys, s.passed, s.fetched = keys, passed, s.attempted
+		s.keys, s.skipped, s.fetched = keys, skipped, s.attempted
 		s.version++
 	}
 }
 
-// get returns the keys, and why others in the set are not used.
-func (s *keySet) get(ctx context.Context) (keys []signingKey, passed []string, err error) {
+// get fetches the keys, and returns why other keys of the set are not used.
+func (s *keySet) get(ctx context.Context) (keys []signingKey, skipped []string, err error) {
 	set, err := s.read(ctx, s.url)
 	if err != nil {
 		return nil, nil, err
 	}
-	if next := set.text("jwks_uri"); next != "" && s.hop != nil && !set.has("keys") { // where a document sends us that has no keys itself
-		if !s.hop(next) {
+	// PagerDuty's document has no keys but the address of another one that has them.
+	if next := set.text("jwks_uri"); next != "" && s.redirect != nil && !set.has("keys") {
+		if !s.redirect(next) {
 			return nil, nil, errors.New("jwks request: the answer points away from the provider")
 		}
 		if set, err = s.read(ctx, next); err != nil {
 			return nil, nil, err
 		}
 	}
-	keys, passed, err = readKeys(set)
+	keys, skipped, err = readKeys(set)
 	switch {
 	case err != nil:
 		return nil, nil, unreadable("the key set", err)
 	case len(keys) == 0:
-		return nil, nil, unreadable("the key set", fmt.Errorf("no usable key in the answer%s", alsoPassed(passed)))
+		return nil, nil, unreadable("the key set", fmt.Errorf("no usable key in the answer%s", skippedKeys(skipped)))
 	}
-	return keys, passed, nil
+	return keys, skipped, nil
 }
 
 func (s *keySet) read(ctx context.Context, address string) (*document, error) {
@@ -364,14 +374,15 @@ func (s *keySet) read(ctx context.Context, address string) (*document, error) {
 	return set, nil
 }
 
-// getDocument reads what oauth's client has capped and classed already.
+// getDocument sends req and reads the answer, whose size oauth's client limits. Errors are
+// that client's.
 func getDocument(client *http.Client, req *http.Request) ([]byte, http.Header, error) {
 	req.Header.Set("Accept", "application/json")
 	resp, err := client.Do(req)
 	if err != nil {
 		var call *oauth.Error
 		if errors.As(err, &call) {
-			return nil, nil, call // without the library's words around it
+			return nil, nil, call // without the text that net/http puts around it
 		}
 		return nil, nil, errors.New("the request could not be made")
 	}
@@ -383,11 +394,11 @@ func getDocument(client *http.Client, req *http.Request) ([]byte, http.Header, e
 	return body, resp.Header, nil
 }
 
-const maxPassed = 3 // keys of which it is said why they are not used
+const maxSkipped = 3 // unused keys for which an error says why
 
-// readKeys returns the public signing keys of a JWK set that are good enough.
-// The others are passed over, as RFC 7517 §5 wants it, with the reason.
-func readKeys(set *document) (keys []signingKey, passed []string, err error) {
+// readKeys returns the public signing keys of a JWK set that can be used. The others are
+// skipped, as RFC 7517 §5 has it, and it is returned why.
+func readKeys(set *document) (keys []signingKey, skipped []string, err error) {
 	raw := set.values("keys")
 	switch {
 	case set.err != nil:
@@ -400,23 +411,24 @@ func readKeys(set *document) (keys []signingKey, passed []string, err error) {
 		switch {
 		case err == nil:
 			keys = append(keys, k)
-		case len(passed) < maxPassed:
-			passed = append(passed, fmt.Sprintf("keys[%d]: %v", i, err))
+		case len(skipped) < maxSkipped:
+			skipped = append(skipped, fmt.Sprintf("keys[%d]: %v", i, err))
 		}
 	}
-	return keys, passed, nil
+	return keys, skipped, nil
 }
 
-// alsoPassed tells of the keys that are not used.
-func alsoPassed(reasons []string) string {
+// skippedKeys says for an error message which keys of the set are not used.
+func skippedKeys(reasons []string) string {
 	if len(reasons) == 0 {
 		return ""
 	}
 	return "; not used: " + strings.Join(reasons, "; ")
 }
 
-// readKey reads the members that say what a key is and what it is for. Who vouches
-// for it (x5c and its like) is not looked at: the key is what we trust.
+// readKey reads the members that say what a key is and what it may be used for. Its
+// certificates (x5c and similar) are not read: we trust the key because the provider
+// published it.
 func readKey(raw json.RawMessage) (signingKey, error) {
 	var k signingKey
 	refuse := func(why string) (signingKey, error) { return signingKey{}, errors.New(why) }

@@ -7,9 +7,9 @@
 // (session does) and never decides what somebody may do (authz does). HTTP to
 // the provider goes through oauth.
 //
-// A Provider needs no network until somebody signs in. What it then learns,
-// endpoints and keys, it keeps and renews; an outage costs sign-ins while it
-// lasts and nothing after.
+// A Provider needs no network until somebody signs in. It then fetches the
+// provider's endpoints and keys, keeps them and renews them. While the provider does
+// not answer, what is cached is used; afterwards everything works as before.
 package login
 
 import (
@@ -51,11 +51,11 @@ type Provider struct {
 	log                    *slog.Logger
 	dialect                dialect
 	quirks                 []Quirk
-	given                  []signingKey // instead of published ones
+	configuredKeys         []signingKey // used instead of published ones
 	disco                  *discovery
 	notices                *notices
-	last                   *atomic.Pointer[[]ClaimForm] // of the last sign-in
-	unverifiable           string                       // why access tokens cannot be verified; "" if they can
+	last                   *atomic.Pointer[[]ClaimForm] // the claims of the last sign-in
+	unverifiable           string                       // why access tokens cannot be verified; "" if they can be
 }
 
 // New checks o and returns a Provider. It does no I/O.
@@ -70,7 +70,8 @@ func New(o Options) (*Provider, error) {
 		redirectURL: o.RedirectURL, signOut: o.SignOut,
 		claims: o.Claims.withDefaults(), mapped: o.Claims.all(), identityFrom: or(o.IdentityFrom, FromAuto),
 		client: o.Client, now: o.Now, log: o.Log, dialect: newDialect(o), disco: &discovery{},
-		notices: &notices{seen: map[string]bool{}}, last: &atomic.Pointer[[]ClaimForm]{}, unverifiable: o.unverifiable(),
+		notices: &notices{seen: map[string]bool{}}, last: &atomic.Pointer[[]ClaimForm]{},
+		unverifiable: o.unverifiable(),
 	}
 	p.scopes = p.dialect.scopesFor(o.Scopes)
 	for _, q := range o.allowed() {
@@ -78,9 +79,9 @@ func New(o Options) (*Provider, error) {
 	}
 	p.clientAssertion = o.ClientAssertion
 	if o.ClientAuth == ClientAuthPrivateKey {
-		p.clientKey, _ = parseClientKey(o.ClientKey, o.ClientKeyID) // was checked
+		p.clientKey, _ = parseClientKey(o.ClientKey, o.ClientKeyID) // o.check has parsed it without an error
 	}
-	if err := p.takeKeys(o); err != nil {
+	if err := p.readConfiguredKeys(o); err != nil {
 		return nil, fmt.Errorf("provider %q: %w", o.ID, err)
 	}
 	for _, d := range o.EmailDomains {
@@ -101,7 +102,7 @@ func New(o Options) (*Provider, error) {
 		p.client = c
 	}
 	if o.staticEndpoints() {
-		p.disco.given = p.givenMetadata()
+		p.disco.static = p.staticMetadata()
 	}
 	for _, q := range p.quirks {
 		p.log.Warn("a quirk is allowed", "quirk", q.Name, "weakens", q.Weakens)
@@ -109,9 +110,10 @@ func New(o Options) (*Provider, error) {
 	return p, nil
 }
 
-// AuthURL is where the browser is sent. Only Options, h and ap go into it;
-// no parameter of the browser's request does: mod_auth_openidc had to stop taking
-// over scopes and request parameters from third parties.
+// AuthURL returns the address that the browser is sent to. It is made from the
+// Options, h and ap only, and never from a parameter of the browser's request: a link
+// on another site must not be able to change what we ask the provider for, as it once
+// could with mod_auth_openidc.
 func (p *Provider) AuthURL(ctx context.Context, h identity.Handshake, ap identity.AuthParams) (string, error) {
 	if err := checkHandshake(h); err != nil {
 		return "", err
@@ -150,8 +152,8 @@ func (p *Provider) AuthURL(ctx context.Context, h identity.Handshake, ap identit
 	return c.AuthCodeURL(h.State, opts...), nil
 }
 
-// checkHandshake refuses an incomplete handshake: an empty nonce would equal an
-// absent one.
+// checkHandshake refuses an incomplete handshake: an empty nonce would be equal to
+// the missing nonce of an ID token.
 func checkHandshake(h identity.Handshake) error {
 	if h.Nonce == "" || len(h.Verifier) < 43 { // RFC 7636 §4.1
 		return fail(identity.Rejected, "the handshake has no nonce or no verifier")
@@ -159,9 +161,11 @@ func checkHandshake(h identity.Handshake) error {
 	return nil
 }
 
-// Redeem turns the callback's parameters into an identity, once. Errors are of
-// type *identity.SignInError. On any error the identity is the zero one.
-func (p *Provider) Redeem(ctx context.Context, callback url.Values, h identity.Handshake, ap identity.AuthParams) (identity.Identity, error) {
+// Redeem turns the callback's parameters into an identity. A callback can be redeemed
+// once. Errors are of type *identity.SignInError, and come with the zero identity.
+func (p *Provider) Redeem(ctx context.Context, callback url.Values, h identity.Handshake,
+	ap identity.AuthParams,
+) (identity.Identity, error) {
 	if err := checkHandshake(h); err != nil {
 		return identity.Identity{}, err
 	}
@@ -185,7 +189,7 @@ func (p *Provider) Redeem(ctx context.Context, callback url.Values, h identity.H
 	if err != nil {
 		return identity.Identity{}, p.failExchange(err, m)
 	}
-	who, sources, err := p.prove(ctx, m, tokens, h, ap)
+	who, sources, err := p.verifiedClaims(ctx, m, tokens, h, ap)
 	if err != nil {
 		return identity.Identity{}, err
 	}
@@ -196,32 +200,34 @@ func (p *Provider) Redeem(ctx context.Context, callback url.Values, h identity.H
 	return p.identity(ctx, who, sources), nil
 }
 
-// prove returns the claims that say who it is, and all that may be read about
-// the person. The tokens end here.
-func (p *Provider) prove(ctx context.Context, m *metadata, tokens oauth.TokenResponse, h identity.Handshake, ap identity.AuthParams) (who claims, sources []claims, err error) {
+// verifiedClaims returns the claims that say who the person is, and all sources from
+// which something may be read about the person. The tokens are not used after this.
+func (p *Provider) verifiedClaims(ctx context.Context, m *metadata, tokens oauth.TokenResponse, h identity.Handshake,
+	ap identity.AuthParams,
+) (who claims, sources []claims, err error) {
 	if p.dialect.userinfoAlone {
 		if who, err = p.userinfo(ctx, m, nil, tokens.AccessToken); err == nil {
-			err = p.checkAsked(who, ap)
+			err = p.checkRequested(who, ap)
 		}
 		return who, []claims{who}, err
 	}
 	if who, err = p.verifyIDToken(ctx, m, tokens, h, ap); err != nil {
 		return nil, nil, err
 	}
-	who = p.follow(who)
+	who = p.resolvePaths(who)
 	sources, err = p.sources(ctx, m, who, tokens.AccessToken)
 	return who, sources, err
 }
 
-// Discovered reports whether AuthURL needs no answer of the provider: it is
-// configured where people sign in, or the provider has said so. A document that
-// is to be renewed is renewed beside the sign-ins.
+// Discovered reports whether AuthURL can answer without asking the provider: the
+// authorization endpoint is configured, or discovery has found it. An old discovery
+// document is renewed in the background, so sign-ins do not wait for that.
 func (p *Provider) Discovered() bool { return p.disco.current() != nil }
 
-// AuthOrigins are the schemes and hosts that the browser is sent to: that of the
-// authorization endpoint once it is known, else of the issuer, and those to
-// which a vendor sends it on at once. Pages that start a sign-in name them in
-// their form-action.
+// AuthOrigins returns the origins that the browser is sent to: the origin of the
+// authorization endpoint (until it is known, that of the issuer), and the origins to
+// which a vendor redirects the browser at once. Pages that start a sign-in list them
+// in the form-action of their Content-Security-Policy.
 func (p *Provider) AuthOrigins() []string {
 	address := or(p.endpoints.AuthorizationURL, p.issuer)
 	if m := p.disco.current(); m != nil {
@@ -234,13 +240,13 @@ func (p *Provider) AuthOrigins() []string {
 	return append([]string{u.Scheme + "://" + u.Host}, p.dialect.redirectOrigins...)
 }
 
-// fail is how every check in this package says no. The text is logged: it must
-// not be made from anything secret.
+// fail makes the error of every check in this package. The text is logged, so it must
+// not contain anything secret.
 func fail(f identity.SignInFailure, format string, args ...any) error {
 	return &identity.SignInError{Failure: f, Err: fmt.Errorf(format, args...)}
 }
 
-// failCall classes an error of the back channel.
+// failCall makes a sign-in error from an error of a request to the provider.
 func failCall(err error) error {
 	var e *oauth.Error
 	if !errors.As(err, &e) {

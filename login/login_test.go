@@ -104,7 +104,8 @@ func (w *world) logged() string {
 }
 
 func handshake() identity.Handshake {
-	return identity.Handshake{State: "state-" + rand.Text(), Nonce: "nonce-" + rand.Text(), Verifier: "c4nary-" + rand.Text() + rand.Text()}
+	return identity.Handshake{State: "state-" + rand.Text(), Nonce: "nonce-" + rand.Text(), Verifier: "c4nary-" +
+		rand.Text() + rand.Text()}
 }
 
 // authorize goes to the provider and chooses a person there. It returns what
@@ -115,7 +116,10 @@ func (w *world) authorize(person string, h identity.Handshake, ap identity.AuthP
 	if err != nil {
 		return nil, err
 	}
-	browser := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	browser := &http.Client{CheckRedirect: func(*http.Request,
+		[]*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
 	resp, err := browser.PostForm(to, url.Values{"person": {person}})
 	if err != nil {
 		w.t.Fatal(err)
@@ -204,7 +208,8 @@ func TestP20_TheAuthorizationRequestIsOurs(t *testing.T) {
 	w := newWorld(t)
 	w.op.Set(testenv.Fault{Endpoint: testenv.Discovery, JSON: testenv.Without("code_challenge_methods_supported")})
 	h := handshake()
-	to, err := w.p.AuthURL(t.Context(), h, identity.AuthParams{Prompt: "login", LoginHint: "mira@acme.example", ACR: "urn:x urn:y", MaxAge: 5 * time.Minute})
+	to, err := w.p.AuthURL(t.Context(), h, identity.AuthParams{Prompt: "login", LoginHint: "mira@acme.example",
+		ACR: "urn:x urn:y", MaxAge: 5 * time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,19 +221,22 @@ func TestP20_TheAuthorizationRequestIsOurs(t *testing.T) {
 	challenge := got.Get("code_challenge")
 	got.Del("code_challenge")
 	want := url.Values{
-		"response_type": {"code"}, "client_id": {clientID}, "redirect_uri": {callbackURL}, "scope": {"openid profile email groups org"},
+		"response_type": {"code"}, "client_id": {clientID}, "redirect_uri": {callbackURL},
+		"scope": {"openid profile email groups org"},
 		"state": {h.State}, "nonce": {h.Nonce}, "code_challenge_method": {"S256"},
 		"prompt": {"login"}, "login_hint": {"mira@acme.example"}, "acr_values": {"urn:x urn:y"}, "max_age": {"300"},
 	}
 	if !reflect.DeepEqual(got, want) || len(challenge) != 43 || strings.Contains(to, h.Verifier) {
 		t.Errorf("got %v", u.Query())
 	}
-	for _, broken := range []identity.Handshake{{}, {State: h.State, Nonce: h.Nonce}, {State: h.State, Verifier: h.Verifier}, {Nonce: h.Nonce, Verifier: h.Verifier}} {
+	for _, broken := range []identity.Handshake{{}, {State: h.State, Nonce: h.Nonce},
+		{State: h.State, Verifier: h.Verifier}, {Nonce: h.Nonce, Verifier: h.Verifier}} {
 		if _, err := w.p.AuthURL(t.Context(), broken, identity.AuthParams{}); err == nil {
 			t.Errorf("AuthURL took the handshake %+v", broken)
 		}
 	}
-	if _, err := w.p.Redeem(t.Context(), url.Values{"code": {"x"}}, identity.Handshake{State: h.State}, identity.AuthParams{}); err == nil {
+	if _, err := w.p.Redeem(t.Context(), url.Values{"code": {"x"}}, identity.Handshake{State: h.State},
+		identity.AuthParams{}); err == nil {
 		t.Error("Redeem took a handshake without nonce")
 	}
 }
@@ -264,7 +272,9 @@ func TestP06_CallbacksThatAreNotAnAnswerToUsAreRefused(t *testing.T) {
 		{"C11 iss is empty", set("iss", ""), identity.Rejected},
 		{"C11 iss is another provider", set("iss", "https://evil.example"), identity.Rejected},
 		{"C11 iss with a slash", func(q url.Values) { q.Set("iss", q.Get("iss")+"/") }, identity.Rejected},
-		{"C11 an error of another provider", func(q url.Values) { q.Set("error", "access_denied"); q.Set("iss", "https://evil.example") }, identity.Rejected},
+		{"C11 an error of another provider",
+			func(q url.Values) { q.Set("error", "access_denied"); q.Set("iss", "https://evil.example") },
+			identity.Rejected},
 		{"no code", del("code"), identity.Rejected},
 		{"empty code", set("code", ""), identity.Rejected},
 		{"endless code", set("code", strings.Repeat("x", 4<<10+1)), identity.Rejected},
@@ -346,7 +356,8 @@ func TestAnErrorIsNamedWithItsCodeItsMeaningAndTheMend(t *testing.T) {
 // RFC 9207 §2.4: compared even if nobody announced it, not demanded then.
 func TestP20_MixUpIsNoticedWithoutAnnouncement(t *testing.T) {
 	w := newWorld(t)
-	w.op.Set(testenv.Fault{Endpoint: testenv.Discovery, JSON: testenv.Without("authorization_response_iss_parameter_supported")})
+	w.op.Set(testenv.Fault{Endpoint: testenv.Discovery,
+		JSON: testenv.Without("authorization_response_iss_parameter_supported")})
 	for iss, ok := range map[string]bool{"": true, w.op.URL: true, "https://evil.example": false} {
 		h := handshake()
 		callback, err := w.authorize("mira", h, identity.AuthParams{})
@@ -385,13 +396,19 @@ func TestP07_DiscoveryThatCannotBeTrustedIsRefused(t *testing.T) {
 		want  identity.SignInFailure
 	}{
 		{"C21 another issuer", testenv.Fault{JSON: with("issuer", "https://evil.example")}, identity.Misconfigured},
-		{"C21 a slash more", testenv.Fault{JSON: func(d map[string]any) { d["issuer"] = d["issuer"].(string) + "/" }}, identity.Misconfigured},
+		{"C21 a slash more", testenv.Fault{JSON: func(d map[string]any) { d["issuer"] = d["issuer"].(string) + "/" }},
+			identity.Misconfigured},
 		{"C21 no issuer", testenv.Fault{JSON: testenv.Without("issuer")}, identity.Misconfigured},
-		{"C22 token endpoint in cleartext", testenv.Fault{JSON: with("token_endpoint", "http://op.example/token")}, identity.Misconfigured},
-		{"C22 keys in cleartext", testenv.Fault{JSON: with("jwks_uri", "http://op.example/jwks")}, identity.Misconfigured},
-		{"C22 userinfo in cleartext", testenv.Fault{JSON: with("userinfo_endpoint", "http://op.example/me")}, identity.Misconfigured},
-		{"C22 authorization endpoint is a script", testenv.Fault{JSON: with("authorization_endpoint", "javascript:alert(1)")}, identity.Misconfigured},
-		{"C22 authorization endpoint with a password", testenv.Fault{JSON: with("authorization_endpoint", "https://u:p@op.example/")}, identity.Misconfigured},
+		{"C22 token endpoint in cleartext", testenv.Fault{JSON: with("token_endpoint", "http://op.example/token")},
+			identity.Misconfigured},
+		{"C22 keys in cleartext", testenv.Fault{JSON: with("jwks_uri", "http://op.example/jwks")},
+			identity.Misconfigured},
+		{"C22 userinfo in cleartext", testenv.Fault{JSON: with("userinfo_endpoint", "http://op.example/me")},
+			identity.Misconfigured},
+		{"C22 authorization endpoint is a script",
+			testenv.Fault{JSON: with("authorization_endpoint", "javascript:alert(1)")}, identity.Misconfigured},
+		{"C22 authorization endpoint with a password",
+			testenv.Fault{JSON: with("authorization_endpoint", "https://u:p@op.example/")}, identity.Misconfigured},
 		{"no token endpoint", testenv.Fault{JSON: testenv.Without("token_endpoint")}, identity.Misconfigured},
 		{"no keys", testenv.Fault{JSON: testenv.Without("jwks_uri")}, identity.Misconfigured},
 		{"C23 a redirect", testenv.Fault{Redirect: "https://evil.example/"}, identity.Misconfigured},
@@ -400,7 +417,9 @@ func TestP07_DiscoveryThatCannotBeTrustedIsRefused(t *testing.T) {
 		{"a page", testenv.Fault{Body: "<html>c4nary"}, identity.Misconfigured},
 		{"C24 endless", testenv.Fault{Pad: 2 << 20}, identity.Unavailable},
 		{"cut off", testenv.Fault{Truncate: true}, identity.Unavailable},
-		{"a member of another type", testenv.Fault{JSON: with("authorization_response_iss_parameter_supported", "c4nary")}, identity.Misconfigured},
+		{"a member of another type",
+			testenv.Fault{JSON: with("authorization_response_iss_parameter_supported", "c4nary")},
+			identity.Misconfigured},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -420,7 +439,8 @@ func TestP07_DiscoveryThatCannotBeTrustedIsRefused(t *testing.T) {
 
 // RFC 8252 §7.3: loopback is no excuse for a provider that is not on it.
 func TestP07_AnHTTPSProviderCannotPointAtCleartext(t *testing.T) {
-	for address, ok := range map[string]bool{"https://keys.example/": true, "http://127.0.0.1/token": false, "http://op.example/": false, "//op.example": false, "": false, "https://op.example/#x": false} {
+	for address, ok := range map[string]bool{"https://keys.example/": true, "http://127.0.0.1/token": false,
+		"http://op.example/": false, "//op.example": false, "": false, "https://op.example/#x": false} {
 		if err := checkEndpoint("https://op.example", address); (err == nil) != ok {
 			t.Errorf("%q: %v", address, err)
 		}
@@ -489,7 +509,8 @@ func TestTokenEndpointFailuresHaveTheRightName(t *testing.T) {
 		fault testenv.Fault
 		want  identity.SignInFailure
 	}{
-		{"wrong secret", testenv.Fault{Status: 401, Body: `{"error":"invalid_client","error_description":"c4nary"}`}, identity.Misconfigured},
+		{"wrong secret", testenv.Fault{Status: 401, Body: `{"error":"invalid_client","error_description":"c4nary"}`},
+			identity.Misconfigured},
 		{"code refused", testenv.Fault{Status: 400, Body: `{"error":"invalid_grant"}`}, identity.Rejected},
 		{"failing", testenv.Fault{Status: 500}, identity.Unavailable},
 		{"too many", testenv.Fault{Status: 429}, identity.Unavailable},
@@ -614,7 +635,8 @@ func TestMetadataIsRenewedAfterADay(t *testing.T) {
 	if n := w.op.Hits(testenv.Discovery); n != 2 {
 		t.Errorf("%d discovery requests, want 2", n)
 	}
-	w.op.Set(testenv.Fault{Endpoint: testenv.Discovery, JSON: testenv.With("authorization_endpoint", "https://login.example/authorize")})
+	w.op.Set(testenv.Fault{Endpoint: testenv.Discovery,
+		JSON: testenv.With("authorization_endpoint", "https://login.example/authorize")})
 	w.pass(time.Minute)
 	if _, err := w.p.AuthURL(t.Context(), handshake(), identity.AuthParams{}); err != nil {
 		t.Fatal(err)
@@ -647,7 +669,8 @@ func TestAuthOriginIsKnownBeforeTheProviderAnswers(t *testing.T) {
 }
 
 func TestOptionsAreChecked(t *testing.T) {
-	good := Options{ID: "corp", Issuer: "https://op.example", ClientID: "x", ClientSecret: "y", RedirectURL: callbackURL}
+	good := Options{ID: "corp", Issuer: "https://op.example", ClientID: "x", ClientSecret: "y",
+		RedirectURL: callbackURL}
 	if _, err := New(good); err != nil {
 		t.Fatal(err)
 	}
@@ -699,7 +722,8 @@ func TestP18_NothingSecretIsLoggedOrInAnError(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.IdentityFrom = FromUserinfo })
 	faults := []testenv.Fault{
 		{},
-		{Endpoint: testenv.Token, Claims: testenv.With("nonce", "c4nary")}, // iss, aud, azp and kid are said: they are about the token
+		// iss, aud, azp and kid are said: they are about the token
+		{Endpoint: testenv.Token, Claims: testenv.With("nonce", "c4nary")},
 		{Endpoint: testenv.Token, Claims: testenv.With("at_hash", "c4nary")},
 		{Endpoint: testenv.Token, Claims: testenv.With("sub", []string{"c4nary"})},
 		{Endpoint: testenv.Token, Resign: testenv.SignedByStranger},
@@ -746,7 +770,8 @@ func TestP18_NothingSecretIsLoggedOrInAnError(t *testing.T) {
 	if !strings.Contains(w.logged(), `"claim":"groups"`) || !strings.Contains(w.logged(), "discovery failed") {
 		t.Errorf("the log does not show what was left out:\n%s", w.logged())
 	}
-	if slices.ContainsFunc(w.op.Requests(testenv.Userinfo), func(r testenv.Request) bool { return strings.Contains(r.Target, "demo-at-") }) {
+	if slices.ContainsFunc(w.op.Requests(testenv.Userinfo),
+		func(r testenv.Request) bool { return strings.Contains(r.Target, "demo-at-") }) {
 		t.Error("an access token went into a URL") // RFC 6750 §5.3
 	}
 }

@@ -34,15 +34,19 @@ func TestWherePeopleSignOutAtTheProvider(t *testing.T) {
 		post            bool
 	}{
 		{"where our page is registered", registered, "https://app.example.com/", "s", w.op.URL + demo.EndSessionPath,
-			url.Values{"client_id": {clientID}, "post_logout_redirect_uri": {"https://app.example.com/"}, "state": {"s"}}, false},
-		{"where it is not", w, "https://app.example.com/", "s", w.op.URL + demo.EndSessionPath, url.Values{"client_id": {clientID}}, false},
-		{"nowhere to return to", registered, "", "s", w.op.URL + demo.EndSessionPath, url.Values{"client_id": {clientID}}, false},
+			url.Values{"client_id": {clientID}, "post_logout_redirect_uri": {"https://app.example.com/"},
+				"state": {"s"}}, false},
+		{"where it is not", w, "https://app.example.com/", "s", w.op.URL + demo.EndSessionPath,
+			url.Values{"client_id": {clientID}}, false},
+		{"nowhere to return to", registered, "", "s", w.op.URL + demo.EndSessionPath,
+			url.Values{"client_id": {clientID}}, false},
 		{"Cognito", cognito, "https://app.example.com/", "", "https://example.auth.eu-west-1.amazoncognito.com/logout",
 			url.Values{"client_id": {clientID}, "logout_uri": {"https://app.example.com/"}}, false},
 		{"with what the provider wants", with, "https://app.example.com/", "", w.op.URL + demo.EndSessionPath,
 			url.Values{"client_id": {"another"}, "federated": {""}}, false},
 		{"not wanted", off, "https://app.example.com/", "", "", nil, false},
-		{"PERSCOM: by POST", perscom, "", "", perscom.op.URL + demo.EndSessionPath, url.Values{"client_id": {clientID}}, true},
+		{"PERSCOM: by POST", perscom, "", "", perscom.op.URL + demo.EndSessionPath, url.Values{"client_id": {clientID}},
+			true},
 		{"Google has none", google, "https://app.example.com/", "", "", nil, false},
 	}
 	for _, row := range rows {

@@ -15,20 +15,20 @@ import (
 const (
 	microsoftIssuer  = "https://login.microsoftonline.com"
 	microsoftGraph   = "https://graph.microsoft.com"
-	personalAccounts = "9188040d-6c67-4c5b-b112-36a304b66dad" // the tenant of all accounts that no organization gave out
+	personalAccounts = "9188040d-6c67-4c5b-b112-36a304b66dad" // the tenant of all personal accounts
 )
 
-// What Options.Tenant may say beside a tenant's GUID or domain: any account,
-// any of an organization, any personal one.
+// The values of Options.Tenant besides a tenant's GUID or domain: all accounts, those of
+// all organizations, and all personal ones.
 const (
 	TenantCommon        = "common"
 	TenantOrganizations = "organizations"
 	TenantConsumers     = "consumers"
 )
 
-// microsoft is Entra ID. One set of endpoints and keys speaks for every tenant
-// there is, so four checks instead of one establish who issued a token, and an
-// address is what the tenant's administrator wrote there.
+// microsoft is Entra ID. All tenants share one set of endpoints and keys, so four checks
+// are needed to establish which tenant issued a token. The e-mail address in a token is
+// what the tenant's administrator has entered, so it is not trusted without other claims.
 type microsoft struct {
 	Options
 	graph string
@@ -46,22 +46,25 @@ func newMicrosoft(o Options) dialect {
 	}
 	p.subject = microsoftSubject
 	p.alsoScopes = []string{m.graphScope()}
-	p.wanted, p.needed = nil, nil // Graph is asked instead of userinfo, which tells less
+	p.wanted, p.needed = nil, nil // Graph is asked instead of userinfo, which has fewer claims
 	p.lookup, p.tokenOnlyClaims = m.lookup, tokenOnlyClaims
 	p.vouches = microsoftVouches
-	p.vouching = nil // by the claims below
+	p.vouching = nil // reads lists the claims that microsoftVouches uses
 	p.orgs = directoryOrg
 	p.reads = []Claim{
 		{"tid", "ID token", "the person's id, and the tenant that issued it", true},
 		{"oid", "ID token", "the person's id", true},
 		{"xms_edov, acct, idp", "ID token", "whether the address counts", false},
-		{"id, displayName, verifiedDomains", "Graph /organization", "the organization's id, name and primary domain, and whether the address counts", true},
-		{"id, displayName, mail, userPrincipalName", "Graph /me", "name, address and user name that the ID token leaves out", true},
+		{"id, displayName, verifiedDomains", "Graph /organization",
+			"the organization's id, name and primary domain, and whether the address counts", true},
+		{"id, displayName, mail, userPrincipalName", "Graph /me",
+			"name, address and user name that the ID token leaves out", true},
 	}
 	return p
 }
 
-// issuerOf is how a tenant calls itself; "{tenantid}" makes it the template.
+// issuerOf returns the issuer of a tenant. With "{tenantid}" it is the template that the
+// discovery document of several tenants has.
 func (m microsoft) issuerOf(tenant string) string { return m.Issuer + "/" + tenant + "/v2.0" }
 
 func (m microsoft) tenantOf(iss string) (string, bool) {
@@ -70,9 +73,9 @@ func (m microsoft) tenantOf(iss string) (string, bool) {
 	return tid, ours && v2 && isGUID(tid)
 }
 
-// discovered reports whether the discovery document may name this issuer. The
-// document for several tenants has a template in place of an issuer; that of one
-// tenant has the tenant's GUID, even if it was asked for by domain.
+// discovered reports whether the discovery document may name this issuer. The document
+// for several tenants has a template in place of an issuer. The document of one tenant has
+// the tenant's GUID in its issuer, even if the address has the tenant's domain.
 func (m microsoft) discovered(issuer string) bool {
 	switch m.Tenant {
 	case TenantCommon, TenantOrganizations:
@@ -84,7 +87,7 @@ func (m microsoft) discovered(issuer string) bool {
 	return ok && (tid == m.Tenant || !isGUID(m.Tenant))
 }
 
-// checkVersion refuses tokens of v1, which have another issuer and other claims.
+// checkVersion refuses tokens of version 1.0, which have another issuer and other claims.
 func (m microsoft) checkVersion(t idToken, _ *metadata) error {
 	if ver, _ := t.text("ver"); ver != "2.0" {
 		return fail(identity.Rejected, "ID token: ver is not 2.0")
@@ -92,9 +95,9 @@ func (m microsoft) checkVersion(t idToken, _ *metadata) error {
 	return nil
 }
 
-// checkTenant makes the first three of the four checks that Microsoft demands of
-// clients of several tenants. The fourth, that tid is part of the key under which
-// a person is known, is microsoftSubject.
+// checkTenant makes the first three of the four checks that Microsoft requires of clients
+// that admit several tenants. The fourth is that tid is part of a person's id;
+// microsoftSubject sees to that.
 func (m microsoft) checkTenant(t idToken, meta *metadata) error {
 	iss, _ := t.text("iss")
 	tid, _ := t.text("tid")
@@ -104,8 +107,8 @@ func (m microsoft) checkTenant(t idToken, meta *metadata) error {
 	if iss != strings.ReplaceAll(meta.issuer, "{tenantid}", tid) {
 		return fail(identity.Rejected, "ID token: issued by another tenant than the configured one")
 	}
-	// Without this, a key that is for one tenant or one kind of account signs
-	// for all of them.
+	// Without this check, a key that is for one tenant or one kind of account could sign
+	// tokens of all of them.
 	if t.keyIssuer == "" || iss != strings.ReplaceAll(t.keyIssuer, "{tenantid}", tid) {
 		return fail(identity.Rejected, "ID token: signed with a key that is not for its issuer")
 	}
@@ -118,16 +121,16 @@ func (m microsoft) checkTenant(t idToken, meta *metadata) error {
 	return nil
 }
 
-// microsoftSubject: tid and oid never change and name the same person in every
-// app. sub differs from app to app, and everything else can be edited.
+// microsoftSubject makes the id of a person from tid and oid, which never change and are
+// the same in every app. sub differs from app to app, and other claims can be edited.
 func microsoftSubject(c claims) (string, bool) {
 	tid, _ := c.text("tid")
 	oid, _ := c.text("oid")
 	return tid + "/" + oid, isGUID(tid) && isGUID(oid)
 }
 
-// graphScope is the scope that opens Graph. The scopes of a national cloud name
-// its own Graph.
+// graphScope returns the scope that is needed to ask Graph. In a national cloud, scopes
+// begin with the address of that cloud's own Graph.
 func (m microsoft) graphScope() string {
 	if m.graph == microsoftGraph {
 		return "User.Read"
@@ -135,17 +138,18 @@ func (m microsoft) graphScope() string {
 	return m.graph + "/User.Read"
 }
 
-// lookup asks Graph twice, with the access token that ends here: what the
-// organization is called, and what the directory says of the person. Of an
-// organization, User.Read opens id, displayName and verifiedDomains only. Personal
-// accounts have no organization, so nothing is asked about them.
+// lookup asks Graph twice: about the organization, and about the person. The access token
+// is not used after that. Of an organization, User.Read gives access to id, displayName
+// and verifiedDomains only. Personal accounts have no organization, so nothing is asked
+// about them.
 func (m microsoft) lookup(ctx context.Context, client *oauth.Client, accessToken string, token claims) (claims, error) {
 	tid, _ := token.text("tid")
 	if tid == personalAccounts {
 		return claims{}, nil
 	}
 	if accessToken == "" {
-		return nil, fail(identity.Rejected, "the provider sent no access token, so its directory cannot be asked (is User.Read granted?)")
+		return nil, fail(identity.Rejected,
+			"the provider sent no access token, so its directory cannot be asked (is User.Read granted?)")
 	}
 	org, err := m.ask(ctx, client, accessToken, "/v1.0/organization?$select=id,displayName,verifiedDomains")
 	if err != nil {
@@ -158,9 +162,9 @@ func (m microsoft) lookup(ctx context.Context, client *oauth.Client, accessToken
 	return readDirectory(org, person, token)
 }
 
-// tokenOnlyClaims are those of the directory that an access token alone has. A
-// token for another API does not open Graph, but it names the tenant, whose id is
-// the organization's.
+// tokenOnlyClaims returns the claims about the organization that are known from an access
+// token alone. Such a token is for another API, so Graph cannot be asked with it, but it
+// names the tenant, whose id is the organization's.
 func tokenOnlyClaims(token claims) claims {
 	if tid, _ := token.text("tid"); tid == personalAccounts {
 		return claims{}
@@ -180,8 +184,8 @@ func (m microsoft) ask(ctx context.Context, client *oauth.Client, accessToken, q
 	return members, nil
 }
 
-// The claims of an organization as Graph describes it. No configuration names
-// them, so nothing takes them for those of an ID token.
+// Names for what Graph says of an organization. No configuration has such names for claims
+// of an ID token, so they are not confused with those.
 const (
 	directoryID      = "organization: id"
 	directoryName    = "organization: name"
@@ -189,9 +193,9 @@ const (
 	directoryDomains = "organization: verified domains"
 )
 
-// readDirectory turns Graph's answers into claims that stand second to those of
-// the ID token. Both must be about the person and the tenant of the ID token, as
-// OIDC Core §5.3.2 has it for userinfo.
+// readDirectory turns Graph's answers into claims, which are used where the ID token has
+// none. Both answers must be about the person and the tenant of the ID token, as OIDC Core
+// §5.3.2 requires of userinfo.
 func readDirectory(answer, person, token claims) (claims, error) {
 	var list []json.RawMessage
 	if json.Unmarshal(answer["value"], &list) != nil || len(list) != 1 {
@@ -224,8 +228,8 @@ func sameText(a claims, in string, b claims, as string) bool {
 	return ok && x == y
 }
 
-// verifiedDomains returns the domains that Microsoft verified. The default one is
-// the primary.
+// verifiedDomains returns the domains that Microsoft has verified. The primary one is the
+// one that Graph marks as the default.
 func verifiedDomains(raw json.RawMessage) (primary string, all []string) {
 	var list []struct {
 		Name      string `json:"name"`
@@ -247,9 +251,10 @@ func verifiedDomains(raw json.RawMessage) (primary string, all []string) {
 	return primary, all
 }
 
-// microsoftVouches: a tenant's administrator can write any address into the
-// directory (nOAuth, docs/providers/microsoft.md). It counts if Entra says that the owner of its domain was asked
-// (xms_edov), or if the domain is the tenant's own and the person no guest.
+// microsoftVouches reports whether an address counts as verified. An administrator of a
+// tenant can write any address into the directory (nOAuth, docs/providers/microsoft.md).
+// So it counts only if Entra says that the owner of its domain has been verified
+// (xms_edov), or if the domain is one of the tenant and the person is not a guest there.
 func microsoftVouches(e email) bool {
 	token, directory := e.who, e.sources[1]
 	if vouched, ok := token.text("email"); ok && vouched == e.raw && truthy(token["xms_edov"]) {
@@ -259,14 +264,13 @@ func microsoftVouches(e email) bool {
 	return err == nil && slices.Contains(own, e.domain) && !guest(token, directory)
 }
 
-// truthy: xms_edov has been seen as true, "true", 1 and "1".
+// truthy reports whether xms_edov means true. It has been seen as true, "true", 1 and "1".
 func truthy(raw json.RawMessage) bool {
 	return slices.Contains([]string{`true`, `"true"`, `1`, `"1"`}, string(raw))
 }
 
-// guest reports whether the person comes from another directory: acct is not 0,
-// idp is there and differs from iss, or the user name is one that the directory
-// made for a guest (#EXT#). One of these is enough.
+// guest reports whether the account belongs to another directory: acct is not 0, or idp
+// differs from iss, or the user name is one that the directory made for a guest (#EXT#).
 func guest(token, directory claims) bool {
 	if token.has("acct") && string(token["acct"]) != "0" && string(token["acct"]) != `"0"` {
 		return true
@@ -278,16 +282,19 @@ func guest(token, directory claims) bool {
 	return strings.Contains(strings.ToUpper(name), "#EXT#") || !ok && directory.has("preferred_username")
 }
 
-// directoryOrg is the organization as Graph described it.
+// directoryOrg returns the organization that Graph described.
 func directoryOrg(r reader) (active identity.Org, all []identity.Org, unknown bool) {
 	d := r.in(r.sources[1])
 	if d.text(directoryID) == "" {
 		return identity.Org{}, nil, r.unknownOrg(directoryID, r.sources[1].has(directoryID))
 	}
-	return identity.Org{ID: r.p.id + ":" + d.text(directoryID), Name: d.text(directoryName), Domain: d.text(directoryDomain), Source: "directory"}, nil, false
+	return identity.Org{
+		ID: r.p.id + ":" + d.text(directoryID), Name: d.text(directoryName),
+		Domain: d.text(directoryDomain), Source: "directory",
+	}, nil, false
 }
 
-// isGUID takes lower case only, so that one tenant has one spelling.
+// isGUID reports whether s is a GUID in lower case: a tenant must have one spelling only.
 func isGUID(s string) bool {
 	const form = "00000000-0000-0000-0000-000000000000"
 	if len(s) != len(form) {

@@ -8,11 +8,12 @@ import (
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
-// acmeByAddress folds whoever has a verified address at acme.example, and is
-// not said to be of another organization, into acme.
+// acmeByAddress folds people into acme who have a verified address at acme.example
+// and are not said to belong to another organization.
 func acmeByAddress(t *testing.T) *identity.Organizations {
 	t.Helper()
-	orgs, err := identity.NewOrganizations([]identity.Organization{{ID: "acme", Name: "Acme", EmailDomains: []string{"acme.example"}}})
+	orgs, err := identity.NewOrganizations([]identity.Organization{{ID: "acme", Name: "Acme",
+		EmailDomains: []string{"acme.example"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,9 +26,13 @@ func TestP01_AnOrganizationThatCannotBeReadIsNotFoldedByAddress(t *testing.T) {
 	orgs := acmeByAddress(t)
 	w := newWorld(t, func(o *Options) { o.Claims.OrgID = "tenant" })
 	for name, value := range map[string]any{
-		"a fraction": 1.5, "negative": -1, "true": true, "an object": map[string]any{"id": "birch"}, "an empty object": map[string]any{},
-		"two": []any{"birch", "cedar"}, "a list in a list": []any{[]any{"birch"}}, "a list of null": []any{nil}, "a list of nothing": []any{""},
-		"257 bytes": strings.Repeat("x", 257), "two lines": "bir\nch", "an endless number": strings.Repeat("9", 300),
+		"a fraction": 1.5, "negative": -1, "true": true, "an object": map[string]any{"id": "birch"},
+		"an empty object": map[string]any{},
+		"two":             []any{"birch", "cedar"}, "a list in a list": []any{[]any{"birch"}},
+		"a list of null":    []any{nil},
+		"a list of nothing": []any{""},
+		"257 bytes":         strings.Repeat("x", 257), "two lines": "bir\nch",
+		"an endless number": strings.Repeat("9", 300),
 	} {
 		w.t = t
 		id := w.person(testenv.With("tenant", value))
@@ -70,10 +75,14 @@ func TestP01_AnUnreadableHostedDomainOrEnterpriseIsNotNone(t *testing.T) {
 		o      Options
 		claims string
 	}{
-		"hd a list":             {Options{Type: TypeGoogle}, `{"sub":"1","hd":["birch.example"],"email":"a@gmail.com","email_verified":true}`},
-		"hd no domain":          {Options{Type: TypeGoogle}, `{"sub":"1","hd":"bücher.example","email":"a@gmail.com","email_verified":true}`},
-		"enterprise a list":     {Options{Type: TypeSlack}, `{"sub":"U1","https://slack.com/team_id":"T1","https://slack.com/enterprise_id":["E1"]}`},
-		"enterprise not a word": {Options{Type: TypeSlack}, `{"sub":"U1","https://slack.com/team_id":"T1","https://slack.com/enterprise_id":"E1 "}`},
+		"hd a list": {Options{Type: TypeGoogle},
+			`{"sub":"1","hd":["birch.example"],"email":"a@gmail.com","email_verified":true}`},
+		"hd no domain": {Options{Type: TypeGoogle},
+			`{"sub":"1","hd":"bücher.example","email":"a@gmail.com","email_verified":true}`},
+		"enterprise a list": {Options{Type: TypeSlack},
+			`{"sub":"U1","https://slack.com/team_id":"T1","https://slack.com/enterprise_id":["E1"]}`},
+		"enterprise not a word": {Options{Type: TypeSlack},
+			`{"sub":"U1","https://slack.com/team_id":"T1","https://slack.com/enterprise_id":"E1 "}`},
 	} {
 		row.o.ID, row.o.ClientID, row.o.ClientSecret, row.o.RedirectURL = "corp", "x", "y", callbackURL
 		p, err := New(row.o)
@@ -101,8 +110,10 @@ func TestUserinfoVouchesForTheAddressOfTheIDToken(t *testing.T) {
 		"nothing there either": {[]testenv.Fault{token, info(testenv.Without(emailVerified))}, false},
 		"another address":      {[]testenv.Fault{token, info(testenv.With("email", "boss@acme.example"))}, false},
 		"the same in capitals": {[]testenv.Fault{token, info(testenv.With("email", "MIRA@acme.example"))}, false},
-		"the token said no":    {[]testenv.Fault{{Endpoint: testenv.Token, Claims: testenv.With(emailVerified, false)}}, false},
-		"the token said what?": {[]testenv.Fault{{Endpoint: testenv.Token, Claims: testenv.With(emailVerified, "yes")}}, false},
+		"the token said no": {[]testenv.Fault{{Endpoint: testenv.Token, Claims: testenv.With(emailVerified, false)}},
+			false},
+		"the token said what?": {[]testenv.Fault{{Endpoint: testenv.Token, Claims: testenv.With(emailVerified, "yes")}},
+			false},
 	} {
 		w.op.Set(row.faults...)
 		id, err := w.signIn("mira", identity.AuthParams{})
@@ -137,7 +148,8 @@ func TestWhatRulesReadIsAskedOfUserinfo(t *testing.T) {
 			t.Errorf("%s: %+v", name, id)
 		}
 		for _, c := range w.p.Permissions().Claims { // and the summary for operators says the truth
-			if needed := row.needs != (Needs{}); row.absent != nil && c.Name == row.absent[0] && (c.From == "ID token, else userinfo") != needed {
+			if needed := row.needs != (Needs{}); row.absent != nil && c.Name == row.absent[0] &&
+				(c.From == "ID token, else userinfo") != needed {
 				t.Errorf("%s: permissions say %q", name, c.From)
 			}
 		}
@@ -186,7 +198,8 @@ func TestP01_WithoutUserinfoNobodyIsSignedInWithLessThanRulesRead(t *testing.T) 
 		}
 	}
 	w.use(func(o *Options) { o.Needs = all })
-	w.op.Set(testenv.Fault{Endpoint: testenv.Token, Claims: testenv.Without("org_id", "at_hash")}, testenv.Fault{Endpoint: testenv.Token, JSON: testenv.Without("access_token")})
+	w.op.Set(testenv.Fault{Endpoint: testenv.Token, Claims: testenv.Without("org_id", "at_hash")},
+		testenv.Fault{Endpoint: testenv.Token, JSON: testenv.Without("access_token")})
 	w.refuse(identity.Rejected) // userinfo could not even be asked
 }
 
@@ -202,10 +215,12 @@ func TestEmailVerifiedAsATextCountsWithItsQuirkAlone(t *testing.T) {
 	}{
 		{nil, "true", false}, {nil, true, true},
 		{[]string{"string_email_verified"}, "true", true}, {[]string{"string_email_verified"}, true, true},
-		{[]string{"string_email_verified"}, "false", false}, {[]string{"string_email_verified"}, "True", false}, {[]string{"string_email_verified"}, " true", false},
+		{[]string{"string_email_verified"}, "false", false}, {[]string{"string_email_verified"}, "True", false},
+		{[]string{"string_email_verified"}, " true", false},
 		{[]string{"string_email_verified"}, 1, false}, {[]string{"string_email_verified"}, []string{"true"}, false},
 		{[]string{"assume_email_verified"}, "true", false}, {[]string{"assume_email_verified"}, "false", false},
-		{[]string{"string_email_verified", "assume_email_verified"}, "false", false}, {[]string{"string_email_verified", "assume_email_verified"}, "true", true},
+		{[]string{"string_email_verified", "assume_email_verified"}, "false", false},
+		{[]string{"string_email_verified", "assume_email_verified"}, "true", true},
 		{[]string{"string_email_verified", "assume_email_verified"}, nil, true},
 	} {
 		w := newWorld(t, allow(row.quirks...))
@@ -214,7 +229,8 @@ func TestEmailVerifiedAsATextCountsWithItsQuirkAlone(t *testing.T) {
 		}
 		w.person(testenv.With(emailVerified, row.value))
 		named := strings.Count(w.logged(), "quirks: [string_email_verified]")
-		if missing := row.value == "true" && !row.want; (named == 1) != missing || named > 1 || missing && !strings.Contains(w.logged(), `"level":"INFO"`) {
+		if missing := row.value == "true" && !row.want; (named == 1) != missing || named > 1 || missing &&
+			!strings.Contains(w.logged(), `"level":"INFO"`) {
 			t.Errorf("%v, %v: the log names the quirk %d times", row.quirks, row.value, named)
 		}
 	}
@@ -256,8 +272,10 @@ func TestP07_TrustedAudiencesCountForTheClientThatAsked(t *testing.T) {
 		}
 	}
 	w.use()
-	w.op.Set(testenv.Fault{Endpoint: testenv.Token, Claims: func(c map[string]any) { c["aud"], c["azp"] = []string{clientID, "project"}, clientID }})
-	if err := w.refuse(identity.Rejected); !strings.Contains(err.Error(), `"project"`) || !strings.Contains(err.Error(), "trusted_audiences") {
+	w.op.Set(testenv.Fault{Endpoint: testenv.Token,
+		Claims: func(c map[string]any) { c["aud"], c["azp"] = []string{clientID, "project"}, clientID }})
+	if err := w.refuse(identity.Rejected); !strings.Contains(err.Error(), `"project"`) ||
+		!strings.Contains(err.Error(), "trusted_audiences") {
 		t.Errorf("the message does not help: %v", err)
 	}
 }
@@ -271,17 +289,22 @@ func TestARefusedSignInNamesWhatCameAndWhatTakesIt(t *testing.T) {
 		fault testenv.Fault
 		says  []string
 	}{
-		"iss":       {claim(testenv.With("iss", "https://sso.example/")), []string{`"https://sso.example/"`, w.op.URL, "`issuer`"}},
-		"no iss":    {claim(testenv.Without("iss")), []string{"absent"}},
-		"aud":       {claim(testenv.With("aud", "another")), []string{`"another"`, `"` + clientID + `"`}},
-		"azp":       {claim(testenv.With("azp", "another")), []string{`"another"`, "client_id"}},
-		"nonce":     {claim(testenv.Without("nonce")), []string{"no_nonce"}},
-		"sub":       {claim(testenv.With("sub", 7)), []string{"whole number", "numeric_sub"}},
-		"id":        {claim(func(c map[string]any) { c["id"] = c["sub"]; delete(c, "sub") }), []string{"absent", "id_as_sub"}},
-		"exp":       {claim(testenv.With("exp", "soon")), []string{"exp", "text of 4 bytes"}},
-		"HS256":     {testenv.Fault{Endpoint: testenv.Token, Resign: testenv.SignedHS256([]byte(clientSecret))}, []string{`"HS256"`, "RS256", "hs256_id_token"}},
-		"kid":       {testenv.Fault{Endpoint: testenv.Token, Resign: testenv.WithKid("k-2")}, []string{`"k-2"`, "RS256"}},
-		"encrypted": {testenv.Fault{Endpoint: testenv.Token, JSON: testenv.With("id_token", "a.b.c.d.e")}, []string{"encrypted", "not supported"}},
+		"iss": {claim(testenv.With("iss", "https://sso.example/")),
+			[]string{`"https://sso.example/"`, w.op.URL, "`issuer`"}},
+		"no iss": {claim(testenv.Without("iss")), []string{"absent"}},
+		"aud":    {claim(testenv.With("aud", "another")), []string{`"another"`, `"` + clientID + `"`}},
+		"azp":    {claim(testenv.With("azp", "another")), []string{`"another"`, "client_id"}},
+		"nonce":  {claim(testenv.Without("nonce")), []string{"no_nonce"}},
+		"sub":    {claim(testenv.With("sub", 7)), []string{"whole number", "numeric_sub"}},
+		"id": {claim(func(c map[string]any) { c["id"] = c["sub"]; delete(c, "sub") }),
+			[]string{"absent", "id_as_sub"}},
+		"exp": {claim(testenv.With("exp", "soon")), []string{"exp", "text of 4 bytes"}},
+		"HS256": {testenv.Fault{Endpoint: testenv.Token, Resign: testenv.SignedHS256([]byte(clientSecret))},
+			[]string{`"HS256"`, "RS256", "hs256_id_token"}},
+		"kid": {testenv.Fault{Endpoint: testenv.Token, Resign: testenv.WithKid("k-2")},
+			[]string{`"k-2"`, "RS256"}},
+		"encrypted": {testenv.Fault{Endpoint: testenv.Token, JSON: testenv.With("id_token", "a.b.c.d.e")},
+			[]string{"encrypted", "not supported"}},
 	} {
 		w.op.Set(row.fault)
 		err := w.refuse(identity.Rejected)
@@ -298,8 +321,10 @@ func TestARefusedSignInNamesWhatCameAndWhatTakesIt(t *testing.T) {
 func TestP18_ARefusalShowsNoSecretOfTheSignIn(t *testing.T) {
 	w := newWorld(t)
 	for _, claim := range []string{"iss", "aud", "azp"} {
-		w.op.Set(testenv.Fault{Endpoint: testenv.Token, Claims: func(c map[string]any) { c[claim] = "x" + c["nonce"].(string) }})
-		if err := w.refuse(identity.Rejected); strings.Contains(err.Error(), "nonce-") || !strings.Contains(err.Error(), "not shown") {
+		w.op.Set(testenv.Fault{Endpoint: testenv.Token,
+			Claims: func(c map[string]any) { c[claim] = "x" + c["nonce"].(string) }})
+		if err := w.refuse(identity.Rejected); strings.Contains(err.Error(), "nonce-") ||
+			!strings.Contains(err.Error(), "not shown") {
 			t.Errorf("%s: %v", claim, err)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
-// What Options.Type may say.
+// The values of Options.Type.
 const (
 	TypeOIDC      = "oidc"
 	TypeGoogle    = "google"
@@ -23,90 +23,90 @@ const (
 	TypeSlack     = "slack"
 )
 
-// Types are the kinds of providers.
+// Types returns the types of providers.
 func Types() []string { return []string{TypeOIDC, TypeGoogle, TypeMicrosoft, TypePagerDuty, TypeSlack} }
 
-// What Options.ClientAuth and Options.IdentityFrom may say.
+// The values of Options.ClientAuth and Options.IdentityFrom.
 const (
-	ClientAuthAuto  = "auto" // from discovery: basic unless only post is offered; never probed
+	ClientAuthAuto  = "auto" // as discovery says: basic, unless only post is offered; never tried out
 	ClientAuthBasic = "basic"
 	ClientAuthPost  = "post"
 	ClientAuthNone  = "none"
 
 	ClientAuthAssertion  = "assertion"       // a JWT that somebody else issues for us, RFC 7523
-	ClientAuthPrivateKey = "private_key_jwt" // one that we sign, OIDC Core §9
+	ClientAuthPrivateKey = "private_key_jwt" // a JWT that we sign, OIDC Core §9
 
-	FromAuto     = "auto" // userinfo only when a wanted claim is missing in the ID token
+	FromAuto     = "auto" // userinfo is asked only if the ID token lacks a wanted claim
 	FromIDToken  = "id_token"
 	FromUserinfo = "userinfo"
 )
 
 // Options describe one provider.
 type Options struct {
-	ID           string // the provider id in every identity; never reused for another issuer
+	ID           string // the provider's id in every identity; it must never be given to another issuer
 	Type         string // one of Types; "" means oidc
-	Issuer       string // exactly as the provider spells it; "": the vendor's own
+	Issuer       string // exactly as the provider spells it; "": the known one of the vendor
 	Endpoints    Endpoints
 	ClientID     string
 	ClientSecret string
 	ClientAuth   string // "" means auto
 
-	ClientAssertion func() (string, error) // with assertion: asked for each use, because such tokens are short-lived
-	ClientKey       string                 // with private_key_jwt: a private key in PEM
-	ClientKeyID     string                 // its kid at the provider; "": none is said
+	ClientAssertion func() (string, error) // for assertion: called for each use, because such tokens expire soon
+	ClientKey       string                 // for private_key_jwt: a private key in PEM
+	ClientKeyID     string                 // the key's id (kid) at the provider; "": none is sent
 
 	RedirectURL  string
-	Scopes       []string // openid is added if it is missing; none means those that the type needs
+	Scopes       []string // openid is added if it is missing; nil means those that the type needs
 	Claims       ClaimNames
 	IdentityFrom string // "" means auto
 	// TrustedAudiences may stand in the aud of ID tokens beside ClientID (OIDC Core
-	// §3.1.3.7 (3)): whoever they are gets tokens that would sign people in here.
+	// §3.1.3.7 (3)). They receive tokens with which people can be signed in here.
 	TrustedAudiences []string
-	Needs            Needs    // what the configuration decides by
-	EmailDomains     []string // if set, addresses elsewhere count as unverified
+	Needs            Needs    // the facts that the configuration uses for decisions
+	EmailDomains     []string // if set, addresses of other domains count as unverified
 
-	SignOut SignOut // at the provider too
+	SignOut SignOut // how a sign-out ends the session at the provider too
 
-	PublicKeys []string // oidc: the provider's keys instead of published ones; PEM, public keys and certificates
-	Quirks     []string // oidc: deviations from the standard that it is allowed, of QuirkNames
+	PublicKeys []string // oidc: keys or certificates in PEM, used instead of the keys that the provider publishes
+	Quirks     []string // oidc: allowed deviations from the standard, of QuirkNames
 
-	HostedDomains  []string // google: only people of these Workspace domains
+	HostedDomains  []string // google: only people of these Workspace domains are admitted
 	Tenant         string   // microsoft: common, organizations, consumers, or a tenant's GUID or domain
-	AllowedTenants []string // microsoft, with common or organizations: only people of these, by GUID
+	AllowedTenants []string // microsoft, with common or organizations: only people of these (GUIDs) are admitted
 
-	Client *oauth.Client // nil: one with defaults, not measured
+	Client *oauth.Client // nil: one with default settings and without metrics
 	Now    func() time.Time
-	Log    *slog.Logger // nil: discard
+	Log    *slog.Logger // nil: nothing is logged
 }
 
-// SignOut is what is particular about signing out at a provider, whose address is
-// Endpoints.EndSessionURL or discovery's.
+// SignOut says how to sign out at a provider. The address is Endpoints.EndSessionURL or
+// comes from discovery.
 type SignOut struct {
-	Off         bool              // it is not offered
-	Params      map[string]string // go along
-	ReturnParam string            // the parameter with the address of our page, where that is registered; "": not sent
+	Off         bool              // signing out at the provider is not offered
+	Params      map[string]string // parameters that are added
+	ReturnParam string            // the parameter for the registered address of our page; "": not sent
 }
 
-// Endpoints are addresses that count instead of what discovery says. With both
-// AuthorizationURL and TokenURL there is no discovery.
+// Endpoints are addresses that are used instead of those of discovery. With both
+// AuthorizationURL and TokenURL the discovery document is not fetched.
 type Endpoints struct {
 	AuthorizationURL, TokenURL, UserinfoURL, JWKSURL, EndSessionURL string
 
 	GraphURL string // microsoft: the origin of Graph, as in a national cloud
 }
 
-// ClaimNames says which claim is which. Empty names have defaults: org_id,
-// org_name, org_domain, groups, preferred_username, name, email. Orgs, a list of
-// ids or of objects {id, name, domain}, has none.
+// ClaimNames are the names of the claims that are read. Empty names have defaults: org_id,
+// org_name, org_domain, groups, preferred_username, name, email. Orgs, a list of ids or of
+// objects {id, name, domain}, has no default.
 type ClaimNames struct{ OrgID, OrgName, OrgDomain, Orgs, Groups, Username, Name, Email string }
 
-// Conflict is a part of Options that does not go with the rest. Key is its name
-// in the configuration.
+// Conflict is an option that does not go with the others. Key is its name in the
+// configuration.
 type Conflict struct{ Key, Why string }
 
-// Conflicts judges the choices in o, not the values: of a value it only asks
-// whether there is one, so that references need not be resolved yet. New
-// refuses options that have conflicts.
+// Conflicts finds options that do not go together. Of most values it only looks whether
+// they are set, so references to secrets need not be resolved yet. New refuses options
+// that have conflicts.
 func (o Options) Conflicts() []Conflict {
 	o = o.complete()
 	var found []Conflict
@@ -115,10 +115,13 @@ func (o Options) Conflicts() []Conflict {
 			found = append(found, Conflict{key, why})
 		}
 	}
-	add(o.Issuer == "" && !(o.has(quirkUncheckedIssuer) && o.staticEndpoints()), "issuer", "is required, exactly as the provider writes it")
-	add(o.has(quirkIgnoreIDToken) && o.TrustedAudiences != nil, "trusted_audiences", "has no meaning where the ID token is not looked at")
+	add(o.Issuer == "" && !(o.has(quirkUncheckedIssuer) && o.staticEndpoints()), "issuer",
+		"is required, exactly as the provider writes it")
+	add(o.has(quirkIgnoreIDToken) && o.TrustedAudiences != nil, "trusted_audiences",
+		"has no meaning where the ID token is not looked at")
 	if t := sharedTenant(o.Issuer); o.Type == TypeOIDC && t != "" {
-		add(true, "issuer", "is not in Microsoft's tokens, which name the tenant of each account; write `type: microsoft` and `tenant: "+t+"` instead")
+		add(true, "issuer", "is not in Microsoft's tokens, which name the tenant of each account; "+
+			"write `type: microsoft` and `tenant: "+t+"` instead")
 	}
 	add(o.SignOut.Off && o.has(quirkEndSessionPost), "logout", "is false, so the quirk end_session_post has no meaning")
 	o.clientAuthConflicts(add)
@@ -127,8 +130,8 @@ func (o Options) Conflicts() []Conflict {
 	return found
 }
 
-// sharedTenant is the word that stands for many tenants in an issuer of
-// Microsoft's, public or national; else "".
+// sharedTenant returns the word that stands for many tenants in an issuer of Microsoft's
+// public or national clouds; "" if there is none.
 func sharedTenant(issuer string) string {
 	u, err := url.Parse(issuer)
 	if err != nil {
@@ -149,24 +152,30 @@ func sharedTenant(issuer string) string {
 	return ""
 }
 
-// vendorConflicts keeps what is particular about one vendor to its type.
+// vendorConflicts finds settings of one vendor that are used with the type of another.
 func (o Options) vendorConflicts(add func(wrong bool, key, why string)) {
 	add(o.HostedDomains != nil && o.Type != TypeGoogle, "hosted_domains", "is for type google")
 	add(o.Tenant != "" && o.Type != TypeMicrosoft, "tenant", "is for type microsoft")
 	add(o.AllowedTenants != nil && o.Type != TypeMicrosoft, "allowed_tenants", "is for type microsoft")
 	add(o.Endpoints.GraphURL != "" && o.Type != TypeMicrosoft, "endpoints.graph", "is for type microsoft")
-	add(o.Type == TypePagerDuty && o.TrustedAudiences != nil, "trusted_audiences", "is not for type pagerduty, whose tokens are for its own API and nobody else")
-	add(o.Type == TypePagerDuty && o.IdentityFrom == FromUserinfo, "identity_from", "cannot be userinfo: PagerDuty has none")
+	add(o.Type == TypePagerDuty && o.TrustedAudiences != nil, "trusted_audiences",
+		"is not for type pagerduty, whose tokens are for its own API and nobody else")
+	add(o.Type == TypePagerDuty && o.IdentityFrom == FromUserinfo, "identity_from",
+		"cannot be userinfo: PagerDuty has none")
 	if o.Type == TypeMicrosoft {
 		several := o.Tenant == TenantCommon || o.Tenant == TenantOrganizations
-		add(o.Tenant == "", "tenant", "is required: common, organizations, consumers, or the GUID or domain of one tenant")
-		add(o.AllowedTenants != nil && !several, "allowed_tenants", "has a meaning with `tenant: common` and `tenant: organizations` only")
-		add(o.IdentityFrom == FromUserinfo, "identity_from", "cannot be userinfo: type microsoft reads the ID token and asks Graph")
-		add(o.staticEndpoints(), "endpoints", "authorization and token cannot both be given: type microsoft needs the discovery document, which names the issuer")
+		add(o.Tenant == "", "tenant",
+			"is required: common, organizations, consumers, or the GUID or domain of one tenant")
+		add(o.AllowedTenants != nil && !several, "allowed_tenants",
+			"has a meaning with `tenant: common` and `tenant: organizations` only")
+		add(o.IdentityFrom == FromUserinfo, "identity_from",
+			"cannot be userinfo: type microsoft reads the ID token and asks Graph")
+		add(o.staticEndpoints(), "endpoints", "authorization and token cannot both be given: "+
+			"type microsoft needs the discovery document, which names the issuer")
 	}
 }
 
-// complete fills in what the type knows.
+// complete fills in the addresses that are known for the type.
 func (o Options) complete() Options {
 	if o.Type == "" {
 		o.Type = TypeOIDC
@@ -187,15 +196,15 @@ func (o Options) complete() Options {
 	return o
 }
 
-// staticEndpoints: what discovery could say is said, and the document would count
-// for nothing.
+// staticEndpoints reports whether the configuration names the endpoints, so that the
+// discovery document is not needed.
 func (o Options) staticEndpoints() bool {
 	return o.Endpoints.AuthorizationURL != "" && o.Endpoints.TokenURL != ""
 }
 
 func (o Options) check() error {
 	if o.ID == "" || strings.Contains(o.ID, ":") {
-		return errors.New("the id must be non-empty and without ':'") // Identity.ID joins with it
+		return errors.New("the id must be non-empty and without ':'") // Identity.ID is joined with ':'
 	}
 	if !slices.Contains(Types(), o.Type) {
 		return fmt.Errorf("unknown type %q", o.Type)
@@ -223,7 +232,8 @@ func (o Options) checkClient() error {
 		return errors.New("trusted_audiences are others than the client itself")
 	}
 	if o.has(quirkHS256) && len(o.ClientSecret) < minSecret {
-		return fmt.Errorf("quirks have hs256_id_token, which needs a client secret of at least %d bytes (RFC 7518 §3.2)", minSecret)
+		return fmt.Errorf("quirks have hs256_id_token, which needs a client secret of at least %d bytes "+
+			"(RFC 7518 §3.2)", minSecret)
 	}
 	if o.has(quirkRawBasic) && strings.Contains(o.ClientID, ":") {
 		return errors.New("quirks have raw_basic_credentials, which cannot send a client id with a colon")
@@ -261,7 +271,8 @@ func (o Options) checkNames() error {
 
 func (o Options) checkAddresses() error {
 	if err := checkURL(o.Issuer); o.Issuer != "" && err != nil || strings.ContainsAny(o.Issuer, "?#") {
-		return fmt.Errorf("issuer %q: must be an https URL without query or fragment (http only on loopback)", o.Issuer)
+		return fmt.Errorf("issuer %q: must be an https URL without query or fragment (http only on loopback)",
+			o.Issuer)
 	}
 	if err := checkURL(o.RedirectURL); err != nil {
 		return fmt.Errorf("redirect URL %q: %w", o.RedirectURL, err)
@@ -276,14 +287,13 @@ func (o Options) checkAddresses() error {
 
 func (e Endpoints) named() map[string]string {
 	return map[string]string{
-		"authorization": e.AuthorizationURL, "token": e.TokenURL, "userinfo": e.UserinfoURL, "jwks": e.JWKSURL, "end_session": e.EndSessionURL,
-		"graph": e.GraphURL,
+		"authorization": e.AuthorizationURL, "token": e.TokenURL, "userinfo": e.UserinfoURL,
+		"jwks": e.JWKSURL, "end_session": e.EndSessionURL, "graph": e.GraphURL,
 	}
 }
 
-// checkEndpoint demands https of a provider that is reached by https: a code or
-// a secret must not be sent in clear text to one of its endpoints (RFC 6749 §3.1,
-// §3.2).
+// checkEndpoint refuses an http endpoint of a provider whose issuer is https: no code and
+// no secret must be sent to it in clear text (RFC 6749 §3.1, §3.2).
 func checkEndpoint(issuer, address string) error {
 	if err := checkURL(address); err != nil {
 		return err
@@ -299,7 +309,7 @@ func scheme(address string) string {
 	return strings.ToLower(before)
 }
 
-// checkURL accepts absolute https URLs, and http ones on loopback.
+// checkURL accepts absolute https URLs, and http URLs of this machine (loopback).
 func checkURL(raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" {

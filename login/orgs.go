@@ -13,9 +13,9 @@ import (
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
-// orgs reads to which organizations somebody belongs. unknown: the provider
-// named one in a form that cannot be read. That is not "none", for which an
-// e-mail address could stand in.
+// orgs reads the organizations that the person belongs to. unknown means that the provider
+// named one in a form that cannot be read. That must not be taken for "none", because then
+// the organization could be found by e-mail address instead.
 func (r reader) orgs() (active identity.Org, all []identity.Org, unknown bool) {
 	if r.p.dialect.orgs != nil {
 		active, all, unknown = r.p.dialect.orgs(r)
@@ -28,16 +28,17 @@ func (r reader) orgs() (active identity.Org, all []identity.Org, unknown bool) {
 	return active, all, false
 }
 
-// claimedOrgs reads the active organization, and all of them where the
-// configuration names a claim for that. Where none is said to be active, the
-// only one is; of several the person chooses.
+// claimedOrgs reads the active organization, and all organizations if the configuration
+// names a claim for them. If no organization is said to be active and there is only one,
+// that one is active. If there are several, the person chooses.
 func (r reader) claimedOrgs() (active identity.Org, all []identity.Org, unknown bool) {
 	active, unknown = r.activeOrg()
 	all, err := r.readOrgs()
 	switch {
 	case unknown, err != nil:
 		return identity.Org{}, nil, true
-	case active.ID != "" && all != nil && !slices.ContainsFunc(all, func(o identity.Org) bool { return o.ID == active.ID }):
+	case active.ID != "" && all != nil &&
+		!slices.ContainsFunc(all, func(o identity.Org) bool { return o.ID == active.ID }):
 		all = append([]identity.Org{active}, all...)
 	}
 	switch {
@@ -49,7 +50,7 @@ func (r reader) claimedOrgs() (active identity.Org, all []identity.Org, unknown 
 	return active, nil, false
 }
 
-// activeOrg reads the organization that somebody is here for.
+// activeOrg reads the organization for which the person has signed in.
 func (r reader) activeOrg() (org identity.Org, unknown bool) {
 	name := r.p.claims.OrgID
 	c, ok := r.from(name)
@@ -79,12 +80,14 @@ func readOrgID(raw json.RawMessage) (string, bool) {
 	return id, ok && printable(id, maxText)
 }
 
-// unknownOrg says once in the log why somebody's organization is not known.
+// unknownOrg logs once why the organization of a person is not known. It returns is.
 func (r reader) unknownOrg(name string, is bool) bool {
 	if is {
 		r.p.notices.once(name, func() {
-			r.p.log.WarnContext(r.ctx, "the claim with the organization's id cannot be read, so rules about organizations refuse and no address is folded; "+
-				"it must be a text of at most 256 bytes, a whole number, or a list of one of them (`claims.orgs` takes several)", "claim", name, "received", r.received(name))
+			r.p.log.WarnContext(r.ctx, "the claim with the organization's id cannot be read, "+
+				"so rules about organizations refuse and no address is folded; "+
+				"it must be a text of at most 256 bytes, a whole number, or a list of one of them "+
+				"(`claims.orgs` takes several)", "claim", name, "received", r.received(name))
 		})
 	}
 	return is
@@ -99,9 +102,9 @@ func (r reader) org(id, name, domain string) identity.Org {
 	return identity.Org{ID: r.p.id + ":" + id, Name: name, Domain: domain, Source: "claim"}
 }
 
-// checkOrgs refuses a list of organizations that cannot be read whole. Without
-// the part that is odd, somebody could pass for a member of another organization
-// alone, or of none, and be folded by e-mail.
+// checkOrgs refuses a list of organizations if any part of it cannot be read. If that part
+// were ignored, the person would seem to belong to fewer organizations: to another one
+// only, or to none, and then one could be found by e-mail address.
 func (p *Provider) checkOrgs(ctx context.Context, sources []claims) error {
 	if p.dialect.orgs != nil {
 		return nil
@@ -115,8 +118,8 @@ func (p *Provider) checkOrgs(ctx context.Context, sources []claims) error {
 
 var errElsewhere = errors.New("the provider keeps it elsewhere")
 
-// readOrgs reads a list of ids, or of objects {id, name, domain}, or an object of
-// such objects.
+// readOrgs reads all organizations: a list of ids, a list of objects {id, name, domain}, or
+// an object whose values are such objects.
 func (r reader) readOrgs() ([]identity.Org, error) {
 	name := r.p.claims.Orgs
 	c, ok := r.from(name)
@@ -150,7 +153,7 @@ func (r reader) readOrgs() ([]identity.Org, error) {
 	return orgs, nil
 }
 
-// listOrgs brings the forms in which organizations are told into one.
+// listOrgs turns each form in which providers send organizations into a list of claims.
 func listOrgs(raw json.RawMessage) ([]claims, error) {
 	var list []json.RawMessage
 	if json.Unmarshal(raw, &list) != nil {
@@ -167,9 +170,10 @@ func listOrgs(raw json.RawMessage) ([]claims, error) {
 	return out, nil
 }
 
-// mappedOrgs reads an object of organizations, as Keycloak's: {"acme": {"id":
-// "42c3…"}}. The key is the name, and the id where no organization has one of
-// its own; if only some had, a key of one could be the id of another.
+// mappedOrgs reads an object whose values are organizations, as Keycloak sends it:
+// {"acme": {"id": "42c3…"}}. The key is the name of the organization. If no organization
+// has an id, the key is the id as well. If only some have one, the object is refused,
+// because the key of one organization could be the id of another.
 func mappedOrgs(raw json.RawMessage) ([]claims, error) {
 	members, err := oauth.Object(raw)
 	if err != nil {
@@ -203,7 +207,8 @@ func (r reader) elsewhere(name string) bool {
 	return slices.ContainsFunc(r.sources, func(c claims) bool { return c.elsewhere(name) })
 }
 
-// received says in what form a claim came, and where. It never says what is in it.
+// received says for the log in which form a claim was received, from each source. It never
+// says what is in the claim.
 func (r reader) received(name string) string {
 	var forms []string
 	for _, c := range r.sources {

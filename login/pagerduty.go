@@ -10,9 +10,9 @@ import (
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
-// PagerDuty is one provider under two issuers. The addresses are those of its
-// documentation, because its discovery document names another issuer than the one
-// it is published under (docs/providers/pagerduty.md).
+// PagerDuty has two issuers. The addresses are from its documentation, and not from its
+// discovery document, because that names another issuer than the one it is published under
+// (docs/providers/pagerduty.md).
 const (
 	pagerdutyIssuer    = "https://identity.pagerduty.com/global/oauth/anonymous"
 	pagerdutyOldIssuer = "https://app.pagerduty.com/global/oauth/anonymous"
@@ -26,25 +26,25 @@ const (
 // as well as this client.
 func pagerduty(o Options) dialect {
 	p := strict(o)
-	p.scopes = []string{"openid"} // PagerDuty attaches it to all tokens; nothing else is wanted here
-	p.clientAuth = oauth.Post     // as in every sample of its documentation; Basic is untested
+	p.scopes = []string{"openid"} // PagerDuty adds it to all tokens, and nothing else is needed
+	p.clientAuth = oauth.Post     // as in every example of its documentation; Basic was not tried
 	p.issuedBy = func(iss string) bool {
 		return iss == o.Issuer || iss == pagerdutyIssuer || iss == pagerdutyOldIssuer
 	}
 	p.jwksRedirect = func(to string) bool { return sameSite(o.Endpoints.JWKSURL, to, ".pagerduty.com") }
 	p.audience = func(aud []string) bool {
 		_, known := serviceRegion(aud)
-		return known && len(aud) == 2 // and the other is us
+		return known && len(aud) == 2 // the other one is this client
 	}
-	p.nonceOptional = true // its ID tokens have none; S256 binds the code in any case
+	p.nonceOptional = true // its ID tokens have no nonce; PKCE binds the code to the browser
 	p.checks = append(p.checks, func(t idToken, _ *metadata) error { return checkPagerDuty(t, o.ClientID) })
 	if o.Endpoints.AuthorizationURL == pagerdutyAuthorize {
-		p.redirectOrigins = []string{"https://*.pagerduty.com"} // to the host of an account that has its own sign-on
+		p.redirectOrigins = []string{"https://*.pagerduty.com"} // the host of an account that has its own sign-on
 	}
 	p.subject = pagerdutySubject
 	p.wanted, p.needed = nil, nil // there is no userinfo
 	p.orgs = pagerdutyAccount
-	p.nameless = true // sub was an address once; it is not one to rely on
+	p.nameless = true // sub used to be an e-mail address, and must not be used as one
 	p.reads = []Claim{
 		{"account_id", "ID token", "the person's id, and the organization's", true},
 		{"user_id", "ID token", "the person's id", true},
@@ -54,8 +54,8 @@ func pagerduty(o Options) dialect {
 	return p
 }
 
-// serviceRegion returns the region of an account. Exactly one API in aud says
-// where the account lives; the claim region is only a label. The suffix is what that region adds to a subdomain.
+// serviceRegion returns what the region of an account adds to its subdomain. The region is
+// that of the one API in aud; the claim region is only a label.
 func serviceRegion(aud []string) (suffix string, ok bool) {
 	us := slices.Contains(aud, "https://api.pagerduty.com")
 	eu := slices.Contains(aud, "https://api.eu.pagerduty.com")
@@ -77,22 +77,24 @@ func checkPagerDuty(t idToken, clientID string) error {
 	return nil
 }
 
-// pagerdutySubject does not use sub, which was an e-mail address once and is an
-// id now (docs/providers/pagerduty.md).
+// pagerdutySubject makes the id of a person from account_id and user_id. It does not use
+// sub, which used to be an e-mail address and is an id now (docs/providers/pagerduty.md).
 func pagerdutySubject(c claims) (string, bool) {
 	account, _ := c.text("account_id")
 	user, _ := c.text("user_id")
 	return account + "/" + user, isWord(account) && isWord(user)
 }
 
-// isWord reports whether s is letters and digits only, so that two ids joined by
-// a slash can be read in one way only.
+// isWord reports whether s has letters and digits only. Two such ids that are joined by a
+// slash can be read in one way only.
 func isWord(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !('A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' || '0' <= r && r <= '9') })
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !('A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' || '0' <= r && r <= '9')
+	})
 }
 
-// pagerdutyAccount makes the account the organization. Its subdomain is the name
-// that people use for it and the host under which it is found.
+// pagerdutyAccount returns the account as the organization. Its subdomain is the name that
+// people use for it, and the first part of its host name.
 func pagerdutyAccount(r reader) (active identity.Org, all []identity.Org, unknown bool) {
 	account, _ := r.who.text("account_id") // as in the subject
 	org := identity.Org{ID: r.p.id + ":" + account, Name: r.text("subdomain"), Source: "claim"}
@@ -104,8 +106,8 @@ func pagerdutyAccount(r reader) (active identity.Org, all []identity.Org, unknow
 	return org, nil, false
 }
 
-// sameSite reports whether one document may point to another: by the same
-// protocol, on the same host or below the vendor's domain.
+// sameSite reports whether one document may point to another: with the same scheme, on the
+// same host or on hosts below the vendor's domain.
 func sameSite(from, to, below string) bool {
 	a, err := url.Parse(from)
 	b, wrong := url.Parse(to)

@@ -8,16 +8,15 @@ import (
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
-// beyondPath stands for a claim whose path leads through something that is no
-// object. It is not JSON, so nothing can read a value out of it, and the claim
-// is not taken for absent either.
+// beyondPath is the value of a claim whose path leads through something that is not an
+// object. It is not JSON, so no value can be read from it, but the claim does not count as
+// absent either.
 const beyondPath = "?"
 
-// follow returns c with the claims that paths of the configuration lead to, such
-// as realm_access.roles, under the whole path as their name. A claim that is
-// literally called so goes before: names with dots are common (RFC 7519 §4.2
-// recommends URLs).
-func (p *Provider) follow(c claims) claims {
+// resolvePaths returns c with further claims: those that the configuration names by path,
+// such as realm_access.roles. Their name is then the whole path. If c has a claim of that
+// very name, that one is used: names with dots are common (RFC 7519 §4.2 recommends URLs).
+func (p *Provider) resolvePaths(c claims) claims {
 	var out claims
 	for _, path := range p.claims.all() {
 		if !strings.Contains(path, ".") || c.has(path) {
@@ -41,8 +40,8 @@ func (p *Provider) follow(c claims) claims {
 	return out
 }
 
-// walk returns what a path leads to, nil if that is absent. At each step the
-// longest name goes first, because names have dots too.
+// walk returns the value that a path leads to; nil if there is none. At each step the
+// longest name is tried first, because a name can have dots, too.
 func (c claims) walk(path string) json.RawMessage {
 	var found json.RawMessage
 	for i := len(path) - 1; i > 0; i-- {
@@ -67,7 +66,7 @@ func (c claims) walk(path string) json.RawMessage {
 	return found
 }
 
-// all are the names and paths of claims about a person.
+// all returns the names and paths of the claims about a person.
 func (n ClaimNames) all() []string {
 	return slices.DeleteFunc([]string{n.OrgID, n.OrgName, n.OrgDomain, n.Orgs, n.Groups, n.Username, n.Name, n.Email},
 		func(name string) bool { return name == "" })

@@ -20,7 +20,8 @@ func TestAPathLeadsToANestedClaim(t *testing.T) {
 		{`{"a":{"b.c":1},"a.b":{"c":2}}`, "a.b.c", `2`},
 		{`{"a":{"b":{"c":3}}}`, "a.b.c", `3`},
 		{`{"a":{"b":null}}`, "a.b", ``}, {`{"a":null}`, "a.b", ``}, {`{"a":{}}`, "a.b", ``}, {`{}`, "a.b", ``},
-		{`{"a":"x"}`, "a.b", beyondPath}, {`{"a":{"b":[1]}}`, "a.b.c", beyondPath}, {`{"a":{"b":1,"b":2}}`, "a.b", beyondPath},
+		{`{"a":"x"}`, "a.b", beyondPath}, {`{"a":{"b":[1]}}`, "a.b.c", beyondPath},
+		{`{"a":{"b":1,"b":2}}`, "a.b", beyondPath},
 		{`{"a":"x"}`, "a.", beyondPath}, {`{"":{"b":1}}`, ".b", ``},
 	} {
 		members, err := oauth.Object([]byte(row.claims))
@@ -29,7 +30,7 @@ func TestAPathLeadsToANestedClaim(t *testing.T) {
 		}
 		p := &Provider{claims: ClaimNames{Groups: row.path}}
 		before := len(members)
-		if got := string(p.follow(members)[row.path]); got != row.want || len(members) != before {
+		if got := string(p.resolvePaths(members)[row.path]); got != row.want || len(members) != before {
 			t.Errorf("%s in %s: %q, want %q", row.path, row.claims, got, row.want)
 		}
 	}
@@ -55,7 +56,8 @@ func TestGroupsComeFromAPath(t *testing.T) {
 			t.Errorf("%s: %q, unknown %v", name, id.Groups, id.GroupsUnknown)
 		}
 	}
-	if id := w.person(func(c map[string]any) { drop(c); c["_claim_names"] = map[string]string{"realm_access": "s"} }); !id.GroupsUnknown {
+	elsewhere := func(c map[string]any) { drop(c); c["_claim_names"] = map[string]string{"realm_access": "s"} }
+	if id := w.person(elsewhere); !id.GroupsUnknown {
 		t.Error("groups that are kept elsewhere are none")
 	}
 }
@@ -73,12 +75,15 @@ func TestP18_TheLogSaysOnceWhichClaimsCameInsteadOfAMappedOne(t *testing.T) {
 			info++
 		}
 	}
-	if info != 2 || !strings.Contains(log, `"claim":"realm_access.roles"`) || !strings.Contains(log, `"claim":"login"`) || !strings.Contains(log, "list of 1 text") ||
-		!strings.Contains(log, "c4nary-name") || strings.Contains(log, "c4nary-value") || strings.Contains(log, "c4nary-login") {
+	if info != 2 || !strings.Contains(log, `"claim":"realm_access.roles"`) ||
+		!strings.Contains(log, `"claim":"login"`) || !strings.Contains(log, "list of 1 text") ||
+		!strings.Contains(log, "c4nary-name") || strings.Contains(log, "c4nary-value") ||
+		strings.Contains(log, "c4nary-login") {
 		t.Errorf("%d lines at info:\n%s", info, log)
 	}
 	forms := w.p.LastClaims()
-	if !slices.Contains(forms, ClaimForm{"login", "ID token", "list of 1 text"}) || !slices.Contains(forms, ClaimForm{"email_verified", "ID token", "boolean"}) {
+	if !slices.Contains(forms, ClaimForm{"login", "ID token", "list of 1 text"}) ||
+		!slices.Contains(forms, ClaimForm{"email_verified", "ID token", "boolean"}) {
 		t.Errorf("the last claims are %v", forms)
 	}
 }
@@ -87,13 +92,15 @@ func TestP18_TheLogSaysOnceWhichClaimsCameInsteadOfAMappedOne(t *testing.T) {
 func TestP01_ARoleOfAnotherOrganizationDoesNotCount(t *testing.T) {
 	var orgs *identity.Organizations
 	w := newWorld(t, func(o *Options) { o.Claims.Groups, o.Claims.Orgs = "roles", "memberships" })
-	roles := map[string]any{"admin": map[string]any{"acme": "acme.test"}, "viewer": map[string]any{"acme": "acme.test", "birch": "birch.test"}, "staff": map[string]any{}}
+	roles := map[string]any{"admin": map[string]any{"acme": "acme.test"},
+		"viewer": map[string]any{"acme": "acme.test", "birch": "birch.test"}, "staff": map[string]any{}}
 	for name, row := range map[string]struct {
 		org  string
 		want []string
 	}{
-		"at home": {"acme", []string{"staff", "admin", "viewer"}}, "elsewhere": {"birch", []string{"staff", "viewer"}}, "at a third": {"cedar", []string{"staff"}},
-		"nowhere": {"", []string{"staff"}},
+		"at home": {"acme", []string{"staff", "admin", "viewer"}}, "elsewhere": {"birch", []string{"staff", "viewer"}},
+		"at a third": {"cedar", []string{"staff"}},
+		"nowhere":    {"", []string{"staff"}},
 	} {
 		id := orgs.Fold(w.person(func(c map[string]any) { c["org_id"], c["roles"] = row.org, roles }))
 		if !slices.Equal(id.Groups, row.want) || id.OrgGroups != nil || id.GroupsUnknown {
@@ -111,16 +118,19 @@ func TestP01_ARoleOfAnotherOrganizationDoesNotCount(t *testing.T) {
 	for _, step := range []struct {
 		org  string
 		want []string
-	}{{"corp:acme", []string{"staff", "admin", "viewer"}}, {"corp:birch", []string{"staff", "viewer"}}, {"corp:acme", []string{"staff", "admin", "viewer"}}} {
+	}{{"corp:acme", []string{"staff", "admin", "viewer"}}, {"corp:birch", []string{"staff", "viewer"}},
+		{"corp:acme", []string{"staff", "admin", "viewer"}}} {
 		if id, _ = id.WithOrg(step.org); !slices.Equal(id.Groups, step.want) {
 			t.Errorf("for %s: %q", step.org, id.Groups)
 		}
 	}
 	for name, value := range map[string]any{
-		"a yes": map[string]any{"admin": true}, "a no among them": map[string]any{"a": map[string]any{}, "b": false}, "an organization without id": map[string]any{"a": map[string]any{"": "x"}},
-		"a list": map[string]any{"a": []string{"acme"}},
+		"a yes": map[string]any{"admin": true}, "a no among them": map[string]any{"a": map[string]any{}, "b": false},
+		"an organization without id": map[string]any{"a": map[string]any{"": "x"}},
+		"a list":                     map[string]any{"a": []string{"acme"}},
 	} {
-		if id := w.person(func(c map[string]any) { c["roles"] = value }); !id.GroupsUnknown || id.Groups != nil || id.OrgGroups != nil {
+		if id := w.person(func(c map[string]any) { c["roles"] = value }); !id.GroupsUnknown || id.Groups != nil ||
+			id.OrgGroups != nil {
 			t.Errorf("%s: %+v", name, id)
 		}
 	}
@@ -155,7 +165,8 @@ func TestOrganizationsComeAsAnObject(t *testing.T) {
 			t.Errorf("%s: %+v, %v", value, got, err)
 		}
 	}
-	for _, value := range []string{`{"42c3":{},"acme":{"id":"42c3"}}`, `{"acme":true}`, `{"acme":null}`, `{"acme":{"id":["x","y"]}}`, `{"":{}}`, `{"a":{},"a":{}}`} {
+	for _, value := range []string{`{"42c3":{},"acme":{"id":"42c3"}}`, `{"acme":true}`, `{"acme":null}`,
+		`{"acme":{"id":["x","y"]}}`, `{"":{}}`, `{"a":{},"a":{}}`} {
 		_, err := sign(value)
 		w.failed(err, identity.Rejected)
 	}
@@ -166,12 +177,14 @@ func TestOrganizationsComeAsAnObject(t *testing.T) {
 func FuzzFollow(f *testing.F) {
 	for _, seed := range []string{
 		`{"sub":"m","a":{"b":{"acme":{"id":"1"},"birch":{"id":"2"}}},"c":{"d":{"admin":{"1":"x"},"staff":{}}}}`,
-		`{"sub":"m","a.b":["x",7],"c":{"d":["g"]},"org_id":[7]}`, `{"sub":"m","a":"x","c":{"d":{"g":true}},"_claim_names":{"c":"s"}}`,
+		`{"sub":"m","a.b":["x",7],"c":{"d":["g"]},"org_id":[7]}`,
+		`{"sub":"m","a":"x","c":{"d":{"g":true}},"_claim_names":{"c":"s"}}`,
 		`{"sub":"m","a":{"b":null},"c":{"d":{"g":{"":1}}},"org_id":{}}`, `{"sub":"m","org_id":1e5,"_claim_names":"x"}`,
 	} {
 		f.Add([]byte(seed))
 	}
-	p, err := New(Options{ID: "corp", Issuer: "https://op.example", ClientID: clientID, RedirectURL: callbackURL, Claims: ClaimNames{Orgs: "a.b", Groups: "c.d"}})
+	p, err := New(Options{ID: "corp", Issuer: "https://op.example", ClientID: clientID, RedirectURL: callbackURL,
+		Claims: ClaimNames{Orgs: "a.b", Groups: "c.d"}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -180,7 +193,7 @@ func FuzzFollow(f *testing.F) {
 		if err != nil || p.checkSubject(members, "") != nil {
 			return
 		}
-		followed := p.follow(members)
+		followed := p.resolvePaths(members)
 		for name, raw := range members {
 			if string(raw) != "null" && string(followed[name]) != string(raw) {
 				t.Errorf("%q became %s", name, followed[name])
@@ -191,12 +204,14 @@ func FuzzFollow(f *testing.F) {
 			return
 		}
 		checkBounds(t, id)
-		if id.OrgUnknown && (id.Org != identity.Org{} || id.Orgs != nil) || id.GroupsUnknown && id.OrgGroups != nil && !followed.elsewhere("c.d") {
+		if id.OrgUnknown && (id.Org != identity.Org{} || id.Orgs != nil) || id.GroupsUnknown && id.OrgGroups != nil &&
+			!followed.elsewhere("c.d") {
 			t.Errorf("unknown and known: %+v", id)
 		}
 		for _, folded := range []identity.Identity{(*identity.Organizations)(nil).Fold(id)} {
 			for _, g := range folded.Groups {
-				if slices.Contains(id.Groups, g) || slices.Contains(id.OrgGroups, identity.OrgGroup{Org: folded.Org.ID, Group: g}) {
+				if slices.Contains(id.Groups, g) ||
+					slices.Contains(id.OrgGroups, identity.OrgGroup{Org: folded.Org.ID, Group: g}) {
 					continue
 				}
 				t.Errorf("group %q counts for %+v", g, folded)

@@ -2,30 +2,31 @@ package login
 
 import "slices"
 
-// Permissions say what one provider is asked for at sign-in and what becomes of
-// the answer. They follow from the options that the Provider runs with.
+// Permissions say what one provider is asked for at a sign-in, and what is done with the
+// answer. They are made from the options that the Provider runs with.
 type Permissions struct {
 	Provider, Type string
-	Scopes         []Scope  // asked for, in the order in which they are
-	Claims         []Claim  // read, and nothing else is
-	Discarded      []string // once somebody is signed in, in words
+	Scopes         []Scope  // the scopes that are requested, in that order
+	Claims         []Claim  // the claims that are read; no others are
+	Discarded      []string // what is dropped after the sign-in, in words
 	Quirks         []Quirk
 }
 
-// Scope is one that is asked for, and what it opens, in a sentence.
+// Scope is a scope that is requested, with a sentence that says what it gives access to.
 type Scope struct{ Name, Opens string }
 
-// Claim is something that is read about a person.
+// Claim is a claim that is read about a person.
 type Claim struct {
-	Name, From string // where: "ID token", "userinfo", "Graph", …
-	For        string // what it becomes, or is checked for
-	Kept       bool   // in the session
+	Name, From string // its name, and its source: "ID token", "userinfo", "Graph", …
+	For        string // what it becomes, or what it is checked for
+	Kept       bool   // it is kept in the session
 }
 
-// Permissions returns the summary for operators.
+// Permissions returns a summary for operators.
 func (p *Provider) Permissions() Permissions {
 	sum := Permissions{Provider: p.id, Type: p.kind, Claims: p.reads(), Quirks: p.Quirks(), Discarded: []string{
-		"the access token", "the refresh token, if the provider sends one", "the ID token", "every claim that is not listed",
+		"the access token", "the refresh token, if the provider sends one", "the ID token",
+		"every claim that is not listed",
 	}}
 	for _, name := range p.scopes {
 		sum.Scopes = append(sum.Scopes, Scope{name, p.dialect.opens(name)})
@@ -33,7 +34,7 @@ func (p *Provider) Permissions() Permissions {
 	return sum
 }
 
-// opens says what a scope is for, where that is known.
+// opens says what a scope gives access to, if that is known.
 func (p dialect) opens(scope string) string {
 	switch {
 	case scope == "openid":
@@ -42,14 +43,14 @@ func (p dialect) opens(scope string) string {
 		return "Opens the name and user name; the provider may add more, which is not read."
 	case scope == "email":
 		return "Opens the e-mail address, and whether it is verified."
-	case slices.Contains(p.alsoScopes, scope): // Microsoft's, the only one so far
+	case slices.Contains(p.alsoScopes, scope): // only Microsoft has such a scope
 		return "Opens the organization's id, name and domains, and the person's own entry in its directory; both are " +
 			"asked for once."
 	}
 	return "Is this provider's own; nothing but the listed claims is read."
 }
 
-// reads lists what identity() and the checks look at.
+// reads lists the claims that identity and the checks read.
 func (p *Provider) reads() []Claim {
 	from := map[string]string{FromAuto: "ID token, else userinfo", FromIDToken: "ID token",
 		FromUserinfo: "userinfo"}[p.identityFrom]
@@ -57,8 +58,8 @@ func (p *Provider) reads() []Claim {
 	if p.dialect.userinfoAlone {
 		who = "userinfo"
 	}
-	if p.dialect.wanted == nil || (p.disco.given != nil && p.endpoints.UserinfoURL == "") {
-		from = who // userinfo is never asked, or there is none
+	if p.dialect.wanted == nil || (p.disco.static != nil && p.endpoints.UserinfoURL == "") {
+		from = who // there is no userinfo, or it is never asked
 	}
 	var list []Claim
 	add := func(in, use string, kept bool, names ...string) {

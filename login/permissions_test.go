@@ -20,9 +20,11 @@ func TestPermissionsSayWhatIsAskedReadKeptAndDiscarded(t *testing.T) {
 		{Type: TypeMicrosoft, Tenant: TenantOrganizations},
 		{Type: TypePagerDuty},
 		{Type: TypeSlack},
-		{Type: TypeOIDC, Issuer: a, Scopes: []string{"openid", "profile", "email", "groups"}, Claims: ClaimNames{Orgs: "memberships"}},
+		{Type: TypeOIDC, Issuer: a, Scopes: []string{"openid", "profile", "email", "groups"},
+			Claims: ClaimNames{Orgs: "memberships"}},
 		{Type: TypeOIDC, Issuer: a, Scopes: []string{"openid", "tenant"}, IdentityFrom: FromUserinfo,
-			Endpoints: Endpoints{AuthorizationURL: a, TokenURL: a, UserinfoURL: a}, Quirks: []string{"numeric_sub", "id_as_sub"}},
+			Endpoints: Endpoints{AuthorizationURL: a, TokenURL: a, UserinfoURL: a},
+			Quirks:    []string{"numeric_sub", "id_as_sub"}},
 	} {
 		o.ID, o.ClientID, o.ClientSecret, o.RedirectURL = o.Type, "x", "y", callbackURL
 		p, err := New(o)

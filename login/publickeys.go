@@ -9,12 +9,12 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-const minSecret = 32 // bytes; RFC 7518 §3.2: as long as the hash
+const minSecret = 32 // bytes; RFC 7518 §3.2: at least as long as the hash
 
-// takeKeys reads the keys that the options give.
-func (p *Provider) takeKeys(o Options) error {
+// readConfiguredKeys reads the keys that the configuration has for this provider.
+func (p *Provider) readConfiguredKeys(o Options) error {
 	if p.dialect.secretSigns {
-		p.given = []signingKey{{JSONWebKey: jose.JSONWebKey{Key: []byte(o.ClientSecret)}}}
+		p.configuredKeys = []signingKey{{JSONWebKey: jose.JSONWebKey{Key: []byte(o.ClientSecret)}}}
 		return nil
 	}
 	for i, text := range o.PublicKeys {
@@ -22,28 +22,29 @@ func (p *Provider) takeKeys(o Options) error {
 		if err != nil {
 			return fmt.Errorf("public_keys[%d]: %w", i, err)
 		}
-		p.given = append(p.given, keys...)
+		p.configuredKeys = append(p.configuredKeys, keys...)
 	}
 	return nil
 }
 
-// givenAlgs: a secret signs HS256 and nothing else, a public key never that.
-func (p *Provider) givenAlgs() []jose.SignatureAlgorithm {
+// configuredAlgs returns the algorithms that go with the configured keys. A client secret is
+// for HS256 only, and a public key must never be used with it.
+func (p *Provider) configuredAlgs() []jose.SignatureAlgorithm {
 	if p.dialect.secretSigns {
 		return []jose.SignatureAlgorithm{jose.HS256}
 	}
 	return accepted()
 }
 
-// CheckPublicKeys reports what keeps a text from being PEM of public keys.
+// CheckPublicKeys reports why a text is not public keys in PEM.
 func CheckPublicKeys(text string) error {
 	_, err := parsePublicKeys([]byte(text))
 	return err
 }
 
-// parsePublicKeys reads PEM: public keys and certificates, one or several for a
-// rollover. Of a certificate only the key counts: the operator vouches for it by
-// giving it, not who issued it, nor until when.
+// parsePublicKeys reads PEM with public keys and certificates; there are several while a
+// provider changes its key. Of a certificate only the key is used. Its issuer and its end
+// are not checked: the key is trusted because the operator has configured it.
 func parsePublicKeys(text []byte) ([]signingKey, error) {
 	var keys []signingKey
 	for {
@@ -80,12 +81,13 @@ func publicKey(block *pem.Block) (any, error) {
 		}
 		return c.PublicKey, nil
 	case "PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY":
-		return nil, errors.New("must be public keys, and this is a private one: whoever has it signs in as anybody")
+		return nil, errors.New("must be public keys, and this is a private one: " +
+			"anybody who has it can sign in as anybody")
 	}
 	return nil, errors.New("must be public keys or certificates in PEM")
 }
 
-// readable leaves out the parser's words, which are about bytes.
+// readable replaces the parser's error, which speaks of ASN.1, by a plain one.
 func readable[K any](key K, err error) (any, error) {
 	if err != nil {
 		return nil, errors.New("must be public keys or certificates in PEM, and one of them cannot be read")
@@ -93,7 +95,7 @@ func readable[K any](key K, err error) (any, error) {
 	return key, nil
 }
 
-// algorithmsOf are those that the key may have signed with.
+// algorithmsOf returns the algorithms that the key can be used with.
 func algorithmsOf(k signingKey) []jose.SignatureAlgorithm {
 	var fit []jose.SignatureAlgorithm
 	for _, alg := range accepted() {

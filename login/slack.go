@@ -16,16 +16,17 @@ const (
 	slackEnterpriseName = "https://slack.com/enterprise_name"
 )
 
-// slack is Sign in with Slack, which is OpenID Connect with names of its own
-// for the workspace. That a failed exchange comes with status 200 and ok: false
-// is for oauth to see.
+// slack is the dialect of Sign in with Slack: OpenID Connect, with claims of its own for the
+// workspace. Slack answers a failed token request with status 200 and ok: false; oauth sees
+// to that.
 func slack(o Options) dialect {
 	p := strict(o)
-	// An app at Slack opts into PKCE, and then has other lifetimes and no secret
-	// (docs/providers/slack.md). The nonce binds the code here (RFC 9700 §2.1.1).
+	// An app at Slack can choose PKCE, and then its tokens have other lifetimes and it has no
+	// secret (docs/providers/slack.md). Without PKCE, the nonce binds the code to the browser
+	// (RFC 9700 §2.1.1).
 	p.noPKCE = true
 	if o.Issuer == slackIssuer {
-		p.redirectOrigins = []string{"https://*.slack.com"} // to the host of a workspace where somebody is signed in
+		p.redirectOrigins = []string{"https://*.slack.com"} // the host of a workspace where the person is signed in
 	}
 	p.subject = slackSubject
 	p.wanted = append(p.vendorNeeds(o), "email", emailVerified, "name", slackTeamName)
@@ -41,20 +42,21 @@ func slack(o Options) dialect {
 	return p
 }
 
-// slackSubject: a user id means somebody within a workspace.
+// slackSubject makes the id of a person from workspace and user id: a user id names a person
+// only within a workspace.
 func slackSubject(c claims) (string, bool) {
 	team, _ := c.text(slackTeam)
 	user, _ := c.text("sub")
 	return team + "/" + user, isWord(team) && isWord(user)
 }
 
-// slackWorkspace: the workspace is the organization; where it is part of an
-// Enterprise Grid, that is one too.
+// slackWorkspace returns the workspace as the organization. If it is part of an Enterprise
+// Grid, that is a second organization.
 func slackWorkspace(r reader) (active identity.Org, all []identity.Org, unknown bool) {
 	org := func(id, name string) identity.Org {
 		return identity.Org{ID: r.p.id + ":" + id, Name: r.text(name), Source: "claim"}
 	}
-	team, _ := r.who.text(slackTeam) // as in the subject, whatever userinfo says
+	team, _ := r.who.text(slackTeam) // the verified one that is in the subject, and never that of userinfo
 	active = org(team, slackTeamName)
 	if domain := identity.LowerASCII(r.text(slackTeamDomain)) + ".slack.com"; hostname.IsDomain(domain) {
 		active.Domain = domain

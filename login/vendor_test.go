@@ -93,7 +93,8 @@ func TestP08_NoTokenIsSeenAgain(t *testing.T) {
 		demo.PagerDuty: func(w *world) func(*Options) {
 			return func(o *Options) {
 				o.Type, o.Scopes = TypePagerDuty, nil
-				o.Endpoints = Endpoints{AuthorizationURL: w.op.URL + demo.AuthorizePath, TokenURL: w.op.URL + demo.TokenPath, JWKSURL: w.op.URL + demo.JWKSPath}
+				o.Endpoints = Endpoints{AuthorizationURL: w.op.URL + demo.AuthorizePath, TokenURL: w.op.URL +
+					demo.TokenPath, JWKSURL: w.op.URL + demo.JWKSPath}
 			}
 		},
 	}
@@ -103,10 +104,14 @@ func TestP08_NoTokenIsSeenAgain(t *testing.T) {
 	echo := func(mark string) []testenv.Fault {
 		return []testenv.Fault{
 			{},
-			{Endpoint: testenv.Token, Claims: testenv.With("nonce", mark)}, {Endpoint: testenv.Token, Claims: testenv.With("at_hash", mark)},
-			{Endpoint: testenv.Token, Claims: testenv.With("tid", mark)}, {Endpoint: testenv.Token, Claims: testenv.With("org_id", []any{mark, mark})},
-			{Endpoint: testenv.Token, Claims: testenv.With("hd", []string{mark})}, {Endpoint: testenv.Token, Claims: testenv.With("sub", []string{mark})},
-			{Endpoint: testenv.Token, Claims: testenv.With("email", mark)}, {Endpoint: testenv.Token, Claims: testenv.With("groups", []any{mark, 1})},
+			{Endpoint: testenv.Token, Claims: testenv.With("nonce", mark)},
+			{Endpoint: testenv.Token, Claims: testenv.With("at_hash", mark)},
+			{Endpoint: testenv.Token, Claims: testenv.With("tid", mark)},
+			{Endpoint: testenv.Token, Claims: testenv.With("org_id", []any{mark, mark})},
+			{Endpoint: testenv.Token, Claims: testenv.With("hd", []string{mark})},
+			{Endpoint: testenv.Token, Claims: testenv.With("sub", []string{mark})},
+			{Endpoint: testenv.Token, Claims: testenv.With("email", mark)},
+			{Endpoint: testenv.Token, Claims: testenv.With("groups", []any{mark, 1})},
 			{Endpoint: testenv.Token, Resign: testenv.SignedByStranger},
 			{Endpoint: testenv.Token, JSON: func(a map[string]any) { a["id_token"] = a["access_token"] }},
 			{Endpoint: testenv.Token, JSON: func(a map[string]any) { a["error"] = a["access_token"] }},
@@ -165,7 +170,8 @@ func FuzzVendors(f *testing.F) {
 	var providers []*Provider
 	for _, o := range []Options{
 		{Type: TypeGoogle}, {Type: TypeMicrosoft, Tenant: TenantCommon}, {Type: TypePagerDuty}, {Type: TypeSlack},
-		{Type: TypeOIDC, Issuer: "https://op.example", Claims: ClaimNames{Orgs: "orgs"}, Quirks: []string{"numeric_sub", "id_as_sub", "assume_email_verified"}, EmailDomains: []string{"b.example"}},
+		{Type: TypeOIDC, Issuer: "https://op.example", Claims: ClaimNames{Orgs: "orgs"},
+			Quirks: []string{"numeric_sub", "id_as_sub", "assume_email_verified"}, EmailDomains: []string{"b.example"}},
 	} {
 		o.ID, o.ClientID, o.ClientSecret, o.RedirectURL = "corp", "x", "y", callbackURL
 		p, err := New(o)
@@ -201,7 +207,8 @@ func FuzzVendors(f *testing.F) {
 				t.Errorf("%s: subject %q", p.kind, id.Subject)
 			}
 			for _, o := range append(id.Orgs, id.Org) {
-				if o != (identity.Org{}) && (!strings.HasPrefix(o.ID, "corp:") || len(o.ID) == len("corp:") || o.Domain != "" && !hostname.IsDomain(o.Domain)) {
+				if o != (identity.Org{}) && (!strings.HasPrefix(o.ID, "corp:") || len(o.ID) == len("corp:") ||
+					o.Domain != "" && !hostname.IsDomain(o.Domain)) {
 					t.Errorf("%s: organization %+v", p.kind, o)
 				}
 			}
@@ -217,11 +224,13 @@ func TestVendorsMaySendBrowsersOn(t *testing.T) {
 		want string
 	}{
 		{Options{Type: TypeGoogle}, "https://accounts.google.com"},
-		{Options{Type: TypeMicrosoft, Tenant: TenantCommon}, "https://login.microsoftonline.com https://login.live.com"},
+		{Options{Type: TypeMicrosoft, Tenant: TenantCommon},
+			"https://login.microsoftonline.com https://login.live.com"},
 		{Options{Type: TypePagerDuty}, "https://identity.pagerduty.com https://*.pagerduty.com"},
 		{Options{Type: TypeSlack}, "https://slack.com https://*.slack.com"},
 		{Options{Type: TypeSlack, Issuer: "https://slack.test"}, "https://slack.test"},
-		{Options{Type: TypeMicrosoft, Tenant: TenantCommon, Issuer: "https://login.microsoftonline.us"}, "https://login.microsoftonline.us"},
+		{Options{Type: TypeMicrosoft, Tenant: TenantCommon, Issuer: "https://login.microsoftonline.us"},
+			"https://login.microsoftonline.us"},
 		{Options{Type: TypeOIDC, Issuer: "https://sso.example/realms/x"}, "https://sso.example"},
 	} {
 		row.o.ID, row.o.ClientID, row.o.ClientSecret, row.o.RedirectURL = "x", "x", "y", callbackURL

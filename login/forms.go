@@ -1,18 +1,17 @@
 package login
 
 import (
+	"encoding/json"
 	"maps"
 	"slices"
-
-	"encoding/json"
 	"strconv"
 	"sync"
 
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
-// form says of what type a claim is, and how large, for people who look for a
-// fault. What is in a claim belongs to the person and is never said.
+// form describes the type and size of a claim, for operators who look for a mistake. It
+// never shows the value, which is the person's private data.
 func (c claims) form(name string) string {
 	raw, ok := c[name]
 	switch {
@@ -58,7 +57,7 @@ func formOf(raw json.RawMessage) string {
 	return "number"
 }
 
-// listForm names the type of what is in a list where it is one.
+// listForm describes a list: how many values it has, and their type if all have the same.
 func listForm(list []json.RawMessage) string {
 	kinds := map[string]bool{}
 	for _, raw := range list {
@@ -89,30 +88,31 @@ func counted(n int, what string) string {
 	return strconv.Itoa(n) + " " + what + "s"
 }
 
-// notices are the log lines that one provider gets once, however many people
-// sign in: they are about the provider's ways, not about a person.
+// notices remembers which log lines about a provider have been written. They are about what
+// the provider does and not about a person, so each is written once and not at each
+// sign-in.
 type notices struct {
 	mu   sync.Mutex
 	seen map[string]bool
 }
 
-func (n *notices) once(about string, say func()) {
+func (n *notices) once(about string, log func()) {
 	n.mu.Lock()
 	again := n.seen[about]
 	n.seen[about] = true
 	n.mu.Unlock()
 	if !again {
-		say()
+		log()
 	}
 }
 
-// ClaimForm is a claim that a provider sent, and in what form: a name and a
-// type, never a value.
+// ClaimForm describes a claim that a provider sent: its name, its source and its type, but
+// never its value.
 type ClaimForm struct{ Name, From, Form string }
 
 const maxForms = 100
 
-// forms lists what a provider sent about a person.
+// forms describes all claims that a provider sent about a person.
 func (r reader) forms() []ClaimForm {
 	var out []ClaimForm
 	for i, c := range r.sources {
@@ -130,7 +130,7 @@ func (r reader) forms() []ClaimForm {
 	return out
 }
 
-// sourceName says where the claims of the source with number i come from.
+// sourceName returns the name of source i.
 func (p *Provider) sourceName(i int) string {
 	switch {
 	case i > 0 && p.dialect.lookup != nil:
@@ -141,8 +141,8 @@ func (p *Provider) sourceName(i int) string {
 	return "ID token"
 }
 
-// LastClaims are the names and types of what the provider sent at the last
-// sign-in that succeeded; nil if there was none yet.
+// LastClaims describes the claims that the provider sent at the last successful sign-in; nil
+// if there was none yet.
 func (p *Provider) LastClaims() []ClaimForm {
 	if last := p.last.Load(); last != nil {
 		return *last
@@ -150,7 +150,7 @@ func (p *Provider) LastClaims() []ClaimForm {
 	return nil
 }
 
-// remember keeps the forms of a sign-in's claims for LastClaims, and logs them.
+// remember stores the descriptions of a sign-in's claims for LastClaims, and logs them.
 func (r reader) remember() {
 	forms := r.forms()
 	r.p.last.Store(&forms)
