@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -52,16 +53,16 @@ func aFile(mode fs.FileMode, text string) *fstest.MapFile {
 // disk is a file system with all that elsewhere refers to.
 func disk() fstest.MapFS {
 	return fstest.MapFS{
-		"tls/tls.crt":      aFile(0o644, "CERT\nCHAIN\n"),
-		"tls/tls.key":      aFile(0o640, "hunter2-tls\n"),
-		"keys/b":           aFile(0o600, "hunter2-b\n"),
-		"keys/a":           aFile(0o440, "hunter2-a\r\n"),
-		"keys/..data/x":    aFile(0o600, "hunter2-hidden"),
-		"keys/.swp":        aFile(0o600, "hunter2-hidden"),
-		"keys/folder/deep": aFile(0o600, "hunter2-hidden"),
-		"issuer":           aFile(0o644, "https://sso.example.com/\n"),
-		"secret":           aFile(0o600, "hunter2\n\n"),
-		"logo.png":         aFile(0o644, "PNG"),
+		"tls/tls.crt":    aFile(0o644, "CERT\nCHAIN\n"),
+		"tls/tls.key":    aFile(0o640, "hunter2-tls\n"),
+		"keys/b":         aFile(0o600, "hunter2-b\n"),
+		"keys/a":         aFile(0o440, "hunter2-a\r\n"),
+		"keys/..data/x":  aFile(0o600, "hunter2-hidden"),
+		"keys/.swp/deep": aFile(0o600, "hunter2-hidden"),
+		"keys/.key":      aFile(0o666, "hunter2-hidden"),
+		"issuer":         aFile(0o644, "https://sso.example.com/\n"),
+		"secret":         aFile(0o600, "hunter2\n\n"),
+		"logo.png":       aFile(0o644, "PNG"),
 	}
 }
 
@@ -151,6 +152,25 @@ func TestP15_EachReferenceThatCannotBeReadIsAFault(t *testing.T) {
 			delete(f, "keys/a")
 			delete(f, "keys/b")
 		}, "7:7: session.keys[0]: directory /keys has no files"},
+		"folder holds a folder": {func(_ map[string]string, f fstest.MapFS) { f["keys/old/c"] = aFile(0o600, "hunter2-c") },
+			"7:7: session.keys[0]: /keys/old is not a regular file"},
+		"folder holds a pipe": {func(_ map[string]string, f fstest.MapFS) { f["keys/c"] = aFile(fs.ModeNamedPipe|0o600, "") },
+			"7:7: session.keys[0]: /keys/c is not a regular file"},
+		"folder holds an empty file": {func(_ map[string]string, f fstest.MapFS) { f["keys/c"] = aFile(0o600, "") },
+			"7:7: session.keys[0]: file /keys/c is empty"},
+		"folder is a file": {func(_ map[string]string, f fstest.MapFS) {
+			for name := range f {
+				if strings.HasPrefix(name, "keys/") {
+					delete(f, name)
+				}
+			}
+			f["keys"] = aFile(0o600, "hunter2-a")
+		}, "7:7: session.keys[0]: /keys is not a directory; file: names a single file"},
+		"folder of another program": {func(_ map[string]string, f fstest.MapFS) {
+			for i := range yamltable.MaxDir {
+				f[fmt.Sprintf("keys/hunter2-%d", i)] = aFile(0o644, "hunter2")
+			}
+		}, "7:7: session.keys[0]: directory /keys has more than 100 files"},
 		"one of a folder for everybody": {func(_ map[string]string, f fstest.MapFS) { f["keys/b"].Mode = 0o644 },
 			"7:7: session.keys[0]: everybody on this machine can read file /keys/b (mode 0644): run chmod o-r, or give the " +
 				"Kubernetes volume defaultMode 0440"},
@@ -183,6 +203,68 @@ func TestP15_EachReferenceThatCannotBeReadIsAFault(t *testing.T) {
 				t.Errorf("a secret is shown:\n%v", faults)
 			}
 		})
+	}
+}
+
+// Who watches for changes must know where to look, also while something is wrong there.
+func TestFilesAndDirectoriesThatCountAreNamed(t *testing.T) {
+	c := parse(t, elsewhere)
+	want := []Source{
+		{Key: "listen.https.cert", Path: "/tls/tls.crt"}, {Key: "listen.https.key", Path: "/tls/tls.key"},
+		{Key: "session.keys[0]", Path: "/keys", Dir: true},
+		{Key: "providers[0].issuer", Path: "/issuer"}, {Key: "providers[0].client_secret", Path: "/secret"},
+		{Key: "pages.logo", Path: "/logo.png"},
+	}
+	for _, files := range []fstest.MapFS{nil, {}, disk()} { // not read, not to be had, there
+		if files != nil {
+			resolve(c, environment(), files)
+		}
+		if got := c.Sources(); !slices.Equal(got, want) {
+			t.Errorf("got %v\nwant %v", got, want)
+		}
+	}
+}
+
+// changing is a file system in which something happens when a file is opened.
+type changing struct {
+	fs.FS
+	opened func(name string)
+}
+
+func (c changing) Open(name string) (fs.File, error) {
+	c.opened(name)
+	return c.FS.Open(name)
+}
+
+// A key that is removed while the others are read is no fault: nobody would read
+// them again until the next change.
+func TestKeyThatIsRemovedWhileKeysAreReadIsNoFault(t *testing.T) {
+	files := disk()
+	c := parse(t, elsewhere)
+	faults := resolve(c, environment(), changing{files, func(name string) {
+		if name == "keys/a" {
+			delete(files, "keys/b")
+		}
+	}})
+	if faults != nil {
+		t.Fatalf("faults:\n%v", faults)
+	}
+	if k := c.Session.KeyTexts; len(k) != 3 || k[0].File != "/keys/a" {
+		t.Errorf("keys %v", k)
+	}
+}
+
+// A directory in which names come and go all the time ends the reading too.
+func TestDirectoryThatNeverStandsStillIsReadInTheEnd(t *testing.T) {
+	files, n := disk(), 0
+	faults := resolve(parse(t, elsewhere), environment(), changing{files, func(name string) {
+		if name == "keys/a" {
+			n++
+			files[fmt.Sprintf("keys/c%d", n)] = aFile(0o600, "hunter2-c")
+		}
+	}})
+	if faults != nil || n > 10 {
+		t.Errorf("after %d times: %v", n, faults)
 	}
 }
 

@@ -1,6 +1,7 @@
 package yamltable
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -67,6 +68,25 @@ func (r Ref) Loaded() []Loaded {
 	var all []Loaded
 	for _, l := range r.open().loaded {
 		all = append(all, Loaded{l.file, Ref{seal(&refTarget{secret: true, loaded: []loaded{l}})}})
+	}
+	return all
+}
+
+// Source is a file, or a directory with all that is in it, that the document refers
+// to.
+type Source struct {
+	Key  string // what refers to it: "session.keys[0]"
+	Path string // absolute and clean
+	Dir  bool
+}
+
+// Sources are all files and directories that Resolve reads, in the order of the
+// document. They are known as soon as it was read, also where Resolve finds faults.
+func (d Document) Sources() (all []Source) {
+	for _, p := range d.open().pending {
+		if p.ref.form == FormFile || p.ref.form == FormDir {
+			all = append(all, Source{Key: p.path, Path: path.Clean(p.ref.arg), Dir: p.ref.form == FormDir})
+		}
 	}
 	return all
 }
@@ -253,29 +273,52 @@ func readAll(fsys fs.FS, name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, MaxFile))
 }
 
-// readDir reads every regular file, in the order of their names. Names that
-// begin with a dot are Kubernetes' own ("..data").
-func (p pending) readDir(fsys fs.FS) []string {
+// readDir reads every file, in the order of their names. Names that begin with a
+// dot are passed over: they are Kubernetes' own ("..data"), or a file that is still
+// being written.
+func (p pending) readDir(fsys fs.FS) (complaints []string) {
 	dir := path.Clean(p.ref.arg)
-	entries, err := fs.ReadDir(fsys, strings.TrimPrefix(dir, "/"))
-	if err != nil {
-		return []string{"directory " + dir + " " + whyUnreadable(err)}
-	}
-	var complaints []string
-	found := false
-	for _, e := range entries {
-		name := path.Join(dir, e.Name())
-		info, err := fs.Stat(fsys, strings.TrimPrefix(name, "/"))
-		if strings.HasPrefix(e.Name(), ".") || (err == nil && !info.Mode().IsRegular()) {
-			continue
+	names, complaint := listDir(fsys, dir)
+	// A file that goes while the others are read would be a fault that nobody finds
+	// again; so a directory that has changed meanwhile is read again.
+	for range 3 {
+		if complaint != "" {
+			return []string{complaint}
 		}
-		found = true
-		complaints = append(complaints, p.readFile(fsys, name)...)
-	}
-	if !found {
-		return []string{"directory " + dir + " has no files"}
+		p.ref.loaded, complaints = nil, nil
+		for _, name := range names {
+			complaints = append(complaints, p.readFile(fsys, path.Join(dir, name))...)
+		}
+		before := names
+		if names, complaint = listDir(fsys, dir); slices.Equal(before, names) {
+			break
+		}
 	}
 	return complaints
+}
+
+// listDir names the files of a directory, or says what is wrong with it.
+func listDir(fsys fs.FS, dir string) (names []string, complaint string) {
+	inFS := strings.TrimPrefix(dir, "/")
+	if info, err := fs.Stat(fsys, cmp.Or(inFS, ".")); err == nil && !info.IsDir() {
+		return nil, dir + " is not a directory; file: names a single file"
+	}
+	entries, err := fs.ReadDir(fsys, cmp.Or(inFS, "."))
+	if err != nil {
+		return nil, "directory " + dir + " " + whyUnreadable(err)
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), ".") {
+			names = append(names, e.Name())
+		}
+	}
+	switch {
+	case len(names) == 0:
+		return nil, "directory " + dir + " has no files"
+	case len(names) > MaxDir:
+		return nil, fmt.Sprintf("directory %s has more than %d files", dir, MaxDir)
+	}
+	return names, ""
 }
 
 func whyUnreadable(err error) string {
@@ -323,6 +366,8 @@ func refShape(secret bool, forms []string) Shape[Ref] {
 // else may be the secret, or a private key in the place of a public one.
 func (w *Walker) noReference(at Place, want, v string, forms []string, secret bool) {
 	switch meant := MeantReference(v); {
+	case strings.HasPrefix(v, FormDir+":/"):
+		w.Fault(at, "%s", oneValue)
 	case meant != "" && slices.ContainsFunc(forms, func(form string) bool { return strings.HasPrefix(meant, form+":") }):
 		w.Suggest(at, meant, "must be %s", want)
 	case secret:
@@ -360,6 +405,8 @@ func ValueOrRef[T any](want, pattern string, parse func(string) (T, error)) Shap
 				return
 			}
 			switch form, arg, complaint := SplitRef(v); {
+			case form == FormDir && complaint == "":
+				w.Fault(at, "%s", oneValue)
 			case !slices.Contains(forms, form):
 				Parsed(w, at, v, into, parse)
 			case complaint != "":
@@ -373,6 +420,9 @@ func ValueOrRef[T any](want, pattern string, parse func(string) (T, error)) Shap
 		},
 	}
 }
+
+// oneValue is the fault of dir: in a place that takes no list.
+const oneValue = "dir: stands for several values, one for each file, and one is wanted here; name it with file:/path"
 
 func refPattern(forms []string) string {
 	var alternatives []string

@@ -18,6 +18,7 @@ import (
 
 const (
 	MaxFile  = 1 << 20 // P17: nobody writes a larger one by hand
+	MaxDir   = 100     // files of a directory of secrets: more are another directory by mistake
 	maxDepth = 32
 	maxShown = 4096 // bytes of a line that an excerpt shows at all
 )
