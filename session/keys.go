@@ -50,6 +50,7 @@ func ParseKey(text string) (Key, error) {
 	if err != nil {
 		return Key{}, fmt.Errorf("%w (its date is not RFC 3339)", ErrKey)
 	}
+	created = created.UTC().Truncate(time.Second)
 	secret, err := base64.RawURLEncoding.Strict().DecodeString(parts[2])
 	if err != nil || len(secret) != keyBytes {
 		return Key{}, fmt.Errorf("%w (its secret is not %d bytes of base64url)", ErrKey, keyBytes)
@@ -67,6 +68,12 @@ func (k Key) Text() string {
 	return keyPrefix + " " + k.created.Format(time.RFC3339) + " " + base64.RawURLEncoding.EncodeToString(k.secret[:])
 }
 
+// Created is when the key was made, as its text says, in whole seconds.
+func (k Key) Created() time.Time { return k.created }
+
+// SignsFrom is when the key begins to sign where there is an older one.
+func (k Key) SignsFrom() time.Time { return k.created.Add(keyRest) }
+
 // String keeps the secret out of logs and errors.
 func (k Key) String() string { return "<secret>" }
 
@@ -82,25 +89,32 @@ func (k Key) Derive(purpose string, n int) []byte {
 	return out
 }
 
-// Keyring holds the keys of one process, oldest first. All verify; one signs.
+// Keyring holds the keys of one process, oldest first. All verify; one signs. It is
+// asked each time something is signed, so that a key begins to sign by itself.
 type Keyring struct{ keys []Key }
+
+// TwinError is NewKeyring's where two of the keys that it was given are the same, by
+// their places in that list.
+type TwinError struct{ First, Second int }
+
+func (TwinError) Error() string { return "the same session key is listed twice" }
 
 // NewKeyring orders keys by age and refuses none and twins.
 func NewKeyring(keys []Key) (Keyring, error) {
 	if len(keys) == 0 {
 		return Keyring{}, errors.New("no session keys")
 	}
+	seen := map[[keyBytes]byte]int{}
+	for i, k := range keys {
+		if first, twin := seen[k.secret]; twin {
+			return Keyring{}, TwinError{first, i}
+		}
+		seen[k.secret] = i
+	}
 	keys = slices.Clone(keys)
 	slices.SortStableFunc(keys, func(a, b Key) int {
 		return cmp.Or(a.created.Compare(b.created), bytes.Compare(a.secret[:], b.secret[:]))
 	})
-	secrets := map[[keyBytes]byte]bool{}
-	for _, k := range keys {
-		if secrets[k.secret] {
-			return Keyring{}, errors.New("the same session key is listed twice")
-		}
-		secrets[k.secret] = true
-	}
 	return Keyring{keys: keys}, nil
 }
 
@@ -116,9 +130,21 @@ func (r Keyring) All() []Key { return slices.Clone(r.keys) }
 // least ten minutes old, else the oldest.
 func (r Keyring) Signing(now time.Time) int {
 	for i, k := range slices.Backward(r.keys) {
-		if now.Sub(k.created) >= keyRest {
+		if !now.Before(k.SignsFrom()) {
 			return i
 		}
 	}
 	return 0
+}
+
+// Signs is from when until when key i signs, if no key comes or goes. The zero time
+// as from stands for the beginning, and as until for no end.
+func (r Keyring) Signs(i int) (from, until time.Time) {
+	if i > 0 {
+		from = r.keys[i].SignsFrom()
+	}
+	if i+1 < len(r.keys) {
+		until = r.keys[i+1].SignsFrom()
+	}
+	return from, until
 }

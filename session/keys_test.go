@@ -89,9 +89,15 @@ func TestKeyringRefusesNoneAndTwins(t *testing.T) {
 	}
 	a, b := keyOf(1, now), keyOf(2, now.Add(time.Hour))
 	aAgain := keyOf(1, now.Add(2*time.Hour))
-	for name, keys := range map[string][]Key{"same": {a, a}, "same, not neighbours": {a, b, aAgain}} {
-		if _, err := NewKeyring(keys); err == nil {
-			t.Errorf("%s: twins are not refused", name)
+	for name, tc := range map[string]struct {
+		keys []Key
+		want TwinError
+	}{
+		"same":                 {[]Key{a, a}, TwinError{0, 1}},
+		"same, not neighbours": {[]Key{aAgain, b, a}, TwinError{0, 2}},
+	} {
+		if _, err := NewKeyring(tc.keys); err != tc.want {
+			t.Errorf("%s: %v, want %+v", name, err, tc.want)
 		}
 	}
 	given := []Key{b, a}

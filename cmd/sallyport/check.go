@@ -2,13 +2,17 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/session"
 )
 
 func checkCommand(c *console) *cobra.Command {
@@ -18,7 +22,8 @@ func checkCommand(c *console) *cobra.Command {
 		Use:   "check [FILE]",
 		Short: "Judge a configuration and say what its rules mean",
 		Long: "Judge a configuration and print each rule as a sentence. Looks at nothing but the\n" +
-			"file; with --values also reads the variables and files that it refers to.",
+			"file; with --values also reads the variables and files that it refers to, and says\n" +
+			"which session key signs and when those before it can be removed.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneFile(cmd, args, &path); err != nil {
 				return err
@@ -36,8 +41,9 @@ func check(c *console, path string, values bool) error {
 	if err != nil {
 		return err
 	}
+	var sec *assemble.Secrets
 	if values {
-		if _, err := assemble.Resolve(cfg, c.env); err != nil {
+		if sec, err = assemble.Resolve(cfg, c.env); err != nil {
 			return asUsage(err)
 		}
 		if _, err := newCertificate(cfg, slog.New(slog.DiscardHandler)); err != nil {
@@ -63,8 +69,44 @@ func check(c *console, path string, values bool) error {
 				assemble.LogoutURI(cfg))
 		}
 	}
+	if sec != nil {
+		printKeys(c.stdout, cfg, sec, time.Now())
+	}
 	fmt.Fprintf(c.stdout, "\n%s is valid.\n", path)
 	return nil
+}
+
+// printKeys says what each session key is for, the oldest first.
+func printKeys(out io.Writer, cfg *config.Config, sec *assemble.Secrets, now time.Time) {
+	fmt.Fprintln(out, "\nSession keys, the oldest first:")
+	for i, key := range sec.Keys.All() {
+		from, until := sec.Keys.Signs(i)
+		fmt.Fprintf(out, "  %s, made %s, %s\n", sec.KeyNames[i], key.Created().Format(time.RFC3339),
+			keyUse(from, until, overlap(cfg), now))
+	}
+}
+
+// overlap is how long something that a key signed can be good for.
+func overlap(cfg *config.Config) time.Duration {
+	return max(cfg.Session.AbsoluteTimeout, session.FlowTime, assertion.Lifetime)
+}
+
+// keyUse says what a key does that signs from a time until another one, as
+// session.Keyring.Signs tells them.
+func keyUse(from, until time.Time, overlap time.Duration, now time.Time) string {
+	moment := func(t time.Time) string { return t.Format(time.RFC3339) }
+	switch needed := until.Add(overlap); {
+	case now.Before(from):
+		return "signs from " + moment(from)
+	case until.IsZero():
+		return "signs now"
+	case now.Before(until):
+		return "signs now, until " + moment(until) + ", and opens what it signed until " + moment(needed)
+	case now.Before(needed):
+		return "opens what it signed until " + moment(needed) + "; then it can be removed"
+	default:
+		return "has not been needed since " + moment(needed) + ": remove it"
+	}
 }
 
 // warnings are what is allowed but should be looked at twice.

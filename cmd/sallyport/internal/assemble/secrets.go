@@ -1,8 +1,11 @@
 package assemble
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/login"
@@ -10,7 +13,11 @@ import (
 )
 
 // Secrets are what Resolve learns that the configuration itself does not hold.
-type Secrets struct{ Keys session.Keyring }
+type Secrets struct {
+	Keys session.Keyring
+	// KeyNames say where each of Keys came from: a file, or "session.keys[1]".
+	KeyNames []string
+}
 
 // Resolve reads every reference and parses what has a form of its own. Its error is config.Faults.
 func Resolve(cfg *config.Config, env func(string) (string, bool)) (*Secrets, error) {
@@ -18,25 +25,48 @@ func Resolve(cfg *config.Config, env func(string) (string, bool)) (*Secrets, err
 	if len(faults) > 0 {
 		return nil, faults
 	}
-	var keys []session.Key
-	for _, text := range cfg.Session.KeyTexts {
-		key, err := session.ParseKey(text.Text())
-		if err != nil {
-			faults = append(faults, cfg.Fault(text.Path, "%v", err))
-			continue
-		}
-		keys = append(keys, key)
-	}
+	keys, faults := parseKeys(cfg)
 	faults = append(faults, providerFaults(cfg)...)
 	if len(faults) > 0 {
 		return nil, faults
 	}
+	return newSecrets(cfg, keys)
+}
+
+// parseKeys reads the texts of session keys.
+func parseKeys(cfg *config.Config) (keys []session.Key, faults config.Faults) {
+	for _, text := range cfg.Session.KeyTexts {
+		key, err := session.ParseKey(text.Text())
+		switch {
+		case err != nil && text.File != "":
+			faults = append(faults, cfg.Fault(text.Path, "%v: file %s", err, text.File))
+		case err != nil:
+			faults = append(faults, cfg.Fault(text.Path, "%v", err))
+		}
+		keys = append(keys, key)
+	}
+	return keys, faults
+}
+
+// newSecrets makes a ring of the keys, which are in the order of cfg's texts.
+func newSecrets(cfg *config.Config, keys []session.Key) (*Secrets, error) {
+	texts := cfg.Session.KeyTexts
 	ring, err := session.NewKeyring(keys)
+	if twins, ok := errors.AsType[session.TwinError](err); ok {
+		return nil, config.Faults{cfg.Fault(texts[twins.Second].Path, "the same session key is in %s and in %s",
+			keyName(texts[twins.First]), keyName(texts[twins.Second]))}
+	}
 	if err != nil {
 		return nil, config.Faults{cfg.Fault("session.keys", "%v", err)}
 	}
-	return &Secrets{Keys: ring}, nil
+	sec := &Secrets{Keys: ring}
+	for _, key := range ring.All() {
+		sec.KeyNames = append(sec.KeyNames, keyName(texts[slices.Index(keys, key)]))
+	}
+	return sec, nil
 }
+
+func keyName(text config.KeyText) string { return cmp.Or(text.File, text.Path) }
 
 // providerFaults judges what can be judged of providers without asking them,
 // once all values are there.
