@@ -29,7 +29,6 @@ type (
 	Faults = yamltable.Faults
 	Ref    = yamltable.Ref
 	Key    = yamltable.Key
-	Source = yamltable.Source
 )
 
 // Size is a number of bytes as the file has it: 64KiB for 65536.

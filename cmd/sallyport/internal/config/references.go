@@ -37,10 +37,6 @@ func (c *Config) ResolvePublicURL(env func(string) (string, bool), fsys fs.FS) F
 	return c.doc.Finish(c.settleHosts())
 }
 
-// Sources are the files and directories that Resolve reads, in the order of the
-// file. They are known after Parse, and stay the same whatever Resolve finds.
-func (c *Config) Sources() []Source { return c.doc.Sources() }
-
 func keyTexts(refs []Ref) []KeyText {
 	var texts []KeyText
 	for i, r := range refs {

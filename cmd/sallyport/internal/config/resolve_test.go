@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -203,25 +202,6 @@ func TestP15_EachReferenceThatCannotBeReadIsAFault(t *testing.T) {
 				t.Errorf("a secret is shown:\n%v", faults)
 			}
 		})
-	}
-}
-
-// Who watches for changes must know where to look, also while something is wrong there.
-func TestFilesAndDirectoriesThatCountAreNamed(t *testing.T) {
-	c := parse(t, elsewhere)
-	want := []Source{
-		{Key: "listen.https.cert", Path: "/tls/tls.crt"}, {Key: "listen.https.key", Path: "/tls/tls.key"},
-		{Key: "session.keys[0]", Path: "/keys", Dir: true},
-		{Key: "providers[0].issuer", Path: "/issuer"}, {Key: "providers[0].client_secret", Path: "/secret"},
-		{Key: "pages.logo", Path: "/logo.png"},
-	}
-	for _, files := range []fstest.MapFS{nil, {}, disk()} { // not read, not to be had, there
-		if files != nil {
-			resolve(c, environment(), files)
-		}
-		if got := c.Sources(); !slices.Equal(got, want) {
-			t.Errorf("got %v\nwant %v", got, want)
-		}
 	}
 }
 

@@ -72,25 +72,6 @@ func (r Ref) Loaded() []Loaded {
 	return all
 }
 
-// Source is a file, or a directory with all that is in it, that the document refers
-// to.
-type Source struct {
-	Key  string // what refers to it: "session.keys[0]"
-	Path string // absolute and clean
-	Dir  bool
-}
-
-// Sources are all files and directories that Resolve reads, in the order of the
-// document. They are known as soon as it was read, also where Resolve finds faults.
-func (d Document) Sources() (all []Source) {
-	for _, p := range d.open().pending {
-		if p.ref.form == FormFile || p.ref.form == FormDir {
-			all = append(all, Source{Key: p.path, Path: path.Clean(p.ref.arg), Dir: p.ref.form == FormDir})
-		}
-	}
-	return all
-}
-
 // Path is that of the file it names; "" if it names none.
 func (r Ref) Path() string {
 	if r.IsZero() || r.open().form != FormFile {
