@@ -65,7 +65,7 @@ type Config struct {
 // Session says how long a session lasts and what seals it.
 type Session struct {
 	Keys                         []Ref
-	KeyTexts                     []KeyText // after Resolve; files of a directory in the order of their names
+	KeyTexts                     []KeyText // after Resolve; those of a directory by name; assemble orders all by age
 	AbsoluteTimeout, IdleTimeout time.Duration
 	CookieName                   string // "" where it is the usual one
 	KeepCache                    bool   // signing out leaves the browser's cache alone
@@ -246,8 +246,8 @@ func file() yamltable.Shape[Config] {
 func sessionShape() yamltable.Shape[Session] {
 	return yamltable.Object[Session]{Keys: []yamltable.Entry[Session]{
 		yamltable.Field("keys", "The session keys, as `sallyport genkey` prints them. All open sessions; the newest that "+
-			"is old enough seals them. "+
-			"dir: stands for every file in a directory.",
+			"is ten minutes old seals them. dir: stands for every file in a directory, each of them a key, except names "+
+			"that begin with a dot.",
 			yamltable.List(yamltable.SecretRef(yamltable.FormFile, yamltable.FormDir, yamltable.FormEnv, yamltable.FormLiteral),
 				1), func(s *Session) *[]Ref { return &s.Keys }).Required(),
 		yamltable.Field("absolute_timeout", "After this a person signs in again, whatever happened since.",
