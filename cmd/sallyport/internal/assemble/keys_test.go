@@ -65,7 +65,8 @@ func (d keyDirectory) reload(process *Process, app string) *Runtime {
 func TestKeysThatComeAndGoInADirectory(t *testing.T) {
 	dir := keyDirectory{t, t.TempDir()}
 	now := time.Now()
-	oldest, next, young := session.NewKey(now.Add(-time.Hour)), session.NewKey(now.Add(-20*time.Minute)), session.NewKey(now)
+	oldest, next := session.NewKey(now.Add(-time.Hour)), session.NewKey(now.Add(-20*time.Minute))
+	young := session.NewKey(now)
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, r.Header.Get("X-Sallyport-Assertion"))
 	}))
@@ -146,7 +147,8 @@ func TestFileThatIsNoKeyIsNamedAndNotShown(t *testing.T) {
 	key := session.NewKey(time.Now())
 	dir.put("a", key)
 	for name, tc := range map[string]struct{ text, want string }{
-		"a password":  {"hunter2-hunter2-hunter2", "not a session key: `sallyport genkey` prints one: file " + dir.path + "/b"},
+		"a password": {"hunter2-hunter2-hunter2", "not a session key: `sallyport genkey` prints one: file " +
+			dir.path + "/b"},
 		"half a key":  {key.Text()[:60], "base64url): file " + dir.path + "/b"},
 		"two keys":    {key.Text() + "\n" + key.Text(), "prints one: file " + dir.path + "/b"},
 		"a key twice": {key.Text(), "the same session key is in " + dir.path + "/a and in " + dir.path + "/b"},
