@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"math"
 	"time"
@@ -11,12 +10,14 @@ import (
 
 // Cut says which sessions are over before their time. A session is over if it
 // matches all that the Cut names: a person and a time match the sessions of that
-// person that began by then. A Cut names a sign-in (Root), a session at the provider
-// (Provider and ProviderSID), a person or an organization, or only a time.
+// person that began by then. A Cut names a sign-in (Root or SID), a session at the
+// provider (Provider and ProviderSID), a person or an organization, or only a time.
 type Cut struct {
 	// Root is a sign-in. Person and Before say whose it is and when it began, so
 	// that it can be merged with others.
 	Root string
+	// SID is a sign-in too, by the name that apps and lists have for it: Session.SID.
+	SID string
 	// Below, with Root, spares the sessions of this generation and later ones: to
 	// switch the organization ends the session before it and not the next. 0: all.
 	Below uint64
@@ -25,8 +26,8 @@ type Cut struct {
 	Person                string // identity.Identity.ID
 	Org                   string // one of theirs, active or not
 
-	// Before is the last moment at which a sign-in is matched. Only with Root may it
-	// be left out.
+	// Before is the last moment at which a sign-in is matched. Only with Root or SID
+	// may it be left out.
 	Before time.Time
 	// Until is when everything that is matched is over in any case, so that the Cut
 	// need not be kept any longer.
@@ -115,6 +116,7 @@ type Record struct {
 // known.
 func (c Cut) Record(now time.Time) (Record, error) {
 	r := Record{Before: c.Before.UnixMilli(), Until: c.Until.UnixMilli()}
+	sid, isSID := KeyOfSID(c.SID)
 	named := 0
 	for _, by := range [...]struct {
 		named bool
@@ -122,8 +124,9 @@ func (c Cut) Record(now time.Time) (Record, error) {
 		key   func() CutKey
 	}{
 		{c.Root != "", KindRoot, func() CutKey { return rootKey(c.Root) }},
+		{c.SID != "", KindRoot, func() CutKey { return sid }},
 		{c.ProviderSID != "", KindSID, func() CutKey { return sidKey(c.Provider, c.ProviderSID) }},
-		{c.Person != "" && c.Root == "", KindPerson, func() CutKey { return personKey(c.Person) }},
+		{c.Person != "" && c.Root == "" && c.SID == "", KindPerson, func() CutKey { return personKey(c.Person) }},
 		{c.Org != "", KindOrg, func() CutKey { return orgKey(c.Org) }},
 	} {
 		if by.named {
@@ -140,7 +143,7 @@ func (c Cut) Record(now time.Time) (Record, error) {
 	if c.Below <= math.MaxUint32 { // no generation is beyond, so that all are below
 		r.Below = uint32(c.Below)
 	}
-	if named > 1 || c.Until.IsZero() || c.Before.IsZero() && r.Kind != KindRoot || c.Below > 0 && r.Kind != KindRoot ||
+	if named > 1 || c.SID != "" && !isSID || c.Until.IsZero() || c.Before.IsZero() && r.Kind != KindRoot || c.Below > 0 && r.Kind != KindRoot ||
 		(c.ProviderSID == "") != (c.Provider == "") {
 		return Record{}, ErrCut
 	}
@@ -168,8 +171,7 @@ func (r Record) Join(old Record) Record {
 // asked for what has ended, and says nothing about the secret Root. All sessions of
 // a sign-in have the same.
 func (s *Session) SID() string {
-	key := rootKey(s.Root)
-	return base64.RawURLEncoding.EncodeToString(key[:])
+	return rootKey(s.Root).SID()
 }
 
 func rootKey(root string) CutKey         { return hashed("sallyport sid", root, "") }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
 )
 
 // View answers from memory which sessions are over. Memory and the stores add the
@@ -114,22 +116,38 @@ func (v *View) Ended(s *Session) bool {
 			return true
 		}
 	}
-	return at <= v.newest(s)
+	return at <= v.newest(&s.Identity)
+}
+
+// EndedEntry reports whether the sign-in that e tells of is over, whichever
+// organization is the active one by now.
+func (v *View) EndedEntry(e *Entry) bool {
+	at := e.Since.UnixMilli()
+	if at <= v.before.Load() {
+		return true
+	}
+	if key, ok := KeyOfSID(e.SID); ok {
+		if cut, ok := v.get(key); ok && cut.kind() == KindRoot && cut.below == 0 {
+			return true
+		}
+	}
+	id := e.identity()
+	return at <= v.newest(&id)
 }
 
 // Earliest is the first moment at which the person of s can sign in so that no cut
 // matches the new session.
 func (v *View) Earliest(s *Session) time.Time {
-	newest := max(v.before.Load(), v.newest(s))
+	newest := max(v.before.Load(), v.newest(&s.Identity))
 	if newest == math.MinInt64 {
 		return time.Time{}
 	}
 	return time.UnixMilli(newest + 1).UTC()
 }
 
-// newest is the last moment of a sign-in, by the person of s, that a cut matches.
-func (v *View) newest(s *Session) int64 {
-	id, newest := &s.Identity, int64(math.MinInt64)
+// newest is the last moment of a sign-in, by who id is, that a cut matches.
+func (v *View) newest(id *identity.Identity) int64 {
+	newest := int64(math.MinInt64)
 	cut := func(key CutKey) {
 		if e, ok := v.get(key); ok {
 			newest = max(newest, e.before)

@@ -14,7 +14,9 @@ import (
 
 // Database is what the kinds of database differ in. The SQL is one for both.
 type Database struct {
-	DB *sql.DB
+	// DB writes. Follow reads what is new and Lists what people ask for: with
+	// connections of their own they wait for nothing that writes. They may be left out.
+	DB, Follow, Lists *sql.DB
 	// Embedded: what cannot be opened cannot be reached later either.
 	Embedded bool
 	// Bytes and Serial are the types of a column: bytes, and a primary key that
@@ -42,7 +44,7 @@ type Database struct {
 // schema is what this program writes, readableBy the oldest program that can read
 // it: tables change in such a way that the version before can go on for one minor.
 const (
-	schema     = 1
+	schema     = 2
 	readableBy = 1
 )
 
@@ -63,7 +65,46 @@ var migrations = [schema][]string{{
 	`create index sallyport_ended_until on sallyport_ended (until_ms)`,
 	`create table sallyport_once (value {bytes} primary key, until_ms bigint not null)`,
 	`create index sallyport_once_until on sallyport_once (until_ms)`,
+}, {
+	`create table sallyport_sessions (
+		session {bytes} primary key,
+		person text not null,
+		org text not null,
+		orgs text not null,
+		provider text not null,
+		sid text not null,
+		since_ms bigint not null,
+		until_ms bigint not null,
+		from_ip text not null,
+		browser text not null)`,
+	`create index sallyport_sessions_person on sallyport_sessions (person, since_ms)`,
+	`create index sallyport_sessions_since on sallyport_sessions (since_ms)`,
+	`create index sallyport_sessions_until on sallyport_sessions (until_ms)`,
+	`create table sallyport_replicas (
+		id varchar(64) primary key,
+		version text not null,
+		absolute_s bigint not null,
+		seen_ms bigint not null)`,
 }}
+
+// current reports whether the tables are those that this program writes. It waits for
+// nobody who writes, so that a replica begins to read also while somebody hangs.
+func (s *Store) current(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	has, err := number(ctx, s.d.Follow, "schema")
+	if err != nil {
+		return false, err
+	}
+	oldest, err := number(ctx, s.d.Follow, "readable_by")
+	if err != nil {
+		return false, err
+	}
+	if oldest > schema {
+		return false, fmt.Errorf("%w (schema %d); run a version that knows it", ErrNewer, has)
+	}
+	return has >= schema, nil
+}
 
 // migrate brings the tables to this program's version, all or nothing.
 func (s *Store) migrate(ctx context.Context) error {
@@ -106,9 +147,14 @@ func (s *Store) migrate(ctx context.Context) error {
 	})
 }
 
-func number(ctx context.Context, tx *sql.Tx, key string) (n int, err error) {
+// querier is a transaction, or a database without one.
+type querier interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+func number(ctx context.Context, q querier, key string) (n int, err error) {
 	var text string
-	err = tx.QueryRowContext(ctx, `select value from sallyport_meta where key = $1`, key).Scan(&text)
+	err = q.QueryRowContext(ctx, `select value from sallyport_meta where key = $1`, key).Scan(&text)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil
 	}
@@ -152,13 +198,13 @@ func (s *Store) readNew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var given int64
-	if err := s.d.DB.QueryRowContext(ctx, s.d.Last).Scan(&given); err != nil {
+	if err := s.d.Follow.QueryRowContext(ctx, s.d.Last).Scan(&given); err != nil {
 		return fmt.Errorf("read ended sessions: %w", err)
 	}
 	if given < s.last { // an older copy was restored
 		s.last = 0
 	}
-	rows, err := s.d.DB.QueryContext(ctx, `select seq, kind, key, whose, below, before_ms, until_ms
+	rows, err := s.d.Follow.QueryContext(ctx, `select seq, kind, key, whose, below, before_ms, until_ms
 		from sallyport_ended where seq > $1 order by seq`, s.last)
 	if err != nil {
 		return fmt.Errorf("read ended sessions: %w", err)
@@ -203,6 +249,17 @@ func (s *Store) write(ctx context.Context, r session.Record, person string) (fir
 	var merge session.Merge
 	var made session.Record
 	err = s.transact(ctx, func(tx *sql.Tx) error {
+		if r.Kind != session.KindRoot {
+			longest, err := s.longestOf(ctx, tx)
+			if err != nil {
+				return err
+			}
+			r.Until = max(r.Until, r.Before+(longest+untilMargin).Milliseconds())
+		} else if r.Below == 0 { // the list says no longer what nobody has
+			if _, err := tx.ExecContext(ctx, `delete from sallyport_sessions where session = $1`, r.Key[:]); err != nil {
+				return fmt.Errorf("take the sign-in off the list: %w", err)
+			}
+		}
 		var known bool
 		if first, known, err = s.put(ctx, tx, r); err != nil {
 			return fmt.Errorf("write ended session: %w", err)
@@ -269,6 +326,7 @@ func (s *Store) merge(ctx context.Context) (m session.Merge, merged bool, err er
 	const rows = ` from sallyport_ended where kind <> 0 and before_ms >
 		(select coalesce(max(before_ms), -1) from sallyport_ended where kind = 0)`
 	r := session.Record{Kind: session.KindAll}
+	var last int64
 	err = s.transact(ctx, func(tx *sql.Tx) error {
 		n, err := older(ctx, tx, &r, s.o.Max-s.o.Max/8, rows)
 		if err != nil || n == 0 {
@@ -276,6 +334,9 @@ func (s *Store) merge(ctx context.Context) (m session.Merge, merged bool, err er
 		}
 		merged = true
 		m = session.Merge{Before: time.UnixMilli(r.Before).UTC(), Entries: n/2 + 1}
+		if err := tx.QueryRowContext(ctx, s.d.Last).Scan(&last); err != nil {
+			return err
+		}
 		_, _, err = s.put(ctx, tx, r)
 		return err
 	})
@@ -284,7 +345,7 @@ func (s *Store) merge(ctx context.Context) (m session.Merge, merged bool, err er
 	}
 	if merged {
 		s.view.Add(r)
-		s.covered = covered{before: r.Before, last: s.last}
+		s.covered = covered{before: r.Before, last: last}
 	}
 	return m, merged, nil
 }
@@ -372,6 +433,8 @@ func (s *Store) prune(ctx context.Context) (more bool, err error) {
 		for _, statement := range [...]string{
 			`delete from sallyport_ended where seq in (select seq from sallyport_ended where until_ms < $1 limit $2)`,
 			`delete from sallyport_once where value in (select value from sallyport_once where until_ms < $1 limit $2)`,
+			`delete from sallyport_sessions where session in
+				(select session from sallyport_sessions where until_ms < $1 limit $2)`,
 		} {
 			done, err := tx.ExecContext(ctx, statement, late, chunk)
 			if err != nil {

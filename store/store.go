@@ -1,13 +1,15 @@
 // Package store shares between replicas, and keeps over restarts, what ended
-// before its time and what counts once.
+// before its time, what counts once, and the list of who is signed in.
 //
 // It owns the tables, their migrations and the transactions, in SQL that SQLite
 // and PostgreSQL both read, and it feeds a session.View from them, so that whether
-// a session is over is answered from memory. It never answers from the view when
-// it is asked to write, never forgets what it could not write, and knows no root,
-// cookie, token or name of anybody: keys are hashes. Drivers are its neighbours'
-// above, store/sqlite and store/postgres; what all of this must keep to is tested
-// by store/storetest.
+// a session is over is answered from memory. Reading and writing have a goroutine
+// each: what this process knows stays fresh while a write hangs. It never answers
+// from the view when it is asked to write, never forgets what it could not write,
+// and knows no root, cookie or token. What has ended it knows by hashes; who is
+// signed in, from where and since when, stands in the list until the session is
+// over. Drivers are its neighbours' above, store/sqlite and store/postgres; what all
+// of this must keep to is tested by store/storetest.
 package store
 
 import (
@@ -26,6 +28,10 @@ import (
 // program cannot read.
 var ErrNewer = errors.New("store: written by a newer version")
 
+// ErrNoTables is what a Brief store returns where the tables are not there, or are
+// of an older version.
+var ErrNoTables = errors.New("store: it has no tables of this version: they are made when this version serves")
+
 const (
 	defaultMax     = 1_000_000
 	defaultTimeout = 5 * time.Second
@@ -34,8 +40,10 @@ const (
 	// pendingMax bounds the cuts that wait for a store that cannot be written.
 	pendingMax = 10_000
 	// readAnyway is how old the view may become where nothing seems to have changed.
-	readAnyway  = 5 * time.Second
-	pruneEvery  = time.Minute
+	readAnyway = 5 * time.Second
+	pruneEvery = time.Minute
+	// workEvery is how often to look for something to write, and again after a failure.
+	workEvery   = time.Second
 	clockEvery  = 10 * time.Second
 	clockMargin = time.Minute // what another replica's clock may be behind
 )
@@ -48,8 +56,16 @@ type Options struct {
 	Merged func(session.Merge)
 	// Timeout bounds each call to the database, however the caller's context ends.
 	Timeout time.Duration
-	Log     *slog.Logger
-	Now     func() time.Time
+	// Absolute is for how long sessions last that begin here: see SetAbsolute.
+	Absolute time.Duration
+	// Version is this program's, for who looks into the table of replicas.
+	Version string
+	// Brief is for a command that asks or ends something and is done. It makes no
+	// tables, follows nobody, and does not try again: what fails has failed. Until and
+	// the clock are those of the moment at which it was opened.
+	Brief bool
+	Log   *slog.Logger
+	Now   func() time.Time
 }
 
 // Store is a session.Ended and a session.Once for all replicas that open the same
@@ -59,22 +75,31 @@ type Store struct {
 	o       Options
 	view    *session.View
 	stop    context.CancelFunc
-	running sync.WaitGroup // follow, and what watches
+	running sync.WaitGroup // follow, write, and what watches
 	kick    chan struct{}  // there may be something to read
+	waits   chan struct{}  // there is something to write
 
 	mu      sync.Mutex // guards what follows
 	fresh   time.Time
 	offset  time.Duration // of the database's clock to ours
 	every   time.Duration // between two looks for something new
 	pending map[place]waiting
-	failing bool
 	full    bool // there was too much, and the tables have not been looked at since
+	signIns []session.Entry
+	dropped int // sign-ins that the list lacks
+	self    replica
+	longest time.Duration // the longest absolute timeout of all replicas
 
-	// Only one goroutine reads: Open, then follow.
-	migrated             bool
-	last                 int64 // the newest row that is in the view
-	read, pruned, clocks time.Time
-	covered              covered
+	// Only one goroutine reads: New, then follow.
+	migrated     bool
+	last         int64 // the newest row that is in the view
+	read, clocks time.Time
+	reads        health
+
+	// Only one writes what waits.
+	pruned  time.Time
+	covered covered
+	writes  health
 }
 
 // covered are rows that a cut of everybody covers, and how far they are deleted.
@@ -93,8 +118,9 @@ type waiting struct {
 }
 
 var (
-	_ session.Ended = (*Store)(nil)
-	_ session.Once  = (*Store)(nil)
+	_ session.Ended   = (*Store)(nil)
+	_ session.Once    = (*Store)(nil)
+	_ session.Listing = (*Store)(nil)
 )
 
 // New migrates the tables, reads all of them and follows what other replicas
@@ -116,28 +142,69 @@ func New(ctx context.Context, d Database, o Options) (*Store, error) {
 	if o.Merged == nil {
 		o.Merged = func(session.Merge) {}
 	}
+	if d.Follow == nil {
+		d.Follow = d.DB
+	}
+	if d.Lists == nil {
+		d.Lists = d.DB
+	}
 	following, stop := context.WithCancel(context.Background())
 	s := &Store{d: d, o: o, view: session.NewView(o.Max), stop: stop,
-		kick: make(chan struct{}, 1), every: d.Every, pending: map[place]waiting{}}
-	if err := s.catchUp(ctx); err != nil && (d.Embedded || errors.Is(err, ErrNewer)) {
-		stop()
-		_ = d.DB.Close()
-		return nil, err
-	} else if err != nil {
-		s.tell(err)
+		kick: make(chan struct{}, 1), waits: make(chan struct{}, 1), every: d.Every, pending: map[place]waiting{},
+		reads: health{log: o.Log,
+			bad:  "the store fails: sign-outs on other servers are not known here until it works again",
+			good: "the store works again"},
+		writes: health{log: o.Log,
+			bad:  "the store cannot be written: sign-outs here are not known on other servers until it can be again",
+			good: "the store can be written again"},
 	}
+	if o.Brief {
+		if err := s.openBriefly(ctx); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+		return s, nil
+	}
+	s.SetAbsolute(o.Absolute)
+	err := s.catchUp(ctx)
+	if err != nil && (d.Embedded || errors.Is(err, ErrNewer)) {
+		_ = s.Close()
+		return nil, err
+	}
+	s.reads.tell(err)
 	if d.Watch != nil {
 		s.running.Go(func() { d.Watch(following, s.Kick, s.lookEvery) })
 	}
 	s.running.Go(func() { s.follow(following) })
+	s.running.Go(func() { s.writeWhatWaits(following) })
 	return s, nil
 }
 
-// Close stops following and closes the database.
+// openBriefly looks whether the tables are there, and what a cut needs to know.
+func (s *Store) openBriefly(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	if err := s.d.Follow.PingContext(limited); err != nil {
+		return fmt.Errorf("reach the database: %w", err)
+	}
+	there, err := s.current(ctx)
+	if errors.Is(err, ErrNewer) {
+		return err
+	}
+	if err != nil || !there {
+		return errors.Join(ErrNoTables, err)
+	}
+	s.migrated = true
+	if err := s.measureClock(ctx, s.o.Now()); err != nil {
+		return err
+	}
+	return s.readReplicas(limited)
+}
+
+// Close stops what runs, and closes the database.
 func (s *Store) Close() error {
 	s.stop()
 	s.running.Wait()
-	return s.d.DB.Close()
+	return errors.Join(s.d.DB.Close(), s.d.Follow.Close(), s.d.Lists.Close())
 }
 
 // End ends what c matches: in this process at once, and everywhere before it
@@ -147,9 +214,14 @@ func (s *Store) End(ctx context.Context, c session.Cut) error {
 	if err != nil {
 		return err
 	}
+	r = s.lasting(r)
 	s.add(r)
 	if _, err := s.write(ctx, r, c.Person); err != nil {
-		return errors.Join(fmt.Errorf("%w: %w", session.ErrStore, err), s.keep(waiting{r, c.Person}))
+		err = fmt.Errorf("%w: %w", session.ErrStore, err)
+		if s.o.Brief {
+			return err
+		}
+		return errors.Join(err, s.keep(waiting{r, c.Person}))
 	}
 	return nil
 }
@@ -160,6 +232,7 @@ func (s *Store) Supersede(ctx context.Context, c session.Cut) (first bool, err e
 	if err != nil {
 		return false, err
 	}
+	r = s.lasting(r)
 	first, err = s.write(ctx, r, c.Person)
 	if err != nil {
 		return false, fmt.Errorf("%w: %w", session.ErrStore, err)
@@ -219,13 +292,21 @@ func (s *Store) lookEvery(d time.Duration) {
 	s.every = d
 }
 
+// wake has the Store write at once what waits.
+func (s *Store) wake() {
+	select {
+	case s.waits <- struct{}{}:
+	default:
+	}
+}
+
 // add puts r into the view. While the database cannot be written nobody merges
 // there what is too much for it, so that it is done here.
 func (s *Store) add(r session.Record) {
 	s.view.Add(r)
 	if s.view.Len() >= s.o.Max {
 		s.setFull(true)
-		s.Kick()
+		s.wake()
 	}
 	if merge, full := s.view.MakeRoom(s.Now(), s.o.Max+s.o.Max/8); full {
 		s.o.Merged(merge)
@@ -238,7 +319,7 @@ func (s *Store) setFull(full bool) {
 	s.full = full
 }
 
-// keep has follow write a cut later.
+// keep has a cut written later.
 func (s *Store) keep(w waiting) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -251,49 +332,82 @@ func (s *Store) keep(w waiting) error {
 		w.record = w.record.Join(old.record)
 	}
 	s.pending[at] = w
+	s.wake()
 	return nil
 }
 
-// follow keeps the view up to date until ctx ends.
+// follow keeps the view up to date until ctx ends. It writes nothing, so that it
+// waits for nobody who does.
 func (s *Store) follow(ctx context.Context) {
 	for {
 		s.mu.Lock()
 		every := s.every
 		s.mu.Unlock()
-		timer := time.NewTimer(every)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !wait(ctx, every, s.kick) {
 			return
-		case <-s.kick:
-			timer.Stop()
-		case <-timer.C:
 		}
-		err := s.catchUp(ctx)
+		if err := s.catchUp(ctx); ctx.Err() == nil {
+			s.reads.tell(err)
+		}
+	}
+}
+
+// writeWhatWaits writes until ctx ends what nobody waits for: cuts that could not be
+// written before, sign-ins for the list, that this replica is there; and deletes.
+func (s *Store) writeWhatWaits(ctx context.Context) {
+	for {
+		if !wait(ctx, workEvery, s.waits) {
+			return
+		}
+		if s.Fresh().IsZero() { // there may be no tables yet
+			continue
+		}
+		err := s.writePending(ctx)
 		if err == nil {
-			err = s.writePending(ctx)
+			err = s.writeSignIns(ctx)
+		}
+		if err == nil {
+			err = s.announce(ctx)
 		}
 		if err == nil {
 			err = s.tidy(ctx)
 		}
 		if ctx.Err() == nil {
-			s.tell(err)
+			s.writes.tell(err)
+		}
+		if err != nil && !wait(ctx, workEvery, nil) { // who signs in meanwhile does not hurry it
+			return
 		}
 	}
 }
 
-// tell logs the first of several failures, and their end.
-func (s *Store) tell(err error) {
-	s.mu.Lock()
-	was, fresh := s.failing, s.fresh
-	s.failing = err != nil
-	s.mu.Unlock()
+// wait waits for so long, or for early, and reports whether ctx goes on.
+func wait(ctx context.Context, long time.Duration, early <-chan struct{}) bool {
+	timer := time.NewTimer(long)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-early:
+	case <-timer.C:
+	}
+	return ctx.Err() == nil
+}
+
+// health tells of the first of several failures, and of their end.
+type health struct {
+	log       *slog.Logger
+	bad, good string
+	failing   bool
+}
+
+func (h *health) tell(err error) {
+	was := h.failing
+	h.failing = err != nil
 	switch {
 	case err != nil && !was:
-		s.o.Log.Error("the store fails: sign-outs on other servers are not known here until it works again",
-			"error", err, "fresh", fresh)
+		h.log.Error(h.bad, "error", err)
 	case err == nil && was:
-		s.o.Log.Info("the store works again")
+		h.log.Info(h.good)
 	}
 }
 
@@ -302,12 +416,18 @@ func (s *Store) tell(err error) {
 func (s *Store) catchUp(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
-			s.last, s.read = 0, time.Time{}
+			s.last, s.read, s.clocks = 0, time.Time{}, time.Time{}
 		}
 	}()
 	if !s.migrated {
-		if err := s.migrate(ctx); err != nil {
+		there, err := s.current(ctx)
+		if errors.Is(err, ErrNewer) {
 			return err
+		}
+		if !there { // or it could not be asked: to migrate says why
+			if err := s.migrate(ctx); err != nil {
+				return err
+			}
 		}
 		s.migrated = true
 	}
@@ -328,32 +448,38 @@ func (s *Store) catchUp(ctx context.Context) (err error) {
 		}
 		s.read = began
 	}
-	if err := s.measureClock(ctx, began); err != nil {
-		return err
+	if began.Sub(s.clocks) >= clockEvery {
+		limited, cancel := context.WithTimeout(ctx, s.o.Timeout)
+		defer cancel()
+		if err := errors.Join(s.measureClock(limited, began), s.readReplicas(limited)); err != nil {
+			return err
+		}
 	}
 	s.mu.Lock()
 	s.fresh = began
+	full := s.full || s.view.Len() >= s.o.Max
 	s.mu.Unlock()
+	if full {
+		s.wake()
+	}
 	return nil
 }
 
 // measureClock takes the middle of the question as the moment of the answer.
 func (s *Store) measureClock(ctx context.Context, now time.Time) error {
-	if s.d.Clock == "" || now.Sub(s.clocks) < clockEvery {
+	s.clocks = now
+	if s.d.Clock == "" {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
-	defer cancel()
 	asked, began := s.o.Now(), time.Now()
 	var ms int64
-	if err := s.d.DB.QueryRowContext(ctx, s.d.Clock).Scan(&ms); err != nil {
+	if err := s.d.Follow.QueryRowContext(ctx, s.d.Clock).Scan(&ms); err != nil {
 		return fmt.Errorf("ask for the time: %w", err)
 	}
 	middle := asked.Add(time.Since(began) / 2)
 	s.mu.Lock()
 	s.offset = time.UnixMilli(ms).Sub(middle).Round(time.Millisecond)
 	s.mu.Unlock()
-	s.clocks = now
 	return nil
 }
 
@@ -382,7 +508,7 @@ func (s *Store) writePending(ctx context.Context) error {
 }
 
 // tidy deletes what is over in any case, and merges what is too much; a piece at a
-// time, so that the view stays fresh.
+// time, so that others can write in between.
 func (s *Store) tidy(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, wholeTimeout)
 	defer cancel()
@@ -395,8 +521,8 @@ func (s *Store) tidy(ctx context.Context) error {
 	full := s.full || s.view.Len() >= s.o.Max
 	s.mu.Unlock()
 	if full || now.Sub(s.pruned) >= pruneEvery {
-		// It waits for whoever writes, and nothing is read meanwhile: not for long, and
-		// not again at once where somebody hangs who holds the lock.
+		// It waits for the lock: not for long, and not again at once where somebody hangs
+		// who holds it.
 		s.pruned = now
 		limited, cancel := context.WithTimeout(ctx, s.o.Timeout)
 		over, err := s.prune(limited)
@@ -410,7 +536,7 @@ func (s *Store) tidy(ctx context.Context) error {
 		}
 	}
 	if more {
-		s.Kick()
+		s.wake()
 		return nil
 	}
 	if !full {
@@ -423,7 +549,7 @@ func (s *Store) tidy(ctx context.Context) error {
 	s.setFull(false)
 	if merged {
 		s.o.Merged(merge)
-		s.Kick()
+		s.wake()
 	}
 	return nil
 }

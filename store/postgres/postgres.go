@@ -39,7 +39,8 @@ const (
 // Options configure a store in PostgreSQL.
 type Options struct {
 	store.Options
-	// Connections bounds how many there are, that which listens aside; 0: 4.
+	// Connections bounds how many there are, that which listens aside; 0: 4, at least
+	// 2. One of them only reads what is new, so that it waits for no writer.
 	Connections int
 	// NoNotify reads at intervals only.
 	NoNotify bool
@@ -58,15 +59,18 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = 5 * time.Second
 	}
-	db := stdlib.OpenDB(*config)
 	if o.Connections <= 0 {
 		o.Connections = 4
 	}
-	db.SetMaxOpenConns(o.Connections)
-	db.SetMaxIdleConns(o.Connections)
-	db.SetConnMaxLifetime(30 * time.Minute) // so that a change of address is noticed
+	pool := func(connections int) *sql.DB {
+		db := stdlib.OpenDB(*config)
+		db.SetMaxOpenConns(connections)
+		db.SetMaxIdleConns(connections)
+		db.SetConnMaxLifetime(30 * time.Minute) // so that a change of address is noticed
+		return db
+	}
 	d := store.Database{
-		DB: db, Bytes: "bytea", Serial: "bigserial primary key", Every: lookWithout,
+		DB: pool(max(o.Connections-1, 1)), Follow: pool(1), Bytes: "bytea", Serial: "bigserial primary key", Every: lookWithout,
 		Last:  `select last_value from sallyport_ended_seq_seq`,
 		Clock: `select (extract(epoch from clock_timestamp()) * 1000)::bigint`,
 		Begin: begin,
@@ -75,7 +79,7 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 			return err
 		},
 	}
-	if !o.NoNotify {
+	if !o.NoNotify && !o.Brief {
 		d.Watch = func(ctx context.Context, kick func(), every func(time.Duration)) {
 			watch(ctx, config, kick, every)
 		}

@@ -27,14 +27,18 @@ const look = 250 * time.Millisecond
 // was open: what it wrote would be lost.
 var ErrReplaced = errors.New("the database file was removed or replaced: restart")
 
-// Open opens the file at path, and makes it if there is none.
+// Open opens the file at path, and makes it if there is none and o is not Brief.
 func Open(ctx context.Context, path string, o store.Options) (*store.Store, error) {
 	return openWith(ctx, path, o, func(*sql.DB) {})
 }
 
-// openWith shows the handle to opened before anything is read.
+// openWith shows the handles to opened before anything is read.
 func openWith(ctx context.Context, path string, o store.Options, opened func(*sql.DB)) (*store.Store, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	flags := os.O_RDWR | os.O_CREATE
+	if o.Brief { // what a command makes could be another user's
+		flags = os.O_RDWR
+	}
+	f, err := os.OpenFile(path, flags, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
@@ -42,15 +46,18 @@ func openWith(ctx context.Context, path string, o store.Options, opened func(*sq
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	db, err := sql.Open("sqlite", address(path))
-	if err != nil {
-		return nil, fmt.Errorf("open store: %w", err)
+	// With one connection for each purpose this process's own calls wait for each other
+	// by their contexts, not by SQLite's polling; and who reads waits for no writer,
+	// because the log of SQLite (WAL) lets both do so at once.
+	var handles [3]*sql.DB
+	for i := range handles {
+		if handles[i], err = sql.Open("sqlite", address(path)); err != nil {
+			return nil, fmt.Errorf("open store: %w", err)
+		}
+		handles[i].SetMaxOpenConns(1)
+		opened(handles[i])
 	}
-	// With one connection this process's own calls wait for each other by their
-	// contexts, not by SQLite's polling, and data_version leaves its own writes out.
-	db.SetMaxOpenConns(1)
-	opened(db)
-	s, err := store.New(ctx, database(db, path, file), o)
+	s, err := store.New(ctx, database(handles[0], handles[1], handles[2], path, file), o)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
@@ -65,7 +72,7 @@ func address(path string) string {
 	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String()
 }
 
-func database(db *sql.DB, path string, opened os.FileInfo) store.Database {
+func database(db, follow, lists *sql.DB, path string, opened os.FileInfo) store.Database {
 	sameFile := func() error {
 		if now, err := os.Stat(path); err != nil || !os.SameFile(opened, now) {
 			return errors.Join(ErrReplaced, err)
@@ -74,7 +81,8 @@ func database(db *sql.DB, path string, opened os.FileInfo) store.Database {
 	}
 	version := int64(-1)
 	return store.Database{
-		DB: db, Embedded: true, Bytes: "blob", Serial: "integer primary key autoincrement", Every: look,
+		DB: db, Follow: follow, Lists: lists, Embedded: true, Every: look,
+		Bytes: "blob", Serial: "integer primary key autoincrement",
 		Last: `select coalesce((select seq from sqlite_sequence where name = 'sallyport_ended'), 0)`,
 		// What the driver's immediate transaction has locked is enough.
 		Begin: func(context.Context, *sql.Tx) error { return sameFile() },
@@ -83,7 +91,7 @@ func database(db *sql.DB, path string, opened os.FileInfo) store.Database {
 				return false, err
 			}
 			was := version
-			if err := db.QueryRowContext(ctx, `pragma data_version`).Scan(&version); err != nil {
+			if err := follow.QueryRowContext(ctx, `pragma data_version`).Scan(&version); err != nil {
 				version = -1
 				return false, fmt.Errorf("ask for changes: %w", err)
 			}
