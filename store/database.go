@@ -26,13 +26,15 @@ type Database struct {
 	Last string
 	// Clock is the question for the time in milliseconds; "": this machine's.
 	Clock string
+	// Usable says why what is open is not the database any more; nil: it always is.
+	Usable func() error
 	// Begin prepares a transaction that writes. Until its end no other one of any
 	// replica may write cuts, or their order would not be that of their keys.
 	Begin func(ctx context.Context, tx *sql.Tx) error
 	// Announce tells other replicas, when tx is committed, of the row with this key.
 	Announce func(ctx context.Context, tx *sql.Tx, seq int64) error
-	// Changed reports whether another replica may have written something since it
-	// was asked last; nil: always. An error means that nothing must be written.
+	// Changed reports whether anybody may have written something since it was asked
+	// last; nil: always.
 	Changed func(ctx context.Context) (bool, error)
 	// Watch calls kick when there is something to read, until ctx ends, and says how
 	// often to look all the same. It may be nil.
@@ -67,7 +69,7 @@ var migrations = [schema][]string{{
 	`create index sallyport_once_until on sallyport_once (until_ms)`,
 }, {
 	`create table sallyport_sessions (
-		session {bytes} primary key,
+		root_hash {bytes} primary key,
 		person text not null,
 		org text not null,
 		orgs text not null,
@@ -169,6 +171,9 @@ func number(ctx context.Context, q querier, key string) (n int, err error) {
 
 // transact runs a transaction that writes.
 func (s *Store) transact(ctx context.Context, do func(*sql.Tx) error) error {
+	if err := s.d.Usable(); err != nil {
+		return err
+	}
 	tx, err := s.d.DB.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelDefault})
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
@@ -256,7 +261,7 @@ func (s *Store) write(ctx context.Context, r session.Record, person string) (fir
 			}
 			r.Until = max(r.Until, r.Before+(longest+untilMargin).Milliseconds())
 		} else if r.Below == 0 { // the list says no longer what nobody has
-			if _, err := tx.ExecContext(ctx, `delete from sallyport_sessions where session = $1`, r.Key[:]); err != nil {
+			if _, err := tx.ExecContext(ctx, `delete from sallyport_sessions where root_hash = $1`, r.Key[:]); err != nil {
 				return fmt.Errorf("take the sign-in off the list: %w", err)
 			}
 		}
@@ -433,8 +438,8 @@ func (s *Store) prune(ctx context.Context) (more bool, err error) {
 		for _, statement := range [...]string{
 			`delete from sallyport_ended where seq in (select seq from sallyport_ended where until_ms < $1 limit $2)`,
 			`delete from sallyport_once where value in (select value from sallyport_once where until_ms < $1 limit $2)`,
-			`delete from sallyport_sessions where session in
-				(select session from sallyport_sessions where until_ms < $1 limit $2)`,
+			`delete from sallyport_sessions where root_hash in
+				(select root_hash from sallyport_sessions where until_ms < $1 limit $2)`,
 		} {
 			done, err := tx.ExecContext(ctx, statement, late, chunk)
 			if err != nil {

@@ -79,6 +79,9 @@ func (s *Store) Sessions(ctx context.Context, which session.Which) ([]session.En
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
+	if err := s.d.Usable(); err != nil {
+		return nil, fmt.Errorf("%w: %w", session.ErrStore, err)
+	}
 	if s.o.Brief { // nobody follows
 		if err := s.readNew(ctx); err != nil {
 			return nil, fmt.Errorf("%w: %w", session.ErrStore, err)
@@ -128,7 +131,7 @@ func (s *Store) waitingSignIns(which session.Which) (list []session.Entry) {
 // sessionRows reads a page of the list. An organization that was not active at the
 // sign-in is looked for in the text of all: the caller looks closer.
 func (s *Store) sessionRows(ctx context.Context, which session.Which, from, most int) ([]session.Entry, error) {
-	query := `select session, person, org, orgs, provider, sid, since_ms, until_ms, from_ip, browser
+	query := `select root_hash, person, org, orgs, provider, sid, since_ms, until_ms, from_ip, browser
 		from sallyport_sessions where until_ms > $1`
 	args := []any{s.Now().UnixMilli()}
 	arg := func(v any) string {
@@ -141,7 +144,7 @@ func (s *Store) sessionRows(ctx context.Context, which session.Which, from, most
 	if which.Org != "" {
 		query += ` and (org = ` + arg(which.Org) + ` or orgs like ` + arg(likeOrg(which.Org)) + ` escape '!')`
 	}
-	query += ` order by since_ms desc, session limit ` + arg(most) + ` offset ` + arg(from)
+	query += ` order by since_ms desc, root_hash limit ` + arg(most) + ` offset ` + arg(from)
 	rows, err := s.d.Lists.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
@@ -227,7 +230,7 @@ func (s *Store) insertSignIns(ctx context.Context, list []session.Entry) error {
 				continue
 			}
 			_, err := tx.ExecContext(ctx, `insert into sallyport_sessions
-				(session, person, org, orgs, provider, sid, since_ms, until_ms, from_ip, browser)
+				(root_hash, person, org, orgs, provider, sid, since_ms, until_ms, from_ip, browser)
 				values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict do nothing`,
 				key[:], e.Person, e.Org, orgsText(e.Orgs), e.Provider, e.ProviderSID,
 				e.Since.UnixMilli(), e.Until.UnixMilli(), e.From, e.Browser)

@@ -44,6 +44,7 @@ const (
 	pruneEvery = time.Minute
 	// workEvery is how often to look for something to write, and again after a failure.
 	workEvery   = time.Second
+	lastTime    = 2 * time.Second // for what waits when the store is closed
 	clockEvery  = 10 * time.Second
 	clockMargin = time.Minute // what another replica's clock may be behind
 )
@@ -145,6 +146,9 @@ func New(ctx context.Context, d Database, o Options) (*Store, error) {
 	if d.Follow == nil {
 		d.Follow = d.DB
 	}
+	if d.Usable == nil {
+		d.Usable = func() error { return nil }
+	}
 	if d.Lists == nil {
 		d.Lists = d.DB
 	}
@@ -214,8 +218,7 @@ func (s *Store) End(ctx context.Context, c session.Cut) error {
 	if err != nil {
 		return err
 	}
-	r = s.lasting(r)
-	s.add(r)
+	s.add(s.lasting(r))
 	if _, err := s.write(ctx, r, c.Person); err != nil {
 		err = fmt.Errorf("%w: %w", session.ErrStore, err)
 		if s.o.Brief {
@@ -232,12 +235,11 @@ func (s *Store) Supersede(ctx context.Context, c session.Cut) (first bool, err e
 	if err != nil {
 		return false, err
 	}
-	r = s.lasting(r)
 	first, err = s.write(ctx, r, c.Person)
 	if err != nil {
 		return false, fmt.Errorf("%w: %w", session.ErrStore, err)
 	}
-	s.add(r)
+	s.add(s.lasting(r))
 	return first, nil
 }
 
@@ -355,6 +357,7 @@ func (s *Store) follow(ctx context.Context) {
 // writeWhatWaits writes until ctx ends what nobody waits for: cuts that could not be
 // written before, sign-ins for the list, that this replica is there; and deletes.
 func (s *Store) writeWhatWaits(ctx context.Context) {
+	defer s.writeLast(ctx)
 	for {
 		if !wait(ctx, workEvery, s.waits) {
 			return
@@ -378,6 +381,18 @@ func (s *Store) writeWhatWaits(ctx context.Context) {
 		if err != nil && !wait(ctx, workEvery, nil) { // who signs in meanwhile does not hurry it
 			return
 		}
+	}
+}
+
+// writeLast writes what waits when the process ends, if that can be done quickly.
+func (s *Store) writeLast(ctx context.Context) {
+	if s.writes.failing || s.Fresh().IsZero() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTime)
+	defer cancel()
+	if err := errors.Join(s.writePending(ctx), s.writeSignIns(ctx)); err != nil {
+		s.writes.tell(err)
 	}
 }
 
@@ -419,6 +434,9 @@ func (s *Store) catchUp(ctx context.Context) (err error) {
 			s.last, s.read, s.clocks = 0, time.Time{}, time.Time{}
 		}
 	}()
+	if err := s.d.Usable(); err != nil {
+		return err
+	}
 	if !s.migrated {
 		there, err := s.current(ctx)
 		if errors.Is(err, ErrNewer) {

@@ -36,6 +36,13 @@ func fresh(noNotify bool) func(t *testing.T) storetest.Database {
 					t.Fatal(err)
 				}
 			},
+			Number: func(t *testing.T, question string) (n int64) {
+				t.Helper()
+				if err := raw(t, direct).QueryRow(question).Scan(&n); err != nil {
+					t.Fatal(err)
+				}
+				return n
+			},
 			Open: func(t *testing.T, o store.Options) *store.Store {
 				t.Helper()
 				s, err := open(o)
@@ -68,6 +75,16 @@ func fresh(noNotify bool) func(t *testing.T) storetest.Database {
 						t.Fatal(err)
 					}
 					if _, err := tx.Exec(`select pg_advisory_xact_lock($1)`, int64(lock)); err != nil {
+						t.Fatal(err)
+					}
+					return func(*testing.T) { _ = tx.Rollback() }
+				}},
+				{Name: "another program has locked the tables", Readable: true, Break: func(t *testing.T) func(*testing.T) {
+					tx, err := raw(t, direct).Begin()
+					if err != nil {
+						t.Fatal(err)
+					}
+					if _, err := tx.Exec(`lock table sallyport_ended, sallyport_once, sallyport_sessions in exclusive mode`); err != nil {
 						t.Fatal(err)
 					}
 					return func(*testing.T) { _ = tx.Rollback() }

@@ -83,13 +83,10 @@ func database(db, follow, lists *sql.DB, path string, opened os.FileInfo) store.
 	return store.Database{
 		DB: db, Follow: follow, Lists: lists, Embedded: true, Every: look,
 		Bytes: "blob", Serial: "integer primary key autoincrement",
-		Last: `select coalesce((select seq from sqlite_sequence where name = 'sallyport_ended'), 0)`,
-		// What the driver's immediate transaction has locked is enough.
-		Begin: func(context.Context, *sql.Tx) error { return sameFile() },
+		Last:   `select coalesce((select seq from sqlite_sequence where name = 'sallyport_ended'), 0)`,
+		Usable: sameFile,
+		// No Begin: what the driver's immediate transaction has locked is enough.
 		Changed: func(ctx context.Context) (bool, error) {
-			if err := sameFile(); err != nil {
-				return false, err
-			}
 			was := version
 			if err := follow.QueryRowContext(ctx, `pragma data_version`).Scan(&version); err != nil {
 				version = -1

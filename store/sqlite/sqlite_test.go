@@ -45,6 +45,13 @@ func fresh(t *testing.T) storetest.Database {
 			t.Fatal(err)
 		}
 	}
+	number := func(t *testing.T, question string) (n int64) {
+		t.Helper()
+		if err := raw(t, path).QueryRow(question).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
 	pragma := func(t *testing.T, text string) {
 		t.Helper()
 		mu.Lock()
@@ -56,11 +63,11 @@ func fresh(t *testing.T) storetest.Database {
 		}
 	}
 	if os.Getenv(fullDisk) != "" { // a limit of the whole process, so in one of its own
-		return storetest.Database{TryOpen: open, Exec: exec, Open: opener(open), Faults: []storetest.Fault{{
+		return storetest.Database{TryOpen: open, Exec: exec, Number: number, Open: opener(open), Faults: []storetest.Fault{{
 			Name: "the disk takes nothing more", Readable: true,
 			Break: func(t *testing.T) func(*testing.T) { return noRoom(t, path+"-wal") }}}}
 	}
-	return storetest.Database{TryOpen: open, Exec: exec, Open: opener(open),
+	return storetest.Database{TryOpen: open, Exec: exec, Number: number, Open: opener(open),
 		Faults: []storetest.Fault{
 			{Name: "another program holds the lock and hangs", Readable: true, Break: func(t *testing.T) func(*testing.T) {
 				tx, err := raw(t, path).Begin()
@@ -151,7 +158,28 @@ func TestTheFileIsTheOwnersAlone(t *testing.T) {
 	}
 }
 
-// P18: who reads the file learns neither who somebody is nor what would open a session.
+// The list of sign-ins names people, but who reads the file learns nothing that would
+// open a session.
+func TestP18_TheListHoldsNothingThatOpensASession(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sallyport.db")
+	s, err := Open(t.Context(), path, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	signedIn := session.Session{Root: "root-4711", ID: "root-4711.2", SignedIn: time.Now(), Expires: time.Now().Add(time.Hour),
+		Identity: identity.Identity{Provider: "google", Subject: "subject", Email: "mail-4711@example.com", Name: "name-4711"}}
+	s.NoteSignIn(signedIn.Entry("192.0.2.1", "Firefox on Linux"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil || !bytes.Contains(b, []byte("google:subject")) || bytes.Contains(b, []byte("4711")) {
+		t.Errorf("the list holds %q: %v", b[max(0, bytes.Index(b, []byte("4711"))-40):][:80], err)
+	}
+}
+
+// P18: who reads the table of what ended learns neither who somebody is nor what would
+// open a session.
 func TestP18_TheFileNamesNobody(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sallyport.db")
 	s, err := Open(t.Context(), path, store.Options{})

@@ -30,6 +30,8 @@ type Database struct {
 	TryOpen func(o store.Options) (*store.Store, error)
 	// Exec runs a statement beside the stores.
 	Exec func(t *testing.T, statement string)
+	// Number asks for one, beside the stores.
+	Number func(t *testing.T, question string) int64
 	// Faults are the ways to break it.
 	Faults []Fault
 }
@@ -50,20 +52,29 @@ const soon = 2 * time.Second
 // Run runs the suite. fresh returns an empty database.
 func Run(t *testing.T, fresh func(t *testing.T) Database) {
 	for name, test := range map[string]func(*testing.T, Database){
-		"what ends on one replica is over on the other":      endsEverywhere,
-		"a restart forgets nothing":                          restart,
-		"sessions of two managers":                           managers,
-		"of many who supersede one is first":                 supersedeOnce,
-		"of many who consume one is first":                   consumeOnce,
-		"one person's sign-ins become one cut":               onePerson,
-		"too many cuts become one":                           tooMany,
-		"what is over is deleted":                            pruned,
-		"tables of a newer version are refused":              newer,
-		"a row that cannot be read stops the view":           unreadable,
-		"an older copy that is restored is read whole":       restored,
-		"a caller's context bounds its call":                 bounded,
-		"the view grows old where nobody can be reached":     func(t *testing.T, d Database) { faults(t, d, fresh) },
-		"replicas that open an empty database at once agree": together,
+		"what ends on one replica is over on the other":       endsEverywhere,
+		"a restart forgets nothing":                           restart,
+		"sessions of two managers":                            managers,
+		"of many who supersede one is first":                  supersedeOnce,
+		"of many who consume one is first":                    consumeOnce,
+		"one person's sign-ins become one cut":                onePerson,
+		"too many cuts become one":                            tooMany,
+		"what is over is deleted":                             pruned,
+		"tables of a newer version are refused":               newer,
+		"a row that cannot be read stops the view":            unreadable,
+		"an older copy that is restored is read whole":        restored,
+		"a caller's context bounds its call":                  bounded,
+		"the view grows old where nobody can be reached":      func(t *testing.T, d Database) { faults(t, d, fresh) },
+		"replicas that open an empty database at once agree":  together,
+		"tables of the version before are brought up to date": migrated,
+		"the list has who is signed in, on all replicas":      listed,
+		"the list leaves out what ended, however":             listLacksEnded,
+		"the list is bounded, the newest first":               listBounded,
+		"nobody on the list who is over":                      listPruned,
+		"too many sign-ins that wait are left out":            listFull,
+		"cuts are kept for the longest timeout of all":        keptForTheLongest,
+		"a command ends and lists beside replicas":            briefly,
+		"a command makes nothing":                             makesNothing,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, fresh(t)) })
 	}
@@ -422,8 +433,19 @@ func faults(t *testing.T, d Database, fresh func(*testing.T) Database) {
 			before, meanwhile := person("before"), person("meanwhile")
 			end(t, a, cutOf(before))
 			testenv.Within(t, soon, "the other replica knows", func() bool { return b.Ended(before) })
+			listed, unlisted := person("listed"), person("unlisted")
+			a.NoteSignIn(entryOf(listed))
+			testenv.Within(t, soon, "the sign-in is on the list", func() bool { return lists(t, b, listed) })
 			heal := fault.Break(t)
 			broken := time.Now()
+			if fault.Readable {
+				freshWhileAWriteHangs(t, a, b)
+				broken = time.Now()
+			}
+			a.NoteSignIn(entryOf(unlisted))
+			if took := time.Since(broken); took > 100*time.Millisecond {
+				t.Errorf("a sign-in waited for the list: %s", took)
+			}
 			limited, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 			defer cancel()
 			if err := a.End(limited, cutOf(meanwhile)); !errors.Is(err, session.ErrStore) {
@@ -452,7 +474,15 @@ func faults(t *testing.T, d Database, fresh func(*testing.T) Database) {
 			if !a.Ended(before) || !b.Ended(before) {
 				t.Error("who had signed out came back")
 			}
+			list, err := b.Sessions(t.Context(), session.Which{Person: listed.Identity.ID()})
+			if fault.Readable && (err != nil || len(list) != 1) || !fault.Readable && !errors.Is(err, session.ErrStore) {
+				t.Errorf("the list: %v %v", list, err)
+			}
 			heal(t)
+			testenv.Within(t, 15*time.Second, "the sign-in gets on the list", func() bool {
+				list, err := b.Sessions(t.Context(), session.Which{Person: unlisted.Identity.ID()})
+				return err == nil && len(list) == 1
+			})
 			testenv.Within(t, 15*time.Second, "the other replica learns what was to be written", func() bool { return b.Ended(meanwhile) })
 			testenv.Within(t, 5*time.Second, "the views are fresh again", func() bool {
 				return time.Since(a.Fresh()) < soon && time.Since(b.Fresh()) < soon
