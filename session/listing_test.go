@@ -40,8 +40,8 @@ func TestALineOfTheListOpensNothing(t *testing.T) {
 // included, and nothing else.
 func TestALineOfTheListEndsItsSignIn(t *testing.T) {
 	clock := newClock()
-	list := NewMemory(clock.Now, nil)
-	m := newManager(t, clock, func(o *Options) { o.Ended = list })
+	m := newManager(t, clock)
+	list := m.ended.(*Memory)
 	s, other := m.Start(alice()), m.Start(alice())
 	e, of := s.Entry("", ""), other.Entry("", "")
 	if list.view.EndedEntry(&e) || list.view.EndedEntry(&of) {
