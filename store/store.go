@@ -30,7 +30,7 @@ var ErrNewer = errors.New("store: written by a newer version")
 
 // ErrNoTables is what a Brief store returns where the tables are not there, or are
 // of an older version.
-var ErrNoTables = errors.New("store: it has no tables of this version: they are made when this version serves")
+var ErrNoTables = errors.New("store: it has no tables of this version yet, which are made by `sallyport serve`")
 
 const (
 	defaultMax     = 1_000_000
@@ -194,8 +194,11 @@ func (s *Store) openBriefly(ctx context.Context) error {
 	if errors.Is(err, ErrNewer) {
 		return err
 	}
-	if err != nil || !there {
-		return errors.Join(ErrNoTables, err)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNoTables, err)
+	}
+	if !there {
+		return ErrNoTables
 	}
 	s.migrated = true
 	if err := s.measureClock(ctx, s.o.Now()); err != nil {

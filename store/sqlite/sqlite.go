@@ -11,6 +11,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"time"
@@ -39,6 +40,9 @@ func openWith(ctx context.Context, path string, o store.Options, opened func(*sq
 		flags = os.O_RDWR
 	}
 	f, err := os.OpenFile(path, flags, 0o600)
+	if o.Brief && errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", store.ErrNoTables, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}

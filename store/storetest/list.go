@@ -197,8 +197,10 @@ func listFull(t *testing.T, d Database) {
 		t.Errorf("a list that fails keeps others from writing: %v %v", first, err)
 	}
 	d.Exec(t, `alter table sallyport_sessions_away rename to sallyport_sessions`)
-	b := d.Open(t, store.Options{})
-	testenv.Within(t, 10*time.Second, "the rest is written", func() bool { return len(sids(t, b, session.Which{Most: 5000})) >= 1000 })
+	testenv.Eventually(t, "the rest is written", func() bool {
+		time.Sleep(100 * time.Millisecond)
+		return d.Number(t, `select count(*) from sallyport_sessions`) >= 1000
+	})
 }
 
 // keptForTheLongest has a sign-out everywhere outlast every session that it ends.
@@ -278,9 +280,11 @@ func briefly(t *testing.T, d Database) {
 }
 
 func makesNothing(t *testing.T, d Database) {
-	if s, err := d.TryOpen(store.Options{Brief: true}); err == nil {
-		t.Error("a command opened an empty database")
-		_ = s.Close()
+	if s, err := d.TryOpen(store.Options{Brief: true}); !errors.Is(err, store.ErrNoTables) {
+		t.Errorf("an empty database: %v", err)
+		if err == nil {
+			_ = s.Close()
+		}
 	}
 	if err := d.Open(t, store.Options{}).Close(); err != nil {
 		t.Fatal(err)
