@@ -11,14 +11,16 @@ import (
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
+	"github.com/sallyport-proxy/sallyport/internal/useragent"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
 // callbackEndpoint is where providers send browsers back to.
 type callbackEndpoint struct {
 	*signIns
-	own  *ownSessions
-	orgs *identity.Organizations
+	own     *ownSessions
+	orgs    *identity.Organizations
+	listing session.Listing // nil: sign-ins are not listed
 }
 
 // serve ends a sign-in. With a live session it changes nothing: a repeated
@@ -120,6 +122,9 @@ func (e *callbackEndpoint) redeem(
 		return e.notKept(provider, &s, err, returnTo)
 	}
 	ev.identify(&s.Identity)
+	if e.listing != nil {
+		e.listing.NoteSignIn(s.Entry(ev.client, useragent.Words(r.UserAgent())))
+	}
 	ev.action = observe.SignIn
 	e.process.metrics.logins.WithLabelValues(provider.ID, "ok").Inc()
 	e.process.loops.completed(e.sessions.BrowserID(r))

@@ -66,7 +66,7 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 	signIns := &signIns{process: p.Process, site: p.site, sessions: o.Sessions, providers: o.Providers,
 		maxFlows: o.MaxFlows, peers: p.peers}
 	signIn := &signInEndpoint{signIns: signIns, own: own, pages: p.pages}
-	callback := &callbackEndpoint{signIns: signIns, own: own, orgs: o.Orgs}
+	callback := &callbackEndpoint{signIns: signIns, own: own, orgs: o.Orgs, listing: o.Listing}
 	signOut := &signOutEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages, keepCache: o.KeepCache}
 	account := &accountEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages,
 		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}}, permission: o.Permission}

@@ -100,10 +100,11 @@ type Options struct {
 	Branding   Branding
 	Operators  []authz.Rule // who sees Permissions on their account page
 	Permission []pages.Permission
-	KeepCache  bool           // signing out and switching organizations leave the browser's cache alone
-	Trusted    []netip.Prefix // proxies whose X-Forwarded-{For,Host,Proto} count
-	MaxFlows   int            // sign-ins that may wait for providers at one time, in equal shares
-	MaxURL     int            // bytes of a request target
+	KeepCache  bool            // signing out and switching organizations leave the browser's cache alone
+	Trusted    []netip.Prefix  // proxies whose X-Forwarded-{For,Host,Proto} count
+	Listing    session.Listing // of the sign-ins; nil: there is none
+	MaxFlows   int             // sign-ins that may wait for providers at one time, in equal shares
+	MaxURL     int             // bytes of a request target
 }
 
 // Proxy is an http.Handler for one public site as one configuration has it. It is

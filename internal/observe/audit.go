@@ -16,21 +16,23 @@ const AuditSchema = 1
 // Record is a line of the audit stream: JSON, without line breaks. Empty members
 // are left out.
 type Record struct {
-	Schema    int       `json:"schema"`               // 1
-	Time      time.Time `json:"time"`                 // when the request came, UTC
-	Event     string    `json:"event"`                // sign_in, sign_in_failed, sign_out, switch_org, refused or operator
-	RequestID string    `json:"request_id,omitempty"` // as in the log
-	Client    string    `json:"client,omitempty"`     // the address that it came from
-	User      string    `json:"user,omitempty"`       // "<provider>:<subject>"
-	Org       string    `json:"org,omitempty"`        // the active organization's id
-	Provider  string    `json:"provider,omitempty"`   // whose sign-in it was
-	Method    string    `json:"method,omitempty"`     // of the request
-	Host      string    `json:"host,omitempty"`       // that was asked for
-	Path      string    `json:"path,omitempty"`       // never the query
-	Route     string    `json:"route,omitempty"`      // its name; `_own` for our own endpoints
-	Status    int       `json:"status,omitempty"`     // of the answer
-	Reason    string    `json:"reason,omitempty"`     // why it was refused, from the list in the reference
-	Detail    string    `json:"detail,omitempty"`     // the same in words, or what an operator did
+	Schema int       `json:"schema"` // 1
+	Time   time.Time `json:"time"`   // when the request came, UTC
+
+	Event string `json:"event"` // sign_in, sign_in_failed, sign_out, switch_org, refused, operator, sessions_ended
+
+	RequestID string `json:"request_id,omitempty"` // as in the log
+	Client    string `json:"client,omitempty"`     // the address that it came from, or who the operator is
+	User      string `json:"user,omitempty"`       // "<provider>:<subject>"
+	Org       string `json:"org,omitempty"`        // the active organization's id
+	Provider  string `json:"provider,omitempty"`   // whose sign-in it was
+	Method    string `json:"method,omitempty"`     // of the request
+	Host      string `json:"host,omitempty"`       // that was asked for
+	Path      string `json:"path,omitempty"`       // never the query
+	Route     string `json:"route,omitempty"`      // its name; `_own` for our own endpoints
+	Status    int    `json:"status,omitempty"`     // of the answer
+	Reason    string `json:"reason,omitempty"`     // why it was refused, from the list in the reference
+	Detail    string `json:"detail,omitempty"`     // the same in words, or what an operator did
 }
 
 // Audit is the audit stream: who signed in and out, who was refused what, and what
@@ -119,6 +121,16 @@ func (a *Audit) Operator(who, detail string) {
 		return
 	}
 	a.add(Record{Event: "operator", Time: a.now().UTC(), Client: who, Detail: detail})
+}
+
+// Ended says whose sessions an operator ended; what does not matter is left out.
+type Ended struct{ User, Org, Provider string }
+
+// SessionsEnded records that who, the user of this machine, ended sessions. detail
+// says which, in words.
+func (a *Audit) SessionsEnded(who string, whose Ended, detail string) {
+	a.add(Record{Event: "sessions_ended", Time: a.now().UTC(), Client: who, User: whose.User, Org: whose.Org,
+		Provider: whose.Provider, Detail: cut(detail, 1024)})
 }
 
 func (a *Audit) add(r Record) {

@@ -60,6 +60,7 @@ func TestAuditSaysWhoDidWhat(t *testing.T) {
 	}
 	a.now = func() time.Time { return time.Date(2026, 11, 28, 9, 0, 0, 0, time.UTC) }
 	a.Operator("127.0.0.1", "log level: info to debug")
+	a.SessionsEnded("root", Ended{User: "main:ann"}, "sessions of person main:ann that began before 2026-11-28T09:00:00.000Z")
 	if !a.Close(time.Second) {
 		t.Error("not closed")
 	}
@@ -68,6 +69,8 @@ func TestAuditSaysWhoDidWhat(t *testing.T) {
 {"schema":1,"time":"2026-11-28T08:30:00Z","event":"sign_in","request_id":"id","client":"192.0.2.1","user":"main:ann","org":"acme","provider":"main",` +
 		`"method":"GET","host":"app.example.com","path":"/.sallyport/callback/main","route":"_own","status":303}
 {"schema":1,"time":"2026-11-28T09:00:00Z","event":"operator","client":"127.0.0.1","detail":"log level: info to debug"}
+{"schema":1,"time":"2026-11-28T09:00:00Z","event":"sessions_ended","client":"root","user":"main:ann",` +
+		`"detail":"sessions of person main:ann that began before 2026-11-28T09:00:00.000Z"}
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
