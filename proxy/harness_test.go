@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -209,7 +210,7 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 			b.Scheme, b.Addr, b.Transport = o.App.Scheme(), o.App.Host(), o.App
 		}
 		if b.Header == 0 {
-			b.Header = 30 * time.Second
+			b.Header = 2 * time.Minute
 		}
 		if b.Idle == 0 {
 			b.Idle = 5 * time.Minute
@@ -579,6 +580,20 @@ func (l *logSink) event(tb testing.TB, requestID string) logLine {
 		tb.Fatalf("logged twice: %v", lines)
 	}
 	return lines[0]
+}
+
+// timeOf is when the first line was logged that matches.
+func (l *logSink) timeOf(tb testing.TB, line *regexp.Regexp) time.Time {
+	tb.Helper()
+	var logged struct{ Time time.Time }
+	for text := range strings.Lines(l.text(tb)) {
+		if line.MatchString(text) {
+			testenv.Check(tb, json.Unmarshal([]byte(text), &logged))
+			return logged.Time
+		}
+	}
+	tb.Fatalf("no line matches %s", line)
+	return time.Time{}
 }
 
 // jsonOf reads a JSON object with string members.

@@ -196,7 +196,7 @@ func TestP06_AnAnswerOfOneProviderCountsAtNoOther(t *testing.T) {
 func TestP17_AProviderThatHangsDoesNotKeepAnotherFromSigningIn(t *testing.T) {
 	t.Parallel()
 	const flows, waiting = 8, 12
-	m := newSeveral(t, setup{Flows: flows}, some(t, "corp", "google")...)
+	m := newSeveral(t, setup{Flows: flows, Call: time.Minute}, some(t, "corp", "google")...)
 	corp, hung := m.ops["corp"], make(chan struct{})
 	release := sync.OnceFunc(func() { close(hung) })
 	defer release()

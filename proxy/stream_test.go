@@ -23,9 +23,10 @@ import (
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
-// soon is longer than anything takes that happens at once, and shorter than any
-// time limit that a test waits for.
-const soon = 4 * time.Second
+// soon is how long a test waits for what happens at once, on a machine that does much
+// else. It is shorter than the limits that newTestSite gives a route by itself, so
+// that what waits for one of those is not taken for it.
+const soon = 20 * time.Second
 
 // serveApp starts an app that is reached in one of the four ways.
 func serveApp(tb testing.TB, way string, app http.HandlerFunc) *upstream.Upstream {
@@ -109,6 +110,9 @@ func (p *appPeer) head() string {
 }
 
 func (p *appPeer) say(text string) { _, _ = io.WriteString(p.Conn, text) }
+
+// awaitEnd says nothing more until the other side has given up.
+func (p *appPeer) awaitEnd() { _, _ = io.Copy(io.Discard, p.in) }
 
 // reset ends the connection as a process that dies does.
 func (p *appPeer) reset() {
@@ -443,8 +447,8 @@ func switchInHTTP2(c net.Conn) {
 	}
 }
 
-// A header, and each event, arrives when it was sent, though the app then sends
-// nothing for a while.
+// A header, and each event, arrives though the app sends nothing more until it has.
+// That it is not held back for a while either is TestWhatArrivesIsWrittenAtOnce in relay.
 func TestEventsArriveAsTheyAreSent(t *testing.T) {
 	t.Parallel()
 	everyWay(t, func(t *testing.T, o setup, way string) {
@@ -460,23 +464,14 @@ func TestEventsArriveAsTheyAreSent(t *testing.T) {
 		s := newTestSite(t, o)
 		p := s.stream(t, "GET", "/events", "Cookie: "+s.mint(t, alice()))
 		p.Close()
-		const prompt = 100 * time.Millisecond
 		res := p.begun(t, soon)
-		late := 0
 		for i := range 5 {
 			event := fmt.Sprintf("data: %d\n\n", i)
-			begin := time.Now()
 			next <- event
 			got, err := readWithin(t, res.Body, len(event), soon)
-			if time.Since(begin) > prompt {
-				late++
-			}
 			if got != event || err != nil {
 				t.Errorf("%q, %v", got, err)
 			}
-		}
-		if late > 2 { // a busy machine may be late, but not each time
-			t.Errorf("%d of 5 events took longer than %v", late, prompt)
 		}
 		close(next)
 		if rest, err := readWithin(t, res.Body, -1, soon); rest != "" || err != nil {
@@ -538,7 +533,7 @@ func TestAnEarlyAnswerArrivesWhole(t *testing.T) {
 		s := newTestSite(t, o)
 		p := s.stream(t, "POST", "/up", "Cookie: "+s.mint(t, alice()))
 		go func() {
-			for range 64 {
+			for { // it never pauses for so long that somebody may give it up
 				if _, err := p.Write(make([]byte, 64<<10)); err != nil {
 					return
 				}
@@ -712,7 +707,7 @@ func TestP10_SigningOutEndsAStream(t *testing.T) {
 			if out := s.ask(t, "POST", prefix+"/logout", "", mine, "Origin: "+s.url); out.status >= 400 {
 				t.Fatalf("signing out: %d", out.status)
 			}
-			if _, err := readWithin(t, resA.Body, -1, 2*time.Second); err == nil {
+			if _, err := readWithin(t, resA.Body, -1, soon); err == nil {
 				t.Error("the stream looks whole, or goes on")
 			}
 			if got, err := readWithin(t, resB.Body, 110, 2*soon); err != nil {
@@ -745,10 +740,10 @@ func TestTrailersFollowABodyOfKnownLength(t *testing.T) {
 // An app that says again and again that it is at work is not silent.
 func TestInterimAnswersResetTheIdleTimeout(t *testing.T) {
 	t.Parallel()
-	s := newTestSite(t, setup{Idle: time.Second, App: playApp(t, func(p *appPeer) {
+	s := newTestSite(t, setup{Idle: 3 * time.Second, App: playApp(t, func(p *appPeer) {
 		p.head()
-		for range 5 {
-			time.Sleep(300 * time.Millisecond)
+		for range 10 {
+			time.Sleep(400 * time.Millisecond)
 			p.say("HTTP/1.1 102 Processing\r\n\r\n")
 		}
 		p.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")

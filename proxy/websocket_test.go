@@ -290,10 +290,10 @@ func TestP10_SigningOutEndsAWebSocket(t *testing.T) {
 	if out := s.ask(t, "POST", prefix+"/logout", "", mine, "Origin: "+s.url); out.status >= 400 {
 		t.Fatalf("signing out: %d", out.status)
 	}
-	if got, _ := readWithin(t, a.in, -1, 2*time.Second); got != "" {
+	if got, _ := readWithin(t, a.in, -1, soon); got != "" {
 		t.Errorf("signed out, it says %q", got)
 	}
-	if got, _ := readWithin(t, c.in, -1, 4*time.Second); got != "" {
+	if got, _ := readWithin(t, c.in, -1, soon); got != "" {
 		t.Errorf("expired, it says %q", got)
 	}
 	_, err := io.WriteString(b.conn, "still here")

@@ -45,6 +45,15 @@ func TestAWatchEndsExchangesThatAreLateIdleOrOver(t *testing.T) {
 			func(w *watch, _ *exchangeDouble) { w.sent() }, errNoHeader, 5 * time.Second},
 		"a late header, below a poll": {limits{Header: 100 * time.Millisecond, Idle: time.Hour},
 			func(w *watch, _ *exchangeDouble) { w.sent() }, errNoHeader, 100 * time.Millisecond},
+		"a late header, between polls": {limits{Header: 1300 * time.Millisecond, Idle: time.Hour},
+			func(w *watch, _ *exchangeDouble) { w.sent() }, errNoHeader, 1300 * time.Millisecond},
+		"nothing moves, below a poll": {limits{Idle: 300 * time.Millisecond},
+			func(w *watch, _ *exchangeDouble) { w.sent() }, errSilent, 300 * time.Millisecond},
+		"sent twice": {limits{Header: 5 * time.Second, Idle: time.Second}, func(w *watch, _ *exchangeDouble) {
+			w.sent()
+			time.Sleep(4 * time.Second)
+			w.sent()
+		}, errNoHeader, 5 * time.Second},
 		"no limit for the header": {limits{Idle: 10 * time.Second},
 			func(w *watch, _ *exchangeDouble) { w.sent() }, errSilent, 10 * time.Second},
 		"a header that came, then nothing": {limits{Header: time.Second, Idle: 3 * time.Second},
@@ -72,7 +81,7 @@ func TestAWatchEndsExchangesThatAreLateIdleOrOver(t *testing.T) {
 				if e == nil {
 					t.Fatal("it goes on")
 				}
-				if took := e.at.Sub(begin); !errors.Is(e.cause, tt.want) || took < tt.after || took > tt.after+pollInterval/2 {
+				if took := e.at.Sub(begin); !errors.Is(e.cause, tt.want) || took != tt.after {
 					t.Errorf("ended with %v after %v, want %v after %v", e.cause, took, tt.want, tt.after)
 				}
 			})

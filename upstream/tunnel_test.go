@@ -167,15 +167,19 @@ func TestCloseWaitsNoLongerThanItMay(t *testing.T) {
 	})
 }
 
-// A peer that cannot close one half, or never ends the other, holds nothing.
+// A peer that cannot close one half, or never ends the other, holds nothing. It is
+// told at once that the other side has gone.
 func TestOneHalfDoesNotOutliveTheOtherForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ts Tunnels
 		client, inner := net.Pipe()
 		app, outer := net.Pipe()
-		begin := time.Now()
-		done := carry(t.Context(), &ts, Ends{Client: inner, Upstream: halfCloser{outer}, Moved: func() {}})
+		begin, told := time.Now(), make(chan time.Time, 1)
+		done := carry(t.Context(), &ts, Ends{Client: inner, Upstream: halfCloser{outer, told}, Moved: func() {}})
 		client.Close() // the app says nothing to that
+		if at := <-told; !at.Equal(begin) {
+			t.Errorf("the app is told after %v", at.Sub(begin))
+		}
 		c := <-done
 		if took := time.Since(begin); took != tunnelLinger {
 			t.Errorf("ended after %v, %v", took, c.err)
@@ -184,6 +188,9 @@ func TestOneHalfDoesNotOutliveTheOtherForLong(t *testing.T) {
 	})
 }
 
-type halfCloser struct{ net.Conn }
+type halfCloser struct {
+	net.Conn
+	told chan time.Time // when
+}
 
-func (halfCloser) CloseWrite() error { return nil }
+func (h halfCloser) CloseWrite() error { h.told <- time.Now(); return nil }

@@ -139,8 +139,10 @@ func TestWebSocketNeedsASessionAndItsOwnOrigin(t *testing.T) {
 	}
 }
 
-// wsLimit is how long a tunnel may outlive its session.
-const wsLimit = 2 * time.Second
+// wsLimit is far from how long a tunnel may outlive its session, on a busy machine too,
+// and far from everything else that would end it. Sallyport's own tests have the time
+// to the second, with a clock that they move.
+const wsLimit = 20 * time.Second
 
 func TestP10_SignOutClosesWebSocketsAndNoOthers(t *testing.T) {
 	t.Parallel()
@@ -203,8 +205,8 @@ func TestP16_StopClosesWebSocketsAfterRequestsInFlight(t *testing.T) {
 	select {
 	case <-c.process.done:
 		t.Logf("ended %v after SIGTERM", time.Since(stopped).Round(time.Millisecond))
-	case <-time.After(10 * time.Second):
-		t.Error("still running 10 s after SIGTERM")
+	case <-time.After(patience):
+		t.Error("still running after SIGTERM")
 	}
 	if code := c.process.cmd.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("exit code %d", code)

@@ -36,13 +36,22 @@ type prober struct {
 
 // withProbes answers the probes' paths, and leaves everything else to own.
 func withProbes(own *http.ServeMux, probes []Probe) http.Handler {
-	p := &prober{client: &http.Client{
+	// No Proxy: an app's health is not the environment's to tell. No kept
+	// connections: a dead one would look like a dead app.
+	return newProber(&http.Transport{
+		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 16 << 10,
+	}).serve(own, probes)
+}
+
+func newProber(transport http.RoundTripper) *prober {
+	return &prober{client: &http.Client{
 		Timeout:       probeTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		// No Proxy: an app's health is not the environment's to tell. No kept
-		// connections: a dead one would look like a dead app.
-		Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 16 << 10},
+		Transport:     transport,
 	}}
+}
+
+func (p *prober) serve(own *http.ServeMux, probes []Probe) http.Handler {
 	targets := map[string]string{}
 	for _, probe := range probes {
 		targets[probe.Path] = probe.Target.String()
