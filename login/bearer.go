@@ -155,7 +155,7 @@ func (b *TokenVerifier) Verify(ctx context.Context, token string) (identity.Iden
 	if !known || elapsed(b.p.now(), t.verified, reverifyAfter) {
 		var err error
 		if t, err = b.checkToken(ctx, token); err != nil {
-			return identity.Identity{}, time.Time{}, aboutAccessToken(err)
+			return identity.Identity{}, time.Time{}, aboutToken("access token", err)
 		}
 		b.cache.Put(key, t, len(token)+1024+48*len(t.who.Groups)+256*len(t.who.Orgs))
 	}
@@ -259,15 +259,15 @@ func (b *TokenVerifier) checkParties(c claims) error {
 	return b.p.checkSubject(c, "access token")
 }
 
-// aboutAccessToken makes an error speak of the access token: checks that sign-ins have,
-// too, speak of the ID token.
-func aboutAccessToken(err error) error {
+// aboutToken makes an error speak of a token of this kind: checks that sign-ins have,
+// too, say "ID token".
+func aboutToken(kind string, err error) error {
 	var e *identity.SignInError
 	if !errors.As(err, &e) {
-		return fail(identity.Rejected, "access token: could not be checked")
+		return fail(identity.Rejected, "%s: could not be checked", kind)
 	}
 	if words, of := strings.CutPrefix(e.Err.Error(), "ID token: "); of {
-		return &identity.SignInError{Failure: e.Failure, Err: errors.New("access token: " + words)}
+		return &identity.SignInError{Failure: e.Failure, Err: errors.New(kind + ": " + words)}
 	}
 	return e
 }

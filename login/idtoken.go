@@ -84,6 +84,18 @@ func (p *Provider) checkIDToken(ctx context.Context, m *metadata, tokens oauth.T
 
 // checkParties checks who issued the token, for which client, and about which person.
 func (p *Provider) checkParties(c claims) error {
+	if err := p.checkIssuedFor(c); err != nil {
+		return err
+	}
+	audience, _ := c.audience()
+	if err := p.checkAuthorizedParty(c, audience); err != nil {
+		return err
+	}
+	return p.checkSubject(c, "ID token")
+}
+
+// checkIssuedFor checks who issued the token, and for which client.
+func (p *Provider) checkIssuedFor(c claims) error {
 	if iss, _ := c.text("iss"); !p.dialect.anyIssuer && !p.dialect.issuedBy(iss) {
 		return fail(identity.Rejected, "ID token: iss is not the configured issuer %s, it is %s; "+
 			"write `issuer` exactly as the provider does", quoted(p.issuer), c.quoted("iss"))
@@ -98,10 +110,7 @@ func (p *Provider) checkParties(c claims) error {
 			"where they may be, list them in `trusted_audiences`",
 			quoted(slices.DeleteFunc(audience, func(a string) bool { return a == p.clientID })...))
 	}
-	if err := p.checkAuthorizedParty(c, audience); err != nil {
-		return err
-	}
-	return p.checkSubject(c, "ID token")
+	return nil
 }
 
 // checkAuthorizedParty makes the checks (4) and (5) of OIDC Core §3.1.3.7. If a token

@@ -31,6 +31,7 @@ const (
 	keysInterval = 30 * time.Second // after which a budget gets one more fetch
 	signInKeys   = 3                // fetches that sign-ins may cause at once
 	tokenKeys    = 1                // the same for renewals and for access tokens, which anybody can make up
+	eventKeys    = 1                // the same for events, which anybody can make up too
 	firstKeys    = time.Second      // between fetches while there is no key at all, and everybody is refused
 	keysFresh    = time.Hour        // after which keys are fetched again, so that withdrawn ones stop counting
 )
@@ -57,7 +58,7 @@ type keySet struct {
 	attempted time.Time
 	failure   error // the error of the latest attempt
 
-	signIns, others *budget // of fetches that are made because a token's key is not known
+	signIns, others, events *budget // of fetches that are made because a token's key is not known
 }
 
 // budget limits the fetches that one kind of token causes: most at once, and one more
@@ -68,6 +69,10 @@ type budget struct {
 	most int
 	used int
 	from time.Time // when the oldest fetch that counts was made, or a fetch stopped counting
+
+	// sentAgain: senders send such tokens again if they could not be checked. So none is
+	// refused for its signature as long as there may be newer keys that were not fetched.
+	sentAgain bool
 }
 
 // take reports whether one more fetch may be made, and counts it.
@@ -101,6 +106,7 @@ type signingKey struct {
 type signed struct {
 	payload             []byte
 	alg, typ, keyIssuer string
+	typed               bool // the header has a typ, even one that is not text
 }
 
 // keySet makes the key set of an address, or of the configured keys if there are any.
@@ -113,6 +119,7 @@ func (p *Provider) keySet(url string, algs []jose.SignatureAlgorithm) *keySet {
 		client: p.client.HTTPClient("jwks"), now: p.now, log: p.log,
 		signIns: &budget{name: "sign-ins", most: signInKeys},
 		others:  &budget{name: "others", most: tokenKeys},
+		events:  &budget{name: "events", most: eventKeys, sentAgain: true},
 	}
 }
 
@@ -132,16 +139,33 @@ func (s *keySet) verify(ctx context.Context, token string, from *budget) (signed
 		return content, nil
 	}
 	// The provider may have begun to use a new key since we fetched its keys.
-	if err := s.fetch(ctx, from, version); err != nil {
+	newer, err := s.fetch(ctx, from, version)
+	if err != nil {
 		return signed{}, documentError(err)
 	}
 	_, content, err = s.tryKeys(jws, head)
+	if err != nil && !newer && from.sentAgain {
+		return signed{}, notYet(err)
+	}
 	return content, err
+}
+
+// notYet makes a refusal one of which more is known when keys may be fetched again.
+func notYet(err error) error {
+	var e *identity.SignInError
+	if errors.As(err, &e) {
+		err = e.Err
+	}
+	return fail(identity.Unavailable,
+		"%w; the provider's keys were fetched a moment ago, and are not fetched again yet", err)
 }
 
 // header is what we read of a JOSE header. A token must not say which key verifies it, so
 // jku, x5u, jwk and x5c are not used.
-type header struct{ alg, kid, typ string }
+type header struct {
+	alg, kid, typ string
+	typed         bool // there is a typ
+}
 
 func (s *keySet) parse(token string) (header, *jose.JSONWebSignature, error) {
 	refuse := func(why string) (header, *jose.JSONWebSignature, error) {
@@ -180,6 +204,7 @@ func (s *keySet) parse(token string) (header, *jose.JSONWebSignature, error) {
 	if kid, present := members["kid"]; present && json.Unmarshal(kid, &h.kid) != nil {
 		return refuse("kid is not a string")
 	}
+	_, h.typed = members["typ"]
 	_ = json.Unmarshal(members["typ"], &h.typ) // "" if it is not text; the caller compares it
 	jws, err := jose.ParseSignedCompact(token, s.algs)
 	if err != nil {
@@ -234,7 +259,7 @@ func (s *keySet) verifyWith(keys []signingKey, skipped []string, jws *jose.JSONW
 	}
 	for _, k := range fit {
 		if payload, err := jws.Verify(k.Key); err == nil {
-			return signed{payload, h.alg, h.typ, k.issuer}, nil
+			return signed{payload, h.alg, h.typ, k.issuer, h.typed}, nil
 		}
 	}
 	if len(fit) == 0 {
@@ -281,14 +306,16 @@ func (s *keySet) currentVersion() int {
 	return s.version
 }
 
-// fetch gets keys that are newer than version, unless the budget is spent. It
-// returns the failure of the latest attempt.
-func (s *keySet) fetch(ctx context.Context, from *budget, version int) error {
+// fetch gets keys that are newer than version, unless the budget is spent, and
+// reports whether there are newer ones now. It returns the failure of the latest
+// attempt.
+func (s *keySet) fetch(ctx context.Context, from *budget, version int) (newer bool, err error) {
 	select {
 	case r := <-s.start(ctx, from, version):
-		return r.Err
+		newer, _ = r.Val.(bool)
+		return newer, r.Err
 	case <-ctx.Done():
-		return ctx.Err()
+		return false, ctx.Err()
 	}
 }
 
@@ -296,14 +323,14 @@ func (s *keySet) start(ctx context.Context, from *budget, version int) <-chan si
 	background := context.WithoutCancel(ctx) // others may be waiting for the same answer
 	return s.flight.DoChan(from.name, func() (any, error) {
 		if may, failure := s.mayFetch(from, version); !may {
-			return nil, failure
+			return s.currentVersion() != version, failure
 		}
 		keys, skipped, err := s.get(background)
 		s.keep(keys, skipped, err)
 		if err != nil {
 			s.log.WarnContext(background, "fetching the provider's keys failed", "error", err)
 		}
-		return nil, err
+		return err == nil, err
 	})
 }
 
