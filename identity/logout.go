@@ -9,6 +9,7 @@ type ProviderLogout struct {
 	Person      string // an Identity.ID; "": whoever has the session
 	ProviderSID string // as in Identity; "": all sessions of the person
 
-	ID              string // the provider's name for this message, which counts once
-	Issued, Expires time.Time
+	ID     string    // the provider's name for this message, which counts once
+	Issued time.Time // by the provider's clock
+	Until  time.Time // from then on the message is refused for its age
 }

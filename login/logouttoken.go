@@ -60,7 +60,7 @@ func (v *LogoutVerifier) Verify(ctx context.Context, token string) (identity.Pro
 
 // readLogout reads whose sessions end: §2.6 (5) to (7), and (4) of the events.
 func (p *Provider) readLogout(event signedEvent) (identity.ProviderLogout, error) {
-	out := identity.ProviderLogout{ID: event.id, Issued: event.issued, Expires: event.expires}
+	out := identity.ProviderLogout{ID: event.id, Issued: event.issued, Until: event.until}
 	// Else an ID token that somebody got the provider to put events into would pass.
 	if _, present := event.claims["nonce"]; present {
 		return out, fail(identity.Rejected, "ID token: has nonce, as ID tokens have")

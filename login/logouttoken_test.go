@@ -39,7 +39,7 @@ func TestALogoutTokenTellsWhoseSessionsEnd(t *testing.T) {
 	v := w.logouts()
 	with, without := testenv.With, testenv.Without
 	good := identity.ProviderLogout{Person: "corp:mira", ProviderSID: "s-1", ID: "j-1",
-		Issued: time.Unix(in(0), 0), Expires: time.Unix(in(2*time.Minute), 0)}
+		Issued: time.Unix(in(0), 0), Until: time.Unix(in(3*time.Minute), 0)}
 	everywhere, session := good, good
 	everywhere.ProviderSID, session.Person = "", ""
 	but := func(change func(*identity.ProviderLogout)) identity.ProviderLogout {
@@ -64,11 +64,15 @@ func TestALogoutTokenTellsWhoseSessionsEnd(t *testing.T) {
 		"claims that are nobody's":                {with("trace_id", "x"), good},
 		"azp":                                     {with("azp", "another"), good},
 		"issued ten minutes ago": {with("iat", in(-10*time.Minute)),
-			but(func(l *identity.ProviderLogout) { l.Issued = time.Unix(in(-10*time.Minute), 0) })},
+			but(func(l *identity.ProviderLogout) {
+				l.Issued, l.Until = time.Unix(in(-10*time.Minute), 0), time.Unix(in(0), 0)
+			})},
 		"issued a minute from now": {with("iat", in(time.Minute)),
 			but(func(l *identity.ProviderLogout) { l.Issued = time.Unix(in(time.Minute), 0) })},
 		"expired a minute ago": {with("exp", in(-time.Minute)),
-			but(func(l *identity.ProviderLogout) { l.Expires = time.Unix(in(-time.Minute), 0) })},
+			but(func(l *identity.ProviderLogout) { l.Until = time.Unix(in(0), 0) })},
+		"that could be sent for years": {with("exp", in(100_000*time.Hour)),
+			but(func(l *identity.ProviderLogout) { l.Until = time.Unix(in(10*time.Minute), 0) })},
 	} {
 		c := w.logoutClaims()
 		if row.bend != nil {

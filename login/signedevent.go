@@ -23,8 +23,9 @@ type eventKind struct {
 // signedEvent is an event that passed what all kinds of them must pass.
 type signedEvent struct {
 	claims
-	id              string // jti
-	issued, expires time.Time
+	id     string // jti
+	issued time.Time
+	until  time.Time // from then on it is too old
 }
 
 const maxTokenID = 255 // bytes of a jti
@@ -82,7 +83,11 @@ func (p *Provider) openEvent(ctx context.Context, token string, kind eventKind) 
 		}
 	}
 	event.issued, _ = event.time("iat")
-	event.expires, _ = event.time("exp")
+	exp, _ := event.time("exp")
+	event.until = exp.Add(leeway)
+	if old := event.issued.Add(kind.oldest); old.Before(event.until) {
+		event.until = old
+	}
 	return event, nil
 }
 

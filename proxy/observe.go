@@ -97,6 +97,7 @@ type metrics struct {
 	failures  *prometheus.CounterVec
 	retries   *prometheus.CounterVec
 	tunnelled *prometheus.HistogramVec
+	ended     *prometheus.CounterVec
 	inFlight  prometheus.Gauge
 }
 
@@ -123,6 +124,9 @@ func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
 		tunnelled: f.NewHistogramVec(prometheus.HistogramOpts{Name: "sallyport_tunnel_duration_seconds",
 			Help:    "Time from a WebSocket's handshake to its end, by route.",
 			Buckets: []float64{1, 10, 60, 300, 1800, 3600, 4 * 3600, 12 * 3600}}, []string{"route"}),
+		ended: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_sessions_ended_total",
+			Help: "Times that sessions were ended before their time, by what was named (a session at the provider: sid, or a " +
+				"person) and by whom."}, []string{"kind", "by"}),
 		inFlight: f.NewGauge(prometheus.GaugeOpts{Name: "sallyport_http_requests_in_flight",
 			Help: "Requests that are being answered, WebSockets among them."}),
 	}

@@ -24,6 +24,17 @@ type endpoint struct {
 	get, post handler
 }
 
+// allow is the header that goes with 405.
+func (e endpoint) allow() string {
+	switch {
+	case e.post == nil:
+		return "GET, HEAD"
+	case e.get == nil:
+		return "POST"
+	}
+	return "GET, HEAD, POST"
+}
+
 // mounted are the endpoints by path; those with a "{name}" by the path before it.
 type mounted struct {
 	whole    map[string]endpoint
@@ -81,6 +92,10 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 		{"jwks.json", (&keysEndpoint{o.Assertions}).serve, nil},
 		{pages.MarkPath, (&picture{"image/svg+xml", mark}).serve, nil},
 	}
+	if o.Durable {
+		all = append(all, endpoint{"backchannel-logout/{provider}", nil,
+			newBackchannelEndpoint(p.Process, o.Sessions, o.Providers).serve})
+	}
 	if o.Branding.Logo != nil {
 		all = append(all, endpoint{"logo", (&picture{o.Branding.LogoType, o.Branding.Logo}).serve, nil})
 	}
@@ -99,16 +114,12 @@ func (p *Proxy) serveOwn(w http.ResponseWriter, r *http.Request, ev *event, path
 	switch {
 	case !ok:
 		return &failure{Status: http.StatusNotFound, Cause: errors.New("no such endpoint")}
-	case r.Method == http.MethodGet || r.Method == http.MethodHead:
+	case e.get != nil && (r.Method == http.MethodGet || r.Method == http.MethodHead):
 		return e.get(w, r, ev)
-	case r.Method == http.MethodPost && e.post != nil:
+	case e.post != nil && r.Method == http.MethodPost:
 		return e.post(w, r, ev)
 	}
-	allow := "GET, HEAD"
-	if e.post != nil {
-		allow += ", POST"
-	}
-	return &failure{Status: http.StatusMethodNotAllowed, Allow: allow, Cause: errors.New("method refused")}
+	return &failure{Status: http.StatusMethodNotAllowed, Allow: e.allow(), Cause: errors.New("method refused")}
 }
 
 // readQuery reads a query as browsers and providers write it: pairs between "&",

@@ -55,6 +55,8 @@ type Provider struct {
 	ID    string // as in callback/{id}
 	Name  string // for people
 	Login LoginProvider
+	// Logouts verifies what it sends when somebody signs out there; nil: it sends nothing.
+	Logouts LogoutVerifier
 	// EmailDomains are those it may vouch for, lower case; nil: any.
 	EmailDomains []string
 }
@@ -85,7 +87,7 @@ type Branding struct {
 }
 
 // Options configure a Proxy. All are required but Branding, Orgs, Operators,
-// Permission, KeepCache and Trusted.
+// Permission, Durable, KeepCache and Trusted.
 type Options struct {
 	PublicURL  *url.URL
 	Prefix     string
@@ -100,6 +102,7 @@ type Options struct {
 	Branding   Branding
 	Operators  []authz.Rule // who sees Permissions on their account page
 	Permission []pages.Permission
+	Durable    bool            // what ends sessions is kept in a store
 	KeepCache  bool            // signing out and switching organizations leave the browser's cache alone
 	Trusted    []netip.Prefix  // proxies whose X-Forwarded-{For,Host,Proto} count
 	Listing    session.Listing // of the sign-ins; nil: there is none

@@ -11,7 +11,8 @@ import (
 // Cut says which sessions are over before their time. A session is over if it
 // matches all that the Cut names: a person and a time match the sessions of that
 // person that began by then. A Cut names a sign-in (Root or SID), a session at the
-// provider (Provider and ProviderSID), a person or an organization, or only a time.
+// provider (Provider and ProviderSID, and Person where it is that one's only), a person
+// or an organization, or only a time.
 type Cut struct {
 	// Root is a sign-in. Person and Before say whose it is and when it began, so
 	// that it can be merged with others.
@@ -55,6 +56,12 @@ type Ended interface {
 	// all that ask with the same Root and Below, on all replicas, one is told so.
 	// With an error nobody is, and perhaps nothing has ended.
 	Supersede(ctx context.Context, c Cut) (first bool, err error)
+	// EndOnce is End for a message that counts once, such as a logout token: value is
+	// consumed as Once does it, and c ends, both or neither. Where value has been
+	// consumed before, first is false, and nothing ends. With an error value is not
+	// consumed, so that the message can come again, and what c matches is over in this
+	// process.
+	EndOnce(ctx context.Context, c Cut, value string, until time.Time) (first bool, err error)
 	// Ended reports whether s is over. It is answered from memory.
 	Ended(s Session) bool
 	// Earliest is the first moment at which the person of s can sign in so that no
@@ -125,8 +132,10 @@ func (c Cut) Record(now time.Time) (Record, error) {
 	}{
 		{c.Root != "", KindRoot, func() CutKey { return rootKey(c.Root) }},
 		{c.SID != "", KindRoot, func() CutKey { return sid }},
-		{c.ProviderSID != "", KindSID, func() CutKey { return sidKey(c.Provider, c.ProviderSID) }},
-		{c.Person != "" && c.Root == "" && c.SID == "", KindPerson, func() CutKey { return personKey(c.Person) }},
+		{c.ProviderSID != "" && c.Person == "", KindSID, func() CutKey { return sidKey(c.Provider, c.ProviderSID) }},
+		{c.ProviderSID != "" && c.Person != "", KindSID, func() CutKey { return personSIDKey(c.Person, c.ProviderSID) }},
+		{c.Person != "" && c.Root == "" && c.SID == "" && c.ProviderSID == "", KindPerson,
+			func() CutKey { return personKey(c.Person) }},
 		{c.Org != "", KindOrg, func() CutKey { return orgKey(c.Org) }},
 	} {
 		if by.named {
@@ -178,6 +187,15 @@ func rootKey(root string) CutKey         { return hashed("sallyport sid", root, 
 func sidKey(provider, sid string) CutKey { return hashed("sallyport provider sid\x00", provider, sid) }
 func personKey(id string) CutKey         { return hashed("sallyport person\x00", id, "") }
 func orgKey(id string) CutKey            { return hashed("sallyport organization\x00", id, "") }
+
+// personSIDKey is the key of a session at the provider that ends only where it is the
+// person's. What a sign-in keeps of either has no NUL.
+func personSIDKey(id, sid string) CutKey {
+	text := append(make([]byte, 0, 256), "sallyport provider sid of a person\x00"...)
+	text = append(append(append(text, id...), 0), sid...)
+	sum := sha256.Sum256(text)
+	return CutKey(sum[:16])
+}
 
 // hashed needs no memory of its own where the texts are of the usual length. No
 // provider's id has a colon, so that a and b cannot be read in two ways.

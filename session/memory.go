@@ -75,9 +75,30 @@ func (m *Memory) End(_ context.Context, c Cut) error {
 // Supersede ends what c matches, and reports whether that was not over yet.
 func (m *Memory) Supersede(_ context.Context, c Cut) (first bool, err error) { return m.add(c) }
 
+// EndOnce ends what c matches, if value is consumed for the first time.
+func (m *Memory) EndOnce(_ context.Context, c Cut, value string, until time.Time) (first bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	key := sha256.Sum256([]byte(value))
+	if _, known := m.once[key]; known {
+		return false, nil
+	}
+	if _, err := m.addLocked(c); err != nil {
+		return false, err
+	}
+	if err := m.consumeLocked(key, until); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
 func (m *Memory) add(c Cut) (news bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.addLocked(c)
+}
+
+func (m *Memory) addLocked(c Cut) (news bool, err error) {
 	now := m.now()
 	r, err := c.Record(now)
 	if err != nil {
@@ -122,16 +143,25 @@ func (m *Memory) mergePerson(person string, whose CutKey) {
 func (m *Memory) Consume(_ context.Context, value string, until time.Time) (first bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now, key := m.now().Unix(), sha256.Sum256([]byte(value))
+	key := sha256.Sum256([]byte(value))
 	if _, known := m.once[key]; known {
 		return false, nil
 	}
+	if err := m.consumeLocked(key, until); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+// consumeLocked remembers a key that is not known yet.
+func (m *Memory) consumeLocked(key [32]byte, until time.Time) error {
+	now := m.now().Unix()
 	if len(m.once) >= m.room {
 		maps.DeleteFunc(m.once, func(_ [32]byte, until int64) bool { return until < now })
 	}
 	if len(m.once) >= m.room {
-		return false, ErrFull
+		return ErrFull
 	}
 	m.once[key] = until.Unix()
-	return true, nil
+	return nil
 }

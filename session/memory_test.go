@@ -485,3 +485,69 @@ func BenchmarkEnded(b *testing.B) {
 	stop.Store(true)
 	wg.Wait()
 }
+
+// A logout token with sub and sid ends that session of that person; one of another
+// person with the same sid, or another session, lives on.
+func TestASessionAtTheProviderMayBeMeantOfOnePersonOnly(t *testing.T) {
+	c := newClock()
+	m := NewMemory(c.Now, nil)
+	at := c.Now()
+	of := func(subject, sid string) Session {
+		return Session{Root: subject + sid, SignedIn: at, Identity: identity.Identity{Provider: "p", Subject: subject, ProviderSID: sid}}
+	}
+	cut := Cut{Provider: "p", ProviderSID: "s", Person: "p:alice", Before: at, Until: at.Add(time.Hour)}
+	if err := m.End(t.Context(), cut); err != nil {
+		t.Fatal(err)
+	}
+	if !m.Ended(of("alice", "s")) {
+		t.Error("it is not over")
+	}
+	for _, other := range []Session{of("bob", "s"), of("alice", "t"), of("alice", ""), of("alice\x00s", "")} {
+		if m.Ended(other) {
+			t.Errorf("%+v is over too", other.Identity)
+		}
+	}
+	cut.Person = ""
+	if err := m.End(t.Context(), cut); err != nil || !m.Ended(of("bob", "s")) || m.Ended(of("alice", "t")) {
+		t.Errorf("by sid alone: %v", err)
+	}
+}
+
+// The value of a message and its cut count together or not at all.
+func TestAMessageEndsSessionsOnce(t *testing.T) {
+	c := newClock()
+	m := NewMemory(c.Now, nil)
+	until := c.Now().Add(time.Hour)
+	s, who := begun("a", c), identity.Identity{Provider: "p", Subject: "alice"}
+	s.Identity = who
+	cut := Cut{Person: s.Identity.ID(), Before: s.SignedIn, Until: until}
+	if first, err := m.EndOnce(t.Context(), Cut{}, "jti/p/1", until); first || !errors.Is(err, ErrCut) {
+		t.Errorf("a cut of nothing: %v %v", first, err)
+	}
+	var n atomic.Int32
+	var crowd sync.WaitGroup
+	for range 50 {
+		crowd.Go(func() {
+			if first, err := m.EndOnce(t.Context(), cut, "jti/p/1", until); err != nil {
+				t.Error(err)
+			} else if first {
+				n.Add(1)
+			}
+		})
+	}
+	crowd.Wait()
+	if n.Load() != 1 || !m.Ended(*s) {
+		t.Errorf("%d were first; over: %v", n.Load(), m.Ended(*s))
+	}
+	c.Advance(time.Second)
+	later := begun("b", c)
+	later.Identity = who
+	cut.Before = later.SignedIn
+	if first, err := m.EndOnce(t.Context(), cut, "jti/p/1", until); first || err != nil || m.Ended(*later) {
+		t.Errorf("used again: %v %v, over: %v", first, err, m.Ended(*later))
+	}
+	m.room = 1
+	if first, err := m.EndOnce(t.Context(), cut, "jti/p/2", until); first || !errors.Is(err, ErrFull) || !m.Ended(*later) {
+		t.Errorf("without room to remember it: %v %v, over: %v", first, err, m.Ended(*later))
+	}
+}

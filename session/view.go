@@ -158,6 +158,7 @@ func (v *View) newest(id *identity.Identity) int64 {
 	}
 	if v.count[KindSID].Load() > 0 && id.ProviderSID != "" {
 		cut(sidKey(id.Provider, id.ProviderSID))
+		cut(personSIDKey(id.ID(), id.ProviderSID))
 	}
 	if v.count[KindOrg].Load() > 0 {
 		if id.Org.ID != "" {

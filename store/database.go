@@ -255,11 +255,9 @@ func (s *Store) write(ctx context.Context, r session.Record, person string) (fir
 	var made session.Record
 	err = s.transact(ctx, func(tx *sql.Tx) error {
 		if r.Kind != session.KindRoot {
-			longest, err := s.longestOf(ctx, tx)
-			if err != nil {
+			if r, err = s.keepLong(ctx, tx, r); err != nil {
 				return err
 			}
-			r.Until = max(r.Until, r.Before+(longest+untilMargin).Milliseconds())
 		} else if r.Below == 0 { // the list says no longer what nobody has
 			if _, err := tx.ExecContext(ctx, `delete from sallyport_sessions where root_hash = $1`, r.Key[:]); err != nil {
 				return fmt.Errorf("take the sign-in off the list: %w", err)
@@ -286,6 +284,15 @@ func (s *Store) write(ctx context.Context, r session.Record, person string) (fir
 		s.o.Merged(merge)
 	}
 	return first, nil
+}
+
+// keepLong has r be kept for as long as what it ends, on whichever replica it began.
+func (s *Store) keepLong(ctx context.Context, tx *sql.Tx, r session.Record) (session.Record, error) {
+	longest, err := s.longestOf(ctx, tx)
+	if err == nil {
+		r.Until = max(r.Until, r.Before+(longest+untilMargin).Milliseconds())
+	}
+	return r, err
 }
 
 // put joins r with what is kept of its key.
@@ -416,19 +423,23 @@ func (s *Store) deleteCovered(ctx context.Context) (more bool, err error) {
 // consume keeps value, if it is not there.
 func (s *Store) consume(ctx context.Context, value [32]byte, until int64) (first bool, err error) {
 	err = s.transact(ctx, func(tx *sql.Tx) error {
-		done, err := tx.ExecContext(ctx, `insert into sallyport_once (value, until_ms) values ($1, $2)
-			on conflict do nothing`, value[:], until)
-		if err != nil {
-			return err
-		}
-		n, err := done.RowsAffected()
-		first = n == 1
+		first, err = insertOnce(ctx, tx, value, until)
 		return err
 	})
 	if err != nil {
 		return false, fmt.Errorf("consume: %w", err)
 	}
 	return first, nil
+}
+
+func insertOnce(ctx context.Context, tx *sql.Tx, value [32]byte, until int64) (first bool, err error) {
+	done, err := tx.ExecContext(ctx, `insert into sallyport_once (value, until_ms) values ($1, $2)
+		on conflict do nothing`, value[:], until)
+	if err != nil {
+		return false, err
+	}
+	n, err := done.RowsAffected()
+	return n == 1, err
 }
 
 // prune deletes some of what is over in any case, also by a clock that is behind.

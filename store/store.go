@@ -15,6 +15,7 @@ package store
 import (
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -230,6 +231,38 @@ func (s *Store) End(ctx context.Context, c session.Cut) error {
 		return errors.Join(err, s.keep(waiting{r, c.Person}))
 	}
 	return nil
+}
+
+// EndOnce ends what c matches, if value is consumed for the first time, in one
+// transaction. If that fails, c is over in this process at once and on the others as
+// soon as it can be written, as with End, because not everybody who has a message sends
+// it again; value is not consumed, for those who do.
+func (s *Store) EndOnce(ctx context.Context, c session.Cut, value string, until time.Time) (first bool, err error) {
+	r, err := c.Record(s.Now())
+	if err != nil {
+		return false, err
+	}
+	limited, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	key := sha256.Sum256([]byte(value))
+	err = s.transact(limited, func(tx *sql.Tx) error {
+		if first, err = insertOnce(limited, tx, key, until.UnixMilli()); err != nil || !first {
+			return err
+		}
+		lasting, err := s.keepLong(limited, tx, r)
+		if err == nil {
+			_, _, err = s.put(limited, tx, lasting)
+		}
+		return err
+	})
+	if err != nil {
+		s.add(s.lasting(r))
+		return false, errors.Join(fmt.Errorf("%w: %w", session.ErrStore, err), s.keep(waiting{r, c.Person}))
+	}
+	if first {
+		s.add(s.lasting(r))
+	}
+	return first, nil
 }
 
 // Supersede ends what c matches and reports whether nobody had done so before.

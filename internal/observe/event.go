@@ -28,6 +28,8 @@ const (
 	SignInFailed Action = "sign_in_failed" // a sign-in came back from a provider and failed
 	SignOut      Action = "sign_out"       // somebody signed out
 	SwitchOrg    Action = "switch_org"     // somebody made another organization the active one
+
+	SessionsEnded Action = "sessions_ended" // somebody else than the person ended sessions: a provider
 )
 
 // Event is all that is told about one request.
@@ -49,7 +51,7 @@ type Event struct {
 	Rule      int    // which of the route's rules matched, from 1; 0: none
 
 	Action   Action
-	Provider string // whose sign-in it was, for sign-ins
+	Provider string // whose sign-in it was, or which provider ended sessions
 
 	// Session is why a session cookie does not count; nil where there is none.
 	Session error

@@ -57,6 +57,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Database) {
 		"sessions of two managers":                            managers,
 		"of many who supersede one is first":                  supersedeOnce,
 		"of many who consume one is first":                    consumeOnce,
+		"a message ends sessions once":                        endOnce,
 		"one person's sign-ins become one cut":                onePerson,
 		"too many cuts become one":                            tooMany,
 		"what is over is deleted":                             pruned,
@@ -104,6 +105,9 @@ func endsEverywhere(t *testing.T, d Database) {
 		"sign-in": cutOf,
 		"provider session": func(s session.Session) session.Cut {
 			return session.Cut{Provider: "p", ProviderSID: s.Identity.ProviderSID, Before: now, Until: until}
+		},
+		"provider session of a person": func(s session.Session) session.Cut {
+			return session.Cut{Provider: "p", ProviderSID: s.Identity.ProviderSID, Person: s.Identity.ID(), Before: now, Until: until}
 		},
 		"person": func(s session.Session) session.Cut {
 			return session.Cut{Person: s.Identity.ID(), Before: now, Until: until}
@@ -219,6 +223,42 @@ func consumeOnce(t *testing.T, d Database) {
 		}); n != 1 {
 			t.Errorf("%d were first", n)
 		}
+	}
+}
+
+// endOnce: of many replicas that get a message one is first. The others end nothing.
+func endOnce(t *testing.T, d Database) {
+	a, b := d.Open(t, store.Options{}), d.Open(t, store.Options{})
+	of, until := person("message"), time.Now().Add(time.Hour)
+	cut := session.Cut{Person: of.Identity.ID(), Before: of.SignedIn, Until: until}
+	if n := firsts(t, []*store.Store{a, b}, func(r *store.Store) (bool, error) {
+		return r.EndOnce(t.Context(), cut, "jti/p/1", until)
+	}); n != 1 {
+		t.Errorf("%d were first", n)
+	}
+	testenv.Within(t, soon, "both replicas know", func() bool { return a.Ended(of) && b.Ended(of) })
+	later := of
+	later.SignedIn = of.SignedIn.Add(time.Second)
+	cut.Before = later.SignedIn
+	for _, replica := range []*store.Store{a, b} {
+		if first, err := replica.EndOnce(t.Context(), cut, "jti/p/1", until); first || err != nil {
+			t.Errorf("the same message again: %v %v", first, err)
+		}
+		if first, err := replica.Consume(t.Context(), "jti/p/1", until); first || err != nil {
+			t.Errorf("its value again: %v %v", first, err)
+		}
+	}
+	if a.Ended(later) || b.Ended(later) {
+		t.Error("a message that was used ended another session")
+	}
+	if first, err := b.EndOnce(t.Context(), cut, "jti/p/2", until); !first || err != nil || !b.Ended(later) {
+		t.Errorf("the next message: %v %v, over: %v", first, err, b.Ended(later))
+	}
+	if first, err := a.EndOnce(t.Context(), session.Cut{}, "jti/p/3", until); first || !errors.Is(err, session.ErrCut) {
+		t.Errorf("a cut of nothing: %v %v", first, err)
+	}
+	if first, err := a.Consume(t.Context(), "jti/p/3", until); !first || err != nil {
+		t.Errorf("the message with it was used up: %v %v", first, err)
 	}
 }
 
@@ -458,8 +498,16 @@ func faults(t *testing.T, d Database, fresh func(*testing.T) Database) {
 			if first, err := a.Supersede(t.Context(), cut); first || !errors.Is(err, session.ErrStore) {
 				t.Errorf("supersede: %v %v", first, err)
 			}
+			told, once := person("told"), time.Now().Add(time.Hour)
+			message := session.Cut{Person: told.Identity.ID(), Before: told.SignedIn, Until: once}
+			if first, err := a.EndOnce(t.Context(), message, "jti/p/1", once); first || !errors.Is(err, session.ErrStore) {
+				t.Errorf("a message: %v %v", first, err)
+			}
+			if !a.Ended(told) {
+				t.Error("whom a message signs out is not signed out here")
+			}
 			if took := time.Since(broken); took > 8*time.Second {
-				t.Errorf("three calls took %s", took)
+				t.Errorf("four calls took %s", took)
 			}
 			if !a.Ended(meanwhile) {
 				t.Error("who signs out is not signed out here")
@@ -482,10 +530,15 @@ func faults(t *testing.T, d Database, fresh func(*testing.T) Database) {
 				list, err := b.Sessions(t.Context(), session.Which{Person: unlisted.Identity.ID()})
 				return err == nil && len(list) == 1
 			})
-			testenv.Within(t, 15*time.Second, "the other replica learns what was to be written", func() bool { return b.Ended(meanwhile) })
+			testenv.Within(t, 15*time.Second, "the other replica learns what was to be written", func() bool {
+				return b.Ended(meanwhile) && b.Ended(told)
+			})
 			testenv.Within(t, 5*time.Second, "the views are fresh again", func() bool {
 				return time.Since(a.Fresh()) < soon && time.Since(b.Fresh()) < soon
 			})
+			if first, err := a.EndOnce(t.Context(), message, "jti/p/1", once); !first || err != nil {
+				t.Errorf("the message that was sent again: %v %v", first, err)
+			}
 			if first, err := a.Consume(t.Context(), "test/2", time.Now().Add(time.Hour)); !first || err != nil {
 				t.Errorf("consume afterwards: %v %v", first, err)
 			}
