@@ -24,14 +24,15 @@ import (
 // endpointMeans says what is below the prefix; the test holds its keys to what
 // proxy/own.go answers.
 var endpointMeans = map[string]string{
-	"callback/":    "GET, with the provider's id behind it: where a provider sends the browser back. The redirect URI to register",
-	"login":        "GET: begins a sign-in; `return_to`, `provider`, `login_hint` and `switch` say which",
-	"logout":       "GET: asks whether to sign out; POST: does it",
-	"account":      "GET: who Sallyport takes the person for, and for operators what providers are asked for",
-	"organization": "GET: the organizations to choose from; POST: chooses one",
-	"session":      "GET: whether there is a session, and until when, as JSON",
-	"jwks.json":    "GET: the public keys of the assertion, for apps",
-	"logo":         "GET: the picture of `pages.logo`, if there is one",
+	"callback/":           "GET, with the provider's id behind it: where a provider sends the browser back. The redirect URI to register",
+	"login":               "GET: begins a sign-in; `return_to`, `provider`, `login_hint` and `switch` say which",
+	"logout":              "GET: asks whether to sign out; POST: does it",
+	"account":             "GET: who Sallyport takes the person for, and for operators what providers are asked for",
+	"organization":        "GET: the organizations to choose from; POST: chooses one",
+	"session":             "GET: whether there is a session, and until when, as JSON",
+	"jwks.json":           "GET: the public keys of the assertion, for apps",
+	"backchannel-logout/": "POST, with the provider's id behind it, where there is a store: where a provider says who signed out there. The back-channel logout URI to register",
+	"logo":                "GET: the picture of `pages.logo`, if there is one",
 }
 
 // TestTheReferenceDocumentIsComplete: docs/reference.md is made from the tables and the
@@ -61,7 +62,7 @@ func reference(t *testing.T) string {
 	}
 	b.WriteString("\n## Endpoints\n\nBelow `prefix` (`/.sallyport`), on the host of `public_url`:\n\n| endpoint | |\n|---|---|\n")
 	own := read(t, root+"/proxy/own.go")
-	found := matches(own, `(?:\t\t|endpoint)\{"([a-z./]+)`)
+	found := matches(own, `(?:\t\t|endpoint)\{"([a-z./-]+)`)
 	for _, name := range found {
 		if endpointMeans[name] == "" {
 			t.Errorf("say in endpointMeans what %q is", name)
