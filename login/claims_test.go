@@ -412,8 +412,8 @@ func TestP08_NothingExportedHoldsAToken(t *testing.T) {
 		"Needs": reflect.TypeFor[Needs](), "SignOut": reflect.TypeFor[SignOut](),
 		"CheckClientAssertion": reflect.TypeOf(CheckClientAssertion),
 		"CheckClientKey":       reflect.TypeOf(CheckClientKey), "ClaimForm": reflect.TypeFor[ClaimForm](),
-		"BearerQuirks": reflect.TypeOf(BearerQuirks),
-		"Provider":     reflect.TypeFor[*Provider](), "New": reflect.TypeOf(New), "Types": reflect.TypeOf(Types),
+		"BearerQuirks": reflect.TypeOf(BearerQuirks), "LogoutVerifier": reflect.TypeFor[*LogoutVerifier](),
+		"Provider": reflect.TypeFor[*Provider](), "New": reflect.TypeOf(New), "Types": reflect.TypeOf(Types),
 	}
 	files, err := filepath.Glob("*.go")
 	if err != nil {

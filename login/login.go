@@ -56,7 +56,7 @@ type Provider struct {
 	notices                *notices
 	last                   *atomic.Pointer[[]ClaimForm] // the claims of the last sign-in
 	unverifiable           string                       // why access tokens cannot be verified; "" if they can be
-	noLogoutTokens         string                       // why logout tokens are not taken; "" if they are
+	noLogouts              string                       // why logout tokens are not taken; "" if they are
 }
 
 // New checks o and returns a Provider. It does no I/O.
@@ -72,7 +72,7 @@ func New(o Options) (*Provider, error) {
 		claims: o.Claims.withDefaults(), mapped: o.Claims.all(), identityFrom: or(o.IdentityFrom, FromAuto),
 		client: o.Client, now: o.Now, log: o.Log, dialect: newDialect(o), disco: &discovery{},
 		notices: &notices{seen: map[string]bool{}}, last: &atomic.Pointer[[]ClaimForm]{},
-		unverifiable: o.unverifiable(), noLogoutTokens: o.NoLogoutTokens(),
+		unverifiable: o.unverifiable(), noLogouts: o.NoLogoutTokens(),
 	}
 	p.scopes = p.dialect.scopesFor(o.Scopes)
 	for _, q := range o.allowed() {

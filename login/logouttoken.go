@@ -26,8 +26,8 @@ type LogoutVerifier struct{ p *Provider }
 // LogoutVerifier returns what verifies the logout tokens of p, or says why there can
 // be none. It does no I/O.
 func (p *Provider) LogoutVerifier() (*LogoutVerifier, error) {
-	if p.noLogoutTokens != "" {
-		return nil, fmt.Errorf("provider %q %s", p.id, p.noLogoutTokens)
+	if p.noLogouts != "" {
+		return nil, fmt.Errorf("provider %q %s", p.id, p.noLogouts)
 	}
 	return &LogoutVerifier{p}, nil
 }
