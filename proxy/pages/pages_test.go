@@ -296,17 +296,22 @@ func xssStrings() []string {
 }
 
 func TestP19_WhatPeopleSendComesOutAsText(t *testing.T) {
-	calm := pagesForTest(t, Options{Name: "x"})
+	links := regexp.MustCompile(`(?:href|action|src)="([^"]*)"`)
+	active := regexp.MustCompile(`^(javascript|data|vbscript):`)
+	filled := func(pg Page, text string) Page {
+		data := reflect.New(reflect.TypeOf(pg.Data)).Elem()
+		data.Set(reflect.ValueOf(pg.Data))
+		fillStrings(data, text)
+		return Page{Template: pg.Template, Data: data.Interface(), RequestID: text}
+	}
+	calm, harmless := pagesForTest(t, Options{Name: "x"}), map[string]string{}
+	for name, pg := range pageSamples() {
+		harmless[name] = pageShape(pageAnswer(calm, "GET", filled(pg, "x")).Body.String())
+	}
 	for _, evil := range xssStrings() {
 		p := pagesForTest(t, Options{Name: evil})
 		for name, pg := range pageSamples() {
-			harmless := reflect.New(reflect.TypeOf(pg.Data)).Elem()
-			harmless.Set(reflect.ValueOf(pg.Data))
-			fillStrings(harmless, "x")
-			want := pageShape(pageAnswer(calm, "GET", Page{Template: pg.Template, Data: harmless.Interface(), RequestID: "x"}).Body.String())
-
-			fillStrings(harmless, evil)
-			w := pageAnswer(p, "GET", Page{Template: pg.Template, Data: harmless.Interface(), RequestID: evil})
+			w, want := pageAnswer(p, "GET", filled(pg, evil)), harmless[name]
 			body := w.Body.String()
 			if w.Code != 200 {
 				t.Fatalf("%s with %q: status %d", name, evil, w.Code)
@@ -314,8 +319,8 @@ func TestP19_WhatPeopleSendComesOutAsText(t *testing.T) {
 			if got := pageShape(body); got != want {
 				t.Errorf("%s with %q has other elements or attributes:\n got %s\nwant %s", name, evil, got, want)
 			}
-			for _, m := range regexp.MustCompile(`(?:href|action|src)="([^"]*)"`).FindAllStringSubmatch(body, -1) {
-				if u := strings.ToLower(strings.TrimSpace(html.UnescapeString(m[1]))); regexp.MustCompile(`^(javascript|data|vbscript):`).MatchString(u) {
+			for _, m := range links.FindAllStringSubmatch(body, -1) {
+				if u := strings.ToLower(strings.TrimSpace(html.UnescapeString(m[1]))); active.MatchString(u) {
 					t.Errorf("%s with %q: link to %q", name, evil, m[1])
 				}
 			}
@@ -362,11 +367,14 @@ type pageElement struct {
 	pos   int // of the byte after the tag
 }
 
+var (
+	tagOfOurs  = regexp.MustCompile(`^<(/?[a-z][a-z0-9]*|!DOCTYPE)((?: [a-zA-Z-]+(?:="[^"<>]*")?)*)>`)
+	attrOfOurs = regexp.MustCompile(` ([a-zA-Z-]+)(?:="([^"]*)")?`)
+)
+
 // pageElements reads the tags of a page. It is strict: what it cannot read as
 // a tag of ours becomes an element named after the fault, which no test expects.
 func pageElements(body string) []pageElement {
-	tag := regexp.MustCompile(`^<(/?[a-z][a-z0-9]*|!DOCTYPE)((?: [a-zA-Z-]+(?:="[^"<>]*")?)*)>`)
-	attr := regexp.MustCompile(` ([a-zA-Z-]+)(?:="([^"]*)")?`)
 	var out []pageElement
 	for i := 0; i < len(body); i++ {
 		if body[i] == '>' {
@@ -377,13 +385,13 @@ func pageElements(body string) []pageElement {
 		if body[i] != '<' {
 			continue
 		}
-		m := tag.FindStringSubmatch(body[i:])
+		m := tagOfOurs.FindStringSubmatch(body[i:])
 		if m == nil {
 			out = append(out, pageElement{name: fmt.Sprintf("stray < at %d", i)})
 			continue
 		}
 		e := pageElement{name: m[1], attrs: map[string]string{}, pos: i + len(m[0])}
-		for _, a := range attr.FindAllStringSubmatch(m[2], -1) {
+		for _, a := range attrOfOurs.FindAllStringSubmatch(m[2], -1) {
 			e.attrs[a[1]] = html.UnescapeString(a[2])
 		}
 		out = append(out, e)
