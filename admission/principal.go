@@ -81,6 +81,10 @@ func (a *Admission) principal(ctx context.Context, h http.Header, host string, r
 // everybody who signed in there.
 var ErrNoProvider = errors.New("the session's provider is not configured any more")
 
+// ErrRulesChanged: the configuration was changed, and its rules or routes do not let
+// in what those of before have let in.
+var ErrRulesChanged = errors.New("the configuration has changed")
+
 // Session reads the session out of the header of a request for host, which is
 // canonical. Errors are those of session.Manager.Read, or say that its provider
 // is not configured any more.

@@ -123,6 +123,14 @@ func proxyButForLoopback(proxy func(*http.Request) (*url.URL, error)) func(*http
 	}
 }
 
+// CloseIdleConnections closes what is kept for further calls. Those that are under way
+// are left alone.
+func (c *Client) CloseIdleConnections() {
+	if idle, ok := c.transport.(interface{ CloseIdleConnections() }); ok {
+		idle.CloseIdleConnections()
+	}
+}
+
 // HTTPClient returns a client for reading documents (discovery, keys,
 // userinfo), also by libraries. Its answers are complete, at most MaxBody long,
 // and have status 200; everything else is an *Error. So no library can follow a

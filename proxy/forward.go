@@ -109,12 +109,21 @@ func (h headerWriter) WriteHeader(int)             {}
 var errSessionOver = errors.New("the session is over")
 
 // Over implements relay.Hooks: streams and tunnels end with the session that let
-// the request in (P10).
+// the request in (P10), and where a changed configuration would not let it in.
 func (x *forwarding) Over() error {
-	if who := x.admitted.Principal; who != nil && x.p.admission.Over(who) {
+	who := x.admitted.Principal
+	if who != nil && x.p.admission.Over(who) {
 		return errSessionOver
 	}
-	return nil
+	now := x.p.current.Load()
+	if now == nil || now == x.p {
+		return nil
+	}
+	err := now.admission.StillAdmits(x.ev.facts, who)
+	if err == nil || errors.Is(err, admission.ErrRulesChanged) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errSessionOver, err)
 }
 
 // RewriteRequest implements relay.Hooks. It removes what was meant only for us and
@@ -215,6 +224,10 @@ func (x *forwarding) failed(err error) error {
 	case errors.Is(err, relay.ErrClientSlow):
 		return &failure{Status: http.StatusRequestTimeout, Cause: err, Title: "This did not arrive in time",
 			Sentence: "What was sent stopped before its end.", Advice: "Go back and send it again."}
+	case errors.Is(err, admission.ErrRulesChanged):
+		return &failure{Status: http.StatusForbidden, Cause: err, Title: "The rules of this site have changed",
+			Sentence: "They changed while the app was still at work, and you may not open this any more.",
+			Advice:   "Look whether the app has done what you asked for."}
 	case errors.Is(err, relay.ErrOver) && x.admitted.Principal.Session == nil:
 		return x.p.unauthorizedBearer(x.client, x.in, x.ev, x.admitted.Route, err)
 	case errors.Is(err, relay.ErrOver):

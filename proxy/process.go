@@ -36,6 +36,7 @@ type Process struct {
 	metrics   *metrics
 	now       func() time.Time
 	draining  atomic.Bool
+	current   atomic.Pointer[Proxy] // nil before SetCurrent
 
 	mu    sync.Mutex // guards slots
 	slots map[string]*slots
@@ -67,6 +68,10 @@ func (p *Process) slotsOf(provider string) *slots {
 	}
 	return s
 }
+
+// SetCurrent says which Proxy serves new requests. Streams and tunnels that another
+// one has let in go on as long as this one would let them in too.
+func (p *Process) SetCurrent(now *Proxy) { p.current.Store(now) }
 
 // Drain makes every further answer the last one on its connection, so that
 // clients move elsewhere before the listener closes. On HTTP/2, net/http makes a

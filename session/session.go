@@ -439,6 +439,22 @@ func (m *Manager) Switch(ctx context.Context, w http.ResponseWriter, host string
 	return next, nil
 }
 
+// Holds returns why s, which another Manager has read, is no session of m: it was
+// ended, it has outlived the absolute timeout of m, or m keeps other groups. Whether
+// its cookie has idled out is not asked: streams outlive that.
+func (m *Manager) Holds(s *Session) error {
+	now := m.withDeadlines(*s)
+	switch {
+	case !m.now().Before(now.Expires):
+		return ErrExpired
+	case m.HasEnded(s):
+		return ErrEnded
+	case s.kept != m.kept:
+		return ErrOutdated
+	}
+	return nil
+}
+
 // HasEnded reports whether s was ended early, as Read does: streams outlive the
 // request that opened them. What is no session of a sign-in has not ended.
 func (m *Manager) HasEnded(s *Session) bool { return s.Root != "" && m.ended.Ended(*s) }

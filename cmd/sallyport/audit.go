@@ -1,8 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,27 +19,83 @@ import (
 // auditTimeout bounds how long a stop waits for the audit stream's reader.
 const auditTimeout = 2 * time.Second
 
-// openAudit opens the audit stream, if there is to be one. A line that cannot be
-// written is an error in the log, with all that it says, and is counted.
-func openAudit(c *console, target string, reg prometheus.Registerer, log *slog.Logger) (*observe.Audit, func(), error) {
+// auditStream is the audit stream as the configuration has it now: there may be none,
+// and it may be replaced while requests are observed.
+type auditStream struct {
+	console *console
+	log     *slog.Logger
+	lost    prometheus.Counter
+	current atomic.Pointer[openAudit] // nil: there is none
+}
+
+// openAudit is a stream to one target.
+type openAudit struct {
+	*observe.Audit
+	out io.Closer
+	log *slog.Logger
+
+	mu     sync.RWMutex // held for reading while a line is added
+	closed bool
+}
+
+// open opens the stream to a target; "" is none. A line that cannot be written is an
+// error in the log, with all that it says, and is counted.
+func (s *auditStream) open(target string) (*openAudit, error) {
 	if target == "" {
-		return nil, func() {}, nil
+		return nil, nil
 	}
-	out, err := auditfile.Open(target, c.stdout, c.stderr)
+	out, err := auditfile.Open(target, s.console.stdout, s.console.stderr)
 	if err != nil {
-		return nil, nil, fmt.Errorf("log.audit: %w", err)
+		return nil, fmt.Errorf("log.audit: %w", err)
 	}
-	lost := auditLost(reg)
 	audit := observe.NewAudit(out, func(r observe.Record, err error) {
-		lost.Inc()
-		log.Error("a line of the audit stream was not written", "error", err.Error(), "record", r)
+		s.lost.Inc()
+		s.log.Error("a line of the audit stream was not written", "error", err.Error(), "record", r)
 	})
-	return audit, func() {
-		if !audit.Close(auditTimeout) {
-			log.Error("the audit stream was not written to its end: its reader is too slow")
-		}
-		_ = out.Close()
-	}, nil
+	return &openAudit{Audit: audit, out: out, log: s.log}, nil
+}
+
+// replace makes next, which may be nil, the stream, and closes the one before.
+func (s *auditStream) replace(next *openAudit) { s.current.Swap(next).close() }
+
+// Observe implements observe.Observer.
+func (s *auditStream) Observe(ctx context.Context, e *observe.Event) {
+	s.add(func(a *observe.Audit) { a.Observe(ctx, e) })
+}
+
+// Operator records what somebody did who runs Sallyport.
+func (s *auditStream) Operator(who, detail string) {
+	s.add(func(a *observe.Audit) { a.Operator(who, detail) })
+}
+
+// add gives a line to the stream, or to the next one where that was just replaced.
+func (s *auditStream) add(line func(*observe.Audit)) {
+	for a := s.current.Load(); a != nil && !a.use(line); a = s.current.Load() {
+	}
+}
+
+func (a *openAudit) use(line func(*observe.Audit)) bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if a.closed {
+		return false
+	}
+	line(a.Audit)
+	return true
+}
+
+// close writes what waits. It is called after the stream was replaced.
+func (a *openAudit) close() {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
+	if !a.Close(auditTimeout) {
+		a.log.Error("the audit stream was not written to its end: its reader is too slow")
+	}
+	_ = a.out.Close()
 }
 
 func auditLost(reg prometheus.Registerer) prometheus.Counter {

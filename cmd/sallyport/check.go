@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -45,9 +44,6 @@ func check(c *console, path string, values bool) error {
 	if values {
 		if sec, err = assemble.Resolve(cfg, c.env); err != nil {
 			return asUsage(err)
-		}
-		if _, err := newCertificate(cfg, slog.New(slog.DiscardHandler)); err != nil {
-			return err
 		}
 		var faults config.Faults
 		if pol, faults = assemble.NewPolicy(cfg); len(faults) > 0 {

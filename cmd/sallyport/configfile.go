@@ -15,13 +15,17 @@ import (
 // looks at no reference; resolve does that.
 func loadConfig(path string) (*config.Config, *assemble.Policy, error) {
 	data, err := os.ReadFile(path)
-	switch {
-	case err != nil && path == defaultConfig:
-		return nil, nil, usage("cannot read the configuration: %w (name the file with -c)", err)
-	case err != nil: // the reader has named it
-		return nil, nil, usage("cannot read the configuration: %w", err)
+	if err != nil {
+		return nil, nil, cannotRead(path, err)
 	}
 	return parseConfig(path, data)
+}
+
+func cannotRead(path string, err error) error {
+	if path == defaultConfig { // nobody has named it
+		return usage("cannot read the configuration: %w (name the file with -c)", err)
+	}
+	return usage("cannot read the configuration: %w", err)
 }
 
 func parseConfig(name string, data []byte) (*config.Config, *assemble.Policy, error) {

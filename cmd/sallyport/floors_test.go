@@ -83,7 +83,9 @@ var floor = map[string]int{
 	"proxy": 3, "store/sqlite": 3, "store/postgres": 3, "store/storetest": 3,
 	"cmd/sallyport/internal/asynclog": 4, "cmd/sallyport/internal/server": 4,
 	"cmd/sallyport/internal/yamltable": 4, "cmd/sallyport/internal/auditfile": 4,
-	"cmd/sallyport/internal/config": 5, "cmd/sallyport/internal/assemble": 6, "cmd/sallyport": 7,
+	"cmd/sallyport/internal/watch": 4, "cmd/sallyport/internal/systemd": 4,
+	"cmd/sallyport/internal/config": 5, "cmd/sallyport/internal/assemble": 6, "cmd/sallyport/internal/reload": 7,
+	"cmd/sallyport": 8,
 }
 
 // oneDoor lists who may import what nobody else may, and why.

@@ -17,6 +17,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/asynclog"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/reload"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/server"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -170,6 +171,7 @@ func metricsOf(t *testing.T) [][]string {
 	log.Measure(notes)
 	(&server.Certificate{}).Measure(notes)
 	auditLost(notes)
+	reload.Measure(notes)
 	form := regexp.MustCompile(`fqName: "([^"]+)", help: "([^"]*)".*variableLabels: \{([^}]*)\}`)
 	rows := [][]string{{"`sallyport_build_info`", "", "Always 1; the labels say what is running."}}
 	for _, c := range notes.collectors {

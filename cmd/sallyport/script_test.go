@@ -6,10 +6,13 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 func TestMain(m *testing.M) {
@@ -42,7 +45,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"expand": expandFile, "get": getURL, "put": putText,
+			"expand": expandFile, "get": getURL, "put": putText, "metric": awaitMetric, "append": appendLine, "hup": hangUp,
 		},
 	})
 }
@@ -109,4 +112,30 @@ func putText(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	_, err = io.Copy(ts.Stdout(), res.Body)
 	ts.Check(err)
+}
+
+// awaitMetric waits until a metric has a value; so a script knows that a signal was
+// heard.
+func awaitMetric(ts *testscript.TestScript, neg bool, args []string) {
+	want := "\n" + args[0] + " " + args[1] + "\n"
+	var text string
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
+		if text = testenv.BodyOf("http://" + ts.Getenv("ADMIN") + "/metrics"); strings.Contains(text, want) {
+			return
+		}
+	}
+	ts.Fatalf("no %q in\n%s", want, text)
+}
+
+// appendLine adds a line to a file.
+func appendLine(ts *testscript.TestScript, _ bool, args []string) {
+	text := ts.ReadFile(args[0]) + os.Expand(args[1], ts.Getenv) + "\n"
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
+}
+
+// hangUp sends SIGHUP to what runs in the background.
+func hangUp(ts *testscript.TestScript, _ bool, _ []string) {
+	for _, cmd := range ts.BackgroundCmds() {
+		ts.Check(cmd.Process.Signal(syscall.SIGHUP))
+	}
 }

@@ -7,9 +7,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -18,7 +22,9 @@ import (
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/asynclog"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/reload"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/server"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/systemd"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 )
 
@@ -27,25 +33,57 @@ func serveCommand(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve [FILE]",
 		Short: "Run the proxy",
-		Long:  "Run the proxy. SIGTERM and Ctrl-C stop it in order; a second one stops it at once.",
+		Long: "Run the proxy. SIGHUP reads the configuration again. SIGTERM and Ctrl-C stop it in order;\n" +
+			"a second one stops it at once.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneFile(cmd, args, &path); err != nil {
 				return err
 			}
-			cfg, _, err := loadConfig(path)
-			if err != nil {
-				return err
-			}
-			log := asynclog.Open(c.stdout, c.stderr, logLevel(cfg.Log.Level), cfg.Log.Format)
-			defer log.Close()
-			for _, w := range warnings(cfg) {
-				log.Warn("configuration", "warning", w.Error())
-			}
-			return serve(cmd.Context(), c, cfg, log)
+			return serveFile(cmd.Context(), c, path)
 		},
 	}
 	configFlag(cmd, &path)
 	return cmd
+}
+
+// serveFile runs the configuration in a file, and follows it, until ctx is done.
+func serveFile(ctx context.Context, c *console, path string) error {
+	hangups := make(chan os.Signal, 1) // one that comes while the process begins is not lost, and does not end it
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	first, err := reload.Read(path, c.env)
+	if faults, ok := errors.AsType[config.Faults](err); ok {
+		return configFaults(faults)
+	}
+	if err != nil {
+		return cannotRead(path, err)
+	}
+	log := asynclog.Open(c.stdout, c.stderr, logLevel(first.Config.Log.Level), first.Config.Log.Format)
+	defer log.Close()
+	s, err := start(ctx, c, first.Config, first.Secrets, log)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	manager := c.serviceManager(log.Logger)
+	loop := reload.NewLoop(reload.Options{Path: path, Env: c.env, First: first, Apply: s.apply,
+		Manager: manager, Log: log.Logger, Registerer: s.metrics})
+	manager.Ready("serving")
+	defer context.AfterFunc(ctx, manager.Stopping)()
+	following, stopFollowing := context.WithCancel(ctx)
+	var loops sync.WaitGroup
+	defer loops.Wait() // before close: nothing is replaced any more
+	defer stopFollowing()
+	loops.Go(func() { loop.Run(following, hangups) })
+	return s.run(ctx)
+}
+
+// serviceManager is who started this process, where they want to be told how it fares.
+func (c *console) serviceManager(log *slog.Logger) *systemd.Notifier {
+	socket, _ := c.env("NOTIFY_SOCKET")
+	return systemd.NewNotifier(socket, func(err error) {
+		log.Warn("the service manager could not be told", "error", err.Error())
+	})
 }
 
 // serve runs a configuration until ctx is done.
@@ -54,46 +92,129 @@ func serve(ctx context.Context, c *console, cfg *config.Config, log *asynclog.Lo
 	if err != nil {
 		return asUsage(err)
 	}
-	cert, err := newCertificate(cfg, log.Logger)
+	s, err := start(ctx, c, cfg, sec, log)
 	if err != nil {
 		return err
 	}
-	reg := newRegistry()
-	log.Measure(reg)
-	observers := []observe.Observer{observe.Log{Logger: log.Logger}}
-	audit, closeAudit, err := openAudit(c, cfg.Log.Audit, reg, log.Logger)
+	defer s.close()
+	return s.run(ctx)
+}
+
+// serving is a running Sallyport: what listens, and all that follows a change of the
+// configuration.
+type serving struct {
+	log     *asynclog.Log
+	metrics *prometheus.Registry
+	process *assemble.Process
+	server  *server.Server
+	cert    *server.Certificate // nil: plain http
+	audit   *auditStream
+	admin   adminHandler
+	ready   *atomic.Bool
+}
+
+// start makes what serves a configuration, and opens its listeners. Nothing is
+// answered before run.
+func start(ctx context.Context, c *console, cfg *config.Config, sec *assemble.Secrets,
+	log *asynclog.Log) (_ *serving, err error) {
+	logWarnings(log.Logger, warnings(cfg), nil)
+	s := &serving{log: log, metrics: newRegistry(), ready: &atomic.Bool{}}
+	log.Measure(s.metrics)
+	s.audit = &auditStream{console: c, log: log.Logger, lost: auditLost(s.metrics)}
+	audit, err := s.audit.open(cfg.Log.Audit)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer closeAudit()
-	if audit != nil {
-		observers = append(observers, audit)
-	}
-	process := assemble.NewProcess(reg, log.Logger, observers...)
-	runtime, err := process.Build(cfg, sec)
+	s.audit.replace(audit)
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	s.process = assemble.NewProcess(s.metrics, log.Logger, observe.Log{Logger: log.Logger}, s.audit)
+	runtime, err := s.process.Build(cfg, sec)
 	if err != nil {
-		return asUsage(err)
+		return nil, asUsage(err)
 	}
-	process.Swap(runtime)
-	ready := &atomic.Bool{}
-	s := &server.Server{
-		Listeners: []*server.Listener{publicListener(cfg, process, cert, log)},
-		Front:     process, DrainDelay: cfg.Stop.DrainDelay, StopTimeout: cfg.Stop.Timeout, Log: log.Logger, Ready: ready,
+	s.process.Swap(runtime)
+	if https := cfg.Listen.HTTPS; https.Address != "" {
+		s.cert, err = server.NewCertificate(https.Cert.Value(), https.Key.Value(), reread(https), log.Logger)
+		if err != nil {
+			return nil, err
+		}
+		s.cert.Measure(s.metrics)
+	}
+	s.server = &server.Server{
+		Listeners: []*server.Listener{publicListener(cfg, s.process, s.cert, log)},
+		Front:     s.process, DrainDelay: cfg.Stop.DrainDelay, StopTimeout: cfg.Stop.Timeout, Log: log.Logger, Ready: s.ready,
 	}
 	if cfg.Listen.Admin.Address != "" {
-		s.Listeners = append(s.Listeners, adminListener(cfg, reg, ready, log, audit))
+		s.admin.replace(s.newAdmin(cfg))
+		s.server.Listeners = append(s.server.Listeners, &server.Listener{Key: "listen.admin",
+			Address: cfg.Listen.Admin.Address, HTTP: server.NewAdminHTTP(&s.admin, log.Logger), Last: true})
 	}
-	if cert != nil {
-		cert.Measure(reg)
+	if err := s.server.Open(ctx); err != nil {
+		return nil, err
 	}
-	if err := s.Open(ctx); err != nil {
+	logStart(log.Logger, cfg, s.server.Listeners)
+	return s, nil
+}
+
+// run answers until ctx is done.
+func (s *serving) run(ctx context.Context) error {
+	if s.cert != nil {
+		go s.cert.Watch(ctx, server.CertificatePoll)
+	}
+	return s.server.Run(ctx)
+}
+
+func (s *serving) close() { s.audit.replace(nil) }
+
+// apply takes another configuration into use: first all that can fail, then the change
+// itself, which cannot.
+func (s *serving) apply(old, next *reload.Reading) error {
+	was, is := old.Config, next.Config
+	runtime, err := s.process.Build(is, next.Secrets)
+	if err != nil {
 		return err
 	}
-	if cert != nil {
-		go cert.Watch(ctx, server.CertificatePoll)
+	var audit *openAudit
+	if is.Log.Audit != was.Log.Audit {
+		if audit, err = s.audit.open(is.Log.Audit); err != nil {
+			runtime.Release()
+			return err
+		}
 	}
-	logStart(log.Logger, cfg, s.Listeners)
-	return s.Run(ctx)
+	if s.cert != nil {
+		https := is.Listen.HTTPS
+		if err := s.cert.Replace(https.Cert.Value(), https.Key.Value(), reread(https)); err != nil {
+			runtime.Release()
+			audit.close()
+			return err
+		}
+	}
+	s.process.Swap(runtime)
+	s.server.SetStop(is.Stop.DrainDelay, is.Stop.Timeout)
+	if s.admin.serves() {
+		s.admin.replace(s.newAdmin(is))
+	}
+	if is.Log.Level != was.Log.Level { // else what an operator has set stays
+		s.log.Level.Set(logLevel(is.Log.Level))
+	}
+	if is.Log.Audit != was.Log.Audit {
+		s.audit.replace(audit)
+	}
+	logWarnings(s.log.Logger, warnings(is), warnings(was))
+	return nil
+}
+
+// logWarnings tells of what should not stay so, but for what was told before.
+func logWarnings(log *slog.Logger, now, before []config.Fault) {
+	for _, w := range now {
+		if !slices.Contains(before, w) {
+			log.Warn("configuration", "warning", w.Error())
+		}
+	}
 }
 
 // publicListener is the one for browsers and programs; cert is nil for plain http.
@@ -109,14 +230,22 @@ func publicListener(cfg *config.Config, front http.Handler, cert *server.Certifi
 	return l
 }
 
-// adminListener is the one for operators, which answers until the others have stopped.
-func adminListener(cfg *config.Config, metrics prometheus.Gatherer, ready *atomic.Bool,
-	log *asynclog.Log, audit *observe.Audit) *server.Listener {
+// newAdmin answers operators, with the probes of a configuration.
+func (s *serving) newAdmin(cfg *config.Config) http.Handler {
 	host, _, _ := net.SplitHostPort(cfg.Listen.Admin.Address) // the configuration has judged it
-	admin := server.NewAdmin(server.AdminOptions{Metrics: metrics, Ready: ready, Level: log.Level, Log: log.Logger,
-		Probes: probes(cfg), Name: host, Did: audit.Operator})
-	return &server.Listener{Key: "listen.admin", Address: cfg.Listen.Admin.Address,
-		HTTP: server.NewAdminHTTP(admin, log.Logger), Last: true}
+	return server.NewAdmin(server.AdminOptions{Metrics: s.metrics, Ready: s.ready, Level: s.log.Level, Log: s.log.Logger,
+		Probes: probes(cfg), Name: host, Did: s.audit.Operator})
+}
+
+// adminHandler is what answers operators now.
+type adminHandler struct{ now atomic.Pointer[http.Handler] }
+
+func (a *adminHandler) replace(h http.Handler) { a.now.Store(&h) }
+
+func (a *adminHandler) serves() bool { return a.now.Load() != nil }
+
+func (a *adminHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	(*a.now.Load()).ServeHTTP(w, r)
 }
 
 func probes(cfg *config.Config) []server.Probe {
@@ -156,22 +285,12 @@ func logLevel(name string) slog.Level {
 	return level
 }
 
-// newCertificate takes the pair that cfg has resolved; nil for plain http.
-func newCertificate(cfg *config.Config, log *slog.Logger) (*server.Certificate, error) {
-	https := cfg.Listen.HTTPS
-	if https.Address == "" {
-		return nil, nil
-	}
+// reread reads the files of a certificate again, as they are now.
+func reread(https config.HTTPS) server.Reread {
 	root := os.DirFS("/")
-	reread := func() (string, string, error) {
+	return func() (string, string, error) {
 		cert, certErr := https.Cert.Reread(root)
 		key, keyErr := https.Key.Reread(root)
 		return cert, key, errors.Join(certErr, keyErr)
 	}
-	c, err := server.NewCertificate(https.Cert.Value(), https.Key.Value(), reread, log)
-	if err != nil {
-		return nil, configFaults(config.Faults{cfg.Fault("listen.https",
-			"the certificate and its key do not work together: %v", err)})
-	}
-	return c, nil
 }

@@ -32,6 +32,7 @@ type Process struct {
 	ended   session.Ended
 	calls   *oauth.Metrics
 	apps    *apps
+	logins  *logins
 	log     *slog.Logger
 	current atomic.Pointer[Runtime]
 }
@@ -42,7 +43,7 @@ func NewProcess(reg prometheus.Registerer, log *slog.Logger, observers ...observ
 	return &Process{
 		door:  proxy.NewProcess(proxy.ProcessOptions{Observers: observers, Log: log, Registerer: reg}),
 		ended: session.NewMemory(nil, endingsMerged(reg, log)),
-		calls: oauth.NewMetrics(reg), apps: newApps(), log: log,
+		calls: oauth.NewMetrics(reg), apps: newApps(), logins: newLogins(), log: log,
 	}
 }
 
@@ -51,6 +52,7 @@ func NewProcess(reg prometheus.Registerer, log *slog.Logger, observers ...observ
 // first time.
 func (p *Process) Swap(rt *Runtime) *Runtime {
 	old := p.current.Swap(rt)
+	p.door.SetCurrent(rt.door)
 	if old != nil {
 		old.Release()
 	}

@@ -1,8 +1,10 @@
 package assemble
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"sync"
 
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
@@ -23,16 +25,82 @@ var (
 	_ admission.TokenVerifier   = (*login.TokenVerifier)(nil)
 )
 
-// addProviders makes the providers, and what follows from each.
-func (with *Parts) addProviders(cfg *config.Config, metrics *oauth.Metrics, log *slog.Logger) error {
-	for _, p := range cfg.Providers {
+// logins are the providers in use. One whose part of the configuration did not change
+// stays the same through a reload, with what it has learned: nothing is asked anew.
+type logins struct {
+	mu     sync.Mutex // guards shared
+	shared map[[sha256.Size]byte]*sharedLogin
+}
+
+type sharedLogin struct {
+	*login.Provider
+	client *oauth.Client
+	users  int // Runtimes
+}
+
+func newLogins() *logins { return &logins{shared: map[[sha256.Size]byte]*sharedLogin{}} }
+
+// use counts a Runtime as a user of a provider, and adds that to used.
+func (all *logins) use(cfg *config.Config, p config.Provider, metrics *oauth.Metrics, log *slog.Logger,
+	used map[[sha256.Size]byte]*sharedLogin) (*login.Provider, error) {
+	o := ProviderOptions(cfg, p)
+	key := sumOf(o, p)
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	l := all.shared[key]
+	if l == nil {
 		client, err := oauth.NewClient(oauth.Options{Provider: p.ID, Roots: p.CA.Authorities(), Metrics: metrics})
 		if err != nil {
-			return err
+			return nil, err
 		}
-		o := ProviderOptions(cfg, p)
 		o.Client, o.Log = client, log
-		l, err := login.New(o)
+		made, err := login.New(o)
+		if err != nil {
+			return nil, err
+		}
+		l = &sharedLogin{Provider: made, client: client}
+		all.shared[key] = l
+	}
+	l.users++
+	used[key] = l
+	return l.Provider, nil
+}
+
+// release gives up what one Runtime used.
+func (all *logins) release(used map[[sha256.Size]byte]*sharedLogin) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	for key, l := range used {
+		if l.users--; l.users == 0 {
+			delete(all.shared, key)
+			l.client.CloseIdleConnections()
+		}
+	}
+}
+
+// sumOf is of all that a provider is made of. Of an assertion's file only the path
+// counts, because it is read again for each use.
+func sumOf(o login.Options, p config.Provider) [sha256.Size]byte {
+	o.ClientAssertion, o.Client, o.Now, o.Log = nil, nil, nil, nil
+	return sha256.Sum256(fmt.Appendf(nil, "%#v %q %q", o, p.CA.Value(), p.ClientAssertion.Path()))
+}
+
+// addProviders makes the providers, and what follows from each. Calling release gives
+// them up.
+func (with *Parts) addProviders(cfg *config.Config, p *Process) (release func(), err error) {
+	used := map[[sha256.Size]byte]*sharedLogin{}
+	release = sync.OnceFunc(func() { p.logins.release(used) })
+	if err := with.useProviders(cfg, p, used); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+func (with *Parts) useProviders(cfg *config.Config, process *Process,
+	used map[[sha256.Size]byte]*sharedLogin) error {
+	for _, p := range cfg.Providers {
+		l, err := process.logins.use(cfg, p, process.calls, process.log, used)
 		if err != nil {
 			return err
 		}

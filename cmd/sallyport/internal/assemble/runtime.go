@@ -66,10 +66,18 @@ func (rt *Runtime) Release() {
 // opens no connection. An error that is config.Faults is the configuration's.
 func (p *Process) Build(cfg *config.Config, sec *Secrets) (*Runtime, error) {
 	with := Parts{Keys: sec.Keys, Tokens: make([]*admission.Tokens, len(cfg.Routes))}
-	if err := with.addProviders(cfg, p.calls, p.log); err != nil {
+	release, err := with.addProviders(cfg, p)
+	if err != nil {
 		return nil, err
 	}
-	return p.BuildOf(cfg, with)
+	rt, err := p.BuildOf(cfg, with)
+	if err != nil {
+		release()
+		return nil, err
+	}
+	closeApps := rt.close
+	rt.close = func() { closeApps(); release() }
+	return rt, nil
 }
 
 // BuildOf is Build of parts that are given.

@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"cmp"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -27,6 +28,7 @@ func Resolve(cfg *config.Config, env func(string) (string, bool)) (*Secrets, err
 	}
 	keys, faults := parseKeys(cfg)
 	faults = append(faults, providerFaults(cfg)...)
+	faults = append(faults, certificateFaults(cfg)...)
 	if len(faults) > 0 {
 		return nil, faults
 	}
@@ -67,6 +69,18 @@ func newSecrets(cfg *config.Config, keys []session.Key) (*Secrets, error) {
 }
 
 func keyName(text config.KeyText) string { return cmp.Or(text.File, text.Path) }
+
+// certificateFaults judges whether the certificate of listen.https goes with its key.
+func certificateFaults(cfg *config.Config) config.Faults {
+	https := cfg.Listen.HTTPS
+	if https.Address == "" {
+		return nil
+	}
+	if _, err := tls.X509KeyPair([]byte(https.Cert.Value()), []byte(https.Key.Value())); err != nil {
+		return config.Faults{cfg.Fault("listen.https", "the certificate and its key do not work together: %v", err)}
+	}
+	return nil
+}
 
 // providerFaults judges what can be judged of providers without asking them,
 // once all values are there.

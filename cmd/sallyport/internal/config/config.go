@@ -48,6 +48,7 @@ type Config struct {
 	Log       Log
 	Stop      Stop
 	Limits    Limits
+	Reload    Reload
 
 	// Organizations are what those of providers are folded into.
 	Organizations []Organization
@@ -240,6 +241,8 @@ func file() yamltable.Shape[Config] {
 			func(c *Config) *Stop { return &c.Stop }).Or("{}"),
 		yamltable.Field("limits", "What a request may cost.", limitsShape(),
 			func(c *Config) *Limits { return &c.Limits }).Or("{}"),
+		yamltable.Field("reload", "When the configuration is read again while Sallyport runs.", reloadShape(),
+			func(c *Config) *Reload { return &c.Reload }).Or("{}"),
 	}}.Shape()
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,15 +19,19 @@ const CertificatePoll = 5 * time.Second
 // Certificate is that of listen.https. Where it is in files it follows them;
 // what does not work there never replaces what does.
 type Certificate struct {
-	read    func() (certPEM, keyPEM string, err error)
 	log     *slog.Logger
 	current atomic.Pointer[tls.Certificate]
-	judged  [sha256.Size]byte // of what was read last, so that each fault is told once
+
+	mu     sync.Mutex // guards what follows
+	read   Reread
+	judged [sha256.Size]byte // of what was read last, so that each fault is told once
 }
 
-// NewCertificate begins with a pair in PEM. Reread reads its files again.
-func NewCertificate(certPEM, keyPEM string, reread func() (certPEM, keyPEM string, err error),
-	log *slog.Logger) (*Certificate, error) {
+// Reread reads the files of a certificate and of its key again.
+type Reread func() (certPEM, keyPEM string, err error)
+
+// NewCertificate begins with a pair in PEM.
+func NewCertificate(certPEM, keyPEM string, reread Reread, log *slog.Logger) (*Certificate, error) {
 	pair, err := tls.X509KeyPair([]byte(certPEM), []byte(keyPEM))
 	if err != nil {
 		return nil, err
@@ -34,6 +39,28 @@ func NewCertificate(certPEM, keyPEM string, reread func() (certPEM, keyPEM strin
 	c := &Certificate{read: reread, log: log, judged: digest(certPEM, keyPEM, nil)}
 	c.current.Store(&pair)
 	return c, nil
+}
+
+// Replace takes another pair into use, and from here on follows its files. With an
+// error the old one stays.
+func (c *Certificate) Replace(certPEM, keyPEM string, reread Reread) error {
+	pair, err := tls.X509KeyPair([]byte(certPEM), []byte(keyPEM))
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.read = reread
+	if now := digest(certPEM, keyPEM, nil); now != c.judged {
+		c.judged = now
+		c.use(&pair)
+	}
+	return nil
+}
+
+func (c *Certificate) use(pair *tls.Certificate) {
+	c.current.Store(pair)
+	c.log.Info("listen.https: a new certificate is in use", "not_after", c.notAfter())
 }
 
 func digest(cert, key string, err error) [sha256.Size]byte {
@@ -82,8 +109,10 @@ func (c *Certificate) Watch(ctx context.Context, every time.Duration) {
 	}
 }
 
-// refresh reads the files once. It is for one goroutine only.
+// refresh reads the files once.
 func (c *Certificate) refresh() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	certPEM, keyPEM, err := c.read()
 	now := digest(certPEM, keyPEM, err)
 	if now == c.judged {
@@ -99,6 +128,5 @@ func (c *Certificate) refresh() {
 			"error", err.Error(), "not_after", c.notAfter())
 		return
 	}
-	c.current.Store(&pair)
-	c.log.Info("listen.https: a new certificate is in use", "not_after", c.notAfter())
+	c.use(&pair)
 }

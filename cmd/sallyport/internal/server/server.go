@@ -54,6 +54,15 @@ type Server struct {
 	StopTimeout time.Duration
 	Log         *slog.Logger
 	Ready       *atomic.Bool
+
+	mu sync.Mutex // guards DrainDelay and StopTimeout once Run was called
+}
+
+// SetStop changes how the server stops, as long as it has not begun to.
+func (s *Server) SetStop(drainDelay, timeout time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.DrainDelay, s.StopTimeout = drainDelay, timeout
 }
 
 // Open opens every listener, or none: what is wrong with an address is said
@@ -93,10 +102,13 @@ func (s *Server) stop() error {
 	if s.Front != nil {
 		s.Front.Drain()
 	}
-	s.Log.Info("stopping", "drain_delay", s.DrainDelay.String(), "timeout", s.StopTimeout.String())
-	time.Sleep(s.DrainDelay) // the balancer needs to see "not ready"; nothing is refused meanwhile
+	s.mu.Lock()
+	drainDelay, timeout := s.DrainDelay, s.StopTimeout
+	s.mu.Unlock()
+	s.Log.Info("stopping", "drain_delay", drainDelay.String(), "timeout", timeout.String())
+	time.Sleep(drainDelay) // the balancer needs to see "not ready"; nothing is refused meanwhile
 
-	ctx, cancel := context.WithTimeout(context.Background(), s.StopTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	var last []*Listener
 	var failed errorList
@@ -106,7 +118,7 @@ func (s *Server) stop() error {
 			last = append(last, l)
 			continue
 		}
-		draining.Go(func() { failed.add(l.finish(ctx, s.StopTimeout)) })
+		draining.Go(func() { failed.add(l.finish(ctx, timeout)) })
 	}
 	draining.Wait()
 	grace, cancelGrace := context.WithTimeout(context.Background(), tunnelGrace)

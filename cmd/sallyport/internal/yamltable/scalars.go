@@ -106,6 +106,17 @@ func OnlyFalse() Shape[bool] {
 	}}
 }
 
+// TrueOrFalse is `true` or `false`.
+func TrueOrFalse() Shape[bool] {
+	return Shape[bool]{Want: "true or false", Schema: Schema{"type": "boolean"},
+		Read: func(w *Walker, at Place, into *bool) {
+			*into = at.Node.Value == "true"
+			if at.Node.Tag != "!!bool" || (at.Node.Value != "true" && at.Node.Value != "false") {
+				w.Fault(at, "must be true or false, not %s", describe(at.Node, false))
+			}
+		}}
+}
+
 // Number is a whole number in decimal.
 func Number(lowest, highest int) Shape[int] {
 	want := fmt.Sprintf("a whole number from %d to %d", lowest, highest)

@@ -1,0 +1,39 @@
+package admission
+
+import (
+	"fmt"
+
+	"github.com/sallyport-proxy/sallyport/authz"
+)
+
+// StillAdmits returns why a would not let in a request that another configuration has
+// let in for who (nil: nobody): its route is gone, the rules say no, or the session or
+// token counts no more. Streams and tunnels are asked about when the configuration has
+// changed. The access token itself is not there to be verified again.
+func (a *Admission) StillAdmits(f authz.Facts, who *Principal) error {
+	route, err := a.lookup(f)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRulesChanged, err)
+	}
+	if who != nil && !route.Access.Public {
+		if err := a.stillCounts(route, who); err != nil {
+			return err
+		}
+	}
+	if v := authz.Decide(f, route.Route, who.identity()); v.Outcome != authz.Forward {
+		return fmt.Errorf("%w: %s", ErrRulesChanged, v.Reason)
+	}
+	return nil
+}
+
+func (a *Admission) stillCounts(route *Route, who *Principal) error {
+	switch {
+	case !a.providers[who.Identity.Provider]:
+		return ErrNoProvider
+	case who.Session != nil:
+		return a.sessions.Holds(who.Session)
+	case route.Tokens == nil:
+		return fmt.Errorf("%w: the route takes no access tokens any more", ErrRulesChanged)
+	}
+	return nil
+}
