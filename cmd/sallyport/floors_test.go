@@ -102,6 +102,7 @@ var oneDoor = []struct {
 	{"database/sql", []string{"store", "store/sqlite", "store/postgres", "store/storetest"}, "what is kept is kept in one place"},
 	{"modernc.org/sqlite", []string{"store/sqlite"}, "a driver belongs to the database that it opens"},
 	{"github.com/jackc/pgx", []string{"store/postgres"}, "a driver belongs to the database that it opens"},
+	{"github.com/fsnotify/fsnotify", []string{"cmd/sallyport/internal/watch"}, "files are watched in one place"},
 	{"github.com/spf13/cobra", []string{"cmd/sallyport"}, "commands are the roof's"},
 }
 

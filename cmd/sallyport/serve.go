@@ -25,6 +25,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/reload"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/server"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/systemd"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/watch"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 )
 
@@ -66,11 +67,11 @@ func serveFile(ctx context.Context, c *console, path string) error {
 	}
 	defer s.close()
 	manager := c.serviceManager(log.Logger)
+	following, stopFollowing := context.WithCancel(ctx)
 	loop := reload.NewLoop(reload.Options{Path: path, Env: c.env, First: first, Apply: s.apply,
-		Manager: manager, Log: log.Logger, Registerer: s.metrics})
+		Watcher: watch.Start(following, watch.Look, log.Logger), Manager: manager, Log: log.Logger, Registerer: s.metrics})
 	manager.Ready("serving")
 	defer context.AfterFunc(ctx, manager.Stopping)()
-	following, stopFollowing := context.WithCancel(ctx)
 	var loops sync.WaitGroup
 	defer loops.Wait() // before close: nothing is replaced any more
 	defer stopFollowing()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/systemd"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/watch"
 )
 
 // Options are what a Loop needs. Manager may be nil.
@@ -25,6 +26,7 @@ type Options struct {
 	// Apply takes next into use in place of old, as a whole or, with an error, not at
 	// all. Its errors are config.Faults, or say what could not be made.
 	Apply      func(old, next *Reading) error
+	Watcher    *watch.Watcher
 	Manager    *systemd.Notifier
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -47,21 +49,35 @@ func NewLoop(o Options) *Loop {
 }
 
 // Run reads the configuration at once on each signal, and once more for those that come
-// while it is being read, until ctx is done. signals has room for one.
+// while it is being read, and when its files have changed, until ctx is done. signals
+// has room for one.
 func (l *Loop) Run(ctx context.Context, signals <-chan os.Signal) {
+	l.follow(ctx, l.First)
 	for {
+		asked := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-signals:
-			l.reload(true)
+			asked = true
+		case <-l.Watcher.Changed():
 		}
+		l.follow(ctx, l.reload(asked))
 	}
 }
 
+// follow follows the files of what was read last, be it in use or not.
+func (l *Loop) follow(ctx context.Context, last *Reading) {
+	how, files := l.running.Config.Reload, last.files
+	if !how.Watch {
+		files = nil
+	}
+	l.Watcher.Follow(ctx, files, how.Debounce)
+}
+
 // reload reads the configuration once, and takes it into use if there is nothing wrong
-// with it. Somebody who asked for it is always answered.
-func (l *Loop) reload(asked bool) {
+// with it. Somebody who asked for it is always answered. It returns what was read.
+func (l *Loop) reload(asked bool) *Reading {
 	begun := time.Now()
 	if asked {
 		l.Manager.Reloading()
@@ -71,7 +87,7 @@ func (l *Loop) reload(asked bool) {
 	l.last = next.sum
 	switch {
 	case !news && !asked:
-		return
+		return next
 	case !asked:
 		l.Manager.Reloading()
 	}
@@ -79,7 +95,7 @@ func (l *Loop) reload(asked bool) {
 	if err == nil && next.sum == l.running.sum {
 		l.metrics.unchanged()
 		l.Log.Info("config unchanged", "generation", l.generation)
-		return
+		return next
 	}
 	if err == nil {
 		err = l.apply(next)
@@ -87,7 +103,7 @@ func (l *Loop) reload(asked bool) {
 	if err != nil {
 		l.metrics.refused()
 		l.refuse(err)
-		return
+		return next
 	}
 	changed := next.Config.Changed(l.running.Config)
 	l.running = next
@@ -96,6 +112,7 @@ func (l *Loop) reload(asked bool) {
 	l.metrics.result("ok")
 	l.Log.Info("config reloaded", "generation", l.generation, "changed", changed,
 		"took_ms", float64(time.Since(begun).Microseconds())/1000)
+	return next
 }
 
 // read is for a file that may have become something else since the start.

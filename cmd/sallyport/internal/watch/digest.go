@@ -106,3 +106,8 @@ func sumDir(h hash.Hash, path string) {
 		}
 	}
 }
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
