@@ -90,7 +90,7 @@ func (f *follower) start() {
 			f.t.Logf("it wrote:\n%s", f.log.String())
 		}
 	})
-	testenv.WaitFor(f.t, "the program to be ready", func() bool {
+	testenv.Eventually(f.t, "the program to be ready", func() bool {
 		return testenv.StatusOf("http://"+f.admin+"/readyz") == http.StatusOK
 	})
 }
@@ -106,7 +106,7 @@ func (f *follower) metric(name string) string {
 // awaits waits for a value of a metric.
 func (f *follower) awaits(name string, value int) {
 	f.t.Helper()
-	testenv.WaitFor(f.t, name+" "+strconv.Itoa(value), func() bool { return f.metric(name) == strconv.Itoa(value) })
+	testenv.Eventually(f.t, name+" "+strconv.Itoa(value), func() bool { return f.metric(name) == strconv.Itoa(value) })
 }
 
 const (
@@ -117,7 +117,7 @@ const (
 // knows waits until a path has a route: who has not signed in is sent to do that.
 func (f *follower) knows(path string) {
 	f.t.Helper()
-	testenv.WaitFor(f.t, "a route for "+path, func() bool { return f.status(path) == http.StatusUnauthorized })
+	testenv.Eventually(f.t, "a route for "+path, func() bool { return f.status(path) == http.StatusUnauthorized })
 }
 
 // status is what a program is answered that has not signed in.
@@ -173,7 +173,7 @@ func TestReloadLivesThroughWhatEditorsAndPeopleDo(t *testing.T) {
 		f.awaits(`sallyport_config_reloads_total{result="refused"}`, refusals)
 		f.awaits(successful, 0)
 		f.awaits(generation, want)
-		testenv.WaitFor(t, says, func() bool { return strings.Contains(f.log.String(), says) })
+		testenv.Eventually(t, says, func() bool { return strings.Contains(f.log.String(), says) })
 	}
 
 	// Truncated, and written piece by piece: read once, when it is whole.
@@ -209,7 +209,7 @@ func TestReloadLivesThroughWhatEditorsAndPeopleDo(t *testing.T) {
 	testenv.Check(t, os.Remove(f.file))
 	testenv.Check(t, os.Mkdir(f.file, 0o755))
 	refusals = f.refusals() // the removal may have been seen by itself
-	testenv.WaitFor(t, "not a regular file", func() bool { return strings.Contains(f.log.String(), "config.yaml is not a regular file") })
+	testenv.Eventually(t, "not a regular file", func() bool { return strings.Contains(f.log.String(), "config.yaml is not a regular file") })
 	refusals = f.refusals()
 	testenv.Check(t, os.Remove(f.file))
 	write(t, f.file, config("/p6"))
