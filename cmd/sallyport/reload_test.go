@@ -1,17 +1,23 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -278,5 +284,104 @@ func TestReloadTellsTheServiceManager(t *testing.T) {
 			go func() { _ = f.stop() }()
 			told(`^STOPPING=1$`)
 		})
+	}
+}
+
+// A certificate and its key are rotated, and so is the authority of an app, each in its
+// file: new connections use the new ones. A pair that does not work together is refused,
+// and the old one stays.
+func TestReloadTakesUpCertificatesAndAuthorities(t *testing.T) {
+	t.Parallel()
+	own := &testenv.TLSFiles{T: t, Dir: t.TempDir()}
+	own.Swap(testenv.NewKeyPair(t, "old.example", time.Now().Add(time.Hour)))
+	var presented atomic.Pointer[tls.Certificate] // by the app
+	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "app") }))
+	app.TLS = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return presented.Load(), nil }}
+	app.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
+	app.Config.SetKeepAlivesEnabled(false) // each request shows which authority counts
+	firstCA, secondCA := testenv.NewKeyPair(t, "app.internal", time.Now().Add(time.Hour)), testenv.NewKeyPair(t, "app.internal", time.Now().Add(time.Hour))
+	presented.Store(firstCA.TLS(t))
+	app.StartTLS()
+	t.Cleanup(app.Close)
+
+	dir := t.TempDir()
+	ca := filepath.Join(dir, "ca.pem")
+	write(t, ca, firstCA.Cert)
+	f := newFollower(t, filepath.Join(dir, "config.yaml"))
+	write(t, f.file, "version: 1\npublic_url: https://app.example.com\nlisten: {https: {address: \""+f.public+"\", cert: \"file:"+own.Path("tls.crt")+"\", key: \"file:"+own.Path("tls.key")+"\"}, admin: \""+f.admin+"\"}\n"+
+		"reload: {debounce: 100ms}\nsession: {keys: [\"literal:"+f.key+"\"]}\n"+
+		"providers: [{id: sso, type: oidc, issuer: \"https://sso.example\", client_id: a, client_secret: \"literal:0123456789abcdef\"}]\n"+
+		"routes: [{name: app, path: /, public: true, upstream: {url: \"https://"+app.Listener.Addr().String()+"\", ca: \"file:"+ca+"\", server_name: app.internal}}]\n")
+	f.start()
+	asked := func() string { // the certificate's name, and the status
+		conn, err := tls.Dial("tcp", f.public, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
+		if err != nil {
+			return err.Error()
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: app.example.com\r\nConnection: close\r\n\r\n")
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			return err.Error()
+		}
+		defer res.Body.Close()
+		return fmt.Sprint(conn.ConnectionState().PeerCertificates[0].Subject.CommonName, " ", res.StatusCode)
+	}
+	if got := asked(); got != "old.example 200" {
+		t.Fatalf("at first: %s", got)
+	}
+	presented.Store(secondCA.TLS(t))
+	if got := asked(); got != "old.example 502" {
+		t.Fatalf("an app that shows another certificate: %s", got)
+	}
+	write(t, ca, secondCA.Cert)
+	testenv.Eventually(t, "the new authority to count", func() bool { return asked() == "old.example 200" })
+	next := testenv.NewKeyPair(t, "new.example", time.Now().Add(time.Hour))
+	own.Swap(testenv.KeyPair{Cert: next.Cert, Key: secondCA.Key})
+	f.awaits(successful, 0)
+	if got := asked(); got != "old.example 200" {
+		t.Errorf("with a pair that does not work together: %s", got)
+	}
+	own.Swap(next)
+	f.awaits(successful, 1)
+	if got := asked(); got != "new.example 200" {
+		t.Errorf("with the new pair: %s", got)
+	}
+}
+
+// The audit stream, the probes of apps and how to stop follow the configuration too.
+func TestReloadMovesTheAuditStream(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	f := newFollower(t, filepath.Join(dir, "config.yaml"))
+	config := func(audit, probe string) string {
+		return strings.Replace(f.config("/one"), "admin: \""+f.admin+"\"",
+			"admin: {address: \""+f.admin+"\", app_probes: {"+probe+": \"http://"+f.admin+"/healthz\"}}", 1) +
+			"log: {audit: " + filepath.Join(dir, audit) + "}\n"
+	}
+	write(t, f.file, config("first", "/probe/one"))
+	f.start()
+	refused := func() { f.status("/nothing") } // one line
+	lines := func(name string) int {
+		text, _ := os.ReadFile(filepath.Join(dir, name))
+		return strings.Count(string(text), `"event":"refused"`)
+	}
+	refused()
+	write(t, f.file, config("second", "/probe/two"))
+	f.awaits(generation, 2)
+	refused()
+	refused()
+	if lines("first") != 1 || lines("second") != 2 {
+		t.Errorf("the first stream has %d lines, the second %d", lines("first"), lines("second"))
+	}
+	probes := fmt.Sprint(testenv.StatusOf("http://"+f.admin+"/probe/one"), testenv.StatusOf("http://"+f.admin+"/probe/two"))
+	if probes != "404 200" {
+		t.Errorf("the probes answer %s", probes)
+	}
+	write(t, f.file, config("none/third", "/probe/three"))
+	f.awaits(successful, 0)
+	refused()
+	if lines("second") != 3 || testenv.StatusOf("http://"+f.admin+"/probe/two") != http.StatusOK {
+		t.Error("a stream that cannot be opened has changed something")
 	}
 }
