@@ -110,7 +110,9 @@ func (p *Provider) TokenVerifier(o BearerOptions) (*TokenVerifier, error) {
 	if len(o.Audiences) == 0 || slices.Contains(o.Audiences, "") {
 		return nil, errors.New("bearer: no audience, or an empty one")
 	}
-	o.ClientIDs = append([]string{p.clientID}, o.ClientIDs...)
+	if p.clientID != "" {
+		o.ClientIDs = append([]string{p.clientID}, o.ClientIDs...)
+	}
 	for _, c := range o.conflicts() {
 		return nil, fmt.Errorf("bearer: %s %s", c.Key, c.Why)
 	}

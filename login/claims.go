@@ -287,7 +287,7 @@ func (r reader) email() (address string, verified bool) {
 		}
 		return "", false
 	}
-	allowed := len(r.p.emailDomains) == 0 || slices.Contains(r.p.emailDomains, domain)
+	allowed := len(r.p.emailDomains) == 0 && !r.p.tokensOnly || slices.Contains(r.p.emailDomains, domain)
 	e := email{who: r.who, sources: r.sources, raw: raw, domain: domain, isTrue: r.p.dialect.isTrue}
 	verified = allowed && r.p.dialect.vouches(e)
 	if allowed && !verified {

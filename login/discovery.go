@@ -166,12 +166,16 @@ func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata,
 		return nil, documentError(unreadable("the discovery document", found.err))
 	}
 	switch {
+	case p.tokensOnly: // what it demands of sign-ins
 	case pushed: // RFC 9126 §5
 		return nil, fail(identity.Misconfigured, "discovery: the provider requires pushed authorization requests "+
 			"(PAR, require_pushed_authorization_requests), which are not supported; switch that off there")
 	case signedRequests: // RFC 9101 §10.5
 		return nil, fail(identity.Misconfigured, "discovery: the provider requires signed requests "+
 			"(JAR, require_signed_request_object), which are not supported; switch that off there")
+	}
+	if p.tokensOnly {
+		e = Endpoints{JWKSURL: e.JWKSURL}
 	}
 	if err := p.checkEndpoints(e); err != nil {
 		return nil, err
@@ -207,8 +211,8 @@ func (p *Provider) checkEndpoints(e Endpoints) error {
 		name, address string
 		needed        bool
 	}{
-		{"authorization_endpoint", e.AuthorizationURL, true},
-		{"token_endpoint", e.TokenURL, true},
+		{"authorization_endpoint", e.AuthorizationURL, !p.tokensOnly},
+		{"token_endpoint", e.TokenURL, !p.tokensOnly},
 		{"jwks_uri", e.JWKSURL, !p.dialect.userinfoAlone && p.configuredKeys == nil},
 		{"userinfo_endpoint", e.UserinfoURL, false},
 	} {
@@ -228,6 +232,9 @@ func (p *Provider) fetchDocument(ctx context.Context) (*document, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, errors.New("discovery: the issuer is not a URL")
+	}
+	if err := p.authenticate(req); err != nil {
+		return nil, err
 	}
 	body, _, err := getDocument(p.client.HTTPClient("discovery"), req)
 	if err != nil {

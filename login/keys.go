@@ -45,10 +45,11 @@ type keySet struct {
 	// redirect reports whether the document may point to another one; nil: never.
 	redirect func(to string) bool
 
-	client *http.Client
-	now    func() time.Time
-	log    *slog.Logger
-	flight singleflight.Group
+	client       *http.Client
+	authenticate func(*http.Request) error
+	now          func() time.Time
+	log          *slog.Logger
+	flight       singleflight.Group
 
 	mu        sync.Mutex
 	keys      []signingKey // the last good ones
@@ -116,7 +117,7 @@ func (p *Provider) keySet(url string, algs []jose.SignatureAlgorithm) *keySet {
 	}
 	return &keySet{
 		url: url, algs: algs, redirect: p.dialect.jwksRedirect,
-		client: p.client.HTTPClient("jwks"), now: p.now, log: p.log,
+		client: p.client.HTTPClient("jwks"), authenticate: p.authenticate, now: p.now, log: p.log,
 		signIns: &budget{name: "sign-ins", most: signInKeys},
 		others:  &budget{name: "others", most: tokenKeys},
 		events:  &budget{name: "events", most: eventKeys, sentAgain: true},
@@ -389,6 +390,9 @@ func (s *keySet) read(ctx context.Context, address string) (*document, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, errors.New("jwks_uri is not a URL")
+	}
+	if err := s.authenticate(req); err != nil {
+		return nil, err
 	}
 	body, _, err := getDocument(s.client, req)
 	if err != nil {

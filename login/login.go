@@ -38,6 +38,8 @@ type Provider struct {
 	clientID, clientSecret string
 	clientAuth             string
 	clientAssertion        func() (string, error)
+	tokensOnly             bool // nobody signs in here
+	discoveryToken         func() (string, error)
 	clientKey              *clientKey
 	redirectURL            string
 	scopes                 []string
@@ -78,7 +80,7 @@ func New(o Options) (*Provider, error) {
 	for _, q := range o.allowed() {
 		p.quirks = append(p.quirks, q.Quirk)
 	}
-	p.clientAssertion = o.ClientAssertion
+	p.clientAssertion, p.tokensOnly, p.discoveryToken = o.ClientAssertion, o.tokensOnly(), o.DiscoveryToken
 	if o.ClientAuth == ClientAuthPrivateKey {
 		p.clientKey, _ = parseClientKey(o.ClientKey, o.ClientKeyID) // o.check has parsed it without an error
 	}
@@ -102,7 +104,7 @@ func New(o Options) (*Provider, error) {
 		}
 		p.client = c
 	}
-	if o.staticEndpoints() {
+	if o.configured() {
 		p.disco.static = p.staticMetadata()
 	}
 	for _, q := range p.quirks {

@@ -45,6 +45,7 @@ const (
 type Options struct {
 	ID           string // the provider's id in every identity; it must never be given to another issuer
 	Type         string // one of Types; "" means oidc
+	Use          string // UseSignIn or UseTokens; "" means the first
 	Issuer       string // exactly as the provider spells it; "": the known one of the vendor
 	Endpoints    Endpoints
 	ClientID     string
@@ -66,6 +67,10 @@ type Options struct {
 	EmailDomains     []string // if set, addresses of other domains count as unverified
 
 	SignOut SignOut // how a sign-out ends the session at the provider too
+
+	// DiscoveryToken is sent for the discovery document and the keys; with UseTokens. It is
+	// asked for each time, because such tokens are short-lived.
+	DiscoveryToken func() (string, error)
 
 	PublicKeys []string // oidc: keys or certificates in PEM, used instead of the keys that the provider publishes
 	Quirks     []string // oidc: allowed deviations from the standard, of QuirkNames
@@ -124,8 +129,11 @@ func (o Options) Conflicts() []Conflict {
 			"write `type: microsoft` and `tenant: "+t+"` instead")
 	}
 	add(o.SignOut.Off && o.has(quirkEndSessionPost), "logout", "is false, so the quirk end_session_post has no meaning")
-	o.clientAuthConflicts(add)
-	o.quirkConflicts(add)
+	o.useConflicts(add)
+	if !o.tokensOnly() {
+		o.clientAuthConflicts(add)
+		o.quirkConflicts(add)
+	}
 	o.vendorConflicts(add)
 	return found
 }
@@ -225,6 +233,9 @@ func (o Options) check() error {
 }
 
 func (o Options) checkClient() error {
+	if o.tokensOnly() {
+		return nil // it has none
+	}
 	if o.ClientID == "" {
 		return errors.New("the client id is empty")
 	}
@@ -274,7 +285,7 @@ func (o Options) checkAddresses() error {
 		return fmt.Errorf("issuer %q: must be an https URL without query or fragment (http only on loopback)",
 			o.Issuer)
 	}
-	if err := checkURL(o.RedirectURL); err != nil {
+	if err := checkURL(o.RedirectURL); err != nil && !o.tokensOnly() {
 		return fmt.Errorf("redirect URL %q: %w", o.RedirectURL, err)
 	}
 	for name, address := range o.Endpoints.named() {

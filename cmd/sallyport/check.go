@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/login"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -59,6 +60,9 @@ func check(c *console, path string, values bool) error {
 	}
 	fmt.Fprintln(c.stdout)
 	for _, p := range cfg.Providers {
+		if p.Use == login.UseTokens {
+			continue
+		}
 		fmt.Fprintf(c.stdout, "The redirect URI to register at %s: %s\n", p.ID, assemble.RedirectURI(cfg, p.ID))
 		if p.SignOut.ReturnParam != "" {
 			fmt.Fprintf(c.stdout, "The page to return to after signing out at %s, to register there too: %s\n", p.ID,

@@ -24,6 +24,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
+	"github.com/sallyport-proxy/sallyport/login"
 	"github.com/sallyport-proxy/sallyport/proxy"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -243,10 +244,9 @@ func target(address string) string {
 }
 
 func (q *question) identity(cfg *config.Config) (identity.Identity, error) {
-	at := 0
-	if q.provider != "" {
-		at = slices.IndexFunc(cfg.Providers, func(p config.Provider) bool { return p.ID == q.provider })
-	}
+	at := slices.IndexFunc(cfg.Providers, func(p config.Provider) bool {
+		return p.ID == q.provider || q.provider == "" && p.Use != login.UseTokens
+	})
 	if at < 0 {
 		return identity.Identity{}, usage("no provider is called %q", q.provider)
 	}
@@ -325,6 +325,9 @@ func (u *unread) Write(b []byte) (int, error) {
 func nowhere(cfg *config.Config) []proxy.Provider {
 	var out []proxy.Provider
 	for _, p := range cfg.Providers {
+		if p.Use == login.UseTokens {
+			continue
+		}
 		out = append(out, proxy.Provider{ID: p.ID, Name: p.ID, Login: noLogin{}})
 	}
 	return out

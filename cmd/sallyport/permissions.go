@@ -73,6 +73,9 @@ func withoutSecrets(path string, env func(string) (string, bool)) (*config.Confi
 func summarize(cfg *config.Config) ([]pages.Permission, error) {
 	var summary []pages.Permission
 	for _, p := range cfg.Providers {
+		if p.Use == login.UseTokens { // which is asked for nothing
+			continue
+		}
 		l, err := standIn(cfg, p)
 		if err != nil {
 			return nil, err

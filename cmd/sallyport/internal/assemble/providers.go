@@ -111,6 +111,9 @@ func (with *Parts) useProviders(cfg *config.Config, process *Process,
 		if err := addTokens(with.Tokens, cfg, p.ID, l); err != nil {
 			return err
 		}
+		if p.Use == login.UseTokens {
+			continue
+		}
 		with.Permission = append(with.Permission, PermissionOf(l, RedirectURI(cfg, p.ID)))
 		with.Providers = append(with.Providers, proxy.Provider{ID: p.ID, Name: name, Login: l, EmailDomains: p.EmailDomains})
 	}

@@ -85,6 +85,8 @@ type Provider struct {
 	AllowedTenants           []string        // microsoft: whose people may come; nil: everybody's
 	ClientSecret             Ref             // zero if ClientAuth sends none
 	ClientAuth               string
+	Use                      string
+	DiscoveryToken           Ref // with use: tokens; its file is to be read again for each use
 	ClientAssertion          Ref // with assertion; its file is to be read again for each use
 	ClientKey                Ref // with private_key_jwt, PEM
 	ClientKeyID              string
@@ -276,6 +278,13 @@ func providerShape() yamltable.Shape[Provider] {
 			func(p *Provider) *string { return &p.Type }).Required(),
 		yamltable.Field("name", "The name on the sign-in page; the id if left out.", yamltable.Text("a name for people"),
 			func(p *Provider) *string { return &p.Name }),
+		yamltable.Field("use", "What the provider is for: people sign in there (sign_in), or only programs come with access "+
+			"tokens that it issued, for routes with `bearer` (tokens).",
+			yamltable.OneOf("", login.UseSignIn, login.UseTokens),
+			func(p *Provider) *string { return &p.Use }).Or(login.UseSignIn),
+		yamltable.Field("discovery_token", "With `use: tokens`: the file with the token that the provider asks for before it "+
+			"shows its discovery document and keys, such as a Kubernetes service account's. It is read again each time.",
+			checkedRef(login.CheckClientAssertion, yamltable.FormFile), func(p *Provider) *Ref { return &p.DiscoveryToken }),
 		yamltable.Field("issuer", "The issuer, exactly as the provider writes it. The types of vendors know their own.",
 			urlText(parseIssuer), func(p *Provider) *string { return &p.Issuer }),
 		yamltable.Field("endpoints", "Addresses that count instead of those in the discovery document. With authorization "+
@@ -284,9 +293,9 @@ func providerShape() yamltable.Shape[Provider] {
 		yamltable.Field("ca", "Who may vouch for the provider's https, PEM, wherever Sallyport asks it itself; whom this "+
 			"system trusts if left out.", authorities(),
 			func(p *Provider) *Ref { return &p.CA }),
-		yamltable.Field("client_id", "The client id the provider gave out.",
+		yamltable.Field("client_id", "The client id the provider gave out. Required, unless with `use: tokens`.",
 			yamltable.ValueOrRef("a client id", `^[!-~]([ -~]*[!-~])?$`, parseClientID),
-			func(p *Provider) *string { return &p.ClientID }).Required(),
+			func(p *Provider) *string { return &p.ClientID }),
 		yamltable.Field("client_secret", "The client secret. Left out with `client_auth: none`, assertion and "+
 			"private_key_jwt.", yamltable.SecretRef(yamltable.FormEnv, yamltable.FormFile, yamltable.FormLiteral),
 			func(p *Provider) *Ref { return &p.ClientSecret }),

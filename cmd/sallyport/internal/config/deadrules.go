@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/sallyport-proxy/sallyport/login"
 )
 
 // DeadRules finds what nobody can match, as far as the file tells: such a rule
@@ -74,7 +76,7 @@ func (c *Config) deadEmail(email string) string {
 // deadDomain: a provider that is not bounded may vouch for any domain.
 func (c *Config) deadDomain(domain string) string {
 	for _, p := range c.Providers {
-		if p.EmailDomains == nil || slices.Contains(p.EmailDomains, domain) {
+		if p.EmailDomains == nil && p.Use != login.UseTokens || slices.Contains(p.EmailDomains, domain) {
 			return ""
 		}
 	}

@@ -309,7 +309,9 @@ func checkProvider(w *yamltable.Walker, at yamltable.Place, p *Provider) {
 	if p.Name == "" {
 		p.Name = p.ID
 	}
+	tokens := p.Use == login.UseTokens
 	switch secret := at.Path + ".client_secret"; {
+	case tokens: // Conflicts says that none of this has a meaning
 	case p.secretless() && !p.ClientSecret.IsZero():
 		w.FaultAt(secret, "is never sent with `client_auth: %s`; leave one of them out", p.ClientAuth)
 	case !p.secretless() && p.ClientSecret.IsZero():
@@ -321,7 +323,7 @@ func checkProvider(w *yamltable.Walker, at yamltable.Place, p *Provider) {
 	if p.SignOut.URL != "" && p.Endpoints.EndSessionURL != "" {
 		w.FaultAt(at.Path+".logout.url", "stands beside endpoints.end_session, which is the same; leave one of them out")
 	}
-	if p.Scopes != nil && !slices.Contains(p.Scopes, "openid") {
+	if p.Scopes != nil && !tokens && !slices.Contains(p.Scopes, "openid") {
 		w.FaultAt(at.Path+".scopes", "must contain openid: without it the provider does not say who signed in")
 	}
 	for _, c := range p.Options().Conflicts() {
@@ -353,10 +355,10 @@ func (p Provider) Options() login.Options {
 		endpoints.EndSessionURL = p.SignOut.URL
 	}
 	return login.Options{
-		ID: p.ID, Type: p.Type, Issuer: p.Issuer, Endpoints: endpoints,
+		ID: p.ID, Type: p.Type, Use: p.Use, DiscoveryToken: reader(p.DiscoveryToken), Issuer: p.Issuer, Endpoints: endpoints,
 		SignOut:  login.SignOut{Off: p.SignOut.Off, Params: p.SignOut.Params, ReturnParam: p.SignOut.ReturnParam},
 		ClientID: p.ClientID, ClientSecret: p.secret(), ClientAuth: p.ClientAuth,
-		ClientAssertion: p.assertion(), ClientKey: known(p.ClientKey), ClientKeyID: p.ClientKeyID,
+		ClientAssertion: reader(p.ClientAssertion), ClientKey: known(p.ClientKey), ClientKeyID: p.ClientKeyID,
 		Scopes: p.Scopes, Claims: login.ClaimNames(p.Claims), IdentityFrom: p.IdentityFrom, EmailDomains: p.EmailDomains,
 		TrustedAudiences: p.TrustedAudiences,
 		PublicKeys:       p.publicKeys(), Quirks: p.Quirks,
@@ -443,13 +445,13 @@ func known(r Ref) string {
 	return r.String()
 }
 
-// assertion is the token as Resolve read it; nil without one. Who signs in with it
+// reader returns a token as Resolve read it; it is nil without one. Who uses the token
 // reads the file again (Ref.Reread).
-func (p Provider) assertion() func() (string, error) {
-	if p.ClientAssertion.IsZero() {
+func reader(r Ref) func() (string, error) {
+	if r.IsZero() {
 		return nil
 	}
-	return func() (string, error) { return p.ClientAssertion.Value(), nil }
+	return func() (string, error) { return r.Value(), nil }
 }
 
 // crossCheck finds what is wrong between parts that are each well. It runs
@@ -463,7 +465,7 @@ func (c *Config) crossCheck() Faults {
 		names = append(names, r.Name)
 	}
 	faults := slices.Concat(c.checkUnique("providers", "id", ids), c.checkUnique("routes", "name", names),
-		c.checkVouching(), c.checkBearers())
+		c.checkUse(), c.checkVouching(), c.checkBearers())
 	faults = append(faults, c.checkOrganizations()...)
 	if c.PublicURL != nil {
 		faults = append(faults, c.settleHosts()...)
@@ -482,14 +484,46 @@ func (c *Config) checkUnique(in, key string, values []string) Faults {
 	return faults
 }
 
+// checkUse: a provider at which people sign in needs a client there, and one whose
+// tokens no route takes is for nothing.
+func (c *Config) checkUse() Faults {
+	var faults Faults
+	signIn := false
+	for i, p := range c.Providers {
+		where := yamltable.Index("providers", i)
+		client := c.doc.Has(where + ".client_id")
+		signIn = signIn || p.Use != login.UseTokens
+		switch {
+		case p.Use != login.UseTokens && !client:
+			faults = append(faults, c.doc.FaultAt(where+".client_id", "is required. The client id the provider gave out."))
+		case p.Use == login.UseTokens && client:
+			faults = append(faults, c.doc.FaultAt(where+".client_id", "has a meaning for signing in only, and `use: tokens` "+
+				"says that nobody signs in here"))
+		case p.Use == login.UseTokens && !slices.ContainsFunc(c.Routes, func(r Route) bool { return r.Bearer.Provider == p.ID }):
+			faults = append(faults, c.doc.FaultAt(where+".use", "is tokens, and no route takes tokens of %s; a route does with "+
+				"`bearer: {provider: %s, …}`", p.ID, p.ID))
+		}
+	}
+	if len(c.Providers) > 0 && !signIn {
+		faults = append(faults, c.doc.FaultAt("providers", "are all for tokens: name one at which people sign in"))
+	}
+	return faults
+}
+
 // checkVouching: where two providers can assert the same e-mail address, the
 // weaker one decides who is who. So each says which domains are its own, but
 // for those vendors of which we know when to believe them.
 func (c *Config) checkVouching() Faults {
 	var faults Faults
+	vouching := 0 // one that is for tokens vouches for no address unless it says for which
+	for _, p := range c.Providers {
+		if p.Use != login.UseTokens || p.EmailDomains != nil {
+			vouching++
+		}
+	}
 	for i, p := range c.Providers {
 		where := yamltable.Index("providers", i) + ".email_domains"
-		if len(c.Providers) > 1 && p.Type == login.TypeOIDC && !c.doc.Has(where) {
+		if vouching > 1 && p.Type == login.TypeOIDC && p.Use != login.UseTokens && !c.doc.Has(where) {
 			faults = append(faults, c.doc.FaultAt(where, "is required where there is more than one provider: which domains "+
 				"may this one vouch for?"))
 		}
