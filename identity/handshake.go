@@ -36,6 +36,9 @@ const (
 	Expired SignInFailure = "expired"
 	// Declined: the provider told us no, or the person cancelled there.
 	Declined SignInFailure = "declined"
+	// Interaction: the provider would have to ask the person something, and was told not to
+	// (OIDC Core §3.1.2.6), or the person has to sign in more strongly.
+	Interaction SignInFailure = "interaction"
 	// ClockSkew: the token is not valid yet or not any more, by our clock.
 	ClockSkew SignInFailure = "clock_skew"
 	// Rejected: what came back failed a check. Nobody is signed in.

@@ -28,6 +28,7 @@ type metadata struct {
 	Endpoints
 	issuer       string // as the document spells it; "" if there is none
 	clientAuth   oauth.ClientAuth
+	promptNone   bool     // it says that it answers prompt=none
 	issParameter bool     // RFC 9207: iss comes with every authorization response
 	offered      []string // ways of client authentication, as discovery names them
 	clientAlgs   []string // algorithms that the provider accepts for assertions of clients
@@ -162,9 +163,11 @@ func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata,
 	pushed := found.flag("require_pushed_authorization_requests")
 	signedRequests := found.flag("require_signed_request_object")
 	issParameter := found.flag("authorization_response_iss_parameter_supported")
+	prompts := found.list("prompt_values_supported")
 	if found.err != nil {
 		return nil, documentError(unreadable("the discovery document", found.err))
 	}
+	p.noteAnswer()
 	switch {
 	case p.tokensOnly: // what it demands of sign-ins
 	case pushed: // RFC 9126 §5
@@ -189,7 +192,7 @@ func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata,
 	}
 	m := &metadata{
 		Endpoints: e, issuer: issuer, clientAuth: auth, offered: auths, clientAlgs: clientAlgs,
-		issParameter: issParameter, keys: p.keySet(e.JWKSURL, algorithms(algs)),
+		promptNone: slices.Contains(prompts, "none"), issParameter: issParameter, keys: p.keySet(e.JWKSURL, algorithms(algs)),
 	}
 	if old != nil && old.keys != nil && old.keys.url == m.keys.url && slices.Equal(old.keys.algs, m.keys.algs) {
 		m.keys = old.keys // keep the cached keys, and what was spent of the rate limit
@@ -244,7 +247,8 @@ func (p *Provider) fetchDocument(ctx context.Context) (*document, error) {
 		"issuer", "authorization_endpoint", "token_endpoint", "userinfo_endpoint", "jwks_uri", "end_session_endpoint",
 		"id_token_signing_alg_values_supported", "token_endpoint_auth_methods_supported",
 		"token_endpoint_auth_signing_alg_values_supported", "require_pushed_authorization_requests",
-		"require_signed_request_object", "authorization_response_iss_parameter_supported")
+		"require_signed_request_object", "authorization_response_iss_parameter_supported",
+		"prompt_values_supported")
 	if err != nil {
 		return nil, unreadable("the discovery document", err)
 	}

@@ -39,6 +39,8 @@ type Provider struct {
 	clientAuth             string
 	clientAssertion        func() (string, error)
 	tokensOnly             bool // nobody signs in here
+	reauthAfter            time.Duration
+	pulse                  *pulse
 	discoveryToken         func() (string, error)
 	clientKey              *clientKey
 	redirectURL            string
@@ -80,6 +82,7 @@ func New(o Options) (*Provider, error) {
 	for _, q := range o.allowed() {
 		p.quirks = append(p.quirks, q.Quirk)
 	}
+	p.reauthAfter, p.pulse = o.ReauthAfter, &pulse{}
 	p.clientAssertion, p.tokensOnly, p.discoveryToken = o.ClientAssertion, o.tokensOnly(), o.DiscoveryToken
 	if o.ClientAuth == ClientAuthPrivateKey {
 		p.clientKey, _ = parseClientKey(o.ClientKey, o.ClientKeyID) // o.check has parsed it without an error
@@ -192,6 +195,7 @@ func (p *Provider) Redeem(ctx context.Context, callback url.Values, h identity.H
 	if err != nil {
 		return identity.Identity{}, p.failExchange(err, m)
 	}
+	p.noteAnswer()
 	who, sources, err := p.verifiedClaims(ctx, m, tokens, h, ap)
 	if err != nil {
 		return identity.Identity{}, err

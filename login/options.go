@@ -68,6 +68,11 @@ type Options struct {
 
 	SignOut SignOut // how a sign-out ends the session at the provider too
 
+	// ReauthAfter is how long a sign-in is believed before the provider is asked again
+	// without the person; NoReauth: for as long as the session lasts; 0: see
+	// Provider.ReauthAfter.
+	ReauthAfter time.Duration
+
 	// DiscoveryToken is sent for the discovery document and the keys; with UseTokens. It is
 	// asked for each time, because such tokens are short-lived.
 	DiscoveryToken func() (string, error)

@@ -29,7 +29,7 @@ func (o Options) useConflicts(add func(wrong bool, key, why string)) {
 		"client_secret":    o.ClientSecret != "",
 		"client_auth":      o.ClientAuth != "" && o.ClientAuth != ClientAuthAuto,
 		"client_assertion": o.ClientAssertion != nil, "client_key": o.ClientKey != "", "client_key_id": o.ClientKeyID != "",
-		"scopes":            o.Scopes != nil,
+		"scopes": o.Scopes != nil, "reauth_after": o.ReauthAfter != 0,
 		"identity_from":     o.IdentityFrom != "" && o.IdentityFrom != FromAuto,
 		"trusted_audiences": o.TrustedAudiences != nil, "quirks": o.Quirks != nil,
 		"logout":                  o.SignOut.Off || o.SignOut.ReturnParam != "" || o.SignOut.Params != nil,

@@ -36,6 +36,9 @@ func (e *callbackEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *eve
 	trip, flowErr := e.sessions.Return(r, q.Get("state"))
 	flow, returnTo := trip.Flow, e.site.returnOf(trip.Flow)
 	s, err := e.own.read(r, ev)
+	if flowErr == nil && flow.Purpose == purposeReauth {
+		return e.reauthenticated(w, r, ev, q, trip, s, err)
+	}
 	if flowErr == nil && !signIn(flow) { // begun for something else than a sign-in
 		e.process.redeemed.spend(trip)
 		return e.startAgainPage(flow, errPurpose)

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -84,6 +85,7 @@ type setup struct {
 	Brand     Branding
 	Tuned     func(*Options) // changes what New is given
 	Ended     session.Ended  // nil: in memory
+	Reauth    time.Duration  // how long a sign-in is believed; 0: for as long as the session lasts
 }
 
 // testSite is a whole front door on loopback, between a provider and an app that
@@ -103,6 +105,7 @@ type testSite struct {
 	transport http.RoundTripper
 	key       session.Key
 	claims    login.ClaimNames
+	reauth    time.Duration
 }
 
 // usualRoutes: everybody, admins, and nobody asked, on one host.
@@ -130,7 +133,7 @@ func bob() identity.Identity {
 
 func newTestSite(tb testing.TB, o setup) *testSite {
 	tb.Helper()
-	s := &testSite{claims: o.Claims, clock: testenv.NewClock(), log: newLogSink(), metrics: prometheus.NewRegistry()}
+	s := &testSite{claims: o.Claims, reauth: cmp.Or(o.Reauth, login.NoReauth), clock: testenv.NewClock(), log: newLogSink(), metrics: prometheus.NewRegistry()}
 	s.server = httptest.NewUnstartedServer(nil)
 	s.addr = s.server.Listener.Addr().String()
 	s.url = o.Public
@@ -267,7 +270,7 @@ func (s *testSite) login(tb testing.TB, id string, call time.Duration) *login.Pr
 	testenv.Check(tb, err)
 	l, err := login.New(login.Options{ID: id, Issuer: issuer, ClientID: devClient, ClientSecret: devSecret,
 		RedirectURL: s.url + prefix + "/callback/" + id, Scopes: []string{"openid", "profile", "email", "groups", "org"}, Claims: s.claims,
-		Needs: login.Needs{Email: true}, Client: client, Log: s.log.logger(), Now: s.clock.Now})
+		Needs: login.Needs{Email: true}, ReauthAfter: s.reauth, Client: client, Log: s.log.logger(), Now: s.clock.Now})
 	testenv.Check(tb, err)
 	return l
 }

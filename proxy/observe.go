@@ -94,6 +94,7 @@ type metrics struct {
 	durations *prometheus.HistogramVec
 	decisions *prometheus.CounterVec
 	logins    *prometheus.CounterVec
+	reauths   *prometheus.CounterVec
 	failures  *prometheus.CounterVec
 	retries   *prometheus.CounterVec
 	tunnelled *prometheus.HistogramVec
@@ -115,6 +116,9 @@ func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
 			Help: "Verdicts on requests for apps, by front door, outcome and reason."}, []string{"mode", "decision", "reason"}),
 		logins: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_logins_total",
 			Help: "Sign-ins that came back from a provider or could not be begun, by result."}, []string{"provider", "result"}),
+		reauths: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_reauths_total",
+			Help: "Times that a provider was asked again who somebody is, by result: same, changed, interaction, denied, " +
+				"other_person or failed."}, []string{"provider", "result"}),
 		failures: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_upstream_failures_total",
 			Help: "Requests that an app did not answer, by route and kind: unreachable, timeout or protocol."},
 			[]string{"route", "kind"}),

@@ -74,8 +74,9 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	own := &ownSessions{process: p.Process, site: p.site, admission: o.Admission, sessions: o.Sessions}
-	signIns := &signIns{process: p.Process, site: p.site, sessions: o.Sessions, providers: o.Providers,
+	p.signIns = &signIns{process: p.Process, site: p.site, sessions: o.Sessions, providers: o.Providers,
 		maxFlows: o.MaxFlows, peers: p.peers}
+	signIns := p.signIns
 	signIn := &signInEndpoint{signIns: signIns, own: own, pages: p.pages}
 	callback := &callbackEndpoint{signIns: signIns, own: own, orgs: o.Orgs, listing: o.Listing}
 	signOut := &signOutEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages, keepCache: o.KeepCache}

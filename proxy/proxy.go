@@ -123,6 +123,7 @@ type Proxy struct {
 	upstreams []Upstream // by a route's place in table
 	headers   *identity.Headers
 	own       mounted
+	signIns   *signIns
 	pages     *pages.Pages
 	maxURL    int
 }
@@ -249,6 +250,12 @@ func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 	}
 	if err != nil {
 		return err
+	}
+	if who := answer.Principal; who != nil && who.Session != nil {
+		if provider, due := p.signIns.reauthDue(r, ev, who.Session); due {
+			w.AnswerWithoutBody(r)
+			return p.signIns.leaveForReauth(w, r, ev, provider, who.Session)
+		}
 	}
 	verdict := &answer.Verdict
 	switch verdict.Outcome {

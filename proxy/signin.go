@@ -73,6 +73,8 @@ func signIn(f session.Flow) bool { return f.Purpose == purposeLogin || f.Purpose
 // asked with login instead.
 func prompt(f session.Flow) string {
 	switch {
+	case f.Purpose == purposeReauth:
+		return "none"
 	case f.Purpose != purposeSwitch:
 		return ""
 	case f.Restarts == 0:

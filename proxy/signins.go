@@ -160,7 +160,7 @@ func (b *signIns) failureWords(provider Provider, err error, returnTo string) er
 		f.Title = "The sign-in took too long"
 		f.Sentence = provider.Name + " says that its sign-in page was open for too long, so nobody was signed in."
 		f.Advice = "Try again, in one tab."
-	case identity.Declined:
+	case identity.Declined, identity.Interaction:
 		f.Status = http.StatusForbidden
 		f.Title = "You were not signed in"
 		f.Sentence = provider.Name + " says that the sign-in was cancelled or refused there."

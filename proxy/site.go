@@ -189,7 +189,7 @@ func (s *site) loopCauses(seen string, found error) []string {
 
 // returnOf is where the browser goes after f, "/" if f is not a sign-in.
 func (s *site) returnOf(f session.Flow) string {
-	if !signIn(f) {
+	if !signIn(f) && f.Purpose != purposeReauth {
 		return "/"
 	}
 	return s.returnTo(f.ReturnTo)

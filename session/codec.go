@@ -69,7 +69,7 @@ func (compact) Serialize(src any) ([]byte, error) {
 	b = binary.BigEndian.AppendUint16(b, uint16(signedIn>>32))
 	b = binary.BigEndian.AppendUint32(b, uint32(signedIn))
 	b = appendSeconds(appendSeconds(b, life), seen)
-	for _, t := range [...]time.Time{s.Checked, s.Handed} {
+	for _, t := range [...]time.Time{s.Checked, s.Tried, s.Handed} {
 		var ok bool
 		if b, ok = s.appendMoment(b, t); !ok {
 			return nil, errCodec
@@ -213,7 +213,9 @@ func (compact) Deserialize(src []byte, dst any) error {
 	out.SignedIn = r.millis()
 	out.end = out.SignedIn.Add(r.seconds())
 	out.Seen = out.SignedIn.Add(r.seconds())
-	out.Checked, out.Handed = r.moment(out.SignedIn), r.moment(out.SignedIn)
+	for _, t := range [...]*time.Time{&out.Checked, &out.Tried, &out.Handed} {
+		*t = r.moment(out.SignedIn)
+	}
 	id := &out.Identity
 	id.EmailVerified = flags&flagEmailVerified != 0
 	id.GroupsUnknown, id.GroupsDropped = flags&flagGroupsUnknown != 0, flags&flagGroupsDropped != 0

@@ -57,10 +57,10 @@ type Session struct {
 	Identity identity.Identity
 	SignedIn time.Time // what the absolute timeout counts from
 	Seen     time.Time // what the idle timeout counts from
-	// Checked is when the provider was last asked again whether this is still who
-	// signed in, and Handed when the session was last handed over from another host;
-	// zero: never. Both are whole seconds after SignedIn.
-	Checked, Handed time.Time
+	// Checked is when the provider last said again that this is who signed in, Tried when
+	// the browser was last sent there for it, and Handed when the session was last handed
+	// over from another host; zero: never. All are whole seconds after SignedIn.
+	Checked, Tried, Handed time.Time
 
 	// Set by Read and Start: when each timeout strikes.
 	Expires, IdleExpires time.Time

@@ -142,7 +142,7 @@ func TestSessionSurvivesTheRoundTrip(t *testing.T) {
 				t.Errorf("got  %+v\nwant %+v", got, s)
 			}
 			length := len(pair(write(t, m, testHost, s)))
-			s.Checked, s.Handed = s.SignedIn.Add(90*time.Minute), s.SignedIn
+			s.Checked, s.Tried, s.Handed = s.SignedIn.Add(90*time.Minute), s.SignedIn.Add(91*time.Minute), s.SignedIn
 			renewed := pair(write(t, m, testHost, s))
 			if got, err = m.Read(renewed, testHost); err != nil || !reflect.DeepEqual(got, s) {
 				t.Errorf("checked and handed over: got  %+v\nwant %+v (%v)", got, s, err)

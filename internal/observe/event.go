@@ -27,6 +27,7 @@ const (
 	SignIn       Action = "sign_in"        // somebody signed in
 	SignInFailed Action = "sign_in_failed" // a sign-in came back from a provider and failed
 	SignOut      Action = "sign_out"       // somebody signed out
+	Reauth       Action = "reauth"         // the provider was asked again who somebody is
 	SwitchOrg    Action = "switch_org"     // somebody made another organization the active one
 
 	SessionsEnded Action = "sessions_ended" // somebody else than the person ended sessions: a provider

@@ -22,6 +22,7 @@ var (
 	_ proxy.AuthOriginLister    = (*login.Provider)(nil)
 	_ proxy.CallbackErrorReader = (*login.Provider)(nil)
 	_ proxy.LogoutProvider      = (*login.Provider)(nil)
+	_ proxy.Reauthenticator     = (*login.Provider)(nil)
 	_ admission.TokenVerifier   = (*login.TokenVerifier)(nil)
 )
 

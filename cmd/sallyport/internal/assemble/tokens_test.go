@@ -46,10 +46,12 @@ routes:
 	if w := get("/.sallyport/login"); w.Code != 302 || !strings.HasPrefix(w.Header().Get("Location"), "http://localhost:1/a?") {
 		t.Errorf("sign-in: %d %v", w.Code, w.Header())
 	}
-	for _, path := range []string{"/.sallyport/login?provider=cluster", "/.sallyport/callback/cluster?code=x&state=y"} {
-		if w := get(path); w.Code < 400 || w.Header().Get("Location") != "" {
-			t.Errorf("%s: %d %v", path, w.Code, w.Header())
-		}
+	if w := get("/.sallyport/login?provider=cluster"); w.Code != 200 || strings.Contains(w.Body.String(), `value="cluster"`) ||
+		!strings.Contains(w.Body.String(), `value="sso"`) { // what a provider that is not there leads to
+		t.Errorf("the page to choose a provider: %d\n%s", w.Code, w.Body)
+	}
+	if w := get("/.sallyport/callback/cluster?code=x&state=y"); w.Code != 400 || w.Header().Get("Location") != "" {
+		t.Errorf("callback: %d %v", w.Code, w.Header())
 	}
 	want := `"authorization_servers":["http://localhost:1"]`
 	if w := get("/.well-known/oauth-protected-resource/jobs"); w.Code != 200 || !strings.Contains(w.Body.String(), want) {

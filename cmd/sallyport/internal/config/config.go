@@ -86,9 +86,10 @@ type Provider struct {
 	ClientSecret             Ref             // zero if ClientAuth sends none
 	ClientAuth               string
 	Use                      string
-	DiscoveryToken           Ref // with use: tokens; its file is to be read again for each use
-	ClientAssertion          Ref // with assertion; its file is to be read again for each use
-	ClientKey                Ref // with private_key_jwt, PEM
+	ReauthAfter              time.Duration // login.NoReauth: never; 0: as the provider says
+	DiscoveryToken           Ref           // with use: tokens; its file is to be read again for each use
+	ClientAssertion          Ref           // with assertion; its file is to be read again for each use
+	ClientKey                Ref           // with private_key_jwt, PEM
 	ClientKeyID              string
 	Scopes                   []string
 	Claims                   Claims
@@ -322,6 +323,10 @@ func providerShape() yamltable.Shape[Provider] {
 		yamltable.Field("identity_from", "Where claims are read: auto asks the userinfo endpoint only for what is missing "+
 			"from the ID token.",
 			yamltable.OneOf("", "auto", "id_token", "userinfo"), func(p *Provider) *string { return &p.IdentityFrom }).Or("auto"),
+		yamltable.Field("reauth_after", "How long a sign-in is believed before the provider is asked again, without the "+
+			"person, whether it is still true; `never`: for as long as the session lasts. If left out, 1h for the types google "+
+			"and microsoft, and for oidc where the provider says that it answers prompt=none; never for the others.",
+			reauthAfter(), func(p *Provider) *time.Duration { return &p.ReauthAfter }),
 		yamltable.Field("email_domains", "The domains this provider may vouch for; addresses outside count as unverified. "+
 			"Required for type oidc where there are two providers.",
 			yamltable.List(domain(), 1), func(p *Provider) *[]string { return &p.EmailDomains }),

@@ -3,6 +3,9 @@ package config
 import (
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/login"
 )
 
 // A provider that is for tokens only has nothing of what signing in needs, and is there
@@ -30,6 +33,26 @@ func TestP15_WhatAProviderIsForAndWhatItHasGoTogether(t *testing.T) {
 	} {
 		if got := faultOf(t, tt.text); !strings.Contains(got, tt.want) {
 			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
+// How long a sign-in is believed is a time, or a word that no YAML takes for something else.
+func TestP15_HowLongASignInIsBelievedIsATimeOrNever(t *testing.T) {
+	set := func(v string) string {
+		return with(t, "    client_id: sallyport\n", "    client_id: sallyport\n    reauth_after: "+v+"\n")
+	}
+	for v, want := range map[string]time.Duration{"never": login.NoReauth, "30m": 30 * time.Minute, "1h30m": 90 * time.Minute} {
+		if c := parse(t, set(v)); c.Providers[0].ReauthAfter != want {
+			t.Errorf("%s: %v", v, c.Providers[0].ReauthAfter)
+		}
+	}
+	for v, want := range map[string]string{
+		"off": "must be a duration such as 30m or 1h, or never", "false": "must be a duration such as 30m or 1h, or never",
+		"0s": "must be a duration such as 30m or 1h, or never, from 1s to 720h", "3600": "must be a duration", "13h": "is longer than sessions last (session.absolute_timeout is 12h)",
+	} {
+		if got := faultOf(t, set(v)); !strings.Contains(got, "providers[0].reauth_after: "+want) {
+			t.Errorf("%s: %s", v, got)
 		}
 	}
 }

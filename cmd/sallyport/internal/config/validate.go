@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/auditfile"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
@@ -33,6 +34,23 @@ const (
 
 func idText() yamltable.Shape[string] {
 	return yamltable.Pattern("a short name of lower-case letters, digits and -", idPattern)
+}
+
+// reauthAfter has a word of its own for never: what YAML 1.1 reads as false (off, no) is
+// not a text to Helm.
+func reauthAfter() yamltable.Shape[time.Duration] {
+	const form = `^(never|([0-9]+(\.[0-9]+)?(ms|s|m|h))+)$`
+	const want = "a duration such as 30m or 1h, or never"
+	return yamltable.Scalar(want, yamltable.Schema{"pattern": form}, func(v string) (time.Duration, error) {
+		if v == "never" {
+			return login.NoReauth, nil
+		}
+		d, err := time.ParseDuration(v)
+		if err != nil || d < time.Second || d > 720*time.Hour {
+			return 0, errors.New("must be " + want + ", from 1s to 720h")
+		}
+		return d, nil
+	})
 }
 
 func cookieName() yamltable.Shape[string] {
@@ -355,7 +373,7 @@ func (p Provider) Options() login.Options {
 		endpoints.EndSessionURL = p.SignOut.URL
 	}
 	return login.Options{
-		ID: p.ID, Type: p.Type, Use: p.Use, DiscoveryToken: reader(p.DiscoveryToken), Issuer: p.Issuer, Endpoints: endpoints,
+		ID: p.ID, Type: p.Type, Use: p.Use, ReauthAfter: p.ReauthAfter, DiscoveryToken: reader(p.DiscoveryToken), Issuer: p.Issuer, Endpoints: endpoints,
 		SignOut:  login.SignOut{Off: p.SignOut.Off, Params: p.SignOut.Params, ReturnParam: p.SignOut.ReturnParam},
 		ClientID: p.ClientID, ClientSecret: p.secret(), ClientAuth: p.ClientAuth,
 		ClientAssertion: reader(p.ClientAssertion), ClientKey: known(p.ClientKey), ClientKeyID: p.ClientKeyID,
@@ -465,7 +483,7 @@ func (c *Config) crossCheck() Faults {
 		names = append(names, r.Name)
 	}
 	faults := slices.Concat(c.checkUnique("providers", "id", ids), c.checkUnique("routes", "name", names),
-		c.checkUse(), c.checkVouching(), c.checkBearers())
+		c.checkUse(), c.checkReauth(), c.checkVouching(), c.checkBearers())
 	faults = append(faults, c.checkOrganizations()...)
 	if c.PublicURL != nil {
 		faults = append(faults, c.settleHosts()...)
@@ -506,6 +524,18 @@ func (c *Config) checkUse() Faults {
 	}
 	if len(c.Providers) > 0 && !signIn {
 		faults = append(faults, c.doc.FaultAt("providers", "are all for tokens: name one at which people sign in"))
+	}
+	return faults
+}
+
+// checkReauth: a session that has ended is not asked about.
+func (c *Config) checkReauth() Faults {
+	var faults Faults
+	for i, p := range c.Providers {
+		if limit := c.Session.AbsoluteTimeout; p.ReauthAfter > limit && limit > 0 {
+			faults = append(faults, c.doc.FaultAt(yamltable.Index("providers", i)+".reauth_after",
+				"is longer than sessions last (session.absolute_timeout is %s); `never` says that plainly", yamltable.Short(limit)))
+		}
 	}
 	return faults
 }

@@ -1,0 +1,80 @@
+package login
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// defaultReauth is how long a sign-in is believed at providers that are known to answer
+	// prompt=none (OIDC Core §3.1.2.1).
+	defaultReauth = time.Hour
+	// answeredLately is how old the last answer of a provider may be for a browser to be
+	// sent there without anybody having asked for it: at a provider that does not answer,
+	// the person would be stuck.
+	answeredLately = time.Minute
+	// probeEvery is how often a provider is asked for nothing but whether it answers.
+	probeEvery = 10 * time.Second
+)
+
+// NoReauth says that people are never asked to prove again who they are.
+const NoReauth time.Duration = -1
+
+// ReauthAfter is how long a sign-in is believed before the provider is asked again, without
+// the person, whether it is still true; 0: for as long as the session lasts. For type oidc
+// it is known once the provider's discovery document is.
+func (p *Provider) ReauthAfter() time.Duration {
+	switch {
+	case p.reauthAfter == NoReauth:
+		return 0
+	case p.reauthAfter > 0:
+		return p.reauthAfter
+	case p.kind == TypeGoogle, p.kind == TypeMicrosoft:
+		return defaultReauth
+	}
+	if m := p.disco.current(); m != nil && m.promptNone {
+		return defaultReauth
+	}
+	return 0
+}
+
+// pulse is when a provider last answered, and when it was last asked only for that. The
+// zero pulse is of one that never has.
+type pulse struct{ answered, probed atomic.Int64 } // in nanoseconds since 1970
+
+// Answering reports whether the provider has answered a request of ours within the last
+// minute. If it has not, it is asked in the background, and Answering says so later.
+func (p *Provider) Answering(ctx context.Context) bool {
+	now := p.now()
+	if !elapsed(now, time.Unix(0, p.pulse.answered.Load()), answeredLately) {
+		return true
+	}
+	probed := p.pulse.probed.Load()
+	if elapsed(now, time.Unix(0, probed), probeEvery) && p.pulse.probed.CompareAndSwap(probed, now.UnixNano()) {
+		go p.probe(context.WithoutCancel(ctx))
+	}
+	return false
+}
+
+// probe asks for a document that the provider publishes. Where none is known to be
+// published, only sign-ins tell whether it answers.
+func (p *Provider) probe(ctx context.Context) {
+	m, err := p.metadata(ctx)
+	switch {
+	case err != nil:
+		return
+	case p.disco.static == nil:
+		_, err = p.fetchDocument(ctx)
+	case m.keys != nil && m.keys.url != "":
+		_, err = m.keys.read(ctx, m.keys.url)
+	default:
+		return
+	}
+	if err == nil {
+		p.noteAnswer()
+	}
+}
+
+// noteAnswer is called when the provider has answered as it should.
+func (p *Provider) noteAnswer() { p.pulse.answered.Store(p.now().UnixNano()) }

@@ -1,0 +1,77 @@
+package session
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+)
+
+// Due reports whether the provider is to be asked again who s belongs to: after has passed
+// since it last was, give or take a tenth, so that people who signed in at one moment do
+// not all come back at one moment.
+func (m *Manager) Due(s *Session, after time.Duration) bool {
+	last := s.SignedIn
+	for _, t := range [...]time.Time{s.Checked, s.Tried} {
+		if t.After(last) {
+			last = t
+		}
+	}
+	sum := sha256.Sum256([]byte("reauthentication " + s.Root))
+	tenth := after / 10
+	jitter := time.Duration(float64(2*tenth) * float64(binary.BigEndian.Uint32(sum[:])) / (1 << 32))
+	return m.now().Sub(last) >= after-tenth+jitter
+}
+
+// Leave notes in the cookie that the browser is sent to the provider now, so that it is
+// not sent there again before the next time it is due, whether it comes back or not.
+func (m *Manager) Leave(w http.ResponseWriter, host string, s Session) error {
+	s.Tried = m.seenNow(&s)
+	return m.Write(w, host, s)
+}
+
+// Confirm puts into the cookie that the provider has said again who s belongs to. If what
+// it says of the person is not what it was, the next session of the same sign-in takes
+// the place of s, which ends (see Switch): what the person may no longer do ends with it,
+// in all copies of the cookie. It lasts no longer than s would.
+func (m *Manager) Confirm(ctx context.Context, w http.ResponseWriter, host string, s Session,
+	id identity.Identity) (next Session, changed bool, err error) {
+	id = m.Keep(id)
+	s.Checked = m.seenNow(&s)
+	if !sameFacts(s.Identity, id) {
+		next, err = m.Switch(ctx, w, host, s, id)
+		return next, true, err
+	}
+	if m.HasEnded(&s) {
+		return s, false, ErrEnded
+	}
+	s.Seen = s.Checked
+	s.Identity.AuthTime, s.Identity.ACR, s.Identity.ProviderSID = id.AuthTime, id.ACR, id.ProviderSID
+	s = m.withDeadlines(s)
+	return s, false, m.Write(w, host, s)
+}
+
+// sameFacts reports whether a and b tell rules and apps the same. How and when somebody
+// signed in is not among it. Groups that did not fit a cookie would not fit again.
+func sameFacts(a, b identity.Identity) bool {
+	if a.GroupsDropped {
+		b.Groups, b.OrgGroups, b.GroupsUnknown, b.GroupsDropped = a.Groups, a.OrgGroups, true, true
+	}
+	b.AuthTime, b.ACR, b.ProviderSID = a.AuthTime, a.ACR, a.ProviderSID
+	for _, id := range [...]*identity.Identity{&a, &b} { // a cookie does not tell empty from none
+		if len(id.Groups) == 0 {
+			id.Groups = nil
+		}
+		if len(id.Orgs) == 0 {
+			id.Orgs = nil
+		}
+		if len(id.OrgGroups) == 0 {
+			id.OrgGroups = nil
+		}
+	}
+	return reflect.DeepEqual(a, b)
+}

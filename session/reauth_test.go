@@ -1,0 +1,102 @@
+package session
+
+import (
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+)
+
+// When it is time to ask again: not before nine tenths, and after eleven at the latest;
+// at one moment for one sign-in, and at others for others.
+func TestTheTimeToAskAgainIsSpreadOverATenth(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	m := newManager(t, clock)
+	const after = 100 * time.Minute
+	moments := map[int]bool{}
+	for range 50 {
+		s := m.Start(identity.Identity{Provider: "p", Subject: "s"})
+		from := clock.Now()
+		minute := 0
+		for ; !m.Due(&s, after); minute++ {
+			clock.Advance(time.Minute)
+		}
+		if minute < 90 || minute > 110 {
+			t.Fatalf("due after %d minutes of %v", minute, after)
+		}
+		moments[minute] = true
+		s.Tried = m.seenNow(&s) // who was sent there is not due, whether they came back or not
+		clock.Advance(89 * time.Minute)
+		if m.Due(&s, after) {
+			t.Error("who was sent there a moment ago is sent there again")
+		}
+		clock.Advance(22 * time.Minute)
+		if !m.Due(&s, after) {
+			t.Error("it never becomes due again")
+		}
+		clock.Advance(from.Sub(clock.Now()))
+	}
+	if len(moments) < 5 {
+		t.Errorf("50 people are due at %d moments", len(moments))
+	}
+}
+
+// What rules and apps are told has not changed if only the way of signing in has, or if
+// groups that never fitted the cookie came again.
+func TestOnlyWhatAppsAreToldIsAChange(t *testing.T) {
+	t.Parallel()
+	was := identity.Identity{Provider: "p", Subject: "s", Email: "a@x.test", Groups: []string{"a"}, Orgs: []identity.Org{{ID: "p:1"}}}
+	for name, tt := range map[string]struct {
+		bend func(*identity.Identity)
+		same bool
+	}{
+		"nothing":         {func(*identity.Identity) {}, true},
+		"how they did":    {func(id *identity.Identity) { id.ACR, id.AuthTime, id.ProviderSID = "mfa", time.Unix(9, 0), "x" }, true},
+		"a group fewer":   {func(id *identity.Identity) { id.Groups = nil }, false},
+		"another group":   {func(id *identity.Identity) { id.Groups = []string{"b"} }, false},
+		"unknown groups":  {func(id *identity.Identity) { id.GroupsUnknown = true }, false},
+		"another address": {func(id *identity.Identity) { id.Email = "b@x.test" }, false},
+		"not verified":    {func(id *identity.Identity) { id.EmailVerified = true }, false},
+		"an organization": {func(id *identity.Identity) { id.Orgs = append(id.Orgs[:1:1], identity.Org{ID: "p:2"}) }, false},
+		"another name":    {func(id *identity.Identity) { id.Name = "Ann" }, false},
+	} {
+		now := was
+		tt.bend(&now)
+		if sameFacts(was, now) != tt.same {
+			t.Errorf("%s: the same is %v, want %v", name, !tt.same, tt.same)
+		}
+	}
+	dropped := was
+	dropped.Groups, dropped.GroupsUnknown, dropped.GroupsDropped = nil, true, true
+	if !sameFacts(dropped, was) {
+		t.Error("groups that did not fit are a change each time")
+	}
+}
+
+// A confirmed session lasts no longer than it would have, and of two answers at once that
+// change it one counts.
+func TestP05_AConfirmedSessionLastsNoLonger(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	m := newManager(t, clock)
+	who := identity.Identity{Provider: "p", Subject: "s", Groups: []string{"a"}}
+	s := m.Start(who)
+	clock.Advance(20 * time.Minute)
+	same, changed, err := m.Confirm(t.Context(), httptest.NewRecorder(), "a.example", s, who)
+	if err != nil || changed || same.ID != s.ID || !same.Expires.Equal(s.Expires) || same.Checked.Sub(s.SignedIn) != 20*time.Minute {
+		t.Errorf("%+v, %v, %v", same, changed, err)
+	}
+	who.Groups = nil
+	next, changed, err := m.Confirm(t.Context(), httptest.NewRecorder(), "a.example", s, who)
+	if err != nil || !changed || next.ID == s.ID || next.Root != s.Root || !next.Expires.Equal(s.Expires) || !m.HasEnded(&s) {
+		t.Errorf("%+v, %v, %v", next, changed, err)
+	}
+	if _, _, err := m.Confirm(t.Context(), httptest.NewRecorder(), "a.example", s, who); err != ErrEnded {
+		t.Errorf("the second of two changes: %v", err)
+	}
+	if _, _, err := m.Confirm(t.Context(), httptest.NewRecorder(), "a.example", s, s.Identity); err != ErrEnded {
+		t.Errorf("an ended session that is confirmed: %v", err)
+	}
+}
