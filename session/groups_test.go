@@ -100,7 +100,7 @@ func TestP17_TheDigestOfKeptGroupsCostsEightBytes(t *testing.T) {
 		return len(b)
 	}
 	all, some := size(newManager(t, newClock())), size(newManager(t, newClock(), keeping("a")))
-	if all != 2+idBytes+4+6+4*3+4+7 || some != all+8 {
+	if all != 2+idBytes+4+6+5*3+4+7 || some != all+8 {
 		t.Errorf("%d bytes, and %d with a digest", all, some)
 	}
 }

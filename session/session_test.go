@@ -528,7 +528,7 @@ func TestP01_PayloadInAnotherFormIsRefused(t *testing.T) {
 	}
 	cat := func(parts ...[]byte) []byte { return slices.Concat(parts...) }
 	millis := func(at time.Time) []byte { return binary.BigEndian.AppendUint64(nil, uint64(at.UnixMilli()))[2:] }
-	times := cat(millis(time.Unix(1, 0)), make([]byte, 4*3))
+	times := cat(millis(time.Unix(1, 0)), make([]byte, 5*3))
 	year9999 := millis(time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC))
 	rest := []byte{0, 0, 0, 0, 0, 0, 0} // e-mail, name, username, acr, sid, orgs, groups
 	plain := cat(head(0), times, str(nil, "p", "s"), rest)
