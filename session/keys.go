@@ -80,6 +80,11 @@ func (k Key) String() string { return "<secret>" }
 // GoString keeps the secret out of %#v.
 func (k Key) GoString() string { return "<secret>" }
 
+// keyID names a key and tells nothing of it.
+type keyID [8]byte
+
+func (k Key) id() keyID { return keyID(k.Derive("key id", len(keyID{}))) }
+
 // Derive returns n bytes for one purpose (RFC 5869), n ≤ 255·32.
 func (k Key) Derive(purpose string, n int) []byte {
 	out, err := hkdf.Key(sha256.New, k.secret[:], nil, "sallyport/v1/"+purpose, n)

@@ -132,14 +132,23 @@ func TestRemovedKeyRefusesItsCookiesAndSignInsAtOnce(t *testing.T) {
 	_, cookie := signedIn(t, r.m)
 	b := &browser{t: t, m: r.m}
 	state := b.begin(aFlow).State
-	if _, err := r.m.Read(cookie, testHost); err != nil {
+	read, err := r.m.Read(cookie, testHost)
+	if err != nil {
 		t.Fatal(err)
+	}
+	r.sees(old, next, keyOf('o', c.Now().Add(time.Second)))
+	if err := r.m.Holds(&read); err != nil {
+		t.Errorf("a key was added, and a stream ends: %v", err)
 	}
 	r.sees(next)
 	mustRefuse(t, r.m, cookie, testHost, ErrForged)
 	b.m = r.m
 	if _, _, err := b.end(state); !errors.Is(err, ErrNoFlow) {
 		t.Errorf("a sign-in of the removed key goes on: %v", err)
+	}
+	// So does a stream that was opened with it.
+	if err := r.m.Holds(&read); err != ErrForged {
+		t.Errorf("a stream of the removed key: %v", err)
 	}
 	// The new key is not ten minutes old, but there is no other.
 	_, fresh := signedIn(t, r.m)

@@ -68,6 +68,7 @@ type Session struct {
 	generation uint32    // of the sign-in's sessions, from 0
 	end        time.Time // of the sign-in, sealed when it began: a longer timeout is for new ones
 	kept       keptDigest
+	key        keyID // of the key that sealed the cookie it was read from
 }
 
 // Options configure a Manager. Keys, PublicURL and both timeouts are required.
@@ -99,6 +100,7 @@ type Manager struct {
 	absolute, idle     time.Duration
 	ring               Keyring
 	codecs             []*securecookie.SecureCookie // as ring
+	keyIDs             []keyID                      // as ring
 	flows              []flowKeys                   // as ring
 	groups             map[string]bool              // those that are kept; nil: all
 	kept               keptDigest
@@ -171,6 +173,7 @@ func New(o Options) (*Manager, error) {
 		c := securecookie.New(k.Derive("session mac", 64), k.Derive("session encryption", 32))
 		c.SetSerializer(compact{}).MaxAge(int(m.absolute / time.Second)).MaxLength(maxCookie)
 		m.codecs = append(m.codecs, c)
+		m.keyIDs = append(m.keyIDs, k.id())
 		m.flows = append(m.flows, newFlowKeys(k))
 	}
 	return m, nil
@@ -183,7 +186,8 @@ func (m *Manager) Start(id identity.Identity) Session {
 	rand.Read(raw[:])
 	now := m.now().UTC().Truncate(time.Millisecond)
 	root := base64.RawURLEncoding.EncodeToString(raw[:])
-	s := Session{Root: root, ID: sessionID(root, 0), Identity: m.Keep(id), SignedIn: now, kept: m.kept}
+	s := Session{Root: root, ID: sessionID(root, 0), Identity: m.Keep(id), SignedIn: now, kept: m.kept,
+		key: m.keyIDs[m.ring.Signing(now)]}
 	// If the clock was set back after a sign-out everywhere, that must not end the
 	// session of somebody who signs in again now.
 	if earliest := m.ended.Earliest(s); earliest.After(now) {
@@ -319,9 +323,10 @@ func (m *Manager) open(value, host string) *Session {
 		return nil
 	}
 	name := m.boundName(host)
-	for _, c := range slices.Backward(m.codecs) { // the newest key most likely sealed it
+	for i, c := range slices.Backward(m.codecs) { // the newest key most likely sealed it
 		s := new(Session)
 		if c.Decode(name, value, s) == nil {
+			s.key = m.keyIDs[i]
 			return s
 		}
 	}
@@ -440,7 +445,8 @@ func (m *Manager) Switch(ctx context.Context, w http.ResponseWriter, host string
 }
 
 // Holds returns why s, which another Manager has read, is no session of m: it was
-// ended, it has outlived the absolute timeout of m, or m keeps other groups. Whether
+// ended, it has outlived the absolute timeout of m, the key that sealed its cookie was
+// removed, or m keeps other groups. Whether
 // its cookie has idled out is not asked: streams outlive that.
 func (m *Manager) Holds(s *Session) error {
 	now := m.withDeadlines(*s)
@@ -449,6 +455,8 @@ func (m *Manager) Holds(s *Session) error {
 		return ErrExpired
 	case m.HasEnded(s):
 		return ErrEnded
+	case !slices.Contains(m.keyIDs, s.key):
+		return ErrForged
 	case s.kept != m.kept:
 		return ErrOutdated
 	}
