@@ -431,7 +431,7 @@ func TestP07_ClaimsOfAccessTokensAreMappedAsThoseOfSignIns(t *testing.T) {
 // docs/providers/microsoft.md: a token for an API of ours is not for Graph, so
 // the tenant is known by its id and nothing else.
 func TestP07_MicrosoftsAccessTokensAreHeldToTheirTenant(t *testing.T) {
-	w := shapedWorld(t, demo.Microsoft)
+	w := worldOfKind(t, demo.Microsoft)
 	w.use(func(o *Options) { o.Type, o.Issuer, o.Tenant, o.Scopes = TypeMicrosoft, w.op.URL, "organizations", nil })
 	var c map[string]any
 	w.op.Set(testenv.Fault{Endpoint: testenv.Token, Claims: func(id map[string]any) { c = maps.Clone(id) }})

@@ -10,7 +10,7 @@ import (
 )
 
 func TestP07_Google(t *testing.T) {
-	w := shapedWorld(t, demo.Google)
+	w := worldOfKind(t, demo.Google)
 	base := func(o *Options) { o.Type, o.Scopes = TypeGoogle, nil }
 	mira := identity.Identity{
 		Provider: "corp", Subject: "104339406236076858110", Name: "Mira Okafor", Email: "mira@acme.example",
@@ -95,7 +95,7 @@ func TestP07_Google(t *testing.T) {
 // The parameter hd is a hint to Google's page and proves nothing
 // (docs/providers/google.md).
 func TestGoogleIsToldWhichDomainToOffer(t *testing.T) {
-	w := shapedWorld(t, demo.Google)
+	w := worldOfKind(t, demo.Google)
 	for _, row := range []struct {
 		domains []string
 		want    string

@@ -43,15 +43,15 @@ type world struct {
 
 func newWorld(t *testing.T, edit ...func(*Options)) *world {
 	t.Helper()
-	return shapedWorld(t, demo.Standard, edit...)
+	return worldOfKind(t, demo.Standard, edit...)
 }
 
-// shapedWorld is one with a provider of a certain kind.
-func shapedWorld(t *testing.T, shape string, edit ...func(*Options)) *world {
+// worldOfKind is a world with a provider of this kind.
+func worldOfKind(t *testing.T, kind string, edit ...func(*Options)) *world {
 	t.Helper()
 	w := &world{t: t}
 	w.op = testenv.StartProvider(t, demo.ProviderOptions{
-		ClientID: clientID, ClientSecret: clientSecret, RedirectURIs: []string{callbackURL}, Now: epoch, Shape: shape,
+		ClientID: clientID, ClientSecret: clientSecret, RedirectURIs: []string{callbackURL}, Now: epoch, Kind: kind,
 	})
 	w.use(edit...)
 	return w

@@ -12,9 +12,9 @@ import (
 // RP-Initiated Logout §2, without a token to hint with.
 func TestWherePeopleSignOutAtTheProvider(t *testing.T) {
 	w := newWorld(t)
-	perscom := shapedWorld(t, demo.Perscom)
+	perscom := worldOfKind(t, demo.Perscom)
 	perscom.use(perscomBase(perscom))
-	google := shapedWorld(t, demo.Google, func(o *Options) { o.Type, o.Scopes = TypeGoogle, nil })
+	google := worldOfKind(t, demo.Google, func(o *Options) { o.Type, o.Scopes = TypeGoogle, nil })
 	like := func(edit func(*Options)) *world {
 		return newWorld(t, func(o *Options) { o.Issuer = w.op.URL; edit(o) })
 	}

@@ -19,7 +19,7 @@ const (
 func microsoftBase(o *Options) { o.Type, o.Scopes, o.Tenant = TypeMicrosoft, nil, TenantCommon }
 
 func TestP07_Microsoft(t *testing.T) {
-	w := shapedWorld(t, demo.Microsoft, microsoftBase)
+	w := worldOfKind(t, demo.Microsoft, microsoftBase)
 	mira := identity.Identity{
 		Provider: "corp", Subject: acmeTenant + "/3c38aafb-0579-dafe-18bb-584dce2786cc", Name: "Mira Okafor",
 		Username: "mira@acme.example",
@@ -201,7 +201,7 @@ func TestP07_Microsoft(t *testing.T) {
 
 // docs/providers/microsoft.md: where the accounts of a tenant are judged by Microsoft, too.
 func TestMicrosoftAsksTheConfiguredTenant(t *testing.T) {
-	w := shapedWorld(t, demo.Microsoft, microsoftBase)
+	w := worldOfKind(t, demo.Microsoft, microsoftBase)
 	for _, tenant := range []string{TenantCommon, TenantOrganizations, TenantConsumers, acmeTenant, "acme.example"} {
 		w.use(microsoftBase, func(o *Options) { o.Tenant = tenant })
 		to, err := w.p.AuthURL(t.Context(), handshake(), identity.AuthParams{})
@@ -217,7 +217,7 @@ func TestMicrosoftAsksTheConfiguredTenant(t *testing.T) {
 
 // The document's issuer, for each kind of tenant.
 func TestP07_MicrosoftDocumentsOfAnotherTenantAreRefused(t *testing.T) {
-	w := shapedWorld(t, demo.Microsoft, microsoftBase)
+	w := worldOfKind(t, demo.Microsoft, microsoftBase)
 	template, acme, personal := w.op.URL+"/{tenantid}/v2.0", w.op.URL+"/"+acmeTenant+"/v2.0",
 		w.op.URL+"/"+personalAccounts+"/v2.0"
 	good := map[string][]string{
@@ -239,7 +239,7 @@ func TestP07_MicrosoftDocumentsOfAnotherTenantAreRefused(t *testing.T) {
 
 // P8: the access token goes to Graph, in a header, twice, and nowhere else.
 func TestP08_TheTokenForGraphIsUsedForTwoQuestions(t *testing.T) {
-	w := shapedWorld(t, demo.Microsoft, microsoftBase)
+	w := worldOfKind(t, demo.Microsoft, microsoftBase)
 	if _, err := w.signIn("mira", identity.AuthParams{}); err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ func pagerdutyWorld(t *testing.T) (*world, func(*Options)) {
 	t.Helper()
 	w := &world{t: t}
 	w.op = testenv.StartProvider(t, demo.ProviderOptions{ClientID: clientID, ClientSecret: clientSecret,
-		RedirectURIs: []string{callbackURL}, Now: epoch, Shape: demo.PagerDuty})
+		RedirectURIs: []string{callbackURL}, Now: epoch, Kind: demo.PagerDuty})
 	base := func(o *Options) {
 		o.Type, o.Scopes = TypePagerDuty, nil // the tokens name PagerDuty all the same
 		o.Endpoints = Endpoints{AuthorizationURL: w.op.URL + demo.AuthorizePath, TokenURL: w.op.URL + demo.TokenPath,

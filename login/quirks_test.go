@@ -69,7 +69,7 @@ func without(quirks []string, name string) []string {
 func TestP07_APartnerWithoutDiscovery(t *testing.T) {
 	w := &world{t: t}
 	w.op = testenv.StartProvider(t, demo.ProviderOptions{ClientID: clientID, ClientSecret: clientSecret,
-		RedirectURIs: []string{callbackURL}, Now: epoch, Shape: demo.Partner})
+		RedirectURIs: []string{callbackURL}, Now: epoch, Kind: demo.Partner})
 	base := partnerBase(t, w)
 	mira := identity.Identity{Provider: "corp", Subject: "mira", Name: "Mira Okafor", Email: "mira@acme.example",
 		EmailVerified: true}
@@ -193,7 +193,7 @@ func TestAPartnerWhoseIssuerWasNotToldSignsPeopleInWithIssInTheCallback(t *testi
 func TestP06_AProviderThatDoesNotEchoStateIsRefused(t *testing.T) {
 	w := &world{t: t}
 	w.op = testenv.StartProvider(t, demo.ProviderOptions{ClientID: clientID, ClientSecret: clientSecret,
-		RedirectURIs: []string{callbackURL}, Now: epoch, Shape: demo.Partner})
+		RedirectURIs: []string{callbackURL}, Now: epoch, Kind: demo.Partner})
 	w.use(partnerBase(t, w))
 	h := handshake()
 	callback, err := w.authorize("mira", h, identity.AuthParams{})
@@ -212,7 +212,7 @@ func TestP06_AProviderThatDoesNotEchoStateIsRefused(t *testing.T) {
 func TestStaticKeysRollOver(t *testing.T) {
 	w := &world{t: t}
 	w.op = testenv.StartProvider(t, demo.ProviderOptions{ClientID: clientID, ClientSecret: clientSecret,
-		RedirectURIs: []string{callbackURL}, Now: epoch, Shape: demo.Partner})
+		RedirectURIs: []string{callbackURL}, Now: epoch, Kind: demo.Partner})
 	before := publicPEM(t, w.op.Provider)
 	base := partnerBase(t, w)
 	sign := func(keys ...string) error {
@@ -254,7 +254,7 @@ func perscomBase(w *world) func(*Options) {
 
 // The application that speaks of localhost, as docs/providers/oidc.md configures it.
 func TestP07_AnApplicationThatSpeaksOfLocalhost(t *testing.T) {
-	w := shapedWorld(t, demo.Perscom)
+	w := worldOfKind(t, demo.Perscom)
 	base := perscomBase(w)
 	mira := identity.Identity{
 		Provider: "corp", Subject: "1", Name: "Mira Okafor", Username: "mira@acme.example", Email: "mira@acme.example",
@@ -347,7 +347,7 @@ func TestP07_AnApplicationThatSpeaksOfLocalhost(t *testing.T) {
 // P21: what an operator allowed is named, in the log and in Quirks; what
 // follows from having no keys too.
 func TestP21_QuirksAreNamedAndLogged(t *testing.T) {
-	w := shapedWorld(t, demo.Perscom)
+	w := worldOfKind(t, demo.Perscom)
 	if got := w.p.Quirks(); got != nil || strings.Contains(w.logged(), "quirk") {
 		t.Errorf("quirks of a strict provider: %v", got)
 	}
@@ -371,7 +371,7 @@ func TestP21_QuirksAreNamedAndLogged(t *testing.T) {
 func TestNoPKCESendsNone(t *testing.T) {
 	w := &world{t: t}
 	w.op = testenv.StartProvider(t, demo.ProviderOptions{ClientID: clientID, ClientSecret: clientSecret,
-		RedirectURIs: []string{callbackURL}, Now: epoch, Shape: demo.Partner})
+		RedirectURIs: []string{callbackURL}, Now: epoch, Kind: demo.Partner})
 	base := partnerBase(t, w)
 	for _, quirks := range [][]string{{"raw_basic_credentials"}, {"raw_basic_credentials", "no_pkce"}} {
 		w.use(base, func(o *Options) { o.Quirks = quirks })
@@ -511,15 +511,15 @@ func TestPublicKeysAreJudged(t *testing.T) {
 // A callback of one provider is worth nothing at another, whatever they are.
 func TestP20_MixUpBetweenTwoProvidersIsRefused(t *testing.T) {
 	worlds := map[string]*world{}
-	for _, shape := range []string{demo.Standard, demo.Google, demo.Partner} {
-		w := shapedWorld(t, shape)
-		switch shape {
+	for _, kind := range []string{demo.Standard, demo.Google, demo.Partner} {
+		w := worldOfKind(t, kind)
+		switch kind {
 		case demo.Google:
 			w.use(func(o *Options) { o.Type, o.Scopes = TypeGoogle, nil })
 		case demo.Partner:
 			w.use(partnerBase(t, w))
 		}
-		worlds[shape] = w
+		worlds[kind] = w
 	}
 	for from, there := range worlds {
 		for to, here := range worlds {

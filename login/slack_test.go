@@ -12,7 +12,7 @@ import (
 func slackBase(o *Options) { o.Type, o.Scopes = TypeSlack, nil }
 
 func TestP07_Slack(t *testing.T) {
-	w := shapedWorld(t, demo.Slack)
+	w := worldOfKind(t, demo.Slack)
 	mira := identity.Identity{
 		Provider: "corp", Subject: "TQIVTHLMHYF/UHQ4KV6YFPH", Name: "Mira Okafor", Email: "mira@acme.example",
 		EmailVerified: true,
@@ -76,7 +76,7 @@ func TestP07_Slack(t *testing.T) {
 }
 
 func TestSlackIsAskedWithoutPKCE(t *testing.T) {
-	w := shapedWorld(t, demo.Slack, slackBase)
+	w := worldOfKind(t, demo.Slack, slackBase)
 	q := w.authQuery(identity.AuthParams{})
 	if q.Has("code_challenge") || q.Get("nonce") == "" || q.Get("scope") != "openid profile email" {
 		t.Errorf("%v", q)

@@ -84,7 +84,7 @@ func (w *world) authQuery(ap identity.AuthParams) url.Values {
 // P8, P18: the demo provider's tokens begin as the real ones do. However a
 // sign-in ends, it shows none of them.
 func TestP08_NoTokenIsSeenAgain(t *testing.T) {
-	shapes := map[string]func(*world) func(*Options){
+	kinds := map[string]func(*world) func(*Options){
 		demo.Google:    func(*world) func(*Options) { return func(o *Options) { o.Type, o.Scopes = TypeGoogle, nil } },
 		demo.Microsoft: func(*world) func(*Options) { return microsoftBase },
 		demo.Slack:     func(*world) func(*Options) { return slackBase },
@@ -124,9 +124,9 @@ func TestP08_NoTokenIsSeenAgain(t *testing.T) {
 			{Endpoint: testenv.JWKS, JSON: testenv.With("jwks_uri", "https://"+mark)},
 		}
 	}
-	for shape, edit := range shapes {
-		w := shapedWorld(t, shape)
-		for _, fault := range echo(testenv.Marks(shape)[0] + "c4nary") {
+	for kind, edit := range kinds {
+		w := worldOfKind(t, kind)
+		for _, fault := range echo(testenv.Marks(kind)[0] + "c4nary") {
 			w.use(edit(w))
 			w.op.Set(fault)
 			id, err := w.signIn("mira", identity.AuthParams{})
@@ -134,13 +134,13 @@ func TestP08_NoTokenIsSeenAgain(t *testing.T) {
 			for e := err; e != nil; e = errors.Unwrap(e) {
 				seen += fmt.Sprintf("%v %+v", e, e)
 			}
-			for _, mark := range append(testenv.Marks(shape), "eyJ", "demo-code-") {
+			for _, mark := range append(testenv.Marks(kind), "eyJ", "demo-code-") {
 				if strings.Contains(seen, mark) {
-					t.Errorf("%s, %+v: %q is seen in\n%s", shape, fault, mark, seen)
+					t.Errorf("%s, %+v: %q is seen in\n%s", kind, fault, mark, seen)
 				}
 			}
 			if fault.Endpoint == "" && err != nil {
-				t.Errorf("%s: %v", shape, err)
+				t.Errorf("%s: %v", kind, err)
 			}
 		}
 	}

@@ -70,7 +70,7 @@ func newSeveral(tb testing.TB, o setup, all ...offer) *several {
 	o.Several = func(s *testSite) (providers []Provider) {
 		calls := oauth.NewMetrics(s.metrics)
 		for _, f := range all {
-			op := testenv.StartProvider(tb, demo.ProviderOptions{ClientID: "client-of-" + f.id, ClientSecret: "c4nary+secret/of=" + f.id, Shape: f.shape,
+			op := testenv.StartProvider(tb, demo.ProviderOptions{ClientID: "client-of-" + f.id, ClientSecret: "c4nary+secret/of=" + f.id, Kind: f.shape,
 				RedirectURIs: []string{s.url + prefix + "/callback/" + f.id}, People: o.People, Now: s.clock.Now})
 			transport := &http.Transport{}
 			tb.Cleanup(transport.CloseIdleConnections)

@@ -35,7 +35,7 @@ type binary struct {
 }
 
 // startBinary writes a configuration with providers, each by its id with the
-// shape it has and how it is configured, and serves it at log level debug.
+// kind it has and how it is configured, and serves it at log level debug.
 func startBinary(t *testing.T, providers map[string][2]string, key string) *binary {
 	t.Helper()
 	b := &binary{providers: map[string]*testenv.Faults{}}
@@ -55,8 +55,8 @@ func startBinary(t *testing.T, providers map[string][2]string, key string) *bina
 	}
 	dir, entries := t.TempDir(), ""
 	for id, p := range providers {
-		shape, entry := p[0], p[1]
-		op := testenv.StartProvider(t, demo.ProviderOptions{ClientID: "sallyport", ClientSecret: canarySecret, Shape: shape,
+		kind, entry := p[0], p[1]
+		op := testenv.StartProvider(t, demo.ProviderOptions{ClientID: "sallyport", ClientSecret: canarySecret, Kind: kind,
 			RedirectURIs: []string{"http://" + b.public + "/.sallyport/callback/" + id}})
 		b.providers[id] = op
 		pem, err := op.Provider.PublicPEM()
@@ -66,7 +66,7 @@ func startBinary(t *testing.T, providers map[string][2]string, key string) *bina
 		keyFile := filepath.Join(dir, id+".pem")
 		write(t, keyFile, pem)
 		secret := "env:CANARY_SECRET"
-		if shape == demo.Slack {
+		if kind == demo.Slack {
 			secret = `"literal:` + canarySecret + `"`
 		}
 		entries += "  - {id: " + id + ", client_id: sallyport, client_secret: " + secret + ", " + strings.NewReplacer("OP", op.URL, "KEY", keyFile).Replace(entry) + "}\n"
@@ -130,7 +130,7 @@ func (b *binary) stop(t *testing.T) string {
 	return string(text)
 }
 
-// TestP08_TheBinaryShowsNothingSecret: sign-ins with every shape of provider, good
+// TestP08_TheBinaryShowsNothingSecret: sign-ins with every kind of provider, good
 // ones and bad ones, then everything that the process wrote, showed and told.
 func TestP08_TheBinaryShowsNothingSecret(t *testing.T) {
 	key := session.NewKey(time.Unix(1.7e9, 0)).Text()

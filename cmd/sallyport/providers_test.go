@@ -36,8 +36,8 @@ import (
 func TestP08_EveryProviderSignsInFromItsConfiguration(t *testing.T) {
 	const secret = "+/=0123456789:0123456789abcdefgh" // 32 bytes, with letters that encodings disagree on
 	rows := []struct {
-		name, shape, config string // of the provider; OP is its address, KEY the file with its key
-		user, email, org    string // what the app is told of mira
+		name, kind, config string // of the provider; OP is its address, KEY the file with its key
+		user, email, org   string // what the app is told of mira
 	}{
 		{"google", demo.Google, "type: google, issuer: OP, hosted_domains: [acme.example]",
 			"p:104339406236076858110", "mira@acme.example", "p:acme.example|acme.example|acme.example"},
@@ -69,7 +69,7 @@ func TestP08_EveryProviderSignsInFromItsConfiguration(t *testing.T) {
 			defer front.Close()
 			public := "http://" + front.Listener.Addr().String()
 			op := testenv.StartProvider(t, demo.ProviderOptions{ClientID: "sallyport", ClientSecret: secret,
-				RedirectURIs: []string{public + "/.sallyport/callback/p"}, Shape: row.shape})
+				RedirectURIs: []string{public + "/.sallyport/callback/p"}, Kind: row.kind})
 			key := filepath.Join(t.TempDir(), "key.pem")
 			text, err := op.Provider.PublicPEM()
 			if err != nil {
@@ -114,7 +114,7 @@ func TestP08_EveryProviderSignsInFromItsConfiguration(t *testing.T) {
 			for _, values := range told {
 				seen += strings.Join(values, " ")
 			}
-			for _, mark := range append(testenv.Marks(row.shape), secret) {
+			for _, mark := range append(testenv.Marks(row.kind), secret) {
 				if strings.Contains(seen, mark) {
 					t.Errorf("%q is seen", mark)
 				}

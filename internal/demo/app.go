@@ -14,22 +14,22 @@ import (
 	"github.com/sallyport-proxy/sallyport/identity"
 )
 
-// AppOptions says where the app finds the keys of Sallyport's assertion.
+// AppOptions say where the app finds the keys of Sallyport's assertion.
 type AppOptions struct {
 	JWKSURL string // such as http://127.0.0.1:4180/.sallyport/jwks.json
 	Issuer  string // the assertion's iss: Sallyport's public URL
 	Now     func() time.Time
 }
 
-// app is the pretend app. It believes the headers, as apps do, and shows them.
+// app is the demo's app. It trusts the headers, as apps do, and shows them.
 type app struct {
 	templates *templates
 	keys      *assertionKeys
-	headers   map[identity.Claim]string // which header carries what: preset "forwarded"
+	headers   map[identity.Claim]string // the name of each claim's header, of the preset "forwarded"
 }
 
-// NewApp returns an app that shows everything it receives: who is asking, the
-// verified assertion, the headers, the path. It serves every path.
+// NewApp returns an app that shows everything it receives: who is asking, the verified
+// assertion, the headers and the path. It serves every path.
 func NewApp(o AppOptions) (http.Handler, error) {
 	if o.JWKSURL == "" || o.Issuer == "" {
 		return nil, errors.New("demo app: a key set URL and an issuer are required")
@@ -42,7 +42,7 @@ func NewApp(o AppOptions) (http.Handler, error) {
 		return nil, fmt.Errorf("demo app: %w", err)
 	}
 	a := &app{templates: templates, keys: newAssertionKeys(o), headers: map[identity.Claim]string{}}
-	fields, _ := identity.Preset(identity.PresetForwarded) // a name that Preset knows
+	fields, _ := identity.Preset(identity.PresetForwarded) // the preset exists
 	for _, f := range fields {
 		a.headers[f.Claim] = f.Header
 	}
@@ -76,9 +76,9 @@ type appPage struct {
 	Groups                          []string
 	Links                           []link
 	JWKSURL, Unverified             string
-	Assertion, Verified             bool // there is one; it holds
+	Assertion, Verified             bool // there is an assertion; it is valid
 	Claims                          []row
-	Identity, Other                 []row // headers: those that only Sallyport can write, and the rest
+	Identity, Other                 []row // the headers that only Sallyport can write, and all others
 }
 
 type link struct {
@@ -95,8 +95,12 @@ func (a *app) page(r *http.Request) appPage {
 	p.Identity, p.Other = a.rows(r.Header)
 	p.Title, p.Sentence = words(r.URL.Path)
 	a.describe(&p, r.Header)
-	for _, l := range []link{{Href: "/", Text: "Home"}, {Href: "/reports/2026?team=blue", Text: "A report"}, {Href: "/admin", Text: "Admin only"}, {Href: "/hospital", Text: "Larch Hospital only"},
-		{Href: "/public", Text: "Public"}, {Href: "/api/me", Text: "As JSON"}, {Href: "/.sallyport/account", Text: "Your account"}} {
+	for _, l := range []link{
+		{Href: "/", Text: "Home"}, {Href: "/reports/2026?team=blue", Text: "A report"},
+		{Href: "/admin", Text: "Admin only"}, {Href: "/hospital", Text: "Larch Hospital only"},
+		{Href: "/public", Text: "Public"}, {Href: "/api/me", Text: "As JSON"},
+		{Href: "/.sallyport/account", Text: "Your account"},
+	} {
 		l.Here = l.Href == r.RequestURI
 		p.Links = append(p.Links, l)
 	}
@@ -107,7 +111,7 @@ func (a *app) page(r *http.Request) appPage {
 	return p
 }
 
-// words are the only difference between the pages.
+// words returns the text of a page. Otherwise all pages are alike.
 func words(path string) (title, sentence string) {
 	switch {
 	case path == "/":
@@ -128,15 +132,16 @@ func (a *app) describe(p *appPage, h http.Header) {
 	get := func(c identity.Claim) string { return decoded(h.Get(a.headers[c])) }
 	p.User, p.Email = get(identity.ClaimUser), get(identity.ClaimEmail)
 	p.DisplayName = cmp.Or(get(identity.ClaimName), get(identity.ClaimUsername), p.User)
-	p.OrgID, p.OrgName, p.OrgDomain = get(identity.ClaimOrgID), get(identity.ClaimOrgName), get(identity.ClaimOrgDomain)
+	p.OrgID, p.OrgName = get(identity.ClaimOrgID), get(identity.ClaimOrgName)
+	p.OrgDomain = get(identity.ClaimOrgDomain)
 	if raw := h.Get(a.headers[identity.ClaimGroups]); raw != "" {
-		for _, group := range strings.Split(raw, ",") { // split first: an encoded comma belongs to a name
+		for _, group := range strings.Split(raw, ",") { // before decoding: an encoded comma is part of a name
 			p.Groups = append(p.Groups, decoded(group))
 		}
 	}
 }
 
-// decoded undoes the preset's percent encoding, so that Zo%C3%AB reads Zoë.
+// decoded undoes the preset's percent encoding: Zo%C3%AB becomes Zoë.
 func decoded(v string) string {
 	if out, err := url.PathUnescape(v); err == nil {
 		return out
@@ -144,7 +149,7 @@ func decoded(v string) string {
 	return v
 }
 
-// rows lists every value of every header, apart by who can write them.
+// rows lists every value of every header: those that only Sallyport can write, and others.
 func (a *app) rows(h http.Header) (ours, other []row) {
 	for name, values := range h {
 		isOurs := name == identity.AssertionHeader
@@ -165,14 +170,15 @@ func (a *app) rows(h http.Header) (ours, other []row) {
 	return ours, other
 }
 
-// claimRows writes claims in alphabetical order, and times for people.
+// claimRows lists claims in alphabetical order, with times in a form that people can read.
 func claimRows(claims map[string]any) []row {
 	var out []row
 	for name, v := range claims {
 		text, isText := v.(string)
 		if n, ok := v.(json.Number); ok && slices.Contains([]string{"exp", "iat", "nbf", "auth_time"}, name) {
 			if sec, err := n.Int64(); err == nil {
-				text, isText = fmt.Sprintf("%s (%s)", n, time.Unix(sec, 0).UTC().Format("2 Jan 2006, 15:04:05 MST")), true
+				when := time.Unix(sec, 0).UTC().Format("2 Jan 2006, 15:04:05 MST")
+				text, isText = fmt.Sprintf("%s (%s)", n, when), true
 			}
 		}
 		if raw, err := json.Marshal(v); !isText && err == nil {

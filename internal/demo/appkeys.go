@@ -14,8 +14,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// assertionKeys checks the assertion as a careful app would: with the key set
-// fetched from Sallyport, kept for a minute.
+// assertionKeys verifies the assertion as a careful app would, with the key set of
+// Sallyport, which it keeps for a minute.
 type assertionKeys struct {
 	url, issuer string
 	now         func() time.Time
@@ -27,9 +27,9 @@ type assertionKeys struct {
 }
 
 const (
-	keysFresh = time.Minute     // a key set is not asked for again
-	keysAgain = 5 * time.Second // unless a key is missing from it; then this long
-	keysLimit = 64 << 10
+	keysFresh = time.Minute     // after which the key set is fetched again
+	keysAgain = 5 * time.Second // the same, if a key is missing
+	keysLimit = 64 << 10        // bytes
 )
 
 func newAssertionKeys(o AppOptions) *assertionKeys {
@@ -39,13 +39,14 @@ func newAssertionKeys(o AppOptions) *assertionKeys {
 	}}
 }
 
-// verify returns the claims of an assertion, or why they can't be believed, in
-// words for the page.
+// verify returns the claims of an assertion, or a sentence for the page that says why it is
+// not valid.
 func (k *assertionKeys) verify(ctx context.Context, raw string) (claims map[string]any, why string) {
 	if raw == "" {
 		return nil, "No assertion came with this request."
 	}
-	jws, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.ES256}) // RFC 8725 §3.1: the list is ours
+	// RFC 8725 §3.1: the algorithm is ours to choose, and not the token's.
+	jws, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil || len(jws.Signatures) != 1 {
 		return nil, "What came is not a token signed with ES256."
 	}
@@ -84,8 +85,8 @@ func (k *assertionKeys) stale(claims map[string]any) (why string) {
 	return ""
 }
 
-// key returns the key called kid, asking for the set again if it is old or
-// does not have it. One request at a time asks; the others wait.
+// key returns the key with the id kid. If the set is old or does not have the key, it is
+// fetched again, by one request at a time; others wait.
 func (k *assertionKeys) key(ctx context.Context, kid string) (key jose.JSONWebKey, why string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -9,15 +9,15 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// maxAssertion is the longest time that an assertion may have left.
+// maxAssertion is the longest time that an assertion may still be valid.
 const maxAssertion = time.Hour
 
 func assertionAlgs() []jose.SignatureAlgorithm {
 	return []jose.SignatureAlgorithm{jose.PS256, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA}
 }
 
-// checkAssertion takes a JWT as the client's proof (RFC 7523 §3), once, and no
-// secret beside it. The audience must be our issuer and nobody else.
+// checkAssertion authenticates the client by a JWT (RFC 7523 §3), which can be used once. A
+// secret must not come with it. The audience must be our issuer alone.
 func (p *Provider) checkAssertion(r *http.Request, form url.Values) error {
 	refuse := &oauthError{http.StatusUnauthorized, "invalid_client", "no assertion that proves this client"}
 	if r.Header.Get("Authorization") != "" || form.Has("client_secret") {
@@ -37,22 +37,23 @@ func (p *Provider) checkAssertion(r *http.Request, form url.Values) error {
 	}
 	var c struct {
 		Iss, Sub, Jti string
-		Aud           string // a list would be for others too
+		Aud           string // a list is refused, because others could be in it
 		Exp           int64
 	}
 	now := p.opts.Now()
-	if json.Unmarshal(payload, &c) != nil || c.Iss != p.opts.Trust.Issuer || c.Sub != p.opts.Trust.Subject || c.Aud != p.opts.Issuer {
+	if json.Unmarshal(payload, &c) != nil || c.Iss != p.opts.Trust.Issuer || c.Sub != p.opts.Trust.Subject ||
+		c.Aud != p.opts.Issuer {
 		return refuse
 	}
 	if left := time.Unix(c.Exp, 0).Sub(now); left <= 0 || left > maxAssertion {
 		return refuse
 	}
-	if c.Iss != p.opts.ClientID { // a cluster's or cloud's token is used until it ends
+	if c.Iss != p.opts.ClientID { // the token of a cluster or cloud may be used until it expires
 		return nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, again := p.used.get(now, c.Jti); again || c.Jti == "" { // OIDC Core §9: required, and once
+	if _, again := p.used.get(now, c.Jti); again || c.Jti == "" { // OIDC Core §9: jti is required, and used once
 		return refuse
 	}
 	p.used.put(now, c.Jti, true)

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// authRequest is an authorization request that may be answered.
+// authRequest is an authorization request that was accepted.
 type authRequest struct {
 	redirectURI, state, nonce, challenge string
 	scope                                []string
@@ -16,8 +16,8 @@ type authRequest struct {
 	hint                                 string
 }
 
-// clientError goes back to the client through the browser; pageError stays
-// here, because redirecting would trust what has not been checked.
+// A clientError is sent to the client through the browser. A pageError is shown here,
+// because the address of the client has not been checked.
 type (
 	clientError struct{ code, text string }
 	pageError   struct {
@@ -29,8 +29,8 @@ type (
 func (e *clientError) Error() string { return e.code + ": " + e.text }
 func (e *pageError) Error() string   { return e.text }
 
-// authorize answers an authorization request: a page to choose a person, or at
-// once where the client asked for silence.
+// authorize answers an authorization request with a page to choose a person or, with
+// prompt=none, at once.
 func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 	req, err := p.readRequest(r)
 	if err != nil {
@@ -47,8 +47,8 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 		People: p.opts.People, Hinted: hinted.Key})
 }
 
-// choose takes the answer of the page. Its query is the authorization request,
-// which is judged again: nothing was remembered.
+// choose handles the form of that page. Its query is the authorization request, which is
+// checked again, because nothing was stored.
 func (p *Provider) choose(w http.ResponseWriter, r *http.Request) error {
 	req, err := p.readRequest(r)
 	if err != nil {
@@ -71,8 +71,9 @@ func (p *Provider) choose(w http.ResponseWriter, r *http.Request) error {
 	return p.signIn(w, r, req, p.opts.People[i])
 }
 
-// fromOurPage keeps other sites from posting the form with a person of their
-// choice. Browsers send at least one of the two headers with a POST.
+// fromOurPage reports whether the form was sent by our own page. Other sites must not post
+// it with a person that they have chosen. Browsers send at least one of the two headers
+// with a POST.
 func (p *Provider) fromOurPage(r *http.Request) bool {
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" {
 		return false
@@ -81,8 +82,8 @@ func (p *Provider) fromOurPage(r *http.Request) bool {
 	return origin == "" || strings.EqualFold(origin, p.opts.Issuer)
 }
 
-// readRequest judges an authorization request. With a *pageError the request
-// must not be answered by a redirect; with a *clientError it may.
+// readRequest checks an authorization request. After a *pageError the browser must not be
+// redirected; after a *clientError it may be.
 func (p *Provider) readRequest(r *http.Request) (authRequest, error) {
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -95,11 +96,11 @@ func (p *Provider) readRequest(r *http.Request) (authRequest, error) {
 	if req.state, err = single(q, "state"); err != nil {
 		return req, &clientError{"invalid_request", err.Error()}
 	}
-	return req, req.fill(q, p.shape)
+	return req, req.fill(q, p.kind)
 }
 
-// knownClient returns where answers may go. RFC 6749 §4.1.2.1: a wrong client
-// or redirect URI is told to the person, never redirected.
+// knownClient returns the address that answers may be sent to. A wrong client or redirect
+// URI is shown to the person, and the browser is not redirected (RFC 6749 §4.1.2.1).
 func (p *Provider) knownClient(q url.Values) (string, error) {
 	id, err := single(q, "client_id")
 	if err != nil || id != p.opts.ClientID {
@@ -107,20 +108,21 @@ func (p *Provider) knownClient(q url.Values) (string, error) {
 	}
 	uri, err := single(q, "redirect_uri")
 	if err != nil || !slices.Contains(p.opts.RedirectURIs, uri) { // RFC 9700 §4.1.3: exact match
-		return "", &pageError{http.StatusBadRequest, "The client asked to return to an address that is not registered for it."}
+		return "", &pageError{http.StatusBadRequest,
+			"The client asked to return to an address that is not registered for it."}
 	}
 	return uri, nil
 }
 
-// fill reads the rest of the request; every refusal may go to the client.
-func (req *authRequest) fill(q url.Values, ways shape) error {
+// fill reads the rest of the request. All its errors may be sent to the client.
+func (req *authRequest) fill(q url.Values, kind providerKind) error {
 	for name := range q {
 		if _, err := single(q, name); err != nil {
 			return &clientError{"invalid_request", err.Error()}
 		}
 	}
 	req.nonce, req.challenge, req.hint = q.Get("nonce"), q.Get("code_challenge"), q.Get("login_hint")
-	scope, err := ways.granted(strings.Fields(q.Get("scope")))
+	scope, err := kind.granted(strings.Fields(q.Get("scope")))
 	if req.scope = scope; err != nil {
 		return err
 	}
@@ -142,13 +144,13 @@ func (req *authRequest) fill(q url.Values, ways shape) error {
 		return &clientError{"invalid_request", "state is missing"}
 	case req.silent && len(prompt) > 1: // OIDC Core §3.1.2.1
 		return &clientError{"invalid_request", "prompt=none stands alone"}
-	case req.nonce == "" && !ways.ignoresNonce:
+	case req.nonce == "" && !kind.ignoresNonce:
 		return &clientError{"invalid_request", "nonce is missing"}
-	case ways.refusesPKCE && q.Has("code_challenge"):
+	case kind.refusesPKCE && q.Has("code_challenge"):
 		return &clientError{"invalid_request", "PKCE is not switched on for this client"}
-	case ways.ignoresPKCE || ways.refusesPKCE:
+	case kind.ignoresPKCE || kind.refusesPKCE:
 		req.challenge = ""
-	case q.Get("code_challenge_method") != "S256": // RFC 9700 §2.1.1: plain hides nothing
+	case q.Get("code_challenge_method") != "S256": // RFC 9700 §2.1.1: plain would show the verifier
 		return &clientError{"invalid_request", "code_challenge_method must be S256"}
 	case !isChallenge(req.challenge):
 		return &clientError{"invalid_request", "code_challenge is not the base64url of a SHA-256"}
@@ -162,12 +164,13 @@ const (
 	unreserved   = alphanumeric + "-._~" // RFC 3986 §2.3
 )
 
-// RFC 7636 §4.2: 32 bytes in base64url are 43 characters.
+// isChallenge reports whether s is a hash of 32 bytes in base64url, which has 43 characters
+// (RFC 7636 §4.2).
 func isChallenge(s string) bool { return len(s) == 43 && strings.Trim(s, base64URL) == "" }
 
 func (p *Provider) signIn(w http.ResponseWriter, r *http.Request, req authRequest, who Person) error {
 	tenant := r.PathValue("tenant")
-	if !p.shape.admits(tenant, who) {
+	if !p.kind.admits(tenant, who) {
 		return &pageError{http.StatusForbidden, "This account is not one that may sign in here."}
 	}
 	now, code := p.opts.Now(), "demo-code-"+random()
@@ -188,10 +191,10 @@ func (p *Provider) refuseRequest(w http.ResponseWriter, r *http.Request, req aut
 	return p.answer(w, r, req, url.Values{"error": {c.code}, "error_description": {c.text}})
 }
 
-// answer goes back to the client, naming ourselves in every answer.
+// answer sends the browser back to the client with an answer.
 func (p *Provider) answer(w http.ResponseWriter, r *http.Request, req authRequest, params url.Values) error {
-	if p.shape.namesIssuer {
-		params.Set("iss", p.opts.Issuer) // RFC 9207 §2: errors too
+	if p.kind.namesIssuer {
+		params.Set("iss", p.opts.Issuer) // RFC 9207 §2: in errors too
 	}
 	if req.state != "" {
 		params.Set("state", req.state)
@@ -208,13 +211,13 @@ func redirect(w http.ResponseWriter, r *http.Request, to string, params url.Valu
 		to += sep + params.Encode()
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Referrer-Policy", "no-referrer") // RFC 9700 §4.2.4: the request's URL must not travel on
-	http.Redirect(w, r, to, http.StatusSeeOther)     // RFC 9700 §4.12: 303, so that the form is not sent on
+	w.Header().Set("Referrer-Policy", "no-referrer") // RFC 9700 §4.2.4: the client must not learn the request's URL
+	http.Redirect(w, r, to, http.StatusSeeOther)     // RFC 9700 §4.12: 303, so that the form is not sent again
 	return nil
 }
 
-// endSession sends people back to where the client registered. There is no
-// session to end, as the provider remembers nobody, and so nothing to confirm.
+// endSession sends people back to the address that the client has registered. There is no
+// session to end, so the person is not asked to confirm.
 func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
 		return &pageError{http.StatusBadRequest, "The request could not be read."}
@@ -230,7 +233,8 @@ func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) error {
 		return p.templates.message(w, http.StatusOK, "You are signed out", "You can close this page.")
 	}
 	if !slices.Contains(p.opts.PostLogoutURIs, uri) { // RP-Initiated Logout §3: exact match, or no redirect
-		return &pageError{http.StatusBadRequest, "The client asked to return to an address that is not registered for it."}
+		return &pageError{http.StatusBadRequest,
+			"The client asked to return to an address that is not registered for it."}
 	}
 	params := url.Values{}
 	if state := r.Form.Get("state"); state != "" {
@@ -250,7 +254,8 @@ func (p *Provider) page(f func(http.ResponseWriter, *http.Request) error) http.H
 		if !errors.As(err, &e) {
 			e = &pageError{http.StatusInternalServerError, "The demo provider failed."}
 		}
-		_ = p.templates.message(w, e.status, "That did not work", e.text+" Go back to the app and start again.") // the browser has gone
+		// An error means that the browser has gone.
+		_ = p.templates.message(w, e.status, "That did not work", e.text+" Go back to the app and start again.")
 	})
 }
 

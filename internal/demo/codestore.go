@@ -2,10 +2,9 @@ package demo
 
 import "time"
 
-// codeStore keeps what belongs to codes, access tokens and assertion ids, each
-// value for a fixed time. When capacity values are stored, the oldest is dropped
-// for a new one. All values live equally long, so they expire in the order in
-// which they were added. The caller does the locking.
+// codeStore stores values by code, access token or assertion id, all for the same time, so
+// they expire in the order in which they were added. When it is full, the oldest value is
+// dropped for a new one. The caller does the locking.
 type codeStore[V any] struct {
 	capacity int
 	life     time.Duration
@@ -31,7 +30,7 @@ func (s *codeStore[V]) put(now time.Time, key string, v V) {
 	s.order = append(s.order, key)
 }
 
-// get returns the value in place, so that its owner can change it.
+// get returns a pointer to the stored value, so that the caller can change it.
 func (s *codeStore[V]) get(now time.Time, key string) (*V, bool) {
 	if s.gone(now, key) {
 		return nil, false

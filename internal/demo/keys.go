@@ -33,9 +33,9 @@ func newSigningKey() (*signingKey, error) {
 	return &signingKey{private, public}, nil
 }
 
-// Sign returns a JWT signed by the current key with RS256, whatever header
-// says. header is laid over {"alg":"RS256","typ":"JWT","kid":…}; a nil value
-// removes an entry. Tests bend tokens with it.
+// Sign returns a JWT that the current key has signed with RS256, whatever header says. The
+// entries of header replace those of {"alg":"RS256","typ":"JWT","kid":…}; a nil value
+// removes an entry. Tests make faulty tokens with it.
 func (p *Provider) Sign(header, claims map[string]any) (string, error) {
 	key := p.currentKey()
 	h := map[string]any{"alg": "RS256", "typ": "JWT", "kid": key.public.KeyID}
@@ -61,8 +61,8 @@ func (p *Provider) Sign(header, claims map[string]any) (string, error) {
 	return signed + "." + base64.RawURLEncoding.EncodeToString(sig), nil
 }
 
-// RotateKeys makes a new key that signs from now on. The old one leaves the
-// JWKS at once, which is harsher than real providers are.
+// RotateKeys makes a new key that signs from now on. The old one is removed from the JWKS
+// at once; real providers keep it for a while.
 func (p *Provider) RotateKeys() error {
 	key, err := newSigningKey()
 	if err != nil {
@@ -79,7 +79,7 @@ func (p *Provider) PublicJWKS() jose.JSONWebKeySet {
 	return jose.JSONWebKeySet{Keys: []jose.JSONWebKey{p.currentKey().public}}
 }
 
-// PublicPEM is the current key as somebody would hand it over.
+// PublicPEM returns the current public key as a partner would hand it over.
 func (p *Provider) PublicPEM() (string, error) {
 	der, err := x509.MarshalPKIXPublicKey(&p.currentKey().private.PublicKey)
 	if err != nil {

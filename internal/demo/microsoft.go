@@ -22,38 +22,42 @@ const (
 	userRead       = "/User.Read"
 )
 
-// microsoft is Entra ID with Graph (docs/providers/microsoft.md). People without
-// an organization have personal accounts. All endpoints are below a tenant:
+// microsoft behaves like Entra ID with Graph (docs/providers/microsoft.md). People without
+// an organization have personal accounts. The path of each endpoint begins with a tenant:
 // common, organizations, consumers, or one tenant's GUID or domain.
-func (s *shape) microsoft(graph string) {
-	s.below = "/{tenant}/v2.0"
-	s.scopes = []string{"openid", "email", "profile", "offline_access", graph + userRead} // Graph of a cloud of our own
-	s.refusesScope = true
-	s.accessPrefix, s.otherPrefix = "EwBgA8l6", "0.AXoAvz"
-	s.admits = admitsTenant
-	s.document = func(p *Provider, tenant string) map[string]any {
+func (k *providerKind) microsoft(graph string) {
+	k.prefix = "/{tenant}/v2.0"
+	k.scopes = []string{"openid", "email", "profile", "offline_access", graph + userRead} // as in a national cloud
+	k.refusesScope = true
+	k.accessPrefix, k.otherPrefix = "EwBgA8l6", "0.AXoAvz"
+	k.admits = admitsTenant
+	k.document = func(p *Provider, tenant string) map[string]any {
 		d := p.document()
 		d["issuer"] = p.tenantIssuer(templateFor(p.opts.People, tenant))
-		for _, name := range []string{"authorization_endpoint", "token_endpoint", "userinfo_endpoint", "jwks_uri", "end_session_endpoint"} {
+		for _, name := range []string{
+			"authorization_endpoint", "token_endpoint", "userinfo_endpoint", "jwks_uri", "end_session_endpoint",
+		} {
 			path := d[name].(string)[len(p.opts.Issuer):]
 			d[name] = p.opts.Issuer + "/" + tenant + "/v2.0" + path
 		}
 		delete(d, "authorization_response_iss_parameter_supported")
-		delete(d, "code_challenge_methods_supported") // as the real one, which has PKCE and does not say so
-		d["token_endpoint_auth_methods_supported"] = []string{"client_secret_post", "private_key_jwt", "client_secret_basic"}
+		delete(d, "code_challenge_methods_supported") // like the real one, which knows PKCE but does not say so
+		d["token_endpoint_auth_methods_supported"] = []string{
+			"client_secret_post", "private_key_jwt", "client_secret_basic",
+		}
 		d["scopes_supported"] = []string{"openid", "profile", "email", "offline_access"}
 		return d
 	}
-	s.namesIssuer = false
-	s.keys = func(p *Provider) any { return withIssuer(p) }
-	s.claims = microsoftClaims
-	s.idToken = microsoftIDToken
-	s.answer = func(g grant, tokens map[string]any) {
+	k.namesIssuer = false
+	k.keys = func(p *Provider) any { return withIssuer(p) }
+	k.claims = microsoftClaims
+	k.idToken = microsoftIDToken
+	k.answer = func(g grant, tokens map[string]any) {
 		if !slices.Contains(g.scope, "offline_access") {
 			delete(tokens, "refresh_token")
 		}
 	}
-	s.more = map[string]func(*Provider, grant) (any, error){OrganizationPath: organization, MePath: me}
+	k.protected = map[string]func(*Provider, grant) (any, error){OrganizationPath: organization, MePath: me}
 }
 
 func (p *Provider) tenantIssuer(tenant string) string { return p.opts.Issuer + "/" + tenant + "/v2.0" }
@@ -65,7 +69,7 @@ func (p Person) tenant() string {
 	return guid(p.OrgID)
 }
 
-// templateFor is the tenant in the issuer of the document for tenant.
+// templateFor returns the tenant that the issuer in the document for tenant has.
 func templateFor(people []Person, tenant string) string {
 	switch tenant {
 	case "common", "organizations":
@@ -93,7 +97,7 @@ func admitsTenant(tenant string, who Person) bool {
 	return tenant == who.tenant() || tenant == who.OrgDomain
 }
 
-// withIssuer is the key set with the member that says for whom a key signs.
+// withIssuer makes a key set whose keys say which issuer they sign for.
 func withIssuer(p *Provider) any {
 	var keys []map[string]any
 	for _, k := range p.PublicJWKS().Keys {
@@ -108,8 +112,8 @@ func withIssuer(p *Provider) any {
 	return map[string]any{"keys": keys}
 }
 
-// microsoftClaims: the address is what an administrator wrote; nobody says
-// whether it is verified.
+// microsoftClaims makes the claims about a person. The address is the one that an
+// administrator has entered, and there is no email_verified.
 func microsoftClaims(_ *Provider, who Person, scope []string) map[string]any {
 	c := map[string]any{"sub": guid("pairwise " + who.Key)}
 	if slices.Contains(scope, "email") {
@@ -130,7 +134,7 @@ func microsoftIDToken(p *Provider, g grant, claims map[string]any) {
 		delete(claims, absent)
 	}
 	switch groups := g.person.Groups; {
-	case len(groups) > 200: // overage
+	case len(groups) > 200: // too many for the token
 		claims["_claim_names"] = map[string]string{"groups": "src1"}
 		claims["_claim_sources"] = map[string]any{"src1": map[string]string{
 			"endpoint": "https://graph.windows.net/" + tid + "/users/" + guid(g.person.Key) + "/getMemberObjects"}}
@@ -148,16 +152,22 @@ func organization(_ *Provider, g grant) (any, error) {
 		return nil, err
 	}
 	if g.person.OrgID == "" {
-		return nil, &oauthError{http.StatusForbidden, "Authorization_RequestDenied", "personal accounts have no organization"}
+		return nil, &oauthError{http.StatusForbidden, "Authorization_RequestDenied",
+			"personal accounts have no organization"}
 	}
 	domain := func(name string, isDefault bool) map[string]any {
-		return map[string]any{"name": name, "type": "Managed", "capabilities": "Email, OfficeCommunicationsOnline", "isDefault": isDefault, "isInitial": !isDefault}
+		return map[string]any{
+			"name": name, "type": "Managed", "capabilities": "Email, OfficeCommunicationsOnline",
+			"isDefault": isDefault, "isInitial": !isDefault,
+		}
 	}
 	return map[string]any{
 		"@odata.context": "https://graph.microsoft.com/v1.0/$metadata#organization(id,displayName,verifiedDomains)",
 		"value": []any{map[string]any{
 			"id": g.person.tenant(), "displayName": g.person.OrgName,
-			"verifiedDomains": []any{domain(g.person.OrgID+".onmicrosoft.com", false), domain(g.person.OrgDomain, true)},
+			"verifiedDomains": []any{
+				domain(g.person.OrgID+".onmicrosoft.com", false), domain(g.person.OrgDomain, true),
+			},
 		}},
 	}, nil
 }
@@ -167,8 +177,10 @@ func me(_ *Provider, g grant) (any, error) {
 		return nil, err
 	}
 	return map[string]any{
-		"@odata.context": "https://graph.microsoft.com/v1.0/$metadata#users(id,displayName,mail,userPrincipalName)/$entity",
-		"id":             guid(g.person.Key), "displayName": g.person.Name, "mail": g.person.Email, "userPrincipalName": g.person.Email,
+		"@odata.context": "https://graph.microsoft.com/v1.0/$metadata" +
+			"#users(id,displayName,mail,userPrincipalName)/$entity",
+		"id": guid(g.person.Key), "displayName": g.person.Name,
+		"mail": g.person.Email, "userPrincipalName": g.person.Email,
 	}, nil
 }
 
@@ -179,7 +191,7 @@ func mayRead(g grant) error {
 	return nil
 }
 
-// guid is always the same for the same name.
+// guid makes a GUID. It is always the same for the same name.
 func guid(of string) string {
 	sum := sha256.Sum256([]byte(of))
 	h := hex.EncodeToString(sum[:16])

@@ -12,23 +12,23 @@ type Person struct {
 
 	OrgID, OrgName, OrgDomain string
 
-	// Orgs are all organizations of somebody with several; then OrgID is empty,
-	// for the provider does not know which one they work for at the moment.
+	// Orgs are all organizations of a person who has several. OrgID is then empty, because
+	// the provider does not know for which of them the person works at the moment.
 	Orgs []Org
 
-	Note string // one plain sentence for the chooser
+	Note string // a sentence on the page where a person is chosen
 }
 
-// Org is an organization as the provider tells of it.
+// Org is an organization as it stands in the claim orgs.
 type Org struct {
 	ID     string `json:"id"`
 	Name   string `json:"name"`
 	Domain string `json:"domain"`
 }
 
-// People returns the people of the demo: two organizations with groups of the
-// same name, somebody without an organization, and somebody whose address nobody
-// verified. Each shows one thing that a rule can tell apart.
+// People returns the people of the demo: some of two organizations with groups of the same
+// name, one without an organization, and one whose address is not verified. Each of them
+// shows something that rules can distinguish.
 func People() []Person {
 	const (
 		acme, acmeName, acmeDomain    = "acme", "Acme Rockets", "acme.example"
@@ -46,7 +46,8 @@ func People() []Person {
 			Note: "Runs the platform at Acme Rockets, so he may open the admin page.",
 		},
 		{
-			Key: "tomoko", Name: "Tomoko Hayashi", Username: "tomoko", Email: "tomoko@birch.example", EmailVerified: true,
+			Key: "tomoko", Name: "Tomoko Hayashi", Username: "tomoko",
+			Email: "tomoko@birch.example", EmailVerified: true,
 			Groups: []string{"admins", "on-call"}, OrgID: birch, OrgName: birchName, OrgDomain: birchDomain,
 			Note: "Has groups of the same names, but at another organization.",
 		},
@@ -61,8 +62,8 @@ func People() []Person {
 	}
 }
 
-// PartnerPeople are those of the demo's second provider, a firm of accountants:
-// somebody who works for two organizations, and somebody who works for one.
+// PartnerPeople returns the people of the demo's second provider, a firm of accountants: one
+// works for two organizations, and one for one of them.
 func PartnerPeople() []Person {
 	larch := Org{"larch", "Larch Hospital", "larch.example"}
 	maple := Org{"maple", "Maple School", "maple.example"}
@@ -89,7 +90,7 @@ func find(people []Person, hint string) (Person, bool) {
 	return people[i], true
 }
 
-// claims is what the provider tells about p to a client that was granted scope.
+// claims returns the claims about p that a client with these scopes gets.
 func (p Person) claims(scope []string) map[string]any {
 	c := map[string]any{"sub": p.Key}
 	if slices.Contains(scope, "email") {

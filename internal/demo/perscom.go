@@ -9,18 +9,18 @@ import (
 	"slices"
 )
 
-// perscom is a Laravel application as OpenID provider
-// (deschutesdesigngroupllc/perscom-app; docs/providers/oidc.md). Its discovery
-// document names localhost and no keys, because ID tokens are signed with the
-// client secret. Ids are numbers, and people are signed out by POST only.
-func (s *shape) perscom() {
-	s.scopes = []string{"openid", "profile", "email", "tenant"}
-	s.refusesScope = true
-	s.lacks = []string{JWKSPath}
-	s.ignoresNonce, s.namesIssuer, s.logoutByPost = true, false, true
-	s.document = func(*Provider, string) map[string]any {
+// perscom behaves like a Laravel application that is an OpenID provider
+// (deschutesdesigngroupllc/perscom-app; docs/providers/oidc.md). Its discovery document
+// names localhost, and no keys, because ID tokens are signed with the client secret. Ids
+// are numbers, and a sign-out must be a POST.
+func (k *providerKind) perscom() {
+	k.scopes = []string{"openid", "profile", "email", "tenant"}
+	k.refusesScope = true
+	k.without = []string{JWKSPath}
+	k.ignoresNonce, k.namesIssuer, k.logoutByPost = true, false, true
+	k.document = func(*Provider, string) map[string]any {
 		const iss = "http://localhost"
-		return map[string]any{ // as the seed has it, word for word
+		return map[string]any{ // exactly as the application's seed has it
 			"issuer": iss, "authorization_endpoint": iss + "/oauth/authorize", "token_endpoint": iss + "/oauth/token",
 			"userinfo_endpoint": iss + "/oauth/userinfo", "end_session_endpoint": iss + "/oauth/logout",
 			"grant_types_supported":                 []string{"authorization_code", "implicit", "refresh_token"},
@@ -31,12 +31,12 @@ func (s *shape) perscom() {
 			"claims_supported":                      []string{"jti", "iat", "nbf", "exp", "sub", "scopes"},
 		}
 	}
-	s.claims = perscomClaims
-	s.idToken = func(_ *Provider, _ grant, claims map[string]any) {
+	k.claims = perscomClaims
+	k.idToken = func(_ *Provider, _ grant, claims map[string]any) {
 		onlyRequired(claims)
-		claims["sub"] = fmt.Sprint(claims["sub"]) // the library that signs takes texts only
+		claims["sub"] = fmt.Sprint(claims["sub"]) // the signing library accepts text only
 	}
-	s.sign = (*Provider).signWithSecret
+	k.sign = (*Provider).signWithSecret
 }
 
 func perscomClaims(p *Provider, who Person, scope []string) map[string]any {
@@ -45,7 +45,8 @@ func perscomClaims(p *Provider, who Person, scope []string) map[string]any {
 		c["email"], c["email_verified"] = who.Email, who.EmailVerified
 	}
 	if slices.Contains(scope, "profile") {
-		c["name"], c["preferred_username"], c["picture"] = who.Name, who.Email, "https://perscom.s3.amazonaws.com/tenant1/"+who.Key+".jpg"
+		c["name"], c["preferred_username"] = who.Name, who.Email
+		c["picture"] = "https://perscom.s3.amazonaws.com/tenant1/" + who.Key + ".jpg"
 	}
 	if slices.Contains(scope, "tenant") && who.OrgID != "" {
 		c["tenant_name"] = who.OrgName
@@ -60,7 +61,8 @@ func (p *Provider) signWithSecret(claims map[string]any) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode the claims: %w", err)
 	}
-	signed := base64.RawURLEncoding.EncodeToString([]byte(`{"typ":"JWT","alg":"HS256"}`)) + "." + base64.RawURLEncoding.EncodeToString(raw)
+	signed := base64.RawURLEncoding.EncodeToString([]byte(`{"typ":"JWT","alg":"HS256"}`)) + "." +
+		base64.RawURLEncoding.EncodeToString(raw)
 	mac := hmac.New(sha256.New, []byte(p.opts.ClientSecret))
 	mac.Write([]byte(signed))
 	return signed + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil)), nil

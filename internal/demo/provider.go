@@ -1,12 +1,13 @@
-// Package demo is the pretend outside world: an OpenID provider with a handful
-// of invented people, and an app that shows what reached it.
+// Package demo has what Sallyport needs around it: an OpenID provider with a few invented
+// people, and an app that shows what it receives.
 //
-// `sallyport demo` serves both on loopback so that somebody can see a sign-in
-// without an account, TLS or DNS; tests sign in against the same provider. It
-// is strict on purpose: what it lets through, a real provider would too. It
-// never serves anything but loopback, never keeps a key longer than the
-// process, and knows nothing of Sallyport but the names of the headers
-// (identity). Ways to make it misbehave live next door in internal/testenv.
+// `sallyport demo` serves both on loopback, so that people can see a sign-in without an
+// account, TLS or DNS. Tests sign in at the same provider. It is as strict as real
+// providers are, so that a request that it accepts is accepted by those, too.
+//
+// It never serves anything but loopback, never keeps a key longer than the process lives,
+// and knows nothing of Sallyport but the names of the headers (identity). internal/testenv
+// makes it answer wrongly.
 package demo
 
 import (
@@ -31,32 +32,32 @@ const (
 	UserinfoPath   = "/userinfo"
 	JWKSPath       = "/jwks"
 	EndSessionPath = "/end_session"
-	MarkPath       = "/demo-mark.svg" // the picture in a browser's tab
+	MarkPath       = "/demo-mark.svg" // the icon of the browser's tab
 )
 
 const (
-	codeLife   = 60 * time.Second // RFC 6749 §4.1.2 recommends 10 minutes at most
-	tokenLife  = 5 * time.Minute
-	maxShelved = 1000     // codes, and access tokens, kept at a time
-	maxBody    = 64 << 10 // of a request
-	maxParam   = 4 << 10  // of one parameter
+	codeLife  = 60 * time.Second // RFC 6749 §4.1.2 recommends 10 minutes at most
+	tokenLife = 5 * time.Minute
+	maxStored = 1000     // codes, and as many access tokens
+	maxBody   = 64 << 10 // bytes of a request's body
+	maxParam  = 4 << 10  // bytes of one parameter
 )
 
-// ProviderOptions says what the provider is called and whom it serves.
+// ProviderOptions configure a provider.
 type ProviderOptions struct {
 	Issuer                 string // an origin on loopback, such as http://127.0.0.1:4190
-	Title                  string // over its pages; "": Demo sign-in
+	Title                  string // the heading of its pages; "": Demo sign-in
 	ClientID, ClientSecret string
 	RedirectURIs           []string // compared byte for byte, RFC 9700 §4.1
 	PostLogoutURIs         []string // likewise
 	People                 []Person // nil: People()
-	Shape                  string   // whose ways it has; "" is Standard
+	Kind                   string   // which provider it behaves like; "" is Standard
 	Now                    func() time.Time
-	Trust                  *ClientTrust // instead of the secret
+	Trust                  *ClientTrust // accepted instead of the secret
 }
 
-// ClientTrust says whose JWT proves the client (RFC 7523 §3): its own where Issuer
-// and Subject are the client id, else a cluster's or a cloud's.
+// ClientTrust says with which JWTs the client can authenticate (RFC 7523 §3): its own if
+// Issuer and Subject are the client id, otherwise those of a cluster or a cloud.
 type ClientTrust struct {
 	Key             any // the public key
 	Issuer, Subject string
@@ -73,11 +74,12 @@ type ClientTrust struct {
 //	GET  /jwks
 //	GET  /end_session   → back to the client, or a page
 //
-// Scopes: email, profile, groups (the claim groups), org (org_id, org_name,
-// org_domain; for people of several organizations orgs instead). A refresh token is issued but can't be used: nobody should try.
+// Scopes: email, profile, groups (the claim groups), org (the claims org_id, org_name and
+// org_domain; for people of several organizations the claim orgs instead). A refresh token
+// is issued but cannot be used.
 type Provider struct {
 	opts      ProviderOptions
-	shape     shape
+	kind      providerKind
 	host      string
 	templates *templates
 	mux       *http.ServeMux
@@ -85,28 +87,27 @@ type Provider struct {
 	mu     sync.Mutex // guards key, codes and access
 	key    *signingKey
 	codes  *codeStore[grant]
-	used   *codeStore[bool] // ids of assertions
+	used   *codeStore[bool] // ids of assertions that were used
 	access *codeStore[grant]
 }
 
-// grant is what a person agreed to, kept under the code and then under the
-// access token.
+// grant is what a person has agreed to. It is stored by code, and then by access token.
 type grant struct {
 	person       Person
 	redirectURI  string
 	challenge    string
 	nonce, sid   string
-	tenant       string // as in the address that the browser was sent to
+	tenant       string // from the address that the browser was sent to
 	scope        []string
 	authTime     time.Time
-	accessIssued string // on a spent code: the access token it bought
+	accessIssued string // of a used code: the access token that was issued for it
 	spent        bool
 }
 
 var _ http.Handler = (*Provider)(nil)
 
-// NewProvider makes a provider with fresh keys. It refuses an issuer that is
-// not on loopback: anybody can be anybody here.
+// NewProvider makes a provider with new keys. It refuses an issuer that is not on
+// loopback, because everybody can sign in here as anybody.
 func NewProvider(o ProviderOptions) (*Provider, error) {
 	host, err := loopbackOrigin(o.Issuer)
 	if err != nil {
@@ -123,12 +124,16 @@ func NewProvider(o ProviderOptions) (*Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("demo provider: %w", err)
 	}
-	ways, err := newShape(o)
+	kind, err := newProviderKind(o)
 	if err != nil {
 		return nil, fmt.Errorf("demo provider: %w", err)
 	}
-	p := &Provider{opts: o, shape: ways, host: host, templates: templates, mux: http.NewServeMux(), key: key,
-		codes: newCodeStore[grant](maxShelved, ways.codeLife), used: newCodeStore[bool](maxShelved, maxAssertion), access: newCodeStore[grant](maxShelved, tokenLife)}
+	p := &Provider{
+		opts: o, kind: kind, host: host, templates: templates, mux: http.NewServeMux(), key: key,
+		codes:  newCodeStore[grant](maxStored, kind.codeLife),
+		used:   newCodeStore[bool](maxStored, maxAssertion),
+		access: newCodeStore[grant](maxStored, tokenLife),
+	}
 	p.routes()
 	return p, nil
 }
@@ -154,7 +159,8 @@ func (o ProviderOptions) complete() (ProviderOptions, error) {
 		return o, errors.New("a client id and a secret are required")
 	}
 	for _, uri := range slices.Concat(o.RedirectURIs, o.PostLogoutURIs) {
-		u, err := url.Parse(uri) // the host ends up in a CSP, where ; and , would begin something new
+		// The host is written into a Content-Security-Policy, where ; and , are separators.
+		u, err := url.Parse(uri)
 		if err != nil || u.Host == "" || strings.ContainsAny(u.Host, ";,'") || strings.Contains(uri, "#") {
 			return o, fmt.Errorf("%q is not an absolute URL without fragment", uri)
 		}
@@ -193,31 +199,33 @@ func (p *Provider) routes() {
 		{p.logoutMethods(), EndSessionPath, p.page(p.endSession)},
 	} {
 		for method := range strings.FieldsSeq(e.methods) {
-			if !slices.Contains(p.shape.lacks, e.path) {
-				p.mux.Handle(method+" "+p.shape.below+e.path, e.handler)
+			if !slices.Contains(p.kind.without, e.path) {
+				p.mux.Handle(method+" "+p.kind.prefix+e.path, e.handler)
 			}
 		}
 	}
 	p.mux.Handle("GET /{$}", p.page(p.home))
-	for path, read := range p.shape.open {
+	for path, read := range p.kind.public {
 		p.mux.Handle("GET "+path, p.endpoint(func(w http.ResponseWriter, _ *http.Request) error {
 			return writeJSON(w, http.StatusOK, read(p))
 		}))
 	}
-	for path, read := range p.shape.more {
-		p.mux.Handle("GET "+path, p.endpoint(p.opened(read)))
+	for path, read := range p.kind.protected {
+		p.mux.Handle("GET "+path, p.endpoint(p.withAccessToken(read)))
 	}
 }
 
 func (p *Provider) logoutMethods() string {
-	if p.shape.logoutByPost {
+	if p.kind.logoutByPost {
 		return "POST"
 	}
 	return "GET POST"
 }
 
-// opened serves what the bearer of an access token may read.
-func (p *Provider) opened(read func(*Provider, grant) (any, error)) func(http.ResponseWriter, *http.Request) error {
+// withAccessToken serves a document that an access token is needed for.
+func (p *Provider) withAccessToken(
+	read func(*Provider, grant) (any, error),
+) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		g, err := p.bearer(r)
 		if err != nil {
@@ -231,8 +239,8 @@ func (p *Provider) opened(read func(*Provider, grant) (any, error)) func(http.Re
 	}
 }
 
-// ServeHTTP refuses every Host but the issuer's: a page that rebinds its name
-// to loopback could otherwise sign anybody in here.
+// ServeHTTP refuses every Host but the issuer's. Otherwise a site that rebinds its DNS name
+// to loopback could sign people in here.
 func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !strings.EqualFold(r.Host, p.host) {
 		http.Error(w, "The demo provider answers only as "+p.opts.Issuer+".", http.StatusMisdirectedRequest)
@@ -243,7 +251,7 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Provider) discovery(w http.ResponseWriter, r *http.Request) error {
-	return writeJSON(w, http.StatusOK, p.shape.document(p, r.PathValue("tenant")))
+	return writeJSON(w, http.StatusOK, p.kind.document(p, r.PathValue("tenant")))
 }
 
 func (p *Provider) document() map[string]any {
@@ -268,7 +276,8 @@ func (p *Provider) document() map[string]any {
 		"request_parameter_supported":                    false,
 		"request_uri_parameter_supported":                false,
 		"claims_supported": []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "sid",
-			"email", "email_verified", "name", "preferred_username", "groups", "org_id", "org_name", "org_domain", "orgs"},
+			"email", "email_verified", "name", "preferred_username", "groups",
+			"org_id", "org_name", "org_domain", "orgs"},
 	}
 	if p.opts.Trust != nil {
 		doc["token_endpoint_auth_methods_supported"] = []string{"private_key_jwt"}
@@ -278,7 +287,7 @@ func (p *Provider) document() map[string]any {
 }
 
 func (p *Provider) jwks(w http.ResponseWriter, _ *http.Request) error {
-	return writeJSON(w, http.StatusOK, p.shape.keys(p))
+	return writeJSON(w, http.StatusOK, p.kind.keys(p))
 }
 
 func (p *Provider) home(w http.ResponseWriter, _ *http.Request) error {
@@ -286,7 +295,7 @@ func (p *Provider) home(w http.ResponseWriter, _ *http.Request) error {
 		"Open the app instead; it sends you here when you sign in.")
 }
 
-// endpoint turns an error into the JSON of RFC 6749 §5.2, or of the shape.
+// endpoint turns an error into the JSON of RFC 6749 §5.2, or into that of the kind.
 func (p *Provider) endpoint(f func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := f(w, r)
@@ -300,12 +309,12 @@ func (p *Provider) endpoint(f func(http.ResponseWriter, *http.Request) error) ht
 		if o.challenge() != "" {
 			w.Header().Set("WWW-Authenticate", o.challenge())
 		}
-		status, body := p.shape.fails(o)
+		status, body := p.kind.errorBody(o)
 		_ = writeJSON(w, status, body) // the client has gone
 	})
 }
 
-// oauthError is what a client is told by a back-channel endpoint.
+// oauthError is the error that a client gets from the token endpoint and the like.
 type oauthError struct {
 	status     int
 	code, text string
@@ -339,8 +348,8 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	return err
 }
 
-// single reports the value of name, or an error if it is there twice or is too
-// long. RFC 6749 §3.1: parameters must not be included more than once.
+// single returns the value of name. It is an error if name is there twice (RFC 6749 §3.1)
+// or the value is too long.
 func single(v url.Values, name string) (string, error) {
 	if len(v[name]) > 1 {
 		return "", fmt.Errorf("%s is there more than once", name)

@@ -33,9 +33,9 @@ type op struct {
 	client *http.Client
 }
 
-func newOP(t *testing.T) *op { return newShapedOP(t, Standard) }
+func newOP(t *testing.T) *op { return newOPOfKind(t, Standard) }
 
-func newShapedOP(t *testing.T, shape string) *op {
+func newOPOfKind(t *testing.T, kind string) *op {
 	t.Helper()
 	o := &op{t: t, now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)}
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { o.ServeHTTP(w, r) }))
@@ -44,7 +44,7 @@ func newShapedOP(t *testing.T, shape string) *op {
 	o.Provider, err = NewProvider(ProviderOptions{
 		Issuer: o.url, ClientID: "demo client", ClientSecret: testSecret,
 		RedirectURIs: []string{testRedirect}, PostLogoutURIs: []string{"http://127.0.0.1:4180/"},
-		Now: func() time.Time { return o.now }, Shape: shape,
+		Now: func() time.Time { return o.now }, Kind: kind,
 	})
 	if err != nil {
 		t.Fatal(err)

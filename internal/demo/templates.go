@@ -17,7 +17,7 @@ var pageFiles embed.FS
 // templates renders the pages of the provider and of the app in one style.
 type templates struct {
 	pages    *template.Template
-	title    string // over the provider's pages
+	title    string // the heading of the provider's pages
 	css      template.CSS
 	picture  []byte
 	styleSrc string // the CSP source of the one style element
@@ -29,7 +29,8 @@ func newTemplates(title string) (*templates, error) {
 		return nil, fmt.Errorf("read the style: %w", err)
 	}
 	sum := sha256.Sum256(css)
-	t := &templates{title: title, css: template.CSS(css), styleSrc: "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"}
+	t := &templates{title: title, css: template.CSS(css),
+		styleSrc: "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"}
 	if t.picture, err = pageFiles.ReadFile("page/mark.svg"); err != nil {
 		return nil, fmt.Errorf("read the mark: %w", err)
 	}
@@ -41,7 +42,7 @@ func newTemplates(title string) (*templates, error) {
 	return t, nil
 }
 
-// initials of a name, for the round picture nobody uploaded.
+// initials returns the initials of a name, which stand in place of a picture.
 func initials(name string) string {
 	var out []rune
 	for _, word := range strings.Fields(name) {
@@ -53,7 +54,7 @@ func initials(name string) string {
 	return strings.ToUpper(string(out))
 }
 
-// mark serves the picture in a browser's tab.
+// mark serves the icon of the browser's tab.
 func (t *templates) mark() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		h := w.Header()
@@ -70,8 +71,8 @@ type chooserPage struct {
 	Hinted         string // key of the person the client expects
 }
 
-// chooser asks who signs in. Chromium applies form-action to the redirects
-// that follow a POST, so the client's origin stands beside our own.
+// chooser writes the page that asks who signs in. Chromium applies form-action to the
+// redirects that follow a POST, so it has the client's origin beside our own.
 func (t *templates) chooser(w http.ResponseWriter, p chooserPage) error {
 	target := p.Origin
 	if scheme, host, _ := strings.Cut(p.Origin, "://"); strings.HasPrefix(host, "[") {
@@ -84,8 +85,8 @@ func (t *templates) message(w http.ResponseWriter, status int, title, text strin
 	return t.write(w, status, "message.html", struct{ Title, Text string }{title, text}, "form-action 'none'")
 }
 
-// write draws a page whole before the first byte leaves. formAction is the
-// form-action directive, or empty for none.
+// write renders the whole page before it sends the first byte. formAction is the form-action
+// directive; "" for none.
 func (t *templates) write(w http.ResponseWriter, status int, page string, data any, formAction string) error {
 	var body bytes.Buffer
 	if err := t.pages.ExecuteTemplate(&body, page, data); err != nil {

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// token exchanges a code, once, by the client it was given to.
+// token redeems a code, once, for the client that it was issued to.
 func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
 	form, err := readTokenForm(r)
 	if err != nil {
@@ -23,29 +23,30 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
 	if form.Get("grant_type") != "authorization_code" {
 		return refuse("unsupported_grant_type", "only authorization_code is served")
 	}
-	access := p.shape.accessPrefix + random()
+	access := p.kind.accessPrefix + random()
 	g, err := p.spend(form, access)
 	if err != nil {
 		return err
 	}
-	id, err := p.shape.sign(p, p.idClaims(g, access))
+	id, err := p.kind.sign(p, p.idClaims(g, access))
 	if err != nil {
 		return err
 	}
 	w.Header().Set("Pragma", "no-cache") // RFC 6749 §5.1
 	answer := map[string]any{
 		"access_token": access, "token_type": "Bearer", "expires_in": int(tokenLife.Seconds()),
-		"refresh_token": p.shape.otherPrefix + random(), "id_token": id, "scope": strings.Join(g.scope, " "),
+		"refresh_token": p.kind.otherPrefix + random(), "id_token": id, "scope": strings.Join(g.scope, " "),
 	}
-	p.shape.answer(g, answer)
+	p.kind.answer(g, answer)
 	return writeJSON(w, http.StatusOK, answer)
 }
 
 func readTokenForm(r *http.Request) (url.Values, error) {
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != "application/x-www-form-urlencoded" {
 		return nil, refuse("invalid_request", "the body must be application/x-www-form-urlencoded")
 	}
-	if r.URL.RawQuery != "" { // RFC 6749 §2.3.1: a secret in a URL ends up in logs
+	if r.URL.RawQuery != "" { // RFC 6749 §2.3.1: secrets in URLs are written to logs
 		return nil, refuse("invalid_request", "parameters belong in the body")
 	}
 	if err := r.ParseForm(); err != nil {
@@ -59,7 +60,7 @@ func readTokenForm(r *http.Request) (url.Values, error) {
 	return r.PostForm, nil
 }
 
-// authenticateClient takes the secret from the header or the body, never both.
+// authenticateClient checks the secret, which is in the header or in the body, not in both.
 func (p *Provider) authenticateClient(r *http.Request, form url.Values) error {
 	if p.opts.Trust != nil {
 		return p.checkAssertion(r, form)
@@ -76,10 +77,10 @@ func (p *Provider) authenticateClient(r *http.Request, form url.Values) error {
 		}
 		id, secret = basicID, basicSecret
 	}
-	if p.shape.bodyOnly && r.Header.Get("Authorization") != "" {
+	if p.kind.bodyOnly && r.Header.Get("Authorization") != "" {
 		return unknown
 	}
-	if p.shape.rawBasic && r.Header.Get("Authorization") == "" {
+	if p.kind.rawBasic && r.Header.Get("Authorization") == "" {
 		return unknown
 	}
 	idOK, secretOK := equal(id, p.opts.ClientID), equal(secret, p.opts.ClientSecret)
@@ -89,10 +90,10 @@ func (p *Provider) authenticateClient(r *http.Request, form url.Values) error {
 	return nil
 }
 
-// basicCredentials decodes as RFC 6749 §2.3.1 says: form-encoded inside Basic.
+// basicCredentials decodes Basic credentials, which are form-encoded (RFC 6749 §2.3.1).
 func (p *Provider) basicCredentials(r *http.Request) (id, secret string, ok bool) {
 	rawID, rawSecret, ok := r.BasicAuth()
-	if !ok || p.shape.rawBasic {
+	if !ok || p.kind.rawBasic {
 		return rawID, rawSecret, ok
 	}
 	id, errID := url.QueryUnescape(rawID)
@@ -100,15 +101,15 @@ func (p *Provider) basicCredentials(r *http.Request) (id, secret string, ok bool
 	return id, secret, errID == nil && errSecret == nil
 }
 
-// equal compares in constant time; hashing hides the lengths too.
+// equal compares in constant time. Comparing hashes does not reveal the lengths either.
 func equal(a, b string) bool {
 	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
 }
 
-// spend removes the code from the store for good, whatever comes of it, and
-// leaves access in its place. RFC 6749 §4.1.2, §10.5: a code that comes back
-// may be stolen, so the token it bought dies with it.
+// spend uses a code up, even if the request is then refused, and stores its grant for the
+// access token. A code that is used again may have been stolen, so the access token that
+// was issued for it is revoked (RFC 6749 §4.1.2, §10.5).
 func (p *Provider) spend(form url.Values, access string) (grant, error) {
 	now := p.opts.Now()
 	p.mu.Lock()
@@ -133,7 +134,8 @@ func (p *Provider) spend(form url.Values, access string) (grant, error) {
 	return *kept, nil
 }
 
-// verifies checks PKCE: RFC 7636 §4.1 for the form, §4.6 for the match.
+// verifies reports whether a PKCE verifier is well-formed (RFC 7636 §4.1) and matches the
+// challenge (§4.6).
 func verifies(verifier, challenge string) bool {
 	if len(verifier) < 43 || len(verifier) > 128 || strings.Trim(verifier, unreserved) != "" {
 		return false
@@ -149,30 +151,31 @@ func (p *Provider) idClaims(g grant, access string) map[string]any {
 		"iat": now.Unix(), "exp": now.Add(tokenLife).Unix(), "auth_time": g.authTime.Unix(),
 		"at_hash": base64.RawURLEncoding.EncodeToString(half[:len(half)/2]), // OIDC Core §3.1.3.6
 	}
-	maps.Copy(claims, p.shape.claims(p, g.person, g.scope))
-	p.shape.idToken(p, g, claims)
+	maps.Copy(claims, p.kind.claims(p, g.person, g.scope))
+	p.kind.idToken(p, g, claims)
 	return claims
 }
 
-// userinfo tells the bearer of an access token the same as the ID token did.
+// userinfo answers with the same claims about the person as the ID token.
 func (p *Provider) userinfo(w http.ResponseWriter, r *http.Request) error {
 	g, err := p.bearer(r)
 	if err != nil {
 		return err
 	}
-	claims := p.shape.claims(p, g.person, g.scope)
-	p.shape.info(g.person, claims)
+	claims := p.kind.claims(p, g.person, g.scope)
+	p.kind.info(g.person, claims)
 	return writeJSON(w, http.StatusOK, claims)
 }
 
-// bearer is what the access token of a request was given for.
+// bearer returns the grant of the access token in a request.
 func (p *Provider) bearer(r *http.Request) (grant, error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	g, ok := p.access.get(p.opts.Now(), token)
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
-		return grant{}, &oauthError{http.StatusUnauthorized, "invalid_token", "no access token, or one that is not valid here"}
+		return grant{}, &oauthError{http.StatusUnauthorized, "invalid_token",
+			"no access token, or one that is not valid here"}
 	}
 	return *g, nil
 }

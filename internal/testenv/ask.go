@@ -10,7 +10,7 @@ func getFresh(url string) (*http.Response, error) {
 	return client.Get(url)
 }
 
-// StatusOf asks url over a new connection; 0 if there is no answer.
+// StatusOf returns the status of a GET of url over a new connection; 0 if there is no answer.
 func StatusOf(url string) int {
 	res, err := getFresh(url)
 	if err != nil {
@@ -20,7 +20,7 @@ func StatusOf(url string) int {
 	return res.StatusCode
 }
 
-// BodyOf is what url answers over a new connection, or the error.
+// BodyOf returns the body of a GET of url over a new connection, or the error.
 func BodyOf(url string) string {
 	res, err := getFresh(url)
 	if err != nil {

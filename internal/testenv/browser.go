@@ -14,16 +14,16 @@ import (
 	"time"
 )
 
-// Browser walks through pages like a person: it keeps cookies, follows
-// redirects and says with Sec-Fetch-* what kind of request it makes. It runs no
-// script. Every failure to get an answer fails the test; every answer is one.
+// Browser opens pages as a person does: it keeps cookies, follows redirects and sends the
+// Sec-Fetch-* headers of each kind of request. It runs no scripts. The test fails if there
+// is no answer; any answer, also an error, is returned.
 //
-// Its jar (net/http/cookiejar) never sends a Secure cookie over http, does not
-// know SameSite, and treats __Host- names as any other.
+// Its cookie jar (net/http/cookiejar) never sends a Secure cookie over http, does not know
+// SameSite, and treats names that begin with __Host- like any other.
 type Browser struct {
 	MaxHops int         // redirects followed before giving up; 10 by default
-	Header  http.Header // sent with every request, over what a browser would send
-	Engine  Engine      // whose words it uses; Chromium by default
+	Header  http.Header // sent with every request, in place of a browser's own
+	Engine  Engine      // whose headers it sends; Chromium by default
 	Worker  string      // an origin whose service worker passes every request on unchanged; "": none
 	Frame   bool        // pages are opened in a frame, not in a window
 
@@ -43,7 +43,8 @@ type Hop struct {
 	Body      string
 }
 
-// Page is where a walk ended, with the way there. The last hop is the page.
+// Page is the page that was reached in the end, with all answers on the way. The last hop is
+// the page.
 type Page struct {
 	Hop
 	Hops []Hop
@@ -89,8 +90,8 @@ func (b *Browser) Post(page Page, action string, form url.Values) Page {
 	return b.walk(visit{method: http.MethodPost, url: b.resolve(page, action), from: page.URL, form: form})
 }
 
-// Submit presses the button that is called name and has value, with the hidden
-// fields of its form.
+// Submit presses the button with this name and value, and sends the hidden fields of its
+// form.
 func (b *Browser) Submit(page Page, name, value string) Page {
 	b.tb.Helper()
 	for _, f := range forms(page.Body) {
@@ -153,7 +154,7 @@ func (b *Browser) resolve(page Page, ref string) *url.URL {
 	return u
 }
 
-// visit is one navigation and how far it has come.
+// visit is the state of one navigation.
 type visit struct {
 	method string
 	url    *url.URL
@@ -208,8 +209,8 @@ func (b *Browser) send(v *visit) (Hop, error) {
 		SetCookie: res.Cookies(), Body: string(bytes.ToValidUTF8(body, []byte("?")))}, nil
 }
 
-// dress adds what a browser says about a navigation (W3C Fetch Metadata §2; what
-// Doings has recorded).
+// dress adds the headers that a browser sends with a navigation (W3C Fetch Metadata §2, and
+// what Doings has recorded).
 func (b *Browser) dress(req *http.Request, v *visit) {
 	v.site = siteOf(v)
 	mode, dest := "navigate", "document"
@@ -245,8 +246,8 @@ func (b *Browser) dress(req *http.Request, v *visit) {
 	}
 }
 
-// siteOf judges the whole way: once a redirect has left the site, coming back
-// does not help.
+// siteOf returns Sec-Fetch-Site for the whole navigation: once a redirect has left the site,
+// it stays cross-site.
 func siteOf(v *visit) string {
 	switch {
 	case v.from == nil:
@@ -259,8 +260,8 @@ func siteOf(v *visit) string {
 	return "same-origin"
 }
 
-// originOf is what a POST says of where it comes from: the page, or "null" once
-// a redirect went through a third party (Fetch §4.4).
+// originOf returns the Origin of a POST: that of the page, or "null" after a redirect through
+// a third party (Fetch §4.4).
 func originOf(v *visit) string {
 	if v.from == nil || v.tainted {
 		return "null"
@@ -274,7 +275,7 @@ type form struct {
 	buttons        []map[string]string
 }
 
-// forms finds the forms of a page. It reads the HTML we write, not all of HTML.
+// forms finds the forms of a page. It can read the HTML that we write, not all of HTML.
 func forms(page string) []form {
 	var out []form
 	for _, m := range regexp.MustCompile(`(?s)<form\b([^>]*)>(.*?)</form>`).FindAllStringSubmatch(page, -1) {

@@ -43,7 +43,7 @@ func NewKeyPair(t TB, name string, notAfter time.Time) KeyPair {
 	return KeyPair{encode("CERTIFICATE", der), encode("PRIVATE KEY", keyDER)}
 }
 
-// TLS is the pair as crypto/tls has it.
+// TLS returns the pair for crypto/tls.
 func (p KeyPair) TLS(t TB) *tls.Certificate {
 	t.Helper()
 	pair, err := tls.X509KeyPair([]byte(p.Cert), []byte(p.Key))
@@ -53,18 +53,18 @@ func (p KeyPair) TLS(t TB) *tls.Certificate {
 	return &pair
 }
 
-// TLSFiles is a directory as Kubernetes mounts a secret: tls.crt and tls.key are
-// links through ..data, which is swapped.
+// TLSFiles is a directory like that of a secret in Kubernetes: tls.crt and tls.key are links
+// through ..data, which is swapped.
 type TLSFiles struct {
 	T   TB
 	Dir string
 	n   int
 }
 
-// Path is where the file is.
+// Path returns the path of a file.
 func (f *TLSFiles) Path(name string) string { return filepath.Join(f.Dir, name) }
 
-// Swap mounts a new version, as a kubelet does.
+// Swap replaces the files by a new version, as a kubelet does.
 func (f *TLSFiles) Swap(p KeyPair) {
 	f.T.Helper()
 	f.n++
@@ -81,14 +81,14 @@ func (f *TLSFiles) Swap(p KeyPair) {
 	}
 }
 
-// Write puts text where a link or a file is, for those who have no links.
+// Write writes text in place of a link or a file, as it is where no links are used.
 func (f *TLSFiles) Write(name, text string, mode fs.FileMode) {
 	f.T.Helper()
 	_ = os.Remove(f.Path(name))
 	f.Must(os.WriteFile(f.Path(name), []byte(text), mode))
 }
 
-// Must ends the test if there is an error.
+// Must fails the test if there is an error.
 func (f *TLSFiles) Must(err error) {
 	f.T.Helper()
 	if err != nil {

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// Clock is the time of a test: it goes on by itself, as sockets and deadlines do
-// beside it, or stands still; and it can be moved. It is safe for concurrent use.
+// Clock is the clock of a test. It can be moved, and otherwise runs like the real one, on
+// which sockets and deadlines depend, or stands still. It is safe for concurrent use.
 type Clock struct {
-	stands time.Time    // where it stood at first; zero: it goes on
+	stands time.Time    // what it showed at first, if it stands still; zero: it runs
 	moved  atomic.Int64 // by how much it was moved
 }
 
@@ -18,7 +18,7 @@ func NewClock() *Clock { return &Clock{} }
 // StandingClock returns a clock that shows at until it is moved.
 func StandingClock(at time.Time) *Clock { return &Clock{stands: at} }
 
-// Now is what the clock shows.
+// Now returns what the clock shows.
 func (c *Clock) Now() time.Time {
 	now := c.stands
 	if now.IsZero() {

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Engine is a kind of browser. Each says something else about its requests.
+// Engine is a kind of browser. Each sends other headers with its requests.
 type Engine string
 
 // The engines whose requests were recorded, in November 2026: Firefox 153 ESR,
@@ -16,23 +16,23 @@ const (
 	Chromium Engine = "Chromium"
 )
 
-// Engines are all of them.
+// Engines returns all of them.
 func Engines() []Engine { return []Engine{Firefox, WebKit, Chromium} }
 
 // Doing is what a browser does when it sends a request.
 type Doing struct {
 	What   string
 	Method string
-	// Worker tells that a service worker passes the request on unchanged:
+	// Worker: a service worker passes the request on unchanged, with
 	// e.respondWith(fetch(e.request)).
 	Worker bool
 
 	firefox, webkit, chromium string // "" where the engine sends nothing
 }
 
-// Doings are what the engines were seen to do. Each cell is Sec-Fetch-Site, -Mode,
-// -Dest and -User, "-" where one is not sent, then what else matters: html is an
-// Accept header of a page, any is "*/*", uir Upgrade-Insecure-Requests.
+// Doings lists what the engines were seen to send. Each cell has Sec-Fetch-Site, -Mode,
+// -Dest and -User ("-" if one is not sent), and words for other headers: html is an Accept
+// header that names text/html, any is "*/*", uir is Upgrade-Insecure-Requests.
 func Doings() []Doing {
 	const (
 		typed    = "none navigate document ?1 html uir"
@@ -78,8 +78,8 @@ func Doings() []Doing {
 	}
 }
 
-// Header is what e sends when it does d to a page of origin; false where it
-// sends nothing.
+// Header returns what e sends when it does d to a page of origin; false if it sends no
+// request.
 func (d Doing) Header(e Engine, origin string) (http.Header, bool) {
 	cell := map[Engine]string{Firefox: d.firefox, WebKit: d.webkit, Chromium: d.chromium}[e]
 	if cell == "" {

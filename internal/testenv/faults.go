@@ -27,39 +27,39 @@ const (
 
 	Organization = "organization" // of Microsoft's Graph
 	Me           = "me"
-	Keys         = "keys" // to which PagerDuty's key document points
+	Keys         = "keys" // the key set that PagerDuty's key document points to
 )
 
-// Fault says how one endpoint misbehaves. Fields combine: what touches the
-// provider's answer works on it in the order of the fields.
+// Fault says how one endpoint misbehaves. Several fields can be set: they change the
+// provider's answer in their order here.
 type Fault struct {
 	Endpoint string
-	Times    int // the next so many answers; 0 means all
+	Times    int // how many answers have the fault; 0 means all
 
-	Before func(*demo.Provider) // runs first, e.g. to rotate the keys
+	Before func(*demo.Provider) // runs first, for example to rotate the keys
 
 	// Instead of asking the provider:
 	Stall    bool   // no answer until the client gives up
-	Redirect string // to there, with Status or 302
+	Redirect string // a redirect to this address, with Status or 302
 	Status   int    // 4xx, 5xx with Body, or with an OAuth error if Body is empty
 	Body     string // this body, with Status or 200
 
 	// To the provider's answer:
-	Claims func(claims map[string]any) // bends the ID token, which is signed again
+	Claims func(claims map[string]any) // changes the ID token, which is signed again
 	Resign Signer                      // signs the ID token in another way
-	JSON   func(answer map[string]any) // bends the JSON, such as discovery or the key set
+	JSON   func(answer map[string]any) // changes the JSON, such as discovery or the key set
 
 	// To whatever is sent:
 	Header      map[string]string
 	ContentType string
-	Pad         int  // so many blanks before the body: still valid JSON
-	Truncate    bool // half of the body, then the connection breaks
+	Pad         int  // how many spaces come before the body; it is still valid JSON
+	Truncate    bool // half of the body is sent, then the connection breaks
 }
 
 func (f Fault) instead() bool { return f.Redirect != "" || f.Status != 0 || f.Body != "" }
 
-// Faults is a provider that misbehaves as told. Without faults it is the
-// provider. Safe for concurrent use.
+// Faults is a provider that misbehaves in the ways that are set. Without any it behaves as
+// the provider does. It is safe for concurrent use.
 type Faults struct {
 	Provider *demo.Provider
 	URL      string // of the server, when StartProvider started one
@@ -68,7 +68,7 @@ type Faults struct {
 
 	mu       sync.Mutex // guards all below
 	faults   []Fault
-	left     []int // how often each fault still happens; 0 means it is spent
+	left     []int // how often each fault will still happen
 	requests map[string][]Request
 	answers  map[string][]string
 }
@@ -77,7 +77,8 @@ var _ http.Handler = (*Faults)(nil)
 
 // NewFaults wraps p.
 func NewFaults(p *demo.Provider) *Faults {
-	return &Faults{Provider: p, done: make(chan struct{}), requests: map[string][]Request{}, answers: map[string][]string{}}
+	return &Faults{Provider: p, done: make(chan struct{}),
+		requests: map[string][]Request{}, answers: map[string][]string{}}
 }
 
 // StartProvider serves a demo provider on loopback until the test ends. The
@@ -98,8 +99,8 @@ func StartProvider(tb TB, o demo.ProviderOptions) *Faults {
 	return f
 }
 
-// Set replaces all faults, so that one line of a test says what is wrong. Set
-// without arguments mends the provider.
+// Set replaces all faults, so that one line of a test says what is wrong. Without arguments
+// it removes all faults.
 func (f *Faults) Set(faults ...Fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -129,7 +130,7 @@ func (f *Faults) Answers(endpoint string) []string {
 	return append([]string(nil), f.answers[endpoint]...)
 }
 
-// endpointOf: some shapes of the provider have all of them below a tenant.
+// endpointOf: some kinds of providers have a tenant before the path of each.
 func endpointOf(path string) string {
 	for end, name := range map[string]string{
 		demo.DiscoveryPath: Discovery, demo.AuthorizePath: Authorize, demo.TokenPath: Token,
@@ -221,14 +222,14 @@ func insteadOfProvider(w *httptest.ResponseRecorder, faults []Fault) bool {
 	return false
 }
 
-// bend changes the JSON of a good answer.
+// bend changes the JSON of a successful answer.
 func (f *Faults) bend(answer *httptest.ResponseRecorder, faults []Fault) error {
 	for _, fault := range faults {
 		if fault.Claims == nil && fault.Resign == nil && fault.JSON == nil {
 			continue
 		}
 		if answer.Code != http.StatusOK {
-			return nil // the provider refused: there is nothing to bend
+			return nil // the provider refused, so there is nothing to change
 		}
 		var v map[string]any
 		if err := decode(answer.Body.Bytes(), &v); err != nil {
@@ -302,12 +303,12 @@ func send(w http.ResponseWriter, answer *httptest.ResponseRecorder, faults []Fau
 	panic(http.ErrAbortHandler) // net/http's way to break a connection
 }
 
-// With returns a bender that sets one member.
+// With returns a function that sets one member.
 func With(name string, value any) func(map[string]any) {
 	return func(m map[string]any) { m[name] = value }
 }
 
-// Without returns a bender that removes members.
+// Without returns a function that removes members.
 func Without(names ...string) func(map[string]any) {
 	return func(m map[string]any) {
 		for _, name := range names {

@@ -20,8 +20,8 @@ var (
 	Reset = func(code uint32) func(uint32) []byte {
 		return func(stream uint32) []byte { return http2Frame(3, 0, stream, binary.BigEndian.AppendUint32(nil, code)) }
 	}
-	// GoAway names the last stream that the peer will look at: this request's
-	// own, or the one before it.
+	// GoAway names the last stream that the peer will process: that of this request, or
+	// the one before it.
 	GoAway = func(own bool, code uint32) func(uint32) []byte {
 		return func(stream uint32) []byte {
 			if !own {
@@ -34,8 +34,8 @@ var (
 	HangUp = func(uint32) []byte { return nil }
 )
 
-// HTTP2Peer is a server that answers each request with frames as it was told,
-// which no server library would send, and counts what it gets.
+// HTTP2Peer is a server that answers each request with given frames, also such as no
+// server library would send. It counts requests and connections.
 type HTTP2Peer struct {
 	URL string // https or http, the latter with prior knowledge
 	TLS *tls.Config
@@ -48,16 +48,16 @@ type HTTP2Peer struct {
 	answer   func(n int) func(stream uint32) []byte
 }
 
-// StartHTTP2PeerWithLimit starts a peer that announces how many streams it takes at
-// a time (RFC 9113 §6.5.2), and is StartHTTP2Peer else.
+// StartHTTP2PeerWithLimit is StartHTTP2Peer with a peer that announces how many streams it
+// accepts at a time (RFC 9113 §6.5.2).
 func StartHTTP2PeerWithLimit(tb testing.TB, encrypted bool, streams uint32,
 	answer func(n int) func(stream uint32) []byte) *HTTP2Peer {
 	tb.Helper()
 	return startHTTP2Peer(tb, encrypted, binary.BigEndian.AppendUint32([]byte{0, 3}, streams), answer)
 }
 
-// StartHTTP2Peer starts a peer; answer is asked for what to send to the n-th
-// request, from 1.
+// StartHTTP2Peer starts a peer. answer returns what to send to the n-th request; the first
+// is 1.
 func StartHTTP2Peer(tb testing.TB, encrypted bool, answer func(n int) func(stream uint32) []byte) *HTTP2Peer {
 	tb.Helper()
 	return startHTTP2Peer(tb, encrypted, nil, answer)
@@ -78,7 +78,8 @@ func startHTTP2Peer(tb testing.TB, encrypted bool, settings []byte,
 		roots := x509.NewCertPool()
 		roots.AddCert(vouched.Certificate())
 		p.TLS = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-		l = tls.NewListener(l, &tls.Config{Certificates: vouched.TLS.Certificates, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12})
+		l = tls.NewListener(l, &tls.Config{Certificates: vouched.TLS.Certificates,
+			NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12})
 		vouched.Close()
 	}
 	tb.Cleanup(func() { l.Close() })
@@ -94,21 +95,21 @@ func startHTTP2Peer(tb testing.TB, encrypted bool, settings []byte,
 	return p
 }
 
-// Got is how many requests came.
+// Got returns the number of requests.
 func (p *HTTP2Peer) Got() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.got
 }
 
-// Connections is how many connections were opened that speak HTTP/2.
+// Connections returns how many connections with HTTP/2 have been opened.
 func (p *HTTP2Peer) Connections() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.conns
 }
 
-// Open is how many of them are open.
+// Open returns how many of them are open now.
 func (p *HTTP2Peer) Open() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -7,9 +7,9 @@ import (
 	"github.com/sallyport-proxy/sallyport/internal/demo"
 )
 
-// marks are how the tokens of each kind of the demo provider begin, the access
-// token's first. Each is so long, or has a character that base64url lacks, that
-// random text (an assertion, a key, a cookie) does not contain it by chance.
+// marks are the first characters of the tokens of each kind of demo provider, the access
+// token's first. Each is long, or has a character that base64url lacks, so random text (an
+// assertion, a key, a cookie) does not contain it by chance.
 var marks = map[string][]string{
 	"":             {"demo-at-", "demo-rt-"},
 	demo.Google:    {"ya29.", "1//0"},
@@ -18,16 +18,16 @@ var marks = map[string][]string{
 	demo.Slack:     {"xoxp-", "xoxe-"},
 }
 
-// Marks returns how the tokens of the demo provider of this shape begin, the
-// access token's first. Where one of them is seen, a token was shown.
-func Marks(shape string) []string {
-	if own, ok := marks[shape]; ok {
+// Marks returns the first characters of the tokens of this kind of demo provider, the access
+// token's first. Text that contains one of them shows a token.
+func Marks(kind string) []string {
+	if own, ok := marks[kind]; ok {
 		return slices.Clone(own)
 	}
 	return slices.Clone(marks[""])
 }
 
-// MarksIn returns those marks, of all shapes, that are seen in text, sorted.
+// MarksIn returns those marks of all kinds that text contains, sorted.
 func MarksIn(text string) []string {
 	var seen []string
 	for _, own := range marks {

@@ -17,11 +17,11 @@ func TestMarksAreFoundInTokensAndNotInRandomText(t *testing.T) {
 	if seen := MarksIn(base64.RawURLEncoding.EncodeToString(noise)); seen != nil {
 		t.Errorf("random text shows %q", seen)
 	}
-	for shape, own := range marks {
+	for kind, own := range marks {
 		for _, mark := range own {
 			alphabet := strings.Trim(mark, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") == ""
 			if alphabet && len(mark) < 5 || len(mark) < 4 || len(mark) > 16 {
-				t.Errorf("%s: %q is found by chance, or is half a token", shape, mark)
+				t.Errorf("%s: %q is found by chance, or is half a token", kind, mark)
 			}
 			if text := "Bearer " + mark + "x"; !slices.Equal(MarksIn(text), []string{mark}) {
 				t.Errorf("%q shows %q", text, MarksIn(text))

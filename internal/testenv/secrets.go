@@ -10,17 +10,17 @@ import (
 	"sync"
 )
 
-// Secrets remembers what only the two ends of one exchange may see, to find it
-// again where it must not be. It is safe for concurrent use.
+// Secrets collects values that only the two ends of one exchange may see, and finds them in
+// places where they must not be. It is safe for concurrent use.
 type Secrets struct {
 	mu     sync.Mutex        // guards values
 	values map[string]string // what it is, by value
 }
 
-// shortest is how short a secret can be without being found by accident.
+// shortest is the least length of a secret that is not found by accident.
 const shortest = 12
 
-// Add remembers value.
+// Add adds a value.
 func (s *Secrets) Add(what, value string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -32,8 +32,8 @@ func (s *Secrets) Add(what, value string) {
 	}
 }
 
-// OfProvider remembers what f has handed out and what it was sent: tokens, codes,
-// nonces, challenges, verifiers, credentials.
+// OfProvider adds the secrets that f has issued and received: tokens, codes, nonces,
+// challenges, verifiers and credentials.
 func (s *Secrets) OfProvider(f *Faults) {
 	for _, body := range f.Answers(Token) {
 		var answer map[string]any
@@ -68,8 +68,8 @@ func (s *Secrets) OfProvider(f *Faults) {
 	}
 }
 
-// OfPage remembers what a browser was told on its way: cookies that were set, and
-// codes and states in addresses.
+// OfPage adds the secrets that a browser received: cookies, and the codes and states in
+// addresses.
 func (s *Secrets) OfPage(p Page) {
 	for _, hop := range p.Hops {
 		s.ofQuery(hop.URL.RawQuery, "code", "state", "nonce", "code_challenge")
@@ -89,16 +89,15 @@ func (s *Secrets) ofQuery(query string, names ...string) {
 	}
 }
 
-// Has reports whether something of this name was remembered: what was never
-// there is not found either.
+// Has reports whether a value of this name was added. A test should check that, because a
+// value that was not added is never found.
 func (s *Secrets) Has(what string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Contains(slices.Collect(maps.Values(s.values)), what)
 }
 
-// In returns what is seen in text, as it is or encoded for an address, without
-// the value.
+// In returns the names of the values that text contains, plain or encoded for an address.
 func (s *Secrets) In(text string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

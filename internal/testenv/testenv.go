@@ -1,12 +1,12 @@
-// Package testenv is the bad weather: what tests put around Sallyport to see
-// that it holds.
+// Package testenv has what tests put around Sallyport: providers, apps and clients that
+// behave badly, and tools that record what happens.
 //
-// Faults makes the demo provider (internal/demo, next door and strict) answer
-// wrongly; Attacker is where nothing may ever arrive; RawUpstream sees the
-// bytes an app would see; Browser walks through a sign-in like a person; Clock,
-// Eventually and Check are the time and the waits of all packages' tests. It is
-// linked by tests only and never by product code. It has no opinion about what
-// is right: tests assert, this package bends and records.
+// Faults makes the strict provider of internal/demo answer wrongly. Attacker is a server
+// to which nothing may ever be sent. RawUpstream is an app that records bytes. Browser goes
+// through a sign-in as a person does. Clock, Eventually and Check are the time and the
+// waits of all packages' tests.
+//
+// Only tests link it, never product code. It does not decide what is right: tests do.
 package testenv
 
 import (
@@ -18,7 +18,7 @@ import (
 	"sync"
 )
 
-// TB is what the helpers need of a *testing.T or *testing.F.
+// TB is the part of *testing.T and *testing.F that the helpers need.
 type TB interface {
 	Helper()
 	Cleanup(func())
@@ -35,8 +35,8 @@ type Request struct {
 
 const maxRecorded = 1 << 20
 
-// record copies r and leaves its body readable. Reading the body also lets the
-// server notice when the client gives up.
+// record copies r, and leaves its body readable. After the body is read, net/http notices
+// when the client disconnects.
 func record(r *http.Request) (Request, error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxRecorded))
 	if err != nil {
@@ -46,7 +46,7 @@ func record(r *http.Request) (Request, error) {
 	return Request{r.Method, r.Host, r.RequestURI, r.Header.Clone(), body}, nil
 }
 
-// Attacker is a server somebody wants us to talk to. It writes down who came.
+// Attacker is a server that an attacker wants us to connect to. It records all requests.
 type Attacker struct {
 	URL string
 
@@ -72,7 +72,7 @@ func (a *Attacker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = io.WriteString(w, "{}") // whoever called has gone
+	_, _ = io.WriteString(w, "{}") // an error means that the client has gone
 }
 
 // Requests returns every request that arrived.

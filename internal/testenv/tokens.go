@@ -17,7 +17,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/internal/demo"
 )
 
-// Signer makes an ID token out of the header and the claims of a good one.
+// Signer makes an ID token from the header and the claims of a good one.
 type Signer func(p *demo.Provider, header, claims map[string]any) (string, error)
 
 // SignedAgain signs with the current key, as the provider would.
@@ -26,14 +26,14 @@ func SignedAgain(p *demo.Provider, header, claims map[string]any) (string, error
 	return p.Sign(header, claims)
 }
 
-// Unsigned says alg: none (RFC 8725 §3.1).
+// Unsigned makes a token with alg: none (RFC 8725 §3.1).
 func Unsigned(_ *demo.Provider, header, claims map[string]any) (string, error) {
 	header["alg"] = "none"
 	return assemble(header, claims, func(string) ([]byte, error) { return nil, nil })
 }
 
-// SignedWithPublicKey confuses RS256 with HS256: the secret is the PEM of the
-// public key, which everybody knows (RFC 8725 §2.1).
+// SignedWithPublicKey signs with HS256. The secret is the public key in PEM, which everybody
+// knows (RFC 8725 §2.1).
 func SignedWithPublicKey(p *demo.Provider, header, claims map[string]any) (string, error) {
 	der, err := x509.MarshalPKIXPublicKey(p.PublicJWKS().Keys[0].Key)
 	if err != nil {
@@ -54,7 +54,7 @@ func SignedHS256(secret []byte) Signer {
 	}
 }
 
-// SignedByStranger signs with a key of somebody else under the kid of ours.
+// SignedByStranger signs with another key, under the key id of the current one.
 func SignedByStranger(_ *demo.Provider, header, claims map[string]any) (string, error) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -66,7 +66,7 @@ func SignedByStranger(_ *demo.Provider, header, claims map[string]any) (string, 
 	})
 }
 
-// WithKid signs with the current key under another name; "" leaves the name out.
+// WithKid signs with the current key under another key id; "" leaves the key id out.
 func WithKid(kid string) Signer {
 	return func(p *demo.Provider, header, claims map[string]any) (string, error) {
 		if header["kid"] = kid; kid == "" {
@@ -76,13 +76,13 @@ func WithKid(kid string) Signer {
 	}
 }
 
-// MoreKeys bends a key set: two strangers, RSA and EC, stand before the key.
+// MoreKeys changes a key set: two other keys, RSA and EC, come before the provider's.
 func MoreKeys(set map[string]any) {
 	keys, _ := set["keys"].([]any)
 	set["keys"] = append([]any{strangerRSA(), strangerEC()}, keys...)
 }
 
-// NamelessKeys bends a key set: no key has a kid.
+// NamelessKeys changes a key set: no key has a key id.
 func NamelessKeys(set map[string]any) {
 	keys, _ := set["keys"].([]any)
 	for _, key := range keys {

@@ -13,9 +13,9 @@ import (
 	"sync"
 )
 
-// RawUpstream is an app that sees bytes: net/http would merge, reorder and
-// respell the headers before a test could look. It answers every request on a
-// kept connection and writes it down before it answers.
+// RawUpstream is an app that records bytes, because net/http would merge, reorder and
+// respell the headers before a test could look at them. It records each request before it
+// answers, and keeps the connection open.
 type RawUpstream struct {
 	listener net.Listener
 	serving  sync.WaitGroup
@@ -44,15 +44,15 @@ func NewRawUpstream(tb TB) *RawUpstream {
 	return u
 }
 
-// Addr is host:port.
+// Addr returns host:port.
 func (u *RawUpstream) Addr() string { return u.listener.Addr().String() }
 
-// URL is the http URL of Addr.
+// URL returns the http URL of Addr.
 func (u *RawUpstream) URL() string { return "http://" + u.Addr() }
 
-// Respond sets what is answered to a request. The bytes are sent as they are;
-// the connection stays open unless they say "Connection: close". nil breaks
-// the connection without an answer.
+// Respond sets the function that returns the answer to a request. The bytes are sent as they
+// are. The connection stays open unless they have "Connection: close". nil breaks the
+// connection without an answer.
 func (u *RawUpstream) Respond(f func(request []byte) []byte) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -77,15 +77,15 @@ func (u *RawUpstream) Last(tb TB) []byte {
 	return all[len(all)-1]
 }
 
-// Faults returns why connections broke in the middle of a request: bytes that
-// no HTTP/1.1 server should be sent.
+// Faults returns why connections broke in the middle of a request, because of bytes that
+// must not be sent to an HTTP/1.1 server.
 func (u *RawUpstream) Faults() []error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return append([]error(nil), u.faults...)
 }
 
-// Connections reports how many were accepted.
+// Connections returns how many connections were accepted.
 func (u *RawUpstream) Connections() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -134,7 +134,8 @@ func (u *RawUpstream) serve(conn net.Conn) {
 		if answer == nil {
 			return
 		}
-		if _, err := conn.Write(answer); err != nil || bytes.Contains(bytes.ToLower(answer), []byte("\r\nconnection: close\r\n")) {
+		_, err = conn.Write(answer)
+		if err != nil || bytes.Contains(bytes.ToLower(answer), []byte("\r\nconnection: close\r\n")) {
 			return
 		}
 	}
@@ -162,8 +163,8 @@ const (
 	maxRawBody = 64 << 20
 )
 
-// readRequest reads one request and returns its bytes, also if it breaks off.
-// It knows of HTTP only where a request ends (RFC 9112 §6).
+// readRequest reads one request and returns its bytes, also if the connection breaks. It
+// finds only the end of the request (RFC 9112 §6).
 func readRequest(in *bufio.Reader) ([]byte, error) {
 	w := &wire{in: in}
 	for line := []byte("x"); len(line) > 0; { // the empty line ends the head

@@ -19,32 +19,32 @@ func ask(scope string, changes ...string) url.Values {
 	return q
 }
 
-// What a real provider refuses, its shape refuses.
-func TestShapesRefuseAuthorizationRequestsAsTheRealOnesDo(t *testing.T) {
+// What a real provider refuses, its kind refuses.
+func TestKindsRefuseAuthorizationRequestsAsTheRealOnesDo(t *testing.T) {
 	for _, row := range []struct {
-		name, shape, at string
-		q               url.Values
-		want            string // the error code; "" if the request is good
+		name, kind, at string
+		q              url.Values
+		want           string // the error code; "" if the request is good
 	}{
-		{"§2.1", Google, "", ask("openid email profile"), ""},
-		{"§2.1 offline_access", Google, "", ask("openid offline_access"), "invalid_scope"},
-		{"§2.1 no state", Google, "", ask("openid", "state", "-"), "invalid_request"},
-		{"§3.1", Microsoft, "/common/v2.0", ask("openid offline_access"), ""},
-		{"§3.4 a scope of another Graph", Microsoft, "/common/v2.0", ask("openid https://graph.microsoft.us/User.Read"), "invalid_scope"},
-		{"§3.4 no nonce", Microsoft, "/common/v2.0", ask("openid", "nonce", "-"), "invalid_request"},
-		{"§4.1 other scopes are passed over", PagerDuty, "", ask("openid email write"), ""},
-		{"§4.2 the nonce is not known", PagerDuty, "", ask("openid", "nonce", "-"), ""},
-		{"§4.1 PKCE is mandatory", PagerDuty, "", ask("openid", "code_challenge", "-"), "invalid_request"},
-		{"§5.5", Slack, "", ask("openid email", "code_challenge", "-", "code_challenge_method", "-"), ""},
-		{"§5.1 PKCE was not switched on", Slack, "", ask("openid email"), "invalid_request"},
-		{"§5.5 another scope", Slack, "", ask("openid chat:write", "code_challenge", "-"), "invalid_scope"},
+		{"Google", Google, "", ask("openid email profile"), ""},
+		{"offline_access", Google, "", ask("openid offline_access"), "invalid_scope"},
+		{"no state", Google, "", ask("openid", "state", "-"), "invalid_request"},
+		{"Microsoft", Microsoft, "/common/v2.0", ask("openid offline_access"), ""},
+		{"a scope of another Graph", Microsoft, "/common/v2.0", ask("openid https://graph.microsoft.us/User.Read"), "invalid_scope"},
+		{"no nonce", Microsoft, "/common/v2.0", ask("openid", "nonce", "-"), "invalid_request"},
+		{"other scopes are passed over", PagerDuty, "", ask("openid email write"), ""},
+		{"the nonce is not known", PagerDuty, "", ask("openid", "nonce", "-"), ""},
+		{"PKCE is mandatory", PagerDuty, "", ask("openid", "code_challenge", "-"), "invalid_request"},
+		{"Slack", Slack, "", ask("openid email", "code_challenge", "-", "code_challenge_method", "-"), ""},
+		{"PKCE was not switched on", Slack, "", ask("openid email"), "invalid_request"},
+		{"another scope", Slack, "", ask("openid chat:write", "code_challenge", "-"), "invalid_scope"},
 		{"the partner knows neither nonce nor PKCE", Partner, "", ask("openid email name", "nonce", "-", "code_challenge", "-"), ""},
 		{"the partner has no profile", Partner, "", ask("openid profile"), "invalid_scope"},
 		{"PERSCOM", Perscom, "", ask("openid profile email tenant"), ""},
 		{"PERSCOM has no groups", Perscom, "", ask("openid groups"), "invalid_scope"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			o := newShapedOP(t, row.shape)
+			o := newOPOfKind(t, row.kind)
 			res, page := o.do(o.request(http.MethodGet, row.at+AuthorizePath+"?"+row.q.Encode(), nil))
 			if row.want == "" {
 				if res.StatusCode != http.StatusOK {
@@ -61,7 +61,7 @@ func TestShapesRefuseAuthorizationRequestsAsTheRealOnesDo(t *testing.T) {
 
 // docs/providers/microsoft.md: an account signs in where it belongs.
 func TestMicrosoftTenantsAdmitTheirOwn(t *testing.T) {
-	o := newShapedOP(t, Microsoft)
+	o := newOPOfKind(t, Microsoft)
 	for _, row := range []struct {
 		tenant, person string
 		ok             bool
@@ -80,7 +80,7 @@ func TestMicrosoftTenantsAdmitTheirOwn(t *testing.T) {
 
 // docs/providers/microsoft.md: what a token opens depends on what was granted, and to whom.
 func TestGraphTellsWhatWasGranted(t *testing.T) {
-	o := newShapedOP(t, Microsoft)
+	o := newOPOfKind(t, Microsoft)
 	read := func(person, scope, path string) int {
 		res, _ := o.do(o.request(http.MethodPost, "/common/v2.0"+AuthorizePath+"?"+ask("openid "+scope).Encode(), url.Values{"person": {person}}))
 		req := o.request(http.MethodPost, "/common/v2.0"+TokenPath, goodExchange(answerOf(t, res).Get("code")))
@@ -113,31 +113,31 @@ func TestGraphTellsWhatWasGranted(t *testing.T) {
 }
 
 // How a client proves itself, and how it is told no.
-func TestShapesTakeCredentialsAsTheRealOnesDo(t *testing.T) {
+func TestKindsTakeCredentialsAsTheRealOnesDo(t *testing.T) {
 	encoded := func(r *http.Request) { r.SetBasicAuth(url.QueryEscape("demo client"), url.QueryEscape(testSecret)) }
 	raw := func(r *http.Request) { r.SetBasicAuth("demo client", testSecret) }
 	none := func(*http.Request) {}
 	inBody := url.Values{"client_id": {"demo client"}, "client_secret": {testSecret}}
 	for _, row := range []struct {
-		name, shape string
-		header      func(*http.Request)
-		body        url.Values
-		status      int
-		error       string
+		name, kind string
+		header     func(*http.Request)
+		body       url.Values
+		status     int
+		error      string
 	}{
-		{"§6.1 raw", Partner, raw, nil, 200, ""},
-		{"§6.1 form-encoded", Partner, encoded, nil, 401, "invalid_client"},
-		{"§6.1 in the body", Partner, none, inBody, 401, "invalid_client"},
-		{"§4.1 in the body", PagerDuty, none, inBody, 200, ""},
-		{"§4.1 Basic is untested", PagerDuty, encoded, nil, 401, "invalid_client"},
-		{"§5.5 Basic", Slack, encoded, nil, 200, ""},
-		{"§5.5 no with status 200", Slack, raw, nil, 200, "bad_client_secret"},
+		{"raw", Partner, raw, nil, 200, ""},
+		{"form-encoded", Partner, encoded, nil, 401, "invalid_client"},
+		{"in the body", Partner, none, inBody, 401, "invalid_client"},
+		{"in the body", PagerDuty, none, inBody, 200, ""},
+		{"Basic is untested", PagerDuty, encoded, nil, 401, "invalid_client"},
+		{"Basic", Slack, encoded, nil, 200, ""},
+		{"no with status 200", Slack, raw, nil, 200, "bad_client_secret"},
 		{"PERSCOM Basic", Perscom, encoded, nil, 200, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			o := newShapedOP(t, row.shape)
+			o := newOPOfKind(t, row.kind)
 			q := ask("openid")
-			if row.shape == Slack {
+			if row.kind == Slack {
 				q.Del("code_challenge")
 			}
 			form := goodExchange(o.code(q, "mira"))
@@ -157,7 +157,7 @@ func TestShapesTakeCredentialsAsTheRealOnesDo(t *testing.T) {
 // docs/providers/pagerduty.md: a code lives for 30 seconds.
 func TestPagerDutyCodesAreShort(t *testing.T) {
 	for wait, want := range map[time.Duration]int{29 * time.Second: 200, 30 * time.Second: 400} {
-		o := newShapedOP(t, PagerDuty)
+		o := newOPOfKind(t, PagerDuty)
 		form := goodExchange(o.code(ask("openid"), "mira"))
 		form.Set("client_id", "demo client")
 		form.Set("client_secret", testSecret)
@@ -168,10 +168,10 @@ func TestPagerDutyCodesAreShort(t *testing.T) {
 	}
 }
 
-func TestShapesHaveOnlyTheEndpointsOfTheRealOnes(t *testing.T) {
+func TestKindsHaveOnlyTheEndpointsOfTheRealOnes(t *testing.T) {
 	for _, row := range []struct {
-		shape, method, path string
-		want                int
+		kind, method, path string
+		want               int
 	}{
 		{Partner, "GET", DiscoveryPath, 404}, {Partner, "GET", JWKSPath, 404}, {Partner, "GET", UserinfoPath, 404}, {Partner, "GET", EndSessionPath, 404},
 		{PagerDuty, "GET", DiscoveryPath, 404}, {PagerDuty, "GET", UserinfoPath, 404}, {PagerDuty, "GET", JWKSPath, 200}, {PagerDuty, "GET", KeysPath, 200},
@@ -179,17 +179,17 @@ func TestShapesHaveOnlyTheEndpointsOfTheRealOnes(t *testing.T) {
 		{Slack, "GET", EndSessionPath, 404}, {Google, "GET", KeysPath, 404}, {Google, "GET", MePath, 404},
 		{Microsoft, "GET", DiscoveryPath, 404}, {Microsoft, "GET", "/common/v2.0" + DiscoveryPath, 200},
 	} {
-		o := newShapedOP(t, row.shape)
+		o := newOPOfKind(t, row.kind)
 		if res, _ := o.do(o.request(row.method, row.path, nil)); res.StatusCode != row.want {
-			t.Errorf("%s: %s %s answers %d, want %d", row.shape, row.method, row.path, res.StatusCode, row.want)
+			t.Errorf("%s: %s %s answers %d, want %d", row.kind, row.method, row.path, res.StatusCode, row.want)
 		}
 	}
-	o := newShapedOP(t, Perscom)
+	o := newOPOfKind(t, Perscom)
 	_, document := o.json(o.request(http.MethodGet, DiscoveryPath, nil))
 	if document["issuer"] != "http://localhost" || document["jwks_uri"] != nil {
 		t.Errorf("PERSCOM is not as it was given: %v", document)
 	}
-	if _, err := NewProvider(ProviderOptions{Issuer: "http://127.0.0.1:1", ClientID: "x", ClientSecret: "y", Shape: "entra"}); err == nil {
-		t.Error("a shape that does not exist was made")
+	if _, err := NewProvider(ProviderOptions{Issuer: "http://127.0.0.1:1", ClientID: "x", ClientSecret: "y", Kind: "entra"}); err == nil {
+		t.Error("a kind that does not exist was made")
 	}
 }
