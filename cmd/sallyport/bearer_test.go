@@ -26,7 +26,9 @@ func TestP01_RoutesTakeTheAccessTokensThatTheFileNames(t *testing.T) {
 	}))
 	defer app.Close()
 	start := func() *testenv.Faults {
-		return testenv.StartProvider(t, demo.ProviderOptions{ClientID: "sign-in", ClientSecret: "s", RedirectURIs: []string{"http://localhost:4180/"}, Now: time.Now})
+		return testenv.StartProvider(t,
+			demo.ProviderOptions{ClientID: "sign-in", ClientSecret: "s",
+				RedirectURIs: []string{"http://localhost:4180/"}, Now: time.Now})
 	}
 	provider, partner := start(), start()
 	cfg, _, err := parseConfig("config.yaml", fmt.Appendf(nil, `version: 1
@@ -56,8 +58,10 @@ routes:
 	front := httptest.NewServer(door)
 	defer front.Close()
 	by := func(p *testenv.Faults, audience, typ string) string {
-		signed, err := p.Provider.Sign(map[string]any{"typ": typ}, map[string]any{"iss": p.URL, "sub": "bot", "aud": audience,
-			"iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(), "groups": []string{"ops", "hr"}, "roles": []string{"dev", "hr"}})
+		signed, err := p.Provider.Sign(map[string]any{"typ": typ},
+			map[string]any{"iss": p.URL, "sub": "bot", "aud": audience,
+				"iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(), "groups": []string{"ops", "hr"},
+				"roles": []string{"dev", "hr"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +97,8 @@ routes:
 		}
 		body, err := io.ReadAll(res.Body)
 		res.Body.Close()
-		if err != nil || res.StatusCode != row.status || (row.status == 200 && strings.ReplaceAll(string(body), "][", "] [") != row.body) {
+		if err != nil || res.StatusCode != row.status ||
+			(row.status == 200 && strings.ReplaceAll(string(body), "][", "] [") != row.body) {
 			t.Errorf("%s: %d %s, %v", row.path, res.StatusCode, body, err)
 		}
 	}

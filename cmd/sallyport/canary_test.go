@@ -56,7 +56,8 @@ func startBinary(t *testing.T, providers map[string][2]string, key string) *bina
 	dir, entries := t.TempDir(), ""
 	for id, p := range providers {
 		kind, entry := p[0], p[1]
-		op := testenv.StartProvider(t, demo.ProviderOptions{ClientID: "sallyport", ClientSecret: canarySecret, Kind: kind,
+		op := testenv.StartProvider(t, demo.ProviderOptions{ClientID: "sallyport", ClientSecret: canarySecret,
+			Kind:         kind,
 			RedirectURIs: []string{"http://" + b.public + "/.sallyport/callback/" + id}})
 		b.providers[id] = op
 		pem, err := op.Provider.PublicPEM()
@@ -69,7 +70,8 @@ func startBinary(t *testing.T, providers map[string][2]string, key string) *bina
 		if kind == demo.Slack {
 			secret = `"literal:` + canarySecret + `"`
 		}
-		entries += "  - {id: " + id + ", client_id: sallyport, client_secret: " + secret + ", " + strings.NewReplacer("OP", op.URL, "KEY", keyFile).Replace(entry) + "}\n"
+		entries += "  - {id: " + id + ", client_id: sallyport, client_secret: " + secret + ", " +
+			strings.NewReplacer("OP", op.URL, "KEY", keyFile).Replace(entry) + "}\n"
 	}
 	file := filepath.Join(dir, "config.yaml")
 	write(t, file, "version: 1\npublic_url: http://"+b.public+"\nlisten: {http: \""+b.public+"\", admin: \""+b.admin+"\"}\n"+
@@ -111,7 +113,8 @@ func (b *binary) run(t *testing.T, dir, config string) {
 			t.Logf("it wrote, at the end:\n%s", text[max(0, len(text)-3000):])
 		}
 	})
-	testenv.Eventually(t, "the program to be ready", func() bool { return testenv.StatusOf("http://"+b.admin+"/readyz") == http.StatusOK })
+	testenv.Eventually(t, "the program to be ready",
+		func() bool { return testenv.StatusOf("http://"+b.admin+"/readyz") == http.StatusOK })
 }
 
 // stop ends it as an operator would and returns all it wrote.
@@ -137,15 +140,25 @@ func TestP08_TheBinaryShowsNothingSecret(t *testing.T) {
 	b := startBinary(t, map[string][2]string{
 		"google":    {demo.Google, "type: google, issuer: OP"},
 		"microsoft": {demo.Microsoft, "type: microsoft, issuer: OP, endpoints: {graph: OP}, tenant: common"},
-		"pagerduty": {demo.PagerDuty, "type: pagerduty, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, jwks: OP/jwks}"},
-		"slack":     {demo.Slack, "type: slack, issuer: OP"},
-		"partner": {demo.Partner, "type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token}, public_keys: [file:KEY], " +
-			"scopes: [openid, email, name], email_domains: [acme.example], quirks: [no_nonce, raw_basic_credentials, assume_email_verified]"},
-		"perscom": {demo.Perscom, "type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, userinfo: OP/userinfo, end_session: OP/end_session}, " +
-			"scopes: [openid, profile, email, tenant], identity_from: userinfo, claims: {org_id: tenant_sub, org_name: tenant_name}, " +
-			"email_domains: [acme.example], quirks: [numeric_sub, end_session_post]"},
-		"hs256": {demo.Perscom, "type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, userinfo: OP/userinfo}, " +
-			"scopes: [openid, profile, email, tenant], email_domains: [acme.example], quirks: [hs256_id_token, no_nonce, numeric_sub]"},
+		"pagerduty": {demo.PagerDuty,
+			"type: pagerduty, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, jwks: OP/jwks}"},
+		"slack": {demo.Slack, "type: slack, issuer: OP"},
+		"partner": {demo.Partner,
+			"type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token}, public_keys: " +
+				"[file:KEY], " +
+				"scopes: [openid, email, name], email_domains: [acme.example], quirks: [no_nonce, " +
+				"raw_basic_credentials, " +
+				"assume_email_verified]"},
+		"perscom": {demo.Perscom,
+			"type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, userinfo: " +
+				"OP/userinfo, end_session: OP/end_session}, " +
+				"scopes: [openid, profile, email, tenant], identity_from: userinfo, claims: {org_id: tenant_sub, " +
+				"org_name: tenant_name}, " +
+				"email_domains: [acme.example], quirks: [numeric_sub, end_session_post]"},
+		"hs256": {demo.Perscom, "type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, " +
+			"userinfo: OP/userinfo}, " +
+			"scopes: [openid, profile, email, tenant], email_domains: [acme.example], quirks: [hs256_id_token, " +
+			"no_nonce, numeric_sub]"},
 	}, key)
 	secrets, pages := &testenv.Secrets{}, &strings.Builder{}
 	visit := func(page testenv.Page) testenv.Page {
@@ -161,8 +174,10 @@ func TestP08_TheBinaryShowsNothingSecret(t *testing.T) {
 		for _, fault := range []testenv.Fault{
 			{}, {Endpoint: testenv.Token, JSON: func(a map[string]any) { a["id_token"] = a["access_token"] }},
 			{Endpoint: testenv.Token, JSON: func(a map[string]any) { a["error"] = a["access_token"] }},
-			{Endpoint: testenv.Token, Truncate: true}, {Endpoint: testenv.Token, Status: 400, Body: `{"error":"c4nary-of-a-provider"}`},
-			{Endpoint: testenv.Userinfo, Status: 401, Body: "c4nary-of-a-provider"}, {Endpoint: testenv.Me, Status: 500, Body: "c4nary-of-a-provider"},
+			{Endpoint: testenv.Token, Truncate: true},
+			{Endpoint: testenv.Token, Status: 400, Body: `{"error":"c4nary-of-a-provider"}`},
+			{Endpoint: testenv.Userinfo, Status: 401, Body: "c4nary-of-a-provider"},
+			{Endpoint: testenv.Me, Status: 500, Body: "c4nary-of-a-provider"},
 		} {
 			op.Set(fault)
 			browser := testenv.NewBrowser(t, nil)
@@ -185,10 +200,12 @@ func TestP08_TheBinaryShowsNothingSecret(t *testing.T) {
 	secrets.Add("session key", key[strings.LastIndexByte(key, ' ')+1:])
 	metrics := testenv.BodyOf("http://" + b.admin + "/metrics")
 	log := b.stop(t)
-	if !strings.Contains(log, `"level":"WARN","msg":"a quirk is allowed"`) || !strings.Contains(metrics, `sallyport_logins_total{provider="slack",result="ok"}`) {
+	if !strings.Contains(log, `"level":"WARN","msg":"a quirk is allowed"`) ||
+		!strings.Contains(metrics, `sallyport_logins_total{provider="slack",result="ok"}`) {
 		t.Errorf("the log or the metrics are not those of this program:\n%.2000s\n%.2000s", log, metrics)
 	}
-	for where, text := range map[string]string{"its output": log, "its pages": pages.String(), "its metrics": metrics, "what the app was told": b.told.String()} {
+	for where, text := range map[string]string{"its output": log, "its pages": pages.String(), "its metrics": metrics,
+		"what the app was told": b.told.String()} {
 		if found := secrets.In(text); found != nil || len(text) < 500 {
 			t.Errorf("%s (%d bytes): %v", where, len(text), found)
 		}

@@ -18,9 +18,11 @@ import (
 // httpsConfig has https at one address and the admin listener at another, "" for none.
 func httpsConfig(f *testenv.TLSFiles, https, admin string) []byte {
 	return []byte("version: 1\npublic_url: https://app.example.com\n" +
-		"listen: {https: {address: \"" + https + "\", cert: \"file:" + f.Path("tls.crt") + "\", key: \"file:" + f.Path("tls.key") + "\"}, admin: \"" + admin + "\"}\n" +
+		"listen: {https: {address: \"" + https + "\", cert: \"file:" + f.Path("tls.crt") + "\", key: \"file:" +
+		f.Path("tls.key") + "\"}, admin: \"" + admin + "\"}\n" +
 		"session: {keys: [\"literal:" + session.NewKey(time.Unix(1.7e9, 0)).Text() + "\"]}\n" +
-		"providers: [{id: a, type: oidc, issuer: \"https://idp.example\", client_id: a, client_secret: \"literal:0123456789abcdef\"}]\n" +
+		"providers: [{id: a, type: oidc, issuer: \"https://idp.example\", client_id: a, client_secret: " +
+		"\"literal:0123456789abcdef\"}]\n" +
 		"routes: [{name: app, path: /, upstream: \"http://127.0.0.1:1\", allow: authenticated}]\n")
 }
 
@@ -55,7 +57,8 @@ func TestServeFollowsItsCertificate(t *testing.T) {
 	f.Swap(testenv.NewKeyPair(t, "new.example", notAfter))
 	testenv.Eventually(t, "the new certificate", func() bool { return served() == "h2 new.example" })
 	metrics := testenv.BodyOf("http://" + admin + "/metrics")
-	if want := "\nsallyport_tls_certificate_not_after_seconds " + strconv.FormatFloat(float64(notAfter.Unix()), 'g', -1, 64) + "\n"; !strings.Contains(metrics, want) {
+	if want := "\nsallyport_tls_certificate_not_after_seconds " + strconv.FormatFloat(float64(notAfter.Unix()), 'g', -1,
+		64) + "\n"; !strings.Contains(metrics, want) {
 		t.Errorf("no %q in\n%s", want, metrics)
 	}
 	stop()

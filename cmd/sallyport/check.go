@@ -76,7 +76,7 @@ func check(c *console, path string, values bool) error {
 	return nil
 }
 
-// printKeys says what each session key is for, the oldest first.
+// printKeys says what each session key is used for, the oldest first.
 func printKeys(out io.Writer, cfg *config.Config, sec *assemble.Secrets, now time.Time) {
 	fmt.Fprintln(out, "\nSession keys, the oldest first:")
 	for i, key := range sec.Keys.All() {
@@ -86,13 +86,13 @@ func printKeys(out io.Writer, cfg *config.Config, sec *assemble.Secrets, now tim
 	}
 }
 
-// overlap is how long something that a key signed can be good for.
+// overlap returns how long anything that a key has signed can be valid.
 func overlap(cfg *config.Config) time.Duration {
 	return max(cfg.Session.AbsoluteTimeout, session.FlowTime, assertion.Lifetime)
 }
 
-// keyUse says what a key does that signs from a time until another one, as
-// session.Keyring.Signs tells them.
+// keyUse says what a key is used for that signs between two times, which
+// session.Keyring.Signs returns.
 func keyUse(from, until time.Time, overlap time.Duration, now time.Time) string {
 	moment := func(t time.Time) string { return t.Format(time.RFC3339) }
 	switch needed := until.Add(overlap); {
@@ -109,28 +109,28 @@ func keyUse(from, until time.Time, overlap time.Duration, now time.Time) string 
 	}
 }
 
-// warnings are what is allowed but should be looked at twice.
+// warnings returns what the configuration may say but what is probably a mistake.
 func warnings(cfg *config.Config) []config.Fault {
 	return append(cfg.Warnings(), cfg.DeadRules()...)
 }
 
-// reachWarnings tell where a method that takes a folder with all that is in it
-// reaches what another rule protects. We see one path and cannot know whether the
-// app has folders, so that is said by check, and not at each start.
+// reachWarnings says where a method that acts on a whole folder could reach paths that other
+// rules protect. We cannot know whether the app has folders, so this is a warning of check,
+// and not one at each start.
 func reachWarnings(cfg *config.Config, pol *assemble.Policy) (all []config.Fault) {
 	routes := pol.Table.Routes()
 	for i, r := range routes {
 		var below []string
 		for j, other := range routes {
-			if u, v := cfg.Routes[i].Upstream, cfg.Routes[j].Upstream; u.URL.String() == v.URL.String() && u.Host == v.Host &&
-				r.Below(other) {
+			u, v := cfg.Routes[i].Upstream, cfg.Routes[j].Upstream
+			if u.URL.String() == v.URL.String() && u.Host == v.Host && r.Below(other) {
 				below = append(below, other.Name)
 			}
 		}
 		if len(below) > 0 {
 			all = append(all, cfg.Fault(assemble.RouteKey(cfg, i, "path"),
-				"if the app is a WebDAV server: DELETE and PROPFIND of a folder here reach what is below it, also what only %s "+
-					"should open (COPY and MOVE of it are refused)",
+				"if the app is a WebDAV server: DELETE and PROPFIND of a folder here reach what is below it, "+
+					"also what only %s should open (COPY and MOVE of it are refused)",
 				strings.Join(below, ", ")))
 		}
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 )
 
-// loadConfig reads and judges a configuration file. It opens no connection and
-// looks at no reference; resolve does that.
+// loadConfig reads and checks a configuration file. It opens no connection, and does not
+// read the files and variables that it refers to; assemble.Resolve does that.
 func loadConfig(path string) (*config.Config, *assemble.Policy, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -40,7 +40,7 @@ func parseConfig(name string, data []byte) (*config.Config, *assemble.Policy, er
 	return cfg, pol, nil
 }
 
-// asUsage gives faults of the configuration their layout, and the exit code 2.
+// asUsage turns faults of the configuration into an error with their layout and exit code 2.
 func asUsage(err error) error {
 	if faults, ok := errors.AsType[config.Faults](err); ok {
 		return configFaults(faults)
@@ -48,7 +48,7 @@ func asUsage(err error) error {
 	return err
 }
 
-// configFaults keeps the faults' own layout: one per paragraph, ready to read.
+// configFaults makes an error that lists the faults, each in a paragraph of its own.
 func configFaults(faults config.Faults) error {
 	n := "1 fault"
 	if len(faults) > 1 {

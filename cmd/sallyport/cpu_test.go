@@ -37,7 +37,8 @@ func runBare() {
 	u, err := url.Parse(to)
 	if err == nil {
 		transport := &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true}
-		rp := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(u); r.SetXForwarded() }}
+		rp := &httputil.ReverseProxy{Transport: transport,
+			Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(u); r.SetXForwarded() }}
 		err = http.ListenAndServe(address, rp)
 	}
 	fmt.Fprintln(os.Stderr, err)
@@ -116,11 +117,14 @@ routes: [{name: app, path: /, upstream: "%[3]s", allow: [{groups: [staff]}]}]
 	fatal(b, err)
 	_, port, err := net.SplitHostPort(address)
 	fatal(b, err)
-	m, err := session.New(session.Options{Keys: ring, Port: port, AbsoluteTimeout: 12 * time.Hour, IdleTimeout: time.Hour})
+	m, err := session.New(session.Options{Keys: ring, Port: port, AbsoluteTimeout: 12 * time.Hour,
+		IdleTimeout: time.Hour})
 	fatal(b, err)
 	w := httptest.NewRecorder()
-	fatal(b, m.Write(w, "127.0.0.1", m.Start(identity.Identity{Provider: "sso", Subject: "ann", Email: "ann@acme.example", EmailVerified: true,
-		Name: "Ann", Groups: []string{"staff", "on-call", "platform"}, Org: identity.Org{ID: "sso:acme", Name: "Acme", Source: "claim"}})))
+	fatal(b, m.Write(w, "127.0.0.1",
+		m.Start(identity.Identity{Provider: "sso", Subject: "ann", Email: "ann@acme.example", EmailVerified: true,
+			Name: "Ann", Groups: []string{"staff", "on-call", "platform"},
+			Org: identity.Org{ID: "sso:acme", Name: "Acme", Source: "claim"}})))
 	cookie, _, _ = strings.Cut(w.Header().Get("Set-Cookie"), ";")
 	return address, cookie, launch(b, []string{mainVariable + "=1"}, "serve", "-c", file)
 }
@@ -140,8 +144,10 @@ func listening(b *testing.B, address string) {
 // answered.
 func pester(b *testing.B, address, cookie string, n int) {
 	b.Helper()
-	request := "GET /reports/2026?team=blue HTTP/1.1\r\nHost: " + address + "\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n" +
-		"Accept: */*\r\nAccept-Language: en-GB,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\n" +
+	request := "GET /reports/2026?team=blue HTTP/1.1\r\nHost: " + address +
+		"\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n" +
+		"Accept: */*\r\nAccept-Language: en-GB,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br\r\nSec-Fetch-Mode: " +
+		"cors\r\nSec-Fetch-Dest: empty\r\n" +
 		"Sec-Fetch-Site: same-origin\r\nReferer: http://" + address + "/\r\nCookie: theme=dark; " + cookie + "\r\n\r\n"
 	var wg sync.WaitGroup
 	errs := make([]error, 4)

@@ -44,15 +44,15 @@ func demoCommand(c *console) *cobra.Command {
 	return cmd
 }
 
-// demonstration is the whole demo: Sallyport as `serve` would run it, configured by a
-// file like any other, and two small servers that play the outside.
+// demonstration is the whole demo: Sallyport as `serve` runs it, with a configuration like
+// any other, two identity providers and an app.
 type demonstration struct {
 	console             *console
 	showConfig, verbose bool
 }
 
-// demoConfig is what the demo runs. It goes through the same reader, the same
-// checks and the same wiring as a file given to serve.
+// demoConfig is the demo's configuration. It is read, checked and used in the same way as a
+// file that is given to serve.
 const demoConfig = `version: 1
 public_url: {{.PublicURL}}
 listen: {http: "{{.Listen}}", admin: ""}
@@ -123,8 +123,9 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 
 	v := demoValues{
 		PublicURL: "http://" + publicName(address), Listen: address, Key: session.NewKey(time.Now()).Text(),
-		Issuer: "http://" + providerListener.Addr().String(), PartnerIssuer: "http://" + partnerListener.Addr().String(),
-		Secret: rand.Text(), LogLevel: "warn", App: "http://" + appListener.Addr().String(),
+		Issuer:        "http://" + providerListener.Addr().String(),
+		PartnerIssuer: "http://" + partnerListener.Addr().String(),
+		Secret:        rand.Text(), LogLevel: "warn", App: "http://" + appListener.Addr().String(),
 	}
 	if d.verbose {
 		v.LogLevel = "info"
@@ -141,7 +142,7 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 	if err != nil {
 		return err
 	}
-	if err := d.playOutside(ctx, v, providerListener, partnerListener, appListener); err != nil {
+	if err := d.serveOthers(ctx, v, providerListener, partnerListener, appListener); err != nil {
 		return err
 	}
 	log := asynclog.Open(d.console.stdout, d.console.stderr, logLevel(cfg.Log.Level), cfg.Log.Format)
@@ -150,15 +151,16 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 	return serve(ctx, d.console, cfg, log)
 }
 
-// playOutside serves both providers and the app until ctx is done.
-func (d *demonstration) playOutside(ctx context.Context, v demoValues, provider, partner, app net.Listener) error {
+// serveOthers serves both providers and the app until ctx is done.
+func (d *demonstration) serveOthers(ctx context.Context, v demoValues, provider, partner, app net.Listener) error {
 	for _, o := range []struct {
 		demo.ProviderOptions
 		id string
 		on net.Listener
 	}{
 		{demo.ProviderOptions{Issuer: v.Issuer, Title: "Demo SSO", People: demo.People()}, "demo", provider},
-		{demo.ProviderOptions{Issuer: v.PartnerIssuer, Title: "Ledger & Co", People: demo.PartnerPeople()}, "ledger", partner},
+		{demo.ProviderOptions{Issuer: v.PartnerIssuer, Title: "Ledger & Co", People: demo.PartnerPeople()},
+			"ledger", partner},
 	} {
 		o.ClientID, o.ClientSecret = "sallyport", v.Secret
 		o.RedirectURIs = []string{v.PublicURL + "/.sallyport/callback/" + o.id}
@@ -167,19 +169,20 @@ func (d *demonstration) playOutside(ctx context.Context, v demoValues, provider,
 		if err != nil {
 			return err
 		}
-		serveAside(ctx, idp, o.on)
+		serveInBackground(ctx, idp, o.on)
 	}
-	pretendApp, err := demo.NewApp(demo.AppOptions{
+	demoApp, err := demo.NewApp(demo.AppOptions{
 		JWKSURL: v.PublicURL + "/.sallyport/jwks.json", Issuer: v.PublicURL})
 	if err != nil {
 		return err
 	}
-	serveAside(ctx, pretendApp, app)
+	serveInBackground(ctx, demoApp, app)
 	return nil
 }
 
-func serveAside(ctx context.Context, h http.Handler, l net.Listener) {
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+func serveInBackground(ctx context.Context, h http.Handler, l net.Listener) {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
 	go func() { _ = srv.Serve(l) }() // ends with Close below
 	context.AfterFunc(ctx, func() { _ = srv.Close() })
 }
@@ -207,7 +210,8 @@ Press Ctrl-C to stop.
 `, v.PublicURL)
 }
 
-// loopbackOnly keeps the demo, whose people have no passwords, on this machine.
+// loopbackOnly refuses addresses that other machines can reach, because people sign in to
+// the demo without passwords.
 func loopbackOnly(address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || port == "" {
@@ -220,8 +224,8 @@ func loopbackOnly(address string) error {
 	return nil
 }
 
-// freeAddress is address, or one with a free port if address has none ("…:0"),
-// or if it is the default and taken.
+// freeAddress returns address, or one with a free port if address names none ("…:0"), or if
+// it is the default address and another program uses it.
 func freeAddress(ctx context.Context, address string, chosen bool) (free, note string, err error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	switch {
@@ -238,12 +242,13 @@ func freeAddress(ctx context.Context, address string, chosen bool) (free, note s
 		return "", "", errors.Join(errors.New("found no free port"), err)
 	}
 	defer l.Close()
-	return l.Addr().String(), fmt.Sprintf("%s is taken by another program, so this demo took %s.\n", address, l.Addr()), nil
+	note = fmt.Sprintf("%s is taken by another program, so this demo took %s.\n", address, l.Addr())
+	return l.Addr().String(), note, nil
 }
 
-// publicName is how a browser calls address. "localhost" keeps the demo's
-// cookies apart from the provider's, which is at 127.0.0.1.
+// publicName returns the host and port under which a browser opens address. With
+// "localhost" the demo's cookies are not sent to the provider, which is at 127.0.0.1.
 func publicName(address string) string {
-	_, port, _ := net.SplitHostPort(address) // it was just listened on
+	_, port, _ := net.SplitHostPort(address) // the address of a listener has a port
 	return net.JoinHostPort("localhost", port)
 }

@@ -17,7 +17,8 @@ func TestTheDemoTakesAnotherPortOnlyWhereNobodyChoseOne(t *testing.T) {
 	if want := address + " is taken by another program, so this demo took " + free; !strings.HasPrefix(note, want) {
 		t.Errorf("it says %q, want %q", note, want)
 	}
-	if _, _, err := freeAddress(t.Context(), address, true); err == nil || !strings.Contains(err.Error(), "choose another with --listen") {
+	if _, _, err := freeAddress(t.Context(), address, true); err == nil ||
+		!strings.Contains(err.Error(), "choose another with --listen") {
 		t.Errorf("an address that was chosen and is taken: %v", err)
 	}
 }
@@ -29,7 +30,8 @@ func TestP21_TheDemoStaysOnThisMachine(t *testing.T) {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
-	for _, address := range []string{":4180", "0.0.0.0:4180", "[::]:4180", "127.0.0.2:4180", "192.0.2.1:4180", "example.com:4180", "127.0.0.1", "localhost.evil.example:1"} {
+	for _, address := range []string{":4180", "0.0.0.0:4180", "[::]:4180", "127.0.0.2:4180", "192.0.2.1:4180",
+		"example.com:4180", "127.0.0.1", "localhost.evil.example:1"} {
 		if loopbackOnly(address) == nil {
 			t.Errorf("the demo would listen on %s", address)
 		}

@@ -29,13 +29,14 @@ import (
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-// question is what explain is asked: who asks for what.
+// question is what the command line of explain asks: about which request, by whom.
 type question struct {
 	config                       string
 	provider, user, name         string
 	claims, email, username, org string
 	groups, headers              []string
-	unverified, untold, bearer   bool
+	unverified, bearer           bool
+	groupsUnknown                bool
 	expect                       string
 	asJSON                       bool
 	method, address              string
@@ -72,7 +73,7 @@ func explainCommand(c *console) *cobra.Command {
 	f.StringVar(&q.org, "org", "", "the id of the organization they are active in, as a provider or the configuration "+
 		"has it")
 	f.StringSliceVar(&q.groups, "groups", nil, "the groups they are in, a,b,c")
-	f.BoolVar(&q.untold, "groups-unknown", false, "the provider does not tell the groups")
+	f.BoolVar(&q.groupsUnknown, "groups-unknown", false, "the provider does not tell the groups")
 	f.BoolVar(&q.bearer, "bearer", false, "they come with an access token, not a session")
 	f.StringArrayVarP(&q.headers, "header", "H", nil, `a header of the request, "Name: value"; may be repeated`)
 	f.StringVar(&q.expect, "expect", "", "allow or deny: what a test expects")
@@ -92,7 +93,7 @@ func (q *question) take(args []string) error {
 	if !slices.Contains([]string{"", "allow", "deny"}, q.expect) {
 		return usage("--expect is allow or deny, not %q", q.expect)
 	}
-	about := q.org != "" || len(q.groups) > 0 || q.untold || q.unverified || q.email != "" ||
+	about := q.org != "" || len(q.groups) > 0 || q.groupsUnknown || q.unverified || q.email != "" ||
 		q.name != "" || q.username != "" || q.bearer
 	if q.claims != "" && (q.user != "" || about) {
 		return usage("--claims says all about who asks; leave out --user and its kin")
@@ -103,7 +104,7 @@ func (q *question) take(args []string) error {
 	return nil
 }
 
-// explanation is what is to be said; its JSON form is an interface.
+// explanation is the answer of explain. Programs read its JSON form, so that must not change.
 type explanation struct {
 	Request  string          `json:"request"`
 	Route    string          `json:"route,omitempty"`
@@ -116,7 +117,7 @@ type explanation struct {
 	Claims   json.RawMessage `json:"assertion,omitempty"`
 }
 
-// appView is the request as the app would get it.
+// appView is the request that the app would receive.
 type appView struct {
 	Line    string              `json:"line"`
 	Host    string              `json:"host"`
@@ -150,18 +151,18 @@ func explain(c *console, q *question) error {
 	return nil
 }
 
-// ask sends the request through a front door that is the real one but for its
-// keys, its providers and its apps.
+// ask sends the request through the same front door as serve's, with fake keys, providers
+// and apps.
 func ask(cfg *config.Config, q *question) (*explanation, error) {
 	key := session.NewKey(time.Now().Add(-time.Hour))
 	ring, err := session.NewKeyring([]session.Key{key})
 	if err != nil {
 		return nil, err
 	}
-	app, seen, caller := &pretendApp{}, &lastEvent{}, &pretendBearer{}
+	app, seen, caller := &fakeApp{}, &lastEvent{}, &fakeVerifier{}
 	process := assemble.NewProcess(prometheus.NewRegistry(), slog.New(slog.DiscardHandler), seen)
-	runtime, err := process.BuildOf(cfg, assemble.Parts{Keys: ring, Providers: nowhere(cfg),
-		Tokens: caller.everywhere(cfg), App: app})
+	runtime, err := process.BuildOf(cfg, assemble.Parts{Keys: ring, Providers: fakeProviders(cfg),
+		Tokens: caller.forRoutes(cfg), App: app})
 	if err != nil {
 		return nil, asUsage(err)
 	}
@@ -185,7 +186,7 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 			return nil, err
 		}
 	}
-	w := &unread{header: http.Header{}}
+	w := &discardResponse{header: http.Header{}}
 	process.ServeHTTP(w, r)
 	e := &explanation{Request: q.method + " " + r.URL.String(), Status: w.status, Route: seen.Route,
 		Decision: seen.Decision,
@@ -193,7 +194,7 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 	if seen.Err != nil {
 		e.Detail = seen.Err.Error()
 	}
-	if e.Decision == "" { // an endpoint of ours, or no request that anybody answers
+	if e.Decision == "" { // one of our own endpoints, or a request that was refused as malformed
 		e.Decision, e.Reason = "deny", "not for an app"
 	}
 	if e.App != nil {
@@ -220,7 +221,7 @@ func (q *question) request(cfg *config.Config) (*http.Request, error) {
 			return nil, usage("--header %q is not \"Name: value\"", line)
 		}
 		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
-		if strings.EqualFold(name, "Host") { // net/http takes it out of the header too
+		if strings.EqualFold(name, "Host") { // as net/http does, which removes it from the header
 			r.Host = value
 			continue
 		}
@@ -229,7 +230,7 @@ func (q *question) request(cfg *config.Config) (*http.Request, error) {
 	return r.WithContext(context.Background()), nil
 }
 
-// target is what a browser would send for address, untouched.
+// target returns the request target that a browser would send for address, unchanged.
 func target(address string) string {
 	_, rest, _ := strings.Cut(address, "://")
 	rest, _, _ = strings.Cut(rest, "#")
@@ -244,17 +245,18 @@ func target(address string) string {
 }
 
 func (q *question) identity(cfg *config.Config) (identity.Identity, error) {
-	at := slices.IndexFunc(cfg.Providers, func(p config.Provider) bool {
+	i := slices.IndexFunc(cfg.Providers, func(p config.Provider) bool {
 		return p.ID == q.provider || q.provider == "" && p.Use != login.UseTokens
 	})
-	if at < 0 {
+	if i < 0 {
 		return identity.Identity{}, usage("no provider is called %q", q.provider)
 	}
 	if q.claims != "" {
-		return q.identityFromClaims(cfg, cfg.Providers[at])
+		return q.identityFromClaims(cfg, cfg.Providers[i])
 	}
-	id := identity.Identity{Provider: cfg.Providers[at].ID, Subject: q.user, Email: q.email, EmailVerified: !q.unverified,
-		Name: q.name, Username: q.username, Groups: q.groups, GroupsUnknown: q.untold}
+	id := identity.Identity{Provider: cfg.Providers[i].ID, Subject: q.user, Email: q.email,
+		EmailVerified: !q.unverified,
+		Name:          q.name, Username: q.username, Groups: q.groups, GroupsUnknown: q.groupsUnknown}
 	if id.Email == "" && strings.Contains(q.user, "@") {
 		id.Email, id.Subject = q.user, unknownSubject
 	}
@@ -267,13 +269,13 @@ func (q *question) identity(cfg *config.Config) (identity.Identity, error) {
 	return id, nil
 }
 
-// identityFromClaims reads claims as the provider's would be read at a sign-in.
+// identityFromClaims reads claims in the same way as those of a sign-in.
 func (q *question) identityFromClaims(cfg *config.Config, p config.Provider) (identity.Identity, error) {
 	data, err := os.ReadFile(q.claims)
 	if err != nil {
 		return identity.Identity{}, usage("cannot read the claims: %w", err)
 	}
-	l, err := standIn(cfg, p)
+	l, err := fakeProvider(cfg, p)
 	if err != nil {
 		return identity.Identity{}, err
 	}
@@ -284,15 +286,15 @@ func (q *question) identityFromClaims(cfg *config.Config, p config.Provider) (id
 	return id, nil
 }
 
-// unknownSubject stands for the id at the provider, which an e-mail address does
-// not tell.
+// unknownSubject stands for the id at the provider, which is not known if --user is an
+// e-mail address.
 const unknownSubject = "(id-at-the-provider)"
 
 func addCookie(r *http.Request, sessions *session.Manager, who identity.Identity) error {
-	w := &unread{header: http.Header{}}
+	w := &discardResponse{header: http.Header{}}
 	host, err := authz.CanonicalHost(r.Host)
 	if err != nil {
-		return nil // the front door refuses it, whoever asks
+		return nil // the front door refuses this host in any case
 	}
 	if err := sessions.Write(w, host, sessions.Start(who)); err != nil {
 		return fmt.Errorf("nobody can be so: %w", err)
@@ -302,54 +304,56 @@ func addCookie(r *http.Request, sessions *session.Manager, who identity.Identity
 	return nil
 }
 
-// unread is an answer of which nobody reads more than the head.
-type unread struct {
+// discardResponse keeps the header and the status of an answer, and discards its body.
+type discardResponse struct {
 	header http.Header
 	status int
 }
 
-func (u *unread) Header() http.Header { return u.header }
+func (u *discardResponse) Header() http.Header { return u.header }
 
-func (u *unread) WriteHeader(status int) {
+func (u *discardResponse) WriteHeader(status int) {
 	if u.status == 0 {
 		u.status = status
 	}
 }
 
-func (u *unread) Write(b []byte) (int, error) {
+func (u *discardResponse) Write(b []byte) (int, error) {
 	u.WriteHeader(http.StatusOK)
 	return len(b), nil
 }
 
-// nowhere are the providers by name: explain signs nobody in.
-func nowhere(cfg *config.Config) []proxy.Provider {
+// fakeProviders returns providers with the names of the configured ones. Nobody can sign in
+// with them.
+func fakeProviders(cfg *config.Config) []proxy.Provider {
 	var out []proxy.Provider
 	for _, p := range cfg.Providers {
 		if p.Use == login.UseTokens {
 			continue
 		}
-		out = append(out, proxy.Provider{ID: p.ID, Name: p.ID, Login: noLogin{}})
+		out = append(out, proxy.Provider{ID: p.ID, Name: p.ID, Login: fakeLogin{}})
 	}
 	return out
 }
 
-type noLogin struct{}
+type fakeLogin struct{}
 
-var errNoLogin = &identity.SignInError{Failure: identity.Unavailable, Err: errors.New("explain signs nobody in")}
+var errFakeLogin = &identity.SignInError{Failure: identity.Unavailable, Err: errors.New("explain signs nobody in")}
 
-func (noLogin) AuthURL(context.Context, identity.Handshake, identity.AuthParams) (string, error) {
-	return "", errNoLogin
+func (fakeLogin) AuthURL(context.Context, identity.Handshake, identity.AuthParams) (string, error) {
+	return "", errFakeLogin
 }
 
-func (noLogin) Redeem(context.Context, url.Values, identity.Handshake, identity.AuthParams) (identity.Identity, error) {
-	return identity.Identity{}, errNoLogin
+func (fakeLogin) Redeem(context.Context, url.Values, identity.Handshake, identity.AuthParams) (
+	identity.Identity, error,
+) {
+	return identity.Identity{}, errFakeLogin
 }
 
-// pretendBearer takes every access token for who's, of whom it is told: tokens
-// are not verified here.
-type pretendBearer struct{ who *identity.Identity }
+// fakeVerifier accepts every access token as one of who. It verifies nothing.
+type fakeVerifier struct{ who *identity.Identity }
 
-func (b *pretendBearer) everywhere(cfg *config.Config) []*admission.Tokens {
+func (b *fakeVerifier) forRoutes(cfg *config.Config) []*admission.Tokens {
 	tokens := make([]*admission.Tokens, len(cfg.Routes))
 	for i, r := range cfg.Routes {
 		if r.Bearer.Provider != "" {
@@ -359,7 +363,7 @@ func (b *pretendBearer) everywhere(cfg *config.Config) []*admission.Tokens {
 	return tokens
 }
 
-func (b *pretendBearer) Verify(context.Context, string) (identity.Identity, time.Time, error) {
+func (b *fakeVerifier) Verify(context.Context, string) (identity.Identity, time.Time, error) {
 	if b.who == nil {
 		return identity.Identity{}, time.Time{}, errors.New("explain verifies no access tokens; say with --user and " +
 			"--bearer whose it is")
@@ -367,10 +371,10 @@ func (b *pretendBearer) Verify(context.Context, string) (identity.Identity, time
 	return *b.who, time.Now().Add(time.Hour), nil
 }
 
-// pretendApp keeps what reaches it.
-type pretendApp struct{ view *appView }
+// fakeApp keeps the request that it receives.
+type fakeApp struct{ view *appView }
 
-func (a *pretendApp) RoundTrip(r *http.Request) (*http.Response, error) {
+func (a *fakeApp) RoundTrip(r *http.Request) (*http.Response, error) {
 	a.view = &appView{Line: r.Method + " " + r.URL.RequestURI() + " HTTP/1.1", Host: r.Host,
 		Headers: map[string][]string{}}
 	for name, values := range r.Header {
@@ -382,12 +386,12 @@ func (a *pretendApp) RoundTrip(r *http.Request) (*http.Response, error) {
 		Body: http.NoBody, Request: r}, nil
 }
 
-// lastEvent keeps what is told about a request.
+// lastEvent keeps the event of a request.
 type lastEvent struct{ observe.Event }
 
 func (l *lastEvent) Observe(_ context.Context, e *observe.Event) { l.Event = *e }
 
-// assertionClaims is what the assertion says.
+// assertionClaims returns the claims of the assertion.
 func assertionClaims(lines []string) json.RawMessage {
 	if len(lines) != 1 {
 		return nil
@@ -413,12 +417,12 @@ func printJSON(w io.Writer, e *explanation) error {
 	return enc.Encode(e)
 }
 
-// mask replaces what is different at every request.
+// mask replaces values that are different for every request.
 func (a *appView) mask() {
-	for name, stands := range map[string]string{"X-Request-Id": "<one per request>",
+	for name, placeholder := range map[string]string{"X-Request-Id": "<one per request>",
 		"X-Forwarded-For": "<address of the client>", identity.AssertionHeader: "<signed JWT>"} {
 		if a.Headers[name] != nil {
-			a.Headers[name] = []string{stands}
+			a.Headers[name] = []string{placeholder}
 		}
 	}
 }
@@ -463,8 +467,8 @@ func (e *explanation) print(w io.Writer) {
 	}
 }
 
-// fold is what a sign-in makes of who, for explain. An organization of the
-// configuration can be asked for by its id, as rules name it.
+// fold maps the organizations of who to those of the configuration, as a sign-in does. An
+// organization of the configuration can also be given by its id, as in rules.
 func fold(cfg *config.Config, who identity.Identity) (identity.Identity, error) {
 	orgs, faults := assemble.NewOrganizations(cfg)
 	if len(faults) > 0 {
@@ -475,7 +479,8 @@ func fold(cfg *config.Config, who identity.Identity) (identity.Identity, error) 
 	}
 	i := slices.IndexFunc(cfg.Organizations, func(o config.Organization) bool { return o.ID == who.Org.ID })
 	if i < 0 {
-		return who, usage("--org: no organization is called %q; an id at a provider is \"%s:…\"", who.Org.ID, who.Provider)
+		return who, usage("--org: no organization is called %q; an id at a provider is \"%s:…\"",
+			who.Org.ID, who.Provider)
 	}
 	o := cfg.Organizations[i]
 	who.Org = identity.Org{ID: o.ID, Name: o.Name, Domain: o.Domain, Source: identity.SourceConfig}

@@ -29,7 +29,8 @@ type goPackage struct {
 func listPackages(t *testing.T) map[string]goPackage {
 	t.Helper()
 	touchSources(t)
-	cmd := exec.Command("go", "list", "-json=ImportPath,Standard,Imports,TestImports,XTestImports,Deps", "-deps", "-test=false", module+"...")
+	cmd := exec.Command("go", "list", "-json=ImportPath,Standard,Imports,TestImports,XTestImports,Deps", "-deps",
+		"-test=false", module+"...")
 	out, err := cmd.Output()
 	if err != nil {
 		var exit *exec.ExitError
@@ -96,10 +97,12 @@ var oneDoor = []struct {
 }{
 	{"github.com/coreos/go-oidc", []string{"login"}, "tokens are checked in one place"},
 	{"github.com/gorilla/securecookie", []string{"session"}, "cookies are sealed in one place"},
-	{"github.com/go-jose/go-jose", []string{"assertion", "login", "oauth", "internal/demo", "internal/testenv"}, "signatures are made and read in few places"},
+	{"github.com/go-jose/go-jose", []string{"assertion", "login", "oauth", "internal/demo", "internal/testenv"},
+		"signatures are made and read in few places"},
 	{"golang.org/x/oauth2", []string{"oauth", "login"}, "it is only for whoever talks to providers"},
 	{"go.yaml.in/yaml", []string{"cmd/sallyport/internal/yamltable"}, "YAML is read strictly, by one table"},
-	{"database/sql", []string{"store", "store/sqlite", "store/postgres", "store/storetest"}, "what is kept is kept in one place"},
+	{"database/sql", []string{"store", "store/sqlite", "store/postgres", "store/storetest"},
+		"what is kept is kept in one place"},
 	{"modernc.org/sqlite", []string{"store/sqlite"}, "a driver belongs to the database that it opens"},
 	{"github.com/jackc/pgx", []string{"store/postgres"}, "a driver belongs to the database that it opens"},
 	{"github.com/fsnotify/fsnotify", []string{"cmd/sallyport/internal/watch"}, "files are watched in one place"},
@@ -164,7 +167,10 @@ func TestFloors(t *testing.T) {
 				continue
 			}
 			for _, row := range oneDoor {
-				inside := func(imp string) bool { return imp == row.dependency || strings.HasPrefix(imp, row.dependency+"/") }
+				inside := func(imp string) bool {
+					return imp == row.dependency ||
+						strings.HasPrefix(imp, row.dependency+"/")
+				}
 				if slices.ContainsFunc(p.Imports, inside) && !slices.Contains(row.doors, from) {
 					t.Errorf("%s imports %s: %s; the doors are %v", from, row.dependency, row.why, row.doors)
 				}
@@ -196,7 +202,8 @@ func TestFloors(t *testing.T) {
 		}
 		for _, row := range oneDoor {
 			used := slices.ContainsFunc(row.doors, func(door string) bool {
-				return slices.ContainsFunc(packages[module+door].Imports, func(imp string) bool { return strings.HasPrefix(imp, row.dependency) })
+				return slices.ContainsFunc(packages[module+door].Imports,
+					func(imp string) bool { return strings.HasPrefix(imp, row.dependency) })
 			})
 			if !used {
 				t.Errorf("no door of %s uses it", row.dependency)

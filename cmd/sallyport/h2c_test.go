@@ -22,7 +22,8 @@ import (
 func TestAPrefaceWithoutH2CIsOneRefusal(t *testing.T) {
 	cfg, _, err := parseConfig("c.yaml", []byte("version: 1\npublic_url: https://app.example.com\n"+
 		"session: {keys: [\"literal:"+session.NewKey(time.Unix(1.7e9, 0)).Text()+"\"]}\n"+
-		"providers: [{id: a, type: oidc, issuer: \"https://idp.example\", client_id: a, client_secret: \"literal:0123456789abcdef\"}]\n"+
+		"providers: [{id: a, type: oidc, issuer: \"https://idp.example\", client_id: a, client_secret: "+
+		"\"literal:0123456789abcdef\"}]\n"+
 		"routes: [{name: app, path: /, upstream: \"http://127.0.0.1:1\", public: true}]\n"))
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +40,8 @@ func TestAPrefaceWithoutH2CIsOneRefusal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := server.NewPublicHTTP(door, server.Limits{Header: 64 << 10, KeepAlive: time.Minute}, slog.New(slog.DiscardHandler))
+	srv := server.NewPublicHTTP(door, server.Limits{Header: 64 << 10, KeepAlive: time.Minute},
+		slog.New(slog.DiscardHandler))
 	t.Cleanup(func() { _ = srv.Close() })
 	go func() { _ = srv.Serve(l) }()
 	c, err := net.Dial("tcp", l.Addr().String())

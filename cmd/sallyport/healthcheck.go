@@ -36,12 +36,12 @@ func healthcheckCommand(c *console) *cobra.Command {
 	return cmd
 }
 
-// healthQuestion is the address that tells whether Sallyport is ready.
+// healthQuestion is the address that is asked whether Sallyport is ready.
 type healthQuestion struct {
 	url    string
-	public bool   // the public listener, of which any answer will do that is no failure
-	host   string // under which it is asked; "": that of url
-	hint   string // what to do if nobody answers
+	public bool   // it is the public listener: any answer below 500 is healthy
+	host   string // the Host of the request; "": that of url
+	hint   string // what to do if there is no answer
 }
 
 func (q healthQuestion) ask(ctx context.Context, c *console) error {
@@ -57,7 +57,7 @@ func (q healthQuestion) ask(ctx context.Context, c *console) error {
 	}
 	req.Host = q.host
 	client := &http.Client{Transport: &http.Transport{}}
-	if q.public { // on this machine, under no name of its certificate, and it is told nothing
+	if q.public { // it is on this machine, its certificate has another name, and no secret is sent
 		client.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 		client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	}
@@ -73,34 +73,34 @@ func (q healthQuestion) ask(ctx context.Context, c *console) error {
 	return nil
 }
 
-// configuredHealth is where the configuration at path says that Sallyport can be
-// asked. Without one, or with one that was broken since Sallyport read it, that
-// is the default, unless the file was named.
+// configuredHealth returns the address that the configuration at path has. If it cannot be
+// read, for example because it was changed since Sallyport has read it, the default address
+// is used, unless the file was named on the command line.
 func configuredHealth(path string, named bool) (healthQuestion, error) {
 	cfg, _, err := loadConfig(path)
 	switch {
 	case err != nil && named:
 		return healthQuestion{}, err
 	case err != nil:
-		return healthQuestion{url: "http://127.0.0.1:4181/readyz",
-			hint: "; this is the default address, because " + path + " cannot be used: name the configuration with -c"}, nil
+		return healthQuestion{url: "http://127.0.0.1:4181/readyz", hint: "; this is the default address, because " +
+			path + " cannot be used: name the configuration with -c"}, nil
 	case cfg.Listen.Admin.Address != "":
 		return healthQuestion{url: "http://" + reachable(cfg.Listen.Admin.Address) + "/readyz"}, nil
 	}
 	scheme, address, host := "http", cfg.Listen.HTTP, ""
-	if cfg.PublicURL != nil { // else it is only a reference
+	if cfg.PublicURL != nil { // nil: it is a reference, which is not read here
 		host = cfg.PublicURL.Host
 	}
 	if cfg.Listen.HTTPS.Address != "" {
 		scheme, address = "https", cfg.Listen.HTTPS.Address
 	}
-	return healthQuestion{url: scheme + "://" + reachable(address) + cfg.Prefix + "/jwks.json", public: true, host: host},
-		nil
+	jwks := scheme + "://" + reachable(address) + cfg.Prefix + "/jwks.json"
+	return healthQuestion{url: jwks, public: true, host: host}, nil
 }
 
-// reachable is an address to ask a listener on this machine at.
+// reachable returns an address of this machine at which a listener can be asked.
 func reachable(listener string) string {
-	host, port, _ := net.SplitHostPort(listener) // the configuration has judged it
+	host, port, _ := net.SplitHostPort(listener) // it was checked with the configuration
 	switch host {
 	case "", "0.0.0.0":
 		host = "127.0.0.1"

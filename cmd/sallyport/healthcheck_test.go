@@ -22,15 +22,25 @@ func TestHealthcheckAsksWhereTheConfigurationListens(t *testing.T) {
 	files := &testenv.TLSFiles{T: t, Dir: t.TempDir()}
 	files.Swap(testenv.NewKeyPair(t, "app.example", time.Now().Add(time.Hour)))
 	for name, listeners := range map[string]func(public, admin string) string{
-		"admin":            func(public, admin string) string { return `{http: "` + public + `", admin: "` + admin + `"}` },
-		"admin everywhere": func(public, admin string) string { return `{http: "` + public + `", admin: ":` + portIn(admin) + `"}` },
+		"admin": func(public,
+			admin string) string {
+			return `{http: "` + public + `", admin: "` + admin + `"}`
+		},
+		"admin everywhere": func(public,
+			admin string) string {
+			return `{http: "` + public + `", admin: ":` + portIn(admin) + `"}`
+		},
 		"admin by its name": func(public, admin string) string {
 			return `{http: "` + public + `", admin: "localhost:` + portIn(admin) + `"}`
 		},
-		"no admin":           func(public, _ string) string { return `{http: "` + public + `", admin: ""}` },
-		"no admin, anywhere": func(public, _ string) string { return `{http: "0.0.0.0:` + portIn(public) + `", admin: ""}` },
+		"no admin": func(public, _ string) string { return `{http: "` + public + `", admin: ""}` },
+		"no admin, anywhere": func(public,
+			_ string) string {
+			return `{http: "0.0.0.0:` + portIn(public) + `", admin: ""}`
+		},
 		"no admin, https": func(public, _ string) string {
-			return `{https: {address: "` + public + `", cert: "file:` + files.Dir + `/tls.crt", key: "file:` + files.Dir + `/tls.key"}, admin: ""}`
+			return `{https: {address: "` + public + `", cert: "file:` + files.Dir + `/tls.crt", key: "file:` +
+				files.Dir + `/tls.key"}, admin: ""}`
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -45,7 +55,8 @@ func TestHealthcheckAsksWhereTheConfigurationListens(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "config.yaml")
 			write(t, file, "version: 1\npublic_url: https://app.example.com\nlisten: "+listeners(public, admin)+"\n"+
 				"session: {keys: [\"literal:"+session.NewKey(time.Unix(1.7e9, 0)).Text()+"\"]}\n"+
-				"providers: [{id: sso, type: oidc, issuer: \"http://127.0.0.1:1\", client_id: a, client_secret: \"literal:0123456789abcdef\"}]\n"+
+				"providers: [{id: sso, type: oidc, issuer: \"http://127.0.0.1:1\", client_id: a, client_secret: "+
+				"\"literal:0123456789abcdef\"}]\n"+
 				"routes: [{name: app, path: /, host: 127.0.0.1, upstream: \"http://127.0.0.1:1\", public: true}]\n")
 			check := func() (int, string) {
 				var out bytes.Buffer
@@ -64,7 +75,8 @@ func TestHealthcheckAsksWhereTheConfigurationListens(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() { ended <- serve(ctx, &console{env: os.LookupEnv}, cfg, log) }()
-			testenv.Eventually(t, "healthy", func() bool { code, said := check(); return code == exitOK && said == "healthy\n" })
+			testenv.Eventually(t, "healthy",
+				func() bool { code, said := check(); return code == exitOK && said == "healthy\n" })
 			stop()
 			if err := <-ended; err != nil {
 				t.Error(err)

@@ -1,10 +1,10 @@
 // Command sallyport signs people in with OpenID Connect in front of an app and
 // tells the app who they are.
 //
-// This is the roof: the commands, one file for each, and nothing can import it.
-// What the configuration may say is in internal/config, how a running Sallyport
-// is made of it in internal/assemble, and what a request goes through in proxy.
-// Cobra's types end here: what a command does takes plain values.
+// This package has the commands, one file for each; nothing can import it. internal/config
+// reads the configuration, internal/assemble makes a running Sallyport from it, and proxy
+// handles the requests. Cobra is used here only: the functions that do a command's work
+// take plain values.
 package main
 
 import (
@@ -28,29 +28,29 @@ const (
 )
 
 func main() {
-	// net/http's transport tells the standard logger what an app sent out of turn,
-	// in the app's bytes. Our log is JSON and quotes nobody (P18).
+	// net/http's transport writes unexpected bytes of an app to the standard logger. Our log
+	// is JSON and quotes no app (P18).
 	log.SetOutput(io.Discard)
 	os.Exit(run(os.Args[1:], &console{stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv}))
 }
 
-// console is what a command may touch of the outside, so that a test can be the shell.
+// console is what a command uses of its environment. Tests replace it.
 type console struct {
 	stdout, stderr io.Writer
 	env            func(string) (string, bool)
 }
 
-// usageError is the reader's to mend: exit code 2.
+// usageError is an error that the user can correct: exit code 2.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
 func usage(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// run is the whole program but for the process around it.
+// run runs the command of args and returns the exit code.
 func run(args []string, c *console) int {
-	// The first signal asks to stop; when its context is done the handler is
-	// removed, so that a second one ends the process at once.
+	// The first signal asks to stop. Then the handler is removed, so that a second signal
+	// ends the process at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
@@ -72,7 +72,7 @@ func run(args []string, c *console) int {
 	return exitFailed
 }
 
-// silentError has been told to the reader already.
+// silentError is an error that the user has been told already.
 type silentError struct{ error }
 
 func (e silentError) Unwrap() error { return e.error }
@@ -92,7 +92,7 @@ func newRoot(c *console) *cobra.Command {
 			return silentError{usage("no command")}
 		},
 	}
-	root.Version = version() // makes --version
+	root.Version = version() // adds the flag --version
 	root.SetVersionTemplate(versionLine())
 	root.SetOut(c.stdout)
 	root.SetErr(c.stderr)

@@ -35,7 +35,8 @@ func TestExitCodesTellWhoseTurnItIs(t *testing.T) {
 	good := func(listen, key string) string {
 		return "version: 1\npublic_url: http://127.0.0.1:4180\nlisten: {http: \"" + listen + "\", admin: \"\"}\n" +
 			"session: {keys: [\"" + key + "\"]}\n" +
-			"providers: [{id: sso, type: oidc, issuer: \"http://127.0.0.1:1\", client_id: a, client_secret: \"literal:0123456789abcdef\"}]\n" +
+			"providers: [{id: sso, type: oidc, issuer: \"http://127.0.0.1:1\", client_id: a, client_secret: " +
+			"\"literal:0123456789abcdef\"}]\n" +
 			"routes: [{name: app, path: /, upstream: \"http://127.0.0.1:1\", allow: authenticated}]\n"
 	}
 	key := "literal:" + session.NewKey(time.Unix(1.7e9, 0)).Text()
@@ -67,7 +68,8 @@ func TestExitCodesTellWhoseTurnItIs(t *testing.T) {
 		if !strings.Contains(stderr.String(), tt.says) || (tt.says == "" && stderr.Len() > 0) {
 			t.Errorf("sallyport %s says %q, want %q", tt.args, stderr.String(), tt.says)
 		}
-		if text := stderr.String() + stdout.String(); strings.Contains(text, "goroutine") || strings.Contains(text, "0123456789abcdef") {
+		if text := stderr.String() + stdout.String(); strings.Contains(text, "goroutine") ||
+			strings.Contains(text, "0123456789abcdef") {
 			t.Errorf("sallyport %s shows what it must not:\n%s", tt.args, text)
 		}
 	}
@@ -78,16 +80,19 @@ func TestWhatIsLoggedBeforeAFailureIsWritten(t *testing.T) {
 	taken := takenAddress(t)
 	defer taken.Close()
 	path := filepath.Join(t.TempDir(), "c.yaml")
-	text := "version: 1\npublic_url: http://127.0.0.1:4180\nlisten: {http: \"" + taken.Addr().String() + "\", admin: \"\"}\n" +
+	text := "version: 1\npublic_url: http://127.0.0.1:4180\nlisten: {http: \"" + taken.Addr().String() +
+		"\", admin: \"\"}\n" +
 		"session: {keys: [\"literal:" + session.NewKey(time.Unix(1.7e9, 0)).Text() + "\"]}\n" +
-		"providers: [{id: sso, type: oidc, issuer: \"http://127.0.0.1:1\", client_id: a, client_secret: \"literal:0123456789abcdef\"}]\n" +
+		"providers: [{id: sso, type: oidc, issuer: \"http://127.0.0.1:1\", client_id: a, client_secret: " +
+		"\"literal:0123456789abcdef\"}]\n" +
 		"routes: [{name: app, path: /, upstream: \"http://127.0.0.1:1\", allow: authenticated}]\n"
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var stdout, stderr bytes.Buffer
 	c := &console{stdout: &stdout, stderr: &stderr, env: func(string) (string, bool) { return "", false }}
-	if code := run([]string{"serve", "-c", path}, c); code != exitFailed || !strings.Contains(stderr.String(), "another program has it") {
+	if code := run([]string{"serve", "-c", path}, c); code != exitFailed ||
+		!strings.Contains(stderr.String(), "another program has it") {
 		t.Errorf("exit code %d, %q", code, stderr.String())
 	}
 	if got := strings.Count(stdout.String(), `"msg":"configuration","warning":"`); got != 2 { // the two literals
@@ -97,21 +102,27 @@ func TestWhatIsLoggedBeforeAFailureIsWritten(t *testing.T) {
 
 func TestGroupsThatEveryProviderCanGiveAreWarnedOf(t *testing.T) {
 	provider := func(id string) string {
-		return "  - {id: " + id + ", type: oidc, issuer: \"https://" + id + ".example\", client_id: a, client_secret: \"env:S\", email_domains: [" + id + ".example]}\n"
+		return "  - {id: " + id + ", type: oidc, issuer: \"https://" + id +
+			".example\", client_id: a, client_secret: \"env:S\", email_domains: [" + id + ".example]}\n"
 	}
-	text := "version: 1\npublic_url: https://app.example.com\nsession: {keys: [\"file:/k\"]}\nproviders:\n" + provider("a") + provider("b") +
-		"routes:\n  - {name: app, path: /, upstream: \"http://127.0.0.1:1\", allow: [{groups: [admins]}, {groups: [x], orgs: [\"a:1\"]}]}\n"
+	text := "version: 1\npublic_url: https://app.example.com\nsession: {keys: [\"file:/k\"]}\nproviders:\n" +
+		provider("a") + provider("b") +
+		"routes:\n  - {name: app, path: /, upstream: \"http://127.0.0.1:1\", allow: [{groups: [admins]}, {groups: " +
+		"[x], orgs: [\"a:1\"]}]}\n"
 	cfg, _, err := parseConfig("c.yaml", []byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w := warnings(cfg); len(w) != 1 || !strings.HasPrefix(w[0].Error(), "c.yaml:8:66: routes[0].allow[0]: each of the providers can put people into these groups") {
+	if w := warnings(cfg); len(w) != 1 ||
+		!strings.HasPrefix(w[0].Error(),
+			"c.yaml:8:66: routes[0].allow[0]: each of the providers can put people into these groups") {
 		t.Errorf("warned of %v", w)
 	}
 }
 
 // newFrontDoor is all of serve but its listeners.
-func newFrontDoor(cfg *config.Config, sec *assemble.Secrets, reg prometheus.Registerer, log *slog.Logger) (*assemble.Process, error) {
+func newFrontDoor(cfg *config.Config, sec *assemble.Secrets, reg prometheus.Registerer,
+	log *slog.Logger) (*assemble.Process, error) {
 	process := assemble.NewProcess(reg, log, observe.Log{Logger: log})
 	runtime, err := process.Build(cfg, sec)
 	if err != nil {

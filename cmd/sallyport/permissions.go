@@ -55,8 +55,8 @@ func permissions(c *console, path, format string) error {
 	return print(c.stdout, summary)
 }
 
-// withoutSecrets reads a configuration for those who ask about it: secrets do
-// not matter to the answer, and in CI they are elsewhere.
+// withoutSecrets reads a configuration for commands that answer questions about it. Secrets
+// make no difference to the answer, and in CI they do not exist.
 func withoutSecrets(path string, env func(string) (string, bool)) (*config.Config, error) {
 	cfg, _, err := loadConfig(path)
 	if err != nil {
@@ -68,15 +68,14 @@ func withoutSecrets(path string, env func(string) (string, bool)) (*config.Confi
 	return cfg, nil
 }
 
-// summarize asks providers that are made as for serve, but with stand-ins for
-// what only secrets and the outside know.
+// summarize asks providers that are made as for serve, but with fake secrets and keys.
 func summarize(cfg *config.Config) ([]pages.Permission, error) {
 	var summary []pages.Permission
 	for _, p := range cfg.Providers {
 		if p.Use == login.UseTokens { // which is asked for nothing
 			continue
 		}
-		l, err := standIn(cfg, p)
+		l, err := fakeProvider(cfg, p)
 		if err != nil {
 			return nil, err
 		}
@@ -85,12 +84,12 @@ func summarize(cfg *config.Config) ([]pages.Permission, error) {
 	return summary, nil
 }
 
-// standIn is a provider with which nobody can sign in: it is asked what it would
-// do.
-func standIn(cfg *config.Config, p config.Provider) (*login.Provider, error) {
+// fakeProvider makes a provider with fake secrets and keys. Nobody can sign in with it, but
+// it can say what it would do.
+func fakeProvider(cfg *config.Config, p config.Provider) (*login.Provider, error) {
 	o := assemble.ProviderOptions(cfg, p)
 	o.ClientID, o.ClientSecret = "stand-in", "a stand-in, long enough to sign with (RFC 7518 §3.2)"
-	public, private, err := standInKey()
+	public, private, err := fakeKey()
 	if err != nil {
 		return nil, err
 	}
@@ -103,8 +102,8 @@ func standIn(cfg *config.Config, p config.Provider) (*login.Provider, error) {
 	return login.New(o)
 }
 
-// standInKey is some key in PEM.
-func standInKey() (public, private string, err error) {
+// fakeKey makes a key that nobody else knows, in PEM.
+func fakeKey() (public, private string, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return "", "", fmt.Errorf("make a key: %w", err)
@@ -117,10 +116,12 @@ func standInKey() (public, private string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("write a key: %w", err)
 	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: half})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: whole})), nil
+	public = string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: half}))
+	private = string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: whole}))
+	return public, private, nil
 }
 
-// parts are the lists of a summary, with their headings.
+// permissionParts returns the lists of a summary, with their headings.
 func permissionParts(p pages.Permission) []struct {
 	heading string
 	terms   []pages.Term
@@ -156,13 +157,15 @@ func permissionMarkdown(w io.Writer, summary []pages.Permission) error {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		fmt.Fprintf(w, "## %s (%s)\n\n| | | |\n|---|---|---|\n| redirect URI | | `%s` |\n", p.Provider, p.Type, p.Redirect)
+		fmt.Fprintf(w, "## %s (%s)\n\n| | | |\n|---|---|---|\n| redirect URI | | `%s` |\n",
+			p.Provider, p.Type, p.Redirect)
 		for _, part := range permissionParts(p) {
 			for _, t := range part.terms {
 				fmt.Fprintf(w, "| %s | `%s` | %s |\n", part.heading, cell.Replace(t.Name), cell.Replace(t.Means))
 			}
 		}
-		if _, err := fmt.Fprintf(w, "| thrown away | | %s |\n", cell.Replace(strings.Join(p.Discarded, ", "))); err != nil {
+		_, err := fmt.Fprintf(w, "| thrown away | | %s |\n", cell.Replace(strings.Join(p.Discarded, ", ")))
+		if err != nil {
 			return err
 		}
 	}

@@ -44,16 +44,24 @@ func TestP08_EveryProviderSignsInFromItsConfiguration(t *testing.T) {
 		{"microsoft", demo.Microsoft, "type: microsoft, issuer: OP, endpoints: {graph: OP}, tenant: common",
 			"p:822b33ad-87c1-48a0-a20a-5ba7cd5ebcaa/3c38aafb-0579-dafe-18bb-584dce2786cc", "mira@acme.example",
 			"p:822b33ad-87c1-48a0-a20a-5ba7cd5ebcaa|Acme Rockets|acme.example"},
-		{"pagerduty", demo.PagerDuty, "type: pagerduty, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, jwks: OP/jwks}",
+		{"pagerduty", demo.PagerDuty,
+			"type: pagerduty, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, jwks: OP/jwks}",
 			"p:PM6C63M/PHQ4KV6", "", "p:PM6C63M|acme-demo|acme-demo.pagerduty.com"},
 		{"slack", demo.Slack, "type: slack, issuer: OP",
 			"p:TQIVTHLMHYF/UHQ4KV6YFPH", "mira@acme.example", "p:TQIVTHLMHYF|Acme Rockets|acme-demo.slack.com"},
-		{"seed 002", demo.Partner, "type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token}, public_keys: [file:KEY], " +
-			"scopes: [openid, email, name], email_domains: [acme.example], quirks: [no_nonce, raw_basic_credentials, assume_email_verified]",
+		{"seed 002", demo.Partner,
+			"type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token}, public_keys: " +
+				"[file:KEY], " +
+				"scopes: [openid, email, name], email_domains: [acme.example], quirks: [no_nonce, " +
+				"raw_basic_credentials, " +
+				"assume_email_verified]",
 			"p:mira", "mira@acme.example", "||"},
-		{"seed 003", demo.Perscom, "type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, userinfo: OP/userinfo, end_session: OP/end_session}, " +
-			"scopes: [openid, profile, email, tenant], identity_from: userinfo, claims: {org_id: tenant_sub, org_name: tenant_name}, " +
-			"email_domains: [acme.example], quirks: [numeric_sub, end_session_post]",
+		{"seed 003", demo.Perscom,
+			"type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, userinfo: " +
+				"OP/userinfo, end_session: OP/end_session}, " +
+				"scopes: [openid, profile, email, tenant], identity_from: userinfo, claims: {org_id: tenant_sub, " +
+				"org_name: tenant_name}, " +
+				"email_domains: [acme.example], quirks: [numeric_sub, end_session_post]",
 			"p:1", "mira@acme.example", "p:1|Acme Rockets|"},
 	}
 	for _, row := range rows {
@@ -78,8 +86,10 @@ func TestP08_EveryProviderSignsInFromItsConfiguration(t *testing.T) {
 			if err := os.WriteFile(key, []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			file := "version: 1\npublic_url: " + public + "\nsession: {keys: [\"literal:" + session.NewKey(time.Unix(1.7e9, 0)).Text() + "\"]}\n" +
-				"providers:\n  - {id: p, client_id: sallyport, client_secret: env:SECRET, " + strings.NewReplacer("OP", op.URL, "KEY", key).Replace(row.config) + "}\n" +
+			file := "version: 1\npublic_url: " + public + "\nsession: {keys: [\"literal:" +
+				session.NewKey(time.Unix(1.7e9, 0)).Text() + "\"]}\n" +
+				"providers:\n  - {id: p, client_id: sallyport, client_secret: env:SECRET, " +
+				strings.NewReplacer("OP", op.URL, "KEY", key).Replace(row.config) + "}\n" +
 				"routes:\n  - {name: app, path: /, upstream: \"" + app.URL + "\", allow: authenticated}\n"
 			cfg, _, err := parseConfig("config.yaml", []byte(file))
 			if err != nil {
@@ -101,8 +111,10 @@ func TestP08_EveryProviderSignsInFromItsConfiguration(t *testing.T) {
 			if page.Body != "the app" {
 				t.Fatalf("%d at %s:\n%s\n%s", page.Status, page.URL, page.Body, &log)
 			}
-			org := strings.Join([]string{told.Get("X-Forwarded-Org-Id"), told.Get("X-Forwarded-Org-Name"), told.Get("X-Forwarded-Org-Domain")}, "|")
-			if got := told.Get("X-Forwarded-User"); got != row.user || told.Get("X-Forwarded-Email") != row.email || org != row.org {
+			org := strings.Join([]string{told.Get("X-Forwarded-Org-Id"), told.Get("X-Forwarded-Org-Name"),
+				told.Get("X-Forwarded-Org-Domain")}, "|")
+			if got := told.Get("X-Forwarded-User"); got != row.user || told.Get("X-Forwarded-Email") != row.email ||
+				org != row.org {
 				t.Errorf("the app was told %q, %q, %q", got, told.Get("X-Forwarded-Email"), org)
 			}
 			seen := log.String() + page.Body
@@ -126,7 +138,10 @@ func TestP08_EveryProviderSignsInFromItsConfiguration(t *testing.T) {
 // TestAProviderWhoseCertificateIsFromAnAuthorityOfItsOwn signs in over https
 // that nobody but the provider's `ca` vouches for: every call of ours does.
 func TestAProviderWhoseCertificateIsFromAnAuthorityOfItsOwn(t *testing.T) {
-	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "the app") }))
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter,
+		r *http.Request) {
+		_, _ = io.WriteString(w, "the app")
+	}))
 	defer app.Close()
 	provider := httptest.NewUnstartedServer(nil)
 	provider.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
@@ -151,8 +166,10 @@ func TestAProviderWhoseCertificateIsFromAnAuthorityOfItsOwn(t *testing.T) {
 		if err := os.WriteFile(ca, certificate, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		file := "version: 1\npublic_url: " + public + "\nsession: {keys: [\"literal:" + session.NewKey(time.Unix(1.7e9, 0)).Text() + "\"]}\n" +
-			"providers:\n  - {id: p, type: oidc, issuer: \"" + issuer + "\", ca: \"file:" + ca + "\", client_id: sallyport, client_secret: \"literal:s\", identity_from: userinfo}\n" +
+		file := "version: 1\npublic_url: " + public + "\nsession: {keys: [\"literal:" +
+			session.NewKey(time.Unix(1.7e9, 0)).Text() + "\"]}\n" +
+			"providers:\n  - {id: p, type: oidc, issuer: \"" + issuer + "\", ca: \"file:" + ca +
+			"\", client_id: sallyport, client_secret: \"literal:s\", identity_from: userinfo}\n" +
 			"routes:\n  - {name: app, path: /, upstream: \"" + app.URL + "\", allow: authenticated}\n"
 		if !trusted {
 			file = strings.Replace(file, "ca: \"file:"+ca+"\", ", "", 1)
@@ -175,7 +192,8 @@ func TestAProviderWhoseCertificateIsFromAnAuthorityOfItsOwn(t *testing.T) {
 		browser := testenv.NewBrowser(t, provider.Client().Transport)
 		page := browser.Open(public + "/")
 		if !trusted {
-			if page.Status != http.StatusServiceUnavailable || !strings.Contains(log.String(), "ca of the provider says who may vouch for it") {
+			if page.Status != http.StatusServiceUnavailable ||
+				!strings.Contains(log.String(), "ca of the provider says who may vouch for it") {
 				t.Errorf("without ca: %d\n%s", page.Status, &log)
 			}
 			continue
@@ -205,10 +223,14 @@ func TestWhoSignsOutAtTheProviderComesBackToAPageOfOurs(t *testing.T) {
 		defer front.Close()
 		public := "http://" + front.Listener.Addr().String()
 		op := testenv.StartProvider(t, demo.ProviderOptions{ClientID: "sallyport", ClientSecret: "s",
-			RedirectURIs: []string{public + "/.sallyport/callback/p"}, PostLogoutURIs: []string{public + "/.sallyport/logout"}})
-		cfg, _, err := parseConfig("config.yaml", []byte("version: 1\npublic_url: "+public+"\nsession: {keys: [\"literal:"+session.NewKey(time.Unix(1.7e9, 0)).Text()+"\"]}\n"+
-			"providers:\n  - {id: p, type: oidc, issuer: \""+op.URL+"\", client_id: sallyport, client_secret: \"literal:s\", "+config+"}\n"+
-			"routes:\n  - {name: app, path: /, upstream: \"http://127.0.0.1:1\", allow: authenticated}\n"))
+			RedirectURIs:   []string{public + "/.sallyport/callback/p"},
+			PostLogoutURIs: []string{public + "/.sallyport/logout"}})
+		cfg, _, err := parseConfig("config.yaml",
+			[]byte("version: 1\npublic_url: "+public+"\nsession: {keys: [\"literal:"+session.NewKey(time.Unix(1.7e9,
+				0)).Text()+"\"]}\n"+
+				"providers:\n  - {id: p, type: oidc, issuer: \""+op.URL+"\", client_id: sallyport, client_secret: "+
+				"\"literal:s\", "+config+"}\n"+
+				"routes:\n  - {name: app, path: /, upstream: \"http://127.0.0.1:1\", allow: authenticated}\n"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -245,7 +267,10 @@ func TestWhoSignsOutAtTheProviderComesBackToAPageOfOurs(t *testing.T) {
 // TestWorkloadIdentityNeedsNoSecretInTheConfiguration: a token in a file proves
 // the client, and the file is read again for each sign-in, as Kubernetes renews it.
 func TestWorkloadIdentityNeedsNoSecretInTheConfiguration(t *testing.T) {
-	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "the app") }))
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter,
+		r *http.Request) {
+		_, _ = io.WriteString(w, "the app")
+	}))
 	defer app.Close()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -256,12 +281,15 @@ func TestWorkloadIdentityNeedsNoSecretInTheConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "key.pem"),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for config, trust := range map[string]demo.ClientTrust{
-		"client_auth: assertion, client_assertion: \"file:DIR/token\"":                       {Key: key.Public(), Issuer: "https://cluster.example", Subject: "system:serviceaccount:web:sallyport"},
-		"client_auth: private_key_jwt, client_key: \"file:DIR/key.pem\", client_key_id: k-1": {Key: key.Public(), Issuer: "sallyport", Subject: "sallyport"},
+		"client_auth: assertion, client_assertion: \"file:DIR/token\"": {Key: key.Public(),
+			Issuer: "https://cluster.example", Subject: "system:serviceaccount:web:sallyport"},
+		"client_auth: private_key_jwt, client_key: \"file:DIR/key.pem\", client_key_id: k-1": {Key: key.Public(),
+			Issuer: "sallyport", Subject: "sallyport"},
 	} {
 		front := httptest.NewUnstartedServer(nil)
 		defer front.Close()
@@ -273,7 +301,8 @@ func TestWorkloadIdentityNeedsNoSecretInTheConfiguration(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			jws, err := signer.Sign(fmt.Appendf(nil, `{"iss":%q,"sub":%q,"aud":%q,"exp":%d}`, trust.Issuer, trust.Subject, op.URL, time.Now().Add(life).Unix()))
+			jws, err := signer.Sign(fmt.Appendf(nil, `{"iss":%q,"sub":%q,"aud":%q,"exp":%d}`, trust.Issuer,
+				trust.Subject, op.URL, time.Now().Add(life).Unix()))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -281,14 +310,18 @@ func TestWorkloadIdentityNeedsNoSecretInTheConfiguration(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(filepath.Join(dir, "token"), []byte(token+"\n"), 0o644); err != nil { // as the kubelet writes them
+			// as the kubelet writes them
+			if err := os.WriteFile(filepath.Join(dir, "token"), []byte(token+"\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
 		issue(-time.Minute)
-		cfg, _, err := parseConfig("config.yaml", []byte("version: 1\npublic_url: "+public+"\nsession: {keys: [\"literal:"+session.NewKey(time.Unix(1.7e9, 0)).Text()+"\"]}\n"+
-			"providers:\n  - {id: p, type: oidc, issuer: \""+op.URL+"\", client_id: sallyport, "+strings.ReplaceAll(config, "DIR", dir)+"}\n"+
-			"routes:\n  - {name: app, path: /, upstream: \""+app.URL+"\", allow: authenticated}\n"))
+		cfg, _, err := parseConfig("config.yaml",
+			[]byte("version: 1\npublic_url: "+public+"\nsession: {keys: [\"literal:"+session.NewKey(time.Unix(1.7e9,
+				0)).Text()+"\"]}\n"+
+				"providers:\n  - {id: p, type: oidc, "+
+				"issuer: \""+op.URL+"\", client_id: sallyport, "+strings.ReplaceAll(config, "DIR", dir)+"}\n"+
+				"routes:\n  - {name: app, path: /, upstream: \""+app.URL+"\", allow: authenticated}\n"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -25,15 +25,17 @@ import (
 // endpointMeans says what is below the prefix; the test holds its keys to what
 // proxy/own.go answers.
 var endpointMeans = map[string]string{
-	"callback/":           "GET, with the provider's id behind it: where a provider sends the browser back. The redirect URI to register",
-	"login":               "GET: begins a sign-in; `return_to`, `provider`, `login_hint` and `switch` say which",
-	"logout":              "GET: asks whether to sign out; POST: does it",
-	"account":             "GET: who Sallyport takes the person for, and for operators what providers are asked for",
-	"organization":        "GET: the organizations to choose from; POST: chooses one",
-	"session":             "GET: whether there is a session, and until when, as JSON",
-	"jwks.json":           "GET: the public keys of the assertion, for apps",
-	"backchannel-logout/": "POST, with the provider's id behind it, where there is a store: where a provider says who signed out there. The back-channel logout URI to register",
-	"logo":                "GET: the picture of `pages.logo`, if there is one",
+	"callback/": "GET, with the provider's id behind it: where a provider sends the browser back. The " +
+		"redirect URI to register",
+	"login":        "GET: begins a sign-in; `return_to`, `provider`, `login_hint` and `switch` say which",
+	"logout":       "GET: asks whether to sign out; POST: does it",
+	"account":      "GET: who Sallyport takes the person for, and for operators what providers are asked for",
+	"organization": "GET: the organizations to choose from; POST: chooses one",
+	"session":      "GET: whether there is a session, and until when, as JSON",
+	"jwks.json":    "GET: the public keys of the assertion, for apps",
+	"backchannel-logout/": "POST, with the provider's id behind it, where there is a store: where a provider says " +
+		"who signed out there. The back-channel logout URI to register",
+	"logo": "GET: the picture of `pages.logo`, if there is one",
 }
 
 // TestTheReferenceDocumentIsComplete: docs/reference.md is made from the tables and the
@@ -55,13 +57,17 @@ func TestTheReferenceDocumentIsComplete(t *testing.T) {
 func reference(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
-	b.WriteString("# Reference\n\nMade from the code by `make reference`. What it all is for stands in the [guide](guide.md).\n\n" +
-		"- [Configuration](#configuration)\n- [Endpoints](#endpoints)\n- [Metrics](#metrics)\n- [The log](#the-log)\n- [Exit codes](#exit-codes)\n")
-	b.WriteString("\n## Configuration\n\n`[]` is each entry of a list.\n\n| key | must be | default | required | |\n|---|---|---|---|---|\n")
+	b.WriteString("# Reference\n\nMade from the code by `make reference`. What it all is for stands in the " +
+		"[guide](guide.md).\n\n" +
+		"- [Configuration](#configuration)\n- [Endpoints](#endpoints)\n- [Metrics](#metrics)\n- [The " +
+		"log](#the-log)\n- [Exit codes](#exit-codes)\n")
+	b.WriteString("\n## Configuration\n\n`[]` is each entry of a list.\n\n| key | must be | default | required | " +
+		"|\n|---|---|---|---|---|\n")
 	for _, k := range config.Keys() {
 		row(&b, "`"+k.Path+"`", k.Type, code(k.Default), requirement(k), k.Doc)
 	}
-	b.WriteString("\n## Endpoints\n\nBelow `prefix` (`/.sallyport`), on the host of `public_url`:\n\n| endpoint | |\n|---|---|\n")
+	b.WriteString("\n## Endpoints\n\nBelow `prefix` (`/.sallyport`), on the host of `public_url`:\n\n| endpoint | " +
+		"|\n|---|---|\n")
 	own := read(t, root+"/proxy/own.go")
 	found := matches(own, `(?:\t\t|endpoint)\{"([a-z./-]+)`)
 	for _, name := range found {
@@ -73,27 +79,34 @@ func reference(t *testing.T) string {
 	if len(found) != len(endpointMeans) {
 		t.Errorf("endpointMeans has %d endpoints, proxy/own.go %d", len(endpointMeans), len(found))
 	}
-	b.WriteString("\nOn the hosts of routes that take access tokens: `" + admission.ResourcePath + "`, with the path of the route behind it: GET: who issues them, as JSON (RFC 9728).\n")
-	b.WriteString("\nOn the admin listener (`listen.admin`): `/healthz`, `/readyz`, `/metrics`, `/log-level`, and `app_probes`.\n")
+	b.WriteString("\nOn the hosts of routes that take access tokens: `" + admission.ResourcePath +
+		"`, with the path of the route behind it: GET: who issues them, as JSON (RFC 9728).\n")
+	b.WriteString("\nOn the admin listener (`listen.admin`): `/healthz`, `/readyz`, `/metrics`, `/log-level`, and " +
+		"`app_probes`.\n")
 	b.WriteString("\n## Metrics\n\n| metric | labels | |\n|---|---|---|\n")
 	for _, m := range metricsOf(t) {
 		row(&b, m...)
 	}
 	b.WriteString("\nBeside them the `go_` and `process_` metrics of the Prometheus client.\n")
 	b.WriteString("\n## The log\n\nOne line `request` for each request. Its fields, those that are empty left out:\n\n")
-	for _, name := range matches(read(t, root+"/internal/observe/log.go"), `(?:slog\.(?:String|Int|Int64|Float64|Bool)|add)\("([a-z_0-9]+)"`) {
+	for _, name := range matches(read(t, root+"/internal/observe/log.go"),
+		`(?:slog\.(?:String|Int|Int64|Float64|Bool)|add)\("([a-z_0-9]+)"`) {
 		fmt.Fprintf(&b, "- `%s`\n", name)
 	}
-	b.WriteString("\nWith `log.audit` there is an audit stream: a line of JSON for each of the events below, never dropped " +
+	b.WriteString("\nWith `log.audit` there is an audit stream: a line of JSON for each of the events below, never " +
+		"dropped " +
 		"silently. Its members, those that are empty left out:\n\n| member | |\n|---|---|\n")
-	for _, m := range regexp.MustCompile("`json:\"([a-z_]+)(?:,omitempty)?\"`(?: *// (.*))?").FindAllStringSubmatch(read(t, root+"/internal/observe/audit.go"), -1) {
+	for _, m := range regexp.MustCompile("`json:\"([a-z_]+)(?:,omitempty)?\"`(?: "+
+		"*// (.*))?").FindAllStringSubmatch(read(t, root+"/internal/observe/audit.go"), -1) {
 		row(&b, "`"+m[1]+"`", m[2])
 	}
 	b.WriteString("\n`reason` is one of:\n\n| reason | |\n|---|---|\n")
-	for _, m := range regexp.MustCompile(`Reason\w+\s+Reason = "(\w+)"\s+// (.*)`).FindAllStringSubmatch(read(t, root+"/authz/decide.go"), -1) {
+	for _, m := range regexp.MustCompile(`Reason\w+\s+Reason = "(\w+)"\s+// (.*)`).FindAllStringSubmatch(read(t,
+		root+"/authz/decide.go"), -1) {
 		row(&b, "`"+m[1]+"`", m[2])
 	}
-	fmt.Fprintf(&b, "\n## Exit codes\n\n| code | |\n|---|---|\n| %d | well |\n| %d | failed; for `explain --expect`, the answer is not the expected one |\n| %d | wrong usage or configuration |\n", exitOK, exitFailed, exitConfig)
+	fmt.Fprintf(&b, "\n## Exit codes\n\n| code | |\n|---|---|\n| %d | well |\n| %d | failed; for `explain --expect`, "+
+		"the answer is not the expected one |\n| %d | wrong usage or configuration |\n", exitOK, exitFailed, exitConfig)
 	return b.String()
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/login"
 )
 
-// printRules says each route in sentences.
+// printRules describes each route in sentences.
 func printRules(w io.Writer, cfg *config.Config, pol *assemble.Policy) {
 	for i, r := range pol.Table.Routes() {
 		where := r.Host + r.Path
@@ -37,7 +37,7 @@ func printRules(w io.Writer, cfg *config.Config, pol *assemble.Policy) {
 	}
 }
 
-// destination is the app, and by what it proves that it is the one.
+// destination names the app, and how its certificate is verified.
 func destination(u config.Upstream) string {
 	switch u.URL.Scheme {
 	case "unix":
@@ -57,8 +57,7 @@ func destination(u config.Upstream) string {
 	return fmt.Sprintf("%s over TLS (verified as %s against %s)", u.URL.Host, name, by)
 }
 
-// carries are sentences about what a route lets through, and how, where that
-// is not the default.
+// carries returns sentences about what a route lets through, where that is not the default.
 func carries(r config.Route) []string {
 	var more []string
 	if r.Upstream.Host != "" {
@@ -99,11 +98,11 @@ func carries(r config.Route) []string {
 	return more
 }
 
-// keepsGroups says what sessions keep where that is not everything.
+// keepsGroups says which groups sessions keep, if these are not all.
 func keepsGroups(kept []string) string {
 	if len(kept) == 0 {
 		return "Of a person's groups, none is kept."
 	}
-	return "Of a person's groups, only these are kept: " + strings.Join(slices.Compact(slices.Sorted(slices.Values(kept))),
-		", ") + "."
+	names := slices.Compact(slices.Sorted(slices.Values(kept)))
+	return "Of a person's groups, only these are kept: " + strings.Join(names, ", ") + "."
 }

@@ -49,7 +49,8 @@ func TestServingOutlivesTheReaderOfTheLog(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config.yaml")
 	write(t, file, "version: 1\npublic_url: http://"+public+"\nlisten: {http: \""+public+"\", admin: \""+admin+"\"}\n"+
 		"log: {format: json}\nsession: {keys: [\"literal:"+session.NewKey(time.Unix(1.7e9, 0)).Text()+"\"]}\n"+
-		"providers: [{id: sso, type: oidc, issuer: \"http://127.0.0.1:1\", client_id: a, client_secret: \"literal:0123456789abcdef\"}]\n"+
+		"providers: [{id: sso, type: oidc, issuer: \"http://127.0.0.1:1\", client_id: a, client_secret: "+
+		"\"literal:0123456789abcdef\"}]\n"+
 		"routes: [{name: app, path: /, upstream: \"http://127.0.0.1:1\", allow: authenticated}]\n")
 	self, err := os.Executable()
 	if err != nil {
@@ -80,7 +81,8 @@ func TestServingOutlivesTheReaderOfTheLog(t *testing.T) {
 	}
 	testenv.Eventually(t, "counted lines", func() bool {
 		text := testenv.BodyOf("http://" + admin + "/metrics")
-		return strings.Contains(text, "\nsallyport_log_lines_dropped_total ") && !strings.Contains(text, "\nsallyport_log_lines_dropped_total 0\n")
+		return strings.Contains(text, "\nsallyport_log_lines_dropped_total ") &&
+			!strings.Contains(text, "\nsallyport_log_lines_dropped_total 0\n")
 	})
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -88,7 +90,8 @@ func TestServingOutlivesTheReaderOfTheLog(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("it ended with %v", err)
 	}
-	if got := said.String(); strings.Count(got, `"level":"ERROR","msg":"the log cannot be written; `) != 1 || !strings.Contains(got, "broken pipe") {
+	if got := said.String(); strings.Count(got, `"level":"ERROR","msg":"the log cannot be written; `) != 1 ||
+		!strings.Contains(got, "broken pipe") {
 		t.Errorf("on stderr it said %q", got)
 	}
 }

@@ -25,11 +25,11 @@ func versionLine() string {
 	return fmt.Sprintf("sallyport %s (%s %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// release is what the linker was told: -ldflags "-X main.release=v1.2.3". It is
-// for builds from a copy of the files without their history, such as the image's.
+// release is set by the linker: -ldflags "-X main.release=v1.2.3". It is for builds from a
+// copy of the files without their history, such as that of the image.
 var release string
 
-// version is what the build says of itself: a module version, or the commit.
+// version returns the version of the module, or the commit, that the build has recorded.
 func version() string {
 	if release != "" {
 		return release

@@ -33,7 +33,8 @@ func newSigner(t *testing.T) *signer {
 	s.rotate("k1")
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		s.fetches.Add(1)
-		set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &s.key.PublicKey, KeyID: s.kid, Use: "sig", Algorithm: "ES256"}}}
+		set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &s.key.PublicKey, KeyID: s.kid, Use: "sig",
+			Algorithm: "ES256"}}}
 		if err := writeJSON(w, s.status, set); err != nil {
 			t.Error(err)
 		}
@@ -97,12 +98,17 @@ func newTestApp(t *testing.T, jwksURL string, now func() time.Time) http.Handler
 func TestAppShowsWhoIsAsking(t *testing.T) {
 	app := newTestApp(t, "http://127.0.0.1:1/", nil)
 	w := show(t, app, "/reports/2026?team=blue", map[string]string{
-		"X-Forwarded-User": "demo:zoe", "X-Forwarded-Name": "Zo%C3%AB Mart%C3%ADn", "X-Forwarded-Email": "zoe@mail.example",
-		"X-Forwarded-Groups": "on-call,a%2Cb", "X-Forwarded-Org-Name": "Acme", "X-Forwarded-Org-Id": "demo:acme", "X-Other": "x",
+		"X-Forwarded-User": "demo:zoe", "X-Forwarded-Name": "Zo%C3%AB Mart%C3%ADn",
+		"X-Forwarded-Email":  "zoe@mail.example",
+		"X-Forwarded-Groups": "on-call,a%2Cb", "X-Forwarded-Org-Name": "Acme", "X-Forwarded-Org-Id": "demo:acme",
+		"X-Other": "x",
 	})
 	page := w.Body.String()
-	for _, want := range []string{"Hello, Zoë Martín", "<code>demo:zoe</code>", "<dd>zoe@mail.example", `<span class="tag">on-call</span><span class="tag">a,b</span>`,
-		"<dd>Acme", "GET /reports/2026?team=blue", "<code>X-Forwarded-Name</code></th><td class=\"mono\">Zo%C3%AB Mart%C3%ADn", "<code>X-Other</code>", "Other headers (1)",
+	for _, want := range []string{"Hello, Zoë Martín", "<code>demo:zoe</code>", "<dd>zoe@mail.example",
+		`<span class="tag">on-call</span><span class="tag">a,b</span>`,
+		"<dd>Acme", "GET /reports/2026?team=blue",
+		"<code>X-Forwarded-Name</code></th><td class=\"mono\">Zo%C3%AB Mart%C3%ADn", "<code>X-Other</code>",
+		"Other headers (1)",
 		`action="/.sallyport/logout"`, `href="/.sallyport/account"`, "No assertion came"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %s", want)
@@ -137,7 +143,8 @@ func TestAppVerifiesTheAssertion(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	s := newSigner(t)
 	claims := func(changes map[string]any) map[string]any {
-		c := map[string]any{"iss": sallyport, "sub": "demo:mira", "exp": now.Unix() + 60, "org": map[string]any{"name": "Acme <Rockets>"}}
+		c := map[string]any{"iss": sallyport, "sub": "demo:mira", "exp": now.Unix() + 60,
+			"org": map[string]any{"name": "Acme <Rockets>"}}
 		for name, v := range changes {
 			c[name] = v
 		}
@@ -149,14 +156,17 @@ func TestAppVerifiesTheAssertion(t *testing.T) {
 	}
 	good := s.sign(jose.ES256, s.key, claims(nil))
 	for name, c := range map[string]struct{ assertion, want string }{
-		"good":          {good, ">verified<"},
-		"none":          {"", "No assertion came"},
-		"garbage":       {"x.y.z", "not a token signed with ES256"},
-		"HS256":         {s.sign(jose.HS256, []byte("0123456789abcdef0123456789abcdef"), claims(nil)), "not a token signed with ES256"},
-		"stranger":      {s.sign(jose.ES256, stranger, claims(nil)), "signature does not match"},
-		"changed":       {good[:len(good)-8] + "AAAAAAAA", "signature does not match"},
-		"other issuer":  {s.sign(jose.ES256, s.key, claims(map[string]any{"iss": "https://x.example"})), "issued by https://x.example"},
-		"expired":       {s.sign(jose.ES256, s.key, claims(map[string]any{"exp": now.Unix()})), "good until 22 Nov 2026, 12:00:00 UTC only"},
+		"good":    {good, ">verified<"},
+		"none":    {"", "No assertion came"},
+		"garbage": {"x.y.z", "not a token signed with ES256"},
+		"HS256": {s.sign(jose.HS256, []byte("0123456789abcdef0123456789abcdef"), claims(nil)),
+			"not a token signed with ES256"},
+		"stranger": {s.sign(jose.ES256, stranger, claims(nil)), "signature does not match"},
+		"changed":  {good[:len(good)-8] + "AAAAAAAA", "signature does not match"},
+		"other issuer": {s.sign(jose.ES256, s.key, claims(map[string]any{"iss": "https://x.example"})),
+			"issued by https://x.example"},
+		"expired": {s.sign(jose.ES256, s.key, claims(map[string]any{"exp": now.Unix()})),
+			"good until 22 Nov 2026, 12:00:00 UTC only"},
 		"without end":   {s.sign(jose.ES256, s.key, claims(map[string]any{"exp": nil})), "until when it holds"},
 		"end in words":  {s.sign(jose.ES256, s.key, claims(map[string]any{"exp": "tomorrow"})), "until when it holds"},
 		"issuer absent": {s.sign(jose.ES256, s.key, claims(map[string]any{"iss": nil})), "issued by"},
@@ -200,7 +210,8 @@ func TestAppFetchesKeysSparingly(t *testing.T) {
 }
 
 func TestAppTellsHeadersAsJSON(t *testing.T) {
-	w := show(t, newTestApp(t, "http://127.0.0.1:1/", nil), "/api/me", map[string]string{"X-Forwarded-User": "demo:mira"})
+	w := show(t, newTestApp(t, "http://127.0.0.1:1/", nil), "/api/me",
+		map[string]string{"X-Forwarded-User": "demo:mira"})
 	var got http.Header
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || got.Get("X-Forwarded-User") != "demo:mira" {
 		t.Errorf("answered %s", w.Body)
@@ -215,14 +226,17 @@ func TestPagesAllowNoScriptAndNoFrame(t *testing.T) {
 	chooser, _ := o.authorize(goodRequest())
 	failure, _ := o.authorize(nil)
 	app := show(t, newTestApp(t, "http://127.0.0.1:1/", nil), "/", nil).Result()
-	for name, h := range map[string]http.Header{"chooser": chooser.Header, "failure": failure.Header, "app": app.Header} {
+	for name, h := range map[string]http.Header{"chooser": chooser.Header, "failure": failure.Header,
+		"app": app.Header} {
 		csp := h.Get("Content-Security-Policy")
-		for _, want := range []string{"default-src 'none'", "style-src 'sha256-", "frame-ancestors 'none'", "base-uri 'none'"} {
+		for _, want := range []string{"default-src 'none'", "style-src 'sha256-", "frame-ancestors 'none'",
+			"base-uri 'none'"} {
 			if !strings.Contains(csp, want) {
 				t.Errorf("%s: no %s in %q", name, want, csp)
 			}
 		}
-		if h.Get("X-Frame-Options") != "DENY" || h.Get("Cache-Control") != "no-store" || h.Get("X-Content-Type-Options") != "nosniff" {
+		if h.Get("X-Frame-Options") != "DENY" || h.Get("Cache-Control") != "no-store" ||
+			h.Get("X-Content-Type-Options") != "nosniff" {
 			t.Errorf("%s: headers %v", name, h)
 		}
 	}

@@ -30,7 +30,8 @@ func TestKindsRefuseAuthorizationRequestsAsTheRealOnesDo(t *testing.T) {
 		{"offline_access", Google, "", ask("openid offline_access"), "invalid_scope"},
 		{"no state", Google, "", ask("openid", "state", "-"), "invalid_request"},
 		{"Microsoft", Microsoft, "/common/v2.0", ask("openid offline_access"), ""},
-		{"a scope of another Graph", Microsoft, "/common/v2.0", ask("openid https://graph.microsoft.us/User.Read"), "invalid_scope"},
+		{"a scope of another Graph", Microsoft, "/common/v2.0", ask("openid https://graph.microsoft.us/User.Read"),
+			"invalid_scope"},
 		{"no nonce", Microsoft, "/common/v2.0", ask("openid", "nonce", "-"), "invalid_request"},
 		{"other scopes are passed over", PagerDuty, "", ask("openid email write"), ""},
 		{"the nonce is not known", PagerDuty, "", ask("openid", "nonce", "-"), ""},
@@ -38,7 +39,8 @@ func TestKindsRefuseAuthorizationRequestsAsTheRealOnesDo(t *testing.T) {
 		{"Slack", Slack, "", ask("openid email", "code_challenge", "-", "code_challenge_method", "-"), ""},
 		{"PKCE was not switched on", Slack, "", ask("openid email"), "invalid_request"},
 		{"another scope", Slack, "", ask("openid chat:write", "code_challenge", "-"), "invalid_scope"},
-		{"the partner knows neither nonce nor PKCE", Partner, "", ask("openid email name", "nonce", "-", "code_challenge", "-"), ""},
+		{"the partner knows neither nonce nor PKCE", Partner, "",
+			ask("openid email name", "nonce", "-", "code_challenge", "-"), ""},
 		{"the partner has no profile", Partner, "", ask("openid profile"), "invalid_scope"},
 		{"PERSCOM", Perscom, "", ask("openid profile email tenant"), ""},
 		{"PERSCOM has no groups", Perscom, "", ask("openid groups"), "invalid_scope"},
@@ -66,8 +68,10 @@ func TestMicrosoftTenantsAdmitTheirOwn(t *testing.T) {
 		tenant, person string
 		ok             bool
 	}{
-		{"common", "mira", true}, {"common", "zoe", true}, {"organizations", "mira", true}, {"organizations", "zoe", false},
-		{"consumers", "mira", false}, {"consumers", "zoe", true}, {"acme.example", "mira", true}, {"acme.example", "tomoko", false},
+		{"common", "mira", true}, {"common", "zoe", true}, {"organizations", "mira", true},
+		{"organizations", "zoe", false},
+		{"consumers", "mira", false}, {"consumers", "zoe", true}, {"acme.example", "mira", true},
+		{"acme.example", "tomoko", false},
 		{guid("acme"), "mira", true}, {guid("acme"), "zoe", false}, {"nowhere", "mira", false},
 	} {
 		path := "/" + row.tenant + "/v2.0" + AuthorizePath + "?" + ask("openid").Encode()
@@ -82,7 +86,8 @@ func TestMicrosoftTenantsAdmitTheirOwn(t *testing.T) {
 func TestGraphTellsWhatWasGranted(t *testing.T) {
 	o := newOPOfKind(t, Microsoft)
 	read := func(person, scope, path string) int {
-		res, _ := o.do(o.request(http.MethodPost, "/common/v2.0"+AuthorizePath+"?"+ask("openid "+scope).Encode(), url.Values{"person": {person}}))
+		res, _ := o.do(o.request(http.MethodPost, "/common/v2.0"+AuthorizePath+"?"+ask("openid "+scope).Encode(),
+			url.Values{"person": {person}}))
 		req := o.request(http.MethodPost, "/common/v2.0"+TokenPath, goodExchange(answerOf(t, res).Get("code")))
 		req.SetBasicAuth(url.QueryEscape("demo client"), url.QueryEscape(testSecret))
 		_, tokens := o.json(req)
@@ -147,7 +152,8 @@ func TestKindsTakeCredentialsAsTheRealOnesDo(t *testing.T) {
 			req := o.request(http.MethodPost, TokenPath, form)
 			row.header(req)
 			status, answer := o.json(req)
-			if code, _ := answer["error"].(string); status != row.status || code != row.error || (code != "") != (answer["id_token"] == nil) {
+			if code, _ := answer["error"].(string); status != row.status || code != row.error ||
+				(code != "") != (answer["id_token"] == nil) {
 				t.Errorf("%d %v", status, answer)
 			}
 		})
@@ -173,8 +179,10 @@ func TestKindsHaveOnlyTheEndpointsOfTheRealOnes(t *testing.T) {
 		kind, method, path string
 		want               int
 	}{
-		{Partner, "GET", DiscoveryPath, 404}, {Partner, "GET", JWKSPath, 404}, {Partner, "GET", UserinfoPath, 404}, {Partner, "GET", EndSessionPath, 404},
-		{PagerDuty, "GET", DiscoveryPath, 404}, {PagerDuty, "GET", UserinfoPath, 404}, {PagerDuty, "GET", JWKSPath, 200}, {PagerDuty, "GET", KeysPath, 200},
+		{Partner, "GET", DiscoveryPath, 404}, {Partner, "GET", JWKSPath, 404}, {Partner, "GET", UserinfoPath, 404},
+		{Partner, "GET", EndSessionPath, 404},
+		{PagerDuty, "GET", DiscoveryPath, 404}, {PagerDuty, "GET", UserinfoPath, 404},
+		{PagerDuty, "GET", JWKSPath, 200}, {PagerDuty, "GET", KeysPath, 200},
 		{Perscom, "GET", JWKSPath, 404}, {Perscom, "GET", EndSessionPath, 405}, {Perscom, "POST", EndSessionPath, 200},
 		{Slack, "GET", EndSessionPath, 404}, {Google, "GET", KeysPath, 404}, {Google, "GET", MePath, 404},
 		{Microsoft, "GET", DiscoveryPath, 404}, {Microsoft, "GET", "/common/v2.0" + DiscoveryPath, 200},
@@ -189,7 +197,8 @@ func TestKindsHaveOnlyTheEndpointsOfTheRealOnes(t *testing.T) {
 	if document["issuer"] != "http://localhost" || document["jwks_uri"] != nil {
 		t.Errorf("PERSCOM is not as it was given: %v", document)
 	}
-	if _, err := NewProvider(ProviderOptions{Issuer: "http://127.0.0.1:1", ClientID: "x", ClientSecret: "y", Kind: "entra"}); err == nil {
+	if _, err := NewProvider(ProviderOptions{Issuer: "http://127.0.0.1:1", ClientID: "x", ClientSecret: "y",
+		Kind: "entra"}); err == nil {
 		t.Error("a kind that does not exist was made")
 	}
 }

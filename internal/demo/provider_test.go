@@ -38,7 +38,10 @@ func newOP(t *testing.T) *op { return newOPOfKind(t, Standard) }
 func newOPOfKind(t *testing.T, kind string) *op {
 	t.Helper()
 	o := &op{t: t, now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)}
-	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { o.ServeHTTP(w, r) }))
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter,
+		r *http.Request) {
+		o.ServeHTTP(w, r)
+	}))
 	o.url = "http://" + srv.Listener.Addr().String()
 	var err error
 	o.Provider, err = NewProvider(ProviderOptions{
@@ -174,7 +177,8 @@ func TestSignsAPersonIn(t *testing.T) {
 	if res.StatusCode != http.StatusOK || !strings.Contains(page, `name="person" value="mira"`) {
 		t.Fatalf("the chooser answered %d: %s", res.StatusCode, page)
 	}
-	if csp := res.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "form-action 'self' http://127.0.0.1:4180") {
+	if csp := res.Header.Get("Content-Security-Policy"); !strings.Contains(csp,
+		"form-action 'self' http://127.0.0.1:4180") {
 		t.Errorf("Chromium would not follow the redirect back: %s", csp)
 	}
 	res, _ = o.do(o.request(http.MethodPost, AuthorizePath+"?"+goodRequest().Encode(), url.Values{"person": {"mira"}}))
@@ -243,15 +247,19 @@ func TestRefusesOnItsOwnPageWhatMustNotRedirect(t *testing.T) {
 		"another redirect URI":  func(q url.Values) { q.Set("redirect_uri", "https://attacker.example/") },
 		"a longer redirect URI": func(q url.Values) { q.Set("redirect_uri", testRedirect+"/x") },
 		"one with a query":      func(q url.Values) { q.Set("redirect_uri", testRedirect+"?a=b") },
-		"other spelling":        func(q url.Values) { q.Set("redirect_uri", strings.Replace(testRedirect, "http:", "HTTP:", 1)) },
-		"two redirect URIs":     func(q url.Values) { q.Add("redirect_uri", testRedirect) },
+		"other spelling": func(q url.Values) {
+			q.Set("redirect_uri",
+				strings.Replace(testRedirect, "http:", "HTTP:", 1))
+		},
+		"two redirect URIs": func(q url.Values) { q.Add("redirect_uri", testRedirect) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			o, q := newOP(t), goodRequest()
 			bend(q)
 			for _, method := range []string{http.MethodGet, http.MethodPost} {
 				res, body := o.do(o.request(method, AuthorizePath+"?"+q.Encode(), url.Values{"person": {"mira"}}))
-				if res.StatusCode != http.StatusBadRequest || res.Header.Get("Location") != "" || !strings.Contains(body, "<h1>") {
+				if res.StatusCode != http.StatusBadRequest || res.Header.Get("Location") != "" ||
+					!strings.Contains(body, "<h1>") {
 					t.Errorf("%s answered %d to %q: %s", method, res.StatusCode, res.Header.Get("Location"), body)
 				}
 			}
@@ -265,26 +273,31 @@ func TestRefusesEachOmissionToTheClient(t *testing.T) {
 		bend func(url.Values)
 		want string
 	}{
-		"no response type":    {func(q url.Values) { q.Del("response_type") }, "unsupported_response_type"},
-		"implicit":            {func(q url.Values) { q.Set("response_type", "id_token") }, "unsupported_response_type"},
-		"fragment":            {func(q url.Values) { q.Set("response_mode", "fragment") }, "invalid_request"},
-		"no scope":            {func(q url.Values) { q.Del("scope") }, "invalid_scope"},
-		"no openid":           {func(q url.Values) { q.Set("scope", "email openidx") }, "invalid_scope"},
-		"no state":            {func(q url.Values) { q.Del("state") }, "invalid_request"},
-		"two states":          {func(q url.Values) { q.Add("state", "x") }, "invalid_request"},
-		"no nonce":            {func(q url.Values) { q.Del("nonce") }, "invalid_request"},
-		"two nonces":          {func(q url.Values) { q.Add("nonce", "x") }, "invalid_request"},
-		"endless nonce":       {func(q url.Values) { q.Set("nonce", strings.Repeat("x", maxParam+1)) }, "invalid_request"},
-		"no PKCE":             {func(q url.Values) { q.Del("code_challenge"); q.Del("code_challenge_method") }, "invalid_request"},
+		"no response type": {func(q url.Values) { q.Del("response_type") }, "unsupported_response_type"},
+		"implicit":         {func(q url.Values) { q.Set("response_type", "id_token") }, "unsupported_response_type"},
+		"fragment":         {func(q url.Values) { q.Set("response_mode", "fragment") }, "invalid_request"},
+		"no scope":         {func(q url.Values) { q.Del("scope") }, "invalid_scope"},
+		"no openid":        {func(q url.Values) { q.Set("scope", "email openidx") }, "invalid_scope"},
+		"no state":         {func(q url.Values) { q.Del("state") }, "invalid_request"},
+		"two states":       {func(q url.Values) { q.Add("state", "x") }, "invalid_request"},
+		"no nonce":         {func(q url.Values) { q.Del("nonce") }, "invalid_request"},
+		"two nonces":       {func(q url.Values) { q.Add("nonce", "x") }, "invalid_request"},
+		"endless nonce": {func(q url.Values) { q.Set("nonce", strings.Repeat("x", maxParam+1)) },
+			"invalid_request"},
+		"no PKCE": {func(q url.Values) { q.Del("code_challenge"); q.Del("code_challenge_method") },
+			"invalid_request"},
 		"plain PKCE":          {func(q url.Values) { q.Set("code_challenge_method", "plain") }, "invalid_request"},
 		"PKCE without method": {func(q url.Values) { q.Del("code_challenge_method") }, "invalid_request"},
 		"short challenge":     {func(q url.Values) { q.Set("code_challenge", "short") }, "invalid_request"},
-		"padded challenge":    {func(q url.Values) { q.Set("code_challenge", challenge("x")[:42]+"=") }, "invalid_request"},
-		"request object":      {func(q url.Values) { q.Set("request", "e30.e30.") }, "request_not_supported"},
-		"request URI":         {func(q url.Values) { q.Set("request_uri", "https://x.example/") }, "request_uri_not_supported"},
-		"none and login":      {func(q url.Values) { q.Set("prompt", "none login") }, "invalid_request"},
-		"silent, nobody":      {func(q url.Values) { q.Set("prompt", "none") }, "login_required"},
-		"silent, a stranger":  {func(q url.Values) { q.Set("prompt", "none"); q.Set("login_hint", "eve@x.example") }, "login_required"},
+		"padded challenge": {func(q url.Values) { q.Set("code_challenge", challenge("x")[:42]+"=") },
+			"invalid_request"},
+		"request object": {func(q url.Values) { q.Set("request", "e30.e30.") }, "request_not_supported"},
+		"request URI": {func(q url.Values) { q.Set("request_uri", "https://x.example/") },
+			"request_uri_not_supported"},
+		"none and login": {func(q url.Values) { q.Set("prompt", "none login") }, "invalid_request"},
+		"silent, nobody": {func(q url.Values) { q.Set("prompt", "none") }, "login_required"},
+		"silent, a stranger": {func(q url.Values) { q.Set("prompt", "none"); q.Set("login_hint", "eve@x.example") },
+			"login_required"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			q := goodRequest()
@@ -323,7 +336,8 @@ func TestSignsInSilentlyByHint(t *testing.T) {
 func TestCancelGoesBackWithAccessDenied(t *testing.T) {
 	o := newOP(t)
 	res, _ := o.do(o.request(http.MethodPost, AuthorizePath+"?"+goodRequest().Encode(), url.Values{"cancel": {"1"}}))
-	if back := answerOf(t, res); back.Get("error") != "access_denied" || back.Get("state") != "st&te" || back.Has("code") {
+	if back := answerOf(t, res); back.Get("error") != "access_denied" || back.Get("state") != "st&te" ||
+		back.Has("code") {
 		t.Errorf("came back with %v", back)
 	}
 }
@@ -343,7 +357,8 @@ func TestChoosesOnlyFromItsOwnPage(t *testing.T) {
 		"by address":       {"Origin", o.url, "mira@acme.example", http.StatusBadRequest},
 	} {
 		t.Run(name, func(t *testing.T) {
-			req := o.request(http.MethodPost, AuthorizePath+"?"+goodRequest().Encode(), url.Values{"person": {c.person}})
+			req := o.request(http.MethodPost, AuthorizePath+"?"+goodRequest().Encode(),
+				url.Values{"person": {c.person}})
 			req.Header.Set(c.header, c.value)
 			if res, _ := o.do(req); res.StatusCode != c.want {
 				t.Errorf("answered %d, want %d", res.StatusCode, c.want)
@@ -358,18 +373,19 @@ func TestExchangeRefusesEachDeviation(t *testing.T) {
 		bend func(url.Values)
 		want string
 	}{
-		"no code":             {func(f url.Values) { f.Del("code") }, "invalid_grant"},
-		"another code":        {func(f url.Values) { f.Set("code", "demo-code-x") }, "invalid_grant"},
-		"two codes":           {func(f url.Values) { f.Add("code", "x") }, "invalid_request"},
-		"no redirect URI":     {func(f url.Values) { f.Del("redirect_uri") }, "invalid_grant"},
-		"other redirect URI":  {func(f url.Values) { f.Set("redirect_uri", testRedirect+"/") }, "invalid_grant"},
-		"no verifier":         {func(f url.Values) { f.Del("code_verifier") }, "invalid_grant"},
-		"other verifier":      {func(f url.Values) { f.Set("code_verifier", testVerifier+"x") }, "invalid_grant"},
-		"challenge as it was": {func(f url.Values) { f.Set("code_verifier", challenge(testVerifier)) }, "invalid_grant"},
-		"no grant type":       {func(f url.Values) { f.Del("grant_type") }, "unsupported_grant_type"},
-		"refresh":             {func(f url.Values) { f.Set("grant_type", "refresh_token") }, "unsupported_grant_type"},
-		"two credentials":     {func(f url.Values) { f.Set("client_secret", testSecret) }, "invalid_request"},
-		"two names":           {func(f url.Values) { f.Set("client_id", "other") }, "invalid_request"},
+		"no code":            {func(f url.Values) { f.Del("code") }, "invalid_grant"},
+		"another code":       {func(f url.Values) { f.Set("code", "demo-code-x") }, "invalid_grant"},
+		"two codes":          {func(f url.Values) { f.Add("code", "x") }, "invalid_request"},
+		"no redirect URI":    {func(f url.Values) { f.Del("redirect_uri") }, "invalid_grant"},
+		"other redirect URI": {func(f url.Values) { f.Set("redirect_uri", testRedirect+"/") }, "invalid_grant"},
+		"no verifier":        {func(f url.Values) { f.Del("code_verifier") }, "invalid_grant"},
+		"other verifier":     {func(f url.Values) { f.Set("code_verifier", testVerifier+"x") }, "invalid_grant"},
+		"challenge as it was": {func(f url.Values) { f.Set("code_verifier", challenge(testVerifier)) },
+			"invalid_grant"},
+		"no grant type":   {func(f url.Values) { f.Del("grant_type") }, "unsupported_grant_type"},
+		"refresh":         {func(f url.Values) { f.Set("grant_type", "refresh_token") }, "unsupported_grant_type"},
+		"two credentials": {func(f url.Values) { f.Set("client_secret", testSecret) }, "invalid_request"},
+		"two names":       {func(f url.Values) { f.Set("client_id", "other") }, "invalid_request"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			form := goodExchange(o.code(goodRequest(), "mira"))
@@ -413,13 +429,16 @@ func TestClientProvesItself(t *testing.T) {
 		post       url.Values
 		want       int
 	}{
-		"basic":                {user: esc("demo client"), pass: esc(testSecret), want: 200},
-		"basic, client named":  {user: esc("demo client"), pass: esc(testSecret), post: url.Values{"client_id": {"demo client"}}, want: 200},
-		"post":                 {post: url.Values{"client_id": {"demo client"}, "client_secret": {testSecret}}, want: 200},
-		"nobody":               {want: 401},
-		"no secret":            {post: url.Values{"client_id": {"demo client"}}, want: 401},
-		"empty secret":         {post: url.Values{"client_id": {"demo client"}, "client_secret": {""}}, want: 401},
-		"wrong secret":         {post: url.Values{"client_id": {"demo client"}, "client_secret": {testSecret + "x"}}, want: 401},
+		"basic": {user: esc("demo client"), pass: esc(testSecret), want: 200},
+		"basic, client named": {user: esc("demo client"), pass: esc(testSecret),
+			post: url.Values{"client_id": {"demo client"}}, want: 200},
+		"post": {post: url.Values{"client_id": {"demo client"}, "client_secret": {testSecret}},
+			want: 200},
+		"nobody":       {want: 401},
+		"no secret":    {post: url.Values{"client_id": {"demo client"}}, want: 401},
+		"empty secret": {post: url.Values{"client_id": {"demo client"}, "client_secret": {""}}, want: 401},
+		"wrong secret": {post: url.Values{"client_id": {"demo client"}, "client_secret": {testSecret + "x"}},
+			want: 401},
 		"another client":       {user: "other", pass: esc(testSecret), want: 401},
 		"basic, not encoded":   {user: "demo client", pass: testSecret, want: 401},
 		"basic, encoded twice": {user: esc("demo client"), pass: esc(esc(testSecret)), want: 401},
@@ -450,7 +469,8 @@ func TestCodeIsSpentByTheFirstUse(t *testing.T) {
 	}
 	req := o.request(http.MethodGet, UserinfoPath, nil) // RFC 6749 §4.1.2: the replay revokes
 	req.Header.Set("Authorization", "Bearer "+tokens["access_token"].(string))
-	if res, _ := o.do(req); res.StatusCode != 401 || !strings.Contains(res.Header.Get("WWW-Authenticate"), "invalid_token") {
+	if res, _ := o.do(req); res.StatusCode != 401 ||
+		!strings.Contains(res.Header.Get("WWW-Authenticate"), "invalid_token") {
 		t.Errorf("after a replay the access token still answers %d", res.StatusCode)
 	}
 
@@ -493,8 +513,10 @@ func TestAnswersOnlyToItsOwnHost(t *testing.T) {
 func TestDiscoveryNamesEveryEndpoint(t *testing.T) {
 	o := newOP(t)
 	_, d := o.json(o.request(http.MethodGet, DiscoveryPath, nil))
-	want := map[string]any{"issuer": o.url, "authorization_endpoint": o.url + "/authorize", "token_endpoint": o.url + "/token",
-		"userinfo_endpoint": o.url + "/userinfo", "jwks_uri": o.url + "/jwks", "end_session_endpoint": o.url + "/end_session",
+	want := map[string]any{"issuer": o.url, "authorization_endpoint": o.url + "/authorize", "token_endpoint": o.url +
+		"/token",
+		"userinfo_endpoint": o.url + "/userinfo", "jwks_uri": o.url + "/jwks", "end_session_endpoint": o.url +
+			"/end_session",
 		"authorization_response_iss_parameter_supported": true}
 	for name, v := range want {
 		if d[name] != v {
@@ -549,10 +571,14 @@ func TestEndSessionReturnsOnlyToRegisteredAddresses(t *testing.T) {
 		status   int
 		location string
 	}{
-		"back":           {url.Values{"client_id": {"demo client"}, "post_logout_redirect_uri": {"http://127.0.0.1:4180/"}, "state": {"a b"}}, 303, "http://127.0.0.1:4180/?state=a+b"},
-		"nowhere":        {nil, 200, ""},
-		"elsewhere":      {url.Values{"client_id": {"demo client"}, "post_logout_redirect_uri": {"https://attacker.example/"}}, 400, ""},
-		"deeper":         {url.Values{"client_id": {"demo client"}, "post_logout_redirect_uri": {"http://127.0.0.1:4180/x"}}, 400, ""},
+		"back": {url.Values{"client_id": {"demo client"},
+			"post_logout_redirect_uri": {"http://127.0.0.1:4180/"}, "state": {"a b"}}, 303,
+			"http://127.0.0.1:4180/?state=a+b"},
+		"nowhere": {nil, 200, ""},
+		"elsewhere": {url.Values{"client_id": {"demo client"},
+			"post_logout_redirect_uri": {"https://attacker.example/"}}, 400, ""},
+		"deeper": {url.Values{"client_id": {"demo client"},
+			"post_logout_redirect_uri": {"http://127.0.0.1:4180/x"}}, 400, ""},
 		"no client":      {url.Values{"post_logout_redirect_uri": {"http://127.0.0.1:4180/"}}, 400, ""},
 		"another client": {url.Values{"client_id": {"other"}}, 400, ""},
 	} {
@@ -572,16 +598,20 @@ func TestEndSessionReturnsOnlyToRegisteredAddresses(t *testing.T) {
 }
 
 func TestServesOnLoopbackOnly(t *testing.T) {
-	good := ProviderOptions{Issuer: "http://127.0.0.1:4190", ClientID: "c", ClientSecret: "s", RedirectURIs: []string{testRedirect}}
-	for _, issuer := range []string{"", "127.0.0.1:4190", "http://0.0.0.0:4190", "http://10.0.0.1", "https://id.example.com",
-		"http://localhost.example.com", "http://127.0.0.1:4190/", "http://127.0.0.1:4190/x", "http://127.0.0.1:4190?x", "http://u@127.0.0.1", "ftp://127.0.0.1"} {
+	good := ProviderOptions{Issuer: "http://127.0.0.1:4190", ClientID: "c", ClientSecret: "s",
+		RedirectURIs: []string{testRedirect}}
+	for _, issuer := range []string{"", "127.0.0.1:4190", "http://0.0.0.0:4190", "http://10.0.0.1",
+		"https://id.example.com",
+		"http://localhost.example.com", "http://127.0.0.1:4190/", "http://127.0.0.1:4190/x", "http://127.0.0.1:4190?x",
+		"http://u@127.0.0.1", "ftp://127.0.0.1"} {
 		o := good
 		o.Issuer = issuer
 		if _, err := NewProvider(o); err == nil {
 			t.Errorf("serves as %q", issuer)
 		}
 	}
-	for _, issuer := range []string{"http://127.0.0.1:4190", "https://127.0.0.1:4190", "http://[::1]:4190", "http://localhost:4190"} {
+	for _, issuer := range []string{"http://127.0.0.1:4190", "https://127.0.0.1:4190", "http://[::1]:4190",
+		"http://localhost:4190"} {
 		o := good
 		o.Issuer = issuer
 		if _, err := NewProvider(o); err != nil {
@@ -600,7 +630,8 @@ func TestRefusesOptionsThatCannotWork(t *testing.T) {
 		"person twice":      func(o *ProviderOptions) { o.People = []Person{{Key: "a"}, {Key: "a"}} },
 		"person unnamed":    func(o *ProviderOptions) { o.People = []Person{{Name: "A"}} },
 	} {
-		o := ProviderOptions{Issuer: "http://127.0.0.1:4190", ClientID: "c", ClientSecret: "s", RedirectURIs: []string{testRedirect}}
+		o := ProviderOptions{Issuer: "http://127.0.0.1:4190", ClientID: "c", ClientSecret: "s",
+			RedirectURIs: []string{testRedirect}}
 		bend(&o)
 		if _, err := NewProvider(o); err == nil {
 			t.Errorf("%s: accepted", name)
@@ -628,7 +659,8 @@ func TestDemoPeopleCoverEveryCase(t *testing.T) {
 		}
 	}
 	if len(keys) < 5 || len(orgs) < 3 || noOrg == 0 || unverified == 0 || several == 0 {
-		t.Errorf("keys %v, orgs %v, without org %d, unverified %d, with several orgs %d", keys, orgs, noOrg, unverified, several)
+		t.Errorf("keys %v, orgs %v, without org %d, unverified %d, with several orgs %d", keys, orgs, noOrg, unverified,
+			several)
 	}
 }
 

@@ -13,12 +13,15 @@ import (
 func TestBrowserSignsInAcrossTwoServers(t *testing.T) {
 	srv := httptest.NewUnstartedServer(nil)
 	app := "http://" + srv.Listener.Addr().String()
-	f := StartProvider(t, demo.ProviderOptions{ClientID: "c", ClientSecret: "s", RedirectURIs: []string{app + "/callback"}})
+	f := StartProvider(t, demo.ProviderOptions{ClientID: "c", ClientSecret: "s",
+		RedirectURIs: []string{app + "/callback"}})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		http.SetCookie(w, &http.Cookie{Name: "flow", Value: "1", Path: "/"})
-		q := url.Values{"client_id": {"c"}, "redirect_uri": {app + "/callback"}, "response_type": {"code"}, "scope": {"openid"},
-			"state": {"s"}, "nonce": {"n"}, "code_challenge": {"E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"}, "code_challenge_method": {"S256"}}
+		q := url.Values{"client_id": {"c"}, "redirect_uri": {app + "/callback"}, "response_type": {"code"},
+			"scope": {"openid"},
+			"state": {"s"}, "nonce": {"n"}, "code_challenge": {"E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"},
+			"code_challenge_method": {"S256"}}
 		http.Redirect(w, r, f.URL+demo.AuthorizePath+"?"+q.Encode(), http.StatusFound)
 	})
 	mux.HandleFunc("GET /callback", func(w http.ResponseWriter, r *http.Request) {
@@ -65,7 +68,10 @@ func TestBrowserTellsWhereANavigationComesFrom(t *testing.T) {
 	mux.HandleFunc("/away", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, other.URL+"/back", http.StatusTemporaryRedirect)
 	})
-	mux.HandleFunc("/loop", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/loop", http.StatusFound) })
+	mux.HandleFunc("/loop", func(w http.ResponseWriter,
+		r *http.Request) {
+		http.Redirect(w, r, "/loop", http.StatusFound)
+	})
 	srv := httptest.NewServer(mux)
 	t.Cleanup(srv.Close)
 	other = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -135,7 +141,8 @@ func TestBrowserSpeaksLikeARealOne(t *testing.T) {
 			{"an address is typed", false, false, func(b *Browser, _ Page) { b.Open(srv.URL) }},
 			{"a link is clicked", false, false, func(b *Browser, p Page) { b.Click(p, "/x") }},
 			{"a frame is loaded", false, true, func(b *Browser, p Page) { b.Click(p, "/x") }},
-			{"a form is sent by a click", false, false, func(b *Browser, p Page) { b.Post(p, "/x", url.Values{"a": {"b"}}) }},
+			{"a form is sent by a click", false, false,
+				func(b *Browser, p Page) { b.Post(p, "/x", url.Values{"a": {"b"}}) }},
 			{"a page is opened", true, false, func(b *Browser, p Page) { b.Click(p, "/x") }},
 			{"a frame is loaded", true, true, func(b *Browser, p Page) { b.Click(p, "/x") }},
 			{"a form is sent", true, false, func(b *Browser, p Page) { b.Post(p, "/x", url.Values{"a": {"b"}}) }},
@@ -150,9 +157,11 @@ func TestBrowserSpeaksLikeARealOne(t *testing.T) {
 			}
 			tt.do(b, page)
 			got, want := <-seen, recorded(tt.what, tt.worker)
-			for _, name := range []string{"Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Sec-Fetch-User", "Accept", "Origin"} {
+			for _, name := range []string{"Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Sec-Fetch-User",
+				"Accept", "Origin"} {
 				if got.Get(name) != want.Get(name) {
-					t.Errorf("%s, %s (worker %v): %s is %q, of a real one %q", e, tt.what, tt.worker, name, got.Get(name), want.Get(name))
+					t.Errorf("%s, %s (worker %v): %s is %q, of a real one %q", e, tt.what, tt.worker, name,
+						got.Get(name), want.Get(name))
 				}
 			}
 		}

@@ -63,14 +63,16 @@ func get(t *testing.T, target string) answer {
 func tokens(t *testing.T, f *Faults) answer {
 	t.Helper()
 	sum := sha256.Sum256([]byte(verifier))
-	q := url.Values{"client_id": {"c"}, "redirect_uri": {callback}, "response_type": {"code"}, "scope": {"openid email"},
+	q := url.Values{"client_id": {"c"}, "redirect_uri": {callback}, "response_type": {"code"},
+		"scope": {"openid email"},
 		"state": {"s"}, "nonce": {"n"}, "code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])},
 		"code_challenge_method": {"S256"}, "prompt": {"none"}, "login_hint": {"mira"}}
 	to, err := url.Parse(get(t, f.URL+demo.AuthorizePath+"?"+q.Encode()).header.Get("Location"))
 	if err != nil || to.Query().Get("code") == "" {
 		t.Fatalf("no code: %v %v", to, err)
 	}
-	form := url.Values{"grant_type": {"authorization_code"}, "code": {to.Query().Get("code")}, "redirect_uri": {callback},
+	form := url.Values{"grant_type": {"authorization_code"}, "code": {to.Query().Get("code")},
+		"redirect_uri":  {callback},
 		"code_verifier": {verifier}, "client_id": {"c"}, "client_secret": {"s"}}
 	req, err := http.NewRequest(http.MethodPost, f.URL+demo.TokenPath, strings.NewReader(form.Encode()))
 	if err != nil {
@@ -112,13 +114,15 @@ func signedBy(p *demo.Provider, token string) bool {
 func TestWithoutFaultsItIsTheProvider(t *testing.T) {
 	f := startProvider(t)
 	token, header, claims := idToken(t, f)
-	if !signedBy(f.Provider, token) || header["kid"] != f.Provider.PublicJWKS().Keys[0].KeyID || claims["sub"] != "mira" {
+	if !signedBy(f.Provider, token) || header["kid"] != f.Provider.PublicJWKS().Keys[0].KeyID ||
+		claims["sub"] != "mira" {
 		t.Errorf("header %v, claims %v", header, claims)
 	}
 	if f.Hits(Authorize) != 1 || f.Hits(Token) != 1 || f.Hits(JWKS) != 0 {
 		t.Errorf("counted %d, %d, %d", f.Hits(Authorize), f.Hits(Token), f.Hits(JWKS))
 	}
-	if sent := f.Requests(Token)[0]; sent.Method != http.MethodPost || !strings.Contains(string(sent.Body), "code_verifier="+verifier) {
+	if sent := f.Requests(Token)[0]; sent.Method != http.MethodPost ||
+		!strings.Contains(string(sent.Body), "code_verifier="+verifier) {
 		t.Errorf("recorded %s %s", sent.Method, sent.Body)
 	}
 }
@@ -159,12 +163,15 @@ func TestTokensCanBeSignedWrongly(t *testing.T) {
 		alg, kid any
 		good     func(token string) bool
 	}{
-		"unsigned":        {Unsigned, "none", kid, func(token string) bool { return strings.HasSuffix(token, ".") }},
-		"public key":      {SignedWithPublicKey, "HS256", kid, func(token string) bool { return hs256(token, publicPEM()) }},
-		"client's secret": {SignedHS256([]byte("s")), "HS256", kid, func(token string) bool { return hs256(token, []byte("s")) }},
-		"stranger":        {SignedByStranger, "RS256", kid, func(token string) bool { return !signedBy(f.Provider, token) }},
-		"no kid":          {WithKid(""), "RS256", nil, func(token string) bool { return signedBy(f.Provider, token) }},
-		"unknown kid":     {WithKid("x"), "RS256", "x", func(token string) bool { return signedBy(f.Provider, token) }},
+		"unsigned": {Unsigned, "none", kid, func(token string) bool { return strings.HasSuffix(token, ".") }},
+		"public key": {SignedWithPublicKey, "HS256", kid,
+			func(token string) bool { return hs256(token, publicPEM()) }},
+		"client's secret": {SignedHS256([]byte("s")), "HS256", kid,
+			func(token string) bool { return hs256(token, []byte("s")) }},
+		"stranger": {SignedByStranger, "RS256", kid,
+			func(token string) bool { return !signedBy(f.Provider, token) }},
+		"no kid":      {WithKid(""), "RS256", nil, func(token string) bool { return signedBy(f.Provider, token) }},
+		"unknown kid": {WithKid("x"), "RS256", "x", func(token string) bool { return signedBy(f.Provider, token) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f.Set(Fault{Endpoint: Token, Resign: c.resign})
@@ -206,20 +213,28 @@ func TestEndpointsCanAnswerWrongly(t *testing.T) {
 		fault Fault
 		good  func(answer) bool
 	}{
-		"503":      {Fault{Status: 503}, func(a answer) bool { return a.status == 503 && strings.Contains(a.body, `"error"`) }},
-		"429":      {Fault{Status: 429, Header: map[string]string{"Retry-After": "7"}}, func(a answer) bool { return a.status == 429 && a.header.Get("Retry-After") == "7" }},
-		"own body": {Fault{Status: 400, Body: `{"error":"invalid_grant"}`}, func(a answer) bool { return a.status == 400 && a.body == `{"error":"invalid_grant"}` }},
+		"503": {Fault{Status: 503},
+			func(a answer) bool { return a.status == 503 && strings.Contains(a.body, `"error"`) }},
+		"429": {Fault{Status: 429, Header: map[string]string{"Retry-After": "7"}},
+			func(a answer) bool { return a.status == 429 && a.header.Get("Retry-After") == "7" }},
+		"own body": {Fault{Status: 400, Body: `{"error":"invalid_grant"}`},
+			func(a answer) bool { return a.status == 400 && a.body == `{"error":"invalid_grant"}` }},
 		"not JSON": {Fault{Body: "<html>", ContentType: "text/html"}, func(a answer) bool {
 			return a.status == 200 && a.body == "<html>" && a.header.Get("Content-Type") == "text/html"
 		}},
-		"302":       {Fault{Redirect: attacker.URL}, func(a answer) bool { return a.status == 302 && a.header.Get("Location") == attacker.URL }},
-		"307":       {Fault{Redirect: attacker.URL, Status: 307}, func(a answer) bool { return a.status == 307 && a.header.Get("Location") == attacker.URL }},
-		"huge":      {Fault{Pad: 2 << 20}, func(a answer) bool { return len(a.body) > 2<<20 && object(t, a.body)["issuer"] == f.URL }},
-		"truncated": {Fault{Truncate: true}, func(a answer) bool { return errors.Is(a.err, io.ErrUnexpectedEOF) && len(a.body) > 0 }},
+		"302": {Fault{Redirect: attacker.URL},
+			func(a answer) bool { return a.status == 302 && a.header.Get("Location") == attacker.URL }},
+		"307": {Fault{Redirect: attacker.URL, Status: 307},
+			func(a answer) bool { return a.status == 307 && a.header.Get("Location") == attacker.URL }},
+		"huge": {Fault{Pad: 2 << 20},
+			func(a answer) bool { return len(a.body) > 2<<20 && object(t, a.body)["issuer"] == f.URL }},
+		"truncated": {Fault{Truncate: true},
+			func(a answer) bool { return errors.Is(a.err, io.ErrUnexpectedEOF) && len(a.body) > 0 }},
 		"content type": {Fault{ContentType: "text/plain"}, func(a answer) bool {
 			return a.header.Get("Content-Type") == "text/plain" && object(t, a.body)["issuer"] == f.URL
 		}},
-		"wrong issuer": {Fault{JSON: With("issuer", "https://evil.example")}, func(a answer) bool { return object(t, a.body)["issuer"] == "https://evil.example" }},
+		"wrong issuer": {Fault{JSON: With("issuer", "https://evil.example")},
+			func(a answer) bool { return object(t, a.body)["issuer"] == "https://evil.example" }},
 		"no jwks_uri": {Fault{JSON: Without("jwks_uri")}, func(a answer) bool {
 			return !strings.Contains(a.body, "jwks_uri") && object(t, a.body)["issuer"] == f.URL
 		}},
@@ -271,7 +286,8 @@ func TestStallLastsUntilTheClientGivesUp(t *testing.T) {
 	f.Set(Fault{Endpoint: Token, Before: func(*demo.Provider) { close(arrived) }, Stall: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-arrived; cancel() }()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.URL+demo.TokenPath, strings.NewReader("grant_type=x"))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.URL+demo.TokenPath,
+		strings.NewReader("grant_type=x"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +305,8 @@ func TestAttackerWritesDownWhoCame(t *testing.T) {
 	req.Header.Set("Authorization", "Bearer y")
 	fetch(t, req)
 	got := a.Requests()
-	if len(got) != 1 || got[0].Target != "/steal?x=1" || string(got[0].Body) != "secret" || got[0].Header.Get("Authorization") != "Bearer y" {
+	if len(got) != 1 || got[0].Target != "/steal?x=1" || string(got[0].Body) != "secret" ||
+		got[0].Header.Get("Authorization") != "Bearer y" {
 		t.Errorf("wrote down %+v", got)
 	}
 }

@@ -69,7 +69,8 @@ func TestRawUpstreamFindsTheEndOfEachRequest(t *testing.T) {
 	parts := []string{
 		"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
 		"POST /len HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\nGET / \r\n\r\nx",
-		"POST /chunks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4;ext=1\r\n\r\n\r\n\r\nA\r\n0123456789\r\n0\r\nX-Trailer: v\r\n\r\n",
+		"POST /chunks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\n4;ext=1\r\n\r\n\r\n\r\nA\r\n0123456789\r\n0\r\nX-Trailer: v\r\n\r\n",
 		"POST /empty HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 		"GET /long HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 100<<10) + "\r\n\r\n",
 	}

@@ -1,9 +1,9 @@
-// Package storetest is what every kind of store must keep to: what ends on one
-// replica is over on all, what counts once counts once, and a store that fails lets
-// nobody in again.
+// Package storetest is the suite that every kind of store must pass: what ends on one
+// replica is over on all, what may be used once is used once, and while a store fails,
+// nobody gets in who has signed out.
 //
-// It is linked by tests only. It breaks a database only with what the database's
-// own tests hand it.
+// Only tests link it. It breaks a database only in the ways that the tests of that database
+// provide.
 package storetest
 
 import (
@@ -22,15 +22,15 @@ import (
 	"github.com/sallyport-proxy/sallyport/store"
 )
 
-// Database is one that the suite may use as it likes.
+// Database is a database for the suite.
 type Database struct {
-	// Open opens it as one more replica does, and fails the test if it cannot.
+	// Open opens it as one more replica, and fails the test if it cannot.
 	Open func(t *testing.T, o store.Options) *store.Store
-	// TryOpen is Open for what may fail.
+	// TryOpen is Open, but returns the error.
 	TryOpen func(o store.Options) (*store.Store, error)
-	// Exec runs a statement beside the stores.
+	// Exec runs a statement without using a store.
 	Exec func(t *testing.T, statement string)
-	// Number asks for one, beside the stores.
+	// Number runs a query for one number without using a store.
 	Number func(t *testing.T, question string) int64
 	// Faults are the ways to break it.
 	Faults []Fault
@@ -39,10 +39,10 @@ type Database struct {
 // Fault is a way to break a database.
 type Fault struct {
 	Name string
-	// Break breaks the database for the replicas that are open, and returns what
-	// heals it.
+	// Break breaks the database for the replicas that are open, and returns a function
+	// that repairs it.
 	Break func(t *testing.T) (heal func(t *testing.T))
-	// Readable: what others write can be read all the same.
+	// Readable: the database can still be read.
 	Readable bool
 }
 
@@ -82,8 +82,12 @@ func Run(t *testing.T, fresh func(t *testing.T) Database) {
 }
 
 func person(n any) session.Session {
-	return session.Session{Root: fmt.Sprintf("root-of-%v-%d", n, time.Now().UnixNano()), SignedIn: time.Now().Add(-time.Minute).Truncate(time.Millisecond),
-		Identity: identity.Identity{Provider: "p", Subject: fmt.Sprint("person-", n), ProviderSID: fmt.Sprint("sid-", n), Org: identity.Org{ID: fmt.Sprint("org-", n)}}}
+	return session.Session{
+		Root:     fmt.Sprintf("root-of-%v-%d", n, time.Now().UnixNano()),
+		SignedIn: time.Now().Add(-time.Minute).Truncate(time.Millisecond),
+		Identity: identity.Identity{Provider: "p", Subject: fmt.Sprint("person-", n),
+			ProviderSID: fmt.Sprint("sid-", n), Org: identity.Org{ID: fmt.Sprint("org-", n)}},
+	}
 }
 
 func cutOf(s session.Session) session.Cut {
@@ -107,7 +111,8 @@ func endsEverywhere(t *testing.T, d Database) {
 			return session.Cut{Provider: "p", ProviderSID: s.Identity.ProviderSID, Before: now, Until: until}
 		},
 		"provider session of a person": func(s session.Session) session.Cut {
-			return session.Cut{Provider: "p", ProviderSID: s.Identity.ProviderSID, Person: s.Identity.ID(), Before: now, Until: until}
+			return session.Cut{Provider: "p", ProviderSID: s.Identity.ProviderSID, Person: s.Identity.ID(), Before: now,
+				Until: until}
 		},
 		"person": func(s session.Session) session.Cut {
 			return session.Cut{Person: s.Identity.ID(), Before: now, Until: until}
@@ -130,7 +135,8 @@ func endsEverywhere(t *testing.T, d Database) {
 		if a.Ended(other) || b.Ended(other) {
 			t.Errorf("%s: somebody else is over too", name)
 		}
-		if s.Root = "signed in again"; name != "sign-in" && (!b.Ended(s) || b.Earliest(s).Sub(now.Truncate(time.Millisecond)) != time.Millisecond) {
+		if s.Root = "signed in again"; name != "sign-in" &&
+			(!b.Ended(s) || b.Earliest(s).Sub(now.Truncate(time.Millisecond)) != time.Millisecond) {
 			t.Errorf("%s: others of theirs: over %v, again from %s", name, b.Ended(s), b.Earliest(s))
 		}
 	}
@@ -175,7 +181,8 @@ func managers(t *testing.T, d Database) {
 		t.Fatal(err)
 	}
 	manager := func() *session.Manager {
-		m, err := session.New(session.Options{Keys: ring, Secure: true, AbsoluteTimeout: time.Hour, IdleTimeout: time.Hour, Ended: d.Open(t, store.Options{})})
+		m, err := session.New(session.Options{Keys: ring, Secure: true, AbsoluteTimeout: time.Hour,
+			IdleTimeout: time.Hour, Ended: d.Open(t, store.Options{})})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,7 +194,8 @@ func managers(t *testing.T, d Database) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testenv.Within(t, soon, "the old session is over, the next one is not", func() bool { return b.HasEnded(&s) && !b.HasEnded(&next) })
+	testenv.Within(t, soon, "the old session is over, the next one is not",
+		func() bool { return b.HasEnded(&s) && !b.HasEnded(&next) })
 	if _, err := b.Switch(t.Context(), httptest.NewRecorder(), "h", s, s.Identity); !errors.Is(err, session.ErrEnded) {
 		t.Errorf("switched twice: %v", err)
 	}
@@ -203,7 +211,8 @@ func supersedeOnce(t *testing.T, d Database) {
 		s := person(round)
 		cut := cutOf(s)
 		cut.Below = uint64(round) + 1
-		if n := firsts(t, replicas, func(r *store.Store) (bool, error) { return r.Supersede(t.Context(), cut) }); n != 1 {
+		if n := firsts(t, replicas,
+			func(r *store.Store) (bool, error) { return r.Supersede(t.Context(), cut) }); n != 1 {
 			t.Errorf("round %d: %d were first", round, n)
 		}
 		if cut.Below++; round%2 == 1 {
@@ -300,7 +309,8 @@ func onePerson(t *testing.T, d Database) {
 		if busy.SignedIn = busy.SignedIn.Add(time.Second); r.Ended(bystander) || r.Ended(busy) {
 			t.Error("somebody else, or a later sign-in, is over")
 		}
-		testenv.Within(t, soon, "few cuts are left", func() bool { return r.Len(session.KindRoot) <= session.CrowdMax+1 })
+		testenv.Within(t, soon, "few cuts are left",
+			func() bool { return r.Len(session.KindRoot) <= session.CrowdMax+1 })
 	}
 	mu.Lock()
 	defer mu.Unlock()
@@ -403,8 +413,8 @@ func unreadable(t *testing.T, d Database) {
 	testenv.Within(t, soon, "the view is fresh again", func() bool { return a.Fresh().After(fresh) })
 }
 
-// restored takes all rows away and puts another one into the place of the first, as
-// if a backup of long ago had been restored.
+// restored deletes all rows and adds one with the key of the first, as if an old backup had
+// been restored.
 func restored(t *testing.T, d Database) {
 	a, b := d.Open(t, store.Options{}), d.Open(t, store.Options{})
 	for i := range 20 {
@@ -423,7 +433,7 @@ func restored(t *testing.T, d Database) {
 	}
 }
 
-// ResetKeys stands for the statement that has keys begin at 1 again.
+// ResetKeys stands for the database's own statement with which keys begin at 1 again.
 const ResetKeys = "reset keys"
 
 func bounded(t *testing.T, d Database) {
@@ -431,7 +441,8 @@ func bounded(t *testing.T, d Database) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	s := person(1)
-	if err := a.End(ctx, cutOf(s)); !errors.Is(err, session.ErrStore) || !errors.Is(err, context.Canceled) || !a.Ended(s) {
+	if err := a.End(ctx, cutOf(s)); !errors.Is(err, session.ErrStore) || !errors.Is(err, context.Canceled) ||
+		!a.Ended(s) {
 		t.Errorf("a caller who left: %v, ended %v", err, a.Ended(s))
 	}
 	if first, err := a.Consume(ctx, "test/x", time.Now().Add(time.Hour)); first || !errors.Is(err, session.ErrStore) {
@@ -461,8 +472,8 @@ func together(t *testing.T, d Database) {
 	}
 }
 
-// faults breaks a database in each way: nothing that ended comes back, everything
-// that is asked fails in time and says so, and what could not be written is.
+// faults breaks a database in each way. No session that ended comes back, each call returns
+// an error in time, and what could not be written is written later.
 func faults(t *testing.T, d Database, fresh func(*testing.T) Database) {
 	for i, fault := range d.Faults {
 		t.Run(fault.Name, func(t *testing.T) {
@@ -490,7 +501,8 @@ func faults(t *testing.T, d Database, fresh func(*testing.T) Database) {
 			if err := a.End(limited, cutOf(meanwhile)); !errors.Is(err, session.ErrStore) {
 				t.Errorf("end: %v", err)
 			}
-			if first, err := a.Consume(t.Context(), "test/1", time.Now().Add(time.Hour)); first || !errors.Is(err, session.ErrStore) {
+			if first, err := a.Consume(t.Context(), "test/1", time.Now().Add(time.Hour)); first ||
+				!errors.Is(err, session.ErrStore) {
 				t.Errorf("consume: %v %v", first, err)
 			}
 			cut := cutOf(person("switch"))
@@ -500,7 +512,8 @@ func faults(t *testing.T, d Database, fresh func(*testing.T) Database) {
 			}
 			told, once := person("told"), time.Now().Add(time.Hour)
 			message := session.Cut{Person: told.Identity.ID(), Before: told.SignedIn, Until: once}
-			if first, err := a.EndOnce(t.Context(), message, "jti/p/1", once); first || !errors.Is(err, session.ErrStore) {
+			if first, err := a.EndOnce(t.Context(), message, "jti/p/1", once); first ||
+				!errors.Is(err, session.ErrStore) {
 				t.Errorf("a message: %v %v", first, err)
 			}
 			if !a.Ended(told) {
@@ -522,7 +535,8 @@ func faults(t *testing.T, d Database, fresh func(*testing.T) Database) {
 				t.Error("who had signed out came back")
 			}
 			list, err := b.Sessions(t.Context(), session.Which{Person: listed.Identity.ID()})
-			if fault.Readable && (err != nil || len(list) != 1) || !fault.Readable && !errors.Is(err, session.ErrStore) {
+			if fault.Readable && (err != nil || len(list) != 1) || !fault.Readable &&
+				!errors.Is(err, session.ErrStore) {
 				t.Errorf("the list: %v %v", list, err)
 			}
 			heal(t)

@@ -37,13 +37,15 @@ func (s *shared) startBrowser() (*browser, error) {
 		return nil, err
 	}
 	options := []chromedp.ExecAllocatorOption{
-		chromedp.ExecPath(path), chromedp.Headless, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.DisableGPU,
+		chromedp.ExecPath(path), chromedp.Headless, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
+		chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
 		chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("disable-renderer-backgrounding", true),
 		chromedp.Flag("disable-features", "Translate,OptimizationHints,MediaRouter"),
 		// One name leads here, and no other name leads anywhere.
-		chromedp.Flag("host-resolver-rules", "MAP "+publicHost+" 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"),
+		chromedp.Flag("host-resolver-rules",
+			"MAP "+publicHost+" 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"),
 		chromedp.Flag("ignore-certificate-errors-spki-list", cert.spki),
 	}
 	if os.Getuid() == 0 {
@@ -60,7 +62,8 @@ func (s *shared) startBrowser() (*browser, error) {
 }
 
 func findChromium() (string, error) {
-	for _, name := range []string{os.Getenv("CHROMIUM"), "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
+	for _, name := range []string{os.Getenv("CHROMIUM"), "chromium", "chromium-browser", "google-chrome",
+		"google-chrome-stable"} {
 		if name == "" {
 			continue
 		}
@@ -131,7 +134,8 @@ func (c *complaints) listen(ev any) {
 	}
 	// The wording changes between versions, so both the words and the source count.
 	text := e.Entry.Text
-	if strings.Contains(text, "Content Security Policy") || strings.HasPrefix(text, "Refused to") || e.Entry.Source == browserlog.EntrySourceSecurity {
+	if strings.Contains(text, "Content Security Policy") || strings.HasPrefix(text, "Refused to") ||
+		e.Entry.Source == browserlog.EntrySourceSecurity {
 		c.mu.Lock()
 		c.list = append(c.list, text)
 		c.mu.Unlock()
@@ -191,7 +195,8 @@ func (b *tab) until(what string, holds func() bool) {
 		if time.Now().After(deadline) {
 			v, err := b.look()
 			b.screenshot("failed")
-			b.t.Fatalf("waited in vain for %s; the page is %s (%d) %q, %v:\n%s", what, v.URL, v.Status, v.H1, err, v.Text)
+			b.t.Fatalf("waited in vain for %s; the page is %s (%d) %q, %v:\n%s", what, v.URL, v.Status, v.H1, err,
+				v.Text)
 		}
 		<-tick.C
 	}
@@ -259,7 +264,8 @@ func (b *tab) open(url string) { b.t.Helper(); b.do(chromedp.Navigate(url)) }
 // press clicks what has these words on it, as a finger would.
 func (b *tab) press(words string) {
 	b.t.Helper()
-	b.do(chromedp.Click(chromedp.Search(fmt.Sprintf(`//*[self::a or self::button][contains(normalize-space(.), %q)]`, words))))
+	b.do(chromedp.Click(chromedp.Search(fmt.Sprintf(`//*[self::a or self::button][contains(normalize-space(.), %q)]`,
+		words))))
 }
 
 func (b *tab) click(css string) { b.t.Helper(); b.do(chromedp.Click(chromedp.CSS(css))) }

@@ -32,7 +32,8 @@ func newCertificate(dir string) (certificate, error) {
 		return certificate{}, err
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: publicHost}, DNSNames: []string{publicHost, "*.example.test"},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: publicHost},
+		DNSNames:  []string{publicHost, "*.example.test"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true,
 	}
@@ -54,7 +55,8 @@ func newCertificate(dir string) (certificate, error) {
 		spki: base64.StdEncoding.EncodeToString(sum[:]), pool: x509.NewCertPool(),
 	}
 	c.pool.AddCert(parsed)
-	if err := os.WriteFile(c.certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+	if err := os.WriteFile(c.certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		0o600); err != nil {
 		return certificate{}, err
 	}
 	return c, os.WriteFile(c.keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600)

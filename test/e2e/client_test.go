@@ -46,7 +46,8 @@ func newTransport(t testing.TB, p protocol) *http.Transport {
 // newClient follows no redirect.
 func newClient(t testing.TB, p protocol) *http.Client {
 	t.Helper()
-	return &http.Client{Transport: newTransport(t, p), CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &http.Client{Transport: newTransport(t, p),
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 // signIn makes somebody sign in without a browser. It returns the Cookie header

@@ -43,7 +43,8 @@ func (c *corp) curl(t testing.TB, cookie, path, stdin string, args ...string) cu
 	head, body := filepath.Join(dir, "head"), filepath.Join(dir, "body")
 	_, host, _ := strings.Cut(c.url, "://")
 	args = append([]string{"--silent", "--max-time", "30", "--noproxy", "*", "--cacert", need(t, world.cert).certFile,
-		"--resolve", host + ":127.0.0.1", "--dump-header", head, "--output", body, "--write-out", "%{http_version} %{http_code}"}, args...)
+		"--resolve", host + ":127.0.0.1", "--dump-header", head, "--output", body, "--write-out",
+		"%{http_version} %{http_code}"}, args...)
 	if cookie != "" {
 		args = append(args, "--cookie", cookie)
 	}
@@ -115,19 +116,24 @@ func curlAsks(t *testing.T, kind, cookie string, ask func(cookie, path, stdin st
 	_, _ = want.ReadFrom(noise(curlUpload))
 	got := ask(cookie, "/"+kind+"/up", want.String(), "--upload-file", "-") // of unknown length
 	var up sum
-	if err := json.Unmarshal([]byte(got.body), &up); err != nil || up.Bytes != curlUpload || up.SHA256 != sha(want.Bytes()) {
+	if err := json.Unmarshal([]byte(got.body), &up); err != nil || up.Bytes != curlUpload ||
+		up.SHA256 != sha(want.Bytes()) {
 		t.Errorf("the app took in %+v, %v", up, err)
 	}
 
-	for _, n := range []int{0, curlUpload} { // of a short one HTTP/2 apps tell the length, and then curl hears no trailer
+	// of a short one HTTP/2 apps tell the length, and then curl hears no trailer
+	for _, n := range []int{0, curlUpload} {
 		got = ask(cookie, fmt.Sprintf("/%s/down?bytes=%d", kind, n), "")
-		if m := trailer.FindStringSubmatch(got.head); m == nil || m[1] != sha(want.Bytes()[:n]) || sha([]byte(got.body)) != m[1] {
-			t.Errorf("%d bytes arrived of %d, and the trailer is not there, or not right:\n%s", len(got.body), n, got.head)
+		if m := trailer.FindStringSubmatch(got.head); m == nil || m[1] != sha(want.Bytes()[:n]) ||
+			sha([]byte(got.body)) != m[1] {
+			t.Errorf("%d bytes arrived of %d, and the trailer is not there, or not right:\n%s", len(got.body), n,
+				got.head)
 		}
 	}
 
 	got = ask(cookie, "/"+kind+"/file", "", "--range", "100-199")
-	if got.status != "206" || got.body != file()[100:200] || !strings.Contains(strings.ToLower(got.head), fmt.Sprintf("content-range: bytes 100-199/%d\n", len(file()))) {
+	if got.status != "206" || got.body != file()[100:200] ||
+		!strings.Contains(strings.ToLower(got.head), fmt.Sprintf("content-range: bytes 100-199/%d\n", len(file()))) {
 		t.Errorf("a range: %s %q\n%s", got.status, got.body, got.head)
 	}
 	got = ask(cookie, "/"+kind+"/file", "", "--range", "0-4,10-14")

@@ -34,11 +34,16 @@ func TestEachPersonSignsInAndTheAppKnowsThem(t *testing.T) {
 		key           string
 		says, saysNot []string
 	}{
-		{key: "mira", says: []string{"Hello, Mira Okafor", "Acme Rockets", "acme.example", "engineering", "on-call", "mira@acme.example", "demo:mira"}},
-		{key: "jonas", says: []string{"Hello, Jonas Lindqvist", "Acme Rockets", "admins", "jonas@acme.example", "demo:jonas"}},
-		{key: "tomoko", says: []string{"Hello, Tomoko Hayashi", "Birch Bank", "birch.example", "admins", "tomoko@birch.example", "demo:tomoko"}},
-		{key: "zoe", says: []string{"Hello, Zoë Martín", "Organization none", "Groups none", "zoe@mail.example", "demo:zoe"}},
-		{key: "sam", says: []string{"Hello, Sam Carver", "Email none that somebody verified", "demo:sam"}, saysNot: []string{"sam@acme.example"}},
+		{key: "mira", says: []string{"Hello, Mira Okafor", "Acme Rockets", "acme.example", "engineering", "on-call",
+			"mira@acme.example", "demo:mira"}},
+		{key: "jonas", says: []string{"Hello, Jonas Lindqvist", "Acme Rockets", "admins", "jonas@acme.example",
+			"demo:jonas"}},
+		{key: "tomoko", says: []string{"Hello, Tomoko Hayashi", "Birch Bank", "birch.example", "admins",
+			"tomoko@birch.example", "demo:tomoko"}},
+		{key: "zoe", says: []string{"Hello, Zoë Martín", "Organization none", "Groups none", "zoe@mail.example",
+			"demo:zoe"}},
+		{key: "sam", says: []string{"Hello, Sam Carver", "Email none that somebody verified", "demo:sam"},
+			saysNot: []string{"sam@acme.example"}},
 	} {
 		t.Run(who.key, func(t *testing.T) {
 			t.Parallel()
@@ -47,7 +52,8 @@ func TestEachPersonSignsInAndTheAppKnowsThem(t *testing.T) {
 			b.says(v, who.says...)
 			b.saysNot(v, who.saysNot...)
 			b.says(v, "You asked for GET /reports/2026?team=blue",
-				"Signed assertion verified", "The app checked this itself with the keys at "+demo.url+"/.sallyport/jwks.json",
+				"Signed assertion verified",
+				"The app checked this itself with the keys at "+demo.url+"/.sallyport/jwks.json",
 				"aud app", "sub demo:"+who.key, "X-Forwarded-User demo:"+who.key)
 		})
 	}
@@ -58,14 +64,16 @@ func TestAccountPageSaysWhoOneIs(t *testing.T) {
 	demo := theDemo(t)
 	mira := newPerson(t)
 	v := mira.signIn(demo.url+"/.sallyport/account", "mira")
-	mira.says(v, "Name Mira Okafor", "Username mira", "E-mail mira@acme.example", "Signed in with Demo SSO", "User id demo:mira",
+	mira.says(v, "Name Mira Okafor", "Username mira", "E-mail mira@acme.example", "Signed in with Demo SSO",
+		"User id demo:mira",
 		"Organization Acme Rockets, acme.example", "Organization id demo:acme", "engineering", "on-call",
 		"Signed in", "(now)", "in 12 hours", "in 1 hour", "They never see your password")
 	mira.saysNot(v, "not verified")
 
 	sam := newPerson(t)
 	v = sam.signIn(demo.url+"/.sallyport/account", "sam")
-	sam.says(v, "E-mail sam@acme.example (not verified: it gives you no access and is not passed on)", "Organization None", "Groups None that this site uses")
+	sam.says(v, "E-mail sam@acme.example (not verified: it gives you no access and is not passed on)",
+		"Organization None", "Groups None that this site uses")
 	sam.open(demo.url + "/")
 	v = sam.at(demo.url + "/")
 	sam.says(v, "Hello, Sam Carver")
@@ -190,8 +198,9 @@ func TestCancelAtTheProviderIsExplainedAndCanBeTriedAgain(t *testing.T) {
 func TestP05_SignInReturnsToThisSiteOnly(t *testing.T) {
 	demo := theDemo(t)
 	for name, to := range map[string]string{
-		"another site": "https://evil.example.test/", "no scheme": "//evil.example.test", "backslash": `/%5Cevil.example.test`,
-		"tab": "/%09/evil.example.test", "user info": "@evil.example.test", "sign-out": "/.sallyport/logout",
+		"another site": "https://evil.example.test/", "no scheme": "//evil.example.test",
+		"backslash": `/%5Cevil.example.test`,
+		"tab":       "/%09/evil.example.test", "user info": "@evil.example.test", "sign-out": "/.sallyport/logout",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -198,7 +198,8 @@ func TestMainStoriesInEachEngine(t *testing.T) {
 			story("Back after sign-out shows nothing", func(r reader) { signOutAndBack(r, demo) })
 			story("who is refused comes back as somebody else", func(r reader) { refusal(r, demo) })
 			story("a form that was lost is not lost", func(r reader) { formLost(r, theCorp(r.t)) })
-			story("through a service worker", func(r reader) { serviceWorker(r, theCorp(r.t)) }) // it stays: the last story
+			// it stays: the last story
+			story("through a service worker", func(r reader) { serviceWorker(r, theCorp(r.t)) })
 		})
 	}
 }
@@ -222,7 +223,8 @@ func tenTabs(r reader, demo *site) {
 		tabs = append(tabs, tab)
 	}
 	for i, tab := range tabs {
-		tab.begin(fmt.Sprintf("%s/.sallyport/login?provider=demo&return_to=%%2Freports%%2F%d%%3Ftab%%3D%d", demo.url, 2000+i, i))
+		tab.begin(fmt.Sprintf("%s/.sallyport/login?provider=demo&return_to=%%2Freports%%2F%d%%3Ftab%%3D%d", demo.url,
+			2000+i, i))
 	}
 	for _, tab := range tabs {
 		tab.heading(chooser)
@@ -230,7 +232,8 @@ func tenTabs(r reader, demo *site) {
 	for i, tab := range tabs {
 		before := tab.heading(chooser).URL
 		tab.tap("button[value=mira]")
-		v := tab.sees("an answer", func(v view) bool { return v.URL != before && (v.H1 == chooser || v.URL == link(i)) })
+		v := tab.sees("an answer",
+			func(v view) bool { return v.URL != before && (v.H1 == chooser || v.URL == link(i)) })
 		if v.H1 == chooser && i == 0 { // another tab had overwritten its flow cookie: it begins once more
 			tab.tap("button[value=mira]")
 		}
@@ -310,18 +313,23 @@ func formLost(r reader, c *corp) {
 	if typed != "an hour of work" {
 		r.t.Errorf("the form holds %q after Back", typed)
 	}
-	r.run(`document.querySelector('#save').click()`) // chromedp finds nothing in a page that comes from the back/forward cache
+	// chromedp finds nothing in a page that comes from the back/forward cache
+	r.run(`document.querySelector('#save').click()`)
 	r.reads(r.heading("Saved"), "POST: an hour of work", "Origin: "+c.url)
 }
 
 // fetchMetadata is what the app received with a page, at /headers.
 func (r reader) fetchMetadata() map[string]string {
 	r.t.Helper()
-	v := r.sees("headers", func(v view) bool { return strings.HasPrefix(v.Path, "/headers") && strings.Contains(v.Text, "{") })
+	v := r.sees("headers", func(v view) bool {
+		return strings.HasPrefix(v.Path, "/headers") &&
+			strings.Contains(v.Text, "{")
+	})
 	var header map[string][]string
 	r.check("read "+v.Text, json.Unmarshal([]byte(v.Text), &header))
 	out := map[string]string{}
-	for _, name := range []string{"Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Sec-Fetch-User", "Origin", "Referer", "X-Forwarded-User"} {
+	for _, name := range []string{"Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Sec-Fetch-User", "Origin",
+		"Referer", "X-Forwarded-User"} {
 		if line := header[name]; line != nil {
 			out[name] = strings.Join(line, ", ")
 		}

@@ -25,7 +25,8 @@ func TestSignInAtAProviderNobodyHereWrote(t *testing.T) {
 	c := theCorp(t)
 	mira := newPerson(t)
 	v := mira.signInAtProvider(c.url+"/reports/2026?team=blue", "mira")
-	mira.says(v, "You asked for /reports/2026?team=blue", "User: corp:mira", "Name: Mira Okafor", "Email: mira@corp.example", "Groups: engineering,ops")
+	mira.says(v, "You asked for /reports/2026?team=blue", "User: corp:mira", "Name: Mira Okafor",
+		"Email: mira@corp.example", "Groups: engineering,ops")
 	mira.open(c.url + "/ops")
 	mira.says(mira.at(c.url+"/ops"), "User: corp:mira")
 	mira.open(c.url + "/.sallyport/account")
@@ -80,7 +81,8 @@ func TestP09_CookiesAsTheBrowserSeesThem(t *testing.T) {
 		switch {
 		case k == nil:
 			t.Errorf("the browser has no %s: %v", name, cookies)
-		case k.Domain != publicHost || k.Path != "/" || !k.Secure || !k.HTTPOnly || k.SameSite != network.CookieSameSiteLax ||
+		case k.Domain != publicHost || k.Path != "/" || !k.Secure || !k.HTTPOnly ||
+			k.SameSite != network.CookieSameSiteLax ||
 			k.Session != (name == "__Host-sallyport-flow"): // the flow cookie goes when the browser is closed
 			t.Errorf("%s: %+v", name, k) // a Domain attribute would show as ".app.example.test"
 		}
@@ -205,7 +207,8 @@ func TestProviderThatIsDownIsSaidInWordsAndHeals(t *testing.T) {
 	b := newPerson(t)
 	b.open(c.url + "/deep?x=1")
 	v := b.heading("Signing in is not possible right now")
-	b.says(v, "Corp Login is not answering. If you are signed in already, you stay signed in.", "Nothing is wrong with your account.")
+	b.says(v, "Corp Login is not answering. If you are signed in already, you stay signed in.",
+		"Nothing is wrong with your account.")
 	if v.Status != 503 {
 		t.Errorf("status %d", v.Status)
 	}

@@ -52,11 +52,14 @@ func (at target) dial() (*grpc.ClientConn, error) {
 		}
 		return metadata.AppendToOutgoingContext(ctx, "cookie", at.Cookie)
 	}
-	return grpc.NewClient("passthrough:///"+at.Address, grpc.WithTransportCredentials(creds), grpc.WithAuthority(at.Authority),
-		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
+	return grpc.NewClient("passthrough:///"+at.Address, grpc.WithTransportCredentials(creds),
+		grpc.WithAuthority(at.Authority),
+		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
+			invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
 			return invoke(with(ctx), method, req, reply, cc, o...)
 		}),
-		grpc.WithStreamInterceptor(func(ctx context.Context, d *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, o ...grpc.CallOption) (grpc.ClientStream, error) {
+		grpc.WithStreamInterceptor(func(ctx context.Context, d *grpc.StreamDesc, cc *grpc.ClientConn, method string,
+			stream grpc.Streamer, o ...grpc.CallOption) (grpc.ClientStream, error) {
 			return stream(with(ctx), d, cc, method, o...)
 		}))
 }
@@ -86,7 +89,8 @@ var interopCases = []struct {
 	}},
 }
 
-func onTest(call func(context.Context, testgrpc.TestServiceClient, ...grpc.CallOption)) func(context.Context, *grpc.ClientConn, testgrpc.TestServiceClient) {
+func onTest(call func(context.Context, testgrpc.TestServiceClient, ...grpc.CallOption)) func(context.Context,
+	*grpc.ClientConn, testgrpc.TestServiceClient) {
 	return func(ctx context.Context, _ *grpc.ClientConn, c testgrpc.TestServiceClient) { call(ctx, c) }
 }
 

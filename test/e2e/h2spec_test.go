@@ -18,7 +18,8 @@ import (
 // h2spec is built from its module; where that cannot be had, it is missing.
 func (s *shared) buildH2spec() (string, error) {
 	path := filepath.Join(s.dir, "h2spec")
-	if out, err := exec.Command("go", "build", "-o", path, "github.com/summerwind/h2spec/cmd/h2spec").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", path,
+		"github.com/summerwind/h2spec/cmd/h2spec").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("h2spec is %w: its modules cannot be had: %v\n%s", errMissing, err, out)
 	}
 	return path, nil
@@ -63,10 +64,15 @@ func h2spec(t *testing.T, tool, address, path string) (failed []string, total in
 // netHTTPFails are the cases in which net/http's server, which speaks before any code
 // of ours does, decides otherwise than h2spec would have it.
 var netHTTPFails = map[string]string{
-	"http2/4.2: Sends a large size HEADERS frame that exceeds the SETTINGS_MAX_FRAME_SIZE":                        "h2spec sends 20 kB and takes that to be too much; net/http allows frames of 1 MiB, and says so",
-	"http2/6.5.3: Sends multiple values of SETTINGS_INITIAL_WINDOW_SIZE":                                          "one setting twice in a frame closes the connection",
+	"http2/4.2: Sends a large size HEADERS frame that exceeds the " +
+		"SETTINGS_MAX_FRAME_SIZE": "h2spec sends 20 kB and takes that to be too much; " +
+		"net/http allows frames of 1 MiB, and says so",
+	"http2/6.5.3: Sends multiple values of " +
+		"SETTINGS_INITIAL_WINDOW_SIZE": "one setting twice in a frame " +
+		"closes the connection",
 	`http2/8.1.2.2: Sends a HEADERS frame that contains the TE header field with any value other than "trailers"`: "answers 400 instead of resetting the stream",
-	"http2/8.1.2.2: Sends a HEADERS frame that contains the connection-specific header field":                     "answers 400 instead of resetting the stream",
+	"http2/8.1.2.2: Sends a HEADERS frame that contains the connection-specific " +
+		"header field": "answers 400 instead of resetting the stream",
 }
 
 func TestH2specFindsNothingThatIsNotNetHTTPs(t *testing.T) {

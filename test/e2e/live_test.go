@@ -94,7 +94,8 @@ func TestPagesOfOtherOriginsOpenNoWebSocket(t *testing.T) {
 			t.Errorf("a page of another origin: %s", got)
 		}
 		text, _ := c.process.out.now()
-		if !regexp.MustCompile(`path=/ws-http status=403 .*reason=origin user=corp:mira`).MatchString(text) && !strings.HasPrefix(c.url, "https") {
+		if !regexp.MustCompile(`path=/ws-http status=403 .*reason=origin user=corp:mira`).MatchString(text) &&
+			!strings.HasPrefix(c.url, "https") {
 			t.Error("the log does not tell of an origin refused to Mira")
 		}
 	}

@@ -88,7 +88,8 @@ func checkShape(b *tab) {
 	if n := eval[int](b, `document.querySelectorAll('script').length`); n != 0 {
 		b.t.Errorf("%d scripts", n)
 	}
-	if foreign := eval[[]string](b, `performance.getEntriesByType('resource').map(e => e.name).filter(n => !n.startsWith(location.origin))`); len(foreign) != 0 {
+	if foreign := eval[[]string](b,
+		`performance.getEntriesByType('resource').map(e => e.name).filter(n => !n.startsWith(location.origin))`); len(foreign) != 0 {
 		b.t.Errorf("the page loads %v", foreign)
 	}
 }
@@ -132,7 +133,8 @@ func TestP19_OwnPagesCannotBeFramed(t *testing.T) {
 		b.heading("Another origin")
 		b.expectComplaint("frame")
 		frames := b.frames()
-		if len(frames) != 2 || !strings.HasPrefix(frames[1].URL, "chrome-error:") || !strings.HasPrefix(frames[1].UnreachableURL, demo.url) {
+		if len(frames) != 2 || !strings.HasPrefix(frames[1].URL, "chrome-error:") ||
+			!strings.HasPrefix(frames[1].UnreachableURL, demo.url) {
 			t.Errorf("%s: the frame shows %+v", path, frames[1:])
 		}
 	}

@@ -66,7 +66,8 @@ func TestSignInThatDoesNotStickEndsInADiagnosis(t *testing.T) {
 	b.heading(atProvider)
 	b.click("button[value=mira]") // from here on the provider remembers her, and the browser goes round by itself
 	v := b.heading("Signing in does not stick")
-	b.says(v, "The browser did not keep the session cookie. It may block cookies, or a proxy in between may remove them.",
+	b.says(v, "The browser did not keep the session cookie. It may block cookies, or a proxy in between may "+
+		"remove them.",
 		"Your browser used", "Request id:")
 	b.saysNot(v, "not the same")
 	if n := m.callbacks.Load(); n > 4 {
@@ -87,7 +88,8 @@ func TestP06_WithoutTheFlowCookieThePersonIsAskedToStartAgain(t *testing.T) {
 	b.heading(atProvider)
 	b.click("button[value=mira]")
 	v := b.heading("Your sign-in was not finished")
-	b.says(v, "It came back to a browser that has no record of starting it. To be safe, nobody was signed in.", "Cookies are blocked.")
+	b.says(v, "It came back to a browser that has no record of starting it. To be safe, nobody was signed in.",
+		"Cookies are blocked.")
 	if n := m.callbacks.Load(); n != 1 {
 		t.Errorf("the browser came back %d times", n)
 	}

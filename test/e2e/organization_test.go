@@ -23,7 +23,8 @@ func TestPickingAnOrganizationAndSwitching(t *testing.T) {
 	b.heading(atProvider)
 	b.click("button[value=ines]")
 	v := b.heading(whichOrg)
-	b.says(v, "You are signed in as Ines Duarte and belong to several organizations.", "Acme Rockets acme.example", "Birch Bank birch.example")
+	b.says(v, "You are signed in as Ines Duarte and belong to several organizations.", "Acme Rockets acme.example",
+		"Birch Bank birch.example")
 	b.saysNot(v, "ACME GmbH", "acme-us")
 	b.readable()
 	pending := b.cookies(c.url)[c.cookie].Value
@@ -37,7 +38,8 @@ func TestPickingAnOrganizationAndSwitching(t *testing.T) {
 		t.Errorf("the first stop of the Tab key is %q", got)
 	}
 	b.do(chromedp.KeyEvent(kb.Enter))
-	b.says(b.at(c.url+"/reports?week=47&by=team"), "Org-Id: acme", "Org-Name: Acme Rockets", "Org-Domain: acme.example", "User: corp:ines")
+	b.says(b.at(c.url+"/reports?week=47&by=team"), "Org-Id: acme", "Org-Name: Acme Rockets", "Org-Domain: acme.example",
+		"User: corp:ines")
 	acme, since := b.cookies(c.url)[c.cookie].Value, time.Now()
 
 	b.open(c.url + "/bank")

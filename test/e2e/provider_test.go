@@ -36,7 +36,8 @@ func startProvider(publicURL string) (*provider, error) {
 		"port": 0, "accounts": json.RawMessage(accounts),
 		"client": map[string]any{
 			"client_id": p.ClientID, "client_secret": p.ClientSecret,
-			"redirect_uris": []string{publicURL + "/.sallyport/callback/corp", publicURL + "/.sallyport/callback/partner"},
+			"redirect_uris": []string{publicURL + "/.sallyport/callback/corp",
+				publicURL + "/.sallyport/callback/partner"},
 		},
 	}
 	return p, p.start()

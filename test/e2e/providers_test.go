@@ -94,7 +94,8 @@ func TestP10_SigningOutOfTheProviderToo(t *testing.T) {
 	})
 	b.saysNot(v, "User: corp:mira")
 	b.press("Yes, sign me out")
-	b.sees("the provider's own goodbye", func(v view) bool { return strings.HasPrefix(v.URL, c.provider.Issuer+"/session/end/success") })
+	b.sees("the provider's own goodbye",
+		func(v view) bool { return strings.HasPrefix(v.URL, c.provider.Issuer+"/session/end/success") })
 	b.open(c.url + "/deep")
 	b.heading("Sign in")
 	b.press("Sign in with Corp Login")

@@ -35,7 +35,8 @@ func TestP10_SignOutTakesTheSessionFromTheBrowserAndFromTheServer(t *testing.T) 
 	if c, there := b.cookies(demo.url)[demo.cookie]; there {
 		t.Errorf("the browser still has the cookie %s", c.Name)
 	}
-	if status, body := asProgram(t, demo.url+"/.sallyport/session", demo.cookie+"="+old.Value); status != http.StatusUnauthorized || strings.Contains(body, "mira") {
+	if status, body := asProgram(t, demo.url+"/.sallyport/session",
+		demo.cookie+"="+old.Value); status != http.StatusUnauthorized || strings.Contains(body, "mira") {
 		t.Errorf("the old cookie still gets %d %s", status, body)
 	}
 	for range 2 { // the account page, then the app
@@ -134,7 +135,8 @@ func TestAddressFromElsewhereCannotSwitchPeople(t *testing.T) {
 	b.press("Win a prize")
 	b.says(b.at(demo.url+"/"), "Hello, Mira Okafor")
 	b.open(address) // as from a mail, or typed
-	b.says(b.sees("an answer", func(v view) bool { return v.H1 == chooser || v.URL == demo.url+"/" }), "Hello, Mira Okafor")
+	b.says(b.sees("an answer", func(v view) bool { return v.H1 == chooser || v.URL == demo.url+"/" }),
+		"Hello, Mira Okafor")
 }
 
 // otherOrigin serves a page at an origin of its own and returns its address.

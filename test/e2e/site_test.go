@@ -153,7 +153,8 @@ func serve(dir string, s setup) (*site, error) {
 		return nil, err
 	}
 	file := filepath.Join(dir, "sallyport.yaml")
-	if err := errors.Join(os.WriteFile(s.Secrets, key, 0o600), os.WriteFile(file, []byte(config.String()), 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(s.Secrets, key, 0o600),
+		os.WriteFile(file, []byte(config.String()), 0o600)); err != nil {
 		return nil, err
 	}
 	p, err := start(dir, world.binary, "serve", "-c", file)
@@ -291,7 +292,8 @@ self.addEventListener('fetch', e => e.respondWith(fetch(e.request)));`)
 	if r.URL.Path == "/saved" {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		fmt.Fprintf(w, `<!doctype html><html lang="en"><title>Saved</title><h1>Saved</h1><p>%s: %s</p><p>Origin: %s</p></html>`,
-			html.EscapeString(r.Method), html.EscapeString(r.PostFormValue("note")), html.EscapeString(r.Header.Get("Origin")))
+			html.EscapeString(r.Method), html.EscapeString(r.PostFormValue("note")),
+			html.EscapeString(r.Header.Get("Origin")))
 		return
 	}
 	if r.URL.Path == "/favicon.ico" {
@@ -301,7 +303,8 @@ self.addEventListener('fetch', e => e.respondWith(fetch(e.request)));`)
 	http.SetCookie(w, &http.Cookie{Name: "app", Value: "own", Path: "/"})
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "private, max-age=600") // as careless as apps are
-	fmt.Fprintf(w, `<!doctype html><html lang="en"><title>App</title><h1>The app</h1><p>You asked for %s</p><dl>`, html.EscapeString(r.RequestURI))
+	fmt.Fprintf(w, `<!doctype html><html lang="en"><title>App</title><h1>The app</h1><p>You asked for %s</p><dl>`,
+		html.EscapeString(r.RequestURI))
 	for _, name := range []string{"User", "Name", "Email", "Groups", "Org-Id", "Org-Name", "Org-Domain"} {
 		fmt.Fprintf(w, "<dt>%s</dt><dd>%s: %s</dd>", name, name, html.EscapeString(r.Header.Get("X-Forwarded-"+name)))
 	}

@@ -21,7 +21,8 @@ func needDescriptors(t *testing.T, n uint64) {
 	need(t, func() (struct{}, error) {
 		var limit syscall.Rlimit
 		if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < n {
-			return struct{}{}, fmt.Errorf("a limit of %d open files is %w: it is %d, raise it with ulimit -n", n, errMissing, limit.Cur)
+			return struct{}{}, fmt.Errorf("a limit of %d open files is %w: it is %d, raise it with ulimit -n", n,
+				errMissing, limit.Cur)
 		}
 		return struct{}{}, nil
 	})
@@ -91,7 +92,8 @@ func TestP17_SlowClientsKeepNobodyWaiting(t *testing.T) {
 			text := "GET /http/ HTTP/1.1\r\nHost: localhost\r\nCookie: " + strings.Repeat("x", 2000)
 			first := 10
 			if i%2 == 1 {
-				text = "POST /open-http/up HTTP/1.1\r\nHost: " + strings.TrimPrefix(c.url, "http://") + "\r\nContent-Length: 2000\r\n\r\n" + strings.Repeat("x", 2000)
+				text = "POST /open-http/up HTTP/1.1\r\nHost: " + strings.TrimPrefix(c.url, "http://") +
+					"\r\nContent-Length: 2000\r\n\r\n" + strings.Repeat("x", 2000)
 				first = len(text) - 1990
 			}
 			_, err := io.WriteString(conn, text[:first])
@@ -117,7 +119,8 @@ func TestP17_SlowClientsKeepNobodyWaiting(t *testing.T) {
 	most, open := stop(), c.process.descriptors(t)
 	leave()
 	slow.Wait()
-	t.Logf("a normal client: median %v, 99th percentile %v; beside %d slow ones (%d descriptors open): %v and %v; memory %.1f MiB before, %.1f at most",
+	t.Logf("a normal client: median %v, 99th percentile %v; beside %d slow ones (%d descriptors open): %v and %v; "+
+		"memory %.1f MiB before, %.1f at most",
 		before.median, before.p99, clients, open, with.median, with.p99, idle, most)
 	if open < clients*5/4 {
 		t.Errorf("only %d descriptors were open: the slow clients were not there", open)
@@ -154,12 +157,14 @@ func TestP17_IdleWebSocketsAreSmallAndLeaveNothingBehind(t *testing.T) {
 	}
 	after := c.process.residentMiB(t)
 	kib := (after - before) * 1024 / sockets
-	t.Logf("%d WebSockets: memory %.1f MiB before, %.1f after, %.1f KiB each; descriptors %d before, %d after", sockets, before, after, kib, files, c.process.descriptors(t))
+	t.Logf("%d WebSockets: memory %.1f MiB before, %.1f after, %.1f KiB each; descriptors %d before, %d after", sockets,
+		before, after, kib, files, c.process.descriptors(t))
 	if kib > 64 {
 		t.Errorf("an idle WebSocket takes %.1f KiB", kib)
 	}
 	for _, conn := range open {
 		conn.Close()
 	}
-	eventually(t, "the descriptors of closed WebSockets to be closed", func() bool { return c.process.descriptors(t) <= files+4 })
+	eventually(t, "the descriptors of closed WebSockets to be closed",
+		func() bool { return c.process.descriptors(t) <= files+4 })
 }

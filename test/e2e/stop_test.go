@@ -82,7 +82,8 @@ func stopUnderLoad(t *testing.T, over func(string) setup) {
 	clients.Wait()
 	t.Logf("%d requests answered, ended %v after SIGTERM", l.answered.Load(), took.Round(time.Millisecond))
 	if len(l.dropped) > 0 || l.refused.Load() == 0 {
-		t.Errorf("%d answered, %d clients refused at the end, %d dropped:\n%s", l.answered.Load(), l.refused.Load(), len(l.dropped), strings.Join(l.dropped, "\n"))
+		t.Errorf("%d answered, %d clients refused at the end, %d dropped:\n%s", l.answered.Load(), l.refused.Load(),
+			len(l.dropped), strings.Join(l.dropped, "\n"))
 	}
 	if code := c.process.cmd.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("exit code %d", code)
@@ -118,7 +119,8 @@ func (l *load) converse(conn net.Conn, host, cookie string, think time.Duration)
 	defer conn.Close()
 	reader := bufio.NewReader(conn)
 	for n := 1; ; n++ {
-		if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: %s\r\nCookie: %s\r\nContent-Length: 4\r\n\r\nbody", someWait(), host, cookie); err != nil {
+		if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: %s\r\nCookie: %s\r\nContent-Length: 4\r\n\r\nbody",
+			someWait(), host, cookie); err != nil {
 			l.drop("sending request %d of a connection: %v", n, err)
 			return false
 		}

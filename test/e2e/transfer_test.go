@@ -45,7 +45,8 @@ func TestP17_TransfersOfAnyLengthTakeNoMemory(t *testing.T) {
 					begun := time.Now()
 					direction.run(t, client, c.url+"/"+kind, cookie, size)
 					took, most := time.Since(begun), stop()
-					t.Logf("%d MiB in %v, %.0f MiB/s; memory %.1f MiB before, %.1f at most", size>>20, took.Round(time.Millisecond),
+					t.Logf("%d MiB in %v, %.0f MiB/s; memory %.1f MiB before, %.1f at most", size>>20,
+						took.Round(time.Millisecond),
 						float64(size>>20)/took.Seconds(), idle, most)
 					if most-idle > allowedGrowth {
 						t.Errorf("memory grew by %.1f MiB", most-idle)

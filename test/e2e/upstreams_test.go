@@ -159,7 +159,8 @@ func (w *upstreams) routes(calls string) []string {
 	for name, service := range map[string]string{"calls": "TestService", "unknown": "UnimplementedService"} {
 		add("{name: %s, path: /grpc.testing.%s, upstream: %s, allow: authenticated}", name, service, w.grpc[calls])
 		for kind, at := range w.grpc {
-			add("{name: open-%s-%s, host: open-%[2]s.example.test, path: /grpc.testing.%s, upstream: %s, public: true}", name, kind, service, at)
+			add("{name: open-%s-%s, host: open-%[2]s.example.test, path: /grpc.testing.%s, upstream: %s, public: true}",
+				name, kind, service, at)
 		}
 	}
 	add("{name: refused, path: /refused.Service, upstream: %s, allow: [{groups: [nobody]}]}", w.grpc[calls])
@@ -243,10 +244,12 @@ func (wayApp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "tunnel":
 		holdTunnel(w)
 	case "seen", "seen/a/b": // the latter is what net/http makes of an escaped slash
-		_ = json.NewEncoder(w).Encode(seen{r.RequestURI, r.Host, r.Header.Get("X-Forwarded-For"), r.Header.Get("X-Forwarded-Proto"), r.Header.Get("X-Forwarded-Host")})
+		_ = json.NewEncoder(w).Encode(seen{r.RequestURI, r.Host, r.Header.Get("X-Forwarded-For"),
+			r.Header.Get("X-Forwarded-Proto"), r.Header.Get("X-Forwarded-Host")})
 	default:
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		fmt.Fprintf(w, `<!doctype html><html lang="en"><title>App</title><h1>The app</h1><p>%s %s`, r.Proto, r.Header.Get("X-Forwarded-User"))
+		fmt.Fprintf(w, `<!doctype html><html lang="en"><title>App</title><h1>The app</h1><p>%s %s`, r.Proto,
+			r.Header.Get("X-Forwarded-User"))
 	}
 }
 

@@ -42,7 +42,8 @@ func firstTab(w wire) (remoteTab, error) {
 	// WebKit sometimes never answers a script in a page that gives way to the next:
 	// whoever looks, looks again.
 	const script = 2000
-	if _, err := s.call(command{"WebDriver:SetTimeouts", http.MethodPost, "/timeouts"}, map[string]any{"script": script, "pageLoad": ms, "implicit": 0}); err != nil {
+	if _, err := s.call(command{"WebDriver:SetTimeouts", http.MethodPost, "/timeouts"},
+		map[string]any{"script": script, "pageLoad": ms, "implicit": 0}); err != nil {
 		return remoteTab{}, err
 	}
 	raw, err := s.call(command{"WebDriver:GetWindowHandle", http.MethodGet, "/window"}, nil)
@@ -54,7 +55,8 @@ func firstTab(w wire) (remoteTab, error) {
 
 func (p remoteTab) do(c command, params map[string]any) (json.RawMessage, error) {
 	if p.session.current != p.handle {
-		_, err := p.session.call(command{"WebDriver:SwitchToWindow", http.MethodPost, "/window"}, map[string]any{"handle": p.handle})
+		_, err := p.session.call(command{"WebDriver:SwitchToWindow", http.MethodPost, "/window"},
+			map[string]any{"handle": p.handle})
 		if err != nil {
 			return nil, err
 		}
@@ -75,7 +77,8 @@ func (p remoteTab) press(words string) error {
 }
 
 func (p remoteTab) clickOn(using, what string) error {
-	raw, err := p.do(command{"WebDriver:FindElement", http.MethodPost, "/element"}, map[string]any{"using": using, "value": what})
+	raw, err := p.do(command{"WebDriver:FindElement", http.MethodPost, "/element"},
+		map[string]any{"using": using, "value": what})
 	if err != nil {
 		return err
 	}
@@ -84,7 +87,8 @@ func (p remoteTab) clickOn(using, what string) error {
 		return err
 	}
 	for _, id := range element {
-		_, err = p.do(command{"WebDriver:ElementClick", http.MethodPost, "/element/{id}/click"}, map[string]any{"id": id})
+		_, err = p.do(command{"WebDriver:ElementClick", http.MethodPost, "/element/{id}/click"},
+			map[string]any{"id": id})
 	}
 	return err
 }
@@ -184,7 +188,8 @@ func startWebKit(t *testing.T) webPage {
 	t.Helper()
 	driver := need(t, func() (string, error) { return find("WebKitWebDriver", "webkit2gtk-driver", "WebKitWebDriver") })
 	browser := need(t, func() (string, error) {
-		return find("WebKit's MiniBrowser", "webkit2gtk-driver", "/usr/lib/*/webkit2gtk-4.1/MiniBrowser", "/usr/libexec/webkit2gtk-4.1/MiniBrowser", "MiniBrowser")
+		return find("WebKit's MiniBrowser", "webkit2gtk-driver", "/usr/lib/*/webkit2gtk-4.1/MiniBrowser",
+			"/usr/libexec/webkit2gtk-4.1/MiniBrowser", "MiniBrowser")
 	})
 	xvfb := need(t, func() (string, error) { return find("Xvfb", "xvfb", "Xvfb") })
 
@@ -205,7 +210,8 @@ func startWebKit(t *testing.T) webPage {
 
 	address := need(t, freeAddress)
 	cmd := exec.Command(driver, "--port="+strings.TrimPrefix(portOf(address), ":"))
-	cmd.Env = []string{fmt.Sprintf("DISPLAY=:%d", display), "GDK_BACKEND=x11", "WAYLAND_DISPLAY=", "NO_AT_BRIDGE=1", "LIBGL_ALWAYS_SOFTWARE=1",
+	cmd.Env = []string{fmt.Sprintf("DISPLAY=:%d", display), "GDK_BACKEND=x11", "WAYLAND_DISPLAY=", "NO_AT_BRIDGE=1",
+		"LIBGL_ALWAYS_SOFTWARE=1",
 		"DBUS_SESSION_BUS_ADDRESS=disabled:", "GSETTINGS_BACKEND=memory", "WEBKIT_DISABLE_DMABUF_RENDERER=1"}
 	startGroup(t, cmd)
 	w := &webDriver{client: &http.Client{Timeout: enginePatience + 5*time.Second}, url: "http://" + address}
@@ -214,8 +220,9 @@ func startWebKit(t *testing.T) webPage {
 		_, err := w.call(command{"", http.MethodGet, "/status"}, nil)
 		return err == nil
 	})
-	raw, err := w.call(command{"", http.MethodPost, "/session"}, map[string]any{"capabilities": map[string]any{"alwaysMatch": map[string]any{
-		"webkitgtk:browserOptions": map[string]any{"binary": browser, "args": []string{"--automation"}}}}})
+	raw, err := w.call(command{"", http.MethodPost, "/session"},
+		map[string]any{"capabilities": map[string]any{"alwaysMatch": map[string]any{
+			"webkitgtk:browserOptions": map[string]any{"binary": browser, "args": []string{"--automation"}}}}})
 	if err != nil {
 		t.Fatal(err)
 	}

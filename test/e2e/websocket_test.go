@@ -93,14 +93,16 @@ func TestWebSocketsPassByteForByte(t *testing.T) {
 					if deflate {
 						code += 100
 					}
-					o := wsClient{Cookie: cookie, Deflate: deflate, Messages: messages, Seed: code, Close: []any{code, "client " + t.Name()[:20]}}
+					o := wsClient{Cookie: cookie, Deflate: deflate, Messages: messages, Seed: code,
+						Close: []any{code, "client " + t.Name()[:20]}}
 					want := fmt.Sprintf("closed %d client %s", code, t.Name()[:20])
 					if deflate { // then the server has the last word
 						o.Close, o.Ask = nil, []any{code, "server, in words"}
 					}
 					p := c.webSocket(t, "/ws-"+kind, o)
 					seen := p.wsSeen(t)
-					if seen.Wrong != 0 || seen.Messages != messages || seen.Pings == 0 || seen.Fragments == 0 || seen.Deflate != deflate {
+					if seen.Wrong != 0 || seen.Messages != messages || seen.Pings == 0 || seen.Fragments == 0 ||
+						seen.Deflate != deflate {
 						t.Errorf("the client saw %+v", seen)
 					}
 					if deflate && (seen.Code != code || seen.Reason != "server, in words") {
@@ -148,7 +150,8 @@ func TestP10_SignOutClosesWebSocketsAndNoOthers(t *testing.T) {
 	t.Parallel()
 	c := theFront(t)
 	mira, tom := c.signIn(t, "mira"), c.signIn(t, "tom")
-	hers, his := c.webSocket(t, "/ws-http", wsClient{Cookie: mira, Hold: true}), c.webSocket(t, "/ws-http", wsClient{Cookie: tom, Hold: true})
+	hers, his := c.webSocket(t, "/ws-http", wsClient{Cookie: mira, Hold: true}),
+		c.webSocket(t, "/ws-http", wsClient{Cookie: tom, Hold: true})
 	hers.mustSay(t, wsOpen)
 	his.mustSay(t, wsOpen)
 	begun := time.Now()

@@ -13,7 +13,8 @@ func TestPeopleSignInThroughAServiceWorker(t *testing.T) {
 	b := newPerson(t)
 	b.signInAtProvider(c.url+"/first", "mira")
 	eval[bool](b, `navigator.serviceWorker.register('/sw.js').then(() => navigator.serviceWorker.ready).then(() => true)`)
-	b.until("the worker to take over", func() bool { return eval[bool](b, `navigator.serviceWorker.controller !== null`) })
+	b.until("the worker to take over",
+		func() bool { return eval[bool](b, `navigator.serviceWorker.controller !== null`) })
 
 	b.open(c.url + "/.sallyport/account")
 	b.heading("Your account")
