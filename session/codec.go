@@ -360,7 +360,8 @@ func (r *reader) plain(tag uint64) (v string, ok bool) {
 }
 
 func (r *reader) org(prefix string) identity.Org {
-	return identity.Org{ID: r.string(prefix), Name: r.string(prefix), Domain: r.string(prefix), Source: r.string(prefix)}
+	return identity.Org{ID: r.string(prefix), Name: r.string(prefix), Domain: r.string(prefix),
+		Source: r.string(prefix)}
 }
 
 // orgs, like strings, returns a list without spare capacity: all readers of a cookie

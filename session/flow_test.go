@@ -56,7 +56,8 @@ func (b *browser) end(state string) (Flow, identity.Handshake, error) {
 	return trip.Flow, trip.Handshake, nil
 }
 
-var aFlow = Flow{Purpose: "login", Provider: "google", ReturnTo: "/deep/link?x=1#y", Restarts: 2, Detail: "\x00root\xff"}
+var aFlow = Flow{Purpose: "login", Provider: "google", ReturnTo: "/deep/link?x=1#y", Restarts: 2,
+	Detail: "\x00root\xff"}
 
 func TestP06_SignInEndsInTheBrowserThatBeganIt(t *testing.T) {
 	b := &browser{t: t, m: newManager(t, newClock())}
@@ -264,7 +265,8 @@ func TestP06_TamperedStateIsNone(t *testing.T) {
 		refuse(h.State[:i] + other.State[i:])
 		refuse(h.State[:i] + "\n" + h.State[i:])
 	}
-	for _, s := range []string{"", "login", h.State + "=", h.State + "A", h.State + "AAAA", h.State + h.State, " " + h.State,
+	for _, s := range []string{"", "login", h.State + "=", h.State + "A", h.State + "AAAA", h.State + h.State,
+		" " + h.State,
 		strings.Repeat("A", 3000), strings.Repeat("A", 1<<20), h.Nonce, h.Verifier, "1795338000", "null"} {
 		refuse(s)
 	}
@@ -328,7 +330,8 @@ func TestP17_StateOfTheLongestReturnAddressFitsAURL(t *testing.T) {
 		t.Errorf("a longer one: %v %.20q", err, got.ReturnTo)
 	}
 	w := httptest.NewRecorder()
-	if _, err := b.m.Begin(w, b.request(), Flow{Provider: strings.Repeat("p", 1<<17)}); err == nil || len(w.Header()) != 0 {
+	if _, err := b.m.Begin(w, b.request(), Flow{Provider: strings.Repeat("p", 1<<17)}); err == nil ||
+		len(w.Header()) != 0 {
 		t.Errorf("a state that is too long: %v %v", err, w.Header())
 	}
 }

@@ -26,7 +26,8 @@ func FuzzCookie(f *testing.F) {
 	f.Add(payload)
 	sealed := valueOf(write(f, m, testHost, s))
 	f.Add([]byte(sealed[:len(sealed)-44] + strings.Repeat("A", 44))) // no MAC: nobody can mutate it back
-	short, _ := compact{}.Serialize(&Session{Root: s.Root, SignedIn: s.SignedIn, Seen: s.Seen, Identity: identity.Identity{Provider: "p", Subject: "s"}})
+	short, _ := compact{}.Serialize(&Session{Root: s.Root, SignedIn: s.SignedIn, Seen: s.Seen,
+		Identity: identity.Identity{Provider: "p", Subject: "s"}})
 	f.Add(short)
 	f.Add([]byte{codecVersion})
 	s = newManager(f, newClock(), keeping("eng")).Start(alice())
@@ -44,7 +45,8 @@ func FuzzCookie(f *testing.F) {
 		if err != nil || !bytes.Equal(again, b) {
 			t.Errorf("%x is read, but would be written as %x (%v)", b, again, err)
 		}
-		if s.Identity.Subject == "" || s.Seen.Before(s.SignedIn) || s.Seen.Year() > 9999 || !utf8.ValidString(s.Identity.Name) {
+		if s.Identity.Subject == "" || s.Seen.Before(s.SignedIn) || s.Seen.Year() > 9999 ||
+			!utf8.ValidString(s.Identity.Name) {
 			t.Errorf("impossible: %+v", s)
 		}
 	})
@@ -64,8 +66,10 @@ func FuzzIdentitySurvives(f *testing.F) {
 				t.Skip()
 			}
 		}
-		id := identity.Identity{Provider: provider, Subject: subject, Email: email, EmailVerified: flag, Name: org, Username: subject,
-			Groups: []string{group, org, group + org}, Org: identity.Org{ID: org, Name: group}, Orgs: []identity.Org{{}, {Domain: org}},
+		id := identity.Identity{Provider: provider, Subject: subject, Email: email, EmailVerified: flag, Name: org,
+			Username: subject,
+			Groups:   []string{group, org, group + org}, Org: identity.Org{ID: org, Name: group},
+			Orgs:     []identity.Org{{}, {Domain: org}},
 			AuthTime: time.Unix(at, 0).UTC(), ACR: group, ProviderSID: provider + ":" + org}
 		got, err := m.Read(pair(write(t, m, testHost, m.Start(id))), testHost)
 		if err != nil {
@@ -75,7 +79,8 @@ func FuzzIdentitySurvives(f *testing.F) {
 		if !slices.Equal(a.Groups, b.Groups) || !slices.Equal(a.Orgs, b.Orgs) || !a.AuthTime.Equal(b.AuthTime) {
 			t.Fatalf("got %+v, want %+v", a, b)
 		}
-		if a.ID() != b.ID() || a.Email != b.Email || a.EmailVerified != b.EmailVerified || a.Org != b.Org || a.Name != b.Name || a.Username != b.Username || a.ACR != b.ACR || a.ProviderSID != b.ProviderSID {
+		if a.ID() != b.ID() || a.Email != b.Email || a.EmailVerified != b.EmailVerified || a.Org != b.Org ||
+			a.Name != b.Name || a.Username != b.Username || a.ACR != b.ACR || a.ProviderSID != b.ProviderSID {
 			t.Fatalf("got %+v, want %+v", a, b)
 		}
 	})
@@ -106,7 +111,9 @@ func FuzzState(f *testing.F) {
 
 // FuzzStripCookies: part by part, what is left is what was not ours.
 func FuzzStripCookies(f *testing.F) {
-	for _, line := range []string{"a=1; __Host-sallyport=S; b=2", ";__Host-sallyport=S;", "sallyport-dev-1=S;sallyport-dev-1=S", "a; =__HOST-sallyport;;__secure-sallyport;", "\t__Host-sallyport-flow=F;c"} {
+	for _, line := range []string{"a=1; __Host-sallyport=S; b=2", ";__Host-sallyport=S;",
+		"sallyport-dev-1=S;sallyport-dev-1=S", "a; =__HOST-sallyport;;__secure-sallyport;",
+		"\t__Host-sallyport-flow=F;c"} {
 		f.Add(line)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
@@ -121,7 +128,8 @@ func FuzzStripCookies(f *testing.F) {
 		}
 		want := []string{line}
 		if ours {
-			want = slices.DeleteFunc([]string{strings.TrimLeft(strings.Join(kept, ";"), " \t")}, func(s string) bool { return s == "" })
+			want = slices.DeleteFunc([]string{strings.TrimLeft(strings.Join(kept, ";"), " \t")},
+				func(s string) bool { return s == "" })
 		}
 		if line == "" {
 			return // no header line is empty

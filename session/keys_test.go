@@ -69,8 +69,10 @@ func TestP18_KeysPrintAsSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaks := []string{string(k.secret[:]), base64.RawURLEncoding.EncodeToString(k.secret[:]), fmt.Sprint(k.secret[:])[1:40], fmt.Sprintf("%x", k.secret[:]), fmt.Sprintf("%#v", k.secret[:])[8:30]}
-	for _, v := range []any{k, &k, r, &r, []Key{k}, Options{Keys: r}, struct{ K Key }{k}, map[string]Keyring{"r": r}, fmt.Errorf("with %v", r)} {
+	leaks := []string{string(k.secret[:]), base64.RawURLEncoding.EncodeToString(k.secret[:]),
+		fmt.Sprint(k.secret[:])[1:40], fmt.Sprintf("%x", k.secret[:]), fmt.Sprintf("%#v", k.secret[:])[8:30]}
+	for _, v := range []any{k, &k, r, &r, []Key{k}, Options{Keys: r}, struct{ K Key }{k}, map[string]Keyring{"r": r},
+		fmt.Errorf("with %v", r)} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
 			out := fmt.Sprintf(verb, v)
 			for _, leak := range leaks {
@@ -154,7 +156,8 @@ func TestDerivedKeysDifferByPurposeAndKey(t *testing.T) {
 	now := time.Now()
 	seen := map[string]string{}
 	for _, seed := range []byte{1, 2} {
-		for _, purpose := range []string{"session mac", "session encryption", "flow state", "flow secrets", "assertion"} {
+		for _, purpose := range []string{"session mac", "session encryption", "flow state", "flow secrets",
+			"assertion"} {
 			k := keyOf(seed, now)
 			d := string(k.Derive(purpose, 32))
 			if other, dup := seen[d]; dup {

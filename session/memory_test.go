@@ -84,7 +84,8 @@ func TestP10_NothingEndedComesBackHoweverManySignOut(t *testing.T) {
 			t.Fatalf("the %dth signs in again", i)
 		}
 	}
-	if merges == 0 || !m.Ended(Session{Root: "x", SignedIn: cut}) || m.Ended(Session{Root: "x", SignedIn: cut.Add(time.Millisecond)}) {
+	if merges == 0 || !m.Ended(Session{Root: "x", SignedIn: cut}) ||
+		m.Ended(Session{Root: "x", SignedIn: cut.Add(time.Millisecond)}) {
 		t.Errorf("%d merges, the last before %s", merges, cut)
 	}
 	if NewMemory(MemoryOptions{}).max != 131_072 {
@@ -205,7 +206,8 @@ func TestP10_SignOutReachesTheSessionThatAStolenCookieSwitchedTo(t *testing.T) {
 		t.Error("it can be renewed")
 	}
 	w = httptest.NewRecorder()
-	if _, err := m.Switch(t.Context(), w, testHost, thief, alice()); err != ErrEnded || w.Header()["Set-Cookie"] != nil {
+	if _, err := m.Switch(t.Context(), w, testHost, thief, alice()); err != ErrEnded ||
+		w.Header()["Set-Cookie"] != nil {
 		t.Errorf("it can be switched: %v", err)
 	}
 }
@@ -272,7 +274,8 @@ func TestP10_WhoSignsInAndOutAgainAndAgainSignsOutNobodyElse(t *testing.T) {
 			mustRefuse(t, m, cookie, testHost, ErrEnded)
 		}
 	}
-	if len(merges) < 50 || slices.ContainsFunc(merges, func(m Merge) bool { return m.Person != "google:busy" || m.Entries < CrowdMax/2 }) {
+	if len(merges) < 50 || slices.ContainsFunc(merges,
+		func(m Merge) bool { return m.Person != "google:busy" || m.Entries < CrowdMax/2 }) {
 		t.Errorf("told of %d merges: %.200v", len(merges), merges)
 	}
 }
@@ -334,7 +337,8 @@ func TestAClockThatIsSetBackKeepsNobodyFromSigningIn(t *testing.T) {
 		}
 		mustRefuse(t, m, oldCookie, testHost, ErrEnded)
 		s, cookie := signedIn(t, m)
-		if got, err := m.Read(cookie, testHost); err != nil || !got.SignedIn.Equal(cut.Before.Add(time.Millisecond)) || got.Expires.After(old.Expires) {
+		if got, err := m.Read(cookie, testHost); err != nil || !got.SignedIn.Equal(cut.Before.Add(time.Millisecond)) ||
+			got.Expires.After(old.Expires) {
 			t.Fatalf("%+v: %v, signed in %s, until %s", cut, err, got.SignedIn, got.Expires)
 		}
 		if _, due := m.Renew(s); due {
@@ -375,14 +379,17 @@ func TestCutMatchesWhatItNames(t *testing.T) {
 		if later.Root = "q"; m.Ended(later) {
 			t.Errorf("%s: ends a later sign-in", name)
 		}
-		other.Root, other.Identity = "q", identity.Identity{Provider: "p", Subject: "s", ProviderSID: "sid", Org: identity.Org{ID: "x"}}
+		other.Root, other.Identity = "q", identity.Identity{Provider: "p", Subject: "s", ProviderSID: "sid",
+			Org: identity.Org{ID: "x"}}
 		if got := m.Ended(other); got != (name == "everybody") {
 			t.Errorf("%s: somebody else: %v", name, got)
 		}
 	}
 	for name, cut := range map[string]Cut{
-		"nothing": {}, "no end": {Root: "r"}, "two": {Root: "r", Org: "o", Until: until}, "no time": {Person: "p:s", Until: until},
-		"a session nowhere": {ProviderSID: "s", Before: at, Until: until}, "all of a provider": {Provider: "p", Before: at, Until: until},
+		"nothing": {}, "no end": {Root: "r"}, "two": {Root: "r", Org: "o", Until: until},
+		"no time":                {Person: "p:s", Until: until},
+		"a session nowhere":      {ProviderSID: "s", Before: at, Until: until},
+		"all of a provider":      {Provider: "p", Before: at, Until: until},
 		"generation of a person": {Person: "p:s", Below: 1, Before: at, Until: until},
 	} {
 		if err := NewMemory(MemoryOptions{Now: c.Now}).End(t.Context(), cut); !errors.Is(err, ErrCut) {
@@ -398,7 +405,8 @@ func TestConsumeCountsOnceAndForgetsNothing(t *testing.T) {
 	m.room = 100
 	for i := range 100 {
 		for want := range []bool{0: true, 1: false} {
-			if first, err := m.Consume(t.Context(), fmt.Sprint("test/", i), c.Now().Add(time.Minute)); err != nil || first != (want == 0) {
+			if first, err := m.Consume(t.Context(), fmt.Sprint("test/", i), c.Now().Add(time.Minute)); err != nil ||
+				first != (want == 0) {
 				t.Fatalf("%d: %v %v", i, first, err)
 			}
 		}
@@ -455,7 +463,8 @@ func BenchmarkEnded(b *testing.B) {
 	v := NewView(n)
 	until := time.Now().Add(time.Hour).UnixMilli()
 	for i := range n {
-		v.Add(Record{Kind: KindRoot, Key: rootKey(fmt.Sprint(i)), Whose: personKey(fmt.Sprint(i)), Before: int64(i), Until: until})
+		v.Add(Record{Kind: KindRoot, Key: rootKey(fmt.Sprint(i)), Whose: personKey(fmt.Sprint(i)), Before: int64(i),
+			Until: until})
 	}
 	s := Session{Root: strings.Repeat("r", 22), SignedIn: time.Now(), Identity: alice()}
 	s.Identity.ProviderSID = "sid"

@@ -73,8 +73,9 @@ func alice() identity.Identity {
 		Provider: "google", Subject: "110169484474386276334",
 		Email: "alice.example-person@acme.test", EmailVerified: true,
 		Name: "Alice Example", Username: "alice",
-		Groups:   []string{"oncall", "eng"},
-		Org:      identity.Org{ID: "google:6f9619ff-8b86-d011-b42d-00cf4fc964ff", Name: "Acme", Domain: "acme.test", Source: "claim"},
+		Groups: []string{"oncall", "eng"},
+		Org: identity.Org{ID: "google:6f9619ff-8b86-d011-b42d-00cf4fc964ff", Name: "Acme", Domain: "acme.test",
+			Source: "claim"},
 		AuthTime: time.Unix(1795338000, 0).UTC(),
 	}
 }
@@ -120,14 +121,17 @@ func TestSessionSurvivesTheRoundTrip(t *testing.T) {
 		"only the key": {Provider: "oidc", Subject: "1"},
 		"everything": {
 			Provider: "microsoft", Subject: guid, Email: "a@b.test", Name: "Zoë 😀", Username: "z|o;e",
-			Groups: []string{guid, strings.ToUpper(guid), "microsoft:" + guid, "microsoft:x", "", "a,b", "microsoft:"},
-			Org:    identity.Org{ID: "microsoft:" + guid}, Orgs: []identity.Org{{ID: "acme", Name: "Acme"}, {}, {ID: "microsoft:" + guid, Source: "config"}},
+			Groups: []string{guid, strings.ToUpper(guid), "microsoft:" + guid, "microsoft:x", "", "a,b",
+				"microsoft:"},
+			Org:      identity.Org{ID: "microsoft:" + guid},
+			Orgs:     []identity.Org{{ID: "acme", Name: "Acme"}, {}, {ID: "microsoft:" + guid, Source: "config"}},
 			AuthTime: time.Unix(0, 0).UTC(), ACR: "phr", ProviderSID: guid,
 		},
 		"groups unknown": {Provider: "p", Subject: "s", GroupsUnknown: true},
 		"groups dropped": {Provider: "p", Subject: "s", GroupsUnknown: true, GroupsDropped: true},
 		"org unknown":    {Provider: "p", Subject: "s", OrgUnknown: true},
-		"org groups": {Provider: "p", Subject: "s", Org: identity.Org{ID: "p:a"}, Orgs: []identity.Org{{ID: "p:a"}, {ID: "b"}}, Groups: []string{"x", "y"},
+		"org groups": {Provider: "p", Subject: "s", Org: identity.Org{ID: "p:a"},
+			Orgs: []identity.Org{{ID: "p:a"}, {ID: "b"}}, Groups: []string{"x", "y"},
 			OrgGroups: []identity.OrgGroup{{Org: "p:a", Group: "x"}, {Org: "b", Group: guid}}},
 		"org by name":  {Provider: "p", Subject: "s", Org: identity.Org{Source: "claim"}},
 		"odd provider": {Provider: ":p:", Subject: ":p::s"},
@@ -257,7 +261,8 @@ func TestP17_ReferencePersonFitsIntoOneKibibyte(t *testing.T) {
 			t.Fatalf("the reference e-mail has %d bytes", len(id.Email))
 		}
 		line := write(t, m, testHost, m.Start(id))
-		payload, err := compact{}.Serialize(&Session{Root: m.Start(id).Root, Identity: id, SignedIn: m.now(), Seen: m.now()})
+		payload, err := compact{}.Serialize(&Session{Root: m.Start(id).Root, Identity: id, SignedIn: m.now(),
+			Seen: m.now()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -324,13 +329,15 @@ func TestP17_IdentityAtTheCapKeepsItsGroupsToTheEnd(t *testing.T) {
 	}
 	s := grown(largest)
 	first := len(write(t, m, testHost, s))
-	for _, after := range []time.Duration{time.Second, 127 * time.Second, 128 * time.Second, 5 * time.Hour, 10 * time.Hour, 23 * 24 * time.Hour, 25 * 24 * time.Hour, life - time.Second} {
+	for _, after := range []time.Duration{time.Second, 127 * time.Second, 128 * time.Second, 5 * time.Hour,
+		10 * time.Hour, 23 * 24 * time.Hour, 25 * 24 * time.Hour, life - time.Second} {
 		c.Advance(s.SignedIn.Add(after).Sub(c.Now()))
 		s.Seen = c.Now()
 		line := write(t, m, testHost, s)
 		got, err := m.Read(pair(line), testHost)
 		if err != nil || len(got.Identity.Groups) != 101 || got.Identity.GroupsUnknown {
-			t.Errorf("after %v: %d groups, unknown %v (%v)", after, len(got.Identity.Groups), got.Identity.GroupsUnknown, err)
+			t.Errorf("after %v: %d groups, unknown %v (%v)", after, len(got.Identity.Groups),
+				got.Identity.GroupsUnknown, err)
 		}
 		if maxAge := int((life - after) / time.Second); len(line)-len(strconv.Itoa(maxAge)) != first-len(strconv.Itoa(int(life/time.Second))) {
 			t.Errorf("after %v: the cookie has another length: %d, then %d", after, first, len(line))
@@ -352,9 +359,12 @@ func TestGroupsThatWereNeverToldAreNotCalledDropped(t *testing.T) {
 func TestP17_TooLargeWithoutGroupsIsAnErrorAndNoCookie(t *testing.T) {
 	m := newManager(t, newClock())
 	for name, change := range map[string]func(*identity.Identity){
-		"name":     func(id *identity.Identity) { id.Name = strings.Repeat("n", 4000) },
-		"subject":  func(id *identity.Identity) { id.Subject = strings.Repeat("s", 1<<20) },
-		"many org": func(id *identity.Identity) { id.Orgs = slices.Repeat([]identity.Org{{ID: "google:organization"}}, 300) },
+		"name":    func(id *identity.Identity) { id.Name = strings.Repeat("n", 4000) },
+		"subject": func(id *identity.Identity) { id.Subject = strings.Repeat("s", 1<<20) },
+		"many org": func(id *identity.Identity) {
+			id.Orgs = slices.Repeat([]identity.Org{{ID: "google:organization"}},
+				300)
+		},
 	} {
 		for _, groups := range [][]string{nil, {"a"}} {
 			id := alice()
@@ -414,7 +424,8 @@ func TestP01_DamagedCookieIsNobody(t *testing.T) {
 				continue // another cookie, not another value
 			}
 			// Bits that base64 does not use are no part of what is sealed.
-			if raw, err := base64.URLEncoding.DecodeString(string(b)); i == len(strings.TrimRight(value, "="))-1 && err == nil && string(raw) == string(whole) {
+			if raw, err := base64.URLEncoding.DecodeString(string(b)); i == len(strings.TrimRight(value, "="))-1 &&
+				err == nil && string(raw) == string(whole) {
 				continue
 			}
 			mustRefuse(t, m, name+"="+string(b), testHost, ErrForged)
@@ -536,32 +547,40 @@ func TestP01_PayloadInAnotherFormIsRefused(t *testing.T) {
 		t.Fatalf("the plain form: %v", err)
 	}
 	for name, b := range map[string][]byte{
-		"long number":             cat(head(flagHasAuthTime), times, []byte{0x81, 0x00}, str(nil, "p", "s"), rest),
-		"long length":             cat(head(0), times, []byte{0x84, 0x00, 'p'}, str(nil, "s"), rest),
-		"number without an end":   cat(head(flagHasAuthTime), times, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}),
-		"a time before 1970":      cat(head(flagHasAuthTime), times, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}, str(nil, "p", "s"), rest),
-		"the year 10000":          cat(head(0), year9999, []byte{0, 0, 0, 2, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, str(nil, "p", "s"), rest),
-		"until the year 10000":    cat(head(0), year9999, []byte{2, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, str(nil, "p", "s"), rest),
-		"begun in the year 10889": cat(head(0), bytes.Repeat([]byte{0xff}, 6), make([]byte, 4*3), str(nil, "p", "s"), rest),
-		"something after it":      cat(plain, []byte{0}),
-		"unknown flag":            cat(head(flagsKnown+1), times, str(nil, "p", "s"), rest),
-		"dropped, yet known":      cat(head(flagGroupsDropped), times, str(nil, "p", "s"), rest),
-		"empty organization":      cat(head(flagHasOrg), times, str(nil, "p", "s"), make([]byte, 5), make([]byte, 4), []byte{0, 0}),
-		"a digest of nothing":     cat(head(flagGroupsKept), times, make([]byte, 8), str(nil, "p", "s"), rest),
-		"a digest cut short":      cat(head(flagGroupsKept), times, make([]byte, 7)),
-		"GUID written out":        cat(head(0), times, str(nil, "p", guid), rest),
-		"prefix written out":      cat(head(0), times, str(nil, "p", "p:s"), rest),
-		"prefix on the provider":  cat(head(0), times, []byte{1<<2 | tagPrefix, 'p'}, str(nil, "s"), rest),
-		"GUID of another length":  cat(head(0), times, str(nil, "p"), []byte{4 | tagGUID}, make([]byte, 16), rest),
-		"GUID cut short":          cat(head(0), times, str(nil, "p"), []byte{tagGUID}, make([]byte, 5)),
-		"no subject":              cat(head(0), times, str(nil, "p", ""), rest),
-		"broken UTF-8":            cat(head(0), times, str(nil, "p", "s\xff"), rest),
-		"more groups than bytes":  cat(head(0), times, str(nil, "p", "s"), rest[:6], []byte{200, 1}),
-		"2^64 groups":             cat(head(0), times, str(nil, "p", "s"), rest[:6], []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}),
-		"2^62 bytes of name":      cat(head(0), times, str(nil, "p", "s"), []byte{0xfc, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}),
-		"other version":           cat([]byte{codecVersion + 1}, plain[1:]),
-		"version 1":               cat([]byte{1}, head(0)[1:18], []byte{1, 0}, str(nil, "p", "s"), rest),
-		"version 2":               cat([]byte{2}, head(0)[1:18], times, str(nil, "p", "s"), rest),
+		"long number": cat(head(flagHasAuthTime), times, []byte{0x81, 0x00}, str(nil, "p", "s"), rest),
+		"long length": cat(head(0), times, []byte{0x84, 0x00, 'p'}, str(nil, "s"), rest),
+		"number without an end": cat(head(flagHasAuthTime), times,
+			[]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}),
+		"a time before 1970": cat(head(flagHasAuthTime), times,
+			[]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}, str(nil, "p", "s"), rest),
+		"the year 10000": cat(head(0), year9999, []byte{0, 0, 0, 2, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+			str(nil, "p", "s"), rest),
+		"until the year 10000": cat(head(0), year9999, []byte{2, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+			str(nil, "p", "s"), rest),
+		"begun in the year 10889": cat(head(0), bytes.Repeat([]byte{0xff}, 6), make([]byte, 4*3), str(nil, "p", "s"),
+			rest),
+		"something after it": cat(plain, []byte{0}),
+		"unknown flag":       cat(head(flagsKnown+1), times, str(nil, "p", "s"), rest),
+		"dropped, yet known": cat(head(flagGroupsDropped), times, str(nil, "p", "s"), rest),
+		"empty organization": cat(head(flagHasOrg), times, str(nil, "p", "s"), make([]byte, 5), make([]byte, 4),
+			[]byte{0, 0}),
+		"a digest of nothing":    cat(head(flagGroupsKept), times, make([]byte, 8), str(nil, "p", "s"), rest),
+		"a digest cut short":     cat(head(flagGroupsKept), times, make([]byte, 7)),
+		"GUID written out":       cat(head(0), times, str(nil, "p", guid), rest),
+		"prefix written out":     cat(head(0), times, str(nil, "p", "p:s"), rest),
+		"prefix on the provider": cat(head(0), times, []byte{1<<2 | tagPrefix, 'p'}, str(nil, "s"), rest),
+		"GUID of another length": cat(head(0), times, str(nil, "p"), []byte{4 | tagGUID}, make([]byte, 16), rest),
+		"GUID cut short":         cat(head(0), times, str(nil, "p"), []byte{tagGUID}, make([]byte, 5)),
+		"no subject":             cat(head(0), times, str(nil, "p", ""), rest),
+		"broken UTF-8":           cat(head(0), times, str(nil, "p", "s\xff"), rest),
+		"more groups than bytes": cat(head(0), times, str(nil, "p", "s"), rest[:6], []byte{200, 1}),
+		"2^64 groups": cat(head(0), times, str(nil, "p", "s"), rest[:6],
+			[]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}),
+		"2^62 bytes of name": cat(head(0), times, str(nil, "p", "s"),
+			[]byte{0xfc, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}),
+		"other version": cat([]byte{codecVersion + 1}, plain[1:]),
+		"version 1":     cat([]byte{1}, head(0)[1:18], []byte{1, 0}, str(nil, "p", "s"), rest),
+		"version 2":     cat([]byte{2}, head(0)[1:18], times, str(nil, "p", "s"), rest),
 	} {
 		var s Session
 		if err := (compact{}).Deserialize(b, &s); err == nil || !reflect.DeepEqual(s, Session{}) {
@@ -601,7 +620,8 @@ func TestP09_PlantedSecondCookieMeansNobody(t *testing.T) {
 		mustRefuse(t, m, header, testHost, ErrTwice)
 	}
 	// These do not count as ours, and must not win over ours either.
-	for _, odd := range []string{"=" + evil, "==" + evil, evil[:16], "x" + evil, "__Host-sallyport-flow=" + valueOf(evil), "$Version=1; $" + evil, `q="` + evil + `"`} {
+	for _, odd := range []string{"=" + evil, "==" + evil, evil[:16], "x" + evil, "__Host-sallyport-flow=" +
+		valueOf(evil), "$Version=1; $" + evil, `q="` + evil + `"`} {
 		for _, header := range []string{odd + "; " + cookie, cookie + "; " + odd} {
 			s, err := m.Read(header, testHost)
 			if err != nil || s.Identity.Subject != alice().Subject {
@@ -763,7 +783,8 @@ func TestP10_SignOutEndsTheSessionInThisProcess(t *testing.T) {
 	other, otherCookie := signedIn(t, m)
 	w := httptest.NewRecorder()
 	m.SignOut(context.Background(), w, s)
-	if got := w.Header().Get("Set-Cookie"); !strings.HasPrefix(got, "__Host-sallyport=;") || !strings.Contains(got, "Max-Age=0") || !strings.Contains(got, "; Secure") {
+	if got := w.Header().Get("Set-Cookie"); !strings.HasPrefix(got, "__Host-sallyport=;") ||
+		!strings.Contains(got, "Max-Age=0") || !strings.Contains(got, "; Secure") {
 		t.Errorf("not taken from the browser: %q", got)
 	}
 	mustRefuse(t, m, cookie, testHost, ErrEnded)
@@ -793,8 +814,10 @@ func TestP11_CookieThatIsKeptOpenIsJudgedAtEveryRead(t *testing.T) {
 	}{
 		{"idle", func(c *clock, _ *Manager, _ Session) { c.Advance(time.Hour) }, testHost, ErrExpired},
 		{"long over", func(c *clock, _ *Manager, _ Session) { c.Advance(24 * time.Hour) }, testHost, ErrExpired},
-		{"a clock that steps back", func(c *clock, _ *Manager, _ Session) { c.Advance(-2 * time.Minute) }, testHost, ErrExpired},
-		{"ended", func(_ *clock, m *Manager, s Session) { m.SignOut(context.Background(), httptest.NewRecorder(), s) }, testHost, ErrEnded},
+		{"a clock that steps back", func(c *clock, _ *Manager, _ Session) { c.Advance(-2 * time.Minute) }, testHost,
+			ErrExpired},
+		{"ended", func(_ *clock, m *Manager, s Session) { m.SignOut(context.Background(), httptest.NewRecorder(), s) },
+			testHost, ErrEnded},
 		{"another host", func(*clock, *Manager, Session) {}, "other.example.com", ErrForged},
 		{"no host", func(*clock, *Manager, Session) {}, "", ErrForged},
 	} {
@@ -886,7 +909,8 @@ func TestP17_CookiesThatAreKeptOpenAreBounded(t *testing.T) {
 		{"the usual person", 25_000, func(*identity.Identity) {}},
 		{"groups that are GUIDs", 6000, func(id *identity.Identity) { id.Groups = groupsOf(100, guid) }},
 		{"groups without a name", 3000, func(id *identity.Identity) { id.Groups = make([]string, 1800) }},
-		{"groups with the provider's name alone", 3000, func(id *identity.Identity) { id.Groups = slices.Repeat([]string{"google:"}, 1800) }},
+		{"groups with the provider's name alone", 3000,
+			func(id *identity.Identity) { id.Groups = slices.Repeat([]string{"google:"}, 1800) }},
 		{"organizations without a name", 3000, func(id *identity.Identity) { id.Orgs = make([]identity.Org, 400) }},
 		{"a long name", 12_000, func(id *identity.Identity) { id.Name = strings.Repeat("n", 1900) }},
 	} {
@@ -944,8 +968,9 @@ func TestReservedCookieNames(t *testing.T) {
 		"__Host-sallyport": true, "__HOST-SALLYPORT": true, "__host-sallyport-flow": true, "__Host-sallyportx": true,
 		"__Secure-sallyport": true, "__secure-Sallyport-x": true,
 		"sallyport-dev-4180": true, "Sallyport-Dev-1": true, "sallyport-dev-": true, "SALLYPORT-DEV-4180-FLOW": true,
-		"": false, "sallyport": false, "sallyport-dev": false, "__Host-sallypor": false, "__Host_sallyport": false, "x__Host-sallyport": false,
-		"__Host-session": false, "__Secure-": false, "session": false,
+		"": false, "sallyport": false, "sallyport-dev": false, "__Host-sallypor": false, "__Host_sallyport": false,
+		"x__Host-sallyport": false,
+		"__Host-session":    false, "__Secure-": false, "session": false,
 	} {
 		if got := ReservedCookie(name); got != want {
 			t.Errorf("%q: %v", name, got)
@@ -985,7 +1010,8 @@ func TestP09_AppNeverSeesOurCookies(t *testing.T) {
 		{"odd others kept", []string{`a="q;"; ` + own + `; b=é%00; =v; novalue; c=1=2; ; d="`},
 			[]string{`a="q;"; b=é%00; =v; novalue; c=1=2; ; d="`}},
 		{"JSON and commas", []string{own + `; p={"a":1,"b":[2]}; q=x, y`}, []string{`p={"a":1,"b":[2]}; q=x, y`}},
-		{"similar names kept", []string{"sallyport=1; " + own + "; x__Host-sallyport=2; __Host-session=3"}, []string{"sallyport=1; x__Host-sallyport=2; __Host-session=3"}},
+		{"similar names kept", []string{"sallyport=1; " + own + "; x__Host-sallyport=2; __Host-session=3"},
+			[]string{"sallyport=1; x__Host-sallyport=2; __Host-session=3"}},
 		{"empty parts", []string{";" + own + ";"}, []string{";"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -1056,7 +1082,8 @@ func BenchmarkReadFirst(b *testing.B) {
 }
 
 // The usual request: our cookie and two of the app's.
-var usualCookies = []string{"theme=dark; __Host-sallyport=" + strings.Repeat("A", 600) + "; _ga=GA1.2.1234567890.1700000000"}
+var usualCookies = []string{"theme=dark; __Host-sallyport=" + strings.Repeat("A", 600) +
+	"; _ga=GA1.2.1234567890.1700000000"}
 
 func BenchmarkStripCookies(b *testing.B) {
 	b.ReportAllocs()

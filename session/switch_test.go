@@ -23,7 +23,8 @@ func TestP11_SwitchKeepsTheSignInAndEndsTheSession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.ID == old.ID || got.Identity.Org != who.Org || !got.SignedIn.Equal(old.SignedIn) || !got.Expires.Equal(old.Expires) ||
+	if got.ID == old.ID || got.Identity.Org != who.Org || !got.SignedIn.Equal(old.SignedIn) ||
+		!got.Expires.Equal(old.Expires) ||
 		!got.Seen.Equal(c.Now()) || !got.IdleExpires.Equal(c.Now().Add(time.Hour)) {
 		t.Errorf("switched to %+v", got)
 	}
@@ -45,7 +46,8 @@ func TestSwitchThatFailsChangesNothing(t *testing.T) {
 	who := alice()
 	who.Org = identity.Org{ID: "birch", Name: strings.Repeat("x", maxCookie)}
 	w := httptest.NewRecorder()
-	if got, err := m.Switch(t.Context(), w, testHost, old, who); !errors.Is(err, ErrTooLarge) || got.ID != old.ID || w.Header()["Set-Cookie"] != nil {
+	if got, err := m.Switch(t.Context(), w, testHost, old, who); !errors.Is(err, ErrTooLarge) || got.ID != old.ID ||
+		w.Header()["Set-Cookie"] != nil {
 		t.Errorf("%v, %v", err, w.Header())
 	}
 	if _, err := m.Read(oldCookie, testHost); err != nil {

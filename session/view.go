@@ -12,8 +12,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/identity"
 )
 
-// View answers from memory which sessions are over. Memory and the stores add the
-// cuts; a View knows neither where they come from nor how many there may be.
+// View answers from memory which sessions are over. Memory and the stores add the cuts. A
+// View does not know where they come from, or how many there may be.
 //
 // A cut takes at most 96 bytes. Cuts are kept in shards with locks of their own, so
 // that a reader never waits for a sweep of all of them.
@@ -78,9 +78,9 @@ func (v *View) Add(r Record) (news bool) {
 	case !r.Kind.Valid():
 		return false
 	}
-	at := v.shard(r.Key)
-	at.mu.Lock()
-	old, known := at.m[r.Key]
+	sh := v.shard(r.Key)
+	sh.mu.Lock()
+	old, known := sh.m[r.Key]
 	if known {
 		was := old.record(r.Key)
 		was.Whose = r.Whose
@@ -91,8 +91,8 @@ func (v *View) Add(r Record) (news bool) {
 	if known && old.whose != 0 {
 		e.whose = old.whose
 	}
-	at.m[r.Key] = e
-	at.mu.Unlock()
+	sh.m[r.Key] = e
+	sh.mu.Unlock()
 	if !known {
 		v.count[r.Kind].Add(1)
 		if e.whose != 0 {
@@ -107,8 +107,8 @@ func (v *View) Add(r Record) (news bool) {
 
 // Ended reports whether s is over.
 func (v *View) Ended(s *Session) bool {
-	at := s.SignedIn.UnixMilli()
-	if at <= v.before.Load() {
+	signedIn := s.SignedIn.UnixMilli()
+	if signedIn <= v.before.Load() {
 		return true
 	}
 	if v.count[KindRoot].Load() > 0 {
@@ -116,14 +116,14 @@ func (v *View) Ended(s *Session) bool {
 			return true
 		}
 	}
-	return at <= v.newest(&s.Identity)
+	return signedIn <= v.newest(&s.Identity)
 }
 
-// EndedEntry reports whether the sign-in that e tells of is over, whichever
-// organization is the active one by now.
+// EndedEntry reports whether the sign-in of e is over, whichever organization is active by
+// now.
 func (v *View) EndedEntry(e *Entry) bool {
-	at := e.Since.UnixMilli()
-	if at <= v.before.Load() {
+	signedIn := e.Since.UnixMilli()
+	if signedIn <= v.before.Load() {
 		return true
 	}
 	if key, ok := KeyOfSID(e.SID); ok {
@@ -132,7 +132,7 @@ func (v *View) EndedEntry(e *Entry) bool {
 		}
 	}
 	id := e.identity()
-	return at <= v.newest(&id)
+	return signedIn <= v.newest(&id)
 }
 
 // Earliest is the first moment at which the person of s can sign in so that no cut
@@ -225,15 +225,15 @@ func (v *View) half(match func(*entry) bool) (before int64, n int, until int64) 
 	defer v.mu.Unlock()
 	var times []int64
 	for i := range v.shards {
-		at := &v.shards[i]
-		at.mu.RLock()
-		for _, e := range at.m {
+		sh := &v.shards[i]
+		sh.mu.RLock()
+		for _, e := range sh.m {
 			if match(&e) {
 				times = append(times, e.before)
 				until = max(until, e.until())
 			}
 		}
-		at.mu.RUnlock()
+		sh.mu.RUnlock()
 	}
 	if len(times) == 0 {
 		return math.MinInt64, 0, 0
@@ -250,33 +250,33 @@ func (v *View) dropPerson(whose uint64, before int64) {
 // drop is called with mu held. Readers wait for one shard at most.
 func (v *View) drop(match func(*entry) bool) {
 	for i := range v.shards {
-		at := &v.shards[i]
-		at.mu.Lock()
-		for key, e := range at.m {
+		sh := &v.shards[i]
+		sh.mu.Lock()
+		for key, e := range sh.m {
 			if !match(&e) {
 				continue
 			}
-			delete(at.m, key)
+			delete(sh.m, key)
 			v.count[e.kind()].Add(-1)
 			if e.whose != 0 {
 				v.perPerson[v.counterOf(e.whose)]--
 			}
 		}
-		at.mu.Unlock()
+		sh.mu.Unlock()
 	}
 }
 
 func (v *View) get(key CutKey) (entry, bool) {
-	at := v.shard(key)
-	at.mu.RLock()
-	defer at.mu.RUnlock()
-	e, ok := at.m[key]
+	sh := v.shard(key)
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	e, ok := sh.m[key]
 	return e, ok
 }
 
 func (v *View) shard(key CutKey) *shard { return &v.shards[key[0]%64] }
 
-// counterOf is the index of a person's counter. It depends on a secret: otherwise
+// counterOf returns the index of a person's counter. It depends on a secret. Otherwise
 // somebody could choose accounts that share a counter with another person.
 func (v *View) counterOf(whose uint64) int {
 	return int(maphash.Comparable(v.seed, whose) % uint64(len(v.perPerson)))
