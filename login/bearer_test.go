@@ -34,7 +34,7 @@ func (w *world) accessClaims() map[string]any {
 
 func atJWT() map[string]any { return map[string]any{"typ": "at+jwt"} }
 
-// signed is a token of the provider's current key.
+// signed returns a token that the provider's current key has signed.
 func (w *world) signed(header, claims map[string]any) string {
 	w.t.Helper()
 	token, err := w.op.Provider.Sign(header, claims)
@@ -258,8 +258,8 @@ func TestAccessTokensThatAreUnusualButGoodAreTaken(t *testing.T) {
 }
 
 // RFC 9068 §5, GHSA-wcvh-g65p-v576: the ID token of a real sign-in is from the same
-// issuer, with the same keys, about the same person. It opens nothing, whatever
-// a route is allowed, and not even under a header that says at+jwt.
+// issuer, with the same keys, about the same person. It is refused on every route, also
+// with any_typ, and even under a header that says at+jwt.
 func TestP07_AnIDTokenNeverPassesForAnAccessToken(t *testing.T) {
 	w := newWorld(t)
 	var seen []map[string]any
@@ -276,15 +276,15 @@ func TestP07_AnIDTokenNeverPassesForAnAccessToken(t *testing.T) {
 			}
 		}
 	}
-	// Nor where nonce and at_hash are gone: then its audience tells.
+	// It is refused without nonce and at_hash, too: then because of its audience.
 	bare := maps.Clone(seen[0])
 	testenv.Without("nonce", "at_hash")(bare)
 	_, _, err := w.bearer(anyTyp).Verify(t.Context(), w.signed(nil, bare))
 	w.failed(err, identity.Rejected)
 }
 
-// RFC 8725 §3.10, CVE-2026-41413: where the token says that keys are to be
-// found, nobody looks.
+// RFC 8725 §3.10, CVE-2026-41413: an address of keys that the token names is not
+// asked.
 func TestP07_AnAccessTokenDoesNotChooseItsKeys(t *testing.T) {
 	w := newWorld(t)
 	stranger := testenv.StartProvider(t, demo.ProviderOptions{ClientID: clientID, ClientSecret: clientSecret,
@@ -315,7 +315,7 @@ func TestP07_AnAccessTokenDoesNotChooseItsKeys(t *testing.T) {
 	}
 }
 
-// A token that was good is judged anew when it is shown again.
+// A good token is checked again each time that it is shown.
 func TestP01_AnAccessTokenThatIsRememberedStillExpires(t *testing.T) {
 	w := newWorld(t)
 	b := w.bearer()
@@ -332,8 +332,8 @@ func TestP01_AnAccessTokenThatIsRememberedStillExpires(t *testing.T) {
 	}
 }
 
-// A key that the provider withdraws takes its tokens along, also those that are
-// remembered.
+// When the provider withdraws a key, the tokens that it signed are refused, also those
+// that are cached.
 func TestP07_ARememberedTokenDoesNotOutliveItsKey(t *testing.T) {
 	w := newWorld(t)
 	b := w.bearer()
@@ -354,7 +354,7 @@ func TestP07_ARememberedTokenDoesNotOutliveItsKey(t *testing.T) {
 	w.failed(err, identity.Rejected)
 }
 
-// What cannot be judged is no bad token: the caller shall try again.
+// If a token cannot be checked, it is not called bad: the caller should try again.
 func TestAProviderThatIsDownLeavesTokensUnjudged(t *testing.T) {
 	w := newWorld(t)
 	b := w.bearer()
@@ -532,7 +532,7 @@ func TestP20_AccessTokensThatAreReadAtOnceAreNotMixedUp(t *testing.T) {
 	}
 }
 
-// FuzzBearer: whatever is shown, without the key nobody gets in.
+// FuzzBearer: nobody gets in with a token that the key has not signed.
 func FuzzBearer(f *testing.F) {
 	w := &world{}
 	op := testenv.StartProvider(f, demo.ProviderOptions{ClientID: clientID, ClientSecret: clientSecret,

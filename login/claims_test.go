@@ -86,7 +86,7 @@ func TestP20_OnlyPlainAddressesCount(t *testing.T) {
 	}
 }
 
-// OIDC Core §5.1: verified is JSON true and nothing that looks like it.
+// OIDC Core §5.1: an address is verified only with JSON's true, and not with "true" or 1.
 func TestP20_AnAddressIsVerifiedOnlyByTrue(t *testing.T) {
 	// userinfo would vouch where the token says nothing
 	w := newWorld(t, func(o *Options) { o.IdentityFrom = FromIDToken })
@@ -105,7 +105,7 @@ func TestP20_AnAddressIsVerifiedOnlyByTrue(t *testing.T) {
 	}
 }
 
-// A provider vouches for its own domains only, and for no name that ends alike.
+// A provider can verify addresses of its own domains only, and of no domain that only ends alike.
 func TestAddressesOutsideTheEmailDomainsAreUnverified(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.EmailDomains = []string{"Acme.Example", "birch.example"} })
 	for address, want := range map[string]bool{
@@ -119,7 +119,7 @@ func TestAddressesOutsideTheEmailDomainsAreUnverified(t *testing.T) {
 	}
 }
 
-// Groups are what they are, none, or unknown; never a guess.
+// Groups are those that the claim has, or none, or unknown. They are never guessed.
 func TestGroupsAreListedOrUnknown(t *testing.T) {
 	w := newWorld(t)
 	thousand := slices.Repeat([]string{"g"}, 1000)
@@ -330,7 +330,7 @@ func TestIdentityComesFromWhereItIsConfigured(t *testing.T) {
 	w.refuse(identity.Rejected)
 }
 
-// FuzzClaims: whatever a provider claims, an identity is within its bounds.
+// FuzzClaims: with any claims of a provider, an identity keeps within its limits.
 func FuzzClaims(f *testing.F) {
 	for _, seed := range []string{
 		`{"sub":"mira","email":"a@b.example","email_verified":true,"groups":["a","b"],"org_id":"x","org_domain":"b.example"}`,
@@ -365,7 +365,7 @@ func FuzzClaims(f *testing.F) {
 	})
 }
 
-// checkBounds is what holds of every identity.
+// checkBounds checks the limits of an identity.
 func checkBounds(t *testing.T, id identity.Identity) {
 	t.Helper()
 	if id.Subject == "" || len(id.Subject) > 255 || id.Provider != "corp" {

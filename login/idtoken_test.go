@@ -520,7 +520,7 @@ func TestKeyRotationEndsNoSignIn(t *testing.T) {
 	w.want()
 }
 
-// A provider, or somebody who speaks for it, cannot make us hammer it.
+// Tokens with unknown keys do not make us ask the provider again and again.
 func TestP17_RandomKeyIDsCostOneFetchPerHalfMinute(t *testing.T) {
 	for _, keys := range []testenv.Fault{{Endpoint: testenv.JWKS}, {Endpoint: testenv.JWKS, Status: 500}} {
 		w := newWorld(t)
@@ -565,7 +565,7 @@ func TestTheFirstFetchOfTheKeysIsSoonRepeated(t *testing.T) {
 	w.want()
 }
 
-// What was good stays good while the provider serves nothing better.
+// Good keys stay in use while the provider serves none that can be used.
 func TestLastGoodKeysAreKept(t *testing.T) {
 	w := newWorld(t)
 	w.want()

@@ -27,10 +27,10 @@ const (
 	callbackURL  = "https://app.example.com/.sallyport/callback/corp"
 )
 
-// epoch is when the tests happen, at the provider's; its clock stands still.
+// epoch is the time of the tests at the provider, whose clock stands still.
 func epoch() time.Time { return time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC) }
 
-// world is a provider, somebody who signs in there, and us.
+// world has a provider, a person who signs in there, and our side.
 type world struct {
 	t  *testing.T
 	op *testenv.Faults
@@ -57,7 +57,7 @@ func worldOfKind(t *testing.T, kind string, edit ...func(*Options)) *world {
 	return w
 }
 
-// use starts Sallyport's side afresh.
+// use makes a new Provider on Sallyport's side.
 func (w *world) use(edit ...func(*Options)) {
 	w.t.Helper()
 	o := Options{
@@ -353,7 +353,7 @@ func TestAnErrorIsNamedWithItsCodeItsMeaningAndTheMend(t *testing.T) {
 	}
 }
 
-// RFC 9207 §2.4: compared even if nobody announced it, not demanded then.
+// RFC 9207 §2.4: iss is compared even if it was not announced, but is then not required.
 func TestP20_MixUpIsNoticedWithoutAnnouncement(t *testing.T) {
 	w := newWorld(t)
 	w.op.Set(testenv.Fault{Endpoint: testenv.Discovery,
@@ -563,7 +563,7 @@ func TestAStalledProviderEndsAtTheDeadline(t *testing.T) {
 	}
 }
 
-// Started before the provider, healed without us.
+// Sallyport can start before the provider, and needs no restart when the provider is there.
 func TestAProviderThatIsDownHealsByItself(t *testing.T) {
 	w := newWorld(t)
 	w.op.Set(testenv.Fault{Endpoint: testenv.Discovery, Status: 503})
@@ -619,7 +619,7 @@ func TestABrowserThatLeavesSpoilsNothing(t *testing.T) {
 	}
 }
 
-// Old metadata is renewed behind a sign-in, and kept if that fails.
+// Old metadata is renewed in the background of a sign-in, and kept if that fails.
 func TestMetadataIsRenewedAfterADay(t *testing.T) {
 	w := newWorld(t)
 	w.want()

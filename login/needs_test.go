@@ -280,8 +280,8 @@ func TestP07_TrustedAudiencesCountForTheClientThatAsked(t *testing.T) {
 	}
 }
 
-// Whoever reads the log of a refused sign-in learns what came, and which key or
-// quirk takes it if it is meant.
+// The log line of a refused sign-in says what was received, and which configuration key or
+// quirk accepts it.
 func TestARefusedSignInNamesWhatCameAndWhatTakesIt(t *testing.T) {
 	w := newWorld(t)
 	claim := func(b bend) testenv.Fault { return testenv.Fault{Endpoint: testenv.Token, Claims: b} }

@@ -62,7 +62,7 @@ func TestGroupsComeFromAPath(t *testing.T) {
 	}
 }
 
-// A mapped claim that is absent or odd is told once, by name and type.
+// A mapped claim that is absent or has another form is logged once, by name and type.
 func TestP18_TheLogSaysOnceWhichClaimsCameInsteadOfAMappedOne(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.Claims.Groups, o.Claims.Username = "realm_access.roles", "login" })
 	for range 3 {

@@ -390,7 +390,7 @@ func TestNoPKCESendsNone(t *testing.T) {
 	}
 }
 
-// What would leave unproven who somebody is does not start.
+// With options that would not prove who signs in, New fails.
 func TestP21_CombinationsThatProveNothingAreRefused(t *testing.T) {
 	const a = "https://sso.example/"
 	given := Endpoints{AuthorizationURL: a, TokenURL: a}
@@ -508,7 +508,7 @@ func TestPublicKeysAreJudged(t *testing.T) {
 	}
 }
 
-// A callback of one provider is worth nothing at another, whatever they are.
+// A callback of one provider is refused by every other provider, of any kind.
 func TestP20_MixUpBetweenTwoProvidersIsRefused(t *testing.T) {
 	worlds := map[string]*world{}
 	for _, kind := range []string{demo.Standard, demo.Google, demo.Partner} {
@@ -580,7 +580,7 @@ func TestSeveralOrganizationsAreListed(t *testing.T) {
 			}
 		})
 	}
-	// Half a list would make somebody a member of the other half alone.
+	// If half of the list were ignored, the person would belong to the other half alone.
 	for name, value := range map[string]any{
 		"half a number": []any{"acme", 1.5}, "nothing": []any{nil}, "an empty one": []any{""},
 		"a list in it": []any{[]any{"x"}}, "no id": []any{map[string]any{"name": "x"}},

@@ -17,8 +17,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
-// fact is one row of a vendor's table: something true of the vendor, or one
-// lie, and what becomes of it. name cites where it is from.
+// fact is one row of a vendor's table: something that the vendor does, or one false claim,
+// with the result. name says which rule or document it is from.
 type fact struct {
 	name   string
 	who    string         // "mira" if empty

@@ -99,7 +99,7 @@ var oneDoor = []struct {
 	{"github.com/gorilla/securecookie", []string{"session"}, "cookies are sealed in one place"},
 	{"github.com/go-jose/go-jose", []string{"assertion", "login", "oauth", "internal/demo", "internal/testenv"},
 		"signatures are made and read in few places"},
-	{"golang.org/x/oauth2", []string{"oauth", "login"}, "it is only for whoever talks to providers"},
+	{"golang.org/x/oauth2", []string{"oauth", "login"}, "it is only for packages that talk to providers"},
 	{"go.yaml.in/yaml", []string{"cmd/sallyport/internal/yamltable"}, "YAML is read strictly, by one table"},
 	{"database/sql", []string{"store", "store/sqlite", "store/postgres", "store/storetest"},
 		"what is kept is kept in one place"},

@@ -18,9 +18,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-// TestExitCodesTellWhoseTurnItIs: 2 is for whoever typed or wrote something
-// wrong, 1 for everything else that failed. Each failure is one message, never
-// a stack trace.
+// Exit code 2 means that the command line or the configuration is wrong, 1 that something
+// else failed. Each failure is one message, never a stack trace.
 func TestExitCodesTellWhoseTurnItIs(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {

@@ -93,8 +93,8 @@ func npmPackage(name, file string) (string, error) {
 	return path, nil
 }
 
-// The packages are pinned, and their addresses are left to whoever installs
-// them: a registry in the lock file would be one that others cannot reach.
+// The packages are pinned, but the lock file names no registry, because others may not be
+// able to reach it.
 func TestLockFileNamesNoRegistry(t *testing.T) {
 	text, err := os.ReadFile("package-lock.json")
 	if err != nil {

@@ -87,8 +87,8 @@ func TestP06_ThirtyTabsAtOnceEachArriveWhereTheyWanted(t *testing.T) {
 	}
 }
 
-// A tab that was left at the provider is a sign-in that nobody needs any more:
-// it leads where it was going, whoever is chosen there.
+// A tab that was left open at the provider, after a sign-in in another tab, leads to the
+// page that it was opened for, and does not change who is signed in.
 func TestP06_LateTabChangesNothing(t *testing.T) {
 	t.Parallel()
 	demo := theDemo(t)
@@ -121,8 +121,8 @@ func (b *tab) catchCallback(site *site, button string) string {
 	return e.Request.URL
 }
 
-// Login CSRF: whoever opens somebody else's callback address must not end up
-// signed in as them (RFC 6749 §10.12).
+// Login CSRF: a person who opens another person's callback address must not be signed in as
+// that person (RFC 6749 §10.12).
 func TestP06_CallbackFromAnotherBrowserSignsNobodyIn(t *testing.T) {
 	t.Parallel()
 	demo := theDemo(t)

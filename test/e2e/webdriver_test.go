@@ -39,8 +39,8 @@ type remoteTab struct {
 func firstTab(w wire) (remoteTab, error) {
 	s := &session{wire: w}
 	ms := enginePatience.Milliseconds()
-	// WebKit sometimes never answers a script in a page that gives way to the next:
-	// whoever looks, looks again.
+	// WebKit sometimes never answers a script in a page that is just being replaced by the
+	// next one. Callers ask again.
 	const script = 2000
 	if _, err := s.call(command{"WebDriver:SetTimeouts", http.MethodPost, "/timeouts"},
 		map[string]any{"script": script, "pageLoad": ms, "implicit": 0}); err != nil {
