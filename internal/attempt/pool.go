@@ -373,7 +373,7 @@ func (t *Transport) dial(ctx context.Context, p *peer) (*link, error) {
 	ctx = httptrace.WithClientTrace(context.WithValue(ctx, linkKey{}, l), &httptrace.ClientTrace{
 		TLSHandshakeStart: func() {
 			if l.wire != nil {
-				l.wire.encrypted()
+				l.wire.followRecords()
 			}
 		},
 		TLSHandshakeDone: func(state tls.ConnectionState, err error) {

@@ -2,14 +2,14 @@ package attempt
 
 import "encoding/binary"
 
-// records finds the borders of TLS records in a stream (RFC 8446 §5.1). It tells
-// whether the reader above has been given all that was sent to it: crypto/tls hands
-// out nothing of a record before it has the whole one.
+// records finds where TLS records end in a stream (RFC 8446 §5.1). So it is known whether
+// crypto/tls has returned everything that it received: it returns nothing of a record before
+// it has the whole record.
 type records struct {
-	followed bool // the stream is one of records
+	followed bool // the stream consists of TLS records
 	head     [5]byte
-	have     int // bytes of head
-	left     int // bytes of the record after its head
+	have     int // how many bytes of head were read
+	left     int // how many bytes of the record are still to come after its head
 }
 
 // follow takes the next bytes of the stream.

@@ -7,11 +7,11 @@ import (
 	"syscall"
 )
 
-// Elsewhere the socket cannot be looked into. What the reader has taken is known
-// still; what waits in the socket is not.
+// socket returns nil: on this system it cannot be found out what is in the socket. What the
+// reader has read is known all the same.
 func socket(net.Conn) syscall.RawConn { return nil }
 
-type taking struct {
+type socketCall struct {
 	take func(uintptr) bool
 	peek func(uintptr)
 }

@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// socket is the way to the socket of c, or nil.
+// socket returns access to the socket of c, or nil.
 func socket(c net.Conn) syscall.RawConn {
 	s, ok := c.(syscall.Conn)
 	if !ok {
@@ -23,9 +23,9 @@ func socket(c net.Conn) syscall.RawConn {
 	return raw
 }
 
-// taking is one call of read, or of pending. It is part of the wire, so that a call
-// costs no memory.
-type taking struct {
+// socketCall has the arguments and results of one call of read, or of pending. It is part of
+// the wire, so that a call allocates no memory.
+type socketCall struct {
 	p    []byte
 	n    int
 	err  error
@@ -47,7 +47,7 @@ func (w *wire) read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	t := &w.taking
+	t := &w.call
 	t.p, t.n, t.err = p, 0, nil
 	if err := w.raw.Read(t.take); err != nil {
 		if op, ok := errors.AsType[*net.OpError](err); ok {
@@ -61,9 +61,10 @@ func (w *wire) read(p []byte) (int, error) {
 	return t.n, t.err
 }
 
-// take reads what is there, and reports whether the reader need not wait.
+// take reads what is in the socket. It returns false if that is nothing, so that the reader
+// waits.
 func (w *wire) take(fd uintptr) bool {
-	t := &w.taking
+	t := &w.call
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n, err := syscall.Read(int(fd), t.p)
@@ -83,18 +84,18 @@ func (w *wire) take(fd uintptr) bool {
 	return true
 }
 
-// pending reports whether bytes, the end or an error wait in the socket.
+// pending reports whether there are bytes, the end or an error to read in the socket.
 func (w *wire) pending() bool {
 	if w.raw == nil {
 		return false
 	}
-	err := w.raw.Control(w.taking.peek)
-	return err != nil || w.taking.there
+	err := w.raw.Control(w.call.peek)
+	return err != nil || w.call.there
 }
 
-// peek looks into the socket and takes nothing. It does not block: no socket of Go's
-// does.
+// peek looks whether there is something in the socket, and does not read it. It does not
+// block, because Go's sockets never do.
 func (w *wire) peek(fd uintptr) {
-	_, _, err := syscall.Recvfrom(int(fd), w.taking.one[:], syscall.MSG_PEEK)
-	w.taking.there = err != syscall.EAGAIN && err != syscall.EINTR
+	_, _, err := syscall.Recvfrom(int(fd), w.call.one[:], syscall.MSG_PEEK)
+	w.call.there = err != syscall.EAGAIN && err != syscall.EINTR
 }

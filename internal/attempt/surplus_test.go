@@ -113,7 +113,7 @@ func TestP23_HalfARecordIsSurplus(t *testing.T) {
 		{record[:24], false}, {append(record[:25:25], record[:7]...), false},
 	} {
 		w, peer, _ := pair(t, true)
-		w.encrypted()
+		w.followRecords()
 		if _, err := peer.Write(tt.sent); err != nil {
 			t.Fatal(err)
 		}

@@ -10,38 +10,38 @@ import (
 	"time"
 )
 
-// ErrSurplus: the peer sent more than its last answer. A peer that sends more
-// than it announced (a body after 204, say) would else answer the next request
-// with the rest, and that may be somebody else's.
+// ErrSurplus: the peer sent more than its last answer. If a peer sends more than it
+// announced (a body after 204, say), the rest would otherwise be taken for the answer to
+// the next request, which may be another person's.
 var ErrSurplus = errors.New("more came than the last answer")
 
 // The states of a wire.
 const (
-	open   int32 = iota // dialed, perhaps within a TLS handshake; or HTTP/2, which frames what it carries
-	lent                // to a request of which nothing is written yet
-	asked               // something of a request was written
-	broken              // surplus came
+	unchecked int32 = iota // dialed, perhaps within a TLS handshake, or HTTP/2, whose frames need no check
+	lent                   // reserved for a request of which nothing is written yet
+	asked                  // something of a request was written
+	broken                 // surplus was received
 )
 
-// wire is a connection as it was dialed, beneath TLS. For HTTP/1 it keeps
-// requests and answers in turn.
+// wire is a connection as it was dialed, below TLS. For HTTP/1 it makes sure that what is
+// received after a request is sent is the answer to that request.
 //
-// Bytes are taken from the socket and the state is changed under one lock. So
-// whoever holds it knows of each byte whether it came before the state or after it.
+// Bytes are read from the socket and the state is changed under one lock. So with the lock
+// held it is known of each byte whether it was received before the state or after it.
 type wire struct {
 	net.Conn
-	raw syscall.RawConn // nil: the socket cannot be reached, see read
+	raw syscall.RawConn // nil: there is no access to the socket, see read
 
 	mu      sync.Mutex // never held while anything waits
 	state   atomic.Int32
 	waiting bool        // the reader asks for bytes, and has used all it had but part of a record
-	records records     // of TLS, in what was read
-	heard   atomic.Bool // something came since the wire was lent
+	records records     // where the TLS records end in what was read
+	heard   atomic.Bool // something was received since the wire was lent
 	reads   atomic.Uint64
-	taking  taking
+	call    socketCall
 
-	writes atomic.Int64  // of TLS handshakes and HTTP/2
-	wrote  chan struct{} // has one of them; it has room for one
+	writes atomic.Int64  // how many writes there were in TLS handshakes and of HTTP/2
+	wrote  chan struct{} // receives a value at such a write; it has room for one
 
 	once  sync.Once
 	ended chan struct{} // nothing can be read any more
@@ -49,7 +49,7 @@ type wire struct {
 
 func newWire(c net.Conn) *wire {
 	w := &wire{Conn: c, raw: socket(c), wrote: make(chan struct{}, 1), ended: make(chan struct{})}
-	w.taking.take, w.taking.peek = w.take, w.peek
+	w.call.take, w.call.peek = w.take, w.peek
 	return w
 }
 
@@ -58,45 +58,46 @@ func (w *wire) end() { w.once.Do(func() { close(w.ended) }) }
 // begun reports whether something of the request may have been written.
 func (w *wire) begun() bool {
 	s := w.state.Load()
-	return s == open || s == asked
+	return s == unchecked || s == asked
 }
 
-// encrypted says that what comes from here on are records of TLS.
-func (w *wire) encrypted() {
+// followRecords is called when TLS begins: all that is received from here on is TLS records.
+func (w *wire) followRecords() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.records.followed = true
 }
 
-// lendPatience is how long the reader may take to be done with what came before.
-// It takes microseconds.
+// lendPatience is how long lend waits until the reader has used what it received before.
+// Usually that takes microseconds.
 const lendPatience = time.Second
 
-// lend makes the wire ready for a next request, and reports whether it is: the
-// transport's reader has used all bytes that it took and asks for more. What it
-// takes from here on, and before something is written, is surplus.
+// lend makes the wire ready for another request, and reports whether it is ready: the
+// transport's reader has used all bytes that it read and asks for more. Bytes that are read
+// from here on, before a request is written, are surplus.
 func (w *wire) lend(closed func() bool) bool {
 	w.mu.Lock()
 	w.heard.Store(false)
 	w.state.Store(lent)
 	w.mu.Unlock()
 	for range 100 {
-		if done, ok := w.clean(); done {
+		if done, ok := w.readerDone(); done {
 			return ok
 		}
 		runtime.Gosched()
 	}
 	for begun := time.Now(); time.Since(begun) < lendPatience && !closed(); time.Sleep(50 * time.Microsecond) {
-		if done, ok := w.clean(); done {
+		if done, ok := w.readerDone(); done {
 			return ok
 		}
 	}
 	return false
 }
 
-// clean reports whether the reader waits, and if so, whether nothing is left over.
-// Part of a record is surplus that the reader holds back until the rest comes.
-func (w *wire) clean() (waits, ok bool) {
+// readerDone reports whether the reader waits for bytes and, if so, whether nothing is left
+// over. Part of a TLS record is surplus, too, although the reader returns nothing of it
+// before the rest is received.
+func (w *wire) readerDone() (waits, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.waiting, w.state.Load() == lent && w.records.whole()
@@ -115,8 +116,8 @@ func (w *wire) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// took notes, under the lock, that n bytes of p were read, and says what the reader
-// is told: surplus is kept from it.
+// took is called with the lock held after n bytes of p were read. It returns what the reader
+// gets: surplus is withheld from it.
 func (w *wire) took(p []byte, n int, err error) (int, error) {
 	w.waiting = false
 	if n > 0 {
@@ -131,9 +132,9 @@ func (w *wire) took(p []byte, n int, err error) (int, error) {
 	return n, err
 }
 
-// ask changes the state from lent to asked, unless surplus has been read or waits
-// in the socket, and reports whether something may be written. The end of the
-// connection is surplus too: the request goes over another one.
+// ask changes the state from lent to asked, unless surplus has been read or is in the socket,
+// and reports whether something may be written. The end of the connection is surplus too:
+// the request is then sent over another one.
 func (w *wire) ask() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -149,14 +150,14 @@ func (w *wire) ask() bool {
 
 // Write implements net.Conn.
 //
-// A peer may answer before it has read a whole body, and hang up: 413 to a large
-// upload. net/http takes the failed write for the end of the exchange and closes
-// the connection, often before it has read the answer. So the failure is told
-// once the reader has had all that came, or the connection was closed, as it is
-// when the answer has been passed on or the request's time is over.
+// A peer may answer before it has read a whole body, and close the connection: 413 to a
+// large upload, for example. After a failed write net/http closes the connection, often
+// before it has read the answer. So Write does not return the failure before the reader has
+// received everything, or the connection was closed, as it is when the answer has been
+// passed on or the request's time is over.
 func (w *wire) Write(p []byte) (int, error) {
 	switch state := w.state.Load(); {
-	case state == open:
+	case state == unchecked:
 		n, err := w.Conn.Write(p)
 		w.writes.Add(1)
 		select {
@@ -174,8 +175,8 @@ func (w *wire) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// answerPatience is how long a failed write is kept from a reader that neither
-// reads nor ends. One that reads comes to an end: the peer has hung up.
+// answerPatience is how long a failed write waits for a reader that neither reads nor ends. A
+// reader that does read comes to an end, because the peer has closed the connection.
 const answerPatience = 5 * time.Second
 
 func (w *wire) awaitReader() {
@@ -195,8 +196,8 @@ func (w *wire) awaitReader() {
 	}
 }
 
-// SetWriteDeadline implements net.Conn. The transport sets none; TLS does when it
-// closes, for its last word, and then nobody reads any more.
+// SetWriteDeadline implements net.Conn. The transport sets no deadline. TLS sets one for the
+// message with which it closes, and nothing is read after that.
 func (w *wire) SetWriteDeadline(t time.Time) error {
 	w.end()
 	return w.Conn.SetWriteDeadline(t)
@@ -208,7 +209,7 @@ func (w *wire) Close() error {
 	return w.Conn.Close()
 }
 
-// CloseWrite tells the peer that nothing more comes; tunnels need it.
+// CloseWrite tells the peer that nothing more will be sent. Tunnels need it.
 func (w *wire) CloseWrite() error {
 	half, ok := w.Conn.(interface{ CloseWrite() error })
 	if !ok {
