@@ -37,10 +37,6 @@ type Route struct {
 	App string
 	// AppHost is the Host that the app sees; "": the one that was asked for.
 	AppHost string
-	// MaxAge is how old what is known of sessions that ended elsewhere may be where a
-	// session is to be let in; 0: that is not asked. Access tokens and public routes need
-	// nothing of the kind.
-	MaxAge time.Duration
 	// Tokens are the access tokens that the route takes where an Authorization
 	// header is sent; nil: it takes none, and Authorization is the app's.
 	Tokens *Tokens
@@ -198,13 +194,14 @@ func refuse(ans Answer, r *Refusal) (Answer, error) {
 }
 
 // OwnPath reports whether an address is one of Sallyport's own, and what follows
-// the prefix in it. They are on the public host only, but for the public keys: an
-// app next door asks for those under the address it has for us, such as 127.0.0.1.
+// the prefix in it. They are on the public host and on those for which people sign
+// in; the public keys are also where no route is: an app next door asks for those
+// under the address it has for us, such as 127.0.0.1.
 func (a *Admission) OwnPath(f authz.Facts) (string, bool) {
 	rest, ok := strings.CutPrefix(f.Path, a.prefix)
 	if !ok || (rest != "" && rest[0] != '/') {
 		return "", false
 	}
 	rest = strings.TrimPrefix(rest, "/")
-	return rest, f.Host == a.publicHost || (rest == "jwks.json" && !a.table.Serves(f.Host))
+	return rest, f.Host == a.publicHost || a.table.SignsIn(f.Host) || (rest == "jwks.json" && !a.table.Serves(f.Host))
 }

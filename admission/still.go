@@ -31,10 +31,7 @@ func (a *Admission) stillCounts(route *Route, who *Principal) error {
 	case !a.providers[who.Identity.Provider]:
 		return ErrNoProvider
 	case who.Session != nil:
-		if err := a.sessions.Holds(who.Session); err != nil {
-			return err
-		}
-		return a.Verifiable(route.MaxAge)
+		return a.sessions.Holds(who.Session)
 	case route.Tokens == nil:
 		return fmt.Errorf("%w: the route takes no access tokens any more", ErrRulesChanged)
 	}

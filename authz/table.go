@@ -80,6 +80,9 @@ type site struct {
 	below   map[string]*Route
 	lenient *site // the same, keyed by the lenient reading
 	ascii   bool  // so are the paths of all routes
+
+	signsIn bool   // a route asks who somebody is
+	org     string // whose own the host is; "": nobody's
 }
 
 // NewTable checks routes and builds their table. All faults are returned at
@@ -105,6 +108,7 @@ func NewTable(routes []Route) (*Table, error) {
 			}
 			owners[key] = i
 			t.site(host).add(r)
+			t.site(host).note(host, r)
 		}
 	}
 	t.wild = slices.SortedFunc(maps.Values(t.hosts), func(a, b *site) int { return len(b.suffix) - len(a.suffix) })
@@ -154,6 +158,13 @@ func (s *site) add(r *Route) {
 	}
 }
 
+func (s *site) note(host string, r *Route) {
+	s.signsIn = s.signsIn || !r.Access.Public
+	if org, bound := r.owner(host); bound {
+		s.org = org
+	}
+}
+
 // Routes returns the routes in the order they were given.
 func (t *Table) Routes() []*Route {
 	out := make([]*Route, len(t.routes))
@@ -165,6 +176,20 @@ func (t *Table) Routes() []*Route {
 
 // Serves reports whether any route is for host.
 func (t *Table) Serves(host string) bool { return t.forHost(host) != nil }
+
+// SignsIn reports whether people sign in for host: it has a route that is not public.
+func (t *Table) SignsIn(host string) bool {
+	s := t.forHost(host)
+	return s != nil && s.signsIn
+}
+
+// OrgOf is the organization whose own host is, "" if it is nobody's.
+func (t *Table) OrgOf(host string) string {
+	if s := t.forHost(host); s != nil {
+		return s.org
+	}
+	return ""
+}
 
 // Lookup returns the route for f: the most specific host, in it the longest
 // path. The error is ErrNoRoute, or ErrTarget where the route does not take such a

@@ -77,6 +77,21 @@ func taken(owners map[string]Org, key, field string) string {
 	return fmt.Sprintf("is already given to the organization %s; nobody could tell which one is meant", first.ID)
 }
 
+// Find is the organization with an id of the configuration.
+func (o *Organizations) Find(id string) (Org, bool) {
+	if o == nil {
+		return Org{}, false
+	}
+	for _, known := range [...]map[string]Org{o.byID, o.byDomain} {
+		for _, org := range known {
+			if org.ID == id {
+				return org, true
+			}
+		}
+	}
+	return Org{}, false
+}
+
 // Fold settles to which organizations id belongs. It is called once, before anything
 // is decided and before an app is told:
 //

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,10 +26,10 @@ type failure struct {
 	Cause                   error
 	Session                 *session.Session // who was refused, for 403
 	SwitchTo                []identity.Org   // with which of their organizations they would not be
+	Places                  []pages.Place    // where they would not be
 	Page                    *pages.Page      // a page of its own, instead of the general one
 	RetryAfter              int              // seconds; 0: no header
 	Allow                   string           // for 405
-	Code                    string           // the error of the JSON, instead of the status' text
 }
 
 func (f *failure) Error() string {
@@ -51,15 +50,6 @@ func malformed(why error) error {
 	return &failure{Status: http.StatusBadRequest, Cause: fmt.Errorf("%w: %w", authz.ErrTarget, why),
 		Title: "This request cannot be used", Sentence: "Its header contradicts itself, so it was not passed on.",
 		Advice: "Try again, or with another program."}
-}
-
-// unverifiable is the failure of an own endpoint, or of a stream, for a session that
-// may have been ended elsewhere.
-func unverifiable(err error) *failure {
-	return &failure{Status: http.StatusServiceUnavailable, Cause: err, RetryAfter: 5,
-		Code: string(authz.ReasonUnverifiable), Title: "Your sign-in cannot be checked right now",
-		Sentence: "Whether you signed out elsewhere is not known at the moment.",
-		Advice:   "Try again in a moment. You are still signed in."}
 }
 
 // fail writes all failures except the 401 that asks a program to sign in, which is
@@ -90,12 +80,12 @@ func (p *Proxy) fail(w *relay.Client, r *http.Request, ev *event, err error) {
 	}
 	if admission.KindOf(r) == admission.Program {
 		writeError(w, r, f.Status, map[string]string{
-			"error": cmp.Or(f.Code, http.StatusText(f.Status)), "message": f.Sentence, "request_id": ev.requestID})
+			"error": http.StatusText(f.Status), "message": f.Sentence, "request_id": ev.requestID})
 		return
 	}
 	pg := f.Page
 	if pg == nil {
-		pg = p.site.pageFor(f, ev, r)
+		pg = p.siteOf(ev).pageFor(f, ev, r)
 	}
 	pg.Status = f.Status
 	show(p.pages, w, r, ev, *pg)
@@ -115,7 +105,12 @@ func (s *site) pageFor(f *failure, ev *event, r *http.Request) *pages.Page {
 		id := &f.Session.Identity
 		data := pages.Denied{Name: displayName(id), Email: id.VerifiedEmail(), Org: orgName(id.Org), Sentence: f.Sentence,
 			AccountURL: s.path("account"), SwitchURL: s.switchURL(f.Session, s.returnHere(ev, r)),
-			Switch: s.orgChoices(f.SwitchTo, s.returnHere(ev, r))}
+			Places: f.Places}
+		if s.public == nil {
+			data.Switch = s.orgChoices(f.SwitchTo, s.returnHere(ev, r))
+		} else if len(f.SwitchTo) > 0 {
+			data.ChooseURL = s.choice(s.returnHere(ev, r))
+		}
 		return &pages.Page{Template: "denied", Data: data}
 	}
 	return &pages.Page{Template: "message", Data: pages.Message{Title: f.Title, Sentence: f.Sentence, Advice: f.Advice,

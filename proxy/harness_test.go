@@ -86,6 +86,7 @@ type setup struct {
 	Tuned     func(*Options) // changes what New is given
 	Ended     session.Ended  // nil: in memory
 	Reauth    time.Duration  // how long a sign-in is believed; 0: for as long as the session lasts
+	Once      session.Once   // likewise
 }
 
 // testSite is a whole front door on loopback, between a provider and an app that
@@ -104,6 +105,7 @@ type testSite struct {
 	server    *httptest.Server
 	transport http.RoundTripper
 	key       session.Key
+	once      session.Once
 	claims    login.ClaimNames
 	reauth    time.Duration
 }
@@ -244,11 +246,14 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 	admit, err := admission.New(admission.Options{PublicHost: s.routeHost, Prefix: prefix, Table: table, Routes: admitted, Headers: headers,
 		Sessions: s.sessions, Providers: ids, Orgs: o.Orgs, Assertions: signer, Now: s.clock.Now})
 	testenv.Check(tb, err)
+	if s.once = o.Once; s.once == nil {
+		s.once = session.NewMemory(s.clock.Now, nil)
+	}
 	process := NewProcess(ProcessOptions{Observers: []observe.Observer{observe.Log{Logger: s.log.logger()}}, Log: s.log.logger(),
 		Registerer: s.metrics, Now: s.clock.Now})
 	options := Options{
 		PublicURL: public, Prefix: prefix, Admission: admit, Sessions: s.sessions, Table: table, Upstreams: upstreams, Headers: headers,
-		Assertions: signer, Providers: providers, Orgs: o.Orgs, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10, Trusted: o.Trusted,
+		Assertions: signer, Providers: providers, Once: s.once, Orgs: o.Orgs, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10, Trusted: o.Trusted,
 	}
 	if o.Tuned != nil {
 		o.Tuned(&options)

@@ -39,10 +39,11 @@ func (e *organizationEndpoint) ask(w http.ResponseWriter, r *http.Request, ev *e
 		return nil
 	}
 	id := &s.Identity
-	show(e.pages, w, r, ev, pages.Page{Template: "organization", Data: pages.Organization{
-		Name: displayName(id), Active: orgName(id.Org), StayURL: returnTo,
-		Choices: e.site.orgChoices(others(id), returnTo), SwitchURL: e.site.switchURL(&s, returnTo),
-	}})
+	show(e.pages, w, r, ev, pages.Page{Template: "organization", FormAction: e.site.leadsTo(e.own.sessions, returnTo),
+		Data: pages.Organization{
+			Name: displayName(id), Active: orgName(id.Org), StayURL: returnTo,
+			Choices: e.site.orgChoices(others(id), returnTo), SwitchURL: e.site.switchURL(&s, returnTo),
+		}})
 	return nil
 }
 

@@ -83,13 +83,16 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 	account := &accountEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages,
 		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}}, permission: o.Permission}
 	organization := &organizationEndpoint{own: own, site: p.site, pages: p.pages, keepCache: o.KeepCache}
+	handOff := &handOffEndpoint{signIn: signIn, own: own, orgs: o.Orgs}
+	p.handOffs = &handOffs{signIns: signIns, admission: o.Admission, once: o.Once, signOut: *signOut}
 	all := []endpoint{
 		{"login", signIn.serve, nil},
 		{"callback/{provider}", callback.serve, nil},
 		{"logout", signOut.confirm, signOut.do},
 		{"account", account.serve, nil},
 		{"organization", organization.ask, organization.pick},
-		{"session", (&sessionEndpoint{own: own, site: p.site, maxAge: o.MaxAge}).serve, nil},
+		{"handoff", handOff.serve, onlyGet},
+		{"session", (&sessionEndpoint{own: own, site: p.site}).serve, nil},
 		{"jwks.json", (&keysEndpoint{o.Assertions}).serve, nil},
 		{pages.MarkPath, (&picture{"image/svg+xml", mark}).serve, nil},
 	}
@@ -103,15 +106,19 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 	return all, nil
 }
 
-// serveOwn answers requests under the prefix; path is what follows it.
-func (p *Proxy) serveOwn(w http.ResponseWriter, r *http.Request, ev *event, path string) error {
+// serveOwn answers requests under the prefix of a site; path is what follows it.
+func (p *Proxy) serveOwn(w http.ResponseWriter, r *http.Request, ev *event, path string, at *site) error {
 	if ev.dotted && admission.KindOf(r) == admission.Navigation {
 		// A sign-in that begins at the dotted name could not end at the public origin.
 		w.Header().Set("Cache-Control", "no-store")
-		redirect(w, http.StatusFound, p.site.origin+ev.facts.Target())
+		redirect(w, http.StatusFound, at.origin+ev.facts.Target())
 		return nil
 	}
-	e, ok := p.own.find(r, path)
+	own := p.own
+	if at.public != nil {
+		own = p.handOffs.endpoints(at)
+	}
+	e, ok := own.find(r, path)
 	switch {
 	case !ok:
 		return &failure{Status: http.StatusNotFound, Cause: errors.New("no such endpoint")}

@@ -30,7 +30,8 @@ type ProcessOptions struct {
 type Process struct {
 	relay     *relay.Relay
 	redeemed  *redemptions
-	loops     *loops
+	loops     *loops // of sign-ins
+	handOffs  *loops // likewise, by browser and host
 	observers []observe.Observer
 	log       *slog.Logger
 	metrics   *metrics
@@ -52,7 +53,7 @@ func NewProcess(o ProcessOptions) *Process {
 		p.log = slog.New(slog.DiscardHandler)
 	}
 	p.metrics = newMetrics(o.Registerer, p.relay.OpenTunnels)
-	p.loops = newLoops(p.now)
+	p.loops, p.handOffs = newLoops(p.now), newLoops(p.now)
 	p.redeemed = newRedemptions(p.now)
 	return p
 }

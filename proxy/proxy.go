@@ -87,7 +87,7 @@ type Branding struct {
 }
 
 // Options configure a Proxy. All are required but Branding, Orgs, Operators,
-// Permission, Durable, KeepCache, Trusted, Listing and MaxAge.
+// Permission, Durable, KeepCache and Trusted.
 type Options struct {
 	PublicURL  *url.URL
 	Prefix     string
@@ -98,6 +98,7 @@ type Options struct {
 	Headers    *identity.Headers
 	Assertions *assertion.Signer
 	Providers  []Provider
+	Once       session.Once            // what counts once, for all replicas and configurations
 	Orgs       *identity.Organizations // nil: none are folded
 	Branding   Branding
 	Operators  []authz.Rule // who sees Permissions on their account page
@@ -108,8 +109,6 @@ type Options struct {
 	Listing    session.Listing // of the sign-ins; nil: there is none
 	MaxFlows   int             // sign-ins that may wait for providers at one time, in equal shares
 	MaxURL     int             // bytes of a request target
-	// MaxAge is admission.Route's, for own endpoints that answer for a session.
-	MaxAge time.Duration
 }
 
 // Proxy is an http.Handler for one public site as one configuration has it. It is
@@ -126,6 +125,7 @@ type Proxy struct {
 	headers   *identity.Headers
 	own       mounted
 	signIns   *signIns
+	handOffs  *handOffs
 	pages     *pages.Pages
 	maxURL    int
 }
@@ -133,7 +133,8 @@ type Proxy struct {
 // New checks the options and parses the pages. It does no I/O.
 func New(process *Process, o Options) (*Proxy, error) {
 	if process == nil || o.PublicURL == nil || o.Admission == nil || o.Sessions == nil || o.Table == nil ||
-		o.Headers == nil || o.Assertions == nil || len(o.Providers) == 0 || o.MaxFlows <= 0 || o.MaxURL <= 0 {
+		o.Headers == nil || o.Assertions == nil || o.Once == nil ||
+		len(o.Providers) == 0 || o.MaxFlows <= 0 || o.MaxURL <= 0 {
 		return nil, errors.New("proxy: an option is missing")
 	}
 	at, err := newSite(o.PublicURL, o.Prefix, o.Table)
@@ -165,6 +166,7 @@ func New(process *Process, o Options) (*Proxy, error) {
 		return nil, err
 	}
 	p.own = mount(all)
+	p.handOffs.own = p.own
 	return p, nil
 }
 
@@ -233,7 +235,7 @@ func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
 	if path, ok := p.admission.OwnPath(facts); ok {
 		ev.route = observe.RouteOwn
 		w.AnswerWithoutBody(r)
-		return p.serveOwn(w, r, ev, path)
+		return p.serveOwn(w, r, ev, path, p.siteOf(ev))
 	}
 	if route := p.admission.Resource(facts); route != nil {
 		ev.route = observe.RouteOwn
@@ -260,15 +262,23 @@ func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 		}
 	}
 	verdict := &answer.Verdict
+	at := p.siteOf(ev)
 	switch verdict.Outcome {
 	case authz.Forward:
+		if at.public != nil && p.handOffs.due(r, ev, at, answer.Principal) {
+			w.AnswerWithoutBody(r)
+			return p.handOffs.again(w, r, ev, at, answer.Principal.Session)
+		}
 		return p.forward(w, r, ev, &answer)
 	case authz.Login:
 		w.AnswerWithoutBody(r)
 		if answer.TakesToken {
 			w.Header().Add("WWW-Authenticate", answer.Route.Challenge(ev.facts, ""))
 		}
-		return p.site.askToSignIn(w, r, ev)
+		if at.public != nil && admission.KindOf(r) == admission.Navigation {
+			return p.handOffs.begin(w, r, ev, at, session.Want{ReturnTo: at.returnHere(ev, r)}, answer.SessionErr)
+		}
+		return at.askToSignIn(w, r, ev)
 	}
 	f := &failure{Status: http.StatusForbidden, Cause: errors.New(verdict.Detail), Sentence: verdict.Public}
 	if who := answer.Principal; who != nil && who.Session != nil {
@@ -286,12 +296,17 @@ func (p *Proxy) refused(w *relay.Client, r *http.Request, ev *event, a *admissio
 	case authz.ReasonBearerInvalid:
 		return p.unauthorizedBearer(w, r, ev, a.Route, refusal.Err)
 	}
-	code := ""
-	if refusal.Reason == authz.ReasonUnverifiable {
-		code = string(refusal.Reason)
-	}
-	return &failure{Status: refusal.Status, Cause: refusal.Err, RetryAfter: refusal.RetryAfter, Code: code,
+	return &failure{Status: refusal.Status, Cause: refusal.Err, RetryAfter: refusal.RetryAfter,
 		Title: refusal.Title, Sentence: refusal.Public, Advice: refusal.Advice}
+}
+
+// siteOf is the site by the name that was asked for, or the one where people sign in
+// if nobody signs in for that name.
+func (p *Proxy) siteOf(ev *event) *site {
+	if host := ev.facts.Host; host != p.site.host && p.table.SignsIn(host) {
+		return p.site.at(host)
+	}
+	return p.site
 }
 
 func (p *Proxy) noRoute(ev *event, err error) error {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -51,17 +52,26 @@ func (e *signInEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *event
 	case admission.InFrame(r):
 		return e.site.openWindow(r, returnTo)
 	}
+	return e.begin(w, r, ev, session.Flow{Purpose: purpose, ReturnTo: returnTo}, q, err)
+}
+
+// begin sends the browser to the provider that q asks for, or shows those there are.
+// found is why there is no session.
+func (e *signInEndpoint) begin(
+	w http.ResponseWriter, r *http.Request, ev *event, flow session.Flow, q url.Values, found error,
+) error {
 	if browser := e.sessions.BrowserID(r); browser != "" && e.process.loops.looping(browser) {
-		return e.loopPage(ev, err, returnTo)
+		return e.loopPage(e.site, ev, found, flow.ReturnTo)
 	}
 	hint := loginHint(q.Get("login_hint"))
 	provider, ok := e.providers.choose(q.Get("provider"), hint)
 	if !ok {
 		show(e.pages, w, r, ev, pages.Page{Template: "signin",
-			FormAction: e.providers.origins(), Data: e.providers.choices(returnTo, purpose)})
+			FormAction: append(e.providers.origins(), e.site.leadsTo(e.sessions, flow.ReturnTo)...),
+			Data:       e.providers.choices(flow.ReturnTo, flow.Purpose)})
 		return nil
 	}
-	flow := session.Flow{Purpose: purpose, Provider: provider.ID, ReturnTo: returnTo}
+	flow.Provider = provider.ID
 	return e.redirectToProvider(w, r, ev, provider, flow, hint)
 }
 

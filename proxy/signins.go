@@ -34,7 +34,7 @@ func (b *signIns) redirectToProvider(
 		}
 		defer release()
 	}
-	h, err := b.sessions.Begin(w, r, f)
+	h, err := b.sessions.Begin(w, r, b.site.packed(f))
 	if err != nil {
 		return &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
@@ -92,14 +92,16 @@ func (b *signIns) holders(r *http.Request, ev *event) []holder {
 	return all
 }
 
-func (b *signIns) loopPage(ev *event, found error, returnTo string) error {
+// loopPage is for a browser that comes back without a session again and again. At is
+// the site that did not get one.
+func (b *signIns) loopPage(at *site, ev *event, found error, returnTo string) error {
 	seen := ev.facts.Scheme + "://" + ev.facts.Authority
 	if found == nil {
 		found = session.ErrNone
 	}
 	return &failure{Status: http.StatusBadRequest, Cause: fmt.Errorf("sign-in loop: %w", found),
 		Page: &pages.Page{Template: "loop", FormAction: b.providers.origins(), Data: pages.Loop{
-			PublicURL: b.site.origin, SeenURL: seen, Causes: b.site.loopCauses(seen, found), StartURL: b.site.login(returnTo)}}}
+			PublicURL: at.origin, SeenURL: seen, Causes: at.loopCauses(seen, found), StartURL: at.login(returnTo)}}}
 }
 
 // startAgainPage is the page with a button that begins the sign-in again.

@@ -36,21 +36,13 @@ func (e *signOutEndpoint) do(w http.ResponseWriter, r *http.Request, ev *event) 
 	s, err := e.own.read(r, ev) // without one there may still be a cookie to take away
 	// A form of another site brings no cookie, whatever a service worker makes the
 	// browser say about it. The answer must not take away what was not sent.
-	everywhere := true
 	if !admission.ThroughWorker(r) || !errors.Is(err, session.ErrNone) {
-		everywhere = e.own.signOut(w, r, ev, s)
+		e.own.signOut(w, r, ev, s)
 	}
 	clearCache(w, r, e.keepCache)
-	q := url.Values{}
+	target := e.site.home().url("logout")
 	if s.Identity.Provider != "" {
-		q.Set("provider", s.Identity.Provider)
-	}
-	if !everywhere {
-		q.Set("elsewhere", "later")
-	}
-	target := e.site.url("logout")
-	if len(q) > 0 {
-		target += "?" + q.Encode()
+		target += "?provider=" + url.QueryEscape(s.Identity.Provider)
 	}
 	redirect(w, http.StatusSeeOther, target)
 	return nil
@@ -70,15 +62,24 @@ func clearCache(w http.ResponseWriter, r *http.Request, keep bool) {
 // confirm asks before it signs out: a link must not be able to. Without
 // a session it is the page to land on afterwards.
 func (e *signOutEndpoint) confirm(w http.ResponseWriter, r *http.Request, ev *event) error {
-	if s, err := e.own.read(r, ev); err == nil {
-		show(e.pages, w, r, ev, pages.Page{Template: "confirmlogout",
+	s, err := e.own.read(r, ev)
+	if err == nil {
+		show(e.pages, w, r, ev, pages.Page{Template: "confirmlogout", FormAction: e.site.origins(),
 			Data: pages.ConfirmSignOut{Name: displayName(&s.Identity),
 				LogoutURL: e.site.path("logout"), BackURL: e.site.path("account")}})
 		return nil
 	}
-	q, _ := readQuery(ev.facts.RawQuery)
-	data := pages.SignedOut{SignInURL: e.site.login("/"), Provider: e.atProvider(r.Context(), ev.facts.RawQuery),
-		Later: q.Get("elsewhere") == "later"}
+	if e.site.public != nil {
+		redirect(w, http.StatusSeeOther, e.site.public.url("logout"))
+		return nil
+	}
+	// Signing out on another host leads here, where the cookie of that sign-in is left.
+	// One that ended by a switch is still needed: to sign out what it was switched to.
+	if errors.Is(err, session.ErrEnded) && e.own.sessions.SignInEnded(s) {
+		clearCache(w, r, e.keepCache)
+		e.own.sessions.Clear(w)
+	}
+	data := pages.SignedOut{SignInURL: e.site.login("/"), Provider: e.atProvider(r.Context(), ev.facts.RawQuery)}
 	pg := pages.Page{Template: "signedout", Data: data}
 	if data.Provider != nil && data.Provider.Post {
 		pg.FormAction = []string{data.Provider.URL}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -24,6 +25,10 @@ type site struct {
 	scheme string
 	prefix string
 	start  string // a path where an app is
+
+	// public is the site where people sign in; nil on that site itself.
+	public *site
+	routes *authz.Table
 }
 
 // newSite is the site of a public URL.
@@ -33,7 +38,34 @@ func newSite(public *url.URL, prefix string, routes *authz.Table) (*site, error)
 		return nil, fmt.Errorf("public URL: %w", err)
 	}
 	return &site{origin: public.Scheme + "://" + public.Host, host: host, scheme: public.Scheme, prefix: prefix,
-		start: startPage(routes, host)}, nil
+		start: startPage(routes, host), routes: routes}, nil
+}
+
+// at is the same site by the name of another host, which has its own endpoints and
+// cookies. All hosts have the scheme and the port of the public URL.
+func (s *site) at(host string) *site {
+	if host == s.host {
+		return s
+	}
+	port := strings.TrimPrefix(strings.TrimPrefix(s.origin, s.scheme+"://"), s.host)
+	return &site{origin: s.scheme + "://" + host + port, host: host, scheme: s.scheme, prefix: s.prefix,
+		start: startPage(s.routes, host), public: s, routes: s.routes}
+}
+
+// home is the site where people sign in.
+func (s *site) home() *site {
+	if s.public != nil {
+		return s.public
+	}
+	return s
+}
+
+// origins are those where forms of this site may end up.
+func (s *site) origins() []string {
+	if s.public == nil {
+		return nil
+	}
+	return []string{s.public.origin}
 }
 
 // startPage is where our own pages send people who want to go on: "/", or the
@@ -58,8 +90,14 @@ func (s *site) path(endpoint string) string { return s.prefix + "/" + endpoint }
 // url is that of an own endpoint.
 func (s *site) url(endpoint string) string { return s.origin + s.prefix + "/" + endpoint }
 
-// returnTo is a path of this site that somebody asked to be sent back to, or "/".
-func (s *site) returnTo(asked string) string { return session.ReturnTo(asked, s.origin, s.prefix) }
+// returnTo is a path of this site that somebody asked to be sent back to, or "/". On
+// the site where people sign in that may be a hand-off to another host.
+func (s *site) returnTo(asked string) string {
+	if _, ok := s.wantIn(asked); ok {
+		return asked
+	}
+	return session.ReturnTo(asked, s.origin, s.prefix)
+}
 
 // login is where a sign-in begins. It is always on the public origin: the flow
 // cookie of a sign-in that began at http://, or at a host with a dot at its end,
@@ -68,7 +106,7 @@ func (s *site) returnTo(asked string) string { return session.ReturnTo(asked, s.
 // It leaves out an address too long to be returned to: escaped, it could make the
 // link longer than a target may be, and nobody could sign in from it.
 func (s *site) login(returnTo string) string {
-	if returnTo == "/" || len(returnTo) > session.MaxReturnTo {
+	if _, handOff := s.wantIn(returnTo); returnTo == "/" || len(returnTo) > session.MaxReturnTo && !handOff {
 		return s.url("login")
 	}
 	return s.url("login") + "?return_to=" + url.QueryEscape(returnTo)
@@ -93,11 +131,17 @@ func switchValue(s *session.Session) string {
 }
 
 // afterSignIn is where somebody with a session goes: to where they wanted, but
-// first to the choice if they have not said for which organization they are here.
+// first to the choice if they have not said for which organization they are here. A
+// hand-off asks for that itself, where the name of the host does not say it.
 func (s *site) afterSignIn(who *session.Session, returnTo string) string {
-	if !who.Identity.MustPick() {
+	if _, handOff := s.wantIn(returnTo); handOff || !who.Identity.MustPick() {
 		return returnTo
 	}
+	return s.choice(returnTo)
+}
+
+// choice is the page where people choose an organization before they go on.
+func (s *site) choice(returnTo string) string {
 	if returnTo == "/" {
 		return s.path("organization")
 	}
@@ -144,7 +188,7 @@ func (s *site) framers(r *http.Request) []string {
 	if !admission.InFrame(r) {
 		return nil
 	}
-	return []string{s.origin}
+	return append(s.origins(), s.origin)
 }
 
 // tryAgain gives a failure a page with a button that begins a sign-in.
@@ -189,8 +233,11 @@ func (s *site) loopCauses(seen string, found error) []string {
 
 // returnOf is where the browser goes after f, "/" if f is not a sign-in.
 func (s *site) returnOf(f session.Flow) string {
-	if !signIn(f) && f.Purpose != purposeReauth {
+	switch {
+	case !signIn(f) && f.Purpose != purposeReauth:
 		return "/"
+	case signIn(f) && f.Detail != "":
+		return s.handOff(base64.RawURLEncoding.EncodeToString([]byte(f.Detail)))
 	}
 	return s.returnTo(f.ReturnTo)
 }

@@ -70,9 +70,6 @@ type Ended interface {
 	Earliest(s Session) time.Time
 	// Fresh is when this process last knew all that was ended elsewhere.
 	Fresh() time.Time
-	// Age is how long ago that was: 0 where there is nobody else to hear of, and the
-	// longest of all times where it has never been known.
-	Age() time.Duration
 }
 
 // Once remembers values that count once, such as the salt of a hand-over from one
@@ -104,9 +101,6 @@ func (k Kind) String() string {
 	}
 	return [...]string{"all", "root", "sid", "person", "org"}[k]
 }
-
-// Kinds are all kinds of cuts of which several can be kept.
-func Kinds() []Kind { return []Kind{KindRoot, KindSID, KindPerson, KindOrg} }
 
 // Valid reports whether k is a kind that this program knows.
 func (k Kind) Valid() bool { return k < kinds }

@@ -40,8 +40,8 @@ const (
 	// MaxReturnTo is the longest address that fits into state, in bytes.
 	MaxReturnTo = 1024
 	// MaxDetail is the longest detail of a flow, in bytes.
-	MaxDetail = 256
-	maxState  = 2048 // of the sealed state, in bytes, as it comes back
+	MaxDetail = 1400
+	maxState  = 3584 // of the sealed state, in bytes, as it comes back
 )
 
 // Flow is one trip to a provider and back.

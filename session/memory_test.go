@@ -34,7 +34,7 @@ func cutOf(s *Session, below uint64) Cut { return (&Manager{}).cut(s, below) }
 
 func TestMemoryRemembersWhatEnded(t *testing.T) {
 	c := newClock()
-	m := NewMemory(MemoryOptions{Now: c.Now})
+	m := NewMemory(c.Now, nil)
 	a, b := begun("a", c), begun("b", c)
 	if m.Ended(*a) {
 		t.Error("remembers what it was not told")
@@ -61,12 +61,13 @@ func TestP10_NothingEndedComesBackHoweverManySignOut(t *testing.T) {
 	c := newClock()
 	var cut time.Time
 	merges := 0
-	m := NewMemory(MemoryOptions{Max: 100, Now: c.Now, Merged: func(got Merge) {
+	m := NewMemory(c.Now, func(got Merge) {
 		if merges++; got.Person != "" || got.Entries < 50 || !got.Before.After(cut) || got.Before.After(c.Now()) {
 			t.Errorf("merged: %+v", got)
 		}
 		cut = got.Before
-	}})
+	})
+	m.max = 100
 	var all []*Session
 	for i := range 5000 {
 		c.Advance(time.Second)
@@ -88,7 +89,7 @@ func TestP10_NothingEndedComesBackHoweverManySignOut(t *testing.T) {
 		m.Ended(Session{Root: "x", SignedIn: cut.Add(time.Millisecond)}) {
 		t.Errorf("%d merges, the last before %s", merges, cut)
 	}
-	if NewMemory(MemoryOptions{}).max != 131_072 {
+	if NewMemory(nil, nil).max != 131_072 {
 		t.Error("the bound is not the one that SECURITY.md states")
 	}
 }
@@ -120,7 +121,7 @@ func TestP10_ThoseWhoSignedOutFirstStaySignedOutAtTheRealBound(t *testing.T) {
 // What has run out goes first: it merges nobody.
 func TestP10_ManyFinishedSessionsPushOutNoEndedOne(t *testing.T) {
 	c := newClock()
-	m := NewMemory(MemoryOptions{Now: c.Now, Merged: func(Merge) { t.Error("merged") }})
+	m := NewMemory(c.Now, func(Merge) { t.Error("merged") })
 	m.max = 100
 	first := begun("ended", c)
 	end(m, first)
@@ -157,7 +158,7 @@ func TestP17_MemoryIsBounded(t *testing.T) {
 
 func TestMemoryIsSafeForConcurrentUse(t *testing.T) {
 	c := newClock()
-	m, s := NewMemory(MemoryOptions{Now: c.Now}), NewTrips()
+	m, s := NewMemory(c.Now, nil), NewTrips()
 	m.max, s.max = 10, 10
 	var wg sync.WaitGroup
 	var alive, first atomic.Int32
@@ -245,9 +246,7 @@ func TestP10_OfManySwitchesAtOnceOneCounts(t *testing.T) {
 func TestP10_WhoSignsInAndOutAgainAndAgainSignsOutNobodyElse(t *testing.T) {
 	c := newClock()
 	var merges []Merge
-	m := newManager(t, c, func(o *Options) {
-		o.Ended = NewMemory(MemoryOptions{Now: c.Now, Merged: func(got Merge) { merges = append(merges, got) }})
-	})
+	m := newManager(t, c, func(o *Options) { o.Ended = NewMemory(c.Now, func(got Merge) { merges = append(merges, got) }) })
 	list := m.ended.(*Memory)
 	list.max = 1000
 	_, others := signedInAs(t, m, "somebody else")
@@ -283,9 +282,7 @@ func TestP10_WhoSignsInAndOutAgainAndAgainSignsOutNobodyElse(t *testing.T) {
 // Somebody who has many organizations switches as often as they like.
 func TestP10_SwitchingAgainAndAgainTakesOneEntry(t *testing.T) {
 	c := newClock()
-	m := newManager(t, c, func(o *Options) {
-		o.Ended = NewMemory(MemoryOptions{Now: c.Now, Merged: func(Merge) { t.Error("merged") }})
-	})
+	m := newManager(t, c, func(o *Options) { o.Ended = NewMemory(c.Now, func(Merge) { t.Error("merged") }) })
 	s, _ := signedIn(t, m)
 	for range 5000 {
 		var err error
@@ -302,7 +299,7 @@ func TestP10_SwitchingAgainAndAgainTakesOneEntry(t *testing.T) {
 // longer again: the cookie of before must not be good again.
 func TestP10_ALongerTimeoutBringsNothingEndedBack(t *testing.T) {
 	c := newClock()
-	list := NewMemory(MemoryOptions{Now: c.Now})
+	list := NewMemory(c.Now, nil)
 	lasting := func(d time.Duration) *Manager {
 		return newManager(t, c, func(o *Options) { o.Ended, o.AbsoluteTimeout, o.IdleTimeout = list, d, 24*time.Hour })
 	}
@@ -370,7 +367,7 @@ func TestCutMatchesWhatItNames(t *testing.T) {
 		"everybody":         {Before: at},
 	} {
 		cut.Until = until
-		m := NewMemory(MemoryOptions{Now: c.Now})
+		m := NewMemory(c.Now, nil)
 		if err := m.End(t.Context(), cut); err != nil || !m.Ended(s) {
 			t.Errorf("%s: %v, and not over", name, err)
 		}
@@ -392,7 +389,7 @@ func TestCutMatchesWhatItNames(t *testing.T) {
 		"all of a provider":      {Provider: "p", Before: at, Until: until},
 		"generation of a person": {Person: "p:s", Below: 1, Before: at, Until: until},
 	} {
-		if err := NewMemory(MemoryOptions{Now: c.Now}).End(t.Context(), cut); !errors.Is(err, ErrCut) {
+		if err := NewMemory(c.Now, nil).End(t.Context(), cut); !errors.Is(err, ErrCut) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -401,7 +398,7 @@ func TestCutMatchesWhatItNames(t *testing.T) {
 // What is full refuses: to forget a hand-over would let it count twice.
 func TestConsumeCountsOnceAndForgetsNothing(t *testing.T) {
 	c := newClock()
-	m := NewMemory(MemoryOptions{Now: c.Now})
+	m := NewMemory(c.Now, nil)
 	m.room = 100
 	for i := range 100 {
 		for want := range []bool{0: true, 1: false} {
@@ -502,7 +499,7 @@ func BenchmarkEnded(b *testing.B) {
 // person with the same sid, or another session, lives on.
 func TestASessionAtTheProviderMayBeMeantOfOnePersonOnly(t *testing.T) {
 	c := newClock()
-	m := NewMemory(MemoryOptions{Now: c.Now})
+	m := NewMemory(c.Now, nil)
 	at := c.Now()
 	of := func(subject, sid string) Session {
 		return Session{Root: subject + sid, SignedIn: at, Identity: identity.Identity{Provider: "p", Subject: subject, ProviderSID: sid}}
@@ -528,7 +525,7 @@ func TestASessionAtTheProviderMayBeMeantOfOnePersonOnly(t *testing.T) {
 // The value of a message and its cut count together or not at all.
 func TestAMessageEndsSessionsOnce(t *testing.T) {
 	c := newClock()
-	m := NewMemory(MemoryOptions{Now: c.Now})
+	m := NewMemory(c.Now, nil)
 	until := c.Now().Add(time.Hour)
 	s, who := begun("a", c), identity.Identity{Provider: "p", Subject: "alice"}
 	s.Identity = who

@@ -14,7 +14,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -103,6 +102,7 @@ type Manager struct {
 	codecs             []*securecookie.SecureCookie // as ring
 	keyIDs             []keyID                      // as ring
 	flows              []flowKeys                   // as ring
+	handoffs           []handoffKeys                // as ring
 	groups             map[string]bool              // those that are kept; nil: all
 	kept               keptDigest
 	ended              Ended
@@ -168,7 +168,7 @@ func New(o Options) (*Manager, error) {
 		m.now = time.Now
 	}
 	if m.ended == nil {
-		m.ended = NewMemory(MemoryOptions{Now: m.now})
+		m.ended = NewMemory(m.now, nil)
 	}
 	for _, k := range o.Keys.keys {
 		c := securecookie.New(k.Derive("session mac", 64), k.Derive("session encryption", 32))
@@ -176,6 +176,7 @@ func New(o Options) (*Manager, error) {
 		m.codecs = append(m.codecs, c)
 		m.keyIDs = append(m.keyIDs, k.id())
 		m.flows = append(m.flows, newFlowKeys(k))
+		m.handoffs = append(m.handoffs, newHandoffKeys(k))
 	}
 	return m, nil
 }
@@ -328,6 +329,9 @@ func (m *Manager) open(value, host string) *Session {
 		s := new(Session)
 		if c.Decode(name, value, s) == nil {
 			s.key = m.keyIDs[i]
+			if !s.Handed.IsZero() {
+				s.ID = handedID(s, host)
+			}
 			return s
 		}
 	}
@@ -467,17 +471,6 @@ func (m *Manager) Holds(s *Session) error {
 // HasEnded reports whether s was ended early, as Read does: streams outlive the
 // request that opened them. What is no session of a sign-in has not ended.
 func (m *Manager) HasEnded(s *Session) bool { return s.Root != "" && m.ended.Ended(*s) }
-
-// Superseded reports whether s has ended and its sign-in has not: another
-// organization was chosen.
-func (m *Manager) Superseded(s *Session) bool {
-	last := *s
-	last.generation = math.MaxUint32
-	return m.HasEnded(s) && !m.HasEnded(&last)
-}
-
-// Age is how long ago this process knew all that was ended elsewhere.
-func (m *Manager) Age() time.Duration { return m.ended.Age() }
 
 // Clear takes the session cookie from the browser. The attributes are those it
 // was set with, or the browser would keep it (CVE-2025-55162).

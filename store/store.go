@@ -19,7 +19,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"sync"
 	"time"
 
@@ -48,8 +47,7 @@ const (
 	workEvery   = time.Second
 	lastTime    = 2 * time.Second // for what waits when the store is closed
 	clockEvery  = 10 * time.Second
-	clockApart  = 2 * time.Second // is told as a warning
-	clockMargin = time.Minute     // what another replica's clock may be behind
+	clockMargin = time.Minute // what another replica's clock may be behind
 )
 
 // Options configure a Store. All of them may be left out.
@@ -98,7 +96,6 @@ type Store struct {
 	migrated     bool
 	last         int64 // the newest row that is in the view
 	read, clocks time.Time
-	apart        bool // so are the clocks, and that was told
 	reads        health
 
 	// Only one writes what waits.
@@ -294,15 +291,6 @@ func (s *Store) Fresh() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.fresh
-}
-
-// Age is how long ago that was; the longest of all times if there was none.
-func (s *Store) Age() time.Duration {
-	fresh := s.Fresh()
-	if fresh.IsZero() {
-		return math.MaxInt64
-	}
-	return s.o.Now().Sub(fresh)
 }
 
 // Consume reports whether value is consumed for the first time.
@@ -543,16 +531,9 @@ func (s *Store) measureClock(ctx context.Context, now time.Time) error {
 		return fmt.Errorf("ask for the time: %w", err)
 	}
 	middle := asked.Add(time.Since(began) / 2)
-	offset := time.UnixMilli(ms).Sub(middle).Round(time.Millisecond)
 	s.mu.Lock()
-	s.offset = offset
+	s.offset = time.UnixMilli(ms).Sub(middle).Round(time.Millisecond)
 	s.mu.Unlock()
-	apart := offset.Abs() > clockApart
-	if apart && !s.apart {
-		s.o.Log.Warn("the clocks of this machine and of the database are apart; the database's counts for sessions",
-			"offset", offset.String())
-	}
-	s.apart = apart
 	return nil
 }
 

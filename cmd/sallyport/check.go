@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,7 +52,7 @@ func check(c *console, path string, values bool) error {
 			return configFaults(faults)
 		}
 	}
-	for _, w := range append(warnings(cfg), reachWarnings(cfg, pol)...) {
+	for _, w := range slices.Concat(warnings(cfg), reachWarnings(cfg, pol), hostWarnings(cfg)) {
 		fmt.Fprintf(c.stderr, "warning: %s\n", w.Error())
 	}
 	printRules(c.stdout, cfg, pol)
@@ -112,6 +113,19 @@ func keyUse(from, until time.Time, overlap time.Duration, now time.Time) string 
 // warnings returns what the configuration may say but what is probably a mistake.
 func warnings(cfg *config.Config) []config.Fault {
 	return append(cfg.Warnings(), cfg.DeadRules()...)
+}
+
+// hostWarnings tell what several hosts mean where nothing is shared by the servers.
+func hostWarnings(cfg *config.Config) (all []config.Fault) {
+	for i, r := range cfg.Routes {
+		if hosts := cfg.OtherHosts(); len(hosts) > 0 && r.Host == hosts[0] {
+			return append(all, cfg.Fault(assemble.RouteKey(cfg, i, "host"),
+				"people sign in at %s, and their session is handed over from there to %s: with several servers, each by itself "+
+					"lets the address that hands it over be used once, and only the one that hears of a sign-out ends the session",
+				cfg.PublicHost(), strings.Join(hosts, ", ")))
+		}
+	}
+	return nil
 }
 
 // reachWarnings says where a method that acts on a whole folder could reach paths that other

@@ -182,7 +182,7 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 		if q.bearer {
 			caller.who = &who
 			r.Header.Set("Authorization", "Bearer explain")
-		} else if err := addCookie(r, runtime.Sessions(), who); err != nil {
+		} else if err := addCookie(r, cfg, runtime.Sessions(), who); err != nil {
 			return nil, err
 		}
 	}
@@ -290,13 +290,22 @@ func (q *question) identityFromClaims(cfg *config.Config, p config.Provider) (id
 // e-mail address.
 const unknownSubject = "(id-at-the-provider)"
 
-func addCookie(r *http.Request, sessions *session.Manager, who identity.Identity) error {
+// addCookie adds the session that somebody has on the host of r. On an organization's
+// own host that organization is the active one, if it is theirs.
+func addCookie(r *http.Request, cfg *config.Config, sessions *session.Manager, who identity.Identity) error {
 	w := &discardResponse{header: http.Header{}}
 	host, err := authz.CanonicalHost(r.Host)
 	if err != nil {
 		return nil // the front door refuses this host in any case
 	}
-	if err := sessions.Write(w, host, sessions.Start(who)); err != nil {
+	s := sessions.Start(who)
+	if pol, _ := assemble.NewPolicy(cfg); host != cfg.PublicHost() {
+		if theirs, ok := who.WithOrg(pol.Table.OrgOf(host)); ok {
+			s.Identity = theirs
+		}
+		s = sessions.HandedOver(s, host)
+	}
+	if err := sessions.Write(w, host, s); err != nil {
 		return fmt.Errorf("nobody can be so: %w", err)
 	}
 	pair, _, _ := strings.Cut(w.header.Get("Set-Cookie"), ";")

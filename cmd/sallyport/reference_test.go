@@ -31,6 +31,7 @@ var endpointMeans = map[string]string{
 	"logout":       "GET: asks whether to sign out; POST: does it",
 	"account":      "GET: who Sallyport takes the person for, and for operators what providers are asked for",
 	"organization": "GET: the organizations to choose from; POST: chooses one",
+	"handoff":      "GET: a step of the hand-off that gives another host a session of its own",
 	"session":      "GET: whether there is a session, and until when, as JSON",
 	"jwks.json":    "GET: the public keys of the assertion, for apps",
 	"backchannel-logout/": "POST, with the provider's id behind it, where there is a store: where a provider says " +

@@ -79,7 +79,6 @@ type SignInChoice struct{ ID, Name string }
 type SignedOut struct {
 	SignInURL string
 	Provider  *ProviderSignOut // nil: it has no sign-out of its own that we know
-	Later     bool             // other servers of the site do not know yet
 }
 
 // ProviderSignOut is a link, or with Post a form, to the provider's sign-out.
@@ -171,7 +170,13 @@ type Denied struct {
 	Sentence              string
 	AccountURL, SwitchURL string
 	Switch                *OrgChoices // with which they could have the page; nil: none
+	// ChooseURL leads to the page with these choices, where that is on another host.
+	ChooseURL string
+	Places    []Place // hosts of their own organizations
 }
+
+// Place is somewhere to go.
+type Place struct{ Name, URL string }
 
 // FormLost is for a form that was sent without a session: it was not passed on.
 type FormLost struct{ SignInURL string }

@@ -8,7 +8,6 @@ package postgres
 import (
 	"context"
 	"crypto/rand"
-	"crypto/x509"
 	"database/sql"
 	"fmt"
 	"time"
@@ -45,8 +44,6 @@ type Options struct {
 	Connections int
 	// NoNotify reads at intervals only.
 	NoNotify bool
-	// Roots may vouch for the server; nil: whom the system trusts.
-	Roots *x509.CertPool
 }
 
 // Open connects to the database of a URL or of a list of key=value. If it cannot be
@@ -56,7 +53,6 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 	if err != nil { // its text has no password
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	trust(config, o.Roots)
 	// Prepared statements belong to a connection, and behind a pooler the next
 	// transaction may have another one.
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec

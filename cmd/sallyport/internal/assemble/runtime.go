@@ -1,11 +1,9 @@
 package assemble
 
 import (
-	"cmp"
 	"fmt"
 	"net/http"
 	"sync/atomic"
-	"time"
 
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/assertion"
@@ -31,7 +29,6 @@ type Parts struct {
 type Runtime struct {
 	door     *proxy.Proxy
 	sessions *session.Manager
-	absolute time.Duration // for which sessions last that begin in it
 	close    func()
 	closed   chan struct{}
 	uses     atomic.Int64 // exchanges, and one more until it is replaced
@@ -92,7 +89,7 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 	sessions, err := session.New(session.Options{
 		Keys: with.Keys, Secure: cfg.PublicURL.Scheme == "https", Port: portOf(cfg), Name: cfg.Session.CookieName,
 		AbsoluteTimeout: cfg.Session.AbsoluteTimeout, IdleTimeout: cfg.Session.IdleTimeout, KeepGroups: cfg.KeptGroups(),
-		Ended: p.ended, Now: p.now,
+		Ended: p.ended,
 	})
 	if err != nil {
 		return nil, err
@@ -101,7 +98,7 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	admit, err := p.newAdmission(cfg, pol, with, sessions, assertions)
+	admit, err := newAdmission(cfg, pol, with, sessions, assertions)
 	if err != nil {
 		return nil, err
 	}
@@ -109,15 +106,15 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	rt := &Runtime{sessions: sessions, absolute: cfg.Session.AbsoluteTimeout, close: release, closed: make(chan struct{})}
+	rt := &Runtime{sessions: sessions, close: release, closed: make(chan struct{})}
 	rt.uses.Store(1)
 	rt.door, err = proxy.New(p.door, proxy.Options{
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Admission: admit, Sessions: sessions,
 		Table: pol.Table, Upstreams: upstreams,
-		Headers: pol.headers, Assertions: assertions, Providers: with.Providers, Orgs: pol.orgs, Branding: branding(cfg),
+		Headers: pol.headers, Assertions: assertions, Providers: with.Providers, Once: p.once,
+		Orgs: pol.orgs, Branding: branding(cfg),
 		Operators: rules(cfg.Operators), Permission: with.Permission, KeepCache: cfg.Session.KeepCache,
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL),
-		MaxAge: p.maxAge(cfg.Session.MaxAge), Durable: p.store != nil, Listing: p.listing(),
 	})
 	if err != nil {
 		rt.Release()
@@ -127,7 +124,7 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 }
 
 // newAdmission makes the one answer that all front doors share.
-func (p *Process) newAdmission(cfg *config.Config, pol *Policy, with Parts, sessions *session.Manager,
+func newAdmission(cfg *config.Config, pol *Policy, with Parts, sessions *session.Manager,
 	signer *assertion.Signer) (*admission.Admission, error) {
 	host, err := authz.CanonicalHost(cfg.PublicURL.Host)
 	if err != nil {
@@ -135,32 +132,15 @@ func (p *Process) newAdmission(cfg *config.Config, pol *Policy, with Parts, sess
 	}
 	o := admission.Options{
 		PublicHost: host, Prefix: cfg.Prefix, Table: pol.Table, Routes: pol.routes, Headers: pol.headers,
-		Sessions: sessions, Orgs: pol.orgs, Assertions: signer, Now: p.now,
+		Sessions: sessions, Orgs: pol.orgs, Assertions: signer,
 	}
-	for _, provider := range with.Providers {
-		o.Providers = append(o.Providers, provider.ID)
+	for _, p := range with.Providers {
+		o.Providers = append(o.Providers, p.ID)
 	}
 	for i := range o.Routes {
 		o.Routes[i].Tokens = with.Tokens[i]
-		o.Routes[i].MaxAge = p.maxAge(cmp.Or(cfg.Routes[i].MaxAge, cfg.Session.MaxAge))
 	}
 	return admission.New(o)
-}
-
-// maxAge is what is asked of the store, where there is one.
-func (p *Process) maxAge(d time.Duration) time.Duration {
-	if p.store == nil {
-		return 0
-	}
-	return d
-}
-
-// listing is the list of sign-ins, where there is a store.
-func (p *Process) listing() session.Listing {
-	if p.store == nil {
-		return nil
-	}
-	return p.store
 }
 
 // portOf tells apart the cookies of several instances on one loopback host:

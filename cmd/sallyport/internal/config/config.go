@@ -49,7 +49,6 @@ type Config struct {
 	Stop      Stop
 	Limits    Limits
 	Reload    Reload
-	Store     Store
 
 	// Organizations are what those of providers are folded into.
 	Organizations []Organization
@@ -71,8 +70,6 @@ type Session struct {
 	AbsoluteTimeout, IdleTimeout time.Duration
 	CookieName                   string // "" where it is the usual one
 	KeepCache                    bool   // signing out leaves the browser's cache alone
-	// MaxAge is how old what is known of sessions that ended on other servers may be.
-	MaxAge time.Duration
 }
 
 // Provider is an identity provider.
@@ -134,7 +131,6 @@ type Route struct {
 	// SiteHeaders of the app's answers pass although they speak for the whole site.
 	SiteHeaders []string
 	Bearer      Bearer
-	MaxAge      time.Duration // as in Session; 0: as there
 }
 
 // Allow says who may pass: everybody who is signed in, or whom a rule of Any matches.
@@ -176,7 +172,6 @@ type Stop struct{ DrainDelay, Timeout time.Duration }
 type Limits struct {
 	Header, URL int64 // bytes
 	Flows       int
-	Ended       int // sessions that ended and are remembered apart
 }
 
 // Parse reads a file. The faults are all that can be found without looking
@@ -205,8 +200,7 @@ func (c *Config) Fault(path string, format string, args ...any) Fault {
 // Warnings are what is allowed but should not stay so; to be logged at start.
 func (c *Config) Warnings() []Fault {
 	warnings := c.doc.InFile("literal: keeps a secret in the file; it is for tests, use file: or env:")
-	return c.doc.Finish(slices.Concat(warnings, c.flatGroupWarnings(), c.bareGroupWarnings(), c.patternWarnings(),
-		c.storeWarnings()))
+	return c.doc.Finish(slices.Concat(warnings, c.flatGroupWarnings(), c.bareGroupWarnings(), c.patternWarnings()))
 }
 
 // file is the table of all keys: the reader and the schema are made from it.
@@ -230,9 +224,6 @@ func file() yamltable.Shape[Config] {
 			yamltable.List(proxyRange(), 0), func(c *Config) *[]netip.Prefix { return &c.TrustedProxies }).Or("[]"),
 		yamltable.Field("session", "How long a session lasts and what seals it.", sessionShape(),
 			func(c *Config) *Session { return &c.Session }).Required(),
-		yamltable.Field("store", "Where it is kept which sessions ended before their time, for restarts and for all servers "+
-			"that share it: a file of SQLite on one machine, or PostgreSQL. In the memory of this process alone if left out.",
-			storeShape(), func(c *Config) *Store { return &c.Store }),
 		yamltable.Field("providers", "The identity providers people sign in with.", yamltable.List(providerShape(), 1),
 			func(c *Config) *[]Provider { return &c.Providers }).Required(),
 		yamltable.Field("organizations", "Organizations that providers know under several ids, or by verified e-mail "+
@@ -277,9 +268,6 @@ func sessionShape() yamltable.Shape[Session] {
 			"this site alone, which takes seconds where it is large. For apps that send no-store with what is personal. It "+
 			"is cleared if left out.",
 			yamltable.OnlyFalse(), func(s *Session) *bool { return &s.KeepCache }),
-		yamltable.Field("revocation", "What holds while the store cannot be read, so that nobody knows who signed out on another "+
-			"server: `strict` closes routes that need a session at once, `stale 5m` after five minutes. Needs a store.",
-			revocation(), func(s *Session) *time.Duration { return &s.MaxAge }).Or("stale 5m"),
 	}, Check: checkSession}.Shape()
 }
 
@@ -467,9 +455,7 @@ func routeShape() yamltable.Shape[Route] {
 		yamltable.Field("bearer", "Programs may come with an access token of a provider in the Authorization header, "+
 			"instead of a session. Without it that header is the app's.",
 			bearerShape(), func(r *Route) *Bearer { return &r.Bearer }),
-		yamltable.Field("revocation", "As session.revocation, for this route.", revocation(),
-			func(r *Route) *time.Duration { return &r.MaxAge }),
-	}, Rivals: [][]string{{"public", "bearer"}, {"public", "revocation"}}, Choices: []yamltable.Choice{
+	}, Rivals: [][]string{{"public", "bearer"}}, Choices: []yamltable.Choice{
 		{Names: []string{"path", "path_exact"}, None: "needs a path or a path_exact"},
 		{Names: []string{"public", "allow"}, None: "does not say who may have it: write `allow: authenticated`, a list of " +
 			"rules, or `public: true`"},
@@ -614,8 +600,5 @@ func limitsShape() yamltable.Shape[Limits] {
 			func(l *Limits) *int64 { return &l.URL }).Or("8KiB"),
 		yamltable.Field("flows", "How many sign-ins may be handled at once, in equal shares for each provider.",
 			yamltable.Number(1, 65536), func(l *Limits) *int { return &l.Flows }).Or("256"),
-		yamltable.Field("ended", "How many sessions that ended before their time are remembered apart, at 96 bytes each. Of "+
-			"more, the older half becomes one moment: who signed in before it signs in again.",
-			yamltable.Number(1000, 10_000_000), func(l *Limits) *int { return &l.Ended }).Or("1000000"),
 	}, Check: checkLimits}.Shape()
 }

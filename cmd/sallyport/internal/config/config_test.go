@@ -213,10 +213,7 @@ func TestP21_Defaults(t *testing.T) {
 		"site_headers":  {len(r.SiteHeaders), 0},
 		"log":           {c.Log, Log{"info", "auto", ""}},
 		"stop":          {c.Stop, Stop{0, 30 * time.Second}},
-		"revocation":    {c.Session.MaxAge, 5 * time.Minute},
-		"of a route":    {r.MaxAge, time.Duration(0)}, // as of the session
-		"store":         {c.Store.IsZero(), true},
-		"limits":        {c.Limits, Limits{64 << 10, 8 << 10, 256, 1_000_000}},
+		"limits":        {c.Limits, Limits{64 << 10, 8 << 10, 256}},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s is %v, want %v", what, pair[0], pair[1])
@@ -443,20 +440,19 @@ func TestSchemaAcceptsWhatIsGood(t *testing.T) {
 func TestSchemaRefusesWhatIsBad(t *testing.T) {
 	beyond := map[string]bool{}
 	for _, name := range strings.Fields(`
-		organization-provider-unknown organization-label organization-host-without organization-host-protected organization-folded-in-rule
+		organization-provider-unknown organization-label organization-host-without organization-host-plain organization-folded-in-rule
 		organization-flat-groups organization-flat-groups-of-provider organization-flat-groups-needless organization-flat-groups-alone
 		anchor tag merge-key key-is-number blank-at-end two-lines control-character
 		duration-out-of-bounds size-out-of-bounds public-url-http public-url-port issuer-http session-idle-longer session-idle-short
 		provider-id-twice provider-vouches-for-all client-secret-missing client-secret-of-public-client client-id-dir client-id-env-name
-		scopes-without-openid route-name-twice upstream-host-missing host-other host-wildcard-protected
+		scopes-without-openid route-name-twice upstream-host-missing host-plain host-wildcard-plain limits-url-hosts
 		header-join-of-one url-longer-than-header
 		listen-h2c-beside-https trusted-proxies-host-bits trusted-proxies-everybody trusted-proxies-mapped
 		upstream-unix-slashes upstream-unix-long upstream-unix-password upstream-host-port upstream-host-ipv6
 		upstream-ca-of-http upstream-server-name-of-unix upstream-server-name-address upstream-timeout-connect
 		max-body-zero websocket-origin-http
 		client-assertion-missing client-assertion-needless client-key-missing client-key-beside-secret provider-ca-of-http provider-logout-twice provider-logout-token provider-issuer-missing hosted-domains-of-oidc endpoint-http pagerduty-userinfo quirks-prove-nothing quirks-of-vendor endpoints-without-keys tenant-missing tenant-of-oidc allowed-tenants-of-one microsoft-userinfo
-		bearer-provider-unknown bearer-audience-of-sign-in bearer-audience-trusted bearer-of-google bearer-without-keys
-		store-ca-of-sqlite store-ca-unverified store-database-as-file store-password store-password-parameter store-sslmode-prefer revocation-without-store revocation-short`) {
+		bearer-provider-unknown bearer-audience-of-sign-in bearer-audience-trusted bearer-of-google bearer-without-keys`) {
 		beyond[name] = true
 	}
 	schema := ownSchema(t)
@@ -514,10 +510,6 @@ func TestP18_SecretsAreNeverShown(t *testing.T) {
 		"upstream's url":    with(t, "http://127.0.0.1:8080", "{host: x, url: 'https://ann:hunter2@127.0.0.1'}"),
 		"probe":             valid + "listen: {admin: {address: ':1', app_probes: {/a: 'http://ann:hunter2@b'}}}\n",
 		"origin":            valid + "    websocket: {origins: ['https://ann:hunter2@b']}\n",
-		"store":             valid + "store: postgres://ann:hunter2@db/s\n",
-		"store by its url":  valid + "store: {url: 'postgres://db/s?password=hunter2', ca: x}\n",
-		"other store":       valid + "store: 'redis://:hunter2@db'\n",
-		"store in words":    valid + "store: host=db password=hunter2\n",
 		"client id":         with(t, "client_id: sallyport", "client_id: literal:hunter2"),
 		"TLS key":           valid + "listen: {https: {address: ':1', cert: file:/a, key: hunter2}}\n",
 		"TLS key as PEM": valid + "listen:\n  https:\n    address: ':1'\n    cert: file:/a\n    key: |\n      " +

@@ -18,16 +18,15 @@ func TestP21_FlatGroupsAreWarnedOf(t *testing.T) {
 	}
 }
 
-// A host asks for an organization just as `orgs` does. Protected routes of such
-// hosts come with a later release; the rule about groups is there already.
+// A host asks for an organization just as `orgs` does.
 func TestP01_FlatGroupsOnAnOrganizationsHostAreRefused(t *testing.T) {
 	text := with(t, "    client_secret: env:CLIENT_SECRET\n", "    client_secret: env:CLIENT_SECRET\n    claims: "+
 		"{orgs: tenants}\n"+
 		"organizations:\n  - {id: acme, name: Acme, match: {org_ids: [\"main:7\"]}}\n",
 		"path: /\n", "path: /\n    host: \"{org}.example.com\"\n", "allow: authenticated", "allow: [{groups: [admins]}]")
 	_, faults := Parse("config.yaml", []byte(text))
-	if len(faults) != 2 || faults[0].Path != "routes[0].host" || faults[1].Path != "routes[0].allow[0].groups" ||
-		!strings.Contains(faults[1].Message, "insecure_flat_groups") {
+	if len(faults) != 1 || faults[0].Path != "routes[0].allow[0].groups" ||
+		!strings.Contains(faults[0].Message, "insecure_flat_groups") {
 		t.Errorf("%v", faults)
 	}
 }

@@ -257,13 +257,15 @@ func TestResolveReportsAllFaultsAtOnce(t *testing.T) {
 
 func TestProtectedHostsAreCheckedOnceThePublicURLIsKnown(t *testing.T) {
 	text := strings.Replace(elsewhere, "    path: /\n", "    path: /\n    host: other.example.com\n", 1)
-	faults := resolve(parse(t, text), environment(), disk())
-	if len(faults) != 1 || faults[0].Path != "routes[0].host" || !strings.Contains(faults[0].Message, "protects only "+
-		"app.example.com") {
+	plain := environment("PUBLIC_URL", "http://localhost:4180")
+	if faults := resolve(parse(t, text), plain, disk()); len(faults) != 1 || faults[0].Path != "routes[0].host" ||
+		!strings.Contains(faults[0].Message, "must be a loopback host") {
 		t.Errorf("got %v", faults)
 	}
-	if faults := resolve(parse(t, text), environment("PUBLIC_URL", "https://other.example.com"), disk()); faults != nil {
-		t.Errorf("got %v", faults)
+	for _, public := range []string{"https://app.example.com", "https://other.example.com"} {
+		if faults := resolve(parse(t, text), environment("PUBLIC_URL", public), disk()); faults != nil {
+			t.Errorf("%s: got %v", public, faults)
+		}
 	}
 }
 

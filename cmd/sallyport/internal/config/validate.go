@@ -485,8 +485,6 @@ func (c *Config) crossCheck() Faults {
 	faults := slices.Concat(c.checkUnique("providers", "id", ids), c.checkUnique("routes", "name", names),
 		c.checkUse(), c.checkReauth(), c.checkVouching(), c.checkBearers())
 	faults = append(faults, c.checkOrganizations()...)
-	faults = append(faults, c.storeFaults()...)
-	faults = append(faults, c.revocationFaults()...)
 	if c.PublicURL != nil {
 		faults = append(faults, c.settleHosts()...)
 	}
@@ -558,25 +556,6 @@ func (c *Config) checkVouching() Faults {
 		if vouching > 1 && p.Type == login.TypeOIDC && p.Use != login.UseTokens && !c.doc.Has(where) {
 			faults = append(faults, c.doc.FaultAt(where, "is required where there is more than one provider: which domains "+
 				"may this one vouch for?"))
-		}
-	}
-	return faults
-}
-
-// settleHosts gives routes their default host once public_url is known, and
-// refuses to protect hosts on which nobody could sign in.
-func (c *Config) settleHosts() Faults {
-	var faults Faults
-	public := c.PublicHost()
-	for i := range c.Routes {
-		r, where := &c.Routes[i], yamltable.Index("routes", i)
-		switch {
-		case r.Host == "":
-			r.Host = public
-		case r.Host != public && !r.Public && !c.doc.Has(where+".public"):
-			faults = append(faults, c.doc.FaultAt(where+".host",
-				"sign-in on several hosts comes with a later release; this release protects only %s (a public route may have "+
-					"any host)", public))
 		}
 	}
 	return faults

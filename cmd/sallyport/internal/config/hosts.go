@@ -1,0 +1,62 @@
+package config
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
+	"github.com/sallyport-proxy/sallyport/internal/hostname"
+)
+
+// handOffURL is the least limits.url with which a sign-in can be handed to another
+// host: what is sealed in that address may have 5,000 bytes.
+const handOffURL = 6 << 10
+
+// settleHosts gives routes their default host once public_url is known, and judges
+// those of other hosts: they get sessions of their own from that of public_url.
+func (c *Config) settleHosts() Faults {
+	var faults Faults
+	public := c.PublicHost()
+	for i := range c.Routes {
+		r := &c.Routes[i]
+		if r.Host == "" {
+			r.Host = public
+		}
+		if r.Host == public || r.Public || c.doc.Has(yamltable.Index("routes", i)+".public") {
+			continue
+		}
+		where := yamltable.Index("routes", i) + ".host"
+		if c.PublicURL.Scheme == "http" && !hostname.IsLoopback(nameOf(r.Host)) {
+			faults = append(faults, c.doc.FaultAt(where, "must be a loopback host such as localhost: public_url is plain http, "+
+				"and over that everybody on the way could take the session cookie (a public route may have any host)"))
+		}
+		if url := c.Limits.URL; url > 0 && url < handOffURL {
+			faults = append(faults, c.doc.FaultAt("limits.url", "is too small to hand a sign-in to %s: at least %s",
+				r.Host, Size(handOffURL)))
+			break
+		}
+	}
+	return faults
+}
+
+// nameOf is a host without the label that stands for several.
+func nameOf(host string) string {
+	host, _ = strings.CutPrefix(host, "*.")
+	host, _ = strings.CutPrefix(host, orgHost)
+	return host
+}
+
+// OtherHosts are those, beside that of public_url, for which people sign in; nil while
+// public_url is only a reference.
+func (c *Config) OtherHosts() []string {
+	if c.PublicURL == nil {
+		return nil
+	}
+	var hosts []string
+	for _, r := range c.Routes {
+		if !r.Public && r.Host != c.PublicHost() && r.Host != "" && !slices.Contains(hosts, r.Host) {
+			hosts = append(hosts, r.Host)
+		}
+	}
+	return hosts
+}

@@ -1,0 +1,435 @@
+package proxy
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/sallyport-proxy/sallyport/admission"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/proxy/pages"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// A session cookie belongs to one host. People sign in at the public host, and every
+// other host gets a cookie of its own by a hand-off:
+//
+//	another host   navigation without a session   → 302 public/handoff?want=…
+//	public host    nobody signed in?              → provider, and back here
+//	public host    handoff?want=…                 → 303 other/handoff?grant=…
+//	another host   handoff?grant=…                → 303 the page, with a session cookie
+//
+// What is sealed in want and grant, and to what it is bound, session says.
+
+// handOffs is the part of the hosts where people do not sign in.
+type handOffs struct {
+	*signIns
+	admission *admission.Admission
+	once      session.Once
+	signOut   signOutEndpoint // of the public host
+	own       mounted         // likewise
+}
+
+// endpoints are those of another host than the public one.
+func (h *handOffs) endpoints(at *site) mounted {
+	away := &awayEndpoints{handOffs: h, site: at,
+		own: &ownSessions{process: h.process, site: at, admission: h.admission, sessions: h.sessions}}
+	signOut := h.signOut
+	signOut.own, signOut.site = away.own, at
+	all := []endpoint{
+		{"login", away.login, nil},
+		{"handoff", away.take, onlyGet},
+		{"logout", signOut.confirm, signOut.do},
+		{"account", away.account, nil},
+		{"organization", away.organization, nil},
+		{"session", (&sessionEndpoint{own: away.own, site: at}).serve, nil},
+	}
+	for _, same := range [...]string{"jwks.json", pages.MarkPath, "logo"} {
+		if e, ok := h.own.whole[same]; ok {
+			all = append(all, e)
+		}
+	}
+	return mount(all)
+}
+
+// begin sends the browser to the public host for a session. found is why there is none.
+func (h *handOffs) begin(
+	w http.ResponseWriter, r *http.Request, ev *event, at *site, want session.Want, found error,
+) error {
+	if ev.dotted || ev.facts.Scheme != at.scheme {
+		// The cookie that this hand-off is bound to would not be there at its end.
+		w.Header().Set("Cache-Control", "no-store")
+		redirect(w, http.StatusFound, at.login(want.ReturnTo))
+		return nil
+	}
+	if key := h.browserAt(r, at); key != "" && h.process.handOffs.looping(key) {
+		return h.loopPage(at, ev, found, want.ReturnTo)
+	}
+	return h.leave(w, r, at, want, http.StatusFound, at.public.handOff)
+}
+
+// leave goes to a place on the public host that is given the sealed want.
+func (h *handOffs) leave(
+	w http.ResponseWriter, r *http.Request, at *site, want session.Want, status int, place func(sealed string) string,
+) error {
+	want.Host = at.host
+	hopHeaders(w)
+	sealed, err := h.sessions.SealWant(w, r, want)
+	if err != nil {
+		return &failure{Status: http.StatusInternalServerError, Cause: err}
+	}
+	redirect(w, status, at.public.origin+place(sealed))
+	return nil
+}
+
+// due reports whether the session of a page's request is to be handed over anew first.
+// Nothing but a page waits for that. A browser that did not keep what it was handed a
+// few times in a row goes on with what it has.
+func (h *handOffs) due(r *http.Request, ev *event, at *site, who *admission.Principal) bool {
+	if who == nil || who.Session == nil || r.Method != http.MethodGet || admission.KindOf(r) != admission.Navigation {
+		return false
+	}
+	key := h.browserAt(r, at)
+	if !h.sessions.HandOverDue(who.Session) {
+		h.process.handOffs.sessionKept(key)
+		return false
+	}
+	return !ev.dotted && ev.facts.Scheme == at.scheme && (key == "" || !h.process.handOffs.looping(key))
+}
+
+// again has s handed over anew, and tells the public host that it was in use.
+func (h *handOffs) again(w http.ResponseWriter, r *http.Request, ev *event, at *site, s *session.Session) error {
+	want := session.Want{ReturnTo: at.returnHere(ev, r), Root: s.Root, Seen: s.Seen}
+	return h.leave(w, r, at, want, http.StatusFound, at.public.handOff)
+}
+
+// browserAt is a name for a browser on a host, for counting; "" if it has none.
+func (h *handOffs) browserAt(r *http.Request, at *site) string {
+	if browser := h.sessions.BrowserID(r); browser != "" {
+		return browser + " " + at.host
+	}
+	return ""
+}
+
+// hopHeaders keep a step of a hand-off, whose address is sealed but no secret to the
+// sites it could be told to, out of caches and Referer headers.
+func hopHeaders(w http.ResponseWriter) {
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Referrer-Policy", "no-referrer")
+}
+
+// onlyGet refuses to take a step of a hand-off with another method: what was sent
+// would be lost.
+func onlyGet(http.ResponseWriter, *http.Request, *event) error {
+	return &failure{Status: http.StatusMethodNotAllowed, Allow: "GET", Cause: errors.New("a hand-off is a GET")}
+}
+
+// handOff is the path of the endpoint that answers a want.
+func (s *site) handOff(sealed string) string { return s.path("handoff") + "?want=" + sealed }
+
+// wantIn is what is sealed in the path of a hand-off from the site where people sign
+// in. That it is ours, only the endpoint tells.
+func (s *site) wantIn(path string) ([]byte, bool) {
+	sealed, ok := strings.CutPrefix(path, s.handOff(""))
+	if !ok || s.public != nil || strings.ContainsAny(sealed, "\r\n") {
+		return nil, false
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(sealed)
+	return raw, err == nil && len(raw) > 0 && len(raw) <= session.MaxDetail
+}
+
+// packed is f with a hand-off in its detail: as an address to return to it may be too
+// long. returnOf unpacks it.
+func (s *site) packed(f session.Flow) session.Flow {
+	if raw, ok := s.wantIn(f.ReturnTo); ok && signIn(f) {
+		f.ReturnTo, f.Detail = "/", string(raw)
+	}
+	return f
+}
+
+// leadsTo are the origins, beside our own, to which returnTo leads: Chromium applies
+// form-action to all the redirects that follow a form.
+func (s *site) leadsTo(sessions *session.Manager, returnTo string) []string {
+	if _, ok := s.wantIn(returnTo); !ok {
+		return nil
+	}
+	want, err := sessions.OpenWant(strings.TrimPrefix(returnTo, s.handOff("")))
+	if err != nil {
+		return nil
+	}
+	return []string{s.at(want.Host).origin}
+}
+
+// notForThisBrowser is the page for a step of a hand-off that cannot be taken here.
+func (s *site) notForThisBrowser(cause error) error {
+	return &failure{Status: http.StatusBadRequest, Cause: fmt.Errorf("hand-off: %w", cause),
+		Page: &pages.Page{Template: "message", Data: pages.Message{
+			Title: "This address is not for this browser",
+			Sentence: "It is a step of a sign-in that was begun in another browser, or that was used before or is over. " +
+				"Nobody was signed in with it.",
+			Advice: "Open the site itself. If somebody sent you this address, do not use it: " +
+				"it works only for the person who began.",
+			ActionURL: s.origin + "/", ActionText: "Go to " + s.host}}}
+}
+
+// handOffEndpoint is the part of the public host: it gives other hosts what they want.
+type handOffEndpoint struct {
+	signIn *signInEndpoint
+	own    *ownSessions
+	orgs   *identity.Organizations
+}
+
+// serve answers a want with a grant, if somebody is signed in, and lets them sign in
+// if not. It answers only hosts of routes.
+func (e *handOffEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *event) error {
+	at := e.own.site
+	if r.Method == http.MethodHead {
+		return onlyGet(w, r, ev)
+	}
+	hopHeaders(w)
+	if admission.KindOf(r) != admission.Navigation {
+		return at.unauthorized(w, r, ev)
+	}
+	q, _ := readQuery(ev.facts.RawQuery)
+	want, err := e.own.sessions.OpenWant(q.Get("want"))
+	switch {
+	case err != nil && !errors.Is(err, session.ErrLate):
+		return at.notForThisBrowser(err)
+	case want.Host == at.host || !at.routes.SignsIn(want.Host):
+		return at.notForThisBrowser(fmt.Errorf("no route has the host %q", want.Host))
+	case err != nil: // with a button, so that clocks that differ make no circle
+		return e.tookTooLong(at.at(want.Host), want.ReturnTo, err)
+	}
+	s, renew, err := e.session(r, ev, want)
+	here := at.handOff(q.Get("want"))
+	if err != nil {
+		return e.letSignIn(w, r, ev, want, here, q, err)
+	}
+	if provider, due := e.signIn.reauthDue(r, ev, &s); due { // it comes back here
+		return e.signIn.leaveForReauth(w, r, ev, provider, &s)
+	}
+	return e.grant(w, want, here, s, renew)
+}
+
+// session reads the session, and reports whether its cookie is to be renewed: to open
+// a page on another host is to use it. One that has idled out counts where the want
+// proves that it was in use on another host.
+func (e *handOffEndpoint) session(r *http.Request, ev *event, want session.Want) (
+	s session.Session, renew bool, err error,
+) {
+	if s, err = e.own.read(r, ev); err == nil {
+		s, renew = e.own.sessions.Renew(s)
+		return s, renew, nil
+	}
+	kept, ok := e.own.sessions.KeptInUse(s, want)
+	if _, known := e.signIn.providers.find(s.Identity.Provider); !ok || !known || !errors.Is(err, session.ErrExpired) {
+		return s, false, err
+	}
+	ev.sessionErr = nil
+	ev.identify(&kept.Identity)
+	return kept, true, nil
+}
+
+// letSignIn begins a sign-in that comes back here, in a window.
+func (e *handOffEndpoint) letSignIn(w http.ResponseWriter, r *http.Request, ev *event,
+	want session.Want, here string, q url.Values, found error) error {
+	if admission.InFrame(r) {
+		err := e.own.site.openWindow(r, here)
+		if f, ok := errors.AsType[*failure](err); ok {
+			f.Page.FramedBy = append(f.Page.FramedBy, e.own.site.at(want.Host).origin)
+		}
+		return err
+	}
+	purpose := purposeLogin
+	if want.Switch {
+		purpose = purposeSwitch
+	}
+	return e.signIn.begin(w, r, ev, session.Flow{Purpose: purpose, ReturnTo: here}, q, found)
+}
+
+// grant sends the browser back with what its host wants.
+func (e *handOffEndpoint) grant(
+	w http.ResponseWriter, want session.Want, here string, s session.Session, renew bool,
+) error {
+	at := e.own.site
+	org := at.routes.OrgOf(want.Host)
+	if org == "" && s.Identity.MustPick() {
+		redirect(w, http.StatusSeeOther, at.origin+at.choice(here))
+		return nil
+	}
+	sealed, err := e.own.sessions.SealGrant(want, s, org)
+	switch {
+	case errors.Is(err, session.ErrNotTheirs):
+		return e.notTheirs(want.Host, org, &s)
+	case err != nil:
+		return &failure{Status: http.StatusInternalServerError, Cause: err}
+	}
+	if renew {
+		if err := e.own.sessions.Write(w, at.host, s); err != nil {
+			return &failure{Status: http.StatusInternalServerError, Cause: err}
+		}
+	}
+	redirect(w, http.StatusSeeOther, at.at(want.Host).url("handoff")+"?grant="+sealed)
+	return nil
+}
+
+// notTheirs is the page for somebody who does not belong to the organization whose own
+// a host is. It names the hosts of those they belong to.
+func (e *handOffEndpoint) notTheirs(host, org string, s *session.Session) error {
+	name := org
+	if o, ok := e.orgs.Find(org); ok {
+		name = orgName(o)
+	}
+	f := &failure{Status: http.StatusForbidden, Session: s,
+		Cause:    fmt.Errorf("%s is for the organization %q, and %s does not belong to it", host, org, s.Identity.ID()),
+		Sentence: host + " is for " + name + ", and your account does not belong to it."}
+	theirs := s.Identity.Orgs
+	if len(theirs) == 0 {
+		theirs = []identity.Org{s.Identity.Org}
+	}
+	for _, o := range theirs {
+		other := o.ID + strings.TrimPrefix(host, org)
+		if o.ID != "" && e.own.site.routes.OrgOf(other) == o.ID {
+			f.Places = append(f.Places, pages.Place{Name: orgName(o), URL: e.own.site.at(other).origin + "/"})
+		}
+	}
+	return f
+}
+
+func (e *handOffEndpoint) tookTooLong(at *site, returnTo string, cause error) error {
+	return &failure{Status: http.StatusBadRequest, Cause: fmt.Errorf("hand-off: %w", cause),
+		Page: &pages.Page{Template: "message", Data: pages.Message{
+			Title: "This took too long", Sentence: "The way to " + at.host + " was begun more than ten minutes ago.",
+			Advice: "Go on from here.", ActionURL: at.origin + returnTo, ActionText: "Go to " + at.host}}}
+}
+
+// awayEndpoints are those of a host where people do not sign in.
+type awayEndpoints struct {
+	*handOffs
+	site *site
+	own  *ownSessions
+}
+
+// login begins a hand-off, for pages only. With the value of its page it is for a
+// sign-in as somebody else, on all hosts.
+func (e *awayEndpoints) login(w http.ResponseWriter, r *http.Request, ev *event) error {
+	if admission.KindOf(r) != admission.Navigation {
+		return e.site.unauthorized(w, r, ev)
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	q, _ := readQuery(ev.facts.RawQuery)
+	want := session.Want{ReturnTo: e.site.returnTo(q.Get("return_to"))}
+	s, err := e.own.read(r, ev)
+	switch {
+	case err == nil && q.Get("switch") == switchValue(&s): // CVE-2026-34454, as at the public host
+		e.own.signOut(w, r, ev, s)
+		want.Switch = true
+	case err == nil:
+		redirect(w, http.StatusSeeOther, e.site.origin+want.ReturnTo)
+		return nil
+	}
+	if key := e.browserAt(r, e.site); key != "" && e.process.handOffs.looping(key) {
+		return e.loopPage(e.site, ev, err, want.ReturnTo)
+	}
+	return e.leave(w, r, e.site, want, http.StatusFound, func(sealed string) string {
+		return e.site.public.handOff(sealed) + chosen(q)
+	})
+}
+
+// chosen are the parameters with which an app chooses a provider.
+func chosen(q url.Values) string {
+	all := ""
+	for _, name := range [...]string{"provider", "login_hint"} {
+		if q.Get(name) != "" {
+			all += "&" + name + "=" + url.QueryEscape(q.Get(name))
+		}
+	}
+	return all
+}
+
+// account is at the public host.
+func (e *awayEndpoints) account(w http.ResponseWriter, _ *http.Request, _ *event) error {
+	w.Header().Set("Cache-Control", "no-store")
+	redirect(w, http.StatusSeeOther, e.site.public.url("account"))
+	return nil
+}
+
+// organization leads to the choice at the public host, and back.
+func (e *awayEndpoints) organization(w http.ResponseWriter, r *http.Request, ev *event) error {
+	q, _ := readQuery(ev.facts.RawQuery)
+	want := session.Want{ReturnTo: e.site.returnTo(q.Get("return_to"))}
+	return e.leave(w, r, e.site, want, http.StatusSeeOther, func(sealed string) string {
+		return e.site.public.choice(e.site.public.handOff(sealed))
+	})
+}
+
+// take ends a hand-off: with a grant that is good for this host and browser, and was
+// not used before, this host has a session.
+func (e *awayEndpoints) take(w http.ResponseWriter, r *http.Request, ev *event) error {
+	if r.Method == http.MethodHead {
+		return onlyGet(w, r, ev)
+	}
+	hopHeaders(w)
+	if admission.KindOf(r) != admission.Navigation {
+		return e.site.unauthorized(w, r, ev)
+	}
+	q, _ := readQuery(ev.facts.RawQuery)
+	g, err := e.sessions.OpenGrant(r, e.site.host, q.Get("grant"))
+	if err == nil {
+		err = session.ConsumeGrant(r.Context(), e.once, g)
+	}
+	switch {
+	case err == nil:
+		return e.handedOver(w, r, ev, g)
+	case errors.Is(err, session.ErrGrant):
+		return e.site.notForThisBrowser(err)
+	case refused(err):
+		return e.notTaken(w, r, ev, g, err)
+	}
+	return &failure{Status: http.StatusServiceUnavailable, Cause: err, RetryAfter: 5}
+}
+
+func (e *awayEndpoints) handedOver(w http.ResponseWriter, r *http.Request, ev *event, g session.Grant) error {
+	if err := e.sessions.Write(w, e.site.host, g.Session); err != nil {
+		return &failure{Status: http.StatusInternalServerError, Cause: err}
+	}
+	ev.identify(&g.Session.Identity)
+	if key := e.browserAt(r, e.site); key != "" {
+		e.process.handOffs.completed(key)
+	}
+	redirect(w, http.StatusSeeOther, e.site.origin+g.ReturnTo)
+	return nil
+}
+
+// refused reports whether err says that a grant is not good; else nobody can tell.
+func refused(err error) bool {
+	for _, why := range [...]error{session.ErrNoFlow, session.ErrOtherBrowser, session.ErrLate, session.ErrConsumed,
+		session.ErrEnded} {
+		if errors.Is(err, why) {
+			return true
+		}
+	}
+	return false
+}
+
+// notTaken answers a grant of ours that signs nobody in. Who has a session goes on
+// with that: a second tab, or a browser that asked twice. What this browser began is
+// begun afresh: once if it was late or the session ended meanwhile, and a few times if
+// another tab, which began at the same moment, set the cookie that it was bound to.
+func (e *awayEndpoints) notTaken(
+	w http.ResponseWriter, r *http.Request, ev *event, g session.Grant, cause error,
+) error {
+	if _, err := e.own.read(r, ev); err == nil {
+		redirect(w, http.StatusSeeOther, e.site.origin+g.ReturnTo)
+		return nil
+	}
+	restart := g.Restarts < maxRestarts && errors.Is(cause, session.ErrOtherBrowser) ||
+		g.Restarts == 0 && (errors.Is(cause, session.ErrLate) || errors.Is(cause, session.ErrEnded))
+	if restart {
+		return e.begin(w, r, ev, e.site, session.Want{ReturnTo: g.ReturnTo, Restarts: g.Restarts + 1}, cause)
+	}
+	return e.site.notForThisBrowser(cause)
+}

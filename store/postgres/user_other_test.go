@@ -1,0 +1,9 @@
+//go:build !linux
+
+package postgres
+
+import "syscall"
+
+func asServer() *syscall.SysProcAttr { return nil }
+func handOver(string) error          { return nil }
+func lockThread()                    {}
