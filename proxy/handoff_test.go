@@ -20,9 +20,9 @@ import (
 
 // The hosts of these tests: people sign in at the first one.
 const (
-	appHost   = "app.example.com"
-	wikiHost  = "wiki.example.com"
-	filesHost = "files.example.com"
+	appHost   = "app.localhost"
+	wikiHost  = "wiki.localhost"
+	filesHost = "files.localhost"
 )
 
 func hostRoutes() []authz.Route {
@@ -33,9 +33,9 @@ func hostRoutes() []authz.Route {
 		{Name: "wiki", Host: wikiHost, Path: "/", Access: everybody, WebSocket: authz.WebSocket{Allowed: true}},
 		{Name: "bank", Host: wikiHost, Path: "/bank", Access: authz.Access{Rules: []authz.Rule{{Orgs: []string{"main:birch"}}}}},
 		{Name: "files", Host: filesHost, Path: "/", Access: everybody},
-		{Name: "any", Host: "*.any.example.com", Path: "/", Access: everybody},
-		{Name: "www", Host: "www.example.com", Path: "/", Access: authz.Access{Public: true}},
-		{Name: "tenant", Host: "{org}.tenants.example.com", Orgs: []string{"acme", "cedar"}, Path: "/", Access: everybody},
+		{Name: "any", Host: "*.any.localhost", Path: "/", Access: everybody},
+		{Name: "www", Host: "www.localhost", Path: "/", Access: authz.Access{Public: true}},
+		{Name: "tenant", Host: "{org}.tenants.localhost", Orgs: []string{"acme", "cedar"}, Path: "/", Access: everybody},
 	}
 }
 
@@ -52,7 +52,7 @@ func newHosts(t *testing.T, o setup) *testSite {
 		t.Fatal("not net/http's transport")
 	}
 	transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if host, _, _ := net.SplitHostPort(addr); strings.HasSuffix(strings.TrimSuffix(host, "."), ".example.com") {
+		if host, _, _ := net.SplitHostPort(addr); strings.HasSuffix(strings.TrimSuffix(host, "."), ".localhost") {
 			addr = s.addr
 		}
 		return new(net.Dialer).DialContext(ctx, network, addr)
@@ -117,8 +117,8 @@ func TestOneSignInOpensAllHosts(t *testing.T) {
 		t.Errorf("%s", way(page))
 	}
 	page = b.Open("http://" + wikiHost + "/deep?week=47&by=%C3%A4+b&u=https://x.example/?a=b")
-	if got, want := way(page), "302 wiki.example.com/deep?week → 302 app.example.com/handoff?want → 303 app.example.com/callback/main?code → "+
-		"303 app.example.com/handoff?want → 303 wiki.example.com/handoff?grant → 200 wiki.example.com/deep?week"; got != want {
+	if got, want := way(page), "302 wiki.localhost/deep?week → 302 app.localhost/handoff?want → 303 app.localhost/callback/main?code → "+
+		"303 app.localhost/handoff?want → 303 wiki.localhost/handoff?grant → 200 wiki.localhost/deep?week"; got != want {
 		t.Errorf("with a sign-in:\n%s\nwant\n%s", got, want)
 	}
 	if page.URL.RawQuery != "week=47&by=%C3%A4+b&u=https://x.example/?a=b" {
@@ -136,13 +136,13 @@ func TestOneSignInOpensAllHosts(t *testing.T) {
 		}
 	}
 	page = b.Open("http://" + filesHost + "/x")
-	if got, want := way(page), "302 files.example.com/x → 303 app.example.com/handoff?want → 303 files.example.com/handoff?grant → 200 files.example.com/x"; got != want {
+	if got, want := way(page), "302 files.localhost/x → 303 app.localhost/handoff?want → 303 files.localhost/handoff?grant → 200 files.localhost/x"; got != want {
 		t.Errorf("without a sign-in:\n%s\nwant\n%s", got, want)
 	}
-	if got := way(b.Open("http://" + filesHost + "/y")); got != "200 files.example.com/y" {
+	if got := way(b.Open("http://" + filesHost + "/y")); got != "200 files.localhost/y" {
 		t.Errorf("the next page: %s", got)
 	}
-	if got := way(b.Open("http://a.any.example.com/")); !strings.HasSuffix(got, "→ 200 a.any.example.com/") {
+	if got := way(b.Open("http://a.any.localhost/")); !strings.HasSuffix(got, "→ 200 a.any.localhost/") {
 		t.Errorf("a host of a wildcard: %s", got)
 	}
 	root, wiki, files := s.sessionAt(b, appHost), s.sessionAt(b, wikiHost), s.sessionAt(b, filesHost)
@@ -254,7 +254,7 @@ func TestP06_AStolenGrantSignsNobodyIn(t *testing.T) {
 		"missing":                            {owner, "http://" + wikiHost + prefix + "/handoff", []string{wikiHost}},
 		"empty":                              {owner, "http://" + wikiHost + prefix + "/handoff?grant=", []string{wikiHost}},
 		"a grant where a want belongs":       {owner, "http://" + appHost + prefix + "/handoff?want=" + grant, []string{wikiHost}},
-		"at a host of nobody's, by wildcard": {usedHere, strings.Replace(stolen, wikiHost, "a.any.example.com", 1), []string{"a.any.example.com"}},
+		"at a host of nobody's, by wildcard": {usedHere, strings.Replace(stolen, wikiHost, "a.any.localhost", 1), []string{"a.any.localhost"}},
 	} {
 		b := tc.browser()
 		b.MaxHops = 0
@@ -302,7 +302,7 @@ func TestP06_AGrantIsForHalfAMinuteAndForOneUse(t *testing.T) {
 		t.Fatal(way(page))
 	}
 	before := cookiesAt(b, wikiHost)
-	if got := way(b.Open(used)); got != "303 wiki.example.com/handoff?grant → 200 wiki.example.com/deep?x" || cookiesAt(b, wikiHost) != before {
+	if got := way(b.Open(used)); got != "303 wiki.localhost/handoff?grant → 200 wiki.localhost/deep?x" || cookiesAt(b, wikiHost) != before {
 		t.Errorf("again, with a session: %s", got)
 	}
 	s.forget(b, wikiHost)
@@ -317,10 +317,10 @@ func TestP06_AGrantIsForHalfAMinuteAndForOneUse(t *testing.T) {
 		t.Errorf("late: %s", way(page))
 	}
 	b.MaxHops = 10
-	if got := way(b.Open(late)); got != "302 files.example.com/handoff?grant → 303 app.example.com/handoff?want → 303 files.example.com/handoff?grant → 200 files.example.com/deep" {
+	if got := way(b.Open(late)); got != "302 files.localhost/handoff?grant → 303 app.localhost/handoff?want → 303 files.localhost/handoff?grant → 200 files.localhost/deep" {
 		t.Errorf("late, it begins again: %s", got)
 	}
-	if got := way(b.Open(late)); got != "303 files.example.com/handoff?grant → 200 files.example.com/deep" {
+	if got := way(b.Open(late)); got != "303 files.localhost/handoff?grant → 200 files.localhost/deep" {
 		t.Errorf("late, with a session: %s", got)
 	}
 	// What begins again is not begun again for ever.
@@ -387,7 +387,7 @@ func TestP10_SigningOutOnOneHostSignsOutOnAll(t *testing.T) {
 		if a := s.get(t, "http://"+appHost+"/x", app); a.status != 401 {
 			t.Errorf("from %s: app answers %d", from, a.status)
 		}
-		if got := way(b.Open("http://" + from + prefix + "/logout")); !strings.HasSuffix(got, "200 app.example.com/logout") {
+		if got := way(b.Open("http://" + from + prefix + "/logout")); !strings.HasSuffix(got, "200 app.localhost/logout") {
 			t.Errorf("signed out already, from %s: %s", from, got)
 		}
 		other := s.ask(t, "POST", "http://"+from+prefix+"/logout", "", "Origin: http://"+filesHost, "Sec-Fetch-Site: same-site", files)
@@ -405,7 +405,7 @@ func TestAHandOverIsRepeatedForPagesOnly(t *testing.T) {
 	b := s.browser(t)
 	b.Open("http://" + wikiHost + "/")
 	s.clock.Advance(14 * time.Minute)
-	if got := way(b.Open("http://" + wikiHost + "/a?b=c")); got != "200 wiki.example.com/a?b" {
+	if got := way(b.Open("http://" + wikiHost + "/a?b=c")); got != "200 wiki.localhost/a?b" {
 		t.Errorf("after 14 minutes: %s", got)
 	}
 	s.clock.Advance(time.Minute)
@@ -417,7 +417,7 @@ func TestAHandOverIsRepeatedForPagesOnly(t *testing.T) {
 		"a prefetch":    s.get(t, "http://"+wikiHost+"/a", navigate(cookie, "Sec-Purpose: prefetch")...),
 		"GET session":   s.get(t, "http://"+wikiHost+prefix+"/session", cookie),
 		"a sign-in":     s.get(t, "http://"+wikiHost+prefix+"/login?return_to=/a", navigate(cookie)...),
-		"a public page": s.get(t, "http://www.example.com/a", navigate()...),
+		"a public page": s.get(t, "http://www.localhost/a", navigate()...),
 	} {
 		want := 200
 		if name == "a sign-in" {
@@ -427,10 +427,10 @@ func TestAHandOverIsRepeatedForPagesOnly(t *testing.T) {
 			t.Errorf("%s: %d to %q", name, a.status, a.header.Get("Location"))
 		}
 	}
-	if got := way(b.Open("http://" + wikiHost + "/a?b=c")); got != "302 wiki.example.com/a?b → 303 app.example.com/handoff?want → 303 wiki.example.com/handoff?grant → 200 wiki.example.com/a?b" {
+	if got := way(b.Open("http://" + wikiHost + "/a?b=c")); got != "302 wiki.localhost/a?b → 303 app.localhost/handoff?want → 303 wiki.localhost/handoff?grant → 200 wiki.localhost/a?b" {
 		t.Errorf("after 15 minutes: %s", got)
 	}
-	if got := way(b.Open("http://" + wikiHost + "/a?b=c")); got != "200 wiki.example.com/a?b" {
+	if got := way(b.Open("http://" + wikiHost + "/a?b=c")); got != "200 wiki.localhost/a?b" {
 		t.Errorf("the next page: %s", got)
 	}
 	// Five hours on one host, a page every twenty minutes, and nobody signs in again.
@@ -488,7 +488,7 @@ func tenants(t *testing.T) (*testSite, *testenv.Browser) {
 func TestP01_AnOrganizationsHostIsForThatOrganization(t *testing.T) {
 	t.Parallel()
 	s, b := tenants(t)
-	page := b.Open("http://acme.tenants.example.com/deep?a=1")
+	page := b.Open("http://acme.tenants.localhost/deep?a=1")
 	if page.Status != 200 || page.URL.RequestURI() != "/deep?a=1" || fmt.Sprint(s.told(t)["x-forwarded-org-id"]) != "[acme]" {
 		t.Fatalf("%s: told %v", way(page), s.told(t))
 	}
@@ -504,10 +504,10 @@ func TestP01_AnOrganizationsHostIsForThatOrganization(t *testing.T) {
 		t.Errorf("the choice may not lead there: %s", csp)
 	}
 	page = b.Submit(page, "org", "main:birch")
-	if page.Status != 200 || page.URL.String() != "http://wiki.example.com/deep?a=2" || fmt.Sprint(s.told(t)["x-forwarded-org-id"]) != "[main:birch]" {
+	if page.Status != 200 || page.URL.String() != "http://wiki.localhost/deep?a=2" || fmt.Sprint(s.told(t)["x-forwarded-org-id"]) != "[main:birch]" {
 		t.Errorf("%s: told %v", way(page), s.told(t))
 	}
-	if page = b.Open("http://acme.tenants.example.com/"); len(page.Hops) != 1 || fmt.Sprint(s.told(t)["x-forwarded-org-id"]) != "[acme]" {
+	if page = b.Open("http://acme.tenants.localhost/"); len(page.Hops) != 1 || fmt.Sprint(s.told(t)["x-forwarded-org-id"]) != "[acme]" {
 		t.Errorf("%s: told %v", way(page), s.told(t))
 	}
 	// A switch at the public host is one on the hosts that follow it.
@@ -520,7 +520,7 @@ func TestP01_AnOrganizationsHostIsForThatOrganization(t *testing.T) {
 	if page = b.Open("http://" + wikiHost + "/"); page.Status != 200 || fmt.Sprint(s.told(t)["x-forwarded-org-id"]) != "[acme]" {
 		t.Errorf("%s: told %v", way(page), s.told(t))
 	}
-	if page = b.Open("http://acme.tenants.example.com/"); len(page.Hops) != 1 {
+	if page = b.Open("http://acme.tenants.localhost/"); len(page.Hops) != 1 {
 		t.Errorf("the host of Acme was closed by that: %s", way(page))
 	}
 }
@@ -528,12 +528,12 @@ func TestP01_AnOrganizationsHostIsForThatOrganization(t *testing.T) {
 func TestP01_WhoDoesNotBelongToAHostsOrganizationIsTold(t *testing.T) {
 	t.Parallel()
 	s, b := tenants(t)
-	page := b.Open("http://cedar.tenants.example.com/deep")
-	if page.Status != 403 || page.URL.Host != appHost || s.sessionAt(b, "cedar.tenants.example.com") != nil || len(s.app.Requests()) != 0 {
+	page := b.Open("http://cedar.tenants.localhost/deep")
+	if page.Status != 403 || page.URL.Host != appHost || s.sessionAt(b, "cedar.tenants.localhost") != nil || len(s.app.Requests()) != 0 {
 		t.Fatalf("%s", way(page))
 	}
-	for _, words := range []string{"cedar.tenants.example.com is for cedar, and your account does not belong to it.",
-		`href="http://acme.tenants.example.com/"><bdi>Acme Rockets</bdi>`, "Sign in as someone else"} {
+	for _, words := range []string{"cedar.tenants.localhost is for cedar, and your account does not belong to it.",
+		`href="http://acme.tenants.localhost/"><bdi>Acme Rockets</bdi>`, "Sign in as someone else"} {
 		if !strings.Contains(page.Body, words) {
 			t.Errorf("the page does not say %q:\n%s", words, page.Body)
 		}
@@ -541,10 +541,10 @@ func TestP01_WhoDoesNotBelongToAHostsOrganizationIsTold(t *testing.T) {
 	if strings.Contains(page.Body, "birch.tenants") { // it has no host
 		t.Errorf("the page names a host that there is not:\n%s", page.Body)
 	}
-	if page = b.Click(page, "http://acme.tenants.example.com/"); page.Status != 200 {
+	if page = b.Click(page, "http://acme.tenants.localhost/"); page.Status != 200 {
 		t.Errorf("her own: %s", way(page))
 	}
-	if page = b.Open("http://nobody.tenants.example.com/"); page.Status != 404 {
+	if page = b.Open("http://nobody.tenants.localhost/"); page.Status != 404 {
 		t.Errorf("a host of no organization: %s", way(page))
 	}
 }
@@ -560,10 +560,10 @@ func TestARefusalOnAnotherHostLeadsOn(t *testing.T) {
 	}
 	page := b.Click(refused, prefix+"/organization?return_to=%2Fbank%3Fa%3D1")
 	page = b.Submit(page, "org", "main:birch")
-	if page.Status != 200 || page.URL.String() != "http://wiki.example.com/bank?a=1" {
+	if page.Status != 200 || page.URL.String() != "http://wiki.localhost/bank?a=1" {
 		t.Errorf("%s", way(page))
 	}
-	if got := way(b.Open("http://" + wikiHost + prefix + "/account")); got != "303 wiki.example.com/account → 200 app.example.com/account" {
+	if got := way(b.Open("http://" + wikiHost + prefix + "/account")); got != "303 wiki.localhost/account → 200 app.localhost/account" {
 		t.Errorf("the account: %s", got)
 	}
 	// As somebody else: the first one is gone, on all hosts.
@@ -603,12 +603,12 @@ func TestTheEndpointsOfAnotherHost(t *testing.T) {
 		t.Errorf("the app was asked %d times for what is ours", n)
 	}
 	// A host of public routes only stays the app's.
-	if a := s.get(t, "http://www.example.com"+prefix+"/login"); a.status != 200 || len(s.app.Requests()) != hits+1 {
+	if a := s.get(t, "http://www.localhost"+prefix+"/login"); a.status != 200 || len(s.app.Requests()) != hits+1 {
 		t.Errorf("a public host: %d", a.status)
 	}
 	b = s.browser(t)
-	if got := way(b.Open("http://" + wikiHost + "./deep")); !strings.HasPrefix(got, "302 wiki.example.com./deep → 302 wiki.example.com/login?return_to → 302 app") ||
-		!strings.HasSuffix(got, "→ 200 wiki.example.com/deep") {
+	if got := way(b.Open("http://" + wikiHost + "./deep")); !strings.HasPrefix(got, "302 wiki.localhost./deep → 302 wiki.localhost/login?return_to → 302 app") ||
+		!strings.HasSuffix(got, "→ 200 wiki.localhost/deep") {
 		t.Errorf("with a dot at its end: %s", got)
 	}
 }
@@ -630,7 +630,7 @@ func TestAFrameIsHandedItsSession(t *testing.T) {
 	b.Frame = false
 	b.Open("http://" + appHost + "/")
 	b.Frame = true
-	if got := way(b.Open("http://" + wikiHost + "/deep")); !strings.HasSuffix(got, "200 wiki.example.com/deep") {
+	if got := way(b.Open("http://" + wikiHost + "/deep")); !strings.HasSuffix(got, "200 wiki.localhost/deep") {
 		t.Errorf("signed in: %s", got)
 	}
 }
@@ -666,7 +666,7 @@ func TestP06_AGrantIsUsedOnceOnAllReplicas(t *testing.T) {
 	b.Open("http://" + appHost + "/")
 	to := first.grantFor(t, b, wikiHost, "/deep")
 	cookie := cookiesAt(b, wikiHost)
-	if a := second.get(t, to, navigate(cookie)...); a.status != 303 || a.header.Get("Location") != "http://wiki.example.com/deep" {
+	if a := second.get(t, to, navigate(cookie)...); a.status != 303 || a.header.Get("Location") != "http://wiki.localhost/deep" {
 		t.Errorf("the one: %d %v", a.status, a.header)
 	}
 	if a := first.get(t, to, navigate(cookie)...); a.status != 400 {
@@ -687,14 +687,14 @@ func TestAHandOffThatDoesNotStickEndsWithAPage(t *testing.T) {
 		s.forget(b, wikiHost)
 	}
 	b.MaxHops = 10
-	if page.Status != 400 || !strings.Contains(page.Body, "Signing in does not stick") || !strings.Contains(page.Body, `href="http://wiki.example.com`+prefix+`/login?return_to=%2Fdeep"`) {
+	if page.Status != 400 || !strings.Contains(page.Body, "Signing in does not stick") || !strings.Contains(page.Body, `href="http://wiki.localhost`+prefix+`/login?return_to=%2Fdeep"`) {
 		t.Errorf("%s\n%s", way(page), page.Body)
 	}
 	if page = b.Open("http://" + wikiHost + "/deep"); page.Status != 200 { // and may try again
 		t.Errorf("%s", way(page))
 	}
 	for range 5 { // who signs in on several hosts is in no circle
-		for _, host := range []string{wikiHost, filesHost, "a.any.example.com"} {
+		for _, host := range []string{wikiHost, filesHost, "a.any.localhost"} {
 			if page = b.Open("http://" + host + "/"); page.Status != 200 {
 				t.Errorf("%s", way(page))
 			}
@@ -772,7 +772,7 @@ func TestTheChoiceOfAProviderLeadsBackToTheHost(t *testing.T) {
 		t.Errorf("%s", way(page))
 	}
 	b = s.browser(t)
-	if page = b.Open("http://" + wikiHost + prefix + "/login?provider=main&return_to=%2Fx"); page.URL.String() != "http://wiki.example.com/x" {
+	if page = b.Open("http://" + wikiHost + prefix + "/login?provider=main&return_to=%2Fx"); page.URL.String() != "http://wiki.localhost/x" {
 		t.Errorf("an app that chooses: %s", way(page))
 	}
 }
@@ -797,7 +797,7 @@ func TestAFailedSignInForAnotherHostIsTriedAgain(t *testing.T) {
 		t.Fatal(page.Body)
 	}
 	href, _, _ := strings.Cut(page.Body[at:], `"`)
-	if page = b.Click(page, href); page.Status != 200 || page.URL.String() != "http://wiki.example.com/deep" {
+	if page = b.Click(page, href); page.Status != 200 || page.URL.String() != "http://wiki.localhost/deep" {
 		t.Errorf("%s", way(page))
 	}
 }
@@ -809,14 +809,14 @@ func TestAHandOffAsksTheProviderAgain(t *testing.T) {
 	s := newHosts(t, setup{SignIn: true, Reauth: asked})
 	b := s.browser(t)
 	page := b.SignIn(b.Open("http://"+wikiHost+"/deep?a=1"), "jonas")
-	if page.Status != 200 || page.URL.String() != "http://wiki.example.com/deep?a=1" {
+	if page.Status != 200 || page.URL.String() != "http://wiki.localhost/deep?a=1" {
 		t.Fatal(way(page))
 	}
 	s.due(t, b)
 	s.provider.Set(testenv.Fault{Endpoint: testenv.Token, Claims: testenv.With("groups", []string{"engineering"})})
 	page = b.Open("http://" + wikiHost + "/deep?q=1%2F2")
 	silently(t, s, page)
-	if page.Status != 200 || page.URL.String() != "http://wiki.example.com/deep?q=1%2F2" || strings.Contains(fmt.Sprint(s.told(t)), "admins") {
+	if page.Status != 200 || page.URL.String() != "http://wiki.localhost/deep?q=1%2F2" || strings.Contains(fmt.Sprint(s.told(t)), "admins") {
 		t.Errorf("%s: told %v", way(page), s.told(t))
 	}
 }

@@ -43,9 +43,9 @@ func (s *shared) startBrowser() (*browser, error) {
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
 		chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("disable-renderer-backgrounding", true),
 		chromedp.Flag("disable-features", "Translate,OptimizationHints,MediaRouter"),
-		// One name leads here, and no other name leads anywhere.
-		chromedp.Flag("host-resolver-rules",
-			"MAP "+publicHost+" 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"),
+		// These names lead here, and no other name leads anywhere.
+		chromedp.Flag("host-resolver-rules", "MAP "+publicHost+" 127.0.0.1, MAP "+sibling+" 127.0.0.1, MAP "+
+			otherSite+" 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"),
 		chromedp.Flag("ignore-certificate-errors-spki-list", cert.spki),
 	}
 	if os.Getuid() == 0 {

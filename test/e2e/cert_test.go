@@ -18,6 +18,12 @@ import (
 // publicHost is a name that the browser resolves to loopback.
 const publicHost = "app.example.test"
 
+// Two more such names, on the same domain and on another one.
+const (
+	sibling   = "files.example.test"
+	otherSite = "wiki.other.test"
+)
+
 // certificate is a self-signed one for publicHost and its neighbours. Nothing is told to ignore
 // certificate errors: the browser trusts this one key, by its hash.
 type certificate struct {
@@ -33,7 +39,7 @@ func newCertificate(dir string) (certificate, error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: publicHost},
-		DNSNames:  []string{publicHost, "*.example.test"},
+		DNSNames:  []string{publicHost, "*.example.test", otherSite},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true,
 	}

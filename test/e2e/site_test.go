@@ -69,6 +69,7 @@ type setup struct {
 	Organizations      bool     // people may belong to several
 	Operators          string   // as the configuration has them
 	Admin, Trusted     string   // listen.admin (off if empty) and trusted_proxies, as the configuration has them
+	Hosts              []string // other hosts of the app
 	Routes             []string // as the configuration has them; those of App if there are none
 	Provider           *provider
 	App                *app
@@ -127,6 +128,9 @@ routes:
 {{- else}}
   - {name: app, path: /, upstream: {{.App.URL}}, allow: authenticated}
   - {name: ops, path: /ops, upstream: {{.App.URL}}, allow: [{groups: [ops]}]}
+{{- range $i, $host := $.Hosts}}
+  - {name: host{{$i}}, host: "{{$host}}", path: /, upstream: {{$.App.URL}}, allow: authenticated}
+{{- end}}
 {{- if .Organizations}}
   - {name: bank, path: /bank, upstream: {{.App.URL}}, allow: [{orgs: ["corp:birch"]}]}
 {{- end}}

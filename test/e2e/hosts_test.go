@@ -1,0 +1,161 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/fetch"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/chromedp"
+)
+
+// manyHosts is a site with two more hosts, of which one is on another domain.
+func manyHosts(t *testing.T) (c *corp, near, elsewhere string) {
+	t.Helper()
+	address, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := overTLS(address)
+	s.Hosts = []string{sibling, otherSite}
+	port := portOf(address)
+	return ownCorp(t, s), "https://" + sibling + port, "https://" + otherSite + port
+}
+
+// One sign-in, three hosts on two domains: deep links arrive whole, each host has a
+// cookie of its own, and Back shows pages and no steps in between.
+func TestOneSignInForManyHosts(t *testing.T) {
+	t.Parallel()
+	c, near, elsewhere := manyHosts(t)
+	b := newPerson(t)
+	deep := elsewhere + "/deep/page?week=47&by=%C3%A4&u=https://x.test/?a=b"
+	b.says(b.signInAtProvider(deep, "mira"), "You asked for /deep/page?week=47&by=%C3%A4&u=https://x.test/?a=b", "User: corp:mira")
+	b.open(near + "/report?x=1")
+	b.says(b.at(near+"/report?x=1"), "User: corp:mira")
+	for _, host := range []string{c.url, near, elsewhere} {
+		cookie := b.cookies(host)[c.cookie]
+		if cookie == nil || !cookie.Secure || !cookie.HTTPOnly || strings.HasPrefix(cookie.Domain, ".") {
+			t.Errorf("%s: %+v", host, cookie)
+		}
+	}
+	b.back()
+	b.says(b.at(deep), "You asked for /deep/page")
+	// A link from one domain to the other.
+	eval[bool](b, fmt.Sprintf(`(document.body.insertAdjacentHTML('beforeend', '<a id=go href="%s/next?y=2">Go</a>'), true)`, near))
+	b.clickUnseen("#go")
+	b.says(b.at(near+"/next?y=2"), "User: corp:mira")
+
+	// A page whose cookie is lost is handed a new one without a word.
+	b.forget(elsewhere)
+	b.open(deep)
+	b.says(b.at(deep), "User: corp:mira")
+
+	// Signing out at one host.
+	b.open(elsewhere + "/.sallyport/logout")
+	b.heading("Do you want to sign out?")
+	b.press("Sign out")
+	v := b.heading("You are signed out")
+	if !strings.HasPrefix(v.URL, c.url+"/.sallyport/logout?provider=corp") {
+		t.Errorf("signed out at %s", v.URL)
+	}
+	for _, host := range []string{c.url, elsewhere} {
+		if b.cookies(host)[c.cookie] != nil {
+			t.Errorf("the browser still has the cookie of %s", host)
+		}
+	}
+	b.forget(c.provider.Issuer)
+	b.open(near + "/new") // not one that the app let the browser keep
+	b.heading(atProvider)
+}
+
+// Signing out where people sign in closes the other hosts, with Back and without.
+func TestP10_SigningOutAtThePublicHostClosesTheOthers(t *testing.T) {
+	t.Parallel()
+	c, near, elsewhere := manyHosts(t)
+	b := newPerson(t)
+	b.signInAtProvider(elsewhere+"/page", "mira")
+	b.open(near + "/page")
+	b.at(near + "/page")
+	b.open(c.url + "/.sallyport/account")
+	b.heading("Your account")
+	b.press("Sign out")
+	b.heading("You are signed out")
+	b.forget(c.provider.Issuer)
+	for _, host := range []string{near, elsewhere} {
+		b.open(host + "/new")
+		b.heading(atProvider)
+	}
+}
+
+// The service worker of another host passes the steps on.
+func TestAHandOffPassesThroughAServiceWorker(t *testing.T) {
+	t.Parallel()
+	_, near, elsewhere := manyHosts(t)
+	for _, host := range []string{near, elsewhere} {
+		b := newPerson(t)
+		b.signInAtProvider(host+"/first", "mira")
+		eval[bool](b, `navigator.serviceWorker.register('/sw.js').then(() => navigator.serviceWorker.ready).then(() => true)`)
+		b.until("the worker to take over", func() bool { return eval[bool](b, `navigator.serviceWorker.controller !== null`) })
+		b.forget(host)
+		b.open(host + "/second?a=1")
+		b.says(b.at(host+"/second?a=1"), "User: corp:mira")
+		if !eval[bool](b, `navigator.serviceWorker.controller !== null`) {
+			t.Errorf("%s: the page did not come through the worker", host)
+		}
+	}
+}
+
+// catchGrant goes to a page and stops the browser before the last step to it.
+func (b *tab) catchGrant(page string) string {
+	b.t.Helper()
+	ask(b, fetch.Enable, fetch.EnableParams{Patterns: []*fetch.RequestPattern{{URLPattern: "*/.sallyport/handoff?grant=*"}}})
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	e, err := chromedp.Run(ctx, chromedp.WaitEvent(fetch.RequestPaused, nil,
+		chromedp.Evaluate[bool](fmt.Sprintf(`(setTimeout(() => location.href = %q, 0), true)`, page))))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ask(b, fetch.FailRequest, fetch.FailRequestParams{RequestID: e.RequestID, ErrorReason: network.ErrorReasonAborted})
+	ask(b, fetch.Disable, cdp.Empty{})
+	return e.Request.URL
+}
+
+// The address with the session in it, opened in another browser: nobody is signed in,
+// and the page says what to do.
+func TestP06_AStolenGrantIsGoodForNothingElsewhere(t *testing.T) {
+	t.Parallel()
+	c, near, elsewhere := manyHosts(t)
+	for name, host := range map[string]string{"sibling": near, "elsewhere": elsewhere} {
+		mira := newPerson(t)
+		mira.signInAtProvider(c.url+"/page", "mira")
+		stolen := mira.catchGrant(host + "/secret?a=1")
+
+		fresh := newPerson(t)
+		fresh.open(stolen)
+		v := fresh.heading("This address is not for this browser")
+		fresh.says(v, "Nobody was signed in with it.", "If somebody sent you this address, do not use it")
+		if fresh.cookies(host)[c.cookie] != nil {
+			t.Errorf("%s: a thief is signed in", name)
+		}
+		fresh.screenshot("not-for-this-browser-" + name)
+		fresh.readable()
+		fresh.press("Go to ")
+		fresh.heading(atProvider)
+
+		thief := newPerson(t) // who has been there
+		thief.open(host + "/mine")
+		thief.heading(atProvider)
+		thief.open(stolen)
+		thief.heading(atProvider) // for a sign-in of their own
+		if thief.cookies(host)[c.cookie] != nil {
+			t.Errorf("%s: a thief who was there before is signed in", name)
+		}
+
+		mira.open(stolen) // it was not used up
+		mira.says(mira.at(host+"/secret?a=1"), "User: corp:mira")
+	}
+}
