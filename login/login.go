@@ -41,7 +41,7 @@ type Provider struct {
 	tokensOnly             bool // nobody signs in here
 	reauthAfter            time.Duration
 	pulse                  *pulse
-	discoveryToken         func() (string, error)
+	discoveryCredential    func() (string, error)
 	clientKey              *clientKey
 	redirectURL            string
 	scopes                 []string
@@ -83,7 +83,7 @@ func New(o Options) (*Provider, error) {
 		p.quirks = append(p.quirks, q.Quirk)
 	}
 	p.reauthAfter, p.pulse = o.ReauthAfter, &pulse{}
-	p.clientAssertion, p.tokensOnly, p.discoveryToken = o.ClientAssertion, o.tokensOnly(), o.DiscoveryToken
+	p.clientAssertion, p.tokensOnly, p.discoveryCredential = o.ClientAssertion, o.tokensOnly(), o.DiscoveryCredential
 	if o.ClientAuth == ClientAuthPrivateKey {
 		p.clientKey, _ = parseClientKey(o.ClientKey, o.ClientKeyID) // o.check has parsed it without an error
 	}

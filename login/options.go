@@ -73,9 +73,9 @@ type Options struct {
 	// Provider.ReauthAfter.
 	ReauthAfter time.Duration
 
-	// DiscoveryToken is sent for the discovery document and the keys; with UseTokens. It is
+	// DiscoveryCredential is sent for the discovery document and the keys; with UseTokens. It is
 	// asked for each time, because such tokens are short-lived.
-	DiscoveryToken func() (string, error)
+	DiscoveryCredential func() (string, error)
 
 	PublicKeys []string // oidc: keys or certificates in PEM, used instead of the keys that the provider publishes
 	Quirks     []string // oidc: allowed deviations from the standard, of QuirkNames

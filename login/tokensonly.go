@@ -21,7 +21,7 @@ func (o Options) tokensOnly() bool { return o.Use == UseTokens }
 // useConflicts keeps what is for signing in from a provider that is not.
 func (o Options) useConflicts(add func(wrong bool, key, why string)) {
 	if !o.tokensOnly() {
-		add(o.DiscoveryToken != nil, "discovery_token", "has a meaning with `use: tokens` only")
+		add(o.DiscoveryCredential != nil, "discovery_token", "has a meaning with `use: tokens` only")
 		return
 	}
 	const signIn = "has a meaning for signing in only, and `use: tokens` says that nobody signs in here"
@@ -39,7 +39,7 @@ func (o Options) useConflicts(add func(wrong bool, key, why string)) {
 		add(given, key, signIn)
 	}
 	add(o.Type != TypeOIDC, "use", "is tokens, which is for type oidc")
-	add(o.PublicKeys != nil && o.DiscoveryToken != nil, "discovery_token",
+	add(o.PublicKeys != nil && o.DiscoveryCredential != nil, "discovery_token",
 		"is never sent, because public_keys are given; leave one of them out")
 }
 
@@ -53,11 +53,11 @@ func (o Options) configured() bool {
 // document and its keys. It is sent to the origins that the configuration names and to no
 // other, whatever a document says.
 func (p *Provider) authenticate(r *http.Request) error {
-	if p.discoveryToken == nil || !slices.Contains([]string{originOf(p.issuer), originOf(p.endpoints.JWKSURL)},
+	if p.discoveryCredential == nil || !slices.Contains([]string{originOf(p.issuer), originOf(p.endpoints.JWKSURL)},
 		originOf(r.URL.String())) {
 		return nil
 	}
-	token, err := p.discoveryToken()
+	token, err := p.discoveryCredential()
 	if err != nil {
 		return fmt.Errorf("discovery_token: %w", err)
 	}

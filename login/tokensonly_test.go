@@ -102,7 +102,7 @@ func (c *cluster) serviceAccount(t *testing.T, bend ...func(map[string]any)) str
 func (c *cluster) verifier(t *testing.T, clock *testenv.Clock, change ...func(*Options)) *TokenVerifier {
 	t.Helper()
 	o := Options{ID: "cluster", Use: UseTokens, Issuer: c.URL, Now: clock.Now,
-		DiscoveryToken: func() (string, error) { c.mu.Lock(); defer c.mu.Unlock(); return c.token, nil }}
+		DiscoveryCredential: func() (string, error) { c.mu.Lock(); defer c.mu.Unlock(); return c.token, nil }}
 	for _, f := range change {
 		f(&o)
 	}
@@ -149,7 +149,7 @@ func TestTheDiscoveryTokenIsReadForEachRequest(t *testing.T) {
 	t.Parallel()
 	c, clock := startCluster(t), testenv.StandingClock(epoch())
 	shown := "wrong"
-	b := c.verifier(t, clock, func(o *Options) { o.DiscoveryToken = func() (string, error) { return shown, nil } })
+	b := c.verifier(t, clock, func(o *Options) { o.DiscoveryCredential = func() (string, error) { return shown, nil } })
 	_, _, err := b.Verify(t.Context(), c.serviceAccount(t))
 	if identity.FailureOf(err) != identity.Unavailable && identity.FailureOf(err) != identity.Misconfigured {
 		t.Errorf("a refused discovery is %v", err)
@@ -176,7 +176,7 @@ func TestTheDiscoveryTokenIsReadForEachRequest(t *testing.T) {
 		t.Errorf("shown for the keys: %s", got)
 	}
 	unreadable := c.verifier(t, clock, func(o *Options) {
-		o.DiscoveryToken = func() (string, error) { return "", errors.New("open /var/run/token: permission denied") }
+		o.DiscoveryCredential = func() (string, error) { return "", errors.New("open /var/run/token: permission denied") }
 	})
 	if _, _, err := unreadable.Verify(t.Context(), token); identity.FailureOf(err) != identity.Unavailable ||
 		!strings.Contains(err.Error(), "discovery_token: open /var/run/token: permission denied") {
@@ -230,7 +230,7 @@ func TestP21_ATokensOnlyProviderTakesNothingForSigningIn(t *testing.T) {
 		"use":                     func(o *Options) { o.Type, o.Issuer = TypeGoogle, "" },
 		"issuer":                  func(o *Options) { o.Issuer = "" },
 		"discovery_token": func(o *Options) {
-			o.Use, o.ClientID, o.ClientSecret, o.RedirectURL, o.DiscoveryToken = "", "c", "s", "https://a.example/c", token
+			o.Use, o.ClientID, o.ClientSecret, o.RedirectURL, o.DiscoveryCredential = "", "c", "s", "https://a.example/c", token
 		},
 	} {
 		o := good

@@ -373,65 +373,92 @@ func serve(t *testing.T, way string, change func(*httptest.Server), app http.Han
 }
 
 // P22 among connections that end all the time: idle ones after a moment, others in
-// the middle of a request. In most rounds the orders come when the idle ones end, so
-// that any of them may be lost, but none is done twice. In the others they come when
-// all have ended: the peer is ready to serve every one, on a busy machine too, and
-// those that it does not break off must be answered.
+// the middle of a request. The orders come when the idle ones end, so that any of them
+// may be lost, but none is done twice.
 func TestP22_AnOrderArrivesOnceWhileConnectionsEnd(t *testing.T) {
 	t.Parallel()
-	const idle = 50 * time.Millisecond
+	const idle, rounds = 50 * time.Millisecond, 40
 	for _, way := range []string{"http", "https", "h2c", "h2"} {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			const people, rounds = 8, 50
-			var got [people * rounds]atomic.Int32
-			var answered, brokenOff atomic.Int32
-			impatient := func(s *httptest.Server) { s.Config.IdleTimeout = idle }
-			srv, transport := serve(t, way, impatient, func(w http.ResponseWriter, r *http.Request) {
-				b, _ := io.ReadAll(r.Body)
-				id, _ := strconv.Atoi(string(b))
-				got[id].Add(1)
-				if rand.IntN(10) == 0 {
-					brokenOff.Add(1)
-					panic(http.ErrAbortHandler)
-				}
-				_, _ = w.Write(b)
-			})
-			calm := 3 // one round in so many
-			if strings.HasPrefix(way, "h2") {
-				calm = 10 // net/http takes a second from GOAWAY to the end
-			}
+			p := takeOrders(t, way, idle, rounds)
 			for round := range rounds {
-				near := round%calm != 0
-				if !near {
-					awaitEnd(t, transport)
-				}
-				answered.Store(0)
-				brokenOff.Store(0)
-				var all sync.WaitGroup
-				for i := range people {
-					all.Go(func() {
-						if near {
-							time.Sleep(idle - 5*time.Millisecond + time.Duration(rand.IntN(10000))*time.Microsecond)
-						}
-						id := i*rounds + round
-						status, err := send(t, transport, "POST", srv.URL, strconv.Itoa(id))
-						n := got[id].Load()
-						if n > 1 || (err == nil && (n != 1 || status != 200)) {
-							t.Errorf("the order arrived %d times and was answered with %d, %v", n, status, err)
-						}
-						if err == nil {
-							answered.Add(1)
-						}
-					})
-				}
-				all.Wait()
-				if n := answered.Load() + brokenOff.Load(); !near && n != people {
-					t.Errorf("round %d: %d of %d were answered, and %d broken off", round, answered.Load(), people, brokenOff.Load())
+				p.round(t, round, func() {
+					time.Sleep(idle - 5*time.Millisecond + time.Duration(rand.IntN(10000))*time.Microsecond)
+				})
+			}
+		})
+	}
+}
+
+// When all connections have ended, the peer is ready to serve every order: those that it
+// does not break off are answered. It lets a connection idle for so long that a busy
+// machine has sent what it has to send by then.
+func TestP22_OrdersAfterTheEndOfAllConnectionsAreAnswered(t *testing.T) {
+	t.Parallel()
+	const idle, rounds = 2 * time.Second, 3
+	for _, way := range []string{"http", "https", "h2c", "h2"} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			p := takeOrders(t, way, idle, rounds)
+			for round := range rounds {
+				awaitEnd(t, p.transport)
+				p.round(t, round, func() {})
+				if n := p.answered.Swap(0) + p.brokenOff.Swap(0); n != orderers {
+					t.Errorf("round %d: %d of %d were answered or broken off", round, n, orderers)
 				}
 			}
 		})
 	}
+}
+
+// orders is a peer that takes orders by number, and breaks one in ten off.
+type orders struct {
+	transport           *Transport
+	url                 string
+	rounds              int
+	got                 []atomic.Int32 // by number
+	answered, brokenOff atomic.Int32
+}
+
+const orderers = 8 // send one order each in a round
+
+func takeOrders(t *testing.T, way string, idle time.Duration, rounds int) *orders {
+	t.Helper()
+	p := &orders{rounds: rounds, got: make([]atomic.Int32, orderers*rounds)}
+	impatient := func(s *httptest.Server) { s.Config.IdleTimeout = idle }
+	srv, transport := serve(t, way, impatient, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		id, _ := strconv.Atoi(string(b))
+		p.got[id].Add(1)
+		if rand.IntN(10) == 0 {
+			p.brokenOff.Add(1)
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = w.Write(b)
+	})
+	p.transport, p.url = transport, srv.URL
+	return p
+}
+
+// round sends an order for each orderer, after wait.
+func (p *orders) round(t *testing.T, round int, wait func()) {
+	var all sync.WaitGroup
+	for i := range orderers {
+		all.Go(func() {
+			wait()
+			id := i*p.rounds + round
+			status, err := send(t, p.transport, "POST", p.url, strconv.Itoa(id))
+			n := p.got[id].Load()
+			if n > 1 || (err == nil && (n != 1 || status != 200)) {
+				t.Errorf("the order arrived %d times and was answered with %d, %v", n, status, err)
+			}
+			if err == nil {
+				p.answered.Add(1)
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestConnectionsThatAreIdleAreClosedInTime(t *testing.T) {

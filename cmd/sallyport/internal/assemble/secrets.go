@@ -102,8 +102,8 @@ func ProviderOptions(cfg *config.Config, p config.Provider) login.Options {
 	if o.ClientAssertion != nil { // such a token lives for minutes, and whoever issues it puts the next into the file
 		o.ClientAssertion = func() (string, error) { return p.ClientAssertion.Reread(os.DirFS("/")) }
 	}
-	if o.DiscoveryToken != nil {
-		o.DiscoveryToken = func() (string, error) { return p.DiscoveryToken.Reread(os.DirFS("/")) }
+	if o.DiscoveryCredential != nil {
+		o.DiscoveryCredential = func() (string, error) { return p.DiscoveryToken.Reread(os.DirFS("/")) }
 	}
 	return o
 }

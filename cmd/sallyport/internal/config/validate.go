@@ -373,7 +373,7 @@ func (p Provider) Options() login.Options {
 		endpoints.EndSessionURL = p.SignOut.URL
 	}
 	return login.Options{
-		ID: p.ID, Type: p.Type, Use: p.Use, ReauthAfter: p.ReauthAfter, DiscoveryToken: reader(p.DiscoveryToken), Issuer: p.Issuer, Endpoints: endpoints,
+		ID: p.ID, Type: p.Type, Use: p.Use, ReauthAfter: p.ReauthAfter, DiscoveryCredential: reader(p.DiscoveryToken), Issuer: p.Issuer, Endpoints: endpoints,
 		SignOut:  login.SignOut{Off: p.SignOut.Off, Params: p.SignOut.Params, ReturnParam: p.SignOut.ReturnParam},
 		ClientID: p.ClientID, ClientSecret: p.secret(), ClientAuth: p.ClientAuth,
 		ClientAssertion: reader(p.ClientAssertion), ClientKey: known(p.ClientKey), ClientKeyID: p.ClientKeyID,
