@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
@@ -49,7 +48,7 @@ func (q *quicker) Supersede(ctx context.Context, c session.Cut) (bool, error) {
 // Of two switches at once the later one leads to a sign-in on this site, and back.
 func TestASwitchThatCameTooLateLeadsToASignIn(t *testing.T) {
 	t.Parallel()
-	list := &quicker{Memory: session.NewMemory(time.Now, nil)}
+	list := &quicker{Memory: session.NewMemory(session.MemoryOptions{})}
 	s := newTestSite(t, setup{Ended: list})
 	who := alice()
 	who.Orgs = []identity.Org{who.Org, {ID: "main:birch", Name: "Birch"}}

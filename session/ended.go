@@ -102,6 +102,9 @@ func (k Kind) String() string {
 	return [...]string{"all", "root", "sid", "person", "org"}[k]
 }
 
+// Kinds are all kinds of cuts of which several can be kept.
+func Kinds() []Kind { return []Kind{KindRoot, KindSID, KindPerson, KindOrg} }
+
 // Valid reports whether k is a kind that this program knows.
 func (k Kind) Valid() bool { return k < kinds }
 

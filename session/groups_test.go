@@ -80,7 +80,7 @@ func TestP11_ASessionOfWhenOtherGroupsWereKeptIsOutdated(t *testing.T) {
 // What has ended stays ended: "sign in again" must not read as "we know you".
 func TestP10_AnOutdatedSessionThatEndedHasEnded(t *testing.T) {
 	c := newClock()
-	ended := NewMemory(c.Now, nil)
+	ended := NewMemory(MemoryOptions{Now: c.Now})
 	both := func(o *Options) { o.Ended = ended }
 	s, cookie := signedIn(t, newManager(t, c, both))
 	end(ended, &s)

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// endedMax bounds how many cuts a Memory keeps apart.
+	// endedMax bounds how many cuts a Memory keeps apart if nothing else is said.
 	endedMax = 1 << 17
 	// CrowdMax bounds how many sign-ins of one person are kept apart, so that nobody
 	// fills a list at everybody else's expense by signing in and out.
@@ -53,18 +53,30 @@ var (
 	_ Once  = (*Memory)(nil)
 )
 
-// NewMemory returns an empty list; nil now means time.Now. merged, if there is
-// one, is told each time that entries become a cut.
-func NewMemory(now func() time.Time, merged func(Merge)) *Memory {
-	if now == nil {
-		now = time.Now
+// MemoryOptions configure a Memory. All of them may be left out.
+type MemoryOptions struct {
+	Max    int         // cuts that are kept apart; 0: 131,072
+	Merged func(Merge) // is told each time that entries become a cut
+	Now    func() time.Time
+}
+
+// NewMemory returns an empty list.
+func NewMemory(o MemoryOptions) *Memory {
+	if o.Max <= 0 {
+		o.Max = endedMax
 	}
-	if merged == nil {
-		merged = func(Merge) {}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
-	return &Memory{now: now, max: endedMax, merged: merged, view: NewView(endedMax),
+	if o.Merged == nil {
+		o.Merged = func(Merge) {}
+	}
+	return &Memory{now: o.Now, max: o.Max, merged: o.Merged, view: NewView(o.Max),
 		once: map[[32]byte]int64{}, room: onceMax}
 }
+
+// Len is how many cuts of a kind are kept.
+func (m *Memory) Len(k Kind) int { return m.view.Count(k) }
 
 // End ends what c matches.
 func (m *Memory) End(_ context.Context, c Cut) error {

@@ -34,7 +34,7 @@ func cutOf(s *Session, below uint64) Cut { return (&Manager{}).cut(s, below) }
 
 func TestMemoryRemembersWhatEnded(t *testing.T) {
 	c := newClock()
-	m := NewMemory(c.Now, nil)
+	m := NewMemory(MemoryOptions{Now: c.Now})
 	a, b := begun("a", c), begun("b", c)
 	if m.Ended(*a) {
 		t.Error("remembers what it was not told")
@@ -61,13 +61,12 @@ func TestP10_NothingEndedComesBackHoweverManySignOut(t *testing.T) {
 	c := newClock()
 	var cut time.Time
 	merges := 0
-	m := NewMemory(c.Now, func(got Merge) {
+	m := NewMemory(MemoryOptions{Max: 100, Now: c.Now, Merged: func(got Merge) {
 		if merges++; got.Person != "" || got.Entries < 50 || !got.Before.After(cut) || got.Before.After(c.Now()) {
 			t.Errorf("merged: %+v", got)
 		}
 		cut = got.Before
-	})
-	m.max = 100
+	}})
 	var all []*Session
 	for i := range 5000 {
 		c.Advance(time.Second)
@@ -89,7 +88,7 @@ func TestP10_NothingEndedComesBackHoweverManySignOut(t *testing.T) {
 		m.Ended(Session{Root: "x", SignedIn: cut.Add(time.Millisecond)}) {
 		t.Errorf("%d merges, the last before %s", merges, cut)
 	}
-	if NewMemory(nil, nil).max != 131_072 {
+	if NewMemory(MemoryOptions{}).max != 131_072 {
 		t.Error("the bound is not the one that SECURITY.md states")
 	}
 }
@@ -121,7 +120,7 @@ func TestP10_ThoseWhoSignedOutFirstStaySignedOutAtTheRealBound(t *testing.T) {
 // What has run out goes first: it merges nobody.
 func TestP10_ManyFinishedSessionsPushOutNoEndedOne(t *testing.T) {
 	c := newClock()
-	m := NewMemory(c.Now, func(Merge) { t.Error("merged") })
+	m := NewMemory(MemoryOptions{Now: c.Now, Merged: func(Merge) { t.Error("merged") }})
 	m.max = 100
 	first := begun("ended", c)
 	end(m, first)
@@ -158,7 +157,7 @@ func TestP17_MemoryIsBounded(t *testing.T) {
 
 func TestMemoryIsSafeForConcurrentUse(t *testing.T) {
 	c := newClock()
-	m, s := NewMemory(c.Now, nil), NewTrips()
+	m, s := NewMemory(MemoryOptions{Now: c.Now}), NewTrips()
 	m.max, s.max = 10, 10
 	var wg sync.WaitGroup
 	var alive, first atomic.Int32
@@ -246,7 +245,9 @@ func TestP10_OfManySwitchesAtOnceOneCounts(t *testing.T) {
 func TestP10_WhoSignsInAndOutAgainAndAgainSignsOutNobodyElse(t *testing.T) {
 	c := newClock()
 	var merges []Merge
-	m := newManager(t, c, func(o *Options) { o.Ended = NewMemory(c.Now, func(got Merge) { merges = append(merges, got) }) })
+	m := newManager(t, c, func(o *Options) {
+		o.Ended = NewMemory(MemoryOptions{Now: c.Now, Merged: func(got Merge) { merges = append(merges, got) }})
+	})
 	list := m.ended.(*Memory)
 	list.max = 1000
 	_, others := signedInAs(t, m, "somebody else")
@@ -282,7 +283,9 @@ func TestP10_WhoSignsInAndOutAgainAndAgainSignsOutNobodyElse(t *testing.T) {
 // Somebody who has many organizations switches as often as they like.
 func TestP10_SwitchingAgainAndAgainTakesOneEntry(t *testing.T) {
 	c := newClock()
-	m := newManager(t, c, func(o *Options) { o.Ended = NewMemory(c.Now, func(Merge) { t.Error("merged") }) })
+	m := newManager(t, c, func(o *Options) {
+		o.Ended = NewMemory(MemoryOptions{Now: c.Now, Merged: func(Merge) { t.Error("merged") }})
+	})
 	s, _ := signedIn(t, m)
 	for range 5000 {
 		var err error
@@ -299,7 +302,7 @@ func TestP10_SwitchingAgainAndAgainTakesOneEntry(t *testing.T) {
 // longer again: the cookie of before must not be good again.
 func TestP10_ALongerTimeoutBringsNothingEndedBack(t *testing.T) {
 	c := newClock()
-	list := NewMemory(c.Now, nil)
+	list := NewMemory(MemoryOptions{Now: c.Now})
 	lasting := func(d time.Duration) *Manager {
 		return newManager(t, c, func(o *Options) { o.Ended, o.AbsoluteTimeout, o.IdleTimeout = list, d, 24*time.Hour })
 	}
@@ -367,7 +370,7 @@ func TestCutMatchesWhatItNames(t *testing.T) {
 		"everybody":         {Before: at},
 	} {
 		cut.Until = until
-		m := NewMemory(c.Now, nil)
+		m := NewMemory(MemoryOptions{Now: c.Now})
 		if err := m.End(t.Context(), cut); err != nil || !m.Ended(s) {
 			t.Errorf("%s: %v, and not over", name, err)
 		}
@@ -389,7 +392,7 @@ func TestCutMatchesWhatItNames(t *testing.T) {
 		"all of a provider":      {Provider: "p", Before: at, Until: until},
 		"generation of a person": {Person: "p:s", Below: 1, Before: at, Until: until},
 	} {
-		if err := NewMemory(c.Now, nil).End(t.Context(), cut); !errors.Is(err, ErrCut) {
+		if err := NewMemory(MemoryOptions{Now: c.Now}).End(t.Context(), cut); !errors.Is(err, ErrCut) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -398,7 +401,7 @@ func TestCutMatchesWhatItNames(t *testing.T) {
 // What is full refuses: to forget a hand-over would let it count twice.
 func TestConsumeCountsOnceAndForgetsNothing(t *testing.T) {
 	c := newClock()
-	m := NewMemory(c.Now, nil)
+	m := NewMemory(MemoryOptions{Now: c.Now})
 	m.room = 100
 	for i := range 100 {
 		for want := range []bool{0: true, 1: false} {

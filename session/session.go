@@ -168,7 +168,7 @@ func New(o Options) (*Manager, error) {
 		m.now = time.Now
 	}
 	if m.ended == nil {
-		m.ended = NewMemory(m.now, nil)
+		m.ended = NewMemory(MemoryOptions{Now: m.now})
 	}
 	for _, k := range o.Keys.keys {
 		c := securecookie.New(k.Derive("session mac", 64), k.Derive("session encryption", 32))

@@ -133,6 +133,9 @@ func start(ctx context.Context, c *console, cfg *config.Config, sec *assemble.Se
 		}
 	}()
 	s.process = assemble.NewProcess(s.metrics, log.Logger, observe.Log{Logger: log.Logger}, s.audit)
+	if err := s.process.Open(ctx, cfg); err != nil {
+		return nil, asUsage(err)
+	}
 	runtime, err := s.process.Build(cfg, sec)
 	if err != nil {
 		return nil, asUsage(err)
@@ -169,7 +172,15 @@ func (s *serving) run(ctx context.Context) error {
 	return s.server.Run(ctx)
 }
 
-func (s *serving) close() { s.audit.replace(nil) }
+// close comes when nothing is answered any more.
+func (s *serving) close() {
+	if s.process != nil {
+		if err := s.process.Close(); err != nil {
+			s.log.Error("the store was not closed in order", "error", err)
+		}
+	}
+	s.audit.replace(nil)
+}
 
 // apply takes another configuration into use: first all that can fail, then the change
 // itself, which cannot.
@@ -234,8 +245,8 @@ func publicListener(cfg *config.Config, front http.Handler, cert *server.Certifi
 // newAdmin answers operators, with the probes of a configuration.
 func (s *serving) newAdmin(cfg *config.Config) http.Handler {
 	host, _, _ := net.SplitHostPort(cfg.Listen.Admin.Address) // the configuration has judged it
-	return server.NewAdmin(server.AdminOptions{Metrics: s.metrics, Ready: s.ready, Level: s.log.Level, Log: s.log.Logger,
-		Probes: probes(cfg), Name: host, Did: s.audit.Operator})
+	return server.NewAdmin(server.AdminOptions{Metrics: s.metrics, Ready: s.ready, Waits: s.process.Waits,
+		Level: s.log.Level, Log: s.log.Logger, Probes: probes(cfg), Name: host, Did: s.audit.Operator})
 }
 
 // adminHandler is what answers operators now.

@@ -8,6 +8,7 @@ package postgres
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"database/sql"
 	"fmt"
 	"time"
@@ -44,6 +45,8 @@ type Options struct {
 	Connections int
 	// NoNotify reads at intervals only.
 	NoNotify bool
+	// Roots may vouch for the server; nil: whom the system trusts.
+	Roots *x509.CertPool
 }
 
 // Open connects to the database of a URL or of a list of key=value. If it cannot be
@@ -53,6 +56,7 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 	if err != nil { // its text has no password
 		return nil, fmt.Errorf("open store: %w", err)
 	}
+	trust(config, o.Roots)
 	// Prepared statements belong to a connection, and behind a pooler the next
 	// transaction may have another one.
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec

@@ -13,14 +13,16 @@ import (
 	"log/slog"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/oauth"
 	"github.com/sallyport-proxy/sallyport/proxy"
 	"github.com/sallyport-proxy/sallyport/session"
+	"github.com/sallyport-proxy/sallyport/store"
 )
 
 // Process is what outlives a configuration. To what outlives one in the front door
@@ -29,8 +31,10 @@ import (
 // log. It serves by its current Runtime, and is safe for concurrent use.
 type Process struct {
 	door    *proxy.Process
-	ended   session.Ended
-	once    session.Once
+	ended   ended
+	now     func() time.Time // of all replicas that share the store
+	store   *store.Store     // nil: there is none
+	merged  func(session.Merge)
 	calls   *oauth.Metrics
 	apps    *apps
 	logins  *logins
@@ -38,15 +42,59 @@ type Process struct {
 	current atomic.Pointer[Runtime]
 }
 
-// NewProcess registers the metrics. Swap gives it a Runtime before it serves. The
-// observers are told of each request.
+// ended is what ended before its time, and what counted once.
+type ended interface {
+	session.Ended
+	session.Once
+	// Len is how many cuts of a kind are known.
+	Len(session.Kind) int
+}
+
+// NewProcess registers the metrics. Open gives it the store, where there is one, and
+// Swap a Runtime, before it serves. The observers are told of each request.
 func NewProcess(reg prometheus.Registerer, log *slog.Logger, observers ...observe.Observer) *Process {
-	memory := session.NewMemory(nil, endingsMerged(reg, log))
-	return &Process{
-		door:  proxy.NewProcess(proxy.ProcessOptions{Observers: observers, Log: log, Registerer: reg}),
-		ended: memory, once: memory,
+	p := &Process{
+		door:   proxy.NewProcess(proxy.ProcessOptions{Observers: observers, Log: log, Registerer: reg}),
+		merged: endingsMerged(reg, log), now: time.Now,
 		calls: oauth.NewMetrics(reg), apps: newApps(), logins: newLogins(), log: log,
 	}
+	p.ended = session.NewMemory(session.MemoryOptions{Merged: p.merged})
+	p.measureEnded(reg)
+	return p
+}
+
+// Open has p keep what ended where cfg says, whose references are resolved: in its
+// store, or else in memory, up to the bound of cfg. It comes before Build, and Close
+// at the end. Another configuration does not change the store: that needs a restart.
+func (p *Process) Open(ctx context.Context, cfg *config.Config) error {
+	s, err := OpenStore(ctx, cfg, store.Options{Merged: p.merged, Log: p.log})
+	if err != nil {
+		return err
+	}
+	if s == nil {
+		p.ended = session.NewMemory(session.MemoryOptions{Max: cfg.Limits.Ended, Merged: p.merged})
+		return nil
+	}
+	p.ended, p.store, p.now = s, s, s.Now
+	return nil
+}
+
+// Close closes the store, once nothing is served any more.
+func (p *Process) Close() error {
+	if p.store == nil {
+		return nil
+	}
+	return p.store.Close()
+}
+
+// Waits says what p waits for before it can serve people with a session; "" if for
+// nothing. Once it has all read what ended it waits no more: while the store is away,
+// what each route asks of it decides.
+func (p *Process) Waits() string {
+	if p.store != nil && p.store.Fresh().IsZero() {
+		return "the store has not been read yet"
+	}
+	return ""
 }
 
 // Swap makes rt, which was built by p, the Runtime of all requests from here on.
@@ -79,23 +127,3 @@ func (p *Process) CloseTunnels(ctx context.Context) { p.door.CloseTunnels(ctx) }
 
 // EndSignIns ends the sign-ins whose browsers have left, and waits likewise.
 func (p *Process) EndSignIns(ctx context.Context) { p.door.EndSignIns(ctx) }
-
-// endingsMerged shouts when so many people signed out that the list of who did
-// became coarser: others have to sign in again.
-func endingsMerged(reg prometheus.Registerer, log *slog.Logger) func(session.Merge) {
-	merges := promauto.With(reg).NewCounter(prometheus.CounterOpts{Name: "sallyport_session_endings_merged_total",
-		Help: "Times that the list of ended sessions was full, so that everybody who had signed in before some moment " +
-			"signs in again."})
-	return func(m session.Merge) {
-		if m.Person != "" {
-			log.Warn("somebody signed in and out so often that "+
-				"all of their sessions that began at or before this time were ended",
-				"user", m.Person, "before", m.Before, "entries", m.Entries)
-			return
-		}
-		merges.Inc()
-		log.Error("the list of ended sessions is full: everybody who signed in at or before this time signs in again; "+
-			"shorten session.absolute_timeout if this happens often",
-			"before", m.Before, "entries", m.Entries)
-	}
-}

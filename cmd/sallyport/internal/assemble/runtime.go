@@ -89,7 +89,7 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 	sessions, err := session.New(session.Options{
 		Keys: with.Keys, Secure: cfg.PublicURL.Scheme == "https", Port: portOf(cfg), Name: cfg.Session.CookieName,
 		AbsoluteTimeout: cfg.Session.AbsoluteTimeout, IdleTimeout: cfg.Session.IdleTimeout, KeepGroups: cfg.KeptGroups(),
-		Ended: p.ended,
+		Ended: p.ended, Now: p.now,
 	})
 	if err != nil {
 		return nil, err
@@ -98,7 +98,7 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	admit, err := newAdmission(cfg, pol, with, sessions, assertions)
+	admit, err := p.newAdmission(cfg, pol, with, sessions, assertions)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 	rt.door, err = proxy.New(p.door, proxy.Options{
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Admission: admit, Sessions: sessions,
 		Table: pol.Table, Upstreams: upstreams,
-		Headers: pol.headers, Assertions: assertions, Providers: with.Providers, Once: p.once,
+		Headers: pol.headers, Assertions: assertions, Providers: with.Providers, Once: p.ended,
 		Orgs: pol.orgs, Branding: branding(cfg),
 		Operators: rules(cfg.Operators), Permission: with.Permission, KeepCache: cfg.Session.KeepCache,
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL),
@@ -124,7 +124,7 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 }
 
 // newAdmission makes the one answer that all front doors share.
-func newAdmission(cfg *config.Config, pol *Policy, with Parts, sessions *session.Manager,
+func (p *Process) newAdmission(cfg *config.Config, pol *Policy, with Parts, sessions *session.Manager,
 	signer *assertion.Signer) (*admission.Admission, error) {
 	host, err := authz.CanonicalHost(cfg.PublicURL.Host)
 	if err != nil {
@@ -132,10 +132,10 @@ func newAdmission(cfg *config.Config, pol *Policy, with Parts, sessions *session
 	}
 	o := admission.Options{
 		PublicHost: host, Prefix: cfg.Prefix, Table: pol.Table, Routes: pol.routes, Headers: pol.headers,
-		Sessions: sessions, Orgs: pol.orgs, Assertions: signer,
+		Sessions: sessions, Orgs: pol.orgs, Assertions: signer, Now: p.now,
 	}
-	for _, p := range with.Providers {
-		o.Providers = append(o.Providers, p.ID)
+	for _, provider := range with.Providers {
+		o.Providers = append(o.Providers, provider.ID)
 	}
 	for i := range o.Routes {
 		o.Routes[i].Tokens = with.Tokens[i]

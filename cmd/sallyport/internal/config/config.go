@@ -49,6 +49,7 @@ type Config struct {
 	Stop      Stop
 	Limits    Limits
 	Reload    Reload
+	Store     Store
 
 	// Organizations are what those of providers are folded into.
 	Organizations []Organization
@@ -172,6 +173,7 @@ type Stop struct{ DrainDelay, Timeout time.Duration }
 type Limits struct {
 	Header, URL int64 // bytes
 	Flows       int
+	Ended       int // sessions that ended and are remembered apart
 }
 
 // Parse reads a file. The faults are all that can be found without looking
@@ -200,7 +202,8 @@ func (c *Config) Fault(path string, format string, args ...any) Fault {
 // Warnings are what is allowed but should not stay so; to be logged at start.
 func (c *Config) Warnings() []Fault {
 	warnings := c.doc.InFile("literal: keeps a secret in the file; it is for tests, use file: or env:")
-	return c.doc.Finish(slices.Concat(warnings, c.flatGroupWarnings(), c.bareGroupWarnings(), c.patternWarnings()))
+	return c.doc.Finish(slices.Concat(warnings, c.flatGroupWarnings(), c.bareGroupWarnings(), c.patternWarnings(),
+		c.storeWarnings()))
 }
 
 // file is the table of all keys: the reader and the schema are made from it.
@@ -224,6 +227,9 @@ func file() yamltable.Shape[Config] {
 			yamltable.List(proxyRange(), 0), func(c *Config) *[]netip.Prefix { return &c.TrustedProxies }).Or("[]"),
 		yamltable.Field("session", "How long a session lasts and what seals it.", sessionShape(),
 			func(c *Config) *Session { return &c.Session }).Required(),
+		yamltable.Field("store", "Where it is kept which sessions ended before their time, for restarts and for all servers "+
+			"that share it: a file of SQLite on one machine, or PostgreSQL. In the memory of this process alone if left out.",
+			storeShape(), func(c *Config) *Store { return &c.Store }),
 		yamltable.Field("providers", "The identity providers people sign in with.", yamltable.List(providerShape(), 1),
 			func(c *Config) *[]Provider { return &c.Providers }).Required(),
 		yamltable.Field("organizations", "Organizations that providers know under several ids, or by verified e-mail "+
@@ -600,5 +606,8 @@ func limitsShape() yamltable.Shape[Limits] {
 			func(l *Limits) *int64 { return &l.URL }).Or("8KiB"),
 		yamltable.Field("flows", "How many sign-ins may be handled at once, in equal shares for each provider.",
 			yamltable.Number(1, 65536), func(l *Limits) *int { return &l.Flows }).Or("256"),
+		yamltable.Field("ended", "How many sessions that ended before their time are remembered apart, at 96 bytes each. Of "+
+			"more, the older half becomes one moment: who signed in before it signs in again.",
+			yamltable.Number(1000, 10_000_000), func(l *Limits) *int { return &l.Ended }).Or("1000000"),
 	}, Check: checkLimits}.Shape()
 }

@@ -213,7 +213,8 @@ func TestP21_Defaults(t *testing.T) {
 		"site_headers":  {len(r.SiteHeaders), 0},
 		"log":           {c.Log, Log{"info", "auto", ""}},
 		"stop":          {c.Stop, Stop{0, 30 * time.Second}},
-		"limits":        {c.Limits, Limits{64 << 10, 8 << 10, 256}},
+		"store":         {c.Store.IsZero(), true},
+		"limits":        {c.Limits, Limits{64 << 10, 8 << 10, 256, 1_000_000}},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s is %v, want %v", what, pair[0], pair[1])
@@ -452,7 +453,8 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		upstream-ca-of-http upstream-server-name-of-unix upstream-server-name-address upstream-timeout-connect
 		max-body-zero websocket-origin-http
 		client-assertion-missing client-assertion-needless client-key-missing client-key-beside-secret provider-ca-of-http provider-logout-twice provider-logout-token provider-issuer-missing hosted-domains-of-oidc endpoint-http pagerduty-userinfo quirks-prove-nothing quirks-of-vendor endpoints-without-keys tenant-missing tenant-of-oidc allowed-tenants-of-one microsoft-userinfo
-		bearer-provider-unknown bearer-audience-of-sign-in bearer-audience-trusted bearer-of-google bearer-without-keys`) {
+		bearer-provider-unknown bearer-audience-of-sign-in bearer-audience-trusted bearer-of-google bearer-without-keys
+		store-ca-of-sqlite store-ca-unverified store-database-as-file store-password store-password-parameter store-sslmode-prefer`) {
 		beyond[name] = true
 	}
 	schema := ownSchema(t)
@@ -510,6 +512,10 @@ func TestP18_SecretsAreNeverShown(t *testing.T) {
 		"upstream's url":    with(t, "http://127.0.0.1:8080", "{host: x, url: 'https://ann:hunter2@127.0.0.1'}"),
 		"probe":             valid + "listen: {admin: {address: ':1', app_probes: {/a: 'http://ann:hunter2@b'}}}\n",
 		"origin":            valid + "    websocket: {origins: ['https://ann:hunter2@b']}\n",
+		"store":             valid + "store: postgres://ann:hunter2@db/s\n",
+		"store by its url":  valid + "store: {url: 'postgres://db/s?password=hunter2', ca: x}\n",
+		"other store":       valid + "store: 'redis://:hunter2@db'\n",
+		"store in words":    valid + "store: host=db password=hunter2\n",
 		"client id":         with(t, "client_id: sallyport", "client_id: literal:hunter2"),
 		"TLS key":           valid + "listen: {https: {address: ':1', cert: file:/a, key: hunter2}}\n",
 		"TLS key as PEM": valid + "listen:\n  https:\n    address: ':1'\n    cert: file:/a\n    key: |\n      " +

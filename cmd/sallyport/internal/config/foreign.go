@@ -86,6 +86,9 @@ var foreign = map[string]string{
 		"authority of your own",
 	"insecureskipverify": "nothing skips the verification of certificates; upstream.ca names an " +
 		"authority of your own",
+	"sessionstoretype":    "store",
+	"redisconnectionurl":  "store",
+	"redis":               "store",
 	"loglevel":            "log.level",
 	"logging":             "log",
 	"codechallengemethod": "nothing: PKCE is always used",

@@ -25,7 +25,7 @@ func (c *Config) Resolve(env func(string) (string, bool), fsys fs.FS) Faults {
 		return c.doc.Finish(faults)
 	}
 	c.Session.KeyTexts = keyTexts(c.Session.Keys)
-	return c.doc.Finish(c.settleHosts())
+	return c.doc.Finish(append(c.settleHosts(), c.storeFaults()...))
 }
 
 // ResolvePublicURL is Resolve for public_url alone: what is asked about rules

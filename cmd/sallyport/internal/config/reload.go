@@ -54,6 +54,10 @@ func (c *Config) NeedsRestart(before *Config) Faults {
 	fixed("session.cookie_name", text(before.Session.CookieName), text(c.Session.CookieName))
 	fixed("log.format", before.Log.Format, c.Log.Format)
 	fixed("limits.header", Size(before.Limits.Header), Size(c.Limits.Header))
+	fixed("limits.ended", before.Limits.Ended, c.Limits.Ended)
+	if c.Store.differs(before.Store) { // its address may hold a password
+		faults = append(faults, c.doc.FaultAt("store", "was another one when this process began, and that needs a restart"))
+	}
 	return c.doc.Finish(faults)
 }
 

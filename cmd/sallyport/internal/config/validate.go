@@ -485,6 +485,7 @@ func (c *Config) crossCheck() Faults {
 	faults := slices.Concat(c.checkUnique("providers", "id", ids), c.checkUnique("routes", "name", names),
 		c.checkUse(), c.checkReauth(), c.checkVouching(), c.checkBearers())
 	faults = append(faults, c.checkOrganizations()...)
+	faults = append(faults, c.storeFaults()...)
 	if c.PublicURL != nil {
 		faults = append(faults, c.settleHosts()...)
 	}

@@ -19,10 +19,13 @@ import (
 type AdminOptions struct {
 	Metrics prometheus.Gatherer
 	Ready   *atomic.Bool
-	Level   *slog.LevelVar
-	Probes  []Probe
-	Name    string // of the configured address, "" if it is an IP address
-	Log     *slog.Logger
+	// Waits says what is waited for although the process runs, "" if nothing is; it may
+	// be nil.
+	Waits  func() string
+	Level  *slog.LevelVar
+	Probes []Probe
+	Name   string // of the configured address, "" if it is an IP address
+	Log    *slog.Logger
 	// Did is told what somebody at an address did who runs Sallyport; nil: nobody is.
 	Did func(address, what string)
 }
@@ -33,7 +36,7 @@ type AdminOptions struct {
 //
 //	GET /metrics            Prometheus
 //	GET /healthz            the process lives
-//	GET /readyz             it takes new requests; not while it stops
+//	GET /readyz             it takes new requests; not while it stops, or has not read yet what ended
 //	GET, PUT /log-level     see levelSwitch
 //	GET <path of a probe>   see probe; a path of our own is never a probe
 func NewAdmin(o AdminOptions) http.Handler {
@@ -43,11 +46,18 @@ func NewAdmin(o AdminOptions) http.Handler {
 		writeText(w, http.StatusOK, "ok")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if o.Ready.Load() {
-			writeText(w, http.StatusOK, "ready")
-			return
+		waits := ""
+		if o.Waits != nil {
+			waits = o.Waits()
 		}
-		writeText(w, http.StatusServiceUnavailable, "not ready")
+		switch {
+		case !o.Ready.Load():
+			writeText(w, http.StatusServiceUnavailable, "not ready")
+		case waits != "":
+			writeText(w, http.StatusServiceUnavailable, "not ready: "+waits)
+		default:
+			writeText(w, http.StatusOK, "ready")
+		}
 	})
 	if o.Level != nil {
 		s := &levelSwitch{level: o.Level, log: o.Log, did: o.Did}

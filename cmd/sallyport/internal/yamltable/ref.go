@@ -405,6 +405,37 @@ func ValueOrRef[T any](want, pattern string, parse func(string) (T, error)) Shap
 // oneValue is the fault of dir: in a place that takes no list.
 const oneValue = "dir: stands for several values, one for each file, and one is wanted here; name it with file:/path"
 
+// ValueOrSecret is a text that may stand here as long as it holds no secret, and
+// elsewhere in any case; however it is printed, it reads "<secret>". judge says what
+// is wrong with it as in Parsed; here means that it stands in the file.
+func ValueOrSecret(want, pattern string, judge func(v string, here bool) error) Shape[Ref] {
+	forms := []string{FormEnv, FormFile}
+	return Shape[Ref]{
+		Want:   want,
+		Schema: Schema{"type": "string", "anyOf": []any{Schema{"pattern": refPattern(forms)}, Schema{"pattern": pattern}}},
+		Read: func(w *Walker, at Place, into *Ref) {
+			v, ok := w.Text(at, want, false)
+			if !ok {
+				return
+			}
+			switch form, arg, complaint := SplitRef(v); {
+			case !slices.Contains(forms, form):
+				Parsed(w, at, v, into, func(v string) (Ref, error) {
+					if err := judge(v, true); err != nil {
+						return Ref{}, err
+					}
+					return Ref{seal(&refTarget{secret: true, loaded: []loaded{{value: v}}})}, nil
+				})
+			case complaint != "":
+				w.Fault(at, "%s", complaint)
+			default:
+				*into = Ref{seal(&refTarget{form: form, arg: arg, secret: true})}
+				w.resolveLater(at, into.open(), func(v string) error { return judge(v, false) })
+			}
+		},
+	}
+}
+
 func refPattern(forms []string) string {
 	var alternatives []string
 	for _, f := range forms {
