@@ -37,6 +37,10 @@ type Route struct {
 	App string
 	// AppHost is the Host that the app sees; "": the one that was asked for.
 	AppHost string
+	// MaxAge is how old what is known of sessions that ended elsewhere may be where a
+	// session is to be let in; 0: that is not asked. Access tokens and public routes need
+	// nothing of the kind.
+	MaxAge time.Duration
 	// Tokens are the access tokens that the route takes where an Authorization
 	// header is sent; nil: it takes none, and Authorization is the app's.
 	Tokens *Tokens

@@ -3,6 +3,8 @@ package admission
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -21,8 +23,18 @@ const host = "app.example.com"
 type house struct {
 	*Admission
 	sessions *session.Manager
+	ended    *elsewhere
 	now      time.Time
 }
+
+// elsewhere is a list of what ended that other servers write too. What is known of
+// them is as old as age says.
+type elsewhere struct {
+	*session.Memory
+	age time.Duration
+}
+
+func (e *elsewhere) Age() time.Duration { return e.age }
 
 func newHouse(tb testing.TB, tokens TokenVerifier) *house {
 	tb.Helper()
@@ -31,7 +43,8 @@ func newHouse(tb testing.TB, tokens TokenVerifier) *house {
 	key := session.NewKey(h.now.Add(-time.Hour))
 	ring, err := session.NewKeyring([]session.Key{key})
 	testenv.Check(tb, err)
-	h.sessions, err = session.New(session.Options{Keys: ring, Secure: true,
+	h.ended = &elsewhere{Memory: session.NewMemory(session.MemoryOptions{Max: 2_000_000, Now: clock})}
+	h.sessions, err = session.New(session.Options{Keys: ring, Secure: true, Ended: h.ended,
 		AbsoluteTimeout: 12 * time.Hour, IdleTimeout: time.Hour, Now: clock})
 	testenv.Check(tb, err)
 	signer, err := assertion.New(assertion.Options{Issuer: "https://" + host, Signing: ring.Signing, Now: clock,
@@ -51,7 +64,10 @@ func newHouse(tb testing.TB, tokens TokenVerifier) *house {
 	testenv.Check(tb, err)
 	var routes []Route
 	for _, r := range table.Routes() {
-		route := Route{Route: r, Headers: set}
+		route := Route{Route: r, Headers: set, MaxAge: 5 * time.Minute}
+		if r.Name == "admin" {
+			route.MaxAge = 2 * time.Second
+		}
 		if r.Name == "api" {
 			route.Tokens = &Tokens{TokenVerifier: tokens}
 		}
@@ -192,16 +208,99 @@ func TestP10_APrincipalIsOverWhenItsSessionOrTokenEnds(t *testing.T) {
 	testenv.Check(t, err)
 	byToken, _, err := h.ask(t, "GET", "/api", "Authorization: Bearer good")
 	testenv.Check(t, err)
-	if h.Over(byCookie.Principal) || h.Over(byToken.Principal) {
+	over := func(ans Answer) error { return h.Over(ans.Principal, ans.Route) }
+	if over(byCookie) != nil || over(byToken) != nil {
 		t.Fatal("over before its end")
 	}
-	h.sessions.EndSignIn(t.Context(), *byCookie.Principal.Session)
-	if !h.Over(byCookie.Principal) {
-		t.Error("a signed-out session is not over")
+	next := headerWriter{}
+	_, err = h.sessions.Switch(t.Context(), next, host, *byCookie.Principal.Session, person("ann"))
+	testenv.Check(t, err)
+	if err := over(byCookie); err != ErrSwitched {
+		t.Errorf("a session of another organization: %v", err)
+	}
+	testenv.Check(t, h.sessions.EndSignIn(t.Context(), *byCookie.Principal.Session))
+	if err := over(byCookie); err != ErrEnded {
+		t.Errorf("a signed-out session: %v", err)
 	}
 	h.now = h.now.Add(2 * time.Hour)
-	if !h.Over(byToken.Principal) {
-		t.Error("an expired token is not over")
+	if err := over(byToken); err != ErrExpired {
+		t.Errorf("an expired token: %v", err)
+	}
+}
+
+// What the configuration no longer has signs nobody in, and what it let in is over.
+func TestP10_ASessionIsOverWithItsProvider(t *testing.T) {
+	h := newHouse(t, nil)
+	ans, _, err := h.ask(t, "GET", "/x", "Cookie: "+h.cookie(t, person("ann")))
+	testenv.Check(t, err)
+	h.providers = map[string]bool{"other": true}
+	if err := h.Over(ans.Principal, ans.Route); err != ErrNoProvider {
+		t.Errorf("%v", err)
+	}
+}
+
+// While nobody can tell who signed out elsewhere, a route closes as strictly as it
+// was told to: not by asking people to sign in, and not to programs with a token.
+func TestP10_ASessionThatMayHaveEndedElsewhereIsRefusedAsStrictlyAsTheRouteSays(t *testing.T) {
+	h := newHouse(t, tokens{"good": nil})
+	ann := "Cookie: " + h.cookie(t, person("ann", "admins"))
+	for _, tt := range []struct {
+		age    time.Duration
+		target string
+		line   string
+		want   int // 0: it passes
+	}{
+		{0, "/admin", ann, 0},
+		{2 * time.Second, "/admin", ann, 0},
+		{3 * time.Second, "/admin", ann, http.StatusServiceUnavailable},
+		{3 * time.Second, "/x", ann, 0},
+		{3 * time.Second, "/api", ann, 0},
+		{5*time.Minute + 1, "/x", ann, http.StatusServiceUnavailable},
+		{math.MaxInt64, "/api", ann, http.StatusServiceUnavailable},
+		{math.MaxInt64, "/api", "Authorization: Bearer good", 0},
+		{math.MaxInt64, "/open", ann, 0},
+	} {
+		h.ended.age = tt.age
+		ans, _, err := h.ask(t, "GET", tt.target, tt.line)
+		refusal, ok := errors.AsType[*Refusal](err)
+		switch {
+		case !ok && (err != nil || tt.want != 0 || ans.Verdict.Outcome != authz.Forward):
+			t.Errorf("%s after %s: %v, %v", tt.target, tt.age, ans.Verdict, err)
+		case ok && (refusal.Status != tt.want || refusal.Reason != authz.ReasonUnverifiable || refusal.RetryAfter != 5 ||
+			ans.Verdict.Outcome != authz.Deny || ans.Principal == nil):
+			t.Errorf("%s after %s: %+v, %v", tt.target, tt.age, refusal, ans.Verdict)
+		}
+	}
+	h.ended.age = math.MaxInt64
+	if ans, _, err := h.ask(t, "GET", "/admin"); err != nil || ans.Verdict.Outcome != authz.Login {
+		t.Errorf("who has no session cannot sign in: %v, %v", ans.Verdict, err)
+	}
+}
+
+// What was let in closes by the same rule while it lasts.
+func TestP10_AStreamOfAStrictRouteIsOverWhileNobodyCanTell(t *testing.T) {
+	h := newHouse(t, nil)
+	ann := "Cookie: " + h.cookie(t, person("ann", "admins"))
+	strict, _, err := h.ask(t, "GET", "/admin", ann)
+	testenv.Check(t, err)
+	lenient, _, err := h.ask(t, "GET", "/x", ann)
+	testenv.Check(t, err)
+	h.ended.age = 3 * time.Second
+	if err := h.Over(strict.Principal, strict.Route); err != ErrUnverifiable {
+		t.Errorf("strict: %v", err)
+	}
+	if err := h.Over(lenient.Principal, lenient.Route); err != nil {
+		t.Errorf("stale: %v", err)
+	}
+}
+
+// A copy is put into a strict route only while that is open.
+func TestP10_ACopyIntoAStrictRouteIsRefusedWhileNobodyCanTell(t *testing.T) {
+	h := newHouse(t, nil)
+	h.ended.age = 3 * time.Second
+	_, _, err := h.ask(t, "COPY", "/x", "Cookie: "+h.cookie(t, person("ann", "admins")), "Destination: /admin/x")
+	if refusal, ok := errors.AsType[*Refusal](err); !ok || refusal.Status != http.StatusServiceUnavailable {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -230,8 +329,24 @@ func TestAnIncompleteAdmissionIsRefused(t *testing.T) {
 	}
 }
 
-func BenchmarkAdmit(b *testing.B) {
+func BenchmarkAdmit(b *testing.B) { benchmarkAdmit(b, 0) }
+
+// A signed-in request with as many sign-ins of others ended, and some persons.
+func BenchmarkAdmitWithEnded(b *testing.B) {
+	for _, n := range []int{0, 1000, 1_000_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) { benchmarkAdmit(b, n) })
+	}
+}
+
+func benchmarkAdmit(b *testing.B, ended int) {
 	h := newHouse(b, nil)
+	for i := range ended {
+		cut := session.Cut{Root: fmt.Sprint("root-", i), Before: h.now, Until: h.now.Add(time.Hour)}
+		if i%10 == 0 {
+			cut = session.Cut{Person: fmt.Sprint("main:person-", i), Before: h.now, Until: h.now.Add(time.Hour)}
+		}
+		testenv.Check(b, h.ended.End(b.Context(), cut))
+	}
 	facts, err := authz.NewFacts("GET", "https", host, "/x")
 	testenv.Check(b, err)
 	header := http.Header{"Cookie": {h.cookie(b, person("ann"))}}

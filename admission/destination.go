@@ -91,7 +91,11 @@ func (a *Admission) decideDestination(
 	ctx context.Context, r Request, to authz.Facts, route *Route, p *Principal,
 ) *Refusal {
 	there, err := a.principal(ctx, r.Header, to.Host, route)
-	if _, ok := errors.AsType[*Refusal](err); !ok {
+	refusal, ok := errors.AsType[*Refusal](err)
+	if ok && refusal.Reason == authz.ReasonUnverifiable {
+		return refusal
+	}
+	if !ok {
 		err = nil // nobody is signed in there
 	}
 	if err == nil && p != nil && there != nil && there.Identity.ID() != p.Identity.ID() {

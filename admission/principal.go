@@ -33,10 +33,53 @@ func (p *Principal) identity() *identity.Identity {
 
 func (p *Principal) byToken() bool { return p != nil && p.Session == nil }
 
-// Over reports whether the session or token of p is no longer valid: it has expired,
-// or the session was ended.
-func (a *Admission) Over(p *Principal) bool {
-	return !a.now().Before(p.Expires) || p.Session != nil && a.sessions.HasEnded(p.Session)
+// Why something that was let in must not go on.
+var (
+	ErrExpired  = errors.New("the session or access token has expired")
+	ErrEnded    = errors.New("the session was ended")
+	ErrSwitched = errors.New("another organization was chosen")
+	// ErrNoProvider: the provider was taken out of the configuration, and with it
+	// everybody who signed in there.
+	ErrNoProvider = errors.New("the session's provider is not configured any more")
+	// ErrRulesChanged: the configuration was changed, and its rules or routes do not let
+	// in what those of before have let in.
+	ErrRulesChanged = errors.New("the configuration has changed")
+	// ErrUnverifiable: the store has not been read for longer than the route allows.
+	ErrUnverifiable = errors.New("whether the session was ended on another server is not known")
+)
+
+// Over says why what p was let in for, on route, must not go on; nil if it may.
+func (a *Admission) Over(p *Principal, route *Route) error {
+	switch s := p.Session; {
+	case !a.now().Before(p.Expires):
+		return ErrExpired
+	case s == nil:
+		return nil
+	case !a.providers[s.Identity.Provider]:
+		return ErrNoProvider
+	case a.sessions.Superseded(s):
+		return ErrSwitched
+	case a.sessions.HasEnded(s):
+		return ErrEnded
+	}
+	return a.Verifiable(route.MaxAge)
+}
+
+// Verifiable returns ErrUnverifiable if what is known of sessions that ended
+// elsewhere is older than most; 0 asks for nothing.
+func (a *Admission) Verifiable(most time.Duration) error {
+	if most > 0 && a.sessions.Age() > most {
+		return ErrUnverifiable
+	}
+	return nil
+}
+
+// unverifiable is the refusal of a session that may have been ended elsewhere.
+// Nobody is sent to sign in: their session is as good as a new one would be.
+func unverifiable(err error) *Refusal {
+	return &Refusal{Status: http.StatusServiceUnavailable, Reason: authz.ReasonUnverifiable, RetryAfter: 5, Err: err,
+		Title: "Your sign-in cannot be checked right now", Advice: "Try again in a moment. You are still signed in.",
+		Public: "Whether you signed out elsewhere is not known at the moment, so this is closed until it is."}
 }
 
 // TokenVerifier is what is needed to admit programs by access token. It takes one
@@ -59,7 +102,8 @@ const tokenTime = 15 * time.Second
 
 // principal finds out who asks for something on a route; nil is nobody. A public
 // route reads no session and carries no identity. The error is a *Refusal for a
-// bad access token, else why there is no session.
+// bad access token, and for a session of which it is not known whether it was ended
+// elsewhere; else why there is no session.
 //
 // Where the route takes access tokens, an Authorization header alone decides: a
 // bad token is not forgiven for the sake of a cookie that a browser may have added.
@@ -74,16 +118,12 @@ func (a *Admission) principal(ctx context.Context, h http.Header, host string, r
 	if err != nil {
 		return nil, err
 	}
-	return &Principal{Identity: &s.Identity, Key: s.ID, Expires: s.Expires, Session: s}, nil
+	p := &Principal{Identity: &s.Identity, Key: s.ID, Expires: s.Expires, Session: s}
+	if err := a.Verifiable(route.MaxAge); err != nil {
+		return p, unverifiable(err)
+	}
+	return p, nil
 }
-
-// ErrNoProvider: the provider was taken out of the configuration, and with it
-// everybody who signed in there.
-var ErrNoProvider = errors.New("the session's provider is not configured any more")
-
-// ErrRulesChanged: the configuration was changed, and its rules or routes do not let
-// in what those of before have let in.
-var ErrRulesChanged = errors.New("the configuration has changed")
 
 // Session reads the session out of the header of a request for host, which is
 // canonical. Errors are those of session.Manager.Read, or say that its provider

@@ -31,7 +31,10 @@ func (a *Admission) stillCounts(route *Route, who *Principal) error {
 	case !a.providers[who.Identity.Provider]:
 		return ErrNoProvider
 	case who.Session != nil:
-		return a.sessions.Holds(who.Session)
+		if err := a.sessions.Holds(who.Session); err != nil {
+			return err
+		}
+		return a.Verifiable(route.MaxAge)
 	case route.Tokens == nil:
 		return fmt.Errorf("%w: the route takes no access tokens any more", ErrRulesChanged)
 	}

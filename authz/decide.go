@@ -50,6 +50,8 @@ const (
 
 	ReasonBearerInvalid     Reason = "bearer_invalid"     // the Authorization header holds no good access token
 	ReasonBearerUnavailable Reason = "bearer_unavailable" // nobody can tell: the provider does not give its keys
+
+	ReasonUnverifiable Reason = "sessions_unverifiable" // whether the session was ended elsewhere is not known
 )
 
 // Verdict is an outcome with its grounds.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +31,7 @@ type failure struct {
 	Page                    *pages.Page      // a page of its own, instead of the general one
 	RetryAfter              int              // seconds; 0: no header
 	Allow                   string           // for 405
+	Code                    string           // the error of the JSON, instead of the status' text
 }
 
 func (f *failure) Error() string {
@@ -50,6 +52,15 @@ func malformed(why error) error {
 	return &failure{Status: http.StatusBadRequest, Cause: fmt.Errorf("%w: %w", authz.ErrTarget, why),
 		Title: "This request cannot be used", Sentence: "Its header contradicts itself, so it was not passed on.",
 		Advice: "Try again, or with another program."}
+}
+
+// unverifiable is the failure of an own endpoint, or of a stream, for a session that
+// may have been ended elsewhere.
+func unverifiable(err error) *failure {
+	return &failure{Status: http.StatusServiceUnavailable, Cause: err, RetryAfter: 5,
+		Code: string(authz.ReasonUnverifiable), Title: "Your sign-in cannot be checked right now",
+		Sentence: "Whether you signed out elsewhere is not known at the moment.",
+		Advice:   "Try again in a moment. You are still signed in."}
 }
 
 // fail writes all failures except the 401 that asks a program to sign in, which is
@@ -80,7 +91,7 @@ func (p *Proxy) fail(w *relay.Client, r *http.Request, ev *event, err error) {
 	}
 	if admission.KindOf(r) == admission.Program {
 		writeError(w, r, f.Status, map[string]string{
-			"error": http.StatusText(f.Status), "message": f.Sentence, "request_id": ev.requestID})
+			"error": cmp.Or(f.Code, http.StatusText(f.Status)), "message": f.Sentence, "request_id": ev.requestID})
 		return
 	}
 	pg := f.Page

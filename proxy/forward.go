@@ -39,6 +39,7 @@ func (p *Proxy) forward(c *relay.Client, r *http.Request, ev *event, a *admissio
 	}
 	if outcome.Tunnel != nil {
 		ev.note = "tunnel ended: " + outcome.Tunnel.Error()
+		p.metrics.tunnelClosed(outcome.Tunnel)
 	}
 	switch {
 	case err == nil:
@@ -106,24 +107,20 @@ func (h headerWriter) Header() http.Header         { return http.Header(h) }
 func (h headerWriter) Write(b []byte) (int, error) { return len(b), nil }
 func (h headerWriter) WriteHeader(int)             {}
 
-var errSessionOver = errors.New("the session is over")
-
 // Over implements relay.Hooks: streams and tunnels end with the session that let
 // the request in (P10), and where a changed configuration would not let it in.
 func (x *forwarding) Over() error {
 	who := x.admitted.Principal
-	if who != nil && x.p.admission.Over(who) {
-		return errSessionOver
+	if who != nil {
+		if err := x.p.admission.Over(who, x.admitted.Route); err != nil {
+			return err
+		}
 	}
 	now := x.p.current.Load()
 	if now == nil || now == x.p {
 		return nil
 	}
-	err := now.admission.StillAdmits(x.ev.facts, who)
-	if err == nil || errors.Is(err, admission.ErrRulesChanged) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", errSessionOver, err)
+	return now.admission.StillAdmits(x.ev.facts, who)
 }
 
 // RewriteRequest implements relay.Hooks. It removes what was meant only for us and
@@ -228,6 +225,8 @@ func (x *forwarding) failed(err error) error {
 		return &failure{Status: http.StatusForbidden, Cause: err, Title: "The rules of this site have changed",
 			Sentence: "They changed while the app was still at work, and you may not open this any more.",
 			Advice:   "Look whether the app has done what you asked for."}
+	case errors.Is(err, admission.ErrUnverifiable):
+		return unverifiable(err)
 	case errors.Is(err, relay.ErrOver) && x.admitted.Principal.Session == nil:
 		return x.p.unauthorizedBearer(x.client, x.in, x.ev, x.admitted.Route, err)
 	case errors.Is(err, relay.ErrOver):

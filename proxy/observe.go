@@ -99,6 +99,7 @@ type metrics struct {
 	retries   *prometheus.CounterVec
 	tunnelled *prometheus.HistogramVec
 	ended     *prometheus.CounterVec
+	closed    *prometheus.CounterVec
 	inFlight  prometheus.Gauge
 }
 
@@ -129,8 +130,11 @@ func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
 			Help:    "Time from a WebSocket's handshake to its end, by route.",
 			Buckets: []float64{1, 10, 60, 300, 1800, 3600, 4 * 3600, 12 * 3600}}, []string{"route"}),
 		ended: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_sessions_ended_total",
-			Help: "Times that sessions were ended before their time, by what was named (a session at the provider: sid, or a " +
-				"person) and by whom."}, []string{"kind", "by"}),
+			Help: "Times that sessions were ended before their time, by what was named (root is one sign-in, sid a session at " +
+				"the provider) and by whom: person, provider, operator or reauth."}, []string{"kind", "by"}),
+		closed: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_tunnels_closed_total",
+			Help: "WebSockets that were closed because what let them in is over: ended, expired, switched (to another " +
+				"organization), unverifiable (the store has not been read for too long), or rules (the configuration changed)."}, []string{"reason"}),
 		inFlight: f.NewGauge(prometheus.GaugeOpts{Name: "sallyport_http_requests_in_flight",
 			Help: "Requests that are being answered, WebSockets among them."}),
 	}
@@ -147,6 +151,21 @@ func (m *metrics) request(e *observe.Event) {
 	durations.WithLabelValues(e.Route).Observe(e.Took.Seconds())
 	if e.Decision != "" {
 		m.decisions.WithLabelValues(e.Door, e.Decision, e.Reason).Inc()
+	}
+}
+
+// tunnelClosed counts a tunnel if it was closed because its session or token is over.
+func (m *metrics) tunnelClosed(why error) {
+	for _, is := range [...]struct {
+		err    error
+		reason string
+	}{{admission.ErrExpired, "expired"}, {session.ErrExpired, "expired"}, {admission.ErrRulesChanged, "rules"},
+		{admission.ErrSwitched, "switched"}, {admission.ErrUnverifiable, "unverifiable"},
+		{relay.ErrOver, "ended"}} {
+		if errors.Is(why, is.err) {
+			m.closed.WithLabelValues(is.reason).Inc()
+			return
+		}
 	}
 }
 

@@ -92,7 +92,7 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 		{"account", account.serve, nil},
 		{"organization", organization.ask, organization.pick},
 		{"handoff", handOff.serve, onlyGet},
-		{"session", (&sessionEndpoint{own: own, site: p.site}).serve, nil},
+		{"session", (&sessionEndpoint{own: own, site: p.site, maxAge: o.MaxAge}).serve, nil},
 		{"jwks.json", (&keysEndpoint{o.Assertions}).serve, nil},
 		{pages.MarkPath, (&picture{"image/svg+xml", mark}).serve, nil},
 	}

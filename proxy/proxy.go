@@ -87,7 +87,7 @@ type Branding struct {
 }
 
 // Options configure a Proxy. All are required but Branding, Orgs, Operators,
-// Permission, Durable, KeepCache and Trusted.
+// Permission, Durable, KeepCache, Trusted, Listing and MaxAge.
 type Options struct {
 	PublicURL  *url.URL
 	Prefix     string
@@ -109,6 +109,8 @@ type Options struct {
 	Listing    session.Listing // of the sign-ins; nil: there is none
 	MaxFlows   int             // sign-ins that may wait for providers at one time, in equal shares
 	MaxURL     int             // bytes of a request target
+	// MaxAge is admission.Route's, for own endpoints that answer for a session.
+	MaxAge time.Duration
 }
 
 // Proxy is an http.Handler for one public site as one configuration has it. It is
@@ -296,7 +298,11 @@ func (p *Proxy) refused(w *relay.Client, r *http.Request, ev *event, a *admissio
 	case authz.ReasonBearerInvalid:
 		return p.unauthorizedBearer(w, r, ev, a.Route, refusal.Err)
 	}
-	return &failure{Status: refusal.Status, Cause: refusal.Err, RetryAfter: refusal.RetryAfter,
+	code := ""
+	if refusal.Reason == authz.ReasonUnverifiable {
+		code = string(refusal.Reason)
+	}
+	return &failure{Status: refusal.Status, Cause: refusal.Err, RetryAfter: refusal.RetryAfter, Code: code,
 		Title: refusal.Title, Sentence: refusal.Public, Advice: refusal.Advice}
 }
 

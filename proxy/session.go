@@ -33,21 +33,28 @@ func (o *ownSessions) read(r *http.Request, ev *event) (session.Session, error) 
 // signOut ends s, of which there may be only the cookie, and what this browser has
 // not fetched yet: it must not sign it in again. The event says so also where s had
 // ended already: its sign-in may have lived on, in a copy that went to a later session.
-func (o *ownSessions) signOut(w http.ResponseWriter, r *http.Request, ev *event, s session.Session) {
+// It reports whether other servers know: if not, they learn of it as soon as they can.
+func (o *ownSessions) signOut(w http.ResponseWriter, r *http.Request, ev *event, s session.Session) (everywhere bool) {
 	if s.Root != "" {
 		ev.identify(&s.Identity)
 		ev.action = observe.SignOut
 	}
-	if err := o.sessions.SignOut(r.Context(), w, s); err != nil {
-		o.process.log.Error("a sign-out reached this process only", "request_id", ev.requestID, "error", err)
+	err := o.sessions.SignOut(r.Context(), w, s)
+	if err != nil {
+		o.process.log.Error("a sign-out reached this process only, for now", "request_id", ev.requestID, "error", err)
+	}
+	if s.Root != "" {
+		o.process.metrics.ended.WithLabelValues(session.KindRoot.String(), "person").Inc()
 	}
 	o.process.redeemed.forget(o.sessions.BrowserID(r))
+	return err == nil
 }
 
 // sessionEndpoint tells single-page apps who is signed in, and until when.
 type sessionEndpoint struct {
-	own  *ownSessions
-	site *site
+	own    *ownSessions
+	site   *site
+	maxAge time.Duration
 }
 
 // serve is the contract with single-page apps.
@@ -55,6 +62,9 @@ func (e *sessionEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 	s, err := e.own.read(r, ev)
 	if err != nil || s.Identity.MustPick() { // login_url leads to what is missing
 		return e.site.unauthorized(w, r, ev)
+	}
+	if err := e.own.admission.Verifiable(e.maxAge); err != nil {
+		return unverifiable(err)
 	}
 	if renewed, due := e.own.sessions.Renew(s); due {
 		if err := e.own.sessions.Write(w, e.site.host, renewed); err == nil {

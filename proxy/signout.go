@@ -36,13 +36,21 @@ func (e *signOutEndpoint) do(w http.ResponseWriter, r *http.Request, ev *event) 
 	s, err := e.own.read(r, ev) // without one there may still be a cookie to take away
 	// A form of another site brings no cookie, whatever a service worker makes the
 	// browser say about it. The answer must not take away what was not sent.
+	everywhere := true
 	if !admission.ThroughWorker(r) || !errors.Is(err, session.ErrNone) {
-		e.own.signOut(w, r, ev, s)
+		everywhere = e.own.signOut(w, r, ev, s)
 	}
 	clearCache(w, r, e.keepCache)
-	target := e.site.home().url("logout")
+	q := url.Values{}
 	if s.Identity.Provider != "" {
-		target += "?provider=" + url.QueryEscape(s.Identity.Provider)
+		q.Set("provider", s.Identity.Provider)
+	}
+	if !everywhere {
+		q.Set("elsewhere", "later")
+	}
+	target := e.site.home().url("logout")
+	if len(q) > 0 {
+		target += "?" + q.Encode()
 	}
 	redirect(w, http.StatusSeeOther, target)
 	return nil
@@ -79,7 +87,9 @@ func (e *signOutEndpoint) confirm(w http.ResponseWriter, r *http.Request, ev *ev
 		clearCache(w, r, e.keepCache)
 		e.own.sessions.Clear(w)
 	}
-	data := pages.SignedOut{SignInURL: e.site.login("/"), Provider: e.atProvider(r.Context(), ev.facts.RawQuery)}
+	q, _ := readQuery(ev.facts.RawQuery)
+	data := pages.SignedOut{SignInURL: e.site.login("/"), Provider: e.atProvider(r.Context(), ev.facts.RawQuery),
+		Later: q.Get("elsewhere") == "later"}
 	pg := pages.Page{Template: "signedout", Data: data}
 	if data.Provider != nil && data.Provider.Post {
 		pg.FormAction = []string{data.Provider.URL}

@@ -70,6 +70,9 @@ type Ended interface {
 	Earliest(s Session) time.Time
 	// Fresh is when this process last knew all that was ended elsewhere.
 	Fresh() time.Time
+	// Age is how long ago that was: 0 where there is nobody else to hear of, and the
+	// longest of all times where it has never been known.
+	Age() time.Duration
 }
 
 // Once remembers values that count once, such as the salt of a hand-over from one

@@ -139,6 +139,9 @@ func (m *Memory) Earliest(s Session) time.Time { return m.view.Earliest(&s) }
 // Fresh is now: there is nobody else to hear of.
 func (m *Memory) Fresh() time.Time { return m.now() }
 
+// Age is 0, for the same reason.
+func (m *Memory) Age() time.Duration { return 0 }
+
 // mergePerson makes one cut of the older half of a person's sign-ins, if there
 // are too many of them and not only of people who share a place in the view.
 func (m *Memory) mergePerson(person string, whose CutKey) {

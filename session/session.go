@@ -14,6 +14,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -471,6 +472,17 @@ func (m *Manager) Holds(s *Session) error {
 // HasEnded reports whether s was ended early, as Read does: streams outlive the
 // request that opened them. What is no session of a sign-in has not ended.
 func (m *Manager) HasEnded(s *Session) bool { return s.Root != "" && m.ended.Ended(*s) }
+
+// Superseded reports whether s has ended and its sign-in has not: another
+// organization was chosen.
+func (m *Manager) Superseded(s *Session) bool {
+	last := *s
+	last.generation = math.MaxUint32
+	return m.HasEnded(s) && !m.HasEnded(&last)
+}
+
+// Age is how long ago this process knew all that was ended elsewhere.
+func (m *Manager) Age() time.Duration { return m.ended.Age() }
 
 // Clear takes the session cookie from the browser. The attributes are those it
 // was set with, or the browser would keep it (CVE-2025-55162).

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -291,6 +292,15 @@ func (s *Store) Fresh() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.fresh
+}
+
+// Age is how long ago that was; the longest of all times if there was none.
+func (s *Store) Age() time.Duration {
+	fresh := s.Fresh()
+	if fresh.IsZero() {
+		return math.MaxInt64
+	}
+	return s.o.Now().Sub(fresh)
 }
 
 // Consume reports whether value is consumed for the first time.

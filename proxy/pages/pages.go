@@ -79,6 +79,7 @@ type SignInChoice struct{ ID, Name string }
 type SignedOut struct {
 	SignInURL string
 	Provider  *ProviderSignOut // nil: it has no sign-out of its own that we know
+	Later     bool             // other servers of the site do not know yet
 }
 
 // ProviderSignOut is a link, or with Post a form, to the provider's sign-out.

@@ -1,9 +1,11 @@
 package assemble
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/assertion"
@@ -115,6 +117,7 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 		Orgs: pol.orgs, Branding: branding(cfg),
 		Operators: rules(cfg.Operators), Permission: with.Permission, KeepCache: cfg.Session.KeepCache,
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL),
+		MaxAge: p.maxAge(cfg.Session.MaxAge),
 	})
 	if err != nil {
 		rt.Release()
@@ -139,8 +142,17 @@ func (p *Process) newAdmission(cfg *config.Config, pol *Policy, with Parts, sess
 	}
 	for i := range o.Routes {
 		o.Routes[i].Tokens = with.Tokens[i]
+		o.Routes[i].MaxAge = p.maxAge(cmp.Or(cfg.Routes[i].MaxAge, cfg.Session.MaxAge))
 	}
 	return admission.New(o)
+}
+
+// maxAge is what is asked of the store, where there is one.
+func (p *Process) maxAge(d time.Duration) time.Duration {
+	if p.store == nil {
+		return 0
+	}
+	return d
 }
 
 // portOf tells apart the cookies of several instances on one loopback host:

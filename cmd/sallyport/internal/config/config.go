@@ -71,6 +71,8 @@ type Session struct {
 	AbsoluteTimeout, IdleTimeout time.Duration
 	CookieName                   string // "" where it is the usual one
 	KeepCache                    bool   // signing out leaves the browser's cache alone
+	// MaxAge is how old what is known of sessions that ended on other servers may be.
+	MaxAge time.Duration
 }
 
 // Provider is an identity provider.
@@ -132,6 +134,7 @@ type Route struct {
 	// SiteHeaders of the app's answers pass although they speak for the whole site.
 	SiteHeaders []string
 	Bearer      Bearer
+	MaxAge      time.Duration // as in Session; 0: as there
 }
 
 // Allow says who may pass: everybody who is signed in, or whom a rule of Any matches.
@@ -274,6 +277,9 @@ func sessionShape() yamltable.Shape[Session] {
 			"this site alone, which takes seconds where it is large. For apps that send no-store with what is personal. It "+
 			"is cleared if left out.",
 			yamltable.OnlyFalse(), func(s *Session) *bool { return &s.KeepCache }),
+		yamltable.Field("revocation", "What holds while the store cannot be read, so that nobody knows who signed out on another "+
+			"server: `strict` closes routes that need a session at once, `stale 5m` after five minutes. Needs a store.",
+			revocation(), func(s *Session) *time.Duration { return &s.MaxAge }).Or("stale 5m"),
 	}, Check: checkSession}.Shape()
 }
 
@@ -461,7 +467,9 @@ func routeShape() yamltable.Shape[Route] {
 		yamltable.Field("bearer", "Programs may come with an access token of a provider in the Authorization header, "+
 			"instead of a session. Without it that header is the app's.",
 			bearerShape(), func(r *Route) *Bearer { return &r.Bearer }),
-	}, Rivals: [][]string{{"public", "bearer"}}, Choices: []yamltable.Choice{
+		yamltable.Field("revocation", "As session.revocation, for this route.", revocation(),
+			func(r *Route) *time.Duration { return &r.MaxAge }),
+	}, Rivals: [][]string{{"public", "bearer"}, {"public", "revocation"}}, Choices: []yamltable.Choice{
 		{Names: []string{"path", "path_exact"}, None: "needs a path or a path_exact"},
 		{Names: []string{"public", "allow"}, None: "does not say who may have it: write `allow: authenticated`, a list of " +
 			"rules, or `public: true`"},

@@ -213,6 +213,8 @@ func TestP21_Defaults(t *testing.T) {
 		"site_headers":  {len(r.SiteHeaders), 0},
 		"log":           {c.Log, Log{"info", "auto", ""}},
 		"stop":          {c.Stop, Stop{0, 30 * time.Second}},
+		"revocation":    {c.Session.MaxAge, 5 * time.Minute},
+		"of a route":    {r.MaxAge, time.Duration(0)}, // as of the session
 		"store":         {c.Store.IsZero(), true},
 		"limits":        {c.Limits, Limits{64 << 10, 8 << 10, 256, 1_000_000}},
 	} {
@@ -454,7 +456,7 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		max-body-zero websocket-origin-http
 		client-assertion-missing client-assertion-needless client-key-missing client-key-beside-secret provider-ca-of-http provider-logout-twice provider-logout-token provider-issuer-missing hosted-domains-of-oidc endpoint-http pagerduty-userinfo quirks-prove-nothing quirks-of-vendor endpoints-without-keys tenant-missing tenant-of-oidc allowed-tenants-of-one microsoft-userinfo
 		bearer-provider-unknown bearer-audience-of-sign-in bearer-audience-trusted bearer-of-google bearer-without-keys
-		store-ca-of-sqlite store-ca-unverified store-database-as-file store-password store-password-parameter store-sslmode-prefer`) {
+		store-ca-of-sqlite store-ca-unverified store-database-as-file store-password store-password-parameter store-sslmode-prefer revocation-without-store revocation-short`) {
 		beyond[name] = true
 	}
 	schema := ownSchema(t)

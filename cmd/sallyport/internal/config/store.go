@@ -2,8 +2,10 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 	"github.com/sallyport-proxy/sallyport/store/postgres"
@@ -149,6 +151,51 @@ func (c *Config) storeFaults() (faults Faults) {
 			"verify-full")
 	case strings.Contains(v, "sslrootcert="):
 		fault("store.ca", "stands beside sslrootcert in the url, which is the same; leave one of them out")
+	}
+	return faults
+}
+
+// strict is how old what is known of other servers may be on a strict route: they
+// know of each other's sign-outs within this time.
+const strict = 2 * time.Second
+
+// revocation is `strict` or `stale` and a duration.
+func revocation() yamltable.Shape[time.Duration] {
+	want := "strict, or stale and a duration such as stale 5m"
+	form := yamltable.Schema{"pattern": `^(strict|stale ([0-9]+(\.[0-9]+)?(ms|s|m|h))+)$`}
+	return yamltable.Scalar(want, form, func(v string) (time.Duration, error) {
+		if v == "strict" {
+			return strict, nil
+		}
+		text, ok := strings.CutPrefix(v, "stale ")
+		d, err := time.ParseDuration(text)
+		switch {
+		case !ok || err != nil || text != strings.TrimLeft(text, "+-"):
+			return 0, errors.New("must be " + want)
+		case d < minStale || d > maxStale:
+			return 0, fmt.Errorf("must be stale and from %s to %s", yamltable.Short(minStale), yamltable.Short(maxStale))
+		}
+		return d, nil
+	})
+}
+
+const minStale, maxStale = 5 * time.Second, 24 * time.Hour
+
+// revocationFaults are those of keys that say what holds without a store that there
+// is not.
+func (c *Config) revocationFaults() (faults Faults) {
+	if c.doc.Has("store") {
+		return nil
+	}
+	keys := []string{"session.revocation"}
+	for i := range c.Routes {
+		keys = append(keys, yamltable.Index("routes", i)+".revocation")
+	}
+	for _, key := range keys {
+		if c.doc.Has(key) {
+			faults = append(faults, c.doc.FaultAt(key, "says what holds while the store is away, and there is no store; name one "+
+				"(`store:`), or leave this out"))
+		}
 	}
 	return faults
 }

@@ -486,6 +486,7 @@ func (c *Config) crossCheck() Faults {
 		c.checkUse(), c.checkReauth(), c.checkVouching(), c.checkBearers())
 	faults = append(faults, c.checkOrganizations()...)
 	faults = append(faults, c.storeFaults()...)
+	faults = append(faults, c.revocationFaults()...)
 	if c.PublicURL != nil {
 		faults = append(faults, c.settleHosts()...)
 	}
