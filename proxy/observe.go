@@ -134,7 +134,8 @@ func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
 				"the provider) and by whom: person, provider, operator or reauth."}, []string{"kind", "by"}),
 		closed: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_tunnels_closed_total",
 			Help: "WebSockets that were closed because what let them in is over: ended, expired, switched (to another " +
-				"organization), unverifiable (the store has not been read for too long), or rules (the configuration changed)."}, []string{"reason"}),
+				"organization), unverifiable (the store has not been read for too long), or rules (the configuration " +
+				"changed)."}, []string{"reason"}),
 		inFlight: f.NewGauge(prometheus.GaugeOpts{Name: "sallyport_http_requests_in_flight",
 			Help: "Requests that are being answered, WebSockets among them."}),
 	}

@@ -48,7 +48,8 @@ const (
 	workEvery   = time.Second
 	lastTime    = 2 * time.Second // for what waits when the store is closed
 	clockEvery  = 10 * time.Second
-	clockMargin = time.Minute // what another replica's clock may be behind
+	clockApart  = 2 * time.Second // is told as a warning
+	clockMargin = time.Minute     // what another replica's clock may be behind
 )
 
 // Options configure a Store. All of them may be left out.
@@ -97,6 +98,7 @@ type Store struct {
 	migrated     bool
 	last         int64 // the newest row that is in the view
 	read, clocks time.Time
+	apart        bool // so are the clocks, and that was told
 	reads        health
 
 	// Only one writes what waits.
@@ -541,9 +543,16 @@ func (s *Store) measureClock(ctx context.Context, now time.Time) error {
 		return fmt.Errorf("ask for the time: %w", err)
 	}
 	middle := asked.Add(time.Since(began) / 2)
+	offset := time.UnixMilli(ms).Sub(middle).Round(time.Millisecond)
 	s.mu.Lock()
-	s.offset = time.UnixMilli(ms).Sub(middle).Round(time.Millisecond)
+	s.offset = offset
 	s.mu.Unlock()
+	apart := offset.Abs() > clockApart
+	if apart && !s.apart {
+		s.o.Log.Warn("the clocks of this machine and of the database are apart; the database's counts for sessions",
+			"offset", offset.String())
+	}
+	s.apart = apart
 	return nil
 }
 

@@ -133,7 +133,7 @@ func start(ctx context.Context, c *console, cfg *config.Config, sec *assemble.Se
 		}
 	}()
 	s.process = assemble.NewProcess(s.metrics, log.Logger, observe.Log{Logger: log.Logger}, s.audit)
-	if err := s.process.Open(ctx, cfg); err != nil {
+	if err := s.process.Open(ctx, cfg, version()); err != nil {
 		return nil, asUsage(err)
 	}
 	runtime, err := s.process.Build(cfg, sec)

@@ -12,6 +12,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/store/storetest"
 )
 
+func TestMain(m *testing.M) { storetest.Main(m) }
+
 func TestContract(t *testing.T) { storetest.Run(t, fresh(false)) }
 
 // As through a pooler that keeps no session for LISTEN.
@@ -20,11 +22,11 @@ func TestContractWithoutNotifications(t *testing.T) { storetest.Run(t, fresh(tru
 // fresh returns a new database, which replicas reach through a wire that can be cut.
 func fresh(noNotify bool) func(t *testing.T) storetest.Database {
 	return func(t *testing.T) storetest.Database {
-		server := needServer(t)
-		direct := server.database(t)
-		w := newWire(t, server.address)
+		server := storetest.NeedServer(t)
+		direct := server.Database(t)
+		w := newWire(t, server.Address)
 		open := func(o store.Options) (*store.Store, error) {
-			return Open(t.Context(), strings.Replace(direct, server.address, w.address(), 1), Options{Options: o, NoNotify: noNotify})
+			return Open(t.Context(), strings.Replace(direct, server.Address, w.address(), 1), Options{Options: o, NoNotify: noNotify})
 		}
 		d := storetest.Database{TryOpen: open,
 			Exec: func(t *testing.T, statement string) {
@@ -62,8 +64,8 @@ func fresh(noNotify bool) func(t *testing.T) storetest.Database {
 					return func(*testing.T) { w.set(passing) }
 				}},
 				{Name: "the server is killed", Break: func(t *testing.T) func(*testing.T) {
-					server.kill(t)
-					return server.start
+					server.Kill(t)
+					return server.Start
 				}},
 				{Name: "it became read-only", Readable: true, Break: func(t *testing.T) func(*testing.T) {
 					readOnly(t, direct, "on")
@@ -112,7 +114,7 @@ func readOnly(t *testing.T, address, value string) {
 
 func raw(t *testing.T, address string) *sql.DB {
 	t.Helper()
-	db, err := sql.Open("pgx", address+" default_query_exec_mode=simple_protocol")
+	db, err := sql.Open("pgx", address+"&default_query_exec_mode=simple_protocol")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,10 +125,10 @@ func raw(t *testing.T, address string) *sql.DB {
 
 // The server's default may lose what was committed a moment ago; ours may not.
 func TestWhatWasToldIsDurableWhateverTheDefault(t *testing.T) {
-	server := needServer(t)
-	direct := server.database(t)
+	server := storetest.NeedServer(t)
+	direct := server.Database(t)
 	for _, is := range []struct{ set, want string }{{"off", "on"}, {"local", "on"}, {"remote_apply", "remote_apply"}} {
-		db, err := sql.Open("pgx", direct+" synchronous_commit="+is.set)
+		db, err := sql.Open("pgx", direct+"&synchronous_commit="+is.set)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,10 +150,10 @@ func TestWhatWasToldIsDurableWhateverTheDefault(t *testing.T) {
 
 // A server that is not there yet is waited for: until then nothing is known.
 func TestAServerThatIsNotThereYet(t *testing.T) {
-	server := needServer(t)
-	w := newWire(t, server.address)
+	server := storetest.NeedServer(t)
+	w := newWire(t, server.Address)
 	w.set(broken)
-	s, err := Open(t.Context(), strings.Replace(server.database(t), server.address, w.address(), 1), Options{})
+	s, err := Open(t.Context(), strings.Replace(server.Database(t), server.Address, w.address(), 1), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,8 +176,8 @@ func TestAnAddressThatIsNone(t *testing.T) {
 
 // The clock of the database counts, not this machine's.
 func TestTheClockIsTheDatabases(t *testing.T) {
-	server := needServer(t)
-	s, err := Open(t.Context(), server.database(t), Options{Options: store.Options{Now: func() time.Time { return time.Now().Add(-time.Hour) }}})
+	server := storetest.NeedServer(t)
+	s, err := Open(t.Context(), server.Database(t), Options{Options: store.Options{Now: func() time.Time { return time.Now().Add(-time.Hour) }}})
 	if err != nil {
 		t.Fatal(err)
 	}

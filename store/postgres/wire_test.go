@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"net"
-	"strings"
 	"sync"
 	"testing"
 )
@@ -26,14 +25,13 @@ const (
 	hanging       // connections are accepted, and nothing passes
 )
 
-// newWire takes and gives addresses as PostgreSQL's list of key=value has them.
 func newWire(t *testing.T, target string) *wire {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{listener: l, target: strings.NewReplacer("host=", "", " port=", ":").Replace(target), conns: map[net.Conn]bool{}}
+	w := &wire{listener: l, target: target, conns: map[net.Conn]bool{}}
 	w.moved = sync.NewCond(&w.mu)
 	t.Cleanup(func() {
 		_ = l.Close()
@@ -52,7 +50,7 @@ func newWire(t *testing.T, target string) *wire {
 }
 
 func (w *wire) address() string {
-	return "host=" + strings.Replace(w.listener.Addr().String(), ":", " port=", 1)
+	return w.listener.Addr().String()
 }
 
 func (w *wire) set(s state) {

@@ -65,9 +65,10 @@ func NewProcess(reg prometheus.Registerer, log *slog.Logger, observers ...observ
 
 // Open has p keep what ended where cfg says, whose references are resolved: in its
 // store, or else in memory, up to the bound of cfg. It comes before Build, and Close
-// at the end. Another configuration does not change the store: that needs a restart.
-func (p *Process) Open(ctx context.Context, cfg *config.Config) error {
-	s, err := OpenStore(ctx, cfg, store.Options{Merged: p.merged, Log: p.log})
+// at the end. version is this program's, for who looks into the store. Another configuration does not change the store: that needs a restart.
+func (p *Process) Open(ctx context.Context, cfg *config.Config, version string) error {
+	s, err := OpenStore(ctx, cfg, store.Options{Merged: p.merged, Log: p.log,
+		Absolute: cfg.Session.AbsoluteTimeout, Version: version})
 	if err != nil {
 		return err
 	}
@@ -102,6 +103,9 @@ func (p *Process) Waits() string {
 // first time.
 func (p *Process) Swap(rt *Runtime) *Runtime {
 	old := p.current.Swap(rt)
+	if p.store != nil {
+		p.store.SetAbsolute(rt.absolute)
+	}
 	p.door.SetCurrent(rt.door)
 	if old != nil {
 		old.Release()

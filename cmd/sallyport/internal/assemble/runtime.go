@@ -31,6 +31,7 @@ type Parts struct {
 type Runtime struct {
 	door     *proxy.Proxy
 	sessions *session.Manager
+	absolute time.Duration // for which sessions last that begin in it
 	close    func()
 	closed   chan struct{}
 	uses     atomic.Int64 // exchanges, and one more until it is replaced
@@ -108,7 +109,7 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	rt := &Runtime{sessions: sessions, close: release, closed: make(chan struct{})}
+	rt := &Runtime{sessions: sessions, absolute: cfg.Session.AbsoluteTimeout, close: release, closed: make(chan struct{})}
 	rt.uses.Store(1)
 	rt.door, err = proxy.New(p.door, proxy.Options{
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Admission: admit, Sessions: sessions,

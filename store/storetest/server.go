@@ -1,8 +1,7 @@
-package postgres
+package storetest
 
 import (
 	"bytes"
-	"database/sql"
 	"errors"
 	"fmt"
 	"net"
@@ -11,26 +10,36 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// pgServer is a PostgreSQL of this test's own: a folder, a port of this machine, and
-// gone with the test, however that ends.
-type pgServer struct {
-	bin, dir, address string
-	missing           error // why there is none
-	cmd               *exec.Cmd
-	exited            chan struct{}
-	databases         int
+// Server is a PostgreSQL of a test's own: a folder, a port of this machine, and gone
+// with the test, however that ends. To make its files takes seconds, so that there is
+// one for all tests of a package.
+type Server struct {
+	Address string // host and port
+
+	bin, dir  string
+	missing   error // why there is none
+	cmd       *exec.Cmd
+	exited    chan struct{}
+	databases int
 }
 
-// server is the one of all tests of this package: to make its files takes seconds.
 var server = sync.OnceValue(newServer)
 
-func TestMain(m *testing.M) {
+// needed: a test has asked for it.
+var needed atomic.Bool
+
+// Main is the TestMain of a package that uses PostgreSQL.
+func Main(m *testing.M) {
 	code := m.Run()
+	if !needed.Load() {
+		os.Exit(code)
+	}
 	if s := server(); s.missing == nil {
 		s.stop(syscall.SIGINT)
 		_ = os.RemoveAll(s.dir)
@@ -38,10 +47,11 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// needServer skips a test where PostgreSQL is not installed. SALLYPORT_REQUIRE=1 says
+// NeedServer skips a test where PostgreSQL is not installed. SALLYPORT_REQUIRE=1 says
 // that it has to be there.
-func needServer(t *testing.T) *pgServer {
+func NeedServer(t *testing.T) *Server {
 	t.Helper()
+	needed.Store(true)
 	s := server()
 	switch {
 	case errors.Is(s.missing, exec.ErrNotFound) && os.Getenv("SALLYPORT_REQUIRE") != "1":
@@ -52,13 +62,13 @@ func needServer(t *testing.T) *pgServer {
 	return s
 }
 
-func newServer() *pgServer {
-	s := &pgServer{}
+func newServer() *Server {
+	s := &Server{}
 	s.missing = s.create()
 	return s
 }
 
-func (s *pgServer) create() (err error) {
+func (s *Server) create() (err error) {
 	if s.bin, err = folder(); err != nil {
 		return err
 	}
@@ -78,7 +88,7 @@ func (s *pgServer) create() (err error) {
 	if err != nil {
 		return err
 	}
-	s.address = "host=" + strings.Replace(l.Addr().String(), ":", " port=", 1)
+	s.Address = l.Addr().String()
 	if err := l.Close(); err != nil {
 		return err
 	}
@@ -102,8 +112,8 @@ func folder() (string, error) {
 }
 
 // run starts the server and waits until it answers.
-func (s *pgServer) run() error {
-	_, port, _ := strings.Cut(s.address, " port=")
+func (s *Server) run() error {
+	_, port, _ := strings.Cut(s.Address, ":")
 	var log bytes.Buffer
 	cmd := exec.Command(filepath.Join(s.bin, "postgres"), "-D", filepath.Join(s.dir, "data"), "-h", "127.0.0.1", "-p", port,
 		"-k", s.dir, "-c", "max_connections=60", "-c", "shared_buffers=16MB", "-c", "log_min_messages=fatal")
@@ -139,7 +149,7 @@ func (s *pgServer) run() error {
 	}
 }
 
-func (s *pgServer) stop(sig syscall.Signal) {
+func (s *Server) stop(sig syscall.Signal) {
 	_ = s.cmd.Process.Signal(sig)
 	select {
 	case <-s.exited:
@@ -149,36 +159,38 @@ func (s *pgServer) stop(sig syscall.Signal) {
 	}
 }
 
-// kill ends it as a crash does: without a word to anybody, or to the disk.
-func (s *pgServer) kill(t *testing.T) {
+// Kill ends it as a crash does: without a word to anybody, or to the disk.
+func (s *Server) Kill(t *testing.T) {
 	t.Helper()
 	s.stop(syscall.SIGQUIT)
 }
 
-func (s *pgServer) start(t *testing.T) {
+// Start starts it again.
+func (s *Server) Start(t *testing.T) {
 	t.Helper()
 	if err := s.run(); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (s *pgServer) exec(statement string) error {
-	db, err := sql.Open("pgx", s.address+" user=sallyport sslmode=disable dbname=postgres connect_timeout=2")
-	if err != nil {
-		return err
+func (s *Server) exec(statement string) error {
+	host, port, _ := strings.Cut(s.Address, ":")
+	cmd := exec.Command(filepath.Join(s.bin, "psql"), "-X", "-q", "-h", host, "-p", port, "-U", "sallyport", "-d", "postgres",
+		"-c", statement)
+	cmd.Env = append(os.Environ(), "PGCONNECT_TIMEOUT=2")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("psql: %w: %s", err, out)
 	}
-	defer db.Close()
-	_, err = db.Exec(statement)
-	return err
+	return nil
 }
 
-// database makes an empty one and returns its address.
-func (s *pgServer) database(t *testing.T) string {
+// Database makes an empty one and returns its URL.
+func (s *Server) Database(t *testing.T) string {
 	t.Helper()
 	s.databases++
 	name := fmt.Sprint("db", s.databases)
 	if err := s.exec(`create database ` + name); err != nil {
 		t.Fatal(err)
 	}
-	return s.address + " user=sallyport sslmode=disable dbname=" + name
+	return "postgres://sallyport@" + s.Address + "/" + name + "?sslmode=disable"
 }
