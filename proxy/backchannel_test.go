@@ -315,7 +315,7 @@ func (f *failingStore) EndOnce(ctx context.Context, c session.Cut, value string,
 // and then it counts.
 func TestALogoutThatCannotBeTakenNowCanComeAgain(t *testing.T) {
 	t.Parallel()
-	list := &failingStore{Memory: session.NewMemory(nil, nil)}
+	list := &failingStore{Memory: session.NewMemory(session.MemoryOptions{})}
 	s := newTestSite(t, withLogouts(setup{Ended: list}))
 	cookie := s.mint(t, alice())
 	retry := func(what string, a answer) {

@@ -502,7 +502,7 @@ func BenchmarkEnded(b *testing.B) {
 // person with the same sid, or another session, lives on.
 func TestASessionAtTheProviderMayBeMeantOfOnePersonOnly(t *testing.T) {
 	c := newClock()
-	m := NewMemory(c.Now, nil)
+	m := NewMemory(MemoryOptions{Now: c.Now})
 	at := c.Now()
 	of := func(subject, sid string) Session {
 		return Session{Root: subject + sid, SignedIn: at, Identity: identity.Identity{Provider: "p", Subject: subject, ProviderSID: sid}}
@@ -528,7 +528,7 @@ func TestASessionAtTheProviderMayBeMeantOfOnePersonOnly(t *testing.T) {
 // The value of a message and its cut count together or not at all.
 func TestAMessageEndsSessionsOnce(t *testing.T) {
 	c := newClock()
-	m := NewMemory(c.Now, nil)
+	m := NewMemory(MemoryOptions{Now: c.Now})
 	until := c.Now().Add(time.Hour)
 	s, who := begun("a", c), identity.Identity{Provider: "p", Subject: "alice"}
 	s.Identity = who

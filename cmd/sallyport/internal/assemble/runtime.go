@@ -118,7 +118,7 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 		Orgs: pol.orgs, Branding: branding(cfg),
 		Operators: rules(cfg.Operators), Permission: with.Permission, KeepCache: cfg.Session.KeepCache,
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL),
-		MaxAge: p.maxAge(cfg.Session.MaxAge),
+		MaxAge: p.maxAge(cfg.Session.MaxAge), Durable: p.store != nil, Listing: p.listing(),
 	})
 	if err != nil {
 		rt.Release()
@@ -154,6 +154,14 @@ func (p *Process) maxAge(d time.Duration) time.Duration {
 		return 0
 	}
 	return d
+}
+
+// listing is the list of sign-ins, where there is a store.
+func (p *Process) listing() session.Listing {
+	if p.store == nil {
+		return nil
+	}
+	return p.store
 }
 
 // portOf tells apart the cookies of several instances on one loopback host:
