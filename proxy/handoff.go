@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/identity"
@@ -31,6 +32,7 @@ type handOffs struct {
 	once      session.Once
 	signOut   signOutEndpoint // of the public host
 	own       mounted         // likewise
+	maxAge    time.Duration   // how old what is known of ended sessions may be
 }
 
 // endpoints are those of another host than the public one.
@@ -45,7 +47,7 @@ func (h *handOffs) endpoints(at *site) mounted {
 		{"logout", signOut.confirm, signOut.do},
 		{"account", away.account, nil},
 		{"organization", away.organization, nil},
-		{"session", (&sessionEndpoint{own: away.own, site: at}).serve, nil},
+		{"session", (&sessionEndpoint{own: away.own, site: at, maxAge: h.maxAge}).serve, nil},
 	}
 	for _, same := range [...]string{"jwks.json", pages.MarkPath, "logo"} {
 		if e, ok := h.own.whole[same]; ok {

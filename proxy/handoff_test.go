@@ -658,7 +658,7 @@ func TestAHandOffWaitsForItsStore(t *testing.T) {
 // Of two processes that share what counts once, one takes a grant.
 func TestP06_AGrantIsUsedOnceOnAllReplicas(t *testing.T) {
 	t.Parallel()
-	once := session.NewMemory(nil, nil)
+	once := session.NewMemory(session.MemoryOptions{})
 	key := session.NewKey(time.Now().Add(-time.Hour))
 	first := newHosts(t, setup{Login: everybodyIs(alice()), Once: once, Key: key})
 	second := newHosts(t, setup{Login: everybodyIs(alice()), Once: once, Key: key})

@@ -247,7 +247,7 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 		Sessions: s.sessions, Providers: ids, Orgs: o.Orgs, Assertions: signer, Now: s.clock.Now})
 	testenv.Check(tb, err)
 	if s.once = o.Once; s.once == nil {
-		s.once = session.NewMemory(s.clock.Now, nil)
+		s.once = session.NewMemory(session.MemoryOptions{Now: s.clock.Now})
 	}
 	process := NewProcess(ProcessOptions{Observers: []observe.Observer{observe.Log{Logger: s.log.logger()}}, Log: s.log.logger(),
 		Registerer: s.metrics, Now: s.clock.Now})

@@ -84,7 +84,8 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}}, permission: o.Permission}
 	organization := &organizationEndpoint{own: own, site: p.site, pages: p.pages, keepCache: o.KeepCache}
 	handOff := &handOffEndpoint{signIn: signIn, own: own, orgs: o.Orgs}
-	p.handOffs = &handOffs{signIns: signIns, admission: o.Admission, once: o.Once, signOut: *signOut}
+	p.handOffs = &handOffs{signIns: signIns, admission: o.Admission, once: o.Once, signOut: *signOut,
+		maxAge: o.MaxAge}
 	all := []endpoint{
 		{"login", signIn.serve, nil},
 		{"callback/{provider}", callback.serve, nil},

@@ -132,7 +132,7 @@ func TestP06_AGrantIsForOneBrowserHostAndMoment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	once := NewMemory(c.Now, nil)
+	once := NewMemory(MemoryOptions{Now: c.Now})
 	if err := ConsumeGrant(t.Context(), once, g); err != nil {
 		t.Errorf("the first time: %v", err)
 	}
