@@ -69,6 +69,10 @@ func check(c *console, path string, values bool) error {
 			fmt.Fprintf(c.stdout, "The page to return to after signing out at %s, to register there too: %s\n", p.ID,
 				assemble.LogoutURI(cfg))
 		}
+		if assemble.TakesLogouts(cfg, p) {
+			fmt.Fprintf(c.stdout, "The back-channel logout URI to register at %s, if it has such a thing: %s\n", p.ID,
+				assemble.BackchannelURI(cfg, p.ID))
+		}
 	}
 	if sec != nil {
 		printKeys(c.stdout, cfg, sec, time.Now())

@@ -23,6 +23,7 @@ var (
 	_ proxy.CallbackErrorReader = (*login.Provider)(nil)
 	_ proxy.LogoutProvider      = (*login.Provider)(nil)
 	_ proxy.Reauthenticator     = (*login.Provider)(nil)
+	_ proxy.LogoutVerifier      = (*login.LogoutVerifier)(nil)
 	_ admission.TokenVerifier   = (*login.TokenVerifier)(nil)
 )
 
@@ -116,9 +117,20 @@ func (with *Parts) useProviders(cfg *config.Config, process *Process,
 			continue
 		}
 		with.Permission = append(with.Permission, PermissionOf(l, RedirectURI(cfg, p.ID)))
-		with.Providers = append(with.Providers, proxy.Provider{ID: p.ID, Name: name, Login: l, EmailDomains: p.EmailDomains})
+		provider := proxy.Provider{ID: p.ID, Name: name, Login: l, EmailDomains: p.EmailDomains}
+		if TakesLogouts(cfg, p) {
+			if provider.Logouts, err = l.LogoutVerifier(); err != nil {
+				return err
+			}
+		}
+		with.Providers = append(with.Providers, provider)
 	}
 	return nil
+}
+
+// TakesLogouts reports whether a provider may say that somebody signed out there.
+func TakesLogouts(cfg *config.Config, p config.Provider) bool {
+	return !cfg.Store.IsZero() && !p.NoBackchannelLogout && p.Use != login.UseTokens && p.Options().NoLogoutTokens() == ""
 }
 
 // addTokens adds the routes that take the access tokens of a provider.

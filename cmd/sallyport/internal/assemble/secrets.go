@@ -113,6 +113,11 @@ func RedirectURI(cfg *config.Config, provider string) string {
 	return ownAddress(cfg, "/callback/"+provider)
 }
 
+// BackchannelURI is where a provider says who signed out there.
+func BackchannelURI(cfg *config.Config, provider string) string {
+	return ownAddress(cfg, "/backchannel-logout/"+provider)
+}
+
 // LogoutURI is to be registered too, where a provider sends people back to it.
 func LogoutURI(cfg *config.Config) string { return ownAddress(cfg, "/logout") }
 

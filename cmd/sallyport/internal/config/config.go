@@ -100,6 +100,7 @@ type Provider struct {
 	EmailDomains             []string // nil: it may vouch for any
 	TrustedAudiences         []string // who else may stand in the aud of ID tokens
 	SignOut                  SignOut  // at the provider too
+	NoBackchannelLogout      bool     // who signs out there is not signed out here
 }
 
 // SignOut is how people sign out at a provider too.
@@ -349,6 +350,10 @@ func providerShape() yamltable.Shape[Provider] {
 		yamltable.Field("logout", "Signing out at the provider too: `false` does not offer it; a mapping says what the "+
 			"provider needs for it. As the discovery document says if left out.",
 			signOutShape(), func(p *Provider) *SignOut { return &p.SignOut }),
+		yamltable.Field("backchannel_logout", "Whether the provider may say that somebody signed out there, which ends "+
+			"their sessions here (OpenID Connect Back-Channel Logout). It needs a `store`. auto: where the type is oidc and the "+
+			"provider signs with keys of its own; `sallyport check` prints the address to register.",
+			autoOrFalse(), func(p *Provider) *bool { return &p.NoBackchannelLogout }).Or("auto"),
 		yamltable.Field("public_keys", "type oidc: the provider's signing keys, instead of published ones. PEM, public "+
 			"keys or certificates; old and new ones while they change.",
 			yamltable.List(publicKeyRef(), 1), func(p *Provider) *[]Ref { return &p.PublicKeys }),
@@ -385,6 +390,20 @@ func endpointsShape() yamltable.Shape[login.Endpoints] {
 		yamltable.Field("graph", "type microsoft: the origin of Graph, where a national cloud has its own.", address,
 			func(e *login.Endpoints) *string { return &e.GraphURL }),
 	}}.Shape()
+}
+
+// autoOrFalse reads false as true: what it switches off is off.
+func autoOrFalse() yamltable.Shape[bool] {
+	word := yamltable.OneOf("auto or false", "auto")
+	return yamltable.Shape[bool]{Want: word.Want, Schema: yamltable.Schema{"enum": []any{"auto", false}},
+		Read: func(w *yamltable.Walker, at yamltable.Place, into *bool) {
+			if at.Node.Tag == "!!bool" && at.Node.Value == "false" {
+				*into = true
+				return
+			}
+			var v string
+			word.Read(w, at, &v)
+		}}
 }
 
 func signOutShape() yamltable.Shape[SignOut] {
