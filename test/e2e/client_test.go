@@ -54,6 +54,13 @@ func newClient(t testing.TB, p protocol) *http.Client {
 // of the session.
 func (c *corp) signIn(t testing.TB, person string) string {
 	t.Helper()
+	cookie, _ := c.signInKeeping(t, person)
+	return cookie
+}
+
+// signInKeeping is signIn, and returns the client that has the provider's cookies.
+func (c *corp) signInKeeping(t testing.TB, person string) (string, *http.Client) {
+	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -86,11 +93,11 @@ func (c *corp) signIn(t testing.TB, person string) string {
 	}
 	for _, cookie := range jar.Cookies(site) {
 		if cookie.Name == c.cookie {
-			return cookie.Name + "=" + cookie.Value
+			return cookie.Name + "=" + cookie.Value, client
 		}
 	}
 	t.Fatalf("%s did not get signed in at %s", person, c.url)
-	return ""
+	return "", nil
 }
 
 // signOut is what the button does.

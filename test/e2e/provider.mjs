@@ -33,7 +33,9 @@ function newProvider(issuer) {
       openid: ['sub'], email: ['email', 'email_verified'],
       profile: ['name', 'preferred_username'], groups: ['groups'], orgs: ['orgs'],
     },
-    features: { devInteractions: { enabled: false } },
+    features: { devInteractions: { enabled: false }, backchannelLogout: { enabled: true } },
+    // Without its dispatcher, which refuses loopback addresses: all of this is on one machine.
+    fetch: (url, { dispatcher, ...request }) => fetch(url, request),
     interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
     findAccount: (ctx, sub) => options.accounts[sub] && {
       accountId: sub, claims: () => ({ sub, ...options.accounts[sub] }),

@@ -27,19 +27,23 @@ const accounts = `{
 	"tom":  {"email": "tom@corp.example", "email_verified": true, "name": "<b onmouseover=\"x\">Tom</b>", "groups": ["sales"]}
 }`
 
-func startProvider(publicURL string) (*provider, error) {
+// startProvider starts it for one client, and tells: the client learns who signs out
+// at the provider.
+func startProvider(publicURL string, tells bool) (*provider, error) {
 	if _, err := oidcProvider(); err != nil {
 		return nil, err
 	}
 	p := &provider{ClientID: "sallyport-e2e", ClientSecret: "a secret: of 100% +ugly/characters"}
-	p.options = map[string]any{
-		"port": 0, "accounts": json.RawMessage(accounts),
-		"client": map[string]any{
-			"client_id": p.ClientID, "client_secret": p.ClientSecret,
-			"redirect_uris": []string{publicURL + "/.sallyport/callback/corp",
-				publicURL + "/.sallyport/callback/partner"},
-		},
+	client := map[string]any{
+		"client_id": p.ClientID, "client_secret": p.ClientSecret,
+		"redirect_uris": []string{publicURL + "/.sallyport/callback/corp",
+			publicURL + "/.sallyport/callback/partner"},
 	}
+	if tells {
+		client["backchannel_logout_uri"] = publicURL + "/.sallyport/backchannel-logout/corp"
+		client["backchannel_logout_session_required"] = true
+	}
+	p.options = map[string]any{"port": 0, "accounts": json.RawMessage(accounts), "client": client}
 	return p, p.start()
 }
 

@@ -67,6 +67,7 @@ type setup struct {
 	H2C                bool     // with Listen: HTTP/2 without TLS, too
 	TwoProviders       bool     // the one provider, under two names
 	Organizations      bool     // people may belong to several
+	Stored             bool     // with a store, so that the provider can say who signed out there
 	Operators          string   // as the configuration has them
 	Admin, Trusted     string   // listen.admin (off if empty) and trusted_proxies, as the configuration has them
 	Hosts              []string // other hosts of the app
@@ -74,6 +75,7 @@ type setup struct {
 	Provider           *provider
 	App                *app
 	Cert, Key, Secrets string
+	Store              string
 }
 
 const setupConfig = `version: 1
@@ -91,6 +93,9 @@ listen:
 trusted_proxies: {{or .Trusted "[]"}}
 session:
   keys: ["file:{{.Secrets}}"]
+{{- if .Stored}}
+store: "sqlite:{{.Store}}"
+{{- end}}
 providers:
   - id: corp
     name: Corp Login
@@ -143,7 +148,7 @@ func serve(dir string, s setup) (*site, error) {
 	if err != nil {
 		return nil, fmt.Errorf("genkey: %w", err)
 	}
-	s.Secrets = filepath.Join(dir, "session-key")
+	s.Secrets, s.Store = filepath.Join(dir, "session-key"), filepath.Join(dir, "ended.db")
 	cookie := ""
 	if s.Listen == "" {
 		cert, err := world.cert()
@@ -181,7 +186,7 @@ func newCorp(s setup) (*corp, error) {
 	s.App = c.app
 	dir, err := os.MkdirTemp(world.dir, "corp-")
 	if err == nil {
-		c.provider, err = startProvider(s.PublicURL)
+		c.provider, err = startProvider(s.PublicURL, s.Stored)
 		s.Provider = c.provider
 	}
 	if err == nil {
