@@ -98,6 +98,16 @@ func pageSamples() map[string]Page {
 			AccountURL: "/.sallyport/account", SwitchURL: "/.sallyport/login?switch=1&return_to=%2Fbank",
 			Switch: &OrgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/bank", Orgs: []OrgChoice{{"birch", "Birch Bank", "birch.example"}}},
 		}},
+		"denied_choose": {Status: 403, Template: "denied", Data: Denied{
+			Name: "Ines Duarte", Org: "Acme Rockets", Sentence: "It is for another organization than Acme Rockets.",
+			AccountURL: "/.sallyport/account", SwitchURL: "/.sallyport/login?switch=1&return_to=%2Fbank",
+			ChooseURL: "/.sallyport/organization?return_to=%2Fbank",
+		}},
+		"denied_places": {Status: 403, Template: "denied", Data: Denied{
+			Name: "Ines Duarte", Sentence: "cedar.example.com is for Cedar Clinic, and your account does not belong to it.",
+			AccountURL: "/.sallyport/account", SwitchURL: "/.sallyport/login?switch=1",
+			Places: []Place{{"Acme Rockets", "https://acme.example.com/"}, {"Birch Bank", "https://birch.example.com/"}},
+		}},
 		"organization": {Template: "organization", Data: Organization{
 			Name: "Ines Duarte", SwitchURL: "/.sallyport/login?switch=1&return_to=%2Freports%3Fweek%3D47",
 			Choices: &OrgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/reports?week=47&by=team", Orgs: []OrgChoice{
