@@ -1,10 +1,14 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,7 +16,12 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/internal/useragent"
+	"github.com/sallyport-proxy/sallyport/session"
+	"github.com/sallyport-proxy/sallyport/store"
+	"github.com/sallyport-proxy/sallyport/store/sqlite"
 )
 
 func TestMain(m *testing.M) {
@@ -46,6 +55,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"expand": expandFile, "get": getURL, "put": putText, "metric": awaitMetric, "append": appendLine, "hup": hangUp,
+			"signedin": signedIn, "exit": exitsWith,
 		},
 	})
 }
@@ -96,6 +106,20 @@ func getURL(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
+// signedIn has a process that shares a file of SQLite note a sign-in: whose, and where
+// they are a member, which is the active organization.
+func signedIn(ts *testscript.TestScript, _ bool, args []string) {
+	s, err := sqlite.Open(context.Background(), ts.MkAbs(args[0]), store.Options{Absolute: time.Hour})
+	ts.Check(err)
+	provider, subject, _ := strings.Cut(args[1], ":")
+	now := time.Now().Truncate(time.Millisecond)
+	of := session.Session{Root: args[1], SignedIn: now, Expires: now.Add(time.Hour),
+		Identity: identity.Identity{Provider: provider, Subject: subject, ProviderSID: "there", Org: identity.Org{ID: args[2]}}}
+	s.NoteSignIn(of.Entry("192.0.2.1", useragent.Words("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")))
+	ts.Check(s.Close()) // with what waited
+	ts.Setenv("SID", of.SID())
+}
+
 // putText sends a text to an address and prints status and body. What follows
 // the text are headers.
 func putText(ts *testscript.TestScript, _ bool, args []string) {
@@ -137,5 +161,13 @@ func appendLine(ts *testscript.TestScript, _ bool, args []string) {
 func hangUp(ts *testscript.TestScript, _ bool, _ []string) {
 	for _, cmd := range ts.BackgroundCmds() {
 		ts.Check(cmd.Process.Signal(syscall.SIGHUP))
+	}
+}
+
+// exitsWith runs a command that must end with this code.
+func exitsWith(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || strconv.Itoa(exit.ExitCode()) != args[0] {
+		ts.Fatalf("%v: %v, want exit code %s", args[1:], err, args[0])
 	}
 }

@@ -39,7 +39,7 @@ func OpenStore(ctx context.Context, cfg *config.Config, o store.Options) (*store
 }
 
 func advised(err error, advice string) error {
-	if err == nil || advice == "" || errors.Is(err, store.ErrNewer) {
+	if err == nil || advice == "" || errors.Is(err, store.ErrNewer) || errors.Is(err, store.ErrNoTables) {
 		return err
 	}
 	return fmt.Errorf("%w (%s)", err, advice)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"io/fs"
+	"strings"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 )
@@ -35,6 +36,16 @@ func (c *Config) ResolvePublicURL(env func(string) (string, bool), fsys fs.FS) F
 		return c.doc.Finish(faults)
 	}
 	return c.doc.Finish(c.settleHosts())
+}
+
+// ResolveStore is Resolve for the store alone: who lists or ends sessions needs no
+// other secret.
+func (c *Config) ResolveStore(env func(string) (string, bool), fsys fs.FS) Faults {
+	ofStore := func(path string) bool { return path == "store" || strings.HasPrefix(path, "store.") }
+	if faults := c.doc.Resolve(env, fsys, ofStore); len(faults) > 0 {
+		return c.doc.Finish(faults)
+	}
+	return c.doc.Finish(c.storeFaults())
 }
 
 func keyTexts(refs []Ref) []KeyText {
