@@ -27,6 +27,7 @@ const canarySecret = "c4nary+client/secret=0123456789abcdef"
 type binary struct {
 	public, admin string
 	providers     map[string]*testenv.Faults
+	config        string // file
 	output        string // file with all it wrote, to stdout and stderr
 	process       *exec.Cmd
 
@@ -35,8 +36,9 @@ type binary struct {
 }
 
 // startBinary writes a configuration with providers, each by its id with the
-// kind it has and how it is configured, and serves it at log level debug.
-func startBinary(t *testing.T, providers map[string][2]string, key string) *binary {
+// kind it has and how it is configured, and serves it at log level debug. more are
+// further keys of the configuration.
+func startBinary(t *testing.T, providers map[string][2]string, key string, more ...string) *binary {
 	t.Helper()
 	b := &binary{providers: map[string]*testenv.Faults{}}
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -77,7 +79,8 @@ func startBinary(t *testing.T, providers map[string][2]string, key string) *bina
 	write(t, file, "version: 1\npublic_url: http://"+b.public+"\nlisten: {http: \""+b.public+"\", admin: \""+b.admin+"\"}\n"+
 		"log: {level: debug, format: json}\nsession: {keys: [\"literal:"+key+"\"]}\nproviders:\n"+entries+
 		"operators: [{email_domains: [acme.example]}]\n"+
-		"routes:\n  - {name: app, path: /, upstream: \""+app.URL+"\", allow: authenticated}\n")
+		"routes:\n  - {name: app, path: /, upstream: \""+app.URL+"\", allow: authenticated}\n"+strings.Join(more, "\n"))
+	b.config = file
 	b.run(t, dir, file)
 	return b
 }
