@@ -207,7 +207,8 @@ func TestADeadPooledConnectionNeitherFailsARequestNorRepeatsAPOST(t *testing.T) 
 			readBody(p, h)
 			p.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 			if strings.HasPrefix(h, "GET /idle") {
-				p.Close()
+				testenv.Check(t, p.Conn.(*net.TCPConn).CloseWrite())
+				p.awaitEnd() // the other side has noticed it; sooner, a POST may be lost with it
 				hungUp <- true
 				return
 			}
