@@ -61,7 +61,8 @@ bench: ## run the benchmarks
 
 FUZZTIME ?= 10m
 .PHONY: campaigns
-campaigns: fuzz ## run what takes hours: every fuzz target, and the long forms of the end-to-end tests
+campaigns: fuzz ## run what takes hours: every fuzz target, and the long forms of the tests under load
+	SALLYPORT_CAMPAIGN=1 go test -count=1 -timeout 1h -v -run UnderLoad ./cmd/sallyport
 	cd test/e2e && SALLYPORT_CAMPAIGN=1 go test -count=1 -timeout 1h -v ./...
 
 .PHONY: fuzz
