@@ -199,7 +199,7 @@ func TestTheImageExposesWhereItListens(t *testing.T) {
 		t.Fatal(err)
 	}
 	var want []string
-	for _, address := range []string{cfg.Listen.HTTP, cfg.Listen.Admin.Address} {
+	for _, address := range []string{cfg.Listen.HTTP.Address, cfg.Listen.Admin.Address} {
 		if host, port, err := net.SplitHostPort(address); err != nil {
 			t.Error(err)
 		} else if host == "" {

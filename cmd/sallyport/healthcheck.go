@@ -87,12 +87,12 @@ func configuredHealth(path string, named bool) (healthQuestion, error) {
 	case cfg.Listen.Admin.Address != "":
 		return healthQuestion{url: "http://" + reachable(cfg.Listen.Admin.Address) + "/readyz"}, nil
 	}
-	scheme, address, host := "http", cfg.Listen.HTTP, ""
+	scheme, address, host, proxies := "http", cfg.Listen.HTTP.Address, "", cfg.Listen.HTTP.ProxyProtocol
 	if cfg.PublicURL != nil { // nil: it is a reference, which is not read here
 		host = cfg.PublicURL.Host
 	}
 	if cfg.Listen.HTTPS.Address != "" {
-		scheme, address = "https", cfg.Listen.HTTPS.Address
+		scheme, address, proxies = "https", cfg.Listen.HTTPS.Address, cfg.Listen.HTTPS.ProxyProtocol
 	}
 	jwks := scheme + "://" + reachable(address) + cfg.Prefix + "/jwks.json"
 	return healthQuestion{url: jwks, public: true, host: host}, nil

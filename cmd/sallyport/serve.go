@@ -233,10 +233,10 @@ func logWarnings(log *slog.Logger, now, before []config.Fault) {
 func publicListener(cfg *config.Config, front http.Handler, cert *server.Certificate,
 	log *asynclog.Log) *server.Listener {
 	limits := server.Limits{Header: int(cfg.Limits.Header), KeepAlive: cfg.Listen.KeepAlive, H2C: cfg.Listen.H2C}
-	l := &server.Listener{Key: "listen.http", Address: cfg.Listen.HTTP,
-		HTTP: server.NewPublicHTTP(front, limits, log.Logger)}
+	l := &server.Listener{Key: "listen.http", Address: cfg.Listen.HTTP.Address,
+		Proxies: cfg.Listen.HTTP.ProxyProtocol, HTTP: server.NewPublicHTTP(front, limits, log.Logger)}
 	if cert != nil {
-		l.Key, l.Address = "listen.https.address", cfg.Listen.HTTPS.Address
+		l.Key, l.Address, l.Proxies = "listen.https.address", cfg.Listen.HTTPS.Address, cfg.Listen.HTTPS.ProxyProtocol
 		l.HTTP.TLSConfig = cert.Config()
 	}
 	return l

@@ -184,7 +184,7 @@ func TestP21_Defaults(t *testing.T) {
 	p, r := c.Providers[0], c.Routes[0]
 	for what, pair := range map[string][2]any{
 		"prefix":        {c.Prefix, "/.sallyport"},
-		"http":          {c.Listen.HTTP, ":4180"},
+		"http":          {c.Listen.HTTP.Address, ":4180"},
 		"h2c":           {c.Listen.H2C, false},
 		"keep_alive":    {c.Listen.KeepAlive, 620 * time.Second}, // above the 600 s of cloud balancers
 		"admin":         {c.Listen.Admin.Address, "127.0.0.1:4181"},

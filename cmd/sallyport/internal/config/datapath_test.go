@@ -269,7 +269,7 @@ func TestTrustedProxiesAreAddressesAndRanges(t *testing.T) {
 
 func TestH2CIsForPlainHTTP(t *testing.T) {
 	for _, in := range []string{"{h2c: true}", "{http: ':80', h2c: true}"} {
-		if c := parse(t, valid+"listen: "+in+"\n"); !c.Listen.H2C || c.Listen.HTTP == "" {
+		if c := parse(t, valid+"listen: "+in+"\n"); !c.Listen.H2C || c.Listen.HTTP.Address == "" {
 			t.Errorf("%s: %+v", in, c.Listen)
 		}
 	}

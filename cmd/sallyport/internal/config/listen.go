@@ -12,9 +12,9 @@ import (
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 )
 
-// Listen says where to accept connections. HTTP or HTTPS.Address is "".
+// Listen says where to accept connections. HTTP.Address or HTTPS.Address is "".
 type Listen struct {
-	HTTP  string
+	HTTP  HTTP
 	H2C   bool // HTTP takes HTTP/2 by prior knowledge too
 	HTTPS HTTPS
 	Admin Admin
@@ -22,10 +22,18 @@ type Listen struct {
 	KeepAlive time.Duration
 }
 
+// HTTP is a listener without TLS.
+type HTTP struct {
+	Address string
+	// ProxyProtocol are peers whose connections must begin with a PROXY header.
+	ProxyProtocol []netip.Prefix
+}
+
 // HTTPS is a listener with a certificate (PEM, with its chain) and its key.
 type HTTPS struct {
-	Address   string
-	Cert, Key Ref
+	Address       string
+	Cert, Key     Ref
+	ProxyProtocol []netip.Prefix // as in HTTP
 }
 
 // Admin is the listener for metrics and health checks.
@@ -48,10 +56,12 @@ func listenShape() yamltable.Shape[Listen] {
 			yamltable.FileRef(yamltable.FormFile, yamltable.FormEnv), func(h *HTTPS) *Ref { return &h.Cert }).Required(),
 		yamltable.Field("key", "The private key of the certificate, "+
 			"PEM.", yamltable.SecretRef(yamltable.FormFile, yamltable.FormEnv), func(h *HTTPS) *Ref { return &h.Key }).Required(),
+		yamltable.Field("proxy_protocol", "As in http.", proxyProtocol(),
+			func(h *HTTPS) *[]netip.Prefix { return &h.ProxyProtocol }).Or("[]"),
 	}}.Shape()
 	return yamltable.Object[Listen]{Instead: listenFor, Keys: []yamltable.Entry[Listen]{
-		yamltable.Field("http", "The address for plain http, host:port or :port.", address(),
-			func(l *Listen) *string { return &l.HTTP }).Or(`":4180"`),
+		yamltable.Field("http", "The address for plain http, host:port or :port, or a mapping.", httpShape(),
+			func(l *Listen) *HTTP { return &l.HTTP }).Or(`":4180"`),
 		yamltable.Field("h2c", "Plain http also accepts HTTP/2 from clients that start with it (prior knowledge), as gRPC "+
 			"does. https needs no such key.",
 			yamltable.OnlyTrue(), func(l *Listen) *bool { return &l.H2C }),
@@ -64,6 +74,39 @@ func listenShape() yamltable.Shape[Listen] {
 			adminShape(),
 			func(l *Listen) *Admin { return &l.Admin }).Or(`"127.0.0.1:4181"`),
 	}, Rivals: [][]string{{"http", "https"}}, Check: checkListen}.Shape()
+}
+
+func httpShape() yamltable.Shape[HTTP] {
+	place := func(h *HTTP) *string { return &h.Address }
+	full := yamltable.Object[HTTP]{Keys: []yamltable.Entry[HTTP]{
+		yamltable.Field("address", "The address, host:port or :port.", address(), place).Required(),
+		yamltable.Field("proxy_protocol", "Addresses and ranges of the load balancers whose connections begin with a PROXY "+
+			"header, version 1 or 2. Those that do not are closed; a header from elsewhere is refused.", proxyProtocol(),
+			func(h *HTTP) *[]netip.Prefix { return &h.ProxyProtocol }).Or("[]"),
+	}}.Shape()
+	short := address()
+	return yamltable.Either(short.Want+", or a mapping", yamltable.Within(short, place), yamltable.Mapping, full)
+}
+
+func proxyProtocol() yamltable.Shape[[]netip.Prefix] {
+	return yamltable.List(addressRange(nil), 0)
+}
+
+// proxyProtocolWarnings tell of listeners on which everybody says which address they
+// have. There are such balancers: they keep the client's address in IP, and only a
+// firewall knows that they are it.
+func (c *Config) proxyProtocolWarnings() Faults {
+	var warnings Faults
+	for key, ranges := range map[string][]netip.Prefix{"listen.http.proxy_protocol": c.Listen.HTTP.ProxyProtocol,
+		"listen.https.proxy_protocol": c.Listen.HTTPS.ProxyProtocol} {
+		for i, p := range ranges {
+			if p.Bits() == 0 {
+				warnings = append(warnings, c.doc.FaultAt(yamltable.Index(key, i), "is all addresses: whoever reaches this "+
+					"listener can say which address they have; only the load balancer may reach it"))
+			}
+		}
+	}
+	return warnings
 }
 
 // listenFor is the mapping for an address, or for a port alone.
@@ -145,8 +188,19 @@ func probeTarget() yamltable.Shape[*url.URL] {
 	})
 }
 
-// proxyRange is one address or a range of them.
+// proxyRange is one address or a range of them, and not all.
 func proxyRange() yamltable.Shape[netip.Prefix] {
+	return addressRange(func(p netip.Prefix) string {
+		if p.Bits() == 0 {
+			return "must not be all addresses: everybody could then say who they are"
+		}
+		return ""
+	})
+}
+
+// addressRange is one address or a range of them; what refuse (it may be nil) says of
+// one is its fault.
+func addressRange(refuse func(netip.Prefix) string) yamltable.Shape[netip.Prefix] {
 	want := "an address such as 192.0.2.7 or a range such as 10.0.0.0/8"
 	s := yamltable.Schema{"type": "string", "pattern": `^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$`}
 	return yamltable.Shape[netip.Prefix]{Want: want, Schema: s, Read: func(w *yamltable.Walker, at yamltable.Place,
@@ -156,13 +210,17 @@ func proxyRange() yamltable.Shape[netip.Prefix] {
 			return
 		}
 		p, err := parseRange(v)
+		refusal := ""
+		if err == nil && refuse != nil {
+			refusal = refuse(p)
+		}
 		switch {
 		case err != nil:
 			w.Fault(at, "must be %s, not %s", want, yamltable.Quote(v))
 		case p.Addr().Is4In6():
 			w.Suggest(at, unmapped(p), "must be written as IPv4, as it is compared, not %s", yamltable.Quote(v))
-		case p.Bits() == 0:
-			w.Fault(at, "must not be all addresses: everybody could then say who they are")
+		case refusal != "":
+			w.Fault(at, "%s", refusal)
 		case p != p.Masked():
 			w.Suggest(at, p.Masked().String(), "must begin with the first address of the range, not %s", yamltable.Quote(v))
 		default:

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
@@ -45,8 +47,11 @@ func (c *Config) NeedsRestart(before *Config) Faults {
 	if wasTLS, isTLS := before.Listen.HTTPS.Address != "", c.Listen.HTTPS.Address != ""; wasTLS != isTLS {
 		fixed("listen", scheme(wasTLS), scheme(isTLS))
 	} else {
-		fixed("listen.http", text(before.Listen.HTTP), text(c.Listen.HTTP))
+		fixed("listen.http", text(before.Listen.HTTP.Address), text(c.Listen.HTTP.Address))
+		fixed("listen.http.proxy_protocol", rangesText(before.Listen.HTTP.ProxyProtocol), rangesText(c.Listen.HTTP.ProxyProtocol))
 		fixed("listen.https.address", text(before.Listen.HTTPS.Address), text(c.Listen.HTTPS.Address))
+		fixed("listen.https.proxy_protocol", rangesText(before.Listen.HTTPS.ProxyProtocol),
+			rangesText(c.Listen.HTTPS.ProxyProtocol))
 	}
 	fixed("listen.h2c", before.Listen.H2C, c.Listen.H2C)
 	fixed("listen.keep_alive", before.Listen.KeepAlive, c.Listen.KeepAlive)
@@ -73,4 +78,12 @@ func text(v string) string {
 		return "left out"
 	}
 	return v
+}
+
+func rangesText(ranges []netip.Prefix) string {
+	var all []string
+	for _, p := range ranges {
+		all = append(all, p.String())
+	}
+	return "[" + strings.Join(all, ", ") + "]"
 }

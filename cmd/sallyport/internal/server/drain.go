@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -35,7 +36,10 @@ const (
 //	settle → wait until a connection that could still bring a request has brought it
 type drainListener struct {
 	*net.TCPListener
-	blockLimit time.Duration // how long a header block may take in HTTP/2 without TLS; 0: that is not spoken
+	blockLimit time.Duration  // how long a header block may take in HTTP/2 without TLS; 0: that is not spoken
+	proxies    []netip.Prefix // peers whose connections begin with a PROXY header
+	proxyLimit time.Duration  // how long that may take
+	refusals   *refusals      // who did not keep to that; nil without proxies
 
 	mu      sync.Mutex // guards what follows
 	tracked map[*trackedConn]struct{}
@@ -95,6 +99,9 @@ func (g *drainListener) admit(c *net.TCPConn) *trackedConn {
 	v := &trackedConn{TCPConn: c, listener: g}
 	if g.blockLimit > 0 {
 		v.blocks = &headerBlocks{limit: g.blockLimit, expire: func() { _ = v.Close() }}
+	}
+	if listed(g.proxies, c.RemoteAddr()) {
+		v.proxied = newProxyHeader(c, g.proxyLimit, func() { _ = v.Close() }, g.refusals)
 	}
 	g.mu.Lock()
 	g.tracked[v] = struct{}{}
@@ -198,9 +205,23 @@ type trackedConn struct {
 	phase        atomic.Int32
 	known, http2 atomic.Bool   // it has brought a request or a preface; of HTTP/2
 	blocks       *headerBlocks // nil: not watched here
+	proxied      *proxyHeader  // nil: the peer is not one that sends it
+}
+
+// RemoteAddr is the client, as a PROXY header names it, or the peer.
+func (v *trackedConn) RemoteAddr() net.Addr {
+	if v.proxied == nil || v.proxied.await() != nil {
+		return v.TCPConn.RemoteAddr()
+	}
+	return v.proxied.client
 }
 
 func (v *trackedConn) Read(b []byte) (int, error) {
+	if v.proxied != nil {
+		if err := v.proxied.await(); err != nil {
+			return 0, err
+		}
+	}
 	n, err := v.TCPConn.Read(b)
 	if n > 0 && v.phase.Load() == silent {
 		v.phase.CompareAndSwap(silent, speaks)

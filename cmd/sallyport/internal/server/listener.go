@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"syscall"
 	"time"
 )
@@ -17,6 +19,10 @@ type Listener struct {
 	Address string
 	HTTP    *http.Server // with a TLSConfig it speaks TLS
 	Last    bool         // it answers until all others have stopped; of no use to clients who sign in
+
+	// Proxies are peers, such as a load balancer, whose connections begin with a PROXY
+	// header; its address stands for theirs. Others may not send one. Not if Last.
+	Proxies []netip.Prefix
 
 	on    *net.TCPListener
 	drain *drainListener // nil if Last
@@ -54,10 +60,10 @@ func IsAddrInUse(err error) bool { return errors.Is(err, syscall.EADDRINUSE) }
 func (l *Listener) Addr() net.Addr { return l.on.Addr() }
 
 // serve begins to answer, and sends to first why it ended.
-func (l *Listener) serve(first chan<- error) {
+func (l *Listener) serve(first chan<- error, log *slog.Logger) {
 	var from net.Listener = l.on
 	if !l.Last {
-		from = l.drained()
+		from = l.drained(log)
 	}
 	l.ended = make(chan error, 1)
 	go func() {
@@ -73,8 +79,10 @@ func (l *Listener) serve(first chan<- error) {
 }
 
 // drained is what is accepted from on, and known until it ends.
-func (l *Listener) drained() net.Listener {
+func (l *Listener) drained(log *slog.Logger) net.Listener {
 	l.drain = newDrainListener(l.on)
+	l.drain.proxies, l.drain.proxyLimit = l.Proxies, proxyHeaderTime
+	l.drain.refusals = &refusals{log: log, key: l.Key}
 	l.HTTP.ConnState = l.drain.note
 	switch {
 	case l.HTTP.TLSConfig != nil:

@@ -85,7 +85,7 @@ func (s *Server) Open(ctx context.Context) error {
 func (s *Server) Run(ctx context.Context) error {
 	first := make(chan error, len(s.Listeners)) // the errors with which listeners end, in their order in time
 	for _, l := range s.Listeners {
-		l.serve(first)
+		l.serve(first, s.Log)
 	}
 	s.Ready.Store(true)
 	select {
