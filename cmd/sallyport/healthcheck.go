@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/server"
 )
 
 func healthcheckCommand(c *console) *cobra.Command {
@@ -42,6 +45,9 @@ type healthQuestion struct {
 	public bool   // it is the public listener: any answer below 500 is healthy
 	host   string // the Host of the request; "": that of url
 	hint   string // what to do if there is no answer
+	// proxies must begin their connections to it with a PROXY header; this machine may
+	// be one of them.
+	proxies []netip.Prefix
 }
 
 func (q healthQuestion) ask(ctx context.Context, c *console) error {
@@ -58,7 +64,10 @@ func (q healthQuestion) ask(ctx context.Context, c *console) error {
 	req.Host = q.host
 	client := &http.Client{Transport: &http.Transport{}}
 	if q.public { // it is on this machine, its certificate has another name, and no secret is sent
-		client.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+		client.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				return server.DialLocal(ctx, network, address, q.proxies)
+			}}
 		client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	}
 	res, err := client.Do(req)
@@ -95,7 +104,7 @@ func configuredHealth(path string, named bool) (healthQuestion, error) {
 		scheme, address, proxies = "https", cfg.Listen.HTTPS.Address, cfg.Listen.HTTPS.ProxyProtocol
 	}
 	jwks := scheme + "://" + reachable(address) + cfg.Prefix + "/jwks.json"
-	return healthQuestion{url: jwks, public: true, host: host}, nil
+	return healthQuestion{url: jwks, public: true, host: host, proxies: proxies}, nil
 }
 
 // reachable returns an address of this machine at which a listener can be asked.

@@ -34,6 +34,9 @@ func TestHealthcheckAsksWhereTheConfigurationListens(t *testing.T) {
 			return `{http: "` + public + `", admin: "localhost:` + portIn(admin) + `"}`
 		},
 		"no admin": func(public, _ string) string { return `{http: "` + public + `", admin: ""}` },
+		"no admin, and this machine is a proxy of the listener": func(public, _ string) string {
+			return `{http: {address: "` + public + `", proxy_protocol: [127.0.0.1]}, admin: ""}`
+		},
 		"no admin, anywhere": func(public,
 			_ string) string {
 			return `{http: "0.0.0.0:` + portIn(public) + `", admin: ""}`

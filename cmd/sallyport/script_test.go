@@ -55,7 +55,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"expand": expandFile, "get": getURL, "put": putText, "metric": awaitMetric, "append": appendLine, "hup": hangUp,
-			"signedin": signedIn, "exit": exitsWith,
+			"signedin": signedIn, "exit": exitsWith, "send": sendRaw,
 		},
 	})
 }
@@ -170,4 +170,17 @@ func exitsWith(ts *testscript.TestScript, _ bool, args []string) {
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || strconv.Itoa(exit.ExitCode()) != args[0] {
 		ts.Fatalf("%v: %v, want exit code %s", args[1:], err, args[0])
 	}
+}
+
+// sendRaw sends a text to an address, with \r and \n for what they stand for, and
+// prints what comes back.
+func sendRaw(ts *testscript.TestScript, _ bool, args []string) {
+	c, err := net.Dial("tcp", args[0])
+	ts.Check(err)
+	defer c.Close()
+	_, err = io.WriteString(c, strings.NewReplacer(`\r`, "\r", `\n`, "\n").Replace(args[1]))
+	ts.Check(err)
+	ts.Check(c.SetReadDeadline(time.Now().Add(20 * time.Second)))
+	_, err = io.Copy(ts.Stdout(), c)
+	ts.Check(err)
 }

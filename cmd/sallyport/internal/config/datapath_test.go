@@ -343,3 +343,22 @@ func TestViaAndSiteHeadersAreRead(t *testing.T) {
 		t.Errorf("via off %v, site_headers %v", r.NoVia, r.SiteHeaders)
 	}
 }
+
+// TestP04_EverybodyMayNameTheirAddressIsWarnedOf, and a list is read for both listeners.
+func TestP04_EverybodyMayNameTheirAddressIsWarnedOf(t *testing.T) {
+	for in, warned := range map[string]bool{
+		"http: {address: ':80', proxy_protocol: [10.0.0.0/8, 192.0.2.7]}":                                    false,
+		"http: {address: ':80', proxy_protocol: [10.0.0.0/8, 0.0.0.0/0]}":                                    true,
+		"https: {address: ':443', cert: file:/a, key: file:/b, proxy_protocol: [10.0.0.0/8, '::/0']}":        true,
+		"https: {address: ':443', cert: file:/a, key: file:/b, proxy_protocol: ['fd00::/8', '2001:db8::7']}": false,
+	} {
+		c := parse(t, valid+"listen: {"+in+"}\n")
+		if len(c.Listen.HTTP.ProxyProtocol)+len(c.Listen.HTTPS.ProxyProtocol) != 2 {
+			t.Errorf("%s: %+v", in, c.Listen)
+		}
+		got := c.Warnings()
+		if len(got) > 0 != warned || warned && !strings.Contains(got[0].Error(), "proxy_protocol[1]: is all addresses") {
+			t.Errorf("%s: %v", in, got)
+		}
+	}
+}

@@ -60,6 +60,7 @@ func TestNeedsRestartPointsAtWhatCannotChange(t *testing.T) {
 	for old, tt := range map[string]struct{ new, at string }{
 		"http://localhost:4180":        {"http://localhost:4190", "c.yaml:2:13: public_url: "},
 		`http: "127.0.0.1:4180"`:       {`http: ":4180"`, "c.yaml:3:16: listen.http: "},
+		`"127.0.0.1:4180"`:             {`{address: "127.0.0.1:4180", proxy_protocol: [10.0.0.0/8]}`, "c.yaml:3:60: listen.http.proxy_protocol: "},
 		`admin: "127.0.0.1:4181"`:      {`admin: ""`, "c.yaml:3:41: listen.admin: "},
 		`, admin: "127.0.0.1:4181"`:    {`, h2c: true, keep_alive: 60s, admin: "127.0.0.1:4181"`, "c.yaml:3:39: listen.h2c: "},
 		`session: {`:                   {`session: {cookie_name: sallyport-two, `, "c.yaml:4:24: session.cookie_name: "},

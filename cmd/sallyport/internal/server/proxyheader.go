@@ -3,6 +3,7 @@ package server
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -224,6 +225,21 @@ func listed(ranges []netip.Prefix, peer net.Addr) bool {
 		}
 	}
 	return false
+}
+
+// DialLocal connects to a listener of this machine, for ourselves. If it takes us for
+// one of its proxies, the connection begins with a PROXY header that says so (LOCAL).
+func DialLocal(ctx context.Context, network, address string, proxies []netip.Prefix) (net.Conn, error) {
+	c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil || !listed(proxies, c.LocalAddr()) {
+		return c, err
+	}
+	header := &proxyproto.Header{Version: 2, Command: proxyproto.LOCAL, TransportProtocol: proxyproto.UNSPEC}
+	if _, err := header.WriteTo(c); err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // refusals tells operators of connections that were closed for want of a header: the
