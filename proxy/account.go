@@ -16,6 +16,8 @@ type accountEndpoint struct {
 	site       *site
 	providers  providers
 	pages      *pages.Pages
+	list       *personList
+	durable    bool         // what ends sessions is kept in a store
 	operators  *authz.Route // who sees permission
 	permission []pages.Permission
 }
@@ -30,7 +32,12 @@ func (e *accountEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 			return &failure{Status: http.StatusInternalServerError, Cause: session.ErrTooLarge}
 		}
 	}
-	show(e.pages, w, r, ev, pages.Page{Template: "account", Data: e.data(&s)})
+	data := e.data(&s)
+	if data.Sessions, err = e.list.show(r, &s); err != nil {
+		e.own.process.log.Error("the account page lacks the list of sessions", "request_id", ev.requestID, "error", err)
+	}
+	data.Sessions.OnlyHere, data.Sessions.EndURL = !e.durable, e.site.path("sessions/end")
+	show(e.pages, w, r, ev, pages.Page{Template: "account", Data: data})
 	return nil
 }
 

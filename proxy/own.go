@@ -79,8 +79,10 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 	signIns := p.signIns
 	signIn := &signInEndpoint{signIns: signIns, own: own, pages: p.pages}
 	callback := &callbackEndpoint{signIns: signIns, own: own, orgs: o.Orgs, listing: o.Listing}
-	signOut := &signOutEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages, keepCache: o.KeepCache}
-	account := &accountEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages,
+	signOut := &signOutEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages, keepCache: o.KeepCache,
+		durable: o.Durable}
+	list := &personList{process: p.Process, listing: o.Listing}
+	account := &accountEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages, list: list, durable: o.Durable,
 		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}}, permission: o.Permission}
 	organization := &organizationEndpoint{own: own, site: p.site, pages: p.pages, keepCache: o.KeepCache}
 	handOff := &handOffEndpoint{signIn: signIn, own: own, orgs: o.Orgs}
@@ -100,6 +102,10 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 	if o.Durable {
 		all = append(all, endpoint{"backchannel-logout/{provider}", nil,
 			newBackchannelEndpoint(p.Process, o.Sessions, o.Providers).serve})
+	}
+	if o.Listing != nil {
+		all = append(all, endpoint{"sessions/end", nil,
+			(&endSessionEndpoint{own: own, site: p.site, list: list, signOut: signOut}).serve})
 	}
 	if o.Branding.Logo != nil {
 		all = append(all, endpoint{"logo", (&picture{o.Branding.LogoType, o.Branding.Logo}).serve, nil})

@@ -50,6 +50,17 @@ func (o *ownSessions) signOut(w http.ResponseWriter, r *http.Request, ev *event,
 	return err == nil
 }
 
+// signOutEverywhere ends s and all other sessions of its person that began before now.
+// With an error other servers may not know yet.
+func (o *ownSessions) signOutEverywhere(w http.ResponseWriter, r *http.Request, ev *event, s session.Session) error {
+	ev.action = observe.SessionsEnded
+	err := o.sessions.EndPerson(r.Context(), &s)
+	o.process.metrics.ended.WithLabelValues(session.KindPerson.String(), "person").Inc()
+	o.sessions.Clear(w)
+	o.process.redeemed.forget(o.sessions.BrowserID(r))
+	return err
+}
+
 // sessionEndpoint tells single-page apps who is signed in, and until when.
 type sessionEndpoint struct {
 	own    *ownSessions

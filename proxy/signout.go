@@ -24,29 +24,74 @@ type signOutEndpoint struct {
 	providers providers
 	pages     *pages.Pages
 	keepCache bool
+	durable   bool // what ends sessions is kept in a store
 }
 
-// do ends the session, in this process at once.
+// do ends the session, in this process at once, and all of the person's if the form
+// says so.
 func (e *signOutEndpoint) do(w http.ResponseWriter, r *http.Request, ev *event) error {
 	if !admission.FromPagesOf(r, e.site.origin) {
 		return &failure{Status: http.StatusForbidden, Cause: errors.New("sign-out from another site"),
 			Title: "You were not signed out", Sentence: "The request to sign out came from another site.",
 			Advice: "If you want to sign out, do it on your account page: " + e.site.url("account")}
 	}
-	s, err := e.own.read(r, ev) // without one there may still be a cookie to take away
-	// A form of another site brings no cookie, whatever a service worker makes the
-	// browser say about it. The answer must not take away what was not sent.
-	everywhere := true
-	if !admission.ThroughWorker(r) || !errors.Is(err, session.ErrNone) {
-		everywhere = e.own.signOut(w, r, ev, s)
+	form, err := readForm(w, r)
+	everywhere := form.Get("everywhere") == "1"
+	if values := form["everywhere"]; err != nil || len(values) > 1 || len(values) == 1 && !everywhere {
+		// Not taken for a sign-out of this browser only: who meant all would not notice.
+		return &failure{Status: http.StatusBadRequest, Cause: errors.New("malformed sign-out"),
+			Title: "You were not signed out", Sentence: "What was sent is not a request to sign out.",
+			Advice: "Sign out on your account page: " + e.site.url("account")}
 	}
+	s, err := e.own.read(r, ev) // without one there may still be a cookie to take away
+	switch {
+	case err == nil && everywhere:
+		return e.leaveEverywhere(w, r, ev, s)
+	case admission.ThroughWorker(r) && errors.Is(err, session.ErrNone):
+		// A form of another site brings no cookie, whatever a service worker makes the
+		// browser say about it. The answer must not take away what was not sent.
+		clearCache(w, r, e.keepCache)
+		return e.signedOut(w, s, "", "")
+	}
+	return e.leave(w, r, ev, s)
+}
+
+// leave ends s, of which there may be only the cookie.
+func (e *signOutEndpoint) leave(w http.ResponseWriter, r *http.Request, ev *event, s session.Session) error {
+	known := e.own.signOut(w, r, ev, s)
 	clearCache(w, r, e.keepCache)
+	if !known {
+		return e.signedOut(w, s, "elsewhere", "later")
+	}
+	return e.signedOut(w, s, "", "")
+}
+
+// leaveEverywhere ends s, and all other sessions of its person that began before now.
+func (e *signOutEndpoint) leaveEverywhere(w http.ResponseWriter, r *http.Request, ev *event, s session.Session) error {
+	err := e.own.signOutEverywhere(w, r, ev, s)
+	clearCache(w, r, e.keepCache)
+	if err == nil {
+		return e.signedOut(w, s, "everywhere", "1")
+	}
+	const title = "You are signed out here, but perhaps not everywhere"
+	const sentence = "This server has ended your sessions, the one in this browser among them. " +
+		"Other servers of this site could not be told yet, so other browsers may still be signed in there."
+	const advice = "This server tells them as soon as it can. If it matters, sign in again in a few minutes, " +
+		"sign out everywhere once more, and tell the people who run this site."
+	return &failure{Status: http.StatusServiceUnavailable, RetryAfter: 5, Cause: err, Title: title, Sentence: sentence,
+		Advice: advice, Page: &pages.Page{Template: "message", Data: pages.Message{Title: title, Sentence: sentence,
+			Advice: advice, ActionURL: e.site.login("/"), ActionText: "Sign in again"}}}
+}
+
+// signedOut leads to the page for those who are signed out, with a name and a value
+// that say how it went.
+func (e *signOutEndpoint) signedOut(w http.ResponseWriter, s session.Session, name, value string) error {
 	q := url.Values{}
 	if s.Identity.Provider != "" {
 		q.Set("provider", s.Identity.Provider)
 	}
-	if !everywhere {
-		q.Set("elsewhere", "later")
+	if name != "" {
+		q.Set(name, value)
 	}
 	target := e.site.home().url("logout")
 	if len(q) > 0 {
@@ -89,7 +134,7 @@ func (e *signOutEndpoint) confirm(w http.ResponseWriter, r *http.Request, ev *ev
 	}
 	q, _ := readQuery(ev.facts.RawQuery)
 	data := pages.SignedOut{SignInURL: e.site.login("/"), Provider: e.atProvider(r.Context(), ev.facts.RawQuery),
-		Later: q.Get("elsewhere") == "later"}
+		Later: q.Get("elsewhere") == "later", Everywhere: q.Get("everywhere") == "1", OnlyHere: !e.durable}
 	pg := pages.Page{Template: "signedout", Data: data}
 	if data.Provider != nil && data.Provider.Post {
 		pg.FormAction = []string{data.Provider.URL}

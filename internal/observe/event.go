@@ -30,7 +30,7 @@ const (
 	Reauth       Action = "reauth"         // the provider was asked again who somebody is
 	SwitchOrg    Action = "switch_org"     // somebody made another organization the active one
 
-	SessionsEnded Action = "sessions_ended" // somebody else than the person ended sessions: a provider
+	SessionsEnded Action = "sessions_ended" // others than the browser's own: by the person, or by a provider
 )
 
 // Event is all that is told about one request.

@@ -80,6 +80,9 @@ type SignedOut struct {
 	SignInURL string
 	Provider  *ProviderSignOut // nil: it has no sign-out of its own that we know
 	Later     bool             // other servers of the site do not know yet
+	// Everywhere says that all sessions of the person were ended, and OnlyHere that they
+	// are over on the server that answers and nowhere else.
+	Everywhere, OnlyHere bool
 }
 
 // ProviderSignOut is a link, or with Post a form, to the provider's sign-out.
@@ -113,8 +116,27 @@ type Account struct {
 
 	LogoutURL, BackURL string
 	Switch             *OrgChoices // nil if there is nothing to switch to
+	Sessions           Sessions
 
 	Permissions []Permission // for operators; else nil
+}
+
+// Sessions are those that a person has, and what they can end of them.
+type Sessions struct {
+	Listed   bool // there is a list
+	Unknown  bool // which cannot be read now
+	List     []SessionLine
+	More     bool   // there are more than these
+	OnlyHere bool   // what is ended is over on the server that answers, and nowhere else
+	EndURL   string // where a line's button leads
+}
+
+// SessionLine is one session. SID is sent, Browser is in words, and This marks the one
+// that sees the page. From may be empty.
+type SessionLine struct {
+	SID, From, Browser string
+	Since              time.Time
+	This               bool
 }
 
 // Permission is what one provider is asked for at sign-in and what becomes of
