@@ -161,7 +161,7 @@ func (e *endSessionEndpoint) unavailable(cause error, title, sentence, advice st
 // choose for one. A request without a form has no values.
 func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxSessionForm)
-	r.Form = url.Values{} // the query is no part of it
+	// PostForm has nothing of the query.
 	if err := r.ParseMultipartForm(maxSessionForm); err != nil && !errors.Is(err, http.ErrNotMultipart) {
 		return nil, err
 	}
