@@ -13,6 +13,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -105,51 +106,58 @@ func TestAnAnswerThatCameEarlyIsNotWaitedForAgain(t *testing.T) {
 // it does not, in either direction.
 func TestAnExchangeEndsWhenNothingMoves(t *testing.T) {
 	t.Parallel()
+	// A client that sends a little every half a second takes longer in all than nothing may
+	// move; a busy machine may be late twelve times that.
+	const idle, pause, parts = 6 * time.Second, 500 * time.Millisecond, 14
 	for tls, way := range map[bool]string{false: "http", true: "h2c"} { // not every way: it takes its time
-		o := setup{TLS: tls, Idle: 3 * time.Second}
-		gone := make(chan struct{}, 1)
-		o.App = serveApp(t, way, func(w http.ResponseWriter, r *http.Request) {
-			_ = http.NewResponseController(w).EnableFullDuplex()
-			if r.URL.Path == "/down" {
-				_, _ = io.Copy(io.Discard, r.Body)
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			o := setup{TLS: tls, Idle: idle}
+			gone := make(chan struct{}, 1)
+			o.App = serveApp(t, way, func(w http.ResponseWriter, r *http.Request) {
+				_ = http.NewResponseController(w).EnableFullDuplex()
+				if r.URL.Path == "/down" {
+					_, _ = io.Copy(io.Discard, r.Body)
+				}
+				for range 3 {
+					_, _ = io.WriteString(w, "tick")
+					_ = http.NewResponseController(w).Flush()
+					time.Sleep(300 * time.Millisecond)
+				}
+				if r.URL.Path == "/down" {
+					<-r.Context().Done()
+					gone <- struct{}{}
+					return
+				}
+				n, _ := io.Copy(io.Discard, r.Body)
+				fmt.Fprintf(w, "%d", n)
+			})
+			s := newTestSite(t, o)
+			cookie := "Cookie: " + s.mint(t, alice())
+			p := s.stream(t, "POST", "/down", cookie)
+			p.Close()
+			body, err := readWithin(t, p.begun(t, soon).Body, -1, 2*soon)
+			if body != strings.Repeat("tick", 3) || err == nil {
+				t.Errorf("a silent app: %q, %v", body, err)
 			}
-			for range 3 {
-				_, _ = io.WriteString(w, "tick")
-				_ = http.NewResponseController(w).Flush()
-				time.Sleep(300 * time.Millisecond)
+			select {
+			case <-gone:
+			case <-time.After(soon):
+				t.Error("the app was not told")
 			}
-			if r.URL.Path == "/down" {
-				<-r.Context().Done()
-				gone <- struct{}{}
-				return
+			up := s.stream(t, "POST", "/up", cookie)
+			go func() {
+				for range parts {
+					_, _ = io.WriteString(up, "tock")
+					time.Sleep(pause)
+				}
+				up.Close()
+			}()
+			want := strings.Repeat("tick", 3) + strconv.Itoa(4*parts)
+			if body, err := readWithin(t, up.begun(t, soon).Body, -1, 3*soon); body != want || err != nil {
+				t.Errorf("a slow client: %q, %v", body, err)
 			}
-			n, _ := io.Copy(io.Discard, r.Body)
-			fmt.Fprintf(w, "%d", n)
 		})
-		s := newTestSite(t, o)
-		cookie := "Cookie: " + s.mint(t, alice())
-		p := s.stream(t, "POST", "/down", cookie)
-		p.Close()
-		body, err := readWithin(t, p.begun(t, soon).Body, -1, soon)
-		if body != strings.Repeat("tick", 3) || err == nil {
-			t.Errorf("a silent app: %q, %v", body, err)
-		}
-		select {
-		case <-gone:
-		case <-time.After(soon):
-			t.Error("the app was not told")
-		}
-		up := s.stream(t, "POST", "/up", cookie)
-		go func() {
-			for range 8 {
-				_, _ = io.WriteString(up, "tock")
-				time.Sleep(500 * time.Millisecond)
-			}
-			up.Close()
-		}()
-		if body, err := readWithin(t, up.begun(t, soon).Body, -1, 2*soon); body != strings.Repeat("tick", 3)+"32" || err != nil {
-			t.Errorf("a slow client: %q, %v", body, err)
-		}
 	}
 }
 
