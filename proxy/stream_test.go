@@ -316,17 +316,19 @@ func TestAStalledClientGets408AndAStalledApp504(t *testing.T) {
 	t.Parallel()
 	done := make(chan struct{})
 	t.Cleanup(func() { close(done) })
-	s := newTestSite(t, setup{Idle: time.Second, App: playApp(t, func(p *appPeer) { p.head(); <-done })})
-	cookie := "Cookie: " + s.mint(t, alice())
+	// A client that sends, on a busy machine too, is never silent for so long.
+	s := newTestSite(t, setup{Idle: 5 * time.Second, App: playApp(t, func(p *appPeer) { p.head(); <-done })})
+	cookie, much := "Cookie: "+s.mint(t, alice()), make([]byte, 64<<20)
 	for _, tt := range []struct {
 		name string
 		send func(io.Writer)
 		want int
 	}{
 		{"the client", func(w io.Writer) { _, _ = io.WriteString(w, "some") }, 408},
-		{"the app", func(w io.Writer) { _, _ = w.Write(make([]byte, 64<<20)) }, 504},
+		{"the app", func(w io.Writer) { _, _ = w.Write(much) }, 504},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			w := s.wire(t)
 			w.dial()
 			_, err := io.WriteString(w.conn, rawRequest("POST", "/x", s.host, cookie, "Content-Length: 134217728"))
@@ -740,9 +742,9 @@ func TestTrailersFollowABodyOfKnownLength(t *testing.T) {
 // An app that says again and again that it is at work is not silent.
 func TestInterimAnswersResetTheIdleTimeout(t *testing.T) {
 	t.Parallel()
-	s := newTestSite(t, setup{Idle: 3 * time.Second, App: playApp(t, func(p *appPeer) {
+	s := newTestSite(t, setup{Idle: 5 * time.Second, App: playApp(t, func(p *appPeer) {
 		p.head()
-		for range 10 {
+		for range 14 {
 			time.Sleep(400 * time.Millisecond)
 			p.say("HTTP/1.1 102 Processing\r\n\r\n")
 		}
