@@ -264,8 +264,15 @@ func (b *tab) open(url string) { b.t.Helper(); b.do(chromedp.Navigate(url)) }
 // press clicks what has these words on it, as a finger would.
 func (b *tab) press(words string) {
 	b.t.Helper()
-	b.do(chromedp.Click(chromedp.Search(fmt.Sprintf(`//*[self::a or self::button][contains(normalize-space(.), %q)]`,
-		words))))
+	b.do(chromedp.Click(chromedp.Search(controlWith(words))))
+}
+
+// controlWith finds the link or button with these words and no others or, where there is
+// none, one that has them among others (XPath).
+func controlWith(words string) string {
+	const control = `//*[self::a or self::button]`
+	exact := fmt.Sprintf(`%s[normalize-space(.) = %q]`, control, words)
+	return fmt.Sprintf(`%s | %s[contains(normalize-space(.), %q)][not(%s)]`, exact, control, words, exact)
 }
 
 func (b *tab) click(css string) { b.t.Helper(); b.do(chromedp.Click(chromedp.CSS(css))) }

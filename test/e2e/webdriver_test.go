@@ -73,7 +73,7 @@ func (p remoteTab) open(url string) error {
 func (p remoteTab) click(css string) error { return p.clickOn("css selector", css) }
 
 func (p remoteTab) press(words string) error {
-	return p.clickOn("xpath", fmt.Sprintf(`//*[self::a or self::button][contains(normalize-space(.), %q)]`, words))
+	return p.clickOn("xpath", controlWith(words))
 }
 
 func (p remoteTab) clickOn(using, what string) error {
