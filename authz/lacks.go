@@ -28,7 +28,10 @@ func (r Rule) distance(id *identity.Identity) int {
 	for _, missing := range []struct {
 		is   bool
 		cost int
-	}{{!r.hasOrg(id), 2}, {!r.hasDomain(id), 2}, {!r.hasEmail(id), 4}, {!r.hasSubject(id), 4}, {!r.hasGroup(id), 1}, {r.empty(), 100}} {
+	}{
+		{!r.hasOrg(id), 2}, {!r.hasDomain(id), 2}, {!r.hasEmail(id), 4}, {!r.hasSubject(id), 4}, {!r.hasGroup(id), 1},
+		{r.empty(), 100},
+	} {
 		if missing.is {
 			n += missing.cost
 		}

@@ -6,7 +6,7 @@ import "time"
 // Connect Back-Channel Logout 1.0). It names a person, a session at the provider, or
 // both: then only that session of that person is meant.
 type ProviderLogout struct {
-	Person      string // an Identity.ID; "": whoever has the session
+	Person      string // an Identity.ID; "": the session names its own
 	ProviderSID string // as in Identity; "": all sessions of the person
 
 	ID     string    // the provider's name for this message, which counts once

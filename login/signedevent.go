@@ -34,7 +34,7 @@ const maxTokenID = 255 // bytes of a jti
 func (o Options) unverifiableEvents() string {
 	o = o.complete()
 	switch {
-	case o.has(quirkHS256): // whoever shares the secret could make them
+	case o.has(quirkHS256): // anybody who shares the secret could make them
 		return "signs with the client secret (quirk hs256_id_token), and events need keys that the provider alone has"
 	case o.has(quirkIgnoreIDToken):
 		return "has no public keys to verify events with"

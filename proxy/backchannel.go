@@ -146,7 +146,7 @@ func statusOfLogout(err error) int {
 	return http.StatusServiceUnavailable
 }
 
-// refuseLogout says no more than that: whoever sends tokens must not learn from the
+// refuseLogout says no more than that: who sends tokens must not learn from the
 // answer what is wrong with them. The reason is for the log.
 func refuseLogout(w http.ResponseWriter, r *http.Request, ev *event, status int, cause error) error {
 	ev.cause = cause

@@ -165,10 +165,11 @@ func (e *callbackEndpoint) noLonger(w http.ResponseWriter, r *http.Request, ev *
 	e.own.signOut(w, r, ev, s)
 	ev.action = observe.Reauth
 	return e.site.tryAgain(&failure{Status: http.StatusForbidden,
-		Cause:    fmt.Errorf("%s no longer confirms who this is: %w", provider.ID, why),
-		Title:    "You have been signed out",
-		Sentence: provider.Name + " no longer says that you are " + displayName(&s.Identity) + ", so your session here has ended.",
-		Advice:   "Sign in again, or ask the people who run " + provider.Name + " whether your account may use this site.",
+		Cause: fmt.Errorf("%s no longer confirms who this is: %w", provider.ID, why),
+		Title: "You have been signed out",
+		Sentence: provider.Name + " no longer says that you are " + displayName(&s.Identity) +
+			", so your session here has ended.",
+		Advice: "Sign in again, or ask the people who run " + provider.Name + " whether your account may use this site.",
 	}, e.site.returnOf(trip.Flow))
 }
 

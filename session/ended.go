@@ -158,7 +158,8 @@ func (c Cut) Record(now time.Time) (Record, error) {
 	if c.Below <= math.MaxUint32 { // no generation is beyond, so that all are below
 		r.Below = uint32(c.Below)
 	}
-	if named > 1 || c.SID != "" && !isSID || c.Until.IsZero() || c.Before.IsZero() && r.Kind != KindRoot || c.Below > 0 && r.Kind != KindRoot ||
+	if named > 1 || c.SID != "" && !isSID || c.Until.IsZero() || c.Before.IsZero() && r.Kind != KindRoot ||
+		c.Below > 0 && r.Kind != KindRoot ||
 		(c.ProviderSID == "") != (c.Provider == "") {
 		return Record{}, ErrCut
 	}

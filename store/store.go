@@ -285,7 +285,7 @@ func (s *Store) Supersede(ctx context.Context, c session.Cut) (first bool, err e
 // Ended reports whether s is over, as far as this process knows.
 func (s *Store) Ended(of session.Session) bool { return s.view.Ended(&of) }
 
-// Earliest is the first moment at which whoever a session belongs to is not over
+// Earliest is the first moment at which a session of the same person is not over
 // at once.
 func (s *Store) Earliest(of session.Session) time.Time { return s.view.Earliest(&of) }
 

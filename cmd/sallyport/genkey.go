@@ -99,7 +99,7 @@ func writeKey(dir string, now time.Time) (path string, key session.Key, err erro
 	return "", session.Key{}, err
 }
 
-// writeNew writes a file that does not exist yet, so that whoever reads the
+// writeNew writes a file that does not exist yet, so that who reads the
 // directory finds all of it or nothing: it is written under a name that begins with
 // a dot, and then renamed. Of several at once with one path, only the one that has
 // that other name may go on, until the path exists; fs.ErrExist is for the rest.

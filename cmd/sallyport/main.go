@@ -100,7 +100,8 @@ func newRoot(c *console) *cobra.Command {
 		return usage("%w (see `%s --help`)", err, cmd.CommandPath())
 	})
 	root.CompletionOptions.DisableDefaultCmd = false
-	root.AddCommand(serveCommand(c), demoCommand(c), checkCommand(c), explainCommand(c), permissionsCommand(c), sessionsCommand(c),
+	root.AddCommand(serveCommand(c), demoCommand(c), checkCommand(c), explainCommand(c), permissionsCommand(c),
+		sessionsCommand(c),
 		genkeyCommand(c), schemaCommand(c),
 		healthcheckCommand(c), versionCommand(c))
 	return root

@@ -37,7 +37,7 @@ const addressForm = "postgres://user@host/database, or postgres:///database?host
 // environment nor at files. Its errors begin with "must" and repeat nothing of v.
 //
 // Over a network a server is verified (sslmode=verify-full) if nothing else is said.
-// libpq's own default, prefer, encrypts for whoever answers, and does without where
+// libpq's own default, prefer, encrypts for anybody who answers, and does without where
 // somebody on the way says no (CWE-757).
 func ParseAddress(v string) (a Address, err error) {
 	rest, ok := strings.CutPrefix(v, "postgres://")

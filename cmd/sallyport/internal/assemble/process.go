@@ -65,7 +65,8 @@ func NewProcess(reg prometheus.Registerer, log *slog.Logger, observers ...observ
 
 // Open has p keep what ended where cfg says, whose references are resolved: in its
 // store, or else in memory, up to the bound of cfg. It comes before Build, and Close
-// at the end. version is this program's, for who looks into the store. Another configuration does not change the store: that needs a restart.
+// at the end. version is this program's, and stands in the store for who looks into it.
+// Another configuration does not change the store: that needs a restart.
 func (p *Process) Open(ctx context.Context, cfg *config.Config, version string) error {
 	s, err := OpenStore(ctx, cfg, store.Options{Merged: p.merged, Log: p.log,
 		Absolute: cfg.Session.AbsoluteTimeout, Version: version})

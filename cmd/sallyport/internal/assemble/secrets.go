@@ -99,7 +99,7 @@ func ProviderOptions(cfg *config.Config, p config.Provider) login.Options {
 	o := p.Options()
 	o.Needs = cfg.Needs()
 	o.RedirectURL = RedirectURI(cfg, p.ID)
-	if o.ClientAssertion != nil { // such a token lives for minutes, and whoever issues it puts the next into the file
+	if o.ClientAssertion != nil { // such a token lives for minutes, and its issuer puts the next into the file
 		o.ClientAssertion = func() (string, error) { return p.ClientAssertion.Reread(os.DirFS("/")) }
 	}
 	if o.DiscoveryCredential != nil {

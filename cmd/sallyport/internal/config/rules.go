@@ -13,8 +13,8 @@ type PlacedRule struct {
 	bound bool // to the organization that its host names
 }
 
-// Rules are all rules of the file: whoever judges rules asks here, so that none
-// is left out.
+// Rules are all rules of the file. What judges rules asks here, so that none is left
+// out.
 func (c *Config) Rules() []PlacedRule {
 	var rules []PlacedRule
 	for i, r := range c.Routes {
@@ -33,7 +33,8 @@ func (c *Config) Rules() []PlacedRule {
 func (c *Config) bareGroupWarnings() Faults {
 	var warnings Faults
 	for _, r := range c.Rules() {
-		if len(c.Providers) > 1 && len(r.Groups) > 0 && len(r.Orgs)+len(r.EmailDomains)+len(r.Emails)+len(r.Subjects) == 0 && !r.bound {
+		more := len(r.Orgs) + len(r.EmailDomains) + len(r.Emails) + len(r.Subjects)
+		if len(c.Providers) > 1 && len(r.Groups) > 0 && more == 0 && !r.bound {
 			warnings = append(warnings, c.doc.FaultAt(r.Path,
 				"each of the providers can put people into these groups; add orgs or email_domains to say whose"))
 		}

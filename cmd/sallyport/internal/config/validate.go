@@ -373,7 +373,8 @@ func (p Provider) Options() login.Options {
 		endpoints.EndSessionURL = p.SignOut.URL
 	}
 	return login.Options{
-		ID: p.ID, Type: p.Type, Use: p.Use, ReauthAfter: p.ReauthAfter, DiscoveryCredential: reader(p.DiscoveryToken), Issuer: p.Issuer, Endpoints: endpoints,
+		ID: p.ID, Type: p.Type, Issuer: p.Issuer, Endpoints: endpoints,
+		Use: p.Use, ReauthAfter: p.ReauthAfter, DiscoveryCredential: reader(p.DiscoveryToken),
 		SignOut:  login.SignOut{Off: p.SignOut.Off, Params: p.SignOut.Params, ReturnParam: p.SignOut.ReturnParam},
 		ClientID: p.ClientID, ClientSecret: p.secret(), ClientAuth: p.ClientAuth,
 		ClientAssertion: reader(p.ClientAssertion), ClientKey: known(p.ClientKey), ClientKeyID: p.ClientKeyID,
@@ -402,7 +403,9 @@ func parameterName() yamltable.Shape[string] {
 func parameters() yamltable.Shape[map[string]string] {
 	name, value := parameterName(), yamltable.Scalar("a text", yamltable.Schema{},
 		func(v string) (string, error) { return v, nil })
-	s := yamltable.Schema{"type": "object", "minProperties": 1, "propertyNames": yamltable.Schema{"pattern": parameterPattern}, "additionalProperties": yamltable.Schema{"type": "string"}}
+	s := yamltable.Schema{"type": "object", "minProperties": 1,
+		"propertyNames":        yamltable.Schema{"pattern": parameterPattern},
+		"additionalProperties": yamltable.Schema{"type": "string"}}
 	return yamltable.Shape[map[string]string]{Want: "a mapping", About: "a mapping of names to texts", Schema: s,
 		Read: func(w *yamltable.Walker, at yamltable.Place, into *map[string]string) {
 			if !w.Expect(at, yamltable.Mapping, "a mapping of names to texts", false) {
