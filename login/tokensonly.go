@@ -25,18 +25,24 @@ func (o Options) useConflicts(add func(wrong bool, key, why string)) {
 		return
 	}
 	const signIn = "has a meaning for signing in only, and `use: tokens` says that nobody signs in here"
-	for key, given := range map[string]bool{
-		"client_secret":    o.ClientSecret != "",
-		"client_auth":      o.ClientAuth != "" && o.ClientAuth != ClientAuthAuto,
-		"client_assertion": o.ClientAssertion != nil, "client_key": o.ClientKey != "", "client_key_id": o.ClientKeyID != "",
-		"scopes": o.Scopes != nil, "reauth_after": o.ReauthAfter != 0,
-		"identity_from":     o.IdentityFrom != "" && o.IdentityFrom != FromAuto,
-		"trusted_audiences": o.TrustedAudiences != nil, "quirks": o.Quirks != nil,
-		"logout":                  o.SignOut.Off || o.SignOut.ReturnParam != "" || o.SignOut.Params != nil,
-		"endpoints.authorization": o.Endpoints.AuthorizationURL != "", "endpoints.token": o.Endpoints.TokenURL != "",
-		"endpoints.userinfo": o.Endpoints.UserinfoURL != "", "endpoints.end_session": o.Endpoints.EndSessionURL != "",
+	for _, c := range [...]struct {
+		key   string
+		given bool
+	}{
+		{"client_secret", o.ClientSecret != ""},
+		{"client_auth", o.ClientAuth != "" && o.ClientAuth != ClientAuthAuto},
+		{"client_assertion", o.ClientAssertion != nil},
+		{"client_key", o.ClientKey != ""}, {"client_key_id", o.ClientKeyID != ""},
+		{"scopes", o.Scopes != nil}, {"reauth_after", o.ReauthAfter != 0},
+		{"identity_from", o.IdentityFrom != "" && o.IdentityFrom != FromAuto},
+		{"trusted_audiences", o.TrustedAudiences != nil}, {"quirks", o.Quirks != nil},
+		{"logout", o.SignOut.Off || o.SignOut.ReturnParam != "" || o.SignOut.Params != nil},
+		{"endpoints.authorization", o.Endpoints.AuthorizationURL != ""},
+		{"endpoints.token", o.Endpoints.TokenURL != ""},
+		{"endpoints.userinfo", o.Endpoints.UserinfoURL != ""},
+		{"endpoints.end_session", o.Endpoints.EndSessionURL != ""},
 	} {
-		add(given, key, signIn)
+		add(c.given, c.key, signIn)
 	}
 	add(o.Type != TypeOIDC, "use", "is tokens, which is for type oidc")
 	add(o.PublicKeys != nil && o.DiscoveryCredential != nil, "discovery_token",

@@ -48,7 +48,7 @@ func (e *accountEndpoint) data(s *session.Session) pages.Account {
 		UserID: id.ID(), Provider: id.Provider, Groups: id.Groups,
 		GroupsUnknown: id.GroupsUnknown, GroupsDropped: id.GroupsDropped, OrgUnknown: id.OrgUnknown,
 		SignedInAt: s.SignedIn, ExpiresAt: s.Expires, IdleExpiresAt: s.IdleExpires,
-		LogoutURL: e.site.path("logout"), BackURL: e.site.start, Now: e.own.process.now(),
+		LogoutURL: e.site.path("logout"), BackURL: e.site.start(), Now: e.own.process.now(),
 	}
 	if provider, ok := e.providers.find(id.Provider); ok {
 		data.Provider = provider.Name

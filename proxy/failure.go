@@ -125,7 +125,7 @@ func (s *site) pageFor(f *failure, ev *event, r *http.Request) *pages.Page {
 		return &pages.Page{Template: "denied", Data: data}
 	}
 	return &pages.Page{Template: "message", Data: pages.Message{Title: f.Title, Sentence: f.Sentence, Advice: f.Advice,
-		ActionURL: s.start, ActionText: "Go to the start page"}}
+		ActionURL: s.start(), ActionText: "Go to the start page"}}
 }
 
 // fillIn gives a failure the words of its status where it has none of its own.

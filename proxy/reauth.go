@@ -35,7 +35,8 @@ type Reauthenticator interface {
 // nothing that sends a form. A provider that may not answer would keep the person, so
 // nobody is sent there without a sign of life.
 func (b *signIns) reauthDue(r *http.Request, ev *event, s *session.Session) (Provider, bool) {
-	if r.Method != http.MethodGet || ev.facts.Host != b.site.host || ev.dotted {
+	if r.Method != http.MethodGet || ev.facts.Host != b.site.host || ev.dotted ||
+		admission.KindOf(r) != admission.Navigation || admission.InFrame(r) {
 		return Provider{}, false
 	}
 	provider, _ := b.providers.find(s.Identity.Provider)
@@ -44,10 +45,12 @@ func (b *signIns) reauthDue(r *http.Request, ev *event, s *session.Session) (Pro
 		return Provider{}, false
 	}
 	after := asked.ReauthAfter()
-	due := after > 0 && b.sessions.Due(s, after) && admission.KindOf(r) == admission.Navigation && !admission.InFrame(r) &&
-		b.site.returnTo(ev.facts.Target()) == ev.facts.Target() && len(ev.facts.Target()) <= session.MaxReturnTo &&
-		discovered(provider) && asked.Answering(r.Context())
-	return provider, due
+	if after <= 0 || !b.sessions.Due(s, after) {
+		return Provider{}, false
+	}
+	here := ev.facts.Target()
+	return provider, len(here) <= session.MaxReturnTo && b.site.returnTo(here) == here && discovered(provider) &&
+		asked.Answering(r.Context())
 }
 
 // leaveForReauth sends the browser to the provider. That it was sent is in its cookie
@@ -113,7 +116,7 @@ func (e *callbackEndpoint) reauthenticated(w http.ResponseWriter, r *http.Reques
 		return e.noLonger(w, r, ev, provider, s, trip, err)
 	case kind == identity.Interaction:
 		e.countReauth(provider, "interaction")
-		e.own.signOut(w, r, ev, s)
+		e.own.end(w, r, ev, s, "reauth")
 		ev.action, ev.note = observe.Reauth, "the provider has to ask the person: "+err.Error()
 		return e.redirectToProvider(w, r, ev, provider, session.Flow{Purpose: purposeLogin, Provider: provider.ID,
 			ReturnTo: returnTo}, hintFor(&s.Identity))
@@ -162,7 +165,7 @@ func withOrgOf(who, before identity.Identity) identity.Identity {
 // provider may have its reason.
 func (e *callbackEndpoint) noLonger(w http.ResponseWriter, r *http.Request, ev *event, provider Provider,
 	s session.Session, trip session.Trip, why error) error {
-	e.own.signOut(w, r, ev, s)
+	e.own.end(w, r, ev, s, "reauth")
 	ev.action = observe.Reauth
 	return e.site.tryAgain(&failure{Status: http.StatusForbidden,
 		Cause: fmt.Errorf("%s no longer confirms who this is: %w", provider.ID, why),

@@ -62,7 +62,7 @@ func silently(t *testing.T, s *testSite, page testenv.Page) url.Values {
 // Somebody is taken out of a group at the provider. At the next page after the time has
 // come they have lost what the group opened, also in a copy of the cookie; whatever a
 // script or form of the page does until then goes on.
-func TestAGroupThatIsLostAtTheProviderIsLostAtTheNextPage(t *testing.T) {
+func TestP11_AGroupThatIsLostAtTheProviderIsLostAtTheNextPage(t *testing.T) {
 	t.Parallel()
 	s, b := reauthSite(t)
 	copied := s.cookieOf(t, b)
@@ -185,6 +185,9 @@ func TestP06_WhatAProviderAnswersWhenItIsAskedAgain(t *testing.T) {
 			if !tt.lives && len(s.app.Requests()) != reached {
 				t.Errorf("%d requests reached the app", len(s.app.Requests())-reached)
 			}
+			if got := s.counted(t, "sallyport_sessions_ended_total", "by", "reauth"); (got == 1) == tt.lives || s.counted(t, "sallyport_sessions_ended_total", "by", "person") != 0 {
+				t.Errorf("%v ends were counted", got)
+			}
 			if got := s.counted(t, "sallyport_reauths_total", "result", tt.result); got != 1 {
 				t.Errorf("%s was counted %v times", tt.result, got)
 			}
@@ -305,7 +308,7 @@ func TestP06_ManyTabsThatAreSentThereAgainStaySignedIn(t *testing.T) {
 }
 
 // A sign-out while the browser was away is not undone by what it brings back.
-func TestP05_WhatEndedWhileTheBrowserWasAwayStaysEnded(t *testing.T) {
+func TestP10_WhatEndedWhileTheBrowserWasAwayStaysEnded(t *testing.T) {
 	t.Parallel()
 	s, b := reauthSite(t)
 	s.due(t, b)

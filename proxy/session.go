@@ -35,6 +35,11 @@ func (o *ownSessions) read(r *http.Request, ev *event) (session.Session, error) 
 // ended already: its sign-in may have lived on, in a copy that went to a later session.
 // It reports whether other servers know: if not, they learn of it as soon as they can.
 func (o *ownSessions) signOut(w http.ResponseWriter, r *http.Request, ev *event, s session.Session) (everywhere bool) {
+	return o.end(w, r, ev, s, "person")
+}
+
+// end is signOut on behalf of by, as the metric has it.
+func (o *ownSessions) end(w http.ResponseWriter, r *http.Request, ev *event, s session.Session, by string) bool {
 	if s.Root != "" {
 		ev.identify(&s.Identity)
 		ev.action = observe.SignOut
@@ -44,7 +49,7 @@ func (o *ownSessions) signOut(w http.ResponseWriter, r *http.Request, ev *event,
 		o.process.log.Error("a sign-out reached this process only, for now", "request_id", ev.requestID, "error", err)
 	}
 	if s.Root != "" {
-		o.process.metrics.ended.WithLabelValues(session.KindRoot.String(), "person").Inc()
+		o.process.metrics.ended.WithLabelValues(session.KindRoot.String(), by).Inc()
 	}
 	o.process.redeemed.forget(o.sessions.BrowserID(r))
 	return err == nil

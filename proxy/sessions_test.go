@@ -3,7 +3,10 @@ package proxy
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -63,7 +66,7 @@ func (s *testSite) account(t *testing.T, b *testenv.Browser) testenv.Page {
 
 // What the account page lists, and what its buttons end: a session of one's own, in another
 // browser. It can do nothing more, and the app is asked no more for it.
-func TestP05_PeopleEndTheirOwnSessionsInOtherBrowsers(t *testing.T) {
+func TestP10_PeopleEndTheirOwnSessionsInOtherBrowsers(t *testing.T) {
 	t.Parallel()
 	s, mira, phone, jonas := listed(t)
 	page := s.account(t, mira)
@@ -122,9 +125,9 @@ func TestP05_PeopleEndTheirOwnSessionsInOtherBrowsers(t *testing.T) {
 	}
 }
 
-// All of a person's sessions end, on every device, with the streams that they have open;
+// All of a person's sessions end, on every device;
 // nobody else's does, and they can sign in again at once.
-func TestP05_SignOutEverywhereEndsAllSessionsOfThePersonAndNoOthers(t *testing.T) {
+func TestP10_SignOutEverywhereEndsAllSessionsOfThePersonAndNoOthers(t *testing.T) {
 	t.Parallel()
 	for _, durable := range []bool{true, false} {
 		s, mira, phone, jonas := listed(t, func(o *setup) {
@@ -200,4 +203,41 @@ type hungList struct{ listing }
 func (*hungList) Sessions(ctx context.Context, _ session.Which) ([]session.Entry, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
+}
+
+// What another device has open ends with the session there, and nobody else's does.
+func TestP10_SignOutEverywhereClosesWhatOtherDevicesHaveOpen(t *testing.T) {
+	t.Parallel()
+	ws := wsApp("", echo)
+	s, mira, phone, jonas := listed(t, func(o *setup) {
+		o.Routes = wsRoutes("127.0.0.1")
+		o.App = serveApp(t, "http", func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Upgrade") != "" {
+				ws(w, r)
+				return
+			}
+			_, _ = io.WriteString(w, "ok")
+		})
+	})
+	connect := func(b *testenv.Browser) *wire {
+		w, res := s.open(t, "/x", s.cookieOf(t, b))
+		if res.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatalf("answered %d", res.StatusCode)
+		}
+		return w
+	}
+	theirs, others := connect(phone), connect(jonas)
+	mira.Post(s.account(t, mira), prefix+"/logout", url.Values{"everywhere": {"1"}})
+	if rest, err := io.ReadAll(theirs.in); len(rest) > 0 || os.IsTimeout(err) {
+		t.Errorf("the WebSocket of the ended session goes on: %q, %v", rest, err)
+	}
+	_, err := io.WriteString(others.conn, "ping")
+	testenv.Check(t, err)
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(others.in, got); err != nil || string(got) != "ping" {
+		t.Errorf("somebody else's WebSocket: %q, %v", got, err)
+	}
+	if got := s.counted(t, "sallyport_tunnels_closed_total", "reason", "ended"); got != 1 {
+		t.Errorf("%v tunnels were counted as ended", got)
+	}
 }

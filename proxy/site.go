@@ -24,7 +24,6 @@ type site struct {
 	host   string // canonical, without the port
 	scheme string
 	prefix string
-	start  string // a path where an app is
 
 	// public is the site where people sign in; nil on that site itself.
 	public *site
@@ -38,7 +37,7 @@ func newSite(public *url.URL, prefix string, routes *authz.Table) (*site, error)
 		return nil, fmt.Errorf("public URL: %w", err)
 	}
 	return &site{origin: public.Scheme + "://" + public.Host, host: host, scheme: public.Scheme, prefix: prefix,
-		start: startPage(routes, host), routes: routes}, nil
+		routes: routes}, nil
 }
 
 // at is the same site by the name of another host, which has its own endpoints and
@@ -49,7 +48,7 @@ func (s *site) at(host string) *site {
 	}
 	port := strings.TrimPrefix(strings.TrimPrefix(s.origin, s.scheme+"://"), s.host)
 	return &site{origin: s.scheme + "://" + host + port, host: host, scheme: s.scheme, prefix: s.prefix,
-		start: startPage(s.routes, host), public: s, routes: s.routes}
+		public: s, routes: s.routes}
 }
 
 // home is the site where people sign in.
@@ -68,13 +67,13 @@ func (s *site) origins() []string {
 	return []string{s.public.origin}
 }
 
-// startPage is where our own pages send people who want to go on: "/", or the
-// first address of an app on the public host where nothing is at "/".
-func startPage(routes *authz.Table, host string) string {
+// start is where our own pages send people who want to go on: "/", or the first
+// address of an app on this host where nothing is at "/".
+func (s *site) start() string {
 	first := "/"
-	for _, route := range routes.Routes() {
+	for _, route := range s.routes.Routes() {
 		switch {
-		case route.Host != host:
+		case route.Host != s.host:
 		case route.Path == "/":
 			return "/"
 		case first == "/":

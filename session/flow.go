@@ -65,14 +65,17 @@ type Trip struct {
 	Name      string // of this trip alone; it tells nothing
 }
 
-// flowKeys are derived from one session key.
-type flowKeys struct {
+// carriedKeys are derived from one session key, for what browsers carry: they seal it,
+// and tie it to a browser.
+type carriedKeys struct {
 	seal cipher.AEAD
 	mix  []byte
 }
 
-func newFlowKeys(k Key) flowKeys {
-	block, err := aes.NewCipher(k.Derive("flow state", 32))
+func newFlowKeys(k Key) carriedKeys { return newCarriedKeys(k, "flow state", "flow secrets") }
+
+func newCarriedKeys(k Key, seals, mixes string) carriedKeys {
+	block, err := aes.NewCipher(k.Derive(seals, 32))
 	if err != nil {
 		panic(err) // only for a wrong key length, which is a constant
 	}
@@ -80,7 +83,7 @@ func newFlowKeys(k Key) flowKeys {
 	if err != nil {
 		panic(err) // only for a block size other than AES's
 	}
-	return flowKeys{seal: seal, mix: k.Derive("flow secrets", 32)}
+	return carriedKeys{seal: seal, mix: k.Derive(mixes, 32)}
 }
 
 // Begin binds f to the browser and returns the secrets of its handshake.
@@ -173,13 +176,13 @@ type sealedFlow struct {
 	salt, binding []byte
 }
 
-func (m *Manager) openState(state string) (flowKeys, sealedFlow, bool) {
+func (m *Manager) openState(state string) (carriedKeys, sealedFlow, bool) {
 	if len(state) > maxState {
-		return flowKeys{}, sealedFlow{}, false
+		return carriedKeys{}, sealedFlow{}, false
 	}
 	raw, err := decode64(state)
 	if err != nil {
-		return flowKeys{}, sealedFlow{}, false
+		return carriedKeys{}, sealedFlow{}, false
 	}
 	for _, k := range m.flows {
 		if plain, err := k.seal.Open(nil, nil, raw, nil); err == nil {
@@ -187,7 +190,7 @@ func (m *Manager) openState(state string) (flowKeys, sealedFlow, bool) {
 			return k, f, ok
 		}
 	}
-	return flowKeys{}, sealedFlow{}, false
+	return carriedKeys{}, sealedFlow{}, false
 }
 
 func parseFlow(b []byte) (sealedFlow, bool) {
@@ -230,7 +233,7 @@ func decode64(s string) ([]byte, error) {
 	return base64.RawURLEncoding.Strict().DecodeString(s)
 }
 
-func (k flowKeys) handshake(secret, salt []byte, state string) identity.Handshake {
+func (k carriedKeys) handshake(secret, salt []byte, state string) identity.Handshake {
 	return identity.Handshake{
 		State:    state,
 		Nonce:    base64.RawURLEncoding.EncodeToString(k.derive(secret, salt, "nonce")),
@@ -241,7 +244,7 @@ func (k flowKeys) handshake(secret, salt []byte, state string) identity.Handshak
 // derive mixes the browser's secret, the flow's salt and a key of ours: none of
 // the three alone reveals the result. All lengths are fixed, so that no two inputs
 // are the same bytes.
-func (k flowKeys) derive(secret, salt []byte, label string) []byte {
+func (k carriedKeys) derive(secret, salt []byte, label string) []byte {
 	h := hmac.New(sha256.New, k.mix)
 	h.Write(secret)
 	h.Write(salt)

@@ -3,11 +3,8 @@ package session
 import (
 	"bytes"
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -74,30 +71,11 @@ type Grant struct {
 	Session Session
 }
 
-// handoffKeys are derived from one session key.
-type handoffKeys struct {
-	seal cipher.AEAD
-	mix  []byte
-}
+func newHandoffKeys(k Key) carriedKeys { return newCarriedKeys(k, "hand-off", "hand-off secrets") }
 
-func newHandoffKeys(k Key) handoffKeys {
-	block, err := aes.NewCipher(k.Derive("hand-off", 32))
-	if err != nil {
-		panic(err) // only for a wrong key length, which is a constant
-	}
-	seal, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		panic(err) // only for a block size other than AES's
-	}
-	return handoffKeys{seal: seal, mix: k.Derive("hand-off secrets", 32)}
-}
-
-// binding ties a hand-off to the flow cookie of the host that asks.
-func (k handoffKeys) binding(secret, salt []byte) []byte {
-	h := hmac.New(sha256.New, k.mix)
-	h.Write(secret)
-	h.Write(salt)
-	return h.Sum(nil)[:bindBytes]
+// handoffBinding ties a hand-off to the flow cookie of the host that asks.
+func (k carriedKeys) handoffBinding(secret, salt []byte) []byte {
+	return k.derive(secret, salt, "")[:bindBytes]
 }
 
 // sealedFor is what is authenticated beside a Want or Grant: instances with cookies of
@@ -115,7 +93,7 @@ func (m *Manager) SealWant(w http.ResponseWriter, r *http.Request, want Want) (s
 	keys := m.handoffs[m.ring.Signing(m.now())]
 	want.salt = make([]byte, saltBytes)
 	rand.Read(want.salt)
-	want.binding = keys.binding(secret, want.salt)
+	want.binding = keys.handoffBinding(secret, want.salt)
 	want.until = m.now().Add(wantTime)
 	b, err := want.append(nil)
 	if err != nil || len(b) > maxWant-keys.seal.Overhead() {
@@ -212,7 +190,7 @@ func (m *Manager) OpenGrant(r *http.Request, host, sealed string) (Grant, error)
 	}
 	bound := false
 	for _, k := range m.handoffs { // the Want may have been sealed with another key
-		bound = hmac.Equal(want.binding, k.binding(secret, want.salt)) || bound
+		bound = hmac.Equal(want.binding, k.handoffBinding(secret, want.salt)) || bound
 	}
 	switch {
 	case !bound:

@@ -21,10 +21,13 @@ func (m *Manager) Due(s *Session, after time.Duration) bool {
 			last = t
 		}
 	}
+	ago, tenth := m.now().Sub(last), after/10
+	if ago < after-tenth { // nearly always
+		return false
+	}
 	sum := sha256.Sum256([]byte("reauthentication " + s.Root))
-	tenth := after / 10
 	jitter := time.Duration(float64(2*tenth) * float64(binary.BigEndian.Uint32(sum[:])) / (1 << 32))
-	return m.now().Sub(last) >= after-tenth+jitter
+	return ago >= after-tenth+jitter
 }
 
 // Leave notes in the cookie that the browser is sent to the provider now, so that it is

@@ -45,7 +45,7 @@ func TestTheTimeToAskAgainIsSpreadOverATenth(t *testing.T) {
 
 // What rules and apps are told has not changed if only the way of signing in has, or if
 // groups that never fitted the cookie came again.
-func TestOnlyWhatAppsAreToldIsAChange(t *testing.T) {
+func TestP11_OnlyWhatAppsAreToldIsAChange(t *testing.T) {
 	t.Parallel()
 	was := identity.Identity{Provider: "p", Subject: "s", Email: "a@x.test", Groups: []string{"a"}, Orgs: []identity.Org{{ID: "p:1"}}}
 	for name, tt := range map[string]struct {
@@ -77,7 +77,7 @@ func TestOnlyWhatAppsAreToldIsAChange(t *testing.T) {
 
 // A confirmed session lasts no longer than it would have, and of two answers at once that
 // change it one counts.
-func TestP05_AConfirmedSessionLastsNoLonger(t *testing.T) {
+func TestP11_AConfirmedSessionLastsNoLonger(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
 	m := newManager(t, clock)

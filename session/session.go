@@ -14,7 +14,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -102,8 +101,8 @@ type Manager struct {
 	ring               Keyring
 	codecs             []*securecookie.SecureCookie // as ring
 	keyIDs             []keyID                      // as ring
-	flows              []flowKeys                   // as ring
-	handoffs           []handoffKeys                // as ring
+	flows              []carriedKeys                // as ring
+	handoffs           []carriedKeys                // as ring
 	groups             map[string]bool              // those that are kept; nil: all
 	kept               keptDigest
 	ended              Ended
@@ -452,8 +451,8 @@ func (m *Manager) Switch(ctx context.Context, w http.ResponseWriter, host string
 
 // Holds returns why s, which another Manager has read, is no session of m: it was
 // ended, it has outlived the absolute timeout of m, the key that sealed its cookie was
-// removed, or m keeps other groups. Whether
-// its cookie has idled out is not asked: streams outlive that.
+// removed, or m keeps other groups. Whether its cookie has idled out is not asked:
+// streams outlive that.
 func (m *Manager) Holds(s *Session) error {
 	now := m.withDeadlines(*s)
 	switch {
@@ -472,14 +471,6 @@ func (m *Manager) Holds(s *Session) error {
 // HasEnded reports whether s was ended early, as Read does: streams outlive the
 // request that opened them. What is no session of a sign-in has not ended.
 func (m *Manager) HasEnded(s *Session) bool { return s.Root != "" && m.ended.Ended(*s) }
-
-// Superseded reports whether s has ended and its sign-in has not: another
-// organization was chosen.
-func (m *Manager) Superseded(s *Session) bool {
-	last := *s
-	last.generation = math.MaxUint32
-	return m.HasEnded(s) && !m.HasEnded(&last)
-}
 
 // Age is how long ago this process knew all that was ended elsewhere.
 func (m *Manager) Age() time.Duration { return m.ended.Age() }

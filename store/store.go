@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/session"
@@ -83,9 +84,11 @@ type Store struct {
 	kick    chan struct{}  // there may be something to read
 	waits   chan struct{}  // there is something to write
 
-	mu      sync.Mutex // guards what follows
-	fresh   time.Time
-	offset  time.Duration // of the database's clock to ours
+	// Every request asks for these, so no lock is held for them.
+	fresh  atomic.Pointer[time.Time] // nil: never
+	offset atomic.Int64              // of the database's clock to ours, in nanoseconds
+
+	mu      sync.Mutex    // guards what follows
 	every   time.Duration // between two looks for something new
 	pending map[place]waiting
 	full    bool // there was too much, and the tables have not been looked at since
@@ -291,9 +294,10 @@ func (s *Store) Earliest(of session.Session) time.Time { return s.view.Earliest(
 
 // Fresh is when the last complete read of the tables began; zero if there was none.
 func (s *Store) Fresh() time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.fresh
+	if fresh := s.fresh.Load(); fresh != nil {
+		return *fresh
+	}
+	return time.Time{}
 }
 
 // Age is how long ago that was; the longest of all times if there was none.
@@ -320,9 +324,7 @@ func (s *Store) Now() time.Time { return s.o.Now().Add(s.Offset()) }
 
 // Offset is how far the database's clock is ahead of this machine's.
 func (s *Store) Offset() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.offset
+	return time.Duration(s.offset.Load())
 }
 
 // Len is how many cuts this process knows of a kind.
@@ -521,8 +523,8 @@ func (s *Store) catchUp(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	s.fresh.Store(&began)
 	s.mu.Lock()
-	s.fresh = began
 	full := s.full || s.view.Len() >= s.o.Max
 	s.mu.Unlock()
 	if full {
@@ -544,9 +546,7 @@ func (s *Store) measureClock(ctx context.Context, now time.Time) error {
 	}
 	middle := asked.Add(time.Since(began) / 2)
 	offset := time.UnixMilli(ms).Sub(middle).Round(time.Millisecond)
-	s.mu.Lock()
-	s.offset = offset
-	s.mu.Unlock()
+	s.offset.Store(int64(offset))
 	apart := offset.Abs() > clockApart
 	if apart && !s.apart {
 		s.o.Log.Warn("the clocks of this machine and of the database are apart; the database's counts for sessions",

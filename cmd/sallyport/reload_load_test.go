@@ -182,7 +182,7 @@ func (s *socket) ends(t *testing.T) {
 // Sixty reloads under load, a thousand with SALLYPORT_CAMPAIGN=1, each tenth of a broken
 // configuration: no request fails, none is judged by a mixture, a WebSocket lives on and
 // still ends with its session, and nothing is left of what was replaced.
-func TestReloadUnderLoad(t *testing.T) {
+func TestP16_ReloadUnderLoadDropsNothing(t *testing.T) {
 	if _, err := os.Stat("/proc/self/status"); err != nil {
 		t.Skip("needs /proc for the memory of another process")
 	}
@@ -275,7 +275,7 @@ func TestReloadUnderLoad(t *testing.T) {
 
 // Who streams while the rules change is judged by the new ones: what they let in lives
 // on, the rest ends.
-func TestReloadJudgesStreamsAgain(t *testing.T) {
+func TestP11_ReloadJudgesStreamsAgain(t *testing.T) {
 	t.Parallel()
 	r := startReloaded(t)
 	_, cookie := r.signIn(t, "mira")

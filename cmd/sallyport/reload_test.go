@@ -153,7 +153,7 @@ func TestReloadFollowsAKubernetesVolume(t *testing.T) {
 }
 
 // Whatever becomes of the file, what runs goes on, and the next good one is taken up.
-func TestReloadLivesThroughWhatEditorsAndPeopleDo(t *testing.T) {
+func TestP15_WhatRunsLivesThroughWhatEditorsAndPeopleDo(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	f := newFollower(t, filepath.Join(dir, "config.yaml"))

@@ -92,8 +92,8 @@ func pageSamples() map[string]Page {
 			LogoutURL: "/.sallyport/logout", BackURL: "/",
 			Sessions: Sessions{Listed: true, More: true, EndURL: "/.sallyport/sessions/end", List: []SessionLine{
 				{SID: "4Cn2vGbn0kXlzv9fGZ2wzA", Browser: "Firefox on Linux", From: "198.51.100.7", Since: now.Add(-50 * time.Minute), This: true},
-				{SID: "5Cn2vGbn0kXlzv9fGZ2wzA", Browser: "a browser", From: "2001:db8:85a3:8d3:1319:8a2e:370:7348", Since: now.Add(-26 * time.Hour)},
-				{SID: "6Cn2vGbn0kXlzv9fGZ2wzA", Browser: "Safari on iOS", Since: now.Add(-9 * 24 * time.Hour)},
+				{SID: "5Cn2vGbn0kXlzv9fGZ2wzA", Browser: "an unknown browser", From: "2001:db8:85a3:8d3:1319:8a2e:370:7348", Since: now.Add(-26 * time.Hour)},
+				{SID: "6Cn2vGbn0kXlzv9fGZ2wzA", Browser: "Safari on iPhone", Since: now.Add(-9 * 24 * time.Hour)},
 			}},
 		}},
 		"account_sessions_unknown": {Template: "account", Data: Account{
