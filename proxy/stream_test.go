@@ -535,8 +535,10 @@ func TestAnEarlyAnswerArrivesWhole(t *testing.T) {
 		s := newTestSite(t, o)
 		p := s.stream(t, "POST", "/up", "Cookie: "+s.mint(t, alice()))
 		go func() {
-			for { // it never pauses for so long that somebody may give it up
-				if _, err := p.Write(make([]byte, 64<<10)); err != nil {
+			// Much at first, and then a little for as long as it can: it never pauses for so
+			// long that somebody may give it up, and leaves the processor to those who answer.
+			for size := 1 << 20; ; size = 1 << 10 {
+				if _, err := p.Write(make([]byte, size)); err != nil {
 					return
 				}
 				time.Sleep(5 * time.Millisecond)
