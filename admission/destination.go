@@ -26,7 +26,8 @@ func (a *Admission) judgeDestination(ctx context.Context, r Request, ans *Answer
 		delete(r.Header, identity.DestinationHeader)
 		return nil
 	case len(lines) > 1:
-		return refuseDestination(http.StatusBadRequest, authz.ReasonAmbiguous, errors.New("several Destination headers"),
+		return refuseDestination(http.StatusBadRequest, authz.ReasonAmbiguous,
+			errors.New("several Destination headers"),
 			"The request names several places to put something.", "")
 	}
 	if named {

@@ -154,7 +154,8 @@ func decideRules(r *Route, id *identity.Identity, bound bool) Verdict {
 	case groupsUnknown && id.GroupsDropped:
 		return deny(ReasonGroupsUnknown,
 			fmt.Sprintf("route %s: a rule needs groups, and those of %s did not fit into the session cookie", r.Name, id.ID()),
-			"It is for members of a group. You are in more groups than your session here can hold, so none of them counts.")
+			"It is for members of a group. You are in more groups than your session here can hold, so none of them "+
+				"counts.")
 	case groupsUnknown:
 		return deny(ReasonGroupsUnknown,
 			fmt.Sprintf("route %s: a rule needs groups, and the provider did not tell those of %s", r.Name, id.ID()),
@@ -168,9 +169,11 @@ func decideRules(r *Route, id *identity.Identity, bound bool) Verdict {
 	}
 	if orgUnknown {
 		return deny(ReasonOrgUnknown,
-			fmt.Sprintf("route %s: a rule needs an organization, and that of %s could not be read out of the provider's claims",
+			fmt.Sprintf("route %s: a rule needs an organization, and that of %s could not be read out of the "+
+				"provider's claims",
 				r.Name, id.ID()),
-			"It is for members of an organization, and your identity provider named yours in a form that could not be read.")
+			"It is for members of an organization, and your identity provider named yours in a form that could not "+
+				"be read.")
 	}
 	return deny(ReasonNoRule,
 		fmt.Sprintf("route %s: no rule admits %s; it is for %s", r.Name, id.ID(), r.Access), r.Access.lacks(id, bound))

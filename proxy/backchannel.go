@@ -69,7 +69,8 @@ func (e *backchannelEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *
 	id := r.PathValue("provider")
 	receiver := e.receivers[id]
 	if receiver == nil {
-		return &failure{Status: http.StatusNotFound, Cause: errors.New("no provider of this name sends logout tokens here")}
+		return &failure{Status: http.StatusNotFound, Cause: errors.New("no provider of this name sends logout tokens " +
+			"here")}
 	}
 	ev.provider = id
 	token, status, err := logoutTokenOf(w, r)
@@ -110,7 +111,8 @@ func (e *backchannelEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *
 func logoutTokenOf(w http.ResponseWriter, r *http.Request) (token string, status int, err error) {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "application/x-www-form-urlencoded" {
-		return "", http.StatusBadRequest, errors.New("logout: the content is not a form (application/x-www-form-urlencoded)")
+		return "", http.StatusBadRequest, errors.New("logout: the content is not a form " +
+			"(application/x-www-form-urlencoded)")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLogoutForm))
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {

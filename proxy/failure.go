@@ -157,18 +157,21 @@ func wordsFor(status int) (title, sentence, advice string) {
 		return "Nothing is here", "There is no page at this address.",
 			"Check the address, or start again from the site's first page."
 	case http.StatusMethodNotAllowed:
-		return "This cannot be done here", "This address does not take this kind of request.", "Go back and try another way."
+		return "This cannot be done here", "This address does not take this kind of request.", "Go back and try " +
+			"another way."
 	case http.StatusRequestURITooLong:
 		return "This address is too long", "The address is longer than this site accepts.",
 			"If a form made it, tell the people who run this site."
 	case http.StatusBadGateway:
 		return "The app is not answering", "You reached this site, but the app behind it could not be reached.",
-			"Try again in a moment. If it stays like this, tell the people who run this site and give them the request id."
+			"Try again in a moment. If it stays like this, tell the people who run this site and give them the " +
+				"request id."
 	case http.StatusServiceUnavailable:
 		return "Not available right now", "This cannot be done at the moment.", "Try again in a moment."
 	case http.StatusGatewayTimeout:
 		return "The app is taking too long", "You reached this site, but the app behind it did not answer in time.",
-			"Try again in a moment. If it stays like this, tell the people who run this site and give them the request id."
+			"Try again in a moment. If it stays like this, tell the people who run this site and give them the " +
+				"request id."
 	}
 	return "Something went wrong", "This is our fault, not yours.",
 		"Try again. If it stays like this, tell the people who run this site and give them the request id."

@@ -170,8 +170,8 @@ func (s *site) notForThisBrowser(cause error) error {
 	return &failure{Status: http.StatusBadRequest, Cause: fmt.Errorf("hand-off: %w", cause),
 		Page: &pages.Page{Template: "message", Data: pages.Message{
 			Title: "This address is not for this browser",
-			Sentence: "It is a step of a sign-in that was begun in another browser, or that was used before or is over. " +
-				"Nobody was signed in with it.",
+			Sentence: "It is a step of a sign-in that was begun in another browser, or that was used before or is " +
+				"over. Nobody was signed in with it.",
 			Advice: "Open the site itself. If somebody sent you this address, do not use it: " +
 				"it works only for the person who began.",
 			ActionURL: s.origin + "/", ActionText: "Go to " + s.host}}}

@@ -118,8 +118,8 @@ func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
 		logins: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_logins_total",
 			Help: "Sign-ins that came back from a provider or could not be begun, by result."}, []string{"provider", "result"}),
 		reauths: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_reauths_total",
-			Help: "Times that a provider was asked again who somebody is, by result: same, changed, interaction, denied, " +
-				"other_person or failed."}, []string{"provider", "result"}),
+			Help: "Times that a provider was asked again who somebody is, by result: same, changed, interaction, " +
+				"denied, other_person or failed."}, []string{"provider", "result"}),
 		failures: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_upstream_failures_total",
 			Help: "Requests that an app did not answer, by route and kind: unreachable, timeout or protocol."},
 			[]string{"route", "kind"}),
@@ -130,12 +130,12 @@ func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
 			Help:    "Time from a WebSocket's handshake to its end, by route.",
 			Buckets: []float64{1, 10, 60, 300, 1800, 3600, 4 * 3600, 12 * 3600}}, []string{"route"}),
 		ended: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_sessions_ended_total",
-			Help: "Times that sessions were ended before their time, by what was named (root is one sign-in, sid a session at " +
-				"the provider) and by whom: person, provider, operator or reauth."}, []string{"kind", "by"}),
+			Help: "Times that sessions were ended before their time, by what was named (root is one sign-in, sid a " +
+				"session at the provider) and by whom: person, provider, operator or reauth."}, []string{"kind", "by"}),
 		closed: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_tunnels_closed_total",
-			Help: "WebSockets that were closed because what let them in is over: ended, expired, switched (to another " +
-				"organization), unverifiable (the store has not been read for too long), or rules (the configuration " +
-				"changed)."}, []string{"reason"}),
+			Help: "WebSockets that were closed because what let them in is over: ended, expired, switched (to " +
+				"another organization), unverifiable (the store has not been read for too long), or rules (the " +
+				"configuration changed)."}, []string{"reason"}),
 		inFlight: f.NewGauge(prometheus.GaugeOpts{Name: "sallyport_http_requests_in_flight",
 			Help: "Requests that are being answered, WebSockets among them."}),
 	}

@@ -172,7 +172,8 @@ func (e *callbackEndpoint) noLonger(w http.ResponseWriter, r *http.Request, ev *
 		Title: "You have been signed out",
 		Sentence: provider.Name + " no longer says that you are " + displayName(&s.Identity) +
 			", so your session here has ended.",
-		Advice: "Sign in again, or ask the people who run " + provider.Name + " whether your account may use this site.",
+		Advice: "Sign in again, or ask the people who run " + provider.Name + " whether your account may use this " +
+			"site.",
 	}, e.site.returnOf(trip.Flow))
 }
 

@@ -133,7 +133,8 @@ func (e *endSessionEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *e
 	}
 	found, err := e.list.find(r.Context(), &s, sid)
 	if err != nil {
-		return e.unavailable(err, "The session was not ended", "The list of your sessions cannot be read at the moment.",
+		return e.unavailable(err, "The session was not ended", "The list of your sessions cannot be read at the "+
+			"moment.",
 			"Try again in a minute. If it cannot wait, choose “Sign out everywhere” on your account page, "+
 				"and tell the people who run this site.")
 	}
@@ -142,7 +143,8 @@ func (e *endSessionEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *e
 		e.own.process.metrics.ended.WithLabelValues(session.KindRoot.String(), "person").Inc()
 		if err := e.own.sessions.EndListed(r.Context(), found); err != nil {
 			return e.unavailable(err, "The session is not over everywhere yet",
-				"This server has ended it. Other servers of this site could not be told yet: they learn of it as soon as they can.",
+				"This server has ended it. Other servers of this site could not be told yet: they learn of it as "+
+					"soon as they can.",
 				"Look at your account page in a minute. If the session is still listed then, end it once more.")
 		}
 	}

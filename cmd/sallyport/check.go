@@ -127,9 +127,9 @@ func hostWarnings(cfg *config.Config) (all []config.Fault) {
 	for i, r := range cfg.Routes {
 		if hosts := cfg.OtherHosts(); len(hosts) > 0 && r.Host == hosts[0] {
 			return append(all, cfg.Fault(assemble.RouteKey(cfg, i, "host"),
-				"people sign in at %s, and their session is handed over from there to %s: without `store`, each of several "+
-					"servers by itself lets the address that hands it over be used once, and only the one that hears of a "+
-					"sign-out ends the session",
+				"people sign in at %s, and their session is handed over from there to %s: without `store`, each of "+
+					"several servers by itself lets the address that hands it over be used once, and only the one "+
+					"that hears of a sign-out ends the session",
 				cfg.PublicHost(), strings.Join(hosts, ", ")))
 		}
 	}

@@ -50,8 +50,8 @@ func addKey(c *console, dir string, now time.Time) error {
 	path, key, err := writeKey(dir, now)
 	switch {
 	case errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("%s cannot be written to; where it is a Kubernetes volume, print a key with `sallyport genkey` "+
-			"and add it to the Secret under a name of its own", dir)
+		return fmt.Errorf("%s cannot be written to; where it is a Kubernetes volume, print a key with `sallyport "+
+			"genkey` and add it to the Secret under a name of its own", dir)
 	case err != nil:
 		return fmt.Errorf("write a key into %s: %w", dir, err)
 	}

@@ -109,7 +109,8 @@ func withStore(path string, env func(string) (string, bool)) (*config.Config, er
 		return nil, configFaults(faults)
 	}
 	if cfg.Store.IsZero() {
-		return nil, usage("%s has no store: each process knows its own sessions only, and nobody else can list or end them",
+		return nil, usage("%s has no store: each process knows its own sessions only, and nobody else can list or "+
+			"end them",
 			path)
 	}
 	return cfg, nil
@@ -219,7 +220,8 @@ func endSessionsCommand(c *console) *cobra.Command {
 	}
 	configFlag(cmd, &path)
 	f := cmd.Flags()
-	f.StringVar(&e.person, "person", "", "all of a person: <provider>:<their id there>, as in X-Auth-User-Id and the log")
+	f.StringVar(&e.person, "person", "", "all of a person: <provider>:<their id there>, as in X-Auth-User-Id and the "+
+		"log")
 	f.StringVar(&e.org, "org", "", "all of the members of an organization, by its id")
 	f.StringVar(&e.sid, "sid", "", "those of one session at a provider: <provider>:<sid>")
 	f.StringVar(&e.session, "session", "", "one session, as `sessions list` shows it and as `sid` of the assertion")

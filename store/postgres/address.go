@@ -81,8 +81,8 @@ func ParseAddress(v string) (a Address, err error) {
 	case !slices.Contains([]string{"", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"}, mode):
 		return a, errors.New("must have disable, require, verify-ca or verify-full as its sslmode")
 	case network && (mode == "allow" || mode == "prefer"):
-		return a, errors.New("must not have sslmode=" + mode + " over a network: it does without encryption where somebody " +
-			"on the way wants that; leave it out for verify-full")
+		return a, errors.New("must not have sslmode=" + mode + " over a network: it does without encryption where " +
+			"somebody on the way wants that; leave it out for verify-full")
 	}
 	a.Proven = mode == "verify-full" || mode == "verify-ca"
 	a.Exposed = network && !a.Proven && !(mode == "require" && params.Has("sslrootcert"))

@@ -29,7 +29,8 @@ func Advice(err error) string {
 	case codes.SQLITE_FULL:
 		return diskFull
 	case codes.SQLITE_READONLY, codes.SQLITE_CANTOPEN, codes.SQLITE_PERM:
-		return "let the user that Sallyport runs as write to the file and to its directory, where files are made beside it"
+		return "let the user that Sallyport runs as write to the file and to its directory, where files are made " +
+			"beside it"
 	case codes.SQLITE_NOTADB, codes.SQLITE_CORRUPT:
 		return "the file is no database, or damaged: restore a copy, or move it away; with a new one, " +
 			"whoever signed out may be signed in again, so change session.keys too"

@@ -26,13 +26,13 @@ func (p *Process) measureEnded(reg prometheus.Registerer) {
 		return prometheus.NewDesc("sallyport_"+name, help, labels, nil)
 	}
 	reg.MustRegister(&endedMetrics{p: p,
-		kept: desc("ended", "What is remembered of sessions that ended before their time, by what each entry ends: a sign-in "+
-			"(root), a session at the provider (sid), all sessions of a person or of an organization.", "kind"),
+		kept: desc("ended", "What is remembered of sessions that ended before their time, by what each entry ends: a "+
+			"sign-in (root), a session at the provider (sid), all sessions of a person or of an organization.", "kind"),
 		up: desc("store_up", "1 if the store was read within the last 5 s, else 0. Only with a store."),
-		fresh: desc("store_fresh_timestamp_seconds", "When the last complete read of the store began: what ended on other "+
-			"servers until then is known here. 0 before the first one. Only with a store."),
-		offset: desc("store_clock_offset_seconds", "How far the clock of the store's database is ahead of this machine's. "+
-			"Only with a store."),
+		fresh: desc("store_fresh_timestamp_seconds", "When the last complete read of the store began: what ended on "+
+			"other servers until then is known here. 0 before the first one. Only with a store."),
+		offset: desc("store_clock_offset_seconds", "How far the clock of the store's database is ahead of this "+
+			"machine's. Only with a store."),
 	})
 }
 
@@ -71,8 +71,8 @@ func (m *endedMetrics) Collect(to chan<- prometheus.Metric) {
 // became coarser: others have to sign in again.
 func endingsMerged(reg prometheus.Registerer, log *slog.Logger) func(session.Merge) {
 	merges := promauto.With(reg).NewCounter(prometheus.CounterOpts{Name: "sallyport_ended_merged_total",
-		Help: "Times that there were too many ended sessions to remember apart (limits.ended), so that everybody who had " +
-			"signed in before some moment signs in again."})
+		Help: "Times that there were too many ended sessions to remember apart (limits.ended), so that everybody who " +
+			"had signed in before some moment signs in again."})
 	return func(m session.Merge) {
 		if m.Person != "" {
 			log.Warn("somebody signed in and out so often that "+

@@ -58,8 +58,8 @@ func Open(w, aside io.Writer, level slog.Level, format string) *Log {
 			return line.Bytes()
 		},
 		failing: func(err error) {
-			newLogger(aside, slog.LevelInfo, format).Error("the log cannot be written; its lines are dropped, and counted in "+
-				"sallyport_log_lines_dropped_total",
+			newLogger(aside, slog.LevelInfo, format).Error("the log cannot be written; its lines are dropped, and "+
+				"counted in sallyport_log_lines_dropped_total",
 				"error", err.Error())
 		},
 	})

@@ -23,14 +23,14 @@ func bearerShape() yamltable.Shape[Bearer] {
 	return yamltable.Object[Bearer]{Keys: []yamltable.Entry[Bearer]{
 		yamltable.Field("provider", "The id of the provider that issues the tokens.", idText(),
 			func(b *Bearer) *string { return &b.Provider }).Required(),
-		yamltable.Field("audiences", "What a token must be for: one of these in its claim aud. Never the client id of a "+
-			"sign-in.",
+		yamltable.Field("audiences", "What a token must be for: one of these in its claim aud. Never the client id "+
+			"of a sign-in.",
 			yamltable.List(exact("an audience"), 1), func(b *Bearer) *[]string { return &b.Audiences }).Required(),
 		yamltable.Field("claims", "The names under which access tokens tell things, where they are not those of the "+
 			"provider's ID tokens.", claimsShape(),
 			func(b *Bearer) *Claims { return &b.Claims }).Or("{}"),
-		yamltable.Field("quirks", "Deviations from RFC 9068 that are allowed. any_typ: tokens need not say that they are "+
-			"access tokens.",
+		yamltable.Field("quirks", "Deviations from RFC 9068 that are allowed. any_typ: tokens need not say that they "+
+			"are access tokens.",
 			yamltable.List(yamltable.OneOf("", quirks...), 1), func(b *Bearer) *[]string { return &b.Quirks }),
 	}}.Shape()
 }

@@ -215,8 +215,8 @@ func file() yamltable.Shape[Config] {
 	return yamltable.Object[Config]{Keys: []yamltable.Entry[Config]{
 		yamltable.Field("version", "The version of this format, not of Sallyport or of your app: 1.", yamltable.Number(1, 1),
 			func(c *Config) *int { return &c.version }).Required(),
-		yamltable.Field("public_url", "Where browsers find Sallyport: scheme, host and port. Callback URLs are made from "+
-			"it. Plain http is for loopback hosts only.",
+		yamltable.Field("public_url", "Where browsers find Sallyport: scheme, host and port. Callback URLs are made "+
+			"from it. Plain http is for loopback hosts only.",
 			yamltable.ValueOrRef("an absolute URL such as https://app.example.com", `^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@\s]+/?$`,
 				parsePublicURL),
 			func(c *Config) **url.URL { return &c.PublicURL }).Required(),
@@ -231,20 +231,22 @@ func file() yamltable.Shape[Config] {
 			yamltable.List(proxyRange(), 0), func(c *Config) *[]netip.Prefix { return &c.TrustedProxies }).Or("[]"),
 		yamltable.Field("session", "How long a session lasts and what seals it.", sessionShape(),
 			func(c *Config) *Session { return &c.Session }).Required(),
-		yamltable.Field("store", "Where it is kept which sessions ended before their time, for restarts and for all servers "+
-			"that share it: a file of SQLite on one machine, or PostgreSQL. In the memory of this process alone if left out.",
+		yamltable.Field("store", "Where it is kept which sessions ended before their time, for restarts and for all "+
+			"servers that share it: a file of SQLite on one machine, or PostgreSQL. In the memory of this process "+
+			"alone if left out.",
 			storeShape(), func(c *Config) *Store { return &c.Store }),
 		yamltable.Field("providers", "The identity providers people sign in with.", yamltable.List(providerShape(), 1),
 			func(c *Config) *[]Provider { return &c.Providers }).Required(),
 		yamltable.Field("organizations", "Organizations that providers know under several ids, or by verified e-mail "+
 			"domains, each folded into one.", organizationsShape(),
 			func(c *Config) *[]Organization { return &c.Organizations }),
-		yamltable.Field("routes", "What is behind Sallyport and who may have it. The most specific host wins, in it the "+
-			"longest path.", yamltable.List(routeShape(), 1),
+		yamltable.Field("routes", "What is behind Sallyport and who may have it. The most specific host wins, in it "+
+			"the longest path.", yamltable.List(routeShape(), 1),
 			func(c *Config) *[]Route { return &c.Routes }).Required(),
 		yamltable.Field("groups", "Which groups of a person are kept.", groupsShape(),
 			func(c *Config) *Groups { return &c.Groups }).Or("{}"),
-		yamltable.Field("operators", "Who runs this site, as rules: their account page says what providers are asked for.",
+		yamltable.Field("operators", "Who runs this site, as rules: their account page says what providers are asked "+
+			"for.",
 			yamltable.List(ruleShape(), 1),
 			func(c *Config) *[]Rule { return &c.Operators }),
 		yamltable.Field("pages", "How Sallyport's own pages look.", pagesShape(),
@@ -261,25 +263,27 @@ func file() yamltable.Shape[Config] {
 
 func sessionShape() yamltable.Shape[Session] {
 	return yamltable.Object[Session]{Keys: []yamltable.Entry[Session]{
-		yamltable.Field("keys", "The session keys, as `sallyport genkey` prints them. All open sessions; the newest that "+
-			"is ten minutes old seals them. dir: stands for every file in a directory, each of them a key, except names "+
-			"that begin with a dot.",
+		yamltable.Field("keys", "The session keys, as `sallyport genkey` prints them. All open sessions; the newest "+
+			"that is ten minutes old seals them. dir: stands for every file in a directory, each of them a key, "+
+			"except names that begin with a dot.",
 			yamltable.List(yamltable.SecretRef(yamltable.FormFile, yamltable.FormDir, yamltable.FormEnv, yamltable.FormLiteral),
 				1), func(s *Session) *[]Ref { return &s.Keys }).Required(),
 		yamltable.Field("absolute_timeout", "After this a person signs in again, whatever happened since.",
 			yamltable.Duration(time.Minute, 720*time.Hour), func(s *Session) *time.Duration { return &s.AbsoluteTimeout }).Or("12h"),
-		yamltable.Field("idle_timeout", "After this without a page being opened, or /.sallyport/session being asked, a "+
-			"person signs in again.",
+		yamltable.Field("idle_timeout", "After this without a page being opened, or /.sallyport/session being asked, "+
+			"a person signs in again.",
 			yamltable.Duration(time.Minute, 720*time.Hour), func(s *Session) *time.Duration { return &s.IdleTimeout }).Or("1h"),
-		yamltable.Field("cookie_name", "The session cookie's name behind __Host-, where several Sallyports have one host "+
-			"(ports or paths do not keep cookies apart): sallyport- and a word of your own. The usual one is sallyport.",
+		yamltable.Field("cookie_name", "The session cookie's name behind __Host-, where several Sallyports have one "+
+			"host (ports or paths do not keep cookies apart): sallyport- and a word of your own. The usual one is "+
+			"sallyport.",
 			cookieName(), func(s *Session) *string { return &s.CookieName }),
 		yamltable.Field("clear_cache", "`false`: signing out and switching organizations leave the browser's cache of "+
-			"this site alone, which takes seconds where it is large. For apps that send no-store with what is personal. It "+
-			"is cleared if left out.",
+			"this site alone, which takes seconds where it is large. For apps that send no-store with what is "+
+			"personal. It is cleared if left out.",
 			yamltable.OnlyFalse(), func(s *Session) *bool { return &s.KeepCache }),
-		yamltable.Field("revocation", "What holds while the store cannot be read, so that nobody knows who signed out on another "+
-			"server: `strict` closes routes that need a session at once, `stale 5m` after five minutes. Needs a store.",
+		yamltable.Field("revocation", "What holds while the store cannot be read, so that nobody knows who signed "+
+			"out on another server: `strict` closes routes that need a session at once, `stale 5m` after five "+
+			"minutes. Needs a store.",
 			revocation(), func(s *Session) *time.Duration { return &s.MaxAge }).Or("stale 5m"),
 	}, Check: checkSession}.Shape()
 }
@@ -292,20 +296,21 @@ func providerShape() yamltable.Shape[Provider] {
 			func(p *Provider) *string { return &p.Type }).Required(),
 		yamltable.Field("name", "The name on the sign-in page; the id if left out.", yamltable.Text("a name for people"),
 			func(p *Provider) *string { return &p.Name }),
-		yamltable.Field("use", "What the provider is for: people sign in there (sign_in), or only programs come with access "+
-			"tokens that it issued, for routes with `bearer` (tokens).",
+		yamltable.Field("use", "What the provider is for: people sign in there (sign_in), or only programs come with "+
+			"access tokens that it issued, for routes with `bearer` (tokens).",
 			yamltable.OneOf("", login.UseSignIn, login.UseTokens),
 			func(p *Provider) *string { return &p.Use }).Or(login.UseSignIn),
-		yamltable.Field("discovery_token", "With `use: tokens`: the file with the token that the provider asks for before it "+
-			"shows its discovery document and keys, such as a Kubernetes service account's. It is read again each time.",
+		yamltable.Field("discovery_token", "With `use: tokens`: the file with the token that the provider asks for "+
+			"before it shows its discovery document and keys, such as a Kubernetes service account's. It is read "+
+			"again each time.",
 			checkedRef(login.CheckClientAssertion, yamltable.FormFile), func(p *Provider) *Ref { return &p.DiscoveryToken }),
 		yamltable.Field("issuer", "The issuer, exactly as the provider writes it. The types of vendors know their own.",
 			urlText(parseIssuer), func(p *Provider) *string { return &p.Issuer }),
-		yamltable.Field("endpoints", "Addresses that count instead of those in the discovery document. With authorization "+
-			"and token nobody asks for that document.",
+		yamltable.Field("endpoints", "Addresses that count instead of those in the discovery document. With "+
+			"authorization and token nobody asks for that document.",
 			endpointsShape(), func(p *Provider) *login.Endpoints { return &p.Endpoints }),
-		yamltable.Field("ca", "Who may vouch for the provider's https, PEM, wherever Sallyport asks it itself; whom this "+
-			"system trusts if left out.", authorities(),
+		yamltable.Field("ca", "Who may vouch for the provider's https, PEM, wherever Sallyport asks it itself; whom "+
+			"this system trusts if left out.", authorities(),
 			func(p *Provider) *Ref { return &p.CA }),
 		yamltable.Field("client_id", "The client id the provider gave out. Required, unless with `use: tokens`.",
 			yamltable.ValueOrRef("a client id", `^[!-~]([ -~]*[!-~])?$`, parseClientID),
@@ -313,8 +318,8 @@ func providerShape() yamltable.Shape[Provider] {
 		yamltable.Field("client_secret", "The client secret. Left out with `client_auth: none`, assertion and "+
 			"private_key_jwt.", yamltable.SecretRef(yamltable.FormEnv, yamltable.FormFile, yamltable.FormLiteral),
 			func(p *Provider) *Ref { return &p.ClientSecret }),
-		yamltable.Field("client_auth", "How the client proves itself: the secret in an Authorization header (basic) or in "+
-			"the body (post), or as the provider prefers (auto); "+
+		yamltable.Field("client_auth", "How the client proves itself: the secret in an Authorization header (basic) "+
+			"or in the body (post), or as the provider prefers (auto); "+
 			"a token from a file (assertion); one that Sallyport signs (private_key_jwt); not at all (none).",
 			yamltable.OneOf("", "auto", "basic", "post", "none", "assertion",
 				"private_key_jwt"), func(p *Provider) *string { return &p.ClientAuth }).Or("auto"),
@@ -327,44 +332,45 @@ func providerShape() yamltable.Shape[Provider] {
 				login.CheckClientKey), func(p *Provider) *Ref { return &p.ClientKey }),
 		yamltable.Field("client_key_id", "The key's id (kid) at the provider, where it gave one. Not said if left out.",
 			yamltable.Text("the id of a key"), func(p *Provider) *string { return &p.ClientKeyID }),
-		yamltable.Field("scopes", "What to ask for; openid must be among them. What the type needs if left out: openid, "+
-			"profile and email for oidc.",
+		yamltable.Field("scopes", "What to ask for; openid must be among them. What the type needs if left out: "+
+			"openid, profile and email for oidc.",
 			yamltable.List(yamltable.Pattern("a scope", `^[!#-\[\]-~]+$`), 1), func(p *Provider) *[]string { return &p.Scopes }),
-		yamltable.Field("claims", "The names under which this provider tells things, where they are not the usual ones. A "+
-			"path such as realm_access.roles leads into objects.", claimsShape(),
+		yamltable.Field("claims", "The names under which this provider tells things, where they are not the usual "+
+			"ones. A path such as realm_access.roles leads into objects.", claimsShape(),
 			func(p *Provider) *Claims { return &p.Claims }).Or("{}"),
-		yamltable.Field("identity_from", "Where claims are read: auto asks the userinfo endpoint only for what is missing "+
-			"from the ID token.",
+		yamltable.Field("identity_from", "Where claims are read: auto asks the userinfo endpoint only for what is "+
+			"missing from the ID token.",
 			yamltable.OneOf("", "auto", "id_token", "userinfo"), func(p *Provider) *string { return &p.IdentityFrom }).Or("auto"),
-		yamltable.Field("reauth_after", "How long a sign-in is believed before the provider is asked again, without the "+
-			"person, whether it is still true; `never`: for as long as the session lasts. If left out, 1h for the types google "+
-			"and microsoft, and for oidc where the provider says that it answers prompt=none; never for the others.",
+		yamltable.Field("reauth_after", "How long a sign-in is believed before the provider is asked again, without "+
+			"the person, whether it is still true; `never`: for as long as the session lasts. If left out, 1h for "+
+			"the types google and microsoft, and for oidc where the provider says that it answers prompt=none; never "+
+			"for the others.",
 			reauthAfter(), func(p *Provider) *time.Duration { return &p.ReauthAfter }),
-		yamltable.Field("email_domains", "The domains this provider may vouch for; addresses outside count as unverified. "+
-			"Required for type oidc where there are two providers.",
+		yamltable.Field("email_domains", "The domains this provider may vouch for; addresses outside count as "+
+			"unverified. Required for type oidc where there are two providers.",
 			yamltable.List(domain(), 1), func(p *Provider) *[]string { return &p.EmailDomains }),
 		yamltable.Field("trusted_audiences", "What may stand in the aud of ID tokens beside the client id, such as "+
 			"another client or project. Then azp must be the client id. "+
 			"Whoever it is gets tokens that would sign people in here.",
 			yamltable.List(yamltable.Text("an audience"), 1), func(p *Provider) *[]string { return &p.TrustedAudiences }),
-		yamltable.Field("logout", "Signing out at the provider too: `false` does not offer it; a mapping says what the "+
-			"provider needs for it. As the discovery document says if left out.",
+		yamltable.Field("logout", "Signing out at the provider too: `false` does not offer it; a mapping says what "+
+			"the provider needs for it. As the discovery document says if left out.",
 			signOutShape(), func(p *Provider) *SignOut { return &p.SignOut }),
-		yamltable.Field("backchannel_logout", "Whether the provider may say that somebody signed out there, which ends "+
-			"their sessions here (OpenID Connect Back-Channel Logout). It needs a `store`. auto: where the type is oidc and the "+
-			"provider signs with keys of its own; `sallyport check` prints the address to register.",
+		yamltable.Field("backchannel_logout", "Whether the provider may say that somebody signed out there, which "+
+			"ends their sessions here (OpenID Connect Back-Channel Logout). It needs a `store`. auto: where the type "+
+			"is oidc and the provider signs with keys of its own; `sallyport check` prints the address to register.",
 			autoOrFalse(), func(p *Provider) *bool { return &p.NoBackchannelLogout }).Or("auto"),
-		yamltable.Field("public_keys", "type oidc: the provider's signing keys, instead of published ones. PEM, public "+
-			"keys or certificates; old and new ones while they change.",
+		yamltable.Field("public_keys", "type oidc: the provider's signing keys, instead of published ones. PEM, "+
+			"public keys or certificates; old and new ones while they change.",
 			yamltable.List(publicKeyRef(), 1), func(p *Provider) *[]Ref { return &p.PublicKeys }),
-		yamltable.Field("quirks", "type oidc: deviations from the standard that this provider is allowed. Each weakens "+
-			"something; docs/providers/oidc.md says what.",
+		yamltable.Field("quirks", "type oidc: deviations from the standard that this provider is allowed. Each "+
+			"weakens something; docs/providers/oidc.md says what.",
 			yamltable.List(yamltable.OneOf("", login.QuirkNames()...), 1), func(p *Provider) *[]string { return &p.Quirks }),
-		yamltable.Field("hosted_domains", "type google: only people of these Google Workspace domains. Everybody with a "+
-			"Google account if left out.",
+		yamltable.Field("hosted_domains", "type google: only people of these Google Workspace domains. Everybody "+
+			"with a Google account if left out.",
 			yamltable.List(domain(), 1), func(p *Provider) *[]string { return &p.HostedDomains }),
-		yamltable.Field("tenant", "type microsoft: common for every account, organizations, consumers for personal ones, "+
-			"or the GUID or domain of one tenant.",
+		yamltable.Field("tenant", "type microsoft: common for every account, organizations, consumers for personal "+
+			"ones, or the GUID or domain of one tenant.",
 			yamltable.Pattern("common, organizations, consumers, or the GUID or domain of a tenant in lower case",
 				`^`+labels+`$`), func(p *Provider) *string { return &p.Tenant }),
 		yamltable.Field("allowed_tenants", "type microsoft, with tenant common or organizations: only people of these "+
@@ -413,8 +419,8 @@ func signOutShape() yamltable.Shape[SignOut] {
 			urlText(parseEndpoint), func(s *SignOut) *string { return &s.URL }),
 		yamltable.Field("return_param", "The parameter that carries the address of our page, "+
 			"<public_url>/.sallyport/logout, to which the provider sends people back: "+
-			"post_logout_redirect_uri by the standard, logout_uri at Cognito. Register that address at the provider first. "+
-			"It is not sent if left out.",
+			"post_logout_redirect_uri by the standard, logout_uri at Cognito. Register that address at the provider "+
+			"first. It is not sent if left out.",
 			parameterName(), func(s *SignOut) *string { return &s.ReturnParam }),
 		yamltable.Field("params", "Further parameters, as the provider wants them. client_id is sent in any case.",
 			parameters(), func(s *SignOut) *map[string]string { return &s.Params }),
@@ -434,8 +440,8 @@ func claimsShape() yamltable.Shape[Claims] {
 		yamltable.Field("orgs", "The claim with all organizations: a list of ids, or of mappings with id, name and "+
 			"domain, or a mapping of such mappings. Has no usual name.", claim,
 			func(c *Claims) *string { return &c.Orgs }),
-		yamltable.Field("groups", "The claim with the person's groups: a list, or a mapping whose keys are the groups and "+
-			"whose values name the organizations in which they count.", claim, func(c *Claims) *string { return &c.Groups }),
+		yamltable.Field("groups", "The claim with the person's groups: a list, or a mapping whose keys are the "+
+			"groups and whose values name the organizations in which they count.", claim, func(c *Claims) *string { return &c.Groups }),
 		yamltable.Field("username", "The claim with the person's user name.", claim,
 			func(c *Claims) *string { return &c.Username }),
 		yamltable.Field("name", "The claim with the person's name.", claim, func(c *Claims) *string { return &c.Name }),
@@ -448,40 +454,40 @@ func routeShape() yamltable.Shape[Route] {
 	return yamltable.Object[Route]{Keys: []yamltable.Entry[Route]{
 		yamltable.Field("name", "The name in logs and metrics.", idText(),
 			func(r *Route) *string { return &r.Name }).Required(),
-		yamltable.Field("host", "The host, *.example.com for all names below, or {org}.example.com for one of each of the "+
-			"organizations; the host of public_url if left out.",
+		yamltable.Field("host", "The host, *.example.com for all names below, or {org}.example.com for one of each "+
+			"of the organizations; the host of public_url if left out.",
 			routeHost(), func(r *Route) *string { return &r.Host }),
 		yamltable.Field("path", "This path and all below it: /admin covers /admin/x, not /administrator.", routePath(),
 			func(r *Route) *string { return &r.Path }),
 		yamltable.Field("path_exact", "This path and nothing below "+
 			"it.", yamltable.Within(routePath(), func(r *Route) *string { r.Exact = true; return &r.Path }),
 			func(r *Route) *Route { return r }),
-		yamltable.Field("upstream", "The app: http://host:port, https://host:port, h2c://host:port (HTTP/2 without TLS) "+
-			"or unix:/path.sock; or a mapping with a url.",
+		yamltable.Field("upstream", "The app: http://host:port, https://host:port, h2c://host:port (HTTP/2 without "+
+			"TLS) or unix:/path.sock; or a mapping with a url.",
 			upstreamShape(), func(r *Route) *Upstream { return &r.Upstream }).Required(),
 		yamltable.Field("public", "Everybody may have it, without signing in; the app is told of nobody.",
 			yamltable.OnlyTrue(), func(r *Route) *bool { return &r.Public }),
-		yamltable.Field("allow", "Who may have it: `authenticated` for everybody who is signed in, or a list of rules of "+
-			"which one must match.",
+		yamltable.Field("allow", "Who may have it: `authenticated` for everybody who is signed in, or a list of "+
+			"rules of which one must match.",
 			allowShape(), func(r *Route) *Allow { return &r.Allow }),
 		yamltable.Field("headers", "What the app is told about the person.", headersShape(),
 			func(r *Route) *Headers { return &r.Headers }).Or("{}"),
 		yamltable.Field("websocket", "WebSockets pass, from pages of the route's own site and of the origins that are "+
 			"listed. None pass if left out.",
 			webSocketShape(), func(r *Route) *WebSocket { return &r.WebSocket }),
-		yamltable.Field("encoded", "`forward`: an escaped / % # ? or ; passes in the path, as GitLab, RabbitMQ, CalDAV "+
-			"and npm registries need it, and so do letters that are not UTF-8. Refused if left out.",
+		yamltable.Field("encoded", "`forward`: an escaped / % # ? or ; passes in the path, as GitLab, RabbitMQ, "+
+			"CalDAV and npm registries need it, and so do letters that are not UTF-8. Refused if left out.",
 			forwardOrRefused(), func(r *Route) *bool { return &r.Encoded }),
-		yamltable.Field("doubled_slashes", "`forward`: two slashes in a row pass in the path, but not at its beginning. "+
-			"Refused if left out.",
+		yamltable.Field("doubled_slashes", "`forward`: two slashes in a row pass in the path, but not at its "+
+			"beginning. Refused if left out.",
 			forwardOrRefused(), func(r *Route) *bool { return &r.Doubled }),
 		yamltable.Field("max_body", "The largest body of a request; no limit if left out.", yamltable.SizeBetween(1, 1<<40),
 			func(r *Route) *int64 { return &r.MaxBody }),
-		yamltable.Field("via", "`false`: the app gets no Via header, for apps that do not compress for proxies. It gets "+
-			"one if left out.",
+		yamltable.Field("via", "`false`: the app gets no Via header, for apps that do not compress for proxies. It "+
+			"gets one if left out.",
 			yamltable.OnlyFalse(), func(r *Route) *bool { return &r.NoVia }),
-		yamltable.Field("site_headers", "Headers of the app's answers that pass although they speak for the whole site. "+
-			"They are dropped if left out.",
+		yamltable.Field("site_headers", "Headers of the app's answers that pass although they speak for the whole "+
+			"site. They are dropped if left out.",
 			yamltable.List(yamltable.OneOf("", "Alt-Svc", "NEL"), 1), func(r *Route) *[]string { return &r.SiteHeaders }),
 		yamltable.Field("bearer", "Programs may come with an access token of a provider in the Authorization header, "+
 			"instead of a session. Without it that header is the app's.",
@@ -490,8 +496,8 @@ func routeShape() yamltable.Shape[Route] {
 			func(r *Route) *time.Duration { return &r.MaxAge }),
 	}, Rivals: [][]string{{"public", "bearer"}, {"public", "revocation"}}, Choices: []yamltable.Choice{
 		{Names: []string{"path", "path_exact"}, None: "needs a path or a path_exact"},
-		{Names: []string{"public", "allow"}, None: "does not say who may have it: write `allow: authenticated`, a list of " +
-			"rules, or `public: true`"},
+		{Names: []string{"public", "allow"}, None: "does not say who may have it: write `allow: authenticated`, a " +
+			"list of rules, or `public: true`"},
 	}}.Shape()
 }
 
@@ -504,7 +510,8 @@ func allowShape() yamltable.Shape[Allow] {
 				into.Authenticated = true
 			case yamltable.IsText(at.Node) && slices.Contains([]string{"all", "any", "anonymous", "everybody", "everyone",
 				"public", "*"}, v):
-				w.Fault(at, "must be %s, not %s; for everybody, without signing in, write `public: true` instead of allow", want,
+				w.Fault(at, "must be %s, not %s; for everybody, without signing in, write `public: true` instead of "+
+					"allow", want,
 					yamltable.Quote(v))
 			case yamltable.IsText(at.Node) && yamltable.Nearest(v, []string{"authenticated"}) == "":
 				w.Suggest(at, yamltable.ListOf(ruleFor(v)), "must be %s, not %s", want, yamltable.Quote(v))
@@ -544,8 +551,8 @@ func ruleShape() yamltable.Shape[Rule] {
 			func(r *Rule) *[]string { return &r.Emails }),
 		yamltable.Field("email_domains", "Domains of verified e-mail addresses.", yamltable.List(domain(), 1),
 			func(r *Rule) *[]string { return &r.EmailDomains }),
-		yamltable.Field("subjects", "People, or programs with access tokens, by their id: that of the provider, a colon, "+
-			"and the subject there, as apps are told it.",
+		yamltable.Field("subjects", "People, or programs with access tokens, by their id: that of the provider, a "+
+			"colon, and the subject there, as apps are told it.",
 			yamltable.List(exact("an id such as sso:248289761001"), 1),
 			func(r *Rule) *[]string { return &r.Subjects }),
 		flatGroupsKey(),
@@ -608,8 +615,9 @@ func logShape() yamltable.Shape[Log] {
 			func(l *Log) *string { return &l.Level }).Or("info"),
 		yamltable.Field("format", "How it is written: auto is text on a terminal, JSON elsewhere.",
 			yamltable.OneOf("", "auto", "json", "text"), func(l *Log) *string { return &l.Format }).Or("auto"),
-		yamltable.Field("audit", "Where the audit stream goes: who signed in and out, who was refused what, what operators did. "+
-			"A file is appended to, and opened anew when it was renamed. There is no audit stream if it is left out.",
+		yamltable.Field("audit", "Where the audit stream goes: who signed in and out, who was refused what, what "+
+			"operators did. A file is appended to, and opened anew when it was renamed. There is no audit stream if "+
+			"it is left out.",
 			auditTarget(), func(l *Log) *string { return &l.Audit }),
 	}}.Shape()
 }
@@ -633,8 +641,8 @@ func limitsShape() yamltable.Shape[Limits] {
 			func(l *Limits) *int64 { return &l.URL }).Or("8KiB"),
 		yamltable.Field("flows", "How many sign-ins may be handled at once, in equal shares for each provider.",
 			yamltable.Number(1, 65536), func(l *Limits) *int { return &l.Flows }).Or("256"),
-		yamltable.Field("ended", "How many sessions that ended before their time are remembered apart, at 96 bytes each. Of "+
-			"more, the older half becomes one moment: who signed in before it signs in again.",
+		yamltable.Field("ended", "How many sessions that ended before their time are remembered apart, at 96 bytes "+
+			"each. Of more, the older half becomes one moment: who signed in before it signs in again.",
 			yamltable.Number(1000, 10_000_000), func(l *Limits) *int { return &l.Ended }).Or("1000000"),
 	}, Check: checkLimits}.Shape()
 }

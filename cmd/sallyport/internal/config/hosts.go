@@ -27,8 +27,9 @@ func (c *Config) settleHosts() Faults {
 		}
 		where := yamltable.Index("routes", i) + ".host"
 		if c.PublicURL.Scheme == "http" && !hostname.IsLoopback(nameOf(r.Host)) {
-			faults = append(faults, c.doc.FaultAt(where, "must be a loopback host such as localhost: public_url is plain http, "+
-				"and over that everybody on the way could take the session cookie (a public route may have any host)"))
+			faults = append(faults, c.doc.FaultAt(where, "must be a loopback host such as localhost: public_url is "+
+				"plain http, and over that everybody on the way could take the session cookie (a public route may "+
+				"have any host)"))
 		}
 		if url := c.Limits.URL; url > 0 && url < handOffURL {
 			faults = append(faults, c.doc.FaultAt("limits.url", "is too small to hand a sign-in to %s: at least %s",

@@ -62,15 +62,16 @@ func listenShape() yamltable.Shape[Listen] {
 	return yamltable.Object[Listen]{Instead: listenFor, Keys: []yamltable.Entry[Listen]{
 		yamltable.Field("http", "The address for plain http, host:port or :port, or a mapping.", httpShape(),
 			func(l *Listen) *HTTP { return &l.HTTP }).Or(`":4180"`),
-		yamltable.Field("h2c", "Plain http also accepts HTTP/2 from clients that start with it (prior knowledge), as gRPC "+
-			"does. https needs no such key.",
+		yamltable.Field("h2c", "Plain http also accepts HTTP/2 from clients that start with it (prior knowledge), as "+
+			"gRPC does. https needs no such key.",
 			yamltable.OnlyTrue(), func(l *Listen) *bool { return &l.H2C }),
 		yamltable.Field("https", "The address and certificate for https, instead of http.", https,
 			func(l *Listen) *HTTPS { return &l.HTTPS }),
-		yamltable.Field("keep_alive", "How long a connection may wait for its next request. Longer than a load balancer "+
-			"in front keeps one: some keep 600s.",
+		yamltable.Field("keep_alive", "How long a connection may wait for its next request. Longer than a load "+
+			"balancer in front keeps one: some keep 600s.",
 			yamltable.Duration(5*time.Second, 2*time.Hour), func(l *Listen) *time.Duration { return &l.KeepAlive }).Or("620s"),
-		yamltable.Field("admin", "The address of metrics and health checks, or a mapping; an empty text switches them off.",
+		yamltable.Field("admin", "The address of metrics and health checks, or a mapping; an empty text switches "+
+			"them off.",
 			adminShape(),
 			func(l *Listen) *Admin { return &l.Admin }).Or(`"127.0.0.1:4181"`),
 	}, Rivals: [][]string{{"http", "https"}}, Check: checkListen}.Shape()
@@ -80,8 +81,8 @@ func httpShape() yamltable.Shape[HTTP] {
 	place := func(h *HTTP) *string { return &h.Address }
 	full := yamltable.Object[HTTP]{Keys: []yamltable.Entry[HTTP]{
 		yamltable.Field("address", "The address, host:port or :port.", address(), place).Required(),
-		yamltable.Field("proxy_protocol", "Addresses and ranges of the load balancers whose connections begin with a PROXY "+
-			"header, version 1 or 2. Those that do not are closed; a header from elsewhere is refused.", proxyProtocol(),
+		yamltable.Field("proxy_protocol", "Addresses and ranges of the load balancers whose connections begin with a "+
+			"PROXY header, version 1 or 2. Those that do not are closed; a header from elsewhere is refused.", proxyProtocol(),
 			func(h *HTTP) *[]netip.Prefix { return &h.ProxyProtocol }).Or("[]"),
 	}}.Shape()
 	short := address()
@@ -101,8 +102,8 @@ func (c *Config) proxyProtocolWarnings() Faults {
 		"listen.https.proxy_protocol": c.Listen.HTTPS.ProxyProtocol} {
 		for i, p := range ranges {
 			if p.Bits() == 0 {
-				warnings = append(warnings, c.doc.FaultAt(yamltable.Index(key, i), "is all addresses: whoever reaches this "+
-					"listener can say which address they have; only the load balancer may reach it"))
+				warnings = append(warnings, c.doc.FaultAt(yamltable.Index(key, i), "is all addresses: whoever "+
+					"reaches this listener can say which address they have; only the load balancer may reach it"))
 			}
 		}
 	}
@@ -126,8 +127,8 @@ func adminShape() yamltable.Shape[Admin] {
 	place := func(a *Admin) *string { return &a.Address }
 	full := yamltable.Object[Admin]{Keys: []yamltable.Entry[Admin]{
 		yamltable.Field("address", "The address, as in http.", address(), place).Required(),
-		yamltable.Field("app_probes", "Paths that ask the app, for a kubelet that cannot sign in: a path and the http URL "+
-			"that answers for it.",
+		yamltable.Field("app_probes", "Paths that ask the app, for a kubelet that cannot sign in: a path and the "+
+			"http URL that answers for it.",
 			probes(), func(a *Admin) *[]Probe { return &a.Probes }),
 	}}.Shape()
 	short := addressOrNone()
@@ -159,10 +160,11 @@ func probes() yamltable.Shape[[]Probe] {
 				switch {
 				case !yamltable.IsText(key): // refused before
 				case slices.Contains(adminPaths(), key.Value):
-					w.Fault(yamltable.Place{Node: key, Path: here}, "is a path that Sallyport answers itself; choose another")
+					w.Fault(yamltable.Place{Node: key, Path: here}, "is a path that Sallyport answers itself; choose "+
+						"another")
 				case !form.MatchString(key.Value):
-					w.Fault(yamltable.Place{Node: key, Path: here}, "must be a path such as /app/healthz, of letters, digits and "+
-						"-._~, without a slash at its end")
+					w.Fault(yamltable.Place{Node: key, Path: here}, "must be a path such as /app/healthz, of "+
+						"letters, digits and -._~, without a slash at its end")
 				}
 				(*into)[i].Path = key.Value
 				yamltable.Take(w, target, yamltable.Place{Node: node, Path: here}, &(*into)[i].Target)

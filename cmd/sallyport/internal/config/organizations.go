@@ -34,8 +34,8 @@ func organizationsShape() yamltable.Shape[[]Organization] {
 			"before email_domains.",
 			yamltable.List(providerOrg(), 1),
 			func(m *OrganizationMatch) *[]string { return &m.OrgIDs }),
-		yamltable.Field("email_domains", "Whoever has a verified address in one of these domains belongs to it, unless "+
-			"their provider names an organization.",
+		yamltable.Field("email_domains", "Whoever has a verified address in one of these domains belongs to it, "+
+			"unless their provider names an organization.",
 			yamltable.List(domain(), 1), func(m *OrganizationMatch) *[]string { return &m.EmailDomains }),
 	}}.Shape()
 	return yamltable.List(yamltable.Object[Organization]{Keys: []yamltable.Entry[Organization]{
@@ -151,8 +151,8 @@ func (c *Config) checkFlatGroups() Faults {
 		switch {
 		case provider != "" && !r.InsecureFlatGroups:
 			faults = append(faults, c.doc.FaultAt(r.Path+".groups",
-				"provider %s tells of several organizations (claims.orgs), and not in which of them somebody is in a group; "+
-					"leave out groups or orgs, or accept it with `insecure_flat_groups: true`", provider))
+				"provider %s tells of several organizations (claims.orgs), and not in which of them somebody is in a "+
+					"group; leave out groups or orgs, or accept it with `insecure_flat_groups: true`", provider))
 		case provider == "" && r.InsecureFlatGroups:
 			faults = append(faults, c.doc.FaultAt(r.Path+".insecure_flat_groups",
 				"has no meaning here: no provider gives several of these organizations, and groups, to one person"))

@@ -135,8 +135,8 @@ func domain() yamltable.Shape[string] {
 		case hostname.IsDomain(bare):
 			return "", yamltable.Slip{Complaint: err, Meant: bare}
 		case hostname.IsDomain(below):
-			return "", yamltable.Slip{Complaint: errors.New("must be a domain as it stands behind the @: subdomains do not " +
-				"come with it, " +
+			return "", yamltable.Slip{Complaint: errors.New("must be a domain as it stands behind the @: subdomains " +
+				"do not come with it, " +
 				"each is named for itself"), Meant: below}
 		}
 		return "", err

@@ -16,11 +16,11 @@ type Reload struct {
 
 func reloadShape() yamltable.Shape[Reload] {
 	return yamltable.Object[Reload]{Keys: []yamltable.Entry[Reload]{
-		yamltable.Field("watch", "Whether a change of this file, or of a file that it refers to, is taken up by itself. "+
-			"SIGHUP works in any case.",
+		yamltable.Field("watch", "Whether a change of this file, or of a file that it refers to, is taken up by "+
+			"itself. SIGHUP works in any case.",
 			yamltable.TrueOrFalse(), func(r *Reload) *bool { return &r.Watch }).Or("true"),
-		yamltable.Field("debounce", "How long the files must have been left alone before they are read; after five times "+
-			"as long they are read in any case.",
+		yamltable.Field("debounce", "How long the files must have been left alone before they are read; after five "+
+			"times as long they are read in any case.",
 			yamltable.Duration(100*time.Millisecond, time.Minute),
 			func(r *Reload) *time.Duration { return &r.Debounce }).Or("1s"),
 	}}.Shape()
@@ -39,7 +39,8 @@ func (c *Config) NeedsRestart(before *Config) Faults {
 	var faults Faults
 	fixed := func(key string, was, is any) {
 		if was != is {
-			faults = append(faults, c.doc.FaultAt(key, "was %v when this process began, and another value needs a restart", was))
+			faults = append(faults, c.doc.FaultAt(key, "was %v when this process began, and another value needs a "+
+				"restart", was))
 		}
 	}
 	fixed("public_url", before.PublicURL.String(), c.PublicURL.String())
@@ -61,7 +62,8 @@ func (c *Config) NeedsRestart(before *Config) Faults {
 	fixed("limits.header", Size(before.Limits.Header), Size(c.Limits.Header))
 	fixed("limits.ended", before.Limits.Ended, c.Limits.Ended)
 	if c.Store.differs(before.Store) { // its address may hold a password
-		faults = append(faults, c.doc.FaultAt("store", "was another one when this process began, and that needs a restart"))
+		faults = append(faults, c.doc.FaultAt("store", "was another one when this process began, and that needs a "+
+			"restart"))
 	}
 	return c.doc.Finish(faults)
 }

@@ -49,10 +49,11 @@ func storeShape() yamltable.Shape[Store] {
 		yamltable.Field("url", "The database: "+storeForms+".", address, place).Required(),
 		yamltable.Field("ca", "Who may vouch for a PostgreSQL server, PEM; whom this system trusts if left out.",
 			authorities(), func(s *Store) *Ref { return &s.CA }),
-		yamltable.Field("notify", "How to hear of what other servers write to PostgreSQL: auto listens (LISTEN), and asks "+
-			"four times a second where nothing is heard, as behind some poolers; off only asks.",
+		yamltable.Field("notify", "How to hear of what other servers write to PostgreSQL: auto listens (LISTEN), and "+
+			"asks four times a second where nothing is heard, as behind some poolers; off only asks.",
 			autoOrOff(), func(s *Store) *bool { return &s.NoNotify }).Or("auto"),
-		yamltable.Field("connections", "How many connections to PostgreSQL there are at most, one more for LISTEN aside.",
+		yamltable.Field("connections", "How many connections to PostgreSQL there are at most, one more for LISTEN "+
+			"aside.",
 			yamltable.Number(2, 100), func(s *Store) *int { return &s.Connections }).Or("4"),
 	}}.Shape()
 	// The short form is the URL with the defaults of the long one.
@@ -86,7 +87,8 @@ func storeURL() yamltable.Shape[Ref] {
 		}
 		a, err := postgres.ParseAddress(v)
 		if err == nil && a.Secret && here {
-			err = errors.New("must be env:NAME or file:/path where there is a password in it: a secret does not belong here")
+			err = errors.New("must be env:NAME or file:/path where there is a password in it: a secret does not " +
+				"belong here")
 		}
 		if err != nil {
 			return yamltable.Unquoted{Complaint: err}
@@ -99,8 +101,8 @@ func storeURL() yamltable.Shape[Ref] {
 		if form, name, _ := yamltable.SplitRef(at.Node.Value); form == yamltable.FormFile {
 			switch path.Ext(name) {
 			case ".db", ".sqlite", ".sqlite3":
-				w.Suggest(at, sqliteScheme+name, "must be a file that holds the address of a database, which this is not by "+
-					"its name")
+				w.Suggest(at, sqliteScheme+name, "must be a file that holds the address of a database, which this is "+
+					"not by its name")
 				return
 			}
 		}
@@ -193,8 +195,8 @@ func (c *Config) revocationFaults() (faults Faults) {
 	}
 	for _, key := range keys {
 		if c.doc.Has(key) {
-			faults = append(faults, c.doc.FaultAt(key, "says what holds while the store is away, and there is no store; name one "+
-				"(`store:`), or leave this out"))
+			faults = append(faults, c.doc.FaultAt(key, "says what holds while the store is away, and there is no "+
+				"store; name one (`store:`), or leave this out"))
 		}
 	}
 	return faults

@@ -39,7 +39,8 @@ func upstreamShape() yamltable.Shape[Upstream] {
 			func(u *Upstream) *string { return &u.Host }),
 		yamltable.Field("ca", "Who may vouch for an https app, PEM; whom this system trusts if left out.", authorities(),
 			func(u *Upstream) *Ref { return &u.CA }),
-		yamltable.Field("server_name", "The name that an https app has in its certificate; the host of url if left out.",
+		yamltable.Field("server_name", "The name that an https app has in its certificate; the host of url if left "+
+			"out.",
 			serverName(),
 			func(u *Upstream) *string { return &u.ServerName }),
 		yamltable.Field("timeouts", "How long the app may take.", timeouts, self).Or("{}"),
@@ -64,8 +65,8 @@ func timeoutsShape() yamltable.Shape[Upstream] {
 		yamltable.Field("idle", "How long a body or a WebSocket may stand still.",
 			yamltable.Duration(time.Second, 24*time.Hour),
 			func(u *Upstream) *time.Duration { return &u.Idle }).Or("5m"),
-		yamltable.Field("keep_alive", "How long a connection is kept for a next request; less than the app keeps it, or a "+
-			"request "+
+		yamltable.Field("keep_alive", "How long a connection is kept for a next request; less than the app keeps it, "+
+			"or a request "+
 			"may meet its end.", yamltable.Duration(100*time.Millisecond, time.Hour),
 			func(u *Upstream) *time.Duration { return &u.KeepAlive }).Or("4s"),
 	}}.Shape()
@@ -113,8 +114,8 @@ func pathOfUpstream(scheme, rest string) (yamltable.Slip, bool) {
 	}
 	return yamltable.Slip{Complaint: errors.New("must be a URL without path, query and fragment"), Meant: scheme + "://" +
 		u.Host,
-		Why: fmt.Sprintf("; the app is asked for the path that the browser asked for, unchanged, because that is the path "+
-			"that the rules have judged: let the app itself serve below %s, and make that the path of the "+
+		Why: fmt.Sprintf("; the app is asked for the path that the browser asked for, unchanged, because that is the "+
+			"path that the rules have judged: let the app itself serve below %s, and make that the path of the "+
 			"route", yamltable.Quote(u.Path))}, true
 }
 

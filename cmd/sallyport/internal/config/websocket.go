@@ -50,16 +50,16 @@ func origin() yamltable.Shape[string] {
 
 func parsePageOrigin(v string) (*url.URL, error) {
 	if strings.Contains(v, "*") && !strings.Contains(v, "@") {
-		return nil, errors.New("must be one origin such as https://app.example.com; a pattern lets in sites that nobody " +
-			"thought of")
+		return nil, errors.New("must be one origin such as https://app.example.com; a pattern lets in sites that " +
+			"nobody thought of")
 	}
 	u, err := parseOrigin(v, "https://app.example.com")
 	if err != nil {
 		return nil, err
 	}
 	if u.Scheme == "http" && !hostname.IsLoopback(u.Hostname()) {
-		return nil, errors.New("must be https, because over plain http anybody on the way could be that site (http is for " +
-			"localhost and other loopback hosts)")
+		return nil, errors.New("must be https, because over plain http anybody on the way could be that site (http " +
+			"is for localhost and other loopback hosts)")
 	}
 	return u, nil
 }

@@ -76,7 +76,8 @@ func onlyByItsNames(own string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		at, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
 		if at != nil && at.IP.IsLoopback() && !namesLoopback(r.Host, own) {
-			writeText(w, http.StatusMisdirectedRequest, "on this machine, ask for localhost or for an address such as 127.0.0.1")
+			writeText(w, http.StatusMisdirectedRequest, "on this machine, ask for localhost or for an address such "+
+				"as 127.0.0.1")
 			return
 		}
 		next.ServeHTTP(w, r)
