@@ -128,7 +128,8 @@ func (t tokens) Verify(_ context.Context, token string) (identity.Identity, time
 
 // What a front door may do follows from outcome, error and header alone.
 func TestP01_EachRequestGetsOneAnswer(t *testing.T) {
-	h := newHouse(t, tokens{"good": nil, "later": &identity.SignInError{Failure: identity.Unavailable, Err: errors.New("away")}})
+	h := newHouse(t, tokens{"good": nil, "later": &identity.SignInError{Failure: identity.Unavailable,
+		Err: errors.New("away")}})
 	ann, root := h.cookie(t, person("ann")), h.cookie(t, person("root", "admins"))
 	gone := h.cookie(t, identity.Identity{Provider: "gone", Subject: "x"})
 	for name, tt := range map[string]struct {
@@ -139,28 +140,46 @@ func TestP01_EachRequestGetsOneAnswer(t *testing.T) {
 		status         int    // of the Refusal; 0: none
 		user           string // what the app is told; "": nothing
 	}{
-		"public":                      {"GET", "/open/x", nil, authz.Forward, authz.ReasonPublic, 0, ""},
-		"public, with a session":      {"GET", "/open/x", []string{"Cookie: " + ann}, authz.Forward, authz.ReasonPublic, 0, ""},
-		"nobody":                      {"GET", "/x", nil, authz.Login, authz.ReasonNoSession, 0, ""},
-		"a forged cookie":             {"GET", "/x", []string{"Cookie: __Host-sallyport=x"}, authz.Login, authz.ReasonNoSession, 0, ""},
-		"a provider that is gone":     {"GET", "/x", []string{"Cookie: " + gone}, authz.Login, authz.ReasonNoSession, 0, ""},
-		"somebody":                    {"GET", "/x", []string{"Cookie: " + ann}, authz.Forward, authz.ReasonAuthenticated, 0, "main:ann"},
-		"not for them":                {"GET", "/admin", []string{"Cookie: " + ann}, authz.Deny, authz.ReasonNoRule, 0, ""},
-		"for them":                    {"GET", "/admin", []string{"Cookie: " + root}, authz.Forward, authz.ReasonRule, 0, "main:root"},
-		"a token":                     {"GET", "/api", []string{"Authorization: Bearer good"}, authz.Forward, authz.ReasonAuthenticated, 0, "main:robot"},
-		"a token, scheme in capitals": {"GET", "/api", []string{"Authorization: BEARER  good"}, authz.Forward, authz.ReasonAuthenticated, 0, "main:robot"},
-		"a bad token beside a cookie": {"GET", "/api", []string{"Authorization: Bearer bad", "Cookie: " + ann}, authz.Deny, authz.ReasonBearerInvalid, 401, ""},
-		"two tokens":                  {"GET", "/api", []string{"Authorization: Bearer good", "Authorization: Bearer good"}, authz.Deny, authz.ReasonBearerInvalid, 401, ""},
-		"a token nobody can judge":    {"GET", "/api", []string{"Authorization: Bearer later"}, authz.Deny, authz.ReasonBearerUnavailable, 503, ""},
-		"a session where tokens go":   {"GET", "/api", []string{"Cookie: " + ann}, authz.Forward, authz.ReasonAuthenticated, 0, "main:ann"},
-		"a token where none is taken": {"GET", "/x", []string{"Authorization: Bearer good"}, authz.Login, authz.ReasonNoSession, 0, ""},
-		"moved to what is not theirs": {"MOVE", "/x", []string{"Cookie: " + ann, "Destination: /admin/y"}, authz.Deny, authz.ReasonDestination, 403, ""},
-		"moved below our own prefix":  {"MOVE", "/x", []string{"Cookie: " + ann, "Destination: /.sallyport/y"}, authz.Deny, authz.ReasonDestination, 403, ""},
-		"another host's":              {"MOVE", "/x", []string{"Cookie: " + ann, "Destination: https://x.example/y"}, authz.Deny, authz.ReasonDestination, 502, ""},
-		"what could be another route": {"GET", "/ADMIN", []string{"Cookie: " + root}, authz.Deny, authz.ReasonAmbiguous, 400, ""},
+		"public": {"GET", "/open/x", nil, authz.Forward, authz.ReasonPublic, 0, ""},
+		"public, with a session": {"GET", "/open/x", []string{"Cookie: " + ann}, authz.Forward, authz.ReasonPublic,
+			0, ""},
+		"nobody": {"GET", "/x", nil, authz.Login, authz.ReasonNoSession, 0, ""},
+		"a forged cookie": {"GET", "/x", []string{"Cookie: __Host-sallyport=x"}, authz.Login,
+			authz.ReasonNoSession, 0, ""},
+		"a provider that is gone": {"GET", "/x", []string{"Cookie: " + gone}, authz.Login, authz.ReasonNoSession, 0,
+			""},
+		"somebody": {"GET", "/x", []string{"Cookie: " + ann}, authz.Forward,
+			authz.ReasonAuthenticated, 0, "main:ann"},
+		"not for them": {"GET", "/admin", []string{"Cookie: " + ann}, authz.Deny, authz.ReasonNoRule, 0,
+			""},
+		"for them": {"GET", "/admin", []string{"Cookie: " + root}, authz.Forward, authz.ReasonRule,
+			0, "main:root"},
+		"a token": {"GET", "/api", []string{"Authorization: Bearer good"}, authz.Forward,
+			authz.ReasonAuthenticated, 0, "main:robot"},
+		"a token, scheme in capitals": {"GET", "/api", []string{"Authorization: BEARER  good"}, authz.Forward,
+			authz.ReasonAuthenticated, 0, "main:robot"},
+		"a bad token beside a cookie": {"GET", "/api", []string{"Authorization: Bearer bad", "Cookie: " + ann},
+			authz.Deny, authz.ReasonBearerInvalid, 401, ""},
+		"two tokens": {"GET", "/api", []string{"Authorization: Bearer good", "Authorization: Bearer " +
+			"good"}, authz.Deny, authz.ReasonBearerInvalid, 401, ""},
+		"a token nobody can judge": {"GET", "/api", []string{"Authorization: Bearer later"}, authz.Deny,
+			authz.ReasonBearerUnavailable, 503, ""},
+		"a session where tokens go": {"GET", "/api", []string{"Cookie: " + ann}, authz.Forward,
+			authz.ReasonAuthenticated, 0, "main:ann"},
+		"a token where none is taken": {"GET", "/x", []string{"Authorization: Bearer good"}, authz.Login,
+			authz.ReasonNoSession, 0, ""},
+		"moved to what is not theirs": {"MOVE", "/x", []string{"Cookie: " + ann, "Destination: /admin/y"}, authz.Deny,
+			authz.ReasonDestination, 403, ""},
+		"moved below our own prefix": {"MOVE", "/x", []string{"Cookie: " + ann, "Destination: /.sallyport/y"},
+			authz.Deny, authz.ReasonDestination, 403, ""},
+		"another host's": {"MOVE", "/x", []string{"Cookie: " + ann, "Destination: https://x.example/y"},
+			authz.Deny, authz.ReasonDestination, 502, ""},
+		"what could be another route": {"GET", "/ADMIN", []string{"Cookie: " + root}, authz.Deny, authz.ReasonAmbiguous,
+			400, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			lines := append(tt.lines, "X-Forwarded-User: mallory", "X_Forwarded_User: mallory", "X-Sallyport-Assertion: forged")
+			lines := append(tt.lines, "X-Forwarded-User: mallory", "X_Forwarded_User: mallory",
+				"X-Sallyport-Assertion: forged")
 			ans, header, err := h.ask(t, tt.method, tt.target, lines...)
 			status := 0
 			if refusal, ok := errors.AsType[*Refusal](err); ok {
@@ -266,7 +285,8 @@ func TestP10_ASessionThatMayHaveEndedElsewhereIsRefusedAsStrictlyAsTheRouteSays(
 		switch {
 		case !ok && (err != nil || tt.want != 0 || ans.Verdict.Outcome != authz.Forward):
 			t.Errorf("%s after %s: %v, %v", tt.target, tt.age, ans.Verdict, err)
-		case ok && (refusal.Status != tt.want || refusal.Reason != authz.ReasonUnverifiable || refusal.RetryAfter != 5 ||
+		case ok && (refusal.Status != tt.want || refusal.Reason != authz.ReasonUnverifiable ||
+			refusal.RetryAfter != 5 ||
 			ans.Verdict.Outcome != authz.Deny || ans.Principal == nil):
 			t.Errorf("%s after %s: %+v, %v", tt.target, tt.age, refusal, ans.Verdict)
 		}
@@ -352,7 +372,8 @@ func benchmarkAdmit(b *testing.B, ended int) {
 	header := http.Header{"Cookie": {h.cookie(b, person("ann"))}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if ans, err := h.Admit(context.Background(), Request{Facts: facts, Header: header}); err != nil || ans.Verdict.Outcome != authz.Forward {
+		if ans, err := h.Admit(context.Background(), Request{Facts: facts, Header: header}); err != nil ||
+			ans.Verdict.Outcome != authz.Forward {
 			b.Fatal(err)
 		}
 	}

@@ -50,7 +50,8 @@ func (a *Admission) judgeDestination(ctx context.Context, r Request, ans *Answer
 			return refusal
 		}
 	}
-	r.Header[identity.DestinationHeader] = []string{destinationValue(to, ans.Route.AppHost, strings.HasPrefix(lines[0], "/"))}
+	r.Header[identity.DestinationHeader] = []string{destinationValue(to, ans.Route.AppHost,
+		strings.HasPrefix(lines[0], "/"))}
 	return nil
 }
 
@@ -75,7 +76,8 @@ func (a *Admission) lookUpDestination(
 	case errors.Is(err, authz.ErrTarget):
 		return to, nil, refuseDestination(http.StatusBadRequest, authz.ReasonAmbiguous, err, "", "")
 	case err != nil:
-		return to, nil, refuseDestination(http.StatusForbidden, authz.ReasonDestination, fmt.Errorf("%s: %w", to.Path, err),
+		return to, nil, refuseDestination(http.StatusForbidden, authz.ReasonDestination,
+			fmt.Errorf("%s: %w", to.Path, err),
 			"Nothing can be put at that address.", "Choose another place.")
 	case route.App != from.App:
 		return to, nil, refuseDestination(http.StatusBadGateway, authz.ReasonDestination,

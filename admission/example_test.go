@@ -81,7 +81,8 @@ func newGate() (*admission.Admission, *session.Manager, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	sessions, err := session.New(session.Options{Keys: keys, Secure: true, AbsoluteTimeout: 12 * time.Hour, IdleTimeout: time.Hour})
+	sessions, err := session.New(session.Options{Keys: keys, Secure: true, AbsoluteTimeout: 12 * time.Hour,
+		IdleTimeout: time.Hour})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -112,7 +113,8 @@ func newGate() (*admission.Admission, *session.Manager, error) {
 		routes = append(routes, admission.Route{Route: r, Headers: set})
 	}
 	gate, err := admission.New(admission.Options{
-		PublicHost: "app.example", Prefix: "/.sallyport", Table: table, Routes: routes, Headers: headers, Sessions: sessions,
+		PublicHost: "app.example", Prefix: "/.sallyport", Table: table, Routes: routes, Headers: headers,
+		Sessions:  sessions,
 		Providers: []string{"corp"}, Assertions: signer,
 	})
 	return gate, sessions, err

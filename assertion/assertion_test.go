@@ -199,7 +199,8 @@ func TestJWKSListsPublicKeysByTheirThumbprints(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, k := range raw.Keys {
-		if got := slices.Sorted(maps.Keys(k)); !slices.Equal(got, []string{"alg", "crv", "kid", "kty", "use", "x", "y"}) {
+		if got := slices.Sorted(maps.Keys(k)); !slices.Equal(got,
+			[]string{"alg", "crv", "kid", "kty", "use", "x", "y"}) {
 			t.Errorf("fields %q", got)
 		}
 	}

@@ -153,7 +153,8 @@ func decideRules(r *Route, id *identity.Identity, bound bool) Verdict {
 	switch { // what is missing is said of groups first: rules name them most often
 	case groupsUnknown && id.GroupsDropped:
 		return deny(ReasonGroupsUnknown,
-			fmt.Sprintf("route %s: a rule needs groups, and those of %s did not fit into the session cookie", r.Name, id.ID()),
+			fmt.Sprintf("route %s: a rule needs groups, and those of %s did not fit into the session cookie", r.Name,
+				id.ID()),
 			"It is for members of a group. You are in more groups than your session here can hold, so none of them "+
 				"counts.")
 	case groupsUnknown:

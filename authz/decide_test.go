@@ -38,25 +38,32 @@ func TestP01_RuleAdmitsOnlyWhoItNames(t *testing.T) {
 		{"org by its name", Rule{Orgs: []string{"Acme"}}, alice(), refused},
 		{"org by its domain", Rule{Orgs: []string{"acme.test"}}, alice(), refused},
 		{"part of the org's id", Rule{Orgs: []string{"acm"}}, alice(), refused},
-		{"nobody's org", Rule{Orgs: []string{"acme"}}, with(func(id *identity.Identity) { id.Org = identity.Org{} }), refused},
-		{"an org that is not the active one", Rule{Orgs: []string{"beta"}}, with(func(id *identity.Identity) { id.Orgs = []identity.Org{{ID: "acme"}, {ID: "beta"}} }), refused},
+		{"nobody's org", Rule{Orgs: []string{"acme"}}, with(func(id *identity.Identity) { id.Org = identity.Org{} }),
+			refused},
+		{"an org that is not the active one", Rule{Orgs: []string{"beta"}},
+			with(func(id *identity.Identity) { id.Orgs = []identity.Org{{ID: "acme"}, {ID: "beta"}} }), refused},
 		{"group", Rule{Groups: []string{"oncall"}}, alice(), admitted},
 		{"another group", Rule{Groups: []string{"admin"}}, alice(), refused},
 		{"group in another case", Rule{Groups: []string{"OnCall"}}, alice(), refused},
 		{"part of a group", Rule{Groups: []string{"on"}}, alice(), refused},
-		{"groups that hold a comma", Rule{Groups: []string{"admin"}}, with(func(id *identity.Identity) { id.Groups = []string{"oncall,admin"} }), refused},
+		{"groups that hold a comma", Rule{Groups: []string{"admin"}},
+			with(func(id *identity.Identity) { id.Groups = []string{"oncall,admin"} }), refused},
 		{"no groups", Rule{Groups: []string{"oncall"}}, with(func(id *identity.Identity) { id.Groups = nil }), refused},
 		{"groups unknown", Rule{Groups: []string{"oncall"}}, unknown, refusedUnknownGroups},
 		{"org unknown", Rule{Orgs: []string{"acme"}}, orgUnknown, refusedUnknownOrg},
-		{"org unknown, and a group", Rule{Orgs: []string{"acme"}, Groups: []string{"oncall"}}, orgUnknown, refusedUnknownOrg},
+		{"org unknown, and a group", Rule{Orgs: []string{"acme"}, Groups: []string{"oncall"}}, orgUnknown,
+			refusedUnknownOrg},
 		{"org unknown, and not asked for", Rule{Groups: []string{"oncall"}}, orgUnknown, admitted},
-		{"groups unknown, and another org", Rule{Groups: []string{"oncall"}, Orgs: []string{"other"}}, unknown, refused},
+		{"groups unknown, and another org", Rule{Groups: []string{"oncall"}, Orgs: []string{"other"}}, unknown,
+			refused},
 		{"groups unknown, not asked for", Rule{Orgs: []string{"acme"}}, unknown, admitted},
 		{"email", Rule{Emails: []string{"alice@acme.test"}}, alice(), admitted},
 		{"email in another case", Rule{Emails: []string{"Alice@ACME.test"}}, alice(), admitted},
 		{"another email", Rule{Emails: []string{"bob@acme.test"}}, alice(), refused},
-		{"unverified email", Rule{Emails: []string{"alice@acme.test"}}, with(func(id *identity.Identity) { id.EmailVerified = false }), refused},
-		{"unverified email's domain", Rule{EmailDomains: []string{"acme.test"}}, with(func(id *identity.Identity) { id.EmailVerified = false }), refused},
+		{"unverified email", Rule{Emails: []string{"alice@acme.test"}},
+			with(func(id *identity.Identity) { id.EmailVerified = false }), refused},
+		{"unverified email's domain", Rule{EmailDomains: []string{"acme.test"}},
+			with(func(id *identity.Identity) { id.EmailVerified = false }), refused},
 		{"email domain", Rule{EmailDomains: []string{"acme.test"}}, alice(), admitted},
 		{"email domain in another case", Rule{EmailDomains: []string{"ACME.Test"}}, email("alice@Acme.TEST"), admitted},
 		{"domain below", Rule{EmailDomains: []string{"acme.test"}}, email("alice@x.acme.test"), refused},
@@ -78,15 +85,18 @@ func TestP01_RuleAdmitsOnlyWhoItNames(t *testing.T) {
 		{"dotless i", Rule{EmailDomains: []string{"acme.test"}}, email("a@acme.te\u0131t"), refused},
 		{"fullwidth domain", Rule{EmailDomains: []string{"acme.test"}}, email("a@\uff41cme.test"), refused},
 		// oauth2-proxy #3365.
-		{"empty group, asked of none", Rule{Groups: []string{""}}, with(func(id *identity.Identity) { id.Groups = nil }), refused},
-		{"empty group, asked of an empty one", Rule{Groups: []string{""}}, with(func(id *identity.Identity) { id.Groups = []string{""} }), refused},
+		{"empty group, asked of none", Rule{Groups: []string{""}},
+			with(func(id *identity.Identity) { id.Groups = nil }), refused},
+		{"empty group, asked of an empty one", Rule{Groups: []string{""}},
+			with(func(id *identity.Identity) { id.Groups = []string{""} }), refused},
 		{"empty org", Rule{Orgs: []string{""}}, with(func(id *identity.Identity) { id.Org = identity.Org{} }), refused},
 		{"empty email", Rule{Emails: []string{""}}, email(""), refused},
 		{"empty email, unverified", Rule{Emails: []string{""}}, identity.Identity{}, refused},
 		{"empty domain", Rule{EmailDomains: []string{""}}, email("alice@"), refused},
 		{"empty domain of no address", Rule{EmailDomains: []string{""}}, email("alice"), refused},
 		{"no lists", Rule{}, alice(), refused},
-		{"empty lists", Rule{Orgs: []string{}, Groups: []string{}, Emails: []string{}, EmailDomains: []string{}}, alice(), refused},
+		{"empty lists", Rule{Orgs: []string{}, Groups: []string{}, Emails: []string{}, EmailDomains: []string{}},
+			alice(), refused},
 		{"no lists, nobody", Rule{}, identity.Identity{}, refused},
 		// Inside one rule all must hold.
 		{"subject", Rule{Subjects: []string{"google:1100", "google:1101"}}, alice(), admitted},
@@ -96,12 +106,18 @@ func TestP01_RuleAdmitsOnlyWhoItNames(t *testing.T) {
 		{"subject in another case", Rule{Subjects: []string{"Google:1101"}}, alice(), refused},
 		{"empty subject", Rule{Subjects: []string{""}}, alice(), refused},
 		{"subject and another group", Rule{Subjects: []string{"google:1101"}, Groups: []string{"x"}}, alice(), refused},
-		{"subject of an account without an address", Rule{Subjects: []string{"google:1101"}}, with(func(id *identity.Identity) { id.Email, id.EmailVerified = "", false }), admitted},
-		{"all", Rule{Orgs: []string{"acme"}, Groups: []string{"eng"}, Emails: []string{"alice@acme.test"}, EmailDomains: []string{"acme.test"}}, alice(), admitted},
-		{"all but the org", Rule{Orgs: []string{"x"}, Groups: []string{"eng"}, Emails: []string{"alice@acme.test"}, EmailDomains: []string{"acme.test"}}, alice(), refused},
-		{"all but the group", Rule{Orgs: []string{"acme"}, Groups: []string{"x"}, Emails: []string{"alice@acme.test"}, EmailDomains: []string{"acme.test"}}, alice(), refused},
-		{"all but the email", Rule{Orgs: []string{"acme"}, Groups: []string{"eng"}, Emails: []string{"x@acme.test"}, EmailDomains: []string{"acme.test"}}, alice(), refused},
-		{"all but the domain", Rule{Orgs: []string{"acme"}, Groups: []string{"eng"}, Emails: []string{"alice@acme.test"}, EmailDomains: []string{"x.test"}}, alice(), refused},
+		{"subject of an account without an address", Rule{Subjects: []string{"google:1101"}},
+			with(func(id *identity.Identity) { id.Email, id.EmailVerified = "", false }), admitted},
+		{"all", Rule{Orgs: []string{"acme"}, Groups: []string{"eng"}, Emails: []string{"alice@acme.test"},
+			EmailDomains: []string{"acme.test"}}, alice(), admitted},
+		{"all but the org", Rule{Orgs: []string{"x"}, Groups: []string{"eng"}, Emails: []string{"alice@acme.test"},
+			EmailDomains: []string{"acme.test"}}, alice(), refused},
+		{"all but the group", Rule{Orgs: []string{"acme"}, Groups: []string{"x"}, Emails: []string{"alice@acme.test"},
+			EmailDomains: []string{"acme.test"}}, alice(), refused},
+		{"all but the email", Rule{Orgs: []string{"acme"}, Groups: []string{"eng"}, Emails: []string{"x@acme.test"},
+			EmailDomains: []string{"acme.test"}}, alice(), refused},
+		{"all but the domain", Rule{Orgs: []string{"acme"}, Groups: []string{"eng"},
+			Emails: []string{"alice@acme.test"}, EmailDomains: []string{"x.test"}}, alice(), refused},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := tc.rule.admits(&tc.id, false); got != tc.want {
@@ -109,15 +125,18 @@ func TestP01_RuleAdmitsOnlyWhoItNames(t *testing.T) {
 			}
 			// Decide must say the same of a route with that rule, and of the rule as an alternative.
 			s := &tc.id
-			for _, rules := range [][]Rule{{tc.rule}, {{Orgs: []string{"nobody's"}}, tc.rule}, {tc.rule, {Emails: []string{"x@y.test"}}}} {
+			for _, rules := range [][]Rule{{tc.rule}, {{Orgs: []string{"nobody's"}}, tc.rule},
+				{tc.rule, {Emails: []string{"x@y.test"}}}} {
 				v := Decide(Facts{}, &Route{Access: Access{Rules: rules}}, s)
 				if (v.Reason == ReasonOrgUnknown) != (tc.want == refusedUnknownOrg) {
 					t.Errorf("reason %s", v.Reason)
 				}
-				if (v.Outcome == Forward) != (tc.want == admitted) || (v.Reason == ReasonGroupsUnknown) != (tc.want == refusedUnknownGroups) {
+				if (v.Outcome == Forward) != (tc.want == admitted) ||
+					(v.Reason == ReasonGroupsUnknown) != (tc.want == refusedUnknownGroups) {
 					t.Errorf("%+v", v)
 				}
-				if v.Outcome == Forward && v.Rule != 1+slices.IndexFunc(rules, func(r Rule) bool { return r.admits(&tc.id, false) == admitted }) {
+				if v.Outcome == Forward && v.Rule != 1+slices.IndexFunc(rules,
+					func(r Rule) bool { return r.admits(&tc.id, false) == admitted }) {
 					t.Errorf("rule %d", v.Rule)
 				}
 			}
@@ -135,9 +154,10 @@ func TestP01_VerdictOfEveryCombination(t *testing.T) {
 		rule int
 	}
 	var (
-		public, login, wide = want{Forward, ReasonPublic, 0}, want{Login, ReasonNoSession, 0}, want{Forward, ReasonAuthenticated, 0}
-		no, noGroups        = want{Deny, ReasonNoRule, 0}, want{Deny, ReasonGroupsUnknown, 0}
-		first, second       = want{Forward, ReasonRule, 1}, want{Forward, ReasonRule, 2}
+		public, login, wide = want{Forward, ReasonPublic, 0}, want{Login, ReasonNoSession, 0},
+			want{Forward, ReasonAuthenticated, 0}
+		no, noGroups  = want{Deny, ReasonNoRule, 0}, want{Deny, ReasonGroupsUnknown, 0}
+		first, second = want{Forward, ReasonRule, 1}, want{Forward, ReasonRule, 2}
 	)
 	for _, tc := range []struct {
 		name                   string
@@ -157,7 +177,8 @@ func TestP01_VerdictOfEveryCombination(t *testing.T) {
 		{"group", Access{Rules: []Rule{groups}}, login, no, noGroups},
 		{"group or theirs", Access{Rules: []Rule{groups, acme}}, login, second, second},
 		{"group or not theirs", Access{Rules: []Rule{groups, other}}, login, no, noGroups},
-		{"group of another org", Access{Rules: []Rule{{Orgs: []string{"other"}, Groups: []string{"admin"}}}}, login, no, no},
+		{"group of another org", Access{Rules: []Rule{{Orgs: []string{"other"}, Groups: []string{"admin"}}}}, login, no,
+			no},
 	} {
 		r := &Route{Name: "app", Host: host, Path: "/", Access: tc.access}
 		for _, who := range []struct {
@@ -175,7 +196,8 @@ func TestP01_VerdictOfEveryCombination(t *testing.T) {
 		}
 	}
 	for _, s := range []*identity.Identity{nil, known} {
-		if v := Decide(Facts{Host: host, Path: "/x"}, nil, s); v.Outcome != Deny || v.Reason != ReasonNoRoute || v.Public == "" {
+		if v := Decide(Facts{Host: host, Path: "/x"}, nil, s); v.Outcome != Deny || v.Reason != ReasonNoRoute ||
+			v.Public == "" {
 			t.Errorf("no route: %+v", v)
 		}
 	}
@@ -225,25 +247,35 @@ func TestRefusalSaysWhatThePersonLacksAndNothingAboutOthers(t *testing.T) {
 		id    identity.Identity
 		want  string
 	}{
-		{"a group of their own organization", []Rule{{Orgs: []string{"acme"}, Groups: []string{"admin"}}, {Emails: []string{"boss@acme.test"}}}, alice(),
+		{"a group of their own organization", []Rule{{Orgs: []string{"acme"}, Groups: []string{"admin"}},
+			{Emails: []string{"boss@acme.test"}}}, alice(),
 			"It is for members of the group admin, and you are not in it."},
-		{"several groups of their own domain", []Rule{{EmailDomains: []string{"acme.test"}, Groups: []string{"admin", "ops"}}}, alice(),
+		{"several groups of their own domain",
+			[]Rule{{EmailDomains: []string{"acme.test"}, Groups: []string{"admin", "ops"}}}, alice(),
 			"It is for members of the groups admin or ops, and you are in none of them."},
-		{"a group and nothing else", []Rule{{Groups: []string{"secret-project"}}}, alice(), "It is for members of a group that you are not in."},
+		{"a group and nothing else", []Rule{{Groups: []string{"secret-project"}}}, alice(), "It is for members of a " +
+			"group that you are not in."},
 		{"another organization", []Rule{{Orgs: []string{"beta", "gamma"}, Groups: []string{"admin"}}}, alice(),
 			"It is for another organization than Acme."},
-		{"another organization, own one without a name", []Rule{{Orgs: []string{"beta"}}}, with(func(id *identity.Identity) { id.Org = identity.Org{ID: "acme"} }),
+		{"another organization, own one without a name", []Rule{{Orgs: []string{"beta"}}},
+			with(func(id *identity.Identity) { id.Org = identity.Org{ID: "acme"} }),
 			"It is for another organization than the one that you are here for."},
-		{"an organization", []Rule{{Orgs: []string{"beta"}}}, with(func(id *identity.Identity) { id.Org = identity.Org{} }),
+		{"an organization", []Rule{{Orgs: []string{"beta"}}},
+			with(func(id *identity.Identity) { id.Org = identity.Org{} }),
 			"It is for members of an organization, and you are here for none."},
-		{"an address on a list", []Rule{{Emails: []string{"boss@acme.test"}}}, alice(), "It is for people on a list of e-mail addresses, and yours is not on it."},
-		{"a domain", []Rule{{EmailDomains: []string{"partner.test"}}}, alice(), "It is for e-mail addresses of another domain than yours, acme.test."},
-		{"a verified address", []Rule{{EmailDomains: []string{"acme.test"}}}, with(func(id *identity.Identity) { id.EmailVerified = false }),
+		{"an address on a list", []Rule{{Emails: []string{"boss@acme.test"}}}, alice(), "It is for people on a list " +
+			"of e-mail addresses, and yours is not on it."},
+		{"a domain", []Rule{{EmailDomains: []string{"partner.test"}}}, alice(), "It is for e-mail addresses of " +
+			"another domain than yours, acme.test."},
+		{"a verified address", []Rule{{EmailDomains: []string{"acme.test"}}},
+			with(func(id *identity.Identity) { id.EmailVerified = false }),
 			"It needs a verified e-mail address, and your account here has none."},
-		{"a list of ids", []Rule{{Subjects: []string{"google:7"}}}, alice(), "It is for people on a list, and you are not on it."},
+		{"a list of ids", []Rule{{Subjects: []string{"google:7"}}}, alice(), "It is for people on a list, and you " +
+			"are not on it."},
 		{"a group of people on a list", []Rule{{Subjects: []string{"google:1101"}, Groups: []string{"admin"}}}, alice(),
 			"It is for members of the group admin, and you are not in it."},
-		{"the nearest rule, not the first", []Rule{{Orgs: []string{"beta"}, Groups: []string{"x"}}, {Emails: []string{"boss@acme.test"}}, {Orgs: []string{"acme"}, Groups: []string{"admin"}}}, alice(),
+		{"the nearest rule, not the first", []Rule{{Orgs: []string{"beta"}, Groups: []string{"x"}},
+			{Emails: []string{"boss@acme.test"}}, {Orgs: []string{"acme"}, Groups: []string{"admin"}}}, alice(),
 			"It is for members of the group admin, and you are not in it."},
 		{"nothing would help", []Rule{{}}, alice(), "It is open to nobody."},
 		{"no rules", nil, alice(), "It is open to nobody."},
@@ -261,10 +293,13 @@ func TestRefusalSaysWhatThePersonLacksAndNothingAboutOthers(t *testing.T) {
 
 func TestAccessStringCompletesASentence(t *testing.T) {
 	for want, a := range map[string]Access{
-		"everybody, without signing in": {Public: true}, "everybody who is signed in": {Authenticated: true}, "nobody": {},
-		"people who are in the group a":                                    {Rules: []Rule{{Groups: []string{"a"}}}},
-		"people who are in the group a and have the id corp:1 or corp:2":   {Rules: []Rule{{Groups: []string{"a"}, Subjects: []string{"corp:1", "corp:2"}}}},
-		"people who have the verified e-mail address a@x.test or b@x.test": {Rules: []Rule{{Emails: []string{"a@x.test", "b@x.test"}}}},
+		"everybody, without signing in": {Public: true}, "everybody who is signed in": {Authenticated: true},
+		"nobody":                        {},
+		"people who are in the group a": {Rules: []Rule{{Groups: []string{"a"}}}},
+		"people who are in the group a and have the id corp:1 or corp:2": {Rules: []Rule{{Groups: []string{"a"},
+			Subjects: []string{"corp:1", "corp:2"}}}},
+		"people who have the verified e-mail address a@x.test or b@x.test": {Rules: []Rule{{Emails: []string{"a@x.test",
+			"b@x.test"}}}},
 	} {
 		if a.String() != want {
 			t.Errorf("%q", a)
@@ -280,7 +315,8 @@ func BenchmarkDecide(b *testing.B) {
 	for i := range 20 {
 		s.Groups = append(s.Groups, fmt.Sprintf("team-%07d", i))
 	}
-	r := &Route{Access: Access{Rules: []Rule{{Orgs: []string{"other"}}, {EmailDomains: []string{"partner.test"}}, {Orgs: []string{"acme"}, Groups: []string{"team-0000019"}}}}}
+	r := &Route{Access: Access{Rules: []Rule{{Orgs: []string{"other"}}, {EmailDomains: []string{"partner.test"}},
+		{Orgs: []string{"acme"}, Groups: []string{"team-0000019"}}}}}
 	b.ReportAllocs()
 	for b.Loop() {
 		if Decide(Facts{}, r, s).Outcome != Forward {
@@ -322,14 +358,19 @@ func TestP01_WebSocketsOnlyWhereTheRouteSaysSoAndFromItsOwnPages(t *testing.T) {
 		"a name that ends so":      {ws(), "app.example.com", "https://evilapp.example.com", ReasonOrigin},
 		"a name that begins so":    {ws(), "app.example.com", "https://app.example.com.evil.example", ReasonOrigin},
 		"a sandboxed page":         {ws(), "app.example.com", "null", ReasonOrigin},
-		"two origins":              {ws(), "app.example.com", "https://app.example.com, https://evil.example", ReasonOrigin},
-		"upper case":               {ws(), "app.example.com", "HTTPS://APP.EXAMPLE.COM", ReasonOrigin},
-		"a path":                   {ws(), "app.example.com", "https://app.example.com/", ReasonOrigin},
-		"listed":                   {ws("https://other.example"), "app.example.com", "https://other.example", ReasonAuthenticated},
-		"listed and own":           {ws("https://other.example"), "app.example.com", "https://app.example.com", ReasonAuthenticated},
-		"not listed":               {ws("https://other.example"), "app.example.com", "https://another.example", ReasonOrigin},
+		"two origins": {ws(), "app.example.com", "https://app.example.com, https://evil.example",
+			ReasonOrigin},
+		"upper case": {ws(), "app.example.com", "HTTPS://APP.EXAMPLE.COM", ReasonOrigin},
+		"a path":     {ws(), "app.example.com", "https://app.example.com/", ReasonOrigin},
+		"listed": {ws("https://other.example"), "app.example.com", "https://other.example",
+			ReasonAuthenticated},
+		"listed and own": {ws("https://other.example"), "app.example.com", "https://app.example.com",
+			ReasonAuthenticated},
+		"not listed": {ws("https://other.example"), "app.example.com", "https://another.example",
+			ReasonOrigin},
 	} {
-		f := Facts{Method: "GET", Scheme: "https", Host: "app.example.com", Authority: tc.authority, Path: "/", WebSocket: true, Origin: tc.origin}
+		f := Facts{Method: "GET", Scheme: "https", Host: "app.example.com", Authority: tc.authority, Path: "/",
+			WebSocket: true, Origin: tc.origin}
 		r := &Route{Name: "app", Path: "/", Access: Access{Authenticated: true}, WebSocket: tc.route}
 		v := Decide(f, r, s)
 		if v.Reason != tc.want || (v.Outcome == Forward) != (tc.want == ReasonAuthenticated) {
@@ -354,7 +395,8 @@ func TestUnknownGroupsSayWhetherProviderOrCookieLostThem(t *testing.T) {
 	}{
 		{false, "It is for members of a group, and your identity provider did not tell us which groups you are in.",
 			"route r: a rule needs groups, and the provider did not tell those of p:s"},
-		{true, "It is for members of a group. You are in more groups than your session here can hold, so none of them counts.",
+		{true, "It is for members of a group. You are in more groups than your session here can hold, so none of " +
+			"them counts.",
 			"route r: a rule needs groups, and those of p:s did not fit into the session cookie"},
 	} {
 		id := identity.Identity{Provider: "p", Subject: "s", GroupsUnknown: true, GroupsDropped: tc.dropped}

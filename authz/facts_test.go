@@ -34,17 +34,27 @@ var pathCases = []struct{ raw, want string }{
 	{"/admin;x=1", "/admin;x=1"},
 	{"/admin;a=b/", "/admin;a=b/"},
 	// Dots.
-	{"/open/../admin", ""}, {"/open/%2e%2e/admin", ""}, {"/open/.%2e/admin", ""}, {"/open/%2E./admin", ""}, {"/open/..%2fadmin", ""}, {"/open/..%2Fadmin", ""},
-	{"/open/..%5cadmin", ""}, {"/open/..%5Cadmin", ""}, {`/open/..\admin`, ""}, {`/open\..\admin`, ""}, {"/open/..;/admin", ""}, {"/open/..;x=1/admin", ""}, {"/open/.;/admin", ""}, {"/open/%2e%2e;/admin", ""},
-	{"/./admin", ""}, {"/admin/.", ""}, {"/admin/..", ""}, {"/.", ""}, {"/..", ""}, {"/../", ""}, {"/.;", ""}, {"/a/..;", ""}, {"/open/..%20/admin", ""}, {"/open/%20../admin", ""}, {"/open/.%20./admin", ""}, {"/open/..%20;x/admin", ""}, {"/open/.. /admin", ""},
+	{"/open/../admin", ""}, {"/open/%2e%2e/admin", ""}, {"/open/.%2e/admin", ""}, {"/open/%2E./admin", ""},
+	{"/open/..%2fadmin", ""}, {"/open/..%2Fadmin", ""},
+	{"/open/..%5cadmin", ""}, {"/open/..%5Cadmin", ""}, {`/open/..\admin`, ""}, {`/open\..\admin`, ""},
+	{"/open/..;/admin", ""}, {"/open/..;x=1/admin", ""}, {"/open/.;/admin", ""}, {"/open/%2e%2e;/admin", ""},
+	{"/./admin", ""}, {"/admin/.", ""}, {"/admin/..", ""}, {"/.", ""}, {"/..", ""}, {"/../", ""}, {"/.;", ""},
+	{"/a/..;", ""}, {"/open/..%20/admin", ""}, {"/open/%20../admin", ""}, {"/open/.%20./admin", ""},
+	{"/open/..%20;x/admin", ""}, {"/open/.. /admin", ""},
 	// Slashes.
-	{"/open//admin", ""}, {"//admin", ""}, {"//", ""}, {"///", ""}, {"//admin/secret", ""}, {"//open@x/admin", ""}, {"/a//", ""}, {`/\admin`, ""}, {`\admin`, ""}, {"/%2fadmin", ""}, {"/a%2fb", ""}, {"/a%2Fb", ""}, {"/%5cadmin", ""},
+	{"/open//admin", ""}, {"//admin", ""}, {"//", ""}, {"///", ""}, {"//admin/secret", ""}, {"//open@x/admin", ""},
+	{"/a//", ""}, {`/\admin`, ""}, {`\admin`, ""}, {"/%2fadmin", ""}, {"/a%2fb", ""}, {"/a%2Fb", ""},
+	{"/%5cadmin", ""},
 	// Encoded twice, badly, or too long.
-	{"/%252e%252e/admin", ""}, {"/%2561dmin", ""}, {"/a%25", ""}, {"/a%", ""}, {"/a%2", ""}, {"/a%zz", ""}, {"/a%2g", ""}, {"/a%-1", ""}, {"/a% 1", ""}, {"/%u002e/", ""},
-	{"/open/%c0%ae%c0%ae/admin", ""}, {"/%c0%af", ""}, {"/%e0%80%af", ""}, {"/%ff", ""}, {"/\xff", ""}, {"/%ed%a0%80", ""}, {"/%c3", ""}, {"/a%c3/%a9", ""}, {"/%f4%90%80%80", ""},
+	{"/%252e%252e/admin", ""}, {"/%2561dmin", ""}, {"/a%25", ""}, {"/a%", ""}, {"/a%2", ""}, {"/a%zz", ""},
+	{"/a%2g", ""}, {"/a%-1", ""}, {"/a% 1", ""}, {"/%u002e/", ""},
+	{"/open/%c0%ae%c0%ae/admin", ""}, {"/%c0%af", ""}, {"/%e0%80%af", ""}, {"/%ff", ""}, {"/\xff", ""},
+	{"/%ed%a0%80", ""}, {"/%c3", ""}, {"/a%c3/%a9", ""}, {"/%f4%90%80%80", ""},
 	// What ends or cuts a path for somebody.
-	{"/admin%00", ""}, {"/admin%0a", ""}, {"/admin%0d", ""}, {"/admin%09", ""}, {"/admin%1f", ""}, {"/admin%7f", ""}, {"/admin\x00", ""}, {"/admin\t", ""}, {"/admin\x7f", ""},
-	{"/admin%23/open/y", ""}, {"/admin#/open", ""}, {"/admin%3f", ""}, {"/admin%3Fx", ""}, {"/admin?x", ""}, {"/admin%3bx", ""}, {"/admin%3Bx", ""},
+	{"/admin%00", ""}, {"/admin%0a", ""}, {"/admin%0d", ""}, {"/admin%09", ""}, {"/admin%1f", ""}, {"/admin%7f", ""},
+	{"/admin\x00", ""}, {"/admin\t", ""}, {"/admin\x7f", ""},
+	{"/admin%23/open/y", ""}, {"/admin#/open", ""}, {"/admin%3f", ""}, {"/admin%3Fx", ""}, {"/admin?x", ""},
+	{"/admin%3bx", ""}, {"/admin%3Bx", ""},
 	{`/open/\u002e./`, ""},
 	// No path.
 	{"", ""}, {"admin", ""}, {"*", ""}, {"./admin", ""}, {"%2fadmin", ""}, {" /admin", ""},
@@ -83,7 +93,8 @@ func checkCanonical(t *testing.T, raw, got string) {
 			if i+2 >= len(got) || strings.Trim(got[i+1:i+3], "0123456789ABCDEF") != "" {
 				t.Errorf("%q → %q: escape", raw, got)
 			}
-		case strings.IndexByte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@/", c) < 0:
+		case strings.IndexByte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@/",
+			c) < 0:
 			t.Errorf("%q → %q: byte %q", raw, got, c)
 		}
 	}
@@ -97,7 +108,8 @@ func checkCanonical(t *testing.T, raw, got string) {
 	if err1 != nil || err2 != nil || a != b {
 		t.Errorf("%q means %q, %q means %q", raw, a, got, b)
 	}
-	if strings.ContainsAny(b, "\\%#?\x00\r\n") || !utf8.ValidString(b) || strings.Count(b, "/") != strings.Count(got, "/") {
+	if strings.ContainsAny(b, "\\%#?\x00\r\n") || !utf8.ValidString(b) ||
+		strings.Count(b, "/") != strings.Count(got, "/") {
 		t.Errorf("%q decodes to %q", got, b)
 	}
 }
@@ -119,7 +131,8 @@ func FuzzCanonicalPath(f *testing.F) {
 		if again, more, err := canonicalPath(got); err != nil || again != got || more != odd {
 			t.Errorf("%q → %q, %v → %q, %v, %v", raw, got, odd, again, more, err)
 		}
-		if strings.HasPrefix(got, "//") || strings.ContainsAny(got, "\\?# ") || (!odd.doubled && strings.Contains(got, "//")) {
+		if strings.HasPrefix(got, "//") || strings.ContainsAny(got, "\\?# ") ||
+			(!odd.doubled && strings.Contains(got, "//")) {
 			t.Errorf("%q → %q, %v", raw, got, odd)
 		}
 		decoded := decodeAll(got)
@@ -139,19 +152,33 @@ func FuzzCanonicalPath(f *testing.F) {
 func TestP03_HostHasOneFormOrIsRefused(t *testing.T) {
 	for _, tc := range []struct{ raw, want string }{
 		{"app.example.com", "app.example.com"},
-		{"APP.example.com", "app.example.com"}, {"app.EXAMPLE.com", "app.example.com"}, {"app.example.COM", "app.example.com"}, {"a.B.example.com", "a.b.example.com"},
-		{"app.example.com.", "app.example.com"}, {"app.example.com:443", "app.example.com"}, {"app.example.com:8080", "app.example.com"}, {"APP.Example.Com.:443", "app.example.com"}, {"app.example.com:", "app.example.com"},
-		{"localhost", "localhost"}, {"127.0.0.1:4180", "127.0.0.1"}, {"[::1]", "[::1]"}, {"[::1]:4180", "[::1]"}, {"[0:0::1]", "[::1]"}, {"[2001:DB8::A]", "[2001:db8::a]"}, {"[::ffff:127.0.0.1]", "[::ffff:127.0.0.1]"},
-		{"xn--bcher-kva.example", "xn--bcher-kva.example"}, {"XN--BCHER-KVA.example", "xn--bcher-kva.example"}, {"xn--app-.example.com", "xn--app-.example.com"}, {"my_app.internal", "my_app.internal"},
+		{"APP.example.com", "app.example.com"}, {"app.EXAMPLE.com", "app.example.com"},
+		{"app.example.COM", "app.example.com"}, {"a.B.example.com", "a.b.example.com"},
+		{"app.example.com.", "app.example.com"}, {"app.example.com:443", "app.example.com"}, {"app.example.com:8080",
+			"app.example.com"}, {"APP.Example.Com.:443", "app.example.com"}, {"app.example.com:", "app.example.com"},
+		{"localhost", "localhost"}, {"127.0.0.1:4180", "127.0.0.1"}, {"[::1]", "[::1]"}, {"[::1]:4180", "[::1]"},
+		{"[0:0::1]", "[::1]"}, {"[2001:DB8::A]", "[2001:db8::a]"}, {"[::ffff:127.0.0.1]", "[::ffff:127.0.0.1]"},
+		{"xn--bcher-kva.example", "xn--bcher-kva.example"}, {"XN--BCHER-KVA.example", "xn--bcher-kva.example"},
+		{"xn--app-.example.com", "xn--app-.example.com"}, {"my_app.internal", "my_app.internal"},
 		{strings.Repeat("a", 63) + ".example", strings.Repeat("a", 63) + ".example"},
 
-		{"", ""}, {".", ""}, {"..", ""}, {":80", ""}, {".example.com", ""}, {"a..b", ""}, {"app.example.com..", ""}, {"-.", "-"},
-		{"[::1", ""}, {"[::1]x", ""}, {"[::1]:x", ""}, {"[::1]:80:80", ""}, {"[fe80::1%25eth0]", ""}, {"[fe80::1%eth0]", ""}, {"[]", ""}, {"[127.0.0.1]", ""}, {"[app.example.com]", ""}, {"::1", ""}, {"2001:db8::a", ""}, {"x[::1]", ""},
-		{"app.example.com:x", ""}, {"app.example.com:80:80", ""}, {"app.example.com:123456", ""}, {"app.example.com:-1", ""}, {"app.example.com:+80", ""}, {"app.example.com: 80", ""},
-		{"app example.com", ""}, {" app.example.com", ""}, {"app.example.com ", ""}, {"app.example.com\t", ""}, {"app.example.com\x00", ""}, {"app.example.com\r\n", ""}, {"app.example.com,evil.example", ""}, {"a;for=1.2.3.4", ""},
-		{"app.example.com/x", ""}, {"app.example.com?x", ""}, {"app.example.com#x", ""}, {`app.example.com\x`, ""}, {"user@app.example.com", ""}, {"app.example.com@evil.example", ""}, {"app%2eexample.com", ""}, {"*.example.com", ""}, {"*", ""}, {"http://app.example.com", ""},
-		{"bücher.example", ""}, {"\uff41pp.example.com", ""}, {"\u212Aiosk.example", ""}, {"app。example.com", ""}, {"app.example.com\u200b", ""}, {"\xff.example", ""}, {"\u0130.example", ""},
-		{strings.Repeat("a", 64) + ".example", ""}, {strings.Repeat("a.", 127) + "ab", ""}, {strings.Repeat("a", 1<<20), ""},
+		{"", ""}, {".", ""}, {"..", ""}, {":80", ""}, {".example.com", ""}, {"a..b", ""}, {"app.example.com..", ""},
+		{"-.", "-"},
+		{"[::1", ""}, {"[::1]x", ""}, {"[::1]:x", ""}, {"[::1]:80:80", ""}, {"[fe80::1%25eth0]", ""},
+		{"[fe80::1%eth0]", ""}, {"[]", ""}, {"[127.0.0.1]", ""}, {"[app.example.com]", ""}, {"::1", ""},
+		{"2001:db8::a", ""}, {"x[::1]", ""},
+		{"app.example.com:x", ""}, {"app.example.com:80:80", ""}, {"app.example.com:123456", ""},
+		{"app.example.com:-1", ""}, {"app.example.com:+80", ""}, {"app.example.com: 80", ""},
+		{"app example.com", ""}, {" app.example.com", ""}, {"app.example.com ", ""}, {"app.example.com\t", ""},
+		{"app.example.com\x00", ""}, {"app.example.com\r\n", ""}, {"app.example.com,evil.example", ""},
+		{"a;for=1.2.3.4", ""},
+		{"app.example.com/x", ""}, {"app.example.com?x", ""}, {"app.example.com#x", ""}, {`app.example.com\x`, ""},
+		{"user@app.example.com", ""}, {"app.example.com@evil.example", ""}, {"app%2eexample.com", ""},
+		{"*.example.com", ""}, {"*", ""}, {"http://app.example.com", ""},
+		{"bücher.example", ""}, {"\uff41pp.example.com", ""}, {"\u212Aiosk.example", ""}, {"app。example.com", ""},
+		{"app.example.com\u200b", ""}, {"\xff.example", ""}, {"\u0130.example", ""},
+		{strings.Repeat("a", 64) + ".example", ""}, {strings.Repeat("a.", 127) + "ab", ""},
+		{strings.Repeat("a", 1<<20), ""},
 	} {
 		got, err := CanonicalHost(tc.raw)
 		if got != tc.want || (tc.want == "") != errors.Is(err, ErrTarget) {
@@ -188,13 +215,21 @@ func TestP03_RequestTargetIsReadOneWayOrRefused(t *testing.T) {
 		{"https://app.example.com:8443/a", "/a", "", false},
 		{"/a:b", "/a:b", "", false},
 
-		{"", "", "", false}, {"*", "", "", false}, {"admin", "", "", false}, {"?x", "", "", false}, {"#", "", "", false}, {"app.example.com:443", "", "", false}, {"app.example.com/a", "", "", false},
-		{"//admin/secret", "", "", false}, {"//open@x/admin", "", "", false}, {"//", "", "", false}, {"///a", "", "", false}, {`/\a`, "", "", false},
-		{"/admin#/open", "", "", false}, {"/a?b#c", "", "", false}, {"/#", "", "", false}, {"https://app.example.com#/a", "", "", false}, {"https://app.example.com/a#b", "", "", false},
-		{"http://user@app.example.com/a", "", "", false}, {"http://user:pw@app.example.com/", "", "", false}, {"http://open@app.example.com", "", "", false}, {`http://app.example.com\@evil/`, "", "", false}, {"http:///a", "", "", false}, {"http://", "", "", false}, {"http://?x", "", "", false},
-		{"http:/a", "", "", false}, {"http:a", "", "", false}, {"ftp://app.example.com/a", "", "", false}, {"ws://app.example.com/a", "", "", false}, {"javascript://app.example.com/a", "", "", false}, {"://app.example.com/a", "", "", false}, {" http://app.example.com/a", "", "", false},
+		{"", "", "", false}, {"*", "", "", false}, {"admin", "", "", false}, {"?x", "", "", false},
+		{"#", "", "", false}, {"app.example.com:443", "", "", false}, {"app.example.com/a", "", "", false},
+		{"//admin/secret", "", "", false}, {"//open@x/admin", "", "", false}, {"//", "", "", false},
+		{"///a", "", "", false}, {`/\a`, "", "", false},
+		{"/admin#/open", "", "", false}, {"/a?b#c", "", "", false}, {"/#", "", "", false},
+		{"https://app.example.com#/a", "", "", false}, {"https://app.example.com/a#b", "", "", false},
+		{"http://user@app.example.com/a", "", "", false}, {"http://user:pw@app.example.com/", "", "", false},
+		{"http://open@app.example.com", "", "", false}, {`http://app.example.com\@evil/`, "", "", false},
+		{"http:///a", "", "", false}, {"http://", "", "", false}, {"http://?x", "", "", false},
+		{"http:/a", "", "", false}, {"http:a", "", "", false}, {"ftp://app.example.com/a", "", "", false},
+		{"ws://app.example.com/a", "", "", false}, {"javascript://app.example.com/a", "", "", false},
+		{"://app.example.com/a", "", "", false}, {" http://app.example.com/a", "", "", false},
 		{"http://app.example.com//a", "", "", false}, {"http://app.example.com/../a", "", "", false},
-		{"/a?b c", "", "", false}, {"/a?b\tc", "", "", false}, {"/a?b\r\nX: y", "", "", false}, {"/a?b\x00", "", "", false}, {"/a?b\x7f", "", "", false}, {"/a\x01?b", "", "", false}, {"/a/../b?c", "", "", false},
+		{"/a?b c", "", "", false}, {"/a?b\tc", "", "", false}, {"/a?b\r\nX: y", "", "", false}, {"/a?b\x00", "", "",
+			false}, {"/a?b\x7f", "", "", false}, {"/a\x01?b", "", "", false}, {"/a/../b?c", "", "", false},
 	} {
 		f, err := NewFacts("GET", "https", host, tc.target)
 		if tc.path == "" {
@@ -203,7 +238,8 @@ func TestP03_RequestTargetIsReadOneWayOrRefused(t *testing.T) {
 			}
 			continue
 		}
-		want := Facts{Method: "GET", Scheme: "https", Host: host, Authority: host, Path: tc.path, RawQuery: tc.query, HasQuery: tc.hasQuery}
+		want := Facts{Method: "GET", Scheme: "https", Host: host, Authority: host, Path: tc.path, RawQuery: tc.query,
+			HasQuery: tc.hasQuery}
 		if err != nil || f != want {
 			t.Errorf("%q → %+v, %v", tc.target, f, err)
 		}
@@ -212,10 +248,12 @@ func TestP03_RequestTargetIsReadOneWayOrRefused(t *testing.T) {
 		t.Errorf("two hosts: %v", err)
 	}
 	f, err := NewFacts("pOsT", "http", "App.Example.Com.:8080", "/")
-	if err != nil || f.Method != "pOsT" || f.Scheme != "http" || f.Host != "app.example.com" || f.Authority != "app.example.com:8080" {
+	if err != nil || f.Method != "pOsT" || f.Scheme != "http" || f.Host != "app.example.com" ||
+		f.Authority != "app.example.com:8080" {
 		t.Errorf("%+v, %v", f, err)
 	}
-	for asked, want := range map[string]string{"[::1]": "[::1]", "[::1]:80": "[::1]:80", "[0:0::1]:80": "[::1]:80", "APP.": "app", "app:": "app", "app.:1": "app:1"} {
+	for asked, want := range map[string]string{"[::1]": "[::1]", "[::1]:80": "[::1]:80", "[0:0::1]:80": "[::1]:80",
+		"APP.": "app", "app:": "app", "app.:1": "app:1"} {
 		if f, err := NewFacts("GET", "http", asked, "/"); err != nil || f.Authority != want {
 			t.Errorf("%q → %q, %v", asked, f.Authority, err)
 		}
@@ -227,14 +265,16 @@ func TestP03_RequestTargetIsReadOneWayOrRefused(t *testing.T) {
 // dot segment or a control behind an escape never does.
 func TestP03_EscapedDelimitersPassOnlyWhereARouteSaysSo(t *testing.T) {
 	closed := mustTable(t, Route{Name: "app", Host: host, Path: "/", Doubled: true})
-	open := mustTable(t, Route{Name: "app", Host: host, Path: "/", Encoded: true}, Route{Name: "admin", Host: host, Path: "/admin"},
+	open := mustTable(t, Route{Name: "app", Host: host, Path: "/", Encoded: true},
+		Route{Name: "admin", Host: host, Path: "/admin"},
 		Route{Name: "key", Host: host, Path: "/key", Exact: true})
 	for _, tc := range []struct{ target, path string }{
 		{"/api/v4/projects/group%2fproject", "/api/v4/projects/group%2Fproject"},
 		{"/files/app%2Fmodels%2Fkey%2Erb", "/files/app%2Fmodels%2Fkey.rb"},
 		{"/ann/calendar/b%3Bc.ics", "/ann/calendar/b%3Bc.ics"},
 		{"/a%2fb%3bc", "/a%2Fb%3Bc"},
-		{"/caf%e9", "/caf%E9"}, {"/caf\xe9/x", "/caf%E9/x"}, {"/%ff", "/%FF"}, {"/%cf%f0%e8%e2%e5%f2", "/%CF%F0%E8%E2%E5%F2"}, {"/%c0%ed%ed%e0", "/%C0%ED%ED%E0"},
+		{"/caf%e9", "/caf%E9"}, {"/caf\xe9/x", "/caf%E9/x"}, {"/%ff", "/%FF"},
+		{"/%cf%f0%e8%e2%e5%f2", "/%CF%F0%E8%E2%E5%F2"}, {"/%c0%ed%ed%e0", "/%C0%ED%ED%E0"},
 		{"/api/queues/%2F/name", "/api/queues/%2F/name"},
 		{"/api/queues/%2f%2f", "/api/queues/%2F%2F"},
 		{"/@scope%2Fname", "/@scope%2Fname"},
@@ -244,14 +284,21 @@ func TestP03_EscapedDelimitersPassOnlyWhereARouteSaysSo(t *testing.T) {
 		{"/a%252fb", "/a%252fb"},
 		{"/v1..2%2Fx", "/v1..2%2Fx"},
 		// An app that decodes first would see a way around a route.
-		{"/a/..%2Fadmin", ""}, {"/a%2F..%2Fadmin", ""}, {"/a%2F..", ""}, {"/..%2F", ""}, {"/%2F..", ""}, {"/a%2F.%2Fb", ""}, {"/a%252F..%252Fadmin", ""}, {"/a%2F%252e%252e/admin", ""},
-		{"/a%2F..;x/admin", ""}, {"/a%2F..%20/b", ""}, {"/a/..%3B/admin", ""}, {"/a/..%3Bx/b", ""}, {"/a%2F%2e%2e", ""}, {"/a/%2e%2e%3b/b", ""}, {"/a/..%253bx/b", ""}, {"/a/..%C2%A0/admin", ""},
-		{"/x%2F%2e%2e%2Fadmin", ""}, {"/x%2f%5cadmin", ""}, {"/x%2f%255cadmin", ""}, {"/%2500", ""}, {"/%250a", ""}, {"/a%2f%00", ""},
+		{"/a/..%2Fadmin", ""}, {"/a%2F..%2Fadmin", ""}, {"/a%2F..", ""}, {"/..%2F", ""}, {"/%2F..", ""},
+		{"/a%2F.%2Fb", ""}, {"/a%252F..%252Fadmin", ""}, {"/a%2F%252e%252e/admin", ""},
+		{"/a%2F..;x/admin", ""}, {"/a%2F..%20/b", ""}, {"/a/..%3B/admin", ""}, {"/a/..%3Bx/b", ""}, {"/a%2F%2e%2e", ""},
+		{"/a/%2e%2e%3b/b", ""}, {"/a/..%253bx/b", ""}, {"/a/..%C2%A0/admin", ""},
+		{"/x%2F%2e%2e%2Fadmin", ""}, {"/x%2f%5cadmin", ""}, {"/x%2f%255cadmin", ""}, {"/%2500", ""}, {"/%250a", ""},
+		{"/a%2f%00", ""},
 		// Bytes that a careless decoder of UTF-8 takes for a dot, slash or letter.
-		{"/open/%c0%ae%c0%ae/admin", ""}, {"/%c0%afadmin", ""}, {"/%c1%a1dmin", ""}, {"/%e0%80%afadmin", ""}, {"/%f0%80%80%af", ""}, {"/x/%c0.%c0./admin", ""}, {"/%c0%2fadmin", ""}, {"/%f8%80%80%80%af", ""}, {"/%fc%80%80%80%80%af", ""},
+		{"/open/%c0%ae%c0%ae/admin", ""}, {"/%c0%afadmin", ""}, {"/%c1%a1dmin", ""}, {"/%e0%80%afadmin", ""},
+		{"/%f0%80%80%af", ""}, {"/x/%c0.%c0./admin", ""}, {"/%c0%2fadmin", ""}, {"/%f8%80%80%80%af", ""},
+		{"/%fc%80%80%80%80%af", ""},
 		// A more forgiving reader would see another route.
-		{"/admin%2Fx", ""}, {"/%2Fadmin", ""}, {"/ADMIN%2fx", ""}, {"/admin%3Fx", ""}, {"/admin%23", ""}, {"/%2561dmin", ""}, {"/x%2f%2fy/..%2f", ""},
-		{"/admin%3Bx", ""}, {"/admin%3bx/y", ""}, {"/%3b/admin", ""}, {"/admin%253Bx", ""}, {"/key;%2Fx", ""}, {"/key%3B%2Fx", ""}, {"/ADMIN/%ff", ""},
+		{"/admin%2Fx", ""}, {"/%2Fadmin", ""}, {"/ADMIN%2fx", ""}, {"/admin%3Fx", ""}, {"/admin%23", ""},
+		{"/%2561dmin", ""}, {"/x%2f%2fy/..%2f", ""},
+		{"/admin%3Bx", ""}, {"/admin%3bx/y", ""}, {"/%3b/admin", ""}, {"/admin%253Bx", ""}, {"/key;%2Fx", ""},
+		{"/key%3B%2Fx", ""}, {"/ADMIN/%ff", ""},
 		{"/admin/a%2Fb", ""}, {"/admin/%ff", ""}, {"/admin/a%3Bb", ""}, // this route does not say so
 	} {
 		f, err := NewFacts("GET", "https", host, tc.target)
@@ -283,8 +330,10 @@ func TestP03_EscapedDelimitersPassOnlyWhereARouteSaysSo(t *testing.T) {
 // Which letters of a route bytes of an unknown encoding are, nobody can tell:
 // IIS takes %E9 for é, as other encodings have it.
 func TestP03_LettersThatAreNotUTF8CannotBeARoutes(t *testing.T) {
-	table := mustTable(t, Route{Name: "app", Host: host, Path: "/", Encoded: true}, Route{Name: "café", Host: host, Path: "/caf%C3%A9"})
-	for target, want := range map[string]string{"/caf%e9": "400", "/x/%ff": "400", "/caf%c3%a9": "café", "/th%c3%a9": "app"} {
+	table := mustTable(t, Route{Name: "app", Host: host, Path: "/", Encoded: true},
+		Route{Name: "café", Host: host, Path: "/caf%C3%A9"})
+	for target, want := range map[string]string{"/caf%e9": "400", "/x/%ff": "400", "/caf%c3%a9": "café",
+		"/th%c3%a9": "app"} {
 		if got := look(t, table, host, target); got != want {
 			t.Errorf("%s: %s, want %s", target, got, want)
 		}
@@ -295,11 +344,14 @@ func TestP03_LettersThatAreNotUTF8CannotBeARoutes(t *testing.T) {
 // and lead nowhere else for those who merge them; never at the beginning.
 func TestP03_DoubledSlashesPassOnlyWhereARouteSaysSo(t *testing.T) {
 	closed := mustTable(t, route("/"))
-	open := mustTable(t, Route{Name: "app", Host: host, Path: "/", Doubled: true}, route("/admin"), route("/open/private"))
+	open := mustTable(t, Route{Name: "app", Host: host, Path: "/", Doubled: true}, route("/admin"),
+		route("/open/private"))
 	for target, want := range map[string]string{
 		"/a//b": "app", "/a/b//": "app", "/a///b": "app", "/open//x": "app", "/a//b?c=//d": "app",
-		"//": "400", "//a": "400", "//a/b": "400", "///": "400", "//evil.example/x": "400", `/\a`: "400", "/%2f/a": "400",
-		"/open//private": "400", "/open//private/x": "400", "/open///private": "400", "/open/%20//private": "400", "/a//../admin": "400", "/admin//x": "400", "/admin//": "400", "/ADMIN//x": "400",
+		"//": "400", "//a": "400", "//a/b": "400", "///": "400", "//evil.example/x": "400", `/\a`: "400",
+		"/%2f/a":         "400",
+		"/open//private": "400", "/open//private/x": "400", "/open///private": "400", "/open/%20//private": "400",
+		"/a//../admin": "400", "/admin//x": "400", "/admin//": "400", "/ADMIN//x": "400",
 	} {
 		if got := look(t, open, host, target); got != want {
 			t.Errorf("%s: %s, want %s", target, got, want)
@@ -314,9 +366,12 @@ func TestP03_DoubledSlashesPassOnlyWhereARouteSaysSo(t *testing.T) {
 func TestEachRefusedTargetSaysWhichRuleItBroke(t *testing.T) {
 	table := mustTable(t, route("/"), route("/admin"))
 	for target, words := range map[string]string{
-		"/ADMIN": "capital letters", "/admin;x": "capital letters", "/a//b": "two slashes in a row|doubled_slashes", "//a": "begins with two slashes",
-		"/a/../b": "nothing but dots", "/a/%2e%2e/b": "nothing but dots", "/a%2Fb": "escaped /|encoded", "/a%3Bc": "escaped /|encoded", "/%ff": "not written in UTF-8|encoded", "/%c0%af": "forbidden",
-		`/a\b`: "backslash", "/a%5Cb": "backslash", "/a%00": "cannot be seen", "/a%zz": "not followed by two digits", "/a#b": "behind #", "/a?b#c": "question mark", "*": "no path",
+		"/ADMIN": "capital letters", "/admin;x": "capital letters", "/a//b": "two slashes in a row|doubled_slashes",
+		"//a":     "begins with two slashes",
+		"/a/../b": "nothing but dots", "/a/%2e%2e/b": "nothing but dots", "/a%2Fb": "escaped /|encoded",
+		"/a%3Bc": "escaped /|encoded", "/%ff": "not written in UTF-8|encoded", "/%c0%af": "forbidden",
+		`/a\b`: "backslash", "/a%5Cb": "backslash", "/a%00": "cannot be seen", "/a%zz": "not followed by two digits",
+		"/a#b": "behind #", "/a?b#c": "question mark", "*": "no path",
 	} {
 		f, err := NewFacts("GET", "https", host, target)
 		if err == nil {

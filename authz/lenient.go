@@ -22,7 +22,8 @@ func (s *site) leadsElsewhere(path string, r *Route) bool {
 	if strings.IndexByte(decoded, ';') >= 0 {
 		// A program that removes parameters before it unescapes slashes sees fewer
 		// segments; one that removes them first of all sees no "#" or "?" in them.
-		if strings.Count(decoded, "/") > strings.Count(path, "/") && s.lenient.find(lenientPath(cutParameters(path))) != r ||
+		if strings.Count(decoded, "/") > strings.Count(path, "/") &&
+			s.lenient.find(lenientPath(cutParameters(path))) != r ||
 			strings.ContainsAny(decoded, "?#") && s.lenient.find(lenientPath(cutParameters(decoded))) != r {
 			return true
 		}

@@ -88,10 +88,12 @@ func TestP01_GroupCountsOnlyInTheOrganizationItBelongsTo(t *testing.T) {
 		}
 	}
 	v := decideFor(Facts{}, &Route{Name: "admin", Access: Access{Rules: []Rule{mixed}}}, ines(acme))
-	if v.Outcome != Deny || v.Reason != ReasonGroupsFlat || !strings.HasSuffix(v.Public, "your identity provider did not tell us in which of your organizations you are in it.") {
+	if v.Outcome != Deny || v.Reason != ReasonGroupsFlat || !strings.HasSuffix(v.Public, "your identity provider did "+
+		"not tell us in which of your organizations you are in it.") {
 		t.Errorf("%+v", v)
 	}
-	if got := (Access{Rules: []Rule{insecure}}).String(); got != "people who belong to the organization acme and are in the group admins (of whichever of their organizations)" {
+	if got := (Access{Rules: []Rule{insecure}}).String(); got != "people who belong to the organization acme and are "+
+		"in the group admins (of whichever of their organizations)" {
 		t.Errorf("described as %q", got)
 	}
 }
@@ -109,7 +111,8 @@ func TestP01_HostBelongsToTheOrganizationInItsName(t *testing.T) {
 	ids := []string{"acme", "birch", "cedar"}
 	table := orgTable(t,
 		Route{Name: "tenant", Host: "{org}.example.com", Orgs: ids, Path: "/", Access: Access{Authenticated: true}},
-		Route{Name: "admin", Host: "{org}.example.com", Orgs: ids, Path: "/admin", Access: Access{Rules: []Rule{{Groups: []string{"admins"}}}}},
+		Route{Name: "admin", Host: "{org}.example.com", Orgs: ids, Path: "/admin",
+			Access: Access{Rules: []Rule{{Groups: []string{"admins"}}}}},
 		Route{Name: "logo", Host: "{org}.example.com", Orgs: ids, Path: "/logo", Access: Access{Public: true}},
 		Route{Name: "shared", Host: "app.example.com", Path: "/", Access: Access{Authenticated: true}})
 	one := func(o identity.Org) identity.Identity { id := ines(o); id.Orgs = nil; return id }
@@ -124,15 +127,22 @@ func TestP01_HostBelongsToTheOrganizationInItsName(t *testing.T) {
 		{"acme.example.com", "/", one(acme), Forward, ReasonAuthenticated, nil, ""},
 		{"ACME.example.com:8443", "/", one(acme), Forward, ReasonAuthenticated, nil, ""},
 		{"acme.example.com", "/admin", one(acme), Forward, ReasonRule, nil, ""},
-		{"acme.example.com", "/", one(birch), Deny, ReasonOtherOrg, nil, "This address is another organization's, and your account does not belong to it."},
-		{"acme.example.com", "/admin", one(birch), Deny, ReasonOtherOrg, nil, "This address is another organization's, and your account does not belong to it."},
-		{"acme.example.com", "/", one(identity.Org{}), Deny, ReasonOtherOrg, nil, "This address is another organization's, and your account does not belong to it."},
-		{"acme.example.com", "/", one(identity.Org{ID: "main:acme"}), Deny, ReasonOtherOrg, nil, "This address is another organization's, and your account does not belong to it."},
-		{"acme.example.com", "/", ines(birch), Deny, ReasonOtherOrg, []identity.Org{acme}, "This address is for Acme Rockets, and you are here for another organization."},
+		{"acme.example.com", "/", one(birch), Deny, ReasonOtherOrg, nil, "This address is another organization's, " +
+			"and your account does not belong to it."},
+		{"acme.example.com", "/admin", one(birch), Deny, ReasonOtherOrg, nil, "This address is another " +
+			"organization's, and your account does not belong to it."},
+		{"acme.example.com", "/", one(identity.Org{}), Deny, ReasonOtherOrg, nil, "This address is another " +
+			"organization's, and your account does not belong to it."},
+		{"acme.example.com", "/", one(identity.Org{ID: "main:acme"}), Deny, ReasonOtherOrg, nil, "This address is " +
+			"another organization's, and your account does not belong to it."},
+		{"acme.example.com", "/", ines(birch), Deny, ReasonOtherOrg, []identity.Org{acme}, "This address is for Acme " +
+			"Rockets, and you are here for another organization."},
 		{"acme.example.com", "/", ines(acme), Forward, ReasonAuthenticated, nil, ""},
 		{"acme.example.com", "/", ines(identity.Org{}), Login, ReasonNoOrg, nil, "You need to choose an organization."},
-		{"acme.example.com", "/admin", ines(acme), Deny, ReasonGroupsFlat, nil, "It is for members of a group, and your identity provider did not tell us in which of your organizations you are in it."},
-		{"cedar.example.com", "/", ines(acme), Deny, ReasonOtherOrg, nil, "This address is another organization's, and your account does not belong to it."},
+		{"acme.example.com", "/admin", ines(acme), Deny, ReasonGroupsFlat, nil, "It is for members of a group, and " +
+			"your identity provider did not tell us in which of your organizations you are in it."},
+		{"cedar.example.com", "/", ines(acme), Deny, ReasonOtherOrg, nil, "This address is another organization's, " +
+			"and your account does not belong to it."},
 		{"birch.example.com", "/logo", ines(acme), Forward, ReasonPublic, nil, ""},
 		{"app.example.com", "/", ines(acme), Forward, ReasonAuthenticated, nil, ""},
 	} {
@@ -152,14 +162,17 @@ func TestP01_HostBelongsToTheOrganizationInItsName(t *testing.T) {
 			t.Errorf("%s at %s%s: may switch to %v", tc.id.Org.ID, tc.host, tc.path, got)
 		}
 	}
-	for _, unknown := range []string{"nobody.example.com", "x.acme.example.com", "{org}.example.com", "example.com", "acmeexample.com", "acme.example.com.evil.test"} {
-		if r, err := table.Lookup(Facts{Host: unknown, Path: "/"}); !errors.Is(err, ErrNoRoute) || table.Serves(unknown) {
+	for _, unknown := range []string{"nobody.example.com", "x.acme.example.com", "{org}.example.com", "example.com",
+		"acmeexample.com", "acme.example.com.evil.test"} {
+		if r, err := table.Lookup(Facts{Host: unknown, Path: "/"}); !errors.Is(err, ErrNoRoute) ||
+			table.Serves(unknown) {
 			t.Errorf("%s: %v, %v", unknown, r, err)
 		}
 	}
 	// Facts of a host the route does not have, as no Lookup makes them, deny too.
 	for _, id := range []identity.Identity{ines(acme), one(identity.Org{})} {
-		if v := decideFor(Facts{Host: "nobody.example.com", Path: "/"}, table.Routes()[0], id); v.Outcome != Deny || v.Reason != ReasonOtherOrg {
+		if v := decideFor(Facts{Host: "nobody.example.com", Path: "/"}, table.Routes()[0], id); v.Outcome != Deny ||
+			v.Reason != ReasonOtherOrg {
 			t.Errorf("%+v", v)
 		}
 	}
@@ -170,7 +183,8 @@ func TestHostOfOneOrganizationGoesBeforeAWildcard(t *testing.T) {
 		Route{Name: "any", Host: "*.example.com", Path: "/"},
 		Route{Name: "tenant", Host: "{org}.example.com", Orgs: []string{"acme"}, Path: "/"},
 		Route{Name: "extra", Host: "acme.example.com", Path: "/extra"})
-	for target, want := range map[string]string{"acme.example.com/x": "tenant", "birch.example.com/x": "any", "acme.example.com/extra": "extra"} {
+	for target, want := range map[string]string{"acme.example.com/x": "tenant", "birch.example.com/x": "any",
+		"acme.example.com/extra": "extra"} {
 		name, path, _ := strings.Cut(target, "/")
 		if r, err := table.Lookup(Facts{Host: name, Path: "/" + path}); err != nil || r.Name != want {
 			t.Errorf("%s: %v, %v", target, r, err)

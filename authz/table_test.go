@@ -56,12 +56,18 @@ func look(t testing.TB, table *Table, rawHost, target string) string {
 
 // Pomerium CVE-2023-33189, GHSA-4mf2: a prefix ends at a segment's end.
 func TestP03_PathCoversItsSegmentsAndNothingElse(t *testing.T) {
-	table := mustTable(t, route("/admin"), route("/admin/open"), route("/logo.svg$"), route("/docs/$"), route("/admin/open/x$"))
+	table := mustTable(t, route("/admin"), route("/admin/open"), route("/logo.svg$"), route("/docs/$"),
+		route("/admin/open/x$"))
 	for target, want := range map[string]string{
-		"/admin": "/admin", "/admin/": "/admin", "/admin/x": "/admin", "/admin/x/y/z": "/admin", "/admin?x": "/admin", "/%61dmin/x": "/admin",
-		"/admin/open": "/admin/open", "/admin/open/": "/admin/open", "/admin/open/y": "/admin/open", "/admin/opens": "/admin", "/admin/ope": "/admin", "/admin/open/x": "/admin/open/x$", "/admin/open/x/y": "/admin/open",
-		"/administrator": "none", "/admi": "none", "/admin-x": "none", "/admin.": "400", "/": "none", "/x/admin": "none",
-		"/logo.svg": "/logo.svg$", "/logo.svg/": "400", "/logo.svg/x": "none", "/logo.svgx": "none", "/logo.svg?x": "/logo.svg$", "/logo": "none",
+		"/admin": "/admin", "/admin/": "/admin", "/admin/x": "/admin", "/admin/x/y/z": "/admin", "/admin?x": "/admin",
+		"/%61dmin/x":  "/admin",
+		"/admin/open": "/admin/open", "/admin/open/": "/admin/open", "/admin/open/y": "/admin/open",
+		"/admin/opens": "/admin", "/admin/ope": "/admin", "/admin/open/x": "/admin/open/x$",
+		"/admin/open/x/y": "/admin/open",
+		"/administrator":  "none", "/admi": "none", "/admin-x": "none", "/admin.": "400", "/": "none",
+		"/x/admin":  "none",
+		"/logo.svg": "/logo.svg$", "/logo.svg/": "400", "/logo.svg/x": "none", "/logo.svgx": "none",
+		"/logo.svg?x": "/logo.svg$", "/logo": "none",
 		"/docs/": "/docs/$", "/docs": "400", "/docs/x": "none",
 	} {
 		if got := look(t, table, host, target); got != want {
@@ -80,16 +86,24 @@ func TestP03_PathCoversItsSegmentsAndNothingElse(t *testing.T) {
 // case of a host name and the boundaries of its labels.
 func TestP03_MostSpecificHostDecides(t *testing.T) {
 	var routes []Route
-	for _, h := range []string{"example.com", "app.example.com", "*.example.com", "*.eu.example.com", "*.deep.eu.example.com", "[::1]", "127.0.0.1"} {
+	for _, h := range []string{"example.com", "app.example.com", "*.example.com", "*.eu.example.com",
+		"*.deep.eu.example.com", "[::1]", "127.0.0.1"} {
 		routes = append(routes, Route{Name: h, Host: h, Path: "/"})
 	}
-	routes = append(routes, Route{Name: "wild admin", Host: "*.example.com", Path: "/admin"}, Route{Name: "other", Host: "other.example", Path: "/only"})
+	routes = append(routes, Route{Name: "wild admin", Host: "*.example.com", Path: "/admin"},
+		Route{Name: "other", Host: "other.example", Path: "/only"})
 	slices.Reverse(routes) // order must not matter
 	table := mustTable(t, routes...)
 	for _, tc := range []struct{ host, want string }{
-		{"example.com", "example.com"}, {"app.example.com", "app.example.com"}, {"x.example.com", "wild admin"}, {"x.y.example.com", "wild admin"}, {"a.eu.example.com", "*.eu.example.com"}, {"eu.example.com", "wild admin"}, {"a.deep.eu.example.com", "*.deep.eu.example.com"}, {"deep.eu.example.com", "*.eu.example.com"}, {"a.b.deep.eu.example.com", "*.deep.eu.example.com"},
-		{"APP.EXAMPLE.COM", "app.example.com"}, {"a.B.example.com", "wild admin"}, {"App.Example.Com.:443", "app.example.com"}, {"xn--app-.example.com", "wild admin"},
-		{"evilexample.com", "none"}, {"example.com.evil", "none"}, {"app.example.com.evil", "none"}, {"app-example.com", "none"}, {"exampleXcom", "none"}, {"com", "none"}, {"example", "none"}, {"xexample.com", "none"}, {"app.examplexcom", "none"},
+		{"example.com", "example.com"}, {"app.example.com", "app.example.com"}, {"x.example.com", "wild admin"},
+		{"x.y.example.com", "wild admin"}, {"a.eu.example.com", "*.eu.example.com"},
+		{"eu.example.com", "wild admin"}, {"a.deep.eu.example.com", "*.deep.eu.example.com"},
+		{"deep.eu.example.com", "*.eu.example.com"}, {"a.b.deep.eu.example.com", "*.deep.eu.example.com"},
+		{"APP.EXAMPLE.COM", "app.example.com"}, {"a.B.example.com", "wild admin"},
+		{"App.Example.Com.:443", "app.example.com"}, {"xn--app-.example.com", "wild admin"},
+		{"evilexample.com", "none"}, {"example.com.evil", "none"}, {"app.example.com.evil", "none"},
+		{"app-example.com", "none"}, {"exampleXcom", "none"}, {"com", "none"}, {"example", "none"},
+		{"xexample.com", "none"}, {"app.examplexcom", "none"},
 		{".example.com", "400"}, {"*.example.com", "400"}, {"", "400"}, {"app.example.com,x.example.com", "400"},
 		{"[::1]:4180", "[::1]"}, {"[0::1]", "[::1]"}, {"127.0.0.1:80", "127.0.0.1"}, {"127.0.0.2", "none"},
 		{"other.example", "none"},
@@ -98,7 +112,8 @@ func TestP03_MostSpecificHostDecides(t *testing.T) {
 			t.Errorf("%s: %s, want %s", tc.host, got, tc.want)
 		}
 	}
-	if !table.Serves("x.example.com") || !table.Serves("app.example.com") || table.Serves("evilexample.com") || table.Serves("*.evil") || table.Serves(".example.com") {
+	if !table.Serves("x.example.com") || !table.Serves("app.example.com") || table.Serves("evilexample.com") ||
+		table.Serves("*.evil") || table.Serves(".example.com") {
 		t.Error("Serves disagrees with Lookup")
 	}
 }
@@ -111,7 +126,8 @@ func TestP03_ManyHostsInAnyCase(t *testing.T) {
 	}
 	table := mustTable(t, routes...)
 	for i := range 300 {
-		for _, h := range []string{fmt.Sprintf("host-%d.example.com", i), fmt.Sprintf("HOST-%d.Example.COM", i), fmt.Sprintf("hOsT-%d.eXAMPLE.com.:8443", i)} {
+		for _, h := range []string{fmt.Sprintf("host-%d.example.com", i), fmt.Sprintf("HOST-%d.Example.COM", i),
+			fmt.Sprintf("hOsT-%d.eXAMPLE.com.:8443", i)} {
 			if got := look(t, table, h, "/x"); got != fmt.Sprint(i) {
 				t.Errorf("%s: %s", h, got)
 			}
@@ -126,17 +142,30 @@ func TestP03_ManyHostsInAnyCase(t *testing.T) {
 // would take it for another route's (Traefik CVE-2026-40912, heimdall
 // CVE-2026-42274).
 func TestP03_PathThatReadsAsAnotherRoutesIsAmbiguous(t *testing.T) {
-	table := mustTable(t, route("/"), route("/admin"), route("/open"), route("/open/private"), route("/Team"), route("/key$"), route("/a"), route("/caf%C3%A9"))
+	table := mustTable(t, route("/"), route("/admin"), route("/open"), route("/open/private"), route("/Team"),
+		route("/key$"), route("/a"), route("/caf%C3%A9"))
 	for target, want := range map[string]string{
-		"/ADMIN": "400", "/Admin": "400", "/aDmin/x": "400", "/admin;x=1": "400", "/admin;x=1/y": "400", "/admin;": "400", "/;/admin": "400", "/;x/admin": "400", "/admin%20": "400", "/admin%20%20/x": "400", "/admin.": "400", "/admin..": "400", "/admin.%20.": "400", "/%20/admin": "400", "/.../admin": "400", "/admin%20;x": "400",
-		"/open;/private": "400", "/open/PRIVATE": "400", "/open/private.": "400", "/open/private;v=1": "400", "/open/%20/private": "400", "/open/;/private": "400", "/open/.../private": "400",
-		"/team": "400", "/TEAM/x": "400", "/Team": "/Team", "/Team/X": "/Team", "/key": "/key$", "/KEY": "400", "/key/": "400", "/key;x": "400", "/Key.": "400",
-		"/%20admin": "400", "/%20admin/x": "400", "/.admin": "400", "/%20.%20admin%20.": "400", "/%C2%A0admin": "400", "/admin%E3%80%80/x": "400", "/open/%20private": "400", "/open/.private/x": "400",
-		"/admin::$DATA": "400", "/admin:$i30:$INDEX_ALLOCATION/x": "400", "/admin:x": "/", "/(S(x))/admin": "400", "/(a(b)S(c))/ADMIN/x": "400", "/(S(x))/(S(x))/admin": "400", "/ad/(S(x))min": "400", "/open/(S(x))/private": "400", "/%28S(x))/admin": "400",
-		"/(x)/admin": "/", "/admin/(S(x))/y": "/admin", "/x(S(y))/admin": "/", "/(S(x))/y": "/", "/.hidden": "/", "/%20x": "/",
-		"/CAF%C3%A9": "400", "/caf%C3%A9": "/caf%C3%A9", "/caf%C3%89": "400", "/caf\xc3\xa9/x": "/caf%C3%A9", "/\u212aey": "400",
+		"/ADMIN": "400", "/Admin": "400", "/aDmin/x": "400", "/admin;x=1": "400", "/admin;x=1/y": "400",
+		"/admin;": "400", "/;/admin": "400", "/;x/admin": "400", "/admin%20": "400", "/admin%20%20/x": "400",
+		"/admin.": "400", "/admin..": "400", "/admin.%20.": "400", "/%20/admin": "400", "/.../admin": "400",
+		"/admin%20;x":    "400",
+		"/open;/private": "400", "/open/PRIVATE": "400", "/open/private.": "400", "/open/private;v=1": "400",
+		"/open/%20/private": "400", "/open/;/private": "400", "/open/.../private": "400",
+		"/team": "400", "/TEAM/x": "400", "/Team": "/Team", "/Team/X": "/Team", "/key": "/key$", "/KEY": "400",
+		"/key/": "400", "/key;x": "400", "/Key.": "400",
+		"/%20admin": "400", "/%20admin/x": "400", "/.admin": "400", "/%20.%20admin%20.": "400", "/%C2%A0admin": "400",
+		"/admin%E3%80%80/x": "400", "/open/%20private": "400", "/open/.private/x": "400",
+		"/admin::$DATA": "400", "/admin:$i30:$INDEX_ALLOCATION/x": "400", "/admin:x": "/", "/(S(x))/admin": "400",
+		"/(a(b)S(c))/ADMIN/x": "400", "/(S(x))/(S(x))/admin": "400", "/ad/(S(x))min": "400",
+		"/open/(S(x))/private": "400", "/%28S(x))/admin": "400",
+		"/(x)/admin": "/", "/admin/(S(x))/y": "/admin", "/x(S(y))/admin": "/", "/(S(x))/y": "/", "/.hidden": "/",
+		"/%20x":      "/",
+		"/CAF%C3%A9": "400", "/caf%C3%A9": "/caf%C3%A9", "/caf%C3%89": "400", "/caf\xc3\xa9/x": "/caf%C3%A9",
+		"/\u212aey": "400",
 		// What means one thing to all stays what it is.
-		"/x;y=1": "/", "/X": "/", "/open/A;b=c/D.": "/open", "/admin/X.": "/admin", "/admin/;/x": "/admin", "/administrator": "/", "/ADMINISTRATOR": "/", "/...": "/", "/admin/...": "/admin", "/open/admin": "/open", "/OPENS": "/",
+		"/x;y=1": "/", "/X": "/", "/open/A;b=c/D.": "/open", "/admin/X.": "/admin", "/admin/;/x": "/admin",
+		"/administrator": "/", "/ADMINISTRATOR": "/", "/...": "/", "/admin/...": "/admin", "/open/admin": "/open",
+		"/OPENS": "/",
 	} {
 		if got := look(t, table, host, target); got != want {
 			t.Errorf("%s: %s, want %s", target, got, want)
@@ -147,7 +176,8 @@ func TestP03_PathThatReadsAsAnotherRoutesIsAmbiguous(t *testing.T) {
 // Facts that NewFacts did not make find nothing, and end.
 func TestP01_LookupWithoutAPathFindsNoRoute(t *testing.T) {
 	table := mustTable(t, route("/"))
-	for _, f := range []Facts{{}, {Host: host}, {Host: host, Path: "x"}, {Host: host, Path: "*"}, {Host: "nobody", Path: "/"}, {Path: "/"}} {
+	for _, f := range []Facts{{}, {Host: host}, {Host: host, Path: "x"}, {Host: host, Path: "*"},
+		{Host: "nobody", Path: "/"}, {Path: "/"}} {
 		if r, err := table.Lookup(f); r != nil || !errors.Is(err, ErrNoRoute) {
 			t.Errorf("%+v: %v %v", f, r, err)
 		}
@@ -188,7 +218,8 @@ func TestP15_RoutesThatClaimTheSameRequestsAreRefused(t *testing.T) {
 		switch {
 		case tc.ok && err != nil:
 			t.Errorf("%s: %v", tc.name, err)
-		case !tc.ok && (!errors.As(err, &c) || c.First != 0 || c.Second != 1 || !strings.Contains(err.Error(), tc.a.Name)):
+		case !tc.ok && (!errors.As(err, &c) || c.First != 0 || c.Second != 1 ||
+			!strings.Contains(err.Error(), tc.a.Name)):
 			t.Errorf("%s: %v", tc.name, err)
 		}
 	}
@@ -198,10 +229,13 @@ func TestP15_FaultyRoutesAreAllNamed(t *testing.T) {
 	var routes []Route
 	var fields []string
 	add := func(field string, r Route) { routes, fields = append(routes, r), append(fields, field) }
-	for _, h := range []string{"", "App.example.com", "app.example.com:443", "app.example.com.", "*", "*.", "*.*.example.com", "a.*.example.com", "*example.com", "*.Example.com", ".example.com", "https://app.example.com", "app.example.com/x", "[0::1]", "bücher.example", "a b"} {
+	for _, h := range []string{"", "App.example.com", "app.example.com:443", "app.example.com.", "*", "*.",
+		"*.*.example.com", "a.*.example.com", "*example.com", "*.Example.com", ".example.com",
+		"https://app.example.com", "app.example.com/x", "[0::1]", "bücher.example", "a b"} {
 		add("host", Route{Host: h, Path: "/"})
 	}
-	for _, p := range []string{"", "x", "*", "/a/", "/a//b", "//", "/a/../b", "/.", "/%61", "/a%2fb", "/%c3%a9", "/é", "/a b", "/a?b", "/a#b", `/a\b`, "/a%zz", "/a%00", "http://x/a"} {
+	for _, p := range []string{"", "x", "*", "/a/", "/a//b", "//", "/a/../b", "/.", "/%61", "/a%2fb", "/%c3%a9", "/é",
+		"/a b", "/a?b", "/a#b", `/a\b`, "/a%zz", "/a%00", "http://x/a"} {
 		add("path", Route{Host: host, Path: p})
 	}
 	add("path", Route{Host: host, Path: "/%61", Exact: true})
@@ -344,15 +378,20 @@ func checkReadings(t *testing.T, table *Table, routes []Route, target string) bo
 	return true
 }
 
-var readingRoutes = []Route{route("/"), route("/admin"), route("/open"), route("/open/admin"), route("/open/a/b"), route("/key$"), route("/a"), route("/a/key$")}
+var readingRoutes = []Route{route("/"), route("/admin"), route("/open"), route("/open/admin"), route("/open/a/b"),
+	route("/key$"), route("/a"), route("/a/key$")}
 
 var readingPieces = []string{
-	"/", "/", "/", "admin", "open", "a", "b", "key", "ADMIN", "Open", "A", "%61", "%41", "dmin", ".", "..", "...", "%2e", "%2E", ";", ";x", ";/", "..;", "%20", "%20%20", "%3b", "%2f", "%2f", "%3f", "%23", "%5c", `\`, "%25", "%252e", "//", "/./", "/../", "..%20", "%C3%A9", "%00", "+", "~", "x", "?q=/admin", "%e2%84%aa", "ey", "%3B", "%2E", ":$", "/(S(x))", "(S(y))", "%C2%A0", ";%2f", "%ff", "%e9",
+	"/", "/", "/", "admin", "open", "a", "b", "key", "ADMIN", "Open", "A", "%61", "%41", "dmin", ".", "..", "...",
+	"%2e", "%2E", ";", ";x", ";/", "..;", "%20", "%20%20", "%3b", "%2f", "%2f", "%3f", "%23", "%5c", `\`, "%25",
+	"%252e", "//", "/./", "/../", "..%20", "%C3%A9", "%00", "+", "~", "x", "?q=/admin", "%e2%84%aa", "ey",
+	"%3B", "%2E", ":$", "/(S(x))", "(S(y))", "%C2%A0", ";%2f", "%ff", "%e9",
 }
 
 func TestP03_NoReaderBehindUsSeesAnotherRoute(t *testing.T) {
 	for _, encoded := range []bool{false, true} {
-		t.Run(fmt.Sprint("escaped delimiters and doubled slashes pass: ", encoded), func(t *testing.T) { checkRandomReadings(t, encodedRoutes(encoded)) })
+		t.Run(fmt.Sprint("escaped delimiters and doubled slashes pass: ", encoded),
+			func(t *testing.T) { checkRandomReadings(t, encodedRoutes(encoded)) })
 	}
 }
 
@@ -401,7 +440,8 @@ func benchTable(b *testing.B) *Table {
 	var routes []Route
 	for h := range 20 {
 		for p := range 10 {
-			routes = append(routes, Route{Name: fmt.Sprint(h, p), Host: fmt.Sprintf("h%d.example.com", h), Path: fmt.Sprintf("/part-%d/of/it", p)})
+			routes = append(routes, Route{Name: fmt.Sprint(h, p), Host: fmt.Sprintf("h%d.example.com", h),
+				Path: fmt.Sprintf("/part-%d/of/it", p)})
 		}
 		routes = append(routes, Route{Name: fmt.Sprint(h), Host: fmt.Sprintf("h%d.example.com", h), Path: "/"})
 	}
@@ -410,7 +450,8 @@ func benchTable(b *testing.B) *Table {
 
 func BenchmarkLookup(b *testing.B) {
 	table := benchTable(b)
-	for name, target := range map[string]string{"plain": "/part-3/of/it/assets/app.3f9c2.js", "lenient": "/part-3/of/it/Assets/App%20File.js"} {
+	for name, target := range map[string]string{"plain": "/part-3/of/it/assets/app.3f9c2.js",
+		"lenient": "/part-3/of/it/Assets/App%20File.js"} {
 		f, err := NewFacts("GET", "https", "h7.example.com", target)
 		if err != nil {
 			b.Fatal(err)

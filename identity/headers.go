@@ -333,7 +333,8 @@ func checkField(f Field) (Field, error) {
 	}
 	if f.Encoding == EncodeRFC2047 && f.Join == " " {
 		return f, fmt.Errorf(
-			"header %s: a blank between two encoded words is not read (RFC 2047 §6.2); choose another separator", f.Header)
+			"header %s: a blank between two encoded words is not read (RFC 2047 §6.2); choose another separator",
+			f.Header)
 	}
 	f.Header = textproto.CanonicalMIMEHeaderKey(f.Header)
 	return f, nil
@@ -576,7 +577,8 @@ func validName(name string) bool {
 	for i := 0; i < len(name); i++ {
 		c := name[i]
 		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0:
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9',
+			strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0:
 		default:
 			return false
 		}

@@ -18,8 +18,9 @@ import (
 
 func alice() *Identity {
 	return &Identity{
-		Provider: "google", Subject: "1101", Email: "alice@acme.test", EmailVerified: true, Name: "Alice", Username: "al",
-		Groups: []string{"oncall", "eng"}, Org: Org{ID: "acme", Name: "Acme", Domain: "acme.test", Source: "config"},
+		Provider: "google", Subject: "1101", Email: "alice@acme.test", EmailVerified: true, Name: "Alice",
+		Username: "al",
+		Groups:   []string{"oncall", "eng"}, Org: Org{ID: "acme", Name: "Acme", Domain: "acme.test", Source: "config"},
 	}
 }
 
@@ -51,7 +52,8 @@ func one(t testing.TB, f Field, id *Identity) string {
 
 func TestP02_PresetsSetAndStripTheirHeaders(t *testing.T) {
 	forwarded := map[string]string{
-		"User": "google:1101", "Email": "alice@acme.test", "Preferred-Username": "al", "Name": "Alice", "Groups": "oncall,eng",
+		"User": "google:1101", "Email": "alice@acme.test", "Preferred-Username": "al", "Name": "Alice",
+		"Groups": "oncall,eng",
 		"Org-Id": "acme", "Org-Name": "Acme", "Org-Domain": "acme.test",
 	}
 	prefixed := func(prefix string) map[string]string {
@@ -64,8 +66,9 @@ func TestP02_PresetsSetAndStripTheirHeaders(t *testing.T) {
 	want := map[string]map[string]string{
 		PresetForwarded:   prefixed("X-Forwarded-"),
 		PresetAuthRequest: prefixed("X-Auth-Request-"),
-		PresetRemote:      {"Remote-User": "google:1101", "Remote-Email": "alice@acme.test", "Remote-Name": "Alice", "Remote-Groups": "oncall,eng"},
-		PresetNone:        {},
+		PresetRemote: {"Remote-User": "google:1101", "Remote-Email": "alice@acme.test", "Remote-Name": "Alice",
+			"Remote-Groups": "oncall,eng"},
+		PresetNone: {},
 	}
 	if len(want) != len(Presets()) {
 		t.Errorf("presets %q", Presets())
@@ -117,8 +120,10 @@ func spellings(name, marks string) []string {
 // an underscore.
 func TestP02_EverySpellingOfAnIdentityHeaderIsStripped(t *testing.T) {
 	h := NewHeaders()
-	mustSet(t, h, Field{Header: "x-fwd-user", Claim: ClaimUser}, Field{Header: "X_Fwd.Team", Claim: ClaimGroups}, Field{Header: "WhoIsIt", Claim: ClaimName})
-	names := []string{"x-fwd-user", "x-fwd-team", "whoisit", "x-sallyport-assertion", "x-webauth-user", "x-remote-user", "ssl-client-cert", "x-real-ip", "cf-access-jwt-assertion"}
+	mustSet(t, h, Field{Header: "x-fwd-user", Claim: ClaimUser}, Field{Header: "X_Fwd.Team", Claim: ClaimGroups},
+		Field{Header: "WhoIsIt", Claim: ClaimName})
+	names := []string{"x-fwd-user", "x-fwd-team", "whoisit", "x-sallyport-assertion", "x-webauth-user", "x-remote-user",
+		"ssl-client-cert", "x-real-ip", "cf-access-jwt-assertion"}
 	for _, preset := range Presets() {
 		fields, _ := Preset(preset)
 		for _, f := range fields {
@@ -132,7 +137,8 @@ func TestP02_EverySpellingOfAnIdentityHeaderIsStripped(t *testing.T) {
 			all = append(all, strings.ReplaceAll(name, "-", string(mark)))
 		}
 		for _, s := range all {
-			for _, c := range []string{s, strings.ToLower(s), strings.ToUpper(s), textproto.CanonicalMIMEHeaderKey(s), swapCase(s)} {
+			for _, c := range []string{s, strings.ToLower(s), strings.ToUpper(s), textproto.CanonicalMIMEHeaderKey(s),
+				swapCase(s)} {
 				in := http.Header{c: {"mallory"}, "Accept": {"*/*"}}
 				h.Strip(in)
 				if tried++; len(in) != 1 || in["Accept"] == nil {
@@ -161,10 +167,16 @@ func swapCase(s string) string {
 func TestP02_HeadersOnlyAProxyMayWriteAreStripped(t *testing.T) {
 	h := NewHeaders()
 	for _, name := range []string{
-		"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Uri", "X-Forwarded-Path", "X-Forwarded-Ssl", "X-Forwarded-Server", "X-Forwarded-Access-Token", "X-Forwarded-Anything-At-All", "X-Forwarded-",
+		"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Prefix",
+		"X-Forwarded-Uri", "X-Forwarded-Path", "X-Forwarded-Ssl", "X-Forwarded-Server", "X-Forwarded-Access-Token",
+		"X-Forwarded-Anything-At-All", "X-Forwarded-",
 		"X_Forwarded_Access_Token", "X-Forwarded_Client.Cert", "x.forwarded.for",
-		"X-Original-Url", "X-Original-Uri", "X-Original-Method", "X-Rewrite-Url", "X_Rewrite_URL", "X-Envoy-Original-Path", "X-Envoy-External-Address", "X-Auth-Request-Access-Token", "X-Sallyport-Debug", "Remote-Addr", "Remote_User", "REMOTE.USER",
-		"Forwarded", "forwarded", "X-Real-Ip", "X-Real-IP", "X_REAL_IP", "True-Client-Ip", "Proxy", "PROXY", "Cf-Connecting-Ip", "Cf-Access-Jwt-Assertion", "X-Webauth-User", "X-Remote-User", "X-Remote-Groups", "Ssl-Client-Cert", "Client-Cert", "Client-Cert-Chain", AssertionHeader,
+		"X-Original-Url", "X-Original-Uri", "X-Original-Method", "X-Rewrite-Url", "X_Rewrite_URL",
+		"X-Envoy-Original-Path", "X-Envoy-External-Address", "X-Auth-Request-Access-Token", "X-Sallyport-Debug",
+		"Remote-Addr", "Remote_User", "REMOTE.USER",
+		"Forwarded", "forwarded", "X-Real-Ip", "X-Real-IP", "X_REAL_IP", "True-Client-Ip", "Proxy", "PROXY",
+		"Cf-Connecting-Ip", "Cf-Access-Jwt-Assertion", "X-Webauth-User", "X-Remote-User", "X-Remote-Groups",
+		"Ssl-Client-Cert", "Client-Cert", "Client-Cert-Chain", AssertionHeader,
 	} {
 		in := http.Header{name: {"a", "b"}}
 		if h.Strip(in); len(in) != 0 {
@@ -178,7 +190,10 @@ func TestStripLeavesAllOthersAlone(t *testing.T) {
 	mustSet(t, h, Field{Header: "X-User", Claim: ClaimUser})
 	in := http.Header{}
 	for _, name := range []string{
-		"Accept", "Cookie", "Authorization", "User-Agent", "Host", "X-Forwardedfor", "Xforwarded-For", "X-Forward-For", "Forwarded-For", "X-Originalurl", "Remote", "Remoteuser", "Proxy-Authorization", "Proxyx", "X-Users", "X-User-Agent", "X-Use", "Xuser", "X-Real-Ipx", "X-Real-I", "Sec-Fetch-Site", "X-Request-Id", "Traceparent", "X-Team", "", "-", "X-" + strings.Repeat("y", 300),
+		"Accept", "Cookie", "Authorization", "User-Agent", "Host", "X-Forwardedfor", "Xforwarded-For", "X-Forward-For",
+		"Forwarded-For", "X-Originalurl", "Remote", "Remoteuser", "Proxy-Authorization", "Proxyx", "X-Users",
+		"X-User-Agent", "X-Use", "Xuser", "X-Real-Ipx", "X-Real-I", "Sec-Fetch-Site", "X-Request-Id",
+		"Traceparent", "X-Team", "", "-", "X-" + strings.Repeat("y", 300),
 	} {
 		in[name] = []string{"1", "2"}
 	}
@@ -235,7 +250,8 @@ func TestP02_UnverifiedEmailNeverLeaves(t *testing.T) {
 
 func TestClaimsReachTheirHeaders(t *testing.T) {
 	want := map[Claim]string{
-		ClaimUser: "google:1101", ClaimSubject: "1101", ClaimProvider: "google", ClaimEmail: "alice@acme.test", ClaimUsername: "al", ClaimName: "Alice",
+		ClaimUser: "google:1101", ClaimSubject: "1101", ClaimProvider: "google", ClaimEmail: "alice@acme.test",
+		ClaimUsername: "al", ClaimName: "Alice",
 		ClaimGroups: "oncall,eng", ClaimOrgID: "acme", ClaimOrgName: "Acme", ClaimOrgDomain: "acme.test",
 	}
 	for _, c := range Claims() {
@@ -271,15 +287,20 @@ func TestP15_HeadersThatCannotCarryAnIdentityAreRefused(t *testing.T) {
 		"same, dot":           {ok, {Header: "X.User", Claim: ClaimName}},
 		"same, plus":          {ok, {Header: "X+User", Claim: ClaimName}},
 	}
-	for _, n := range []string{"", " ", "X User", "X-User:", "X-User\r\n", "X-Üser", "X(User)", "X/User", "\"X\"", ":path", "X\x00"} {
+	for _, n := range []string{"", " ", "X User", "X-User:", "X-User\r\n", "X-Üser", "X(User)", "X/User", "\"X\"",
+		":path", "X\x00"} {
 		bad["name "+n] = name(n)
 	}
 	for _, n := range []string{
-		"Host", "Connection", "Content-Length", "Content-Type", "Transfer-Encoding", "TE", "Trailer", "Upgrade", "Keep-Alive", "Proxy-Authorization", "Cookie", "Set-Cookie", "Authorization", "Expect",
-		"Via", "Forwarded", "X-Request-Id", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Proxy", AssertionHeader, "Accept-Encoding", "Origin", "Referer",
-		"X-Original-Url", "X-Rewrite-Url", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded-Prefix", "X-Http-Method-Override",
+		"Host", "Connection", "Content-Length", "Content-Type", "Transfer-Encoding", "TE", "Trailer", "Upgrade",
+		"Keep-Alive", "Proxy-Authorization", "Cookie", "Set-Cookie", "Authorization", "Expect",
+		"Via", "Forwarded", "X-Request-Id", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Proxy",
+		AssertionHeader, "Accept-Encoding", "Origin", "Referer",
+		"X-Original-Url", "X-Rewrite-Url", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded-Prefix",
+		"X-Http-Method-Override",
 	} {
-		for _, s := range []string{n, strings.ToLower(n), strings.ToUpper(n), strings.ReplaceAll(n, "-", "_"), strings.ReplaceAll(n, "-", ".")} {
+		for _, s := range []string{n, strings.ToLower(n), strings.ToUpper(n), strings.ReplaceAll(n, "-", "_"),
+			strings.ReplaceAll(n, "-", ".")} {
 			bad["reserved "+s] = name(s)
 		}
 	}
@@ -292,7 +313,8 @@ func TestP15_HeadersThatCannotCarryAnIdentityAreRefused(t *testing.T) {
 			t.Errorf("%s changed the list", what)
 		}
 	}
-	for _, fields := range [][]Field{nil, {ok}, name("Remote-User"), name("X-Webauth-User"), name("whoami"), name("x_user"), {ok, {Header: "X-Users", Claim: ClaimGroups, Join: " ", Encoding: EncodeUTF8}}} {
+	for _, fields := range [][]Field{nil, {ok}, name("Remote-User"), name("X-Webauth-User"), name("whoami"),
+		name("x_user"), {ok, {Header: "X-Users", Claim: ClaimGroups, Join: " ", Encoding: EncodeUTF8}}} {
 		if _, err := NewHeaders().Set(fields); err != nil {
 			t.Errorf("%v: %v", fields, err)
 		}
@@ -317,8 +339,10 @@ func splitGroups(t *testing.T, f Field, v string) []string {
 }
 
 var hardGroups = []string{
-	"admin", "a,admin", "a|admin", "a;admin", "a admin", ",", "|", ";", " ", ",,", " admin ", "admin ", "\tadmin", "a%2Cadmin", "a%2cadmin", "%", "%%", "%25", "100%", "a%,b", "é,admin", "é|x", "José", "😀;😀",
-	"=?utf-8?b?YWRtaW4=?=", "=?utf-8?q?a=2Cadmin?=", "x =?utf-8?q?a?=", "?=", "a=?b", "a\nadmin", "a\r\nX: y", "a\x00b", "\x7f", "a\u0085b", "a\u2028b", "a\u2029b", "a, b", "\u00a0", "\ufeffx", "a\\,b", `"a,b"`,
+	"admin", "a,admin", "a|admin", "a;admin", "a admin", ",", "|", ";", " ", ",,", " admin ", "admin ", "\tadmin",
+	"a%2Cadmin", "a%2cadmin", "%", "%%", "%25", "100%", "a%,b", "é,admin", "é|x", "José", "😀;😀",
+	"=?utf-8?b?YWRtaW4=?=", "=?utf-8?q?a=2Cadmin?=", "x =?utf-8?q?a?=", "?=", "a=?b", "a\nadmin", "a\r\nX: y", "a\x00b",
+	"\x7f", "a\u0085b", "a\u2028b", "a\u2029b", "a, b", "\u00a0", "\ufeffx", "a\\,b", `"a,b"`,
 }
 
 // A group called "a,admin" must not make its members admins.
@@ -330,7 +354,8 @@ func TestP02_GroupNeverBecomesTwo(t *testing.T) {
 			}
 			f := Field{Header: "X-Groups", Claim: ClaimGroups, Join: join, Encoding: enc}
 			for i, g := range hardGroups {
-				for _, groups := range [][]string{{g}, {g, "other"}, {"other", g}, {g, g}, {g, hardGroups[(i+7)%len(hardGroups)]}} {
+				for _, groups := range [][]string{{g}, {g, "other"}, {"other", g}, {g, g},
+					{g, hardGroups[(i+7)%len(hardGroups)]}} {
 					v := one(t, f, &Identity{Groups: groups})
 					if got := splitGroups(t, f, v); !slices.Equal(got, groups) {
 						t.Errorf("%s, joined by %q: %q came as %q = %q", enc, join, groups, v, got)
@@ -344,7 +369,8 @@ func TestP02_GroupNeverBecomesTwo(t *testing.T) {
 	for _, tc := range []struct {
 		enc  Encoding
 		want string
-	}{{EncodePercent, "a%2Cadmin,Jos%C3%A9,50%25"}, {EncodeUTF8, "a%2Cadmin,José,50%25"}, {EncodeRFC2047, "=?utf-8?b?YSxhZG1pbg==?=,=?utf-8?b?Sm9zw6k=?=,=?utf-8?b?NTAl?="}} {
+	}{{EncodePercent, "a%2Cadmin,Jos%C3%A9,50%25"}, {EncodeUTF8, "a%2Cadmin,José,50%25"},
+		{EncodeRFC2047, "=?utf-8?b?YSxhZG1pbg==?=,=?utf-8?b?Sm9zw6k=?=,=?utf-8?b?NTAl?="}} {
 		f.Encoding = tc.enc
 		if got := one(t, f, &Identity{Groups: []string{"a,admin", "José", "50%"}}); got != tc.want {
 			t.Errorf("%s: %q", tc.enc, got)
@@ -356,7 +382,8 @@ func TestP02_GroupNeverBecomesTwo(t *testing.T) {
 func TestP02_EmptyGroupIsNoGroup(t *testing.T) {
 	for _, join := range Joins() {
 		f := Field{Header: "X-Groups", Claim: ClaimGroups, Join: join}
-		for want, groups := range map[string][]string{"": {"", ""}, "a": {"a", ""}, "b": {"", "b"}, "a" + join + "b": {"", "a", "", "b", ""}} {
+		for want, groups := range map[string][]string{"": {"", ""}, "a": {"a", ""}, "b": {"", "b"},
+			"a" + join + "b": {"", "a", "", "b", ""}} {
 			if got := one(t, f, &Identity{Groups: groups}); got != want {
 				t.Errorf("%q joined by %q: %q", groups, join, got)
 			}
@@ -390,7 +417,9 @@ func checkValue(t *testing.T, enc Encoding, v string) {
 // and CVE-2023-27493.
 func TestP02_ValueIsAlwaysOneLine(t *testing.T) {
 	long := strings.Repeat("ü", 4<<10)
-	for _, v := range append(slices.Clone(hardGroups), "a\rb", "a\nb", "\r\n\r\nbody", "\x1b[31m", "\v\f", "a\u0085X-Admin: 1", "a\u2028X: y", "\xff\xfe", "ok\xc3", "\xc0\xaf", "\xed\xa0\x80", "a,\xff", "50%\xff", "é\x00,", " lead", "trail ", "\u0080\u009f", "a\xc2", long) {
+	for _, v := range append(slices.Clone(hardGroups), "a\rb", "a\nb", "\r\n\r\nbody", "\x1b[31m", "\v\f",
+		"a\u0085X-Admin: 1", "a\u2028X: y", "\xff\xfe", "ok\xc3", "\xc0\xaf", "\xed\xa0\x80", "a,\xff", "50%\xff",
+		"é\x00,", " lead", "trail ", "\u0080\u009f", "a\xc2", long) {
 		for _, enc := range Encodings() {
 			for _, c := range []Claim{ClaimName, ClaimUser, ClaimGroups, ClaimOrgName} {
 				id := &Identity{Provider: "p", Subject: v, Name: v, Groups: []string{v, "x"}, Org: Org{Name: v}}
@@ -405,7 +434,8 @@ func TestP02_ValueIsAlwaysOneLine(t *testing.T) {
 }
 
 func TestValuesCanBeReadBack(t *testing.T) {
-	for _, v := range []string{"Alice", "José", "100 % Käse, bitte", "=?utf-8?q?x?=", " x ", "a=b?c", "\u2028", "😀", "a\nb", "%41", strings.Repeat("é", 200)} {
+	for _, v := range []string{"Alice", "José", "100 % Käse, bitte", "=?utf-8?q?x?=", " x ", "a=b?c", "\u2028", "😀",
+		"a\nb", "%41", strings.Repeat("é", 200)} {
 		percent := one(t, Field{Header: "X-V", Claim: ClaimName}, &Identity{Name: v})
 		if got, err := url.PathUnescape(percent); err != nil || got != v {
 			t.Errorf("percent: %q → %q → %q", v, percent, got)
@@ -430,7 +460,8 @@ func TestP02_NetHTTPSendsEveryValue(t *testing.T) {
 		for _, v := range hardGroups {
 			var b strings.Builder
 			h := http.Header{"X-V": {one(t, Field{Header: "X-V", Claim: ClaimName, Encoding: enc}, &Identity{Name: v})}}
-			if err := h.Write(&b); err != nil || strings.Count(b.String(), "\n") != 1 || b.String() != "X-V: "+h["X-V"][0]+"\r\n" {
+			if err := h.Write(&b); err != nil || strings.Count(b.String(), "\n") != 1 ||
+				b.String() != "X-V: "+h["X-V"][0]+"\r\n" {
 				t.Errorf("%s: %q was sent as %q", enc, v, b.String())
 			}
 		}
@@ -470,7 +501,8 @@ func FuzzEncode(f *testing.F) {
 }
 
 func FuzzStrip(f *testing.F) {
-	for _, name := range []string{"X-Forwarded_User", "remote.user", "X-Forwarded", "x-forwarded-", "Content_Length", "Proxy", "Forwarde", "", "\xff"} {
+	for _, name := range []string{"X-Forwarded_User", "remote.user", "X-Forwarded", "x-forwarded-", "Content_Length",
+		"Proxy", "Forwarde", "", "\xff"} {
 		f.Add(name)
 	}
 	h := NewHeaders()
@@ -517,7 +549,9 @@ func stripsSlowly(name string, own ...string) bool {
 
 func browserHeader() http.Header {
 	h := http.Header{}
-	for _, n := range []string{"Accept", "Accept-Encoding", "Accept-Language", "Cache-Control", "Cookie", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site", "Sec-Fetch-User", "Upgrade-Insecure-Requests", "User-Agent", "Sec-Ch-Ua", "Sec-Ch-Ua-Mobile", "Sec-Ch-Ua-Platform", "X-Forwarded-For", "Priority"} {
+	for _, n := range []string{"Accept", "Accept-Encoding", "Accept-Language", "Cache-Control", "Cookie",
+		"Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site", "Sec-Fetch-User", "Upgrade-Insecure-Requests",
+		"User-Agent", "Sec-Ch-Ua", "Sec-Ch-Ua-Mobile", "Sec-Ch-Ua-Platform", "X-Forwarded-For", "Priority"} {
 		h.Set(n, "value")
 	}
 	return h
@@ -605,7 +639,8 @@ func BenchmarkRender(b *testing.B) {
 // reads Content_Length as CONTENT_LENGTH, and may believe it.
 func TestP02_AliasesOfFramingHeadersAreStripped(t *testing.T) {
 	in := http.Header{}
-	for _, name := range []string{"Content_length", "Transfer_encoding", "X_request.id", "Cookie", "Content-Length", "Transfer-Encoding", "Host_", "X_custom", "Content.type"} {
+	for _, name := range []string{"Content_length", "Transfer_encoding", "X_request.id", "Cookie", "Content-Length",
+		"Transfer-Encoding", "Host_", "X_custom", "Content.type"} {
 		in[name] = []string{"1"}
 	}
 	NewHeaders().Strip(in)

@@ -13,7 +13,8 @@ import (
 func someOrganizations(t testing.TB) *Organizations {
 	t.Helper()
 	o, err := NewOrganizations([]Organization{
-		{ID: "acme", Name: "Acme Rockets", Domain: "acme.test", OrgIDs: []string{"entra:7c", "google:acme.test"}, EmailDomains: []string{"acme.test", "rockets.test"}},
+		{ID: "acme", Name: "Acme Rockets", Domain: "acme.test", OrgIDs: []string{"entra:7c", "google:acme.test"},
+			EmailDomains: []string{"acme.test", "rockets.test"}},
 		{ID: "birch", Name: "Birch Bank", OrgIDs: []string{"entra:b1"}},
 		{ID: "cedar", Name: "Cedar Care", EmailDomains: []string{"cedar.test"}},
 	})
@@ -60,7 +61,8 @@ func TestP01_OrganizationsAreFoldedFromWhatCanBeTrusted(t *testing.T) {
 		// An org that the provider asserted wins, whatever the address says.
 		{name: "listed id before address", org: one("entra:b1"), email: "mira@acme.test", wantOrg: birch},
 		{name: "unlisted id before address", org: other, email: "mira@acme.test", wantOrg: other},
-		{name: "several ids before address", orgs: []Org{one("entra:b1"), other}, email: "mira@acme.test", wantOrgs: []Org{birch, other}},
+		{name: "several ids before address", orgs: []Org{one("entra:b1"), other}, email: "mira@acme.test",
+			wantOrgs: []Org{birch, other}},
 
 		// An address that nobody verified is nobody's (SECURITY.md P1; issue 4).
 		{name: "unverified address", email: "?mira@acme.test"},
@@ -80,15 +82,19 @@ func TestP01_OrganizationsAreFoldedFromWhatCanBeTrusted(t *testing.T) {
 		// What could not be read is not "none".
 		{name: "unreadable", unknown: true},
 		{name: "unreadable before address", unknown: true, email: "mira@acme.test"},
-		{name: "unreadable beside others", unknown: true, org: one("entra:7c"), orgs: []Org{one("entra:7c"), other}, email: "mira@acme.test"},
+		{name: "unreadable beside others", unknown: true, org: one("entra:7c"), orgs: []Org{one("entra:7c"), other},
+			email: "mira@acme.test"},
 
 		// A provider can name only organizations of its own.
 		{name: "another provider's id", provider: "google", org: one("entra:7c")},
-		{name: "another provider's id, and an address", provider: "google", org: one("entra:7c"), email: "mira@acme.test"},
-		{name: "another provider's among its own", provider: "google", orgs: told("entra:b1", "google:acme.test"), wantOrg: acme},
+		{name: "another provider's id, and an address", provider: "google", org: one("entra:7c"),
+			email: "mira@acme.test"},
+		{name: "another provider's among its own", provider: "google", orgs: told("entra:b1", "google:acme.test"),
+			wantOrg: acme},
 		{name: "an id of the configuration", org: one("acme")},
 		{name: "an id of the configuration below its own", org: one("entra:acme"), wantOrg: one("entra:acme")},
-		{name: "another provider's id below its own", org: one("entra:google:acme.test"), wantOrg: one("entra:google:acme.test")},
+		{name: "another provider's id below its own", org: one("entra:google:acme.test"),
+			wantOrg: one("entra:google:acme.test")},
 		{name: "a provider whose name begins alike", provider: "ent", org: one("entra:7c")},
 		{name: "a listed id in capitals is another id", org: one("entra:7C"), wantOrg: one("entra:7C")},
 		{name: "an id without an id", org: Org{ID: "entra:", Name: "x"}},
@@ -96,7 +102,8 @@ func TestP01_OrganizationsAreFoldedFromWhatCanBeTrusted(t *testing.T) {
 
 		// Of several none is active; the same one told twice is one.
 		{name: "two", orgs: []Org{one("entra:7c"), other}, wantOrgs: []Org{acme, other}},
-		{name: "two, and one of them said to be active", org: other, orgs: []Org{one("entra:7c"), other}, wantOrg: other, wantOrgs: []Org{other, acme}},
+		{name: "two, and one of them said to be active", org: other, orgs: []Org{one("entra:7c"), other},
+			wantOrg: other, wantOrgs: []Org{other, acme}},
 		{name: "one in a list", orgs: told("entra:7c"), wantOrg: acme},
 		{name: "one twice", orgs: []Org{other, other}, wantOrg: other},
 		{name: "one as itself and in the list", org: other, orgs: []Org{other}, wantOrg: other},
@@ -105,7 +112,8 @@ func TestP01_OrganizationsAreFoldedFromWhatCanBeTrusted(t *testing.T) {
 		{name: "only empty ones", orgs: []Org{{}, {}}, email: "mira@acme.test", wantOrg: acme},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			id := Identity{Provider: tc.provider, Subject: "s", Org: tc.org, Orgs: tc.orgs, OrgUnknown: tc.unknown, Groups: []string{"g"}}
+			id := Identity{Provider: tc.provider, Subject: "s", Org: tc.org, Orgs: tc.orgs, OrgUnknown: tc.unknown,
+				Groups: []string{"g"}}
 			if tc.provider == "" {
 				id.Provider = "entra"
 			}
@@ -141,7 +149,8 @@ func TestFoldingSeveralIDsIntoOneLeavesOne(t *testing.T) {
 
 func TestWithoutAConfigurationNothingIsFolded(t *testing.T) {
 	var none *Organizations
-	id := Identity{Provider: "entra", Email: "mira@acme.test", EmailVerified: true, Org: Org{ID: "entra:7c", Name: "Acme"}}
+	id := Identity{Provider: "entra", Email: "mira@acme.test", EmailVerified: true,
+		Org: Org{ID: "entra:7c", Name: "Acme"}}
 	if got := none.Fold(id); !reflect.DeepEqual(got, id) {
 		t.Errorf("%+v", got)
 	}
@@ -157,16 +166,26 @@ func TestOrganizationsNobodyCouldTellApartAreRefused(t *testing.T) {
 		second Organization
 		want   []OrganizationError
 	}{
-		"the same id":         {Organization{ID: "acme"}, []OrganizationError{{1, "id", 0, "is already that of the organization Acme; capitals make no difference"}}},
-		"the id in capitals":  {Organization{ID: "ACME"}, []OrganizationError{{1, "id", 0, "is already that of the organization Acme; capitals make no difference"}}},
-		"an id with a colon":  {Organization{ID: "a:3"}, []OrganizationError{{1, "id", 0, "must not be empty or have a colon, which only the ids of providers have"}}},
-		"no id":               {Organization{}, []OrganizationError{{1, "id", 0, "must not be empty or have a colon, which only the ids of providers have"}}},
-		"the same org_id":     {Organization{ID: "b", OrgIDs: []string{"a:3", "a:2"}}, []OrganizationError{{1, "org_ids", 1, "is already given to the organization acme; nobody could tell which one is meant"}}},
-		"twice in one":        {Organization{ID: "b", OrgIDs: []string{"a:3", "a:3"}}, []OrganizationError{{1, "org_ids", 1, "is already given to the organization b; nobody could tell which one is meant"}}},
-		"the same domain":     {Organization{ID: "b", EmailDomains: []string{"acme.test"}}, []OrganizationError{{1, "email_domains", 0, "is already given to the organization acme; nobody could tell which one is meant"}}},
-		"the domain in caps":  {Organization{ID: "b", EmailDomains: []string{"Acme.Test"}}, []OrganizationError{{1, "email_domains", 0, "is already given to the organization acme; nobody could tell which one is meant"}}},
-		"everything":          {acme, []OrganizationError{{1, "id", 0, "is already that of the organization Acme; capitals make no difference"}, {1, "org_ids", 0, ""}, {1, "org_ids", 1, ""}, {1, "email_domains", 0, ""}}},
-		"nothing in common":   {Organization{ID: "b", OrgIDs: []string{"b:1"}, EmailDomains: []string{"sub.acme.test"}}, nil},
+		"the same id": {Organization{ID: "acme"}, []OrganizationError{{1, "id", 0, "is already that of the " +
+			"organization Acme; capitals make no difference"}}},
+		"the id in capitals": {Organization{ID: "ACME"}, []OrganizationError{{1, "id", 0, "is already that of the " +
+			"organization Acme; capitals make no difference"}}},
+		"an id with a colon": {Organization{ID: "a:3"}, []OrganizationError{{1, "id", 0, "must not be empty or have " +
+			"a colon, which only the ids of providers have"}}},
+		"no id": {Organization{}, []OrganizationError{{1, "id", 0, "must not be empty or have a colon, " +
+			"which only the ids of providers have"}}},
+		"the same org_id": {Organization{ID: "b", OrgIDs: []string{"a:3", "a:2"}}, []OrganizationError{{1,
+			"org_ids", 1, "is already given to the organization acme; nobody could tell which one is meant"}}},
+		"twice in one": {Organization{ID: "b", OrgIDs: []string{"a:3", "a:3"}}, []OrganizationError{{1,
+			"org_ids", 1, "is already given to the organization b; nobody could tell which one is meant"}}},
+		"the same domain": {Organization{ID: "b", EmailDomains: []string{"acme.test"}}, []OrganizationError{{1,
+			"email_domains", 0, "is already given to the organization acme; nobody could tell which one is meant"}}},
+		"the domain in caps": {Organization{ID: "b", EmailDomains: []string{"Acme.Test"}}, []OrganizationError{{1,
+			"email_domains", 0, "is already given to the organization acme; nobody could tell which one is meant"}}},
+		"everything": {acme, []OrganizationError{{1, "id", 0, "is already that of the organization Acme; " +
+			"capitals make no difference"}, {1, "org_ids", 0, ""}, {1, "org_ids", 1, ""}, {1, "email_domains", 0, ""}}},
+		"nothing in common": {Organization{ID: "b", OrgIDs: []string{"b:1"}, EmailDomains: []string{"sub.acme.test"}},
+			nil},
 		"an org_id elsewhere": {Organization{ID: "b", OrgIDs: []string{"acme.test"}}, nil},
 	} {
 		o, err := NewOrganizations([]Organization{acme, tc.second})
@@ -217,13 +236,15 @@ func FuzzFold(f *testing.F) {
 	f.Add("entra", "entra:7c", "entra:b1", "mira@acme.test", true)
 	f.Add("google", "acme", "google:acme.test", "mira@acme.test@x", false)
 	f.Fuzz(func(t *testing.T, provider, first, second, email string, verified bool) {
-		id := Identity{Provider: provider, Org: Org{ID: first}, Orgs: []Org{{ID: first}, {ID: second}}, Email: email, EmailVerified: verified}
+		id := Identity{Provider: provider, Org: Org{ID: first}, Orgs: []Org{{ID: first}, {ID: second}}, Email: email,
+			EmailVerified: verified}
 		got := orgs.Fold(id)
 		for _, org := range append([]Org{got.Org}, got.Orgs...) {
 			switch {
 			case org == Org{}:
 			case org.Source == SourceConfig:
-				byID := orgs.byID[first] == org && strings.HasPrefix(first, provider+":") || orgs.byID[second] == org && strings.HasPrefix(second, provider+":")
+				byID := orgs.byID[first] == org && strings.HasPrefix(first, provider+":") || orgs.byID[second] == org &&
+					strings.HasPrefix(second, provider+":")
 				byEmail := first == "" && second == "" && verified && strings.Count(email, "@") == 1
 				if !byID && !byEmail {
 					t.Errorf("%+v became %+v", id, org)

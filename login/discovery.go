@@ -192,7 +192,8 @@ func (p *Provider) fetchMetadata(ctx context.Context, old *metadata) (*metadata,
 	}
 	m := &metadata{
 		Endpoints: e, issuer: issuer, clientAuth: auth, offered: auths, clientAlgs: clientAlgs,
-		promptNone: slices.Contains(prompts, "none"), issParameter: issParameter, keys: p.keySet(e.JWKSURL, algorithms(algs)),
+		promptNone: slices.Contains(prompts, "none"), issParameter: issParameter,
+		keys: p.keySet(e.JWKSURL, algorithms(algs)),
 	}
 	if old != nil && old.keys != nil && old.keys.url == m.keys.url && slices.Equal(old.keys.algs, m.keys.algs) {
 		m.keys = old.keys // keep the cached keys, and what was spent of the rate limit

@@ -20,7 +20,8 @@ const logoutEvent = "http://schemas.openid.net/event/backchannel-logout"
 // logoutClaims are those of a good logout token (OpenID Connect Back-Channel Logout §2.4).
 func (w *world) logoutClaims() map[string]any {
 	return map[string]any{
-		"iss": w.op.URL, "aud": clientID, "sub": "mira", "sid": "s-1", "jti": "j-1", "iat": in(0), "exp": in(2 * time.Minute),
+		"iss": w.op.URL, "aud": clientID, "sub": "mira", "sid": "s-1", "jti": "j-1", "iat": in(0),
+		"exp":    in(2 * time.Minute),
 		"events": map[string]any{logoutEvent: map[string]any{}},
 	}
 }
@@ -225,7 +226,8 @@ func TestP07_RefusesLogoutTokens(t *testing.T) {
 			if got != (identity.ProviderLogout{}) {
 				t.Errorf("%+v came with the error", got)
 			}
-			if w.failed(err, row.fails); !strings.Contains(err.Error(), row.says) || strings.Contains(err.Error(), "ID token:") {
+			if w.failed(err, row.fails); !strings.Contains(err.Error(), row.says) ||
+				strings.Contains(err.Error(), "ID token:") {
 				t.Errorf("refused for another reason: %v", err)
 			}
 			for _, part := range strings.Split(token, ".") {

@@ -80,7 +80,8 @@ func (c *cluster) shownAt(path string) string {
 // token is a projected service account token.
 func (c *cluster) serviceAccount(t *testing.T, bend ...func(map[string]any)) string {
 	t.Helper()
-	claims := map[string]any{"aud": []string{api}, "exp": in(time.Hour), "iat": in(-time.Minute), "nbf": in(-time.Minute),
+	claims := map[string]any{"aud": []string{api}, "exp": in(time.Hour), "iat": in(-time.Minute),
+		"nbf": in(-time.Minute),
 		"iss": c.URL, "jti": "ea28ed49-2e11-4280-9ec5-bc3d1d84661a", "sub": "system:serviceaccount:prod:worker",
 		"kubernetes.io": map[string]any{"namespace": "prod", "serviceaccount": map[string]any{"name": "worker",
 			"uid": "14ee3fa4-a7e2-420f-9f9a-dbc4507c3798"}},
@@ -88,7 +89,8 @@ func (c *cluster) serviceAccount(t *testing.T, bend ...func(map[string]any)) str
 	for _, b := range bend {
 		b(claims)
 	}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: c.key, KeyID: "k8s"}}, nil)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256,
+		Key: jose.JSONWebKey{Key: c.key, KeyID: "k8s"}}, nil)
 	testenv.Check(t, err)
 	payload, err := json.Marshal(claims)
 	testenv.Check(t, err)
@@ -121,7 +123,8 @@ func TestAServiceAccountOfAClusterIsKnownByItsSubject(t *testing.T) {
 	c, clock := startCluster(t), testenv.StandingClock(epoch())
 	b := c.verifier(t, clock)
 	id, _, err := b.Verify(t.Context(), c.serviceAccount(t))
-	if err != nil || id.ID() != "cluster:system:serviceaccount:prod:worker" || id.VerifiedEmail() != "" || id.Groups != nil {
+	if err != nil || id.ID() != "cluster:system:serviceaccount:prod:worker" || id.VerifiedEmail() != "" ||
+		id.Groups != nil {
 		t.Fatalf("%+v, %v", id, err)
 	}
 	for name, bend := range map[string]func(map[string]any){
@@ -138,7 +141,8 @@ func TestAServiceAccountOfAClusterIsKnownByItsSubject(t *testing.T) {
 		t.Errorf("programs are sent to %s", b.Issuer())
 	}
 	vouched := c.verifier(t, clock, func(o *Options) { o.EmailDomains = []string{"acme.example"} })
-	if id, _, err := vouched.Verify(t.Context(), c.serviceAccount(t)); err != nil || id.VerifiedEmail() != "root@acme.example" {
+	if id, _, err := vouched.Verify(t.Context(), c.serviceAccount(t)); err != nil ||
+		id.VerifiedEmail() != "root@acme.example" {
 		t.Errorf("%+v, %v", id, err)
 	}
 }
@@ -176,7 +180,10 @@ func TestTheDiscoveryTokenIsReadForEachRequest(t *testing.T) {
 		t.Errorf("shown for the keys: %s", got)
 	}
 	unreadable := c.verifier(t, clock, func(o *Options) {
-		o.DiscoveryCredential = func() (string, error) { return "", errors.New("open /var/run/token: permission denied") }
+		o.DiscoveryCredential = func() (string, error) {
+			return "", errors.New("open /var/run/token: permission " +
+				"denied")
+		}
 	})
 	if _, _, err := unreadable.Verify(t.Context(), token); identity.FailureOf(err) != identity.Unavailable ||
 		!strings.Contains(err.Error(), "discovery_token: open /var/run/token: permission denied") {
@@ -230,7 +237,8 @@ func TestP21_ATokensOnlyProviderTakesNothingForSigningIn(t *testing.T) {
 		"use":                     func(o *Options) { o.Type, o.Issuer = TypeGoogle, "" },
 		"issuer":                  func(o *Options) { o.Issuer = "" },
 		"discovery_token": func(o *Options) {
-			o.Use, o.ClientID, o.ClientSecret, o.RedirectURL, o.DiscoveryCredential = "", "c", "s", "https://a.example/c", token
+			o.Use, o.ClientID, o.ClientSecret, o.RedirectURL, o.DiscoveryCredential = "", "c", "s",
+				"https://a.example/c", token
 		},
 	} {
 		o := good

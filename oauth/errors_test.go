@@ -52,7 +52,8 @@ func TestAnErrorHasTheProvidersOwnCodes(t *testing.T) {
 	}{
 		"Microsoft": {400, `{"error":"invalid_grant","suberror":"consent_required","error_codes":[65001,90094]}`,
 			"invalid_grant", []string{"consent_required", "65001", "90094"}},
-		"Google":         {400, `{"error":"invalid_grant","error_subtype":"invalid_rapt"}`, "invalid_grant", []string{"invalid_rapt"}},
+		"Google": {400, `{"error":"invalid_grant","error_subtype":"invalid_rapt"}`, "invalid_grant",
+			[]string{"invalid_rapt"}},
 		"Slack":          {200, `{"ok":false,"error":"token_revoked"}`, "token_revoked", nil},
 		"no codes":       {400, `{"error":"a b","suberror":"\n","error_codes":"x"}`, "", nil},
 		"an object":      {400, `{"error":{"message":"x"},"error_codes":[{"a":1},"7"]}`, "", nil},

@@ -59,9 +59,10 @@ func client(t *testing.T, o Options) *Client {
 }
 
 func request(url string) TokenRequest {
-	return TokenRequest{URL: url, ClientID: "app", ClientSecret: "secret-" + canary, Auth: Basic, Form: map[string][]string{
-		"grant_type": {"authorization_code"}, "code": {"code-" + canary},
-	}}
+	return TokenRequest{URL: url, ClientID: "app", ClientSecret: "secret-" + canary, Auth: Basic,
+		Form: map[string][]string{
+			"grant_type": {"authorization_code"}, "code": {"code-" + canary},
+		}}
 }
 
 func kindOf(t *testing.T, err error) *Error {
@@ -86,12 +87,18 @@ func TestFailedExchangesAreClassedAndNeverRepeated(t *testing.T) {
 		kind   Kind
 		code   string
 	}{
-		{"grant refused", answer(400, "application/json", `{"error":"invalid_grant","error_description":"`+canary+`"}`), Rejected, "invalid_grant"},
-		{"grant refused with 200", answer(200, "application/json", `{"error":"invalid_grant"}`), Rejected, "invalid_grant"},
-		{"wrong secret", answer(401, "application/json", `{"error":"invalid_client"}`), Misconfigured, "invalid_client"},
-		{"client not allowed", answer(400, "application/json", `{"error":"unauthorized_client"}`), Misconfigured, "unauthorized_client"},
-		{"our request is wrong", answer(400, "application/json", `{"error":"invalid_request"}`), Misconfigured, "invalid_request"},
-		{"error in another content type", answer(400, "text/plain", `{"error":"invalid_scope"}`), Misconfigured, "invalid_scope"},
+		{"grant refused", answer(400, "application/json", `{"error":"invalid_grant","error_description":"`+canary+`"}`),
+			Rejected, "invalid_grant"},
+		{"grant refused with 200", answer(200, "application/json", `{"error":"invalid_grant"}`), Rejected,
+			"invalid_grant"},
+		{"wrong secret", answer(401, "application/json", `{"error":"invalid_client"}`), Misconfigured,
+			"invalid_client"},
+		{"client not allowed", answer(400, "application/json", `{"error":"unauthorized_client"}`), Misconfigured,
+			"unauthorized_client"},
+		{"our request is wrong", answer(400, "application/json", `{"error":"invalid_request"}`), Misconfigured,
+			"invalid_request"},
+		{"error in another content type", answer(400, "text/plain", `{"error":"invalid_scope"}`), Misconfigured,
+			"invalid_scope"},
 		{"code nobody registered", answer(400, "application/json", `{"error":"`+canary+`"}`), Misconfigured, ""},
 		{"code nobody registered with 200", answer(200, "application/json", `{"error":"`+canary+`"}`), Rejected, ""},
 		{"400 without a reason", answer(400, "text/html", canary), Misconfigured, ""},
@@ -99,8 +106,10 @@ func TestFailedExchangesAreClassedAndNeverRepeated(t *testing.T) {
 		{"slow down", answer(429, "application/json", `{"error":"slow_down"}`), Unavailable, "slow_down"},
 		{"rate limit", answer(429, "text/plain", canary), Unavailable, ""},
 		{"failing", answer(500, "text/html", canary), Unavailable, ""},
-		{"failing, and blaming the grant", answer(503, "application/json", `{"error":"invalid_grant"}`), Unavailable, "invalid_grant"},
-		{"temporarily, it says", answer(400, "application/json", `{"error":"temporarily_unavailable"}`), Unavailable, "temporarily_unavailable"},
+		{"failing, and blaming the grant", answer(503, "application/json", `{"error":"invalid_grant"}`), Unavailable,
+			"invalid_grant"},
+		{"temporarily, it says", answer(400, "application/json", `{"error":"temporarily_unavailable"}`), Unavailable,
+			"temporarily_unavailable"},
 		{"a page", answer(200, "text/html", "<html>"+canary), Rejected, ""},
 		{"a list", answer(200, "application/json", `["`+canary+`"]`), Rejected, ""},
 		{"nothing", answer(204, "application/json", ""), Rejected, ""},
@@ -179,7 +188,8 @@ func TestP22_ACodeReachesAProviderAtMostOnceOverHTTP2Too(t *testing.T) {
 			t.Parallel()
 			p := testenv.StartHTTP2Peer(t, true, func(int) func(uint32) []byte { return tt.answer })
 			metrics := NewMetrics(prometheus.NewRegistry())
-			c := client(t, Options{Transport: &http.Transport{TLSClientConfig: p.TLS, ForceAttemptHTTP2: true}, Timeout: time.Second, Metrics: metrics})
+			c := client(t, Options{Transport: &http.Transport{TLSClientConfig: p.TLS, ForceAttemptHTTP2: true},
+				Timeout: time.Second, Metrics: metrics})
 			if _, err := c.Exchange(t.Context(), request(p.URL)); kindOf(t, err).Kind != Unavailable {
 				t.Errorf("%v", err)
 			}
@@ -246,7 +256,8 @@ func TestP20_ClientCredentialsSurviveOddCharacters(t *testing.T) {
 				io.WriteString(w, `{"id_token":"a.b.c"}`)
 			})
 			form := url.Values{"code": {"c"}}
-			_, err := client(t, Options{}).Exchange(context.Background(), TokenRequest{URL: srv.URL, ClientID: id, ClientSecret: secret, Auth: auth, Form: form})
+			_, err := client(t, Options{}).Exchange(context.Background(),
+				TokenRequest{URL: srv.URL, ClientID: id, ClientSecret: secret, Auth: auth, Form: form})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -278,7 +289,8 @@ func TestRawCredentialsAreSentAsTheyAre(t *testing.T) {
 		io.WriteString(w, `{"id_token":"a.b.c"}`)
 	})
 	r := TokenRequest{URL: srv.URL, ClientID: "app 1%", ClientSecret: ":%+ /é=&", Auth: BasicRaw}
-	if _, err := client(t, Options{}).Exchange(context.Background(), r); err != nil || gotID != r.ClientID || gotSecret != r.ClientSecret {
+	if _, err := client(t, Options{}).Exchange(context.Background(), r); err != nil || gotID != r.ClientID ||
+		gotSecret != r.ClientSecret {
 		t.Errorf("%v; server saw id %q, secret %q", err, gotID, gotSecret)
 	}
 	r.ClientID = "app:1"
@@ -293,19 +305,26 @@ func TestTokenAnswersOfRealServersAreRead(t *testing.T) {
 		name, contentType, body string
 		want                    TokenResponse
 	}{
-		{"as the RFC has it", "application/json", `{"access_token":"at","token_type":"Bearer","expires_in":3600,"id_token":"it","refresh_token":"rt","scope":"openid"}`,
+		{"as the RFC has it", "application/json",
+			`{"access_token":"at","token_type":"Bearer","expires_in":3600,"id_token":"it","refresh_token":"rt","scope":"openid"}`,
 			TokenResponse{AccessToken: "at", IDToken: "it", RefreshToken: "rt", Scope: "openid", ExpiresIn: time.Hour}},
-		{"token_type in capitals", "application/json", `{"access_token":"at","token_type":"BEARER"}`, TokenResponse{AccessToken: "at"}},
+		{"token_type in capitals", "application/json", `{"access_token":"at","token_type":"BEARER"}`,
+			TokenResponse{AccessToken: "at"}},
 		{"no expires_in", "application/json", `{"id_token":"it","token_type":"bearer"}`, TokenResponse{IDToken: "it"}},
-		{"expires_in as a float", "application/json", `{"id_token":"it","expires_in":3600.0}`, TokenResponse{IDToken: "it", ExpiresIn: time.Hour}},
-		{"expires_in as a string", "application/json", `{"id_token":"it","expires_in":"3600"}`, TokenResponse{IDToken: "it", ExpiresIn: time.Hour}},
+		{"expires_in as a float", "application/json", `{"id_token":"it","expires_in":3600.0}`,
+			TokenResponse{IDToken: "it", ExpiresIn: time.Hour}},
+		{"expires_in as a string", "application/json", `{"id_token":"it","expires_in":"3600"}`,
+			TokenResponse{IDToken: "it", ExpiresIn: time.Hour}},
 		{"expires_in null", "application/json", `{"id_token":"it","expires_in":null}`, TokenResponse{IDToken: "it"}},
 		{"expires_in nonsense", "application/json", `{"id_token":"it","expires_in":{}}`, TokenResponse{IDToken: "it"}},
-		{"expired already", "application/json", `{"id_token":"it","expires_in":-1}`, TokenResponse{IDToken: "it", ExpiresIn: -time.Second}},
-		{"expires never, nearly", "application/json", `{"id_token":"it","expires_in":1e300}`, TokenResponse{IDToken: "it", ExpiresIn: 87600 * time.Hour}},
+		{"expired already", "application/json", `{"id_token":"it","expires_in":-1}`,
+			TokenResponse{IDToken: "it", ExpiresIn: -time.Second}},
+		{"expires never, nearly", "application/json", `{"id_token":"it","expires_in":1e300}`,
+			TokenResponse{IDToken: "it", ExpiresIn: 87600 * time.Hour}},
 		{"no access token", "application/json", `{"id_token":"it","access_token":null}`, TokenResponse{IDToken: "it"}},
 		{"JSON as text", "text/plain", `{"id_token":"it"}`, TokenResponse{IDToken: "it"}},
-		{"JSON as a form", "application/x-www-form-urlencoded", " \r\n{\"id_token\":\"it\"}\n", TokenResponse{IDToken: "it"}},
+		{"JSON as a form", "application/x-www-form-urlencoded", " \r\n{\"id_token\":\"it\"}\n",
+			TokenResponse{IDToken: "it"}},
 		{"error is null", "application/json", `{"id_token":"it","error":null}`, TokenResponse{IDToken: "it"}},
 	}
 	for _, row := range rows {
@@ -394,7 +413,8 @@ func TestP17_AnAnswerHasADeadlineAndASize(t *testing.T) {
 
 // What a library gets is whole and good, or it is our error.
 func TestDocumentsComeWithStatus200OrNotAtAll(t *testing.T) {
-	for status, want := range map[int]Kind{201: Rejected, 204: Rejected, 400: Misconfigured, 401: Misconfigured, 404: Misconfigured, 429: Unavailable, 500: Unavailable, 503: Unavailable} {
+	for status, want := range map[int]Kind{201: Rejected, 204: Rejected, 400: Misconfigured, 401: Misconfigured,
+		404: Misconfigured, 429: Unavailable, 500: Unavailable, 503: Unavailable} {
 		srv, _ := server(t, answer(status, "text/html", canary))
 		_, err := client(t, Options{}).HTTPClient("discovery").Get(srv.URL)
 		if e := kindOf(t, err); e.Kind != want || e.Status != status || e.Call != "discovery" {
@@ -473,7 +493,8 @@ func TestOptionsAreChecked(t *testing.T) {
 
 // Whatever Object takes, encoding/json reads the same way.
 func FuzzObject(f *testing.F) {
-	for _, seed := range []string{`{}`, `{"a":1}`, ` {"a":{"b":[1,2]},"c":null} `, `{"a":1,"a":2}`, `{"a":1}x`, `[]`, ``, `{"a"`, "{\"\xff\":1}", `{"\u0061":1,"a":2}`} {
+	for _, seed := range []string{`{}`, `{"a":1}`, ` {"a":{"b":[1,2]},"c":null} `, `{"a":1,"a":2}`, `{"a":1}x`, `[]`,
+		``, `{"a"`, "{\"\xff\":1}", `{"\u0061":1,"a":2}`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -500,7 +521,10 @@ func FuzzObject(f *testing.F) {
 // may have a say in where they are.
 func TestNamesBelowLocalhostAreThisMachine(t *testing.T) {
 	t.Setenv("HTTP_PROXY", "http://192.0.2.1:1")
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) }))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_,
+			_ = w.Write([]byte("{}"))
+	}))
 	defer server.Close()
 	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
 	if err != nil {

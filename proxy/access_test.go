@@ -50,14 +50,21 @@ func badCookies(t *testing.T, s *testSite) map[string][]string {
 	out := map[string][]string{
 		"none": nil, "empty line": {""}, "empty value": {name + "="}, "no equals": {name}, "only others": {"a=b; c=d"},
 		"not base64": {name + "=!!!"}, "one byte": {name + "=A"}, "huge": {name + "=" + strings.Repeat("A", 5000)},
-		"other key": {other.mint(t, alice())}, "other host": {forHost}, "expired": {s.seal(t, old)}, "idle": {s.seal(t, idle)},
-		"from the future": {s.seal(t, future)}, "ended": {s.seal(t, ended)}, "a bit flipped": {name + "=" + base64.URLEncoding.EncodeToString(flipped)},
-		"quoted": {name + `="` + value + `"`}, "twice": {good + "; " + good}, "twice, one forged": {name + "=evil; " + good},
-		"twice, forged last": {good, name + "=evil"}, "two lines": {good, good}, "upper-case name": {strings.ToUpper(name) + "=" + value},
-		"twice in two cases": {strings.ToUpper(name) + "=evil; " + good}, "nameless": {"=" + good}, "blank in name": {name + " =" + value},
-		"the flow's value": {name + "=" + flow}, "__Host- name on http": {"__Host-sallyport=" + value}, "comma instead of semicolon": {"a=b, " + good},
-		"in a value": {"a=" + good}, "NUL after": {good + "\x00"}, "blank in value": {name + "=" + value[:9] + " " + value[9:]},
-		"line break": {good + "%0a"}, "doubled": {good + value}, "other padding": {good + "="},
+		"other key": {other.mint(t, alice())}, "other host": {forHost}, "expired": {s.seal(t, old)},
+		"idle":            {s.seal(t, idle)},
+		"from the future": {s.seal(t, future)}, "ended": {s.seal(t, ended)},
+		"a bit flipped": {name + "=" + base64.URLEncoding.EncodeToString(flipped)},
+		"quoted":        {name + `="` + value + `"`}, "twice": {good + "; " + good},
+		"twice, one forged":  {name + "=evil; " + good},
+		"twice, forged last": {good, name + "=evil"}, "two lines": {good, good},
+		"upper-case name":    {strings.ToUpper(name) + "=" + value},
+		"twice in two cases": {strings.ToUpper(name) + "=evil; " + good}, "nameless": {"=" + good},
+		"blank in name":    {name + " =" + value},
+		"the flow's value": {name + "=" + flow}, "__Host- name on http": {"__Host-sallyport=" + value},
+		"comma instead of semicolon": {"a=b, " + good},
+		"in a value":                 {"a=" + good}, "NUL after": {good + "\x00"},
+		"blank in value": {name + "=" + value[:9] + " " + value[9:]},
+		"line break":     {good + "%0a"}, "doubled": {good + value}, "other padding": {good + "="},
 	}
 	for i := 0; i < len(value); i += 7 {
 		out[fmt.Sprintf("cut after %d", i)] = []string{name + "=" + value[:i]}
@@ -70,12 +77,17 @@ func TestP01_WithoutASessionNothingReachesTheApp(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})
 	w := s.wire(t)
-	agents := [][]string{nil, {"User-Agent: GoogleHC/1.0"}, {"User-Agent: kube-probe/1.30"}, {"User-Agent: ELB-HealthChecker/2.0"}, {"User-Agent: Envoy/HC"}, // CVE-2026-34457
-		{"Authorization: Bearer x"}, {"Authorization: Basic YWxpY2U6eA=="}, {"Authorization: bearer\tx"}, // CVE-2022-29226, CVE-2026-0707
-		{"X-Forwarded-Uri: /open/"}, {"X-Original-URL: /open/"}, {"X-Rewrite-Url: /open/", "X-Forwarded-Path: /open/"}, // CVE-2026-40575
+	agents := [][]string{nil, {"User-Agent: GoogleHC/1.0"}, {"User-Agent: kube-probe/1.30"}, {"User-Agent: " +
+		"ELB-HealthChecker/2.0"}, {"User-Agent: Envoy/HC"}, // CVE-2026-34457
+		{"Authorization: Bearer x"}, {"Authorization: Basic YWxpY2U6eA=="}, {"Authorization: bearer\tx"},
+		// CVE-2022-29226, CVE-2026-0707
+		{"X-Forwarded-Uri: /open/"}, {"X-Original-URL: /open/"}, {"X-Rewrite-Url: /open/", "X-Forwarded-Path: /open/"},
+		// CVE-2026-40575
 		{"X-Forwarded-Host: open.example.com", "X-Forwarded-User: root"}, {"X-HTTP-Method-Override: OPTIONS"},
-		{"X-Forwarded-For: 127.0.0.1", "X-Real-Ip: 127.0.0.1"}, {"X-Middleware-Subrequest: middleware"}} // CVE-2025-29927
-	methods := []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "get", "FOO", strings.Repeat("M", 300)}
+		{"X-Forwarded-For: 127.0.0.1", "X-Real-Ip: 127.0.0.1"},
+		{"X-Middleware-Subrequest: middleware"}} // CVE-2025-29927
+	methods := []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "get", "FOO",
+		strings.Repeat("M", 300)}
 	cookies := badCookies(t, s)
 	ask := func(t *testing.T, method, target string, lines ...string) {
 		t.Helper()
@@ -122,7 +134,8 @@ func TestP01_WithoutASessionNothingReachesTheApp(t *testing.T) {
 	}
 	w.tb = t
 	// And the matrix can tell: a good cookie passes.
-	if a := w.do("GET", rawRequest("GET", "/admin/x", s.host, "Cookie: "+s.mint(t, alice()))); a.status != 200 || len(s.app.Requests()) != 1 {
+	if a := w.do("GET", rawRequest("GET", "/admin/x", s.host, "Cookie: "+s.mint(t, alice()))); a.status != 200 ||
+		len(s.app.Requests()) != 1 {
 		t.Errorf("alice gets %d", a.status)
 	}
 }
@@ -136,16 +149,20 @@ func TestP01_ConnectTraceAndAsteriskAreRefused(t *testing.T) {
 		raw  string
 		want []int
 	}{
-		"CONNECT":                 {rawRequest("CONNECT", "internal:22", "internal:22", cookie), []int{405}},
-		"CONNECT to a path":       {rawRequest("CONNECT", "/open", s.host, cookie), []int{405}},
-		"CONNECT with a body":     {rawRequest("CONNECT", "internal:22", "internal:22", cookie, "Content-Length: 3") + "abc", []int{405}},
-		"CONNECT with chunks":     {rawRequest("CONNECT", "internal:22", "internal:22", cookie, "Transfer-Encoding: chunked") + "3\r\nabc\r\n0\r\n\r\n", []int{405}},
-		"CONNECT and a request":   {rawRequest("CONNECT", "internal:22", "internal:22", cookie) + rawRequest("GET", "/smuggled", s.host, cookie), []int{405}},
-		"TRACE":                   {rawRequest("TRACE", "/open", s.host, cookie, "Connection: close"), []int{405}},
-		"TRACE with Max-Forwards": {rawRequest("TRACE", "/open", s.host, cookie, "Max-Forwards: 0", "Connection: close"), []int{405}},
-		"OPTIONS *":               {rawRequest("OPTIONS", "*", s.host, cookie, "Connection: close"), []int{400}},
-		"GET *":                   {rawRequest("GET", "*", s.host, cookie, "Connection: close"), []int{400}},
-		"PRI *":                   {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", []int{400}},
+		"CONNECT":           {rawRequest("CONNECT", "internal:22", "internal:22", cookie), []int{405}},
+		"CONNECT to a path": {rawRequest("CONNECT", "/open", s.host, cookie), []int{405}},
+		"CONNECT with a body": {rawRequest("CONNECT", "internal:22", "internal:22", cookie,
+			"Content-Length: 3") + "abc", []int{405}},
+		"CONNECT with chunks": {rawRequest("CONNECT", "internal:22", "internal:22", cookie, "Transfer-Encoding: "+
+			"chunked") + "3\r\nabc\r\n0\r\n\r\n", []int{405}},
+		"CONNECT and a request": {rawRequest("CONNECT", "internal:22", "internal:22", cookie) + rawRequest("GET",
+			"/smuggled", s.host, cookie), []int{405}},
+		"TRACE": {rawRequest("TRACE", "/open", s.host, cookie, "Connection: close"), []int{405}},
+		"TRACE with Max-Forwards": {rawRequest("TRACE", "/open", s.host, cookie, "Max-Forwards: 0",
+			"Connection: close"), []int{405}},
+		"OPTIONS *": {rawRequest("OPTIONS", "*", s.host, cookie, "Connection: close"), []int{400}},
+		"GET *":     {rawRequest("GET", "*", s.host, cookie, "Connection: close"), []int{400}},
+		"PRI *":     {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", []int{400}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := s.talk(t, tt.raw)
@@ -165,27 +182,34 @@ func TestP01_ConnectTraceAndAsteriskAreRefused(t *testing.T) {
 func TestP01_UnknownAddressesSayWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Public: "http://app.example.com", Login: fixedLogin{},
-		Routes: []authz.Route{{Name: "only", Host: "app.example.com", Path: "/only", Access: authz.Access{Authenticated: true}}}})
+		Routes: []authz.Route{{Name: "only", Host: "app.example.com", Path: "/only",
+			Access: authz.Access{Authenticated: true}}}})
 	w := s.wire(t)
 	page := rawRequest("GET", "/x", "app.example.com", navigate()...)
 	if a := w.do("GET", page); a.status != 404 || !strings.Contains(a.body, "There is no page at this address.") {
 		t.Errorf("unknown path: %d\n%s", a.status, a.body)
 	}
 	a := w.do("GET", rawRequest("GET", "/only", "evil.example.net", navigate()...))
-	if a.status != 404 || !strings.Contains(a.body, "You asked for evil.example.net, and this site is http://app.example.com.") {
+	if a.status != 404 || !strings.Contains(a.body, "You asked for evil.example.net, and this site is "+
+		"http://app.example.com.") {
 		t.Errorf("unknown host: %d\n%s", a.status, a.body)
 	}
 	a = w.do("GET", rawRequest("GET", "/only", "evil.example.net"))
-	if got := jsonOf(t, a.body); a.status != 404 || got["error"] != "Not Found" || got["request_id"] != a.header.Get("X-Request-Id") {
+	if got := jsonOf(t, a.body); a.status != 404 || got["error"] != "Not Found" ||
+		got["request_id"] != a.header.Get("X-Request-Id") {
 		t.Errorf("unknown host, asked by a program: %d %s", a.status, a.body)
 	}
-	for _, path := range []string{"login", "logout", "account", "session", "callback/main", "logo", ""} { // own endpoints are on one host only
-		if a := w.do("GET", rawRequest("GET", prefix+"/"+path, "evil.example.net", navigate()...)); a.status != 404 || a.header["Set-Cookie"] != nil {
+	for _, path := range []string{"login", "logout", "account", "session", "callback/main", "logo",
+		""} { // own endpoints are on one host only
+		if a := w.do("GET", rawRequest("GET", prefix+"/"+path, "evil.example.net", navigate()...)); a.status != 404 ||
+			a.header["Set-Cookie"] != nil {
 			t.Errorf("%s on another host: %d %v", path, a.status, a.header)
 		}
 	}
-	for _, path := range []string{"", "/", "/nothing", "/login/", "/login/x", "/callback", "/jwks.json/x", "/Login", "/logo"} {
-		if a := w.do("GET", rawRequest("GET", prefix+path, "app.example.com", navigate()...)); a.status != 404 || !strings.Contains(a.body, "Nothing is here") {
+	for _, path := range []string{"", "/", "/nothing", "/login/", "/login/x", "/callback", "/jwks.json/x", "/Login",
+		"/logo"} {
+		if a := w.do("GET", rawRequest("GET", prefix+path, "app.example.com", navigate()...)); a.status != 404 ||
+			!strings.Contains(a.body, "Nothing is here") {
 			t.Errorf("%q under the prefix: %d", path, a.status)
 		}
 	}
@@ -225,12 +249,16 @@ func TestP01_AnswersToStrangersHoldNothingOfTheApp(t *testing.T) {
 func TestP01_WhoIsRefusedLearnsWhy(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Routes: []authz.Route{
-		{Name: "secret", Host: "127.0.0.1", Path: "/", Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}, {Emails: []string{"root@acme.example"}}}}}}})
+		{Name: "secret", Host: "127.0.0.1", Path: "/",
+			Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}},
+				{Emails: []string{"root@acme.example"}}}}}}})
 	sess := s.sessions.Start(bob())
 	cookie := "Cookie: " + s.seal(t, sess)
 	a := s.get(t, "/x", navigate(cookie)...)
-	for _, words := range []string{"You are signed in as <strong><bdi>Bob</bdi></strong>", "It is for members of a group that you are not in.",
-		`href="/.sallyport/login?switch=` + switchValue(&sess) + `&amp;return_to=%2Fx"`, `href="/.sallyport/account"`, a.header.Get("X-Request-Id")} {
+	for _, words := range []string{"You are signed in as <strong><bdi>Bob</bdi></strong>", "It is for members of a " +
+		"group that you are not in.",
+		`href="/.sallyport/login?switch=` + switchValue(&sess) + `&amp;return_to=%2Fx"`, `href="/.sallyport/account"`,
+		a.header.Get("X-Request-Id")} {
 		if a.status != 403 || !strings.Contains(a.body, words) {
 			t.Errorf("%d: the page does not say %q:\n%s", a.status, words, a.body)
 		}
@@ -239,11 +267,13 @@ func TestP01_WhoIsRefusedLearnsWhy(t *testing.T) {
 		t.Error("the page tells of others")
 	}
 	line := s.log.event(t, a.header.Get("X-Request-Id"))
-	if line["decision"] != "deny" || line["reason"] != "no_rule" || line["user"] != "main:bob-1" || !strings.Contains(fmt.Sprint(line["error"]), "root@acme.example") {
+	if line["decision"] != "deny" || line["reason"] != "no_rule" || line["user"] != "main:bob-1" ||
+		!strings.Contains(fmt.Sprint(line["error"]), "root@acme.example") {
 		t.Errorf("logged %v", line)
 	}
 	a = s.get(t, "/x", cookie)
-	if got := jsonOf(t, a.body); a.status != 403 || !strings.HasPrefix(fmt.Sprint(got["message"]), "It is for members of a group") {
+	if got := jsonOf(t, a.body); a.status != 403 || !strings.HasPrefix(fmt.Sprint(got["message"]), "It is for "+
+		"members of a group") {
 		t.Errorf("a program is told %s", a.body)
 	}
 }
@@ -261,51 +291,65 @@ func TestP06_OnlyNavigationsAreSentToASignIn(t *testing.T) {
 		lines  []string
 		want   string
 	}{
-		"a page":                            {"GET", mode("navigate", "document"), "redirect"},
-		"a page, HEAD":                      {"HEAD", mode("navigate", "document"), "redirect"},
-		"a page through a worker":           {"GET", mode("navigate", "empty"), "redirect"},
-		"a page through Firefox's worker":   {"GET", mode("same-origin", "empty"), "redirect"},
-		"a frame":                           {"GET", mode("navigate", "iframe"), "framed"},
-		"an old frame":                      {"GET", mode("navigate", "frame"), "framed"},
-		"an object":                         {"GET", mode("navigate", "object"), "framed"},
-		"an embed":                          {"GET", mode("navigate", "embed"), "framed"},
-		"a fenced frame":                    {"GET", mode("navigate", "fencedframe"), "framed"},
-		"a page, no Dest":                   {"GET", []string{"Sec-Fetch-Mode: navigate", html}, "redirect"},
-		"a page in an Android app":          {"GET", append(mode("navigate", "document"), "X-Requested-With: com.example.app"), "redirect"},
-		"a page, any Accept":                {"GET", []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Accept: */*"}, "redirect"},
-		"an old Android app":                {"GET", []string{html, "X-Requested-With: com.example.app"}, "redirect"},
-		"another old Android app":           {"GET", []string{html, "X-Requested-With: org.Example_2.app9.x"}, "redirect"},
-		"an old browser":                    {"GET", []string{html}, "redirect"},
-		"an old browser, xhtml":             {"GET", []string{"Accept: application/xhtml+xml"}, "redirect"},
-		"an old browser, capitals":          {"GET", []string{"Accept: TEXT/HTML;q=0.1"}, "redirect"},
-		"an old browser, two Accept lines":  {"GET", []string{"Accept: image/png", html}, "redirect"},
-		"a form":                            {"POST", mode("navigate", "document"), "page"},
-		"an old browser's form":             {"POST", []string{html}, "page"},
-		"fetch":                             {"GET", mode("cors", "empty"), "json"},
-		"fetch, same origin":                {"GET", []string{"Sec-Fetch-Mode: same-origin", "Sec-Fetch-Dest: empty", "Accept: */*"}, "json"},
-		"fetch of HTML":                     {"GET", mode("cors", "empty"), "json"},
-		"fetch of HTML by a library":        {"GET", append(mode("same-origin", "empty"), "X-Requested-With: XMLHttpRequest"), "json"},
-		"a worker's script":                 {"GET", mode("same-origin", "serviceworker"), "json"},
-		"a shared worker's script":          {"GET", mode("same-origin", "sharedworker"), "json"},
-		"an object that may be anything":    {"GET", []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: object", "Accept: */*"}, "json"},
-		"a download":                        {"GET", []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: empty"}, "nothing"},
-		"a download, any Accept":            {"GET", []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: empty", "Accept: */*"}, "nothing"},
-		"a form through a worker":           {"POST", mode("navigate", "empty"), "page"},
-		"a form through Firefox's worker":   {"POST", mode("same-origin", "empty"), "page"},
-		"a form in a frame":                 {"POST", mode("navigate", "iframe"), "page"},
-		"an image":                          {"GET", mode("no-cors", "image"), "json"},
-		"a script":                          {"GET", mode("no-cors", "script"), "json"},
-		"a websocket":                       {"GET", mode("websocket", "websocket"), "json"},
-		"an old websocket":                  {"GET", []string{html, "Connection: Upgrade", "Upgrade: websocket"}, "json"},
-		"prefetch":                          {"GET", append(mode("navigate", "document"), "Sec-Purpose: prefetch"), "json"},
-		"prerender":                         {"GET", append(mode("navigate", "document"), "Sec-Purpose: prefetch;prerender"), "json"},
-		"an older prefetch":                 {"GET", append(mode("navigate", "document"), "Purpose: prefetch"), "json"},
-		"an older prefetch of Firefox":      {"GET", []string{html, "X-Moz: prefetch"}, "json"},
-		"a preview of Safari":               {"GET", []string{html, "X-Purpose: preview"}, "json"},
-		"a prefetch through a worker":       {"GET", append(mode("navigate", "empty"), "Sec-Purpose: prefetch"), "json"},
-		"a purpose of tomorrow":             {"GET", append(mode("navigate", "document"), "Sec-Purpose: guess"), "json"},
-		"a library of old":                  {"GET", []string{html, "X-Requested-With: fetch"}, "json"},
-		"Flash":                             {"GET", []string{html, "X-Requested-With: ShockwaveFlash/32.0.0.1"}, "json"},
+		"a page":                          {"GET", mode("navigate", "document"), "redirect"},
+		"a page, HEAD":                    {"HEAD", mode("navigate", "document"), "redirect"},
+		"a page through a worker":         {"GET", mode("navigate", "empty"), "redirect"},
+		"a page through Firefox's worker": {"GET", mode("same-origin", "empty"), "redirect"},
+		"a frame":                         {"GET", mode("navigate", "iframe"), "framed"},
+		"an old frame":                    {"GET", mode("navigate", "frame"), "framed"},
+		"an object":                       {"GET", mode("navigate", "object"), "framed"},
+		"an embed":                        {"GET", mode("navigate", "embed"), "framed"},
+		"a fenced frame":                  {"GET", mode("navigate", "fencedframe"), "framed"},
+		"a page, no Dest":                 {"GET", []string{"Sec-Fetch-Mode: navigate", html}, "redirect"},
+		"a page in an Android app": {"GET", append(mode("navigate", "document"), "X-Requested-With: "+
+			"com.example.app"), "redirect"},
+		"a page, any Accept": {"GET", []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document",
+			"Accept: */*"}, "redirect"},
+		"an old Android app": {"GET", []string{html, "X-Requested-With: com.example.app"}, "redirect"},
+		"another old Android app": {"GET", []string{html, "X-Requested-With: org.Example_2.app9.x"},
+			"redirect"},
+		"an old browser":                   {"GET", []string{html}, "redirect"},
+		"an old browser, xhtml":            {"GET", []string{"Accept: application/xhtml+xml"}, "redirect"},
+		"an old browser, capitals":         {"GET", []string{"Accept: TEXT/HTML;q=0.1"}, "redirect"},
+		"an old browser, two Accept lines": {"GET", []string{"Accept: image/png", html}, "redirect"},
+		"a form":                           {"POST", mode("navigate", "document"), "page"},
+		"an old browser's form":            {"POST", []string{html}, "page"},
+		"fetch":                            {"GET", mode("cors", "empty"), "json"},
+		"fetch, same origin": {"GET", []string{"Sec-Fetch-Mode: same-origin", "Sec-Fetch-Dest: empty",
+			"Accept: */*"}, "json"},
+		"fetch of HTML": {"GET", mode("cors", "empty"), "json"},
+		"fetch of HTML by a library": {"GET", append(mode("same-origin", "empty"), "X-Requested-With: "+
+			"XMLHttpRequest"), "json"},
+		"a worker's script":        {"GET", mode("same-origin", "serviceworker"), "json"},
+		"a shared worker's script": {"GET", mode("same-origin", "sharedworker"), "json"},
+		"an object that may be anything": {"GET", []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: object",
+			"Accept: */*"}, "json"},
+		"a download": {"GET", []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: empty"},
+			"nothing"},
+		"a download, any Accept": {"GET", []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: empty",
+			"Accept: */*"}, "nothing"},
+		"a form through a worker":         {"POST", mode("navigate", "empty"), "page"},
+		"a form through Firefox's worker": {"POST", mode("same-origin", "empty"), "page"},
+		"a form in a frame":               {"POST", mode("navigate", "iframe"), "page"},
+		"an image":                        {"GET", mode("no-cors", "image"), "json"},
+		"a script":                        {"GET", mode("no-cors", "script"), "json"},
+		"a websocket":                     {"GET", mode("websocket", "websocket"), "json"},
+		"an old websocket": {"GET", []string{html, "Connection: Upgrade", "Upgrade: websocket"},
+			"json"},
+		"prefetch": {"GET", append(mode("navigate", "document"), "Sec-Purpose: prefetch"),
+			"json"},
+		"prerender": {"GET", append(mode("navigate", "document"), "Sec-Purpose: "+
+			"prefetch;prerender"), "json"},
+		"an older prefetch":            {"GET", append(mode("navigate", "document"), "Purpose: prefetch"), "json"},
+		"an older prefetch of Firefox": {"GET", []string{html, "X-Moz: prefetch"}, "json"},
+		"a preview of Safari":          {"GET", []string{html, "X-Purpose: preview"}, "json"},
+		"a prefetch through a worker": {"GET", append(mode("navigate", "empty"), "Sec-Purpose: prefetch"),
+			"json"},
+		"a purpose of tomorrow": {"GET", append(mode("navigate", "document"), "Sec-Purpose: guess"),
+			"json"},
+		"a library of old": {"GET", []string{html, "X-Requested-With: fetch"}, "json"},
+		"Flash": {"GET", []string{html, "X-Requested-With: ShockwaveFlash/32.0.0.1"},
+			"json"},
 		"XHR of old":                        {"GET", []string{html, "X-Requested-With: XMLHttpRequest"}, "json"},
 		"curl":                              {"GET", []string{"Accept: */*"}, "json"},
 		"no Accept":                         {"GET", nil, "json"},
@@ -375,14 +419,16 @@ func checkChallenge(t *testing.T, s *testSite, method string, a answer) {
 		t.Errorf("answered %d %v", a.status, a.header)
 	}
 	challenge := a.header.Get("Www-Authenticate")
-	if !strings.HasPrefix(challenge, `Cookie realm="sallyport"`) || strings.Contains(strings.ToLower(challenge), "basic") {
+	if !strings.HasPrefix(challenge, `Cookie realm="sallyport"`) ||
+		strings.Contains(strings.ToLower(challenge), "basic") {
 		t.Errorf("challenge %q", challenge)
 	}
 	if method == "HEAD" {
 		return
 	}
 	got := jsonOf(t, a.body)
-	if got["error"] != "login_required" || got["login_url"] != s.url+prefix+"/login" || got["request_id"] != a.header.Get("X-Request-Id") {
+	if got["error"] != "login_required" || got["login_url"] != s.url+prefix+"/login" ||
+		got["request_id"] != a.header.Get("X-Request-Id") {
 		t.Errorf("answered %v", got)
 	}
 }
@@ -391,10 +437,12 @@ func checkChallenge(t *testing.T, s *testSite, method string, a answer) {
 func checkFramed(t *testing.T, s *testSite, a answer, login string) {
 	t.Helper()
 	link := `<a class="button" href="` + html.EscapeString(login) + `" target="_top">`
-	if a.status != 401 || !strings.Contains(a.body, link) || a.header["Set-Cookie"] != nil || a.header.Get("Location") != "" {
+	if a.status != 401 || !strings.Contains(a.body, link) || a.header["Set-Cookie"] != nil ||
+		a.header.Get("Location") != "" {
 		t.Errorf("answered %d %v without %s\n%s", a.status, a.header, link, a.body)
 	}
-	if csp := a.header.Get("Content-Security-Policy"); !strings.Contains(csp, "; frame-ancestors 'self' "+s.url+"; ") || a.header.Get("X-Frame-Options") != "SAMEORIGIN" {
+	if csp := a.header.Get("Content-Security-Policy"); !strings.Contains(csp, "; frame-ancestors 'self' "+s.url+"; ") ||
+		a.header.Get("X-Frame-Options") != "SAMEORIGIN" {
 		t.Errorf("who may frame it: %s, %s", csp, a.header.Get("X-Frame-Options"))
 	}
 }
@@ -402,7 +450,8 @@ func checkFramed(t *testing.T, s *testSite, a answer, login string) {
 // checkNothing: whatever was saved would be taken for the file.
 func checkNothing(t *testing.T, a answer) {
 	t.Helper()
-	if a.status != 401 || a.body != "" || a.header.Get("Content-Length") != "0" || a.header["Set-Cookie"] != nil || a.header["Content-Type"] != nil {
+	if a.status != 401 || a.body != "" || a.header.Get("Content-Length") != "0" || a.header["Set-Cookie"] != nil ||
+		a.header["Content-Type"] != nil {
 		t.Errorf("answered %d %v %q", a.status, a.header, a.body)
 	}
 }
@@ -472,7 +521,8 @@ func TestP06_EveryRequestOfARealBrowserGetsWhatItCanUse(t *testing.T) {
 					case sign:
 						begun := a.status == 302 && a.header.Get("Location") == s.url+prefix+login
 						if strings.HasPrefix(path, prefix+"/login") {
-							begun = a.status == 302 && strings.HasPrefix(a.header.Get("Location"), "/open/provider?") && a.header["Set-Cookie"] != nil
+							begun = a.status == 302 && strings.HasPrefix(a.header.Get("Location"), "/open/provider?") &&
+								a.header["Set-Cookie"] != nil
 						}
 						if !begun {
 							t.Errorf("%s: %d %v\n%s", path, a.status, a.header, a.body)
@@ -511,7 +561,8 @@ func TestPeopleSignInThroughAServiceWorker(t *testing.T) {
 			t.Errorf("%s: ended at %s with %d\n%s", e, page.URL, page.Status, page.Body)
 			continue
 		}
-		for path, words := range map[string]string{"/account": "Your account", "/logout": "Do you want to sign out?", "/nothing": "Nothing is here"} {
+		for path, words := range map[string]string{"/account": "Your account", "/logout": "Do you want to sign out?",
+			"/nothing": "Nothing is here"} {
 			if page := b.Click(page, prefix+path); !strings.Contains(page.Body, words) {
 				t.Errorf("%s: %s answers %d %s", e, path, page.Status, page.Body)
 			}
@@ -523,7 +574,8 @@ func TestPeopleSignInThroughAServiceWorker(t *testing.T) {
 		if page := b.Post(b.Click(page, prefix+"/account"), prefix+"/logout", url.Values{}); !strings.Contains(page.Body, "You are signed out") {
 			t.Errorf("%s: signing out ended at %s with %d", e, page.URL, page.Status)
 		}
-		if page := b.Post(page, "/save", url.Values{"a": {"b"}}); page.Status != 401 || !strings.Contains(page.Body, "your form was not sent") {
+		if page := b.Post(page, "/save", url.Values{"a": {"b"}}); page.Status != 401 ||
+			!strings.Contains(page.Body, "your form was not sent") {
 			t.Errorf("%s: a form without a session: %d %s", e, page.Status, page.Body)
 		}
 	}
@@ -534,7 +586,8 @@ func TestFramedPageLeadsOutOfItsFrameToSignIn(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{SignIn: true})
 	frame := func(path string, more ...string) answer {
-		return s.get(t, path, append([]string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe", "Accept: text/html"}, more...)...)
+		return s.get(t, path, append([]string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe",
+			"Accept: text/html"}, more...)...)
 	}
 	login := s.url + prefix + "/login?return_to="
 	checkFramed(t, s, frame("/part"), login+"%2Fpart")
@@ -544,13 +597,15 @@ func TestFramedPageLeadsOutOfItsFrameToSignIn(t *testing.T) {
 	checkFramed(t, s, frame(prefix+"/account"), login+"%2F.sallyport%2Faccount")
 	checkFramed(t, s, frame(prefix+"/callback/main?code=c&state=unknown"), s.url+prefix+"/login")
 	a := s.ask(t, "POST", "/part", "", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe", "Accept: text/html")
-	if !strings.Contains(a.body, "your form was not sent") || !strings.Contains(a.header.Get("Content-Security-Policy"), "frame-ancestors 'self' "+s.url+";") {
+	if !strings.Contains(a.body, "your form was not sent") ||
+		!strings.Contains(a.header.Get("Content-Security-Policy"), "frame-ancestors 'self' "+s.url+";") {
 		t.Errorf("a form in a frame: %d %v\n%s", a.status, a.header, a.body)
 	}
 	// What knows somebody, or has buttons, is not shown in a frame.
 	cookie := "Cookie: " + s.mint(t, bob())
 	for _, path := range []string{"/admin", prefix + "/account", prefix + "/logout", prefix + "/nothing"} {
-		if a := frame(path, cookie); !strings.Contains(a.header.Get("Content-Security-Policy"), "frame-ancestors 'none'") || a.header.Get("X-Frame-Options") != "DENY" {
+		if a := frame(path, cookie); !strings.Contains(a.header.Get("Content-Security-Policy"),
+			"frame-ancestors 'none'") || a.header.Get("X-Frame-Options") != "DENY" {
 			t.Errorf("%s: %d %v", path, a.status, a.header)
 		}
 	}
@@ -571,10 +626,13 @@ func TestDownloadThatFailsLeavesNoFileOfOurs(t *testing.T) {
 		lines  []string
 		status int
 	}{
-		"no session": {"/x", download, 401}, "not allowed": {"/admin", append(download, cookie), 403}, "the app is gone": {"/x", append(download, cookie), 502},
-		"no such endpoint": {prefix + "/nothing", download, 404}, "ambiguous": {"/a%2fb", append(download, cookie), 400},
+		"no session": {"/x", download, 401}, "not allowed": {"/admin", append(download, cookie), 403},
+		"the app is gone":  {"/x", append(download, cookie), 502},
+		"no such endpoint": {prefix + "/nothing", download, 404},
+		"ambiguous":        {"/a%2fb", append(download, cookie), 400},
 	} {
-		if a := s.get(t, tt.path, tt.lines...); a.status != tt.status || a.body != "" || a.header["Content-Type"] != nil || !strings.Contains(a.header.Get("Cache-Control"), "no-store") {
+		if a := s.get(t, tt.path, tt.lines...); a.status != tt.status || a.body != "" ||
+			a.header["Content-Type"] != nil || !strings.Contains(a.header.Get("Cache-Control"), "no-store") {
 			t.Errorf("%s: %d %v %q", name, a.status, a.header, a.body)
 		}
 	}
@@ -585,8 +643,10 @@ func TestDownloadThatFailsLeavesNoFileOfOurs(t *testing.T) {
 // when the provider sends the browser back.
 func TestP06_SignInBeginsAtThePublicURLWhereverItWasAskedFor(t *testing.T) {
 	t.Parallel()
-	s := newTestSite(t, setup{Public: "https://app.example.com", Login: fixedLogin{}, Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
-		Routes: []authz.Route{{Name: "all", Host: "app.example.com", Path: "/", Access: authz.Access{Authenticated: true}}}})
+	s := newTestSite(t, setup{Public: "https://app.example.com", Login: fixedLogin{},
+		Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		Routes: []authz.Route{{Name: "all", Host: "app.example.com", Path: "/",
+			Access: authz.Access{Authenticated: true}}}})
 	const origin = "https://app.example.com"
 	here := "http://" + s.addr // what the address of another machine would be
 	for name, seen := range map[string][]string{
@@ -596,7 +656,8 @@ func TestP06_SignInBeginsAtThePublicURLWhereverItWasAskedFor(t *testing.T) {
 		"by a proxy":        {"X-Forwarded-Host: app.example.com.", "X-Forwarded-Proto: https"},
 	} {
 		a := s.get(t, here+"/deep?a=1", navigate(seen...)...)
-		if want := origin + prefix + "/login?return_to=%2Fdeep%3Fa%3D1"; a.status != 302 || a.header.Get("Location") != want || a.header["Set-Cookie"] != nil {
+		if want := origin + prefix + "/login?return_to=%2Fdeep%3Fa%3D1"; a.status != 302 ||
+			a.header.Get("Location") != want || a.header["Set-Cookie"] != nil {
 			t.Errorf("%s: %d %v, want to %s", name, a.status, a.header, want)
 		}
 		a = s.ask(t, "POST", here+"/deep", "", navigate(seen...)...)
@@ -604,7 +665,8 @@ func TestP06_SignInBeginsAtThePublicURLWhereverItWasAskedFor(t *testing.T) {
 			t.Errorf("%s: a form is sent to sign in elsewhere:\n%s", name, a.body)
 		}
 	}
-	for _, path := range []string{"/login?return_to=%2Fdeep", "/account", "/logout", "/organization", "/callback/main?code=c&state=s"} {
+	for _, path := range []string{"/login?return_to=%2Fdeep", "/account", "/logout", "/organization",
+		"/callback/main?code=c&state=s"} {
 		a := s.get(t, here+prefix+path, navigate("Host: app.example.com.")...)
 		if a.status != 302 || a.header.Get("Location") != origin+prefix+path || a.header["Set-Cookie"] != nil {
 			t.Errorf("with a dot, %s: %d %v", path, a.status, a.header)
@@ -621,10 +683,14 @@ func TestP05_ProgramsSendPeopleBackToTheirPage(t *testing.T) {
 	s := newTestSite(t, setup{})
 	for referer, want := range map[string]string{
 		s.url + "/page?x=1#part": "/login?return_to=%2Fpage%3Fx%3D1%23part", s.url + "/": "/login", s.url: "/login",
-		"https://evil.example/page": "/login", s.url + ".evil.example/page": "/login", s.url + "@evil.example/": "/login",
-		s.url + prefix + "/logout": "/login", "/page": "/login?return_to=%2Fpage", "//evil.example/": "/login", s.url + "//evil.example/": "/login",
+		"https://evil.example/page": "/login", s.url + ".evil.example/page": "/login",
+		s.url + "@evil.example/":   "/login",
+		s.url + prefix + "/logout": "/login", "/page": "/login?return_to=%2Fpage", "//evil.example/": "/login",
+		s.url + "//evil.example/":               "/login",
 		s.url + "/" + strings.Repeat("x", 2000): "/login",
-		s.url + "/sw.js":                        "/login", s.url + "/sw.js?v=3": "/login", s.url + "/a/Worker.MJS#x": "/login", s.url + "/site.css": "/login", s.url + "/sw.js/page": "/login?return_to=%2Fsw.js%2Fpage",
+		s.url + "/sw.js":                        "/login", s.url + "/sw.js?v=3": "/login",
+		s.url + "/a/Worker.MJS#x": "/login", s.url + "/site.css": "/login",
+		s.url + "/sw.js/page":      "/login?return_to=%2Fsw.js%2Fpage",
 		s.url + "/page?file=sw.js": "/login?return_to=%2Fpage%3Ffile%3Dsw.js",
 	} {
 		a := s.get(t, "/x", "Sec-Fetch-Mode: cors", "Referer: "+referer)
@@ -643,7 +709,8 @@ func TestP01_AnUploadOfAStrangerIsRefusedUnread(t *testing.T) {
 	if !slices.Equal(statuses(got), []int{401}) {
 		t.Errorf("answered %v", statuses(got))
 	}
-	got = s.talk(t, rawRequest("POST", "/upload", s.host, "Expect: something-else", "Content-Length: 0", "Cookie: "+s.mint(t, alice()), "Connection: close"))
+	got = s.talk(t, rawRequest("POST", "/upload", s.host, "Expect: something-else", "Content-Length: 0",
+		"Cookie: "+s.mint(t, alice()), "Connection: close"))
 	if !slices.Equal(statuses(got), []int{417}) {
 		t.Errorf("an expectation nobody can meet: %v", statuses(got))
 	}
@@ -654,7 +721,8 @@ func TestP01_AnUploadOfAStrangerIsRefusedUnread(t *testing.T) {
 	s.app.Respond(func(raw []byte) []byte { return reply("", string(testenv.Body(raw)))(raw) })
 	w := s.wire(t)
 	w.dial()
-	_, err := fmt.Fprint(w.conn, rawRequest("POST", "/upload", s.host, "Expect: 100-continue", "Content-Length: 5", "Cookie: "+s.mint(t, alice()), "Connection: close"))
+	_, err := fmt.Fprint(w.conn, rawRequest("POST", "/upload", s.host, "Expect: 100-continue", "Content-Length: 5",
+		"Cookie: "+s.mint(t, alice()), "Connection: close"))
 	testenv.Check(t, err)
 	line, err := w.in.ReadString('\n')
 	if err != nil || !strings.HasPrefix(line, "HTTP/1.1 100 ") {
@@ -678,7 +746,8 @@ func TestP01_ASessionIsForOneHost(t *testing.T) {
 		{Name: "other", Host: "other.example.com", Path: "/", Access: authz.Access{Authenticated: true}},
 	}})
 	w, cookie := s.wire(t), "Cookie: "+s.mint(t, alice())
-	for host, want := range map[string]int{"app.example.com": 200, "APP.example.com:80": 200, "other.example.com": 401} {
+	for host, want := range map[string]int{"app.example.com": 200, "APP.example.com:80": 200,
+		"other.example.com": 401} {
 		if a := w.do("GET", rawRequest("GET", "/x", host, cookie)); a.status != want {
 			t.Errorf("%s: %d, want %d", host, a.status, want)
 		}
@@ -749,7 +818,8 @@ func TestP11_AStreamEndsWithItsSession(t *testing.T) {
 	testenv.Check(t, err)
 	testenv.Check(t, w.conn.SetReadDeadline(time.Now().Add(20*time.Second)))
 	got, err := io.ReadAll(w.in)
-	if err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 200 ") || !strings.HasSuffix(string(got), "\r\n\r\nabc") {
+	if err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 200 ") ||
+		!strings.HasSuffix(string(got), "\r\n\r\nabc") {
 		t.Errorf("the stream ended with %q, %v", got, err)
 	}
 }
@@ -763,7 +833,8 @@ func TestP19_TheWayToASignInIsNotCached(t *testing.T) {
 	for range 2 { // the second time the flow cookie is there
 		page := b.Open(s.url + "/deep")
 		for _, hop := range page.Hops {
-			if strings.HasPrefix(hop.URL.String(), s.url) && !strings.Contains(hop.Header.Get("Cache-Control"), "no-store") {
+			if strings.HasPrefix(hop.URL.String(), s.url) &&
+				!strings.Contains(hop.Header.Get("Cache-Control"), "no-store") {
 				t.Errorf("%s may be cached: %q", hop.URL, hop.Header.Get("Cache-Control"))
 			}
 		}

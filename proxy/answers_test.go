@@ -51,8 +51,9 @@ func TestAnAppCannotLeadBrowsersPastSallyport(t *testing.T) {
 	for name, tt := range map[string]struct {
 		keep, want []string
 	}{
-		"by default":          {nil, []string{"Link", "Strict-Transport-Security"}},
-		"where a route wants": {[]string{"Alt-Svc", "Nel"}, []string{"Alt-Svc", "Link", "Nel", "Strict-Transport-Security"}},
+		"by default": {nil, []string{"Link", "Strict-Transport-Security"}},
+		"where a route wants": {[]string{"Alt-Svc", "Nel"}, []string{"Alt-Svc", "Link", "Nel",
+			"Strict-Transport-Security"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := setup{Bent: func(b *Upstream) { b.SiteHeaders = tt.keep }, App: playApp(t, func(p *appPeer) {

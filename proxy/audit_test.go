@@ -35,7 +35,8 @@ func TestAuditTellsOfSignInRefusalSwitchAndSignOut(t *testing.T) {
 	page := b.Open(s.url + "/admin")
 	page = b.Post(page, prefix+"/organization", url.Values{"org": {"main:birch"}})
 	b.Post(page, prefix+"/logout", nil)
-	s.get(t, prefix+"/callback/main?error=access_denied&state=none", navigate()...) // anybody can send this: no sign-in failed
+	s.get(t, prefix+"/callback/main?error=access_denied&state=none",
+		navigate()...) // anybody can send this: no sign-in failed
 	if !audit.Close(time.Second) {
 		t.Fatal("the stream does not end")
 	}
@@ -64,7 +65,8 @@ func TestAuditTellsOfSignInRefusalSwitchAndSignOut(t *testing.T) {
 // A sign-in that fails at the provider is told too, with the reason in words.
 func TestAuditTellsOfASignInThatFailed(t *testing.T) {
 	t.Parallel()
-	s := newTestSite(t, setup{Login: fixedLogin{err: &identity.SignInError{Failure: identity.Rejected, Err: errors.New("wrong audience")}}})
+	s := newTestSite(t, setup{Login: fixedLogin{err: &identity.SignInError{Failure: identity.Rejected,
+		Err: errors.New("wrong audience")}}})
 	var stream bytes.Buffer
 	audit := observe.NewAudit(&stream, func(r observe.Record, err error) { t.Errorf("lost %v: %v", r, err) })
 	s.proxy.observers = append(s.proxy.observers, audit)
@@ -72,7 +74,8 @@ func TestAuditTellsOfASignInThatFailed(t *testing.T) {
 	b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {s.begin(t, b, "/page")}}))
 	audit.Close(time.Second)
 	var r observe.Record
-	if err := json.Unmarshal(stream.Bytes(), &r); err != nil || r.Event != "sign_in_failed" || r.Provider != "main" || r.User != "" ||
+	if err := json.Unmarshal(stream.Bytes(), &r); err != nil || r.Event != "sign_in_failed" || r.Provider != "main" ||
+		r.User != "" ||
 		!strings.Contains(r.Detail, "wrong audience") {
 		t.Errorf("%v %s", err, stream.String())
 	}
@@ -97,7 +100,8 @@ func TestAuditTellsOfEachWayToSignOut(t *testing.T) {
 	s.ask(t, "POST", prefix+"/logout", "", "Cookie: "+cookie, "Origin: "+s.url)
 	s.ask(t, "POST", prefix+"/logout", "", "Origin: "+s.url) // nobody
 	audit.Close(time.Second)
-	if got := strings.Count(stream.String(), `"event":"sign_out"`); got != 2 || strings.Count(stream.String(), `"user":"main:alice-1"`) != 2 {
+	if got := strings.Count(stream.String(), `"event":"sign_out"`); got != 2 ||
+		strings.Count(stream.String(), `"user":"main:alice-1"`) != 2 {
 		t.Errorf("%d of 2 sign-outs in\n%s", got, stream.String())
 	}
 }

@@ -86,7 +86,8 @@ func (e *backchannelEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *
 	}
 	// Only now, so that strangers cannot spend what the provider may send.
 	if !receiver.rate.allow() {
-		return refuseLogout(w, r, ev, http.StatusTooManyRequests, fmt.Errorf("more than %d logouts in a second", logoutRate))
+		return refuseLogout(w, r, ev, http.StatusTooManyRequests,
+			fmt.Errorf("more than %d logouts in a second", logoutRate))
 	}
 	first, err := e.sessions.EndFromProvider(ctx, id, logout)
 	switch {

@@ -89,8 +89,9 @@ func TestP10_WhoSignsOutAtTheProviderIsSignedOutHere(t *testing.T) {
 		ends []string
 		kind string
 	}{
-		"sub":                       {func(map[string]any) {}, []string{"alice s-1", "alice s-2", "alice"}, "person"},
-		"sid":                       {func(c map[string]any) { delete(c, "sub"); c["sid"] = "s-1" }, []string{"alice s-1", "bob s-1"}, "sid"},
+		"sub": {func(map[string]any) {}, []string{"alice s-1", "alice s-2", "alice"}, "person"},
+		"sid": {func(c map[string]any) { delete(c, "sub"); c["sid"] = "s-1" },
+			[]string{"alice s-1", "bob s-1"}, "sid"},
 		"sid of sub":                {with("sid", "s-1"), []string{"alice s-1"}, "sid"},
 		"a sid that is nowhere":     {with("sid", "s-9"), nil, "sid"},
 		"somebody who is not here":  {with("sub", "carol"), nil, "person"},
@@ -102,7 +103,8 @@ func TestP10_WhoSignsOutAtTheProviderIsSignedOutHere(t *testing.T) {
 		cookies := map[string]string{"alice s-1": s.mint(t, aliceIn("s-1")), "alice s-2": s.mint(t, aliceIn("s-2")),
 			"alice": s.mint(t, alice()), "bob s-1": s.mint(t, bob)}
 		a := s.logout(t, s.logoutToken(t, "j-1", row.bend))
-		if a.status != http.StatusOK || a.body != "" || a.header.Get("Cache-Control") != "no-store" || a.header.Get("Set-Cookie") != "" {
+		if a.status != http.StatusOK || a.body != "" || a.header.Get("Cache-Control") != "no-store" ||
+			a.header.Get("Set-Cookie") != "" {
 			t.Errorf("%s: %d %q %v", name, a.status, a.body, a.header)
 		}
 		for who, cookie := range cookies {
@@ -163,33 +165,45 @@ func TestRequestsThatAreNoLogout(t *testing.T) {
 		status             int
 		says               string // in the log
 	}{
-		"an unknown provider":         {"POST", prefix + "/backchannel-logout/nobody", body, []string{form}, 404, "no provider"},
-		"no provider":                 {"POST", prefix + "/backchannel-logout/", body, []string{form}, 404, "no provider"},
-		"something behind it":         {"POST", backchannel + "/x", body, []string{form}, 404, "no provider"},
-		"GET":                         {"GET", backchannel + "?" + body, "", nil, 405, "method"},
-		"HEAD":                        {"HEAD", backchannel, "", nil, 405, "method"},
-		"PUT":                         {"PUT", backchannel, body, []string{form}, 405, "method"},
-		"OPTIONS":                     {"OPTIONS", backchannel, "", nil, 405, "method"},
-		"JSON":                        {"POST", backchannel, `{"logout_token":"` + good + `"}`, []string{"Content-Type: application/json"}, 400, "not a form"},
-		"the token as it is":          {"POST", backchannel, good, []string{"Content-Type: application/logout+jwt"}, 400, "not a form"},
-		"parts":                       {"POST", backchannel, body, []string{"Content-Type: multipart/form-data; boundary=x"}, 400, "not a form"},
-		"no type":                     {"POST", backchannel, body, nil, 400, "not a form"},
-		"in the query":                {"POST", backchannel + "?" + body, "", []string{form}, 400, "exactly one"},
-		"nothing":                     {"POST", backchannel, "", []string{form}, 400, "exactly one"},
-		"twice":                       {"POST", backchannel, body + "&" + body, []string{form}, 400, "exactly one"},
-		"another parameter":           {"POST", backchannel, "token=" + good, []string{form}, 400, "exactly one"},
-		"not to be decoded":           {"POST", backchannel, body + "&x=%zz", []string{form}, 400, "exactly one"},
-		"semicolons":                  {"POST", backchannel, body + ";a=b", []string{form}, 400, "exactly one"},
-		"an empty token":              {"POST", backchannel, "logout_token=", []string{form}, 400, "three parts"},
-		"more than 16 KiB":            {"POST", backchannel, body + "&x=" + strings.Repeat("x", 16<<10), []string{form}, 413, "16 KiB"},
-		"an ID token":                 {"POST", backchannel, other(func(c map[string]any) { delete(c, "events"); c["nonce"] = "n" }), []string{form}, 400, "events is missing"},
-		"for another client":          {"POST", backchannel, other(testenv.With("aud", "another")), []string{form}, 400, "another client"},
-		"old":                         {"POST", backchannel, other(testenv.With("iat", s.clock.Now().Add(-11*time.Minute).Unix())), []string{form}, 400, "was issued"},
-		"without jti":                 {"POST", backchannel, other(testenv.Without("jti")), []string{form}, 400, "jti is missing"},
-		"the session, and no address": {"POST", prefix + "/backchannel-logout", body, []string{form}, 404, "no such endpoint"},
+		"an unknown provider": {"POST", prefix + "/backchannel-logout/nobody", body, []string{form}, 404,
+			"no provider"},
+		"no provider": {"POST", prefix + "/backchannel-logout/", body, []string{form}, 404,
+			"no provider"},
+		"something behind it": {"POST", backchannel + "/x", body, []string{form}, 404, "no provider"},
+		"GET":                 {"GET", backchannel + "?" + body, "", nil, 405, "method"},
+		"HEAD":                {"HEAD", backchannel, "", nil, 405, "method"},
+		"PUT":                 {"PUT", backchannel, body, []string{form}, 405, "method"},
+		"OPTIONS":             {"OPTIONS", backchannel, "", nil, 405, "method"},
+		"JSON": {"POST", backchannel, `{"logout_token":"` + good + `"}`,
+			[]string{"Content-Type: application/json"}, 400, "not a form"},
+		"the token as it is": {"POST", backchannel, good, []string{"Content-Type: application/logout+jwt"},
+			400, "not a form"},
+		"parts": {"POST", backchannel, body, []string{"Content-Type: multipart/form-data; " +
+			"boundary=x"}, 400, "not a form"},
+		"no type":           {"POST", backchannel, body, nil, 400, "not a form"},
+		"in the query":      {"POST", backchannel + "?" + body, "", []string{form}, 400, "exactly one"},
+		"nothing":           {"POST", backchannel, "", []string{form}, 400, "exactly one"},
+		"twice":             {"POST", backchannel, body + "&" + body, []string{form}, 400, "exactly one"},
+		"another parameter": {"POST", backchannel, "token=" + good, []string{form}, 400, "exactly one"},
+		"not to be decoded": {"POST", backchannel, body + "&x=%zz", []string{form}, 400, "exactly one"},
+		"semicolons":        {"POST", backchannel, body + ";a=b", []string{form}, 400, "exactly one"},
+		"an empty token":    {"POST", backchannel, "logout_token=", []string{form}, 400, "three parts"},
+		"more than 16 KiB": {"POST", backchannel, body + "&x=" + strings.Repeat("x", 16<<10), []string{form},
+			413, "16 KiB"},
+		"an ID token": {"POST", backchannel, other(func(c map[string]any) { delete(c, "events"); c["nonce"] = "n" }),
+			[]string{form}, 400, "events is missing"},
+		"for another client": {"POST", backchannel, other(testenv.With("aud", "another")), []string{form}, 400,
+			"another client"},
+		"old": {"POST", backchannel,
+			other(testenv.With("iat", s.clock.Now().Add(-11*time.Minute).Unix())), []string{form}, 400, "was issued"},
+		"without jti": {"POST", backchannel, other(testenv.Without("jti")), []string{form}, 400,
+			"jti is missing"},
+		"the session, and no address": {"POST", prefix + "/backchannel-logout", body, []string{form}, 404,
+			"no such endpoint"},
 	} {
 		a := s.ask(t, row.method, row.path, row.body, row.header...)
-		if a.status != row.status || a.header.Get("Set-Cookie") != "" || !strings.Contains(a.header.Get("Cache-Control"), "no-store") {
+		if a.status != row.status || a.header.Get("Set-Cookie") != "" ||
+			!strings.Contains(a.header.Get("Cache-Control"), "no-store") {
 			t.Errorf("%s: %d %v", name, a.status, a.header)
 		}
 		if (row.status == 400 || row.status == 413) && a.body != `{"error":"invalid_request"}`+"\n" {
@@ -234,7 +248,8 @@ func TestALogoutReadsNoCookie(t *testing.T) {
 	s := newTestSite(t, withLogouts(setup{}))
 	bobs := s.mint(t, bob())
 	a := s.ask(t, "POST", backchannel, "logout_token="+s.logoutToken(t, "j-1"), "Cookie: "+bobs,
-		"Content-Type: application/x-www-form-urlencoded; charset=utf-8", "Origin: https://evil.example", "Sec-Fetch-Site: cross-site")
+		"Content-Type: application/x-www-form-urlencoded; charset=utf-8", "Origin: https://evil.example",
+		"Sec-Fetch-Site: cross-site")
 	if a.status != 200 || a.header.Get("Set-Cookie") != "" || !s.lives(t, bobs) {
 		t.Errorf("%d %v", a.status, a.header)
 	}
@@ -362,7 +377,8 @@ func TestP17_AFloodOfLogoutsIsHeldOff(t *testing.T) {
 	for i := range 100 {
 		a := s.logout(t, s.logoutToken(t, fmt.Sprint("j-", i)))
 		count[a.status]++
-		if a.status == 429 && (a.header.Get("Retry-After") != "1" || !strings.Contains(a.header.Get("Cache-Control"), "no-store")) {
+		if a.status == 429 && (a.header.Get("Retry-After") != "1" ||
+			!strings.Contains(a.header.Get("Cache-Control"), "no-store")) {
 			t.Errorf("%v", a.header)
 		}
 	}
@@ -389,7 +405,8 @@ func TestLogoutPeersThatBreakOffOrHang(t *testing.T) {
 	s := newTestSite(t, withLogouts(setup{}))
 	cookie := s.mint(t, alice())
 	form := "logout_token=" + s.logoutToken(t, "j-1")
-	head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n",
+	head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: "+
+		"application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n",
 		backchannel, s.host, len(form))
 	dial := func() net.Conn {
 		conn, err := net.Dial("tcp", s.addr)

@@ -37,8 +37,10 @@ func apiSite(t *testing.T, change ...func(*setup)) *testSite {
 		return b
 	}}
 	o.Routes = append(usualRoutes("localhost"),
-		authz.Route{Name: "api", Host: "localhost", Path: "/api", Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}}}},
-		authz.Route{Name: "api-any", Host: "localhost", Path: "/any", Access: authz.Access{Authenticated: true}, WebSocket: authz.WebSocket{Allowed: true}},
+		authz.Route{Name: "api", Host: "localhost", Path: "/api",
+			Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}}}},
+		authz.Route{Name: "api-any", Host: "localhost", Path: "/any", Access: authz.Access{Authenticated: true},
+			WebSocket: authz.WebSocket{Allowed: true}},
 		authz.Route{Name: "api-hooks", Host: "localhost", Path: "/hooks", Access: authz.Access{Public: true}})
 	for _, c := range change {
 		c(&o)
@@ -49,8 +51,10 @@ func apiSite(t *testing.T, change ...func(*setup)) *testSite {
 // aliceClaims are those of alice's access token.
 func (s *testSite) aliceClaims() map[string]any {
 	now := s.clock.Now()
-	return map[string]any{"iss": s.provider.URL, "aud": audience, "sub": "alice-1", "iat": now.Unix(), "exp": now.Add(10 * time.Minute).Unix(),
-		"email": "alice@acme.example", "email_verified": true, "name": "Alice Ämter", "preferred_username": "alice", "groups": []string{"admins", "on-call"},
+	return map[string]any{"iss": s.provider.URL, "aud": audience, "sub": "alice-1", "iat": now.Unix(),
+		"exp":   now.Add(10 * time.Minute).Unix(),
+		"email": "alice@acme.example", "email_verified": true, "name": "Alice Ämter", "preferred_username": "alice",
+		"groups": []string{"admins", "on-call"},
 		"org_id": "acme", "org_name": "Acme Rockets", "org_domain": "acme.example"}
 }
 
@@ -74,10 +78,12 @@ func refusedBearer(t *testing.T, name string, a answer) {
 	t.Helper()
 	body := jsonOf(t, a.body)
 	challenge, of, _ := strings.Cut(a.header.Get("Www-Authenticate"), "/.well-known/oauth-protected-resource/")
-	if a.status != 401 || challenge != `Bearer error="invalid_token", resource_metadata="http://localhost:8080` || !slices.Contains([]string{`api"`, `any"`}, of) ||
+	if a.status != 401 || challenge != `Bearer error="invalid_token", resource_metadata="http://localhost:8080` ||
+		!slices.Contains([]string{`api"`, `any"`}, of) ||
 		len(a.header["Www-Authenticate"]) != 1 || body["error"] != "invalid_token" ||
 		body["request_id"] != a.header.Get("X-Request-Id") || body["login_url"] != nil || len(body) != 3 ||
-		a.header.Get("Content-Type") != "application/json" || a.header.Get("Cache-Control") != "no-store" || a.header["Set-Cookie"] != nil || a.header["Location"] != nil {
+		a.header.Get("Content-Type") != "application/json" || a.header.Get("Cache-Control") != "no-store" ||
+		a.header["Set-Cookie"] != nil || a.header["Location"] != nil {
 		t.Errorf("%s: %d %v %s", name, a.status, a.header, a.body)
 	}
 }
@@ -95,7 +101,8 @@ func TestP01_ABadTokenIsRefusedEvenWithAValidCookie(t *testing.T) {
 	testenv.Check(t, err)
 	bent := func(b func(map[string]any)) []string { return []string{"Authorization: Bearer " + s.token(t, b)} }
 	forged := func(sign testenv.Signer) []string {
-		token, err := sign(s.provider.Provider, map[string]any{"typ": "at+jwt", "kid": s.provider.Provider.PublicJWKS().Keys[0].KeyID}, s.aliceClaims())
+		token, err := sign(s.provider.Provider, map[string]any{"typ": "at+jwt",
+			"kid": s.provider.Provider.PublicJWKS().Keys[0].KeyID}, s.aliceClaims())
 		testenv.Check(t, err)
 		return []string{"Authorization: Bearer " + token}
 	}
@@ -136,7 +143,8 @@ func TestP01_ABadTokenIsRefusedEvenWithAValidCookie(t *testing.T) {
 			a := s.wire(t).do("GET", s.at("/any/x", append(slices.Clone(lines), more...)...))
 			refusedBearer(t, name, a)
 			ev := s.log.event(t, a.header.Get("X-Request-Id"))
-			if ev["decision"] != "deny" || ev["reason"] != "bearer_invalid" || ev["error"] == nil || ev["user"] != nil || ev["level"] != "INFO" {
+			if ev["decision"] != "deny" || ev["reason"] != "bearer_invalid" || ev["error"] == nil ||
+				ev["user"] != nil || ev["level"] != "INFO" {
 				t.Errorf("%s: logged %v", name, ev)
 			}
 		}
@@ -164,26 +172,30 @@ func TestP02_TheAppSeesThePersonAndNotTheToken(t *testing.T) {
 	token := s.token(t)
 	var raw [2][]byte
 	for i, line := range []string{"Authorization: Bearer " + token, "Cookie: " + s.mint(t, alice())} {
-		a := s.wire(t).do("POST", rawRequest("POST", "/api/things?q=1", s.host, line, "X-Forwarded-User: root", "Content-Length: 0", "Cookie: theirs=1"))
+		a := s.wire(t).do("POST", rawRequest("POST", "/api/things?q=1", s.host, line, "X-Forwarded-User: root",
+			"Content-Length: 0", "Cookie: theirs=1"))
 		if a.status != 200 {
 			t.Fatalf("%d %s", a.status, a.body)
 		}
 		raw[i] = s.app.Last(t)
-		if ev := s.log.event(t, a.header.Get("X-Request-Id")); ev["user"] != "main:alice-1" || ev["decision"] != "forward" || ev["reason"] != "rule" || ev["org"] != "main:acme" {
+		if ev := s.log.event(t, a.header.Get("X-Request-Id")); ev["user"] != "main:alice-1" ||
+			ev["decision"] != "forward" || ev["reason"] != "rule" || ev["org"] != "main:acme" {
 			t.Errorf("logged %v", ev)
 		}
 	}
 	byToken, bySession := headerOf(raw[0]), headerOf(raw[1])
 	for _, h := range []map[string][]string{byToken, bySession} {
 		claims := claimsOf(t, h["x-sallyport-assertion"])
-		if claims["sub"] != "main:alice-1" || claims["aud"] != "api" || claims["email"] != "alice@acme.example" || fmt.Sprint(claims["groups"]) != "[admins on-call]" {
+		if claims["sub"] != "main:alice-1" || claims["aud"] != "api" || claims["email"] != "alice@acme.example" ||
+			fmt.Sprint(claims["groups"]) != "[admins on-call]" {
 			t.Errorf("the assertion says %v", claims)
 		}
 		for _, theirs := range []string{"x-sallyport-assertion", "x-request-id"} {
 			delete(h, theirs)
 		}
 	}
-	if !maps.EqualFunc(byToken, bySession, slices.Equal) || byToken["authorization"] != nil || !slices.Equal(byToken["cookie"], []string{"theirs=1"}) {
+	if !maps.EqualFunc(byToken, bySession, slices.Equal) || byToken["authorization"] != nil ||
+		!slices.Equal(byToken["cookie"], []string{"theirs=1"}) {
 		t.Errorf("by token\n%v\nby session\n%v", byToken, bySession)
 	}
 	for _, part := range strings.Split(token, ".") {
@@ -212,7 +224,8 @@ func TestAuthorizationIsTheAppsOnOtherRoutes(t *testing.T) {
 	s := apiSite(t)
 	cookie := "Cookie: " + s.mint(t, alice())
 	for _, lines := range [][]string{
-		{"Bearer " + s.token(t)}, {"Basic YWxpY2U6cHc="}, {"bearer\tx"}, {"Bearer a", "Basic b"}, {""}, {`Digest username="a", uri="/x"`}, {"AWS4-HMAC-SHA256 Credential=x,  Signature=y"},
+		{"Bearer " + s.token(t)}, {"Basic YWxpY2U6cHc="}, {"bearer\tx"}, {"Bearer a", "Basic b"}, {""},
+		{`Digest username="a", uri="/x"`}, {"AWS4-HMAC-SHA256 Credential=x,  Signature=y"},
 	} {
 		var header []string
 		for _, l := range lines {
@@ -227,7 +240,8 @@ func TestAuthorizationIsTheAppsOnOtherRoutes(t *testing.T) {
 			}
 		}
 		before := len(s.app.Requests())
-		if a := s.wire(t).do("GET", s.at("/x", header...)); a.status != 401 || !strings.HasPrefix(a.header.Get("Www-Authenticate"), "Cookie ") || len(s.app.Requests()) != before {
+		if a := s.wire(t).do("GET", s.at("/x", header...)); a.status != 401 ||
+			!strings.HasPrefix(a.header.Get("Www-Authenticate"), "Cookie ") || len(s.app.Requests()) != before {
 			t.Errorf("%q without a session: %d %v", lines, a.status, a.header)
 		}
 	}
@@ -248,14 +262,18 @@ func TestASessionIsReadOnTokenRoutesWithoutAToken(t *testing.T) {
 		t.Errorf("with a session: %d", a.status)
 	}
 	a := s.wire(t).do("GET", s.at("/api/x"))
-	if c := a.header["Www-Authenticate"]; a.status != 401 || len(c) != 2 || !strings.HasPrefix(c[0], `Bearer realm="sallyport", `) || !strings.HasPrefix(c[1], `Cookie realm="sallyport"`) || jsonOf(t, a.body)["error"] != "login_required" {
+	if c := a.header["Www-Authenticate"]; a.status != 401 || len(c) != 2 ||
+		!strings.HasPrefix(c[0], `Bearer realm="sallyport", `) ||
+		!strings.HasPrefix(c[1], `Cookie realm="sallyport"`) || jsonOf(t, a.body)["error"] != "login_required" {
 		t.Errorf("a program: %d %v %s", a.status, a.header, a.body)
 	}
-	if a := s.wire(t).do("GET", s.at("/api/x", navigate()...)); a.status != 302 || !strings.HasPrefix(a.header.Get("Location"), s.url+prefix+"/login") {
+	if a := s.wire(t).do("GET", s.at("/api/x", navigate()...)); a.status != 302 ||
+		!strings.HasPrefix(a.header.Get("Location"), s.url+prefix+"/login") {
 		t.Errorf("a page: %d %v", a.status, a.header)
 	}
 	// A preflight carries neither (Fetch §4.8): it is answered like anybody.
-	preflight := rawRequest("OPTIONS", "/api/x", s.host, "Origin: https://elsewhere.example", "Access-Control-Request-Method: GET", "Access-Control-Request-Headers: authorization")
+	preflight := rawRequest("OPTIONS", "/api/x", s.host, "Origin: https://elsewhere.example",
+		"Access-Control-Request-Method: GET", "Access-Control-Request-Headers: authorization")
 	if a := s.wire(t).do("OPTIONS", preflight); a.status != 401 || a.header["Access-Control-Allow-Origin"] != nil {
 		t.Errorf("a preflight: %d %v", a.status, a.header)
 	}
@@ -276,16 +294,20 @@ func TestP01_RulesHoldForTokensToo(t *testing.T) {
 		"groups not told":     {testenv.With("_claim_names", map[string]any{"groups": "src"}), "groups_unknown"},
 		"groups not readable": {testenv.With("groups", 7), "groups_unknown"},
 	} {
-		a := s.wire(t).do("GET", s.at("/api/x", "Authorization: Bearer "+s.token(t, row.bend), "Cookie: "+s.mint(t, alice())))
+		a := s.wire(t).do("GET", s.at("/api/x", "Authorization: Bearer "+s.token(t, row.bend),
+			"Cookie: "+s.mint(t, alice())))
 		body := jsonOf(t, a.body)
-		if a.status != 403 || body["error"] != "Forbidden" || a.header["Set-Cookie"] != nil || a.header["Www-Authenticate"] != nil {
+		if a.status != 403 || body["error"] != "Forbidden" || a.header["Set-Cookie"] != nil ||
+			a.header["Www-Authenticate"] != nil {
 			t.Errorf("%s: %d %v %s", name, a.status, a.header, a.body)
 		}
-		if ev := s.log.event(t, a.header.Get("X-Request-Id")); ev["decision"] != "deny" || ev["reason"] != row.reason || ev["user"] != "main:alice-1" {
+		if ev := s.log.event(t, a.header.Get("X-Request-Id")); ev["decision"] != "deny" || ev["reason"] != row.reason ||
+			ev["user"] != "main:alice-1" {
 			t.Errorf("%s: logged %v", name, ev)
 		}
 	}
-	ws := []string{"Connection: Upgrade", "Upgrade: websocket", "Authorization: Bearer " + s.token(t), "Origin: https://evil.example"}
+	ws := []string{"Connection: Upgrade", "Upgrade: websocket", "Authorization: Bearer " + s.token(t),
+		"Origin: https://evil.example"}
 	if a := s.wire(t).do("GET", s.at("/any/ws", ws...)); a.status != 403 {
 		t.Errorf("a WebSocket from a page of another site: %d", a.status)
 	}
@@ -306,7 +328,8 @@ func TestP01_OrganizationsOfTokensAreFoldedAndNeverPicked(t *testing.T) {
 	if got := headerOf(s.app.Last(t))["x-forwarded-org-id"]; !slices.Equal(got, []string{"acme"}) {
 		t.Errorf("the organization is %q", got)
 	}
-	several := s.token(t, testenv.Without("org_id"), testenv.With("memberships", []string{"7c", "other"}), testenv.With("email", "alice@mail.example"))
+	several := s.token(t, testenv.Without("org_id"), testenv.With("memberships", []string{"7c", "other"}),
+		testenv.With("email", "alice@mail.example"))
 	a := s.wire(t).do("GET", s.at("/any/x", navigate("Authorization: Bearer "+several)...))
 	if a.status != 403 || a.header["Location"] != nil || a.header["Set-Cookie"] != nil || len(s.app.Requests()) != 1 {
 		t.Errorf("several: %d %v", a.status, a.header)
@@ -325,13 +348,15 @@ func TestP09_ATokenNeverBecomesACookie(t *testing.T) {
 	s.clock.Advance(30 * time.Minute) // a session would be renewed
 	bearer := "Authorization: Bearer " + s.token(t)
 	for _, lines := range [][]string{{bearer}, navigate(bearer), navigate(bearer, cookie)} {
-		if a := s.wire(t).do("GET", s.at("/any/x", lines...)); a.status != 200 || !slices.Equal(a.header["Set-Cookie"], []string{"theirs=1"}) {
+		if a := s.wire(t).do("GET", s.at("/any/x", lines...)); a.status != 200 ||
+			!slices.Equal(a.header["Set-Cookie"], []string{"theirs=1"}) {
 			t.Errorf("%d %v", a.status, a.header)
 		}
 	}
 	for path, status := range map[string]int{"/session": 401, "/account": 401, "/login": 401} {
 		a := s.wire(t).do("GET", s.at(prefix+path, bearer))
-		if c := a.header["Www-Authenticate"]; a.status != status || len(c) != 1 || !strings.HasPrefix(c[0], "Cookie ") || a.header["Set-Cookie"] != nil {
+		if c := a.header["Www-Authenticate"]; a.status != status || len(c) != 1 ||
+			!strings.HasPrefix(c[0], "Cookie ") || a.header["Set-Cookie"] != nil {
 			t.Errorf("%s: %d %v", path, a.status, a.header)
 		}
 	}
@@ -362,7 +387,8 @@ func TestP01_TwoTokensOfOnePersonDoNotMix(t *testing.T) {
 			}
 			h := headerOf(s.app.Last(t))
 			c := claimsOf(t, h["x-sallyport-assertion"])
-			if got := (seen{strings.Join(h["x-forwarded-groups"], "|"), w.exp}); got != w || fmt.Sprint(c["groups"]) != "["+w.groups+"]" || int64(c["exp"].(float64)) > w.exp {
+			if got := (seen{strings.Join(h["x-forwarded-groups"], "|"), w.exp}); got != w ||
+				fmt.Sprint(c["groups"]) != "["+w.groups+"]" || int64(c["exp"].(float64)) > w.exp {
 				t.Errorf("told %v, the assertion %v; want %v", got, c, w)
 			}
 		}
@@ -375,10 +401,12 @@ func TestATokenThatCannotBeCheckedGets503(t *testing.T) {
 	s := apiSite(t)
 	s.provider.Set(testenv.Fault{Endpoint: testenv.Discovery, Status: 503})
 	a := s.wire(t).do("GET", s.at("/any/x", "Authorization: Bearer "+s.token(t), "Cookie: "+s.mint(t, alice())))
-	if a.status != 503 || a.header.Get("Retry-After") != "5" || a.header["Www-Authenticate"] != nil || len(s.app.Requests()) != 0 {
+	if a.status != 503 || a.header.Get("Retry-After") != "5" || a.header["Www-Authenticate"] != nil ||
+		len(s.app.Requests()) != 0 {
 		t.Errorf("%d %v %s", a.status, a.header, a.body)
 	}
-	if ev := s.log.event(t, a.header.Get("X-Request-Id")); ev["decision"] != "deny" || ev["reason"] != "bearer_unavailable" {
+	if ev := s.log.event(t, a.header.Get("X-Request-Id")); ev["decision"] != "deny" ||
+		ev["reason"] != "bearer_unavailable" {
 		t.Errorf("logged %v", ev)
 	}
 }
@@ -391,7 +419,8 @@ func TestP17_AnEndlessTokenIsNotRead(t *testing.T) {
 		t.Errorf("answered %d", a.status)
 	}
 	for name, c := range map[string]string{"NUL": "\x00", "escape": "\x1b[31m", "DEL": "\x7f"} {
-		if a := s.wire(t).do("GET", s.at("/any/x", "Authorization: Bearer a"+c+"b")); a.status != 400 && a.status != 401 {
+		if a := s.wire(t).do("GET", s.at("/any/x", "Authorization: Bearer a"+c+"b")); a.status != 400 &&
+			a.status != 401 {
 			t.Errorf("%s: %d", name, a.status)
 		}
 	}
@@ -427,7 +456,8 @@ func TestP01_StreamsEndWithTheirToken(t *testing.T) {
 	})
 	socket := s.wire(t)
 	socket.dial()
-	send(socket, s.at("/any/ws", bearer, "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"))
+	send(socket, s.at("/any/ws", bearer, "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: "+
+		"dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"))
 	if res, err := http.ReadResponse(socket.in, nil); err != nil || res.StatusCode != 101 {
 		t.Fatalf("%v, %v", res, err)
 	}
@@ -474,7 +504,8 @@ func TestProgramsAreInTheGroupsThatAreKept(t *testing.T) {
 			t.Errorf("%d %s", a.status, a.body)
 		}
 		h := headerOf(s.app.Last(t))
-		if g := h["x-forwarded-groups"]; !slices.Equal(g, []string{"admins"}) || fmt.Sprint(claimsOf(t, h["x-sallyport-assertion"])["groups"]) != "[admins]" {
+		if g := h["x-forwarded-groups"]; !slices.Equal(g, []string{"admins"}) ||
+			fmt.Sprint(claimsOf(t, h["x-sallyport-assertion"])["groups"]) != "[admins]" {
 			t.Errorf("told %q", g)
 		}
 	}
@@ -486,9 +517,11 @@ func TestP11_AnOutdatedSessionSignsInAgain(t *testing.T) {
 	t.Parallel()
 	key := newTestSite(t, setup{}).key
 	before := newTestSite(t, setup{Public: "http://localhost:8080", Key: key})
-	after := newTestSite(t, setup{Public: "http://localhost:8080", Key: key, Keep: []string{"admins"}, Login: fixedLogin{who: alice()}})
+	after := newTestSite(t, setup{Public: "http://localhost:8080", Key: key, Keep: []string{"admins"},
+		Login: fixedLogin{who: alice()}})
 	cookie := "Cookie: " + before.mint(t, alice())
-	if a := after.wire(t).do("GET", after.at("/x", navigate(cookie)...)); a.status != 302 || !strings.HasPrefix(a.header.Get("Location"), after.url+prefix+"/login?return_to=") {
+	if a := after.wire(t).do("GET", after.at("/x", navigate(cookie)...)); a.status != 302 ||
+		!strings.HasPrefix(a.header.Get("Location"), after.url+prefix+"/login?return_to=") {
 		t.Errorf("a page: %d %v", a.status, a.header)
 	}
 	a := after.wire(t).do("GET", after.at("/x", cookie))
@@ -498,7 +531,8 @@ func TestP11_AnOutdatedSessionSignsInAgain(t *testing.T) {
 	if ev := after.log.event(t, a.header.Get("X-Request-Id")); ev["reason"] != "no_session" || ev["session"] == nil {
 		t.Errorf("logged %v", ev)
 	}
-	if a := after.wire(t).do("GET", after.at(prefix+"/login", navigate(cookie)...)); a.status != 302 || !strings.HasPrefix(a.header.Get("Location"), "/open/provider?") {
+	if a := after.wire(t).do("GET", after.at(prefix+"/login", navigate(cookie)...)); a.status != 302 ||
+		!strings.HasPrefix(a.header.Get("Location"), "/open/provider?") {
 		t.Errorf("the sign-in: %d %v", a.status, a.header)
 	}
 }
@@ -510,14 +544,16 @@ func TestP20_ManyProgramsAtOnceAreThemselves(t *testing.T) {
 	s := apiSite(t)
 	s.app.Respond(func(raw []byte) []byte {
 		h := headerOf(raw)
-		return reply("", strings.Join(h["x-forwarded-user"], "|")+" "+strings.Join(h["x-forwarded-groups"], "|")+" "+strings.Join(h["x-sallyport-assertion"], "|"))(raw)
+		return reply("", strings.Join(h["x-forwarded-user"], "|")+" "+strings.Join(h["x-forwarded-groups"],
+			"|")+" "+strings.Join(h["x-sallyport-assertion"], "|"))(raw)
 	})
 	var crowd sync.WaitGroup
 	for i := range 50 {
 		group := fmt.Sprint("g", i)
 		who := alice()
 		who.Subject, who.Groups = fmt.Sprint("s-", i), []string{"session-" + group}
-		lines := []string{"Bearer " + s.token(t, testenv.With("sub", who.Subject), testenv.With("groups", []string{"token-" + group})), s.mint(t, who)}
+		lines := []string{"Bearer " + s.token(t, testenv.With("sub", who.Subject),
+			testenv.With("groups", []string{"token-" + group})), s.mint(t, who)}
 		crowd.Go(func() {
 			for n := range 16 {
 				req, err := http.NewRequest("GET", "http://"+s.addr+"/any/x", nil)
@@ -532,7 +568,8 @@ func TestP20_ManyProgramsAtOnceAreThemselves(t *testing.T) {
 				parts := strings.Split(a.body, " ")
 				if a.status != 200 || len(parts) != 3 || parts[0] != "main:"+who.Subject || parts[1] != kind+group {
 					t.Errorf("%s of %s: %d %.80s", kind, who.Subject, a.status, a.body)
-				} else if c := claimsOf(t, parts[2:]); c["sub"] != "main:"+who.Subject || fmt.Sprint(c["groups"]) != "["+kind+group+"]" {
+				} else if c := claimsOf(t, parts[2:]); c["sub"] != "main:"+who.Subject ||
+					fmt.Sprint(c["groups"]) != "["+kind+group+"]" {
 					t.Errorf("%s of %s: the assertion says %v", kind, who.Subject, c)
 				}
 			}
@@ -569,8 +606,10 @@ func TestAProgramFindsOutWhoIssuesTokensForARoute(t *testing.T) {
 	want := `{"resource":"http://localhost:8080/api","authorization_servers":["` + s.provider.URL + `"],"bearer_methods_supported":["header"]}` + "\n"
 	for _, path := range []string{known + "/api", known + "/api/jobs"} {
 		a = ask("GET", path, "Cookie: "+s.mint(t, alice()), "Origin: https://inspector.example")
-		if a.status != 200 || a.body != want || a.header.Get("Content-Type") != "application/json" || a.header["Set-Cookie"] != nil ||
-			a.header.Get("Access-Control-Allow-Origin") != "*" || a.header.Get("Cache-Control") != "public, max-age=300" {
+		if a.status != 200 || a.body != want || a.header.Get("Content-Type") != "application/json" ||
+			a.header["Set-Cookie"] != nil ||
+			a.header.Get("Access-Control-Allow-Origin") != "*" ||
+			a.header.Get("Cache-Control") != "public, max-age=300" {
 			t.Errorf("%s: %d %v %s", path, a.status, a.header, a.body)
 		}
 	}
@@ -588,7 +627,8 @@ func TestAProgramFindsOutWhoIssuesTokensForARoute(t *testing.T) {
 		if a = ask("GET", path); a.status != 401 || strings.Contains(a.body, "authorization_servers") {
 			t.Errorf("%s: %d %s", path, a.status, a.body)
 		}
-		if a = ask("GET", path, "Cookie: "+s.mint(t, alice())); a.status != 200 || a.header.Get("Access-Control-Allow-Origin") != "" {
+		if a = ask("GET", path, "Cookie: "+s.mint(t, alice())); a.status != 200 ||
+			a.header.Get("Access-Control-Allow-Origin") != "" {
 			t.Errorf("%s, signed in: %d %v", path, a.status, a.header)
 		}
 	}
@@ -598,9 +638,11 @@ func TestAProgramFindsOutWhoIssuesTokensForARoute(t *testing.T) {
 func TestAnOperatorsOwnMetadataGoesBeforeOurs(t *testing.T) {
 	t.Parallel()
 	s := apiSite(t, func(o *setup) {
-		o.Routes = append(o.Routes, authz.Route{Name: "known", Host: "localhost", Path: "/.well-known", Access: authz.Access{Public: true}})
+		o.Routes = append(o.Routes, authz.Route{Name: "known", Host: "localhost", Path: "/.well-known",
+			Access: authz.Access{Public: true}})
 	})
-	if a := s.wire(t).do("GET", s.at("/.well-known/oauth-protected-resource/api")); a.status != 200 || len(s.app.Requests()) != 1 {
+	if a := s.wire(t).do("GET", s.at("/.well-known/oauth-protected-resource/api")); a.status != 200 ||
+		len(s.app.Requests()) != 1 {
 		t.Errorf("%d, the app has got %d requests", a.status, len(s.app.Requests()))
 	}
 }

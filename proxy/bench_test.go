@@ -31,8 +31,10 @@ func benchRequest(host, cookie string) *http.Request {
 	r := httptest.NewRequest("GET", "/reports/2026?team=blue", nil)
 	r.Host, r.RequestURI = host, "/reports/2026?team=blue"
 	r.Header = http.Header{
-		"User-Agent": {"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"}, "Accept": {"text/html,application/xhtml+xml,*/*;q=0.8"},
-		"Accept-Language": {"en-GB,en;q=0.5"}, "Accept-Encoding": {"gzip, deflate, br"}, "Sec-Fetch-Mode": {"navigate"}, "Sec-Fetch-Dest": {"document"},
+		"User-Agent":      {"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"},
+		"Accept":          {"text/html,application/xhtml+xml,*/*;q=0.8"},
+		"Accept-Language": {"en-GB,en;q=0.5"}, "Accept-Encoding": {"gzip, deflate, br"}, "Sec-Fetch-Mode": {"navigate"},
+		"Sec-Fetch-Dest": {"document"},
 		"Sec-Fetch-Site": {"same-origin"}, "Cookie": {"theme=dark; " + cookie}, "Referer": {"http://127.0.0.1/"},
 	}
 	return r
@@ -84,7 +86,8 @@ func BenchmarkBareReverseProxy(b *testing.B) {
 type canned struct{}
 
 func (canned) RoundTrip(*http.Request) (*http.Response, error) {
-	return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"text/plain"}}, Body: io.NopCloser(strings.NewReader("hello"))}, nil
+	return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"text/plain"}},
+		Body: io.NopCloser(strings.NewReader("hello"))}, nil
 }
 
 func BenchmarkForwardSignedInInMemory(b *testing.B) {

@@ -111,7 +111,8 @@ func (e *callbackEndpoint) redeem(
 		return e.flowBroken(w, r, ev, trip.Flow, err)
 	case errors.Is(err, errLeft):
 		return &failure{Status: statusClientGone, Cause: err}
-	case identity.FailureOf(err) == identity.Expired && trip.Restarts == 0 && admission.KindOf(r) == admission.Navigation:
+	case identity.FailureOf(err) == identity.Expired && trip.Restarts == 0 &&
+		admission.KindOf(r) == admission.Navigation:
 		return e.redirectAgain(w, r, ev, provider, trip.Flow)
 	default:
 		ev.action = observe.SignInFailed

@@ -18,17 +18,24 @@ import (
 func badDays(word string) []testenv.Fault {
 	return []testenv.Fault{
 		{}, // a good one
-		{Endpoint: testenv.Discovery, Status: 500, Body: word}, {Endpoint: testenv.Discovery, JSON: testenv.With("issuer", "https://another.example")},
-		{Endpoint: testenv.Token, Status: 500, Body: word}, {Endpoint: testenv.Token, Status: 400, Body: `{"error":"invalid_grant","error_description":"` + word + `"}`},
-		{Endpoint: testenv.Token, Body: `{"ok":false,"error":"` + word + `"}`}, {Endpoint: testenv.Token, Truncate: true},
+		{Endpoint: testenv.Discovery, Status: 500, Body: word},
+		{Endpoint: testenv.Discovery, JSON: testenv.With("issuer", "https://another.example")},
+		{Endpoint: testenv.Token, Status: 500, Body: word}, {Endpoint: testenv.Token, Status: 400,
+			Body: `{"error":"invalid_grant","error_description":"` + word + `"}`},
+		{Endpoint: testenv.Token, Body: `{"ok":false,"error":"` + word + `"}`},
+		{Endpoint: testenv.Token, Truncate: true},
 		{Endpoint: testenv.Token, JSON: func(a map[string]any) { a["token_type"] = a["access_token"] }},
 		{Endpoint: testenv.Token, JSON: func(a map[string]any) { a["id_token"] = a["access_token"] }},
-		{Endpoint: testenv.Token, Claims: func(c map[string]any) { c["iss"] = c["nonce"] }}, {Endpoint: testenv.Token, Claims: func(c map[string]any) { c["aud"] = c["nonce"] }},
-		{Endpoint: testenv.Token, Claims: testenv.With("sub", []string{word})}, {Endpoint: testenv.Token, Claims: testenv.With("org_id", []string{word, word})},
+		{Endpoint: testenv.Token, Claims: func(c map[string]any) { c["iss"] = c["nonce"] }},
+		{Endpoint: testenv.Token, Claims: func(c map[string]any) { c["aud"] = c["nonce"] }},
+		{Endpoint: testenv.Token, Claims: testenv.With("sub", []string{word})},
+		{Endpoint: testenv.Token, Claims: testenv.With("org_id", []string{word, word})},
 		{Endpoint: testenv.Token, Resign: testenv.SignedByStranger},
 		{Endpoint: testenv.JWKS, Status: 500, Body: word}, {Endpoint: testenv.Keys, Body: word},
-		{Endpoint: testenv.Userinfo, Status: 401, Body: word}, {Endpoint: testenv.Userinfo, JSON: testenv.With("sub", "another")},
-		{Endpoint: testenv.Organization, Status: 403, Body: word}, {Endpoint: testenv.Me, JSON: testenv.With("id", word)},
+		{Endpoint: testenv.Userinfo, Status: 401, Body: word},
+		{Endpoint: testenv.Userinfo, JSON: testenv.With("sub", "another")},
+		{Endpoint: testenv.Organization, Status: 403, Body: word},
+		{Endpoint: testenv.Me, JSON: testenv.With("id", word)},
 	}
 }
 
@@ -47,7 +54,8 @@ func TestP08_NothingSecretIsSeenWhateverHappens(t *testing.T) {
 				continue
 			}
 			for name, values := range hop.Header {
-				if name == "Set-Cookie" || name == "Location" && strings.HasPrefix(values[0], "http") && !strings.HasPrefix(values[0], m.url) {
+				if name == "Set-Cookie" || name == "Location" && strings.HasPrefix(values[0], "http") &&
+					!strings.HasPrefix(values[0], m.url) {
 					continue // the cookies' own place, and the way to a provider
 				}
 				fmt.Fprintln(seen, name, values)
@@ -89,17 +97,21 @@ func TestP08_NothingSecretIsSeenWhateverHappens(t *testing.T) {
 	}
 	secrets.Add("word of a provider", "c4nary-of-a-provider")
 	secrets.Add("session key", m.key.Text())
-	for _, what := range []string{"access_token", "refresh_token", "id_token", "code", "state", "nonce", "code_challenge", "code_verifier", "client_secret"} {
+	for _, what := range []string{"access_token", "refresh_token", "id_token", "code", "state", "nonce",
+		"code_challenge", "code_verifier", "client_secret"} {
 		if !secrets.Has(what) {
 			t.Errorf("no %s was ever there", what)
 		}
 	}
 	metrics := httptest.NewRecorder()
-	promhttp.HandlerFor(m.metrics, promhttp.HandlerOpts{}).ServeHTTP(metrics, httptest.NewRequest("GET", "/metrics", nil))
-	if !strings.Contains(metrics.Body.String(), `sallyport_provider_request_duration_seconds_count{call="token",provider="google"}`) {
+	promhttp.HandlerFor(m.metrics, promhttp.HandlerOpts{}).ServeHTTP(metrics,
+		httptest.NewRequest("GET", "/metrics", nil))
+	if !strings.Contains(metrics.Body.String(),
+		`sallyport_provider_request_duration_seconds_count{call="token",provider="google"}`) {
 		t.Errorf("the metrics are\n%s", metrics.Body)
 	}
-	for where, text := range map[string]string{"the log": m.log.text(t), "pages, headers or the session": seen.String(), "metrics": metrics.Body.String(),
+	for where, text := range map[string]string{"the log": m.log.text(t), "pages, headers or the session": seen.String(),
+		"metrics":       metrics.Body.String(),
 		"what apps got": fmt.Sprintf("%s", m.app.Requests())} {
 		if found := secrets.In(text); found != nil || len(text) < 1000 {
 			t.Errorf("%s (%d bytes) show: %v", where, len(text), found)

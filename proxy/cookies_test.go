@@ -17,23 +17,27 @@ func TestP09_OurCookiesNeverReachTheApp(t *testing.T) {
 	s := newTestSite(t, setup{})
 	w, ours := s.wire(t), s.mint(t, alice())
 	for name, tt := range map[string]struct{ in, want []string }{
-		"alone":                 {[]string{ours}, nil},
-		"first":                 {[]string{ours + "; a=b; c=d"}, []string{"a=b; c=d"}},
-		"last":                  {[]string{"a=b; c=d; " + ours}, []string{"a=b; c=d"}},
-		"in the middle":         {[]string{"a=b; " + ours + "; c=d"}, []string{"a=b; c=d"}},
-		"without blanks":        {[]string{"a=b;" + ours + ";c=d"}, []string{"a=b;c=d"}},
-		"several lines":         {[]string{"a=b", ours, "c=d; e=f"}, []string{"a=b", "c=d; e=f"}},
-		"order and repetition":  {[]string{"z=1; a=2; z=3; " + ours + "; a=4"}, []string{"z=1; a=2; z=3; a=4"}},
-		"odd but legal":         {[]string{"a=\"b c\"; =v; novalue; e=; x=a=b=c; " + ours + "; j={\"k\":[1,2]}; p=%20%zz"}, []string{"a=\"b c\"; =v; novalue; e=; x=a=b=c; j={\"k\":[1,2]}; p=%20%zz"}},
-		"not ASCII":             {[]string{"a=é; " + ours}, []string{"a=é"}},
-		"the flow's":            {[]string{ours + "; " + strings.Split(ours, "=")[0] + "-flow=x; a=b"}, []string{"a=b"}},
-		"of another instance":   {[]string{ours + "; sallyport-dev-1=x; SALLYPORT-DEV-2=y; a=b"}, []string{"a=b"}},
-		"the https names":       {[]string{ours + "; __Host-sallyport=x; __host-Sallyport-flow=y; __Secure-sallyport=z; a=b"}, []string{"a=b"}},
-		"nameless":              {[]string{"=__Host-sallyport=x; a=b; ==__Host-sallyport=y; " + ours}, []string{"a=b"}},
-		"a name without value":  {[]string{"__Host-sallyport; a=b; " + ours}, []string{"a=b"}},
-		"blanks around":         {[]string{ours + "; \t __Host-sallyport \t =x; a=b"}, []string{"a=b"}},
-		"lookalikes are others": {[]string{ours + "; sallyport=x; my__Host-sallyport=y; Host-sallyport=z"}, []string{"sallyport=x; my__Host-sallyport=y; Host-sallyport=z"}},
-		"in a value":            {[]string{"a=" + ours + "; " + ours}, []string{"a=" + ours}},
+		"alone":                {[]string{ours}, nil},
+		"first":                {[]string{ours + "; a=b; c=d"}, []string{"a=b; c=d"}},
+		"last":                 {[]string{"a=b; c=d; " + ours}, []string{"a=b; c=d"}},
+		"in the middle":        {[]string{"a=b; " + ours + "; c=d"}, []string{"a=b; c=d"}},
+		"without blanks":       {[]string{"a=b;" + ours + ";c=d"}, []string{"a=b;c=d"}},
+		"several lines":        {[]string{"a=b", ours, "c=d; e=f"}, []string{"a=b", "c=d; e=f"}},
+		"order and repetition": {[]string{"z=1; a=2; z=3; " + ours + "; a=4"}, []string{"z=1; a=2; z=3; a=4"}},
+		"odd but legal": {[]string{"a=\"b c\"; =v; novalue; e=; x=a=b=c; " + ours + "; j={\"k\":[1,2]}; " +
+			"p=%20%zz"}, []string{"a=\"b c\"; =v; novalue; e=; x=a=b=c; j={\"k\":[1,2]}; p=%20%zz"}},
+		"not ASCII": {[]string{"a=é; " + ours}, []string{"a=é"}},
+		"the flow's": {[]string{ours + "; " + strings.Split(ours, "=")[0] + "-flow=x; a=b"},
+			[]string{"a=b"}},
+		"of another instance": {[]string{ours + "; sallyport-dev-1=x; SALLYPORT-DEV-2=y; a=b"}, []string{"a=b"}},
+		"the https names": {[]string{ours + "; __Host-sallyport=x; __host-Sallyport-flow=y; " +
+			"__Secure-sallyport=z; a=b"}, []string{"a=b"}},
+		"nameless":             {[]string{"=__Host-sallyport=x; a=b; ==__Host-sallyport=y; " + ours}, []string{"a=b"}},
+		"a name without value": {[]string{"__Host-sallyport; a=b; " + ours}, []string{"a=b"}},
+		"blanks around":        {[]string{ours + "; \t __Host-sallyport \t =x; a=b"}, []string{"a=b"}},
+		"lookalikes are others": {[]string{ours + "; sallyport=x; my__Host-sallyport=y; Host-sallyport=z"},
+			[]string{"sallyport=x; my__Host-sallyport=y; Host-sallyport=z"}},
+		"in a value": {[]string{"a=" + ours + "; " + ours}, []string{"a=" + ours}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.tb = t
@@ -60,12 +64,16 @@ func TestP09_AppsCannotSetOrClearOurCookies(t *testing.T) {
 	cookie := "Cookie: " + s.mint(t, alice())
 	name, _, _ := strings.Cut(s.mint(t, alice()), "=")
 	bad := []string{
-		name + "=evil", name + "=; Max-Age=0", name + "-flow=evil; Path=/", strings.ToUpper(name) + "=evil", "sallyport-dev-1=x",
-		"__Host-sallyport=evil; Secure; Path=/", "__HOST-SALLYPORT=evil", "__host-sallyport-flow=x", "__Secure-sallyport=x; Domain=example.com",
-		" \t" + name + "=evil", name + " =evil", "=" + name + "=evil", "==" + name + "=evil", " = " + name + "=evil", name, "__Host-sallyport", name + ";Path=/",
+		name + "=evil", name + "=; Max-Age=0", name + "-flow=evil; Path=/", strings.ToUpper(name) + "=evil",
+		"sallyport-dev-1=x",
+		"__Host-sallyport=evil; Secure; Path=/", "__HOST-SALLYPORT=evil", "__host-sallyport-flow=x",
+		"__Secure-sallyport=x; Domain=example.com",
+		" \t" + name + "=evil", name + " =evil", "=" + name + "=evil", "==" + name + "=evil", " = " + name + "=evil",
+		name, "__Host-sallyport", name + ";Path=/",
 	}
 	good := []string{
-		"a=b; Path=/; HttpOnly", "a=b", "sallyport=x", "x=__Host-sallyport=evil", "__Host-app=x; Secure; Path=/", "a=\"quoted; not\"", "b=" + strings.Repeat("x", 3000),
+		"a=b; Path=/; HttpOnly", "a=b", "sallyport=x", "x=__Host-sallyport=evil", "__Host-app=x; Secure; Path=/",
+		"a=\"quoted; not\"", "b=" + strings.Repeat("x", 3000),
 		"novalue", "=nameless", "c=d; Expires=Wed, 21 Oct 2026 07:28:00 GMT", "é=ü",
 	}
 	var lines []string
@@ -90,7 +98,8 @@ func TestP09_AppsCannotSetOrClearOurCookies(t *testing.T) {
 		}
 	}
 	for in, want := range map[string]string{
-		`"cookies"`: "", `"cache"`: `"cache"`, `"*"`: `"cache", "storage", "executionContexts"`, `"cache", "cookies", "storage"`: `"cache", "storage"`,
+		`"cookies"`: "", `"cache"`: `"cache"`, `"*"`: `"cache", "storage", "executionContexts"`,
+		`"cache", "cookies", "storage"`:               `"cache", "storage"`,
 		"\"cookies\"\r\nClear-Site-Data: \"storage\"": `"storage"`, `"COOKIES"`: "",
 	} {
 		s.app.Respond(reply("Clear-Site-Data: "+in+"\r\n", "ok"))
@@ -115,7 +124,8 @@ func TestP09_EarlyHintsCarryNoCookiesOfOurs(t *testing.T) {
 		t.Fatalf("answered %v", statuses(got))
 	}
 	for _, hint := range got[:2] {
-		if !slices.Equal(hint.header["Set-Cookie"], []string{"a=b"}) || hint.header.Get("Link") == "" || hint.header.Get("X-Request-Id") == "theirs" {
+		if !slices.Equal(hint.header["Set-Cookie"], []string{"a=b"}) || hint.header.Get("Link") == "" ||
+			hint.header.Get("X-Request-Id") == "theirs" {
 			t.Errorf("the hints are %v", hint.header)
 		}
 	}
@@ -125,10 +135,14 @@ func TestP09_EarlyHintsCarryNoCookiesOfOurs(t *testing.T) {
 	}
 	s.log.event(t, id[0])
 
-	s.app.Respond(func([]byte) []byte { return []byte(strings.Replace(hints, "Link", "Connection: close\r\nLink", 1)) }) // and then it dies
+	s.app.Respond(func([]byte) []byte {
+		return []byte(strings.Replace(hints, "Link", "Connection: close\r\nLink",
+			1))
+	}) // and then it dies
 	got = s.talk(t, rawRequest("GET", "/x", s.host, "Cookie: "+ours, "Connection: close"))
 	last := got[len(got)-1]
-	if last.status != 502 || len(last.header["X-Request-Id"]) != 1 || last.header.Get("X-Request-Id") == "theirs" || last.header["Set-Cookie"] != nil {
+	if last.status != 502 || len(last.header["X-Request-Id"]) != 1 || last.header.Get("X-Request-Id") == "theirs" ||
+		last.header["Set-Cookie"] != nil {
 		t.Errorf("after hints and no answer: %d %v", last.status, last.header)
 	}
 }
@@ -139,17 +153,21 @@ func TestP09_OnlyNavigationsRenewASession(t *testing.T) {
 	s := newTestSite(t, setup{})
 	sess := s.sessions.Start(alice())
 	cookie := s.seal(t, sess)
-	s.app.Respond(reply("Cache-Control: public, max-age=600\r\nExpires: Thu, 01 Jan 2099 00:00:00 GMT\r\nPragma: cache\r\nCDN-Cache-Control: max-age=600\r\nSurrogate-Control: max-age=600\r\nSet-Cookie: a=b\r\n", "ok"))
+	s.app.Respond(reply("Cache-Control: public, max-age=600\r\nExpires: Thu, 01 Jan 2099 00:00:00 GMT\r\nPragma: "+
+		"cache\r\nCDN-Cache-Control: max-age=600\r\nSurrogate-Control: max-age=600\r\nSet-Cookie: a=b\r\n", "ok"))
 	ask := func(path string, lines ...string) answer { return s.get(t, path, append(lines, "Cookie: "+cookie)...) }
-	if a := ask("/x", navigate()...); len(a.header["Set-Cookie"]) != 1 || a.header.Get("Cache-Control") != "public, max-age=600" {
+	if a := ask("/x", navigate()...); len(a.header["Set-Cookie"]) != 1 ||
+		a.header.Get("Cache-Control") != "public, max-age=600" {
 		t.Errorf("renewed right away: %v", a.header)
 	}
 	s.clock.Advance(7 * time.Minute) // more than a tenth of an hour
 	for name, lines := range map[string][]string{
-		"fetch": {"Sec-Fetch-Mode: cors"}, "an image": {"Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"}, "curl": {"Accept: */*"},
+		"fetch": {"Sec-Fetch-Mode: cors"}, "an image": {"Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"},
+		"curl":       {"Accept: */*"},
 		"a prefetch": append(navigate(), "Sec-Purpose: prefetch"),
 	} {
-		if a := ask("/x", lines...); a.status != 200 || len(a.header["Set-Cookie"]) != 1 || a.header.Get("Cache-Control") != "public, max-age=600" {
+		if a := ask("/x", lines...); a.status != 200 || len(a.header["Set-Cookie"]) != 1 ||
+			a.header.Get("Cache-Control") != "public, max-age=600" {
 			t.Errorf("%s: %d %v", name, a.status, a.header)
 		}
 	}
@@ -158,7 +176,8 @@ func TestP09_OnlyNavigationsRenewASession(t *testing.T) {
 	}
 	a := ask("/x", navigate()...)
 	set := a.header["Set-Cookie"]
-	if a.status != 200 || len(set) != 2 || set[0] != "a=b" || a.header.Get("Cache-Control") != "private, no-store" || len(a.header["Cache-Control"]) != 1 {
+	if a.status != 200 || len(set) != 2 || set[0] != "a=b" || a.header.Get("Cache-Control") != "private, no-store" ||
+		len(a.header["Cache-Control"]) != 1 {
 		t.Fatalf("not renewed: %v", a.header)
 	}
 	for _, other := range []string{"Expires", "Pragma", "Cdn-Cache-Control", "Surrogate-Control"} {
@@ -168,7 +187,8 @@ func TestP09_OnlyNavigationsRenewASession(t *testing.T) {
 	}
 	pair, _, _ := strings.Cut(set[1], ";")
 	renewed, err := s.sessions.Read(pair, s.routeHost)
-	if err != nil || renewed.ID != sess.ID || !renewed.Expires.Equal(sess.Expires) || !renewed.IdleExpires.After(sess.IdleExpires) {
+	if err != nil || renewed.ID != sess.ID || !renewed.Expires.Equal(sess.Expires) ||
+		!renewed.IdleExpires.After(sess.IdleExpires) {
 		t.Errorf("renewed to %+v (%v), from %+v", renewed, err, sess)
 	}
 	if !strings.Contains(set[1], "; HttpOnly; SameSite=Lax") || strings.Contains(set[1], "Domain") {
@@ -198,20 +218,23 @@ func TestP01_ASwitchOfProtocolsNobodyAskedForIsRefused(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})
 	cookie := "Cookie: " + s.mint(t, alice())
-	upgrade := []string{"Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"}
+	upgrade := []string{"Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+		"Sec-WebSocket-Version: 13"}
 	for name, first := range map[string]string{
 		"no upgrade named": "HTTP/1.1 101 Switching Protocols\r\n\r\n",
 		"websocket":        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
 		"h2c":              "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
 	} {
-		for _, lines := range [][]string{{cookie}, {cookie, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"}, {cookie, "Connection: Upgrade", "Upgrade: websocket, h2c"}} {
+		for _, lines := range [][]string{{cookie}, {cookie, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c",
+			"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"}, {cookie, "Connection: Upgrade", "Upgrade: websocket, h2c"}} {
 			s.app.Respond(func([]byte) []byte { return []byte(first + "secret-of-the-app") })
 			w := s.wire(t)
 			a := w.do("GET", rawRequest("GET", "/ws", s.host, lines...))
 			if a.status != 502 || strings.Contains(a.body, "secret-of-the-app") {
 				t.Errorf("%s: %d %s", name, a.status, a.body)
 			}
-			if h := headerOf(s.app.Last(t)); h["upgrade"] != nil || h["connection"] != nil || h["http2-settings"] != nil {
+			if h := headerOf(s.app.Last(t)); h["upgrade"] != nil || h["connection"] != nil ||
+				h["http2-settings"] != nil {
 				t.Errorf("%s: the app was asked %v", name, h)
 			}
 		}
@@ -247,7 +270,8 @@ func TestP09_SessionCookiesAreHostOnly(t *testing.T) {
 	page := b.Open(s.url + prefix + "/callback/main?code=c&state=" + state)
 	for _, hop := range page.Hops {
 		for _, c := range hop.SetCookie {
-			if !strings.HasPrefix(c.Name, "__Host-sallyport") || !c.Secure || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Path != "/" || c.Domain != "" {
+			if !strings.HasPrefix(c.Name, "__Host-sallyport") || !c.Secure || !c.HttpOnly ||
+				c.SameSite != http.SameSiteLaxMode || c.Path != "/" || c.Domain != "" {
 				t.Errorf("set %s", c)
 			}
 		}
@@ -257,7 +281,8 @@ func TestP09_SessionCookiesAreHostOnly(t *testing.T) {
 	}
 	// A cookie of http must not count on https, nor one name for the other.
 	name, value, _ := strings.Cut(s.mint(t, alice()), "=")
-	for _, other := range []string{"sallyport-dev-443", "sallyport-dev-" + s.host[strings.LastIndexByte(s.host, ':')+1:], "__Secure-sallyport", "__Host-sallyport-flow", "sallyport"} {
+	for _, other := range []string{"sallyport-dev-443", "sallyport-dev-" + s.host[strings.LastIndexByte(s.host,
+		':')+1:], "__Secure-sallyport", "__Host-sallyport-flow", "sallyport"} {
 		if a := s.get(t, "/x", "Cookie: "+other+"="+value); a.status != 401 {
 			t.Errorf("%s for %s: %d", other, name, a.status)
 		}

@@ -20,7 +20,8 @@ func TestP06_ConcurrentSignInsAreNotMixedUp(t *testing.T) {
 	t.Parallel()
 	var people []demo.Person
 	for i := range 50 {
-		people = append(people, demo.Person{Key: fmt.Sprintf("person-%d", i), Name: fmt.Sprintf("Person %d", i), Email: fmt.Sprintf("p%d@acme.example", i), EmailVerified: true})
+		people = append(people, demo.Person{Key: fmt.Sprintf("person-%d", i), Name: fmt.Sprintf("Person %d", i),
+			Email: fmt.Sprintf("p%d@acme.example", i), EmailVerified: true})
 	}
 	s := newTestSite(t, setup{SignIn: true, People: people})
 	var faults []testenv.Fault
@@ -58,7 +59,8 @@ func TestP06_ConcurrentSignInsAreNotMixedUp(t *testing.T) {
 	close(start)
 	crowd.Wait()
 	if s.provider.Hits(testenv.Discovery) != 1 || s.provider.Hits(testenv.Token) != 200 {
-		t.Errorf("%d discoveries, %d token requests", s.provider.Hits(testenv.Discovery), s.provider.Hits(testenv.Token))
+		t.Errorf("%d discoveries, %d token requests", s.provider.Hits(testenv.Discovery),
+			s.provider.Hits(testenv.Token))
 	}
 }
 

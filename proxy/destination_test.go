@@ -20,7 +20,8 @@ func davRoutes(host string) []authz.Route {
 		{Name: "open", Host: host, Path: "/open", Access: authz.Access{Public: true}},
 		{Name: "private", Host: host, Path: "/open/private", Access: authz.Access{Authenticated: true}},
 		{Name: "app", Host: host, Path: "/app", Access: authz.Access{Authenticated: true}},
-		{Name: "admin", Host: host, Path: "/admin", Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}}}},
+		{Name: "admin", Host: host, Path: "/admin",
+			Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}}}},
 		{Name: "other", Host: host, Path: "/other", Access: authz.Access{Public: true}},
 		{Name: "kept", Host: host, Path: "/kept", Access: authz.Access{Public: true}},
 	}
@@ -50,23 +51,31 @@ func TestP03_DestinationIsJudgedLikeTheRequestLine(t *testing.T) {
 		status                 int
 		want                   string // what the app receives of the header
 	}{
-		"a stranger overwrites what is protected":   {nobody, "MOVE", "/open/x", []string{own + "/admin/y"}, 403, ""},
-		"the same as a path":                        {nobody, "COPY", "/open/x", []string{"/admin/y"}, 403, ""},
-		"in small letters":                          {nobody, "move", "/open/x", []string{"/admin/y"}, 403, ""},
-		"escaped":                                   {nobody, "COPY", "/open/x", []string{"/%61dmin/y"}, 403, ""},
-		"what a forgiving app would take for it":    {nobody, "COPY", "/open/x", []string{"/ADMIN/y"}, 400, ""},
-		"… with blanks":                             {nobody, "COPY", "/open/x", []string{"/app/%20/../admin"}, 400, ""},
-		"dots":                                      {nobody, "COPY", "/open/x", []string{"/open/../admin/y"}, 400, ""},
-		"two headers":                               {nobody, "COPY", "/open/x", []string{"/open/y", "/admin/y"}, 400, ""},
-		"somebody who is signed in and not let in":  {bob, "MOVE", "/app/x", []string{own + "/admin/y"}, 403, ""},
-		"somebody who is":                           {alice, "MOVE", "/app/x", []string{own + "/admin/y"}, 200, own + "/admin/y"},
-		"from a public route":                       {alice, "MOVE", "/open/x", []string{"/admin/y"}, 200, "/admin/y"},
-		"to a public route":                         {bob, "COPY", "/app/x", []string{"/open/y"}, 200, "/open/y"},
-		"a stranger within the public part":         {nobody, "MOVE", "/open/x", []string{"/open/%79?z"}, 200, "/open/y?z"},
-		"one form, the judged one":                  {nobody, "MOVE", "/open/x", []string{"HTTP://" + s.host + "/open/%7ey/é"}, 200, own + "/open/~y/%C3%A9"},
-		"another site":                              {alice, "COPY", "/app/x", []string{"http://other.example/app/y"}, 502, ""},
-		"another port":                              {alice, "COPY", "/app/x", []string{"http://127.0.0.1:1/app/y"}, 502, ""},
-		"https instead of http":                     {alice, "COPY", "/app/x", []string{"https://" + s.host + "/app/y"}, 502, ""},
+		"a stranger overwrites what is protected": {nobody, "MOVE", "/open/x", []string{own + "/admin/y"}, 403, ""},
+		"the same as a path":                      {nobody, "COPY", "/open/x", []string{"/admin/y"}, 403, ""},
+		"in small letters":                        {nobody, "move", "/open/x", []string{"/admin/y"}, 403, ""},
+		"escaped":                                 {nobody, "COPY", "/open/x", []string{"/%61dmin/y"}, 403, ""},
+		"what a forgiving app would take for it":  {nobody, "COPY", "/open/x", []string{"/ADMIN/y"}, 400, ""},
+		"… with blanks": {nobody, "COPY", "/open/x", []string{"/app/%20/../admin"}, 400,
+			""},
+		"dots": {nobody, "COPY", "/open/x", []string{"/open/../admin/y"}, 400, ""},
+		"two headers": {nobody, "COPY", "/open/x", []string{"/open/y", "/admin/y"}, 400,
+			""},
+		"somebody who is signed in and not let in": {bob, "MOVE", "/app/x", []string{own + "/admin/y"}, 403, ""},
+		"somebody who is": {alice, "MOVE", "/app/x", []string{own + "/admin/y"}, 200,
+			own + "/admin/y"},
+		"from a public route": {alice, "MOVE", "/open/x", []string{"/admin/y"}, 200, "/admin/y"},
+		"to a public route":   {bob, "COPY", "/app/x", []string{"/open/y"}, 200, "/open/y"},
+		"a stranger within the public part": {nobody, "MOVE", "/open/x", []string{"/open/%79?z"}, 200,
+			"/open/y?z"},
+		"one form, the judged one": {nobody, "MOVE", "/open/x",
+			[]string{"HTTP://" + s.host + "/open/%7ey/é"}, 200, own + "/open/~y/%C3%A9"},
+		"another site": {alice, "COPY", "/app/x", []string{"http://other.example/app/y"},
+			502, ""},
+		"another port": {alice, "COPY", "/app/x", []string{"http://127.0.0.1:1/app/y"},
+			502, ""},
+		"https instead of http": {alice, "COPY", "/app/x", []string{"https://" + s.host + "/app/y"},
+			502, ""},
 		"another app":                               {nobody, "COPY", "/open/x", []string{"/other/y"}, 502, ""},
 		"an endpoint of ours":                       {alice, "COPY", "/app/x", []string{prefix + "/login"}, 403, ""},
 		"no route":                                  {alice, "COPY", "/app/x", []string{"/nowhere"}, 403, ""},
@@ -77,9 +86,10 @@ func TestP03_DestinationIsJudgedLikeTheRequestLine(t *testing.T) {
 		"without the header":                        {alice, "MOVE", "/app/x", nil, 200, ""},
 		"a folder, without the header":              {alice, "MOVE", "/open", nil, 403, ""},
 		"on another method":                         {nobody, "PUT", "/open/x", []string{own + "/admin/y"}, 200, ""},
-		"on another method, twice":                  {nobody, "MKCOL", "/open/x", []string{"/admin/y", "/open/y"}, 200, ""},
-		"kept on another method":                    {nobody, "PUT", "/kept/x", []string{"/kept/%79"}, 200, "/kept/y"},
-		"kept, and judged":                          {nobody, "PUT", "/kept/x", []string{"/admin/y"}, 403, ""},
+		"on another method, twice": {nobody, "MKCOL", "/open/x", []string{"/admin/y", "/open/y"}, 200,
+			""},
+		"kept on another method": {nobody, "PUT", "/kept/x", []string{"/kept/%79"}, 200, "/kept/y"},
+		"kept, and judged":       {nobody, "PUT", "/kept/x", []string{"/admin/y"}, 403, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.tb = t
@@ -107,7 +117,8 @@ func TestP03_DestinationIsJudgedLikeTheRequestLine(t *testing.T) {
 			}
 		})
 	}
-	raw := rawRequest("PUT", "/open/x", s.host, "Transfer-Encoding: chunked", "Trailer: Destination") + "1\r\nx\r\n0\r\nDestination: /admin/y\r\n\r\n"
+	raw := rawRequest("PUT", "/open/x", s.host, "Transfer-Encoding: chunked",
+		"Trailer: Destination") + "1\r\nx\r\n0\r\nDestination: /admin/y\r\n\r\n"
 	if a := w.do("PUT", raw); a.status != 200 || strings.Contains(string(s.app.Last(t)), "Destination") {
 		t.Errorf("after a body: %d\n%s", a.status, s.app.Last(t))
 	}
@@ -120,7 +131,8 @@ func TestDestinationNamesTheHostThatTheAppIsAskedFor(t *testing.T) {
 	if a := s.ask(t, "MOVE", "/open/x", "", "Destination: "+s.url+"/open/y"); a.status != 200 {
 		t.Fatalf("answered %d: %s", a.status, a.body)
 	}
-	if got := testenv.HeaderLines(s.app.Last(t), "Destination"); !slices.Equal(got, []string{"http://dav.internal/open/y"}) {
+	if got := testenv.HeaderLines(s.app.Last(t), "Destination"); !slices.Equal(got,
+		[]string{"http://dav.internal/open/y"}) {
 		t.Errorf("the app received %q", got)
 	}
 }
@@ -130,18 +142,21 @@ func TestDestinationNamesTheHostThatTheAppIsAskedFor(t *testing.T) {
 func TestP03_DestinationIsJudgedForTheCallerWhoAsks(t *testing.T) {
 	t.Parallel()
 	host := "127.0.0.1"
-	s := newTestSite(t, setup{Bearer: func(*testSite) admission.TokenVerifier { return tokenOf{bob()} }, Routes: []authz.Route{
-		{Name: "api", Host: host, Path: "/api", Access: authz.Access{Authenticated: true}},
-		{Name: "api-admin", Host: host, Path: "/api/admin", Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}}}},
-		{Name: "web", Host: host, Path: "/web", Access: authz.Access{Authenticated: true}},
-	}})
+	s := newTestSite(t, setup{Bearer: func(*testSite) admission.TokenVerifier { return tokenOf{bob()} },
+		Routes: []authz.Route{
+			{Name: "api", Host: host, Path: "/api", Access: authz.Access{Authenticated: true}},
+			{Name: "api-admin", Host: host, Path: "/api/admin",
+				Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}}}},
+			{Name: "web", Host: host, Path: "/web", Access: authz.Access{Authenticated: true}},
+		}})
 	alice := "Cookie: " + s.mint(t, alice())
 	for _, tt := range []struct {
 		to     string
 		lines  []string
 		status int
 	}{
-		{"/api/y", nil, 200}, {"/api/admin/y", nil, 403}, {"/api/admin/y", []string{alice}, 403}, {"/web/y", nil, 403}, {"/web/y", []string{alice}, 403},
+		{"/api/y", nil, 200}, {"/api/admin/y", nil, 403}, {"/api/admin/y", []string{alice}, 403}, {"/web/y", nil, 403},
+		{"/web/y", []string{alice}, 403},
 		{"/web/y", []string{"Cookie: " + s.mint(t, bob())}, 200},
 	} {
 		if a := s.ask(t, "COPY", "/api/x", "", append(tt.lines, "Authorization: Bearer t", "Destination: "+tt.to)...); a.status != tt.status {
@@ -154,9 +169,14 @@ func TestP03_DestinationIsJudgedForTheCallerWhoAsks(t *testing.T) {
 // client's to send; a route can keep those of a proxy that is trusted.
 func TestP02_HeadersOfOtherProxiesPassOnlyWhereARouteKeepsThem(t *testing.T) {
 	t.Parallel()
-	names := []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Original-URL", "X-Rewrite-URL", "Script-Name", "SCRIPT_NAME", "X-Middleware-Subrequest", "X-Sendfile-Type",
-		"Cf-Access-Authenticated-User-Email", "X-MS-CLIENT-PRINCIPAL", "X-MS-CLIENT-PRINCIPAL-NAME", "X-Pomerium-Claim-Email", "X-Vouch-User", "OIDC_CLAIM_email", "X-Auth-User", "X-Auth-Username", "X-Auth-Email", "X-Auth-Name", "X-Auth-Groups", "X-Auth-Roles",
-		"X-Authenticated-UserId", "X-Consumer-Username", "Impersonate-User", "Impersonate-Extra-Scopes", "WL-Proxy-Client-Cert", "X-ARR-ClientCert", "SM_USER", "iv-user", "Proxy-Client-IP", "X-Appengine-User-Is-Admin", "X-Auth_User"}
+	names := []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Original-URL", "X-Rewrite-URL",
+		"Script-Name", "SCRIPT_NAME", "X-Middleware-Subrequest", "X-Sendfile-Type",
+		"Cf-Access-Authenticated-User-Email", "X-MS-CLIENT-PRINCIPAL", "X-MS-CLIENT-PRINCIPAL-NAME",
+		"X-Pomerium-Claim-Email", "X-Vouch-User", "OIDC_CLAIM_email", "X-Auth-User", "X-Auth-Username",
+		"X-Auth-Email", "X-Auth-Name", "X-Auth-Groups", "X-Auth-Roles",
+		"X-Authenticated-UserId", "X-Consumer-Username", "Impersonate-User", "Impersonate-Extra-Scopes",
+		"WL-Proxy-Client-Cert", "X-ARR-ClientCert", "SM_USER", "iv-user", "Proxy-Client-IP",
+		"X-Appengine-User-Is-Admin", "X-Auth_User"}
 	for _, trusted := range []bool{false, true} {
 		o := setup{}
 		if trusted {
@@ -199,14 +219,18 @@ func TestRefusedAddressesSayWhichRuleTheyBroke(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Trusted: prefixes(t, "127.0.0.0/8")})
 	w := s.wire(t)
-	for target, words := range map[string]string{"/ADMIN": "Capital letters count here", "/x//y": "two slashes in a row", "/%ff": "not written in UTF-8", "/x%2Fy": "escaped /", "/open/../x": "nothing but dots"} {
+	for target, words := range map[string]string{"/ADMIN": "Capital letters count here",
+		"/x//y": "two slashes in a row", "/%ff": "not written in UTF-8", "/x%2Fy": "escaped /",
+		"/open/../x": "nothing but dots"} {
 		a := w.do("GET", rawRequest("GET", target, s.host, "Accept: text/html"))
-		if a.status != 400 || !strings.Contains(a.body, words) || (strings.Contains(a.body, "slashes in a row") && target != "/x//y") {
+		if a.status != 400 || !strings.Contains(a.body, words) ||
+			(strings.Contains(a.body, "slashes in a row") && target != "/x//y") {
 			t.Errorf("%s: %d\n%s", target, a.status, a.body)
 		}
 	}
 	for _, line := range []string{"X-Forwarded-Host: a, b", "X-Forwarded-Proto: https, http"} {
-		if a := w.do("GET", rawRequest("GET", "/x", s.host, "Accept: text/html", line)); a.status != 400 || !strings.Contains(a.body, "The proxy before this site") || strings.Contains(a.body, "slashes") {
+		if a := w.do("GET", rawRequest("GET", "/x", s.host, "Accept: text/html", line)); a.status != 400 ||
+			!strings.Contains(a.body, "The proxy before this site") || strings.Contains(a.body, "slashes") {
 			t.Errorf("%s: %d\n%s", line, a.status, a.body)
 		}
 	}

@@ -27,8 +27,10 @@ import (
 // the whole list: every other header, byte and trailer is compared.
 var (
 	// added are request headers only we write; a client's own never arrive.
-	addedToRequests = []string{"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "via", "x-request-id", "x-sallyport-assertion",
-		"x-forwarded-user", "x-forwarded-email", "x-forwarded-preferred-username", "x-forwarded-name", "x-forwarded-groups",
+	addedToRequests = []string{"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "via", "x-request-id",
+		"x-sallyport-assertion",
+		"x-forwarded-user", "x-forwarded-email", "x-forwarded-preferred-username", "x-forwarded-name",
+		"x-forwarded-groups",
 		"x-forwarded-org-id", "x-forwarded-org-name", "x-forwarded-org-domain"}
 	addedToAnswers = []string{"x-request-id", "date"}
 	// perConnection are about one connection; bodies are compared without their framing.
@@ -133,52 +135,92 @@ func rawExchanges() map[string][2]string {
 		return "HTTP/1.1 200 OK\r\n" + strings.ReplaceAll(lines, "\n", "\r\n") + "\r\nContent-Length: 2\r\n\r\nok"
 	}
 	return map[string][2]string{
-		"GET":                           {"GET / HTTP/1.1\r\n{h}\r\n", ok},
-		"GET with a body":               {"GET /s HTTP/1.1\r\n{h}Content-Length: 5\r\n\r\nquery", ok},
-		"GET in chunks":                 {"GET /s HTTP/1.1\r\n{h}Transfer-Encoding: chunked\r\n\r\n3\r\nque\r\n2\r\nry\r\n0\r\n\r\n", ok},
-		"POST":                          {"POST /s HTTP/1.1\r\n{h}Content-Type: a/b\r\nContent-Length: 4\r\n\r\n\x00\xff\r\n", ok},
-		"POST of nothing":               {"POST /s HTTP/1.1\r\n{h}Content-Length: 0\r\n\r\n", ok},
-		"DELETE of nothing":             {"DELETE /s HTTP/1.1\r\n{h}Content-Length: 0\r\n\r\n", ok},
-		"a method nobody knows":         {"BREW /pot HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 418 Teapot\r\nContent-Length: 0\r\n\r\n"},
-		"a method in lower case":        {"get /pot HTTP/1.1\r\n{h}\r\n", ok},
-		"PROPFIND":                      {"PROPFIND /dav/ HTTP/1.1\r\n{h}Depth: 1\r\nContent-Length: 2\r\n\r\n<>", "HTTP/1.1 207 Multi\r\nContent-Length: 2\r\n\r\n<>"},
-		"HEAD":                          {"HEAD /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 12345\r\nContent-Type: x/y\r\n\r\n"},
-		"HEAD without a length":         {"HEAD /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"},
-		"OPTIONS":                       {"OPTIONS /s HTTP/1.1\r\n{h}Origin: https://a.example\r\nAccess-Control-Request-Method: PUT\r\n\r\n", "HTTP/1.1 204 OK\r\nAccess-Control-Allow-Origin: *\r\n\r\n"},
-		"204 with a length":             {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 204 None\r\nContent-Length: 0\r\nX-A: b\r\n\r\n"},
-		"304":                           {"GET /s HTTP/1.1\r\n{h}If-None-Match: \"x\"\r\n\r\n", "HTTP/1.1 304 Same\r\nETag: \"x\"\r\nContent-Length: 99\r\nContent-Type: a/b\r\n\r\n"},
-		"205":                           {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 205 Reset\r\nContent-Length: 0\r\n\r\n"},
-		"206":                           {"GET /s HTTP/1.1\r\n{h}Range: bytes=0-1,-1\r\nIf-Range: \"x\"\r\n\r\n", "HTTP/1.1 206 Part\r\nContent-Range: bytes 0-1/9\r\nContent-Length: 2\r\n\r\nab"},
-		"multipart ranges":              {"GET /s HTTP/1.1\r\n{h}Range: bytes=0-0,2-2\r\n\r\n", "HTTP/1.1 206 Part\r\nContent-Type: multipart/byteranges; boundary=B\r\nContent-Length: 11\r\n\r\n--B\r\n\r\na\r\n--"},
-		"416":                           {"GET /s HTTP/1.1\r\n{h}Range: bytes=9-\r\n\r\n", "HTTP/1.1 416 No\r\nContent-Range: bytes */3\r\nContent-Length: 0\r\n\r\n"},
-		"compressed":                    {"GET /s HTTP/1.1\r\n{h}Accept-Encoding: gzip, br;q=0.5\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08x"},
-		"no Accept-Encoding":            {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08x"},
-		"no type is guessed":            {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n<html><script>x"},
-		"an empty type":                 {"GET /s HTTP/1.1\r\n{h}\r\n", with("Content-Type:")},
-		"repeated, empty, foreign":      {"GET /s HTTP/1.1\r\n{h}X-A: 1\r\nX-B: 2\r\nX-A: \r\nx-a: 3\r\nX-C: J\xc3\xa4\xff\r\nX-D: a,b;\"c\r\n\r\n", with("X-A: 1\nX-B: 2\nX-A:\nx-a: 3\nX-C: J\xc3\xa4\xff\nX-D: a,b;\"c")},
-		"large headers":                 {"GET /s HTTP/1.1\r\n{h}X-A: " + strings.Repeat("a", 40000) + "\r\n\r\n", with("X-A: " + strings.Repeat("b", 100000))},
-		"many cookies":                  {"GET /s HTTP/1.1\r\n{h}Cookie: a=b;c=d;  e\r\nCookie: f=\"g; h\"\r\n\r\n", with("Set-Cookie: a=b; Path=/\nSet-Cookie: c=d\nSet-Cookie: e")},
-		"credentials":                   {"GET /s HTTP/1.1\r\n{h}Authorization: Bearer x\r\n\r\n", "HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=\"a\"\r\nWWW-Authenticate: Bearer\r\nContent-Length: 0\r\n\r\n"},
-		"an odd query":                  {"GET /s?a=1;b=%zz&&=&%&?&{}|^`\"<>[] HTTP/1.1\r\n{h}\r\n", ok},
-		"an empty query":                {"GET /s? HTTP/1.1\r\n{h}\r\n", ok},
-		"a path of everything":          {"GET /a-b._~!$&'()*+,=:@/%20%C3%A4/x HTTP/1.1\r\n{h}\r\n", ok},
-		"chunks back":                   {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n1\r\nd\r\n0\r\n\r\n"},
-		"announced trailers":            {"POST /s HTTP/1.1\r\n{h}Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, X-None\r\n\r\n1\r\na\r\n0\r\nX-Sum: 2\r\n\r\n"},
-		"trailers by surprise":          {"POST /s HTTP/1.1\r\n{h}Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Sum: 1\r\nX-Sum: 2\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Sum: 3\r\nX-Sum: 4\r\n\r\n"},
-		"a trailer that is a header":    {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 200 OK\r\nX-Sum: head\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n1\r\na\r\n0\r\n\r\n"},
-		"trailers of nothing":           {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n0\r\nX-Sum: 2\r\n\r\n"},
-		"299":                           {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 299 Odd\r\nContent-Length: 1\r\n\r\nx"},
-		"499":                           {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 499 Odd\r\nContent-Length: 1\r\n\r\nx"},
-		"599":                           {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 599 Odd\r\nContent-Length: 1\r\n\r\nx"},
-		"999":                           {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 999 Odd\r\nContent-Length: 1\r\n\r\nx"},
-		"a redirect elsewhere":          {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 302 Go\r\nLocation: ../x?y=//z\r\nContent-Length: 0\r\n\r\n"},
-		"a date of its own":             {"GET /s HTTP/1.1\r\n{h}\r\n", with("Date: Thu, 01 Jan 1970 00:00:00 GMT\nServer: x\nAge: 3")},
-		"one hint":                      {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 103 Early\r\nLink: </a.css>\r\n\r\n" + ok},
-		"hints and 102":                 {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 102 Wait\r\n\r\nHTTP/1.1 103 Early\r\nLink: </a>\r\nLink: </b>\r\n\r\nHTTP/1.1 103 Early\r\nLink: </c>\r\n\r\n" + ok},
-		"until the connection closes":   {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + strings.Repeat("long ", 5000)},
-		"an app of HTTP/1.0":            {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.0 200 OK\r\nConnection: close\r\nContent-Type: a/b\r\n\r\nbody"},
-		"a client of HTTP/1.0":          {"GET /s HTTP/1.0\r\n{h}\r\n", ok},
-		"a client of HTTP/1.0 and more": {"GET /s HTTP/1.0\r\n{h}\r\n", "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + strings.Repeat("long ", 5000)},
+		"GET":             {"GET / HTTP/1.1\r\n{h}\r\n", ok},
+		"GET with a body": {"GET /s HTTP/1.1\r\n{h}Content-Length: 5\r\n\r\nquery", ok},
+		"GET in chunks": {"GET /s HTTP/1.1\r\n{h}Transfer-Encoding: " +
+			"chunked\r\n\r\n3\r\nque\r\n2\r\nry\r\n0\r\n\r\n", ok},
+		"POST": {"POST /s HTTP/1.1\r\n{h}Content-Type: a/b\r\nContent-Length: " +
+			"4\r\n\r\n\x00\xff\r\n", ok},
+		"POST of nothing":   {"POST /s HTTP/1.1\r\n{h}Content-Length: 0\r\n\r\n", ok},
+		"DELETE of nothing": {"DELETE /s HTTP/1.1\r\n{h}Content-Length: 0\r\n\r\n", ok},
+		"a method nobody knows": {"BREW /pot HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 418 Teapot\r\nContent-Length: " +
+			"0\r\n\r\n"},
+		"a method in lower case": {"get /pot HTTP/1.1\r\n{h}\r\n", ok},
+		"PROPFIND": {"PROPFIND /dav/ HTTP/1.1\r\n{h}Depth: 1\r\nContent-Length: 2\r\n\r\n<>",
+			"HTTP/1.1 207 Multi\r\nContent-Length: 2\r\n\r\n<>"},
+		"HEAD": {"HEAD /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 200 OK\r\nContent-Length: " +
+			"12345\r\nContent-Type: x/y\r\n\r\n"},
+		"HEAD without a length": {"HEAD /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\n"},
+		"OPTIONS": {"OPTIONS /s HTTP/1.1\r\n{h}Origin: " +
+			"https://a.example\r\nAccess-Control-Request-Method: PUT\r\n\r\n", "HTTP/1.1 204 " +
+			"OK\r\nAccess-Control-Allow-Origin: *\r\n\r\n"},
+		"204 with a length": {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 204 None\r\nContent-Length: " +
+			"0\r\nX-A: b\r\n\r\n"},
+		"304": {"GET /s HTTP/1.1\r\n{h}If-None-Match: \"x\"\r\n\r\n", "HTTP/1.1 304 " +
+			"Same\r\nETag: \"x\"\r\nContent-Length: 99\r\nContent-Type: a/b\r\n\r\n"},
+		"205": {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 205 Reset\r\nContent-Length: " +
+			"0\r\n\r\n"},
+		"206": {"GET /s HTTP/1.1\r\n{h}Range: bytes=0-1,-1\r\nIf-Range: \"x\"\r\n\r\n",
+			"HTTP/1.1 206 Part\r\nContent-Range: bytes 0-1/9\r\nContent-Length: 2\r\n\r\nab"},
+		"multipart ranges": {"GET /s HTTP/1.1\r\n{h}Range: bytes=0-0,2-2\r\n\r\n", "HTTP/1.1 206 " +
+			"Part\r\nContent-Type: multipart/byteranges; boundary=B\r\nContent-Length: 11\r\n\r\n--B\r\n\r\na\r\n--"},
+		"416": {"GET /s HTTP/1.1\r\n{h}Range: bytes=9-\r\n\r\n", "HTTP/1.1 416 " +
+			"No\r\nContent-Range: bytes */3\r\nContent-Length: 0\r\n\r\n"},
+		"compressed": {"GET /s HTTP/1.1\r\n{h}Accept-Encoding: gzip, br;q=0.5\r\n\r\n", "HTTP/1.1 " +
+			"200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08x"},
+		"no Accept-Encoding": {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 200 OK\r\nContent-Encoding: " +
+			"gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08x"},
+		"no type is guessed": {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 200 OK\r\nContent-Length: " +
+			"15\r\n\r\n<html><script>x"},
+		"an empty type": {"GET /s HTTP/1.1\r\n{h}\r\n", with("Content-Type:")},
+		"repeated, empty, foreign": {"GET /s HTTP/1.1\r\n{h}X-A: 1\r\nX-B: 2\r\nX-A: \r\nx-a: 3\r\nX-C: " +
+			"J\xc3\xa4\xff\r\nX-D: a,b;\"c\r\n\r\n", with("X-A: 1\nX-B: 2\nX-A:\nx-a: 3\nX-C: J\xc3\xa4\xff\nX-D: " +
+			"a,b;\"c")},
+		"large headers": {"GET /s HTTP/1.1\r\n{h}X-A: " + strings.Repeat("a", 40000) + "\r\n\r\n",
+			with("X-A: " + strings.Repeat("b", 100000))},
+		"many cookies": {"GET /s HTTP/1.1\r\n{h}Cookie: a=b;c=d;  e\r\nCookie: f=\"g; h\"\r\n\r\n",
+			with("Set-Cookie: a=b; Path=/\nSet-Cookie: c=d\nSet-Cookie: e")},
+		"credentials": {"GET /s HTTP/1.1\r\n{h}Authorization: Bearer x\r\n\r\n", "HTTP/1.1 401 " +
+			"No\r\nWWW-Authenticate: Basic realm=\"a\"\r\nWWW-Authenticate: Bearer\r\nContent-Length: 0\r\n\r\n"},
+		"an odd query":         {"GET /s?a=1;b=%zz&&=&%&?&{}|^`\"<>[] HTTP/1.1\r\n{h}\r\n", ok},
+		"an empty query":       {"GET /s? HTTP/1.1\r\n{h}\r\n", ok},
+		"a path of everything": {"GET /a-b._~!$&'()*+,=:@/%20%C3%A4/x HTTP/1.1\r\n{h}\r\n", ok},
+		"chunks back": {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\n3;x=y\r\nabc\r\n1\r\nd\r\n0\r\n\r\n"},
+		"announced trailers": {"POST /s HTTP/1.1\r\n{h}Transfer-Encoding: chunked\r\nTrailer: " +
+			"X-Sum\r\n\r\n1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: " +
+			"chunked\r\nTrailer: X-Sum, X-None\r\n\r\n1\r\na\r\n0\r\nX-Sum: 2\r\n\r\n"},
+		"trailers by surprise": {"POST /s HTTP/1.1\r\n{h}Transfer-Encoding: " +
+			"chunked\r\n\r\n1\r\na\r\n0\r\nX-Sum: 1\r\nX-Sum: 2\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\n1\r\na\r\n0\r\nX-Sum: 3\r\nX-Sum: 4\r\n\r\n"},
+		"a trailer that is a header": {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 200 OK\r\nX-Sum: " +
+			"head\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n1\r\na\r\n0\r\n\r\n"},
+		"trailers of nothing": {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: " +
+			"chunked\r\nTrailer: X-Sum\r\n\r\n0\r\nX-Sum: 2\r\n\r\n"},
+		"299": {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 299 Odd\r\nContent-Length: " +
+			"1\r\n\r\nx"},
+		"499": {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 499 Odd\r\nContent-Length: " +
+			"1\r\n\r\nx"},
+		"599": {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 599 Odd\r\nContent-Length: " +
+			"1\r\n\r\nx"},
+		"999": {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 999 Odd\r\nContent-Length: " +
+			"1\r\n\r\nx"},
+		"a redirect elsewhere": {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 302 Go\r\nLocation: " +
+			"../x?y=//z\r\nContent-Length: 0\r\n\r\n"},
+		"a date of its own": {"GET /s HTTP/1.1\r\n{h}\r\n", with("Date: Thu, 01 Jan 1970 00:00:00 " +
+			"GMT\nServer: x\nAge: 3")},
+		"one hint": {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 103 Early\r\nLink: " +
+			"</a.css>\r\n\r\n" + ok},
+		"hints and 102": {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 102 Wait\r\n\r\nHTTP/1.1 103 " +
+			"Early\r\nLink: </a>\r\nLink: </b>\r\n\r\nHTTP/1.1 103 Early\r\nLink: </c>\r\n\r\n" + ok},
+		"until the connection closes": {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.1 200 OK\r\nConnection: " +
+			"close\r\n\r\n" + strings.Repeat("long ", 5000)},
+		"an app of HTTP/1.0": {"GET /s HTTP/1.1\r\n{h}\r\n", "HTTP/1.0 200 OK\r\nConnection: " +
+			"close\r\nContent-Type: a/b\r\n\r\nbody"},
+		"a client of HTTP/1.0": {"GET /s HTTP/1.0\r\n{h}\r\n", ok},
+		"a client of HTTP/1.0 and more": {"GET /s HTTP/1.0\r\n{h}\r\n", "HTTP/1.1 200 OK\r\nConnection: " +
+			"close\r\n\r\n" + strings.Repeat("long ", 5000)},
 	}
 }
 
@@ -238,7 +280,8 @@ func compareRequests(t *testing.T, got, want message) {
 	compareFields(t, "the app's header", g, w)
 	compareFields(t, "the app's trailers", got.tail, want.tail)
 	if got.body != want.body || got.broken != want.broken {
-		t.Errorf("the app got %d bytes (broken %v), directly %d (%v)", len(got.body), got.broken, len(want.body), want.broken)
+		t.Errorf("the app got %d bytes (broken %v), directly %d (%v)", len(got.body), got.broken, len(want.body),
+			want.broken)
 	}
 }
 
@@ -262,7 +305,8 @@ func compareAnswers(t *testing.T, got, want message, method string) {
 	compareFields(t, "the client's header", without(got.header, drop...), without(want.header, drop...))
 	compareFields(t, "the client's trailers", got.tail, want.tail)
 	if got.body != want.body || got.broken != want.broken {
-		t.Errorf("the client got %d bytes (broken %v), directly %d (%v)", len(got.body), got.broken, len(want.body), want.broken)
+		t.Errorf("the client got %d bytes (broken %v), directly %d (%v)", len(got.body), got.broken, len(want.body),
+			want.broken)
 	}
 }
 
@@ -299,7 +343,8 @@ func generate(r *rand.Rand) generated {
 		h := http.Header{}
 		for range r.IntN(6) {
 			name := http.CanonicalHeaderKey(pick(names...))
-			h[name] = append(h[name], pick("", "a", "a, b", "J\xc3\xa4", strings.Repeat("z", r.IntN(3000)), "\"q\"; x=1"))
+			h[name] = append(h[name], pick("", "a", "a, b", "J\xc3\xa4", strings.Repeat("z", r.IntN(3000)),
+				"\"q\"; x=1"))
 		}
 		return h
 	}
@@ -312,7 +357,8 @@ func generate(r *rand.Rand) generated {
 	}
 	g := generated{
 		method: pick("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "REPORT", "M-SEARCH"),
-		target: "/" + pick("a", "a/b/", "%20x", "x;y=1", "~u/.well-known/x", "%E2%82%AC") + pick("", "?", "?a=b&a=c", "?%zz;", "?a=%2F..%2f"),
+		target: "/" + pick("a", "a/b/", "%20x", "x;y=1", "~u/.well-known/x", "%E2%82%AC") + pick("", "?", "?a=b&a=c",
+			"?%zz;", "?a=%2F..%2f"),
 		header: fields("x-a", "x-b", "accept", "x-empty", "if-match", "accept-language", "content-type"),
 		back:   fields("x-a", "x-b", "etag", "vary", "cache-control", "content-type", "link", "content-language"),
 		status: []int{200, 200, 200, 201, 204, 206, 299, 302, 304, 400, 404, 418, 499, 500, 503, 599}[r.IntN(16)],
@@ -373,10 +419,11 @@ func (g *generated) serve(w http.ResponseWriter) {
 // ask sends g and returns what came back.
 func (g *generated) ask(ctx context.Context, rt http.RoundTripper, origin, host, cookie string) (message, error) {
 	var hints []string
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
-		hints = append(hints, fmt.Sprint(code, h["Link"]))
-		return nil
-	}})
+	ctx = httptrace.WithClientTrace(ctx,
+		&httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+			hints = append(hints, fmt.Sprint(code, h["Link"]))
+			return nil
+		}})
 	var body io.Reader
 	if len(g.body) > 0 {
 		body = bytes.NewReader(g.body)
@@ -398,7 +445,8 @@ func (g *generated) ask(ctx context.Context, rt http.RoundTripper, origin, host,
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
-	return message{first: strconv.Itoa(res.StatusCode), header: lower(res.Header), tail: lower(res.Trailer), body: string(b), interim: hints, broken: err != nil}, nil
+	return message{first: strconv.Itoa(res.StatusCode), header: lower(res.Header), tail: lower(res.Trailer),
+		body: string(b), interim: hints, broken: err != nil}, nil
 }
 
 func lower(h http.Header) map[string][]string {
@@ -423,7 +471,8 @@ func TestGeneratedExchangesThroughTheProxyEqualDirectOnes(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			b, err := io.ReadAll(r.Body)
-			asked = message{first: r.Method + " " + r.RequestURI + " " + r.Host, header: lower(r.Header), tail: lower(r.Trailer), body: string(b), broken: err != nil}
+			asked = message{first: r.Method + " " + r.RequestURI + " " + r.Host, header: lower(r.Header),
+				tail: lower(r.Trailer), body: string(b), broken: err != nil}
 			if len(r.TransferEncoding) > 0 {
 				asked.header["transfer-encoding"] = r.TransferEncoding
 			}
@@ -451,7 +500,8 @@ func TestGeneratedExchangesThroughTheProxyEqualDirectOnes(t *testing.T) {
 			}
 			compareAnswers(t, got, want, g.method)
 			if t.Failed() {
-				t.Fatalf("exchange %d: %s %s, %d bytes up (chunked %v), %d back (sized %v), %d, trailers %v, %v", i, g.method, g.target,
+				t.Fatalf("exchange %d: %s %s, %d bytes up (chunked %v), %d back (sized %v), %d, trailers %v, %v", i,
+					g.method, g.target,
 					len(g.body), g.chunked, len(g.answer), g.sized, g.status, g.trailer, g.tail)
 			}
 		}

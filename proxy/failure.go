@@ -114,7 +114,8 @@ func show(to *pages.Pages, w http.ResponseWriter, r *http.Request, ev *event, pg
 func (s *site) pageFor(f *failure, ev *event, r *http.Request) *pages.Page {
 	if f.Status == http.StatusForbidden && f.Session != nil {
 		id := &f.Session.Identity
-		data := pages.Denied{Name: displayName(id), Email: id.VerifiedEmail(), Org: orgName(id.Org), Sentence: f.Sentence,
+		data := pages.Denied{Name: displayName(id), Email: id.VerifiedEmail(), Org: orgName(id.Org),
+			Sentence:   f.Sentence,
 			AccountURL: s.path("account"), SwitchURL: s.switchURL(f.Session, s.returnHere(ev, r)),
 			Places: f.Places}
 		if s.public == nil {

@@ -34,7 +34,8 @@ func checkFailure(t *testing.T, s *testSite, path, cookie string, status int, ti
 	t.Helper()
 	page := s.get(t, path, navigate("Cookie: "+cookie)...)
 	id := page.header.Get("X-Request-Id")
-	if page.status != status || !strings.Contains(page.body, "<h1>"+title+"</h1>") || !strings.Contains(page.body, "Request id: <code>"+id+"</code>") {
+	if page.status != status || !strings.Contains(page.body, "<h1>"+title+"</h1>") ||
+		!strings.Contains(page.body, "Request id: <code>"+id+"</code>") {
 		t.Errorf("%d, want %d %q with %s\n%s", page.status, status, title, id, page.body)
 	}
 	if line := s.log.event(t, id); !strings.Contains(fmt.Sprint(line["error"]), logged) || line["level"] != "ERROR" {
@@ -42,7 +43,8 @@ func checkFailure(t *testing.T, s *testSite, path, cookie string, status int, ti
 	}
 	program := s.get(t, path, "Cookie: "+cookie)
 	got := jsonOf(t, program.body)
-	if program.status != status || got["error"] != http.StatusText(status) || got["request_id"] != program.header.Get("X-Request-Id") || got["message"] == "" {
+	if program.status != status || got["error"] != http.StatusText(status) ||
+		got["request_id"] != program.header.Get("X-Request-Id") || got["message"] == "" {
 		t.Errorf("a program gets %d %s", program.status, program.body)
 	}
 	if strings.Contains(page.body+program.body, s.app.Addr()) {
@@ -54,12 +56,14 @@ func TestAnAppThatDoesNotAnswerIsOneClearPage(t *testing.T) {
 	t.Parallel()
 	const unreachable = "The app is not answering"
 	for name, raw := range map[string]string{
-		"breaks the connection":   "",
-		"speaks no HTTP":          "SSH-2.0-OpenSSH_9.9\r\nConnection: close\r\n\r\n",
-		"two lengths":             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\nConnection: close\r\n\r\nxx", // RFC 9112 §6.3
-		"a negative length":       "HTTP/1.1 200 OK\r\nContent-Length: -1\r\nConnection: close\r\n\r\nxx",
-		"another encoding":        "HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\nConnection: close\r\n\r\nxx",
-		"a header of a MiB":       "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\nConnection: close\r\n\r\n",
+		"breaks the connection": "",
+		"speaks no HTTP":        "SSH-2.0-OpenSSH_9.9\r\nConnection: close\r\n\r\n",
+		"two lengths": "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\nConnection: " +
+			"close\r\n\r\nxx", // RFC 9112 §6.3
+		"a negative length": "HTTP/1.1 200 OK\r\nContent-Length: -1\r\nConnection: close\r\n\r\nxx",
+		"another encoding":  "HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\nConnection: close\r\n\r\nxx",
+		"a header of a MiB": "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\nConnection: " +
+			"close\r\n\r\n",
 		"a header without a name": "HTTP/1.1 200 OK\r\n: x\r\nConnection: close\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -91,7 +95,8 @@ func TestAnAppThatDoesNotAnswerIsOneClearPage(t *testing.T) {
 		release := make(chan struct{})
 		t.Cleanup(func() { close(release) }) // before the app is closed, which waits for it
 		s.app.Respond(func([]byte) []byte { <-release; return nil })
-		checkFailure(t, s, "/x", s.mint(t, alice()), 504, "The app is taking too long", "the app did not answer in time")
+		checkFailure(t, s, "/x", s.mint(t, alice()), 504, "The app is taking too long", "the app did not answer in "+
+			"time")
 	})
 }
 
@@ -116,7 +121,8 @@ func TestUpstreamDisconnectMidAnswerAbortsTheClientsAnswer(t *testing.T) {
 				if err == nil || len(body) >= 100000 {
 					t.Errorf("%d bytes looked whole", len(body))
 				}
-				if line := s.log.event(t, res.Header.Get("X-Request-Id")); line["error"] != "read from the app: unexpected EOF" || line["status"] != 200.0 {
+				if line := s.log.event(t, res.Header.Get("X-Request-Id")); line["error"] != "read from the app: "+
+					"unexpected EOF" || line["status"] != 200.0 {
 					t.Errorf("logged %v", line)
 				}
 			})
@@ -132,7 +138,8 @@ func TestAPanicIsOne500(t *testing.T) {
 		case "/panic":
 			panic("a bug")
 		case "/late":
-			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(io.MultiReader(strings.NewReader("half"), panicReader{}))}, nil
+			return &http.Response{StatusCode: 200, Header: http.Header{},
+				Body: io.NopCloser(io.MultiReader(strings.NewReader("half"), panicReader{}))}, nil
 		}
 		return nil, errors.New("no app")
 	})})
@@ -148,7 +155,8 @@ func TestAPanicIsOne500(t *testing.T) {
 	if body, err := io.ReadAll(res.Body); err == nil {
 		t.Errorf("half an answer looked whole: %q", body)
 	}
-	if line := s.log.event(t, res.Header.Get("X-Request-Id")); !strings.Contains(fmt.Sprint(line["error"]), "panic: in the middle") {
+	if line := s.log.event(t, res.Header.Get("X-Request-Id")); !strings.Contains(fmt.Sprint(line["error"]),
+		"panic: in the middle") {
 		t.Errorf("logged %v", line)
 	}
 	checkFailure(t, s, "/x", cookie, 502, "The app is not answering", "no app")
@@ -164,11 +172,15 @@ func TestWhatIsNotOursPassesUntouched(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})
 	s.app.Respond(func(raw []byte) []byte {
-		return []byte("HTTP/1.1 207 Odd\r\nContent-Length: 4\r\nContent-Encoding: gzip\r\nETag: W/\"x\"\r\nX-A: 1\r\nX-A: 2\r\nWWW-Authenticate: Basic realm=\"app\"\r\n" +
-			"Connection: x-hop, keep-alive\r\nX-Hop: gone\r\nKeep-Alive: timeout=5\r\nLocation: //elsewhere/\r\nServer: app\r\nVary: Cookie\r\nX-Request-Id: theirs\r\nCache-Control: public\r\n\r\n\x1f\x8b\x00x")
+		return []byte("HTTP/1.1 207 Odd\r\nContent-Length: 4\r\nContent-Encoding: gzip\r\nETag: W/\"x\"\r\nX-A: " +
+			"1\r\nX-A: 2\r\nWWW-Authenticate: Basic realm=\"app\"\r\nConnection: x-hop, keep-alive\r\nX-Hop: " +
+			"gone\r\nKeep-Alive: timeout=5\r\nLocation: //elsewhere/\r\nServer: app\r\nVary: Cookie\r\nX-Request-Id: " +
+			"theirs\r\nCache-Control: public\r\n\r\n\x1f\x8b\x00x")
 	})
-	raw := rawRequest("PROPPATCH", "/x", s.host, "Cookie: a=b; "+s.mint(t, alice()), "Authorization: Basic YTpi", "Accept-Encoding: br", "Range: bytes=0-1", "If-None-Match: \"x\"",
-		"X-A: 1", "x-b: lower", "X-A: 2", "Origin: https://evil.example", "Referer: https://evil.example/", "Content-Type: text/x", "Content-Length: 3", "Via: 1.0 front", "X-Request-Id: forged",
+	raw := rawRequest("PROPPATCH", "/x", s.host, "Cookie: a=b; "+s.mint(t, alice()), "Authorization: Basic YTpi",
+		"Accept-Encoding: br", "Range: bytes=0-1", "If-None-Match: \"x\"",
+		"X-A: 1", "x-b: lower", "X-A: 2", "Origin: https://evil.example", "Referer: https://evil.example/",
+		"Content-Type: text/x", "Content-Length: 3", "Via: 1.0 front", "X-Request-Id: forged",
 		"X-Empty:", "User-Agent: me", "Connection: keep-alive, x-hop", "X-Hop: gone", "Priority: u=1", "DNT: 1") + "abc"
 	w := s.wire(t)
 	a := w.do("PROPPATCH", raw)
@@ -176,7 +188,8 @@ func TestWhatIsNotOursPassesUntouched(t *testing.T) {
 		t.Errorf("%d %q", a.status, a.body)
 	}
 	for name, want := range map[string][]string{
-		"Content-Encoding": {"gzip"}, "Etag": {`W/"x"`}, "X-A": {"1", "2"}, "Www-Authenticate": {`Basic realm="app"`}, "Location": {"//elsewhere/"}, "Server": {"app"}, "Vary": {"Cookie"},
+		"Content-Encoding": {"gzip"}, "Etag": {`W/"x"`}, "X-A": {"1", "2"}, "Www-Authenticate": {`Basic realm="app"`},
+		"Location": {"//elsewhere/"}, "Server": {"app"}, "Vary": {"Cookie"},
 		"Cache-Control": {"public"}, "X-Hop": nil, "Keep-Alive": nil,
 	} {
 		if got := a.header[name]; !slices.Equal(got, want) {
@@ -188,16 +201,20 @@ func TestWhatIsNotOursPassesUntouched(t *testing.T) {
 	}
 	got := headerOf(s.app.Last(t))
 	for name, want := range map[string][]string{
-		"authorization": {"Basic YTpi"}, "accept-encoding": {"br"}, "range": {"bytes=0-1"}, "if-none-match": {`"x"`}, "x-a": {"1", "2"}, "x-b": {"lower"},
-		"origin": {"https://evil.example"}, "referer": {"https://evil.example/"}, "content-type": {"text/x"}, "content-length": {"3"}, "via": {"1.0 front", "1.1 sallyport"}, "x-empty": {""},
-		"user-agent": {"me"}, "cookie": {"a=b"}, "priority": {"u=1"}, "dnt": {"1"}, "x-hop": nil, "connection": nil, "x-request-id": a.header["X-Request-Id"],
+		"authorization": {"Basic YTpi"}, "accept-encoding": {"br"}, "range": {"bytes=0-1"}, "if-none-match": {`"x"`},
+		"x-a": {"1", "2"}, "x-b": {"lower"},
+		"origin": {"https://evil.example"}, "referer": {"https://evil.example/"}, "content-type": {"text/x"},
+		"content-length": {"3"}, "via": {"1.0 front", "1.1 sallyport"}, "x-empty": {""},
+		"user-agent": {"me"}, "cookie": {"a=b"}, "priority": {"u=1"}, "dnt": {"1"}, "x-hop": nil, "connection": nil,
+		"x-request-id":    a.header["X-Request-Id"],
 		"x-forwarded-for": {"127.0.0.1"}, "x-forwarded-host": {s.host}, "x-forwarded-proto": {"http"},
 	} {
 		if !slices.Equal(got[name], want) {
 			t.Errorf("the app gets %s: %q, want %q", name, got[name], want)
 		}
 	}
-	if body := testenv.Body(s.app.Last(t)); string(body) != "abc" || !strings.HasPrefix(string(s.app.Last(t)), "PROPPATCH /x ") {
+	if body := testenv.Body(s.app.Last(t)); string(body) != "abc" ||
+		!strings.HasPrefix(string(s.app.Last(t)), "PROPPATCH /x ") {
 		t.Errorf("the app gets %q", s.app.Last(t))
 	}
 	// Nobody's user agent, encoding or type is made up.

@@ -26,7 +26,8 @@ func (s *swapLogin) AuthURL(ctx context.Context, h identity.Handshake, p identit
 	return (*s.now.Load()).AuthURL(ctx, h, p)
 }
 
-func (s *swapLogin) Redeem(ctx context.Context, q url.Values, h identity.Handshake, p identity.AuthParams) (identity.Identity, error) {
+func (s *swapLogin) Redeem(ctx context.Context, q url.Values, h identity.Handshake,
+	p identity.AuthParams) (identity.Identity, error) {
 	return (*s.now.Load()).Redeem(ctx, q, h, p)
 }
 
@@ -42,7 +43,8 @@ func (f fixedLogin) AuthURL(_ context.Context, h identity.Handshake, p identity.
 	return to + sep + "state=" + url.QueryEscape(h.State) + "&prompt=" + p.Prompt, nil
 }
 
-func (f fixedLogin) Redeem(ctx context.Context, _ url.Values, _ identity.Handshake, _ identity.AuthParams) (identity.Identity, error) {
+func (f fixedLogin) Redeem(ctx context.Context, _ url.Values, _ identity.Handshake,
+	_ identity.AuthParams) (identity.Identity, error) {
 	if f.redeem != nil {
 		if err := f.redeem(ctx); err != nil {
 			return identity.Identity{}, err

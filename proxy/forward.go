@@ -152,7 +152,8 @@ func (x *forwarding) RewriteAnswer(h http.Header) {
 	// The late answer of a session that has ended would undo a switch.
 	if x.renewed != nil && !x.p.sessions.HasEnded(x.admitted.Principal.Session) {
 		h["Cache-Control"] = x.renewed["Cache-Control"]
-		for _, other := range [...]string{"Expires", "Pragma", "Cdn-Cache-Control", "Surrogate-Control", "X-Accel-Expires"} {
+		for _, other := range [...]string{"Expires", "Pragma", "Cdn-Cache-Control", "Surrogate-Control",
+			"X-Accel-Expires"} {
 			h.Del(other) // some caches obey these and ignore Cache-Control (RFC 9213 §2.2)
 		}
 		h["Set-Cookie"] = append(h["Set-Cookie"], x.renewed["Set-Cookie"]...)

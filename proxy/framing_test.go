@@ -41,101 +41,160 @@ func framings() map[string]framing {
 	first, firstNext := []string{"POST /first"}, []string{"POST /first", "GET /next"}
 	firstNextGet := []string{"GET /first", "GET /next"}
 	return map[string]framing{
-		"length":                             {head + "Content-Length: 5\r\n\r\nhello" + next, []int{200, 200}, firstNext},
-		"chunks":                             {head + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + next, []int{200}, first},
-		"chunks in capitals":                 {head + "Transfer-Encoding: CHUNKED\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + next, []int{200}, first},
-		"a request inside a length":          {head + "Content-Length: {inner}\r\n\r\n" + inner + next, []int{200, 200}, firstNext},
-		"a request inside a chunk":           {head + "Transfer-Encoding: chunked\r\n\r\n{INNER}\r\n" + inner + "\r\n0\r\n\r\n" + next, []int{200}, first},
-		"a body on GET":                      {"GET /first HTTP/1.1\r\n{h}{c}Content-Length: {inner}\r\n\r\n" + inner + next, []int{200, 200}, []string{"GET /first", "GET /next"}},
-		"pipelining":                         {"GET /first HTTP/1.1\r\n{h}{c}\r\n" + next, []int{200, 200}, []string{"GET /first", "GET /next"}},
-		"a blank line before the request":    {"\r\n" + next, bad, nil},
-		"length and chunks":                  {head + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + next, []int{200}, first},
-		"chunks and length":                  {head + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + next, []int{200}, first},
-		"length hides a request, chunks end": {head + "Content-Length: {inner}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + next, []int{200}, first},
-		"two lengths":                        {head + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello" + inner, bad, nil},
-		"one length twice":                   {head + "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello" + next, []int{200, 200}, firstNext},
-		"a list of lengths":                  {head + "Content-Length: 5, 5\r\n\r\nhello" + inner, bad, nil},
-		"a signed length":                    {head + "Content-Length: +5\r\n\r\nhello" + inner, bad, nil},
-		"a negative length":                  {head + "Content-Length: -1\r\n\r\n" + inner, bad, nil},
-		"a hexadecimal length":               {head + "Content-Length: 0x5\r\n\r\nhello" + inner, bad, nil},
-		"an underscored length":              {head + "Content-Length: 1_0\r\n\r\nhello" + inner, bad, nil},
-		"a length with a fraction":           {head + "Content-Length: 5.0\r\n\r\nhello" + inner, bad, nil},
-		"an endless length":                  {head + "Content-Length: 99999999999999999999\r\n\r\n" + inner, bad, nil},
-		"an empty length":                    {head + "Content-Length: \r\n\r\n" + inner, bad, nil},
-		"a length with a blank":              {head + "Content-Length: 5 5\r\n\r\nhello" + inner, bad, nil},
-		"blank before the colon":             {head + "Content-Length : 5\r\n\r\nhello" + inner, bad, nil}, // CVE-2019-16276
-		"tab before the colon":               {head + "Transfer-Encoding\t: chunked\r\n\r\n0\r\n\r\n" + inner, bad, nil},
-		"control in a name":                  {head + "Transfer\x01-Encoding: chunked\r\n\r\n0\r\n\r\n" + inner, bad, nil},
-		"vertical tab before chunked":        {head + "Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n" + inner, bad, nil},
-		"chunked, identity":                  {head + "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
-		"identity, chunked":                  {head + "Transfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
-		"identity":                           {head + "Transfer-Encoding: identity\r\n\r\n" + inner, []int{501}, nil},
-		"gzip, chunked":                      {head + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
-		"xchunked":                           {head + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
-		"quoted chunked":                     {head + "Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
-		"chunked twice":                      {head + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
-		"chunked and another":                {head + "Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
-		"empty transfer encoding":            {head + "Transfer-Encoding: \r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
-		"chunked folded":                     {head + "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" + next, []int{200}, first}, // a blank for the fold: RFC 9112 §5.2
-		"a folded header":                    {head + "X-A: b\r\n\tc\r\nContent-Length: 0\r\n\r\n" + next, []int{200, 200}, firstNext},
-		"a fold on the first line":           {"POST /first HTTP/1.1\r\n X: y\r\n{h}{c}\r\n" + inner, bad, nil},
-		"TE hidden in a fold":                {head + "X-A: b\r\n Transfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n" + next, []int{200, 200}, firstNext},
-		"a chunk size with an extension":     {head + "Transfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\n\r\n" + next, []int{200}, first},
-		"an extension with a bare LF":        {head + "Transfer-Encoding: chunked\r\n\r\n5;\nhello\r\n0\r\n\r\n" + inner, bad, nil}, // CVE-2025-22871
-		"a bare LF after a size":             {head + "Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n" + inner, bad, nil},
-		"a bare LF after a chunk":            {head + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\n0\r\n\r\n" + inner, bad, nil},
-		"a chunk that is longer":             {head + "Transfer-Encoding: chunked\r\n\r\n3\r\nhello\r\n0\r\n\r\n" + inner, bad, nil},
-		"a signed chunk size":                {head + "Transfer-Encoding: chunked\r\n\r\n+5\r\nhello\r\n0\r\n\r\n" + inner, bad, nil},
-		"a 0x chunk size":                    {head + "Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n" + inner, bad, nil},
-		"an empty chunk size":                {head + "Transfer-Encoding: chunked\r\n\r\n\r\nhello\r\n0\r\n\r\n" + inner, bad, nil},
-		"an endless chunk size":              {head + "Transfer-Encoding: chunked\r\n\r\n10000000000000005\r\nhello\r\n0\r\n\r\n" + inner, bad, nil},
-		"a blank after a chunk size":         {head + "Transfer-Encoding: chunked\r\n\r\n5 \r\nhello\r\n0\r\n\r\n" + next, []int{200}, first},
-		"long extensions":                    {head + "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1;"+strings.Repeat("x", 1000)+"\r\na\r\n", 40) + "0\r\n\r\n" + inner, bad, nil}, // CVE-2023-39326
-		"trailers":                           {head + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-T: v\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n" + next, []int{200}, first},
-		"a malformed trailer":                {head + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX : v\r\n\r\n" + next, []int{200}, first},
-		"bare LF for line ends":              {strings.ReplaceAll("GET /first HTTP/1.1\r\n{h}{c}\r\n", "\r\n", "\n") + next, []int{200, 200}, []string{"GET /first", "GET /next"}}, // RFC 9112 §2.2 allows it
-		"a lone CR in a value":               {head + "X-A: b\rTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n" + inner, bad, nil},
-		"a lone CR for line ends":            {"GET /first HTTP/1.1\r{h}{c}\r\r" + inner, bad, nil},
-		"NUL in a value":                     {head + "X-A: b\x00c\r\nContent-Length: 0\r\n\r\n" + inner, bad, nil},
-		"a name without a colon":             {head + "Content-Length\r\n\r\n" + inner, bad, nil},
-		"an empty name":                      {head + ": x\r\n\r\n" + inner, bad, nil},
-		"a name that is no token":            {head + "X(Y): z\r\n\r\n" + inner, bad, nil},
-		"no Host":                            {"GET /first HTTP/1.1\r\n{c}\r\n" + inner, bad, nil},
-		"an empty Host":                      {"GET /first HTTP/1.1\r\nHost:\r\n{c}Connection: close\r\n\r\n", bad, nil},
-		"two Hosts":                          {"GET /first HTTP/1.1\r\n{h}{h}{c}\r\n" + inner, bad, nil},
-		"two different Hosts":                {"GET /first HTTP/1.1\r\n{h}Host: evil\r\n{c}\r\n" + inner, bad, nil},
-		"a bad Host":                         {"GET /first HTTP/1.1\r\nHost: a b\r\n{c}\r\n" + inner, bad, nil},
-		"absolute form, bad Host":            {"GET http://evil.example/first HTTP/1.1\r\n{h}{c}Connection: close\r\n\r\n", []int{404}, nil},
-		"absolute form":                      {"GET http://{host}/first HTTP/1.1\r\n{h}{c}\r\n" + next, []int{200, 200}, firstNextGet},
-		"absolute form beats Host":           {"GET http://{host}/first HTTP/1.1\r\nHost: evil.example\r\n{c}\r\n" + next, []int{200, 200}, firstNextGet}, // RFC 9112 §3.2.2
-		"authority form":                     {"GET {host} HTTP/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
-		"three in a row, with bodies":        {head + "Content-Length: 5\r\n\r\nhello" + head + "Content-Length: 0\r\n\r\n" + next, []int{200, 200, 200}, []string{"POST /first", "POST /first", "GET /next"}},
-		"an expectation nobody knows":        {head + "Expect: 200-ok\r\nContent-Length: 5\r\n\r\nhello" + inner, []int{417}, nil},
-		"an expectation within chunks":       {head + "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + next, []int{100, 200}, first},
-		"HTTP/1.0":                           {"GET /first HTTP/1.0\r\n{h}{c}\r\n" + inner, []int{200}, []string{"GET /first"}},
-		"HTTP/1.0 without Host":              {"GET /first HTTP/1.0\r\n{c}\r\n" + inner, bad, nil},
-		"HTTP/1.0 and chunks":                {"POST /first HTTP/1.0\r\n{h}{c}Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n0 /smuggled HTTP/1.1\r\n{h}{c}\r\n0\r\n\r\n", []int{200}, first}, // RFC 9112 §6.1: faulty framing
-		"HTTP/0.9":                           {"GET /first\r\n", bad, nil},
-		"HTTP/1.2":                           {"GET /first HTTP/1.2\r\n{h}{c}Connection: close\r\n\r\n", []int{200}, []string{"GET /first"}},
-		"HTTP/2.0 by name":                   {"GET /first HTTP/2.0\r\n{h}{c}\r\n" + inner, []int{505}, nil},
-		"http in lower case":                 {"GET /first http/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
-		"a version with a blank":             {"GET /first HTTP/1.1 x\r\n{h}{c}\r\n" + inner, bad, nil},
-		"a blank in the target":              {"GET /first HTTP/1.1 HTTP/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
-		"a tab for a blank":                  {"GET\t/first\tHTTP/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
-		"a method that is no token":          {"G(T /first HTTP/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
-		"an empty method":                    {" /first HTTP/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
-		"Upgrade: h2c":                       {"GET /first HTTP/1.1\r\n{h}{c}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n" + next, []int{200}, []string{"GET /first"}},
-		"Upgrade: websocket":                 {"GET /first HTTP/1.1\r\n{h}{c}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n" + next, []int{403}, nil},
-		"connection-close and a request":     {"GET /first HTTP/1.1\r\n{h}{c}Connection: close\r\n\r\n" + inner, []int{200}, []string{"GET /first"}},
-		"a body after a refusal":             {"POST /first HTTP/1.1\r\n{h}Content-Length: {inner}\r\n\r\n" + inner + next, []int{401}, nil}, // nobody reads it, so nothing after it counts
-		"chunks after a refusal":             {"POST /first HTTP/1.1\r\n{h}Transfer-Encoding: chunked\r\n\r\n{INNER}\r\n" + inner + "\r\n0\r\n\r\n" + next, []int{401}, nil},
-		"a large body after a refusal":       {"POST /first HTTP/1.1\r\n{h}Content-Length: 300000\r\n\r\n" + strings.Repeat(inner, 4000), []int{401}, nil},
-		"Connection names the framing":       {head + "Connection: Content-Length, Transfer-Encoding, Host\r\nContent-Length: {inner}\r\n\r\n" + inner + next, []int{200, 200}, firstNext},
-		"a huge header":                      {head + "X: " + strings.Repeat("x", 80<<10) + "\r\n\r\n" + inner, []int{431}, nil},
-		"too many headers":                   {head + strings.Repeat("X: y\r\n", 20<<10) + "\r\n" + inner, []int{431}, nil},
-		"expectation with a smuggled body":   {head + "Expect: 100-continue\r\nContent-Length: {inner}\r\n\r\n" + inner + next, []int{100, 200, 200}, firstNext},
-		"a name with a form feed":            {head + "Content-Length\x0c: 5\r\n\r\nhello" + inner, bad, nil},
-		"0 bytes and chunks":                 {head + "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + next, []int{200}, first},
+		"length": {head + "Content-Length: 5\r\n\r\nhello" + next, []int{200, 200},
+			firstNext},
+		"chunks": {head + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + next, []int{200},
+			first},
+		"chunks in capitals": {head + "Transfer-Encoding: CHUNKED\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + next, []int{200},
+			first},
+		"a request inside a length": {head + "Content-Length: {inner}\r\n\r\n" + inner + next, []int{200, 200},
+			firstNext},
+		"a request inside a chunk": {head + "Transfer-Encoding: chunked\r\n\r\n{INNER}\r\n" + inner + "\r\n0\r\n\r\n" + next, []int{200}, first},
+		"a body on GET": {"GET /first HTTP/1.1\r\n{h}{c}Content-Length: {inner}\r\n\r\n" + inner + next,
+			[]int{200, 200}, []string{"GET /first", "GET /next"}},
+		"pipelining": {"GET /first HTTP/1.1\r\n{h}{c}\r\n" + next, []int{200, 200},
+			[]string{"GET /first", "GET /next"}},
+		"a blank line before the request": {"\r\n" + next, bad, nil},
+		"length and chunks": {head + "Content-Length: 5\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\n0\r\n\r\n" + next, []int{200}, first},
+		"chunks and length": {head + "Transfer-Encoding: chunked\r\nContent-Length: " +
+			"5\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + next, []int{200}, first},
+		"length hides a request, chunks end": {head + "Content-Length: {inner}\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\n0\r\n\r\n" + next, []int{200}, first},
+		"two lengths": {head + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello" + inner,
+			bad, nil},
+		"one length twice": {head + "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello" + next,
+			[]int{200, 200}, firstNext},
+		"a list of lengths":        {head + "Content-Length: 5, 5\r\n\r\nhello" + inner, bad, nil},
+		"a signed length":          {head + "Content-Length: +5\r\n\r\nhello" + inner, bad, nil},
+		"a negative length":        {head + "Content-Length: -1\r\n\r\n" + inner, bad, nil},
+		"a hexadecimal length":     {head + "Content-Length: 0x5\r\n\r\nhello" + inner, bad, nil},
+		"an underscored length":    {head + "Content-Length: 1_0\r\n\r\nhello" + inner, bad, nil},
+		"a length with a fraction": {head + "Content-Length: 5.0\r\n\r\nhello" + inner, bad, nil},
+		"an endless length":        {head + "Content-Length: 99999999999999999999\r\n\r\n" + inner, bad, nil},
+		"an empty length":          {head + "Content-Length: \r\n\r\n" + inner, bad, nil},
+		"a length with a blank":    {head + "Content-Length: 5 5\r\n\r\nhello" + inner, bad, nil},
+		"blank before the colon":   {head + "Content-Length : 5\r\n\r\nhello" + inner, bad, nil},
+		// CVE-2019-16276
+		"tab before the colon": {head + "Transfer-Encoding\t: chunked\r\n\r\n0\r\n\r\n" + inner, bad,
+			nil},
+		"control in a name": {head + "Transfer\x01-Encoding: chunked\r\n\r\n0\r\n\r\n" + inner, bad,
+			nil},
+		"vertical tab before chunked": {head + "Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n" + inner, bad,
+			nil},
+		"chunked, identity": {head + "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n" + inner,
+			[]int{501}, nil},
+		"identity, chunked": {head + "Transfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n" + inner,
+			[]int{501}, nil},
+		"identity": {head + "Transfer-Encoding: identity\r\n\r\n" + inner, []int{501}, nil},
+		"gzip, chunked": {head + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" + inner,
+			[]int{501}, nil},
+		"xchunked": {head + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + inner,
+			[]int{501}, nil},
+		"quoted chunked": {head + "Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n" + inner,
+			[]int{501}, nil},
+		"chunked twice": {head + "Transfer-Encoding: chunked\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
+		"chunked and another": {head + "Transfer-Encoding: chunked\r\nTransfer-Encoding: " +
+			"x\r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
+		"empty transfer encoding": {head + "Transfer-Encoding: \r\n\r\n0\r\n\r\n" + inner, []int{501}, nil},
+		"chunked folded": {head + "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" + next,
+			[]int{200}, first}, // a blank for the fold: RFC 9112 §5.2
+		"a folded header": {head + "X-A: b\r\n\tc\r\nContent-Length: 0\r\n\r\n" + next,
+			[]int{200, 200}, firstNext},
+		"a fold on the first line": {"POST /first HTTP/1.1\r\n X: y\r\n{h}{c}\r\n" + inner, bad, nil},
+		"TE hidden in a fold": {head + "X-A: b\r\n Transfer-Encoding: chunked\r\nContent-Length: " +
+			"0\r\n\r\n" + next, []int{200, 200}, firstNext},
+		"a chunk size with an extension": {head + "Transfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\n\r\n" + next, []int{200}, first},
+		"an extension with a bare LF": {head + "Transfer-Encoding: chunked\r\n\r\n5;\nhello\r\n0\r\n\r\n" + inner,
+			bad, nil}, // CVE-2025-22871
+		"a bare LF after a size": {head + "Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n" + inner,
+			bad, nil},
+		"a bare LF after a chunk": {head + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\n0\r\n\r\n" + inner,
+			bad, nil},
+		"a chunk that is longer": {head + "Transfer-Encoding: chunked\r\n\r\n3\r\nhello\r\n0\r\n\r\n" + inner, bad,
+			nil},
+		"a signed chunk size": {head + "Transfer-Encoding: chunked\r\n\r\n+5\r\nhello\r\n0\r\n\r\n" + inner, bad,
+			nil},
+		"a 0x chunk size": {head + "Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n" + inner, bad,
+			nil},
+		"an empty chunk size": {head + "Transfer-Encoding: chunked\r\n\r\n\r\nhello\r\n0\r\n\r\n" + inner, bad, nil},
+		"an endless chunk size": {head + "Transfer-Encoding: " +
+			"chunked\r\n\r\n10000000000000005\r\nhello\r\n0\r\n\r\n" + inner, bad, nil},
+		"a blank after a chunk size": {head + "Transfer-Encoding: chunked\r\n\r\n5 \r\nhello\r\n0\r\n\r\n" + next,
+			[]int{200}, first},
+		"long extensions": {head + "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1;"+strings.Repeat("x", 1000)+"\r\na\r\n", 40) + "0\r\n\r\n" + inner, bad, nil}, // CVE-2023-39326
+		"trailers": {head + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-T: " +
+			"v\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n" + next, []int{200}, first},
+		"a malformed trailer": {head + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX : " +
+			"v\r\n\r\n" + next, []int{200}, first},
+		"bare LF for line ends": {strings.ReplaceAll("GET /first HTTP/1.1\r\n{h}{c}\r\n", "\r\n",
+			"\n") + next, []int{200, 200}, []string{"GET /first", "GET /next"}}, // RFC 9112 §2.2 allows it
+		"a lone CR in a value": {head + "X-A: b\rTransfer-Encoding: chunked\r\nContent-Length: " +
+			"0\r\n\r\n" + inner, bad, nil},
+		"a lone CR for line ends": {"GET /first HTTP/1.1\r{h}{c}\r\r" + inner, bad, nil},
+		"NUL in a value":          {head + "X-A: b\x00c\r\nContent-Length: 0\r\n\r\n" + inner, bad, nil},
+		"a name without a colon":  {head + "Content-Length\r\n\r\n" + inner, bad, nil},
+		"an empty name":           {head + ": x\r\n\r\n" + inner, bad, nil},
+		"a name that is no token": {head + "X(Y): z\r\n\r\n" + inner, bad, nil},
+		"no Host":                 {"GET /first HTTP/1.1\r\n{c}\r\n" + inner, bad, nil},
+		"an empty Host": {"GET /first HTTP/1.1\r\nHost:\r\n{c}Connection: close\r\n\r\n", bad,
+			nil},
+		"two Hosts":           {"GET /first HTTP/1.1\r\n{h}{h}{c}\r\n" + inner, bad, nil},
+		"two different Hosts": {"GET /first HTTP/1.1\r\n{h}Host: evil\r\n{c}\r\n" + inner, bad, nil},
+		"a bad Host":          {"GET /first HTTP/1.1\r\nHost: a b\r\n{c}\r\n" + inner, bad, nil},
+		"absolute form, bad Host": {"GET http://evil.example/first HTTP/1.1\r\n{h}{c}Connection: " +
+			"close\r\n\r\n", []int{404}, nil},
+		"absolute form": {"GET http://{host}/first HTTP/1.1\r\n{h}{c}\r\n" + next, []int{200, 200},
+			firstNextGet},
+		"absolute form beats Host": {"GET http://{host}/first HTTP/1.1\r\nHost: evil.example\r\n{c}\r\n" + next,
+			[]int{200, 200}, firstNextGet}, // RFC 9112 §3.2.2
+		"authority form": {"GET {host} HTTP/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
+		"three in a row, with bodies": {head + "Content-Length: 5\r\n\r\nhello" + head + "Content-Length: " +
+			"0\r\n\r\n" + next, []int{200, 200, 200}, []string{"POST /first", "POST /first", "GET /next"}},
+		"an expectation nobody knows": {head + "Expect: 200-ok\r\nContent-Length: 5\r\n\r\nhello" + inner,
+			[]int{417}, nil},
+		"an expectation within chunks": {head + "Expect: 100-continue\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + next, []int{100, 200}, first},
+		"HTTP/1.0": {"GET /first HTTP/1.0\r\n{h}{c}\r\n" + inner, []int{200},
+			[]string{"GET /first"}},
+		"HTTP/1.0 without Host": {"GET /first HTTP/1.0\r\n{c}\r\n" + inner, bad, nil},
+		"HTTP/1.0 and chunks": {"POST /first HTTP/1.0\r\n{h}{c}Transfer-Encoding: " +
+			"chunked\r\nConnection: keep-alive\r\n\r\n0 /smuggled HTTP/1.1\r\n{h}{c}\r\n0\r\n\r\n", []int{200}, first},
+		// RFC 9112 §6.1: faulty framing
+		"HTTP/0.9": {"GET /first\r\n", bad, nil},
+		"HTTP/1.2": {"GET /first HTTP/1.2\r\n{h}{c}Connection: close\r\n\r\n", []int{200},
+			[]string{"GET /first"}},
+		"HTTP/2.0 by name":          {"GET /first HTTP/2.0\r\n{h}{c}\r\n" + inner, []int{505}, nil},
+		"http in lower case":        {"GET /first http/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
+		"a version with a blank":    {"GET /first HTTP/1.1 x\r\n{h}{c}\r\n" + inner, bad, nil},
+		"a blank in the target":     {"GET /first HTTP/1.1 HTTP/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
+		"a tab for a blank":         {"GET\t/first\tHTTP/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
+		"a method that is no token": {"G(T /first HTTP/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
+		"an empty method":           {" /first HTTP/1.1\r\n{h}{c}\r\n" + inner, bad, nil},
+		"Upgrade: h2c": {"GET /first HTTP/1.1\r\n{h}{c}Connection: Upgrade, " +
+			"HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n" + next, []int{200},
+			[]string{"GET /first"}},
+		"Upgrade: websocket": {"GET /first HTTP/1.1\r\n{h}{c}Connection: Upgrade\r\nUpgrade: " +
+			"websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n" + next,
+			[]int{403}, nil},
+		"connection-close and a request": {"GET /first HTTP/1.1\r\n{h}{c}Connection: close\r\n\r\n" + inner,
+			[]int{200}, []string{"GET /first"}},
+		"a body after a refusal": {"POST /first HTTP/1.1\r\n{h}Content-Length: {inner}\r\n\r\n" + inner + next,
+			[]int{401}, nil}, // nobody reads it, so nothing after it counts
+		"chunks after a refusal": {"POST /first HTTP/1.1\r\n{h}Transfer-Encoding: " +
+			"chunked\r\n\r\n{INNER}\r\n" + inner + "\r\n0\r\n\r\n" + next, []int{401}, nil},
+		"a large body after a refusal": {"POST /first HTTP/1.1\r\n{h}Content-Length: 300000\r\n\r\n" + strings.Repeat(inner, 4000), []int{401}, nil},
+		"Connection names the framing": {head + "Connection: Content-Length, Transfer-Encoding, " +
+			"Host\r\nContent-Length: {inner}\r\n\r\n" + inner + next, []int{200, 200}, firstNext},
+		"a huge header": {head + "X: " + strings.Repeat("x", 80<<10) + "\r\n\r\n" + inner,
+			[]int{431}, nil},
+		"too many headers": {head + strings.Repeat("X: y\r\n", 20<<10) + "\r\n" + inner, []int{431},
+			nil},
+		"expectation with a smuggled body": {head + "Expect: 100-continue\r\nContent-Length: {inner}\r\n\r\n" + inner + next, []int{100, 200, 200}, firstNext},
+		"a name with a form feed":          {head + "Content-Length\x0c: 5\r\n\r\nhello" + inner, bad, nil},
+		"0 bytes and chunks": {head + "Content-Length: 0\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + next, []int{200}, first},
 	}
 }
 
@@ -146,7 +205,8 @@ func TestP03_FramingCannotBeReadTwoWays(t *testing.T) {
 	host, cookie := "Host: "+s.host+"\r\n", "Cookie: "+s.mint(t, alice())+"\r\n"
 	fill := func(raw string) string {
 		inner := strings.NewReplacer("{h}", host, "{c}", cookie).Replace("GET /smuggled HTTP/1.1\r\n{h}{c}\r\n")
-		return strings.NewReplacer("{h}", host, "{host}", s.host, "{c}", cookie, "{inner}", fmt.Sprint(len(inner)), "{INNER}", fmt.Sprintf("%X", len(inner))).Replace(raw)
+		return strings.NewReplacer("{h}", host, "{host}", s.host, "{c}", cookie, "{inner}", fmt.Sprint(len(inner)),
+			"{INNER}", fmt.Sprintf("%X", len(inner))).Replace(raw)
 	}
 	seen := 0
 	for name, f := range framings() {
@@ -177,12 +237,14 @@ func checkOneFraming(t *testing.T, raw []byte) {
 	if n := len(h["content-length"]) + len(h["transfer-encoding"]); n > 1 {
 		t.Errorf("%d framing headers:\n%s", n, raw)
 	}
-	for _, hop := range []string{"connection", "upgrade", "http2-settings", "keep-alive", "te", "trailer", "proxy-connection"} {
+	for _, hop := range []string{"connection", "upgrade", "http2-settings", "keep-alive", "te", "trailer",
+		"proxy-connection"} {
 		if h[hop] != nil {
 			t.Errorf("%s: %q reached the app", hop, h[hop])
 		}
 	}
-	if strings.Contains(string(testenv.Body(raw)), "/smuggled") && len(h["content-length"])+len(h["transfer-encoding"]) == 0 {
+	if strings.Contains(string(testenv.Body(raw)), "/smuggled") &&
+		len(h["content-length"])+len(h["transfer-encoding"]) == 0 {
 		t.Errorf("a body without framing:\n%s", raw)
 	}
 }
@@ -194,7 +256,8 @@ func TestP03_ABrokenBodyNeverLooksWhole(t *testing.T) {
 	s := newTestSite(t, setup{})
 	cookie := "Cookie: " + s.mint(t, alice())
 	for name, raw := range map[string]string{
-		"chunks": rawRequest("POST", "/x", s.host, cookie, "Accept: text/html", "Transfer-Encoding: chunked") + "5\r\nhello\r\nzz\r\n",
+		"chunks": rawRequest("POST", "/x", s.host, cookie, "Accept: text/html",
+			"Transfer-Encoding: chunked") + "5\r\nhello\r\nzz\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := s.talk(t, raw)
@@ -225,16 +288,19 @@ func TestP03_ABrokenBodyNeverLooksWhole(t *testing.T) {
 // answer to another request, which may be another person's (RFC 9112 §9.2).
 func TestP03_AnAppsSurplusIsNobodysAnswer(t *testing.T) {
 	t.Parallel()
-	const good, evil = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+	const good, evil = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 200 OK\r\nContent-Length: " +
+		"4\r\n\r\nevil"
 	for name, tt := range map[string]struct{ method, raw string }{
-		"two answers":              {"GET", good + evil},
-		"a body to HEAD":           {"HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 61\r\n\r\n" + evil},
-		"a body of 204":            {"GET", "HTTP/1.1 204 None\r\nContent-Length: 61\r\n\r\n" + evil},
-		"a body of 304":            {"GET", "HTTP/1.1 304 Same\r\nTransfer-Encoding: chunked\r\n\r\n" + evil},
-		"more than the length":     {"GET", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx" + evil},
-		"chunks and a length":      {"GET", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + evil},
+		"two answers":          {"GET", good + evil},
+		"a body to HEAD":       {"HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 61\r\n\r\n" + evil},
+		"a body of 204":        {"GET", "HTTP/1.1 204 None\r\nContent-Length: 61\r\n\r\n" + evil},
+		"a body of 304":        {"GET", "HTTP/1.1 304 Same\r\nTransfer-Encoding: chunked\r\n\r\n" + evil},
+		"more than the length": {"GET", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx" + evil},
+		"chunks and a length": {"GET", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\n0\r\n\r\n" + evil},
 		"an interim answer behind": {"GET", good + "HTTP/1.1 103 Early\r\nX: evil\r\n\r\n" + evil},
-		"a fold in a header":       {"GET", "HTTP/1.1 200 OK\r\nX: y\r\n Content-Length: 61\r\nContent-Length: 2\r\n\r\nok" + evil},
+		"a fold in a header": {"GET", "HTTP/1.1 200 OK\r\nX: y\r\n Content-Length: 61\r\nContent-Length: " +
+			"2\r\n\r\nok" + evil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newTestSite(t, setup{})
@@ -260,7 +326,8 @@ func TestP03_HTTP2PseudoHeadersAreChecked(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{TLS: true})
 	cookie := s.mint(t, alice())
-	usual := [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", s.host}, {":path", "/x"}, {"cookie", cookie}}
+	usual := [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", s.host}, {":path", "/x"},
+		{"cookie", cookie}}
 	with := func(name, value string, more ...[2]string) [][2]string {
 		out := slices.Clone(usual)
 		for i := range out {
@@ -274,20 +341,22 @@ func TestP03_HTTP2PseudoHeadersAreChecked(t *testing.T) {
 		headers [][2]string
 		targets []string // that the app may see
 	}{
-		"usual":                    {usual, []string{"GET /x"}},
-		"path without a slash":     {with(":path", "admin"), nil},
-		"path *":                   {with(":path", "*"), nil},
-		"empty path":               {with(":path", ""), nil},
-		"path of two slashes":      {with(":path", "//admin"), nil},
-		"absolute path":            {with(":path", "http://other/admin"), nil},
-		"dots":                     {with(":path", "/open/../admin"), nil},
-		"fragment":                 {with(":path", "/admin#/open"), nil},
-		"blank in path":            {with(":path", "/x HTTP/1.1\r\nX: y"), nil},
-		"scheme in capitals":       {with(":scheme", "HTTPS"), []string{"GET /x", ""}},
-		"CONNECT":                  {[][2]string{{":method", "CONNECT"}, {":authority", "internal:22"}, {"cookie", cookie}}, nil},
-		"TRACE":                    {with(":method", "TRACE"), nil},
-		"method with a blank":      {with(":method", "GET /admin HTTP/1.1\r\nX:"), nil},
-		"no authority, a Host":     {append(slices.DeleteFunc(slices.Clone(usual), func(h [2]string) bool { return h[0] == ":authority" }), [2]string{"host", s.host}), []string{"GET /x"}},
+		"usual":                {usual, []string{"GET /x"}},
+		"path without a slash": {with(":path", "admin"), nil},
+		"path *":               {with(":path", "*"), nil},
+		"empty path":           {with(":path", ""), nil},
+		"path of two slashes":  {with(":path", "//admin"), nil},
+		"absolute path":        {with(":path", "http://other/admin"), nil},
+		"dots":                 {with(":path", "/open/../admin"), nil},
+		"fragment":             {with(":path", "/admin#/open"), nil},
+		"blank in path":        {with(":path", "/x HTTP/1.1\r\nX: y"), nil},
+		"scheme in capitals":   {with(":scheme", "HTTPS"), []string{"GET /x", ""}},
+		"CONNECT": {[][2]string{{":method", "CONNECT"}, {":authority", "internal:22"},
+			{"cookie", cookie}}, nil},
+		"TRACE":               {with(":method", "TRACE"), nil},
+		"method with a blank": {with(":method", "GET /admin HTTP/1.1\r\nX:"), nil},
+		"no authority, a Host": {append(slices.DeleteFunc(slices.Clone(usual),
+			func(h [2]string) bool { return h[0] == ":authority" }), [2]string{"host", s.host}), []string{"GET /x"}},
 		"authority and other Host": {with("", "", [2]string{"host", "evil.example"}), nil},
 		"foreign authority":        {with(":authority", "evil.example"), nil},
 		"authority with a user":    {with(":authority", "a@"+s.host), nil},
@@ -300,8 +369,10 @@ func TestP03_HTTP2PseudoHeadersAreChecked(t *testing.T) {
 		"length without a body":    {with("", "", [2]string{"content-length", "5"}), nil},
 		"line break in a value":    {with("", "", [2]string{"x-a", "b\r\nX-Forwarded-User: forged"}), nil},
 		"NUL in a value":           {with("", "", [2]string{"x-a", "b\x00c"}), nil},
-		"cookie crumbs":            {with("cookie", "a=b", [2]string{"cookie", cookie}, [2]string{"cookie", "c=d"}), []string{"GET /x"}},
-		"forged identity":          {with("", "", [2]string{"x-forwarded-user", "forged"}, [2]string{"x_forwarded_user", "forged"}), []string{"GET /x"}},
+		"cookie crumbs": {with("cookie", "a=b", [2]string{"cookie", cookie}, [2]string{"cookie", "c=d"}),
+			[]string{"GET /x"}},
+		"forged identity": {with("", "", [2]string{"x-forwarded-user", "forged"},
+			[2]string{"x_forwarded_user", "forged"}), []string{"GET /x"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := len(s.app.Requests())
@@ -318,7 +389,8 @@ func TestP03_HTTP2PseudoHeadersAreChecked(t *testing.T) {
 				}
 				checkOneFraming(t, fresh[0])
 			}
-			if len(fresh) > 1 || (tt.targets == nil && got != "") || (tt.targets != nil && !slices.Contains(tt.targets, got)) {
+			if len(fresh) > 1 || (tt.targets == nil && got != "") ||
+				(tt.targets != nil && !slices.Contains(tt.targets, got)) {
 				t.Errorf("the app received %d requests, first %q; allowed %q", len(fresh), got, tt.targets)
 			}
 		})
@@ -336,13 +408,15 @@ func TestContentLengthZeroReachesTheApp(t *testing.T) {
 			for _, told := range []bool{true, false} {
 				before := len(s.app.Requests())
 				if front.TLS {
-					headers := [][2]string{{":method", method}, {":scheme", "https"}, {":authority", s.host}, {":path", "/x"}, {"cookie", cookie}}
+					headers := [][2]string{{":method", method}, {":scheme", "https"}, {":authority", s.host},
+						{":path", "/x"}, {"cookie", cookie}}
 					if told {
 						headers = append(headers, [2]string{"content-length", "0"})
 					}
 					sendHTTP2(t, s.addr, headers)
 				} else {
-					head := method + " /x HTTP/1.1\r\nHost: " + s.host + "\r\nCookie: " + cookie + "\r\nConnection: close\r\n"
+					head := method + " /x HTTP/1.1\r\nHost: " + s.host + "\r\nCookie: " + cookie + "\r\nConnection: " +
+						"close\r\n"
 					if told {
 						head += "Content-Length: 0\r\n"
 					}
@@ -353,8 +427,10 @@ func TestContentLengthZeroReachesTheApp(t *testing.T) {
 					t.Fatalf("%s: the app received %d requests", method, len(fresh))
 				}
 				checkOneFraming(t, fresh[0])
-				always := method == "POST" || method == "PUT" || method == "PATCH" // RFC 9110 §8.6: these should have one
-				if got := testenv.HeaderLines(fresh[0], "Content-Length"); slices.Equal(got, []string{"0"}) != (told || always) {
+				always := method == "POST" || method == "PUT" ||
+					method == "PATCH" // RFC 9110 §8.6: these should have one
+				if got := testenv.HeaderLines(fresh[0], "Content-Length"); slices.Equal(got, []string{"0"}) != (told ||
+					always) {
 					t.Errorf("%s, TLS %v, told %v: Content-Length at the app: %q", method, front.TLS, told, got)
 				}
 			}
@@ -413,7 +489,8 @@ func framingsHTTP2(host string) map[string]framingHTTP2 {
 		"chunked":                          {[][2]string{{"transfer-encoding", "chunked"}}, ten, "refused"},
 		"an extended CONNECT":              {[][2]string{{":protocol", "websocket"}}, ten, "refused"},
 	}
-	for _, v := range []string{"+10", "-1", "0x0a", "10, 10", "10,3", "", "1e1", "1_0", "10.0", " ", "abc", "99999999999999999999", "9223372036854775808"} {
+	for _, v := range []string{"+10", "-1", "0x0a", "10, 10", "10,3", "", "1e1", "1_0", "10.0", " ", "abc",
+		"99999999999999999999", "9223372036854775808"} {
 		all[fmt.Sprintf("length %q", v)] = framingHTTP2{length(v), ten, "refused"}
 		all[fmt.Sprintf("length %q, no body", v)] = framingHTTP2{length(v), nil, "refused"}
 	}
@@ -432,8 +509,9 @@ func TestP03_HTTP2FramingCannotBeReadTwoWays(t *testing.T) {
 			answers, paths := map[string]string{}, map[string]string{}
 			for name, f := range framingsHTTP2(s.host) {
 				paths[name] = fmt.Sprintf("/row/%d", len(paths))
-				answers[name] = s.talkHTTP2(t, append([][2]string{{":method", "PUT"}, {":scheme", scheme}, {":authority", s.host},
-					{":path", paths[name]}, {"cookie", cookie}}, f.fields...), f.bodies)
+				answers[name] = s.talkHTTP2(t,
+					append([][2]string{{":method", "PUT"}, {":scheme", scheme}, {":authority", s.host},
+						{":path", paths[name]}, {"cookie", cookie}}, f.fields...), f.bodies)
 			}
 			s.server.Close() // waits for the handlers
 			app := map[string]string{}

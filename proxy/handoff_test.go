@@ -31,11 +31,13 @@ func hostRoutes() []authz.Route {
 		{Name: "app", Host: appHost, Path: "/", Access: everybody},
 		{Name: "open", Host: appHost, Path: "/open", Access: authz.Access{Public: true}},
 		{Name: "wiki", Host: wikiHost, Path: "/", Access: everybody, WebSocket: authz.WebSocket{Allowed: true}},
-		{Name: "bank", Host: wikiHost, Path: "/bank", Access: authz.Access{Rules: []authz.Rule{{Orgs: []string{"main:birch"}}}}},
+		{Name: "bank", Host: wikiHost, Path: "/bank",
+			Access: authz.Access{Rules: []authz.Rule{{Orgs: []string{"main:birch"}}}}},
 		{Name: "files", Host: filesHost, Path: "/", Access: everybody},
 		{Name: "any", Host: "*.any.localhost", Path: "/", Access: everybody},
 		{Name: "www", Host: "www.localhost", Path: "/", Access: authz.Access{Public: true}},
-		{Name: "tenant", Host: "{org}.tenants.localhost", Orgs: []string{"acme", "cedar"}, Path: "/", Access: everybody},
+		{Name: "tenant", Host: "{org}.tenants.localhost", Orgs: []string{"acme", "cedar"}, Path: "/",
+			Access: everybody},
 	}
 }
 
@@ -117,8 +119,9 @@ func TestOneSignInOpensAllHosts(t *testing.T) {
 		t.Errorf("%s", way(page))
 	}
 	page = b.Open("http://" + wikiHost + "/deep?week=47&by=%C3%A4+b&u=https://x.example/?a=b")
-	if got, want := way(page), "302 wiki.localhost/deep?week → 302 app.localhost/handoff?want → 303 app.localhost/callback/main?code → "+
-		"303 app.localhost/handoff?want → 303 wiki.localhost/handoff?grant → 200 wiki.localhost/deep?week"; got != want {
+	if got, want := way(page), "302 wiki.localhost/deep?week → 302 app.localhost/handoff?want → 303 "+
+		"app.localhost/callback/main?code → 303 app.localhost/handoff?want → 303 wiki.localhost/handoff?grant → 200 "+
+		"wiki.localhost/deep?week"; got != want {
 		t.Errorf("with a sign-in:\n%s\nwant\n%s", got, want)
 	}
 	if page.URL.RawQuery != "week=47&by=%C3%A4+b&u=https://x.example/?a=b" {
@@ -136,7 +139,8 @@ func TestOneSignInOpensAllHosts(t *testing.T) {
 		}
 	}
 	page = b.Open("http://" + filesHost + "/x")
-	if got, want := way(page), "302 files.localhost/x → 303 app.localhost/handoff?want → 303 files.localhost/handoff?grant → 200 files.localhost/x"; got != want {
+	if got, want := way(page), "302 files.localhost/x → 303 app.localhost/handoff?want → 303 "+
+		"files.localhost/handoff?grant → 200 files.localhost/x"; got != want {
 		t.Errorf("without a sign-in:\n%s\nwant\n%s", got, want)
 	}
 	if got := way(b.Open("http://" + filesHost + "/y")); got != "200 files.localhost/y" {
@@ -146,7 +150,8 @@ func TestOneSignInOpensAllHosts(t *testing.T) {
 		t.Errorf("a host of a wildcard: %s", got)
 	}
 	root, wiki, files := s.sessionAt(b, appHost), s.sessionAt(b, wikiHost), s.sessionAt(b, filesHost)
-	if root == nil || wiki == nil || files == nil || root.Root != wiki.Root || wiki.Root != files.Root || wiki.ID == files.ID {
+	if root == nil || wiki == nil || files == nil || root.Root != wiki.Root || wiki.Root != files.Root ||
+		wiki.ID == files.ID {
 		t.Fatalf("app %+v\nwiki %+v\nfiles %+v", root, wiki, files)
 	}
 	if text := s.log.text(t); strings.Contains(text, "grant=") || strings.Contains(text, "want=") {
@@ -165,10 +170,12 @@ func TestOnlyOpeningAPageBeginsAHandOff(t *testing.T) {
 	t.Parallel()
 	s := newHosts(t, setup{Login: everybodyIs(alice())})
 	wiki := "http://" + wikiHost
-	if a := s.get(t, wiki+"/x"); a.status != 401 || jsonOf(t, a.body)["login_url"] != wiki+prefix+"/login" || a.header["Set-Cookie"] != nil {
+	if a := s.get(t, wiki+"/x"); a.status != 401 || jsonOf(t, a.body)["login_url"] != wiki+prefix+"/login" ||
+		a.header["Set-Cookie"] != nil {
 		t.Errorf("a program: %d %s", a.status, a.body)
 	}
-	if a := s.ask(t, "POST", wiki+"/x", "a=b", navigate("Referer: "+wiki+"/form?id=1")...); a.status != 401 || a.header["Set-Cookie"] != nil ||
+	if a := s.ask(t, "POST", wiki+"/x", "a=b", navigate("Referer: "+wiki+"/form?id=1")...); a.status != 401 ||
+		a.header["Set-Cookie"] != nil ||
 		!strings.Contains(a.body, wiki+prefix+"/login?return_to=%2Fform%3Fid%3D1") {
 		t.Errorf("a form: %d %s", a.status, a.body)
 	}
@@ -244,17 +251,21 @@ func TestP06_AStolenGrantSignsNobodyIn(t *testing.T) {
 		url     string
 		hosts   []string
 	}{
-		"in a browser that was never here":   {fresh, stolen, []string{wikiHost}},
-		"in a browser that was here":         {usedHere, stolen, []string{wikiHost}},
-		"at another host":                    {owner, foreign, []string{filesHost}},
-		"at another host, another browser":   {usedHere, foreign, []string{filesHost}},
-		"at the public host":                 {fresh, atPublic, []string{appHost}},
-		"changed":                            {owner, stolen[:len(stolen)-20] + "AAAAAAAAAAAAAAAAAAAA", []string{wikiHost}},
-		"cut":                                {owner, stolen[:len(stolen)-10], []string{wikiHost}},
-		"missing":                            {owner, "http://" + wikiHost + prefix + "/handoff", []string{wikiHost}},
-		"empty":                              {owner, "http://" + wikiHost + prefix + "/handoff?grant=", []string{wikiHost}},
-		"a grant where a want belongs":       {owner, "http://" + appHost + prefix + "/handoff?want=" + grant, []string{wikiHost}},
-		"at a host of nobody's, by wildcard": {usedHere, strings.Replace(stolen, wikiHost, "a.any.localhost", 1), []string{"a.any.localhost"}},
+		"in a browser that was never here": {fresh, stolen, []string{wikiHost}},
+		"in a browser that was here":       {usedHere, stolen, []string{wikiHost}},
+		"at another host":                  {owner, foreign, []string{filesHost}},
+		"at another host, another browser": {usedHere, foreign, []string{filesHost}},
+		"at the public host":               {fresh, atPublic, []string{appHost}},
+		"changed": {owner, stolen[:len(stolen)-20] + "AAAAAAAAAAAAAAAAAAAA",
+			[]string{wikiHost}},
+		"cut":     {owner, stolen[:len(stolen)-10], []string{wikiHost}},
+		"missing": {owner, "http://" + wikiHost + prefix + "/handoff", []string{wikiHost}},
+		"empty": {owner, "http://" + wikiHost + prefix + "/handoff?grant=",
+			[]string{wikiHost}},
+		"a grant where a want belongs": {owner, "http://" + appHost + prefix + "/handoff?want=" + grant,
+			[]string{wikiHost}},
+		"at a host of nobody's, by wildcard": {usedHere, strings.Replace(stolen, wikiHost, "a.any.localhost", 1),
+			[]string{"a.any.localhost"}},
 	} {
 		b := tc.browser()
 		b.MaxHops = 0
@@ -302,7 +313,8 @@ func TestP06_AGrantIsForHalfAMinuteAndForOneUse(t *testing.T) {
 		t.Fatal(way(page))
 	}
 	before := cookiesAt(b, wikiHost)
-	if got := way(b.Open(used)); got != "303 wiki.localhost/handoff?grant → 200 wiki.localhost/deep?x" || cookiesAt(b, wikiHost) != before {
+	if got := way(b.Open(used)); got != "303 wiki.localhost/handoff?grant → 200 wiki.localhost/deep?x" ||
+		cookiesAt(b, wikiHost) != before {
 		t.Errorf("again, with a session: %s", got)
 	}
 	s.forget(b, wikiHost)
@@ -317,7 +329,8 @@ func TestP06_AGrantIsForHalfAMinuteAndForOneUse(t *testing.T) {
 		t.Errorf("late: %s", way(page))
 	}
 	b.MaxHops = 10
-	if got := way(b.Open(late)); got != "302 files.localhost/handoff?grant → 303 app.localhost/handoff?want → 303 files.localhost/handoff?grant → 200 files.localhost/deep" {
+	if got := way(b.Open(late)); got != "302 files.localhost/handoff?grant → 303 app.localhost/handoff?want → 303 "+
+		"files.localhost/handoff?grant → 200 files.localhost/deep" {
 		t.Errorf("late, it begins again: %s", got)
 	}
 	if got := way(b.Open(late)); got != "303 files.localhost/handoff?grant → 200 files.localhost/deep" {
@@ -387,10 +400,12 @@ func TestP10_SigningOutOnOneHostSignsOutOnAll(t *testing.T) {
 		if a := s.get(t, "http://"+appHost+"/x", app); a.status != 401 {
 			t.Errorf("from %s: app answers %d", from, a.status)
 		}
-		if got := way(b.Open("http://" + from + prefix + "/logout")); !strings.HasSuffix(got, "200 app.localhost/logout") {
+		if got := way(b.Open("http://" + from + prefix + "/logout")); !strings.HasSuffix(got,
+			"200 app.localhost/logout") {
 			t.Errorf("signed out already, from %s: %s", from, got)
 		}
-		other := s.ask(t, "POST", "http://"+from+prefix+"/logout", "", "Origin: http://"+filesHost, "Sec-Fetch-Site: same-site", files)
+		other := s.ask(t, "POST", "http://"+from+prefix+"/logout", "", "Origin: http://"+filesHost, "Sec-Fetch-Site: "+
+			"same-site", files)
 		if other.status != 403 {
 			t.Errorf("a form of another host signs out: %d", other.status)
 		}
@@ -427,7 +442,8 @@ func TestAHandOverIsRepeatedForPagesOnly(t *testing.T) {
 			t.Errorf("%s: %d to %q", name, a.status, a.header.Get("Location"))
 		}
 	}
-	if got := way(b.Open("http://" + wikiHost + "/a?b=c")); got != "302 wiki.localhost/a?b → 303 app.localhost/handoff?want → 303 wiki.localhost/handoff?grant → 200 wiki.localhost/a?b" {
+	if got := way(b.Open("http://" + wikiHost + "/a?b=c")); got != "302 wiki.localhost/a?b → 303 "+
+		"app.localhost/handoff?want → 303 wiki.localhost/handoff?grant → 200 wiki.localhost/a?b" {
 		t.Errorf("after 15 minutes: %s", got)
 	}
 	if got := way(b.Open("http://" + wikiHost + "/a?b=c")); got != "200 wiki.localhost/a?b" {
@@ -466,7 +482,8 @@ func TestTheUseOfAnotherHostKeepsTheSignIn(t *testing.T) {
 	}
 	hits := len(s.app.Requests())
 	page := b.Open("http://" + wikiHost + "/a")
-	if strings.Contains(way(page), "callback") || page.Status != 200 || len(s.app.Requests()) != hits+1 || s.sessionAt(b, appHost) == nil {
+	if strings.Contains(way(page), "callback") || page.Status != 200 || len(s.app.Requests()) != hits+1 ||
+		s.sessionAt(b, appHost) == nil {
 		t.Errorf("%s", way(page))
 	}
 	// Without that it idles out: nobody used any host.
@@ -489,7 +506,8 @@ func TestP01_AnOrganizationsHostIsForThatOrganization(t *testing.T) {
 	t.Parallel()
 	s, b := tenants(t)
 	page := b.Open("http://acme.tenants.localhost/deep?a=1")
-	if page.Status != 200 || page.URL.RequestURI() != "/deep?a=1" || fmt.Sprint(s.told(t)["x-forwarded-org-id"]) != "[acme]" {
+	if page.Status != 200 || page.URL.RequestURI() != "/deep?a=1" ||
+		fmt.Sprint(s.told(t)["x-forwarded-org-id"]) != "[acme]" {
 		t.Fatalf("%s: told %v", way(page), s.told(t))
 	}
 	if root := s.sessionAt(b, appHost); !root.Identity.MustPick() {
@@ -500,14 +518,17 @@ func TestP01_AnOrganizationsHostIsForThatOrganization(t *testing.T) {
 	if page.URL.Host != appHost || !strings.Contains(page.Body, "Choose an organization") {
 		t.Fatalf("%s\n%s", way(page), page.Body)
 	}
-	if csp := page.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "form-action 'self' http://"+wikiHost+";") {
+	if csp := page.Header.Get("Content-Security-Policy"); !strings.Contains(csp,
+		"form-action 'self' http://"+wikiHost+";") {
 		t.Errorf("the choice may not lead there: %s", csp)
 	}
 	page = b.Submit(page, "org", "main:birch")
-	if page.Status != 200 || page.URL.String() != "http://wiki.localhost/deep?a=2" || fmt.Sprint(s.told(t)["x-forwarded-org-id"]) != "[main:birch]" {
+	if page.Status != 200 || page.URL.String() != "http://wiki.localhost/deep?a=2" ||
+		fmt.Sprint(s.told(t)["x-forwarded-org-id"]) != "[main:birch]" {
 		t.Errorf("%s: told %v", way(page), s.told(t))
 	}
-	if page = b.Open("http://acme.tenants.localhost/"); len(page.Hops) != 1 || fmt.Sprint(s.told(t)["x-forwarded-org-id"]) != "[acme]" {
+	if page = b.Open("http://acme.tenants.localhost/"); len(page.Hops) != 1 ||
+		fmt.Sprint(s.told(t)["x-forwarded-org-id"]) != "[acme]" {
 		t.Errorf("%s: told %v", way(page), s.told(t))
 	}
 	// A switch at the public host is one on the hosts that follow it.
@@ -517,7 +538,8 @@ func TestP01_AnOrganizationsHostIsForThatOrganization(t *testing.T) {
 	if a := s.get(t, "http://"+wikiHost+"/", wiki); a.status != 401 {
 		t.Errorf("the wiki still takes her for Birch: %d", a.status)
 	}
-	if page = b.Open("http://" + wikiHost + "/"); page.Status != 200 || fmt.Sprint(s.told(t)["x-forwarded-org-id"]) != "[acme]" {
+	if page = b.Open("http://" + wikiHost + "/"); page.Status != 200 ||
+		fmt.Sprint(s.told(t)["x-forwarded-org-id"]) != "[acme]" {
 		t.Errorf("%s: told %v", way(page), s.told(t))
 	}
 	if page = b.Open("http://acme.tenants.localhost/"); len(page.Hops) != 1 {
@@ -529,7 +551,8 @@ func TestP01_WhoDoesNotBelongToAHostsOrganizationIsTold(t *testing.T) {
 	t.Parallel()
 	s, b := tenants(t)
 	page := b.Open("http://cedar.tenants.localhost/deep")
-	if page.Status != 403 || page.URL.Host != appHost || s.sessionAt(b, "cedar.tenants.localhost") != nil || len(s.app.Requests()) != 0 {
+	if page.Status != 403 || page.URL.Host != appHost || s.sessionAt(b, "cedar.tenants.localhost") != nil ||
+		len(s.app.Requests()) != 0 {
 		t.Fatalf("%s", way(page))
 	}
 	for _, words := range []string{"cedar.tenants.localhost is for cedar, and your account does not belong to it.",
@@ -563,7 +586,8 @@ func TestARefusalOnAnotherHostLeadsOn(t *testing.T) {
 	if page.Status != 200 || page.URL.String() != "http://wiki.localhost/bank?a=1" {
 		t.Errorf("%s", way(page))
 	}
-	if got := way(b.Open("http://" + wikiHost + prefix + "/account")); got != "303 wiki.localhost/account → 200 app.localhost/account" {
+	if got := way(b.Open("http://" + wikiHost + prefix + "/account")); got != "303 wiki.localhost/account → 200 "+
+		"app.localhost/account" {
 		t.Errorf("the account: %s", got)
 	}
 	// As somebody else: the first one is gone, on all hosts.
@@ -589,7 +613,8 @@ func TestTheEndpointsOfAnotherHost(t *testing.T) {
 	hits := len(s.app.Requests())
 	cookie := cookiesAt(b, wikiHost)
 	for path, want := range map[string]int{
-		"login": 303, "handoff": 400, "logout": 200, "session": 200, "jwks.json": 200, "mark.svg": 200, "account": 303, "organization": 303,
+		"login": 303, "handoff": 400, "logout": 200, "session": 200, "jwks.json": 200, "mark.svg": 200, "account": 303,
+		"organization":  303,
 		"callback/main": 404, "connect/x": 404, "backchannel-logout/main": 404, "nothing": 404, "": 404,
 	} {
 		if a := s.get(t, "http://"+wikiHost+prefix+"/"+path, navigate(cookie)...); a.status != want {
@@ -607,7 +632,8 @@ func TestTheEndpointsOfAnotherHost(t *testing.T) {
 		t.Errorf("a public host: %d", a.status)
 	}
 	b = s.browser(t)
-	if got := way(b.Open("http://" + wikiHost + "./deep")); !strings.HasPrefix(got, "302 wiki.localhost./deep → 302 wiki.localhost/login?return_to → 302 app") ||
+	if got := way(b.Open("http://" + wikiHost + "./deep")); !strings.HasPrefix(got, "302 wiki.localhost./deep → 302 "+
+		"wiki.localhost/login?return_to → 302 app") ||
 		!strings.HasSuffix(got, "→ 200 wiki.localhost/deep") {
 		t.Errorf("with a dot at its end: %s", got)
 	}
@@ -624,7 +650,8 @@ func TestAFrameIsHandedItsSession(t *testing.T) {
 	if page.Status != 401 || page.URL.Host != appHost || !strings.Contains(page.Body, `target="_top"`) {
 		t.Fatalf("%s\n%s", way(page), page.Body)
 	}
-	if csp := page.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "frame-ancestors 'self' http://"+appHost+" http://"+wikiHost+";") {
+	if csp := page.Header.Get("Content-Security-Policy"); !strings.Contains(csp,
+		"frame-ancestors 'self' http://"+appHost+" http://"+wikiHost+";") {
 		t.Errorf("who may frame it: %s", csp)
 	}
 	b.Frame = false
@@ -647,7 +674,8 @@ func TestAHandOffWaitsForItsStore(t *testing.T) {
 	s := newHosts(t, setup{Login: everybodyIs(alice()), Once: lostStore{}})
 	b := s.browser(t)
 	page := b.Open("http://" + wikiHost + "/deep")
-	if page.Status != 503 || page.Header.Get("Retry-After") != "5" || s.sessionAt(b, wikiHost) != nil || len(s.app.Requests()) != 0 {
+	if page.Status != 503 || page.Header.Get("Retry-After") != "5" || s.sessionAt(b, wikiHost) != nil ||
+		len(s.app.Requests()) != 0 {
 		t.Errorf("%s %v", way(page), page.Header)
 	}
 	if page := b.Open("http://" + appHost + "/deep"); page.Status != 200 {
@@ -666,7 +694,8 @@ func TestP06_AGrantIsUsedOnceOnAllReplicas(t *testing.T) {
 	b.Open("http://" + appHost + "/")
 	to := first.grantFor(t, b, wikiHost, "/deep")
 	cookie := cookiesAt(b, wikiHost)
-	if a := second.get(t, to, navigate(cookie)...); a.status != 303 || a.header.Get("Location") != "http://wiki.localhost/deep" {
+	if a := second.get(t, to, navigate(cookie)...); a.status != 303 ||
+		a.header.Get("Location") != "http://wiki.localhost/deep" {
 		t.Errorf("the one: %d %v", a.status, a.header)
 	}
 	if a := first.get(t, to, navigate(cookie)...); a.status != 400 {
@@ -687,7 +716,8 @@ func TestAHandOffThatDoesNotStickEndsWithAPage(t *testing.T) {
 		s.forget(b, wikiHost)
 	}
 	b.MaxHops = 10
-	if page.Status != 400 || !strings.Contains(page.Body, "Signing in does not stick") || !strings.Contains(page.Body, `href="http://wiki.localhost`+prefix+`/login?return_to=%2Fdeep"`) {
+	if page.Status != 400 || !strings.Contains(page.Body, "Signing in does not stick") ||
+		!strings.Contains(page.Body, `href="http://wiki.localhost`+prefix+`/login?return_to=%2Fdeep"`) {
 		t.Errorf("%s\n%s", way(page), page.Body)
 	}
 	if page = b.Open("http://" + wikiHost + "/deep"); page.Status != 200 { // and may try again
@@ -731,7 +761,8 @@ func TestP05_AHandOffLeadsOnlyToHostsOfRoutes(t *testing.T) {
 	t.Parallel()
 	key := session.NewKey(time.Now().Add(-time.Hour))
 	before := newHosts(t, setup{Login: everybodyIs(alice()), Key: key})
-	after := newHosts(t, setup{Login: everybodyIs(alice()), Key: key, Routes: slices.DeleteFunc(hostRoutes(), func(r authz.Route) bool { return r.Host == wikiHost })})
+	after := newHosts(t, setup{Login: everybodyIs(alice()), Key: key,
+		Routes: slices.DeleteFunc(hostRoutes(), func(r authz.Route) bool { return r.Host == wikiHost })})
 	want := before.get(t, "http://"+wikiHost+"/x", navigate()...).header.Get("Location")
 	b := after.browser(t)
 	b.Open("http://" + appHost + "/")
@@ -747,7 +778,8 @@ func TestP05_AHandOffLeadsOnlyToHostsOfRoutes(t *testing.T) {
 			t.Errorf("%q leads to %s", to, page.URL)
 		}
 	}
-	for _, sealed := range []string{"", "x", "%00", strings.Repeat("A", 3000), want[strings.Index(want, "want=")+5:] + "&want=x"} {
+	for _, sealed := range []string{"", "x", "%00", strings.Repeat("A", 3000),
+		want[strings.Index(want, "want=")+5:] + "&want=x"} {
 		page := b.Open("http://" + appHost + prefix + "/login?return_to=" + url.QueryEscape(prefix+"/handoff?want="+sealed))
 		if page.URL.Host != appHost {
 			t.Errorf("%.40q leads to %s", sealed, page.URL)
@@ -768,7 +800,8 @@ func TestTheChoiceOfAProviderLeadsBackToTheHost(t *testing.T) {
 	if csp := page.Header.Get("Content-Security-Policy"); !strings.Contains(csp, " http://"+wikiHost+";") {
 		t.Errorf("the form may not lead there: %s", csp)
 	}
-	if page = b.Submit(page, "provider", "main"); page.Status != 200 || page.URL.Host != wikiHost || len(page.URL.RawQuery) != 900 {
+	if page = b.Submit(page, "provider", "main"); page.Status != 200 || page.URL.Host != wikiHost ||
+		len(page.URL.RawQuery) != 900 {
 		t.Errorf("%s", way(page))
 	}
 	b = s.browser(t)
@@ -816,7 +849,8 @@ func TestAHandOffAsksTheProviderAgain(t *testing.T) {
 	s.provider.Set(testenv.Fault{Endpoint: testenv.Token, Claims: testenv.With("groups", []string{"engineering"})})
 	page = b.Open("http://" + wikiHost + "/deep?q=1%2F2")
 	silently(t, s, page)
-	if page.Status != 200 || page.URL.String() != "http://wiki.localhost/deep?q=1%2F2" || strings.Contains(fmt.Sprint(s.told(t)), "admins") {
+	if page.Status != 200 || page.URL.String() != "http://wiki.localhost/deep?q=1%2F2" ||
+		strings.Contains(fmt.Sprint(s.told(t)), "admins") {
 		t.Errorf("%s: told %v", way(page), s.told(t))
 	}
 }

@@ -114,7 +114,8 @@ type testSite struct {
 func usualRoutes(host string) []authz.Route {
 	return []authz.Route{
 		{Name: "app", Host: host, Path: "/", Access: authz.Access{Authenticated: true}},
-		{Name: "admin", Host: host, Path: "/admin", Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}}}},
+		{Name: "admin", Host: host, Path: "/admin",
+			Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}}}},
 		{Name: "open", Host: host, Path: "/open", Access: authz.Access{Public: true}},
 		{Name: "logo", Host: host, Path: "/logo.svg", Exact: true, Access: authz.Access{Public: true}},
 	}
@@ -135,7 +136,8 @@ func bob() identity.Identity {
 
 func newTestSite(tb testing.TB, o setup) *testSite {
 	tb.Helper()
-	s := &testSite{claims: o.Claims, reauth: cmp.Or(o.Reauth, login.NoReauth), clock: testenv.NewClock(), log: newLogSink(), metrics: prometheus.NewRegistry()}
+	s := &testSite{claims: o.Claims, reauth: cmp.Or(o.Reauth, login.NoReauth), clock: testenv.NewClock(),
+		log: newLogSink(), metrics: prometheus.NewRegistry()}
 	s.server = httptest.NewUnstartedServer(nil)
 	s.addr = s.server.Listener.Addr().String()
 	s.url = o.Public
@@ -151,7 +153,8 @@ func newTestSite(tb testing.TB, o setup) *testSite {
 	s.app.Respond(reply("", "ok"))
 	if o.SignIn {
 		s.provider = testenv.StartProvider(tb, demo.ProviderOptions{ClientID: devClient, ClientSecret: devSecret,
-			RedirectURIs: []string{s.url + prefix + "/callback/main", s.url + prefix + "/callback/other"}, People: o.People, Now: s.clock.Now})
+			RedirectURIs: []string{s.url + prefix + "/callback/main", s.url + prefix + "/callback/other"},
+			People:       o.People, Now: s.clock.Now})
 	}
 	if s.key = o.Key; s.key == (session.Key{}) {
 		s.key = session.NewKey(time.Now().Add(-time.Hour))
@@ -173,7 +176,8 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 	s.sessions, err = session.New(session.Options{Keys: ring, Secure: public.Scheme == "https", Port: port,
 		AbsoluteTimeout: 12 * time.Hour, IdleTimeout: time.Hour, Now: s.clock.Now, KeepGroups: o.Keep, Ended: o.Ended})
 	testenv.Check(tb, err)
-	signer, err := assertion.New(assertion.Options{Issuer: s.url, Seeds: [][]byte{s.key.Derive("assertion signing", assertion.SeedBytes)},
+	signer, err := assertion.New(assertion.Options{Issuer: s.url,
+		Seeds:   [][]byte{s.key.Derive("assertion signing", assertion.SeedBytes)},
 		Signing: ring.Signing, Now: s.clock.Now})
 	testenv.Check(tb, err)
 	routes := o.Routes
@@ -210,7 +214,8 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 				admit.Tokens.Issuer = s.provider.URL
 			}
 		}
-		b := Upstream{Scheme: "http", Addr: appURL.Host, Transport: transport, Header: o.Header, Idle: o.Idle, MaxBody: o.MaxBody}
+		b := Upstream{Scheme: "http", Addr: appURL.Host, Transport: transport, Header: o.Header, Idle: o.Idle,
+			MaxBody: o.MaxBody}
 		if o.App != nil {
 			b.Scheme, b.Addr, b.Transport = o.App.Scheme(), o.App.Host(), o.App
 		}
@@ -243,17 +248,21 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 	for _, p := range providers {
 		ids = append(ids, p.ID)
 	}
-	admit, err := admission.New(admission.Options{PublicHost: s.routeHost, Prefix: prefix, Table: table, Routes: admitted, Headers: headers,
+	admit, err := admission.New(admission.Options{PublicHost: s.routeHost, Prefix: prefix, Table: table,
+		Routes: admitted, Headers: headers,
 		Sessions: s.sessions, Providers: ids, Orgs: o.Orgs, Assertions: signer, Now: s.clock.Now})
 	testenv.Check(tb, err)
 	if s.once = o.Once; s.once == nil {
 		s.once = session.NewMemory(session.MemoryOptions{Now: s.clock.Now})
 	}
-	process := NewProcess(ProcessOptions{Observers: []observe.Observer{observe.Log{Logger: s.log.logger()}}, Log: s.log.logger(),
+	process := NewProcess(ProcessOptions{Observers: []observe.Observer{observe.Log{Logger: s.log.logger()}},
+		Log:        s.log.logger(),
 		Registerer: s.metrics, Now: s.clock.Now})
 	options := Options{
-		PublicURL: public, Prefix: prefix, Admission: admit, Sessions: s.sessions, Table: table, Upstreams: upstreams, Headers: headers,
-		Assertions: signer, Providers: providers, Once: s.once, Orgs: o.Orgs, Branding: o.Brand, MaxFlows: o.Flows, MaxURL: 8 << 10, Trusted: o.Trusted,
+		PublicURL: public, Prefix: prefix, Admission: admit, Sessions: s.sessions, Table: table, Upstreams: upstreams,
+		Headers:    headers,
+		Assertions: signer, Providers: providers, Once: s.once, Orgs: o.Orgs, Branding: o.Brand, MaxFlows: o.Flows,
+		MaxURL: 8 << 10, Trusted: o.Trusted,
 	}
 	if o.Tuned != nil {
 		o.Tuned(&options)
@@ -274,7 +283,8 @@ func (s *testSite) login(tb testing.TB, id string, call time.Duration) *login.Pr
 	client, err := oauth.NewClient(oauth.Options{Provider: id, Transport: transport, Timeout: call})
 	testenv.Check(tb, err)
 	l, err := login.New(login.Options{ID: id, Issuer: issuer, ClientID: devClient, ClientSecret: devSecret,
-		RedirectURL: s.url + prefix + "/callback/" + id, Scopes: []string{"openid", "profile", "email", "groups", "org"}, Claims: s.claims,
+		RedirectURL: s.url + prefix + "/callback/" + id, Scopes: []string{"openid", "profile", "email", "groups",
+			"org"}, Claims: s.claims,
 		Needs: login.Needs{Email: true}, ReauthAfter: s.reauth, Client: client, Log: s.log.logger(), Now: s.clock.Now})
 	testenv.Check(tb, err)
 	return l
@@ -283,7 +293,8 @@ func (s *testSite) login(tb testing.TB, id string, call time.Duration) *login.Pr
 func (s *testSite) start(tb testing.TB, o setup) {
 	s.server.Config = &http.Server{
 		Handler: s.proxy, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 100},
+		ErrorLog:                     slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: 100},
 		DisableGeneralOptionsHandler: true,
 	}
 	if o.H2C {

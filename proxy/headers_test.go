@@ -21,7 +21,8 @@ func headerSite(t *testing.T, o setup) *testSite {
 	host := "127.0.0.1"
 	o.Fields = map[string][]identity.Field{
 		"free": {
-			{Header: "x-fwd-user", Claim: identity.ClaimUser}, {Header: "X_Team.Name", Claim: identity.ClaimGroups, Join: "|"},
+			{Header: "x-fwd-user", Claim: identity.ClaimUser},
+			{Header: "X_Team.Name", Claim: identity.ClaimGroups, Join: "|"},
 			{Header: "X-ORG", Claim: identity.ClaimOrgID},
 		},
 	}
@@ -31,7 +32,8 @@ func headerSite(t *testing.T, o setup) *testSite {
 	}
 	for _, preset := range identity.Presets() {
 		o.Fields[preset], _ = identity.Preset(preset)
-		o.Routes = append(o.Routes, authz.Route{Name: preset, Host: host, Path: "/" + preset, Access: authz.Access{Authenticated: true}})
+		o.Routes = append(o.Routes, authz.Route{Name: preset, Host: host, Path: "/" + preset,
+			Access: authz.Access{Authenticated: true}})
 	}
 	return newTestSite(t, o)
 }
@@ -49,7 +51,8 @@ func told() map[string]map[string]string {
 	return map[string]map[string]string{
 		"forwarded":    full("x-forwarded-"),
 		"auth-request": full("x-auth-request-"),
-		"remote": {"remote-user": "main:alice-1", "remote-email": "alice@acme.example", "remote-name": "Alice %C3%84mter",
+		"remote": {"remote-user": "main:alice-1", "remote-email": "alice@acme.example",
+			"remote-name":   "Alice %C3%84mter",
 			"remote-groups": "admins,on-call"},
 		"none": {},
 		"free": {"x-fwd-user": "main:alice-1", "x-team-name": "admins|on-call", "x-org": "main:acme"},
@@ -61,13 +64,19 @@ func told() map[string]map[string]string {
 // route, and what proxies tell each other.
 func forgeable() []string {
 	names := []string{
-		"x-sallyport-assertion", "x-sallyport-anything", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port",
-		"x-forwarded-prefix", "x-forwarded-server", "x-forwarded-ssl", "x-forwarded-uri", "x-forwarded-method", "x-forwarded-access-token",
-		"x-forwarded-client-cert", "forwarded", "x-real-ip", "true-client-ip", "x-original-url", "x-original-uri", "x-original-method",
-		"x-original-host", "x-rewrite-url", "x-envoy-original-path", "x-envoy-external-address", "x-auth-request-access-token",
-		"remote-addr", "proxy", "cf-connecting-ip", "x-remote-user", "x-webauth-user", "client-cert", "client-cert-chain", "ssl-client-cert",
+		"x-sallyport-assertion", "x-sallyport-anything", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
+		"x-forwarded-port",
+		"x-forwarded-prefix", "x-forwarded-server", "x-forwarded-ssl", "x-forwarded-uri", "x-forwarded-method",
+		"x-forwarded-access-token",
+		"x-forwarded-client-cert", "forwarded", "x-real-ip", "true-client-ip", "x-original-url", "x-original-uri",
+		"x-original-method",
+		"x-original-host", "x-rewrite-url", "x-envoy-original-path", "x-envoy-external-address",
+		"x-auth-request-access-token",
+		"remote-addr", "proxy", "cf-connecting-ip", "x-remote-user", "x-webauth-user", "client-cert",
+		"client-cert-chain", "ssl-client-cert",
 		"x-forwarded-roles", // nobody's yet
-		"x-http-method-override", "x-vouch-user", "x-pomerium-jwt-assertion", "oidc-claim-sub", "x-auth-user", "x-ms-client-principal-id", "sm-user",
+		"x-http-method-override", "x-vouch-user", "x-pomerium-jwt-assertion", "oidc-claim-sub", "x-auth-user",
+		"x-ms-client-principal-id", "sm-user",
 	}
 	for _, headers := range told() {
 		names = slices.AppendSeq(names, maps.Keys(headers))
@@ -120,8 +129,9 @@ func rawRequest(method, target, host string, lines ...string) string {
 
 // ours is everything an app may receive besides what it is told of a person.
 func ours(s *testSite, signedIn bool) map[string]string {
-	want := map[string]string{"host": s.host, "x-forwarded-for": "127.0.0.1", "x-forwarded-host": s.host, "x-forwarded-proto": "http",
-		"via": "1.1 sallyport", "x-request-id": "*"}
+	want := map[string]string{"host": s.host, "x-forwarded-for": "127.0.0.1", "x-forwarded-host": s.host,
+		"x-forwarded-proto": "http",
+		"via":               "1.1 sallyport", "x-request-id": "*"}
 	if signedIn {
 		want["x-sallyport-assertion"] = "*"
 	}
@@ -168,7 +178,8 @@ func TestP02_ForgedIdentityHeadersNeverArrive(t *testing.T) {
 	for spelling, spell := range spellings() {
 		var forged []string
 		for i, name := range names {
-			forged = append(forged, fmt.Sprintf("%s: forged-%d", spell(name), i), fmt.Sprintf("%s:forged again", spell(name)))
+			forged = append(forged, fmt.Sprintf("%s: forged-%d", spell(name), i),
+				fmt.Sprintf("%s:forged again", spell(name)))
 		}
 		for route, headers := range told() {
 			for _, method := range []string{"GET", "HEAD", "POST", "OPTIONS", "DELETE"} {
@@ -202,13 +213,14 @@ func TestP02_ConnectionHeadersCannotTakeOurHeadersAway(t *testing.T) {
 	all := strings.Join(forgeable(), ", ") + ", via, x-request-id, x-sallyport-assertion, host"
 	seen := 0
 	for name, lines := range map[string][]string{
-		"one line":                  {"Connection: " + all},
-		"upper case":                {"CONNECTION: " + strings.ToUpper(all)},
-		"after keep-alive":          {"Connection: keep-alive, " + all},
-		"first line empty":          {"Connection: ", "Connection: " + all},
-		"first line a comma":        {"Connection: ,", "connection: " + all},
-		"three lines":               {"Connection: keep-alive", "Connection: ", "Connection: " + all},
-		"one line per name":         strings.Split("Connection: "+strings.ReplaceAll(all, ", ", "\nConnection: "), "\n"),
+		"one line":           {"Connection: " + all},
+		"upper case":         {"CONNECTION: " + strings.ToUpper(all)},
+		"after keep-alive":   {"Connection: keep-alive, " + all},
+		"first line empty":   {"Connection: ", "Connection: " + all},
+		"first line a comma": {"Connection: ,", "connection: " + all},
+		"three lines":        {"Connection: keep-alive", "Connection: ", "Connection: " + all},
+		"one line per name": strings.Split("Connection: "+strings.ReplaceAll(all, ", ", "\nConnection: "),
+			"\n"),
 		"with forged values":        {"Connection: " + all, "X-Forwarded-User: forged", "Remote-User: forged"},
 		"underscores":               {"Connection: " + strings.ReplaceAll(all, "-", "_")},
 		"Proxy-Connection and more": {"Proxy-Connection: " + all, "Keep-Alive: " + all, "Connection: " + all},
@@ -237,8 +249,9 @@ func TestP02_ForgedTrailersNeverArrive(t *testing.T) {
 	for route := range told() {
 		raw := rawRequest("POST", "/"+route, s.host, "Cookie: "+cookie, "Transfer-Encoding: chunked", "TE: trailers",
 			"Trailer: X-Forwarded-User, X_Forwarded_Email, X-Fwd-User, Remote-User, X-Checksum") +
-			"5\r\nhello\r\n0\r\nX-Forwarded-User: forged\r\nX_Forwarded_Email: forged\r\nx-fwd-user: forged\r\nRemote-User: forged\r\nX-Forwarded-Groups: forged\r\nX-Sallyport-Assertion: forged\r\n" +
-			"Authorization: forged\r\nCookie: forged\r\nX-Checksum: kept\r\n\r\n"
+			"5\r\nhello\r\n0\r\nX-Forwarded-User: forged\r\nX_Forwarded_Email: forged\r\nx-fwd-user: " +
+			"forged\r\nRemote-User: forged\r\nX-Forwarded-Groups: forged\r\nX-Sallyport-Assertion: " +
+			"forged\r\nAuthorization: forged\r\nCookie: forged\r\nX-Checksum: kept\r\n\r\n"
 		if a := w.do("POST", raw); a.status != 200 {
 			t.Fatalf("%s: answered %d", route, a.status)
 		}
@@ -246,7 +259,8 @@ func TestP02_ForgedTrailersNeverArrive(t *testing.T) {
 		if strings.Contains(string(got), "forged") || !strings.Contains(string(got), "hello") {
 			t.Errorf("%s: the app received\n%s", route, got)
 		}
-		if announced := testenv.HeaderLines(got, "Trailer"); !slices.Equal(announced, []string{"X-Checksum"}) || !strings.HasSuffix(string(got), "0\r\nX-Checksum: kept\r\n\r\n") {
+		if announced := testenv.HeaderLines(got, "Trailer"); !slices.Equal(announced, []string{"X-Checksum"}) ||
+			!strings.HasSuffix(string(got), "0\r\nX-Checksum: kept\r\n\r\n") {
 			t.Errorf("%s: %q were announced, the app received\n%s", route, announced, got)
 		}
 	}
@@ -265,7 +279,8 @@ func TestP02_ForgedIdentityHeadersNeverArriveOverHTTP2(t *testing.T) {
 			t.Run(spelling+"/"+route, func(t *testing.T) {
 				lines := []string{"Cookie: " + cookie}
 				for _, name := range names {
-					lines = append(lines, strings.ToLower(spell(name))+": forged", strings.ToLower(spell(name))+": forged twice")
+					lines = append(lines, strings.ToLower(spell(name))+": forged",
+						strings.ToLower(spell(name))+": forged twice")
 				}
 				a := s.get(t, "/"+route, append(lines, "User-Agent: x")...)
 				if a.status != 200 || a.proto != "HTTP/2.0" {
@@ -313,10 +328,13 @@ func TestP02_OddNamesNeverSplitAHeader(t *testing.T) {
 	s := headerSite(t, setup{})
 	w := s.wire(t)
 	values := map[string]string{
-		"CR LF": "a\r\nX-Forwarded-User: main:root", "lone LF": "a\nb", "lone CR": "a\rb", "NUL": "a\x00b", "DEL": "a\x7fb", "ESC": "a\x1b[31mb",
-		"NEL": "a\u0085b", "line separator": "a\u2028b", "right to left": "a\u202eb", "accent": "José", "emoji": "🦊", "percent": "100%25",
-		"blanks around": "  a  ", "tab": "\ta", "colon": "a: b", "quotes": `a"b`, "encoded word": "=?utf-8?q?a?=", "comma": "a,admins",
-		"pipe": "a|admins", "long": strings.Repeat("ä", 120), "BOM": "\ufeffa", "only a blank": " ",
+		"CR LF": "a\r\nX-Forwarded-User: main:root", "lone LF": "a\nb", "lone CR": "a\rb", "NUL": "a\x00b",
+		"DEL": "a\x7fb", "ESC": "a\x1b[31mb",
+		"NEL": "a\u0085b", "line separator": "a\u2028b", "right to left": "a\u202eb", "accent": "José", "emoji": "🦊",
+		"percent":       "100%25",
+		"blanks around": "  a  ", "tab": "\ta", "colon": "a: b", "quotes": `a"b`, "encoded word": "=?utf-8?q?a?=",
+		"comma": "a,admins",
+		"pipe":  "a|admins", "long": strings.Repeat("ä", 120), "BOM": "\ufeffa", "only a blank": " ",
 	}
 	for name, v := range values {
 		t.Run(name, func(t *testing.T) {
@@ -414,7 +432,8 @@ func TestP17_AnIdentityTooLargeForACookieIsAPage(t *testing.T) {
 	if got := testenv.HeaderLines(s.app.Last(t), "X-Forwarded-Groups"); got != nil {
 		t.Errorf("a cut list of groups arrived: %q", got)
 	}
-	if a := s.get(t, "/admin", navigate("Cookie: "+s.mint(t, who))...); a.status != 403 || !strings.Contains(a.body, "more groups than your session here can hold") {
+	if a := s.get(t, "/admin", navigate("Cookie: "+s.mint(t, who))...); a.status != 403 ||
+		!strings.Contains(a.body, "more groups than your session here can hold") {
 		t.Errorf("unknown groups: %d\n%s", a.status, a.body)
 	}
 }

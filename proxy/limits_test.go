@@ -41,10 +41,14 @@ func TestTheWaitForAHeaderEndsInTime(t *testing.T) {
 	}{
 		{"below a second", setup{Header: 200 * time.Millisecond}, nil, 504, 200 * time.Millisecond},
 		{"above a second", setup{Header: 1300 * time.Millisecond}, nil, 504, 1300 * time.Millisecond},
-		{"gRPC waits on", setup{Header: 200 * time.Millisecond}, []string{"Content-Type: application/grpc+proto"}, 200, 700 * time.Millisecond},
-		{"gRPC may not be idle", setup{Header: 100 * time.Millisecond, Idle: 300 * time.Millisecond}, []string{"Content-Type: application/grpc"}, 504, 300 * time.Millisecond},
-		{"something like gRPC", setup{Header: 200 * time.Millisecond}, []string{"Content-Type: application/gr"}, 504, 200 * time.Millisecond},
-		{"102 moves nothing", setup{Header: 400 * time.Millisecond}, []string{"X-Interim: 102"}, 504, 400 * time.Millisecond},
+		{"gRPC waits on", setup{Header: 200 * time.Millisecond}, []string{"Content-Type: application/grpc+proto"}, 200,
+			700 * time.Millisecond},
+		{"gRPC may not be idle", setup{Header: 100 * time.Millisecond, Idle: 300 * time.Millisecond},
+			[]string{"Content-Type: application/grpc"}, 504, 300 * time.Millisecond},
+		{"something like gRPC", setup{Header: 200 * time.Millisecond}, []string{"Content-Type: application/gr"}, 504,
+			200 * time.Millisecond},
+		{"102 moves nothing", setup{Header: 400 * time.Millisecond}, []string{"X-Interim: 102"}, 504,
+			400 * time.Millisecond},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -175,8 +179,10 @@ func TestP17_ABodyIsNoLargerThanARouteTakes(t *testing.T) {
 				size          int
 				chunked, fits bool
 			}{
-				{"exactly", 100 << 10, false, true}, {"exactly, in chunks", 100 << 10, true, true}, {"nothing, in chunks", 0, true, true},
-				{"one more", 100<<10 + 1, false, false}, {"one more, in chunks", 100<<10 + 1, true, false}, {"much more, in chunks", 8 << 20, true, false},
+				{"exactly", 100 << 10, false, true}, {"exactly, in chunks", 100 << 10, true, true},
+				{"nothing, in chunks", 0, true, true},
+				{"one more", 100<<10 + 1, false, false}, {"one more, in chunks", 100<<10 + 1, true, false},
+				{"much more, in chunks", 8 << 20, true, false},
 			} {
 				t.Run(tt.name, func(t *testing.T) {
 					var body io.Reader = strings.NewReader(strings.Repeat("x", tt.size))
@@ -191,7 +197,8 @@ func TestP17_ABodyIsNoLargerThanARouteTakes(t *testing.T) {
 					switch {
 					case tt.fits && (a.status != 200 || len(fresh) != 1):
 						t.Errorf("answered %d, %d requests at the app", a.status, len(fresh))
-					case !tt.fits && (a.status != 413 || len(fresh) != 0 || !strings.Contains(a.body, "larger than the 100 KiB that this address accepts")):
+					case !tt.fits && (a.status != 413 || len(fresh) != 0 || !strings.Contains(a.body, "larger than "+
+						"the 100 KiB that this address accepts")):
 						t.Errorf("answered %d %s, %d requests at the app", a.status, a.body, len(fresh))
 					case !tt.fits && !tt.chunked && len(s.app.Faults()) != 0:
 						t.Errorf("the app was asked: %v", s.app.Faults())
@@ -297,7 +304,8 @@ func TestP22_AnOrderReachesAnAppAtMostOnce(t *testing.T) {
 				a := s.ask(t, tt.method, "/x", tt.body, "Idempotency-Key: 1", "Cookie: "+s.mint(t, alice()))
 				time.Sleep(20 * time.Millisecond) // for what should not come
 				if a.status != tt.status || app.Got() != tt.want {
-					t.Errorf("answered %d, the app got it %d times; want %d and %d", a.status, app.Got(), tt.status, tt.want)
+					t.Errorf("answered %d, the app got it %d times; want %d and %d", a.status, app.Got(), tt.status,
+						tt.want)
 				}
 				if n := testutil.ToFloat64(s.proxy.metrics.retries.WithLabelValues("app")); int(n) != tt.want-1 {
 					t.Errorf("%v retries are counted", n)
@@ -315,7 +323,8 @@ func TestARefusalOfALargeUploadArrivesEachTime(t *testing.T) {
 		p.head()
 		p.say("HTTP/1.1 413 Too Large\r\nContent-Length: 9\r\n\r\ntoo large") // what was not read makes the end a reset
 	})})
-	head := fmt.Sprintf("POST /x HTTP/1.1\r\nHost: %s\r\nCookie: %s\r\nContent-Length: %d\r\n\r\n", s.host, s.mint(t, alice()), size)
+	head := fmt.Sprintf("POST /x HTTP/1.1\r\nHost: %s\r\nCookie: %s\r\nContent-Length: %d\r\n\r\n", s.host,
+		s.mint(t, alice()), size)
 	for i := range 80 {
 		conn, err := net.Dial("tcp", s.addr)
 		testenv.Check(t, err)
@@ -509,22 +518,28 @@ func TestP17_AStormLeavesNothingBehind(t *testing.T) {
 			t.Run(fmt.Sprint("TLS ", tls, " to ", way), func(t *testing.T) {
 				before := runtime.NumGoroutine()
 				app := serveApp(t, way, stormyApp)
-				s := newTestSite(t, setup{TLS: tls, App: app, MaxBody: 1 << 20, Header: 300 * time.Millisecond, Idle: 2 * time.Second, Routes: wsRoutes("127.0.0.1")})
+				s := newTestSite(t, setup{TLS: tls, App: app, MaxBody: 1 << 20, Header: 300 * time.Millisecond,
+					Idle: 2 * time.Second, Routes: wsRoutes("127.0.0.1")})
 				cookie := s.mint(t, alice())
 				var all sync.WaitGroup
 				slots := make(chan struct{}, 20)
 				for i := range 125 {
 					slots <- struct{}{}
-					all.Go(func() { defer func() { <-slots }(); weather(s, cookie, rand.New(rand.NewPCG(uint64(i), 7))) })
+					all.Go(func() {
+						defer func() { <-slots }()
+						weather(s, cookie,
+							rand.New(rand.NewPCG(uint64(i), 7)))
+					})
 				}
 				all.Wait()
 				s.server.Close()
 				app.Close()
 				s.transport.(*http.Transport).CloseIdleConnections()
-				waitForGoroutines(t, before+3)                                 // the app's server accepts, and its provider's clients wait
-				testenv.Within(t, 2*soon, "no exchange is left", func() bool { // net/http does not wait for the handlers of HTTP/2
-					return testutil.ToFloat64(s.proxy.metrics.inFlight) == 0
-				})
+				waitForGoroutines(t, before+3) // the app's server accepts, and its provider's clients wait
+				testenv.Within(t, 2*soon, "no exchange is left",
+					func() bool { // net/http does not wait for the handlers of HTTP/2
+						return testutil.ToFloat64(s.proxy.metrics.inFlight) == 0
+					})
 				if n := s.tunnels(t); n != 0 {
 					t.Errorf("%v tunnels are left", n)
 				}
@@ -626,7 +641,8 @@ func TestP17_AClientThatDoesNotReadHintsHoldsUpNobodyElse(t *testing.T) {
 	w := s.wire(t)
 	w.dial()
 	testenv.Check(t, w.conn.(*net.TCPConn).SetReadBuffer(4<<10))
-	_, err := fmt.Fprintf(w.conn, strings.Repeat("GET /hints HTTP/1.1\r\nHost: %[1]s\r\n%[2]s\r\n\r\n", 8), s.host, cookie)
+	_, err := fmt.Fprintf(w.conn, strings.Repeat("GET /hints HTTP/1.1\r\nHost: %[1]s\r\n%[2]s\r\n\r\n", 8), s.host,
+		cookie)
 	testenv.Check(t, err)
 	// The hints fill the kernel's buffers; from then until bodyTimeout is over
 	// their writer waits. Who waited with it would not be answered meanwhile.

@@ -114,9 +114,11 @@ func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
 			Help:    "Time from a request's header to the end of its answer, by route; without WebSockets.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"route"}),
 		decisions: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_decisions_total",
-			Help: "Verdicts on requests for apps, by front door, outcome and reason."}, []string{"mode", "decision", "reason"}),
+			Help: "Verdicts on requests for apps, by front door, outcome and reason."},
+			[]string{"mode", "decision", "reason"}),
 		logins: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_logins_total",
-			Help: "Sign-ins that came back from a provider or could not be begun, by result."}, []string{"provider", "result"}),
+			Help: "Sign-ins that came back from a provider or could not be begun, by result."},
+			[]string{"provider", "result"}),
 		reauths: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_reauths_total",
 			Help: "Times that a provider was asked again who somebody is, by result: same, changed, interaction, " +
 				"denied, other_person or failed."}, []string{"provider", "result"}),

@@ -24,28 +24,41 @@ func TestP18_OneLinePerRequestWhateverTheInput(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})
 	who := alice()
-	who.Subject, who.Org.ID, who.Name = "a\r\n{\"user\":\"root\"}\x1b[2J\u202e\u2028", "main:\u202eacme\n", "\x1b]0;x\x07"
+	who.Subject, who.Org.ID, who.Name = "a\r\n{\"user\":\"root\"}\x1b[2J\u202e\u2028", "main:\u202eacme\n",
+		"\x1b]0;x\x07"
 	cookie, w := s.mint(t, who), s.wire(t)
 	for name, tt := range map[string]struct {
 		method, target string
 		lines          []string
 		want           map[string]any
 	}{
-		"a person of two lines":     {"GET", "/x", nil, map[string]any{"status": 200.0, "user": "main:" + who.Subject, "org": who.Org.ID}},
-		"line breaks escaped":       {"GET", "/%0d%0a%7B%22user%22%3A%22root%22%7D", nil, map[string]any{"status": 400.0, "path": ""}},
-		"an escape sequence":        {"GET", "/%1b[2J", nil, map[string]any{"status": 400.0, "path": ""}},
-		"right to left":             {"GET", "/%E2%80%AEgpj.exe", nil, map[string]any{"status": 200.0, "path": "/%E2%80%AEgpj.exe"}},
-		"right to left, raw":        {"GET", "/\u202egpj.exe", nil, map[string]any{"status": 200.0, "path": "/%E2%80%AEgpj.exe"}},
-		"quotes and braces":         {"GET", `/","level":"ERROR","x":{`, nil, map[string]any{"status": 200.0, "path": "/%22,%22level%22:%22ERROR%22,%22x%22:%7B"}},
-		"an odd agent":              {"GET", "/x", []string{"User-Agent: \x1b[31m\u202e\"}", "Referer: \x1b", "X-Forwarded-For: \u202e"}, map[string]any{"status": 400.0}},
-		"an agent in colour":        {"GET", "/x", []string{"User-Agent: \u202e\"}\\n"}, map[string]any{"status": 200.0, "client": "127.0.0.1"}},
-		"an odd method":             {strings.Repeat("M", 300), "/x", nil, map[string]any{"status": 200.0, "method": strings.Repeat("M", 32) + "…"}},
-		"a long path":               {"GET", "/" + strings.Repeat("x", 5000), nil, map[string]any{"status": 200.0, "path": "/" + strings.Repeat("x", 1023) + "…"}},
-		"a secret in the query":     {"GET", "/x?code=canary&password=canary", []string{"Referer: http://x/?canary", "Authorization: Bearer canary", "X-Api-Key: canary"}, map[string]any{"status": 200.0, "path": "/x"}},
-		"a request id of one's own": {"GET", "/x", []string{"X-Request-Id: canary\u202e"}, map[string]any{"status": 200.0}},
+		"a person of two lines": {"GET", "/x", nil, map[string]any{"status": 200.0, "user": "main:" + who.Subject,
+			"org": who.Org.ID}},
+		"line breaks escaped": {"GET", "/%0d%0a%7B%22user%22%3A%22root%22%7D", nil,
+			map[string]any{"status": 400.0, "path": ""}},
+		"an escape sequence": {"GET", "/%1b[2J", nil, map[string]any{"status": 400.0, "path": ""}},
+		"right to left": {"GET", "/%E2%80%AEgpj.exe", nil,
+			map[string]any{"status": 200.0, "path": "/%E2%80%AEgpj.exe"}},
+		"right to left, raw": {"GET", "/\u202egpj.exe", nil,
+			map[string]any{"status": 200.0, "path": "/%E2%80%AEgpj.exe"}},
+		"quotes and braces": {"GET", `/","level":"ERROR","x":{`, nil,
+			map[string]any{"status": 200.0, "path": "/%22,%22level%22:%22ERROR%22,%22x%22:%7B"}},
+		"an odd agent": {"GET", "/x", []string{"User-Agent: \x1b[31m\u202e\"}", "Referer: \x1b",
+			"X-Forwarded-For: \u202e"}, map[string]any{"status": 400.0}},
+		"an agent in colour": {"GET", "/x", []string{"User-Agent: \u202e\"}\\n"},
+			map[string]any{"status": 200.0, "client": "127.0.0.1"}},
+		"an odd method": {strings.Repeat("M", 300), "/x", nil,
+			map[string]any{"status": 200.0, "method": strings.Repeat("M", 32) + "…"}},
+		"a long path": {"GET", "/" + strings.Repeat("x", 5000), nil,
+			map[string]any{"status": 200.0, "path": "/" + strings.Repeat("x", 1023) + "…"}},
+		"a secret in the query": {"GET", "/x?code=canary&password=canary", []string{"Referer: http://x/?canary",
+			"Authorization: Bearer canary", "X-Api-Key: canary"}, map[string]any{"status": 200.0, "path": "/x"}},
+		"a request id of one's own": {"GET", "/x", []string{"X-Request-Id: canary\u202e"},
+			map[string]any{"status": 200.0}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := w.do(tt.method, rawRequest(tt.method, tt.target, s.host, append(tt.lines, "Cookie: "+cookie+"; other=canary")...))
+			a := w.do(tt.method, rawRequest(tt.method, tt.target, s.host,
+				append(tt.lines, "Cookie: "+cookie+"; other=canary")...))
 			id := a.header.Get("X-Request-Id")
 			if id == "" && tt.want["status"] == 400.0 { // refused by net/http, nothing to log
 				return
@@ -56,7 +69,8 @@ func TestP18_OneLinePerRequestWhateverTheInput(t *testing.T) {
 					t.Errorf("%s is logged as %q, want %q", key, line[key], want)
 				}
 			}
-			closed := []string{"time", "level", "msg", "request_id", "method", "host", "path", "status", "bytes", "ms", "client", "route", "decision", "reason", "user", "org", "session", "error"}
+			closed := []string{"time", "level", "msg", "request_id", "method", "host", "path", "status", "bytes", "ms",
+				"client", "route", "decision", "reason", "user", "org", "session", "error"}
 			for key := range line {
 				if !slices.Contains(closed, key) {
 					t.Errorf("an unknown field %s: %v", key, line[key])
@@ -91,12 +105,18 @@ func TestP18_TheLogTellsTheStoryWithoutSecrets(t *testing.T) {
 		id   string
 		want logged
 	}{
-		"asked to sign in": {asked.Hops[0].Header.Get("X-Request-Id"), logged{"/deep", "app", "login", "no_session", "", ""}},
-		"signed in":        {page.Hops[len(page.Hops)-2].Header.Get("X-Request-Id"), logged{prefix + "/callback/main", observe.RouteOwn, "", "", "main:mira", ""}},
-		"used":             {page.Header.Get("X-Request-Id"), logged{"/deep", "app", "forward", "authenticated", "main:mira", ""}},
-		"denied":           {denied.Header.Get("X-Request-Id"), logged{"/admin", "admin", "deny", "no_rule", "main:mira", ""}},
-		"signed out":       {out.Hops[0].Header.Get("X-Request-Id"), logged{prefix + "/logout", observe.RouteOwn, "", "", "main:mira", ""}},
-		"a bad cookie":     {forged.header.Get("X-Request-Id"), logged{"/x", "app", "login", "no_session", "", "the session cookie is not one of ours"}},
+		"asked to sign in": {asked.Hops[0].Header.Get("X-Request-Id"),
+			logged{"/deep", "app", "login", "no_session", "", ""}},
+		"signed in": {page.Hops[len(page.Hops)-2].Header.Get("X-Request-Id"),
+			logged{prefix + "/callback/main", observe.RouteOwn, "", "", "main:mira", ""}},
+		"used": {page.Header.Get("X-Request-Id"),
+			logged{"/deep", "app", "forward", "authenticated", "main:mira", ""}},
+		"denied": {denied.Header.Get("X-Request-Id"),
+			logged{"/admin", "admin", "deny", "no_rule", "main:mira", ""}},
+		"signed out": {out.Hops[0].Header.Get("X-Request-Id"),
+			logged{prefix + "/logout", observe.RouteOwn, "", "", "main:mira", ""}},
+		"a bad cookie": {forged.header.Get("X-Request-Id"),
+			logged{"/x", "app", "login", "no_session", "", "the session cookie is not one of ours"}},
 	} {
 		line := s.log.event(t, tt.id)
 		text := func(key string) string { v, _ := line[key].(string); return v }
@@ -119,7 +139,8 @@ func TestP17_MetricLabelsAreClosedLists(t *testing.T) {
 	w, cookie := s.wire(t), s.mint(t, bob())
 	for i := range 200 {
 		method := fmt.Sprintf("M%d", i)
-		w.do(method, rawRequest(method, fmt.Sprintf("/path-%d", i), s.host, "Cookie: "+cookie, fmt.Sprintf("User-Agent: agent-%d", i)))
+		w.do(method, rawRequest(method, fmt.Sprintf("/path-%d", i), s.host, "Cookie: "+cookie,
+			fmt.Sprintf("User-Agent: agent-%d", i)))
 		w.do("GET", rawRequest("GET", "/x", fmt.Sprintf("host-%d.example", i)))
 		w.do("GET", rawRequest("GET", fmt.Sprintf("%s/callback/provider-%d?error=e%d", prefix, i, i), s.host))
 	}
@@ -143,8 +164,10 @@ func TestP17_MetricLabelsAreClosedLists(t *testing.T) {
 		}
 	}
 	for name, allowed := range map[string][]string{
-		"route": {"app", "admin", "open", observe.RouteOwn, observe.RouteNone}, "method": {"GET", "other"}, "code": {"200", "302", "303", "400", "401", "403", "404"}, "mode": {"proxy"},
-		"decision": {"forward", "login", "deny"}, "reason": {"authenticated", "public", "no_session", "no_rule", "no_route", "ambiguous"},
+		"route": {"app", "admin", "open", observe.RouteOwn, observe.RouteNone}, "method": {"GET", "other"},
+		"code": {"200", "302", "303", "400", "401", "403", "404"}, "mode": {"proxy"},
+		"decision": {"forward", "login", "deny"}, "reason": {"authenticated", "public", "no_session", "no_rule",
+			"no_route", "ambiguous"},
 		"provider": {"main"}, "result": {"ok"},
 	} {
 		got := slices.Sorted(maps.Keys(labels[name]))
@@ -177,7 +200,8 @@ func TestP18_WhatAnAppAnswersIsNotLogged(t *testing.T) {
 		if a.status != http.StatusBadGateway {
 			t.Errorf("%s: %d", name, a.status)
 		}
-		if line, err := json.Marshal(s.log.event(t, a.header.Get("X-Request-Id"))); err != nil || strings.Contains(string(line), "canary") {
+		if line, err := json.Marshal(s.log.event(t, a.header.Get("X-Request-Id"))); err != nil ||
+			strings.Contains(string(line), "canary") {
 			t.Errorf("%s: logged %s", name, line)
 		}
 	}
@@ -203,8 +227,10 @@ func TestP18_BrokenTrailersAreNotLogged(t *testing.T) {
 	if b, err := io.ReadAll(res.Body); err == nil {
 		t.Errorf("an app's: %q looks whole", b)
 	}
-	for from, id := range map[string]string{"a client's": sent[0].header.Get("X-Request-Id"), "an app's": res.Header.Get("X-Request-Id")} {
-		if line := fmt.Sprint(s.log.event(t, id)); strings.Contains(line, "canary") || !strings.Contains(line, "malformed MIME header") {
+	for from, id := range map[string]string{"a client's": sent[0].header.Get("X-Request-Id"),
+		"an app's": res.Header.Get("X-Request-Id")} {
+		if line := fmt.Sprint(s.log.event(t, id)); strings.Contains(line, "canary") ||
+			!strings.Contains(line, "malformed MIME header") {
 			t.Errorf("%s: logged %s", from, line)
 		}
 	}

@@ -46,7 +46,8 @@ func picked(t testing.TB, org string) identity.Identity {
 func foldedOrgs(tb testing.TB) *identity.Organizations {
 	tb.Helper()
 	orgs, err := identity.NewOrganizations([]identity.Organization{
-		{ID: "acme", Name: "Acme Rockets", Domain: "acme.example", OrgIDs: []string{"main:7c", "main:acme-us"}, EmailDomains: []string{"acme.example"}}})
+		{ID: "acme", Name: "Acme Rockets", Domain: "acme.example", OrgIDs: []string{"main:7c", "main:acme-us"},
+			EmailDomains: []string{"acme.example"}}})
 	testenv.Check(tb, err)
 	return orgs
 }
@@ -56,7 +57,8 @@ func (s *testSite) told(t testing.TB) map[string][]string {
 	t.Helper()
 	all := headerOf(s.app.Last(t))
 	maps.DeleteFunc(all, func(name string, _ []string) bool {
-		return !strings.HasPrefix(name, "x-forwarded-") || slices.Contains([]string{"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"}, name)
+		return !strings.HasPrefix(name, "x-forwarded-") ||
+			slices.Contains([]string{"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"}, name)
 	})
 	return all
 }
@@ -81,7 +83,8 @@ func TestP01_WhoBelongsToSeveralOrganizationsPicksOneAndCanSwitch(t *testing.T) 
 	hits := len(s.app.Requests())
 
 	ask := b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {state}}))
-	if ask.Status != 200 || ask.URL.Path != prefix+"/organization" || !strings.Contains(ask.Body, "Choose an organization") ||
+	if ask.Status != 200 || ask.URL.Path != prefix+"/organization" ||
+		!strings.Contains(ask.Body, "Choose an organization") ||
 		!strings.Contains(ask.Body, `<button name="org" value="acme"><bdi>Acme Rockets</bdi> <span class="quiet"><bdi>acme.example</bdi></span></button>
 <button name="org" value="main:birch"><bdi>Birch Bank</bdi> <span class="quiet"><bdi>main:birch</bdi></span></button>
 </form>`) {
@@ -97,8 +100,10 @@ func TestP01_WhoBelongsToSeveralOrganizationsPicksOneAndCanSwitch(t *testing.T) 
 	acme := s.sessionOf(b)
 	s.checkSwitched(t, page, pending, acme, "/deep?week=47&by=team")
 	if got, want := s.told(t), (map[string][]string{
-		"x-forwarded-user": {"main:ines-1"}, "x-forwarded-email": {"ines@acme.example"}, "x-forwarded-name": {"Ines Duarte"},
-		"x-forwarded-org-id": {"acme"}, "x-forwarded-org-name": {"Acme Rockets"}, "x-forwarded-org-domain": {"acme.example"},
+		"x-forwarded-user": {"main:ines-1"}, "x-forwarded-email": {"ines@acme.example"},
+		"x-forwarded-name":   {"Ines Duarte"},
+		"x-forwarded-org-id": {"acme"}, "x-forwarded-org-name": {"Acme Rockets"},
+		"x-forwarded-org-domain": {"acme.example"},
 	}); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("for Acme the app is told %v, want %v", got, want)
 	}
@@ -108,7 +113,8 @@ func TestP01_WhoBelongsToSeveralOrganizationsPicksOneAndCanSwitch(t *testing.T) 
 	oldCookie := s.cookieOf(t, b)
 
 	account := b.Open(s.url + prefix + "/account")
-	if !strings.Contains(account.Body, "Switch to another of your organizations") || strings.Contains(account.Body, `name="org" value="acme"`) {
+	if !strings.Contains(account.Body, "Switch to another of your organizations") ||
+		strings.Contains(account.Body, `name="org" value="acme"`) {
 		t.Errorf("the account page is\n%s", account.Body)
 	}
 	page = b.Submit(account, "org", "main:birch")
@@ -116,7 +122,8 @@ func TestP01_WhoBelongsToSeveralOrganizationsPicksOneAndCanSwitch(t *testing.T) 
 	s.checkSwitched(t, page, acme, birch, prefix+"/account")
 	b.Open(s.url + "/deep")
 	if got, want := s.told(t), (map[string][]string{
-		"x-forwarded-user": {"main:ines-1"}, "x-forwarded-email": {"ines@acme.example"}, "x-forwarded-name": {"Ines Duarte"},
+		"x-forwarded-user": {"main:ines-1"}, "x-forwarded-email": {"ines@acme.example"},
+		"x-forwarded-name":   {"Ines Duarte"},
 		"x-forwarded-org-id": {"main:birch"}, "x-forwarded-org-name": {"Birch Bank"},
 	}); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("for Birch the app is told %v, want %v", got, want)
@@ -138,11 +145,13 @@ func TestOrganizationsOfAClaimAreFoldedAndPicked(t *testing.T) {
 		choices []string // as sent; nil: nothing to choose
 		told    string
 	}{
-		"several":                      {[]any{map[string]any{"id": "7c", "name": "ACME GmbH"}, "birch", map[string]any{"id": "acme-us"}}, []string{"acme", "main:birch"}, "[main:birch]"},
+		"several": {[]any{map[string]any{"id": "7c", "name": "ACME GmbH"}, "birch",
+			map[string]any{"id": "acme-us"}}, []string{"acme", "main:birch"}, "[main:birch]"},
 		"ids that are folded into one": {[]any{"7c", "acme-us"}, nil, "[acme]"},
-		"one":                          {[]any{map[string]any{"id": "birch", "name": "Birch Bank"}}, nil, "[main:birch]"},
-		"another provider's":           {[]any{"else:7c"}, nil, "[main:else:7c]"},
-		"none, and an address":         {[]any{}, nil, "[acme]"},
+		"one": {[]any{map[string]any{"id": "birch", "name": "Birch Bank"}}, nil,
+			"[main:birch]"},
+		"another provider's":   {[]any{"else:7c"}, nil, "[main:else:7c]"},
+		"none, and an address": {[]any{}, nil, "[acme]"},
 	} {
 		s.provider.Set(testenv.Fault{Endpoint: testenv.Token, Claims: func(claims map[string]any) {
 			delete(claims, "org_id")
@@ -187,7 +196,8 @@ func (s *testSite) checkNothingIsForwarded(t *testing.T, cookie string) {
 	if a := s.ask(t, "POST", "/x", "a=b", navigate(cookie)...); a.status != 401 {
 		t.Errorf("a form: %d", a.status)
 	}
-	if a := s.get(t, prefix+"/account", navigate(cookie)...); a.status != 200 || !strings.Contains(a.body, "None chosen yet") {
+	if a := s.get(t, prefix+"/account", navigate(cookie)...); a.status != 200 ||
+		!strings.Contains(a.body, "None chosen yet") {
 		t.Errorf("the account page: %d\n%s", a.status, a.body)
 	}
 	if a := s.get(t, prefix+"/logout", navigate(cookie)...); a.status != 200 {
@@ -205,11 +215,14 @@ func (s *testSite) checkSwitched(t *testing.T, page testenv.Page, before, after 
 	if page.Status != 200 || page.URL.RequestURI() != landed {
 		t.Errorf("landed at %s with %d", page.URL, page.Status)
 	}
-	if h := page.Hops[0]; h.Status != 303 || len(h.SetCookie) != 1 || h.Header.Get("Clear-Site-Data") != `"cache"` || h.Header.Get("Cache-Control") != "private, no-store" {
+	if h := page.Hops[0]; h.Status != 303 || len(h.SetCookie) != 1 || h.Header.Get("Clear-Site-Data") != `"cache"` ||
+		h.Header.Get("Cache-Control") != "private, no-store" {
 		t.Errorf("switched with %d %v", h.Status, h.Header)
 	}
-	if after == nil || after.ID == before.ID || !after.SignedIn.Equal(before.SignedIn) || !after.Expires.Equal(before.Expires) ||
-		!after.Identity.AuthTime.Equal(before.Identity.AuthTime) || fmt.Sprint(after.Identity.Orgs) != fmt.Sprint(before.Identity.Orgs) {
+	if after == nil || after.ID == before.ID || !after.SignedIn.Equal(before.SignedIn) ||
+		!after.Expires.Equal(before.Expires) ||
+		!after.Identity.AuthTime.Equal(before.Identity.AuthTime) ||
+		fmt.Sprint(after.Identity.Orgs) != fmt.Sprint(before.Identity.Orgs) {
 		t.Errorf("before %+v\nafter %+v", before, after)
 	}
 	if _, err := s.sessions.Read(s.seal(t, *before), s.routeHost); err != session.ErrEnded {
@@ -236,13 +249,16 @@ func TestP09_OnlyOurOwnPagesSwitchTheOrganization(t *testing.T) {
 		"our Origin, cross-site":             {"Origin: " + s.url, "Sec-Fetch-Site: cross-site"},
 		"null after a redirect, same-origin": {"Origin: null", "Sec-Fetch-Site: same-origin"},
 	} {
-		a := s.ask(t, "POST", prefix+"/organization", "org=main%3Abirch", append(lines, cookie, post, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")...)
-		if a.status != 403 || a.header["Set-Cookie"] != nil || !strings.Contains(a.body, "The request to switch the organization came from another site.") {
+		a := s.ask(t, "POST", prefix+"/organization", "org=main%3Abirch",
+			append(lines, cookie, post, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")...)
+		if a.status != 403 || a.header["Set-Cookie"] != nil || !strings.Contains(a.body, "The request to switch the "+
+			"organization came from another site.") {
 			t.Errorf("%s: %d %v", name, a.status, a.header)
 		}
 	}
 	for _, path := range []string{"?org=main%3Abirch", "?org=main%3Abirch&return_to=%2F"} { // a link cannot either
-		if a := s.get(t, prefix+"/organization"+path, navigate(cookie)...); a.status != 200 || a.header["Set-Cookie"] != nil {
+		if a := s.get(t, prefix+"/organization"+path, navigate(cookie)...); a.status != 200 ||
+			a.header["Set-Cookie"] != nil {
 			t.Errorf("%s: %d %v", path, a.status, a.header)
 		}
 	}
@@ -258,17 +274,22 @@ func TestP01_NobodySwitchesToAnOrganizationThatIsNotTheirs(t *testing.T) {
 	cookie := "Cookie: " + s.mint(t, picked(t, "acme"))
 	long := strings.Repeat("a", maxOrgForm)
 	for form, want := range map[string]int{
-		"org=cedar": 403, "org=main%3A7c": 403, "org=ACME": 403, "org=": 403, "org=acme%00": 403, "org=main%3Abirch+": 403,
-		"": 400, "return_to=%2Fx": 400, "org=acme&org=main%3Abirch": 400, "org=acme&return_to=%2F&return_to=%2Fx": 400,
-		"org=%zz": 400, "org=acme;x": 400, "org=main%3Abirch&x=" + long: 400,
+		"org=cedar": 403, "org=main%3A7c": 403, "org=ACME": 403, "org=": 403, "org=acme%00": 403,
+		"org=main%3Abirch+": 403,
+		"":                  400, "return_to=%2Fx": 400, "org=acme&org=main%3Abirch": 400,
+		"org=acme&return_to=%2F&return_to=%2Fx": 400,
+		"org=%zz":                               400, "org=acme;x": 400, "org=main%3Abirch&x=" + long: 400,
 	} {
 		a := s.ask(t, "POST", prefix+"/organization", form, cookie, "Content-Type: application/x-www-form-urlencoded")
 		if a.status != want || a.header["Set-Cookie"] != nil {
 			t.Errorf("%.40s: %d %v", form, a.status, a.header["Set-Cookie"])
 		}
 	}
-	for kind, body := range map[string]string{"application/json": `{"org":"main:birch"}`, "text/plain": "org=main:birch", "multipart/form-data; boundary=x": "--x\r\nContent-Disposition: form-data; name=\"org\"\r\n\r\nmain:birch\r\n--x--\r\n"} {
-		if a := s.ask(t, "POST", prefix+"/organization", body, cookie, "Content-Type: "+kind); a.status != 400 || a.header["Set-Cookie"] != nil {
+	for kind, body := range map[string]string{"application/json": `{"org":"main:birch"}`,
+		"text/plain": "org=main:birch", "multipart/form-data; boundary=x": "--x\r\nContent-Disposition: form-data; " +
+			"name=\"org\"\r\n\r\nmain:birch\r\n--x--\r\n"} {
+		if a := s.ask(t, "POST", prefix+"/organization", body, cookie, "Content-Type: "+kind); a.status != 400 ||
+			a.header["Set-Cookie"] != nil {
 			t.Errorf("%s: %d", kind, a.status)
 		}
 	}
@@ -286,17 +307,21 @@ func TestP05_TheChoiceOfAnOrganizationLeadsNowhereElse(t *testing.T) {
 	s := newTestSite(t, setup{})
 	for to, want := range map[string]string{
 		"/deep?a=1&b=%2F#x": "/deep?a=1&b=%2F#x", s.url + "/deep": "/deep", prefix + "/account": prefix + "/account",
-		"": "/", "https://evil.example/": "/", "//evil.example": "/", `/\evil.example`: "/", "/%09/evil.example": "/", "/.//evil.example": "/",
-		"javascript:alert(1)": "/", prefix + "/logout": "/", prefix + "/organization": "/", "/a\r\nSet-Cookie: x=y": "/", "/" + strings.Repeat("a", session.MaxReturnTo): "/",
+		"": "/", "https://evil.example/": "/", "//evil.example": "/", `/\evil.example`: "/", "/%09/evil.example": "/",
+		"/.//evil.example":    "/",
+		"javascript:alert(1)": "/", prefix + "/logout": "/", prefix + "/organization": "/",
+		"/a\r\nSet-Cookie: x=y": "/", "/" + strings.Repeat("a", session.MaxReturnTo): "/",
 	} {
 		form := url.Values{"org": {"main:birch"}, "return_to": {to}}
 		cookie := "Cookie: " + s.mint(t, picked(t, "acme"))
-		a := s.ask(t, "POST", prefix+"/organization", form.Encode(), cookie, "Content-Type: application/x-www-form-urlencoded")
+		a := s.ask(t, "POST", prefix+"/organization", form.Encode(), cookie, "Content-Type: "+
+			"application/x-www-form-urlencoded")
 		if a.status != 303 || a.header.Get("Location") != s.url+want || len(a.header["Set-Cookie"]) != 1 {
 			t.Errorf("%.60q: %d to %q", to, a.status, a.header.Get("Location"))
 		}
 		query := prefix + "/organization?return_to=" + url.QueryEscape(to)
-		if a := s.get(t, query, navigate("Cookie: "+s.mint(t, alice()))...); a.status != 303 || a.header.Get("Location") != s.url+want {
+		if a := s.get(t, query, navigate("Cookie: "+s.mint(t, alice()))...); a.status != 303 ||
+			a.header.Get("Location") != s.url+want {
 			t.Errorf("%.60q, with nothing to choose: %d to %q", to, a.status, a.header.Get("Location"))
 		}
 		login := prefix + "/login?return_to=" + url.QueryEscape(want)
@@ -307,7 +332,8 @@ func TestP05_TheChoiceOfAnOrganizationLeadsNowhereElse(t *testing.T) {
 		if a := s.get(t, query, navigate()...); a.status != 303 || a.header.Get("Location") != s.url+login {
 			t.Errorf("%.60q, without a session: %d to %q", to, a.status, a.header.Get("Location"))
 		}
-		if a := s.ask(t, "POST", prefix+"/organization", form.Encode(), "Content-Type: application/x-www-form-urlencoded"); a.status != 303 || a.header.Get("Location") != s.url+login {
+		if a := s.ask(t, "POST", prefix+"/organization", form.Encode(), "Content-Type: "+
+			"application/x-www-form-urlencoded"); a.status != 303 || a.header.Get("Location") != s.url+login {
 			t.Errorf("%.60q, sent without a session: %d to %q", to, a.status, a.header.Get("Location"))
 		}
 	}
@@ -325,7 +351,8 @@ func TestP11_SwitchingDoesNotProlongASession(t *testing.T) {
 		if s.get(t, "/x", "Cookie: "+cookie); fmt.Sprint(s.told(t)["x-forwarded-org-id"]) == "[acme]" {
 			org = "main:birch"
 		}
-		a := s.ask(t, "POST", prefix+"/organization", url.Values{"org": {org}}.Encode(), "Cookie: "+cookie, "Content-Type: application/x-www-form-urlencoded")
+		a := s.ask(t, "POST", prefix+"/organization", url.Values{"org": {org}}.Encode(), "Cookie: "+cookie,
+			"Content-Type: application/x-www-form-urlencoded")
 		if a.status != 303 {
 			t.Fatalf("%s: %d", org, a.status)
 		}
@@ -348,7 +375,10 @@ func TestP11_SwitchingDoesNotProlongASession(t *testing.T) {
 func TestP10_SignOutReachesWhoeverSwitchedWithAStolenCookie(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(s *testSite, b *testenv.Browser){
-		"the owner signs out": func(s *testSite, b *testenv.Browser) { b.Post(b.Open(s.url+prefix+"/logout"), prefix+"/logout", nil) },
+		"the owner signs out": func(s *testSite, b *testenv.Browser) {
+			b.Post(b.Open(s.url+prefix+"/logout"),
+				prefix+"/logout", nil)
+		},
 		"the owner is sent to sign in": func(s *testSite, b *testenv.Browser) {
 			b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {s.begin(t, b, "/deep")}}))
 		},
@@ -357,7 +387,8 @@ func TestP10_SignOutReachesWhoeverSwitchedWithAStolenCookie(t *testing.T) {
 		b := s.browser(t)
 		cookie, value, _ := strings.Cut(s.mint(t, picked(t, "acme")), "=")
 		b.SetCookies(s.url, &http.Cookie{Name: cookie, Value: value, Path: "/"})
-		a := s.ask(t, "POST", prefix+"/organization", "org=main%3Abirch", s.cookieOf(t, b), "Content-Type: application/x-www-form-urlencoded")
+		a := s.ask(t, "POST", prefix+"/organization", "org=main%3Abirch", s.cookieOf(t, b), "Content-Type: "+
+			"application/x-www-form-urlencoded")
 		stolen, _, _ := strings.Cut(a.header.Get("Set-Cookie"), ";")
 		if a := s.get(t, "/x", "Cookie: "+stolen); a.status != 200 {
 			t.Fatalf("%s: the thief gets %d", name, a.status)
@@ -378,7 +409,8 @@ func TestP10_OfTwoHundredChoicesAtOnceOneSessionIsLeft(t *testing.T) {
 	var alive []string
 	for range 200 {
 		all.Go(func() {
-			a := s.ask(t, "POST", prefix+"/organization", "org=main%3Abirch&return_to=%2Fdeep", cookie, "Content-Type: application/x-www-form-urlencoded")
+			a := s.ask(t, "POST", prefix+"/organization", "org=main%3Abirch&return_to=%2Fdeep", cookie,
+				"Content-Type: application/x-www-form-urlencoded")
 			set, _, _ := strings.Cut(a.header.Get("Set-Cookie"), ";")
 			if a.status != 303 || (set == "") != (a.header.Get("Location") == s.url+prefix+"/login?return_to=%2Fdeep") {
 				t.Errorf("%d to %s", a.status, a.header.Get("Location"))
@@ -419,7 +451,8 @@ func TestALateAnswerDoesNotUndoASwitchOfTheOrganization(t *testing.T) {
 	slow := make(chan answer)
 	go func() { slow <- s.get(t, "/slow", navigate(cookie)...) }()
 	<-arrived
-	a := s.ask(t, "POST", prefix+"/organization", url.Values{"org": {"main:birch"}}.Encode(), cookie, "Content-Type: application/x-www-form-urlencoded")
+	a := s.ask(t, "POST", prefix+"/organization", url.Values{"org": {"main:birch"}}.Encode(), cookie, "Content-Type: "+
+		"application/x-www-form-urlencoded")
 	if a.status != 303 {
 		t.Errorf("switched with %d", a.status)
 	}
@@ -433,7 +466,8 @@ func TestWhoIsRefusedForOneOrganizationIsOfferedTheOther(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Login: fixedLogin{who: ines()}, Orgs: foldedOrgs(t), Routes: []authz.Route{
 		{Name: "app", Host: "127.0.0.1", Path: "/", Access: authz.Access{Authenticated: true}},
-		{Name: "bank", Host: "127.0.0.1", Path: "/bank", Access: authz.Access{Rules: []authz.Rule{{Orgs: []string{"main:birch"}}}}},
+		{Name: "bank", Host: "127.0.0.1", Path: "/bank",
+			Access: authz.Access{Rules: []authz.Rule{{Orgs: []string{"main:birch"}}}}},
 		{Name: "open", Host: "127.0.0.1", Path: "/open", Access: authz.Access{Public: true}}}})
 	b := s.browser(t)
 	ask := b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {s.begin(t, b, "/bank/vault?a=1")}}))
@@ -443,12 +477,14 @@ func TestWhoIsRefusedForOneOrganizationIsOfferedTheOther(t *testing.T) {
 		t.Fatalf("%d\n%s", refused.Status, refused.Body)
 	}
 	page := b.Submit(refused, "org", "main:birch")
-	if page.Status != 200 || page.URL.RequestURI() != "/bank/vault?a=1" || fmt.Sprint(s.told(t)["x-forwarded-org-id"]) != "[main:birch]" {
+	if page.Status != 200 || page.URL.RequestURI() != "/bank/vault?a=1" ||
+		fmt.Sprint(s.told(t)["x-forwarded-org-id"]) != "[main:birch]" {
 		t.Errorf("%s: %d, told %v", page.URL, page.Status, s.told(t))
 	}
 	other := bob() // who has only one, or none
 	other.Org = identity.Org{ID: "main:cedar", Name: "Cedar"}
-	if a := s.get(t, "/bank", navigate("Cookie: "+s.mint(t, other))...); a.status != 403 || strings.Contains(a.body, "name=\"org\"") || strings.Contains(a.body, "another of your organizations") {
+	if a := s.get(t, "/bank", navigate("Cookie: "+s.mint(t, other))...); a.status != 403 ||
+		strings.Contains(a.body, "name=\"org\"") || strings.Contains(a.body, "another of your organizations") {
 		t.Errorf("%d\n%s", a.status, a.body)
 	}
 }
@@ -458,7 +494,8 @@ func TestWhoIsRefusedForOneOrganizationIsOfferedTheOther(t *testing.T) {
 func TestP01_AnOrganizationsHostRefusesOthers(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Public: "http://acme.example.com", Login: fixedLogin{}, Routes: []authz.Route{
-		{Name: "tenant", Host: "{org}.example.com", Orgs: []string{"acme", "cedar"}, Path: "/", Access: authz.Access{Authenticated: true}}}})
+		{Name: "tenant", Host: "{org}.example.com", Orgs: []string{"acme", "cedar"}, Path: "/",
+			Access: authz.Access{Authenticated: true}}}})
 	stranger := bob()
 	stranger.Org = identity.Org{ID: "main:acme", Name: "Acme"} // not the one of the configuration
 	for _, tc := range []struct {
@@ -468,12 +505,16 @@ func TestP01_AnOrganizationsHostRefusesOthers(t *testing.T) {
 		says   []string
 	}{
 		{"active", picked(t, "acme"), 200, nil},
-		{"theirs", picked(t, "main:birch"), 403, []string{"This address is for Acme Rockets, and you are here for another organization.", `<button name="org" value="acme"><bdi>Acme Rockets</bdi>`}},
-		{"not theirs", stranger, 403, []string{"This address is another organization&#39;s, and your account does not belong to it."}},
-		{"of none", bob(), 403, []string{"This address is another organization&#39;s, and your account does not belong to it."}},
+		{"theirs", picked(t, "main:birch"), 403, []string{"This address is for Acme Rockets, and you are here for " +
+			"another organization.", `<button name="org" value="acme"><bdi>Acme Rockets</bdi>`}},
+		{"not theirs", stranger, 403, []string{"This address is another organization&#39;s, and your account does " +
+			"not belong to it."}},
+		{"of none", bob(), 403, []string{"This address is another organization&#39;s, and your account does not " +
+			"belong to it."}},
 	} {
 		before := len(s.app.Requests())
-		a := s.ask(t, "GET", "http://"+s.addr+"/x", "", navigate("Host: acme.example.com", "Cookie: "+s.mint(t, tc.who))...)
+		a := s.ask(t, "GET", "http://"+s.addr+"/x", "", navigate("Host: acme.example.com",
+			"Cookie: "+s.mint(t, tc.who))...)
 		if a.status != tc.status || (tc.status == 403) != (len(s.app.Requests()) == before) {
 			t.Errorf("%s: %d", tc.name, a.status)
 		}
@@ -487,7 +528,8 @@ func TestP01_AnOrganizationsHostRefusesOthers(t *testing.T) {
 		}
 	}
 	// Of another organization's host the cookie is not good, and of nobody's there is nothing.
-	for host, want := range map[string]int{"cedar.example.com": 401, "nobody.example.com": 404, "x.acme.example.com": 404} {
+	for host, want := range map[string]int{"cedar.example.com": 401, "nobody.example.com": 404,
+		"x.acme.example.com": 404} {
 		if a := s.ask(t, "GET", "http://"+s.addr+"/x", "", "Host: "+host, "Cookie: "+s.mint(t, picked(t, "acme"))); a.status != want {
 			t.Errorf("%s: %d, want %d", host, a.status, want)
 		}
@@ -504,11 +546,16 @@ func TestP01_OrganizationsAreFoldedAtTheSignIn(t *testing.T) {
 		"by id": {func(id *identity.Identity) {
 			id.Org = identity.Org{ID: "main:7c", Name: "Told", Domain: "told.example"}
 		}, "acme, Acme Rockets, acme.example"},
-		"by verified e-mail":  {func(id *identity.Identity) { id.Org = identity.Org{} }, "acme, Acme Rockets, acme.example"},
-		"by unverified":       {func(id *identity.Identity) { id.Org, id.EmailVerified = identity.Org{}, false }, ", , "},
-		"id before e-mail":    {func(id *identity.Identity) { id.Org = identity.Org{ID: "main:other", Name: "Other"} }, "main:other, Other, "},
-		"another provider's":  {func(id *identity.Identity) { id.Org = identity.Org{ID: "else:7c", Name: "Acme"} }, ", , "},
-		"the configuration's": {func(id *identity.Identity) { id.Org = identity.Org{ID: "acme", Name: "Acme"} }, ", , "},
+		"by verified e-mail": {func(id *identity.Identity) { id.Org = identity.Org{} }, "acme, Acme Rockets, " +
+			"acme.example"},
+		"by unverified": {func(id *identity.Identity) { id.Org, id.EmailVerified = identity.Org{}, false },
+			", , "},
+		"id before e-mail": {func(id *identity.Identity) { id.Org = identity.Org{ID: "main:other", Name: "Other"} },
+			"main:other, Other, "},
+		"another provider's": {func(id *identity.Identity) { id.Org = identity.Org{ID: "else:7c", Name: "Acme"} },
+			", , "},
+		"the configuration's": {func(id *identity.Identity) { id.Org = identity.Org{ID: "acme", Name: "Acme"} },
+			", , "},
 	} {
 		who := alice()
 		tc.change(&who)
@@ -524,7 +571,8 @@ func TestP01_OrganizationsAreFoldedAtTheSignIn(t *testing.T) {
 		if id, _ := org["id"].(string); id != line("id") {
 			t.Errorf("%s: the assertion says %v", name, org)
 		}
-		if sess := s.sessionOf(b); strings.HasPrefix(tc.want, "acme,") != (sess.Identity.Org.Source == identity.SourceConfig) {
+		if sess := s.sessionOf(b); strings.HasPrefix(tc.want,
+			"acme,") != (sess.Identity.Org.Source == identity.SourceConfig) {
 			t.Errorf("%s: the session has %+v", name, sess.Identity.Org)
 		}
 	}
@@ -534,12 +582,14 @@ func TestP17_MoreOrganizationsThanACookieHoldsAreRefusedInWords(t *testing.T) {
 	t.Parallel()
 	who := ines()
 	for i := range 200 {
-		who.Orgs = append(who.Orgs, identity.Org{ID: fmt.Sprintf("main:tenant-%d", i), Name: fmt.Sprintf("The tenant %d of two hundred", i), Source: "claim"})
+		who.Orgs = append(who.Orgs, identity.Org{ID: fmt.Sprintf("main:tenant-%d", i), Name: fmt.Sprintf("The tenant "+
+			"%d of two hundred", i), Source: "claim"})
 	}
 	s := newTestSite(t, setup{Login: fixedLogin{who: who}})
 	b := s.browser(t)
 	page := b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {s.begin(t, b, "/deep")}}))
-	if page.Status != http.StatusBadGateway || !strings.Contains(page.Body, "You belong to too many organizations") || s.sessionOf(b) != nil {
+	if page.Status != http.StatusBadGateway || !strings.Contains(page.Body, "You belong to too many organizations") ||
+		s.sessionOf(b) != nil {
 		t.Errorf("%d\n%s", page.Status, page.Body)
 	}
 }

@@ -82,7 +82,8 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 	signOut := &signOutEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages, keepCache: o.KeepCache,
 		durable: o.Durable}
 	list := &personList{process: p.Process, listing: o.Listing}
-	account := &accountEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages, list: list, durable: o.Durable,
+	account := &accountEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages, list: list,
+		durable:   o.Durable,
 		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}}, permission: o.Permission}
 	organization := &organizationEndpoint{own: own, site: p.site, pages: p.pages, keepCache: o.KeepCache}
 	handOff := &handOffEndpoint{signIn: signIn, own: own, orgs: o.Orgs}

@@ -49,14 +49,18 @@ func TestP09_OnlyOurOwnPagesSignPeopleOut(t *testing.T) {
 			"our Origin, same-site":              {"Origin: " + s.url, "Sec-Fetch-Site: same-site"},
 			"null after a redirect, same-origin": {"Origin: null", "Sec-Fetch-Site: same-origin"},
 			// Through a service worker, Firefox gives forms of all sites our Origin.
-			"Firefox, a worker, a sibling's form":   {"Origin: " + s.url, "Sec-Fetch-Site: same-origin", "Referer: http://localhost:1/", worker},
-			"Firefox, a worker, a form that hides":  {"Origin: " + s.url, "Sec-Fetch-Site: same-origin", worker},
-			"WebKit, a worker, a sibling's form":    {"Origin: " + s.url, "Sec-Fetch-Site: same-origin", "Referer: http://localhost:1/", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: empty", "Accept: text/html"},
-			"Firefox, a worker, a lookalike's form": {"Origin: " + s.url, "Sec-Fetch-Site: same-origin", "Referer: " + s.url + ".evil.example/", worker},
+			"Firefox, a worker, a sibling's form": {"Origin: " + s.url, "Sec-Fetch-Site: same-origin", "Referer: " +
+				"http://localhost:1/", worker},
+			"Firefox, a worker, a form that hides": {"Origin: " + s.url, "Sec-Fetch-Site: same-origin", worker},
+			"WebKit, a worker, a sibling's form": {"Origin: " + s.url, "Sec-Fetch-Site: same-origin", "Referer: " +
+				"http://localhost:1/", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: empty", "Accept: text/html"},
+			"Firefox, a worker, a lookalike's form": {"Origin: " + s.url, "Sec-Fetch-Site: same-origin",
+				"Referer: " + s.url + ".evil.example/", worker},
 		} {
 			cookie := "Cookie: " + s.mint(t, alice())
 			a := s.ask(t, "POST", prefix+"/logout", "", viaWorker(lines, cookie)...)
-			if a.status != 403 || a.header["Set-Cookie"] != nil || a.header["Clear-Site-Data"] != nil || !strings.Contains(a.body, "The request to sign out came from another site.") {
+			if a.status != 403 || a.header["Set-Cookie"] != nil || a.header["Clear-Site-Data"] != nil ||
+				!strings.Contains(a.body, "The request to sign out came from another site.") {
 				t.Errorf("%s: %d %v\n%s", name, a.status, a.header, a.body)
 			}
 			if a := s.get(t, "/x", cookie); a.status != 200 {
@@ -64,11 +68,14 @@ func TestP09_OnlyOurOwnPagesSignPeopleOut(t *testing.T) {
 			}
 		}
 		for name, lines := range map[string][]string{
-			"our page": {"Origin: " + s.url, "Sec-Fetch-Site: same-origin"}, "an older browser": {"Origin: " + s.url}, "no browser": nil,
-			"typed": {"Sec-Fetch-Site: none"},
-			"our page through a worker": {"Origin: " + s.url, "Referer: " + s.url + "/.sallyport/account", "Sec-Fetch-Site: same-origin",
+			"our page": {"Origin: " + s.url, "Sec-Fetch-Site: same-origin"}, "an older browser": {"Origin: " + s.url},
+			"no browser": nil,
+			"typed":      {"Sec-Fetch-Site: none"},
+			"our page through a worker": {"Origin: " + s.url, "Referer: " + s.url + "/.sallyport/account",
+				"Sec-Fetch-Site: same-origin",
 				"Sec-Fetch-Mode: same-origin", "Sec-Fetch-Dest: empty"},
-			"a script of the app that sends no Referer": {"Origin: " + s.url, "Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty"},
+			"a script of the app that sends no Referer": {"Origin: " + s.url, "Sec-Fetch-Site: same-origin",
+				"Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty"},
 		} {
 			cookie := "Cookie: " + s.mint(t, alice())
 			a := s.ask(t, "POST", prefix+"/logout", "", append(lines, cookie)...)
@@ -76,8 +83,10 @@ func TestP09_OnlyOurOwnPagesSignPeopleOut(t *testing.T) {
 			if o.TLS { // CVE-2025-55162: without Secure a browser keeps a __Host- cookie
 				want += "; Secure"
 			}
-			if a.status != 303 || a.header.Get("Location") != s.url+prefix+"/logout?provider=main" || !slices.Equal(a.header["Set-Cookie"], []string{want}) ||
-				(a.header.Get("Clear-Site-Data") == `"cache"`) == strings.Contains(name, "worker") || a.header.Get("Cache-Control") != "private, no-store" {
+			if a.status != 303 || a.header.Get("Location") != s.url+prefix+"/logout?provider=main" ||
+				!slices.Equal(a.header["Set-Cookie"], []string{want}) ||
+				(a.header.Get("Clear-Site-Data") == `"cache"`) == strings.Contains(name, "worker") ||
+				a.header.Get("Cache-Control") != "private, no-store" {
 				t.Errorf("%s: %d %v", name, a.status, a.header)
 			}
 			if a := s.get(t, "/x", cookie); a.status != 401 { // CVE-2024-21492
@@ -97,14 +106,17 @@ func TestSigningOutAsksFirstAndLandsOnAPage(t *testing.T) {
 	state := s.begin(t, b, "/deep")
 	b.Open(s.callback("main", map[string][]string{"code": {"c"}, "state": {state}}))
 	ask := b.Open(s.url + prefix + "/logout") // a link, an image, a prefetch
-	if ask.Status != 200 || !strings.Contains(ask.Body, "Do you want to sign out?") || !strings.Contains(ask.Body, "<strong><bdi>Alice Ämter</bdi></strong>") || s.sessionOf(b) == nil {
+	if ask.Status != 200 || !strings.Contains(ask.Body, "Do you want to sign out?") ||
+		!strings.Contains(ask.Body, "<strong><bdi>Alice Ämter</bdi></strong>") || s.sessionOf(b) == nil {
 		t.Fatalf("%d\n%s", ask.Status, ask.Body)
 	}
 	gone := b.Submit(ask, "", "")
-	if gone.Status != 200 || !strings.Contains(gone.Body, "You are signed out") || s.sessionOf(b) != nil || len(b.Cookies(s.url)) != 1 {
+	if gone.Status != 200 || !strings.Contains(gone.Body, "You are signed out") || s.sessionOf(b) != nil ||
+		len(b.Cookies(s.url)) != 1 {
 		t.Errorf("%d, cookies %v\n%s", gone.Status, b.Cookies(s.url), gone.Body)
 	}
-	if again := b.Post(gone, prefix+"/logout", nil); again.Status != 200 || !strings.Contains(again.Body, "You are signed out") {
+	if again := b.Post(gone, prefix+"/logout", nil); again.Status != 200 ||
+		!strings.Contains(again.Body, "You are signed out") {
 		t.Errorf("signing out twice: %d", again.Status)
 	}
 	for fault, lines := range badCookies(t, s) {
@@ -130,7 +142,8 @@ func TestTheSessionEndpointTellsWhoIsSignedIn(t *testing.T) {
 	want := fmt.Sprintf(`{"user":{"id":"main:alice-1","email":"alice@acme.example","name":"Alice Ämter","username":"alice","groups":["admins","on-call"]},`+
 		`"org":{"id":"main:acme","name":"Acme Rockets","domain":"acme.example"},"expires_at":%q,"idle_expires_at":%q}`+"\n",
 		sess.Expires.Format(time.RFC3339), sess.IdleExpires.Format(time.RFC3339))
-	if a.status != 200 || a.body != want || a.header.Get("Content-Type") != "application/json" || a.header.Get("Cache-Control") != "private, no-store" {
+	if a.status != 200 || a.body != want || a.header.Get("Content-Type") != "application/json" ||
+		a.header.Get("Cache-Control") != "private, no-store" {
 		t.Errorf("%d %v\n%s\n%s", a.status, a.header, a.body, want)
 	}
 	if a.header["Access-Control-Allow-Origin"] != nil {
@@ -153,8 +166,10 @@ func TestTheAccountPageTellsPeopleWhatIsKnown(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})
 	a := s.get(t, prefix+"/account", navigate("Cookie: "+s.mint(t, alice()))...)
-	for _, words := range []string{"Your account", "<bdi>Alice Ämter</bdi>", "<bdi>alice@acme.example</bdi></dd>", "<bdi>Main Street</bdi>", "<code>main:alice-1</code>",
-		"<bdi>Acme Rockets</bdi>, <bdi>acme.example</bdi>", "<li><bdi>admins</bdi></li><li><bdi>on-call</bdi></li>", "in 12 hours", `action="/.sallyport/logout"`} {
+	for _, words := range []string{"Your account", "<bdi>Alice Ämter</bdi>", "<bdi>alice@acme.example</bdi></dd>",
+		"<bdi>Main Street</bdi>", "<code>main:alice-1</code>",
+		"<bdi>Acme Rockets</bdi>, <bdi>acme.example</bdi>", "<li><bdi>admins</bdi></li><li><bdi>on-call</bdi></li>",
+		"in 12 hours", `action="/.sallyport/logout"`} {
 		if a.status != 200 || !strings.Contains(a.body, words) {
 			t.Errorf("%d: the page does not say %q:\n%s", a.status, words, a.body)
 		}
@@ -165,7 +180,8 @@ func TestTheAccountPageTellsPeopleWhatIsKnown(t *testing.T) {
 	if !strings.Contains(a.body, "not verified: it gives you no access and is not passed on") {
 		t.Errorf("the page is\n%s", a.body)
 	}
-	if a := s.get(t, prefix+"/account", navigate()...); a.status != 302 || a.header.Get("Location") != s.url+prefix+"/login?return_to=%2F.sallyport%2Faccount" {
+	if a := s.get(t, prefix+"/account", navigate()...); a.status != 302 ||
+		a.header.Get("Location") != s.url+prefix+"/login?return_to=%2F.sallyport%2Faccount" {
 		t.Errorf("a stranger: %d to %q", a.status, a.header.Get("Location"))
 	}
 	if a := s.get(t, prefix+"/account"); a.status != 401 {
@@ -204,7 +220,8 @@ func TestTheAssertionAtTheAppVerifies(t *testing.T) {
 		checkSession(t, claims)
 		delete(claims, "exp")
 		delete(claims, "iat")
-		want := map[string]any{"iss": s.url, "sub": "main:alice-1", "aud": route, "email": "alice@acme.example", "email_verified": true, "name": "Alice Ämter",
+		want := map[string]any{"iss": s.url, "sub": "main:alice-1", "aud": route, "email": "alice@acme.example",
+			"email_verified": true, "name": "Alice Ämter",
 			"preferred_username": "alice", "groups": []any{"admins", "on-call"},
 			"org": map[string]any{"id": "main:acme", "name": "Acme Rockets", "domain": "acme.example"}}
 		if fmt.Sprint(claims) != fmt.Sprint(want) {
@@ -217,7 +234,8 @@ func TestTheAssertionAtTheAppVerifies(t *testing.T) {
 	}
 	other := newTestSite(t, setup{})
 	s.get(t, "/x", "Cookie: "+cookie)
-	token, err := jwt.ParseSigned(testenv.HeaderLines(s.app.Last(t), identity.AssertionHeader)[0], []jose.SignatureAlgorithm{jose.ES256})
+	token, err := jwt.ParseSigned(testenv.HeaderLines(s.app.Last(t), identity.AssertionHeader)[0],
+		[]jose.SignatureAlgorithm{jose.ES256})
 	testenv.Check(t, err)
 	var keys jose.JSONWebKeySet
 	testenv.Check(t, json.Unmarshal([]byte(other.get(t, prefix+"/jwks.json").body), &keys))
@@ -234,16 +252,19 @@ func TestThePublicKeysAreServedOnTheAddressAnAppHas(t *testing.T) {
 		{Name: "open", Host: "open.example.com", Path: "/", Access: authz.Access{Public: true}},
 	}})
 	w := s.wire(t)
-	for host, want := range map[string]bool{"app.example.com": true, "127.0.0.1:4180": true, "localhost": true, "[::1]:4180": true, "sallyport.default.svc": true, "open.example.com": false} {
+	for host, want := range map[string]bool{"app.example.com": true, "127.0.0.1:4180": true, "localhost": true,
+		"[::1]:4180": true, "sallyport.default.svc": true, "open.example.com": false} {
 		a := w.do("GET", rawRequest("GET", prefix+"/jwks.json", host))
 		if got := strings.Contains(a.body, `"kty":"EC"`); got != want || a.status != 200 {
 			t.Errorf("%s: %d %s", host, a.status, a.body)
 		}
-		if want && (a.header.Get("Content-Type") != "application/jwk-set+json" || a.header.Get("Cache-Control") != "public, max-age=300" || strings.Contains(a.body, `"d"`)) {
+		if want && (a.header.Get("Content-Type") != "application/jwk-set+json" ||
+			a.header.Get("Cache-Control") != "public, max-age=300" || strings.Contains(a.body, `"d"`)) {
 			t.Errorf("%s: %v %s", host, a.header, a.body)
 		}
 	}
-	if a := w.do("HEAD", rawRequest("HEAD", prefix+"/jwks.json", "app.example.com")); a.status != 200 || a.header.Get("X-Request-Id") == "" {
+	if a := w.do("HEAD", rawRequest("HEAD", prefix+"/jwks.json", "app.example.com")); a.status != 200 ||
+		a.header.Get("X-Request-Id") == "" {
 		t.Errorf("HEAD: %d %v", a.status, a.header)
 	}
 }
@@ -252,11 +273,13 @@ func TestP19_TheLogoCannotRun(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Brand: Branding{Name: "Acme", Logo: []byte("<svg/>"), LogoType: "image/svg+xml"}})
 	a := s.get(t, prefix+"/logo")
-	if a.status != 200 || a.body != "<svg/>" || a.header.Get("Content-Type") != "image/svg+xml" || a.header.Get("X-Content-Type-Options") != "nosniff" ||
+	if a.status != 200 || a.body != "<svg/>" || a.header.Get("Content-Type") != "image/svg+xml" ||
+		a.header.Get("X-Content-Type-Options") != "nosniff" ||
 		!strings.HasSuffix(a.header.Get("Content-Security-Policy"), "; sandbox") {
 		t.Errorf("%d %v %s", a.status, a.header, a.body)
 	}
-	if a := s.get(t, prefix+"/logout", navigate()...); !strings.Contains(a.body, `<img src="/.sallyport/logo" alt="">`) || !strings.Contains(a.body, "Acme") {
+	if a := s.get(t, prefix+"/logout", navigate()...); !strings.Contains(a.body,
+		`<img src="/.sallyport/logo" alt="">`) || !strings.Contains(a.body, "Acme") {
 		t.Errorf("the page is\n%s", a.body)
 	}
 }
@@ -269,18 +292,23 @@ func TestP19_OwnAnswersCannotBeFramedOrCached(t *testing.T) {
 	cookie := "Cookie: " + s.mint(t, alice())
 	nobody := "Cookie: " + s.mint(t, bob())
 	for name, a := range map[string]answer{
-		"chooser": s.get(t, prefix+"/login", navigate()...), "account": s.get(t, prefix+"/account", navigate(cookie)...), "signed out": s.get(t, prefix+"/logout", navigate()...),
+		"chooser": s.get(t, prefix+"/login", navigate()...), "account": s.get(t, prefix+"/account",
+			navigate(cookie)...), "signed out": s.get(t, prefix+"/logout", navigate()...),
 		"organization": s.get(t, prefix+"/organization", navigate("Cookie: "+s.mint(t, picked(t, "acme")))...),
-		"sign out?":    s.get(t, prefix+"/logout", navigate(cookie)...), "callback": s.get(t, prefix+"/callback/main", navigate()...), "denied": s.get(t, "/admin", navigate(nobody)...),
-		"400": s.get(t, "/a%2fb", navigate()...), "404": s.get(t, prefix+"/x", navigate()...), "405": s.ask(t, "POST", prefix+"/login", "", navigate()...),
-		"form": s.ask(t, "POST", "/x", "", navigate()...), "502": s.get(t, "/x", navigate(cookie)...), "session": s.get(t, prefix+"/session"), "401": s.get(t, "/x"),
+		"sign out?":    s.get(t, prefix+"/logout", navigate(cookie)...), "callback": s.get(t, prefix+"/callback/main",
+			navigate()...), "denied": s.get(t, "/admin", navigate(nobody)...),
+		"400": s.get(t, "/a%2fb", navigate()...), "404": s.get(t, prefix+"/x", navigate()...),
+		"405":  s.ask(t, "POST", prefix+"/login", "", navigate()...),
+		"form": s.ask(t, "POST", "/x", "", navigate()...), "502": s.get(t, "/x", navigate(cookie)...),
+		"session": s.get(t, prefix+"/session"), "401": s.get(t, "/x"),
 		"403": s.get(t, "/admin", nobody), "502 for a program": s.get(t, "/x", cookie),
 	} {
 		h := a.header
 		if !strings.Contains(h.Get("Cache-Control"), "no-store") || h.Get("X-Content-Type-Options") != "nosniff" {
 			t.Errorf("%s: %d %v", name, a.status, h)
 		}
-		if strings.HasPrefix(h.Get("Content-Type"), "text/html") && (h.Get("X-Frame-Options") != "DENY" || !strings.Contains(h.Get("Content-Security-Policy"), "frame-ancestors 'none'") ||
+		if strings.HasPrefix(h.Get("Content-Type"), "text/html") && (h.Get("X-Frame-Options") != "DENY" ||
+			!strings.Contains(h.Get("Content-Security-Policy"), "frame-ancestors 'none'") ||
 			!strings.HasPrefix(h.Get("Content-Security-Policy"), "default-src 'none'; ")) {
 			t.Errorf("%s: %d %v", name, a.status, h)
 		}
@@ -297,15 +325,28 @@ func TestAnIncompleteFrontDoorDoesNotOpen(t *testing.T) {
 	var whole Options
 	newTestSite(t, setup{Tuned: func(o *Options) { whole = *o }})
 	for name, bend := range map[string]func(*Options){
-		"no public URL": func(o *Options) { o.PublicURL = nil }, "no admission": func(o *Options) { o.Admission = nil }, "no sessions": func(o *Options) { o.Sessions = nil }, "no routes": func(o *Options) { o.Table = nil },
-		"no headers": func(o *Options) { o.Headers = nil }, "no assertions": func(o *Options) { o.Assertions = nil }, "no providers": func(o *Options) { o.Providers = nil },
-		"no flows": func(o *Options) { o.MaxFlows = 0 }, "no URL limit": func(o *Options) { o.MaxURL = 0 }, "a route without an upstream": func(o *Options) { o.Upstreams = o.Upstreams[1:] },
-		"an upstream without a transport":    func(o *Options) { changeUpstream(o, func(u *Upstream) { u.Transport = nil }) },
-		"an upstream without an address":     func(o *Options) { changeUpstream(o, func(u *Upstream) { u.Addr = "" }) },
-		"an upstream without a scheme":       func(o *Options) { changeUpstream(o, func(u *Upstream) { u.Scheme = "" }) },
-		"an upstream that may take for ever": func(o *Options) { changeUpstream(o, func(u *Upstream) { u.Header = 0 }) },
+		"no public URL": func(o *Options) { o.PublicURL = nil }, "no admission": func(o *Options) { o.Admission = nil },
+		"no sessions": func(o *Options) { o.Sessions = nil }, "no routes": func(o *Options) { o.Table = nil },
+		"no headers": func(o *Options) { o.Headers = nil }, "no assertions": func(o *Options) { o.Assertions = nil },
+		"no providers": func(o *Options) { o.Providers = nil },
+		"no flows":     func(o *Options) { o.MaxFlows = 0 }, "no URL limit": func(o *Options) { o.MaxURL = 0 },
+		"a route without an upstream": func(o *Options) { o.Upstreams = o.Upstreams[1:] },
+		"an upstream without a transport": func(o *Options) {
+			changeUpstream(o,
+				func(u *Upstream) { u.Transport = nil })
+		},
+		"an upstream without an address": func(o *Options) { changeUpstream(o, func(u *Upstream) { u.Addr = "" }) },
+		"an upstream without a scheme": func(o *Options) {
+			changeUpstream(o,
+				func(u *Upstream) { u.Scheme = "" })
+		},
+		"an upstream that may take for ever": func(o *Options) {
+			changeUpstream(o,
+				func(u *Upstream) { u.Header = 0 })
+		},
 		"an upstream that may hang for ever": func(o *Options) { changeUpstream(o, func(u *Upstream) { u.Idle = 0 }) },
-		"a public URL that is none":          func(o *Options) { o.PublicURL = mustURL(t, "https://a_b..c") }, "a prefix that is none": func(o *Options) { o.Prefix = "//x" },
+		"a public URL that is none":          func(o *Options) { o.PublicURL = mustURL(t, "https://a_b..c") },
+		"a prefix that is none":              func(o *Options) { o.Prefix = "//x" },
 	} {
 		o := whole
 		o.Upstreams = slices.Clone(whole.Upstreams)
@@ -322,7 +363,8 @@ func TestAnIncompleteFrontDoorDoesNotOpen(t *testing.T) {
 // What providers are asked for is for those who run the site, and nobody else.
 func TestOnlyOperatorsReadWhatProvidersAreAskedFor(t *testing.T) {
 	t.Parallel()
-	permission := []pages.Permission{{Provider: "main", Type: "oidc", Scopes: []pages.Term{{Name: "tenant", Means: "Opens the tenant."}},
+	permission := []pages.Permission{{Provider: "main", Type: "oidc",
+		Scopes:    []pages.Term{{Name: "tenant", Means: "Opens the tenant."}},
 		Discarded: []string{"the access token"},
 		Received: func() []pages.Term {
 			return []pages.Term{{Name: "realm_access", Means: "object with 1 member (ID token)"}}
@@ -333,7 +375,8 @@ func TestOnlyOperatorsReadWhatProvidersAreAskedFor(t *testing.T) {
 		if a.status != 200 {
 			t.Fatalf("answered %d", a.status)
 		}
-		return strings.Contains(a.body, "What providers are asked for") && strings.Contains(a.body, "Opens the tenant.") &&
+		return strings.Contains(a.body, "What providers are asked for") &&
+			strings.Contains(a.body, "Opens the tenant.") &&
 			strings.Contains(a.body, "<code>realm_access</code>: object with 1 member (ID token)")
 	}
 	if read(alice()) {
@@ -360,7 +403,8 @@ func TestP11_SessionsEndWithTheirProvider(t *testing.T) {
 	if a.status != 401 || len(s.app.Requests()) != 0 {
 		t.Errorf("answered %d, %d requests reached the app", a.status, len(s.app.Requests()))
 	}
-	if line := s.log.event(t, a.header.Get("X-Request-Id")); line["session"] != admission.ErrNoProvider.Error() || line["user"] != nil {
+	if line := s.log.event(t, a.header.Get("X-Request-Id")); line["session"] != admission.ErrNoProvider.Error() ||
+		line["user"] != nil {
 		t.Errorf("logged %v", line)
 	}
 	if a := s.get(t, prefix+"/session", cookie); a.status != 401 {
@@ -384,11 +428,14 @@ func (h *hinting) AuthURL(_ context.Context, _ identity.Handshake, p identity.Au
 func TestAnAddressChoosesTheProviderThatVouchesForIt(t *testing.T) {
 	t.Parallel()
 	first, second := &hinting{}, &hinting{}
-	s := newTestSite(t, setup{Login: first, Second: &Provider{ID: "other", Name: "Other", Login: second, EmailDomains: []string{"birch.example"}},
+	s := newTestSite(t, setup{Login: first, Second: &Provider{ID: "other", Name: "Other", Login: second,
+		EmailDomains: []string{"birch.example"}},
 		Tuned: func(o *Options) { o.Providers[0].EmailDomains = []string{"acme.example"} }})
 	for hint, want := range map[string]string{
-		"ann@acme.example": "main", "Bo@BIRCH.example": "other", "cy@cedar.example": "", "": "", "acme.example": "", "@acme.example": "",
-		"ann@acme.example@birch.example": "", "ann@acme.example&prompt=none": "", "a b@acme.example": "", "ann@acme.example\r\nx": "", "\"a\"@acme.example": "",
+		"ann@acme.example": "main", "Bo@BIRCH.example": "other", "cy@cedar.example": "", "": "", "acme.example": "",
+		"@acme.example":                  "",
+		"ann@acme.example@birch.example": "", "ann@acme.example&prompt=none": "", "a b@acme.example": "",
+		"ann@acme.example\r\nx": "", "\"a\"@acme.example": "",
 		strings.Repeat("a", 250) + "@acme.example": "",
 	} {
 		first.hint, second.hint = "", ""
@@ -398,7 +445,8 @@ func TestAnAddressChoosesTheProviderThatVouchesForIt(t *testing.T) {
 			t.Errorf("%q: %d, asked %q %q", hint, a.status, first.hint, second.hint)
 		}
 	}
-	if a := s.get(t, prefix+"/login?provider=other&login_hint=ann%40acme.example", navigate()...); a.status != 302 || second.hint != "ann@acme.example" {
+	if a := s.get(t, prefix+"/login?provider=other&login_hint=ann%40acme.example", navigate()...); a.status != 302 ||
+		second.hint != "ann@acme.example" {
 		t.Errorf("a provider and a hint: %d %q", a.status, second.hint)
 	}
 }
@@ -429,7 +477,8 @@ func viaWorker(lines []string, more ...string) []string {
 func TestP10_FormWithoutTheCookieTakesNoneAway(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})
-	a := s.ask(t, "POST", prefix+"/logout", "", "Origin: "+s.url, "Referer: "+s.url+"/sw.js", "Sec-Fetch-Site: same-origin",
+	a := s.ask(t, "POST", prefix+"/logout", "", "Origin: "+s.url, "Referer: "+s.url+"/sw.js", "Sec-Fetch-Site: "+
+		"same-origin",
 		"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: empty")
 	if a.status != 303 || a.header["Set-Cookie"] != nil || a.header["Clear-Site-Data"] != nil {
 		t.Errorf("%d %v", a.status, a.header)
@@ -441,7 +490,8 @@ func TestP10_FormWithoutTheCookieTakesNoneAway(t *testing.T) {
 func TestSigningOutLeavesTheCacheAloneWhereItIsToldTo(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Tuned: func(o *Options) { o.KeepCache = true }})
-	a := s.ask(t, "POST", prefix+"/logout", "", "Origin: "+s.url, "Sec-Fetch-Site: same-origin", "Cookie: "+s.mint(t, alice()))
+	a := s.ask(t, "POST", prefix+"/logout", "", "Origin: "+s.url, "Sec-Fetch-Site: same-origin",
+		"Cookie: "+s.mint(t, alice()))
 	if a.status != 303 || a.header["Clear-Site-Data"] != nil {
 		t.Errorf("%d %v", a.status, a.header)
 	}

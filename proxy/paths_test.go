@@ -17,22 +17,34 @@ import (
 // product and the weakness that it comes from.
 func refusedTargets() map[string][]string {
 	return map[string][]string{
-		"oathkeeper CVE-2026-33494, dot segments": {"/open/../admin", "/open/./../admin", "/./admin", "/admin/.", "/admin/..", "/..", "/.", "/open/..",
-			"/open/%2e%2e/admin", "/open/.%2e/admin", "/open/%2E./admin", "/%2e/admin", "/open/..;/admin", "/open/..;x=1/admin", "/open/.;/../admin",
+		"oathkeeper CVE-2026-33494, dot segments": {"/open/../admin", "/open/./../admin", "/./admin", "/admin/.",
+			"/admin/..", "/..", "/.", "/open/..",
+			"/open/%2e%2e/admin", "/open/.%2e/admin", "/open/%2E./admin", "/%2e/admin", "/open/..;/admin",
+			"/open/..;x=1/admin", "/open/.;/../admin",
 			"/open/..%20/admin", "/open/.%20./admin", "/open/%2e%2e;/admin"},
-		"Istio CVE-2021-29492, slashes": {"//", "//admin", "/open//admin", "/admin//", "///admin", "/open/..%2fadmin", "/open/..%2Fadmin", "/open%2f..%2fadmin",
-			"/open%2fx", "/open%2Fx", "/open/..%5cadmin", "/open/..%5Cadmin", "/open\\..\\admin", "/open/..\\admin", "\\admin", "/\\admin"},
-		"oauth2-proxy CVE-2026-41059, Envoy CVE-2021-32779, fragments": {"/admin#/open", "/open#/../admin", "/open/x#", "/admin%23/open/y", "/open?x#y", "/#"},
-		"fasthttp GO-2026-4950, encoded twice":                         {"/%252e%252e/admin", "/open/%252e%252e/admin", "/%2561dmin", "/open%252fadmin", "/a%25"},
-		"Traefik CVE-2026-40912, matrix parameters":                    {"/admin;x=1", "/admin;/x", "/;/admin", "/%3badmin", "/admin%3Bx=1", "/open;/../admin"},
-		"controls":  {"/admin%00", "/admin%00.svg", "/admin%0a", "/admin%0D%0AX:%20y", "/admin%7f", "/admin%1b[0m", "/ad\tmin", "/ad\x01min", "/ad\x7fmin"},
+		"Istio CVE-2021-29492, slashes": {"//", "//admin", "/open//admin", "/admin//", "///admin", "/open/..%2fadmin",
+			"/open/..%2Fadmin", "/open%2f..%2fadmin",
+			"/open%2fx", "/open%2Fx", "/open/..%5cadmin", "/open/..%5Cadmin", "/open\\..\\admin", "/open/..\\admin",
+			"\\admin", "/\\admin"},
+		"oauth2-proxy CVE-2026-41059, Envoy CVE-2021-32779, fragments": {"/admin#/open", "/open#/../admin", "/open/x#",
+			"/admin%23/open/y", "/open?x#y", "/#"},
+		"fasthttp GO-2026-4950, encoded twice": {"/%252e%252e/admin", "/open/%252e%252e/admin",
+			"/%2561dmin", "/open%252fadmin", "/a%25"},
+		"Traefik CVE-2026-40912, matrix parameters": {"/admin;x=1", "/admin;/x", "/;/admin",
+			"/%3badmin", "/admin%3Bx=1", "/open;/../admin"},
+		"controls": {"/admin%00", "/admin%00.svg", "/admin%0a", "/admin%0D%0AX:%20y", "/admin%7f", "/admin%1b[0m",
+			"/ad\tmin", "/ad\x01min", "/ad\x7fmin"},
 		"not UTF-8": {"/open/%c0%ae%c0%ae/admin", "/%ff", "/\xff\xfe", "/open/\xc0\xae\xc0\xae/admin", "/%ed%a0%80"},
-		"malformed escapes, Authelia CVE-2021-32637":        {"/%", "/%zz", "/%4", "/open/%g0", "/%u002e", "/open/%%32%65/admin"},
-		"encoded question mark":                             {"/admin%3f", "/open%3F/../admin"},
-		"OPA-envoy CVE-2026-26205, no path":                 {"admin", "*", "?x", "open/../admin", "file:///etc/passwd", "javascript:alert(1)", "http:/admin", "http:admin"},
-		"pocket-id CVE-2026-28512, a user in the authority": {"http://a@127.0.0.1/admin", "http://127.0.0.1\\@x/admin", "http://@/admin", "http:///admin", "https://"},
-		"Authelia CVE-2026-48794, case":                     {"/ADMIN", "/Admin/x", "/aDmin", "/admin.", "/admin%20", "/admin%20/x", "/admin./x", "/%41dmin"},
-		"raw brackets of Spring and others":                 {"/open/\\u002e./admin"},
+		"malformed escapes, Authelia CVE-2021-32637": {"/%", "/%zz", "/%4", "/open/%g0", "/%u002e",
+			"/open/%%32%65/admin"},
+		"encoded question mark": {"/admin%3f", "/open%3F/../admin"},
+		"OPA-envoy CVE-2026-26205, no path": {"admin", "*", "?x", "open/../admin", "file:///etc/passwd",
+			"javascript:alert(1)", "http:/admin", "http:admin"},
+		"pocket-id CVE-2026-28512, a user in the authority": {"http://a@127.0.0.1/admin", "http://127.0.0.1\\@x/admin",
+			"http://@/admin", "http:///admin", "https://"},
+		"Authelia CVE-2026-48794, case": {"/ADMIN", "/Admin/x", "/aDmin", "/admin.", "/admin%20",
+			"/admin%20/x", "/admin./x", "/%41dmin"},
+		"raw brackets of Spring and others": {"/open/\\u002e./admin"},
 	}
 }
 
@@ -41,7 +53,8 @@ func TestP03_AmbiguousTargetsAreRefused(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})
 	w, seen := s.wire(t), 0
-	for asker, cookie := range map[string]string{"nobody": "a=b", "bob": s.mint(t, bob()), "alice, an admin": s.mint(t, alice())} {
+	for asker, cookie := range map[string]string{"nobody": "a=b", "bob": s.mint(t, bob()),
+		"alice, an admin": s.mint(t, alice())} {
 		for story, targets := range refusedTargets() {
 			for _, target := range targets {
 				t.Run(asker+"/"+story+"/"+target, func(t *testing.T) {
@@ -69,12 +82,18 @@ func TestP03_UnusualTargetsArriveByteForByte(t *testing.T) {
 	s := newTestSite(t, setup{})
 	w, cookie := s.wire(t), s.mint(t, alice())
 	targets := []string{
-		"/", "/?", "/??", "/?&", "/?=", "/?&&a", "/?a=1&a=2", "/?a;b", "/?a=1;b=2", "/?%zz", "/?%", "/?a=%", "/?%2F%2f", "/?..", "/?/../admin", "/?//x",
-		"/?a=%00", "/?+", "/?%20+", "/?a=b?c=d", "/?[]=1", "/?a[b]=c", "/?{\"a\":1}", "/?<x>", "/?\"", "/?'", "/?`", "/?|^", "/?\\", "/?é", "/?\xff", "/?日本",
-		"/x?http://evil/", "/x?" + strings.Repeat("a=b&", 1500), "/a/b/c/", "/a.b", "/.a", "/a..b", "/...", "/..a", "/a../b", "/a;b=c", "/;a", "/a;b;c/d;e",
-		"/!$&'()*+,;=:@", "/a:b", "/@x", "/a=b", "/a,b", "/a+b", "/~user", "/_x-y.z", "/%20", "/a%20b", "/%22", "/%3C%3E", "/%5B%5D", "/%7B%7D", "/%7C",
-		"/%C3%A9", "/%E6%97%A5", "/%F0%9F%A6%8A", "/caf%C3%A9/x?y", "/admin/x", "/administrator", "/adminx", "/admin-x", "/opens", "/open/x?y=/admin",
-		"/.sallyportX", "/.sallyport-x/login", "/" + strings.Repeat("x", 4000), "/" + strings.Repeat("a/", 2000) + "b?" + strings.Repeat("q", 3000),
+		"/", "/?", "/??", "/?&", "/?=", "/?&&a", "/?a=1&a=2", "/?a;b", "/?a=1;b=2", "/?%zz", "/?%", "/?a=%", "/?%2F%2f",
+		"/?..", "/?/../admin", "/?//x",
+		"/?a=%00", "/?+", "/?%20+", "/?a=b?c=d", "/?[]=1", "/?a[b]=c", "/?{\"a\":1}", "/?<x>", "/?\"", "/?'", "/?`",
+		"/?|^", "/?\\", "/?é", "/?\xff", "/?日本",
+		"/x?http://evil/", "/x?" + strings.Repeat("a=b&", 1500), "/a/b/c/", "/a.b", "/.a", "/a..b", "/...", "/..a",
+		"/a../b", "/a;b=c", "/;a", "/a;b;c/d;e",
+		"/!$&'()*+,;=:@", "/a:b", "/@x", "/a=b", "/a,b", "/a+b", "/~user", "/_x-y.z", "/%20", "/a%20b", "/%22",
+		"/%3C%3E", "/%5B%5D", "/%7B%7D", "/%7C",
+		"/%C3%A9", "/%E6%97%A5", "/%F0%9F%A6%8A", "/caf%C3%A9/x?y", "/admin/x", "/administrator", "/adminx", "/admin-x",
+		"/opens", "/open/x?y=/admin",
+		"/.sallyportX", "/.sallyport-x/login", "/" + strings.Repeat("x", 4000),
+		"/" + strings.Repeat("a/", 2000) + "b?" + strings.Repeat("q", 3000),
 		"/logo.svgx", "/logo.svg?v=1", "/index.php/x", "/*", "/a*", "/robots.txt", "/.well-known/x", "/a%20/b",
 	}
 	for _, target := range targets {
@@ -100,7 +119,8 @@ func TestP03_SpellingsOfOnePathArriveAsOne(t *testing.T) {
 	w, alice, bob := s.wire(t), s.mint(t, alice()), s.mint(t, bob())
 	for target, want := range map[string]string{
 		"/%61dmin/x": "/admin/x", "/adm%69n": "/admin", "/%61%64%6d%69%6e": "/admin", "/admin/%7euser": "/admin/~user",
-		"/admin/%e6%97%a5": "/admin/%E6%97%A5", "/admin/日": "/admin/%E6%97%A5", "/admin/a\"b<c>": "/admin/a%22b%3Cc%3E", "/admin/{x}|^`": "/admin/%7Bx%7D%7C%5E%60",
+		"/admin/%e6%97%a5": "/admin/%E6%97%A5", "/admin/日": "/admin/%E6%97%A5", "/admin/a\"b<c>": "/admin/a%22b%3Cc%3E",
+		"/admin/{x}|^`": "/admin/%7Bx%7D%7C%5E%60",
 		"/admin/%2d%5f": "/admin/-_", "/admin/[x]": "/admin/%5Bx%5D",
 		"http://" + s.host + "/admin/x?y": "/admin/x?y", "HTTP://" + s.host + "/admin": "/admin",
 	} {
@@ -113,7 +133,8 @@ func TestP03_SpellingsOfOnePathArriveAsOne(t *testing.T) {
 				t.Errorf("the app received %q, want %q", got, want)
 			}
 			before := len(s.app.Requests())
-			if a := w.do("GET", rawRequest("GET", target, s.host, "Cookie: "+bob)); a.status != 403 || len(s.app.Requests()) != before {
+			if a := w.do("GET", rawRequest("GET", target, s.host, "Cookie: "+bob)); a.status != 403 ||
+				len(s.app.Requests()) != before {
 				t.Errorf("somebody else gets %d", a.status)
 			}
 		})
@@ -151,7 +172,8 @@ func TestP03_TheAppCannotReadAnotherRouteOutOfATarget(t *testing.T) {
 			got := testenv.Target(fresh[0])
 			for _, reading := range readings(got) {
 				if route := routeOf(reading); !who.may[route] {
-					t.Errorf("person %d asked for %q; the app received %q, which can be read as %q of route %s", i, target, got, reading, route)
+					t.Errorf("person %d asked for %q; the app received %q, which can be read as %q of route %s", i,
+						target, got, reading, route)
 				}
 			}
 			if a.status != 200 || len(fresh) != 1 {
@@ -174,9 +196,12 @@ func TestP03_TheAppCannotReadAnotherRouteOutOfATarget(t *testing.T) {
 // mutateTarget puts a few odd pieces into a path that means something.
 func mutateTarget(rng *rand.Rand) string {
 	pick := func(list []string) string { return list[rng.IntN(len(list))] }
-	bases := []string{"/open/x", "/open", "/admin", "/admin/users", "/a/b", "/logo.svg", "/", "/open/admin", "/open/x/../admin", "/admin/open"}
-	pieces := []string{"%2e", "%2E", "%2f", "%2F", "%5c", "\\", "//", "/./", "/../", "..", ".", ";", ";x=1", "..;/", "%00", "%20", " ", "%25", "%252e", "%3f", "?", "#", "%23",
-		"admin", "ADMIN", "open", "/", "%61", "%c0%ae", "\xc0\xae", "é", "%e9", "&", "+", "~", "%7e", ":", "@", "*", "%", "%zz", "x", "%09", "\t", "'", "\"", "<", "|", "{", "ſ", "K", "ı", "．", "／"}
+	bases := []string{"/open/x", "/open", "/admin", "/admin/users", "/a/b", "/logo.svg", "/", "/open/admin",
+		"/open/x/../admin", "/admin/open"}
+	pieces := []string{"%2e", "%2E", "%2f", "%2F", "%5c", "\\", "//", "/./", "/../", "..", ".", ";", ";x=1", "..;/",
+		"%00", "%20", " ", "%25", "%252e", "%3f", "?", "#", "%23",
+		"admin", "ADMIN", "open", "/", "%61", "%c0%ae", "\xc0\xae", "é", "%e9", "&", "+", "~", "%7e", ":", "@", "*",
+		"%", "%zz", "x", "%09", "\t", "'", "\"", "<", "|", "{", "ſ", "K", "ı", "．", "／"}
 	b := pick(bases)
 	for range 1 + rng.IntN(3) {
 		at := rng.IntN(len(b) + 1)
@@ -286,13 +311,20 @@ func TestP03_HostSpellingsHaveOneVerdictAndArriveAsOne(t *testing.T) {
 	s := newTestSite(t, setup{Public: "http://app.example.com", Routes: routes, Login: fixedLogin{}})
 	w, seen := s.wire(t), 0
 	for host, want := range map[string]string{
-		"app.example.com": "302", "APP.example.com": "302", "app.example.com.": "302", "App.Example.Com.:80": "302", "app.example.com:8443": "302",
-		"open.example.com": "open.example.com", "OPEN.EXAMPLE.COM": "open.example.com", "open.example.com.": "open.example.com",
-		"Open.example.com:8080": "open.example.com:8080", "x.example.com": "x.example.com", "X.Y.example.com": "x.y.example.com", "open.example.com:": "open.example.com",
-		"example.com": "404", "evilexample.com": "404", "app.example.com.evil": "404", "exampleXcom": "404", "127.0.0.1": "404", "[::1]": "404", "localhost": "404",
-		"app.example.com..": "400", ".example.com": "400", "app..example.com": "400", "app.example.com:x": "400", "app.example.com:99999999": "400",
-		"app.example.com@evil": "400", "a;for=1.2.3.4": "400", "a,b": "400", "[::1": "400", "[fe80::1%eth0]": "400", "": "400", "app.example.com/x": "400",
-		"app.example.com?x": "400", "ａpp.example.com": "400", "app.ex\xe2\x84\xaaample.com": "400", strings.Repeat("a", 64) + ".example.com": "400", "a b": "400", "a\tb": "400",
+		"app.example.com": "302", "APP.example.com": "302", "app.example.com.": "302", "App.Example.Com.:80": "302",
+		"app.example.com:8443": "302",
+		"open.example.com":     "open.example.com", "OPEN.EXAMPLE.COM": "open.example.com",
+		"open.example.com.":     "open.example.com",
+		"Open.example.com:8080": "open.example.com:8080", "x.example.com": "x.example.com",
+		"X.Y.example.com": "x.y.example.com", "open.example.com:": "open.example.com",
+		"example.com": "404", "evilexample.com": "404", "app.example.com.evil": "404", "exampleXcom": "404",
+		"127.0.0.1": "404", "[::1]": "404", "localhost": "404",
+		"app.example.com..": "400", ".example.com": "400", "app..example.com": "400", "app.example.com:x": "400",
+		"app.example.com:99999999": "400",
+		"app.example.com@evil":     "400", "a;for=1.2.3.4": "400", "a,b": "400", "[::1": "400", "[fe80::1%eth0]": "400",
+		"": "400", "app.example.com/x": "400",
+		"app.example.com?x": "400", "ａpp.example.com": "400", "app.ex\xe2\x84\xaaample.com": "400",
+		strings.Repeat("a", 64) + ".example.com": "400", "a b": "400", "a\tb": "400",
 	} {
 		t.Run(host, func(t *testing.T) {
 			w.tb = t
@@ -334,7 +366,8 @@ func TestP17_TargetsHaveALimit(t *testing.T) {
 		t.Errorf("8 KiB: %d", a.status)
 	}
 	seen := 1
-	if a := s.get(t, path+"x", navigate("Cookie: "+cookie)...); a.status != 414 || !strings.Contains(a.body, "This address is too long") {
+	if a := s.get(t, path+"x", navigate("Cookie: "+cookie)...); a.status != 414 ||
+		!strings.Contains(a.body, "This address is too long") {
 		t.Errorf("8 KiB and a byte: %d\n%s", a.status, a.body)
 	}
 	if a := s.get(t, "/", "X-Large: "+strings.Repeat("x", 80<<10)); a.status != 431 {
@@ -349,7 +382,8 @@ func TestP17_TargetsHaveALimit(t *testing.T) {
 func TestP17_ALongDeepLinkLeadsToASignIn(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
-	for _, path := range []string{"/" + strings.Repeat("x", 8000), "/?" + strings.Repeat("%3D", 2600), "/" + strings.Repeat("a/", 500) + "?" + strings.Repeat("&", 24), "/" + strings.Repeat("&", 3000)} {
+	for _, path := range []string{"/" + strings.Repeat("x", 8000), "/?" + strings.Repeat("%3D", 2600),
+		"/" + strings.Repeat("a/", 500) + "?" + strings.Repeat("&", 24), "/" + strings.Repeat("&", 3000)} {
 		page := s.browser(t).Open(s.url + path)
 		if page.Status != 200 || page.URL.Path != "/open/provider" {
 			t.Errorf("%.20s… of %d bytes ends at %.80s with %d", path, len(path), page.URL, page.Status)

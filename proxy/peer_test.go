@@ -31,13 +31,15 @@ func TestP04_TheClientIsTheRightmostAddressNobodyVouchesFor(t *testing.T) {
 		chain []string
 		want  string
 	}{
-		"no chain":                        {"10.0.0.1:1", nil, "10.0.0.1"},
-		"one address":                     {"10.0.0.1:1", []string{"203.0.113.7"}, "203.0.113.7"},
-		"a stranger's chain":              {"203.0.113.9:1", []string{"203.0.113.7"}, "203.0.113.9"},
-		"a spoofed left part":             {"10.0.0.1:1", []string{"10.9.9.9, 203.0.113.7"}, "203.0.113.7"},
-		"a spoofed stranger":              {"10.0.0.1:1", []string{"198.51.100.1, 203.0.113.7, 10.0.0.2"}, "203.0.113.7"},
-		"all trusted":                     {"10.0.0.1:1", []string{"10.0.0.3, 10.0.0.2"}, "10.0.0.3"},
-		"several lines":                   {"10.0.0.1:1", []string{"198.51.100.1", "203.0.113.7, 10.0.0.3", "10.0.0.2"}, "203.0.113.7"},
+		"no chain":            {"10.0.0.1:1", nil, "10.0.0.1"},
+		"one address":         {"10.0.0.1:1", []string{"203.0.113.7"}, "203.0.113.7"},
+		"a stranger's chain":  {"203.0.113.9:1", []string{"203.0.113.7"}, "203.0.113.9"},
+		"a spoofed left part": {"10.0.0.1:1", []string{"10.9.9.9, 203.0.113.7"}, "203.0.113.7"},
+		"a spoofed stranger": {"10.0.0.1:1", []string{"198.51.100.1, 203.0.113.7, 10.0.0.2"},
+			"203.0.113.7"},
+		"all trusted": {"10.0.0.1:1", []string{"10.0.0.3, 10.0.0.2"}, "10.0.0.3"},
+		"several lines": {"10.0.0.1:1", []string{"198.51.100.1", "203.0.113.7, 10.0.0.3", "10.0.0.2"},
+			"203.0.113.7"},
 		"an empty line last":              {"10.0.0.1:1", []string{"203.0.113.7", ""}, "10.0.0.1"},
 		"garbage":                         {"10.0.0.1:1", []string{"a"}, "10.0.0.1"},
 		"garbage left of a stranger":      {"10.0.0.1:1", []string{"a, 203.0.113.7"}, "203.0.113.7"},
@@ -73,12 +75,14 @@ func TestP04_TheClientIsTheRightmostAddressNobodyVouchesFor(t *testing.T) {
 	} {
 		p := peers{scheme: "https", trusted: trusted}
 		r := &http.Request{RemoteAddr: tt.peer, Host: "app.example", Header: http.Header{"X-Forwarded-For": tt.chain,
-			"X-Real-Ip": {"198.51.100.77"}, "Forwarded": {"for=198.51.100.78;proto=http;host=evil.example"}, "True-Client-Ip": {"198.51.100.79"}}}
+			"X-Real-Ip": {"198.51.100.77"}, "Forwarded": {"for=198.51.100.78;proto=http;host=evil.example"},
+			"True-Client-Ip": {"198.51.100.79"}}}
 		got, err := p.of(r)
 		if err != nil || got.client != tt.want || got.host != "app.example" || got.scheme != "https" {
 			t.Errorf("%s: %+v, %v; want %s", name, got, err, tt.want)
 		}
-		if got, _ := (peers{scheme: "https"}).of(r); tt.peer != "@" && got.client != netip.MustParseAddrPort(tt.peer).Addr().Unmap().String() {
+		if got, _ := (peers{scheme: "https"}).of(r); tt.peer != "@" &&
+			got.client != netip.MustParseAddrPort(tt.peer).Addr().Unmap().String() {
 			t.Errorf("%s: with nobody trusted the client is %s", name, got.client)
 		}
 	}
@@ -95,23 +99,34 @@ func TestP04_ForwardedFactsCountOnlyFromTheList(t *testing.T) {
 		status               int
 		client, host, scheme string
 	}{
-		{"nobody is trusted by default", nil, []string{"X-Forwarded-For: 203.0.113.7", "X-Forwarded-Host: evil.example", "X-Forwarded-Proto: https"}, 200, "127.0.0.1", "{host}", "http"},
-		{"another peer is", []string{"10.0.0.0/8"}, []string{"X-Forwarded-For: 203.0.113.7", "X-Forwarded-Host: evil.example", "X-Forwarded-Proto: https"}, 200, "127.0.0.1", "{host}", "http"},
-		{"this peer is", []string{"127.0.0.0/8"}, []string{"X-Forwarded-For: 203.0.113.7", "X-Forwarded-Host: {host}", "X-Forwarded-Proto: https"}, 200, "203.0.113.7", "{host}", "https"},
-		{"a WebSocket behind Traefik", []string{"127.0.0.0/8"}, []string{"X-Forwarded-Host: {host}", "X-Forwarded-Proto: wss"}, 200, "127.0.0.1", "{host}", "https"},
-		{"the same without TLS", []string{"127.0.0.0/8"}, []string{"X-Forwarded-Proto: ws"}, 200, "127.0.0.1", "{host}", "http"},
+		{"nobody is trusted by default", nil, []string{"X-Forwarded-For: 203.0.113.7", "X-Forwarded-Host: " +
+			"evil.example", "X-Forwarded-Proto: https"}, 200, "127.0.0.1", "{host}", "http"},
+		{"another peer is", []string{"10.0.0.0/8"}, []string{"X-Forwarded-For: 203.0.113.7", "X-Forwarded-Host: " +
+			"evil.example", "X-Forwarded-Proto: https"}, 200, "127.0.0.1", "{host}", "http"},
+		{"this peer is", []string{"127.0.0.0/8"}, []string{"X-Forwarded-For: 203.0.113.7", "X-Forwarded-Host: {host}",
+			"X-Forwarded-Proto: https"}, 200, "203.0.113.7", "{host}", "https"},
+		{"a WebSocket behind Traefik", []string{"127.0.0.0/8"},
+			[]string{"X-Forwarded-Host: {host}", "X-Forwarded-Proto: wss"}, 200, "127.0.0.1", "{host}", "https"},
+		{"the same without TLS", []string{"127.0.0.0/8"}, []string{"X-Forwarded-Proto: ws"}, 200, "127.0.0.1", "{host}",
+			"http"},
 		{"and says nothing", []string{"127.0.0.0/8"}, nil, 200, "127.0.0.1", "{host}", "http"},
-		{"a host that is not served", []string{"127.0.0.0/8"}, []string{"X-Forwarded-Host: evil.example"}, 404, "", "", ""},
+		{"a host that is not served", []string{"127.0.0.0/8"}, []string{"X-Forwarded-Host: evil.example"}, 404, "", "",
+			""},
 		{"two hosts", []string{"127.0.0.0/8"}, []string{"X-Forwarded-Host: {host}, evil.example"}, 400, "", "", ""},
-		{"two lines of hosts", []string{"127.0.0.0/8"}, []string{"X-Forwarded-Host: {host}", "X-Forwarded-Host: {host}"}, 400, "", "", ""},
+		{"two lines of hosts", []string{"127.0.0.0/8"}, []string{"X-Forwarded-Host: {host}",
+			"X-Forwarded-Host: {host}"}, 400, "", "", ""},
 		{"a host that is none", []string{"127.0.0.0/8"}, []string{"X-Forwarded-Host: a;for=1.2.3.4"}, 400, "", "", ""},
 		{"two schemes", []string{"127.0.0.0/8"}, []string{"X-Forwarded-Proto: https,http"}, 400, "", "", ""},
 		{"a scheme that is none", []string{"127.0.0.0/8"}, []string{"X-Forwarded-Proto: javascript"}, 400, "", "", ""},
 		{"a scheme in capitals", []string{"127.0.0.0/8"}, []string{"X-Forwarded-Proto: HTTPS"}, 400, "", "", ""},
-		{"an empty scheme", []string{"127.0.0.0/8"}, []string{"X-Forwarded-Proto:"}, 200, "127.0.0.1", "{host}", "http"},
-		{"other dialects", []string{"127.0.0.0/8"}, []string{"Forwarded: for=203.0.113.7;host=evil.example;proto=https", "X-Real-IP: 203.0.113.7", "X-Forwarded-Ssl: on",
-			"X-Forwarded-Uri: /admin", "X-Original-Url: /admin", "X_Forwarded_For: 203.0.113.7", "X-Forwarded_Proto: https"}, 200, "127.0.0.1", "{host}", "http"},
-		{"named in Connection", []string{"127.0.0.0/8"}, []string{"X-Forwarded-For: 203.0.113.7", "Connection: x-forwarded-for, x-forwarded-proto"}, 200, "203.0.113.7", "{host}", "http"},
+		{"an empty scheme", []string{"127.0.0.0/8"}, []string{"X-Forwarded-Proto:"}, 200, "127.0.0.1", "{host}",
+			"http"},
+		{"other dialects", []string{"127.0.0.0/8"}, []string{"Forwarded: " +
+			"for=203.0.113.7;host=evil.example;proto=https", "X-Real-IP: 203.0.113.7", "X-Forwarded-Ssl: on",
+			"X-Forwarded-Uri: /admin", "X-Original-Url: /admin", "X_Forwarded_For: 203.0.113.7",
+			"X-Forwarded_Proto: https"}, 200, "127.0.0.1", "{host}", "http"},
+		{"named in Connection", []string{"127.0.0.0/8"}, []string{"X-Forwarded-For: 203.0.113.7", "Connection: " +
+			"x-forwarded-for, x-forwarded-proto"}, 200, "203.0.113.7", "{host}", "http"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newTestSite(t, setup{Trusted: prefixes(t, tt.trusted...)})
@@ -131,15 +146,18 @@ func TestP04_ForwardedFactsCountOnlyFromTheList(t *testing.T) {
 				return
 			}
 			raw := s.app.Last(t)
-			for name, want := range map[string]string{"X-Forwarded-For": tt.client, "X-Forwarded-Host": fill(tt.host), "X-Forwarded-Proto": tt.scheme, "Host": s.host} {
+			for name, want := range map[string]string{"X-Forwarded-For": tt.client, "X-Forwarded-Host": fill(tt.host),
+				"X-Forwarded-Proto": tt.scheme, "Host": s.host} {
 				if got := testenv.HeaderLines(raw, name); len(got) != 1 || got[0] != want {
 					t.Errorf("%s: %q, want %q", name, got, want)
 				}
 			}
-			if strings.Contains(string(raw), "evil") || len(headerOf(raw)["x-real-ip"])+len(headerOf(raw)["forwarded"]) > 0 {
+			if strings.Contains(string(raw), "evil") ||
+				len(headerOf(raw)["x-real-ip"])+len(headerOf(raw)["forwarded"]) > 0 {
 				t.Errorf("the app received\n%s", raw)
 			}
-			if line := s.log.event(t, a.header.Get("X-Request-Id")); line["client"] != tt.client || line["host"] != fill(tt.host) {
+			if line := s.log.event(t, a.header.Get("X-Request-Id")); line["client"] != tt.client ||
+				line["host"] != fill(tt.host) {
 				t.Errorf("logged client %v, host %v", line["client"], line["host"])
 			}
 		})
@@ -150,7 +168,8 @@ func TestP04_ForwardedFactsCountOnlyFromTheList(t *testing.T) {
 // explains a loop speak of the address that the browser used.
 func TestPagesNameTheAddressThatTheBrowserUsed(t *testing.T) {
 	t.Parallel()
-	s := newTestSite(t, setup{Public: "http://app.example.com", Login: fixedLogin{}, Trusted: prefixes(t, "127.0.0.0/8")})
+	s := newTestSite(t, setup{Public: "http://app.example.com", Login: fixedLogin{},
+		Trusted: prefixes(t, "127.0.0.0/8")})
 	lines := navigate("Host: sallyport.internal:4180", "X-Forwarded-Host: app.example.com")
 	first := s.ask(t, "GET", "http://"+s.addr+prefix+"/login", "", lines...)
 	flow, _, _ := strings.Cut(first.header.Get("Set-Cookie"), ";")
@@ -161,7 +180,8 @@ func TestPagesNameTheAddressThatTheBrowserUsed(t *testing.T) {
 	}
 	s.proxy.loops.completed(browser)
 	a := s.ask(t, "GET", "http://"+s.addr+prefix+"/login", "", append(lines, "Cookie: "+flow)...)
-	if a.status != 400 || !strings.Contains(a.body, "<dd><code>http://app.example.com</code></dd>") || strings.Contains(a.body, "internal") || strings.Contains(a.body, "not the same") {
+	if a.status != 400 || !strings.Contains(a.body, "<dd><code>http://app.example.com</code></dd>") ||
+		strings.Contains(a.body, "internal") || strings.Contains(a.body, "not the same") {
 		t.Errorf("%d\n%s", a.status, a.body)
 	}
 	if line := s.log.event(t, a.header.Get("X-Request-Id")); line["host"] != "app.example.com" {
@@ -173,7 +193,8 @@ func TestPagesNameTheAddressThatTheBrowserUsed(t *testing.T) {
 func TestP04_ALinkLocalProxyIsOnTheList(t *testing.T) {
 	t.Parallel()
 	p := peers{trusted: prefixes(t, "fe80::/10")}
-	r := &http.Request{RemoteAddr: "[fe80::1%eth0]:4000", Host: "a.example", Header: http.Header{"X-Forwarded-Host": {"b.example"}}}
+	r := &http.Request{RemoteAddr: "[fe80::1%eth0]:4000", Host: "a.example",
+		Header: http.Header{"X-Forwarded-Host": {"b.example"}}}
 	if at, err := p.of(r); err != nil || at.client != "fe80::1" || at.host != "b.example" {
 		t.Errorf("%+v, %v", at, err)
 	}

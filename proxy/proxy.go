@@ -145,7 +145,8 @@ func New(process *Process, o Options) (*Proxy, error) {
 	}
 	p := &Proxy{
 		Process: process, site: at, peers: peers{scheme: at.scheme, trusted: o.Trusted}, admission: o.Admission,
-		sessions: o.Sessions, table: o.Table, upstreams: slices.Clone(o.Upstreams), headers: o.Headers, maxURL: o.MaxURL,
+		sessions: o.Sessions, table: o.Table, upstreams: slices.Clone(o.Upstreams), headers: o.Headers,
+		maxURL: o.MaxURL,
 	}
 	routes := o.Table.Routes()
 	if len(routes) != len(p.upstreams) {

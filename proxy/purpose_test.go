@@ -25,7 +25,8 @@ func TestP06_ACallbackOfAnotherPurposeIsNoSignIn(t *testing.T) {
 		testenv.Check(t, err)
 		flow, _, _ := strings.Cut(w.Header().Get("Set-Cookie"), ";")
 		a := s.get(t, prefix+"/callback/main?code=x&state="+h.State, navigate("Cookie: "+flow, "Cookie: "+cookie)...)
-		if a.status != 400 || !strings.Contains(a.body, "something else than to sign in") || a.header.Get("Location") != "" {
+		if a.status != 400 || !strings.Contains(a.body, "something else than to sign in") ||
+			a.header.Get("Location") != "" {
 			t.Errorf("%s: %d %v", name, a.status, a.header)
 		}
 	}
@@ -54,7 +55,8 @@ func TestASwitchThatCameTooLateLeadsToASignIn(t *testing.T) {
 	who.Orgs = []identity.Org{who.Org, {ID: "main:birch", Name: "Birch"}}
 	cookie := s.mint(t, who)
 	list.is.Store(true)
-	a := s.ask(t, "POST", prefix+"/organization", "org=main%3Abirch&return_to=%2Fdeep", "Origin: "+s.url, "Cookie: "+cookie,
+	a := s.ask(t, "POST", prefix+"/organization", "org=main%3Abirch&return_to=%2Fdeep", "Origin: "+s.url,
+		"Cookie: "+cookie,
 		"Content-Type: application/x-www-form-urlencoded")
 	if want := s.url + prefix + "/login?return_to=%2Fdeep"; a.status != 303 || a.header.Get("Location") != want {
 		t.Errorf("%d %q, want %q", a.status, a.header.Get("Location"), want)
@@ -66,8 +68,9 @@ func TestARefusedMethodIsToldWhichOnesAreTaken(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{})
 	for path, want := range map[string]string{
-		"login": "GET, HEAD", "callback/main": "GET, HEAD", "account": "GET, HEAD", "session": "GET, HEAD", "jwks.json": "GET, HEAD",
-		"logout": "GET, HEAD, POST", "organization": "GET, HEAD, POST",
+		"login": "GET, HEAD", "callback/main": "GET, HEAD", "account": "GET, HEAD", "session": "GET, HEAD",
+		"jwks.json": "GET, HEAD",
+		"logout":    "GET, HEAD, POST", "organization": "GET, HEAD, POST",
 	} {
 		if a := s.ask(t, "PUT", prefix+"/"+path, ""); a.status != 405 || a.header.Get("Allow") != want {
 			t.Errorf("%s: %d, Allow %q, want %q", path, a.status, a.header.Get("Allow"), want)

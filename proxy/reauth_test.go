@@ -84,7 +84,8 @@ func TestP11_AGroupThatIsLostAtTheProviderIsLostAtTheNextPage(t *testing.T) {
 		t.Errorf("ended at %s with %d\n%s", page.URL, page.Status, page.Body)
 	}
 	after := s.sessionOf(b)
-	if after == nil || after.Root != before.Root || after.ID == before.ID || after.Checked.IsZero() || !after.Expires.Equal(before.Expires) {
+	if after == nil || after.Root != before.Root || after.ID == before.ID || after.Checked.IsZero() ||
+		!after.Expires.Equal(before.Expires) {
 		t.Errorf("the session is %+v, and was %+v", after, before)
 	}
 	if a := s.get(t, "/admin/x", copied); a.status != 401 {
@@ -136,18 +137,23 @@ func TestP06_WhatAProviderAnswersWhenItIsAskedAgain(t *testing.T) {
 		says   string
 		result string
 	}{
-		"sign in":        {code: "login_required", result: "interaction", status: 200, says: "Mira"}, // its page to sign in
-		"interaction":    {code: "interaction_required", result: "interaction", status: 200, says: "Mira"},
-		"consent":        {code: "consent_required", result: "interaction", status: 200, says: "Mira"},
-		"which account":  {code: "account_selection_required", result: "interaction", status: 200, says: "Mira"},
-		"denied":         {code: "access_denied", result: "denied", status: 403, says: "You have been signed out"},
-		"somebody else":  {person: "mira@acme.example", result: "other_person", status: 403, says: "You have been signed out"},
+		"sign in": {code: "login_required", result: "interaction", status: 200, says: "Mira"},
+		// its page to sign in
+		"interaction":   {code: "interaction_required", result: "interaction", status: 200, says: "Mira"},
+		"consent":       {code: "consent_required", result: "interaction", status: 200, says: "Mira"},
+		"which account": {code: "account_selection_required", result: "interaction", status: 200, says: "Mira"},
+		"denied":        {code: "access_denied", result: "denied", status: 403, says: "You have been signed out"},
+		"somebody else": {person: "mira@acme.example", result: "other_person", status: 403,
+			says: "You have been signed out"},
 		"in a moment":    {code: "temporarily_unavailable", result: "failed", status: 200, lives: true},
 		"its own fault":  {code: "server_error", result: "failed", status: 200, lives: true},
 		"a strange word": {code: "x_strange", result: "failed", status: 200, lives: true},
-		"no token":       {fault: testenv.Fault{Endpoint: testenv.Token, Status: 500}, result: "failed", status: 200, lives: true},
-		"a forged token": {fault: testenv.Fault{Endpoint: testenv.Token, Resign: testenv.SignedByStranger}, result: "failed", status: 200, lives: true},
-		"it breaks off":  {fault: testenv.Fault{Endpoint: testenv.Token, Truncate: true}, result: "failed", status: 200, lives: true},
+		"no token": {fault: testenv.Fault{Endpoint: testenv.Token, Status: 500}, result: "failed", status: 200,
+			lives: true},
+		"a forged token": {fault: testenv.Fault{Endpoint: testenv.Token, Resign: testenv.SignedByStranger},
+			result: "failed", status: 200, lives: true},
+		"it breaks off": {fault: testenv.Fault{Endpoint: testenv.Token, Truncate: true}, result: "failed", status: 200,
+			lives: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -166,14 +172,16 @@ func TestP06_WhatAProviderAnswersWhenItIsAskedAgain(t *testing.T) {
 				q.Set("login_hint", tt.person)
 				to.RawQuery = q.Encode()
 			}
-			back := s.callback("main", url.Values{"state": {to.Query().Get("state")}, "error": {tt.code}, "iss": {s.provider.URL}})
+			back := s.callback("main", url.Values{"state": {to.Query().Get("state")}, "error": {tt.code},
+				"iss": {s.provider.URL}})
 			if tt.code == "" {
 				back = b.Open(to.String()).Header.Get("Location")
 			}
 			b.MaxHops = 10
 			reached := len(s.app.Requests())
 			page := b.Open(back)
-			if page.Status != tt.status || (s.sessionOf(b) != nil) != tt.lives || !strings.Contains(page.Body, tt.says) {
+			if page.Status != tt.status || (s.sessionOf(b) != nil) != tt.lives ||
+				!strings.Contains(page.Body, tt.says) {
 				t.Errorf("ended at %s with %d, session %v\n%s", page.URL, page.Status, s.sessionOf(b), page.Body)
 			}
 			if tt.lives && page.URL.RequestURI() != "/admin/deep?q=1" {
@@ -185,7 +193,8 @@ func TestP06_WhatAProviderAnswersWhenItIsAskedAgain(t *testing.T) {
 			if !tt.lives && len(s.app.Requests()) != reached {
 				t.Errorf("%d requests reached the app", len(s.app.Requests())-reached)
 			}
-			if got := s.counted(t, "sallyport_sessions_ended_total", "by", "reauth"); (got == 1) == tt.lives || s.counted(t, "sallyport_sessions_ended_total", "by", "person") != 0 {
+			if got := s.counted(t, "sallyport_sessions_ended_total", "by", "reauth"); (got == 1) == tt.lives ||
+				s.counted(t, "sallyport_sessions_ended_total", "by", "person") != 0 {
 				t.Errorf("%v ends were counted", got)
 			}
 			if got := s.counted(t, "sallyport_reauths_total", "result", tt.result); got != 1 {
@@ -231,7 +240,8 @@ func TestP17_AProviderThatIsDownKeepsNobody(t *testing.T) {
 		return provider.Answering(t.Context())
 	})
 	b.MaxHops = 0
-	if page := b.Open(s.url + "/"); page.Status != 302 || !strings.HasPrefix(page.Header.Get("Location"), s.provider.URL) {
+	if page := b.Open(s.url + "/"); page.Status != 302 || !strings.HasPrefix(page.Header.Get("Location"),
+		s.provider.URL) {
 		t.Fatalf("once it answers: %d %v", page.Status, page.Header)
 	}
 	for range 3 { // the person pressed Stop, or Back
@@ -327,7 +337,8 @@ func TestP10_WhatEndedWhileTheBrowserWasAwayStaysEnded(t *testing.T) {
 // put into another one silently.
 func TestTheOrganizationStaysWhileItIsTheirs(t *testing.T) {
 	t.Parallel()
-	before := identity.Identity{Provider: "main", Subject: "1", Org: identity.Org{ID: "b"}, Orgs: []identity.Org{{ID: "a"}, {ID: "b"}}}
+	before := identity.Identity{Provider: "main", Subject: "1", Org: identity.Org{ID: "b"},
+		Orgs: []identity.Org{{ID: "a"}, {ID: "b"}}}
 	same := identity.Identity{Provider: "main", Subject: "1", Orgs: []identity.Org{{ID: "b"}, {ID: "a"}}}
 	if got := withOrgOf(same, before); got.Org.ID != "b" {
 		t.Errorf("here for %q", got.Org.ID)

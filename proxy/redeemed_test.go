@@ -99,7 +99,8 @@ func receive(t *testing.T, c <-chan struct{}) {
 // or send of release lets one go on.
 func held() (fault testenv.Fault, asked, release chan struct{}) {
 	asked, release = make(chan struct{}, 1000), make(chan struct{})
-	return testenv.Fault{Endpoint: testenv.Token, Before: func(*demo.Provider) { asked <- struct{}{}; <-release }}, asked, release
+	return testenv.Fault{Endpoint: testenv.Token, Before: func(*demo.Provider) { asked <- struct{}{}; <-release }},
+		asked, release
 }
 
 // waiting counts the results that wait to be fetched, and what is redeemed.
@@ -239,7 +240,8 @@ func TestP06_AResultWaitsForItsBrowserAlone(t *testing.T) {
 		"another one signs out": {func(t *testing.T, s *testSite, _ pendingCallback) {
 			s.ask(t, "POST", prefix+"/logout", "", "Cookie: "+s.mint(t, bob()))
 		}, true},
-		"the server stops": {func(t *testing.T, s *testSite, _ pendingCallback) { s.proxy.EndSignIns(t.Context()) }, false},
+		"the server stops": {func(t *testing.T, s *testSite, _ pendingCallback) { s.proxy.EndSignIns(t.Context()) },
+			false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newTestSite(t, setup{SignIn: true})
@@ -336,7 +338,8 @@ func TestReloadingASignInThatFailedBeginsAfreshOnce(t *testing.T) {
 		t.Fatalf("answered %d", page.Status)
 	}
 	page = b.Open(page.URL.String())
-	if page.Status != 400 || !strings.Contains(page.Body, "The address of a sign-in works once, and this one was used before.") {
+	if page.Status != 400 || !strings.Contains(page.Body, "The address of a sign-in works once, and this one was "+
+		"used before.") {
 		t.Fatalf("loaded again, it ends at %s with %d\n%s", page.URL, page.Status, page.Body)
 	}
 	if n := s.provider.Hits(testenv.Token); n != 2 {
@@ -367,7 +370,10 @@ func TestAFailureThatNobodyWaitsForIsLoggedAndCountedOnce(t *testing.T) {
 			v := s.arrives(t, s.browser(t), "mira")
 			v.leaves(t, asked)
 			close(release)
-			testenv.Eventually(t, "it is logged", func() bool { return strings.Contains(s.log.text(t), "a sign-in failed after its browser had left") })
+			testenv.Eventually(t, "it is logged", func() bool {
+				return strings.Contains(s.log.text(t), "a sign-in "+
+					"failed after its browser had left")
+			})
 			if !strings.Contains(s.log.text(t), tt.words) {
 				t.Errorf("logged\n%s", s.log.text(t))
 			}
@@ -425,7 +431,8 @@ func TestAPanicWhileACodeIsRedeemedEndsOneSignIn(t *testing.T) {
 	for range 2 {
 		b := s.browser(t)
 		page := b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {s.begin(t, b, "/deep")}}))
-		if line := s.log.event(t, page.Header.Get("X-Request-Id")); page.Status != 500 || !strings.Contains(fmt.Sprint(line["error"]), "panic: a bug of ours") {
+		if line := s.log.event(t, page.Header.Get("X-Request-Id")); page.Status != 500 ||
+			!strings.Contains(fmt.Sprint(line["error"]), "panic: a bug of ours") {
 			t.Errorf("%d, logged %v", page.Status, line)
 		}
 	}

@@ -154,8 +154,9 @@ func (e *endSessionEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *e
 
 // unavailable is the answer where the list or the store was away.
 func (e *endSessionEndpoint) unavailable(cause error, title, sentence, advice string) error {
-	return &failure{Status: http.StatusServiceUnavailable, RetryAfter: 5, Cause: cause, Title: title, Sentence: sentence,
-		Advice: advice, Page: &pages.Page{Template: "message", Data: pages.Message{Title: title, Sentence: sentence,
+	return &failure{Status: http.StatusServiceUnavailable, RetryAfter: 5, Cause: cause, Title: title,
+		Sentence: sentence,
+		Advice:   advice, Page: &pages.Page{Template: "message", Data: pages.Message{Title: title, Sentence: sentence,
 			Advice: advice, ActionURL: e.site.path("account"), ActionText: "Your account"}}}
 }
 

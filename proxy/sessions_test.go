@@ -46,7 +46,8 @@ func listed(t *testing.T, change ...func(*setup)) (s *testSite, mira, phone, jon
 	}
 	s = newTestSite(t, o)
 	mira, phone, jonas = s.browser(t), s.browser(t), s.browser(t)
-	phone.Header.Set("User-Agent", "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1")
+	phone.Header.Set("User-Agent", "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 "+
+		"(KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1")
 	for b, person := range map[*testenv.Browser]string{mira: "mira", phone: "mira", jonas: "jonas"} {
 		if page := s.signIn(t, b, "/x", person); page.Status != 200 {
 			t.Fatalf("%s ends with %d", person, page.Status)
@@ -71,7 +72,8 @@ func TestP10_PeopleEndTheirOwnSessionsInOtherBrowsers(t *testing.T) {
 	s, mira, phone, jonas := listed(t)
 	page := s.account(t, mira)
 	away, own, foreign := s.sessionOf(phone).SID(), s.sessionOf(mira).SID(), s.sessionOf(jonas).SID()
-	for _, want := range []string{"Safari on iPhone", "from <bdi>127.0.0.1</bdi>", "this browser", `value="` + away + `"`, `value="` + own + `"`, "Sign out everywhere"} {
+	for _, want := range []string{"Safari on iPhone", "from <bdi>127.0.0.1</bdi>", "this browser",
+		`value="` + away + `"`, `value="` + own + `"`, "Sign out everywhere"} {
 		if !strings.Contains(page.Body, want) {
 			t.Errorf("the page lacks %q\n%s", want, page.Body)
 		}
@@ -92,19 +94,23 @@ func TestP10_PeopleEndTheirOwnSessionsInOtherBrowsers(t *testing.T) {
 		}
 	}
 	if s.sessionOf(phone) != nil || s.sessionOf(mira) == nil || s.sessionOf(jonas) == nil {
-		t.Errorf("who is signed in: phone %v, mira %v, jonas %v", s.sessionOf(phone), s.sessionOf(mira), s.sessionOf(jonas))
+		t.Errorf("who is signed in: phone %v, mira %v, jonas %v", s.sessionOf(phone), s.sessionOf(mira),
+			s.sessionOf(jonas))
 	}
 	reached := len(s.app.Requests())
 	if got := phone.Open(s.url + "/x"); len(s.app.Requests()) != reached || got.URL.Path == "/x" {
 		t.Errorf("the ended session opens %s, and the app got %d requests", got.URL, len(s.app.Requests())-reached)
 	}
-	for name, form := range map[string]url.Values{"none": {}, "two": {"session": {away, own}}, "no name": {"session": {"x"}}, "a cookie": {"session": {strings.Repeat("A", 3000)}}} {
-		if got := mira.Post(s.account(t, mira), prefix+"/sessions/end", form); got.Status != 400 || !strings.Contains(got.Body, "Nothing was ended") {
+	for name, form := range map[string]url.Values{"none": {}, "two": {"session": {away, own}},
+		"no name": {"session": {"x"}}, "a cookie": {"session": {strings.Repeat("A", 3000)}}} {
+		if got := mira.Post(s.account(t, mira), prefix+"/sessions/end", form); got.Status != 400 ||
+			!strings.Contains(got.Body, "Nothing was ended") {
 			t.Errorf("%s: %d\n%s", name, got.Status, got.Body)
 		}
 	}
 	cookie := s.cookieOf(t, mira)
-	form := []string{cookie, "Content-Type: application/x-www-form-urlencoded", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Accept: text/html"}
+	form := []string{cookie, "Content-Type: application/x-www-form-urlencoded", "Sec-Fetch-Mode: navigate",
+		"Sec-Fetch-Dest: document", "Accept: text/html"}
 	if a := s.ask(t, "POST", prefix+"/sessions/end", "session="+own, append(form, "Origin: https://evil.example", "Sec-Fetch-Site: cross-site")...); a.status != 403 {
 		t.Errorf("from another site: %d", a.status)
 	}
@@ -117,7 +123,8 @@ func TestP10_PeopleEndTheirOwnSessionsInOtherBrowsers(t *testing.T) {
 	if s.sessionOf(mira) == nil {
 		t.Fatal("what was refused has ended the session")
 	}
-	if got := end(mira, own); got.Status != 303 || s.sessionOf(mira) != nil || !strings.HasPrefix(got.Header.Get("Location"), s.url+prefix+"/logout") {
+	if got := end(mira, own); got.Status != 303 || s.sessionOf(mira) != nil ||
+		!strings.HasPrefix(got.Header.Get("Location"), s.url+prefix+"/logout") {
 		t.Errorf("one's own: %d %v, session %v", got.Status, got.Header, s.sessionOf(mira))
 	}
 	if got := s.counted(t, "sallyport_sessions_ended_total", "by", "person"); got < 2 {
@@ -141,14 +148,16 @@ func TestP10_SignOutEverywhereEndsAllSessionsOfThePersonAndNoOthers(t *testing.T
 			t.Errorf("durable %v: %d at %s\n%s", durable, page.Status, page.URL, page.Body)
 		}
 		if s.sessionOf(mira) != nil || s.sessionOf(phone) != nil || s.sessionOf(jonas) == nil {
-			t.Errorf("who is signed in: mira %v, phone %v, jonas %v", s.sessionOf(mira), s.sessionOf(phone), s.sessionOf(jonas))
+			t.Errorf("who is signed in: mira %v, phone %v, jonas %v", s.sessionOf(mira), s.sessionOf(phone),
+				s.sessionOf(jonas))
 		}
 		if page := s.signIn(t, phone, "/x", "mira"); page.Status != 200 || page.URL.Path != "/x" {
 			t.Errorf("who signs in again at once is at %s with %d", page.URL, page.Status)
 		}
 		// What cannot be understood ends nothing, rather than less than was meant.
 		for _, form := range []url.Values{{"everywhere": {"yes"}}, {"everywhere": {"1", "0"}}, {"everywhere": {""}}} {
-			if page := phone.Post(s.account(t, phone), prefix+"/logout", form); page.Status != 400 || s.sessionOf(phone) == nil {
+			if page := phone.Post(s.account(t, phone), prefix+"/logout", form); page.Status != 400 ||
+				s.sessionOf(phone) == nil {
 				t.Errorf("%v: %d, session %v", form, page.Status, s.sessionOf(phone))
 			}
 		}
@@ -164,15 +173,18 @@ func TestP10_WithTheStoreAwayPeopleAreToldWhatDidNotHappen(t *testing.T) {
 		o.Ended = store
 		o.Tuned = func(o *Options) { o.Listing, o.Durable = store, true }
 	})
-	if page := s.account(t, mira); !strings.Contains(page.Body, "The list of your sessions cannot be shown at the moment") || strings.Contains(page.Body, errAway.Error()) {
+	if page := s.account(t, mira); !strings.Contains(page.Body, "The list of your sessions cannot be shown at the "+
+		"moment") || strings.Contains(page.Body, errAway.Error()) {
 		t.Errorf("the page is\n%s", page.Body)
 	}
 	page := mira.Post(s.account(t, mira), prefix+"/sessions/end", url.Values{"session": {s.sessionOf(phone).SID()}})
-	if page.Status != 503 || page.Header.Get("Retry-After") != "5" || !strings.Contains(page.Body, "The session was not ended") || s.sessionOf(phone) == nil {
+	if page.Status != 503 || page.Header.Get("Retry-After") != "5" || !strings.Contains(page.Body, "The session was "+
+		"not ended") || s.sessionOf(phone) == nil {
 		t.Errorf("%d %v\n%s", page.Status, page.Header, page.Body)
 	}
 	page = mira.Post(s.account(t, mira), prefix+"/logout", url.Values{"everywhere": {"1"}})
-	if page.Status != 503 || !strings.Contains(page.Body, "You are signed out here, but perhaps not everywhere") || s.sessionOf(mira) != nil || s.sessionOf(phone) != nil {
+	if page.Status != 503 || !strings.Contains(page.Body, "You are signed out here, but perhaps not everywhere") ||
+		s.sessionOf(mira) != nil || s.sessionOf(phone) != nil {
 		t.Errorf("%d, mira %v, phone %v\n%s", page.Status, s.sessionOf(mira), s.sessionOf(phone), page.Body)
 	}
 }
@@ -190,9 +202,11 @@ func TestP17_AListThatHangsOrLiesHarmsNobody(t *testing.T) {
 	e := own.Entry("198.51.100.7", "Firefox on Linux")
 	over := s.sessionOf(mira).Entry("203.0.113.9", "Chrome on Windows")
 	over.Until, over.SID = time.Now().Add(-time.Hour), "AAAAAAAAAAAAAAAAAAAAAA"
-	lying := &listing{noted: []session.Entry{e, e, over, {SID: "<script>", Person: "main:mira", Until: time.Now().Add(time.Hour)}}}
+	lying := &listing{noted: []session.Entry{e, e, over, {SID: "<script>", Person: "main:mira",
+		Until: time.Now().Add(time.Hour)}}}
 	s2, mira2, _, _ := listed(t, func(o *setup) { o.Tuned = func(o *Options) { o.Listing, o.Durable = lying, true } })
-	if page := s2.account(t, mira2); strings.Contains(page.Body, e.SID) || strings.Contains(page.Body, "203.0.113.9") || strings.Contains(page.Body, "<script>") {
+	if page := s2.account(t, mira2); strings.Contains(page.Body, e.SID) || strings.Contains(page.Body, "203.0.113.9") ||
+		strings.Contains(page.Body, "<script>") {
 		t.Errorf("the page is\n%s", page.Body)
 	}
 }

@@ -33,7 +33,8 @@ func some(tb testing.TB, ids ...string) (out []offer) {
 
 // answerOf signs somebody in at a provider and returns what the browser would
 // carry back: where to, and with what.
-func (m *several) answerOf(t *testing.T, b *testenv.Browser, page testenv.Page, person string) (to string, q url.Values) {
+func (m *several) answerOf(t *testing.T, b *testenv.Browser, page testenv.Page, person string) (to string,
+	q url.Values) {
 	t.Helper()
 	hops := b.MaxHops
 	b.MaxHops = 0
@@ -89,7 +90,8 @@ func TestTheChooserOffersEveryProviderAndIsSkippedWhereOneIsNamed(t *testing.T) 
 	if len(callbacks) != len(all) {
 		t.Errorf("%d callbacks for %d providers", len(callbacks), len(all))
 	}
-	if one := newSeveral(t, setup{}, all[0]); !strings.HasPrefix(one.browser(t).Open(one.url+"/deep").URL.String(), one.ops["corp"].URL+"/") {
+	if one := newSeveral(t, setup{}, all[0]); !strings.HasPrefix(one.browser(t).Open(one.url+"/deep").URL.String(),
+		one.ops["corp"].URL+"/") {
 		t.Error("where there is one provider, people are asked which")
 	}
 }
@@ -173,7 +175,8 @@ func TestP06_AnAnswerOfOneProviderCountsAtNoOther(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b, before := m.browser(t), m.redeemed()
 			page := b.Open(tt.callback(b))
-			if page.Status != tt.status || !strings.Contains(page.Body, tt.words) || page.Header["Set-Cookie"] != nil || m.sessionOf(b) != nil {
+			if page.Status != tt.status || !strings.Contains(page.Body, tt.words) || page.Header["Set-Cookie"] != nil ||
+				m.sessionOf(b) != nil {
 				t.Errorf("%d, signed in: %v\n%s", page.Status, m.sessionOf(b) != nil, page.Body)
 			}
 			if got := m.redeemed() - before; got != tt.tokens {
@@ -186,7 +189,8 @@ func TestP06_AnAnswerOfOneProviderCountsAtNoOther(t *testing.T) {
 	b := m.browser(t)
 	q := at(b, "corp").URL.Query()
 	q.Set("redirect_uri", m.url+prefix+"/callback/slack")
-	if page := b.Open(corp.URL + demo.AuthorizePath + "?" + q.Encode()); page.Status != 400 || !strings.HasPrefix(page.URL.String(), corp.URL) {
+	if page := b.Open(corp.URL + demo.AuthorizePath + "?" + q.Encode()); page.Status != 400 ||
+		!strings.HasPrefix(page.URL.String(), corp.URL) {
 		t.Errorf("asked for the other's callback: %d at %s", page.Status, page.URL)
 	}
 }
@@ -205,7 +209,8 @@ func TestP17_AProviderThatHangsDoesNotKeepAnotherFromSigningIn(t *testing.T) {
 	var browsers [waiting]*testenv.Browser
 	for i := range callbacks {
 		browsers[i] = m.browser(t)
-		_, q := m.answerOf(t, browsers[i], browsers[i].Submit(browsers[i].Open(m.url+"/deep"), "provider", "corp"), "mira")
+		_, q := m.answerOf(t, browsers[i], browsers[i].Submit(browsers[i].Open(m.url+"/deep"), "provider", "corp"),
+			"mira")
 		callbacks[i] = m.callback("corp", q)
 	}
 	var crowd sync.WaitGroup
@@ -216,10 +221,12 @@ func TestP17_AProviderThatHangsDoesNotKeepAnotherFromSigningIn(t *testing.T) {
 			case page.URL.Path == "/deep" && m.sessionOf(browsers[i]) != nil:
 				through.Add(1)
 			case page.Status == 503 && page.Header.Get("Retry-After") == "5" && strings.Contains(page.Body, tooMany) &&
-				strings.Contains(page.Body, "Signing in with Corp Login is busy at the moment.") && strings.Contains(page.Body, `href="`+m.url+`/.sallyport/login?return_to=%2Fdeep"`):
+				strings.Contains(page.Body, "Signing in with Corp Login is busy at the moment.") &&
+				strings.Contains(page.Body, `href="`+m.url+`/.sallyport/login?return_to=%2Fdeep"`):
 				turnedAway.Add(1)
 			default:
-				t.Errorf("ended at %s with %d, Retry-After %q", page.URL.Path, page.Status, page.Header.Get("Retry-After"))
+				t.Errorf("ended at %s with %d, Retry-After %q", page.URL.Path, page.Status,
+					page.Header.Get("Retry-After"))
 			}
 		})
 	}
@@ -239,7 +246,8 @@ func TestP17_AProviderThatHangsDoesNotKeepAnotherFromSigningIn(t *testing.T) {
 	release()
 	crowd.Wait()
 	if got := through.Load(); got != flows/2 || turnedAway.Load() != waiting-flows/2 {
-		t.Errorf("%d of corp's people got through, and %d were turned away; its share of %d is %d", got, turnedAway.Load(), flows, flows/2)
+		t.Errorf("%d of corp's people got through, and %d were turned away; its share of %d is %d", got,
+			turnedAway.Load(), flows, flows/2)
 	}
 }
 
@@ -256,7 +264,8 @@ func TestP17_AProviderWhoseDiscoveryHangsDelaysNobodyElse(t *testing.T) {
 	go func() { answered <- corps.Open(m.url + prefix + "/login?provider=corp") }()
 	testenv.Eventually(t, "corp to be asked", func() bool { return m.ops["corp"].Hits(testenv.Discovery) > 0 })
 	b := m.browser(t)
-	if page := m.signInWith(t, b, "google", "/deep", "mira"); page.Status != 200 || m.sessionOf(b).Identity.Provider != "google" {
+	if page := m.signInWith(t, b, "google", "/deep", "mira"); page.Status != 200 ||
+		m.sessionOf(b).Identity.Provider != "google" {
 		t.Errorf("%d\n%s", page.Status, page.Body)
 	}
 	select {
@@ -314,13 +323,19 @@ func TestP01_TheSameAddressFromTwoProvidersIsTwoPeople(t *testing.T) {
 		fact, provider, person string
 		want                   view
 	}{
-		{"its own organization, folded", "corp", "mira", acme(view{user: "corp:mira", email: "mira@acme.example", name: "Mira Okafor", username: "mira", groups: []string{"engineering", "on-call"}})},
-		{"likewise", "google", "mira", acme(view{user: "google:104339406236076858110", email: "mira@acme.example", name: "Mira Okafor"})},
-		{"one that it asserts goes before the address", "slack", "mira", view{user: "slack:TQIVTHLMHYF/UHQ4KV6YFPH", email: "mira@acme.example", name: "Mira Okafor",
-			orgID: "slack:TQIVTHLMHYF", orgName: "Acme Rockets", orgDomain: "acme-demo.slack.com"}},
-		{"none that it asserts: the verified address", "partner", "mira", acme(view{user: "partner:mira", email: "mira@acme.example", name: "Mira Okafor"})},
-		{"no address at all", "pd", "mira", view{user: "pd:PM6C63M/PHQ4KV6", orgID: "pd:PM6C63M", orgName: "acme-demo", orgDomain: "acme-demo.pagerduty.com"}},
-		{"the address of an acme that nobody verified", "corp", "sam", view{user: "corp:sam", name: "Sam Carver", username: "sam"}},
+		{"its own organization, folded", "corp", "mira", acme(view{user: "corp:mira", email: "mira@acme.example",
+			name: "Mira Okafor", username: "mira", groups: []string{"engineering", "on-call"}})},
+		{"likewise", "google", "mira", acme(view{user: "google:104339406236076858110", email: "mira@acme.example",
+			name: "Mira Okafor"})},
+		{"one that it asserts goes before the address", "slack", "mira",
+			view{user: "slack:TQIVTHLMHYF/UHQ4KV6YFPH", email: "mira@acme.example", name: "Mira Okafor",
+				orgID: "slack:TQIVTHLMHYF", orgName: "Acme Rockets", orgDomain: "acme-demo.slack.com"}},
+		{"none that it asserts: the verified address", "partner", "mira",
+			acme(view{user: "partner:mira", email: "mira@acme.example", name: "Mira Okafor"})},
+		{"no address at all", "pd", "mira", view{user: "pd:PM6C63M/PHQ4KV6", orgID: "pd:PM6C63M", orgName: "acme-demo",
+			orgDomain: "acme-demo.pagerduty.com"}},
+		{"the address of an acme that nobody verified", "corp", "sam",
+			view{user: "corp:sam", name: "Sam Carver", username: "sam"}},
 		{"nor here", "google", "sam", view{user: "google:116820384788845111932", name: "Sam Carver"}},
 	} {
 		t.Run(row.provider+" "+row.person+", "+row.fact, func(t *testing.T) {
@@ -342,7 +357,8 @@ func TestP01_TheSameAddressFromTwoProvidersIsTwoPeople(t *testing.T) {
 	m.signInWith(t, b, "corp", "/deep", "mira")
 	first := m.cookieOf(t, b)
 	account := b.Open(m.url + prefix + "/account")
-	b.SignIn(b.Submit(b.Click(account, prefix+"/login?switch="+switchValue(m.sessionOf(b))+"&return_to=%2Fdeep"), "provider", "google"), "mira")
+	b.SignIn(b.Submit(b.Click(account, prefix+"/login?switch="+switchValue(m.sessionOf(b))+"&return_to=%2Fdeep"),
+		"provider", "google"), "mira")
 	if got := m.sessionOf(b); got == nil || got.Identity.ID() != "google:104339406236076858110" {
 		t.Errorf("switched to %+v", got)
 	}
@@ -354,8 +370,9 @@ func TestP01_TheSameAddressFromTwoProvidersIsTwoPeople(t *testing.T) {
 // member is one of a crowd, of an organization of seven.
 func member(i int) demo.Person {
 	n := i % 7
-	return demo.Person{Key: fmt.Sprintf("person-%d", i), Name: fmt.Sprintf("Person %d", i), Username: fmt.Sprintf("p%d", i),
-		Email: fmt.Sprintf("p%d@org%d.example", i, n), EmailVerified: true,
+	return demo.Person{Key: fmt.Sprintf("person-%d", i), Name: fmt.Sprintf("Person %d", i),
+		Username: fmt.Sprintf("p%d", i),
+		Email:    fmt.Sprintf("p%d@org%d.example", i, n), EmailVerified: true,
 		OrgID: fmt.Sprintf("org%d", n), OrgName: fmt.Sprintf("Org %d", n), OrgDomain: fmt.Sprintf("org%d.example", n)}
 }
 
@@ -369,7 +386,8 @@ func moody(seed uint64) []testenv.Fault {
 		return rng.IntN(n)
 	}
 	var faults []testenv.Fault
-	for _, endpoint := range []string{testenv.Discovery, testenv.Token, testenv.JWKS, testenv.Userinfo, testenv.Organization} {
+	for _, endpoint := range []string{testenv.Discovery, testenv.Token, testenv.JWKS, testenv.Userinfo,
+		testenv.Organization} {
 		faults = append(faults, testenv.Fault{Endpoint: endpoint, Before: func(*demo.Provider) {
 			time.Sleep(time.Duration(dice(5000)) * time.Microsecond) // only to mix the order; nothing depends on it
 		}})
@@ -407,7 +425,8 @@ func TestP06_ConcurrentSignInsAtSeveralProvidersAreNotMixedUp(t *testing.T) {
 	m := newSeveral(t, setup{People: people}, all...)
 	m.app.Respond(func(raw []byte) []byte { // tells who was announced
 		h := headerOf(raw)
-		return reply("", strings.Join(slices.Concat(h["x-forwarded-user"], h["x-forwarded-email"], h["x-forwarded-name"], h["x-forwarded-org-name"]), "|"))(raw)
+		return reply("", strings.Join(slices.Concat(h["x-forwarded-user"], h["x-forwarded-email"],
+			h["x-forwarded-name"], h["x-forwarded-org-name"]), "|"))(raw)
 	})
 	for i, id := range ids {
 		m.ops[id].Set(moody(uint64(i))...)

@@ -30,7 +30,8 @@ type offer struct {
 func offers(tb testing.TB) []offer {
 	return []offer{
 		{"corp", "Corp Login", demo.Standard, func(o *login.Options, _ *testenv.Faults) {
-			o.Scopes, o.EmailDomains = []string{"openid", "profile", "email", "groups", "org"}, []string{"acme.example", "birch.example"}
+			o.Scopes, o.EmailDomains = []string{"openid", "profile", "email", "groups", "org"},
+				[]string{"acme.example", "birch.example"}
 		}},
 		{"google", "Google", demo.Google, func(o *login.Options, _ *testenv.Faults) { o.Type = login.TypeGoogle }},
 		{"ms", "Microsoft", demo.Microsoft, func(o *login.Options, op *testenv.Faults) {
@@ -38,18 +39,24 @@ func offers(tb testing.TB) []offer {
 		}},
 		{"pd", "PagerDuty", demo.PagerDuty, func(o *login.Options, op *testenv.Faults) {
 			o.Type = login.TypePagerDuty
-			o.Endpoints = login.Endpoints{AuthorizationURL: op.URL + demo.AuthorizePath, TokenURL: op.URL + demo.TokenPath, JWKSURL: op.URL + demo.JWKSPath}
+			o.Endpoints = login.Endpoints{AuthorizationURL: op.URL + demo.AuthorizePath,
+				TokenURL: op.URL + demo.TokenPath, JWKSURL: op.URL + demo.JWKSPath}
 		}},
 		{"slack", "Slack", demo.Slack, func(o *login.Options, _ *testenv.Faults) { o.Type = login.TypeSlack }},
-		{"partner", "Partner SSO", demo.Partner, func(o *login.Options, op *testenv.Faults) { // docs/providers/oidc.md, "A partner without discovery"
+		{"partner", "Partner SSO", demo.Partner, func(o *login.Options,
+			op *testenv.Faults) { // docs/providers/oidc.md, "A partner without discovery"
 			key, err := op.Provider.PublicPEM()
 			testenv.Check(tb, err)
-			o.Endpoints = login.Endpoints{AuthorizationURL: op.URL + demo.AuthorizePath, TokenURL: op.URL + demo.TokenPath}
-			o.PublicKeys, o.Scopes, o.EmailDomains = []string{key}, []string{"openid", "email", "name"}, []string{"acme.example"}
+			o.Endpoints = login.Endpoints{AuthorizationURL: op.URL + demo.AuthorizePath,
+				TokenURL: op.URL + demo.TokenPath}
+			o.PublicKeys, o.Scopes, o.EmailDomains = []string{key}, []string{"openid", "email", "name"},
+				[]string{"acme.example"}
 			o.Quirks = []string{"no_nonce", "raw_basic_credentials", "assume_email_verified"}
 		}},
-		{"perscom", "PERSCOM", demo.Perscom, func(o *login.Options, op *testenv.Faults) { // docs/providers/oidc.md, "An application that speaks of localhost"
-			o.Endpoints = login.Endpoints{AuthorizationURL: op.URL + demo.AuthorizePath, TokenURL: op.URL + demo.TokenPath,
+		{"perscom", "PERSCOM", demo.Perscom, func(o *login.Options,
+			op *testenv.Faults) { // docs/providers/oidc.md, "An application that speaks of localhost"
+			o.Endpoints = login.Endpoints{AuthorizationURL: op.URL + demo.AuthorizePath,
+				TokenURL:    op.URL + demo.TokenPath,
 				UserinfoURL: op.URL + demo.UserinfoPath, EndSessionURL: op.URL + demo.EndSessionPath}
 			o.Scopes, o.EmailDomains = []string{"openid", "profile", "email", "tenant"}, []string{"acme.example"}
 			o.IdentityFrom, o.Claims = login.FromUserinfo, login.ClaimNames{OrgID: "tenant_sub", OrgName: "tenant_name"}
@@ -70,14 +77,18 @@ func newSeveral(tb testing.TB, o setup, all ...offer) *several {
 	o.Several = func(s *testSite) (providers []Provider) {
 		calls := oauth.NewMetrics(s.metrics)
 		for _, f := range all {
-			op := testenv.StartProvider(tb, demo.ProviderOptions{ClientID: "client-of-" + f.id, ClientSecret: "c4nary+secret/of=" + f.id, Kind: f.shape,
+			op := testenv.StartProvider(tb, demo.ProviderOptions{ClientID: "client-of-" + f.id,
+				ClientSecret: "c4nary+secret/of=" + f.id, Kind: f.shape,
 				RedirectURIs: []string{s.url + prefix + "/callback/" + f.id}, People: o.People, Now: s.clock.Now})
 			transport := &http.Transport{}
 			tb.Cleanup(transport.CloseIdleConnections)
-			client, err := oauth.NewClient(oauth.Options{Provider: f.id, Transport: transport, Timeout: o.Call, Metrics: calls})
+			client, err := oauth.NewClient(oauth.Options{Provider: f.id, Transport: transport, Timeout: o.Call,
+				Metrics: calls})
 			testenv.Check(tb, err)
-			options := login.Options{ID: f.id, Issuer: op.URL, ClientID: "client-of-" + f.id, ClientSecret: "c4nary+secret/of=" + f.id,
-				RedirectURL: s.url + prefix + "/callback/" + f.id, Client: client, Log: s.log.logger(), Now: s.clock.Now}
+			options := login.Options{ID: f.id, Issuer: op.URL, ClientID: "client-of-" + f.id,
+				ClientSecret: "c4nary+secret/of=" + f.id,
+				RedirectURL:  s.url + prefix + "/callback/" + f.id, Client: client, Log: s.log.logger(),
+				Now: s.clock.Now}
 			f.edit(&options, op)
 			l, err := login.New(options)
 			testenv.Check(tb, err)
@@ -127,7 +138,8 @@ type view struct {
 func (v view) headers() map[string][]string {
 	out, encode := map[string][]string{}, strings.NewReplacer("ë", "%C3%AB", "í", "%C3%AD")
 	for name, value := range map[string]string{"user": v.user, "email": v.email, "name": v.name,
-		"preferred-username": v.username, "groups": strings.Join(v.groups, ","), "org-id": v.orgID, "org-name": v.orgName, "org-domain": v.orgDomain} {
+		"preferred-username": v.username, "groups": strings.Join(v.groups, ","), "org-id": v.orgID,
+		"org-name": v.orgName, "org-domain": v.orgDomain} {
 		if value != "" {
 			out["x-forwarded-"+name] = []string{encode.Replace(value)}
 		}
@@ -138,7 +150,8 @@ func (v view) headers() map[string][]string {
 // claims is v in the words of the assertion, without its times.
 func (v view) claims(issuer string) map[string]any {
 	out := map[string]any{"iss": issuer, "aud": "app"}
-	for name, value := range map[string]string{"sub": v.user, "email": v.email, "name": v.name, "preferred_username": v.username} {
+	for name, value := range map[string]string{"sub": v.user, "email": v.email, "name": v.name,
+		"preferred_username": v.username} {
 		if value != "" {
 			out[name] = value
 		}
@@ -177,31 +190,44 @@ func TestP01_WhatAnAppIsToldByEveryKindOfProvider(t *testing.T) {
 		fact, provider, person string
 		want                   view
 	}{
-		{"the standard's claims", "corp", "mira", view{user: "corp:mira", email: "mira@acme.example", name: "Mira Okafor", username: "mira",
-			groups: []string{"engineering", "on-call"}, orgID: "corp:acme", orgName: "Acme Rockets", orgDomain: "acme.example"}},
+		{"the standard's claims", "corp", "mira", view{user: "corp:mira", email: "mira@acme.example",
+			name: "Mira Okafor", username: "mira",
+			groups: []string{"engineering", "on-call"}, orgID: "corp:acme", orgName: "Acme Rockets",
+			orgDomain: "acme.example"}},
 		{"nobody verified the address", "corp", "sam", view{user: "corp:sam", name: "Sam Carver", username: "sam"}},
-		{"email_domains: not for this provider to vouch for", "corp", "zoe", view{user: "corp:zoe", name: "Zoë Martín", username: "zoe"}},
-		{"hd is the organization", "google", "mira", view{user: "google:104339406236076858110", email: "mira@acme.example", name: "Mira Okafor",
+		{"email_domains: not for this provider to vouch for", "corp", "zoe",
+			view{user: "corp:zoe", name: "Zoë Martín", username: "zoe"}},
+		{"hd is the organization", "google", "mira", view{user: "google:104339406236076858110",
+			email: "mira@acme.example", name: "Mira Okafor",
 			orgID: "google:acme.example", orgName: "acme.example", orgDomain: "acme.example"}},
-		{"no hd: the address may have changed hands", "google", "zoe", view{user: "google:111313462442781569815", name: "Zoë Martín"}},
+		{"no hd: the address may have changed hands", "google", "zoe",
+			view{user: "google:111313462442781569815", name: "Zoë Martín"}},
 		{"no hd, not verified", "google", "sam", view{user: "google:116820384788845111932", name: "Sam Carver"}},
-		{"Graph describes the organization", "ms", "mira", view{user: "ms:" + acmeTenant + "/3c38aafb-0579-dafe-18bb-584dce2786cc",
-			email: "mira@acme.example", name: "Mira Okafor", username: "mira@acme.example",
-			groups: []string{"8c85b663-9e62-e10b-8330-a8b883004b43", "e746efb0-763e-0fc5-a3c4-09e13679b46a"},
-			orgID:  "ms:" + acmeTenant, orgName: "Acme Rockets", orgDomain: "acme.example"}},
+		{"Graph describes the organization", "ms", "mira",
+			view{user: "ms:" + acmeTenant + "/3c38aafb-0579-dafe-18bb-584dce2786cc",
+				email: "mira@acme.example", name: "Mira Okafor", username: "mira@acme.example",
+				groups: []string{"8c85b663-9e62-e10b-8330-a8b883004b43", "e746efb0-763e-0fc5-a3c4-09e13679b46a"},
+				orgID:  "ms:" + acmeTenant, orgName: "Acme Rockets", orgDomain: "acme.example"}},
 		{"a personal account has no organization, nor a verified address", "ms", "zoe",
-			view{user: "ms:" + personalTenant + "/9d017e26-81b7-f317-25e1-c0fbe2612e89", name: "Zoë Martín", username: "zoe@mail.example"}},
-		{"account and user, no name, no address", "pd", "mira", view{user: "pd:PM6C63M/PHQ4KV6", orgID: "pd:PM6C63M", orgName: "acme-demo", orgDomain: "acme-demo.pagerduty.com"}},
-		{"the European region", "pd", "tomoko", view{user: "pd:PJFUKFH/PAO3SUP", orgID: "pd:PJFUKFH", orgName: "birch-demo", orgDomain: "birch-demo.eu.pagerduty.com"}},
-		{"the team is the organization", "slack", "mira", view{user: "slack:TQIVTHLMHYF/UHQ4KV6YFPH", email: "mira@acme.example", name: "Mira Okafor",
+			view{user: "ms:" + personalTenant + "/9d017e26-81b7-f317-25e1-c0fbe2612e89", name: "Zoë Martín",
+				username: "zoe@mail.example"}},
+		{"account and user, no name, no address", "pd", "mira", view{user: "pd:PM6C63M/PHQ4KV6", orgID: "pd:PM6C63M",
+			orgName: "acme-demo", orgDomain: "acme-demo.pagerduty.com"}},
+		{"the European region", "pd", "tomoko", view{user: "pd:PJFUKFH/PAO3SUP", orgID: "pd:PJFUKFH",
+			orgName: "birch-demo", orgDomain: "birch-demo.eu.pagerduty.com"}},
+		{"the team is the organization", "slack", "mira", view{user: "slack:TQIVTHLMHYF/UHQ4KV6YFPH",
+			email: "mira@acme.example", name: "Mira Okafor",
 			orgID: "slack:TQIVTHLMHYF", orgName: "Acme Rockets", orgDomain: "acme-demo.slack.com"}},
 		{"nobody verified the address", "slack", "sam", view{user: "slack:T5FXAFWHEP4/U5FXAFWHEP4", name: "Sam Carver",
 			orgID: "slack:T5FXAFWHEP4", orgName: "Sam Carver", orgDomain: "sam-demo.slack.com"}},
-		{"the partner: no organization, and an address in email_domains", "partner", "mira", view{user: "partner:mira", email: "mira@acme.example", name: "Mira Okafor"}},
+		{"the partner: no organization, and an address in email_domains", "partner", "mira",
+			view{user: "partner:mira", email: "mira@acme.example", name: "Mira Okafor"}},
 		{"the partner: an address elsewhere", "partner", "zoe", view{user: "partner:zoe", name: "Zoë Martín"}},
-		{"the application: numbers as ids", "perscom", "mira", view{user: "perscom:1", email: "mira@acme.example", name: "Mira Okafor", username: "mira@acme.example",
-			orgID: "perscom:1", orgName: "Acme Rockets"}},
-		{"the application: no tenant", "perscom", "zoe", view{user: "perscom:4", name: "Zoë Martín", username: "zoe@mail.example"}},
+		{"the application: numbers as ids", "perscom", "mira",
+			view{user: "perscom:1", email: "mira@acme.example", name: "Mira Okafor", username: "mira@acme.example",
+				orgID: "perscom:1", orgName: "Acme Rockets"}},
+		{"the application: no tenant", "perscom", "zoe", view{user: "perscom:4", name: "Zoë Martín",
+			username: "zoe@mail.example"}},
 	} {
 		t.Run(row.provider+" "+row.person+", "+row.fact, func(t *testing.T) {
 			b := m.browser(t)
@@ -253,8 +279,9 @@ func (m *several) checkTold(t *testing.T, want view) {
 func checkHeaderNames(t *testing.T, raw []byte, told map[string][]string) {
 	t.Helper()
 	want := map[string]bool{}
-	for name := range strings.FieldsSeq("host accept accept-encoding user-agent upgrade-insecure-requests sec-fetch-site sec-fetch-mode sec-fetch-dest sec-fetch-user " +
-		"via x-forwarded-for x-forwarded-host x-forwarded-proto x-request-id x-sallyport-assertion") {
+	for name := range strings.FieldsSeq("host accept accept-encoding user-agent upgrade-insecure-requests " +
+		"sec-fetch-site sec-fetch-mode sec-fetch-dest sec-fetch-user via x-forwarded-for x-forwarded-host " +
+		"x-forwarded-proto x-request-id x-sallyport-assertion") {
 		want[name] = true
 	}
 	for name := range told {
@@ -284,26 +311,35 @@ func TestP07_ALieOfEveryKindOfProviderEndsOnAPage(t *testing.T) {
 		status         int
 		title, log     string
 	}{
-		{"RFC 9207, C30: another issuer", "corp", lie("iss", "https://evil.example"), 502, notTrusted, "iss is not the configured issuer"},
-		{"a scheme of its own", "google", lie("iss", "https://accounts.google.com.evil.example"), 502, notTrusted, "iss is not"},
+		{"RFC 9207, C30: another issuer", "corp", lie("iss", "https://evil.example"), 502, notTrusted, "iss is not " +
+			"the configured issuer"},
+		{"a scheme of its own", "google", lie("iss", "https://accounts.google.com.evil.example"), 502, notTrusted,
+			"iss is not"},
 		{"tid is not the tenant", "ms", lie("tid", personalTenant), 502, notTrusted, "tid is not the tenant"},
-		{"Graph has gone", "ms", testenv.Fault{Endpoint: testenv.Organization, Status: 503}, 503, notAnswering, "status 503"},
-		{"two regions", "pd", lie("aud", []string{"https://api.pagerduty.com", "https://api.eu.pagerduty.com", "client-of-pd"}), 502, notTrusted, "aud"},
+		{"Graph has gone", "ms", testenv.Fault{Endpoint: testenv.Organization, Status: 503}, 503, notAnswering,
+			"status 503"},
+		{"two regions", "pd", lie("aud", []string{"https://api.pagerduty.com", "https://api.eu.pagerduty.com",
+			"client-of-pd"}), 502, notTrusted, "aud"},
 		{"an access token", "pd", lie("purpose", "access"), 502, notTrusted, "purpose"},
-		{"ok: false under 200", "slack", testenv.Fault{Endpoint: testenv.Token, Body: `{"ok":false,"error":"invalid_code"}`}, 502, notTrusted, "invalid_code"},
-		{"our secret is wrong, under 200", "slack", testenv.Fault{Endpoint: testenv.Token, Body: `{"ok":false,"error":"bad_client_secret"}`}, 502, notSetUpRight, "bad_client_secret"},
+		{"ok: false under 200", "slack", testenv.Fault{Endpoint: testenv.Token,
+			Body: `{"ok":false,"error":"invalid_code"}`}, 502, notTrusted, "invalid_code"},
+		{"our secret is wrong, under 200", "slack", testenv.Fault{Endpoint: testenv.Token,
+			Body: `{"ok":false,"error":"bad_client_secret"}`}, 502, notSetUpRight, "bad_client_secret"},
 		{"the partner: another key", "partner", resign(testenv.SignedByStranger), 502, notTrusted, "signature"},
-		{"the application: a fraction as an id", "perscom", testenv.Fault{Endpoint: testenv.Userinfo, JSON: testenv.With("sub", 1.5)}, 502, notTrusted, "sub"},
+		{"the application: a fraction as an id", "perscom", testenv.Fault{Endpoint: testenv.Userinfo,
+			JSON: testenv.With("sub", 1.5)}, 502, notTrusted, "sub"},
 	} {
 		t.Run(row.provider+", "+row.fact, func(t *testing.T) {
 			m.ops[row.provider].Set(row.fault)
 			defer m.ops[row.provider].Set()
 			b := m.browser(t)
 			page := m.signInWith(t, b, row.provider, "/deep?x=1", "mira")
-			if page.Status != row.status || m.sessionOf(b) != nil || !strings.Contains(page.Body, "<h1>"+row.title+"</h1>") {
+			if page.Status != row.status || m.sessionOf(b) != nil ||
+				!strings.Contains(page.Body, "<h1>"+row.title+"</h1>") {
 				t.Errorf("%d, signed in: %v\n%s", page.Status, m.sessionOf(b) != nil, page.Body)
 			}
-			if line := m.log.event(t, page.Header.Get("X-Request-Id")); !strings.Contains(fmt.Sprint(line["error"]), row.log) ||
+			if line := m.log.event(t, page.Header.Get("X-Request-Id")); !strings.Contains(fmt.Sprint(line["error"]),
+				row.log) ||
 				!strings.HasPrefix(fmt.Sprint(line["error"]), "sign-in with "+row.provider+": ") {
 				t.Errorf("logged %v", line)
 			}

@@ -58,7 +58,8 @@ func TestP06_SignInEndsWhereItBegan(t *testing.T) {
 		attrs   []string
 	}{
 		"http on loopback": {setup{SignIn: true}, "sallyport-dev-", []string{"HttpOnly", "SameSite=Lax", "Path=/"}},
-		"https":            {setup{SignIn: true, TLS: true}, "__Host-sallyport", []string{"HttpOnly", "SameSite=Lax", "Path=/", "Secure"}},
+		"https": {setup{SignIn: true, TLS: true}, "__Host-sallyport",
+			[]string{"HttpOnly", "SameSite=Lax", "Path=/", "Secure"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newTestSite(t, tt.o)
@@ -69,12 +70,14 @@ func TestP06_SignInEndsWhereItBegan(t *testing.T) {
 				t.Fatalf("ended at %s\n%s", page.URL, page.Body)
 			}
 			raw := s.app.Last(t)
-			if testenv.Target(raw) != deep || !slices.Equal(testenv.HeaderLines(raw, "X-Forwarded-User"), []string{"main:mira"}) ||
+			if testenv.Target(raw) != deep || !slices.Equal(testenv.HeaderLines(raw, "X-Forwarded-User"),
+				[]string{"main:mira"}) ||
 				!slices.Equal(testenv.HeaderLines(raw, "X-Forwarded-Org-Id"), []string{"main:acme"}) {
 				t.Errorf("the app received\n%s", raw)
 			}
 			callback := page.Hops[len(page.Hops)-2]
-			if callback.Status != http.StatusSeeOther || callback.Header.Get("Cache-Control") != "private, no-store" || len(callback.SetCookie) != 1 {
+			if callback.Status != http.StatusSeeOther || callback.Header.Get("Cache-Control") != "private, no-store" ||
+				len(callback.SetCookie) != 1 {
 				t.Errorf("the callback answered %d %v", callback.Status, callback.Header)
 			}
 			set := callback.Header.Get("Set-Cookie")
@@ -128,7 +131,8 @@ func TestP06_ACallbackCountsOnceAndOnlyInItsBrowser(t *testing.T) {
 		}, unknown},
 		"state of another key": {func(b *testenv.Browser) testenv.Page {
 			good(b)
-			return b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {other.begin(t, other.browser(t), "/")}}))
+			return b.Open(s.callback("main", url.Values{"code": {"c"},
+				"state": {other.begin(t, other.browser(t), "/")}}))
 		}, unknown},
 		"huge state": {func(b *testenv.Browser) testenv.Page {
 			good(b)
@@ -141,7 +145,10 @@ func TestP06_ACallbackCountsOnceAndOnlyInItsBrowser(t *testing.T) {
 			q.Set("state", string(state))
 			return b.Open(s.callback("main", q))
 		}, unknown},
-		"a browser without cookies": {func(b *testenv.Browser) testenv.Page { return b.Open(s.callback("main", good(s.browser(t)))) }, unknown},
+		"a browser without cookies": {func(b *testenv.Browser) testenv.Page {
+			return b.Open(s.callback("main",
+				good(s.browser(t))))
+		}, unknown},
 		"used before": {func(b *testenv.Browser) testenv.Page {
 			q := good(b)
 			if page := b.Open(s.callback("main", q)); page.URL.String() != s.url+"/deep?x=1" || page.Status != 200 {
@@ -210,7 +217,8 @@ func TestP06_ACallbackCountsOnceAndOnlyInItsBrowser(t *testing.T) {
 				return
 			}
 			id := page.Header.Get("X-Request-Id")
-			for _, words := range []string{"Your sign-in was not finished", tt.words, "To be safe, nobody was signed in.", id, `href="` + s.url + `/.sallyport/login`} {
+			for _, words := range []string{"Your sign-in was not finished", tt.words, "To be safe, nobody was signed " +
+				"in.", id, `href="` + s.url + `/.sallyport/login`} {
 				if page.Status != 400 || !strings.Contains(page.Body, words) {
 					t.Errorf("%d: the page does not say %q:\n%s", page.Status, words, page.Body)
 				}
@@ -255,7 +263,8 @@ func TestStartAgainLeadsToTheDeepLinkThoughTheFlowCookieIsLost(t *testing.T) {
 		t.Errorf("after eleven minutes: %d\n%s", page.Status, page.Body)
 	}
 	w := httptest.NewRecorder()
-	h, err := s.sessions.Begin(w, httptest.NewRequest("GET", "/", nil), session.Flow{Purpose: "connect", Provider: "main", ReturnTo: "/deep"})
+	h, err := s.sessions.Begin(w, httptest.NewRequest("GET", "/", nil),
+		session.Flow{Purpose: "connect", Provider: "main", ReturnTo: "/deep"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,8 +277,10 @@ func TestStartAgainLeadsToTheDeepLinkThoughTheFlowCookieIsLost(t *testing.T) {
 func TestDeepLinksComeBackAsTheyWereAskedFor(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}, Routes: []authz.Route{
-		{Name: "app", Host: "127.0.0.1", Path: "/", Encoded: true, Doubled: true, Access: authz.Access{Authenticated: true}}}})
-	for _, deep := range []string{"/deep?x=\\", "/deep?x=a\\b&y=%5C", "/deep?q=h\u00f6he", "/deep?q=100%", "/deep/%2F/x", "/deep/%2F", "/deep/a%2Fb", "/deep//x", "/deep/h%F6he"} {
+		{Name: "app", Host: "127.0.0.1", Path: "/", Encoded: true, Doubled: true,
+			Access: authz.Access{Authenticated: true}}}})
+	for _, deep := range []string{"/deep?x=\\", "/deep?x=a\\b&y=%5C", "/deep?q=h\u00f6he", "/deep?q=100%",
+		"/deep/%2F/x", "/deep/%2F", "/deep/a%2Fb", "/deep//x", "/deep/h%F6he"} {
 		begun := s.get(t, deep, navigate()...)
 		for range 2 { // our own page, then the provider's
 			if begun.status/100 != 3 {
@@ -300,7 +311,8 @@ func TestP06_AProgramNeverBeginsAFlowAfresh(t *testing.T) {
 	state := s.begin(t, s.browser(t), "/")
 	cookie := b.Cookies(s.url)[0]
 	a := s.get(t, prefix+"/callback/main?code=c&state="+state, "Cookie: "+cookie.String(), "Sec-Fetch-Mode: cors")
-	if a.status != 400 || a.header["Set-Cookie"] != nil || jsonOf(t, a.body)["request_id"] != a.header.Get("X-Request-Id") {
+	if a.status != 400 || a.header["Set-Cookie"] != nil || jsonOf(t,
+		a.body)["request_id"] != a.header.Get("X-Request-Id") {
 		t.Errorf("answered %d %v %s", a.status, a.header, a.body)
 	}
 }
@@ -364,7 +376,8 @@ func TestP06_AnAttackersCallbackSignsNobodyIn(t *testing.T) {
 	}
 	t.Run("a fresh browser", func(t *testing.T) {
 		victim := s.browser(t)
-		if page := victim.Open(stolen()); page.Status != 400 || s.sessionOf(victim) != nil || len(victim.Cookies(s.url)) != 0 {
+		if page := victim.Open(stolen()); page.Status != 400 || s.sessionOf(victim) != nil ||
+			len(victim.Cookies(s.url)) != 0 {
 			t.Errorf("%d, cookies %v", page.Status, victim.Cookies(s.url))
 		}
 	})
@@ -385,7 +398,8 @@ func TestP06_AnAttackersCallbackSignsNobodyIn(t *testing.T) {
 		s.signIn(t, victim, "/", "mira")
 		before := fmt.Sprint(victim.Cookies(s.url))
 		victim.Open(stolen())
-		if got := s.sessionOf(victim); got == nil || got.Identity.Subject != "mira" || fmt.Sprint(victim.Cookies(s.url)) != before {
+		if got := s.sessionOf(victim); got == nil || got.Identity.Subject != "mira" ||
+			fmt.Sprint(victim.Cookies(s.url)) != before {
 			t.Errorf("signed in: %v", got)
 		}
 	})
@@ -401,10 +415,12 @@ func TestP06_ProvidersCannotBeMixedUp(t *testing.T) {
 	count := func(context.Context) error { redeemed++; return nil }
 	s := newTestSite(t, setup{Login: fixedLogin{who: alice(), redeem: count},
 		Second: &Provider{ID: "other", Name: "Other Street", Login: fixedLogin{who: bob(), redeem: count}}})
-	for _, tt := range []struct{ begun, answered string }{{"main", "other"}, {"other", "main"}, {"main", "nobody"}, {"main", ""}, {"main", "main/other"}} {
+	for _, tt := range []struct{ begun, answered string }{{"main", "other"}, {"other", "main"}, {"main", "nobody"},
+		{"main", ""}, {"main", "main/other"}} {
 		b := s.browser(t)
 		chooser := b.Open(s.url + "/deep")
-		if !strings.Contains(chooser.Body, "Sign in with <bdi>Main Street</bdi>") || !strings.Contains(chooser.Body, "Sign in with <bdi>Other Street</bdi>") {
+		if !strings.Contains(chooser.Body, "Sign in with <bdi>Main Street</bdi>") ||
+			!strings.Contains(chooser.Body, "Sign in with <bdi>Other Street</bdi>") {
 			t.Fatalf("the chooser is\n%s", chooser.Body)
 		}
 		state := b.Submit(chooser, "provider", tt.begun).URL.Query().Get("state")
@@ -416,13 +432,15 @@ func TestP06_ProvidersCannotBeMixedUp(t *testing.T) {
 	}
 	b := s.browser(t)
 	state := b.Submit(b.Open(s.url+"/deep"), "provider", "other").URL.Query().Get("state")
-	if page := b.Open(s.callback("other", url.Values{"code": {"c"}, "state": {state}})); page.URL.Path != "/deep" || s.sessionOf(b).Identity.Subject != "bob-1" {
+	if page := b.Open(s.callback("other", url.Values{"code": {"c"}, "state": {state}})); page.URL.Path != "/deep" ||
+		s.sessionOf(b).Identity.Subject != "bob-1" {
 		t.Errorf("ended at %s", page.URL)
 	}
 	if page := b.Open(s.url + prefix + "/login?provider=nobody"); page.URL.Path != "/" {
 		t.Errorf("signed in already, and led to %s", page.URL)
 	}
-	if page := s.browser(t).Open(s.url + prefix + "/login?provider=nobody"); !strings.Contains(page.Body, "Sign in with <bdi>Main Street</bdi>") {
+	if page := s.browser(t).Open(s.url + prefix + "/login?provider=nobody"); !strings.Contains(page.Body,
+		"Sign in with <bdi>Main Street</bdi>") {
 		t.Errorf("an unknown provider: %d\n%s", page.Status, page.Body)
 	}
 }
@@ -435,7 +453,8 @@ func TestP06_OddCallbackParametersSignNobodyIn(t *testing.T) {
 	names := []string{"code", "state", "error", "iss"}
 	for n := range 4 * 4 * 4 * 4 {
 		page := b.Open(s.url + "/deep")
-		good := map[string]string{"code": "guess", "state": page.URL.Query().Get("state"), "error": "access_denied", "iss": s.provider.URL}
+		good := map[string]string{"code": "guess", "state": page.URL.Query().Get("state"), "error": "access_denied",
+			"iss": s.provider.URL}
 		q, n := url.Values{}, n
 		for _, name := range names {
 			switch n % 4 {
@@ -452,7 +471,8 @@ func TestP06_OddCallbackParametersSignNobodyIn(t *testing.T) {
 		if s.sessionOf(b) != nil || page.Header["Set-Cookie"] != nil {
 			t.Fatalf("%v: signed in, or a cookie was set: %v", q, page.Header)
 		}
-		if (page.Status != 400 && page.Status != 403 && page.Status != 502) || len(page.Hops) != 1 || !strings.Contains(page.Body, page.Header.Get("X-Request-Id")) {
+		if (page.Status != 400 && page.Status != 403 && page.Status != 502) || len(page.Hops) != 1 ||
+			!strings.Contains(page.Body, page.Header.Get("X-Request-Id")) {
 			t.Errorf("%v: answered %d after %d hops\n%s", q, page.Status, len(page.Hops), page.Body)
 		}
 		line := s.log.event(t, page.Header.Get("X-Request-Id"))
@@ -460,7 +480,8 @@ func TestP06_OddCallbackParametersSignNobodyIn(t *testing.T) {
 			t.Errorf("%v: logged without a reason: %v", q, line)
 		}
 	}
-	for _, query := range []string{"", "?", "?&", "?=", "?;", "?%zz", "?code", "?state=a;b", "?code=%00&state=%0a", "?" + strings.Repeat("a=b&", 1000)} {
+	for _, query := range []string{"", "?", "?&", "?=", "?;", "?%zz", "?code", "?state=a;b", "?code=%00&state=%0a",
+		"?" + strings.Repeat("a=b&", 1000)} {
 		if page := b.Open(s.url + prefix + "/callback/main" + query); page.Status != 400 || s.sessionOf(b) != nil {
 			t.Errorf("%.20q: answered %d", query, page.Status)
 		}
@@ -486,7 +507,8 @@ func TestP06_ThirtyTabsSignInAtOnce(t *testing.T) {
 			page := b.Open(s.url + deep)
 			for range 2 * (1 + maxRestarts) {
 				switch {
-				case strings.HasPrefix(page.URL.String(), s.provider.URL): // a tab that lost the race is asked once more
+				case strings.HasPrefix(page.URL.String(),
+					s.provider.URL): // a tab that lost the race is asked once more
 					page = b.SignIn(page, "mira")
 				case page.Status == http.StatusBadRequest: // and if it loses again and again, there is a button
 					stopped.Add(1)
@@ -543,19 +565,27 @@ func TestP06_SwitchingEndsTheFirstSession(t *testing.T) {
 	cookie := "Cookie: " + s.seal(t, first)
 	link := func(value string) string { return prefix + "/login?switch=" + value + "&return_to=%2Fdeep" }
 	for name, value := range map[string]string{
-		"a value that all know": "1", "none": "", "another session's": switchValue(&other), "of no session": switchValue(&session.Session{}),
-		"in capitals": strings.ToUpper(switchValue(&first)), "a part": switchValue(&first)[:31], "two": switchValue(&other) + "&switch=" + switchValue(&first),
+		"a value that all know": "1", "none": "", "another session's": switchValue(&other),
+		"of no session": switchValue(&session.Session{}),
+		"in capitals":   strings.ToUpper(switchValue(&first)), "a part": switchValue(&first)[:31],
+		"two": switchValue(&other) + "&switch=" + switchValue(&first),
 	} {
 		for _, lines := range [][]string{
 			navigate(cookie),
 			{cookie, "Accept: text/html", "Referer: " + s.url + "/admin"},
-			{cookie, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: cross-site", "Referer: https://evil.example/"},
-			{cookie, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: same-origin", "Referer: " + s.url + "/admin"},
-			{cookie, "Sec-Fetch-Mode: same-origin", "Sec-Fetch-Dest: empty", "Sec-Fetch-Site: same-origin", "Accept: text/html"},                              // Firefox
-			{cookie, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: empty", "Sec-Fetch-Site: same-origin", "Accept: text/html", "Referer: " + s.url + "/sw.js"}, // WebKit
+			{cookie, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: cross-site", "Referer: " +
+				"https://evil.example/"},
+			{cookie, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: same-origin",
+				"Referer: " + s.url + "/admin"},
+			{cookie, "Sec-Fetch-Mode: same-origin", "Sec-Fetch-Dest: empty", "Sec-Fetch-Site: same-origin",
+				"Accept: text/html"}, // Firefox
+			{cookie, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: empty", "Sec-Fetch-Site: same-origin",
+				"Accept: text/html", "Referer: " + s.url + "/sw.js"}, // WebKit
 		} {
-			if a := s.get(t, link(value), lines...); a.status != 303 || a.header.Get("Location") != s.url+"/deep" || a.header["Set-Cookie"] != nil {
-				t.Errorf("%s, %q: %d to %q, set %q", name, lines[1:], a.status, a.header.Get("Location"), a.header["Set-Cookie"])
+			if a := s.get(t, link(value), lines...); a.status != 303 || a.header.Get("Location") != s.url+"/deep" ||
+				a.header["Set-Cookie"] != nil {
+				t.Errorf("%s, %q: %d to %q, set %q", name, lines[1:], a.status, a.header.Get("Location"),
+					a.header["Set-Cookie"])
 			}
 		}
 	}
@@ -568,7 +598,8 @@ func TestP06_SwitchingEndsTheFirstSession(t *testing.T) {
 	}
 	a := s.get(t, ours, cookie, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: same-origin")
 	set := fmt.Sprint(a.header["Set-Cookie"])
-	if a.status != 302 || !strings.Contains(a.header.Get("Location"), "prompt=select_account") || !strings.Contains(set, "=; Path=/; Max-Age=0") {
+	if a.status != 302 || !strings.Contains(a.header.Get("Location"), "prompt=select_account") ||
+		!strings.Contains(set, "=; Path=/; Max-Age=0") {
 		t.Errorf("%d to %q, set %s", a.status, a.header.Get("Location"), set)
 	}
 	if a := s.get(t, "/x", cookie); a.status != 401 { // also where the browser kept the cookie
@@ -593,15 +624,17 @@ func TestP06_LinksCannotBendTheRequestToTheProvider(t *testing.T) {
 	to, err := url.Parse(a.header.Get("Location"))
 	testenv.Check(t, err)
 	q := to.Query()
-	want := url.Values{"client_id": {devClient}, "redirect_uri": {s.url + prefix + "/callback/main"}, "response_type": {"code"},
-		"scope": {"openid profile email groups org"}, "code_challenge_method": {"S256"}}
+	want := url.Values{"client_id": {devClient}, "redirect_uri": {s.url + prefix + "/callback/main"},
+		"response_type": {"code"},
+		"scope":         {"openid profile email groups org"}, "code_challenge_method": {"S256"}}
 	for _, secret := range []string{"state", "nonce", "code_challenge"} {
 		if len(q[secret]) != 1 || len(q.Get(secret)) < 43 {
 			t.Errorf("%s is %q", secret, q[secret])
 		}
 		q.Del(secret)
 	}
-	if a.status != 302 || q.Encode() != want.Encode() || !strings.HasPrefix(to.String(), s.provider.URL+demo.AuthorizePath+"?") {
+	if a.status != 302 || q.Encode() != want.Encode() || !strings.HasPrefix(to.String(),
+		s.provider.URL+demo.AuthorizePath+"?") {
 		t.Errorf("%d to %s", a.status, to)
 	}
 }
@@ -613,26 +646,40 @@ func TestP05_NothingReturnsElsewhere(t *testing.T) {
 	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
 	cookie := s.mint(t, alice())
 	hostile := []string{
-		"https://evil.example", "http://evil.example/", "//evil.example", "///evil.example", "////evil.example", "/\\evil.example", "\\\\evil.example", "\\/evil.example",
-		"/\\/evil.example", "/\\\\evil.example", "/%5cevil.example", "/%5C%5Cevil.example", "/%2fevil.example", "/%2F%2Fevil.example", "/%09/evil.example", "/\t/evil.example",
-		"/%0a/evil.example", "/%0d%0a/evil.example", "/\n/evil.example", "/\r\n/evil.example", "/ /evil.example", "/%20//evil.example", "/.//evil.example", "/./evil.example//",
-		"/..//evil.example", "/../evil.example", "/a/../..//evil.example", "/a/..//evil.example", "/%2e%2e//evil.example", "/;/evil.example//", "/;@evil.example", "//;@evil.example",
-		"@evil.example", ".evil.example", ":80@evil.example", s.url + "@evil.example", s.url + ".evil.example", s.url + "\\@evil.example", s.url + "//evil.example", s.url + ":80@evil.example/",
-		"https://evil.example#" + s.url, "https://evil.example?" + s.url, "https://evil.example\\" + s.host, "http:evil.example", "https:/evil.example", "http:///evil.example",
-		"javascript:alert(1)", "JaVaScRiPt:alert(1)", " javascript:alert(1)", "data:text/html,x", "vbscript:x", "file:///etc/passwd", "blob:x", "/javascript:alert(1)//..//",
-		"/\u2028/evil.example", "/\u3000/evil.example", "／／evil.example", "/／evil.example", "\u0000//evil.example", "/%00/evil.example", "/x\x7f", "/%ff", "/é",
-		"?//evil.example", "#//evil.example", "", " ", "x", "evil.example", "/" + strings.Repeat("x", 3000), "/%", "/%zz", "/a//b", "/a/./b", "/a/..;/b",
-		prefix + "/logout", prefix + "/login", prefix + "/callback/main?code=x", prefix, prefix + "/", "/%2esallyport/logout", "/.sallyport%2flogout", s.url + prefix + "/logout",
-		"/x%0d%0aSet-Cookie:%20a=b", "/x\r\nSet-Cookie: a=b", "http://" + "127.0.0.1" + "/x", "//" + s.host + "/x", "https://" + s.host + "/x",
+		"https://evil.example", "http://evil.example/", "//evil.example", "///evil.example", "////evil.example",
+		"/\\evil.example", "\\\\evil.example", "\\/evil.example",
+		"/\\/evil.example", "/\\\\evil.example", "/%5cevil.example", "/%5C%5Cevil.example", "/%2fevil.example",
+		"/%2F%2Fevil.example", "/%09/evil.example", "/\t/evil.example",
+		"/%0a/evil.example", "/%0d%0a/evil.example", "/\n/evil.example", "/\r\n/evil.example", "/ /evil.example",
+		"/%20//evil.example", "/.//evil.example", "/./evil.example//",
+		"/..//evil.example", "/../evil.example", "/a/../..//evil.example", "/a/..//evil.example",
+		"/%2e%2e//evil.example", "/;/evil.example//", "/;@evil.example", "//;@evil.example",
+		"@evil.example", ".evil.example", ":80@evil.example", s.url + "@evil.example", s.url + ".evil.example",
+		s.url + "\\@evil.example", s.url + "//evil.example", s.url + ":80@evil.example/",
+		"https://evil.example#" + s.url, "https://evil.example?" + s.url, "https://evil.example\\" + s.host,
+		"http:evil.example", "https:/evil.example", "http:///evil.example",
+		"javascript:alert(1)", "JaVaScRiPt:alert(1)", " javascript:alert(1)", "data:text/html,x", "vbscript:x",
+		"file:///etc/passwd", "blob:x", "/javascript:alert(1)//..//",
+		"/\u2028/evil.example", "/\u3000/evil.example", "／／evil.example", "/／evil.example", "\u0000//evil.example",
+		"/%00/evil.example", "/x\x7f", "/%ff", "/é",
+		"?//evil.example", "#//evil.example", "", " ", "x", "evil.example", "/" + strings.Repeat("x", 3000), "/%",
+		"/%zz", "/a//b", "/a/./b", "/a/..;/b",
+		prefix + "/logout", prefix + "/login", prefix + "/callback/main?code=x", prefix, prefix + "/",
+		"/%2esallyport/logout", "/.sallyport%2flogout", s.url + prefix + "/logout",
+		"/x%0d%0aSet-Cookie:%20a=b", "/x\r\nSet-Cookie: a=b", "http://" + "127.0.0.1" + "/x", "//" + s.host + "/x",
+		"https://" + s.host + "/x",
 	}
-	legal := map[string]string{"/": "/", "/x": "/x", "/x?y=//z#w": "/x?y=//z#w", s.url + "/x?y": "/x?y", prefix + "/account": prefix + "/account", "/a/b/": "/a/b/",
+	legal := map[string]string{"/": "/", "/x": "/x", "/x?y=//z#w": "/x?y=//z#w", s.url + "/x?y": "/x?y",
+		prefix + "/account": prefix + "/account", "/a/b/": "/a/b/",
 		"/%C3%A9?%20": "/%C3%A9?%20", "/.sallyportX": "/.sallyportX"}
 	inside := func(t *testing.T, raw, location string) {
 		t.Helper()
 		rest, ok := strings.CutPrefix(location, s.url+"/")
 		address, _, _ := strings.Cut(location, "?")
-		odd := strings.ContainsFunc(location, func(r rune) bool { return r <= ' ' || r == 0x7f }) || strings.Contains(address, `\`)
-		if !ok || odd || strings.HasPrefix(rest, "/") || (strings.HasPrefix(rest, prefix[1:]) && rest != prefix[1:]+"/account" && raw != "/.sallyportX") {
+		odd := strings.ContainsFunc(location, func(r rune) bool { return r <= ' ' || r == 0x7f }) ||
+			strings.Contains(address, `\`)
+		if !ok || odd || strings.HasPrefix(rest, "/") || (strings.HasPrefix(rest, prefix[1:]) &&
+			rest != prefix[1:]+"/account" && raw != "/.sallyportX") {
 			t.Errorf("%q leads to %q", raw, location)
 		}
 		if want, isLegal := legal[raw]; isLegal && location != s.url+want {
@@ -644,7 +691,8 @@ func TestP05_NothingReturnsElsewhere(t *testing.T) {
 		if len(login) > 8000 {
 			continue
 		}
-		a := s.get(t, login, navigate("Cookie: "+cookie, "X-Forwarded-Host: evil.example", "X-Forwarded-Prefix: //evil.example", "X-Forwarded-Proto: javascript")...)
+		a := s.get(t, login, navigate("Cookie: "+cookie, "X-Forwarded-Host: evil.example", "X-Forwarded-Prefix: "+
+			"//evil.example", "X-Forwarded-Proto: javascript")...)
 		if a.status != 303 {
 			t.Errorf("%q: answered %d", raw, a.status)
 		}
@@ -655,7 +703,8 @@ func TestP05_NothingReturnsElsewhere(t *testing.T) {
 		page = b.Open(s.callback("main", url.Values{"code": {"c"}, "state": page.URL.Query()["state"]}))
 		inside(t, raw, page.Header.Get("Location"))
 	}
-	for _, name := range []string{"rd", "redirect", "redirect_uri", "next", "url", "target_link_uri", "post_logout_redirect_uri", "login_uri"} {
+	for _, name := range []string{"rd", "redirect", "redirect_uri", "next", "url", "target_link_uri",
+		"post_logout_redirect_uri", "login_uri"} {
 		a := s.get(t, prefix+"/login?"+name+"=%2Felsewhere", navigate("Cookie: "+cookie)...)
 		if a.header.Get("Location") != s.url+"/" {
 			t.Errorf("%s leads to %q", name, a.header.Get("Location"))
@@ -707,16 +756,19 @@ func TestALoopEndsInAPageThatNamesItsCause(t *testing.T) {
 		words []string
 	}{
 		"the browser drops it": {bentJar{set: func(_, _ string) string { return "" }},
-			[]string{"The browser did not keep the session cookie. It may block cookies, or a proxy in between may remove them.",
+			[]string{"The browser did not keep the session cookie. It may block cookies, or a proxy in between may " +
+				"remove them.",
 				"The page may be open over plain http: the cookie is only kept over https."}},
 		"another copy's key": {bentJar{set: func(_, v string) string { return v[:30] + "AAAA" + v[34:] }},
 			[]string{"The session cookie was made with a key this server does not have."}},
 		"two cookies": {bentJar{send: func(n, _ string) string { return n + "=planted" }},
 			[]string{"The browser sends two session cookies."}},
 		"over at once": {bentJar{set: func(_, _ string) string { return expired }},
-			[]string{"The session was over as soon as it began: the clock of this server, or session.idle_timeout and session.absolute_timeout, may be wrong."}},
+			[]string{"The session was over as soon as it began: the clock of this server, or session.idle_timeout " +
+				"and session.absolute_timeout, may be wrong."}},
 		"another copy's groups": {bentJar{set: func(_, _ string) string { return outdated }},
-			[]string{"The session was begun where other groups are kept. If several copies of this server run, they must share groups.keep and the rules of their routes."}},
+			[]string{"The session was begun where other groups are kept. If several copies of this server run, they " +
+				"must share groups.keep and the rules of their routes."}},
 		"ended at once": {bentJar{set: func(_, v string) string {
 			got, err := s.sessions.Read("__Host-sallyport="+v, s.routeHost)
 			testenv.Check(t, err)
@@ -739,7 +791,8 @@ func TestALoopEndsInAPageThatNamesItsCause(t *testing.T) {
 				if page.Status != 400 || rounds < 2 || rounds > 4 {
 					t.Fatalf("ended at %s with %d after %d rounds\n%s", page.URL, page.Status, rounds, page.Body)
 				}
-				for _, words := range append(tt.words, "Signing in does not stick", s.url, page.Header.Get("X-Request-Id")) {
+				for _, words := range append(tt.words, "Signing in does not stick", s.url,
+					page.Header.Get("X-Request-Id")) {
 					if !strings.Contains(page.Body, words) {
 						t.Errorf("round %d: the page does not say %q:\n%s", round, words, page.Body)
 					}
@@ -801,7 +854,8 @@ func TestP17_SignInsThatWaitAreBounded(t *testing.T) {
 	})
 	<-waiting
 	page := quick.Open(s.url + "/deep")
-	if page.Status != 503 || page.Header.Get("Retry-After") != "5" || !strings.Contains(page.Body, "Too many people are signing in") {
+	if page.Status != 503 || page.Header.Get("Retry-After") != "5" || !strings.Contains(page.Body, "Too many people "+
+		"are signing in") {
 		t.Errorf("%d, Retry-After %q\n%s", page.Status, page.Header.Get("Retry-After"), page.Body)
 	}
 	if a := s.get(t, "/x", "Cookie: "+s.mint(t, bob())); a.status != 200 {
@@ -825,7 +879,8 @@ func TestP08_TheLoginInterfaceHandsOutAnIdentityAndNothingElse(t *testing.T) {
 // A provider that does not know select_account is asked with login instead, once.
 func TestSwitchingWorksAtProvidersThatDoNotKnowSelectAccount(t *testing.T) {
 	t.Parallel()
-	s := newTestSite(t, setup{Login: fixedLogin{who: alice(), err: &identity.SignInError{Failure: identity.Misconfigured, Err: errors.New("refused")}}})
+	s := newTestSite(t, setup{Login: fixedLogin{who: alice(),
+		err: &identity.SignInError{Failure: identity.Misconfigured, Err: errors.New("refused")}}})
 	b := s.browser(t)
 	page := b.Open(s.url + prefix + "/login?switch=1&return_to=%2Fdeep")
 	if got := page.URL.Query().Get("prompt"); got != "select_account" {
@@ -853,7 +908,8 @@ func TestP06_ACallbackWithTwoStatesIsRefused(t *testing.T) {
 	s := newTestSite(t, setup{Login: fixedLogin{who: alice()}})
 	b := s.browser(t)
 	state := s.begin(t, b, "/deep")
-	if page := b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {state, state}})); page.Status != 400 || s.sessionOf(b) != nil {
+	if page := b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {state, state}})); page.Status != 400 ||
+		s.sessionOf(b) != nil {
 		t.Errorf("answered %d", page.Status)
 	}
 }

@@ -34,11 +34,15 @@ func TestSigningOutAtTheProviderIsOfferedWhereItCanBe(t *testing.T) {
 		want  string // in the page; "" for no offer
 		forms string // form-action beside 'self'
 	}{
-		"a link":             {leaving{address: "https://sso.example.com/end"}, "?provider=main", `<a class="button plain" href="https://sso.example.com/end?client_id=sally%26port">Sign out of Main Street too</a>`, ""},
-		"a link with query":  {leaving{address: "https://sso.example.com/end?a=b"}, "?provider=main", `href="https://sso.example.com/end?a=b&amp;client_id=sally%26port"`, ""},
-		"a form":             {leaving{address: "https://sso.example.com/end", post: true}, "?provider=main", `<form method="post" action="https://sso.example.com/end" class="actions">`, " https://sso.example.com"},
-		"no such place":      {leaving{}, "?provider=main", "", ""},
-		"not to be found":    {leaving{address: "https://sso.example.com/end", err: errors.New("down")}, "?provider=main", "", ""},
+		"a link": {leaving{address: "https://sso.example.com/end"}, "?provider=main",
+			`<a class="button plain" href="https://sso.example.com/end?client_id=sally%26port">Sign out of Main Street too</a>`, ""},
+		"a link with query": {leaving{address: "https://sso.example.com/end?a=b"}, "?provider=main",
+			`href="https://sso.example.com/end?a=b&amp;client_id=sally%26port"`, ""},
+		"a form": {leaving{address: "https://sso.example.com/end", post: true}, "?provider=main",
+			`<form method="post" action="https://sso.example.com/end" class="actions">`, " https://sso.example.com"},
+		"no such place": {leaving{}, "?provider=main", "", ""},
+		"not to be found": {leaving{address: "https://sso.example.com/end", err: errors.New("down")},
+			"?provider=main", "", ""},
 		"a script":           {leaving{address: "javascript:alert(1)"}, "?provider=main", `href="#ZgotmplZ"`, ""},
 		"another provider":   {leaving{address: "https://sso.example.com/end"}, "?provider=other", "", ""},
 		"nobody's":           {leaving{address: "https://sso.example.com/end"}, "", "", ""},
@@ -50,7 +54,8 @@ func TestSigningOutAtTheProviderIsOfferedWhereItCanBe(t *testing.T) {
 		if a.status != 200 || !strings.Contains(a.body, "You are signed out") {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
 		}
-		if offered := strings.Contains(a.body, "Sign out of Main Street too"); offered != (tc.want != "") || !strings.Contains(a.body, tc.want) {
+		if offered := strings.Contains(a.body, "Sign out of Main Street too"); offered != (tc.want != "") ||
+			!strings.Contains(a.body, tc.want) {
 			t.Errorf("%s: %s", name, a.body)
 		}
 		if csp := a.header.Get("Content-Security-Policy"); !strings.Contains(csp, "form-action 'self'"+tc.forms+";") {
@@ -72,7 +77,8 @@ func TestAfterSigningOutAtTheProviderPeopleComeBackToAPageOfOurs(t *testing.T) {
 	if asked != s.server.URL+prefix+"/logout" {
 		t.Errorf("to return to: %q", asked)
 	}
-	if a := s.get(t, prefix+"/logout", navigate("Sec-Fetch-Site: cross-site")...); a.status != 200 || !strings.Contains(a.body, "You are signed out") {
+	if a := s.get(t, prefix+"/logout", navigate("Sec-Fetch-Site: cross-site")...); a.status != 200 ||
+		!strings.Contains(a.body, "You are signed out") {
 		t.Errorf("back: %d %s", a.status, a.body)
 	}
 }

@@ -43,17 +43,21 @@ func (m machine) flood(t *testing.T, n int, oneCookie bool, crowd *sync.WaitGrou
 		}
 		state := b.Open(m.s.url + "/deep").URL.Query().Get("state")
 		cookie := b.Cookies(m.s.url)[0]
-		headers = append(headers, navigate(append([]string{"Cookie: " + cookie.Name + "=" + cookie.Value}, m.headers...)...))
-		targets = append(targets, prefix+"/callback/main?"+url.Values{"code": {"guess"}, "state": {state}, "iss": {m.s.provider.URL}}.Encode())
+		headers = append(headers, navigate(append([]string{"Cookie: " + cookie.Name + "=" + cookie.Value},
+			m.headers...)...))
+		targets = append(targets, prefix+"/callback/main?"+url.Values{"code": {"guess"}, "state": {state},
+			"iss": {m.s.provider.URL}}.Encode())
 	}
 	for i := range targets {
 		crowd.Go(func() {
-			if a := m.s.get(t, targets[i], headers[i]...); a.status == http.StatusServiceUnavailable && strings.Contains(a.body, tooMany) {
+			if a := m.s.get(t, targets[i], headers[i]...); a.status == http.StatusServiceUnavailable &&
+				strings.Contains(a.body, tooMany) {
 				turnedAway <- struct{}{}
 			}
 		})
 	}
-	testenv.Eventually(t, "all wait or were turned away", func() bool { return m.s.provider.Hits(testenv.Token)-before+len(turnedAway) == n })
+	testenv.Eventually(t, "all wait or were turned away",
+		func() bool { return m.s.provider.Hits(testenv.Token)-before+len(turnedAway) == n })
 	return m.s.provider.Hits(testenv.Token) - before
 }
 
@@ -68,15 +72,17 @@ func TestP17_OneMachineTakesHalfOfTheSlotsAtMost(t *testing.T) {
 		oneCookie bool
 		waits     int
 	}{
-		"one cookie":                           {[]string{"X-Forwarded-For: 203.0.113.7"}, false, true, flows / 2},
-		"a cookie each":                        {[]string{"X-Forwarded-For: 203.0.113.7"}, false, false, flows / 2},
-		"IPv6":                                 {[]string{"X-Forwarded-For: 2001:470:1:2::7"}, false, false, flows / 2},
-		"one cookie, says that it forwards":    {[]string{"X-Forwarded-For: 198.51.100.1, 203.0.113.7"}, false, true, flows / 2},
-		"a cookie each, says that it forwards": {[]string{"X-Forwarded-For: 198.51.100.1, 203.0.113.7"}, false, false, flows * 3 / 4},
-		"one cookie, a private address":        {[]string{"X-Forwarded-For: 10.1.2.3"}, false, true, flows / 2},
-		"a private address is a company's":     {[]string{"X-Forwarded-For: 10.1.2.3"}, false, false, flows},
-		"one cookie, forged header":            {[]string{"X-Forwarded-For: 203.0.113.7"}, true, true, flows / 2},
-		"an unlisted proxy is a company's":     {[]string{"X-Forwarded-For: 203.0.113.7"}, true, false, flows},
+		"one cookie":    {[]string{"X-Forwarded-For: 203.0.113.7"}, false, true, flows / 2},
+		"a cookie each": {[]string{"X-Forwarded-For: 203.0.113.7"}, false, false, flows / 2},
+		"IPv6":          {[]string{"X-Forwarded-For: 2001:470:1:2::7"}, false, false, flows / 2},
+		"one cookie, says that it forwards": {[]string{"X-Forwarded-For: 198.51.100.1, 203.0.113.7"}, false, true,
+			flows / 2},
+		"a cookie each, says that it forwards": {[]string{"X-Forwarded-For: 198.51.100.1, 203.0.113.7"}, false, false,
+			flows * 3 / 4},
+		"one cookie, a private address":    {[]string{"X-Forwarded-For: 10.1.2.3"}, false, true, flows / 2},
+		"a private address is a company's": {[]string{"X-Forwarded-For: 10.1.2.3"}, false, false, flows},
+		"one cookie, forged header":        {[]string{"X-Forwarded-For: 203.0.113.7"}, true, true, flows / 2},
+		"an unlisted proxy is a company's": {[]string{"X-Forwarded-For: 203.0.113.7"}, true, false, flows},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := setup{SignIn: true, Flows: flows, Call: time.Minute, Trusted: prefixes(t, "127.0.0.0/8")}
@@ -109,7 +115,8 @@ func TestP17_OneMachineTakesHalfOfTheSlotsAtMost(t *testing.T) {
 					t.Errorf("an honest one ended at %s with %d", page.URL, page.Status)
 				}
 			})
-			testenv.Eventually(t, "the honest one's code is redeemed", func() bool { return s.provider.Hits(testenv.Token) == tt.waits+1 })
+			testenv.Eventually(t, "the honest one's code is redeemed",
+				func() bool { return s.provider.Hits(testenv.Token) == tt.waits+1 })
 			end()
 		})
 	}
@@ -162,8 +169,10 @@ func TestP17_WhatIsOneMachine(t *testing.T) {
 	t.Parallel()
 	p := peers{trusted: prefixes(t, "192.0.2.0/24", "2001:470:ffff::/48")}
 	for client, want := range map[string]string{
-		"203.0.113.7": "203.0.113.7", "2001:470:1:2:3::4": "2001:470:1:2::/64", "2001:470:1:2:ffff::": "2001:470:1:2::/64", "2001:470:1:3::": "2001:470:1:3::/64",
-		"": "", "127.0.0.1": "", "::1": "", "10.1.2.3": "", "172.16.0.1": "", "192.168.1.1": "", "100.64.0.1": "", "169.254.1.1": "", "fe80::1": "", "fd00::1": "",
+		"203.0.113.7": "203.0.113.7", "2001:470:1:2:3::4": "2001:470:1:2::/64",
+		"2001:470:1:2:ffff::": "2001:470:1:2::/64", "2001:470:1:3::": "2001:470:1:3::/64",
+		"": "", "127.0.0.1": "", "::1": "", "10.1.2.3": "", "172.16.0.1": "", "192.168.1.1": "", "100.64.0.1": "",
+		"169.254.1.1": "", "fe80::1": "", "fd00::1": "",
 		"192.0.2.9": "", "2001:470:ffff::1": "", "0.0.0.0": "", "::": "", "224.0.0.1": "",
 	} {
 		if got, ok := p.machine(client); got != want || ok != (want != "") {
@@ -175,11 +184,14 @@ func TestP17_WhatIsOneMachine(t *testing.T) {
 		chain []string
 		want  bool
 	}{
-		{"203.0.113.7:1", nil, false}, {"203.0.113.7:1", []string{"198.51.100.1"}, true}, {"203.0.113.7:1", []string{""}, true},
+		{"203.0.113.7:1", nil, false}, {"203.0.113.7:1", []string{"198.51.100.1"}, true},
+		{"203.0.113.7:1", []string{""}, true},
 		{"192.0.2.1:1", []string{"203.0.113.7"}, false}, {"192.0.2.1:1", []string{"198.51.100.1, 203.0.113.7"}, true},
-		{"192.0.2.1:1", []string{"203.0.113.7, 192.0.2.2"}, false}, {"192.0.2.1:1", nil, false}, {"@", []string{"198.51.100.1"}, false},
+		{"192.0.2.1:1", []string{"203.0.113.7, 192.0.2.2"}, false}, {"192.0.2.1:1", nil, false},
+		{"@", []string{"198.51.100.1"}, false},
 	} {
-		at, err := p.of(&http.Request{RemoteAddr: tt.peer, Host: "app.example", Header: http.Header{"X-Forwarded-For": tt.chain}})
+		at, err := p.of(&http.Request{RemoteAddr: tt.peer, Host: "app.example",
+			Header: http.Header{"X-Forwarded-For": tt.chain}})
 		if tt.chain == nil {
 			at, err = p.of(&http.Request{RemoteAddr: tt.peer, Host: "app.example", Header: http.Header{}})
 		}

@@ -196,9 +196,10 @@ func readWithin(tb testing.TB, r io.Reader, n int, within time.Duration) (string
 func everyWay(t *testing.T, test func(t *testing.T, front setup, way string)) {
 	for _, tls := range []bool{false, true} {
 		for _, way := range []string{"http", "https", "h2c", "unix"} {
-			t.Run(fmt.Sprintf("%s to %s", map[bool]string{false: "HTTP/1.1", true: "HTTP/2"}[tls], way), func(t *testing.T) {
-				test(t, setup{TLS: tls}, way)
-			})
+			t.Run(fmt.Sprintf("%s to %s", map[bool]string{false: "HTTP/1.1", true: "HTTP/2"}[tls], way),
+				func(t *testing.T) {
+					test(t, setup{TLS: tls}, way)
+				})
 		}
 	}
 }
@@ -293,7 +294,8 @@ func TestAnAppThatRefusesABodyIsHeardAtOnce(t *testing.T) {
 			})})
 			w := s.wire(t)
 			w.dial()
-			_, err := io.WriteString(w.conn, rawRequest("POST", "/x", s.host, "Cookie: "+s.mint(t, alice()), "Expect: 100-continue", "Content-Length: 5"))
+			_, err := io.WriteString(w.conn, rawRequest("POST", "/x", s.host, "Cookie: "+s.mint(t, alice()),
+				"Expect: 100-continue", "Content-Length: 5"))
 			testenv.Check(t, err)
 			testenv.Check(t, w.conn.SetReadDeadline(time.Now().Add(soon)))
 			res, err := http.ReadResponse(w.in, nil)
@@ -359,7 +361,8 @@ func TestInterimAnswersDoNotMix(t *testing.T) {
 	for range 20 {
 		w := s.wire(t)
 		w.dial()
-		_, err := io.WriteString(w.conn, rawRequest("POST", "/x", s.host, cookie, "Expect: 100-continue", "Content-Length: 5", "Connection: close"))
+		_, err := io.WriteString(w.conn, rawRequest("POST", "/x", s.host, cookie, "Expect: 100-continue",
+			"Content-Length: 5", "Connection: close"))
 		testenv.Check(t, err)
 		hundred, hint := 0, 0
 		for {
@@ -612,7 +615,8 @@ func TestAnAppThatKnowsNoExpectationsGetsItsBody(t *testing.T) {
 	})})
 	w := s.wire(t)
 	w.dial()
-	_, err := io.WriteString(w.conn, rawRequest("POST", "/x", s.host, "Cookie: "+s.mint(t, alice()), "Expect: 100-continue", "Content-Length: 5", "Connection: close"))
+	_, err := io.WriteString(w.conn, rawRequest("POST", "/x", s.host, "Cookie: "+s.mint(t, alice()),
+		"Expect: 100-continue", "Content-Length: 5", "Connection: close"))
 	testenv.Check(t, err)
 	res, err := http.ReadResponse(w.in, nil)
 	testenv.Check(t, err)

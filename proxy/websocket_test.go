@@ -24,13 +24,16 @@ func wsRoutes(host string) []authz.Route {
 	everybody := authz.Access{Authenticated: true}
 	return []authz.Route{
 		{Name: "ws", Host: host, Path: "/", Access: everybody, WebSocket: authz.WebSocket{Allowed: true}},
-		{Name: "friends", Host: host, Path: "/friends", Access: everybody, WebSocket: authz.WebSocket{Allowed: true, Origins: []string{"https://friend.example"}}},
+		{Name: "friends", Host: host, Path: "/friends", Access: everybody,
+			WebSocket: authz.WebSocket{Allowed: true, Origins: []string{"https://friend.example"}}},
 		{Name: "none", Host: host, Path: "/none", Access: everybody},
-		{Name: "public", Host: host, Path: "/public", Access: authz.Access{Public: true}, WebSocket: authz.WebSocket{Allowed: true}},
+		{Name: "public", Host: host, Path: "/public", Access: authz.Access{Public: true},
+			WebSocket: authz.WebSocket{Allowed: true}},
 	}
 }
 
-const switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+const switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " +
+	"websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
 
 // wsApp agrees to everything and hands the connection to talk.
 func wsApp(more string, talk func(net.Conn, *bufio.Reader)) http.HandlerFunc {
@@ -57,7 +60,8 @@ func echo(c net.Conn, in *bufio.Reader) {
 }
 
 func handshake(path, host string, lines ...string) string {
-	return rawRequest("GET", path, host, append([]string{"Connection: keep-alive, Upgrade", "Upgrade: WebSocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"}, lines...)...)
+	return rawRequest("GET", path, host, append([]string{"Connection: keep-alive, Upgrade", "Upgrade: WebSocket",
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"}, lines...)...)
 }
 
 // wsSite is a site whose usual route carries WebSockets.
@@ -87,18 +91,23 @@ func TestWebSocketsPassOverEveryProtocol(t *testing.T) {
 	t.Parallel()
 	everyWay(t, func(t *testing.T, o setup, way string) {
 		seen := make(chan *http.Request, 1)
-		app := wsApp("X-App: yes\r\nSet-Cookie: sallyport-dev-1=evil\r\nSet-Cookie: __Host-sallyport=evil\r\nSet-Cookie: app=1\r\nContent-Length: 7\r\nX-Request-Id: theirs\r\n", echo)
+		app := wsApp("X-App: yes\r\nSet-Cookie: sallyport-dev-1=evil\r\nSet-Cookie: "+
+			"__Host-sallyport=evil\r\nSet-Cookie: app=1\r\nContent-Length: 7\r\nX-Request-Id: theirs\r\n", echo)
 		o.App = serveApp(t, way, func(w http.ResponseWriter, r *http.Request) { seen <- r; app(w, r) })
 		s := wsSite(t, o)
 		cookie := s.mint(t, alice())
-		w, res := s.open(t, "/chat?x=1", "Cookie: a=b; "+cookie, "Origin: "+s.url, "Sec-WebSocket-Protocol: v1, v2", "X-Forwarded-User: forged")
-		if res.StatusCode != 101 || res.Header.Get("Upgrade") != "websocket" || res.Header.Get("Sec-Websocket-Accept") == "" || res.Header.Get("X-App") != "yes" ||
+		w, res := s.open(t, "/chat?x=1", "Cookie: a=b; "+cookie, "Origin: "+s.url, "Sec-WebSocket-Protocol: v1, v2",
+			"X-Forwarded-User: forged")
+		if res.StatusCode != 101 || res.Header.Get("Upgrade") != "websocket" ||
+			res.Header.Get("Sec-Websocket-Accept") == "" || res.Header.Get("X-App") != "yes" ||
 			!slices.Equal(res.Header["Set-Cookie"], []string{"app=1"}) || res.Header["Content-Length"] != nil {
 			t.Errorf("answered %d %v", res.StatusCode, res.Header)
 		}
 		r := <-seen
-		if r.Header.Get("Cookie") != "a=b" || !slices.Equal(r.Header["X-Forwarded-User"], []string{"main:alice-1"}) || r.Header.Get("X-Sallyport-Assertion") == "" ||
-			r.Header.Get("Sec-Websocket-Protocol") != "v1, v2" || r.RequestURI != "/chat?x=1" || !strings.EqualFold(r.Header.Get("Connection"), "upgrade") {
+		if r.Header.Get("Cookie") != "a=b" || !slices.Equal(r.Header["X-Forwarded-User"], []string{"main:alice-1"}) ||
+			r.Header.Get("X-Sallyport-Assertion") == "" ||
+			r.Header.Get("Sec-Websocket-Protocol") != "v1, v2" || r.RequestURI != "/chat?x=1" ||
+			!strings.EqualFold(r.Header.Get("Connection"), "upgrade") {
 			t.Errorf("the app saw %s %v", r.RequestURI, r.Header)
 		}
 		if n := s.tunnels(t); n != 1 {
@@ -123,7 +132,8 @@ func TestWebSocketsPassOverEveryProtocol(t *testing.T) {
 			t.Errorf("the end: %q, %v", rest, err)
 		}
 		line := s.log.event(t, res.Header.Get("X-Request-Id"))
-		if line["status"] != 101.0 || line["bytes"] != float64(total) || line["note"] != nil || line["error"] != nil || line["level"] != "INFO" {
+		if line["status"] != 101.0 || line["bytes"] != float64(total) || line["note"] != nil || line["error"] != nil ||
+			line["level"] != "INFO" {
 			t.Errorf("logged %v, want %d bytes", line, total)
 		}
 		if n := s.tunnels(t); n != 0 {
@@ -144,21 +154,22 @@ func TestP01_AWebSocketNeedsASessionAndAnOrigin(t *testing.T) {
 		lines []string
 		want  int
 	}{
-		"own page":                         {"/x", []string{cookie, own}, 101},
-		"a program":                        {"/x", []string{cookie}, 101},
-		"no session":                       {"/x", []string{own}, 401},
-		"another page":                     {"/x", []string{cookie, "Origin: https://evil.example"}, 403},
-		"a page on another scheme":         {"/x", []string{cookie, strings.Replace(own, "http:", "https:", 1)}, 403},
-		"a page on another port":           {"/x", []string{cookie, own + "1"}, 403},
-		"null":                             {"/x", []string{cookie, "Origin: null"}, 403},
-		"two Origins":                      {"/x", []string{cookie, own, "Origin: https://evil.example"}, 403},
-		"own Origin twice":                 {"/x", []string{cookie, own, own}, 403},
-		"a friend":                         {"/friends/x", []string{cookie, "Origin: https://friend.example"}, 101},
-		"a friend, elsewhere":              {"/x", []string{cookie, "Origin: https://friend.example"}, 403},
-		"a stranger, at the friends' door": {"/friends/x", []string{cookie, "Origin: https://friend.example.evil"}, 403},
-		"a route without":                  {"/none/x", []string{cookie, own}, 403},
-		"public":                           {"/public/x", []string{own}, 101},
-		"public, another page":             {"/public/x", []string{"Origin: https://evil.example"}, 403},
+		"own page":                 {"/x", []string{cookie, own}, 101},
+		"a program":                {"/x", []string{cookie}, 101},
+		"no session":               {"/x", []string{own}, 401},
+		"another page":             {"/x", []string{cookie, "Origin: https://evil.example"}, 403},
+		"a page on another scheme": {"/x", []string{cookie, strings.Replace(own, "http:", "https:", 1)}, 403},
+		"a page on another port":   {"/x", []string{cookie, own + "1"}, 403},
+		"null":                     {"/x", []string{cookie, "Origin: null"}, 403},
+		"two Origins":              {"/x", []string{cookie, own, "Origin: https://evil.example"}, 403},
+		"own Origin twice":         {"/x", []string{cookie, own, own}, 403},
+		"a friend":                 {"/friends/x", []string{cookie, "Origin: https://friend.example"}, 101},
+		"a friend, elsewhere":      {"/x", []string{cookie, "Origin: https://friend.example"}, 403},
+		"a stranger, at the friends' door": {"/friends/x", []string{cookie, "Origin: https://friend.example.evil"},
+			403},
+		"a route without":      {"/none/x", []string{cookie, own}, 403},
+		"public":               {"/public/x", []string{own}, 101},
+		"public, another page": {"/public/x", []string{"Origin: https://evil.example"}, 403},
 	} {
 		w, res := s.open(t, tt.path, tt.lines...)
 		if res.StatusCode != tt.want {
@@ -173,9 +184,11 @@ func TestP01_AWebSocketNeedsASessionAndAnOrigin(t *testing.T) {
 func TestP03_WhatFollowsAHandshakeIsForTheTunnelAlone(t *testing.T) {
 	t.Parallel()
 	for _, answer := range []string{
-		switched + "\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
+		switched + "\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 403 " +
+			"Forbidden\r\nContent-Length: 0\r\n\r\n",
 		"HTTP/1.1 426 Upgrade Required\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", "HTTP/1.1 101 Switching " +
+			"Protocols\r\n\r\n",
 	} {
 		status, _, _ := strings.Cut(answer, "\r\n")
 		t.Run(status, func(t *testing.T) {
@@ -318,7 +331,8 @@ func TestStoppingEndsTunnelsAndRefusesNewOnes(t *testing.T) {
 	if ctx.Err() != nil {
 		t.Error("tunnels are left")
 	}
-	testenv.Within(t, soon, "no tunnel is counted", func() bool { return s.tunnels(t) == 0 }) // their handlers return a moment later
+	testenv.Within(t, soon, "no tunnel is counted",
+		func() bool { return s.tunnels(t) == 0 }) // their handlers return a moment later
 	for _, w := range all {
 		if got, _ := readWithin(t, w.in, -1, soon); got != "" {
 			t.Errorf("it says %q", got)
@@ -357,7 +371,8 @@ func waitForGoroutines(t *testing.T, before int) {
 	defer func() {
 		if !gone {
 			buf := make([]byte, 1<<20)
-			t.Logf("%d goroutines, there were %d\n%.6000s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
+			t.Logf("%d goroutines, there were %d\n%.6000s", runtime.NumGoroutine(), before,
+				buf[:runtime.Stack(buf, true)])
 		}
 	}()
 	testenv.Eventually(t, "the goroutines of before and no more", func() bool {

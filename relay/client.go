@@ -86,7 +86,8 @@ func NewClient(w http.ResponseWriter, r *http.Request, requestID string, last bo
 // refused, is not a request.
 func lastOnConnection(r *http.Request) bool {
 	return r.ProtoMajor == 1 &&
-		(len(r.TransferEncoding) > 0 || r.ProtoMinor == 0 || r.Method == http.MethodConnect || r.Header["Upgrade"] != nil)
+		(len(r.TransferEncoding) > 0 || r.ProtoMinor == 0 || r.Method == http.MethodConnect ||
+			r.Header["Upgrade"] != nil)
 }
 
 // enter goes on to a later phase, and reports whether it was one.

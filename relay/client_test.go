@@ -305,7 +305,8 @@ func TestAConnectionWhoseRequestsEndInTwoWaysIsClosed(t *testing.T) {
 		"HTTP/1.0":        {http.Request{ProtoMajor: 1}, true},
 		"CONNECT":         {http.Request{ProtoMajor: 1, ProtoMinor: 1, Method: "CONNECT"}, true},
 		"an upgrade":      {http.Request{ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{"Upgrade": {"h2c"}}}, true},
-		"HTTP/2":          {http.Request{ProtoMajor: 2, Method: "CONNECT", TransferEncoding: []string{"chunked"}}, false},
+		"HTTP/2": {http.Request{ProtoMajor: 2, Method: "CONNECT", TransferEncoding: []string{"chunked"}},
+			false},
 	} {
 		w := httptest.NewRecorder()
 		NewClient(w, &tt.r, "id", false).WriteHeader(200)

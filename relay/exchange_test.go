@@ -141,8 +141,8 @@ func TestARequestAndItsAnswerPassWithWhatTheCallerChanges(t *testing.T) {
 		h.Set("X-End", "yes")
 		h.Set("Set-Cookie", "no=1")
 	}), nil)
-	_, in := d.dial(t, "POST /a?b HTTP/1.1\r\nHost: x\r\nConnection: X-Hop, X-Caller\r\nX-Hop: 1\r\nX-Caller: forged\r\n"+
-		"Transfer-Encoding: chunked\r\nTrailer: X-Sum, X-Secret, Authorization\r\n\r\n"+
+	_, in := d.dial(t, "POST /a?b HTTP/1.1\r\nHost: x\r\nConnection: X-Hop, X-Caller\r\nX-Hop: 1\r\nX-Caller: "+
+		"forged\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, X-Secret, Authorization\r\n\r\n"+
 		"2\r\nhi\r\n0\r\nX-Sum: 7\r\nX-Secret: s\r\nAuthorization: a\r\n\r\n")
 	res, err := http.ReadResponse(in, nil)
 	testenv.Check(t, err)
@@ -160,7 +160,8 @@ func TestARequestAndItsAnswerPassWithWhatTheCallerChanges(t *testing.T) {
 		t.Errorf("the app saw %s, want %s", h.Get("X-Seen"), want)
 	}
 	if res.StatusCode != 200 || string(body) != "hello" || h.Get("X-Caller") != "answer" || h["Alt-Svc"] != nil ||
-		!slices.Equal(h["X-Request-Id"], []string{"id-1"}) || len(res.Trailer) != 1 || res.Trailer.Get("X-End") != "yes" {
+		!slices.Equal(h["X-Request-Id"], []string{"id-1"}) || len(res.Trailer) != 1 ||
+		res.Trailer.Get("X-End") != "yes" {
 		t.Errorf("answered %d %q %v, trailers %v", res.StatusCode, body, h, res.Trailer)
 	}
 	if got := d.result(t, 0); got.err != nil || got.outcome.Attempts != 1 || got.status != 200 || got.bytes != 5 {
@@ -204,8 +205,9 @@ func TestEachWayInWhichAnExchangeFailsHasItsError(t *testing.T) {
 	}{
 		"announced as too large": {app: ok, change: small, request: post + "Content-Length: 4\r\n\r\nbody",
 			want: ErrTooLarge},
-		"found to be too large": {app: ok, change: small, request: chunks + "4\r\nbody\r\n0\r\n\r\n", want: ErrTooLarge},
-		"no chunk":              {app: ok, request: chunks + "zz\r\n", want: ErrUploadBroken},
+		"found to be too large": {app: ok, change: small, request: chunks + "4\r\nbody\r\n0\r\n\r\n",
+			want: ErrTooLarge},
+		"no chunk": {app: ok, request: chunks + "zz\r\n", want: ErrUploadBroken},
 		"a client that sends nothing": {app: ok, change: func(o *Order) { o.Idle = 100 * time.Millisecond },
 			request: post + "Content-Length: 4\r\n\r\nbo", want: ErrClientSlow},
 		"a circle":        {app: ok, request: get + circle + "\r\n", want: ErrLoop, text: "8 times"},

@@ -11,7 +11,8 @@ import (
 func TestHopByHopFieldsAreNotPassedOn(t *testing.T) {
 	t.Parallel()
 	h := http.Header{
-		"Connection": {"close, x-a", ` X-B	, Te`}, "X-A": {"1"}, "X-B": {"2"}, "X-C": {"3"}, "Keep-Alive": {"timeout=5"},
+		"Connection": {"close, x-a", ` X-B	, Te`}, "X-A": {"1"}, "X-B": {"2"}, "X-C": {"3"},
+		"Keep-Alive":       {"timeout=5"},
 		"Proxy-Connection": {"keep-alive"}, "Proxy-Authenticate": {"Basic"}, "Proxy-Authorization": {"Basic x"},
 		"Te": {"gzip;q=1, Trailers;q=0.5"}, "Trailer": {"X-D"}, "Transfer-Encoding": {"chunked"}, "Upgrade": {"h2c"},
 		"Http2-Settings": {"x"}, "Accept": {"*/*"},
@@ -34,7 +35,8 @@ func FuzzHopByHop(f *testing.F) {
 		for name, values := range h {
 			switch {
 			case name == "X-A" && values[0] == "1":
-			case name == "Te" && slices.Equal(values, []string{"trailers"}) && strings.Contains(strings.ToLower(te), "trailers"):
+			case name == "Te" && slices.Equal(values, []string{"trailers"}) &&
+				strings.Contains(strings.ToLower(te), "trailers"):
 			default:
 				t.Errorf("%s: %q is left", name, values)
 			}

@@ -68,7 +68,8 @@ func TestAHandOffGivesAnotherHostTheSameSignIn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Root != s.Root || got.ID == s.ID || got.ID != g.Session.ID || !got.SignedIn.Equal(s.SignedIn) || !got.Expires.Equal(s.Expires) ||
+	if got.Root != s.Root || got.ID == s.ID || got.ID != g.Session.ID || !got.SignedIn.Equal(s.SignedIn) ||
+		!got.Expires.Equal(s.Expires) ||
 		!got.Seen.Equal(c.Now()) || !got.Handed.Equal(c.Now()) || got.Identity.ID() != s.Identity.ID() {
 		t.Errorf("handed over %+v\nof %+v", got, s)
 	}
@@ -105,12 +106,14 @@ func TestP06_AGrantIsForOneBrowserHostAndMoment(t *testing.T) {
 		"another host":                   {b, m, "files.example.com", sealed, ErrGrant},
 		"the host of the sign-in":        {b, m, testHost, sealed, ErrGrant},
 		"a want":                         {b, m, otherHost, b.ask(Want{}), ErrGrant},
-		"another key":                    {b, newManager(t, c, func(o *Options) { o.Keys = c.ring(9) }), otherHost, sealed, ErrGrant},
-		"another instance":               {b, newManager(t, c, func(o *Options) { o.Name = "sallyport-two" }), otherHost, sealed, ErrGrant},
-		"cut short":                      {b, m, otherHost, sealed[:len(sealed)-4], ErrGrant},
-		"nothing":                        {b, m, otherHost, "", ErrGrant},
-		"with a line break":              {b, m, otherHost, sealed + "\n", ErrGrant},
-		"far too long":                   {b, m, otherHost, strings.Repeat("A", 1<<20), ErrGrant},
+		"another key": {b, newManager(t, c, func(o *Options) { o.Keys = c.ring(9) }), otherHost,
+			sealed, ErrGrant},
+		"another instance": {b, newManager(t, c, func(o *Options) { o.Name = "sallyport-two" }),
+			otherHost, sealed, ErrGrant},
+		"cut short":         {b, m, otherHost, sealed[:len(sealed)-4], ErrGrant},
+		"nothing":           {b, m, otherHost, "", ErrGrant},
+		"with a line break": {b, m, otherHost, sealed + "\n", ErrGrant},
+		"far too long":      {b, m, otherHost, strings.Repeat("A", 1<<20), ErrGrant},
 	} {
 		if _, err := tc.m.OpenGrant(tc.b.request(), tc.host, tc.g); !errors.Is(err, tc.want) {
 			t.Errorf("%s: %v, want %v", name, err, tc.want)
@@ -122,7 +125,8 @@ func TestP06_AGrantIsForOneBrowserHostAndMoment(t *testing.T) {
 	}
 	for i := range raw { // every bit counts
 		raw[i] ^= 1
-		if _, err := m.OpenGrant(b.request(), otherHost, base64.RawURLEncoding.EncodeToString(raw)); !errors.Is(err, ErrGrant) {
+		if _, err := m.OpenGrant(b.request(), otherHost, base64.RawURLEncoding.EncodeToString(raw)); !errors.Is(err,
+			ErrGrant) {
 			t.Errorf("byte %d changed: %v", i, err)
 		}
 		raw[i] ^= 1
@@ -167,10 +171,12 @@ func TestAWantComesBackWhole(t *testing.T) {
 	m := newManager(t, c)
 	b := &browser{t: t, m: m}
 	s := m.Start(alice())
-	in := Want{Host: otherHost, ReturnTo: "/" + strings.Repeat("x", MaxReturnTo-1), Restarts: 2, Switch: true, Root: s.Root, Seen: s.Seen}
+	in := Want{Host: otherHost, ReturnTo: "/" + strings.Repeat("x", MaxReturnTo-1), Restarts: 2, Switch: true,
+		Root: s.Root, Seen: s.Seen}
 	sealed := b.ask(in)
 	got, err := m.OpenWant(sealed)
-	if err != nil || got.Host != in.Host || got.ReturnTo != in.ReturnTo || got.Restarts != 2 || !got.Switch || got.Root != s.Root || !got.Seen.Equal(s.Seen) {
+	if err != nil || got.Host != in.Host || got.ReturnTo != in.ReturnTo || got.Restarts != 2 || !got.Switch ||
+		got.Root != s.Root || !got.Seen.Equal(s.Seen) {
 		t.Errorf("%v %+v", err, got)
 	}
 	in.Host = strings.Repeat("h", 253)
@@ -217,7 +223,8 @@ func TestAHostOfAnOrganizationKeepsItThroughASwitch(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !m.HasEnded(&plain) || m.HasEnded(&birch) {
-		t.Errorf("after the switch: the plain host's session ended %t, the organization's %t", m.HasEnded(&plain), m.HasEnded(&birch))
+		t.Errorf("after the switch: the plain host's session ended %t, the organization's %t", m.HasEnded(&plain),
+			m.HasEnded(&birch))
 	}
 	if err := m.EndSignIn(t.Context(), birch); err != nil || !m.HasEnded(&s) || !m.HasEnded(&birch) {
 		t.Errorf("signed out on the organization's host: %v", err)
@@ -237,7 +244,8 @@ func TestASessionIsKeptByTheUseOfAnotherHost(t *testing.T) {
 	if !errors.Is(err, ErrExpired) {
 		t.Fatal(err)
 	}
-	if got, ok := m.KeptInUse(idle, Want{Root: used.Root, Seen: used.Seen}); !ok || !got.Seen.Equal(c.Now()) || !got.IdleExpires.After(c.Now()) {
+	if got, ok := m.KeptInUse(idle, Want{Root: used.Root, Seen: used.Seen}); !ok || !got.Seen.Equal(c.Now()) ||
+		!got.IdleExpires.After(c.Now()) {
 		t.Errorf("kept %t %+v", ok, got)
 	}
 	other := m.Start(alice())

@@ -63,7 +63,8 @@ func TestASidThatIsNoneEndsNothing(t *testing.T) {
 	if key, ok := KeyOfSID(good); !ok || key != rootKey("x") || key.SID() != good {
 		t.Fatal("a sid is not read as it was written")
 	}
-	for _, sid := range []string{"", "x", good + "A", good[:21], good[:21] + "=", good[:21] + "\n", "\n" + good, good[:21] + "B"} {
+	for _, sid := range []string{"", "x", good + "A", good[:21], good[:21] + "=", good[:21] + "\n", "\n" + good,
+		good[:21] + "B"} {
 		if _, ok := KeyOfSID(sid); ok {
 			t.Errorf("%q is taken for a sid", sid)
 		}

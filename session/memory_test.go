@@ -505,7 +505,8 @@ func TestASessionAtTheProviderMayBeMeantOfOnePersonOnly(t *testing.T) {
 	m := NewMemory(MemoryOptions{Now: c.Now})
 	at := c.Now()
 	of := func(subject, sid string) Session {
-		return Session{Root: subject + sid, SignedIn: at, Identity: identity.Identity{Provider: "p", Subject: subject, ProviderSID: sid}}
+		return Session{Root: subject + sid, SignedIn: at, Identity: identity.Identity{Provider: "p", Subject: subject,
+			ProviderSID: sid}}
 	}
 	cut := Cut{Provider: "p", ProviderSID: "s", Person: "p:alice", Before: at, Until: at.Add(time.Hour)}
 	if err := m.End(t.Context(), cut); err != nil {
@@ -559,7 +560,8 @@ func TestAMessageEndsSessionsOnce(t *testing.T) {
 		t.Errorf("used again: %v %v, over: %v", first, err, m.Ended(*later))
 	}
 	m.room = 1
-	if first, err := m.EndOnce(t.Context(), cut, "jti/p/2", until); first || !errors.Is(err, ErrFull) || !m.Ended(*later) {
+	if first, err := m.EndOnce(t.Context(), cut, "jti/p/2", until); first || !errors.Is(err, ErrFull) ||
+		!m.Ended(*later) {
 		t.Errorf("without room to remember it: %v %v, over: %v", first, err, m.Ended(*later))
 	}
 }

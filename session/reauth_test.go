@@ -47,20 +47,25 @@ func TestTheTimeToAskAgainIsSpreadOverATenth(t *testing.T) {
 // groups that never fitted the cookie came again.
 func TestP11_OnlyWhatAppsAreToldIsAChange(t *testing.T) {
 	t.Parallel()
-	was := identity.Identity{Provider: "p", Subject: "s", Email: "a@x.test", Groups: []string{"a"}, Orgs: []identity.Org{{ID: "p:1"}}}
+	was := identity.Identity{Provider: "p", Subject: "s", Email: "a@x.test", Groups: []string{"a"},
+		Orgs: []identity.Org{{ID: "p:1"}}}
 	for name, tt := range map[string]struct {
 		bend func(*identity.Identity)
 		same bool
 	}{
-		"nothing":         {func(*identity.Identity) {}, true},
-		"how they did":    {func(id *identity.Identity) { id.ACR, id.AuthTime, id.ProviderSID = "mfa", time.Unix(9, 0), "x" }, true},
+		"nothing": {func(*identity.Identity) {}, true},
+		"how they did": {func(id *identity.Identity) {
+			id.ACR, id.AuthTime, id.ProviderSID = "mfa", time.Unix(9, 0),
+				"x"
+		}, true},
 		"a group fewer":   {func(id *identity.Identity) { id.Groups = nil }, false},
 		"another group":   {func(id *identity.Identity) { id.Groups = []string{"b"} }, false},
 		"unknown groups":  {func(id *identity.Identity) { id.GroupsUnknown = true }, false},
 		"another address": {func(id *identity.Identity) { id.Email = "b@x.test" }, false},
 		"not verified":    {func(id *identity.Identity) { id.EmailVerified = true }, false},
-		"an organization": {func(id *identity.Identity) { id.Orgs = append(id.Orgs[:1:1], identity.Org{ID: "p:2"}) }, false},
-		"another name":    {func(id *identity.Identity) { id.Name = "Ann" }, false},
+		"an organization": {func(id *identity.Identity) { id.Orgs = append(id.Orgs[:1:1], identity.Org{ID: "p:2"}) },
+			false},
+		"another name": {func(id *identity.Identity) { id.Name = "Ann" }, false},
 	} {
 		now := was
 		tt.bend(&now)
@@ -85,12 +90,14 @@ func TestP11_AConfirmedSessionLastsNoLonger(t *testing.T) {
 	s := m.Start(who)
 	clock.Advance(20 * time.Minute)
 	same, changed, err := m.Confirm(t.Context(), httptest.NewRecorder(), "a.example", s, who)
-	if err != nil || changed || same.ID != s.ID || !same.Expires.Equal(s.Expires) || same.Checked.Sub(s.SignedIn) != 20*time.Minute {
+	if err != nil || changed || same.ID != s.ID || !same.Expires.Equal(s.Expires) ||
+		same.Checked.Sub(s.SignedIn) != 20*time.Minute {
 		t.Errorf("%+v, %v, %v", same, changed, err)
 	}
 	who.Groups = nil
 	next, changed, err := m.Confirm(t.Context(), httptest.NewRecorder(), "a.example", s, who)
-	if err != nil || !changed || next.ID == s.ID || next.Root != s.Root || !next.Expires.Equal(s.Expires) || !m.HasEnded(&s) {
+	if err != nil || !changed || next.ID == s.ID || next.Root != s.Root || !next.Expires.Equal(s.Expires) ||
+		!m.HasEnded(&s) {
 		t.Errorf("%+v, %v, %v", next, changed, err)
 	}
 	if _, _, err := m.Confirm(t.Context(), httptest.NewRecorder(), "a.example", s, who); err != ErrEnded {

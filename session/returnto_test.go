@@ -215,8 +215,10 @@ func TestDeepLinksSurviveByteForByte(t *testing.T) {
 		"/a?next=https://evil.example//x", "/search?q=%2F%2Fevil&r=a+b", "/a?x=%0d%0a", "/a?../..//x", "/a?b=c?d",
 		"/a#b#c", "/a#//x/../y", `/a?x=\y`, `/a?\\evil.example`, `/a#\`, "/a?q=h\u00f6he&r=\u65e5\u672c",
 		"/a?q=h\xf6he", "/h\u00f6he", "/?q=100%",
-		"/a/%2F/b", "/a/%2f", "/a%2F%2Fb", "/files/%5C/x", "/a//b", "/a//", "/%68%F6he", "/?;&==&", `/a?q="<x>|{}^` + "`",
-		"/caf%C3%A9/%E2%82%AC", "/a%20b", "/a%2fb", "/100%25", "/a;b=1/c", "/a:b@c", "/~me/", "/.well-known/x", "/..a/b..", "/...", "/a.b/", "/-", "/!$&'()*+,;=:@",
+		"/a/%2F/b", "/a/%2f", "/a%2F%2Fb", "/files/%5C/x", "/a//b", "/a//", "/%68%F6he", "/?;&==&",
+		`/a?q="<x>|{}^` + "`",
+		"/caf%C3%A9/%E2%82%AC", "/a%20b", "/a%2fb", "/100%25", "/a;b=1/c", "/a:b@c", "/~me/", "/.well-known/x",
+		"/..a/b..", "/...", "/a.b/", "/-", "/!$&'()*+,;=:@",
 		"/.sallyport/account", "/.sallyportx/login", "/x/.sallyport/login", "/.Sallyport", "/sallyport/login",
 		"/" + strings.Repeat("a", MaxReturnTo-1),
 	} {
@@ -232,10 +234,15 @@ func TestDeepLinksSurviveByteForByte(t *testing.T) {
 // The oracle is only worth something if it knows the way out.
 func TestOracleRecognisesAddressesOfOtherSites(t *testing.T) {
 	for ref, want := range map[string]string{
-		"//evil.example": "https://evil.example", `/\evil.example/x`: "https://evil.example", "/\t/evil.example": "https://evil.example", " \x01//evil.example": "https://evil.example",
-		"https:evil": testOrigin, "http:evil.example": "http://evil.example", `https:\\evil.example`: "https://evil.example", "javascript:x": "javascript:", "java\nscript:x": "javascript:",
-		testOrigin + "@evil.example": "https://evil.example", testOrigin + `\@evil.example`: testOrigin, "https://evil.example#@app.example.com": "https://evil.example", testOrigin + ":443/x": testOrigin,
-		"/a": testOrigin, "a:b/c": "a:", "/a:b": testOrigin, "?x": testOrigin, "": testOrigin, "https://app.example.com.evil/": "https://app.example.com.evil",
+		"//evil.example": "https://evil.example", `/\evil.example/x`: "https://evil.example",
+		"/\t/evil.example": "https://evil.example", " \x01//evil.example": "https://evil.example",
+		"https:evil": testOrigin, "http:evil.example": "http://evil.example",
+		`https:\\evil.example`: "https://evil.example", "javascript:x": "javascript:",
+		"java\nscript:x":             "javascript:",
+		testOrigin + "@evil.example": "https://evil.example", testOrigin + `\@evil.example`: testOrigin,
+		"https://evil.example#@app.example.com": "https://evil.example", testOrigin + ":443/x": testOrigin,
+		"/a": testOrigin, "a:b/c": "a:", "/a:b": testOrigin, "?x": testOrigin, "": testOrigin,
+		"https://app.example.com.evil/": "https://app.example.com.evil",
 	} {
 		if got := goesTo(ref); got != want {
 			t.Errorf("%q: %s, want %s", ref, got, want)

@@ -259,7 +259,8 @@ func (s *Store) write(ctx context.Context, r session.Record, person string) (fir
 				return err
 			}
 		} else if r.Below == 0 { // the list says no longer what nobody has
-			if _, err := tx.ExecContext(ctx, `delete from sallyport_sessions where root_hash = $1`, r.Key[:]); err != nil {
+			_, err := tx.ExecContext(ctx, `delete from sallyport_sessions where root_hash = $1`, r.Key[:])
+			if err != nil {
 				return fmt.Errorf("take the sign-in off the list: %w", err)
 			}
 		}
@@ -311,7 +312,8 @@ func (s *Store) put(ctx context.Context, tx *sql.Tx, r session.Record) (news, kn
 		if r = r.Join(old); !news && r.Until == old.Until {
 			return false, true, nil
 		}
-		_, err := tx.ExecContext(ctx, `delete from sallyport_ended where kind = $1 and key = $2`, int64(r.Kind), r.Key[:])
+		_, err := tx.ExecContext(ctx, `delete from sallyport_ended where kind = $1 and key = $2`, int64(r.Kind),
+			r.Key[:])
 		if err != nil {
 			return false, false, err
 		}

@@ -88,7 +88,8 @@ func TestATunnelCarriesBothWaysAndItsHalfClose(t *testing.T) {
 	if got, err := io.ReadAll(client); err != nil || !bytes.Equal(got, down) {
 		t.Errorf("%d bytes at the client, %v", len(got), err)
 	}
-	if c := ended(t, done); c.toUpstream != int64(len(up)+6) || c.toClient != int64(len(down)) || c.err != nil || moved.Load() < 2 || ts.Len() != 0 {
+	if c := ended(t, done); c.toUpstream != int64(len(up)+6) || c.toClient != int64(len(down)) || c.err != nil ||
+		moved.Load() < 2 || ts.Len() != 0 {
 		t.Errorf("%+v, moved %d, %d live", c, moved.Load(), ts.Len())
 	}
 }

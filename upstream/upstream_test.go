@@ -93,8 +93,10 @@ func TestP15_AddressThatIsNoHostIsRefused(t *testing.T) {
 	if _, err := New(Options{}); err == nil {
 		t.Error("no address is accepted")
 	}
-	for raw, host := range map[string]string{"http://127.0.0.1:8080": "127.0.0.1:8080", "http://app/": "app", "HTTP://app.internal:80": "app.internal:80", "http://[::1]:1": "[::1]:1",
-		"https://app:443": "app:443", "h2c://app:50051": "app:50051", "unix:/run/app.sock": "unix", "unix:///run/app.sock": "unix"} {
+	for raw, host := range map[string]string{"http://127.0.0.1:8080": "127.0.0.1:8080", "http://app/": "app",
+		"HTTP://app.internal:80": "app.internal:80", "http://[::1]:1": "[::1]:1",
+		"https://app:443": "app:443", "h2c://app:50051": "app:50051", "unix:/run/app.sock": "unix",
+		"unix:///run/app.sock": "unix"} {
 		if u := newUpstream(t, raw); u.Host() != host {
 			t.Errorf("%q: host %q", raw, u.Host())
 		}
@@ -123,7 +125,8 @@ func TestConnectingInVainIsUnreachableNotSlow(t *testing.T) {
 }
 
 func TestAppThatHangsUpIsUnreachable(t *testing.T) {
-	for name, answer := range map[string]string{"nothing": "", "half a line": "HTTP/1.", "no HTTP": "220 smtp ready\r\n", "half a header": "HTTP/1.1 200 OK\r\nX: "} {
+	for name, answer := range map[string]string{"nothing": "", "half a line": "HTTP/1.",
+		"no HTTP": "220 smtp ready\r\n", "half a header": "HTTP/1.1 200 OK\r\nX: "} {
 		addr := listen(t, func(c net.Conn) {
 			_, _ = http.ReadRequest(bufio.NewReader(c))
 			_, _ = io.WriteString(c, answer)
@@ -144,7 +147,8 @@ func TestCallersDeadlineIsATimeout(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	r, _ := http.NewRequestWithContext(ctx, "GET", addr, nil)
-	if _, err := newUpstream(t, addr).RoundTrip(r); !errors.Is(err, ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := newUpstream(t, addr).RoundTrip(r); !errors.Is(err, ErrTimeout) ||
+		!errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a deadline of the caller: %v", err)
 	}
 }
@@ -196,13 +200,15 @@ func TestRequestAndAnswerPassAsTheyAre(t *testing.T) {
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
-	if err != nil || string(b) != "not really gzip" || res.StatusCode != 302 || res.Header.Get("Content-Encoding") != "gzip" || res.Uncompressed {
+	if err != nil || string(b) != "not really gzip" || res.StatusCode != 302 ||
+		res.Header.Get("Content-Encoding") != "gzip" || res.Uncompressed {
 		t.Errorf("%d %q %v %v", res.StatusCode, b, res.Header, err)
 	}
 	if got.uri != "/a%20b;c?;x=%zz" || got.host != "app.example.com" || got.body != "body" {
 		t.Errorf("the app saw %+v", got)
 	}
-	if _, there := got.header["Accept-Encoding"]; there || len(got.header) != 2 || got.header.Get("X-Forwarded-User") != "google:1" {
+	if _, there := got.header["Accept-Encoding"]; there || len(got.header) != 2 ||
+		got.header.Get("X-Forwarded-User") != "google:1" {
 		t.Errorf("the app saw %v", got.header)
 	}
 }
@@ -243,7 +249,10 @@ func TestP17_HugeResponseHeaderIsAnError(t *testing.T) {
 
 func TestConnectionsAreKeptAndClosed(t *testing.T) {
 	var opened atomic.Int32
-	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "ok") }))
+	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_,
+			_ = io.WriteString(w, "ok")
+	}))
 	app.Config.ConnState = func(_ net.Conn, s http.ConnState) {
 		if s == http.StateNew {
 			opened.Add(1)

@@ -98,7 +98,8 @@ func TestEveryCommandInTheDocumentsExists(t *testing.T) {
 	code := regexp.MustCompile("(?s)```sh\n.*?```|`[^`\n]+`")
 	for _, file := range documents(t) {
 		for _, snippet := range code.FindAllString(read(t, file), -1) {
-			for _, m := range regexp.MustCompile(`sallyport (?:-[^ ]+ )*([a-z]+)\b`).FindAllStringSubmatch(snippet, -1) {
+			for _, m := range regexp.MustCompile(`sallyport (?:-[^ ]+ )*([a-z]+)\b`).FindAllStringSubmatch(snippet,
+				-1) {
 				if !commands[m[1]] {
 					t.Errorf("%s: there is no command %q (in %s)", file, m[1], snippet)
 				}
@@ -123,7 +124,8 @@ func TestEveryLinkInTheDocumentsLeadsSomewhere(t *testing.T) {
 				}
 				continue
 			}
-			if _, err := os.Stat(filepath.Join(filepath.Dir(file), m[1])); err != nil && !strings.Contains(m[1], "://") {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(file), m[1])); err != nil &&
+				!strings.Contains(m[1], "://") {
 				t.Errorf("%s: %v", file, err)
 			}
 		}
@@ -143,7 +145,8 @@ func TestEveryPromiseNamesTestsThatExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9_]+)`").FindAllStringSubmatch(read(t, root+"/SECURITY.md"), -1)
+	names := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9_]+)`").FindAllStringSubmatch(read(t, root+"/SECURITY.md"),
+		-1)
 	if len(names) < 15 {
 		t.Errorf("SECURITY.md names only %d tests", len(names))
 	}
@@ -178,13 +181,15 @@ func TestDockerfileBuildsFromWhatItCopies(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", m[0], err, out)
 	}
-	for _, want := range []string{"COPY --from=build " + m[2] + " /sallyport", `ENTRYPOINT ["/sallyport"]`, "USER 65532:65532",
+	for _, want := range []string{"COPY --from=build " + m[2] + " /sallyport", `ENTRYPOINT ["/sallyport"]`,
+		"USER 65532:65532",
 		"\nARG VERSION=\n", `CMD ["/sallyport", "healthcheck"]`} {
 		if !strings.Contains(dockerfile, want) {
 			t.Errorf("the Dockerfile lacks %q", want)
 		}
 	}
-	if out, err := exec.Command(binary, "version").CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "sallyport v1.2.3-test (") {
+	if out, err := exec.Command(binary, "version").CombinedOutput(); err != nil ||
+		!strings.HasPrefix(string(out), "sallyport v1.2.3-test (") {
 		t.Errorf("the built binary does not run: %v %s", err, out)
 	}
 }
@@ -192,9 +197,9 @@ func TestDockerfileBuildsFromWhatItCopies(t *testing.T) {
 // TestTheImageExposesWhereItListens by default: the admin listener is on loopback,
 // so publishing its port would lead nowhere.
 func TestTheImageExposesWhereItListens(t *testing.T) {
-	cfg, _, err := parseConfig("c.yaml", []byte("version: 1\npublic_url: https://app.example.com\nsession: {keys: [\"file:/k\"]}\n"+
-		"providers: [{id: a, type: oidc, issuer: \"https://idp.example\", client_id: a, client_secret: \"env:S\"}]\n"+
-		"routes: [{name: app, path: /, upstream: \"http://127.0.0.1:1\", public: true}]\n"))
+	cfg, _, err := parseConfig("c.yaml", []byte("version: 1\npublic_url: https://app.example.com\nsession: {keys: "+
+		"[\"file:/k\"]}\nproviders: [{id: a, type: oidc, issuer: \"https://idp.example\", client_id: a, "+
+		"client_secret: \"env:S\"}]\nroutes: [{name: app, path: /, upstream: \"http://127.0.0.1:1\", public: true}]\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +258,8 @@ func TestTheReadmesFirstSiteDocumentRunsAsTyped(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, port, _ := strings.Cut(public, ":")
-	typed = strings.NewReplacer("127.0.0.1:4180", public, "127.0.0.1:4181", admin, "localhost:4180", "localhost:"+port).Replace(typed)
+	typed = strings.NewReplacer("127.0.0.1:4180", public, "127.0.0.1:4181", admin, "localhost:4180",
+		"localhost:"+port).Replace(typed)
 	bin, dir := t.TempDir(), t.TempDir()
 	self, err := os.Executable()
 	if err != nil {
@@ -266,7 +272,8 @@ func TestTheReadmesFirstSiteDocumentRunsAsTyped(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	// exec: the last command takes the shell's place, so that it is what is stopped.
-	cmd := exec.CommandContext(ctx, "sh", "-e", "-c", strings.Replace(typed, "sallyport serve", "exec sallyport serve", 1))
+	cmd := exec.CommandContext(ctx, "sh", "-e", "-c", strings.Replace(typed, "sallyport serve", "exec sallyport serve",
+		1))
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -106,7 +106,8 @@ var oneDoor = []struct {
 	{"modernc.org/sqlite", []string{"store/sqlite"}, "a driver belongs to the database that it opens"},
 	{"github.com/jackc/pgx", []string{"store/postgres"}, "a driver belongs to the database that it opens"},
 	{"github.com/fsnotify/fsnotify", []string{"cmd/sallyport/internal/watch"}, "files are watched in one place"},
-	{"github.com/pires/go-proxyproto", []string{"cmd/sallyport/internal/server"}, "who a client is by a PROXY header is read in one place"},
+	{"github.com/pires/go-proxyproto", []string{"cmd/sallyport/internal/server"}, "who a client is by a PROXY header " +
+		"is read in one place"},
 	{"github.com/spf13/cobra", []string{"cmd/sallyport"}, "commands are the roof's"},
 }
 

@@ -70,7 +70,8 @@ func holdsNoKeys(dir string) (bool, error) {
 	case dir == "":
 		return false, usage("--into needs the path of a directory")
 	case errors.Is(err, fs.ErrNotExist):
-		return false, usage("directory %s does not exist; make it, as the user that runs Sallyport: install -d -m 0700 %s",
+		return false, usage("directory %s does not exist; make it, as the user that runs Sallyport: "+
+			"install -d -m 0700 %s",
 			dir, dir)
 	case errors.Is(err, syscall.ENOTDIR):
 		return false, usage("%s is not a directory; --into writes a new file into one", dir)

@@ -29,10 +29,10 @@ var endpointMeans = map[string]string{
 		"redirect URI to register",
 	"login":  "GET: begins a sign-in; `return_to`, `provider`, `login_hint` and `switch` say which",
 	"logout": "GET: asks whether to sign out; POST: does it, and with `everywhere=1` ends all sessions of the person",
-	"account": "GET: who Sallyport takes the person for, where else they are signed in, and for operators what providers " +
-		"are asked for",
-	"sessions/end": "POST, where there is a store: ends one of the person's own sessions, `session`, from the list on " +
-		"the account page",
+	"account": "GET: who Sallyport takes the person for, where else they are signed in, and for operators what " +
+		"providers are asked for",
+	"sessions/end": "POST, where there is a store: ends one of the person's own sessions, `session`, from the list " +
+		"on the account page",
 	"organization": "GET: the organizations to choose from; POST: chooses one",
 	"handoff":      "GET: a step of the hand-off that gives another host a session of its own",
 	"session":      "GET: whether there is a session, and until when, as JSON",

@@ -68,7 +68,8 @@ func appOf(i int) http.Handler {
 			http.Error(w, "the body did not arrive whole", http.StatusBadRequest)
 			return
 		}
-		if r.Header.Get(headersOf[i]) == "" || r.Header[headersOf[1-i]] != nil || r.Header.Get("X-Forwarded-User") == "" {
+		if r.Header.Get(headersOf[i]) == "" || r.Header[headersOf[1-i]] != nil ||
+			r.Header.Get("X-Forwarded-User") == "" {
 			http.Error(w, fmt.Sprintf("app %d is told %v", i, r.Header), http.StatusBadRequest)
 			return
 		}
@@ -92,10 +93,11 @@ func (r *reloaded) config(n int) string {
 	i := n % 2
 	return "version: 1\npublic_url: http://" + r.public + "\nlisten: {http: \"" + r.public + "\", admin: \"" + r.admin + "\"}\n" +
 		"reload: {watch: false}\nlog: {level: warn, format: json}\nsession: {keys: [\"literal:" + r.key + "\"]}\n" +
-		"providers: [{id: sso, type: oidc, issuer: \"" + r.provider.URL + "\", client_id: sallyport, client_secret: \"env:CANARY_SECRET\", email_domains: [acme.example]}]\n" +
-		"routes:\n" +
+		"providers: [{id: sso, type: oidc, issuer: \"" + r.provider.URL + "\", client_id: sallyport, client_secret: " +
+		"\"env:CANARY_SECRET\", email_domains: [acme.example]}]\nroutes:\n" +
 		"  - {name: ws, path: /ws, upstream: \"" + r.apps[0].URL + "\", allow: authenticated, websocket: true}\n" +
-		fmt.Sprintf("  - {name: app%d, path: /, upstream: %q, allow: authenticated, headers: {preset: forwarded, set: {%s: user}}}\n", n, r.apps[i].URL, headersOf[i])
+		fmt.Sprintf("  - {name: app%d, path: /, upstream: %q, allow: authenticated, headers: {preset: forwarded, "+
+			"set: {%s: user}}}\n", n, r.apps[i].URL, headersOf[i])
 }
 
 // reload puts a text in the place of the configuration and waits until it was judged.
@@ -146,8 +148,9 @@ func (r *reloaded) openSocket(t *testing.T, cookie string) *socket {
 	conn, err := net.Dial("tcp", r.public)
 	testenv.Check(t, err)
 	t.Cleanup(func() { conn.Close() })
-	fmt.Fprintf(conn, "GET /ws HTTP/1.1\r\nHost: %[1]s\r\nOrigin: http://%[1]s\r\nCookie: %[2]s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", r.public, cookie)
+	fmt.Fprintf(conn, "GET /ws HTTP/1.1\r\nHost: %[1]s\r\nOrigin: http://%[1]s\r\nCookie: %[2]s\r\nConnection: "+
+		"Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "+
+		"dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", r.public, cookie)
 	s := &socket{conn, bufio.NewReader(conn)}
 	res, err := http.ReadResponse(s.in, nil)
 	testenv.Check(t, err)
@@ -260,7 +263,8 @@ func TestP16_ReloadUnderLoadDropsNothing(t *testing.T) {
 	ws.echoes(t, "after")
 	leaving.Submit(leaving.Open("http://"+r.public+"/.sallyport/logout"), "", "")
 	ws.ends(t)
-	t.Logf("%d reloads, %d requests, %d of them to the second app, %d failed; memory %d KiB after the first sixth, %d KiB at the end",
+	t.Logf("%d reloads, %d requests, %d of them to the second app, %d failed; memory %d KiB after the first sixth, "+
+		"%d KiB at the end",
 		reloads, served.Load(), second.Load(), failed.Load(), first, last)
 	if second.Load() == 0 || second.Load() == served.Load() {
 		t.Error("there was no change under load")
@@ -284,7 +288,8 @@ func TestP11_ReloadJudgesStreamsAgain(t *testing.T) {
 	r.reload(t, r.config(1), "ok")
 	time.Sleep(1500 * time.Millisecond) // longer than it takes to look at a stream again
 	ws.echoes(t, "two")
-	only := strings.Replace(r.config(2), "allow: authenticated, websocket", "allow: [{groups: [nobodys]}], websocket", 1)
+	only := strings.Replace(r.config(2), "allow: authenticated, websocket", "allow: [{groups: [nobodys]}], websocket",
+		1)
 	r.reload(t, only, "ok")
 	ws.ends(t)
 	r.reload(t, r.config(3), "ok")

@@ -70,9 +70,11 @@ func (f *follower) config(paths ...string) string {
 	text := "version: 1\npublic_url: http://" + f.public + "\nlisten: {http: \"" + f.public + "\", admin: \"" + f.admin + "\"}\n" +
 		"reload: {debounce: 100ms}\n" +
 		"session: {keys: [\"literal:" + f.key + "\"]}\n" +
-		"providers: [{id: sso, type: oidc, issuer: \"http://127.0.0.1:1\", client_id: a, client_secret: \"literal:0123456789abcdef\"}]\nroutes:\n"
+		"providers: [{id: sso, type: oidc, issuer: \"http://127.0.0.1:1\", client_id: a, client_secret: " +
+		"\"literal:0123456789abcdef\"}]\nroutes:\n"
 	for i, path := range paths {
-		text += fmt.Sprintf("  - {name: r%d, path: %s, upstream: \"http://127.0.0.1:1\", allow: authenticated}\n", i, path)
+		text += fmt.Sprintf("  - {name: r%d, path: %s, upstream: \"http://127.0.0.1:1\", allow: authenticated}\n", i,
+			path)
 	}
 	return text
 }
@@ -215,7 +217,10 @@ func TestP15_WhatRunsLivesThroughWhatEditorsAndPeopleDo(t *testing.T) {
 	testenv.Check(t, os.Remove(f.file))
 	testenv.Check(t, os.Mkdir(f.file, 0o755))
 	refusals = f.refusals() // the removal may have been seen by itself
-	testenv.Eventually(t, "not a regular file", func() bool { return strings.Contains(f.log.String(), "config.yaml is not a regular file") })
+	testenv.Eventually(t, "not a regular file", func() bool {
+		return strings.Contains(f.log.String(), "config.yaml "+
+			"is not a regular file")
+	})
 	refusals = f.refusals()
 	testenv.Check(t, os.Remove(f.file))
 	write(t, f.file, config("/p6"))
@@ -234,7 +239,8 @@ func TestP15_WhatRunsLivesThroughWhatEditorsAndPeopleDo(t *testing.T) {
 	write(t, filepath.Join(dir, "notes"), "x")
 	write(t, secret, "another-0123456789abcdef")
 	takesUp("/p6")
-	if after := strings.TrimPrefix(f.log.String(), before); strings.Count(after, `"msg":"config`) != 1 || !strings.Contains(after, `"changed":["providers"]`) {
+	if after := strings.TrimPrefix(f.log.String(), before); strings.Count(after, `"msg":"config`) != 1 ||
+		!strings.Contains(after, `"changed":["providers"]`) {
 		t.Errorf("it says %s", after)
 	}
 }
@@ -250,7 +256,8 @@ func (f *follower) refusals() int {
 func TestReloadTellsTheServiceManager(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	for name, socket := range map[string]string{"path": filepath.Join(dir, "notify"), "abstract": "@sallyport-test-" + filepath.Base(dir) + strconv.Itoa(os.Getpid())} {
+	for name, socket := range map[string]string{"path": filepath.Join(dir, "notify"),
+		"abstract": "@sallyport-test-" + filepath.Base(dir) + strconv.Itoa(os.Getpid())} {
 		t.Run(name, func(t *testing.T) {
 			conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 			testenv.Check(t, err)
@@ -295,11 +302,18 @@ func TestReloadTakesUpCertificatesAndAuthorities(t *testing.T) {
 	own := &testenv.TLSFiles{T: t, Dir: t.TempDir()}
 	own.Swap(testenv.NewKeyPair(t, "old.example", time.Now().Add(time.Hour)))
 	var presented atomic.Pointer[tls.Certificate] // by the app
-	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "app") }))
-	app.TLS = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return presented.Load(), nil }}
+	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_,
+			_ = io.WriteString(w, "app")
+	}))
+	app.TLS = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate,
+		error) {
+		return presented.Load(), nil
+	}}
 	app.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
 	app.Config.SetKeepAlivesEnabled(false) // each request shows which authority counts
-	firstCA, secondCA := testenv.NewKeyPair(t, "app.internal", time.Now().Add(time.Hour)), testenv.NewKeyPair(t, "app.internal", time.Now().Add(time.Hour))
+	firstCA, secondCA := testenv.NewKeyPair(t, "app.internal", time.Now().Add(time.Hour)),
+		testenv.NewKeyPair(t, "app.internal", time.Now().Add(time.Hour))
 	presented.Store(firstCA.TLS(t))
 	app.StartTLS()
 	t.Cleanup(app.Close)
@@ -310,8 +324,8 @@ func TestReloadTakesUpCertificatesAndAuthorities(t *testing.T) {
 	f := newFollower(t, filepath.Join(dir, "config.yaml"))
 	write(t, f.file, "version: 1\npublic_url: https://app.example.com\nlisten: {https: {address: \""+f.public+"\", cert: \"file:"+own.Path("tls.crt")+"\", key: \"file:"+own.Path("tls.key")+"\"}, admin: \""+f.admin+"\"}\n"+
 		"reload: {debounce: 100ms}\nsession: {keys: [\"literal:"+f.key+"\"]}\n"+
-		"providers: [{id: sso, type: oidc, issuer: \"https://sso.example\", client_id: a, client_secret: \"literal:0123456789abcdef\"}]\n"+
-		"routes: [{name: app, path: /, public: true, upstream: {url: \"https://"+app.Listener.Addr().String()+"\", ca: \"file:"+ca+"\", server_name: app.internal}}]\n")
+		"providers: [{id: sso, type: oidc, issuer: \"https://sso.example\", client_id: a, client_secret: "+
+		"\"literal:0123456789abcdef\"}]\nroutes: [{name: app, path: /, public: true, upstream: {url: \"https://"+app.Listener.Addr().String()+"\", ca: \"file:"+ca+"\", server_name: app.internal}}]\n")
 	f.start()
 	asked := func() string { // the certificate's name, and the status
 		conn, err := tls.Dial("tcp", f.public, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
@@ -374,7 +388,8 @@ func TestReloadMovesTheAuditStream(t *testing.T) {
 	if lines("first") != 1 || lines("second") != 2 {
 		t.Errorf("the first stream has %d lines, the second %d", lines("first"), lines("second"))
 	}
-	probes := fmt.Sprint(testenv.StatusOf("http://"+f.admin+"/probe/one"), testenv.StatusOf("http://"+f.admin+"/probe/two"))
+	probes := fmt.Sprint(testenv.StatusOf("http://"+f.admin+"/probe/one"),
+		testenv.StatusOf("http://"+f.admin+"/probe/two"))
 	if probes != "404 200" {
 		t.Errorf("the probes answer %s", probes)
 	}

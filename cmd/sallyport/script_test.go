@@ -54,7 +54,8 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"expand": expandFile, "get": getURL, "put": putText, "metric": awaitMetric, "append": appendLine, "hup": hangUp,
+			"expand": expandFile, "get": getURL, "put": putText, "metric": awaitMetric, "append": appendLine,
+			"hup":      hangUp,
 			"signedin": signedIn, "exit": exitsWith, "send": sendRaw,
 		},
 	})
@@ -114,8 +115,10 @@ func signedIn(ts *testscript.TestScript, _ bool, args []string) {
 	provider, subject, _ := strings.Cut(args[1], ":")
 	now := time.Now().Truncate(time.Millisecond)
 	of := session.Session{Root: args[1], SignedIn: now, Expires: now.Add(time.Hour),
-		Identity: identity.Identity{Provider: provider, Subject: subject, ProviderSID: "there", Org: identity.Org{ID: args[2]}}}
-	s.NoteSignIn(of.Entry("192.0.2.1", useragent.Words("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")))
+		Identity: identity.Identity{Provider: provider, Subject: subject, ProviderSID: "there",
+			Org: identity.Org{ID: args[2]}}}
+	s.NoteSignIn(of.Entry("192.0.2.1", useragent.Words("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 "+
+		"Firefox/140.0")))
 	ts.Check(s.Close()) // with what waited
 	ts.Setenv("SID", of.SID())
 }

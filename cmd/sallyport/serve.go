@@ -69,7 +69,8 @@ func serveFile(ctx context.Context, c *console, path string) error {
 	manager := c.serviceManager(log.Logger)
 	following, stopFollowing := context.WithCancel(ctx)
 	loop := reload.NewLoop(reload.Options{Path: path, Env: c.env, First: first, Apply: s.apply,
-		Watcher: watch.Start(following, watch.Look, log.Logger), Manager: manager, Log: log.Logger, Registerer: s.metrics})
+		Watcher: watch.Start(following, watch.Look, log.Logger), Manager: manager, Log: log.Logger,
+		Registerer: s.metrics})
 	manager.Ready("serving")
 	defer context.AfterFunc(ctx, manager.Stopping)()
 	var loops sync.WaitGroup
@@ -150,7 +151,8 @@ func start(ctx context.Context, c *console, cfg *config.Config, sec *assemble.Se
 	}
 	s.server = &server.Server{
 		Listeners: []*server.Listener{publicListener(cfg, s.process, s.cert, log)},
-		Front:     s.process, DrainDelay: cfg.Stop.DrainDelay, StopTimeout: cfg.Stop.Timeout, Log: log.Logger, Ready: s.ready,
+		Front:     s.process, DrainDelay: cfg.Stop.DrainDelay, StopTimeout: cfg.Stop.Timeout, Log: log.Logger,
+		Ready: s.ready,
 	}
 	if cfg.Listen.Admin.Address != "" {
 		s.admin.replace(s.newAdmin(cfg))
@@ -287,7 +289,8 @@ func newRegistry() *prometheus.Registry {
 	info := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sallyport_build_info",
 		Help: "Always 1; the labels say what is running.", ConstLabels: prometheus.Labels{
 			"version": version(), "go": strings.TrimPrefix(runtime.Version(), "go")}}, func() float64 { return 1 })
-	reg.MustRegister(info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reg.MustRegister(info, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return reg
 }
 

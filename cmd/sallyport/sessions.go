@@ -295,7 +295,8 @@ func (r *ended) print(w io.Writer, format string) error {
 	if format == "json" {
 		return writeJSON(w, r)
 	}
-	_, err := fmt.Fprintf(w, "ended: %s that began before %s; every replica knows within 2 s\n", cell(r.words), r.Before)
+	_, err := fmt.Fprintf(w, "ended: %s that began before %s; every replica knows within 2 s\n", cell(r.words),
+		r.Before)
 	return err
 }
 
@@ -354,7 +355,8 @@ func tellAudit(c *console, cfg *config.Config) (told func(session.Cut, string) e
 	return func(cut session.Cut, what string) error {
 		var lost error
 		audit := observe.NewAudit(out, func(_ observe.Record, err error) { lost = err })
-		audit.SessionsEnded(operator(c.env), observe.Ended{User: cut.Person, Org: cut.Org, Provider: cut.Provider}, what)
+		audit.SessionsEnded(operator(c.env), observe.Ended{User: cut.Person, Org: cut.Org, Provider: cut.Provider},
+			what)
 		if !audit.Close(auditTimeout) {
 			return fmt.Errorf("log.audit: %s is too slow: the line was not written", target)
 		}

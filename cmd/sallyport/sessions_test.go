@@ -52,7 +52,8 @@ func TestAnOperatorEndsASessionOfARunningProcess(t *testing.T) {
 	}
 	newest, oldest := list()[0], list()[1]
 	if len(list()) != 2 || newest.Session == oldest.Session || newest.Person != oldest.Person ||
-		!strings.HasPrefix(newest.Person, "google:") || newest.From != "127.0.0.1" || newest.Browser == "" || newest.Since < oldest.Since {
+		!strings.HasPrefix(newest.Person, "google:") || newest.From != "127.0.0.1" || newest.Browser == "" ||
+		newest.Since < oldest.Since {
 		t.Errorf("%+v", list())
 	}
 	app := func(browser *testenv.Browser) bool { return browser.Open("http://"+b.public+"/page").Body == "the app" }

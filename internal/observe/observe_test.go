@@ -53,14 +53,16 @@ func TestAuditSaysWhoDidWhat(t *testing.T) {
 	a := NewAudit(&out, func(r Record, err error) { t.Errorf("lost %v: %v", r, err) })
 	a.Observe(context.Background(), refused())
 	in := refused()
-	in.Action, in.Provider, in.Decision, in.Reason, in.Err, in.Status, in.Route, in.Path = SignIn, "main", "", "", nil, 303, RouteOwn, "/.sallyport/callback/main"
+	in.Action, in.Provider, in.Decision, in.Reason, in.Err, in.Status, in.Route, in.Path = SignIn, "main", "", "", nil,
+		303, RouteOwn, "/.sallyport/callback/main"
 	a.Observe(context.Background(), in)
 	for _, passes := range []*Event{{Decision: "forward"}, {Decision: "login"}, {}} {
 		a.Observe(context.Background(), passes) // these are for the log
 	}
 	a.now = func() time.Time { return time.Date(2026, 11, 28, 9, 0, 0, 0, time.UTC) }
 	a.Operator("127.0.0.1", "log level: info to debug")
-	a.SessionsEnded("root", Ended{User: "main:ann"}, "sessions of person main:ann that began before 2026-11-28T09:00:00.000Z")
+	a.SessionsEnded("root", Ended{User: "main:ann"}, "sessions of person main:ann that began before "+
+		"2026-11-28T09:00:00.000Z")
 	if !a.Close(time.Second) {
 		t.Error("not closed")
 	}

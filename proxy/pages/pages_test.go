@@ -53,56 +53,74 @@ func pageSamples() map[string]Page {
 			Providers: []SignInChoice{{"google", "Google"}, {"entra", "Microsoft"}},
 			Reason:    "Your session ended because you were away for a while.",
 		}},
-		"signin_nowhere":            {Template: "signin", Data: SignIn{}},
-		"signedout":                 {Template: "signedout", Data: SignedOut{SignInURL: "/.sallyport/login"}},
-		"signedout_everywhere":      {Template: "signedout", Data: SignedOut{SignInURL: "/.sallyport/login", Everywhere: true}},
-		"signedout_everywhere_here": {Template: "signedout", Data: SignedOut{SignInURL: "/.sallyport/login", Everywhere: true, OnlyHere: true}},
-		"signedout_later":           {Template: "signedout", Data: SignedOut{SignInURL: "/.sallyport/login", Later: true}},
+		"signin_nowhere": {Template: "signin", Data: SignIn{}},
+		"signedout":      {Template: "signedout", Data: SignedOut{SignInURL: "/.sallyport/login"}},
+		"signedout_everywhere": {Template: "signedout",
+			Data: SignedOut{SignInURL: "/.sallyport/login", Everywhere: true}},
+		"signedout_everywhere_here": {Template: "signedout",
+			Data: SignedOut{SignInURL: "/.sallyport/login", Everywhere: true, OnlyHere: true}},
+		"signedout_later": {Template: "signedout",
+			Data: SignedOut{SignInURL: "/.sallyport/login", Later: true}},
 		"signedout_link": {Template: "signedout", Data: SignedOut{SignInURL: "/.sallyport/login",
 			Provider: &ProviderSignOut{Name: "Main Street", URL: "https://sso.example.com/logout?client_id=a"}}},
-		"signedout_form": {Template: "signedout", FormAction: []string{"https://sso.example.com"}, Data: SignedOut{SignInURL: "/.sallyport/login",
-			Provider: &ProviderSignOut{Name: "Main Street", URL: "https://sso.example.com/logout", Post: true, Form: url.Values{"client_id": {"a"}}}}},
+		"signedout_form": {Template: "signedout", FormAction: []string{"https://sso.example.com"},
+			Data: SignedOut{SignInURL: "/.sallyport/login",
+				Provider: &ProviderSignOut{Name: "Main Street", URL: "https://sso.example.com/logout", Post: true,
+					Form: url.Values{"client_id": {"a"}}}}},
 		"confirmlogout": {Template: "confirmlogout", Data: ConfirmSignOut{
 			Name: "Ada Lovelace", LogoutURL: "/.sallyport/logout", BackURL: "/",
 		}},
 		"account": {Template: "account", Data: Account{
 			Name: "Ada Lovelace", Username: "ada", Email: "ada@acme.com", EmailVerified: true,
 			UserID: "entra:2f1b8c1e-53a7-4c0e-8d53-0a7c3c1b9f10", Provider: "Microsoft", Org: org,
-			Groups:     []string{"engineering", "oncall", "Everyone at Acme Rockets", "5b2a4a63-9d3c-4d43-a1a3-f0c2f2c8a3f1"},
-			SignedInAt: now.Add(-50 * time.Minute), ExpiresAt: now.Add(11*time.Hour + 10*time.Minute), IdleExpiresAt: now.Add(time.Hour),
-			Now: now, LogoutURL: "/.sallyport/logout", BackURL: "/",
+			Groups: []string{"engineering", "oncall", "Everyone at Acme Rockets",
+				"5b2a4a63-9d3c-4d43-a1a3-f0c2f2c8a3f1"},
+			SignedInAt: now.Add(-50 * time.Minute), ExpiresAt: now.Add(11*time.Hour + 10*time.Minute),
+			IdleExpiresAt: now.Add(time.Hour),
+			Now:           now, LogoutURL: "/.sallyport/logout", BackURL: "/",
 		}},
 		"account_operator": {Template: "account", Data: Account{
-			Name: "Ada Lovelace", UserID: "entra:ada", Provider: "Microsoft", LogoutURL: "/.sallyport/logout", BackURL: "/",
+			Name: "Ada Lovelace", UserID: "entra:ada", Provider: "Microsoft", LogoutURL: "/.sallyport/logout",
+			BackURL: "/",
 			Permissions: []Permission{
-				{Provider: "entra", Type: "microsoft", Scopes: []Term{{"openid", "Says who signed in."}, {"User.Read", "Opens the organization."}},
-					Kept: []Term{{"tid", "the person's id (ID token)"}}, Checked: []Term{{"acct", "whether the address counts (ID token)"}}, Discarded: []string{"the access token", "the ID token"}},
-				{Provider: "partner", Type: "oidc", Scopes: []Term{{"openid", "Says who signed in."}}, Kept: []Term{{"sub", "the person's id (ID token)"}},
-					Discarded: []string{"the access token"}, Quirks: []Term{{"no_nonce", "A sign-in could be replayed."}}},
+				{Provider: "entra", Type: "microsoft", Scopes: []Term{{"openid", "Says who signed in."},
+					{"User.Read", "Opens the organization."}},
+					Kept: []Term{{"tid", "the person's id (ID token)"}}, Checked: []Term{{"acct", "whether the " +
+						"address counts (ID token)"}}, Discarded: []string{"the access token", "the ID token"}},
+				{Provider: "partner", Type: "oidc", Scopes: []Term{{"openid", "Says who signed in."}},
+					Kept:      []Term{{"sub", "the person's id (ID token)"}},
+					Discarded: []string{"the access token"}, Quirks: []Term{{"no_nonce", "A sign-in could be " +
+						"replayed."}}},
 			},
 		}},
 		"account_crowded": {Template: "account", Data: Account{
 			Name: "Ada Lovelace", UserID: "entra:ada", Provider: "Microsoft", GroupsUnknown: true, GroupsDropped: true,
-			SignedInAt: now.Add(-50 * time.Minute), ExpiresAt: now.Add(11*time.Hour + 10*time.Minute), IdleExpiresAt: now.Add(time.Hour),
-			Now: now, LogoutURL: "/.sallyport/logout", BackURL: "/",
+			SignedInAt: now.Add(-50 * time.Minute), ExpiresAt: now.Add(11*time.Hour + 10*time.Minute),
+			IdleExpiresAt: now.Add(time.Hour),
+			Now:           now, LogoutURL: "/.sallyport/logout", BackURL: "/",
 		}},
 		"account_sessions": {Template: "account", Data: Account{
 			Name: "Ada Lovelace", Email: "ada@acme.com", UserID: "google:1", Provider: "Google", Now: now,
-			SignedInAt: now.Add(-50 * time.Minute), ExpiresAt: now.Add(11 * time.Hour), IdleExpiresAt: now.Add(time.Hour),
-			LogoutURL: "/.sallyport/logout", BackURL: "/",
+			SignedInAt: now.Add(-50 * time.Minute), ExpiresAt: now.Add(11 * time.Hour),
+			IdleExpiresAt: now.Add(time.Hour),
+			LogoutURL:     "/.sallyport/logout", BackURL: "/",
 			Sessions: Sessions{Listed: true, More: true, EndURL: "/.sallyport/sessions/end", List: []SessionLine{
-				{SID: "4Cn2vGbn0kXlzv9fGZ2wzA", Browser: "Firefox on Linux", From: "198.51.100.7", Since: now.Add(-50 * time.Minute), This: true},
-				{SID: "5Cn2vGbn0kXlzv9fGZ2wzA", Browser: "an unknown browser", From: "2001:db8:85a3:8d3:1319:8a2e:370:7348", Since: now.Add(-26 * time.Hour)},
+				{SID: "4Cn2vGbn0kXlzv9fGZ2wzA", Browser: "Firefox on Linux", From: "198.51.100.7",
+					Since: now.Add(-50 * time.Minute), This: true},
+				{SID: "5Cn2vGbn0kXlzv9fGZ2wzA", Browser: "an unknown browser",
+					From: "2001:db8:85a3:8d3:1319:8a2e:370:7348", Since: now.Add(-26 * time.Hour)},
 				{SID: "6Cn2vGbn0kXlzv9fGZ2wzA", Browser: "Safari on iPhone", Since: now.Add(-9 * 24 * time.Hour)},
 			}},
 		}},
 		"account_sessions_unknown": {Template: "account", Data: Account{
-			Name: "Ada Lovelace", UserID: "google:1", Now: now, ExpiresAt: now.Add(11 * time.Hour), IdleExpiresAt: now.Add(time.Hour),
-			LogoutURL: "/.sallyport/logout", BackURL: "/", Sessions: Sessions{Listed: true, Unknown: true},
+			Name: "Ada Lovelace", UserID: "google:1", Now: now, ExpiresAt: now.Add(11 * time.Hour),
+			IdleExpiresAt: now.Add(time.Hour),
+			LogoutURL:     "/.sallyport/logout", BackURL: "/", Sessions: Sessions{Listed: true, Unknown: true},
 		}},
 		"account_sessions_here": {Template: "account", Data: Account{
-			Name: "Ada Lovelace", UserID: "google:1", Now: now, ExpiresAt: now.Add(11 * time.Hour), IdleExpiresAt: now.Add(time.Hour),
-			LogoutURL: "/.sallyport/logout", BackURL: "/", Sessions: Sessions{OnlyHere: true},
+			Name: "Ada Lovelace", UserID: "google:1", Now: now, ExpiresAt: now.Add(11 * time.Hour),
+			IdleExpiresAt: now.Add(time.Hour),
+			LogoutURL:     "/.sallyport/logout", BackURL: "/", Sessions: Sessions{OnlyHere: true},
 		}},
 		"account_sparse": {Template: "account", Data: Account{
 			Email: "ada@example.net", UserID: "partner:7", Provider: "Partner SSO", GroupsUnknown: true,
@@ -114,9 +132,11 @@ func pageSamples() map[string]Page {
 			AccountURL: "/.sallyport/account", SwitchURL: "/.sallyport/login?prompt=select_account",
 		}},
 		"denied_switch": {Status: 403, Template: "denied", Data: Denied{
-			Name: "Ines Duarte", Email: "ines@mail.example", Org: "Acme Rockets", Sentence: "It is for another organization than Acme Rockets.",
+			Name: "Ines Duarte", Email: "ines@mail.example", Org: "Acme Rockets", Sentence: "It is for another " +
+				"organization than Acme Rockets.",
 			AccountURL: "/.sallyport/account", SwitchURL: "/.sallyport/login?switch=1&return_to=%2Fbank",
-			Switch: &OrgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/bank", Orgs: []OrgChoice{{"birch", "Birch Bank", "birch.example"}}},
+			Switch: &OrgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/bank",
+				Orgs: []OrgChoice{{"birch", "Birch Bank", "birch.example"}}},
 		}},
 		"denied_choose": {Status: 403, Template: "denied", Data: Denied{
 			Name: "Ines Duarte", Org: "Acme Rockets", Sentence: "It is for another organization than Acme Rockets.",
@@ -124,26 +144,34 @@ func pageSamples() map[string]Page {
 			ChooseURL: "/.sallyport/organization?return_to=%2Fbank",
 		}},
 		"denied_places": {Status: 403, Template: "denied", Data: Denied{
-			Name: "Ines Duarte", Sentence: "cedar.example.com is for Cedar Clinic, and your account does not belong to it.",
+			Name: "Ines Duarte", Sentence: "cedar.example.com is for Cedar Clinic, and your account does not belong " +
+				"to it.",
 			AccountURL: "/.sallyport/account", SwitchURL: "/.sallyport/login?switch=1",
-			Places: []Place{{"Acme Rockets", "https://acme.example.com/"}, {"Birch Bank", "https://birch.example.com/"}},
+			Places: []Place{{"Acme Rockets", "https://acme.example.com/"},
+				{"Birch Bank", "https://birch.example.com/"}},
 		}},
 		"organization": {Template: "organization", Data: Organization{
 			Name: "Ines Duarte", SwitchURL: "/.sallyport/login?switch=1&return_to=%2Freports%3Fweek%3D47",
-			Choices: &OrgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/reports?week=47&by=team", Orgs: []OrgChoice{
-				{"acme", "Acme Rockets", "acme.example"}, {"main:b", "Acme Rockets", "main:b"}, {"main:c", "main:c", ""}}},
+			Choices: &OrgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/reports?week=47&by=team",
+				Orgs: []OrgChoice{
+					{"acme", "Acme Rockets", "acme.example"}, {"main:b", "Acme Rockets", "main:b"},
+					{"main:c", "main:c", ""}}},
 		}},
 		"organization_active": {Template: "organization", Data: Organization{
 			Name: "Ines Duarte", Active: "Acme Rockets", StayURL: "/reports", SwitchURL: "/.sallyport/login?switch=1",
-			Choices: &OrgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/reports", Orgs: []OrgChoice{{"birch", "Birch Bank", "birch.example"}}},
+			Choices: &OrgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/reports",
+				Orgs: []OrgChoice{{"birch", "Birch Bank", "birch.example"}}},
 		}},
 		"account_organizations": {Template: "account", Data: Account{
-			Name: "Ines Duarte", UserID: "main:ines", Provider: "Main Street", Org: &AccountOrg{"Acme Rockets", "acme.example", "acme"},
+			Name: "Ines Duarte", UserID: "main:ines", Provider: "Main Street",
+			Org:       &AccountOrg{"Acme Rockets", "acme.example", "acme"},
 			ExpiresAt: now.Add(3 * time.Hour), LogoutURL: "/.sallyport/logout", BackURL: "/",
-			Switch: &OrgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/.sallyport/account", Orgs: []OrgChoice{{"birch", "Birch Bank", "birch.example"}}},
+			Switch: &OrgChoices{PostURL: "/.sallyport/organization", ReturnTo: "/.sallyport/account",
+				Orgs: []OrgChoice{{"birch", "Birch Bank", "birch.example"}}},
 		}},
 		"denied_nameless": {Status: 403, Template: "denied", Data: Denied{Email: "ada@acme.com"}},
-		"formlost":        {Status: 401, Template: "formlost", KeepsForm: true, Data: FormLost{SignInURL: "/.sallyport/login?return_to=%2F"}},
+		"formlost": {Status: 401, Template: "formlost", KeepsForm: true,
+			Data: FormLost{SignInURL: "/.sallyport/login?return_to=%2F"}},
 		"framed": {Status: 401, Template: "framed", FramedBy: []string{"https://app.example.com"},
 			Data: Framed{SignInURL: "https://app.example.com/.sallyport/login?return_to=%2Fboard"}},
 		"startagain": {Status: 400, Template: "startagain", Data: StartAgain{
@@ -162,7 +190,8 @@ func pageSamples() map[string]Page {
 		"loop_unknown": {Status: 500, Template: "loop", Data: Loop{PublicURL: "https://app.example.com"}},
 		"message_404": {Status: 404, Template: "message", Data: Message{
 			Title: "There is no page here", Sentence: "The address may be mistyped, or the page has moved.",
-			Advice: "Check the address, or begin at the front page.", ActionURL: "/", ActionText: "Go to the front page",
+			Advice: "Check the address, or begin at the front page.", ActionURL: "/",
+			ActionText: "Go to the front page",
 		}},
 		"message_503": {Status: 503, Template: "message", Data: Message{
 			Title: "Signing in does not work right now", Sentence: "The service that you sign in with did not answer.",
@@ -231,7 +260,8 @@ func TestP19_PageHeadersAreExactlyThese(t *testing.T) {
 		want := http.Header{
 			"Content-Type":  {"text/html; charset=utf-8"},
 			"Cache-Control": {"no-store"},
-			"Content-Security-Policy": {"default-src 'none'; style-src " + p.styleHash + "; img-src 'self'; form-action " + forms +
+			"Content-Security-Policy": {"default-src 'none'; style-src " + p.styleHash + "; img-src 'self'; " +
+				"form-action " + forms +
 				"; frame-ancestors " + framers + "; base-uri 'none'"},
 			"X-Frame-Options":            {old},
 			"X-Content-Type-Options":     {"nosniff"},
@@ -260,7 +290,8 @@ func TestP19_ExtraHeadersCannotWeakenAPage(t *testing.T) {
 			"Allow": {"GET, POST"},
 		},
 	})
-	for name, want := range map[string]string{"Cache-Control": "no-store", "X-Frame-Options": "DENY", "Allow": "GET, POST"} {
+	for name, want := range map[string]string{"Cache-Control": "no-store", "X-Frame-Options": "DENY",
+		"Allow": "GET, POST"} {
 		if got := w.Header().Values(name); len(got) != 1 || got[0] != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
@@ -318,10 +349,14 @@ func TestP19_StyleHashMatchesTheStyleInTheBody(t *testing.T) {
 // CVE-2026-33525, mod_auth_openidc CVE-2021-32792, html/template CVE-2023-24538.
 func xssStrings() []string {
 	return []string{
-		`<script>alert(1)</script>`, `"><img src=x onerror=alert(1)>`, `'><svg/onload=alert(1)>`, `</title><script>alert(1)</script>`,
-		`</style><script>alert(1)</script>`, `javascript:alert(1)`, `JaVaScRiPt:alert(1)`, " \tjavascript:alert(1)", `data:text/html,<script>alert(1)</script>`,
-		`vbscript:x`, "` onmouseover=alert(1) x=`", `" autofocus onfocus="alert(1)`, `{{.}}`, `{{template "main"}}`, `<!--<script>`, `-->`, `]]>`,
-		`&lt;script&gt;`, `&#x22; onclick=alert(1)`, "\x00<b>", "\u202Egnp.exe", "<a href=//evil.example>", `<meta http-equiv=refresh content=0>`, `\u003cscript\u003e`,
+		`<script>alert(1)</script>`, `"><img src=x onerror=alert(1)>`, `'><svg/onload=alert(1)>`,
+		`</title><script>alert(1)</script>`,
+		`</style><script>alert(1)</script>`, `javascript:alert(1)`, `JaVaScRiPt:alert(1)`, " \tjavascript:alert(1)",
+		`data:text/html,<script>alert(1)</script>`,
+		`vbscript:x`, "` onmouseover=alert(1) x=`", `" autofocus onfocus="alert(1)`, `{{.}}`, `{{template "main"}}`,
+		`<!--<script>`, `-->`, `]]>`,
+		`&lt;script&gt;`, `&#x22; onclick=alert(1)`, "\x00<b>", "\u202Egnp.exe", "<a href=//evil.example>",
+		`<meta http-equiv=refresh content=0>`, `\u003cscript\u003e`,
 		"<plaintext>", "<base href=//evil.example>", "\xff<script>", `+ADw-script+AD4-`,
 	}
 }
@@ -469,7 +504,8 @@ func TestPagesWorkWithKeyboardAndScreenReader(t *testing.T) {
 			} else {
 				ids[id] = true
 			}
-			text := regexp.MustCompile(`<[^>]*>`).ReplaceAllString(strings.SplitN(body[e.pos:], "</"+e.name+">", 2)[0], "")
+			text := regexp.MustCompile(`<[^>]*>`).ReplaceAllString(strings.SplitN(body[e.pos:], "</"+e.name+">", 2)[0],
+				"")
 			switch e.name {
 			case "html":
 				if e.attrs["lang"] != "en" {
@@ -548,7 +584,8 @@ func TestABrokenPageIsAPlain500(t *testing.T) {
 			t.Errorf("%s: %d %q", name, w.Code, w.Body)
 		}
 		for h, v := range map[string]string{
-			"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store",
+			"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff",
+			"Cache-Control":   "no-store",
 			"X-Frame-Options": "DENY", "Set-Cookie": "gone=; Max-Age=0",
 		} {
 			if got := w.Header().Get(h); got != v {
@@ -559,7 +596,8 @@ func TestABrokenPageIsAPlain500(t *testing.T) {
 }
 
 func TestPagesRefuseALogoOrPrefixElsewhere(t *testing.T) {
-	for _, bad := range []string{"https://cdn.example.com/l.svg", "//cdn.example.com/l.svg", `/\cdn.example.com`, "/\t/cdn.example.com", "logo.svg"} {
+	for _, bad := range []string{"https://cdn.example.com/l.svg", "//cdn.example.com/l.svg", `/\cdn.example.com`,
+		"/\t/cdn.example.com", "logo.svg"} {
 		if _, err := New(Options{LogoURL: bad}); err == nil {
 			t.Errorf("logo %q accepted", bad)
 		}
@@ -584,7 +622,8 @@ func TestChooserSendsTheProviderAndWhereToGo(t *testing.T) {
 			got = append(got, e.attrs["name"]+"="+e.attrs["value"])
 		}
 	}
-	want := []string{"get /auth/login", "return_to=/reports?week=47&by=team", "provider=google", "provider=entra", "provider=partner"}
+	want := []string{"get /auth/login", "return_to=/reports?week=47&by=team", "provider=google", "provider=entra",
+		"provider=partner"}
 	if !slices.Equal(got, want) {
 		t.Errorf("form %q, want %q", got, want)
 	}

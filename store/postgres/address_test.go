@@ -10,10 +10,14 @@ import (
 
 func TestAServerOnANetworkIsVerifiedUnlessSaidOtherwise(t *testing.T) {
 	for v, want := range map[string]Address{
-		"postgres://u@db.example.com/s":                                {Proven: true, url: "postgres://u@db.example.com/s?sslmode=verify-full"},
-		"postgresql://u@db.example.com/s?application_name=x":           {Proven: true, url: "postgresql://u@db.example.com/s?application_name=x&sslmode=verify-full"},
-		"postgres://u:p@db.example.com:6432/s":                         {Secret: true, Proven: true, url: "postgres://u:p@db.example.com:6432/s?sslmode=verify-full"},
-		"postgres://u@db.example.com/s?password=p":                     {Secret: true, Proven: true, url: "postgres://u@db.example.com/s?password=p&sslmode=verify-full"},
+		"postgres://u@db.example.com/s": {Proven: true,
+			url: "postgres://u@db.example.com/s?sslmode=verify-full"},
+		"postgresql://u@db.example.com/s?application_name=x": {Proven: true,
+			url: "postgresql://u@db.example.com/s?application_name=x&sslmode=verify-full"},
+		"postgres://u:p@db.example.com:6432/s": {Secret: true, Proven: true,
+			url: "postgres://u:p@db.example.com:6432/s?sslmode=verify-full"},
+		"postgres://u@db.example.com/s?password=p": {Secret: true, Proven: true,
+			url: "postgres://u@db.example.com/s?password=p&sslmode=verify-full"},
 		"postgres://u@db.example.com/s?sslmode=verify-ca":              {Proven: true},
 		"postgres://u@db.example.com/s?sslmode=require":                {Exposed: true},
 		"postgres://u@db.example.com/s?sslmode=disable":                {Exposed: true},
@@ -26,7 +30,8 @@ func TestAServerOnANetworkIsVerifiedUnlessSaidOtherwise(t *testing.T) {
 		"postgres://%2Frun%2Fpostgresql/s":                             {},
 		"postgres://u@a.example.com,b.example.com/s?target_session_attrs=read-write": {Proven: true,
 			url: "postgres://u@a.example.com,b.example.com/s?target_session_attrs=read-write&sslmode=verify-full"},
-		"postgres://u@localhost,b.example.com/s": {Proven: true, url: "postgres://u@localhost,b.example.com/s?sslmode=verify-full"},
+		"postgres://u@localhost,b.example.com/s": {Proven: true,
+			url: "postgres://u@localhost,b.example.com/s?sslmode=verify-full"},
 	} {
 		if want.url == "" {
 			want.url = v
@@ -60,7 +65,8 @@ func TestAddressesThatAreRefused(t *testing.T) {
 		"postgres://u@db/s?%zz":                                 "name=value",
 	} {
 		_, err := ParseAddress(v)
-		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") || !strings.HasPrefix(err.Error(), "must ") {
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") ||
+			!strings.HasPrefix(err.Error(), "must ") {
 			t.Errorf("%s: %v", v, err)
 		}
 	}
@@ -80,14 +86,16 @@ func TestAuthoritiesVouchForEveryServer(t *testing.T) {
 	if config.TLSConfig == nil || config.TLSConfig.RootCAs != roots || config.TLSConfig.ServerName != "a.example.com" {
 		t.Error("the first one is not verified by them")
 	}
-	if len(config.Fallbacks) != 1 || config.Fallbacks[0].TLSConfig.RootCAs != roots || config.Fallbacks[0].TLSConfig.ServerName != "b.example.com" {
+	if len(config.Fallbacks) != 1 || config.Fallbacks[0].TLSConfig.RootCAs != roots ||
+		config.Fallbacks[0].TLSConfig.ServerName != "b.example.com" {
 		t.Error("the other one is not verified by them")
 	}
 }
 
 // Whatever is accepted, pgx reads without asking a server.
 func FuzzParseAddress(f *testing.F) {
-	for _, v := range []string{"postgres://u:p@h:1/d?sslmode=require", "postgresql://a,b/d", "postgres:///d?host=/s", "postgres://%2Fx/d", "postgres://[::1]:2/d"} {
+	for _, v := range []string{"postgres://u:p@h:1/d?sslmode=require", "postgresql://a,b/d", "postgres:///d?host=/s",
+		"postgres://%2Fx/d", "postgres://[::1]:2/d"} {
 		f.Add(v)
 	}
 	f.Fuzz(func(t *testing.T, v string) {
@@ -102,7 +110,8 @@ func FuzzParseAddress(f *testing.F) {
 		if err != nil {
 			return // what pgx refuses, Open refuses
 		}
-		if network := config.Host; a.Proven && config.TLSConfig == nil && network != "" && network[0] != '/' && network[0] != '@' {
+		if network := config.Host; a.Proven && config.TLSConfig == nil && network != "" && network[0] != '/' &&
+			network[0] != '@' {
 			t.Errorf("%q is not verified", v)
 		}
 	})

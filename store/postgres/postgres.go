@@ -74,7 +74,8 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 		return db
 	}
 	d := store.Database{
-		DB: pool(max(o.Connections-1, 1)), Follow: pool(1), Bytes: "bytea", Serial: "bigserial primary key", Every: lookWithout,
+		DB: pool(max(o.Connections-1, 1)), Follow: pool(1), Bytes: "bytea", Serial: "bigserial primary key",
+		Every: lookWithout,
 		Last:  `select last_value from sallyport_ended_seq_seq`,
 		Clock: `select (extract(epoch from clock_timestamp()) * 1000)::bigint`,
 		Begin: begin,

@@ -26,7 +26,8 @@ func fresh(noNotify bool) func(t *testing.T) storetest.Database {
 		direct := server.Database(t)
 		w := newWire(t, server.Address)
 		open := func(o store.Options) (*store.Store, error) {
-			return Open(t.Context(), strings.Replace(direct, server.Address, w.address(), 1), Options{Options: o, NoNotify: noNotify})
+			return Open(t.Context(), strings.Replace(direct, server.Address, w.address(), 1),
+				Options{Options: o, NoNotify: noNotify})
 		}
 		d := storetest.Database{TryOpen: open,
 			Exec: func(t *testing.T, statement string) {
@@ -71,26 +72,28 @@ func fresh(noNotify bool) func(t *testing.T) storetest.Database {
 					readOnly(t, direct, "on")
 					return func(t *testing.T) { readOnly(t, direct, "off") }
 				}},
-				{Name: "another program holds the lock and hangs", Readable: true, Break: func(t *testing.T) func(*testing.T) {
-					tx, err := raw(t, direct).Begin()
-					if err != nil {
-						t.Fatal(err)
-					}
-					if _, err := tx.Exec(`select pg_advisory_xact_lock($1)`, int64(lock)); err != nil {
-						t.Fatal(err)
-					}
-					return func(*testing.T) { _ = tx.Rollback() }
-				}},
-				{Name: "another program has locked the tables", Readable: true, Break: func(t *testing.T) func(*testing.T) {
-					tx, err := raw(t, direct).Begin()
-					if err != nil {
-						t.Fatal(err)
-					}
-					if _, err := tx.Exec(`lock table sallyport_ended, sallyport_once, sallyport_sessions in exclusive mode`); err != nil {
-						t.Fatal(err)
-					}
-					return func(*testing.T) { _ = tx.Rollback() }
-				}},
+				{Name: "another program holds the lock and hangs", Readable: true,
+					Break: func(t *testing.T) func(*testing.T) {
+						tx, err := raw(t, direct).Begin()
+						if err != nil {
+							t.Fatal(err)
+						}
+						if _, err := tx.Exec(`select pg_advisory_xact_lock($1)`, int64(lock)); err != nil {
+							t.Fatal(err)
+						}
+						return func(*testing.T) { _ = tx.Rollback() }
+					}},
+				{Name: "another program has locked the tables", Readable: true,
+					Break: func(t *testing.T) func(*testing.T) {
+						tx, err := raw(t, direct).Begin()
+						if err != nil {
+							t.Fatal(err)
+						}
+						if _, err := tx.Exec(`lock table sallyport_ended, sallyport_once, sallyport_sessions in exclusive mode`); err != nil {
+							t.Fatal(err)
+						}
+						return func(*testing.T) { _ = tx.Rollback() }
+					}},
 			}}
 		if noNotify { // they are broken with notifications already
 			d.Faults = nil
@@ -104,7 +107,8 @@ func fresh(noNotify bool) func(t *testing.T) storetest.Database {
 func readOnly(t *testing.T, address, value string) {
 	t.Helper()
 	db := raw(t, address)
-	for _, statement := range []string{`alter system set default_transaction_read_only = ` + value, `select pg_reload_conf()`} {
+	for _, statement := range []string{`alter system set default_transaction_read_only = ` + value,
+		`select pg_reload_conf()`} {
 		if _, err := db.Exec(statement); err != nil {
 			t.Fatal(err)
 		}
@@ -169,7 +173,8 @@ func TestAServerThatIsNotThereYet(t *testing.T) {
 }
 
 func TestAnAddressThatIsNone(t *testing.T) {
-	if s, err := Open(t.Context(), "postgres://u:secret-4711@[::1", Options{}); err == nil || s != nil || strings.Contains(err.Error(), "4711") {
+	if s, err := Open(t.Context(), "postgres://u:secret-4711@[::1", Options{}); err == nil || s != nil ||
+		strings.Contains(err.Error(), "4711") {
 		t.Errorf("%v", err)
 	}
 }
@@ -177,7 +182,8 @@ func TestAnAddressThatIsNone(t *testing.T) {
 // The clock of the database counts, not this machine's.
 func TestTheClockIsTheDatabases(t *testing.T) {
 	server := storetest.NeedServer(t)
-	s, err := Open(t.Context(), server.Database(t), Options{Options: store.Options{Now: func() time.Time { return time.Now().Add(-time.Hour) }}})
+	s, err := Open(t.Context(), server.Database(t),
+		Options{Options: store.Options{Now: func() time.Time { return time.Now().Add(-time.Hour) }}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,19 +63,21 @@ func fresh(t *testing.T) storetest.Database {
 		}
 	}
 	if os.Getenv(fullDisk) != "" { // a limit of the whole process, so in one of its own
-		return storetest.Database{TryOpen: open, Exec: exec, Number: number, Open: opener(open), Faults: []storetest.Fault{{
-			Name: "the disk takes nothing more", Readable: true,
-			Break: func(t *testing.T) func(*testing.T) { return noRoom(t, path+"-wal") }}}}
+		return storetest.Database{TryOpen: open, Exec: exec, Number: number, Open: opener(open),
+			Faults: []storetest.Fault{{
+				Name: "the disk takes nothing more", Readable: true,
+				Break: func(t *testing.T) func(*testing.T) { return noRoom(t, path+"-wal") }}}}
 	}
 	return storetest.Database{TryOpen: open, Exec: exec, Number: number, Open: opener(open),
 		Faults: []storetest.Fault{
-			{Name: "another program holds the lock and hangs", Readable: true, Break: func(t *testing.T) func(*testing.T) {
-				tx, err := raw(t, path).Begin()
-				if err != nil {
-					t.Fatal(err)
-				}
-				return func(*testing.T) { _ = tx.Rollback() }
-			}},
+			{Name: "another program holds the lock and hangs", Readable: true,
+				Break: func(t *testing.T) func(*testing.T) {
+					tx, err := raw(t, path).Begin()
+					if err != nil {
+						t.Fatal(err)
+					}
+					return func(*testing.T) { _ = tx.Rollback() }
+				}},
 			{Name: "it became read-only", Readable: true, Break: func(t *testing.T) func(*testing.T) {
 				pragma(t, "query_only = 1")
 				return func(t *testing.T) { pragma(t, "query_only = 0") }
@@ -166,8 +168,10 @@ func TestP18_TheListHoldsNothingThatOpensASession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	signedIn := session.Session{Root: "root-4711", ID: "root-4711.2", SignedIn: time.Now(), Expires: time.Now().Add(time.Hour),
-		Identity: identity.Identity{Provider: "google", Subject: "subject", Email: "mail-4711@example.com", Name: "name-4711"}}
+	signedIn := session.Session{Root: "root-4711", ID: "root-4711.2", SignedIn: time.Now(),
+		Expires: time.Now().Add(time.Hour),
+		Identity: identity.Identity{Provider: "google", Subject: "subject", Email: "mail-4711@example.com",
+			Name: "name-4711"}}
 	s.NoteSignIn(signedIn.Entry("192.0.2.1", "Firefox on Linux"))
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -186,7 +190,8 @@ func TestP18_TheFileNamesNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	who := identity.Identity{Provider: "google", Subject: "subject-4711", ProviderSID: "there-4711", Org: identity.Org{ID: "org-4711"}}
+	who := identity.Identity{Provider: "google", Subject: "subject-4711", ProviderSID: "there-4711",
+		Org: identity.Org{ID: "org-4711"}}
 	until := time.Now().Add(time.Hour)
 	for _, c := range []session.Cut{
 		{Root: "root-4711", Person: who.ID(), Before: time.Now(), Until: until},
@@ -250,7 +255,8 @@ func TestWhatIsNoDatabaseIsRefused(t *testing.T) {
 	if err := os.WriteFile(corrupt, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, path := range map[string]string{"garbage": garbage, "corrupt": corrupt, "a folder": dir, "no folder": path("none/db")} {
+	for name, path := range map[string]string{"garbage": garbage, "corrupt": corrupt, "a folder": dir,
+		"no folder": path("none/db")} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		s, err := Open(ctx, path, store.Options{})
 		cancel()

@@ -52,7 +52,8 @@ func listed(t *testing.T, d Database) {
 	if err != nil || len(got) != 1 || fmt.Sprint(got[0]) != fmt.Sprint(want) {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
 	}
-	for org, n := range map[string]int{s.Identity.Org.ID: 1, `odd "%_!\' org`: 1, "beta": 1, "bet": 0, "BETA": 0, "%": 0, "": 2} {
+	for org, n := range map[string]int{s.Identity.Org.ID: 1, `odd "%_!\' org`: 1, "beta": 1, "bet": 0, "BETA": 0,
+		"%": 0, "": 2} {
 		if got := sids(t, b, session.Which{Org: org}); len(got) != n {
 			t.Errorf("of organization %q: %d, want %d", org, len(got), n)
 		}
@@ -117,13 +118,15 @@ func listLacksEnded(t *testing.T, d Database) {
 			t.Errorf("%s: somebody else is gone too", name)
 		}
 		a.NoteSignIn(entryOf(s)) // a row that had waited
-		testenv.Within(t, soon, name+": it is not on the list again", func() bool { return !lists(t, a, s) && !lists(t, b, s) })
+		testenv.Within(t, soon, name+": it is not on the list again",
+			func() bool { return !lists(t, a, s) && !lists(t, b, s) })
 	}
 	everybody := person("everybody")
 	a.NoteSignIn(entryOf(everybody))
 	end(t, b, session.Cut{Before: now, Until: until})
 	testenv.Within(t, soon, "nobody is listed", func() bool { return len(sids(t, a, session.Which{})) == 0 })
-	for _, malformed := range []string{"x", "AAAAAAAAAAAAAAAAAAAAAA=", "AAAAAAAAAAAAAAAAAAAAA!", "AAAAAAAAAAAAAAAAAAAAAB", "AAAA\nAAAAAAAAAAAAAAAAAA"} {
+	for _, malformed := range []string{"x", "AAAAAAAAAAAAAAAAAAAAAA=", "AAAAAAAAAAAAAAAAAAAAA!",
+		"AAAAAAAAAAAAAAAAAAAAAB", "AAAA\nAAAAAAAAAAAAAAAAAA"} {
 		if err := a.End(t.Context(), session.Cut{SID: malformed, Until: until}); !errors.Is(err, session.ErrCut) {
 			t.Errorf("sid %q: %v", malformed, err)
 		}
@@ -155,7 +158,8 @@ func listBounded(t *testing.T, d Database) {
 		fmt.Sprint(busy.SignedIn.Add(10*time.Millisecond).UnixMilli()))
 	end(t, a, session.Cut{Provider: "p", ProviderSID: "gone", Before: time.Now(), Until: time.Now().Add(time.Hour)})
 	who.Most = 5
-	testenv.Within(t, soon, "the newest that have not ended", func() bool { return slices.Equal(sids(t, b, who), want[120:125]) })
+	testenv.Within(t, soon, "the newest that have not ended",
+		func() bool { return slices.Equal(sids(t, b, who), want[120:125]) })
 }
 
 func listPruned(t *testing.T, d Database) {
@@ -233,10 +237,12 @@ func keptForTheLongest(t *testing.T, d Database) {
 	if err := long.Close(); err != nil {
 		t.Fatal(err)
 	}
-	d.Exec(t, fmt.Sprintf(`update sallyport_replicas set seen_ms = %d where absolute_s = 360000`, time.Now().Add(-90*time.Hour).UnixMilli()))
+	d.Exec(t, fmt.Sprintf(`update sallyport_replicas set seen_ms = %d where absolute_s = 360000`,
+		time.Now().Add(-90*time.Hour).UnixMilli()))
 	end(t, short, session.Cut{Org: "o", Before: time.Now(), Until: time.Now().Add(time.Minute)})
 	near("one that stopped 90 hours ago", until(session.KindOrg), 100*time.Hour+margin)
-	d.Exec(t, fmt.Sprintf(`update sallyport_replicas set seen_ms = %d where absolute_s = 360000`, time.Now().Add(-101*time.Hour).UnixMilli()))
+	d.Exec(t, fmt.Sprintf(`update sallyport_replicas set seen_ms = %d where absolute_s = 360000`,
+		time.Now().Add(-101*time.Hour).UnixMilli()))
 	end(t, short, session.Cut{Provider: "p", ProviderSID: "s", Before: time.Now(), Until: time.Now().Add(time.Minute)})
 	near("one whose sessions are all over", until(session.KindSID), time.Hour+margin)
 	// A timeout that becomes shorter goes on to count; both become one row when the
@@ -257,12 +263,16 @@ func briefly(t *testing.T, d Database) {
 	running.NoteSignIn(entryOf(other))
 	gone := person("gone")
 	end(t, running, cutOf(gone))
-	testenv.Within(t, soon, "it is there", func() bool { return d.Number(t, `select count(*) from sallyport_replicas`) == 1 })
+	testenv.Within(t, soon, "it is there",
+		func() bool { return d.Number(t, `select count(*) from sallyport_replicas`) == 1 })
 	command, err := d.TryOpen(store.Options{Brief: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	testenv.Within(t, soon, "a command lists them", func() bool { return lists(t, command, s) && lists(t, command, other) })
+	testenv.Within(t, soon, "a command lists them", func() bool {
+		return lists(t, command, s) &&
+			lists(t, command, other)
+	})
 	if until := time.Until(command.Until(time.Now())); until < 100*time.Hour {
 		t.Errorf("a command knows the replicas' timeouts: %s", until)
 	}
@@ -273,7 +283,10 @@ func briefly(t *testing.T, d Database) {
 	if err := command.Close(); err != nil {
 		t.Fatal(err)
 	}
-	testenv.Within(t, soon, "the running process knows", func() bool { return running.Ended(s) && !running.Ended(other) })
+	testenv.Within(t, soon, "the running process knows", func() bool {
+		return running.Ended(s) &&
+			!running.Ended(other)
+	})
 	if n := d.Number(t, `select count(*) from sallyport_replicas`); n != 1 {
 		t.Errorf("%d replicas: a command is none", n)
 	}
@@ -315,7 +328,8 @@ func migrated(t *testing.T, d Database) {
 		t.Error("the rows of before are lost")
 	}
 	b.NoteSignIn(entryOf(person("2")))
-	testenv.Within(t, soon, "the new table is written", func() bool { return d.Number(t, `select count(*) from sallyport_sessions`) == 1 })
+	testenv.Within(t, soon, "the new table is written",
+		func() bool { return d.Number(t, `select count(*) from sallyport_sessions`) == 1 })
 	if n := d.Number(t, `select count(*) from sallyport_meta where key = 'readable_by' and value = '1'`); n != 1 {
 		t.Error("the version before may go on to run")
 	}

@@ -79,7 +79,8 @@ func (s *Server) create() (err error) {
 		return err
 	}
 	data := filepath.Join(s.dir, "data")
-	initdb := exec.Command(filepath.Join(s.bin, "initdb"), "-D", data, "-A", "trust", "-U", "sallyport", "-E", "UTF8", "--locale=C", "--no-sync")
+	initdb := exec.Command(filepath.Join(s.bin, "initdb"), "-D", data, "-A", "trust", "-U", "sallyport", "-E", "UTF8",
+		"--locale=C", "--no-sync")
 	initdb.SysProcAttr, initdb.Dir = asServer(), s.dir
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, out)
@@ -115,7 +116,8 @@ func folder() (string, error) {
 func (s *Server) run() error {
 	_, port, _ := strings.Cut(s.Address, ":")
 	var log bytes.Buffer
-	cmd := exec.Command(filepath.Join(s.bin, "postgres"), "-D", filepath.Join(s.dir, "data"), "-h", "127.0.0.1", "-p", port,
+	cmd := exec.Command(filepath.Join(s.bin, "postgres"), "-D", filepath.Join(s.dir, "data"), "-h", "127.0.0.1", "-p",
+		port,
 		"-k", s.dir, "-c", "max_connections=60", "-c", "shared_buffers=16MB", "-c", "log_min_messages=fatal")
 	cmd.SysProcAttr, cmd.Dir, cmd.Stderr, cmd.Stdout = asServer(), s.dir, &log, &log
 	started, exited := make(chan error), make(chan struct{})
@@ -175,7 +177,8 @@ func (s *Server) Start(t *testing.T) {
 
 func (s *Server) exec(statement string) error {
 	host, port, _ := strings.Cut(s.Address, ":")
-	cmd := exec.Command(filepath.Join(s.bin, "psql"), "-X", "-q", "-h", host, "-p", port, "-U", "sallyport", "-d", "postgres",
+	cmd := exec.Command(filepath.Join(s.bin, "psql"), "-X", "-q", "-h", host, "-p", port, "-U", "sallyport", "-d",
+		"postgres",
 		"-c", statement)
 	cmd.Env = append(os.Environ(), "PGCONNECT_TIMEOUT=2")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -24,7 +24,8 @@ func (c *corp) signOutAtProvider(t *testing.T, client *http.Client) {
 	if err != nil || m == nil {
 		t.Fatalf("the provider's page: %s %s %v", page.Status, body, err)
 	}
-	done, err := client.PostForm(c.provider.Issuer+"/session/end/confirm", url.Values{"xsrf": {string(m[1])}, "logout": {"yes"}})
+	done, err := client.PostForm(c.provider.Issuer+"/session/end/confirm",
+		url.Values{"xsrf": {string(m[1])}, "logout": {"yes"}})
 	if err != nil {
 		t.Fatal(err)
 	}

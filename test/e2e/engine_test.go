@@ -68,7 +68,8 @@ func (r reader) back() { r.t.Helper(); r.run(`void setTimeout(() => history.back
 
 // backTo goes back to the page at address from one of Sallyport's own. After a
 // page with Cross-Origin-Opener-Policy: same-origin WebKitWebDriver answers no
-// command any more once the tab goes back, in any way and with pages of any site. There the address is loaded afresh, in the same tab: this shows what
+// command any more once the tab goes back, in any way and with pages of any site. There the address is loaded afresh,
+// in the same tab: this shows what
 // the server and the browser's cache answer, and nothing of the back/forward cache.
 func (r reader) backTo(address string) {
 	r.t.Helper()

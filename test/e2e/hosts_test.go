@@ -32,7 +32,8 @@ func TestOneSignInForManyHosts(t *testing.T) {
 	c, near, elsewhere := manyHosts(t)
 	b := newPerson(t)
 	deep := elsewhere + "/deep/page?week=47&by=%C3%A4&u=https://x.test/?a=b"
-	b.says(b.signInAtProvider(deep, "mira"), "You asked for /deep/page?week=47&by=%C3%A4&u=https://x.test/?a=b", "User: corp:mira")
+	b.says(b.signInAtProvider(deep, "mira"), "You asked for /deep/page?week=47&by=%C3%A4&u=https://x.test/?a=b",
+		"User: corp:mira")
 	b.open(near + "/report?x=1")
 	b.says(b.at(near+"/report?x=1"), "User: corp:mira")
 	for _, host := range []string{c.url, near, elsewhere} {
@@ -98,7 +99,8 @@ func TestAHandOffPassesThroughAServiceWorker(t *testing.T) {
 		b := newPerson(t)
 		b.signInAtProvider(host+"/first", "mira")
 		eval[bool](b, `navigator.serviceWorker.register('/sw.js').then(() => navigator.serviceWorker.ready).then(() => true)`)
-		b.until("the worker to take over", func() bool { return eval[bool](b, `navigator.serviceWorker.controller !== null`) })
+		b.until("the worker to take over",
+			func() bool { return eval[bool](b, `navigator.serviceWorker.controller !== null`) })
 		b.forget(host)
 		b.open(host + "/second?a=1")
 		b.says(b.at(host+"/second?a=1"), "User: corp:mira")

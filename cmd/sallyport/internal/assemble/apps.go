@@ -40,7 +40,8 @@ func (a *apps) upstreams(
 	var upstreams []proxy.Upstream
 	for _, r := range cfg.Routes {
 		u := r.Upstream
-		to := proxy.Upstream{Scheme: "http", Addr: "app", Transport: instead, Host: u.Host, Header: u.Header, Idle: u.Idle,
+		to := proxy.Upstream{Scheme: "http", Addr: "app", Transport: instead, Host: u.Host, Header: u.Header,
+			Idle:    u.Idle,
 			MaxBody: r.MaxBody, NoVia: r.NoVia}
 		for _, name := range r.SiteHeaders {
 			to.SiteHeaders = append(to.SiteHeaders, http.CanonicalHeaderKey(name))

@@ -156,7 +156,8 @@ func TestFileThatIsNoKeyIsNamedAndNotShown(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			testenv.Check(t, os.WriteFile(filepath.Join(dir.path, "b"), []byte(tc.text), 0o600))
 			_, err := Resolve(dir.configuration("http://127.0.0.1:1"), os.LookupEnv)
-			if err == nil || !strings.Contains(err.Error(), "session.keys[0]: ") || !strings.Contains(err.Error(), tc.want) {
+			if err == nil || !strings.Contains(err.Error(), "session.keys[0]: ") ||
+				!strings.Contains(err.Error(), tc.want) {
 				t.Fatalf("got %v\nwant %s", err, tc.want)
 			}
 			secret := strings.Fields(key.Text())[2][:20]

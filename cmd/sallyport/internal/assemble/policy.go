@@ -92,7 +92,9 @@ func rules(list []config.Rule) []authz.Rule {
 // overlay puts a route's own headers in the place of the preset's of that name.
 func overlay(preset, own []identity.Field) []identity.Field {
 	fields := slices.DeleteFunc(slices.Clone(preset), func(p identity.Field) bool {
-		return slices.ContainsFunc(own, func(f identity.Field) bool { return http.CanonicalHeaderKey(f.Header) == p.Header })
+		return slices.ContainsFunc(own, func(f identity.Field) bool {
+			return http.CanonicalHeaderKey(f.Header) == p.Header
+		})
 	})
 	return append(fields, own...)
 }

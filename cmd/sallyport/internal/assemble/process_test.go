@@ -171,7 +171,8 @@ func TestASwapUnderLoadLosesNothingAndRevivesNobody(t *testing.T) {
 		}
 	}
 	if byB.Load() == 0 || byB.Load() == served.Load() {
-		t.Errorf("of %d requests %d were served by the second app: there was no change under load", served.Load(), byB.Load())
+		t.Errorf("of %d requests %d were served by the second app: there was no change under load", served.Load(),
+			byB.Load())
 	}
 	if n := len(process.apps.shared); n != 1 {
 		t.Errorf("connections to %d apps are kept, and one is in use", n)

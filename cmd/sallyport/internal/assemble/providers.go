@@ -130,7 +130,8 @@ func (with *Parts) useProviders(cfg *config.Config, process *Process,
 
 // TakesLogouts reports whether a provider may say that somebody signed out there.
 func TakesLogouts(cfg *config.Config, p config.Provider) bool {
-	return !cfg.Store.IsZero() && !p.NoBackchannelLogout && p.Use != login.UseTokens && p.Options().NoLogoutTokens() == ""
+	return !cfg.Store.IsZero() && !p.NoBackchannelLogout && p.Use != login.UseTokens &&
+		p.Options().NoLogoutTokens() == ""
 }
 
 // addTokens adds the routes that take the access tokens of a provider.

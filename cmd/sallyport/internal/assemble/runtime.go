@@ -91,8 +91,9 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 	}
 	sessions, err := session.New(session.Options{
 		Keys: with.Keys, Secure: cfg.PublicURL.Scheme == "https", Port: portOf(cfg), Name: cfg.Session.CookieName,
-		AbsoluteTimeout: cfg.Session.AbsoluteTimeout, IdleTimeout: cfg.Session.IdleTimeout, KeepGroups: cfg.KeptGroups(),
-		Ended: p.ended, Now: p.now,
+		AbsoluteTimeout: cfg.Session.AbsoluteTimeout, IdleTimeout: cfg.Session.IdleTimeout,
+		KeepGroups: cfg.KeptGroups(),
+		Ended:      p.ended, Now: p.now,
 	})
 	if err != nil {
 		return nil, err
@@ -109,7 +110,8 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	rt := &Runtime{sessions: sessions, absolute: cfg.Session.AbsoluteTimeout, close: release, closed: make(chan struct{})}
+	rt := &Runtime{sessions: sessions, absolute: cfg.Session.AbsoluteTimeout, close: release,
+		closed: make(chan struct{})}
 	rt.uses.Store(1)
 	rt.door, err = proxy.New(p.door, proxy.Options{
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Admission: admit, Sessions: sessions,

@@ -175,7 +175,8 @@ func TestP10_OfSwitchesOnSeveralServersOneCounts(t *testing.T) {
 			var all sync.WaitGroup
 			for i, r := range replicas {
 				all.Go(func() {
-					res, _ := r.send(t, "POST", "/.sallyport/organization", cookie, "text/html", url.Values{"org": {[]string{"b", "c", "b"}[i]}})
+					res, _ := r.send(t, "POST", "/.sallyport/organization", cookie, "text/html",
+						url.Values{"org": {[]string{"b", "c", "b"}[i]}})
 					if slices.ContainsFunc(res.Cookies(), func(c *http.Cookie) bool { return c.Value != "" }) {
 						won.Add(1)
 					}
@@ -207,12 +208,14 @@ func TestP10_WhileTheStoreIsAway(t *testing.T) {
 		return one.status(t, "/strict", bob) == http.StatusServiceUnavailable
 	})
 	res, body := one.send(t, "GET", "/strict", bob, "*/*", nil)
-	if res.Header.Get("Retry-After") != "5" || res.Header.Get("Set-Cookie") != "" || res.Header.Get("WWW-Authenticate") != "" ||
+	if res.Header.Get("Retry-After") != "5" || res.Header.Get("Set-Cookie") != "" ||
+		res.Header.Get("WWW-Authenticate") != "" ||
 		!strings.Contains(body, `"error":"sessions_unverifiable"`) {
 		t.Errorf("a program is told %v %s", res.Header, body)
 	}
 	res, body = one.send(t, "GET", "/strict", bob, "text/html", nil)
-	if res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "<h1>Your sign-in cannot be checked right now</h1>") {
+	if res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "<h1>Your sign-in cannot be "+
+		"checked right now</h1>") {
 		t.Errorf("a person is told %s %s", res.Status, body)
 	}
 	for _, path := range []string{"/", "/open", "/.sallyport/session"} {
@@ -228,7 +231,8 @@ func TestP10_WhileTheStoreIsAway(t *testing.T) {
 		t.Errorf("sent to %s", to)
 	}
 	page, _ := strings.CutPrefix(to, publicURL)
-	if _, body := one.send(t, "GET", page, "", "text/html", nil); !strings.Contains(body, "they learn of it as soon as they can") {
+	if _, body := one.send(t, "GET", page, "", "text/html", nil); !strings.Contains(body, "they learn of it as soon "+
+		"as they can") {
 		t.Errorf("the page says nothing of other servers: %s", body)
 	}
 	if one.status(t, "/", ann) != http.StatusUnauthorized {

@@ -43,10 +43,12 @@ routes:
 		p.ServeHTTP(w, r)
 		return w
 	}
-	if w := get("/.sallyport/login"); w.Code != 302 || !strings.HasPrefix(w.Header().Get("Location"), "http://localhost:1/a?") {
+	if w := get("/.sallyport/login"); w.Code != 302 || !strings.HasPrefix(w.Header().Get("Location"),
+		"http://localhost:1/a?") {
 		t.Errorf("sign-in: %d %v", w.Code, w.Header())
 	}
-	if w := get("/.sallyport/login?provider=cluster"); w.Code != 200 || strings.Contains(w.Body.String(), `value="cluster"`) ||
+	if w := get("/.sallyport/login?provider=cluster"); w.Code != 200 ||
+		strings.Contains(w.Body.String(), `value="cluster"`) ||
 		!strings.Contains(w.Body.String(), `value="sso"`) { // what a provider that is not there leads to
 		t.Errorf("the page to choose a provider: %d\n%s", w.Code, w.Body)
 	}
@@ -54,7 +56,8 @@ routes:
 		t.Errorf("callback: %d %v", w.Code, w.Header())
 	}
 	want := `"authorization_servers":["http://localhost:1"]`
-	if w := get("/.well-known/oauth-protected-resource/jobs"); w.Code != 200 || !strings.Contains(w.Body.String(), want) {
+	if w := get("/.well-known/oauth-protected-resource/jobs"); w.Code != 200 ||
+		!strings.Contains(w.Body.String(), want) {
 		t.Errorf("metadata: %d %s", w.Code, w.Body)
 	}
 }

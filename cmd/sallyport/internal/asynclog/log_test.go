@@ -169,8 +169,8 @@ func TestTheLogSaysWhatItLost(t *testing.T) {
 		if got := out.String(); !strings.HasSuffix(got, want+"\n") {
 			t.Errorf("%s: it ends with %q", format, got[max(0, len(got)-200):])
 		}
-		want := "# HELP sallyport_log_lines_dropped_total Log lines that were not written because the reader of the log " +
-			"was too slow or gone, or the disk full.\n# TYPE sallyport_log_lines_dropped_total counter\n" +
+		want := "# HELP sallyport_log_lines_dropped_total Log lines that were not written because the reader of the " +
+			"log was too slow or gone, or the disk full.\n# TYPE sallyport_log_lines_dropped_total counter\n" +
 			"sallyport_log_lines_dropped_total 2\n"
 		if err := testutil.GatherAndCompare(reg, strings.NewReader(want)); err != nil {
 			t.Errorf("%s: %v", format, err)
@@ -198,7 +198,8 @@ func BenchmarkLog(b *testing.B) {
 			log := newLogger(w, slog.LevelInfo, "json")
 			b.ReportAllocs()
 			for n := 0; b.Loop(); n++ {
-				log.Info("request", "request_id", "y6uacngi33blzcv3", "method", "GET", "host", "app.example.com", "path",
+				log.Info("request", "request_id", "y6uacngi33blzcv3", "method", "GET", "host", "app.example.com",
+					"path",
 					"/reports/2026",
 					"status", 200, "bytes", 1234, "ms", 1.25, "client", "192.0.2.1", "route", "app", "user", "sso:1234")
 				if n%1000 == 999 {

@@ -41,7 +41,8 @@ func TestWhatPeopleWriteAtFirstGetsTheRightForm(t *testing.T) {
 		"preset for headers": {valid + "    headers: auth-request\n", "(did you mean `{preset: auth-request}`?)"},
 		"path for a reference": {with(t, "env:CLIENT_SECRET", "/run/secrets/client"),
 			`(did you mean "file:/run/secrets/client"?)`},
-		"shell for a reference": {with(t, "env:CLIENT_SECRET", "${CLIENT_SECRET}"), `(did you mean "env:CLIENT_SECRET"?)`},
+		"shell for a reference": {with(t, "env:CLIENT_SECRET", "${CLIENT_SECRET}"),
+			`(did you mean "env:CLIENT_SECRET"?)`},
 		"path for keys": {with(t, "[file:/run/secrets/session-key]", "/run/secrets/session-key"),
 			"session.keys: must be a list, not \"/run/secrets/session-key\""},
 	} {

@@ -67,7 +67,8 @@ func TestKeptGroups(t *testing.T) {
 		if row.allow != "" {
 			text = with(t, "allow: authenticated", row.allow)
 		}
-		if got := parse(t, text+row.keep).KeptGroups(); !slices.Equal(got, row.want) || (got == nil) != (row.want == nil) {
+		if got := parse(t, text+row.keep).KeptGroups(); !slices.Equal(got, row.want) ||
+			(got == nil) != (row.want == nil) {
 			t.Errorf("%s: %#v, want %#v", row.keep, got, row.want)
 		}
 	}

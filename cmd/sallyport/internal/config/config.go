@@ -213,11 +213,13 @@ func (c *Config) Warnings() []Fault {
 // file is the table of all keys: the reader and the schema are made from it.
 func file() yamltable.Shape[Config] {
 	return yamltable.Object[Config]{Keys: []yamltable.Entry[Config]{
-		yamltable.Field("version", "The version of this format, not of Sallyport or of your app: 1.", yamltable.Number(1, 1),
+		yamltable.Field("version", "The version of this format, not of Sallyport or of your app: 1.",
+			yamltable.Number(1, 1),
 			func(c *Config) *int { return &c.version }).Required(),
 		yamltable.Field("public_url", "Where browsers find Sallyport: scheme, host and port. Callback URLs are made "+
 			"from it. Plain http is for loopback hosts only.",
-			yamltable.ValueOrRef("an absolute URL such as https://app.example.com", `^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@\s]+/?$`,
+			yamltable.ValueOrRef("an absolute URL such as https://app.example.com",
+				`^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@\s]+/?$`,
 				parsePublicURL),
 			func(c *Config) **url.URL { return &c.PublicURL }).Required(),
 		yamltable.Field("prefix", "The path below which Sallyport answers itself.",
@@ -266,13 +268,16 @@ func sessionShape() yamltable.Shape[Session] {
 		yamltable.Field("keys", "The session keys, as `sallyport genkey` prints them. All open sessions; the newest "+
 			"that is ten minutes old seals them. dir: stands for every file in a directory, each of them a key, "+
 			"except names that begin with a dot.",
-			yamltable.List(yamltable.SecretRef(yamltable.FormFile, yamltable.FormDir, yamltable.FormEnv, yamltable.FormLiteral),
+			yamltable.List(yamltable.SecretRef(yamltable.FormFile, yamltable.FormDir, yamltable.FormEnv,
+				yamltable.FormLiteral),
 				1), func(s *Session) *[]Ref { return &s.Keys }).Required(),
 		yamltable.Field("absolute_timeout", "After this a person signs in again, whatever happened since.",
-			yamltable.Duration(time.Minute, 720*time.Hour), func(s *Session) *time.Duration { return &s.AbsoluteTimeout }).Or("12h"),
+			yamltable.Duration(time.Minute, 720*time.Hour),
+			func(s *Session) *time.Duration { return &s.AbsoluteTimeout }).Or("12h"),
 		yamltable.Field("idle_timeout", "After this without a page being opened, or /.sallyport/session being asked, "+
 			"a person signs in again.",
-			yamltable.Duration(time.Minute, 720*time.Hour), func(s *Session) *time.Duration { return &s.IdleTimeout }).Or("1h"),
+			yamltable.Duration(time.Minute, 720*time.Hour),
+			func(s *Session) *time.Duration { return &s.IdleTimeout }).Or("1h"),
 		yamltable.Field("cookie_name", "The session cookie's name behind __Host-, where several Sallyports have one "+
 			"host (ports or paths do not keep cookies apart): sallyport- and a word of your own. The usual one is "+
 			"sallyport.",
@@ -290,11 +295,13 @@ func sessionShape() yamltable.Shape[Session] {
 
 func providerShape() yamltable.Shape[Provider] {
 	return yamltable.Object[Provider]{Keys: []yamltable.Entry[Provider]{
-		yamltable.Field("id", "The name in callback URLs and in every identity. Never give it to another issuer.", idText(),
+		yamltable.Field("id", "The name in callback URLs and in every identity. Never give it to another issuer.",
+			idText(),
 			func(p *Provider) *string { return &p.ID }).Required(),
 		yamltable.Field("type", "The kind of provider.", providerType(),
 			func(p *Provider) *string { return &p.Type }).Required(),
-		yamltable.Field("name", "The name on the sign-in page; the id if left out.", yamltable.Text("a name for people"),
+		yamltable.Field("name", "The name on the sign-in page; the id if left out.",
+			yamltable.Text("a name for people"),
 			func(p *Provider) *string { return &p.Name }),
 		yamltable.Field("use", "What the provider is for: people sign in there (sign_in), or only programs come with "+
 			"access tokens that it issued, for routes with `bearer` (tokens).",
@@ -303,7 +310,8 @@ func providerShape() yamltable.Shape[Provider] {
 		yamltable.Field("discovery_token", "With `use: tokens`: the file with the token that the provider asks for "+
 			"before it shows its discovery document and keys, such as a Kubernetes service account's. It is read "+
 			"again each time.",
-			checkedRef(login.CheckClientAssertion, yamltable.FormFile), func(p *Provider) *Ref { return &p.DiscoveryToken }),
+			checkedRef(login.CheckClientAssertion, yamltable.FormFile),
+			func(p *Provider) *Ref { return &p.DiscoveryToken }),
 		yamltable.Field("issuer", "The issuer, exactly as the provider writes it. The types of vendors know their own.",
 			urlText(parseIssuer), func(p *Provider) *string { return &p.Issuer }),
 		yamltable.Field("endpoints", "Addresses that count instead of those in the discovery document. With "+
@@ -325,7 +333,8 @@ func providerShape() yamltable.Shape[Provider] {
 				"private_key_jwt"), func(p *Provider) *string { return &p.ClientAuth }).Or("auto"),
 		yamltable.Field("client_assertion", "With `client_auth: assertion`: the file with the token that proves the "+
 			"client, such as a Kubernetes service account's. It is read again for each sign-in.",
-			checkedRef(login.CheckClientAssertion, yamltable.FormFile), func(p *Provider) *Ref { return &p.ClientAssertion }),
+			checkedRef(login.CheckClientAssertion, yamltable.FormFile),
+			func(p *Provider) *Ref { return &p.ClientAssertion }),
 		yamltable.Field("client_key", "With `client_auth: private_key_jwt`: the private key, PEM; its public key is "+
 			"registered at the provider.",
 			yamltable.Judged(yamltable.SecretRef(yamltable.FormFile, yamltable.FormEnv),
@@ -334,13 +343,15 @@ func providerShape() yamltable.Shape[Provider] {
 			yamltable.Text("the id of a key"), func(p *Provider) *string { return &p.ClientKeyID }),
 		yamltable.Field("scopes", "What to ask for; openid must be among them. What the type needs if left out: "+
 			"openid, profile and email for oidc.",
-			yamltable.List(yamltable.Pattern("a scope", `^[!#-\[\]-~]+$`), 1), func(p *Provider) *[]string { return &p.Scopes }),
+			yamltable.List(yamltable.Pattern("a scope", `^[!#-\[\]-~]+$`), 1),
+			func(p *Provider) *[]string { return &p.Scopes }),
 		yamltable.Field("claims", "The names under which this provider tells things, where they are not the usual "+
 			"ones. A path such as realm_access.roles leads into objects.", claimsShape(),
 			func(p *Provider) *Claims { return &p.Claims }).Or("{}"),
 		yamltable.Field("identity_from", "Where claims are read: auto asks the userinfo endpoint only for what is "+
 			"missing from the ID token.",
-			yamltable.OneOf("", "auto", "id_token", "userinfo"), func(p *Provider) *string { return &p.IdentityFrom }).Or("auto"),
+			yamltable.OneOf("", "auto", "id_token", "userinfo"),
+			func(p *Provider) *string { return &p.IdentityFrom }).Or("auto"),
 		yamltable.Field("reauth_after", "How long a sign-in is believed before the provider is asked again, without "+
 			"the person, whether it is still true; `never`: for as long as the session lasts. If left out, 1h for "+
 			"the types google and microsoft, and for oidc where the provider says that it answers prompt=none; never "+
@@ -352,7 +363,8 @@ func providerShape() yamltable.Shape[Provider] {
 		yamltable.Field("trusted_audiences", "What may stand in the aud of ID tokens beside the client id, such as "+
 			"another client or project. Then azp must be the client id. "+
 			"Whoever it is gets tokens that would sign people in here.",
-			yamltable.List(yamltable.Text("an audience"), 1), func(p *Provider) *[]string { return &p.TrustedAudiences }),
+			yamltable.List(yamltable.Text("an audience"), 1),
+			func(p *Provider) *[]string { return &p.TrustedAudiences }),
 		yamltable.Field("logout", "Signing out at the provider too: `false` does not offer it; a mapping says what "+
 			"the provider needs for it. As the discovery document says if left out.",
 			signOutShape(), func(p *Provider) *SignOut { return &p.SignOut }),
@@ -365,7 +377,8 @@ func providerShape() yamltable.Shape[Provider] {
 			yamltable.List(publicKeyRef(), 1), func(p *Provider) *[]Ref { return &p.PublicKeys }),
 		yamltable.Field("quirks", "type oidc: deviations from the standard that this provider is allowed. Each "+
 			"weakens something; docs/providers/oidc.md says what.",
-			yamltable.List(yamltable.OneOf("", login.QuirkNames()...), 1), func(p *Provider) *[]string { return &p.Quirks }),
+			yamltable.List(yamltable.OneOf("", login.QuirkNames()...), 1),
+			func(p *Provider) *[]string { return &p.Quirks }),
 		yamltable.Field("hosted_domains", "type google: only people of these Google Workspace domains. Everybody "+
 			"with a Google account if left out.",
 			yamltable.List(domain(), 1), func(p *Provider) *[]string { return &p.HostedDomains }),
@@ -441,7 +454,8 @@ func claimsShape() yamltable.Shape[Claims] {
 			"domain, or a mapping of such mappings. Has no usual name.", claim,
 			func(c *Claims) *string { return &c.Orgs }),
 		yamltable.Field("groups", "The claim with the person's groups: a list, or a mapping whose keys are the "+
-			"groups and whose values name the organizations in which they count.", claim, func(c *Claims) *string { return &c.Groups }),
+			"groups and whose values name the organizations in which they count.", claim,
+			func(c *Claims) *string { return &c.Groups }),
 		yamltable.Field("username", "The claim with the person's user name.", claim,
 			func(c *Claims) *string { return &c.Username }),
 		yamltable.Field("name", "The claim with the person's name.", claim, func(c *Claims) *string { return &c.Name }),
@@ -481,14 +495,16 @@ func routeShape() yamltable.Shape[Route] {
 		yamltable.Field("doubled_slashes", "`forward`: two slashes in a row pass in the path, but not at its "+
 			"beginning. Refused if left out.",
 			forwardOrRefused(), func(r *Route) *bool { return &r.Doubled }),
-		yamltable.Field("max_body", "The largest body of a request; no limit if left out.", yamltable.SizeBetween(1, 1<<40),
+		yamltable.Field("max_body", "The largest body of a request; no limit if left out.",
+			yamltable.SizeBetween(1, 1<<40),
 			func(r *Route) *int64 { return &r.MaxBody }),
 		yamltable.Field("via", "`false`: the app gets no Via header, for apps that do not compress for proxies. It "+
 			"gets one if left out.",
 			yamltable.OnlyFalse(), func(r *Route) *bool { return &r.NoVia }),
 		yamltable.Field("site_headers", "Headers of the app's answers that pass although they speak for the whole "+
 			"site. They are dropped if left out.",
-			yamltable.List(yamltable.OneOf("", "Alt-Svc", "NEL"), 1), func(r *Route) *[]string { return &r.SiteHeaders }),
+			yamltable.List(yamltable.OneOf("", "Alt-Svc", "NEL"), 1),
+			func(r *Route) *[]string { return &r.SiteHeaders }),
 		yamltable.Field("bearer", "Programs may come with an access token of a provider in the Authorization header, "+
 			"instead of a session. Without it that header is the app's.",
 			bearerShape(), func(r *Route) *Bearer { return &r.Bearer }),
@@ -508,8 +524,9 @@ func allowShape() yamltable.Shape[Allow] {
 			switch v := at.Node.Value; {
 			case yamltable.IsText(at.Node) && v == "authenticated":
 				into.Authenticated = true
-			case yamltable.IsText(at.Node) && slices.Contains([]string{"all", "any", "anonymous", "everybody", "everyone",
-				"public", "*"}, v):
+			case yamltable.IsText(at.Node) &&
+				slices.Contains([]string{"all", "any", "anonymous", "everybody", "everyone",
+					"public", "*"}, v):
 				w.Fault(at, "must be %s, not %s; for everybody, without signing in, write `public: true` instead of "+
 					"allow", want,
 					yamltable.Quote(v))
@@ -545,7 +562,8 @@ func ruleShape() yamltable.Shape[Rule] {
 	return yamltable.Object[Rule]{Some: true, Instead: ruleFor, Keys: []yamltable.Entry[Rule]{
 		yamltable.Field("orgs", "Ids of organizations: the person belongs to one of them.",
 			yamltable.List(exact("the id of an organization"), 1), func(r *Rule) *[]string { return &r.Orgs }),
-		yamltable.Field("groups", "Groups: the person is in one of them.", yamltable.List(exact("the name of a group"), 1),
+		yamltable.Field("groups", "Groups: the person is in one of them.",
+			yamltable.List(exact("the name of a group"), 1),
 			func(r *Rule) *[]string { return &r.Groups }),
 		yamltable.Field("emails", "Verified e-mail addresses.", yamltable.List(emailAddress(), 1),
 			func(r *Rule) *[]string { return &r.Emails }),
@@ -577,9 +595,11 @@ func headerFieldShape() yamltable.Shape[identity.Field] {
 	full := yamltable.Object[identity.Field]{Keys: []yamltable.Entry[identity.Field]{
 		yamltable.Field("claim", "What the header carries.", claim,
 			func(f *identity.Field) *identity.Claim { return &f.Claim }).Required(),
-		yamltable.Field("join", "What stands between two groups.", yamltable.OneOf(yamltable.QuotedList(identity.Joins()),
-			identity.Joins()...), func(f *identity.Field) *string { return &f.Join }).Or(`","`),
-		yamltable.Field("encoding", "How letters beyond ASCII are written.", yamltable.OneOf("", identity.Encodings()...),
+		yamltable.Field("join", "What stands between two groups.",
+			yamltable.OneOf(yamltable.QuotedList(identity.Joins()),
+				identity.Joins()...), func(f *identity.Field) *string { return &f.Join }).Or(`","`),
+		yamltable.Field("encoding", "How letters beyond ASCII are written.",
+			yamltable.OneOf("", identity.Encodings()...),
 			func(f *identity.Field) *identity.Encoding { return &f.Encoding }).Or(string(identity.EncodePercent)),
 	}, Check: checkHeaderField}.Shape()
 	// The short form is the claim with the defaults of the long one.
@@ -610,16 +630,17 @@ func pagesShape() yamltable.Shape[Pages] {
 }
 
 func logShape() yamltable.Shape[Log] {
-	return yamltable.Object[Log]{Instead: among("level", "debug", "info", "warn", "error"), Keys: []yamltable.Entry[Log]{
-		yamltable.Field("level", "The least that is logged.", yamltable.OneOf("", "debug", "info", "warn", "error"),
-			func(l *Log) *string { return &l.Level }).Or("info"),
-		yamltable.Field("format", "How it is written: auto is text on a terminal, JSON elsewhere.",
-			yamltable.OneOf("", "auto", "json", "text"), func(l *Log) *string { return &l.Format }).Or("auto"),
-		yamltable.Field("audit", "Where the audit stream goes: who signed in and out, who was refused what, what "+
-			"operators did. A file is appended to, and opened anew when it was renamed. There is no audit stream if "+
-			"it is left out.",
-			auditTarget(), func(l *Log) *string { return &l.Audit }),
-	}}.Shape()
+	return yamltable.Object[Log]{Instead: among("level", "debug", "info", "warn", "error"),
+		Keys: []yamltable.Entry[Log]{
+			yamltable.Field("level", "The least that is logged.", yamltable.OneOf("", "debug", "info", "warn", "error"),
+				func(l *Log) *string { return &l.Level }).Or("info"),
+			yamltable.Field("format", "How it is written: auto is text on a terminal, JSON elsewhere.",
+				yamltable.OneOf("", "auto", "json", "text"), func(l *Log) *string { return &l.Format }).Or("auto"),
+			yamltable.Field("audit", "Where the audit stream goes: who signed in and out, who was refused what, what "+
+				"operators did. A file is appended to, and opened anew when it was renamed. There is no audit stream "+
+				"if it is left out.",
+				auditTarget(), func(l *Log) *string { return &l.Audit }),
+		}}.Shape()
 }
 
 func stopShape() yamltable.Shape[Stop] {
@@ -635,7 +656,8 @@ func stopShape() yamltable.Shape[Stop] {
 
 func limitsShape() yamltable.Shape[Limits] {
 	return yamltable.Object[Limits]{Keys: []yamltable.Entry[Limits]{
-		yamltable.Field("header", "The largest request header, with the request line.", yamltable.SizeBetween(8<<10, 1<<20),
+		yamltable.Field("header", "The largest request header, with the request line.",
+			yamltable.SizeBetween(8<<10, 1<<20),
 			func(l *Limits) *int64 { return &l.Header }).Or("64KiB"),
 		yamltable.Field("url", "The longest request target.", yamltable.SizeBetween(1<<10, 64<<10),
 			func(l *Limits) *int64 { return &l.URL }).Or("8KiB"),

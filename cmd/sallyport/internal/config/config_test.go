@@ -122,7 +122,8 @@ func TestP15_EachFaultIsFoundAndPointedAt(t *testing.T) {
 				t.Error("the secret is shown")
 			}
 			for _, word := range []string{"yaml.Node", "!!", "config.", "int64", "struct", "string"} {
-				if strings.Contains(strings.NewReplacer("config.yaml", "", "string_email_verified", "").Replace(text), word) {
+				if strings.Contains(strings.NewReplacer("config.yaml", "", "string_email_verified", "").Replace(text),
+					word) {
 					t.Errorf("speaks of %q, which means nothing to an operator", word)
 				}
 			}
@@ -159,7 +160,8 @@ func TestAnEndlessListOfFaultsIsCut(t *testing.T) {
 		text += fmt.Sprintf("key%d: %d\n", i, i)
 	}
 	_, faults := Parse("config.yaml", []byte(text))
-	if len(faults) != yamltable.MaxFaults || !strings.Contains(faults[yamltable.MaxFaults-1].Message, "only the first") {
+	if len(faults) != yamltable.MaxFaults || !strings.Contains(faults[yamltable.MaxFaults-1].Message,
+		"only the first") {
 		t.Errorf("%d faults, the last: %v", len(faults), faults[len(faults)-1])
 	}
 }
@@ -230,7 +232,8 @@ func TestTheExampleMeansWhatItSays(t *testing.T) {
 		t.Errorf("public_url %q", got)
 	}
 	admin, packages, api, logo := c.Routes[1], c.Routes[2], c.Routes[3], c.Routes[4]
-	if len(admin.Allow.Any) != 4 || fmt.Sprint(admin.Allow.Any[3].Subjects) != "[sso:248289761001]" || admin.Allow.Authenticated || fmt.Sprint(admin.Allow.Any[0].Orgs) != "[acme "+
+	if len(admin.Allow.Any) != 4 || fmt.Sprint(admin.Allow.Any[3].Subjects) != "[sso:248289761001]" ||
+		admin.Allow.Authenticated || fmt.Sprint(admin.Allow.Any[0].Orgs) != "[acme "+
 		"partner:42]" {
 		t.Errorf("rules of admin: %+v", admin.Allow)
 	}
@@ -256,8 +259,10 @@ func TestTheExampleMeansWhatItSays(t *testing.T) {
 	if !reflect.DeepEqual(c.Organizations, []Organization{acme}) {
 		t.Errorf("organizations: %+v", c.Organizations)
 	}
-	if up := packages.Upstream; up.URL.String() != "https://packages.internal:8443" || up.Host != "packages.example.com" ||
-		up.CA.String() != "file:/etc/sallyport/internal-ca.pem" || up.ServerName != "packages.internal" || up.Idle != 5*time.Minute {
+	if up := packages.Upstream; up.URL.String() != "https://packages.internal:8443" ||
+		up.Host != "packages.example.com" ||
+		up.CA.String() != "file:/etc/sallyport/internal-ca.pem" || up.ServerName != "packages.internal" ||
+		up.Idle != 5*time.Minute {
 		t.Errorf("upstream of packages: %+v", up)
 	}
 	if !packages.WebSocket.Allowed || len(packages.WebSocket.Origins) != 2 || !packages.Encoded ||
@@ -318,8 +323,10 @@ func TestPublicURLIsReadAsBrowsersWriteIt(t *testing.T) {
 	}
 	for _, in := range []string{"http://127.0.0.1.example.com", "http://localhost.example.com",
 		"http://[::ffff:127.0.0.1]", "http://[fe80::1%25lo]",
-		"http://2130706433", "http://notlocalhost", "http://128.0.0.1", "https:app.example.com", "//app.example.com", "https://", "https://a_b c", "https://app.example.com.",
-		"https://app.example.com:", "https://app.example.com:0", "https://app.example.com#", "https://app.example.com/%2e", "ftp://app.example.com"} {
+		"http://2130706433", "http://notlocalhost", "http://128.0.0.1", "https:app.example.com", "//app.example.com",
+		"https://", "https://a_b c", "https://app.example.com.",
+		"https://app.example.com:", "https://app.example.com:0", "https://app.example.com#",
+		"https://app.example.com/%2e", "ftp://app.example.com"} {
 		if _, faults := Parse("config.yaml", []byte(with(t, "https://app.example.com", "'"+in+"'"))); len(faults) != 1 {
 			t.Errorf("%s: %d faults, want one", in, len(faults))
 		}
@@ -329,8 +336,10 @@ func TestPublicURLIsReadAsBrowsersWriteIt(t *testing.T) {
 func TestDidYouMean(t *testing.T) {
 	names := []string{"upstream", "path", "path_exact", "public", "id", "idle_timeout"}
 	for word, want := range map[string]string{
-		"upstrem": "upstream", "upstraem": "upstream", "Upstream": "upstream", "path-exact": "path_exact", "pth": "path",
-		"publick": "public", "idle_timout": "idle_timeout", "ID": "id", "zebra": "", "x": "", "": "", strings.Repeat("upstream", 9): "",
+		"upstrem": "upstream", "upstraem": "upstream", "Upstream": "upstream", "path-exact": "path_exact",
+		"pth":     "path",
+		"publick": "public", "idle_timout": "idle_timeout", "ID": "id", "zebra": "", "x": "", "": "",
+		strings.Repeat("upstream", 9): "",
 	} {
 		if got := yamltable.Nearest(word, names); got != want {
 			t.Errorf("%q: %q, want %q", word, got, want)
@@ -342,7 +351,8 @@ func TestNeighboursPointAtTheirFaults(t *testing.T) {
 	c := parse(t, with(t, "    path: /\n", "    path: /../x\n"))
 	for path, line := range map[string]int{"routes[0].path": 13, "routes[0].host": 12, "routes[0]": 12,
 		"session.keys[0]": 4, "listen.http": 1, "nowhere[7].x": 1, "": 1} {
-		if f := c.Fault(path, "is %s", "odd"); f.Line != line || f.Path != path || f.Message != "is odd" || f.Excerpt == "" {
+		if f := c.Fault(path, "is %s", "odd"); f.Line != line || f.Path != path || f.Message != "is odd" ||
+			f.Excerpt == "" {
 			t.Errorf("%q: %+v, want line %d", path, f, line)
 		}
 	}
@@ -543,10 +553,13 @@ func TestP18_SecretsAreNeverShown(t *testing.T) {
 			return strings.ReplaceAll(s, "client_id: sallyport",
 				"client_id: [sallyport")
 		},
-		"open quote":   func(s string) string { return strings.ReplaceAll(s, "version: 1", "version: \"1") },
-		"bad version":  func(s string) string { return strings.ReplaceAll(s, "version: 1", "version: 1a") },
-		"bad id":       func(s string) string { return strings.ReplaceAll(s, "id: main", "id: Main") },
-		"one key more": func(s string) string { return strings.ReplaceAll(s, "session:\n", "session:\n  key: hunter2\n") },
+		"open quote":  func(s string) string { return strings.ReplaceAll(s, "version: 1", "version: \"1") },
+		"bad version": func(s string) string { return strings.ReplaceAll(s, "version: 1", "version: 1a") },
+		"bad id":      func(s string) string { return strings.ReplaceAll(s, "id: main", "id: Main") },
+		"one key more": func(s string) string {
+			return strings.ReplaceAll(s, "session:\n", "session:\n  key: "+
+				"hunter2\n")
+		},
 	}
 	for place, text := range places {
 		for what, change := range around {
@@ -613,7 +626,8 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("config %v, %d faults", c != nil, len(faults))
 		}
 		for _, fault := range faults {
-			if fault.Line < 1 || fault.Column < 1 || fault.Message == "" || strings.ContainsAny(fault.Error(), "\n\r\x1b") {
+			if fault.Line < 1 || fault.Column < 1 || fault.Message == "" ||
+				strings.ContainsAny(fault.Error(), "\n\r\x1b") {
 				t.Errorf("%+q", fault)
 			}
 			if !strings.Contains(fault.Excerpt, "^\n") || strings.ContainsAny(fault.Excerpt, "\r\x1b\x00") {

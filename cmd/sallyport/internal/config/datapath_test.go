@@ -47,8 +47,10 @@ func TestAnUpstreamIsReadAsItIsUsed(t *testing.T) {
 	}
 	for _, in := range []string{"http:app", "http://", "http://:80", "http://app:0", "http://app:", "http://app?",
 		"http://app#", "http://app//", "//app",
-		"https://app/x", "https://app?x", "https://a_b c", "https://[::1%25lo]", "h2c://app:8080/x", "h2c:app:8080", "h2c://", "h2cs://app",
-		"unix:run/app.sock", "unix:", "unix:/", "unix://app", "unix:/run/../app.sock", "unix:/run/app.sock/", "unix:/run//app.sock", "unix:/run/app sock",
+		"https://app/x", "https://app?x", "https://a_b c", "https://[::1%25lo]", "h2c://app:8080/x", "h2c:app:8080",
+		"h2c://", "h2cs://app",
+		"unix:run/app.sock", "unix:", "unix:/", "unix://app", "unix:/run/../app.sock", "unix:/run/app.sock/",
+		"unix:/run//app.sock", "unix:/run/app sock",
 		"Unix:/run/app.sock", "unix:@abstract", "tcp://app:80", "env:APP", "file:/app"} {
 		for _, form := range []string{"'" + in + "'", "{url: '" + in + "'}"} {
 			if got := faultOf(t, with(t, "http://127.0.0.1:8080", form)); !strings.Contains(got, "must be") {
@@ -204,11 +206,13 @@ func TestAdminIsAnAddressOrAMapping(t *testing.T) {
 			t.Errorf("%s is read as %s, want %s", in, got, want)
 		}
 	}
-	for _, in := range []string{`[":9"]`, `9`, `{}`, `{address: ""}`, `{address: "9"}`, `{address: ":9", app_probes: []}`,
+	for _, in := range []string{`[":9"]`, `9`, `{}`, `{address: ""}`, `{address: "9"}`,
+		`{address: ":9", app_probes: []}`,
 		`{app_probes: {/a: "http://b"}}`} {
 		faultOf(t, valid+"listen: {admin: "+in+"}\n")
 	}
-	for _, name := range []string{"/", "a", "''", "/a/", "//a", "/a//b", "/.", "/..", "/a/./b", "/a/..", "/a b", "/a%20b",
+	for _, name := range []string{"/", "a", "''", "/a/", "//a", "/a//b", "/.", "/..", "/a/./b", "/a/..", "/a b",
+		"/a%20b",
 		"/a?b", "'/a#b'", "/ä", "'/{$}'", "/metrics", "/healthz", "/readyz", "/log-level"} {
 		got := faultOf(t, valid+"listen: {admin: {address: ':9', app_probes: {"+name+": 'http://b'}}}\n")
 		if !strings.Contains(got, "path") {
@@ -216,7 +220,8 @@ func TestAdminIsAnAddressOrAMapping(t *testing.T) {
 		}
 	}
 	for _, target := range []string{"'https://b'", "'unix:/run/app.sock'", "'http://'", "'http://b#x'", "'http://b/x#'",
-		"'http://ann@b'", "'http://b/a b'", "'http://b:0/'", "'b:80/x'", "'/x'", "'http:/b'", "'http://b/%zz'", "''", "7", "{url: 'http://b'}", ""} {
+		"'http://ann@b'", "'http://b/a b'", "'http://b:0/'", "'b:80/x'", "'/x'", "'http:/b'", "'http://b/%zz'", "''",
+		"7", "{url: 'http://b'}", ""} {
 		faultOf(t, valid+"listen: {admin: {address: ':9', app_probes: {/a: "+target+"}}}\n")
 	}
 }
@@ -284,7 +289,8 @@ func TestP17_AFaultBeyondTheLastOneIsStillAFault(t *testing.T) {
 	for i := range 2 * yamltable.MaxFaults {
 		text = fmt.Sprintf("key%d: 1\n", i) + text
 	}
-	text = strings.Replace(text, "upstream: http://127.0.0.1:8080", "upstream: {url: 'ftp://app', ca: file:/ca.pem}", 1) +
+	text = strings.Replace(text, "upstream: http://127.0.0.1:8080", "upstream: {url: 'ftp://app', ca: file:/ca.pem}",
+		1) +
 		"    websocket: {origins: ['ftp://x']}\n" +
 		"listen: {h2c: true, https: {address: 1, cert: x, key: y}, admin: {address: 1, app_probes: {x: " +
 		"ftp://y}}}\ntrusted_proxies: [x]\n"
@@ -313,7 +319,8 @@ func wrongWay(r Route) string {
 	up := r.Upstream
 	bare := url.URL{Scheme: up.URL.Scheme, Host: up.URL.Host}
 	switch {
-	case up.URL.Scheme == "unix" && (up.URL.Path != path.Clean(up.URL.Path) || up.URL.Path[0] != '/' || up.URL.Host != ""):
+	case up.URL.Scheme == "unix" && (up.URL.Path != path.Clean(up.URL.Path) || up.URL.Path[0] != '/' ||
+		up.URL.Host != ""):
 		return "a socket without a clean path"
 	case up.URL.Scheme != "unix" && (*up.URL != bare || up.URL.Hostname() == "" ||
 		!slices.Contains([]string{"http", "https", "h2c"}, up.URL.Scheme)):
@@ -357,7 +364,8 @@ func TestP04_EverybodyMayNameTheirAddressIsWarnedOf(t *testing.T) {
 			t.Errorf("%s: %+v", in, c.Listen)
 		}
 		got := c.Warnings()
-		if len(got) > 0 != warned || warned && !strings.Contains(got[0].Error(), "proxy_protocol[1]: is all addresses") {
+		if len(got) > 0 != warned || warned && !strings.Contains(got[0].Error(), "proxy_protocol[1]: is all "+
+			"addresses") {
 			t.Errorf("%s: %v", in, got)
 		}
 	}

@@ -24,7 +24,8 @@ func groupsShape() yamltable.Shape[Groups] {
 			yamltable.Field("keep", "The groups that a session keeps, and so all that apps can be told: needed keeps "+
 				"those that rules or apps need (today all, because every assertion carries them), "+
 				"rules those that rules name; or a list. Where the answer changes, people sign in anew.",
-				yamltable.Either(want, yamltable.Within(word, func(g *Groups) *string { return &g.Keep }), yamltable.Sequence,
+				yamltable.Either(want, yamltable.Within(word, func(g *Groups) *string { return &g.Keep }),
+					yamltable.Sequence,
 					yamltable.Within(only, func(g *Groups) *[]string { return &g.Only })),
 				func(g *Groups) *Groups { return g }).Or(KeepNeeded),
 		}}.Shape()

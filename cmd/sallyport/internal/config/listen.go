@@ -53,9 +53,11 @@ func listenShape() yamltable.Shape[Listen] {
 		yamltable.Field("address", "The address, as in http.", address(),
 			func(h *HTTPS) *string { return &h.Address }).Required(),
 		yamltable.Field("cert", "The certificate and its chain, PEM.",
-			yamltable.FileRef(yamltable.FormFile, yamltable.FormEnv), func(h *HTTPS) *Ref { return &h.Cert }).Required(),
+			yamltable.FileRef(yamltable.FormFile, yamltable.FormEnv),
+			func(h *HTTPS) *Ref { return &h.Cert }).Required(),
 		yamltable.Field("key", "The private key of the certificate, "+
-			"PEM.", yamltable.SecretRef(yamltable.FormFile, yamltable.FormEnv), func(h *HTTPS) *Ref { return &h.Key }).Required(),
+			"PEM.", yamltable.SecretRef(yamltable.FormFile, yamltable.FormEnv),
+			func(h *HTTPS) *Ref { return &h.Key }).Required(),
 		yamltable.Field("proxy_protocol", "As in http.", proxyProtocol(),
 			func(h *HTTPS) *[]netip.Prefix { return &h.ProxyProtocol }).Or("[]"),
 	}}.Shape()
@@ -69,7 +71,8 @@ func listenShape() yamltable.Shape[Listen] {
 			func(l *Listen) *HTTPS { return &l.HTTPS }),
 		yamltable.Field("keep_alive", "How long a connection may wait for its next request. Longer than a load "+
 			"balancer in front keeps one: some keep 600s.",
-			yamltable.Duration(5*time.Second, 2*time.Hour), func(l *Listen) *time.Duration { return &l.KeepAlive }).Or("620s"),
+			yamltable.Duration(5*time.Second, 2*time.Hour),
+			func(l *Listen) *time.Duration { return &l.KeepAlive }).Or("620s"),
 		yamltable.Field("admin", "The address of metrics and health checks, or a mapping; an empty text switches "+
 			"them off.",
 			adminShape(),
@@ -82,7 +85,8 @@ func httpShape() yamltable.Shape[HTTP] {
 	full := yamltable.Object[HTTP]{Keys: []yamltable.Entry[HTTP]{
 		yamltable.Field("address", "The address, host:port or :port.", address(), place).Required(),
 		yamltable.Field("proxy_protocol", "Addresses and ranges of the load balancers whose connections begin with a "+
-			"PROXY header, version 1 or 2. Those that do not are closed; a header from elsewhere is refused.", proxyProtocol(),
+			"PROXY header, version 1 or 2. Those that do not are closed; a header from elsewhere is refused.",
+			proxyProtocol(),
 			func(h *HTTP) *[]netip.Prefix { return &h.ProxyProtocol }).Or("[]"),
 	}}.Shape()
 	short := address()
@@ -224,7 +228,8 @@ func addressRange(refuse func(netip.Prefix) string) yamltable.Shape[netip.Prefix
 		case refusal != "":
 			w.Fault(at, "%s", refusal)
 		case p != p.Masked():
-			w.Suggest(at, p.Masked().String(), "must begin with the first address of the range, not %s", yamltable.Quote(v))
+			w.Suggest(at, p.Masked().String(), "must begin with the first address of the range, not %s",
+				yamltable.Quote(v))
 		default:
 			*into = p
 		}

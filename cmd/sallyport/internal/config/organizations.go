@@ -46,7 +46,8 @@ func organizationsShape() yamltable.Shape[[]Organization] {
 			func(o *Organization) *string { return &o.Name }).Required(),
 		yamltable.Field("domain", "Its primary domain, for apps. It lets nobody in.", domain(),
 			func(o *Organization) *string { return &o.Domain }),
-		yamltable.Field("match", "Who belongs to it.", match, func(o *Organization) *OrganizationMatch { return &o.Match }).Required(),
+		yamltable.Field("match", "Who belongs to it.", match,
+			func(o *Organization) *OrganizationMatch { return &o.Match }).Required(),
 	}}.Shape(), 1)
 }
 
@@ -54,7 +55,8 @@ func organizationsShape() yamltable.Shape[[]Organization] {
 func providerOrg() yamltable.Shape[string] {
 	want := "an id such as \"google:example.com\": a provider's id, a colon, and the id there"
 	form, whole := regexp.MustCompile(providerOrgPattern), exact(want)
-	return yamltable.Shape[string]{Want: want, Schema: yamltable.Schema{"type": "string", "pattern": providerOrgPattern},
+	return yamltable.Shape[string]{Want: want, Schema: yamltable.Schema{"type": "string",
+		"pattern": providerOrgPattern},
 		Read: func(w *yamltable.Walker, at yamltable.Place, into *string) {
 			if yamltable.IsText(at.Node) && at.Node.Value != "" && !form.MatchString(at.Node.Value) {
 				w.Fault(at, "must be %s, not %s", want, yamltable.Quote(at.Node.Value))
@@ -67,7 +69,8 @@ func providerOrg() yamltable.Shape[string] {
 func flatGroupsKey() yamltable.Entry[Rule] {
 	return yamltable.Field("insecure_flat_groups", "Groups count beside orgs although a provider tells of several "+
 		"organizations and not in which one somebody is in the group: "+
-		"an admin of one is an admin of each of theirs.", yamltable.OnlyTrue(), func(r *Rule) *bool { return &r.InsecureFlatGroups })
+		"an admin of one is an admin of each of theirs.", yamltable.OnlyTrue(),
+		func(r *Rule) *bool { return &r.InsecureFlatGroups })
 }
 
 // checkOrganizations finds what organizations, providers, rules and hosts make

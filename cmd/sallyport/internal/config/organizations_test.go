@@ -23,7 +23,8 @@ func TestP01_FlatGroupsOnAnOrganizationsHostAreRefused(t *testing.T) {
 	text := with(t, "    client_secret: env:CLIENT_SECRET\n", "    client_secret: env:CLIENT_SECRET\n    claims: "+
 		"{orgs: tenants}\n"+
 		"organizations:\n  - {id: acme, name: Acme, match: {org_ids: [\"main:7\"]}}\n",
-		"path: /\n", "path: /\n    host: \"{org}.example.com\"\n", "allow: authenticated", "allow: [{groups: [admins]}]")
+		"path: /\n", "path: /\n    host: \"{org}.example.com\"\n", "allow: authenticated", "allow: [{groups: "+
+			"[admins]}]")
 	_, faults := Parse("config.yaml", []byte(text))
 	if len(faults) != 1 || faults[0].Path != "routes[0].allow[0].groups" ||
 		!strings.Contains(faults[0].Message, "insecure_flat_groups") {
@@ -58,8 +59,10 @@ func TestP01_RulesOfOperatorsAreJudgedAsThoseOfRoutes(t *testing.T) {
 		"{orgs: tenants}\n"+
 		"organizations:\n  - {id: acme, name: Acme, match: {org_ids: [\"main:7\"]}}\n")
 	for rule, want := range map[string]string{
-		`{orgs: [acme], groups: [admins]}`:               "operators[0].groups: provider main tells of several organizations",
-		`{orgs: ["main:7"]}`:                             "operators[0].orgs[0]: is folded into acme, so this never matches",
+		`{orgs: [acme], groups: [admins]}`: "operators[0].groups: provider main tells of several " +
+			"organizations",
+		`{orgs: ["main:7"]}`: "operators[0].orgs[0]: is folded into acme, so this never " +
+			"matches",
 		`{groups: [admins], insecure_flat_groups: true}`: "operators[0].insecure_flat_groups: has no meaning here",
 	} {
 		if got := faultOf(t, text+"operators: ["+rule+"]\n"); !strings.Contains(got, want) {

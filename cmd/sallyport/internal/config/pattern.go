@@ -114,7 +114,8 @@ func emailAddress() yamltable.Shape[string] {
 			if !ok {
 				domain = v
 			}
-			return "", fmt.Errorf("must be %s, without patterns; for everybody there write email_domains: [%s]", want, domain)
+			return "", fmt.Errorf("must be %s, without patterns; for everybody there write email_domains: [%s]", want,
+				domain)
 		case !ascii:
 			return "", errors.New("must be " + want + ", in ASCII: no other address counts as verified")
 		}

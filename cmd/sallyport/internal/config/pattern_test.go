@@ -71,18 +71,20 @@ func TestValuesThatLookLikePatternsAreFaults(t *testing.T) {
 			`subdomains do not come with it, each is named for itself, not "*.example.com" (did you mean "example.com"?)`},
 		"subdomains by a dot":    {rule(`{email_domains: [".example.com"]}`), "subdomains do not come with it"},
 		"domain nobody can have": {rule(`{email_domains: [a_b.example]}`), "must be a domain"},
-		"all groups":             {rule(`{groups: ["*"]}`), `must be the name of a group: it is compared as it is, so "*" would match nothing`},
-		"all groups, regular":    {rule(`{groups: ["^.*$"]}`), "would match nothing"},
-		"all organizations":      {rule(`{orgs: ["sso:*"]}`), "would match nothing"},
-		"all kept":               {[]string{"routes:", "groups: {keep: [\"*\"]}\nroutes:"}, "would match nothing"},
-		"any host":               {[]string{"path: /\n", "path: /\n    host: '*'\n"}, "for all below a domain"},
+		"all groups": {rule(`{groups: ["*"]}`),
+			`must be the name of a group: it is compared as it is, so "*" would match nothing`},
+		"all groups, regular": {rule(`{groups: ["^.*$"]}`), "would match nothing"},
+		"all organizations":   {rule(`{orgs: ["sso:*"]}`), "would match nothing"},
+		"all kept":            {[]string{"routes:", "groups: {keep: [\"*\"]}\nroutes:"}, "would match nothing"},
+		"any host":            {[]string{"path: /\n", "path: /\n    host: '*'\n"}, "for all below a domain"},
 		"host with a dot before": {[]string{"path: /\n", "path: /\n    host: .example.com\n"},
 			`(did you mean "*.example.com"?)`},
 		"host in capitals": {[]string{"path: /\n", "path: /\n    host: App.Example.com\n"},
 			`(did you mean "app.example.com"?)`},
 		"host with a port": {[]string{"path: /\n", "path: /\n    host: app.example.com:8443\n"},
 			`(did you mean "app.example.com"?)`},
-		"part of a label":    {[]string{"path: /\n", "path: /\n    host: 'app-*.example.com'\n"}, "must be a host name"},
+		"part of a label": {[]string{"path: /\n", "path: /\n    host: 'app-*.example.com'\n"},
+			"must be a host name"},
 		"hosts below, twice": {[]string{"path: /\n", "path: /\n    host: '**.example.com'\n"}, "must be a host name"},
 		"another placeholder": {[]string{"path: /\n", "path: /\n    host: '{tenant}.example.com'\n"},
 			"must be a host name"},
@@ -103,7 +105,9 @@ func TestValuesThatLookLikePatternsAreFaults(t *testing.T) {
 }
 
 func TestNamesThatLookLikePatternsAreWarnedOf(t *testing.T) {
-	c := parse(t, with(t, "allow: authenticated", `allow: [{groups: [team-*, "^ops$", /dev/, plain, a-b], orgs: ["main:acme-*"]}]`)+"groups: {keep: [team-*]}\noperators: [{groups: ['{org}-admins']}]\n")
+	c := parse(t, with(t, "allow: authenticated",
+		`allow: [{groups: [team-*, "^ops$", /dev/, plain, a-b], orgs: ["main:acme-*"]}]`)+"groups: {keep: "+
+		"[team-*]}\noperators: [{groups: ['{org}-admins']}]\n")
 	var got []string
 	for _, w := range c.Warnings() {
 		got = append(got, w.Path+" "+w.Message)

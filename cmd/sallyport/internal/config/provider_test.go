@@ -122,8 +122,8 @@ func TestAnAuthorityThatCannotBeReadIsAFault(t *testing.T) {
 	} {
 		for where, file := range map[string]string{
 			"providers[0].ca": with(t, "client_id: sallyport", "client_id: sallyport\n    ca: file:/ca.pem"),
-			"routes[0].upstream.ca": with(t, "upstream: http://127.0.0.1:8080", "upstream: {url: \"https://app:8443\", ca: "+
-				"file:/ca.pem}"),
+			"routes[0].upstream.ca": with(t, "upstream: http://127.0.0.1:8080", "upstream: {url: "+
+				"\"https://app:8443\", ca: file:/ca.pem}"),
 		} {
 			c := parse(t, file)
 			faults := resolve(c, map[string]string{"CLIENT_SECRET": "x"}, fstest.MapFS{
@@ -131,7 +131,8 @@ func TestAnAuthorityThatCannotBeReadIsAFault(t *testing.T) {
 			switch {
 			case says == "" && faults != nil:
 				t.Errorf("%s: %v", where, faults)
-			case says != "" && (len(faults) != 1 || faults[0].Path != where || !strings.Contains(faults[0].Message, says) ||
+			case says != "" && (len(faults) != 1 || faults[0].Path != where ||
+				!strings.Contains(faults[0].Message, says) ||
 				strings.Contains(faults.Error(), "hunter2")):
 				t.Errorf("%s, want %q: %v", where, says, faults)
 			}

@@ -49,7 +49,8 @@ func (c *Config) NeedsRestart(before *Config) Faults {
 		fixed("listen", scheme(wasTLS), scheme(isTLS))
 	} else {
 		fixed("listen.http", text(before.Listen.HTTP.Address), text(c.Listen.HTTP.Address))
-		fixed("listen.http.proxy_protocol", rangesText(before.Listen.HTTP.ProxyProtocol), rangesText(c.Listen.HTTP.ProxyProtocol))
+		fixed("listen.http.proxy_protocol", rangesText(before.Listen.HTTP.ProxyProtocol),
+			rangesText(c.Listen.HTTP.ProxyProtocol))
 		fixed("listen.https.address", text(before.Listen.HTTPS.Address), text(c.Listen.HTTPS.Address))
 		fixed("listen.https.proxy_protocol", rangesText(before.Listen.HTTPS.ProxyProtocol),
 			rangesText(c.Listen.HTTPS.ProxyProtocol))

@@ -124,11 +124,11 @@ func TestP15_EachReferenceThatCannotBeReadIsAFault(t *testing.T) {
 		"file empty": {func(_ map[string]string, f fstest.MapFS) { f["secret"] = aFile(0o600, "\n") },
 			"15:20: providers[0].client_secret: file /run/../secret is empty"},
 		"file for everybody": {func(_ map[string]string, f fstest.MapFS) { f["secret"].Mode = 0o644 },
-			"15:20: providers[0].client_secret: everybody on this machine can read file /run/../secret (mode 0644): run " +
-				"chmod o-r, or give the Kubernetes volume defaultMode 0440"},
+			"15:20: providers[0].client_secret: everybody on this machine can read file /run/../secret (mode 0644): " +
+				"run chmod o-r, or give the Kubernetes volume defaultMode 0440"},
 		"TLS key for everybody": {func(_ map[string]string, f fstest.MapFS) { f["tls/tls.key"].Mode = 0o604 },
-			"4:59: listen.https.key: everybody on this machine can read file /tls/tls.key (mode 0604): run chmod o-r, or " +
-				"give the Kubernetes volume defaultMode 0440"},
+			"4:59: listen.https.key: everybody on this machine can read file /tls/tls.key (mode 0604): run chmod " +
+				"o-r, or give the Kubernetes volume defaultMode 0440"},
 		"file is a pipe": {func(_ map[string]string, f fstest.MapFS) { f["secret"].Mode = fs.ModeNamedPipe | 0o600 },
 			"15:20: providers[0].client_secret: /run/../secret is not a regular file"},
 		"file is a folder": {func(_ map[string]string, f fstest.MapFS) {
@@ -151,9 +151,15 @@ func TestP15_EachReferenceThatCannotBeReadIsAFault(t *testing.T) {
 			delete(f, "keys/a")
 			delete(f, "keys/b")
 		}, "7:7: session.keys[0]: directory /keys has no files"},
-		"folder holds a folder": {func(_ map[string]string, f fstest.MapFS) { f["keys/old/c"] = aFile(0o600, "hunter2-c") },
+		"folder holds a folder": {func(_ map[string]string, f fstest.MapFS) {
+			f["keys/old/c"] = aFile(0o600,
+				"hunter2-c")
+		},
 			"7:7: session.keys[0]: /keys/old is not a regular file"},
-		"folder holds a pipe": {func(_ map[string]string, f fstest.MapFS) { f["keys/c"] = aFile(fs.ModeNamedPipe|0o600, "") },
+		"folder holds a pipe": {func(_ map[string]string, f fstest.MapFS) {
+			f["keys/c"] = aFile(fs.ModeNamedPipe|0o600,
+				"")
+		},
 			"7:7: session.keys[0]: /keys/c is not a regular file"},
 		"folder holds an empty file": {func(_ map[string]string, f fstest.MapFS) { f["keys/c"] = aFile(0o600, "") },
 			"7:7: session.keys[0]: file /keys/c is empty"},
@@ -171,14 +177,14 @@ func TestP15_EachReferenceThatCannotBeReadIsAFault(t *testing.T) {
 			}
 		}, "7:7: session.keys[0]: directory /keys has more than 100 files"},
 		"one of a folder for everybody": {func(_ map[string]string, f fstest.MapFS) { f["keys/b"].Mode = 0o644 },
-			"7:7: session.keys[0]: everybody on this machine can read file /keys/b (mode 0644): run chmod o-r, or give the " +
-				"Kubernetes volume defaultMode 0440"},
+			"7:7: session.keys[0]: everybody on this machine can read file /keys/b (mode 0644): run chmod o-r, or " +
+				"give the Kubernetes volume defaultMode 0440"},
 		"value wrong": {func(e map[string]string,
 			_ fstest.MapFS) {
 			e["PUBLIC_URL"] = "http://hunter2.example.com"
 		}, "2:13: public_url: the value of variable " +
-			"PUBLIC_URL must be https, because over plain http everybody on the way could take the session cookie (http is " +
-			"for localhost and other loopback hosts)"},
+			"PUBLIC_URL must be https, because over plain http everybody on the way could take the session cookie " +
+			"(http is for localhost and other loopback hosts)"},
 		"value with password": {func(_ map[string]string,
 			f fstest.MapFS) {
 			f["issuer"] = aFile(0o644, "https://x:hunter2@y")
@@ -187,8 +193,8 @@ func TestP15_EachReferenceThatCannotBeReadIsAFault(t *testing.T) {
 		"value on two lines": {func(e map[string]string, _ fstest.MapFS) { e["CLIENT_ID"] = "a\nhunter2" },
 			"14:16: providers[0].client_id: the value of variable CLIENT_ID must be printable ASCII"},
 		"value a reference": {func(e map[string]string, _ fstest.MapFS) { e["CLIENT_ID"] = "env:hunter2" },
-			"14:16: providers[0].client_id: the value of variable CLIENT_ID must be the client id itself, env:NAME or " +
-				"file:/path"},
+			"14:16: providers[0].client_id: the value of variable CLIENT_ID must be the client id itself, env:NAME " +
+				"or file:/path"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			env, fsys := environment(), disk()
@@ -289,7 +295,8 @@ func TestLinksAreFollowedAsKubernetesMountsThem(t *testing.T) {
 	if faults := c.Resolve(env, os.DirFS("/")); faults != nil {
 		t.Fatalf("faults:\n%v", faults)
 	}
-	if k := c.Session.KeyTexts; len(k) != 1 || k[0].Text() != "first" || c.Providers[0].ClientSecret.Value() != "first" {
+	if k := c.Session.KeyTexts; len(k) != 1 || k[0].Text() != "first" ||
+		c.Providers[0].ClientSecret.Value() != "first" {
 		t.Errorf("keys %v", k)
 	}
 	must(os.Symlink("..data/two", filepath.Join(dir, "keys", "two")))

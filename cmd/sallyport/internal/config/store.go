@@ -78,23 +78,24 @@ func autoOrOff() yamltable.Shape[bool] {
 
 // storeURL is where a database is. With a password it must stand elsewhere.
 func storeURL() yamltable.Shape[Ref] {
-	s := yamltable.ValueOrSecret(storeForms, `^(sqlite:(/[^/?]+)+|postgres(ql)?://.+)$`, func(v string, here bool) error {
-		if strings.HasPrefix(v, sqliteScheme) || path.IsAbs(v) {
-			return checkSQLite(v)
-		}
-		if scheme, _, found := strings.Cut(v, "://"); !found || scheme != "postgres" && scheme != "postgresql" {
-			return yamltable.Unquoted{Complaint: errors.New("must be " + storeForms)}
-		}
-		a, err := postgres.ParseAddress(v)
-		if err == nil && a.Secret && here {
-			err = errors.New("must be env:NAME or file:/path where there is a password in it: a secret does not " +
-				"belong here")
-		}
-		if err != nil {
-			return yamltable.Unquoted{Complaint: err}
-		}
-		return nil
-	})
+	s := yamltable.ValueOrSecret(storeForms, `^(sqlite:(/[^/?]+)+|postgres(ql)?://.+)$`,
+		func(v string, here bool) error {
+			if strings.HasPrefix(v, sqliteScheme) || path.IsAbs(v) {
+				return checkSQLite(v)
+			}
+			if scheme, _, found := strings.Cut(v, "://"); !found || scheme != "postgres" && scheme != "postgresql" {
+				return yamltable.Unquoted{Complaint: errors.New("must be " + storeForms)}
+			}
+			a, err := postgres.ParseAddress(v)
+			if err == nil && a.Secret && here {
+				err = errors.New("must be env:NAME or file:/path where there is a password in it: a secret does not " +
+					"belong here")
+			}
+			if err != nil {
+				return yamltable.Unquoted{Complaint: err}
+			}
+			return nil
+		})
 	read := s.Read
 	s.Read = func(w *yamltable.Walker, at yamltable.Place, into *Ref) {
 		// A file that holds an address has no such name: it is the database itself.
@@ -122,7 +123,8 @@ func checkSQLite(v string) error {
 	case strings.Contains(file, "?"):
 		return errors.New("must be a path without parameters: Sallyport chooses them")
 	case !scheme || path.Clean(file) != file: // sqlite:///path, as URLs have it
-		return yamltable.Slip{Complaint: errors.New("must be sqlite: and a path"), Meant: sqliteScheme + path.Clean(file)}
+		return yamltable.Slip{Complaint: errors.New("must be sqlite: and a path"),
+			Meant: sqliteScheme + path.Clean(file)}
 	}
 	return nil
 }
@@ -175,7 +177,8 @@ func revocation() yamltable.Shape[time.Duration] {
 		case !ok || err != nil || text != strings.TrimLeft(text, "+-"):
 			return 0, errors.New("must be " + want)
 		case d < minStale || d > maxStale:
-			return 0, fmt.Errorf("must be stale and from %s to %s", yamltable.Short(minStale), yamltable.Short(maxStale))
+			return 0, fmt.Errorf("must be stale and from %s to %s", yamltable.Short(minStale),
+				yamltable.Short(maxStale))
 		}
 		return d, nil
 	})

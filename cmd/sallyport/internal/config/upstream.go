@@ -37,7 +37,8 @@ func upstreamShape() yamltable.Shape[Upstream] {
 		yamltable.Field("host", "The host that the app is asked for; the one that the browser asked for if left out.",
 			hostAndPort(),
 			func(u *Upstream) *string { return &u.Host }),
-		yamltable.Field("ca", "Who may vouch for an https app, PEM; whom this system trusts if left out.", authorities(),
+		yamltable.Field("ca", "Who may vouch for an https app, PEM; whom this system trusts if left out.",
+			authorities(),
 			func(u *Upstream) *Ref { return &u.CA }),
 		yamltable.Field("server_name", "The name that an https app has in its certificate; the host of url if left "+
 			"out.",
@@ -112,8 +113,9 @@ func pathOfUpstream(scheme, rest string) (yamltable.Slip, bool) {
 	if !plain || !slices.Contains([]string{"http", "https", "h2c"}, strings.ToLower(scheme)) {
 		return yamltable.Slip{}, false
 	}
-	return yamltable.Slip{Complaint: errors.New("must be a URL without path, query and fragment"), Meant: scheme + "://" +
-		u.Host,
+	return yamltable.Slip{Complaint: errors.New("must be a URL without path, query and fragment"),
+		Meant: scheme + "://" +
+			u.Host,
 		Why: fmt.Sprintf("; the app is asked for the path that the browser asked for, unchanged, because that is the "+
 			"path that the rules have judged: let the app itself serve below %s, and make that the path of the "+
 			"route", yamltable.Quote(u.Path))}, true

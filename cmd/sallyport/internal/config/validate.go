@@ -65,7 +65,8 @@ func auditTarget() yamltable.Shape[string] {
 	form := yamltable.Schema{"pattern": `^(stdout|stderr|/.+)$`}
 	return yamltable.Scalar("stdout, stderr or an absolute path", form, func(v string) (string, error) {
 		if v != auditfile.Stdout && v != auditfile.Stderr && (!path.IsAbs(v) || strings.HasSuffix(v, "/")) {
-			return "", errors.New("must be stdout, stderr or the absolute path of a file, such as /var/log/sallyport/audit.jsonl")
+			return "", errors.New("must be stdout, stderr or the absolute path of a file, such as " +
+				"/var/log/sallyport/audit.jsonl")
 		}
 		return v, nil
 	})
@@ -93,9 +94,10 @@ func address() yamltable.Shape[string] {
 
 // vendors are names of providers that people write for a type.
 var vendors = map[string]string{
-	"keycloak": "oidc", "keycloak-oidc": "oidc", "okta": "oidc", "auth0": "oidc", "authentik": "oidc", "authelia": "oidc",
-	"dex": "oidc", "zitadel": "oidc", "cognito": "oidc", "adfs": "oidc", "gitlab": "oidc", "openid": "oidc",
-	"openid-connect": "oidc", "azure": "microsoft", "azuread": "microsoft", "entra": "microsoft", "entra-id": "microsoft",
+	"keycloak": "oidc", "keycloak-oidc": "oidc", "okta": "oidc", "auth0": "oidc", "authentik": "oidc",
+	"authelia": "oidc", "dex": "oidc", "zitadel": "oidc", "cognito": "oidc", "adfs": "oidc", "gitlab": "oidc", "openid": "oidc",
+	"openid-connect": "oidc", "azure": "microsoft", "azuread": "microsoft", "entra": "microsoft",
+	"entra-id": "microsoft",
 }
 
 func providerType() yamltable.Shape[string] {
@@ -119,7 +121,8 @@ func validPort(v string) bool {
 // addressOrNone lets the empty text pass, which switches a listener off.
 func addressOrNone() yamltable.Shape[string] {
 	a := address()
-	return yamltable.Shape[string]{Want: a.Want + `, or ""`, Schema: yamltable.Schema{"anyOf": []any{yamltable.Schema{"const": ""}, a.Schema}},
+	return yamltable.Shape[string]{Want: a.Want + `, or ""`,
+		Schema: yamltable.Schema{"anyOf": []any{yamltable.Schema{"const": ""}, a.Schema}},
 		Read: func(w *yamltable.Walker, at yamltable.Place, into *string) {
 			if yamltable.IsText(at.Node) && at.Node.Value == "" {
 				*into = ""
@@ -187,8 +190,8 @@ func parsePublicURL(v string) (*url.URL, error) {
 		return nil, err
 	}
 	if u.Scheme == "http" && !hostname.IsLoopback(u.Hostname()) {
-		return nil, errors.New("must be https, because over plain http everybody on the way could take the session cookie " +
-			"(http is for localhost and other loopback hosts)")
+		return nil, errors.New("must be https, because over plain http everybody on the way could take the session " +
+			"cookie (http is for localhost and other loopback hosts)")
 	}
 	return u, nil
 }
@@ -203,8 +206,8 @@ func parseIssuer(v string) (string, error) {
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(v, "#"):
 		return "", errors.New("must be a URL without query and fragment") // OIDC Core §2
 	case u.Scheme == "http" && !hostname.IsLoopback(u.Hostname()):
-		return "", errors.New("must be https, because over plain http anybody on the way could answer for it (http is for " +
-			"localhost and other loopback hosts)")
+		return "", errors.New("must be https, because over plain http anybody on the way could answer for it (http " +
+			"is for localhost and other loopback hosts)")
 	}
 	if i := strings.Index(u.Path, "/.well-known/"); i >= 0 { // Discovery §4: the document is below the issuer
 		return "", yamltable.Slip{Complaint: errors.New("must be the issuer, which is the address of the discovery " +
@@ -217,7 +220,8 @@ func parseIssuer(v string) (string, error) {
 // urlText is a URL or a reference to one. Until Resolve it is the reference, so
 // that what depends on its being there can be judged.
 func urlText(parse func(string) (string, error)) yamltable.Shape[string] {
-	s := yamltable.ValueOrRef("an https URL such as https://sso.example.com", `^[Hh][Tt][Tt][Pp][Ss]?://[^?#@\s]+$`, parse)
+	s := yamltable.ValueOrRef("an https URL such as https://sso.example.com", `^[Hh][Tt][Tt][Pp][Ss]?://[^?#@\s]+$`,
+		parse)
 	read := s.Read
 	s.Read = func(w *yamltable.Walker, at yamltable.Place, into *string) {
 		if read(w, at, into); *into == "" {
@@ -339,7 +343,8 @@ func checkProvider(w *yamltable.Walker, at yamltable.Place, p *Provider) {
 		w.FaultAt(at.Path+".ca", "has a meaning for https only, and every address of this provider is http")
 	}
 	if p.SignOut.URL != "" && p.Endpoints.EndSessionURL != "" {
-		w.FaultAt(at.Path+".logout.url", "stands beside endpoints.end_session, which is the same; leave one of them out")
+		w.FaultAt(at.Path+".logout.url", "stands beside endpoints.end_session, which is the same; "+
+			"leave one of them out")
 	}
 	if p.Scopes != nil && !tokens && !slices.Contains(p.Scopes, "openid") {
 		w.FaultAt(at.Path+".scopes", "must contain openid: without it the provider does not say who signed in")
@@ -378,7 +383,8 @@ func (p Provider) Options() login.Options {
 		SignOut:  login.SignOut{Off: p.SignOut.Off, Params: p.SignOut.Params, ReturnParam: p.SignOut.ReturnParam},
 		ClientID: p.ClientID, ClientSecret: p.secret(), ClientAuth: p.ClientAuth,
 		ClientAssertion: reader(p.ClientAssertion), ClientKey: known(p.ClientKey), ClientKeyID: p.ClientKeyID,
-		Scopes: p.Scopes, Claims: login.ClaimNames(p.Claims), IdentityFrom: p.IdentityFrom, EmailDomains: p.EmailDomains,
+		Scopes: p.Scopes, Claims: login.ClaimNames(p.Claims), IdentityFrom: p.IdentityFrom,
+		EmailDomains:     p.EmailDomains,
 		TrustedAudiences: p.TrustedAudiences,
 		PublicKeys:       p.publicKeys(), Quirks: p.Quirks,
 		HostedDomains: p.HostedDomains, Tenant: p.Tenant, AllowedTenants: p.AllowedTenants,
@@ -431,8 +437,8 @@ func checkSignOut(w *yamltable.Walker, at yamltable.Place, s *SignOut) {
 		w.FaultAt(at.Path+".return_param", "is among params too: which of them would count?")
 	}
 	if _, hint := s.Params["id_token_hint"]; hint {
-		w.FaultAt(at.Path+".params.id_token_hint", "is the ID token of the person who signs out, and no token is kept; a "+
-			"provider that demands it can only be left out: `logout: false`")
+		w.FaultAt(at.Path+".params.id_token_hint", "is the ID token of the person who signs out, and no token is "+
+			"kept; a provider that demands it can only be left out: `logout: false`")
 	}
 }
 
@@ -518,13 +524,15 @@ func (c *Config) checkUse() Faults {
 		signIn = signIn || p.Use != login.UseTokens
 		switch {
 		case p.Use != login.UseTokens && !client:
-			faults = append(faults, c.doc.FaultAt(where+".client_id", "is required. The client id the provider gave out."))
+			faults = append(faults, c.doc.FaultAt(where+".client_id", "is required. "+
+				"The client id the provider gave out."))
 		case p.Use == login.UseTokens && client:
-			faults = append(faults, c.doc.FaultAt(where+".client_id", "has a meaning for signing in only, and `use: tokens` "+
-				"says that nobody signs in here"))
-		case p.Use == login.UseTokens && !slices.ContainsFunc(c.Routes, func(r Route) bool { return r.Bearer.Provider == p.ID }):
-			faults = append(faults, c.doc.FaultAt(where+".use", "is tokens, and no route takes tokens of %s; a route does with "+
-				"`bearer: {provider: %s, …}`", p.ID, p.ID))
+			faults = append(faults, c.doc.FaultAt(where+".client_id", "has a meaning for signing in only, and `use: "+
+				"tokens` says that nobody signs in here"))
+		case p.Use == login.UseTokens && !slices.ContainsFunc(c.Routes,
+			func(r Route) bool { return r.Bearer.Provider == p.ID }):
+			faults = append(faults, c.doc.FaultAt(where+".use", "is tokens, and no route takes tokens of %s; a route "+
+				"does with `bearer: {provider: %s, …}`", p.ID, p.ID))
 		}
 	}
 	if len(c.Providers) > 0 && !signIn {
@@ -539,7 +547,8 @@ func (c *Config) checkReauth() Faults {
 	for i, p := range c.Providers {
 		if limit := c.Session.AbsoluteTimeout; p.ReauthAfter > limit && limit > 0 {
 			faults = append(faults, c.doc.FaultAt(yamltable.Index("providers", i)+".reauth_after",
-				"is longer than sessions last (session.absolute_timeout is %s); `never` says that plainly", yamltable.Short(limit)))
+				"is longer than sessions last (session.absolute_timeout is %s); `never` says that plainly",
+				yamltable.Short(limit)))
 		}
 	}
 	return faults
@@ -559,8 +568,8 @@ func (c *Config) checkVouching() Faults {
 	for i, p := range c.Providers {
 		where := yamltable.Index("providers", i) + ".email_domains"
 		if vouching > 1 && p.Type == login.TypeOIDC && p.Use != login.UseTokens && !c.doc.Has(where) {
-			faults = append(faults, c.doc.FaultAt(where, "is required where there is more than one provider: which domains "+
-				"may this one vouch for?"))
+			faults = append(faults, c.doc.FaultAt(where, "is required where there is more than one provider: which "+
+				"domains may this one vouch for?"))
 		}
 	}
 	return faults

@@ -58,25 +58,31 @@ func TestChangedNamesTheKeysThatDiffer(t *testing.T) {
 func TestNeedsRestartPointsAtWhatCannotChange(t *testing.T) {
 	was := resolved(t, runs, "s")
 	for old, tt := range map[string]struct{ new, at string }{
-		"http://localhost:4180":        {"http://localhost:4190", "c.yaml:2:13: public_url: "},
-		`http: "127.0.0.1:4180"`:       {`http: ":4180"`, "c.yaml:3:16: listen.http: "},
-		`"127.0.0.1:4180"`:             {`{address: "127.0.0.1:4180", proxy_protocol: [10.0.0.0/8]}`, "c.yaml:3:60: listen.http.proxy_protocol: "},
-		`admin: "127.0.0.1:4181"`:      {`admin: ""`, "c.yaml:3:41: listen.admin: "},
-		`, admin: "127.0.0.1:4181"`:    {`, h2c: true, keep_alive: 60s, admin: "127.0.0.1:4181"`, "c.yaml:3:39: listen.h2c: "},
-		`session: {`:                   {`session: {cookie_name: sallyport-two, `, "c.yaml:4:24: session.cookie_name: "},
-		"version: 1\n":                 {"version: 1\nprefix: /.x\n", "c.yaml:2:9: prefix: "},
-		"version: 1":                   {"version: 1\nlog: {format: text}", "c.yaml:2:15: log.format: "},
-		"routes: ":                     {"limits: {header: 16KiB}\nroutes: ", "c.yaml:6:18: limits.header: "},
-		`{http: "127.0.0.1:4180", adm`: {`{https: {address: ":443", cert: "file:/c", key: "file:/k"}, adm`, "c.yaml:3:9: listen: "},
+		"http://localhost:4180":  {"http://localhost:4190", "c.yaml:2:13: public_url: "},
+		`http: "127.0.0.1:4180"`: {`http: ":4180"`, "c.yaml:3:16: listen.http: "},
+		`"127.0.0.1:4180"`: {`{address: "127.0.0.1:4180", proxy_protocol: [10.0.0.0/8]}`, "c.yaml:3:60: " +
+			"listen.http.proxy_protocol: "},
+		`admin: "127.0.0.1:4181"`: {`admin: ""`, "c.yaml:3:41: listen.admin: "},
+		`, admin: "127.0.0.1:4181"`: {`, h2c: true, keep_alive: 60s, admin: "127.0.0.1:4181"`, "c.yaml:3:39: " +
+			"listen.h2c: "},
+		`session: {`: {`session: {cookie_name: sallyport-two, `, "c.yaml:4:24: " +
+			"session.cookie_name: "},
+		"version: 1\n": {"version: 1\nprefix: /.x\n", "c.yaml:2:9: prefix: "},
+		"version: 1":   {"version: 1\nlog: {format: text}", "c.yaml:2:15: log.format: "},
+		"routes: ":     {"limits: {header: 16KiB}\nroutes: ", "c.yaml:6:18: limits.header: "},
+		`{http: "127.0.0.1:4180", adm`: {`{https: {address: ":443", cert: "file:/c", key: "file:/k"}, adm`,
+			"c.yaml:3:9: listen: "},
 	} {
 		is, faults := config.Parse("c.yaml", []byte(strings.Replace(runs, old, tt.new, 1)))
 		testenv.Check(t, faults.Err())
 		got := is.NeedsRestart(was)
-		if len(got) == 0 || !strings.HasPrefix(got[0].Error(), tt.at) || !strings.Contains(got[0].Error(), "needs a restart") || got[0].Excerpt == "" {
+		if len(got) == 0 || !strings.HasPrefix(got[0].Error(), tt.at) ||
+			!strings.Contains(got[0].Error(), "needs a restart") || got[0].Excerpt == "" {
 			t.Errorf("%s: %v", tt.new, got)
 		}
 	}
-	for _, same := range []string{"pages: {name: New}", "log: {level: debug}", "stop: {timeout: 1s}", "limits: {url: 2KiB, flows: 1}", "reload: {watch: false, debounce: 2s}",
+	for _, same := range []string{"pages: {name: New}", "log: {level: debug}", "stop: {timeout: 1s}", "limits: {url: " +
+		"2KiB, flows: 1}", "reload: {watch: false, debounce: 2s}",
 		"trusted_proxies: [10.0.0.0/8]", "log: {audit: stdout}"} {
 		if got := resolved(t, runs+same+"\n", "other").NeedsRestart(was); len(got) != 0 {
 			t.Errorf("%s: %v", same, got)

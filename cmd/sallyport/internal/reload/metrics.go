@@ -23,7 +23,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		generation: with.NewGauge(prometheus.GaugeOpts{Name: "sallyport_config_generation",
 			Help: "How many configurations this process has used, with the one in use."}),
 		reloads: with.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_config_reloads_total",
-			Help: "Times that the configuration was read again, by result: ok, refused or unchanged."}, []string{"result"}),
+			Help: "Times that the configuration was read again, by result: ok, refused or unchanged."},
+			[]string{"result"}),
 	}
 	for _, result := range []string{"ok", "refused", "unchanged"} {
 		m.reloads.WithLabelValues(result)

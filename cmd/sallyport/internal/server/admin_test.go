@@ -22,7 +22,8 @@ import (
 
 func adminForTest(level *slog.LevelVar, log *slog.Logger, probes ...Probe) (http.Handler, *atomic.Bool) {
 	ready := &atomic.Bool{}
-	return NewAdmin(AdminOptions{Metrics: prometheus.NewRegistry(), Ready: ready, Level: level, Log: log, Probes: probes}), ready
+	return NewAdmin(AdminOptions{Metrics: prometheus.NewRegistry(), Ready: ready, Level: level, Log: log,
+		Probes: probes}), ready
 }
 
 // TestP18_OnlyThisMachineChangesTheLogLevel: whoever could, could silence the log
@@ -41,7 +42,8 @@ func TestP18_OnlyThisMachineChangesTheLogLevel(t *testing.T) {
 		{"an address in another's clothes", "[::ffff:10.0.0.7]:1", "", "debug", 403},
 		{"no address", "@", "", "debug", 403},
 		{"a page elsewhere", "127.0.0.1:1", "Origin: https://evil.example", "debug", 403},
-		{"a page that rebound its name (DNS rebinding)", "127.0.0.1:1", "Origin: http://evil.example:4181", "debug", 403},
+		{"a page that rebound its name (DNS rebinding)", "127.0.0.1:1", "Origin: http://evil.example:4181", "debug",
+			403},
 		{"a sandboxed page", "127.0.0.1:1", "Origin: null", "debug", 403},
 		{"an empty Origin", "127.0.0.1:1", "Origin: ", "debug", 403},
 		{"a browser, same origin", "127.0.0.1:1", "Sec-Fetch-Site: same-origin", "debug", 403},
@@ -109,20 +111,23 @@ func TestP18_APageThatReboundItsNameReadsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{"/metrics", "/healthz", "/readyz", "/log-level", "/app/healthz", "/none"} {
-		for _, host := range []string{"evil.example", "evil.example:" + port, "127.0.0.1.evil.example", "localhost.evil.example:" + port, "127.1", "0x7f.1"} {
+		for _, host := range []string{"evil.example", "evil.example:" + port, "127.0.0.1.evil.example",
+			"localhost.evil.example:" + port, "127.1", "0x7f.1"} {
 			if got := ask(address, path, host); got != http.StatusMisdirectedRequest {
 				t.Errorf("%s as %s: %d", path, host, got)
 			}
 		}
 	}
-	for _, host := range []string{"localhost", "LOCALHOST:1", "localhost.:1", "a.localhost", "127.0.0.1", "127.0.0.1:4181", "[::1]:4181", "[::1]", "10.0.0.7:4181"} {
+	for _, host := range []string{"localhost", "LOCALHOST:1", "localhost.:1", "a.localhost", "127.0.0.1",
+		"127.0.0.1:4181", "[::1]:4181", "[::1]", "10.0.0.7:4181"} {
 		if got := ask(address, "/healthz", host); got != http.StatusOK {
 			t.Errorf("as %s: %d", host, got)
 		}
 	}
 	// In a cluster, a scraper asks by the name of a service.
 	r := httptest.NewRequest(http.MethodGet, "http://sallyport.apps.svc:4181/healthz", nil)
-	r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.IPv4(10, 0, 0, 7), Port: 4181}))
+	r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey,
+		&net.TCPAddr{IP: net.IPv4(10, 0, 0, 7), Port: 4181}))
 	w := httptest.NewRecorder()
 	if h.ServeHTTP(w, r); w.Code != http.StatusOK {
 		t.Errorf("in a cluster: %d", w.Code)
@@ -146,7 +151,8 @@ func TestTheLogLevelChangesWithoutARestart(t *testing.T) {
 		if w.Code != http.StatusOK || w.Body.String() != name+"\n" {
 			t.Errorf("to %s: %d %q", name, w.Code, w.Body)
 		}
-		if told := "level=WARN msg=\"log level changed\" from=" + old + " to=" + name; old != name && !strings.Contains(out.String(), told) {
+		if told := "level=WARN msg=\"log level changed\" from=" + old + " to=" + name; old != name &&
+			!strings.Contains(out.String(), told) {
 			t.Errorf("the log says %q, want %q", out.String(), told)
 		}
 		w = httptest.NewRecorder()
@@ -207,7 +213,9 @@ func TestAppProbes(t *testing.T) {
 	for _, path := range []string{"/ok", "/empty", "/redirect", "/broken", "/endless", "/slow", "/rude"} {
 		probes = append(probes, Probe{Path: "/app" + path, Target: at(path)})
 	}
-	probes = append(probes, Probe{Path: "/app/dead", Target: dead}, Probe{Path: "/app/far", Target: &url.URL{Scheme: "http", Host: "app.invalid", Path: "/ok"}}, Probe{Path: "/readyz", Target: at("/ok")}, Probe{Path: "/log-level", Target: at("/ok")})
+	probes = append(probes, Probe{Path: "/app/dead", Target: dead},
+		Probe{Path: "/app/far", Target: &url.URL{Scheme: "http", Host: "app.invalid", Path: "/ok"}},
+		Probe{Path: "/readyz", Target: at("/ok")}, Probe{Path: "/log-level", Target: at("/ok")})
 	h, ready := adminForTest(&slog.LevelVar{}, slog.New(slog.DiscardHandler), probes...)
 
 	for _, tt := range []struct {
@@ -239,10 +247,12 @@ func TestAppProbes(t *testing.T) {
 			r.Header.Set("Authorization", "Bearer canary")
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, r) // also where the app would go on, or not begin, for as long as it is asked
-			if w.Code != tt.status || !strings.HasPrefix(w.Body.String(), tt.body) || (tt.method != "HEAD" && w.Body.Len() > 1100) {
+			if w.Code != tt.status || !strings.HasPrefix(w.Body.String(), tt.body) ||
+				(tt.method != "HEAD" && w.Body.Len() > 1100) {
 				t.Errorf("%d %q", w.Code, w.Body)
 			}
-			if dump := fmt.Sprint(w.Header()); strings.Contains(dump, "canary") || w.Header().Get("Content-Type") == "text/html" {
+			if dump := fmt.Sprint(w.Header()); strings.Contains(dump, "canary") ||
+				w.Header().Get("Content-Type") == "text/html" {
 				t.Errorf("headers of the app came out: %s", dump)
 			}
 			if tt.status == 405 || tt.status == 404 {
@@ -253,7 +263,8 @@ func TestAppProbes(t *testing.T) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if seen != nil && (len(seen.Header) != 1 && !(len(seen.Header) == 2 && seen.Header.Get("Connection") == "close") || seen.URL.RawQuery != "" || seen.Method != "GET") {
+			if seen != nil && (len(seen.Header) != 1 && !(len(seen.Header) == 2 &&
+				seen.Header.Get("Connection") == "close") || seen.URL.RawQuery != "" || seen.Method != "GET") {
 				t.Errorf("the app was asked %s %s with %v", seen.Method, seen.URL, seen.Header)
 			}
 		})

@@ -31,8 +31,9 @@ func followForTest(t *testing.T, f *testenv.TLSFiles) (*Certificate, *bytes.Buff
 	cfg, faults := config.Parse("c.yaml", []byte("version: 1\npublic_url: https://app.example.com\n"+
 		"listen: {https: {address: \":0\", cert: \"file:"+f.Path("tls.crt")+"\", key: \"file:"+f.Path("tls.key")+"\"}, admin: \"\"}\n"+
 		"session: {keys: [\"literal:"+session.NewKey(time.Unix(1.7e9, 0)).Text()+"\"]}\n"+
-		"providers: [{id: a, type: oidc, issuer: \"https://idp.example\", client_id: a, client_secret: \"literal:0123456789abcdef\"}]\n"+
-		"routes: [{name: app, path: /, upstream: \"http://127.0.0.1:1\", allow: authenticated}]\n"))
+		"providers: [{id: a, type: oidc, issuer: \"https://idp.example\", client_id: a, client_secret: "+
+		"\"literal:0123456789abcdef\"}]\nroutes: [{name: app, path: /, upstream: \"http://127.0.0.1:1\", allow: "+
+		"authenticated}]\n"))
 	if len(faults) > 0 {
 		t.Fatal(faults)
 	}
@@ -56,7 +57,8 @@ func followForTest(t *testing.T, f *testenv.TLSFiles) (*Certificate, *bytes.Buff
 // that is served and what is logged follow, and nothing is logged twice.
 func TestTheCertificateFollowsItsFiles(t *testing.T) {
 	day := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	a, b, c := testenv.NewKeyPair(t, "a", day), testenv.NewKeyPair(t, "b", day.AddDate(0, 0, 1)), testenv.NewKeyPair(t, "c", day.AddDate(0, 0, 2))
+	a, b, c := testenv.NewKeyPair(t, "a", day), testenv.NewKeyPair(t, "b", day.AddDate(0, 0, 1)),
+		testenv.NewKeyPair(t, "c", day.AddDate(0, 0, 2))
 	f := &testenv.TLSFiles{T: t, Dir: t.TempDir()}
 	f.Swap(a)
 	cert, log := followForTest(t, f)
@@ -71,16 +73,23 @@ func TestTheCertificateFollowsItsFiles(t *testing.T) {
 		{"nothing has changed", func() {}, "a", ""},
 		{"Kubernetes swaps links", func() { f.Swap(b) }, "b", taken + "2030-01-02T00:00:00.000Z"},
 		{"the same content again", func() { f.Swap(b) }, "b", ""},
-		{"the certificate is new, its key not yet", func() { f.Write("tls.crt", c.Cert, 0o600) }, "b", kept + `tls: private key does not match public key" not_after=2030-01-02T00:00:00.000Z`},
+		{"the certificate is new, its key not yet", func() { f.Write("tls.crt", c.Cert, 0o600) }, "b",
+			kept + `tls: private key does not match public key" not_after=2030-01-02T00:00:00.000Z`},
 		{"still", func() {}, "b", ""},
 		{"now the key too", func() { f.Write("tls.key", c.Key, 0o600) }, "c", taken + "2030-01-03T00:00:00.000Z"},
-		{"half a certificate", func() { f.Write("tls.crt", a.Cert[:len(a.Cert)/2], 0o600) }, "c", kept + "tls: failed to find any PEM data in certificate input"},
+		{"half a certificate", func() { f.Write("tls.crt", a.Cert[:len(a.Cert)/2], 0o600) }, "c",
+			kept + "tls: failed to find any PEM data in certificate input"},
 		{"empty", func() { f.Write("tls.crt", "", 0o600) }, "c", kept + "file " + f.Path("tls.crt") + " is empty"},
-		{"gone", func() { f.Must(os.Remove(f.Path("tls.crt"))) }, "c", kept + "file " + f.Path("tls.crt") + " does not exist"},
+		{"gone", func() { f.Must(os.Remove(f.Path("tls.crt"))) }, "c",
+			kept + "file " + f.Path("tls.crt") + " does not exist"},
 		{"gone still", func() {}, "c", ""},
 		{"the old one is back", func() { f.Write("tls.crt", c.Cert, 0o600) }, "c", taken},
 		// security: what is refused at the start is refused later.
-		{"a key that everybody can read", func() { f.Write("tls.crt", a.Cert, 0o600); f.Write("tls.key", a.Key, 0o644) }, "c", kept + "everybody on this machine can read file"},
+		{"a key that everybody can read", func() {
+			f.Write("tls.crt", a.Cert, 0o600)
+			f.Write("tls.key", a.Key,
+				0o644)
+		}, "c", kept + "everybody on this machine can read file"},
 		{"mended", func() { f.Must(os.Chmod(f.Path("tls.key"), 0o600)) }, "a", taken + "2030-01-01T00:00:00.000Z"},
 	} {
 		log.Reset()
@@ -90,7 +99,8 @@ func TestTheCertificateFollowsItsFiles(t *testing.T) {
 		if err != nil || got.Leaf.Subject.CommonName != step.serves {
 			t.Errorf("%s: it serves %v, %v; want %s", step.name, got.Leaf.Subject, err, step.serves)
 		}
-		if lines := strings.Count(log.String(), "\n"); !strings.Contains(log.String(), step.says) || (lines > 0) != (step.says != "") || lines > 1 {
+		if lines := strings.Count(log.String(), "\n"); !strings.Contains(log.String(), step.says) ||
+			(lines > 0) != (step.says != "") || lines > 1 {
 			t.Errorf("%s: it says %q, want %q", step.name, log, step.says)
 		}
 		for _, secret := range []string{a.Key, b.Key, c.Key} {
@@ -114,7 +124,10 @@ func TestANewCertificateIsServedWithoutARestart(t *testing.T) {
 	go func() { cert.Watch(ctx, time.Millisecond); close(watched) }()
 
 	l := listenForTest(t)
-	srv := NewPublicHTTP(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }), usualLimits, cert.log)
+	srv := NewPublicHTTP(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_,
+			_ = io.WriteString(w, "ok")
+	}), usualLimits, cert.log)
 	defer srv.Close()
 	go func() { _ = srv.Serve(tls.NewListener(l, cert.Config())) }()
 	served := func() string {
@@ -128,7 +141,8 @@ func TestANewCertificateIsServedWithoutARestart(t *testing.T) {
 	notAfter := time.Now().Add(2 * time.Hour).Truncate(time.Second)
 	f.Swap(testenv.NewKeyPair(t, "new.example", notAfter))
 	testenv.Eventually(t, "the new certificate", func() bool { return served() == "new.example" })
-	if _, err := exchange(before, bufio.NewReader(before), "", ""); err != nil && !strings.Contains(err.Error(), "answer") {
+	if _, err := exchange(before, bufio.NewReader(before), "", ""); err != nil &&
+		!strings.Contains(err.Error(), "answer") {
 		t.Errorf("a connection from before: %v", err)
 	}
 	if got, want := scrape(t, reg), "sallyport_tls_certificate_not_after_seconds "+sample(notAfter.Unix()); !strings.Contains(got, want) {
@@ -148,7 +162,8 @@ func TestOnlyAuthenticatedEncryptionIsOffered(t *testing.T) {
 	defer srv.Close()
 	go func() { _ = srv.Serve(tls.NewListener(l, c.Config())) }()
 	agreed := func(version uint16, suites ...uint16) bool {
-		conn, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version, CipherSuites: suites})
+		conn, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{InsecureSkipVerify: true, MinVersion: version,
+			MaxVersion: version, CipherSuites: suites})
 		if err == nil {
 			_ = conn.Close()
 		}
@@ -159,7 +174,8 @@ func TestOnlyAuthenticatedEncryptionIsOffered(t *testing.T) {
 		if !slices.Contains(suite.SupportedVersions, tls.VersionTLS12) {
 			continue
 		}
-		want := strings.Contains(suite.Name, "_ECDHE_ECDSA_") && (strings.Contains(suite.Name, "GCM") || strings.Contains(suite.Name, "POLY1305"))
+		want := strings.Contains(suite.Name, "_ECDHE_ECDSA_") &&
+			(strings.Contains(suite.Name, "GCM") || strings.Contains(suite.Name, "POLY1305"))
 		if want {
 			authenticated++
 		}
@@ -168,7 +184,8 @@ func TestOnlyAuthenticatedEncryptionIsOffered(t *testing.T) {
 		}
 	}
 	if authenticated != 3 || !agreed(tls.VersionTLS13) || agreed(tls.VersionTLS11) || agreed(tls.VersionTLS10) {
-		t.Errorf("%d authenticated suites; TLS 1.3: %v, 1.1: %v, 1.0: %v", authenticated, agreed(tls.VersionTLS13), agreed(tls.VersionTLS11), agreed(tls.VersionTLS10))
+		t.Errorf("%d authenticated suites; TLS 1.3: %v, 1.1: %v, 1.0: %v", authenticated, agreed(tls.VersionTLS13),
+			agreed(tls.VersionTLS11), agreed(tls.VersionTLS10))
 	}
 }
 

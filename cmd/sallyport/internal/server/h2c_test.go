@@ -40,8 +40,8 @@ func TestHTTP2WithoutTLSOnlyWhereAsked(t *testing.T) {
 func TestP20_115_UpgradeToH2CIsNeverHonoured(t *testing.T) {
 	for _, h2c := range []bool{true, false} {
 		c := open(t, dialPlain, serveForTest(t, &echo{}, h2c))
-		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"+
-			"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n"); err != nil {
+		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: "+
+			"h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
 		res, err := http.ReadResponse(bufio.NewReader(c), nil)

@@ -209,7 +209,8 @@ func TestHTTP2OverTLSIsServedAsItsClientSpeaksIt(t *testing.T) {
 	seen := make(chan *http.Request, 1)
 	l, log := listenForTest(t), slog.New(slog.DiscardHandler)
 	front := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r })
-	s := &Server{Listeners: []*Listener{{on: l, HTTP: NewPublicHTTP(front, usualLimits, log)}}, StopTimeout: 5 * time.Second, Log: log, Ready: &atomic.Bool{}}
+	s := &Server{Listeners: []*Listener{{on: l, HTTP: NewPublicHTTP(front, usualLimits, log)}},
+		StopTimeout: 5 * time.Second, Log: log, Ready: &atomic.Bool{}}
 	c := &Certificate{}
 	c.current.Store(testenv.NewKeyPair(t, "a", time.Now().Add(time.Hour)).TLS(t))
 	s.Listeners[0].HTTP.TLSConfig = c.Config()

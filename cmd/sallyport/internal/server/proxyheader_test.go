@@ -42,9 +42,13 @@ func withChecksum(off uint32) string {
 }
 
 // runProxied serves whoever asks their own address, behind proxies.
-func runProxied(t *testing.T, proxies []netip.Prefix, pair *tls.Certificate) (address string, stop func(), stopped chan error) {
+func runProxied(t *testing.T, proxies []netip.Prefix, pair *tls.Certificate) (address string, stop func(),
+	stopped chan error) {
 	t.Helper()
-	app := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto+" "+r.RemoteAddr) })
+	app := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_,
+			_ = io.WriteString(w, r.Proto+" "+r.RemoteAddr)
+	})
 	l, log := listenForTest(t), slog.New(slog.DiscardHandler)
 	on := &Listener{on: l, Proxies: proxies, HTTP: NewPublicHTTP(app, limitsWith(pair == nil), log)}
 	if pair != nil {
@@ -82,13 +86,15 @@ func TestP04_ProxyHeadersFromListedPeersNameTheClient(t *testing.T) {
 	const own, named, closed = "HTTP/1.1 127.0.0.1:", "HTTP/1.1 192.0.2.7:12345", ""
 	address, _, _ := runProxied(t, loopback(), nil)
 	for name, tt := range map[string]struct{ header, want string }{
-		"version 1":                    {line4, named},
-		"version 1, IPv6":              {"PROXY TCP6 2001:db8::7 2001:db8::1 12345 443\r\n", "HTTP/1.1 [2001:db8::7]:12345"},
+		"version 1": {line4, named},
+		"version 1, IPv6": {"PROXY TCP6 2001:db8::7 2001:db8::1 12345 443\r\n", "HTTP/1.1 " +
+			"[2001:db8::7]:12345"},
 		"version 1, IPv4 in IPv6":      {"PROXY TCP6 ::ffff:192.0.2.7 ::1 12345 443\r\n", named},
 		"version 1, UNKNOWN":           {"PROXY UNKNOWN\r\n", own},
 		"version 1, UNKNOWN with more": {"PROXY UNKNOWN 2001:db8::7 ::1 1 2\r\n", own},
 		"version 2":                    {header2(0x21, 0x11, addresses4), named},
-		"version 2, IPv6": {header2(0x21, 0x21, string(netip.MustParseAddr("2001:db8::7").AsSlice())+strings.Repeat("\x00", 16)+"\x30\x39\x01\xbb"),
+		"version 2, IPv6": {header2(0x21, 0x21,
+			string(netip.MustParseAddr("2001:db8::7").AsSlice())+strings.Repeat("\x00", 16)+"\x30\x39\x01\xbb"),
 			"HTTP/1.1 [2001:db8::7]:12345"},
 		"version 2, LOCAL":              {header2(0x20, 0x00, ""), own},
 		"version 2, LOCAL with address": {header2(0x20, 0x11, addresses4), own},
@@ -96,29 +102,32 @@ func TestP04_ProxyHeadersFromListedPeersNameTheClient(t *testing.T) {
 		"version 2, Unix socket":        {header2(0x21, 0x31, strings.Repeat("\x00", 216)), own},
 		"version 2, checksum":           {withChecksum(0), named},
 		"version 2, other TLVs":         {header2(0x21, 0x11, addresses4+"\x04\x00\x01x\xea\x00\x00"), named},
-		"version 2, 4 KiB":              {header2(0x21, 0x11, addresses4+"\x04\x0f\xe1"+strings.Repeat("x", 4096-16-12-3)), named},
+		"version 2, 4 KiB": {header2(0x21, 0x11,
+			addresses4+"\x04\x0f\xe1"+strings.Repeat("x", 4096-16-12-3)), named},
 
-		"none":                         {"", closed},
-		"version 1, an address less":   {"PROXY TCP4 192.0.2.7 12345 443\r\n", closed},
-		"version 1, a name":            {"PROXY TCP4 localhost 10.0.0.1 1 2\r\n", closed},
-		"version 1, a port too high":   {"PROXY TCP4 192.0.2.7 10.0.0.1 70000 443\r\n", closed},
-		"version 1, no end":            {"PROXY TCP4 " + strings.Repeat("1", 200), closed},
-		"version 1, without CR":        {"PROXY TCP4 192.0.2.7 10.0.0.1 12345 443\n", closed},
-		"version 2, wrong checksum":    {withChecksum(1), closed},
-		"version 2, half a TLV":        {header2(0x21, 0x11, addresses4+"\x04\x00\x09x"), closed},
-		"version 2, half an address":   {header2(0x21, 0x11, addresses4[:8]), closed},
-		"version 2, datagrams":         {header2(0x21, 0x12, addresses4), closed},
-		"version 2, another command":   {header2(0x22, 0x11, addresses4), closed},
-		"version 2, another family":    {header2(0x21, 0x41, addresses4), closed},
-		"version 2, 64 KiB announced":  {string(proxyproto.SIGV2) + "\x21\x11\xff\xff" + addresses4, closed},
-		"version 2, one byte too long": {header2(0x21, 0x11, addresses4+"\x04\x0f\xe2"+strings.Repeat("x", 4097-16-12-3)), closed},
+		"none":                        {"", closed},
+		"version 1, an address less":  {"PROXY TCP4 192.0.2.7 12345 443\r\n", closed},
+		"version 1, a name":           {"PROXY TCP4 localhost 10.0.0.1 1 2\r\n", closed},
+		"version 1, a port too high":  {"PROXY TCP4 192.0.2.7 10.0.0.1 70000 443\r\n", closed},
+		"version 1, no end":           {"PROXY TCP4 " + strings.Repeat("1", 200), closed},
+		"version 1, without CR":       {"PROXY TCP4 192.0.2.7 10.0.0.1 12345 443\n", closed},
+		"version 2, wrong checksum":   {withChecksum(1), closed},
+		"version 2, half a TLV":       {header2(0x21, 0x11, addresses4+"\x04\x00\x09x"), closed},
+		"version 2, half an address":  {header2(0x21, 0x11, addresses4[:8]), closed},
+		"version 2, datagrams":        {header2(0x21, 0x12, addresses4), closed},
+		"version 2, another command":  {header2(0x22, 0x11, addresses4), closed},
+		"version 2, another family":   {header2(0x21, 0x41, addresses4), closed},
+		"version 2, 64 KiB announced": {string(proxyproto.SIGV2) + "\x21\x11\xff\xff" + addresses4, closed},
+		"version 2, one byte too long": {header2(0x21, 0x11,
+			addresses4+"\x04\x0f\xe2"+strings.Repeat("x", 4097-16-12-3)), closed},
 	} {
 		got := answerTo(t, address, tt.header+question)
 		if tt.want == closed && got != "" || !strings.Contains(got, tt.want) {
 			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
 	}
-	for name, header := range map[string]string{"two headers": line4 + line4, "both versions": header2(0x21, 0x11, addresses4) + line4} {
+	for name, header := range map[string]string{"two headers": line4 + line4,
+		"both versions": header2(0x21, 0x11, addresses4) + line4} {
 		if got := answerTo(t, address, header+question); !strings.HasPrefix(got, "HTTP/1.1 400 ") {
 			t.Errorf("%s: %q", name, got)
 		}
@@ -137,7 +146,8 @@ func TestP04_AProxyHeaderOfAStrangerNamesNobody(t *testing.T) {
 	for _, proxies := range [][]netip.Prefix{nil, {netip.MustParsePrefix("10.0.0.0/8")}} {
 		plain, _, _ := runProxied(t, proxies, nil)
 		secure, _, _ := runProxied(t, proxies, pair)
-		for _, header := range []string{line4, "PROXY UNKNOWN\r\n", header2(0x21, 0x11, addresses4), header2(0x20, 0, "")} {
+		for _, header := range []string{line4, "PROXY UNKNOWN\r\n", header2(0x21, 0x11, addresses4),
+			header2(0x20, 0, "")} {
 			if got := answerTo(t, plain, header+question); !strings.HasPrefix(got, "HTTP/1.1 400 ") {
 				t.Errorf("%q: %q", header, got)
 			}
@@ -170,7 +180,8 @@ func TestAProxyHeaderComesBeforeTLSAndHTTP2(t *testing.T) {
 			protocols.SetHTTP1(tt.http1)
 			protocols.SetHTTP2(!tt.http1 && tt.pair != nil)
 			protocols.SetUnencryptedHTTP2(!tt.http1 && tt.pair == nil)
-			client := &http.Client{Transport: &http.Transport{Protocols: protocols, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+			client := &http.Client{Transport: &http.Transport{Protocols: protocols,
+				TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 				DialContext: func(context.Context, string, string) (net.Conn, error) {
 					c, err := net.Dial("tcp", address)
 					if err == nil {
@@ -250,7 +261,8 @@ func TestP17_AProxyHeaderHasALimitInTime(t *testing.T) {
 // FuzzProxyHeader: whatever a peer sends, no more is taken than a header's bytes, and
 // what is accepted is an address or none.
 func FuzzProxyHeader(f *testing.F) {
-	for _, seed := range []string{line4, "PROXY UNKNOWN\r\n", header2(0x21, 0x11, addresses4), withChecksum(0), withChecksum(1),
+	for _, seed := range []string{line4, "PROXY UNKNOWN\r\n", header2(0x21, 0x11, addresses4), withChecksum(0),
+		withChecksum(1),
 		header2(0x20, 0, ""), header2(0x21, 0x31, strings.Repeat("a", 216)), header2(0x21, 0, "\x04\x00\x00")} {
 		f.Add([]byte(seed + question))
 	}

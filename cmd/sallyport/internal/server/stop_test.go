@@ -223,7 +223,8 @@ func exchange(c net.Conn, in *bufio.Reader, text, header string) (last bool, err
 
 func http2Client(overTLS bool) func(string) func(string) error {
 	return func(address string) func(string) error {
-		transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, Protocols: &http.Protocols{}}
+		transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+			Protocols: &http.Protocols{}}
 		transport.Protocols.SetHTTP2(overTLS)
 		transport.Protocols.SetUnencryptedHTTP2(!overTLS)
 		scheme := map[bool]string{true: "https://", false: "http://"}[overTLS]

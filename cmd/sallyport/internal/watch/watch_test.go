@@ -145,7 +145,8 @@ func TestFilesThatNeverRestAreTold(t *testing.T) {
 
 func TestADigestOpensNoPipe(t *testing.T) {
 	dir := t.TempDir()
-	for name, path := range map[string]string{"missing": filepath.Join(dir, "none"), "device": os.DevNull, "directory": dir} {
+	for name, path := range map[string]string{"missing": filepath.Join(dir, "none"), "device": os.DevNull,
+		"directory": dir} {
 		if first, second := Of(path), Of(path); first != second {
 			t.Errorf("%s: two digests differ", name)
 		}

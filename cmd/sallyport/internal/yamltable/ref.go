@@ -349,7 +349,8 @@ func (w *Walker) noReference(at Place, want, v string, forms []string, secret bo
 	switch meant := MeantReference(v); {
 	case strings.HasPrefix(v, FormDir+":/"):
 		w.Fault(at, "%s", oneValue)
-	case meant != "" && slices.ContainsFunc(forms, func(form string) bool { return strings.HasPrefix(meant, form+":") }):
+	case meant != "" && slices.ContainsFunc(forms,
+		func(form string) bool { return strings.HasPrefix(meant, form+":") }):
 		w.Suggest(at, meant, "must be %s", want)
 	case secret:
 		w.Fault(at, "must be %s; the secret itself does not belong here", want)
@@ -378,8 +379,9 @@ func MeantReference(v string) string {
 func ValueOrRef[T any](want, pattern string, parse func(string) (T, error)) Shape[T] {
 	forms := []string{FormEnv, FormFile}
 	return Shape[T]{
-		Want:   want,
-		Schema: Schema{"type": "string", "anyOf": []any{Schema{"pattern": refPattern(forms)}, Schema{"pattern": pattern}}},
+		Want: want,
+		Schema: Schema{"type": "string", "anyOf": []any{Schema{"pattern": refPattern(forms)},
+			Schema{"pattern": pattern}}},
 		Read: func(w *Walker, at Place, into *T) {
 			v, ok := w.Text(at, want, false)
 			if !ok {
@@ -411,8 +413,9 @@ const oneValue = "dir: stands for several values, one for each file, and one is 
 func ValueOrSecret(want, pattern string, judge func(v string, here bool) error) Shape[Ref] {
 	forms := []string{FormEnv, FormFile}
 	return Shape[Ref]{
-		Want:   want,
-		Schema: Schema{"type": "string", "anyOf": []any{Schema{"pattern": refPattern(forms)}, Schema{"pattern": pattern}}},
+		Want: want,
+		Schema: Schema{"type": "string", "anyOf": []any{Schema{"pattern": refPattern(forms)},
+			Schema{"pattern": pattern}}},
 		Read: func(w *Walker, at Place, into *Ref) {
 			v, ok := w.Text(at, want, false)
 			if !ok {
