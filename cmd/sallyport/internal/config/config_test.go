@@ -452,21 +452,24 @@ func TestSchemaAcceptsWhatIsGood(t *testing.T) {
 // it misses is listed here, so that nothing else can slip out of it.
 func TestSchemaRefusesWhatIsBad(t *testing.T) {
 	beyond := map[string]bool{}
-	for _, name := range strings.Fields(`
-		organization-provider-unknown organization-label organization-host-without organization-host-plain organization-folded-in-rule
-		organization-flat-groups organization-flat-groups-of-provider organization-flat-groups-needless organization-flat-groups-alone
-		anchor tag merge-key key-is-number blank-at-end two-lines control-character
-		duration-out-of-bounds size-out-of-bounds public-url-http public-url-port issuer-http session-idle-longer session-idle-short
-		provider-id-twice provider-vouches-for-all client-secret-missing client-secret-of-public-client client-id-dir client-id-env-name
-		scopes-without-openid route-name-twice upstream-host-missing host-plain host-wildcard-plain limits-url-hosts
-		header-join-of-one url-longer-than-header
-		listen-h2c-beside-https proxy-protocol-host-bits trusted-proxies-host-bits trusted-proxies-everybody trusted-proxies-mapped
-		upstream-unix-slashes upstream-unix-long upstream-unix-password upstream-host-port upstream-host-ipv6
-		upstream-ca-of-http upstream-server-name-of-unix upstream-server-name-address upstream-timeout-connect
-		max-body-zero websocket-origin-http
-		client-assertion-missing client-assertion-needless client-key-missing client-key-beside-secret provider-ca-of-http provider-logout-twice provider-logout-token provider-issuer-missing hosted-domains-of-oidc endpoint-http pagerduty-userinfo quirks-prove-nothing quirks-of-vendor endpoints-without-keys tenant-missing tenant-of-oidc allowed-tenants-of-one microsoft-userinfo
-		bearer-provider-unknown bearer-audience-of-sign-in bearer-audience-trusted bearer-of-google bearer-without-keys
-		store-ca-of-sqlite store-ca-unverified store-database-as-file store-password store-password-parameter store-sslmode-prefer revocation-without-store revocation-short`) {
+	for _, name := range strings.Fields(`organization-provider-unknown organization-label organization-host-without organization-host-plain
+		organization-folded-in-rule organization-flat-groups organization-flat-groups-of-provider
+		organization-flat-groups-needless organization-flat-groups-alone anchor tag merge-key key-is-number
+		blank-at-end two-lines control-character duration-out-of-bounds size-out-of-bounds public-url-http
+		public-url-port issuer-http session-idle-longer session-idle-short provider-id-twice provider-vouches-for-all
+		client-secret-missing client-secret-of-public-client client-id-dir client-id-env-name scopes-without-openid
+		route-name-twice upstream-host-missing host-plain host-wildcard-plain limits-url-hosts header-join-of-one
+		url-longer-than-header listen-h2c-beside-https proxy-protocol-host-bits trusted-proxies-host-bits
+		trusted-proxies-everybody trusted-proxies-mapped upstream-unix-slashes upstream-unix-long
+		upstream-unix-password upstream-host-port upstream-host-ipv6 upstream-ca-of-http upstream-server-name-of-unix
+		upstream-server-name-address upstream-timeout-connect max-body-zero websocket-origin-http
+		client-assertion-missing client-assertion-needless client-key-missing client-key-beside-secret
+		provider-ca-of-http provider-logout-twice provider-logout-token provider-issuer-missing hosted-domains-of-oidc
+		endpoint-http pagerduty-userinfo quirks-prove-nothing quirks-of-vendor endpoints-without-keys tenant-missing
+		tenant-of-oidc allowed-tenants-of-one microsoft-userinfo bearer-provider-unknown bearer-audience-of-sign-in
+		bearer-audience-trusted bearer-of-google bearer-without-keys store-ca-of-sqlite store-ca-unverified
+		store-database-as-file store-password store-password-parameter store-sslmode-prefer revocation-without-store
+		revocation-short`) {
 		beyond[name] = true
 	}
 	schema := ownSchema(t)

@@ -95,9 +95,9 @@ func address() yamltable.Shape[string] {
 // vendors are names of providers that people write for a type.
 var vendors = map[string]string{
 	"keycloak": "oidc", "keycloak-oidc": "oidc", "okta": "oidc", "auth0": "oidc", "authentik": "oidc",
-	"authelia": "oidc", "dex": "oidc", "zitadel": "oidc", "cognito": "oidc", "adfs": "oidc", "gitlab": "oidc", "openid": "oidc",
-	"openid-connect": "oidc", "azure": "microsoft", "azuread": "microsoft", "entra": "microsoft",
-	"entra-id": "microsoft",
+	"authelia": "oidc", "dex": "oidc", "zitadel": "oidc", "cognito": "oidc", "adfs": "oidc", "gitlab": "oidc",
+	"openid": "oidc", "openid-connect": "oidc", "azure": "microsoft", "azuread": "microsoft",
+	"entra": "microsoft", "entra-id": "microsoft",
 }
 
 func providerType() yamltable.Shape[string] {
