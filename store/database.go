@@ -323,7 +323,8 @@ func (s *Store) put(ctx context.Context, tx *sql.Tx, r session.Record) (news, kn
 		whose = r.Whose[:]
 	}
 	var seq int64
-	err = tx.QueryRowContext(ctx, `insert into sallyport_ended (kind, key, whose, below, before_ms, until_ms, created_ms)
+	err = tx.QueryRowContext(ctx, `
+		insert into sallyport_ended (kind, key, whose, below, before_ms, until_ms, created_ms)
 		values ($1, $2, $3, $4, $5, $6, $7) returning seq`,
 		int64(r.Kind), r.Key[:], whose, int64(r.Below), r.Before, r.Until, s.Now().UnixMilli()).Scan(&seq)
 	if err == nil && s.d.Announce != nil {

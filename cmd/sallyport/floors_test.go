@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 const module = "github.com/sallyport-proxy/sallyport/"
@@ -54,7 +55,10 @@ func listPackages(t *testing.T) map[string]goPackage {
 
 // touchSources opens every Go file: the go command caches a test's result until
 // a file that the test opened changes, and does not see what `go list` reads.
-func touchSources(t *testing.T) {
+func touchSources(t *testing.T) { eachSource(t, func(string, string) {}) }
+
+// eachSource shows every Go file of the repository and what is in it.
+func eachSource(t *testing.T, show func(path, text string)) {
 	t.Helper()
 	root := os.DirFS("../..")
 	err := fs.WalkDir(root, ".", func(path string, d fs.DirEntry, err error) error {
@@ -64,12 +68,30 @@ func touchSources(t *testing.T) {
 		if err != nil || !strings.HasSuffix(path, ".go") {
 			return err
 		}
-		_, err = fs.ReadFile(root, path)
+		text, err := fs.ReadFile(root, path)
+		show(path, string(text))
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestLinesAreNotTooLong: two files stand beside each other on a screen where a line has
+// 120 columns and a tab has four. A line with a struct tag cannot be broken; lines of tests
+// may be as long as the text that they quote.
+func TestLinesAreNotTooLong(t *testing.T) {
+	eachSource(t, func(path, text string) {
+		if strings.HasSuffix(path, "_test.go") {
+			return
+		}
+		for i, line := range strings.Split(text, "\n") {
+			columns := utf8.RuneCountInString(line) + 3*strings.Count(line, "\t")
+			if columns > 120 && !strings.Contains(line, "`json:\"") {
+				t.Errorf("%s:%d has %d columns", path, i+1, columns)
+			}
+		}
+	})
 }
 
 // floor is where each room is. An arrow may only point down, so neighbours on a

@@ -452,7 +452,8 @@ func TestSchemaAcceptsWhatIsGood(t *testing.T) {
 // it misses is listed here, so that nothing else can slip out of it.
 func TestSchemaRefusesWhatIsBad(t *testing.T) {
 	beyond := map[string]bool{}
-	for _, name := range strings.Fields(`organization-provider-unknown organization-label organization-host-without organization-host-plain
+	for _, name := range strings.Fields(`organization-provider-unknown
+		organization-label organization-host-without organization-host-plain
 		organization-folded-in-rule organization-flat-groups organization-flat-groups-of-provider
 		organization-flat-groups-needless organization-flat-groups-alone anchor tag merge-key key-is-number
 		blank-at-end two-lines control-character duration-out-of-bounds size-out-of-bounds public-url-http
