@@ -48,6 +48,7 @@ func (h *handOffs) endpoints(at *site) mounted {
 		{"account", away.account, nil},
 		{"organization", away.organization, nil},
 		{"session", (&sessionEndpoint{own: away.own, site: at, maxAge: h.maxAge}).serve, nil},
+		{"renew", (&renewEndpoint{own: away.own, handOffs: h}).serve, onlyGet},
 	}
 	for _, same := range [...]string{"jwks.json", pages.MarkPath, "logo"} {
 		if e, ok := h.own.whole[same]; ok {
@@ -90,12 +91,12 @@ func (h *handOffs) leave(
 // due reports whether the session of a page's request is to be handed over anew first.
 // Nothing but a page waits for that. A browser that did not keep what it was handed a
 // few times in a row goes on with what it has.
-func (h *handOffs) due(r *http.Request, ev *event, at *site, who *admission.Principal) bool {
-	if who == nil || who.Session == nil || r.Method != http.MethodGet || admission.KindOf(r) != admission.Navigation {
+func (h *handOffs) due(r *http.Request, ev *event, at *site, s *session.Session) bool {
+	if s == nil || r.Method != http.MethodGet || admission.KindOf(r) != admission.Navigation {
 		return false
 	}
 	key := h.browserAt(r, at)
-	if !h.sessions.HandOverDue(who.Session) {
+	if !h.sessions.HandOverDue(s) {
 		h.process.handOffs.sessionKept(key)
 		return false
 	}
@@ -103,8 +104,10 @@ func (h *handOffs) due(r *http.Request, ev *event, at *site, who *admission.Prin
 }
 
 // again has s handed over anew, and tells the public host that it was in use.
-func (h *handOffs) again(w http.ResponseWriter, r *http.Request, ev *event, at *site, s *session.Session) error {
-	want := session.Want{ReturnTo: at.returnHere(ev, r), Root: s.Root, Seen: s.Seen}
+func (h *handOffs) again(
+	w http.ResponseWriter, r *http.Request, at *site, s *session.Session, returnTo string,
+) error {
+	want := session.Want{ReturnTo: returnTo, Root: s.Root, Seen: s.Seen}
 	return h.leave(w, r, at, want, http.StatusFound, at.public.handOff)
 }
 
@@ -123,10 +126,10 @@ func hopHeaders(w http.ResponseWriter) {
 	w.Header().Set("Referrer-Policy", "no-referrer")
 }
 
-// onlyGet refuses to take a step of a hand-off with another method: what was sent
-// would be lost.
+// onlyGet refuses to lead on from a request with another method: what was sent would be
+// lost.
 func onlyGet(http.ResponseWriter, *http.Request, *event) error {
-	return &failure{Status: http.StatusMethodNotAllowed, Allow: "GET", Cause: errors.New("a hand-off is a GET")}
+	return &failure{Status: http.StatusMethodNotAllowed, Allow: "GET", Cause: errors.New("only GET leads on from here")}
 }
 
 // handOff is the path of the endpoint that answers a want.
@@ -210,8 +213,8 @@ func (e *handOffEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 	if err != nil {
 		return e.letSignIn(w, r, ev, want, here, q, err)
 	}
-	if provider, due := e.signIn.reauthDue(r, ev, &s); due { // it comes back here
-		return e.signIn.leaveForReauth(w, r, ev, provider, &s)
+	if provider, due := e.signIn.reauthDue(r, ev, &s, ev.facts.Target()); due { // it comes back here
+		return e.signIn.leaveForReauth(w, r, ev, provider, &s, ev.facts.Target())
 	}
 	return e.grant(w, want, here, s, renew)
 }

@@ -613,7 +613,7 @@ func TestTheEndpointsOfAnotherHost(t *testing.T) {
 	hits := len(s.app.Requests())
 	cookie := cookiesAt(b, wikiHost)
 	for path, want := range map[string]int{
-		"login": 303, "handoff": 400, "logout": 200, "session": 200, "jwks.json": 200, "mark.svg": 200, "account": 303,
+		"login": 303, "handoff": 400, "logout": 200, "session": 200, "renew": 303, "jwks.json": 200, "mark.svg": 200, "account": 303,
 		"organization":  303,
 		"callback/main": 404, "connect/x": 404, "backchannel-logout/main": 404, "nothing": 404, "": 404,
 	} {

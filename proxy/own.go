@@ -97,6 +97,7 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 		{"organization", organization.ask, organization.pick},
 		{"handoff", handOff.serve, onlyGet},
 		{"session", (&sessionEndpoint{own: own, site: p.site, maxAge: o.MaxAge}).serve, nil},
+		{"renew", (&renewEndpoint{own: own, handOffs: p.handOffs}).serve, onlyGet},
 		{"jwks.json", (&keysEndpoint{o.Assertions}).serve, nil},
 		{pages.MarkPath, (&picture{"image/svg+xml", mark}).serve, nil},
 	}

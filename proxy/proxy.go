@@ -259,18 +259,19 @@ func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 		return err
 	}
 	if who := answer.Principal; who != nil && who.Session != nil {
-		if provider, due := p.signIns.reauthDue(r, ev, who.Session); due {
+		here := ev.facts.Target()
+		if provider, due := p.signIns.reauthDue(r, ev, who.Session, here); due {
 			w.AnswerWithoutBody(r)
-			return p.signIns.leaveForReauth(w, r, ev, provider, who.Session)
+			return p.signIns.leaveForReauth(w, r, ev, provider, who.Session, here)
 		}
 	}
 	verdict := &answer.Verdict
 	at := p.siteOf(ev)
 	switch verdict.Outcome {
 	case authz.Forward:
-		if at.public != nil && p.handOffs.due(r, ev, at, answer.Principal) {
+		if who := answer.Principal; at.public != nil && who != nil && p.handOffs.due(r, ev, at, who.Session) {
 			w.AnswerWithoutBody(r)
-			return p.handOffs.again(w, r, ev, at, answer.Principal.Session)
+			return p.handOffs.again(w, r, at, who.Session, at.returnHere(ev, r))
 		}
 		return p.forward(w, r, ev, &answer)
 	case authz.Login:

@@ -33,8 +33,8 @@ type Reauthenticator interface {
 //
 // The browser goes there and comes back, so only what opens a page can wait for it, and
 // nothing that sends a form. A provider that may not answer would keep the person, so
-// nobody is sent there without a sign of life.
-func (b *signIns) reauthDue(r *http.Request, ev *event, s *session.Session) (Provider, bool) {
+// nobody is sent there without a sign of life. The browser comes back to returnTo.
+func (b *signIns) reauthDue(r *http.Request, ev *event, s *session.Session, returnTo string) (Provider, bool) {
 	if r.Method != http.MethodGet || ev.facts.Host != b.site.host || ev.dotted ||
 		admission.KindOf(r) != admission.Navigation || admission.InFrame(r) {
 		return Provider{}, false
@@ -48,21 +48,20 @@ func (b *signIns) reauthDue(r *http.Request, ev *event, s *session.Session) (Pro
 	if after <= 0 || !b.sessions.Due(s, after) {
 		return Provider{}, false
 	}
-	here := ev.facts.Target()
-	return provider, len(here) <= session.MaxReturnTo && b.site.returnTo(here) == here && discovered(provider) &&
-		asked.Answering(r.Context())
+	return provider, len(returnTo) <= session.MaxReturnTo && b.site.returnTo(returnTo) == returnTo &&
+		discovered(provider) && asked.Answering(r.Context())
 }
 
 // leaveForReauth sends the browser to the provider. That it was sent is in its cookie
 // before it leaves: a browser that does not come back goes on at its next request.
 func (b *signIns) leaveForReauth(w http.ResponseWriter, r *http.Request, ev *event, provider Provider,
-	s *session.Session) error {
+	s *session.Session, returnTo string) error {
 	if err := b.sessions.Leave(w, b.site.host, *s); err != nil {
 		return &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
 	ev.note = "the provider is asked again who this is"
 	return b.redirectToProvider(w, r, ev, provider, session.Flow{Purpose: purposeReauth, Provider: provider.ID,
-		ReturnTo: ev.facts.Target(), Detail: s.Root}, hintFor(&s.Identity))
+		ReturnTo: returnTo, Detail: s.Root}, hintFor(&s.Identity))
 }
 
 // hintFor is what tells the provider whom to look for among several people who are signed

@@ -35,8 +35,10 @@ var endpointMeans = map[string]string{
 		"on the account page",
 	"organization": "GET: the organizations to choose from; POST: chooses one",
 	"handoff":      "GET: a step of the hand-off that gives another host a session of its own",
-	"session":      "GET: whether there is a session, and until when, as JSON",
-	"jwks.json":    "GET: the public keys of the assertion, for apps",
+	"renew": "GET: renews the session of a page that another proxy serves, as opening a page does here, and leads " +
+		"back to `return_to`",
+	"session":   "GET: whether there is a session, and until when, as JSON",
+	"jwks.json": "GET: the public keys of the assertion, for apps",
 	"backchannel-logout/": "POST, with the provider's id behind it, where there is a store: where a provider says " +
 		"who signed out there. The back-channel logout URI to register",
 	"logo": "GET: the picture of `pages.logo`, if there is one",
