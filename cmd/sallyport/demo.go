@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"text/template"
 	"time"
@@ -30,8 +32,8 @@ func demoCommand(c *console) *cobra.Command {
 		Use:   "demo",
 		Short: "See it all: a pretend identity provider, an app, and Sallyport in front of it",
 		Long: "Run two pretend identity providers with seven people of four organizations, a small\n" +
-			"app that shows what it is told about them, and Sallyport in front of it. Everything\n" +
-			"is on this machine, with random keys that are gone when it stops.",
+			"app on two hosts that shows what it is told about them, and Sallyport in front of it.\n" +
+			"Everything is on this machine, with random keys and a store that are gone when it stops.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d := &demonstration{console: c, showConfig: showConfig, verbose: verbose}
@@ -58,6 +60,7 @@ public_url: {{.PublicURL}}
 listen: {http: "{{.Listen}}", admin: ""}
 session:
   keys: ["literal:{{.Key}}"]        # in a real file: file:/run/secrets/session-key
+store: "sqlite:{{.Store}}"          # who is signed in, and what has ended
 providers:
   - id: demo
     name: Demo SSO
@@ -91,9 +94,16 @@ routes:
     upstream: {{.App}}
     allow: [{orgs: ["ledger:larch"]}]
   - {name: public, path: /public, upstream: {{.App}}, public: true}
+{{- if .SecondHost}}
+  - {name: second, host: {{.SecondHost}}, path: /, upstream: {{.App}}, allow: authenticated}
+{{- end}}
 `
 
-type demoValues struct{ PublicURL, Listen, Key, Issuer, PartnerIssuer, Secret, LogLevel, App string }
+type demoValues struct {
+	PublicURL, Listen, Key, Issuer, PartnerIssuer, Secret, LogLevel, App string
+	Store                                                                string // a file
+	SecondHost, SecondURL                                                string // "" where there is none
+}
 
 func (d *demonstration) run(ctx context.Context, address string, chosen bool) error {
 	if err := loopbackOnly(address); err != nil {
@@ -127,9 +137,18 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 		PartnerIssuer: "http://" + partnerListener.Addr().String(),
 		Secret:        rand.Text(), LogLevel: "warn", App: "http://" + appListener.Addr().String(),
 	}
+	v.SecondHost, v.SecondURL = secondHost(address)
 	if d.verbose {
 		v.LogLevel = "info"
 	}
+	folder := os.TempDir()
+	if !d.showConfig {
+		if folder, err = os.MkdirTemp("", "sallyport-demo-"); err != nil {
+			return fmt.Errorf("make a folder for the store: %w", err)
+		}
+		defer os.RemoveAll(folder)
+	}
+	v.Store = filepath.Join(folder, "sallyport-demo.db")
 	var text strings.Builder
 	if err := template.Must(template.New("").Parse(demoConfig)).Execute(&text, v); err != nil {
 		return err
@@ -165,6 +184,9 @@ func (d *demonstration) serveOthers(ctx context.Context, v demoValues, provider,
 		o.ClientID, o.ClientSecret = "sallyport", v.Secret
 		o.RedirectURIs = []string{v.PublicURL + "/.sallyport/callback/" + o.id}
 		o.PostLogoutURIs = []string{v.PublicURL + "/.sallyport/logout"}
+		if v.SecondURL != "" {
+			o.LeadsTo = []string{v.SecondURL}
+		}
 		idp, err := demo.NewProvider(o.ProviderOptions)
 		if err != nil {
 			return err
@@ -172,7 +194,7 @@ func (d *demonstration) serveOthers(ctx context.Context, v demoValues, provider,
 		serveInBackground(ctx, idp, o.on)
 	}
 	demoApp, err := demo.NewApp(demo.AppOptions{
-		JWKSURL: v.PublicURL + "/.sallyport/jwks.json", Issuer: v.PublicURL})
+		JWKSURL: v.PublicURL + "/.sallyport/jwks.json", Issuer: v.PublicURL, Second: v.SecondURL})
 	if err != nil {
 		return err
 	}
@@ -203,11 +225,18 @@ Things to try:
   - Open %[1]s/admin as Jonas, then as Tomoko, and read why she is refused.
   - Sign in with Ledger & Co as Ines, who works for two organizations. She chooses one, and
     can switch when %[1]s/hospital refuses the other.
-  - See your own page, and sign out there: %[1]s/.sallyport/account
+  - See your own page: %[1]s/.sallyport/account
+    Sign in with another browser or a private window as the same person: the page lists both,
+    and ends the other one.
   - Ask as a program would:  curl -i %[1]s/api/me
-
-Press Ctrl-C to stop.
 `, v.PublicURL)
+	if v.SecondURL != "" {
+		fmt.Fprintf(w, `  - Open another host, which has a cookie of its own: you are signed in there without typing
+    anything, and signing out on either host signs out on both:
+        %[1]s/
+`, v.SecondURL)
+	}
+	fmt.Fprintln(w, "\nPress Ctrl-C to stop.")
 }
 
 // loopbackOnly refuses addresses that other machines can reach, because people sign in to
@@ -246,8 +275,19 @@ func freeAddress(ctx context.Context, address string, chosen bool) (free, note s
 	return l.Addr().String(), note, nil
 }
 
+// secondHost returns another name under which a browser opens address, and its URL. For
+// the IPv6 address there is none.
+func secondHost(address string) (host, url string) {
+	host, port, _ := net.SplitHostPort(address)
+	if host != "127.0.0.1" {
+		return "", ""
+	}
+	return host, "http://" + net.JoinHostPort(host, port)
+}
+
 // publicName returns the host and port under which a browser opens address. With
-// "localhost" the demo's cookies are not sent to the provider, which is at 127.0.0.1.
+// "localhost" the cookies of where people sign in are not sent to the provider, which is at
+// 127.0.0.1: cookies know hosts and no ports.
 func publicName(address string) string {
 	_, port, _ := net.SplitHostPort(address) // the address of a listener has a port
 	return net.JoinHostPort("localhost", port)

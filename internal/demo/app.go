@@ -18,12 +18,15 @@ import (
 type AppOptions struct {
 	JWKSURL string // such as http://127.0.0.1:4180/.sallyport/jwks.json
 	Issuer  string // the assertion's iss: Sallyport's public URL
+	Second  string // the origin of another host on which the app is; "": there is none
 	Now     func() time.Time
 }
 
 // app is the demo's app. It trusts the headers, as apps do, and shows them.
 type app struct {
 	templates *templates
+	first     string // the origin where people sign in
+	second    string // another one, or ""
 	keys      *assertionKeys
 	headers   map[identity.Claim]string // the name of each claim's header, of the preset "forwarded"
 }
@@ -41,7 +44,8 @@ func NewApp(o AppOptions) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("demo app: %w", err)
 	}
-	a := &app{templates: templates, keys: newAssertionKeys(o), headers: map[identity.Claim]string{}}
+	a := &app{templates: templates, first: o.Issuer, second: o.Second, keys: newAssertionKeys(o),
+		headers: map[identity.Claim]string{}}
 	fields, _ := identity.Preset(identity.PresetForwarded) // the preset exists
 	for _, f := range fields {
 		a.headers[f.Claim] = f.Header
@@ -95,12 +99,23 @@ func (a *app) page(r *http.Request) appPage {
 	p.Identity, p.Other = a.rows(r.Header)
 	p.Title, p.Sentence = words(r.URL.Path)
 	a.describe(&p, r.Header)
-	for _, l := range []link{
+	links := []link{
 		{Href: "/", Text: "Home"}, {Href: "/reports/2026?team=blue", Text: "A report"},
 		{Href: "/admin", Text: "Admin only"}, {Href: "/hospital", Text: "Larch Hospital only"},
 		{Href: "/public", Text: "Public"}, {Href: "/api/me", Text: "As JSON"},
 		{Href: "/.sallyport/account", Text: "Your account"},
-	} {
+	}
+	switch {
+	case a.onSecond(r):
+		p.Title, p.Sentence = "Second host", "This host has a cookie of its own. Who is signed in at "+
+			withoutScheme(a.first)+" came here without signing in again."
+		links = []link{{Href: "/", Text: "Home"}, {Href: "/reports/2026?team=blue", Text: "A report"},
+			{Href: "/api/me", Text: "As JSON"}, {Href: "/.sallyport/account", Text: "Your account"},
+			{Href: a.first + "/", Text: "First host"}}
+	case a.second != "":
+		links = append(links, link{Href: a.second + "/", Text: "Second host"})
+	}
+	for _, l := range links {
 		l.Here = l.Href == r.RequestURI
 		p.Links = append(p.Links, l)
 	}
@@ -109,6 +124,16 @@ func (a *app) page(r *http.Request) appPage {
 	p.Assertion = raw != ""
 	p.Unverified, p.Verified, p.Claims = why, why == "", claimRows(claims)
 	return p
+}
+
+// onSecond reports whether the browser asked the second host, by what Sallyport says.
+func (a *app) onSecond(r *http.Request) bool {
+	return a.second != "" && r.Header.Get("X-Forwarded-Host") == withoutScheme(a.second)
+}
+
+func withoutScheme(origin string) string {
+	_, host, _ := strings.Cut(origin, "://")
+	return host
 }
 
 // words returns the text of a page. Otherwise all pages are alike.

@@ -129,6 +129,27 @@ func TestAppSaysSoWhereNobodyIsNamed(t *testing.T) {
 	}
 }
 
+// The app is on two hosts, and its pages lead from each to the other.
+func TestAppLeadsToItsOtherHostAndBack(t *testing.T) {
+	app, err := NewApp(AppOptions{JWKSURL: "http://127.0.0.1:1/", Issuer: "http://localhost:4180",
+		Second: "http://127.0.0.1:4180"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(host string) string {
+		return show(t, app, "/", map[string]string{"X-Forwarded-User": "demo:mira", "X-Forwarded-Host": host}).Body.String()
+	}
+	first, second := at("localhost:4180"), at("127.0.0.1:4180")
+	if !strings.Contains(first, `<a href="http://127.0.0.1:4180/">Second host</a>`) {
+		t.Errorf("the first host: %s", first)
+	}
+	if !strings.Contains(second, `<a href="http://localhost:4180/">First host</a>`) ||
+		!strings.Contains(second, "Who is signed in at localhost:4180 came here without signing in again.") ||
+		strings.Contains(second, `href="/hospital"`) {
+		t.Errorf("the second host: %s", second)
+	}
+}
+
 func TestAppEscapesWhatItShows(t *testing.T) {
 	evil := `<script>alert(1)</script>`
 	page := show(t, newTestApp(t, "http://127.0.0.1:1/", nil), `/x?"><script>`, map[string]string{

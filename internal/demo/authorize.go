@@ -43,8 +43,9 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 		}
 		return p.signIn(w, r, req, hinted)
 	}
-	return p.templates.chooser(w, chooserPage{Client: p.opts.ClientID, Origin: originOf(req.redirectURI),
-		People: p.opts.People, Hinted: hinted.Key})
+	leadsTo := append([]string{originOf(req.redirectURI)}, p.opts.LeadsTo...)
+	return p.templates.chooser(w, chooserPage{Client: p.opts.ClientID, Origins: leadsTo, People: p.opts.People,
+		Hinted: hinted.Key})
 }
 
 // choose handles the form of that page. Its query is the authorization request, which is

@@ -50,6 +50,7 @@ type ProviderOptions struct {
 	ClientID, ClientSecret string
 	RedirectURIs           []string // compared byte for byte, RFC 9700 §4.1
 	PostLogoutURIs         []string // likewise
+	LeadsTo                []string // origins that the client sends browsers on to, beside those of RedirectURIs
 	People                 []Person // nil: People()
 	Kind                   string   // which provider it behaves like; "" is Standard
 	Now                    func() time.Time

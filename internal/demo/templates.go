@@ -66,19 +66,23 @@ func (t *templates) mark() http.Handler {
 }
 
 type chooserPage struct {
-	Client, Origin string // who asks, and where the answer goes
-	People         []Person
-	Hinted         string // key of the person the client expects
+	Client  string   // who asks
+	Origins []string // where the answer goes, and where that may lead
+	People  []Person
+	Hinted  string // key of the person the client expects
 }
 
 // chooser writes the page that asks who signs in. Chromium applies form-action to the
-// redirects that follow a POST, so it has the client's origin beside our own.
+// redirects that follow a POST, all of them, so it has the client's origins beside our own.
 func (t *templates) chooser(w http.ResponseWriter, p chooserPage) error {
-	target := p.Origin
-	if scheme, host, _ := strings.Cut(p.Origin, "://"); strings.HasPrefix(host, "[") {
-		target = scheme + ":" // CSP3 §2.3.1 has no way to write an IPv6 address
+	targets := "'self'"
+	for _, target := range p.Origins {
+		if scheme, host, _ := strings.Cut(target, "://"); strings.HasPrefix(host, "[") {
+			target = scheme + ":" // CSP3 §2.3.1 has no way to write an IPv6 address
+		}
+		targets += " " + target
 	}
-	return t.write(w, http.StatusOK, "chooser.html", p, "form-action 'self' "+target)
+	return t.write(w, http.StatusOK, "chooser.html", p, "form-action "+targets)
 }
 
 func (t *templates) message(w http.ResponseWriter, status int, title, text string) error {

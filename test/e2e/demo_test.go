@@ -123,6 +123,65 @@ func TestP01_WhoMayNotReadsWhyAndCanComeBackAsSomebodyElse(t *testing.T) {
 	b.says(v, "Hello, Jonas Lindqvist", "Only the people that the admin rule names get this far.")
 }
 
+// secondHost is the demo by its other name.
+func secondHost(demo *site) string { return strings.Replace(demo.url, "localhost", "127.0.0.1", 1) }
+
+// Who is signed in follows a link to another host and is signed in there too, without
+// typing anything. Signing out there signs out on both.
+func TestTheDemosSecondHostNeedsNoSecondSignIn(t *testing.T) {
+	t.Parallel()
+	demo := theDemo(t)
+	second := secondHost(demo)
+	b := newPerson(t)
+	b.signIn(demo.url+"/", "mira")
+	b.press("Second host")
+	v := b.at(second + "/")
+	b.says(v, "Hello, Mira Okafor", "Second host", "came here without signing in again", "demo:mira",
+		"Signed assertion verified")
+	b.saysNot(v, demo.cookie)
+	first, other := b.cookies(demo.url)[demo.cookie], b.cookies(second)[demo.cookie]
+	if first == nil || other == nil || first.Value == other.Value {
+		t.Errorf("the cookies of the two hosts: %+v, %+v", first, other)
+	}
+	b.press("First host")
+	b.says(b.at(demo.url+"/"), "Hello, Mira Okafor")
+	b.open(second + "/reports/2026?team=blue")
+	b.says(b.at(second+"/reports/2026?team=blue"), "You asked for GET /reports/2026?team=blue")
+	b.press("Sign out")
+	if v = b.heading("You are signed out"); !strings.HasPrefix(v.URL, demo.url) {
+		t.Errorf("signed out at %s", v.URL)
+	}
+	for _, host := range []string{demo.url, second} {
+		if b.cookies(host)[demo.cookie] != nil {
+			t.Errorf("the browser still has the cookie of %s", host)
+		}
+	}
+
+	fresh := newPerson(t) // who begins at the second host
+	fresh.says(fresh.signIn(second+"/reports/2026?team=blue", "jonas"), "Hello, Jonas Lindqvist")
+}
+
+// Somebody who is signed in twice sees both on the account page, and ends the other one.
+func TestInTheDemoOneEndsASessionOfAnotherBrowser(t *testing.T) {
+	t.Parallel()
+	demo := ownDemo(t) // in the shared one Mira may have more sessions
+	laptop, phone := newPerson(t), newPerson(t)
+	phone.signIn(demo.url+"/", "mira")
+	laptop.signIn(demo.url+"/.sallyport/account", "mira")
+	endButton := `ul.sessions li:not(:has(.this)) button`
+	laptop.until("the other session to be listed", func() bool {
+		laptop.open(demo.url + "/.sallyport/account")
+		laptop.heading("Your account")
+		return eval[int](laptop, "document.querySelectorAll(`"+endButton+"`).length") == 1
+	})
+	laptop.click(endButton)
+	laptop.sees("one session", func(v view) bool { return strings.Count(v.Text, "End this session") == 1 })
+	phone.open(demo.url + "/new")
+	phone.atProvider()
+	laptop.open(demo.url + "/")
+	laptop.says(laptop.at(demo.url+"/"), "Hello, Mira Okafor")
+}
+
 // Somebody who belongs to several organizations chooses one, reads why it does
 // not open a page, and is offered the one that does.
 func TestSomebodyOfTwoOrganizationsChoosesAndSwitches(t *testing.T) {

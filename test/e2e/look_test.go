@@ -22,6 +22,7 @@ func TestOwnPagesCanBeReadByEverybody(t *testing.T) {
 	for _, p := range []stop{
 		{"chooser", func(b *tab) { b.open(demo.url + "/"); b.atProvider() }},
 		{"app", signedIn("mira", demo.url+"/")},
+		{"app-second", signedIn("mira", secondHost(demo)+"/")},
 		{"app-public", func(b *tab) { b.open(demo.url + "/public"); b.heading("Hello") }},
 		{"account", signedIn("mira", demo.url+"/.sallyport/account")},
 		{"account-bare", signedIn("sam", demo.url+"/.sallyport/account")},

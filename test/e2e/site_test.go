@@ -60,6 +60,22 @@ func theDemo(t *testing.T) *site {
 	return s
 }
 
+// ownDemo is `sallyport demo` for one test alone.
+func ownDemo(t *testing.T) *site {
+	t.Helper()
+	p, err := start(t.TempDir(), world.binary, "demo", "-v", "--listen", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.stop)
+	s, err := newSite(p, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.process.showIfFailed(t)
+	return s
+}
+
 // setup is a configuration for `sallyport serve`.
 type setup struct {
 	PublicURL, Listen  string   // Listen is for plain http; "" means https with the test's certificate
