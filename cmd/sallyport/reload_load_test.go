@@ -123,6 +123,18 @@ func (r *reloaded) rss(t *testing.T) int {
 	return n
 }
 
+// gauge is a number among the process's metrics.
+func (r *reloaded) gauge(t *testing.T, name string) int {
+	t.Helper()
+	line := regexp.MustCompile(`(?m)^` + name + ` (\d+)$`).FindStringSubmatch(testenv.BodyOf("http://" + r.admin + "/metrics"))
+	if line == nil {
+		t.Fatal("no metric " + name)
+	}
+	n, err := strconv.Atoi(line[1])
+	testenv.Check(t, err)
+	return n
+}
+
 // signIn returns a browser in which somebody has signed in, and its Cookie header.
 func (r *reloaded) signIn(t *testing.T, person string) (*testenv.Browser, string) {
 	t.Helper()
@@ -243,7 +255,8 @@ func TestP16_ReloadUnderLoadDropsNothing(t *testing.T) {
 			}
 		})
 	}
-	var first int
+	var first, firstGoroutines, firstFiles int
+	begun := time.Now()
 	for n := 1; n <= reloads; n++ {
 		if n%10 == 0 {
 			r.reload(t, strings.Replace(r.config(n), "upstream", "upstrem", 1), "refused")
@@ -251,26 +264,34 @@ func TestP16_ReloadUnderLoadDropsNothing(t *testing.T) {
 			r.reload(t, r.config(n), "ok")
 		}
 		if n == reloads/6 {
-			first = r.rss(t)
+			first, firstGoroutines, firstFiles = r.rss(t), r.gauge(t, "go_goroutines"), r.gauge(t, "process_open_fds")
 		}
 		if n%20 == 0 {
 			ws.echoes(t, "during")
 		}
 	}
-	last := r.rss(t)
+	took := time.Since(begun)
+	last, goroutines, files := r.rss(t), r.gauge(t, "go_goroutines"), r.gauge(t, "process_open_fds")
 	halt()
 	load.Wait()
 	ws.echoes(t, "after")
 	leaving.Submit(leaving.Open("http://"+r.public+"/.sallyport/logout"), "", "")
 	ws.ends(t)
-	t.Logf("%d reloads, %d requests, %d of them to the second app, %d failed; memory %d KiB after the first sixth, "+
-		"%d KiB at the end",
-		reloads, served.Load(), second.Load(), failed.Load(), first, last)
+	t.Logf("%d reloads in %v, %d requests, %d of them to the second app, %d failed; after the first sixth and at the "+
+		"end: memory %d and %d KiB, goroutines %d and %d, open files %d and %d", reloads, took.Round(time.Second),
+		served.Load(), second.Load(), failed.Load(), first, last, firstGoroutines, goroutines, firstFiles, files)
 	if second.Load() == 0 || second.Load() == served.Load() {
 		t.Error("there was no change under load")
 	}
 	if last > first+32<<10 {
 		t.Errorf("the memory grew from %d to %d KiB", first, last)
+	}
+	// Fewer than there were reloads: what each of them leaves behind would show.
+	if grown := goroutines - firstGoroutines; grown > reloads/2 {
+		t.Errorf("%d goroutines more than after the first sixth", grown)
+	}
+	if grown := files - firstFiles; grown > reloads/2 {
+		t.Errorf("%d open files more than after the first sixth", grown)
 	}
 	if hits := r.provider.Hits(testenv.Discovery); hits > 1 {
 		t.Errorf("the provider was asked for its discovery document %d times", hits)

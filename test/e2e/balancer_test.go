@@ -1,0 +1,236 @@
+package e2e
+
+import (
+	"bufio"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// balancerGuide is the page whose configurations these tests run, for HAProxy and for
+// Sallyport, with other addresses.
+const balancerGuide = "../../docs/load-balancer.md"
+
+// Where in balancerGuide the configurations stand, among those of their language.
+const (
+	endingTLS = iota
+	passingOn
+)
+
+// fromGuide is a configuration of balancerGuide. Each text of replace, in pairs, must
+// stand there: a guide that changed is no reason to test something else.
+func fromGuide(t *testing.T, language string, n int, replace ...string) string {
+	t.Helper()
+	text, err := os.ReadFile(balancerGuide)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllSubmatch(text, -1)
+	if len(found) <= n {
+		t.Fatalf("%s has %d configurations in %s", balancerGuide, len(found), language)
+	}
+	block := string(found[n][1])
+	for i := 0; i < len(replace); i += 2 {
+		if !strings.Contains(block, replace[i]) {
+			t.Fatalf("%s: %q does not stand in\n%s", balancerGuide, replace[i], block)
+		}
+	}
+	return strings.NewReplacer(replace...).Replace(block)
+}
+
+// balanced are Sallyports behind one HAProxy, as the guide sets them up.
+type balanced struct {
+	*corp    // what the balancer's clients see; its process is HAProxy
+	dir      string
+	replicas [2]*replica
+	balancer string // its address
+	socket   string // where HAProxy tells how its servers are
+}
+
+// replica is one of the Sallyports.
+type replica struct {
+	name          string // at HAProxy
+	file          string
+	public, admin string
+	process       *process // the one that runs, or ran last
+}
+
+func haproxyProgram() (string, error) {
+	name, err := exec.LookPath("haproxy")
+	if err != nil {
+		return "", fmt.Errorf("haproxy is %w (Debian: apt-get install haproxy)", errMissing)
+	}
+	return name, nil
+}
+
+// newBalanced starts everything, with the configurations of the guide that are the n-th.
+// More of HAProxy's is put before the guide's, and change is done to the configurations
+// of HAProxy and of Sallyport, if it is not nil.
+func newBalanced(t *testing.T, n int, app string, change func(proxy, sallyport string) (string, string)) *balanced {
+	t.Helper()
+	program := need(t, haproxyProgram)
+	cert := need(t, world.cert)
+	b := &balanced{corp: &corp{site: &site{cookie: "__Host-sallyport", flow: "__Host-sallyport-flow"}}}
+	var err error
+	if b.dir, err = os.MkdirTemp(world.dir, "balanced-"); err != nil {
+		t.Fatal(err)
+	}
+	b.balancer, b.socket = need(t, freeAddress), filepath.Join(b.dir, "admin.sock")
+	b.url = "https://" + publicHost + portOf(b.balancer)
+	b.provider = need(t, func() (*provider, error) { return startProvider(b.url, false) })
+	t.Cleanup(b.provider.stop)
+	b.provider.process.showIfFailed(t)
+	key, err := exec.Command(world.binary, "genkey").Output()
+	pem, pemErr := onePEM(cert)
+	if err := errors.Join(err, pemErr, os.WriteFile(b.at("session-key"), key, 0o600),
+		os.WriteFile(b.at("app.pem"), pem, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	var sallyport [2]string
+	for i, name := range []string{"a", "b"} {
+		r := &replica{name: name, file: b.at(name + ".yaml"), public: need(t, freeAddress), admin: need(t, freeAddress)}
+		b.replicas[i] = r
+		sallyport[i] = fromGuide(t, "yaml", n, "https://app.example.com", b.url, "https://sso.example.com",
+			b.provider.Issuer, "id: sso", "id: corp", "client_id: sallyport", "client_id: "+b.provider.ClientID,
+			`"env:SSO_SECRET"`, fmt.Sprintf("%q", "literal:"+b.provider.ClientSecret), "http://127.0.0.1:8080", app,
+			"file:/run/secrets/session-key", "file:"+b.at("session-key"), "file:/run/secrets/database-url",
+			"sqlite:"+b.at("store.db"), "10.20.0.11:4181", r.admin, "[10.20.0.5]", "[127.0.0.1]",
+			[]string{"10.20.0.11:4180", "10.20.0.11:4443"}[n], r.public) + "log: {level: warn, format: text}\n"
+		sallyport[i] = strings.NewReplacer("/run/secrets/tls/tls.crt", cert.certFile, "/run/secrets/tls/tls.key",
+			cert.keyFile).Replace(sallyport[i])
+	}
+	b.startHAProxy(t, program, n, sallyport, change)
+	return b
+}
+
+func (b *balanced) at(name string) string { return filepath.Join(b.dir, name) }
+
+// onePEM is certificate and key as HAProxy wants them.
+func onePEM(c certificate) ([]byte, error) {
+	cert, err := os.ReadFile(c.certFile)
+	key, keyErr := os.ReadFile(c.keyFile)
+	return append(cert, key...), errors.Join(err, keyErr)
+}
+
+// startHAProxy also starts the replicas, and waits until HAProxy has them.
+func (b *balanced) startHAProxy(t *testing.T, program string, n int, sallyport [2]string,
+	change func(proxy, sallyport string) (string, string)) {
+	t.Helper()
+	port := []string{"4180", "4443"}[n]
+	first, second := b.replicas[0], b.replicas[1]
+	// All addresses are this machine's, so each server has its own port to be checked at.
+	proxy := fromGuide(t, "haproxy", n, "/run/haproxy/admin.sock", b.socket, "bind :443", "bind "+b.balancer,
+		"check port 4181", "check",
+		"server a 10.20.0.11:"+port, "server a "+first.public+" port "+first.admin[strings.LastIndexByte(first.admin, ':')+1:],
+		"server b 10.20.0.12:"+port, "server b "+second.public+" port "+portOf(second.admin)[1:])
+	proxy = strings.ReplaceAll(proxy, "/etc/haproxy/app.example.com.pem", b.at("app.pem"))
+	for i, r := range b.replicas {
+		text := sallyport[i]
+		if change != nil {
+			proxy, text = change(proxy, text)
+		}
+		if err := os.WriteFile(r.file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.start(t)
+	}
+	file := b.at("haproxy.cfg")
+	if err := os.WriteFile(file, []byte(proxy), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if b.process, err = start(b.dir, program, "-db", "-f", file); err != nil { // in the foreground
+		t.Fatal(err)
+	}
+	t.Cleanup(b.process.stop)
+	b.process.showIfFailed(t)
+	for _, r := range b.replicas {
+		b.waitFor(t, r, "UP")
+	}
+}
+
+// start runs the replica; its end is awaited when the test ends.
+func (r *replica) start(t *testing.T) {
+	t.Helper()
+	p, err := start(filepath.Dir(r.file), world.binary, "serve", "-c", r.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.process = p
+	t.Cleanup(p.stop)
+	p.showIfFailed(t)
+}
+
+// waitFor waits until HAProxy says of a server that it is UP, or DOWN.
+func (b *balanced) waitFor(t *testing.T, r *replica, state string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("HAProxy to say that %s is %s", r.name, state), func() bool {
+		for _, p := range []*process{b.process, r.process} {
+			select {
+			case <-p.done:
+				text, _ := p.out.now()
+				t.Fatalf("%s ended:\n%s", p.cmd.Path, text)
+			default:
+			}
+		}
+		is, _ := b.ask("sallyport", r.name)
+		return is["status"] == state
+	})
+}
+
+// ask is what HAProxy says of a server (its command "show stat").
+func (b *balanced) ask(backend, server string) (map[string]string, error) {
+	conn, err := net.Dial("unix", b.socket)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(conn, "show stat\n"); err != nil {
+		return nil, err
+	}
+	in := bufio.NewReader(conn)
+	_, _ = in.Discard(len("# "))
+	rows, err := csv.NewReader(in).ReadAll()
+	if err != nil || len(rows) == 0 {
+		return nil, fmt.Errorf("HAProxy says nothing of use: %w", err)
+	}
+	for _, row := range rows[1:] {
+		said := map[string]string{}
+		for i, column := range rows[0] {
+			said[column] = row[i]
+		}
+		if said["pxname"] == backend && said["svname"] == server {
+			return said, nil
+		}
+	}
+	return nil, fmt.Errorf("HAProxy knows no server %s", server)
+}
+
+// status is what a new connection is answered for a GET; 0 if that fails.
+func (b *balanced) status(t *testing.T, path, cookie string) int {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Cookie", cookie)
+	r.Close = true
+	resp, err := newClient(t, http1).Do(r)
+	if err != nil {
+		t.Logf("GET %s: %v", path, err)
+		return 0
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
