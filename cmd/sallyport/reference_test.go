@@ -189,6 +189,7 @@ func metricsOf(t *testing.T) [][]string {
 	defer log.Close()
 	log.Measure(notes)
 	(&server.Certificate{}).Measure(notes)
+	(&server.Server{}).Measure(notes)
 	auditLost(notes)
 	reload.Measure(notes)
 	form := regexp.MustCompile(`fqName: "([^"]+)", help: "([^"]*)".*variableLabels: \{([^}]*)\}`)

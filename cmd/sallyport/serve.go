@@ -159,6 +159,7 @@ func start(ctx context.Context, c *console, cfg *config.Config, sec *assemble.Se
 		s.server.Listeners = append(s.server.Listeners, &server.Listener{Key: "listen.admin",
 			Address: cfg.Listen.Admin.Address, HTTP: server.NewAdminHTTP(&s.admin, log.Logger), Last: true})
 	}
+	s.server.Measure(s.metrics)
 	if err := s.server.Open(ctx); err != nil {
 		return nil, err
 	}

@@ -73,10 +73,18 @@ func haproxyProgram() (string, error) {
 	return name, nil
 }
 
-// newBalanced starts everything, with the configurations of the guide that are the n-th.
-// More of HAProxy's is put before the guide's, and change is done to the configurations
-// of HAProxy and of Sallyport, if it is not nil.
-func newBalanced(t *testing.T, n int, app string, change func(proxy, sallyport string) (string, string)) *balanced {
+// edits are what a test changes in the guide's configurations; nil changes nothing.
+type edits struct{ proxy, sallyport func(string) string }
+
+func edited(text string, edit func(string) string) string {
+	if edit == nil {
+		return text
+	}
+	return edit(text)
+}
+
+// newBalanced starts everything with the n-th configurations of the guide.
+func newBalanced(t *testing.T, n int, app string, edit edits) *balanced {
 	t.Helper()
 	program := need(t, haproxyProgram)
 	cert := need(t, world.cert)
@@ -85,7 +93,7 @@ func newBalanced(t *testing.T, n int, app string, change func(proxy, sallyport s
 	if b.dir, err = os.MkdirTemp(world.dir, "balanced-"); err != nil {
 		t.Fatal(err)
 	}
-	b.balancer, b.socket = need(t, freeAddress), filepath.Join(b.dir, "admin.sock")
+	b.balancer, b.socket = need(t, freeAddress), b.at("admin.sock")
 	b.url = "https://" + publicHost + portOf(b.balancer)
 	b.provider = need(t, func() (*provider, error) { return startProvider(b.url, false) })
 	t.Cleanup(b.provider.stop)
@@ -96,60 +104,14 @@ func newBalanced(t *testing.T, n int, app string, change func(proxy, sallyport s
 		os.WriteFile(b.at("app.pem"), pem, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	var sallyport [2]string
 	for i, name := range []string{"a", "b"} {
 		r := &replica{name: name, file: b.at(name + ".yaml"), public: need(t, freeAddress), admin: need(t, freeAddress)}
 		b.replicas[i] = r
-		sallyport[i] = fromGuide(t, "yaml", n, "https://app.example.com", b.url, "https://sso.example.com",
-			b.provider.Issuer, "id: sso", "id: corp", "client_id: sallyport", "client_id: "+b.provider.ClientID,
-			`"env:SSO_SECRET"`, fmt.Sprintf("%q", "literal:"+b.provider.ClientSecret), "http://127.0.0.1:8080", app,
-			"file:/run/secrets/session-key", "file:"+b.at("session-key"), "file:/run/secrets/database-url",
-			"sqlite:"+b.at("store.db"), "10.20.0.11:4181", r.admin, "[10.20.0.5]", "[127.0.0.1]",
-			[]string{"10.20.0.11:4180", "10.20.0.11:4443"}[n], r.public) + "log: {level: warn, format: text}\n"
-		sallyport[i] = strings.NewReplacer("/run/secrets/tls/tls.crt", cert.certFile, "/run/secrets/tls/tls.key",
-			cert.keyFile).Replace(sallyport[i])
-	}
-	b.startHAProxy(t, program, n, sallyport, change)
-	return b
-}
-
-func (b *balanced) at(name string) string { return filepath.Join(b.dir, name) }
-
-// onePEM is certificate and key as HAProxy wants them.
-func onePEM(c certificate) ([]byte, error) {
-	cert, err := os.ReadFile(c.certFile)
-	key, keyErr := os.ReadFile(c.keyFile)
-	return append(cert, key...), errors.Join(err, keyErr)
-}
-
-// startHAProxy also starts the replicas, and waits until HAProxy has them.
-func (b *balanced) startHAProxy(t *testing.T, program string, n int, sallyport [2]string,
-	change func(proxy, sallyport string) (string, string)) {
-	t.Helper()
-	port := []string{"4180", "4443"}[n]
-	first, second := b.replicas[0], b.replicas[1]
-	// All addresses are this machine's, so each server has its own port to be checked at.
-	proxy := fromGuide(t, "haproxy", n, "/run/haproxy/admin.sock", b.socket, "bind :443", "bind "+b.balancer,
-		"check port 4181", "check",
-		"server a 10.20.0.11:"+port, "server a "+first.public+" port "+first.admin[strings.LastIndexByte(first.admin, ':')+1:],
-		"server b 10.20.0.12:"+port, "server b "+second.public+" port "+portOf(second.admin)[1:])
-	proxy = strings.ReplaceAll(proxy, "/etc/haproxy/app.example.com.pem", b.at("app.pem"))
-	for i, r := range b.replicas {
-		text := sallyport[i]
-		if change != nil {
-			proxy, text = change(proxy, text)
-		}
-		if err := os.WriteFile(r.file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		b.write(t, r.file, edited(b.sallyport(t, n, r, app, cert), edit.sallyport))
 		r.start(t)
 	}
-	file := b.at("haproxy.cfg")
-	if err := os.WriteFile(file, []byte(proxy), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var err error
-	if b.process, err = start(b.dir, program, "-db", "-f", file); err != nil { // in the foreground
+	b.write(t, b.at("haproxy.cfg"), edited(b.haproxy(t, n), edit.proxy))
+	if b.process, err = start(b.dir, program, "-db", "-f", b.at("haproxy.cfg")); err != nil { // in the foreground
 		t.Fatal(err)
 	}
 	t.Cleanup(b.process.stop)
@@ -157,6 +119,55 @@ func (b *balanced) startHAProxy(t *testing.T, program string, n int, sallyport [
 	for _, r := range b.replicas {
 		b.waitFor(t, r, "UP")
 	}
+	return b
+}
+
+func (b *balanced) at(name string) string { return filepath.Join(b.dir, name) }
+
+func (b *balanced) write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sallyport is the guide's configuration for r.
+func (b *balanced) sallyport(t *testing.T, n int, r *replica, app string, cert certificate) string {
+	t.Helper()
+	replace := []string{"https://app.example.com", b.url, "https://sso.example.com", b.provider.Issuer, "id: sso",
+		"id: corp", "client_id: sallyport", "client_id: " + b.provider.ClientID, `"env:SSO_SECRET"`,
+		fmt.Sprintf("%q", "literal:"+b.provider.ClientSecret), "http://127.0.0.1:8080", app,
+		"file:/run/secrets/session-key", "file:" + b.at("session-key"), "file:/run/secrets/database-url",
+		"sqlite:" + b.at("store.db"), "10.20.0.11:4181", r.admin, "[10.20.0.5]", "[127.0.0.1]"}
+	if n == endingTLS {
+		replace = append(replace, "10.20.0.11:4180", r.public)
+	} else {
+		replace = append(replace, "10.20.0.11:4443", r.public, "/run/secrets/tls/tls.crt", cert.certFile,
+			"/run/secrets/tls/tls.key", cert.keyFile)
+	}
+	return fromGuide(t, "yaml", n, replace...) + "log: {level: warn, format: text}\n"
+}
+
+// haproxy is the guide's configuration for HAProxy. All addresses are this machine's, so
+// each server has a port of its own for its checks.
+func (b *balanced) haproxy(t *testing.T, n int) string {
+	t.Helper()
+	replace := []string{"/run/haproxy/admin.sock", b.socket, "bind :443", "bind " + b.balancer, "check port 4181", "check"}
+	port := ":4443"
+	if n == endingTLS {
+		replace, port = append(replace, "/etc/haproxy/app.example.com.pem", b.at("app.pem")), ":4180"
+	}
+	for i, r := range b.replicas {
+		replace = append(replace, fmt.Sprintf("10.20.0.%d%s", 11+i, port), r.public+" port "+portOf(r.admin)[1:])
+	}
+	return fromGuide(t, "haproxy", n, replace...)
+}
+
+// onePEM is certificate and key as HAProxy wants them.
+func onePEM(c certificate) ([]byte, error) {
+	cert, err := os.ReadFile(c.certFile)
+	key, keyErr := os.ReadFile(c.keyFile)
+	return append(cert, key...), errors.Join(err, keyErr)
 }
 
 // start runs the replica; its end is awaited when the test ends.

@@ -33,7 +33,7 @@ func TestP16_RollingRestartsBehindHAProxyUnderLoad(t *testing.T) {
 		stops, atLeast = 200, 300_000 // 100 of each
 	}
 	app := startLedger(t)
-	b := newBalanced(t, endingTLS, app.server.URL, nil)
+	b := newBalanced(t, endingTLS, app.server.URL, edits{})
 	l := &rolling{b: b, app: app, cookie: b.signIn(t, "mira"), trust: need(t, world.cert), end: make(chan struct{})}
 	halt := sync.OnceFunc(func() { close(l.end); l.clients.Wait() })
 	defer halt()

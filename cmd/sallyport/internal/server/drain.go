@@ -39,7 +39,7 @@ type drainListener struct {
 	blockLimit time.Duration  // how long a header block may take in HTTP/2 without TLS; 0: that is not spoken
 	proxies    []netip.Prefix // peers whose connections begin with a PROXY header
 	proxyLimit time.Duration  // how long that may take
-	refusals   *refusals      // who did not keep to that; nil without proxies
+	refusals   *refusals      // who did not keep to that; nil: nobody is told
 
 	mu      sync.Mutex // guards what follows
 	tracked map[*trackedConn]struct{}
@@ -225,6 +225,9 @@ func (v *trackedConn) Read(b []byte) (int, error) {
 	n, err := v.TCPConn.Read(b)
 	if n > 0 && v.phase.Load() == silent {
 		v.phase.CompareAndSwap(silent, speaks)
+		if v.proxied == nil && v.listener.refusals != nil && !v.known.Load() {
+			v.listener.refusals.stranger(v.TCPConn.RemoteAddr(), b[:n])
+		}
 		if !v.known.Load() && bytes.HasPrefix(b[:n], []byte("PRI * HTTP/2.0\r\n")) {
 			v.http2.Store(true)
 		}

@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"syscall"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Listener is one address of the configuration, and what answers there.
@@ -23,6 +25,8 @@ type Listener struct {
 	// Proxies are peers, such as a load balancer, whose connections begin with a PROXY
 	// header; its address stands for theirs. Others may not send one. Not if Last.
 	Proxies []netip.Prefix
+
+	refused *prometheus.CounterVec // connections, for their PROXY header; nil: they are not counted
 
 	on    *net.TCPListener
 	drain *drainListener // nil if Last
@@ -82,7 +86,7 @@ func (l *Listener) serve(first chan<- error, log *slog.Logger) {
 func (l *Listener) drained(log *slog.Logger) net.Listener {
 	l.drain = newDrainListener(l.on)
 	l.drain.proxies, l.drain.proxyLimit = l.Proxies, proxyHeaderTime
-	l.drain.refusals = &refusals{log: log, key: l.Key}
+	l.drain.refusals = newRefusals(log, l)
 	l.HTTP.ConnState = l.drain.note
 	switch {
 	case l.HTTP.TLSConfig != nil:

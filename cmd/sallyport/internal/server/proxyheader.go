@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -76,7 +75,7 @@ func (h *proxyHeader) await() error {
 			h.fail(err) // a balancer looked whether somebody listens, or this process stops
 			return
 		}
-		h.tell.refused(h.client, err)
+		h.tell.refused(h.client, reasonOf(err), err)
 		h.fail(err)
 	})
 	return h.err
@@ -240,32 +239,4 @@ func DialLocal(ctx context.Context, network, address string, proxies []netip.Pre
 		return nil, err
 	}
 	return c, nil
-}
-
-// refusals tells operators of connections that were closed for want of a header: the
-// first at once, then once in a minute how many there were. A balancer that sends
-// none does so with each connection.
-type refusals struct {
-	log *slog.Logger
-	key string // of the listener in the configuration
-
-	mu     sync.Mutex
-	silent time.Time // until then
-	untold int
-}
-
-const refusalsEvery = time.Minute
-
-func (r *refusals) refused(peer net.Addr, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	if now.Before(r.silent) {
-		r.untold++
-		return
-	}
-	r.silent = now.Add(refusalsEvery)
-	r.log.Warn("a connection was closed: proxy_protocol is set for its peer, which did not keep to it",
-		"listener", r.key, "peer", peer.String(), "error", err.Error(), "untold", r.untold)
-	r.untold = 0
 }

@@ -10,6 +10,7 @@ import (
 	"hash/crc32"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/pires/go-proxyproto"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
@@ -45,18 +47,25 @@ func withChecksum(off uint32) string {
 func runProxied(t *testing.T, proxies []netip.Prefix, pair *tls.Certificate) (address string, stop func(),
 	stopped chan error) {
 	t.Helper()
+	return runProxiedTelling(t, proxies, pair, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+}
+
+// runProxiedTelling is runProxied with what it counts and tells.
+func runProxiedTelling(t *testing.T, proxies []netip.Prefix, pair *tls.Certificate, reg prometheus.Registerer,
+	log *slog.Logger) (address string, stop func(), stopped chan error) {
+	t.Helper()
 	app := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_,
-			_ = io.WriteString(w, r.Proto+" "+r.RemoteAddr)
+		_, _ = io.WriteString(w, r.Proto+" "+r.RemoteAddr)
 	})
-	l, log := listenForTest(t), slog.New(slog.DiscardHandler)
-	on := &Listener{on: l, Proxies: proxies, HTTP: NewPublicHTTP(app, limitsWith(pair == nil), log)}
+	l := listenForTest(t)
+	on := &Listener{on: l, Key: "listen.http", Proxies: proxies, HTTP: NewPublicHTTP(app, limitsWith(pair == nil), log)}
 	if pair != nil {
 		c := &Certificate{}
 		c.current.Store(pair)
 		on.HTTP.TLSConfig = c.Config()
 	}
 	s := &Server{Listeners: []*Listener{on}, StopTimeout: 20 * time.Second, Log: log, Ready: &atomic.Bool{}}
+	s.Measure(reg)
 	ctx, stop := context.WithCancel(t.Context())
 	stopped = make(chan error, 1)
 	go func() { stopped <- s.Run(ctx) }()
@@ -228,6 +237,8 @@ func TestP17_AProxyHeaderHasALimitInTime(t *testing.T) {
 	on := &Listener{on: listenForTest(t), Proxies: loopback(),
 		HTTP: NewPublicHTTP(http.NotFoundHandler(), limitsWith(false), slog.New(slog.DiscardHandler))}
 	defer on.on.Close()
+	reg := prometheus.NewRegistry()
+	(&Server{Listeners: []*Listener{on}}).Measure(reg)
 	var told bytes.Buffer
 	from := on.drained(slog.New(slog.NewTextHandler(&told, nil)))
 	if on.drain.proxyLimit != 5*time.Second {
@@ -255,6 +266,71 @@ func TestP17_AProxyHeaderHasALimitInTime(t *testing.T) {
 	}
 	if !strings.Contains(told.String(), "no whole PROXY header within 5s") {
 		t.Errorf("operators read %q", &told)
+	}
+	if got := refusedBy(t, reg); got[refusedLate] != 1 || len(got) != 1 {
+		t.Errorf("counted are %v", got)
+	}
+}
+
+// refusedBy is how many connections of a listener were refused, by reason.
+func refusedBy(t *testing.T, reg *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	testenv.Check(t, err)
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "reason" {
+					got[l.GetValue()] = m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return got
+}
+
+// TestRefusedProxyHeadersAreCounted, each by its reason, and the first of each reason is
+// told: over plain http and before TLS, from a peer on the list and from a stranger.
+func TestRefusedProxyHeadersAreCounted(t *testing.T) {
+	pair := testenv.NewKeyPair(t, "a.example", time.Now().Add(time.Hour)).TLS(t)
+	for name, tls := range map[string]*tls.Certificate{"http": nil, "https": pair} {
+		for _, tt := range []struct {
+			listed bool
+			sent   []string
+			want   map[string]float64
+			told   string
+		}{
+			{true, []string{question, question, "x"}, map[string]float64{refusedMissing: 3}, "did not keep to it"},
+			{true, []string{"PROXY TCP4 nobody\r\n", withChecksum(1)}, map[string]float64{refusedMalformed: 2},
+				"did not keep to it"},
+			{true, []string{line4, "PROXY UNKNOWN\r\n", header2(0x20, 0, "")}, map[string]float64{}, ""},
+			{false, []string{line4, header2(0x21, 0x11, addresses4)}, map[string]float64{refusedStranger: 2},
+				"not in proxy_protocol"},
+			{false, []string{question, "PROXYS are no header"}, map[string]float64{}, ""},
+		} {
+			var proxies []netip.Prefix
+			if tt.listed {
+				proxies = loopback()
+			}
+			reg, told := prometheus.NewRegistry(), &bytes.Buffer{}
+			address, stop, stopped := runProxiedTelling(t, proxies, tls, reg, slog.New(slog.NewTextHandler(told, nil)))
+			for _, sent := range tt.sent {
+				c := open(t, dialPlain, address).(*net.TCPConn)
+				_, _ = io.WriteString(c, sent)
+				_ = c.CloseWrite()
+				_, _ = io.ReadAll(c) // until it is closed
+			}
+			stop()
+			testenv.Check(t, <-stopped)
+			if got := refusedBy(t, reg); !maps.Equal(got, tt.want) {
+				t.Errorf("%s, listed %v, %q: counted are %v", name, tt.listed, tt.sent, got)
+			}
+			warned := strings.Count(told.String(), "level=WARN")
+			if warned != len(tt.want) || !strings.Contains(told.String(), tt.told) {
+				t.Errorf("%s, listed %v, %q: operators read\n%s", name, tt.listed, tt.sent, told)
+			}
+		}
 	}
 }
 
