@@ -98,9 +98,9 @@ func (e *callbackEndpoint) redeem(
 	fetch, err := e.process.redeemed.join(trip, e.sessions.BrowserID(r), e.maxFlows, func() (redeemFunc, error) {
 		return e.redemption(r, ev, provider, q, trip)
 	}, func(err error) { e.unseenFailure(provider, ev.requestID, err) })
-	var who identity.Identity
+	var result redeemed
 	if err == nil {
-		who, err = fetch(r.Context())
+		result, err = fetch(r.Context())
 	}
 	var answered *failure
 	switch {
@@ -120,7 +120,11 @@ func (e *callbackEndpoint) redeem(
 	}
 	// Organizations are folded here and where an access token is read, so that headers,
 	// rules and assertion all see the same one.
-	s := e.sessions.Start(e.orgs.Fold(who))
+	s, err := e.sessions.StartFrom(result.began, e.orgs.Fold(result.who))
+	if err != nil {
+		ev.action = observe.SignInFailed
+		return e.endedMeanwhile(provider, &s, err, returnTo)
+	}
 	if err := e.sessions.Write(w, e.site.host, s); err != nil {
 		ev.action = observe.SignInFailed
 		return e.notKept(provider, &s, err, returnTo)
@@ -150,19 +154,20 @@ func (e *callbackEndpoint) redemption(
 			return nil, err
 		}
 	}
-	detached := context.WithoutCancel(r.Context())
-	return func(stopped context.Context) (who identity.Identity, err error) {
+	detached, began := context.WithoutCancel(r.Context()), e.sessions.Beginning()
+	return func(stopped context.Context) (result redeemed, err error) {
 		defer release()
 		ctx, cancel := context.WithTimeout(detached, flowTime)
 		defer cancel()
 		defer context.AfterFunc(stopped, cancel)()
 		defer func() { // this runs outside a request, so nothing else recovers
 			if v := recover(); v != nil {
-				who, err = identity.Identity{}, &failure{Status: http.StatusInternalServerError,
+				result, err = redeemed{}, &failure{Status: http.StatusInternalServerError,
 					Cause: fmt.Errorf("panic: %v\n%s", v, debug.Stack())}
 			}
 		}()
-		return provider.Login.Redeem(ctx, q, trip.Handshake, identity.AuthParams{})
+		who, err := provider.Login.Redeem(ctx, q, trip.Handshake, identity.AuthParams{})
+		return redeemed{who, began}, err
 	}, nil
 }
 
@@ -172,6 +177,20 @@ func (e *callbackEndpoint) unseenFailure(provider Provider, requestID string, er
 	e.process.metrics.logins.WithLabelValues(provider.ID, string(identity.FailureOf(err))).Inc()
 	e.process.log.Warn("a sign-in failed after its browser had left",
 		"provider", provider.ID, "callback", requestID, "error", err)
+}
+
+// endedMeanwhile answers a sign-in whose person was signed out, here or at the provider,
+// while the code was being redeemed. Nothing begins again by itself: to be signed out is
+// what somebody wanted a moment ago.
+func (e *callbackEndpoint) endedMeanwhile(provider Provider, s *session.Session, err error, returnTo string) error {
+	e.process.metrics.logins.WithLabelValues(provider.ID, string(identity.Rejected)).Inc()
+	return e.site.tryAgain(&failure{Status: http.StatusForbidden,
+		Cause: fmt.Errorf("sign-in of %s with %s: somebody ended their sessions meanwhile: %w",
+			s.Identity.ID(), provider.ID, err),
+		Title:    "You were signed out while you were signing in",
+		Sentence: "All your sessions were ended before this sign-in was done, so this one has ended too.",
+		Advice:   "If that was you, sign in again.",
+	}, returnTo)
 }
 
 // notKept answers a sign-in whose session cannot be written. Only the list of

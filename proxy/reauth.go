@@ -96,10 +96,11 @@ func (e *callbackEndpoint) reauthenticated(w http.ResponseWriter, r *http.Reques
 	fetch, err := e.process.redeemed.join(trip, e.sessions.BrowserID(r), e.maxFlows, func() (redeemFunc, error) {
 		return e.redemption(r, ev, provider, q, trip)
 	}, func(error) { e.countReauth(provider, "failed") })
-	var who identity.Identity
+	var result redeemed
 	if err == nil {
-		who, err = fetch(r.Context())
+		result, err = fetch(r.Context())
 	}
+	who := result.who
 	switch kind := identity.FailureOf(err); {
 	case errors.Is(err, errLeft):
 		return &failure{Status: statusClientGone, Cause: err}

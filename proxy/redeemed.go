@@ -18,8 +18,14 @@ const resultTime = 30 * time.Second
 // errLeft means that the browser hung up before its code was redeemed.
 var errLeft = errors.New("the browser left while its code was being redeemed")
 
+// redeemed is who a provider says that somebody is.
+type redeemed struct {
+	who   identity.Identity
+	began session.Beginning // when the provider was asked
+}
+
 // redeemFunc redeems one code. It ends early, with an error, once stopped is done.
-type redeemFunc func(stopped context.Context) (identity.Identity, error)
+type redeemFunc func(stopped context.Context) (redeemed, error)
 
 // redemptions are the codes that are being redeemed, and the people whose code
 // was redeemed for a browser that had left.
@@ -49,7 +55,7 @@ type redemption struct {
 	maxKept       int           // results that wait for browsers, of all redemptions
 
 	latest  chan struct{} // closed when a later request takes over; nil: nobody waits
-	who     identity.Identity
+	result  redeemed
 	err     error
 	expires time.Time
 	expiry  *time.Timer
@@ -69,7 +75,7 @@ func newRedemptions(now func() time.Time) *redemptions {
 // that was used up it returns session.ErrConsumed. At most maxKept results wait
 // for browsers that have left.
 func (m *redemptions) join(trip session.Trip, browser string, maxKept int, begin func() (redeemFunc, error),
-	unseen func(error)) (func(context.Context) (identity.Identity, error), error) {
+	unseen func(error)) (func(context.Context) (redeemed, error), error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d := m.byTrip[trip.Name]
@@ -98,13 +104,13 @@ func (m *redemptions) join(trip session.Trip, browser string, maxKept int, begin
 	}
 	superseded := make(chan struct{})
 	d.latest = superseded
-	return func(ctx context.Context) (identity.Identity, error) { return m.wait(ctx, d, superseded) }, nil
+	return func(ctx context.Context) (redeemed, error) { return m.wait(ctx, d, superseded) }, nil
 }
 
 // run redeems, and keeps the result for the request that waits or will come back.
 func (m *redemptions) run(d *redemption, redeem redeemFunc) {
-	who, err := redeem(m.stopped)
-	if unseen := m.finish(d, who, err); unseen {
+	result, err := redeem(m.stopped)
+	if unseen := m.finish(d, result, err); unseen {
 		d.unseen(err)
 	}
 	close(d.done)
@@ -112,7 +118,7 @@ func (m *redemptions) run(d *redemption, redeem redeemFunc) {
 
 // finish stores the result, and reports whether err is a failure that no request will
 // get.
-func (m *redemptions) finish(d *redemption, who identity.Identity, err error) bool {
+func (m *redemptions) finish(d *redemption, result redeemed, err error) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.byTrip[d.trip] != d { // forgotten meanwhile
@@ -122,7 +128,7 @@ func (m *redemptions) finish(d *redemption, who identity.Identity, err error) bo
 		m.drop(d)
 		return true
 	}
-	d.who, d.err, d.expires = who, err, m.now().Add(resultTime)
+	d.result, d.err, d.expires = result, err, m.now().Add(resultTime)
 	d.element = m.kept.PushBack(d)
 	d.expiry = time.AfterFunc(resultTime, func() { m.expire(d) })
 	for m.kept.Len() > d.maxKept {
@@ -133,9 +139,7 @@ func (m *redemptions) finish(d *redemption, who identity.Identity, err error) bo
 
 // wait returns the result to the request that waits last. The others, which a
 // later one has taken over from, find the trip used up.
-func (m *redemptions) wait(
-	ctx context.Context, d *redemption, superseded chan struct{},
-) (identity.Identity, error) {
+func (m *redemptions) wait(ctx context.Context, d *redemption, superseded chan struct{}) (redeemed, error) {
 	select {
 	case <-d.done:
 	case <-superseded:
@@ -146,20 +150,20 @@ func (m *redemptions) wait(
 	switch {
 	case d.latest != superseded || m.byTrip[d.trip] != d:
 		if ctx.Err() != nil {
-			return identity.Identity{}, errLeft
+			return redeemed{}, errLeft
 		}
-		return identity.Identity{}, session.ErrConsumed
+		return redeemed{}, session.ErrConsumed
 	case ctx.Err() != nil:
 		d.latest = nil
 		if d.err != nil {
 			m.drop(d)
 			d.unseen(d.err)
 		}
-		return identity.Identity{}, errLeft
+		return redeemed{}, errLeft
 	}
-	who, err := d.who, d.err
+	result, err := d.result, d.err
 	m.drop(d)
-	return who, err
+	return result, err
 }
 
 // spend uses up a trip without redeeming anything. What waits for it is dropped,
@@ -196,7 +200,7 @@ func (m *redemptions) expire(d *redemption) {
 // used up.
 func (m *redemptions) drop(d *redemption) {
 	delete(m.byTrip, d.trip)
-	d.who = identity.Identity{}
+	d.result = redeemed{}
 	if d.element != nil {
 		m.kept.Remove(d.element)
 		d.expiry.Stop()

@@ -281,7 +281,9 @@ func TestP17_ResultsThatWaitAreBounded(t *testing.T) {
 		trip, err := s.sessions.Return(requestWith(t, v), stateOf(t, v))
 		testenv.Check(t, err)
 		_, err = s.proxy.redeemed.join(trip, "", 4, func() (redeemFunc, error) {
-			return func(context.Context) (identity.Identity, error) { return alice(), nil }, nil
+			return func(context.Context) (redeemed, error) {
+				return redeemed{who: alice(), began: s.sessions.Beginning()}, nil
+			}, nil
 		}, func(error) {})
 		testenv.Check(t, err)
 		testenv.Eventually(t, "it ends", func() bool { kept, all := s.waiting(); return kept == all })

@@ -68,6 +68,11 @@ type Ended interface {
 	// cut matches the new session; zero if any moment will do. It is answered from
 	// memory.
 	Earliest(s Session) time.Time
+	// Heard counts what this process has come to know so far that can end several sign-ins.
+	Heard() uint32
+	// EndedSince reports whether s is over by something that this process came to know
+	// after Heard had returned heard. It is answered from memory.
+	EndedSince(s Session, heard uint32) bool
 	// Fresh is when this process last knew all that was ended elsewhere.
 	Fresh() time.Time
 	// Age is how long ago that was: 0 where there is nobody else to hear of, and the

@@ -136,6 +136,12 @@ func (m *Memory) Ended(s Session) bool { return m.view.Ended(&s) }
 // matches the new session.
 func (m *Memory) Earliest(s Session) time.Time { return m.view.Earliest(&s) }
 
+// Heard counts what came so far that can end several sign-ins.
+func (m *Memory) Heard() uint32 { return m.view.Heard() }
+
+// EndedSince reports whether s is over by something that came after heard.
+func (m *Memory) EndedSince(s Session, heard uint32) bool { return m.view.EndedSince(&s, heard) }
+
 // Fresh is now: there is nobody else to hear of.
 func (m *Memory) Fresh() time.Time { return m.now() }
 

@@ -181,23 +181,47 @@ func New(o Options) (*Manager, error) {
 	return m, nil
 }
 
-// Start makes the session of somebody who has just signed in, with a fresh id:
-// a cookie planted before the sign-in is worth nothing after it (ory/hydra #770).
+// Beginning is when a sign-in began: when the provider was asked who somebody is.
+type Beginning struct {
+	at    time.Time
+	heard uint32 // what Ended.Heard returned then
+}
+
+// Beginning returns the one of a sign-in that begins now. The answer of the provider may
+// take a while, and what ends the person's sessions in the meantime is to end this one too.
+func (m *Manager) Beginning() Beginning {
+	heard := m.ended.Heard() // before the time: what comes between the two ends nothing that begins after it
+	return Beginning{at: m.now().UTC().Truncate(time.Millisecond), heard: heard}
+}
+
+// Start makes the session of somebody whose sign-in takes no time: see StartFrom.
 func (m *Manager) Start(id identity.Identity) Session {
+	s, _ := m.StartFrom(m.Beginning(), id)
+	return s
+}
+
+// StartFrom makes the session of somebody whose sign-in began at b and is done now, with a
+// fresh id: a cookie planted before the sign-in is worth nothing after it (ory/hydra
+// #770). With ErrEnded the session that it returns was ended since b, and opens nothing.
+func (m *Manager) StartFrom(b Beginning, id identity.Identity) (Session, error) {
 	var raw [idBytes]byte
 	rand.Read(raw[:])
-	now := m.now().UTC().Truncate(time.Millisecond)
 	root := base64.RawURLEncoding.EncodeToString(raw[:])
-	s := Session{Root: root, ID: sessionID(root, 0), Identity: m.Keep(id), SignedIn: now, kept: m.kept,
-		key: m.keyIDs[m.ring.Signing(now)]}
+	s := Session{Root: root, ID: sessionID(root, 0), Identity: m.Keep(id), SignedIn: b.at, kept: m.kept,
+		key: m.keyIDs[m.ring.Signing(m.now())]}
+	ended := m.ended.EndedSince(s, b.heard)
 	// If the clock was set back after a sign-out everywhere, that must not end the
 	// session of somebody who signs in again now.
-	if earliest := m.ended.Earliest(s); earliest.After(now) {
+	if earliest := m.ended.Earliest(s); earliest.After(b.at) && !ended {
 		s.SignedIn = earliest
 	}
-	s.Seen = s.SignedIn
-	s.end = s.SignedIn.Add(max(now.Add(m.absolute).Sub(s.SignedIn), 0).Truncate(time.Second))
-	return m.withDeadlines(s)
+	s.Seen = m.seenNow(&s)
+	s.end = s.SignedIn.Add(max(b.at.Add(m.absolute).Sub(s.SignedIn), 0).Truncate(time.Second))
+	s = m.withDeadlines(s)
+	if ended {
+		return s, fmt.Errorf("start session: %w", ErrEnded)
+	}
+	return s, nil
 }
 
 func sessionID(root string, generation uint32) string {

@@ -19,7 +19,9 @@ import (
 // that a reader never waits for a sweep of all of them.
 type View struct {
 	before atomic.Int64        // everybody who signed in at this moment or earlier is over
+	number atomic.Uint32       // that of the cut that before is from: see Heard
 	count  [kinds]atomic.Int64 // of the cuts of each kind
+	heard  atomic.Uint32       // see Heard
 	shards [64]shard
 
 	mu   sync.Mutex // held by writers
@@ -38,7 +40,9 @@ type shard struct {
 type entry struct {
 	before int64
 	whose  uint64 // the first bytes of a person's key
-	below  uint32
+	// below is Record.Below of a cut of a sign-in. Other cuts have no such thing: of them
+	// it is what Heard returned when they came.
+	below uint32
 	// untilKind is until when it is kept, in minutes since 1970, and in the lowest
 	// three bits the kind.
 	untilKind uint32
@@ -72,6 +76,7 @@ func (v *View) Add(r Record) (news bool) {
 	case r.Before <= v.before.Load():
 		return false
 	case r.Kind == KindAll:
+		v.number.Store(v.heard.Add(1))
 		v.before.Store(r.Before)
 		v.drop(func(e *entry) bool { return e.before <= r.Before })
 		return true
@@ -90,6 +95,12 @@ func (v *View) Add(r Record) (news bool) {
 	e := entry{before: r.Before, whose: r.Whose.short(), below: r.Below, untilKind: lasting(r)}
 	if known && old.whose != 0 {
 		e.whose = old.whose
+	}
+	if r.Kind != KindRoot {
+		e.below = old.below
+		if news || !known {
+			e.below = v.heard.Add(1)
+		}
 	}
 	sh.m[r.Key] = e
 	sh.mu.Unlock()
@@ -145,12 +156,37 @@ func (v *View) Earliest(s *Session) time.Time {
 	return time.UnixMilli(newest + 1).UTC()
 }
 
+// Heard counts the cuts that came so far and can match more than one sign-in, or a wider
+// form of one.
+func (v *View) Heard() uint32 { return v.heard.Load() }
+
+// EndedSince reports whether s is over by something that came after Heard returned heard.
+func (v *View) EndedSince(s *Session, heard uint32) bool {
+	signedIn := s.SignedIn.UnixMilli()
+	// Add writes them in the other order: who sees the cut sees its number.
+	ended := signedIn <= v.before.Load() && after(v.number.Load(), heard)
+	v.each(&s.Identity, func(e entry) {
+		ended = ended || signedIn <= e.before && after(e.below, heard)
+	})
+	return ended
+}
+
+// after reports whether number came after heard. The count begins anew after four
+// billions, and no sign-in takes half as many.
+func after(number, heard uint32) bool { return int32(number-heard) > 0 }
+
 // newest is the last moment of a sign-in, by who id is, that a cut matches.
 func (v *View) newest(id *identity.Identity) int64 {
 	newest := int64(math.MinInt64)
+	v.each(id, func(e entry) { newest = max(newest, e.before) })
+	return newest
+}
+
+// each calls do with the cuts that match sign-ins by who id is.
+func (v *View) each(id *identity.Identity, do func(entry)) {
 	cut := func(key CutKey) {
 		if e, ok := v.get(key); ok {
-			newest = max(newest, e.before)
+			do(e)
 		}
 	}
 	if v.count[KindPerson].Load() > 0 {
@@ -170,7 +206,6 @@ func (v *View) newest(id *identity.Identity) int64 {
 			}
 		}
 	}
-	return newest
 }
 
 // Len is how many cuts there are, without those for everybody.
@@ -285,7 +320,11 @@ func (v *View) counterOf(whose uint64) int {
 func (k CutKey) short() uint64 { return binary.BigEndian.Uint64(k[:]) }
 
 func (e entry) record(key CutKey) Record {
-	return Record{Kind: e.kind(), Key: key, Below: e.below, Before: e.before, Until: e.until()}
+	r := Record{Kind: e.kind(), Key: key, Before: e.before, Until: e.until()}
+	if r.Kind == KindRoot {
+		r.Below = e.below
+	}
+	return r
 }
 
 // lasting rounds up: no cut is dropped before its time.

@@ -292,6 +292,14 @@ func (s *Store) Ended(of session.Session) bool { return s.view.Ended(&of) }
 // at once.
 func (s *Store) Earliest(of session.Session) time.Time { return s.view.Earliest(&of) }
 
+// Heard counts what this process has come to know that can end several sign-ins.
+func (s *Store) Heard() uint32 { return s.view.Heard() }
+
+// EndedSince reports whether of is over by something that came after heard.
+func (s *Store) EndedSince(of session.Session, heard uint32) bool {
+	return s.view.EndedSince(&of, heard)
+}
+
 // Fresh is when the last complete read of the tables began; zero if there was none.
 func (s *Store) Fresh() time.Time {
 	if fresh := s.fresh.Load(); fresh != nil {

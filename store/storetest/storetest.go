@@ -203,6 +203,26 @@ func managers(t *testing.T, d Database) {
 		t.Fatal(err)
 	}
 	testenv.Within(t, soon, "the sign-in is over", func() bool { return a.HasEnded(&next) })
+
+	// A sign-in that is on its way when its person is signed out elsewhere ends with the
+	// others; one that begins afterwards does not.
+	began := b.Beginning()
+	time.Sleep(5 * time.Millisecond) // the sign-out has a later moment
+	if err := a.EndPerson(t.Context(), &next); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := b.StartFrom(began, next.Identity)
+	after, err := a.StartFrom(a.Beginning(), next.Identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	testenv.Within(t, soon, "what began before it is over", func() bool { return b.HasEnded(&before) })
+	if _, err := b.StartFrom(began, next.Identity); !errors.Is(err, session.ErrEnded) {
+		t.Errorf("what the replica knows by now does not end it: %v", err)
+	}
+	if a.HasEnded(&after) || b.HasEnded(&after) {
+		t.Error("what began after it is over too")
+	}
 }
 
 func supersedeOnce(t *testing.T, d Database) {
