@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,7 @@ const (
 	// workEvery is how often to look for something to write, and again after a failure.
 	workEvery   = time.Second
 	lastTime    = 2 * time.Second // for what waits when the store is closed
+	lostNamed   = 100             // sign-outs that are lost are named, at most
 	clockEvery  = 10 * time.Second
 	clockApart  = 2 * time.Second // is told as a warning
 	clockMargin = time.Minute     // what another replica's clock may be behind
@@ -214,10 +216,60 @@ func (s *Store) openBriefly(ctx context.Context) error {
 	return s.readReplicas(limited)
 }
 
-// Close stops what runs, and closes the database.
+// WriteEndings waits until the cuts that could not be written before are written, or ctx
+// is done. It is for a process that stops: what is not written by Close is lost.
+func (s *Store) WriteEndings(ctx context.Context) {
+	const look = 50 * time.Millisecond
+	waiting := len(s.unwritten())
+	if waiting == 0 {
+		return
+	}
+	s.o.Log.Warn("to stop waits for the store, which does not know yet of all sign-outs here", "count", waiting)
+	s.wake()
+	for len(s.unwritten()) > 0 && wait(ctx, look, nil) {
+	}
+}
+
+// unwritten are the cuts that wait to be written and end something that may be left.
+func (s *Store) unwritten() (list []session.Record) {
+	now := s.Now().UnixMilli()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.pending {
+		if w.record.Until > now {
+			list = append(list, w.record)
+		}
+	}
+	return list
+}
+
+// tellLost names the cuts that are lost with this process: an operator can end the
+// sign-ins among them again, which are told by the names that apps and the list have for
+// them. Whose the others were says the audit stream alone.
+func (s *Store) tellLost() {
+	lost := s.unwritten()
+	if len(lost) == 0 {
+		return
+	}
+	sids, others := []string{}, 0
+	for _, r := range lost {
+		switch {
+		case r.Kind != session.KindRoot:
+			others++
+		case len(sids) < lostNamed:
+			sids = append(sids, r.Key.SID())
+		}
+	}
+	slices.Sort(sids)
+	s.o.Log.Error("sign-outs are lost, because the store could not be written until the end: other servers never "+
+		"learn of them, nor does this one when it starts again", "count", len(lost), "sids", sids, "others", others)
+}
+
+// Close stops what runs, and closes the database. It tells of cuts that are not written.
 func (s *Store) Close() error {
 	s.stop()
 	s.running.Wait()
+	s.tellLost()
 	return errors.Join(s.d.DB.Close(), s.d.Follow.Close(), s.d.Lists.Close())
 }
 

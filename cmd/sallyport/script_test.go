@@ -22,6 +22,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/session"
 	"github.com/sallyport-proxy/sallyport/store"
 	"github.com/sallyport-proxy/sallyport/store/sqlite"
+	"github.com/sallyport-proxy/sallyport/store/storetest"
 )
 
 func TestMain(m *testing.M) {
@@ -29,7 +30,15 @@ func TestMain(m *testing.M) {
 	if os.Getenv(mainVariable) != "" {
 		main()
 	}
-	testscript.Main(m, map[string]func(){"sallyport": main})
+	testscript.Main(withServer{m}, map[string]func(){"sallyport": main})
+}
+
+// withServer are the tests, and the end of the database that some of them share.
+type withServer struct{ *testing.M }
+
+func (w withServer) Run() int {
+	defer storetest.Stop()
+	return w.M.Run()
 }
 
 // TestScripts runs the whole program: each story is a file of commands, what

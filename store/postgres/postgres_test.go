@@ -24,9 +24,9 @@ func fresh(noNotify bool) func(t *testing.T) storetest.Database {
 	return func(t *testing.T) storetest.Database {
 		server := storetest.NeedServer(t)
 		direct := server.Database(t)
-		w := newWire(t, server.Address)
+		w := storetest.NewWire(t, server.Address)
 		open := func(o store.Options) (*store.Store, error) {
-			return Open(t.Context(), strings.Replace(direct, server.Address, w.address(), 1),
+			return Open(t.Context(), strings.Replace(direct, server.Address, w.Address(), 1),
 				Options{Options: o, NoNotify: noNotify})
 		}
 		d := storetest.Database{TryOpen: open,
@@ -57,12 +57,12 @@ func fresh(noNotify bool) func(t *testing.T) storetest.Database {
 			},
 			Faults: []storetest.Fault{
 				{Name: "the connection breaks and nobody listens", Break: func(*testing.T) func(*testing.T) {
-					w.set(broken)
-					return func(*testing.T) { w.set(passing) }
+					w.Set(storetest.Broken)
+					return func(*testing.T) { w.Set(storetest.Passing) }
 				}},
 				{Name: "nothing arrives any more", Break: func(*testing.T) func(*testing.T) {
-					w.set(hanging)
-					return func(*testing.T) { w.set(passing) }
+					w.Set(storetest.Hanging)
+					return func(*testing.T) { w.Set(storetest.Passing) }
 				}},
 				{Name: "the server is killed", Break: func(t *testing.T) func(*testing.T) {
 					server.Kill(t)
@@ -155,9 +155,9 @@ func TestWhatWasToldIsDurableWhateverTheDefault(t *testing.T) {
 // A server that is not there yet is waited for: until then nothing is known.
 func TestAServerThatIsNotThereYet(t *testing.T) {
 	server := storetest.NeedServer(t)
-	w := newWire(t, server.Address)
-	w.set(broken)
-	s, err := Open(t.Context(), strings.Replace(server.Database(t), server.Address, w.address(), 1), Options{})
+	w := storetest.NewWire(t, server.Address)
+	w.Set(storetest.Broken)
+	s, err := Open(t.Context(), strings.Replace(server.Database(t), server.Address, w.Address(), 1), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestAServerThatIsNotThereYet(t *testing.T) {
 	if !s.Fresh().IsZero() {
 		t.Error("it is fresh")
 	}
-	w.set(passing)
+	w.Set(storetest.Passing)
 	testenv.Within(t, 10*time.Second, "the database is found", func() bool { return !s.Fresh().IsZero() })
 	if err := s.End(t.Context(), session.Cut{Root: "r", Before: time.Now(), Until: time.Now().Add(time.Hour)}); err != nil {
 		t.Error(err)

@@ -37,14 +37,19 @@ var needed atomic.Bool
 // Main is the TestMain of a package that uses PostgreSQL.
 func Main(m *testing.M) {
 	code := m.Run()
+	Stop()
+	os.Exit(code)
+}
+
+// Stop ends the server, if a test has asked for it. It is for a TestMain of one's own.
+func Stop() {
 	if !needed.Load() {
-		os.Exit(code)
+		return
 	}
 	if s := server(); s.missing == nil {
 		s.stop(syscall.SIGINT)
 		_ = os.RemoveAll(s.dir)
 	}
-	os.Exit(code)
 }
 
 // NeedServer skips a test where PostgreSQL is not installed. SALLYPORT_REQUIRE=1 says

@@ -16,8 +16,8 @@ const storeLate = 5 * time.Second
 
 // endedMetrics measures what ended, and the store where there is one.
 type endedMetrics struct {
-	p                       *Process
-	kept, up, fresh, offset *prometheus.Desc
+	p                                 *Process
+	kept, up, fresh, offset, unlisted *prometheus.Desc
 }
 
 // measureEnded registers them.
@@ -33,12 +33,14 @@ func (p *Process) measureEnded(reg prometheus.Registerer) {
 			"other servers until then is known here. 0 before the first one. Only with a store."),
 		offset: desc("store_clock_offset_seconds", "How far the clock of the store's database is ahead of this "+
 			"machine's. Only with a store."),
+		unlisted: desc("store_unlisted_sign_ins_total", "Sign-ins that the list of sessions lacks, because too many "+
+			"waited for the store to be written. Only with a store."),
 	})
 }
 
 // Describe implements prometheus.Collector.
 func (m *endedMetrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range [...]*prometheus.Desc{m.kept, m.up, m.fresh, m.offset} {
+	for _, d := range [...]*prometheus.Desc{m.kept, m.up, m.fresh, m.offset, m.unlisted} {
 		to <- d
 	}
 }
@@ -65,6 +67,7 @@ func (m *endedMetrics) Collect(to chan<- prometheus.Metric) {
 	gauge(m.up, up)
 	gauge(m.fresh, since)
 	gauge(m.offset, s.Offset().Seconds())
+	to <- prometheus.MustNewConstMetric(m.unlisted, prometheus.CounterValue, float64(s.Dropped()))
 }
 
 // endingsMerged shouts when so many people signed out that the list of who did

@@ -132,3 +132,10 @@ func (p *Process) CloseTunnels(ctx context.Context) { p.door.CloseTunnels(ctx) }
 
 // EndSignIns ends the sign-ins whose browsers have left, and waits likewise.
 func (p *Process) EndSignIns(ctx context.Context) { p.door.EndSignIns(ctx) }
+
+// WriteEndings waits until the store knows who signed out here, or ctx is done.
+func (p *Process) WriteEndings(ctx context.Context) {
+	if p.store != nil {
+		p.store.WriteEndings(ctx)
+	}
+}

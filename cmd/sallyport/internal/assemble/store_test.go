@@ -1,6 +1,7 @@
 package assemble
 
 import (
+	"database/sql"
 	"fmt"
 	"io"
 	"log/slog"
@@ -21,6 +22,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/session"
 	"github.com/sallyport-proxy/sallyport/store/storetest"
 )
 
@@ -52,8 +54,9 @@ func newCountingApp(t *testing.T) *countingApp {
 // replica is one process of several that share a store.
 type replica struct {
 	*Process
-	rt     *Runtime
-	server *httptest.Server
+	rt      *Runtime
+	server  *httptest.Server
+	metrics *prometheus.Registry
 }
 
 func newReplica(t *testing.T, store string, app *countingApp) *replica {
@@ -71,7 +74,8 @@ routes:
 	testenv.Check(t, faults.Err())
 	sec, err := Resolve(cfg, os.LookupEnv)
 	testenv.Check(t, err)
-	r := &replica{Process: NewProcess(prometheus.NewRegistry(), slog.New(slog.DiscardHandler))}
+	r := &replica{metrics: prometheus.NewRegistry()}
+	r.Process = NewProcess(r.metrics, slog.New(slog.DiscardHandler))
 	testenv.Check(t, r.Open(t.Context(), cfg, "test"))
 	t.Cleanup(func() { testenv.Check(t, r.Close()) })
 	r.rt, err = r.Build(cfg, sec)
@@ -248,6 +252,46 @@ func TestP10_WhileTheStoreIsAway(t *testing.T) {
 	testenv.Within(t, 10*time.Second, "the strict route is open again", func() bool {
 		return one.status(t, "/strict", bob) == http.StatusOK
 	})
+}
+
+// While nobody can write, sign-ins wait to be listed, up to a bound; what is beyond is
+// counted for operators.
+func TestSignInsThatTheListLacksAreCounted(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "sallyport.db")
+	r := newReplica(t, "sqlite:"+file, newCountingApp(t))
+	other, err := sql.Open("sqlite", "file:"+file+"?_pragma=busy_timeout(5000)")
+	testenv.Check(t, err)
+	defer other.Close()
+	hold, err := other.Conn(t.Context())
+	testenv.Check(t, err)
+	_, err = hold.ExecContext(t.Context(), `begin immediate`) // another program holds the lock
+	testenv.Check(t, err)
+	for i := range 1005 {
+		s := r.rt.Sessions().Start(identity.Identity{Provider: "sso", Subject: fmt.Sprint(i)})
+		r.store.NoteSignIn(s.Entry("192.0.2.1", "Firefox on Linux"))
+	}
+	counted := func() (n float64) {
+		families, err := r.metrics.Gather()
+		testenv.Check(t, err)
+		for _, family := range families {
+			if family.GetName() == "sallyport_store_unlisted_sign_ins_total" {
+				return family.GetMetric()[0].GetCounter().GetValue()
+			}
+		}
+		return -1
+	}
+	if n := counted(); n != 5 {
+		t.Errorf("%v were counted", n)
+	}
+	_, err = hold.ExecContext(t.Context(), `rollback`)
+	testenv.Check(t, err)
+	testenv.Eventually(t, "the others are listed", func() bool {
+		list, err := r.store.Sessions(t.Context(), session.Which{Most: 2000})
+		return err == nil && len(list) == 1000
+	})
+	if n := counted(); n != 5 {
+		t.Errorf("%v were counted in the end", n)
+	}
 }
 
 // A database that is not there at the start is waited for. Until it has been read

@@ -23,6 +23,8 @@ type Drainable interface {
 	CloseTunnels(ctx context.Context)
 	// EndSignIns ends the sign-ins whose browsers have left, and waits likewise.
 	EndSignIns(ctx context.Context)
+	// WriteEndings waits until others can know who signed out here, or ctx is done.
+	WriteEndings(ctx context.Context)
 }
 
 // tunnelGrace is for tunnels to say goodbye, after StopTimeout if need be.
@@ -35,7 +37,9 @@ const tunnelGrace = 2 * time.Second
 //	→ no new connections; those in the kernel's queue are accepted
 //	→ a request on its way over an idle or new connection is waited for (settle)
 //	→ requests in flight finish, StopTimeout at most, counted from the end of the drain delay
-//	→ tunnels closed → sign-ins that nobody waits for ended → the listeners that are Last closed
+//	→ tunnels closed → sign-ins that nobody waits for ended
+//	→ sign-outs that are not written yet are, in what is left of StopTimeout
+//	→ the listeners that are Last closed
 //
 // Promised is: a request that reached this machine over a connection that we
 // accepted, before we closed that connection, is answered, if the answer takes no
@@ -126,6 +130,11 @@ func (s *Server) stop() error {
 	if s.Front != nil {
 		s.Front.CloseTunnels(grace)
 		s.Front.EndSignIns(grace)
+		left := ctx
+		if ctx.Err() != nil {
+			left = grace
+		}
+		s.Front.WriteEndings(left)
 	}
 	for _, l := range last {
 		_ = l.HTTP.Shutdown(grace)

@@ -1,4 +1,4 @@
-package postgres
+package storetest
 
 import (
 	"net"
@@ -6,36 +6,39 @@ import (
 	"testing"
 )
 
-// wire is a way to the server that can be broken.
-type wire struct {
+// Wire is a way to a server that can be broken.
+type Wire struct {
 	listener net.Listener
 	target   string
 
 	mu    sync.Mutex
 	moved *sync.Cond
-	state state
+	state State
 	conns map[net.Conn]bool
 }
 
-type state int
+// State is how a Wire is.
+type State int
 
+// The states of a Wire.
 const (
-	passing state = iota
-	broken        // connections are closed
-	hanging       // connections are accepted, and nothing passes
+	Passing State = iota
+	Broken        // connections are closed
+	Hanging       // connections are accepted, and nothing passes
 )
 
-func newWire(t *testing.T, target string) *wire {
+// NewWire returns a way to target that lasts as long as the test.
+func NewWire(t *testing.T, target string) *Wire {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{listener: l, target: target, conns: map[net.Conn]bool{}}
+	w := &Wire{listener: l, target: target, conns: map[net.Conn]bool{}}
 	w.moved = sync.NewCond(&w.mu)
 	t.Cleanup(func() {
 		_ = l.Close()
-		w.set(broken)
+		w.Set(Broken)
 	})
 	go func() {
 		for {
@@ -49,15 +52,17 @@ func newWire(t *testing.T, target string) *wire {
 	return w
 }
 
-func (w *wire) address() string {
+// Address is where it begins.
+func (w *Wire) Address() string {
 	return w.listener.Addr().String()
 }
 
-func (w *wire) set(s state) {
+// Set breaks or mends it.
+func (w *Wire) Set(s State) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.state = s
-	if s == broken {
+	if s == Broken {
 		for c := range w.conns {
 			_ = c.Close()
 		}
@@ -65,7 +70,7 @@ func (w *wire) set(s state) {
 	w.moved.Broadcast()
 }
 
-func (w *wire) connect(client net.Conn) {
+func (w *Wire) connect(client net.Conn) {
 	if !w.pass(client) {
 		return
 	}
@@ -79,21 +84,21 @@ func (w *wire) connect(client net.Conn) {
 }
 
 // pass waits while the wire hangs, and reports whether c is good after it.
-func (w *wire) pass(c net.Conn) bool {
+func (w *Wire) pass(c net.Conn) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.conns[c] = true
-	for w.state == hanging {
+	for w.state == Hanging {
 		w.moved.Wait()
 	}
-	if w.state == broken {
+	if w.state == Broken {
 		_ = c.Close()
 		delete(w.conns, c)
 	}
-	return w.state == passing
+	return w.state == Passing
 }
 
-func (w *wire) carry(to, from net.Conn) {
+func (w *Wire) carry(to, from net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
