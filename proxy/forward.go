@@ -123,6 +123,37 @@ func (x *forwarding) Over() error {
 	return now.admission.StillAdmits(x.ev.facts, who)
 }
 
+// CloseFrame implements relay.Hooks.
+func (x *forwarding) CloseFrame(why error) upstream.CloseFrame { return endingOf(why).frame }
+
+// ending is why a stream or tunnel that was let in must not go on: the reason that is
+// counted, and what a WebSocket's client reads.
+type ending struct {
+	reason string
+	frame  upstream.CloseFrame
+}
+
+// Codes of close frames (RFC 6455 §7.4.1 and its registry).
+const (
+	closePolicyViolation = 1008
+	closeTryAgainLater   = 1013
+)
+
+func endingOf(why error) ending {
+	switch {
+	case errors.Is(why, admission.ErrExpired), errors.Is(why, session.ErrExpired):
+		return ending{"expired", upstream.CloseFrame{Code: closePolicyViolation, Reason: "signed in too long ago"}}
+	case errors.Is(why, admission.ErrRulesChanged):
+		return ending{"rules", upstream.CloseFrame{Code: closePolicyViolation, Reason: "the rules have changed"}}
+	case errors.Is(why, admission.ErrSwitched):
+		return ending{"switched", upstream.CloseFrame{Code: closePolicyViolation,
+			Reason: "another organization was chosen"}}
+	case errors.Is(why, admission.ErrUnverifiable):
+		return ending{"unverifiable", upstream.CloseFrame{Code: closeTryAgainLater, Reason: "try again later"}}
+	}
+	return ending{"ended", upstream.CloseFrame{Code: closePolicyViolation, Reason: "signed out"}}
+}
+
 // RewriteRequest implements relay.Hooks. It removes what was meant only for us and
 // sets the headers that only we may set.
 func (x *forwarding) RewriteRequest(h http.Header) {

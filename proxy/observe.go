@@ -157,18 +157,10 @@ func (m *metrics) request(e *observe.Event) {
 	}
 }
 
-// tunnelClosed counts a tunnel if it was closed because its session or token is over.
+// tunnelClosed counts a tunnel if it was closed because what let it in is over.
 func (m *metrics) tunnelClosed(why error) {
-	for _, is := range [...]struct {
-		err    error
-		reason string
-	}{{admission.ErrExpired, "expired"}, {session.ErrExpired, "expired"}, {admission.ErrRulesChanged, "rules"},
-		{admission.ErrSwitched, "switched"}, {admission.ErrUnverifiable, "unverifiable"},
-		{relay.ErrOver, "ended"}} {
-		if errors.Is(why, is.err) {
-			m.closed.WithLabelValues(is.reason).Inc()
-			return
-		}
+	if errors.Is(why, relay.ErrOver) {
+		m.closed.WithLabelValues(endingOf(why).reason).Inc()
 	}
 }
 

@@ -242,10 +242,11 @@ func TestP10_SignOutEverywhereClosesWhatOtherDevicesHaveOpen(t *testing.T) {
 	}
 	theirs, others := connect(phone), connect(jonas)
 	mira.Post(s.account(t, mira), prefix+"/logout", url.Values{"everywhere": {"1"}})
-	if rest, err := io.ReadAll(theirs.in); len(rest) > 0 || os.IsTimeout(err) {
+	rest, err := io.ReadAll(theirs.in)
+	if string(rest) != closeFrame(1008, "signed out") || os.IsTimeout(err) {
 		t.Errorf("the WebSocket of the ended session goes on: %q, %v", rest, err)
 	}
-	_, err := io.WriteString(others.conn, "ping")
+	_, err = io.WriteString(others.conn, "ping")
 	testenv.Check(t, err)
 	got := make([]byte, 4)
 	if _, err := io.ReadFull(others.in, got); err != nil || string(got) != "ping" {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -15,8 +16,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/relay"
+	"github.com/sallyport-proxy/sallyport/session"
 )
 
 // wsRoutes: one route carries WebSockets, one of them also from elsewhere, one none.
@@ -34,6 +38,11 @@ func wsRoutes(host string) []authz.Route {
 
 const switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " +
 	"websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+
+// closeFrame is what ends a WebSocket (RFC 6455 §5.5.1).
+func closeFrame(code uint16, reason string) string {
+	return string([]byte{0x88, byte(2 + len(reason)), byte(code >> 8), byte(code)}) + reason
+}
 
 // wsApp agrees to everything and hands the connection to talk.
 func wsApp(more string, talk func(net.Conn, *bufio.Reader)) http.HandlerFunc {
@@ -303,16 +312,44 @@ func TestP10_SigningOutEndsAWebSocket(t *testing.T) {
 	if out := s.ask(t, "POST", prefix+"/logout", "", mine, "Origin: "+s.url); out.status >= 400 {
 		t.Fatalf("signing out: %d", out.status)
 	}
-	if got, _ := readWithin(t, a.in, -1, soon); got != "" {
+	if got, _ := readWithin(t, a.in, -1, soon); got != closeFrame(1008, "signed out") {
 		t.Errorf("signed out, it says %q", got)
 	}
-	if got, _ := readWithin(t, c.in, -1, soon); got != "" {
+	if got, _ := readWithin(t, c.in, -1, soon); got != closeFrame(1008, "signed in too long ago") {
 		t.Errorf("expired, it says %q", got)
 	}
 	_, err := io.WriteString(b.conn, "still here")
 	testenv.Check(t, err)
 	if got, err := readWithin(t, b.in, 10, soon); got != "still here" || err != nil {
 		t.Errorf("a stranger's: %q, %v", got, err)
+	}
+}
+
+// A page can tell whether to sign in again, or to come back later.
+func TestP10_AWebSocketIsToldWhyItEnds(t *testing.T) {
+	t.Parallel()
+	for why, want := range map[error]struct {
+		reason string
+		code   uint16
+	}{
+		admission.ErrExpired:      {"expired", 1008},
+		session.ErrExpired:        {"expired", 1008},
+		admission.ErrEnded:        {"ended", 1008},
+		session.ErrEnded:          {"ended", 1008},
+		admission.ErrNoProvider:   {"ended", 1008},
+		session.ErrOutdated:       {"ended", 1008},
+		admission.ErrSwitched:     {"switched", 1008},
+		admission.ErrRulesChanged: {"rules", 1008},
+		admission.ErrUnverifiable: {"unverifiable", 1013},
+	} {
+		got := endingOf(&relay.Error{Kind: relay.ErrOver, Cause: fmt.Errorf("%w: of alice", why)})
+		if got.reason != want.reason || got.frame.Code != want.code {
+			t.Errorf("%v: %+v", why, got)
+		}
+		const mostBytes = 123 // RFC 6455 §5.5
+		if text := got.frame.Reason; text == "" || len(text) > mostBytes || strings.Contains(text, "alice") {
+			t.Errorf("%v: the client reads %q", why, text)
+		}
 	}
 }
 
@@ -334,7 +371,7 @@ func TestStoppingEndsTunnelsAndRefusesNewOnes(t *testing.T) {
 	testenv.Within(t, soon, "no tunnel is counted",
 		func() bool { return s.tunnels(t) == 0 }) // their handlers return a moment later
 	for _, w := range all {
-		if got, _ := readWithin(t, w.in, -1, soon); got != "" {
+		if got, _ := readWithin(t, w.in, -1, soon); got != closeFrame(1001, "the server is stopping") {
 			t.Errorf("it says %q", got)
 		}
 	}

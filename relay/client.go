@@ -268,15 +268,17 @@ func (c *Client) passAnswer() {
 
 // cutOff ends the writing of an upstream's answer, and the reading of the body if
 // that goes on. Where nothing is left to read, a read deadline would spoil the
-// connection for the next request.
+// connection for the next request. A tunnel ends by itself.
 func (c *Client) cutOff(reading bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	phase := c.phase.Load()
-	if reading && phase != phaseClosed {
+	if phase := c.phase.Load(); phase >= phaseSwitched {
+		return
+	}
+	if reading {
 		_ = c.control.SetReadDeadline(time.Now())
 	}
-	if c.passedOn && phase != phaseClosed {
+	if c.passedOn {
 		_ = c.control.SetWriteDeadline(time.Now())
 	}
 }

@@ -36,6 +36,9 @@ func (d *caller) Over() error {
 	}
 	return nil
 }
+func (d *caller) CloseFrame(error) upstream.CloseFrame {
+	return upstream.CloseFrame{Code: 1008, Reason: "signed out"}
+}
 
 // door is a server that passes everything on, and keeps what came of it.
 type door struct {
@@ -280,39 +283,76 @@ func TestAnAnswerThatBreaksOffIsBrokenForTheClient(t *testing.T) {
 	}
 }
 
-func TestATunnelIsCountedAndEndsWithTheRightToIt(t *testing.T) {
+// Frames as servers and clients write them (RFC 6455 §5.2).
+const (
+	pong       = "\x81\x04pong"
+	maskedPing = "\x81\x84\x00\x00\x00\x00ping"
+	maskedBye  = "\x88\x82\x00\x00\x00\x00\x03\xe8"
+)
+
+func TestATunnelIsCountedAndItsClientIsToldWhyItEnds(t *testing.T) {
 	t.Parallel()
-	d := newDoor(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		conn, buffered, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-			"X-Request-Id: forged\r\n\r\n")
-		_, _ = io.Copy(conn, buffered)
-	}), nil)
-	conn, in := d.dial(t, "GET /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-	res, err := http.ReadResponse(in, nil)
-	testenv.Check(t, err)
-	h := res.Header
-	if res.StatusCode != 101 || h.Get("X-Caller") != "answer" || !slices.Equal(h["X-Request-Id"], []string{"id-1"}) {
-		t.Errorf("answered %d %v", res.StatusCode, h)
-	}
-	_, err = io.WriteString(conn, "ping")
-	testenv.Check(t, err)
-	echo := make([]byte, 4)
-	if _, err := io.ReadFull(in, echo); err != nil || string(echo) != "ping" || d.relay.OpenTunnels() != 1 {
-		t.Errorf("%q came back, %v, of %d tunnels", echo, err, d.relay.OpenTunnels())
-	}
-	d.caller.isOver.Store(true)
-	if _, err := in.ReadByte(); err == nil {
-		t.Error("the tunnel goes on")
-	}
-	got := d.result(t, 0)
-	if !errors.Is(got.outcome.Tunnel, ErrOver) || got.err != nil || !got.switched || got.status != 101 ||
-		got.bytes != 4 || d.relay.OpenTunnels() != 0 {
-		t.Errorf("outcome %+v, %d tunnels", got, d.relay.OpenTunnels())
+	for name, tt := range map[string]struct {
+		idle time.Duration
+		over bool
+		want string
+		why  error
+	}{
+		"the right to it is over": {soon, true, "\x88\x0c\x03\xf0signed out", ErrOver},
+		"nothing moves": {300 * time.Millisecond, false, "\x88\x1f\x03\xe9nothing was sent for too long",
+			upstream.ErrTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			atApp := make(chan string, 1)
+			d := newDoor(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				conn, buffered, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					return
+				}
+				defer conn.Close()
+				_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+					"X-Request-Id: forged\r\n\r\n")
+				got := make([]byte, len(maskedPing))
+				_, _ = io.ReadFull(buffered, got)
+				_, _ = io.WriteString(conn, pong)
+				rest, _ := io.ReadAll(buffered)
+				atApp <- string(got) + string(rest)
+			}), func(o *Order) { o.Idle = tt.idle })
+			conn, in := d.dial(t, "GET /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			res, err := http.ReadResponse(in, nil)
+			testenv.Check(t, err)
+			h := res.Header
+			if res.StatusCode != 101 || h.Get("X-Caller") != "answer" ||
+				!slices.Equal(h["X-Request-Id"], []string{"id-1"}) {
+				t.Errorf("answered %d %v", res.StatusCode, h)
+			}
+			_, err = io.WriteString(conn, maskedPing)
+			testenv.Check(t, err)
+			echo := make([]byte, len(pong))
+			if _, err := io.ReadFull(in, echo); err != nil || string(echo) != pong || d.relay.OpenTunnels() != 1 {
+				t.Errorf("%q came back, %v, of %d tunnels", echo, err, d.relay.OpenTunnels())
+			}
+			d.caller.isOver.Store(tt.over)
+			told := make([]byte, len(tt.want))
+			if _, err := io.ReadFull(in, told); err != nil || string(told) != tt.want {
+				t.Errorf("the client is told %q, %v", told, err)
+			}
+			_, err = io.WriteString(conn, maskedBye)
+			testenv.Check(t, err)
+			if _, err := in.ReadByte(); err == nil {
+				t.Error("the tunnel goes on")
+			}
+			got := d.result(t, 0)
+			if !errors.Is(got.outcome.Tunnel, tt.why) || got.err != nil || !got.switched || got.status != 101 ||
+				got.bytes != int64(len(pong)) || d.relay.OpenTunnels() != 0 {
+				t.Errorf("outcome %+v, %d tunnels", got, d.relay.OpenTunnels())
+			}
+			// A close frame of two bytes, masked, and nothing of the client's goodbye.
+			if got := <-atApp; !strings.HasPrefix(got, maskedPing+"\x88\x82") || len(got) != len(maskedPing)+8 {
+				t.Errorf("the app got %q", got)
+			}
+		})
 	}
 }
 

@@ -88,6 +88,8 @@ type Hooks interface {
 	// Over returns why the exchange must end now, nil if it may go on. It is asked
 	// about once a second.
 	Over() error
+	// CloseFrame is what the client of a WebSocket reads that Over has ended, by why.
+	CloseFrame(why error) upstream.CloseFrame
 }
 
 // Outcome is what is to be told of an exchange besides its error; the Client knows

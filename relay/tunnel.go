@@ -34,9 +34,18 @@ func (r *Relay) tunnel(ctx context.Context, a *answer, res *http.Response) (ende
 	if err != nil {
 		return nil, fmt.Errorf("answer the upgrade: %w", err)
 	}
-	_, a.client.bytes, err = r.tunnels.Carry(ctx, upstream.Ends{Client: conn, Upstream: app, Moved: a.watch.moved})
+	_, a.client.bytes, err = r.tunnels.Carry(ctx, upstream.Ends{Client: conn, Upstream: app, Moved: a.watch.moved,
+		CloseFrame: a.closeFrame})
 	if err != nil && !errors.Is(err, io.EOF) {
 		return unquoted(err), nil
 	}
 	return nil, nil
+}
+
+// closeFrame is what the client of a tunnel is told when the watch ends it.
+func (a *answer) closeFrame(cause error) upstream.CloseFrame {
+	if errors.Is(cause, ErrOver) {
+		return a.order.Hooks.CloseFrame(cause)
+	}
+	return upstream.CloseFrame{Code: upstream.CloseGoingAway, Reason: "nothing was sent for too long"}
 }

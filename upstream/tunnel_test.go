@@ -41,8 +41,11 @@ func ends(t *testing.T, moved func()) (e Ends, client, app net.Conn) {
 	if e.Moved = moved; moved == nil {
 		e.Moved = func() {}
 	}
+	e.CloseFrame = signedOut
 	return e, client, app
 }
+
+func signedOut(error) CloseFrame { return CloseFrame{1008, "signed out"} }
 
 type carried struct {
 	toUpstream, toClient int64
@@ -101,13 +104,21 @@ func TestATunnelEndsWithItsContext(t *testing.T) {
 	e, client, app := ends(t, nil)
 	done := carry(ctx, &ts, e)
 	cancel(why)
+	told := signedOut(nil).forClient()
+	got := make([]byte, len(told))
+	if _, err := io.ReadFull(client, got); err != nil || !bytes.Equal(got, told) {
+		t.Errorf("the client is told % x, %v", got, err)
+	}
+	_, err := client.Write(frame(closing, 2, true))
+	testenv.Check(t, err)
 	if c := ended(t, done); !errors.Is(c.err, why) {
 		t.Errorf("%v", c.err)
 	}
-	for _, c := range []net.Conn{client, app} {
-		if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil {
-			t.Errorf("an end is open")
-		}
+	if rest, _ := io.ReadAll(app); len(rest) != len(CloseFrame{}.forServer()) {
+		t.Errorf("the app is told % x", rest)
+	}
+	if n, err := client.Read(make([]byte, 1)); n != 0 || err == nil {
+		t.Error("the client's end is open")
 	}
 }
 

@@ -4,7 +4,7 @@
 // It owns connections: their pool, their certificates, how long connecting may
 // take, and what an error on one means. It never looks at who is asking, never
 // rewrites a message and never decides how long an answer may take; relay does
-// that around it.
+// that around it. All that it says itself is the close frame of a tunnel that must end.
 package upstream
 
 import (

@@ -100,3 +100,26 @@ func TestPagesOfOtherOriginsOpenNoWebSocket(t *testing.T) {
 		}
 	}
 }
+
+// A page that reconnects whenever its WebSocket breaks off would do so for ever; one that
+// reads the code knows that it must ask people to sign in.
+func TestP10_APageReadsThatItsWebSocketWasClosedBySigningOut(t *testing.T) {
+	t.Parallel()
+	for _, front := range []func(*testing.T) *corp{theFront, thePlainFront} {
+		c := front(t)
+		for _, kind := range []string{"http", "https"} {
+			b := newPerson(t)
+			b.signInAtProvider(c.url+"/http/", "mira")
+			address := strings.Replace(c.url, "http", "ws", 1) + "/ws-" + kind
+			got := eval[string](b, fmt.Sprintf(`new Promise((done) => {
+				const ws = new WebSocket(%q);
+				ws.onopen = () => ws.send('who');
+				ws.onmessage = () => fetch('/.sallyport/logout', {method: 'POST', redirect: 'manual'});
+				ws.onclose = (c) => done(c.code + ' ' + c.reason + ' ' + c.wasClean);
+			})`, address))
+			if got != "1008 signed out true" {
+				t.Errorf("%s: %s", address, got)
+			}
+		}
+	}
+}

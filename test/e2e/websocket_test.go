@@ -156,8 +156,12 @@ func TestP10_SignOutClosesWebSocketsAndNoOthers(t *testing.T) {
 	his.mustSay(t, wsOpen)
 	begun := time.Now()
 	c.signOut(t, mira)
-	hers.mustSay(t, wsEnded)
+	seen := hers.wsSeen(t)
 	took := time.Since(begun)
+	if seen.Code != 1008 || seen.Reason != "signed out" {
+		t.Errorf("the client saw it closed with %d %q", seen.Code, seen.Reason)
+	}
+	need(t, world.upstreams).echo.mustSay(t, regexp.MustCompile(`(?m)^closed 1001 $`))
 	t.Logf("closed %v after the sign-out", took.Round(time.Millisecond))
 	if took > wsLimit {
 		t.Errorf("closed only %v after the sign-out", took)
@@ -203,7 +207,9 @@ func TestP16_StopClosesWebSocketsAfterRequestsInFlight(t *testing.T) {
 	if text, _ := p.out.now(); wsEnded.MatchString(text) {
 		t.Error("the WebSocket was closed before the request was answered")
 	}
-	p.mustSay(t, wsEnded)
+	if seen := p.wsSeen(t); seen.Code != 1001 || seen.Reason != "the server is stopping" {
+		t.Errorf("the client saw it closed with %d %q", seen.Code, seen.Reason)
+	}
 	t.Logf("WebSocket closed %v after SIGTERM", time.Since(stopped).Round(time.Millisecond))
 	select {
 	case <-c.process.done:
