@@ -4,7 +4,8 @@
 // It owns the order of these steps: look the route up, strip what only Sallyport
 // may write, find out who asks (by session cookie or access token), decide, judge
 // the Destination of a COPY or MOVE, render the headers and sign the assertion.
-// It also owns how a request tells what kind of program waits for the answer.
+// It also owns how a request tells what kind of program waits for the answer, and what
+// pages of other sites may do.
 //
 // It writes no response and knows no pages: a front door turns an Answer or a
 // Refusal into bytes. What may pass is decided by authz, cookies are opened by
@@ -44,6 +45,8 @@ type Route struct {
 	// Tokens are the access tokens that the route takes where an Authorization
 	// header is sent; nil: it takes none, and Authorization is the app's.
 	Tokens *Tokens
+	// CORS says what pages of other sites may do; nil: that is the app's to say.
+	CORS *CORS
 }
 
 // Options configure an Admission. All are required but Orgs (nil: none are folded)
@@ -93,6 +96,11 @@ func New(o Options) (*Admission, error) {
 	for _, id := range o.Providers {
 		a.providers[id] = true
 	}
+	for i := range a.routes {
+		if r := &a.routes[i]; r.Route != nil && r.Access.AsksMethod() {
+			r.Keep = r.Keep.WithoutOverrides() // else a client could name another method than is judged
+		}
+	}
 	if !slices.EqualFunc(a.routes, a.table.Routes(), func(r Route, of *authz.Route) bool { return r.Route == of }) {
 		return nil, errors.New("admission: the routes are not those of the table")
 	}
@@ -110,6 +118,8 @@ func (a *Admission) lookup(f authz.Facts) (*Route, error) {
 
 // Request is what a front door knows of a request.
 type Request struct {
+	// Facts are those of the request. Client among them is for the front door to set, if
+	// it knows one address of which it is sure: else rules about addresses deny.
 	Facts authz.Facts
 	// Header is the request's. Admit removes from it what only Sallyport may write,
 	// and writes Destination in the form that was judged.
@@ -152,7 +162,8 @@ func (r *Refusal) Unwrap() error { return r.Err }
 // error the Answer is for the log only, and its Verdict denies.
 //
 // The caller may forward r only where the error is nil and the Verdict's Outcome
-// is authz.Forward, after SetHeaders.
+// is authz.Forward, after SetHeaders. Where it is authz.Preflight, a front door that can
+// answer browsers itself does so with Route.CORS and 204, and another one refuses.
 func (a *Admission) Admit(ctx context.Context, r Request) (Answer, error) {
 	route, err := a.lookup(r.Facts)
 	if err != nil {
@@ -160,8 +171,11 @@ func (a *Admission) Admit(ctx context.Context, r Request) (Answer, error) {
 	}
 	// Before anything can be forwarded, on public routes too (CVE-2026-30851).
 	a.headers.StripBut(r.Header, route.Keep.From(r.Trusted))
-	ans := Answer{Route: route, TakesToken: route.Tokens != nil && !route.Access.Public}
-	if ans.Principal, err = a.principal(ctx, r.Header, r.Facts.Host, route); err != nil {
+	if route.CORS.isPreflight(r.Facts, r.Header) {
+		return Answer{Route: route, Verdict: authz.Verdict{Outcome: authz.Preflight, Reason: authz.ReasonPreflight}}, nil
+	}
+	ans := Answer{Route: route, TakesToken: route.Tokens != nil && route.asksWho(r.Facts)}
+	if ans.Principal, err = a.principal(ctx, r.Header, r.Facts, route); err != nil {
 		if refusal, ok := errors.AsType[*Refusal](err); ok {
 			return refuse(ans, refusal)
 		}

@@ -93,7 +93,7 @@ func (a *Admission) lookUpDestination(
 func (a *Admission) decideDestination(
 	ctx context.Context, r Request, to authz.Facts, route *Route, p *Principal,
 ) *Refusal {
-	there, err := a.principal(ctx, r.Header, to.Host, route)
+	there, err := a.principal(ctx, r.Header, to, route)
 	refusal, ok := errors.AsType[*Refusal](err)
 	if ok && refusal.Reason == authz.ReasonUnverifiable {
 		return refusal

@@ -100,21 +100,24 @@ type Tokens struct {
 // tokenTime bounds the calls to a provider for one token.
 const tokenTime = 15 * time.Second
 
-// principal finds out who asks for something on a route; nil is nobody. A public
-// route reads no session and carries no identity. The error is a *Refusal for a
+// asksWho reports whether it matters for a request who makes it.
+func (r *Route) asksWho(f authz.Facts) bool { return r.Access.AsksWho() && !r.Access.OpenTo(f) }
+
+// principal finds out who asks for f, which is of a route; nil is nobody. For what is
+// public no session is read, and no identity is told. The error is a *Refusal for a
 // bad access token, and for a session of which it is not known whether it was ended
 // elsewhere; else why there is no session.
 //
 // Where the route takes access tokens, an Authorization header alone decides: a
 // bad token is not forgiven for the sake of a cookie that a browser may have added.
-func (a *Admission) principal(ctx context.Context, h http.Header, host string, route *Route) (*Principal, error) {
-	if route.Access.Public {
+func (a *Admission) principal(ctx context.Context, h http.Header, f authz.Facts, route *Route) (*Principal, error) {
+	if !route.asksWho(f) {
 		return nil, nil
 	}
 	if tokens := route.Tokens; tokens != nil && h["Authorization"] != nil {
 		return a.byToken(ctx, h["Authorization"], tokens)
 	}
-	s, err := a.Session(h, host)
+	s, err := a.Session(h, f.Host)
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ func (a *Admission) Resource(f authz.Facts) *Route {
 	}
 	f.Path = cmp.Or(about, "/")
 	r, err := a.lookup(f)
-	if err != nil || r.Access.Public || r.Tokens == nil {
+	if err != nil || !r.Access.AsksWho() || r.Tokens == nil {
 		return nil
 	}
 	return r

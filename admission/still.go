@@ -15,7 +15,7 @@ func (a *Admission) StillAdmits(f authz.Facts, who *Principal) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRulesChanged, err)
 	}
-	if who != nil && !route.Access.Public {
+	if who != nil && route.asksWho(f) {
 		if err := a.stillCounts(route, who); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -15,6 +16,9 @@ const (
 	Deny Outcome = iota
 	Login
 	Forward
+	// Preflight is no verdict of a rule: a browser asks what pages of other sites may
+	// send. A front door answers that itself, or denies it.
+	Preflight
 )
 
 func (o Outcome) String() string {
@@ -23,6 +27,8 @@ func (o Outcome) String() string {
 		return "forward"
 	case Login:
 		return "login"
+	case Preflight:
+		return "preflight"
 	}
 	return "deny"
 }
@@ -41,10 +47,13 @@ const (
 	ReasonOrgUnknown    Reason = "org_unknown"    // a rule might be, could their organization be read
 	ReasonNoOrg         Reason = "no_org"         // they belong to several organizations and have picked none
 	ReasonOtherOrg      Reason = "other_org"      // the host is another organization's than the active one
+	ReasonMethod        Reason = "method"         // the route is not open to them with this method
+	ReasonAddress       Reason = "address"        // the route is not open to them from this address
 	ReasonNoRoute       Reason = "no_route"       // nothing is here
 	ReasonAmbiguous     Reason = "ambiguous"      // the target means two things
 	ReasonWebSocket     Reason = "websocket"      // the route carries no WebSockets
 	ReasonOrigin        Reason = "origin"         // a WebSocket from a page of another site
+	ReasonPreflight     Reason = "preflight"      // a browser asks what pages of other sites may send
 	ReasonDestination   Reason = "destination"    // what the Destination header names is not theirs, or not this app's
 	ReasonCarriedAlong  Reason = "carried_along"  // a COPY or MOVE would take along what another rule protects
 
@@ -82,8 +91,13 @@ func decideAccess(f Facts, r *Route, id *identity.Identity) Verdict {
 	switch {
 	case r == nil:
 		return deny(ReasonNoRoute, "no route for "+f.Host+f.Path, "There is nothing at this address.")
-	case r.Access.Public:
+	case r.Access.OpenTo(f):
 		return Verdict{Outcome: Forward, Reason: ReasonPublic}
+	}
+	if unmet, closed := r.Access.closedTo(f); closed {
+		return denyUnmet(f, r, unmet)
+	}
+	switch {
 	case id == nil:
 		return Verdict{Outcome: Login, Reason: ReasonNoSession,
 			Detail: "route " + r.Name + " needs a session", Public: "You need to sign in."}
@@ -116,7 +130,7 @@ func decidePerson(f Facts, r *Route, id *identity.Identity) Verdict {
 	case r.Access.Authenticated:
 		return Verdict{Outcome: Forward, Reason: ReasonAuthenticated}
 	}
-	return decideRules(r, id, bound)
+	return decideRules(f, r, id, bound)
 }
 
 func denyOtherOrg(r *Route, id *identity.Identity, owner string) Verdict {
@@ -136,10 +150,11 @@ func denyOtherOrg(r *Route, id *identity.Identity, owner string) Verdict {
 	return deny(ReasonOtherOrg, detail, public)
 }
 
-func decideRules(r *Route, id *identity.Identity, bound bool) Verdict {
+func decideRules(f Facts, r *Route, id *identity.Identity, bound bool) Verdict {
 	groupsUnknown, groupsFlat, orgUnknown := false, false, false
+	var unmet Reason // of a rule that is for them
 	for i, rule := range r.Access.Rules {
-		switch rule.admits(id, bound) {
+		switch rule.admitsRequest(f, id, bound) {
 		case admitted:
 			return Verdict{Outcome: Forward, Reason: ReasonRule, Rule: i + 1}
 		case refusedUnknownGroups:
@@ -148,7 +163,14 @@ func decideRules(r *Route, id *identity.Identity, bound bool) Verdict {
 			groupsFlat = true
 		case refusedUnknownOrg:
 			orgUnknown = true
+		case refusedAddress:
+			unmet = ReasonAddress
+		case refusedMethod:
+			unmet = cmp.Or(unmet, ReasonMethod)
 		}
+	}
+	if unmet != "" {
+		return denyUnmet(f, r, unmet)
 	}
 	switch { // what is missing is said of groups first: rules name them most often
 	case groupsUnknown && id.GroupsDropped:
@@ -177,7 +199,7 @@ func decideRules(r *Route, id *identity.Identity, bound bool) Verdict {
 				"be read.")
 	}
 	return deny(ReasonNoRule,
-		fmt.Sprintf("route %s: no rule admits %s; it is for %s", r.Name, id.ID(), r.Access), r.Access.lacks(id, bound))
+		fmt.Sprintf("route %s: no rule admits %s; it is for %s", r.Name, id.ID(), r.Access), r.Access.lacks(f, id, bound))
 }
 
 // refuseWebSocket is about pages of other sites: a browser lets them open a

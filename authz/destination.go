@@ -36,6 +36,7 @@ func (f Facts) Destination(value string) (Facts, error) {
 	case d.OwnOrigin() != f.OwnOrigin():
 		return Facts{}, ErrOtherOrigin
 	}
+	d.Client = f.Client // and the method is that of f: COPY, MOVE
 	return d, nil
 }
 
@@ -73,5 +74,5 @@ func (r *Route) Below(other *Route) bool {
 	top, path := lenientPath(r.Path), lenientPath(other.Path)
 	isBelow := top == "/" || path == top || strings.HasPrefix(path, top+"/")
 	return r != other && !r.Exact && r.Host == other.Host && isBelow &&
-		!other.Access.Public && !reflect.DeepEqual(other.Access, r.Access)
+		(!other.Access.Public || !other.Access.PublicIf.none()) && !reflect.DeepEqual(other.Access, r.Access)
 }

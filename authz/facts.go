@@ -33,6 +33,9 @@ type Facts struct {
 	// sets both.
 	WebSocket bool
 	Origin    string
+	// Client is the address that the request comes from, as far as a front door knows
+	// it. The zero Addr is not known, and fulfils no condition.
+	Client netip.Addr
 }
 
 // Target is the path and query, as a browser has them.

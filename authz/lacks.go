@@ -13,11 +13,15 @@ import (
 // addresses, and it names a group only to people who fulfil the rest of a rule
 // that asks for more than a group, or of a host that is their organization's
 // (bound): they belong there.
-func (a Access) lacks(id *identity.Identity, bound bool) string {
+func (a Access) lacks(f Facts, id *identity.Identity, bound bool) string {
 	if len(a.Rules) == 0 {
 		return "It is open to nobody."
 	}
-	nearest := slices.MinFunc(a.Rules, func(x, y Rule) int { return x.distance(id) - y.distance(id) })
+	rules := slices.DeleteFunc(slices.Clone(a.Rules), func(r Rule) bool { return r.conditions().unmet(f) != "" })
+	if len(rules) == 0 {
+		rules = a.Rules
+	}
+	nearest := slices.MinFunc(rules, func(x, y Rule) int { return x.distance(id) - y.distance(id) })
 	return nearest.lacks(id, bound)
 }
 

@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -10,9 +11,10 @@ import (
 // Access says who may have a route. The zero Access admits nobody: nothing is
 // reachable by omission.
 type Access struct {
-	Public        bool   // everybody, and the app is told nothing about them
-	Authenticated bool   // everybody who is signed in; the explicit wide choice
-	Rules         []Rule // alternatives
+	Public        bool       // everybody, and the app is told nothing about them
+	PublicIf      Conditions // when it is Public; the rest decides where they do not hold
+	Authenticated bool       // everybody who is signed in; the explicit wide choice
+	Rules         []Rule     // alternatives
 }
 
 // Rule admits people who match every list that is not empty: one of their facts is on
@@ -21,6 +23,9 @@ type Rule struct {
 	Orgs, Groups, Emails, EmailDomains []string
 	// Subjects are people, or programs with tokens, as identity.Identity.ID names them.
 	Subjects []string
+	// Methods and From are Conditions. A rule that has nothing else admits nobody.
+	Methods []string
+	From    []netip.Prefix
 	// InsecureFlatGroups lets groups count beside an organization although their
 	// owner belongs to several: an admin of one is then an admin of each.
 	InsecureFlatGroups bool
@@ -35,7 +40,26 @@ const (
 	refusedUnknownGroups // it would need groups, and they are not known
 	refusedFlatGroups    // it would need to know in which organization they have the groups
 	refusedUnknownOrg    // it would need their organization, which could not be read
+	refusedMethod        // it is for them, but not with this method
+	refusedAddress       // it is for them, but not from this address
 )
+
+func (r Rule) conditions() Conditions { return Conditions{r.Methods, r.From} }
+
+// admitsRequest asks the rule about somebody who makes the request f. Where a condition
+// does not hold, nothing else that is missing would help.
+func (r Rule) admitsRequest(f Facts, id *identity.Identity, bound bool) refusal {
+	unmet, why := r.conditions().unmet(f), r.admits(id, bound)
+	switch {
+	case unmet == "":
+		return why
+	case why != admitted:
+		return refused
+	case unmet == ReasonMethod:
+		return refusedMethod
+	}
+	return refusedAddress
+}
 
 // admits asks the rule about somebody. bound: the route is one organization's,
 // as if the rule named it.
@@ -109,8 +133,14 @@ func isASCII(s string) bool {
 // String is the access as a sentence's end: "everybody who is signed in".
 func (a Access) String() string {
 	switch {
-	case a.Public:
+	case a.Public && a.PublicIf.none():
 		return "everybody, without signing in"
+	case a.Public && !a.AsksWho():
+		return "everybody, without signing in" + a.PublicIf.String()
+	case a.Public:
+		rest := a
+		rest.Public = false
+		return "everybody, without signing in" + a.PublicIf.String() + "; or " + rest.String()
 	case a.Authenticated:
 		return "everybody who is signed in"
 	case len(a.Rules) == 0:
@@ -149,7 +179,7 @@ func (r Rule) describe() string {
 	if len(parts) == 0 {
 		return "nobody"
 	}
-	return "people who " + andList(parts)
+	return "people who " + andList(parts) + r.conditions().String()
 }
 
 func orList(items []string) string  { return joinList(items, " or ") }

@@ -159,7 +159,7 @@ func (s *site) add(r *Route) {
 }
 
 func (s *site) note(host string, r *Route) {
-	s.signsIn = s.signsIn || !r.Access.Public
+	s.signsIn = s.signsIn || r.Access.AsksWho()
 	if org, bound := r.owner(host); bound {
 		s.org = org
 	}
@@ -177,7 +177,8 @@ func (t *Table) Routes() []*Route {
 // Serves reports whether any route is for host.
 func (t *Table) Serves(host string) bool { return t.forHost(host) != nil }
 
-// SignsIn reports whether people sign in for host: it has a route that is not public.
+// SignsIn reports whether people sign in for host: it has a route that asks who
+// somebody is.
 func (t *Table) SignsIn(host string) bool {
 	s := t.forHost(host)
 	return s != nil && s.signsIn

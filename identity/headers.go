@@ -274,6 +274,23 @@ func (k Kept) From(trusted bool) []string {
 	return k.anybody
 }
 
+// WithoutOverrides is k for a route whose rules ask for the method: it keeps no header
+// by which a client names another one than that of its request line.
+func (k Kept) WithoutOverrides() Kept {
+	kept := Kept{front: k.front}
+	for _, name := range k.anybody {
+		if !IsMethodOverride(name) {
+			kept.anybody = append(kept.anybody, name)
+		}
+	}
+	kept.together = slices.Concat(kept.front, kept.anybody)
+	return kept
+}
+
+// IsMethodOverride reports whether the header called name, in whatever spelling, names
+// another method than that of the request line.
+func IsMethodOverride(name string) bool { return slices.Contains(overrides[:], fold(name)) }
+
 // NeedFront reports whether some are kept from a trusted proxy only.
 func (k Kept) NeedFront() bool { return len(k.front) > 0 }
 

@@ -171,6 +171,7 @@ func (x *forwarding) RewriteTrailers(h http.Header) { x.p.headers.Strip(h) }
 func (x *forwarding) RewriteInterim(h http.Header) {
 	protectCookies(h)
 	delete(h, "Clear-Site-Data")
+	x.ev.cors.Clean(h)
 }
 
 // RewriteAnswer implements relay.Hooks. It removes what would change our cookies, and
@@ -180,6 +181,7 @@ func (x *forwarding) RewriteAnswer(h http.Header) {
 		x.ev.note = "Clear-Site-Data: cookies were spared, ours are among them"
 	}
 	protectCookies(h)
+	x.ev.cors.SetAnswer(h, x.in.Header)
 	// The late answer of a session that has ended would undo a switch.
 	if x.renewed != nil && !x.p.sessions.HasEnded(x.admitted.Principal.Session) {
 		h["Cache-Control"] = x.renewed["Cache-Control"]

@@ -24,8 +24,9 @@ type event struct {
 	start      time.Time
 	requestID  string
 	client     string
-	trusted    bool // the TCP peer is a proxy whose word counts
-	forwards   bool // client is not on the list of proxies, and says that it forwards for others
+	trusted    bool            // the TCP peer is a proxy whose word counts
+	cors       *admission.CORS // of the route; nil: the app says it
+	forwards   bool            // client is not on the list of proxies, and says that it forwards for others
 	facts      authz.Facts
 	dotted     bool // the host was asked for with a dot at its end
 	route      string

@@ -13,8 +13,11 @@ import (
 // trusted says (P4).
 type peer struct {
 	client, scheme, host string
-	trusted              bool // the TCP peer is on the list
-	forwards             bool // client says that it forwards for others, and is not on the list
+	// addr is the client's address where we are sure of it, for rules about addresses.
+	// client, which is told to apps and the log, is the best that there is.
+	addr     netip.Addr
+	trusted  bool // the TCP peer is on the list
+	forwards bool // client says that it forwards for others, and is not on the list
 }
 
 // maxChain bounds how far back a chain of proxies is followed.
@@ -38,12 +41,20 @@ func (ps peers) of(r *http.Request) (peer, error) {
 	addr := from.Addr().Unmap().WithZone("") // prefixes have no zone, and a zone means nothing to an app
 	at.client = addr.String()
 	if !ps.trusts(addr) {
-		at.forwards = r.Header["X-Forwarded-For"] != nil
+		// Who forwards for others and is not on the list may have been left out of it by
+		// mistake: then everybody would have this address. Without a port (0) it is that of
+		// a load balancer, which has not said whose connection it passes on.
+		if at.forwards = r.Header["X-Forwarded-For"] != nil; !at.forwards && from.Port() != 0 {
+			at.addr = addr
+		}
 		return at, nil
 	}
 	at.trusted = true
-	addr, at.forwards = ps.client(addr, r.Header["X-Forwarded-For"])
-	at.client = addr.String()
+	addr, forwards, sure := ps.client(addr, r.Header["X-Forwarded-For"])
+	at.client, at.forwards = addr.String(), forwards
+	if sure {
+		at.addr = addr
+	}
 	if host, err := single(r.Header, "X-Forwarded-Host"); err != nil || host != "" {
 		at.host = host
 		if err != nil {
@@ -73,22 +84,23 @@ func (ps peers) trusts(addr netip.Addr) bool {
 }
 
 // client is the rightmost address of the chain that is not a trusted proxy's: what
-// stands to its left was not written by a trusted proxy. The second result reports
-// whether there is anything to its left.
-func (ps peers) client(peer netip.Addr, lines []string) (netip.Addr, bool) {
+// stands to its left was not written by a trusted proxy. forwards reports whether there
+// is anything to its left. sure is false if it is only the last proxy whose address
+// could be read.
+func (ps peers) client(peer netip.Addr, lines []string) (client netip.Addr, forwards, sure bool) {
 	chain := strings.Join(lines, ",")
 	for range maxChain {
 		i := strings.LastIndexByte(chain, ',')
 		addr, err := parseHop(chain[i+1:])
 		if err != nil {
-			return peer, false
+			return peer, false, false
 		}
 		if peer = addr; !ps.trusts(addr) || i < 0 {
-			return peer, i >= 0
+			return peer, i >= 0, true
 		}
 		chain = chain[:i]
 	}
-	return peer, false
+	return peer, false, false
 }
 
 // parseHop reads one address of a chain; some proxies add the port.

@@ -8,6 +8,7 @@
 //	Forward          → identity headers set, our cookies removed → upstream
 //	Login            → page: 302 to login · framed page, form: 401 page · program: 401 JSON
 //	Deny             → 403 with one public sentence; the reason goes to the log
+//	Preflight        → 204, with what pages of other sites may send
 //
 // It owns Sallyport's own endpoints, and what is changed in the headers of requests
 // and answers that pass. It decides nothing (admission and authz do), opens no
@@ -233,6 +234,7 @@ func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
 		_ = errors.As(err, &f) // err may be a failure with words of its own
 		return f
 	}
+	facts.Client = at.addr
 	admission.NoteWebSocket(&facts, r)
 	ev.facts, ev.dotted = facts, dotted(at.host)
 	if path, ok := p.admission.OwnPath(facts); ok {
@@ -252,6 +254,10 @@ func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 	answer, err := p.admission.Admit(r.Context(),
 		admission.Request{Facts: ev.facts, Header: r.Header, Trusted: ev.trusted})
 	ev.admitted(&answer)
+	if answer.Route != nil {
+		ev.cors = answer.Route.CORS
+		ev.cors.SetAnswer(w.Header(), r.Header) // for what we answer ourselves, 401 and 403 among it
+	}
 	if refusal, ok := errors.AsType[*admission.Refusal](err); ok {
 		return p.refused(w, r, ev, &answer, refusal)
 	}
@@ -283,6 +289,11 @@ func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 			return p.handOffs.begin(w, r, ev, at, session.Want{ReturnTo: at.returnHere(ev, r)}, answer.SessionErr)
 		}
 		return at.askToSignIn(w, r, ev)
+	case authz.Preflight:
+		w.AnswerWithoutBody(r)
+		ev.cors.SetPreflight(w.Header(), r.Header)
+		w.WriteHeader(http.StatusNoContent)
+		return nil
 	}
 	f := &failure{Status: http.StatusForbidden, Cause: errors.New(verdict.Detail), Sentence: verdict.Public}
 	if who := answer.Principal; who != nil && who.Session != nil {

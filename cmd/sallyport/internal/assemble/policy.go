@@ -34,7 +34,7 @@ func NewPolicy(cfg *config.Config) (*Policy, config.Faults) {
 			faults = append(faults, cfg.Fault(fmt.Sprintf("routes[%d].headers", i), "%v", err))
 		}
 		pol.routes = append(pol.routes, admission.Route{Headers: set,
-			App: r.Upstream.URL.String() + " " + r.Upstream.Host, AppHost: r.Upstream.Host})
+			App: r.Upstream.URL.String() + " " + r.Upstream.Host, AppHost: r.Upstream.Host, CORS: cors(r)})
 		routes = append(routes, authz.Route{
 			Name: r.Name, Host: routeHost(r), Orgs: orgIDs(cfg), Path: r.Path, Exact: r.Exact,
 			Encoded: r.Encoded, Doubled: r.Doubled, Access: access(r), WebSocket: authz.WebSocket(r.WebSocket)})
@@ -76,9 +76,18 @@ func routeHost(r config.Route) string {
 }
 
 func access(r config.Route) authz.Access {
-	a := authz.Access{Public: r.Public, Authenticated: r.Allow.Authenticated}
+	a := authz.Access{Public: r.Public, PublicIf: authz.Conditions(r.PublicIf), Authenticated: r.Allow.Authenticated}
 	a.Rules = rules(r.Allow.Any)
 	return a
+}
+
+// cors is nil where the app says what pages of other sites may do.
+func cors(r config.Route) *admission.CORS {
+	if r.CORS.Origins == nil {
+		return nil
+	}
+	c := admission.CORS(r.CORS)
+	return &c
 }
 
 func rules(list []config.Rule) []authz.Rule {

@@ -124,7 +124,8 @@ type Route struct {
 	Exact    bool // Path covers itself only
 	Upstream Upstream
 	Public   bool
-	Allow    Allow // zero if Public
+	PublicIf Conditions // when it is Public, if not always
+	Allow    Allow      // zero if it is always Public
 	Headers  Headers
 
 	WebSocket WebSocket
@@ -135,6 +136,7 @@ type Route struct {
 	// SiteHeaders of the app's answers pass although they speak for the whole site.
 	SiteHeaders []string
 	Bearer      Bearer
+	CORS        CORS
 	MaxAge      time.Duration // as in Session; 0: as there
 }
 
@@ -148,6 +150,8 @@ type Allow struct {
 type Rule struct {
 	Orgs, Groups, Emails, EmailDomains []string
 	Subjects                           []string // the id of a provider, a colon, the subject there
+	Methods                            []string // as in Conditions
+	From                               []netip.Prefix
 	InsecureFlatGroups                 bool
 }
 
@@ -479,8 +483,9 @@ func routeShape() yamltable.Shape[Route] {
 		yamltable.Field("upstream", "The app: http://host:port, https://host:port, h2c://host:port (HTTP/2 without "+
 			"TLS) or unix:/path.sock; or a mapping with a url.",
 			upstreamShape(), func(r *Route) *Upstream { return &r.Upstream }).Required(),
-		yamltable.Field("public", "Everybody may have it, without signing in; the app is told of nobody.",
-			yamltable.OnlyTrue(), func(r *Route) *bool { return &r.Public }),
+		yamltable.Field("public", "Everybody may have it, without signing in; the app is told of nobody. A "+
+			"mapping says for which requests: where it does not hold, allow decides, and without one it is refused.",
+			publicShape(), func(r *Route) *Route { return r }),
 		yamltable.Field("allow", "Who may have it: `authenticated` for everybody who is signed in, or a list of "+
 			"rules of which one must match.",
 			allowShape(), func(r *Route) *Allow { return &r.Allow }),
@@ -510,11 +515,16 @@ func routeShape() yamltable.Shape[Route] {
 			bearerShape(), func(r *Route) *Bearer { return &r.Bearer }),
 		yamltable.Field("revocation", "As session.revocation, for this route.", revocation(),
 			func(r *Route) *time.Duration { return &r.MaxAge }),
-	}, Rivals: [][]string{{"public", "bearer"}, {"public", "revocation"}}, Choices: []yamltable.Choice{
-		{Names: []string{"path", "path_exact"}, None: "needs a path or a path_exact"},
-		{Names: []string{"public", "allow"}, None: "does not say who may have it: write `allow: authenticated`, a " +
-			"list of rules, or `public: true`"},
-	}}.Shape()
+		yamltable.Field("cors", "Pages of other sites that may read what is answered here, and send more than plain "+
+			"requests. Sallyport answers their preflights, and what the app says on the subject does not count. If it "+
+			"is left out the app says it, and preflights need a session like all else.",
+			corsShape(), func(r *Route) *CORS { return &r.CORS }),
+	}, Check: checkRoute, Conditional: "public", Rivals: [][]string{{"public", "bearer"}, {"public", "revocation"}},
+		Choices: []yamltable.Choice{
+			{Names: []string{"path", "path_exact"}, None: "needs a path or a path_exact"},
+			{Names: []string{"public", "allow"}, None: "does not say who may have it: write `allow: authenticated`, a " +
+				"list of rules, or `public: true`"},
+		}}.Shape()
 }
 
 func allowShape() yamltable.Shape[Allow] {
@@ -538,7 +548,7 @@ func allowShape() yamltable.Shape[Allow] {
 			}
 		}}
 	return yamltable.Either(want, everybody, yamltable.Sequence,
-		yamltable.Within(yamltable.List(ruleShape(), 1), func(a *Allow) *[]Rule { return &a.Any }))
+		yamltable.Within(yamltable.List(routeRuleShape(), 1), func(a *Allow) *[]Rule { return &a.Any }))
 }
 
 // ruleFor is the rule that a bare text was probably meant as.
@@ -558,8 +568,14 @@ func ruleFor(v string) string {
 	return "{groups: [" + v + "]}"
 }
 
-func ruleShape() yamltable.Shape[Rule] {
-	return yamltable.Object[Rule]{Some: true, Instead: ruleFor, Keys: []yamltable.Entry[Rule]{
+// routeRuleShape is a rule of a route: besides who may pass it says with which requests.
+func routeRuleShape() yamltable.Shape[Rule] {
+	return ruleShape(methodsKey(func(r *Rule) *[]string { return &r.Methods }),
+		fromKey(func(r *Rule) *[]netip.Prefix { return &r.From }))
+}
+
+func ruleShape(more ...yamltable.Entry[Rule]) yamltable.Shape[Rule] {
+	return yamltable.Object[Rule]{Some: true, Instead: ruleFor, Check: checkRule, Keys: append([]yamltable.Entry[Rule]{
 		yamltable.Field("orgs", "Ids of organizations: the person belongs to one of them.",
 			yamltable.List(exact("the id of an organization"), 1), func(r *Rule) *[]string { return &r.Orgs }),
 		yamltable.Field("groups", "Groups: the person is in one of them.",
@@ -574,7 +590,7 @@ func ruleShape() yamltable.Shape[Rule] {
 			yamltable.List(exact("an id such as sso:248289761001"), 1),
 			func(r *Rule) *[]string { return &r.Subjects }),
 		flatGroupsKey(),
-	}}.Shape()
+	}, more...)}.Shape()
 }
 
 func headersShape() yamltable.Shape[Headers] {

@@ -22,7 +22,7 @@ func (c *Config) settleHosts() Faults {
 		if r.Host == "" {
 			r.Host = public
 		}
-		if r.Host == public || r.Public || c.doc.Has(yamltable.Index("routes", i)+".public") {
+		if r.Host == public || !c.doc.Has(yamltable.Index("routes", i)+".allow") {
 			continue
 		}
 		where := yamltable.Index("routes", i) + ".host"
@@ -55,7 +55,7 @@ func (c *Config) OtherHosts() []string {
 	}
 	var hosts []string
 	for _, r := range c.Routes {
-		if !r.Public && r.Host != c.PublicHost() && r.Host != "" && !slices.Contains(hosts, r.Host) {
+		if r.AsksWho() && r.Host != c.PublicHost() && r.Host != "" && !slices.Contains(hosts, r.Host) {
 			hosts = append(hosts, r.Host)
 		}
 	}

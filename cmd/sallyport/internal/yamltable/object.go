@@ -1,6 +1,7 @@
 package yamltable
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -34,6 +35,9 @@ type Object[T any] struct {
 	Rivals [][]string
 	// choices are keys of which exactly one must be there.
 	Choices []Choice
+	// Conditional is a key that, if a mapping stands there, excludes neither its Rivals nor
+	// the rest of its Choice.
+	Conditional string
 	// some: at least one key must be there.
 	Some    bool
 	Instead func(v string) string // as in shape
@@ -55,7 +59,7 @@ func (o Object[T]) Shape() Shape[T] {
 			}
 			before := len(w.faults)
 			present := o.readKeys(w, at, into)
-			o.checkPresence(w, at, present)
+			o.checkPresence(w, at, o.exclusive(at.Node, present), present)
 			if o.Check != nil && len(w.faults) == before {
 				o.Check(w, at, into)
 			}
@@ -110,17 +114,29 @@ func (o Object[T]) rivalPresent(name string, present map[string]*yaml.Node) bool
 	})
 }
 
-func (o Object[T]) checkPresence(w *Walker, at Place, present map[string]*yaml.Node) {
+// exclusive are those of the keys that are present to which what is said about rivals
+// applies.
+func (o Object[T]) exclusive(n *yaml.Node, present map[string]*yaml.Node) map[string]*yaml.Node {
+	name := present[o.Conditional]
+	if i := slices.Index(n.Content, name); name == nil || n.Content[i+1].Kind != yaml.MappingNode {
+		return present
+	}
+	rest := maps.Clone(present)
+	delete(rest, o.Conditional)
+	return rest
+}
+
+func (o Object[T]) checkPresence(w *Walker, at Place, exclusive, present map[string]*yaml.Node) {
 	for _, k := range o.Keys {
 		if k.need && present[k.name] == nil {
 			w.Fault(Place{at.Node, Join(at.Path, k.name)}, "is required. %s", k.doc)
 		}
 	}
 	for _, names := range o.Rivals {
-		w.atMostOne(at, names, present)
+		w.atMostOne(at, names, exclusive)
 	}
 	for _, c := range o.Choices {
-		if w.atMostOne(at, c.Names, present) == 0 {
+		if w.atMostOne(at, c.Names, exclusive); len(inOrder(c.Names, present)) == 0 {
 			w.Fault(at, "%s", c.None)
 		}
 	}
@@ -157,11 +173,10 @@ func Default(def string) *yaml.Node {
 	return doc.Content[0]
 }
 
-func (w *Walker) atMostOne(at Place, names []string, present map[string]*yaml.Node) int {
+func (w *Walker) atMostOne(at Place, names []string, present map[string]*yaml.Node) {
 	there := inOrder(names, present)
 	if len(there) > 1 {
 		second := there[1]
 		w.Fault(Place{present[second], Join(at.Path, second)}, "cannot stand beside %s; choose one of them", there[0])
 	}
-	return len(there)
 }

@@ -3,6 +3,7 @@ package yamltable
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 
 	yaml "go.yaml.in/yaml/v4"
 )
@@ -46,12 +47,16 @@ func (o Object[T]) schema() Schema {
 	}
 	var all []any
 	for _, names := range o.Rivals {
-		all = append(all, Schema{"not": Schema{"required": names}})
+		all = append(all, o.apart(names))
 	}
 	for _, c := range o.Choices {
 		var one []any
 		for _, name := range c.Names {
 			one = append(one, Schema{"required": []string{name}})
+		}
+		if slices.Contains(c.Names, o.Conditional) {
+			all = append(all, Schema{"anyOf": one}, o.apart(c.Names))
+			continue
 		}
 		all = append(all, Schema{"oneOf": one})
 	}
@@ -62,6 +67,16 @@ func (o Object[T]) schema() Schema {
 		s["minProperties"] = 1
 	}
 	return s
+}
+
+// apart says that not all of names are there; a mapping at the Conditional key does not
+// count.
+func (o Object[T]) apart(names []string) Schema {
+	together := Schema{"required": names}
+	if slices.Contains(names, o.Conditional) {
+		together["properties"] = Schema{o.Conditional: Schema{"not": Schema{"type": "object"}}}
+	}
+	return Schema{"not": together}
 }
 
 // schema is that of the shape with what the table says of the key.
