@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -39,7 +40,7 @@ type question struct {
 	groupsUnknown                bool
 	expect                       string
 	asJSON                       bool
-	method, address              string
+	method, address, from        string
 }
 
 func explainCommand(c *console) *cobra.Command {
@@ -76,6 +77,7 @@ func explainCommand(c *console) *cobra.Command {
 	f.BoolVar(&q.groupsUnknown, "groups-unknown", false, "the provider does not tell the groups")
 	f.BoolVar(&q.bearer, "bearer", false, "they come with an access token, not a session")
 	f.StringArrayVarP(&q.headers, "header", "H", nil, `a header of the request, "Name: value"; may be repeated`)
+	f.StringVar(&q.from, "from", "", "the client's address, for rules about addresses; not known if left out")
 	f.StringVar(&q.expect, "expect", "", "allow or deny: what a test expects")
 	f.BoolVar(&q.asJSON, "json", false, "answer in JSON")
 	return cmd
@@ -214,7 +216,10 @@ func (q *question) request(cfg *config.Config) (*http.Request, error) {
 	}
 	r := &http.Request{Method: q.method, URL: u, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{}, Body: http.NoBody,
-		RequestURI: target(address), RemoteAddr: "192.0.2.1:40000"}
+		RequestURI: target(address), RemoteAddr: "192.0.2.1:0"} // port 0: an address that rules do not take for the client's
+	if err := q.comeFrom(r, cfg); err != nil {
+		return nil, err
+	}
 	for _, line := range q.headers {
 		name, value, ok := strings.Cut(line, ":")
 		if !ok || strings.TrimSpace(name) == "" {
@@ -228,6 +233,23 @@ func (q *question) request(cfg *config.Config) (*http.Request, error) {
 		r.Header.Add(name, value)
 	}
 	return r.WithContext(context.Background()), nil
+}
+
+// comeFrom gives r the address that --from names. One of a trusted proxy counts only as
+// the address that such a proxy names.
+func (q *question) comeFrom(r *http.Request, cfg *config.Config) error {
+	if q.from == "" {
+		return nil
+	}
+	addr, err := netip.ParseAddr(q.from)
+	if err != nil {
+		return usage("--from %q is not an address such as 10.1.2.3", q.from)
+	}
+	r.RemoteAddr = netip.AddrPortFrom(addr, 40000).String()
+	if slices.ContainsFunc(cfg.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(addr.Unmap()) }) {
+		r.Header.Set("X-Forwarded-For", addr.String())
+	}
+	return nil
 }
 
 // target returns the request target that a browser would send for address, unchanged.

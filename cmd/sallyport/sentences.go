@@ -26,6 +26,9 @@ func printRules(w io.Writer, cfg *config.Config, pol *assemble.Policy) {
 		fmt.Fprintf(w, "%s: %s goes to %s and is open to", r.Name, where, destination(cfg.Routes[i].Upstream))
 		alternatives := strings.Split(r.Access.String(), "; or ")
 		more := carries(cfg.Routes[i])
+		if r.Access.AsksAddress() && len(cfg.TrustedProxies) == 0 {
+			more = append(more, "The address of a client is that of its connection: trusted_proxies names no proxy.")
+		}
 		if len(alternatives) == 1 {
 			fmt.Fprintf(w, " %s.%s\n", alternatives[0], strings.Join(append([]string{""}, more...), " "))
 			continue
@@ -87,6 +90,13 @@ func carries(r config.Route) []string {
 				more = append(more, q.Weakens)
 			}
 		}
+	}
+	if o := r.CORS.Origins; len(o) > 0 {
+		with := "."
+		if r.CORS.Credentials {
+			with = ", and have cookies sent along."
+		}
+		more = append(more, fmt.Sprintf("Pages of %s may read its answers%s", strings.Join(o, ", "), with))
 	}
 	if len(r.SiteHeaders) > 0 {
 		more = append(more, fmt.Sprintf("Its app's %s passes, and speaks for the whole site.",

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
+	"github.com/sallyport-proxy/sallyport/identity"
 )
 
 // Conditions are about a request and not about who makes it; all that are given hold.
@@ -53,7 +54,8 @@ func clientRange() yamltable.Shape[netip.Prefix] {
 // method is compared byte for byte, as apps do: get is another method than GET.
 func method() yamltable.Shape[string] {
 	const want = "a method in capital letters, such as GET"
-	return yamltable.Scalar(want, yamltable.Schema{"pattern": `^[A-Z][A-Z0-9-]*$`}, func(v string) (string, error) {
+	return yamltable.Scalar(want, yamltable.Schema{"pattern": `^[A-Z][A-Z0-9-]*$`,
+		"not": yamltable.Schema{"enum": []string{"CONNECT", "TRACE"}}}, func(v string) (string, error) {
 		complaint := errors.New("must be " + want)
 		switch upper := strings.ToUpper(v); {
 		case isMethod(v) && (v == "CONNECT" || v == "TRACE"):
@@ -102,6 +104,29 @@ func checkRoute(w *yamltable.Walker, at yamltable.Place, r *Route) {
 
 // signedInKeys are keys of a route that say something of people who are asked who they are.
 func signedInKeys() []string { return []string{"bearer", "revocation"} }
+
+// overrideWarnings tell of headers that a route keeps in vain.
+func (c *Config) overrideWarnings() Faults {
+	var warnings Faults
+	for i, r := range c.Routes {
+		if !r.asksMethod() {
+			continue
+		}
+		for j, name := range r.Headers.Keep {
+			if identity.IsMethodOverride(name) {
+				warnings = append(warnings, c.doc.FaultAt(
+					yamltable.Index(yamltable.Index("routes", i)+".headers.keep", j), "is removed all the same: the "+
+						"route has `methods`, and the app must not be told another method than was judged"))
+			}
+		}
+	}
+	return warnings
+}
+
+func (r *Route) asksMethod() bool {
+	return len(r.PublicIf.Methods) > 0 ||
+		slices.ContainsFunc(r.Allow.Any, func(rule Rule) bool { return len(rule.Methods) > 0 })
+}
 
 // CORS says which pages of other sites may read what is answered on a route. Nil Origins:
 // the app says it.

@@ -211,7 +211,7 @@ func (c *Config) Fault(path string, format string, args ...any) Fault {
 func (c *Config) Warnings() []Fault {
 	warnings := c.doc.InFile("literal: keeps a secret in the file; it is for tests, use file: or env:")
 	return c.doc.Finish(slices.Concat(warnings, c.flatGroupWarnings(), c.bareGroupWarnings(), c.patternWarnings(),
-		c.storeWarnings(), c.proxyProtocolWarnings()))
+		c.storeWarnings(), c.proxyProtocolWarnings(), c.overrideWarnings()))
 }
 
 // file is the table of all keys: the reader and the schema are made from it.
@@ -570,8 +570,8 @@ func ruleFor(v string) string {
 
 // routeRuleShape is a rule of a route: besides who may pass it says with which requests.
 func routeRuleShape() yamltable.Shape[Rule] {
-	return ruleShape(methodsKey(func(r *Rule) *[]string { return &r.Methods }),
-		fromKey(func(r *Rule) *[]netip.Prefix { return &r.From }))
+	return ruleShape(methodsKey(func(r *Rule) *[]string { return &r.Methods }).Narrows(),
+		fromKey(func(r *Rule) *[]netip.Prefix { return &r.From }).Narrows())
 }
 
 func ruleShape(more ...yamltable.Entry[Rule]) yamltable.Shape[Rule] {

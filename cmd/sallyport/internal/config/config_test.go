@@ -470,7 +470,8 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		tenant-of-oidc allowed-tenants-of-one microsoft-userinfo bearer-provider-unknown bearer-audience-of-sign-in
 		bearer-audience-trusted bearer-of-google bearer-without-keys store-ca-of-sqlite store-ca-unverified
 		store-database-as-file store-password store-password-parameter store-sslmode-prefer revocation-without-store
-		revocation-short`) {
+		revocation-short public-if-from-all public-if-from-all-ipv6 public-if-from-host-bits public-if-from-mapped
+		public-if-bearer-without-allow cors-origin-http cors-max-age`) {
 		beyond[name] = true
 	}
 	schema := ownSchema(t)
@@ -645,7 +646,9 @@ func FuzzParse(f *testing.F) {
 			if why := wrongWay(r); why != "" {
 				t.Errorf("route %d: %s: %+v", i, why, r)
 			}
-			if r.Public == (r.Allow.Authenticated || len(r.Allow.Any) > 0) {
+			allowed := r.Allow.Authenticated || len(r.Allow.Any) > 0
+			if always := len(r.PublicIf.Methods)+len(r.PublicIf.From) == 0; r.Public && always && allowed ||
+				!r.Public && !(always && allowed) {
 				t.Errorf("route %d: public %v, allow %+v", i, r.Public, r.Allow)
 			}
 		}

@@ -67,9 +67,7 @@ func (h *proxyHeader) await() error {
 		case !inTime:
 			err = errProxyHeaderLate
 		case err == nil:
-			if client.IsValid() {
-				h.client = net.TCPAddrFromAddrPort(client)
-			}
+			h.client = peerOf(h.client, client)
 			return
 		case len(raw) == 0, errors.Is(err, net.ErrClosed):
 			h.fail(err) // a balancer looked whether somebody listens, or this process stops
@@ -79,6 +77,20 @@ func (h *proxyHeader) await() error {
 		h.fail(err)
 	})
 	return h.err
+}
+
+// peerOf is what a connection says of its other end. Where no client is named it is the
+// balancer's address without a port (0), which no connection comes from: that address is
+// not the client's, and rules about addresses must not take it for that.
+func peerOf(balancer net.Addr, client netip.AddrPort) net.Addr {
+	tcp, ok := balancer.(*net.TCPAddr)
+	switch {
+	case client.IsValid():
+		return net.TCPAddrFromAddrPort(client)
+	case ok:
+		return &net.TCPAddr{IP: tcp.IP, Zone: tcp.Zone}
+	}
+	return balancer
 }
 
 // fail closes the connection. net/http answers nothing to an error of this form.
@@ -148,7 +160,7 @@ const (
 
 // parseProxyHeader returns the client that a header names. It is not valid if there is
 // none to name: the balancer asks for itself (LOCAL), does not know (UNKNOWN, or an
-// unspecified family), or the client came over a Unix socket. Then the peer counts.
+// unspecified family), or the client came over a Unix socket. Then the peer counts, see peerOf.
 func parseProxyHeader(raw []byte) (client netip.AddrPort, err error) {
 	v2 := bytes.HasPrefix(raw, proxyproto.SIGV2)
 	if v2 && len(raw) >= proxyHead && raw[proxyCommand] == commandProxy && raw[proxyCommand+1] == familyUnspecific {

@@ -12,12 +12,17 @@ import (
 type Entry[T any] struct {
 	name, doc string
 	need      bool
+	narrows   bool
 	def       string // as YAML; "" if there is none
 	shape     Shape[T]
 }
 
 // Required makes a key one that must be there.
 func (k Entry[T]) Required() Entry[T] { k.need = true; return k }
+
+// Narrows makes a key one that says nothing without another: it is not named where at
+// least one key is missing.
+func (k Entry[T]) Narrows() Entry[T] { k.narrows = true; return k }
 
 // Or gives a key its default, as YAML.
 func (k Entry[T]) Or(def string) Entry[T] { k.def = def; return k }
@@ -141,7 +146,12 @@ func (o Object[T]) checkPresence(w *Walker, at Place, exclusive, present map[str
 		}
 	}
 	if o.Some && len(present) == 0 {
-		names := slices.DeleteFunc(o.names(), func(name string) bool { return strings.HasPrefix(name, "insecure_") })
+		var names []string
+		for _, k := range o.Keys {
+			if !k.narrows && !strings.HasPrefix(k.name, "insecure_") {
+				names = append(names, k.name)
+			}
+		}
 		w.Fault(at, "is empty; must have at least one of %s", orList(names))
 	}
 }

@@ -60,11 +60,20 @@ func (o Object[T]) schema() Schema {
 		}
 		all = append(all, Schema{"oneOf": one})
 	}
-	if all != nil {
-		s["allOf"] = all
-	}
 	if o.Some {
 		s["minProperties"] = 1
+		if slices.ContainsFunc(o.Keys, func(k Entry[T]) bool { return k.narrows }) {
+			var some []any
+			for _, k := range o.Keys {
+				if !k.narrows {
+					some = append(some, Schema{"required": []string{k.name}})
+				}
+			}
+			all = append(all, Schema{"anyOf": some})
+		}
+	}
+	if all != nil {
+		s["allOf"] = all
 	}
 	return s
 }
