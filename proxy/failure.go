@@ -82,6 +82,7 @@ func (p *Proxy) fail(w *relay.Client, r *http.Request, ev *event, err error) {
 		panic(http.ErrAbortHandler)
 	}
 	w.AnswerWithoutBody(r)
+	ev.cors.SetAnswer(w.Header(), r.Header) // interim answers of the app have cleared it
 	f.fillIn()
 	if f.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(f.RetryAfter))

@@ -70,6 +70,7 @@ type setup struct {
 	Routes    []authz.Route
 	Fields    map[string][]identity.Field // by route; else preset "forwarded"
 	Passes    map[string][]string         // by route: headers that it keeps
+	CORS      map[string]*admission.CORS  // by route
 	Apps      map[string]string           // by route: the app's name, where there are several
 	Transport http.RoundTripper           // instead of the raw app
 	App       *upstream.Upstream          // likewise, with an address of its own
@@ -207,7 +208,7 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 		testenv.Check(tb, err)
 		kept, err := headers.Keep(o.Passes[r.Name])
 		testenv.Check(tb, err)
-		admit := admission.Route{Route: r, Headers: set, Keep: kept, App: o.Apps[r.Name]}
+		admit := admission.Route{Route: r, Headers: set, Keep: kept, App: o.Apps[r.Name], CORS: o.CORS[r.Name]}
 		if o.Bearer != nil && strings.HasPrefix(r.Name, "api") {
 			admit.Tokens = &admission.Tokens{TokenVerifier: o.Bearer(s)}
 			if s.provider != nil {
