@@ -110,7 +110,7 @@ func (q *question) take(args []string) error {
 type explanation struct {
 	Request  string          `json:"request"`
 	Route    string          `json:"route,omitempty"`
-	Decision string          `json:"decision"` // forward, login or deny
+	Decision string          `json:"decision"` // forward, login, deny or preflight
 	Reason   string          `json:"reason"`
 	Rule     int             `json:"rule,omitempty"`
 	Detail   string          `json:"detail,omitempty"`

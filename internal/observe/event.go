@@ -47,7 +47,7 @@ type Event struct {
 
 	Route     string // its name, RouteOwn or RouteNone
 	User, Org string // ids; "": nobody, none
-	Decision  string // forward, login or deny; "": nothing was decided
+	Decision  string // forward, login, deny or preflight; "": nothing was decided
 	Reason    string // from authz's list
 	Rule      int    // which of the route's rules matched, from 1; 0: none
 
