@@ -172,7 +172,8 @@ func (a *Admission) Admit(ctx context.Context, r Request) (Answer, error) {
 	// Before anything can be forwarded, on public routes too (CVE-2026-30851).
 	a.headers.StripBut(r.Header, route.Keep.From(r.Trusted))
 	if route.CORS.isPreflight(r.Facts, r.Header) {
-		return Answer{Route: route, Verdict: authz.Verdict{Outcome: authz.Preflight, Reason: authz.ReasonPreflight}}, nil
+		asks := authz.Verdict{Outcome: authz.Preflight, Reason: authz.ReasonPreflight}
+		return Answer{Route: route, Verdict: asks}, nil
 	}
 	ans := Answer{Route: route, TakesToken: route.Tokens != nil && route.asksWho(r.Facts)}
 	if ans.Principal, err = a.principal(ctx, r.Header, r.Facts, route); err != nil {

@@ -71,7 +71,8 @@ func TestP01_MethodsAndAddressesNarrowAndNeverAdmit(t *testing.T) {
 
 		{"rule: GET of staff", narrowed, "GET", "", staff, Forward, ReasonRule},
 		{"rule: GET of nobody", narrowed, "GET", "", nil, Login, ReasonNoSession},
-		{"rule: POST from elsewhere, and a sign-in would not help", narrowed, "POST", "8.8.8.8", nil, Deny, ReasonAddress},
+		{"rule: POST from elsewhere, and a sign-in would not help", narrowed, "POST", "8.8.8.8", nil,
+			Deny, ReasonAddress},
 		{"rule: POST of staff from elsewhere", narrowed, "POST", "8.8.8.8", staff, Deny, ReasonAddress},
 		{"rule: POST of staff from inside", narrowed, "POST", "10.0.0.1", staff, Forward, ReasonRule},
 		{"rule: DELETE", narrowed, "DELETE", "10.0.0.1", staff, Deny, ReasonMethod},

@@ -199,7 +199,8 @@ func decideRules(f Facts, r *Route, id *identity.Identity, bound bool) Verdict {
 				"be read.")
 	}
 	return deny(ReasonNoRule,
-		fmt.Sprintf("route %s: no rule admits %s; it is for %s", r.Name, id.ID(), r.Access), r.Access.lacks(f, id, bound))
+		fmt.Sprintf("route %s: no rule admits %s; it is for %s", r.Name, id.ID(), r.Access),
+		r.Access.lacks(f, id, bound))
 }
 
 // refuseWebSocket is about pages of other sites: a browser lets them open a

@@ -57,14 +57,15 @@ func TestP01_WhatIsPublicForReadingIsNotForWriting(t *testing.T) {
 		lines        []string
 		status       int
 	}{
-		"nobody reads":                       {"GET", "/reads", []string{nobody}, 200},
-		"nobody asks for the header":         {"HEAD", "/reads", []string{nobody}, 200},
-		"nobody writes":                      {"POST", "/reads", []string{nobody}, 403},
-		"somebody writes":                    {"POST", "/reads", []string{alice}, 403},
-		"nobody reads in small letters":      {"get", "/reads", []string{nobody}, 403},
-		"nobody has a word of their own":     {"GETX", "/reads", []string{nobody}, 403},
-		"nobody asks for the options":        {"OPTIONS", "/reads", []string{nobody}, 403},
-		"nobody asks for a preflight":        {"OPTIONS", "/reads", []string{foreign, "Access-Control-Request-Method: GET"}, 403},
+		"nobody reads":                   {"GET", "/reads", []string{nobody}, 200},
+		"nobody asks for the header":     {"HEAD", "/reads", []string{nobody}, 200},
+		"nobody writes":                  {"POST", "/reads", []string{nobody}, 403},
+		"somebody writes":                {"POST", "/reads", []string{alice}, 403},
+		"nobody reads in small letters":  {"get", "/reads", []string{nobody}, 403},
+		"nobody has a word of their own": {"GETX", "/reads", []string{nobody}, 403},
+		"nobody asks for the options":    {"OPTIONS", "/reads", []string{nobody}, 403},
+		"nobody asks for a preflight": {
+			"OPTIONS", "/reads", []string{foreign, "Access-Control-Request-Method: GET"}, 403},
 		"nobody connects":                    {"CONNECT", "/reads", []string{nobody}, 405},
 		"nobody traces":                      {"TRACE", "/reads", []string{nobody}, 405},
 		"a page is opened":                   {"GET", "/wiki/a", []string{nobody}, 200},
@@ -105,7 +106,8 @@ func TestP03_NoHeaderNamesAnotherMethodThanWasJudged(t *testing.T) {
 	w, seen := s.wire(t), 0
 	cookie := "Cookie: " + s.mint(t, alice())
 	spellings := []string{"X-HTTP-Method", "X-HTTP-Method-Override", "X-Method-Override", "x-http-method-override",
-		"X_HTTP_Method_Override", "X.HTTP.Method.Override", "X-HTTP_Method.Override", "X_METHOD_OVERRIDE", "x_http-method",
+		"X_HTTP_Method_Override", "X.HTTP.Method.Override", "X-HTTP_Method.Override", "X_METHOD_OVERRIDE",
+		"x_http-method",
 		"X!Http+Method", "X-Http~Method-Override"}
 	for path, wanted := range map[string]bool{"/reads": false, "/kept": false, "/rule": false, "/wiki": false,
 		"/open": true} {
@@ -129,7 +131,8 @@ func TestP03_NoHeaderNamesAnotherMethodThanWasJudged(t *testing.T) {
 			t.Errorf("%s: the app receives %q", path, got)
 		}
 	}
-	chunked := "PUT /wiki/a HTTP/1.1\r\nConnection: close\r\nHost: " + s.host + "\r\n" + cookie + "\r\nTransfer-Encoding: chunked\r\n" +
+	chunked := "PUT /wiki/a HTTP/1.1\r\nConnection: close\r\nHost: " + s.host + "\r\n" + cookie +
+		"\r\nTransfer-Encoding: chunked\r\n" +
 		"Trailer: X-HTTP-Method-Override\r\n\r\n1\r\nx\r\n0\r\nX-HTTP-Method-Override: DELETE\r\n\r\n"
 	if a := s.talk(t, chunked); len(a) != 1 || a[0].status != 200 {
 		t.Fatalf("%+v", a)
@@ -150,23 +153,34 @@ func TestP04_AnAddressThatIsNotSureFulfilsNoRule(t *testing.T) {
 		lines   []string
 		open    bool
 	}{
-		"the connection's":                           {nil, here, nil, true},
-		"not the connection's":                       {nil, far, nil, false},
-		"a stranger names another":                   {nil, far, []string{"X-Forwarded-For: 192.0.2.1"}, false},
-		"other headers name another":                 {[]string{here}, far, []string{"X-Real-IP: 192.0.2.1", "Forwarded: for=192.0.2.1"}, false},
+		"the connection's":         {nil, here, nil, true},
+		"not the connection's":     {nil, far, nil, false},
+		"a stranger names another": {nil, far, []string{"X-Forwarded-For: 192.0.2.1"}, false},
+		"other headers name another": {
+			[]string{here}, far, []string{"X-Real-IP: 192.0.2.1", "Forwarded: for=192.0.2.1"}, false},
 		"a proxy that is not listed asks for others": {nil, here, []string{"X-Forwarded-For: 192.0.2.1"}, false},
 		"with an empty name, too":                    {nil, here, []string{"X-Forwarded-For:"}, false},
-		"a listed proxy":                             {[]string{here}, far, []string{"X-Forwarded-For: 192.0.2.1"}, true},
-		"a listed proxy, with a port":                {[]string{here}, far, []string{"X-Forwarded-For: 192.0.2.1:4000"}, true},
-		"a listed proxy, mapped":                     {[]string{here}, far, []string{"X-Forwarded-For: ::ffff:192.0.2.1"}, true},
-		"a listed proxy, after what a client wrote":  {[]string{here}, far, []string{"X-Forwarded-For: 192.0.2.1, 198.51.100.1"}, false},
-		"the right one of two":                       {[]string{here}, far, []string{"X-Forwarded-For: 198.51.100.1, 192.0.2.1"}, true},
-		"the right line of two":                      {[]string{here}, far, []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: 198.51.100.1"}, false},
-		"a listed proxy that names nobody":           {[]string{here}, here, nil, false},
-		"a listed proxy that says unknown":           {[]string{here}, here, []string{"X-Forwarded-For: unknown"}, false},
-		"a listed proxy with something broken":       {[]string{here}, here, []string{"X-Forwarded-For: 192.0.2.1, 999.1.1.1"}, false},
-		"a listed proxy with a blank for a comma":    {[]string{here}, far, []string{"X-Forwarded-For: 198.51.100.1 192.0.2.1"}, false},
-		"a client among the listed":                  {[]string{here}, here, []string{"X-Forwarded-For: 127.0.0.9"}, true},
+		"a listed proxy": {
+			[]string{here}, far, []string{"X-Forwarded-For: 192.0.2.1"}, true},
+		"a listed proxy, with a port": {
+			[]string{here}, far, []string{"X-Forwarded-For: 192.0.2.1:4000"}, true},
+		"a listed proxy, mapped": {
+			[]string{here}, far, []string{"X-Forwarded-For: ::ffff:192.0.2.1"}, true},
+		"a listed proxy, after what a client wrote": {
+			[]string{here}, far, []string{"X-Forwarded-For: 192.0.2.1, 198.51.100.1"}, false},
+		"the right one of two": {
+			[]string{here}, far, []string{"X-Forwarded-For: 198.51.100.1, 192.0.2.1"}, true},
+		"the right line of two": {
+			[]string{here}, far, []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: 198.51.100.1"}, false},
+		"a listed proxy that names nobody": {[]string{here}, here, nil, false},
+		"a listed proxy that says unknown": {
+			[]string{here}, here, []string{"X-Forwarded-For: unknown"}, false},
+		"a listed proxy with something broken": {
+			[]string{here}, here, []string{"X-Forwarded-For: 192.0.2.1, 999.1.1.1"}, false},
+		"a listed proxy with a blank for a comma": {
+			[]string{here}, far, []string{"X-Forwarded-For: 198.51.100.1 192.0.2.1"}, false},
+		"a client among the listed": {
+			[]string{here}, here, []string{"X-Forwarded-For: 127.0.0.9"}, true},
 		"more proxies than are followed": {[]string{here}, here,
 			[]string{"X-Forwarded-For: " + strings.Repeat("127.0.0.1,", maxChain) + "127.0.0.1"}, false},
 	} {

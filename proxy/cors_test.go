@@ -21,11 +21,13 @@ func corsSite(t *testing.T, o setup) *testSite {
 	const host = "127.0.0.1"
 	o.Routes = []authz.Route{
 		{Name: "app", Host: host, Path: "/", Access: authz.Access{Authenticated: true}},
-		{Name: "admin", Host: host, Path: "/admin", Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}}}},
+		{Name: "admin", Host: host, Path: "/admin",
+			Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}}}},
 		{Name: "open", Host: host, Path: "/open", Access: authz.Access{Public: true}},
 		{Name: "own", Host: host, Path: "/own", Access: authz.Access{Public: true}},
 	}
-	shared := &admission.CORS{Origins: []string{listedOrigin, "http://localhost:3000"}, Methods: []string{"PUT", "DELETE"},
+	shared := &admission.CORS{Origins: []string{listedOrigin, "http://localhost:3000"},
+		Methods: []string{"PUT", "DELETE"},
 		Headers: []string{"Content-Type", "Authorization"}, MaxAge: 10 * time.Minute}
 	with := *shared
 	with.Credentials = true
@@ -62,25 +64,28 @@ func TestP01_PreflightsAreAnsweredHere(t *testing.T) {
 		"of a protected route":    {"/x", []string{origin, asks}, 204, granted},
 		"of one with credentials": {"/admin", []string{origin, asks}, 204, withCookies},
 		"of a public route":       {"/open", []string{origin, asks}, 204, granted},
-		"of a method not listed, which the browser compares": {"/x", []string{origin, "Access-Control-Request-Method: PATCH"},
+		"of a method not listed, which the browser compares": {
+			"/x", []string{origin, "Access-Control-Request-Method: PATCH"},
 			204, granted},
-		"of a page in another network": {"/x", []string{origin, asks, "Access-Control-Request-Private-Network: true"}, 204, granted},
-		"of another site":              {"/x", []string{"Origin: https://evil.example", asks}, 204, nil},
-		"of a name within":             {"/x", []string{"Origin: https://shop.example.evil.example", asks}, 204, nil},
-		"of a sister":                  {"/x", []string{"Origin: https://a.shop.example", asks}, 204, nil},
-		"in capital letters":           {"/x", []string{"Origin: https://SHOP.example", asks}, 204, nil},
-		"of another port":              {"/x", []string{"Origin: https://shop.example:8443", asks}, 204, nil},
-		"by http":                      {"/x", []string{"Origin: http://shop.example", asks}, 204, nil},
-		"of no origin":                 {"/x", []string{"Origin: null", asks}, 204, nil},
-		"of an empty one":              {"/x", []string{"Origin:", asks}, 204, nil},
-		"of two origins":               {"/x", []string{origin, "Origin: https://evil.example", asks}, 204, nil},
-		"of one origin twice":          {"/x", []string{origin, origin, asks}, 204, nil},
-		"of two in one":                {"/x", []string{origin + ", " + listedOrigin, asks}, 204, nil},
-		"of a method, twice":           {"/x", []string{origin, asks, asks}, 204, granted},
-		"without a method it is none":  {"/x", []string{origin}, 401, []string{"Access-Control-Allow-Origin: " + listedOrigin}},
-		"without an origin, too":       {"/x", []string{asks}, 401, nil},
-		"where the app answers":        {"/own", []string{origin, asks}, 200, nil},
-		"of nothing":                   {"//x", []string{origin, asks}, 400, nil},
+		"of a page in another network": {
+			"/x", []string{origin, asks, "Access-Control-Request-Private-Network: true"}, 204, granted},
+		"of another site":     {"/x", []string{"Origin: https://evil.example", asks}, 204, nil},
+		"of a name within":    {"/x", []string{"Origin: https://shop.example.evil.example", asks}, 204, nil},
+		"of a sister":         {"/x", []string{"Origin: https://a.shop.example", asks}, 204, nil},
+		"in capital letters":  {"/x", []string{"Origin: https://SHOP.example", asks}, 204, nil},
+		"of another port":     {"/x", []string{"Origin: https://shop.example:8443", asks}, 204, nil},
+		"by http":             {"/x", []string{"Origin: http://shop.example", asks}, 204, nil},
+		"of no origin":        {"/x", []string{"Origin: null", asks}, 204, nil},
+		"of an empty one":     {"/x", []string{"Origin:", asks}, 204, nil},
+		"of two origins":      {"/x", []string{origin, "Origin: https://evil.example", asks}, 204, nil},
+		"of one origin twice": {"/x", []string{origin, origin, asks}, 204, nil},
+		"of two in one":       {"/x", []string{origin + ", " + listedOrigin, asks}, 204, nil},
+		"of a method, twice":  {"/x", []string{origin, asks, asks}, 204, granted},
+		"without a method it is none": {
+			"/x", []string{origin}, 401, []string{"Access-Control-Allow-Origin: " + listedOrigin}},
+		"without an origin, too": {"/x", []string{asks}, 401, nil},
+		"where the app answers":  {"/own", []string{origin, asks}, 200, nil},
+		"of nothing":             {"//x", []string{origin, asks}, 400, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.tb = t
@@ -126,16 +131,18 @@ func TestPagesOfOtherSitesReadWhatTheRouteSays(t *testing.T) {
 		want   []string
 		vary   string
 	}{
-		"an answer":                         {"/x", []string{origin, alice}, 200, []string{allowed}, "Accept Origin"},
-		"with cookies":                      {"/admin", []string{origin, alice}, 200, []string{credentials, allowed}, "Accept Origin"},
+		"an answer": {"/x", []string{origin, alice}, 200, []string{allowed}, "Accept Origin"},
+		"with cookies": {
+			"/admin", []string{origin, alice}, 200, []string{credentials, allowed}, "Accept Origin"},
 		"a public one":                      {"/open", []string{origin}, 200, []string{allowed}, "Accept Origin"},
 		"to another site":                   {"/x", []string{foreign, alice}, 200, nil, "Accept Origin"},
 		"to two sites":                      {"/x", []string{origin, foreign, alice}, 200, nil, "Accept Origin"},
 		"to a page of ours":                 {"/x", []string{alice}, 200, nil, "Accept Origin"},
 		"nobody is signed in":               {"/x", []string{origin}, 401, []string{allowed}, "Origin"},
 		"nobody is signed in, another site": {"/x", []string{foreign}, 401, nil, "Origin"},
-		"somebody else":                     {"/admin", []string{origin, bob}, 403, []string{credentials, allowed}, "Origin"},
-		"somebody else, another site":       {"/admin", []string{foreign, bob}, 403, nil, "Origin"},
+		"somebody else": {
+			"/admin", []string{origin, bob}, 403, []string{credentials, allowed}, "Origin"},
+		"somebody else, another site": {"/admin", []string{foreign, bob}, 403, nil, "Origin"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.tb = t

@@ -216,7 +216,8 @@ func (q *question) request(cfg *config.Config) (*http.Request, error) {
 	}
 	r := &http.Request{Method: q.method, URL: u, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{}, Body: http.NoBody,
-		RequestURI: target(address), RemoteAddr: "192.0.2.1:0"} // port 0: an address that rules do not take for the client's
+		// Without a port it is an address that rules do not take for the client's.
+		RequestURI: target(address), RemoteAddr: "192.0.2.1:0"}
 	if err := q.comeFrom(r, cfg); err != nil {
 		return nil, err
 	}

@@ -138,7 +138,8 @@ type CORS struct {
 
 func corsShape() yamltable.Shape[CORS] {
 	return yamltable.Object[CORS]{Keys: []yamltable.Entry[CORS]{
-		yamltable.Field("origins", "The sites whose pages may: scheme, host and port, each exactly as browsers write it.",
+		yamltable.Field("origins", "The sites whose pages may: scheme, host and port, each exactly as browsers "+
+			"write it.",
 			yamltable.List(origin(), 1), func(c *CORS) *[]string { return &c.Origins }).Required(),
 		yamltable.Field("methods", "The methods that such pages may use, beside GET, HEAD and POST, about which "+
 			"browsers do not ask. Rules are asked in any case.",

@@ -522,8 +522,8 @@ func routeShape() yamltable.Shape[Route] {
 	}, Check: checkRoute, Conditional: "public", Rivals: [][]string{{"public", "bearer"}, {"public", "revocation"}},
 		Choices: []yamltable.Choice{
 			{Names: []string{"path", "path_exact"}, None: "needs a path or a path_exact"},
-			{Names: []string{"public", "allow"}, None: "does not say who may have it: write `allow: authenticated`, a " +
-				"list of rules, or `public: true`"},
+			{Names: []string{"public", "allow"}, None: "does not say who may have it: write `allow: authenticated`, " +
+				"a list of rules, or `public: true`"},
 		}}.Shape()
 }
 
