@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -32,8 +33,23 @@ func TestP16_RollingRestartsBehindHAProxyUnderLoad(t *testing.T) {
 	if long() {
 		stops, atLeast = 200, 300_000 // 100 of each
 	}
+	rollingRestarts(t, endingTLS, stops, atLeast)
+}
+
+// The same behind a HAProxy that passes connections on, and does not see the requests
+// in them: clients are told by Sallyport that it goes away, and connect anew.
+func TestP16_RollingRestartsBehindPassedOnConnectionsUnderLoad(t *testing.T) {
+	stops, atLeast := 2, int64(500)
+	if long() {
+		stops, atLeast = 40, 30_000
+	}
+	rollingRestarts(t, passingOn, stops, atLeast)
+}
+
+func rollingRestarts(t *testing.T, n, stops int, atLeast int64) {
+	t.Helper()
 	app := startLedger(t)
-	b := newBalanced(t, endingTLS, app.server.URL, edits{})
+	b := newBalanced(t, n, app.server.URL, edits{})
 	l := &rolling{b: b, app: app, cookie: b.signIn(t, "mira"), trust: need(t, world.cert), end: make(chan struct{})}
 	halt := sync.OnceFunc(func() { close(l.end); l.clients.Wait() })
 	defer halt()
@@ -247,19 +263,18 @@ func (l *rolling) share(transport http.RoundTripper) {
 	}
 }
 
+// request can be sent once more by a client of HTTP/2 that was told that the server did
+// not look at it (RFC 9113 §6.8).
 func (l *rolling) request(q question) (*http.Request, error) {
-	var body io.Reader
-	if q.method == http.MethodPost {
-		body = strings.NewReader(string(q.body))
-		if q.chunked {
-			body = struct{ io.Reader }{body} // of a length that is not known
-		}
+	r, err := http.NewRequest(q.method, l.b.url+q.path, bytes.NewReader(q.body))
+	if err != nil {
+		return nil, err
 	}
-	r, err := http.NewRequest(q.method, l.b.url+q.path, body)
-	if err == nil {
-		r.Header.Set("Cookie", l.cookie)
+	r.Header.Set("Cookie", l.cookie)
+	if q.chunked {
+		r.ContentLength = -1
 	}
-	return r, err
+	return r, nil
 }
 
 // audit says what went wrong, at the clients and at the app.
