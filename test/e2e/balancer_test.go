@@ -21,15 +21,30 @@ import (
 // Sallyport, with other addresses.
 const balancerGuide = "../../docs/load-balancer.md"
 
-// Where in balancerGuide the configurations stand, among those of their language.
+// way is one of the ways in which balancerGuide sets up HAProxy: where its configuration
+// stands among those in the same language.
+type way int
+
 const (
-	endingTLS = iota
+	endingTLS way = iota
+	overHTTP2     // as endingTLS, but for the backend, which is all that stands there
 	passingOn
 )
 
-// fromGuide is a configuration of balancerGuide. Each text of replace, in pairs, must
-// stand there: a guide that changed is no reason to test something else.
-func fromGuide(t *testing.T, language string, n int, replace ...string) string {
+// readdressed is a text of the guide with others in the place of some of its own, in
+// pairs. Each must stand there: a guide that changed is no reason to test something else.
+func readdressed(t *testing.T, block string, replace ...string) string {
+	t.Helper()
+	for i := 0; i < len(replace); i += 2 {
+		if !strings.Contains(block, replace[i]) {
+			t.Fatalf("%s: %q does not stand in\n%s", balancerGuide, replace[i], block)
+		}
+	}
+	return strings.NewReplacer(replace...).Replace(block)
+}
+
+// fromGuide is the n-th configuration of balancerGuide in a language.
+func fromGuide(t *testing.T, language string, n int) string {
 	t.Helper()
 	text, err := os.ReadFile(balancerGuide)
 	if err != nil {
@@ -39,13 +54,7 @@ func fromGuide(t *testing.T, language string, n int, replace ...string) string {
 	if len(found) <= n {
 		t.Fatalf("%s has %d configurations in %s", balancerGuide, len(found), language)
 	}
-	block := string(found[n][1])
-	for i := 0; i < len(replace); i += 2 {
-		if !strings.Contains(block, replace[i]) {
-			t.Fatalf("%s: %q does not stand in\n%s", balancerGuide, replace[i], block)
-		}
-	}
-	return strings.NewReplacer(replace...).Replace(block)
+	return string(found[n][1])
 }
 
 // balanced are Sallyports behind one HAProxy, as the guide sets them up.
@@ -83,8 +92,8 @@ func edited(text string, edit func(string) string) string {
 	return edit(text)
 }
 
-// newBalanced starts everything with the n-th configurations of the guide.
-func newBalanced(t *testing.T, n int, app string, edit edits) *balanced {
+// newBalanced starts everything in a way of the guide.
+func newBalanced(t *testing.T, w way, app string, edit edits) *balanced {
 	t.Helper()
 	program := need(t, haproxyProgram)
 	cert := need(t, world.cert)
@@ -107,10 +116,10 @@ func newBalanced(t *testing.T, n int, app string, edit edits) *balanced {
 	for i, name := range []string{"a", "b"} {
 		r := &replica{name: name, file: b.at(name + ".yaml"), public: need(t, freeAddress), admin: need(t, freeAddress)}
 		b.replicas[i] = r
-		b.write(t, r.file, edited(b.sallyport(t, n, r, app, cert), edit.sallyport))
+		b.write(t, r.file, edited(b.sallyport(t, w, r, app, cert), edit.sallyport))
 		r.start(t)
 	}
-	b.write(t, b.at("haproxy.cfg"), edited(b.haproxy(t, n), edit.proxy))
+	b.write(t, b.at("haproxy.cfg"), edited(b.haproxy(t, w), edit.proxy))
 	if b.process, err = start(b.dir, program, "-db", "-f", b.at("haproxy.cfg")); err != nil { // in the foreground
 		t.Fatal(err)
 	}
@@ -132,35 +141,44 @@ func (b *balanced) write(t *testing.T, file, text string) {
 }
 
 // sallyport is the guide's configuration for r.
-func (b *balanced) sallyport(t *testing.T, n int, r *replica, app string, cert certificate) string {
+func (b *balanced) sallyport(t *testing.T, w way, r *replica, app string, cert certificate) string {
 	t.Helper()
 	replace := []string{"https://app.example.com", b.url, "https://sso.example.com", b.provider.Issuer, "id: sso",
 		"id: corp", "client_id: sallyport", "client_id: " + b.provider.ClientID, `"env:SSO_SECRET"`,
 		fmt.Sprintf("%q", "literal:"+b.provider.ClientSecret), "http://127.0.0.1:8080", app,
 		"file:/run/secrets/session-key", "file:" + b.at("session-key"), "file:/run/secrets/database-url",
 		"sqlite:" + b.at("store.db"), "10.20.0.11:4181", r.admin, "[10.20.0.5]", "[127.0.0.1]"}
-	if n == endingTLS {
+	text := fromGuide(t, "yaml", 0)
+	switch w {
+	case overHTTP2:
+		replace = append(replace, "10.20.0.11:4180", r.public, "listen:\n", "listen:\n  h2c: true\n")
+	case endingTLS:
 		replace = append(replace, "10.20.0.11:4180", r.public)
-	} else {
+	case passingOn:
+		text = fromGuide(t, "yaml", 1)
 		replace = append(replace, "10.20.0.11:4443", r.public, "/run/secrets/tls/tls.crt", cert.certFile,
 			"/run/secrets/tls/tls.key", cert.keyFile)
 	}
-	return fromGuide(t, "yaml", n, replace...) + "log: {level: warn, format: text}\n"
+	return readdressed(t, text, replace...) + "log: {level: warn, format: text}\n"
 }
 
 // haproxy is the guide's configuration for HAProxy. All addresses are this machine's, so
 // each server has a port of its own for its checks.
-func (b *balanced) haproxy(t *testing.T, n int) string {
+func (b *balanced) haproxy(t *testing.T, w way) string {
 	t.Helper()
 	replace := []string{"/run/haproxy/admin.sock", b.socket, "bind :443", "bind " + b.balancer, "check port 4181", "check"}
-	port := ":4443"
-	if n == endingTLS {
+	text, port := fromGuide(t, "haproxy", int(w)), ":4443"
+	if w == overHTTP2 {
+		rest, _, _ := strings.Cut(fromGuide(t, "haproxy", int(endingTLS)), "\nbackend sallyport\n")
+		text = rest + "\n" + text
+	}
+	if w != passingOn {
 		replace, port = append(replace, "/etc/haproxy/app.example.com.pem", b.at("app.pem")), ":4180"
 	}
 	for i, r := range b.replicas {
 		replace = append(replace, fmt.Sprintf("10.20.0.%d%s", 11+i, port), r.public+" port "+portOf(r.admin)[1:])
 	}
-	return fromGuide(t, "haproxy", n, replace...)
+	return readdressed(t, text, replace...)
 }
 
 // onePEM is certificate and key as HAProxy wants them.

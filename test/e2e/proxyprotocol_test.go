@@ -22,17 +22,17 @@ const (
 )
 
 // saying lets HAProxy say for whom it opens connections, in a version of the PROXY
-// protocol, and Sallyport listen to it, with the guide's n-th configuration.
-func saying(n int, version string) edits {
+// protocol, and Sallyport listen to it, in a way of the guide.
+func saying(w way, version string) edits {
 	return edits{
 		proxy: func(text string) string {
-			if n == passingOn { // which says so already
+			if w == passingOn { // which says so already
 				return strings.ReplaceAll(text, "send-proxy-v2\n", version+"\n")
 			}
 			return strings.NewReplacer("    option forwardfor\n", "", "rise 2\n", "rise 2 "+version+"\n").Replace(text)
 		},
 		sallyport: func(text string) string {
-			if n == endingTLS {
+			if w == endingTLS {
 				text = regexp.MustCompile(`http: ("[0-9.:]+")`).
 					ReplaceAllString(text, "http: {address: $1, proxy_protocol: [127.0.0.1]}")
 				text = strings.Replace(text, "trusted_proxies: [127.0.0.1]\n", "", 1)
@@ -43,10 +43,10 @@ func saying(n int, version string) edits {
 }
 
 // checkingTheListener lets HAProxy also check the port that its clients get.
-func checkingTheListener(n int, version string) edits {
-	edit := saying(n, version)
+func checkingTheListener(w way, version string) edits {
+	edit := saying(w, version)
 	check := strings.NewReplacer("    option httpchk GET /readyz\n", "", "    http-check expect status 200\n", "")
-	if n == endingTLS {
+	if w == endingTLS {
 		check = strings.NewReplacer("option httpchk GET /readyz", "option httpchk", "http-check expect status 200",
 			"http-check send meth GET uri /checked ver HTTP/1.1 hdr Host "+publicHost+
 				"\n    http-check expect rstatus ^[234]")
@@ -90,13 +90,13 @@ func (b *balanced) clientOf(t *testing.T, path string) string {
 // before TLS that it passes on. That address is in the log, and trusted_proxies is
 // about it: a CDN there vouches for its clients, and others vouch for nobody.
 func TestP04_HAProxySaysWhoTheClientIs(t *testing.T) {
-	for n, name := range map[int]string{endingTLS: "HAProxy ends TLS", passingOn: "HAProxy passes TLS on"} {
+	for w, name := range map[way]string{endingTLS: "HAProxy ends TLS", passingOn: "HAProxy passes TLS on"} {
 		for _, version := range []string{"send-proxy", "send-proxy-v2"} {
 			t.Run(name+", "+version, func(t *testing.T) {
 				t.Parallel()
 				app := httptest.NewServer(wayApp{})
 				t.Cleanup(app.Close)
-				b := newBalanced(t, n, app.URL, saying(n, version))
+				b := newBalanced(t, w, app.URL, saying(w, version))
 				cookie := b.signIn(t, "mira")
 				for i, tt := range []struct{ from, forwarded, client string }{
 					{clientAddress, "", clientAddress},
@@ -133,6 +133,43 @@ func TestP04_HAProxySaysWhoTheClientIs(t *testing.T) {
 	}
 }
 
+// What a client claims of itself, HAProxy of the guide does not pass on as its own word.
+func TestP04_ClaimsOfClientsDoNotCountBehindHAProxy(t *testing.T) {
+	t.Parallel()
+	app := httptest.NewServer(wayApp{})
+	t.Cleanup(app.Close)
+	b := newBalanced(t, endingTLS, app.URL, edits{sallyport: func(text string) string {
+		return strings.Replace(text, "level: warn", "level: info", 1)
+	}})
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.url+"/claims/seen", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Cookie", b.signIn(t, "mira"))
+	for _, claim := range []string{"X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: http",
+		"X-Forwarded-Host: other.example.test", "Forwarded: for=203.0.113.9;host=other.example.test;proto=http"} {
+		name, value, _ := strings.Cut(claim, ": ")
+		r.Header.Set(name, value)
+	}
+	resp, err := fromAddress(t, clientAddress).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var told seen
+	if err := json.NewDecoder(resp.Body).Decode(&told); err != nil {
+		t.Fatal(err)
+	}
+	host := strings.TrimPrefix(b.url, "https://")
+	if want := (seen{"/claims/seen", host, clientAddress, "https", host}); told.Host != want.Host ||
+		!strings.HasPrefix(told.For, want.For) || told.Proto != want.Proto || told.ForwardedHost != want.ForwardedHost {
+		t.Errorf("the app is told %+v, want %+v", told, want)
+	}
+	if client := b.clientOf(t, "/claims/seen"); client != clientAddress {
+		t.Errorf("the log says %s", client)
+	}
+}
+
 // nothingRefused looks at the metrics of all replicas.
 func (b *balanced) nothingRefused(t *testing.T) {
 	t.Helper()
@@ -160,17 +197,17 @@ func (r *replica) metrics(t *testing.T) string {
 // The health checks of HAProxy are for itself (LOCAL, or UNKNOWN in version 1): they
 // are answered, and are nobody's.
 func TestP04_HealthChecksThroughTheListenerAreAnswered(t *testing.T) {
-	for n, want := range map[int]string{endingTLS: "L7OK", passingOn: "L4OK"} {
+	for w, want := range map[way]string{endingTLS: "L7OK", passingOn: "L4OK"} {
 		for _, version := range []string{"send-proxy", "send-proxy-v2"} {
 			t.Run(want+", "+version, func(t *testing.T) {
 				t.Parallel()
-				b := newBalanced(t, n, "http://127.0.0.1:1", checkingTheListener(n, version))
+				b := newBalanced(t, w, "http://127.0.0.1:1", checkingTheListener(w, version))
 				for _, r := range b.replicas {
 					if is, err := b.ask("sallyport", r.name); is["check_status"] != want {
 						t.Errorf("HAProxy says of %s: %v, %v", r.name, is, err)
 					}
 				}
-				if n == endingTLS {
+				if w == endingTLS {
 					if client := b.clientOf(t, "/checked"); client != "127.0.0.1" {
 						t.Errorf("a health check is of %s", client)
 					}
@@ -184,10 +221,10 @@ func TestP04_HealthChecksThroughTheListenerAreAnswered(t *testing.T) {
 // Who goes around HAProxy gets no answer: from its address without a header, or from
 // another address with one. The metrics count it, and the log says what to look at.
 func TestP04_WhoGoesAroundHAProxyIsRefused(t *testing.T) {
-	for n, name := range map[int]string{endingTLS: "http", passingOn: "https"} {
+	for w, name := range map[way]string{endingTLS: "http", passingOn: "https"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newBalanced(t, n, "http://127.0.0.1:1", saying(n, "send-proxy-v2"))
+			b := newBalanced(t, w, "http://127.0.0.1:1", saying(w, "send-proxy-v2"))
 			r := b.replicas[0]
 			client := fromAddress(t, "127.0.0.1")
 			if resp, err := client.Get(name + "://" + publicHost + portOf(r.public) + "/"); err == nil {

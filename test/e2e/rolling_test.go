@@ -46,10 +46,20 @@ func TestP16_RollingRestartsBehindPassedOnConnectionsUnderLoad(t *testing.T) {
 	rollingRestarts(t, passingOn, stops, atLeast)
 }
 
-func rollingRestarts(t *testing.T, n, stops int, atLeast int64) {
+// The same where HAProxy speaks HTTP/2 to Sallyport, as for gRPC: many requests share a
+// connection that is told to end (RFC 9113 §6.8).
+func TestP16_RollingRestartsOverHTTP2UnderLoad(t *testing.T) {
+	stops, atLeast := 2, int64(500)
+	if long() {
+		stops, atLeast = 40, 30_000
+	}
+	rollingRestarts(t, overHTTP2, stops, atLeast)
+}
+
+func rollingRestarts(t *testing.T, w way, stops int, atLeast int64) {
 	t.Helper()
 	app := startLedger(t)
-	b := newBalanced(t, n, app.server.URL, edits{})
+	b := newBalanced(t, w, app.server.URL, edits{})
 	l := &rolling{b: b, app: app, cookie: b.signIn(t, "mira"), trust: need(t, world.cert), end: make(chan struct{})}
 	halt := sync.OnceFunc(func() { close(l.end); l.clients.Wait() })
 	defer halt()
