@@ -125,11 +125,11 @@ func (e *endSessionEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *e
 	}
 	sid := form.Get("session")
 	s, err := e.own.read(r, ev)
+	if sid == s.SID() && (err == nil || errors.Is(err, session.ErrEnded)) { // the form may be sent twice
+		return e.signOut.leave(w, r, ev, s)
+	}
 	if err != nil {
 		return e.site.askToSignIn(w, r, ev)
-	}
-	if sid == s.SID() {
-		return e.signOut.leave(w, r, ev, s)
 	}
 	found, err := e.list.find(r.Context(), &s, sid)
 	if err != nil {

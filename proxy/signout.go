@@ -52,6 +52,8 @@ func (e *signOutEndpoint) do(w http.ResponseWriter, r *http.Request, ev *event) 
 		// browser say about it. The answer must not take away what was not sent.
 		clearCache(w, r, e.keepCache)
 		return e.signedOut(w, s, "", "")
+	case everywhere:
+		return e.leaveTooLate(w, r, ev, s)
 	}
 	return e.leave(w, r, ev, s)
 }
@@ -81,6 +83,19 @@ func (e *signOutEndpoint) leaveEverywhere(w http.ResponseWriter, r *http.Request
 	return &failure{Status: http.StatusServiceUnavailable, RetryAfter: 5, Cause: err, Title: title, Sentence: sentence,
 		Advice: advice, Page: &pages.Page{Template: "message", Data: pages.Message{Title: title, Sentence: sentence,
 			Advice: advice, ActionURL: e.site.login("/"), ActionText: "Sign in again"}}}
+}
+
+// leaveTooLate answers a sign-out everywhere from a browser whose session is over. It
+// proves no longer whose sessions are to end, so others are left. If the form was sent
+// twice, the first time has ended them.
+func (e *signOutEndpoint) leaveTooLate(w http.ResponseWriter, r *http.Request, ev *event, s session.Session) error {
+	twice := errors.Is(ev.sessionErr, session.ErrEnded) && e.own.sessions.LeftEverywhere(&s)
+	e.own.signOut(w, r, ev, s)
+	clearCache(w, r, e.keepCache)
+	if twice {
+		return e.signedOut(w, s, "everywhere", "1")
+	}
+	return e.signedOut(w, s, "everywhere", "late")
 }
 
 // signedOut leads to the page for those who are signed out, with a name and a value
@@ -134,7 +149,8 @@ func (e *signOutEndpoint) confirm(w http.ResponseWriter, r *http.Request, ev *ev
 	}
 	q, _ := readQuery(ev.facts.RawQuery)
 	data := pages.SignedOut{SignInURL: e.site.login("/"), Provider: e.atProvider(r.Context(), ev.facts.RawQuery),
-		Later: q.Get("elsewhere") == "later", Everywhere: q.Get("everywhere") == "1", OnlyHere: !e.durable}
+		Later: q.Get("elsewhere") == "later", Everywhere: q.Get("everywhere") == "1",
+		TooLate: q.Get("everywhere") == "late", OnlyHere: !e.durable}
 	pg := pages.Page{Template: "signedout", Data: data}
 	if data.Provider != nil && data.Provider.Post {
 		pg.FormAction = []string{data.Provider.URL}

@@ -3,6 +3,9 @@ package session
 import (
 	"context"
 	"fmt"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
 )
 
 // EndPerson ends all sign-ins of the person of s that began until now, with s. With an
@@ -23,6 +26,15 @@ func (m *Manager) EndPerson(ctx context.Context, s *Session) error {
 		return fmt.Errorf("end all sessions of a person: %w", err)
 	}
 	return nil
+}
+
+// lately is how long ago somebody signed out everywhere whose browser asks for it again.
+const lately = time.Minute
+
+// LeftEverywhere reports whether all sessions of the person of s were ended a moment ago.
+func (m *Manager) LeftEverywhere(s *Session) bool {
+	person := Session{Identity: identity.Identity{Provider: s.Identity.Provider, Subject: s.Identity.Subject}}
+	return m.ended.Earliest(person).After(m.now().Add(-lately))
 }
 
 // EndListed ends the sign-in that a line of the list tells of. With an error it is

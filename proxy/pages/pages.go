@@ -80,6 +80,7 @@ type SignedOut struct {
 	SignInURL string
 	Provider  *ProviderSignOut // nil: it has no sign-out of its own that we know
 	Later     bool             // other servers of the site do not know yet
+	TooLate   bool             // everywhere was asked for when the session was over already
 	// Everywhere says that all sessions of the person were ended, and OnlyHere that they
 	// are over on the server that answers and nowhere else.
 	Everywhere, OnlyHere bool

@@ -55,6 +55,7 @@ func pageSamples() map[string]Page {
 		}},
 		"signin_nowhere": {Template: "signin", Data: SignIn{}},
 		"signedout":      {Template: "signedout", Data: SignedOut{SignInURL: "/.sallyport/login"}},
+		"signedout_late": {Template: "signedout", Data: SignedOut{SignInURL: "/.sallyport/login", TooLate: true}},
 		"signedout_everywhere": {Template: "signedout",
 			Data: SignedOut{SignInURL: "/.sallyport/login", Everywhere: true}},
 		"signedout_everywhere_here": {Template: "signedout",
