@@ -132,7 +132,7 @@ func TestP07_RefusesLogoutTokens(t *testing.T) {
 		typ("typ a list", []string{"logout+jwt"}),
 		typ("typ and more", "logout+jwt; x"), typ("typ with a blank", " logout+jwt"), typ("typ text/jwt", "text/jwt"),
 
-		lie("C62 an ID token", "events is missing", func(c map[string]any) { delete(c, "events"); c["nonce"] = "n-1" }),
+		lie("an ID token", "events is missing", func(c map[string]any) { delete(c, "events"); c["nonce"] = "n-1" }),
 		lie("nonce null", "nonce", with("nonce", nil)), lie("nonce empty", "nonce", with("nonce", "")),
 		lie("events null", "events is missing", with("events", nil)),
 		lie("events a text", "events is missing", with("events", logoutEvent)),

@@ -104,7 +104,7 @@ func TestP07_Microsoft(t *testing.T) {
 			says: "claims that name the person"},
 		{name: "another tenant altogether, and Graph knows better", faults: tokenClaims(from(birchTenant)),
 			refuse: identity.Rejected, says: "the organization is not"},
-		{name: "98 HS256 with the public key",
+		{name: "HS256 with the public key",
 			faults: []testenv.Fault{{Endpoint: testenv.Token, Resign: testenv.SignedWithPublicKey}},
 			refuse: identity.Rejected},
 

@@ -52,7 +52,7 @@ func TestP07_Slack(t *testing.T) {
 		{name: "the ID token alone has no name of the workspace",
 			edit: func(o *Options) { o.IdentityFrom = FromIDToken },
 			want: changed(mira, func(id *identity.Identity) { id.Org.Name, id.Org.Domain = "", "" })},
-		{name: "111 userinfo is about another", faults: info(testenv.Fault{JSON: with("sub", "UEVIL")}),
+		{name: "userinfo is about another", faults: info(testenv.Fault{JSON: with("sub", "UEVIL")}),
 			refuse: identity.Rejected, says: "userinfo: sub"},
 		{name: "userinfo says ok: false with status 200",
 			faults: info(testenv.Fault{Body: `{"ok":false,"error":"invalid_auth"}`}), refuse: identity.Rejected,
@@ -67,10 +67,10 @@ func TestP07_Slack(t *testing.T) {
 			faults: token(testenv.Fault{Body: `{"ok":false,"error":"c4nary"}`}), refuse: identity.Rejected},
 		{name: "ok: false and a token", faults: token(testenv.Fault{JSON: with("ok", false)}),
 			refuse: identity.Rejected},
-		{name: "C37 no nonce", faults: tokenClaims(without("nonce")), refuse: identity.Rejected, says: "nonce"},
-		{name: "C30 another issuer", faults: tokenClaims(with("iss", "https://slack.com.evil.example")),
+		{name: "no nonce", faults: tokenClaims(without("nonce")), refuse: identity.Rejected, says: "nonce"},
+		{name: "another issuer", faults: tokenClaims(with("iss", "https://slack.com.evil.example")),
 			refuse: identity.Rejected, says: "iss"},
-		{name: "98 HS256 with the public key", faults: token(testenv.Fault{Resign: testenv.SignedWithPublicKey}),
+		{name: "HS256 with the public key", faults: token(testenv.Fault{Resign: testenv.SignedWithPublicKey}),
 			refuse: identity.Rejected, says: "algorithm"},
 	})
 }

@@ -162,11 +162,11 @@ func TestP10_OnOtherHostsTheListIsThePublicHosts(t *testing.T) {
 	}
 	b.MaxHops = hops
 	page := b.Open("http://" + wikiHost + "/x")
-	if got := b.Post(page, prefix+"/sessions/end", url.Values{"session": {s.sessionAt(phone, appHost).SID()}}); got.Status != 404 ||
-		s.sessionAt(phone, wikiHost) == nil {
+	got := b.Post(page, prefix+"/sessions/end", url.Values{"session": {s.sessionAt(phone, appHost).SID()}})
+	if got.Status != 404 || s.sessionAt(phone, wikiHost) == nil {
 		t.Errorf("to end a session on another host: %d", got.Status)
 	}
-	got := b.Post(page, prefix+"/logout", url.Values{"everywhere": {"1"}})
+	got = b.Post(page, prefix+"/logout", url.Values{"everywhere": {"1"}})
 	if got.URL.Host != appHost || !strings.Contains(got.Body, "You are signed out everywhere") {
 		t.Errorf("the way is %s\n%s", way(got), got.Body)
 	}

@@ -47,7 +47,7 @@ func TestTheWaitForAHeaderEndsInTime(t *testing.T) {
 			[]string{"Content-Type: application/grpc"}, 504, 300 * time.Millisecond},
 		{"something like gRPC", setup{Header: 200 * time.Millisecond}, []string{"Content-Type: application/gr"}, 504,
 			200 * time.Millisecond},
-		{"102 moves nothing", setup{Header: 400 * time.Millisecond}, []string{"X-Interim: 102"}, 504,
+		{"an interim 102 moves nothing", setup{Header: 400 * time.Millisecond}, []string{"X-Interim: 102"}, 504,
 			400 * time.Millisecond},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
