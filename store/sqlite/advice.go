@@ -25,6 +25,9 @@ func Advice(err error) string {
 	if !ok {
 		return ""
 	}
+	if failed.Code() == codes.SQLITE_IOERR_SHMSIZE { // the index of the log cannot grow, whatever the error's name
+		return diskFull
+	}
 	switch failed.Code() & 0xff { // the rest says more exactly where it failed
 	case codes.SQLITE_FULL:
 		return diskFull

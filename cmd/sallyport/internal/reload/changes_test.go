@@ -2,9 +2,11 @@ package reload
 
 import (
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
@@ -22,8 +24,12 @@ func resolved(t *testing.T, text, secret string) *config.Config {
 	t.Helper()
 	c, faults := config.Parse("c.yaml", []byte(text))
 	testenv.Check(t, faults.Err())
-	env := func(name string) (string, bool) { return map[string]string{"KEY": "k", "SECRET": secret}[name], true }
-	testenv.Check(t, c.Resolve(env, os.DirFS("/")).Err())
+	env := func(name string) (string, bool) {
+		return map[string]string{"KEY": "k", "SECRET": secret,
+			"STORE_A": "postgres://u:c4nary-a@127.0.0.1/d", "STORE_B": "postgres://u:c4nary-b@127.0.0.1/d"}[name], true
+	}
+	files := fstest.MapFS{"c": {Data: []byte("certificate")}, "k": {Data: []byte("key"), Mode: 0o600}}
+	testenv.Check(t, c.Resolve(env, files).Err())
 	return c
 }
 
@@ -54,33 +60,91 @@ func TestChangedNamesTheKeysThatDiffer(t *testing.T) {
 	}
 }
 
-// What cannot change while the process runs is a fault at its place.
+// Each key that cannot change while the process runs is a fault at its place: where it
+// is changed, where it is added and where it is left out.
 func TestNeedsRestartPointsAtWhatCannotChange(t *testing.T) {
-	was := resolved(t, runs, "s")
-	for old, tt := range map[string]struct{ new, at string }{
-		"http://localhost:4180":  {"http://localhost:4190", "c.yaml:2:13: public_url: "},
-		`http: "127.0.0.1:4180"`: {`http: ":4180"`, "c.yaml:3:16: listen.http: "},
-		`"127.0.0.1:4180"`: {`{address: "127.0.0.1:4180", proxy_protocol: [10.0.0.0/8]}`, "c.yaml:3:60: " +
-			"listen.http.proxy_protocol: "},
-		`admin: "127.0.0.1:4181"`: {`admin: ""`, "c.yaml:3:41: listen.admin: "},
-		`, admin: "127.0.0.1:4181"`: {`, h2c: true, keep_alive: 60s, admin: "127.0.0.1:4181"`, "c.yaml:3:39: " +
-			"listen.h2c: "},
-		`session: {`: {`session: {cookie_name: sallyport-two, `, "c.yaml:4:24: " +
-			"session.cookie_name: "},
-		"version: 1\n": {"version: 1\nprefix: /.x\n", "c.yaml:2:9: prefix: "},
-		"version: 1":   {"version: 1\nlog: {format: text}", "c.yaml:2:15: log.format: "},
-		"routes: ":     {"limits: {header: 16KiB}\nroutes: ", "c.yaml:6:18: limits.header: "},
-		`{http: "127.0.0.1:4180", adm`: {`{https: {address: ":443", cert: "file:/c", key: "file:/k"}, adm`,
-			"c.yaml:3:9: listen: "},
+	const secure = `version: 1
+public_url: https://app.example
+listen: {https: {address: "127.0.0.1:4443", cert: "file:/c", key: "file:/k"}, admin: "127.0.0.1:4181"}
+session: {keys: ["env:KEY"]}
+providers: [{id: sso, type: oidc, issuer: "http://localhost:1", client_id: c, client_secret: "env:SECRET"}]
+routes: [{name: app, path: /, upstream: "http://127.0.0.1:1", allow: authenticated}]
+`
+	more := func(text string) string { return runs + text + "\n" }
+	swap := func(text, old, new string) string {
+		if !strings.Contains(text, old) {
+			t.Fatalf("nothing to change: %s", old)
+		}
+		return strings.Replace(text, old, new, 1)
+	}
+	changed := map[string]bool{}
+	for name, tt := range map[string]struct {
+		was, is string
+		want    []string // place and key of each fault
+	}{
+		"public_url": {runs, swap(runs, "http://localhost:4180", "http://localhost:4190"), []string{"2:13 public_url"}},
+		"public_url, and TLS ends at a balancer": {runs, swap(runs, "http://localhost:4180", "https://app.example"),
+			[]string{"2:13 public_url"}},
+		"prefix added":    {runs, more("prefix: /.x"), []string{"7:9 prefix"}},
+		"prefix left out": {more("prefix: /.x"), runs, []string{"1:1 prefix"}},
+		"plain http becomes https": {runs, swap(runs, `{http: "127.0.0.1:4180", adm`,
+			`{https: {address: ":443", cert: "file:/c", key: "file:/k"}, adm`), []string{"3:9 listen"}},
+		"https becomes plain http": {secure, swap(secure,
+			`{https: {address: "127.0.0.1:4443", cert: "file:/c", key: "file:/k"}`, `{http: "127.0.0.1:4180"`),
+			[]string{"3:9 listen"}},
+		"listen.http": {runs, swap(runs, `http: "127.0.0.1:4180"`, `http: ":4180"`), []string{"3:16 listen.http"}},
+		"listen.http.proxy_protocol": {runs, swap(runs, `"127.0.0.1:4180"`,
+			`{address: "127.0.0.1:4180", proxy_protocol: [10.0.0.0/8]}`), []string{"3:60 listen.http.proxy_protocol"}},
+		"listen.https.address": {secure, swap(secure, "127.0.0.1:4443", "127.0.0.1:4444"),
+			[]string{"3:27 listen.https.address"}},
+		"listen.https.proxy_protocol": {secure, swap(secure, `key: "file:/k"`,
+			`key: "file:/k", proxy_protocol: [10.0.0.0/8]`), []string{"3:94 listen.https.proxy_protocol"}},
+		"listen.h2c": {runs, swap(runs, ", admin", ", h2c: true, admin"), []string{"3:39 listen.h2c"}},
+		"listen.keep_alive": {runs, swap(runs, ", admin", ", keep_alive: 60s, admin"),
+			[]string{"3:46 listen.keep_alive"}},
+		"listen.admin": {runs, swap(runs, `"127.0.0.1:4181"`, `"127.0.0.1:4182"`),
+			[]string{"3:41 listen.admin"}},
+		"listen.admin off": {runs, swap(runs, `"127.0.0.1:4181"`, `""`), []string{"3:41 listen.admin"}},
+		"session.cookie_name": {runs, swap(runs, "session: {", "session: {cookie_name: sallyport-two, "),
+			[]string{"4:24 session.cookie_name"}},
+		"log.format":     {runs, more("log: {format: text}"), []string{"7:15 log.format"}},
+		"limits.header":  {runs, more("limits: {header: 16KiB}"), []string{"7:18 limits.header"}},
+		"limits.ended":   {runs, more("limits: {ended: 2000}"), []string{"7:17 limits.ended"}},
+		"store added":    {runs, more("store: sqlite:/a/c4nary.db"), []string{"7:8 store"}},
+		"store left out": {more("store: sqlite:/a/c4nary.db"), runs, []string{"1:1 store"}},
+		"store, another file": {more("store: sqlite:/a/c4nary.db"), more("store: sqlite:/b/c4nary.db"),
+			[]string{"7:8 store"}},
+		"store, another kind": {more("store: sqlite:/a/c4nary.db"), more("store: env:STORE_A"),
+			[]string{"7:8 store"}},
+		"store, another password": {more("store: env:STORE_A"), more("store: env:STORE_B"), []string{"7:8 store"}},
+		"several at once": {runs, swap(more("store: sqlite:/a/c4nary.db\nprefix: /.x"), ":4181", ":4182"),
+			[]string{"3:41 listen.admin", "7:8 store", "8:9 prefix"}},
 	} {
-		is, faults := config.Parse("c.yaml", []byte(strings.Replace(runs, old, tt.new, 1)))
-		testenv.Check(t, faults.Err())
-		got := is.NeedsRestart(was)
-		if len(got) == 0 || !strings.HasPrefix(got[0].Error(), tt.at) ||
-			!strings.Contains(got[0].Error(), "needs a restart") || got[0].Excerpt == "" {
-			t.Errorf("%s: %v", tt.new, got)
+		got := resolved(t, tt.is, "s").NeedsRestart(resolved(t, tt.was, "s"))
+		var places []string
+		for _, f := range got {
+			place, rest, _ := strings.Cut(strings.TrimPrefix(f.Error(), "c.yaml:"), ": ")
+			key, why, _ := strings.Cut(rest, ": ")
+			places = append(places, place+" "+key)
+			changed[key] = true
+			if !strings.Contains(why, "needs a restart") || f.Excerpt == "" || strings.Contains(f.Error(), "c4nary") {
+				t.Errorf("%s: %s\n%s", name, f.Error(), f.Excerpt)
+			}
+		}
+		slices.Sort(places)
+		if !slices.Equal(places, tt.want) {
+			t.Errorf("%s: %v, want %v", name, places, tt.want)
 		}
 	}
+	source, err := os.ReadFile("../config/reload.go")
+	testenv.Check(t, err)
+	fixed := regexp.MustCompile(`(?:fixed|FaultAt)\("([a-z0-9_.]+)"`)
+	for _, m := range fixed.FindAllStringSubmatch(string(source), -1) {
+		if !changed[m[1]] {
+			t.Errorf("%s cannot change, and no case here changes it", m[1])
+		}
+	}
+	was := resolved(t, runs, "s")
 	for _, same := range []string{"pages: {name: New}", "log: {level: debug}", "stop: {timeout: 1s}", "limits: {url: " +
 		"2KiB, flows: 1}", "reload: {watch: false, debounce: 2s}",
 		"trusted_proxies: [10.0.0.0/8]", "log: {audit: stdout}"} {
