@@ -175,18 +175,19 @@ func (l *rolling) failures() int {
 type question struct {
 	id, method, path string
 	body             []byte
-	chunked          bool
+	chunked, slow    bool // slow: the body takes a second
 	answer           string
 }
 
-// Kinds of requests: half of them are quick, one in fifty takes a second.
+// Kinds of requests: half of them are quick; one in fifty takes a second to be answered,
+// and another to be sent.
 func (l *rolling) question() question {
 	q := question{id: rand.Text(), method: http.MethodGet}
 	switch n := mathrand.IntN(50); {
 	case n == 0:
 		q.path, q.answer = "/slow?id="+q.id, strings.Repeat("piece of "+q.id+"\n", slowPieces)
 	case n < 25:
-		q.method, q.path, q.chunked = http.MethodPost, "/post?id="+q.id, n%2 == 0
+		q.method, q.path, q.chunked, q.slow = http.MethodPost, "/post?id="+q.id, n%2 == 0, n == 2
 		q.body = make([]byte, mathrand.IntN(32<<10))
 		_, _ = rand.Read(q.body) // it does not fail
 		q.answer = fmt.Sprintf("%s: %d bytes", q.id, len(q.body))
@@ -283,7 +284,29 @@ func (l *rolling) request(q question) (*http.Request, error) {
 	if q.chunked {
 		r.ContentLength = -1
 	}
-	return r, nil
+	if q.slow {
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(&slowBody{rest: q.body}), nil }
+		r.Body, err = r.GetBody()
+	}
+	return r, err
+}
+
+// slowBody takes slowPieces times slowPause to be read.
+type slowBody struct {
+	rest []byte
+	n    int // pieces that were read
+}
+
+func (b *slowBody) Read(p []byte) (int, error) {
+	if b.n++; b.n <= slowPieces {
+		time.Sleep(slowPause)
+		p = p[:min(len(p), 100)]
+	} else if len(b.rest) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, b.rest)
+	b.rest = b.rest[n:]
+	return n, nil
 }
 
 // audit says what went wrong, at the clients and at the app.
@@ -314,7 +337,11 @@ type ledger struct {
 	arrived map[string]int
 }
 
-const slowPieces = 10
+// Slow are ten pieces with a tenth of a second between them.
+const (
+	slowPieces = 10
+	slowPause  = 100 * time.Millisecond
+)
 
 func startLedger(t *testing.T) *ledger {
 	a := &ledger{arrived: map[string]int{}}
@@ -348,7 +375,7 @@ func (a *ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if http.NewResponseController(w).Flush() != nil {
 			return
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(slowPause)
 	}
 }
 
