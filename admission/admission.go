@@ -34,7 +34,7 @@ type Route struct {
 	Headers identity.HeaderSet // what the app is told
 	Keep    identity.Kept      // what passes of the headers that are stripped
 	// App names the program behind the route: a COPY or MOVE goes from one route to
-	// another only within one.
+	// another only within one. "": another proxy passes the requests on, perhaps to any.
 	App string
 	// AppHost is the Host that the app sees; "": the one that was asked for.
 	AppHost string
@@ -127,6 +127,9 @@ type Request struct {
 	// Trusted: it came from a proxy whose word counts, so that a route may keep some
 	// of the headers that are stripped.
 	Trusted bool
+	// MaxHeaders are the bytes that the app may be told about a person; 0: no limit. Of
+	// somebody about whom there is more to tell, the groups count as not known.
+	MaxHeaders int
 }
 
 // Answer is what becomes of a request.
@@ -192,7 +195,7 @@ func (a *Admission) Admit(ctx context.Context, r Request) (Answer, error) {
 	if refusal := a.judgeDestination(ctx, r, &ans); refusal != nil {
 		return refuse(ans, refusal)
 	}
-	if err := a.renderHeaders(&ans); err != nil {
+	if err := a.renderHeaders(&ans, r.MaxHeaders); err != nil {
 		ans.Verdict = authz.Verdict{}
 		return ans, err
 	}
@@ -217,10 +220,25 @@ func refuse(ans Answer, r *Refusal) (Answer, error) {
 // in; the public keys are also where no route is: an app next door asks for those
 // under the address it has for us, such as 127.0.0.1.
 func (a *Admission) OwnPath(f authz.Facts) (string, bool) {
+	rest, ok := a.belowPrefix(f)
+	if !ok {
+		return "", false
+	}
+	return rest, f.Host == a.publicHost || a.table.SignsIn(f.Host) || (rest == "jwks.json" && !a.table.Serves(f.Host))
+}
+
+// Reserved reports whether Sallyport itself answers an address, on this host or on
+// another, so that no app can have it.
+func (a *Admission) Reserved(f authz.Facts) bool {
+	_, below := a.belowPrefix(f)
+	return below || a.Resource(f) != nil
+}
+
+// belowPrefix returns what follows the prefix in the path of f, if it is there.
+func (a *Admission) belowPrefix(f authz.Facts) (string, bool) {
 	rest, ok := strings.CutPrefix(f.Path, a.prefix)
 	if !ok || (rest != "" && rest[0] != '/') {
 		return "", false
 	}
-	rest = strings.TrimPrefix(rest, "/")
-	return rest, f.Host == a.publicHost || a.table.SignsIn(f.Host) || (rest == "jwks.json" && !a.table.Serves(f.Host))
+	return strings.TrimPrefix(rest, "/"), true
 }

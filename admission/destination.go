@@ -118,7 +118,10 @@ func (a *Admission) decideDestination(
 // checkCarried refuses to copy, move or overwrite a folder if another rule holds for
 // a part of it: the app would copy, move or overwrite that part too.
 func (a *Admission) checkCarried(f authz.Facts, route *Route) *Refusal {
-	sameApp := func(r *authz.Route) bool { return a.routes[r.Place()].App == route.App }
+	sameApp := func(r *authz.Route) bool {
+		app := a.routes[r.Place()].App
+		return app == route.App || app == "" || route.App == ""
+	}
 	other := a.table.CarriedAlong(f, route.Route, sameApp)
 	if other == nil {
 		return nil

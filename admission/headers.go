@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"errors"
 	"net/http"
 
 	"github.com/sallyport-proxy/sallyport/assertion"
@@ -19,28 +20,54 @@ type renderKey struct {
 
 // renderHeaders renders the headers and signs the assertion that tell the app who
 // asks. The identity of a session or a token never changes, so its headers are
-// rendered once.
-func (a *Admission) renderHeaders(ans *Answer) (err error) {
+// rendered once. Where they come to more than most bytes (0: there is no limit), they are
+// made anew as if the groups were not known: to leave out some would be to tell less than
+// there is.
+func (a *Admission) renderHeaders(ans *Answer, most int) error {
 	p := ans.Principal
 	if p == nil {
 		return nil
 	}
-	about := assertion.Caller{Key: p.Key, Identity: p.Identity, End: p.Expires}
-	if p.Session != nil {
-		about.SID = p.Session.SID()
+	if err := a.render(ans, p.Key, p.Identity); err != nil {
+		return err
+	}
+	if most == 0 || ans.told() <= most {
+		return nil
+	}
+	short := *p.Identity
+	short.Groups, short.GroupsUnknown, short.GroupsDropped = nil, true, true
+	if err := a.render(ans, p.Key+" without groups", &short); err != nil {
+		return err
+	}
+	if ans.told() > most {
+		return errTooMuchToTell
+	}
+	return nil
+}
+
+var errTooMuchToTell = errors.New("what the app is to be told about a person is too long")
+
+// render fills ans with what the app is told about id, which is known by key.
+func (a *Admission) render(ans *Answer, key string, id *identity.Identity) (err error) {
+	about := assertion.Caller{Key: key, Identity: id, End: ans.Principal.Expires}
+	if s := ans.Principal.Session; s != nil {
+		about.SID = s.SID()
 	}
 	if ans.assertion, err = a.assertions.Sign(about, ans.Route.Name); err != nil {
 		return err
 	}
-	key := renderKey{p.Key, ans.Route}
-	rendered, ok := a.rendered.Get(key)
+	at := renderKey{key, ans.Route}
+	rendered, ok := a.rendered.Get(at)
 	if !ok {
-		rendered = ans.Route.Headers.Render(p.Identity)
-		a.rendered.Put(key, rendered, rendered.Size()+200) // 200: the key and its place in the map, about
+		rendered = ans.Route.Headers.Render(id)
+		a.rendered.Put(at, rendered, rendered.Size()+200) // 200: the key and its place in the map, about
 	}
 	ans.headers = rendered
 	return nil
 }
+
+// told is about how many bytes the app is told.
+func (ans *Answer) told() int { return ans.headers.Size() + len(ans.assertion) }
 
 // SetHeaders writes into h, which Admit has stripped, what the app is told, and
 // takes out what was meant for Sallyport alone: its cookies, and an access token.

@@ -57,6 +57,8 @@ const (
 	ReasonDestination   Reason = "destination"    // what the Destination header names is not theirs, or not this app's
 	ReasonCarriedAlong  Reason = "carried_along"  // a COPY or MOVE would take along what another rule protects
 
+	ReasonOwnEndpoint Reason = "own_endpoint" // a proxy asked about an address of Sallyport's own
+
 	ReasonBearerInvalid     Reason = "bearer_invalid"     // the Authorization header holds no good access token
 	ReasonBearerUnavailable Reason = "bearer_unavailable" // nobody can tell: the provider does not give its keys
 

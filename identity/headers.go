@@ -179,6 +179,7 @@ type Headers struct {
 	// request, and few share even that with a name on the list.
 	names [128][]stripped
 	set   []string // folded names that a HeaderSet writes
+	sent  []string // the same as they are written, sorted
 }
 
 // stripped is a folded name, and which headers it stands for.
@@ -251,7 +252,34 @@ func (h *Headers) Set(fields []Field) (HeaderSet, error) {
 		h.add(name, wholeName)
 		h.set = append(h.set, name)
 	}
+	for _, f := range out {
+		if at, there := slices.BinarySearch(h.sent, f.Header); !there {
+			h.sent = slices.Insert(h.sent, at, f.Header)
+		}
+	}
 	return HeaderSet{fields: out}, nil
+}
+
+// Names are the headers that any HeaderSet of the list writes, as they are written, sorted.
+func (h *Headers) Names() []string { return slices.Clone(h.sent) }
+
+// forwarding are names by which proxies tell each other about a request.
+var forwarding = [...]string{"x-forwarded-", "x-original-", "x-sallyport-"}
+
+// IsAlias reports whether the header called name is another spelling, to some servers, of
+// one that a HeaderSet writes, or of one by which proxies tell each other about a request.
+// Who cannot remove such a header must refuse the request.
+func (h *Headers) IsAlias(name string) bool {
+	if !isAlias(name) { // nearly all
+		return false
+	}
+	if _, written := slices.BinarySearch(h.sent, name); written {
+		return false
+	}
+	folded := fold(name)
+	return slices.Contains(h.set, folded) || slices.ContainsFunc(forwarding[:], func(begin string) bool {
+		return strings.HasPrefix(folded, begin)
+	})
 }
 
 // DestinationHeader names a second resource of a COPY or MOVE (RFC 4918 §10.3).

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/sallyport-proxy/sallyport/admission"
+	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/relay"
 	"github.com/sallyport-proxy/sallyport/session"
 	"github.com/sallyport-proxy/sallyport/upstream"
@@ -120,7 +121,15 @@ func (x *forwarding) Over() error {
 	if now == nil || now == x.p {
 		return nil
 	}
-	return now.admission.StillAdmits(x.ev.facts, who)
+	return now.stillServes(x.ev.facts, who)
+}
+
+// stillServes is StillAdmits for a front door that must have an app at the route, too.
+func (p *Proxy) stillServes(f authz.Facts, who *admission.Principal) error {
+	if r, err := p.table.Lookup(f); err == nil && p.upstreams[r.Place()].nowhere() {
+		return fmt.Errorf("%w: %w", admission.ErrRulesChanged, errElsewhere)
+	}
+	return p.admission.StillAdmits(f, who)
 }
 
 // CloseFrame implements relay.Hooks.

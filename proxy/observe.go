@@ -69,7 +69,7 @@ func (ev *event) admitted(a *admission.Answer) {
 // observe tells the observers. It runs deferred, also when a response is aborted.
 func (p *Proxy) observe(ev *event, c *relay.Client, r *http.Request) {
 	e := &observe.Event{
-		Start: ev.start, Took: p.now().Sub(ev.start), RequestID: ev.requestID, Door: "proxy", Client: ev.client,
+		Start: ev.start, Took: p.now().Sub(ev.start), RequestID: ev.requestID, Door: observe.DoorProxy, Client: ev.client,
 		Method: r.Method, Host: cmp.Or(ev.facts.Authority, r.Host), Path: ev.facts.Path,
 		Status: cmp.Or(c.Status(), http.StatusOK), Bytes: c.Bytes(),
 		Route: ev.route, User: ev.user, Org: ev.org, Decision: ev.decision, Reason: string(ev.reason), Rule: ev.rule,
@@ -93,7 +93,6 @@ func (p *Proxy) observe(ev *event, c *relay.Client, r *http.Request) {
 type metrics struct {
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
-	decisions *prometheus.CounterVec
 	logins    *prometheus.CounterVec
 	reauths   *prometheus.CounterVec
 	failures  *prometheus.CounterVec
@@ -114,9 +113,6 @@ func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
 		durations: f.NewHistogramVec(prometheus.HistogramOpts{Name: "sallyport_http_request_duration_seconds",
 			Help:    "Time from a request's header to the end of its answer, by route; without WebSockets.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"route"}),
-		decisions: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_decisions_total",
-			Help: "Verdicts on requests for apps, by front door, outcome and reason."},
-			[]string{"mode", "decision", "reason"}),
 		logins: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_logins_total",
 			Help: "Sign-ins that came back from a provider or could not be begun, by result."},
 			[]string{"provider", "result"}),
@@ -153,9 +149,6 @@ func (m *metrics) request(e *observe.Event) {
 		durations = m.tunnelled
 	}
 	durations.WithLabelValues(e.Route).Observe(e.Took.Seconds())
-	if e.Decision != "" {
-		m.decisions.WithLabelValues(e.Door, e.Decision, e.Reason).Inc()
-	}
 }
 
 // tunnelClosed counts a tunnel if it was closed because what let it in is over.

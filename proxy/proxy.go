@@ -62,7 +62,8 @@ type Provider struct {
 	EmailDomains []string
 }
 
-// Upstream is where a route's requests go, with the limits of time and size.
+// Upstream is where a route's requests go, with the limits of time and size. The zero
+// Upstream is that of a route about which another proxy asks: here nothing is at it.
 type Upstream struct {
 	// Scheme and Addr make the URL that Transport is given.
 	Scheme, Addr string
@@ -79,6 +80,11 @@ type Upstream struct {
 	// the whole site, in canonical spelling: Alt-Svc, Nel.
 	SiteHeaders []string
 }
+
+func (u *Upstream) nowhere() bool { return u.Transport == nil && u.Scheme == "" && u.Addr == "" }
+
+// errElsewhere is why a route whose requests another proxy passes on has nothing here.
+var errElsewhere = errors.New("the route has no upstream: it is for external authorization only")
 
 // Branding is what our pages show of the operator.
 type Branding struct {
@@ -154,6 +160,9 @@ func New(process *Process, o Options) (*Proxy, error) {
 		return nil, fmt.Errorf("proxy: %d routes have %d upstreams", len(routes), len(p.upstreams))
 	}
 	for i, b := range p.upstreams {
+		if b.nowhere() {
+			continue
+		}
 		if b.Transport == nil || b.Scheme == "" || b.Addr == "" || b.Header <= 0 || b.Idle <= 0 {
 			return nil, fmt.Errorf("proxy: the upstream of route %s is not complete", routes[i].Name)
 		}
@@ -253,6 +262,10 @@ func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
 func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 	answer, err := p.admission.Admit(r.Context(),
 		admission.Request{Facts: ev.facts, Header: r.Header, Trusted: ev.trusted})
+	if answer.Route != nil && p.upstreams[answer.Route.Place()].nowhere() {
+		ev.decide(authz.Deny.String(), authz.ReasonNoRoute)
+		return p.noRoute(ev, errElsewhere)
+	}
 	ev.admitted(&answer)
 	if answer.Route != nil {
 		ev.cors = answer.Route.CORS

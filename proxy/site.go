@@ -155,19 +155,9 @@ func (s *site) returnHere(ev *event, r *http.Request) string {
 	return s.returnTo(ev.facts.Target())
 }
 
-// referer is the page of ours that a request came from, else "/". What a worker
-// fetches, and what a style sheet loads, has the script or the style sheet for
-// its Referer: that is no place to bring somebody back to.
+// referer is the page of ours that a request came from, else "/".
 func (s *site) referer(r *http.Request) string {
-	from := s.returnTo(r.Header.Get("Referer"))
-	path, _, _ := strings.Cut(from, "?")
-	path, _, _ = strings.Cut(path, "#")
-	for _, ending := range [...]string{".js", ".mjs", ".cjs", ".css", ".wasm"} {
-		if strings.HasSuffix(strings.ToLower(path), ending) {
-			return "/"
-		}
-	}
-	return from
+	return admission.PageOf(s.returnTo(r.Header.Get("Referer")))
 }
 
 // openWindow answers a page in a frame that needs a sign-in: it has a link that
@@ -261,14 +251,11 @@ func (s *site) askToSignIn(w http.ResponseWriter, r *http.Request, ev *event) er
 	return s.unauthorized(w, r, ev)
 }
 
-// unauthorized tells a program where people sign in. The challenge names the
-// cookie scheme: Basic would make browsers ask for a password.
+// unauthorized tells a program where people sign in.
 func (s *site) unauthorized(w http.ResponseWriter, r *http.Request, ev *event) error {
 	login := s.login(s.referer(r))
-	w.Header().Add("WWW-Authenticate", `Cookie realm="sallyport", form-action="`+login+`"`)
-	writeError(w, r, http.StatusUnauthorized, map[string]string{
-		"error": "login_required", "message": "Sign in at login_url, then try again.",
-		"login_url": login, "request_id": ev.requestID})
+	w.Header().Add("WWW-Authenticate", admission.CookieChallenge(login))
+	writeError(w, r, http.StatusUnauthorized, admission.AskToSignIn(login, ev.requestID))
 	return nil
 }
 

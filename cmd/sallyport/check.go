@@ -144,8 +144,7 @@ func reachWarnings(cfg *config.Config, pol *assemble.Policy) (all []config.Fault
 	for i, r := range routes {
 		var below []string
 		for j, other := range routes {
-			u, v := cfg.Routes[i].Upstream, cfg.Routes[j].Upstream
-			if u.URL.String() == v.URL.String() && u.Host == v.Host && r.Below(other) {
+			if maySameApp(cfg.Routes[i], cfg.Routes[j]) && r.Below(other) {
 				below = append(below, other.Name)
 			}
 		}
@@ -157,4 +156,13 @@ func reachWarnings(cfg *config.Config, pol *assemble.Policy) (all []config.Fault
 		}
 	}
 	return all
+}
+
+// maySameApp reports whether two routes lead, or may lead, to one app: where another proxy
+// passes the requests of a route on, only that knows.
+func maySameApp(a, b config.Route) bool {
+	if !a.Forwards() || !b.Forwards() {
+		return true
+	}
+	return a.Upstream.URL.String() == b.Upstream.URL.String() && a.Upstream.Host == b.Upstream.Host
 }

@@ -23,7 +23,11 @@ func printRules(w io.Writer, cfg *config.Config, pol *assemble.Policy) {
 		} else if r.Path != "/" {
 			where += " and all below"
 		}
-		fmt.Fprintf(w, "%s: %s goes to %s and is open to", r.Name, where, destination(cfg.Routes[i].Upstream))
+		to := "is passed on by the proxy that asks"
+		if cfg.Routes[i].Forwards() {
+			to = "goes to " + destination(cfg.Routes[i].Upstream)
+		}
+		fmt.Fprintf(w, "%s: %s %s and is open to", r.Name, where, to)
 		alternatives := strings.Split(r.Access.String(), "; or ")
 		more := carries(cfg.Routes[i])
 		if r.Access.AsksAddress() && len(cfg.TrustedProxies) == 0 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -109,7 +110,7 @@ type serving struct {
 	metrics *prometheus.Registry
 	process *assemble.Process
 	server  *server.Server
-	cert    *server.Certificate // nil: plain http
+	certs   []certified // of listeners with TLS
 	audit   *auditStream
 	admin   adminHandler
 	ready   *atomic.Bool
@@ -142,17 +143,20 @@ func start(ctx context.Context, c *console, cfg *config.Config, sec *assemble.Se
 		return nil, asUsage(err)
 	}
 	s.process.Swap(runtime)
-	if https := cfg.Listen.HTTPS; https.Address != "" {
-		s.cert, err = server.NewCertificate(https.Cert.Value(), https.Key.Value(), reread(https), log.Logger)
-		if err != nil {
-			return nil, err
-		}
-		s.cert.Measure(s.metrics)
+	if s.certs, err = newCertificates(cfg, log.Logger); err != nil {
+		return nil, err
+	}
+	if https := s.certificate(httpsPair.key); https != nil {
+		https.Measure(s.metrics)
 	}
 	s.server = &server.Server{
-		Listeners: []*server.Listener{publicListener(cfg, s.process, s.cert, log)},
+		Listeners: []*server.Listener{publicListener(cfg, s.process, s.certificate(httpsPair.key), log)},
 		Front:     s.process, DrainDelay: cfg.Stop.DrainDelay, StopTimeout: cfg.Stop.Timeout, Log: log.Logger,
 		Ready: s.ready,
+	}
+	if cfg.Listen.ExternalAuth.Address != "" {
+		s.server.Listeners = append(s.server.Listeners,
+			externalAuthListener(cfg, s.process, s.certificate(externalAuthPair.key), log))
 	}
 	if cfg.Listen.Admin.Address != "" {
 		s.admin.replace(s.newAdmin(cfg))
@@ -169,8 +173,8 @@ func start(ctx context.Context, c *console, cfg *config.Config, sec *assemble.Se
 
 // run answers until ctx is done.
 func (s *serving) run(ctx context.Context) error {
-	if s.cert != nil {
-		go s.cert.Watch(ctx, server.CertificatePoll)
+	for _, c := range s.certs {
+		go c.Watch(ctx, server.CertificatePoll)
 	}
 	return s.server.Run(ctx)
 }
@@ -200,13 +204,10 @@ func (s *serving) apply(old, next *reload.Reading) error {
 			return err
 		}
 	}
-	if s.cert != nil {
-		https := is.Listen.HTTPS
-		if err := s.cert.Replace(https.Cert.Value(), https.Key.Value(), reread(https)); err != nil {
-			runtime.Release()
-			audit.close()
-			return err
-		}
+	if err := s.replaceCertificates(is); err != nil {
+		runtime.Release()
+		audit.close()
+		return err
 	}
 	s.process.Swap(runtime)
 	s.server.SetStop(is.Stop.DrainDelay, is.Stop.Timeout)
@@ -245,6 +246,18 @@ func publicListener(cfg *config.Config, front http.Handler, cert *server.Certifi
 	return l
 }
 
+// externalAuthListener is the one for other proxies that ask; cert is nil for plain http.
+func externalAuthListener(cfg *config.Config, process *assemble.Process, cert *server.Certificate,
+	log *asynclog.Log) *server.Listener {
+	l := &server.Listener{Key: externalAuthPair.key, Name: "external_auth", Address: cfg.Listen.ExternalAuth.Address,
+		HTTP: server.NewExternalAuthHTTP(http.HandlerFunc(process.ServeExternalAuth), cfg.Listen.KeepAlive, log.Logger)}
+	if cert != nil {
+		l.HTTP.TLSConfig = cert.Config()
+		l.HTTP.TLSConfig.NextProtos = []string{"http/1.1"}
+	}
+	return l
+}
+
 // newAdmin answers operators, with the probes of a configuration.
 func (s *serving) newAdmin(cfg *config.Config) http.Handler {
 	host, _, _ := net.SplitHostPort(cfg.Listen.Admin.Address) // the configuration has judged it
@@ -274,7 +287,7 @@ func probes(cfg *config.Config) []server.Probe {
 func logStart(log *slog.Logger, cfg *config.Config, listeners []*server.Listener) {
 	attrs := []any{"version", version(), "public_url", cfg.PublicURL.String()}
 	for _, l := range listeners {
-		name := "listen"
+		name := cmp.Or(l.Name, "listen")
 		if l.Last {
 			name = "admin"
 		}
@@ -299,14 +312,4 @@ func logLevel(name string) slog.Level {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(name)) // the configuration allows only its names
 	return level
-}
-
-// reread reads the files of a certificate again, as they are now.
-func reread(https config.HTTPS) server.Reread {
-	root := os.DirFS("/")
-	return func() (string, string, error) {
-		cert, certErr := https.Cert.Reread(root)
-		key, keyErr := https.Key.Reread(root)
-		return cert, key, errors.Join(certErr, keyErr)
-	}
 }

@@ -30,6 +30,7 @@ type Record struct {
 	Host      string `json:"host,omitempty"`       // that was asked for
 	Path      string `json:"path,omitempty"`       // never the query
 	Route     string `json:"route,omitempty"`      // its name; `_own` for our own endpoints
+	Mode      string `json:"mode,omitempty"`       // by which dialect another proxy asked; empty if nobody did
 	Status    int    `json:"status,omitempty"`     // of the answer
 	Reason    string `json:"reason,omitempty"`     // why it was refused, from the list in the reference
 	Detail    string `json:"detail,omitempty"`     // the same in words, or what an operator did
@@ -107,6 +108,9 @@ func (a *Audit) Observe(_ context.Context, e *Event) {
 		Event: event, Time: e.Start.UTC(), RequestID: e.RequestID, Client: e.Client, User: e.User, Org: e.Org,
 		Provider: e.Provider, Method: cut(e.Method, 32), Host: cut(e.Host, 255), Path: cut(e.Path, 1024),
 		Route: e.Route, Status: e.Status, Reason: e.Reason,
+	}
+	if e.Door != DoorProxy {
+		r.Mode = e.Door
 	}
 	if e.Err != nil {
 		r.Detail = cut(e.Err.Error(), 1024)

@@ -19,6 +19,9 @@ const (
 	RouteNone = "_none"
 )
 
+// DoorProxy is the front door for browsers. Others have names of their own.
+const DoorProxy = "proxy"
+
 // Action is what a request did to a session, from a closed list.
 type Action string
 
@@ -38,7 +41,7 @@ type Event struct {
 	Start     time.Time
 	Took      time.Duration
 	RequestID string
-	Door      string // the front door: proxy
+	Door      string // the front door: DoorProxy, or a dialect of external authorization
 	Client    string // the address that the request came from
 
 	Method, Host, Path string

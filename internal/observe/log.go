@@ -31,6 +31,9 @@ func (l Log) Observe(ctx context.Context, e *Event) {
 			attrs = append(attrs, slog.String(key, value))
 		}
 	}
+	if e.Door != DoorProxy {
+		add("mode", e.Door)
+	}
 	add("decision", e.Decision)
 	add("reason", e.Reason)
 	if e.Rule > 0 {

@@ -40,6 +40,10 @@ func (a *apps) upstreams(
 	var upstreams []proxy.Upstream
 	for _, r := range cfg.Routes {
 		u := r.Upstream
+		if !r.Forwards() {
+			upstreams = append(upstreams, proxy.Upstream{})
+			continue
+		}
 		to := proxy.Upstream{Scheme: "http", Addr: "app", Transport: instead, Host: u.Host, Header: u.Header,
 			Idle:    u.Idle,
 			MaxBody: r.MaxBody, NoVia: r.NoVia}

@@ -33,8 +33,11 @@ func NewPolicy(cfg *config.Config) (*Policy, config.Faults) {
 		if err != nil {
 			faults = append(faults, cfg.Fault(fmt.Sprintf("routes[%d].headers", i), "%v", err))
 		}
-		pol.routes = append(pol.routes, admission.Route{Headers: set,
-			App: r.Upstream.URL.String() + " " + r.Upstream.Host, AppHost: r.Upstream.Host, CORS: cors(r)})
+		to := admission.Route{Headers: set, AppHost: r.Upstream.Host, CORS: cors(r)}
+		if r.Forwards() {
+			to.App = r.Upstream.URL.String() + " " + r.Upstream.Host
+		}
+		pol.routes = append(pol.routes, to)
 		routes = append(routes, authz.Route{
 			Name: r.Name, Host: routeHost(r), Orgs: orgIDs(cfg), Path: r.Path, Exact: r.Exact,
 			Encoded: r.Encoded, Doubled: r.Doubled, Access: access(r), WebSocket: authz.WebSocket(r.WebSocket)})

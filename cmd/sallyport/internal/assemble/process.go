@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/extauthz"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/oauth"
 	"github.com/sallyport-proxy/sallyport/proxy"
@@ -31,6 +32,7 @@ import (
 // log. It serves by its current Runtime, and is safe for concurrent use.
 type Process struct {
 	door    *proxy.Process
+	asked   *extauthz.Process
 	ended   ended
 	now     func() time.Time // of all replicas that share the store
 	store   *store.Store     // nil: there is none
@@ -53,8 +55,10 @@ type ended interface {
 // NewProcess registers the metrics. Open gives it the store, where there is one, and
 // Swap a Runtime, before it serves. The observers are told of each request.
 func NewProcess(reg prometheus.Registerer, log *slog.Logger, observers ...observe.Observer) *Process {
+	observers = append([]observe.Observer{newDecisions(reg)}, observers...)
 	p := &Process{
 		door:   proxy.NewProcess(proxy.ProcessOptions{Observers: observers, Log: log, Registerer: reg}),
+		asked:  extauthz.NewProcess(extauthz.ProcessOptions{Observers: observers, Log: log, Registerer: reg}),
 		merged: endingsMerged(reg, log), now: time.Now,
 		calls: oauth.NewMetrics(reg), apps: newApps(), logins: newLogins(), log: log,
 	}
@@ -116,16 +120,33 @@ func (p *Process) Swap(rt *Runtime) *Runtime {
 
 // ServeHTTP serves a request by the Runtime that is current when it comes.
 func (p *Process) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	rt := p.current.Load()
-	for !rt.use() { // it was replaced a moment ago
-		rt = p.current.Load()
-	}
+	rt := p.pin()
 	defer rt.Release()
 	rt.door.ServeHTTP(w, r)
 }
 
+// ServeExternalAuth answers another proxy in the same way. Where the configuration has no
+// listener for that, it does not come here.
+func (p *Process) ServeExternalAuth(w http.ResponseWriter, r *http.Request) {
+	rt := p.pin()
+	defer rt.Release()
+	rt.asked.ServeHTTP(w, r)
+}
+
+// pin takes hold of the current Runtime. The caller releases it.
+func (p *Process) pin() *Runtime {
+	for {
+		if rt := p.current.Load(); rt.use() { // else it was replaced a moment ago
+			return rt
+		}
+	}
+}
+
 // Drain makes every further answer the last one on its connection.
-func (p *Process) Drain() { p.door.Drain() }
+func (p *Process) Drain() {
+	p.door.Drain()
+	p.asked.Drain()
+}
 
 // CloseTunnels ends all WebSockets and waits until they are gone or ctx is done.
 func (p *Process) CloseTunnels(ctx context.Context) { p.door.CloseTunnels(ctx) }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/extauthz"
 	"github.com/sallyport-proxy/sallyport/proxy"
 	"github.com/sallyport-proxy/sallyport/proxy/pages"
 	"github.com/sallyport-proxy/sallyport/session"
@@ -30,6 +32,7 @@ type Parts struct {
 // the process's no longer and its last exchange has ended.
 type Runtime struct {
 	door     *proxy.Proxy
+	asked    *extauthz.Door // nil: no other proxy may ask
 	sessions *session.Manager
 	absolute time.Duration // for which sessions last that begin in it
 	close    func()
@@ -122,11 +125,36 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL),
 		MaxAge: p.maxAge(cfg.Session.MaxAge), Durable: p.store != nil, Listing: p.listing(),
 	})
+	if err == nil {
+		rt.asked, err = p.newExternalAuth(cfg, pol, admit)
+	}
 	if err != nil {
 		rt.Release()
 		return nil, err
 	}
 	return rt, nil
+}
+
+// newExternalAuth makes the front door for other proxies, if the configuration has one.
+func (p *Process) newExternalAuth(cfg *config.Config, pol *Policy, admit *admission.Admission) (*extauthz.Door, error) {
+	if cfg.Listen.ExternalAuth.Address == "" {
+		return nil, nil
+	}
+	looks := branding(cfg)
+	show := pages.Options{Name: looks.Name, Prefix: cfg.Prefix}
+	if looks.Logo != nil {
+		show.LogoURL = cfg.Prefix + "/logo"
+	}
+	own, err := pages.New(show)
+	if err != nil {
+		return nil, err
+	}
+	return extauthz.New(p.asked, extauthz.Options{
+		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Admission: admit, Table: pol.Table, Headers: pol.headers,
+		Pages: own, Peers: cfg.Listen.ExternalAuth.Peers, MaxURL: int(cfg.Limits.URL),
+		MaxHeader: int(cfg.Limits.Header),
+		Tokens:    slices.ContainsFunc(cfg.Routes, func(r config.Route) bool { return r.Bearer.Provider != "" }),
+	})
 }
 
 // newAdmission makes the one answer that all front doors share.

@@ -211,7 +211,8 @@ func (c *Config) Fault(path string, format string, args ...any) Fault {
 func (c *Config) Warnings() []Fault {
 	warnings := c.doc.InFile("literal: keeps a secret in the file; it is for tests, use file: or env:")
 	return c.doc.Finish(slices.Concat(warnings, c.flatGroupWarnings(), c.bareGroupWarnings(), c.patternWarnings(),
-		c.storeWarnings(), c.proxyProtocolWarnings(), c.overrideWarnings()))
+		c.storeWarnings(), c.proxyProtocolWarnings(), c.overrideWarnings(),
+		c.externalAuthWarnings()))
 }
 
 // file is the table of all keys: the reader and the schema are made from it.
@@ -481,8 +482,9 @@ func routeShape() yamltable.Shape[Route] {
 			"it.", yamltable.Within(routePath(), func(r *Route) *string { r.Exact = true; return &r.Path }),
 			func(r *Route) *Route { return r }),
 		yamltable.Field("upstream", "The app: http://host:port, https://host:port, h2c://host:port (HTTP/2 without "+
-			"TLS) or unix:/path.sock; or a mapping with a url.",
-			upstreamShape(), func(r *Route) *Upstream { return &r.Upstream }).Required(),
+			"TLS) or unix:/path.sock; or a mapping with a url. Required, unless another "+
+			"proxy asks about the route (listen.external_auth) and passes its requests on itself.",
+			upstreamShape(), func(r *Route) *Upstream { return &r.Upstream }),
 		yamltable.Field("public", "Everybody may have it, without signing in; the app is told of nobody. A "+
 			"mapping says for which requests: where it does not hold, allow decides, and without one it is refused.",
 			publicShape(), func(r *Route) *Route { return r }),

@@ -471,7 +471,9 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		bearer-audience-trusted bearer-of-google bearer-without-keys store-ca-of-sqlite store-ca-unverified
 		store-database-as-file store-password store-password-parameter store-sslmode-prefer revocation-without-store
 		revocation-short public-if-from-all public-if-from-all-ipv6 public-if-from-host-bits public-if-from-mapped
-		public-if-bearer-without-allow cors-origin-http cors-max-age`) {
+		public-if-bearer-without-allow cors-origin-http cors-max-age route-upstream-missing
+		route-without-upstream-forwards external-auth-not-loopback external-auth-peers-all external-auth-peers-mapped
+		external-auth-key-alone external-auth-cert-alone`) {
 		beyond[name] = true
 	}
 	schema := ownSchema(t)

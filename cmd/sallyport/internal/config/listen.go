@@ -18,6 +18,8 @@ type Listen struct {
 	H2C   bool // HTTP takes HTTP/2 by prior knowledge too
 	HTTPS HTTPS
 	Admin Admin
+	// ExternalAuth is off if its Address is "".
+	ExternalAuth ExternalAuth
 	// KeepAlive is how long a connection may wait for its next request.
 	KeepAlive time.Duration
 }
@@ -77,6 +79,9 @@ func listenShape() yamltable.Shape[Listen] {
 			"them off.",
 			adminShape(),
 			func(l *Listen) *Admin { return &l.Admin }).Or(`"127.0.0.1:4181"`),
+		yamltable.Field("external_auth", "The address at which another proxy asks whether a request may pass and who "+
+			"it is: one on loopback, for proxies on this machine, or a mapping. Off if left out or empty.",
+			externalAuthShape(), func(l *Listen) *ExternalAuth { return &l.ExternalAuth }).Or(`""`),
 	}, Rivals: [][]string{{"http", "https"}}, Check: checkListen}.Shape()
 }
 

@@ -58,6 +58,10 @@ func (c *Config) NeedsRestart(before *Config) Faults {
 	fixed("listen.h2c", before.Listen.H2C, c.Listen.H2C)
 	fixed("listen.keep_alive", before.Listen.KeepAlive, c.Listen.KeepAlive)
 	fixed("listen.admin", text(before.Listen.Admin.Address), text(c.Listen.Admin.Address))
+	fixed("listen.external_auth", text(before.Listen.ExternalAuth.Address), text(c.Listen.ExternalAuth.Address))
+	if c.Listen.ExternalAuth.Address == before.Listen.ExternalAuth.Address {
+		fixed("listen.external_auth", scheme(before.Listen.ExternalAuth.TLS()), scheme(c.Listen.ExternalAuth.TLS()))
+	}
 	fixed("session.cookie_name", text(before.Session.CookieName), text(c.Session.CookieName))
 	fixed("log.format", before.Log.Format, c.Log.Format)
 	fixed("limits.header", Size(before.Limits.Header), Size(c.Limits.Header))

@@ -496,6 +496,7 @@ func (c *Config) crossCheck() Faults {
 	faults = append(faults, c.checkOrganizations()...)
 	faults = append(faults, c.storeFaults()...)
 	faults = append(faults, c.revocationFaults()...)
+	faults = append(faults, c.checkForwarding()...)
 	if c.PublicURL != nil {
 		faults = append(faults, c.settleHosts()...)
 	}

@@ -105,6 +105,8 @@ routes: [{name: app, path: /, upstream: "http://127.0.0.1:1", allow: authenticat
 		"listen.admin": {runs, swap(runs, `"127.0.0.1:4181"`, `"127.0.0.1:4182"`),
 			[]string{"3:41 listen.admin"}},
 		"listen.admin off": {runs, swap(runs, `"127.0.0.1:4181"`, `""`), []string{"3:41 listen.admin"}},
+		"listen.external_auth on": {runs, swap(runs, ", admin", `, external_auth: "127.0.0.1:4183", admin`),
+			[]string{"3:49 listen.external_auth"}},
 		"session.cookie_name": {runs, swap(runs, "session: {", "session: {cookie_name: sallyport-two, "),
 			[]string{"4:24 session.cookie_name"}},
 		"log.format":     {runs, more("log: {format: text}"), []string{"7:15 log.format"}},

@@ -12,13 +12,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// CertificatePoll is how often the files of listen.https are read. They are
+// CertificatePoll is how often the files of a certificate are read. They are
 // compared by content: Kubernetes swaps links, and times of files tell nothing.
 const CertificatePoll = 5 * time.Second
 
-// Certificate is that of listen.https. Where it is in files it follows them;
+// Certificate is that of one listener. Where it is in files it follows them;
 // what does not work there never replaces what does.
 type Certificate struct {
+	key     string // of the configuration: listen.https
 	log     *slog.Logger
 	current atomic.Pointer[tls.Certificate]
 
@@ -30,15 +31,21 @@ type Certificate struct {
 // Reread reads the files of a certificate and of its key again.
 type Reread func() (certPEM, keyPEM string, err error)
 
-// NewCertificate begins with a pair in PEM.
-func NewCertificate(certPEM, keyPEM string, reread Reread, log *slog.Logger) (*Certificate, error) {
+// NewCertificate begins with a pair in PEM. key is what the configuration calls the listener.
+func NewCertificate(key, certPEM, keyPEM string, reread Reread, log *slog.Logger) (*Certificate, error) {
 	pair, err := tls.X509KeyPair([]byte(certPEM), []byte(keyPEM))
 	if err != nil {
 		return nil, err
 	}
-	c := &Certificate{read: reread, log: log, judged: digest(certPEM, keyPEM, nil)}
+	c := &Certificate{key: key, read: reread, log: log, judged: digest(certPEM, keyPEM, nil)}
 	c.current.Store(&pair)
 	return c, nil
+}
+
+// CheckPair reports what is wrong with a pair in PEM.
+func CheckPair(certPEM, keyPEM string) error {
+	_, err := tls.X509KeyPair([]byte(certPEM), []byte(keyPEM))
+	return err
 }
 
 // Replace takes another pair into use, and from here on follows its files. With an
@@ -60,7 +67,7 @@ func (c *Certificate) Replace(certPEM, keyPEM string, reread Reread) error {
 
 func (c *Certificate) use(pair *tls.Certificate) {
 	c.current.Store(pair)
-	c.log.Info("listen.https: a new certificate is in use", "not_after", c.notAfter())
+	c.log.Info(c.key+": a new certificate is in use", "not_after", c.notAfter())
 }
 
 func digest(cert, key string, err error) [sha256.Size]byte {
@@ -124,7 +131,7 @@ func (c *Certificate) refresh() {
 		pair, err = tls.X509KeyPair([]byte(certPEM), []byte(keyPEM))
 	}
 	if err != nil {
-		c.log.Warn("listen.https: the new certificate or key does not work; the old one stays in use",
+		c.log.Warn(c.key+": the new certificate or key does not work; the old one stays in use",
 			"error", err.Error(), "not_after", c.notAfter())
 		return
 	}

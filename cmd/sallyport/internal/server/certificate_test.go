@@ -46,7 +46,7 @@ func followForTest(t *testing.T, f *testenv.TLSFiles) (*Certificate, *bytes.Buff
 		key, keyErr := https.Key.Reread(root)
 		return cert, key, errors.Join(certErr, keyErr)
 	}
-	c, err := NewCertificate(https.Cert.Value(), https.Key.Value(), reread, slog.New(slog.NewTextHandler(log, nil)))
+	c, err := NewCertificate("listen.https", https.Cert.Value(), https.Key.Value(), reread, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 // Listener is one address of the configuration, and what answers there.
 type Listener struct {
 	Key     string // of the configuration, such as listen.http: what a reader changes if the address is taken
+	Name    string // in the log; "": listen, or admin if Last
 	Address string
 	HTTP    *http.Server // with a TLSConfig it speaks TLS
 	Last    bool         // it answers until all others have stopped; of no use to clients who sign in

@@ -197,6 +197,23 @@ func NewPublicHTTP(h http.Handler, limits Limits, log *slog.Logger) *http.Server
 	}
 }
 
+// externalAuthHeader is the largest header of a question: that of the request that is
+// asked about, and what the proxy adds. It is larger than what is answered for, because
+// nginx makes a 500 of the 431 with which net/http would answer.
+const externalAuthHeader = 256 << 10
+
+// NewExternalAuthHTTP is for proxies that ask whether a request may pass. They send no
+// body, so what one takes for all it has to say is bounded. They speak HTTP/1.1.
+func NewExternalAuthHTTP(h http.Handler, keepAlive time.Duration, log *slog.Logger) *http.Server {
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
+	return &http.Server{
+		Handler: h, Protocols: protocols, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 20 * time.Second,
+		WriteTimeout: 30 * time.Second, IdleTimeout: keepAlive, MaxHeaderBytes: externalAuthHeader,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), DisableGeneralOptionsHandler: true,
+	}
+}
+
 // NewAdminHTTP is for the few who ask the admin listener, and has short limits.
 func NewAdminHTTP(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{

@@ -1,0 +1,122 @@
+package config
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
+	"github.com/sallyport-proxy/sallyport/internal/hostname"
+)
+
+// ExternalAuth is the listener at which other proxies ask whether a request may pass.
+type ExternalAuth struct {
+	Address   string         // "" if switched off
+	Peers     []netip.Prefix // who may ask
+	Cert, Key Ref            // zero: plain http
+}
+
+// TLS reports whether the listener has a certificate.
+func (e ExternalAuth) TLS() bool { return !e.Cert.IsZero() }
+
+func externalAuthShape() yamltable.Shape[ExternalAuth] {
+	place := func(e *ExternalAuth) *string { return &e.Address }
+	full := yamltable.Object[ExternalAuth]{Keys: []yamltable.Entry[ExternalAuth]{
+		yamltable.Field("address", "The address, as in http.", address(), place).Required(),
+		yamltable.Field("peers", "Addresses and ranges of the proxies that may ask. Everybody else is refused.",
+			yamltable.List(peerRange(), 1), func(e *ExternalAuth) *[]netip.Prefix { return &e.Peers }).Required(),
+		yamltable.Field("cert", "The certificate and its chain, PEM, for https. Plain http if left out, with key.",
+			yamltable.FileRef(yamltable.FormFile, yamltable.FormEnv), func(e *ExternalAuth) *Ref { return &e.Cert }),
+		yamltable.Field("key", "The private key of the certificate, PEM.",
+			yamltable.SecretRef(yamltable.FormFile, yamltable.FormEnv), func(e *ExternalAuth) *Ref { return &e.Key }),
+	}, Check: checkExternalAuth}.Shape()
+	short := loopbackOrNone()
+	return yamltable.Either(short.Want+", or a mapping with address and peers", short, yamltable.Mapping, full)
+}
+
+func checkExternalAuth(w *yamltable.Walker, at yamltable.Place, e *ExternalAuth) {
+	switch {
+	case e.Cert.IsZero() && !e.Key.IsZero():
+		w.FaultAt(at.Path+".cert", "is required beside key")
+	case !e.Cert.IsZero() && e.Key.IsZero():
+		w.FaultAt(at.Path+".key", "is required beside cert")
+	}
+}
+
+// peerRange is one address or a range of them, and not all: who may ask learns who
+// people are by their cookies.
+func peerRange() yamltable.Shape[netip.Prefix] {
+	return addressRange(func(p netip.Prefix) string {
+		if p.Bits() == 0 {
+			return "must not be all addresses: name the proxies that ask"
+		}
+		return ""
+	})
+}
+
+// loopbackOrNone is the short form: who may ask is then this machine.
+func loopbackOrNone() yamltable.Shape[ExternalAuth] {
+	a := yamltable.Scalar("an address on loopback such as 127.0.0.1:4182", yamltable.Schema{"pattern": `^.*:[0-9]{1,5}$`},
+		parseLoopback)
+	return yamltable.Shape[ExternalAuth]{Want: a.Want + `, or ""`,
+		Schema: yamltable.Schema{"anyOf": []any{yamltable.Schema{"const": ""}, a.Schema}},
+		Read: func(w *yamltable.Walker, at yamltable.Place, into *ExternalAuth) {
+			if yamltable.IsText(at.Node) && at.Node.Value == "" {
+				return
+			}
+			a.Read(w, at, into)
+		}}
+}
+
+func parseLoopback(v string) (ExternalAuth, error) {
+	host, port, err := net.SplitHostPort(v)
+	switch {
+	case err != nil || !validPort(port):
+		return ExternalAuth{}, errors.New("must be an address on loopback such as 127.0.0.1:4182")
+	case !hostname.IsLoopback(host):
+		return ExternalAuth{}, errors.New("must be on loopback, or a mapping that says who may ask: " +
+			"{address: …, peers: […]}")
+	}
+	return ExternalAuth{Address: v, Peers: loopback()}, nil
+}
+
+func loopback() []netip.Prefix {
+	return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+}
+
+// externalAuthWarnings tell of cookies that cross a network readable.
+func (c *Config) externalAuthWarnings() Faults {
+	e := c.Listen.ExternalAuth
+	host, _, _ := net.SplitHostPort(e.Address)
+	if e.Address == "" || e.TLS() || hostname.IsLoopback(host) {
+		return nil
+	}
+	return Faults{c.doc.FaultAt("listen.external_auth.address", "is plain http: the cookies of people who are signed "+
+		"in cross the network between the proxy and Sallyport readable; give it cert and key")}
+}
+
+// checkForwarding: a route without an app is for proxies that ask, and forwards nothing.
+func (c *Config) checkForwarding() Faults {
+	var faults Faults
+	for i, r := range c.Routes {
+		where := yamltable.Index("routes", i)
+		if r.Forwards() || c.doc.Has(where+".upstream") {
+			continue
+		}
+		if c.Listen.ExternalAuth.Address == "" {
+			faults = append(faults, c.doc.FaultAt(where+".upstream", "is required, unless another proxy asks about "+
+				"this route and passes the requests on itself (`listen.external_auth`, which is off)"))
+			continue
+		}
+		for _, key := range []string{"max_body", "via", "site_headers", "headers.keep"} {
+			if c.doc.Has(where + "." + key) {
+				faults = append(faults, c.doc.FaultAt(where+"."+key, "is about what Sallyport passes on, and without "+
+					"`upstream` it passes nothing on"))
+			}
+		}
+	}
+	return faults
+}
+
+// Forwards reports whether Sallyport passes the route's requests on itself.
+func (r Route) Forwards() bool { return r.Upstream.URL != nil }

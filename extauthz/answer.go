@@ -1,0 +1,153 @@
+package extauthz
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/sallyport-proxy/sallyport/admission"
+	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
+	"github.com/sallyport-proxy/sallyport/proxy/pages"
+)
+
+// answer is what a proxy is told, whatever the dialect. It is an http.ResponseWriter, so
+// that pages can be written into it.
+type answer struct {
+	status int
+	header http.Header
+	body   bytes.Buffer
+}
+
+func newAnswer(status int, requestID string) *answer {
+	return &answer{status: status, header: http.Header{"Cache-Control": {"no-store"}, "X-Request-Id": {requestID}}}
+}
+
+func (a *answer) Header() http.Header         { return a.header }
+func (a *answer) Write(b []byte) (int, error) { return a.body.Write(b) }
+func (a *answer) WriteHeader(status int)      { a.status = status }
+
+// writeTo sends the answer, with a length: some fronts cannot read chunks.
+func (a *answer) writeTo(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	for name, lines := range a.header {
+		h[name] = lines
+	}
+	h["Content-Length"] = []string{strconv.Itoa(a.body.Len())}
+	w.WriteHeader(a.status)
+	if r.Method != http.MethodHead && a.body.Len() > 0 {
+		_, _ = w.Write(a.body.Bytes()) // the proxy is gone if this fails
+	}
+}
+
+// forward says that the request may pass, and what the app is to be told.
+func (d *Door) forward(ev *observe.Event, by *dialect, q *question, admitted *admission.Answer) *answer {
+	a := newAnswer(http.StatusOK, ev.RequestID)
+	admitted.SetHeaders(q.header)
+	d.set.write(a.header, q.header, by.removes)
+	return a
+}
+
+// The kinds of X-Sallyport-Asker, which says what can be done with a 401.
+const (
+	askerNavigation = "navigation" // the browser can be sent to Location
+	askerForm       = "form"
+	askerProgram    = "program"
+)
+
+// askToSignIn says that nobody is signed in, and where people do that. Only a page that is
+// opened in a window can be sent there: a redirect would break a program and lose a form.
+func (d *Door) askToSignIn(ev *observe.Event, by *dialect, q *question, admitted *admission.Answer) *answer {
+	r := q.request()
+	a := newAnswer(http.StatusUnauthorized, ev.RequestID)
+	kind := admission.KindOf(r)
+	if kind == admission.Navigation && !admission.InFrame(r) {
+		a.header.Set("X-Sallyport-Asker", askerNavigation)
+		a.header.Set("Location", d.signIn.login(q.facts, q.facts.Target()))
+		if by.redirects {
+			a.status = http.StatusFound
+		}
+		return a
+	}
+	from := d.signIn.referer(q)
+	login := d.signIn.login(q.facts, from)
+	a.header.Set("X-Sallyport-Asker", askerProgram)
+	if admitted.TakesToken {
+		a.header.Add("WWW-Authenticate", admitted.Route.Challenge(q.facts, ""))
+	}
+	a.header.Add("WWW-Authenticate", admission.CookieChallenge(login))
+	switch {
+	case kind == admission.Form:
+		a.header.Set("X-Sallyport-Asker", askerForm)
+		d.page(a, ev, r, pages.Page{Template: "formlost", KeepsForm: true, Data: pages.FormLost{SignInURL: login}})
+	case kind == admission.Navigation: // in a frame, where no sign-in can begin
+		if from == "/" {
+			login = d.signIn.login(q.facts, q.facts.Target())
+		}
+		d.page(a, ev, r, pages.Page{Template: "framed", FramedBy: d.signIn.framers(q.facts),
+			Data: pages.Framed{SignInURL: login}})
+	default:
+		writeJSON(a, r, admission.AskToSignIn(login, ev.RequestID))
+	}
+	if !by.redirects {
+		a.header.Set("Location", login)
+	}
+	return a
+}
+
+// unauthorizedBearer refuses an access token. To sign in would not help a program.
+func (d *Door) unauthorizedBearer(ev *observe.Event, q *question, route *admission.Route) *answer {
+	a := newAnswer(http.StatusUnauthorized, ev.RequestID)
+	a.header.Set("X-Sallyport-Asker", askerProgram)
+	a.header.Set("WWW-Authenticate", route.Challenge(q.facts, "invalid_token"))
+	writeJSON(a, q.request(), map[string]string{"error": "invalid_token",
+		"message": "The access token is not good here.", "request_id": ev.RequestID})
+	return a
+}
+
+// deny refuses a request, with a sentence for the person; "" will do where the cause has
+// one, or none can be said.
+func (d *Door) deny(ev *observe.Event, q *question, cause error, public string) *answer {
+	a := newAnswer(http.StatusForbidden, ev.RequestID)
+	message := pages.Message{Title: "This is not for you", Sentence: cmp.Or(public, "You may not do this."),
+		Advice: "If you think you should, ask the people who run this site and tell them the request id."}
+	if target, ok := errors.AsType[*authz.TargetError](cause); ok {
+		message = pages.Message{Title: "This address cannot be used", Sentence: target.Public, Advice: target.Advice}
+	}
+	r := q.request()
+	if admission.KindOf(r) == admission.Program {
+		writeJSON(a, r, map[string]string{"error": "forbidden", "message": message.Sentence, "request_id": ev.RequestID})
+		return a
+	}
+	message.ActionURL, message.ActionText = "/", "Go to the start page"
+	d.page(a, ev, r, pages.Page{Template: "message", Data: message})
+	return a
+}
+
+// page writes a page of ours. The status is the answer's.
+func (d *Door) page(a *answer, ev *observe.Event, r *http.Request, pg pages.Page) {
+	pg.Status, pg.RequestID = a.status, ev.RequestID
+	if err := d.pages.Write(a, r, pg); err != nil {
+		ev.Err, ev.Failed = errors.Join(ev.Err, err), true
+		a.status = pg.Status // a page that could not be shown is no 500 here
+	}
+}
+
+// writeJSON is the body for a program, none for a download: a browser would save it as
+// the file.
+func writeJSON(a *answer, r *http.Request, body map[string]string) {
+	if admission.IsDownload(r) {
+		return
+	}
+	a.header.Set("Content-Type", "application/json")
+	a.header.Set("X-Content-Type-Options", "nosniff")
+	_ = json.NewEncoder(&a.body).Encode(body) // strings can be written to memory
+}
+
+// request is the question as KindOf and its like read it.
+func (q *question) request() *http.Request {
+	return &http.Request{Method: q.method, Header: q.header}
+}

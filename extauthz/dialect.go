@@ -1,0 +1,180 @@
+package extauthz
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/sallyport-proxy/sallyport/authz"
+)
+
+// question is what a proxy asks about, whatever the dialect.
+type question struct {
+	method string
+	facts  authz.Facts
+	header http.Header // of the request that is asked about, as far as it is read
+	client netip.Addr  // whose request it is; the zero Addr: not known
+}
+
+// dialect is one way in which proxies ask.
+type dialect struct {
+	name string
+	// read is what the dialect says of the request line, and from whom the request is.
+	read func(*http.Request) (line, error)
+	// redirects: what is answered to a navigation reaches the browser. If not, the proxy
+	// takes Location out of a 401 (nginx makes 500 of a redirect).
+	redirects bool
+	// removes: the answer names headers that the proxy is to remove, too.
+	removes bool
+}
+
+// line is the request line as a dialect tells it, unchecked.
+type line struct{ method, scheme, host, target, client string }
+
+// The dialects, and what each of them reads besides what forwarded has.
+//
+//	           method              scheme, host           target                  client
+//	/verify    X-Original-Method   of X-Original-URL      X-Original-URL          X-Forwarded-For
+//	/forward   X-Forwarded-Method  X-Forwarded-Proto,     X-Forwarded-Uri         X-Forwarded-For
+//	                               X-Forwarded-Host
+//	/envoy/…   of the request      X-Forwarded-Proto,     what follows /envoy     X-Envoy-External-Address
+//	                               Host                   in the request's
+var (
+	verifyDialect  = &dialect{name: "verify", read: readVerify}
+	forwardDialect = &dialect{name: "forward", read: readForward, redirects: true}
+	envoyDialect   = &dialect{name: "envoy", read: readEnvoy, redirects: true, removes: true}
+)
+
+const envoyPath = "/envoy"
+
+// dialectAt is the dialect of a request target; nil: there is none. The query of the
+// endpoints has no meaning: Caddy and Envoy append the client's (CVE-2026-41059).
+func dialectAt(target string) *dialect {
+	path, _, _ := strings.Cut(target, "?")
+	switch {
+	case path == "/verify":
+		return verifyDialect
+	case path == "/forward":
+		return forwardDialect
+	case path == envoyPath, strings.HasPrefix(path, envoyPath+"/"):
+		return envoyDialect
+	}
+	return nil
+}
+
+// readVerify is for nginx's auth_request, and ingress-nginx.
+func readVerify(r *http.Request) (l line, err error) {
+	if l.method, err = single(r.Header, "X-Original-Method"); err != nil {
+		return l, err
+	}
+	address, err := one(r.Header, "X-Original-Url")
+	if err != nil {
+		return l, err
+	}
+	var rest string
+	var ok bool
+	if l.scheme, rest, ok = strings.Cut(address, "://"); !ok {
+		return l, errors.New("X-Original-URL is not absolute")
+	}
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		return l, errors.New("X-Original-URL has no path")
+	}
+	l.host, l.target = rest[:end], rest[end:]
+	l.client = optional(r.Header, "X-Forwarded-For")
+	return l, nil
+}
+
+// readForward is for Traefik, Caddy and HAProxy.
+func readForward(r *http.Request) (l line, err error) {
+	for _, from := range [...]struct {
+		to   *string
+		name string
+	}{{&l.method, "X-Forwarded-Method"}, {&l.scheme, "X-Forwarded-Proto"}, {&l.host, "X-Forwarded-Host"}} {
+		if *from.to, err = single(r.Header, from.name); err != nil {
+			return l, err
+		}
+	}
+	l.target, err = one(r.Header, "X-Forwarded-Uri")
+	l.client = optional(r.Header, "X-Forwarded-For")
+	return l, err
+}
+
+// readEnvoy is for Envoy's ext_authz over HTTP, and what is built on it.
+func readEnvoy(r *http.Request) (l line, err error) {
+	l.method, l.host, l.target = r.Method, r.Host, strings.TrimPrefix(r.RequestURI, envoyPath)
+	l.scheme, err = single(r.Header, "X-Forwarded-Proto")
+	l.client = optional(r.Header, "X-Envoy-External-Address")
+	return l, err
+}
+
+// ask reads a question by the dialect.
+func (by *dialect) ask(d *Door, r *http.Request) (q question, err error) {
+	l, err := by.read(r)
+	q.method = l.method
+	if err != nil {
+		return q, err
+	}
+	q.client = parseClient(l.client)
+	if q.facts, err = l.facts(d.maxURL); err != nil {
+		return q, err
+	}
+	if q.header, err = d.readHeader(r.Header); err != nil {
+		return q, err
+	}
+	noteWebSocket(&q, "")
+	return q, nil
+}
+
+// facts are the strict reading of a request line, the same for all dialects.
+func (l line) facts(maxURL int) (authz.Facts, error) {
+	switch {
+	case !isToken(l.method):
+		return authz.Facts{}, errors.New("the method is not one")
+	case l.method == http.MethodConnect || l.method == http.MethodTrace:
+		return authz.Facts{}, errors.New("method refused")
+	case !strings.HasPrefix(l.target, "/"):
+		return authz.Facts{}, fmt.Errorf("%w: it does not begin with a slash", authz.ErrTarget)
+	case len(l.target) > maxURL:
+		return authz.Facts{}, errors.New("target too long")
+	case strings.ContainsAny(l.host, `@\,/ `) || l.host == "":
+		return authz.Facts{}, errors.New("the host is not one")
+	case hasBlank(l.target):
+		return authz.Facts{}, fmt.Errorf("%w: a blank", authz.ErrTarget)
+	}
+	scheme, err := schemeOf(l.scheme)
+	if err != nil {
+		return authz.Facts{}, err
+	}
+	return authz.NewFacts(l.method, scheme, l.host, l.target)
+}
+
+// schemeOf takes the schemes of WebSockets for those of their handshakes: Traefik names
+// them so (RFC 6455 §3).
+func schemeOf(v string) (string, error) {
+	switch v {
+	case "http", "ws":
+		return "http", nil
+	case "https", "wss":
+		return "https", nil
+	}
+	return "", errors.New("the scheme is neither http nor https")
+}
+
+// hasBlank reports whether s has a sign that no request target has on the wire.
+func hasBlank(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
+}
+
+// isToken reports whether s is a token of RFC 9110 §5.6.2, as methods are.
+func isToken(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if !('a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
+			return false
+		}
+	}
+	return s != ""
+}

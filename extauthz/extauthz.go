@@ -1,0 +1,210 @@
+// Package extauthz is the front door for other proxies: they ask whether a request that
+// they have may pass, and who it is, and pass it on themselves.
+//
+//	not a peer           → 403
+//	which dialect asks?  → one question, of that dialect's headers only; what is
+//	                       missing, twice there or not to be parsed → 403
+//	under our prefix?    → 403: the proxy must route it to Sallyport
+//	admission.Admit      → Forward: 200 and the complete header set
+//	                       Login: 401 or 302, as the dialect can pass it on
+//	                       Deny, cannot judge: 403
+//
+// It owns what each dialect reads (dialect.go) and what is answered to it (answer.go). It
+// decides nothing (admission and authz do), sets no cookie, and has no effect but its
+// answer. The front door for browsers, to which the prefix of each site leads, is its
+// neighbour proxy.
+package extauthz
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"runtime/debug"
+	"strings"
+
+	"github.com/sallyport-proxy/sallyport/admission"
+	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
+	"github.com/sallyport-proxy/sallyport/proxy/pages"
+)
+
+// Options configure a Door. All are required but Tokens.
+type Options struct {
+	PublicURL *url.URL
+	Prefix    string
+	Admission *admission.Admission
+	Table     *authz.Table // of the routes of Admission
+	Headers   *identity.Headers
+	Pages     *pages.Pages
+	Peers     []netip.Prefix // who may ask
+	MaxURL    int            // bytes of a request target
+	MaxHeader int            // bytes of the header of the request that is asked about
+	Tokens    bool           // some route takes access tokens
+}
+
+// Door answers other proxies as one configuration has it. It is safe for concurrent use.
+type Door struct {
+	*Process // what outlives the configuration
+
+	signIn    *signIn
+	admission *admission.Admission
+	headers   *identity.Headers
+	pages     *pages.Pages
+	peers     []netip.Prefix
+	maxURL    int
+	maxHeader int
+	set       headerSet
+}
+
+// New checks the options. It does no I/O.
+func New(process *Process, o Options) (*Door, error) {
+	if process == nil || o.PublicURL == nil || o.Prefix == "" || o.Admission == nil || o.Table == nil ||
+		o.Headers == nil || o.Pages == nil || len(o.Peers) == 0 || o.MaxURL <= 0 || o.MaxHeader <= 0 {
+		return nil, errors.New("extauthz: an option is missing")
+	}
+	in, err := newSignIn(o.PublicURL, o.Prefix, o.Table)
+	if err != nil {
+		return nil, fmt.Errorf("extauthz: %w", err)
+	}
+	return &Door{Process: process, signIn: in, admission: o.Admission, headers: o.Headers, pages: o.Pages,
+		peers: o.Peers, maxURL: o.MaxURL, maxHeader: o.MaxHeader, set: newHeaderSet(o.Headers, o.Tokens)}, nil
+}
+
+// ServeHTTP answers one question by one of the HTTP dialects, and writes one event about it.
+func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	d.limitConnection(w, r)
+	from, ok := d.peer(r.RemoteAddr)
+	if !ok {
+		d.strangers.note(from)
+		w.Header().Set("Content-Length", "0")
+		w.WriteHeader(http.StatusForbidden)
+		return
+	}
+	dialect := dialectAt(r.RequestURI)
+	if dialect == nil {
+		w.Header().Set("Content-Length", "0")
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	ev := &observe.Event{Start: d.now(), Door: dialect.name, RequestID: newRequestID(), Client: from.String(),
+		Method: r.Method, Route: observe.RouteNone}
+	answer := d.answer(r.Context(), ev, dialect, func() (question, error) { return dialect.ask(d, r) })
+	answer.writeTo(w, r)
+	d.observe(r.Context(), ev, answer)
+}
+
+// limitConnection ends the connection with the answer where a body was announced, which
+// is never read: net/http would wait for it before it answers. So it does for everybody
+// once the process is stopping.
+func (d *Door) limitConnection(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 || d.draining.Load() {
+		w.Header().Set("Connection", "close")
+	}
+}
+
+// answer finds the answer to a question that ask reads. It always returns one, and one
+// that denies if there is a bug in us.
+func (d *Door) answer(
+	ctx context.Context, ev *observe.Event, by *dialect, ask func() (question, error),
+) (a *answer) {
+	defer func() {
+		if v := recover(); v != nil {
+			ev.Decision, ev.Reason, ev.Rule = "", "", 0
+			ev.Err, ev.Failed = fmt.Errorf("panic: %v\n%s", v, debug.Stack()), true
+			a = newAnswer(http.StatusForbidden, ev.RequestID)
+		}
+	}()
+	q, err := ask()
+	if q.client.IsValid() {
+		ev.Client = q.client.String()
+	}
+	ev.Method, ev.Host, ev.Path = q.method, q.facts.Authority, q.facts.Path
+	if err == nil {
+		err = d.checkTarget(&q, ev)
+	} else {
+		ev.Decision, ev.Reason = authz.Deny.String(), string(authz.ReasonAmbiguous)
+	}
+	if err != nil {
+		ev.Err = err
+		return d.deny(ev, &q, err, "")
+	}
+	return d.judge(ctx, ev, by, &q)
+}
+
+// checkTarget refuses what no route can answer for.
+func (d *Door) checkTarget(q *question, ev *observe.Event) error {
+	if d.admission.Reserved(q.facts) {
+		ev.Route, ev.Decision, ev.Reason = observe.RouteOwn, authz.Deny.String(), string(authz.ReasonOwnEndpoint)
+		return fmt.Errorf("%s is Sallyport's own: exempt it from the check, and route it to Sallyport", q.facts.Path)
+	}
+	return nil
+}
+
+// judge asks admission, and turns what it says into an answer.
+func (d *Door) judge(ctx context.Context, ev *observe.Event, by *dialect, q *question) *answer {
+	admitted, err := d.admission.Admit(ctx,
+		admission.Request{Facts: q.facts, Header: q.header, MaxHeaders: maxTold})
+	note(ev, &admitted)
+	if err == nil && admitted.Verdict.Outcome == authz.Forward && authz.NamesDestination(q.method) &&
+		q.header[identity.DestinationHeader] == nil {
+		ev.Decision, ev.Reason = authz.Deny.String(), string(authz.ReasonDestination)
+		err = errNoDestination
+	}
+	if err != nil {
+		ev.Err = err
+		return d.refused(ev, by, q, &admitted, err)
+	}
+	switch admitted.Verdict.Outcome {
+	case authz.Forward:
+		return d.forward(ev, by, q, &admitted)
+	case authz.Login:
+		return d.askToSignIn(ev, by, q, &admitted)
+	}
+	ev.Err = errors.New(admitted.Verdict.Detail)
+	return d.deny(ev, q, ev.Err, admitted.Verdict.Public)
+}
+
+var errNoDestination = errors.New("a COPY or MOVE without its Destination: the proxy has to pass that header on")
+
+// refused answers what is no verdict of a rule. Whatever it is, it is no status of the
+// 5xx class: fronts can be told to let those pass (Envoy: failure_mode_allow).
+func (d *Door) refused(ev *observe.Event, by *dialect, q *question, a *admission.Answer, err error) *answer {
+	refusal, ok := errors.AsType[*admission.Refusal](err)
+	switch {
+	case ok && refusal.Reason == authz.ReasonBearerInvalid:
+		return d.unauthorizedBearer(ev, q, a.Route)
+	case ok:
+		ev.Failed = refusal.Status >= http.StatusInternalServerError && refusal.Reason != authz.ReasonDestination
+		return d.deny(ev, q, err, refusal.Public)
+	}
+	ev.Failed = !errors.Is(err, errNoDestination)
+	return d.deny(ev, q, err, "")
+}
+
+// note fills in what was found out about who asks for what.
+func note(ev *observe.Event, a *admission.Answer) {
+	if a.Route != nil {
+		ev.Route = a.Route.Name
+	}
+	if a.Principal != nil {
+		ev.User, ev.Org = a.Principal.Identity.ID(), a.Principal.Identity.Org.ID
+	}
+	if a.Verdict.Reason != "" {
+		ev.Decision, ev.Reason = a.Verdict.Outcome.String(), string(a.Verdict.Reason)
+		ev.Rule = a.Verdict.Rule
+	}
+	ev.Session = sessionFault(a.SessionErr)
+}
+
+// newRequestID is 80 random bits that people can read to each other.
+func newRequestID() string {
+	var b [10]byte
+	rand.Read(b[:])
+	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
+}

@@ -1,0 +1,108 @@
+package extauthz
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// one is the value of a header that must be there, once. A second line, or an empty one,
+// is refused: which of two counts, two programs can see differently (CVE-2021-32777).
+func one(h http.Header, name string) (string, error) {
+	switch lines := h[name]; {
+	case len(lines) == 0 || lines[0] == "":
+		return "", fmt.Errorf("the proxy sends no %s", name)
+	case len(lines) > 1:
+		return "", fmt.Errorf("there are several %s", name)
+	default:
+		return lines[0], nil
+	}
+}
+
+// single is one where the value itself cannot be a list either.
+func single(h http.Header, name string) (string, error) {
+	v, err := one(h, name)
+	if err == nil && strings.ContainsAny(v, ", \t") {
+		return "", fmt.Errorf("%s has several values", name)
+	}
+	return v, err
+}
+
+// optional is single for a header that may be missing or useless: then nothing is known.
+func optional(h http.Header, name string) string {
+	v, _ := single(h, name)
+	return v
+}
+
+// parseClient is the zero Addr for what is no single address.
+func parseClient(v string) netip.Addr {
+	addr, err := netip.ParseAddr(v)
+	if err != nil || addr.Zone() != "" {
+		return netip.Addr{}
+	}
+	return addr.Unmap()
+}
+
+var (
+	errHeaderTooLong = errors.New("the header of the request is larger than limits.header")
+	errTwoLines      = errors.New("there are several Authorization headers")
+)
+
+// readHeader is what of a request's header is read, by any dialect. It refuses a request
+// with a header that an app could take for one of ours: the answer cannot remove it.
+func (d *Door) readHeader(all http.Header) (http.Header, error) {
+	read, size := make(http.Header, 12), 0
+	for name, lines := range all {
+		for _, line := range lines {
+			size += len(name) + len(line) + len(": \r\n")
+		}
+		switch {
+		case d.headers.IsAlias(name):
+			return nil, fmt.Errorf("a header that an app could take for another: %q", name)
+		case isRead(name):
+			read[name] = lines
+		}
+	}
+	switch {
+	case size > d.maxHeader:
+		return nil, errHeaderTooLong
+	case len(read["Authorization"]) > 1:
+		return nil, errTwoLines
+	}
+	return read, nil
+}
+
+// isRead reports whether a header says something about the request, besides what the
+// dialects read themselves. Whatever else there is counts for nothing.
+func isRead(name string) bool {
+	switch name {
+	case "Cookie", "Authorization", "Accept", "Sec-Purpose", "Purpose", "X-Moz", "X-Requested-With", "Referer",
+		"Origin", "Upgrade", "Destination":
+		return true
+	}
+	return strings.HasPrefix(name, "Sec-Fetch-") || strings.HasPrefix(name, "Sec-Websocket-") ||
+		strings.HasPrefix(name, "Access-Control-Request-")
+}
+
+// noteWebSocket notes in the facts whether the request asks to speak WebSocket. Any sign
+// of that counts: nginx drops Upgrade on the way to the check, HAProxy's client has no
+// Connection, and HTTP/2 has a pseudo header of its own (RFC 8441 §4). A request without
+// an Origin is refused as one from a page of another site: whether it was a browser's,
+// only the proxy knows.
+func noteWebSocket(q *question, protocol string) {
+	h := q.header
+	asks := strings.EqualFold(protocol, "websocket") || h["Sec-Websocket-Version"] != nil || h["Sec-Websocket-Key"] != nil
+	for _, line := range h["Upgrade"] {
+		asks = asks || strings.Contains(strings.ToLower(line), "websocket")
+	}
+	if !asks {
+		return
+	}
+	h["Upgrade"] = []string{"websocket"} // it is no page that waits for the answer
+	q.facts.WebSocket, q.facts.Origin = true, strings.Join(h["Origin"], ", ")
+	if q.facts.Origin == "" {
+		q.facts.Origin = "none"
+	}
+}
