@@ -58,7 +58,7 @@ func dialectAt(target string) *dialect {
 		return verifyDialect
 	case path == "/forward":
 		return forwardDialect
-	case path == envoyPath, strings.HasPrefix(path, envoyPath+"/"):
+	case strings.HasPrefix(path, envoyPath): // what follows is whatever the client has sent
 		return envoyDialect
 	}
 	return nil

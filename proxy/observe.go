@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -93,6 +94,7 @@ func (p *Proxy) observe(ev *event, c *relay.Client, r *http.Request) {
 type metrics struct {
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
+	decisions *prometheus.CounterVec
 	logins    *prometheus.CounterVec
 	reauths   *prometheus.CounterVec
 	failures  *prometheus.CounterVec
@@ -113,6 +115,9 @@ func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
 		durations: f.NewHistogramVec(prometheus.HistogramOpts{Name: "sallyport_http_request_duration_seconds",
 			Help:    "Time from a request's header to the end of its answer, by route; without WebSockets.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"route"}),
+		decisions: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_decisions_total",
+			Help: "Verdicts on requests for apps, by front door, outcome and reason."},
+			[]string{"mode", "decision", "reason"}),
 		logins: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_logins_total",
 			Help: "Sign-ins that came back from a provider or could not be begun, by result."},
 			[]string{"provider", "result"}),
@@ -149,7 +154,23 @@ func (m *metrics) request(e *observe.Event) {
 		durations = m.tunnelled
 	}
 	durations.WithLabelValues(e.Route).Observe(e.Took.Seconds())
+	m.decided(e)
 }
+
+func (m *metrics) decided(e *observe.Event) {
+	if e.Decision != "" {
+		m.decisions.WithLabelValues(e.Door, e.Decision, e.Reason).Inc()
+	}
+}
+
+// Decisions observes the requests of another front door: it counts their verdicts beside
+// those of this one.
+func (p *Process) Decisions() observe.Observer { return decisions{p.metrics} }
+
+type decisions struct{ *metrics }
+
+// Observe implements observe.Observer.
+func (d decisions) Observe(_ context.Context, e *observe.Event) { d.decided(e) }
 
 // tunnelClosed counts a tunnel if it was closed because what let it in is over.
 func (m *metrics) tunnelClosed(why error) {

@@ -87,6 +87,8 @@ func reference(t *testing.T) string {
 	}
 	b.WriteString("\nOn the hosts of routes that take access tokens: `" + admission.ResourcePath +
 		"`, with the path of the route behind it: GET: who issues them, as JSON (RFC 9728).\n")
+	b.WriteString("\nFor other proxies, at `listen.external_auth`: `/verify`, `/forward` and `/envoy/…`; " +
+		"[what they read and answer](external-auth.md).\n")
 	b.WriteString("\nOn the admin listener (`listen.admin`): `/healthz`, `/readyz`, `/metrics`, `/log-level`, and " +
 		"`app_probes`.\n")
 	b.WriteString("\n## Metrics\n\n| metric | labels | |\n|---|---|---|\n")

@@ -40,9 +40,12 @@ func (a *apps) upstreams(
 	var upstreams []proxy.Upstream
 	for _, r := range cfg.Routes {
 		u := r.Upstream
-		if !r.Forwards() {
+		if !r.Forwards() && instead == nil {
 			upstreams = append(upstreams, proxy.Upstream{})
 			continue
+		}
+		if !r.Forwards() { // explain asks what the app would see, whoever passes the request on
+			u.Header, u.Idle = time.Minute, time.Minute
 		}
 		to := proxy.Upstream{Scheme: "http", Addr: "app", Transport: instead, Host: u.Host, Header: u.Header,
 			Idle:    u.Idle,

@@ -12,6 +12,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -55,10 +56,11 @@ type ended interface {
 // NewProcess registers the metrics. Open gives it the store, where there is one, and
 // Swap a Runtime, before it serves. The observers are told of each request.
 func NewProcess(reg prometheus.Registerer, log *slog.Logger, observers ...observe.Observer) *Process {
-	observers = append([]observe.Observer{newDecisions(reg)}, observers...)
+	door := proxy.NewProcess(proxy.ProcessOptions{Observers: observers, Log: log, Registerer: reg})
 	p := &Process{
-		door:   proxy.NewProcess(proxy.ProcessOptions{Observers: observers, Log: log, Registerer: reg}),
-		asked:  extauthz.NewProcess(extauthz.ProcessOptions{Observers: observers, Log: log, Registerer: reg}),
+		door: door,
+		asked: extauthz.NewProcess(extauthz.ProcessOptions{Observers: append(slices.Clone(observers),
+			door.Decisions()), Log: log, Registerer: reg}),
 		merged: endingsMerged(reg, log), now: time.Now,
 		calls: oauth.NewMetrics(reg), apps: newApps(), logins: newLogins(), log: log,
 	}

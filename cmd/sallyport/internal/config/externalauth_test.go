@@ -25,8 +25,8 @@ func TestP15_WhoMayAskIsSaidByTheFile(t *testing.T) {
 		`"127.0.0.1:4182"`: {"127.0.0.1:4182", "[127.0.0.0/8 ::1/128]", false},
 		`"[::1]:4182"`:     {"[::1]:4182", "[127.0.0.0/8 ::1/128]", false},
 		`localhost:4182`:   {"localhost:4182", "[127.0.0.0/8 ::1/128]", false},
-		`{address: "127.0.0.1:4182", peers: [127.0.0.2]}`:                         {"127.0.0.1:4182", "[127.0.0.2/32]", false},
-		`{address: ":4182", peers: [10.0.0.0/8]}`:                                 {":4182", "[10.0.0.0/8]", true},
+		`{address: "127.0.0.1:4182", peers: [127.0.0.2]}`:                          {"127.0.0.1:4182", "[127.0.0.2/32]", false},
+		`{address: ":4182", peers: [10.0.0.0/8]}`:                                  {":4182", "[10.0.0.0/8]", true},
 		`{address: ":4182", peers: [10.0.0.0/8], cert: file:/c.crt, key: file:/k}`: {":4182", "[10.0.0.0/8]", false},
 	} {
 		c, faults := Parse("c.yaml", []byte(strings.Replace(askedAbout, "OFF", listen, 1)))
