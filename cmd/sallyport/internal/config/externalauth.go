@@ -104,8 +104,8 @@ func (c *Config) checkForwarding() Faults {
 			continue
 		}
 		if c.Listen.ExternalAuth.Address == "" {
-			faults = append(faults, c.doc.FaultAt(where+".upstream", "is required, unless another proxy asks about "+
-				"this route and passes the requests on itself (`listen.external_auth`, which is off)"))
+			faults = append(faults, c.doc.FaultAt(where+".upstream", "is required: the app. Only where another proxy asks about the route and "+
+				"passes its requests on (`listen.external_auth`, which is off) there is none"))
 			continue
 		}
 		for _, key := range []string{"max_body", "via", "site_headers", "headers.keep"} {
