@@ -16,6 +16,8 @@ type question struct {
 	facts  authz.Facts
 	header http.Header // of the request that is asked about, as far as it is read
 	client netip.Addr  // whose request it is; the zero Addr: not known
+	// override: a header names another method than is judged.
+	override bool
 }
 
 // dialect is one way in which proxies ask.
@@ -121,7 +123,8 @@ func (by *dialect) ask(d *Door, r *http.Request) (q question, err error) {
 	if q.facts, err = l.facts(d.maxURL); err != nil {
 		return q, err
 	}
-	if q.header, err = d.readHeader(r.Header); err != nil {
+	q.facts.Client = q.client
+	if err = d.readHeader(&q, r.Header); err != nil {
 		return q, err
 	}
 	noteWebSocket(&q, "")

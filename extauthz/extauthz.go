@@ -151,10 +151,11 @@ func (d *Door) judge(ctx context.Context, ev *observe.Event, by *dialect, q *que
 	admitted, err := d.admission.Admit(ctx,
 		admission.Request{Facts: q.facts, Header: q.header, MaxHeaders: maxTold})
 	note(ev, &admitted)
-	if err == nil && admitted.Verdict.Outcome == authz.Forward && authz.NamesDestination(q.method) &&
-		q.header[identity.DestinationHeader] == nil {
-		ev.Decision, ev.Reason = authz.Deny.String(), string(authz.ReasonDestination)
-		err = errNoDestination
+	if err == nil && admitted.Verdict.Outcome == authz.Forward {
+		if refusal := checkPassed(q, admitted.Route); refusal != nil {
+			ev.Decision, ev.Reason = authz.Deny.String(), string(refusal.Reason)
+			err = refusal
+		}
 	}
 	if err != nil {
 		ev.Err = err
@@ -170,7 +171,22 @@ func (d *Door) judge(ctx context.Context, ev *observe.Event, by *dialect, q *que
 	return d.deny(ev, q, ev.Err, admitted.Verdict.Public)
 }
 
-var errNoDestination = errors.New("a COPY or MOVE without its Destination: the proxy has to pass that header on")
+// checkPassed refuses what the front door for browsers passes on changed, and a proxy that
+// asks would not.
+func checkPassed(q *question, route *admission.Route) *admission.Refusal {
+	switch {
+	case authz.NamesDestination(q.method) && q.header[identity.DestinationHeader] == nil:
+		return &admission.Refusal{Status: http.StatusForbidden, Reason: authz.ReasonDestination, Err: errNoDestination}
+	case q.override && route.Access.AsksMethod():
+		return &admission.Refusal{Status: http.StatusForbidden, Reason: authz.ReasonMethod, Err: errOverride}
+	}
+	return nil
+}
+
+var (
+	errNoDestination = errors.New("a COPY or MOVE without its Destination: the proxy has to pass that header on")
+	errOverride      = errors.New("a header names another method than the one that the route asks for")
+)
 
 // refused answers what is no verdict of a rule. Whatever it is, it is no status of the
 // 5xx class: fronts can be told to let those pass (Envoy: failure_mode_allow).
@@ -183,7 +199,7 @@ func (d *Door) refused(ev *observe.Event, by *dialect, q *question, a *admission
 		ev.Failed = refusal.Status >= http.StatusInternalServerError && refusal.Reason != authz.ReasonDestination
 		return d.deny(ev, q, err, refusal.Public)
 	}
-	ev.Failed = !errors.Is(err, errNoDestination)
+	ev.Failed = true
 	return d.deny(ev, q, err, "")
 }
 

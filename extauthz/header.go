@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"github.com/sallyport-proxy/sallyport/identity"
 )
 
 // one is the value of a header that must be there, once. A second line, or an empty one,
@@ -52,7 +54,7 @@ var (
 
 // readHeader is what of a request's header is read, by any dialect. It refuses a request
 // with a header that an app could take for one of ours: the answer cannot remove it.
-func (d *Door) readHeader(all http.Header) (http.Header, error) {
+func (d *Door) readHeader(q *question, all http.Header) error {
 	read, size := make(http.Header, 12), 0
 	for name, lines := range all {
 		for _, line := range lines {
@@ -60,18 +62,21 @@ func (d *Door) readHeader(all http.Header) (http.Header, error) {
 		}
 		switch {
 		case d.headers.IsAlias(name):
-			return nil, fmt.Errorf("a header that an app could take for another: %q", name)
+			return fmt.Errorf("a header that an app could take for another: %q", name)
 		case isRead(name):
 			read[name] = lines
+		case identity.NamesMethod(name):
+			q.override = true
 		}
 	}
 	switch {
 	case size > d.maxHeader:
-		return nil, errHeaderTooLong
+		return errHeaderTooLong
 	case len(read["Authorization"]) > 1:
-		return nil, errTwoLines
+		return errTwoLines
 	}
-	return read, nil
+	q.header = read
+	return nil
 }
 
 // isRead reports whether a header says something about the request, besides what the

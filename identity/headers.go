@@ -260,6 +260,12 @@ func (h *Headers) Set(fields []Field) (HeaderSet, error) {
 	return HeaderSet{fields: out}, nil
 }
 
+// NamesMethod reports whether the header called name, in any spelling, is one by which a
+// client names another method than its request line does.
+func NamesMethod(name string) bool {
+	return len(name) >= len("x-http-method") && slices.Contains(overrides[:], fold(name))
+}
+
 // Names are the headers that any HeaderSet of the list writes, as they are written, sorted.
 func (h *Headers) Names() []string { return slices.Clone(h.sent) }
 

@@ -35,6 +35,8 @@ providers:
 routes:
   - {name: app, path: /, upstream: "http://127.0.0.1:1", allow: authenticated, websocket: {origins: ["https://chat.example.com"]}}
   - {name: open, path: /open, upstream: "http://127.0.0.1:1", public: true}
+  - {name: health, path: /health, upstream: "http://127.0.0.1:1", public: {methods: [GET], from: [127.0.0.0/8]}}
+  - {name: docs, path: /docs, upstream: "http://127.0.0.1:1", public: {methods: [GET]}, allow: [{groups: [admins]}]}
   - {name: logo, path_exact: /logo.svg, upstream: "http://127.0.0.1:1", public: true}
   - {name: admin, path: /admin, upstream: "http://127.0.0.1:1", allow: [{groups: [admins]}]}
   - {name: api, path: /api, upstream: "http://127.0.0.1:1", allow: authenticated,
@@ -194,17 +196,17 @@ var fronts = map[string]func(c doorCase, client []string) *http.Request{
 	"verify": func(c doorCase, client []string) *http.Request {
 		return parse("GET", "/verify", append(without(client, "X-Original-Url", "X-Original-Method", "X-Forwarded-For"),
 			"Host: sallyport", "X-Original-URL: https://"+c.host+c.target, "X-Original-Method: "+c.method,
-			"X-Forwarded-For: 192.0.2.9")...)
+			"X-Forwarded-For: 127.0.0.1")...)
 	},
 	"forward": func(c doorCase, client []string) *http.Request {
 		return parse("HEAD", "/forward?allowed_groups=evil", append(without(client, "X-Forwarded-Uri",
 			"X-Forwarded-Method", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-For"),
 			"Host: sallyport", "X-Forwarded-Uri: "+c.target, "X-Forwarded-Method: "+c.method,
-			"X-Forwarded-Host: "+c.host, "X-Forwarded-Proto: https", "X-Forwarded-For: 192.0.2.9")...)
+			"X-Forwarded-Host: "+c.host, "X-Forwarded-Proto: https", "X-Forwarded-For: 127.0.0.1")...)
 	},
 	"envoy": func(c doorCase, client []string) *http.Request {
 		return parse(c.method, "/envoy"+c.target, append(without(client, "X-Forwarded-Proto", "X-Envoy-External-Address"),
-			"Host: "+c.host, "X-Forwarded-Proto: https", "X-Envoy-External-Address: 192.0.2.9")...)
+			"Host: "+c.host, "X-Forwarded-Proto: https", "X-Envoy-External-Address: 127.0.0.1")...)
 	},
 }
 
@@ -324,7 +326,7 @@ var (
 func doorCases() []doorCase {
 	const app = "app.example.com"
 	return slices.Concat(pathCases(app), kindCases(app), methodCases(app), hostCases(), cookieCases(app),
-		bearerCases(app), headerCases(app), webSocketCases(app), destinationCases(app))
+		bearerCases(app), headerCases(app), webSocketCases(app), destinationCases(app), conditionCases(app))
 }
 
 // pathCases are one path each, for nobody, ann and root.
@@ -555,6 +557,46 @@ func destinationCases(host string) []doorCase {
 		{method: "COPY", host: host, target: "/dav/a", lines: to("/dav/b"), want: "login program"},
 		// An app knows what to say of that; a proxy may have lost the header.
 		{method: "COPY", host: host, target: "/dav/a", who: "ann", want: "forward", asked: "deny"},
+	}
+}
+
+// conditionCases are about routes that are open for some requests only. A header that
+// names another method is removed at the front door, and refused where it cannot be.
+func conditionCases(host string) []doorCase {
+	override := []string{"X-HTTP-Method-Override: DELETE"}
+	return []doorCase{
+		{method: "GET", host: host, target: "/health", want: "forward"},
+		{method: "HEAD", host: host, target: "/health", want: "forward"},
+		{method: "get", host: host, target: "/health", want: "deny"},
+		{method: "POST", host: host, target: "/health", want: "deny"},
+		{method: "GET", host: host, target: "/docs", want: "forward"},
+		{method: "GET", host: host, target: "/docs", who: "ann", want: "forward"},
+		{method: "POST", host: host, target: "/docs", want: "login program"},
+		{method: "POST", host: host, target: "/docs", who: "ann", want: "deny"},
+		{method: "POST", host: host, target: "/docs", who: "root", want: "forward"},
+		{method: "GET", host: host, target: "/docs", lines: override, want: "forward", asked: "deny"},
+		{method: "GET", host: host, target: "/docs", lines: []string{"X_Http.Method: DELETE"}, want: "forward",
+			asked: "deny"},
+		{method: "GET", host: host, target: "/x", who: "ann", lines: override, want: "forward"},
+	}
+}
+
+// A rule about addresses counts the one address that a dialect has, and no other.
+func TestP04_ConditionsCountTheAddressOfTheDialect(t *testing.T) {
+	d := newDoors(t)
+	c := doorCase{method: "GET", host: "app.example.com", target: "/health"}
+	for dialect, name := range map[string]string{"verify": "X-Forwarded-For", "forward": "X-Forwarded-For",
+		"envoy": "X-Envoy-External-Address"} {
+		for value, want := range map[string]string{"127.0.0.1": "forward", "::ffff:127.0.0.9": "forward",
+			"192.0.2.9": "deny", "127.0.0.1, 192.0.2.9": "deny", "": "deny", "localhost": "deny"} {
+			r := fronts[dialect](c, nil)
+			r.Header.Set(name, value)
+			w := httptest.NewRecorder()
+			d.process.ServeExternalAuth(w, r)
+			if got := asked(w); got != want {
+				t.Errorf("%s from %q: %s, want %s", dialect, value, got, want)
+			}
+		}
 	}
 }
 
