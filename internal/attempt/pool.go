@@ -55,6 +55,7 @@ type Transport struct {
 	idle    time.Duration
 	maxIdle int
 	wait    time.Duration
+	greet   time.Duration // how long a connection waits for the peer's first SETTINGS
 
 	mu    sync.Mutex // never held while a ClientConn is called that may call back
 	peers map[address]*peer
@@ -113,6 +114,7 @@ func New(base *http.Transport, o Options) *Transport {
 	if t.wait <= 0 {
 		t.wait = defaultStreamWait
 	}
+	t.greet = t.wait
 	t.base.IdleConnTimeout = t.idle // of HTTP/2
 	dial := base.DialContext
 	if dial == nil {
@@ -177,6 +179,7 @@ func (t *Transport) acquire(ctx context.Context, p *peer, fresh bool) (hold, err
 // where that helps. It returns no link if the peer speaks HTTP/1: then each request
 // opens a connection of its own.
 func (t *Transport) await(ctx context.Context, p *peer, fresh bool) (*link, error) {
+	began := time.Now()
 	t.mu.Lock()
 	p.waiting++
 	t.mu.Unlock()
@@ -189,10 +192,9 @@ func (t *Transport) await(ctx context.Context, p *peer, fresh bool) (*link, erro
 	defer patience.Stop()
 	poll := time.NewTicker(streamPoll)
 	defer poll.Stop()
-	began := time.Now()
 	for over, opens := false, 0; ; {
 		t.mu.Lock()
-		streams, next, opening, vain := p.streams, p.change, p.opening > 0, p.gaveUp.After(began)
+		streams, next, opening := p.streams, p.change, p.opening > 0
 		t.mu.Unlock()
 		if l := t.pick(p, fresh); l != nil || !streams {
 			return l, nil
@@ -202,7 +204,7 @@ func (t *Transport) await(ctx context.Context, p *peer, fresh bool) (*link, erro
 			return nil, ErrNoStream
 		}
 		// A peer may end each connection as soon as it is open.
-		if !over && !vain && opens < maxOpens && t.open(ctx, p) {
+		if !over && opens < maxOpens && t.open(ctx, p, began) {
 			opens++
 		}
 		select {
@@ -222,9 +224,9 @@ func (t *Transport) await(ctx context.Context, p *peer, fresh bool) (*link, erro
 // open opens connections of HTTP/2 for the requests that wait, as many as they need
 // by what the newest one took. It goes on without the request that began it. Where a
 // connection takes no request at all, the next one would not either (RFC 9113 §6.5.2
-// has a limit of 0 for a short time): there is nothing to open. It reports whether
-// there was.
-func (t *Transport) open(ctx context.Context, p *peer) (opens bool) {
+// has a limit of 0 for a short time): there is nothing to open, nor for a request that
+// has waited since began while another one waited in vain. It reports whether there was.
+func (t *Transport) open(ctx context.Context, p *peer, began time.Time) (opens bool) {
 	t.mu.Lock()
 	shared := p.shared
 	t.mu.Unlock()
@@ -235,6 +237,9 @@ func (t *Transport) open(ctx context.Context, p *peer) (opens bool) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if p.gaveUp.After(began) { // with this lock held: giveUp takes the connection away that is looked at above
+		return false
+	}
 	limit := p.limit
 	if len(p.shared) == 0 { // nothing is known of the peer, or no longer
 		limit = math.MaxInt32
@@ -427,7 +432,7 @@ func (t *Transport) dial(ctx context.Context, p *peer) (*link, error) {
 // within net/http, without a bound and tied to this connection. It answers them with
 // the second thing that it writes after the handshake; the first is its preface.
 func (t *Transport) greeted(ctx context.Context, l *link, before int64) error {
-	patience := time.NewTimer(t.wait)
+	patience := time.NewTimer(t.greet)
 	defer patience.Stop()
 	for l.wire.writes.Load() < before+2 {
 		select {
