@@ -40,6 +40,7 @@ type drainListener struct {
 	proxies    []netip.Prefix // peers whose connections begin with a PROXY header
 	proxyLimit time.Duration  // how long that may take
 	refusals   *refusals      // who did not keep to that; nil: nobody is told
+	grace      time.Duration  // idleGrace
 
 	mu      sync.Mutex // guards what follows
 	tracked map[*trackedConn]struct{}
@@ -47,7 +48,7 @@ type drainListener struct {
 }
 
 func newDrainListener(l *net.TCPListener) *drainListener {
-	return &drainListener{TCPListener: l, tracked: map[*trackedConn]struct{}{}}
+	return &drainListener{TCPListener: l, grace: idleGrace, tracked: map[*trackedConn]struct{}{}}
 }
 
 // finish lets Accept return http.ErrServerClosed once its queue is empty. On
@@ -146,7 +147,7 @@ func (g *drainListener) note(c net.Conn, s http.ConnState) {
 func (g *drainListener) settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, headGrace)
 	defer cancel()
-	grace := time.Now().Add(idleGrace)
+	grace := time.Now().Add(g.grace)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -47,6 +47,7 @@ func (e *echo) WriteEndings(context.Context) {}
 // stoppable is a server in front of an echo, and how to stop it.
 type stoppable struct {
 	*echo
+	server  *Server
 	address string
 	stop    context.CancelFunc
 	ended   chan error
@@ -58,6 +59,7 @@ func runForTest(t *testing.T, l *net.TCPListener, pair *tls.Certificate, drainDe
 	s := &stoppable{echo: &echo{}, address: l.Addr().String(), ended: make(chan error, 1)}
 	srv := &Server{Listeners: []*Listener{{on: l, HTTP: NewPublicHTTP(s.echo, limitsWith(true), log)}},
 		Front: s.echo, DrainDelay: drainDelay, StopTimeout: 20 * time.Second, Log: log, Ready: &atomic.Bool{}}
+	s.server = srv
 	if pair != nil {
 		c := &Certificate{}
 		c.current.Store(pair)
@@ -293,6 +295,8 @@ func TestP16_ARequestOnItsWayIsAnswered(t *testing.T) {
 	}{"plain": {nil, dialPlain}, "on TLS": {pair, overTLS("http/1.1")}} {
 		t.Run(name, func(t *testing.T) {
 			s := runForTest(t, listenForTest(t), tt.tls, 0)
+			testenv.Eventually(t, "it serves", s.server.Ready.Load)
+			s.server.Listeners[0].drain.grace = headGrace // on a busy machine half a second is short
 			dial := func() (net.Conn, *bufio.Reader) {
 				c := open(t, tt.dial, s.address)
 				return c, bufio.NewReader(c)
@@ -308,7 +312,7 @@ func TestP16_ARequestOnItsWayIsAnswered(t *testing.T) {
 			}
 			time.Sleep(20 * time.Millisecond) // so that the half has been read
 			s.stop()
-			time.Sleep(idleGrace / 5) // from here on a plain Shutdown has closed them all
+			time.Sleep(idleGrace) // from here on a plain Shutdown has closed them all
 			for name, send := range map[string]func() (bool, error){
 				"idle": func() (bool, error) { return exchange(idle, idleIn, "second", "") },
 				"new":  func() (bool, error) { return exchange(fresh, freshIn, "first", "") },
@@ -388,7 +392,7 @@ func TestStoppingWaitsNoLongerThanItMust(t *testing.T) {
 		"half a head":          {func(v *trackedConn) { v.phase.Store(speaks) }, headGrace},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := &drainListener{tracked: map[*trackedConn]struct{}{}}
+			g := newDrainListener(nil)
 			if tt.become != nil {
 				v := newTracked(g)
 				tt.become(v)
