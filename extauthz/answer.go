@@ -36,7 +36,9 @@ func (a *answer) writeTo(w http.ResponseWriter, r *http.Request) {
 	for name, lines := range a.header {
 		h[name] = lines
 	}
-	h["Content-Length"] = []string{strconv.Itoa(a.body.Len())}
+	if a.status != http.StatusNoContent { // RFC 9110 §8.6
+		h["Content-Length"] = []string{strconv.Itoa(a.body.Len())}
+	}
 	w.WriteHeader(a.status)
 	if r.Method != http.MethodHead && a.body.Len() > 0 {
 		_, _ = w.Write(a.body.Bytes()) // the proxy is gone if this fails
@@ -65,12 +67,7 @@ func (d *Door) askToSignIn(ev *observe.Event, by *dialect, q *question, admitted
 	a := newAnswer(http.StatusUnauthorized, ev.RequestID)
 	kind := admission.KindOf(r)
 	if kind == admission.Navigation && !admission.InFrame(r) {
-		a.header.Set("X-Sallyport-Asker", askerNavigation)
-		a.header.Set("Location", d.signIn.login(q.facts, q.facts.Target()))
-		if by.redirects {
-			a.status = http.StatusFound
-		}
-		return a
+		return d.redirect(ev, by, d.signIn.login(q.facts, q.facts.Target()))
 	}
 	from := d.signIn.referer(q)
 	login := d.signIn.login(q.facts, from)
@@ -94,6 +91,17 @@ func (d *Door) askToSignIn(ev *observe.Event, by *dialect, q *question, admitted
 	}
 	if !by.redirects {
 		a.header.Set("Location", login)
+	}
+	return a
+}
+
+// redirect sends a page elsewhere first.
+func (d *Door) redirect(ev *observe.Event, by *dialect, to string) *answer {
+	a := newAnswer(http.StatusUnauthorized, ev.RequestID)
+	a.header.Set("X-Sallyport-Asker", askerNavigation)
+	a.header.Set("Location", to)
+	if by.redirects {
+		a.status = http.StatusFound
 	}
 	return a
 }

@@ -30,6 +30,9 @@ type dialect struct {
 	redirects bool
 	// removes: the answer names headers that the proxy is to remove, too.
 	removes bool
+	// answersCORS: only 200 is a pass, so that a preflight can be answered with 204, and
+	// the answer to what passes can say what pages of other sites may do.
+	answersCORS bool
 }
 
 // line is the request line as a dialect tells it, unchecked.
@@ -46,7 +49,7 @@ type line struct{ method, scheme, host, target, client string }
 var (
 	verifyDialect  = &dialect{name: "verify", read: readVerify}
 	forwardDialect = &dialect{name: "forward", read: readForward, redirects: true}
-	envoyDialect   = &dialect{name: "envoy", read: readEnvoy, redirects: true, removes: true}
+	envoyDialect   = &dialect{name: "envoy", read: readEnvoy, redirects: true, removes: true, answersCORS: true}
 )
 
 const envoyPath = "/envoy"

@@ -32,6 +32,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/proxy/pages"
+	"github.com/sallyport-proxy/sallyport/session"
 )
 
 // Options configure a Door. All are required but Tokens.
@@ -42,10 +43,11 @@ type Options struct {
 	Table     *authz.Table // of the routes of Admission
 	Headers   *identity.Headers
 	Pages     *pages.Pages
-	Peers     []netip.Prefix // who may ask
-	MaxURL    int            // bytes of a request target
-	MaxHeader int            // bytes of the header of the request that is asked about
-	Tokens    bool           // some route takes access tokens
+	Sessions  *session.Manager // that of Admission
+	Peers     []netip.Prefix   // who may ask
+	MaxURL    int              // bytes of a request target
+	MaxHeader int              // bytes of the header of the request that is asked about
+	Tokens    bool             // some route takes access tokens
 }
 
 // Door answers other proxies as one configuration has it. It is safe for concurrent use.
@@ -56,6 +58,7 @@ type Door struct {
 	admission *admission.Admission
 	headers   *identity.Headers
 	pages     *pages.Pages
+	sessions  *session.Manager
 	peers     []netip.Prefix
 	maxURL    int
 	maxHeader int
@@ -65,14 +68,14 @@ type Door struct {
 // New checks the options. It does no I/O.
 func New(process *Process, o Options) (*Door, error) {
 	if process == nil || o.PublicURL == nil || o.Prefix == "" || o.Admission == nil || o.Table == nil ||
-		o.Headers == nil || o.Pages == nil || len(o.Peers) == 0 || o.MaxURL <= 0 || o.MaxHeader <= 0 {
+		o.Headers == nil || o.Sessions == nil || o.Pages == nil || len(o.Peers) == 0 || o.MaxURL <= 0 || o.MaxHeader <= 0 {
 		return nil, errors.New("extauthz: an option is missing")
 	}
 	in, err := newSignIn(o.PublicURL, o.Prefix, o.Table)
 	if err != nil {
 		return nil, fmt.Errorf("extauthz: %w", err)
 	}
-	return &Door{Process: process, signIn: in, admission: o.Admission, headers: o.Headers, pages: o.Pages,
+	return &Door{Process: process, signIn: in, admission: o.Admission, headers: o.Headers, pages: o.Pages, sessions: o.Sessions,
 		peers: o.Peers, maxURL: o.MaxURL, maxHeader: o.MaxHeader, set: newHeaderSet(o.Headers, o.Tokens)}, nil
 }
 
@@ -157,19 +160,45 @@ func (d *Door) judge(ctx context.Context, ev *observe.Event, by *dialect, q *que
 			err = refusal
 		}
 	}
+	var answer *answer
 	if err != nil {
 		ev.Err = err
-		return d.refused(ev, by, q, &admitted, err)
+		answer = d.refused(ev, by, q, &admitted, err)
+	} else {
+		answer = d.carryOut(ev, by, q, &admitted)
 	}
-	switch admitted.Verdict.Outcome {
-	case authz.Forward:
-		return d.forward(ev, by, q, &admitted)
-	case authz.Login:
-		return d.askToSignIn(ev, by, q, &admitted)
+	if route := admitted.Route; route != nil && answer.status != http.StatusNoContent &&
+		(by.answersCORS || answer.status != http.StatusOK) {
+		route.CORS.SetAnswer(answer.header, q.header)
 	}
-	ev.Err = errors.New(admitted.Verdict.Detail)
-	return d.deny(ev, q, ev.Err, admitted.Verdict.Public)
+	return answer
 }
+
+// carryOut turns a verdict into an answer.
+func (d *Door) carryOut(ev *observe.Event, by *dialect, q *question, a *admission.Answer) *answer {
+	switch a.Verdict.Outcome {
+	case authz.Forward:
+		if to := d.renewal(q, a.Principal); to != "" {
+			ev.Note = "sent to renew the session"
+			return d.redirect(ev, by, to)
+		}
+		return d.forward(ev, by, q, a)
+	case authz.Login:
+		return d.askToSignIn(ev, by, q, a)
+	case authz.Preflight:
+		if by.answersCORS {
+			answer := newAnswer(http.StatusNoContent, ev.RequestID)
+			a.Route.CORS.SetPreflight(answer.header, q.header)
+			return answer
+		}
+		ev.Err = errPreflight
+	default:
+		ev.Err = errors.New(a.Verdict.Detail)
+	}
+	return d.deny(ev, q, ev.Err, a.Verdict.Public)
+}
+
+var errPreflight = errors.New("a preflight: the proxy has to answer it itself, because it takes every 2xx for a pass")
 
 // checkPassed refuses what the front door for browsers passes on changed, and a proxy that
 // asks would not.

@@ -31,6 +31,7 @@ type Process struct {
 	observers []observe.Observer
 	durations *prometheus.HistogramVec
 	strangers *strangers
+	renewals  renewals
 	now       func() time.Time
 	draining  atomic.Bool
 }

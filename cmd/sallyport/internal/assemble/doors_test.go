@@ -36,6 +36,8 @@ routes:
   - {name: app, path: /, upstream: "http://127.0.0.1:1", allow: authenticated, websocket: {origins: ["https://chat.example.com"]}}
   - {name: open, path: /open, upstream: "http://127.0.0.1:1", public: true}
   - {name: health, path: /health, upstream: "http://127.0.0.1:1", public: {methods: [GET], from: [127.0.0.0/8]}}
+  - {name: shared, path: /shared, upstream: "http://127.0.0.1:1", allow: authenticated,
+     cors: {origins: ["https://shop.example"], methods: [PUT], credentials: true}}
   - {name: docs, path: /docs, upstream: "http://127.0.0.1:1", public: {methods: [GET]}, allow: [{groups: [admins]}]}
   - {name: logo, path_exact: /logo.svg, upstream: "http://127.0.0.1:1", public: true}
   - {name: admin, path: /admin, upstream: "http://127.0.0.1:1", allow: [{groups: [admins]}]}
@@ -80,6 +82,9 @@ func newDoors(tb testing.TB) *doors {
 	for _, host := range []string{"app.example.com", "wiki.example.com", "static.example.com"} {
 		for name, who := range people {
 			s := rt.Sessions().Start(who)
+			if name == "idle" {
+				s.SignedIn, s.Seen = s.SignedIn.Add(-40*time.Minute), s.Seen.Add(-40*time.Minute)
+			}
 			if host != "app.example.com" {
 				s.Handed = s.SignedIn
 			}
@@ -94,6 +99,7 @@ func newDoors(tb testing.TB) *doors {
 var people = map[string]identity.Identity{
 	"ann": {Provider: "main", Subject: "ann", Email: "ann@example.com", EmailVerified: true, Name: "Ann Å",
 		Username: "ann", Groups: []string{"dev", "a,b"}, Org: identity.Org{ID: "acme", Name: "Acme, Inc."}},
+	"idle":   {Provider: "main", Subject: "idle"},
 	"root":   {Provider: "main", Subject: "root", Groups: []string{"admins"}},
 	"lost":   {Provider: "main", Subject: "lost", GroupsUnknown: true},
 	"leaver": {Provider: "gone", Subject: "leaver"},
@@ -732,6 +738,63 @@ func TestP17_WhatAnAppIsToldThroughAnotherProxyIsBounded(t *testing.T) {
 		if got != "forward" || w.Header().Get("X-Forwarded-User") != "main:many" ||
 			w.Header().Get("X-Forwarded-Groups") != "" || len(w.Header().Get("X-Sallyport-Assertion")) > 2<<10 {
 			t.Errorf("%s: %s, %.80q", dialect, got, w.Header())
+		}
+	}
+}
+
+// Behind a proxy that asks no cookie reaches the browser, so past half of the idle time a
+// page is sent to renew it, and another host's to have it handed over: once in a minute, so
+// that a browser which keeps the old cookie is in no circle; and never what is no page.
+func TestAPageIsSentToRenewItsSession(t *testing.T) {
+	for dialect := range fronts {
+		d := newDoors(t)
+		c := doorCase{method: "GET", host: "app.example.com", target: "/x?y", who: "idle", lines: fetch}
+		if got, _ := c.ask(d, dialect); got != "forward" {
+			t.Errorf("%s: a program is told %s", dialect, got)
+		}
+		c.method, c.lines = "POST", page
+		if got, _ := c.ask(d, dialect); got != "forward" {
+			t.Errorf("%s: a form is told %s", dialect, got)
+		}
+		c.method = "GET"
+		got, w := c.ask(d, dialect)
+		if to := w.Header().Get("Location"); got != "login navigation" ||
+			to != "https://app.example.com/.sallyport/renew?return_to=%2Fx%3Fy" || w.Header().Get("X-Forwarded-User") != "" {
+			t.Errorf("%s: a page is told %s, %s", dialect, got, to)
+		}
+		if got, _ := c.ask(d, dialect); got != "forward" {
+			t.Errorf("%s: the browser that comes back with the old cookie is told %s", dialect, got)
+		}
+		c.who = "ann"
+		if got, _ := c.ask(d, dialect); got != "forward" {
+			t.Errorf("%s: a new session is told %s", dialect, got)
+		}
+		c.host, c.who = "wiki.example.com", "idle" // handed over 40 minutes ago
+		if _, w := c.ask(d, dialect); w.Header().Get("Location") !=
+			"https://wiki.example.com/.sallyport/renew?return_to=%2Fx%3Fy" {
+			t.Errorf("%s: another host's page is told %v", dialect, w.Header())
+		}
+	}
+}
+
+// A preflight never reaches an app, and only a proxy that does not take 204 for a pass
+// gets the answer to it. What refuses a page of a listed origin can be read by it.
+func TestPreflightsAreAnsweredWhereTheyCanBe(t *testing.T) {
+	d := newDoors(t)
+	shop := []string{"Origin: https://shop.example", "Access-Control-Request-Method: PUT"}
+	for dialect, status := range map[string]int{"verify": 403, "forward": 403, "envoy": 204} {
+		_, w := doorCase{method: "OPTIONS", host: "app.example.com", target: "/shared", lines: shop}.ask(d, dialect)
+		if methods := w.Header().Get("Access-Control-Allow-Methods"); w.Code != status || (methods == "PUT") != (status == 204) {
+			t.Errorf("%s: %d %v", dialect, w.Code, w.Header())
+		}
+		_, w = doorCase{method: "GET", host: "app.example.com", target: "/shared", lines: append(shop[:1:1], fetch...)}.ask(d, dialect)
+		if w.Code != 401 || w.Header().Get("Access-Control-Allow-Origin") != "https://shop.example" ||
+			w.Header().Get("Vary") != "Origin" {
+			t.Errorf("%s without a session: %d %v", dialect, w.Code, w.Header())
+		}
+		_, w = doorCase{method: "GET", host: "app.example.com", target: "/shared", who: "ann", lines: shop[:1]}.ask(d, dialect)
+		if said := w.Header().Get("Access-Control-Allow-Origin"); w.Code != 200 || (said != "") != (dialect == "envoy") {
+			t.Errorf("%s with a session: %d %v", dialect, w.Code, w.Header())
 		}
 	}
 }

@@ -126,7 +126,7 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 		MaxAge: p.maxAge(cfg.Session.MaxAge), Durable: p.store != nil, Listing: p.listing(),
 	})
 	if err == nil {
-		rt.asked, err = p.newExternalAuth(cfg, pol, admit)
+		rt.asked, err = p.newExternalAuth(cfg, pol, admit, sessions)
 	}
 	if err != nil {
 		rt.Release()
@@ -136,7 +136,8 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 }
 
 // newExternalAuth makes the front door for other proxies, if the configuration has one.
-func (p *Process) newExternalAuth(cfg *config.Config, pol *Policy, admit *admission.Admission) (*extauthz.Door, error) {
+func (p *Process) newExternalAuth(cfg *config.Config, pol *Policy, admit *admission.Admission,
+	sessions *session.Manager) (*extauthz.Door, error) {
 	if cfg.Listen.ExternalAuth.Address == "" {
 		return nil, nil
 	}
@@ -151,7 +152,7 @@ func (p *Process) newExternalAuth(cfg *config.Config, pol *Policy, admit *admiss
 	}
 	return extauthz.New(p.asked, extauthz.Options{
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Admission: admit, Table: pol.Table, Headers: pol.headers,
-		Pages: own, Peers: cfg.Listen.ExternalAuth.Peers, MaxURL: int(cfg.Limits.URL),
+		Pages: own, Sessions: sessions, Peers: cfg.Listen.ExternalAuth.Peers, MaxURL: int(cfg.Limits.URL),
 		MaxHeader: int(cfg.Limits.Header),
 		Tokens:    slices.ContainsFunc(cfg.Routes, func(r config.Route) bool { return r.Bearer.Provider != "" }),
 	})
