@@ -24,6 +24,10 @@ import (
 //	another host   handoff?grant=…                → 303 the page, with a session cookie
 //
 // What is sealed in want and grant, and to what it is bound, session says.
+//
+// Hosts that share the cookie of a domain need none of that. Only to sign in, and to have
+// the provider asked again, do they send the browser to the public host, which sends it
+// back without a grant.
 
 // handOffs is the part of the hosts where people do not sign in.
 type handOffs struct {
@@ -88,12 +92,20 @@ func (h *handOffs) leave(
 	return nil
 }
 
-// due reports whether the session of a page's request is to be handed over anew first.
+// due reports whether the session of a page's request is to be handed over anew first, or,
+// where all hosts have one, confirmed by the provider. The browser comes back to here.
 // Nothing but a page waits for that. A browser that did not keep what it was handed a
 // few times in a row goes on with what it has.
-func (h *handOffs) due(r *http.Request, ev *event, at *site, s *session.Session) bool {
+func (h *handOffs) due(r *http.Request, ev *event, at *site, s *session.Session, here string) bool {
 	if s == nil || r.Method != http.MethodGet || admission.KindOf(r) != admission.Navigation {
 		return false
+	}
+	if h.sessions.Shared(at.host) {
+		if at.returnTo(here) != here || ev.facts.Scheme != at.scheme {
+			return false
+		}
+		_, asks := h.asksAgain(r, ev, s, here)
+		return asks
 	}
 	key := h.browserAt(r, at)
 	if !h.sessions.HandOverDue(s) {
@@ -216,7 +228,42 @@ func (e *handOffEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 	if provider, due := e.signIn.reauthDue(r, ev, &s, ev.facts.Target()); due { // it comes back here
 		return e.signIn.leaveForReauth(w, r, ev, provider, &s, ev.facts.Target())
 	}
+	if e.own.sessions.Shared(want.Host) {
+		return e.back(w, ev, want, here, s, renew)
+	}
 	return e.grant(w, want, here, s, renew)
+}
+
+// back sends the browser to a host that has the same cookie. If that host wanted to have
+// the provider asked again, and it is not asked now, it is not to want that again before
+// the next time: the browser would go to and fro.
+func (e *handOffEndpoint) back(
+	w http.ResponseWriter, ev *event, want session.Want, here string, s session.Session, renew bool,
+) error {
+	at := e.own.site
+	other := at.at(want.Host)
+	if s.Identity.MustPick() {
+		redirect(w, http.StatusSeeOther, at.origin+at.choice(here))
+		return nil
+	}
+	write := e.own.sessions.Write
+	switch {
+	case want.Root != "":
+		write, renew = e.own.sessions.Leave, true
+	default: // the other host saw no session
+		key := s.SID() + " " + want.Host
+		if e.signIn.process.handOffs.looping(key) {
+			return e.signIn.loopPage(other, ev, session.ErrTwice, want.ReturnTo)
+		}
+		e.signIn.process.handOffs.completed(key)
+	}
+	if renew {
+		if err := write(w, at.host, s); err != nil {
+			return &failure{Status: http.StatusInternalServerError, Cause: err}
+		}
+	}
+	redirect(w, http.StatusSeeOther, other.origin+want.ReturnTo)
+	return nil
 }
 
 // session reads the session, and reports whether its cookie is to be renewed: to open

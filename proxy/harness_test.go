@@ -83,6 +83,7 @@ type setup struct {
 	Flows     int
 	Key       session.Key
 	Port      string
+	Domain    string // of the session cookie
 	Brand     Branding
 	Tuned     func(*Options) // changes what New is given
 	Ended     session.Ended  // nil: in memory
@@ -175,6 +176,7 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 		port = o.Port
 	}
 	s.sessions, err = session.New(session.Options{Keys: ring, Secure: public.Scheme == "https", Port: port,
+		Domain:          o.Domain,
 		AbsoluteTimeout: 12 * time.Hour, IdleTimeout: time.Hour, Now: s.clock.Now, KeepGroups: o.Keep, Ended: o.Ended})
 	testenv.Check(tb, err)
 	signer, err := assertion.New(assertion.Options{Issuer: s.url,

@@ -288,7 +288,8 @@ func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 	at := p.siteOf(ev)
 	switch verdict.Outcome {
 	case authz.Forward:
-		if who := answer.Principal; at.public != nil && who != nil && p.handOffs.due(r, ev, at, who.Session) {
+		if who := answer.Principal; at.public != nil && who != nil &&
+			p.handOffs.due(r, ev, at, who.Session, ev.facts.Target()) {
 			w.AnswerWithoutBody(r)
 			return p.handOffs.again(w, r, at, who.Session, at.returnHere(ev, r))
 		}

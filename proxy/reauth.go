@@ -35,7 +35,15 @@ type Reauthenticator interface {
 // nothing that sends a form. A provider that may not answer would keep the person, so
 // nobody is sent there without a sign of life. The browser comes back to returnTo.
 func (b *signIns) reauthDue(r *http.Request, ev *event, s *session.Session, returnTo string) (Provider, bool) {
-	if r.Method != http.MethodGet || ev.facts.Host != b.site.host || ev.dotted ||
+	if ev.facts.Host != b.site.host || b.site.returnTo(returnTo) != returnTo {
+		return Provider{}, false
+	}
+	return b.asksAgain(r, ev, s, returnTo)
+}
+
+// asksAgain is reauthDue on any host, for a page that the browser can come back to.
+func (b *signIns) asksAgain(r *http.Request, ev *event, s *session.Session, returnTo string) (Provider, bool) {
+	if r.Method != http.MethodGet || ev.dotted || len(returnTo) > session.MaxReturnTo ||
 		admission.KindOf(r) != admission.Navigation || admission.InFrame(r) {
 		return Provider{}, false
 	}
@@ -48,8 +56,7 @@ func (b *signIns) reauthDue(r *http.Request, ev *event, s *session.Session, retu
 	if after <= 0 || !b.sessions.Due(s, after) {
 		return Provider{}, false
 	}
-	return provider, len(returnTo) <= session.MaxReturnTo && b.site.returnTo(returnTo) == returnTo &&
-		discovered(provider) && asked.Answering(r.Context())
+	return provider, discovered(provider) && asked.Answering(r.Context())
 }
 
 // leaveForReauth sends the browser to the provider. That it was sent is in its cookie

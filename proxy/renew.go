@@ -41,7 +41,7 @@ func (e *renewEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *event)
 		if provider, due := e.handOffs.reauthDue(r, ev, &s, returnTo); due {
 			return e.handOffs.leaveForReauth(w, r, ev, provider, &s, returnTo)
 		}
-	} else if e.handOffs.due(r, ev, at, &s) {
+	} else if e.handOffs.due(r, ev, at, &s, returnTo) {
 		return e.handOffs.again(w, r, at, &s, returnTo)
 	}
 	if renewed {

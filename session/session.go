@@ -23,6 +23,7 @@ import (
 	"github.com/gorilla/securecookie"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/hostname"
 	"github.com/sallyport-proxy/sallyport/internal/recent"
 )
 
@@ -74,14 +75,19 @@ type Session struct {
 // Options configure a Manager. Keys, PublicURL and both timeouts are required.
 type Options struct {
 	Keys Keyring
-	// Secure chooses __Host- cookies. Without it (loopback, plain http) the
-	// names are sallyport-dev-<Port>, which a secure instance never reads.
+	// Secure chooses __Host- cookies. Without it (loopback, plain http) the names are
+	// sallyport-dev-<Port>, and what Name has behind sallyport; a secure instance never
+	// reads those.
 	Secure bool
 	Port   string // only for the names of insecure cookies
 	// Name is that of the session cookie behind __Host-, "" for "sallyport". Two
 	// instances on one host need two: browsers keep cookies per host, whatever
 	// the port or path. See CheckCookieName.
 	Name string
+	// Domain makes one session cookie for a domain and all hosts below it, instead of one
+	// for each host: a name in lower case. It needs Secure. Whoever has a host below the
+	// domain is sent the cookie, and can set one.
+	Domain string
 
 	AbsoluteTimeout, IdleTimeout time.Duration
 
@@ -96,6 +102,8 @@ type Options struct {
 // Manager reads and writes the cookies. It is safe for concurrent use.
 type Manager struct {
 	cookie, flowCookie string
+	domain             string // of cookie; "": it belongs to one host
+	hostCookie         string // the name that cookie had before there was a domain, or ""
 	secure             bool
 	absolute, idle     time.Duration
 	ring               Keyring
@@ -160,9 +168,14 @@ func New(o Options) (*Manager, error) {
 		opened: recent.New[cookieOf, *Session](openedBytes),
 	}
 	m.groups, m.kept = keptGroups(o.KeepGroups)
-	if !o.Secure {
-		m.cookie = "sallyport-dev-" + o.Port
+	switch {
+	case !o.Secure && o.Domain != "":
+		return nil, errors.New("session: a cookie for a domain must be secure")
+	case !o.Secure:
+		m.cookie = "sallyport-dev-" + o.Port + strings.TrimPrefix(o.Name, DefaultCookieName)
 		m.flowCookie = m.cookie + flowSuffix
+	case o.Domain != "":
+		m.domain, m.hostCookie, m.cookie = o.Domain, m.cookie, "__Secure-"+o.Name
 	}
 	if m.now == nil {
 		m.now = time.Now
@@ -363,8 +376,17 @@ func (m *Manager) open(value, host string) *Session {
 }
 
 // boundName is what securecookie authenticates together with the value: a
-// cookie made for one host is not good for another.
-func (m *Manager) boundName(host string) string { return m.cookie + "@" + host }
+// cookie made for one host is not good for another, unless they share it.
+func (m *Manager) boundName(host string) string {
+	if m.Shared(host) {
+		return m.cookie + "@." + m.domain
+	}
+	return m.cookie + "@" + host
+}
+
+// Shared reports whether host has one session cookie with all hosts of a domain, so that
+// no session needs to be handed over to it.
+func (m *Manager) Shared(host string) bool { return m.domain != "" && hostname.Within(host, m.domain) }
 
 // Write sets the session cookie for host. Where groups would push it over the
 // cap they become unknown, never a part of themselves: a rule must not read a
@@ -399,7 +421,16 @@ func (m *Manager) sealed(host string, s Session) (string, error) {
 
 func (m *Manager) set(w http.ResponseWriter, s Session, value string) {
 	left := m.withDeadlines(s).Expires.Sub(m.now())
-	m.setCookie(w, m.cookie, value, int(max(left/time.Second, 1)))
+	m.setSession(w, value, int(max(left/time.Second, 1)))
+}
+
+// setSession sets the session cookie. One that the browser has of this host alone, from
+// before the cookie was for a domain, goes.
+func (m *Manager) setSession(w http.ResponseWriter, value string, maxAge int) {
+	m.setCookie(w, m.cookie, value, maxAge)
+	if m.hostCookie != "" {
+		m.setCookie(w, m.hostCookie, "", 0)
+	}
 }
 
 // readable refuses what Read would not take back: somebody would sign in again
@@ -501,7 +532,7 @@ func (m *Manager) Age() time.Duration { return m.ended.Age() }
 
 // Clear takes the session cookie from the browser. The attributes are those it
 // was set with, or the browser would keep it (CVE-2025-55162).
-func (m *Manager) Clear(w http.ResponseWriter) { m.setCookie(w, m.cookie, "", 0) }
+func (m *Manager) Clear(w http.ResponseWriter) { m.setSession(w, "", 0) }
 
 // untilClosed stands for a cookie that lives as long as the browser runs.
 const untilClosed = -1
@@ -510,6 +541,9 @@ const untilClosed = -1
 // silently. Lax is what lets a provider's redirect bring the flow cookie back.
 func (m *Manager) setCookie(w http.ResponseWriter, name, value string, maxAge int) {
 	c := name + "=" + value + "; Path=/"
+	if name == m.cookie && m.domain != "" {
+		c += "; Domain=" + m.domain
+	}
 	if maxAge != untilClosed {
 		c += "; Max-Age=" + strconv.Itoa(maxAge)
 	}

@@ -34,6 +34,12 @@ func IsDomain(s string) bool {
 	return true
 }
 
+// Within reports whether host, in lower case, is domain or a name below it.
+func Within(host, domain string) bool {
+	above, ok := strings.CutSuffix(host, domain)
+	return ok && (above == "" || above[len(above)-1] == '.')
+}
+
 // IsLoopback reports whether host, a name or an address without a port, cannot
 // be another machine. The names are those of RFC 6761 §6.3.
 func IsLoopback(host string) bool {

@@ -72,6 +72,51 @@ func TestOneSignInForManyHosts(t *testing.T) {
 	b.heading(atProvider)
 }
 
+// With a cookie for the domain one sign-in opens its hosts without another step, and
+// signing out on any of them takes the one cookie. The cookie that the public host had of
+// its own before is gone.
+func TestTwoHostsShareTheCookieOfTheirDomain(t *testing.T) {
+	t.Parallel()
+	address, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := overTLS(address)
+	s.Hosts, s.CookieDomain = []string{sibling}, "example.test"
+	c, near := ownCorp(t, s), "https://"+sibling+portOf(address)
+	const shared = "__Secure-sallyport"
+	b := newPerson(t)
+	b.open(c.url + "/.sallyport/mark.svg")
+	ask(b, network.SetCookie, network.SetCookieParams{Name: "__Host-sallyport", Value: "old", URL: c.url, Path: "/",
+		Secure: new(true)})
+	b.says(b.signInAtProvider(near+"/deep?a=1", "mira"), "You asked for /deep?a=1", "User: corp:mira")
+	cookie := b.cookies(near)[shared]
+	if cookie == nil || !cookie.Secure || !cookie.HTTPOnly || cookie.Domain != ".example.test" {
+		t.Errorf("the session cookie is %+v", cookie)
+	}
+	b.open(c.url + "/page")
+	b.says(b.at(c.url+"/page"), "User: corp:mira")
+	at := b.cookies(c.url)
+	if at[shared] == nil || cookie == nil || at[shared].Value != cookie.Value {
+		t.Errorf("at the public host it is %+v", at[shared])
+	}
+	if at["__Host-sallyport"] != nil {
+		t.Error("the cookie of one host is still there")
+	}
+	b.open(near + "/.sallyport/logout")
+	b.heading("Do you want to sign out?")
+	b.press("Sign out")
+	b.heading("You are signed out")
+	for _, host := range []string{c.url, near} {
+		if b.cookies(host)[shared] != nil {
+			t.Errorf("the browser still has the cookie at %s", host)
+		}
+	}
+	b.forget(c.provider.Issuer)
+	b.open(c.url + "/new")
+	b.heading(atProvider)
+}
+
 // Signing out where people sign in closes the other hosts, with Back and without.
 func TestP10_SigningOutAtThePublicHostClosesTheOthers(t *testing.T) {
 	t.Parallel()

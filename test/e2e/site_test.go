@@ -87,6 +87,7 @@ type setup struct {
 	Operators          string   // as the configuration has them
 	Admin, Trusted     string   // listen.admin (off if empty) and trusted_proxies, as the configuration has them
 	Hosts              []string // other hosts of the app
+	CookieDomain       string   // whose hosts have one session cookie
 	Routes             []string // as the configuration has them; those of App if there are none
 	Provider           *provider
 	App                *app
@@ -109,6 +110,9 @@ listen:
 trusted_proxies: {{or .Trusted "[]"}}
 session:
   keys: ["file:{{.Secrets}}"]
+{{- with .CookieDomain}}
+  cookie_domain: {{.}}
+{{- end}}
 {{- if .Stored}}
 store: "sqlite:{{.Store}}"
 {{- end}}

@@ -70,6 +70,7 @@ type Session struct {
 	KeyTexts                     []KeyText // after Resolve; those of a directory by name; assemble orders all by age
 	AbsoluteTimeout, IdleTimeout time.Duration
 	CookieName                   string // "" where it is the usual one
+	CookieDomain                 string // "" where each host has a cookie of its own
 	KeepCache                    bool   // signing out leaves the browser's cache alone
 	// MaxAge is how old what is known of sessions that ended on other servers may be.
 	MaxAge time.Duration
@@ -287,6 +288,11 @@ func sessionShape() yamltable.Shape[Session] {
 			"host (ports or paths do not keep cookies apart): sallyport- and a word of your own. The usual one is "+
 			"sallyport.",
 			cookieName(), func(s *Session) *string { return &s.CookieName }),
+		yamltable.Field("cookie_domain", "A domain whose hosts share one session cookie, public_url's host and all "+
+			"hosts of routes for which people sign in among them. Whoever has any host below it can use the sessions "+
+			"of the people who come there. If left out, each host has a cookie of its own, which no other host can "+
+			"read or set.",
+			cookieDomain(), func(s *Session) *string { return &s.CookieDomain }),
 		yamltable.Field("clear_cache", "`false`: signing out and switching organizations leave the browser's cache of "+
 			"this site alone, which takes seconds where it is large. For apps that send no-store with what is "+
 			"personal. It is cleared if left out.",

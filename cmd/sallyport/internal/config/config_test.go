@@ -473,7 +473,10 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		revocation-short public-if-from-all public-if-from-all-ipv6 public-if-from-host-bits public-if-from-mapped
 		public-if-bearer-without-allow cors-origin-http cors-max-age route-upstream-missing
 		route-without-upstream-forwards external-auth-not-loopback external-auth-peers-all external-auth-peers-mapped
-		external-auth-key-alone external-auth-cert-alone`) {
+		external-auth-key-alone external-auth-cert-alone
+		cookie-domain-address cookie-domain-like-a-parent cookie-domain-no-parent cookie-domain-org
+		cookie-domain-other-host cookie-domain-plain cookie-domain-suffix cookie-domain-top
+		cookie-domain-wildcard`) {
 		beyond[name] = true
 	}
 	schema := ownSchema(t)

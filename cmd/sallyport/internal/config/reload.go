@@ -63,6 +63,7 @@ func (c *Config) NeedsRestart(before *Config) Faults {
 		fixed("listen.external_auth", scheme(before.Listen.ExternalAuth.TLS()), scheme(c.Listen.ExternalAuth.TLS()))
 	}
 	fixed("session.cookie_name", text(before.Session.CookieName), text(c.Session.CookieName))
+	fixed("session.cookie_domain", text(before.Session.CookieDomain), text(c.Session.CookieDomain))
 	fixed("log.format", before.Log.Format, c.Log.Format)
 	fixed("limits.header", Size(before.Limits.Header), Size(c.Limits.Header))
 	fixed("limits.ended", before.Limits.Ended, c.Limits.Ended)

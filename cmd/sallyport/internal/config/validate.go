@@ -60,6 +60,19 @@ func cookieName() yamltable.Shape[string] {
 		})
 }
 
+func cookieDomain() yamltable.Shape[string] {
+	return yamltable.Scalar("a domain such as example.com", yamltable.Schema{"pattern": hostname.DomainPattern},
+		func(v string) (string, error) {
+			switch {
+			case strings.HasPrefix(v, ".") && hostname.IsDomain(v[1:]):
+				return "", errors.New("must be without the dot: " + v[1:])
+			case net.ParseIP(v) != nil || !hostname.IsDomain(v):
+				return "", errors.New("must be a domain in small letters, such as example.com")
+			}
+			return v, nil
+		})
+}
+
 // auditTarget is a stream of the process, or a file.
 func auditTarget() yamltable.Shape[string] {
 	form := yamltable.Schema{"pattern": `^(stdout|stderr|/.+)$`}
