@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +57,9 @@ func newHouse(tb testing.TB, tokens TokenVerifier) *house {
 		{Name: "app", Host: host, Path: "/", Access: authz.Access{Authenticated: true}},
 		{Name: "admin", Host: host, Path: "/admin", Access: authz.Access{Rules: admins}},
 		{Name: "api", Host: host, Path: "/api", Access: authz.Access{Authenticated: true}},
+		{Name: "board", Host: host, Path: "/board", Access: authz.Access{Public: true, Authenticated: true,
+			PublicIf: authz.Conditions{Methods: []string{"GET"},
+				From: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}}},
 	})
 	testenv.Check(tb, err)
 	headers := identity.NewHeaders()
@@ -68,7 +72,7 @@ func newHouse(tb testing.TB, tokens TokenVerifier) *house {
 		if r.Name == "admin" {
 			route.MaxAge = 2 * time.Second
 		}
-		if r.Name == "api" {
+		if r.Name == "api" || r.Name == "board" {
 			route.Tokens = &Tokens{TokenVerifier: tokens}
 		}
 		routes = append(routes, route)

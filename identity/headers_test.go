@@ -663,3 +663,27 @@ func TestP17_RenderedHeadersKeepNothingElse(t *testing.T) {
 	}
 	runtime.KeepAlive(r)
 }
+
+// A front door that cannot remove a header asks for it by name.
+func TestP03_MethodOverridesAreKnownInEverySpelling(t *testing.T) {
+	h := NewHeaders()
+	kept, err := h.Keep([]string{"X-HTTP-Method-Override", "X-Method-Override", "Destination", "X-Auth-User"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	without := kept.WithoutOverrides()
+	for name, is := range map[string]bool{"X-Http-Method-Override": true, "X-Http-Method": true,
+		"x_http.method_OVERRIDE": true, "X-Method!Override": true, "X-Http-Methods": false, "X-Http": false, "": false,
+		"Destination": false, "Method": false} {
+		if got := IsMethodOverride(name); got != is {
+			t.Errorf("%q: %v", name, got)
+		}
+		in := http.Header{name: {"DELETE"}}
+		if h.StripBut(in, without.From(true)); is && len(in) > 0 {
+			t.Errorf("%q passes where none is kept", name)
+		}
+	}
+	if got := without.From(true); len(got) != 2 || len(kept.From(true)) != 4 || !without.NeedFront() {
+		t.Errorf("kept %q", got)
+	}
+}
