@@ -193,8 +193,16 @@ func TestP04_AnAddressThatIsNotSureFulfilsNoRule(t *testing.T) {
 				if tt.open {
 					want = 200
 				}
-				if a := w.do("GET", rawRequest("GET", path, s.host, tt.lines...)); a.status != want {
+				a := w.do("GET", rawRequest("GET", path, s.host, tt.lines...))
+				if a.status != want {
 					t.Errorf("%s: %d, want %d: %s", path, a.status, want, a.body)
+				}
+				if a.status != 403 || tt.from == far {
+					continue
+				}
+				line := s.log.event(t, a.header.Get("X-Request-Id"))
+				if note, _ := line["note"].(string); !strings.Contains(note, "trusted_proxies") {
+					t.Errorf("%s: the log does not tell why: %v", path, line)
 				}
 			}
 		})

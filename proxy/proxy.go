@@ -267,6 +267,9 @@ func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 		return p.noRoute(ev, errElsewhere)
 	}
 	ev.admitted(&answer)
+	if answer.Verdict.Reason == authz.ReasonAddress && !ev.facts.Client.IsValid() {
+		ev.note = "it is not sure who the client is, see trusted_proxies and proxy_protocol"
+	}
 	if answer.Route != nil {
 		ev.cors = answer.Route.CORS
 		ev.cors.SetAnswer(w.Header(), r.Header) // for what we answer ourselves, 401 and 403 among it
