@@ -1,0 +1,218 @@
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// nginxGuide is the page whose configurations these tests run, with other addresses.
+const nginxGuide = "../../docs/fronts/nginx.md"
+
+func nginxProgram() (string, error) {
+	for _, name := range []string{"nginx", "/usr/sbin/nginx"} {
+		if found, err := exec.LookPath(name); err == nil {
+			return found, nil
+		}
+	}
+	return "", fmt.Errorf("nginx is %w (Debian: apt-get install nginx)", errMissing)
+}
+
+// guideBlock is the one configuration in a language of a guide, with others in the place
+// of some of its texts, each of which must stand there.
+func guideBlock(t *testing.T, guide, language string, replace ...string) string {
+	t.Helper()
+	text, err := os.ReadFile(guide)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile("(?s)```" + language + "\n(.*?)```").FindSubmatch(text)
+	if m == nil {
+		t.Fatalf("%s has no configuration in %s", guide, language)
+	}
+	return readdressed(t, string(m[1]), replace...)
+}
+
+// behindNginx is a site whose front is nginx, which asks Sallyport, as the guide says.
+func behindNginx(t *testing.T) *corp {
+	t.Helper()
+	program := need(t, nginxProgram)
+	dir, err := os.MkdirTemp(world.dir, "nginx-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	front, public, asked := need(t, freeAddress), need(t, freeAddress), need(t, freeAddress)
+	c := &corp{app: startApp()}
+	t.Cleanup(c.app.server.Close)
+	url := "http://localhost" + portOf(front)
+	c.provider = need(t, func() (*provider, error) { return startProvider(url, false) })
+	t.Cleanup(c.provider.stop)
+	key, err := exec.Command(world.binary, "genkey").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := guideBlock(t, nginxGuide, "yaml", "https://app.example.com", url, "127.0.0.1:4180", public,
+		"127.0.0.1:4182", asked, "/run/secrets/session-key", filepath.Join(dir, "key"), "groups: [ops]", "groups: [board]", "listen:\n", "listen:\n  admin: \"\"\n", "https://sso.example.com",
+		c.provider.Issuer, "client_id: sallyport", "client_id: "+c.provider.ClientID, "client_secret: env:CLIENT_SECRET",
+		fmt.Sprintf("client_secret: %q, scopes: [openid, profile, email, groups]", "literal:"+c.provider.ClientSecret)) +
+		"log: {format: text}\n"
+	block := guideBlock(t, nginxGuide, "nginx", "listen 443 ssl;", "listen "+front+";", "app.example.com", "localhost",
+		"    ssl_certificate /etc/ssl/app.crt;\n", "", "    ssl_certificate_key /etc/ssl/app.key;\n", "",
+		"127.0.0.1:4180", public, "127.0.0.1:4182", asked, "http://127.0.0.1:8080", c.app.URL)
+	temp := ""
+	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		temp += fmt.Sprintf("    %s_temp_path %s;\n", kind, filepath.Join(dir, kind))
+	}
+	server := fmt.Sprintf("daemon off;\nmaster_process off;\npid %s/nginx.pid;\nerror_log stderr;\nevents {}\nhttp {\n"+
+		"    access_log off;\n%s%s}\n", dir, temp, block)
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "key"), key, 0o600),
+		os.WriteFile(filepath.Join(dir, "sallyport.yaml"), []byte(config), 0o600),
+		os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(server), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	p, err := start(dir, world.binary, "serve", "-c", filepath.Join(dir, "sallyport.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.stop)
+	if c.site, err = newSite(p, ""); err != nil {
+		t.Fatal(err)
+	}
+	c.showIfFailed(t)
+	n, err := start(dir, program, "-p", dir, "-c", filepath.Join(dir, "nginx.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.stop)
+	n.showIfFailed(t)
+	eventually(t, "nginx answers", func() bool {
+		conn, err := net.DialTimeout("tcp", front, time.Second)
+		if err != nil {
+			return false
+		}
+		_ = conn.Close()
+		return true
+	})
+	return c
+}
+
+// raw sends one request as it stands, and returns the answer and the headers that the
+// app got, if it is the app's.
+func (c *corp) raw(t *testing.T, request string) (*http.Response, http.Header) {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(c.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, _ := io.ReadAll(resp.Body)
+	var told http.Header
+	_ = json.Unmarshal(body, &told) // else it is not the app's list
+	return resp, told
+}
+
+// A browser signs in through nginx, and the app is told by nginx who it is.
+func TestNginxAsksAndABrowserSignsIn(t *testing.T) {
+	t.Parallel()
+	c := behindNginx(t)
+	b := newPerson(t)
+	deep := c.url + "/deep/page?week=47&by=%C3%A4&u=https://x.test/?a=b"
+	b.says(b.signInAtProvider(deep, "mira"), "You asked for /deep/page?week=47&by=%C3%A4&u=https://x.test/?a=b",
+		"User: corp:mira")
+}
+
+// What a client writes itself never reaches the app through nginx, and what is ambiguous
+// reaches nobody.
+func TestNginxPassesOnWhatSallyportSaysAndNothingElse(t *testing.T) {
+	t.Parallel()
+	c := behindNginx(t)
+	cookie := c.signIn(t, "mira")
+	host := strings.TrimPrefix(c.url, "http://")
+	get := func(target string, lines ...string) string {
+		return "GET " + target + " HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n" +
+			strings.Join(append(lines, ""), "\r\n") + "\r\n"
+	}
+	for _, name := range []string{"X-Forwarded-User", "x-forwarded-groups", "X_Forwarded_User", "X.Forwarded.User",
+		"X-Sallyport-Assertion", "X-Forwarded_Groups"} {
+		for _, target := range []string{"/headers", "/open/headers"} {
+			resp, told := c.raw(t, get(target, name+": evil", "Cookie: a=1; "+cookie))
+			for seen, lines := range told {
+				if strings.Contains(strings.Join(lines, " "), "evil") || strings.Contains(strings.Join(lines, " "), c.cookie) {
+					t.Errorf("%s %s: the app got %s: %q", target, name, seen, lines)
+				}
+			}
+			if target == "/headers" && resp.StatusCode == 200 && told.Get("X-Forwarded-User") != "corp:mira" {
+				t.Errorf("%s: the app was told of %q", name, told.Get("X-Forwarded-User"))
+			}
+		}
+	}
+	for request, status := range map[string]int{
+		get("/headers", "Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"): 302,
+		get("/headers", "Accept: */*"):                                                                     401,
+		get("/admin", "Cookie: "+cookie):                                                                   403,
+		get("/open/x"):                                                                                     200,
+		get("/open/../admin", "Cookie: "+cookie):                                                           403,
+		get("/open/%2e%2e/admin", "Cookie: "+cookie):                                                       403,
+		get("//admin", "Cookie: "+cookie):                                                                  403,
+		get("/.sallyport/../admin", "Cookie: "+cookie):                                                     403,
+		get("/headers", "Cookie: "+cookie, "X-Original-URL: "+c.url+"/open"):                               200,
+		get("/admin", "Cookie: "+cookie, "X-Original-URL: "+c.url+"/open/x"):                               403,
+		get("/headers", "X-Original-URL: "+c.url+"/open/x"):                                                401,
+		get("/_sallyport"):                                                                                 404,
+		get("/headers", "Cookie: "+cookie+"; big="+strings.Repeat("a", 7000)):                              200,
+		strings.Replace(get("/admin"), "Host: "+host, "Host: "+host+"/open", 1):                            400,
+		strings.Replace(get("/admin"), "Host: "+host, "Host: "+host+"?/open", 1):                           400,
+		strings.Replace(get("/admin"), "Host: "+host, "Host: x@"+host, 1):                                  403,
+		strings.Replace(get("/headers", "Content-Length: 5")+"abcde", "GET", "POST", 1):                    401,
+		strings.Replace(get("/headers", "Cookie: "+cookie, "Content-Length: 5")+"abcde", "GET", "POST", 1): 200,
+	} {
+		if resp, _ := c.raw(t, request); resp.StatusCode != status {
+			t.Errorf("%q: %s, want %d", request[:min(len(request), 200)], resp.Status, status)
+		}
+	}
+}
+
+// A WebSocket passes nginx for somebody who is signed in, from a page of the site itself.
+func TestNginxPassesWebSocketsOfItsOwnPagesOnly(t *testing.T) {
+	t.Parallel()
+	c := behindNginx(t)
+	cookie := c.signIn(t, "mira")
+	for _, tt := range []struct {
+		cookie, origin string
+		status         int
+	}{
+		{cookie, "Origin: " + c.url, 200}, // the app's list of headers is no WebSocket, but shows what arrived
+		{cookie, "Origin: https://evil.example", 403},
+		{cookie, "Accept: */*", 403},
+		{"a=1", "Origin: " + c.url, 401},
+	} {
+		resp, told := c.raw(t, "GET /headers HTTP/1.1\r\nHost: "+strings.TrimPrefix(c.url, "http://")+
+			"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nCookie: "+tt.cookie+"\r\n"+tt.origin+"\r\n\r\n")
+		if resp.StatusCode != tt.status || tt.status == 200 && told.Get("Upgrade") != "websocket" {
+			t.Errorf("%s: %s, the app got %v", tt.origin, resp.Status, told)
+		}
+	}
+}
