@@ -127,7 +127,8 @@ func (d *Door) deny(ev *observe.Event, q *question, cause error, public string) 
 	}
 	r := q.request()
 	if admission.KindOf(r) == admission.Program {
-		writeJSON(a, r, map[string]string{"error": "forbidden", "message": message.Sentence, "request_id": ev.RequestID})
+		writeJSON(a, r, map[string]string{"error": "forbidden", "message": message.Sentence,
+			"request_id": ev.RequestID})
 		return a
 	}
 	message.ActionURL, message.ActionText = "/", "Go to the start page"

@@ -68,15 +68,16 @@ type Door struct {
 // New checks the options. It does no I/O.
 func New(process *Process, o Options) (*Door, error) {
 	if process == nil || o.PublicURL == nil || o.Prefix == "" || o.Admission == nil || o.Table == nil ||
-		o.Headers == nil || o.Sessions == nil || o.Pages == nil || len(o.Peers) == 0 || o.MaxURL <= 0 || o.MaxHeader <= 0 {
+		o.Headers == nil || o.Sessions == nil || o.Pages == nil || len(o.Peers) == 0 ||
+		o.MaxURL <= 0 || o.MaxHeader <= 0 {
 		return nil, errors.New("extauthz: an option is missing")
 	}
 	in, err := newSignIn(o.PublicURL, o.Prefix, o.Table)
 	if err != nil {
 		return nil, fmt.Errorf("extauthz: %w", err)
 	}
-	return &Door{Process: process, signIn: in, admission: o.Admission, headers: o.Headers, pages: o.Pages, sessions: o.Sessions,
-		peers: o.Peers, maxURL: o.MaxURL, maxHeader: o.MaxHeader, set: newHeaderSet(o.Headers, o.Tokens)}, nil
+	return &Door{Process: process, signIn: in, admission: o.Admission, headers: o.Headers, pages: o.Pages,
+		sessions: o.Sessions, peers: o.Peers, maxURL: o.MaxURL, maxHeader: o.MaxHeader, set: newHeaderSet(o.Headers, o.Tokens)}, nil
 }
 
 // ServeHTTP answers one question by one of the HTTP dialects, and writes one event about it.

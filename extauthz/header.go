@@ -98,7 +98,8 @@ func isRead(name string) bool {
 // only the proxy knows.
 func noteWebSocket(q *question, protocol string) {
 	h := q.header
-	asks := strings.EqualFold(protocol, "websocket") || h["Sec-Websocket-Version"] != nil || h["Sec-Websocket-Key"] != nil
+	asks := strings.EqualFold(protocol, "websocket") || h["Sec-Websocket-Version"] != nil ||
+		h["Sec-Websocket-Key"] != nil
 	for _, line := range h["Upgrade"] {
 		asks = asks || strings.Contains(strings.ToLower(line), "websocket")
 	}

@@ -70,8 +70,8 @@ func (ev *event) admitted(a *admission.Answer) {
 // observe tells the observers. It runs deferred, also when a response is aborted.
 func (p *Proxy) observe(ev *event, c *relay.Client, r *http.Request) {
 	e := &observe.Event{
-		Start: ev.start, Took: p.now().Sub(ev.start), RequestID: ev.requestID, Door: observe.DoorProxy, Client: ev.client,
-		Method: r.Method, Host: cmp.Or(ev.facts.Authority, r.Host), Path: ev.facts.Path,
+		Start: ev.start, Took: p.now().Sub(ev.start), RequestID: ev.requestID, Door: observe.DoorProxy,
+		Client: ev.client, Method: r.Method, Host: cmp.Or(ev.facts.Authority, r.Host), Path: ev.facts.Path,
 		Status: cmp.Or(c.Status(), http.StatusOK), Bytes: c.Bytes(),
 		Route: ev.route, User: ev.user, Org: ev.org, Decision: ev.decision, Reason: string(ev.reason), Rule: ev.rule,
 		Action: ev.action, Provider: ev.provider, Note: ev.note, Err: ev.cause,

@@ -56,8 +56,8 @@ func peerRange() yamltable.Shape[netip.Prefix] {
 
 // loopbackOrNone is the short form: who may ask is then this machine.
 func loopbackOrNone() yamltable.Shape[ExternalAuth] {
-	a := yamltable.Scalar("an address on loopback such as 127.0.0.1:4182", yamltable.Schema{"pattern": `^.*:[0-9]{1,5}$`},
-		parseLoopback)
+	a := yamltable.Scalar("an address on loopback such as 127.0.0.1:4182",
+		yamltable.Schema{"pattern": `^.*:[0-9]{1,5}$`}, parseLoopback)
 	return yamltable.Shape[ExternalAuth]{Want: a.Want + `, or ""`,
 		Schema: yamltable.Schema{"anyOf": []any{yamltable.Schema{"const": ""}, a.Schema}},
 		Read: func(w *yamltable.Walker, at yamltable.Place, into *ExternalAuth) {
@@ -104,8 +104,8 @@ func (c *Config) checkForwarding() Faults {
 			continue
 		}
 		if c.Listen.ExternalAuth.Address == "" {
-			faults = append(faults, c.doc.FaultAt(where+".upstream", "is required: the app. Only where another proxy asks about the route and "+
-				"passes its requests on (`listen.external_auth`, which is off) there is none"))
+			faults = append(faults, c.doc.FaultAt(where+".upstream", "is required: the app. Only where "+
+				"another proxy asks about the route and passes its requests on (`listen.external_auth`, which is off) there is none"))
 			continue
 		}
 		for _, key := range []string{"max_body", "via", "site_headers", "headers.keep"} {
