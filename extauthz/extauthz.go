@@ -77,7 +77,8 @@ func New(process *Process, o Options) (*Door, error) {
 		return nil, fmt.Errorf("extauthz: %w", err)
 	}
 	return &Door{Process: process, signIn: in, admission: o.Admission, headers: o.Headers, pages: o.Pages,
-		sessions: o.Sessions, peers: o.Peers, maxURL: o.MaxURL, maxHeader: o.MaxHeader, set: newHeaderSet(o.Headers, o.Tokens)}, nil
+		sessions: o.Sessions, peers: o.Peers, maxURL: o.MaxURL, maxHeader: o.MaxHeader,
+		set: newHeaderSet(o.Headers, o.Tokens)}, nil
 }
 
 // ServeHTTP answers one question by one of the HTTP dialects, and writes one event about it.

@@ -105,7 +105,8 @@ func (c *Config) checkForwarding() Faults {
 		}
 		if c.Listen.ExternalAuth.Address == "" {
 			faults = append(faults, c.doc.FaultAt(where+".upstream", "is required: the app. Only where "+
-				"another proxy asks about the route and passes its requests on (`listen.external_auth`, which is off) there is none"))
+				"another proxy asks about the route and passes its requests on "+
+				"(`listen.external_auth`, which is off) there is none"))
 			continue
 		}
 		for _, key := range []string{"max_body", "via", "site_headers", "headers.keep"} {
