@@ -123,10 +123,10 @@ func warnings(cfg *config.Config) []config.Fault {
 func hostWarnings(cfg *config.Config) (all []config.Fault) {
 	if domain := cfg.Session.CookieDomain; domain != "" {
 		return append(all, cfg.Fault("session.cookie_domain",
-			"every host below %[1]s is sent the session cookie, also those that Sallyport does not serve: whoever "+
-				"runs one, or takes one over, can use the sessions of the people who open it, and can put a session of "+
-				"their own into a browser, whose owner then works as somebody else. Without it each host has a cookie "+
-				"of its own, which no other host can read or set", domain))
+			"every host below %[1]s is sent the session cookie, also those that Sallyport does not serve: "+
+				"whoever runs one, or takes one over, can use the sessions of the people who open it, and can put "+
+				"a session of their own into a browser, whose owner then works as somebody else. Without it each "+
+				"host has a cookie of its own, which no other host can read or set", domain))
 	}
 	if !cfg.Store.IsZero() {
 		return nil
