@@ -57,9 +57,10 @@ func (a *Admission) Over(p *Principal, route *Route) error {
 		return nil
 	case !a.providers[s.Identity.Provider]:
 		return ErrNoProvider
-	case a.sessions.HasEnded(s) && a.sessions.SignInEnded(*s):
-		return ErrEnded
 	case a.sessions.HasEnded(s):
+		if a.sessions.SignInEnded(*s) {
+			return ErrEnded
+		}
 		return ErrSwitched
 	}
 	return a.Verifiable(route.MaxAge)

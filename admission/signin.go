@@ -14,6 +14,13 @@ func AskToSignIn(login, requestID string) map[string]string {
 		"login_url": login, "request_id": requestID}
 }
 
+// TokenRefused is the JSON for a program whose access token is refused. It does not say
+// why: a client with a forged token need not learn which check refused it.
+func TokenRefused(requestID string) map[string]string {
+	return map[string]string{"error": "invalid_token", "request_id": requestID,
+		"message": "The access token is not good here, or not any more. Get a new one, then try again."}
+}
+
 // PageOf is the path of a page that a request came from, or "/". What a worker fetches,
 // and what a style sheet loads, has the script or the style sheet for its Referer: that
 // is no place to bring somebody back to.

@@ -111,8 +111,7 @@ func (d *Door) unauthorizedBearer(ev *observe.Event, q *question, route *admissi
 	a := newAnswer(http.StatusUnauthorized, ev.RequestID)
 	a.header.Set("X-Sallyport-Asker", askerProgram)
 	a.header.Set("WWW-Authenticate", route.Challenge(q.facts, "invalid_token"))
-	writeJSON(a, q.request(), map[string]string{"error": "invalid_token",
-		"message": "The access token is not good here.", "request_id": ev.RequestID})
+	writeJSON(a, q.request(), admission.TokenRefused(ev.RequestID))
 	return a
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/identity"
 )
 
 // question is what a proxy asks about, whatever the dialect.
@@ -137,7 +138,7 @@ func (by *dialect) ask(d *Door, r *http.Request) (q question, err error) {
 // facts are the strict reading of a request line, the same for all dialects.
 func (l line) facts(maxURL int) (authz.Facts, error) {
 	switch {
-	case !isToken(l.method):
+	case !identity.IsToken(l.method):
 		return authz.Facts{}, errors.New("the method is not one")
 	case l.method == http.MethodConnect || l.method == http.MethodTrace:
 		return authz.Facts{}, errors.New("method refused")
@@ -172,15 +173,4 @@ func schemeOf(v string) (string, error) {
 // hasBlank reports whether s has a sign that no request target has on the wire.
 func hasBlank(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
-}
-
-// isToken reports whether s is a token of RFC 9110 §5.6.2, as methods are.
-func isToken(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if !('a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
-			return false
-		}
-	}
-	return s != ""
 }

@@ -283,7 +283,7 @@ func FuzzRequestLine(f *testing.F) {
 			if err != nil || again != q.facts {
 				t.Errorf("%q %q %q: %+v is read again as %+v, %v", method, address, target, q.facts, again, err)
 			}
-			if strings.ContainsAny(q.facts.Path+q.facts.RawQuery, " \t\r\n#") || !isToken(q.method) {
+			if strings.ContainsAny(q.facts.Path+q.facts.RawQuery, " \t\r\n#") || !identity.IsToken(q.method) {
 				t.Errorf("%q %q %q passes as %+v", method, address, target, q)
 			}
 		}

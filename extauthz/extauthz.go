@@ -17,15 +17,12 @@ package extauthz
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base32"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"runtime/debug"
-	"strings"
 
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
@@ -97,7 +94,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
-	ev := &observe.Event{Start: d.now(), Door: dialect.name, RequestID: newRequestID(), Client: from.String(),
+	ev := &observe.Event{Start: d.now(), Door: dialect.name, RequestID: observe.NewRequestID(), Client: from.String(),
 		Method: r.Method, Route: observe.RouteNone}
 	answer := d.answer(r.Context(), ev, dialect, func() (question, error) { return dialect.ask(d, r) })
 	answer.writeTo(w, r)
@@ -247,11 +244,4 @@ func note(ev *observe.Event, a *admission.Answer) {
 		ev.Rule = a.Verdict.Rule
 	}
 	ev.Session = sessionFault(a.SessionErr)
-}
-
-// newRequestID is 80 random bits that people can read to each other.
-func newRequestID() string {
-	var b [10]byte
-	rand.Read(b[:])
-	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
 }

@@ -65,7 +65,7 @@ func (d *Door) readHeader(q *question, all http.Header) error {
 			return fmt.Errorf("a header that an app could take for another: %q", name)
 		case isRead(name):
 			read[name] = lines
-		case identity.NamesMethod(name):
+		case identity.IsMethodOverride(name):
 			q.override = true
 		}
 	}

@@ -260,12 +260,6 @@ func (h *Headers) Set(fields []Field) (HeaderSet, error) {
 	return HeaderSet{fields: out}, nil
 }
 
-// NamesMethod reports whether the header called name, in any spelling, is one by which a
-// client names another method than its request line does.
-func NamesMethod(name string) bool {
-	return len(name) >= len("x-http-method") && slices.Contains(overrides[:], fold(name))
-}
-
 // Names are the headers that any HeaderSet of the list writes, as they are written, sorted.
 func (h *Headers) Names() []string { return slices.Clone(h.sent) }
 
@@ -323,7 +317,9 @@ func (k Kept) WithoutOverrides() Kept {
 
 // IsMethodOverride reports whether the header called name, in whatever spelling, names
 // another method than that of the request line.
-func IsMethodOverride(name string) bool { return slices.Contains(overrides[:], fold(name)) }
+func IsMethodOverride(name string) bool {
+	return len(name) >= len("x-http-method") && slices.Contains(overrides[:], fold(name))
+}
 
 // NeedFront reports whether some are kept from a trusted proxy only.
 func (k Kept) NeedFront() bool { return len(k.front) > 0 }
@@ -341,7 +337,7 @@ func (h *Headers) Keep(names []string) (Kept, error) {
 			})
 		}
 		switch {
-		case !validName(name):
+		case !IsToken(name):
 			return k, fmt.Errorf("%q is not a header name", name)
 		case slices.Contains(h.set, folded):
 			return k, fmt.Errorf(
@@ -361,7 +357,7 @@ func (h *Headers) Keep(names []string) (Kept, error) {
 }
 
 func checkField(f Field) (Field, error) {
-	if !validName(f.Header) {
+	if !IsToken(f.Header) {
 		return f, fmt.Errorf("%q is not a header name", f.Header)
 	}
 	if slices.Contains(reserved[:], fold(f.Header)) {
@@ -623,8 +619,9 @@ func isAlias(name string) bool {
 	return false
 }
 
-// validName reports whether name is a token of RFC 9110 §5.6.2.
-func validName(name string) bool {
+// IsToken reports whether name is a token of RFC 9110 §5.6.2, as names of headers and
+// methods are.
+func IsToken(name string) bool {
 	for i := 0; i < len(name); i++ {
 		c := name[i]
 		switch {

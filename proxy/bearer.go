@@ -8,16 +8,13 @@ import (
 	"github.com/sallyport-proxy/sallyport/relay"
 )
 
-// unauthorizedBearer does not say why: that is for the log, and a client with a
-// forged token need not learn which check refused it.
+// unauthorizedBearer refuses an access token. Why is for the log alone.
 func (p *Proxy) unauthorizedBearer(w *relay.Client, r *http.Request, ev *event, route *admission.Route,
 	cause error) error {
 	ev.cause = cause
 	w.AnswerWithoutBody(r)
 	w.Header().Set("WWW-Authenticate", route.Challenge(ev.facts, "invalid_token"))
-	writeJSON(w, r, http.StatusUnauthorized, map[string]string{
-		"error": "invalid_token", "request_id": ev.requestID,
-		"message": "The access token is not good here, or not any more. Get a new one, then try again."})
+	writeJSON(w, r, http.StatusUnauthorized, admission.TokenRefused(ev.requestID))
 	return nil
 }
 

@@ -71,7 +71,7 @@ func sharedCookies(b *testenv.Browser, host string) (all []string) {
 
 // One sign-in is one cookie, and it opens all hosts of the domain without another
 // redirect. A deep link on any of them survives the sign-in.
-func TestHostsOfADomainShareOneCookie(t *testing.T) {
+func TestP09_HostsOfADomainShareOneCookie(t *testing.T) {
 	t.Parallel()
 	s := newSharedHosts(t, setup{Login: sharedIs(alice())})
 	b := s.browser(t)

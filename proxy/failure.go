@@ -116,8 +116,7 @@ func (s *site) pageFor(f *failure, ev *event, r *http.Request) *pages.Page {
 	if f.Status == http.StatusForbidden && f.Session != nil {
 		id := &f.Session.Identity
 		data := pages.Denied{Name: displayName(id), Email: id.VerifiedEmail(), Org: orgName(id.Org),
-			Sentence:   f.Sentence,
-			AccountURL: s.path("account"), SwitchURL: s.switchURL(f.Session, s.returnHere(ev, r)),
+			Sentence: f.Sentence, AccountURL: s.path("account"), SwitchURL: s.switchURL(f.Session, s.returnHere(ev, r)),
 			Places: f.Places}
 		if s.public == nil {
 			data.Switch = s.orgChoices(f.SwitchTo, s.returnHere(ev, r))
@@ -159,8 +158,8 @@ func wordsFor(status int) (title, sentence, advice string) {
 		return "Nothing is here", "There is no page at this address.",
 			"Check the address, or start again from the site's first page."
 	case http.StatusMethodNotAllowed:
-		return "This cannot be done here", "This address does not take this kind of request.", "Go back and try " +
-			"another way."
+		return "This cannot be done here", "This address does not take this kind of request.",
+			"Go back and try another way."
 	case http.StatusRequestURITooLong:
 		return "This address is too long", "The address is longer than this site accepts.",
 			"If a form made it, tell the people who run this site."

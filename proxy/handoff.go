@@ -97,14 +97,14 @@ func (h *handOffs) leave(
 // Nothing but a page waits for that. A browser that did not keep what it was handed a
 // few times in a row goes on with what it has.
 func (h *handOffs) due(r *http.Request, ev *event, at *site, s *session.Session, here string) bool {
-	if s == nil || r.Method != http.MethodGet || admission.KindOf(r) != admission.Navigation {
+	if !opensPage(r) {
 		return false
 	}
 	if h.sessions.Shared(at.host) {
-		if at.returnTo(here) != here || ev.facts.Scheme != at.scheme {
+		if ev.facts.Scheme != at.scheme {
 			return false
 		}
-		_, asks := h.asksAgain(r, ev, s, here)
+		_, asks := h.asksAgain(r, ev, at, s, here)
 		return asks
 	}
 	key := h.browserAt(r, at)

@@ -83,8 +83,8 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 		durable: o.Durable}
 	list := &personList{process: p.Process, listing: o.Listing}
 	account := &accountEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages, list: list,
-		durable:   o.Durable,
-		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}}, permission: o.Permission}
+		durable: o.Durable, permission: o.Permission,
+		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}}}
 	organization := &organizationEndpoint{own: own, site: p.site, pages: p.pages, keepCache: o.KeepCache}
 	handOff := &handOffEndpoint{signIn: signIn, own: own, orgs: o.Orgs}
 	p.handOffs = &handOffs{signIns: signIns, admission: o.Admission, once: o.Once, signOut: *signOut,

@@ -18,8 +18,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base32"
 	"errors"
 	"fmt"
 	"net/http"
@@ -27,7 +25,6 @@ import (
 	"net/url"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/admission"
@@ -185,7 +182,7 @@ func New(process *Process, o Options) (*Proxy, error) {
 
 // ServeHTTP answers one request, and writes one event about it.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ev := &event{start: p.now(), requestID: newRequestID(), route: observe.RouteNone}
+	ev := &event{start: p.now(), requestID: observe.NewRequestID(), route: observe.RouteNone}
 	c := relay.NewClient(w, r, ev.requestID, p.draining.Load())
 	p.metrics.inFlight.Inc()
 	defer p.metrics.inFlight.Dec()
@@ -280,8 +277,9 @@ func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 	if err != nil {
 		return err
 	}
-	if who := answer.Principal; who != nil && who.Session != nil {
-		here := ev.facts.Target()
+	here := "" // the address of a page that is opened with a session
+	if who := answer.Principal; who != nil && who.Session != nil && opensPage(r) {
+		here = ev.facts.Target()
 		if provider, due := p.signIns.reauthDue(r, ev, who.Session, here); due {
 			w.AnswerWithoutBody(r)
 			return p.signIns.leaveForReauth(w, r, ev, provider, who.Session, here)
@@ -291,8 +289,7 @@ func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 	at := p.siteOf(ev)
 	switch verdict.Outcome {
 	case authz.Forward:
-		if who := answer.Principal; at.public != nil && who != nil &&
-			p.handOffs.due(r, ev, at, who.Session, ev.facts.Target()) {
+		if who := answer.Principal; at.public != nil && here != "" && p.handOffs.due(r, ev, at, who.Session, here) {
 			w.AnswerWithoutBody(r)
 			return p.handOffs.again(w, r, at, who.Session, at.returnHere(ev, r))
 		}
@@ -354,11 +351,4 @@ func (p *Proxy) noRoute(ev *event, err error) error {
 				"If you run this site, see public_url and the hosts of its routes."}
 	}
 	return &failure{Status: http.StatusNotFound, Cause: err}
-}
-
-// newRequestID is 80 random bits that people can read to each other.
-func newRequestID() string {
-	var b [10]byte
-	rand.Read(b[:])
-	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
 }

@@ -35,16 +35,18 @@ type Reauthenticator interface {
 // nothing that sends a form. A provider that may not answer would keep the person, so
 // nobody is sent there without a sign of life. The browser comes back to returnTo.
 func (b *signIns) reauthDue(r *http.Request, ev *event, s *session.Session, returnTo string) (Provider, bool) {
-	if ev.facts.Host != b.site.host || b.site.returnTo(returnTo) != returnTo {
+	if ev.facts.Host != b.site.host {
 		return Provider{}, false
 	}
-	return b.asksAgain(r, ev, s, returnTo)
+	return b.asksAgain(r, ev, b.site, s, returnTo)
 }
 
-// asksAgain is reauthDue on any host, for a page that the browser can come back to.
-func (b *signIns) asksAgain(r *http.Request, ev *event, s *session.Session, returnTo string) (Provider, bool) {
-	if r.Method != http.MethodGet || ev.dotted || len(returnTo) > session.MaxReturnTo ||
-		admission.KindOf(r) != admission.Navigation || admission.InFrame(r) {
+// asksAgain is reauthDue on any host, which is at. What is looked at first is what says
+// no most often.
+func (b *signIns) asksAgain(
+	r *http.Request, ev *event, at *site, s *session.Session, returnTo string,
+) (Provider, bool) {
+	if !opensPage(r) || ev.dotted || len(returnTo) > session.MaxReturnTo || admission.InFrame(r) {
 		return Provider{}, false
 	}
 	provider, _ := b.providers.find(s.Identity.Provider)
@@ -56,7 +58,13 @@ func (b *signIns) asksAgain(r *http.Request, ev *event, s *session.Session, retu
 	if after <= 0 || !b.sessions.Due(s, after) {
 		return Provider{}, false
 	}
-	return provider, discovered(provider) && asked.Answering(r.Context())
+	return provider, at.returnTo(returnTo) == returnTo && discovered(provider) && asked.Answering(r.Context())
+}
+
+// opensPage reports whether a request is for a page that a browser opens: it can be sent
+// elsewhere first, and come back.
+func opensPage(r *http.Request) bool {
+	return r.Method == http.MethodGet && admission.KindOf(r) == admission.Navigation
 }
 
 // leaveForReauth sends the browser to the provider. That it was sent is in its cookie

@@ -133,8 +133,8 @@ func (e *endSessionEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *e
 	}
 	found, err := e.list.find(r.Context(), &s, sid)
 	if err != nil {
-		return e.unavailable(err, "The session was not ended", "The list of your sessions cannot be read at the "+
-			"moment.",
+		return e.unavailable(err, "The session was not ended",
+			"The list of your sessions cannot be read at the moment.",
 			"Try again in a minute. If it cannot wait, choose “Sign out everywhere” on your account page, "+
 				"and tell the people who run this site.")
 	}
@@ -155,9 +155,8 @@ func (e *endSessionEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *e
 // unavailable is the answer where the list or the store was away.
 func (e *endSessionEndpoint) unavailable(cause error, title, sentence, advice string) error {
 	return &failure{Status: http.StatusServiceUnavailable, RetryAfter: 5, Cause: cause, Title: title,
-		Sentence: sentence,
-		Advice:   advice, Page: &pages.Page{Template: "message", Data: pages.Message{Title: title, Sentence: sentence,
-			Advice: advice, ActionURL: e.site.path("account"), ActionText: "Your account"}}}
+		Sentence: sentence, Advice: advice, Page: &pages.Page{Template: "message", Data: pages.Message{Title: title,
+			Sentence: sentence, Advice: advice, ActionURL: e.site.path("account"), ActionText: "Your account"}}}
 }
 
 // readForm reads what a form of ours sends, in either encoding that scripts and browsers

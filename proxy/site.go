@@ -183,8 +183,7 @@ func (s *site) framers(r *http.Request) []string {
 // tryAgain gives a failure a page with a button that begins a sign-in.
 func (s *site) tryAgain(f *failure, returnTo string) *failure {
 	f.Page = &pages.Page{Template: "message", Data: pages.Message{Title: f.Title, Sentence: f.Sentence,
-		Advice:    f.Advice,
-		ActionURL: s.login(returnTo), ActionText: "Try again"}}
+		Advice: f.Advice, ActionURL: s.login(returnTo), ActionText: "Try again"}}
 	return f
 }
 

@@ -10,7 +10,7 @@ import (
 
 // A cookie for a domain is one for all hosts of it and for no other host, and says so to
 // the browser. The flow cookie stays that of one host.
-func TestACookieForADomainIsGoodOnItsHostsOnly(t *testing.T) {
+func TestP09_ACookieForADomainIsGoodOnItsHostsOnly(t *testing.T) {
 	c := newClock()
 	m := newManager(t, c, func(o *Options) { o.Secure, o.Domain = true, "example.com" })
 	w := httptest.NewRecorder()

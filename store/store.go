@@ -224,7 +224,7 @@ func (s *Store) WriteEndings(ctx context.Context) {
 	if waiting == 0 {
 		return
 	}
-	s.o.Log.Warn("to stop waits for the store, which does not know yet of all sign-outs here", "count", waiting)
+	s.o.Log.Warn("stopping waits for the store, which does not know yet of all sign-outs here", "count", waiting)
 	s.wake()
 	for len(s.unwritten()) > 0 && wait(ctx, look, nil) {
 	}

@@ -406,7 +406,7 @@ func TestP10_AStopWaitsForTheStoreAndSaysWhatIsLost(t *testing.T) {
 			testenv.Check(t, stopping.process.Process.Signal(syscall.SIGTERM))
 			testenv.Eventually(t, "it says that it waits", func() bool {
 				text, _ := os.ReadFile(stopping.output)
-				return bytes.Contains(text, []byte("to stop waits for the store"))
+				return bytes.Contains(text, []byte("stopping waits for the store"))
 			})
 			if back {
 				wire.Set(storetest.Passing)

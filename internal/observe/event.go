@@ -9,6 +9,9 @@ package observe
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"strings"
 	"time"
 )
 
@@ -68,4 +71,11 @@ type Event struct {
 // not keep the Event.
 type Observer interface {
 	Observe(context.Context, *Event)
+}
+
+// NewRequestID is 80 random bits that people can read to each other.
+func NewRequestID() string {
+	var b [10]byte
+	rand.Read(b[:])
+	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
 }

@@ -48,8 +48,7 @@ func (a *apps) upstreams(
 			u.Header, u.Idle = time.Minute, time.Minute
 		}
 		to := proxy.Upstream{Scheme: "http", Addr: "app", Transport: instead, Host: u.Host, Header: u.Header,
-			Idle:    u.Idle,
-			MaxBody: r.MaxBody, NoVia: r.NoVia}
+			Idle: u.Idle, MaxBody: r.MaxBody, NoVia: r.NoVia}
 		for _, name := range r.SiteHeaders {
 			to.SiteHeaders = append(to.SiteHeaders, http.CanonicalHeaderKey(name))
 		}

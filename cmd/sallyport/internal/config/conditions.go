@@ -163,13 +163,9 @@ func corsHeader() yamltable.Shape[string] {
 			case v == "*":
 				return "", yamltable.Slip{Complaint: fmt.Errorf("must be %s", want),
 					Why: "; name each header, so that none is sent that nobody thought of"}
-			case !slices.ContainsFunc([]byte(v), func(c byte) bool { return !isToken(c) }):
+			case identity.IsToken(v):
 				return v, nil
 			}
 			return "", fmt.Errorf("must be %s", want)
 		})
-}
-
-func isToken(c byte) bool {
-	return 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+.^_`|~-", c) >= 0
 }

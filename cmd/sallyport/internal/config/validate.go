@@ -397,9 +397,8 @@ func (p Provider) Options() login.Options {
 		ClientID: p.ClientID, ClientSecret: p.secret(), ClientAuth: p.ClientAuth,
 		ClientAssertion: reader(p.ClientAssertion), ClientKey: known(p.ClientKey), ClientKeyID: p.ClientKeyID,
 		Scopes: p.Scopes, Claims: login.ClaimNames(p.Claims), IdentityFrom: p.IdentityFrom,
-		EmailDomains:     p.EmailDomains,
-		TrustedAudiences: p.TrustedAudiences,
-		PublicKeys:       p.publicKeys(), Quirks: p.Quirks,
+		EmailDomains: p.EmailDomains, TrustedAudiences: p.TrustedAudiences,
+		PublicKeys: p.publicKeys(), Quirks: p.Quirks,
 		HostedDomains: p.HostedDomains, Tenant: p.Tenant, AllowedTenants: p.AllowedTenants,
 	}
 }

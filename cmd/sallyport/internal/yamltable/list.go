@@ -17,8 +17,7 @@ func List[T any](item Shape[T], lowest int) Shape[[]T] {
 	}
 	meant := func(n *yaml.Node) string { return listFor(item, n) }
 	return Shape[[]T]{Want: "a list", About: about, secret: item.secret, below: prefixed("[]", item.below),
-		meant:  meant,
-		Schema: s, Read: func(w *Walker, at Place, into *[]T) {
+		meant: meant, Schema: s, Read: func(w *Walker, at Place, into *[]T) {
 			if listed := listFor(item, at.Node); listed != "" {
 				w.Suggest(at, listed, "must be a list, not %s", describe(at.Node, false))
 				return

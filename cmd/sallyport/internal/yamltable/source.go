@@ -273,8 +273,7 @@ func (s *source) parts(n int) []span {
 	line := s.lines[n-1]
 	var parts []span
 	done := 0
-	at, _ := slices.BinarySearchFunc(s.scalars, n, func(node *yaml.Node,
-		n int) int {
+	at, _ := slices.BinarySearchFunc(s.scalars, n, func(node *yaml.Node, n int) int {
 		return cmp.Compare(node.Line, n)
 	})
 	for ; at < len(s.scalars) && s.scalars[at].Line == n; at++ {
@@ -421,9 +420,8 @@ func (s *source) hideRoughly(out map[int][]span, first, last int) {
 			s.hideLine(out, n)
 		case slices.Contains(s.plain, m[2]) && (!sounds.MatchString(m[2]) || url.MatchString(m[3])):
 		case !reference.MatchString(m[3]):
-			out[n] = append(out[n], span{utf8.RuneCountInString(line[:len(line)-len(m[3])]) + 1,
-				utf8.RuneCountInString(line) +
-					1})
+			begin := utf8.RuneCountInString(line[:len(line)-len(m[3])])
+			out[n] = append(out[n], span{begin + 1, utf8.RuneCountInString(line) + 1})
 		}
 	}
 }
