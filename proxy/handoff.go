@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/proxy/pages"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -231,7 +232,7 @@ func (e *handOffEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 	if e.own.sessions.Shared(want.Host) {
 		return e.back(w, ev, want, here, s, renew)
 	}
-	return e.grant(w, want, here, s, renew)
+	return e.grant(w, ev, want, here, s, renew)
 }
 
 // back sends the browser to a host that has the same cookie. If that host wanted to have
@@ -304,7 +305,7 @@ func (e *handOffEndpoint) letSignIn(w http.ResponseWriter, r *http.Request, ev *
 
 // grant sends the browser back with what its host wants.
 func (e *handOffEndpoint) grant(
-	w http.ResponseWriter, want session.Want, here string, s session.Session, renew bool,
+	w http.ResponseWriter, ev *event, want session.Want, here string, s session.Session, renew bool,
 ) error {
 	at := e.own.site
 	org := at.routes.OrgOf(want.Host)
@@ -315,6 +316,8 @@ func (e *handOffEndpoint) grant(
 	sealed, err := e.own.sessions.SealGrant(want, s, org)
 	switch {
 	case errors.Is(err, session.ErrNotTheirs):
+		ev.action = observe.HandOff
+		e.own.process.metrics.handOffs.WithLabelValues("not_theirs").Inc()
 		return e.notTheirs(want.Host, org, &s)
 	case err != nil:
 		return &failure{Status: http.StatusInternalServerError, Cause: err}
@@ -433,6 +436,8 @@ func (e *awayEndpoints) take(w http.ResponseWriter, r *http.Request, ev *event) 
 	if err == nil {
 		err = session.ConsumeGrant(r.Context(), e.once, g)
 	}
+	ev.action = observe.HandOff
+	e.process.metrics.handOffs.WithLabelValues(handOffResult(err)).Inc()
 	switch {
 	case err == nil:
 		return e.handedOver(w, r, ev, g)
@@ -442,6 +447,25 @@ func (e *awayEndpoints) take(w http.ResponseWriter, r *http.Request, ev *event) 
 		return e.notTaken(w, r, ev, g, err)
 	}
 	return &failure{Status: http.StatusServiceUnavailable, Cause: err, RetryAfter: 5}
+}
+
+// handOffResult is the metric's word for how a hand-off went.
+func handOffResult(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, session.ErrLate):
+		return "late"
+	case errors.Is(err, session.ErrConsumed):
+		return "used"
+	case errors.Is(err, session.ErrOtherBrowser), errors.Is(err, session.ErrNoFlow):
+		return "other_browser"
+	case errors.Is(err, session.ErrGrant):
+		return "forged"
+	case errors.Is(err, session.ErrEnded):
+		return "ended"
+	}
+	return "store"
 }
 
 func (e *awayEndpoints) handedOver(w http.ResponseWriter, r *http.Request, ev *event, g session.Grant) error {

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -678,6 +681,9 @@ func TestAHandOffWaitsForItsStore(t *testing.T) {
 		len(s.app.Requests()) != 0 {
 		t.Errorf("%s %v", way(page), page.Header)
 	}
+	if got := s.counted(t, "sallyport_handoffs_total", "result", "store"); got != 1 {
+		t.Errorf("counted %v", got)
+	}
 	if page := b.Open("http://" + appHost + "/deep"); page.Status != 200 {
 		t.Errorf("the public host needs no store for that: %s", way(page))
 	}
@@ -852,5 +858,65 @@ func TestAHandOffAsksTheProviderAgain(t *testing.T) {
 	if page.Status != 200 || page.URL.String() != "http://wiki.localhost/deep?q=1%2F2" ||
 		strings.Contains(fmt.Sprint(s.told(t)), "admins") {
 		t.Errorf("%s: told %v", way(page), s.told(t))
+	}
+}
+
+// How hand-offs went is counted, and the audit stream says who was given a session on
+// which host, and who tried in vain.
+func TestHandOffsAreCountedAndAudited(t *testing.T) {
+	t.Parallel()
+	s, b := tenants(t)
+	var stream bytes.Buffer
+	audit := observe.NewAudit(&stream, func(r observe.Record, err error) { t.Errorf("lost %v: %v", r, err) })
+	s.proxy.observers = append(s.proxy.observers, audit)
+	const acme = "acme.tenants.localhost"
+	want := map[string]float64{}
+	counts := func(result string) {
+		t.Helper()
+		want[result]++
+		for _, name := range []string{"ok", "late", "used", "other_browser", "forged", "ended", "not_theirs", "store"} {
+			if got := s.counted(t, "sallyport_handoffs_total", "result", name); got != want[name] {
+				t.Errorf("after %s: %s is counted %v times, want %v", result, name, got, want[name])
+			}
+		}
+	}
+	b.Open("http://" + acme + "/deep")
+	counts("ok")
+	b.Open("http://cedar.tenants.localhost/deep")
+	counts("not_theirs")
+	s.forget(b, acme)
+	used := s.grantFor(t, b, acme, "/x")
+	s.browser(t).Open(used)
+	counts("other_browser")
+	b.MaxHops = 0
+	b.Open(used + "A")
+	counts("forged")
+	b.Open(used)
+	counts("ok")
+	b.Open(used)
+	counts("used")
+	b.MaxHops = 10
+	s.forget(b, acme)
+	late := s.grantFor(t, b, acme, "/x")
+	b.MaxHops = 0
+	s.clock.Advance(30 * time.Second)
+	b.Open(late)
+	counts("late")
+	audit.Close(time.Second)
+	var got []string
+	for dec := json.NewDecoder(&stream); ; {
+		var r observe.Record
+		if dec.Decode(&r) != nil {
+			break
+		}
+		if r.Event == string(observe.HandOff) {
+			got = append(got, fmt.Sprintf("%s %s %d %t", r.Host, r.User, r.Status, r.Detail != ""))
+		}
+	}
+	const ines = "main:ines-1"
+	if wanted := []string{acme + " " + ines + " 303 false", appHost + " " + ines + " 403 true", acme + "  400 true",
+		acme + "  400 true", acme + " " + ines + " 303 false", acme + " " + ines + " 303 false",
+		acme + "  302 false"}; !slices.Equal(got, wanted) {
+		t.Errorf("audited %q\nwant    %q", got, wanted)
 	}
 }

@@ -97,6 +97,7 @@ type metrics struct {
 	decisions *prometheus.CounterVec
 	logins    *prometheus.CounterVec
 	reauths   *prometheus.CounterVec
+	handOffs  *prometheus.CounterVec
 	failures  *prometheus.CounterVec
 	retries   *prometheus.CounterVec
 	tunnelled *prometheus.HistogramVec
@@ -124,6 +125,9 @@ func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
 		reauths: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_reauths_total",
 			Help: "Times that a provider was asked again who somebody is, by result: same, changed, interaction, " +
 				"denied, other_person or failed."}, []string{"provider", "result"}),
+		handOffs: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_handoffs_total",
+			Help: "Sessions that another host than that of public_url was to be given, by result: ok, late, used, " +
+				"other_browser, forged, ended, not_theirs or store."}, []string{"result"}),
 		failures: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_upstream_failures_total",
 			Help: "Requests that an app did not answer, by route and kind: unreachable, timeout or protocol."},
 			[]string{"route", "kind"}),

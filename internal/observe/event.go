@@ -34,6 +34,7 @@ const (
 	SignInFailed Action = "sign_in_failed" // a sign-in came back from a provider and failed
 	SignOut      Action = "sign_out"       // somebody signed out
 	Reauth       Action = "reauth"         // the provider was asked again who somebody is
+	HandOff      Action = "hand_off"       // another host asked to be given a session, or was shown what gives it one
 	SwitchOrg    Action = "switch_org"     // somebody made another organization the active one
 
 	SessionsEnded Action = "sessions_ended" // others than the browser's own: by the person, or by a provider
