@@ -34,9 +34,6 @@ const (
 	maxWant        = MaxDetail
 	maxGrant       = 3750                          // 5,000 bytes in an address
 	handoffHead    = 3 + 8 + saltBytes + bindBytes // version, flags, restarts, until, salt, binding
-	// boundGeneration is that of a session whose organization the name of its host
-	// says: to switch to another one ends the sessions of lower generations.
-	boundGeneration = math.MaxUint32
 )
 
 const (
@@ -155,7 +152,8 @@ func (m *Manager) SealGrant(want Want, s Session, org string) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(b), nil
 }
 
-// inOrg is s with org as the active organization, for good: no switch ends it.
+// inOrg is s with org as the active organization, for good: no choice of another one ends
+// it, but another word of the provider about the person does.
 func (m *Manager) inOrg(s Session, org string) (Session, bool) {
 	if s.Identity.Org.ID != org {
 		who, ok := s.Identity.WithOrg(org)
@@ -164,7 +162,7 @@ func (m *Manager) inOrg(s Session, org string) (Session, bool) {
 		}
 		s.Identity, s.kept = m.Keep(who), m.kept
 	}
-	s.generation = boundGeneration
+	s.generation |= boundGeneration
 	return s, true
 }
 
@@ -240,7 +238,7 @@ func (m *Manager) HandOverDue(s *Session) bool { return m.now().Sub(s.Handed) >=
 // SignInEnded reports whether the whole sign-in of s was ended early, on all hosts, and
 // not only sessions before a switch.
 func (m *Manager) SignInEnded(s Session) bool {
-	s.generation = boundGeneration
+	s.generation = math.MaxUint32
 	return m.HasEnded(&s)
 }
 

@@ -46,7 +46,7 @@ func (m *Manager) Confirm(ctx context.Context, w http.ResponseWriter, host strin
 	id = m.Keep(id)
 	s.Checked = m.seenNow(&s)
 	if !sameFacts(s.Identity, id) {
-		next, err = m.Switch(ctx, w, host, s, id)
+		next, err = m.replace(ctx, w, host, s, id, nextFacts(s.generation))
 		return next, true, err
 	}
 	if m.HasEnded(&s) {

@@ -107,3 +107,67 @@ func TestP11_AConfirmedSessionLastsNoLonger(t *testing.T) {
 		t.Errorf("an ended session that is confirmed: %v", err)
 	}
 }
+
+// On the host of an organization a session ends with what the provider no longer says of
+// the person, as on all hosts, and not because another organization was chosen elsewhere.
+func TestP11_WhatTheProviderSaysReachesTheHostsOfOrganizations(t *testing.T) {
+	t.Parallel()
+	m := newManager(t, newClock())
+	acme, birch := identity.Org{ID: "acme"}, identity.Org{ID: "birch"}
+	s := m.Start(identity.Identity{Provider: "p", Subject: "s", Groups: []string{"a"}, Org: acme,
+		Orgs: []identity.Org{acme, birch}})
+	bound, ok := m.inOrg(s, "birch")
+	if !ok {
+		t.Fatal("not theirs")
+	}
+	for range 3 { // switches, one after the other
+		next, err := m.Switch(t.Context(), httptest.NewRecorder(), "a.example", s, s.Identity)
+		if err != nil || !m.HasEnded(&s) || m.HasEnded(&next) || m.HasEnded(&bound) {
+			t.Fatalf("a switch: %v; ended: the old one %t, the new one %t, that of the organization's host %t", err,
+				m.HasEnded(&s), m.HasEnded(&next), m.HasEnded(&bound))
+		}
+		s = next
+	}
+	fewer := s.Identity
+	fewer.Groups = nil
+	next, changed, err := m.Confirm(t.Context(), httptest.NewRecorder(), "a.example", s, fewer)
+	if err != nil || !changed || m.HasEnded(&next) || !m.HasEnded(&s) {
+		t.Errorf("%+v, %v, %v", next, changed, err)
+	}
+	if !m.HasEnded(&bound) || m.SignInEnded(bound) {
+		t.Errorf("of the organization's host: ended %t, and the whole sign-in %t", m.HasEnded(&bound),
+			m.SignInEnded(bound))
+	}
+	again, _ := m.inOrg(next, "birch")
+	if m.HasEnded(&again) {
+		t.Error("what is handed over after that is over")
+	}
+	after, err := m.Switch(t.Context(), httptest.NewRecorder(), "a.example", next, next.Identity)
+	if err != nil || m.HasEnded(&after) || m.HasEnded(&again) {
+		t.Errorf("a switch after that: %v", err)
+	}
+	if err := m.EndSignIn(t.Context(), after); err != nil || !m.HasEnded(&again) {
+		t.Errorf("signed out: %v", err)
+	}
+}
+
+// A sign-in with more switches than are counted goes on; no session of before comes back.
+func TestGenerationsOnlyGrow(t *testing.T) {
+	t.Parallel()
+	for from, want := range map[uint32]uint64{0: 1, boundGeneration - 2: boundGeneration - 1,
+		boundGeneration - 1: choices, choices: choices + 1, 2*choices + boundGeneration - 1: 3 * choices,
+		1<<32 - 2: 1 << 32} {
+		if got := nextGeneration(from); got != want {
+			t.Errorf("after %d comes %d, want %d", from, got, want)
+		}
+		if got := nextFacts(from); got <= uint64(from|boundGeneration) || got%choices != 0 {
+			t.Errorf("a change after %d is %d", from, got)
+		}
+	}
+	m := newManager(t, newClock())
+	s := m.Start(identity.Identity{Provider: "p", Subject: "s"})
+	s.generation = 1<<32 - 2
+	if _, err := m.Switch(t.Context(), httptest.NewRecorder(), "a.example", s, s.Identity); err != ErrEnded {
+		t.Errorf("after the last one: %v", err)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -66,7 +67,7 @@ type Session struct {
 	// Set by Read and Start: when each timeout strikes.
 	Expires, IdleExpires time.Time
 
-	generation uint32    // of the sign-in's sessions, from 0
+	generation uint32    // of the sign-in's sessions, from 0: see nextGeneration
 	end        time.Time // of the sign-in, sealed when it began: a longer timeout is for new ones
 	kept       keptDigest
 	key        keyID // of the key that sealed the cookie it was read from
@@ -480,8 +481,38 @@ func (m *Manager) EndSignIn(ctx context.Context, s Session) error {
 // session the first counts, and the others fail with ErrEnded.
 func (m *Manager) Switch(ctx context.Context, w http.ResponseWriter, host string,
 	s Session, id identity.Identity) (Session, error) {
+	return m.replace(ctx, w, host, s, id, nextGeneration(s.generation))
+}
+
+// A generation counts, in its lower half, the organizations that were chosen one after the
+// other, and in its upper half how often the provider said something else of the person.
+// The greatest of a lower half is that of sessions whose host says the organization: a
+// choice of another one does not end them, and what the provider says does.
+const (
+	choices         = 1 << 16
+	boundGeneration = choices - 1
+)
+
+// nextGeneration is that of the session for which another organization was chosen.
+func nextGeneration(g uint32) uint64 {
+	next := uint64(g) + 1
+	if next%choices == boundGeneration {
+		return nextFacts(g)
+	}
+	return next
+}
+
+// nextFacts is the generation of a session of whose person the provider says something else.
+func nextFacts(g uint32) uint64 { return (uint64(g)/choices + 1) * choices }
+
+// replace puts a session of a later generation in the place of s.
+func (m *Manager) replace(ctx context.Context, w http.ResponseWriter, host string,
+	s Session, id identity.Identity, generation uint64) (Session, error) {
+	if generation > math.MaxUint32 {
+		return s, ErrEnded
+	}
 	next := s
-	next.generation++
+	next.generation = uint32(generation)
 	next.ID = sessionID(s.Root, next.generation)
 	next.Identity, next.kept = m.Keep(id), m.kept
 	next.Seen = m.seenNow(&next)
@@ -493,7 +524,7 @@ func (m *Manager) Switch(ctx context.Context, w http.ResponseWriter, host string
 	if m.HasEnded(&s) {
 		return s, ErrEnded
 	}
-	first, err := m.ended.Supersede(ctx, m.cut(&s, uint64(s.generation)+1))
+	first, err := m.ended.Supersede(ctx, m.cut(&s, generation))
 	if err != nil {
 		return s, fmt.Errorf("switch session: %w", err)
 	}
