@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -858,6 +859,62 @@ func TestAHandOffAsksTheProviderAgain(t *testing.T) {
 	if page.Status != 200 || page.URL.String() != "http://wiki.localhost/deep?q=1%2F2" ||
 		strings.Contains(fmt.Sprint(s.told(t)), "admins") {
 		t.Errorf("%s: told %v", way(page), s.told(t))
+	}
+}
+
+// A group is lost at the provider, which is asked again while the person is at another
+// host. On the host of their organization, where no switch ends the session, it ends all
+// the same, with its copies and what is open; the next page there has what is left.
+func TestP11_ALostGroupReachesTheHostOfAnOrganizationAtOnce(t *testing.T) {
+	t.Parallel()
+	everybody := authz.Access{Authenticated: true}
+	app := serveApp(t, "http", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "" {
+			wsApp("", echo)(w, r)
+			return
+		}
+		_, _ = io.WriteString(w, "ok")
+	})
+	orgs, err := identity.NewOrganizations([]identity.Organization{{ID: "acme", OrgIDs: []string{"main:acme"}}})
+	testenv.Check(t, err)
+	s := newHosts(t, setup{SignIn: true, Reauth: asked, Orgs: orgs, App: app, Routes: append(hostRoutes(),
+		authz.Route{Name: "chat", Host: "{org}.tenants.localhost", Orgs: []string{"acme"}, Path: "/chat",
+			Access: everybody, WebSocket: authz.WebSocket{Allowed: true}},
+		authz.Route{Name: "admin", Host: "{org}.tenants.localhost", Orgs: []string{"acme"}, Path: "/admin",
+			Access: authz.Access{Rules: []authz.Rule{{Groups: []string{"admins"}}}}})})
+	b := s.browser(t)
+	const acme = "acme.tenants.localhost"
+	if page := b.SignIn(b.Open("http://"+acme+"/admin/a"), "jonas"); page.Status != 200 || page.URL.Host != acme {
+		t.Fatal(way(page))
+	}
+	s.due(t, b)
+	copied := cookiesAt(b, acme)
+	chat := s.wire(t)
+	chat.dial()
+	_, err = io.WriteString(chat.conn, handshake("/chat", acme, copied))
+	testenv.Check(t, err)
+	if res, err := http.ReadResponse(chat.in, nil); err != nil || res.StatusCode != 101 {
+		t.Fatalf("the WebSocket: %v, %v", res, err)
+	}
+	if a := s.get(t, "http://"+acme+"/admin/x", copied); a.status != 200 {
+		t.Fatalf("a fetch before: %d", a.status)
+	}
+
+	s.provider.Set(testenv.Fault{Endpoint: testenv.Token, Claims: testenv.With("groups", []string{"engineering"})})
+	silently(t, s, b.Open("http://"+appHost+"/deep"))
+	for _, path := range []string{"/admin/x", "/x"} {
+		if a := s.get(t, "http://"+acme+path, copied); a.status != 401 {
+			t.Errorf("a copy of the old cookie at %s: %d", path, a.status)
+		}
+	}
+	if got, _ := readWithin(t, chat.in, -1, soon); !strings.HasPrefix(got, "\x88") || !strings.Contains(got, "\x03\xf0") {
+		t.Errorf("the WebSocket says %q", got)
+	}
+	if page := b.Open("http://" + acme + "/admin/b"); page.Status != 403 || page.URL.Path != "/admin/b" {
+		t.Errorf("what the group opened: %s", way(page))
+	}
+	if got := way(b.Open("http://" + acme + "/x")); got != "200 "+acme+"/x" {
+		t.Errorf("what is left: %s", got)
 	}
 }
 
