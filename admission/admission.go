@@ -116,6 +116,15 @@ func (a *Admission) lookup(f authz.Facts) (*Route, error) {
 	return &a.routes[r.Place()], nil
 }
 
+// dated is f with the time at which it came, which is now if the front door does not
+// say.
+func (a *Admission) dated(f authz.Facts) authz.Facts {
+	if f.At.IsZero() {
+		f.At = a.now()
+	}
+	return f
+}
+
 // Request is what a front door knows of a request.
 type Request struct {
 	// Facts are those of the request. Client among them is for the front door to set, if
@@ -155,6 +164,7 @@ type Refusal struct {
 	Title, Public, Advice string
 	RetryAfter            int // seconds; 0: not said
 	Err                   error
+	StepUp                *authz.Route // as in authz.Verdict
 }
 
 func (r *Refusal) Error() string { return r.Err.Error() }
@@ -168,6 +178,7 @@ func (r *Refusal) Unwrap() error { return r.Err }
 // is authz.Forward, after SetHeaders. Where it is authz.Preflight, a front door that can
 // answer browsers itself does so with Route.CORS and 204, and another one refuses.
 func (a *Admission) Admit(ctx context.Context, r Request) (Answer, error) {
+	r.Facts = a.dated(r.Facts)
 	route, err := a.lookup(r.Facts)
 	if err != nil {
 		return refuse(Answer{}, noRoute(err))
@@ -211,7 +222,8 @@ func noRoute(err error) *Refusal {
 
 // refuse returns ans with the denying verdict that r stands for, and r as the error.
 func refuse(ans Answer, r *Refusal) (Answer, error) {
-	ans.Verdict = authz.Verdict{Outcome: authz.Deny, Reason: r.Reason, Detail: r.Error(), Public: r.Public}
+	ans.Verdict = authz.Verdict{Outcome: authz.Deny, Reason: r.Reason, Detail: r.Error(), Public: r.Public,
+		StepUp: r.StepUp}
 	return ans, r
 }
 

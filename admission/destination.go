@@ -108,7 +108,12 @@ func (a *Admission) decideDestination(
 		return refuseDestination(http.StatusForbidden, authz.ReasonDestination, fmt.Errorf("%s: %w", to.Path, err),
 			"You may not put anything there.", "Choose another place.")
 	}
-	if v := authz.Decide(to, route.Route, there.identity()); v.Outcome != authz.Forward {
+	v := authz.Decide(to, route.Route, there.identity())
+	if v.StepUp != nil {
+		return &Refusal{Status: http.StatusUnauthorized, Reason: v.Reason, Public: v.Public, StepUp: v.StepUp,
+			Err: fmt.Errorf("destination: %s: %s", to.Path, v.Detail)}
+	}
+	if v.Outcome != authz.Forward {
 		return refuseDestination(http.StatusForbidden, authz.ReasonDestination, fmt.Errorf("%s: %s", to.Path, v.Detail),
 			"You may not put anything there. "+v.Public, "Choose another place.")
 	}

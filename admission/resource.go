@@ -2,9 +2,12 @@ package admission
 
 import (
 	"cmp"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/identity"
 )
 
 // ResourcePath is where a host says which access tokens a part of it takes; the path
@@ -35,6 +38,23 @@ func (r *Route) Resource(f authz.Facts) string {
 	return f.OwnOrigin() + strings.TrimSuffix(r.Path, "/")
 }
 
+// ChallengeStepUp is the WWW-Authenticate of an answer to somebody who has to prove
+// again who they are, as RFC 9470 §3 has it. It says what is asked by the route that
+// asks for it.
+func (r *Route) ChallengeStepUp(f authz.Facts, asked identity.Proof) string {
+	value := `Bearer error="insufficient_user_authentication", error_description="sign in again"`
+	if len(asked.ACR) > 0 {
+		value += `, acr_values="` + strings.Join(asked.ACR, " ") + `"`
+	}
+	if asked.MaxAge > 0 {
+		value += `, max_age="` + strconv.FormatInt(int64(asked.MaxAge/time.Second), 10) + `"`
+	}
+	if r.Tokens != nil {
+		value += ", " + r.metadataParameter(f)
+	}
+	return value
+}
+
 // Challenge is the WWW-Authenticate of an answer to a request whose access token is
 // not good for the route, for a reason that has a code, or that has none (RFC 6750
 // §3.1). It says where to read who issues such tokens (RFC 9728 §5.1).
@@ -43,6 +63,9 @@ func (r *Route) Challenge(f authz.Facts, code string) string {
 	if code != "" {
 		parameter = `error="` + code + `"`
 	}
-	return `Bearer ` + parameter + `, resource_metadata="` +
-		f.OwnOrigin() + ResourcePath + strings.TrimSuffix(r.Path, "/") + `"`
+	return `Bearer ` + parameter + ", " + r.metadataParameter(f)
+}
+
+func (r *Route) metadataParameter(f authz.Facts) string {
+	return `resource_metadata="` + f.OwnOrigin() + ResourcePath + strings.TrimSuffix(r.Path, "/") + `"`
 }

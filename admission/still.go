@@ -9,7 +9,8 @@ import (
 // StillAdmits returns why a would not let in a request that another configuration has
 // let in for who (nil: nobody): its route is gone, the rules say no, or the session or
 // token counts no more. Streams and tunnels are asked about when the configuration has
-// changed. The access token itself is not there to be verified again.
+// changed. The access token itself is not there to be verified again. How recently
+// somebody must have proved who they are is counted from when the request came.
 func (a *Admission) StillAdmits(f authz.Facts, who *Principal) error {
 	route, err := a.lookup(f)
 	if err != nil {
@@ -20,7 +21,7 @@ func (a *Admission) StillAdmits(f authz.Facts, who *Principal) error {
 			return err
 		}
 	}
-	if v := authz.Decide(f, route.Route, who.identity()); v.Outcome != authz.Forward {
+	if v := authz.Decide(a.dated(f), route.Route, who.identity()); v.Outcome != authz.Forward {
 		return fmt.Errorf("%w: %s", ErrRulesChanged, v.Reason)
 	}
 	return nil

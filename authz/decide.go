@@ -8,7 +8,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/identity"
 )
 
-// Outcome is what a front door does with a request.
+// Outcome is what a front door does with a request. Login with ReasonStepUp is for
+// somebody who is signed in.
 type Outcome int
 
 // The zero Outcome denies: a verdict nobody filled in lets nothing through.
@@ -63,6 +64,8 @@ const (
 	ReasonBearerUnavailable Reason = "bearer_unavailable" // nobody can tell: the provider does not give its keys
 
 	ReasonUnverifiable Reason = "sessions_unverifiable" // whether the session was ended elsewhere is not known
+
+	ReasonStepUp Reason = "step_up" // theirs, once they prove again who they are: more recently, or by other means
 )
 
 // Verdict is an outcome with its grounds.
@@ -74,12 +77,30 @@ type Verdict struct {
 	Detail string
 	// Public is one sentence for the person, without the names of others.
 	Public string
+	// StepUp is the route whose Proof is asked for; nil with any other reason than
+	// ReasonStepUp.
+	StepUp *Route
 }
 
 // Decide is the verdict on a request for route r by somebody; id is nil where
 // nobody is signed in: what proves who it is (a session, an access token)
 // was checked before. It is pure: front doors and `explain` get the same answer.
 func Decide(f Facts, r *Route, id *identity.Identity) Verdict {
+	v := decideWithoutProof(f, r, id)
+	if v.Outcome != Forward || v.Reason == ReasonPublic {
+		return v
+	}
+	if err := r.Proof.Check(id.AuthTime, id.ACR, f.At); err != nil {
+		return Verdict{Outcome: Login, Reason: ReasonStepUp, StepUp: r,
+			Detail: fmt.Sprintf("route %s: %s has to sign in again: %v", r.Name, id.ID(), err),
+			Public: "You need to sign in again for this."}
+	}
+	return v
+}
+
+// decideWithoutProof does not ask how they proved who they are. Nobody whom the rules
+// refuse is asked to prove anything.
+func decideWithoutProof(f Facts, r *Route, id *identity.Identity) Verdict {
 	v := decideAccess(f, r, id)
 	if v.Outcome == Forward && f.WebSocket {
 		if refused, ok := refuseWebSocket(f, r); ok {
@@ -117,7 +138,7 @@ func SwitchTo(f Facts, r *Route, id *identity.Identity) (orgs []identity.Org) {
 		return nil
 	}
 	for _, org := range id.Orgs {
-		if other, _ := id.WithOrg(org.ID); Decide(f, r, &other).Outcome == Forward {
+		if other, _ := id.WithOrg(org.ID); decideWithoutProof(f, r, &other).Outcome == Forward {
 			orgs = append(orgs, org)
 		}
 	}

@@ -30,6 +30,7 @@ func (f Facts) Destination(value string) (Facts, error) {
 		}
 	}
 	d, err := NewFacts(f.Method, scheme, host, value)
+	d.At = f.At
 	switch {
 	case err != nil:
 		return Facts{}, err
@@ -60,7 +61,7 @@ func (t *Table) CarriedAlong(f Facts, r *Route, sameApp func(*Route) bool) *Rout
 		}
 	}
 	found = slices.DeleteFunc(found, func(other *Route) bool {
-		return other == nil || other == r || !sameApp(other) || reflect.DeepEqual(other.Access, r.Access)
+		return other == nil || other == r || !sameApp(other) || other.admitsAs(r)
 	})
 	if len(found) == 0 {
 		return nil
@@ -74,5 +75,10 @@ func (r *Route) Below(other *Route) bool {
 	top, path := lenientPath(r.Path), lenientPath(other.Path)
 	isBelow := top == "/" || path == top || strings.HasPrefix(path, top+"/")
 	return r != other && !r.Exact && r.Host == other.Host && isBelow &&
-		(!other.Access.Public || !other.Access.PublicIf.none()) && !reflect.DeepEqual(other.Access, r.Access)
+		(!other.Access.Public || !other.Access.PublicIf.none()) && !other.admitsAs(r)
+}
+
+// admitsAs reports whether r and other ask the same.
+func (r *Route) admitsAs(other *Route) bool {
+	return reflect.DeepEqual(r.Access, other.Access) && reflect.DeepEqual(r.Proof, other.Proof)
 }

@@ -11,6 +11,7 @@ package authz
 import (
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // Facts are all that a verdict may depend on besides the session. Query and
@@ -36,6 +37,9 @@ type Facts struct {
 	// Client is the address that the request comes from, as far as a front door knows
 	// it. The zero Addr is not known, and fulfils no condition.
 	Client netip.Addr
+	// At is when the request came. What a route asks to be recent is counted from
+	// there, so a stream is not over because it has become old.
+	At time.Time
 }
 
 // Target is the path and query, as a browser has them.

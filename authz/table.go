@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/sallyport-proxy/sallyport/identity"
 )
 
 // Route is a part of a site and who may have it.
@@ -25,6 +27,9 @@ type Route struct {
 
 	Access    Access
 	WebSocket WebSocket
+	// Proof is how recently, and by which means, whom Access admits must have proved
+	// who they are.
+	Proof identity.Proof
 
 	place int
 }
@@ -172,6 +177,16 @@ func (t *Table) Routes() []*Route {
 		out[i] = &t.routes[i]
 	}
 	return out
+}
+
+// Named returns the route of a name, nil if there is none.
+func (t *Table) Named(name string) *Route {
+	for i := range t.routes {
+		if t.routes[i].Name == name {
+			return &t.routes[i]
+		}
+	}
+	return nil
 }
 
 // Serves reports whether any route is for host.

@@ -17,7 +17,7 @@ type Handshake struct {
 type AuthParams struct {
 	Prompt    string        // OIDC Core §3.1.2.1: "", "none", "login", "select_account"
 	LoginHint string        // an address or name to prefill
-	ACR       string        // the acr_values wanted; checked in the answer
+	ACR       string        // the acr_values wanted, blanks between; checked in the answer
 	MaxAge    time.Duration // 0: as old as the provider likes; checked in the answer
 }
 

@@ -39,6 +39,9 @@ func (e *callbackEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *eve
 	if flowErr == nil && flow.Purpose == purposeReauth {
 		return e.reauthenticated(w, r, ev, q, trip, s, err)
 	}
+	if flowErr == nil && flow.Purpose == purposeStepUp {
+		return e.steppedUp(w, r, ev, q, trip, s, err)
+	}
 	if flowErr == nil && !signIn(flow) { // begun for something else than a sign-in
 		e.process.redeemed.spend(trip)
 		return e.startAgainPage(flow, errPurpose)
@@ -154,6 +157,10 @@ func (e *callbackEndpoint) redemption(
 			return nil, err
 		}
 	}
+	var asked identity.Proof // and checked in the answer
+	if trip.Purpose == purposeStepUp {
+		asked = e.proofOf(trip.Flow)
+	}
 	detached, began := context.WithoutCancel(r.Context()), e.sessions.Beginning()
 	return func(stopped context.Context) (result redeemed, err error) {
 		defer release()
@@ -166,7 +173,7 @@ func (e *callbackEndpoint) redemption(
 					Cause: fmt.Errorf("panic: %v\n%s", v, debug.Stack())}
 			}
 		}()
-		who, err := provider.Login.Redeem(ctx, q, trip.Handshake, identity.AuthParams{})
+		who, err := provider.Login.Redeem(ctx, q, trip.Handshake, authParams(asked, "", ""))
 		return redeemed{who, began}, err
 	}, nil
 }

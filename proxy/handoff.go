@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/admission"
+	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/proxy/pages"
@@ -156,14 +157,18 @@ func (s *site) wantIn(path string) ([]byte, bool) {
 		return nil, false
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(sealed)
-	return raw, err == nil && len(raw) > 0 && len(raw) <= session.MaxDetail
+	return raw, err == nil && len(raw) > 0 && len(raw) <= session.MaxWant
 }
 
 // packed is f with a hand-off in its detail: as an address to return to it may be too
 // long. returnOf unpacks it.
 func (s *site) packed(f session.Flow) session.Flow {
-	if raw, ok := s.wantIn(f.ReturnTo); ok && signIn(f) {
+	raw, ok := s.wantIn(f.ReturnTo)
+	switch {
+	case ok && signIn(f):
 		f.ReturnTo, f.Detail = "/", string(raw)
+	case ok && f.Purpose == purposeStepUp:
+		f.ReturnTo, f.Detail = "/", f.Detail+string(raw)
 	}
 	return f
 }
@@ -226,6 +231,10 @@ func (e *handOffEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 	if err != nil {
 		return e.letSignIn(w, r, ev, want, here, q, err)
 	}
+	if route := e.signIn.unproven(&s, q.Get("step_up"), here); route != nil { // it comes back here
+		return e.stepUp(w, r, ev, s, renew, route, here)
+	}
+	e.signIn.process.stepUps.sessionKept(e.own.sessions.BrowserID(r))
 	if provider, due := e.signIn.reauthDue(r, ev, &s, ev.facts.Target()); due { // it comes back here
 		return e.signIn.leaveForReauth(w, r, ev, provider, &s, ev.facts.Target())
 	}
@@ -284,6 +293,18 @@ func (e *handOffEndpoint) session(r *http.Request, ev *event, want session.Want)
 	ev.sessionErr = nil
 	ev.identify(&kept.Identity)
 	return kept, true, nil
+}
+
+// stepUp has somebody step up for a route of another host. The session counts when they
+// come back, also if it had idled out here while it was in use there.
+func (e *handOffEndpoint) stepUp(w http.ResponseWriter, r *http.Request, ev *event, s session.Session, renew bool,
+	route *authz.Route, here string) error {
+	if renew {
+		if err := e.own.sessions.Write(w, e.own.site.host, s); err != nil {
+			return &failure{Status: http.StatusInternalServerError, Cause: err}
+		}
+	}
+	return e.signIn.stepUp(w, r, ev, s, route, here)
 }
 
 // letSignIn begins a sign-in that comes back here, in a window.
@@ -382,6 +403,8 @@ func (e *awayEndpoints) login(w http.ResponseWriter, r *http.Request, ev *event)
 	case err == nil && q.Get("switch") == switchValue(&s): // CVE-2026-34454, as at the public host
 		e.own.signOut(w, r, ev, s)
 		want.Switch = true
+	case err == nil && e.unprovenHere(&s, q.Get("step_up")):
+		want.Root, want.Seen = s.Root, s.Seen
 	case err == nil:
 		redirect(w, http.StatusSeeOther, e.site.origin+want.ReturnTo)
 		return nil
@@ -394,15 +417,22 @@ func (e *awayEndpoints) login(w http.ResponseWriter, r *http.Request, ev *event)
 	})
 }
 
-// chosen are the parameters with which an app chooses a provider.
+// chosen are the parameters with which an app chooses a provider, and the route for
+// which somebody has to step up.
 func chosen(q url.Values) string {
 	all := ""
-	for _, name := range [...]string{"provider", "login_hint"} {
+	for _, name := range [...]string{"provider", "login_hint", "step_up"} {
 		if q.Get(name) != "" {
 			all += "&" + name + "=" + url.QueryEscape(q.Get(name))
 		}
 	}
 	return all
+}
+
+// unprovenHere reports whether the session of this host has to step up for a route. The
+// public host's may have done so already.
+func (e *awayEndpoints) unprovenHere(s *session.Session, route string) bool {
+	return e.signIns.unproven(s, route, "") != nil
 }
 
 // account is at the public host.

@@ -98,6 +98,7 @@ type metrics struct {
 	logins    *prometheus.CounterVec
 	reauths   *prometheus.CounterVec
 	handOffs  *prometheus.CounterVec
+	stepUps   *prometheus.CounterVec
 	failures  *prometheus.CounterVec
 	retries   *prometheus.CounterVec
 	tunnelled *prometheus.HistogramVec
@@ -128,6 +129,9 @@ func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
 		handOffs: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_handoffs_total",
 			Help: "Sessions that another host than that of public_url was to be given, by result: ok, late, used, " +
 				"other_browser, forged, ended, not_theirs or store."}, []string{"result"}),
+		stepUps: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_step_ups_total",
+			Help: "Times that somebody came back from a provider who had to prove again who they are for a route, by " +
+				"result: met, unmet, denied, other_person or failed."}, []string{"provider", "result"}),
 		failures: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_upstream_failures_total",
 			Help: "Requests that an app did not answer, by route and kind: unreachable, timeout or protocol."},
 			[]string{"route", "kind"}),

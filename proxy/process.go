@@ -32,6 +32,7 @@ type Process struct {
 	redeemed  *redemptions
 	loops     *loops // of sign-ins
 	handOffs  *loops // likewise, by browser and host
+	stepUps   *loops // likewise
 	observers []observe.Observer
 	log       *slog.Logger
 	metrics   *metrics
@@ -53,7 +54,7 @@ func NewProcess(o ProcessOptions) *Process {
 		p.log = slog.New(slog.DiscardHandler)
 	}
 	p.metrics = newMetrics(o.Registerer, p.relay.OpenTunnels)
-	p.loops, p.handOffs = newLoops(p.now), newLoops(p.now)
+	p.loops, p.handOffs, p.stepUps = newLoops(p.now), newLoops(p.now), newLoops(p.now)
 	p.redeemed = newRedemptions(p.now)
 	return p
 }

@@ -31,6 +31,12 @@ type CallbackErrorReader interface {
 	CallbackError(code, description string) error
 }
 
+// AuthTimeAdviser is a LoginProvider that knows what has to be set there, so that it
+// tells when people proved who they are.
+type AuthTimeAdviser interface {
+	AuthTimeAdvice() string
+}
+
 // LogoutProvider is a LoginProvider at which people can sign out too (OpenID
 // Connect RP-Initiated Logout 1.0): the browser goes to address with form as its
 // query, or posts form there if post is set. An empty address means that the

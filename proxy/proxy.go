@@ -240,7 +240,7 @@ func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
 		_ = errors.As(err, &f) // err may be a failure with words of its own
 		return f
 	}
-	facts.Client = at.addr
+	facts.Client, facts.At = at.addr, ev.start
 	admission.NoteWebSocket(&facts, r)
 	ev.facts, ev.dotted = facts, dotted(at.host)
 	if path, ok := p.admission.OwnPath(facts); ok {
@@ -277,6 +277,14 @@ func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 	if err != nil {
 		return err
 	}
+	at := p.siteOf(ev)
+	if answer.Verdict.StepUp != nil {
+		w.AnswerWithoutBody(r)
+		return at.askToStepUp(w, r, ev, &answer)
+	}
+	if answer.Route.Proof.Asks() && answer.Verdict.Outcome == authz.Forward {
+		p.stepUps.sessionKept(p.sessions.BrowserID(r))
+	}
 	here := "" // the address of a page that is opened with a session
 	if who := answer.Principal; who != nil && who.Session != nil && opensPage(r) {
 		here = ev.facts.Target()
@@ -286,7 +294,6 @@ func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 		}
 	}
 	verdict := &answer.Verdict
-	at := p.siteOf(ev)
 	switch verdict.Outcome {
 	case authz.Forward:
 		if who := answer.Principal; at.public != nil && here != "" && p.handOffs.due(r, ev, at, who.Session, here) {
@@ -322,6 +329,9 @@ func (p *Proxy) refused(w *relay.Client, r *http.Request, ev *event, a *admissio
 	switch refusal.Reason {
 	case authz.ReasonNoRoute:
 		return p.noRoute(ev, refusal.Err)
+	case authz.ReasonStepUp:
+		w.AnswerWithoutBody(r)
+		return p.siteOf(ev).askToStepUp(w, r, ev, a)
 	case authz.ReasonBearerInvalid:
 		return p.unauthorizedBearer(w, r, ev, a.Route, refusal.Err)
 	}

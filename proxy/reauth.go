@@ -122,7 +122,12 @@ func (e *callbackEndpoint) reauthenticated(w http.ResponseWriter, r *http.Reques
 	case errors.Is(err, session.ErrConsumed):
 		return back()
 	case err == nil && who.ID() == s.Identity.ID():
-		return e.confirmed(w, r, ev, provider, s, withOrgOf(e.orgs.Fold(who), s.Identity), returnTo)
+		result, err := e.confirm(w, r, ev, s, withOrgOf(e.orgs.Fold(who), s.Identity), returnTo)
+		if result != "" {
+			e.countReauth(provider, result)
+			ev.action = observe.Reauth
+		}
+		return err
 	case err == nil:
 		e.countReauth(provider, "other_person")
 		return e.noLonger(w, r, ev, provider, s, trip, errors.New("somebody else is signed in there now"))
@@ -142,29 +147,26 @@ func (e *callbackEndpoint) reauthenticated(w http.ResponseWriter, r *http.Reques
 	return back()
 }
 
-// confirmed writes what the provider said into the session, and brings the person back to
-// where they were.
-func (e *callbackEndpoint) confirmed(w http.ResponseWriter, r *http.Request, ev *event, provider Provider,
-	s session.Session, who identity.Identity, returnTo string) error {
+// confirm writes what the provider said into the session, and brings the person back to
+// where they were. The result is same, changed, or "" where it was not written.
+func (e *callbackEndpoint) confirm(w http.ResponseWriter, r *http.Request, ev *event, s session.Session,
+	who identity.Identity, returnTo string) (result string, err error) {
 	next, changed, err := e.sessions.Confirm(r.Context(), w, e.site.host, s, who)
 	switch {
 	case errors.Is(err, session.ErrEnded): // a sign-out was quicker
 		redirect(w, http.StatusSeeOther, e.site.origin+returnTo)
-		return nil
+		return "", nil
 	case errors.Is(err, session.ErrStore):
-		return &failure{Status: http.StatusServiceUnavailable, Cause: err, RetryAfter: 5}
+		return "", &failure{Status: http.StatusServiceUnavailable, Cause: err, RetryAfter: 5}
 	case err != nil:
-		return &failure{Status: http.StatusInternalServerError, Cause: err}
+		return "", &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
-	result := "same"
-	if changed {
-		result = "changed"
-	}
-	e.countReauth(provider, result)
 	ev.identify(&next.Identity)
-	ev.action = observe.Reauth
 	redirect(w, http.StatusSeeOther, e.site.origin+e.site.afterSignIn(&next, returnTo))
-	return nil
+	if changed {
+		return "changed", nil
+	}
+	return "same", nil
 }
 
 // withOrgOf keeps the organization that somebody was here for, as long as it is theirs.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/proxy/pages"
@@ -38,12 +39,18 @@ func (b *signIns) redirectToProvider(
 	if err != nil {
 		return &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
-	location, err := provider.Login.AuthURL(ctx, h, identity.AuthParams{Prompt: prompt(f), LoginHint: hint})
+	location, err := provider.Login.AuthURL(ctx, h, authParams(b.proofOf(f), prompt(f), hint))
 	if err != nil {
 		return b.countedFailure(provider, err, f.ReturnTo)
 	}
 	redirect(w, http.StatusFound, location)
 	return nil
+}
+
+// authParams are what a provider is asked for.
+func authParams(proof identity.Proof, prompt, hint string) identity.AuthParams {
+	return identity.AuthParams{Prompt: prompt, LoginHint: hint, ACR: strings.Join(proof.ACR, " "),
+		MaxAge: proof.MaxAge}
 }
 
 // redirectAgain sends the browser to the provider once more, and counts that.
@@ -143,7 +150,7 @@ func (b *signIns) countedFailure(provider Provider, err error, returnTo string) 
 
 // failureWords puts a failure at the provider into words. The provider's own text is
 // not shown: anybody could put text on our page with a link.
-func (b *signIns) failureWords(provider Provider, err error, returnTo string) error {
+func (b *signIns) failureWords(provider Provider, err error, returnTo string) *failure {
 	f := &failure{Cause: fmt.Errorf("sign-in with %s: %w", provider.ID, err), Status: http.StatusBadGateway}
 	switch identity.FailureOf(err) {
 	case identity.Unavailable:

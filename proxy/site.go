@@ -220,13 +220,19 @@ func (s *site) loopCauses(seen string, found error) []string {
 	return causes
 }
 
-// returnOf is where the browser goes after f, "/" if f is not a sign-in.
+// returnOf is where the browser goes after f, "/" if f is for none of what brings one back.
 func (s *site) returnOf(f session.Flow) string {
+	want := ""
 	switch {
-	case !signIn(f) && f.Purpose != purposeReauth:
+	case signIn(f):
+		want = f.Detail
+	case f.Purpose == purposeStepUp:
+		want = stepUpWant(f)
+	case f.Purpose != purposeReauth:
 		return "/"
-	case signIn(f) && f.Detail != "":
-		return s.handOff(base64.RawURLEncoding.EncodeToString([]byte(f.Detail)))
+	}
+	if want != "" {
+		return s.handOff(base64.RawURLEncoding.EncodeToString([]byte(want)))
 	}
 	return s.returnTo(f.ReturnTo)
 }

@@ -40,7 +40,7 @@ const (
 	// MaxReturnTo is the longest address that fits into state, in bytes.
 	MaxReturnTo = 1024
 	// MaxDetail is the longest detail of a flow, in bytes.
-	MaxDetail = 1400
+	MaxDetail = 1440
 	maxState  = 3584 // of the sealed state, in bytes, as it comes back
 )
 

@@ -28,9 +28,12 @@ func keptGroups(names []string) (map[string]bool, keptDigest) {
 	return set, keptDigest(h.Sum(nil)[:8])
 }
 
-// Keep returns id with those of its groups that a session would hold. The
+// Keep returns id with those of its groups, and the acr, that a session would hold. The
 // groups of the argument are not changed.
 func (m *Manager) Keep(id identity.Identity) identity.Identity {
+	if !m.anyACR && !slices.Contains(m.acr, id.ACR) {
+		id.ACR = ""
+	}
 	if m.groups == nil || len(id.Groups)+len(id.OrgGroups) == 0 {
 		return id
 	}

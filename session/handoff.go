@@ -31,9 +31,10 @@ const (
 	HandOverTime = 15 * time.Minute
 
 	handoffVersion = 1
-	maxWant        = MaxDetail
-	maxGrant       = 3750                          // 5,000 bytes in an address
-	handoffHead    = 3 + 8 + saltBytes + bindBytes // version, flags, restarts, until, salt, binding
+	// MaxWant is the longest sealed Want, in bytes.
+	MaxWant     = 1400
+	maxGrant    = 3750                          // 5,000 bytes in an address
+	handoffHead = 3 + 8 + saltBytes + bindBytes // version, flags, restarts, until, salt, binding
 )
 
 const (
@@ -93,7 +94,7 @@ func (m *Manager) SealWant(w http.ResponseWriter, r *http.Request, want Want) (s
 	want.binding = keys.handoffBinding(secret, want.salt)
 	want.until = m.now().Add(wantTime)
 	b, err := want.append(nil)
-	if err != nil || len(b) > maxWant-keys.seal.Overhead() {
+	if err != nil || len(b) > MaxWant-keys.seal.Overhead() {
 		want.ReturnTo = "/"
 		if b, err = want.append(nil); err != nil {
 			return "", fmt.Errorf("seal want: %w", err)
@@ -107,7 +108,7 @@ func (m *Manager) SealWant(w http.ResponseWriter, r *http.Request, want Want) (s
 
 // OpenWant opens what SealWant made. ErrLate comes with the Want: it was ours.
 func (m *Manager) OpenWant(sealed string) (Want, error) {
-	b, ok := m.openHandoff("want", sealed, maxWant)
+	b, ok := m.openHandoff("want", sealed, MaxWant)
 	if !ok {
 		return Want{}, ErrNoFlow
 	}

@@ -95,6 +95,9 @@ type Options struct {
 	// KeepGroups are the groups that a session may hold, where people are in
 	// them; nil: all. A session that was begun with others is outdated.
 	KeepGroups []string
+	// KeepACR are the values of acr that a session may hold, because a route asks for
+	// them; nil: any. Other values would make every cookie longer for nothing.
+	KeepACR []string
 
 	Ended Ended            // nil: in this process's memory
 	Now   func() time.Time // nil: time.Now
@@ -114,6 +117,8 @@ type Manager struct {
 	handoffs           []carriedKeys                // as ring
 	groups             map[string]bool              // those that are kept; nil: all
 	kept               keptDigest
+	anyACR             bool
+	acr                []string // those that are kept, if not any
 	ended              Ended
 	now                func() time.Time
 
@@ -169,6 +174,7 @@ func New(o Options) (*Manager, error) {
 		opened: recent.New[cookieOf, *Session](openedBytes),
 	}
 	m.groups, m.kept = keptGroups(o.KeepGroups)
+	m.anyACR, m.acr = o.KeepACR == nil, o.KeepACR
 	switch {
 	case !o.Secure && o.Domain != "":
 		return nil, errors.New("session: a cookie for a domain must be secure")

@@ -38,6 +38,8 @@ type question struct {
 	groups, headers              []string
 	unverified, bearer           bool
 	groupsUnknown                bool
+	authAge, acr                 string
+	age                          *time.Duration // authAge; nil: the provider does not say
 	expect                       string
 	asJSON                       bool
 	method, address, from        string
@@ -75,6 +77,9 @@ func explainCommand(c *console) *cobra.Command {
 		"has it")
 	f.StringSliceVar(&q.groups, "groups", nil, "the groups they are in, a,b,c")
 	f.BoolVar(&q.groupsUnknown, "groups-unknown", false, "the provider does not tell the groups")
+	f.StringVar(&q.authAge, "auth-age", "", "how long ago they proved to the provider who they are, such as "+
+		"5m, for routes with max_age; the provider does not say if left out")
+	f.StringVar(&q.acr, "acr", "", "by which means they did so, for routes with acr")
 	f.BoolVar(&q.bearer, "bearer", false, "they come with an access token, not a session")
 	f.StringArrayVarP(&q.headers, "header", "H", nil, `a header of the request, "Name: value"; may be repeated`)
 	f.StringVar(&q.from, "from", "", "the client's address, for rules about addresses; not known if left out")
@@ -96,9 +101,16 @@ func (q *question) take(args []string) error {
 		return usage("--expect is allow or deny, not %q", q.expect)
 	}
 	about := q.org != "" || len(q.groups) > 0 || q.groupsUnknown || q.unverified || q.email != "" ||
-		q.name != "" || q.username != "" || q.bearer
+		q.name != "" || q.username != "" || q.bearer || q.authAge != "" || q.acr != ""
 	if q.claims != "" && (q.user != "" || about) {
 		return usage("--claims says all about who asks; leave out --user and its kin")
+	}
+	if q.authAge != "" {
+		age, err := time.ParseDuration(q.authAge)
+		if err != nil || age < 0 {
+			return usage("--auth-age is a duration such as 5m, not %q", q.authAge)
+		}
+		q.age = &age
 	}
 	if q.user == "" && about {
 		return usage("who is it? --user is missing; leave the other flags out to ask for nobody")
@@ -193,6 +205,7 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 	e := &explanation{Request: q.method + " " + r.URL.String(), Status: w.status, Route: seen.Route,
 		Decision: seen.Decision,
 		Reason:   seen.Reason, Rule: seen.Rule, App: app.view}
+	e.Detail = seen.Note
 	if seen.Err != nil {
 		e.Detail = seen.Err.Error()
 	}
@@ -285,6 +298,10 @@ func (q *question) identity(cfg *config.Config) (identity.Identity, error) {
 	}
 	if id.Email == "" {
 		id.EmailVerified = false
+	}
+	id.ACR = q.acr
+	if q.age != nil {
+		id.AuthTime = time.Now().Add(-*q.age)
 	}
 	if q.org != "" {
 		id.Org = identity.Org{ID: q.org, Source: "claim"}
@@ -468,7 +485,10 @@ func (e *explanation) print(w io.Writer) {
 	}
 	line("route", e.Route)
 	decision := e.Decision
-	if e.Decision == "login" {
+	switch {
+	case e.Reason == string(authz.ReasonStepUp):
+		decision += ": they have to sign in again"
+	case e.Decision == "login":
 		decision = "login: nobody is signed in"
 	}
 	line("decision", decision)

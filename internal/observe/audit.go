@@ -19,7 +19,7 @@ type Record struct {
 	Schema int       `json:"schema"` // 1
 	Time   time.Time `json:"time"`   // when the request came, UTC
 
-	Event string `json:"event"` // sign_in, sign_in_failed, sign_out, hand_off, switch_org, reauth, refused, operator, sessions_ended
+	Event string `json:"event"` // sign_in, sign_in_failed, sign_out, hand_off, switch_org, reauth, step_up, step_up_failed, refused, operator, sessions_ended
 
 	RequestID string `json:"request_id,omitempty"` // as in the log
 	Client    string `json:"client,omitempty"`     // the address that it came from, or who the operator is

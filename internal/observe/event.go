@@ -35,6 +35,8 @@ const (
 	SignOut      Action = "sign_out"       // somebody signed out
 	Reauth       Action = "reauth"         // the provider was asked again who somebody is
 	HandOff      Action = "hand_off"       // another host asked to be given a session, or was shown what gives it one
+	StepUp       Action = "step_up"        // somebody proved again who they are, as a route asks
+	StepUpFailed Action = "step_up_failed" // somebody came back from a provider and had not
 	SwitchOrg    Action = "switch_org"     // somebody made another organization the active one
 
 	SessionsEnded Action = "sessions_ended" // others than the browser's own: by the person, or by a provider

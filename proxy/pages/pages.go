@@ -202,11 +202,18 @@ type Denied struct {
 // Place is somewhere to go.
 type Place struct{ Name, URL string }
 
-// FormLost is for a form that was sent without a session: it was not passed on.
-type FormLost struct{ SignInURL string }
+// FormLost is for a form that was sent without a session, or with one that is not enough
+// (Again): it was not passed on.
+type FormLost struct {
+	SignInURL string
+	Again     bool // they are signed in, and have to sign in again
+}
 
 // Framed is for a page in a frame: signing in takes the whole window.
-type Framed struct{ SignInURL string }
+type Framed struct {
+	SignInURL string
+	Again     bool // as in FormLost
+}
 
 // StartAgain is for a sign-in that cannot go on in this browser. It never
 // starts by itself: the person has to press the button (login CSRF, RFC 9700

@@ -40,7 +40,8 @@ func NewPolicy(cfg *config.Config) (*Policy, config.Faults) {
 		pol.routes = append(pol.routes, to)
 		routes = append(routes, authz.Route{
 			Name: r.Name, Host: routeHost(r), Orgs: orgIDs(cfg), Path: r.Path, Exact: r.Exact,
-			Encoded: r.Encoded, Doubled: r.Doubled, Access: access(r), WebSocket: authz.WebSocket(r.WebSocket)})
+			Encoded: r.Encoded, Doubled: r.Doubled, Access: access(r), Proof: r.Proof,
+			WebSocket: authz.WebSocket(r.WebSocket)})
 	}
 	faults = append(faults, pol.keepHeaders(cfg)...)
 	faults = append(faults, cfg.BearerFaults()...)

@@ -94,8 +94,9 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 	}
 	sessions, err := session.New(session.Options{
 		Keys: with.Keys, Secure: cfg.PublicURL.Scheme == "https", Port: portOf(cfg), Name: cfg.Session.CookieName,
-		Domain: cfg.Session.CookieDomain, KeepGroups: cfg.KeptGroups(), Ended: p.ended, Now: p.now,
+		Domain: cfg.Session.CookieDomain, KeepGroups: cfg.KeptGroups(), KeepACR: cfg.ACR(),
 		AbsoluteTimeout: cfg.Session.AbsoluteTimeout, IdleTimeout: cfg.Session.IdleTimeout,
+		Ended: p.ended, Now: p.now,
 	})
 	if err != nil {
 		return nil, err

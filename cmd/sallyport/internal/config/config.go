@@ -139,6 +139,7 @@ type Route struct {
 	Bearer      Bearer
 	CORS        CORS
 	MaxAge      time.Duration // as in Session; 0: as there
+	Proof       identity.Proof
 }
 
 // Allow says who may pass: everybody who is signed in, or whom a rule of Any matches.
@@ -213,7 +214,7 @@ func (c *Config) Warnings() []Fault {
 	warnings := c.doc.InFile("literal: keeps a secret in the file; it is for tests, use file: or env:")
 	return c.doc.Finish(slices.Concat(warnings, c.flatGroupWarnings(), c.bareGroupWarnings(), c.patternWarnings(),
 		c.storeWarnings(), c.proxyProtocolWarnings(), c.overrideWarnings(),
-		c.externalAuthWarnings()))
+		c.externalAuthWarnings(), c.proofWarnings()))
 }
 
 // file is the table of all keys: the reader and the schema are made from it.
@@ -476,7 +477,7 @@ func claimsShape() yamltable.Shape[Claims] {
 }
 
 func routeShape() yamltable.Shape[Route] {
-	return yamltable.Object[Route]{Keys: []yamltable.Entry[Route]{
+	return yamltable.Object[Route]{Keys: append([]yamltable.Entry[Route]{
 		yamltable.Field("name", "The name in logs and metrics.", idText(),
 			func(r *Route) *string { return &r.Name }).Required(),
 		yamltable.Field("host", "The host, *.example.com for all names below, or {org}.example.com for one of each "+
@@ -527,7 +528,8 @@ func routeShape() yamltable.Shape[Route] {
 			"requests. Sallyport answers their preflights, and what the app says on the subject does not count. If it "+
 			"is left out the app says it, and preflights need a session like all else.",
 			corsShape(), func(r *Route) *CORS { return &r.CORS }),
-	}, Check: checkRoute, Conditional: "public", Rivals: [][]string{{"public", "bearer"}, {"public", "revocation"}},
+	}, proofKeys()...), Check: checkRoute, Conditional: "public",
+		Rivals: [][]string{{"public", "bearer"}, {"public", "revocation"}, {"public", "max_age"}, {"public", "acr"}},
 		Choices: []yamltable.Choice{
 			{Names: []string{"path", "path_exact"}, None: "needs a path or a path_exact"},
 			{Names: []string{"public", "allow"}, None: "does not say who may have it: write `allow: authenticated`, " +
