@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
 )
@@ -404,5 +405,67 @@ func TestUnknownGroupsSayWhetherProviderOrCookieLostThem(t *testing.T) {
 		if v.Outcome != Deny || v.Reason != ReasonGroupsUnknown || v.Public != tc.public || v.Detail != tc.detail {
 			t.Errorf("%+v", v)
 		}
+	}
+}
+
+// A route that asks for a recent sign-in, or one by certain means, admits whom its rules
+// admit and who has proved that; of others the verdict says what is asked, and nobody is
+// asked whom the rules refuse.
+func TestP01_ARouteAsksHowPeopleProvedWhoTheyAre(t *testing.T) {
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	staff := Access{Rules: []Rule{{Groups: []string{"staff"}}}}
+	proof := identity.Proof{MaxAge: 15 * time.Minute, ACR: []string{"mfa"}}
+	ann := func(ago time.Duration, acr string, groups ...string) *identity.Identity {
+		return &identity.Identity{Provider: "p", Subject: "ann", Groups: groups, ACR: acr, AuthTime: now.Add(-ago)}
+	}
+	silent := &identity.Identity{Provider: "p", Subject: "ann", Groups: []string{"staff"}}
+	for name, tt := range map[string]struct {
+		access  Access
+		id      *identity.Identity
+		at      time.Time
+		outcome Outcome
+		reason  Reason
+	}{
+		"recent, by these means":       {staff, ann(time.Minute, "mfa", "staff"), now, Forward, ReasonRule},
+		"an hour later":                {staff, ann(time.Minute, "mfa", "staff"), now.Add(time.Hour), Login, ReasonStepUp},
+		"an hour before":               {staff, ann(time.Minute, "mfa", "staff"), now.Add(-time.Hour), Login, ReasonStepUp},
+		"by other means":               {staff, ann(time.Minute, "pwd", "staff"), now, Login, ReasonStepUp},
+		"the provider says nothing":    {staff, silent, now, Login, ReasonStepUp},
+		"no clock":                     {staff, ann(time.Minute, "mfa", "staff"), time.Time{}, Login, ReasonStepUp},
+		"refused by the rules, recent": {staff, ann(time.Minute, "mfa"), now, Deny, ReasonNoRule},
+		"refused by the rules":         {staff, ann(time.Hour, ""), now, Deny, ReasonNoRule},
+		"everybody, recent":            {Access{Authenticated: true}, ann(0, "mfa"), now, Forward, ReasonAuthenticated},
+		"everybody":                    {Access{Authenticated: true}, ann(time.Hour, "mfa"), now, Login, ReasonStepUp},
+		"nobody":                       {Access{Authenticated: true}, nil, now, Login, ReasonNoSession},
+		"public":                       {Access{Public: true}, nil, now, Forward, ReasonPublic},
+	} {
+		r := &Route{Name: "vault", Access: tt.access, Proof: proof}
+		v := Decide(Facts{At: tt.at}, r, tt.id)
+		if v.Outcome != tt.outcome || v.Reason != tt.reason || (v.StepUp == r) != (tt.reason == ReasonStepUp) {
+			t.Errorf("%s: %+v", name, v)
+		}
+		if v.StepUp != nil && (!strings.Contains(v.Detail, "vault") || !strings.Contains(v.Detail, "p:ann")) {
+			t.Errorf("%s: %q", name, v.Detail)
+		}
+	}
+	// It is no reason not to offer an organization with which somebody would be admitted.
+	id := ann(time.Hour, "")
+	id.Org, id.Orgs = identity.Org{ID: "a"}, []identity.Org{{ID: "a"}, {ID: "b"}}
+	r := &Route{Access: Access{Rules: []Rule{{Orgs: []string{"b"}}}}, Proof: proof}
+	if orgs := SwitchTo(Facts{At: now}, r, id); len(orgs) != 1 || orgs[0].ID != "b" {
+		t.Errorf("organizations to switch to: %v", orgs)
+	}
+	// What asks for more is another rule, for a folder that is copied or moved.
+	table, err := NewTable([]Route{{Name: "all", Host: "h", Path: "/", Access: Access{Authenticated: true}},
+		{Name: "vault", Host: "h", Path: "/dir/vault", Access: Access{Authenticated: true}, Proof: proof}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := func(*Route) bool { return true }
+	if other := table.CarriedAlong(Facts{Host: "h", Path: "/dir"}, table.Named("all"), all); other == nil {
+		t.Error("a folder is carried along with a part that asks for more")
+	}
+	if table.Named("vault") == nil || table.Named("none") != nil {
+		t.Error("routes are not found by their names")
 	}
 }

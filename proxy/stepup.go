@@ -245,6 +245,7 @@ func (e *callbackEndpoint) notSteppedUp(ev *event, provider Provider, trip sessi
 			"this page asks."
 	default:
 		f = e.failureWords(provider, err, "/")
+		f.Advice += " You are still signed in as before."
 	}
 	e.countStepUp(provider, result)
 	f.Page = &pages.Page{Template: "message", Data: pages.Message{Title: f.Title, Sentence: f.Sentence,

@@ -104,3 +104,32 @@ func TestP17_TheDigestOfKeptGroupsCostsEightBytes(t *testing.T) {
 		t.Errorf("%d bytes, and %d with a digest", all, some)
 	}
 }
+
+// A long acr that no route asks for makes no cookie longer. What routes ask for is kept,
+// and the reference person stays within one KiB.
+func TestP17_OnlyAnACRThatIsAskedForIsKept(t *testing.T) {
+	c := newClock()
+	kept := func(acr ...string) *Manager {
+		return newManager(t, c, func(o *Options) { o.KeepACR = append([]string{}, acr...) })
+	}
+	id := alice()
+	id.Groups = groupsOf(20, "6f9619ff-8b86-d011-b42d-00cf4fc9%04x")
+	size := func(m *Manager, acr string) int {
+		id.ACR = acr
+		return len(valueOf(write(t, m, testHost, m.Start(id))))
+	}
+	if none, long := size(kept(), ""), size(kept("mfa"), "urn:oasis:names:tc:SAML:2.0:ac:classes:Password"); none != long {
+		t.Errorf("an acr that nobody asks for takes %d bytes", long-none)
+	}
+	if n := size(kept("mfa", "phr"), "phr"); n > 1024 {
+		t.Errorf("with one that is asked for, the cookie has %d bytes", n)
+	}
+	for acr, want := range map[string]string{"phr": "phr", "pwd": "", "PHR": "", "": ""} {
+		id.ACR = acr
+		m := kept("mfa", "phr")
+		got, err := m.Read(pair(write(t, m, testHost, m.Start(id))), testHost)
+		if err != nil || got.Identity.ACR != want {
+			t.Errorf("of %q there is %q, %v", acr, got.Identity.ACR, err)
+		}
+	}
+}

@@ -175,6 +175,10 @@ func pageSamples() map[string]Page {
 			Data: FormLost{SignInURL: "/.sallyport/login?return_to=%2F"}},
 		"framed": {Status: 401, Template: "framed", FramedBy: []string{"https://app.example.com"},
 			Data: Framed{SignInURL: "https://app.example.com/.sallyport/login?return_to=%2Fboard"}},
+		"formlost_again": {Status: 401, Template: "formlost", KeepsForm: true,
+			Data: FormLost{SignInURL: "/.sallyport/login?return_to=%2F&step_up=vault", Again: true}},
+		"framed_again": {Status: 401, Template: "framed", FramedBy: []string{"https://app.example.com"},
+			Data: Framed{SignInURL: "https://app.example.com/.sallyport/login?step_up=vault", Again: true}},
 		"startagain": {Status: 400, Template: "startagain", Data: StartAgain{
 			StartURL: "/.sallyport/login?return_to=%2Freports",
 		}},

@@ -266,7 +266,7 @@ func TestTheExampleMeansWhatItSays(t *testing.T) {
 		t.Errorf("upstream of packages: %+v", up)
 	}
 	if !packages.WebSocket.Allowed || len(packages.WebSocket.Origins) != 2 || !packages.Encoded ||
-		packages.MaxBody != 2<<30 {
+		packages.MaxBody != 2<<30 || packages.Proof.MaxAge != 12*time.Hour {
 		t.Errorf("packages: %+v", packages)
 	}
 	if claims := c.Providers[1].Claims; claims.OrgID != "tenant_id" || claims.Groups != "roles" || claims.Email != "" {
@@ -476,7 +476,7 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		external-auth-key-alone external-auth-cert-alone
 		cookie-domain-address cookie-domain-like-a-parent cookie-domain-no-parent cookie-domain-org
 		cookie-domain-other-host cookie-domain-plain cookie-domain-suffix cookie-domain-top
-		cookie-domain-wildcard`) {
+		cookie-domain-wildcard max-age-short`) {
 		beyond[name] = true
 	}
 	schema := ownSchema(t)
