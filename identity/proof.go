@@ -48,7 +48,7 @@ func (e *UnprovenError) Error() string {
 	case TooOld, InFuture:
 		return fmt.Sprintf("auth_time is %s ago, asked for was at most %s", e.Age.Round(time.Second), e.Asked.MaxAge)
 	}
-	acr := "missing"
+	acr := "missing or another one" // sessions keep no other values than routes ask for
 	if e.ACR != "" {
 		acr = strconv.QuoteToASCII(CutText(e.ACR, 200))
 	}

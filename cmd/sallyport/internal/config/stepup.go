@@ -70,7 +70,8 @@ func (c *Config) proofWarnings() Faults {
 
 func neverSays(p Provider, asked identity.Proof) (why struct{ key, text string }) {
 	switch {
-	case len(asked.ACR) > 0 && slices.Contains([]string{login.TypeGoogle, login.TypeMicrosoft, login.TypeSlack}, p.Type):
+	case len(asked.ACR) > 0 &&
+		slices.Contains([]string{login.TypeGoogle, login.TypeMicrosoft, login.TypeSlack}, p.Type):
 		why.key = "acr"
 		why.text = "nobody who signed in with provider " + p.ID + " gets in: type " + p.Type + " never sends acr"
 	case asked.MaxAge > 0 && p.Type == login.TypeSlack:
