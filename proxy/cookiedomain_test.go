@@ -26,7 +26,7 @@ const (
 )
 
 // newSharedHosts is a site over TLS whose hosts lead to one listener.
-func newSharedHosts(t *testing.T, o setup) *testSite {
+func newSharedHosts(t *testing.T, o setup, change ...func(*setup)) *testSite {
 	t.Helper()
 	everybody := authz.Access{Authenticated: true}
 	o.TLS, o.Public, o.Domain = true, "https://"+sharedApp, sharedDomain
@@ -34,6 +34,9 @@ func newSharedHosts(t *testing.T, o setup) *testSite {
 		{Name: "app", Host: sharedApp, Path: "/", Access: everybody},
 		{Name: "wiki", Host: sharedWiki, Path: "/", Access: everybody},
 		{Name: "files", Host: sharedFiles, Path: "/", Access: everybody},
+	}
+	for _, c := range change {
+		c(&o)
 	}
 	s := newTestSite(t, o)
 	transport, ok := s.transport.(*http.Transport)

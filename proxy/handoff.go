@@ -231,7 +231,7 @@ func (e *handOffEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 	if err != nil {
 		return e.letSignIn(w, r, ev, want, here, q, err)
 	}
-	if route := e.signIn.unproven(&s, q.Get("step_up"), here); route != nil { // it comes back here
+	if route := e.signIn.unproven(at, &s, q.Get("step_up"), here); route != nil { // it comes back here
 		return e.stepUp(w, r, ev, s, renew, route, here)
 	}
 	e.signIn.process.stepUps.sessionKept(e.own.sessions.BrowserID(r))
@@ -403,7 +403,8 @@ func (e *awayEndpoints) login(w http.ResponseWriter, r *http.Request, ev *event)
 	case err == nil && q.Get("switch") == switchValue(&s): // CVE-2026-34454, as at the public host
 		e.own.signOut(w, r, ev, s)
 		want.Switch = true
-	case err == nil && e.unprovenHere(&s, q.Get("step_up")):
+	case err == nil && e.unproven(e.site, &s, q.Get("step_up"), want.ReturnTo) != nil:
+		// The public host's session may have stepped up already.
 		want.Root, want.Seen = s.Root, s.Seen
 	case err == nil:
 		redirect(w, http.StatusSeeOther, e.site.origin+want.ReturnTo)
@@ -427,12 +428,6 @@ func chosen(q url.Values) string {
 		}
 	}
 	return all
-}
-
-// unprovenHere reports whether the session of this host has to step up for a route. The
-// public host's may have done so already.
-func (e *awayEndpoints) unprovenHere(s *session.Session, route string) bool {
-	return e.signIns.unproven(s, route, "") != nil
 }
 
 // account is at the public host.

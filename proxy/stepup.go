@@ -86,16 +86,15 @@ func (s *site) askToStepUp(w http.ResponseWriter, r *http.Request, ev *event, an
 	return nil
 }
 
-// unproven is the route for which s has to step up: the one that is named, if any, else
-// the one at returnTo. It is nil where s has proved what is asked.
-func (b *signIns) unproven(s *session.Session, name, returnTo string) *authz.Route {
-	if route := b.site.routes.Named(name); route != nil {
-		if route.Proof.Check(s.Identity.AuthTime, s.Identity.ACR, b.process.now()) == nil {
-			return nil
-		}
-		return route
+// unproven is the route for which s, a session of a site, has to step up: the one that
+// is named, or the one at returnTo there, because not every front door names it. It is
+// nil where s has proved what both ask for.
+func (b *signIns) unproven(at *site, s *session.Session, name, returnTo string) *authz.Route {
+	named := b.site.routes.Named(name)
+	if named != nil && named.Proof.Check(s.Identity.AuthTime, s.Identity.ACR, b.process.now()) != nil {
+		return named
 	}
-	facts, route := b.placeOf(returnTo)
+	facts, route := b.placeOf(at, returnTo)
 	if route == nil {
 		return nil
 	}
@@ -106,10 +105,9 @@ func (b *signIns) unproven(s *session.Session, name, returnTo string) *authz.Rou
 	return authz.Decide(facts, route, &who).StepUp
 }
 
-// placeOf is the route at an address to return to, which may be a hand-off to another
-// host; nil where there is none, as for our own pages.
-func (b *signIns) placeOf(returnTo string) (authz.Facts, *authz.Route) {
-	at := b.site
+// placeOf is the route at an address of a site to return to, which may be a hand-off to
+// another host; nil where there is none, as for our own pages.
+func (b *signIns) placeOf(at *site, returnTo string) (authz.Facts, *authz.Route) {
 	if _, ok := at.wantIn(returnTo); ok {
 		want, err := b.sessions.OpenWant(strings.TrimPrefix(returnTo, at.handOff("")))
 		if err != nil {
@@ -138,7 +136,7 @@ func (b *signIns) proofOf(f session.Flow) identity.Proof {
 	case f.Purpose == purposeStepUp:
 		route = b.site.routes.Named(stepUpRoute(f))
 	case signIn(f):
-		_, route = b.placeOf(f.ReturnTo)
+		_, route = b.placeOf(b.site, f.ReturnTo)
 	}
 	if route == nil {
 		return identity.Proof{}
@@ -272,7 +270,7 @@ func (e *callbackEndpoint) otherPerson(ev *event, provider Provider, s *session.
 
 // unprovenWords say what was asked, what came, and what to do.
 func unprovenWords(provider Provider, e *identity.UnprovenError) (sentence, advice string) {
-	const tell = "Tell the people who run this site, and give them the request id. "
+	const tell = "tell the people who run this site, and give them the request id."
 	asked := "This page asks for a sign-in that was at most " + inWords(e.Asked.MaxAge) + " ago"
 	switch e.Shortfall {
 	case identity.AgeUnknown:
@@ -280,13 +278,13 @@ func unprovenWords(provider Provider, e *identity.UnprovenError) (sentence, advi
 		if adviser, ok := provider.Login.(AuthTimeAdviser); ok {
 			setting = adviser.AuthTimeAdvice()
 		}
-		return asked + ", and " + provider.Name + " does not tell when yours was.", tell + setting
+		return asked + ", and " + provider.Name + " does not tell when yours was.", "Please " + tell + " " + setting
 	case identity.TooOld:
 		return asked + ", and " + provider.Name + " says that yours was " + inWords(e.Age) + " ago.",
-			"Sign out at " + provider.Name + ", then try again. If you were not asked to sign in there: " + tell
+			"Sign out at " + provider.Name + ", then try again. If you are not asked to sign in there, " + tell
 	case identity.InFuture:
 		return asked + ", and " + provider.Name + " says that yours will be in " + inWords(-e.Age) + ".",
-			tell + "The clock of this server or of " + provider.Name + " is wrong."
+			"Please " + tell + " The clock of this server or of " + provider.Name + " is wrong."
 	}
 	came := provider.Name + " does not tell how you signed in"
 	if e.ACR != "" {
@@ -295,7 +293,7 @@ func unprovenWords(provider Provider, e *identity.UnprovenError) (sentence, advi
 	return "This page asks for a sign-in in a way that is called “" + strings.Join(e.Asked.ACR, "” or “") + "”, and " +
 			came + ".",
 		"If " + provider.Name + " lets you choose how to sign in, such as with a second factor, try again and choose " +
-			"that. Else: " + tell
+			"that. Else " + tell
 }
 
 // inWords is a duration for people, in one unit that is exact enough.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -492,6 +493,7 @@ func TestP06_WhatHappensWhileSomebodyIsAwayToStepUp(t *testing.T) {
 type proofLogin struct {
 	fixedLogin
 	clock func() time.Time
+	back  string // the origin that it sends browsers back to; "": that of appHost
 	mu    sync.Mutex
 	asked []identity.AuthParams
 	at    time.Time // zero: now
@@ -501,7 +503,8 @@ func (p *proofLogin) AuthURL(_ context.Context, h identity.Handshake, ap identit
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asked = append(p.asked, ap)
-	return "http://" + appHost + prefix + "/callback/main?code=c&state=" + url.QueryEscape(h.State), nil
+	back := cmp.Or(p.back, "http://"+appHost)
+	return back + prefix + "/callback/main?code=c&state=" + url.QueryEscape(h.State), nil
 }
 
 func (p *proofLogin) Redeem(_ context.Context, _ url.Values, _ identity.Handshake, ap identity.AuthParams) (
@@ -616,6 +619,13 @@ func TestAStepUpOnAnotherHostIsMadeAtThePublicOne(t *testing.T) {
 	if a := s.get(t, "http://acme.tenants.localhost/till", cookiesAt(b, "acme.tenants.localhost")); a.status != 200 {
 		t.Errorf("then the script gets %d", a.status)
 	}
+	// A door that only knows where people sign in sends them there, with the page.
+	s.clock.Advance(17 * time.Minute)
+	page = b.Open("http://" + wikiHost + prefix + "/login?return_to=%2Fvault%2Fy")
+	if page.Status != 200 || page.URL.Path != "/vault/y" || len(provider.requests()) != asked+3 {
+		t.Errorf("without the name of the route: %s", way(page))
+	}
+	asked++
 	// One that proves nothing: a page, and no circle over the hosts.
 	s.clock.Advance(17 * time.Minute)
 	provider.says(s.clock.Now().Add(-time.Hour))
@@ -625,6 +635,32 @@ func TestAStepUpOnAnotherHostIsMadeAtThePublicOne(t *testing.T) {
 	}
 	if got := provider.requests(); len(got) != asked+3 {
 		t.Errorf("the provider was asked %d times", len(got)-asked)
+	}
+}
+
+// Hosts that share the cookie of a domain step up for all of them.
+func TestAStepUpCountsForAllHostsOfADomain(t *testing.T) {
+	t.Parallel()
+	provider := &proofLogin{fixedLogin: fixedLogin{who: alice()}, back: "https://" + sharedApp}
+	asksForRecent := func(o *setup) {
+		for _, host := range []string{sharedWiki, sharedFiles} {
+			o.Routes = append(o.Routes, authz.Route{Name: host[:4] + "-vault", Host: host, Path: "/vault",
+				Access: authz.Access{Authenticated: true}, Proof: identity.Proof{MaxAge: 15 * time.Minute}})
+		}
+	}
+	s := newSharedHosts(t, setup{Login: provider}, asksForRecent)
+	provider.clock = s.clock.Now
+	b := s.browser(t)
+	b.Open("https://" + sharedWiki + "/")
+	s.clock.Advance(17 * time.Minute)
+	for _, host := range []string{sharedWiki, sharedFiles} {
+		page := b.Open("https://" + host + "/vault?x=1")
+		if page.Status != 200 || page.URL.String() != "https://"+host+"/vault?x=1" {
+			t.Errorf("%s", way(page))
+		}
+	}
+	if n := len(provider.requests()); n != 2 { // the sign-in and one more
+		t.Errorf("the provider was asked %d times", n)
 	}
 }
 
