@@ -14,6 +14,19 @@ func AskToSignIn(login, requestID string) map[string]string {
 		"login_url": login, "request_id": requestID}
 }
 
+// AskToStepUp is the JSON for a program whose session or access token does not prove what
+// the route asks for, with the code of RFC 9470 §3; login is where the person steps up,
+// "" for an access token.
+func AskToStepUp(login, requestID string) map[string]string {
+	body := map[string]string{"error": "insufficient_user_authentication", "request_id": requestID,
+		"message": "Get an access token of a sign-in such as the challenge asks for, then try again."}
+	if login != "" {
+		body["login_url"] = login
+		body["message"] = "Open login_url, where the person signs in again, then try again."
+	}
+	return body
+}
+
 // TokenRefused is the JSON for a program whose access token is refused. It does not say
 // why: a client with a forged token need not learn which check refused it.
 func TokenRefused(requestID string) map[string]string {

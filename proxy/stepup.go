@@ -65,7 +65,7 @@ func (s *site) askToStepUp(w http.ResponseWriter, r *http.Request, ev *event, an
 		return &failure{Status: http.StatusUnauthorized, Cause: errors.New(verdict.Detail),
 			Page: &pages.Page{Template: "framed", FramedBy: s.framers(r),
 				Data: pages.Framed{SignInURL: login(returnTo), Again: true}}}
-	case kind == admission.Navigation && r.Method == http.MethodGet:
+	case opensPage(r):
 		w.Header().Set("Cache-Control", "no-store")
 		redirect(w, http.StatusFound, login(ev.facts.Target()))
 		return nil
@@ -74,15 +74,12 @@ func (s *site) askToStepUp(w http.ResponseWriter, r *http.Request, ev *event, an
 			Page: &pages.Page{Template: "formlost", KeepsForm: true, FramedBy: s.framers(r),
 				Data: pages.FormLost{SignInURL: login(s.referer(r)), Again: true}}}
 	}
-	asked := verdict.StepUp.Proof
-	w.Header().Add("WWW-Authenticate", answer.Route.ChallengeStepUp(ev.facts, asked))
-	body := map[string]string{"error": "insufficient_user_authentication", "request_id": ev.requestID,
-		"message": "Get an access token of a sign-in such as the challenge asks for, then try again."}
+	w.Header().Add("WWW-Authenticate", answer.Route.ChallengeStepUp(ev.facts, verdict.StepUp.Proof))
+	at := ""
 	if !byToken {
-		body["login_url"] = login(s.referer(r))
-		body["message"] = "Open login_url, where the person signs in again, then try again."
+		at = login(s.referer(r))
 	}
-	writeError(w, r, http.StatusUnauthorized, body)
+	writeError(w, r, http.StatusUnauthorized, admission.AskToStepUp(at, ev.requestID))
 	return nil
 }
 
