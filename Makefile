@@ -27,6 +27,7 @@ test: ## run all tests (with -race where there is a C compiler)
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1 || echo "note: no PostgreSQL, so the store is not tested in it"
 	@command -v haproxy >/dev/null 2>&1 || echo "note: no HAProxy, so the tests behind it are skipped"
 	@command -v nginx >/dev/null 2>&1 || echo "note: no nginx, so the tests in which it asks are skipped"
+	@command -v caddy >/dev/null 2>&1 || echo "note: no Caddy, so the tests in which it asks are skipped"
 	@command -v curl >/dev/null 2>&1 || echo "note: no curl, so the tests with it are skipped"
 	@[ -d test/e2e/node_modules ] || echo "note: no npm packages in test/e2e, so the tests that need them are skipped; \`make e2e\` installs them"
 	go test $(RACE) -timeout 20m ./...

@@ -1,13 +1,9 @@
 package e2e
 
 import (
-	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -105,32 +101,6 @@ func behindNginx(t *testing.T) *corp {
 		return true
 	})
 	return c
-}
-
-// raw sends one request as it stands, and returns the answer and the headers that the
-// app got, if it is the app's.
-func (c *corp) raw(t *testing.T, request string) (*http.Response, http.Header) {
-	t.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(c.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.WriteString(conn, request); err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, _ := io.ReadAll(resp.Body)
-	var told http.Header
-	_ = json.Unmarshal(body, &told) // else it is not the app's list
-	return resp, told
 }
 
 // A browser signs in through nginx, and the app is told by nginx who it is.

@@ -286,8 +286,9 @@ type app struct {
 	URL    string
 	server *httptest.Server
 
-	mu      sync.Mutex // guards cookies
-	cookies []string   // every Cookie header that arrived
+	mu       sync.Mutex // guards cookies and requests
+	cookies  []string   // every Cookie header that arrived
+	requests int        // without those for the picture of a page, which browsers fetch in their own time
 }
 
 func startApp() *app {
@@ -300,6 +301,9 @@ func startApp() *app {
 func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	a.cookies = append(a.cookies, r.Header["Cookie"]...)
+	if r.URL.Path != "/favicon.ico" {
+		a.requests++
+	}
 	a.mu.Unlock()
 	if r.URL.Path == "/headers" {
 		_ = json.NewEncoder(w).Encode(r.Header) // the browser has gone
@@ -310,6 +314,17 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, `self.addEventListener('install', () => self.skipWaiting());
 self.addEventListener('activate', e => e.waitUntil(self.clients.claim()));
 self.addEventListener('fetch', e => e.respondWith(fetch(e.request)));`)
+		return
+	}
+	if r.URL.Path == "/tunnel" { // what follows an upgrade comes back as it was sent
+		conn, in, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+			"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
+		_, _ = io.Copy(conn, in)
 		return
 	}
 	if r.URL.Path == "/form" {
@@ -344,4 +359,11 @@ func (a *app) sawCookie(part string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return strings.Contains(strings.Join(a.cookies, "\n"), part)
+}
+
+// seen is how many requests have arrived.
+func (a *app) seen() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.requests
 }

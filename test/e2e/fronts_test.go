@@ -1,0 +1,385 @@
+package e2e
+
+import (
+	"bufio"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// addresses are those that the guides of fronts name, as they are in a test.
+type addresses struct {
+	front, public, asked, app string
+	dir                       string // for files of the front
+}
+
+// behindFront is a site whose front asks Sallyport, with the first configuration in YAML of
+// the front's guide. Its hosts are those of the test's certificate: app.example.com is
+// publicHost, wiki.example.com is otherSite. runs starts the front.
+func behindFront(t *testing.T, guide string, runs func(*testing.T, addresses) *process) *corp {
+	t.Helper()
+	dir, err := os.MkdirTemp(world.dir, "front-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := addresses{need(t, freeAddress), need(t, freeAddress), need(t, freeAddress), "", dir}
+	c := &corp{app: startApp()}
+	t.Cleanup(c.app.server.Close)
+	at.app = strings.TrimPrefix(c.app.URL, "http://")
+	url := "https://" + publicHost + portOf(at.front)
+	c.provider = need(t, func() (*provider, error) { return startProvider(url, false) })
+	t.Cleanup(c.provider.stop)
+	key, err := exec.Command(world.binary, "genkey").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := guideBlock(t, guide, "yaml", "https://app.example.com", url, "wiki.example.com", otherSite,
+		"127.0.0.1:4180", at.public, "127.0.0.1:4182", at.asked, "/run/secrets/session-key", filepath.Join(dir, "key"),
+		"groups: [ops]", "groups: [board]", "listen:\n", "listen:\n  admin: \"\"\n",
+		"https://sso.example.com", c.provider.Issuer, "client_id: sallyport", "client_id: "+c.provider.ClientID,
+		"client_secret: env:CLIENT_SECRET", fmt.Sprintf("client_secret: %q, scopes: [openid, profile, email, groups]",
+			"literal:"+c.provider.ClientSecret)) +
+		"  - {name: near, path: /near, public: {from: [10.0.0.0/8]}}\n" + // no peer of this test
+		"log: {format: text}\n"
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "key"), key, 0o600),
+		os.WriteFile(filepath.Join(dir, "sallyport.yaml"), []byte(config), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	p, err := start(dir, world.binary, "serve", "-c", filepath.Join(dir, "sallyport.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.stop)
+	if c.site, err = newSite(p, "__Host-sallyport"); err != nil {
+		t.Fatal(err)
+	}
+	c.showIfFailed(t)
+	f := runs(t, at)
+	t.Cleanup(f.stop)
+	f.showIfFailed(t)
+	eventually(t, "the front to answer", func() bool {
+		select {
+		case <-f.done:
+			text, _ := f.out.now()
+			t.Fatalf("the front ended:\n%s", text)
+		default:
+		}
+		conn, err := net.DialTimeout("tcp", at.front, time.Second)
+		if err != nil {
+			return false
+		}
+		_ = conn.Close()
+		return true
+	})
+	return c
+}
+
+// dialRaw is a connection to the site over which a test writes bytes of its own.
+func (c *corp) dialRaw(t *testing.T) net.Conn {
+	t.Helper()
+	scheme, host, _ := strings.Cut(c.url, "://")
+	var conn net.Conn
+	var err error
+	if scheme == "https" {
+		conn, err = tls.Dial("tcp", "127.0.0.1"+portOf(host), &tls.Config{RootCAs: need(t, world.cert).pool,
+			ServerName: publicHost, NextProtos: []string{"http/1.1"}})
+	} else {
+		conn, err = net.Dial("tcp", host)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// raw sends one request as it stands, and returns the answer and the headers that the
+// app got, if it is the app's.
+func (c *corp) raw(t *testing.T, request string) (*http.Response, http.Header) {
+	t.Helper()
+	conn := c.dialRaw(t)
+	defer func() { _ = conn.Close() }()
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatalf("%q: %v", request[:min(len(request), 300)], err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, _ := io.ReadAll(resp.Body)
+	resp.Body = io.NopCloser(strings.NewReader(string(body)))
+	var told http.Header
+	_ = json.Unmarshal(body, &told) // else it is not the app's list
+	return resp, told
+}
+
+// writes is a request for the site, without its blank line.
+func (c *corp) writes(method, target string, lines ...string) string {
+	_, host, _ := strings.Cut(c.url, "://")
+	return method + " " + target + " HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n" +
+		strings.Join(append(lines, ""), "\r\n") + "\r\n"
+}
+
+// frontSignsIn is a browser that signs in through a front: once for two hosts, with deep
+// links, a form, and the end of it all.
+func frontSignsIn(t *testing.T, c *corp) {
+	b := newPerson(t)
+	const deep = "/deep/page?week=47&by=%C3%A4&u=https://x.test/?a=b"
+	b.says(b.signInAtProvider(c.url+deep, "mira"), "You asked for "+deep, "User: corp:mira", "Email: mira@corp.example",
+		"Groups: engineering,ops")
+	wiki := "https://" + otherSite + portOf(c.url)
+	b.open(wiki + deep)
+	b.says(b.at(wiki+deep), "You asked for "+deep, "User: corp:mira")
+
+	b.open(c.url + "/form")
+	b.heading("A form")
+	eval[bool](b, `(document.querySelector('#note').value = 'hello', true)`)
+	b.click("#save")
+	b.says(b.heading("Saved"), "POST: hello", "Origin: "+c.url)
+
+	b.open(c.url + "/admin")
+	b.heading("This is not for you")
+	b.open(c.url + "/form")
+	b.heading("A form")
+	page := b.another() // the form is left open while its person signs out
+	page.open(c.url + "/.sallyport/account")
+	page.heading("Your account")
+	page.press("Sign out")
+	page.heading("You are signed out")
+	got := eval[string](b, `fetch('/headers').then(async r => r.status + ' ' + r.redirected + ' ' + (await r.json()).error)`)
+	if got != "401 false login_required" {
+		t.Errorf("after signing out a program of the page gets %s", got)
+	}
+	before := c.app.seen()
+	b.click("#save")
+	b.heading("You were signed out; your form was not sent")
+	if n := c.app.seen() - before; n != 0 {
+		t.Errorf("after signing out the app got %d requests", n)
+	}
+	b.forget(c.provider.Issuer)
+	for _, host := range []string{c.url, wiki} {
+		b.open(host + "/new")
+		b.heading(atProvider)
+	}
+}
+
+// frontTellsWhatSallyportSays looks at what an app is told behind a front when a client
+// writes headers that would say something else. drops: the front itself takes out names
+// with other signs than letters, digits and "-", so that they are not refused.
+func frontTellsWhatSallyportSays(t *testing.T, c *corp, drops bool) {
+	cookie := c.signIn(t, "mira")
+	for _, name := range []string{"X-Forwarded-User", "x-forwarded-groups", "X_Forwarded_User", "X.Forwarded.User",
+		"X-Forwarded_Groups", "x_forwarded.email", "X-Forwarded-Org-Id", "X-Sallyport-Assertion", "X_Sallyport_Assertion"} {
+		for _, also := range [][]string{{}, {name + ": evil two"}, {"Connection: " + name},
+			{"Connection: keep-alive, X-Forwarded-User, X-Forwarded-Email"}, {"Connection: Cookie"}} {
+			for _, target := range []string{"/headers", "/open/headers"} {
+				lines := append([]string{name + ": evil", "Cookie: a={env.HOME}; " + cookie + "; b=2"}, also...)
+				resp, told := c.raw(t, c.writes("GET", target, lines...))
+				about := fmt.Sprintf("%s %q", target, lines)
+				for seen, values := range told {
+					all := strings.Join(values, " ")
+					if strings.Contains(all, "evil") || strings.Contains(all, c.cookie) || len(values) > 1 {
+						t.Errorf("%s: the app got %s: %q", about, seen, values)
+					}
+				}
+				signedOut := target == "/headers" && strings.HasSuffix(about, `Cookie"]`)
+				alias := strings.ContainsAny(name, "_.") && !strings.HasSuffix(about, name+`"]`)
+				switch {
+				case alias && !drops:
+					if resp.StatusCode != 403 {
+						t.Errorf("%s: %s", about, resp.Status)
+					}
+				case signedOut:
+					if resp.StatusCode != 401 {
+						t.Errorf("%s: %s", about, resp.Status)
+					}
+				case resp.StatusCode != 200:
+					t.Errorf("%s: %s", about, resp.Status)
+				case target == "/headers" && (told.Get("X-Forwarded-User") != "corp:mira" ||
+					told.Get("X-Forwarded-Email") != "mira@corp.example" || told.Get("Cookie") != "a={env.HOME}; b=2"):
+					t.Errorf("%s: the app was told %q", about, told)
+				case target == "/open/headers" && told.Get("X-Forwarded-User") != "":
+					t.Errorf("%s: the app was told of %q", about, told.Get("X-Forwarded-User"))
+				}
+			}
+		}
+	}
+}
+
+// statuses are answers of a site, by request.
+type statuses map[string]int
+
+// check sends each request, and sees that only those with 200 reach the app.
+func (want statuses) check(t *testing.T, c *corp) {
+	t.Helper()
+	for request, status := range want {
+		before := c.app.seen()
+		resp, _ := c.raw(t, request)
+		reached := c.app.seen() != before
+		if resp.StatusCode != status || reached != (status == 200) {
+			t.Errorf("%q: %s, want %d; reached the app: %v", request[:min(len(request), 200)], resp.Status, status, reached)
+		}
+	}
+}
+
+// frontStatuses are the answers behind every front.
+func frontStatuses(c *corp, cookie string) statuses {
+	_, host, _ := strings.Cut(c.url, "://")
+	get := func(target string, lines ...string) string { return c.writes("GET", target, lines...) }
+	session := "Cookie: " + cookie
+	page := []string{"Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"}
+	return statuses{
+		get("/headers", page...):                    302,
+		get("/headers", "Accept: */*"):              401,
+		get("/headers", session):                    200,
+		get("/admin", session):                      403,
+		get("/open/x"):                              200,
+		get("/near/x", "X-Forwarded-For: 10.0.0.1"): 403,
+		get("/near/x", "X-Real-IP: 10.0.0.1", "Forwarded: for=10.0.0.1"):                              403,
+		get("/headers?x=%2F&allowed_groups=board", session):                                           200,
+		get("/admin", session, "X-Forwarded-Uri: /open/x"):                                            403,
+		get("/admin", session, "X-Forwarded-Uri: /open/x", "Connection: X-Forwarded-Uri"):             403,
+		get("/admin", session, "X-Forwarded-Host: "+otherSite, "X-Forwarded-Proto: http"):             403,
+		get("/admin", session, "X-Original-URL: "+c.url+"/open/x", "X-Rewrite-URL: /open/x"):          403,
+		get("/headers", "X-Forwarded-Uri: /open/x", "X-Forwarded-Method: OPTIONS"):                    401,
+		get("/headers", session+"; big="+strings.Repeat("a", 7000)):                                   200,
+		get("/headers", session, "X-Forwarded-Prefix: /open"):                                         200,
+		c.writes("POST", "/headers", "Content-Length: 5") + "abcde":                                   401,
+		c.writes("POST", "/headers", session, "Content-Length: 5") + "abcde":                          200,
+		c.writes("POST", "/headers", session, "Transfer-Encoding: chunked") + "3\r\nabc\r\n0\r\n\r\n": 200,
+		c.writes("MOVE", "/x", session, "Destination: "+c.url+"/y"):                                   200,
+		c.writes("MOVE", "/x", session, "Destination: "+c.url+"/admin/y"):                             403,
+		c.writes("MOVE", "/x", session):                                                               403,
+		c.writes("TRACE", "/headers", session):                                                        403,
+		strings.Replace(get("/headers", session), "Host: "+host, "Host: "+otherSite+portOf(c.url), 1): 401,
+	}
+}
+
+// frontRefusesWhatIsAmbiguous sends targets that two programs may read in two ways: none
+// of them reaches the app.
+func frontRefusesWhatIsAmbiguous(t *testing.T, c *corp, cookie string) {
+	_, host, _ := strings.Cut(c.url, "://")
+	get := c.writes("GET", "/admin", "Cookie: "+cookie)
+	requests := []string{
+		strings.Replace(get, "Host: "+host, "Host: "+host+"/open", 1),
+		strings.Replace(get, "Host: "+host, "Host: "+host+"?/open", 1),
+		strings.Replace(get, "Host: "+host, "Host: x@"+host, 1),
+		strings.Replace(get, "Host: "+host, "Host: elsewhere.example", 1),
+		strings.Replace(get, "/admin", "https://"+host+"/admin", 1),
+		c.writes("OPTIONS", "*", "Cookie: "+cookie),
+		strings.Replace(get, "GET /admin", "CONNECT "+host, 1),
+	}
+	for _, target := range []string{"/open/../admin", "/open/%2e%2e/admin", "//admin", "/open//../admin", "/%61dmin",
+		"/ADMIN/../admin", "/open/..%2fadmin", "/open%2f..%2fadmin", "/open/..;/admin", "/open\\..\\admin", "/admin%00",
+		"/.sallyport/../admin", "/.sallyport/%2e%2e/admin", "/.sallyport/..%2fadmin", "//.sallyport/../admin",
+		"/.sallyport", "/%2esallyport/../admin", "/.sallyport%2f../admin", "/open/x/../../.sallyport/../admin"} {
+		requests = append(requests, c.writes("GET", target, "Cookie: "+cookie))
+	}
+	for _, request := range requests {
+		before := c.app.seen()
+		resp, _ := c.raw(t, request)
+		if n := c.app.seen() - before; n != 0 {
+			body, _ := io.ReadAll(resp.Body)
+			t.Errorf("%q reached the app: %s %s", request[:min(len(request), 200)], resp.Status, body)
+		}
+	}
+}
+
+// frontPassesWebSockets holds a front to what is said of them: a signed-in person's, from a
+// page of the site itself.
+func frontPassesWebSockets(t *testing.T, c *corp, cookie string) {
+	for _, tt := range []struct {
+		cookie, origin string
+		status         int
+	}{
+		{cookie, "Origin: " + c.url, 200}, // the app's list of headers is no WebSocket, but shows what arrived
+		{cookie, "Origin: https://evil.example", 403},
+		{cookie, "Accept: */*", 403},
+		{"a=1", "Origin: " + c.url, 401},
+	} {
+		resp, told := c.raw(t, strings.Replace(c.writes("GET", "/headers", "Upgrade: websocket",
+			"Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Cookie: "+tt.cookie, tt.origin),
+			"Connection: close", "Connection: Upgrade", 1))
+		if resp.StatusCode != tt.status || tt.status == 200 && (told.Get("Upgrade") != "websocket" ||
+			told.Get("X-Forwarded-User") != "corp:mira") {
+			t.Errorf("%s: %s, the app got %v", tt.origin, resp.Status, told)
+		}
+	}
+	conn := c.dialRaw(t)
+	defer func() { _ = conn.Close() }()
+	_, _ = io.WriteString(conn, strings.Replace(c.writes("GET", "/tunnel", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Cookie: "+cookie, "Origin: "+c.url), "Connection: close",
+		"Connection: Upgrade", 1))
+	in := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil || resp.StatusCode != 101 {
+		t.Fatalf("a WebSocket is answered %+v, %v", resp, err)
+	}
+	for range 2 {
+		const said = "there and back\n"
+		_, _ = io.WriteString(conn, said)
+		if line, err := in.ReadString('\n'); line != said {
+			t.Fatalf("what is sent comes back as %q, %v", line, err)
+		}
+	}
+}
+
+// frontAnswersPagesOfOtherSites is about the guide's route with cors.
+func frontAnswersPagesOfOtherSites(t *testing.T, c *corp, cookie string) {
+	const partner = "https://partner.example.com"
+	for _, tt := range []struct {
+		method, target, origin, cookie string
+		status                         int
+		allowed                        string
+	}{
+		{"OPTIONS", "/api/x", partner, "", 204, partner},
+		{"OPTIONS", "/api/x", "https://evil.example", cookie, 403, ""},
+		{"OPTIONS", "/x", partner, cookie, 200, ""}, // an app's own
+		{"GET", "/api/x", partner, cookie, 200, partner},
+		{"GET", "/api/x", partner, "", 401, partner},
+		{"GET", "/api/x", "https://evil.example", cookie, 200, ""},
+		{"GET", "/x", partner, cookie, 200, ""},
+	} {
+		before := c.app.seen()
+		lines := []string{"Origin: " + tt.origin, "Cookie: " + tt.cookie}
+		if tt.method == "OPTIONS" {
+			lines = append(lines, "Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: content-type")
+		}
+		resp, _ := c.raw(t, c.writes(tt.method, tt.target, lines...))
+		allowed := strings.Join(resp.Header["Access-Control-Allow-Origin"], "|")
+		if resp.StatusCode != tt.status || allowed != tt.allowed || (c.app.seen() != before) != (tt.status == 200) {
+			t.Errorf("%s %s of %s: %s, allowed %q, the app got %d", tt.method, tt.target, tt.origin, resp.Status, allowed,
+				c.app.seen()-before)
+		}
+		if tt.status == 204 && (resp.Header.Get("Access-Control-Allow-Methods") != "GET, PUT" ||
+			!strings.EqualFold(resp.Header.Get("Access-Control-Allow-Headers"), "content-type") ||
+			resp.Header.Get("Access-Control-Allow-Credentials") != "true") {
+			t.Errorf("the preflight is answered %v", resp.Header)
+		}
+	}
+}
+
+// frontWithoutSallyport stops Sallyport: what cannot be asked about reaches nobody.
+func frontWithoutSallyport(t *testing.T, c *corp, cookie string) {
+	c.process.stop()
+	for _, target := range []string{"/headers", "/open/x", "/admin", "/.sallyport/login"} {
+		before := c.app.seen()
+		resp, _ := c.raw(t, c.writes("GET", target, "Cookie: "+cookie))
+		if resp.StatusCode < 500 || c.app.seen() != before {
+			t.Errorf("%s: %s, and the app got %d requests", target, resp.Status, c.app.seen()-before)
+		}
+	}
+}
