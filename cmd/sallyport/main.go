@@ -103,7 +103,7 @@ func newRoot(c *console) *cobra.Command {
 	root.AddCommand(serveCommand(c), demoCommand(c), checkCommand(c), explainCommand(c), permissionsCommand(c),
 		sessionsCommand(c),
 		genkeyCommand(c), schemaCommand(c),
-		healthcheckCommand(c), versionCommand(c))
+		selftestCommand(c), healthcheckCommand(c), versionCommand(c))
 	return root
 }
 

@@ -21,6 +21,9 @@ type Policy struct {
 	headers *identity.Headers
 }
 
+// HeaderNames are the headers that say of a person to any app who it is.
+func (p *Policy) HeaderNames() []string { return p.headers.Names() }
+
 // NewPolicy judges what of the configuration decides. The faults have their places in the file.
 func NewPolicy(cfg *config.Config) (*Policy, config.Faults) {
 	pol := &Policy{headers: identity.NewHeaders()}

@@ -34,6 +34,9 @@ type (
 // Size is a number of bytes as the file has it: 64KiB for 65536.
 func Size(n int64) string { return yamltable.Size(n) }
 
+// DefaultPrefix is that of our own endpoints where the file says nothing.
+const DefaultPrefix = "/.sallyport"
+
 // Config is the file as plain values, with all defaults filled in. What the
 // file gives as a reference has its value after Resolve.
 type Config struct {
@@ -232,7 +235,7 @@ func file() yamltable.Shape[Config] {
 		yamltable.Field("prefix", "The path below which Sallyport answers itself.",
 			yamltable.Pattern("a path such as /.sallyport, of letters, digits and -._~, without a slash at its end",
 				prefixPattern),
-			func(c *Config) *string { return &c.Prefix }).Or("/.sallyport"),
+			func(c *Config) *string { return &c.Prefix }).Or(DefaultPrefix),
 		yamltable.Field("listen", "Where to accept connections.", listenShape(),
 			func(c *Config) *Listen { return &c.Listen }).Or("{}"),
 		yamltable.Field("trusted_proxies", "Addresses and ranges of the proxies before Sallyport. Only their "+

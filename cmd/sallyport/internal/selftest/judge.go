@@ -1,0 +1,341 @@
+package selftest
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Result is what became of a case.
+type Result string
+
+// The results. Missing is what should be there and is not, or cannot be told.
+const (
+	OK      Result = "ok"
+	Leak    Result = "LEAK"
+	Missing Result = "MISS"
+)
+
+// verdict is a result, what was seen, and the line that helps.
+type verdict struct {
+	result Result
+	saw    string
+	fix    lines
+}
+
+// expectation judges what became of a request.
+type expectation func(*run, *outcome) verdict
+
+// saw says what came back.
+func (o *outcome) saw() string {
+	switch {
+	case len(o.arrived) > 0:
+		return "reached the app"
+	case o.err != nil:
+		return "no answer"
+	}
+	return "answered " + strconv.Itoa(o.answer.status)
+}
+
+// refused reports whether the answer says that somebody has refused the request, rather
+// than that something else is in the way.
+func (o *outcome) refused() bool {
+	s := o.answer.status
+	return o.err == nil && s >= 300 && s < 500 && s != http.StatusRequestTimeout && s != http.StatusTooManyRequests
+}
+
+// notArrived is the verdict on a request that did not reach the echo. A 2xx is none of the
+// echo: somebody else was asked, and what that shows cannot be told.
+func (o *outcome) notArrived(fix lines, brokenOff bool) verdict {
+	switch {
+	case o.refused(), brokenOff && (o.err != nil || o.answer.status >= 400):
+		return verdict{result: OK, saw: o.saw()}
+	case o.err == nil && o.answer.status < 300:
+		return verdict{Missing, o.saw() + ", and not by the echo: cannot be judged", fix}
+	}
+	return verdict{Missing, o.saw() + ": cannot be judged", fix}
+}
+
+// expectArrival: the request must reach the echo.
+func expectArrival(fix lines) expectation {
+	return func(_ *run, o *outcome) verdict {
+		if len(o.arrived) == 0 {
+			return verdict{Missing, o.saw(), fix}
+		}
+		return verdict{result: OK, saw: o.saw()}
+	}
+}
+
+// expectNothing: the request must not reach the echo. Whoever breaks off has refused it.
+func expectNothing(fix lines) expectation {
+	return func(_ *run, o *outcome) verdict {
+		if len(o.arrived) > 0 {
+			return verdict{Leak, "reached the app as " + shownTarget(o.arrived[0].line), fix}
+		}
+		return o.notArrived(fix, true)
+	}
+}
+
+func shownTarget(line string) string {
+	if len(line) > 120 {
+		line = line[:120] + "…"
+	}
+	return strconv.Quote(line)
+}
+
+// expectUnmarked: the request may reach the echo, without what the case wrote.
+func expectUnmarked(fix lines, malformed bool) expectation {
+	return func(r *run, o *outcome) verdict {
+		if len(o.arrived) == 0 {
+			return o.notArrived(fix, malformed)
+		}
+		for _, a := range o.arrived {
+			for _, line := range a.header {
+				if name, _, _ := strings.Cut(line, ":"); r.marked(line) {
+					return verdict{Leak, "the app got " + strconv.Quote(name), fix}
+				}
+			}
+		}
+		return verdict{result: OK, saw: "the app did not get it"}
+	}
+}
+
+// expectNoHeader: the request may reach the echo, without a header of this name.
+func expectNoHeader(name string, fix lines) expectation {
+	return func(_ *run, o *outcome) verdict {
+		if len(o.arrived) == 0 {
+			return o.notArrived(fix, false)
+		}
+		for _, a := range o.arrived {
+			if len(a.get(name)) > 0 {
+				return verdict{Leak, "the app got " + name, fix}
+			}
+		}
+		return verdict{result: OK, saw: "the app did not get it"}
+	}
+}
+
+// expectRefused: nobody may be let in. What a 2xx shows cannot be told without the echo.
+func expectRefused(fix lines) expectation {
+	return func(_ *run, o *outcome) verdict { return o.notArrived(fix, true) }
+}
+
+// expectStatus: the request is answered with one of these.
+func expectStatus(fix lines, statuses ...int) expectation {
+	return func(_ *run, o *outcome) verdict {
+		switch {
+		case len(o.arrived) > 0:
+			return verdict{Leak, o.saw() + ", and nobody is signed in", fixCheck}
+		case o.err == nil && slices.Contains(statuses, o.answer.status):
+			return verdict{result: OK, saw: o.saw()}
+		case o.err == nil && o.answer.status < 300:
+			return verdict{Missing, o.saw() + ": is this address for people who are signed in?", fixCheck}
+		}
+		return verdict{Missing, o.saw(), fix}
+	}
+}
+
+// expectSignIn: a page is sent to Sallyport's own.
+func expectSignIn(r *run, o *outcome) verdict {
+	switch to, err := url.Parse(o.answer.header.Get("Location")); {
+	case len(o.arrived) > 0:
+		return verdict{Leak, o.saw() + ", and nobody is signed in", fixCheck}
+	case o.err == nil && o.answer.status < 300:
+		return verdict{Missing, o.saw() + ": is this address for people who are signed in?", fixCheck}
+	case o.err != nil || o.answer.status/100 != 3:
+		return verdict{Missing, o.saw(), fixSignIn}
+	case err != nil || !strings.HasPrefix(to.Path, r.Prefix+"/"):
+		return verdict{Missing, o.saw() + ", and leads elsewhere", fixSignIn}
+	}
+	return verdict{result: OK, saw: o.saw()}
+}
+
+// expectKeys: Sallyport itself answers below its prefix.
+func expectKeys(_ *run, o *outcome) verdict {
+	if o.answer.status == http.StatusOK && bytes.Contains(o.answer.body, []byte(`"keys"`)) {
+		return verdict{result: OK, saw: o.saw()}
+	}
+	return verdict{Missing, o.saw() + ", and not by Sallyport", fixOwn}
+}
+
+// expectLogin: Sallyport begins a sign-in, and for the host that was asked, whatever a
+// header of the client says.
+func expectLogin(fix lines) expectation {
+	return func(r *run, o *outcome) verdict {
+		location := o.answer.header.Get("Location")
+		switch seen := fmt.Sprint(o.answer.status, " ", origin(location)); {
+		case fix == nil && (o.err != nil || o.answer.status/100 == 4):
+			return verdict{Missing, o.saw(), fixOwn}
+		case fix == nil:
+			r.login = seen
+			return verdict{result: OK, saw: o.saw()}
+		case r.marked(location) || r.marked(string(o.answer.body)):
+			return verdict{Leak, "Sallyport took it for the host of this site", fix}
+		case seen != r.login:
+			return verdict{Leak, o.saw() + ": Sallyport heeds it", fix}
+		}
+		return verdict{result: OK, saw: o.saw()}
+	}
+}
+
+func origin(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
+
+// expectNoQuestion: nobody outside may ask what fronts ask. Only /verify answers a page
+// with 401 and a Location.
+func expectNoQuestion(_ *run, o *outcome) verdict {
+	h := o.answer.header
+	if h.Get("X-Sallyport-Names") != "" || o.answer.status == http.StatusUnauthorized &&
+		h.Get("Location") != "" && h.Get("X-Sallyport-Asker") != "" {
+		return verdict{Leak, "Sallyport's answer to the front", fixQuestion}
+	}
+	return verdict{result: OK, saw: o.saw()}
+}
+
+// expectUnreadable: a page of another site cannot read the answer, and nothing is sent on
+// for it.
+func expectUnreadable(r *run, o *outcome) verdict {
+	allowed := o.answer.header.Get("Access-Control-Allow-Origin")
+	switch {
+	case len(o.arrived) > 0:
+		return verdict{Leak, o.saw() + ", and nobody is signed in", fixCheck}
+	case allowed == "*" || allowed == "null" || r.marked(allowed):
+		return verdict{Leak, "Access-Control-Allow-Origin lets every page read it", fixCORS}
+	case o.err != nil:
+		return verdict{Missing, o.saw(), fixCheck}
+	}
+	return verdict{result: OK, saw: o.saw()}
+}
+
+// expectHost: the app is told the host that was judged.
+func expectHost(r *run, o *outcome) verdict {
+	if len(o.arrived) == 0 {
+		return o.notArrived(fixRoutes, false)
+	}
+	if got := o.arrived[0].get("Host"); len(got) != 1 || !strings.EqualFold(got[0], r.URL.Host) {
+		return verdict{Missing, fmt.Sprintf("the app was told %q", got), fixHost}
+	}
+	return verdict{result: OK, saw: "the app was told " + r.URL.Host}
+}
+
+// expectUpgrade: a handshake reaches the app as one.
+func expectUpgrade(_ *run, o *outcome) verdict {
+	if len(o.arrived) == 0 {
+		return verdict{Missing, o.saw(), fixWebSocket}
+	}
+	a := o.arrived[0]
+	if !strings.EqualFold(strings.Join(a.get("Upgrade"), ","), "websocket") ||
+		!strings.Contains(strings.ToLower(strings.Join(a.get("Connection"), ",")), "upgrade") {
+		return verdict{Missing, "the app was not asked for a WebSocket", fixWebSocket}
+	}
+	return verdict{result: OK, saw: o.saw()}
+}
+
+// expectCookies: the app gets its own cookies and none of Sallyport's.
+func expectCookies(r *run, o *outcome) verdict {
+	if len(o.arrived) == 0 {
+		return o.notArrived(fixCookie, false)
+	}
+	for _, a := range o.arrived {
+		cookies := strings.Join(a.get("Cookie"), "; ")
+		switch {
+		case r.marked(strings.Join(a.header, "\n")):
+			return verdict{Leak, "the app got a cookie of Sallyport's name", fixCookie}
+		case !strings.Contains(cookies, "app=kept"):
+			return verdict{Missing, "the app's own cookie did not arrive", fixCookie}
+		}
+	}
+	return verdict{result: OK, saw: "the app got its own cookies only"}
+}
+
+// expectIdentity: the app is told who it is.
+func expectIdentity(r *run, o *outcome) verdict {
+	if len(o.arrived) == 0 {
+		return verdict{Missing, o.saw() + ": is the session over?", fixRoutes}
+	}
+	a := &o.arrived[0]
+	if v := r.ownCookies(o); v.result != OK {
+		return v
+	}
+	told := 0
+	for _, name := range r.Names {
+		if values := a.get(name); len(values) == 1 && values[0] != "" {
+			told++
+		}
+	}
+	if told == 0 && len(r.Names) > 0 {
+		return verdict{Missing, "the app was told nothing of the person", fixIdentity(r.Names[0])}
+	}
+	if slices.Contains(r.Names, assertionHeader) && len(a.get(assertionHeader)) != 1 {
+		return verdict{Missing, "the app got no " + assertionHeader, fixIdentity(assertionHeader)}
+	}
+	return verdict{result: OK, saw: fmt.Sprintf("the app was told %d headers of the person", told)}
+}
+
+const assertionHeader = "X-Sallyport-Assertion"
+
+// ownCookies: no value of the cookie that the run was given is in what the app got.
+func (r *run) ownCookies(o *outcome) verdict {
+	for _, a := range o.arrived {
+		for _, secret := range secrets(r.Cookie) {
+			if strings.Contains(strings.Join(a.header, "\n"), secret) {
+				return verdict{Leak, "the app got the session cookie", fixCookie}
+			}
+		}
+	}
+	return verdict{result: OK}
+}
+
+// expectSame: the app is told the same as without what the case wrote.
+func expectSame(seen *arrival, fix lines) expectation {
+	return func(r *run, o *outcome) verdict {
+		if v := expectUnmarked(fix, false)(r, o); v.result != OK || len(o.arrived) == 0 {
+			return v
+		}
+		if v := r.ownCookies(o); v.result != OK {
+			return v
+		}
+		for _, a := range o.arrived {
+			if name := r.differs(seen, &a); name != "" {
+				return verdict{Leak, "the app was told something else, or nothing, as " + name, fix}
+			}
+		}
+		return verdict{result: OK, saw: "the app was told who it is"}
+	}
+}
+
+// differs is the first header in which two arrivals say something else of the person; an
+// assertion is signed anew for each.
+func (r *run) differs(a, b *arrival) string {
+	for _, name := range r.Names {
+		before, after := a.get(name), b.get(name)
+		if name == assertionHeader {
+			if len(before) != len(after) {
+				return name
+			}
+		} else if !slices.Equal(before, after) {
+			return name
+		}
+	}
+	return ""
+}
+
+// expectNoOther: with a session cookie and a forged one of its name, the app is told of the
+// person, or nothing arrives.
+func expectNoOther(seen *arrival) expectation {
+	return func(r *run, o *outcome) verdict {
+		if len(o.arrived) == 0 {
+			return o.notArrived(fixCookie, false)
+		}
+		return expectSame(seen, fixCookie)(r, o)
+	}
+}
