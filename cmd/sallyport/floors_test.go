@@ -108,7 +108,7 @@ var floor = map[string]int{
 	"cmd/sallyport/internal/yamltable": 4, "cmd/sallyport/internal/auditfile": 4,
 	"cmd/sallyport/internal/watch": 4, "cmd/sallyport/internal/systemd": 4,
 	"cmd/sallyport/internal/selftest": 4,
-	"cmd/sallyport/internal/config": 5, "cmd/sallyport/internal/assemble": 6, "cmd/sallyport/internal/reload": 7,
+	"cmd/sallyport/internal/config":   5, "cmd/sallyport/internal/assemble": 6, "cmd/sallyport/internal/reload": 7,
 	"cmd/sallyport": 8,
 }
 

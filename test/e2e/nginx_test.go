@@ -41,7 +41,16 @@ func guideBlock(t *testing.T, guide, language string, replace ...string) string 
 }
 
 // behindNginx is a site whose front is nginx, which asks Sallyport, as the guide says.
-func behindNginx(t *testing.T) *corp {
+func behindNginx(t *testing.T) *corp { t.Helper(); return behindNginxWith(t, nginxSetup{}) }
+
+// nginxSetup is what is not as the guide has it.
+type nginxSetup struct {
+	app     string   // the address of the app; "": that of the tests
+	routes  string   // more of Sallyport's
+	replace []string // texts of nginx's configuration, and what stands in their place
+}
+
+func behindNginxWith(t *testing.T, s nginxSetup) *corp {
 	t.Helper()
 	program := need(t, nginxProgram)
 	dir, err := os.MkdirTemp(world.dir, "nginx-")
@@ -51,6 +60,10 @@ func behindNginx(t *testing.T) *corp {
 	front, public, asked := need(t, freeAddress), need(t, freeAddress), need(t, freeAddress)
 	c := &corp{app: startApp()}
 	t.Cleanup(c.app.server.Close)
+	app := c.app.URL
+	if s.app != "" {
+		app = "http://" + s.app
+	}
 	url := "http://localhost" + portOf(front)
 	c.provider = need(t, func() (*provider, error) { return startProvider(url, false) })
 	t.Cleanup(c.provider.stop)
@@ -62,10 +75,11 @@ func behindNginx(t *testing.T) *corp {
 		"127.0.0.1:4182", asked, "/run/secrets/session-key", filepath.Join(dir, "key"), "groups: [ops]", "groups: [board]", "listen:\n", "listen:\n  admin: \"\"\n", "https://sso.example.com",
 		c.provider.Issuer, "client_id: sallyport", "client_id: "+c.provider.ClientID, "client_secret: env:CLIENT_SECRET",
 		fmt.Sprintf("client_secret: %q, scopes: [openid, profile, email, groups]", "literal:"+c.provider.ClientSecret)) +
-		"log: {format: text}\n"
-	block := guideBlock(t, nginxGuide, "nginx", "listen 443 ssl;", "listen "+front+";", "app.example.com", "localhost",
+		s.routes + "log: {format: text}\n"
+	block := readdressed(t, guideBlock(t, nginxGuide, "nginx"), s.replace...)
+	block = readdressed(t, block, "listen 443 ssl;", "listen "+front+";", "app.example.com", "localhost",
 		"    ssl_certificate /etc/ssl/app.crt;\n", "", "    ssl_certificate_key /etc/ssl/app.key;\n", "",
-		"127.0.0.1:4180", public, "127.0.0.1:4182", asked, "http://127.0.0.1:8080", c.app.URL)
+		"127.0.0.1:4180", public, "127.0.0.1:4182", asked, "http://127.0.0.1:8080", app)
 	temp := ""
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 		temp += fmt.Sprintf("    %s_temp_path %s;\n", kind, filepath.Join(dir, kind))

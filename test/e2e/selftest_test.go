@@ -108,3 +108,11 @@ func TestSelftestThroughSallyportItself(t *testing.T) {
 	c := ownCorp(t, s)
 	wantSelftestGreen(t, c.url, echo, c.signIn(t, "mira"))
 }
+
+// Through nginx as its guide has it nothing leaks.
+func TestSelftestThroughNginx(t *testing.T) {
+	t.Parallel()
+	echo := need(t, freeAddress)
+	c := behindNginxWith(t, nginxSetup{app: echo, routes: selftestRoutes("localhost", echo)})
+	wantSelftestGreen(t, c.url, echo, c.signIn(t, "mira"))
+}

@@ -41,7 +41,8 @@ var (
 		"no route to the cluster of listen.external_auth", "no route to listen.external_auth"}
 	fixPath = lines{"proxy_set_header X-Original-URL $scheme://$http_host$request_uri; and a proxy_pass without a path",
 		"forward_auth with `uri /forward?`, and no rewrite before it", "pathq in the question, and no normalize-uri",
-		"no path middleware before forwardAuth", "path_with_escaped_slashes_action: KEEP_UNCHANGED, normalize_path: true",
+		"no path middleware before forwardAuth",
+		"path_with_escaped_slashes_action: KEEP_UNCHANGED, normalize_path: true",
 		"encoded: reject on the route"}
 	fixUpgrade = lines{"proxy_set_header Upgrade $http_upgrade; in location = /_sallyport",
 		"forward_auth passes all headers on: no header_up that removes Upgrade, Origin or Sec-WebSocket-*", luaLine,
@@ -103,7 +104,8 @@ func fixSteering(name string) lines {
 		value = `""`
 	}
 	return lines{"proxy_set_header " + name + " " + value + ";", "request_header -" + name,
-		"http-request del-header " + name, "forwardedHeaders: without trustedIPs; customRequestHeaders: {" + name + ": \"\"}",
+		"http-request del-header " + name,
+		"forwardedHeaders: without trustedIPs; customRequestHeaders: {" + name + ": \"\"}",
 		"request_headers_to_remove: [" + name + "]", "trusted_proxies without this machine"}
 }
 

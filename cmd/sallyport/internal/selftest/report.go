@@ -50,6 +50,13 @@ func (r *Report) add(by *run, p probe, v verdict) {
 	r.Cases = append(r.Cases, c)
 }
 
+// addLeak is add for a case that shows a leak or nothing.
+func (r *Report) addLeak(by *run, p probe, v verdict) {
+	if v.result == Leak {
+		r.add(by, p, v)
+	}
+}
+
 // clean is a text without the cookie, whoever echoed it, and without signs that a terminal
 // would heed.
 func (r *run) clean(text string) string {

@@ -65,18 +65,21 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		defer r.echo.stop()
 	}
 	report := &Report{}
-	begun, err := r.judge(ctx, r.controls(), report)
+	begun, err := r.judge(ctx, r.controls(), report.add)
 	if err != nil {
 		return report, err
 	}
-	if _, err := r.judge(ctx, r.cases(begun), report); err != nil {
+	if _, err := r.judge(ctx, r.cases(begun), report.add); err != nil {
+		return report, err
+	}
+	if _, err := r.judge(ctx, r.blind(begun), report.addLeak); err != nil {
 		return report, err
 	}
 	// A front that stopped passing anything on meanwhile would have made every case look well.
 	if begun.public {
 		last := r.publicControl()
 		last.name = "still-there"
-		if _, err := r.judge(ctx, []probe{last}, report); err != nil {
+		if _, err := r.judge(ctx, []probe{last}, report.add); err != nil {
 			return report, err
 		}
 	}
@@ -117,8 +120,8 @@ type begun struct {
 	signedIn *arrival
 }
 
-// judge sends probes and appends what became of them to the report.
-func (r *run) judge(ctx context.Context, probes []probe, report *Report) (begun, error) {
+// judge sends probes, and adds what became of them.
+func (r *run) judge(ctx context.Context, probes []probe, add func(*run, probe, verdict)) (begun, error) {
 	outcomes := make([]outcome, len(probes))
 	ids := make([]string, len(probes))
 	for i := range probes {
@@ -138,7 +141,7 @@ func (r *run) judge(ctx context.Context, probes []probe, report *Report) (begun,
 		if leaked := ownHeaders(outcomes[i].answer); leaked != "" && v.result != Leak {
 			v = verdict{Leak, "the answer has " + leaked, fixQuestion}
 		}
-		report.add(r, p, v)
+		add(r, p, v)
 		if arrived := outcomes[i].arrived; v.result == OK && len(arrived) > 0 {
 			switch p.name {
 			case controlPublic:
