@@ -22,7 +22,7 @@ type Policy struct {
 }
 
 // HeaderNames are the headers that say of a person to any app who it is.
-func (p *Policy) HeaderNames() []string { return p.headers.Names() }
+func (pol *Policy) HeaderNames() []string { return pol.headers.Names() }
 
 // NewPolicy judges what of the configuration decides. The faults have their places in the file.
 func NewPolicy(cfg *config.Config) (*Policy, config.Faults) {
