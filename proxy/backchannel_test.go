@@ -366,8 +366,8 @@ func TestP17_AFloodOfLogoutsIsHeldOff(t *testing.T) {
 	s.clock = testenv.StandingClock(s.clock.Now())
 	s.proxy.now = s.clock.Now
 	options := []Provider{{ID: "main", Logouts: s.verifier(t)}}
-	s.proxy.own.prefixed["backchannel-logout/"] = endpoint{"backchannel-logout/{provider}", nil,
-		newBackchannelEndpoint(s.proxy.Process, s.sessions, options).serve}
+	s.proxy.own.prefixed["backchannel-logout/"] = endpoint{path: "backchannel-logout/{provider}",
+		post: newBackchannelEndpoint(s.proxy.Process, s.sessions, options).serve}
 	for range 200 {
 		if a := s.logout(t, "a.b.c"); a.status != 400 {
 			t.Fatalf("made up: %d", a.status)

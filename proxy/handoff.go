@@ -48,13 +48,13 @@ func (h *handOffs) endpoints(at *site) mounted {
 	signOut := h.signOut
 	signOut.own, signOut.site = away.own, at
 	all := []endpoint{
-		{"login", away.login, nil},
-		{"handoff", away.take, onlyGet},
-		{"logout", signOut.confirm, signOut.do},
-		{"account", away.account, nil},
-		{"organization", away.organization, nil},
-		{"session", (&sessionEndpoint{own: away.own, site: at, maxAge: h.maxAge}).serve, nil},
-		{"renew", (&renewEndpoint{own: away.own, handOffs: h}).serve, onlyGet},
+		{path: "login", get: away.login},
+		{path: "handoff", get: away.take, leadsOn: true},
+		{path: "logout", get: signOut.confirm, post: signOut.do},
+		{path: "account", get: away.account},
+		{path: "organization", get: away.organization},
+		{path: "session", get: (&sessionEndpoint{own: away.own, site: at, maxAge: h.maxAge}).serve},
+		{path: "renew", get: (&renewEndpoint{own: away.own, handOffs: h}).serve, leadsOn: true},
 	}
 	for _, same := range [...]string{"jwks.json", pages.MarkPath, "logo"} {
 		if e, ok := h.own.whole[same]; ok {
@@ -140,12 +140,6 @@ func hopHeaders(w http.ResponseWriter) {
 	w.Header().Set("Referrer-Policy", "no-referrer")
 }
 
-// onlyGet refuses to lead on from a request with another method: what was sent would be
-// lost.
-func onlyGet(http.ResponseWriter, *http.Request, *event) error {
-	return &failure{Status: http.StatusMethodNotAllowed, Allow: "GET", Cause: errors.New("only GET leads on from here")}
-}
-
 // handOff is the path of the endpoint that answers a want.
 func (s *site) handOff(sealed string) string { return s.path("handoff") + "?want=" + sealed }
 
@@ -209,9 +203,6 @@ type handOffEndpoint struct {
 // if not. It answers only hosts of routes.
 func (e *handOffEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *event) error {
 	at := e.own.site
-	if r.Method == http.MethodHead {
-		return onlyGet(w, r, ev)
-	}
 	hopHeaders(w)
 	if admission.KindOf(r) != admission.Navigation {
 		return at.unauthorized(w, r, ev)
@@ -449,9 +440,6 @@ func (e *awayEndpoints) organization(w http.ResponseWriter, r *http.Request, ev 
 // take ends a hand-off: with a grant that is good for this host and browser, and was
 // not used before, this host has a session.
 func (e *awayEndpoints) take(w http.ResponseWriter, r *http.Request, ev *event) error {
-	if r.Method == http.MethodHead {
-		return onlyGet(w, r, ev)
-	}
 	hopHeaders(w)
 	if admission.KindOf(r) != admission.Navigation {
 		return e.site.unauthorized(w, r, ev)

@@ -191,18 +191,12 @@ func TestOnlyOpeningAPageBeginsAHandOff(t *testing.T) {
 	}
 	a := s.get(t, wiki+"/x", navigate()...)
 	want := a.header.Get("Location")
-	for name, request := range map[string]func() answer{
-		"HEAD": func() answer { return s.ask(t, "HEAD", want, "", navigate()...) },
-		"POST": func() answer { return s.ask(t, "POST", want, "a=b", navigate()...) },
-		"HEAD, with a grant": func() answer {
-			return s.ask(t, "HEAD", wiki+prefix+"/handoff?grant=x", "", navigate()...)
-		},
-		"POST, with a grant": func() answer {
-			return s.ask(t, "POST", wiki+prefix+"/handoff?grant=x", "a=b", navigate()...)
-		},
-	} {
-		if a := request(); a.status != 405 || a.header.Get("Allow") != "GET" {
-			t.Errorf("%s: %d %q", name, a.status, a.header.Get("Allow"))
+	for _, target := range []string{want, wiki + prefix + "/handoff?grant=x", wiki + prefix + "/renew",
+		"http://" + appHost + prefix + "/renew"} {
+		for _, method := range []string{"HEAD", "POST", "PUT", "DELETE", "OPTIONS"} {
+			if a := s.ask(t, method, target, "", navigate()...); a.status != 405 || a.header.Get("Allow") != "GET" {
+				t.Errorf("%s %.60s: %d %q", method, target, a.status, a.header.Get("Allow"))
+			}
 		}
 	}
 	for _, target := range []string{want, wiki + prefix + "/handoff?grant=x"} {

@@ -22,11 +22,14 @@ type handler func(w http.ResponseWriter, r *http.Request, ev *event) error
 type endpoint struct {
 	path      string
 	get, post handler
+	leadsOn   bool // takes GET alone: what else a request brings would be lost on its way
 }
 
 // allow is the header that goes with 405.
 func (e endpoint) allow() string {
 	switch {
+	case e.leadsOn:
+		return "GET"
 	case e.post == nil:
 		return "GET, HEAD"
 	case e.get == nil:
@@ -90,27 +93,27 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 	p.handOffs = &handOffs{signIns: signIns, admission: o.Admission, once: o.Once, signOut: *signOut,
 		maxAge: o.MaxAge}
 	all := []endpoint{
-		{"login", signIn.serve, nil},
-		{"callback/{provider}", callback.serve, nil},
-		{"logout", signOut.confirm, signOut.do},
-		{"account", account.serve, nil},
-		{"organization", organization.ask, organization.pick},
-		{"handoff", handOff.serve, onlyGet},
-		{"session", (&sessionEndpoint{own: own, site: p.site, maxAge: o.MaxAge}).serve, nil},
-		{"renew", (&renewEndpoint{own: own, handOffs: p.handOffs}).serve, onlyGet},
-		{"jwks.json", (&keysEndpoint{o.Assertions}).serve, nil},
-		{pages.MarkPath, (&picture{"image/svg+xml", mark}).serve, nil},
+		{path: "login", get: signIn.serve},
+		{path: "callback/{provider}", get: callback.serve},
+		{path: "logout", get: signOut.confirm, post: signOut.do},
+		{path: "account", get: account.serve},
+		{path: "organization", get: organization.ask, post: organization.pick},
+		{path: "handoff", get: handOff.serve, leadsOn: true},
+		{path: "session", get: (&sessionEndpoint{own: own, site: p.site, maxAge: o.MaxAge}).serve},
+		{path: "renew", get: (&renewEndpoint{own: own, handOffs: p.handOffs}).serve, leadsOn: true},
+		{path: "jwks.json", get: (&keysEndpoint{o.Assertions}).serve},
+		{path: pages.MarkPath, get: (&picture{"image/svg+xml", mark}).serve},
 	}
 	if o.Durable {
-		all = append(all, endpoint{"backchannel-logout/{provider}", nil,
-			newBackchannelEndpoint(p.Process, o.Sessions, o.Providers).serve})
+		all = append(all, endpoint{path: "backchannel-logout/{provider}",
+			post: newBackchannelEndpoint(p.Process, o.Sessions, o.Providers).serve})
 	}
 	if o.Listing != nil {
-		all = append(all, endpoint{"sessions/end", nil,
-			(&endSessionEndpoint{own: own, site: p.site, list: list, signOut: signOut}).serve})
+		all = append(all, endpoint{path: "sessions/end",
+			post: (&endSessionEndpoint{own: own, site: p.site, list: list, signOut: signOut}).serve})
 	}
 	if o.Branding.Logo != nil {
-		all = append(all, endpoint{"logo", (&picture{o.Branding.LogoType, o.Branding.Logo}).serve, nil})
+		all = append(all, endpoint{path: "logo", get: (&picture{o.Branding.LogoType, o.Branding.Logo}).serve})
 	}
 	return all, nil
 }
@@ -131,7 +134,7 @@ func (p *Proxy) serveOwn(w http.ResponseWriter, r *http.Request, ev *event, path
 	switch {
 	case !ok:
 		return &failure{Status: http.StatusNotFound, Cause: errors.New("no such endpoint")}
-	case e.get != nil && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+	case e.get != nil && (r.Method == http.MethodGet || r.Method == http.MethodHead && !e.leadsOn):
 		return e.get(w, r, ev)
 	case e.post != nil && r.Method == http.MethodPost:
 		return e.post(w, r, ev)

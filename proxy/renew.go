@@ -17,14 +17,11 @@ type renewEndpoint struct {
 	handOffs *handOffs
 }
 
-// serve is for pages that are opened, and only GET: a script would follow the redirects
-// and not the person. It leads to a path of its own host that is none of our endpoints,
+// serve is for pages that are opened: a script would follow the redirects and not the
+// person. It leads to a path of its own host that is none of our endpoints,
 // so never back here.
 func (e *renewEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *event) error {
 	at := e.own.site
-	if r.Method == http.MethodHead {
-		return onlyGet(w, r, ev)
-	}
 	hopHeaders(w)
 	if admission.KindOf(r) != admission.Navigation {
 		return at.unauthorized(w, r, ev)

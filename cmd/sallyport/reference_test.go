@@ -75,7 +75,7 @@ func reference(t *testing.T) string {
 	b.WriteString("\n## Endpoints\n\nBelow `prefix` (`/.sallyport`), on the host of `public_url`:\n\n| endpoint | " +
 		"|\n|---|---|\n")
 	own := read(t, root+"/proxy/own.go")
-	found := matches(own, `(?:\t\t|endpoint)\{"([a-z./-]+)`)
+	found := matches(own, `(?:\t\t|endpoint)\{path: "([a-z./-]+)`)
 	for _, name := range found {
 		if endpointMeans[name] == "" {
 			t.Errorf("say in endpointMeans what %q is", name)
