@@ -96,8 +96,9 @@ func (h *handOffs) leave(
 
 // due reports whether the session of a page's request is to be handed over anew first, or,
 // where all hosts have one, confirmed by the provider. The browser comes back to here.
-// Nothing but a page waits for that. A browser that did not keep what it was handed a
-// few times in a row goes on with what it has.
+// Nothing but a page waits for that, and none whose address is too long to come back to. A
+// browser that did not keep what it was handed a few times in a row goes on with what it
+// has.
 func (h *handOffs) due(r *http.Request, ev *event, at *site, s *session.Session, here string) bool {
 	if !opensPage(r) {
 		return false
@@ -114,7 +115,7 @@ func (h *handOffs) due(r *http.Request, ev *event, at *site, s *session.Session,
 		h.process.handOffs.sessionKept(key)
 		return false
 	}
-	return !ev.dotted && ev.facts.Scheme == at.scheme && (key == "" || !h.process.handOffs.looping(key))
+	return !ev.dotted && ev.facts.Scheme == at.scheme && at.returnTo(here) == here && (key == "" || !h.process.handOffs.looping(key))
 }
 
 // again has s handed over anew, and tells the public host that it was in use.

@@ -460,6 +460,34 @@ func TestAHandOverIsRepeatedForPagesOnly(t *testing.T) {
 	}
 }
 
+// With a session, an address too long to come back to is not lost: its page is served, and
+// the hand-over that is due waits for another one. To sign in for it leads to the first page
+// of its host, as at the public host.
+func TestALongAddressIsNotLostToAHandOver(t *testing.T) {
+	t.Parallel()
+	s := newHosts(t, setup{Login: everybodyIs(alice())})
+	longest := "/deep?q=" + strings.Repeat("x", session.MaxReturnTo-len("/deep?q="))
+	b := s.browser(t)
+	if page := b.Open("http://" + wikiHost + longest + "y"); page.Status != 200 || page.URL.RequestURI() != "/" {
+		t.Fatalf("to sign in for one: %s", way(page))
+	}
+	if page := b.Open("http://" + wikiHost + longest + "y"); page.Status != 200 || len(page.Hops) != 1 {
+		t.Errorf("with a session: %s", way(page))
+	}
+	s.clock.Advance(16 * time.Minute)
+	if page := b.Open("http://" + wikiHost + longest + "y"); page.Status != 200 || len(page.Hops) != 1 {
+		t.Errorf("while a hand-over is due: %s", way(page))
+	}
+	if page := b.Open("http://" + wikiHost + longest); page.Status != 200 || page.URL.RequestURI() != longest ||
+		len(page.Hops) != 4 {
+		t.Errorf("one that can be returned to: %s", way(page))
+	}
+	b = s.browser(t)
+	if page := b.Open("http://" + wikiHost + longest); page.Status != 200 || page.URL.RequestURI() != longest {
+		t.Errorf("to sign in for that one: %s", way(page))
+	}
+}
+
 // A page that polls /session keeps the cookie of its host alive, and the next page
 // that is opened there takes the public host along, although it has idled out.
 func TestTheUseOfAnotherHostKeepsTheSignIn(t *testing.T) {
