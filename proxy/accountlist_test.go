@@ -190,7 +190,8 @@ func TestAuditTellsWhoEndedTheirSessions(t *testing.T) {
 	end := func(sid string) {
 		mira.Post(s.account(t, mira), prefix+"/sessions/end", url.Values{"session": {sid}})
 	}
-	end(s.sessionOf(phone).SID())
+	ended := s.sessionOf(phone)
+	end(ended.SID())
 	end(s.sessionOf(jonas).SID()) // not hers: nothing has ended
 	end("AAAAAAAAAAAAAAAAAAAAAA") // nobody's
 	open := s.account(t, mira)
@@ -203,14 +204,15 @@ func TestAuditTellsWhoEndedTheirSessions(t *testing.T) {
 	for dec := json.NewDecoder(&stream); dec.More(); {
 		var r observe.Record
 		testenv.Check(t, dec.Decode(&r))
-		got = append(got, fmt.Sprint(r.Event, " ", r.User, " ", r.Method, " ", r.Path, " ", r.Status))
+		got = append(got, fmt.Sprint(r.Event, " ", r.User, " ", r.Method, " ", r.Path, " ", r.Status, " ", r.Detail))
 		if r.Client != "127.0.0.1" || r.RequestID == "" || r.Route != "_own" {
 			t.Errorf("%+v", r)
 		}
 	}
 	want := []string{
-		"sessions_ended " + who.ID() + " POST " + prefix + "/sessions/end 303",
-		"sessions_ended " + who.ID() + " POST " + prefix + "/logout 303",
+		"sessions_ended " + who.ID() + " POST " + prefix + "/sessions/end 303 the session " + ended.SID() + ", since " +
+			ended.SignedIn.UTC().Format(time.RFC3339) + " from 127.0.0.1, Safari on iPhone",
+		"sessions_ended " + who.ID() + " POST " + prefix + "/logout 303 all sessions of the person",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)

@@ -37,6 +37,7 @@ type event struct {
 	rule       int // which of the route's rules matched, from 1
 	action     observe.Action
 	provider   string // whose sign-in it is
+	ended      string // which session of their own somebody ended, in words
 	sessionErr error
 	clientGone bool   // nobody is left to read an answer
 	note       string // what an operator should know of an answer that is fine
@@ -74,7 +75,7 @@ func (p *Proxy) observe(ev *event, c *relay.Client, r *http.Request) {
 		Client: ev.client, Method: r.Method, Host: cmp.Or(ev.facts.Authority, r.Host), Path: ev.facts.Path,
 		Status: cmp.Or(c.Status(), http.StatusOK), Bytes: c.Bytes(),
 		Route: ev.route, User: ev.user, Org: ev.org, Decision: ev.decision, Reason: string(ev.reason), Rule: ev.rule,
-		Action: ev.action, Provider: ev.provider, Note: ev.note, Err: ev.cause,
+		Action: ev.action, Provider: ev.provider, Ended: ev.ended, Note: ev.note, Err: ev.cause,
 	}
 	if ev.clientGone {
 		e.Status = statusClientGone

@@ -58,7 +58,7 @@ func (o *ownSessions) end(w http.ResponseWriter, r *http.Request, ev *event, s s
 // signOutEverywhere ends s and all other sessions of its person that began before now.
 // With an error other servers may not know yet.
 func (o *ownSessions) signOutEverywhere(w http.ResponseWriter, r *http.Request, ev *event, s session.Session) error {
-	ev.action = observe.SessionsEnded
+	ev.action, ev.ended = observe.SessionsEnded, "all sessions of the person"
 	err := o.sessions.EndPerson(r.Context(), &s)
 	o.process.metrics.ended.WithLabelValues(session.KindPerson.String(), "person").Inc()
 	o.sessions.Clear(w)

@@ -139,7 +139,8 @@ func (e *endSessionEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *e
 				"and tell the people who run this site.")
 	}
 	if found != nil {
-		ev.action = observe.SessionsEnded
+		ev.action, ev.ended = observe.SessionsEnded, fmt.Sprintf("the session %s, since %s from %s, %s", found.SID,
+			found.Since.UTC().Format(time.RFC3339), found.From, found.Browser)
 		e.own.process.metrics.ended.WithLabelValues(session.KindRoot.String(), "person").Inc()
 		if err := e.own.sessions.EndListed(r.Context(), found); err != nil {
 			return e.unavailable(err, "The session is not over everywhere yet",

@@ -33,7 +33,7 @@ type Record struct {
 	Mode      string `json:"mode,omitempty"`       // by which dialect another proxy asked; empty if nobody did
 	Status    int    `json:"status,omitempty"`     // of the answer
 	Reason    string `json:"reason,omitempty"`     // why it was refused, from the list in the reference
-	Detail    string `json:"detail,omitempty"`     // the same in words, or what an operator did
+	Detail    string `json:"detail,omitempty"`     // the same in words, what an operator did, or which session ended
 }
 
 // Audit is the audit stream: who signed in and out, who was refused what, and what
@@ -112,9 +112,15 @@ func (a *Audit) Observe(_ context.Context, e *Event) {
 	if e.Door != DoorProxy {
 		r.Mode = e.Door
 	}
-	if e.Err != nil {
-		r.Detail = cut(e.Err.Error(), 1024)
+	r.Detail = e.Ended
+	switch {
+	case e.Err == nil:
+	case e.Ended == "":
+		r.Detail = e.Err.Error()
+	default:
+		r.Detail += ": " + e.Err.Error()
 	}
+	r.Detail = cut(r.Detail, 1024)
 	a.add(r)
 }
 

@@ -62,6 +62,7 @@ type Event struct {
 
 	Action   Action
 	Provider string // whose sign-in it was, or which provider ended sessions
+	Ended    string // which session of their own a person ended, in words; nothing of it opens one
 
 	// Session is why a session cookie does not count; nil where there is none.
 	Session error

@@ -56,6 +56,8 @@ func TestAuditSaysWhoDidWhat(t *testing.T) {
 	in.Action, in.Provider, in.Decision, in.Reason, in.Err, in.Status, in.Route, in.Path = SignIn, "main", "", "", nil,
 		303, RouteOwn, "/.sallyport/callback/main"
 	a.Observe(context.Background(), in)
+	a.Observe(context.Background(), &Event{Start: in.Start, Action: SessionsEnded, User: "main:ann",
+		Ended: "the session x", Err: errors.New("store: away")})
 	for _, passes := range []*Event{{Decision: "forward"}, {Decision: "login"}, {}} {
 		a.Observe(context.Background(), passes) // these are for the log
 	}
@@ -70,6 +72,7 @@ func TestAuditSaysWhoDidWhat(t *testing.T) {
 		`"method":"GET","host":"app.example.com","path":"/admin","route":"admin","status":403,"reason":"no_rule","detail":"route admin: no rule admits main:ann"}
 {"schema":1,"time":"2026-11-28T08:30:00Z","event":"sign_in","request_id":"id","client":"192.0.2.1","user":"main:ann","org":"acme","provider":"main",` +
 		`"method":"GET","host":"app.example.com","path":"/.sallyport/callback/main","route":"_own","status":303}
+{"schema":1,"time":"2026-11-28T08:30:00Z","event":"sessions_ended","user":"main:ann","detail":"the session x: store: away"}
 {"schema":1,"time":"2026-11-28T09:00:00Z","event":"operator","client":"127.0.0.1","detail":"log level: info to debug"}
 {"schema":1,"time":"2026-11-28T09:00:00Z","event":"sessions_ended","client":"root","user":"main:ann",` +
 		`"detail":"sessions of person main:ann that began before 2026-11-28T09:00:00.000Z"}
