@@ -115,7 +115,8 @@ func (h *handOffs) due(r *http.Request, ev *event, at *site, s *session.Session,
 		h.process.handOffs.sessionKept(key)
 		return false
 	}
-	return !ev.dotted && ev.facts.Scheme == at.scheme && at.returnTo(here) == here && (key == "" || !h.process.handOffs.looping(key))
+	return !ev.dotted && ev.facts.Scheme == at.scheme && at.returnTo(here) == here &&
+		(key == "" || !h.process.handOffs.looping(key))
 }
 
 // again has s handed over anew, and tells the public host that it was in use.
