@@ -63,31 +63,66 @@ const (
 // askToSignIn says that nobody is signed in, and where people do that. Only a page that is
 // opened in a window can be sent there: a redirect would break a program and lose a form.
 func (d *Door) askToSignIn(ev *observe.Event, by *dialect, q *question, admitted *admission.Answer) *answer {
+	challenge := ""
+	if admitted.TakesToken {
+		challenge = admitted.Route.Challenge(q.facts, "")
+	}
+	return d.sendToLogin(ev, by, q, signInAsk{challenge: challenge, body: admission.AskToSignIn,
+		login: func(returnTo string) string { return d.signIn.login(q.facts, returnTo) }})
+}
+
+// askToStepUp says to somebody who is signed in that the route wants a sign-in that is more
+// recent or by other means. As in askToSignIn, only a page in a window is sent there. An
+// access token cannot sign in again: its program has to get another one.
+func (d *Door) askToStepUp(ev *observe.Event, by *dialect, q *question, admitted *admission.Answer) *answer {
+	route := admitted.Verdict.StepUp
+	ev.Note = admitted.Verdict.Detail
+	challenge := admitted.Route.ChallengeStepUp(q.facts, route.Proof)
+	if who := admitted.Principal; who != nil && who.Session == nil {
+		return d.refuseToken(ev, q, challenge, admission.AskToStepUp("", ev.RequestID))
+	}
+	return d.sendToLogin(ev, by, q, signInAsk{challenge: challenge, body: admission.AskToStepUp, again: true,
+		login: func(returnTo string) string { return d.signIn.stepUp(q.facts, route.Name, returnTo) }})
+}
+
+// signInAsk is what askToSignIn and askToStepUp differ in.
+type signInAsk struct {
+	login     func(returnTo string) string                    // where the person signs in
+	challenge string                                          // for programs, beside that of a session; "": none
+	body      func(login, requestID string) map[string]string // for programs
+	again     bool                                            // they are signed in
+}
+
+func (d *Door) sendToLogin(ev *observe.Event, by *dialect, q *question, ask signInAsk) *answer {
 	r := q.request()
-	a := newAnswer(http.StatusUnauthorized, ev.RequestID)
 	kind := admission.KindOf(r)
 	if kind == admission.Navigation && !admission.InFrame(r) {
-		return d.redirect(ev, by, d.signIn.login(q.facts, q.facts.Target()))
+		if !ask.again || q.method == http.MethodGet { // HEAD does not begin a step-up
+			return d.redirect(ev, by, ask.login(q.facts.Target()))
+		}
+		kind = admission.Program
 	}
+	a := newAnswer(http.StatusUnauthorized, ev.RequestID)
 	from := d.signIn.referer(q)
-	login := d.signIn.login(q.facts, from)
+	login := ask.login(from)
 	a.header.Set("X-Sallyport-Asker", askerProgram)
-	if admitted.TakesToken {
-		a.header.Add("WWW-Authenticate", admitted.Route.Challenge(q.facts, ""))
+	if ask.challenge != "" {
+		a.header.Add("WWW-Authenticate", ask.challenge)
 	}
 	a.header.Add("WWW-Authenticate", admission.CookieChallenge(login))
 	switch {
 	case kind == admission.Form:
 		a.header.Set("X-Sallyport-Asker", askerForm)
-		d.page(a, ev, r, pages.Page{Template: "formlost", KeepsForm: true, Data: pages.FormLost{SignInURL: login}})
+		d.page(a, ev, r, pages.Page{Template: "formlost", KeepsForm: true,
+			Data: pages.FormLost{SignInURL: login, Again: ask.again}})
 	case kind == admission.Navigation: // in a frame, where no sign-in can begin
 		if from == "/" {
-			login = d.signIn.login(q.facts, q.facts.Target())
+			login = ask.login(q.facts.Target())
 		}
 		d.page(a, ev, r, pages.Page{Template: "framed", FramedBy: d.signIn.framers(q.facts),
-			Data: pages.Framed{SignInURL: login}})
+			Data: pages.Framed{SignInURL: login, Again: ask.again}})
 	default:
-		writeJSON(a, r, admission.AskToSignIn(login, ev.RequestID))
+		writeJSON(a, r, ask.body(login, ev.RequestID))
 	}
 	if !by.redirects {
 		a.header.Set("Location", login)
@@ -108,10 +143,14 @@ func (d *Door) redirect(ev *observe.Event, by *dialect, to string) *answer {
 
 // unauthorizedBearer refuses an access token. To sign in would not help a program.
 func (d *Door) unauthorizedBearer(ev *observe.Event, q *question, route *admission.Route) *answer {
+	return d.refuseToken(ev, q, route.Challenge(q.facts, "invalid_token"), admission.TokenRefused(ev.RequestID))
+}
+
+func (d *Door) refuseToken(ev *observe.Event, q *question, challenge string, body map[string]string) *answer {
 	a := newAnswer(http.StatusUnauthorized, ev.RequestID)
 	a.header.Set("X-Sallyport-Asker", askerProgram)
-	a.header.Set("WWW-Authenticate", route.Challenge(q.facts, "invalid_token"))
-	writeJSON(a, q.request(), admission.TokenRefused(ev.RequestID))
+	a.header.Set("WWW-Authenticate", challenge)
+	writeJSON(a, q.request(), body)
 	return a
 }
 

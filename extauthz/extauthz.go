@@ -160,10 +160,13 @@ func (d *Door) judge(ctx context.Context, ev *observe.Event, by *dialect, q *que
 		}
 	}
 	var answer *answer
-	if err != nil {
+	switch {
+	case admitted.Verdict.StepUp != nil:
+		answer = d.askToStepUp(ev, by, q, &admitted)
+	case err != nil:
 		ev.Err = err
 		answer = d.refused(ev, by, q, &admitted, err)
-	} else {
+	default:
 		answer = d.carryOut(ev, by, q, &admitted)
 	}
 	if route := admitted.Route; route != nil && answer.status != http.StatusNoContent &&

@@ -47,6 +47,16 @@ func (s *signIn) login(f authz.Facts, returnTo string) string {
 	return origin + s.prefix + "/login?return_to=" + url.QueryEscape(returnTo)
 }
 
+// stepUp is where somebody who is signed in proves again who they are, for a route, to be
+// sent back to a path of the host of f.
+func (s *signIn) stepUp(f authz.Facts, route, returnTo string) string {
+	login := s.login(f, returnTo)
+	if strings.Contains(login, "?") {
+		return login + "&step_up=" + url.QueryEscape(route)
+	}
+	return login + "?step_up=" + url.QueryEscape(route)
+}
+
 // referer is the page of the same host that a request came from, else "/".
 func (s *signIn) referer(q *question) string {
 	return admission.PageOf(session.ReturnTo(q.header.Get("Referer"), s.origin(q.facts.Host), s.prefix))

@@ -78,6 +78,7 @@ func (s *site) askToStepUp(w http.ResponseWriter, r *http.Request, ev *event, an
 	at := ""
 	if !byToken {
 		at = login(s.referer(r))
+		w.Header().Add("WWW-Authenticate", admission.CookieChallenge(at))
 	}
 	writeError(w, r, http.StatusUnauthorized, admission.AskToStepUp(at, ev.requestID))
 	return nil
@@ -87,9 +88,13 @@ func (s *site) askToStepUp(w http.ResponseWriter, r *http.Request, ev *event, an
 // is named, or the one at returnTo there, because not every front door names it. It is
 // nil where s has proved what both ask for.
 func (b *signIns) unproven(at *site, s *session.Session, name, returnTo string) *authz.Route {
-	named := b.site.routes.Named(name)
-	if named != nil && named.Proof.Check(s.Identity.AuthTime, s.Identity.ACR, b.process.now()) != nil {
-		return named
+	if named := b.site.routes.Named(name); named != nil {
+		// No leeway: the clock of the replica that sent the browser here may be ahead of ours,
+		// and to send it back there would be a circle.
+		strict := b.process.now().Add(identity.ClockLeeway)
+		if named.Proof.Check(s.Identity.AuthTime, s.Identity.ACR, strict) != nil {
+			return named
+		}
 	}
 	facts, route := b.placeOf(at, returnTo)
 	if route == nil {

@@ -273,6 +273,25 @@ func TestClocksThatDifferByLessThanAMinuteAgree(t *testing.T) {
 	}
 }
 
+// A door whose clock is ahead of ours has sent the browser here. To send it back there at
+// once would be a circle, so there is no leeway for whom a door names a route.
+func TestWhoADoorSendsToStepUpIsNotSentBackAtOnce(t *testing.T) {
+	t.Parallel()
+	s, b := stepUpSite(t)
+	if page := b.SignIn(b.Open(s.url+"/vault"), "jonas"); page.Status != 200 {
+		t.Fatalf("%d\n%s", page.Status, page.Body)
+	}
+	login := s.url + "/.sallyport/login?return_to=%2Fvault&step_up=vault"
+	if page := b.Open(login); page.Status != 200 || page.URL.Path != "/vault" {
+		t.Errorf("who has just signed in is sent to %s", page.URL)
+	}
+	s.clock.Advance(15*time.Minute + 30*time.Second)
+	if page := b.Open(s.url + "/vault"); page.Status != 200 || len(page.Hops) != 1 {
+		t.Errorf("this door forgives half a minute: %d after %d hops", page.Status, len(page.Hops))
+	}
+	askedFor(t, s, b.Open(login))
+}
+
 // A program gets what RFC 9470 §3 has, a form its page, and nothing but a page that is
 // opened goes to the provider.
 func TestP06_OnlyPagesAreSentToStepUp(t *testing.T) {
@@ -304,15 +323,17 @@ func TestP06_OnlyPagesAreSentToStepUp(t *testing.T) {
 	} {
 		reached := len(s.app.Requests())
 		a := s.ask(t, tt.method, tt.path, "", append(slices.Clone(tt.lines), cookie)...)
-		if a.status != 401 || strings.Join(a.header["Www-Authenticate"], ";") != tt.challenge ||
+		route := strings.SplitN(strings.TrimPrefix(tt.path, "/"), "/", 2)[0]
+		if tt.method == "COPY" {
+			route = "vault"
+		}
+		want := tt.challenge + `;Cookie realm="sallyport", form-action="` + login + route + `"`
+		if a.status != 401 || strings.Join(a.header["Www-Authenticate"], ";") != want ||
 			a.header["Location"] != nil || a.header["Set-Cookie"] != nil || a.header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %d %v", name, a.status, a.header)
 		}
 		if tt.method != "HEAD" {
-			body, route := jsonOf(t, a.body), strings.SplitN(strings.TrimPrefix(tt.path, "/"), "/", 2)[0]
-			if tt.method == "COPY" {
-				route = "vault"
-			}
+			body := jsonOf(t, a.body)
 			if body["error"] != "insufficient_user_authentication" || body["login_url"] != login+route {
 				t.Errorf("%s: %s", name, a.body)
 			}

@@ -72,7 +72,8 @@ func behindNginxWith(t *testing.T, s nginxSetup) *corp {
 		t.Fatal(err)
 	}
 	config := guideBlock(t, nginxGuide, "yaml", "https://app.example.com", url, "127.0.0.1:4180", public,
-		"127.0.0.1:4182", asked, "/run/secrets/session-key", filepath.Join(dir, "key"), "groups: [ops]", "groups: [board]", "listen:\n", "listen:\n  admin: \"\"\n", "https://sso.example.com",
+		"127.0.0.1:4182", asked, "/run/secrets/session-key", filepath.Join(dir, "key"), "groups: [ops]", "groups: [board]",
+		"max_age: 15m", "acr: [never]", "listen:\n", "listen:\n  admin: \"\"\n", "https://sso.example.com",
 		c.provider.Issuer, "client_id: sallyport", "client_id: "+c.provider.ClientID, "client_secret: env:CLIENT_SECRET",
 		fmt.Sprintf("client_secret: %q, scopes: [openid, profile, email, groups]", "literal:"+c.provider.ClientSecret)) +
 		s.routes + "log: {format: text}\n"
@@ -175,6 +176,23 @@ func TestNginxPassesOnWhatSallyportSaysAndNothingElse(t *testing.T) {
 		if resp, _ := c.raw(t, request); resp.StatusCode != status {
 			t.Errorf("%q: %s, want %d", request[:min(len(request), 200)], resp.Status, status)
 		}
+	}
+}
+
+// Somebody who has to sign in again is sent there by nginx where a page is opened, and a
+// program reads why it is refused.
+func TestNginxSendsPagesToStepUp(t *testing.T) {
+	t.Parallel()
+	c := behindNginx(t)
+	b := newPerson(t)
+	b.signInAtProvider(c.url+"/", "mira")
+	b.says(b.signInAtProvider(c.url+"/payroll", "mira"), "This sign-in is not enough for this page", "never")
+	b.says(b.open(c.url+"/x"), "User: corp:mira")
+	resp, told := c.raw(t, "GET /payroll HTTP/1.1\r\nHost: "+strings.TrimPrefix(c.url, "http://")+
+		"\r\nConnection: close\r\nAccept: */*\r\nCookie: "+c.signIn(t, "mira")+"\r\n\r\n")
+	const want = `Bearer error="insufficient_user_authentication", error_description="sign in again", acr_values="never"`
+	if got := resp.Header.Get("WWW-Authenticate"); resp.StatusCode != 401 || got != want || told != nil {
+		t.Errorf("a program is told %s, %q, and the app %v", resp.Status, got, told)
 	}
 }
 

@@ -49,6 +49,14 @@ routes:
   - {name: twice, path: /twice, upstream: "http://127.0.0.1:1", allow: authenticated, doubled_slashes: forward}
   - {name: wiki, host: wiki.example.com, path: /, upstream: "http://127.0.0.1:3", allow: authenticated,
      headers: {preset: remote, set: {X-Team: groups}}}
+  - {name: payroll, path: /payroll, upstream: "http://127.0.0.1:1", allow: authenticated, max_age: 15m, websocket: true,
+     cors: {origins: ["https://shop.example"], methods: [PUT], credentials: true}}
+  - {name: keys, path: /keys, upstream: "http://127.0.0.1:1", allow: [{groups: [admins]}], acr: [mfa, phr]}
+  - {name: safe, path: /dav/safe, upstream: "http://127.0.0.1:2", allow: authenticated, max_age: 15m}
+  - {name: ledger, path: /api/ledger, upstream: "http://127.0.0.1:1", allow: authenticated, max_age: 15m,
+     bearer: {provider: main, audiences: [api]}}
+  - {name: diary, host: wiki.example.com, path: /diary, upstream: "http://127.0.0.1:3", allow: authenticated, max_age: 15m,
+     headers: {preset: remote, set: {X-Team: groups}}}
   - {name: static, host: static.example.com, path: /, upstream: "http://127.0.0.1:4", public: true}
   - {name: deep, host: "*.deep.example.com", path: /, upstream: "http://127.0.0.1:4", public: true}
 `
@@ -103,6 +111,9 @@ var people = map[string]identity.Identity{
 	"root":   {Provider: "main", Subject: "root", Groups: []string{"admins"}},
 	"lost":   {Provider: "main", Subject: "lost", GroupsUnknown: true},
 	"leaver": {Provider: "gone", Subject: "leaver"},
+	"recent": {Provider: "main", Subject: "recent", AuthTime: time.Now(), ACR: "mfa", Groups: []string{"admins"}},
+	"old":    {Provider: "main", Subject: "old", AuthTime: time.Now().Add(-time.Hour), ACR: "pwd", Groups: []string{"admins"}},
+	"future": {Provider: "main", Subject: "future", AuthTime: time.Now().Add(time.Hour)},
 }
 
 // RoundTrip is the app.
@@ -122,6 +133,8 @@ func (oneToken) Verify(_ context.Context, token string) (identity.Identity, time
 	case "good":
 		return identity.Identity{Provider: "main", Subject: "robot", Groups: []string{"bots"}},
 			time.Now().Add(time.Hour), nil
+	case "recent":
+		return identity.Identity{Provider: "main", Subject: "robot", AuthTime: time.Now()}, time.Now().Add(time.Hour), nil
 	case "many":
 		groups := make([]string, 400)
 		for i := range groups {
@@ -142,7 +155,7 @@ type doorCase struct {
 	method, host, target string
 	who                  string   // whose session cookie is sent; "": nobody's
 	lines                []string // further header lines
-	want                 string   // forward, login navigation|form|program, bearer, deny
+	want                 string   // forward, login|step-up navigation|form|program, step-up token, bearer, deny
 	asked                string   // the same where another proxy asks; "": as at the front door
 }
 
@@ -182,6 +195,8 @@ func (c doorCase) throughProxy(d *doors) (verdict string, told http.Header) {
 	switch {
 	case d.seen != nil:
 		return "forward", d.seen
+	case asksToStepUp(w):
+		return steppingUp(w), nil
 	case w.Code == 302 && strings.Contains(w.Header().Get("Location"), "/.sallyport/"):
 		return "login navigation", nil
 	case w.Code == 401 && strings.Contains(w.Header().Get("WWW-Authenticate"), `error="invalid_token"`):
@@ -241,6 +256,8 @@ func asked(w *httptest.ResponseRecorder) string {
 	switch {
 	case w.Code == 200:
 		return "forward"
+	case asksToStepUp(w):
+		return steppingUp(w)
 	case w.Code == 401 && strings.Contains(w.Header().Get("WWW-Authenticate"), `error="invalid_token"`):
 		return "bearer"
 	case w.Code == 401 && asker != "", w.Code == 302 && asker == "navigation":
@@ -332,7 +349,8 @@ var (
 func doorCases() []doorCase {
 	const app = "app.example.com"
 	return slices.Concat(pathCases(app), kindCases(app), methodCases(app), hostCases(), cookieCases(app),
-		bearerCases(app), headerCases(app), webSocketCases(app), destinationCases(app), conditionCases(app))
+		bearerCases(app), headerCases(app), webSocketCases(app), destinationCases(app), conditionCases(app),
+		stepUpCases(app))
 }
 
 // pathCases are one path each, for nobody, ann and root.
