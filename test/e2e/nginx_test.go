@@ -186,8 +186,10 @@ func TestNginxSendsPagesToStepUp(t *testing.T) {
 	c := behindNginx(t)
 	b := newPerson(t)
 	b.signInAtProvider(c.url+"/", "mira")
-	b.says(b.signInAtProvider(c.url+"/payroll", "mira"), "This sign-in is not enough for this page", "never")
-	b.says(b.open(c.url+"/x"), "User: corp:mira")
+	b.open(c.url + "/payroll")
+	b.says(b.heading("This sign-in is not enough for this page"), "never")
+	b.open(c.url + "/x")
+	b.says(b.at(c.url+"/x"), "User: corp:mira")
 	resp, told := c.raw(t, "GET /payroll HTTP/1.1\r\nHost: "+strings.TrimPrefix(c.url, "http://")+
 		"\r\nConnection: close\r\nAccept: */*\r\nCookie: "+c.signIn(t, "mira")+"\r\n\r\n")
 	const want = `Bearer error="insufficient_user_authentication", error_description="sign in again", acr_values="never"`
