@@ -24,6 +24,9 @@ local TRANSPORT = {
   ["trailer"] = true, ["transfer-encoding"] = true,
 }
 
+-- These HAProxy sets itself, before the action. The app gets no other of their kind.
+local FORWARDED = { ["x-forwarded-for"] = true, ["x-forwarded-host"] = true, ["x-forwarded-proto"] = true }
+
 -- fold returns a header name as CGI and its like read it: X_Forwarded.User is
 -- X-Forwarded-User to them.
 local function fold(name)
@@ -64,11 +67,15 @@ local function question(txn)
   return header
 end
 
--- once returns the value of a header that an answer must have, and have once.
+-- once returns the value of a header that an answer must have, and have once. HAProxy lets
+-- control characters pass; they have no place in a header (RFC 9110 section 5.5).
 local function once(answer, name)
   local lines = answer.headers[name]
   if not lines or lines[1] then
     error(name .. " is not there once")
+  end
+  if lines[0]:find("[\0-\8\10-\31\127]") then
+    error(name .. " has control characters")
   end
   return lines[0]
 end
@@ -91,11 +98,13 @@ end
 -- pass makes of the request what the app is to get. A name without a value is only removed,
 -- or the client's own value would stay.
 local function pass(txn, answer)
+  if answer.body ~= "" then
+    error("a 200 with a body")
+  end
   local http, all = txn.http, told(answer)
   local request = http:req_get_headers()
   for name in pairs(request) do
-    local folded = fold(name)
-    if all[folded] or (name ~= folded and is_forwarding(folded)) then
+    if all[fold(name)] or (is_forwarding(fold(name)) and not FORWARDED[name]) then
       http:req_del_header(name)
     end
   end

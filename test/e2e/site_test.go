@@ -305,7 +305,7 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.requests++
 	}
 	a.mu.Unlock()
-	if r.URL.Path == "/headers" {
+	if strings.HasSuffix(r.URL.Path, "/headers") {
 		_ = json.NewEncoder(w).Encode(r.Header) // the browser has gone
 		return
 	}

@@ -1,0 +1,507 @@
+package e2e
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// haproxyGuide is the page whose configurations these tests run, with other addresses, and
+// haproxyAction the Lua file that it tells people to use.
+const (
+	haproxyGuide  = "../../docs/fronts/haproxy.md"
+	haproxyAction = "../../deploy/haproxy/sallyport.lua"
+)
+
+// asking is a HAProxy of the guide, and what it leads to.
+type asking struct {
+	dir, address string   // of HAProxy
+	public       string   // listen.http
+	asked        string   // listen.external_auth, or who is asked in its place
+	app          string   // as "127.0.0.1:8080"
+	edit         []string // pairs: what is not as in the guide besides, and counts first
+	args         []string // without any it stays in the foreground, one process
+}
+
+// startHAProxy runs the guide's HAProxy until the test ends.
+func startHAProxy(t *testing.T, h asking) *process {
+	t.Helper()
+	program := need(t, haproxyProgram)
+	pem, err := onePEM(need(t, world.cert))
+	if err != nil {
+		t.Fatal(err)
+	}
+	action, err := filepath.Abs(haproxyAction)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, cert := filepath.Join(h.dir, "haproxy.cfg"), filepath.Join(h.dir, "app.pem")
+	text := guideBlock(t, haproxyGuide, "haproxy", append(h.edit, "bind :443", "bind "+h.address,
+		"/etc/haproxy/app.example.com.pem", cert, "/etc/haproxy/sallyport.lua", action, "127.0.0.1:4180", h.public,
+		"127.0.0.1:4182", h.asked, "127.0.0.1:8080", h.app)...)
+	text = strings.Replace(text, "global\n", "global\n    log stderr format raw local0 warning\n", 1)
+	text = strings.Replace(text, "defaults\n", "defaults\n    log global\n", 1)
+	if err := errors.Join(os.WriteFile(cert, pem, 0o600), os.WriteFile(file, []byte(text), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if h.args == nil {
+		h.args = []string{"-db"}
+	}
+	p, err := start(h.dir, program, append(h.args, "-f", file)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.stop)
+	p.showIfFailed(t)
+	eventually(t, "HAProxy to listen", func() bool {
+		conn, err := net.DialTimeout("tcp", h.address, time.Second)
+		if err != nil {
+			return false
+		}
+		_ = conn.Close()
+		return true
+	})
+	return p
+}
+
+// behindHAProxy is a site whose front is HAProxy, which asks Sallyport, as the guide says,
+// and how HAProxy was started.
+func behindHAProxy(t *testing.T, args ...string) (c *corp, h asking, front *process) {
+	t.Helper()
+	need(t, haproxyProgram)
+	dir, err := os.MkdirTemp(world.dir, "haproxy-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h = asking{dir: dir, address: need(t, freeAddress), public: need(t, freeAddress), asked: need(t, freeAddress),
+		args: args}
+	c = &corp{app: startApp()}
+	t.Cleanup(c.app.server.Close)
+	h.app = strings.TrimPrefix(c.app.URL, "http://")
+	url := "https://" + publicHost + portOf(h.address)
+	c.provider = need(t, func() (*provider, error) { return startProvider(url, false) })
+	t.Cleanup(c.provider.stop)
+	key, err := exec.Command(world.binary, "genkey").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := guideBlock(t, haproxyGuide, "yaml", "https://app.example.com", url, "127.0.0.1:4180", h.public,
+		"127.0.0.1:4182", h.asked, "/run/secrets/session-key", filepath.Join(dir, "key"), "groups: [ops]",
+		"groups: [board]", "listen:\n", "listen:\n  admin: \"\"\n", "https://sso.example.com", c.provider.Issuer,
+		"client_id: sallyport", "client_id: "+c.provider.ClientID, "client_secret: env:CLIENT_SECRET",
+		fmt.Sprintf("client_secret: %q, scopes: [openid, profile, email, groups]", "literal:"+c.provider.ClientSecret)) +
+		"  - {name: other, host: " + otherSite + ", path: /, allow: authenticated}\nlog: {format: text}\n"
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "key"), key, 0o600),
+		os.WriteFile(filepath.Join(dir, "sallyport.yaml"), []byte(config), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	p, err := start(dir, world.binary, "serve", "-c", filepath.Join(dir, "sallyport.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.stop)
+	if c.site, err = newSite(p, "__Host-sallyport"); err != nil {
+		t.Fatal(err)
+	}
+	c.showIfFailed(t)
+	echo := strings.TrimPrefix(need(t, world.upstreams).ws["http"], "http://")
+	h.edit = []string{"    default_backend app\n", "    use_backend ws if { path /ws }\n    default_backend app\n\n" +
+		"backend ws\n    server ws " + echo + "\n"}
+	return c, h, startHAProxy(t, h)
+}
+
+// A browser signs in through HAProxy, over HTTP/2, and the app is told by HAProxy who it is:
+// with a deep link, on another host too, in a WebSocket, until the person signs out.
+func TestHAProxyAsksAndABrowserSignsIn(t *testing.T) {
+	t.Parallel()
+	c, _, _ := behindHAProxy(t)
+	b := newPerson(t)
+	deep := c.url + "/deep/page?week=47&by=%C3%A4&u=https://x.test/?a=b"
+	v := b.signInAtProvider(deep, "mira")
+	b.says(v, "You asked for /deep/page?week=47&by=%C3%A4&u=https://x.test/?a=b", "User: corp:mira")
+	if v.Protocol != "h2" {
+		t.Errorf("the browser speaks %s", v.Protocol)
+	}
+	elsewhere := "https://" + otherSite + portOf(c.url)
+	b.open(elsewhere + "/there?a=1")
+	b.says(b.at(elsewhere+"/there?a=1"), "You asked for /there?a=1", "User: corp:mira")
+
+	b.open(c.url + "/form")
+	b.heading("A form")
+	const who = `new Promise(done => {
+		const ws = new WebSocket(location.origin.replace('http', 'ws') + '/ws');
+		ws.onopen = () => ws.send('who'); ws.onmessage = e => done(e.data); ws.onerror = () => done('refused'); })`
+	if got := eval[string](b, who); got != "corp:mira" {
+		t.Errorf("the WebSocket says %q", got)
+	}
+	eval[bool](b, `(document.querySelector('#note').value = 'kept', true)`)
+	b.click("#save")
+	b.says(b.heading("Saved"), "POST: kept")
+
+	b.open(c.url + "/form")
+	b.heading("A form")
+	c.signOut(t, c.cookie+"="+b.cookies(c.url)[c.cookie].Value)
+	b.forget(c.url)
+	b.forget(c.provider.Issuer)
+	const fetched = `fetch('/data').then(async r => [r.status, r.redirected, (await r.json()).error].join(' '))`
+	if got := eval[string](b, fetched); got != "401 false login_required" {
+		t.Errorf("a script got %s", got)
+	}
+	if got := eval[string](b, who); got != "refused" {
+		t.Errorf("the WebSocket of nobody says %q", got)
+	}
+	eval[bool](b, `(document.querySelector('#note').value = 'lost?', true)`)
+	b.click("#save")
+	b.heading("You were signed out; your form was not sent")
+	b.open(c.url + "/new")
+	b.heading(atProvider)
+}
+
+// What a client writes itself never reaches the app through HAProxy, and what is ambiguous
+// reaches nobody.
+func TestHAProxyPassesOnWhatSallyportSaysAndNothingElse(t *testing.T) {
+	t.Parallel()
+	c, _, _ := behindHAProxy(t)
+	cookie := c.signIn(t, "mira")
+	host := strings.TrimPrefix(c.url, "https://")
+	get := func(target string, lines ...string) string {
+		return "GET " + target + " HTTP/1.1\r\nHost: " + host + "\r\n" + strings.Join(append(lines, ""), "\r\n") + "\r\n"
+	}
+	for _, line := range []string{"X-Forwarded-User: evil", "x-forwarded-groups: evil", "X_Forwarded_User: evil",
+		"X.Forwarded.User: evil", "X-Forwarded_Groups: evil", "X+Forwarded!User: evil", "X-Sallyport-Assertion: evil",
+		"X_Sallyport_Assertion: evil", "X-Forwarded-For: evil", "X_Forwarded_For: evil", "X-Forwarded-Host: evil",
+		"X-Forwarded-Prefix: /evil", "X-Original-URL: /evil", "X-Forwarded-User: evil\r\nX-Forwarded-User: evil",
+		"X-Forwarded-User:\r\nX_Forwarded_User: evil", "Connection: X-Forwarded-User, X-Sallyport-Assertion",
+		"Connection: close, Cookie"} {
+		for target, user := range map[string]string{"/headers": "corp:mira", "/open/headers": ""} {
+			resp, told := c.raw(t, get(target, line, "Cookie: a=1", "Cookie: "+cookie, "Cookie: b=2"))
+			if resp.StatusCode != 200 {
+				t.Errorf("%s %q: %s", target, line, resp.Status)
+			}
+			for seen, lines := range told {
+				text := strings.Join(lines, " ")
+				if strings.Contains(text, "evil") || strings.Contains(text, c.cookie) ||
+					seen == "Connection" && strings.Contains(strings.ToLower(text), "x-") {
+					t.Errorf("%s %q: the app got %s: %q", target, line, seen, lines)
+				}
+			}
+			if got := told.Get("X-Forwarded-User"); got != user || told.Get("Cookie") != "a=1; b=2" {
+				t.Errorf("%s %q: the app was told of %q, with the cookies %q", target, line, got, told["Cookie"])
+			}
+		}
+	}
+	signedIn := "Cookie: " + cookie
+	for request, status := range map[string]int{
+		get("/headers", "Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"): 302,
+		get("/headers", "Accept: */*"):                                                            401,
+		get("/headers"):                                                                           401,
+		get("/admin", signedIn):                                                                   403,
+		get("/open/x"):                                                                            200,
+		get("/open/../admin", signedIn):                                                           403,
+		get("/open/%2e%2e/admin", signedIn):                                                       403,
+		get("//admin", signedIn):                                                                  403,
+		get("/.sallyport/../admin", signedIn):                                                     400,
+		get("/.sallyport", signedIn):                                                              403,
+		get("https://"+host+"/admin", signedIn):                                                   403,
+		get("https://" + host + "/open/x"):                                                        200,
+		get("/headers", "X-Forwarded-Uri: /open/x"):                                               401,
+		get("/admin", signedIn, "X-Forwarded-Uri: /open/x"):                                       403,
+		get("/headers", signedIn+"; big="+strings.Repeat("a", 20_000)):                            200,
+		get("/headers", signedIn+"; big="+strings.Repeat("a", 40_000)):                            400,
+		get("/headers", signedIn, signedIn[:20]+"x"):                                              200,
+		get("/headers", signedIn, "Expect: 100-continue"):                                         200,
+		"OPTIONS * HTTP/1.1\r\nHost: " + host + "\r\n" + signedIn + "\r\n\r\n":                    403,
+		"GET /headers HTTP/1.0\r\n" + signedIn + "\r\n\r\n":                                       403,
+		strings.Replace(get("/admin"), "Host: "+host, "Host: "+host+"/open", 1):                   403,
+		strings.Replace(get("/admin"), "Host: "+host, "Host: x@"+host, 1):                         403,
+		strings.Replace(get("/x", signedIn, "Destination: "+c.url+"/admin/y"), "GET", "MOVE", 1):  403,
+		strings.Replace(get("/x", signedIn, "Destination: "+c.url+"/y"), "GET", "MOVE", 1):        200,
+		strings.Replace(get("/headers", signedIn), "GET", "HEAD", 1):                              200,
+		strings.Replace(get("/headers"), "GET", "HEAD", 1):                                        401,
+		strings.Replace(get("/headers", "Content-Length: 5")+"abcde", "GET", "POST", 1):           401,
+		strings.Replace(get("/headers", signedIn, "Content-Length: 5")+"abcde", "GET", "POST", 1): 200,
+	} {
+		if resp, _ := c.raw(t, request); resp.StatusCode != status {
+			t.Errorf("%q: %s, want %d", request[:min(len(request), 200)], resp.Status, status)
+		}
+	}
+	for _, line := range []string{"X-Forwarded-User: evil", "X_Forwarded_User: evil", "X.Forwarded.User: evil"} {
+		got := c.curl(t, cookie, "/headers", "", "--http2", "-H", line)
+		if got.version != "2" || got.status != "200" || strings.Contains(got.body, "evil") ||
+			!strings.Contains(got.body, `"X-Forwarded-User":["corp:mira"]`) {
+			t.Errorf("over HTTP/2, %q: %s %s %s", line, got.version, got.status, got.body)
+		}
+	}
+	if resp, _ := c.raw(t, get("/headers", "Accept: */*")); resp.Header.Get("Content-Type") != "application/json" ||
+		!strings.Contains(resp.Header.Get("WWW-Authenticate"), "/.sallyport/login") || resp.Header.Get("Location") != "" {
+		t.Errorf("a program that is not signed in got %v", resp.Header)
+	}
+}
+
+// A WebSocket passes HAProxy for somebody who is signed in, from a page of the site itself.
+func TestHAProxyPassesWebSocketsOfItsOwnPagesOnly(t *testing.T) {
+	t.Parallel()
+	c, _, _ := behindHAProxy(t)
+	cookie := c.signIn(t, "mira")
+	for _, row := range []struct{ cookie, origin, want string }{
+		{cookie, c.url, "open"},
+		{cookie, "https://evil.example", "refused 403"},
+		{cookie, "", "refused 403"},
+		{"", c.url, "refused 401"},
+	} {
+		p := c.webSocket(t, "/ws", wsClient{Cookie: row.cookie, Origin: row.origin, Hold: true})
+		if m := p.mustSay(t, regexp.MustCompile(`(?m)^(open|refused \d+|error .*)$`)); m[1] != row.want {
+			t.Errorf("cookie %.10q, origin %q: %s, want %s", row.cookie, row.origin, m[1], row.want)
+		}
+	}
+	p := c.webSocket(t, "/ws", wsClient{Cookie: cookie, Origin: c.url, Deflate: true, Messages: 20, Seed: 1,
+		Close: []any{4001, "enough"}})
+	if seen := p.wsSeen(t); seen.Wrong != 0 || seen.Messages != 20 {
+		t.Errorf("the client saw %+v", seen)
+	}
+}
+
+// counted is an app that notes of whom it is told, for each request that reaches it.
+type counted struct {
+	*httptest.Server
+	arrived atomic.Int64
+	mu      sync.Mutex // guards users
+	users   []string
+}
+
+func startCounted(t *testing.T) *counted {
+	a := &counted{}
+	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.arrived.Add(1)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.users = append(a.users, r.Header.Get("X-Forwarded-User"))
+	}))
+	t.Cleanup(a.Close)
+	return a
+}
+
+// liar is asked in Sallyport's place, and answers what the path that it is asked about says.
+type liar struct {
+	address string
+	asked   chan struct{} // one for each question about /hold
+	hold    chan struct{} // until it is closed, these are not answered
+}
+
+// startLiar takes the answers for paths.
+func startLiar(t *testing.T, lies map[string]string) *liar {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	a := &liar{address: l.Addr().String(), asked: make(chan struct{}, 100), hold: make(chan struct{})}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go a.answer(conn, lies)
+		}
+	}()
+	return a
+}
+
+// pass is what Sallyport answers where a request may pass.
+const pass = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Sallyport-Names: x-forwarded-user, x-sallyport-assertion, cookie\r\n" +
+	"X-Forwarded-User: corp:mira\r\nX-Sallyport-Assertion:\r\nCookie:\r\n\r\n"
+
+func (a *liar) answer(conn net.Conn, lies map[string]string) {
+	defer conn.Close()
+	r, err := http.ReadRequest(bufio.NewReader(conn))
+	if err != nil {
+		return
+	}
+	switch path := r.Header.Get("X-Forwarded-Uri"); path {
+	case "/hold":
+		a.asked <- struct{}{}
+		<-a.hold
+	case "/silent":
+		_, _ = io.Copy(io.Discard, conn) // until HAProxy gives up
+	case "/pass":
+		_, _ = io.WriteString(conn, pass)
+	case "/reset":
+		_ = conn.(*net.TCPConn).SetLinger(0)
+	case "/flood-200":
+		_, _ = io.WriteString(conn, strings.Replace(pass, "Length: 0", "Length: 104857600", 1))
+		flood(conn, 100<<20)
+	case "/flood-401":
+		_, _ = io.WriteString(conn, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 104857600\r\n\r\n")
+		flood(conn, 100<<20)
+	case "/endless":
+		_, _ = io.WriteString(conn, "HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n")
+		flood(conn, 1<<40)
+	default:
+		_, _ = io.WriteString(conn, lies[path])
+	}
+}
+
+func flood(to io.Writer, n int) {
+	piece := []byte(strings.Repeat("X-Forwarded-User: evil\r\n", 1000))
+	for sent := 0; sent < n; sent += len(piece) {
+		if _, err := to.Write(piece[:min(len(piece), n-sent)]); err != nil {
+			return
+		}
+	}
+}
+
+// behindLiar is a HAProxy of the guide that asks a liar.
+func behindLiar(t *testing.T, lies map[string]string, edit ...string) (*corp, *liar, *counted) {
+	t.Helper()
+	need(t, haproxyProgram)
+	app, peer := startCounted(t), startLiar(t, lies)
+	dir, err := os.MkdirTemp(world.dir, "haproxy-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := asking{dir: dir, address: need(t, freeAddress), public: app.Listener.Addr().String(), asked: peer.address,
+		app: app.Listener.Addr().String(), edit: edit}
+	p := startHAProxy(t, h)
+	return &corp{site: &site{url: "https://" + publicHost + portOf(h.address), process: p}}, peer, app
+}
+
+// Whatever answers in Sallyport's place, nobody passes but by the answer that says so, and
+// after all of it HAProxy still asks.
+func TestHAProxyPassesNobodyWhereSallyportMisbehaves(t *testing.T) {
+	t.Parallel()
+	with := func(edit ...string) string { return readdressed(t, pass, edit...) }
+	const names, user, ok, length = "X-Sallyport-Names: ", "x-forwarded-user, ", "200 OK\r\n", "Content-Length: 0\r\n"
+	long := strings.Repeat("a", 200_000)
+	lies := map[string]string{
+		"/no-names":         with(names, "X-Names: "),
+		"/empty-names":      with(names, names+"\r\nX-Names: "),
+		"/names-twice":      with(names, names+"cookie\r\n"+names),
+		"/not-ours":         with(user+"x-sallyport-assertion, cookie", user),
+		"/host":             with(user, user+"host, ", length, length+"Host: evil\r\n"),
+		"/length":           with(user, user+"content-length, "),
+		"/name-not-there":   with(user, user+"x-forwarded-groups, "),
+		"/name-is-no-name":  with(user, user+"x-forwarded:user, "),
+		"/two-names-in-one": with(user, user+"x_forwarded_user, ", length, length+"X_Forwarded_User: a\r\n"),
+		"/value-twice":      with(length, length+"X-Forwarded-User: corp:root\r\n"),
+		"/with-a-body":      with(length, "Content-Length: 5\r\n") + "hello",
+		"/chunked":          with(length, "Transfer-Encoding: chunked\r\n") + "0\r\n\r\n",
+		"/no-length":        with(length, ""),
+		"/two-lengths":      with(length, length+"Content-Length: 5\r\n"),
+		"/201":              with("200 OK", "201 Created"),
+		"/204":              with("200 OK", "204 No Content"),
+		"/206":              with("200 OK", "206 Partial Content"),
+		"/301":              with("200 OK", "301 Moved Permanently", length, length+"Location: /x\r\n"),
+		"/404":              with("200 OK", "404 Not Found"),
+		"/500":              with("200 OK", "500 Internal Server Error"),
+		"/503":              with("200 OK", "503 Service Unavailable"),
+		"/302-to-nowhere":   with("200 OK", "302 Found"),
+		"/302-to-two":       with("200 OK", "302 Found", length, length+"Location: /a\r\nLocation: /b\r\n"),
+		"/early-hints":      "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + with("200 OK", "500 No"),
+		"/switching":        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n" + pass,
+		"/nothing":          "",
+		"/cut":              pass[:len(pass)-20],
+		"/401-cut":          "HTTP/1.1 401 Unauthorized\r\nContent-Length: 100\r\n\r\nshort",
+		"/garbage":          "SSH-2.0-OpenSSH_9.2\r\n",
+		"/http09":           "<h1>hello</h1>",
+		"/nul":              with("corp:mira", "corp\x00mira"),
+		"/long-header":      with("corp:mira", long),
+		"/many-headers":     with(ok, ok+strings.Repeat("X-A: b\r\n", 10_000)),
+		"/does-not-fit":     with("corp:mira", long[:50_000]),
+		"/large-page":       fmt.Sprintf("HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n%s", len(long), long),
+	}
+	c, _, app := behindLiar(t, lies, "tune.lua.maxmem 256", "tune.lua.maxmem 32")
+	ask := func(path string) (int, string) {
+		resp, _ := c.raw(t, "GET "+path+" HTTP/1.1\r\nHost: "+publicHost+"\r\nX-Forwarded-User: evil\r\n\r\n")
+		return resp.StatusCode, resp.Header.Get("Cache-Control")
+	}
+	paths := append(slices.Collect(maps.Keys(lies)), "/reset", "/silent", "/flood-200", "/flood-401", "/endless")
+	var group sync.WaitGroup
+	for _, path := range paths {
+		group.Go(func() {
+			if status, _ := ask(path); status != 503 && !(path == "/large-page" && status == 500) {
+				t.Errorf("%s: answered with %d", path, status)
+			}
+		})
+	}
+	group.Wait()
+	if n := app.arrived.Load(); n != 0 {
+		t.Errorf("%d of these requests reached the app", n)
+	}
+	if status, _ := ask("/pass"); status != 200 || app.arrived.Load() != 1 {
+		t.Errorf("what may pass is answered with %d, and the app got %d requests", status, app.arrived.Load())
+	}
+}
+
+// A client that leaves while Sallyport is asked has not been let in: HAProxy goes on with a
+// request whose action is broken off, so that the line after it counts.
+func TestHAProxyPassesNobodyWhoLeavesWhileItAsks(t *testing.T) {
+	t.Parallel()
+	c, peer, app := behindLiar(t, nil)
+	for name, leave := range map[string]func(*tls.Conn){
+		"resets":      func(conn *tls.Conn) { _ = conn.NetConn().(*net.TCPConn).SetLinger(0); _ = conn.NetConn().Close() },
+		"closes":      func(conn *tls.Conn) { _ = conn.Close() },
+		"half-closes": func(conn *tls.Conn) { _ = conn.CloseWrite() },
+	} {
+		conn := c.dial(t).(*tls.Conn)
+		fmt.Fprintf(conn, "GET /hold HTTP/1.1\r\nHost: %s\r\nX-Forwarded-User: evil-%s\r\n\r\n", publicHost, name)
+		<-peer.asked
+		leave(conn)
+	}
+	// What left is noticed before what comes after it is answered; then the rest is let go.
+	for range 20 {
+		if resp, _ := c.raw(t, "GET /pass HTTP/1.1\r\nHost: "+publicHost+"\r\n\r\n"); resp.StatusCode != 200 {
+			t.Errorf("who stays is answered with %s", resp.Status)
+		}
+	}
+	close(peer.hold)
+	for range 20 {
+		c.raw(t, "GET /pass HTTP/1.1\r\nHost: "+publicHost+"\r\n\r\n")
+	}
+	app.mu.Lock()
+	defer app.mu.Unlock()
+	for _, user := range app.users {
+		if user != "corp:mira" {
+			t.Errorf("a request reached the app with %q", user)
+		}
+	}
+	if len(app.users) != 40 {
+		t.Errorf("%d requests reached the app", len(app.users))
+	}
+}
+
+// An action that fails is no permission: the guide has a line for it.
+func TestHAProxyPassesNobodyWhoseActionFails(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for name, body := range map[string]string{"fails": `error("no")`, "has no end": `while true do end`,
+		"uses up memory": `local all = {} while true do all[#all+1] = ("a"):rep(1000000)..#all end`} {
+		file := filepath.Join(dir, strings.ReplaceAll(name, " ", "-")+".lua")
+		if err := os.WriteFile(file, []byte(`core.register_action("sallyport", {"http-req"}, function() `+body+
+			` end, 1)`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, _, app := behindLiar(t, nil, "/etc/haproxy/sallyport.lua", file, "tune.lua.maxmem 256", "tune.lua.maxmem 64")
+		resp, _ := c.raw(t, "GET /x HTTP/1.1\r\nHost: "+publicHost+"\r\nX-Forwarded-User: evil\r\n\r\n")
+		if resp.StatusCode != 503 || len(app.users) != 0 {
+			t.Errorf("an action that %s: %s, and the app got %q", name, resp.Status, app.users)
+		}
+	}
+}
