@@ -11,8 +11,8 @@
 --   302, 401, 403  it gives Sallyport's answer to the client
 --   anything else  it answers 503 and writes the reason to the log
 --
--- The second line is needed. HAProxy goes on with a request whose action has failed, or was
--- broken off because the client left, or because Lua had used up its memory or its time.
+-- The second line is needed: HAProxy goes on with a request whose action has failed, if only
+-- because Lua had used up its memory or its time.
 
 -- How long Sallyport may be silent, in milliseconds. HAProxy asks up to four times.
 local PATIENCE = 5000

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -80,6 +81,38 @@ func startHAProxy(t *testing.T, h asking) *process {
 	return p
 }
 
+// haproxyBlocks are the configurations of HAProxy in its guide: the whole one, and what is
+// added for pages of other origins.
+func haproxyBlocks(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile(haproxyGuide)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks []string
+	for _, m := range regexp.MustCompile("(?s)```haproxy\n(.*?)```").FindAllSubmatch(text, -1) {
+		blocks = append(blocks, string(m[1]))
+	}
+	if len(blocks) != 2 {
+		t.Fatalf("%s has %d configurations of HAProxy", haproxyGuide, len(blocks))
+	}
+	return blocks
+}
+
+// corsRoute is the route of the guide that pages of another origin may read.
+func corsRoute(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(haproxyGuide)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile("`(\\{name: api,.*?)`").FindSubmatch(text)
+	if m == nil {
+		t.Fatalf("%s has no route with cors", haproxyGuide)
+	}
+	return string(m[1])
+}
+
 // behindHAProxy is a site whose front is HAProxy, which asks Sallyport, as the guide says,
 // and how HAProxy was started.
 func behindHAProxy(t *testing.T, args ...string) (c *corp, h asking, front *process) {
@@ -106,7 +139,8 @@ func behindHAProxy(t *testing.T, args ...string) (c *corp, h asking, front *proc
 		"groups: [board]", "listen:\n", "listen:\n  admin: \"\"\n", "https://sso.example.com", c.provider.Issuer,
 		"client_id: sallyport", "client_id: "+c.provider.ClientID, "client_secret: env:CLIENT_SECRET",
 		fmt.Sprintf("client_secret: %q, scopes: [openid, profile, email, groups]", "literal:"+c.provider.ClientSecret)) +
-		"  - {name: other, host: " + otherSite + ", path: /, allow: authenticated}\nlog: {format: text}\n"
+		"  - {name: other, host: " + otherSite + ", path: /, allow: authenticated}\n  - " + corsRoute(t) +
+		"\nlog: {format: text}\n"
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, "key"), key, 0o600),
 		os.WriteFile(filepath.Join(dir, "sallyport.yaml"), []byte(config), 0o600)); err != nil {
 		t.Fatal(err)
@@ -122,7 +156,7 @@ func behindHAProxy(t *testing.T, args ...string) (c *corp, h asking, front *proc
 	c.showIfFailed(t)
 	echo := strings.TrimPrefix(need(t, world.upstreams).ws["http"], "http://")
 	h.edit = []string{"    default_backend app\n", "    use_backend ws if { path /ws }\n    default_backend app\n\n" +
-		"backend ws\n    server ws " + echo + "\n"}
+		"backend ws\n    server ws " + echo + "\n", "    http-request lua.", haproxyBlocks(t)[1] + "    http-request lua."}
 	return c, h, startHAProxy(t, h)
 }
 
@@ -251,6 +285,34 @@ func TestHAProxyPassesOnWhatSallyportSaysAndNothingElse(t *testing.T) {
 	if resp, _ := c.raw(t, get("/headers", "Accept: */*")); resp.Header.Get("Content-Type") != "application/json" ||
 		!strings.Contains(resp.Header.Get("WWW-Authenticate"), "/.sallyport/login") || resp.Header.Get("Location") != "" {
 		t.Errorf("a program that is not signed in got %v", resp.Header)
+	}
+}
+
+// A page of a listed origin asks before it writes, without a cookie, and may read what it is
+// answered; no other may, and no preflight reaches the app.
+func TestHAProxyAnswersPreflightsOfListedOrigins(t *testing.T) {
+	t.Parallel()
+	c, _, _ := behindHAProxy(t)
+	cookie := c.signIn(t, "mira")
+	for _, row := range []struct {
+		method, origin, cookie string
+		status                 int
+		readable, arrives      bool
+	}{
+		{"OPTIONS", "https://portal.example.com", "", 204, true, false},
+		{"OPTIONS", "https://evil.example", "", 403, false, false},
+		{"PUT", "https://portal.example.com", cookie, 200, true, true},
+		{"PUT", "https://portal.example.com", "", 401, true, false},
+		{"PUT", "https://evil.example", cookie, 200, false, true}, // as ever: the cookie is Lax
+	} {
+		resp, told := c.raw(t, row.method+" /api/headers HTTP/1.1\r\nHost: "+strings.TrimPrefix(c.url, "https://")+
+			"\r\nOrigin: "+row.origin+"\r\nAccess-Control-Request-Method: PUT\r\nCookie: "+row.cookie+
+			"\r\nContent-Length: 0\r\n\r\n")
+		readable := slices.Equal(resp.Header.Values("Access-Control-Allow-Origin"), []string{row.origin})
+		if resp.StatusCode != row.status || readable != row.readable || (told["X-Forwarded-Proto"] != nil) != row.arrives {
+			t.Errorf("%s of %s with %.9q: %s, readable: %v, app: %v", row.method, row.origin, row.cookie, resp.Status,
+				readable, told)
+		}
 	}
 }
 
@@ -450,8 +512,7 @@ func TestHAProxyPassesNobodyWhereSallyportMisbehaves(t *testing.T) {
 	}
 }
 
-// A client that leaves while Sallyport is asked has not been let in: HAProxy goes on with a
-// request whose action is broken off, so that the line after it counts.
+// A client that leaves while Sallyport is asked has not been let in.
 func TestHAProxyPassesNobodyWhoLeavesWhileItAsks(t *testing.T) {
 	t.Parallel()
 	c, peer, app := behindLiar(t, nil)
@@ -504,4 +565,101 @@ func TestHAProxyPassesNobodyWhoseActionFails(t *testing.T) {
 			t.Errorf("an action that %s: %s, and the app got %q", name, resp.Status, app.users)
 		}
 	}
+}
+
+// asks makes 64 clients ask for a page until it is the end, each over a connection of its
+// own that is kept, and returns how many times they got it since all were connected. Whatever
+// else comes is a fault.
+func (c *corp) asks(t *testing.T, url, cookie string, end func() bool) int64 {
+	t.Helper()
+	var got, failed atomic.Int64
+	var clients, connected sync.WaitGroup
+	connected.Add(64)
+	for range 64 {
+		client := newClient(t, http1)
+		ask := func() bool {
+			r, _ := http.NewRequest(http.MethodGet, url+"/headers", nil)
+			r.Header.Set("Cookie", cookie)
+			resp, err := client.Do(r)
+			if err == nil {
+				_, err = io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+			}
+			if err != nil || resp.StatusCode != http.StatusOK {
+				failed.Add(1)
+				t.Logf("no page: %v %v", resp, err)
+				return false
+			}
+			return true
+		}
+		clients.Go(func() {
+			fine := ask()
+			connected.Done()
+			connected.Wait()
+			for fine && !end() {
+				if fine = ask(); fine {
+					got.Add(1)
+				}
+			}
+		})
+	}
+	clients.Wait()
+	if failed.Load() > 0 {
+		t.Errorf("%d requests failed, %d did not", failed.Load(), got.Load())
+	}
+	return got.Load()
+}
+
+// HAProxy is told to read its configuration again while people work: all of them are asked
+// about, and answered.
+func TestHAProxyReloadsWhilePeopleWork(t *testing.T) {
+	t.Parallel()
+	c, _, front := behindHAProxy(t, "-W")
+	cookie := c.signIn(t, "mira")
+	var over atomic.Bool
+	var load sync.WaitGroup
+	var n int64
+	load.Go(func() { n = c.asks(t, c.url, cookie, over.Load) })
+	defer load.Wait()
+	defer over.Store(true)
+	for done := 1; done <= 3; done++ {
+		time.Sleep(300 * time.Millisecond) // at some moment of the load
+		if err := front.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "HAProxy to have reloaded", func() bool {
+			text, _ := front.out.now()
+			return strings.Count(text, "Loading success") > done
+		})
+	}
+	over.Store(true)
+	load.Wait()
+	t.Logf("%d requests during 3 reloads", n)
+}
+
+// What the question costs, as clients see it: the same HAProxy with it and without, in turns.
+func TestHAProxyWithAndWithoutTheQuestion(t *testing.T) {
+	t.Parallel()
+	rounds, turn := 1, time.Second
+	if long() {
+		rounds, turn = 5, 3*time.Second
+	}
+	c, h, _ := behindHAProxy(t)
+	cookie := c.signIn(t, "mira")
+	h.address, h.dir = need(t, freeAddress), t.TempDir()
+	h.edit = append(h.edit, "    http-request lua.sallyport http://127.0.0.1:4182/forward if !own\n", "",
+		"    http-request deny deny_status 503 if !own !{ var(txn.sallyport) -m str passed }\n", "")
+	startHAProxy(t, h)
+	var with, without int64
+	within := func() func() bool {
+		begun := sync.OnceValue(time.Now)
+		return func() bool { return time.Since(begun()) > turn }
+	}
+	for range rounds {
+		with += c.asks(t, c.url, cookie, within())
+		without += c.asks(t, "https://"+publicHost+portOf(h.address), cookie, within())
+	}
+	seconds := (time.Duration(rounds) * turn).Seconds()
+	t.Logf("64 connections: %.0f requests/s with the question, %.0f without: %.0f%%", float64(with)/seconds,
+		float64(without)/seconds, 100*float64(with)/float64(without))
 }
