@@ -11,9 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -30,18 +28,9 @@ const (
 	haproxyAction = "../../deploy/haproxy/sallyport.lua"
 )
 
-// asking is a HAProxy of the guide, and what it leads to.
-type asking struct {
-	dir, address string   // of HAProxy
-	public       string   // listen.http
-	asked        string   // listen.external_auth, or who is asked in its place
-	app          string   // as "127.0.0.1:8080"
-	edit         []string // pairs: what is not as in the guide besides, and counts first
-	args         []string // without any it stays in the foreground, one process
-}
-
-// startHAProxy runs the guide's HAProxy until the test ends.
-func startHAProxy(t *testing.T, h asking) *process {
+// runHAProxy starts the guide's HAProxy. edit are pairs: what is not as in the guide besides
+// the addresses, and counts first.
+func runHAProxy(t *testing.T, at addresses, args []string, edit ...string) *process {
 	t.Helper()
 	program := need(t, haproxyProgram)
 	pem, err := onePEM(need(t, world.cert))
@@ -52,290 +41,131 @@ func startHAProxy(t *testing.T, h asking) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, cert := filepath.Join(h.dir, "haproxy.cfg"), filepath.Join(h.dir, "app.pem")
-	text := guideBlock(t, haproxyGuide, "haproxy", append(h.edit, "bind :443", "bind "+h.address,
-		"/etc/haproxy/app.example.com.pem", cert, "/etc/haproxy/sallyport.lua", action, "127.0.0.1:4180", h.public,
-		"127.0.0.1:4182", h.asked, "127.0.0.1:8080", h.app)...)
+	file, cert := filepath.Join(at.dir, "haproxy.cfg"), filepath.Join(at.dir, "app.pem")
+	text := guideBlock(t, haproxyGuide, "haproxy", append(edit, "bind :443", "bind "+at.front,
+		"/etc/haproxy/app.example.com.pem", cert, "/etc/haproxy/sallyport.lua", action, "127.0.0.1:4180", at.public,
+		"127.0.0.1:4182", at.asked, "127.0.0.1:8080", at.app)...)
 	text = strings.Replace(text, "global\n", "global\n    log stderr format raw local0 warning\n", 1)
 	text = strings.Replace(text, "defaults\n", "defaults\n    log global\n", 1)
 	if err := errors.Join(os.WriteFile(cert, pem, 0o600), os.WriteFile(file, []byte(text), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if h.args == nil {
-		h.args = []string{"-db"}
-	}
-	p, err := start(h.dir, program, append(h.args, "-f", file)...)
+	p, err := start(at.dir, program, append(args, "-f", file)...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(p.stop)
-	p.showIfFailed(t)
-	eventually(t, "HAProxy to listen", func() bool {
-		conn, err := net.DialTimeout("tcp", h.address, time.Second)
-		if err != nil {
-			return false
-		}
-		_ = conn.Close()
-		return true
-	})
 	return p
 }
 
-// haproxyBlocks are the configurations of HAProxy in its guide: the whole one, and what is
-// added for pages of other origins.
-func haproxyBlocks(t *testing.T) []string {
-	t.Helper()
-	text, err := os.ReadFile(haproxyGuide)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var blocks []string
-	for _, m := range regexp.MustCompile("(?s)```haproxy\n(.*?)```").FindAllSubmatch(text, -1) {
-		blocks = append(blocks, string(m[1]))
-	}
-	if len(blocks) != 2 {
-		t.Fatalf("%s has %d configurations of HAProxy", haproxyGuide, len(blocks))
-	}
-	return blocks
-}
+// inForeground keeps HAProxy one process.
+var inForeground = []string{"-db"}
 
-// corsRoute is the route of the guide that pages of another origin may read.
-func corsRoute(t *testing.T) string {
-	t.Helper()
-	text, err := os.ReadFile(haproxyGuide)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := regexp.MustCompile("`(\\{name: api,.*?)`").FindSubmatch(text)
-	if m == nil {
-		t.Fatalf("%s has no route with cors", haproxyGuide)
-	}
-	return string(m[1])
-}
-
-// behindHAProxy is a site whose front is HAProxy, which asks Sallyport, as the guide says,
-// and how HAProxy was started.
-func behindHAProxy(t *testing.T, args ...string) (c *corp, h asking, front *process) {
+// behindHAProxy is a site whose front is HAProxy, which asks Sallyport, as the guide says;
+// where its parts are; and HAProxy. Below /ws is a WebSocket of npm.
+func behindHAProxy(t *testing.T, args ...string) (c *corp, at addresses, front *process) {
 	t.Helper()
 	need(t, haproxyProgram)
-	dir, err := os.MkdirTemp(world.dir, "haproxy-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	h = asking{dir: dir, address: need(t, freeAddress), public: need(t, freeAddress), asked: need(t, freeAddress),
-		args: args}
-	c = &corp{app: startApp()}
-	t.Cleanup(c.app.server.Close)
-	h.app = strings.TrimPrefix(c.app.URL, "http://")
-	url := "https://" + publicHost + portOf(h.address)
-	c.provider = need(t, func() (*provider, error) { return startProvider(url, false) })
-	t.Cleanup(c.provider.stop)
-	key, err := exec.Command(world.binary, "genkey").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := guideBlock(t, haproxyGuide, "yaml", "https://app.example.com", url, "127.0.0.1:4180", h.public,
-		"127.0.0.1:4182", h.asked, "/run/secrets/session-key", filepath.Join(dir, "key"), "groups: [ops]",
-		"groups: [board]", "listen:\n", "listen:\n  admin: \"\"\n", "https://sso.example.com", c.provider.Issuer,
-		"client_id: sallyport", "client_id: "+c.provider.ClientID, "client_secret: env:CLIENT_SECRET",
-		fmt.Sprintf("client_secret: %q, scopes: [openid, profile, email, groups]", "literal:"+c.provider.ClientSecret)) +
-		"  - {name: other, host: " + otherSite + ", path: /, allow: authenticated}\n  - " + corsRoute(t) +
-		"\nlog: {format: text}\n"
-	if err := errors.Join(os.WriteFile(filepath.Join(dir, "key"), key, 0o600),
-		os.WriteFile(filepath.Join(dir, "sallyport.yaml"), []byte(config), 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	p, err := start(dir, world.binary, "serve", "-c", filepath.Join(dir, "sallyport.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.stop)
-	if c.site, err = newSite(p, "__Host-sallyport"); err != nil {
-		t.Fatal(err)
-	}
-	c.showIfFailed(t)
-	echo := strings.TrimPrefix(need(t, world.upstreams).ws["http"], "http://")
-	h.edit = []string{"    default_backend app\n", "    use_backend ws if { path /ws }\n    default_backend app\n\n" +
-		"backend ws\n    server ws " + echo + "\n", "    http-request lua.", haproxyBlocks(t)[1] + "    http-request lua."}
-	return c, h, startHAProxy(t, h)
+	c = behindFront(t, haproxyGuide, func(t *testing.T, its addresses) *process {
+		at = its
+		front = runHAProxy(t, its, args, toEcho(t)...)
+		return front
+	})
+	return c, at, front
 }
 
-// A browser signs in through HAProxy, over HTTP/2, and the app is told by HAProxy who it is:
-// with a deep link, on another host too, in a WebSocket, until the person signs out.
-func TestHAProxyAsksAndABrowserSignsIn(t *testing.T) {
+// toEcho is what a test adds to the guide's configuration, for a WebSocket that browsers take.
+func toEcho(t *testing.T) []string {
+	t.Helper()
+	echo := strings.TrimPrefix(need(t, world.upstreams).ws["http"], "http://")
+	return []string{"    default_backend app\n", "    use_backend ws if { path /ws }\n    default_backend app\n\n" +
+		"backend ws\n    server ws " + echo + "\n"}
+}
+
+// Everything that the guide promises of HAProxy, in turn, at one site.
+func TestHAProxyAsksAndPassesOnWhatSallyportSays(t *testing.T) {
 	t.Parallel()
-	c, _, _ := behindHAProxy(t)
+	c, _, _ := behindHAProxy(t, inForeground...)
+	cookie := c.signIn(t, "mira")
+	t.Run("signing in", func(t *testing.T) { frontSignsIn(t, c) })
+	t.Run("what the app is told", func(t *testing.T) { frontTellsWhatSallyportSays(t, c, true) })
+	t.Run("statuses", func(t *testing.T) { frontStatuses(c, cookie).check(t, c) })
+	t.Run("ambiguous", func(t *testing.T) { frontRefusesWhatIsAmbiguous(t, c, cookie) })
+	t.Run("WebSockets", func(t *testing.T) { frontPassesWebSockets(t, c, cookie) })
+	t.Run("pages of other sites", func(t *testing.T) { frontAnswersPagesOfOtherSites(t, c, cookie) })
+	t.Run("over HTTP/2, in a browser", func(t *testing.T) { haproxyOverHTTP2(t, c, cookie) })
+	t.Run("of its own", func(t *testing.T) { haproxyStatuses(c, cookie).check(t, c) })
+	t.Run("other names", func(t *testing.T) { haproxyRemovesOtherNames(t, c, cookie) })
+	t.Run("without Sallyport", func(t *testing.T) { frontWithoutSallyport(t, c, cookie) })
+}
+
+// haproxyOverHTTP2 is what frames of HTTP/2 could change: a WebSocket in one of them, names
+// of headers, a Cookie in pieces.
+func haproxyOverHTTP2(t *testing.T, c *corp, cookie string) {
 	b := newPerson(t)
-	deep := c.url + "/deep/page?week=47&by=%C3%A4&u=https://x.test/?a=b"
-	v := b.signInAtProvider(deep, "mira")
-	b.says(v, "You asked for /deep/page?week=47&by=%C3%A4&u=https://x.test/?a=b", "User: corp:mira")
-	if v.Protocol != "h2" {
+	if v := b.signInAtProvider(c.url+"/form", "mira"); v.Protocol != "h2" {
 		t.Errorf("the browser speaks %s", v.Protocol)
 	}
-	elsewhere := "https://" + otherSite + portOf(c.url)
-	b.open(elsewhere + "/there?a=1")
-	b.says(b.at(elsewhere+"/there?a=1"), "You asked for /there?a=1", "User: corp:mira")
-
-	b.open(c.url + "/form")
-	b.heading("A form")
 	const who = `new Promise(done => {
 		const ws = new WebSocket(location.origin.replace('http', 'ws') + '/ws');
 		ws.onopen = () => ws.send('who'); ws.onmessage = e => done(e.data); ws.onerror = () => done('refused'); })`
 	if got := eval[string](b, who); got != "corp:mira" {
-		t.Errorf("the WebSocket says %q", got)
+		t.Errorf("the WebSocket of the page says %q", got)
 	}
-	eval[bool](b, `(document.querySelector('#note').value = 'kept', true)`)
-	b.click("#save")
-	b.says(b.heading("Saved"), "POST: kept")
-
-	b.open(c.url + "/form")
-	b.heading("A form")
 	c.signOut(t, c.cookie+"="+b.cookies(c.url)[c.cookie].Value)
-	b.forget(c.url)
-	b.forget(c.provider.Issuer)
-	const fetched = `fetch('/data').then(async r => [r.status, r.redirected, (await r.json()).error].join(' '))`
-	if got := eval[string](b, fetched); got != "401 false login_required" {
-		t.Errorf("a script got %s", got)
-	}
 	if got := eval[string](b, who); got != "refused" {
-		t.Errorf("the WebSocket of nobody says %q", got)
-	}
-	eval[bool](b, `(document.querySelector('#note').value = 'lost?', true)`)
-	b.click("#save")
-	b.heading("You were signed out; your form was not sent")
-	b.open(c.url + "/new")
-	b.heading(atProvider)
-}
-
-// What a client writes itself never reaches the app through HAProxy, and what is ambiguous
-// reaches nobody.
-func TestHAProxyPassesOnWhatSallyportSaysAndNothingElse(t *testing.T) {
-	t.Parallel()
-	c, _, _ := behindHAProxy(t)
-	cookie := c.signIn(t, "mira")
-	host := strings.TrimPrefix(c.url, "https://")
-	get := func(target string, lines ...string) string {
-		return "GET " + target + " HTTP/1.1\r\nHost: " + host + "\r\n" + strings.Join(append(lines, ""), "\r\n") + "\r\n"
-	}
-	for _, line := range []string{"X-Forwarded-User: evil", "x-forwarded-groups: evil", "X_Forwarded_User: evil",
-		"X.Forwarded.User: evil", "X-Forwarded_Groups: evil", "X+Forwarded!User: evil", "X-Sallyport-Assertion: evil",
-		"X_Sallyport_Assertion: evil", "X-Forwarded-For: evil", "X_Forwarded_For: evil", "X-Forwarded-Host: evil",
-		"X-Forwarded-Prefix: /evil", "X-Original-URL: /evil", "X-Forwarded-User: evil\r\nX-Forwarded-User: evil",
-		"X-Forwarded-User:\r\nX_Forwarded_User: evil", "Connection: X-Forwarded-User, X-Sallyport-Assertion",
-		"Connection: close, Cookie"} {
-		for target, user := range map[string]string{"/headers": "corp:mira", "/open/headers": ""} {
-			resp, told := c.raw(t, get(target, line, "Cookie: a=1", "Cookie: "+cookie, "Cookie: b=2"))
-			if resp.StatusCode != 200 {
-				t.Errorf("%s %q: %s", target, line, resp.Status)
-			}
-			for seen, lines := range told {
-				text := strings.Join(lines, " ")
-				if strings.Contains(text, "evil") || strings.Contains(text, c.cookie) ||
-					seen == "Connection" && strings.Contains(strings.ToLower(text), "x-") {
-					t.Errorf("%s %q: the app got %s: %q", target, line, seen, lines)
-				}
-			}
-			if got := told.Get("X-Forwarded-User"); got != user || told.Get("Cookie") != "a=1; b=2" {
-				t.Errorf("%s %q: the app was told of %q, with the cookies %q", target, line, got, told["Cookie"])
-			}
-		}
-	}
-	signedIn := "Cookie: " + cookie
-	for request, status := range map[string]int{
-		get("/headers", "Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"): 302,
-		get("/headers", "Accept: */*"):                                                            401,
-		get("/headers"):                                                                           401,
-		get("/admin", signedIn):                                                                   403,
-		get("/open/x"):                                                                            200,
-		get("/open/../admin", signedIn):                                                           403,
-		get("/open/%2e%2e/admin", signedIn):                                                       403,
-		get("//admin", signedIn):                                                                  403,
-		get("/.sallyport/../admin", signedIn):                                                     400,
-		get("/.sallyport", signedIn):                                                              403,
-		get("https://"+host+"/admin", signedIn):                                                   403,
-		get("https://" + host + "/open/x"):                                                        200,
-		get("/headers", "X-Forwarded-Uri: /open/x"):                                               401,
-		get("/admin", signedIn, "X-Forwarded-Uri: /open/x"):                                       403,
-		get("/headers", signedIn+"; big="+strings.Repeat("a", 20_000)):                            200,
-		get("/headers", signedIn+"; big="+strings.Repeat("a", 40_000)):                            400,
-		get("/headers", signedIn, signedIn[:20]+"x"):                                              200,
-		get("/headers", signedIn, "Expect: 100-continue"):                                         200,
-		"OPTIONS * HTTP/1.1\r\nHost: " + host + "\r\n" + signedIn + "\r\n\r\n":                    403,
-		"GET /headers HTTP/1.0\r\n" + signedIn + "\r\n\r\n":                                       403,
-		strings.Replace(get("/admin"), "Host: "+host, "Host: "+host+"/open", 1):                   403,
-		strings.Replace(get("/admin"), "Host: "+host, "Host: x@"+host, 1):                         403,
-		strings.Replace(get("/x", signedIn, "Destination: "+c.url+"/admin/y"), "GET", "MOVE", 1):  403,
-		strings.Replace(get("/x", signedIn, "Destination: "+c.url+"/y"), "GET", "MOVE", 1):        200,
-		strings.Replace(get("/headers", signedIn), "GET", "HEAD", 1):                              200,
-		strings.Replace(get("/headers"), "GET", "HEAD", 1):                                        401,
-		strings.Replace(get("/headers", "Content-Length: 5")+"abcde", "GET", "POST", 1):           401,
-		strings.Replace(get("/headers", signedIn, "Content-Length: 5")+"abcde", "GET", "POST", 1): 200,
-	} {
-		if resp, _ := c.raw(t, request); resp.StatusCode != status {
-			t.Errorf("%q: %s, want %d", request[:min(len(request), 200)], resp.Status, status)
-		}
+		t.Errorf("signed out, the WebSocket of the page says %q", got)
 	}
 	for _, line := range []string{"X-Forwarded-User: evil", "X_Forwarded_User: evil", "X.Forwarded.User: evil"} {
 		got := c.curl(t, cookie, "/headers", "", "--http2", "-H", line)
 		if got.version != "2" || got.status != "200" || strings.Contains(got.body, "evil") ||
 			!strings.Contains(got.body, `"X-Forwarded-User":["corp:mira"]`) {
-			t.Errorf("over HTTP/2, %q: %s %s %s", line, got.version, got.status, got.body)
-		}
-	}
-	if resp, _ := c.raw(t, get("/headers", "Accept: */*")); resp.Header.Get("Content-Type") != "application/json" ||
-		!strings.Contains(resp.Header.Get("WWW-Authenticate"), "/.sallyport/login") || resp.Header.Get("Location") != "" {
-		t.Errorf("a program that is not signed in got %v", resp.Header)
-	}
-}
-
-// A page of a listed origin asks before it writes, without a cookie, and may read what it is
-// answered; no other may, and no preflight reaches the app.
-func TestHAProxyAnswersPreflightsOfListedOrigins(t *testing.T) {
-	t.Parallel()
-	c, _, _ := behindHAProxy(t)
-	cookie := c.signIn(t, "mira")
-	for _, row := range []struct {
-		method, origin, cookie string
-		status                 int
-		readable, arrives      bool
-	}{
-		{"OPTIONS", "https://portal.example.com", "", 204, true, false},
-		{"OPTIONS", "https://evil.example", "", 403, false, false},
-		{"PUT", "https://portal.example.com", cookie, 200, true, true},
-		{"PUT", "https://portal.example.com", "", 401, true, false},
-		{"PUT", "https://evil.example", cookie, 200, false, true}, // as ever: the cookie is Lax
-	} {
-		resp, told := c.raw(t, row.method+" /api/headers HTTP/1.1\r\nHost: "+strings.TrimPrefix(c.url, "https://")+
-			"\r\nOrigin: "+row.origin+"\r\nAccess-Control-Request-Method: PUT\r\nCookie: "+row.cookie+
-			"\r\nContent-Length: 0\r\n\r\n")
-		readable := slices.Equal(resp.Header.Values("Access-Control-Allow-Origin"), []string{row.origin})
-		if resp.StatusCode != row.status || readable != row.readable || (told["X-Forwarded-Proto"] != nil) != row.arrives {
-			t.Errorf("%s of %s with %.9q: %s, readable: %v, app: %v", row.method, row.origin, row.cookie, resp.Status,
-				readable, told)
+			t.Errorf("%q: %s %s %s", line, got.version, got.status, got.body)
 		}
 	}
 }
 
-// A WebSocket passes HAProxy for somebody who is signed in, from a page of the site itself.
-func TestHAProxyPassesWebSocketsOfItsOwnPagesOnly(t *testing.T) {
-	t.Parallel()
-	c, _, _ := behindHAProxy(t)
-	cookie := c.signIn(t, "mira")
-	for _, row := range []struct{ cookie, origin, want string }{
-		{cookie, c.url, "open"},
-		{cookie, "https://evil.example", "refused 403"},
-		{cookie, "", "refused 403"},
-		{"", c.url, "refused 401"},
-	} {
-		p := c.webSocket(t, "/ws", wsClient{Cookie: row.cookie, Origin: row.origin, Hold: true})
-		if m := p.mustSay(t, regexp.MustCompile(`(?m)^(open|refused \d+|error .*)$`)); m[1] != row.want {
-			t.Errorf("cookie %.10q, origin %q: %s, want %s", row.cookie, row.origin, m[1], row.want)
-		}
+// haproxyStatuses are answers behind HAProxy that other fronts give in other ways.
+func haproxyStatuses(c *corp, cookie string) statuses {
+	session := "Cookie: " + cookie
+	get := func(target string, lines ...string) string { return c.writes("GET", target, lines...) }
+	_, host, _ := strings.Cut(c.url, "://")
+	return statuses{
+		get("/headers"): 401,
+		get("/headers", session+"; big="+strings.Repeat("a", 20_000)): 200,
+		get("/headers", session+"; big="+strings.Repeat("a", 40_000)): 400,
+		get("/headers", "Cookie: a=1", session, "Cookie: b=2"):        200,
+		get("/headers", session, session[:20]+"x"):                    200,
+		get("/headers", session, "Expect: 100-continue"):              200,
+		get("/headers", session, "Upgrade: h2c"):                      200,
+		get("https://" + host + "/open/x"):                            200,
+		get("https://"+host+"/admin", session):                        403,
+		get("/.sallyport/../admin", session):                          400, // says Sallyport itself
+		get("/.sallyport", session):                                   403,
+		c.writes("OPTIONS", "*", session):                             403,
+		c.writes("HEAD", "/headers", session):                         200,
+		c.writes("HEAD", "/headers"):                                  401,
+		"GET /headers HTTP/1.0\r\n" + session + "\r\n\r\n":            403, // no Host
 	}
-	p := c.webSocket(t, "/ws", wsClient{Cookie: cookie, Origin: c.url, Deflate: true, Messages: 20, Seed: 1,
-		Close: []any{4001, "enough"}})
-	if seen := p.wsSeen(t); seen.Wrong != 0 || seen.Messages != 20 {
-		t.Errorf("the client saw %+v", seen)
+}
+
+// haproxyRemovesOtherNames looks for what a client writes in headers that are not Sallyport's
+// own, but by which an app could be led, and at what HAProxy says in three of them.
+func haproxyRemovesOtherNames(t *testing.T, c *corp, cookie string) {
+	for _, line := range []string{"X-Forwarded-For: evil", "X_Forwarded_For: evil", "X-Forwarded-Host: evil",
+		"X.Forwarded.Host: evil", "X-Forwarded-Proto: evil", "X-Forwarded-Prefix: /evil", "X-Original-URL: /evil",
+		"X_Original_URL: /evil", "X-Sallyport-Names: evil", "X+Forwarded!User: evil"} {
+		for _, target := range []string{"/headers", "/open/headers"} {
+			_, told := c.raw(t, c.writes("GET", target, line, "Cookie: a=1", "Cookie: "+cookie, "Cookie: b=2"))
+			for seen, values := range told {
+				if strings.Contains(strings.Join(values, " "), "evil") {
+					t.Errorf("%s %q: the app got %s: %q", target, line, seen, values)
+				}
+			}
+			if told.Get("X-Forwarded-For") != "127.0.0.1" || told.Get("X-Forwarded-Proto") != "https" ||
+				told.Get("X-Forwarded-Host") != strings.TrimPrefix(c.url, "https://") || told.Get("Cookie") != "a=1; b=2" {
+				t.Errorf("%s %q: the app was told %v", target, line, told)
+			}
+		}
 	}
 }
 
@@ -439,10 +269,26 @@ func behindLiar(t *testing.T, lies map[string]string, edit ...string) (*corp, *l
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := asking{dir: dir, address: need(t, freeAddress), public: app.Listener.Addr().String(), asked: peer.address,
-		app: app.Listener.Addr().String(), edit: edit}
-	p := startHAProxy(t, h)
-	return &corp{site: &site{url: "https://" + publicHost + portOf(h.address), process: p}}, peer, app
+	at := addresses{front: need(t, freeAddress), public: app.Listener.Addr().String(), asked: peer.address,
+		app: app.Listener.Addr().String(), dir: dir}
+	p := runHAProxy(t, at, inForeground, edit...)
+	t.Cleanup(p.stop)
+	p.showIfFailed(t)
+	listens(t, at.front)
+	return &corp{site: &site{url: "https://" + publicHost + portOf(at.front), process: p}}, peer, app
+}
+
+// listens waits until somebody listens at an address.
+func listens(t *testing.T, address string) {
+	t.Helper()
+	eventually(t, "HAProxy to listen", func() bool {
+		conn, err := net.DialTimeout("tcp", address, time.Second)
+		if err != nil {
+			return false
+		}
+		_ = conn.Close()
+		return true
+	})
 }
 
 // Whatever answers in Sallyport's place, nobody passes but by the answer that says so, and
@@ -521,7 +367,7 @@ func TestHAProxyPassesNobodyWhoLeavesWhileItAsks(t *testing.T) {
 		"closes":      func(conn *tls.Conn) { _ = conn.Close() },
 		"half-closes": func(conn *tls.Conn) { _ = conn.CloseWrite() },
 	} {
-		conn := c.dial(t).(*tls.Conn)
+		conn := c.dialRaw(t).(*tls.Conn)
 		fmt.Fprintf(conn, "GET /hold HTTP/1.1\r\nHost: %s\r\nX-Forwarded-User: evil-%s\r\n\r\n", publicHost, name)
 		<-peer.asked
 		leave(conn)
@@ -644,12 +490,13 @@ func TestHAProxyWithAndWithoutTheQuestion(t *testing.T) {
 	if long() {
 		rounds, turn = 5, 3*time.Second
 	}
-	c, h, _ := behindHAProxy(t)
+	c, at, _ := behindHAProxy(t, inForeground...)
 	cookie := c.signIn(t, "mira")
-	h.address, h.dir = need(t, freeAddress), t.TempDir()
-	h.edit = append(h.edit, "    http-request lua.sallyport http://127.0.0.1:4182/forward if !own\n", "",
+	at.front, at.dir = need(t, freeAddress), t.TempDir()
+	p := runHAProxy(t, at, inForeground, "    http-request lua.sallyport http://127.0.0.1:4182/forward if !own\n", "",
 		"    http-request deny deny_status 503 if !own !{ var(txn.sallyport) -m str passed }\n", "")
-	startHAProxy(t, h)
+	t.Cleanup(p.stop)
+	listens(t, at.front)
 	var with, without int64
 	within := func() func() bool {
 		begun := sync.OnceValue(time.Now)
@@ -657,7 +504,7 @@ func TestHAProxyWithAndWithoutTheQuestion(t *testing.T) {
 	}
 	for range rounds {
 		with += c.asks(t, c.url, cookie, within())
-		without += c.asks(t, "https://"+publicHost+portOf(h.address), cookie, within())
+		without += c.asks(t, "https://"+publicHost+portOf(at.front), cookie, within())
 	}
 	seconds := (time.Duration(rounds) * turn).Seconds()
 	t.Logf("64 connections: %.0f requests/s with the question, %.0f without: %.0f%%", float64(with)/seconds,
