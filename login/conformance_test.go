@@ -18,7 +18,8 @@ import (
 //
 // Not here, because there is nothing of ours that they could try: refresh tokens, dynamic
 // registration, WebFinger, request objects, sessions watched in a frame, front-channel
-// logout, and sign-ins that a third party begins.
+// logout, sign-ins that a third party begins, the hybrid flow (c_hash), answers by form_post
+// and access tokens in a form. Those about signing out are in package proxy.
 func TestP07_ModulesOfTheConformanceSuiteForClients(t *testing.T) {
 	const fapi = "fapi2-security-profile-final-client-test-"
 	with, without := testenv.With, testenv.Without
@@ -31,6 +32,7 @@ func TestP07_ModulesOfTheConformanceSuiteForClients(t *testing.T) {
 	}
 	set := func(name, value string) func(url.Values) { return func(q url.Values) { q.Set(name, value) } }
 	userinfo := func(o *Options) { o.IdentityFrom = FromUserinfo }
+	attacker := testenv.NewAttacker(t)
 	ec := newKey(t, "ec")
 	es256 := func(_ *demo.Provider, _, c map[string]any) (string, error) { // an RSA key signs
 		return ec.sign(t, `{"alg":"ES256","kid":"ec"}`, mustJSON(t, c)), nil
@@ -55,6 +57,13 @@ func TestP07_ModulesOfTheConformanceSuiteForClients(t *testing.T) {
 		"oidcc-client-test-missing-athash":          {faults: claims(without("at_hash"))},
 		"oidcc-client-test-aggregated-claims": {
 			faults: claims(with("_claim_names", map[string]string{"address": "src1"}))},
+		"oidcc-client-test-distributed-claims": {faults: claims(func(c map[string]any) {
+			c["_claim_names"] = map[string]string{"groups": "src1"}
+			c["_claim_sources"] = map[string]any{"src1": map[string]string{"endpoint": attacker.URL, "access_token": "t"}}
+		})},
+		"oidcc-client-test-mtls-endpoint-aliases": {faults: []testenv.Fault{{Endpoint: testenv.Discovery,
+			JSON: with("mtls_endpoint_aliases", map[string]string{"token_endpoint": attacker.URL + "/token"})}}},
+		"oidcc-client-test-nonce-unless-code-flow": {}, // we always send one, and want it back
 		"oidcc-client-test-signing-key-rotation":   {rotates: true},
 		"oidcc-client-test-kid-absent-single-jwks": {faults: signed(testenv.WithKid(""))},
 		"oidcc-client-test-kid-absent-multiple-jwks": rejected(append(signed(testenv.WithKid("")),
@@ -129,5 +138,8 @@ func TestP07_ModulesOfTheConformanceSuiteForClients(t *testing.T) {
 				t.Errorf("signed in as %q: %v", who.Subject, err)
 			}
 		})
+	}
+	if n := len(attacker.Requests()); n != 0 {
+		t.Errorf("%d requests to where a module pointed", n)
 	}
 }
