@@ -70,7 +70,7 @@ func TestARefusedMethodIsToldWhichOnesAreTaken(t *testing.T) {
 	for path, want := range map[string]string{
 		"login": "GET, HEAD", "callback/main": "GET, HEAD", "account": "GET, HEAD", "session": "GET, HEAD",
 		"jwks.json": "GET, HEAD", "handoff": "GET", "renew": "GET",
-		"logout":    "GET, HEAD, POST", "organization": "GET, HEAD, POST",
+		"logout": "GET, HEAD, POST", "organization": "GET, HEAD, POST",
 	} {
 		if a := s.ask(t, "PUT", prefix+"/"+path, ""); a.status != 405 || a.header.Get("Allow") != want {
 			t.Errorf("%s: %d, Allow %q, want %q", path, a.status, a.header.Get("Allow"), want)
