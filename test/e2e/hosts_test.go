@@ -155,6 +155,38 @@ func TestAHandOffPassesThroughAServiceWorker(t *testing.T) {
 	}
 }
 
+// Chromium holds the form of a provider, whose policy names the public host alone, to all
+// the redirects that follow, and stops at the one to another host. The guide says so: the
+// person is signed in by then, and the page opens when it is asked for again. A policy
+// that names the host lets them through at once.
+func TestAProviderWhosePolicyNamesThePublicHostAlone(t *testing.T) {
+	t.Parallel()
+	c, near, elsewhere := manyHosts(t)
+	signIn := func(b *tab, page, formAction string) {
+		b.open(page)
+		b.heading(atProvider)
+		eval[bool](b, fmt.Sprintf(`(() => { const policy = document.createElement('meta');
+			policy.httpEquiv = 'Content-Security-Policy'; policy.content = "form-action 'self' %s";
+			document.head.append(policy);
+			return true; })()`, formAction))
+		b.click("button[value=mira]")
+	}
+	b := newPerson(t)
+	signIn(b, elsewhere+"/deep?a=1", c.url)
+	b.expectComplaint("violates the following Content Security Policy directive: \"form-action")
+	b.heading(atProvider)
+	if b.cookies(elsewhere)[c.cookie] != nil || b.cookies(c.url)[c.cookie] == nil {
+		t.Errorf("signed in there: %t, at the public host: %t", b.cookies(elsewhere)[c.cookie] != nil,
+			b.cookies(c.url)[c.cookie] != nil)
+	}
+	b.open(elsewhere + "/deep?a=1")
+	b.says(b.at(elsewhere+"/deep?a=1"), "User: corp:mira")
+
+	b = newPerson(t)
+	signIn(b, near+"/deep?a=1", c.url+" "+near)
+	b.says(b.at(near+"/deep?a=1"), "User: corp:mira")
+}
+
 // catchGrant goes to a page and stops the browser before the last step to it.
 func (b *tab) catchGrant(page string) string {
 	b.t.Helper()
