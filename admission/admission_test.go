@@ -57,6 +57,7 @@ func newHouse(tb testing.TB, tokens TokenVerifier) *house {
 		{Name: "app", Host: host, Path: "/", Access: authz.Access{Authenticated: true}},
 		{Name: "admin", Host: host, Path: "/admin", Access: authz.Access{Rules: admins}},
 		{Name: "api", Host: host, Path: "/api", Access: authz.Access{Authenticated: true}},
+		{Name: "old", Host: host, Path: "/old", Access: authz.Access{Authenticated: true}},
 		{Name: "board", Host: host, Path: "/board", Access: authz.Access{Public: true, Authenticated: true,
 			PublicIf: authz.Conditions{Methods: []string{"GET"},
 				From: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}}},
@@ -71,6 +72,10 @@ func newHouse(tb testing.TB, tokens TokenVerifier) *house {
 		route := Route{Route: r, Headers: set, MaxAge: 5 * time.Minute}
 		if r.Name == "admin" {
 			route.MaxAge = 2 * time.Second
+		}
+		if r.Name == "old" {
+			route.Headers, err = set.WithBasic(identity.Basic{Claim: identity.ClaimUsername, Password: "shared"})
+			testenv.Check(tb, err)
 		}
 		if r.Name == "api" || r.Name == "board" {
 			route.Tokens = &Tokens{TokenVerifier: tokens}
@@ -220,6 +225,23 @@ func TestP02_OurCookiesAndTokensAreNotPassedOn(t *testing.T) {
 	testenv.Check(t, err)
 	if header.Get("Authorization") != "Basic app's" {
 		t.Errorf("a public app does not receive its own credentials: %v", header)
+	}
+}
+
+// The password is ours: neither the client's own nor nothing may stand in its place.
+func TestP02_AnAppThatKnowsOnlyBasicNeverSeesAClientsOwn(t *testing.T) {
+	h := newHouse(t, nil)
+	named, nameless := person("ann"), person("bob")
+	named.Username, nameless.Username = "ann", "root:x"
+	for who, c := range map[*identity.Identity]string{&named: "Basic YW5uOnNoYXJlZA==", &nameless: ""} {
+		cookie := "Cookie: " + h.cookie(t, *who)
+		for _, lines := range [][]string{{cookie}, {cookie, "Authorization: Basic cm9vdDpzaGFyZWQ="}} {
+			_, header, err := h.ask(t, "GET", "/old", lines...)
+			testenv.Check(t, err)
+			if got := strings.Join(header["Authorization"], "; "); got != c {
+				t.Errorf("%s: the app receives %q", who.Username, got)
+			}
+		}
 	}
 }
 

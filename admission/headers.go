@@ -70,7 +70,8 @@ func (a *Admission) render(ans *Answer, key string, id *identity.Identity) (err 
 func (ans *Answer) told() int { return ans.headers.Size() + len(ans.assertion) }
 
 // SetHeaders writes into h, which Admit has stripped, what the app is told, and
-// takes out what was meant for Sallyport alone: its cookies, and an access token.
+// takes out what was meant for Sallyport alone: its cookies, and an access token. Where the
+// app is given credentials of ours, a client's own go too.
 func (ans *Answer) SetHeaders(h http.Header) {
 	if lines := h["Cookie"]; lines != nil {
 		if lines = session.StripCookies(lines); len(lines) == 0 {
@@ -79,7 +80,7 @@ func (ans *Answer) SetHeaders(h http.Header) {
 			h["Cookie"] = lines
 		}
 	}
-	if ans.TakesToken {
+	if ans.TakesToken || ans.Route.Headers.DropsAuthorization() {
 		delete(h, "Authorization")
 	}
 	if ans.Principal != nil {

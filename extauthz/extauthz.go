@@ -32,7 +32,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-// Options configure a Door. All are required but Tokens.
+// Options configure a Door. All are required but Authorization.
 type Options struct {
 	PublicURL *url.URL
 	Prefix    string
@@ -44,7 +44,9 @@ type Options struct {
 	Peers     []netip.Prefix   // who may ask
 	MaxURL    int              // bytes of a request target
 	MaxHeader int              // bytes of the header of the request that is asked about
-	Tokens    bool             // some route takes access tokens
+	// Authorization: it is among what is told, because some route takes access tokens
+	// or gives its app credentials of ours.
+	Authorization bool
 }
 
 // Door answers other proxies as one configuration has it. It is safe for concurrent use.
@@ -75,7 +77,7 @@ func New(process *Process, o Options) (*Door, error) {
 	}
 	return &Door{Process: process, signIn: in, admission: o.Admission, headers: o.Headers, pages: o.Pages,
 		sessions: o.Sessions, peers: o.Peers, maxURL: o.MaxURL, maxHeader: o.MaxHeader,
-		set: newHeaderSet(o.Headers, o.Tokens)}, nil
+		set: newHeaderSet(o.Headers, o.Authorization)}, nil
 }
 
 // ServeHTTP answers one question by one of the HTTP dialects, and writes one event about it.

@@ -22,9 +22,9 @@ type headerSet struct {
 // empty is the value of a header that is to be empty. Answers share it.
 var empty = []string{""}
 
-func newHeaderSet(headers *identity.Headers, tokens bool) headerSet {
+func newHeaderSet(headers *identity.Headers, authorization bool) headerSet {
 	s := headerSet{names: append(headers.Names(), identity.AssertionHeader, "Cookie")}
-	if tokens {
+	if authorization {
 		s.names = append(s.names, "Authorization")
 	}
 	s.list = []string{strings.ToLower(strings.Join(s.names, ", "))}

@@ -70,12 +70,18 @@ const (
 	PresetForwarded   = "forwarded"
 	PresetAuthRequest = "auth-request"
 	PresetRemote      = "remote"
+	PresetGrafana     = "grafana"
+	PresetJenkins     = "jenkins"
+	PresetSonarQube   = "sonarqube"
+	PresetGitea       = "gitea"
+	PresetRadicale    = "radicale"
 	PresetNone        = "none"
 )
 
 // Presets lists the names Preset knows.
 func Presets() []string {
-	return []string{PresetForwarded, PresetAuthRequest, PresetRemote, PresetNone}
+	return []string{PresetForwarded, PresetAuthRequest, PresetRemote, PresetGrafana, PresetJenkins, PresetSonarQube,
+		PresetGitea, PresetRadicale, PresetNone}
 }
 
 // Preset returns the fields of a named preset.
@@ -112,6 +118,45 @@ func Preset(name string) ([]Field, bool) {
 		}, true
 	case PresetNone:
 		return nil, true
+	}
+	return appPreset(name)
+}
+
+// appPreset returns the fields of the presets that are for one app each; docs/apps.md has
+// what the app is told to make of them. Where an app takes any text for the name of an
+// account, it is ClaimUser: nobody else's, and never changed. SonarQube takes no colon; Gitea
+// takes letters, digits, ".", "_" and "-" only.
+func appPreset(name string) ([]Field, bool) {
+	switch name {
+	case PresetGrafana: // [auth.proxy]
+		return []Field{
+			{Header: "X-Webauth-User", Claim: ClaimUser},
+			{Header: "X-Webauth-Email", Claim: ClaimEmail},
+			{Header: "X-Webauth-Name", Claim: ClaimName},
+			{Header: "X-Webauth-Groups", Claim: ClaimGroups},
+		}, true
+	case PresetJenkins: // the plugin reverse-proxy-auth
+		return []Field{
+			{Header: "X-Forwarded-User", Claim: ClaimUser},
+			{Header: "X-Forwarded-Mail", Claim: ClaimEmail},
+			{Header: "X-Forwarded-Displayname", Claim: ClaimName},
+			{Header: "X-Forwarded-Groups", Claim: ClaimGroups, Join: "|"},
+		}, true
+	case PresetSonarQube: // sonar.web.sso.*
+		return []Field{
+			{Header: "X-Forwarded-Login", Claim: ClaimEmail},
+			{Header: "X-Forwarded-Email", Claim: ClaimEmail},
+			{Header: "X-Forwarded-Name", Claim: ClaimName},
+			{Header: "X-Forwarded-Groups", Claim: ClaimGroups},
+		}, true
+	case PresetGitea: // Forgejo too
+		return []Field{
+			{Header: "X-Webauth-User", Claim: ClaimUsername},
+			{Header: "X-Webauth-Email", Claim: ClaimEmail},
+			{Header: "X-Webauth-Fullname", Claim: ClaimName},
+		}, true
+	case PresetRadicale: // [auth] type = http_x_remote_user
+		return []Field{{Header: "X-Remote-User", Claim: ClaimUser}}, true
 	}
 	return nil, false
 }
@@ -230,7 +275,10 @@ func (h *Headers) add(name string, kind strippedKind) {
 }
 
 // HeaderSet is what one route tells its app.
-type HeaderSet struct{ fields []Field }
+type HeaderSet struct {
+	fields []Field
+	basic  *Basic // nil: Authorization is not written
+}
 
 // Set returns a HeaderSet that writes fields. It refuses names that are no
 // header field, that are reserved, or that two fields share (after folding).
@@ -442,7 +490,7 @@ type renderedHeader struct {
 // Render fills the set in for id. A header without a value is left out. Values
 // are one line of the field's encoding.
 func (s HeaderSet) Render(id *Identity) Rendered {
-	r := Rendered{make([]renderedHeader, 0, len(s.fields))}
+	r := Rendered{make([]renderedHeader, 0, len(s.fields)+1)}
 	for i := range s.fields {
 		f := &s.fields[i]
 		if v := f.value(id); v != "" {
@@ -450,6 +498,7 @@ func (s HeaderSet) Render(id *Identity) Rendered {
 			r.headers = append(r.headers, renderedHeader{f.Header, []string{v}})
 		}
 	}
+	s.renderBasic(id, &r)
 	return r
 }
 
@@ -471,27 +520,33 @@ func (r Rendered) Size() (n int) {
 }
 
 func (f *Field) value(id *Identity) string {
-	switch f.Claim {
-	case ClaimUser:
-		return f.encode(id.ID())
-	case ClaimSubject:
-		return f.encode(id.Subject)
-	case ClaimProvider:
-		return f.encode(id.Provider)
-	case ClaimEmail:
-		return f.encode(id.VerifiedEmail())
-	case ClaimUsername:
-		return f.encode(id.Username)
-	case ClaimName:
-		return f.encode(id.Name)
-	case ClaimOrgID:
-		return f.encode(id.Org.ID)
-	case ClaimOrgName:
-		return f.encode(id.Org.Name)
-	case ClaimOrgDomain:
-		return f.encode(id.Org.Domain)
-	case ClaimGroups:
+	if f.Claim == ClaimGroups {
 		return f.encodeList(id.Groups)
+	}
+	return f.encode(id.claim(f.Claim))
+}
+
+// claim is the value of a claim that is one text; "" for all else.
+func (i *Identity) claim(c Claim) string {
+	switch c {
+	case ClaimUser:
+		return i.ID()
+	case ClaimSubject:
+		return i.Subject
+	case ClaimProvider:
+		return i.Provider
+	case ClaimEmail:
+		return i.VerifiedEmail()
+	case ClaimUsername:
+		return i.Username
+	case ClaimName:
+		return i.Name
+	case ClaimOrgID:
+		return i.Org.ID
+	case ClaimOrgName:
+		return i.Org.Name
+	case ClaimOrgDomain:
+		return i.Org.Domain
 	}
 	return ""
 }

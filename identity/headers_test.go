@@ -68,7 +68,15 @@ func TestP02_PresetsSetAndStripTheirHeaders(t *testing.T) {
 		PresetAuthRequest: prefixed("X-Auth-Request-"),
 		PresetRemote: {"Remote-User": "google:1101", "Remote-Email": "alice@acme.test", "Remote-Name": "Alice",
 			"Remote-Groups": "oncall,eng"},
-		PresetNone: {},
+		PresetGrafana: {"X-Webauth-User": "google:1101", "X-Webauth-Email": "alice@acme.test", "X-Webauth-Name": "Alice",
+			"X-Webauth-Groups": "oncall,eng"},
+		PresetJenkins: {"X-Forwarded-User": "google:1101", "X-Forwarded-Mail": "alice@acme.test",
+			"X-Forwarded-Displayname": "Alice", "X-Forwarded-Groups": "oncall|eng"},
+		PresetSonarQube: {"X-Forwarded-Login": "alice@acme.test", "X-Forwarded-Email": "alice@acme.test",
+			"X-Forwarded-Name": "Alice", "X-Forwarded-Groups": "oncall,eng"},
+		PresetGitea:    {"X-Webauth-User": "al", "X-Webauth-Email": "alice@acme.test", "X-Webauth-Fullname": "Alice"},
+		PresetRadicale: {"X-Remote-User": "google:1101"},
+		PresetNone:     {},
 	}
 	if len(want) != len(Presets()) {
 		t.Errorf("presets %q", Presets())

@@ -86,6 +86,14 @@ func carries(r config.Route) []string {
 	if len(r.Headers.Keep) > 0 {
 		more = append(more, fmt.Sprintf("It keeps %s of the request.", strings.Join(r.Headers.Keep, ", ")))
 	}
+	switch b := r.Headers.Basic; {
+	case b.Claim != "":
+		more = append(more, fmt.Sprintf("The app is given a password with each person's %s; a client's own "+
+			"Authorization does not reach it.", b.Claim))
+	case b.Account != "":
+		more = append(more, fmt.Sprintf("The app is given the password of its account %s for everybody; a client's "+
+			"own Authorization does not reach it.", b.Account))
+	}
 	if b := r.Bearer; b.Provider != "" {
 		more = append(more, fmt.Sprintf("Programs may come with an access token of %s for %s instead of a session.",
 			b.Provider, strings.Join(b.Audiences, " or ")))

@@ -36,6 +36,11 @@ func NewPolicy(cfg *config.Config) (*Policy, config.Faults) {
 		if err != nil {
 			faults = append(faults, cfg.Fault(fmt.Sprintf("routes[%d].headers", i), "%v", err))
 		}
+		if basic := &r.Headers.Basic; !basic.IsZero() {
+			if set, err = set.WithBasic(basic.Credentials()); err != nil {
+				faults = append(faults, cfg.Fault(fmt.Sprintf("routes[%d].headers.basic", i), "%v", err))
+			}
+		}
 		to := admission.Route{Headers: set, AppHost: r.Upstream.Host, CORS: cors(r)}
 		if r.Forwards() {
 			to.App = r.Upstream.URL.String() + " " + r.Upstream.Host

@@ -154,7 +154,9 @@ func (p *Process) newExternalAuth(cfg *config.Config, pol *Policy, admit *admiss
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Admission: admit, Table: pol.Table, Headers: pol.headers,
 		Pages: own, Sessions: sessions, Peers: cfg.Listen.ExternalAuth.Peers, MaxURL: int(cfg.Limits.URL),
 		MaxHeader: int(cfg.Limits.Header),
-		Tokens:    slices.ContainsFunc(cfg.Routes, func(r config.Route) bool { return r.Bearer.Provider != "" }),
+		Authorization: slices.ContainsFunc(cfg.Routes, func(r config.Route) bool {
+			return r.Bearer.Provider != "" || !r.Headers.Basic.IsZero()
+		}),
 	})
 }
 

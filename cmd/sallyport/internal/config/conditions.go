@@ -90,8 +90,17 @@ func checkRule(w *yamltable.Walker, at yamltable.Place, r *Rule) {
 	}
 }
 
-// checkRoute judges what stands beside `public` with conditions and needs an `allow`.
+// checkRoute judges what stands beside `public` and needs an `allow`, and what cannot stand
+// together.
 func checkRoute(w *yamltable.Walker, at yamltable.Place, r *Route) {
+	basic := at.Path + ".headers.basic"
+	switch {
+	case !w.Has(basic):
+	case w.Has(at.Path + ".bearer"):
+		w.FaultAt(basic, "cannot be together with bearer: both are about the Authorization header")
+	case !r.AsksWho():
+		w.FaultAt(basic, "needs an `allow`: on a public route the app is told of nobody")
+	}
 	if r.AsksWho() {
 		return
 	}

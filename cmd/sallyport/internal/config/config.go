@@ -160,14 +160,6 @@ type Rule struct {
 	InsecureFlatGroups                 bool
 }
 
-// Headers says what the app is told. Set comes in the order of the file and
-// adds to the preset.
-type Headers struct {
-	Preset string
-	Set    []identity.Field
-	Keep   []string // what passes although it is stripped elsewhere
-}
-
 // Pages is how our own pages look.
 type Pages struct {
 	Name     string
@@ -216,7 +208,7 @@ func (c *Config) Fault(path string, format string, args ...any) Fault {
 func (c *Config) Warnings() []Fault {
 	warnings := c.doc.InFile("literal: keeps a secret in the file; it is for tests, use file: or env:")
 	return c.doc.Finish(slices.Concat(warnings, c.flatGroupWarnings(), c.bareGroupWarnings(), c.patternWarnings(),
-		c.storeWarnings(), c.proxyProtocolWarnings(), c.overrideWarnings(),
+		c.storeWarnings(), c.proxyProtocolWarnings(), c.overrideWarnings(), c.nameWarnings(),
 		c.externalAuthWarnings(), c.proofWarnings()))
 }
 
@@ -604,39 +596,6 @@ func ruleShape(more ...yamltable.Entry[Rule]) yamltable.Shape[Rule] {
 			func(r *Rule) *[]string { return &r.Subjects }),
 		flatGroupsKey(),
 	}, more...)}.Shape()
-}
-
-func headersShape() yamltable.Shape[Headers] {
-	return yamltable.Object[Headers]{Instead: among("preset", identity.Presets()...), Keys: []yamltable.Entry[Headers]{
-		yamltable.Field("preset", "A set of header names that apps know.", yamltable.OneOf("", identity.Presets()...),
-			func(h *Headers) *string { return &h.Preset }).Or(identity.PresetForwarded),
-		yamltable.Field("set", "Headers beside the preset: a name, and the claim it carries.", headerFields(),
-			func(h *Headers) *[]identity.Field { return &h.Set }),
-		yamltable.Field("keep", "Headers that pass although they are stripped elsewhere: those of other proxies, from "+
-			"trusted_proxies only; method overrides and Destination, from everybody.",
-			yamltable.List(yamltable.Pattern("the name of a header", headerPattern),
-				1), func(h *Headers) *[]string { return &h.Keep }),
-	}}.Shape()
-}
-
-func headerFieldShape() yamltable.Shape[identity.Field] {
-	claim := yamltable.OneOf("", identity.Claims()...)
-	full := yamltable.Object[identity.Field]{Keys: []yamltable.Entry[identity.Field]{
-		yamltable.Field("claim", "What the header carries.", claim,
-			func(f *identity.Field) *identity.Claim { return &f.Claim }).Required(),
-		yamltable.Field("join", "What stands between two groups.",
-			yamltable.OneOf(yamltable.QuotedList(identity.Joins()),
-				identity.Joins()...), func(f *identity.Field) *string { return &f.Join }).Or(`","`),
-		yamltable.Field("encoding", "How letters beyond ASCII are written.",
-			yamltable.OneOf("", identity.Encodings()...),
-			func(f *identity.Field) *identity.Encoding { return &f.Encoding }).Or(string(identity.EncodePercent)),
-	}, Check: checkHeaderField}.Shape()
-	// The short form is the claim with the defaults of the long one.
-	short := yamltable.Within(claim, func(f *identity.Field) *identity.Claim {
-		f.Join, f.Encoding = ",", identity.EncodePercent
-		return &f.Claim
-	})
-	return yamltable.Either("a claim or a mapping with a claim", short, yamltable.Mapping, full)
 }
 
 // among is for a mapping in whose place one of words stands, which is meant for key.

@@ -472,6 +472,7 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		store-database-as-file store-password store-password-parameter store-sslmode-prefer revocation-without-store
 		revocation-short public-if-from-all public-if-from-all-ipv6 public-if-from-host-bits public-if-from-mapped
 		public-if-bearer-without-allow cors-origin-http cors-max-age route-upstream-missing
+		headers-authorization headers-basic-bearer headers-basic-colon headers-basic-public
 		route-without-upstream-forwards external-auth-not-loopback external-auth-peers-all external-auth-peers-mapped
 		external-auth-key-alone external-auth-cert-alone
 		cookie-domain-address cookie-domain-like-a-parent cookie-domain-no-parent cookie-domain-org

@@ -14,7 +14,6 @@ import (
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/auditfile"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
-	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/hostname"
 	"github.com/sallyport-proxy/sallyport/login"
 	"github.com/sallyport-proxy/sallyport/session"
@@ -294,37 +293,6 @@ func logoFile() yamltable.Shape[Pages] {
 			w.Fault(at, "must be an .svg or .png file")
 		}
 	}}
-}
-
-// headerFields reads a mapping of header names. Which names are reserved and
-// which are the same to an app, identity knows.
-func headerFields() yamltable.Shape[[]identity.Field] {
-	value := headerFieldShape()
-	name := regexp.MustCompile(headerPattern)
-	s := yamltable.Schema{"type": "object", "propertyNames": yamltable.Schema{"pattern": headerPattern},
-		"additionalProperties": value.Schema}
-	return yamltable.Shape[[]identity.Field]{Want: "a mapping", Schema: s,
-		Read: func(w *yamltable.Walker, at yamltable.Place, into *[]identity.Field) {
-			if !w.Expect(at, yamltable.Mapping, "a mapping of header names", false) {
-				return
-			}
-			*into = make([]identity.Field, len(at.Node.Content)/2)
-			for i := range *into {
-				key, node := at.Node.Content[2*i], at.Node.Content[2*i+1]
-				here := yamltable.Place{Node: node, Path: yamltable.Join(at.Path, key.Value)}
-				if yamltable.IsText(key) && (!name.MatchString(key.Value) || strings.Contains(key.Value, "*")) {
-					w.Fault(yamltable.Place{Node: key, Path: here.Path}, "is not the name of a header")
-				}
-				(*into)[i].Header = key.Value
-				yamltable.Take(w, value, here, &(*into)[i])
-			}
-		}}
-}
-
-func checkHeaderField(w *yamltable.Walker, at yamltable.Place, f *identity.Field) {
-	if f.Claim != identity.ClaimGroups && w.Has(at.Path+".join") {
-		w.FaultAt(at.Path+".join", "has a meaning for groups only")
-	}
 }
 
 func checkSession(w *yamltable.Walker, at yamltable.Place, s *Session) {
