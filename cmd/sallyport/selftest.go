@@ -22,8 +22,8 @@ import (
 
 // attack is what the command line of selftest says.
 type attack struct {
-	config, echo, cookie, ca, format string
-	timeout                          time.Duration
+	config, connect, echo, cookie, ca, format string
+	timeout                                   time.Duration
 }
 
 func selftestCommand(c *console) *cobra.Command {
@@ -49,6 +49,7 @@ func selftestCommand(c *console) *cobra.Command {
 	f.StringVarP(&a.config, "config", "c", "", "the configuration, for its names of headers and its prefix; without "+
 		"it those of the preset forwarded")
 	f.StringVar(&a.echo, "echo", "", "an address at which this process answers in the place of the app")
+	f.StringVar(&a.connect, "connect", "", "the host:port of the front, where the name of the URL does not lead there yet")
 	f.StringVar(&a.cookie, "cookie", "", "file:PATH of the Cookie header of somebody who is signed in")
 	f.StringVar(&a.ca, "ca", "", "a file with the certificate of the authority that vouches for the site")
 	f.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long each request may take")
@@ -91,7 +92,7 @@ func (a *attack) run(ctx context.Context, c *console, address string) error {
 
 // options reads what the command line names.
 func (a *attack) options(address string) (selftest.Options, error) {
-	o := selftest.Options{Timeout: a.timeout, Names: defaultNames(), Prefix: config.DefaultPrefix}
+	o := selftest.Options{Connect: a.connect, Timeout: a.timeout, Names: defaultNames(), Prefix: config.DefaultPrefix}
 	var err error
 	if o.URL, err = siteURL(address); err != nil {
 		return o, err
@@ -102,6 +103,9 @@ func (a *attack) options(address string) (selftest.Options, error) {
 	case a.timeout <= 0:
 		return o, usage("--timeout must be more than nothing")
 	}
+	if _, _, err := net.SplitHostPort(a.connect); a.connect != "" && err != nil {
+		return o, usage("--connect: %w", err)
+	}
 	if a.config != "" {
 		cfg, pol, err := loadConfig(a.config)
 		if err != nil {
@@ -109,7 +113,7 @@ func (a *attack) options(address string) (selftest.Options, error) {
 		}
 		o.Names, o.Prefix = append(pol.HeaderNames(), identity.AssertionHeader), cfg.Prefix
 	}
-	if o.Cookie, err = cookieOf(a.cookie, o.URL); err != nil {
+	if o.Cookie, err = cookieOf(a.cookie, o.URL, a.connect); err != nil {
 		return o, err
 	}
 	if a.ca != "" {
@@ -148,7 +152,7 @@ func siteURL(address string) (*url.URL, error) {
 }
 
 // cookieOf reads the Cookie header of somebody who is signed in.
-func cookieOf(reference string, site *url.URL) (string, error) {
+func cookieOf(reference string, site *url.URL, connect string) (string, error) {
 	if reference == "" {
 		return "", nil
 	}
@@ -156,7 +160,11 @@ func cookieOf(reference string, site *url.URL) (string, error) {
 	if !ok || path == "" {
 		return "", usage("--cookie must be file:PATH: on the command line others could read it")
 	}
-	if site.Scheme != "https" && !hostname.IsLoopback(site.Hostname()) {
+	at := site.Hostname()
+	if host, _, err := net.SplitHostPort(connect); err == nil {
+		at = host
+	}
+	if site.Scheme != "https" && !hostname.IsLoopback(at) {
 		return "", usage("--cookie: over http a session cookie would cross the network readable")
 	}
 	data, err := os.ReadFile(path)

@@ -28,14 +28,22 @@ type addresses struct {
 // publicHost, wiki.example.com is otherSite. runs starts the front.
 func behindFront(t *testing.T, guide string, runs func(*testing.T, addresses) *process) *corp {
 	t.Helper()
+	return behindFrontWith(t, guide, "", "", runs)
+}
+
+// behindFrontWith is behindFront with another app, unless that is "", and more routes.
+func behindFrontWith(t *testing.T, guide, app, routes string, runs func(*testing.T, addresses) *process) *corp {
+	t.Helper()
 	dir, err := os.MkdirTemp(world.dir, "front-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := addresses{need(t, freeAddress), need(t, freeAddress), need(t, freeAddress), "", dir}
+	at := addresses{need(t, freeAddress), need(t, freeAddress), need(t, freeAddress), app, dir}
 	c := &corp{app: startApp()}
 	t.Cleanup(c.app.server.Close)
-	at.app = strings.TrimPrefix(c.app.URL, "http://")
+	if app == "" {
+		at.app = strings.TrimPrefix(c.app.URL, "http://")
+	}
 	url := "https://" + publicHost + portOf(at.front)
 	c.provider = need(t, func() (*provider, error) { return startProvider(url, false) })
 	t.Cleanup(c.provider.stop)
@@ -49,7 +57,7 @@ func behindFront(t *testing.T, guide string, runs func(*testing.T, addresses) *p
 		"https://sso.example.com", c.provider.Issuer, "client_id: sallyport", "client_id: "+c.provider.ClientID,
 		"client_secret: env:CLIENT_SECRET", fmt.Sprintf("client_secret: %q, scopes: [openid, profile, email, groups]",
 			"literal:"+c.provider.ClientSecret)) +
-		"  - {name: near, path: /near, public: {from: [10.0.0.0/8]}}\n" + // no peer of this test
+		routes + "  - {name: near, path: /near, public: {from: [10.0.0.0/8]}}\n" + // no peer of this test
 		"log: {format: text}\n"
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, "key"), key, 0o600),
 		os.WriteFile(filepath.Join(dir, "sallyport.yaml"), []byte(config), 0o600)); err != nil {

@@ -41,55 +41,41 @@ func guideBlock(t *testing.T, guide, language string, replace ...string) string 
 }
 
 // behindNginx is a site whose front is nginx, which asks Sallyport, as the guide says.
-func behindNginx(t *testing.T) *corp { t.Helper(); return behindNginxWith(t, nginxSetup{}) }
-
-// nginxSetup is what is not as the guide has it.
-type nginxSetup struct {
-	app     string   // the address of the app; "": that of the tests
-	routes  string   // more of Sallyport's
-	replace []string // texts of nginx's configuration, and what stands in their place
+func behindNginx(t *testing.T) *corp {
+	t.Helper()
+	c, _ := behindNginxWith(t, "", "")
+	return c
 }
 
-func behindNginxWith(t *testing.T, s nginxSetup) *corp {
+// behindNginxWith is behindNginx with another app, unless that is "", and more routes.
+func behindNginxWith(t *testing.T, app, routes string) (*corp, addresses) {
 	t.Helper()
-	program := need(t, nginxProgram)
+	need(t, nginxProgram)
 	dir, err := os.MkdirTemp(world.dir, "nginx-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	front, public, asked := need(t, freeAddress), need(t, freeAddress), need(t, freeAddress)
+	at := addresses{need(t, freeAddress), need(t, freeAddress), need(t, freeAddress), app, dir}
 	c := &corp{app: startApp()}
 	t.Cleanup(c.app.server.Close)
-	app := c.app.URL
-	if s.app != "" {
-		app = "http://" + s.app
+	if app == "" {
+		at.app = strings.TrimPrefix(c.app.URL, "http://")
 	}
-	url := "http://localhost" + portOf(front)
+	url := "http://localhost" + portOf(at.front)
 	c.provider = need(t, func() (*provider, error) { return startProvider(url, false) })
 	t.Cleanup(c.provider.stop)
 	key, err := exec.Command(world.binary, "genkey").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := guideBlock(t, nginxGuide, "yaml", "https://app.example.com", url, "127.0.0.1:4180", public,
-		"127.0.0.1:4182", asked, "/run/secrets/session-key", filepath.Join(dir, "key"), "groups: [ops]", "groups: [board]",
-		"max_age: 15m", "acr: [never]", "listen:\n", "listen:\n  admin: \"\"\n", "https://sso.example.com",
-		c.provider.Issuer, "client_id: sallyport", "client_id: "+c.provider.ClientID, "client_secret: env:CLIENT_SECRET",
-		fmt.Sprintf("client_secret: %q, scopes: [openid, profile, email, groups]", "literal:"+c.provider.ClientSecret)) +
-		s.routes + "log: {format: text}\n"
-	block := readdressed(t, guideBlock(t, nginxGuide, "nginx"), s.replace...)
-	block = readdressed(t, block, "listen 443 ssl;", "listen "+front+";", "app.example.com", "localhost",
-		"    ssl_certificate /etc/ssl/app.crt;\n", "", "    ssl_certificate_key /etc/ssl/app.key;\n", "",
-		"127.0.0.1:4180", public, "127.0.0.1:4182", asked, "http://127.0.0.1:8080", app)
-	temp := ""
-	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
-		temp += fmt.Sprintf("    %s_temp_path %s;\n", kind, filepath.Join(dir, kind))
-	}
-	server := fmt.Sprintf("daemon off;\nmaster_process off;\npid %s/nginx.pid;\nerror_log stderr;\nevents {}\nhttp {\n"+
-		"    access_log off;\n%s%s}\n", dir, temp, block)
+	config := guideBlock(t, nginxGuide, "yaml", "https://app.example.com", url, "127.0.0.1:4180", at.public,
+		"127.0.0.1:4182", at.asked, "/run/secrets/session-key", filepath.Join(dir, "key"),
+		"groups: [ops]", "groups: [board]", "max_age: 15m", "acr: [never]", "listen:\n", "listen:\n  admin: \"\"\n",
+		"https://sso.example.com", c.provider.Issuer, "client_id: sallyport", "client_id: "+c.provider.ClientID,
+		"client_secret: env:CLIENT_SECRET", fmt.Sprintf("client_secret: %q, scopes: [openid, profile, email, groups]",
+			"literal:"+c.provider.ClientSecret)) + routes + "log: {format: text}\n"
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, "key"), key, 0o600),
-		os.WriteFile(filepath.Join(dir, "sallyport.yaml"), []byte(config), 0o600),
-		os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(server), 0o600)); err != nil {
+		os.WriteFile(filepath.Join(dir, "sallyport.yaml"), []byte(config), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	p, err := start(dir, world.binary, "serve", "-c", filepath.Join(dir, "sallyport.yaml"))
@@ -101,21 +87,49 @@ func behindNginxWith(t *testing.T, s nginxSetup) *corp {
 		t.Fatal(err)
 	}
 	c.showIfFailed(t)
-	n, err := start(dir, program, "-p", dir, "-c", filepath.Join(dir, "nginx.conf"))
+	n := runNginx(t, at, guideBlock(t, nginxGuide, "nginx"))
+	t.Cleanup(n.stop)
+	n.showIfFailed(t)
+	if text, _ := n.out.now(); n.ended() {
+		t.Fatalf("nginx ended:\n%s", text)
+	}
+	return c, at
+}
+
+// runNginx starts nginx with the block of the guide, or one like it, and waits until it
+// answers or has ended.
+func runNginx(t *testing.T, at addresses, block string) *process {
+	t.Helper()
+	block = readdressed(t, block, "listen 443 ssl;", "listen "+at.front+";", "app.example.com", "localhost",
+		"    ssl_certificate /etc/ssl/app.crt;\n", "", "    ssl_certificate_key /etc/ssl/app.key;\n", "")
+	// A row of a table may have taken one of these out.
+	block = strings.NewReplacer("127.0.0.1:4180", at.public, "127.0.0.1:4182", at.asked, "127.0.0.1:8080", at.app).
+		Replace(block)
+	dir, err := os.MkdirTemp(at.dir, "run-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(n.stop)
-	n.showIfFailed(t)
-	eventually(t, "nginx answers", func() bool {
-		conn, err := net.DialTimeout("tcp", front, time.Second)
-		if err != nil {
-			return false
+	temp := ""
+	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		temp += fmt.Sprintf("    %s_temp_path %s;\n", kind, filepath.Join(dir, kind))
+	}
+	config := fmt.Sprintf("daemon off;\nmaster_process off;\npid %s/nginx.pid;\nerror_log stderr;\nevents {}\nhttp {\n"+
+		"    access_log off;\n%s%s}\n", dir, temp, block)
+	if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n, err := start(dir, need(t, nginxProgram), "-p", dir, "-c", filepath.Join(dir, "nginx.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "nginx to answer, or to end", func() bool {
+		conn, err := net.DialTimeout("tcp", at.front, time.Second)
+		if err == nil {
+			_ = conn.Close()
 		}
-		_ = conn.Close()
-		return true
+		return err == nil || n.ended()
 	})
-	return c
+	return n
 }
 
 // A browser signs in through nginx, and the app is told by nginx who it is.

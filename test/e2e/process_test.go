@@ -60,6 +60,16 @@ func (p *process) stop() {
 	}
 }
 
+// ended reports whether the program has.
+func (p *process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // says waits until the program has written something that matches.
 func (p *process) says(re *regexp.Regexp) ([]string, error) {
 	deadline := time.After(patience)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -29,8 +30,8 @@ func selftestRoutes(host, echo string) string {
 }
 
 // selftestOf runs `sallyport selftest` against the front at url, with the session cookie of
-// somebody who is signed in ("name=value"), and returns the cases that are not ok. To use
-// it in the test of a front:
+// somebody who is signed in ("name=value"), and returns how many cases there were and those
+// that are not ok. To use it in the test of a front:
 //
 //   - take echo := need(t, freeAddress), and let the front pass requests to http://<echo> as
 //     to its app: nothing needs to listen there before
@@ -38,7 +39,7 @@ func selftestRoutes(host, echo string) string {
 //     last key is then routes
 //   - wantSelftestGreen(t, url, echo, cookie), and for a configuration without one of its
 //     lines wantSelftestRed(t, url, echo, cookie, "nginx", "the line that must be named")
-func selftestOf(t *testing.T, url, echo, cookie string, args ...string) []selftestCase {
+func selftestOf(t *testing.T, url, echo, cookie string, args ...string) (int, []selftestCase) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "cookie")
 	if err := os.WriteFile(file, []byte(cookie), 0o600); err != nil {
@@ -46,7 +47,7 @@ func selftestOf(t *testing.T, url, echo, cookie string, args ...string) []selfte
 	}
 	cmd := exec.Command(world.binary, append([]string{"selftest", url, "--echo", echo, "--cookie", "file:" + file,
 		"--format", "json"}, args...)...)
-	cmd.Stderr = os.Stderr
+	cmd.Stderr = &strings.Builder{}
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -57,10 +58,7 @@ func selftestOf(t *testing.T, url, echo, cookie string, args ...string) []selfte
 	}
 	var report struct{ Cases []selftestCase }
 	if err := json.Unmarshal(out, &report); err != nil {
-		t.Fatalf("selftest of %s: %v\n%s", url, err, out)
-	}
-	if len(report.Cases) < 300 {
-		t.Errorf("selftest of %s had only %d cases", url, len(report.Cases))
+		t.Fatalf("selftest of %s: %v\n%s\n%s", url, err, out, cmd.Stderr)
 	}
 	var faults []selftestCase
 	for _, c := range report.Cases {
@@ -71,21 +69,25 @@ func selftestOf(t *testing.T, url, echo, cookie string, args ...string) []selfte
 	if (err == nil) != (len(faults) == 0) {
 		t.Errorf("selftest ended with %v, and has %d faults", err, len(faults))
 	}
-	return faults
+	return len(report.Cases), faults
 }
 
 // wantSelftestGreen fails for each case that is not ok.
-func wantSelftestGreen(t *testing.T, url, echo, cookie string) {
+func wantSelftestGreen(t *testing.T, url, echo, cookie string, args ...string) {
 	t.Helper()
-	for _, c := range selftestOf(t, url, echo, cookie) {
+	n, faults := selftestOf(t, url, echo, cookie, args...)
+	if n < 380 {
+		t.Errorf("selftest had only %d cases", n)
+	}
+	for _, c := range faults {
 		t.Errorf("%s  %s  %s (%s)  %v", c.Result, c.Name, c.Request, c.Saw, c.Fix)
 	}
 }
 
 // wantSelftestRed fails unless a case is not ok whose advice for the front has line in it.
-func wantSelftestRed(t *testing.T, url, echo, cookie, front, line string) {
+func wantSelftestRed(t *testing.T, url, echo, cookie, front, line string, args ...string) {
 	t.Helper()
-	faults := selftestOf(t, url, echo, cookie)
+	_, faults := selftestOf(t, url, echo, cookie, args...)
 	for _, c := range faults {
 		if strings.Contains(c.Fix[front], line) {
 			return
@@ -113,6 +115,197 @@ func TestSelftestThroughSallyportItself(t *testing.T) {
 func TestSelftestThroughNginx(t *testing.T) {
 	t.Parallel()
 	echo := need(t, freeAddress)
-	c := behindNginxWith(t, nginxSetup{app: echo, routes: selftestRoutes("localhost", echo)})
+	c, _ := behindNginxWith(t, echo, selftestRoutes("localhost", echo))
 	wantSelftestGreen(t, c.url, echo, c.signIn(t, "mira"))
+}
+
+// Why nothing leaks without a line of nginx's guide, where selftest names none.
+const (
+	refuses     = "nginx does not start without it"
+	nothing     = "nothing passes without it"
+	onlyLog     = "what it changes is in Sallyport's log alone"
+	unread      = "Sallyport reads nothing of it"
+	sameDefault = "what nginx does without it is the same here"
+)
+
+// nginxLines are the lines of nginx's guide, each with its location, and what selftest says
+// that is missing when the line is, or why it says nothing.
+var nginxLines = map[string]string{
+	"server: large_client_header_buffers 4 32k;": "large_client_header_buffers 4 32k;",
+	"server: proxy_buffer_size 32k;":             "proxy_buffer_size 32k;",
+	"server: proxy_buffers 8 32k;":               refuses,
+	"server: proxy_busy_buffers_size 64k;":       sameDefault,
+	"server: proxy_http_version 1.1;":            "proxy_http_version 1.1;",
+
+	"/.sallyport/: proxy_pass http://127.0.0.1:4180;":              "location /.sallyport/ { proxy_pass http://127.0.0.1:4180; }",
+	"/.sallyport/: proxy_set_header Host $http_host;":              sameDefault, // X-Forwarded-Host says it
+	"/.sallyport/: proxy_set_header X-Forwarded-For $remote_addr;": onlyLog,
+	"/.sallyport/: proxy_set_header X-Forwarded-Proto $scheme;": "proxy_set_header X-Forwarded-Proto $scheme; " +
+		"in location /.sallyport/",
+	"/.sallyport/: proxy_set_header X-Forwarded-Host $http_host;": "proxy_set_header X-Forwarded-Host $http_host; " +
+		"in location /.sallyport/",
+
+	"= /_sallyport: internal;":                                "internal; in location = /_sallyport",
+	"= /_sallyport: proxy_pass http://127.0.0.1:4182/verify;": nothing,
+	"= /_sallyport: proxy_pass_request_body off;":             unread,
+	"= /_sallyport: proxy_set_header Content-Length \"\";":    unread,
+	"= /_sallyport: proxy_set_header Host sallyport;":         unread,
+	"= /_sallyport: proxy_set_header X-Original-URL $scheme://$http_host$request_uri;": "proxy_set_header " +
+		"X-Original-URL $scheme://$http_host$request_uri; in location = /_sallyport",
+	"= /_sallyport: proxy_set_header X-Original-Method $request_method;": "proxy_set_header X-Original-Method " +
+		"$request_method; in location = /_sallyport",
+	"= /_sallyport: proxy_set_header X-Forwarded-For $remote_addr;": "proxy_set_header X-Forwarded-For $remote_addr; " +
+		"in location = /_sallyport",
+	"= /_sallyport: proxy_set_header Upgrade $http_upgrade;": "proxy_set_header Upgrade $http_upgrade; in location = " +
+		"/_sallyport",
+
+	"/: auth_request /_sallyport;":                                                 "auth_request /_sallyport;",
+	"/: error_page 401 = @signin;":                                                 "error_page 401 = @signin;",
+	"/: auth_request_set $asker $upstream_http_x_sallyport_asker;":                 refuses,
+	"/: auth_request_set $signin $upstream_http_location;":                         refuses,
+	"/: auth_request_set $user $upstream_http_x_forwarded_user;":                   refuses,
+	"/: auth_request_set $email $upstream_http_x_forwarded_email;":                 refuses,
+	"/: auth_request_set $username $upstream_http_x_forwarded_preferred_username;": refuses,
+	"/: auth_request_set $name $upstream_http_x_forwarded_name;":                   refuses,
+	"/: auth_request_set $groups $upstream_http_x_forwarded_groups;":               refuses,
+	"/: auth_request_set $org_id $upstream_http_x_forwarded_org_id;":               refuses,
+	"/: auth_request_set $org_name $upstream_http_x_forwarded_org_name;":           refuses,
+	"/: auth_request_set $org_domain $upstream_http_x_forwarded_org_domain;":       refuses,
+	"/: auth_request_set $assertion $upstream_http_x_sallyport_assertion;":         refuses,
+	"/: auth_request_set $cookies $upstream_http_cookie;":                          refuses,
+	"/: proxy_set_header X-Forwarded-User $user;":                                  "proxy_set_header X-Forwarded-User $",
+	"/: proxy_set_header X-Forwarded-Email $email;":                                "proxy_set_header X-Forwarded-Email $",
+	"/: proxy_set_header X-Forwarded-Preferred-Username $username;":                "proxy_set_header X-Forwarded-Preferred-Username $",
+	"/: proxy_set_header X-Forwarded-Name $name;":                                  "proxy_set_header X-Forwarded-Name $",
+	"/: proxy_set_header X-Forwarded-Groups $groups;":                              "proxy_set_header X-Forwarded-Groups $",
+	"/: proxy_set_header X-Forwarded-Org-Id $org_id;":                              "proxy_set_header X-Forwarded-Org-Id $",
+	"/: proxy_set_header X-Forwarded-Org-Name $org_name;":                          "proxy_set_header X-Forwarded-Org-Name $",
+	"/: proxy_set_header X-Forwarded-Org-Domain $org_domain;":                      "proxy_set_header X-Forwarded-Org-Domain $",
+	"/: proxy_set_header X-Sallyport-Assertion $assertion;":                        "proxy_set_header X-Sallyport-Assertion $",
+	"/: proxy_set_header Cookie $cookies;":                                         "proxy_set_header Cookie $cookies;",
+	"/: proxy_set_header Host $http_host;":                                         "proxy_set_header Host $http_host;",
+	"/: proxy_set_header X-Forwarded-For $remote_addr;":                            "proxy_set_header X-Forwarded-For $remote_addr;",
+	"/: proxy_set_header X-Forwarded-Proto $scheme;":                               "proxy_set_header X-Forwarded-Proto $scheme;",
+	"/: proxy_set_header X-Forwarded-Host $http_host;":                             "proxy_set_header X-Forwarded-Host $http_host;",
+	"/: proxy_set_header X-Real-IP \"\";":                                          "proxy_set_header X-Real-IP \"\";",
+	"/: proxy_set_header Forwarded \"\";":                                          "proxy_set_header Forwarded \"\";",
+	"/: proxy_set_header X-Forwarded-Port \"\";":                                   "proxy_set_header X-Forwarded-Port \"\";",
+	"/: proxy_set_header X-Forwarded-Prefix \"\";":                                 "proxy_set_header X-Forwarded-Prefix \"\";",
+	"/: proxy_set_header X-Forwarded-Server \"\";":                                 "proxy_set_header X-Forwarded-Server \"\";",
+	"/: proxy_set_header X-Forwarded-Uri \"\";":                                    "proxy_set_header X-Forwarded-Uri \"\";",
+	"/: proxy_set_header X-Forwarded-Method \"\";":                                 "proxy_set_header X-Forwarded-Method \"\";",
+	"/: proxy_set_header X-Forwarded-Path \"\";":                                   "proxy_set_header X-Forwarded-Path \"\";",
+	"/: proxy_set_header X-Original-URL \"\";":                                     "proxy_set_header X-Original-URL \"\";",
+	"/: proxy_set_header X-Original-URI \"\";":                                     "proxy_set_header X-Original-URI \"\";",
+	"/: proxy_set_header X-Original-Method \"\";":                                  "proxy_set_header X-Original-Method \"\";",
+	"/: proxy_set_header X-Original-Host \"\";":                                    "proxy_set_header X-Original-Host \"\";",
+	"/: proxy_set_header X-Rewrite-URL \"\";":                                      "proxy_set_header X-Rewrite-URL \"\";",
+	"/: proxy_set_header Upgrade $http_upgrade;":                                   "proxy_set_header Upgrade $http_upgrade;",
+	"/: proxy_set_header Connection $connection_upgrade;":                          "proxy_set_header Connection $connection_upgrade;",
+	"/: proxy_pass http://127.0.0.1:8080;":                                         nothing,
+
+	"@signin: if ($asker = navigation) { return 302 $signin; }": "if ($asker = navigation) { return 302 $signin; }",
+	"@signin: return 401;": "return 401; }",
+}
+
+// Each line of nginx's guide is taken out in turn, and selftest says which it is.
+func TestSelftestNamesEachMissingLineOfNginx(t *testing.T) {
+	t.Parallel()
+	echo := need(t, freeAddress)
+	c, at := behindNginxWith(t, echo, selftestRoutes("localhost", echo))
+	cookie := c.signIn(t, "mira")
+	block := guideBlock(t, nginxGuide, "nginx")
+	lines := strings.SplitAfter(block, "\n")
+	location, seen := "server", 0
+	for i, line := range lines {
+		line = strings.TrimSpace(line)
+		if name, ok := strings.CutPrefix(line, "location "); ok {
+			location = strings.TrimSuffix(name, " {")
+		}
+		if !strings.HasPrefix(lines[i], "    ") || strings.HasPrefix(line, "#") || !strings.Contains(line, ";") ||
+			strings.HasPrefix(line, "listen ") || strings.HasPrefix(line, "server_name ") ||
+			strings.HasPrefix(line, "ssl_certificate") {
+			continue
+		}
+		key := location + ": " + line
+		want, ok := nginxLines[key]
+		if !ok {
+			t.Errorf("nothing is said of %q", key)
+			continue
+		}
+		seen++
+		t.Run(key, func(t *testing.T) {
+			one := at
+			one.front = need(t, freeAddress)
+			n := runNginx(t, one, strings.Join(append(slices.Clone(lines[:i]), lines[i+1:]...), ""))
+			defer n.stop()
+			if n.ended() {
+				if want != refuses {
+					t.Error("nginx does not start without it")
+				}
+				return
+			}
+			switch want {
+			case refuses:
+				t.Error("nginx starts without it")
+			case onlyLog, unread, sameDefault:
+				wantSelftestGreen(t, c.url, echo, cookie, "--connect", one.front)
+			case nothing:
+				_, faults := selftestOf(t, c.url, echo, cookie, "--connect", one.front)
+				for _, fault := range faults {
+					if fault.Result == "LEAK" {
+						t.Errorf("%+v", fault)
+					}
+				}
+			default:
+				wantSelftestRed(t, c.url, echo, cookie, "nginx", want, "--connect", one.front)
+			}
+		})
+	}
+	if seen != len(nginxLines) {
+		t.Errorf("%d lines are spoken of, and %d stand in the guide", len(nginxLines), seen)
+	}
+}
+
+// A line of nginx's guide is another one, as it stands in many a configuration, and
+// selftest says which it should be.
+func TestSelftestNamesEachWrongLineOfNginx(t *testing.T) {
+	t.Parallel()
+	echo := need(t, freeAddress)
+	c, at := behindNginxWith(t, echo, selftestRoutes("localhost", echo))
+	cookie := c.signIn(t, "mira")
+	block := guideBlock(t, nginxGuide, "nginx")
+	for name, tt := range map[string]struct{ old, now, says string }{
+		"the path as nginx reads it": {"$http_host$request_uri", "$http_host$uri",
+			"X-Original-URL $scheme://$http_host$request_uri;"},
+		"the client's addresses, too": {"X-Forwarded-For $remote_addr;\n        proxy_set_header X-Forwarded-Proto " +
+			"$scheme;\n        proxy_set_header X-Forwarded-Host $http_host;\n        #",
+			"X-Forwarded-For $proxy_add_x_forwarded_for;\n        proxy_set_header X-Forwarded-Proto " +
+				"$scheme;\n        proxy_set_header X-Forwarded-Host $http_host;\n        #",
+			"proxy_set_header X-Forwarded-For $remote_addr;"},
+		"everybody is sent to sign in": {"error_page 401 = @signin;", "error_page 401 =302 $signin;",
+			"if ($asker = navigation) { return 302 $signin; }"},
+		"either will do": {"auth_request /_sallyport;", "auth_request /_sallyport; satisfy any; allow all;",
+			"auth_request /_sallyport;"},
+		"every page may read": {"auth_request /_sallyport;",
+			"auth_request /_sallyport; add_header Access-Control-Allow-Origin $http_origin always; " +
+				"add_header Access-Control-Allow-Credentials true always;", "no add_header"},
+		"the host of the app": {"proxy_set_header Host $http_host;\n        proxy_set_header X-Forwarded-For " +
+			"$remote_addr;\n        proxy_set_header X-Forwarded-Proto $scheme;\n        proxy_set_header " +
+			"X-Forwarded-Host $http_host;\n        #", "#", "proxy_set_header Host $http_host;"},
+		// Of what these let in, Sallyport refuses all but X_Real_IP and X_Rewrite_URL.
+		"underscores":            {"    proxy_http_version 1.1;", "    underscores_in_headers on;\n    proxy_http_version 1.1;", "underscores_in_headers off;"},
+		"names that are invalid": {"    proxy_http_version 1.1;", "    ignore_invalid_headers off;\n    proxy_http_version 1.1;", "ignore_invalid_headers on;"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			one := at
+			one.front = need(t, freeAddress)
+			n := runNginx(t, one, readdressed(t, block, tt.old, tt.now))
+			defer n.stop()
+			if text, _ := n.out.now(); n.ended() {
+				t.Fatal(text)
+			}
+			wantSelftestRed(t, c.url, echo, cookie, "nginx", tt.says, "--connect", one.front)
+		})
+	}
 }

@@ -47,7 +47,7 @@ func (r *run) controls() (probes []probe) {
 }
 
 func (r *run) publicControl() probe {
-	return probe{controlPublic, publicPath, get(publicPath), expectArrival(fixRoutes)}
+	return probe{controlPublic, publicPath, get(publicPath), expectPublic}
 }
 
 func get(target string, lines ...string) request {
@@ -96,6 +96,9 @@ func (r *run) unseen(seen begun) (unseen []string) {
 	return append(unseen, "which client address the front tells Sallyport for its log")
 }
 
+// Pages of other sites, as browsers name them.
+var foreign = []string{"Origin: https://{mark}.invalid", "Origin: null"}
+
 // Headers with which browsers say that a page is opened in a window.
 var navigation = []string{"Accept: text/html,*/*;q=0.8", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"}
 
@@ -130,11 +133,17 @@ func (r *run) outside() (probes []probe) {
 			add("question-is-not-public-signed-in", path, r.signedIn("GET", path), expectNoQuestion)
 		}
 	}
-	for _, origin := range []string{"https://{mark}.invalid", "null"} {
-		add("foreign-page-reads", "Origin: "+origin, get(closed, "Origin: "+origin), expectUnreadable)
+	for _, origin := range foreign {
+		add("foreign-page-reads", origin, get(closed, origin), expectUnsent)
+		if r.echo != nil {
+			add("foreign-page-reads-public", origin, get(publicPath, origin), expectUnreadable)
+		}
+		if r.Cookie != "" {
+			add("foreign-page-reads-signed-in", origin, r.signedIn("GET", closed, origin), expectUnreadable)
+		}
 	}
 	add("foreign-preflight", "OPTIONS "+closed, request{method: "OPTIONS", target: closed, lines: []string{
-		"Origin: https://{mark}.invalid", "Access-Control-Request-Method: PUT"}}, expectUnreadable)
+		foreign[0], "Access-Control-Request-Method: PUT"}}, expectUnsent)
 	if r.echo == nil {
 		for _, line := range r.questionSpoofs("/.sallyport-selftest/public/x") {
 			name, _, _ := strings.Cut(line, ":")
@@ -332,7 +341,7 @@ func (r *run) unauthenticated() (probes []probe) {
 }
 
 func (r *run) foreignOrigins() []string {
-	return []string{"Origin: https://{mark}.invalid", "Origin: null",
+	return []string{foreign[0], foreign[1],
 		"Origin: " + r.origin() + ".{mark}.invalid", "Origin: " + r.origin() + ", https://{mark}.invalid"}
 }
 

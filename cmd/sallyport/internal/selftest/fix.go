@@ -60,12 +60,21 @@ var (
 	fixBuffers = lines{"large_client_header_buffers 4 32k; proxy_buffer_size 32k; proxy_buffers 8 32k; " +
 		"proxy_busy_buffers_size 64k;", "max_header_size", "tune.bufsize 65536", "nothing is known",
 		"max_request_headers_kb: 96", "limits.header"}
-	fixCORS = lines{"no add_header Access-Control-Allow-Origin for every origin",
-		"no header Access-Control-Allow-Origin for every origin",
-		"no `http-response set-header Access-Control-Allow-Origin` for every origin",
+	fixCORS = lines{"no add_header Access-Control-Allow-Origin $http_origin",
+		"no header Access-Control-Allow-Origin {header.Origin}",
+		"no `http-response set-header Access-Control-Allow-Origin %[…]` for every origin",
 		"accessControlAllowOriginList: the sites by name", "cors: allow_origin_string_match: the sites by name",
 		"cors: origins on the route"}
 )
+
+// either is for what one of two lines may help.
+func either(one, other lines) lines {
+	both := make(lines, len(one))
+	for i := range one {
+		both[i] = one[i] + ", or " + other[i]
+	}
+	return both
+}
 
 // variable is a name for a header's value in nginx.
 func variable(name string) string { return strings.ToLower(strings.ReplaceAll(name, "-", "_")) }

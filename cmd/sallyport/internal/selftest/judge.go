@@ -70,6 +70,15 @@ func expectArrival(fix lines) expectation {
 	}
 }
 
+// expectPublic is for what everybody may have. Who refuses it lacks the routes, or does not
+// ask about the request that was sent.
+func expectPublic(r *run, o *outcome) verdict {
+	if len(o.arrived) == 0 && (o.answer.status == http.StatusUnauthorized || o.answer.status == http.StatusForbidden) {
+		return expectArrival(either(fixRoutes, fixAsked("X-Original-URL")))(r, o)
+	}
+	return expectArrival(fixRoutes)(r, o)
+}
+
 // expectNothing: the request must not reach the echo. Whoever breaks off has refused it.
 func expectNothing(fix lines) expectation {
 	return func(_ *run, o *outcome) verdict {
@@ -207,19 +216,26 @@ func expectNoQuestion(_ *run, o *outcome) verdict {
 	return verdict{result: OK, saw: o.saw()}
 }
 
-// expectUnreadable: a page of another site cannot read the answer, and nothing is sent on
-// for it.
+// expectUnreadable: a page of another site cannot read the answer with the cookies of who
+// is signed in. A "*" does not let it: browsers want the page's own name for that.
 func expectUnreadable(r *run, o *outcome) verdict {
-	allowed := o.answer.header.Get("Access-Control-Allow-Origin")
+	allowed, cookies := o.answer.header.Get("Access-Control-Allow-Origin"),
+		o.answer.header.Get("Access-Control-Allow-Credentials")
 	switch {
-	case len(o.arrived) > 0:
-		return verdict{Leak, o.saw() + ", and nobody is signed in", fixCheck}
-	case allowed == "*" || allowed == "null" || r.marked(allowed):
-		return verdict{Leak, "Access-Control-Allow-Origin lets every page read it", fixCORS}
+	case cookies == "true" && (allowed == "null" || r.marked(allowed)):
+		return verdict{Leak, "every page may read it, with cookies", fixCORS}
 	case o.err != nil:
 		return verdict{Missing, o.saw(), fixCheck}
 	}
 	return verdict{result: OK, saw: o.saw()}
+}
+
+// expectUnsent: the same, and nothing is sent on for it.
+func expectUnsent(r *run, o *outcome) verdict {
+	if len(o.arrived) > 0 {
+		return verdict{Leak, o.saw() + ", and nobody is signed in", fixCheck}
+	}
+	return expectUnreadable(r, o)
 }
 
 // expectHost: the app is told the host that was judged.

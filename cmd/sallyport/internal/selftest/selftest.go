@@ -31,6 +31,7 @@ import (
 // Options say what is tested, and with what. URL, Timeout, Names and Prefix are required.
 type Options struct {
 	URL     *url.URL
+	Connect string         // the front's address, where the URL's name does not lead there
 	Echo    net.Listener   // where the echo answers; nil: there is none
 	Cookie  string         // the Cookie header of somebody who is signed in; "": nobody is
 	Roots   *x509.CertPool // who may vouch for the front; nil: those of the system
@@ -55,7 +56,7 @@ const (
 
 // Run sends all cases and judges what became of them.
 func Run(ctx context.Context, o Options) (*Report, error) {
-	r := &run{Options: o, nonce: random(16), wire: wire{url: o.URL, roots: o.Roots, timeout: o.Timeout}}
+	r := &run{Options: o, nonce: random(16), wire: newWire(o)}
 	r.values = map[string]string{"mark": "spoof" + random(8), "ip": "2001:db8:" + address(), "host": o.URL.Host}
 	if err := r.wire.reach(ctx); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)

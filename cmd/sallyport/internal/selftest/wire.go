@@ -2,6 +2,7 @@ package selftest
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -40,8 +41,17 @@ const (
 // wire sends requests to the front, each on a connection of its own.
 type wire struct {
 	url     *url.URL
+	address string // to connect to
 	roots   *x509.CertPool
 	timeout time.Duration
+}
+
+func newWire(o Options) wire {
+	w := wire{url: o.URL, address: o.Connect, roots: o.Roots, timeout: o.Timeout}
+	if w.address == "" {
+		w.address = net.JoinHostPort(o.URL.Hostname(), cmp.Or(o.URL.Port(), o.URL.Scheme))
+	}
+	return w
 }
 
 // reach connects, and says what to do if that fails.
@@ -61,11 +71,7 @@ func (w wire) reach(ctx context.Context) error {
 func (w wire) dial(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
-	port := w.url.Port()
-	if port == "" {
-		port = w.url.Scheme
-	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(w.url.Hostname(), port))
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", w.address)
 	if err != nil || w.url.Scheme != "https" {
 		return conn, err
 	}
