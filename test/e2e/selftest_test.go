@@ -309,3 +309,32 @@ func TestSelftestNamesEachWrongLineOfNginx(t *testing.T) {
 		})
 	}
 }
+
+// Through the fronts that have a guide nothing leaks either, by TLS.
+func TestSelftestThroughCaddy(t *testing.T) {
+	t.Parallel()
+	program := need(t, caddyProgram)
+	selftestBehind(t, caddyGuide, func(t *testing.T, at addresses) *process {
+		return runCaddy(t, program, caddyfile(t, at), at)
+	})
+}
+
+func TestSelftestThroughHAProxy(t *testing.T) {
+	t.Parallel()
+	need(t, haproxyProgram)
+	selftestBehind(t, haproxyGuide, func(t *testing.T, at addresses) *process {
+		return runHAProxy(t, at, inForeground)
+	})
+}
+
+// selftestBehind is wantSelftestGreen through a front that runs starts.
+func selftestBehind(t *testing.T, guide string, runs func(*testing.T, addresses) *process) {
+	t.Helper()
+	echo := need(t, freeAddress)
+	front := ""
+	c := behindFrontWith(t, guide, echo, selftestRoutes(publicHost, echo), func(t *testing.T, at addresses) *process {
+		front = at.front
+		return runs(t, at)
+	})
+	wantSelftestGreen(t, c.url, echo, c.signIn(t, "mira"), "--connect", front, "--ca", need(t, world.cert).certFile)
+}
