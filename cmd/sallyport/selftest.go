@@ -49,7 +49,7 @@ func selftestCommand(c *console) *cobra.Command {
 	f.StringVarP(&a.config, "config", "c", "", "the configuration, for its names of headers and its prefix; without "+
 		"it those of the preset forwarded")
 	f.StringVar(&a.echo, "echo", "", "an address at which this process answers in the place of the app")
-	f.StringVar(&a.connect, "connect", "", "the host:port of the front, where the name of the URL does not lead there yet")
+	f.StringVar(&a.connect, "connect", "", "the host:port of the front, where the URL's name does not lead there yet")
 	f.StringVar(&a.cookie, "cookie", "", "file:PATH of the Cookie header of somebody who is signed in")
 	f.StringVar(&a.ca, "ca", "", "a file with the certificate of the authority that vouches for the site")
 	f.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long each request may take")

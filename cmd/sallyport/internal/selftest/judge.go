@@ -198,6 +198,8 @@ func expectLogin(fix lines) expectation {
 		case fix == nil:
 			r.login = seen
 			return verdict{result: OK, saw: o.saw()}
+		case r.login == "" || o.err != nil:
+			return verdict{Missing, o.saw() + ": cannot be judged", fixOwn}
 		case r.marked(location) || r.marked(string(o.answer.body)):
 			return verdict{Leak, "Sallyport took it for the host of this site", fix}
 		case seen != r.login:
