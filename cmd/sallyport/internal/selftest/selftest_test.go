@@ -108,8 +108,8 @@ func (f *strictFront) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // pass sends the request on, with nothing of the client's but its own cookies, and a
 // handshake.
 func (f *strictFront) pass(w http.ResponseWriter, r *http.Request, signedIn bool) {
-	proxy := &httputil.ReverseProxy{Director: func(out *http.Request) {
-		in := r.Clone(r.Context())
+	proxy := &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
+		in, out := p.In, p.Out
 		out.URL = &url.URL{Scheme: "http", Host: f.echo, Opaque: r.RequestURI}
 		out.Header = http.Header{"User-Agent": {""}, "X-Forwarded-For": nil}
 		if v := in.Header.Get("Upgrade"); v != "" {
