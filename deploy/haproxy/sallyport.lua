@@ -24,7 +24,13 @@ local TRANSPORT = {
   ["trailer"] = true, ["transfer-encoding"] = true,
 }
 
--- These HAProxy sets itself, before the action. The app gets no other of their kind.
+-- By these, proxies tell apps who somebody is and what they asked for. From a client they are
+-- lies, in whatever spelling.
+local PROXIES_SAY = { "^forwarded$", "^x%-forwarded%-", "^x%-original%-", "^x%-rewrite%-", "^x%-sallyport%-",
+  "^x%-auth%-request%-", "^remote%-", "^x%-real%-ip$", "^x?%-?client%-ip$", "^true%-client%-ip$", "^proxy$",
+  "^x%-host$", "^x%-http%-host%-override$", "^x?%-?script%-name$", "^x?%-?path%-info$" }
+
+-- But HAProxy sets these itself, before the action.
 local FORWARDED = { ["x-forwarded-for"] = true, ["x-forwarded-host"] = true, ["x-forwarded-proto"] = true }
 
 -- fold returns a header name as CGI and its like read it: X_Forwarded.User is
@@ -42,9 +48,14 @@ local function list(lines)
   return out
 end
 
--- is_forwarding reports whether a name is one by which proxies tell each other about a request.
-local function is_forwarding(name)
-  return name:find("^x%-forwarded%-") or name:find("^x%-original%-") or name:find("^x%-sallyport%-")
+-- proxies_say reports whether a header is one of PROXIES_SAY.
+local function proxies_say(name)
+  for _, pattern in ipairs(PROXIES_SAY) do
+    if fold(name):find(pattern) then
+      return true
+    end
+  end
+  return false
 end
 
 -- question returns the header that Sallyport is asked with.
@@ -52,7 +63,7 @@ local function question(txn)
   local header = {}
   local request = txn.http:req_get_headers()
   for name, lines in pairs(request) do
-    if not TRANSPORT[name] and not is_forwarding(fold(name)) then
+    if not TRANSPORT[name] and not proxies_say(name) then
       header[name] = list(lines)
     end
   end
@@ -104,7 +115,7 @@ local function pass(txn, answer)
   local http, all = txn.http, told(answer)
   local request = http:req_get_headers()
   for name in pairs(request) do
-    if all[fold(name)] or (is_forwarding(fold(name)) and not FORWARDED[name]) then
+    if all[fold(name)] or (proxies_say(name) and not FORWARDED[name]) then
       http:req_del_header(name)
     end
   end

@@ -153,7 +153,9 @@ func haproxyStatuses(c *corp, cookie string) statuses {
 func haproxyRemovesOtherNames(t *testing.T, c *corp, cookie string) {
 	for _, line := range []string{"X-Forwarded-For: evil", "X_Forwarded_For: evil", "X-Forwarded-Host: evil",
 		"X.Forwarded.Host: evil", "X-Forwarded-Proto: evil", "X-Forwarded-Prefix: /evil", "X-Original-URL: /evil",
-		"X_Original_URL: /evil", "X-Sallyport-Names: evil", "X+Forwarded!User: evil"} {
+		"X_Original_URL: /evil", "X-Sallyport-Names: evil", "X+Forwarded!User: evil", "Forwarded: for=evil", "X_Real_IP: evil",
+		"Client-IP: evil", "X-Client.IP: evil", "Remote-User: evil", "remote_user: evil", "X-Rewrite-URL: /evil",
+		"Proxy: evil", "SCRIPT_NAME: /evil", "X-Path-Info: /evil"} {
 		for _, target := range []string{"/headers", "/open/headers"} {
 			_, told := c.raw(t, c.writes("GET", target, line, "Cookie: a=1", "Cookie: "+cookie, "Cookie: b=2"))
 			for seen, values := range told {
