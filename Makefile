@@ -26,6 +26,7 @@ test: ## run all tests (with -race where there is a C compiler)
 	@{ command -v WebKitWebDriver && command -v Xvfb; } >/dev/null 2>&1 || echo "note: no WebKitWebDriver or no Xvfb, so the main stories are not tested in WebKit"
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1 || echo "note: no PostgreSQL, so the store is not tested in it"
 	@command -v haproxy >/dev/null 2>&1 || echo "note: no HAProxy, so the tests behind it are skipped"
+	@command -v apache2 >/dev/null 2>&1 || [ -x /usr/sbin/apache2 ] || echo "note: no Apache, so the tests with it as an app are skipped"
 	@command -v nginx >/dev/null 2>&1 || echo "note: no nginx, so the tests in which it asks are skipped"
 	@command -v caddy >/dev/null 2>&1 || echo "note: no Caddy, so the tests in which it asks are skipped"
 	@command -v curl >/dev/null 2>&1 || echo "note: no curl, so the tests with it are skipped"
