@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -222,6 +223,28 @@ func TestApacheAnswersNobodyButSallyport(t *testing.T) {
 		"X.Forwarded.User: corp:evil", "X_Forwarded_Groups: evil", "REMOTE_USER: evil", "Proxy: evil")
 	if status != 200 || !told(body, "REMOTE_USER=mira", "HTTP_X_FORWARDED_USER=corp:mira") || strings.Contains(body, "evil") {
 		t.Errorf("Apache makes variables of other spellings: %d\n%s", status, body)
+	}
+}
+
+// Where the app knows people by the part of an address before the domain, another domain's
+// address is nobody.
+func TestApacheTakesNamesFromAddressesOfOneDomain(t *testing.T) {
+	t.Parallel()
+	guide, err := os.ReadFile(apacheGuide)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile("`(SetEnvIf X-Forwarded-Email [^`]*)`").FindSubmatch(guide)
+	if m == nil {
+		t.Fatalf("%s says nothing of addresses", apacheGuide)
+	}
+	a := startApache(t, "", `SetEnvIf X-Forwarded-User "^[^:]+:(.+)$" REMOTE_USER=$1`, string(m[1]))
+	for address, want := range map[string]int{"mira@example.com": 200, "mira@example.com.evil.example": 403,
+		"mira@evil.example": 403, "mira@examplexcom": 403, "": 403} {
+		status, body := a.past(t, "127.0.0.1", "/cgi-bin/env", "X-Forwarded-User: corp:7", "X-Forwarded-Email: "+address)
+		if status != want || status == 200 && !told(body, "REMOTE_USER=mira") {
+			t.Errorf("%q: %d\n%s", address, status, body)
+		}
 	}
 }
 
