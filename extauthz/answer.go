@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
@@ -20,6 +21,7 @@ type answer struct {
 	status int
 	header http.Header
 	body   bytes.Buffer
+	remove []string // headers that the proxy is to remove, where it may pass the request on
 }
 
 func newAnswer(status int, requestID string) *answer {
@@ -49,7 +51,13 @@ func (a *answer) writeTo(w http.ResponseWriter, r *http.Request) {
 func (d *Door) forward(ev *observe.Event, by *dialect, q *question, admitted *admission.Answer) *answer {
 	a := newAnswer(http.StatusOK, ev.RequestID)
 	admitted.SetHeaders(q.header)
-	d.set.write(a.header, q.header, by.removes)
+	a.remove = append(d.set.write(a.header, q.header), q.aliases...)
+	if admitted.Route.Access.AsksMethod() {
+		a.remove = append(a.remove, q.overrides...)
+	}
+	if by.removes && len(a.remove) > 0 {
+		a.header["X-Envoy-Auth-Headers-To-Remove"] = []string{strings.Join(a.remove, ",")}
+	}
 	return a
 }
 

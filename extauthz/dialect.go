@@ -17,27 +17,32 @@ type question struct {
 	facts  authz.Facts
 	header http.Header // of the request that is asked about, as far as it is read
 	client netip.Addr  // whose request it is; the zero Addr: not known
-	// override: a header names another method than is judged.
-	override bool
+	// overrides are headers that name another method than is judged, and aliases those that
+	// an app could take for ours, as they are spelt; of a dialect that can have them removed.
+	overrides, aliases []string
 }
 
 // dialect is one way in which proxies ask.
 type dialect struct {
 	name string
-	// read is what the dialect says of the request line, and from whom the request is.
+	// read is what the dialect says of the request line, and from whom the request is; nil
+	// if it is no dialect of HTTP.
 	read func(*http.Request) (line, error)
 	// redirects: what is answered to a navigation reaches the browser. If not, the proxy
 	// takes Location out of a 401 (nginx makes 500 of a redirect).
 	redirects bool
-	// removes: the answer names headers that the proxy is to remove, too.
+	// removes: a header of the answer names those that the proxy is to remove.
 	removes bool
+	// strips: the proxy can be told to remove what it has seen of a client's header.
+	strips bool
 	// answersCORS: only 200 is a pass, so that a preflight can be answered with 204, and
 	// the answer to what passes can say what pages of other sites may do.
 	answersCORS bool
 }
 
-// line is the request line as a dialect tells it, unchecked.
-type line struct{ method, scheme, host, target, client string }
+// line is the request line as a dialect tells it, unchecked. protocol is what a CONNECT of
+// HTTP/2 asks for (RFC 8441 §4); "" if nothing.
+type line struct{ method, scheme, host, target, protocol, client string }
 
 // The dialects, and what each of them reads besides what forwarded has.
 //
@@ -47,10 +52,12 @@ type line struct{ method, scheme, host, target, client string }
 //	                               X-Forwarded-Host
 //	/envoy/…   of the request      X-Forwarded-Proto,     what follows /envoy     X-Envoy-External-Address
 //	                               Host                   in the request's
+//	gRPC       its attributes (check.go), and the header X-Forwarded-Proto
 var (
 	verifyDialect  = &dialect{name: "verify", read: readVerify}
 	forwardDialect = &dialect{name: "forward", read: readForward, redirects: true}
 	envoyDialect   = &dialect{name: "envoy", read: readEnvoy, redirects: true, removes: true, answersCORS: true}
+	grpcDialect    = &dialect{name: "grpc", redirects: true, strips: true, answersCORS: true}
 )
 
 const envoyPath = "/envoy"
@@ -116,22 +123,27 @@ func readEnvoy(r *http.Request) (l line, err error) {
 	return l, err
 }
 
-// ask reads a question by the dialect.
-func (by *dialect) ask(d *Door, r *http.Request) (q question, err error) {
+// ask reads a question by a dialect of HTTP.
+func (by *dialect) ask(d *Door, r *http.Request) (question, error) {
 	l, err := by.read(r)
-	q.method = l.method
 	if err != nil {
-		return q, err
+		return question{method: l.method}, err
 	}
-	q.client = parseClient(l.client)
+	return by.question(d, l, r.Header)
+}
+
+// question is the strict reading of a request, the same for all dialects.
+func (by *dialect) question(d *Door, l line, header http.Header) (question, error) {
+	q := question{method: l.method, client: parseClient(l.client)}
+	var err error
 	if q.facts, err = l.facts(d.maxURL); err != nil {
 		return q, err
 	}
 	q.facts.Client = q.client
-	if err = d.readHeader(&q, r.Header); err != nil {
+	if err = d.readHeader(&q, header, by.strips); err != nil {
 		return q, err
 	}
-	noteWebSocket(&q, "")
+	noteWebSocket(&q, l.protocol)
 	return q, nil
 }
 

@@ -9,7 +9,8 @@
 //	                       Login: 401 or 302, as the dialect can pass it on
 //	                       Deny, cannot judge: 403
 //
-// It owns what each dialect reads (dialect.go) and what is answered to it (answer.go). It
+// It owns what each dialect reads (dialect.go; check.go for that of gRPC) and what is
+// answered to it (answer.go; checkresponse.go). It
 // decides nothing (admission and authz do), sets no cookie, and has no effect but its
 // answer. The front door for browsers, to which the prefix of each site leads, is its
 // neighbour proxy.
@@ -156,7 +157,7 @@ func (d *Door) judge(ctx context.Context, ev *observe.Event, by *dialect, q *que
 		admission.Request{Facts: q.facts, Header: q.header, MaxHeaders: maxTold})
 	note(ev, &admitted)
 	if err == nil && admitted.Verdict.Outcome == authz.Forward {
-		if refusal := checkPassed(q, admitted.Route); refusal != nil {
+		if refusal := checkPassed(q, by, admitted.Route); refusal != nil {
 			ev.Decision, ev.Reason = authz.Deny.String(), string(refusal.Reason)
 			err = refusal
 		}
@@ -206,11 +207,11 @@ var errPreflight = errors.New("a preflight: the proxy has to answer it itself, b
 
 // checkPassed refuses what the front door for browsers passes on changed, and a proxy that
 // asks would not.
-func checkPassed(q *question, route *admission.Route) *admission.Refusal {
+func checkPassed(q *question, by *dialect, route *admission.Route) *admission.Refusal {
 	switch {
 	case authz.NamesDestination(q.method) && q.header[identity.DestinationHeader] == nil:
 		return &admission.Refusal{Status: http.StatusForbidden, Reason: authz.ReasonDestination, Err: errNoDestination}
-	case q.override && route.Access.AsksMethod():
+	case len(q.overrides) > 0 && !by.strips && route.Access.AsksMethod():
 		return &admission.Refusal{Status: http.StatusForbidden, Reason: authz.ReasonMethod, Err: errOverride}
 	}
 	return nil

@@ -53,20 +53,22 @@ var (
 )
 
 // readHeader is what of a request's header is read, by any dialect. It refuses a request
-// with a header that an app could take for one of ours: the answer cannot remove it.
-func (d *Door) readHeader(q *question, all http.Header) error {
+// with a header that an app could take for one of ours, unless the answer can remove it.
+func (d *Door) readHeader(q *question, all http.Header, strips bool) error {
 	read, size := make(http.Header, 12), 0
 	for name, lines := range all {
 		for _, line := range lines {
 			size += len(name) + len(line) + len(": \r\n")
 		}
 		switch {
+		case d.headers.IsAlias(name) && strips:
+			q.aliases = append(q.aliases, strings.ToLower(name))
 		case d.headers.IsAlias(name):
 			return fmt.Errorf("a header that an app could take for another: %q", name)
 		case isRead(name):
 			read[name] = lines
 		case identity.IsMethodOverride(name):
-			q.override = true
+			q.overrides = append(q.overrides, strings.ToLower(name))
 		}
 	}
 	switch {
@@ -93,7 +95,7 @@ func isRead(name string) bool {
 
 // noteWebSocket notes in the facts whether the request asks to speak WebSocket. Any sign
 // of that counts: nginx drops Upgrade on the way to the check, HAProxy's client has no
-// Connection, and HTTP/2 has a pseudo header of its own (RFC 8441 §4). A request without
+// Connection, and HTTP/2 has a protocol of its own (RFC 8441 §4). A request without
 // an Origin is refused as one from a page of another site: whether it was a browser's,
 // only the proxy knows.
 func noteWebSocket(q *question, protocol string) {

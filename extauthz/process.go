@@ -17,12 +17,14 @@ import (
 )
 
 // ProcessOptions configure a Process. Registerer may be nil (no metrics), Log too
-// (silent), and Now (time.Now).
+// (silent), Now (time.Now) and Waits (for nothing).
 type ProcessOptions struct {
 	Observers  []observe.Observer // of each question
 	Log        *slog.Logger       // of what is not about one question
 	Registerer prometheus.Registerer
 	Now        func() time.Time
+	// Waits says what must come before questions can be answered; "": nothing.
+	Waits func() string
 }
 
 // Process is the part of this front door that outlives a configuration. It is safe for
@@ -33,14 +35,19 @@ type Process struct {
 	strangers *strangers
 	renewals  renewals
 	now       func() time.Time
+	waits     func() string
+	decoding  places
 	draining  atomic.Bool
 }
 
 // NewProcess registers the metrics. It does no I/O.
 func NewProcess(o ProcessOptions) *Process {
-	p := &Process{observers: o.Observers, now: o.Now}
+	p := &Process{observers: o.Observers, now: o.Now, waits: o.Waits, decoding: make(places, maxDecoding)}
 	if p.now == nil {
 		p.now = time.Now
+	}
+	if p.waits == nil {
+		p.waits = func() string { return "" }
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -31,10 +31,8 @@ func newHeaderSet(headers *identity.Headers, authorization bool) headerSet {
 	return s
 }
 
-// write fills an answer with what stands in told. removes: Envoy removes what
-// x-envoy-auth-headers-to-remove names.
-func (s *headerSet) write(to, told http.Header, removes bool) {
-	var gone []string
+// write fills an answer with what stands in told, and returns the names that have no value.
+func (s *headerSet) write(to, told http.Header) (gone []string) {
 	for _, name := range s.names {
 		switch lines := told[name]; {
 		case len(lines) == 0:
@@ -47,7 +45,5 @@ func (s *headerSet) write(to, told http.Header, removes bool) {
 		}
 	}
 	to["X-Sallyport-Names"] = s.list
-	if removes && len(gone) > 0 {
-		to["X-Envoy-Auth-Headers-To-Remove"] = []string{strings.Join(gone, ",")}
-	}
+	return gone
 }

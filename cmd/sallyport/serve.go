@@ -154,10 +154,8 @@ func start(ctx context.Context, c *console, cfg *config.Config, sec *assemble.Se
 		Front:     s.process, DrainDelay: cfg.Stop.DrainDelay, StopTimeout: cfg.Stop.Timeout, Log: log.Logger,
 		Ready: s.ready,
 	}
-	if cfg.Listen.ExternalAuth.Address != "" {
-		s.server.Listeners = append(s.server.Listeners,
-			externalAuthListener(cfg, s.process, s.certificate(externalAuthPair.key), log))
-	}
+	s.server.Listeners = append(s.server.Listeners,
+		externalAuthListeners(cfg, s.process, s.certificate(externalAuthPair.key), log)...)
 	if cfg.Listen.Admin.Address != "" {
 		s.admin.replace(s.newAdmin(cfg))
 		s.server.Listeners = append(s.server.Listeners, &server.Listener{Key: "listen.admin",
@@ -246,16 +244,26 @@ func publicListener(cfg *config.Config, front http.Handler, cert *server.Certifi
 	return l
 }
 
-// externalAuthListener is the one for other proxies that ask; cert is nil for plain http.
-func externalAuthListener(cfg *config.Config, process *assemble.Process, cert *server.Certificate,
-	log *asynclog.Log) *server.Listener {
-	l := &server.Listener{Key: externalAuthPair.key, Name: "external_auth", Address: cfg.Listen.ExternalAuth.Address,
-		HTTP: server.NewExternalAuthHTTP(http.HandlerFunc(process.ServeExternalAuth), cfg.Listen.KeepAlive, log.Logger)}
-	if cert != nil {
-		l.HTTP.TLSConfig = cert.Config()
-		l.HTTP.TLSConfig.NextProtos = []string{"http/1.1"}
+// externalAuthListeners are those for other proxies that ask, over HTTP and over gRPC; cert
+// is nil if they do without TLS.
+func externalAuthListeners(cfg *config.Config, process *assemble.Process, cert *server.Certificate,
+	log *asynclog.Log) (all []*server.Listener) {
+	add := func(name, address, protocol string, answers *http.Server) {
+		if address == "" {
+			return
+		}
+		if cert != nil {
+			answers.TLSConfig = cert.Config()
+			answers.TLSConfig.NextProtos = []string{protocol}
+		}
+		all = append(all, &server.Listener{Key: externalAuthPair.key, Name: name, Address: address, HTTP: answers})
 	}
-	return l
+	e, keepAlive := cfg.Listen.ExternalAuth, cfg.Listen.KeepAlive
+	add("external_auth", e.Address, "http/1.1",
+		server.NewExternalAuthHTTP(http.HandlerFunc(process.ServeExternalAuth), keepAlive, log.Logger))
+	add("external_auth_grpc", e.GRPC, "h2",
+		server.NewExternalAuthGRPC(http.HandlerFunc(process.ServeExternalAuthGRPC), keepAlive, log.Logger))
+	return all
 }
 
 // newAdmin answers operators, with the probes of a configuration.

@@ -70,6 +70,7 @@ type doors struct {
 	process *Process
 	cookies map[string]string // by person and host
 	seen    http.Header       // what the app got of the last request; nil: it got none
+	names   []string          // of the headers that proxies set, in lower case
 }
 
 func newDoors(tb testing.TB) *doors {
@@ -105,6 +106,8 @@ func newDoors(tb testing.TB) *doors {
 			d.cookies[name+" "+host], _, _ = strings.Cut(w.Header().Get("Set-Cookie"), ";")
 		}
 	}
+	_, open := doorCase{method: "GET", host: "app.example.com", target: "/open"}.ask(d, "verify")
+	d.names = strings.Split(open.Header().Get("X-Sallyport-Names"), ", ")
 	return d
 }
 
@@ -161,6 +164,16 @@ type doorCase struct {
 	lines                []string // further header lines
 	want                 string   // forward, login|step-up navigation|form|program, step-up token, bearer, deny
 	asked                string   // the same where another proxy asks; "": as at the front door
+	// stripped: what is refused to a proxy that asks over HTTP, gRPC has removed.
+	stripped bool
+}
+
+// wantOf is the verdict that a dialect is to give.
+func (c doorCase) wantOf(dialect string) string {
+	if c.asked == "" || c.stripped && dialect == "grpc" {
+		return c.want
+	}
+	return c.asked
 }
 
 func (c doorCase) String() string {
@@ -244,8 +257,14 @@ func without(lines []string, names ...string) []string {
 	})
 }
 
+// dialects are all in which other proxies ask.
+func dialects() []string { return append(slices.Sorted(maps.Keys(fronts)), "grpc") }
+
 // ask is what another proxy is told by a dialect.
 func (c doorCase) ask(d *doors, dialect string) (verdict string, w *httptest.ResponseRecorder) {
+	if dialect == "grpc" {
+		return c.askGRPC(d, true)
+	}
 	w = httptest.NewRecorder()
 	r := fronts[dialect](c, c.header(d))
 	if r == nil {
@@ -284,18 +303,19 @@ func TestP03_AllFrontDoorsAgree(t *testing.T) {
 		if verdict != c.want {
 			t.Errorf("%s: the front door says %s, want %s", c, verdict, c.want)
 		}
-		for dialect := range fronts {
-			want := c.want
-			if c.asked != "" {
-				want = c.asked
-			}
+		for _, dialect := range dialects() {
 			got, w := c.ask(d, dialect)
-			if got != want {
+			if want := c.wantOf(dialect); got != want {
 				t.Errorf("%s: %s says %s, want %s", c, dialect, got, want)
 				continue
 			}
 			if got == "forward" && told != nil {
 				sameHeaders(t, c, dialect, told, w.Header())
+			}
+			for _, name := range w.Header()["App-Has"] {
+				if c.stripped && told[http.CanonicalHeaderKey(name)] == nil && !slices.Contains(others, http.CanonicalHeaderKey(name)) {
+					t.Errorf("%s: the app is told %s, which the front door removes", c, name)
+				}
 			}
 			if w.Header().Get("Set-Cookie") != "" || w.Code != http.StatusOK && w.Code < 300 {
 				t.Errorf("%s: %s: %d %v", c, dialect, w.Code, w.Header())
@@ -542,8 +562,8 @@ func headerCases(host string) (all []doorCase) {
 		"X_Forwarded_Proto", "X_Forwarded_Host", "X-Original_Url", "X_Original_Method", "X.Forwarded.Uri",
 		"X+Forwarded!User"} {
 		all = append(all, doorCase{method: "GET", host: host, target: "/x", who: "ann", want: "forward", asked: "deny",
-			lines: []string{name + ": admins"}},
-			doorCase{method: "GET", host: host, target: "/open", want: "forward", asked: "deny",
+			stripped: true, lines: []string{name + ": admins"}},
+			doorCase{method: "GET", host: host, target: "/open", want: "forward", asked: "deny", stripped: true,
 				lines: []string{name + ": admins"}})
 	}
 	for _, line := range []string{"X-Original-URL: https://app.example.com/open", "X-Original-Uri: /open",
@@ -629,9 +649,9 @@ func conditionCases(host string) []doorCase {
 		{method: "POST", host: host, target: "/docs", want: "login program"},
 		{method: "POST", host: host, target: "/docs", who: "ann", want: "deny"},
 		{method: "POST", host: host, target: "/docs", who: "root", want: "forward"},
-		{method: "GET", host: host, target: "/docs", lines: override, want: "forward", asked: "deny"},
+		{method: "GET", host: host, target: "/docs", lines: override, want: "forward", asked: "deny", stripped: true},
 		{method: "GET", host: host, target: "/docs", lines: []string{"X_Http.Method: DELETE"}, want: "forward",
-			asked: "deny"},
+			asked: "deny", stripped: true},
 		{method: "GET", host: host, target: "/x", who: "ann", lines: override, want: "forward"},
 	}
 }
@@ -662,7 +682,7 @@ func TestOwnAddressesAreRefusedToProxiesThatAsk(t *testing.T) {
 		for _, target := range []string{"/.sallyport", "/.sallyport/login", "/.sallyport/session", "/.sallyport/x",
 			"/%2esallyport/jwks.json", "/.sallyport/jwks.json"} {
 			c := doorCase{method: "GET", host: host, target: target, who: "ann"}
-			for dialect := range fronts {
+			for _, dialect := range dialects() {
 				if got, _ := c.ask(d, dialect); got != "deny" {
 					t.Errorf("%s: %s says %s", c, dialect, got)
 				}
@@ -689,6 +709,9 @@ func TestEachDialectIsToldWhereToSignIn(t *testing.T) {
 		{"verify", "GET", "app.example.com", "/x?a=1&b", page, 401, login + "?return_to=%2Fx%3Fa%3D1%26b", "", ""},
 		{"forward", "GET", "app.example.com", "/x?a=1&b", page, 302, login + "?return_to=%2Fx%3Fa%3D1%26b", "", ""},
 		{"envoy", "GET", "app.example.com", "/x", page, 302, login + "?return_to=%2Fx", "", ""},
+		{"grpc", "GET", "app.example.com", "/x?a=1&b", page, 302, login + "?return_to=%2Fx%3Fa%3D1%26b", "", ""},
+		{"grpc", "POST", "app.example.com", "/x", page, 401, "", login, "form"},
+		{"grpc", "GET", "app.example.com", "/x", fetch, 401, "", login, `"login_url":"` + login + `"`},
 		{"envoy", "GET", "app.example.com", "/" + strings.Repeat("x", 2000), page, 302, login, "", ""},
 		{"forward", "GET", "app.example.com:8443", "/x", page, 302, login + "?return_to=%2Fx", "", ""},
 		{"forward", "GET", "wiki.example.com", "/x", page, 302,
@@ -782,7 +805,7 @@ func TestP17_WhatAnAppIsToldThroughAnotherProxyIsBounded(t *testing.T) {
 	if verdict != "forward" || len(told.Get("X-Forwarded-Groups")) < 16<<10 {
 		t.Fatalf("%s: %d bytes of groups", verdict, len(told.Get("X-Forwarded-Groups")))
 	}
-	for dialect := range fronts {
+	for _, dialect := range dialects() {
 		got, w := c.ask(d, dialect)
 		if got != "forward" || w.Header().Get("X-Forwarded-User") != "main:many" ||
 			w.Header().Get("X-Forwarded-Groups") != "" || len(w.Header().Get("X-Sallyport-Assertion")) > 2<<10 {
@@ -795,7 +818,7 @@ func TestP17_WhatAnAppIsToldThroughAnotherProxyIsBounded(t *testing.T) {
 // page is sent to renew it, and another host's to have it handed over: once in a minute, so
 // that a browser which keeps the old cookie is in no circle; and never what is no page.
 func TestAPageIsSentToRenewItsSession(t *testing.T) {
-	for dialect := range fronts {
+	for _, dialect := range dialects() {
 		d := newDoors(t)
 		c := doorCase{method: "GET", host: "app.example.com", target: "/x?y", who: "idle", lines: fetch}
 		if got, _ := c.ask(d, dialect); got != "forward" {
@@ -831,7 +854,7 @@ func TestAPageIsSentToRenewItsSession(t *testing.T) {
 func TestPreflightsAreAnsweredWhereTheyCanBe(t *testing.T) {
 	d := newDoors(t)
 	shop := []string{"Origin: https://shop.example", "Access-Control-Request-Method: PUT"}
-	for dialect, status := range map[string]int{"verify": 403, "forward": 403, "envoy": 204} {
+	for dialect, status := range map[string]int{"verify": 403, "forward": 403, "envoy": 204, "grpc": 204} {
 		_, w := doorCase{method: "OPTIONS", host: "app.example.com", target: "/shared", lines: shop}.ask(d, dialect)
 		if methods := w.Header().Get("Access-Control-Allow-Methods"); w.Code != status || (methods == "PUT") != (status == 204) {
 			t.Errorf("%s: %d %v", dialect, w.Code, w.Header())
@@ -842,7 +865,7 @@ func TestPreflightsAreAnsweredWhereTheyCanBe(t *testing.T) {
 			t.Errorf("%s without a session: %d %v", dialect, w.Code, w.Header())
 		}
 		_, w = doorCase{method: "GET", host: "app.example.com", target: "/shared", who: "ann", lines: shop[:1]}.ask(d, dialect)
-		if said := w.Header().Get("Access-Control-Allow-Origin"); w.Code != 200 || (said != "") != (dialect == "envoy") {
+		if said := w.Header().Get("Access-Control-Allow-Origin"); w.Code != 200 || (said != "") != (dialect == "envoy" || dialect == "grpc") {
 			t.Errorf("%s with a session: %d %v", dialect, w.Code, w.Header())
 		}
 	}

@@ -58,12 +58,11 @@ type ended interface {
 func NewProcess(reg prometheus.Registerer, log *slog.Logger, observers ...observe.Observer) *Process {
 	door := proxy.NewProcess(proxy.ProcessOptions{Observers: observers, Log: log, Registerer: reg})
 	p := &Process{
-		door: door,
-		asked: extauthz.NewProcess(extauthz.ProcessOptions{Observers: append(slices.Clone(observers),
-			door.Decisions()), Log: log, Registerer: reg}),
-		merged: endingsMerged(reg, log), now: time.Now,
+		door: door, merged: endingsMerged(reg, log), now: time.Now,
 		calls: oauth.NewMetrics(reg), apps: newApps(), logins: newLogins(), log: log,
 	}
+	p.asked = extauthz.NewProcess(extauthz.ProcessOptions{Observers: append(slices.Clone(observers),
+		door.Decisions()), Log: log, Registerer: reg, Waits: p.Waits})
 	p.ended = session.NewMemory(session.MemoryOptions{Merged: p.merged})
 	p.measureEnded(reg)
 	return p
@@ -133,6 +132,13 @@ func (p *Process) ServeExternalAuth(w http.ResponseWriter, r *http.Request) {
 	rt := p.pin()
 	defer rt.Release()
 	rt.asked.ServeHTTP(w, r)
+}
+
+// ServeExternalAuthGRPC is the same for a proxy that asks over gRPC.
+func (p *Process) ServeExternalAuthGRPC(w http.ResponseWriter, r *http.Request) {
+	rt := p.pin()
+	defer rt.Release()
+	rt.asked.ServeGRPC(w, r)
 }
 
 // pin takes hold of the current Runtime. The caller releases it.

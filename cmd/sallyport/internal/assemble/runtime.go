@@ -138,7 +138,7 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 // newExternalAuth makes the front door for other proxies, if the configuration has one.
 func (p *Process) newExternalAuth(cfg *config.Config, pol *Policy, admit *admission.Admission,
 	sessions *session.Manager) (*extauthz.Door, error) {
-	if cfg.Listen.ExternalAuth.Address == "" {
+	if !cfg.Listen.ExternalAuth.On() {
 		return nil, nil
 	}
 	looks := branding(cfg)

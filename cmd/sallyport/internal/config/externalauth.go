@@ -9,33 +9,43 @@ import (
 	"github.com/sallyport-proxy/sallyport/internal/hostname"
 )
 
-// ExternalAuth is the listener at which other proxies ask whether a request may pass.
+// ExternalAuth are the listeners at which other proxies ask whether a request may pass.
 type ExternalAuth struct {
-	Address   string         // "" if switched off
+	Address   string         // of the dialects of HTTP; "" if there are none
+	GRPC      string         // of Envoy's dialect of gRPC; the same
 	Peers     []netip.Prefix // who may ask
-	Cert, Key Ref            // zero: plain http
+	Cert, Key Ref            // of both; zero: without TLS
 }
 
-// TLS reports whether the listener has a certificate.
+// On reports whether other proxies may ask at all.
+func (e ExternalAuth) On() bool { return e.Address != "" || e.GRPC != "" }
+
+// TLS reports whether the listeners have a certificate.
 func (e ExternalAuth) TLS() bool { return !e.Cert.IsZero() }
 
 func externalAuthShape() yamltable.Shape[ExternalAuth] {
 	place := func(e *ExternalAuth) *string { return &e.Address }
 	full := yamltable.Object[ExternalAuth]{Keys: []yamltable.Entry[ExternalAuth]{
-		yamltable.Field("address", "The address, as in http.", address(), place).Required(),
+		yamltable.Field("address", "The address for questions over HTTP, as in http. This or grpc is there, or both.",
+			address(), place),
+		yamltable.Field("grpc", "The address for questions over gRPC: Envoy's envoy.service.auth.v3.Authorization.",
+			address(), func(e *ExternalAuth) *string { return &e.GRPC }),
 		yamltable.Field("peers", "Addresses and ranges of the proxies that may ask. Everybody else is refused.",
 			yamltable.List(peerRange(), 1), func(e *ExternalAuth) *[]netip.Prefix { return &e.Peers }).Required(),
-		yamltable.Field("cert", "The certificate and its chain, PEM, for https. Plain http if left out, with key.",
+		yamltable.Field("cert", "The certificate and its chain, PEM, for https. Plain http if left out, with key. "+
+			"Both addresses have it.",
 			yamltable.FileRef(yamltable.FormFile, yamltable.FormEnv), func(e *ExternalAuth) *Ref { return &e.Cert }),
 		yamltable.Field("key", "The private key of the certificate, PEM.",
 			yamltable.SecretRef(yamltable.FormFile, yamltable.FormEnv), func(e *ExternalAuth) *Ref { return &e.Key }),
 	}, Check: checkExternalAuth}.Shape()
 	short := loopbackOrNone()
-	return yamltable.Either(short.Want+", or a mapping with address and peers", short, yamltable.Mapping, full)
+	return yamltable.Either(short.Want+", or a mapping with address or grpc, and peers", short, yamltable.Mapping, full)
 }
 
 func checkExternalAuth(w *yamltable.Walker, at yamltable.Place, e *ExternalAuth) {
 	switch {
+	case !e.On():
+		w.FaultAt(at.Path, "must have address, for questions over HTTP, or grpc, or both")
 	case e.Cert.IsZero() && !e.Key.IsZero():
 		w.FaultAt(at.Path+".cert", "is required beside key")
 	case !e.Cert.IsZero() && e.Key.IsZero():
@@ -87,12 +97,16 @@ func loopback() []netip.Prefix {
 // externalAuthWarnings tell of cookies that cross a network readable.
 func (c *Config) externalAuthWarnings() Faults {
 	e := c.Listen.ExternalAuth
-	host, _, _ := net.SplitHostPort(e.Address)
-	if e.Address == "" || e.TLS() || hostname.IsLoopback(host) {
-		return nil
+	var warnings Faults
+	for _, l := range []struct{ key, address string }{{"address", e.Address}, {"grpc", e.GRPC}} {
+		host, _, _ := net.SplitHostPort(l.address)
+		if l.address == "" || e.TLS() || hostname.IsLoopback(host) {
+			continue
+		}
+		warnings = append(warnings, c.doc.FaultAt("listen.external_auth."+l.key, "has no TLS: the cookies of people who "+
+			"are signed in cross the network between the proxy and Sallyport readable; give it cert and key"))
 	}
-	return Faults{c.doc.FaultAt("listen.external_auth.address", "is plain http: the cookies of people who are signed "+
-		"in cross the network between the proxy and Sallyport readable; give it cert and key")}
+	return warnings
 }
 
 // checkForwarding: a route without an app is for proxies that ask, and forwards nothing.
@@ -103,7 +117,7 @@ func (c *Config) checkForwarding() Faults {
 		if r.Forwards() || c.doc.Has(where+".upstream") {
 			continue
 		}
-		if c.Listen.ExternalAuth.Address == "" {
+		if !c.Listen.ExternalAuth.On() {
 			faults = append(faults, c.doc.FaultAt(where+".upstream", "is required: the app. Only where "+
 				"another proxy asks about the route and passes its requests on "+
 				"(`listen.external_auth`, which is off) there is none"))

@@ -14,11 +14,10 @@ import (
 
 // Listen says where to accept connections. HTTP.Address or HTTPS.Address is "".
 type Listen struct {
-	HTTP  HTTP
-	H2C   bool // HTTP takes HTTP/2 by prior knowledge too
-	HTTPS HTTPS
-	Admin Admin
-	// ExternalAuth is off if its Address is "".
+	HTTP         HTTP
+	H2C          bool // HTTP takes HTTP/2 by prior knowledge too
+	HTTPS        HTTPS
+	Admin        Admin
 	ExternalAuth ExternalAuth
 	// KeepAlive is how long a connection may wait for its next request.
 	KeepAlive time.Duration
@@ -79,8 +78,8 @@ func listenShape() yamltable.Shape[Listen] {
 			"them off.",
 			adminShape(),
 			func(l *Listen) *Admin { return &l.Admin }).Or(`"127.0.0.1:4181"`),
-		yamltable.Field("external_auth", "The address at which another proxy asks whether a request may pass and who "+
-			"it is: one on loopback, for proxies on this machine, or a mapping. Off if left out or empty.",
+		yamltable.Field("external_auth", "The address at which another proxy asks over HTTP whether a request may "+
+			"pass and who it is: one on loopback, for proxies on this machine, or a mapping. Off if left out or empty.",
 			externalAuthShape(), func(l *Listen) *ExternalAuth { return &l.ExternalAuth }).Or(`""`),
 	}, Rivals: [][]string{{"http", "https"}}, Check: checkListen}.Shape()
 }

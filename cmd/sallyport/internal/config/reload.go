@@ -58,9 +58,11 @@ func (c *Config) NeedsRestart(before *Config) Faults {
 	fixed("listen.h2c", before.Listen.H2C, c.Listen.H2C)
 	fixed("listen.keep_alive", before.Listen.KeepAlive, c.Listen.KeepAlive)
 	fixed("listen.admin", text(before.Listen.Admin.Address), text(c.Listen.Admin.Address))
-	fixed("listen.external_auth", text(before.Listen.ExternalAuth.Address), text(c.Listen.ExternalAuth.Address))
-	if c.Listen.ExternalAuth.Address == before.Listen.ExternalAuth.Address {
-		fixed("listen.external_auth", scheme(before.Listen.ExternalAuth.TLS()), scheme(c.Listen.ExternalAuth.TLS()))
+	was, is := before.Listen.ExternalAuth, c.Listen.ExternalAuth
+	fixed("listen.external_auth", text(was.Address), text(is.Address))
+	fixed("listen.external_auth.grpc", text(was.GRPC), text(is.GRPC))
+	if is.Address == was.Address && is.GRPC == was.GRPC {
+		fixed("listen.external_auth", scheme(was.TLS()), scheme(is.TLS()))
 	}
 	fixed("session.cookie_name", text(before.Session.CookieName), text(c.Session.CookieName))
 	fixed("session.cookie_domain", text(before.Session.CookieDomain), text(c.Session.CookieDomain))

@@ -141,8 +141,8 @@ func newHTTP2OverTLS(front *http.Server, addr net.Addr) *http2OverTLS {
 		Server: http.Server{
 			Handler: front.Handler, Protocols: protocols,
 			ReadHeaderTimeout: front.ReadHeaderTimeout, IdleTimeout: front.IdleTimeout,
-			MaxHeaderBytes: front.MaxHeaderBytes,
-			ErrorLog:       front.ErrorLog, HTTP2: front.HTTP2, ConnState: front.ConnState,
+			ReadTimeout: front.ReadTimeout, WriteTimeout: front.WriteTimeout, MaxHeaderBytes: front.MaxHeaderBytes,
+			ErrorLog: front.ErrorLog, HTTP2: front.HTTP2, ConnState: front.ConnState,
 			DisableGeneralOptionsHandler: front.DisableGeneralOptionsHandler,
 		},
 		limit: front.ReadHeaderTimeout, addr: addr, conns: make(chan net.Conn), done: make(chan struct{}),

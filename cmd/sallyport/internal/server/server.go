@@ -214,6 +214,22 @@ func NewExternalAuthHTTP(h http.Handler, keepAlive time.Duration, log *slog.Logg
 	}
 }
 
+// NewExternalAuthGRPC is for proxies that ask the same over gRPC, which is HTTP/2 with TLS
+// or by prior knowledge. The times are those of a question. Their number on a connection
+// is bounded; Envoy opens another connection where it wants more.
+func NewExternalAuthGRPC(h http.Handler, keepAlive time.Duration, log *slog.Logger) *http.Server {
+	protocols := &http.Protocols{}
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler: h, Protocols: protocols, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 20 * time.Second,
+		WriteTimeout: 30 * time.Second, IdleTimeout: keepAlive, MaxHeaderBytes: 16 << 10,
+		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: 250, WriteByteTimeout: 30 * time.Second},
+		DisableGeneralOptionsHandler: true,
+	}
+}
+
 // NewAdminHTTP is for the few who ask the admin listener, and has short limits.
 func NewAdminHTTP(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{

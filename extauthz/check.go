@@ -1,0 +1,108 @@
+package extauthz
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"strings"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+)
+
+// readCheck reads the message of a Check. Its attributes say what the request line is, and
+// the header of the request says the rest. Query, fragment, body, certificates, principals,
+// metadata and context extensions are not read: nothing of them is for a rule of ours.
+func (d *Door) readCheck(message []byte) (question, error) {
+	var check authv3.CheckRequest
+	if err := proto.Unmarshal(message, &check); err != nil {
+		return question{}, fmt.Errorf("the message is no CheckRequest: %w", err)
+	}
+	asked := check.GetAttributes().GetRequest().GetHttp()
+	if asked == nil {
+		return question{}, errors.New("the message is not about an HTTP request")
+	}
+	l := line{method: asked.GetMethod(), scheme: asked.GetScheme(), host: asked.GetHost(), target: asked.GetPath(),
+		client: check.GetAttributes().GetSource().GetAddress().GetSocketAddress().GetAddress()}
+	header, err := checkHeader(asked, &l)
+	if err != nil {
+		return question{method: l.method}, err
+	}
+	if header["X-Forwarded-Proto"] != nil { // over HTTP/2 the client chooses the scheme
+		if l.scheme, err = single(header, "X-Forwarded-Proto"); err != nil {
+			return question{method: l.method}, err
+		}
+	}
+	return grpcDialect.question(d, l, header)
+}
+
+// checkHeader is the header of the request that is asked about. Envoy sends it as a map,
+// whose values it has changed where they were no UTF-8 and joined where there were several,
+// or as the lines that there are (encode_raw_headers). Both at once are two requests.
+func checkHeader(asked *authv3.AttributeContext_HttpRequest, l *line) (http.Header, error) {
+	lines := asked.GetHeaderMap().GetHeaders()
+	if len(lines) > 0 && len(asked.GetHeaders()) > 0 {
+		return nil, errors.New("there are both headers and header_map")
+	}
+	header := make(http.Header, len(lines)+len(asked.GetHeaders()))
+	for name, value := range asked.GetHeaders() {
+		if err := addHeader(header, l, name, value); err != nil {
+			return nil, err
+		}
+	}
+	for _, line := range lines {
+		value := line.GetValue()
+		if raw := line.GetRawValue(); len(raw) > 0 {
+			if value != "" {
+				return nil, fmt.Errorf("there are both value and raw_value of %q", line.GetKey())
+			}
+			value = string(raw)
+		}
+		if err := addHeader(header, l, line.GetKey(), value); err != nil {
+			return nil, err
+		}
+	}
+	return header, nil
+}
+
+// addHeader adds one line. Names are lower case, as those of HTTP/2 are (RFC 9113 §8.2.1);
+// those that repeat the request line must say the same.
+func addHeader(header http.Header, l *line, name, value string) error {
+	var same string
+	switch name {
+	case ":method":
+		same = l.method
+	case ":scheme":
+		same = l.scheme
+	case ":authority", "host":
+		same = l.host
+	case ":path":
+		same = l.target
+	case ":protocol":
+		if l.protocol != "" {
+			return errors.New("there are several :protocol")
+		}
+		l.protocol = value
+		return nil
+	default:
+		if !identity.IsToken(name) || strings.ToLower(name) != name {
+			return fmt.Errorf("%q is no name of a header", name)
+		}
+		if strings.ContainsFunc(value, isControl) {
+			return fmt.Errorf("the value of %s cannot be one", name)
+		}
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		header[name] = append(header[name], value)
+		return nil
+	}
+	if value != same {
+		return fmt.Errorf("%s is not what the attributes say", name)
+	}
+	return nil
+}
+
+// isControl is for values (RFC 9110 §5.5).
+func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
