@@ -26,7 +26,8 @@ func (d *Door) readCheck(message []byte) (question, error) {
 		return question{}, errors.New("the message is not about an HTTP request")
 	}
 	l := line{method: asked.GetMethod(), scheme: asked.GetScheme(), host: asked.GetHost(), target: asked.GetPath(),
-		client: check.GetAttributes().GetSource().GetAddress().GetSocketAddress().GetAddress()}
+		client: check.GetAttributes().GetSource().GetAddress().GetSocketAddress().GetAddress(),
+		joined: len(asked.GetHeaders()) > 0}
 	header, err := checkHeader(asked, &l)
 	if err != nil {
 		return question{method: l.method}, err

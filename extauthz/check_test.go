@@ -155,8 +155,11 @@ func TestP04_ACheckThatContradictsItselfIsRefused(t *testing.T) {
 			a.Headers["authorization"] = "Bearer a"
 			addRaw(a, "authorization", "Bearer b")
 		},
-		"CONNECT":          func(_ *authv3.CheckRequest, a *asked) { a.Method, a.Headers[":method"] = "CONNECT", "CONNECT" },
-		"a large header":   func(_ *authv3.CheckRequest, a *asked) { a.Headers["x-a"] = strings.Repeat("b", 2000) },
+		"CONNECT":        func(_ *authv3.CheckRequest, a *asked) { a.Method, a.Headers[":method"] = "CONNECT", "CONNECT" },
+		"a large header": func(_ *authv3.CheckRequest, a *asked) { a.Headers["x-a"] = strings.Repeat("b", 2000) },
+		"two destinations, joined": func(_ *authv3.CheckRequest, a *authv3.AttributeContext_HttpRequest) {
+			a.Method, a.Headers[":method"], a.Headers["destination"] = "COPY", "COPY", "/a,/b"
+		},
 		"a fragment":       func(_ *authv3.CheckRequest, a *asked) { a.Path, a.Headers[":path"] = "/x#/open", "/x#/open" },
 		"an absolute path": func(_ *authv3.CheckRequest, a *asked) { a.Path, a.Headers[":path"] = "http://b/", "http://b/" },
 		"*":                func(_ *authv3.CheckRequest, a *asked) { a.Path, a.Headers[":path"] = "*", "*" },

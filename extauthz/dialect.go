@@ -40,9 +40,14 @@ type dialect struct {
 	answersCORS bool
 }
 
-// line is the request line as a dialect tells it, unchecked. protocol is what a CONNECT of
-// HTTP/2 asks for (RFC 8441 §4); "" if nothing.
-type line struct{ method, scheme, host, target, protocol, client string }
+// line is the request line as a dialect tells it, unchecked.
+type line struct {
+	method, scheme, host, target, client string
+	// protocol is what a CONNECT of HTTP/2 asks for (RFC 8441 §4); "" if nothing.
+	protocol string
+	// joined: what the header has several lines of may arrive as one, with commas between.
+	joined bool
+}
 
 // The dialects, and what each of them reads besides what forwarded has.
 //
@@ -118,6 +123,7 @@ func readForward(r *http.Request) (l line, err error) {
 // readEnvoy is for Envoy's ext_authz over HTTP, and what is built on it.
 func readEnvoy(r *http.Request) (l line, err error) {
 	l.method, l.host, l.target = r.Method, r.Host, strings.TrimPrefix(r.RequestURI, envoyPath)
+	l.joined = true // without encode_raw_headers
 	l.scheme, err = single(r.Header, "X-Forwarded-Proto")
 	l.client = optional(r.Header, "X-Envoy-External-Address")
 	return l, err
@@ -143,9 +149,15 @@ func (by *dialect) question(d *Door, l line, header http.Header) (question, erro
 	if err = d.readHeader(&q, header, by.strips); err != nil {
 		return q, err
 	}
+	if l.joined && strings.Contains(q.header.Get(identity.DestinationHeader), ",") {
+		return q, errJoinedDestination
+	}
 	noteWebSocket(&q, l.protocol)
 	return q, nil
 }
+
+// errJoinedDestination: two addresses would be judged as one path, and the app has both.
+var errJoinedDestination = errors.New("the Destination has a comma, and may be two: Envoy has joined them")
 
 // facts are the strict reading of a request line, the same for all dialects.
 func (l line) facts(maxURL int) (authz.Facts, error) {

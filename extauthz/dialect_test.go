@@ -141,6 +141,18 @@ func TestP04_WhatIsNotClearIsRefused(t *testing.T) {
 	}
 }
 
+// Envoy joins lines with commas, so that there a comma may be two addresses, of which an
+// app has both. Of the others it is a part of one.
+func TestP02_AJoinedDestinationIsRefused(t *testing.T) {
+	const to = "Destination: /dav/b,/dav/vault/c"
+	if q, err := asked(t, "/envoy/dav/a", envoyLines[0], to); err == nil {
+		t.Errorf("%+v", q)
+	}
+	if q, err := asked(t, "/verify", append(verifyLines[:2:2], to)...); err != nil || q.header.Get("Destination") == "" {
+		t.Errorf("%+v, %v", q, err)
+	}
+}
+
 // Where a request comes from is known by one address or not at all.
 func TestTheClientIsOneAddressOrNobody(t *testing.T) {
 	for line, want := range map[string]string{

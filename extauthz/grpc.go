@@ -20,8 +20,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 )
 
-// What is spoken here of gRPC are calls with one message each way (its PROTOCOL-HTTP2.md):
-// five bytes, the message, and the status in the trailer. It is not left to grpc-go, which
+// What is spoken here of gRPC are calls with one message each way: five bytes, the message,
+// and the status in the trailer. It is not left to grpc-go, which
 // answers a message that it cannot take (too long, a path that is no UTF-8) with a status of
 // its own. Envoy counts that as a failure, which failure_mode_allow lets pass, and what is
 // in the message is the client's to choose. Everything that is asked here gets a verdict.

@@ -122,6 +122,8 @@ var oneDoor = []struct {
 	{"github.com/gorilla/securecookie", []string{"session"}, "cookies are sealed in one place"},
 	{"github.com/go-jose/go-jose", []string{"assertion", "login", "oauth", "internal/demo", "internal/testenv"},
 		"signatures are made and read in few places"},
+	{"github.com/envoyproxy/go-control-plane", []string{"extauthz"}, "Envoy's messages are one front door's"},
+	{"google.golang.org/grpc", []string{"extauthz"}, "gRPC is spoken with proxies that ask, and with nobody else"},
 	{"golang.org/x/oauth2", []string{"oauth", "login"}, "it is only for packages that talk to providers"},
 	{"golang.org/x/net/publicsuffix", []string{"cmd/sallyport/internal/config"}, "only the file is judged by it"},
 	{"go.yaml.in/yaml", []string{"cmd/sallyport/internal/yamltable"}, "YAML is read strictly, by one table"},

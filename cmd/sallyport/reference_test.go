@@ -87,7 +87,8 @@ func reference(t *testing.T) string {
 	}
 	b.WriteString("\nOn the hosts of routes that take access tokens: `" + admission.ResourcePath +
 		"`, with the path of the route behind it: GET: who issues them, as JSON (RFC 9728).\n")
-	b.WriteString("\nFor other proxies, at `listen.external_auth`: `/verify`, `/forward` and `/envoy/…`; " +
+	b.WriteString("\nFor other proxies, at `listen.external_auth`: `/verify`, `/forward` and `/envoy/…`, and over gRPC " +
+		"`envoy.service.auth.v3.Authorization/Check` and `grpc.health.v1.Health/Check`; " +
 		"[what they read and answer](external-auth.md).\n")
 	b.WriteString("\nOn the admin listener (`listen.admin`): `/healthz`, `/readyz`, `/metrics`, `/log-level`, and " +
 		"`app_probes`.\n")

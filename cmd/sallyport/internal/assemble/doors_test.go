@@ -629,6 +629,8 @@ func destinationCases(host string) []doorCase {
 		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to("/.sallyport/logout"), want: "deny"},
 		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: append(to("/dav/b"), to("/dav/c")...),
 			want: "deny"},
+		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: append(to("/dav/b"), to("/dav/vault/c")...),
+			want: "deny"},
 		{method: "COPY", host: host, target: "/dav/a", lines: to("/dav/b"), want: "login program"},
 		// An app knows what to say of that; a proxy may have lost the header.
 		{method: "COPY", host: host, target: "/dav/a", who: "ann", want: "forward", asked: "deny"},

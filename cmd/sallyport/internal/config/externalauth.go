@@ -38,6 +38,8 @@ func externalAuthShape() yamltable.Shape[ExternalAuth] {
 		yamltable.Field("key", "The private key of the certificate, PEM.",
 			yamltable.SecretRef(yamltable.FormFile, yamltable.FormEnv), func(e *ExternalAuth) *Ref { return &e.Key }),
 	}, Check: checkExternalAuth}.Shape()
+	full.Schema["anyOf"] = []any{yamltable.Schema{"required": []string{"address"}},
+		yamltable.Schema{"required": []string{"grpc"}}}
 	short := loopbackOrNone()
 	return yamltable.Either(short.Want+", or a mapping with address or grpc, and peers", short, yamltable.Mapping, full)
 }
@@ -103,8 +105,8 @@ func (c *Config) externalAuthWarnings() Faults {
 		if l.address == "" || e.TLS() || hostname.IsLoopback(host) {
 			continue
 		}
-		warnings = append(warnings, c.doc.FaultAt("listen.external_auth."+l.key, "has no TLS: the cookies of people who "+
-			"are signed in cross the network between the proxy and Sallyport readable; give it cert and key"))
+		warnings = append(warnings, c.doc.FaultAt("listen.external_auth."+l.key, "has no TLS: the cookies of people "+
+			"who are signed in cross the network between the proxy and Sallyport readable; give it cert and key"))
 	}
 	return warnings
 }

@@ -28,6 +28,9 @@ func TestP15_WhoMayAskIsSaidByTheFile(t *testing.T) {
 		`{address: "127.0.0.1:4182", peers: [127.0.0.2]}`:                          {"127.0.0.1:4182", "[127.0.0.2/32]", false},
 		`{address: ":4182", peers: [10.0.0.0/8]}`:                                  {":4182", "[10.0.0.0/8]", true},
 		`{address: ":4182", peers: [10.0.0.0/8], cert: file:/c.crt, key: file:/k}`: {":4182", "[10.0.0.0/8]", false},
+		`{grpc: ":4183", peers: [10.0.0.0/8]}`:                                     {" :4183", "[10.0.0.0/8]", true},
+		`{grpc: ":4183", peers: [10.0.0.0/8], cert: file:/c.crt, key: file:/k}`:    {" :4183", "[10.0.0.0/8]", false},
+		`{grpc: "127.0.0.1:4183", address: ":4182", peers: [10.0.0.1]}`:            {":4182 127.0.0.1:4183", "[10.0.0.1/32]", true},
 	} {
 		c, faults := Parse("c.yaml", []byte(strings.Replace(askedAbout, "OFF", listen, 1)))
 		if len(faults) > 0 {
@@ -39,8 +42,9 @@ func TestP15_WhoMayAskIsSaidByTheFile(t *testing.T) {
 		for _, p := range e.Peers {
 			peers = append(peers, p.String())
 		}
-		if got := "[" + strings.Join(peers, " ") + "]"; e.Address != want.address || got != want.peers {
-			t.Errorf("%s: %q, %s", listen, e.Address, got)
+		if got := "[" + strings.Join(peers, " ") + "]"; strings.TrimSuffix(e.Address+" "+e.GRPC, " ") != want.address ||
+			got != want.peers || e.On() != (want.address != "") {
+			t.Errorf("%s: %q, %q, %s", listen, e.Address, e.GRPC, got)
 		}
 		warned := slices.ContainsFunc(c.Warnings(), func(f Fault) bool {
 			return strings.Contains(f.Error(), "cross the network")
