@@ -8,14 +8,13 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
-	"testing"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/sallyport-proxy/sallyport/identity"
-	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 // envoyLine is a line of a request's header as Envoy has it: in lower case.
@@ -74,15 +73,6 @@ func checkOf(lines []envoyLine, raw bool) *authv3.CheckRequest {
 	return &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		Source:  &authv3.AttributeContext_Peer{Address: address},
 		Request: &authv3.AttributeContext_Request{Http: asked}}}
-}
-
-// frame is a message of gRPC.
-func frame(tb testing.TB, m proto.Message) []byte {
-	tb.Helper()
-	out, err := proto.MarshalOptions{}.MarshalAppend(make([]byte, 5), m)
-	testenv.Check(tb, err)
-	binary.BigEndian.PutUint32(out[1:], uint32(len(out)-5))
-	return out
 }
 
 // call sends a Check as bytes, and returns what is answered; nil with the status of the
@@ -161,14 +151,14 @@ func wellFormed(answer *authv3.CheckResponse) error {
 		return err
 	}
 	ok := answer.GetOkResponse()
-	if ok.GetDynamicMetadata() != nil || answer.GetDynamicMetadata() != nil || ok.GetQueryParametersToSet() != nil ||
+	if has(ok, "dynamic_metadata") || answer.GetDynamicMetadata() != nil || ok.GetQueryParametersToSet() != nil ||
 		ok.GetQueryParametersToRemove() != nil || answer.GetErrorResponse() != nil {
 		return fmt.Errorf("more than headers: %v", answer)
 	}
 	seen := map[string]bool{}
 	for _, o := range slices.Concat(ok.GetHeaders(), ok.GetResponseHeadersToAdd(), answer.GetDeniedResponse().GetHeaders()) {
 		name, value := o.GetHeader().GetKey(), o.GetHeader().GetValue()
-		if o.GetAppend() != nil || name != strings.ToLower(name) || !identity.IsToken(name) || value == "" ||
+		if has(o, "append") || name != strings.ToLower(name) || !identity.IsToken(name) || value == "" ||
 			o.GetHeader().GetRawValue() != nil || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' }) {
 			return fmt.Errorf("header %v", o)
 		}
@@ -184,6 +174,12 @@ func wellFormed(answer *authv3.CheckResponse) error {
 		seen[name] = true
 	}
 	return nil
+}
+
+// has reports whether a field is there that is deprecated, and so must not be.
+func has(m proto.Message, field protoreflect.Name) bool {
+	r := m.ProtoReflect()
+	return r.Has(r.Descriptor().Fields().ByName(field))
 }
 
 // askGRPC is ask by a client that is Envoy. What the app is told stands in the header of
