@@ -573,6 +573,63 @@ func TestP01_AnOrganizationsHostIsForThatOrganization(t *testing.T) {
 	}
 }
 
+// webSocketAt opens a WebSocket on a host, as a page of b there would.
+func (s *testSite) webSocketAt(t *testing.T, b *testenv.Browser, host string) *wire {
+	t.Helper()
+	w := s.wire(t)
+	w.dial()
+	_, err := io.WriteString(w.conn, handshake("/chat", host, cookiesAt(b, host)))
+	testenv.Check(t, err)
+	if res, err := http.ReadResponse(w.in, nil); err != nil || res.StatusCode != 101 {
+		t.Fatalf("the WebSocket: %v, %v", res, err)
+	}
+	return w
+}
+
+// To open the host of an organization changes nothing on other hosts: what is open there
+// stays open, for the organization that was chosen.
+func TestAnOrganizationsHostClosesNothingOnOtherHosts(t *testing.T) {
+	t.Parallel()
+	app := serveApp(t, "http", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "" {
+			wsApp("", echo)(w, r)
+			return
+		}
+		_, _ = io.WriteString(w, "ok")
+	})
+	s := newHosts(t, setup{Login: everybodyIs(ines()), Orgs: foldedOrgs(t), App: app})
+	b := s.browser(t)
+	if page := b.Submit(b.Open("http://"+wikiHost+"/"), "org", "main:birch"); page.Status != 200 {
+		t.Fatal(way(page))
+	}
+	root, wiki := s.sessionAt(b, appHost), s.sessionAt(b, wikiHost)
+	chat := s.webSocketAt(t, b, wikiHost)
+	stranger := s.browser(t)
+	stranger.Submit(stranger.Open("http://"+wikiHost+"/"), "org", "acme")
+	later := s.webSocketAt(t, stranger, wikiHost)
+	if page := b.Open("http://acme.tenants.localhost/"); page.Status != 200 {
+		t.Fatal(way(page))
+	}
+	acme := s.sessionAt(b, "acme.tenants.localhost")
+	if now := s.sessionAt(b, appHost); now.ID != root.ID || now.Identity.Org.ID != "main:birch" ||
+		acme.Identity.Org.ID != "acme" || acme.Root != root.Root || acme.ID == wiki.ID {
+		t.Errorf("at the public host %+v, at the organization's %+v", now, acme)
+	}
+	if page := b.Open("http://" + wikiHost + "/"); page.Status != 200 || len(page.Hops) != 1 {
+		t.Errorf("the wiki: %s", way(page))
+	}
+	// By the time that a later end of another session has closed its own.
+	testenv.Check(t, s.sessions.EndSignIn(t.Context(), *s.sessionAt(stranger, wikiHost)))
+	if got, _ := readWithin(t, later.in, -1, soon); !strings.Contains(got, "\x03\xf0") {
+		t.Errorf("the stranger's WebSocket says %q", got)
+	}
+	_, err := io.WriteString(chat.conn, "still here")
+	testenv.Check(t, err)
+	if got, err := readWithin(t, chat.in, 10, soon); got != "still here" || err != nil {
+		t.Errorf("the WebSocket: %q, %v", got, err)
+	}
+}
+
 func TestP01_WhoDoesNotBelongToAHostsOrganizationIsTold(t *testing.T) {
 	t.Parallel()
 	s, b := tenants(t)
@@ -911,13 +968,7 @@ func TestP11_ALostGroupReachesTheHostOfAnOrganizationAtOnce(t *testing.T) {
 	}
 	s.due(t, b)
 	copied := cookiesAt(b, acme)
-	chat := s.wire(t)
-	chat.dial()
-	_, err = io.WriteString(chat.conn, handshake("/chat", acme, copied))
-	testenv.Check(t, err)
-	if res, err := http.ReadResponse(chat.in, nil); err != nil || res.StatusCode != 101 {
-		t.Fatalf("the WebSocket: %v, %v", res, err)
-	}
+	chat := s.webSocketAt(t, b, acme)
 	if a := s.get(t, "http://"+acme+"/admin/x", copied); a.status != 200 {
 		t.Fatalf("a fetch before: %d", a.status)
 	}
