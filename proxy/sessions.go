@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -140,7 +141,7 @@ func (e *endSessionEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *e
 	}
 	if found != nil {
 		ev.action, ev.ended = observe.SessionsEnded, fmt.Sprintf("the session %s, since %s from %s, %s", found.SID,
-			found.Since.UTC().Format(time.RFC3339), found.From, found.Browser)
+			found.Since.UTC().Format(time.RFC3339), cmp.Or(found.From, "an unknown address"), found.Browser)
 		e.own.process.metrics.ended.WithLabelValues(session.KindRoot.String(), "person").Inc()
 		if err := e.own.sessions.EndListed(r.Context(), found); err != nil {
 			return e.unavailable(err, "The session is not over everywhere yet",
