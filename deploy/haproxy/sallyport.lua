@@ -50,8 +50,9 @@ end
 
 -- proxies_say reports whether a header is one of PROXIES_SAY.
 local function proxies_say(name)
+  local folded = fold(name)
   for _, pattern in ipairs(PROXIES_SAY) do
-    if fold(name):find(pattern) then
+    if folded:find(pattern) then
       return true
     end
   end

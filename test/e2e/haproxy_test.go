@@ -2,11 +2,17 @@ package e2e
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -131,20 +137,25 @@ func haproxyStatuses(c *corp, cookie string) statuses {
 	_, host, _ := strings.Cut(c.url, "://")
 	return statuses{
 		get("/headers"): 401,
-		get("/headers", session+"; big="+strings.Repeat("a", 20_000)): 200,
-		get("/headers", session+"; big="+strings.Repeat("a", 40_000)): 400,
-		get("/headers", "Cookie: a=1", session, "Cookie: b=2"):        200,
-		get("/headers", session, session[:20]+"x"):                    200,
-		get("/headers", session, "Expect: 100-continue"):              200,
-		get("/headers", session, "Upgrade: h2c"):                      200,
-		get("https://" + host + "/open/x"):                            200,
-		get("https://"+host+"/admin", session):                        403,
-		get("/.sallyport/../admin", session):                          400, // says Sallyport itself
-		get("/.sallyport", session):                                   403,
-		c.writes("OPTIONS", "*", session):                             403,
-		c.writes("HEAD", "/headers", session):                         200,
-		c.writes("HEAD", "/headers"):                                  401,
-		"GET /headers HTTP/1.0\r\n" + session + "\r\n\r\n":            403, // no Host
+		get("/headers", session+"; big="+strings.Repeat("a", 20_000)):              200,
+		get("/headers", session+"; big="+strings.Repeat("a", 40_000)):              400,
+		get("/headers", "Cookie: a=1", session, "Cookie: b=2"):                     200,
+		get("/headers", session, session[:20]+"x"):                                 200,
+		get("/headers", session, "Expect: 100-continue"):                           200,
+		get("/headers", session, "Upgrade: h2c"):                                   200,
+		get("https://" + host + "/open/x"):                                         200,
+		get("https://"+host+"/admin", session):                                     403,
+		get("/headers", session, "X-A: \xff\x80\t\"b"):                             200,
+		get("/headers", session, "X-A: a\x01b"):                                    503, // which Sallyport does not read
+		get("/headers", session, "Cookie: a=\xff"):                                 200,
+		get("/headers", append(slices.Repeat([]string{"X-A: b"}, 90), session)...): 200,
+		c.writes("POST", "/headers", "Content-Length: 1000000"):                    401, // its body does not come
+		get("/.sallyport/../admin", session):                                       400, // says Sallyport itself
+		get("/.sallyport", session):                                                403,
+		c.writes("OPTIONS", "*", session):                                          403,
+		c.writes("HEAD", "/headers", session):                                      200,
+		c.writes("HEAD", "/headers"):                                               401,
+		"GET /headers HTTP/1.0\r\n" + session + "\r\n\r\n":                         403, // no Host
 	}
 }
 
@@ -198,12 +209,15 @@ type liar struct {
 	hold    chan struct{} // until it is closed, these are not answered
 }
 
-// startLiar takes the answers for paths.
-func startLiar(t *testing.T, lies map[string]string) *liar {
+// startLiar takes the answers for paths. over is how it is reached; nil: without TLS.
+func startLiar(t *testing.T, over *tls.Config, lies map[string]string) *liar {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if over != nil {
+		l = tls.NewListener(l, over)
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	a := &liar{address: l.Addr().String(), asked: make(chan struct{}, 100), hold: make(chan struct{})}
@@ -266,7 +280,13 @@ func flood(to io.Writer, n int) {
 func behindLiar(t *testing.T, lies map[string]string, edit ...string) (*corp, *liar, *counted) {
 	t.Helper()
 	need(t, haproxyProgram)
-	app, peer := startCounted(t), startLiar(t, lies)
+	return behindPeer(t, startLiar(t, nil, lies), edit...)
+}
+
+// behindPeer is behindLiar for a liar that runs.
+func behindPeer(t *testing.T, peer *liar, edit ...string) (*corp, *liar, *counted) {
+	t.Helper()
+	app := startCounted(t)
 	dir, err := os.MkdirTemp(world.dir, "haproxy-")
 	if err != nil {
 		t.Fatal(err)
@@ -357,6 +377,46 @@ func TestHAProxyPassesNobodyWhereSallyportMisbehaves(t *testing.T) {
 	}
 	if status, _ := ask("/pass"); status != 200 || app.arrived.Load() != 1 {
 		t.Errorf("what may pass is answered with %d, and the app got %d requests", status, app.arrived.Load())
+	}
+}
+
+// Over TLS, HAProxy asks nobody whose certificate is of another name, or of an authority that
+// it does not know.
+func TestHAProxyAsksOverTLS(t *testing.T) {
+	t.Parallel()
+	need(t, haproxyProgram)
+	of := func(name string) (tls.Certificate, string) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{name}, IsCA: true,
+			BasicConstraintsValid: true, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		file := filepath.Join(t.TempDir(), "ca.crt")
+		if err := errors.Join(err, os.WriteFile(file,
+			pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
+	}
+	_, stranger := of("127.0.0.1")
+	for _, tt := range []struct {
+		name  string
+		knows bool
+		want  int
+	}{{"127.0.0.1", true, 200}, {"127.0.0.1", false, 503}, {"other.example", true, 503}} {
+		cert, authority := of(tt.name)
+		if !tt.knows {
+			authority = stranger
+		}
+		peer := startLiar(t, &tls.Config{Certificates: []tls.Certificate{cert}}, nil)
+		c, _, app := behindPeer(t, peer, "http://127.0.0.1:4182", "https://"+peer.address, "global\n",
+			"global\n    httpclient.ssl.ca-file "+authority+"\n")
+		resp, _ := c.raw(t, "GET /pass HTTP/1.1\r\nHost: "+publicHost+"\r\nX-Forwarded-User: evil\r\n\r\n")
+		if resp.StatusCode != tt.want || (tt.want == 200) != slices.Equal(app.users, []string{"corp:mira"}) {
+			t.Errorf("a certificate of %s, known: %v: %s, and the app got %q", tt.name, tt.knows, resp.Status, app.users)
+		}
 	}
 }
 
