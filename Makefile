@@ -29,6 +29,7 @@ test: ## run all tests (with -race where there is a C compiler)
 	@command -v apache2 >/dev/null 2>&1 || [ -x /usr/sbin/apache2 ] || echo "note: no Apache, so the tests with it as an app are skipped"
 	@command -v nginx >/dev/null 2>&1 || echo "note: no nginx, so the tests in which it asks are skipped"
 	@command -v caddy >/dev/null 2>&1 || echo "note: no Caddy, so the tests in which it asks are skipped"
+	@{ command -v radicale && command -v gunicorn; } >/dev/null 2>&1 || echo "note: no Radicale or no gunicorn, so the tests with them as apps are skipped"
 	@command -v curl >/dev/null 2>&1 || echo "note: no curl, so the tests with it are skipped"
 	@[ -d test/e2e/node_modules ] || echo "note: no npm packages in test/e2e, so the tests that need them are skipped; \`make e2e\` installs them"
 	go test $(RACE) -timeout 20m ./...
