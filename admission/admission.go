@@ -213,6 +213,14 @@ func (a *Admission) Admit(ctx context.Context, r Request) (Answer, error) {
 	return ans, nil
 }
 
+// Narrow denies who was let in and does not fulfil further rules, each of which is one more
+// demand of the front door on top of the route's.
+func (ans *Answer) Narrow(f authz.Facts, further []authz.Rule) {
+	if ans.Route != nil {
+		ans.Verdict = authz.Narrow(ans.Verdict, f, ans.Route.Route, ans.Principal.identity(), further)
+	}
+}
+
 func noRoute(err error) *Refusal {
 	if errors.Is(err, authz.ErrTarget) {
 		return &Refusal{Status: http.StatusBadRequest, Reason: authz.ReasonAmbiguous, Err: err}

@@ -116,7 +116,11 @@ func (a Access) closedTo(f Facts) (Reason, bool) {
 // addresses would do: that is for the log.
 func denyUnmet(f Facts, r *Route, unmet Reason) Verdict {
 	if unmet == ReasonMethod {
-		return deny(ReasonMethod, "route "+r.Name+" is not open to "+f.Method+" requests; it is for "+r.Access.String(),
+		requests := f.Method + " requests"
+		if f.Method == "" {
+			requests = "requests of which the method is not known"
+		}
+		return deny(ReasonMethod, "route "+r.Name+" is not open to "+requests+"; it is for "+r.Access.String(),
 			"This address is not open to this kind of request.")
 	}
 	from := "an address that is not known"

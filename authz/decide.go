@@ -131,6 +131,28 @@ func decideAccess(f Facts, r *Route, id *identity.Identity) Verdict {
 	return decidePerson(f, r, id)
 }
 
+// Narrow is v, unless that lets id in and one of further rules does not: a front door may be
+// asked for more than the route demands. Each of the rules is one more demand, and nobody
+// fulfils one where the route does not ask who it is.
+func Narrow(v Verdict, f Facts, r *Route, id *identity.Identity, further []Rule) Verdict {
+	if v.Outcome != Forward || len(further) == 0 {
+		return v
+	}
+	if id == nil {
+		return deny(ReasonNoRule, "more is asked for than by the route "+r.Name+", which does not ask who it is",
+			"It is for certain people, and nobody can tell here who you are.")
+	}
+	_, bound := r.owner(f.Host)
+	for _, rule := range further {
+		narrower := *r
+		narrower.Access = Access{Rules: []Rule{rule}}
+		if asked := decideRules(f, &narrower, id, bound); asked.Outcome != Forward {
+			return asked
+		}
+	}
+	return v
+}
+
 // SwitchTo returns the organizations that somebody who was denied f could switch to
 // in order to be let in.
 func SwitchTo(f Facts, r *Route, id *identity.Identity) (orgs []identity.Org) {

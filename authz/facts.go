@@ -18,7 +18,7 @@ import (
 // fragment are not for deciding (CVE-2025-54576): RawQuery is here because it
 // is forwarded with the rest, byte for byte.
 type Facts struct {
-	Method, Scheme string
+	Method, Scheme string // Method "": not known, and fulfils no condition
 	Host           string // lower case, no port, no trailing dot
 	Authority      string // Host with the port that was asked for, if one was
 	Path           string // canonical: the bytes that are judged and forwarded

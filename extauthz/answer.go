@@ -51,6 +51,9 @@ func (a *answer) writeTo(w http.ResponseWriter, r *http.Request) {
 func (d *Door) forward(ev *observe.Event, by *dialect, q *question, admitted *admission.Answer) *answer {
 	a := newAnswer(http.StatusOK, ev.RequestID)
 	admitted.SetHeaders(q.header)
+	if by == compatDialect {
+		d.setCompat(q.header, admitted)
+	}
 	a.remove = append(d.set.write(a.header, q.header), q.aliases...)
 	if admitted.Route.Access.AsksMethod() {
 		a.remove = append(a.remove, q.overrides...)
@@ -132,17 +135,19 @@ func (d *Door) sendToLogin(ev *observe.Event, by *dialect, q *question, ask sign
 	default:
 		writeJSON(a, r, ask.body(login, ev.RequestID))
 	}
-	if !by.redirects {
+	if by.leads {
 		a.header.Set("Location", login)
 	}
 	return a
 }
 
-// redirect sends a page elsewhere first.
+// redirect sends a page elsewhere first, if the proxy passes that on.
 func (d *Door) redirect(ev *observe.Event, by *dialect, to string) *answer {
 	a := newAnswer(http.StatusUnauthorized, ev.RequestID)
 	a.header.Set("X-Sallyport-Asker", askerNavigation)
-	a.header.Set("Location", to)
+	if by.leads || by.redirects {
+		a.header.Set("Location", to)
+	}
 	if by.redirects {
 		a.status = http.StatusFound
 	}

@@ -20,6 +20,10 @@ type question struct {
 	// overrides are headers that name another method than is judged, and aliases those that
 	// an app could take for ours, as they are spelt; of a dialect that can have them removed.
 	overrides, aliases []string
+	// demands are asked for by the proxy on top of what the route asks for.
+	demands []authz.Rule
+	// ownCompat: it is about a path of compat itself.
+	ownCompat bool
 }
 
 // dialect is one way in which proxies ask.
@@ -31,6 +35,8 @@ type dialect struct {
 	// redirects: what is answered to a navigation reaches the browser. If not, the proxy
 	// takes Location out of a 401 (nginx makes 500 of a redirect).
 	redirects bool
+	// leads: a 401 has a Location, for the proxy to send a page to.
+	leads bool
 	// removes: a header of the answer names those that the proxy is to remove.
 	removes bool
 	// strips: the proxy can be told to remove what it has seen of a client's header.
@@ -59,7 +65,7 @@ type line struct {
 //	                               Host                   in the request's
 //	gRPC       its attributes (check.go), and the header X-Forwarded-Proto
 var (
-	verifyDialect  = &dialect{name: "verify", read: readVerify}
+	verifyDialect  = &dialect{name: "verify", read: readVerify, leads: true}
 	forwardDialect = &dialect{name: "forward", read: readForward, redirects: true}
 	envoyDialect   = &dialect{name: "envoy", read: readEnvoy, redirects: true, removes: true, answersCORS: true}
 	grpcDialect    = &dialect{name: "grpc", redirects: true, strips: true, answersCORS: true}
@@ -87,22 +93,27 @@ func readVerify(r *http.Request) (l line, err error) {
 	if l.method, err = single(r.Header, "X-Original-Method"); err != nil {
 		return l, err
 	}
-	address, err := one(r.Header, "X-Original-Url")
+	l.client = optional(r.Header, "X-Forwarded-For")
+	return l, l.readAddress(r.Header)
+}
+
+// readAddress reads scheme, host and target out of X-Original-URL.
+func (l *line) readAddress(h http.Header) error {
+	address, err := one(h, "X-Original-Url")
 	if err != nil {
-		return l, err
+		return err
 	}
 	var rest string
 	var ok bool
 	if l.scheme, rest, ok = strings.Cut(address, "://"); !ok {
-		return l, errors.New("X-Original-URL is not absolute")
+		return errors.New("X-Original-URL is not absolute")
 	}
 	end := strings.IndexAny(rest, "/?#")
 	if end < 0 {
-		return l, errors.New("X-Original-URL has no path")
+		return errors.New("X-Original-URL has no path")
 	}
 	l.host, l.target = rest[:end], rest[end:]
-	l.client = optional(r.Header, "X-Forwarded-For")
-	return l, nil
+	return nil
 }
 
 // readForward is for Traefik, Caddy and HAProxy.
@@ -131,6 +142,9 @@ func readEnvoy(r *http.Request) (l line, err error) {
 
 // ask reads a question by a dialect of HTTP.
 func (by *dialect) ask(d *Door, r *http.Request) (question, error) {
+	if by == compatDialect {
+		return d.askCompat(r)
+	}
 	l, err := by.read(r)
 	if err != nil {
 		return question{method: l.method}, err

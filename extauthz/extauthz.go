@@ -9,8 +9,9 @@
 //	                       Login: 401 or 302, as the dialect can pass it on
 //	                       Deny, cannot judge: 403
 //
-// It owns what each dialect reads (dialect.go; check.go for that of gRPC) and what is
-// answered to it (answer.go; checkresponse.go). It
+// It owns what each dialect reads (dialect.go; check.go for that of gRPC), what is
+// answered to it (answer.go; checkresponse.go), and the paths of oauth2-proxy for proxies
+// that were set up for that (compat.go). It
 // decides nothing (admission and authz do), sets no cookie, and has no effect but its
 // answer. The front door for browsers, to which the prefix of each site leads, is its
 // neighbour proxy.
@@ -33,7 +34,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-// Options configure a Door. All are required but Authorization.
+// Options configure a Door. All are required but Authorization and Compat.
 type Options struct {
 	PublicURL *url.URL
 	Prefix    string
@@ -48,6 +49,9 @@ type Options struct {
 	// Authorization: it is among what is told, because some route takes access tokens
 	// or gives its app credentials of ours.
 	Authorization bool
+	// Compat are the headers for apps behind a proxy that was set up for oauth2-proxy; nil:
+	// its paths are not there. Headers has them.
+	Compat *identity.HeaderSet
 }
 
 // Door answers other proxies as one configuration has it. It is safe for concurrent use.
@@ -63,6 +67,7 @@ type Door struct {
 	maxURL    int
 	maxHeader int
 	set       headerSet
+	compat    *identity.HeaderSet
 }
 
 // New checks the options. It does no I/O.
@@ -78,7 +83,7 @@ func New(process *Process, o Options) (*Door, error) {
 	}
 	return &Door{Process: process, signIn: in, admission: o.Admission, headers: o.Headers, pages: o.Pages,
 		sessions: o.Sessions, peers: o.Peers, maxURL: o.MaxURL, maxHeader: o.MaxHeader,
-		set: newHeaderSet(o.Headers, o.Authorization)}, nil
+		set: newHeaderSet(o.Headers, o.Authorization), compat: o.Compat}, nil
 }
 
 // ServeHTTP answers one question by one of the HTTP dialects, and writes one event about it.
@@ -92,6 +97,14 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	dialect := dialectAt(r.RequestURI)
+	if d.compat != nil && dialect == nil {
+		if path, ok := compatPath(r.RequestURI); ok && path == "auth" {
+			dialect = compatDialect
+		} else if ok {
+			d.leadOn(w, r, path, from)
+			return
+		}
+	}
 	if dialect == nil {
 		w.Header().Set("Content-Length", "0")
 		w.WriteHeader(http.StatusNotFound)
@@ -135,7 +148,11 @@ func (d *Door) answer(
 	} else {
 		ev.Decision, ev.Reason = authz.Deny.String(), string(authz.ReasonAmbiguous)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errNoTarget):
+		ev.Err = err
+		return d.nothingAsked(ev)
+	case err != nil:
 		ev.Err = err
 		return d.deny(ev, &q, err, "")
 	}
@@ -144,7 +161,7 @@ func (d *Door) answer(
 
 // checkTarget refuses what no route can answer for.
 func (d *Door) checkTarget(q *question, ev *observe.Event) error {
-	if d.admission.Reserved(q.facts) {
+	if d.admission.Reserved(q.facts) || q.ownCompat {
 		ev.Route, ev.Decision, ev.Reason = observe.RouteOwn, authz.Deny.String(), string(authz.ReasonOwnEndpoint)
 		return fmt.Errorf("%s is Sallyport's own: exempt it from the check, and route it to Sallyport", q.facts.Path)
 	}
@@ -154,7 +171,10 @@ func (d *Door) checkTarget(q *question, ev *observe.Event) error {
 // judge asks admission, and turns what it says into an answer.
 func (d *Door) judge(ctx context.Context, ev *observe.Event, by *dialect, q *question) *answer {
 	admitted, err := d.admission.Admit(ctx,
-		admission.Request{Facts: q.facts, Header: q.header, MaxHeaders: maxTold})
+		admission.Request{Facts: q.facts, Header: q.header, MaxHeaders: by.mostTold()})
+	if err == nil && len(q.demands) > 0 {
+		admitted.Narrow(q.facts, q.demands)
+	}
 	note(ev, &admitted)
 	if err == nil && admitted.Verdict.Outcome == authz.Forward {
 		if refusal := checkPassed(q, by, admitted.Route); refusal != nil {

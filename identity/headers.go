@@ -308,6 +308,26 @@ func (h *Headers) Set(fields []Field) (HeaderSet, error) {
 	return HeaderSet{fields: out}, nil
 }
 
+// Without is s without the headers that other writes.
+func (s HeaderSet) Without(other HeaderSet) HeaderSet {
+	var left HeaderSet
+	for _, f := range s.fields {
+		if !slices.ContainsFunc(other.fields, func(o Field) bool { return o.Header == f.Header }) {
+			left.fields = append(left.fields, f)
+		}
+	}
+	return left
+}
+
+// Names are the headers that s writes.
+func (s HeaderSet) Names() []string {
+	names := make([]string, len(s.fields))
+	for i, f := range s.fields {
+		names[i] = f.Header
+	}
+	return names
+}
+
 // Names are the headers that any HeaderSet of the list writes, as they are written, sorted.
 func (h *Headers) Names() []string { return slices.Clone(h.sent) }
 

@@ -33,6 +33,12 @@ func (e *renewEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *event)
 		redirect(w, http.StatusFound, at.login(returnTo))
 		return nil
 	}
+	if s.Identity.MustPick() || e.handOffs.unproven(at, &s, "", returnTo) != nil {
+		// Not every proxy that asks passes on what is missing; the sign-in knows, and a page
+		// that came here for that must not be led back to where it is missing.
+		redirect(w, http.StatusFound, at.login(returnTo))
+		return nil
+	}
 	s, renewed := e.own.sessions.Renew(s)
 	if at.public == nil {
 		if provider, due := e.handOffs.reauthDue(r, ev, &s, returnTo); due {

@@ -199,3 +199,28 @@ func TestRenewingAsksTheProviderAgain(t *testing.T) {
 		t.Errorf("the next one: %s", way(page))
 	}
 }
+
+// A proxy that does not pass on what a page is missing sends it here all the same: it is
+// led to what is missing, and not back to where it is missing.
+func TestRenewingLeadsToWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	s, b := stepUpSite(t)
+	page := b.Open(renewAt(appHost, "/vault/x?q=1"))
+	if q := askedFor(t, s, page); q.Get("max_age") != "900" {
+		t.Errorf("asked with %v", q)
+	}
+	if page = b.SignIn(page, "jonas"); page.Status != 200 || page.URL.Path != "/vault/x" {
+		t.Errorf("%s", way(page))
+	}
+	if page = b.Open(renewAt(appHost, "/vault/x")); page.Status != 200 || len(page.Hops) != 2 {
+		t.Errorf("with all that is asked for: %s", way(page))
+	}
+	several := newHosts(t, setup{Login: everybodyIs(ines()), Orgs: foldedOrgs(t)})
+	b = several.browser(t)
+	if page = b.Open(renewAt(appHost, "/deep")); page.URL.Path != prefix+"/organization" {
+		t.Errorf("who has to choose an organization: %s", way(page))
+	}
+	if page = b.Open(renewAt(appHost, "/deep")); page.URL.Path != prefix+"/organization" {
+		t.Errorf("and has not: %s", way(page))
+	}
+}

@@ -75,7 +75,12 @@ type doors struct {
 
 func newDoors(tb testing.TB) *doors {
 	tb.Helper()
-	cfg, faults := config.Parse("c.yaml", []byte(doorsConfig))
+	return newDoorsOf(tb, doorsConfig)
+}
+
+func newDoorsOf(tb testing.TB, text string) *doors {
+	tb.Helper()
+	cfg, faults := config.Parse("c.yaml", []byte(text))
 	testenv.Check(tb, faults.Err())
 	key := session.NewKey(time.Now().Add(-time.Hour))
 	ring, err := session.NewKeyring([]session.Key{key})

@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/extauthz"
 	"github.com/sallyport-proxy/sallyport/identity"
 )
 
@@ -19,6 +20,7 @@ type Policy struct {
 	routes  []admission.Route // those of Table; the tokens they take are no part of the policy
 	orgs    *identity.Organizations
 	headers *identity.Headers
+	compat  *identity.HeaderSet // for proxies that were set up for oauth2-proxy; nil: none may ask
 }
 
 // HeaderNames are the headers that say of a person to any app who it is.
@@ -50,6 +52,13 @@ func NewPolicy(cfg *config.Config) (*Policy, config.Faults) {
 			Name: r.Name, Host: routeHost(r), Orgs: orgIDs(cfg), Path: r.Path, Exact: r.Exact,
 			Encoded: r.Encoded, Doubled: r.Doubled, Access: access(r), Proof: r.Proof,
 			WebSocket: authz.WebSocket(r.WebSocket)})
+	}
+	if cfg.Listen.ExternalAuth.Compat != "" {
+		set, err := pol.headers.Set(extauthz.CompatFields(len(cfg.Providers)))
+		if err != nil {
+			faults = append(faults, cfg.Fault("listen.external_auth.compat", "%v", err))
+		}
+		pol.compat = &set
 	}
 	faults = append(faults, pol.keepHeaders(cfg)...)
 	faults = append(faults, cfg.BearerFaults()...)

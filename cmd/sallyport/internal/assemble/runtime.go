@@ -153,7 +153,7 @@ func (p *Process) newExternalAuth(cfg *config.Config, pol *Policy, admit *admiss
 	return extauthz.New(p.asked, extauthz.Options{
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Admission: admit, Table: pol.Table, Headers: pol.headers,
 		Pages: own, Sessions: sessions, Peers: cfg.Listen.ExternalAuth.Peers, MaxURL: int(cfg.Limits.URL),
-		MaxHeader: int(cfg.Limits.Header),
+		MaxHeader: int(cfg.Limits.Header), Compat: pol.compat,
 		Authorization: slices.ContainsFunc(cfg.Routes, func(r config.Route) bool {
 			return r.Bearer.Provider != "" || !r.Headers.Basic.IsZero()
 		}),

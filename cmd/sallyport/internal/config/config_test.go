@@ -474,7 +474,7 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		public-if-bearer-without-allow cors-origin-http cors-max-age route-upstream-missing
 		headers-authorization headers-basic-bearer headers-basic-colon headers-basic-public
 		route-without-upstream-forwards external-auth-not-loopback external-auth-peers-all external-auth-peers-mapped
-		external-auth-key-alone external-auth-cert-alone
+		external-auth-key-alone external-auth-cert-alone external-auth-compat-prefix
 		cookie-domain-address cookie-domain-like-a-parent cookie-domain-no-parent cookie-domain-org
 		cookie-domain-other-host cookie-domain-plain cookie-domain-suffix cookie-domain-top
 		cookie-domain-wildcard max-age-short`) {

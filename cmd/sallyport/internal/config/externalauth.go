@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 	"github.com/sallyport-proxy/sallyport/internal/hostname"
@@ -15,7 +16,11 @@ type ExternalAuth struct {
 	GRPC      string         // of Envoy's dialect of gRPC; the same
 	Peers     []netip.Prefix // who may ask
 	Cert, Key Ref            // of both; zero: without TLS
+	Compat    string         // whose paths Address has, too: CompatOAuth2Proxy, or "" for nobody's
 }
+
+// CompatOAuth2Proxy is for proxies that were set up to ask oauth2-proxy.
+const CompatOAuth2Proxy = "oauth2-proxy"
 
 // On reports whether other proxies may ask at all.
 func (e ExternalAuth) On() bool { return e.Address != "" || e.GRPC != "" }
@@ -37,9 +42,13 @@ func externalAuthShape() yamltable.Shape[ExternalAuth] {
 			yamltable.FileRef(yamltable.FormFile, yamltable.FormEnv), func(e *ExternalAuth) *Ref { return &e.Cert }),
 		yamltable.Field("key", "The private key of the certificate, PEM.",
 			yamltable.SecretRef(yamltable.FormFile, yamltable.FormEnv), func(e *ExternalAuth) *Ref { return &e.Key }),
+		yamltable.Field("compat", "oauth2-proxy: also answer at its paths below /oauth2/, for proxies that were set "+
+			"up to ask it.",
+			yamltable.OneOf("", CompatOAuth2Proxy), func(e *ExternalAuth) *string { return &e.Compat }),
 	}, Check: checkExternalAuth}.Shape()
 	full.Schema["anyOf"] = []any{yamltable.Schema{"required": []string{"address"}},
 		yamltable.Schema{"required": []string{"grpc"}}}
+	full.Schema["dependentRequired"] = yamltable.Schema{"compat": []string{"address"}}
 	short := loopbackOrNone()
 	return yamltable.Either(short.Want+", or a mapping with address or grpc, and peers", short, yamltable.Mapping, full)
 }
@@ -52,6 +61,8 @@ func checkExternalAuth(w *yamltable.Walker, at yamltable.Place, e *ExternalAuth)
 		w.FaultAt(at.Path+".cert", "is required beside key")
 	case !e.Cert.IsZero() && e.Key.IsZero():
 		w.FaultAt(at.Path+".key", "is required beside cert")
+	case e.Compat != "" && e.Address == "":
+		w.FaultAt(at.Path+".address", "is required beside compat, whose paths are HTTP")
 	}
 }
 
@@ -94,6 +105,16 @@ func parseLoopback(v string) (ExternalAuth, error) {
 
 func loopback() []netip.Prefix {
 	return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+}
+
+// checkCompat: what is sent to the listener for the sake of its paths there cannot be
+// Sallyport's own endpoints, which are elsewhere.
+func (c *Config) checkCompat() Faults {
+	if c.Listen.ExternalAuth.Compat == "" || c.Prefix != "/oauth2" && !strings.HasPrefix(c.Prefix, "/oauth2/") {
+		return nil
+	}
+	return Faults{c.doc.FaultAt("prefix", "must not be below /oauth2, which proxies that were set up for oauth2-proxy "+
+		"send to `listen.external_auth` as a whole (its compat): people sign in at `listen.http`")}
 }
 
 // externalAuthWarnings tell of cookies that cross a network readable.

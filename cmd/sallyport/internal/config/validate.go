@@ -477,6 +477,7 @@ func (c *Config) crossCheck() Faults {
 	faults = append(faults, c.storeFaults()...)
 	faults = append(faults, c.revocationFaults()...)
 	faults = append(faults, c.checkForwarding()...)
+	faults = append(faults, c.checkCompat()...)
 	if c.PublicURL != nil {
 		faults = append(faults, c.settleHosts()...)
 	}
