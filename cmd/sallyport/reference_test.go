@@ -89,7 +89,8 @@ func reference(t *testing.T) string {
 		"`, with the path of the route behind it: GET: who issues them, as JSON (RFC 9728).\n")
 	b.WriteString("\nFor other proxies, at `listen.external_auth`: `/verify`, `/forward` and `/envoy/…`, and over gRPC " +
 		"`envoy.service.auth.v3.Authorization/Check` and `grpc.health.v1.Health/Check`; " +
-		"[what they read and answer](external-auth.md).\n")
+		"[what they read and answer](external-auth.md). With `compat`: `/oauth2/auth`, and for browsers `/oauth2/start`, " +
+		"`sign_in`, `sign_out`, `userinfo` and `callback`; [what they do](fronts/oauth2-proxy.md).\n")
 	b.WriteString("\nOn the admin listener (`listen.admin`): `/healthz`, `/readyz`, `/metrics`, `/log-level`, and " +
 		"`app_probes`.\n")
 	b.WriteString("\n## Metrics\n\n| metric | labels | |\n|---|---|---|\n")
