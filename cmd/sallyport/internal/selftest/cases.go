@@ -62,7 +62,7 @@ func (r *run) signedIn(method, target string, lines ...string) request {
 func (r *run) cases(seen begun) []probe {
 	all := r.outside()
 	if seen.public {
-		all = slices.Concat(all, r.spoofed(), r.unauthenticated(), r.paths(), r.application())
+		all = slices.Concat(all, r.spoofed(), r.unauthenticated(), r.paths(), r.application(), r.overHTTP2())
 	}
 	if seen.signedIn != nil {
 		all = append(all, r.identified(seen.signedIn)...)
@@ -92,6 +92,9 @@ func (r *run) unseen(seen begun) (unseen []string) {
 		unseen = append(unseen, "what the app is told of who is signed in (--echo ADDR and --cookie file:PATH)")
 	case seen.signedIn == nil:
 		unseen = append(unseen, "what the app is told of who is signed in (no such request reached the echo)")
+	}
+	if !r.http2 {
+		unseen = append(unseen, "HTTP/2, which the front does not offer here")
 	}
 	return append(unseen, "which client address the front tells Sallyport for its log")
 }
@@ -379,6 +382,71 @@ func (r *run) paths() (probes []probe) {
 	}
 	const elsewhere = "http://{mark}.invalid" + signedInPath
 	return append(probes, probe{"path-elsewhere", elsewhere, get(elsewhere), expectElsewhere(fixPath)})
+}
+
+// overHTTP2 are cases that look different in frames, or that only frames can carry: a front
+// writes them anew as lines for the app.
+func (r *run) overHTTP2() (probes []probe) {
+	if !r.http2 {
+		return nil
+	}
+	send := func(path string, more ...field) request {
+		return request{fields: append([]field{{":method", "GET"}, {":scheme", r.URL.Scheme}, {":authority", r.URL.Host},
+			{":path", path}}, more...)}
+	}
+	add := func(name, shown string, q request, e expectation) {
+		probes = append(probes, probe{"http2-" + name, shown, q, e})
+	}
+	add(controlPublic, publicPath, send(publicPath), expectArrival(fixRoutes))
+	add("nobody", signedInPath, send(signedInPath), expectNothing(fixCheck))
+	for _, name := range r.Names {
+		lower := strings.ToLower(name)
+		for _, f := range []struct {
+			name  string
+			field field
+			fix   lines
+		}{
+			{"spoof", field{lower, "{mark}"}, fixIdentity(name)},
+			{"spoof-underscores", field{strings.ReplaceAll(lower, "-", "_"), "{mark}"}, fixAlias(name)},
+			{"spoof-upper-case", field{name, "{mark}"}, fixIdentity(name)},
+			{"spoof-blank-after-name", field{lower + " ", "{mark}"}, fixAlias(name)},
+			{"spoof-colon-in-name", field{lower + ": {mark}", "a"}, fixIdentity(name)},
+			{"spoof-line-in-value", field{"x-selftest", "a\r\n" + name + ": {mark}"}, fixIdentity(name)},
+			{"spoof-newline-in-value", field{"x-selftest", "a\n" + name + ": {mark}"}, fixIdentity(name)},
+			{"spoof-line-in-name", field{"x-selftest: a\r\n" + name, "{mark}"}, fixIdentity(name)},
+		} {
+			add(f.name, name, send(publicPath, f.field), expectUnmarked(f.fix, true))
+		}
+	}
+	split := " HTTP/1.1\r\nX-Forwarded-User: {mark}\r\nX-Selftest: "
+	for _, pseudo := range []field{{":path", publicPath + split}, {":method", "GET " + publicPath + split},
+		{":authority", r.URL.Host + "\r\nX-Forwarded-User: {mark}"}, {":scheme", "https\r\nX-Forwarded-User: {mark}"}} {
+		q := send(publicPath)
+		for i := range q.fields {
+			if q.fields[i].name == pseudo.name {
+				q.fields[i] = pseudo
+			}
+		}
+		add("line-in-pseudo-header", pseudo.name, q, expectUnmarked(fixIdentity("X-Forwarded-User"), true))
+	}
+	for _, line := range r.questionSpoofs(publicPath) {
+		name, value, _ := strings.Cut(line, ": ")
+		add("question-header", line, send(signedInPath, field{strings.ToLower(name), value}), expectNothing(fixAsked(name)))
+	}
+	for _, path := range []string{Area + "/public/../{id}", Area + "/public/..%2f{id}", Area + "/public/%2e%2e/{id}",
+		"/" + signedInPath, strings.TrimPrefix(signedInPath, "/"), r.origin() + signedInPath, "*" + signedInPath} {
+		add("path", path, send(path), expectNothing(fixPath))
+	}
+	twice := send(publicPath)
+	twice.fields = append(twice.fields, field{":path", signedInPath})
+	add("path-twice", ":path", twice, expectUnsplit)
+	add("two-hosts", "host", send(publicPath, field{"host", "{mark}.invalid"}), expectUnmarked(fixHost, true))
+	add("cookie-in-pieces", "cookie", send(publicPath, field{"cookie", "app=kept"},
+		field{"cookie", "__Host-sallyport={mark}"}), expectCookies)
+	add("websocket-foreign-origin", ":protocol", request{fields: []field{{":method", "CONNECT"},
+		{":protocol", "websocket"}, {":scheme", r.URL.Scheme}, {":authority", r.URL.Host}, {":path", publicPath},
+		{"sec-websocket-version", "13"}, {"origin", "https://{mark}.invalid"}}}, expectNothing(fixUpgrade))
+	return probes
 }
 
 // application is what an app needs, or must not get, whoever asks.

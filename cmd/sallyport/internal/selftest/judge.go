@@ -96,6 +96,16 @@ func shownTarget(line string) string {
 	return strconv.Quote(line)
 }
 
+// expectUnsplit: of two paths in one request the echo sees the public one at most.
+func expectUnsplit(_ *run, o *outcome) verdict {
+	for _, a := range o.arrived {
+		if !strings.Contains(a.line, Area+"/public/") {
+			return verdict{Leak, "reached the app as " + shownTarget(a.line), fixPath}
+		}
+	}
+	return verdict{result: OK, saw: o.saw()}
+}
+
 // expectElsewhere is expectNothing for another host: who answers there is not judged.
 func expectElsewhere(fix lines) expectation {
 	return func(r *run, o *outcome) verdict {

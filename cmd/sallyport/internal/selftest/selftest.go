@@ -3,6 +3,7 @@
 //
 //	cases.go    what is sent, and what must become of it
 //	wire.go     HTTP/1.1 byte by byte: net/http would correct what is to be wrong
+//	http2.go    the same of HTTP/2
 //	echo.go     what stands in the place of the app, and keeps what arrives
 //	fix.go      the line to add, for each front
 //	report.go   what people and programs read
@@ -61,6 +62,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := r.wire.reach(ctx); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
+	r.http2 = r.wire.offersHTTP2(ctx)
 	if o.Echo != nil {
 		r.echo = startEcho(o.Echo, r.nonce, o.Timeout)
 		defer r.echo.stop()
@@ -96,6 +98,7 @@ type run struct {
 	nonce  string
 	values map[string]string // what stands in texts of cases as {name}
 	sent   int               // cases so far: each has a number
+	http2  bool              // the front speaks it
 	front  string            // which front answers, as far as it says so
 	login  string            // what Sallyport answers who signs in
 }
@@ -199,6 +202,13 @@ func (r *run) filled(q request, id string) request {
 		lines = append(lines, fill(line))
 	}
 	q.lines = lines
+	if q.fields != nil {
+		fields := make([]field, 0, len(q.fields))
+		for _, f := range q.fields {
+			fields = append(fields, field{fill(f.name), fill(f.value)})
+		}
+		q.fields = fields
+	}
 	return q
 }
 

@@ -254,7 +254,7 @@ func TestWithoutAnEchoItIsSaidWhatCannotBeSeen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if found := faults(report); len(found) > 0 || len(report.Unseen) != 3 ||
+	if found := faults(report); len(found) > 0 || len(report.Unseen) != 4 ||
 		!strings.Contains(printed, "reach the app (--echo ADDR)") {
 		t.Errorf("%+v\n%s", found, printed)
 	}

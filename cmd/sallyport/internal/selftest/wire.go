@@ -17,11 +17,13 @@ import (
 )
 
 // request is one request of HTTP/1.1, byte by byte. The Host of the URL goes first, unless
-// a line of the request has another one.
+// a line of the request has another one. With fields it is one of HTTP/2, and nothing else
+// of it counts.
 type request struct {
 	method, target string
 	lines          []string // of the header, without their ends
 	body           string
+	fields         []field
 }
 
 // answer is what is looked at of an answer.
@@ -56,7 +58,7 @@ func newWire(o Options) wire {
 
 // reach connects, and says what to do if that fails.
 func (w wire) reach(ctx context.Context) error {
-	conn, err := w.dial(ctx)
+	conn, err := w.dial(ctx, "http/1.1")
 	if err != nil {
 		var unknown x509.UnknownAuthorityError
 		if errors.As(err, &unknown) {
@@ -67,8 +69,8 @@ func (w wire) reach(ctx context.Context) error {
 	return conn.Close()
 }
 
-// dial connects to the front, by HTTP/1.1.
-func (w wire) dial(ctx context.Context) (net.Conn, error) {
+// dial connects to the front, for a protocol by its name in ALPN.
+func (w wire) dial(ctx context.Context, protocol string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", w.address)
@@ -76,8 +78,12 @@ func (w wire) dial(ctx context.Context) (net.Conn, error) {
 		return conn, err
 	}
 	secure := tls.Client(conn, &tls.Config{ServerName: w.url.Hostname(), RootCAs: w.roots,
-		NextProtos: []string{"http/1.1"}})
-	if err := secure.HandshakeContext(ctx); err != nil {
+		NextProtos: []string{protocol}})
+	err = secure.HandshakeContext(ctx)
+	if agreed := secure.ConnectionState().NegotiatedProtocol; err == nil && protocol == "h2" && agreed != "h2" {
+		err = errors.New("the front does not speak HTTP/2")
+	}
+	if err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
@@ -86,7 +92,10 @@ func (w wire) dial(ctx context.Context) (net.Conn, error) {
 
 // exchange sends one request and reads the beginning of its answer.
 func (w wire) exchange(ctx context.Context, q request) (answer, error) {
-	conn, err := w.dial(ctx)
+	if q.fields != nil {
+		return w.exchangeHTTP2(ctx, q.fields)
+	}
+	conn, err := w.dial(ctx, "http/1.1")
 	if err != nil {
 		return answer{}, err
 	}
