@@ -431,7 +431,8 @@ func (r *run) overHTTP2() (probes []probe) {
 	}
 	for _, line := range r.questionSpoofs(publicPath) {
 		name, value, _ := strings.Cut(line, ": ")
-		add("question-header", line, send(signedInPath, field{strings.ToLower(name), value}), expectNothing(fixAsked(name)))
+		add("question-header", line, send(signedInPath, field{strings.ToLower(name), value}),
+			expectNothing(fixAsked(name)))
 	}
 	for _, path := range []string{Area + "/public/../{id}", Area + "/public/..%2f{id}", Area + "/public/%2e%2e/{id}",
 		"/" + signedInPath, strings.TrimPrefix(signedInPath, "/"), r.origin() + signedInPath, "*" + signedInPath} {

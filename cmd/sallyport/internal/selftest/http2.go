@@ -191,16 +191,30 @@ func statusText(s []byte) (int, error) {
 		fmt.Fprintf(&bits, "%08b", b)
 	}
 	rest, digits := bits.String(), ""
-	for len(digits) < 3 && len(rest) >= 6 {
-		if code, _ := strconv.ParseUint(rest[:5], 2, 8); code <= 2 {
-			digits, rest = digits+strconv.Itoa(int(code)), rest[5:]
-		} else if code, _ := strconv.ParseUint(rest[:6], 2, 8); code >= 25 && code <= 31 {
-			digits, rest = digits+strconv.Itoa(int(code)-22), rest[6:]
-		} else {
+	for len(digits) < 3 {
+		short, long := codeOf(rest, 5), codeOf(rest, 6)
+		switch {
+		case short >= 0 && short <= 2:
+			digits, rest = digits+strconv.Itoa(short), rest[5:]
+		case long >= 25 && long <= 31: // 3 is 011001
+			digits, rest = digits+strconv.Itoa(long-22), rest[6:]
+		default:
 			return 0, errStatus
 		}
 	}
 	return threeDigits(digits)
+}
+
+// codeOf is the number of the first n bits, -1 if there are fewer.
+func codeOf(bits string, n int) int {
+	if len(bits) < n {
+		return -1
+	}
+	code, err := strconv.ParseUint(bits[:n], 2, 8)
+	if err != nil {
+		return -1
+	}
+	return int(code)
 }
 
 func threeDigits(s string) (int, error) {
