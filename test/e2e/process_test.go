@@ -2,12 +2,15 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os/exec"
 	"regexp"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -122,12 +125,24 @@ func (o *output) now() (string, <-chan struct{}) {
 	return o.text.String(), o.changed
 }
 
-// freeAddress is a loopback address that nobody listens on at the moment.
+// freeAddress is a loopback address that nobody listens on at the moment. It is below the
+// ports that kernels give to outgoing connections, of which tests make thousands: one of
+// those could take the port before a program listens there. No two calls return the same.
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	const first, ports = 12000, 20000
+	portsBegin.Do(func() { nextPort.Store(rand.Int32N(ports)) }) // other runs on this machine have theirs
+	for range ports {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+nextPort.Add(1)%ports))
+		if err != nil {
+			continue
+		}
+		defer l.Close()
+		return l.Addr().String(), nil
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return "", errors.New("no port is free")
 }
+
+var (
+	portsBegin sync.Once
+	nextPort   atomic.Int32
+)

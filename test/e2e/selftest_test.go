@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // selftestCase is one case of `sallyport selftest --format json`.
@@ -354,11 +356,103 @@ func TestSelftestThroughHAProxy(t *testing.T) {
 // selftestBehind is wantSelftestGreen through a front that runs starts.
 func selftestBehind(t *testing.T, guide string, runs func(*testing.T, addresses) *process) {
 	t.Helper()
+	c, at, cookie := forSelftest(t, guide, runs)
+	wantSelftestGreen(t, c.url, at.app, cookie, "--connect", at.front, "--ca", need(t, world.cert).certFile)
+}
+
+// forSelftest is a site behind a front that runs starts, with an echo in the place of the
+// app, and the cookie of somebody who is signed in.
+func forSelftest(t *testing.T, guide string, runs func(*testing.T, addresses) *process) (
+	c *corp, at addresses, cookie string,
+) {
+	t.Helper()
 	echo := need(t, freeAddress)
-	front := ""
-	c := behindFrontWith(t, guide, echo, selftestRoutes(publicHost, echo), func(t *testing.T, at addresses) *process {
-		front = at.front
-		return runs(t, at)
+	c = behindFrontWith(t, guide, echo, selftestRoutes(publicHost, echo), func(t *testing.T, its addresses) *process {
+		at = its
+		return runs(t, its)
 	})
-	wantSelftestGreen(t, c.url, echo, c.signIn(t, "mira"), "--connect", front, "--ca", need(t, world.cert).certFile)
+	return c, at, c.signIn(t, "mira")
+}
+
+// withoutLines takes each line of a table out of a front's configuration in turn, and
+// wants that selftest says so, in the words of the table.
+func withoutLines(t *testing.T, c *corp, at addresses, cookie, front string, lines map[string]string,
+	runs func(t *testing.T, at addresses, line string) *process,
+) {
+	t.Helper()
+	for line, says := range lines {
+		t.Run(strings.TrimSpace(line), func(t *testing.T) {
+			one := at
+			one.front, one.dir = need(t, freeAddress), t.TempDir()
+			p := runs(t, one, line)
+			defer p.stop()
+			eventually(t, "the front to answer", func() bool {
+				if text, _ := p.out.now(); p.ended() {
+					t.Fatal(text)
+				}
+				conn, err := net.DialTimeout("tcp", one.front, time.Second)
+				if err == nil {
+					_ = conn.Close()
+				}
+				return err == nil
+			})
+			wantSelftestRed(t, c.url, at.app, cookie, front, func(advice string) bool {
+				return strings.Contains(advice, says)
+			}, "--connect", one.front, "--ca", need(t, world.cert).certFile)
+		})
+	}
+}
+
+// A line of Caddy's guide is missing, and selftest says which it is.
+func TestSelftestNamesMissingLinesOfCaddy(t *testing.T) {
+	t.Parallel()
+	program := need(t, caddyProgram)
+	c, at, cookie := forSelftest(t, caddyGuide, func(t *testing.T, at addresses) *process {
+		return runCaddy(t, program, caddyfile(t, at), at)
+	})
+	withoutLines(t, c, at, cookie, "Caddy", map[string]string{
+		"\t\timport sallyport\n":                    "forward_auth",
+		"\t\treverse_proxy 127.0.0.1:4180\n":        "handle /.sallyport/*",
+		"\t\t\tCookie\n":                            "copy_headers Cookie",
+		"\t\t\tX-Forwarded-User\n":                  "copy_headers X-Forwarded-User",
+		"\t\t\tX-Forwarded-Groups\n":                "copy_headers X-Forwarded-Groups",
+		"\t\t\tX-Sallyport-Assertion\n":             "copy_headers X-Sallyport-Assertion",
+		"\theader_up X-Forwarded-User {header.X-F":  "header_up X-Forwarded-User",
+		"\theader_up X-Sallyport-Assertion {header": "header_up X-Sallyport-Assertion",
+		"\theader_up -Forwarded\n":                  "header_up -Forwarded",
+		"\theader_up -X-Forwarded-Prefix\n":         "header_up -X-Forwarded-Prefix",
+		"\theader_up -X-Original-*\n":               "header_up -X-Original-URL",
+		"\theader_up -X-Rewrite-*\n":                "header_up -X-Rewrite-URL",
+		"\theader_up -X-Real-*\n":                   "header_up -X-Real-IP",
+		"\theader_up -X.*\n":                        "header_up -X.*",
+		"\theader_up -X_*\n":                        "header_up -X_*",
+	}, func(t *testing.T, at addresses, line string) *process {
+		text := caddyfile(t, at)
+		begin := strings.Index(text, strings.ReplaceAll(line, "127.0.0.1:4180", at.public))
+		if begin < 0 {
+			t.Fatalf("%q does not stand in\n%s", line, text)
+		}
+		_, rest, _ := strings.Cut(text[begin:], "\n")
+		return runCaddy(t, program, text[:begin]+rest, at)
+	})
+}
+
+// A line of HAProxy's guide is missing, and selftest says which it is.
+func TestSelftestNamesMissingLinesOfHAProxy(t *testing.T) {
+	t.Parallel()
+	need(t, haproxyProgram)
+	c, at, cookie := forSelftest(t, haproxyGuide, func(t *testing.T, at addresses) *process {
+		return runHAProxy(t, at, inForeground)
+	})
+	withoutLines(t, c, at, cookie, "HAProxy", map[string]string{
+		"    http-request set-header X-Forwarded-For %[src]\n": "http-request set-header X-Forwarded-For %[src]",
+		"    http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]\n": "http-request set-header " +
+			"X-Forwarded-Proto %[ssl_fc,iif(https,http)]",
+		"    http-request set-header X-Forwarded-Host %[req.hdr(Host)]\n": "http-request set-header " +
+			"X-Forwarded-Host %[req.hdr(Host)]",
+		"    http-request lua.sallyport http://127.0.0.1:4182/forward if !own\n": "http-request lua.sallyport",
+		"    use_backend sallyport if own\n":                                     "use_backend sallyport if",
+	}, func(t *testing.T, at addresses, line string) *process {
+		return runHAProxy(t, at, inForeground, line, "")
+	})
 }

@@ -199,21 +199,27 @@ func renamed(with string, last bool) func(name, value string) []string {
 	})
 }
 
-var exact = spelling{"spoof", false, renamed("-", false)}
+// The spellings of which there are cases in more than one place.
+var (
+	exact       = spelling{"spoof", false, renamed("-", false)}
+	underscores = spelling{"spoof-underscores", false, renamed("_", false)}
+	dots        = spelling{"spoof-dots", false, renamed(".", false)}
+	doubled     = spelling{"spoof-doubled", false, func(n, v string) []string {
+		return []string{n + ": " + v, n + ": " + v}
+	}}
+	named = spelling{"spoof-named-by-connection", false, func(n, v string) []string {
+		return []string{n + ": " + v, "Connection: close, " + n}
+	}}
+)
 
 var spellings = []spelling{
 	exact,
 	{"spoof-lower-case", false, oneLine(func(n, v string) string { return strings.ToLower(n) + ":" + v })},
 	{"spoof-upper-case", false, oneLine(func(n, v string) string { return strings.ToUpper(n) + ": " + v })},
-	{"spoof-underscores", false, renamed("_", false)},
+	underscores, dots, doubled, named,
 	{"spoof-one-underscore", false, renamed("_", true)},
-	{"spoof-dots", false, renamed(".", false)},
 	{"spoof-other-sign", false, renamed("~", false)},
-	{"spoof-doubled", false, func(n, v string) []string { return []string{n + ": " + v, n + ": " + v} }},
 	{"spoof-empty-first", false, func(n, v string) []string { return []string{n + ":", n + ": " + v} }},
-	{"spoof-named-by-connection", false, func(n, v string) []string {
-		return []string{n + ": " + v, "Connection: close, " + n}
-	}},
 	{"spoof-blank-before-colon", true, oneLine(func(n, v string) string { return n + " : " + v })},
 	{"spoof-tab-before-colon", true, oneLine(func(n, v string) string { return n + "\t: " + v })},
 	{"spoof-folded-line", true, func(n, v string) []string {
@@ -238,7 +244,7 @@ func (r *run) spoofed() (probes []probe) {
 		}
 	}
 	for _, name := range steering {
-		for _, s := range []spelling{exact, spellings[3]} {
+		for _, s := range []spelling{exact, underscores, dots} {
 			if s.name != exact.name && !strings.Contains(name, "-") {
 				continue
 			}
@@ -475,7 +481,7 @@ func (r *run) application() []probe {
 // identified are the cases of somebody who is signed in.
 func (r *run) identified(seen *arrival) (probes []probe) {
 	for _, name := range r.Names {
-		for _, s := range []spelling{exact, spellings[3], spellings[7], spellings[9]} {
+		for _, s := range []spelling{exact, underscores, doubled, named} {
 			lines := s.lines(name, spoofValue(name))
 			probes = append(probes, probe{"signed-in-" + s.name, shownLines(lines),
 				r.signedIn("GET", signedInPath, lines...), expectSame(seen, fixIdentity(name))})

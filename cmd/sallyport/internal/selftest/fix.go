@@ -83,7 +83,7 @@ func variable(name string) string { return strings.ToLower(strings.ReplaceAll(na
 func fixIdentity(name string) lines {
 	v := variable(name)
 	return lines{"auth_request_set $" + v + " $upstream_http_" + v + "; proxy_set_header " + name + " $" + v + ";",
-		"request_header -" + name + " before forward_auth, and copy_headers " + name, luaLine,
+		"copy_headers " + name, luaLine,
 		traefikAuth + "authResponseHeaders: [" + name + "]", envoyAuth + "allowed_upstream_headers: " +
 			strings.ToLower(name), "nothing: please report this"}
 }
@@ -99,7 +99,7 @@ func fixNamed(name string) lines {
 func fixAlias(name string) lines {
 	begin, _, _ := strings.Cut(name, "-")
 	return lines{"underscores_in_headers off; (and ignore_invalid_headers on;)",
-		"request_header -" + begin + "_* and request_header -" + begin + ".*", luaLine,
+		"header_up -" + begin + "_* and header_up -" + begin + ".* in reverse_proxy", luaLine,
 		"a plugin that removes " + begin + "_*, or listen.external_auth refuses it",
 		"headers_with_underscores_action: REJECT_REQUEST, and gRPC with encode_raw_headers",
 		"nothing: please report this"}
@@ -107,15 +107,23 @@ func fixAlias(name string) lines {
 
 // fixSteering is for a header by which a proxy tells an app about the request.
 func fixSteering(name string) lines {
+	haproxy := luaLine
 	value := map[string]string{"X-Forwarded-For": "$remote_addr", "X-Forwarded-Proto": "$scheme",
 		"X-Forwarded-Host": "$http_host"}[name]
 	if value == "" {
 		value = `""`
+	} else {
+		haproxy = haproxyLine(name)
 	}
-	return lines{"proxy_set_header " + name + " " + value + ";", "request_header -" + name,
-		"http-request del-header " + name,
+	return lines{"proxy_set_header " + name + " " + value + ";", "header_up -" + name + " in reverse_proxy", haproxy,
 		"forwardedHeaders: without trustedIPs; customRequestHeaders: {" + name + ": \"\"}",
 		"request_headers_to_remove: [" + name + "]", "trusted_proxies without this machine"}
+}
+
+// haproxyLine is how HAProxy tells of a request.
+func haproxyLine(name string) string {
+	return "http-request set-header " + name + " " + map[string]string{"X-Forwarded-For": "%[src]",
+		"X-Forwarded-Proto": "%[ssl_fc,iif(https,http)]", "X-Forwarded-Host": "%[req.hdr(Host)]"}[name]
 }
 
 // fixOverride is for a header that names another method.
@@ -128,6 +136,10 @@ func fixOverride(name string) lines {
 // fixAsked is for a header in which the front asks.
 func fixAsked(name string) lines {
 	nginx := map[string]string{"X-Original-Method": "$request_method", "X-Forwarded-For": "$remote_addr"}[name]
+	haproxy := luaLine
+	if name == "X-Forwarded-For" {
+		haproxy = haproxyLine(name)
+	}
 	switch {
 	case nginx != "":
 		nginx = "proxy_set_header " + name + " " + nginx + ";"
@@ -137,7 +149,7 @@ func fixAsked(name string) lines {
 		nginx = "proxy_set_header X-Original-URL $scheme://$http_host$request_uri;"
 	}
 	return lines{nginx + " in location = /_sallyport", "forward_auth writes it: trusted_proxies without this machine",
-		luaLine, traefikAuth + "trustForwardHeader: false", envoyAuth + "path_prefix: /envoy, use_remote_address: true",
+		haproxy, traefikAuth + "trustForwardHeader: false", envoyAuth + "path_prefix: /envoy, use_remote_address: true",
 		"trusted_proxies without this machine"}
 }
 

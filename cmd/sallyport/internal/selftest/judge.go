@@ -73,7 +73,7 @@ func expectArrival(fix lines) expectation {
 // expectPublic is for what everybody may have. Who refuses it lacks the routes, or does not
 // ask about the request that was sent.
 func expectPublic(r *run, o *outcome) verdict {
-	if len(o.arrived) == 0 && (o.answer.status == http.StatusUnauthorized || o.answer.status == http.StatusForbidden) {
+	if o.answer.status >= http.StatusUnauthorized {
 		return expectArrival(either(fixRoutes, fixAsked("X-Original-URL")))(r, o)
 	}
 	return expectArrival(fixRoutes)(r, o)
