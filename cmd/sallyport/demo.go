@@ -93,6 +93,11 @@ routes:
     path: /hospital
     upstream: {{.App}}
     allow: [{orgs: ["ledger:larch"]}]
+  - name: payroll                   # who signed in longer ago does so again
+    path: /payroll
+    upstream: {{.App}}
+    allow: authenticated
+    max_age: 1m
   - {name: public, path: /public, upstream: {{.App}}, public: true}
 {{- if .SecondHost}}
   - {name: second, host: {{.SecondHost}}, path: /, upstream: {{.App}}, allow: authenticated}
@@ -225,6 +230,8 @@ Things to try:
   - Open %[1]s/admin as Jonas, then as Tomoko, and read why she is refused.
   - Sign in with Ledger & Co as Ines, who works for two organizations. She chooses one, and
     can switch when %[1]s/hospital refuses the other.
+  - Open %[1]s/payroll two minutes after you signed in: that page asks for a sign-in
+    of the last minute, so you are asked again who you are, and then you are there.
   - See your own page: %[1]s/.sallyport/account
     Sign in with another browser or a private window as the same person: the page lists both,
     and ends the other one.

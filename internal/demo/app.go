@@ -102,6 +102,7 @@ func (a *app) page(r *http.Request) appPage {
 	links := []link{
 		{Href: "/", Text: "Home"}, {Href: "/reports/2026?team=blue", Text: "A report"},
 		{Href: "/admin", Text: "Admin only"}, {Href: "/hospital", Text: "Larch Hospital only"},
+		{Href: "/payroll", Text: "Recent sign-in only"},
 		{Href: "/public", Text: "Public"}, {Href: "/api/me", Text: "As JSON"},
 		{Href: "/.sallyport/account", Text: "Your account"},
 	}
@@ -145,6 +146,9 @@ func words(path string) (title, sentence string) {
 		return "Admin", "Only the people that the admin rule names get this far."
 	case path == "/hospital":
 		return "Larch Hospital", "Only people who are here for Larch Hospital get this far."
+	case path == "/payroll":
+		return "Payroll", "Only people who signed in within the last minute get this far, and a minute is forgiven for " +
+			"clocks that differ. Open this page again two minutes after you signed in: you are asked again who you are."
 	case path == "/public":
 		return "Public page", "This page is open to everybody, and no identity comes with it."
 	case strings.HasPrefix(path, "/reports/"):

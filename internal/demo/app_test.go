@@ -129,6 +129,18 @@ func TestAppSaysSoWhereNobodyIsNamed(t *testing.T) {
 	}
 }
 
+// A page that asks for a recent sign-in says how to see that it does.
+func TestAppSaysWhatItsPayrollAsks(t *testing.T) {
+	app := newTestApp(t, "http://127.0.0.1:1/", nil)
+	if page := show(t, app, "/", nil).Body.String(); !strings.Contains(page, `<a href="/payroll">Recent sign-in only</a>`) {
+		t.Errorf("no link: %s", page)
+	}
+	page := show(t, app, "/payroll", map[string]string{"X-Forwarded-User": "demo:mira"}).Body.String()
+	if !strings.Contains(page, "Open this page again two minutes after you signed in") {
+		t.Errorf("shows %s", page)
+	}
+}
+
 // The app is on two hosts, and its pages lead from each to the other.
 func TestAppLeadsToItsOtherHostAndBack(t *testing.T) {
 	app, err := NewApp(AppOptions{JWKSURL: "http://127.0.0.1:1/", Issuer: "http://localhost:4180",

@@ -123,6 +123,19 @@ func TestP01_WhoMayNotReadsWhyAndCanComeBackAsSomebodyElse(t *testing.T) {
 	b.says(v, "Hello, Jonas Lindqvist", "Only the people that the admin rule names get this far.")
 }
 
+// The page that asks for a recent sign-in says so to the provider.
+func TestTheDemosPayrollAsksForARecentSignIn(t *testing.T) {
+	t.Parallel()
+	demo := theDemo(t)
+	b := newPerson(t)
+	b.open(demo.url + "/payroll")
+	if v := b.atProvider(); !strings.Contains(v.URL, "&max_age=60&") {
+		t.Errorf("asked at %s", v.URL)
+	}
+	b.click("button[value=mira]")
+	b.says(b.at(demo.url+"/payroll"), "Hello, Mira Okafor", "Only people who signed in within the last minute")
+}
+
 // secondHost is the demo by its other name.
 func secondHost(demo *site) string { return strings.Replace(demo.url, "localhost", "127.0.0.1", 1) }
 
