@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -406,6 +408,8 @@ func TestP01_AnAccessTokenProvesWhatItSaysItself(t *testing.T) {
 		"in the future":    {ago(-2 * time.Minute), "mfa", false},
 		"no auth_time":     {nil, "mfa", false},
 		"auth_time a text": {"now", "mfa", false},
+		"digits in a text": {strconv.FormatInt(ago(0), 10), "mfa", false},
+		"acr in a list":    {ago(0), []string{"mfa"}, false},
 		"no acr":           {ago(0), nil, false},
 		"another acr":      {ago(0), "pwd", false},
 	} {
@@ -579,6 +583,84 @@ func TestP17_ABrowserThatKeepsTheOldCookieDoesNotGoRoundForEver(t *testing.T) {
 	}
 }
 
+// A provider that never asks anybody anything: who signs in for the page is there twice,
+// reads why that is not enough, and can do everything else.
+func TestAProviderThatIgnoresMaxAgeAsksNobodyInACircle(t *testing.T) {
+	t.Parallel()
+	provider := &proofLogin{fixedLogin: fixedLogin{who: alice()}}
+	s := newHosts(t, setup{Login: provider, Routes: stepUpRoutes(appHost)})
+	provider.clock = s.clock.Now
+	provider.says(s.clock.Now().Add(-30 * time.Hour))
+	b := s.browser(t)
+	page := b.Open(s.url + "/vault")
+	if page.Status != 403 || !strings.Contains(page.Body, "yours was 30 hours ago") || len(provider.requests()) != 2 {
+		t.Errorf("%s with %d, after asking %d times\n%s", way(page), page.Status, len(provider.requests()), page.Body)
+	}
+	if page := b.Open(s.url + "/x"); page.Status != 200 || len(page.Hops) != 1 {
+		t.Errorf("another page: %s", way(page))
+	}
+}
+
+// Thirty tabs that a browser opens again all arrive, each where it wanted.
+func TestP06_ThirtyTabsStepUpAtOnce(t *testing.T) {
+	t.Parallel()
+	s, b := stepUpSite(t)
+	var tabs sync.WaitGroup
+	start := make(chan struct{})
+	for i := range 30 {
+		tabs.Go(func() {
+			<-start
+			deep := fmt.Sprintf("/vault/%d?n=%d", i, i)
+			page := b.Open(s.url + deep)
+			if strings.HasPrefix(page.URL.String(), s.provider.URL) {
+				page = b.SignIn(page, "jonas")
+			}
+			if page.URL.String() != s.url+deep || page.Status != 200 {
+				t.Errorf("tab %d ended at %s with %d\n%s", i, page.URL, page.Status, page.Body)
+			}
+		})
+	}
+	close(start)
+	tabs.Wait()
+}
+
+// With Back to the provider's page, and the form there sent once more, people are where
+// they were, whether that is the same answer again or another one.
+func TestP06_WhoGoesBackToTheProviderIsWhereTheyWere(t *testing.T) {
+	t.Parallel()
+	s, b := stepUpSite(t)
+	chooser := b.Open(s.url + "/vault/x")
+	for range 3 {
+		if page := b.SignIn(chooser, "jonas"); page.Status != 200 || page.URL.String() != s.url+"/vault/x" {
+			t.Errorf("%d at %s\n%s", page.Status, page.URL, page.Body)
+		}
+	}
+	was := s.sessionOf(b)
+	s.clock.Advance(time.Minute)
+	if page := b.SignIn(chooser, "mira"); page.Status != 200 || s.sessionOf(b).ID != was.ID ||
+		!s.sessionOf(b).Identity.AuthTime.Equal(was.Identity.AuthTime) {
+		t.Errorf("as somebody else: %d at %s, session %+v", page.Status, page.URL, s.sessionOf(b))
+	}
+}
+
+// A link that has somebody step up leads to pages of ours and nowhere else.
+func TestP05_AStepUpReturnsToThisSiteOnly(t *testing.T) {
+	t.Parallel()
+	for _, to := range []string{"https://evil.example/", "//evil.example/", "/\\evil.example", "/%09/evil.example",
+		"https://app.localhost@evil.example/", "javascript:alert(1)", "/.sallyport/handoff?want=AAAA"} {
+		for _, route := range []string{"vault", "nothing", "vault\x00AAAA"} {
+			s, b := stepUpSite(t)
+			page := b.Open(s.url + prefix + "/login?step_up=" + url.QueryEscape(route) + "&return_to=" + url.QueryEscape(to))
+			if strings.HasPrefix(page.URL.String(), s.provider.URL) {
+				page = b.SignIn(page, "jonas")
+			}
+			if page.URL.Host != "app.localhost" {
+				t.Errorf("%q and %q lead to %s", to, route, page.URL)
+			}
+		}
+	}
+}
+
 // On another host the public one does it. The other hosts, and what they have open, are
 // not disturbed; where the public host has proved enough nobody is asked.
 func TestAStepUpOnAnotherHostIsMadeAtThePublicOne(t *testing.T) {
@@ -649,9 +731,9 @@ func TestAStepUpOnAnotherHostIsMadeAtThePublicOne(t *testing.T) {
 	asked++
 	// One that proves nothing: a page, and no circle over the hosts.
 	s.clock.Advance(17 * time.Minute)
-	provider.says(s.clock.Now().Add(-time.Hour))
+	provider.says(s.clock.Now().Add(-150 * time.Minute))
 	page = b.Open("http://" + wikiHost + "/vault")
-	if page.Status != 403 || page.URL.Host != appHost || !strings.Contains(page.Body, "yours was 1 hour ago") {
+	if page.Status != 403 || page.URL.Host != appHost || !strings.Contains(page.Body, "yours was 150 minutes ago") {
 		t.Errorf("%s\n%s", way(page), page.Body)
 	}
 	if got := provider.requests(); len(got) != asked+3 {

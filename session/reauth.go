@@ -43,7 +43,7 @@ func (m *Manager) Leave(w http.ResponseWriter, host string, s Session) error {
 // in all copies of the cookie. It lasts no longer than s would.
 func (m *Manager) Confirm(ctx context.Context, w http.ResponseWriter, host string, s Session,
 	id identity.Identity) (next Session, changed bool, err error) {
-	id = m.Keep(id)
+	id = m.Keep(withProofOf(s.Identity, id))
 	s.Checked = m.seenNow(&s)
 	if !sameFacts(s.Identity, id) {
 		next, err = m.replace(ctx, w, host, s, id, nextFacts(s.generation))
@@ -56,6 +56,23 @@ func (m *Manager) Confirm(ctx context.Context, w http.ResponseWriter, host strin
 	s.Identity.AuthTime, s.Identity.ACR, s.Identity.ProviderSID = id.AuthTime, id.ACR, id.ProviderSID
 	s = m.withDeadlines(s)
 	return s, false, m.Write(w, host, s)
+}
+
+// withProofOf is id with what before tells of how its person signed in, where the provider
+// says nothing of that now: many do only when they are asked (OpenID Connect Core §2,
+// auth_time). What they have proved stays true. By which means, is kept of the same sign-in
+// only.
+func withProofOf(before, id identity.Identity) identity.Identity {
+	if id.AuthTime.IsZero() {
+		id.AuthTime = before.AuthTime
+	}
+	if id.ACR == "" && id.AuthTime.Equal(before.AuthTime) {
+		id.ACR = before.ACR
+	}
+	if id.ProviderSID == "" {
+		id.ProviderSID = before.ProviderSID
+	}
+	return id
 }
 
 // sameFacts reports whether a and b tell rules and apps the same. How and when somebody

@@ -80,6 +80,43 @@ func TestP11_OnlyWhatAppsAreToldIsAChange(t *testing.T) {
 	}
 }
 
+// Who has proved something does not have to do so again because the provider, asked
+// whether it is still them, says nothing of it; what it does say counts.
+func TestAnAnswerThatSaysNothingOfASignInForgetsNothing(t *testing.T) {
+	t.Parallel()
+	then, now := time.Unix(1_790_000_000, 0).UTC(), time.Unix(1_790_000_600, 0).UTC()
+	for name, tt := range map[string]struct {
+		says, want identity.Identity
+	}{
+		"nothing": {identity.Identity{}, identity.Identity{AuthTime: then, ACR: "mfa", ProviderSID: "one"}},
+		"all": {identity.Identity{AuthTime: now, ACR: "phr", ProviderSID: "two"},
+			identity.Identity{AuthTime: now, ACR: "phr", ProviderSID: "two"}},
+		"a later sign-in, not how": {identity.Identity{AuthTime: now}, identity.Identity{AuthTime: now, ProviderSID: "one"}},
+		"the same sign-in, not how": {identity.Identity{AuthTime: then},
+			identity.Identity{AuthTime: then, ACR: "mfa", ProviderSID: "one"}},
+		"other means, not when":   {identity.Identity{ACR: "phr"}, identity.Identity{AuthTime: then, ACR: "phr", ProviderSID: "one"}},
+		"means that nobody wants": {identity.Identity{ACR: "pwd"}, identity.Identity{AuthTime: then, ProviderSID: "one"}},
+		"an earlier sign-in": {identity.Identity{AuthTime: then.Add(-time.Hour)},
+			identity.Identity{AuthTime: then.Add(-time.Hour), ProviderSID: "one"}},
+	} {
+		for _, groups := range [][]string{{"a"}, {"b"}} { // the same facts, and others
+			clock := newClock()
+			m := newManager(t, clock)
+			m.anyACR, m.acr = false, []string{"mfa", "phr"}
+			s := m.Start(identity.Identity{Provider: "p", Subject: "s", Groups: []string{"a"}, AuthTime: then, ACR: "mfa",
+				ProviderSID: "one"})
+			who := tt.says
+			who.Provider, who.Subject, who.Groups = "p", "s", groups
+			next, _, err := m.Confirm(t.Context(), httptest.NewRecorder(), "a.example", s, who)
+			got := next.Identity
+			if err != nil || !got.AuthTime.Equal(tt.want.AuthTime) || got.ACR != tt.want.ACR ||
+				got.ProviderSID != tt.want.ProviderSID {
+				t.Errorf("%s: %v %q %q, %v", name, got.AuthTime, got.ACR, got.ProviderSID, err)
+			}
+		}
+	}
+}
+
 // A confirmed session lasts no longer than it would have, and of two answers at once that
 // change it one counts.
 func TestP11_AConfirmedSessionLastsNoLonger(t *testing.T) {

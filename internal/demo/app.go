@@ -147,8 +147,9 @@ func words(path string) (title, sentence string) {
 	case path == "/hospital":
 		return "Larch Hospital", "Only people who are here for Larch Hospital get this far."
 	case path == "/payroll":
-		return "Payroll", "Only people who signed in within the last minute get this far, and a minute is forgiven for " +
-			"clocks that differ. Open this page again two minutes after you signed in: you are asked again who you are."
+		return "Payroll", "Only people who signed in within the last minute get this far, and a minute is " +
+			"forgiven for clocks that differ. Open this page again two minutes after you signed in: you are asked " +
+			"again who you are."
 	case path == "/public":
 		return "Public page", "This page is open to everybody, and no identity comes with it."
 	case strings.HasPrefix(path, "/reports/"):
