@@ -9,6 +9,7 @@
 package identity
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -72,6 +73,14 @@ func (i Identity) VerifiedEmail() string {
 	}
 	return i.Email
 }
+
+// DisplayName is the best thing to call the person.
+func (i Identity) DisplayName() string {
+	return cmp.Or(i.Name, i.Username, i.VerifiedEmail(), i.ID())
+}
+
+// DisplayName is the best thing to call the organization.
+func (o Org) DisplayName() string { return cmp.Or(o.Name, o.ID) }
 
 // MustPick reports whether the person belongs to several organizations and has not
 // chosen one yet. Until then no route admits them.

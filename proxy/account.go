@@ -5,7 +5,6 @@ import (
 
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
-	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/proxy/pages"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -44,7 +43,7 @@ func (e *accountEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 func (e *accountEndpoint) data(s *session.Session) pages.Account {
 	id := &s.Identity
 	data := pages.Account{
-		Name: displayName(id), Username: id.Username, Email: id.Email, EmailVerified: id.EmailVerified,
+		Name: id.DisplayName(), Username: id.Username, Email: id.Email, EmailVerified: id.EmailVerified,
 		UserID: id.ID(), Provider: id.Provider, Groups: id.Groups,
 		GroupsUnknown: id.GroupsUnknown, GroupsDropped: id.GroupsDropped, OrgUnknown: id.OrgUnknown,
 		SignedInAt: s.SignedIn, ExpiresAt: s.Expires, IdleExpiresAt: s.IdleExpires,
@@ -66,14 +65,4 @@ func (e *accountEndpoint) data(s *session.Session) pages.Account {
 	}
 	data.Switch = e.site.orgChoices(others(id), e.site.path("account"))
 	return data
-}
-
-// displayName is the best thing to call somebody.
-func displayName(id *identity.Identity) string {
-	for _, name := range [...]string{id.Name, id.Username, id.VerifiedEmail()} {
-		if name != "" {
-			return name
-		}
-	}
-	return id.ID()
 }

@@ -115,7 +115,7 @@ func show(to *pages.Pages, w http.ResponseWriter, r *http.Request, ev *event, pg
 func (s *site) pageFor(f *failure, ev *event, r *http.Request) *pages.Page {
 	if f.Status == http.StatusForbidden && f.Session != nil {
 		id := &f.Session.Identity
-		data := pages.Denied{Name: displayName(id), Email: id.VerifiedEmail(), Org: orgName(id.Org),
+		data := pages.Denied{Name: id.DisplayName(), Email: id.VerifiedEmail(), Org: id.Org.DisplayName(),
 			Sentence: f.Sentence, AccountURL: s.path("account"), SwitchURL: s.switchURL(f.Session, s.returnHere(ev, r)),
 			Places: f.Places}
 		if s.public == nil {
@@ -203,4 +203,10 @@ func writeJSON(w http.ResponseWriter, r *http.Request, status int, body any) {
 	if r.Method != http.MethodHead {
 		_ = json.NewEncoder(w).Encode(body) // the client is gone if this fails
 	}
+}
+
+// redirect writes the Location as it is; http.Redirect would clean paths.
+func redirect(w http.ResponseWriter, status int, location string) {
+	w.Header().Set("Location", location)
+	w.WriteHeader(status)
 }

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
@@ -14,6 +15,30 @@ import (
 	"github.com/sallyport-proxy/sallyport/session"
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
+
+// Upstream is where a route's requests go, with the limits of time and size. The zero
+// Upstream is that of a route about which another proxy asks: here nothing is at it.
+type Upstream struct {
+	// Scheme and Addr make the URL that Transport is given.
+	Scheme, Addr string
+	Transport    http.RoundTripper
+	Host         string // the Host the app sees; "": the one that was asked for
+	// Header is how long the app may take to answer a request that it has whole;
+	// Idle is how long nothing may move, in either direction. Both are required.
+	Header, Idle time.Duration
+	MaxBody      int64 // bytes of a request's body; 0: no limit
+	// NoVia keeps Via from the app, because some do not compress for a proxy. Loops
+	// are then counted in CDN-Loop (RFC 8586).
+	NoVia bool
+	// SiteHeaders are headers of the app's answers that pass although they are about
+	// the whole site, in canonical spelling: Alt-Svc, Nel.
+	SiteHeaders []string
+}
+
+func (u *Upstream) nowhere() bool { return u.Transport == nil && u.Scheme == "" && u.Addr == "" }
+
+// errElsewhere is why a route whose requests another proxy passes on has nothing here.
+var errElsewhere = errors.New("the route has no upstream: it is for external authorization only")
 
 // forwarding is the front door's part of an exchange: which headers the app gets,
 // which of its answer's headers do not pass, and until when the exchange may go on.

@@ -350,7 +350,7 @@ func (e *handOffEndpoint) grant(
 func (e *handOffEndpoint) notTheirs(host, org string, s *session.Session) error {
 	name := org
 	if o, ok := e.orgs.Find(org); ok {
-		name = orgName(o)
+		name = o.DisplayName()
 	}
 	f := &failure{Status: http.StatusForbidden, Session: s,
 		Cause:    fmt.Errorf("%s is for the organization %q, and %s does not belong to it", host, org, s.Identity.ID()),
@@ -362,7 +362,7 @@ func (e *handOffEndpoint) notTheirs(host, org string, s *session.Session) error 
 	for _, o := range theirs {
 		other := o.ID + strings.TrimPrefix(host, org)
 		if o.ID != "" && e.own.site.routes.OrgOf(other) == o.ID {
-			f.Places = append(f.Places, pages.Place{Name: orgName(o), URL: e.own.site.at(other).origin + "/"})
+			f.Places = append(f.Places, pages.Place{Name: o.DisplayName(), URL: e.own.site.at(other).origin + "/"})
 		}
 	}
 	return f

@@ -41,7 +41,7 @@ func (e *organizationEndpoint) ask(w http.ResponseWriter, r *http.Request, ev *e
 	id := &s.Identity
 	show(e.pages, w, r, ev, pages.Page{Template: "organization", FormAction: e.site.leadsTo(e.own.sessions, returnTo),
 		Data: pages.Organization{
-			Name: displayName(id), Active: orgName(id.Org), StayURL: returnTo,
+			Name: id.DisplayName(), Active: id.Org.DisplayName(), StayURL: returnTo,
 			Choices: e.site.orgChoices(others(id), returnTo), SwitchURL: e.site.switchURL(&s, returnTo),
 		}})
 	return nil
@@ -94,12 +94,4 @@ func (e *organizationEndpoint) pick(w http.ResponseWriter, r *http.Request, ev *
 // others are the organizations that somebody can switch to.
 func others(id *identity.Identity) []identity.Org {
 	return slices.DeleteFunc(slices.Clone(id.Orgs), func(o identity.Org) bool { return o.ID == id.Org.ID })
-}
-
-// orgName is the best thing to call an organization.
-func orgName(o identity.Org) string {
-	if o.Name != "" {
-		return o.Name
-	}
-	return o.ID
 }

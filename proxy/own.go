@@ -168,12 +168,6 @@ func readQuery(raw string, exact ...string) (url.Values, error) {
 	return q, nil
 }
 
-// redirect writes the Location as it is; http.Redirect would clean paths.
-func redirect(w http.ResponseWriter, status int, location string) {
-	w.Header().Set("Location", location)
-	w.WriteHeader(status)
-}
-
 // keysEndpoint serves the public keys of assertions. They may be cached for five
 // minutes; a new key signs only ten minutes after it was published.
 type keysEndpoint struct{ assertions *assertion.Signer }

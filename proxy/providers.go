@@ -6,8 +6,31 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/proxy/pages"
 )
+
+// LoginProvider is what the front door needs of an identity provider. It has no
+// way to hand out a token (P8). Errors are *identity.SignInError.
+type LoginProvider interface {
+	// AuthURL is where to send the browser. It may have to discover that first.
+	AuthURL(ctx context.Context, h identity.Handshake, p identity.AuthParams) (string, error)
+	// Redeem turns the callback's parameters into the person who signed in.
+	Redeem(
+		ctx context.Context, callback url.Values, h identity.Handshake, p identity.AuthParams,
+	) (identity.Identity, error)
+}
+
+// Provider is a configured LoginProvider.
+type Provider struct {
+	ID    string // as in callback/{id}
+	Name  string // for people
+	Login LoginProvider
+	// Logouts verifies what it sends when somebody signs out there; nil: it sends nothing.
+	Logouts LogoutVerifier
+	// EmailDomains are those it may vouch for, lower case; nil: any.
+	EmailDomains []string
+}
 
 // The interfaces that follow are optional abilities of a LoginProvider. The proxy
 // asks for each by a type assertion and does without it where it is missing.

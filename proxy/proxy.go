@@ -17,7 +17,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -36,52 +35,6 @@ import (
 	"github.com/sallyport-proxy/sallyport/relay"
 	"github.com/sallyport-proxy/sallyport/session"
 )
-
-// LoginProvider is what the front door needs of an identity provider. It has no
-// way to hand out a token (P8). Errors are *identity.SignInError.
-type LoginProvider interface {
-	// AuthURL is where to send the browser. It may have to discover that first.
-	AuthURL(ctx context.Context, h identity.Handshake, p identity.AuthParams) (string, error)
-	// Redeem turns the callback's parameters into the person who signed in.
-	Redeem(
-		ctx context.Context, callback url.Values, h identity.Handshake, p identity.AuthParams,
-	) (identity.Identity, error)
-}
-
-// Provider is a configured LoginProvider.
-type Provider struct {
-	ID    string // as in callback/{id}
-	Name  string // for people
-	Login LoginProvider
-	// Logouts verifies what it sends when somebody signs out there; nil: it sends nothing.
-	Logouts LogoutVerifier
-	// EmailDomains are those it may vouch for, lower case; nil: any.
-	EmailDomains []string
-}
-
-// Upstream is where a route's requests go, with the limits of time and size. The zero
-// Upstream is that of a route about which another proxy asks: here nothing is at it.
-type Upstream struct {
-	// Scheme and Addr make the URL that Transport is given.
-	Scheme, Addr string
-	Transport    http.RoundTripper
-	Host         string // the Host the app sees; "": the one that was asked for
-	// Header is how long the app may take to answer a request that it has whole;
-	// Idle is how long nothing may move, in either direction. Both are required.
-	Header, Idle time.Duration
-	MaxBody      int64 // bytes of a request's body; 0: no limit
-	// NoVia keeps Via from the app, because some do not compress for a proxy. Loops
-	// are then counted in CDN-Loop (RFC 8586).
-	NoVia bool
-	// SiteHeaders are headers of the app's answers that pass although they are about
-	// the whole site, in canonical spelling: Alt-Svc, Nel.
-	SiteHeaders []string
-}
-
-func (u *Upstream) nowhere() bool { return u.Transport == nil && u.Scheme == "" && u.Addr == "" }
-
-// errElsewhere is why a route whose requests another proxy passes on has nothing here.
-var errElsewhere = errors.New("the route has no upstream: it is for external authorization only")
 
 // Branding is what our pages show of the operator.
 type Branding struct {

@@ -187,7 +187,7 @@ func (e *callbackEndpoint) noLonger(w http.ResponseWriter, r *http.Request, ev *
 	return e.site.tryAgain(&failure{Status: http.StatusForbidden,
 		Cause: fmt.Errorf("%s no longer confirms who this is: %w", provider.ID, why),
 		Title: "You have been signed out",
-		Sentence: provider.Name + " no longer says that you are " + displayName(&s.Identity) +
+		Sentence: provider.Name + " no longer says that you are " + s.Identity.DisplayName() +
 			", so your session here has ended.",
 		Advice: "Sign in again, or ask the people who run " + provider.Name + " whether your account may use this " +
 			"site.",

@@ -133,7 +133,7 @@ func (e *signOutEndpoint) confirm(w http.ResponseWriter, r *http.Request, ev *ev
 	s, err := e.own.read(r, ev)
 	if err == nil {
 		show(e.pages, w, r, ev, pages.Page{Template: "confirmlogout", FormAction: e.site.origins(),
-			Data: pages.ConfirmSignOut{Name: displayName(&s.Identity),
+			Data: pages.ConfirmSignOut{Name: s.Identity.DisplayName(),
 				LogoutURL: e.site.path("logout"), BackURL: e.site.path("account")}})
 		return nil
 	}

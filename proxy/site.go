@@ -275,7 +275,7 @@ func (s *site) orgChoices(orgs []identity.Org, returnTo string) *pages.OrgChoice
 		if note == "" && o.Name != "" {
 			note = o.ID
 		}
-		choices.Orgs = append(choices.Orgs, pages.OrgChoice{ID: o.ID, Name: orgName(o), Note: note})
+		choices.Orgs = append(choices.Orgs, pages.OrgChoice{ID: o.ID, Name: o.DisplayName(), Note: note})
 	}
 	return choices
 }

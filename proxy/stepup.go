@@ -263,7 +263,7 @@ func (e *callbackEndpoint) otherPerson(ev *event, provider Provider, s *session.
 		Cause: fmt.Errorf("step-up with %s: the answer is about %s, and %s is signed in here", provider.ID, who.ID(),
 			s.Identity.ID()),
 		Page: &pages.Page{Template: "message", Data: pages.Message{Title: "You signed in as somebody else",
-			Sentence: "You are signed in here as " + displayName(&s.Identity) + ", and " + provider.Name +
+			Sentence: "You are signed in here as " + s.Identity.DisplayName() + ", and " + provider.Name +
 				" says that it was somebody else who signed in again. So nothing has changed here.",
 			Advice: "Try again with the account that you are signed in with here. To go on with the other one, sign " +
 				"in as someone else.",
