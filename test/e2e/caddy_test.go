@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -23,12 +24,12 @@ func caddyProgram() (string, error) {
 // no certificates of its own, no other listeners.
 func caddyfile(t *testing.T, at addresses) string {
 	t.Helper()
-	cert := need(t, world.cert)
-	port := portOf(at.front)
+	cert, port := need(t, world.cert), portOf(at.front)
+	of := fmt.Sprintf(" {\n\tbind 127.0.0.1\n\ttls %s %s", cert.certFile, cert.keyFile)
 	return "{\n\tadmin off\n\tauto_https off\n\tservers {\n\t\tprotocols h1 h2\n\t}\n}\n" +
 		guideBlock(t, caddyGuide, "caddyfile", "app.example.com, wiki.example.com {",
-			fmt.Sprintf("https://%s%s, https://%s%s {\n\tbind 127.0.0.1\n\ttls %s %s", publicHost, port, otherSite, port,
-				cert.certFile, cert.keyFile), "127.0.0.1:4180", at.public, "127.0.0.1:4182", at.asked, "127.0.0.1:8080", at.app)
+			fmt.Sprintf("https://%[1]s%[3]s, https://%[2]s%[3]s%[4]s", publicHost, otherSite, port, of),
+			":443 {", "https://"+port+of, "127.0.0.1:4180", at.public, "127.0.0.1:4182", at.asked, "127.0.0.1:8080", at.app)
 }
 
 // runCaddy starts a Caddy with a Caddyfile. Its home is at.dir.
@@ -48,16 +49,16 @@ func runCaddy(t *testing.T, program, caddyfile string, at addresses) *process {
 	return p
 }
 
-// currentCaddy is Caddy as its module has it: the program that SALLYPORT_CADDY names, or one
+// buildCaddy finds Caddy as its module has it: the program that SALLYPORT_CADDY names, or one
 // that is built now. That takes two cores three minutes the first time, and 185 MB of
 // modules, so it happens only where nothing may be left out.
-func (s *shared) currentCaddy() (string, error) {
+func (s *shared) buildCaddy() (string, error) {
 	if name := os.Getenv("SALLYPORT_CADDY"); name != "" {
 		return name, nil
 	}
 	if os.Getenv("SALLYPORT_REQUIRE") != "1" && !long() {
-		return "", fmt.Errorf("the current Caddy is %w: name one in SALLYPORT_CADDY, or let SALLYPORT_CAMPAIGN=1 build it",
-			errMissing)
+		return "", fmt.Errorf("the current Caddy is %w: name one in SALLYPORT_CADDY, or have it built by "+
+			"SALLYPORT_CAMPAIGN=1", errMissing)
 	}
 	program := filepath.Join(s.dir, "caddy")
 	build := exec.Command("go", "build", "-o", program, "github.com/caddyserver/caddy/v2/cmd/caddy")
@@ -68,22 +69,54 @@ func (s *shared) currentCaddy() (string, error) {
 	return program, nil
 }
 
-// Everything that the guide promises of Caddy, in turn, at one site: with Debian's, and with
-// the current one, which drops names with "_" and "." before it asks.
+// caddies are the programs that the guide is for: Debian's, and the current one.
+func caddies() map[string]func() (string, error) {
+	return map[string]func() (string, error){"Debian's": caddyProgram, "current": world.caddy}
+}
+
+// Everything that the guide promises of Caddy, in turn, at one site. The current one drops
+// names with "_" and "." before it asks.
 func TestCaddyAsksAndPassesOnWhatSallyportSays(t *testing.T) {
 	t.Parallel()
-	for _, caddy := range []struct {
-		name    string
-		program func() (string, error)
-		drops   bool
-	}{{"Debian's", caddyProgram, false}, {"current", world.currentCaddy, true}} {
-		t.Run(caddy.name, func(t *testing.T) {
+	for name, find := range caddies() {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			program := need(t, caddy.program)
+			program := need(t, find)
 			c := behindFront(t, caddyGuide, func(t *testing.T, at addresses) *process {
 				return runCaddy(t, program, caddyfile(t, at), at)
 			})
-			frontKeepsItsPromises(t, c, caddy.drops)
+			cookie := c.signIn(t, "mira")
+			t.Run("signing in", func(t *testing.T) { frontSignsIn(t, c) })
+			t.Run("what the app is told", func(t *testing.T) { frontTellsWhatSallyportSays(t, c, name == "current") })
+			t.Run("statuses", func(t *testing.T) { frontStatuses(c, cookie).check(t, c) })
+			t.Run("ambiguous", func(t *testing.T) { frontRefusesWhatIsAmbiguous(t, c, cookie) })
+			t.Run("WebSockets", func(t *testing.T) { frontPassesWebSockets(t, c, cookie) })
+			t.Run("pages of other sites", func(t *testing.T) { frontAnswersPagesOfOtherSites(t, c, cookie) })
+			t.Run("without Sallyport", func(t *testing.T) { frontWithoutSallyport(t, c, cookie) })
+		})
+	}
+}
+
+// A line of the guide that is missing is named.
+func TestSelftestNamesWhatCaddyLacks(t *testing.T) {
+	t.Parallel()
+	program := need(t, caddyProgram)
+	for line, advice := range map[string]string{
+		"\t\timport sallyport\n":                                   "forward_auth",
+		"\theader_up X-Forwarded-User {header.X-Forwarded-User}\n": "header_up X-Forwarded-User",
+		"\theader_up -X-Original-*\n":                              "-X-Original-URL",
+	} {
+		t.Run(advice, func(t *testing.T) {
+			t.Parallel()
+			echo, front := need(t, freeAddress), ""
+			c := behindFrontWith(t, caddyGuide, echo, selftestRoutes(publicHost, echo),
+				func(t *testing.T, at addresses) *process {
+					front = at.front
+					return runCaddy(t, program, readdressed(t, caddyfile(t, at), line, ""), at)
+				})
+			wantSelftestRed(t, c.url, echo, c.signIn(t, "mira"), "Caddy", func(said string) bool {
+				return strings.Contains(said, advice)
+			}, "--connect", front, "--ca", need(t, world.cert).certFile)
 		})
 	}
 }

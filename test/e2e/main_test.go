@@ -22,6 +22,7 @@ type shared struct {
 	front            func() (*corp, error)
 	plainFront       func() (*corp, error)
 	h2spec           func() (string, error)
+	caddy            func() (string, error) // the current one
 
 	mu    sync.Mutex // guards ended
 	ended []func()   // in reverse order, after all tests
@@ -65,6 +66,7 @@ func run(m *testing.M) (int, error) {
 	world.front = sync.OnceValues(world.startFront(overTLS, "h2c"))
 	world.plainFront = sync.OnceValues(world.startFront(overH2C, "https"))
 	world.h2spec = sync.OnceValues(world.buildH2spec)
+	world.caddy = sync.OnceValues(world.buildCaddy)
 	defer world.end()
 	if err := world.build(); err != nil {
 		return 0, err

@@ -339,10 +339,15 @@ func TestSelftestNamesEachWrongLineOfNginx(t *testing.T) {
 // Through the fronts that have a guide nothing leaks either, by TLS.
 func TestSelftestThroughCaddy(t *testing.T) {
 	t.Parallel()
-	program := need(t, caddyProgram)
-	selftestBehind(t, caddyGuide, func(t *testing.T, at addresses) *process {
-		return runCaddy(t, program, caddyfile(t, at), at)
-	})
+	for name, find := range caddies() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			program := need(t, find)
+			selftestBehind(t, caddyGuide, func(t *testing.T, at addresses) *process {
+				return runCaddy(t, program, caddyfile(t, at), at)
+			})
+		})
+	}
 }
 
 func TestSelftestThroughHAProxy(t *testing.T) {
