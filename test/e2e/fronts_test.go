@@ -389,15 +389,3 @@ func frontWithoutSallyport(t *testing.T, c *corp, cookie string) {
 		}
 	}
 }
-
-// frontKeepsItsPromises is all of the above, in turn.
-func frontKeepsItsPromises(t *testing.T, c *corp, drops bool) {
-	cookie := c.signIn(t, "mira")
-	t.Run("signing in", func(t *testing.T) { frontSignsIn(t, c) })
-	t.Run("what the app is told", func(t *testing.T) { frontTellsWhatSallyportSays(t, c, drops) })
-	t.Run("statuses", func(t *testing.T) { frontStatuses(c, cookie).check(t, c) })
-	t.Run("ambiguous", func(t *testing.T) { frontRefusesWhatIsAmbiguous(t, c, cookie) })
-	t.Run("WebSockets", func(t *testing.T) { frontPassesWebSockets(t, c, cookie) })
-	t.Run("pages of other sites", func(t *testing.T) { frontAnswersPagesOfOtherSites(t, c, cookie) })
-	t.Run("without Sallyport", func(t *testing.T) { frontWithoutSallyport(t, c, cookie) })
-}
