@@ -103,16 +103,25 @@ func wantSelftestRed(t *testing.T, url, echo, cookie, front string, names func(a
 	}
 }
 
-// Through Sallyport as the proxy itself nothing leaks.
+// Through Sallyport as the proxy itself nothing leaks, over HTTP/2 either.
 func TestSelftestThroughSallyportItself(t *testing.T) {
 	t.Parallel()
-	echo := need(t, freeAddress)
-	s := overHTTP(need(t, freeAddress))
-	for line := range strings.Lines(selftestRoutes("localhost", echo)) {
-		s.Routes = append(s.Routes, strings.TrimPrefix(strings.TrimSpace(line), "- "))
+	for name, over := range map[string]func(string) setup{"http": overHTTP, "TLS": overTLS} {
+		t.Run(name, func(t *testing.T) {
+			echo, address := need(t, freeAddress), need(t, freeAddress)
+			s := over(address)
+			host := "localhost"
+			if name == "TLS" {
+				host = publicHost
+			}
+			for line := range strings.Lines(selftestRoutes(host, echo)) {
+				s.Routes = append(s.Routes, strings.TrimPrefix(strings.TrimSpace(line), "- "))
+			}
+			c := ownCorp(t, s)
+			wantSelftestGreen(t, c.url, echo, c.signIn(t, "mira"), "--connect", address, "--ca",
+				need(t, world.cert).certFile)
+		})
 	}
-	c := ownCorp(t, s)
-	wantSelftestGreen(t, c.url, echo, c.signIn(t, "mira"))
 }
 
 // Through nginx as its guide has it nothing leaks.
