@@ -24,7 +24,8 @@ func compatReader(tb testing.TB) *Door {
 	d.compat = &set
 	var routes []authz.Route
 	for name, host := range map[string]string{"app": "app.example.com", "wiki": "wiki.example.com"} {
-		routes = append(routes, authz.Route{Name: name, Host: host, Path: "/", Access: authz.Access{Authenticated: true}})
+		routes = append(routes, authz.Route{Name: name, Host: host, Path: "/",
+			Access: authz.Access{Authenticated: true}})
 	}
 	routes = append(routes, authz.Route{Name: "open", Host: "open.example.com", Path: "/",
 		Access: authz.Access{Public: true}})
@@ -45,7 +46,8 @@ func TestSetUpsMadeForOAuth2ProxyAreUnderstood(t *testing.T) {
 		"nginx": {"Host: app.example.com", "X-Real-IP: 192.0.2.9", "X-Forwarded-Uri: /x?a,b"},
 		"nginx, before": {"Host: app.example.com", "X-Real-IP: 192.0.2.9", "X-Scheme: https", "X-Original-URI: /x?a,b",
 			"X-Forwarded-For: 203.0.113.1"},
-		"ingress-nginx": {"Host: sallyport.auth.svc.cluster.local", "X-Original-URL: https://app.example.com:8443/x?a,b",
+		"ingress-nginx": {"Host: sallyport.auth.svc.cluster.local",
+			"X-Original-URL: https://app.example.com:8443/x?a,b",
 			"X-Original-Method: GET", "X-Sent-From: nginx-ingress-controller", "X-Real-IP: 192.0.2.9",
 			"X-Forwarded-For: 192.0.2.9", "X-Auth-Request-Redirect: /x?a,b"},
 		"ingress-nginx with auth-method": {"Host: sallyport.auth.svc.cluster.local", "X-Original-Method: GET",
@@ -63,7 +65,8 @@ func TestSetUpsMadeForOAuth2ProxyAreUnderstood(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if f := q.facts; f.Host != "app.example.com" || f.Target() != "/x?a,b" || f.Scheme != "https" || f.Method != "" ||
+		if f := q.facts; f.Host != "app.example.com" || f.Target() != "/x?a,b" || f.Scheme != "https" ||
+			f.Method != "" ||
 			q.client != netip.MustParseAddr("192.0.2.9") || q.method != "GET" {
 			t.Errorf("%s: %+v", name, q)
 		}
@@ -207,21 +210,22 @@ func TestBrowsersComeBackToWhereAProxySays(t *testing.T) {
 		"":                                       app + " /",
 		"rd=/":                                   app + " /",
 		"rd=/x":                                  app + " /x",
-		"rd=%2Fx%3Fa%3D1%26b%3D2":                app + " /x?a=1&b=2",                    // $escaped_request_uri
-		"rd=https://app.example.com/x?a=1&b=2":   app + " /x?a=1&b=2",                    // $scheme://$host$request_uri
-		"rd=http://app.example.com/x?a=1&b=%20c": app + " /x?a=1&b=%20c",                 // the same behind a balancer
-		"rd=https://app.example.com:8443/a%20b":  app + " /a%20b",                        // as it stands
-		"rd=https://wiki.example.com%2Fx%3Fa":    wiki + " /x?a",                         // https://$host$escaped_request_uri
-		"rd=https%3A%2F%2Fwiki.example.com%2Fx":  wiki + " /x",                           // all of it
-		"rd=HTTPS://Wiki.Example.com./x":         wiki + " /x",                           //
-		"rd=https://wiki.example.com":            wiki + " /",                            //
-		"rd=%2F%C3%A4%3Fq%3D%25":                 app + " /\u00e4?q=%",                   //
-		"rd=/x?a=1&rd=/y":                        app + " /x?a=1&rd=/y",                  //
-		"a=b&rd=/x&c":                            app + " /x",                            //
-		"rd=/.sallyport/account":                 app + " /.sallyport/account",           //
-		"rd=/a+b":                                app + " /a+b",                          //
-		"rd=/oauth2/token?x":                     app + " /oauth2/token?x",               // an app's
-		"rd=/x?next=https://evil.example/":       app + " /x?next=https://evil.example/", // the app's to judge
+		"rd=%2Fx%3Fa%3D1%26b%3D2":                app + " /x?a=1&b=2",    // $escaped_request_uri
+		"rd=https://app.example.com/x?a=1&b=2":   app + " /x?a=1&b=2",    // $scheme://$host$request_uri
+		"rd=http://app.example.com/x?a=1&b=%20c": app + " /x?a=1&b=%20c", // the same behind a balancer
+		"rd=https://app.example.com:8443/a%20b":  app + " /a%20b",        // as it stands
+		"rd=https://wiki.example.com%2Fx%3Fa":    wiki + " /x?a",
+		// https://$host$escaped_request_uri
+		"rd=https%3A%2F%2Fwiki.example.com%2Fx": wiki + " /x",                           // all of it
+		"rd=HTTPS://Wiki.Example.com./x":        wiki + " /x",                           //
+		"rd=https://wiki.example.com":           wiki + " /",                            //
+		"rd=%2F%C3%A4%3Fq%3D%25":                app + " /\u00e4?q=%",                   //
+		"rd=/x?a=1&rd=/y":                       app + " /x?a=1&rd=/y",                  //
+		"a=b&rd=/x&c":                           app + " /x",                            //
+		"rd=/.sallyport/account":                app + " /.sallyport/account",           //
+		"rd=/a+b":                               app + " /a+b",                          //
+		"rd=/oauth2/token?x":                    app + " /oauth2/token?x",               // an app's
+		"rd=/x?next=https://evil.example/":      app + " /x?next=https://evil.example/", // the app's to judge
 	} {
 		r := compatRequest(t, "/oauth2/start?"+query, "Host: app.example.com")
 		if origin, path := s.comesBack("app.example.com", r); origin+" "+path != want {
@@ -230,7 +234,8 @@ func TestBrowsersComeBackToWhereAProxySays(t *testing.T) {
 	}
 	for line, want := range map[string]string{"X-Auth-Request-Redirect: /x?a,b": app + " /x?a,b",
 		"X-Auth-Request-Redirect: https://wiki.example.com/x": wiki + " /x", "X-Other: /x": app + " /",
-		"X-Auth-Request-Redirect: /oauth2/sign_in?x": app + " /", "X-Auth-Request-Redirect: //evil.example/": app + " /"} {
+		"X-Auth-Request-Redirect: /oauth2/sign_in?x": app + " /",
+		"X-Auth-Request-Redirect: //evil.example/":   app + " /"} {
 		r := compatRequest(t, "/oauth2/sign_in", "Host: app.example.com", line)
 		if origin, path := s.comesBack("app.example.com", r); origin+" "+path != want {
 			t.Errorf("%q: %s %s, want %s", line, origin, path, want)
@@ -242,24 +247,33 @@ func TestBrowsersComeBackToWhereAProxySays(t *testing.T) {
 // (CVE-2020-5233, CVE-2020-11053, CVE-2017-1000070).
 func TestP05_PathsOfOAuth2ProxyLeadToOurSitesOnly(t *testing.T) {
 	s := compatReader(t).signIn
-	for _, rd := range []string{"//evil.example", "///evil.example", `/\evil.example`, `\/evil.example`, `\\evil.example`,
-		"https://evil.example", "https://evil.example/", "https:/evil.example", "https:evil.example", "http:\\\\evil.example",
+	for _, rd := range []string{"//evil.example", "///evil.example", `/\evil.example`, `\/evil.example`,
+		`\\evil.example`,
+		"https://evil.example", "https://evil.example/", "https:/evil.example", "https:evil.example",
+		"http:\\\\evil.example",
 		"HTTPS://evil.example/x", "https://app.example.com@evil.example/", "https://app.example.com:x@evil.example/",
 		"https://evil.example/app.example.com", "https://app.example.com.evil.example/", "https://evilapp.example.com/",
-		`https://app.example.com\@evil.example/`, `https://app.example.com\evil.example`, "https://app.example.com//evil.example",
+		`https://app.example.com\@evil.example/`, `https://app.example.com\evil.example`,
+		"https://app.example.com//evil.example",
 		`https://app.example.com/\evil.example`, "https://app.example.com/%2Fevil.example", "https:///evil.example",
-		"https://open.example.com/", "https://[::1]/", "https://127.0.0.1/", "https://localhost/", "javascript:alert(1)",
+		"https://open.example.com/", "https://[::1]/", "https://127.0.0.1/", "https://localhost/",
+		"javascript:alert(1)",
 		"javascript://app.example.com/%0aalert(1)", "data:text/html,x", "ftp://app.example.com/", "//app.example.com/",
-		"/%09/evil.example", "/%0d%0aSet-Cookie:x=1", "/x%0d%0aLocation:%20https://evil.example", "/./", "/../", "/x/../y",
+		"/%09/evil.example", "/%0d%0aSet-Cookie:x=1", "/x%0d%0aLocation:%20https://evil.example", "/./", "/../",
+		"/x/../y",
 		"/%2e%2e/x", "/%5cevil.example", "/%2f/evil.example", "x", "?x", "#x", "", " /x", "/x y", "\t//evil.example",
 		"/.sallyport/logout", "/.sallyport/login", "/.sallyport", "/%2esallyport/logout", "/oauth2/sign_in",
-		"/oauth2/start?rd=/x", "/oauth2/sign_out", "https://app.example.com/oauth2/auth", "https://app.example.com/.sallyport/x",
-		"https://app.example.com:8443:1/", "https://app.example.com%00.evil.example/", "https://app.example.com%2Eevil.example/",
-		"https://app.example.com#@evil.example/", "https://app.example.com?@evil.example/", "/" + strings.Repeat("a", 2000)} {
+		"/oauth2/start?rd=/x", "/oauth2/sign_out", "https://app.example.com/oauth2/auth",
+		"https://app.example.com/.sallyport/x",
+		"https://app.example.com:8443:1/", "https://app.example.com%00.evil.example/",
+		"https://app.example.com%2Eevil.example/",
+		"https://app.example.com#@evil.example/", "https://app.example.com?@evil.example/", "/" + strings.Repeat("a",
+			2000)} {
 		for _, query := range []string{"rd=" + rd, "rd=" + url.QueryEscape(rd), "rd=" + url.PathEscape(rd),
 			"rd=" + url.QueryEscape(url.QueryEscape(rd))} {
 			r := &http.Request{RequestURI: "/oauth2/start?" + query, Host: "app.example.com", Header: http.Header{}}
-			if origin, path := s.comesBack("app.example.com", r); origin != "https://app.example.com:8443" || path != "/" {
+			if origin, path := s.comesBack("app.example.com", r); origin != "https://app.example.com:8443" ||
+				path != "/" {
 				t.Errorf("%q leads to %s%s", query, origin, path)
 			}
 		}
@@ -272,7 +286,8 @@ func TestP05_PathsOfOAuth2ProxyLeadToOurSitesOnly(t *testing.T) {
 
 // FuzzCompat: no query panics, and nothing in one leads a browser away or lets in more.
 func FuzzCompat(f *testing.F) {
-	for _, seed := range []string{"allowed_groups=a,b&allowed_groups=c", "rd=https://app.example.com/x?a=b&c", "rd=%2F%2Fx",
+	for _, seed := range []string{"allowed_groups=a,b&allowed_groups=c", "rd=https://app.example.com/x?a=b&c",
+		"rd=%2F%2Fx",
 		"rd=/\\x", "allowed_emails=%zz", "&&=&", "rd=https://wiki.example.com%2F..%2F", "rd=https://a@b/"} {
 		f.Add(seed)
 	}

@@ -39,7 +39,8 @@ func behindOAuth2Nginx(t *testing.T, line string) *corp {
 		}
 		file := filepath.Join(at.dir, "nginx.conf")
 		if err := os.WriteFile(file, []byte(fmt.Sprintf("daemon off;\nmaster_process off;\npid %s/nginx.pid;\n"+
-			"error_log stderr;\nevents {}\nhttp {\n    access_log off;\n%s%s}\n", at.dir, temp, block)), 0o600); err != nil {
+			"error_log stderr;\nevents {}\nhttp {\n    access_log off;\n%s%s}\n", at.dir, temp, block)),
+			0o600); err != nil {
 			t.Fatal(err)
 		}
 		n, err := start(at.dir, program, "-p", at.dir, "-c", file)
@@ -98,15 +99,20 @@ func TestASetUpMadeForOAuth2ProxyPassesOnWhatSallyportSays(t *testing.T) {
 					t.Errorf("%s: %s, the app was told %v", alias, resp.Status, told)
 				}
 			}
+			overwritten := 403 // X-Original-URL, by nginx: then it is the page's own
+			if name == "ingress" {
+				overwritten = 302
+			}
 			page := []string{"Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"}
 			for request, status := range map[string]int{
-				get("/headers", page...):                                                                 302,
-				get("/headers", "Cookie: "+cookie):                                                       200,
-				get("/admin", "Cookie: "+cookie):                                                         403,
-				get("/open/x"):                                                                           200,
-				get("/open/../admin", "Cookie: "+cookie):                                                 403,
-				get("/open/%2e%2e/admin", "Cookie: "+cookie):                                             403,
-				get("/headers", "X-Original-URL: "+c.url+"/open"):                                        map[bool]int{true: 302, false: 403}[name == "ingress"],
+				get("/headers", page...):                     302,
+				get("/headers", "Cookie: "+cookie):           200,
+				get("/admin", "Cookie: "+cookie):             403,
+				get("/open/x"):                               200,
+				get("/open/../admin", "Cookie: "+cookie):     403,
+				get("/open/%2e%2e/admin", "Cookie: "+cookie): 403,
+				get("/headers",
+					"X-Original-URL: "+c.url+"/open"): overwritten,
 				get("/admin", "Cookie: "+cookie, "X-Forwarded-Uri: /open/x"):                             403,
 				get("/admin", "Cookie: "+cookie, "X-Original-URI: /open/x"):                              403,
 				get("/admin", "Cookie: "+cookie, "X-Original-URL: "+c.url+"/open/x"):                     403,
@@ -123,10 +129,10 @@ func TestASetUpMadeForOAuth2ProxyPassesOnWhatSallyportSays(t *testing.T) {
 				}
 			}
 			for target, want := range map[string]string{
-				"/oauth2/sign_in?rd=http://" + publicHost + "/x?a=1&b=2": "/.sallyport/renew?return_to=%2Fx%3Fa%3D1%26b%3D2",
-				"/oauth2/start?rd=%2Fx":                                  "/.sallyport/renew?return_to=%2Fx",
-				"/oauth2/start?rd=https://evil.example/":                 "/.sallyport/renew",
-				"/oauth2/sign_in":                                        "/.sallyport/renew",
+				"/oauth2/sign_in?rd=http://" + publicHost + "/x?a=1&b": "/.sallyport/renew?return_to=%2Fx%3Fa%3D1%26b",
+				"/oauth2/start?rd=%2Fx":                                "/.sallyport/renew?return_to=%2Fx",
+				"/oauth2/start?rd=https://evil.example/":               "/.sallyport/renew",
+				"/oauth2/sign_in":                                      "/.sallyport/renew",
 			} {
 				resp, _ := c.raw(t, get(target))
 				if to := resp.Header.Get("Location"); resp.StatusCode != http.StatusFound || to != c.url+want ||

@@ -24,7 +24,8 @@ var oauth2Fronts = map[string]func(c doorCase, client []string, query string) *h
 			"Host: "+c.host, "X-Real-IP: 127.0.0.1", "X-Forwarded-Uri: "+c.target)...)
 	},
 	"ingress-nginx": func(c doorCase, client []string, query string) *http.Request {
-		return parse("GET", "/oauth2/auth"+query, append(without(client, "X-Original-Url", "X-Original-Method", "X-Real-Ip",
+		return parse("GET", "/oauth2/auth"+query, append(without(client, "X-Original-Url", "X-Original-Method",
+			"X-Real-Ip",
 			"X-Forwarded-For", "X-Forwarded-Proto", "X-Auth-Request-Redirect"), "Host: sallyport.auth.svc",
 			"X-Original-URL: https://"+c.host+c.target, "X-Original-Method: "+c.method, "X-Real-IP: 127.0.0.1",
 			"X-Forwarded-For: 127.0.0.1", "X-Auth-Request-Redirect: "+c.target)...)
@@ -46,7 +47,8 @@ func TestP03_SetUpsMadeForOAuth2ProxyAreToldTheSame(t *testing.T) {
 	for _, c := range cases {
 		want, verified := c.ask(d, "verify")
 		want = strings.Replace(want, "step-up navigation", "login navigation", 1) // they differ in Location alone
-		asksMethod := c.method == "COPY" || c.method == "MOVE" || slices.ContainsFunc(methodCounts, func(m doorCase) bool { return m.String() == c.String() })
+		asksMethod := c.method == "COPY" || c.method == "MOVE" ||
+			slices.ContainsFunc(methodCounts, func(m doorCase) bool { return m.String() == c.String() })
 		for front, of := range oauth2Fronts {
 			w := httptest.NewRecorder()
 			verdict := "deny"
@@ -54,7 +56,8 @@ func TestP03_SetUpsMadeForOAuth2ProxyAreToldTheSame(t *testing.T) {
 				d.process.ServeExternalAuth(w, r)
 				verdict = asked(w)
 			}
-			kind := front == "nginx" && (strings.HasPrefix(want, "login") || strings.HasPrefix(want, "step-up")) && strings.HasPrefix(verdict, "login")
+			kind := front == "nginx" && (strings.HasPrefix(want, "login") || strings.HasPrefix(want, "step-up")) &&
+				strings.HasPrefix(verdict, "login")
 			switch {
 			case verdict == want || kind, asksMethod && verdict != "forward":
 				agrees++
@@ -64,7 +67,8 @@ func TestP03_SetUpsMadeForOAuth2ProxyAreToldTheSame(t *testing.T) {
 				t.Errorf("%s: %s is told %s, and /verify %s", c, front, verdict, want)
 			}
 			if verdict != "forward" {
-				if w.Header().Get("Location") != "" || w.Header().Get("Set-Cookie") != "" || w.Header().Get("Gap-Auth") != "" {
+				if w.Header().Get("Location") != "" || w.Header().Get("Set-Cookie") != "" ||
+					w.Header().Get("Gap-Auth") != "" {
 					t.Errorf("%s: %s is told %v", c, front, w.Header())
 				}
 				continue
@@ -137,12 +141,14 @@ func TestOAuth2ProxysHeadersHaveItsMeaning(t *testing.T) {
 func TestARoutesOwnHeaderStandsBeforeOAuth2Proxys(t *testing.T) {
 	d := newDoorsOf(t, strings.NewReplacer(`{external_auth: "127.0.0.1:4182"}`,
 		`{external_auth: {address: "127.0.0.1:4182", peers: [127.0.0.0/8], compat: oauth2-proxy}}`,
-		`{X-Team: groups}`, `{X-Auth-Request-User: user, X-Auth-Request-Preferred-Username: name}`).Replace(doorsConfig))
+		`{X-Team: groups}`,
+		`{X-Auth-Request-User: user, X-Auth-Request-Preferred-Username: name}`).Replace(doorsConfig))
 	for who, want := range map[string]string{"ann": "main:ann Ann %C3%85", "root": "main:root "} {
 		c := doorCase{method: "GET", host: "wiki.example.com", target: "/x", who: who}
 		w := httptest.NewRecorder()
 		d.process.ServeExternalAuth(w, oauth2Fronts["traefik"](c, c.header(d), ""))
-		if got := w.Header().Get("X-Auth-Request-User") + " " + w.Header().Get("X-Auth-Request-Preferred-Username"); got != want {
+		h := w.Header()
+		if got := h.Get("X-Auth-Request-User") + " " + h.Get("X-Auth-Request-Preferred-Username"); got != want {
 			t.Errorf("%s: %d %q, want %q", who, w.Code, got, want)
 		}
 	}
@@ -203,7 +209,8 @@ func TestWithoutCompatThePathsOfOAuth2ProxyAreNotThere(t *testing.T) {
 		}
 	}
 	d := newCompat(t)
-	for _, target := range []string{"/oauth2", "/oauth2/", "/oauth2/authx", "/oauth2/auth/", "/OAuth2/auth", "/oauth2//auth",
+	for _, target := range []string{"/oauth2", "/oauth2/", "/oauth2/authx", "/oauth2/auth/", "/OAuth2/auth",
+		"/oauth2//auth",
 		"/oauth2/%61uth", "/oauth2/static/x.css", "/ping", "/"} {
 		w := httptest.NewRecorder()
 		d.process.ServeExternalAuth(w, parse("GET", target, "Host: app.example.com", "X-Forwarded-Uri: /open"))
@@ -269,7 +276,8 @@ func TestAPageBehindASetUpMadeForOAuth2ProxyRenewsItsSession(t *testing.T) {
 			t.Errorf("%s: a program is told %d", front, w.Code)
 		}
 		if front == "nginx" { // the others tell that it is a POST
-			if w := ask(append([]string{"Content-Type: application/x-www-form-urlencoded"}, page...)...); w.Code != 200 {
+			if w := ask(append([]string{"Content-Type: application/x-www-form-urlencoded"},
+				page...)...); w.Code != 200 {
 				t.Errorf("%s: a form is told %d", front, w.Code)
 			}
 		}
@@ -297,7 +305,8 @@ func TestP04_AClaimedMethodFulfilsNoCondition(t *testing.T) {
 			t.Errorf("%q: %d", method, w.Code)
 		}
 	}
-	if v := authz.Narrow(authz.Verdict{}, authz.Facts{}, &authz.Route{}, nil, []authz.Rule{{}}); v.Outcome != authz.Deny {
+	if v := authz.Narrow(authz.Verdict{}, authz.Facts{}, &authz.Route{},
+		nil, []authz.Rule{{}}); v.Outcome != authz.Deny {
 		t.Errorf("%+v", v)
 	}
 }
