@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/sallyport-proxy/sallyport/identity"
@@ -81,16 +82,20 @@ func (d *Door) readHeader(q *question, all http.Header, strips bool) error {
 	return nil
 }
 
-// isRead reports whether a header says something about the request, besides what the
-// dialects read themselves. Whatever else there is counts for nothing.
+// What is read of a request's header, besides what the dialects read themselves. The guide
+// for Envoy lists it.
+var (
+	readNames = [...]string{"Cookie", "Authorization", "Accept", "Sec-Purpose", "Purpose", "X-Moz", "X-Requested-With",
+		"Referer", "Origin", "Upgrade", "Destination"}
+	readPrefixes = [...]string{"Sec-Fetch-", "Sec-Websocket-", "Access-Control-Request-"}
+)
+
+// isRead reports whether a header says something about the request. Whatever else there is
+// counts for nothing.
 func isRead(name string) bool {
-	switch name {
-	case "Cookie", "Authorization", "Accept", "Sec-Purpose", "Purpose", "X-Moz", "X-Requested-With", "Referer",
-		"Origin", "Upgrade", "Destination":
-		return true
-	}
-	return strings.HasPrefix(name, "Sec-Fetch-") || strings.HasPrefix(name, "Sec-Websocket-") ||
-		strings.HasPrefix(name, "Access-Control-Request-")
+	return slices.Contains(readNames[:], name) || slices.ContainsFunc(readPrefixes[:], func(begin string) bool {
+		return strings.HasPrefix(name, begin)
+	})
 }
 
 // noteWebSocket notes in the facts whether the request asks to speak WebSocket. Any sign
