@@ -24,8 +24,13 @@ type answer struct {
 	remove []string // headers that the proxy is to remove, where it may pass the request on
 }
 
+// noStore is shared by all answers, which replace it or leave it.
+var noStore = []string{"no-store"}
+
 func newAnswer(status int, requestID string) *answer {
-	return &answer{status: status, header: http.Header{"Cache-Control": {"no-store"}, "X-Request-Id": {requestID}}}
+	h := make(http.Header, 24) // for what an app is told, and a few more
+	h["Cache-Control"], h["X-Request-Id"] = noStore, []string{requestID}
+	return &answer{status: status, header: h}
 }
 
 func (a *answer) Header() http.Header         { return a.header }
