@@ -109,6 +109,7 @@ var floor = map[string]int{
 	"cmd/sallyport/internal/watch": 4, "cmd/sallyport/internal/systemd": 4,
 	"cmd/sallyport/internal/selftest": 4,
 	"cmd/sallyport/internal/config":   5, "cmd/sallyport/internal/assemble": 6, "cmd/sallyport/internal/reload": 7,
+	"cmd/sallyport/internal/importer": 7,
 	"cmd/sallyport": 8,
 }
 
@@ -126,7 +127,9 @@ var oneDoor = []struct {
 	{"google.golang.org/grpc", []string{"extauthz"}, "gRPC is spoken with proxies that ask, and with nobody else"},
 	{"golang.org/x/oauth2", []string{"oauth", "login"}, "it is only for packages that talk to providers"},
 	{"golang.org/x/net/publicsuffix", []string{"cmd/sallyport/internal/config"}, "only the file is judged by it"},
-	{"go.yaml.in/yaml", []string{"cmd/sallyport/internal/yamltable"}, "YAML is read strictly, by one table"},
+	{"go.yaml.in/yaml", []string{"cmd/sallyport/internal/yamltable", "cmd/sallyport/internal/importer"},
+		"our YAML is read strictly, by one table; that of others as they write it"},
+	{"github.com/pelletier/go-toml", []string{"cmd/sallyport/internal/importer"}, "only oauth2-proxy's file is TOML"},
 	{"database/sql", []string{"store", "store/sqlite", "store/postgres", "store/storetest"},
 		"what is kept is kept in one place"},
 	{"modernc.org/sqlite", []string{"store/sqlite"}, "a driver belongs to the database that it opens"},

@@ -1,0 +1,108 @@
+package importer
+
+import (
+	"strings"
+)
+
+// headersFor maps what the app is told: the request's headers where Sallyport passes requests
+// on, the answer's where another proxy asks.
+func (m *mapping) headersFor() {
+	if m.alpha {
+		m.alphaToldHeaders()
+		return
+	}
+	prefix := "X-Forwarded-"
+	passes := m.flag("pass-basic-auth", true)
+	passes = m.flag("pass-user-headers", true) || passes
+	if m.external {
+		prefix, passes = "X-Auth-Request-", m.flag("set-xauthrequest", false)
+	}
+	for _, name := range []string{"pass-basic-auth", "pass-user-headers", "set-xauthrequest", "prefer-email-to-user"} {
+		s := m.set[name]
+		switch {
+		case s == nil || s.judged:
+		case (name == "set-xauthrequest") != m.external && name != "prefer-email-to-user" && m.external:
+			m.not(s, "is for apps behind oauth2-proxy, and here another proxy asks")
+		case name == "set-xauthrequest" && !m.external && s.value() == "true":
+			m.not(s, "is for a proxy that asks, and here requests are passed on")
+		default:
+			m.mapped(s, "routes[].headers")
+		}
+	}
+	if !passes {
+		return
+	}
+	if m.flag("prefer-email-to-user", false) && !m.external {
+		m.tellUser(prefix+"User", "email")
+	} else {
+		m.tellUser(prefix+"User", "user")
+		m.tellUser(prefix+"Email", "email")
+	}
+	m.tellUser(prefix+"Preferred-Username", "preferred_username")
+	m.tellUser(prefix+"Groups", "groups")
+}
+
+// tellUser adds a header with a claim of oauth2-proxy's session; false if there is none here.
+func (m *mapping) tellUser(name, claim string) bool {
+	switch claim {
+	case "user":
+		if valueOf(m.draft.provider, "type") == "microsoft" {
+			m.absent(name, Refused, "is left out: type microsoft knows people by tenant and object id, and not by the "+
+				"sub that apps were told; `subject` in routes[].headers.set tells them that id")
+			return false
+		}
+		m.told = append(m.told, told{name: name, claim: "subject"}) // without the provider's id before it
+	case "email":
+		m.told = append(m.told, told{name: name, claim: "email"})
+	case "preferred_username":
+		m.told = append(m.told, told{name: name, claim: "username", utf8: true})
+	case "groups":
+		m.told = append(m.told, told{name: name, claim: "groups", utf8: true})
+	default:
+		return false
+	}
+	return true
+}
+
+// alphaToldHeaders maps the headers that an alpha configuration lists.
+func (m *mapping) alphaToldHeaders() {
+	for _, h := range m.sources.headers {
+		before := len(m.told)
+		switch {
+		case h.response != m.external:
+			m.not(h.from, map[bool]string{true: "is set on answers, and here requests are passed on",
+				false: "is for apps behind oauth2-proxy, and here another proxy asks"}[h.response])
+		case h.keeps:
+			m.refuse(h.from, "what a client writes into an identity header never reaches an app")
+		case h.claim == "access_token" || h.claim == "id_token" || h.claim == "refresh_token":
+			m.refuse(h.from, noTokens)
+		case h.basic:
+			m.refuse(h.from, known()["basic-auth-password"].why)
+		case h.constant:
+			m.refuse(h.from, "is the same for everybody, and Sallyport's headers tell of people: set it in the proxy "+
+				"before the app")
+		case h.values != 1 || h.prefix != "":
+			m.refuse(h.from, "is put together of several parts: a header carries one claim here")
+		case strings.EqualFold(h.name, "Authorization"):
+			m.refuse(h.from, "Authorization carries no identity here")
+		case !m.tellUser(h.name, h.claim):
+			m.refuse(h.from, "is a claim that headers do not carry here")
+		default:
+			one := m.told[before]
+			m.told = m.told[:before]
+			if why := m.headerWrong(one); why != "" {
+				m.refuse(h.from, why)
+				continue
+			}
+			m.told = append(m.told, one)
+			m.mapped(h.from, "routes[].headers.set")
+		}
+	}
+}
+
+func (m *mapping) headerWrong(one told) string {
+	return m.wrong(func(d *draft) {
+		d.routes = []route{{path: "/", upstream: []entry{{"url", "http://127.0.0.1:8080"}},
+			headers: append(append([]told{}, m.told...), one)}}
+	})
+}

@@ -1,0 +1,286 @@
+package importer
+
+import (
+	"encoding/csv"
+	"regexp"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// read takes an input by what is in it.
+func (s *sources) read(in Input) error {
+	body := strings.TrimPrefix(string(in.Data), "\ufeff")
+	if !utf8.ValidString(body) {
+		return fault{in.Name, 1, "is not UTF-8 text"}
+	}
+	for i, line := range strings.Split(body, "\n") {
+		if strings.ContainsFunc(strings.TrimSuffix(line, "\r"), func(r rune) bool {
+			return unicode.IsControl(r) && r != '\t'
+		}) {
+			return fault{in.Name, i + 1, "has a control character"}
+		}
+	}
+	body = strings.ReplaceAll(body, "\r\n", "\n")
+	switch form := formOf(body); {
+	case in.Env, form == formEnv:
+		return s.readEnv(in.Name, body)
+	case form == formEmails:
+		return s.readEmails(in.Name, body)
+	case form == formFlags:
+		return s.readCommand(in.Name, body)
+	case form == formTOML:
+		return s.readTOML(in.Name, body, 0)
+	default:
+		return s.readYAML(in.Name, body)
+	}
+}
+
+type form int
+
+const (
+	formYAML form = iota
+	formEnv
+	formEmails
+	formFlags
+	formTOML
+)
+
+var (
+	envLine   = regexp.MustCompile(`^(export\s+)?[A-Z][A-Z0-9_]*=`)
+	emailLine = regexp.MustCompile(`^[^@\s:="'{}\[\]]+@[^@\s:="'{}\[\]]+$`)
+	flagLine  = regexp.MustCompile(`^--?[A-Za-z]`)
+	program   = regexp.MustCompile(`(^|[\s/"=])oauth2[-_]proxy(:\S+)?["']?(\s+\\?$|\s+-)`)
+	tomlLine  = regexp.MustCompile(`^["']?[A-Za-z0-9_-]+["']?\s*=`)
+)
+
+// formOf tells the forms apart by the lines that say something.
+func formOf(body string) form {
+	var all, env, email, toml int
+	for line := range strings.Lines(body) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		switch {
+		case flagLine.MatchString(line) && all == 0, all == 0 && program.MatchString(line+"\n"),
+			strings.HasPrefix(line, "ExecStart=") && program.MatchString(line):
+			return formFlags
+		case envLine.MatchString(line):
+			env++
+		case emailLine.MatchString(line):
+			email++
+		case tomlLine.MatchString(line) && (all == toml):
+			toml++
+		}
+		all++
+	}
+	switch {
+	case all == 0:
+		return formYAML
+	case env == all:
+		return formEnv
+	case email == all:
+		return formEmails
+	case toml > 0 || strings.HasPrefix(strings.TrimSpace(body), "[") && regexp.MustCompile(
+		`(?m)^\[[A-Za-z0-9_.-]+\]\s*$`).MatchString(body):
+		return formTOML
+	}
+	// A command whose first lines are something else, as in a unit of systemd or a script.
+	if program.MatchString(body) && !regexp.MustCompile(`(?m)^\s*[A-Za-z-]+:(\s|$)`).MatchString(body) {
+		return formFlags
+	}
+	return formYAML
+}
+
+// readEnv reads lines of NAME=value; variables that are not oauth2-proxy's are others'.
+func (s *sources) readEnv(name, body string) error {
+	n := 0
+	for line := range strings.Lines(body) {
+		n++
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		line = strings.TrimSpace(strings.TrimPrefix(line, "export "))
+		key, value, ok := strings.Cut(line, "=")
+		if !ok || !variableName.MatchString(key) {
+			return fault{name, n, "is not NAME=value"}
+		}
+		s.addVariable(name, n, key, unquoted(value))
+	}
+	s.config = true
+	return nil
+}
+
+// unquoted is a value without the quotes around it.
+func unquoted(v string) string {
+	for _, q := range []string{`"`, `'`} {
+		if len(v) >= 2 && strings.HasPrefix(v, q) && strings.HasSuffix(v, q) {
+			return v[1 : len(v)-1]
+		}
+	}
+	return v
+}
+
+// addVariable keeps a variable, if it is one of oauth2-proxy's.
+func (s *sources) addVariable(file string, line int, key, value string) {
+	if strings.HasPrefix(key, envPrefix) {
+		s.add(setting{key: key, values: s.split(key, fromEnv, value), rank: fromEnv, file: file, line: line,
+			variable: key})
+	}
+}
+
+// split is a value as a list, if the option is one: pflag reads CSV, others cut at commas.
+func (s *sources) split(key string, from rank, value string) []string {
+	if known()[canonical(key, from)].kind != list {
+		return []string{value}
+	}
+	if from == fromFlag {
+		if fields, err := csv.NewReader(strings.NewReader(value)).Read(); err == nil {
+			return fields
+		}
+		return []string{value}
+	}
+	return strings.Split(value, ",")
+}
+
+// readEmails reads a file of addresses, one on each line, as authenticated_emails_file names it.
+func (s *sources) readEmails(name, body string) error {
+	for line := range strings.Lines(body) {
+		line = strings.TrimSpace(line)
+		if line != "" && !strings.HasPrefix(line, "#") {
+			s.emails = append(s.emails, strings.ToLower(line))
+		}
+	}
+	s.emailFile = name
+	return nil
+}
+
+// word is one word of a command, and the line where it begins.
+type word struct {
+	text string
+	line int
+}
+
+// words takes a command apart as a shell does, as far as people write commands for
+// oauth2-proxy: quotes, backslashes, and comments.
+func words(body string) []word {
+	var all []word
+	var cur strings.Builder
+	line, begun, inWord := 1, 1, false
+	var quoted rune
+	flush := func() {
+		if inWord {
+			all = append(all, word{cur.String(), begun})
+		}
+		cur.Reset()
+		inWord = false
+	}
+	start := func() {
+		if !inWord {
+			inWord, begun = true, line
+		}
+	}
+	runes := []rune(body)
+	for i := 0; i < len(runes); i++ {
+		r := runes[i]
+		switch {
+		case r == '\n' && quoted == 0:
+			line++
+			flush()
+		case quoted != 0 && r == quoted:
+			quoted = 0
+		case quoted == '\'' || quoted == '"' && r != '\\':
+			if r == '\n' {
+				line++
+			}
+			cur.WriteRune(r)
+		case r == '\\' && i+1 < len(runes):
+			i++
+			if runes[i] == '\n' {
+				line++
+				continue // the line goes on
+			}
+			start()
+			if quoted == '"' && !strings.ContainsRune("\"\\$`", runes[i]) {
+				cur.WriteRune('\\')
+			}
+			cur.WriteRune(runes[i])
+		case r == '"' || r == '\'':
+			start()
+			quoted = r
+		case unicode.IsSpace(r):
+			flush()
+		case r == '#' && !inWord:
+			for i+1 < len(runes) && runes[i+1] != '\n' {
+				i++
+			}
+		default:
+			start()
+			cur.WriteRune(r)
+		}
+	}
+	flush()
+	return all
+}
+
+// readCommand reads flags, each on a line or in one command.
+func (s *sources) readCommand(name, body string) error {
+	all := words(strings.ReplaceAll(body, "ExecStart=", "ExecStart= "))
+	begin := 0
+	for i, w := range all {
+		base := w.text[strings.LastIndex(w.text, "/")+1:]
+		base, _, _ = strings.Cut(base, ":")
+		if (base == "oauth2-proxy" || base == "oauth2_proxy") && !strings.HasPrefix(w.text, "-") {
+			begin = i + 1
+			break
+		}
+	}
+	for i, w := range all[:begin] { // docker run -e NAME=value … image
+		if _, ok := strings.CutPrefix(w.text, "--env="); ok {
+			s.variableWord(name, word{w.text[len("--env="):], w.line})
+		} else if (w.text == "-e" || w.text == "--env") && i+1 < begin {
+			s.variableWord(name, all[i+1])
+		}
+	}
+	s.config = true
+	s.addFlags(name, all[begin:])
+	return nil
+}
+
+func (s *sources) variableWord(file string, w word) {
+	key, value, _ := strings.Cut(w.text, "=")
+	if variableName.MatchString(key) {
+		s.addVariable(file, w.line, key, value)
+	}
+}
+
+// addFlags keeps the flags among the words of a command.
+func (s *sources) addFlags(file string, all []word) {
+	for i := 0; i < len(all); i++ {
+		w := all[i]
+		if !flagLine.MatchString(w.text) {
+			switch w.text {
+			case "&", "&&", "||", ";", "|", ">", "2>&1":
+				return // another command
+			}
+			if _, err := regexp.Compile(w.text); w.text != "--" && (err != nil || w.text != "") {
+				s.tell(file, w.line, "(argument)", Refused, "is no flag, and says nothing that is known here")
+			}
+			continue
+		}
+		key, value, given := strings.Cut(w.text, "=")
+		o := known()[canonical(key, fromFlag)]
+		set := setting{key: key, rank: fromFlag, file: file, line: w.line}
+		switch {
+		case !given && o.kind == boolean && canonical(key, fromFlag) != "":
+			value = "true"
+		case !given && i+1 < len(all) && !flagLine.MatchString(all[i+1].text):
+			i++
+			value = all[i].text
+		}
+		set.values = s.split(key, fromFlag, value)
+		s.add(set)
+	}
+}

@@ -1,0 +1,171 @@
+package importer
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// rank orders where a setting stands: flags count before variables of the environment, and
+// these before the file. https://oauth2-proxy.github.io/oauth2-proxy/configuration/overview
+type rank int
+
+const (
+	fromFile rank = iota
+	fromEnv
+	fromFlag
+)
+
+// setting is one option with its values, as an input has it.
+type setting struct {
+	name   string // of the flag
+	key    string // as the input spells it
+	values []string
+	rank   rank
+	file   string
+	line   int
+
+	// variable is that of the environment in which the value stands; "" if it stands in the
+	// input. missing: the value is not known here, only where it stands.
+	variable string
+	missing  bool
+	judged   bool
+}
+
+// value is the last one, or "".
+func (s *setting) value() string {
+	if s == nil || len(s.values) == 0 {
+		return ""
+	}
+	return s.values[len(s.values)-1]
+}
+
+func (s *setting) place() string { return fmt.Sprintf("%s:%d", printable(s.file), s.line) }
+
+// sources are what all inputs say.
+type sources struct {
+	settings  []*setting
+	upstreams []upstream // of an alpha configuration
+	headers   []header   // the same
+	emails    []string   // of files that hold addresses
+	emailFile string     // the name of such a file; "" if none was given
+	ingresses []ingress
+	hosts     []string // under which oauth2-proxy itself is served
+	config    bool     // a file of settings was given
+	alpha     bool     // an alpha configuration was given
+	chart     bool     // values of the Helm chart were given
+	proxies   int      // oauth2-proxies in manifests
+	lines     []Line
+}
+
+// add keeps a setting by the name in which its input has it.
+func (s *sources) add(set setting) {
+	set.name = canonical(set.key, set.rank)
+	s.settings = append(s.settings, &set)
+}
+
+// tell keeps a line for what is no option.
+func (s *sources) tell(file string, line int, key string, v Verdict, text string) {
+	s.lines = append(s.lines, Line{file, line, key, v, text})
+}
+
+// canonical is the name of the flag for a key: "" if there is none.
+func canonical(key string, from rank) string {
+	key = strings.TrimLeft(key, "-")
+	switch from {
+	case fromEnv:
+		name, ours := strings.CutPrefix(key, envPrefix)
+		if !ours {
+			return ""
+		}
+		key = strings.ToLower(name)
+	case fromFlag:
+		key = strings.ReplaceAll(key, "_", "-") // pflag does not; the chart's values have both
+		if _, ok := known()[key]; ok {
+			return key
+		}
+		return ""
+	}
+	for name, o := range known() {
+		if o.cfg() == key || strings.ReplaceAll(o.cfg(), "-", "_") == key || slices.Contains(o.also, key) ||
+			strings.ReplaceAll(name, "-", "_") == key {
+			return name
+		}
+	}
+	return ""
+}
+
+const envPrefix = "OAUTH2_PROXY_"
+
+// effective leaves, of each option, the settings that count: those of the highest rank, all of
+// a list and the last of anything else. The others are judged here.
+func (m *mapping) effective() {
+	m.set, m.same = map[string]*setting{}, map[*setting][]*setting{}
+	for _, s := range m.settings {
+		if s.name == "" {
+			m.refuse(s, "is no option of oauth2-proxy that is known here")
+			continue
+		}
+		before, there := m.set[s.name]
+		switch {
+		case !there:
+			m.take(s)
+		case s.rank < before.rank:
+			m.outranked(s, before)
+		case s.rank > before.rank:
+			for _, old := range m.same[before] {
+				m.outranked(old, s)
+			}
+			delete(m.same, before)
+			m.take(s)
+		case known()[s.name].kind == list && !s.missing && !before.missing:
+			before.values = append(slices.Clone(before.values), s.values...)
+			m.same[before] = append(m.same[before], s)
+		default:
+			for _, old := range m.same[before] {
+				m.not(old, "stands once more at "+s.place()+", and the last one counts")
+			}
+			delete(m.same, before)
+			m.take(s)
+		}
+	}
+}
+
+// take makes s the one that counts; those of a list are added to a copy of it.
+func (m *mapping) take(s *setting) {
+	one := *s
+	m.set[s.name] = &one
+	m.same[&one] = []*setting{s}
+}
+
+func (m *mapping) outranked(s, by *setting) {
+	m.not(s, fmt.Sprintf("%s says it too, and flags count before variables, and variables before files", by.place()))
+}
+
+// Variables that a shell, Kubernetes or a template fills in.
+var (
+	wholeVariable = regexp.MustCompile(`^\$(?:\(([A-Za-z_][A-Za-z0-9_]*)\)|\{([A-Za-z_][A-Za-z0-9_]*)\}|` +
+		`([A-Za-z_][A-Za-z0-9_]*))$`)
+	anyVariable = regexp.MustCompile(`\$\([A-Za-z_]|\$\{|\$[A-Za-z_]|\{\{|^<[^>]*>$`)
+)
+
+// variableOf is the name of the variable that a value is nothing but.
+func variableOf(v string) (string, bool) {
+	parts := wholeVariable.FindStringSubmatch(v)
+	if parts == nil {
+		return "", false
+	}
+	return parts[1] + parts[2] + parts[3], true
+}
+
+// filledIn reports whether a part of a value stands elsewhere.
+func filledIn(v string) bool { return anyVariable.MatchString(v) }
+
+// looksLikeRef reports whether one of our configurations would read a text as a reference.
+func looksLikeRef(v string) bool {
+	form, _, ok := strings.Cut(v, ":")
+	return ok && slices.Contains([]string{"env", "file", "dir", "literal"}, form)
+}
+
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
