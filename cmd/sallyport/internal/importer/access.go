@@ -2,7 +2,9 @@ package importer
 
 import (
 	"net/url"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -20,6 +22,7 @@ func (m *mapping) access() {
 			m.who.closed = true
 		}
 	}
+	m.assurance()
 	anybody, domains := m.emailDomains()
 	emails := m.emailAddresses()
 	m.allowedGroups()
@@ -44,6 +47,23 @@ func (m *mapping) access() {
 	if len(m.who.rules) == 1 && len(m.who.rules[0].entries()) == 0 {
 		m.who.rules = nil
 	}
+}
+
+// assurance maps the ways in which people must have proved who they are, any of them.
+func (m *mapping) assurance() {
+	s, _ := m.usable("acr-values")
+	if s == nil || s.value() == "" {
+		return
+	}
+	acr := strings.Fields(s.value())
+	if why := m.wrong(func(d *draft) {
+		d.routes = []route{{path: "/", upstream: []entry{{"url", "http://127.0.0.1:8080"}}, acr: acr}}
+	}); why != "" {
+		m.refuse(s, "routes[].acr "+why)
+		return
+	}
+	m.acr = acr
+	m.mapped(s, "routes[].acr, which is checked too: the provider has to say it in its tokens")
 }
 
 // allowed says what is wrong with a rule.
@@ -83,20 +103,39 @@ func (m *mapping) emailAddresses() (emails []string) {
 		m.refuse(s, "give that file to import too: rules name the addresses themselves")
 		return nil
 	}
-	bad := 0
-	for _, v := range m.emails {
-		if m.allowed(rule{emails: []string{v}}) != "" {
-			bad++
-			continue
-		}
-		emails = append(emails, v)
-	}
-	if bad > 0 {
+	emails = m.goodEmails()
+	if len(emails) < len(m.emails) {
 		m.refuse(s, "some of the addresses there are none that a rule can name")
 		return emails
 	}
 	m.mapped(s, "routes[].allow.emails, as they are now")
 	return emails
+}
+
+// goodEmails are the addresses that a rule can name. All are tried at once, without those that
+// were found wrong.
+func (m *mapping) goodEmails() []string {
+	emails := slices.Clone(m.emails)
+	place := regexp.MustCompile(`emails\[(\d+)\]`)
+	for range 20 {
+		d := m.draft.clone()
+		d.routes = []route{{path: "/", upstream: []entry{{"url", "http://127.0.0.1:8080"}},
+			allow: access{rules: []rule{{emails: emails}}}}}
+		faults := d.faults()
+		if len(faults) == 0 || len(emails) == 0 {
+			return emails
+		}
+		var bad []string
+		for _, f := range faults {
+			if at := place.FindStringSubmatch(f.Path); at != nil {
+				if i, err := strconv.Atoi(at[1]); err == nil && i < len(emails) {
+					bad = append(bad, emails[i])
+				}
+			}
+		}
+		emails = slices.DeleteFunc(emails, func(e string) bool { return slices.Contains(bad, e) })
+	}
+	return nil
 }
 
 // allowedGroups collects the groups of which somebody must be in one.

@@ -117,7 +117,7 @@ func (f *file) alphaConfig(root *yaml.Node, at string) {
 		case "metricsserver":
 			f.alphaServer(p.value, where, "metrics-address")
 		default:
-			f.tell(f.name, f.line(p.at), where, Refused, "is no key of an alpha configuration that is known here")
+			f.unknown(f.name, f.line(p.at), where, "is no key of an alpha configuration that is known here")
 		}
 	}
 }
@@ -145,16 +145,19 @@ func (f *file) alphaProvider(n *yaml.Node, at, part string) {
 		case field == "adfsconfig.skipscope":
 			f.tell(f.name, f.line(p.at), where, NotMapped, "providers[].scopes says what is asked for")
 		default:
-			f.tell(f.name, f.line(p.at), where, Refused, "is no key of an alpha configuration that is known here")
+			f.unknown(f.name, f.line(p.at), where, "is no key of an alpha configuration that is known here")
 		}
 	}
 }
 
 func (f *file) alphaSetting(name, key string, p pair) *setting {
-	s := &setting{name: name, key: key, rank: fromFlag, file: f.name, line: f.line(p.at)}
-	s.values, _ = f.texts(p.value)
+	s := &setting{name: name, key: key, rank: fromFlag, file: f.name, line: f.line(p.at), alpha: true}
+	readable := false
+	s.values, readable = f.texts(p.value)
+	s.missing = !readable && p.value.Tag != "!!null" && len(p.value.Content) > 0
 	for _, source := range []string{"value", "fromEnv", "fromFile"} { // a SecretSource
 		if v, ok := scalar(f.get(p.value, source)); ok {
+			s.missing = false
 			switch source {
 			case "fromEnv":
 				s.missing, s.variable = true, v
@@ -179,7 +182,7 @@ func (f *file) alphaParameters(n *yaml.Node, at string) {
 		switch {
 		case option != "" && there:
 			f.settings = append(f.settings, &setting{name: option, key: key, values: values, rank: fromFlag,
-				file: f.name, line: f.line(item)})
+				file: f.name, line: f.line(item), alpha: true})
 		default:
 			f.tell(f.name, f.line(item), key, NotMapped, "Sallyport asks the provider for nothing beyond the protocol")
 		}
@@ -217,7 +220,7 @@ func (f *file) alphaUpstreams(n *yaml.Node, at string) {
 				u.timeout = value
 			case "id", "staticcode", "flushinterval", "disablekeepalives":
 			default:
-				f.tell(f.name, f.line(p.at), from.key+"."+p.key, Refused, "is no key of an upstream that is known here")
+				f.unknown(f.name, f.line(p.at), from.key+"."+p.key, "is no key of an upstream that is known here")
 			}
 		}
 		f.upstreams = append(f.upstreams, u)

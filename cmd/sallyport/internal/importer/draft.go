@@ -33,6 +33,7 @@ type route struct {
 	sockets    bool
 	public     string // as YAML has it; "" if it is not
 	allow      access
+	acr        []string
 	headers    []told // of a route that asks who somebody is
 	from       []*setting
 }
@@ -142,8 +143,13 @@ func (d *draft) render() []byte {
 		p("  %s%s: %s", [...]string{"- ", "  "}[min(i, 1)], e.key, e.value)
 	}
 	p("routes:")
-	for i, r := range d.routes {
-		r.render(p, fmt.Sprintf("route-%d", i+1))
+	count := map[string]int{}
+	for _, r := range d.routes {
+		name := [...]string{"app", "open"}[btoi(r.public == "true")]
+		if count[name]++; count[name] > 1 {
+			name += "-" + strconv.Itoa(count[name])
+		}
+		r.render(p, name)
 	}
 	if d.logo != "" {
 		p("pages:")
@@ -174,6 +180,9 @@ func (r route) render(p func(string, ...any), name string) {
 		return
 	}
 	r.allow.render(p)
+	if len(r.acr) > 0 {
+		p("    acr: %s", yamlList(r.acr))
+	}
 	p("    headers:")
 	p("      preset: none")
 	if len(r.headers) > 0 {

@@ -47,7 +47,11 @@ func (m *mapping) tellUser(name, claim string) bool {
 	switch claim {
 	case "user":
 		if valueOf(m.draft.provider, "type") == "microsoft" {
-			m.absent(name, Refused, "is left out: type microsoft knows people by tenant and object id, and not by the "+
+			at := m.home
+			if s := m.set["provider"]; s != nil {
+				at.File, at.Line = s.file, s.line
+			}
+			m.tell(at.File, at.Line, name, Refused, "is left out: type microsoft knows people by tenant and object id, and not by the "+
 				"sub that apps were told; `subject` in routes[].headers.set tells them that id")
 			return false
 		}

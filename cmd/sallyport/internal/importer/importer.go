@@ -99,6 +99,9 @@ func Import(inputs []Input) (Result, error) {
 	if len(s.settings) == 0 && len(s.ingresses) == 0 {
 		return Result{}, errors.New("nothing of oauth2-proxy's is configured in " + names(inputs))
 	}
+	if max(len(s.upstreams), len(s.headers), len(s.ingresses), len(s.hosts)) > maxValues || len(s.settings) > 10*maxValues {
+		return Result{}, errors.New("more is configured than one oauth2-proxy can have in " + names(inputs))
+	}
 	m := &mapping{sources: s, home: Line{File: inputs[0].Name, Line: 1}}
 	config, err := m.run()
 	if err != nil {
@@ -112,7 +115,7 @@ func Import(inputs []Input) (Result, error) {
 		return cmp.Or(cmp.Compare(order[a.File], order[b.File]), cmp.Compare(a.Line, b.Line),
 			cmp.Compare(a.Key, b.Key), cmp.Compare(a.Text, b.Text))
 	})
-	return Result{Config: config, Lines: m.lines}, nil
+	return Result{Config: config, Lines: slices.Compact(m.lines)}, nil
 }
 
 func names(inputs []Input) string {

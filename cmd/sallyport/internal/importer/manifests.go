@@ -28,6 +28,12 @@ const ingressPrefix = "nginx.ingress.kubernetes.io/"
 // manifest reads what a manifest says of oauth2-proxy; others are passed over.
 func (f *file) manifest(root *yaml.Node) error {
 	kind, _ := scalar(f.get(root, "kind"))
+	if name, ok := scalar(f.get(root, "metadata", "name")); ok && (kind == "ConfigMap" || kind == "Secret") {
+		if f.seen == nil {
+			f.seen = map[string]bool{}
+		}
+		f.seen[name] = true
+	}
 	switch kind {
 	case "List":
 		for _, item := range f.items(f.get(root, "items")) {
@@ -130,28 +136,35 @@ func (f *file) container(c *yaml.Node) error {
 	if f.proxies++; f.proxies > 1 {
 		return fault{f.name, f.line(c), "is a second oauth2-proxy: import one at a time"}
 	}
-	f.config = true
 	for _, key := range []string{"command", "args"} {
 		var all []word
 		for _, item := range f.items(f.get(c, key)) {
 			if v, ok := scalar(item); ok {
-				all = append(all, word{v, f.line(item)})
+				all = append(all, word{text: v, line: f.line(item)})
 			}
 		}
 		if v, ok := scalar(f.get(c, key)); ok { // compose
 			for _, w := range words(v) {
-				all = append(all, word{w.text, f.line(f.get(c, key)) + w.line - 1})
+				all = append(all, word{text: w.text, line: f.line(f.get(c, key)) + w.line - 1})
 			}
 		}
 		f.addFlags(f.name, withoutProgram(shellScript(all)))
 	}
 	f.env(f.get(c, "env"))
 	f.environment(f.get(c, "environment"))
-	if from := f.get(c, "envFrom"); from != nil {
-		f.tell(f.name, f.line(from), "envFrom", NotMapped, "which variables these are stands elsewhere; give a "+
-			"ConfigMap to import too")
-	}
+	f.envFrom(f.get(c, "envFrom"))
 	return nil
+}
+
+// envFrom notes from where a container has more variables.
+func (f *file) envFrom(n *yaml.Node) {
+	for _, item := range f.items(n) {
+		for _, p := range f.pairs(item) {
+			if name, ok := scalar(f.get(p.value, "name")); ok {
+				f.elsewhere = append(f.elsewhere, elsewhere{f.name, f.line(item), "envFrom." + p.key, name})
+			}
+		}
+	}
 }
 
 // shellScript takes `sh -c "oauth2-proxy --flag …"` apart.
@@ -216,7 +229,7 @@ func (f *file) compose(root *yaml.Node) error {
 			return err
 		}
 		if from := f.get(p.value, "env_file"); from != nil {
-			f.tell(f.name, f.line(from), "env_file", NotMapped, "give that file to import too")
+			f.elsewhere = append(f.elsewhere, elsewhere{f.name, f.line(from), "env_file", ""})
 		}
 	}
 	return nil
@@ -315,7 +328,7 @@ func (f *file) chartValues(root *yaml.Node) error {
 	if f.proxies++; f.proxies > 1 {
 		return fault{f.name, f.line(root), "is a second oauth2-proxy: import one at a time"}
 	}
-	f.chart, f.config = true, true
+	f.chart = true
 	ownFile := false
 	for _, p := range f.pairs(root) {
 		switch p.key {
@@ -330,11 +343,9 @@ func (f *file) chartValues(root *yaml.Node) error {
 		case "extraEnv", "env":
 			f.env(p.value)
 		case "alphaConfig":
-			own, err := f.chartAlpha(p.value)
-			if err != nil {
+			if err := f.chartAlpha(p.value); err != nil {
 				return err
 			}
-			ownFile = ownFile || own
 		case "authenticatedEmailsFile":
 			f.chartEmails(p)
 		case "htpasswdFile":
@@ -350,7 +361,7 @@ func (f *file) chartValues(root *yaml.Node) error {
 		case "ingress":
 			f.chartIngress(p)
 		case "envFrom":
-			f.tell(f.name, f.line(p.at), p.key, NotMapped, "which variables these are stands elsewhere")
+			f.envFrom(p.value)
 		default:
 			f.tell(f.name, f.line(p.at), p.key, NotMapped, "is about how the chart deploys oauth2-proxy")
 		}
@@ -358,9 +369,9 @@ func (f *file) chartValues(root *yaml.Node) error {
 	if !ownFile { // what the chart has in its file then
 		f.settings = append(f.settings,
 			&setting{name: optEmailDomain, key: "config.configFile (the chart's own)", values: []string{"*"}, file: f.name,
-				line: f.line(root)},
+				line: f.line(root), quiet: true},
 			&setting{name: optUpstream, key: "config.configFile (the chart's own)", values: []string{"file:///dev/null"},
-				file: f.name, line: f.line(root)})
+				file: f.name, line: f.line(root), quiet: true})
 	}
 	return nil
 }
@@ -391,8 +402,7 @@ func (f *file) chartConfig(n *yaml.Node) (own bool, err error) {
 		case p.key == "configFile":
 		case p.key == "existingConfig" && here && value != "":
 			own = true
-			f.tell(f.name, f.line(p.at), "config.existingConfig", Refused, "the file in that ConfigMap is to be "+
-				"imported too")
+			f.elsewhere = append(f.elsewhere, elsewhere{f.name, f.line(p.at), "config.existingConfig", value})
 		case p.key == "cookieName" && here:
 			f.settings = append(f.settings, &setting{name: "cookie-name", key: "config.cookieName",
 				values: []string{value}, rank: fromFlag, file: f.name, line: f.line(p.at)})
@@ -425,6 +435,8 @@ func (f *file) chartArgs(n *yaml.Node) {
 			set.values = f.split(p.key, fromFlag, v)
 		} else if many, ok := f.texts(p.value); ok {
 			set.values = many
+		} else if p.value.Tag != "!!null" && len(p.value.Content) > 0 {
+			set.missing = true // it counts, whatever it may mean
 		} else if known()[canonical(p.key, fromFlag)].kind == boolean {
 			set.values = on()
 		}
@@ -433,16 +445,16 @@ func (f *file) chartArgs(n *yaml.Node) {
 	var all []word
 	for _, item := range f.items(n) {
 		if v, ok := scalar(item); ok {
-			all = append(all, word{v, f.line(item)})
+			all = append(all, word{text: v, line: f.line(item)})
 		}
 	}
 	f.addFlags(f.name, all)
 }
 
 // chartAlpha reads the alpha configuration among the values.
-func (f *file) chartAlpha(n *yaml.Node) (own bool, err error) {
+func (f *file) chartAlpha(n *yaml.Node) error {
 	if on, _ := scalar(f.get(n, "enabled")); on != "true" {
-		return false, nil
+		return nil
 	}
 	for _, p := range f.pairs(n) {
 		switch p.key {
@@ -457,17 +469,16 @@ func (f *file) chartAlpha(n *yaml.Node) (own bool, err error) {
 				body, before := f.embedded(p.value)
 				err := f.readDocuments(&file{sources: f.sources, name: f.name, before: before}, body)
 				if err != nil {
-					return own, err
+					return err
 				}
 			}
 		case "existingConfig", "existingSecret":
 			if v, _ := scalar(p.value); v != "" {
-				f.tell(f.name, f.line(p.at), "alphaConfig."+p.key, Refused, "the alpha configuration there is to be "+
-					"imported too")
+				f.elsewhere = append(f.elsewhere, elsewhere{f.name, f.line(p.at), "alphaConfig." + p.key, v})
 			}
 		}
 	}
-	return own, nil
+	return nil
 }
 
 // chartEmails reads the addresses that the chart puts into a file.

@@ -31,6 +31,7 @@ type mapping struct {
 	apps     []app
 	who      access
 	told     []told
+	acr      []string
 	groups   []string // of which somebody must be in one
 }
 
@@ -41,6 +42,7 @@ func (m *mapping) run() ([]byte, error) {
 		{"id", "sso"}, {"type", "oidc"}, {"issuer", "https://sso.example.com"}, {"client_id", "env:" + clientIDVariable},
 		{"client_secret", "env:" + secretVariable}}}
 	m.otherFiles()
+	m.who.closed = m.unseen
 	m.site()
 	m.session()
 	m.provider()
@@ -63,7 +65,7 @@ func (m *mapping) judge(s *setting, v Verdict, text string) {
 		all = []*setting{s}
 	}
 	for _, one := range all {
-		if !one.judged {
+		if !one.judged && !(one.quiet && v == NotMapped) {
 			m.tell(one.file, one.line, one.key, v, text)
 		}
 		one.judged = true
@@ -109,10 +111,17 @@ func (m *mapping) flag(name string, byDefault bool) bool {
 	return b == 1
 }
 
+// maxValues of an option are tried one by one; nobody writes more by hand.
+const maxValues = 200
+
 // parts calls f with each value of a list, and the setting in which it stands; f judges it.
 func (m *mapping) parts(name string, f func(one *setting, v string) (Verdict, string)) {
 	s, _ := m.usable(name)
 	if s == nil {
+		return
+	}
+	if len(s.values) > maxValues {
+		m.refuse(s, fmt.Sprintf("has more than %d values", maxValues))
 		return
 	}
 	for _, one := range m.same[s] {
@@ -153,6 +162,7 @@ func (m *mapping) otherFiles() {
 	hasFile := slices.ContainsFunc(m.settings, func(s *setting) bool { return s.rank == fromFile })
 	one := func(name string, given bool) {
 		if s := m.set[name]; s != nil && !given {
+			m.unseen = true
 			m.refuse(s, "that file says more: give it to import too")
 		} else if s != nil {
 			m.mapped(s, known()[name].to)
@@ -160,6 +170,13 @@ func (m *mapping) otherFiles() {
 	}
 	one("config", hasFile)
 	one("alpha-config", m.alpha)
+	for _, e := range m.elsewhere {
+		if e.name == "" && m.variables || e.name != "" && m.seen[e.name] {
+			m.tell(e.file, e.line, e.key, Mapped, "what stands there, which was given too")
+		} else {
+			m.unknown(e.file, e.line, e.key, "what stands there may say more: give it to import too")
+		}
+	}
 }
 
 // site maps where browsers find Sallyport, and which proxies are before it.
@@ -239,7 +256,9 @@ func (m *mapping) session() {
 	case d == 0:
 		m.not(s, "a session ends by its age, not with the browser: session.absolute_timeout, 12h if left out")
 	case d < time.Minute:
-		m.refuse(s, "is shorter than a session can be, one minute")
+		put(&m.draft.session, "absolute_timeout", "1m")
+		put(&m.draft.session, "idle_timeout", "1m")
+		m.mapped(s, "session.absolute_timeout, of the least there is, one minute")
 	case d > longest:
 		put(&m.draft.session, "absolute_timeout", short(longest))
 		put(&m.draft.session, "idle_timeout", short(longest))

@@ -3,6 +3,7 @@ package importer
 import (
 	"slices"
 	"strings"
+	"sync"
 )
 
 // kind is how the value of an option is written.
@@ -65,7 +66,7 @@ const (
 )
 
 // known are all options that oauth2-proxy publishes, by the names of their flags.
-func known() map[string]option {
+var known = sync.OnceValue(func() map[string]option {
 	all := map[string]option{
 		// Who signs in, and where.
 		"provider":                      {to: "providers[].type"},
@@ -111,10 +112,9 @@ func known() map[string]option {
 			"with plain whoever reads the request can redeem the code"},
 		"force-code-challenge-method": {same: []string{"S256"}, refused: true, why: "the code challenge is always " +
 			"S256: with plain whoever reads the request can redeem the code"},
-		"acr-values": {refused: true, same: empty(), why: "nothing here asks the provider for a level of " +
-			"assurance, or checks it: have the provider demand it of this client"},
+		"acr-values": {to: "routes[].acr"},
 		"prompt": {refused: true, same: empty(), why: "the provider decides whether it asks people again: have it " +
-			"demand a fresh sign-in of this client; providers[].reauth_after asks it again without the person"},
+			"demand a fresh sign-in of this client, or see routes[].max_age"},
 		"approval-prompt":            {why: "is from before OpenID Connect, and asks people for consent each time"},
 		"resource":                   {why: "says for what an access token is, and Sallyport keeps none"},
 		"validate-url":               {why: "access tokens are thrown away after a sign-in, so there is none to ask about"},
@@ -306,7 +306,7 @@ func known() map[string]option {
 		}
 	}
 	return all
-}
+})
 
 func off() []string   { return []string{"false"} }
 func on() []string    { return []string{"true"} }

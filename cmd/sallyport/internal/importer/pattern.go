@@ -75,7 +75,7 @@ const maxTrails = 64
 
 var errTooMany = fmt.Errorf("has more than %d alternatives: write routes", maxTrails)
 
-const elsewhere = "has %s, which no path of a route says: paths are literal, and cover all below them"
+const noPathSays = "has %s, which no path of a route says: paths are literal, and cover all below them"
 
 // walk follows a pattern along each trail.
 func walk(re *syntax.Regexp, trails []trail) ([]trail, error) {
@@ -98,13 +98,13 @@ func walk(re *syntax.Regexp, trails []trail) ([]trail, error) {
 		return trails, nil
 	case syntax.OpLiteral:
 		if re.Flags&syntax.FoldCase != 0 {
-			return nil, fmt.Errorf(elsewhere, "letters of either case")
+			return nil, fmt.Errorf(noPathSays, "letters of either case")
 		}
 		return each(func(t trail) (trail, error) { return t.literal(string(re.Rune)) })
 	case syntax.OpBeginText:
 		return each(func(t trail) (trail, error) {
 			if t.text != "" || t.rest {
-				return t, fmt.Errorf(elsewhere, "^ in its middle")
+				return t, fmt.Errorf(noPathSays, "^ in its middle")
 			}
 			t.anchored = true
 			return t, nil
@@ -116,7 +116,7 @@ func walk(re *syntax.Regexp, trails []trail) ([]trail, error) {
 		})
 	case syntax.OpStar, syntax.OpPlus:
 		if op := re.Sub[0].Op; op != syntax.OpAnyCharNotNL && op != syntax.OpAnyChar {
-			return nil, fmt.Errorf(elsewhere, "a repetition")
+			return nil, fmt.Errorf(noPathSays, "a repetition")
 		}
 		return each(func(t trail) (trail, error) {
 			if t.ended {
@@ -153,9 +153,9 @@ func walk(re *syntax.Regexp, trails []trail) ([]trail, error) {
 	case syntax.OpCharClass:
 		return walkClass(re, trails)
 	case syntax.OpAnyChar, syntax.OpAnyCharNotNL:
-		return nil, fmt.Errorf(elsewhere, `a dot for any sign (\. is a dot)`)
+		return nil, fmt.Errorf(noPathSays, `a dot for any sign (\. is a dot)`)
 	}
-	return nil, fmt.Errorf(elsewhere, "a sign of patterns")
+	return nil, fmt.Errorf(noPathSays, "a sign of patterns")
 }
 
 // walkClass takes each sign of a small class as an alternative.
@@ -164,7 +164,7 @@ func walkClass(re *syntax.Regexp, trails []trail) ([]trail, error) {
 	for i := 0; i+1 < len(re.Rune); i += 2 {
 		for r := re.Rune[i]; r <= re.Rune[i+1]; r++ {
 			if signs = append(signs, r); len(signs) > 10 {
-				return nil, fmt.Errorf(elsewhere, "a class of many signs")
+				return nil, fmt.Errorf(noPathSays, "a class of many signs")
 			}
 		}
 	}
@@ -188,7 +188,7 @@ func (t trail) literal(s string) (trail, error) {
 	case t.ended:
 		return t, errors.New("goes on behind $, and matches nothing")
 	case t.rest:
-		return t, fmt.Errorf(elsewhere, "something behind .*")
+		return t, fmt.Errorf(noPathSays, "something behind .*")
 	}
 	t.text += s
 	return t, nil

@@ -345,39 +345,47 @@ func (m *mapping) endpoints() {
 			if s, _ = m.usable(n.option); s == nil || s.value() == "" {
 				continue
 			}
-			value := yamlText(s.value())
-			why := m.wrong(func(d *draft) {
-				put(&d.provider, "endpoints", yamlMapping(append(slices.Clone(list), entry{n.key, value})))
-			})
-			if looksLikeRef(s.value()) || why != "" && n.key != "authorization" {
-				m.refuse(s, "providers[].endpoints: "+why)
+			if looksLikeRef(s.value()) {
+				m.refuse(s, "is no URL")
 				continue
 			}
-			list = append(list, entry{n.key, value})
+			list = append(list, entry{n.key, yamlText(s.value())})
 		}
 	}
 	m.publicKeys()
-	if len(list) == 0 {
-		if s := m.set["skip-oidc-discovery"]; s != nil && skips {
-			m.not(s, "no addresses stand beside it, so the discovery document is read")
+	for len(list) > 0 {
+		d := m.draft.clone()
+		d.routes = []route{{path: "/", upstream: []entry{{"url", "http://127.0.0.1:8080"}}}}
+		put(&d.provider, "endpoints", yamlMapping(list))
+		faults := d.faults()
+		if len(faults) == 0 {
+			m.draft.provider = d.provider
+			break
 		}
-		return
-	}
-	if why := m.tryPut("endpoints", yamlMapping(list)); why != "" {
+		_, key, _ := strings.Cut(faults[0].Path, ".endpoints.")
+		left := slices.DeleteFunc(slices.Clone(list), func(e entry) bool { return key == "" || e.key == key })
 		for _, n := range names {
-			if s := m.set[n.option]; s != nil && !s.judged {
-				m.refuse(s, "providers[].endpoints "+why)
+			if s := m.set[n.option]; s != nil && valueOf(list, n.key) != "" && valueOf(left, n.key) == "" {
+				m.refuse(s, "providers[].endpoints: "+faults[0].Message)
 			}
 		}
-		m.refuse(m.set["skip-oidc-discovery"], "the discovery document is read")
-		return
+		if len(left) == len(list) {
+			left = nil
+		}
+		list = left
 	}
 	for _, n := range names {
 		if s := m.set[n.option]; s != nil && !s.judged && valueOf(list, n.key) != "" {
 			m.mapped(s, "providers[].endpoints."+n.key)
 		}
 	}
-	m.mapped(m.set["skip-oidc-discovery"], "providers[].endpoints")
+	if s := m.set["skip-oidc-discovery"]; s != nil && skips {
+		if len(list) == 0 {
+			m.not(s, "no addresses stand beside it, so the discovery document is read")
+		} else {
+			m.mapped(s, "providers[].endpoints")
+		}
+	}
 }
 
 func (m *mapping) publicKeys() {

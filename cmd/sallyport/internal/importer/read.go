@@ -50,7 +50,7 @@ var (
 	envLine   = regexp.MustCompile(`^(export\s+)?[A-Z][A-Z0-9_]*=`)
 	emailLine = regexp.MustCompile(`^[^@\s:="'{}\[\]]+@[^@\s:="'{}\[\]]+$`)
 	flagLine  = regexp.MustCompile(`^--?[A-Za-z]`)
-	program   = regexp.MustCompile(`(^|[\s/"=])oauth2[-_]proxy(:\S+)?["']?(\s+\\?$|\s+-)`)
+	program   = regexp.MustCompile(`(^|[\s/"=])oauth2[-_]proxy(:\S+)?["']?(\s+\\?\s*(\n|$)|\s+-)`)
 	tomlLine  = regexp.MustCompile(`^["']?[A-Za-z0-9_-]+["']?\s*=`)
 )
 
@@ -96,6 +96,7 @@ func formOf(body string) form {
 // readEnv reads lines of NAME=value; variables that are not oauth2-proxy's are others'.
 func (s *sources) readEnv(name, body string) error {
 	n := 0
+	s.variables = true
 	for line := range strings.Lines(body) {
 		n++
 		line = strings.TrimSpace(line)
@@ -109,7 +110,6 @@ func (s *sources) readEnv(name, body string) error {
 		}
 		s.addVariable(name, n, key, unquoted(value))
 	}
-	s.config = true
 	return nil
 }
 
@@ -159,8 +159,9 @@ func (s *sources) readEmails(name, body string) error {
 
 // word is one word of a command, and the line where it begins.
 type word struct {
-	text string
-	line int
+	text  string
+	line  int
+	first bool // of a line that does not go on from the one before
 }
 
 // words takes a command apart as a shell does, as far as people write commands for
@@ -168,11 +169,12 @@ type word struct {
 func words(body string) []word {
 	var all []word
 	var cur strings.Builder
-	line, begun, inWord := 1, 1, false
+	line, begun, inWord, first := 1, 1, false, true
 	var quoted rune
 	flush := func() {
 		if inWord {
-			all = append(all, word{cur.String(), begun})
+			all = append(all, word{cur.String(), begun, first})
+			first = false
 		}
 		cur.Reset()
 		inWord = false
@@ -189,6 +191,7 @@ func words(body string) []word {
 		case r == '\n' && quoted == 0:
 			line++
 			flush()
+			first = true
 		case quoted != 0 && r == quoted:
 			quoted = 0
 		case quoted == '\'' || quoted == '"' && r != '\\':
@@ -237,14 +240,26 @@ func (s *sources) readCommand(name, body string) error {
 			break
 		}
 	}
-	for i, w := range all[:begin] { // docker run -e NAME=value … image
-		if _, ok := strings.CutPrefix(w.text, "--env="); ok {
-			s.variableWord(name, word{w.text[len("--env="):], w.line})
-		} else if (w.text == "-e" || w.text == "--env") && i+1 < begin {
-			s.variableWord(name, all[i+1])
+	for i, w := range all[begin:] { // what follows on lines of their own is no part of the command
+		if begin > 0 && w.first && !flagLine.MatchString(w.text) {
+			all = all[:begin+i]
+			break
 		}
 	}
-	s.config = true
+	for i, w := range all[:begin] { // docker run -e NAME=value … image
+		if _, ok := strings.CutPrefix(w.text, "--env="); ok {
+			s.variableWord(name, word{text: w.text[len("--env="):], line: w.line})
+		} else if (w.text == "-e" || w.text == "--env") && i+1 < begin {
+			s.variableWord(name, all[i+1])
+		} else if strings.HasPrefix(w.text, "--env-file") {
+			s.elsewhere = append(s.elsewhere, elsewhere{name, w.line, "--env-file", ""})
+		}
+	}
+	for n, line := range strings.Split(body, "\n") { // a unit of systemd
+		if strings.HasPrefix(line, "EnvironmentFile=") {
+			s.elsewhere = append(s.elsewhere, elsewhere{name, n + 1, "EnvironmentFile", ""})
+		}
+	}
 	s.addFlags(name, all[begin:])
 	return nil
 }
@@ -265,7 +280,7 @@ func (s *sources) addFlags(file string, all []word) {
 			case "&", "&&", "||", ";", "|", ">", "2>&1":
 				return // another command
 			}
-			if _, err := regexp.Compile(w.text); w.text != "--" && (err != nil || w.text != "") {
+			if w.text != "--" && w.text != "" {
 				s.tell(file, w.line, "(argument)", Refused, "is no flag, and says nothing that is known here")
 			}
 			continue

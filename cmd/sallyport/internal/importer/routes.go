@@ -19,16 +19,9 @@ type app struct {
 
 // upstreamsOf maps where requests go, and finds out whether another proxy asks.
 func (m *mapping) upstreamsOf() {
-	asks, given := false, false
-	one := func(s *setting, u upstream) (Verdict, string) {
-		given = true
-		v, text, isAuth := m.upstream(u)
-		asks = asks || isAuth
-		return v, text
-	}
-	m.parts(optUpstream, func(s *setting, v string) (Verdict, string) { return one(s, legacyUpstream(v)) })
+	m.parts(optUpstream, func(_ *setting, v string) (Verdict, string) { return m.upstream(legacyUpstream(v)) })
 	for _, u := range m.sources.upstreams {
-		v, text := one(u.from, u)
+		v, text := m.upstream(u)
 		m.judge(u.from, v, text)
 	}
 	m.external = len(m.apps) == 0 || len(m.ingresses) > 0
@@ -44,7 +37,7 @@ func (m *mapping) upstreamsOf() {
 			m.mapped(s, known()[name].to)
 		}
 	}
-	if len(m.apps) == 0 && (asks || !given) {
+	if len(m.apps) == 0 {
 		m.absent("(upstream)", Mapped, "listen.external_auth: another proxy asks about requests and passes them on; if "+
 			"it is not on this machine, write its addresses into peers")
 	}
@@ -69,28 +62,28 @@ func legacyUpstream(v string) upstream {
 	return u
 }
 
-// upstream maps one; asks: it answers for a proxy that asks.
-func (m *mapping) upstream(u upstream) (v Verdict, text string, asks bool) {
+// upstream maps one.
+func (m *mapping) upstream(u upstream) (Verdict, string) {
 	if u.static {
 		if u.path == "/" || strings.Trim(u.path, "/") == "" {
-			return Mapped, "a route without upstream, if there is no app", true
+			return Mapped, "a route without upstream, if there is no app"
 		}
-		return NotMapped, "Sallyport answers nothing itself outside its own pages", false
+		return NotMapped, "Sallyport answers nothing itself outside its own pages"
 	}
 	parsed, err := url.Parse(u.uri)
 	switch {
 	case err != nil || u.uri == "":
-		return Refused, "is no URL of an app", false
+		return Refused, "is no URL of an app"
 	case parsed.User != nil:
-		return Refused, "has a user in it: an app's address has none here", false
+		return Refused, "has a user in it: an app's address has none here"
 	case u.rewrites:
-		return Refused, "an app is asked for the path that was judged, and for no other: let it serve below that path", false
+		return Refused, "an app is asked for the path that was judged, and for no other: let it serve below that path"
 	case parsed.Scheme == "file" && parsed.Path == "/dev/null":
-		return Mapped, "a route without upstream, if there is no app", true
+		return Mapped, "a route without upstream, if there is no app"
 	case parsed.Scheme == "file":
-		return NotMapped, "Sallyport serves no files: put a file server there", false
+		return NotMapped, "Sallyport serves no files: put a file server there"
 	case !strings.HasPrefix(u.path, "/"):
-		return Refused, "has a path that is no path of a route", false
+		return Refused, "has a path that is no path of a route"
 	}
 	address := parsed.Scheme + "://" + parsed.Host
 	own := strings.Trim(parsed.Path, "/")
@@ -100,7 +93,7 @@ func (m *mapping) upstream(u upstream) (v Verdict, text string, asks bool) {
 			address = "unix:" + parsed.Opaque
 		}
 	} else if own != "" && own != strings.Trim(u.path, "/") {
-		return Refused, "an app is asked for the path that was judged, and for no other: let it serve below that path", false
+		return Refused, "an app is asked for the path that was judged, and for no other: let it serve below that path"
 	}
 	a := app{reach: reach{text: u.path, below: strings.HasSuffix(u.path, "/")},
 		upstream: []entry{{"url", yamlText(address)}}, sockets: m.choice(u.sockets, "proxy-websockets")}
@@ -118,22 +111,22 @@ func (m *mapping) upstream(u upstream) (v Verdict, text string, asks bool) {
 	if why := m.wrong(func(d *draft) {
 		d.routes = []route{{path: path, exact: !a.below, upstream: a.upstream, sockets: a.sockets}}
 	}); why != "" {
-		return Refused, why, false
+		return Refused, why
 	}
 	if slices.ContainsFunc(m.apps, func(o app) bool { return o.reach == a.reach }) {
-		return NotMapped, "another upstream has the same path", false
+		return NotMapped, "another upstream has the same path"
 	}
 	m.apps = append(m.apps, a)
-	text = "routes[].upstream"
+	text := "routes[].upstream"
 	if skips := m.set["ssl-upstream-insecure-skip-verify"]; (u.skipsTLS || skips.value() == "true") &&
 		parsed.Scheme == "https" {
 		if u.skipsTLS {
 			return Refused, text + " is there, but its certificate is always verified; upstream.ca says who may vouch " +
-				"for it", false
+				"for it"
 		}
 		text += ", whose certificate is verified"
 	}
-	return Mapped, text, false
+	return Mapped, text
 }
 
 func (m *mapping) choice(own *bool, option string) bool {
@@ -191,8 +184,12 @@ func (m *mapping) opened() (all []open, preflight bool, from []string) {
 				all = append(all, open{r, methods, one})
 			}
 			text := "routes[].public"
+			for i, r := range reaches {
+				path, exact := r.own()
+				text += [...]string{", ", ": "}[btoi(i == 0)] + [...]string{"path ", "path_exact "}[btoi(exact)] + path
+			}
 			if method == "GET" {
-				text += ", for HEAD too, which tells nothing more"
+				text += " (for HEAD too, which tells nothing more)"
 			}
 			return Mapped, text
 		}
@@ -323,7 +320,7 @@ func (m *mapping) routesOf(s site, opened []open, preflight bool, from []string)
 // routeAt is the route for a point; false if no app is there.
 func (m *mapping) routeAt(p reach, s site, apps []app, opened []open, preflight bool, from []string) (route, bool) {
 	path, exact := p.own()
-	r := route{host: s.host, path: path, exact: exact, allow: s.who, headers: m.told}
+	r := route{host: s.host, path: path, exact: exact, allow: s.who, acr: m.acr, headers: m.told}
 	best := -1
 	for i, a := range apps {
 		covers := a.covers(p) || a.below && p.text == strings.TrimSuffix(a.text, "/")

@@ -31,6 +31,9 @@ type setting struct {
 	variable string
 	missing  bool
 	judged   bool
+
+	alpha bool // it stands in an alpha configuration
+	quiet bool // nobody wrote it: no line says that something else counts
 }
 
 // value is the last one, or "".
@@ -52,11 +55,22 @@ type sources struct {
 	emailFile string     // the name of such a file; "" if none was given
 	ingresses []ingress
 	hosts     []string // under which oauth2-proxy itself is served
-	config    bool     // a file of settings was given
+	variables bool     // a file of variables was given
 	alpha     bool     // an alpha configuration was given
 	chart     bool     // values of the Helm chart were given
 	proxies   int      // oauth2-proxies in manifests
 	lines     []Line
+	unseen    bool            // something may let fewer people in, and is not known here
+	seen      map[string]bool // ConfigMaps and Secrets that were given
+	elsewhere []elsewhere
+}
+
+// elsewhere is where a manifest says that more variables are.
+type elsewhere struct {
+	file string
+	line int
+	key  string
+	name string // of what was given, if it was; "" for a file of variables
 }
 
 // add keeps a setting by the name in which its input has it.
@@ -68,6 +82,13 @@ func (s *sources) add(set setting) {
 // tell keeps a line for what is no option.
 func (s *sources) tell(file string, line int, key string, v Verdict, text string) {
 	s.lines = append(s.lines, Line{file, line, key, v, text})
+}
+
+// unknown is for what could be anything, also what lets fewer people in: then nobody may pass
+// until somebody has looked.
+func (s *sources) unknown(file string, line int, key, text string) {
+	s.unseen = true
+	s.tell(file, line, key, Refused, text)
 }
 
 // canonical is the name of the flag for a key: "" if there is none.
@@ -104,7 +125,12 @@ func (m *mapping) effective() {
 	m.set, m.same = map[string]*setting{}, map[*setting][]*setting{}
 	for _, s := range m.settings {
 		if s.name == "" {
+			m.unseen = true
 			m.refuse(s, "is no option of oauth2-proxy that is known here")
+			continue
+		}
+		if m.alpha && !s.alpha && notBesideAlpha(s.name) {
+			m.not(s, "does not count beside an alpha configuration")
 			continue
 		}
 		before, there := m.set[s.name]
@@ -132,6 +158,20 @@ func (m *mapping) effective() {
 	}
 }
 
+// notBesideAlpha are options that an alpha configuration takes the place of.
+func notBesideAlpha(name string) bool {
+	for _, option := range alphaNames() {
+		if name == option || name == option+"-file" {
+			return true
+		}
+	}
+	return slices.Contains([]string{optUpstream, "upstream-timeout", "flush-interval", "pass-host-header",
+		"proxy-websockets", "ssl-upstream-insecure-skip-verify", "pass-basic-auth", "pass-access-token",
+		"pass-user-headers", "pass-authorization-header", "set-basic-auth", "set-xauthrequest",
+		"set-authorization-header", "prefer-email-to-user", "basic-auth-password", "skip-auth-strip-headers", "prompt",
+		"approval-prompt", "acr-values"}, name)
+}
+
 // take makes s the one that counts; those of a list are added to a copy of it.
 func (m *mapping) take(s *setting) {
 	one := *s
@@ -140,6 +180,10 @@ func (m *mapping) take(s *setting) {
 }
 
 func (m *mapping) outranked(s, by *setting) {
+	if s.quiet {
+		s.judged = true
+		return
+	}
 	m.not(s, fmt.Sprintf("%s says it too, and flags count before variables, and variables before files", by.place()))
 }
 

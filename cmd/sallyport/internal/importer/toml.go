@@ -34,7 +34,6 @@ func (s *sources) readTOML(name, body string, before int) error {
 		}
 		s.add(setting{key: key, values: texts, rank: fromFile, file: name, line: line})
 	}
-	s.config = true
 	return nil
 }
 

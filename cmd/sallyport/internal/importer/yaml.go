@@ -193,11 +193,10 @@ func (f *file) document(root *yaml.Node) (bool, error) {
 			if !ok {
 				return false, nil
 			}
-			all = append(all, word{v, f.line(item)})
+			all = append(all, word{text: v, line: f.line(item)})
 		}
 		known = slices.ContainsFunc(all, func(w word) bool { return flagLine.MatchString(w.text) })
 		if known {
-			f.config = true
 			f.addFlags(f.name, withoutProgram(all))
 		}
 	case f.has(root, "kind") && f.has(root, "apiVersion"):

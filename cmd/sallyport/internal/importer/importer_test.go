@@ -1,0 +1,328 @@
+package importer
+
+import (
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+var update = flag.Bool("update", false, "write what comes out into testdata")
+
+// shapes are the folders of testdata: each has the inputs of one import, in the shape of a
+// configuration that is public somewhere, and what becomes of it.
+func shapes(t testing.TB) map[string][]Input {
+	t.Helper()
+	all := map[string][]Input{}
+	files, err := filepath.Glob("testdata/*/*")
+	testenv.Check(t, err)
+	for _, file := range files {
+		if name := filepath.Base(file); !strings.HasPrefix(name, "want.") {
+			data, err := os.ReadFile(file)
+			testenv.Check(t, err)
+			dir := filepath.Base(filepath.Dir(file))
+			all[dir] = append(all[dir], Input{Name: name, Data: data})
+		}
+	}
+	if len(all) < 13 {
+		t.Fatalf("only %d shapes", len(all))
+	}
+	return all
+}
+
+func TestConfigurationsOfManyShapesAreImported(t *testing.T) {
+	for name, inputs := range shapes(t) {
+		t.Run(name, func(t *testing.T) {
+			res, err := Import(inputs)
+			testenv.Check(t, err)
+			var lines strings.Builder
+			for _, l := range res.Lines {
+				lines.WriteString(l.String() + "\n")
+			}
+			dir := filepath.Join("testdata", name)
+			golden(t, filepath.Join(dir, "want.yaml"), string(res.Config))
+			golden(t, filepath.Join(dir, "want.txt"), lines.String())
+			starts(t, res.Config)
+		})
+	}
+}
+
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		testenv.Check(t, os.WriteFile(file, []byte(got), 0o644))
+	}
+	want, err := os.ReadFile(file)
+	testenv.Check(t, err)
+	if got != string(want) {
+		t.Errorf("%s differs; it is now\n%s", file, got)
+	}
+}
+
+// TestP18_NoSecretIsRepeated: each secret of the shapes, and each value of a key that is not
+// known, says KEEP-OUT.
+func TestP18_NoSecretIsRepeated(t *testing.T) {
+	kept := 0
+	for name, inputs := range shapes(t) {
+		for _, in := range inputs {
+			kept += strings.Count(string(in.Data), "KEEP-OUT")
+		}
+		res, err := Import(inputs)
+		testenv.Check(t, err)
+		for _, l := range res.Lines {
+			if strings.Contains(l.String(), "KEEP") || strings.ContainsAny(l.String(), "\n\x1b\u202e") {
+				t.Errorf("%s: %q", name, l.String())
+			}
+		}
+		if strings.Contains(string(res.Config), "KEEP") || strings.Contains(string(res.Config), "S0VFUC1PVVQ") {
+			t.Errorf("%s: a secret stands in\n%s", name, res.Config)
+		}
+	}
+	if kept < 20 {
+		t.Errorf("only %d secrets in the shapes", kept)
+	}
+}
+
+// starts assembles a Sallyport of a configuration, with values for all that it refers to.
+func starts(t *testing.T, text []byte) {
+	t.Helper()
+	dir := t.TempDir()
+	pair := testenv.NewKeyPair(t, "app.example.com", time.Now().Add(time.Hour))
+	body := regexp.MustCompile(`file:(/[^\s,"\]}]+)`).ReplaceAllStringFunc(string(text), func(ref string) string {
+		file := filepath.Join(dir, strings.ReplaceAll(strings.TrimPrefix(ref, "file:"), "/", "_"))
+		content := "a-secret"
+		switch filepath.Ext(ref) {
+		case ".crt":
+			content = pair.Cert
+		case ".key":
+			content = pair.Key
+		}
+		testenv.Check(t, os.WriteFile(file, []byte(content), 0o600))
+		return "file:" + file
+	})
+	cfg, faults := config.Parse("import.yaml", []byte(body))
+	testenv.Check(t, faults.Err())
+	_, faults = assemble.NewPolicy(cfg)
+	testenv.Check(t, faults.Err())
+	sec, err := assemble.Resolve(cfg, func(name string) (string, bool) {
+		switch name {
+		case sessionKeyVariable:
+			return session.NewKey(time.Now().Add(-time.Hour)).Text(), true
+		case publicURLVariable:
+			return "https://app.example.com", true
+		case issuerVariable:
+			return "https://sso.example.com", true
+		}
+		return "some-value", true
+	})
+	testenv.Check(t, err)
+	process := assemble.NewProcess(prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	_, err = process.Build(cfg, sec)
+	testenv.Check(t, err)
+}
+
+func TestEveryOptionOfOAuth2ProxyHasItsEntry(t *testing.T) {
+	text, err := os.ReadFile("testdata/options.txt")
+	testenv.Check(t, err)
+	var published []string
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			published = append(published, line)
+		}
+	}
+	for _, name := range published {
+		if o, ok := known()[name]; !ok || o.to == "" && o.why == "" || o.to != "" && o.why != "" {
+			t.Errorf("%s: what becomes of it?", name)
+		}
+	}
+	for name := range known() {
+		if !slices.Contains(published, name) {
+			t.Errorf("%s is in the table, and not among what is published", name)
+		}
+	}
+	if len(published) < 150 {
+		t.Errorf("only %d options", len(published))
+	}
+}
+
+// base is a configuration to which tests add.
+const base = `provider = "oidc"
+oidc_issuer_url = "https://sso.example.com"
+client_id = "app"
+client_secret = "x"
+redirect_url = "https://app.example.com/oauth2/callback"
+`
+
+func importText(t *testing.T, texts ...string) (Result, string) {
+	t.Helper()
+	var inputs []Input
+	for i, text := range texts {
+		inputs = append(inputs, Input{Name: "in" + string(rune('1'+i)), Data: []byte(text)})
+	}
+	res, err := Import(inputs)
+	testenv.Check(t, err)
+	var lines strings.Builder
+	for _, l := range res.Lines {
+		lines.WriteString(l.String() + "\n")
+	}
+	return res, lines.String()
+}
+
+// TestEveryOptionGetsItsLine, in each of the forms in which it can be written.
+func TestEveryOptionGetsItsLine(t *testing.T) {
+	forms := []struct {
+		key  func(name string, o option) string
+		line string
+	}{
+		{func(_ string, o option) string { return o.cfg() }, "%s = \"%s\"\n"},
+		{func(name string, _ option) string { return "--" + name }, "%s=%s\n"},
+		{func(_ string, o option) string { return envPrefix + strings.ToUpper(o.cfg()) }, "%s=%s\n"},
+	}
+	for _, form := range forms {
+		var text strings.Builder
+		for name, o := range known() {
+			value := "some-value"
+			if o.kind == boolean {
+				value = "true"
+			}
+			fmt.Fprintf(&text, form.line, form.key(name, o), value)
+		}
+		_, lines := importText(t, text.String())
+		for name, o := range known() {
+			if n := strings.Count(lines, ": "+form.key(name, o)+": "); n != 1 {
+				t.Errorf("%s has %d lines in\n%s", form.key(name, o), n, lines)
+			}
+		}
+		if strings.Contains(lines, "no option of oauth2-proxy") {
+			t.Errorf("something is not known:\n%s", lines)
+		}
+	}
+}
+
+func TestFlagsCountBeforeVariablesAndVariablesBeforeFiles(t *testing.T) {
+	res, lines := importText(t,
+		base+"email_domains = [\"file.example\"]\nupstreams = [\"http://127.0.0.1:1\"]\ncookie_expire = \"1h\"\n",
+		"--email-domain=flag.example\n--email-domain=more.example\n",
+		"OAUTH2_PROXY_EMAIL_DOMAINS=variable.example\nOAUTH2_PROXY_COOKIE_EXPIRE=2h\n")
+	for _, want := range []string{"{email_domains: [flag.example, more.example]}", "absolute_timeout: 2h"} {
+		if !strings.Contains(string(res.Config), want) {
+			t.Errorf("no %s in\n%s", want, res.Config)
+		}
+	}
+	if strings.Contains(string(res.Config), "file.example") || strings.Contains(string(res.Config), "variable.example") {
+		t.Errorf("what does not count is there:\n%s", res.Config)
+	}
+	for _, want := range []string{"in1:6: email_domains: not mapped: in2:1 says it too",
+		"in3:1: OAUTH2_PROXY_EMAIL_DOMAINS: not mapped: in2:1 says it too"} {
+		if !strings.Contains(lines, want) {
+			t.Errorf("no line %q in\n%s", want, lines)
+		}
+	}
+}
+
+// TestWhereARestrictionDoesNotMapNobodyMayPass: what is left out must not open anything.
+func TestWhereARestrictionDoesNotMapNobodyMayPass(t *testing.T) {
+	for _, more := range []string{
+		"email_domains = [\"*.example.com\"]\n",
+		"authenticated_emails_file = \"/etc/emails\"\n",
+		"email_domains = [\"${DOMAIN}\"]\n",
+		"",
+		"email_domains = \"*\"\nallowed_groups = [\"*\"]\n",
+		"email_domains = \"*\"\nallowed_groups = [\"$GROUP\"]\n",
+		"email_domains = \"*\"\nallowed_roles = [\"client:admin\"]\n",
+		"email_domains = \"*\"\nallowed_groups = [\"a\"]\nallowed_roles = [\"admin\"]\n",
+		"email_domains = \"*\"\ngoogle_groups = [\"admins@example.com\"]\n",
+		"email_domains = \"*\"\ngithub_org = \"example\"\n",
+		"email_domains = \"*\"\ngitlab_projects = [\"a/b\"]\n",
+	} {
+		res, lines := importText(t, base+"upstreams = \"http://127.0.0.1:1\"\n"+more)
+		if !strings.Contains(string(res.Config), nobody) || strings.Contains(string(res.Config), "authenticated") ||
+			res.Complete() {
+			t.Errorf("%s became\n%s\n%s", more, res.Config, lines)
+		}
+	}
+}
+
+func TestTrustedAddressesAreNotImportedWhileTheProxyIsUnknown(t *testing.T) {
+	const cfg = base + "upstreams = \"http://127.0.0.1:1\"\nemail_domains = \"*\"\ntrusted_ips = [\"10.0.0.0/8\"]\n"
+	res, _ := importText(t, cfg)
+	if !strings.Contains(string(res.Config), "public: {from: [\"10.0.0.0/8\"]}") {
+		t.Errorf("not there:\n%s", res.Config)
+	}
+	res, lines := importText(t, cfg+"reverse_proxy = true\n")
+	if strings.Contains(string(res.Config), "10.0.0.0") || res.Complete() {
+		t.Errorf("behind a proxy that is not known everybody would pass:\n%s\n%s", res.Config, lines)
+	}
+	res, _ = importText(t, cfg+"reverse_proxy = true\ntrusted_proxy_ips = [\"192.0.2.1\"]\n")
+	if !strings.Contains(string(res.Config), "from: [\"10.0.0.0/8\"]") {
+		t.Errorf("not there:\n%s", res.Config)
+	}
+}
+
+func TestWhatCannotBeReadIsSaidWithItsLineAndWithoutItsWords(t *testing.T) {
+	for text, want := range map[string]string{
+		"client_secret = \"KEEP-OUT\n":          "in:1: is not TOML",
+		"a = 1\nclient_secret = KEEP-OUT\n":     "in:2: is not TOML",
+		"a: b\nsecret: [KEEP-OUT\n":             "in:3: is not YAML",
+		"kind: Deployment\n":                    "in:1: is in no form",
+		"x":                                     "in:1: is in no form",
+		"":                                      "in:1: is in no form",
+		"\xff":                                  "in:1: is not UTF-8 text",
+		"provider = \"oidc\"\nkey = \"\x00\"\n": "in:2: has a control character",
+		"services: {a: {image: oauth2-proxy}, b: {image: oauth2-proxy}}\n": "in:1: is a second oauth2-proxy",
+		"client_secret = {a = \"KEEP-OUT\"}\n":                             "in:1: is neither a text",
+		"kind: Service\napiVersion: v1\n":                                  "nothing of oauth2-proxy's is configured in in",
+	} {
+		_, err := Import([]Input{{Name: "in", Data: []byte(text)}})
+		if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "KEEP") {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+}
+
+func TestPatternsThatRoutesCanSay(t *testing.T) {
+	for pattern, want := range map[string][]reach{
+		"^/health$":          {{text: "/health"}},
+		`^/a\.css$`:          {{text: "/a.css"}},
+		"^/a/":               {{text: "/a/", below: true}},
+		"^/a/.*":             {{text: "/a/", below: true}},
+		"^/a/.*$":            {{text: "/a/", below: true}},
+		"^/a/.+$":            {{text: "/a/", below: true, more: true}},
+		"^/a(/|$)":           {{text: "/a/", below: true}, {text: "/a"}},
+		"^/a(/.*)?$":         {{text: "/a"}, {text: "/a/", below: true}},
+		"^/(a|b)$":           {{text: "/a"}, {text: "/b"}},
+		"^/a/?$":             {{text: "/a"}, {text: "/a/"}},
+		"^/[ab]/c$":          {{text: "/a/c"}, {text: "/b/c"}},
+		"^(/a$|/b/)":         {{text: "/a"}, {text: "/b/", below: true}},
+		"^/":                 {{text: "/", below: true}},
+		"/":                  {{text: "/", below: true}},
+		".*":                 {{text: "/", below: true}},
+		"^.*$":               {{text: "/", below: true}},
+		"^/a/b$|^/a/.*|^/a/": {{text: "/a/", below: true}},
+		"^/(?:api/)?health$": {{text: "/health"}, {text: "/api/health"}},
+	} {
+		got, err := openPaths(pattern)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %v %v, want %v", pattern, got, err, want)
+		}
+	}
+	for _, pattern := range []string{"^/a", "/a$", "a", "^/a.b$", "(?i)^/a$", "^/a/[^/]+$", `^/a\b`, "^/a|^/b$", "^a$",
+		"^$", "(", "^/a$b", "^/.*\\.css$", "^/x{2,}$", "^/[a-z]$", "/.+", "(?m)^/a$", ".*a$", "$", "^/(a|b|c|d|e|f|g|h)(a|b|c|d|e|f|g|h|i)$"} {
+		if got, err := openPaths(pattern); err == nil {
+			t.Errorf("%s: %v", pattern, got)
+		}
+	}
+}
