@@ -110,7 +110,7 @@ var floor = map[string]int{
 	"cmd/sallyport/internal/selftest": 4,
 	"cmd/sallyport/internal/config":   5, "cmd/sallyport/internal/assemble": 6, "cmd/sallyport/internal/reload": 7,
 	"cmd/sallyport/internal/importer": 7,
-	"cmd/sallyport": 8,
+	"cmd/sallyport":                   8,
 }
 
 // oneDoor lists who may import what nobody else may, and why.

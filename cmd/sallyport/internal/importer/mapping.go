@@ -304,11 +304,12 @@ func (m *mapping) listeners() {
 	if !m.external {
 		return
 	}
-	value := `"127.0.0.1:4182"`
+	address, peers := "127.0.0.1:4182", []string{"127.0.0.1", "::1"}
 	if len(m.draft.trusted) > 0 {
-		value = yamlMapping([]entry{{"address", `":4182"`}, {"peers", yamlList(m.draft.trusted)}})
+		address, peers = ":4182", m.draft.trusted
 	}
-	put(&m.draft.listen, "external_auth", value)
+	put(&m.draft.listen, "external_auth", yamlMapping([]entry{{"address", yamlText(address)},
+		{"peers", yamlList(peers)}, {"compat", "oauth2-proxy"}}))
 }
 
 // https reports whether the listener speaks TLS.

@@ -445,12 +445,12 @@ func (m *mapping) annotations(in ingress, ok bool) {
 			case !ok:
 				say(Refused, "its parameters ask for what rules do not say: nobody may pass until routes[].allow says who")
 			case len(in.query) > 0:
-				say(Mapped, "/verify at listen.external_auth, and its parameters to routes[].allow")
+				say(Mapped, "listen.external_auth, where compat keeps the path, and its parameters to routes[].allow")
 			default:
-				say(Mapped, "/verify at listen.external_auth")
+				say(Mapped, "listen.external_auth, where compat keeps the path")
 			}
 		case "auth-signin":
-			say(Mapped, "Location of what /verify answers")
+			say(Mapped, "listen.external_auth, where compat keeps the path")
 		case "auth-response-headers":
 			m.responseHeaders(a, say)
 		case "auth-cache-key", "auth-cache-duration":
@@ -471,8 +471,8 @@ func (m *mapping) responseHeaders(a annotation, say func(Verdict, string)) {
 		}
 	}
 	if len(lost) > 0 {
-		say(Refused, strings.Join(lost, ", ")+": /verify does not answer it; see routes[].headers")
+		say(Refused, strings.Join(lost, ", ")+": is not answered; see routes[].headers")
 		return
 	}
-	say(Mapped, "names that /verify answers, all of which are to be passed on: X-Sallyport-Names lists them")
+	say(Mapped, "names of routes[].headers, all of which are to be passed on: X-Sallyport-Names lists them")
 }

@@ -203,6 +203,8 @@ func (f *file) document(root *yaml.Node) (bool, error) {
 		err = f.manifest(root)
 	case f.get(root, "services") != nil && f.get(root, "config") == nil:
 		err = f.compose(root)
+	case f.has(root, "public_url", "routes"): // one of ours
+		known = false
 	case f.has(root, "providers", "upstreamConfig", "injectRequestHeaders", "injectResponseHeaders"):
 		f.alphaConfig(root, "")
 	case f.has(root, chartKeys()...):
