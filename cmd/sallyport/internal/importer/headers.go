@@ -51,7 +51,8 @@ func (m *mapping) tellUser(name, claim string) bool {
 			if s := m.set["provider"]; s != nil {
 				at.File, at.Line = s.file, s.line
 			}
-			m.tell(at.File, at.Line, name, Refused, "is left out: type microsoft knows people by tenant and object id, and not by the "+
+			m.tell(at.File, at.Line, name, Refused, "is left out: type microsoft knows people by tenant and "+
+				"object id, and not by the "+
 				"sub that apps were told; `subject` in routes[].headers.set tells them that id")
 			return false
 		}

@@ -99,7 +99,8 @@ func Import(inputs []Input) (Result, error) {
 	if len(s.settings) == 0 && len(s.ingresses) == 0 {
 		return Result{}, errors.New("nothing of oauth2-proxy's is configured in " + names(inputs))
 	}
-	if max(len(s.upstreams), len(s.headers), len(s.ingresses), len(s.hosts)) > maxValues || len(s.settings) > 10*maxValues {
+	if max(len(s.upstreams), len(s.headers), len(s.ingresses), len(s.hosts)) > maxValues ||
+		len(s.settings) > 10*maxValues {
 		return Result{}, errors.New("more is configured than one oauth2-proxy can have in " + names(inputs))
 	}
 	m := &mapping{sources: s, home: Line{File: inputs[0].Name, Line: 1}}

@@ -273,7 +273,8 @@ func (f *file) secret(root *yaml.Node) {
 	for _, part := range []string{"data", "stringData"} {
 		for _, p := range f.pairs(f.get(root, part)) {
 			if strings.HasPrefix(p.key, envPrefix) {
-				f.add(setting{key: p.key, rank: fromEnv, file: f.name, line: f.line(p.at), variable: p.key, missing: true})
+				f.add(setting{key: p.key, rank: fromEnv, file: f.name, line: f.line(p.at), variable: p.key,
+					missing: true})
 			}
 		}
 	}
@@ -368,10 +369,12 @@ func (f *file) chartValues(root *yaml.Node) error {
 	}
 	if !ownFile { // what the chart has in its file then
 		f.settings = append(f.settings,
-			&setting{name: optEmailDomain, key: "config.configFile (the chart's own)", values: []string{"*"}, file: f.name,
+			&setting{name: optEmailDomain, key: "config.configFile (the chart's own)", values: []string{"*"},
+				file: f.name,
 				line: f.line(root), quiet: true},
-			&setting{name: optUpstream, key: "config.configFile (the chart's own)", values: []string{"file:///dev/null"},
-				file: f.name, line: f.line(root), quiet: true})
+			&setting{name: optUpstream, key: "config.configFile (the chart's own)",
+				values: []string{"file:///dev/null"},
+				file:   f.name, line: f.line(root), quiet: true})
 	}
 	return nil
 }
@@ -408,8 +411,9 @@ func (f *file) chartConfig(n *yaml.Node) (own bool, err error) {
 				values: []string{value}, rank: fromFlag, file: f.name, line: f.line(p.at)})
 		case p.key == "emailDomains":
 			if values, ok := f.texts(p.value); ok {
-				f.settings = append(f.settings, &setting{name: optEmailDomain, key: "config.emailDomains", values: values,
-					rank: fromFlag, file: f.name, line: f.line(p.at)})
+				f.settings = append(f.settings, &setting{name: optEmailDomain, key: "config.emailDomains",
+					values: values,
+					rank:   fromFlag, file: f.name, line: f.line(p.at)})
 			}
 		case p.key == "google" && len(f.pairs(p.value)) > 0:
 			if groups, ok := f.texts(f.get(p.value, "groups")); ok {
@@ -486,7 +490,8 @@ func (f *file) chartEmails(p pair) {
 	if on, _ := scalar(f.get(p.value, "enabled")); on != "true" {
 		return
 	}
-	f.add(setting{key: optEmailsFile, values: []string{"in the chart"}, rank: fromFlag, file: f.name, line: f.line(p.at)})
+	f.add(setting{key: optEmailsFile, values: []string{"in the chart"}, rank: fromFlag, file: f.name,
+		line: f.line(p.at)})
 	if list, ok := scalar(f.get(p.value, "restricted_access")); ok && list != "" {
 		_ = f.readEmails(f.name, list) // it has no form that is wrong: each address is judged for itself
 	}

@@ -39,7 +39,8 @@ type mapping struct {
 func (m *mapping) run() ([]byte, error) {
 	m.effective()
 	m.draft = draft{publicURL: "https://app.example.com", provider: []entry{
-		{"id", "sso"}, {"type", "oidc"}, {"issuer", "https://sso.example.com"}, {"client_id", "env:" + clientIDVariable},
+		{"id", "sso"}, {"type", "oidc"}, {"issuer", "https://sso.example.com"}, {"client_id",
+			"env:" + clientIDVariable},
 		{"client_secret", "env:" + secretVariable}}}
 	m.otherFiles()
 	m.who.closed = m.unseen

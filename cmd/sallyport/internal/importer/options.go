@@ -115,9 +115,10 @@ var known = sync.OnceValue(func() map[string]option {
 		"acr-values": {to: "routes[].acr"},
 		"prompt": {refused: true, same: empty(), why: "the provider decides whether it asks people again: have it " +
 			"demand a fresh sign-in of this client, or see routes[].max_age"},
-		"approval-prompt":            {why: "is from before OpenID Connect, and asks people for consent each time"},
-		"resource":                   {why: "says for what an access token is, and Sallyport keeps none"},
-		"validate-url":               {why: "access tokens are thrown away after a sign-in, so there is none to ask about"},
+		"approval-prompt": {why: "is from before OpenID Connect, and asks people for consent each time"},
+		"resource":        {why: "says for what an access token is, and Sallyport keeps none"},
+		"validate-url": {why: "access tokens are thrown away after a sign-in, so there is none to " +
+			"ask about"},
 		"auth-request-response-mode": {same: []string{"query", ""}, why: "codes come back in the query"},
 		"backend-logout-url": {why: "signing out leads to the provider's end_session_endpoint; see " +
 			"providers[].logout"},
@@ -140,8 +141,9 @@ var known = sync.OnceValue(func() map[string]option {
 		"gitlab-group":         {kind: list, to: "routes[].allow.groups"},
 		"gitlab-project": {kind: list, refused: true, file: "gitlab_projects", also: []string{"gitlab_project"},
 			why: "GitLab tells groups at a sign-in, and not projects; name groups"},
-		"keycloak-group":                             {kind: list, to: "routes[].allow.groups"},
-		"google-group":                               {kind: list, refused: true, also: []string{"google_group"}, why: noGroupsAPI},
+		"keycloak-group": {kind: list, to: "routes[].allow.groups"},
+		"google-group": {kind: list, refused: true, also: []string{"google_group"},
+			why: noGroupsAPI},
 		"google-admin-email":                         {refused: true, same: empty(), why: noGroupsAPI},
 		"google-service-account-json":                {refused: true, same: empty(), why: noGroupsAPI},
 		"google-use-application-default-credentials": {kind: boolean, same: off(), refused: true, why: noGroupsAPI},
@@ -167,7 +169,8 @@ var known = sync.OnceValue(func() map[string]option {
 		"bearer-token-login-fallback": {kind: boolean, why: "a token that is not good is answered with 401"},
 		"extra-jwt-issuers": {kind: list, file: "extra_jwt_issuers", refused: true, same: empty(), why: "whose " +
 			"tokens count, and for what, `bearer` of a route says, with a provider that has `use: tokens`"},
-		"api-route":         {kind: list, why: "what is no page that a browser opens gets 401 and no redirect, on each path"},
+		"api-route": {kind: list, why: "what is no page that a browser opens gets 401 and no redirect, on " +
+			"each path"},
 		"force-json-errors": {kind: boolean, same: off(), why: "programs get JSON, browsers get pages"},
 
 		// What apps are told.
@@ -198,7 +201,8 @@ var known = sync.OnceValue(func() map[string]option {
 		"ssl-insecure-skip-verify": {kind: boolean, same: off(), refused: true, why: "the certificate of a provider " +
 			"is always verified, or anybody on the way could say who somebody is; providers[].ca says who may vouch " +
 			"for it"},
-		"allow-query-semicolons": {kind: boolean, same: []string{"true", "false"}, why: "a query is passed on as it is"},
+		"allow-query-semicolons": {kind: boolean, same: []string{"true", "false"}, why: "a query is passed on as " +
+			"it is"},
 
 		// The site, its proxies and its cookies.
 		"redirect-url": {to: "public_url"},
@@ -217,8 +221,9 @@ var known = sync.OnceValue(func() map[string]option {
 		"cookie-expire":      {to: "session.absolute_timeout"},
 		"cookie-domain": {kind: list, why: "each host gets a cookie of its own, and a sign-in is handed over; " +
 			"session.cookie_domain shares one, and `check` says what that gives up"},
-		"cookie-name":     {why: "the cookie is __Host-sallyport; session.cookie_name adds a word to that"},
-		"cookie-path":     {same: []string{"/"}, why: "the cookie is for the whole host, as its prefix __Host- demands"},
+		"cookie-name": {why: "the cookie is __Host-sallyport; session.cookie_name adds a word to that"},
+		"cookie-path": {same: []string{"/"}, why: "the cookie is for the whole host, as its prefix __Host- " +
+			"demands"},
 		"cookie-secure":   {kind: boolean, same: on(), why: ownCookie},
 		"cookie-httponly": {kind: boolean, same: on(), why: ownCookie},
 		"cookie-samesite": {same: []string{"lax"}, why: ownCookie},
@@ -234,7 +239,8 @@ var known = sync.OnceValue(func() map[string]option {
 		"session-refresh-lock-duration":  {why: noSessionStore},
 		"session-refresh-obtain-timeout": {why: noSessionStore},
 		"session-refresh-retry-period":   {why: noSessionStore},
-		"redis-cluster-connection-urls":  {kind: list, file: "redis_cluster_connection_urls", secret: true, why: noSessionStore},
+		"redis-cluster-connection-urls": {kind: list, file: "redis_cluster_connection_urls", secret: true,
+			why: noSessionStore},
 		"redis-connection-url":           {secret: true, why: noSessionStore},
 		"redis-ca-path":                  {why: noSessionStore},
 		"redis-insecure-skip-tls-verify": {kind: boolean, why: noSessionStore},
@@ -242,10 +248,11 @@ var known = sync.OnceValue(func() map[string]option {
 		"redis-password":                 {secret: true, why: noSessionStore},
 		"redis-sentinel-password":        {secret: true, why: noSessionStore},
 		"redis-sentinel-master-name":     {why: noSessionStore},
-		"redis-sentinel-connection-urls": {kind: list, file: "redis_sentinel_connection_urls", secret: true, why: noSessionStore},
-		"redis-use-cluster":              {kind: boolean, why: noSessionStore},
-		"redis-use-sentinel":             {kind: boolean, why: noSessionStore},
-		"redis-connection-idle-timeout":  {why: noSessionStore},
+		"redis-sentinel-connection-urls": {kind: list, file: "redis_sentinel_connection_urls", secret: true,
+			why: noSessionStore},
+		"redis-use-cluster":             {kind: boolean, why: noSessionStore},
+		"redis-use-sentinel":            {kind: boolean, why: noSessionStore},
+		"redis-connection-idle-timeout": {why: noSessionStore},
 
 		// Where it listens.
 		"http-address":           {to: "listen.http"},
@@ -269,7 +276,8 @@ var known = sync.OnceValue(func() map[string]option {
 		"custom-templates-dir": {why: ownPages},
 		"banner":               {why: ownPages},
 		"footer":               {why: ownPages},
-		"show-debug-on-error":  {kind: boolean, same: off(), why: "pages tell people nothing that is not theirs; the log does"},
+		"show-debug-on-error": {kind: boolean, same: off(), why: "pages tell people nothing that is not theirs; " +
+			"the log does"},
 
 		// What it logs.
 		"auth-logging":            {kind: boolean, why: ownLog},

@@ -224,16 +224,16 @@ func joined(all []reach) ([]reach, error) {
 	return kept, nil
 }
 
-// covers reports whether all of r is in o.
-func (o reach) covers(r reach) bool {
-	if !o.below {
-		return !r.below && o.text == r.text
+// covers reports whether all of o is in r.
+func (r reach) covers(o reach) bool {
+	if !r.below {
+		return !o.below && r.text == o.text
 	}
-	if o.more && r.text == o.text {
-		return r.below && r.more
+	if r.more && o.text == r.text {
+		return o.below && o.more
 	}
-	return strings.HasPrefix(r.text, o.text)
+	return strings.HasPrefix(o.text, r.text)
 }
 
-// coversPath reports whether one path is in o.
-func (o reach) coversPath(path string) bool { return o.covers(reach{text: path}) }
+// coversPath reports whether one path is in r.
+func (r reach) coversPath(path string) bool { return r.covers(reach{text: path}) }

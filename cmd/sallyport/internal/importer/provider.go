@@ -312,7 +312,8 @@ func (m *mapping) roles(claims *[]entry) {
 		why = "groups and roles are in two claims, and Sallyport reads groups from one: have the provider put both " +
 			"into one claim, and name it in providers[].claims.groups"
 	case slices.ContainsFunc(s.values, func(v string) bool { return strings.Contains(v, ":") }):
-		why = "roles of a client are in resource_access.<client>.roles: name that claim in providers[].claims.groups, " +
+		why = "roles of a client are in resource_access.<client>.roles: name that claim in " +
+			"providers[].claims.groups, " +
 			"and the role in allow"
 	default:
 		why = m.tryPut("claims", yamlMapping(append(slices.Clone(*claims), entry{"groups", "realm_access.roles"})))

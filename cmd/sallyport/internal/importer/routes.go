@@ -38,7 +38,8 @@ func (m *mapping) upstreamsOf() {
 		}
 	}
 	if len(m.apps) == 0 {
-		m.absent("(upstream)", Mapped, "listen.external_auth: another proxy asks about requests and passes them on; if "+
+		m.absent("(upstream)", Mapped, "listen.external_auth: another proxy asks about requests and passes them "+
+			"on; if "+
 			"it is not on this machine, write its addresses into peers")
 	}
 }
@@ -121,7 +122,8 @@ func (m *mapping) upstream(u upstream) (Verdict, string) {
 	if skips := m.set["ssl-upstream-insecure-skip-verify"]; (u.skipsTLS || skips.value() == "true") &&
 		parsed.Scheme == "https" {
 		if u.skipsTLS {
-			return Refused, text + " is there, but its certificate is always verified; upstream.ca says who may vouch " +
+			return Refused, text + " is there, but its certificate is always verified; upstream.ca says who may " +
+				"vouch " +
 				"for it"
 		}
 		text += ", whose certificate is verified"
@@ -200,7 +202,8 @@ func (m *mapping) opened() (all []open, preflight bool, from []string) {
 	if s := m.set[optPreflight]; s != nil && preflight && !s.judged {
 		m.mapped(s, "routes[].public.methods, OPTIONS; `cors` of a route answers preflights and leaves the rest closed")
 	}
-	return all, preflight, m.trustedIPs(preflight || slices.ContainsFunc(all, func(o open) bool { return o.methods != nil }))
+	return all, preflight, m.trustedIPs(preflight || slices.ContainsFunc(all,
+		func(o open) bool { return o.methods != nil }))
 }
 
 func (m *mapping) openWrong(r reach, methods []string) string {
@@ -220,7 +223,8 @@ func (m *mapping) trustedIPs(byMethod bool) (from []string) {
 			return Refused, "while trusted_proxies names no proxy, the address of a client is that of the proxy, and " +
 				"everybody would pass: name the proxies, then write public: {from: […]}"
 		case byMethod:
-			return Refused, "beside a public method a route cannot be public for addresses too: conditions of `public` " +
+			return Refused, "beside a public method a route cannot be public for addresses too: conditions of " +
+				"`public` " +
 				"all hold at once"
 		}
 		if why := m.wrong(func(d *draft) {
@@ -443,7 +447,8 @@ func (m *mapping) annotations(in ingress, ok bool) {
 		case "auth-url":
 			switch {
 			case !ok:
-				say(Refused, "its parameters ask for what rules do not say: nobody may pass until routes[].allow says who")
+				say(Refused, "its parameters ask for what rules do not say: nobody may pass until routes[].allow "+
+					"says who")
 			case len(in.query) > 0:
 				say(Mapped, "listen.external_auth, where compat keeps the path, and its parameters to routes[].allow")
 			default:
