@@ -55,6 +55,7 @@ routes:
      headers: {preset: remote, set: {X-Team: groups}}}
   - {name: payroll, path: /payroll, upstream: "http://127.0.0.1:1", allow: authenticated, max_age: 15m, websocket: true,
      cors: {origins: ["https://shop.example"], methods: [PUT], credentials: true}}
+  - {name: notes, path: /notes, upstream: "http://127.0.0.1:1", public: {methods: [GET]}, allow: authenticated, max_age: 15m}
   - {name: keys, path: /keys, upstream: "http://127.0.0.1:1", allow: [{groups: [admins]}], acr: [mfa, phr]}
   - {name: safe, path: /dav/safe, upstream: "http://127.0.0.1:2", allow: authenticated, max_age: 15m}
   - {name: ledger, path: /api/ledger, upstream: "http://127.0.0.1:1", allow: authenticated, max_age: 15m,
@@ -660,6 +661,12 @@ func conditionCases(host string) []doorCase {
 		{method: "GET", host: host, target: "/docs", lines: []string{"X_Http.Method: DELETE"}, want: "forward",
 			asked: "deny", stripped: true},
 		{method: "GET", host: host, target: "/x", who: "ann", lines: override, want: "forward"},
+		// What is public for reading asks nobody, and of those who write what the route asks.
+		{method: "GET", host: host, target: "/notes", lines: page, want: "forward"},
+		{method: "GET", host: host, target: "/notes", who: "old", lines: page, want: "forward"},
+		{method: "POST", host: host, target: "/notes", lines: page, want: "login form"},
+		{method: "POST", host: host, target: "/notes", who: "old", lines: page, want: "step-up form"},
+		{method: "POST", host: host, target: "/notes", who: "recent", lines: page, want: "forward"},
 	}
 }
 
