@@ -307,7 +307,11 @@ func formLost(r reader, c *corp) {
 	other.heading("A form")
 
 	r.back()
-	r.heading("A form")
+	// WebKit sometimes says of a page from its back/forward cache that it is still loading.
+	r.until("the heading A form", func() bool {
+		v, err := r.look()
+		return err == nil && v.H1 == "A form"
+	})
 	var typed string
 	r.check("read the form", r.script(`document.querySelector('#note').value`, &typed))
 	if typed != "an hour of work" {

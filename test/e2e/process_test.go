@@ -17,8 +17,9 @@ import (
 )
 
 // patience is how long anything may take that is waited for. Sallyport asks for a
-// provider's keys once in 30 s at most, so it is longer than that.
-const patience = 45 * time.Second
+// provider's keys once in 30 s at most, and a busy machine once took 45 s to start the
+// provider, so it is longer than both.
+const patience = 2 * time.Minute
 
 // process is a program we started, and only that: stop ends it and no other.
 type process struct {
