@@ -1,6 +1,9 @@
 package admission
 
-import "strings"
+import (
+	"net/url"
+	"strings"
+)
 
 // CookieChallenge is the WWW-Authenticate of an answer to a program that needs a session:
 // login is where people sign in. Basic would make browsers ask for a password.
@@ -25,6 +28,15 @@ func AskToStepUp(login, requestID string) map[string]string {
 		body["message"] = "Open login_url, where the person signs in again, then try again."
 	}
 	return body
+}
+
+// StepUpAt is login, an address where people sign in, for somebody who steps up there for a
+// route.
+func StepUpAt(login, route string) string {
+	if strings.Contains(login, "?") {
+		return login + "&step_up=" + url.QueryEscape(route)
+	}
+	return login + "?step_up=" + url.QueryEscape(route)
 }
 
 // TokenRefused is the JSON for a program whose access token is refused. It does not say

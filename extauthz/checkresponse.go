@@ -1,6 +1,7 @@
 package extauthz
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -18,7 +19,7 @@ func (d *Door) checkResponse(a *answer) *authv3.CheckResponse {
 	if a.status != http.StatusOK {
 		denied := &authv3.DeniedHttpResponse{Status: &typev3.HttpStatus{Code: typev3.StatusCode(a.status)},
 			Body: strings.ToValidUTF8(a.body.String(), "!")}
-		for _, name := range sortedNames(a.header) {
+		for _, name := range slices.Sorted(maps.Keys(a.header)) {
 			denied.Headers = appendHeader(denied.Headers, name, a.header[name])
 		}
 		return &authv3.CheckResponse{Status: &rpc.Status{Code: int32(deniedCode(a.status))},
@@ -30,7 +31,7 @@ func (d *Door) checkResponse(a *answer) *authv3.CheckResponse {
 			ok.Headers = appendHeader(ok.Headers, name, lines)
 		}
 	}
-	for _, name := range sortedNames(a.header) {
+	for _, name := range slices.Sorted(maps.Keys(a.header)) {
 		if name == "Vary" || strings.HasPrefix(name, "Access-Control-") {
 			ok.ResponseHeadersToAdd = appendHeader(ok.ResponseHeadersToAdd, name, a.header[name])
 		}
@@ -45,15 +46,6 @@ func deniedCode(status int) codes.Code {
 		return codes.Unauthenticated
 	}
 	return codes.PermissionDenied
-}
-
-func sortedNames(h http.Header) []string {
-	names := make([]string, 0, len(h))
-	for name := range h {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }
 
 // appendHeader has Envoy write a header in the place of what is there. The second line of

@@ -67,8 +67,8 @@ func (s *signIn) leadsOn(path string, r *http.Request) string {
 	return origin + s.prefix + "/renew?return_to=" + url.QueryEscape(returnTo)
 }
 
-// comesBack is where a browser that was on host is to be sent back to: by the parameter rd, else by the
-// header that nginx sets.
+// comesBack is where a browser that was on host is to be sent back to: by the parameter rd,
+// else by the header that nginx sets.
 func (s *signIn) comesBack(host string, r *http.Request) (origin, path string) {
 	_, query, _ := strings.Cut(r.RequestURI, "?")
 	asked := redirects(query)

@@ -21,10 +21,10 @@ import (
 )
 
 // What is spoken here of gRPC are calls with one message each way: five bytes, the message,
-// and the status in the trailer. It is not left to grpc-go, which
-// answers a message that it cannot take (too long, a path that is no UTF-8) with a status of
-// its own. Envoy counts that as a failure, which failure_mode_allow lets pass, and what is
-// in the message is the client's to choose. Everything that is asked here gets a verdict.
+// and the status in the trailer. It is not left to grpc-go, which answers a message that it
+// cannot take (too long, a path that is no UTF-8) with a status of its own. Envoy counts
+// that as a failure, which failure_mode_allow lets pass, and what is in the message is the
+// client's to choose. Everything that is asked here gets a verdict.
 
 const (
 	// maxMessage is the longest message that is read: the header of a request, for which

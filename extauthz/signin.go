@@ -50,11 +50,7 @@ func (s *signIn) login(f authz.Facts, returnTo string) string {
 // stepUp is where somebody who is signed in proves again who they are, for a route, to be
 // sent back to a path of the host of f.
 func (s *signIn) stepUp(f authz.Facts, route, returnTo string) string {
-	login := s.login(f, returnTo)
-	if strings.Contains(login, "?") {
-		return login + "&step_up=" + url.QueryEscape(route)
-	}
-	return login + "?step_up=" + url.QueryEscape(route)
+	return admission.StepUpAt(s.login(f, returnTo), route)
 }
 
 // referer is the page of the same host that a request came from, else "/".

@@ -40,11 +40,7 @@ func stepUpWant(f session.Flow) string  { _, want, _ := strings.Cut(f.Detail, "\
 
 // stepUpLogin is where somebody steps up for a route, and comes back to returnTo.
 func (s *site) stepUpLogin(route, returnTo string) string {
-	login := s.login(returnTo)
-	if strings.Contains(login, "?") {
-		return login + "&step_up=" + url.QueryEscape(route)
-	}
-	return login + "?step_up=" + url.QueryEscape(route)
+	return admission.StepUpAt(s.login(returnTo), route)
 }
 
 // askToStepUp answers somebody who may have what they ask for once they have proved
