@@ -28,9 +28,11 @@ import (
 
 // putX is a CheckRequest about PUT https://app.example.com/x?a,b, changed by edit.
 func putX(edit func(*authv3.CheckRequest, *authv3.AttributeContext_HttpRequest)) *authv3.CheckRequest {
-	asked := &authv3.AttributeContext_HttpRequest{Method: "PUT", Scheme: "https", Host: "app.example.com", Path: "/x?a,b",
-		Headers: map[string]string{":method": "PUT", ":path": "/x?a,b", ":authority": "app.example.com", ":scheme": "https",
-			"accept": "text/html", "cookie": "a=1"}}
+	asked := &authv3.AttributeContext_HttpRequest{Method: "PUT", Scheme: "https", Host: "app.example.com",
+		Path: "/x?a,b",
+		Headers: map[string]string{":method": "PUT", ":path": "/x?a,b", ":authority": "app.example.com",
+			":scheme": "https",
+			"accept":  "text/html", "cookie": "a=1"}}
 	check := &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		Source:  &authv3.AttributeContext_Peer{Address: socketAddress("192.0.2.9")},
 		Request: &authv3.AttributeContext_Request{Http: asked}}}
@@ -46,7 +48,8 @@ func socketAddress(v string) *corev3.Address {
 func rawLines(asked *authv3.AttributeContext_HttpRequest) {
 	asked.HeaderMap = &corev3.HeaderMap{}
 	for name, value := range asked.Headers {
-		asked.HeaderMap.Headers = append(asked.HeaderMap.Headers, &corev3.HeaderValue{Key: name, RawValue: []byte(value)})
+		asked.HeaderMap.Headers = append(asked.HeaderMap.Headers,
+			&corev3.HeaderValue{Key: name, RawValue: []byte(value)})
 	}
 	asked.Headers = nil
 }
@@ -98,7 +101,8 @@ func TestP04_OfACheckOnlyItsRequestCounts(t *testing.T) {
 			continue
 		}
 		f := q.facts
-		if q.method != "PUT" || f.Host != "app.example.com" || f.Path != "/x" || f.RawQuery != "a,b" || f.Scheme != "https" ||
+		if q.method != "PUT" || f.Host != "app.example.com" || f.Path != "/x" || f.RawQuery != "a,b" ||
+			f.Scheme != "https" ||
 			q.client != netip.MustParseAddr("192.0.2.9") || f.Client != q.client || len(q.header) != 2 ||
 			q.header.Get("Cookie") != "a=1" {
 			t.Errorf("%s: %+v", name, q)
@@ -116,7 +120,9 @@ func TestP04_ACheckThatContradictsItselfIsRefused(t *testing.T) {
 		"no host":       func(_ *authv3.CheckRequest, a *asked) { a.Host, a.Headers[":authority"] = "", "" },
 		"no path":       func(_ *authv3.CheckRequest, a *asked) { a.Path, a.Headers[":path"] = "", "" },
 		"no scheme":     func(_ *authv3.CheckRequest, a *asked) { a.Scheme, a.Headers[":scheme"] = "", "" },
-		"two methods":   func(_ *authv3.CheckRequest, a *asked) { a.Method, a.Headers[":method"] = "GET,PUT", "GET,PUT" },
+		"two methods": func(_ *authv3.CheckRequest, a *asked) {
+			a.Method, a.Headers[":method"] = "GET,PUT", "GET,PUT"
+		},
 		"two hosts": func(_ *authv3.CheckRequest, a *asked) {
 			a.Host, a.Headers[":authority"] = "a.example,b.example", "a.example,b.example"
 		},
@@ -138,15 +144,20 @@ func TestP04_ACheckThatContradictsItselfIsRefused(t *testing.T) {
 			addRaw(a, ":path", "/x\xff")
 		},
 		"an unknown pseudo header": func(_ *authv3.CheckRequest, a *asked) { a.Headers[":status"] = "200" },
-		"two :protocol":            func(_ *authv3.CheckRequest, a *asked) { a.Headers[":protocol"] = "a"; addRaw(a, ":protocol", "b") },
-		"upper case":               func(_ *authv3.CheckRequest, a *asked) { a.Headers["Cookie"] = "b=2" },
-		"a name that is none":      func(_ *authv3.CheckRequest, a *asked) { a.Headers["x y"] = "" },
-		"an empty name":            func(_ *authv3.CheckRequest, a *asked) { a.Headers[""] = "" },
-		"NUL in a name":            func(_ *authv3.CheckRequest, a *asked) { a.Headers["x\x00y"] = "" },
-		"NUL":                      func(_ *authv3.CheckRequest, a *asked) { a.Headers["x-a"] = "b\x00c" },
-		"NUL, raw":                 func(_ *authv3.CheckRequest, a *asked) { addRaw(a, "x-a", "b\x00c") },
-		"a line in a value":        func(_ *authv3.CheckRequest, a *asked) { addRaw(a, "x-a", "b\r\nx-forwarded-user: root") },
-		"both forms":               func(_ *authv3.CheckRequest, a *asked) { h := a.Headers; rawLines(a); a.Headers = h },
+		"two :protocol": func(_ *authv3.CheckRequest, a *asked) {
+			a.Headers[":protocol"] = "a"
+			addRaw(a, ":protocol", "b")
+		},
+		"upper case":          func(_ *authv3.CheckRequest, a *asked) { a.Headers["Cookie"] = "b=2" },
+		"a name that is none": func(_ *authv3.CheckRequest, a *asked) { a.Headers["x y"] = "" },
+		"an empty name":       func(_ *authv3.CheckRequest, a *asked) { a.Headers[""] = "" },
+		"NUL in a name":       func(_ *authv3.CheckRequest, a *asked) { a.Headers["x\x00y"] = "" },
+		"NUL":                 func(_ *authv3.CheckRequest, a *asked) { a.Headers["x-a"] = "b\x00c" },
+		"NUL, raw":            func(_ *authv3.CheckRequest, a *asked) { addRaw(a, "x-a", "b\x00c") },
+		"a line in a value": func(_ *authv3.CheckRequest, a *asked) {
+			addRaw(a, "x-a", "b\r\nx-forwarded-user: root")
+		},
+		"both forms": func(_ *authv3.CheckRequest, a *asked) { h := a.Headers; rawLines(a); a.Headers = h },
 		"value and raw_value": func(_ *authv3.CheckRequest, a *asked) {
 			addRaw(a, "x-a", "b")
 			a.HeaderMap.Headers[0].Value = "c"
@@ -155,15 +166,21 @@ func TestP04_ACheckThatContradictsItselfIsRefused(t *testing.T) {
 			a.Headers["authorization"] = "Bearer a"
 			addRaw(a, "authorization", "Bearer b")
 		},
-		"CONNECT":        func(_ *authv3.CheckRequest, a *asked) { a.Method, a.Headers[":method"] = "CONNECT", "CONNECT" },
+		"CONNECT": func(_ *authv3.CheckRequest, a *asked) {
+			a.Method, a.Headers[":method"] = "CONNECT", "CONNECT"
+		},
 		"a large header": func(_ *authv3.CheckRequest, a *asked) { a.Headers["x-a"] = strings.Repeat("b", 2000) },
 		"two destinations, joined": func(_ *authv3.CheckRequest, a *authv3.AttributeContext_HttpRequest) {
 			a.Method, a.Headers[":method"], a.Headers["destination"] = "COPY", "COPY", "/a,/b"
 		},
-		"a fragment":       func(_ *authv3.CheckRequest, a *asked) { a.Path, a.Headers[":path"] = "/x#/open", "/x#/open" },
-		"an absolute path": func(_ *authv3.CheckRequest, a *asked) { a.Path, a.Headers[":path"] = "http://b/", "http://b/" },
-		"*":                func(_ *authv3.CheckRequest, a *asked) { a.Path, a.Headers[":path"] = "*", "*" },
-		"a blank":          func(_ *authv3.CheckRequest, a *asked) { a.Path, a.Headers[":path"] = "/x y", "/x y" },
+		"a fragment": func(_ *authv3.CheckRequest, a *asked) {
+			a.Path, a.Headers[":path"] = "/x#/open", "/x#/open"
+		},
+		"an absolute path": func(_ *authv3.CheckRequest, a *asked) {
+			a.Path, a.Headers[":path"] = "http://b/", "http://b/"
+		},
+		"*":       func(_ *authv3.CheckRequest, a *asked) { a.Path, a.Headers[":path"] = "*", "*" },
+		"a blank": func(_ *authv3.CheckRequest, a *asked) { a.Path, a.Headers[":path"] = "/x y", "/x y" },
 	} {
 		if q, err := readForTest(t, putX(edit)); err == nil {
 			t.Errorf("%s: %+v", name, q)
@@ -175,7 +192,8 @@ func TestP04_ACheckThatContradictsItselfIsRefused(t *testing.T) {
 // headers that name another method.
 func TestP02_OtherSpellingsAreSeenForWhatTheyAre(t *testing.T) {
 	q, err := readForTest(t, putX(func(_ *authv3.CheckRequest, a *authv3.AttributeContext_HttpRequest) {
-		for _, name := range []string{"x_forwarded_user", "x.sallyport_assertion", "x_original-url", "x-http-method-override",
+		for _, name := range []string{"x_forwarded_user", "x.sallyport_assertion", "x_original-url",
+			"x-http-method-override",
 			"x_method.override", "x-other", "x_other", "x-forwarded-user"} {
 			a.Headers[name] = "evil"
 		}
@@ -246,13 +264,16 @@ func brokenDoor(tb testing.TB) *Door {
 // would let it pass where failure_mode_allow is on. So does a bug of ours.
 func TestP01_WhatCannotBeReadIsDenied(t *testing.T) {
 	d := brokenDoor(t)
-	badPath, err := proto.Marshal(putX(func(_ *authv3.CheckRequest, a *authv3.AttributeContext_HttpRequest) { a.Path = "/AAAA" }))
+	badPath, err := proto.Marshal(putX(func(_ *authv3.CheckRequest, a *authv3.AttributeContext_HttpRequest) {
+		a.Path = "/AAAA"
+	}))
 	testenv.Check(t, err)
 	badPath = bytes.ReplaceAll(badPath, []byte("/AAAA"), []byte("/A\xff\xfeA"))
 	whole := framed(t, putX(func(*authv3.CheckRequest, *authv3.AttributeContext_HttpRequest) {}))
 	for name, frame := range map[string][]byte{
-		"nothing": nil, "half a prefix": {0, 0}, "no message": prefixed(0, 5, nil), "an empty message": prefixed(0, 0, nil),
-		"half a message": whole[:len(whole)-3], "no protobuf": prefixed(0, 3, []byte{0xff, 0xff, 0xff}),
+		"nothing": nil, "half a prefix": {0, 0}, "no message": prefixed(0, 5, nil),
+		"an empty message": prefixed(0, 0, nil),
+		"half a message":   whole[:len(whole)-3], "no protobuf": prefixed(0, 3, []byte{0xff, 0xff, 0xff}),
 		"compressed": prefixed(1, uint32(len(whole)-5), whole[5:]), "an unknown flag": prefixed(7, 0, nil),
 		"a path that is no UTF-8": prefixed(0, uint32(len(badPath)), badPath),
 		"too long":                prefixed(0, maxMessage+1, bytes.Repeat([]byte{0}, maxMessage+1)),
@@ -281,7 +302,8 @@ func TestP04_OnlyPeersMayAskOverGRPC(t *testing.T) {
 	for _, method := range []string{authv3.Authorization_Check_FullMethodName, "/grpc.health.v1.Health/Check", "/"} {
 		for remote, want := range map[string]string{"192.0.2.1:1": "7", "": "7", "[::ffff:127.0.0.1]:1": ""} {
 			w := call(d, method, nil, func(r *http.Request) { r.RemoteAddr = remote })
-			if got := w.Header().Get("Grpc-Status"); want != "" && (got != want || w.Body.Len() > 0) || want == "" && got == "7" {
+			got := w.Header().Get("Grpc-Status")
+			if want != "" && (got != want || w.Body.Len() > 0) || want == "" && got == "7" {
 				t.Errorf("%s from %q: %s", method, remote, got)
 			}
 		}
@@ -302,12 +324,15 @@ func TestNothingButCheckAndHealthIsOffered(t *testing.T) {
 	for name, edit := range map[string]func(*http.Request){"GET": func(r *http.Request) { r.Method = "GET" },
 		"HTTP/1.1": func(r *http.Request) { r.ProtoMajor = 1 },
 		"JSON":     func(r *http.Request) { r.Header.Set("Content-Type", "application/grpc+json") }} {
-		if w := call(d, authv3.Authorization_Check_FullMethodName, nil, edit); w.Code != http.StatusUnsupportedMediaType {
+		w := call(d, authv3.Authorization_Check_FullMethodName, nil, edit)
+		if w.Code != http.StatusUnsupportedMediaType {
 			t.Errorf("%s: %d", name, w.Code)
 		}
 	}
 	for _, timeout := range []string{"x", "1", "S", "-1S", "123456789S", "1s", "1.5S"} {
-		w := call(d, authv3.Authorization_Check_FullMethodName, nil, func(r *http.Request) { r.Header.Set("Grpc-Timeout", timeout) })
+		w := call(d, authv3.Authorization_Check_FullMethodName, nil, func(r *http.Request) {
+			r.Header.Set("Grpc-Timeout", timeout)
+		})
 		if statusOf(w) != "13" {
 			t.Errorf("%q: %v", timeout, w.Header())
 		}
@@ -371,7 +396,8 @@ func TestP17_AnAnnouncedMessageTakesNoMemory(t *testing.T) {
 	if each := (after.TotalAlloc - before.TotalAlloc) / 1000; each > 8<<10 {
 		t.Errorf("%d bytes for nothing", each)
 	}
-	if m, err := readMessage(io.MultiReader(bytes.NewReader([]byte{0, 0, 0}), bytes.NewReader([]byte{0, 1, 'x', 'y'}))); string(m) != "x" {
+	inTwo := io.MultiReader(bytes.NewReader([]byte{0, 0, 0}), bytes.NewReader([]byte{0, 1, 'x', 'y'}))
+	if m, err := readMessage(inTwo); string(m) != "x" {
 		t.Errorf("%q, %v", m, err)
 	}
 }

@@ -148,7 +148,8 @@ func TestP02_AJoinedDestinationIsRefused(t *testing.T) {
 	if q, err := asked(t, "/envoy/dav/a", envoyLines[0], to); err == nil {
 		t.Errorf("%+v", q)
 	}
-	if q, err := asked(t, "/verify", append(verifyLines[:2:2], to)...); err != nil || q.header.Get("Destination") == "" {
+	q, err := asked(t, "/verify", append(verifyLines[:2:2], to)...)
+	if err != nil || q.header.Get("Destination") == "" {
 		t.Errorf("%+v, %v", q, err)
 	}
 }

@@ -88,7 +88,8 @@ func TestGuidesNameAllThatAnAppIsTold(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^        - exact: (\S+)$`).FindAllStringSubmatch(upstream, -1) {
 		envoy = append(envoy, m[1])
 	}
-	ingress := strings.Split(strings.ToLower(between(t, guide(t, "ingress-nginx.md"), "/auth-response-headers: ", "\n")), ", ")
+	ingress := strings.Split(
+		strings.ToLower(between(t, guide(t, "ingress-nginx.md"), "/auth-response-headers: ", "\n")), ", ")
 	for name, got := range map[string][]string{"envoy.md": envoy, "ingress-nginx.md": ingress} {
 		slices.Sort(got)
 		if fmt.Sprint(got) != fmt.Sprint(want) {

@@ -156,10 +156,12 @@ func wellFormed(answer *authv3.CheckResponse) error {
 		return fmt.Errorf("more than headers: %v", answer)
 	}
 	seen := map[string]bool{}
-	for _, o := range slices.Concat(ok.GetHeaders(), ok.GetResponseHeadersToAdd(), answer.GetDeniedResponse().GetHeaders()) {
+	for _, o := range slices.Concat(ok.GetHeaders(), ok.GetResponseHeadersToAdd(),
+		answer.GetDeniedResponse().GetHeaders()) {
 		name, value := o.GetHeader().GetKey(), o.GetHeader().GetValue()
 		if has(o, "append") || name != strings.ToLower(name) || !identity.IsToken(name) || value == "" ||
-			o.GetHeader().GetRawValue() != nil || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' }) {
+			o.GetHeader().GetRawValue() != nil ||
+			strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' }) {
 			return fmt.Errorf("header %v", o)
 		}
 		if seen[name] && o.GetAppendAction() == corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD {

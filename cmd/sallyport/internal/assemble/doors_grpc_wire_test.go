@@ -38,7 +38,8 @@ func listeningGRPC(tb testing.TB, d *doors) *grpc.ClientConn {
 		slog.New(slog.DiscardHandler))
 	go func() { _ = s.Serve(l) }()
 	tb.Cleanup(func() { _ = s.Close() })
-	c, err := grpc.NewClient("passthrough:///"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	c, err := grpc.NewClient("passthrough:///"+l.Addr().String(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	testenv.Check(tb, err)
 	tb.Cleanup(func() { _ = c.Close() })
 	return c
@@ -105,7 +106,8 @@ func TestP01_HostileMessagesAreDeniedOverTheWire(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, answer, err)
 		}
 	}
-	if answer, err := ask.Check(t.Context(), withBody(checkFor(d, "/open"), 100<<10)); err != nil || answer.GetOkResponse() == nil {
+	answer, err := ask.Check(t.Context(), withBody(checkFor(d, "/open"), 100<<10))
+	if err != nil || answer.GetOkResponse() == nil {
 		t.Errorf("a body that the proxy sends along: %v, %v", answer, err)
 	}
 }
@@ -128,7 +130,8 @@ func TestP03_JoinedHeadersAgreeWithLines(t *testing.T) {
 		if got != want && got != "deny" && got != "bearer" && (c.who != "ann" || got != "login program") {
 			t.Errorf("%s: %s as a map, %s as lines", c, got, want)
 		}
-		if got == "forward" && c.who == "ann" && w.Header().Get("X-Forwarded-User")+w.Header().Get("Remote-User") == "main:root" {
+		if got == "forward" && c.who == "ann" &&
+			w.Header().Get("X-Forwarded-User")+w.Header().Get("Remote-User") == "main:root" {
 			t.Errorf("%s: somebody else", c)
 		}
 	}
@@ -207,7 +210,8 @@ func TestP17_CallsThatHangAreAlone(t *testing.T) {
 		<-held.begun
 	}
 	for range 100 {
-		stream, err := c.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, authv3.Authorization_Check_FullMethodName)
+		stream, err := c.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true},
+			authv3.Authorization_Check_FullMethodName)
 		testenv.Check(t, err)
 		defer func() { _ = stream.CloseSend() }()
 	}
@@ -246,7 +250,10 @@ func BenchmarkExternalAuthGRPC(b *testing.B) {
 	check := checkFor(d, "/x", "User-Agent: Mozilla/5.0", "Accept: */*")
 	for name, do := range map[string]func() error{
 		"signed in": func() error { _, err := ask.Check(b.Context(), check); return err },
-		"bare":      func() error { _, err := health.Check(b.Context(), &grpc_health_v1.HealthCheckRequest{}); return err },
+		"bare": func() error {
+			_, err := health.Check(b.Context(), &grpc_health_v1.HealthCheckRequest{})
+			return err
+		},
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {

@@ -125,7 +125,8 @@ var people = map[string]identity.Identity{
 	"lost":   {Provider: "main", Subject: "lost", GroupsUnknown: true},
 	"leaver": {Provider: "gone", Subject: "leaver"},
 	"recent": {Provider: "main", Subject: "recent", AuthTime: time.Now(), ACR: "mfa", Groups: []string{"admins"}},
-	"old":    {Provider: "main", Subject: "old", AuthTime: time.Now().Add(-time.Hour), ACR: "pwd", Groups: []string{"admins"}},
+	"old": {Provider: "main", Subject: "old", AuthTime: time.Now().Add(-time.Hour), ACR: "pwd",
+		Groups: []string{"admins"}},
 	"future": {Provider: "main", Subject: "future", AuthTime: time.Now().Add(time.Hour)},
 }
 
@@ -147,7 +148,8 @@ func (oneToken) Verify(_ context.Context, token string) (identity.Identity, time
 		return identity.Identity{Provider: "main", Subject: "robot", Groups: []string{"bots"}},
 			time.Now().Add(time.Hour), nil
 	case "recent":
-		return identity.Identity{Provider: "main", Subject: "robot", AuthTime: time.Now()}, time.Now().Add(time.Hour), nil
+		now := time.Now()
+		return identity.Identity{Provider: "main", Subject: "robot", AuthTime: now}, now.Add(time.Hour), nil
 	case "many":
 		groups := make([]string, 400)
 		for i := range groups {
@@ -319,7 +321,8 @@ func TestP03_AllFrontDoorsAgree(t *testing.T) {
 				sameHeaders(t, c, dialect, told, w.Header())
 			}
 			for _, name := range w.Header()["App-Has"] {
-				if c.stripped && told[http.CanonicalHeaderKey(name)] == nil && !slices.Contains(others, http.CanonicalHeaderKey(name)) {
+				if c.stripped && told[http.CanonicalHeaderKey(name)] == nil &&
+					!slices.Contains(others, http.CanonicalHeaderKey(name)) {
 					t.Errorf("%s: the app is told %s, which the front door removes", c, name)
 				}
 			}
@@ -542,7 +545,8 @@ func bearerCases(host string) (all []doorCase) {
 				want: "forward"})
 	}
 	for _, lines := range [][]string{nil, {"Authorization: Basic YTpi"}} {
-		all = append(all, doorCase{method: "GET", host: host, target: "/old", who: "ann", lines: lines, want: "forward"},
+		all = append(all,
+			doorCase{method: "GET", host: host, target: "/old", who: "ann", lines: lines, want: "forward"},
 			doorCase{method: "GET", host: host, target: "/old", lines: lines, want: "login program"})
 	}
 	return append(all, doorCase{method: "GET", host: host, target: "/api", who: "ann", want: "forward"},
@@ -879,7 +883,8 @@ func TestPreflightsAreAnsweredWhereTheyCanBe(t *testing.T) {
 			t.Errorf("%s without a session: %d %v", dialect, w.Code, w.Header())
 		}
 		_, w = doorCase{method: "GET", host: "app.example.com", target: "/shared", who: "ann", lines: shop[:1]}.ask(d, dialect)
-		if said := w.Header().Get("Access-Control-Allow-Origin"); w.Code != 200 || (said != "") != (dialect == "envoy" || dialect == "grpc") {
+		said := w.Header().Get("Access-Control-Allow-Origin")
+		if w.Code != 200 || (said != "") != (dialect == "envoy" || dialect == "grpc") {
 			t.Errorf("%s with a session: %d %v", dialect, w.Code, w.Header())
 		}
 	}

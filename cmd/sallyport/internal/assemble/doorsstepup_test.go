@@ -86,10 +86,10 @@ func stepUpCases(host string) (all []doorCase) {
 	get("/payroll", "old", "deny", append([]string{"Origin: https://evil.example"}, shake...)...)
 	for who, want := range map[string]string{"recent": "forward", "old": "step-up program", "root": "step-up program"} {
 		all = append(all,
-			doorCase{method: "MOVE", host: host, target: "/dav/a", who: who, lines: []string{"Destination: /dav/safe/b"},
-				want: want},
-			doorCase{method: "MOVE", host: host, target: "/dav/safe/a", who: who, lines: []string{"Destination: /dav/b"},
-				want: want},
+			doorCase{method: "MOVE", host: host, target: "/dav/a", who: who,
+				lines: []string{"Destination: /dav/safe/b"}, want: want},
+			doorCase{method: "MOVE", host: host, target: "/dav/safe/a", who: who,
+				lines: []string{"Destination: /dav/b"}, want: want},
 			doorCase{method: "GET", host: "wiki.example.com", target: "/diary", who: who, lines: fetch, want: want})
 	}
 	return append(all,
@@ -116,8 +116,8 @@ func TestEachDialectIsToldWhereToStepUp(t *testing.T) {
 			login + "?return_to=%2Fpayroll%3Fa%3D1%26b&step_up=payroll", "", ""},
 		{"forward", "GET", "app.example.com", "/payroll?a=1&b", page, 302,
 			login + "?return_to=%2Fpayroll%3Fa%3D1%26b&step_up=payroll", "", ""},
-		{"envoy", "GET", "app.example.com", "/payroll/" + strings.Repeat("x", 2000), page, 302, login + "?step_up=payroll",
-			"", ""},
+		{"envoy", "GET", "app.example.com", "/payroll/" + strings.Repeat("x", 2000), page, 302,
+			login + "?step_up=payroll", "", ""},
 		{"envoy", "GET", "wiki.example.com", "/diary", page, 302,
 			"https://wiki.example.com/.sallyport/login?return_to=%2Fdiary&step_up=diary", "", ""},
 		{"verify", "POST", "app.example.com", "/payroll", append([]string{referer}, page...), 401, login + back,
@@ -126,15 +126,18 @@ func TestEachDialectIsToldWhereToStepUp(t *testing.T) {
 			aged + ` + Cookie realm="sallyport", form-action="` + login + `?step_up=payroll"`, "form was not sent"},
 		{"verify", "GET", "app.example.com", "/payroll", append([]string{referer}, fetch...), 401, login + back,
 			aged + ` + Cookie realm="sallyport", form-action="` + login + back + `"`, `"login_url":"` + login + back},
-		{"forward", "GET", "app.example.com", "/payroll", append([]string{"Referer: https://evil.example/"}, fetch...), 401,
-			"", aged + ` + Cookie realm="sallyport", form-action="` + login + `?step_up=payroll"`, ""}, // it asks with HEAD
+		{"forward", "GET", "app.example.com", "/payroll", append([]string{"Referer: https://evil.example/"}, fetch...),
+			401, "", aged + ` + Cookie realm="sallyport", form-action="` + login + `?step_up=payroll"`,
+			""}, // it asks with HEAD
 		{"envoy", "GET", "app.example.com", "/payroll", fetch, 401, "", aged + ` + Cookie realm="sallyport", ` +
 			`form-action="` + login + `?step_up=payroll"`, `"error":"insufficient_user_authentication"`},
-		{"envoy", "GET", "app.example.com", "/keys", fetch, 401, "", `Bearer error="insufficient_user_authentication", ` +
-			`error_description="sign in again", acr_values="mfa phr" + Cookie realm="sallyport", form-action="` + login +
-			`?step_up=keys"`, `"login_url":"` + login + `?step_up=keys"`},
+		{"envoy", "GET", "app.example.com", "/keys", fetch, 401, "",
+			`Bearer error="insufficient_user_authentication", ` +
+				`error_description="sign in again", acr_values="mfa phr" + Cookie realm="sallyport", ` +
+				`form-action="` + login + `?step_up=keys"`, `"login_url":"` + login + `?step_up=keys"`},
 		{"envoy", "MOVE", "app.example.com", "/dav/a", []string{"Destination: /dav/safe/a"}, 401, "", aged +
-			` + Cookie realm="sallyport", form-action="` + login + `?step_up=safe"`, `"login_url":"` + login + `?step_up=safe"`},
+			` + Cookie realm="sallyport", form-action="` + login + `?step_up=safe"`,
+			`"login_url":"` + login + `?step_up=safe"`},
 		{"verify", "GET", "app.example.com", "/api/ledger", []string{"Authorization: Bearer good"}, 401, "", aged +
 			`, resource_metadata="https://app.example.com/.well-known/oauth-protected-resource/api/ledger"`,
 			`"error":"insufficient_user_authentication"`},
@@ -152,7 +155,8 @@ func TestEachDialectIsToldWhereToStepUp(t *testing.T) {
 		c := doorCase{method: "PUT", host: "app.example.com", target: "/payroll", who: "old",
 			lines: append([]string{"Origin: https://shop.example"}, fetch...)}
 		_, w := c.ask(d, dialect)
-		if w.Code != http.StatusUnauthorized || w.Header().Get("Access-Control-Allow-Origin") != "https://shop.example" {
+		if w.Code != http.StatusUnauthorized ||
+			w.Header().Get("Access-Control-Allow-Origin") != "https://shop.example" {
 			t.Errorf("%s: a page of a listed origin is told %d %v", dialect, w.Code, w.Header())
 		}
 	}

@@ -73,7 +73,8 @@ func http2ClientFor(secure bool) http.RoundTripper {
 	p := &http.Protocols{}
 	p.SetHTTP2(secure)
 	p.SetUnencryptedHTTP2(!secure)
-	return &http.Transport{Protocols: p, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
+	return &http.Transport{Protocols: p, DisableKeepAlives: true,
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 }
 
 // HTTP/1.1 is not spoken there, so a proxy that asks at the wrong address gets no answer
