@@ -57,7 +57,7 @@ func (m *mapping) assurance() {
 	}
 	acr := strings.Fields(s.value())
 	if why := m.wrong(func(d *draft) {
-		d.routes = []route{{path: "/", upstream: []entry{{"url", "http://127.0.0.1:8080"}}, acr: acr}}
+		d.routes = trial(route{acr: acr})
 	}); why != "" {
 		m.refuse(s, "routes[].acr "+why)
 		return
@@ -69,8 +69,7 @@ func (m *mapping) assurance() {
 // allowed says what is wrong with a rule.
 func (m *mapping) allowed(r rule) string {
 	return m.wrong(func(d *draft) {
-		d.routes = []route{{path: "/", upstream: []entry{{"url", "http://127.0.0.1:8080"}},
-			allow: access{rules: []rule{r}}}}
+		d.routes = trial(route{allow: access{rules: []rule{r}}})
 	})
 }
 
@@ -95,8 +94,7 @@ func (m *mapping) emailAddresses() (emails []string) {
 	if s == nil || s.value() == "" {
 		if m.emailFile != "" && m.set[optEmailsFile] == nil {
 			m.tell(m.emailFile, 1, "(addresses)", NotMapped, "authenticated-emails-file, which would name this "+
-				"file, is "+
-				"not there")
+				"file, is not there")
 		}
 		return nil
 	}
@@ -120,8 +118,7 @@ func (m *mapping) goodEmails() []string {
 	place := regexp.MustCompile(`emails\[(\d+)\]`)
 	for range 20 {
 		d := m.draft.clone()
-		d.routes = []route{{path: "/", upstream: []entry{{"url", "http://127.0.0.1:8080"}},
-			allow: access{rules: []rule{{emails: emails}}}}}
+		d.routes = trial(route{allow: access{rules: []rule{{emails: emails}}}})
 		faults := d.faults()
 		if len(faults) == 0 || len(emails) == 0 {
 			return emails

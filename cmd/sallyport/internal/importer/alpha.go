@@ -1,6 +1,7 @@
 package importer
 
 import (
+	"strconv"
 	"strings"
 
 	yaml "go.yaml.in/yaml/v4"
@@ -193,7 +194,7 @@ func (f *file) alphaUpstreams(n *yaml.Node, at string) {
 	for i, item := range f.items(n) {
 		id, ok := scalar(f.get(item, "id"))
 		if !ok {
-			id = string(rune('0' + i%10))
+			id = strconv.Itoa(i)
 		}
 		from := &setting{name: optUpstream, key: at + "[" + id + "]", rank: fromFlag, file: f.name, line: f.line(item)}
 		u := upstream{from: from}

@@ -1,6 +1,7 @@
 package importer
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -92,7 +93,7 @@ var (
 	wordLike  = regexp.MustCompile(`^(?i:true|false|yes|no|on|off|null|y|n|nan|inf)$`)
 )
 
-// text is a value in YAML.
+// yamlText is a value in YAML.
 func yamlText(v string) string {
 	if plainText.MatchString(v) && !wordLike.MatchString(v) {
 		return v
@@ -242,11 +243,19 @@ func (d *draft) faults() config.Faults {
 	return faults
 }
 
+// trial is a route with which something is tried, as the only one: what r does not say has an
+// app at every path.
+func trial(r route) []route {
+	r.path = cmp.Or(r.path, "/")
+	r.upstream = []entry{{"url", "http://127.0.0.1:8080"}}
+	return []route{r}
+}
+
 // wrong says what would be wrong with the draft after a change; "" if nothing.
 func (m *mapping) wrong(change func(*draft)) string {
 	d := m.draft.clone()
 	if len(d.routes) == 0 {
-		d.routes = []route{{path: "/", upstream: []entry{{"url", "http://127.0.0.1:8080"}}}}
+		d.routes = trial(route{})
 	}
 	change(d)
 	if faults := d.faults(); len(faults) > 0 {

@@ -1,6 +1,7 @@
 package importer
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -52,8 +53,8 @@ func (m *mapping) tellUser(name, claim string) bool {
 				at.File, at.Line = s.file, s.line
 			}
 			m.tell(at.File, at.Line, name, Refused, "is left out: type microsoft knows people by tenant and "+
-				"object id, and not by the "+
-				"sub that apps were told; `subject` in routes[].headers.set tells them that id")
+				"object id, and not by the sub that apps were told; `subject` in routes[].headers.set tells them "+
+				"that id")
 			return false
 		}
 		m.told = append(m.told, told{name: name, claim: "subject"}) // without the provider's id before it
@@ -107,7 +108,6 @@ func (m *mapping) alphaToldHeaders() {
 
 func (m *mapping) headerWrong(one told) string {
 	return m.wrong(func(d *draft) {
-		d.routes = []route{{path: "/", upstream: []entry{{"url", "http://127.0.0.1:8080"}},
-			headers: append(append([]told{}, m.told...), one)}}
+		d.routes = trial(route{headers: append(slices.Clone(m.told), one)})
 	})
 }

@@ -187,9 +187,9 @@ func TestEveryOptionGetsItsLine(t *testing.T) {
 		key  func(name string, o option) string
 		line string
 	}{
-		{func(_ string, o option) string { return o.cfg() }, "%s = \"%s\"\n"},
+		{func(_ string, o option) string { return o.file }, "%s = \"%s\"\n"},
 		{func(name string, _ option) string { return "--" + name }, "%s=%s\n"},
-		{func(_ string, o option) string { return envPrefix + strings.ToUpper(o.cfg()) }, "%s=%s\n"},
+		{func(_ string, o option) string { return envPrefix + strings.ToUpper(o.file) }, "%s=%s\n"},
 	}
 	for _, form := range forms {
 		var text strings.Builder

@@ -18,7 +18,7 @@ const (
 // option is one of oauth2-proxy's options, and what becomes of it here.
 type option struct {
 	kind kind
-	file string   // its key in files, where that is not the flag with _
+	file string   // its key in files and, in capital letters, its variable; "": made of the flag
 	also []string // other keys that count in files
 	// to is the key that it becomes, as the code of this package maps it. Where that is
 	// empty, the option is left out and why says the reason.
@@ -29,9 +29,6 @@ type option struct {
 	same   []string
 	secret bool
 }
-
-// cfg is the key in files and, in capital letters, the variable.
-func (o option) cfg() string { return o.file }
 
 // alwaysSo is what a value is mapped to that changes nothing.
 const alwaysSo = "what Sallyport does anyway"

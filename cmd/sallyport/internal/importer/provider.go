@@ -313,8 +313,7 @@ func (m *mapping) roles(claims *[]entry) {
 			"into one claim, and name it in providers[].claims.groups"
 	case slices.ContainsFunc(s.values, func(v string) bool { return strings.Contains(v, ":") }):
 		why = "roles of a client are in resource_access.<client>.roles: name that claim in " +
-			"providers[].claims.groups, " +
-			"and the role in allow"
+			"providers[].claims.groups, and the role in allow"
 	default:
 		why = m.tryPut("claims", yamlMapping(append(slices.Clone(*claims), entry{"groups", "realm_access.roles"})))
 	}
@@ -356,7 +355,7 @@ func (m *mapping) endpoints() {
 	m.publicKeys()
 	for len(list) > 0 {
 		d := m.draft.clone()
-		d.routes = []route{{path: "/", upstream: []entry{{"url", "http://127.0.0.1:8080"}}}}
+		d.routes = trial(route{})
 		put(&d.provider, "endpoints", yamlMapping(list))
 		faults := d.faults()
 		if len(faults) == 0 {

@@ -39,8 +39,7 @@ func (m *mapping) upstreamsOf() {
 	}
 	if len(m.apps) == 0 {
 		m.absent("(upstream)", Mapped, "listen.external_auth: another proxy asks about requests and passes them "+
-			"on; if "+
-			"it is not on this machine, write its addresses into peers")
+			"on; if it is not on this machine, write its addresses into peers")
 	}
 }
 
@@ -123,8 +122,7 @@ func (m *mapping) upstream(u upstream) (Verdict, string) {
 		parsed.Scheme == "https" {
 		if u.skipsTLS {
 			return Refused, text + " is there, but its certificate is always verified; upstream.ca says who may " +
-				"vouch " +
-				"for it"
+				"vouch for it"
 		}
 		text += ", whose certificate is verified"
 	}
@@ -141,8 +139,8 @@ func (m *mapping) choice(own *bool, option string) bool {
 // timeout is a duration as ours, "" if it is none.
 func (m *mapping) timeout(v string) string {
 	d, err := time.ParseDuration(v)
-	if err != nil || d < 100*time.Millisecond || d > 24*time.Hour || d == 30*time.Second {
-		return map[bool]string{true: "30s"}[err == nil && d == 30*time.Second]
+	if err != nil || d < 100*time.Millisecond || d > 24*time.Hour {
+		return ""
 	}
 	return short(d)
 }
@@ -209,8 +207,7 @@ func (m *mapping) opened() (all []open, preflight bool, from []string) {
 func (m *mapping) openWrong(r reach, methods []string) string {
 	return m.wrong(func(d *draft) {
 		path, exact := r.own()
-		d.routes = []route{{path: path, exact: exact, upstream: []entry{{"url", "http://127.0.0.1:8080"}},
-			public: publicText(methods == nil, methods, nil)}}
+		d.routes = trial(route{path: path, exact: exact, public: publicText(methods == nil, methods, nil)})
 	})
 }
 
@@ -224,12 +221,10 @@ func (m *mapping) trustedIPs(byMethod bool) (from []string) {
 				"everybody would pass: name the proxies, then write public: {from: […]}"
 		case byMethod:
 			return Refused, "beside a public method a route cannot be public for addresses too: conditions of " +
-				"`public` " +
-				"all hold at once"
+				"`public` all hold at once"
 		}
 		if why := m.wrong(func(d *draft) {
-			d.routes = []route{{path: "/", upstream: []entry{{"url", "http://127.0.0.1:8080"}},
-				public: "{from: " + yamlList([]string{v}) + "}"}}
+			d.routes = trial(route{public: publicText(false, nil, []string{v})})
 		}); why != "" {
 			return Refused, quote(v) + " " + why
 		}
@@ -393,7 +388,7 @@ func (m *mapping) sites() []site {
 			return ""
 		}
 		if why := m.wrong(func(d *draft) {
-			d.routes = []route{{host: host, path: "/", upstream: []entry{{"url", "http://127.0.0.1:8080"}}}}
+			d.routes = trial(route{host: host})
 		}); why != "" {
 			return why
 		}

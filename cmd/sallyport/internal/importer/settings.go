@@ -109,7 +109,7 @@ func canonical(key string, from rank) string {
 		return ""
 	}
 	for name, o := range known() {
-		if o.cfg() == key || strings.ReplaceAll(o.cfg(), "-", "_") == key || slices.Contains(o.also, key) ||
+		if o.file == key || slices.Contains(o.also, key) ||
 			strings.ReplaceAll(name, "-", "_") == key {
 			return name
 		}

@@ -77,7 +77,9 @@ func (e *echo) serve() {
 			return
 		}
 		if err != nil {
-			time.Sleep(10 * time.Millisecond) // out of files, for example
+			// Out of files, for example. Without a pause this would take the processor from
+			// those whose end gives some back.
+			time.Sleep(10 * time.Millisecond)
 			continue
 		}
 		if !e.track(conn, true) {

@@ -299,7 +299,7 @@ func TestAFrontThatDripsEndsTheRun(t *testing.T) {
 			if _, err := io.WriteString(conn, "a"); err != nil {
 				return
 			}
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(10 * time.Millisecond) // shorter than the timeout: each read of the run finds something
 		}
 	})
 	o := optionsFor(t, address)

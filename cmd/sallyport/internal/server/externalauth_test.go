@@ -69,6 +69,8 @@ func TestP17_ACallHasALimitInTime(t *testing.T) {
 	}
 }
 
+// http2ClientFor asks with HTTP/2 only. It verifies no certificate: that of the listener is
+// made for the test, and vouched for by nobody.
 func http2ClientFor(secure bool) http.RoundTripper {
 	p := &http.Protocols{}
 	p.SetHTTP2(secure)
