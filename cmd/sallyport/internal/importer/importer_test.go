@@ -212,6 +212,19 @@ func TestEveryOptionGetsItsLine(t *testing.T) {
 	}
 }
 
+// A variable that is called as the flag is, and not as oauth2-proxy calls it, counts for nothing
+// there.
+func TestP15_AVariableThatOAuth2ProxyPassesOverOpensNothing(t *testing.T) {
+	for _, variable := range []string{"EMAIL_DOMAIN=*", "SKIP_AUTH_ROUTE=^/", "TRUSTED_IP=10.0.0.0/8"} {
+		res, lines := importText(t, base+"email_domains = [\"file.example\"]\nupstreams = [\"http://127.0.0.1:1\"]\n",
+			envPrefix+variable+"\n")
+		if res.Complete() || !strings.Contains(string(res.Config), nobody) ||
+			strings.Contains(string(res.Config), "public:") {
+			t.Errorf("%s makes\n%s\n%s", variable, res.Config, lines)
+		}
+	}
+}
+
 func TestFlagsCountBeforeVariablesAndVariablesBeforeFiles(t *testing.T) {
 	res, lines := importText(t,
 		base+"email_domains = [\"file.example\"]\nupstreams = [\"http://127.0.0.1:1\"]\ncookie_expire = \"1h\"\n",

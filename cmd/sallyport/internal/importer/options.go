@@ -19,7 +19,7 @@ const (
 type option struct {
 	kind kind
 	file string   // its key in files and, in capital letters, its variable; "": made of the flag
-	also []string // other keys that count in files
+	also []string // other keys that count, in older versions of oauth2-proxy for example
 	// to is the key that it becomes, as the code of this package maps it. Where that is
 	// empty, the option is left out and why says the reason.
 	to      string
@@ -135,10 +135,10 @@ var known = sync.OnceValue(func() map[string]option {
 		"github-repo":          {refused: true, why: noGitHub},
 		"github-token":         {refused: true, secret: true, why: noGitHub},
 		"github-user":          {kind: list, refused: true, why: noGitHub},
-		"gitlab-group":         {kind: list, to: "routes[].allow.groups"},
+		"gitlab-group":         {kind: list, also: []string{"gitlab_group"}, to: "routes[].allow.groups"},
 		"gitlab-project": {kind: list, refused: true, file: "gitlab_projects", also: []string{"gitlab_project"},
 			why: "GitLab tells groups at a sign-in, and not projects; name groups"},
-		"keycloak-group": {kind: list, to: "routes[].allow.groups"},
+		"keycloak-group": {kind: list, also: []string{"keycloak_group"}, to: "routes[].allow.groups"},
 		"google-group": {kind: list, refused: true, also: []string{"google_group"},
 			why: noGroupsAPI},
 		"google-admin-email":                         {refused: true, same: empty(), why: noGroupsAPI},

@@ -109,8 +109,10 @@ func canonical(key string, from rank) string {
 		return ""
 	}
 	for name, o := range known() {
+		// With the flag's name in a file oauth2-proxy does not start. A variable of that name, such
+		// as OAUTH2_PROXY_EMAIL_DOMAIN, it passes over, so what that says must open nothing here.
 		if o.file == key || slices.Contains(o.also, key) ||
-			strings.ReplaceAll(name, "-", "_") == key {
+			from == fromFile && strings.ReplaceAll(name, "-", "_") == key {
 			return name
 		}
 	}
