@@ -49,8 +49,8 @@ func startBinary(t *testing.T, providers map[string][2]string, key string, more 
 	}))
 	t.Cleanup(app.Close)
 	var err error
-	if b.public, err = unusedAddress(); err == nil {
-		b.admin, err = unusedAddress()
+	if b.public, err = testenv.UnusedAddress(); err == nil {
+		b.admin, err = testenv.UnusedAddress()
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -32,9 +32,9 @@ func TestServeFollowsItsCertificate(t *testing.T) {
 	t.Parallel() // it has to wait for the next look
 	f := &testenv.TLSFiles{T: t, Dir: t.TempDir()}
 	f.Swap(testenv.NewKeyPair(t, "old.example", time.Now().Add(time.Hour)))
-	public, err := unusedAddress()
+	public, err := testenv.UnusedAddress()
 	f.Must(err)
-	admin, err := unusedAddress()
+	admin, err := testenv.UnusedAddress()
 	f.Must(err)
 	cfg, _, err := parseConfig("c.yaml", httpsConfig(f, public, admin))
 	f.Must(err)

@@ -62,7 +62,7 @@ func BenchmarkCPUPerRequest(b *testing.B) {
 		_, _ = io.WriteString(w, "hello")
 	}))
 	b.Cleanup(app.Close)
-	bare, err := unusedAddress()
+	bare, err := testenv.UnusedAddress()
 	fatal(b, err)
 	barePID := launch(b, []string{bareVariable + "=" + bare + " " + app.URL})
 	public, cookie, pid := launchSallyport(b, app.URL)
@@ -80,10 +80,10 @@ func BenchmarkCPUPerCheck(b *testing.B) {
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
 		b.Skip("needs /proc for the CPU time of another process")
 	}
-	bare, err := unusedAddress()
+	bare, err := testenv.UnusedAddress()
 	fatal(b, err)
 	barePID := launch(b, []string{bareVariable + "=" + bare + " "})
-	asked, err := unusedAddress()
+	asked, err := testenv.UnusedAddress()
 	fatal(b, err)
 	public, cookie, pid := launchSallyport(b, "http://127.0.0.1:1", "external_auth: "+strconv.Quote(asked))
 	listening(b, bare)
@@ -134,7 +134,7 @@ const mainVariable = "SALLYPORT_TEST_MAIN"
 // launchSallyport serves one route to app; listen has more keys of that name.
 func launchSallyport(b *testing.B, app string, listen ...string) (address, cookie string, pid int) {
 	b.Helper()
-	address, err := unusedAddress()
+	address, err := testenv.UnusedAddress()
 	fatal(b, err)
 	key := session.NewKey(time.Now().Add(-time.Hour))
 	file := filepath.Join(b.TempDir(), "config.yaml")

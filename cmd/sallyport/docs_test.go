@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/login"
 )
 
@@ -249,11 +250,11 @@ func TestTheReadmesFirstSiteDocumentRunsAsTyped(t *testing.T) {
 			typed = block
 		}
 	}
-	public, err := unusedAddress()
+	public, err := testenv.UnusedAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	admin, err := unusedAddress()
+	admin, err := testenv.UnusedAddress()
 	if err != nil {
 		t.Fatal(err)
 	}

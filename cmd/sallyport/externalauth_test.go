@@ -28,7 +28,7 @@ func TestServeAnswersOtherProxies(t *testing.T) {
 	var addresses [3]string
 	for i := range addresses {
 		var err error
-		addresses[i], err = unusedAddress()
+		addresses[i], err = testenv.UnusedAddress()
 		testenv.Check(t, err)
 	}
 	text := strings.NewReplacer("listen: {https: {address:", `listen: {external_auth: {address: "`+addresses[1]+`", grpc: "`+

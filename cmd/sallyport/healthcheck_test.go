@@ -47,11 +47,11 @@ func TestHealthcheckAsksWhereTheConfigurationListens(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			public, err := unusedAddress()
+			public, err := testenv.UnusedAddress()
 			if err != nil {
 				t.Fatal(err)
 			}
-			admin, err := unusedAddress()
+			admin, err := testenv.UnusedAddress()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -39,9 +39,9 @@ func startReloaded(t *testing.T) *reloaded {
 	t.Helper()
 	r := &reloaded{binary: &binary{}, key: session.NewKey(time.Unix(1.7e9, 0)).Text()}
 	var err error
-	r.public, err = unusedAddress()
+	r.public, err = testenv.UnusedAddress()
 	testenv.Check(t, err)
-	r.admin, err = unusedAddress()
+	r.admin, err = testenv.UnusedAddress()
 	testenv.Check(t, err)
 	r.provider = testenv.StartProvider(t, demo.ProviderOptions{ClientID: "sallyport", ClientSecret: canarySecret,
 		RedirectURIs: []string{"http://" + r.public + "/.sallyport/callback/sso"}})

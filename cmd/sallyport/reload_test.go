@@ -58,9 +58,9 @@ func newFollower(t *testing.T, file string) *follower {
 	t.Helper()
 	f := &follower{t: t, file: file, key: session.NewKey(time.Unix(1.7e9, 0)).Text()}
 	var err error
-	f.public, err = unusedAddress()
+	f.public, err = testenv.UnusedAddress()
 	testenv.Check(t, err)
-	f.admin, err = unusedAddress()
+	f.admin, err = testenv.UnusedAddress()
 	testenv.Check(t, err)
 	return f
 }

@@ -49,7 +49,7 @@ func newFleet(t *testing.T, stop time.Duration, stores ...string) *fleet {
 	}))
 	t.Cleanup(f.app.Close)
 	var err error
-	f.public, err = unusedAddress()
+	f.public, err = testenv.UnusedAddress()
 	testenv.Check(t, err)
 	f.provider = testenv.StartProvider(t, demo.ProviderOptions{ClientID: "sallyport", ClientSecret: canarySecret,
 		RedirectURIs: []string{"http://" + f.public + "/.sallyport/callback/sso"}})
@@ -70,8 +70,8 @@ func (f *fleet) start(stop time.Duration, store string) *binary {
 	f.t.Helper()
 	b := &binary{}
 	var err error
-	if b.public, err = unusedAddress(); err == nil {
-		b.admin, err = unusedAddress()
+	if b.public, err = testenv.UnusedAddress(); err == nil {
+		b.admin, err = testenv.UnusedAddress()
 	}
 	testenv.Check(f.t, err)
 	dir := f.t.TempDir()

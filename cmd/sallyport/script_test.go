@@ -49,7 +49,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script", UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 		Setup: func(env *testscript.Env) error {
 			for _, name := range []string{"PUBLIC", "ADMIN"} {
-				address, err := unusedAddress()
+				address, err := testenv.UnusedAddress()
 				if err != nil {
 					return err
 				}
@@ -68,15 +68,6 @@ func TestScripts(t *testing.T) {
 			"signedin": signedIn, "exit": exitsWith, "send": sendRaw,
 		},
 	})
-}
-
-func unusedAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 // expandFile puts the values of variables into a file.

@@ -38,11 +38,11 @@ func (b *lockedBuffer) String() string {
 // TestServingOutlivesTheReaderOfTheLog: "sallyport serve | head -1" goes on
 // answering, and tells on stderr and in the metrics that its lines are lost.
 func TestServingOutlivesTheReaderOfTheLog(t *testing.T) {
-	public, err := unusedAddress()
+	public, err := testenv.UnusedAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	admin, err := unusedAddress()
+	admin, err := testenv.UnusedAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
