@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -20,14 +19,7 @@ import (
 // apacheGuide is the page whose configurations these tests run, with other addresses.
 const apacheGuide = "../../docs/fronts/apache.md"
 
-func apacheProgram() (string, error) {
-	for _, name := range []string{"apache2", "/usr/sbin/apache2"} {
-		if found, err := exec.LookPath(name); err == nil {
-			return found, nil
-		}
-	}
-	return "", fmt.Errorf("apache2 is %w (Debian: apt-get install apache2)", errMissing)
-}
+func apacheProgram() (string, error) { return program("apache2", "apache2", "/usr/sbin/apache2")() }
 
 // environment is a CGI program (RFC 3875) that shows what it is told, and how much it was sent.
 const environment = `#!/bin/sh
@@ -57,7 +49,8 @@ func startApache(t *testing.T, extra string, replace ...string) apache {
 	block := readdressed(t, guideBlock(t, apacheGuide, "apache"), replace...)
 	block = readdressed(t, block, "127.0.0.1:8080", a.address, "/srv/app", dir+"/app", "/var/log/apache2", dir,
 		"app.example.com", publicHost)
-	config := "ServerRoot " + dir + "\nDefaultRuntimeDir " + dir + "\nPidFile apache.pid\nErrorLog /dev/stderr\nServerName " + publicHost + "\n"
+	config := "ServerRoot " + dir + "\nDefaultRuntimeDir " + dir + "\nPidFile apache.pid\nErrorLog /dev/stderr\n" +
+		"ServerName " + publicHost + "\n"
 	for _, name := range []string{"mpm_event", "authz_core", "authz_host", "setenvif", "env", "alias", "mime", "cgid",
 		"remoteip"} {
 		config += fmt.Sprintf("LoadModule %s_module /usr/lib/apache2/modules/mod_%s.so\n", name, name)
@@ -73,7 +66,8 @@ func startApache(t *testing.T, extra string, replace ...string) apache {
 	}
 	if err := errors.Join(os.Chmod(dir, 0o755), write("apache.conf", config+extra+block, 0o644),
 		write("app/cgi-bin/env", environment, 0o755), write("app/htdocs/page.txt", "a file", 0o644),
-		write("app/htdocs/.htpasswd", "a secret", 0o644), write("app/htdocs/open/page.txt", "an open file", 0o644)); err != nil {
+		write("app/htdocs/.htpasswd", "a secret", 0o644),
+		write("app/htdocs/open/page.txt", "an open file", 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	p, err := start(dir, program, "-f", filepath.Join(dir, "apache.conf"), "-DFOREGROUND")
@@ -82,44 +76,16 @@ func startApache(t *testing.T, extra string, replace ...string) apache {
 	}
 	t.Cleanup(p.stop)
 	p.showIfFailed(t)
-	listens(t, a.address)
+	p.listens(t, a.address)
 	return a
 }
 
 // inFrontOfApache is a site whose app is Apache, as the guide says.
 func inFrontOfApache(t *testing.T, a apache) *corp {
 	t.Helper()
-	dir := t.TempDir()
 	cert, at := need(t, world.cert), need(t, freeAddress)
-	c := &corp{app: startApp()} // nothing leads there
-	t.Cleanup(c.app.server.Close)
-	url := "https://" + publicHost + portOf(at)
-	c.provider = need(t, func() (*provider, error) { return startProvider(url, false) })
-	t.Cleanup(c.provider.stop)
-	key, err := exec.Command(world.binary, "genkey").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := guideBlock(t, apacheGuide, "yaml", "https://app.example.com", url, `":443"`, fmt.Sprintf("%q", at),
-		"/etc/ssl/app.crt", cert.certFile, "/etc/ssl/app.key", cert.keyFile, "/run/secrets/session-key",
-		filepath.Join(dir, "key"), "listen:\n", "listen:\n  admin: \"\"\n", "https://sso.example.com", c.provider.Issuer,
-		"client_id: sallyport", "client_id: "+c.provider.ClientID, "client_secret: env:CLIENT_SECRET",
-		fmt.Sprintf("client_secret: %q, scopes: [openid, profile, email, groups]", "literal:"+c.provider.ClientSecret),
-		"127.0.0.1:8080", a.address) + "log: {format: text}\n"
-	if err := errors.Join(os.WriteFile(filepath.Join(dir, "key"), key, 0o600),
-		os.WriteFile(filepath.Join(dir, "sallyport.yaml"), []byte(config), 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	p, err := start(dir, world.binary, "serve", "-c", filepath.Join(dir, "sallyport.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.stop)
-	if c.site, err = newSite(p, "__Host-sallyport"); err != nil {
-		t.Fatal(err)
-	}
-	c.showIfFailed(t)
-	return c
+	return serveGuide(t, t.TempDir(), apacheGuide, "https://"+publicHost+portOf(at), "", `":443"`,
+		fmt.Sprintf("%q", at), "/etc/ssl/app.crt", cert.certFile, "/etc/ssl/app.key", cert.keyFile, "127.0.0.1:8080", a.address)
 }
 
 // text is the status and body of an answer.
@@ -221,7 +187,8 @@ func TestApacheAnswersNobodyButSallyport(t *testing.T) {
 	}
 	status, body := a.past(t, "127.0.0.1", "/cgi-bin/env", "X-Forwarded-User: corp:mira", "X_Forwarded_User: corp:evil",
 		"X.Forwarded.User: corp:evil", "X_Forwarded_Groups: evil", "REMOTE_USER: evil", "Proxy: evil")
-	if status != 200 || !told(body, "REMOTE_USER=mira", "HTTP_X_FORWARDED_USER=corp:mira") || strings.Contains(body, "evil") {
+	if status != 200 || !told(body, "REMOTE_USER=mira", "HTTP_X_FORWARDED_USER=corp:mira") ||
+		strings.Contains(body, "evil") {
 		t.Errorf("Apache makes variables of other spellings: %d\n%s", status, body)
 	}
 }
@@ -267,7 +234,8 @@ func TestApacheWithRemoteIPAnswersNobodyButSallyport(t *testing.T) {
 		if status != want || status == 200 && !told(body, "REMOTE_ADDR=192.0.2.7", "REMOTE_USER=mira") {
 			t.Errorf("from %s: %d\n%s", from, status, body)
 		}
-		if status, _ := a.past(t, "127.0.0.2", "/cgi-bin/env", "X-Forwarded-User: corp:mira", "X-Forwarded-For: 127.0.0.1"); status != 403 {
+		status, _ = a.past(t, "127.0.0.2", "/cgi-bin/env", "X-Forwarded-User: corp:mira", "X-Forwarded-For: 127.0.0.1")
+		if status != 403 {
 			t.Errorf("who says to be Sallyport is answered with %d", status)
 		}
 	}

@@ -21,16 +21,6 @@ import (
 // appsGuide is the page whose settings of Radicale these tests use.
 const appsGuide = "../../docs/apps.md"
 
-func program(name, packages string) func() (string, error) {
-	return func() (string, error) {
-		found, err := exec.LookPath(name)
-		if err != nil {
-			return "", fmt.Errorf("%s is %w (Debian: apt-get install %s)", name, errMissing, packages)
-		}
-		return found, nil
-	}
-}
-
 // startRadicale serves calendars, with the settings of the guide.
 func startRadicale(t *testing.T) (address string) {
 	t.Helper()
@@ -76,7 +66,7 @@ func startWSGI(t *testing.T) (address string) {
 // lets mira write.
 func startWiki(t *testing.T) (address string) {
 	t.Helper()
-	need(t, program("node", "nodejs"))
+	need(t, program("nodejs", "node"))
 	script, err := filepath.Abs(need(t, func() (string, error) { return npmPackage("tiddlywiki", "tiddlywiki.js") }))
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +90,7 @@ func runApp(t *testing.T, dir, address, name string, args ...string) {
 	}
 	t.Cleanup(p.stop)
 	p.showIfFailed(t)
-	listens(t, address)
+	p.listens(t, address)
 }
 
 // member asks as somebody who is signed in, with more headers.

@@ -37,7 +37,7 @@ func readdressed(t *testing.T, block string, replace ...string) string {
 	t.Helper()
 	for i := 0; i < len(replace); i += 2 {
 		if !strings.Contains(block, replace[i]) {
-			t.Fatalf("%s: %q does not stand in\n%s", balancerGuide, replace[i], block)
+			t.Fatalf("%q does not stand in\n%s", replace[i], block)
 		}
 	}
 	return strings.NewReplacer(replace...).Replace(block)
@@ -74,13 +74,7 @@ type replica struct {
 	process       *process // the one that runs, or ran last
 }
 
-func haproxyProgram() (string, error) {
-	name, err := exec.LookPath("haproxy")
-	if err != nil {
-		return "", fmt.Errorf("haproxy is %w (Debian: apt-get install haproxy)", errMissing)
-	}
-	return name, nil
-}
+func haproxyProgram() (string, error) { return program("haproxy", "haproxy")() }
 
 // edits are what a test changes in the guide's configurations; nil changes nothing.
 type edits struct{ proxy, sallyport func(string) string }

@@ -12,13 +12,7 @@ import (
 // caddyGuide is the page whose configurations these tests run, with other addresses.
 const caddyGuide = "../../docs/fronts/caddy.md"
 
-func caddyProgram() (string, error) {
-	found, err := exec.LookPath("caddy")
-	if err != nil {
-		return "", fmt.Errorf("Caddy is %w (Debian: apt-get install caddy)", errMissing)
-	}
-	return found, nil
-}
+func caddyProgram() (string, error) { return program("caddy", "caddy")() }
 
 // caddyfile is the guide's, with other addresses, and with nothing that would leave them:
 // no certificates of its own, no other listeners.
@@ -29,7 +23,8 @@ func caddyfile(t *testing.T, at addresses) string {
 	return "{\n\tadmin off\n\tauto_https off\n\tservers {\n\t\tprotocols h1 h2\n\t}\n}\n" +
 		guideBlock(t, caddyGuide, "caddyfile", "app.example.com, wiki.example.com {",
 			fmt.Sprintf("https://%[1]s%[3]s, https://%[2]s%[3]s%[4]s", publicHost, otherSite, port, of),
-			":443 {", "https://"+port+of, "127.0.0.1:4180", at.public, "127.0.0.1:4182", at.asked, "127.0.0.1:8080", at.app)
+			":443 {", "https://"+port+of, "127.0.0.1:4180", at.public, "127.0.0.1:4182", at.asked,
+			"127.0.0.1:8080", at.app)
 }
 
 // runCaddy starts a Caddy with a Caddyfile. Its home is at.dir.

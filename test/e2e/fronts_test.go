@@ -39,56 +39,55 @@ func behindFrontWith(t *testing.T, guide, app, routes string, runs func(*testing
 		t.Fatal(err)
 	}
 	at := addresses{need(t, freeAddress), need(t, freeAddress), need(t, freeAddress), app, dir}
-	c := &corp{app: startApp()}
-	t.Cleanup(c.app.server.Close)
+	url := "https://" + publicHost + portOf(at.front)
+	routes += "  - {name: near, path: /near, public: {from: [10.0.0.0/8]}}\n" // no peer of this test
+	c := serveGuide(t, dir, guide, url, routes, "wiki.example.com", otherSite, "127.0.0.1:4180", at.public, "127.0.0.1:4182", at.asked,
+		"groups: [ops]", "groups: [board]")
 	if app == "" {
 		at.app = strings.TrimPrefix(c.app.URL, "http://")
 	}
-	url := "https://" + publicHost + portOf(at.front)
+	f := runs(t, at)
+	t.Cleanup(f.stop)
+	f.showIfFailed(t)
+	f.listens(t, at.front)
+	return c
+}
+
+// serveGuide runs Sallyport at url until the test ends, with the first configuration in YAML
+// of a guide, more routes, files in dir, and a provider and an app. replace are pairs: what
+// else is not as in the guide.
+func serveGuide(t *testing.T, dir, guide, url, routes string, replace ...string) *corp {
+	t.Helper()
+	c := &corp{app: startApp()}
+	t.Cleanup(c.app.server.Close)
 	c.provider = need(t, func() (*provider, error) { return startProvider(url, false) })
 	t.Cleanup(c.provider.stop)
 	key, err := exec.Command(world.binary, "genkey").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := guideBlock(t, guide, "yaml", "https://app.example.com", url, "wiki.example.com", otherSite,
-		"127.0.0.1:4180", at.public, "127.0.0.1:4182", at.asked, "/run/secrets/session-key", filepath.Join(dir, "key"),
-		"groups: [ops]", "groups: [board]", "listen:\n", "listen:\n  admin: \"\"\n",
+	keyFile, file := filepath.Join(dir, "key"), filepath.Join(dir, "sallyport.yaml")
+	config := guideBlock(t, guide, "yaml", append(replace, "https://app.example.com", url,
+		"/run/secrets/session-key", keyFile, "listen:\n", "listen:\n  admin: \"\"\n",
 		"https://sso.example.com", c.provider.Issuer, "client_id: sallyport", "client_id: "+c.provider.ClientID,
 		"client_secret: env:CLIENT_SECRET", fmt.Sprintf("client_secret: %q, scopes: [openid, profile, email, groups]",
-			"literal:"+c.provider.ClientSecret)) +
-		routes + "  - {name: near, path: /near, public: {from: [10.0.0.0/8]}}\n" + // no peer of this test
-		"log: {format: text}\n"
-	if err := errors.Join(os.WriteFile(filepath.Join(dir, "key"), key, 0o600),
-		os.WriteFile(filepath.Join(dir, "sallyport.yaml"), []byte(config), 0o600)); err != nil {
+			"literal:"+c.provider.ClientSecret))...) + routes + "log: {format: text}\n"
+	if err := errors.Join(os.WriteFile(keyFile, key, 0o600), os.WriteFile(file, []byte(config), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	p, err := start(dir, world.binary, "serve", "-c", filepath.Join(dir, "sallyport.yaml"))
+	p, err := start(dir, world.binary, "serve", "-c", file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.stop)
-	if c.site, err = newSite(p, "__Host-sallyport"); err != nil {
+	cookie := "" // the name is found by the port
+	if strings.HasPrefix(url, "https:") {
+		cookie = "__Host-sallyport"
+	}
+	if c.site, err = newSite(p, cookie); err != nil {
 		t.Fatal(err)
 	}
 	c.showIfFailed(t)
-	f := runs(t, at)
-	t.Cleanup(f.stop)
-	f.showIfFailed(t)
-	eventually(t, "the front to answer", func() bool {
-		select {
-		case <-f.done:
-			text, _ := f.out.now()
-			t.Fatalf("the front ended:\n%s", text)
-		default:
-		}
-		conn, err := net.DialTimeout("tcp", at.front, time.Second)
-		if err != nil {
-			return false
-		}
-		_ = conn.Close()
-		return true
-	})
 	return c
 }
 
@@ -140,6 +139,12 @@ func (c *corp) writes(method, target string, lines ...string) string {
 	_, host, _ := strings.Cut(c.url, "://")
 	return method + " " + target + " HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n" +
 		strings.Join(append(lines, ""), "\r\n") + "\r\n"
+}
+
+// writesUpgrade asks for a WebSocket.
+func (c *corp) writesUpgrade(target string, lines ...string) string {
+	return strings.Replace(c.writes("GET", target, append([]string{"Upgrade: websocket", "Sec-WebSocket-Version: 13",
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="}, lines...)...), "Connection: close", "Connection: Upgrade", 1)
 }
 
 // frontSignsIn is a browser that signs in through a front: once for two hosts, with deep
@@ -236,7 +241,7 @@ func (want statuses) check(t *testing.T, c *corp) {
 		resp, _ := c.raw(t, request)
 		reached := c.app.seen() != before
 		if resp.StatusCode != status || reached != (status == 200) {
-			t.Errorf("%q: %s, want %d; reached the app: %v", request[:min(len(request), 200)], resp.Status, status, reached)
+			t.Errorf("%.200q: %s, want %d; reached the app: %v", request, resp.Status, status, reached)
 		}
 	}
 }
@@ -316,9 +321,7 @@ func frontPassesWebSockets(t *testing.T, c *corp, cookie string) {
 		{cookie, "Accept: */*", 403},
 		{"a=1", "Origin: " + c.url, 401},
 	} {
-		resp, told := c.raw(t, strings.Replace(c.writes("GET", "/headers", "Upgrade: websocket",
-			"Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Cookie: "+tt.cookie, tt.origin),
-			"Connection: close", "Connection: Upgrade", 1))
+		resp, told := c.raw(t, c.writesUpgrade("/headers", "Cookie: "+tt.cookie, tt.origin))
 		if resp.StatusCode != tt.status || tt.status == 200 && (told.Get("Upgrade") != "websocket" ||
 			told.Get("X-Forwarded-User") != "corp:mira") {
 			t.Errorf("%s: %s, the app got %v", tt.origin, resp.Status, told)
@@ -326,9 +329,7 @@ func frontPassesWebSockets(t *testing.T, c *corp, cookie string) {
 	}
 	conn := c.dialRaw(t)
 	defer func() { _ = conn.Close() }()
-	_, _ = io.WriteString(conn, strings.Replace(c.writes("GET", "/tunnel", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
-		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Cookie: "+cookie, "Origin: "+c.url), "Connection: close",
-		"Connection: Upgrade", 1))
+	_, _ = io.WriteString(conn, c.writesUpgrade("/tunnel", "Cookie: "+cookie, "Origin: "+c.url))
 	in := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(in, nil)
 	if err != nil || resp.StatusCode != 101 {
@@ -367,8 +368,8 @@ func frontAnswersPagesOfOtherSites(t *testing.T, c *corp, cookie string) {
 		resp, _ := c.raw(t, c.writes(tt.method, tt.target, lines...))
 		allowed := strings.Join(resp.Header["Access-Control-Allow-Origin"], "|")
 		if resp.StatusCode != tt.status || allowed != tt.allowed || (c.app.seen() != before) != (tt.status == 200) {
-			t.Errorf("%s %s of %s: %s, allowed %q, the app got %d", tt.method, tt.target, tt.origin, resp.Status, allowed,
-				c.app.seen()-before)
+			t.Errorf("%s %s of %s: %s, allowed %q, the app got %d", tt.method, tt.target, tt.origin, resp.Status,
+				allowed, c.app.seen()-before)
 		}
 		if tt.status == 204 && (resp.Header.Get("Access-Control-Allow-Methods") != "GET, PUT" ||
 			!strings.EqualFold(resp.Header.Get("Access-Control-Allow-Headers"), "content-type") ||

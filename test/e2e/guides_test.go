@@ -34,8 +34,8 @@ const (
 )
 
 // The extensions that a configuration may name by the URL of their type.
-var _ = []proto.Message{(*hcmv3.HttpConnectionManager)(nil), (*routerv3.Router)(nil), (*tlsv3.DownstreamTlsContext)(nil),
-	(*upstreamv3.HttpProtocolOptions)(nil)}
+var _ = []proto.Message{(*hcmv3.HttpConnectionManager)(nil), (*routerv3.Router)(nil),
+	(*tlsv3.DownstreamTlsContext)(nil), (*upstreamv3.HttpProtocolOptions)(nil)}
 
 // documents are those of a block of the guide, as JSON.
 func documents(t *testing.T, guide, language string) (all [][]byte) {
@@ -128,7 +128,8 @@ func TestTheGuideForEnvoyIsValid(t *testing.T) {
 		if !bytes.Contains(bootstrap, []byte(spoil[0])) {
 			t.Fatalf("no %s in %s", spoil[0], bootstrap)
 		}
-		if readStrictly(bytes.ReplaceAll(bootstrap, []byte(spoil[0]), []byte(spoil[1])), &bootstrapv3.Bootstrap{}) == nil {
+		spoilt := bytes.ReplaceAll(bootstrap, []byte(spoil[0]), []byte(spoil[1]))
+		if readStrictly(spoilt, &bootstrapv3.Bootstrap{}) == nil {
 			t.Errorf("%s is not noticed", name)
 		}
 	}
@@ -155,8 +156,8 @@ func TestTheGuideForIstioIsValid(t *testing.T) {
 	if err := readStrictly(object.Spec, &policy); err != nil {
 		t.Fatal(err)
 	}
-	if policy.GetAction() != securityv1beta1.AuthorizationPolicy_CUSTOM || policy.GetProvider().GetName() != asks.GetName() ||
-		object.Kind != "AuthorizationPolicy" {
+	if policy.GetAction() != securityv1beta1.AuthorizationPolicy_CUSTOM ||
+		policy.GetProvider().GetName() != asks.GetName() || object.Kind != "AuthorizationPolicy" {
 		t.Errorf("%v %v", object.Kind, &policy)
 	}
 }
@@ -330,8 +331,8 @@ func TestTheGuideForGatewaysIsValid(t *testing.T) {
 		seen[kind]++
 		switch spec := spec.(type) {
 		case *securityPolicy:
-			if e := spec.ExtAuth; e.FailOpen == nil || *e.FailOpen || e.GRPC == nil || e.GRPC.BackendRefs[0].Port != 4183 ||
-				spec.TargetRefs[0].Name != "app" {
+			if e := spec.ExtAuth; e.FailOpen == nil || *e.FailOpen || e.GRPC == nil ||
+				e.GRPC.BackendRefs[0].Port != 4183 || spec.TargetRefs[0].Name != "app" {
 				t.Errorf("%+v", e)
 			}
 		case *httpRoute:
@@ -341,14 +342,16 @@ func TestTheGuideForGatewaysIsValid(t *testing.T) {
 					t.Errorf("%+v", rule)
 				}
 				for _, f := range rule.Filters {
-					if f.Type != "ExternalAuth" || f.ExternalAuth.Protocol != "GRPC" || f.ExternalAuth.BackendRef.Port != 4183 {
+					if f.Type != "ExternalAuth" || f.ExternalAuth.Protocol != "GRPC" ||
+						f.ExternalAuth.BackendRef.Port != 4183 {
 						t.Errorf("%+v", f)
 					}
 				}
 			}
 		}
 	}
-	if seen["Ingress"] != 2 || seen["HTTPRoute"] != 3 || seen["SecurityPolicy"] != 1 || seen["Service"] != 1 || seen["ReferenceGrant"] != 1 {
+	if seen["Ingress"] != 2 || seen["HTTPRoute"] != 3 || seen["SecurityPolicy"] != 1 ||
+		seen["Service"] != 1 || seen["ReferenceGrant"] != 1 {
 		t.Errorf("%v", seen)
 	}
 	for _, bad := range []string{"apiVersion: v1\nkind: Service\nspec: {port: 1}", "apiVersion: v1\nkind: Pod\nspec: {}",

@@ -175,7 +175,8 @@ func haproxyRemovesOtherNames(t *testing.T, c *corp, cookie string) {
 				}
 			}
 			if told.Get("X-Forwarded-For") != "127.0.0.1" || told.Get("X-Forwarded-Proto") != "https" ||
-				told.Get("X-Forwarded-Host") != strings.TrimPrefix(c.url, "https://") || told.Get("Cookie") != "a=1; b=2" {
+				told.Get("X-Forwarded-Host") != strings.TrimPrefix(c.url, "https://") ||
+				told.Get("Cookie") != "a=1; b=2" {
 				t.Errorf("%s %q: the app was told %v", target, line, told)
 			}
 		}
@@ -296,21 +297,8 @@ func behindPeer(t *testing.T, peer *liar, edit ...string) (*corp, *liar, *counte
 	p := runHAProxy(t, at, inForeground, edit...)
 	t.Cleanup(p.stop)
 	p.showIfFailed(t)
-	listens(t, at.front)
+	p.listens(t, at.front)
 	return &corp{site: &site{url: "https://" + publicHost + portOf(at.front), process: p}}, peer, app
-}
-
-// listens waits until somebody listens at an address.
-func listens(t *testing.T, address string) {
-	t.Helper()
-	eventually(t, "HAProxy to listen", func() bool {
-		conn, err := net.DialTimeout("tcp", address, time.Second)
-		if err != nil {
-			return false
-		}
-		_ = conn.Close()
-		return true
-	})
 }
 
 // Whatever answers in Sallyport's place, nobody passes but by the answer that says so, and
@@ -415,7 +403,8 @@ func TestHAProxyAsksOverTLS(t *testing.T) {
 			"global\n    httpclient.ssl.ca-file "+authority+"\n")
 		resp, _ := c.raw(t, "GET /pass HTTP/1.1\r\nHost: "+publicHost+"\r\nX-Forwarded-User: evil\r\n\r\n")
 		if resp.StatusCode != tt.want || (tt.want == 200) != slices.Equal(app.users, []string{"corp:mira"}) {
-			t.Errorf("a certificate of %s, known: %v: %s, and the app got %q", tt.name, tt.knows, resp.Status, app.users)
+			t.Errorf("a certificate of %s, known: %v: %s, and the app got %q", tt.name, tt.knows, resp.Status,
+				app.users)
 		}
 	}
 }
@@ -425,7 +414,10 @@ func TestHAProxyPassesNobodyWhoLeavesWhileItAsks(t *testing.T) {
 	t.Parallel()
 	c, peer, app := behindLiar(t, nil)
 	for name, leave := range map[string]func(*tls.Conn){
-		"resets":      func(conn *tls.Conn) { _ = conn.NetConn().(*net.TCPConn).SetLinger(0); _ = conn.NetConn().Close() },
+		"resets": func(conn *tls.Conn) {
+			_ = conn.NetConn().(*net.TCPConn).SetLinger(0)
+			_ = conn.NetConn().Close()
+		},
 		"closes":      func(conn *tls.Conn) { _ = conn.Close() },
 		"half-closes": func(conn *tls.Conn) { _ = conn.CloseWrite() },
 	} {
@@ -558,7 +550,7 @@ func TestHAProxyWithAndWithoutTheQuestion(t *testing.T) {
 	p := runHAProxy(t, at, inForeground, "    http-request lua.sallyport http://127.0.0.1:4182/forward if !own\n", "",
 		"    http-request deny deny_status 503 if !own !{ var(txn.sallyport) -m str passed }\n", "")
 	t.Cleanup(p.stop)
-	listens(t, at.front)
+	p.listens(t, at.front)
 	var with, without int64
 	within := func() func() bool {
 		begun := sync.OnceValue(time.Now)

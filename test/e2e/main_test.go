@@ -97,6 +97,18 @@ func (s *shared) end() {
 // errMissing wraps what a machine lacks, as opposed to what broke.
 var errMissing = errors.New("not installed")
 
+// program finds the first of names that is installed. Debian has it in packages.
+func program(packages string, names ...string) func() (string, error) {
+	return func() (string, error) {
+		for _, name := range names {
+			if found, err := exec.LookPath(name); err == nil {
+				return found, nil
+			}
+		}
+		return "", fmt.Errorf("%s is %w (Debian: apt-get install %s)", names[0], errMissing, packages)
+	}
+}
+
 // need returns what get finds. What is not installed skips the test, unless
 // SALLYPORT_REQUIRE=1 says that it has to be there.
 func need[T any](t testing.TB, get func() (T, error)) T {

@@ -1,29 +1,18 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 // nginxGuide is the page whose configurations these tests run, with other addresses.
 const nginxGuide = "../../docs/fronts/nginx.md"
 
-func nginxProgram() (string, error) {
-	for _, name := range []string{"nginx", "/usr/sbin/nginx"} {
-		if found, err := exec.LookPath(name); err == nil {
-			return found, nil
-		}
-	}
-	return "", fmt.Errorf("nginx is %w (Debian: apt-get install nginx)", errMissing)
-}
+func nginxProgram() (string, error) { return program("nginx", "nginx", "/usr/sbin/nginx")() }
 
 // guideBlock is the one configuration in a language of a guide, with others in the place
 // of some of its texts, each of which must stand there.
@@ -56,37 +45,12 @@ func behindNginxWith(t *testing.T, app, routes string) (*corp, addresses) {
 		t.Fatal(err)
 	}
 	at := addresses{need(t, freeAddress), need(t, freeAddress), need(t, freeAddress), app, dir}
-	c := &corp{app: startApp()}
-	t.Cleanup(c.app.server.Close)
+	url := "http://localhost" + portOf(at.front)
+	c := serveGuide(t, dir, nginxGuide, url, routes, "127.0.0.1:4180", at.public, "127.0.0.1:4182", at.asked,
+		"groups: [ops]", "groups: [board]", "max_age: 15m", "acr: [never]")
 	if app == "" {
 		at.app = strings.TrimPrefix(c.app.URL, "http://")
 	}
-	url := "http://localhost" + portOf(at.front)
-	c.provider = need(t, func() (*provider, error) { return startProvider(url, false) })
-	t.Cleanup(c.provider.stop)
-	key, err := exec.Command(world.binary, "genkey").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := guideBlock(t, nginxGuide, "yaml", "https://app.example.com", url, "127.0.0.1:4180", at.public,
-		"127.0.0.1:4182", at.asked, "/run/secrets/session-key", filepath.Join(dir, "key"),
-		"groups: [ops]", "groups: [board]", "max_age: 15m", "acr: [never]", "listen:\n", "listen:\n  admin: \"\"\n",
-		"https://sso.example.com", c.provider.Issuer, "client_id: sallyport", "client_id: "+c.provider.ClientID,
-		"client_secret: env:CLIENT_SECRET", fmt.Sprintf("client_secret: %q, scopes: [openid, profile, email, groups]",
-			"literal:"+c.provider.ClientSecret)) + routes + "log: {format: text}\n"
-	if err := errors.Join(os.WriteFile(filepath.Join(dir, "key"), key, 0o600),
-		os.WriteFile(filepath.Join(dir, "sallyport.yaml"), []byte(config), 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	p, err := start(dir, world.binary, "serve", "-c", filepath.Join(dir, "sallyport.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.stop)
-	if c.site, err = newSite(p, ""); err != nil {
-		t.Fatal(err)
-	}
-	c.showIfFailed(t)
 	n := runNginx(t, at, guideBlock(t, nginxGuide, "nginx"))
 	t.Cleanup(n.stop)
 	n.showIfFailed(t)
@@ -109,26 +73,28 @@ func runNginx(t *testing.T, at addresses, block string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n := startNginx(t, dir, block)
+	eventually(t, "nginx to answer, or to end", func() bool { return dialed(at.front) || n.ended() })
+	return n
+}
+
+// startNginx starts nginx with a block of a guide, and all its files in dir.
+func startNginx(t *testing.T, dir, block string) *process {
+	t.Helper()
 	temp := ""
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 		temp += fmt.Sprintf("    %s_temp_path %s;\n", kind, filepath.Join(dir, kind))
 	}
+	file := filepath.Join(dir, "nginx.conf")
 	config := fmt.Sprintf("daemon off;\nmaster_process off;\npid %s/nginx.pid;\nerror_log stderr;\nevents {}\nhttp {\n"+
 		"    access_log off;\n%s%s}\n", dir, temp, block)
-	if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(config), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	n, err := start(dir, need(t, nginxProgram), "-p", dir, "-c", filepath.Join(dir, "nginx.conf"))
+	n, err := start(dir, need(t, nginxProgram), "-p", dir, "-c", file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "nginx to answer, or to end", func() bool {
-		conn, err := net.DialTimeout("tcp", at.front, time.Second)
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil || n.ended()
-	})
 	return n
 }
 
@@ -149,16 +115,14 @@ func TestNginxPassesOnWhatSallyportSaysAndNothingElse(t *testing.T) {
 	c := behindNginx(t)
 	cookie := c.signIn(t, "mira")
 	host := strings.TrimPrefix(c.url, "http://")
-	get := func(target string, lines ...string) string {
-		return "GET " + target + " HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n" +
-			strings.Join(append(lines, ""), "\r\n") + "\r\n"
-	}
+	get := func(target string, lines ...string) string { return c.writes("GET", target, lines...) }
 	for _, name := range []string{"X-Forwarded-User", "x-forwarded-groups", "X_Forwarded_User", "X.Forwarded.User",
 		"X-Sallyport-Assertion", "X-Forwarded_Groups"} {
 		for _, target := range []string{"/headers", "/open/headers"} {
 			resp, told := c.raw(t, get(target, name+": evil", "Cookie: a=1; "+cookie))
 			for seen, lines := range told {
-				if strings.Contains(strings.Join(lines, " "), "evil") || strings.Contains(strings.Join(lines, " "), c.cookie) {
+				all := strings.Join(lines, " ")
+				if strings.Contains(all, "evil") || strings.Contains(all, c.cookie) {
 					t.Errorf("%s %s: the app got %s: %q", target, name, seen, lines)
 				}
 			}
@@ -226,9 +190,7 @@ func TestNginxPassesWebSocketsOfItsOwnPagesOnly(t *testing.T) {
 		{cookie, "Accept: */*", 403},
 		{"a=1", "Origin: " + c.url, 401},
 	} {
-		resp, told := c.raw(t, "GET /headers HTTP/1.1\r\nHost: "+strings.TrimPrefix(c.url, "http://")+
-			"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
-			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nCookie: "+tt.cookie+"\r\n"+tt.origin+"\r\n\r\n")
+		resp, told := c.raw(t, c.writesUpgrade("/headers", "Cookie: "+tt.cookie, tt.origin))
 		if resp.StatusCode != tt.status || tt.status == 200 && told.Get("Upgrade") != "websocket" {
 			t.Errorf("%s: %s, the app got %v", tt.origin, resp.Status, told)
 		}

@@ -1,11 +1,8 @@
 package e2e
 
 import (
-	"fmt"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -27,27 +24,14 @@ const (
 // the guide says. It tells which address is asked for by line.
 func behindOAuth2Nginx(t *testing.T, line string) *corp {
 	t.Helper()
-	program, cert := need(t, nginxProgram), need(t, world.cert)
+	need(t, nginxProgram)
+	cert := need(t, world.cert)
 	return behindFront(t, oauth2Guide, func(t *testing.T, at addresses) *process {
 		block := guideBlock(t, oauth2Guide, "nginx", "listen 443 ssl;", "listen "+at.front+" ssl;",
 			"app.example.com", publicHost, "wiki.example.com", otherSite, "/etc/ssl/app.crt", cert.certFile,
 			"/etc/ssl/app.key", cert.keyFile, "127.0.0.1:4180", at.public, "127.0.0.1:4182", at.asked,
 			"127.0.0.1:8080", at.app, forwardedURI, line)
-		temp := ""
-		for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
-			temp += fmt.Sprintf("    %s_temp_path %s;\n", kind, filepath.Join(at.dir, kind))
-		}
-		file := filepath.Join(at.dir, "nginx.conf")
-		if err := os.WriteFile(file, []byte(fmt.Sprintf("daemon off;\nmaster_process off;\npid %s/nginx.pid;\n"+
-			"error_log stderr;\nevents {}\nhttp {\n    access_log off;\n%s%s}\n", at.dir, temp, block)),
-			0o600); err != nil {
-			t.Fatal(err)
-		}
-		n, err := start(at.dir, program, "-p", at.dir, "-c", file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
+		return startNginx(t, at.dir, block)
 	})
 }
 
@@ -150,9 +134,7 @@ func TestASetUpMadeForOAuth2ProxyPassesWebSocketsOfItsOwnPagesOnly(t *testing.T)
 	c := behindOAuth2Nginx(t, forwardedURI)
 	cookie := c.signIn(t, "mira")
 	for origin, status := range map[string]int{c.url: 200, "https://evil.example": 403} {
-		resp, _ := c.raw(t, "GET /headers HTTP/1.1\r\nHost: "+strings.TrimPrefix(c.url, "https://")+
-			"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
-			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nCookie: "+cookie+"\r\nOrigin: "+origin+"\r\n\r\n")
+		resp, _ := c.raw(t, c.writesUpgrade("/headers", "Cookie: "+cookie, "Origin: "+origin))
 		if resp.StatusCode != status {
 			t.Errorf("%s: %s, want %d", origin, resp.Status, status)
 		}

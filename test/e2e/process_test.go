@@ -74,6 +74,27 @@ func (p *process) ended() bool {
 	}
 }
 
+// listens waits until the program listens at an address. One that ends instead fails the test.
+func (p *process) listens(t *testing.T, address string) {
+	t.Helper()
+	eventually(t, p.cmd.Path+" to listen", func() bool {
+		if text, _ := p.out.now(); p.ended() {
+			t.Fatalf("%s ended:\n%s", p.cmd.Path, text)
+		}
+		return dialed(address)
+	})
+}
+
+// dialed reports whether somebody listens at an address.
+func dialed(address string) bool {
+	conn, err := net.DialTimeout("tcp", address, time.Second)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
+}
+
 // says waits until the program has written something that matches.
 func (p *process) says(re *regexp.Regexp) ([]string, error) {
 	deadline := time.After(patience)

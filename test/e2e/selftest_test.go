@@ -4,14 +4,12 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // selftestCase is one case of `sallyport selftest --format json`.
@@ -400,16 +398,7 @@ func withoutLines(t *testing.T, c *corp, at addresses, cookie, front string, lin
 			one.front, one.dir = need(t, freeAddress), t.TempDir()
 			p := runs(t, one, line)
 			defer p.stop()
-			eventually(t, "the front to answer", func() bool {
-				if text, _ := p.out.now(); p.ended() {
-					t.Fatal(text)
-				}
-				conn, err := net.DialTimeout("tcp", one.front, time.Second)
-				if err == nil {
-					_ = conn.Close()
-				}
-				return err == nil
-			})
+			p.listens(t, one.front)
 			wantSelftestRed(t, c.url, at.app, cookie, front, func(advice string) bool {
 				return strings.Contains(advice, says)
 			}, "--connect", one.front, "--ca", need(t, world.cert).certFile)
