@@ -85,7 +85,8 @@ func inFrontOfApache(t *testing.T, a apache) *corp {
 	t.Helper()
 	cert, at := need(t, world.cert), need(t, freeAddress)
 	return serveGuide(t, t.TempDir(), apacheGuide, "https://"+publicHost+portOf(at), "", `":443"`,
-		fmt.Sprintf("%q", at), "/etc/ssl/app.crt", cert.certFile, "/etc/ssl/app.key", cert.keyFile, "127.0.0.1:8080", a.address)
+		fmt.Sprintf("%q", at), "/etc/ssl/app.crt", cert.certFile, "/etc/ssl/app.key", cert.keyFile,
+		"127.0.0.1:8080", a.address)
 }
 
 // text is the status and body of an answer.

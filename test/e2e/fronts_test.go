@@ -41,8 +41,8 @@ func behindFrontWith(t *testing.T, guide, app, routes string, runs func(*testing
 	at := addresses{need(t, freeAddress), need(t, freeAddress), need(t, freeAddress), app, dir}
 	url := "https://" + publicHost + portOf(at.front)
 	routes += "  - {name: near, path: /near, public: {from: [10.0.0.0/8]}}\n" // no peer of this test
-	c := serveGuide(t, dir, guide, url, routes, "wiki.example.com", otherSite, "127.0.0.1:4180", at.public, "127.0.0.1:4182", at.asked,
-		"groups: [ops]", "groups: [board]")
+	c := serveGuide(t, dir, guide, url, routes, "wiki.example.com", otherSite, "127.0.0.1:4180", at.public,
+		"127.0.0.1:4182", at.asked, "groups: [ops]", "groups: [board]")
 	if app == "" {
 		at.app = strings.TrimPrefix(c.app.URL, "http://")
 	}
