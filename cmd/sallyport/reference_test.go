@@ -110,6 +110,11 @@ func reference(t *testing.T) string {
 		"*// (.*))?").FindAllStringSubmatch(read(t, root+"/internal/observe/audit.go"), -1) {
 		row(&b, "`"+m[1]+"`", m[2])
 	}
+	b.WriteString("\n`event` is one of:\n\n| event | |\n|---|---|\n")
+	for _, m := range regexp.MustCompile(`(?:Action\s+|event\w+\s+)= "(\w+)"\s+// (.*)`).FindAllStringSubmatch(read(t,
+		root+"/internal/observe/event.go")+read(t, root+"/internal/observe/audit.go"), -1) {
+		row(&b, "`"+m[1]+"`", m[2])
+	}
 	b.WriteString("\n`reason` is one of:\n\n| reason | |\n|---|---|\n")
 	for _, m := range regexp.MustCompile(`Reason\w+\s+Reason = "(\w+)"\s+// (.*)`).FindAllStringSubmatch(read(t,
 		root+"/authz/decide.go"), -1) {

@@ -13,13 +13,19 @@ import (
 // taken away, without a new version.
 const AuditSchema = 1
 
+// Events that are no Action. The reference lists both kinds.
+const (
+	eventRefused  = "refused"  // a request was refused
+	eventOperator = "operator" // somebody who runs Sallyport changed something
+)
+
 // Record is a line of the audit stream: JSON, without line breaks. Empty members
 // are left out.
 type Record struct {
 	Schema int       `json:"schema"` // 1
 	Time   time.Time `json:"time"`   // when the request came, UTC
 
-	Event string `json:"event"` // sign_in, sign_in_failed, sign_out, hand_off, switch_org, reauth, step_up, step_up_failed, refused, operator, sessions_ended
+	Event string `json:"event"` // what happened, from the list in the reference
 
 	RequestID string `json:"request_id,omitempty"` // as in the log
 	Client    string `json:"client,omitempty"`     // the address that it came from, or who the operator is
@@ -99,7 +105,7 @@ func write(w io.Writer, r *Record) error {
 func (a *Audit) Observe(_ context.Context, e *Event) {
 	event := string(e.Action)
 	if event == "" && e.Decision == "deny" {
-		event = "refused"
+		event = eventRefused
 	}
 	if event == "" {
 		return
@@ -130,7 +136,7 @@ func (a *Audit) Operator(who, detail string) {
 	if a == nil {
 		return
 	}
-	a.add(Record{Event: "operator", Time: a.now().UTC(), Client: who, Detail: detail})
+	a.add(Record{Event: eventOperator, Time: a.now().UTC(), Client: who, Detail: detail})
 }
 
 // Ended says whose sessions an operator ended; what does not matter is left out.
@@ -139,7 +145,7 @@ type Ended struct{ User, Org, Provider string }
 // SessionsEnded records that who, the user of this machine, ended sessions. detail
 // says which, in words.
 func (a *Audit) SessionsEnded(who string, whose Ended, detail string) {
-	a.add(Record{Event: "sessions_ended", Time: a.now().UTC(), Client: who, User: whose.User, Org: whose.Org,
+	a.add(Record{Event: string(SessionsEnded), Time: a.now().UTC(), Client: who, User: whose.User, Org: whose.Org,
 		Provider: whose.Provider, Detail: cut(detail, 1024)})
 }
 

@@ -33,13 +33,13 @@ const (
 	SignIn       Action = "sign_in"        // somebody signed in
 	SignInFailed Action = "sign_in_failed" // a sign-in came back from a provider and failed
 	SignOut      Action = "sign_out"       // somebody signed out
-	Reauth       Action = "reauth"         // the provider was asked again who somebody is
-	HandOff      Action = "hand_off"       // another host asked to be given a session, or was shown what gives it one
+	Reauth       Action = "reauth"         // a provider was asked again who somebody is
+	HandOff      Action = "hand_off"       // another host was given a session, or was refused one
 	StepUp       Action = "step_up"        // somebody proved again who they are, as a route asks
-	StepUpFailed Action = "step_up_failed" // somebody came back from a provider and had not
+	StepUpFailed Action = "step_up_failed" // somebody came back from a provider and had not proved it
 	SwitchOrg    Action = "switch_org"     // somebody made another organization the active one
 
-	SessionsEnded Action = "sessions_ended" // others than the browser's own: by the person, or by a provider
+	SessionsEnded Action = "sessions_ended" // sessions beside the browser's own were ended, by the person, a provider or an operator
 )
 
 // Event is all that is told about one request.
