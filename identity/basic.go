@@ -8,8 +8,8 @@ import (
 )
 
 // Basic are credentials (RFC 7617) for an app that knows no other way to be told who
-// somebody is. The app sees a password that all requests share, so whoever reads one of
-// them can be anybody to it.
+// somebody is. The app sees a password that all requests share, so who reads one of them
+// can be anybody to it.
 type Basic struct {
 	// One of Claim and Account says which name the app is told: that of the person, or
 	// always the same.

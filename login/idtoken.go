@@ -319,10 +319,7 @@ func quoted(list ...string) string {
 			out = append(out, "…")
 			break
 		}
-		if len(s) > longest {
-			s = s[:longest] + "…"
-		}
-		out = append(out, strconv.QuoteToASCII(s))
+		out = append(out, strconv.QuoteToASCII(identity.CutText(s, longest)))
 	}
 	return strings.Join(out, ", ")
 }

@@ -125,7 +125,7 @@ func (b *signIns) placeOf(at *site, returnTo string) (authz.Facts, *authz.Route)
 	return facts, route
 }
 
-// proofOf is what the provider is asked for on a trip. Whoever signs in because of a
+// proofOf is what the provider is asked for on a trip. Who signs in because of a
 // route is asked for what that wants at once. Whether they have given it is then the
 // verdict's to say: they are signed in in any case.
 func (b *signIns) proofOf(f session.Flow) identity.Proof {

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -61,7 +60,7 @@ func (c *Config) proofWarnings() Faults {
 				continue
 			}
 			if why := neverSays(p, r.Proof); why.key != "" {
-				faults = append(faults, c.doc.FaultAt(fmt.Sprintf("routes[%d].%s", i, why.key), "%s", why.text))
+				faults = append(faults, c.doc.FaultAt(yamltable.Join(yamltable.Index("routes", i), why.key), "%s", why.text))
 			}
 		}
 	}
