@@ -60,7 +60,8 @@ func (c *Config) proofWarnings() Faults {
 				continue
 			}
 			if why := neverSays(p, r.Proof); why.key != "" {
-				faults = append(faults, c.doc.FaultAt(yamltable.Join(yamltable.Index("routes", i), why.key), "%s", why.text))
+				at := yamltable.Join(yamltable.Index("routes", i), why.key)
+				faults = append(faults, c.doc.FaultAt(at, "%s", why.text))
 			}
 		}
 	}
