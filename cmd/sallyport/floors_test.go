@@ -101,7 +101,7 @@ func TestLinesAreNotTooLong(t *testing.T) {
 var floor = map[string]int{
 	"identity": 0, "internal/hostname": 0, "internal/recent": 0, "internal/useragent": 0,
 	"internal/attempt": 0, "internal/observe": 0,
-	"session": 1, "authz": 1, "upstream": 1, "assertion": 1, "oauth": 1, "internal/demo": 1,
+	"session": 1, "authz": 1, "upstream": 1, "assertion": 1, "oauth": 1, "internal/demo": 1, "grant": 1,
 	"login": 2, "admission": 2, "relay": 2, "proxy/pages": 2, "store": 2,
 	"proxy": 3, "extauthz": 3, "store/sqlite": 3, "store/postgres": 3, "store/storetest": 3,
 	"cmd/sallyport/internal/asynclog": 4, "cmd/sallyport/internal/server": 4,

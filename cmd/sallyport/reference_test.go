@@ -111,8 +111,11 @@ func reference(t *testing.T) string {
 		row(&b, "`"+m[1]+"`", m[2])
 	}
 	b.WriteString("\n`event` is one of:\n\n| event | |\n|---|---|\n")
-	for _, m := range regexp.MustCompile(`(?:Action\s+|event\w+\s+)= "(\w+)"\s+// (.*)`).FindAllStringSubmatch(read(t,
-		root+"/internal/observe/event.go")+read(t, root+"/internal/observe/audit.go"), -1) {
+	for _, m := range regexp.MustCompile(`(?:Action\s+|event\w+\s+)= "(\w+)"(?:\s+// (.*))?`).FindAllStringSubmatch(
+		read(t, root+"/internal/observe/event.go")+read(t, root+"/internal/observe/audit.go"), -1) {
+		if m[2] == "" {
+			t.Errorf("what the event %s is stands nowhere: a comment on its line in internal/observe says so", m[1])
+		}
 		row(&b, "`"+m[1]+"`", m[2])
 	}
 	b.WriteString("\n`reason` is one of:\n\n| reason | |\n|---|---|\n")

@@ -39,8 +39,7 @@ const (
 	StepUpFailed Action = "step_up_failed" // somebody came back from a provider and had not proved it
 	SwitchOrg    Action = "switch_org"     // somebody made another organization the active one
 
-	// sessions beside the browser's own were ended, by the person, a provider or an operator
-	SessionsEnded Action = "sessions_ended"
+	SessionsEnded Action = "sessions_ended" // sessions of other browsers were ended, see detail
 )
 
 // Event is all that is told about one request.

@@ -1,0 +1,159 @@
+package grant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+)
+
+// About is what is known of a connector before anybody connected anything. It does not
+// change.
+type About struct {
+	ID   string // in the configuration
+	Type string
+	Name string // what people call the third party: "Google Calendar"
+	// ClientID is our client at the third party; "" for pasted keys. Grants of the same
+	// Project and account are ended together by Revoke where Siblings says so.
+	ClientID string
+	Owner    OwnerKind
+	Accesses []Access // the narrowest first
+	// Offline: it can be used while the person is away at all.
+	Offline bool
+	// Authorize is where browsers are sent, scheme and host only, for the page's
+	// Content-Security-Policy; "" for pasted keys.
+	Authorize string
+	Inject    Injection
+	// Forward are further request headers that apps may send, beside those of the gateway.
+	Forward []string
+	// TokenQuery are names in a query, folded to lower case, by which the third party would
+	// take a credential, beside access_token and token.
+	TokenQuery []string
+	// Resend: a refresh whose answer was lost may be sent once more with the same token.
+	Resend bool
+	// KeyHint says in words what has to be pasted, and KeyURL where it is found; "" unless
+	// the connector is Keyed.
+	KeyHint, KeyURL string
+}
+
+// Access is one of the ways in which an app may be lent a grant.
+type Access struct {
+	Name   string
+	Scopes []string // that it needs, as the third party spells them
+	Means  string   // in words for people, to follow "may": "see when you are busy"
+	Rules  []Rule   // what the gateway lets through
+}
+
+// Injection says how a credential gets into a request.
+type Injection struct {
+	Header string // "Authorization"
+	Prefix string // "Bearer ", "Token token="; the credential follows
+}
+
+// Request is what a person is about to connect. Scopes are those of all Access, each once.
+type Request struct {
+	RedirectURI string
+	Access      []string
+	Scopes      []string
+	Offline     bool
+	LoginHint   string // the account that is connected now; "" at the first time
+}
+
+// Result is what came of a connection.
+type Result struct {
+	Tokens  Tokens
+	Account Account
+	// Scopes are those that were granted. Where the third party does not tell, they are
+	// those that were asked for (RFC 6749 §5.1).
+	Scopes []string
+}
+
+// Connector is one third party, as one configuration has it. It is safe for concurrent
+// use, holds no state of grants, and is OAuth, or Keyed, or both.
+type Connector interface {
+	About() About
+	// Origin is where the API of an account is: scheme, host, and perhaps a path prefix
+	// without a slash at its end.
+	Origin(Account) string
+}
+
+// OAuth is a connector whose grants come from an authorization server. Errors of Redeem
+// and Refresh are of type *Error.
+type OAuth interface {
+	Connector
+	// AuthURL does no I/O.
+	AuthURL(identity.Handshake, Request) (string, error)
+	// Redeem makes one request to the token endpoint, and then may ask who the account is.
+	// iss of the callback has been compared where Issuer is not "".
+	Redeem(ctx context.Context, callback url.Values, h identity.Handshake, r Request) (Result, error)
+	// Refresh makes one request, once. A Tokens without a Refresh means that the one that
+	// was shown is still good; Scopes of the result nil, that nobody said they changed.
+	Refresh(ctx context.Context, t Tokens, scopes []string) (Result, error)
+	// Issuer is what the callback's iss must be (RFC 9207); "": it is not compared.
+	Issuer() string
+}
+
+// Keyed is a connector whose credential is pasted by a person. Accept checks the character
+// set, asks the third party once whether the key works, and stores nothing. Errors are of
+// type *Error.
+type Keyed interface {
+	Connector
+	Accept(ctx context.Context, key string, r Request) (Result, error)
+}
+
+// Revoker is a connector that can end a grant at the third party. siblings is how many
+// other grants of the same account and client are kept, which it may end too.
+type Revoker interface {
+	Revoke(ctx context.Context, t Tokens, siblings int) (Revocation, error)
+}
+
+// Revocation is what became of a grant at the third party when it was ended here.
+type Revocation string
+
+const (
+	Revoked      Revocation = "revoked"       // it is over there too
+	NotSupported Revocation = "not_supported" // only forgotten here; it has to be finished there
+	RevokeFailed Revocation = "failed"        // it could not be asked; only forgotten here
+	SharedThere  Revocation = "shared"        // not asked: other grants of the account would have ended
+)
+
+// Finish is where a person ends at the third party what Sallyport could not; optional.
+type Finish interface{ FinishURL(Account) string }
+
+// Class says who can do something about a failed call to a third party.
+type Class string
+
+const (
+	Yours      Class = "yours"       // the person: connect again
+	AdminTheir Class = "needs_admin" // an administrator of the third party
+	Ours       Class = "ours"        // the operator: our client, secret or request is refused
+	Later      Class = "later"       // nobody: the third party is busy or away. The token was not used up
+	Lost       Class = "lost"        // it may have been used up: there was no answer, or not a whole one
+	Unsent     Class = "unsent"      // no byte of it was sent; it may be sent again
+	Narrow     Class = "too_narrow"  // what was granted is not enough; Missing says what is not there
+)
+
+// Error is how a call of a connector fails. Its text can be logged: it holds no token, no
+// code and nothing that the third party wrote.
+type Error struct {
+	Class      Class
+	Reason     string   // a code from the connector's closed list, for Record.Reason
+	Missing    []string // scopes, with Narrow
+	RetryAfter time.Duration
+	Err        error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s (%s): %v", e.Class, e.Reason, e.Err) }
+func (e *Error) Unwrap() error { return e.Err }
+
+// ClassOf is the class of err. An error without one counts as Lost: what is not understood
+// must neither end a person's grant nor be tried without end.
+func ClassOf(err error) Class {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Class
+	}
+	return Lost
+}

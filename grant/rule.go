@@ -1,0 +1,78 @@
+package grant
+
+import (
+	"errors"
+	"strings"
+)
+
+// Rule lets one method through to the paths that a template matches: "GET /rest/*".
+type Rule struct {
+	Method   string
+	Template string
+	segments []string
+	open     bool // the last segment is "*", which is one or more
+}
+
+const methodLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+// ParseRule reads "METHOD /path". In the path, "*" as a whole segment is one segment of a
+// request, and as the last one it is one or more. There are no dots, escapes, empty
+// segments or other signs that two programs could read in two ways.
+func ParseRule(text string) (Rule, error) {
+	method, path, ok := strings.Cut(text, " ")
+	if !ok || method == "" || strings.Trim(method, methodLetters) != "" {
+		return Rule{}, errors.New("must be a method in capitals, a blank and a path, as in GET /rest/*")
+	}
+	if !strings.HasPrefix(path, "/") {
+		return Rule{}, errors.New("the path must begin with a slash")
+	}
+	r := Rule{Method: method, Template: path, segments: strings.Split(path[1:], "/")}
+	for i, s := range r.segments {
+		switch {
+		case s == "*":
+			r.open = i == len(r.segments)-1
+		case s == "" && len(r.segments) > 1:
+			return Rule{}, errors.New("the path has an empty segment")
+		case s == "." || s == "..":
+			return Rule{}, errors.New("the path has a dot segment")
+		case strings.Contains(s, "*"):
+			return Rule{}, errors.New("* stands for a whole segment")
+		case strings.Trim(s, templateLetters) != "":
+			return Rule{}, errors.New("the path may have letters, digits and " + templateSigns + " only, no escapes")
+		}
+	}
+	return r, nil
+}
+
+const (
+	templateSigns   = "-_~.:@!$&'()+,;="
+	templateLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789" + templateSigns
+)
+
+func (r Rule) String() string { return r.Method + " " + r.Template }
+
+// Match reports whether the rule lets a request through. escaped is the path as it is
+// sent, with its escapes: segments are compared one by one, so that a "%2F" in one never
+// becomes a border. GET covers HEAD.
+func (r Rule) Match(method, escaped string) bool {
+	if method != r.Method && !(method == "HEAD" && r.Method == "GET") {
+		return false
+	}
+	path, ok := strings.CutPrefix(escaped, "/")
+	if !ok {
+		return false
+	}
+	segments := strings.Split(path, "/")
+	if len(segments) < len(r.segments) || len(segments) > len(r.segments) && !r.open {
+		return false
+	}
+	for i, s := range segments {
+		if s == "" && (path != "" || len(r.segments) > 1 || r.segments[0] == "*") {
+			return false // an empty segment is none
+		}
+		if want := r.segments[min(i, len(r.segments)-1)]; want != "*" && want != s {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,54 @@
+package grant
+
+import "testing"
+
+func TestP12_ARuleLetsThroughWhatItNamesAndNothingElse(t *testing.T) {
+	for _, c := range []struct {
+		rule, method, path string
+		want               bool
+	}{
+		{"GET /rest/*", "GET", "/rest/a", true},
+		{"GET /rest/*", "HEAD", "/rest/a/b", true},
+		{"GET /rest/*", "GET", "/rest", false},
+		{"GET /rest/*", "GET", "/rest/", false},
+		{"GET /rest/*", "GET", "/rest/a/", false},
+		{"GET /rest/*", "GET", "/rest//a", false},
+		{"GET /rest/*", "POST", "/rest/a", false},
+		{"GET /rest/*", "GET", "/restful/a", false},
+		{"POST /x", "HEAD", "/x", false},
+		{"GET /*", "GET", "/a", true},
+		{"GET /*", "GET", "/", false},
+		{"GET /", "GET", "/", true},
+		{"GET /", "GET", "/a", false},
+		{"GET /", "GET", "//", false},
+		{"GET /calendars/*/events", "GET", "/calendars/de.german%23holiday%40group.v.calendar.google.com/events", true},
+		{"GET /calendars/*/events", "GET", "/calendars/a%2Fevents", false},
+		{"GET /calendars/*/events", "GET", "/calendars/a/b/events", false},
+		{"GET /calendars/*/events", "GET", "/calendars/a/events/", false},
+		{"GET /calendars/*/events", "GET", "/calendars//events", false},
+		{"GET /calendars/*/events", "GET", "calendars/a/events", false},
+		{"GET /api/conversations.list", "GET", "/api/conversations%2Elist", false},
+	} {
+		rule, err := ParseRule(c.rule)
+		if err != nil {
+			t.Errorf("%s: %v", c.rule, err)
+			continue
+		}
+		if got := rule.Match(c.method, c.path); got != c.want {
+			t.Errorf("%s of %s %s: %t", c.rule, c.method, c.path, got)
+		}
+		if rule.String() != c.rule {
+			t.Errorf("%q prints as %q", c.rule, rule)
+		}
+	}
+}
+
+func TestP15_ARuleThatCouldBeReadInTwoWaysIsRefused(t *testing.T) {
+	for _, text := range []string{"", "GET", "GET ", "/x", "get /x", "GET x", "GET  /x", "GET /a//b", "GET /a/",
+		"GET /./a", "GET /a/..", "GET /a*", "GET /a/b*/c", "GET /a%2Fb", "GET /a?b", "GET /a#b", "GET /a b", "GET /ä",
+		"GET /a\\b", "* /x", "GET,POST /x", "GET /**"} {
+		if rule, err := ParseRule(text); err == nil {
+			t.Errorf("%q was read as %s", text, rule)
+		}
+	}
+}

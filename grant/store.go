@@ -1,0 +1,130 @@
+package grant
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// What a Store answers that callers handle.
+var (
+	// ErrNotFound: there is no such grant, or it is disconnected.
+	ErrNotFound = errors.New("there is no such grant")
+	// ErrChanged: somebody else changed it meanwhile. Read it again.
+	ErrChanged = errors.New("the grant was changed meanwhile")
+	// ErrHeld: somebody else is refreshing it.
+	ErrHeld = errors.New("the grant is being refreshed elsewhere")
+	// ErrFenced: the lease was taken over, or the grant ended or changed. Nothing was stored.
+	ErrFenced = errors.New("the lease is over")
+	// ErrNoRoom: there is no room to keep the result of a refresh, so none is begun.
+	ErrNoRoom = errors.New("there is no room to keep the result of a refresh")
+	// ErrRolledBack: the row is older than what was committed once. It was restored from a
+	// copy, or swapped.
+	ErrRolledBack = errors.New("the grant is older than it was")
+	// ErrChain: another owner has a grant of the same Account.Chain.
+	ErrChain = errors.New("the account is connected by another owner")
+	// ErrUnavailable is wrapped by what a database did not answer.
+	ErrUnavailable = errors.New("the store of grants cannot be reached or written")
+)
+
+const (
+	// LeaseTime is for how long a lease lasts unless it is renewed, RenewEvery how often
+	// that happens, and CallTime the longest time that a call to a third party takes.
+	LeaseTime  = 30 * time.Second
+	RenewEvery = 5 * time.Second
+	CallTime   = 10 * time.Second
+)
+
+// Lease is the right to refresh one grant. Of all that ask, on all replicas, one has it.
+type Lease struct {
+	ID      string // the Record's
+	Attempt string // random, of this lease alone
+	// Generation is that of the credential that is shown. A result counts for it only.
+	Generation int64
+	// Shown is how often the refresh token of this generation was shown before, with an
+	// outcome that is not known.
+	Shown int
+	// Since is when the oldest of those attempts began; zero where Shown is 0.
+	Since time.Time
+	Until time.Time
+}
+
+// Filter says which grants List returns.
+type Filter struct {
+	Connector string // "": all
+	Owners    []Owner
+	Chain     string
+	Account   string // Account.ID; "": all
+	// After is the ID of the last one that was seen, Most how many more; 0: 1,000.
+	After string
+	Most  int
+}
+
+// Ending is a consent that ended.
+type Ending struct {
+	Key
+	App string
+}
+
+// Store keeps grants, for all replicas that share it. Time is its own (Now), not that of
+// the machine that asks. Every change is durable when it returns nil. Implementations are
+// safe for concurrent use; grant/granttest is the contract as tests.
+type Store interface {
+	// Now is the store's time.
+	Now() time.Time
+	// Get returns a grant; ErrNotFound also for one that is disconnected.
+	Get(ctx context.Context, k Key) (Kept, error)
+	// List returns grants in the order of their IDs, without those that are disconnected.
+	List(ctx context.Context, f Filter) ([]Kept, error)
+
+	// Connect stores r and c, both or neither, and returns r with the Generation and Version
+	// it got. was is the Version of the grant that the caller has read, 0 for none: where it
+	// is another one meanwhile, ErrChanged. A grant that is there keeps its ID and its other
+	// consents, and loses its lease. seal is called with the ID and the Generation that the
+	// grant gets, before anything is written, and returns the sealed fields.
+	Connect(ctx context.Context, r Record, c Consent, was int64, seal Seal) (Record, error)
+	// Agree stores a consent to a grant whose Version is was.
+	Agree(ctx context.Context, id string, c Consent, was int64) error
+	// Withdraw deletes the consent of an app, and reports whether there was one.
+	Withdraw(ctx context.Context, k Key, app string) (bool, error)
+	// Disconnect makes a tombstone of a grant: what is sealed of it, its consents and its
+	// lease are gone. It returns what it was.
+	Disconnect(ctx context.Context, k Key) (Kept, error)
+	// Move gives the grants of one owner to another, with their IDs and consents. Where both
+	// have one of the same connector it moves nothing, and returns ErrChanged. reseal makes
+	// the sealed fields anew, because they are bound to the owner.
+	Move(ctx context.Context, from, to Owner, reseal func(Record) (Record, error)) (int, error)
+	// SetStatus changes the status of a grant of this Generation that nobody has leased.
+	SetStatus(ctx context.Context, id string, generation int64, s Status, reason string, retryAt time.Time) error
+	// Used notes when apps used a grant. It never makes a time older.
+	Used(ctx context.Context, id, app string, at time.Time) error
+	// Rewrap replaces Wrapped and KeyID where KeyID is still the one of r, and nothing else.
+	Rewrap(ctx context.Context, r Record, wrapped []byte, keyID string) error
+	// SignedIn goes through the offline consents that a person gave, to any grant: those for
+	// which keep reports false are deleted, and Lapses of the others becomes lapses. It
+	// returns those that were deleted.
+	SignedIn(ctx context.Context, person string, lapses time.Time, keep func(Key, Consent) bool) ([]Ending, error)
+
+	// Lease commits that the caller is about to show the refresh token of a grant of this
+	// generation, reserves room for the result, and leaves no transaction open. ErrHeld
+	// comes with until when it is held; ErrChanged where the generation is another one;
+	// ErrRolledBack and ErrNoRoom as they say.
+	Lease(ctx context.Context, id string, generation int64) (Lease, Record, error)
+	// Renew makes a lease last for LeaseTime from now; ErrFenced where it is over.
+	Renew(ctx context.Context, l Lease) (Lease, error)
+	// Commit stores the result of a refresh and ends the lease. r is the Record of Lease with
+	// what has changed; seal as in Connect.
+	Commit(ctx context.Context, l Lease, r Record, seal Seal) (Record, error)
+	// Abandon ends a lease without a result. Unless known, the attempt stays as one whose
+	// outcome is not known, and the next Lease counts it in Shown; status is set as in
+	// SetStatus, and left where it is "".
+	Abandon(ctx context.Context, l Lease, known bool, s Status, reason string, retryAt time.Time) error
+	// Late is Commit of a holder whose lease is over. It is accepted if the generation is
+	// still that of the lease and the grant is neither disconnected nor connected anew nor
+	// moved: ErrFenced otherwise. It revives a grant that was given up because the outcome
+	// was not known.
+	Late(ctx context.Context, l Lease, r Record, seal Seal) (Record, error)
+}
+
+// Seal fills in the sealed fields of a Record whose ID, Key and Generation are final.
+type Seal func(Record) (Record, error)
