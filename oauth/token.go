@@ -80,6 +80,23 @@ func (c *Client) Exchange(ctx context.Context, r TokenRequest) (TokenResponse, e
 	return t, to(req, err)
 }
 
+// Revoke sends r once, to a revocation endpoint (RFC 7009 §2.1): its Form has the token. Of
+// an answer with success nothing is read (§2.2). Errors are of type *Error.
+func (c *Client) Revoke(ctx context.Context, r TokenRequest) error {
+	req, err := r.build(ctx)
+	if err != nil {
+		return &Error{Kind: Misconfigured, Call: revokeCall, Sent: Never, Err: err}
+	}
+	resp, body, err := c.send(req, revokeCall)
+	if err == nil && (resp.StatusCode < 200 || resp.StatusCode > 299) {
+		answer, _ := Object(body) // a body that is none has no code
+		e := codeError(revokeCall, resp.StatusCode, text(answer["error"]))
+		e.OwnCode, e.SubCodes = ownCodes(answer)
+		err = answered(resp, e)
+	}
+	return to(req, err)
+}
+
 func (c *Client) exchange(req *http.Request, r TokenRequest) (TokenResponse, error) {
 	resp, body, err := c.send(req, tokenCall)
 	if err != nil {
@@ -103,7 +120,10 @@ func (c *Client) exchange(req *http.Request, r TokenRequest) (TokenResponse, err
 	return t, nil
 }
 
-const tokenCall = "token"
+const (
+	tokenCall  = "token"
+	revokeCall = "revoke"
+)
 
 func (r TokenRequest) build(ctx context.Context) (*http.Request, error) {
 	form := maps.Clone(r.Form)

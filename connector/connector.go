@@ -1,0 +1,120 @@
+// Package connector has what connectors of all kinds share: what a failed call to an
+// authorization server means for a grant, how scopes are compared, and the parameters with
+// which browsers are sent away.
+//
+// Each third party has a folder of its own below, with what is not standard about it. This
+// package knows no third party by name, makes no request (that is oauth's), and keeps
+// nothing (that is grant's).
+package connector
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/oauth"
+)
+
+// Authorize is the address that a browser is sent to for an authorization code, with state
+// and PKCE (RFC 6749 §4.1.1, RFC 7636 §4.3). further is added; it may say nothing about
+// what is written here. The query that endpoint has stays in front.
+func Authorize(endpoint, clientID string, h identity.Handshake, r grant.Request, further url.Values) (string, error) {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Host == "" || u.Fragment != "" {
+		return "", errors.New("the authorization endpoint is not an absolute URL")
+	}
+	if h.State == "" || h.Verifier == "" || r.RedirectURI == "" {
+		return "", errors.New("state, verifier or redirect URI is missing")
+	}
+	q := url.Values{
+		"response_type":         {"code"},
+		"client_id":             {clientID},
+		"redirect_uri":          {r.RedirectURI},
+		"state":                 {h.State},
+		"code_challenge":        {Challenge(h.Verifier)},
+		"code_challenge_method": {"S256"},
+	}
+	if len(r.Scopes) > 0 {
+		q.Set("scope", strings.Join(r.Scopes, " "))
+	}
+	for name, values := range further {
+		if !q.Has(name) {
+			q[name] = values
+		}
+	}
+	if u.RawQuery != "" {
+		u.RawQuery += "&"
+	}
+	u.RawQuery += q.Encode()
+	return u.String(), nil
+}
+
+// Challenge is the code_challenge of a verifier with S256 (RFC 7636 §4.2).
+func Challenge(verifier string) string {
+	sum := sha256.Sum256([]byte(verifier))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// Code reads the authorization code of a callback. A callback without exactly one is an
+// error of the class Ours or, where the third party says so, of who can do something.
+func (c Codes) Code(callback url.Values) (string, error) {
+	if refused := callback.Get("error"); refused != "" {
+		return "", c.Refused(refused)
+	}
+	if code := callback["code"]; len(code) == 1 && code[0] != "" {
+		return code[0], nil
+	}
+	return "", &grant.Error{Class: grant.Ours, Reason: Garbled, Err: errors.New("the callback has no code")}
+}
+
+// Tokens makes a credential of an answer of the token endpoint that came just now.
+func Tokens(t oauth.TokenResponse, now time.Time) (grant.Tokens, error) {
+	if t.AccessToken == "" {
+		return grant.Tokens{}, &grant.Error{Class: grant.Lost, Reason: Garbled,
+			Err: errors.New("the answer has no access token")}
+	}
+	out := grant.Tokens{Access: t.AccessToken, AccessIssued: now, Refresh: t.RefreshToken}
+	if t.ExpiresIn != 0 {
+		out.AccessExpires = now.Add(t.ExpiresIn)
+	}
+	return out, nil
+}
+
+// Scopes splits the text of a scope parameter or member (RFC 6749 §3.3). It is nil where
+// the text is empty, so that "nobody said" stays apart from what was said.
+func Scopes(text string) []string {
+	if strings.TrimSpace(text) == "" {
+		return nil
+	}
+	scopes := strings.Fields(text)
+	slices.Sort(scopes)
+	return slices.Compact(scopes)
+}
+
+// Missing are those of want that are not in granted, in the order of want. Scopes are
+// sets: their order and how often one comes means nothing.
+func Missing(want, granted []string) []string {
+	var missing []string
+	for _, scope := range want {
+		if !slices.Contains(granted, scope) && !slices.Contains(missing, scope) {
+			missing = append(missing, scope)
+		}
+	}
+	return missing
+}
+
+// Narrow is the error of a connection to which too little was granted; nil where nothing
+// is missing.
+func Narrow(missing []string) error {
+	if len(missing) == 0 {
+		return nil
+	}
+	return &grant.Error{Class: grant.Narrow, Reason: ScopesMissing, Missing: missing,
+		Err: errors.New("not every scope that was asked for was granted")}
+}
