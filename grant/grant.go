@@ -92,6 +92,9 @@ func (Tokens) Format(s fmt.State, _ rune) { io.WriteString(s, "<tokens>") }
 // LogValue implements slog.LogValuer.
 func (Tokens) LogValue() slog.Value { return slog.StringValue("<tokens>") }
 
+// MarshalJSON implements json.Marshaler: what is written as JSON by mistake tells nothing.
+func (Tokens) MarshalJSON() ([]byte, error) { return []byte(`"<tokens>"`), nil }
+
 // Record is a grant as a store keeps it. What is secret of it is sealed; the rest may be
 // read by who can read the database.
 type Record struct {
