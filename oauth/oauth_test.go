@@ -210,6 +210,28 @@ func TestP22_ACodeReachesAProviderAtMostOnceOverHTTP2Too(t *testing.T) {
 	}
 }
 
+// P14: a refresh token is sent once, whatever a provider says that it did with it. The
+// metric knows of no second attempt either.
+func TestP14_ARefreshTokenIsSentOnceWhateverTheProviderSays(t *testing.T) {
+	for name, frames := range map[string]func(uint32) []byte{
+		"REFUSED_STREAM": testenv.Reset(7), "PROTOCOL_ERROR": testenv.Reset(1), "GOAWAY": testenv.GoAway(false, 0),
+		"GOAWAY of its own stream": testenv.GoAway(true, 0), "hangs up": testenv.HangUp,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := testenv.StartHTTP2Peer(t, true, func(int) func(uint32) []byte { return frames })
+			c := client(t, Options{Transport: &http.Transport{TLSClientConfig: p.TLS, ForceAttemptHTTP2: true},
+				Timeout: time.Second})
+			r := request(p.URL)
+			r.Once = true
+			_, err := c.Exchange(t.Context(), r)
+			if e := kindOf(t, err); e.Kind != Unavailable || e.Sent != Maybe || p.Got() != 1 {
+				t.Errorf("%v, sent %q, got %d times", e, e.Sent, p.Got())
+			}
+		})
+	}
+}
+
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	thief, stolen := server(t, answer(200, "application/json", `{}`))
 	for _, status := range []int{301, 302, 303, 307, 308} {

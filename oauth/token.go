@@ -46,6 +46,10 @@ type TokenRequest struct {
 	// Further names members of the answer that the caller reads itself, such as
 	// Slack's authed_user. They may hold tokens.
 	Further []string
+	// Once: it is never sent again, not even where the provider says that it did nothing
+	// with it. A refresh token that is used once may be shown no more often than somebody
+	// counts, and a provider can be wrong about what it did.
+	Once bool
 }
 
 // TokenResponse is what came back. Every field may be empty: what is needed is
@@ -70,7 +74,7 @@ func (TokenResponse) Format(s fmt.State, _ rune) { io.WriteString(s, "<tokens>")
 // LogValue implements slog.LogValuer.
 func (TokenResponse) LogValue() slog.Value { return slog.StringValue("<tokens>") }
 
-// Exchange sends r once. Errors are of type *Error.
+// Exchange sends r so that the provider acts on it once at most. Errors are of type *Error.
 func (c *Client) Exchange(ctx context.Context, r TokenRequest) (TokenResponse, error) {
 	req, err := r.build(ctx)
 	if err != nil {
@@ -157,6 +161,9 @@ func (r TokenRequest) build(ctx context.Context) (*http.Request, error) {
 		req.SetBasicAuth(url.QueryEscape(r.ClientID), url.QueryEscape(r.ClientSecret))
 	case BasicRaw:
 		req.SetBasicAuth(r.ClientID, r.ClientSecret)
+	}
+	if r.Once {
+		req.GetBody = nil // what package attempt would need for a second time
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
