@@ -1,0 +1,242 @@
+// Package apikey is the connector of third parties whose API takes a key that a person
+// pastes, for `type: api_key`.
+//
+// It owns which keys are accepted at all, and what the answer to a first request with one
+// means. Which requests apps may make with it are rules, which the gateway keeps; how a
+// request is sent is oauth's, and what becomes of a key grant's. It keeps nothing. A key
+// may often do more than its rules say; only the gateway stands in between.
+package apikey
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/connector"
+	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/oauth"
+)
+
+// Type is the type of such a connector in the configuration.
+const Type = "api_key"
+
+// The reasons of a grant.Error that only keys have.
+const (
+	KeyMalformed = "key_malformed" // it cannot be a key: nothing was asked
+	KeyRefused   = "key_refused"   // the third party does not accept it
+)
+
+// The length of a key. A shorter one than this is no secret, and would be found by chance
+// in answers, where the gateway must not let it through.
+const (
+	minKey = 8
+	maxKey = 4096
+)
+
+// Options are what a Connector needs, most of it from the configuration.
+type Options struct {
+	ID      string
+	Name    string // for people; "": ID
+	BaseURL string // the API's origin, perhaps with a path prefix
+	Header  string // that carries the key; "": Authorization
+	Format  string // of its value: text that ends in %s, for the key; "": "Bearer %s"
+	Probe   string // the request that shows whether a key works: "GET /me", below BaseURL
+	Owner   grant.OwnerKind
+	// Accesses are what is offered, the narrowest first. Keys have no scopes. One without
+	// Means gets words that follow from its rules.
+	Accesses []grant.Access
+	Forward  []string // further request headers that apps may send
+	// KeyHint says in words what has to be pasted; "": "an API key". KeyURL is where it is
+	// found; "": nobody said so.
+	KeyHint, KeyURL string
+
+	OAuth *oauth.Client
+	Now   func() time.Time // nil: time.Now
+}
+
+// Connector is a grant.Keyed. It holds no key.
+type Connector struct {
+	about  grant.About
+	origin string
+	method string
+	probe  string
+	http   *http.Client
+	now    func() time.Time
+}
+
+var _ grant.Keyed = (*Connector)(nil)
+
+// New returns a Connector. It does no I/O. What is wrong with the configuration is a
+// *connector.Fault.
+func New(o Options) (*Connector, error) {
+	if o.ID == "" || o.OAuth == nil {
+		return nil, errors.New("apikey: an id and a client for requests are required")
+	}
+	origin, err := connector.Origin(o.BaseURL)
+	if err != nil {
+		return nil, connector.FaultAt("base_url", err)
+	}
+	inject, err := injection(cmp.Or(o.Header, "Authorization"), cmp.Or(o.Format, "Bearer "+placeholder))
+	if err != nil {
+		return nil, err
+	}
+	method, probe, err := probeOf(origin, o.Probe)
+	if err != nil {
+		return nil, connector.FaultAt("probe", err)
+	}
+	if err := connector.Forwardable(o.Forward); err != nil {
+		return nil, connector.FaultAt("forward_headers", err)
+	}
+	if slices.ContainsFunc(o.Forward, func(name string) bool { return strings.EqualFold(name, inject.Header) }) {
+		return nil, connector.FaultAt("forward_headers", errors.New("must not have the header of the key"))
+	}
+	if err := connector.Accesses(o.Accesses); err != nil {
+		return nil, err
+	}
+	if o.KeyURL != "" {
+		if err := connector.Endpoint(o.KeyURL); err != nil {
+			return nil, connector.FaultAt("key_url", err)
+		}
+	}
+	name := cmp.Or(o.Name, o.ID)
+	accesses := slices.Clone(o.Accesses)
+	for i, a := range accesses {
+		if len(a.Scopes) > 0 {
+			return nil, connector.FaultAt("scopes", errors.New("do not exist for a key"))
+		}
+		accesses[i].Means = cmp.Or(a.Means, connector.Means(name, a.Name, a.Rules))
+	}
+	c := &Connector{origin: origin, method: method, probe: probe, http: o.OAuth.HTTPClient("probe"), now: o.Now}
+	if c.now == nil {
+		c.now = time.Now
+	}
+	c.about = grant.About{
+		ID: o.ID, Type: Type, Name: name, Owner: cmp.Or(o.Owner, grant.OwnedByUser), Accesses: accesses,
+		Offline: true, Inject: inject, Forward: slices.Clone(o.Forward),
+		KeyHint: cmp.Or(o.KeyHint, "an API key"), KeyURL: o.KeyURL,
+	}
+	return c, nil
+}
+
+// placeholder stands for the key in a format. The format is cut there, and never given to
+// package fmt.
+const placeholder = "%s"
+
+// injection reads header and format. The key comes last, because nothing that follows it
+// could be told apart from a part of it.
+func injection(header, format string) (grant.Injection, error) {
+	if err := connector.Header(header); err != nil {
+		return grant.Injection{}, connector.FaultAt("inject.header", err)
+	}
+	lower := strings.ToLower(header)
+	if lower != "authorization" && connector.Forwardable([]string{lower}) != nil {
+		return grant.Injection{}, connector.FaultAt("inject.header", errors.New("must be Authorization or a header of "+
+			"the third party's own"))
+	}
+	prefix, ok := strings.CutSuffix(format, placeholder)
+	switch {
+	case !ok || strings.Contains(prefix, "%"):
+		return grant.Injection{}, connector.FaultAt("inject.format", errors.New("must end in %s, which stands for the key, "+
+			"and have no other % in it, as in Bearer %s"))
+	case strings.ContainsFunc(prefix, func(r rune) bool { return r < ' ' || r > '~' }), strings.HasPrefix(prefix, " "):
+		return grant.Injection{}, connector.FaultAt("inject.format", errors.New("must be visible ASCII"))
+	}
+	return grant.Injection{Header: http.CanonicalHeaderKey(header), Prefix: prefix}, nil
+}
+
+// probeOf reads "GET /me". The request is made by us and not by an app, so that no rule
+// needs to let it through.
+func probeOf(origin, text string) (method, address string, err error) {
+	method, path, ok := strings.Cut(text, " ")
+	if !ok || method != http.MethodGet && method != http.MethodHead || !strings.HasPrefix(path, "/") {
+		return "", "", errors.New("must be GET or HEAD, a blank and a path, as in GET /me")
+	}
+	u, err := url.Parse(origin + path)
+	if err != nil || strings.ContainsAny(path, "# \\") || strings.HasPrefix(path, "//") {
+		return "", "", errors.New("must have a path that can be sent as it is, without a fragment")
+	}
+	return method, u.String(), nil
+}
+
+// About implements grant.Connector. The caller may keep and change what it gets.
+func (c *Connector) About() grant.About {
+	about := c.about
+	about.Accesses = slices.Clone(about.Accesses)
+	about.Forward = slices.Clone(about.Forward)
+	return about
+}
+
+// Origin implements grant.Connector: it is the same for all accounts.
+func (c *Connector) Origin(grant.Account) string { return c.origin }
+
+// Accept implements grant.Keyed. White space around a key comes from copying it, and is
+// removed.
+func (c *Connector) Accept(ctx context.Context, key string, _ grant.Request) (grant.Result, error) {
+	key = strings.TrimSpace(key)
+	if err := wellFormed(key); err != nil {
+		return grant.Result{}, &grant.Error{Class: grant.Yours, Reason: KeyMalformed, Err: err}
+	}
+	req, err := http.NewRequestWithContext(ctx, c.method, c.probe, nil)
+	if err != nil {
+		return grant.Result{}, &grant.Error{Class: grant.Ours, Reason: connector.RequestRefused,
+			Err: errors.New("the probe cannot be made")}
+	}
+	req.Header.Set(c.about.Inject.Header, c.about.Inject.Prefix+key)
+	req.Header.Set("Accept", "application/json")
+	if err := probed(c.http.Do(req)); err != nil {
+		return grant.Result{}, err
+	}
+	return grant.Result{Tokens: grant.Tokens{Access: key, AccessIssued: c.now()}}, nil
+}
+
+// wellFormed: visible ASCII and no blanks, so that a key can neither add a header nor be
+// two words. What is wrong is said without the key.
+func wellFormed(key string) error {
+	switch {
+	case len(key) < minKey:
+		return fmt.Errorf("a key has at least %d characters", minKey)
+	case len(key) > maxKey:
+		return fmt.Errorf("a key has at most %d characters", maxKey)
+	case strings.Contains(key, " "):
+		return errors.New("a key has no blanks in it; paste it alone, without a word such as Bearer before it")
+	case strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return errors.New("a key has visible ASCII characters only")
+	}
+	return nil
+}
+
+// probed says what the answer to the probe means. A key is refused for good only where the
+// third party says so: any other answer is no answer to the question.
+func probed(res *http.Response, err error) error {
+	if err == nil {
+		return res.Body.Close()
+	}
+	e, ok := errors.AsType[*oauth.Error](err)
+	if !ok {
+		return &grant.Error{Class: grant.Later, Reason: connector.NoAnswer, Err: errors.New("the probe failed")}
+	}
+	failed := func(class grant.Class, reason string) error {
+		return &grant.Error{Class: class, Reason: reason, RetryAfter: e.RetryAfter, Err: e}
+	}
+	switch s := e.Status; {
+	case s >= 200 && s < 300: // 204, or a body that is too long or not whole: none of it is needed
+		return nil
+	case s == http.StatusUnauthorized, s == http.StatusForbidden:
+		return failed(grant.Yours, KeyRefused)
+	case s == 0 && e.Sent == oauth.Never:
+		return failed(grant.Later, connector.Unreachable)
+	case s == 0:
+		return failed(grant.Later, connector.NoAnswer)
+	case s >= 500, s == http.StatusTooManyRequests, s == http.StatusRequestTimeout:
+		return failed(grant.Later, connector.Busy)
+	case s < 400, s == http.StatusNotFound, s == http.StatusMethodNotAllowed, s == http.StatusGone:
+		return failed(grant.Ours, connector.WrongEndpoint)
+	}
+	return failed(grant.Ours, connector.RequestRefused)
+}
