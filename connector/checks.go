@@ -87,7 +87,7 @@ func Accesses(list []grant.Access) error {
 		case slices.Contains(names, a.Name):
 			return &Fault{"access", fmt.Errorf("has %s twice", a.Name)}
 		case len(a.Rules) == 0:
-			return &Fault{"rules." + a.Name, errors.New("is required: an access without rules lets nothing through")}
+			return &Fault{"rules." + a.Name, errors.New("is required: an access without rules is of no use")}
 		}
 		for _, scope := range a.Scopes {
 			if scope == "" || strings.ContainsFunc(scope, notInScope) {

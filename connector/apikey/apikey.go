@@ -142,8 +142,8 @@ func injection(header, format string) (grant.Injection, error) {
 	prefix, ok := strings.CutSuffix(format, placeholder)
 	switch {
 	case !ok || strings.Contains(prefix, "%"):
-		return grant.Injection{}, connector.FaultAt("inject.format", errors.New("must end in %s, which stands for the key, "+
-			"and have no other % in it, as in Bearer %s"))
+		return grant.Injection{}, connector.FaultAt("inject.format", errors.New("must end in %s, which stands "+
+			"for the key, and have no other % in it, as in Bearer %s"))
 	case strings.ContainsFunc(prefix, func(r rune) bool { return r < ' ' || r > '~' }), strings.HasPrefix(prefix, " "):
 		return grant.Injection{}, connector.FaultAt("inject.format", errors.New("must be visible ASCII"))
 	}

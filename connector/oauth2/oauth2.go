@@ -152,7 +152,7 @@ func (o *Options) checkClient() error {
 	case o.ClientID == "":
 		return connector.FaultAt("client_id", errors.New("is required"))
 	case o.Auth == oauth.None && o.ClientSecret != "":
-		return connector.FaultAt("client_secret", errors.New("is never sent with client_auth: none; leave one of them out"))
+		return connector.FaultAt("client_secret", errors.New("is never sent with client_auth: none; leave it out"))
 	case o.Auth == oauth.None:
 		return nil
 	case o.Auth != oauth.Basic && o.Auth != oauth.BasicRaw && o.Auth != oauth.Post:
