@@ -91,8 +91,8 @@ func Accesses(list []grant.Access) error {
 		}
 		for _, scope := range a.Scopes {
 			if scope == "" || strings.ContainsFunc(scope, notInScope) {
-				return &Fault{"scopes." + a.Name, errors.New("must be one scope each, of visible ASCII without quotes " +
-					`and backslashes (RFC 6749 §3.3)`)}
+				return &Fault{"scopes." + a.Name, errors.New("must be one scope each, of visible ASCII without " +
+					`quotes and backslashes (RFC 6749 §3.3)`)}
 			}
 		}
 		names = append(names, a.Name)
