@@ -21,7 +21,7 @@ var (
 	// ErrRolledBack: the row is older than what was committed once. It was restored from a
 	// copy, or swapped.
 	ErrRolledBack = errors.New("the grant is older than it was")
-	// ErrChain: another owner has a grant of the same Account.Chain.
+	// ErrChain: another owner has a grant of this connector with the same Account.Chain.
 	ErrChain = errors.New("the account is connected by another owner")
 	// ErrUnavailable is wrapped by what a database did not answer.
 	ErrUnavailable = errors.New("the store of grants cannot be reached or written")
@@ -49,12 +49,12 @@ type Lease struct {
 	Until time.Time
 }
 
-// Filter says which grants List returns.
+// Filter says which grants List returns. What is empty of it does not matter.
 type Filter struct {
-	Connector string // "": all
-	Owners    []Owner
+	Connector string
+	Owners    []Owner // of any of them
 	Chain     string
-	Account   string // Account.ID; "": all
+	Account   string // Account.ID
 	// After is the ID of the last one that was seen, Most how many more; 0: 1,000.
 	After string
 	Most  int
@@ -67,8 +67,13 @@ type Ending struct {
 }
 
 // Store keeps grants, for all replicas that share it. Time is its own (Now), not that of
-// the machine that asks. Every change is durable when it returns nil. Implementations are
-// safe for concurrent use; grant/granttest is the contract as tests.
+// the machine that asks, and is kept in milliseconds. Every change is durable when it
+// returns nil; where it returns an error, nothing was changed, unless the answer of the
+// database was lost. Implementations are safe for concurrent use; grant/granttest is the
+// contract as tests.
+//
+// Version grows with each change that a person could see: with all methods but Used,
+// Rewrap, Lease, Renew, and SignedIn where it deletes nothing of the grant.
 type Store interface {
 	// Now is the store's time.
 	Now() time.Time
@@ -77,52 +82,61 @@ type Store interface {
 	// List returns grants in the order of their IDs, without those that are disconnected.
 	List(ctx context.Context, f Filter) ([]Kept, error)
 
-	// Connect stores r and c, both or neither, and returns r with the Generation and Version
-	// it got. was is the Version of the grant that the caller has read, 0 for none: where it
-	// is another one meanwhile, ErrChanged. A grant that is there keeps its ID and its other
-	// consents, and loses its lease. seal is called with the ID and the Generation that the
-	// grant gets, before anything is written, and returns the sealed fields.
+	// Connect stores r and c, both or neither, and returns r with the ID, the Generation and
+	// the Version it got. A c without an App is no consent. was is the Version of the grant
+	// that the caller has read, 0 for none: where it is another one meanwhile, ErrChanged. A
+	// grant that is there keeps its ID and its other consents, and loses its lease. A new one
+	// gets an ID of the store's making, whatever r.ID is. seal is called with the ID and the
+	// Generation that the grant gets, before anything is written; of what it returns the
+	// sealed fields count.
 	Connect(ctx context.Context, r Record, c Consent, was int64, seal Seal) (Record, error)
-	// Agree stores a consent to a grant whose Version is was.
+	// Agree stores a consent to a grant whose Version is was, in place of the one that the
+	// app had; ErrChanged or ErrNotFound otherwise.
 	Agree(ctx context.Context, id string, c Consent, was int64) error
 	// Withdraw deletes the consent of an app, and reports whether there was one.
 	Withdraw(ctx context.Context, k Key, app string) (bool, error)
-	// Disconnect makes a tombstone of a grant: what is sealed of it, its consents and its
-	// lease are gone. It returns what it was.
+	// Disconnect makes a tombstone of a grant: what is sealed of it, its account, its
+	// consents and its lease are gone. It returns what it was.
 	Disconnect(ctx context.Context, k Key) (Kept, error)
-	// Move gives the grants of one owner to another, with their IDs and consents. Where both
-	// have one of the same connector it moves nothing, and returns ErrChanged. reseal makes
-	// the sealed fields anew, because they are bound to the owner.
+	// Move gives the grants of one owner to another, with their IDs and consents, all or
+	// none, and returns how many. Where both have one of the same connector it returns
+	// ErrChanged, where one is being refreshed, ErrHeld. reseal gets each grant as it was,
+	// and makes the sealed fields anew, because they are bound to the owner.
 	Move(ctx context.Context, from, to Owner, reseal func(Record) (Record, error)) (int, error)
-	// SetStatus changes the status of a grant of this Generation that nobody has leased.
+	// SetStatus changes the status of a grant of this Generation that nobody has leased:
+	// ErrChanged where the Generation is another one, ErrHeld where it is leased.
 	SetStatus(ctx context.Context, id string, generation int64, s Status, reason string, retryAt time.Time) error
-	// Used notes when apps used a grant. It never makes a time older.
+	// Used notes when apps used a grant. It never makes a time older, and does nothing where
+	// there is no such consent.
 	Used(ctx context.Context, id, app string, at time.Time) error
-	// Rewrap replaces Wrapped and KeyID where KeyID is still the one of r, and nothing else.
+	// Rewrap replaces Wrapped and KeyID where both are still those of r, and nothing else;
+	// ErrChanged otherwise.
 	Rewrap(ctx context.Context, r Record, wrapped []byte, keyID string) error
 	// SignedIn goes through the offline consents that a person gave, to any grant: those for
 	// which keep reports false are deleted, and Lapses of the others becomes lapses. It
-	// returns those that were deleted.
+	// returns those that were deleted. keep must not call the store.
 	SignedIn(ctx context.Context, person string, lapses time.Time, keep func(Key, Consent) bool) ([]Ending, error)
 
 	// Lease commits that the caller is about to show the refresh token of a grant of this
 	// generation, reserves room for the result, and leaves no transaction open. ErrHeld
-	// comes with until when it is held; ErrChanged where the generation is another one;
-	// ErrRolledBack and ErrNoRoom as they say.
+	// comes with a Lease of which Until alone counts; ErrChanged where the generation is
+	// another one; ErrRolledBack and ErrNoRoom as they say. An attempt whose lease is over
+	// without Commit, Late or Abandon has an outcome that is not known.
 	Lease(ctx context.Context, id string, generation int64) (Lease, Record, error)
 	// Renew makes a lease last for LeaseTime from now; ErrFenced where it is over.
 	Renew(ctx context.Context, l Lease) (Lease, error)
-	// Commit stores the result of a refresh and ends the lease. r is the Record of Lease with
-	// what has changed; seal as in Connect.
+	// Commit stores the result of a refresh and ends the lease; ErrFenced where it is over.
+	// r is the Record of Lease with what has changed: Scopes, Status, Reason, the times, and
+	// the sealed fields that seal fills in as in Connect. The rest stays as it is.
 	Commit(ctx context.Context, l Lease, r Record, seal Seal) (Record, error)
 	// Abandon ends a lease without a result. Unless known, the attempt stays as one whose
 	// outcome is not known, and the next Lease counts it in Shown; status is set as in
-	// SetStatus, and left where it is "".
+	// SetStatus, and left where it is "". ErrFenced where the lease is over.
 	Abandon(ctx context.Context, l Lease, known bool, s Status, reason string, retryAt time.Time) error
 	// Late is Commit of a holder whose lease is over. It is accepted if the generation is
 	// still that of the lease and the grant is neither disconnected nor connected anew nor
 	// moved: ErrFenced otherwise. It revives a grant that was given up because the outcome
-	// was not known.
+	// was not known, and ends the lease of who has taken over.
 	Late(ctx context.Context, l Lease, r Record, seal Seal) (Record, error)
 }
 
