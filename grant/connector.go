@@ -90,7 +90,8 @@ type OAuth interface {
 	// iss of the callback has been compared where Issuer is not "".
 	Redeem(ctx context.Context, callback url.Values, h identity.Handshake, r Request) (Result, error)
 	// Refresh makes one request, once. A Tokens without a Refresh means that the one that
-	// was shown is still good; Scopes of the result nil, that nobody said they changed.
+	// was shown is still good, and Reusable; Scopes of the result nil, that nobody said they
+	// changed. An Account is there only if the answer said whose the grant is.
 	Refresh(ctx context.Context, t Tokens, scopes []string) (Result, error)
 	// Issuer is what the callback's iss must be (RFC 9207); "": it is not compared.
 	Issuer() string

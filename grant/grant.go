@@ -79,6 +79,9 @@ type Tokens struct {
 	// Refresh gets the next Access; "": there is none.
 	Refresh        string
 	RefreshExpires time.Time // zero: nobody said so
+	// Reusable: a refresh with this Refresh brought no other one, so that showing it once
+	// more is harmless even where About.Resend is false. The broker notes it.
+	Reusable bool
 	// Reconsent is when the third party asks the person again whatever we do; zero: never,
 	// or nobody said so.
 	Reconsent time.Time
