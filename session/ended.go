@@ -193,7 +193,14 @@ func (r Record) Join(old Record) Record {
 // asked for what has ended, and says nothing about the secret Root. All sessions of
 // a sign-in have the same.
 func (s *Session) SID() string {
-	return rootKey(s.Root).SID()
+	return s.rootKey().SID()
+}
+
+func (s *Session) rootKey() CutKey {
+	if s.named != nil {
+		return *s.named
+	}
+	return rootKey(s.Root)
 }
 
 func rootKey(root string) CutKey         { return hashed("sallyport sid", root, "") }

@@ -71,6 +71,8 @@ type Session struct {
 	end        time.Time // of the sign-in, sealed when it began: a longer timeout is for new ones
 	kept       keptDigest
 	key        keyID // of the key that sealed the cookie it was read from
+	// named is the key of Root where Root is not known: see Asserted.
+	named *CutKey
 }
 
 // Options configure a Manager. Keys, PublicURL and both timeouts are required.
@@ -115,6 +117,7 @@ type Manager struct {
 	keyIDs             []keyID                      // as ring
 	flows              []carriedKeys                // as ring
 	handoffs           []carriedKeys                // as ring
+	lends              []carriedKeys                // as ring
 	groups             map[string]bool              // those that are kept; nil: all
 	kept               keptDigest
 	anyACR             bool
@@ -197,6 +200,7 @@ func New(o Options) (*Manager, error) {
 		m.keyIDs = append(m.keyIDs, k.id())
 		m.flows = append(m.flows, newFlowKeys(k))
 		m.handoffs = append(m.handoffs, newHandoffKeys(k))
+		m.lends = append(m.lends, newLendKeys(k))
 	}
 	return m, nil
 }
