@@ -1,9 +1,10 @@
 // Package granttest is what every part around grants must keep to, as tests, and what
 // stands in for the parts that a test is not about.
 //
-// It owns the contract suite of grant.Store (TestStore), and a Store in memory (NewStore)
-// that keeps the same contract and can be broken. Only tests link it. It never decides
-// what becomes of a grant: that is package grant's; the databases are store's.
+// It owns the contract suites of grant.Store (TestStore) and of connectors (TestConnector),
+// and a Store in memory (NewStore) that keeps the same contract and can be broken. Only
+// tests link it. It never decides what becomes of a grant: that is package grant's; the
+// databases are store's.
 package granttest
 
 import (
