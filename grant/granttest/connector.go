@@ -679,7 +679,7 @@ func testRevoke(t *testing.T, p ThirdParty) {
 func testKey(t *testing.T, p ThirdParty) {
 	s := start(t, p)
 	c := s.connector(t).(grant.Keyed)
-	accept := func(ctx context.Context, key string) (grant.Result, error, int) {
+	accept := func(ctx context.Context, key string) (grant.Result, int, error) {
 		t.Helper()
 		got, err := c.Accept(ctx, key, request(c))
 		silent(t, p, got, err)
@@ -689,21 +689,21 @@ func testKey(t *testing.T, p ThirdParty) {
 		if s.keys != nil {
 			t.Errorf("the key is in the address or the body of %q", s.keys)
 		}
-		return got, err, n
+		return got, n, err
 	}
-	got, err, n := accept(t.Context(), p.Key)
+	got, n, err := accept(t.Context(), p.Key)
 	if err != nil || got.Tokens.Access != p.Key || got.Tokens.AccessIssued.IsZero() || got.Tokens.Refresh != "" {
 		t.Errorf("a key that works: %v", err)
 	}
 	if got.Account != p.Account || n != max(p.Probes, 1) {
 		t.Errorf("the account is %+v; asked %d times", got.Account, n)
 	}
-	if got, err, _ := accept(t.Context(), " "+p.Key+"\r\n"); err != nil || got.Tokens.Access != p.Key {
+	if got, _, err := accept(t.Context(), " "+p.Key+"\r\n"); err != nil || got.Tokens.Access != p.Key {
 		t.Errorf("with white space around it, as copied: %v", err)
 	}
 	for _, bad := range []string{"", " ", p.Key + " " + p.Key, p.Key + "\r\nX-Other: 1", p.Key + "\x00", p.Key + "é",
 		p.Key + "\u2028" + p.Key, strings.Repeat("k", 1<<16)} {
-		if _, err, n := accept(t.Context(), bad); failure(t, p, err).Class != grant.Yours || n != 0 {
+		if _, n, err := accept(t.Context(), bad); failure(t, p, err).Class != grant.Yours || n != 0 {
 			t.Errorf("%.40q cannot be a key: %v, asked %d times", bad, err, n)
 		}
 	}
@@ -723,7 +723,7 @@ func testKey(t *testing.T, p ThirdParty) {
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		s.answers(tt.serve, cancel)
-		_, err, n := accept(ctx, p.Key)
+		_, n, err := accept(ctx, p.Key)
 		cancel()
 		// A request that changes nothing may be sent a second time where the connection broke.
 		if failure(t, p, err).Class != tt.class || n < 1 || n > 2 {
