@@ -1,0 +1,327 @@
+package grant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+)
+
+// What the Broker answers that callers handle, beside what is in Store and connector.go.
+var (
+	ErrNoConnector = errors.New("there is no such connector")
+	ErrNoApp       = errors.New("there is no such app, or it is not configured for the connector")
+	ErrNotOffered  = errors.New("the app is not configured for this access")
+	ErrNoOffline   = errors.New("the app or the connector cannot be used while the person is away")
+	ErrNotManager  = errors.New("who asks may not manage the organization's grant")
+	ErrNotUser     = errors.New("who asks may not use the organization's grant")
+	ErrNoOrg       = errors.New("the grant is an organization's, and none is named")
+	ErrNoPerson    = errors.New("the grant is a person's, and none is named")
+	// ErrIssuer: the callback came from another authorization server (RFC 9207).
+	ErrIssuer = errors.New("the callback names another issuer")
+	// ErrStillRejected: the third party refuses a credential that cannot be made better now.
+	ErrStillRejected = errors.New("the credential is refused, and was refreshed just now")
+)
+
+// NarrowError: less was granted than is needed, so that nothing was stored.
+type NarrowError struct{ Missing []string } // scopes, as the third party spells them
+
+func (e *NarrowError) Error() string {
+	return "less was granted than is needed: " + strings.Join(e.Missing, " ")
+}
+
+// OtherAccountError: the account is not the one that was connected before, and nobody
+// confirmed that. Nothing was stored, and what came was ended; the person begins anew.
+type OtherAccountError struct{ Was, Now Account }
+
+func (*OtherAccountError) Error() string { return "another account is connected" }
+
+// RequiredError: a person has to do something first.
+type RequiredError struct {
+	Connector string
+	Missing   []string // names of accesses, MissingOffline or MissingReconnect
+	Status    Status
+}
+
+// What RequiredError.Missing may have beside the names of accesses.
+const (
+	MissingOffline   = "offline"
+	MissingReconnect = "reconnect"
+)
+
+func (e *RequiredError) Error() string {
+	return fmt.Sprintf("%s (%s) needs a person: %s", e.Connector, e.Status, strings.Join(e.Missing, ", "))
+}
+
+// LaterError: it cannot be done now, and nobody has to do anything but wait.
+type LaterError struct {
+	After time.Duration
+	Err   error // why; it holds no secret
+}
+
+func (e *LaterError) Error() string { return fmt.Sprintf("not possible before %v: %v", e.After, e.Err) }
+func (e *LaterError) Unwrap() error { return e.Err }
+
+// Offer is a connector as the configuration offers it.
+type Offer struct {
+	Connector Connector
+	Owner     OwnerKind // About.Owner is the connector's default; this one counts
+	Offered   []string  // names of About.Accesses
+	// ManagedBy says who connects and ends the organization's grant. It judges somebody in
+	// their active organization. With OwnedByUser it is not asked.
+	ManagedBy func(identity.Identity) bool
+	// UsableBy says who may use the organization's grant; nil: everybody of it.
+	UsableBy func(identity.Identity) bool
+}
+
+// App is a program that uses grants.
+type App struct {
+	ID, Name           string
+	Routes             []string            // whose assertions name people to it
+	Connectors         map[string][]string // names of accesses by connector
+	Offline, RawTokens bool
+	// Admits reports whether a route of the app would let somebody in; nil: it would.
+	Admits func(identity.Identity) bool
+}
+
+// Event is a step in the life of a grant, for the audit.
+type Event struct {
+	Name      string // one of EventNames
+	Connector string
+	Owner     Owner
+	App       string
+	By        string // identity.Identity.ID; "": nobody did it
+	Detail    string // a reason or a revocation, from a closed list
+}
+
+// Options are what a Broker is made from.
+type Options struct {
+	Store    Store
+	Keys     Keyring
+	Offers   []Offer
+	Apps     []App
+	Redirect func(connector string) string // the absolute callback address
+	// Ended reports whether sessions of a person or an organization that began at that time
+	// have been ended; what they agreed to for the time in which they are away ends with
+	// them. nil: nothing is ever ended.
+	Ended   func(person, org string, at time.Time) bool
+	Log     *slog.Logger // nil: none
+	Metrics *Metrics     // made once for all brokers of a process; nil: none
+	Audit   func(Event)  // nil: none
+}
+
+// Broker lets people connect, keeps what they lent, and lends it. There is one for each
+// configuration; several work on one Store, in one process and in many. It is safe for
+// concurrent use.
+type Broker struct {
+	Options
+	offers map[string]*Offer
+	apps   map[string]*App
+
+	background context.Context // of the sweep; a refresh has none that ends it
+	stop       context.CancelFunc
+	work       sync.WaitGroup // refreshes up to their commit, and what else must be finished
+	waiting    chan struct{}  // one for each call that waits for a refresh
+
+	mu      sync.Mutex
+	closed  bool
+	flights map[string]*flight   // refreshes by the grant's ID
+	trouble map[string]*trouble  // by connector whose client is refused
+	fails   map[string]int       // refreshes that failed in a row, by the grant's ID
+	forced  map[string]time.Time // the last forced refresh, by the grant's ID
+	used    map[use]time.Time    // what Store.Used was told last
+}
+
+type use struct{ grant, app string }
+
+// New makes a Broker and starts its sweep.
+func New(o Options) (*Broker, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Audit == nil {
+		o.Audit = func(Event) {}
+	}
+	if o.Ended == nil {
+		o.Ended = func(string, string, time.Time) bool { return false }
+	}
+	b := &Broker{Options: o, offers: map[string]*Offer{}, apps: map[string]*App{},
+		waiting: make(chan struct{}, mostWaiting), flights: map[string]*flight{}, trouble: map[string]*trouble{},
+		fails: map[string]int{}, forced: map[string]time.Time{}, used: map[use]time.Time{}}
+	if err := b.configure(); err != nil {
+		return nil, err
+	}
+	b.background, b.stop = context.WithCancel(context.Background())
+	go b.sweep(b.background)
+	return b, nil
+}
+
+func (b *Broker) configure() error {
+	if b.Store == nil || len(b.Keys.keys) == 0 || b.Redirect == nil {
+		return errors.New("a broker needs a store, keys and callback addresses")
+	}
+	for i := range b.Offers {
+		offer := &b.Offers[i]
+		about := offer.Connector.About()
+		if b.offers[about.ID] != nil {
+			return fmt.Errorf("two connectors are called %s", about.ID)
+		}
+		_, oauth := offer.Connector.(OAuth)
+		_, keyed := offer.Connector.(Keyed)
+		if !oauth && !keyed {
+			return fmt.Errorf("connector %s can neither be connected nor take a key", about.ID)
+		}
+		if offer.Owner == OwnedByOrg && offer.ManagedBy == nil {
+			return fmt.Errorf("connector %s is an organization's, and nobody manages it", about.ID)
+		}
+		for _, name := range offer.Offered {
+			if !slices.ContainsFunc(about.Accesses, func(a Access) bool { return a.Name == name }) {
+				return fmt.Errorf("connector %s has no access %s", about.ID, name)
+			}
+		}
+		b.offers[about.ID] = offer
+	}
+	for i := range b.Apps {
+		app := &b.Apps[i]
+		if app.ID == "" || b.apps[app.ID] != nil {
+			return fmt.Errorf("two apps are called %q, or one has no name", app.ID)
+		}
+		for id, names := range app.Connectors {
+			offer := b.offers[id]
+			if offer == nil {
+				return fmt.Errorf("app %s: there is no connector %s", app.ID, id)
+			}
+			for _, name := range names {
+				if !slices.Contains(offer.Offered, name) {
+					return fmt.Errorf("app %s: connector %s does not offer %s", app.ID, id, name)
+				}
+			}
+		}
+		b.apps[app.ID] = app
+	}
+	return nil
+}
+
+// Close begins no further refresh. Those under way go on until their result is kept, and
+// credentials that are still good are lent. Wait waits for them.
+func (b *Broker) Close() {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.stop()
+}
+
+// Wait waits until nothing is under way. It comes after Close.
+func (b *Broker) Wait(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		b.work.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for refreshes: %w", context.Cause(ctx))
+	}
+}
+
+// begin counts work that Wait waits for; false after Close.
+func (b *Broker) begin() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return false
+	}
+	b.work.Add(1)
+	return true
+}
+
+// ownerFor is whose grant of a connector somebody who is signed in connects and uses.
+func (o *Offer) ownerFor(who identity.Identity) (Owner, error) {
+	if o.Owner == OwnedByUser {
+		return Owner{OwnedByUser, who.ID()}, nil
+	}
+	if who.Org.ID == "" {
+		return Owner{}, ErrNoOrg
+	}
+	return Owner{OwnedByOrg, who.Org.ID}, nil
+}
+
+// managed is ownerFor for who connects and ends it.
+func (o *Offer) managed(who identity.Identity) (Owner, error) {
+	owner, err := o.ownerFor(who)
+	if err == nil && owner.Kind == OwnedByOrg && !o.ManagedBy(who) {
+		return Owner{}, ErrNotManager
+	}
+	return owner, err
+}
+
+// accesses returns those of names, in the connector's order.
+func (o *Offer) accesses(names []string) []Access {
+	var list []Access
+	for _, a := range o.Connector.About().Accesses {
+		if slices.Contains(names, a.Name) {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// effective are the accesses of a consent that count: the app is configured for them, and
+// all of their scopes are granted.
+func (b *Broker) effective(k Kept, c Consent) []Access {
+	offer, app := b.offers[k.Connector], b.apps[c.App]
+	if offer == nil || app == nil {
+		return nil
+	}
+	return slices.DeleteFunc(offer.accesses(c.Access), func(a Access) bool {
+		return !slices.Contains(app.Connectors[k.Connector], a.Name) || len(without(a.Scopes, k.Scopes)) > 0
+	})
+}
+
+// statusOf is what has become of a grant, as the configuration and this process see it.
+func (b *Broker) statusOf(r Record) Status {
+	offer := b.offers[r.Connector]
+	switch {
+	case offer == nil:
+		return NotConnected
+	case r.Status.Usable() && r.ClientID != offer.Connector.About().ClientID:
+		return NeedsReconnect // another client's refresh tokens are not ours to show
+	case r.Status.Usable() && b.inTrouble(r.Connector):
+		return OperatorError
+	}
+	return r.Status
+}
+
+// without returns what is in list and not in others.
+func without(list, others []string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(others, s) })
+}
+
+func namesOf(list []Access) []string {
+	names := make([]string, 0, len(list))
+	for _, a := range list {
+		names = append(names, a.Name)
+	}
+	return names
+}
+
+// scopesOf are the scopes of all in list, each once.
+func scopesOf(list []Access) []string {
+	var scopes []string
+	for _, a := range list {
+		for _, s := range a.Scopes {
+			if !slices.Contains(scopes, s) {
+				scopes = append(scopes, s)
+			}
+		}
+	}
+	return scopes
+}

@@ -1,0 +1,457 @@
+package grant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+)
+
+const (
+	// OfflineTime is for how long an app may use a grant while the person is away, and for
+	// how long after their newest sign-in.
+	OfflineTime = 30 * 24 * time.Hour
+	// connectTime is for how long a connection may take: the token endpoint, and then who
+	// the account is.
+	connectTime = 2 * CallTime
+	// mostChanges is how often something is tried again that somebody else changed meanwhile.
+	mostChanges = 4
+)
+
+// Ask is what somebody is asked to agree to.
+type Ask struct {
+	Connector string
+	App       string   // "": nobody; the person reconnects a grant on the account page
+	Access    []string // empty: all that the app is configured for
+	Offline   bool
+}
+
+// Proposal is an Ask as the configuration and the grant that is there make it, for a page.
+type Proposal struct {
+	Ask
+	About   About
+	AppName string
+	// Accesses are what the app may do afterwards: what is asked for, and what it may do now.
+	Accesses []Access
+	// Scopes are what the third party is asked for: those of Accesses, and of what other
+	// apps may do now, which must not lose it.
+	Scopes  []string
+	Owner   Owner
+	Current *Kept // nil: there is none
+	// Trip says that the third party has to be asked, or a key pasted: what is there does
+	// not suffice. Agree is enough otherwise.
+	Trip            bool
+	OfflinePossible bool
+	// DefaultUntil is when an offline consent ends that is given now.
+	DefaultUntil time.Time
+
+	offer   *Offer
+	request Request
+}
+
+// Prepare checks an Ask against the configuration, for somebody who is signed in.
+func (b *Broker) Prepare(ctx context.Context, who identity.Identity, a Ask) (Proposal, error) {
+	offer := b.offers[a.Connector]
+	if offer == nil {
+		return Proposal{}, ErrNoConnector
+	}
+	owner, err := offer.managed(who)
+	if err != nil {
+		return Proposal{}, err
+	}
+	about := offer.Connector.About()
+	p := Proposal{Ask: a, About: about, Owner: owner, offer: offer, DefaultUntil: b.Store.Now().Add(OfflineTime)}
+	if err := b.checkApp(&p); err != nil {
+		return Proposal{}, err
+	}
+	kept, err := b.Store.Get(ctx, Key{a.Connector, owner})
+	switch {
+	case err == nil:
+		p.Current = &kept
+	case !errors.Is(err, ErrNotFound):
+		return Proposal{}, fmt.Errorf("read the grant: %w", err)
+	case a.App == "":
+		return Proposal{}, ErrNoApp // there is nothing that could be connected again
+	}
+	b.widen(&p)
+	return p, nil
+}
+
+// checkApp judges an Ask by what its app is configured for.
+func (b *Broker) checkApp(p *Proposal) error {
+	if p.App == "" {
+		if len(p.Access) > 0 || p.Offline {
+			return ErrNoApp
+		}
+		return nil
+	}
+	app := b.apps[p.App]
+	if app == nil || len(app.Connectors[p.Connector]) == 0 {
+		return ErrNoApp
+	}
+	p.AppName = app.Name
+	configured := app.Connectors[p.Connector]
+	if len(p.Access) == 0 {
+		p.Access = slices.Clone(configured)
+	}
+	if len(without(p.Access, configured)) > 0 {
+		return ErrNotOffered
+	}
+	p.OfflinePossible = app.Offline && p.About.Offline
+	if p.Offline && !p.OfflinePossible {
+		return ErrNoOffline
+	}
+	return nil
+}
+
+// widen adds what the grant serves now to what is asked for, so that nobody loses
+// anything by it, and says whether the grant that is there suffices.
+func (b *Broker) widen(p *Proposal) {
+	mine, all := slices.Clone(p.Access), slices.Clone(p.Access)
+	if p.Current != nil {
+		for _, c := range p.Current.Consents {
+			names := namesOf(b.effective(*p.Current, c))
+			if c.App == p.App {
+				mine = append(mine, names...)
+			}
+			if p.App == "" {
+				names = c.Access // the grant may have lost what it is to get back
+			}
+			all = append(all, names...)
+		}
+	}
+	p.Accesses = p.offer.accesses(mine)
+	requested := p.offer.accesses(all)
+	p.Scopes = scopesOf(requested)
+	p.Trip = p.App == "" || p.Current == nil || !b.statusOf(p.Current.Record).Usable() ||
+		len(without(p.Scopes, p.Current.Scopes)) > 0 || p.Offline && !p.Current.Offline
+	// A token to refresh with is asked for wherever there can be one: without it a grant
+	// ends within the hour, under the eyes of the person too. Whether an app may use the
+	// grant while the person is away is a matter of its consent.
+	p.request = Request{RedirectURI: b.Redirect(p.Connector), Access: namesOf(requested), Scopes: p.Scopes,
+		Offline: p.About.Offline}
+	if p.Current != nil {
+		p.request.LoginHint = p.Current.Account.Name
+	}
+}
+
+// AuthURL is where the browser goes next.
+func (b *Broker) AuthURL(p Proposal, h identity.Handshake) (string, error) {
+	connector, ok := p.offer.Connector.(OAuth)
+	if !ok {
+		return "", ErrNoConnector
+	}
+	return connector.AuthURL(h, p.request)
+}
+
+// Agree stores a consent to a grant that suffices for it, as Prepare said.
+func (b *Broker) Agree(ctx context.Context, who identity.Identity, p Proposal) error {
+	for range mostChanges {
+		now, err := b.Prepare(ctx, who, p.Ask)
+		if err != nil {
+			return err
+		}
+		if now.Trip {
+			return &RequiredError{Connector: p.Connector, Missing: []string{MissingReconnect},
+				Status: b.statusOfCurrent(now)}
+		}
+		err = b.Store.Agree(ctx, now.Current.ID, b.consent(who, now), now.Current.Version)
+		if errors.Is(err, ErrChanged) || errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err == nil {
+			b.Audit(Event{Name: EventAgreed, Connector: p.Connector, Owner: now.Owner, App: p.App, By: who.ID()})
+		}
+		return err
+	}
+	return ErrChanged
+}
+
+func (b *Broker) statusOfCurrent(p Proposal) Status {
+	if p.Current == nil {
+		return NotConnected
+	}
+	return b.statusOf(p.Current.Record)
+}
+
+func (b *Broker) consent(who identity.Identity, p Proposal) Consent {
+	if p.App == "" {
+		return Consent{}
+	}
+	now := b.Store.Now()
+	c := Consent{App: p.App, Access: namesOf(p.Accesses), By: who.ID(), At: now}
+	if p.Offline {
+		c.Offline, c.Until, c.Lapses = true, now.Add(OfflineTime), now.Add(OfflineTime)
+	}
+	return c
+}
+
+// Connect redeems what a browser brought back from the third party, and stores the grant
+// and the consent. confirm says that the person knows that the account is another one.
+func (b *Broker) Connect(ctx context.Context, who identity.Identity, a Ask, callback url.Values,
+	h identity.Handshake, confirm bool,
+) (Kept, error) {
+	p, err := b.Prepare(ctx, who, a)
+	if err != nil {
+		return Kept{}, err
+	}
+	connector, ok := p.offer.Connector.(OAuth)
+	if !ok {
+		return Kept{}, ErrNoConnector
+	}
+	if want := connector.Issuer(); want != "" && !slices.Equal(callback["iss"], []string{want}) {
+		return Kept{}, ErrIssuer
+	}
+	return b.finish(ctx, who, p, confirm, func(ctx context.Context) (Result, error) {
+		return connector.Redeem(ctx, callback, h, p.request)
+	})
+}
+
+// ConnectKey is Connect for a key that was pasted.
+func (b *Broker) ConnectKey(ctx context.Context, who identity.Identity, a Ask, key string, confirm bool) (Kept, error) {
+	p, err := b.Prepare(ctx, who, a)
+	if err != nil {
+		return Kept{}, err
+	}
+	connector, ok := p.offer.Connector.(Keyed)
+	if !ok {
+		return Kept{}, ErrNoConnector
+	}
+	return b.finish(ctx, who, p, confirm, func(ctx context.Context) (Result, error) {
+		return connector.Accept(ctx, key, p.request)
+	})
+}
+
+// finish goes on to its end where the browser goes away meanwhile: what the third party
+// granted is kept or ended, and not forgotten.
+func (b *Broker) finish(ctx context.Context, who identity.Identity, p Proposal, confirm bool,
+	get func(context.Context) (Result, error),
+) (Kept, error) {
+	if !b.begin() {
+		return Kept{}, &LaterError{time.Second, errClosed}
+	}
+	defer b.work.Done()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTime)
+	result, err := get(ctx)
+	cancel()
+	if err != nil {
+		b.Metrics.connected(p.Connector, string(ClassOf(err)))
+		return Kept{}, err
+	}
+	kept, err := b.keep(context.WithoutCancel(ctx), who, p, confirm, result)
+	outcome := "kept"
+	if err != nil {
+		outcome = "refused"
+	}
+	b.Metrics.connected(p.Connector, outcome)
+	return kept, err
+}
+
+// keep stores a result, or ends it at the third party.
+func (b *Broker) keep(ctx context.Context, who identity.Identity, p Proposal, confirm bool, result Result) (Kept, error) {
+	record := Record{Key: Key{p.Connector, p.Owner}, Account: result.Account, ClientID: p.About.ClientID}
+	refuse := func(err error) (Kept, error) {
+		b.revoke(ctx, record, result.Tokens)
+		return Kept{}, err
+	}
+	if missing := without(p.request.Scopes, result.Scopes); len(missing) > 0 {
+		return refuse(&NarrowError{missing})
+	}
+	lasts := result.Tokens.Refresh != "" || result.Tokens.AccessExpires.IsZero()
+	if p.Offline && !lasts {
+		return refuse(&NarrowError{[]string{MissingOffline}})
+	}
+	now := b.Store.Now()
+	record.Access, record.Requested, record.Scopes = p.request.Access, p.request.Scopes, result.Scopes
+	record.Offline, record.Status = lasts, Active
+	record.ConnectedBy, record.ConnectedAt, record.RefreshedAt = who.ID(), now, now
+	if result.Tokens.AccessIssued.IsZero() {
+		result.Tokens.AccessIssued = now
+	}
+	record.AccessExpires, record.Reconsent = result.Tokens.AccessExpires, result.Tokens.Reconsent
+	seal := func(r Record) (Record, error) { return b.Keys.Seal(r, result.Tokens) }
+	for range mostChanges {
+		was, version, err := b.before(ctx, &record)
+		if err != nil {
+			return refuse(err)
+		}
+		other := was != nil && was.Account.ID != "" && was.Account.ID != result.Account.ID
+		if other && !confirm {
+			return refuse(&OtherAccountError{was.Account, result.Account})
+		}
+		stored, err := b.Store.Connect(ctx, record, b.consent(who, p), version, seal)
+		switch {
+		case errors.Is(err, ErrChanged) || errors.Is(err, ErrNotFound):
+			continue
+		case errors.Is(err, ErrChain):
+			return Kept{}, err // to end it would end the other owner's
+		case err != nil:
+			return refuse(fmt.Errorf("store the grant: %w", err))
+		}
+		b.Audit(Event{Name: EventConnected, Connector: p.Connector, Owner: p.Owner, App: p.App, By: who.ID()})
+		if other {
+			b.revokeRecord(ctx, was.Record)
+		}
+		kept, err := b.Store.Get(ctx, stored.Key)
+		if err != nil {
+			kept = Kept{Record: stored} // it is stored; somebody may have ended it already
+		}
+		return kept, nil
+	}
+	return refuse(ErrChanged)
+}
+
+// before reads the grant that r is to replace, and lets r keep its ID and its own key.
+func (b *Broker) before(ctx context.Context, r *Record) (*Kept, int64, error) {
+	was, err := b.Store.Get(ctx, r.Key)
+	r.ID, r.Wrapped, r.KeyID = "", nil, ""
+	if errors.Is(err, ErrNotFound) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the grant: %w", err)
+	}
+	r.ID = was.ID
+	// A row that does not open is mended by connecting again, with a new key of its own. A
+	// key of the ring that only this process lacks is not: others would lose the grant.
+	switch _, err := b.Keys.unwrap(was.Record); {
+	case err == nil:
+		r.Wrapped, r.KeyID = was.Wrapped, was.KeyID
+	case errors.Is(err, ErrKeyUnknown):
+		return nil, 0, err
+	}
+	return &was, was.Version, nil
+}
+
+// Withdraw ends what an app may do with a grant; the grant stays.
+func (b *Broker) Withdraw(ctx context.Context, who identity.Identity, connector, app string) error {
+	offer := b.offers[connector]
+	if offer == nil {
+		return ErrNoConnector
+	}
+	owner, err := offer.managed(who)
+	if err != nil {
+		return err
+	}
+	there, err := b.Store.Withdraw(ctx, Key{connector, owner}, app)
+	if err != nil {
+		return fmt.Errorf("end the consent: %w", err)
+	}
+	if there {
+		b.Audit(Event{Name: EventWithdrawn, Connector: connector, Owner: owner, App: app, By: who.ID()})
+	}
+	return nil
+}
+
+// End ends a grant: here first, and then at the third party where that can be asked for.
+func (b *Broker) End(ctx context.Context, who identity.Identity, connector string) (Revocation, error) {
+	offer := b.offers[connector]
+	if offer == nil {
+		return "", ErrNoConnector
+	}
+	owner, err := offer.managed(who)
+	if err != nil {
+		return "", err
+	}
+	ctx = context.WithoutCancel(ctx)
+	was, err := b.Store.Disconnect(ctx, Key{connector, owner})
+	if err != nil {
+		return "", fmt.Errorf("end the grant: %w", err)
+	}
+	became := b.revokeRecord(ctx, was.Record)
+	b.Audit(Event{Name: EventDisconnected, Connector: connector, Owner: owner, By: who.ID(), Detail: string(became)})
+	return became, nil
+}
+
+func (b *Broker) revokeRecord(ctx context.Context, r Record) Revocation {
+	offer := b.offers[r.Connector]
+	if offer == nil {
+		return NotSupported
+	}
+	if _, ok := offer.Connector.(Revoker); !ok {
+		return NotSupported
+	}
+	tokens, err := b.Keys.Open(r)
+	if err != nil {
+		b.Log.Error("a grant that ended could not be opened, and was not ended at the third party",
+			"connector", r.Connector, "error", err.Error())
+		return RevokeFailed
+	}
+	return b.revoke(ctx, r, tokens)
+}
+
+// revoke ends tokens at the third party. Grants of the same account that are kept are
+// counted, because some third parties end them together.
+func (b *Broker) revoke(ctx context.Context, r Record, t Tokens) Revocation {
+	offer := b.offers[r.Connector]
+	if offer == nil {
+		return NotSupported
+	}
+	revoker, ok := offer.Connector.(Revoker)
+	if !ok {
+		return NotSupported
+	}
+	ctx, cancel := context.WithTimeout(ctx, CallTime)
+	defer cancel()
+	siblings, err := b.siblings(ctx, r)
+	if err != nil {
+		b.Log.Warn("grants of the same account could not be counted; nothing was ended at the third party",
+			"connector", r.Connector, "error", err.Error())
+		return RevokeFailed
+	}
+	became, err := revoker.Revoke(ctx, t, siblings)
+	if err != nil {
+		b.Log.Warn("a grant could not be ended at the third party", "connector", r.Connector, "error", err.Error())
+		return RevokeFailed
+	}
+	return became
+}
+
+// siblings counts the grants that are kept of the account and the client of r, with any
+// connector.
+func (b *Broker) siblings(ctx context.Context, r Record) (int, error) {
+	if r.Account.ID == "" {
+		return 0, nil
+	}
+	list, err := b.Store.List(ctx, Filter{Account: r.Account.ID})
+	if err != nil {
+		return 0, err
+	}
+	return len(slices.DeleteFunc(list, func(k Kept) bool { return k.ClientID != r.ClientID })), nil
+}
+
+// SignedIn makes the offline consents of somebody last on from a sign-in, and ends those
+// of apps that would not let them in any more, and of grants that they no longer manage.
+// Who has yet to choose an organization is judged after that.
+func (b *Broker) SignedIn(ctx context.Context, who identity.Identity) error {
+	if who.MustPick() {
+		return nil
+	}
+	ended, err := b.Store.SignedIn(ctx, who.ID(), b.Store.Now().Add(OfflineTime), func(k Key, c Consent) bool {
+		app, offer := b.apps[c.App], b.offers[k.Connector]
+		if app == nil || offer == nil {
+			return false
+		}
+		if k.Owner.Kind == OwnedByOrg {
+			if k.Owner.ID != who.Org.ID {
+				return true // judged when they sign in with that organization
+			}
+			if offer.ManagedBy == nil || !offer.ManagedBy(who) {
+				return false
+			}
+		}
+		return app.Admits == nil || app.Admits(who)
+	})
+	if err != nil {
+		return fmt.Errorf("prolong offline consents: %w", err)
+	}
+	for _, e := range ended {
+		b.Audit(Event{Name: EventWithdrawn, Connector: e.Connector, Owner: e.Owner, App: e.App, By: who.ID(),
+			Detail: "sign_in"})
+	}
+	return nil
+}

@@ -1,0 +1,369 @@
+package grant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+)
+
+const (
+	// mostWaiting is how many calls may wait for a refresh, in one Broker, and waitTime how
+	// long each of them does.
+	mostWaiting = 256
+	waitTime    = 10 * time.Second
+	// forceEvery is how often a grant is refreshed because the third party refused its
+	// credential, at most: an address that always answers 401 must not use up refreshes.
+	forceEvery = time.Minute
+	// usedEvery is how often the store is told that an app uses a grant.
+	usedEvery = 5 * time.Minute
+)
+
+// Party is who an app acts for. One of its members is set.
+type Party struct {
+	Session *identity.Identity // of a session, proved by an assertion or a lease
+	Person  string             // identity.Identity.ID, named by the app while they are away
+	Org     string             // the same for an organization
+}
+
+// Use is what an app wants to do with a grant. That the app is who it says has been proved.
+type Use struct {
+	App, Connector string
+	Who            Party
+}
+
+// Loan is a credential and what may be done with it. It prints as "<loan>".
+type Loan struct {
+	Connector string
+	Origin    string // scheme, host, and perhaps a path prefix
+	Inject    Injection
+	Accesses  []Access // that the consent has and that are granted; their rules count
+	Wider     []Access // that the app is configured for, and a person could agree to
+	Scopes    []string
+	Expires   time.Time // zero: not known
+
+	use        Use
+	credential string
+	id         string
+	generation int64
+}
+
+// Format implements fmt.Formatter: no verb prints the credential.
+func (Loan) Format(s fmt.State, _ rune) { io.WriteString(s, "<loan>") }
+
+// LogValue implements slog.LogValuer.
+func (Loan) LogValue() slog.Value { return slog.StringValue("<loan>") }
+
+// Credential is the access token or the key. It belongs in a request to Origin, and into
+// the answer of an app that may have raw tokens, and nowhere else.
+func (l Loan) Credential() string { return l.credential }
+
+// Header is the header that carries the credential.
+func (l Loan) Header() (name, value string) { return l.Inject.Header, l.Inject.Prefix + l.credential }
+
+// Rules are those of the loan's accesses.
+func (l Loan) Rules() []Rule {
+	var rules []Rule
+	for _, a := range l.Accesses {
+		rules = append(rules, a.Rules...)
+	}
+	return rules
+}
+
+// Lend returns a credential that is good now, refreshed where that is due. Errors that
+// callers handle: *RequiredError, *LaterError, ErrNoApp, ErrNoConnector, ErrNotUser,
+// ErrNoOrg, ErrNoPerson.
+func (b *Broker) Lend(ctx context.Context, u Use) (Loan, error) { return b.lend(ctx, u, 0) }
+
+// Rejected is Lend after the third party answered 401 to l: it refreshes the credential
+// once, unless somebody did so already. Where it cannot be made better ErrStillRejected
+// says so: the answer of the third party is then for the app.
+func (b *Broker) Rejected(ctx context.Context, l Loan) (Loan, error) {
+	return b.lend(ctx, l.use, l.generation)
+}
+
+// lend lends a credential of another generation than rejected.
+func (b *Broker) lend(ctx context.Context, u Use, rejected int64) (Loan, error) {
+	app, offer, key, err := b.find(u)
+	if err != nil {
+		return Loan{}, err
+	}
+	for range mostChanges {
+		kept, err := b.Store.Get(ctx, key)
+		if errors.Is(err, ErrNotFound) {
+			return Loan{}, &RequiredError{key.Connector, app.Connectors[key.Connector], NotConnected}
+		}
+		if err != nil {
+			return Loan{}, &LaterError{time.Second, fmt.Errorf("read the grant: %w", err)}
+		}
+		accesses, err := b.mayUse(u, app, kept)
+		if err != nil {
+			return Loan{}, err
+		}
+		tokens, err := b.open(kept.Record)
+		if err != nil {
+			return Loan{}, err
+		}
+		again, err := b.freshen(ctx, kept.Record, tokens, kept.Generation == rejected)
+		if err != nil {
+			return Loan{}, err
+		}
+		if again {
+			continue
+		}
+		b.noteUse(kept.ID, u.App)
+		about := offer.Connector.About()
+		return Loan{Connector: key.Connector, Origin: offer.Connector.Origin(kept.Account), Inject: about.Inject,
+			Accesses: accesses, Scopes: kept.Scopes, Expires: tokens.AccessExpires,
+			Wider: slices.DeleteFunc(offer.accesses(app.Connectors[key.Connector]), func(a Access) bool {
+				return slices.Contains(namesOf(accesses), a.Name)
+			}),
+			use: u, credential: tokens.Access, id: kept.ID, generation: kept.Generation}, nil
+	}
+	return Loan{}, &LaterError{time.Second, ErrChanged}
+}
+
+// find is who lends what, by the configuration.
+func (b *Broker) find(u Use) (*App, *Offer, Key, error) {
+	app, offer := b.apps[u.App], b.offers[u.Connector]
+	switch {
+	case offer == nil:
+		return nil, nil, Key{}, ErrNoConnector
+	case app == nil || len(app.Connectors[u.Connector]) == 0:
+		return nil, nil, Key{}, ErrNoApp
+	}
+	owner, err := offer.ownerOf(u.Who)
+	return app, offer, Key{u.Connector, owner}, err
+}
+
+// ownerOf is whose grant is lent for p.
+func (o *Offer) ownerOf(p Party) (Owner, error) {
+	switch {
+	case p.Session != nil:
+		owner, err := o.ownerFor(*p.Session)
+		if err == nil && owner.Kind == OwnedByOrg && o.UsableBy != nil && !o.UsableBy(*p.Session) {
+			return Owner{}, ErrNotUser
+		}
+		return owner, err
+	case o.Owner == OwnedByOrg && p.Org == "":
+		return Owner{}, ErrNoOrg
+	case o.Owner == OwnedByOrg:
+		return Owner{OwnedByOrg, p.Org}, nil
+	case p.Person == "":
+		return Owner{}, ErrNoPerson
+	}
+	return Owner{OwnedByUser, p.Person}, nil
+}
+
+// mayUse returns the accesses of a grant that the consent of an app lends, or what a
+// person has to do first.
+func (b *Broker) mayUse(u Use, app *App, k Kept) ([]Access, error) {
+	status := b.statusOf(k.Record)
+	consent, ok := k.Consent(app.ID)
+	if !ok {
+		return nil, &RequiredError{k.Connector, app.Connectors[k.Connector], status}
+	}
+	accesses := b.effective(k, consent)
+	switch {
+	case status == TooNarrow || status.Usable() && len(accesses) == 0:
+		missing := without(app.Connectors[k.Connector], namesOf(accesses))
+		if len(missing) == 0 {
+			missing = []string{MissingReconnect}
+		}
+		return nil, &RequiredError{k.Connector, missing, status}
+	case !status.Usable():
+		return nil, &RequiredError{k.Connector, []string{MissingReconnect}, status}
+	case u.Who.Session == nil && (!app.Offline || !b.offlineNow(k, consent)):
+		return nil, &RequiredError{k.Connector, []string{MissingOffline}, status}
+	}
+	return accesses, nil
+}
+
+// offlineUntil is when an offline consent ends unless the person signs in again.
+func offlineUntil(c Consent) time.Time {
+	if c.Lapses.Before(c.Until) {
+		return c.Lapses
+	}
+	return c.Until
+}
+
+// offlineNow reports whether an app may use a grant while the person is away.
+func (b *Broker) offlineNow(k Kept, c Consent) bool {
+	org := ""
+	if k.Owner.Kind == OwnedByOrg {
+		org = k.Owner.ID
+	}
+	return c.Offline && b.Store.Now().Before(offlineUntil(c)) && !b.Ended(c.By, org, c.At)
+}
+
+// open opens what is sealed of a grant.
+func (b *Broker) open(r Record) (Tokens, error) {
+	tokens, err := b.Keys.Open(r)
+	switch {
+	case errors.Is(err, ErrKeyUnknown):
+		b.Log.Error("a grant is sealed with a key that this process does not have: see that all replicas have the "+
+			"same grants.encryption_keys", "connector", r.Connector, "grant", r.ID, "key", r.KeyID)
+		return Tokens{}, &LaterError{10 * time.Second, err}
+	case err != nil:
+		b.Log.Error("a grant cannot be opened: its row was swapped, put back to an older state, or damaged",
+			"connector", r.Connector, "grant", r.ID)
+		return Tokens{}, fmt.Errorf("%w: %w", &RequiredError{r.Connector, []string{MissingReconnect}, NeedsReconnect}, err)
+	}
+	return tokens, nil
+}
+
+// freshen refreshes the credential of a grant where that is due, or where it was refused.
+// It returns true where the grant has to be read again.
+func (b *Broker) freshen(ctx context.Context, r Record, t Tokens, refused bool) (bool, error) {
+	now := b.Store.Now()
+	valid := t.AccessExpires.IsZero() || now.Before(t.AccessExpires)
+	if t.Refresh == "" {
+		switch {
+		case refused && valid:
+			return false, ErrStillRejected
+		case valid:
+			return false, nil
+		}
+		return false, &RequiredError{r.Connector, []string{MissingReconnect}, NeedsReconnect}
+	}
+	if refused && !b.mayForce(r.ID, now) {
+		return false, ErrStillRejected
+	}
+	if !refused && !due(r, t, now) {
+		return false, nil
+	}
+	f, err := b.startRefresh(r, now)
+	if !refused && valid && (err != nil || t.AccessExpires.Sub(now) > CallTime) {
+		return false, nil // it is good for longer than the call lasts that fetches the next one
+	}
+	if err != nil {
+		return false, err
+	}
+	err = b.await(ctx, f)
+	if err != nil && !refused && b.Store.Now().Before(t.AccessExpires) {
+		return false, nil
+	}
+	return true, err
+}
+
+// mayForce reports whether a refused credential may be refreshed now.
+func (b *Broker) mayForce(id string, now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.flights[id] != nil {
+		return true // there is no second one
+	}
+	if last, ok := b.forced[id]; ok && now.Sub(last) < forceEvery {
+		return false
+	}
+	maps.DeleteFunc(b.forced, func(_ string, last time.Time) bool { return now.Sub(last) >= forceEvery })
+	b.forced[id] = now
+	return true
+}
+
+// await waits for a refresh, not longer than waitTime, and not among too many.
+func (b *Broker) await(ctx context.Context, f *flight) error {
+	select {
+	case b.waiting <- struct{}{}:
+		defer func() { <-b.waiting }()
+	default:
+		return &LaterError{time.Second, errCrowd}
+	}
+	timer := time.NewTimer(waitTime)
+	defer timer.Stop()
+	select {
+	case <-f.done:
+		return f.err
+	case <-timer.C:
+		return &LaterError{time.Second, errSlow}
+	case <-ctx.Done():
+		return fmt.Errorf("wait for a refresh: %w", context.Cause(ctx))
+	}
+}
+
+// noteUse tells the store now and then that an app uses a grant.
+func (b *Broker) noteUse(grant, app string) {
+	now := b.Store.Now()
+	b.mu.Lock()
+	last, told := b.used[use{grant, app}]
+	if told && now.Sub(last) < usedEvery || b.closed {
+		b.mu.Unlock()
+		return
+	}
+	maps.DeleteFunc(b.used, func(_ use, last time.Time) bool { return now.Sub(last) >= usedEvery })
+	b.used[use{grant, app}] = now
+	b.work.Add(1)
+	b.mu.Unlock()
+	go func() {
+		defer b.work.Done()
+		ctx, cancel := context.WithTimeout(context.Background(), CallTime)
+		defer cancel()
+		if err := b.Store.Used(ctx, grant, app, now); err != nil {
+			b.Log.Warn("the use of a grant could not be noted", "grant", grant, "error", err.Error())
+		}
+	}()
+}
+
+// Line is a connector of an app and what may be done with it, for a party.
+type Line struct {
+	Connector string
+	Owner     OwnerKind
+	Status    Status
+	Access    []string // of this app's consent, never what the grant could do
+	Scopes    []string // those of Access
+	Offline   bool
+	Until     time.Time // of Offline
+	Account   Account
+	Missing   []string // what a person has to agree to or do for all that the app is configured for
+}
+
+// List returns one Line for each connector of an app, in the order of their ids.
+func (b *Broker) List(ctx context.Context, app string, who Party) ([]Line, error) {
+	if b.apps[app] == nil {
+		return nil, ErrNoApp
+	}
+	var lines []Line
+	for _, connector := range slices.Sorted(maps.Keys(b.apps[app].Connectors)) {
+		use := Use{app, connector, who}
+		a, offer, key, err := b.find(use)
+		if err != nil {
+			continue // another kind of owner, or not theirs to use
+		}
+		line := Line{Connector: connector, Owner: offer.Owner, Status: NotConnected, Missing: a.Connectors[connector]}
+		kept, err := b.Store.Get(ctx, key)
+		switch {
+		case errors.Is(err, ErrNotFound):
+		case err != nil:
+			return nil, &LaterError{time.Second, fmt.Errorf("read the grant: %w", err)}
+		default:
+			b.fill(&line, use, a, kept)
+		}
+		lines = append(lines, line)
+	}
+	return lines, nil
+}
+
+func (b *Broker) fill(line *Line, u Use, app *App, kept Kept) {
+	consent, agreed := kept.Consent(app.ID)
+	if !agreed {
+		return // the app learns nothing of a grant that nobody agreed to lend it
+	}
+	line.Status, line.Account = b.statusOf(kept.Record), kept.Account
+	accesses := b.effective(kept, consent)
+	line.Access, line.Scopes = namesOf(accesses), scopesOf(accesses)
+	line.Missing = without(app.Connectors[line.Connector], line.Access)
+	if !line.Status.Usable() && line.Status != TooNarrow {
+		line.Missing = append(line.Missing, MissingReconnect)
+	}
+	if app.Offline && b.offlineNow(kept, consent) {
+		line.Offline, line.Until = true, offlineUntil(consent)
+	} else if u.Who.Session == nil {
+		line.Missing = append(line.Missing, MissingOffline)
+	}
+}

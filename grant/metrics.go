@@ -1,0 +1,64 @@
+package grant
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Names of an Event.
+const (
+	EventConnected    = "grant_connected"    // a grant was connected, or connected again
+	EventAgreed       = "grant_agreed"       // an app may use a grant that was there
+	EventWithdrawn    = "grant_withdrawn"    // an app may not use a grant any more
+	EventDisconnected = "grant_disconnected" // a grant ended; the detail says what became of it at the third party
+	EventFailing      = "grant_failing"      // a grant cannot be used, or not be refreshed; the detail says why
+	EventRecovered    = "grant_recovered"    // it can be again
+)
+
+// EventNames are all that an Event may have.
+func EventNames() []string {
+	return []string{EventConnected, EventAgreed, EventWithdrawn, EventDisconnected, EventFailing, EventRecovered}
+}
+
+// Metrics count what brokers do. They outlive a configuration.
+type Metrics struct {
+	refreshes, connects *prometheus.CounterVec
+	waiting             *prometheus.GaugeVec
+}
+
+// NewMetrics registers the metrics of all brokers of a process.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_grant_refreshes_total",
+			Help: "Refreshes of grants, by connector and outcome: ok, late or fenced (a result that came when the lease " +
+				"was over: kept, or dropped), or the class of the failure."}, []string{"connector", "outcome"}),
+		connects: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_grant_connects_total",
+			Help: "People who came back from a third party or pasted a key, by connector and outcome: kept, refused, or " +
+				"the class of the failure."}, []string{"connector", "outcome"}),
+		waiting: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sallyport_grant_results_unsaved",
+			Help: "Results of refreshes that are in memory only because the store cannot be written. Do not stop the " +
+				"process while there are any."}, []string{"connector"}),
+	}
+	reg.MustRegister(m.refreshes, m.connects, m.waiting)
+	return m
+}
+
+func (m *Metrics) refreshed(connector, outcome string) {
+	if m != nil {
+		m.refreshes.WithLabelValues(connector, outcome).Inc()
+	}
+}
+
+func (m *Metrics) connected(connector, outcome string) {
+	if m != nil {
+		m.connects.WithLabelValues(connector, outcome).Inc()
+	}
+}
+
+// unsaved counts a result that waits, or that waits no longer, where that has changed.
+func (m *Metrics) unsaved(connector string, changed, waits bool) {
+	switch {
+	case m == nil || !changed:
+	case waits:
+		m.waiting.WithLabelValues(connector).Inc()
+	default:
+		m.waiting.WithLabelValues(connector).Dec()
+	}
+}

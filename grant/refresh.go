@@ -1,0 +1,426 @@
+package grant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"strconv"
+	"time"
+)
+
+const (
+	mostMargin  = 15 * time.Minute
+	pollHeld    = 250 * time.Millisecond // how often a lease of somebody else is asked for
+	callMargin  = 2 * time.Second        // after CallTime, until a call of somebody else is over
+	beforeAgain = time.Second            // between a lost answer and the second attempt
+	mostUnsent  = 3
+	mostShown   = 2 // how often a refresh token is shown whose answers are lost
+
+	probeEvery  = time.Second // of a connector whose client is refused
+	mostBackoff = 5 * time.Minute
+	mostRetry   = time.Hour // of what a third party asks for
+
+	saveEvery  = time.Second
+	shoutEvery = 10 * time.Second
+)
+
+// Reasons of ours, beside those of connectors.
+const (
+	ReasonLostResponse = "lost_response"
+	ReasonRolledBack   = "rolled_back"
+)
+
+var (
+	errClosed  = errors.New("the broker is closed")
+	errCrowd   = errors.New("too many wait for a refresh")
+	errSlow    = errors.New("a refresh takes long")
+	errRetry   = errors.New("the last refresh failed a moment ago")
+	errTrouble = errors.New("the third party refuses the client of the connector")
+)
+
+// flight is a refresh in this process: whatever the number of those who wait, there is one
+// for each grant. Callers read the grant again after it, so that nobody gets what is not
+// committed.
+type flight struct {
+	done chan struct{}
+	err  error // nil: something changed; read again
+}
+
+// trouble is a connector whose client the third party refuses.
+type trouble struct{ next time.Time }
+
+// due reports whether it is time to refresh: the smaller of 15 minutes and a fifth of the
+// life is left, and less with some grants, so that those that were connected together are
+// not refreshed together.
+func due(r Record, t Tokens, now time.Time) bool {
+	if t.AccessExpires.IsZero() || t.Refresh == "" {
+		return false
+	}
+	issued := t.AccessIssued
+	if issued.IsZero() {
+		issued = r.RefreshedAt
+	}
+	margin := min(mostMargin, max(0, t.AccessExpires.Sub(issued))/5)
+	margin -= time.Duration(float64(margin) * jitter(r) / 4)
+	return !now.Before(t.AccessExpires.Add(-margin))
+}
+
+// jitter is between 0 and 1, and stays the same for a credential.
+func jitter(r Record) float64 {
+	h := fnv.New32a()
+	h.Write([]byte(r.ID + strconv.FormatInt(r.Generation, 10)))
+	return float64(h.Sum32()) / (1 << 32)
+}
+
+// startRefresh joins the refresh that is under way, or begins one. A *LaterError says why
+// none is begun.
+func (b *Broker) startRefresh(r Record, now time.Time) (*flight, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if f := b.flights[r.ID]; f != nil {
+		return f, nil
+	}
+	if b.closed {
+		return nil, &LaterError{time.Second, errClosed}
+	}
+	if now.Before(r.RetryAt) {
+		return nil, &LaterError{r.RetryAt.Sub(now), errRetry}
+	}
+	if t := b.trouble[r.Connector]; t != nil {
+		if now.Before(t.next) {
+			return nil, &LaterError{t.next.Sub(now), errTrouble}
+		}
+		t.next = now.Add(probeEvery) // this one asks for all of the connector
+	}
+	f := &flight{done: make(chan struct{})}
+	b.flights[r.ID] = f
+	b.work.Add(1)
+	go func() {
+		defer b.work.Done()
+		// Whoever waited may go away: what was begun with a third party is brought to its end.
+		f.err = b.refresh(context.Background(), r)
+		b.mu.Lock()
+		delete(b.flights, r.ID)
+		b.mu.Unlock()
+		close(f.done)
+	}()
+	return f, nil
+}
+
+func (b *Broker) inTrouble(connector string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.trouble[connector] != nil
+}
+
+// refresh takes the lease and shows the refresh token, a second time where the answer was
+// lost and the connector allows it.
+func (b *Broker) refresh(ctx context.Context, r Record) error {
+	lost := 0 // answers that this process itself saw getting lost
+	for {
+		lease, record, err := b.lease(ctx, r)
+		if err != nil || lease.ID == "" {
+			return err
+		}
+		again, err := b.attempt(ctx, lease, record, lost)
+		if !again {
+			return err
+		}
+		lost++
+		time.Sleep(beforeAgain)
+	}
+}
+
+// lease waits for the right to refresh. A Lease without an ID and no error say that the
+// grant has changed meanwhile.
+func (b *Broker) lease(ctx context.Context, r Record) (Lease, Record, error) {
+	for begun := time.Now(); ; time.Sleep(pollHeld) {
+		asked, cancel := context.WithTimeout(ctx, CallTime)
+		lease, record, err := b.Store.Lease(asked, r.ID, r.Generation)
+		cancel()
+		switch {
+		case err == nil:
+			return lease, record, nil
+		case errors.Is(err, ErrHeld) && time.Since(begun) < waitTime:
+			continue
+		case errors.Is(err, ErrHeld):
+			return Lease{}, Record{}, &LaterError{time.Second, err}
+		case errors.Is(err, ErrChanged), errors.Is(err, ErrNotFound):
+			return Lease{}, Record{}, nil
+		case errors.Is(err, ErrRolledBack):
+			b.Log.Error("a grant is older than it was: its row was restored from a copy, or swapped",
+				"connector", r.Connector, "grant", r.ID)
+			if err := b.Store.SetStatus(ctx, r.ID, r.Generation, NeedsReconnect, ReasonRolledBack, time.Time{}); err != nil {
+				return Lease{}, Record{}, &LaterError{time.Second, err}
+			}
+			b.changed(r, NeedsReconnect, ReasonRolledBack)
+			return Lease{}, Record{}, nil
+		case errors.Is(err, ErrNoRoom):
+			b.Log.Error("no grant is refreshed: the store has no room for the result", "connector", r.Connector)
+			return Lease{}, Record{}, &LaterError{time.Second, err}
+		default:
+			b.Log.Error("the store of grants does not answer", "connector", r.Connector, "error", err.Error())
+			return Lease{}, Record{}, &LaterError{time.Second, err}
+		}
+	}
+}
+
+// attempt shows the refresh token once. It returns true where that may be done once more.
+func (b *Broker) attempt(ctx context.Context, l Lease, r Record, lost int) (bool, error) {
+	stop := b.hold(ctx, l)
+	defer stop()
+	offer := b.offers[r.Connector]
+	connector, ok := offer.Connector.(OAuth)
+	if !ok {
+		return false, b.abandon(ctx, l, r, true, "", "", time.Time{})
+	}
+	tokens, err := b.open(r)
+	if err != nil {
+		return false, errors.Join(err, b.abandon(ctx, l, r, true, "", "", time.Time{}))
+	}
+	resend := offer.Connector.About().Resend
+	if l.Shown > lost {
+		// The call of who held the lease before may still be under way.
+		time.Sleep(l.Since.Add(CallTime + callMargin).Sub(b.Store.Now()))
+	}
+	if l.Shown >= mostShown || l.Shown > 0 && !resend {
+		return false, b.abandon(ctx, l, r, true, NeedsReconnect, ReasonLostResponse, time.Time{})
+	}
+	result, err := b.call(ctx, connector, tokens, r.Scopes)
+	if err == nil {
+		b.Metrics.refreshed(r.Connector, "ok")
+		b.recovered(r)
+		return false, b.save(ctx, l, r, tokens, result)
+	}
+	b.Metrics.refreshed(r.Connector, string(ClassOf(err)))
+	return b.failed(ctx, l, r, err, resend && l.Shown+1 < mostShown)
+}
+
+// call makes one call to the third party, and up to mostUnsent where nothing was sent.
+func (b *Broker) call(ctx context.Context, connector OAuth, t Tokens, scopes []string) (Result, error) {
+	for n := 1; ; n++ {
+		called, cancel := context.WithTimeout(ctx, CallTime)
+		result, err := connector.Refresh(called, t, scopes)
+		cancel()
+		if err == nil || ClassOf(err) != Unsent || n == mostUnsent {
+			return result, err
+		}
+	}
+}
+
+// hold renews a lease until stop is called.
+func (b *Broker) hold(ctx context.Context, l Lease) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(RenewEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			// An error is no reason to stop: the store may answer again before the lease is
+			// over, and if it is, Commit says so.
+			if _, err := b.Store.Renew(ctx, l); errors.Is(err, ErrFenced) {
+				return
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// failed ends an attempt by the class of its error. It returns true where the token may
+// be shown once more.
+func (b *Broker) failed(ctx context.Context, l Lease, r Record, err error, again bool) (bool, error) {
+	now, reason, after := b.Store.Now(), "unclassified", time.Duration(0)
+	if e, ok := errors.AsType[*Error](err); ok {
+		reason, after = e.Reason, e.RetryAfter
+	}
+	log := b.Log.With("connector", r.Connector, "grant", r.ID, "class", string(ClassOf(err)), "reason", reason)
+	switch ClassOf(err) {
+	case Yours, AdminTheir, Narrow:
+		b.recovered(r) // it judged the grant, so it accepts our client
+	}
+	switch ClassOf(err) {
+	case Yours:
+		return false, b.abandon(ctx, l, r, true, NeedsReconnect, reason, time.Time{})
+	case AdminTheir:
+		return false, b.abandon(ctx, l, r, true, NeedsAdmin, reason, time.Time{})
+	case Narrow:
+		return false, b.abandon(ctx, l, r, true, TooNarrow, reason, time.Time{})
+	case Ours:
+		b.mu.Lock()
+		first := b.trouble[r.Connector] == nil
+		b.trouble[r.Connector] = &trouble{next: now.Add(probeEvery)}
+		b.mu.Unlock()
+		if first {
+			log.Error("the third party refuses our client: no grant of the connector is refreshed until an operator " +
+				"mends it, and none is lost")
+		}
+		return false, b.abandon(ctx, l, r, true, OperatorError, reason, now.Add(probeEvery))
+	case Later, Unsent:
+		delay := max(b.backoff(r.ID), min(after, mostRetry))
+		log.Warn("a refresh failed, and is tried again", "after", delay.String())
+		return false, b.abandon(ctx, l, r, true, Degraded, reason, now.Add(delay))
+	}
+	log.Warn("the answer to a refresh was lost", "again", again)
+	if again {
+		return true, b.abandon(ctx, l, r, false, "", "", time.Time{})
+	}
+	return false, b.abandon(ctx, l, r, false, NeedsReconnect, ReasonLostResponse, time.Time{})
+}
+
+// backoff is how long a grant is left alone that failed once more.
+func (b *Broker) backoff(id string) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := b.fails[id]
+	b.fails[id] = n + 1
+	delay := min(mostBackoff, time.Second<<min(n, 10))
+	return delay - time.Duration(rand.Int64N(int64(delay)/4+1))
+}
+
+// recovered forgets what failed before: the third party accepts our client, and this
+// grant.
+func (b *Broker) recovered(r Record) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.fails, r.ID)
+	if b.trouble[r.Connector] != nil {
+		delete(b.trouble, r.Connector)
+		b.Log.Info("the third party accepts our client again", "connector", r.Connector)
+	}
+}
+
+// abandon ends a lease without a result. What is known is worth some tries: otherwise the
+// next one has to count the attempt as one without an answer.
+func (b *Broker) abandon(ctx context.Context, l Lease, r Record, known bool, s Status, reason string,
+	retryAt time.Time,
+) error {
+	var err error
+	for range 3 {
+		if err = b.Store.Abandon(ctx, l, known, s, reason, retryAt); err == nil {
+			if s != "" && s != r.Status {
+				b.changed(r, s, reason)
+			}
+			return nil
+		}
+		if errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound) {
+			return nil // somebody else goes on with it
+		}
+		time.Sleep(saveEvery)
+	}
+	b.Log.Error("the end of a refresh could not be stored", "connector", r.Connector, "error", err.Error())
+	return &LaterError{time.Second, err}
+}
+
+// changed tells of a status that nobody chose.
+func (b *Broker) changed(r Record, s Status, reason string) {
+	name := EventFailing
+	if s == Active {
+		name = EventRecovered
+	}
+	b.Audit(Event{Name: name, Connector: r.Connector, Owner: r.Owner, Detail: fmt.Sprintf("%s: %s", s, reason)})
+}
+
+// save commits a result before anybody gets it. Where the store cannot be written the
+// result stays here, with the lease, until it can: it may be the only good token.
+func (b *Broker) save(ctx context.Context, l Lease, r Record, old Tokens, result Result) error {
+	was := r
+	tokens := merge(old, result.Tokens, b.Store.Now())
+	if result.Scopes != nil {
+		r.Scopes = result.Scopes
+	}
+	r.Status, r.Reason, r.RetryAt, r.RefreshedAt = b.afterRefresh(r), "", time.Time{}, b.Store.Now()
+	if r.Status == TooNarrow {
+		r.Reason = "scopes_taken_away"
+	}
+	r.AccessExpires, r.Reconsent = tokens.AccessExpires, tokens.Reconsent
+	seal := func(r Record) (Record, error) { return b.sealAgain(r, tokens) }
+	var shouted time.Time
+	for {
+		_, err := b.Store.Commit(ctx, l, r, seal)
+		switch {
+		case err == nil:
+			b.Metrics.unsaved(r.Connector, !shouted.IsZero(), false)
+			if r.Status != was.Status {
+				b.changed(r, r.Status, r.Reason)
+			}
+			return nil
+		case errors.Is(err, ErrFenced), errors.Is(err, ErrNotFound), errors.Is(err, ErrRolledBack):
+			if _, err = b.Store.Late(ctx, l, r, seal); err == nil {
+				b.Metrics.unsaved(r.Connector, !shouted.IsZero(), false)
+				b.Metrics.refreshed(r.Connector, "late")
+				b.changed(r, r.Status, "late")
+				return nil
+			}
+			if errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound) || errors.Is(err, ErrRolledBack) {
+				b.Metrics.unsaved(r.Connector, !shouted.IsZero(), false)
+				b.Metrics.refreshed(r.Connector, "fenced")
+				became := b.revoke(ctx, was, tokens)
+				b.Log.Warn("the result of a refresh came when the grant had ended or changed, and was dropped",
+					"connector", r.Connector, "grant", r.ID, "revocation", string(became))
+				return nil
+			}
+		}
+		if now := time.Now(); now.Sub(shouted) >= shoutEvery {
+			b.Metrics.unsaved(r.Connector, shouted.IsZero(), true)
+			shouted = now
+			b.Log.Error("the result of a refresh cannot be stored; it is kept in memory and tried each second. Make "+
+				"room, and do not stop this process", "connector", r.Connector, "grant", r.ID, "error", err.Error())
+		}
+		time.Sleep(saveEvery)
+	}
+}
+
+// sealAgain seals tokens, with a new key where the grant's own does not open any more.
+func (b *Broker) sealAgain(r Record, t Tokens) (Record, error) {
+	sealed, err := b.Keys.Seal(r, t)
+	if errors.Is(err, ErrSealed) {
+		r.Wrapped = nil
+		return b.Keys.Seal(r, t)
+	}
+	return sealed, err
+}
+
+// afterRefresh is the status of a grant by the scopes that it has now.
+func (b *Broker) afterRefresh(r Record) Status {
+	accesses := b.offers[r.Connector].accesses(r.Access)
+	for _, a := range accesses {
+		if len(without(a.Scopes, r.Scopes)) == 0 {
+			return Active
+		}
+	}
+	if len(accesses) == 0 {
+		return Active
+	}
+	return TooNarrow
+}
+
+// merge is old with what a refresh brought: what is not said anew still holds.
+func merge(old, next Tokens, now time.Time) Tokens {
+	if next.Refresh == "" {
+		next.Refresh = old.Refresh
+		if next.RefreshExpires.IsZero() {
+			next.RefreshExpires = old.RefreshExpires
+		}
+	}
+	if next.AccessIssued.IsZero() {
+		next.AccessIssued = now
+	}
+	if next.Reconsent.IsZero() {
+		next.Reconsent = old.Reconsent
+	}
+	if next.Extra == nil {
+		next.Extra = old.Extra
+	}
+	return next
+}

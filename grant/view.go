@@ -1,0 +1,119 @@
+package grant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+)
+
+// View is a connector on somebody's account page.
+type View struct {
+	About     About
+	Owner     Owner
+	Kept      *Kept // nil: nothing is connected
+	Status    Status
+	Apps      []AppView // those that may use it, and those that are configured to
+	Excess    []string  // scopes that were granted and that no app needs
+	MayManage bool      // they may connect and end it
+	FinishURL string    // where to end at the third party what Sallyport cannot; "": nowhere
+}
+
+// AppView is an app in a View.
+type AppView struct {
+	ID, Name string
+	Agreed   bool     // there is a consent
+	Accesses []Access // what the app may do now
+	Offline  bool
+	Until    time.Time // of Offline
+	By       string    // identity.Identity.ID of who agreed
+	At       time.Time
+	UsedAt   time.Time // zero: never
+}
+
+// Words says what a status means to people, and what they can do.
+func (s Status) Words() (means, next string) {
+	switch s {
+	case Active:
+		return "It works.", ""
+	case Degraded:
+		return "The third party did not answer as it should the last time.", "Nothing: it is tried again by itself."
+	case NeedsReconnect:
+		return "The third party does not accept it any more.", "Connect it again."
+	case NeedsAdmin:
+		return "An administrator of the third party has to agree to it.", "Ask them, and then connect it again."
+	case TooNarrow:
+		return "The third party no longer allows what the apps need.", "Connect it again."
+	case RevokedUpstream:
+		return "It was ended at the third party.", "Connect it again, or disconnect it here too."
+	case OperatorError:
+		return "The third party does not accept Sallyport at the moment.", "Nothing: who runs Sallyport has to mend it."
+	case Disconnected, NotConnected:
+		return "It is not connected.", ""
+	}
+	return string(s), ""
+}
+
+// View returns the connectors that somebody can see, in the order of their ids.
+func (b *Broker) View(ctx context.Context, who identity.Identity) ([]View, error) {
+	var views []View
+	for _, id := range slices.Sorted(maps.Keys(b.offers)) {
+		offer := b.offers[id]
+		owner, err := offer.ownerFor(who)
+		if err != nil {
+			continue // they have no organization now
+		}
+		v := View{About: offer.Connector.About(), Owner: owner, Status: NotConnected,
+			MayManage: owner.Kind == OwnedByUser || offer.ManagedBy(who)}
+		if !v.MayManage && offer.UsableBy != nil && !offer.UsableBy(who) {
+			continue
+		}
+		kept, err := b.Store.Get(ctx, Key{id, owner})
+		switch {
+		case err == nil:
+			v.Kept, v.Status = &kept, b.statusOf(kept.Record)
+			if f, ok := offer.Connector.(Finish); ok {
+				v.FinishURL = f.FinishURL(kept.Account)
+			}
+		case !errors.Is(err, ErrNotFound):
+			return nil, fmt.Errorf("read the grant: %w", err)
+		}
+		b.viewApps(&v)
+		views = append(views, v)
+	}
+	return views, nil
+}
+
+func (b *Broker) viewApps(v *View) {
+	var needed []string
+	for _, id := range slices.Sorted(maps.Keys(b.apps)) {
+		app := b.apps[id]
+		a := AppView{ID: id, Name: app.Name}
+		if v.Kept != nil {
+			if c, ok := v.Kept.Consent(id); ok {
+				a.Agreed, a.By, a.At, a.UsedAt = true, c.By, c.At, c.UsedAt
+				a.Accesses = b.effective(*v.Kept, c)
+				needed = append(needed, scopesOf(a.Accesses)...)
+				if app.Offline && b.offlineNow(*v.Kept, c) {
+					a.Offline, a.Until = true, offlineUntil(c)
+				}
+			}
+		}
+		if a.Agreed || len(app.Connectors[v.About.ID]) > 0 {
+			v.Apps = append(v.Apps, a)
+		}
+	}
+	if v.Kept == nil {
+		return
+	}
+	for _, c := range v.Kept.Consents { // an app that the configuration has no more can still be shown the door
+		if b.apps[c.App] == nil {
+			v.Apps = append(v.Apps, AppView{ID: c.App, Name: c.App, Agreed: true, By: c.By, At: c.At, UsedAt: c.UsedAt})
+		}
+	}
+	v.Excess = without(v.Kept.Scopes, needed)
+}
