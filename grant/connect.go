@@ -252,7 +252,8 @@ func (b *Broker) finish(ctx context.Context, who identity.Identity, p Proposal, 
 }
 
 // keep stores a result, or ends it at the third party.
-func (b *Broker) keep(ctx context.Context, who identity.Identity, p Proposal, confirm bool, result Result) (Kept, error) {
+func (b *Broker) keep(ctx context.Context, who identity.Identity, p Proposal, confirm bool, result Result,
+) (Kept, error) {
 	record := Record{Key: Key{p.Connector, p.Owner}, Account: result.Account, ClientID: p.About.ClientID}
 	refuse := func(err error) (Kept, error) {
 		b.revoke(ctx, record, result.Tokens)

@@ -213,7 +213,8 @@ func (b *Broker) open(r Record) (Tokens, error) {
 	case err != nil:
 		b.Log.Error("a grant cannot be opened: its row was swapped, put back to an older state, or damaged",
 			"connector", r.Connector, "grant", r.ID)
-		return Tokens{}, fmt.Errorf("%w: %w", &RequiredError{r.Connector, []string{MissingReconnect}, NeedsReconnect}, err)
+		required := &RequiredError{r.Connector, []string{MissingReconnect}, NeedsReconnect}
+		return Tokens{}, fmt.Errorf("%w: %w", required, err)
 	}
 	return tokens, nil
 }

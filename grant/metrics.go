@@ -27,11 +27,11 @@ type Metrics struct {
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_grant_refreshes_total",
-			Help: "Refreshes of grants, by connector and outcome: ok, late or fenced (a result that came when the lease " +
-				"was over: kept, or dropped), or the class of the failure."}, []string{"connector", "outcome"}),
+			Help: "Refreshes of grants, by connector and outcome: ok, late or fenced (a result that came when the " +
+				"lease was over: kept, or dropped), or the class of the failure."}, []string{"connector", "outcome"}),
 		connects: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_grant_connects_total",
-			Help: "People who came back from a third party or pasted a key, by connector and outcome: kept, refused, or " +
-				"the class of the failure."}, []string{"connector", "outcome"}),
+			Help: "People who came back from a third party or pasted a key, by connector and outcome: kept, " +
+				"refused, or the class of the failure."}, []string{"connector", "outcome"}),
 		waiting: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sallyport_grant_results_unsaved",
 			Help: "Results of refreshes that are in memory only because the store cannot be written. Do not stop the " +
 				"process while there are any."}, []string{"connector"}),

@@ -30,6 +30,7 @@ const (
 const (
 	ReasonLostResponse = "lost_response"
 	ReasonRolledBack   = "rolled_back"
+	ReasonOtherAccount = "other_account" // a refresh brought the credential of another account
 )
 
 var (
@@ -152,7 +153,8 @@ func (b *Broker) lease(ctx context.Context, r Record) (Lease, Record, error) {
 		case errors.Is(err, ErrRolledBack):
 			b.Log.Error("a grant is older than it was: its row was restored from a copy, or swapped",
 				"connector", r.Connector, "grant", r.ID)
-			if err := b.Store.SetStatus(ctx, r.ID, r.Generation, NeedsReconnect, ReasonRolledBack, time.Time{}); err != nil {
+			err := b.Store.SetStatus(ctx, r.ID, r.Generation, NeedsReconnect, ReasonRolledBack, time.Time{})
+			if err != nil {
 				return Lease{}, Record{}, &LaterError{time.Second, err}
 			}
 			b.changed(r, NeedsReconnect, ReasonRolledBack)
@@ -180,7 +182,7 @@ func (b *Broker) attempt(ctx context.Context, l Lease, r Record, lost int) (bool
 	if err != nil {
 		return false, errors.Join(err, b.abandon(ctx, l, r, true, "", "", time.Time{}))
 	}
-	resend := offer.Connector.About().Resend
+	resend := tokens.Reusable || offer.Connector.About().Resend
 	if l.Shown > lost {
 		// The call of who held the lease before may still be under way.
 		time.Sleep(l.Since.Add(CallTime + callMargin).Sub(b.Store.Now()))
@@ -189,6 +191,11 @@ func (b *Broker) attempt(ctx context.Context, l Lease, r Record, lost int) (bool
 		return false, b.abandon(ctx, l, r, true, NeedsReconnect, ReasonLostResponse, time.Time{})
 	}
 	result, err := b.call(ctx, connector, tokens, r.Scopes)
+	if err == nil && r.Account.ID != "" && result.Account.ID != "" && result.Account.ID != r.Account.ID {
+		b.Log.Error("a refresh brought the credential of another account, which was dropped",
+			"connector", r.Connector, "grant", r.ID)
+		return false, b.abandon(ctx, l, r, true, NeedsReconnect, ReasonOtherAccount, time.Time{})
+	}
 	if err == nil {
 		b.Metrics.refreshed(r.Connector, "ok")
 		b.recovered(r)
@@ -408,7 +415,7 @@ func (b *Broker) afterRefresh(r Record) Status {
 // merge is old with what a refresh brought: what is not said anew still holds.
 func merge(old, next Tokens, now time.Time) Tokens {
 	if next.Refresh == "" {
-		next.Refresh = old.Refresh
+		next.Refresh, next.Reusable = old.Refresh, true
 		if next.RefreshExpires.IsZero() {
 			next.RefreshExpires = old.RefreshExpires
 		}
