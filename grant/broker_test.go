@@ -1,0 +1,679 @@
+package grant_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/grant/granttest"
+	"github.com/sallyport-proxy/sallyport/identity"
+)
+
+// provider is a pretend third party that rotates refresh tokens, and counts how often each
+// is shown.
+type provider struct {
+	mu      sync.Mutex
+	about   grant.About
+	account grant.Account
+	granted []string // scopes; nil: all that are asked for
+	issuer  string
+	n       int
+	good    string // the refresh token that it takes
+	keeps   bool   // it does not rotate
+	shown   map[string]int
+	revoked []grant.Tokens
+	sibling []int
+	// before is called with each refresh, after its token was counted and before it is
+	// judged; answer is called with the result, which may get lost.
+	before func(ctx context.Context, token string) error
+	answer func(ctx context.Context, r grant.Result) (grant.Result, error)
+}
+
+const life = time.Hour
+
+func newProvider() *provider {
+	rule := func(text string) []grant.Rule {
+		r, err := grant.ParseRule(text)
+		if err != nil {
+			panic(err)
+		}
+		return []grant.Rule{r}
+	}
+	return &provider{shown: map[string]int{}, account: grant.Account{ID: "1", Name: "ann@calendar.test"},
+		about: grant.About{ID: "calendar", Name: "Calendar", ClientID: "client", Owner: grant.OwnedByUser, Offline: true,
+			Resend: true, Inject: grant.Injection{Header: "Authorization", Prefix: "Bearer "},
+			Accesses: []grant.Access{
+				{Name: "freebusy", Scopes: []string{"busy"}, Rules: rule("GET /busy")},
+				{Name: "events", Scopes: []string{"events"}, Rules: rule("GET /events")},
+			}}}
+}
+
+func (p *provider) About() grant.About          { return p.about }
+func (p *provider) Origin(grant.Account) string { return "https://calendar.test" }
+func (p *provider) Issuer() string              { return p.issuer }
+
+func (p *provider) AuthURL(h identity.Handshake, r grant.Request) (string, error) {
+	return "https://calendar.test/authorize?state=" + h.State + "&scope=" + strings.Join(r.Scopes, "+"), nil
+}
+
+func (p *provider) issue() grant.Tokens {
+	p.n++
+	t := grant.Tokens{Access: fmt.Sprint("canary-access-", p.n), AccessIssued: time.Now(), AccessExpires: time.Now().Add(life)}
+	if !p.keeps || p.good == "" {
+		t.Refresh = fmt.Sprint("canary-refresh-", p.n)
+		p.good = t.Refresh
+	}
+	return t
+}
+
+func (p *provider) Redeem(_ context.Context, _ url.Values, _ identity.Handshake, r grant.Request) (grant.Result, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	scopes := r.Scopes
+	if p.granted != nil {
+		scopes = p.granted
+	}
+	p.good = ""
+	return grant.Result{Tokens: p.issue(), Account: p.account, Scopes: scopes}, nil
+}
+
+func (p *provider) Refresh(ctx context.Context, t grant.Tokens, _ []string) (grant.Result, error) {
+	p.mu.Lock()
+	p.shown[t.Refresh]++
+	before, answer := p.before, p.answer
+	p.mu.Unlock()
+	if before != nil {
+		if err := before(ctx, t.Refresh); err != nil {
+			return grant.Result{}, err
+		}
+	}
+	p.mu.Lock()
+	if t.Refresh != p.good {
+		p.mu.Unlock()
+		return grant.Result{}, failure(grant.Yours, "invalid_grant")
+	}
+	r := grant.Result{Tokens: p.issue()}
+	p.mu.Unlock()
+	if answer != nil {
+		return answer(ctx, r)
+	}
+	return r, nil
+}
+
+func (p *provider) Revoke(_ context.Context, t grant.Tokens, siblings int) (grant.Revocation, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.revoked, p.sibling = append(p.revoked, t), append(p.sibling, siblings)
+	return grant.Revoked, nil
+}
+
+func (p *provider) set(before func(context.Context, string) error,
+	answer func(context.Context, grant.Result) (grant.Result, error)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.before, p.answer = before, answer
+}
+
+func (p *provider) calls() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for _, times := range p.shown {
+		n += times
+	}
+	return n
+}
+
+func (p *provider) most() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	most := 0
+	for _, times := range p.shown {
+		most = max(most, times)
+	}
+	return most
+}
+
+func failure(class grant.Class, reason string) error {
+	return &grant.Error{Class: class, Reason: reason, Err: errors.New("a test did it")}
+}
+
+func always(err error) func(context.Context, string) error {
+	return func(context.Context, string) error { return err }
+}
+
+func loseOnce() func(context.Context, grant.Result) (grant.Result, error) {
+	lost := false
+	return func(_ context.Context, r grant.Result) (grant.Result, error) {
+		if lost {
+			return r, nil
+		}
+		lost = true
+		return grant.Result{}, failure(grant.Lost, "no_answer")
+	}
+}
+
+type rig struct {
+	*testing.T
+	store    *granttest.Store
+	provider *provider
+	broker   *grant.Broker
+	options  grant.Options
+	log      *bytes.Buffer
+	admits   bool
+	ended    bool
+	events   []grant.Event
+}
+
+var ann = identity.Identity{Provider: "corp", Subject: "ann", Org: identity.Org{ID: "acme"}}
+
+// inBubble runs f with a broker whose time is the bubble's.
+func inBubble(t *testing.T, change func(*rig), f func(*rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		r := &rig{T: t, store: granttest.NewStore(nil), provider: newProvider(), log: &bytes.Buffer{}, admits: true}
+		k := grant.SealingKey{ID: "k"}
+		copy(k.Secret[:], "canary-key")
+		ring, err := grant.NewKeyring([]grant.SealingKey{k})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		r.options = grant.Options{Store: r.store, Keys: ring, Log: slog.New(slog.NewTextHandler(r.log, nil)),
+			Offers: []grant.Offer{{Connector: r.provider, Owner: grant.OwnedByUser, Offered: []string{"freebusy", "events"}}},
+			Apps: []grant.App{
+				{ID: "a", Name: "A", Connectors: map[string][]string{"calendar": {"freebusy", "events"}}, Offline: true,
+					Admits: func(identity.Identity) bool { return r.admits }},
+				{ID: "b", Name: "B", Connectors: map[string][]string{"calendar": {"events"}}},
+			},
+			Redirect: func(c string) string { return "https://sallyport.test/connect/" + c + "/callback" },
+			Ended:    func(string, string, time.Time) bool { return r.ended },
+			Audit: func(e grant.Event) {
+				mu.Lock()
+				defer mu.Unlock()
+				r.events = append(r.events, e)
+			},
+		}
+		if change != nil {
+			change(r)
+		}
+		r.broker = r.another()
+		f(r)
+		for _, text := range []string{r.log.String(), fmt.Sprintf("%+v", r.events)} {
+			if strings.Contains(text, "canary") {
+				t.Errorf("a secret is told: %s", text)
+			}
+		}
+	})
+}
+
+// another is a further replica.
+func (r *rig) another() *grant.Broker {
+	r.Helper()
+	b, err := grant.New(r.options)
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() {
+		b.Close()
+		if err := b.Wait(context.Background()); err != nil {
+			r.Error(err)
+		}
+	})
+	return b
+}
+
+func (r *rig) ask(app string, access ...string) grant.Ask {
+	return grant.Ask{Connector: "calendar", App: app, Access: access}
+}
+
+func (r *rig) connect(a grant.Ask) grant.Kept {
+	r.Helper()
+	k, err := r.broker.Connect(r.Context(), ann, a, url.Values{}, identity.Handshake{}, false)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return k
+}
+
+func use(app string) grant.Use {
+	return grant.Use{App: app, Connector: "calendar", Who: grant.Party{Session: &ann}}
+}
+
+func (r *rig) lend(u grant.Use) grant.Loan {
+	r.Helper()
+	l, err := r.broker.Lend(r.Context(), u)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return l
+}
+
+func (r *rig) kept() grant.Kept {
+	r.Helper()
+	k, err := r.store.Get(r.Context(), key())
+	if err != nil {
+		r.Fatal(err)
+	}
+	return k
+}
+
+func key() grant.Key {
+	return grant.Key{Connector: "calendar", Owner: grant.Owner{Kind: grant.OwnedByUser, ID: "corp:ann"}}
+}
+
+func needs(t *testing.T, err error, missing ...string) {
+	t.Helper()
+	e, ok := errors.AsType[*grant.RequiredError](err)
+	if !ok || !slices.Equal(e.Missing, missing) {
+		t.Errorf("%v, want a need of %v", err, missing)
+	}
+}
+
+func later(t *testing.T, err error) {
+	t.Helper()
+	if _, ok := errors.AsType[*grant.LaterError](err); !ok {
+		t.Errorf("%v, want a later", err)
+	}
+}
+
+func TestP14_FiftyClientsAtOnceRefreshOnce(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		brokers := []*grant.Broker{r.broker, r.another(), r.another()}
+		for round := range 5 {
+			time.Sleep(life + time.Second)
+			r.provider.set(func(context.Context, string) error {
+				time.Sleep(2 * time.Second)
+				return nil
+			}, nil)
+			var all sync.WaitGroup
+			for i := range 50 {
+				all.Go(func() {
+					l, err := brokers[i%3].Lend(r.Context(), use("a"))
+					if want := fmt.Sprint("canary-access-", round+2); err != nil || l.Credential() != want {
+						t.Errorf("got %s, %v; want %s", l.Credential(), err, want)
+					}
+				})
+			}
+			all.Wait()
+			if n := r.provider.calls(); n != round+1 {
+				t.Fatalf("%d refreshes after %d expirations", n, round+1)
+			}
+		}
+	})
+}
+
+func TestP14_AValidTokenIsLentWhileItIsRefreshed(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		time.Sleep(life / 2)
+		r.lend(use("a"))
+		synctest.Wait()
+		if r.provider.calls() != 0 {
+			t.Error("refreshed with half of the life left")
+		}
+		time.Sleep(life/2 - time.Minute)
+		if l := r.lend(use("a")); l.Credential() != "canary-access-1" {
+			t.Error(l.Credential())
+		}
+		synctest.Wait()
+		if l := r.lend(use("a")); l.Credential() != "canary-access-2" || r.provider.calls() != 1 {
+			t.Error(l.Credential(), r.provider.calls())
+		}
+	})
+}
+
+func TestP14_AWrongClientSecretHarmsNoGrant(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		time.Sleep(life)
+		r.provider.set(always(failure(grant.Ours, "invalid_client")), nil)
+		for range 600 {
+			_, err := r.broker.Lend(r.Context(), use("a"))
+			later(t, err)
+			_, err = r.broker.Lend(r.Context(), use("a"))
+			later(t, err)
+			time.Sleep(time.Second)
+		}
+		if n := r.provider.calls(); n > 601 {
+			t.Errorf("%d calls in 600 s", n)
+		}
+		lines, err := r.broker.List(r.Context(), "a", use("a").Who)
+		if err != nil || len(lines) != 1 || lines[0].Status != grant.OperatorError {
+			t.Errorf("%+v, %v", lines, err)
+		}
+		if n := strings.Count(r.log.String(), "level=ERROR"); n != 1 {
+			t.Errorf("%d shouts", n)
+		}
+		r.provider.set(nil, nil)
+		time.Sleep(time.Second)
+		if l := r.lend(use("a")); l.Credential() != "canary-access-2" || r.kept().Status != grant.Active {
+			t.Error("not back after a second", l.Credential(), r.kept().Status)
+		}
+	})
+}
+
+func TestP14_ABusyThirdPartyIsLeftAloneAndTheGrantKept(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		time.Sleep(life)
+		r.provider.set(always(&grant.Error{Class: grant.Later, Reason: "busy", RetryAfter: time.Minute,
+			Err: errors.New("503")}), nil)
+		for range 120 {
+			_, err := r.broker.Lend(r.Context(), use("a"))
+			later(t, err)
+			time.Sleep(time.Second)
+		}
+		if n := r.provider.calls(); n != 2 {
+			t.Errorf("%d calls in two minutes, with a Retry-After of one", n)
+		}
+		if s := r.kept().Status; s != grant.Degraded {
+			t.Error(s)
+		}
+		r.provider.set(nil, nil)
+		time.Sleep(time.Minute)
+		r.lend(use("a"))
+	})
+}
+
+func TestP14_WhatWasNotSentIsSentAgainAtOnce(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		time.Sleep(life)
+		n := 0
+		r.provider.set(func(context.Context, string) error {
+			if n++; n < 3 {
+				return failure(grant.Unsent, "dial")
+			}
+			return nil
+		}, nil)
+		if l := r.lend(use("a")); l.Credential() != "canary-access-2" {
+			t.Error(l.Credential())
+		}
+	})
+}
+
+func TestP14_ALostAnswerIsAskedForOnceMore(t *testing.T) {
+	for name, c := range map[string]struct {
+		resend, keeps, rotates bool // what the connector says, and what the third party does
+		status                 grant.Status
+		most                   int
+	}{
+		"lost before it got there": {resend: true, status: grant.Active, most: 2},
+		"lost after it rotated":    {resend: true, rotates: true, status: grant.NeedsReconnect, most: 2},
+		"never shown again":        {resend: false, status: grant.NeedsReconnect, most: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(r *rig) { r.provider.about.Resend = c.resend }, func(r *rig) {
+				r.connect(r.ask("a", "freebusy"))
+				time.Sleep(life)
+				lost := failure(grant.Lost, "no_answer")
+				if c.rotates {
+					r.provider.set(nil, loseOnce())
+				} else {
+					once := false
+					r.provider.set(func(context.Context, string) error {
+						if once {
+							return nil
+						}
+						once = true
+						return lost
+					}, nil)
+				}
+				begun := time.Now()
+				_, err := r.broker.Lend(r.Context(), use("a"))
+				if c.status == grant.Active && err != nil {
+					t.Error(err)
+				} else if c.status != grant.Active {
+					needs(t, err, grant.MissingReconnect)
+				}
+				if s := r.kept().Status; s != c.status || time.Since(begun) > 13*time.Second {
+					t.Errorf("%s after %v", s, time.Since(begun))
+				}
+				if n := r.provider.most(); n != c.most {
+					t.Errorf("a token was shown %d times", n)
+				}
+			})
+		})
+	}
+}
+
+func TestP14_ATokenThatDoesNotRotateIsShownAgainUnderEveryRule(t *testing.T) {
+	inBubble(t, func(r *rig) { r.provider.about.Resend = false }, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		r.provider.keeps = true
+		time.Sleep(life)
+		r.lend(use("a"))
+		time.Sleep(life)
+		r.provider.set(nil, loseOnce())
+		if l := r.lend(use("a")); r.kept().Status != grant.Active {
+			t.Error(l, r.kept().Status)
+		}
+	})
+}
+
+func TestP14_ATokenIsNeverShownAThirdTime(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		time.Sleep(life)
+		r.provider.set(always(failure(grant.Lost, "no_answer")), nil)
+		for range 60 {
+			_, _ = r.broker.Lend(r.Context(), use("a"))
+			time.Sleep(time.Second)
+		}
+		if n := r.provider.most(); n != 2 {
+			t.Errorf("shown %d times", n)
+		}
+		_, err := r.broker.Lend(r.Context(), use("a"))
+		needs(t, err, grant.MissingReconnect)
+		if k := r.kept(); k.Reason != grant.ReasonLostResponse {
+			t.Error(k.Reason)
+		}
+	})
+}
+
+// hung holds the store of one broker as a process that is stopped does.
+type hung struct {
+	grant.Store
+	mu   sync.Mutex
+	till chan struct{} // nil: it does not hang
+}
+
+func (h *hung) wait() {
+	h.mu.Lock()
+	till := h.till
+	h.mu.Unlock()
+	if till != nil {
+		<-till
+	}
+}
+
+func (h *hung) Renew(ctx context.Context, l grant.Lease) (grant.Lease, error) {
+	h.wait()
+	return h.Store.Renew(ctx, l)
+}
+
+func (h *hung) Commit(ctx context.Context, l grant.Lease, r grant.Record, s grant.Seal) (grant.Record, error) {
+	h.wait()
+	return h.Store.Commit(ctx, l, r, s)
+}
+
+// stopped lets a broker refresh, and stops it between the answer and the commit.
+func (r *rig) stopped() (goOn func()) {
+	h := &hung{Store: r.store, till: make(chan struct{})}
+	o := r.options
+	o.Store = h
+	r.options.Store, o = o.Store, r.options
+	b := r.another()
+	r.options = o
+	go func() { _, _ = b.Lend(context.Background(), use("a")) }()
+	synctest.Wait()
+	return func() {
+		close(h.till)
+		synctest.Wait()
+	}
+}
+
+func TestP14_ALateResultRevivesAGrantThatWasGivenUp(t *testing.T) {
+	for name, resend := range map[string]bool{"resend": true, "reconnect": false} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(r *rig) { r.provider.about.Resend = resend }, func(r *rig) {
+				r.connect(r.ask("a", "freebusy"))
+				time.Sleep(life)
+				goOn := r.stopped() // it has the only good token
+				if r.provider.calls() != 1 {
+					t.Fatal(r.provider.calls())
+				}
+				begun := time.Now()
+				for r.kept().Status != grant.NeedsReconnect {
+					_, err := r.broker.Lend(r.Context(), use("a"))
+					if err == nil {
+						t.Fatal("somebody got a token that nobody has")
+					}
+					if time.Since(begun) > 45*time.Second {
+						t.Fatal("not decided after", time.Since(begun))
+					}
+					time.Sleep(time.Second)
+				}
+				goOn()
+				if l := r.lend(use("a")); l.Credential() != "canary-access-2" {
+					t.Error(l.Credential())
+				}
+				time.Sleep(life)
+				r.lend(use("a"))
+				if n := r.provider.most(); n > 2 {
+					t.Errorf("a token was shown %d times", n)
+				}
+			})
+		})
+	}
+}
+
+func TestP14_AResultThatComesAfterTheEndIsRevoked(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		time.Sleep(life)
+		goOn := r.stopped()
+		if _, err := r.broker.End(r.Context(), ann, "calendar"); err != nil {
+			t.Fatal(err)
+		}
+		goOn()
+		_, err := r.broker.Lend(r.Context(), use("a"))
+		needs(t, err, "freebusy", "events")
+		revoked := r.provider.revoked
+		if len(revoked) != 2 || revoked[1].Access != "canary-access-2" {
+			t.Errorf("%d were revoked", len(revoked))
+		}
+	})
+}
+
+func TestP14_OnAFullDiskTheResultWaitsInMemory(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		time.Sleep(life)
+		full := true
+		r.store.SetBefore(func(_ context.Context, method string) error {
+			if full && (method == "Commit" || method == "Late" || method == "Renew") {
+				return grant.ErrUnavailable
+			}
+			return nil
+		})
+		for range 10 {
+			_, err := r.broker.Lend(r.Context(), use("a"))
+			later(t, err)
+		}
+		if n := strings.Count(r.log.String(), "kept in memory"); n < 2 {
+			t.Errorf("%d shouts in 100 s", n)
+		}
+		full = false
+		time.Sleep(2 * time.Second)
+		if l := r.lend(use("a")); l.Credential() != "canary-access-2" || r.provider.calls() != 1 {
+			t.Error(l.Credential(), r.provider.calls())
+		}
+	})
+}
+
+func TestP14_WithoutRoomNoTokenIsShown(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		time.Sleep(life)
+		r.store.SetNoRoom(true)
+		_, err := r.broker.Lend(r.Context(), use("a"))
+		later(t, err)
+		if r.provider.calls() != 0 {
+			t.Error("a refresh without room for its result")
+		}
+	})
+}
+
+func TestP14_ARefusedCredentialIsRefreshedOnce(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		old := r.lend(use("a"))
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() {
+				if l, err := r.broker.Rejected(r.Context(), old); err != nil || l.Credential() != "canary-access-2" {
+					t.Error(l.Credential(), err)
+				}
+			})
+		}
+		all.Wait()
+		next := r.lend(use("a"))
+		if _, err := r.broker.Rejected(r.Context(), next); !errors.Is(err, grant.ErrStillRejected) {
+			t.Error(err)
+		}
+		if n := r.provider.calls(); n != 1 {
+			t.Errorf("%d refreshes", n)
+		}
+	})
+}
+
+func TestP15_ARefreshGoesOnWhenTheClientAndTheConfigurationGo(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		time.Sleep(life)
+		r.provider.set(func(context.Context, string) error {
+			time.Sleep(5 * time.Second)
+			return nil
+		}, nil)
+		ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+		defer cancel()
+		if _, err := r.broker.Lend(ctx, use("a")); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		r.broker.Close()
+		if err := r.broker.Wait(r.Context()); err != nil {
+			t.Error(err)
+		}
+		if r.kept().Generation != 2 {
+			t.Error("the result was dropped")
+		}
+	})
+}
+
+func TestP14_AnIdleGrantThatAppsUseIsRefreshedBeforeItDies(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		r.lend(use("a"))
+		time.Sleep(8 * 24 * time.Hour)
+		if r.provider.calls() != 1 {
+			t.Errorf("%d refreshes in eight days", r.provider.calls())
+		}
+		time.Sleep(60 * 24 * time.Hour)
+		if n := r.provider.calls(); n < 4 || n > 6 {
+			t.Errorf("%d refreshes of a grant that is not used any more", n)
+		}
+	})
+}
