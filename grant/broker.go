@@ -131,11 +131,17 @@ type Broker struct {
 
 	mu      sync.Mutex
 	closed  bool
-	flights map[string]*flight   // refreshes by the grant's ID
-	trouble map[string]*trouble  // by connector whose client is refused
-	fails   map[string]int       // refreshes that failed in a row, by the grant's ID
-	forced  map[string]time.Time // the last forced refresh, by the grant's ID
-	used    map[use]time.Time    // what Store.Used was told last
+	flights map[string]*flight  // refreshes by the grant's ID
+	trouble map[string]*trouble // by connector whose client is refused
+	fails   map[string]int      // refreshes that failed in a row, by the grant's ID
+	forced  map[string]forcing  // the last forced refresh, by the grant's ID
+	used    map[use]time.Time   // what Store.Used was told last
+}
+
+// forcing is a refresh because a credential of this generation was refused.
+type forcing struct {
+	generation int64
+	at         time.Time
 }
 
 type use struct{ grant, app string }
@@ -153,7 +159,7 @@ func New(o Options) (*Broker, error) {
 	}
 	b := &Broker{Options: o, offers: map[string]*Offer{}, apps: map[string]*App{},
 		waiting: make(chan struct{}, mostWaiting), flights: map[string]*flight{}, trouble: map[string]*trouble{},
-		fails: map[string]int{}, forced: map[string]time.Time{}, used: map[use]time.Time{}}
+		fails: map[string]int{}, forced: map[string]forcing{}, used: map[use]time.Time{}}
 	if err := b.configure(); err != nil {
 		return nil, err
 	}

@@ -233,7 +233,7 @@ func (b *Broker) freshen(ctx context.Context, r Record, t Tokens, refused bool) 
 		}
 		return false, &RequiredError{r.Connector, []string{MissingReconnect}, NeedsReconnect}
 	}
-	if refused && !b.mayForce(r.ID, now) {
+	if refused && !b.mayForce(r, now) {
 		return false, ErrStillRejected
 	}
 	if !refused && !due(r, t, now) {
@@ -253,18 +253,17 @@ func (b *Broker) freshen(ctx context.Context, r Record, t Tokens, refused bool) 
 	return true, err
 }
 
-// mayForce reports whether a refused credential may be refreshed now.
-func (b *Broker) mayForce(id string, now time.Time) bool {
+// mayForce reports whether a refused credential may be refreshed now. For one and the same
+// credential it may be: whoever is late finds that it was, and nothing is sent.
+func (b *Broker) mayForce(r Record, now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.flights[id] != nil {
-		return true // there is no second one
-	}
-	if last, ok := b.forced[id]; ok && now.Sub(last) < forceEvery {
+	maps.DeleteFunc(b.forced, func(_ string, last forcing) bool { return now.Sub(last.at) >= forceEvery })
+	last, ok := b.forced[r.ID]
+	if ok && last.generation != r.Generation {
 		return false
 	}
-	maps.DeleteFunc(b.forced, func(_ string, last time.Time) bool { return now.Sub(last) >= forceEvery })
-	b.forced[id] = now
+	b.forced[r.ID] = forcing{r.Generation, now}
 	return true
 }
 
