@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/sallyport-proxy/sallyport/admission"
@@ -19,6 +20,7 @@ type accountEndpoint struct {
 	durable    bool         // what ends sessions is kept in a store
 	operators  *authz.Route // who sees permission
 	permission []pages.Permission
+	lender     Lender // nil: nothing is lent
 }
 
 func (e *accountEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *event) error {
@@ -35,9 +37,25 @@ func (e *accountEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 	if data.Sessions, err = e.list.show(r, &s); err != nil {
 		e.own.process.log.Error("the account page lacks the list of sessions", "request_id", ev.requestID, "error", err)
 	}
+	data.Grants = e.grants(r, ev, &s)
 	data.Sessions.OnlyHere, data.Sessions.EndURL = !e.durable, e.site.path("sessions/end")
 	show(e.pages, w, r, ev, pages.Page{Template: "account", Data: data})
 	return nil
+}
+
+// grants are what the person lends. Where that cannot be read the page says so.
+func (e *accountEndpoint) grants(r *http.Request, ev *event, s *session.Session) pages.Grants {
+	if e.lender == nil || s.Identity.MustPick() {
+		return pages.Grants{}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), grantsTime)
+	defer cancel()
+	views, err := e.lender.View(ctx, s.Identity)
+	if err != nil {
+		e.own.process.log.Error("the account page lacks the list of grants", "request_id", ev.requestID, "error", err)
+		return pages.Grants{Shown: true, Unknown: true}
+	}
+	return pages.Grants{Shown: len(views) > 0, List: grantsOf(views, s.Identity, e.site)}
 }
 
 func (e *accountEndpoint) data(s *session.Session) pages.Account {

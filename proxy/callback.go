@@ -21,6 +21,7 @@ type callbackEndpoint struct {
 	own     *ownSessions
 	orgs    *identity.Organizations
 	listing session.Listing // nil: sign-ins are not listed
+	lender  Lender          // nil: nothing is lent
 }
 
 // serve ends a sign-in. With a live session it changes nothing: a repeated
@@ -136,6 +137,7 @@ func (e *callbackEndpoint) redeem(
 	if e.listing != nil {
 		e.listing.NoteSignIn(s.Entry(ev.client, useragent.Words(r.UserAgent())))
 	}
+	e.process.tellLender(r, ev, e.lender, &s)
 	ev.action = observe.SignIn
 	e.process.metrics.logins.WithLabelValues(provider.ID, "ok").Inc()
 	e.process.loops.completed(e.sessions.BrowserID(r))

@@ -23,6 +23,7 @@ type organizationEndpoint struct {
 	site      *site
 	pages     *pages.Pages
 	keepCache bool
+	lender    Lender // nil: nothing is lent
 }
 
 // ask shows the choice.
@@ -85,6 +86,7 @@ func (e *organizationEndpoint) pick(w http.ResponseWriter, r *http.Request, ev *
 		return &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
 	ev.identify(&s.Identity)
+	e.own.process.tellLender(r, ev, e.lender, &s)
 	ev.action = observe.SwitchOrg
 	clearCache(w, r, e.keepCache)
 	redirect(w, http.StatusSeeOther, e.site.origin+returnTo)

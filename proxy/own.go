@@ -18,7 +18,8 @@ import (
 type handler func(w http.ResponseWriter, r *http.Request, ev *event) error
 
 // endpoint is one of our own, with what answers GET and HEAD, and what answers
-// POST; nil: nothing does. A path may end in a "{name}" for the last segments.
+// POST; nil: nothing does. A path may end in a "{name}" for the last segments, or have one
+// in its middle for one segment.
 type endpoint struct {
 	path      string
 	get, post handler
@@ -38,19 +39,31 @@ func (e endpoint) allow() string {
 	return "GET, HEAD, POST"
 }
 
-// mounted are the endpoints by path; those with a "{name}" by the path before it.
+// mounted are the endpoints by path; those that end in a "{name}" by the path before it.
 type mounted struct {
 	whole    map[string]endpoint
 	prefixed map[string]endpoint
+	around   []aroundName // those that go on behind the name
+}
+
+// aroundName is an endpoint whose path has a name between before and after.
+type aroundName struct {
+	before, name, after string
+	endpoint
 }
 
 func mount(all []endpoint) mounted {
 	m := mounted{whole: map[string]endpoint{}, prefixed: map[string]endpoint{}}
 	for _, e := range all {
-		if before, _, ok := strings.Cut(e.path, "{"); ok {
-			m.prefixed[before] = e
-		} else {
+		before, rest, named := strings.Cut(e.path, "{")
+		name, after, _ := strings.Cut(rest, "}")
+		switch {
+		case !named:
 			m.whole[e.path] = e
+		case after == "":
+			m.prefixed[before] = e
+		default:
+			m.around = append(m.around, aroundName{before, name, after, e})
 		}
 	}
 	return m
@@ -60,6 +73,14 @@ func mount(all []endpoint) mounted {
 func (m mounted) find(r *http.Request, path string) (endpoint, bool) {
 	if e, ok := m.whole[path]; ok {
 		return e, true
+	}
+	for _, e := range m.around {
+		rest, begins := strings.CutPrefix(path, e.before)
+		value, ends := strings.CutSuffix(rest, e.after)
+		if begins && ends && value != "" && !strings.Contains(value, "/") {
+			r.SetPathValue(e.name, value)
+			return e.endpoint, true
+		}
 	}
 	for before, e := range m.prefixed {
 		if rest, ok := strings.CutPrefix(path, before); ok {
@@ -81,14 +102,15 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 		maxFlows: o.MaxFlows, peers: p.peers}
 	signIns := p.signIns
 	signIn := &signInEndpoint{signIns: signIns, own: own, pages: p.pages}
-	callback := &callbackEndpoint{signIns: signIns, own: own, orgs: o.Orgs, listing: o.Listing}
+	callback := &callbackEndpoint{signIns: signIns, own: own, orgs: o.Orgs, listing: o.Listing, lender: o.Lender}
 	signOut := &signOutEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages, keepCache: o.KeepCache,
 		durable: o.Durable}
 	list := &personList{process: p.Process, listing: o.Listing}
 	account := &accountEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages, list: list,
-		durable: o.Durable, permission: o.Permission,
+		durable: o.Durable, permission: o.Permission, lender: o.Lender,
 		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}}}
-	organization := &organizationEndpoint{own: own, site: p.site, pages: p.pages, keepCache: o.KeepCache}
+	organization := &organizationEndpoint{own: own, site: p.site, pages: p.pages, keepCache: o.KeepCache,
+		lender: o.Lender}
 	handOff := &handOffEndpoint{signIn: signIn, own: own, orgs: o.Orgs}
 	p.handOffs = &handOffs{signIns: signIns, admission: o.Admission, once: o.Once, signOut: *signOut,
 		maxAge: o.MaxAge}
@@ -111,6 +133,13 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 	if o.Listing != nil {
 		all = append(all, endpoint{path: "sessions/end",
 			post: (&endSessionEndpoint{own: own, site: p.site, list: list, signOut: signOut}).serve})
+	}
+	if o.Lender != nil {
+		connect := &connectEndpoint{own: own, site: p.site, pages: p.pages, lender: o.Lender, once: o.Once}
+		disconnect := &disconnectEndpoint{own: own, site: p.site, pages: p.pages, lender: o.Lender}
+		all = append(all, endpoint{path: "connect/{connector}", get: connect.ask, post: connect.answer})
+		all = append(all, endpoint{path: "connect/{connector}/callback", get: connect.callback, leadsOn: true})
+		all = append(all, endpoint{path: "disconnect/{connector}", post: disconnect.serve})
 	}
 	if o.Branding.Logo != nil {
 		all = append(all, endpoint{path: "logo", get: (&picture{o.Branding.LogoType, o.Branding.Logo}).serve})

@@ -44,7 +44,7 @@ type Branding struct {
 }
 
 // Options configure a Proxy. All are required but Branding, Orgs, Operators,
-// Permission, Durable, KeepCache, Trusted, Listing and MaxAge.
+// Permission, Durable, KeepCache, Trusted, Listing, MaxAge and Lender.
 type Options struct {
 	PublicURL  *url.URL
 	Prefix     string
@@ -68,6 +68,7 @@ type Options struct {
 	MaxURL     int             // bytes of a request target
 	// MaxAge is admission.Route's, for own endpoints that answer for a session.
 	MaxAge time.Duration
+	Lender Lender // keeps what people lend to apps; nil: nothing is lent
 }
 
 // Proxy is an http.Handler for one public site as one configuration has it. It is

@@ -95,6 +95,9 @@ func (s *site) returnTo(asked string) string {
 	if _, ok := s.wantIn(asked); ok {
 		return asked
 	}
+	if path, ok := s.connectReturn(asked); ok {
+		return path
+	}
 	return session.ReturnTo(asked, s.origin, s.prefix)
 }
 

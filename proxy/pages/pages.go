@@ -52,7 +52,8 @@ type Pages struct {
 //	signin      SignIn       signedout   SignedOut    confirmlogout  ConfirmSignOut
 //	account     Account      denied      Denied       formlost       FormLost
 //	startagain  StartAgain   loop        Loop         message        Message
-//	organization  Organization  framed  Framed
+//	organization  Organization  framed  Framed  connect  Connect
+//	connectapps  ConnectApps  disconnected  Disconnected
 type Page struct {
 	Status     int // 0 means 200
 	Template   string
@@ -118,6 +119,7 @@ type Account struct {
 	LogoutURL, BackURL string
 	Switch             *OrgChoices // nil if there is nothing to switch to
 	Sessions           Sessions
+	Grants             Grants
 
 	Permissions []Permission // for operators; else nil
 }

@@ -203,6 +203,7 @@ func pageSamples() map[string]Page {
 			Advice: "Please try again in a minute. If it goes on, tell the people who run this site.",
 		}, Header: http.Header{"Retry-After": {"60"}}},
 	}
+	maps.Copy(samples, grantSamples(now))
 	for name, pg := range samples {
 		pg.RequestID = "01JD9Z3M8Q4X7R2T5V6W8Y0A1B"
 		samples[name] = pg
@@ -472,7 +473,7 @@ func pageElements(body string) []pageElement {
 }
 
 func TestP19_PagesHaveNoScriptAndNoInlineStyle(t *testing.T) {
-	allowed := strings.Fields(`!DOCTYPE html head meta title style body header img span bdi main footer p code h1 h2 h3 form input button a
+	allowed := strings.Fields(`!DOCTYPE html head meta title style body header img span bdi main footer p code h1 h2 h3 form input label button a
 		strong div section nav link dl dt dd ul ol li time`)
 	for name, pg := range pageSamples() {
 		body := pageAnswer(pagesForTest(t, Options{LogoURL: "/logo"}), "GET", pg).Body.String()
@@ -524,8 +525,9 @@ func TestPagesWorkWithKeyboardAndScreenReader(t *testing.T) {
 				if strings.TrimSpace(text) == "" {
 					t.Errorf("%s: empty <%s>", name, e.name)
 				}
-			case "input": // people fill in nothing here: hidden inputs need no label
-				if e.attrs["type"] != "hidden" {
+			case "input":
+				label := `<label for="` + e.attrs["id"] + `">`
+				if e.attrs["type"] != "hidden" && (e.attrs["id"] == "" || strings.Count(body, label) != 1) {
 					t.Errorf("%s: input without a label", name)
 				}
 			}

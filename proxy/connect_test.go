@@ -1,0 +1,745 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"html"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/grant/granttest"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
+)
+
+const thirdParty = "https://calendar.example"
+
+// calendar is a pretend third party that counts what it is asked.
+type calendar struct {
+	about   grant.About
+	account grant.Account // whom it grants for
+	granted []string      // scopes; nil: all that are asked for
+	issuer  string
+	err     error
+	hold    chan struct{} // not nil: an answer waits until it is closed
+
+	mu                        sync.Mutex
+	redeemed, accepted, ended int
+	began                     chan struct{}
+}
+
+func (c *calendar) About() grant.About          { return c.about }
+func (c *calendar) Origin(grant.Account) string { return thirdParty }
+func (c *calendar) Issuer() string              { return c.issuer }
+
+func (c *calendar) AuthURL(h identity.Handshake, r grant.Request) (string, error) {
+	return thirdParty + "/authorize?" + url.Values{"state": {h.State}, "scope": {strings.Join(r.Scopes, " ")},
+		"redirect_uri": {r.RedirectURI}}.Encode(), nil
+}
+
+func (c *calendar) Redeem(ctx context.Context, q url.Values, _ identity.Handshake,
+	r grant.Request) (grant.Result, error) {
+	c.mu.Lock()
+	c.redeemed++
+	c.mu.Unlock()
+	c.began <- struct{}{}
+	if c.hold != nil {
+		<-c.hold
+	}
+	if c.err != nil {
+		return grant.Result{}, c.err
+	}
+	if ctx.Err() != nil {
+		return grant.Result{}, &grant.Error{Class: grant.Lost, Reason: "lost", Err: ctx.Err()}
+	}
+	return c.result("canary-access-"+q.Get("code"), r), nil
+}
+
+func (c *calendar) result(access string, r grant.Request) grant.Result {
+	scopes := r.Scopes
+	if c.granted != nil {
+		scopes = c.granted
+	}
+	return grant.Result{Account: c.account, Scopes: scopes, Tokens: grant.Tokens{Access: access,
+		Refresh: "canary-refresh", AccessExpires: time.Now().Add(time.Hour)}}
+}
+
+func (c *calendar) Refresh(context.Context, grant.Tokens, []string) (grant.Result, error) {
+	return grant.Result{}, &grant.Error{Class: grant.Later, Reason: "busy", Err: errors.New("not here")}
+}
+
+func (c *calendar) Revoke(context.Context, grant.Tokens, int) (grant.Revocation, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended++
+	return grant.Revoked, nil
+}
+
+func (c *calendar) FinishURL(grant.Account) string { return thirdParty + "/connections" }
+
+func (c *calendar) calls() (redeemed, revoked int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.redeemed, c.ended
+}
+
+// pager is a third party for which a key is pasted.
+type pager struct{ *calendar }
+
+func (p pager) AuthURL() {} // it is no grant.OAuth
+func (p pager) Accept(_ context.Context, key string, r grant.Request) (grant.Result, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.accepted++
+	if key != "canary-key" {
+		return grant.Result{}, &grant.Error{Class: grant.Yours, Reason: "key", Err: errors.New("refused")}
+	}
+	result := p.result(key, r)
+	result.Tokens.AccessExpires = time.Time{}
+	return result, nil
+}
+
+// lendingSite is a site whose people can connect a calendar and a pager.
+type lendingSite struct {
+	*testSite
+	calendar *calendar
+	pager    pager
+	store    *granttest.Store
+}
+
+func newLendingSite(t *testing.T, change ...func(*setup)) *lendingSite {
+	t.Helper()
+	about := func(id, name string) grant.About {
+		return grant.About{ID: id, Name: name, Owner: grant.OwnedByUser, Offline: true,
+			Inject: grant.Injection{Header: "Authorization", Prefix: "Bearer "},
+			Accesses: []grant.Access{
+				{Name: "busy", Scopes: []string{"scope.busy"}, Means: "see when you are busy"},
+				{Name: "events", Scopes: []string{"scope.events"}, Means: "read all of your events"}}}
+	}
+	l := &lendingSite{calendar: &calendar{about: about("calendar", "Calendar"), began: make(chan struct{}, 100),
+		account: grant.Account{ID: "1", Name: "alice@calendar.example"}},
+		pager: pager{&calendar{about: about("pager", "Pager"), account: grant.Account{ID: "p"}}}}
+	l.calendar.about.Authorize, l.calendar.about.ClientID = thirdParty, "client"
+	l.pager.about.KeyHint = "A key of your account."
+	o := setup{Public: "", Tuned: func(o *Options) {
+		l.store = granttest.NewStore(nil)
+		ring, err := grant.NewKeyring([]grant.SealingKey{{ID: "0123456789abcdef", Secret: [32]byte{1},
+			Created: time.Now().Add(-time.Hour)}})
+		testenv.Check(t, err)
+		both := []string{"busy", "events"}
+		broker, err := grant.New(grant.Options{Store: l.store, Keys: ring,
+			Offers: []grant.Offer{{Connector: l.calendar, Owner: grant.OwnedByUser, Offered: both},
+				{Connector: l.pager, Owner: grant.OwnedByUser, Offered: both}},
+			Apps: []grant.App{{ID: "board", Name: "Busy Board", Offline: true,
+				Connectors: map[string][]string{"calendar": {"busy"}, "pager": {"busy"}}},
+				{ID: "notes", Name: "Notes", Connectors: map[string][]string{"calendar": both}}},
+			Redirect: func(id string) string { return o.PublicURL.String() + prefix + "/connect/" + id + "/callback" }})
+		testenv.Check(t, err)
+		t.Cleanup(broker.Close)
+		o.Lender = broker
+	}}
+	for _, f := range change {
+		f(&o)
+	}
+	l.testSite = newTestSite(t, o)
+	return l
+}
+
+const (
+	connectBoard = prefix + "/connect/calendar?app=board&access=busy&return_to=%2Fbusy%3Fweek%3D47"
+	boardReturn  = "/busy?week=47"
+)
+
+var (
+	formField  = regexp.MustCompile(`name="form" value="([^"]*)"`)
+	formAction = regexp.MustCompile(`<form method="post" action="([^"]*)"`)
+)
+
+// open opens our page, and returns what its form has.
+func (l *lendingSite) open(t *testing.T, cookie, path string) string {
+	t.Helper()
+	a := l.get(t, path, navigate("Cookie: "+cookie)...)
+	m := formField.FindStringSubmatch(a.body)
+	if a.status != 200 || m == nil {
+		t.Fatalf("%s: %d %s", path, a.status, a.body)
+	}
+	return html.UnescapeString(m[1])
+}
+
+// fromPage are the headers of a form that is sent from a page of ours.
+func (l *lendingSite) fromPage(more ...string) []string {
+	return append([]string{"Origin: " + l.url, "Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: navigate",
+		"Sec-Fetch-Dest: document", "Content-Type: application/x-www-form-urlencoded", "Accept: text/html"}, more...)
+}
+
+// agree says yes on our page, and returns where that leads and all cookies.
+func (l *lendingSite) agree(t *testing.T, cookie, path string, more ...string) (location, cookies string) {
+	t.Helper()
+	form := url.Values{"form": {l.open(t, cookie, path)}, "answer": {"yes"}}
+	for i := 0; i+1 < len(more); i += 2 {
+		form.Set(more[i], more[i+1])
+	}
+	a := l.ask(t, "POST", path, form.Encode(), l.fromPage("Cookie: "+cookie)...)
+	if a.status != 303 {
+		t.Fatalf("agreed: %d %s", a.status, a.body)
+	}
+	return a.header.Get("Location"), withFlow(cookie, a)
+}
+
+// fetched are the headers of a request that a browser says this of.
+func fetched(mode, dest, site string) []string {
+	return []string{"Sec-Fetch-Mode: " + mode, "Sec-Fetch-Dest: " + dest, "Sec-Fetch-Site: " + site,
+		"Accept: text/html"}
+}
+
+func withFlow(cookie string, a answer) string {
+	for _, line := range a.header["Set-Cookie"] {
+		pair, _, _ := strings.Cut(line, ";")
+		cookie += "; " + pair
+	}
+	return cookie
+}
+
+func stateIn(t *testing.T, location string) string {
+	t.Helper()
+	u, err := url.Parse(location)
+	if err != nil || !strings.HasPrefix(location, thirdParty+"/authorize?") {
+		t.Fatalf("not the third party: %q %v", location, err)
+	}
+	return u.Query().Get("state")
+}
+
+func callbackOf(state string) string {
+	return prefix + "/connect/calendar/callback?" + url.Values{"code": {"canary-code"}, "state": {state}}.Encode()
+}
+
+func (l *lendingSite) back(t *testing.T, cookies, path string) answer {
+	t.Helper()
+	return l.get(t, path, "Cookie: "+cookies, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document",
+		"Sec-Fetch-Site: cross-site", "Accept: text/html")
+}
+
+// kept is what is stored of somebody's calendar.
+func (l *lendingSite) kept(t *testing.T, who identity.Identity, connector string) (grant.Kept, bool) {
+	t.Helper()
+	k, err := l.store.Get(t.Context(), grant.Key{Connector: connector,
+		Owner: grant.Owner{Kind: grant.OwnedByUser, ID: who.ID()}})
+	if err != nil && !errors.Is(err, grant.ErrNotFound) {
+		t.Fatal(err)
+	}
+	return k, err == nil
+}
+
+// connect connects the calendar for an app.
+func (l *lendingSite) connect(t *testing.T, cookie, path string) answer {
+	t.Helper()
+	location, cookies := l.agree(t, cookie, path)
+	return l.back(t, cookies, callbackOf(stateIn(t, location)))
+}
+
+func TestP12_PeopleConnectAnAccountForOneApp(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	cookie := l.mint(t, alice())
+	page := l.get(t, connectBoard, navigate("Cookie: "+cookie)...)
+	for _, want := range []string{"Busy Board", "Calendar", "see when you are busy", "scope.busy", "Alice Ämter",
+		`name="answer" value="yes"`, `name="answer" value="no"`, `name="offline" type="checkbox" value="1"`} {
+		if !strings.Contains(page.body, want) {
+			t.Errorf("the page does not say %q", want)
+		}
+	}
+	if strings.Contains(page.body, "read all of your events") || strings.Contains(page.body, "checked") {
+		t.Error("the page says more than the app asks for, or is ticked already")
+	}
+	csp := page.header.Get("Content-Security-Policy")
+	if !strings.Contains(csp, "form-action 'self' "+thirdParty+";") ||
+		page.header.Get("Referrer-Policy") != "same-origin" {
+		t.Errorf("headers: %v", page.header)
+	}
+	if a := l.connect(t, cookie, connectBoard); a.status != 303 || a.header.Get("Location") != l.url+boardReturn {
+		t.Fatalf("connected: %d %v %s", a.status, a.header, a.body)
+	}
+	k, ok := l.kept(t, alice(), "calendar")
+	c, agreed := k.Consent("board")
+	if !ok || !agreed || c.Offline || !slices.Equal(c.Access, []string{"busy"}) || k.ConnectedBy != alice().ID() {
+		t.Errorf("kept: %v %+v", ok, k)
+	}
+	// What is there suffices for the same app: no trip, and the consent is one of its own.
+	location, _ := l.agree(t, cookie, connectBoard, "offline", "1")
+	k, _ = l.kept(t, alice(), "calendar")
+	if c, _ := k.Consent("board"); location != l.url+boardReturn || !c.Offline {
+		t.Errorf("agreed again: %s %+v", location, c)
+	}
+	if redeemed, _ := l.calendar.calls(); redeemed != 1 {
+		t.Errorf("%d codes were redeemed", redeemed)
+	}
+	if strings.Contains(l.log.text(t), "canary-") {
+		t.Error("a code or token is in the log")
+	}
+}
+
+// Who opens the page, and how: nothing leaves before the POST, and what scripts fetch or
+// frames show has no form.
+func TestP12_TheConsentPageIsForPagesOfAWindow(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	cookie := l.mint(t, alice())
+	for name, tt := range map[string]struct {
+		headers []string
+		status  int
+		form    bool
+	}{
+		"typed":               {navigate(), 200, true},
+		"a script goes there": {fetched("navigate", "document", "same-site"), 200, true},
+		"an old browser":      {[]string{"Accept: text/html"}, 200, true},
+		"fetch":               {fetched("cors", "empty", "same-origin"), 403, false},
+		"fetch, as a page":    {fetched("same-origin", "empty", "same-origin"), 403, false},
+		"a worker":            {fetched("navigate", "empty", "same-origin"), 403, false},
+		"a frame":             {fetched("navigate", "iframe", "same-origin"), 403, false},
+		"an embed":            {fetched("navigate", "embed", "same-origin"), 403, false},
+		"prefetch":            {navigate("Sec-Purpose: prefetch"), 403, false},
+		"twice":               {navigate("Sec-Fetch-Mode: navigate"), 403, false},
+	} {
+		a := l.get(t, connectBoard, append(tt.headers, "Cookie: "+cookie)...)
+		if a.status != tt.status || strings.Contains(a.body, "<form") != tt.form || len(a.header["Set-Cookie"]) > 0 {
+			t.Errorf("%s: %d, form %v, %v", name, a.status, strings.Contains(a.body, "<form"), a.header)
+		}
+	}
+	if _, ok := l.kept(t, alice(), "calendar"); ok {
+		t.Error("something was stored")
+	}
+}
+
+// How the answer is sent: from our page alone, in the session that it was shown to.
+func TestP12_ConsentIsSentFromOurPageAlone(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	cookie, other := l.mint(t, alice()), l.mint(t, alice())
+	// There is a grant already, so that one POST would be enough for a consent.
+	if a := l.connect(t, cookie, prefix+"/connect/calendar?app=notes"); a.status != 303 {
+		t.Fatal(a.status, a.body)
+	}
+	secret := l.open(t, cookie, connectBoard)
+	yes := url.Values{"form": {secret}, "answer": {"yes"}}.Encode()
+	without := func(name string, more ...string) []string {
+		return append(slices.DeleteFunc(l.fromPage("Cookie: "+cookie), func(h string) bool {
+			return strings.HasPrefix(h, name+":")
+		}), more...)
+	}
+	wide := strings.Replace(connectBoard, "app=board&access=busy", "app=notes&access=events", 1)
+	mine := l.fromPage("Cookie: " + cookie)
+	no, silent := url.Values{"form": {secret}, "answer": {"no"}}, url.Values{"form": {secret}}
+	inQuery := connectBoard + "&answer=yes&form=" + url.QueryEscape(secret)
+	for name, tt := range map[string]struct {
+		path, body string
+		headers    []string
+		status     int
+	}{
+		"no Origin":                {connectBoard, yes, without("Origin"), 403},
+		"Origin null":              {connectBoard, yes, without("Origin", "Origin: null"), 403},
+		"another origin":           {connectBoard, yes, without("Origin", "Origin: https://evil.example"), 403},
+		"two origins":              {connectBoard, yes, append(l.fromPage("Cookie: "+cookie), "Origin: "+l.url), 403},
+		"cross-site":               {connectBoard, yes, without("Sec-Fetch-Site", "Sec-Fetch-Site: cross-site"), 403},
+		"same-site":                {connectBoard, yes, without("Sec-Fetch-Site", "Sec-Fetch-Site: same-site"), 403},
+		"fetch":                    {connectBoard, yes, without("Sec-Fetch-Mode", "Sec-Fetch-Mode: cors"), 403},
+		"fetch says document":      {connectBoard, yes, without("Sec-Fetch-Dest", "Sec-Fetch-Dest: empty"), 403},
+		"a frame":                  {connectBoard, yes, without("Sec-Fetch-Dest", "Sec-Fetch-Dest: iframe"), 403},
+		"no secret":                {connectBoard, "answer=yes", l.fromPage("Cookie: " + cookie), 409},
+		"another session":          {connectBoard, yes, l.fromPage("Cookie: " + other), 409},
+		"another question":         {wide, yes, l.fromPage("Cookie: " + cookie), 409},
+		"another return":           {connectBoard + "x", yes, l.fromPage("Cookie: " + cookie), 409},
+		"confirmed without a page": {connectBoard, yes + "&confirm=1", l.fromPage("Cookie: " + cookie), 409},
+		"no session":               {connectBoard, yes, l.fromPage(), 401},
+		"two answers":              {connectBoard, yes + "&answer=no", l.fromPage("Cookie: " + cookie), 400},
+		"no answer":                {connectBoard, silent.Encode(), mine, 400},
+		"in the query":             {inQuery, "", mine, 400},
+		"no":                       {connectBoard, no.Encode(), mine, 303},
+	} {
+		a := l.ask(t, "POST", tt.path, tt.body, tt.headers...)
+		if a.status != tt.status {
+			t.Errorf("%s: %d, want %d: %s", name, a.status, tt.status, a.body)
+		}
+		if to := a.header.Get("Location"); to != "" && to != l.url+boardReturn {
+			t.Errorf("%s: leads to %s", name, to)
+		}
+		if k, _ := l.kept(t, alice(), "calendar"); len(k.Consents) != 1 {
+			t.Fatalf("%s: stored a consent", name)
+		}
+	}
+	if a := l.ask(t, "POST", connectBoard, yes, l.fromPage("Cookie: "+cookie)...); a.status != 303 {
+		t.Errorf("from our page: %d %s", a.status, a.body)
+	}
+	if k, _ := l.kept(t, alice(), "calendar"); len(k.Consents) != 2 {
+		t.Error("from our page: not stored")
+	}
+}
+
+// Who brings the code back: it is redeemed once, in the session that began, and no flow
+// begins again by itself.
+func TestP06_AConnectionIsCompletedOnlyByTheSessionThatBegan(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	cookie, sameAlice, bobs := l.mint(t, alice()), l.mint(t, alice()), l.mint(t, bob())
+	location, cookies := l.agree(t, cookie, connectBoard)
+	state := stateIn(t, location)
+	flow := strings.TrimPrefix(cookies, cookie+"; ")
+	attack, attackCookies := l.agree(t, bobs, connectBoard) // bob's state, for alice to finish
+	bobsFlow := strings.TrimPrefix(attackCookies, bobs)
+	for name, tt := range map[string]struct{ cookies, path string }{
+		"another browser":             {cookie, callbackOf(state)},
+		"another browser's flow":      {cookie + bobsFlow, callbackOf(state)},
+		"another session":             {sameAlice + "; " + flow, callbackOf(state)},
+		"another person":              {bobs + "; " + flow, callbackOf(state)},
+		"signed out":                  {flow, callbackOf(state)},
+		"nobody's state":              {cookies, callbackOf("made-up")},
+		"no state":                    {cookies, prefix + "/connect/calendar/callback?code=canary-code"},
+		"an attacker's state":         {cookies, callbackOf(stateIn(t, attack))},
+		"an attacker's with his flow": {cookie + bobsFlow, callbackOf(stateIn(t, attack))},
+		"another connector's":         {cookies, strings.Replace(callbackOf(state), "calendar", "pager", 1)},
+		"two codes":                   {cookies, callbackOf(state) + "&code=b"},
+	} {
+		a := l.back(t, tt.cookies, tt.path)
+		if a.status < 400 || a.status > 499 || strings.Contains(a.body, thirdParty) || a.header.Get("Location") != "" ||
+			strings.Contains(a.body, "<form") {
+			t.Errorf("%s: %d %v %s", name, a.status, a.header, a.body)
+		}
+	}
+	if redeemed, _ := l.calendar.calls(); redeemed != 0 {
+		t.Errorf("%d codes were redeemed", redeemed)
+	}
+	for _, who := range []identity.Identity{alice(), bob()} {
+		if _, ok := l.kept(t, who, "calendar"); ok {
+			t.Errorf("stored for %s", who.ID())
+		}
+	}
+	for range 3 { // a reload, and the back button
+		a := l.back(t, cookies, callbackOf(state))
+		if a.status != 303 || a.header.Get("Location") != l.url+boardReturn {
+			t.Errorf("in the session: %d %v %s", a.status, a.header, a.body)
+		}
+	}
+	if redeemed, _ := l.calendar.calls(); redeemed != 1 {
+		t.Errorf("%d codes were redeemed", redeemed)
+	}
+}
+
+// A state of a sign-in is none of a connection, and the other way round.
+func TestP06_StatesOfSignInsAndConnectionsAreNotInterchangeable(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	cookie := l.mint(t, alice())
+	location, cookies := l.agree(t, cookie, connectBoard)
+	a := l.back(t, strings.TrimPrefix(cookies, cookie+"; "), prefix+"/callback/main?code=c&state="+
+		url.QueryEscape(stateIn(t, location)))
+	if a.status != 400 || len(a.header["Set-Cookie"]) > 0 {
+		t.Errorf("a connection's state at a sign-in: %d %v", a.status, a.header)
+	}
+}
+
+func TestP06_ALateOrLyingThirdPartyConnectsNothing(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	l.calendar.issuer = thirdParty
+	cookie := l.mint(t, alice())
+	location, cookies := l.agree(t, cookie, connectBoard)
+	a := l.back(t, cookies, callbackOf(stateIn(t, location))+"&iss=https%3A%2F%2Fevil.example") // RFC 9207
+	if redeemed, _ := l.calendar.calls(); a.status != 400 || redeemed != 0 {
+		t.Errorf("another issuer: %d, %d redeemed", a.status, redeemed)
+	}
+	location, cookies = l.agree(t, cookie, connectBoard)
+	l.clock.Advance(11 * time.Minute)
+	a = l.back(t, cookies, callbackOf(stateIn(t, location))+"&iss="+url.QueryEscape(thirdParty))
+	if redeemed, _ := l.calendar.calls(); a.status != 400 || redeemed != 0 {
+		t.Errorf("late: %d, %d redeemed", a.status, redeemed)
+	}
+}
+
+// The code is redeemed within the request, also where the browser hangs up: some codes
+// live for half a minute.
+func TestP06_ACodeIsRedeemedThoughTheBrowserHangsUp(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	l.calendar.hold = make(chan struct{})
+	location, cookies := l.agree(t, l.mint(t, alice()), connectBoard)
+	ctx, hangUp := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, "GET", l.url+callbackOf(stateIn(t, location)), nil)
+	testenv.Check(t, err)
+	req.Header.Set("Cookie", cookies)
+	gone := make(chan error, 1)
+	go func() {
+		_, err := l.transport.RoundTrip(req)
+		gone <- err
+	}()
+	<-l.calendar.began
+	hangUp()
+	if err := <-gone; err == nil {
+		t.Fatal("the browser got an answer")
+	}
+	a := l.back(t, cookies, callbackOf(stateIn(t, location))) // the browser asks again meanwhile
+	close(l.calendar.hold)
+	if redeemed, _ := l.calendar.calls(); a.status != 303 || redeemed != 1 {
+		t.Errorf("asked again: %d, %d redeemed", a.status, redeemed)
+	}
+	testenv.Eventually(t, "the grant is stored", func() bool { _, ok := l.kept(t, alice(), "calendar"); return ok })
+}
+
+func TestP12_WhatTheThirdPartyDoesInsteadIsSaidAndNotStored(t *testing.T) {
+	t.Parallel()
+	failed := func(class grant.Class) error {
+		return &grant.Error{Class: class, Reason: "x", Err: errors.New("canary-words")}
+	}
+	for name, tt := range map[string]struct {
+		change func(*calendar)
+		query  string
+		status int
+		says   string
+	}{
+		"narrow":      {func(c *calendar) { c.granted = []string{"openid"} }, "", 403, "scope.busy"},
+		"declined":    {nil, "error=access_denied&error_description=canary-words", 403, "cancelled or refused"},
+		"an error":    {nil, "error=server_error", 502, "refused, or could not"},
+		"yours":       {func(c *calendar) { c.err = failed(grant.Yours) }, "", 403, "not accepted"},
+		"their admin": {func(c *calendar) { c.err = failed(grant.AdminTheir) }, "", 403, "administrator"},
+		"ours":        {func(c *calendar) { c.err = failed(grant.Ours) }, "", 502, "not set up right"},
+		"away":        {func(c *calendar) { c.err = failed(grant.Lost) }, "", 502, "did not answer"},
+		"later":       {func(c *calendar) { c.err = failed(grant.Later) }, "", 502, "did not answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLendingSite(t)
+			if tt.change != nil {
+				tt.change(l.calendar)
+			}
+			location, cookies := l.agree(t, l.mint(t, alice()), connectBoard)
+			path := callbackOf(stateIn(t, location))
+			if tt.query != "" {
+				path = strings.Replace(path, "code=canary-code", tt.query, 1)
+			}
+			a := l.back(t, cookies, path)
+			if a.status != tt.status || !strings.Contains(a.body, tt.says) || strings.Contains(a.body, "canary") {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+			if _, ok := l.kept(t, alice(), "calendar"); ok {
+				t.Error("it was stored")
+			}
+		})
+	}
+}
+
+// Another account than the one that is connected takes its place only once the person has
+// said so.
+func TestP12_AnotherAccountIsConfirmedFirst(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	cookie := l.mint(t, alice())
+	again := prefix + "/connect/calendar"
+	if a := l.connect(t, cookie, connectBoard); a.status != 303 {
+		t.Fatal(a.status, a.body)
+	}
+	l.calendar.account = grant.Account{ID: "2", Name: "alice@home.example"}
+	a := l.connect(t, cookie, again)
+	if a.status != 409 || !strings.Contains(a.body, "alice@home.example") ||
+		!strings.Contains(a.body, "alice@calendar.example") {
+		t.Fatalf("not asked: %d %s", a.status, a.body)
+	}
+	if k, _ := l.kept(t, alice(), "calendar"); k.Account.ID != "1" {
+		t.Errorf("it is %+v already", k.Account)
+	}
+	action := html.UnescapeString(formAction.FindStringSubmatch(a.body)[1])
+	form := url.Values{"form": {html.UnescapeString(formField.FindStringSubmatch(a.body)[1])}, "answer": {"yes"},
+		"confirm": {"1"}}
+	a = l.ask(t, "POST", action, form.Encode(), l.fromPage("Cookie: "+cookie)...)
+	if a = l.back(t, withFlow(cookie, a), callbackOf(stateIn(t, a.header.Get("Location")))); a.status != 303 {
+		t.Fatalf("confirmed: %d %s", a.status, a.body)
+	}
+	if k, _ := l.kept(t, alice(), "calendar"); k.Account.ID != "2" || len(k.Consents) != 1 {
+		t.Errorf("confirmed: %+v", k)
+	}
+}
+
+func TestP12_AKeyIsPastedOnOurPage(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	cookie := l.mint(t, alice())
+	path := prefix + "/connect/pager?app=board&return_to=%2F"
+	page := l.get(t, path, navigate("Cookie: "+cookie)...)
+	if !strings.Contains(page.body, `name="key" type="password"`) ||
+		!strings.Contains(page.header.Get("Content-Security-Policy"), "form-action 'self';") {
+		t.Fatalf("page: %v %s", page.header, page.body)
+	}
+	secret := l.open(t, cookie, path)
+	post := func(key string) answer {
+		return l.ask(t, "POST", path, url.Values{"form": {secret}, "answer": {"yes"}, "key": {key}}.Encode(),
+			l.fromPage("Cookie: "+cookie)...)
+	}
+	if a := post("canary-wrong"); a.status != 403 || strings.Contains(a.body, "canary") {
+		t.Errorf("a wrong key: %d %s", a.status, a.body)
+	}
+	if a := post("canary-key"); a.status != 303 || a.header.Get("Location") != l.url+"/" {
+		t.Errorf("a key: %d %s", a.status, a.body)
+	}
+	if _, ok := l.kept(t, alice(), "pager"); !ok || strings.Contains(l.log.text(t), "canary") {
+		t.Error("not stored, or logged")
+	}
+}
+
+// A browser is never sent elsewhere than to a host of this site (P5), and where it may be
+// sent, byte for byte.
+func TestP05_ConnectingLeadsBackToHostsOfRoutesOnly(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t, func(o *setup) {
+		o.Public = "https://pub.example"
+		o.Routes = []authz.Route{
+			{Name: "app", Host: "pub.example", Path: "/", Access: authz.Access{Authenticated: true}},
+			{Name: "wiki", Host: "wiki.pub.example", Path: "/", Access: authz.Access{Authenticated: true}},
+		}
+	})
+	account := prefix + "/account#grants"
+	for raw, want := range map[string]string{
+		"":                                              account,
+		"/a?b=%2F%20c":                                  "/a?b=%2F%20c",
+		"/a#b":                                          "/a#b",
+		"https://wiki.pub.example/x%2Fy?q=1#f":          "https://wiki.pub.example/x%2Fy?q=1#f",
+		"https://wiki.pub.example":                      "https://wiki.pub.example",
+		"https://pub.example/x":                         "https://pub.example/x",
+		"http://wiki.pub.example/x":                     account,
+		"https://evil.example/":                         account,
+		"https://wiki.pub.example.evil/":                account,
+		"https://wiki.pub.example@evil/":                account,
+		"https://evil@wiki.pub.example/":                account,
+		"https://wiki.pub.example:8443/":                account,
+		"https://WIKI.pub.example/":                     account,
+		`https://wiki.pub.example\@evil/`:               account,
+		"//evil.example":                                account,
+		`/\evil.example`:                                account,
+		"/\t/evil.example":                              account,
+		"https:evil.example":                            account,
+		"javascript:alert(1)":                           account,
+		prefix + "/logout":                              account,
+		"https://wiki.pub.example" + prefix + "/logout": account,
+		"https://wiki.pub.example?x":                    account,
+	} {
+		if got := l.proxy.site.lentReturn(raw); got != want {
+			t.Errorf("%q: %q, want %q", raw, got, want)
+		}
+	}
+}
+
+func TestP12_ALinkSurvivesTheSignInAndIsForOnePerson(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	a := l.get(t, connectBoard, navigate()...)
+	u, err := url.Parse(a.header.Get("Location"))
+	if err != nil || a.status != 302 || u.Query().Get("return_to") != connectBoard {
+		t.Errorf("without a session: %d %v", a.status, a.header)
+	}
+	for _, tt := range []struct{ give, want string }{
+		{connectBoard, connectBoard}, {l.url + connectBoard, connectBoard},
+		{prefix + "/connect/calendar/callback?code=x", "/"}, {prefix + "/connect/../logout", "/"},
+		{prefix + "/connect/%2e%2e/logout", "/"}, {prefix + "/connect/", "/"}, {prefix + "/connect/a%2Fcallback", "/"},
+		{prefix + "/disconnect/calendar", "/"},
+	} {
+		if got := l.proxy.site.returnTo(tt.give); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.give, got, tt.want)
+		}
+	}
+	for name, tt := range map[string]struct {
+		link   string
+		status int
+	}{
+		"their own":       {connectBoard + "&for=" + l.sessions.SealPerson(alice().ID()), 200},
+		"somebody else's": {connectBoard + "&for=" + l.sessions.SealPerson(bob().ID()), 403},
+		"made up":         {connectBoard + "&for=" + alice().ID(), 403},
+		"empty":           {connectBoard + "&for=", 403},
+		"two":             {connectBoard + "&for=a&for=b", 400},
+		"unknown app":     {prefix + "/connect/calendar?app=evil", 404},
+		"no connector":    {prefix + "/connect/evil?app=board", 404},
+		"too much":        {prefix + "/connect/calendar?app=board&access=events", 403},
+		"deeper":          {prefix + "/connect/a/b/callback?app=board", 404},
+	} {
+		a := l.get(t, tt.link, navigate("Cookie: "+l.mint(t, alice()))...)
+		if a.status != tt.status || strings.Contains(a.body, "<form") != (tt.status == 200) {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
+	}
+}
+
+// People see on their account page what they lend, and end it there for one app or for all.
+func TestP12_PeopleSeeAndEndWhatTheyLend(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	cookie := l.mint(t, alice())
+	account := func() string { return l.get(t, prefix+"/account", navigate("Cookie: "+cookie)...).body }
+	if body := account(); !strings.Contains(body, `href="`+prefix+`/connect/calendar?app=board"`) {
+		t.Errorf("nothing can be begun: %s", body)
+	}
+	// Without an app that asks, the page lists those that may.
+	a := l.get(t, prefix+"/connect/calendar", navigate("Cookie: "+cookie)...)
+	if a.status != 200 || !strings.Contains(a.body, "Busy Board") || !strings.Contains(a.body, "Notes") {
+		t.Errorf("apps to choose from: %d %s", a.status, a.body)
+	}
+	l.connect(t, cookie, connectBoard)
+	l.connect(t, cookie, prefix+"/connect/calendar?app=notes")
+	body := account()
+	for _, want := range []string{"alice@calendar.example", "It works.", "scope.busy", "scope.events", "by you",
+		"Busy Board", "Notes", `name="app" value="board"`, "Not used so far",
+		`action="` + prefix + `/disconnect/calendar"`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the account page does not say %q", want)
+		}
+	}
+	end := func(body string, headers ...string) answer {
+		return l.ask(t, "POST", prefix+"/disconnect/calendar", body, headers...)
+	}
+	ours := l.fromPage("Cookie: " + cookie)
+	for name, a := range map[string]answer{
+		"another origin": end("", "Origin: https://evil.example", "Cookie: "+cookie),
+		"no origin":      end("", "Cookie: "+cookie),
+		"a script":       end("", "Origin: "+l.url, "Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty", "Cookie: "+cookie),
+	} {
+		if a.status != 403 {
+			t.Errorf("%s: %d", name, a.status)
+		}
+	}
+	if a := end("app=board", ours...); a.status != 303 || a.header.Get("Location") != l.url+prefix+"/account#grants" {
+		t.Errorf("for one app: %d %v", a.status, a.header)
+	}
+	k, ok := l.kept(t, alice(), "calendar")
+	if _, revoked := l.calendar.calls(); !ok || len(k.Consents) != 1 || revoked != 0 {
+		t.Errorf("for one app: %+v, %d revoked", k.Consents, revoked)
+	}
+	if a := end("", ours...); a.status != 200 || !strings.Contains(a.body, "It was ended at <bdi>Calendar</bdi> too.") {
+		t.Errorf("for all: %d %s", a.status, a.body)
+	}
+	if _, ok := l.kept(t, alice(), "calendar"); ok {
+		t.Error("it is there still")
+	}
+	if _, revoked := l.calendar.calls(); revoked != 1 {
+		t.Errorf("%d revoked", revoked)
+	}
+	if a := end("", ours...); a.status != 404 {
+		t.Errorf("twice: %d", a.status)
+	}
+}
+
+// Where nothing is lent there is nothing to connect, and the account page does not say so.
+func TestWithoutGrantsThereIsNothingToConnect(t *testing.T) {
+	t.Parallel()
+	s := newTestSite(t, setup{})
+	cookie := s.mint(t, alice())
+	for _, path := range []string{"/connect/calendar", "/connect/calendar/callback", "/disconnect/calendar"} {
+		if a := s.get(t, prefix+path, navigate("Cookie: "+cookie)...); a.status != 404 {
+			t.Errorf("%s: %d", path, a.status)
+		}
+	}
+	if a := s.get(t, prefix+"/account", navigate("Cookie: "+cookie)...); strings.Contains(a.body, "grants") {
+		t.Error("the account page tells of grants")
+	}
+}

@@ -1,0 +1,338 @@
+package proxy
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/proxy/pages"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// show writes the page that asks. A notice stands above all else; confirm is in it where
+// another account is to take the place of the one that is connected.
+func (e *connectEndpoint) show(w http.ResponseWriter, r *http.Request, ev *event, s *session.Session, a connectAsk,
+	p grant.Proposal, notice *pages.Notice, status int) error {
+	confirm := notice != nil && notice.Confirm
+	data := pages.Connect{Person: s.Identity.DisplayName(), App: cmp.Or(p.AppName, p.App),
+		Connector: p.About.Name, Notice: notice,
+		Scopes: p.Scopes, Trip: p.Trip, OfflinePossible: p.OfflinePossible, Until: p.DefaultUntil,
+		Now: e.own.process.now(), PostURL: a.target, Form: formSecret(s, a, p, confirm)}
+	if p.Owner.Kind == grant.OwnedByOrg {
+		data.Org = s.Identity.Org.DisplayName()
+	}
+	for _, access := range p.Accesses {
+		data.May = append(data.May, access.Means)
+	}
+	if p.Current != nil {
+		data.Account = p.Current.Account.Name
+		if c, ok := p.Current.Consent(p.App); ok && c.Offline {
+			data.OfflineNow = true
+		}
+	}
+	if p.Trip && p.About.KeyHint != "" {
+		data.Key = &pages.KeyField{Hint: p.About.KeyHint, URL: p.About.KeyURL, Optional: p.About.Authorize != ""}
+	}
+	pg := pages.Page{Status: status, Template: "connect", Data: data}
+	// Chromium applies form-action to all redirects that follow a form.
+	if p.About.Authorize != "" {
+		pg.FormAction = append(pg.FormAction, p.About.Authorize)
+	}
+	if !strings.HasPrefix(a.returnTo, "/") {
+		pg.FormAction = append(pg.FormAction, a.returnTo)
+	}
+	show(e.pages, w, r, ev, pg)
+	return nil
+}
+
+// chooseApp is for somebody who wants to connect something by themselves: it lists the apps
+// that may ask for it.
+func (e *connectEndpoint) chooseApp(w http.ResponseWriter, r *http.Request, ev *event, s *session.Session,
+	a connectAsk) error {
+	views, err := e.lender.View(r.Context(), s.Identity)
+	if err != nil {
+		return e.refused(err, a.Connector)
+	}
+	for _, v := range views {
+		if v.About.ID != a.Connector || len(v.Apps) == 0 {
+			continue
+		}
+		data := pages.ConnectApps{Connector: v.About.Name, BackURL: e.site.path("account") + "#grants"}
+		for _, app := range v.Apps {
+			next := a
+			next.App = app.ID
+			choice := pages.ConnectApp{Name: cmp.Or(app.Name, app.ID), URL: e.site.connectPath(next)}
+			data.Apps = append(data.Apps, choice)
+		}
+		show(e.pages, w, r, ev, pages.Page{Template: "connectapps", Data: data})
+		return nil
+	}
+	return e.refused(grant.ErrNoApp, a.Connector)
+}
+
+// refused answers what the configuration does not allow, before anything was asked.
+func (e *connectEndpoint) refused(err error, connector string) error {
+	f := &failure{Status: http.StatusForbidden, Cause: fmt.Errorf("connect %s: %w", connector, err),
+		Title:  "This cannot be connected",
+		Advice: "Tell the people who run this site if you think it should be possible."}
+	switch {
+	case errors.Is(err, grant.ErrNoConnector):
+		f.Status, f.Sentence = http.StatusNotFound, "There is nothing of this name to connect here."
+	case errors.Is(err, grant.ErrNoApp):
+		f.Status, f.Sentence = http.StatusNotFound, "The app that asks is not known here, or may not ask for this."
+	case errors.Is(err, grant.ErrNotOffered), errors.Is(err, grant.ErrNoOffline):
+		f.Sentence = "The app asks for more than it may ask for here."
+	case errors.Is(err, grant.ErrNotManager):
+		f.Sentence = "It is connected once for your whole organization, by people who may manage that, and you are " +
+			"not among them."
+		f.Advice = "Ask an administrator of your organization to connect it."
+	case errors.Is(err, grant.ErrNoOrg):
+		f.Sentence = "It is connected for an organization, and you are not here for one."
+		f.Advice = "Choose your organization on your account page first: " + e.site.url("account")
+	default:
+		f.Status, f.RetryAfter, f.Title = http.StatusServiceUnavailable, 5, "Not available right now"
+		f.Sentence, f.Advice = "What is connected cannot be read at the moment.", "Try again in a moment."
+	}
+	return f
+}
+
+// failed answers a connection that came to nothing. What the third party wrote is not
+// shown: anybody could put text on our page with a link.
+func (e *connectEndpoint) failed(w http.ResponseWriter, r *http.Request, ev *event, s *session.Session, a connectAsk,
+	err error) error {
+	if narrow, ok := errors.AsType[*grant.NarrowError](err); ok {
+		return e.tooNarrow(a, narrow.Missing, err)
+	}
+	if other, ok := errors.AsType[*grant.OtherAccountError](err); ok {
+		return e.otherAccount(w, r, ev, s, a, other)
+	}
+	if required, ok := errors.AsType[*grant.RequiredError](err); ok { // it changed since the page was shown
+		a.Offline = false
+		p, perr := e.lender.Prepare(r.Context(), s.Identity, a.Ask)
+		if perr != nil {
+			return e.refused(perr, a.Connector)
+		}
+		ev.note = required.Error()
+		return e.show(w, r, ev, s, a, p, &pages.Notice{Title: "Please look at this again",
+			Text: "What is connected has changed while you were reading. Nothing was agreed to."}, http.StatusConflict)
+	}
+	const title = "Nothing was connected"
+	cause := fmt.Errorf("connect %s: %w", a.Connector, err)
+	f := &failure{Status: http.StatusBadGateway, Cause: cause, Title: title,
+		Sentence: "The other side did not answer, or not so that it could be used.", Advice: "Try again in a moment."}
+	if errors.Is(err, grant.ErrIssuer) {
+		f.Status = http.StatusBadRequest
+		f.Sentence, f.Advice = "The answer came from somebody else than was asked.",
+			"Do not try again with the same link. Open the app, and begin there."
+		return e.again(f, a)
+	}
+	if errors.Is(err, grant.ErrChain) {
+		f.Status = http.StatusConflict
+		f.Sentence, f.Advice = "Somebody else here has connected this account already.",
+			"Choose another account, or ask them to end theirs first."
+		return e.again(f, a)
+	}
+	failed, ok := errors.AsType[*grant.Error](err)
+	if !ok {
+		if _, later := errors.AsType[*grant.LaterError](err); !later && !errors.Is(err, grant.ErrUnavailable) {
+			return e.refused(err, a.Connector)
+		}
+		f.Status, f.RetryAfter = http.StatusServiceUnavailable, 5
+		f.Sentence = "It cannot be kept at the moment."
+		return e.again(f, a)
+	}
+	switch failed.Class {
+	case grant.Narrow:
+		return e.tooNarrow(a, failed.Missing, err)
+	case grant.Yours:
+		f.Status = http.StatusForbidden
+		f.Sentence, f.Advice = "What you gave, or chose there, is not accepted.", "Try again."
+	case grant.AdminTheir:
+		f.Status = http.StatusForbidden
+		f.Sentence, f.Advice = "An administrator of your account there has to agree first.",
+			"Ask them to allow this site, and try again afterwards."
+	case grant.Ours:
+		f.Sentence, f.Advice = "It is not set up right on this site.",
+			"Tell the people who run this site, and give them the request id."
+	}
+	return e.again(f, a)
+}
+
+func (e *connectEndpoint) tooNarrow(a connectAsk, missing []string, err error) error {
+	return e.again(&failure{Status: http.StatusForbidden, Cause: fmt.Errorf("connect %s: %w", a.Connector, err),
+		Title: "Not enough was allowed",
+		Sentence: "Nothing was connected, because this is missing of what the app needs: " +
+			strings.Join(missing, ", ") + ".",
+		Advice: "Try again, and leave everything ticked that you are asked for."}, a)
+}
+
+// otherAccount asks whether another account may take the place of the one that is
+// connected. Nothing has been stored; the person goes there again.
+func (e *connectEndpoint) otherAccount(w http.ResponseWriter, r *http.Request, ev *event, s *session.Session,
+	a connectAsk, other *grant.OtherAccountError) error {
+	a.Offline = false
+	p, err := e.lender.Prepare(r.Context(), s.Identity, a.Ask)
+	if err != nil {
+		return e.refused(err, a.Connector)
+	}
+	ev.note = "another account came than the one that is connected"
+	return e.show(w, r, ev, s, a, p, &pages.Notice{Title: "This is another account", Confirm: true,
+		Text: "Until now the account " + accountName(other.Was) + " is connected, and now you chose " +
+			accountName(other.Now) + ". Nothing has been changed yet. If you go on and choose the new one once more, " +
+			"it takes the place of the old one for all apps that use it."}, http.StatusConflict)
+}
+
+func accountName(a grant.Account) string {
+	if a.Name != "" {
+		return a.Name
+	}
+	return a.ID
+}
+
+// declined answers a third party that sent the browser back with an error.
+func (e *connectEndpoint) declined(code string, a connectAsk) error {
+	f := &failure{Status: http.StatusBadGateway, Cause: fmt.Errorf("connect %s: the third party refused", a.Connector),
+		Title: "Nothing was connected", Sentence: "The other side refused, or could not do what it was asked for.",
+		Advice: "Try again in a moment. If it stays like this, tell the people who run this site."}
+	if code == "access_denied" { // RFC 6749 §4.1.2.1
+		f.Status = http.StatusForbidden
+		f.Sentence, f.Advice = "It was cancelled or refused on the other side.", "You can try again whenever you like."
+	}
+	return e.again(f, a)
+}
+
+// again gives a failure a page with a link to our page that asks.
+func (e *connectEndpoint) again(f *failure, a connectAsk) error {
+	f.Page = &pages.Page{Template: "message", Data: pages.Message{Title: f.Title, Sentence: f.Sentence,
+		Advice: f.Advice, ActionURL: e.site.connectPath(a), ActionText: "Try again"}}
+	return f
+}
+
+// notConnectedHere answers a callback that this session did not begin. It has no button:
+// a third party that remembers what somebody agreed to would grant it again unasked.
+func notConnectedHere(cause error) error {
+	return &failure{Status: http.StatusBadRequest, Cause: fmt.Errorf("callback of a connection: %w", cause),
+		Title:    "Nothing was connected here",
+		Sentence: "This was begun in another browser or in another session, or it took longer than ten minutes.",
+		Advice: "Open the app again, and begin there. If somebody sent you this address, do not use it: it works " +
+			"only for the person who began."}
+}
+
+// disconnectEndpoint ends what somebody lends, for one app or altogether.
+type disconnectEndpoint struct {
+	own    *ownSessions
+	site   *site
+	pages  *pages.Pages
+	lender Lender
+}
+
+func (e *disconnectEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *event) error {
+	if !fromOwnPage(r, e.site.origin) {
+		return &failure{Status: http.StatusForbidden, Cause: errors.New("disconnect that was not sent from our page"),
+			Title: "Nothing was ended", Sentence: "The request did not come from our own page.",
+			Advice: "If you want to end it, do it on your account page: " + e.site.url("account")}
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	s, err := e.own.read(r, ev)
+	if err != nil {
+		return e.site.askToSignIn(w, r, ev)
+	}
+	form, err := readForm(w, r)
+	if err != nil || len(form["app"]) > 1 {
+		return &failure{Status: http.StatusBadRequest, Cause: errors.New("malformed request to disconnect"),
+			Title: "Nothing was ended", Sentence: "What was sent does not say what is to end.",
+			Advice: "Open your account page again, and end it there: " + e.site.url("account")}
+	}
+	connector := r.PathValue("connector")
+	if app := form.Get("app"); app != "" {
+		if err := e.lender.Withdraw(r.Context(), s.Identity, connector, app); err != nil {
+			return e.failed(err, connector)
+		}
+		redirect(w, http.StatusSeeOther, e.site.url("account")+"#grants")
+		return nil
+	}
+	was := e.viewOf(r, s.Identity, connector)
+	became, err := e.lender.End(r.Context(), s.Identity, connector)
+	if err != nil {
+		return e.failed(err, connector)
+	}
+	data := pages.Disconnected{Connector: was.About.Name, BackURL: e.site.path("account") + "#grants",
+		Revoked: became == grant.Revoked, Failed: became == grant.RevokeFailed, Shared: became == grant.SharedThere}
+	if !data.Revoked {
+		data.FinishURL = was.FinishURL
+	}
+	if data.Connector == "" {
+		data.Connector = connector
+	}
+	show(e.pages, w, r, ev, pages.Page{Template: "disconnected", Data: data})
+	return nil
+}
+
+// viewOf is what is known of a connector before it ends, for words only.
+func (e *disconnectEndpoint) viewOf(r *http.Request, who identity.Identity, connector string) grant.View {
+	views, err := e.lender.View(r.Context(), who)
+	if err != nil {
+		return grant.View{}
+	}
+	for _, v := range views {
+		if v.About.ID == connector {
+			return v
+		}
+	}
+	return grant.View{}
+}
+
+func (e *disconnectEndpoint) failed(err error, connector string) error {
+	f := &failure{Status: http.StatusServiceUnavailable, RetryAfter: 5, Title: "Nothing was ended",
+		Cause:    fmt.Errorf("disconnect %s: %w", connector, err),
+		Sentence: "What is connected cannot be changed at the moment.", Advice: "Try again in a moment."}
+	switch {
+	case errors.Is(err, grant.ErrNotFound), errors.Is(err, grant.ErrNoConnector):
+		f.Status, f.RetryAfter = http.StatusNotFound, 0
+		f.Sentence = "It is not connected any more."
+		f.Advice = "Your account page shows what is: " + e.site.url("account")
+	case errors.Is(err, grant.ErrNotManager), errors.Is(err, grant.ErrNoOrg):
+		f.Status, f.RetryAfter = http.StatusForbidden, 0
+		f.Sentence = "It is connected for your whole organization, and you are not among those who may end it."
+		f.Advice = "Ask an administrator of your organization."
+	}
+	return f
+}
+
+// grantsOf is what the account page says of what somebody lends.
+func grantsOf(views []grant.View, who identity.Identity, at *site) []pages.Grant {
+	var list []pages.Grant
+	for _, v := range views {
+		g := pages.Grant{Name: v.About.Name, Status: string(v.Status), Excess: v.Excess, FinishURL: v.FinishURL,
+			MayManage: v.MayManage, EndURL: at.path("disconnect/" + url.PathEscape(v.About.ID)),
+			ConnectURL: at.path("connect/" + url.PathEscape(v.About.ID))}
+		g.StatusWords, g.Next = v.Status.Words()
+		if v.Owner.Kind == grant.OwnedByOrg {
+			g.Org = who.Org.DisplayName()
+		}
+		if k := v.Kept; k != nil {
+			g.Connected, g.Account = true, accountName(k.Account)
+			g.Requested, g.Granted = k.Requested, k.Scopes
+			g.ConnectedAt, g.Reconsent = k.ConnectedAt, k.Reconsent
+			if g.ConnectedBy = k.ConnectedBy; k.ConnectedBy == who.ID() {
+				g.ConnectedBy = "you"
+			}
+		}
+		for _, app := range v.Apps {
+			line := pages.GrantApp{ID: app.ID, Name: cmp.Or(app.Name, app.ID), Agreed: app.Agreed, Offline: app.Offline,
+				Until: app.Until, UsedAt: app.UsedAt,
+				ConnectURL: at.connectPath(connectAsk{Ask: grant.Ask{Connector: v.About.ID, App: app.ID}})}
+			for _, access := range app.Accesses {
+				line.May = append(line.May, access.Means)
+			}
+			g.Apps = append(g.Apps, line)
+		}
+		list = append(list, g)
+	}
+	return list
+}
