@@ -9,6 +9,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/sallyport-proxy/sallyport/identity"
 )
 
 // What can be wrong with an assertion that somebody shows. All but ErrExpired mean
@@ -40,6 +42,9 @@ type Verified struct {
 	// SessionEnd is when the session ends at the latest; zero without a session.
 	SessionEnd        time.Time
 	IssuedAt, Expires time.Time
+	// Identity is the person as far as the assertion tells; an address that was not
+	// verified is not in it.
+	Identity identity.Identity
 }
 
 // Verify checks an assertion that one of these replicas signed for one of the
@@ -64,7 +69,22 @@ func (s *Signer) Verify(token string, audiences ...string) (Verified, error) {
 	if c.Org != nil {
 		v.Org = c.Org.ID
 	}
+	v.Identity = c.identity()
 	return v, nil
+}
+
+// identity is who the claims are about.
+func (c *claims) identity() identity.Identity {
+	provider, subject, _ := strings.Cut(c.Subject, ":")
+	id := identity.Identity{Provider: provider, Subject: subject, Name: c.Name, Username: c.Username,
+		Groups: c.Groups, GroupsUnknown: c.Unknown}
+	if c.Verified {
+		id.Email, id.EmailVerified = c.Email, true
+	}
+	if c.Org != nil {
+		id.Org = identity.Org{ID: c.Org.ID, Name: c.Org.Name, Domain: c.Org.Domain}
+	}
+	return id
 }
 
 // open checks form and signature. The key is chosen by its id among our own and

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,11 +36,16 @@ func TestAnAssertionNamesItsSession(t *testing.T) {
 	issued := c.Now().Truncate(time.Minute)
 	want := Verified{
 		Subject: "google:1101", Org: "acme", Audience: "app", SID: sid, SessionEnd: got.SessionEnd,
-		IssuedAt: got.IssuedAt, Expires: got.Expires,
+		IssuedAt: got.IssuedAt, Expires: got.Expires, Identity: got.Identity,
 	}
-	if err != nil || got != want || !got.SessionEnd.Equal(end) || !got.IssuedAt.Equal(issued) ||
+	if err != nil || !reflect.DeepEqual(got, want) || !got.SessionEnd.Equal(end) || !got.IssuedAt.Equal(issued) ||
 		!got.Expires.Equal(issued.Add(Lifetime)) {
 		t.Errorf("%+v, %v", got, err)
+	}
+	who := alice()
+	if id := got.Identity; id.ID() != who.ID() || id.Org.ID != who.Org.ID || !slices.Equal(id.Groups, who.Groups) ||
+		id.VerifiedEmail() != who.VerifiedEmail() {
+		t.Errorf("it is about %+v, want %+v", id, who)
 	}
 }
 
@@ -141,7 +148,7 @@ func TestP02_VerifyTakesOnlyWhatWasSignedHereForThisAppAndNow(t *testing.T) {
 		"nothing":          {"", ErrMalformed},
 	} {
 		got, err := s.Verify(row.token, "app")
-		if !errors.Is(err, row.want) || got != (Verified{}) {
+		if !errors.Is(err, row.want) || !reflect.DeepEqual(got, Verified{}) {
 			t.Errorf("%s: %+v, %v; want %v", name, got, err, row.want)
 		}
 	}
@@ -185,7 +192,7 @@ func FuzzVerify(f *testing.F) {
 	signedPart := good[:strings.LastIndexByte(good, '.')]
 	f.Fuzz(func(t *testing.T, token string) {
 		got, err := s.Verify(token, "app")
-		if (err == nil) != (got != Verified{}) {
+		if (err == nil) != !reflect.DeepEqual(got, Verified{}) {
 			t.Errorf("%+v, %v", got, err)
 		}
 		if err == nil && !strings.HasPrefix(token, signedPart+".") {

@@ -60,6 +60,9 @@ type Event struct {
 	Reason    string // from authz's list
 	Rule      int    // which of the route's rules matched, from 1; 0: none
 
+	// Of a request of an app for what people lent: its id and the connector's; "": none.
+	App, Connector string
+
 	Action   Action
 	Provider string // whose sign-in it was, or which provider ended sessions
 	Ended    string // which session of their own a person ended, in words; nothing of it opens one

@@ -41,6 +41,8 @@ func (l Log) Observe(ctx context.Context, e *Event) {
 	}
 	add("user", e.User)
 	add("org", e.Org)
+	add("app", e.App)
+	add("connector", e.Connector)
 	if e.Session != nil {
 		add("session", e.Session.Error())
 	}

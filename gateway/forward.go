@@ -1,0 +1,299 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
+	"github.com/sallyport-proxy/sallyport/relay"
+	"github.com/sallyport-proxy/sallyport/upstream"
+)
+
+const (
+	// answerWithin is how long a third party may take to begin its answer, once it has the
+	// request, and idleWithin how long nothing may move.
+	answerWithin = 60 * time.Second
+	idleWithin   = 60 * time.Second
+
+	privateAnswer = "private, no-store"
+)
+
+// passing are the request headers that third parties get from apps, in canonical spelling.
+var passing = []string{"Accept", "Accept-Encoding", "Accept-Language", "Content-Type", "Content-Length",
+	"Content-Encoding", "Content-Language", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since",
+	"If-Range", "Range", "Prefer", "User-Agent", "Cache-Control", "Idempotency-Key"}
+
+// overrides are headers that ask for another method or another protocol than what is
+// judged. They are refused, not dropped: who sends one means something else.
+var overrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "Upgrade"}
+
+// forward is a request of an app, on its way to a third party.
+type forward struct {
+	g       *Gateway
+	caller  *caller
+	offered *Connector
+	target  target
+	ev      *observe.Event
+
+	loan    grant.Loan
+	origin  *url.URL
+	secrets secrets
+	// refused is why the exchange had to end: the broker's, when the credential was not
+	// accepted.
+	refused error
+}
+
+// lend passes a request on, with what a person lent.
+func (g *Gateway) lend(w http.ResponseWriter, r *http.Request, ev *observe.Event, c *caller) error {
+	t, err := parseTarget(r.RequestURI)
+	if errors.Is(err, errNoTarget) {
+		return newProblem(http.StatusNotFound, notFound, "There is nothing here", sentence(err))
+	}
+	offered := c.app.Connectors[t.connector]
+	if t.connector != "" && offered == nil {
+		return g.lendProblem(r, c, t.connector, grant.ErrNoConnector)
+	}
+	if offered != nil {
+		ev.Connector, ev.Path = t.connector, gatewayPrefix+t.connector
+	}
+	if err != nil {
+		return plainBad(err)
+	}
+	f := &forward{g: g, caller: c, offered: offered, target: t, ev: ev}
+	if err := f.judge(w, r); err != nil {
+		return err
+	}
+	if err := f.borrow(r); err != nil {
+		return err
+	}
+	return f.exchange(w, r)
+}
+
+// judge judges all but the consent, so that nothing is refreshed, and nobody asked, for what
+// can never pass.
+func (f *forward) judge(w http.ResponseWriter, r *http.Request) error {
+	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
+		return newProblem(http.StatusMethodNotAllowed, badMethod, "No such method here", "")
+	}
+	for _, name := range overrides {
+		if r.Header[name] != nil {
+			return plainBad(fmt.Errorf("the header %s is not passed on: the request line is what is judged", name))
+		}
+	}
+	if err := judgeQuery(f.target.query, f.offered.tokens); err != nil {
+		return plainBad(err)
+	}
+	if !f.matches(f.offered.Accesses) {
+		return f.denied()
+	}
+	if err := judgeBody(w, r, f.offered.tokens); err != nil {
+		return bodyProblem(err)
+	}
+	return nil
+}
+
+// matches reports whether a rule of one of accesses lets the request through.
+func (f *forward) matches(accesses []grant.Access) bool {
+	for _, a := range accesses {
+		for _, rule := range a.Rules {
+			if rule.Match(f.ev.Method, f.target.path) {
+				f.ev.Path = gatewayPrefix + f.target.connector + rule.Template
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (f *forward) denied() *problem {
+	p := newProblem(http.StatusForbidden, ruleDenied, "No rule lets this through",
+		"No access of this app's configuration allows it.")
+	p.Connector, p.Method, p.Path = f.target.connector, f.ev.Method, f.target.path
+	for _, a := range f.offered.Accesses {
+		for _, rule := range a.Rules {
+			if text := rule.String(); !slices.Contains(p.Allowed, text) {
+				p.Allowed = append(p.Allowed, text)
+			}
+		}
+	}
+	return p
+}
+
+// borrow gets the credential, and judges the request by what was agreed to.
+func (f *forward) borrow(r *http.Request) error {
+	loan, err := f.g.o.Broker.Lend(r.Context(),
+		grant.Use{App: f.caller.app.ID, Connector: f.target.connector, Who: f.caller.party})
+	if err != nil {
+		return f.g.lendProblem(r, f.caller, f.target.connector, err)
+	}
+	if err := f.take(loan); err != nil {
+		return f.g.lendProblem(r, f.caller, f.target.connector, err)
+	}
+	if f.matches(loan.Accesses) {
+		return nil
+	}
+	for _, a := range loan.Wider {
+		if f.matches([]grant.Access{a}) {
+			return f.g.required(r, f.caller, f.target.connector, []string{a.Name})
+		}
+	}
+	return f.denied()
+}
+
+var errOrigin = errors.New("the connector's origin is neither https nor on loopback")
+
+// take takes a loan into use.
+func (f *forward) take(loan grant.Loan) error {
+	origin, err := url.Parse(loan.Origin)
+	if err != nil || origin.Host == "" || origin.User != nil || origin.RawQuery != "" ||
+		origin.Scheme != "https" && (origin.Scheme != "http" || !isLoopback(origin.Hostname())) {
+		return errOrigin
+	}
+	f.loan, f.origin = loan, origin
+	f.secrets = f.secrets.add(loan.Credential())
+	return nil
+}
+
+// url is where the request goes. The path is sent as it was judged, byte for byte.
+func (f *forward) url() (url.URL, error) {
+	escaped := strings.TrimSuffix(f.origin.EscapedPath(), "/") + f.target.path
+	path, err := url.PathUnescape(escaped)
+	if err != nil {
+		return url.URL{}, errEscape
+	}
+	u := url.URL{Scheme: f.origin.Scheme, Host: f.origin.Host, Path: path, RawPath: escaped,
+		RawQuery: f.target.query, ForceQuery: f.target.hasQuery && f.target.query == ""}
+	if u.EscapedPath() != escaped {
+		return url.URL{}, errSign
+	}
+	return u, nil
+}
+
+func (f *forward) exchange(w http.ResponseWriter, r *http.Request) error {
+	to, err := f.url()
+	if err != nil {
+		return plainBad(err)
+	}
+	r.Trailer = nil
+	client := relay.NewClient(w, r, f.ev.RequestID, f.g.draining.Load())
+	defer client.Close()
+	_, err = f.g.relay.Exchange(client, r, relay.Order{Transport: f, URL: to, Host: f.origin.Host, Hooks: f,
+		Header: answerWithin, Idle: idleWithin, MaxBody: maxBody, NoVia: true})
+	f.ev.Status, f.ev.Bytes = client.Status(), client.Bytes()
+	switch {
+	case err == nil:
+		return nil
+	case client.Begun():
+		return &brokenOff{err}
+	case r.Context().Err() != nil:
+		return &brokenOff{relay.ErrClientGone}
+	case f.refused != nil:
+		return f.g.lendProblem(r, f.caller, f.target.connector, f.refused)
+	}
+	return relayProblem(err)
+}
+
+// brokenOff is why an answer that had begun is not whole.
+type brokenOff struct{ cause error }
+
+func (b *brokenOff) Error() string { return b.cause.Error() }
+func (b *brokenOff) Unwrap() error { return b.cause }
+
+// RoundTrip implements http.RoundTripper: it adds the credential. Where that is refused, it
+// is refreshed once, and a GET or HEAD is sent once more.
+func (f *forward) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := f.send(r)
+	if err != nil || res.StatusCode != http.StatusUnauthorized {
+		return res, err
+	}
+	loan, err := f.g.o.Broker.Rejected(r.Context(), f.loan)
+	switch {
+	case errors.Is(err, grant.ErrStillRejected):
+		return res, nil
+	case err != nil:
+		return nil, f.giveUp(res, err)
+	case loan.Origin != f.loan.Origin, !f.matches(loan.Accesses):
+		return nil, f.giveUp(res, &grant.LaterError{After: time.Second, Err: grant.ErrChanged})
+	}
+	if err := f.take(loan); err != nil {
+		return nil, f.giveUp(res, err)
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead || r.Body != nil && r.Body != http.NoBody {
+		return res, nil // the next request has the new one
+	}
+	_ = res.Body.Close() // nothing of it is wanted
+	return f.send(r)
+}
+
+func (f *forward) giveUp(res *http.Response, err error) error {
+	f.refused = err
+	_ = res.Body.Close() // likewise
+	return err
+}
+
+var errSwitch = errors.New("the third party switches protocols")
+
+// send sends once, and makes the answer one that can be shown to an app.
+func (f *forward) send(r *http.Request) (*http.Response, error) {
+	name, value := f.loan.Header()
+	r.Header[http.CanonicalHeaderKey(name)] = []string{value}
+	got, err := f.g.transport.RoundTrip(r)
+	if err != nil {
+		return nil, fmt.Errorf("send to the third party: %w", err)
+	}
+	if got.StatusCode == http.StatusSwitchingProtocols {
+		_ = got.Body.Close() // it has no use
+		return nil, errSwitch
+	}
+	res := *got
+	res.Trailer = nil // what comes after a body is not judged, so it is not passed on
+	if res.Body != http.NoBody && readable(res.Header) {
+		res.Body = &hidingBody{from: got.Body, secrets: f.secrets}
+	}
+	return &res, nil
+}
+
+// RewriteRequest implements relay.Hooks.
+func (f *forward) RewriteRequest(h http.Header) {
+	for name := range h {
+		if !slices.Contains(passing, name) && !slices.Contains(f.offered.forward, name) {
+			delete(h, name)
+		}
+	}
+}
+
+// RewriteTrailers implements relay.Hooks.
+func (f *forward) RewriteTrailers(h http.Header) { clear(h) }
+
+// RewriteInterim implements relay.Hooks.
+func (f *forward) RewriteInterim(h http.Header) { clear(h) }
+
+// droppedAnswers are the headers of third parties that are not for apps: they are about
+// browsers and shared caches.
+var droppedAnswers = []string{"Set-Cookie", "Set-Cookie2", "Clear-Site-Data", "Expires", "Pragma", "Age", "Trailer"}
+
+// RewriteAnswer implements relay.Hooks.
+func (f *forward) RewriteAnswer(h http.Header) {
+	for name, values := range h {
+		if slices.Contains(droppedAnswers, name) || strings.HasPrefix(name, "X-Sallyport-") ||
+			slices.ContainsFunc(values, f.secrets.in) {
+			delete(h, name)
+		}
+	}
+	h["Cache-Control"] = []string{privateAnswer}
+	h["Vary"] = append(h["Vary"], "Authorization, "+assertionHeader+", "+leaseHeader+", "+personHeader)
+}
+
+// Over implements relay.Hooks.
+func (f *forward) Over() error { return f.g.over(f.caller) }
+
+// CloseFrame implements relay.Hooks. There are no WebSockets here.
+func (f *forward) CloseFrame(error) upstream.CloseFrame { return upstream.CloseFrame{} }
+
+var _ http.RoundTripper = (*forward)(nil)

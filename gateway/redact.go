@@ -1,0 +1,136 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// secrets are the spellings of a credential that an answer could have: as it is, and as
+// JSON and addresses write it. What replaces them has the same length.
+type secrets [][]byte
+
+// add adds the spellings of a credential.
+func (s secrets) add(credential string) secrets {
+	if credential == "" {
+		return s
+	}
+	slashes := strings.ReplaceAll(credential, "/", `\/`)
+	quoted, err := json.Marshal(credential)
+	if err != nil {
+		quoted = nil
+	}
+	for _, spelling := range []string{credential, slashes, strings.Trim(string(quoted), `"`),
+		url.QueryEscape(credential), url.PathEscape(credential)} {
+		known := func(b []byte) bool { return string(b) == spelling }
+		if spelling != "" && !slices.ContainsFunc(s, known) {
+			s = append(s, []byte(spelling))
+		}
+	}
+	// The longest first: a shorter one may be the beginning of a longer one.
+	slices.SortStableFunc(s, func(a, b []byte) int { return len(b) - len(a) })
+	return s
+}
+
+// in reports whether a text has one of them.
+func (s secrets) in(text string) bool {
+	return slices.ContainsFunc(s, func(b []byte) bool { return strings.Contains(text, string(b)) })
+}
+
+// hide replaces each of them in b, in place.
+func (s secrets) hide(b []byte) {
+	for _, secret := range s {
+		for at := 0; ; {
+			i := bytes.Index(b[at:], secret)
+			if i < 0 {
+				break
+			}
+			at += i
+			for n := range secret {
+				b[at+n] = '*'
+			}
+			at += len(secret)
+		}
+	}
+}
+
+// begun is how many bytes at the end of b may be the beginning of one of them.
+func (s secrets) begun(b []byte) int {
+	longest := 0
+	for _, secret := range s {
+		for n := min(len(secret)-1, len(b)); n > longest; n-- {
+			if b[len(b)-n] == secret[0] && bytes.HasPrefix(secret, b[len(b)-n:]) {
+				longest = n
+			}
+		}
+	}
+	return longest
+}
+
+// readable reports whether the body of an answer is text in which a credential can be seen.
+// One without a type may be anything.
+func readable(h http.Header) bool {
+	for _, coding := range h["Content-Encoding"] {
+		if coding != "" && !strings.EqualFold(strings.TrimSpace(coding), "identity") {
+			return false
+		}
+	}
+	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil {
+		return true
+	}
+	return strings.HasPrefix(kind, "text/") || slices.Contains(textTypes, kind) ||
+		strings.HasSuffix(kind, "+json") || strings.HasSuffix(kind, "+xml")
+}
+
+var textTypes = []string{"application/json", "application/xml", "application/javascript", "application/x-ndjson",
+	"application/x-www-form-urlencoded", "application/json-seq", "application/yaml"}
+
+// hidingBody is a body without the secrets. It passes on what it reads at once, but for the
+// bytes at the end that may be the beginning of a secret.
+type hidingBody struct {
+	from    io.ReadCloser
+	secrets secrets
+	held    []byte // read, and not passed on
+	ready   int    // how many bytes of held have been judged
+	err     error  // of from, when held is empty
+}
+
+func (h *hidingBody) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for h.ready == 0 {
+		if h.err != nil {
+			return 0, h.err
+		}
+		h.fill(len(p))
+	}
+	n := copy(p, h.held[:h.ready])
+	h.held, h.ready = h.held[n:], h.ready-n
+	return n, nil
+}
+
+// fill reads once more, and judges.
+func (h *hidingBody) fill(size int) {
+	h.held = slices.Grow(h.held, size)
+	n, err := h.from.Read(h.held[len(h.held) : len(h.held)+size])
+	h.held = h.held[:len(h.held)+n]
+	h.secrets.hide(h.held)
+	h.ready, h.err = len(h.held), err
+	if err == nil {
+		h.ready -= h.secrets.begun(h.held)
+	} else if !errors.Is(err, io.EOF) {
+		// What broke off ends before what may have been a secret.
+		h.ready -= h.secrets.begun(h.held)
+		h.held = h.held[:h.ready]
+	}
+}
+
+func (h *hidingBody) Close() error { return h.from.Close() }
