@@ -1,0 +1,96 @@
+package gateway
+
+import (
+	"encoding/json"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
+)
+
+func TestTheDocumentDescribesEveryAddress(t *testing.T) {
+	var d struct {
+		OpenAPI    string                    `json:"openapi"`
+		Paths      map[string]map[string]any `json:"paths"`
+		Components struct {
+			Schemas map[string]struct {
+				Properties map[string]struct {
+					Enum []string `json:"enum"`
+				} `json:"properties"`
+			} `json:"schemas"`
+		} `json:"components"`
+	}
+	if err := json.Unmarshal(document, &d); err != nil || !strings.HasPrefix(d.OpenAPI, "3.1.") {
+		t.Fatalf("%q, %v", d.OpenAPI, err)
+	}
+	for path, e := range endpoints {
+		if d.Paths[path][strings.ToLower(e.method)] == nil {
+			t.Errorf("%s %s is not in it", e.method, path)
+		}
+	}
+	for path := range d.Paths {
+		if _, ok := endpoints[path]; !ok && !strings.HasPrefix(path, gatewayPrefix) {
+			t.Errorf("%s is in it, and nowhere else", path)
+		}
+	}
+	types := map[string]bool{}
+	for _, name := range d.Components.Schemas["problem"].Properties["type"].Enum {
+		types[name] = true
+	}
+	for _, name := range problemNames {
+		if !types[problemBase+name] {
+			t.Errorf("the problem %s is not in it", name)
+		}
+		delete(types, problemBase+name)
+	}
+	if len(types) > 0 {
+		t.Errorf("it has %v, which nothing answers", types)
+	}
+}
+
+// What is judged is what is sent: net/http writes the same bytes.
+func FuzzTarget(f *testing.F) {
+	for _, seed := range []string{"/gateway/c/a/b", "/gateway/c/%2e%2e/x", "/gateway/c/a%2Fb?x=1;token=2", "/gateway/c/",
+		"/gateway/c/a%25%32%65", "/gateway/c//", "/gateway/c/..;x"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		got, err := parseTarget(raw)
+		if err != nil {
+			return
+		}
+		w := forward{target: got, origin: &url.URL{Scheme: "https", Host: "h.test", Path: "/v3"}}
+		u, err := w.url()
+		if err != nil || u.EscapedPath() != "/v3"+got.path {
+			t.Fatalf("%q: %q, %v", raw, u.EscapedPath(), err)
+		}
+		decoded, err := url.PathUnescape(got.path)
+		for i := 0; err == nil && i < 2; i++ {
+			for segment := range strings.FieldsFuncSeq(decoded, func(r rune) bool { return r == '/' || r == '\\' }) {
+				if segment == "." || segment == ".." {
+					t.Fatalf("%q has a dot segment", raw)
+				}
+			}
+			decoded, err = url.PathUnescape(decoded)
+		}
+	})
+}
+
+func FuzzQuery(f *testing.F) {
+	for _, seed := range []string{"a=b", "access_token=x", "a;token=1", "%74oken=1", "TOKEN", "token[]=1", "a=%"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		if judgeQuery(query, []string{"token"}) != nil {
+			return
+		}
+		values, err := url.ParseQuery(strings.ReplaceAll(query, ";", "&"))
+		testenv.Check(t, err)
+		for name := range values {
+			if strings.EqualFold(name, "token") {
+				t.Fatalf("%q names a token", query)
+			}
+		}
+	})
+}
