@@ -78,6 +78,9 @@ type account struct {
 	Name string `json:"name"`
 }
 
+// list is names as JSON: none are [], and not null.
+func list(names []string) []string { return append([]string{}, names...) }
+
 func (g *Gateway) grants(w http.ResponseWriter, r *http.Request, ev *observe.Event, c *caller) error {
 	lines, err := g.o.Broker.List(r.Context(), c.app.ID, c.party)
 	if err != nil {
@@ -85,8 +88,8 @@ func (g *Gateway) grants(w http.ResponseWriter, r *http.Request, ev *observe.Eve
 	}
 	out := make([]grantLine, 0, len(lines))
 	for _, l := range lines {
-		line := grantLine{Connector: l.Connector, Owner: string(l.Owner), Status: l.Status,
-			Access: union(l.Access, nil), Scopes: union(l.Scopes, nil), Offline: l.Offline, Missing: union(l.Missing, nil)}
+		line := grantLine{Connector: l.Connector, Owner: string(l.Owner), Status: l.Status, Access: list(l.Access),
+			Scopes: list(l.Scopes), Offline: l.Offline, Missing: list(l.Missing)}
 		if !l.Until.IsZero() {
 			until := l.Until.UTC()
 			line.Until = &until
@@ -176,7 +179,7 @@ func (g *Gateway) rawToken(w http.ResponseWriter, r *http.Request, ev *observe.E
 		TokenType   string     `json:"token_type"`
 		ExpiresAt   *time.Time `json:"expires_at"`
 		Scopes      []string   `json:"scopes"`
-	}{loan.Credential(), "Bearer", nil, union(loan.Scopes, nil)}
+	}{loan.Credential(), "Bearer", nil, list(loan.Scopes)}
 	if !loan.Expires.IsZero() {
 		expires := loan.Expires.UTC()
 		answer.ExpiresAt = &expires

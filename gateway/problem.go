@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -100,9 +101,29 @@ func (p *problem) write(w http.ResponseWriter, r *http.Request, id string) {
 	}
 	if r.ContentLength != 0 {
 		h.Set("Connection", "close")
+		readRest(w, r)
 	}
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(body) // who does not read it has gone
+}
+
+const (
+	maxRest    = 4 << 20
+	restWithin = 2 * time.Second
+)
+
+// readRest reads what a client still sends, for a while: many never read an answer whose
+// connection is reset while they write. Who waits for 100 Continue sends nothing.
+func readRest(w http.ResponseWriter, r *http.Request) {
+	if r.Header["Expect"] != nil {
+		return
+	}
+	control := http.NewResponseController(w)
+	if control.SetReadDeadline(time.Now().Add(restWithin)) != nil {
+		return // else a client that hangs would hold us
+	}
+	_, _ = io.CopyN(io.Discard, r.Body, maxRest) // what comes of it changes nothing
+	_ = control.SetReadDeadline(time.Time{})
 }
 
 func plainBad(err error) *problem {
