@@ -743,3 +743,43 @@ func TestWithoutGrantsThereIsNothingToConnect(t *testing.T) {
 		t.Error("the account page tells of grants")
 	}
 }
+
+// signInLender counts who signs in, and fails where err is set.
+type signInLender struct {
+	Lender
+	err error
+
+	mu   sync.Mutex
+	seen []string
+}
+
+func (l *signInLender) SignedIn(_ context.Context, who identity.Identity) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seen = append(l.seen, who.ID())
+	return l.err
+}
+
+// A sign-in that began with a link to connect leads to our page, and the broker is told of
+// it once; where that cannot be written people are signed in all the same.
+func TestP12_TheBrokerIsToldOfSignIns(t *testing.T) {
+	t.Parallel()
+	for _, failure := range []error{nil, errors.New("the store is away")} {
+		lender := &signInLender{err: failure}
+		l := newLendingSite(t, func(o *setup) {
+			tuned := o.Tuned
+			o.SignIn = true
+			o.Tuned = func(o *Options) {
+				tuned(o)
+				lender.Lender, o.Lender = o.Lender, lender
+			}
+		})
+		page := l.signIn(t, l.browser(t), connectBoard, "mira")
+		if page.Status != 200 || page.URL.RequestURI() != connectBoard || !formField.MatchString(page.Body) {
+			t.Errorf("%v: after the sign-in: %d %s", failure, page.Status, page.URL)
+		}
+		if len(lender.seen) != 1 {
+			t.Errorf("%v: told of %q", failure, lender.seen)
+		}
+	}
+}
