@@ -67,8 +67,11 @@ func (c connected) issue() grant.Tokens {
 		AccessExpires: time.Now().Add(time.Hour), Refresh: fmt.Sprintf("canary-refresh-%d", n)}
 }
 
-func (c connected) Redeem(_ context.Context, _ url.Values, _ identity.Handshake, r grant.Request) (grant.Result, error) {
-	return grant.Result{Tokens: c.issue(), Account: grant.Account{ID: "1", Name: "ann@calendar.test"}, Scopes: r.Scopes}, nil
+func (c connected) Redeem(
+	_ context.Context, _ url.Values, _ identity.Handshake, r grant.Request,
+) (grant.Result, error) {
+	account := grant.Account{ID: "1", Name: "ann@calendar.test"}
+	return grant.Result{Tokens: c.issue(), Account: account, Scopes: r.Scopes}, nil
 }
 
 func (c connected) Refresh(context.Context, grant.Tokens, []string) (grant.Result, error) {
@@ -128,7 +131,8 @@ func newRig(t testing.TB, origin string) *rig {
 		IdleTimeout: time.Hour})
 	testenv.Check(t, err)
 	r.signer, err = assertion.New(assertion.Options{Issuer: "https://sallyport.test",
-		Seeds: [][]byte{bytes.Repeat([]byte{1}, assertion.SeedBytes)}, Signing: func(time.Time) int { return 0 }, Now: time.Now})
+		Seeds: [][]byte{bytes.Repeat([]byte{1}, assertion.SeedBytes)}, Signing: func(time.Time) int { return 0 },
+		Now: time.Now})
 	testenv.Check(t, err)
 	r.signedIn = r.sessions.Start(ann)
 	public, _ := url.Parse("https://sallyport.test")
@@ -136,8 +140,9 @@ func newRig(t testing.TB, origin string) *rig {
 		observe.Log{Logger: slog.New(slog.NewTextHandler(r.log, nil))}}, Registerer: prometheus.NewRegistry()}),
 		gateway.Options{PublicURL: public, Prefix: "/_sallyport/", Broker: r.broker, Assertions: r.signer,
 			Sessions: r.sessions, IdleTimeout: time.Hour, Apps: []gateway.App{
-				{ID: "planner", Tokens: []string{"old-" + appToken, appToken}, Routes: []string{"planner"}, Offline: true,
-					Connectors: map[string]*gateway.Connector{"calendar": {About: c.about, Accesses: c.about.Accesses}}},
+				{ID: "planner", Tokens: []string{"old-" + appToken, appToken}, Routes: []string{"planner"},
+					Offline: true, Connectors: map[string]*gateway.Connector{
+						"calendar": {About: c.about, Accesses: c.about.Accesses}}},
 				{ID: "other", Tokens: []string{"other-" + appToken}, Routes: []string{"other"}},
 			}})
 	testenv.Check(t, err)
@@ -226,11 +231,13 @@ func TestP12_AThirdPartyGetsTheAllowedHeadersAndTheCredentialOnly(t *testing.T) 
 	if line := testenv.RequestLine(got); line != "GET /v3/calendars/a%40b.test%2F%23x/busy?from=1&x=%20 HTTP/1.1" {
 		t.Errorf("request line %q", line)
 	}
-	if lines := testenv.HeaderLines(got, "Authorization"); len(lines) != 1 || !strings.HasSuffix(lines[0], "Bearer canary/access-1") {
+	lines := testenv.HeaderLines(got, "Authorization")
+	if len(lines) != 1 || !strings.HasSuffix(lines[0], "Bearer canary/access-1") {
 		t.Errorf("credential %q", lines)
 	}
 	ev := <-r.events
-	if ev.App != "planner" || ev.Connector != "calendar" || ev.Path != "/gateway/calendar/calendars/*/busy" || ev.Door != "gateway" {
+	if ev.App != "planner" || ev.Connector != "calendar" || ev.Path != "/gateway/calendar/calendars/*/busy" ||
+		ev.Door != "gateway" {
 		t.Errorf("event %+v", ev)
 	}
 }
@@ -239,6 +246,8 @@ func TestP12_WhatCannotBeJudgedNeverArrives(t *testing.T) {
 	peer := testenv.NewRawUpstream(t)
 	r := newRig(t, peer.URL())
 	r.connect("freebusy")
+	const post = "/gateway/calendar/freeBusy"
+	asJSON := []string{"Content-Type", "application/json"}
 	form, large := "application/x-www-form-urlencoded", strings.Repeat("x", 1<<20+1)
 	for name, c := range map[string]struct {
 		method, target, body string
@@ -262,16 +271,17 @@ func TestP12_WhatCannotBeJudgedNeverArrives(t *testing.T) {
 		"own name":        {"GET", busy + "?oauth_token=x", "", 400, nil},
 		"query method":    {"GET", busy + "?_method=DELETE", "", 400, nil},
 		"override":        {"GET", busy, "", 400, []string{"X-HTTP-Method-Override", "DELETE"}},
-		"form token":      {"POST", "/gateway/calendar/freeBusy", "a=b&tok%65n=x", 400, []string{"Content-Type", form}},
-		"json token":      {"POST", "/gateway/calendar/freeBusy", `{"a":{"token":1},"Access_token":1}`, 400, []string{"Content-Type", "application/json"}},
-		"escaped name":    {"POST", "/gateway/calendar/freeBusy", `{"a":[1],"\u0074oken":1}`, 400, []string{"Content-Type", "application/json"}},
-		"broken json":     {"POST", "/gateway/calendar/freeBusy", `{"a":1}{"token":1}`, 400, []string{"Content-Type", "application/json"}},
+		"form token":      {"POST", post, "a=b&tok%65n=x", 400, []string{"Content-Type", form}},
+		"json token":      {"POST", post, `{"a":{"token":1},"Access_token":1}`, 400, asJSON},
+		"escaped name":    {"POST", post, `{"a":[1],"\u0074oken":1}`, 400, asJSON},
+		"broken json":     {"POST", post, `{"a":1}{"token":1}`, 400, asJSON},
 		"multipart token": {"POST", "/gateway/calendar/freeBusy",
-			"--b\r\nContent-Disposition: form-data; name=\"token\"\r\n\r\nx\r\n--b--\r\n", 400, []string{"Content-Type", "multipart/form-data; boundary=b"}},
-		"batch":        {"POST", "/gateway/calendar/freeBusy", "--b--", 415, []string{"Content-Type", "multipart/mixed; boundary=b"}},
-		"no type":      {"POST", "/gateway/calendar/freeBusy", "token=x", 415, nil},
-		"encoded body": {"POST", "/gateway/calendar/freeBusy", "x", 415, []string{"Content-Type", form, "Content-Encoding", "gzip"}},
-		"large body":   {"POST", "/gateway/calendar/freeBusy", large, 413, []string{"Content-Type", form}},
+			"--b\r\nContent-Disposition: form-data; name=\"token\"\r\n\r\nx\r\n--b--\r\n", 400,
+			[]string{"Content-Type", "multipart/form-data; boundary=b"}},
+		"batch":        {"POST", post, "--b--", 415, []string{"Content-Type", "multipart/mixed; boundary=b"}},
+		"no type":      {"POST", post, "token=x", 415, nil},
+		"encoded body": {"POST", post, "x", 415, []string{"Content-Type", form, "Content-Encoding", "gzip"}},
+		"large body":   {"POST", post, large, 413, []string{"Content-Type", form}},
 	} {
 		res, body := r.ask(c.method, c.target, c.body, c.header...)
 		if problemOf(t, res, body); res.StatusCode != c.status {
@@ -281,8 +291,9 @@ func TestP12_WhatCannotBeJudgedNeverArrives(t *testing.T) {
 	if n := len(peer.Requests()); n != 0 {
 		t.Errorf("%d requests arrived: %q", n, peer.Requests())
 	}
-	res, body := r.ask("POST", "/gateway/calendar/freeBusy", `{"items":[{"id":"x","token":"theirs"}]}`, "Content-Type", "application/json")
-	if res.StatusCode != 200 || string(testenv.Body(peer.Last(t))) != `{"items":[{"id":"x","token":"theirs"}]}` {
+	const theirs = `{"items":[{"id":"x","token":"theirs"}]}`
+	res, body := r.ask("POST", post, theirs, asJSON...)
+	if res.StatusCode != 200 || string(testenv.Body(peer.Last(t))) != theirs {
 		t.Errorf("a body that may pass: %d %s", res.StatusCode, body)
 	}
 }
@@ -317,11 +328,13 @@ func TestP12_OnlyAProvedAppForAProvedPerson(t *testing.T) {
 		{"a lease", 200, "", []string{as, "", le, lease.Lease}},
 		{"a lease in the bearer", 200, "", []string{as, "", au, "Bearer " + appToken + "~" + lease.Lease}},
 		{"a lease in Basic", 200, "", []string{as, "", au, "Basic " + basic}},
-		{"another app's lease", 401, "person-unknown", []string{as, "", au, "Bearer other-" + appToken, le, lease.Lease}},
+		{"another app's lease", 401, "person-unknown",
+			[]string{as, "", au, "Bearer other-" + appToken, le, lease.Lease}},
 		{"a changed lease", 401, "person-unknown", []string{as, "", le, "A" + lease.Lease}},
 		{"two people", 400, "bad-request", []string{le, lease.Lease}},
 		{"a name without an offline consent", 409, "grant-required", []string{as, "", pe, "google:ann"}},
-		{"an app that may not name", 401, "person-unknown", []string{as, "", au, "Bearer other-" + appToken, pe, "google:ann"}},
+		{"an app that may not name", 401, "person-unknown",
+			[]string{as, "", au, "Bearer other-" + appToken, pe, "google:ann"}},
 	} {
 		res, body := r.ask("GET", busy, "", c.header...)
 		if res.StatusCode != c.status {
@@ -333,7 +346,8 @@ func TestP12_OnlyAProvedAppForAProvedPerson(t *testing.T) {
 	ended()
 	before := len(peer.Requests())
 	for name, header := range map[string][]string{"assertion": nil, "lease": {as, "", le, lease.Lease}} {
-		if res, body := r.ask("GET", busy, "", header...); res.StatusCode != 401 || problemOf(t, res, body).Type != "person-unknown" {
+		res, body := r.ask("GET", busy, "", header...)
+		if res.StatusCode != 401 || problemOf(t, res, body).Type != "person-unknown" {
 			t.Errorf("the %s of a session that has ended: %d %s", name, res.StatusCode, body)
 		}
 	}
@@ -350,7 +364,8 @@ func TestP12_WhatIsMissingIsNamedWithALink(t *testing.T) {
 	u, err := url.Parse(p.ConnectURL)
 	testenv.Check(t, err)
 	person, err := r.sessions.OpenPerson(u.Query().Get("for"))
-	if res.StatusCode != 409 || p.Type != "grant-required" || u.Host != "sallyport.test" || err != nil || person != ann.ID() ||
+	if res.StatusCode != 409 || p.Type != "grant-required" || u.Host != "sallyport.test" || err != nil ||
+		person != ann.ID() ||
 		u.Path != "/_sallyport/connect/calendar" || u.Query().Get("app") != "planner" {
 		t.Fatalf("%d: %s (%v)", res.StatusCode, body, err)
 	}
@@ -382,7 +397,8 @@ func TestP12_WhatIsMissingIsNamedWithALink(t *testing.T) {
 
 func TestP08_AnEchoedCredentialDoesNotComeBack(t *testing.T) {
 	const secret = "canary/access-1"
-	parts := []string{"a " + secret[:4], secret[4:] + ` b "canary\`, `/access-1" ` + "canary%2Fac", "cess-1 and can", "ary"}
+	parts := []string{"a " + secret[:4], secret[4:] + ` b "canary\`, `/access-1" ` + "canary%2Fac",
+		"cess-1 and can", "ary"}
 	want := "a *************** b \"****************\" ***************** and canary"
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	testenv.Check(t, err)
@@ -435,7 +451,8 @@ func TestP14_ARefusedCredentialIsRefreshedOnceAndOnlyReadsAreRepeated(t *testing
 		r := newRig(t, peer.URL())
 		r.connect("freebusy", "events")
 		res, body := r.ask(c.method, c.target, "")
-		if n, m := len(peer.Requests()), r.third.refreshes.Load(); res.StatusCode != c.status || n != c.calls || m != 1 {
+		n, m := len(peer.Requests()), r.third.refreshes.Load()
+		if res.StatusCode != c.status || n != c.calls || m != 1 {
 			t.Errorf("%s: %d, %d calls, %d refreshes: %s", c.method, res.StatusCode, n, m, body)
 		}
 	}

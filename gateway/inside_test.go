@@ -51,8 +51,8 @@ func TestTheDocumentDescribesEveryAddress(t *testing.T) {
 
 // What is judged is what is sent: net/http writes the same bytes.
 func FuzzTarget(f *testing.F) {
-	for _, seed := range []string{"/gateway/c/a/b", "/gateway/c/%2e%2e/x", "/gateway/c/a%2Fb?x=1;token=2", "/gateway/c/",
-		"/gateway/c/a%25%32%65", "/gateway/c//", "/gateway/c/..;x"} {
+	for _, seed := range []string{"/gateway/c/a/b", "/gateway/c/%2e%2e/x", "/gateway/c/a%2Fb?x=1;token=2",
+		"/gateway/c/", "/gateway/c/a%25%32%65", "/gateway/c//", "/gateway/c/..;x"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
