@@ -118,7 +118,9 @@ func newRig(t testing.TB, origin string) *rig {
 		Log:    slog.New(slog.NewTextHandler(r.log, nil)),
 		Offers: []grant.Offer{{Connector: c, Owner: grant.OwnedByUser, Offered: []string{"freebusy", "events"}}},
 		Apps: []grant.App{{ID: "planner", Name: "Planner", Routes: []string{"planner"}, Offline: true,
-			Connectors: map[string][]string{"calendar": {"freebusy", "events"}}}},
+			Connectors: map[string][]string{"calendar": {"freebusy", "events"}}},
+			{ID: "raw", Routes: []string{"raw"}, RawTokens: true,
+				Connectors: map[string][]string{"calendar": {"freebusy"}}}},
 		Redirect: func(string) string { return "https://sallyport.test/callback" }})
 	testenv.Check(t, err)
 	t.Cleanup(func() {
@@ -143,6 +145,9 @@ func newRig(t testing.TB, origin string) *rig {
 				{ID: "planner", Tokens: []string{"old-" + appToken, appToken}, Routes: []string{"planner"},
 					Offline: true, Connectors: map[string]*gateway.Connector{
 						"calendar": {About: c.about, Accesses: c.about.Accesses}}},
+				{ID: "raw", Tokens: []string{"raw-" + appToken}, Routes: []string{"raw"}, RawTokens: true,
+					Connectors: map[string]*gateway.Connector{
+						"calendar": {About: c.about, Accesses: c.about.Accesses[:1]}}},
 				{ID: "other", Tokens: []string{"other-" + appToken}, Routes: []string{"other"}},
 			}})
 	testenv.Check(t, err)
@@ -154,8 +159,12 @@ func newRig(t testing.TB, origin string) *rig {
 
 func (r *rig) connect(access ...string) {
 	r.Helper()
-	_, err := r.broker.Connect(r.Context(), ann, grant.Ask{Connector: "calendar", App: "planner", Access: access},
-		url.Values{"code": {"c"}}, identity.Handshake{State: "s", Verifier: "v", Nonce: "n"}, false)
+	r.connectFor(grant.Ask{Connector: "calendar", App: "planner", Access: access})
+}
+
+func (r *rig) connectFor(a grant.Ask) {
+	r.Helper()
+	_, err := r.broker.Connect(r.Context(), ann, a, url.Values{"code": {"c"}}, identity.Handshake{State: "s", Verifier: "v", Nonce: "n"}, false)
 	testenv.Check(r, err)
 }
 
@@ -520,5 +529,77 @@ func TestP15_AThirdPartyThatBreaksOffOrLies(t *testing.T) {
 	r.connect("freebusy")
 	if _, body := r.ask("GET", busy, ""); !strings.HasSuffix(body, "(broken off)") {
 		t.Errorf("a short answer looks whole: %q", body)
+	}
+}
+
+func TestP12_WhoIsAwayIsActedForOnlyWithAnOfflineConsent(t *testing.T) {
+	peer := testenv.NewRawUpstream(t)
+	r := newRig(t, peer.URL())
+	r.connectFor(grant.Ask{Connector: "calendar", App: "planner", Access: []string{"freebusy"}, Offline: true})
+	for person, status := range map[string]int{"google:ann": 200, "google:bob": 409, "org:acme": 403, "ann": 401} {
+		res, body := r.ask("GET", busy, "", "X-Sallyport-Assertion", "", "X-Sallyport-Person", person)
+		if res.StatusCode != status {
+			t.Errorf("%s: %d, want %d: %s", person, res.StatusCode, status, body)
+		}
+	}
+	if n := len(peer.Requests()); n != 1 {
+		t.Errorf("%d requests arrived, want one", n)
+	}
+}
+
+func TestP12_ATokenItselfOnlyForAnAppWithRawTokens(t *testing.T) {
+	r := newRig(t, "http://127.0.0.1:1")
+	r.connectFor(grant.Ask{Connector: "calendar", App: "raw", Access: []string{"freebusy"}})
+	header := []string{"Authorization", "Bearer raw-" + appToken, "X-Sallyport-Assertion", r.assertion("raw"),
+		"Content-Type", "application/json"}
+	res, body := r.ask("POST", "/v1/token", `{"connector":"calendar"}`, header...)
+	var got struct {
+		AccessToken string   `json:"access_token"`
+		TokenType   string   `json:"token_type"`
+		Scopes      []string `json:"scopes"`
+	}
+	testenv.Check(t, json.Unmarshal([]byte(body), &got))
+	if res.StatusCode != 200 || got.AccessToken != "canary/access-1" || got.TokenType != "Bearer" ||
+		!slices.Equal(got.Scopes, []string{"busy"}) || res.Header.Get("Cache-Control") != "private, no-store" {
+		t.Errorf("%d: %v %+v", res.StatusCode, res.Header, got.Scopes)
+	}
+	res, body = r.ask("POST", "/v1/token", `{"connector":"calendar"}`, "Content-Type", "application/json")
+	if res.StatusCode != 403 || strings.Contains(body, "canary") {
+		t.Errorf("without raw_tokens: %d", res.StatusCode)
+	}
+}
+
+// An app that gives up frees what it held, and the third party is not asked again.
+func TestP17_AThirdPartyThatHangsIsAskedOnce(t *testing.T) {
+	peer := testenv.NewRawUpstream(t)
+	arrived, leave := make(chan struct{}, 9), make(chan struct{})
+	peer.Respond(func([]byte) []byte {
+		arrived <- struct{}{}
+		<-leave
+		return nil
+	})
+	defer close(leave)
+	r := newRig(t, peer.URL())
+	r.connect("freebusy")
+	ctx, cancel := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url+busy, nil)
+	testenv.Check(t, err)
+	req.Header.Set("Authorization", "Bearer "+appToken)
+	req.Header.Set("X-Sallyport-Assertion", r.assertion("planner"))
+	done := make(chan error, 1)
+	go func() {
+		res, err := http.DefaultTransport.RoundTrip(req)
+		if err == nil {
+			_ = res.Body.Close()
+		}
+		done <- err
+	}()
+	<-arrived
+	cancel()
+	if err := <-done; err == nil {
+		t.Error("there is an answer")
+	}
+	if ev := <-r.events; ev.Err == nil || len(peer.Requests()) != 1 {
+		t.Errorf("%d requests, event %+v", len(peer.Requests()), ev)
 	}
 }
