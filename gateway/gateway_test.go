@@ -164,7 +164,8 @@ func (r *rig) connect(access ...string) {
 
 func (r *rig) connectFor(a grant.Ask) {
 	r.Helper()
-	_, err := r.broker.Connect(r.Context(), ann, a, url.Values{"code": {"c"}}, identity.Handshake{State: "s", Verifier: "v", Nonce: "n"}, false)
+	_, err := r.broker.Connect(r.Context(), ann, a, url.Values{"code": {"c"}},
+		identity.Handshake{State: "s", Verifier: "v", Nonce: "n"}, false)
 	testenv.Check(r, err)
 }
 
