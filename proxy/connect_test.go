@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/grant/granttest"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/session"
 )
 
 const thirdParty = "https://calendar.example"
@@ -781,5 +782,39 @@ func TestP12_TheBrokerIsToldOfSignIns(t *testing.T) {
 		if len(lender.seen) != 1 {
 			t.Errorf("%v: told of %q", failure, lender.seen)
 		}
+	}
+}
+
+// Replicas share what counts once: the second that sees a callback asks nobody.
+func TestP06_ACallbackCountsOnceOnAllReplicas(t *testing.T) {
+	t.Parallel()
+	once, key := session.NewMemory(session.MemoryOptions{}), session.NewKey(time.Now().Add(-time.Hour))
+	replica := func(o *setup) { o.Once, o.Key, o.Port = once, key, "1" }
+	a, b := newLendingSite(t, replica), newLendingSite(t, replica)
+	location, cookies := a.agree(t, a.mint(t, alice()), connectBoard)
+	for _, l := range []*lendingSite{a, b, a} {
+		if got := l.back(t, cookies, callbackOf(stateIn(t, location))); got.status != 303 {
+			t.Errorf("%d %s", got.status, got.body)
+		}
+	}
+	first, _ := a.calendar.calls()
+	if second, _ := b.calendar.calls(); first != 1 || second != 0 {
+		t.Errorf("redeemed %d times at one and %d at the other", first, second)
+	}
+}
+
+// What was agreed to for one organization is not stored for another one, to which the
+// person has switched meanwhile.
+func TestP12_ASwitchOfTheOrganizationStopsAConnection(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	s := l.sessions.Start(alice())
+	cookie := l.seal(t, s)
+	location, cookies := l.agree(t, cookie, connectBoard)
+	s.Identity.Org.ID = "main:birch"
+	cookies = strings.Replace(cookies, cookie, l.seal(t, s), 1)
+	a := l.back(t, cookies, callbackOf(stateIn(t, location)))
+	if redeemed, _ := l.calendar.calls(); a.status != 400 || redeemed != 0 {
+		t.Errorf("%d, %d redeemed", a.status, redeemed)
 	}
 }
