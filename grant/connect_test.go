@@ -1,0 +1,443 @@
+package grant_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/identity"
+)
+
+var bob = identity.Identity{Provider: "corp", Subject: "bob", Org: identity.Org{ID: "acme"}}
+
+func away() grant.Use {
+	return grant.Use{App: "a", Connector: "calendar", Who: grant.Party{Person: ann.ID()}}
+}
+
+func (r *rig) refused(u grant.Use, missing ...string) {
+	r.Helper()
+	_, err := r.broker.Lend(r.Context(), u)
+	needs(r.T, err, missing...)
+}
+
+func accesses(l grant.Loan) []string {
+	var names []string
+	for _, a := range l.Accesses {
+		names = append(names, a.Name)
+	}
+	return names
+}
+
+func TestP12_AnAppIsLentWhatWasAgreedAndNothingElse(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.refused(use("a"), "freebusy", "events")
+		r.connect(r.ask("a", "freebusy"))
+		r.refused(use("b"), "events")
+		l := r.lend(use("a"))
+		name, value := l.Header()
+		if name != "Authorization" || value != "Bearer canary-access-1" || l.Origin != "https://calendar.test" {
+			t.Error(name, value, l.Origin)
+		}
+		if rules := l.Rules(); len(rules) != 1 || !rules[0].Match("GET", "/busy") || len(l.Wider) != 1 {
+			t.Error(rules, l.Wider)
+		}
+		other := use("a")
+		other.Who.Session = &bob
+		r.refused(other, "freebusy", "events")
+	})
+}
+
+func TestP12_AStaysNarrowAfterBWidens(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		p, err := r.broker.Prepare(r.Context(), ann, r.ask("b"))
+		if err != nil || !p.Trip || !slices.Equal(p.Scopes, []string{"busy", "events"}) {
+			t.Fatalf("%+v, %v", p.Scopes, err)
+		}
+		if l := r.lend(use("a")); l.Credential() != "canary-access-1" {
+			t.Error("the narrow grant is gone before the wider one is there")
+		}
+		id := r.kept().ID
+		k := r.connect(r.ask("b"))
+		if k.ID != id || len(k.Consents) != 2 {
+			t.Error("reconnecting makes another grant", k.Consents)
+		}
+		if got := accesses(r.lend(use("a"))); !slices.Equal(got, []string{"freebusy"}) {
+			t.Error("A was widened:", got)
+		}
+		if got := accesses(r.lend(use("b"))); !slices.Equal(got, []string{"events"}) {
+			t.Error(got)
+		}
+		// Now that the grant suffices, A's wider consent takes no trip.
+		p, err = r.broker.Prepare(r.Context(), ann, r.ask("a", "events"))
+		if err != nil || p.Trip {
+			t.Fatal(p.Trip, err)
+		}
+		if err := r.broker.Agree(r.Context(), ann, p); err != nil {
+			t.Fatal(err)
+		}
+		if got := accesses(r.lend(use("a"))); !slices.Equal(got, []string{"freebusy", "events"}) {
+			t.Error(got)
+		}
+	})
+}
+
+func TestP12_AgreeNeedsAGrantThatSuffices(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		p, err := r.broker.Prepare(r.Context(), ann, r.ask("b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		needs(t, r.broker.Agree(r.Context(), ann, p), grant.MissingReconnect)
+		r.refused(use("b"), "events")
+	})
+}
+
+func TestP12_LessThanIsNeededIsNotStored(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		before := r.kept()
+		r.provider.granted = []string{"busy"}
+		_, err := r.broker.Connect(r.Context(), ann, r.ask("b"), url.Values{}, identity.Handshake{}, false)
+		if e, ok := errors.AsType[*grant.NarrowError](err); !ok || !slices.Equal(e.Missing, []string{"events"}) {
+			t.Error(err)
+		}
+		if now := r.kept(); now.Version != before.Version || len(r.provider.revoked) != 1 || r.provider.sibling[0] != 1 {
+			t.Error("something was stored, or what came was left alone", r.provider.sibling)
+		}
+	})
+}
+
+func TestP06_AnotherAccountNeedsAConfirmation(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		r.provider.account = grant.Account{ID: "2", Name: "bob@calendar.test"}
+		_, err := r.broker.Connect(r.Context(), ann, r.ask("a"), url.Values{}, identity.Handshake{}, false)
+		e, ok := errors.AsType[*grant.OtherAccountError](err)
+		if !ok || e.Was.ID != "1" || e.Now.ID != "2" || r.kept().Account.ID != "1" {
+			t.Fatal(err)
+		}
+		k, err := r.broker.Connect(r.Context(), ann, r.ask("a"), url.Values{}, identity.Handshake{}, true)
+		if err != nil || k.Account.ID != "2" {
+			t.Error(k.Account, err)
+		}
+		var ended []string
+		for _, tokens := range r.provider.revoked {
+			ended = append(ended, tokens.Access)
+		}
+		// What was refused, and then the account that was there before.
+		if !slices.Equal(ended, []string{"canary-access-2", "canary-access-1"}) {
+			t.Error(ended)
+		}
+	})
+}
+
+func TestP06_ACallbackOfAnotherIssuerIsNotRedeemed(t *testing.T) {
+	inBubble(t, func(r *rig) { r.provider.issuer = "https://calendar.test" }, func(r *rig) {
+		for name, iss := range map[string][]string{
+			"none": nil, "another": {"https://evil.test"}, "both": {"https://calendar.test", "https://evil.test"},
+		} {
+			_, err := r.broker.Connect(r.Context(), ann, r.ask("a"), url.Values{"iss": iss}, identity.Handshake{}, false)
+			if !errors.Is(err, grant.ErrIssuer) || r.provider.n != 0 {
+				t.Error(name, err)
+			}
+		}
+	})
+}
+
+func TestP12_WhatIsNotConfiguredCannotBeAskedFor(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		offline := r.ask("b")
+		offline.Offline = true
+		for want, a := range map[error]grant.Ask{
+			grant.ErrNoConnector: {Connector: "x", App: "a"},
+			grant.ErrNoApp:       {Connector: "calendar", App: "x"},
+			grant.ErrNotOffered:  r.ask("b", "freebusy"),
+			grant.ErrNoOffline:   offline,
+		} {
+			if _, err := r.broker.Prepare(r.Context(), ann, a); !errors.Is(err, want) {
+				t.Errorf("%+v: %v, want %v", a, err, want)
+			}
+		}
+		if _, err := r.broker.Prepare(r.Context(), ann, grant.Ask{Connector: "calendar"}); !errors.Is(err, grant.ErrNoApp) {
+			t.Error("a reconnect of nothing:", err)
+		}
+	})
+}
+
+func TestP12_UseWhileAwayIsAConsentOfItsOwn(t *testing.T) {
+	day := 24 * time.Hour
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		r.refused(away(), grant.MissingOffline)
+		agree := func() {
+			t.Helper()
+			a := r.ask("a", "freebusy")
+			a.Offline = true
+			p, err := r.broker.Prepare(r.Context(), ann, a)
+			if err != nil || p.Trip {
+				t.Fatal(p.Trip, err)
+			}
+			if err := r.broker.Agree(r.Context(), ann, p); err != nil {
+				t.Fatal(err)
+			}
+			r.lend(away())
+		}
+		signIn := func() {
+			t.Helper()
+			if err := r.broker.SignedIn(r.Context(), ann); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		agree()
+		time.Sleep(grant.OfflineTime - time.Hour)
+		r.lend(away())
+		time.Sleep(2 * time.Hour)
+		r.refused(away(), grant.MissingOffline)
+		r.lend(use("a"))
+
+		agree()
+		time.Sleep(20 * day)
+		signIn()
+		time.Sleep(11 * day) // a sign-in prolongs Lapses, and not Until
+		r.refused(away(), grant.MissingOffline)
+
+		agree()
+		r.ended = true // a cut
+		r.refused(away(), grant.MissingOffline)
+		r.ended = false
+		r.lend(away())
+
+		r.admits = false
+		signIn()
+		r.refused(away(), "freebusy", "events")
+	})
+}
+
+func TestP12_AnOrganizationsGrantIsManagedByItsManagersOnly(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.options.Offers[0].Owner = grant.OwnedByOrg
+		r.options.Offers[0].ManagedBy = func(who identity.Identity) bool { return who.ID() == ann.ID() }
+		r.options.Offers[0].UsableBy = func(who identity.Identity) bool { return who.Subject != "eve" }
+	}, func(r *rig) {
+		if _, err := r.broker.Prepare(r.Context(), bob, r.ask("a")); !errors.Is(err, grant.ErrNotManager) {
+			t.Error(err)
+		}
+		homeless := ann
+		homeless.Org = identity.Org{}
+		if _, err := r.broker.Prepare(r.Context(), homeless, r.ask("a")); !errors.Is(err, grant.ErrNoOrg) {
+			t.Error(err)
+		}
+		r.connect(r.ask("a"))
+		bobs := use("a")
+		bobs.Who.Session = &bob
+		r.lend(bobs)
+		eve := bob
+		eve.Subject = "eve"
+		eves := use("a")
+		eves.Who.Session = &eve
+		if _, err := r.broker.Lend(r.Context(), eves); !errors.Is(err, grant.ErrNotUser) {
+			t.Error(err)
+		}
+		elsewhere := bob
+		elsewhere.Org.ID = "other"
+		others := use("a")
+		others.Who.Session = &elsewhere
+		r.refused(others, "freebusy", "events")
+		if _, err := r.broker.End(r.Context(), bob, "calendar"); !errors.Is(err, grant.ErrNotManager) {
+			t.Error(err)
+		}
+		if err := r.broker.Withdraw(r.Context(), bob, "calendar", "a"); !errors.Is(err, grant.ErrNotManager) {
+			t.Error(err)
+		}
+		views, err := r.broker.View(r.Context(), bob)
+		if err != nil || len(views) != 1 || views[0].MayManage {
+			t.Errorf("%+v, %v", views, err)
+		}
+		if views, err = r.broker.View(r.Context(), eve); err != nil || len(views) != 0 {
+			t.Errorf("%+v, %v", views, err)
+		}
+	})
+}
+
+func TestP12_DisconnectingEndsItForAllReplicasAndAtTheThirdParty(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		r.connect(r.ask("b"))
+		other := r.another()
+		if err := r.broker.Withdraw(r.Context(), ann, "calendar", "a"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := other.Lend(r.Context(), use("a")); err == nil || len(r.provider.revoked) != 0 {
+			t.Error("the app is still lent it, or all was ended", err)
+		}
+		if _, err := other.Lend(r.Context(), use("b")); err != nil {
+			t.Error(err)
+		}
+		became, err := r.broker.End(r.Context(), ann, "calendar")
+		if err != nil || became != grant.Revoked || len(r.provider.revoked) != 1 {
+			t.Error(became, err)
+		}
+		_, err = other.Lend(r.Context(), use("b"))
+		needs(t, err, "events")
+		if _, err := r.broker.End(r.Context(), ann, "calendar"); !errors.Is(err, grant.ErrNotFound) {
+			t.Error(err)
+		}
+	})
+}
+
+// TestP13_ARowThatWasPutBackIsRefused: the store notices it when the token is about to be
+// shown, and it is not.
+func TestP13_ARowThatWasPutBackIsRefused(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		k := r.connect(r.ask("a", "freebusy"))
+		putBack := r.store.Keep(k.ID)
+		time.Sleep(life)
+		r.lend(use("a"))
+		putBack()
+		r.refused(use("a"), grant.MissingReconnect)
+		if k := r.kept(); k.Reason != grant.ReasonRolledBack || r.provider.most() != 1 {
+			t.Error(k.Reason, r.provider.most())
+		}
+		r.connect(r.ask("a", "freebusy"))
+		r.lend(use("a"))
+	})
+}
+
+// swapping answers with the sealed fields of another grant.
+type swapping struct {
+	grant.Store
+	sealed grant.Record
+}
+
+func (s swapping) Get(ctx context.Context, k grant.Key) (grant.Kept, error) {
+	kept, err := s.Store.Get(ctx, k)
+	kept.Sealed, kept.Wrapped = s.sealed.Sealed, s.sealed.Wrapped
+	return kept, err
+}
+
+func TestP13_ASwappedRowIsRefused(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		bobs, err := r.broker.Connect(r.Context(), bob, r.ask("a"), url.Values{}, identity.Handshake{}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.options.Store = swapping{r.store, bobs.Record}
+		_, err = r.another().Lend(r.Context(), use("a"))
+		needs(t, err, grant.MissingReconnect)
+		if !errors.Is(err, grant.ErrSealed) || !strings.Contains(r.log.String(), "swapped") {
+			t.Error(err)
+		}
+	})
+}
+
+func TestP15_AGrantOfAnotherClientIsNotShownToThisOne(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		time.Sleep(life)
+		r.provider.about.ClientID = "another"
+		r.refused(use("a"), grant.MissingReconnect)
+		if r.provider.calls() != 0 {
+			t.Error("a refresh token of one client was shown for another")
+		}
+	})
+}
+
+func TestP12_ReconnectingFromTheAccountPageKeepsTheConsents(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		time.Sleep(life)
+		r.provider.set(always(failure(grant.Yours, "invalid_grant")), nil)
+		r.refused(use("a"), grant.MissingReconnect)
+		views, err := r.broker.View(r.Context(), ann)
+		if err != nil || len(views) != 1 || views[0].Status != grant.NeedsReconnect || len(views[0].Apps) != 2 {
+			t.Fatalf("%+v, %v", views, err)
+		}
+		if _, next := views[0].Status.Words(); next == "" {
+			t.Error("the page names no next step")
+		}
+		k := r.connect(grant.Ask{Connector: "calendar"})
+		if len(k.Consents) != 1 {
+			t.Error(k.Consents)
+		}
+		if got := accesses(r.lend(use("a"))); !slices.Equal(got, []string{"freebusy"}) {
+			t.Error(got)
+		}
+	})
+}
+
+func TestP12_AnAppLearnsNothingOfAGrantThatIsNotLentToIt(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		lines, err := r.broker.List(r.Context(), "b", use("b").Who)
+		if err != nil || len(lines) != 1 || lines[0].Status != grant.NotConnected || lines[0].Account.ID != "" {
+			t.Errorf("%+v, %v", lines, err)
+		}
+		lines, err = r.broker.List(r.Context(), "a", use("a").Who)
+		if err != nil || !slices.Equal(lines[0].Access, []string{"freebusy"}) || lines[0].Offline ||
+			!slices.Equal(lines[0].Scopes, []string{"busy"}) || !slices.Equal(lines[0].Missing, []string{"events"}) {
+			t.Errorf("%+v, %v", lines, err)
+		}
+	})
+}
+
+func TestP08_NoVerbPrintsALoan(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		l := r.lend(use("a"))
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
+			if text := fmt.Sprintf(verb+verb, l, &l); strings.Contains(text, "canary") || strings.Contains(text, "63616e") {
+				t.Error(verb, text)
+			}
+		}
+	})
+}
+
+// keyOnly is a third party that takes pasted keys.
+type keyOnly struct{ about grant.About }
+
+func (k keyOnly) About() grant.About        { return k.about }
+func (keyOnly) Origin(grant.Account) string { return "https://pager.test" }
+func (keyOnly) Accept(_ context.Context, key string, r grant.Request) (grant.Result, error) {
+	if key != "canary-good" {
+		return grant.Result{}, failure(grant.Yours, "key_refused")
+	}
+	return grant.Result{Tokens: grant.Tokens{Access: key}, Scopes: r.Scopes}, nil
+}
+
+func TestP12_APastedKeyIsKeptWhenTheThirdPartyTakesIt(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		about := r.provider.about
+		about.ClientID = ""
+		r.options.Offers[0].Connector = keyOnly{about}
+	}, func(r *rig) {
+		_, err := r.broker.ConnectKey(r.Context(), ann, r.ask("a"), "canary-bad", false)
+		if grant.ClassOf(err) != grant.Yours || strings.Contains(err.Error(), "canary") {
+			t.Error(err)
+		}
+		r.refused(use("a"), "freebusy", "events")
+		if _, err := r.broker.ConnectKey(r.Context(), ann, r.ask("a"), "canary-good", false); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(1000 * time.Hour)
+		l := r.lend(use("a"))
+		if l.Credential() != "canary-good" {
+			t.Error("another key")
+		}
+		if _, err := r.broker.Rejected(r.Context(), l); !errors.Is(err, grant.ErrStillRejected) {
+			t.Error(err)
+		}
+		if became, err := r.broker.End(r.Context(), ann, "calendar"); err != nil || became != grant.NotSupported {
+			t.Error(became, err)
+		}
+	})
+}
