@@ -31,6 +31,14 @@ type Database struct {
 	// Begin prepares a transaction that writes. Until its end no other one of any
 	// replica may write cuts, or their order would not be that of their keys.
 	Begin func(ctx context.Context, tx *sql.Tx) error
+	// Durable prepares a transaction that writes nothing but rows that it locks; nil: there
+	// is nothing to prepare.
+	Durable func(ctx context.Context, tx *sql.Tx) error
+	// RowLock ends a select that locks its rows until the transaction ends; "": a
+	// transaction that writes is the only one.
+	RowLock string
+	// Room keeps room on the disk; nil: that is not ours to do.
+	Room *Room
 	// Announce tells other replicas, when tx is committed, of the row with this key.
 	Announce func(ctx context.Context, tx *sql.Tx, seq int64) error
 	// Changed reports whether anybody may have written something since it was asked
@@ -46,7 +54,7 @@ type Database struct {
 // schema is what this program writes, readableBy the oldest program that can read
 // it: tables change in such a way that the version before can go on for one minor.
 const (
-	schema     = 2
+	schema     = 3
 	readableBy = 1
 )
 
@@ -87,6 +95,57 @@ var migrations = [schema][]string{{
 		version text not null,
 		absolute_s bigint not null,
 		seen_ms bigint not null)`,
+}, {
+	`create table sallyport_grants (
+		id varchar(64) primary key,
+		connector text not null,
+		owner_kind text not null,
+		owner_id text not null,
+		account_id text not null,
+		account_name text not null,
+		region text not null,
+		chain text not null,
+		client_id text not null,
+		access text not null,
+		requested text not null,
+		scopes text not null,
+		offline smallint not null,
+		status text not null,
+		reason text not null,
+		generation bigint not null,
+		version bigint not null,
+		sealed {bytes} not null,
+		wrapped {bytes} not null,
+		key_id text not null,
+		access_expires_ms bigint not null,
+		reconsent_ms bigint not null,
+		connected_by text not null,
+		connected_ms bigint not null,
+		refreshed_ms bigint not null,
+		retry_ms bigint not null,
+		unique (owner_id, connector, owner_kind))`,
+	`create unique index sallyport_grants_chain on sallyport_grants (chain, connector) where chain <> ''`,
+	`create index sallyport_grants_account on sallyport_grants (account_id)`,
+	`create table sallyport_grant_consents (
+		grant_id varchar(64) not null,
+		app text not null,
+		access text not null,
+		offline smallint not null,
+		until_ms bigint not null,
+		lapses_ms bigint not null,
+		agreed_by text not null,
+		agreed_ms bigint not null,
+		used_ms bigint not null,
+		primary key (grant_id, app))`,
+	`create index sallyport_grant_consents_by on sallyport_grant_consents (agreed_by)`,
+	`create table sallyport_grant_refreshes (
+		grant_id varchar(64) primary key,
+		generation bigint not null,
+		attempt text not null,
+		began_ms bigint not null,
+		until_ms bigint not null,
+		shown integer not null,
+		shown_ms bigint not null)`,
 }}
 
 // current reports whether the tables are those that this program writes. It waits for
@@ -169,8 +228,16 @@ func number(ctx context.Context, q querier, key string) (n int, err error) {
 	return n, nil
 }
 
-// transact runs a transaction that writes.
+// beginning prepares a transaction; nil: there is nothing to prepare.
+type beginning = func(context.Context, *sql.Tx) error
+
+// transact runs a transaction that writes, and that no other one of any replica overtakes.
 func (s *Store) transact(ctx context.Context, do func(*sql.Tx) error) error {
+	return s.transactAs(ctx, s.d.Begin, do)
+}
+
+// transactAs runs a transaction that writes, after begin.
+func (s *Store) transactAs(ctx context.Context, begin beginning, do func(*sql.Tx) error) error {
 	if err := s.d.Usable(); err != nil {
 		return err
 	}
@@ -179,8 +246,8 @@ func (s *Store) transact(ctx context.Context, do func(*sql.Tx) error) error {
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }() // nothing to undo after a commit
-	if s.d.Begin != nil {
-		if err := s.d.Begin(ctx, tx); err != nil {
+	if begin != nil {
+		if err := begin(ctx, tx); err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
 	}

@@ -172,26 +172,36 @@ func scanEntry(rows *sql.Rows) (e session.Entry, err error) {
 	if len(key) != len(session.CutKey{}) {
 		return e, errors.New("a row is not one that this version knows")
 	}
-	if orgs != "" {
-		if err := json.Unmarshal([]byte(orgs), &e.Orgs); err != nil {
-			return e, fmt.Errorf("read the organizations of a row: %w", err)
-		}
+	if err := listOf(orgs, &e.Orgs); err != nil {
+		return e, err
 	}
 	e.SID = session.CutKey(key).SID()
 	e.Since, e.Until = time.UnixMilli(since).UTC(), time.UnixMilli(until).UTC()
 	return e, nil
 }
 
-// orgsText is how several organizations are kept in one column.
-func orgsText(orgs []string) string {
-	if len(orgs) == 0 {
+// listText is how several texts are kept in one column.
+func listText(list []string) string {
+	if len(list) == 0 {
 		return ""
 	}
-	text, _ := json.Marshal(orgs) // a list of texts always has one
+	text, _ := json.Marshal(list) // a list of texts always has one
 	return string(text)
 }
 
-// likeOrg matches the texts of orgsText that org is in, and perhaps some others.
+// listOf reads what listText made.
+func listOf(text string, into *[]string) error {
+	if text == "" {
+		*into = nil
+		return nil
+	}
+	if err := json.Unmarshal([]byte(text), into); err != nil {
+		return fmt.Errorf("read a list of a row: %w", err)
+	}
+	return nil
+}
+
+// likeOrg matches the texts of listText that org is in, and perhaps some others.
 func likeOrg(org string) string {
 	text, _ := json.Marshal(org)
 	return "%" + strings.NewReplacer("!", "!!", "%", "!%", "_", "!_").Replace(string(text)) + "%"
@@ -232,7 +242,7 @@ func (s *Store) insertSignIns(ctx context.Context, list []session.Entry) error {
 			_, err := tx.ExecContext(ctx, `insert into sallyport_sessions
 				(root_hash, person, org, orgs, provider, sid, since_ms, until_ms, from_ip, browser)
 				values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict do nothing`,
-				key[:], e.Person, e.Org, orgsText(e.Orgs), e.Provider, e.ProviderSID,
+				key[:], e.Person, e.Org, listText(e.Orgs), e.Provider, e.ProviderSID,
 				e.Since.UnixMilli(), e.Until.UnixMilli(), e.From, e.Browser)
 			if err != nil {
 				return err

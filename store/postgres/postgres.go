@@ -75,10 +75,11 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 	}
 	d := store.Database{
 		DB: pool(max(o.Connections-1, 1)), Follow: pool(1), Bytes: "bytea", Serial: "bigserial primary key",
-		Every: lookWithout,
-		Last:  `select last_value from sallyport_ended_seq_seq`,
-		Clock: `select (extract(epoch from clock_timestamp()) * 1000)::bigint`,
-		Begin: begin,
+		Every:   lookWithout,
+		Last:    `select last_value from sallyport_ended_seq_seq`,
+		Clock:   `select (extract(epoch from clock_timestamp()) * 1000)::bigint`,
+		Begin:   begin,
+		Durable: durable, RowLock: `for update`,
 		Announce: func(ctx context.Context, tx *sql.Tx, seq int64) error {
 			_, err := tx.ExecContext(ctx, `select pg_notify($1, $2)`, channel, fmt.Sprint("ended ", seq))
 			return err
@@ -96,20 +97,26 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 	return s, nil
 }
 
-// begin makes what is written durable before the commit is told, even where the
-// server's default is otherwise; ends the transaction of a client that hangs; and
-// takes the lock that keys are given under, until they can be seen. It waits for
-// the lock in a statement of its own, because a statement sees only what had been
-// committed when it began.
-func begin(ctx context.Context, tx *sql.Tx) error {
-	_, err := tx.ExecContext(ctx, `set transaction isolation level read committed`)
-	if err != nil {
+// durable makes what is written durable before the commit is told, even where the
+// server's default is otherwise, and ends the transaction of a client that hangs.
+func durable(ctx context.Context, tx *sql.Tx) error {
+	if _, err := tx.ExecContext(ctx, `set transaction isolation level read committed`); err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `select pg_advisory_xact_lock($1),
-		set_config('idle_in_transaction_session_timeout', '10s', true),
+	_, err := tx.ExecContext(ctx, `select set_config('idle_in_transaction_session_timeout', '10s', true),
 		set_config('synchronous_commit', case when current_setting('synchronous_commit') in ('off', 'local') then 'on'
-			else current_setting('synchronous_commit') end, true)`, int64(lock))
+			else current_setting('synchronous_commit') end, true)`)
+	return err
+}
+
+// begin also takes the lock that keys are given under, until they can be seen. It waits
+// for the lock in a statement of its own, because a statement sees only what had been
+// committed when it began.
+func begin(ctx context.Context, tx *sql.Tx) error {
+	if err := durable(ctx, tx); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `select pg_advisory_xact_lock($1)`, int64(lock))
 	return err
 }
 

@@ -192,3 +192,5 @@ func TestTheClockIsTheDatabases(t *testing.T) {
 		t.Errorf("off by %s, offset %s", off, s.Offset())
 	}
 }
+
+func TestContractOfGrants(t *testing.T) { storetest.RunGrants(t, fresh(false)) }

@@ -89,6 +89,7 @@ func database(db, follow, lists *sql.DB, path string, opened os.FileInfo) store.
 		Bytes: "blob", Serial: "integer primary key autoincrement",
 		Last:   `select coalesce((select seq from sqlite_sequence where name = 'sallyport_ended'), 0)`,
 		Usable: sameFile,
+		Room:   (&reserve{path: path + ".reserve"}).room(db),
 		// No Begin: what the driver's immediate transaction has locked is enough.
 		Changed: func(ctx context.Context) (bool, error) {
 			was := version

@@ -331,3 +331,5 @@ func TestWhatWasToldIsInTheFile(t *testing.T) {
 		t.Errorf("%s, synchronous %d: %v", mode, sync, err)
 	}
 }
+
+func TestContractOfGrants(t *testing.T) { storetest.RunGrants(t, fresh) }

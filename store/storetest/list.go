@@ -311,13 +311,29 @@ func makesNothing(t *testing.T, d Database) {
 	}
 }
 
-// migrated has the tables be those of schema 1, with a row in them.
+// grantTables are those of schema 3.
+var grantTables = []string{"sallyport_grants", "sallyport_grant_consents", "sallyport_grant_refreshes"}
+
+// migrated has the tables be those of schema 2, and then of schema 1, with a row in them.
 func migrated(t *testing.T, d Database) {
 	a := d.Open(t, store.Options{})
 	s := person("1")
 	end(t, a, cutOf(s))
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
+	}
+	for _, table := range grantTables {
+		d.Exec(t, `drop table `+table)
+	}
+	d.Exec(t, `update sallyport_meta set value = '2' where key = 'schema'`)
+	if a = d.Open(t, store.Options{}); !a.Ended(s) {
+		t.Error("the rows of schema 2 are lost")
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range grantTables {
+		d.Exec(t, `drop table `+table)
 	}
 	for _, statement := range []string{`drop table sallyport_sessions`, `drop table sallyport_replicas`,
 		`update sallyport_meta set value = '1' where key = 'schema'`} {

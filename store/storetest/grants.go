@@ -1,0 +1,117 @@
+package storetest
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/grant/granttest"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/store"
+)
+
+// RunGrants runs the contract of grants. fresh returns an empty database.
+func RunGrants(t *testing.T, fresh func(t *testing.T) Database) {
+	granttest.TestStore(t, func(t *testing.T) granttest.Rows { return grantRows(fresh(t)) })
+	t.Run("P15 a result outlives a database that fails", func(t *testing.T) { grantFaults(t, fresh) })
+	t.Run("a command reads and ends grants beside replicas", func(t *testing.T) { grantsBriefly(t, fresh(t)) })
+}
+
+func grantRows(d Database) granttest.Rows {
+	copies := 0
+	return granttest.Rows{
+		Open: func(t *testing.T) grant.Store { return d.Open(t, store.Options{}).Grants() },
+		Advance: func(t *testing.T, by time.Duration) {
+			d.Exec(t, fmt.Sprintf(`update sallyport_grant_refreshes set began_ms = began_ms - %[1]d,
+				until_ms = until_ms - %[1]d, shown_ms = case when shown > 0 then shown_ms - %[1]d else 0 end`,
+				by.Milliseconds()))
+		},
+		Keep: func(t *testing.T, id string) func(*testing.T) {
+			copies++
+			table := fmt.Sprint("copy_", copies)
+			d.Exec(t, fmt.Sprintf(`create table %s as select * from sallyport_grants where id = '%s'`, table, id))
+			return func(t *testing.T) {
+				d.Exec(t, fmt.Sprintf(`delete from sallyport_grants where id = '%s'`, id))
+				d.Exec(t, `insert into sallyport_grants select * from `+table)
+			}
+		},
+	}
+}
+
+// grantFaults has refreshes end while the database fails: a result is kept or it is known
+// that it is not, and it can be stored when the database works again.
+func grantFaults(t *testing.T, fresh func(t *testing.T) Database) {
+	for i, fault := range fresh(t).Faults {
+		t.Run(fault.Name, func(t *testing.T) {
+			d := fresh(t)
+			s := d.Open(t, store.Options{Timeout: time.Second}).Grants()
+			seal := func(r grant.Record) (grant.Record, error) {
+				r.Sealed, r.Wrapped, r.KeyID = fmt.Appendf(nil, "sealed %d", r.Generation), []byte("wrapped"), "key"
+				return r, nil
+			}
+			k := grant.Key{Connector: "calendar", Owner: grant.Owner{Kind: grant.OwnedByUser, ID: "corp:ann"}}
+			r, err := s.Connect(t.Context(), grant.Record{Key: k, Status: grant.Active}, grant.Consent{App: "app"}, 0, seal)
+			testenv.Check(t, err)
+			l, r, err := s.Lease(t.Context(), r.ID, r.Generation)
+			testenv.Check(t, err)
+			heal := d.Faults[i].Break(t)
+			_, err = s.Commit(t.Context(), l, r, seal)
+			t.Logf("commit: %v", err)
+			if err != nil && !errors.Is(err, grant.ErrUnavailable) {
+				t.Errorf("commit: %v", err)
+			}
+			failed := err != nil
+			kept, err := s.Get(t.Context(), k)
+			if err != nil && !errors.Is(err, grant.ErrUnavailable) {
+				t.Errorf("get: %v", err)
+			}
+			if d.Faults[i].Readable && err != nil {
+				t.Errorf("it can be read: %v", err)
+			}
+			if err == nil && (kept.Generation == l.Generation) != failed {
+				t.Errorf("commit failed %v, and generation %d became %d", failed, l.Generation, kept.Generation)
+			}
+			heal(t)
+			testenv.Eventually(t, "what could not be stored can be", func() bool {
+				if !failed {
+					return true
+				}
+				_, err := s.Late(t.Context(), l, r, seal)
+				return err == nil || errors.Is(err, grant.ErrFenced) // its answer had been lost
+			})
+			testenv.Eventually(t, "it can be read again", func() bool {
+				kept, err = s.Get(t.Context(), k)
+				return err == nil
+			})
+			if kept.Generation != l.Generation+1 || string(kept.Sealed) != fmt.Sprintf("sealed %d", kept.Generation) {
+				t.Errorf("generation %d, %q", kept.Generation, kept.Sealed)
+			}
+		})
+	}
+}
+
+func grantsBriefly(t *testing.T, d Database) {
+	running := d.Open(t, store.Options{}).Grants()
+	seal := func(r grant.Record) (grant.Record, error) { return r, nil }
+	k := grant.Key{Connector: "calendar", Owner: grant.Owner{Kind: grant.OwnedByUser, ID: "corp:ann"}}
+	_, err := running.Connect(t.Context(), grant.Record{Key: k, Status: grant.Active}, grant.Consent{App: "app"}, 0, seal)
+	testenv.Check(t, err)
+	s, err := d.TryOpen(store.Options{Brief: true})
+	testenv.Check(t, err)
+	command := s.Grants()
+	if list, err := command.List(t.Context(), grant.Filter{}); len(list) != 1 || err != nil {
+		t.Errorf("a command lists %v: %v", list, err)
+	}
+	if was, err := command.Disconnect(t.Context(), k); was.Status != grant.Active || err != nil {
+		t.Errorf("a command ends %v: %v", was, err)
+	}
+	testenv.Check(t, s.Close())
+	if _, err := running.Get(t.Context(), k); !errors.Is(err, grant.ErrNotFound) {
+		t.Errorf("the running process: %v", err)
+	}
+	if _, err := command.Get(t.Context(), k); !errors.Is(err, grant.ErrUnavailable) {
+		t.Errorf("a closed store: %v", err)
+	}
+}
