@@ -71,7 +71,8 @@ func answered(err error) error {
 
 // change runs a transaction. Where the disk is full it is run once more in the room that
 // the database has left over, and if it is urgent, in the reserve.
-func (g *Grants) change(ctx context.Context, begin beginning, urgent bool, do func(context.Context, *sql.Tx) error) error {
+func (g *Grants) change(ctx context.Context, begin beginning, urgent bool,
+	do func(context.Context, *sql.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, g.s.o.Timeout)
 	defer cancel()
 	run := func() error {
@@ -135,7 +136,7 @@ func (g *Grants) lockByID(ctx context.Context, tx *sql.Tx, id string) (*row, err
 }
 
 func (g *Grants) lockByKey(ctx context.Context, tx *sql.Tx, k grant.Key) (*row, error) {
-	return g.lock(ctx, tx, `g.connector = $1 and g.owner_kind = $2 and g.owner_id = $3`, keyArgs(k)...)
+	return g.lock(ctx, tx, byKey, keyArgs(k)...)
 }
 
 func (g *Grants) lock(ctx context.Context, tx *sql.Tx, where string, args ...any) (*row, error) {
@@ -172,6 +173,9 @@ func (g *Grants) lockAny(ctx context.Context, tx *sql.Tx, where string, args ...
 	}
 	return &r, nil
 }
+
+// byKey is where keyArgs are found.
+const byKey = `g.connector = $1 and g.owner_kind = $2 and g.owner_id = $3`
 
 func keyArgs(k grant.Key) []any { return []any{k.Connector, string(k.Owner.Kind), k.Owner.ID} }
 
@@ -240,6 +244,16 @@ func putConsent(ctx context.Context, tx *sql.Tx, id string, c grant.Consent) err
 		return fmt.Errorf("write the consent: %w", err)
 	}
 	return nil
+}
+
+// deleteConsent reports whether there was one.
+func deleteConsent(ctx context.Context, tx *sql.Tx, id, app string) (bool, error) {
+	done, err := tx.ExecContext(ctx, `delete from sallyport_grant_consents where grant_id = $1 and app = $2`, id, app)
+	if err != nil {
+		return false, fmt.Errorf("delete the consent: %w", err)
+	}
+	n, err := done.RowsAffected()
+	return n > 0, err
 }
 
 // grow counts a change of r that people can see.
@@ -359,7 +373,7 @@ func (g *Grants) Connect(ctx context.Context, r grant.Record, c grant.Consent, w
 	}
 	r = plainRecord(r)
 	err := g.change(ctx, g.s.d.Begin, false, func(ctx context.Context, tx *sql.Tx) error {
-		there, err := g.lockAny(ctx, tx, `g.connector = $1 and g.owner_kind = $2 and g.owner_id = $3`, keyArgs(r.Key)...)
+		there, err := g.lockAny(ctx, tx, byKey, keyArgs(r.Key)...)
 		if err != nil {
 			return err
 		}
@@ -442,15 +456,9 @@ func (g *Grants) Withdraw(ctx context.Context, k grant.Key, app string) (was boo
 		if err != nil {
 			return err
 		}
-		done, err := tx.ExecContext(ctx, `delete from sallyport_grant_consents where grant_id = $1 and app = $2`, r.ID, app)
-		if err != nil {
-			return fmt.Errorf("delete the consent: %w", err)
-		}
-		n, err := done.RowsAffected()
-		if err != nil || n == 0 {
+		if was, err = deleteConsent(ctx, tx, r.ID, app); err != nil || !was {
 			return err
 		}
-		was = true
 		return grow(ctx, tx, r)
 	})
 	if err = answered(err); errors.Is(err, grant.ErrNotFound) {
@@ -515,7 +523,8 @@ func (g *Grants) Move(ctx context.Context, from, to grant.Owner, reseal func(gra
 	err = g.change(ctx, g.s.d.Begin, false, func(ctx context.Context, tx *sql.Tx) error {
 		n = 0
 		ids, err := texts(ctx, tx, `select id from sallyport_grants
-			where owner_kind = $1 and owner_id = $2 and status <> 'disconnected' order by id`, string(from.Kind), from.ID)
+			where owner_kind = $1 and owner_id = $2 and status <> 'disconnected' order by id`,
+			string(from.Kind), from.ID)
 		if err != nil {
 			return err
 		}
@@ -543,7 +552,7 @@ func (g *Grants) moveOne(ctx context.Context, tx *sql.Tx, id string, to grant.Ow
 		return refusal{grant.ErrHeld}
 	}
 	key := grant.Key{Connector: r.Connector, Owner: to}
-	there, err := g.lockAny(ctx, tx, `g.connector = $1 and g.owner_kind = $2 and g.owner_id = $3`, keyArgs(key)...)
+	there, err := g.lockAny(ctx, tx, byKey, keyArgs(key)...)
 	switch {
 	case err != nil:
 		return err
@@ -703,7 +712,7 @@ func (g *Grants) signedIn(ctx context.Context, tx *sql.Tx, id, person string, la
 				where grant_id = $2 and app = $3`, msOf(lapses), id, c.App)
 		} else {
 			ended = append(ended, grant.Ending{Key: r.Key, App: c.App})
-			_, err = tx.ExecContext(ctx, `delete from sallyport_grant_consents where grant_id = $1 and app = $2`, id, c.App)
+			_, err = deleteConsent(ctx, tx, id, c.App)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("write the consent: %w", err)
@@ -794,14 +803,16 @@ func (g *Grants) Renew(ctx context.Context, l grant.Lease) (grant.Lease, error) 
 }
 
 // Commit implements grant.Store.
-func (g *Grants) Commit(ctx context.Context, l grant.Lease, result grant.Record, seal grant.Seal) (grant.Record, error) {
+func (g *Grants) Commit(ctx context.Context, l grant.Lease, result grant.Record, seal grant.Seal) (
+	grant.Record, error) {
 	return g.commit(ctx, result, seal, func(ctx context.Context, tx *sql.Tx) (*row, error) {
 		return g.held(ctx, tx, l)
 	})
 }
 
 // Late implements grant.Store.
-func (g *Grants) Late(ctx context.Context, l grant.Lease, result grant.Record, seal grant.Seal) (grant.Record, error) {
+func (g *Grants) Late(ctx context.Context, l grant.Lease, result grant.Record, seal grant.Seal) (
+	grant.Record, error) {
 	return g.commit(ctx, result, seal, func(ctx context.Context, tx *sql.Tx) (*row, error) {
 		r, err := g.lockByID(ctx, tx, l.ID)
 		if errors.Is(err, grant.ErrNotFound) || err == nil && r.Generation != l.Generation {

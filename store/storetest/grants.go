@@ -52,7 +52,7 @@ func grantFaults(t *testing.T, fresh func(t *testing.T) Database) {
 				return r, nil
 			}
 			k := grant.Key{Connector: "calendar", Owner: grant.Owner{Kind: grant.OwnedByUser, ID: "corp:ann"}}
-			r, err := s.Connect(t.Context(), grant.Record{Key: k, Status: grant.Active}, grant.Consent{App: "app"}, 0, seal)
+			r, err := s.Connect(t.Context(), grant.Record{Key: k, Status: grant.Active}, grant.Consent{App: "a"}, 0, seal)
 			testenv.Check(t, err)
 			l, r, err := s.Lease(t.Context(), r.ID, r.Generation)
 			testenv.Check(t, err)
@@ -96,7 +96,7 @@ func grantsBriefly(t *testing.T, d Database) {
 	running := d.Open(t, store.Options{}).Grants()
 	seal := func(r grant.Record) (grant.Record, error) { return r, nil }
 	k := grant.Key{Connector: "calendar", Owner: grant.Owner{Kind: grant.OwnedByUser, ID: "corp:ann"}}
-	_, err := running.Connect(t.Context(), grant.Record{Key: k, Status: grant.Active}, grant.Consent{App: "app"}, 0, seal)
+	_, err := running.Connect(t.Context(), grant.Record{Key: k, Status: grant.Active}, grant.Consent{App: "a"}, 0, seal)
 	testenv.Check(t, err)
 	s, err := d.TryOpen(store.Options{Brief: true})
 	testenv.Check(t, err)
