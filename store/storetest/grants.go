@@ -52,7 +52,8 @@ func grantFaults(t *testing.T, fresh func(t *testing.T) Database) {
 				return r, nil
 			}
 			k := grant.Key{Connector: "calendar", Owner: grant.Owner{Kind: grant.OwnedByUser, ID: "corp:ann"}}
-			r, err := s.Connect(t.Context(), grant.Record{Key: k, Status: grant.Active}, grant.Consent{App: "a"}, 0, seal)
+			r := grant.Record{Key: k, Status: grant.Active}
+			r, err := s.Connect(t.Context(), r, grant.Consent{App: "a"}, 0, seal)
 			testenv.Check(t, err)
 			l, r, err := s.Lease(t.Context(), r.ID, r.Generation)
 			testenv.Check(t, err)
