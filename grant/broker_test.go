@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,7 +59,12 @@ func newProvider() *provider {
 			}}}
 }
 
-func (p *provider) About() grant.About          { return p.about }
+func (p *provider) About() grant.About {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.about
+}
+
 func (p *provider) Origin(grant.Account) string { return "https://calendar.test" }
 func (p *provider) Issuer() string              { return p.issuer }
 
@@ -163,13 +169,31 @@ func loseOnce() func(context.Context, grant.Result) (grant.Result, error) {
 	}
 }
 
+// lines is a log that is read while the broker still writes.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 type rig struct {
 	*testing.T
 	store    *granttest.Store
 	provider *provider
 	broker   *grant.Broker
 	options  grant.Options
-	log      *bytes.Buffer
+	log      *lines
 	admits   bool
 	ended    bool
 	events   []grant.Event
@@ -181,7 +205,7 @@ var ann = identity.Identity{Provider: "corp", Subject: "ann", Org: identity.Org{
 func inBubble(t *testing.T, change func(*rig), f func(*rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		r := &rig{T: t, store: granttest.NewStore(nil), provider: newProvider(), log: &bytes.Buffer{}, admits: true}
+		r := &rig{T: t, store: granttest.NewStore(nil), provider: newProvider(), log: &lines{}, admits: true}
 		k := grant.SealingKey{ID: "k"}
 		copy(k.Secret[:], "canary-key")
 		ring, err := grant.NewKeyring([]grant.SealingKey{k})
@@ -582,9 +606,10 @@ func TestP14_OnAFullDiskTheResultWaitsInMemory(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.connect(r.ask("a", "freebusy"))
 		time.Sleep(life)
-		full := true
+		var full atomic.Bool
+		full.Store(true)
 		r.store.SetBefore(func(_ context.Context, method string) error {
-			if full && (method == "Commit" || method == "Late" || method == "Renew") {
+			if full.Load() && (method == "Commit" || method == "Late" || method == "Renew") {
 				return grant.ErrUnavailable
 			}
 			return nil
@@ -596,7 +621,7 @@ func TestP14_OnAFullDiskTheResultWaitsInMemory(t *testing.T) {
 		if n := strings.Count(r.log.String(), "kept in memory"); n < 2 {
 			t.Errorf("%d shouts in 100 s", n)
 		}
-		full = false
+		full.Store(false)
 		time.Sleep(2 * time.Second)
 		if l := r.lend(use("a")); l.Credential() != "canary-access-2" || r.provider.calls() != 1 {
 			t.Error(l.Credential(), r.provider.calls())

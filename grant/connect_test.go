@@ -344,7 +344,9 @@ func TestP15_AGrantOfAnotherClientIsNotShownToThisOne(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.connect(r.ask("a", "freebusy"))
 		time.Sleep(life)
-		r.provider.about.ClientID = "another"
+		r.provider.mu.Lock()
+		r.provider.about.ClientID = "another" // as another configuration has it
+		r.provider.mu.Unlock()
 		r.refused(use("a"), grant.MissingReconnect)
 		if r.provider.calls() != 0 {
 			t.Error("a refresh token of one client was shown for another")
