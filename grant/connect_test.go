@@ -222,6 +222,31 @@ func TestP12_UseWhileAwayIsAConsentOfItsOwn(t *testing.T) {
 	})
 }
 
+func TestP12_UseWhileAwayLapsesBeforeALaterUntil(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		k := r.connect(r.ask("a", "freebusy"))
+		c, _ := k.Consent("a")
+		c.Offline, c.Until, c.Lapses = true, time.Now().Add(2*grant.OfflineTime), time.Now().Add(grant.OfflineTime)
+		if err := r.store.Agree(r.Context(), k.ID, c, k.Version); err != nil {
+			t.Fatal(err)
+		}
+		r.lend(away())
+		time.Sleep(grant.OfflineTime)
+		r.refused(away(), grant.MissingOffline)
+	})
+}
+
+func TestP15_WhatTheConfigurationTakesBackIsNotLentAnyMore(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy", "events"))
+		r.options.Apps[0].Connectors = map[string][]string{"calendar": {"freebusy"}}
+		l, err := r.another().Lend(r.Context(), use("a"))
+		if got := accesses(l); err != nil || !slices.Equal(got, []string{"freebusy"}) || len(l.Wider) != 0 {
+			t.Error(got, l.Wider, err)
+		}
+	})
+}
+
 func TestP12_AnOrganizationsGrantIsManagedByItsManagersOnly(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		r.options.Offers[0].Owner = grant.OwnedByOrg
