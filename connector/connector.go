@@ -64,8 +64,8 @@ func Challenge(verifier string) string {
 // Code reads the authorization code of a callback. A callback without exactly one is an
 // error of the class Ours or, where the third party says so, of who can do something.
 func (c Codes) Code(callback url.Values) (string, error) {
-	if refused := callback.Get("error"); refused != "" {
-		return "", c.Refused(refused)
+	if callback.Has("error") {
+		return "", c.Refused(callback.Get("error"))
 	}
 	if code := callback["code"]; len(code) == 1 && code[0] != "" {
 		return code[0], nil

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/admission"
+	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/proxy/pages"
@@ -33,11 +34,13 @@ import (
 const purposeConnect = "connect"
 
 const (
-	// connectTime bounds what is asked of a third party in the request of a browser, with
-	// the time that it takes to store the result.
+	// connectTime bounds what is read before a third party is asked. The Lender bounds the
+	// rest, and goes on with it though the browser leaves.
 	connectTime = time.Minute
 	// grantsTime is how long the account page waits for the list of grants.
 	grantsTime = 2 * time.Second
+	// signedInTime is how long a sign-in waits for what follows from it for grants.
+	signedInTime = 2 * time.Second
 )
 
 // Lender keeps what people lend to apps. See grant.Broker.
@@ -93,15 +96,14 @@ func (e *connectEndpoint) ask(w http.ResponseWriter, r *http.Request, ev *event)
 	w.Header().Set("Cache-Control", "no-store")
 	s, err := e.own.read(r, ev)
 	if err != nil {
-		return e.signInFirst(w, r, ev)
+		return e.signInFirst(w, ev)
 	}
-	a, f := e.asked(r, ev, &s)
-	if f != nil {
-		return f
+	a, err := e.asked(r, ev, &s)
+	if err != nil {
+		return err
 	}
 	if s.Identity.MustPick() {
-		redirect(w, http.StatusSeeOther, e.site.origin+e.site.choice(e.site.returnTo(a.target)))
-		return nil
+		return e.pickFirst(w, a)
 	}
 	p, err := e.lender.Prepare(r.Context(), s.Identity, a.Ask)
 	if errors.Is(err, grant.ErrNoApp) && a.App == "" {
@@ -114,10 +116,7 @@ func (e *connectEndpoint) ask(w http.ResponseWriter, r *http.Request, ev *event)
 }
 
 // signInFirst sends somebody to a sign-in that leads back to the page.
-func (e *connectEndpoint) signInFirst(w http.ResponseWriter, r *http.Request, ev *event) error {
-	if admission.KindOf(r) != admission.Navigation {
-		return e.site.unauthorized(w, r, ev)
-	}
+func (e *connectEndpoint) signInFirst(w http.ResponseWriter, ev *event) error {
 	target := ev.facts.Target()
 	if e.site.returnTo(target) == target {
 		redirect(w, http.StatusFound, e.site.login(target))
@@ -130,16 +129,18 @@ func (e *connectEndpoint) signInFirst(w http.ResponseWriter, r *http.Request, ev
 			Advice:   advice, ActionURL: e.site.login("/"), ActionText: "Sign in"}}}
 }
 
+// pickFirst sends somebody to the choice of an organization, which leads back to the page.
+func (e *connectEndpoint) pickFirst(w http.ResponseWriter, a connectAsk) error {
+	redirect(w, http.StatusSeeOther, e.site.origin+e.site.choice(e.site.returnTo(a.target)))
+	return nil
+}
+
 // asked reads the address. A link that was made for somebody else stops here.
 func (e *connectEndpoint) asked(r *http.Request, ev *event, s *session.Session) (connectAsk, error) {
 	q, err := readQuery(ev.facts.RawQuery, "app", "access", "return_to", "for")
-	for _, name := range [...]string{"app", "return_to", "for"} {
-		if len(q[name]) > 1 {
-			err = errors.New("a parameter comes twice")
-		}
-	}
-	if err != nil {
-		return connectAsk{}, &failure{Status: http.StatusBadRequest, Cause: fmt.Errorf("link to connect: %w", err)}
+	if err != nil || anyTwice(q, "app", "return_to", "for") {
+		return connectAsk{}, &failure{Status: http.StatusBadRequest,
+			Cause: errors.New("link to connect: a parameter cannot be read, or comes twice")}
 	}
 	if q.Has("for") {
 		person, err := e.own.sessions.OpenPerson(q.Get("for"))
@@ -178,18 +179,17 @@ func (e *connectEndpoint) answer(w http.ResponseWriter, r *http.Request, ev *eve
 	if err != nil {
 		return e.site.askToSignIn(w, r, ev)
 	}
-	a, f := e.asked(r, ev, &s)
-	if f != nil {
-		return f
+	a, err := e.asked(r, ev, &s)
+	if err != nil {
+		return err
+	}
+	if s.Identity.MustPick() {
+		return e.pickFirst(w, a)
 	}
 	form, err := readForm(w, r)
 	answer := form.Get("answer")
-	for _, name := range [...]string{"form", "answer", "offline", "key", "confirm"} {
-		if len(form[name]) > 1 {
-			err = errors.New("a field comes twice")
-		}
-	}
-	if err != nil || answer != "yes" && answer != "no" {
+	if err != nil || answer != "yes" && answer != "no" ||
+		anyTwice(form, "form", "answer", "offline", "key", "confirm") {
 		return &failure{Status: http.StatusBadRequest, Cause: errors.New("malformed answer on a consent page"),
 			Title: "Nothing was connected", Sentence: "What was sent is not an answer.",
 			Advice: "Go back and choose again."}
@@ -265,13 +265,9 @@ func (e *connectEndpoint) callback(w http.ResponseWriter, r *http.Request, ev *e
 	w.Header().Set("Cache-Control", "no-store")
 	connector := r.PathValue("connector")
 	q, err := readQuery(ev.facts.RawQuery, "code", "state", "iss", "error")
-	for _, name := range [...]string{"code", "state", "iss", "error"} {
-		if len(q[name]) > 1 {
-			err = errors.New("a parameter that counts comes twice")
-		}
-	}
-	if err != nil {
-		return &failure{Status: http.StatusBadRequest, Cause: fmt.Errorf("malformed callback: %w", err)}
+	if err != nil || anyTwice(q, "code", "state", "iss", "error") {
+		return &failure{Status: http.StatusBadRequest,
+			Cause: errors.New("malformed callback: a parameter that counts cannot be read, or comes twice")}
 	}
 	trip, err := e.own.sessions.Return(r, q.Get("state"))
 	var did agreed
@@ -298,30 +294,34 @@ func (e *connectEndpoint) callback(w http.ResponseWriter, r *http.Request, ev *e
 			Title: "Nothing was connected", Sentence: "Whether this was done before is not known at the moment.",
 			Advice: "Reload this page in a moment."}
 	}
-	returnTo := e.site.absolute(e.site.lentReturn(trip.ReturnTo))
-	if !first { // a reload, or the back button
-		redirect(w, http.StatusSeeOther, returnTo)
-		return nil
-	}
 	a := connectAsk{Ask: grant.Ask{Connector: connector, App: did.App, Access: did.Access, Offline: did.Offline},
 		returnTo: e.site.lentReturn(trip.ReturnTo)}
 	a.target = e.site.connectPath(a)
-	if q.Has("error") {
-		return e.declined(q.Get("error"), a)
+	if first { // else it is a reload, or the back button
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), connectTime)
+		defer cancel()
+		_, err = e.lender.Connect(ctx, s.Identity, a.Ask, q, trip.Handshake, did.Confirm)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), connectTime)
-	defer cancel()
-	if _, err := e.lender.Connect(ctx, s.Identity, a.Ask, q, trip.Handshake, did.Confirm); err != nil {
+	if class := grant.ClassOf(err); err != nil && q.Has("error") && (class == grant.Yours || class == grant.Later) {
+		return e.declined(err, class, a)
+	}
+	if err != nil {
 		return e.failed(w, r, ev, &s, a, err)
 	}
-	redirect(w, http.StatusSeeOther, returnTo)
+	redirect(w, http.StatusSeeOther, e.site.absolute(a.returnTo))
 	return nil
 }
 
-// opensWindow reports whether a page is opened in a window, where the browser says so.
+// anyTwice reports whether one of names comes more than once.
+func anyTwice(values url.Values, names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return len(values[name]) > 1 })
+}
+
+// opensWindow reports whether a page is opened, or a form sent, in a window, where the
+// browser says so.
 func opensWindow(r *http.Request) bool {
-	return fetchedAs(r, "Sec-Fetch-Mode", "navigate") && fetchedAs(r, "Sec-Fetch-Dest", "document") &&
-		r.Header.Get("Sec-Purpose") == ""
+	return admission.KindOf(r) != admission.Program &&
+		fetchedAs(r, "Sec-Fetch-Mode", "navigate") && fetchedAs(r, "Sec-Fetch-Dest", "document")
 }
 
 // fromOwnPage reports whether a form was sent from a page of origin, as a page and not by
@@ -400,13 +400,12 @@ func (s *site) lentReturn(raw string) string {
 // routeSite is the site by an authority as our own addresses have it; nil where it is that
 // of no route.
 func (s *site) routeSite(authority string) *site {
-	for _, route := range s.routes.Routes() {
-		if at := s.at(route.Host); at.origin == s.scheme+"://"+authority {
-			return at
-		}
+	host, err := authz.CanonicalHost(authority)
+	if err != nil || host != s.host && !s.routes.Serves(host) {
+		return nil
 	}
-	if s.origin == s.scheme+"://"+authority {
-		return s
+	if at := s.at(host); at.origin == s.scheme+"://"+authority {
+		return at
 	}
 	return nil
 }
@@ -434,9 +433,6 @@ func (s *site) connectReturn(raw string) (string, bool) {
 	// Our own prefix is allowed here, so none is refused: no path begins with a NUL.
 	return path, session.ReturnTo(path, s.origin, "\x00") == path
 }
-
-// signedInTime is how long a sign-in waits for what follows from it for grants.
-const signedInTime = 2 * time.Second
 
 // tellLender says that somebody is signed in, and as whom: what apps may do while they are
 // away lasts from then. Where that cannot be written they are signed in all the same, and

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/authz"
+	"github.com/sallyport-proxy/sallyport/connector"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/grant/granttest"
 	"github.com/sallyport-proxy/sallyport/identity"
@@ -48,6 +49,10 @@ func (c *calendar) AuthURL(h identity.Handshake, r grant.Request) (string, error
 
 func (c *calendar) Redeem(ctx context.Context, q url.Values, _ identity.Handshake,
 	r grant.Request) (grant.Result, error) {
+	code, err := connector.Codes(nil).Code(q)
+	if err != nil {
+		return grant.Result{}, err
+	}
 	c.mu.Lock()
 	c.redeemed++
 	c.mu.Unlock()
@@ -61,7 +66,7 @@ func (c *calendar) Redeem(ctx context.Context, q url.Values, _ identity.Handshak
 	if ctx.Err() != nil {
 		return grant.Result{}, &grant.Error{Class: grant.Lost, Reason: "lost", Err: ctx.Err()}
 	}
-	return c.result("canary-access-"+q.Get("code"), r), nil
+	return c.result("canary-access-"+code, r), nil
 }
 
 func (c *calendar) result(access string, r grant.Request) grant.Result {
@@ -307,6 +312,9 @@ func TestP12_TheConsentPageIsForPagesOfAWindow(t *testing.T) {
 		"a frame":             {fetched("navigate", "iframe", "same-origin"), 403, false},
 		"an embed":            {fetched("navigate", "embed", "same-origin"), 403, false},
 		"prefetch":            {navigate("Sec-Purpose: prefetch"), 403, false},
+		"an old prefetch":     {[]string{"Accept: text/html", "Purpose: prefetch"}, 403, false},
+		"an old script":       {[]string{"Accept: text/html", "X-Requested-With: XMLHttpRequest"}, 403, false},
+		"a program":           {[]string{"Accept: */*"}, 403, false},
 		"twice":               {navigate("Sec-Fetch-Mode: navigate"), 403, false},
 	} {
 		a := l.get(t, connectBoard, append(tt.headers, "Cookie: "+cookie)...)
@@ -432,16 +440,25 @@ func TestP06_AConnectionIsCompletedOnlyByTheSessionThatBegan(t *testing.T) {
 	}
 }
 
-// A state of a sign-in is none of a connection, and the other way round.
+// A state of a connection is none of a sign-in, and the other way round.
 func TestP06_StatesOfSignInsAndConnectionsAreNotInterchangeable(t *testing.T) {
 	t.Parallel()
-	l := newLendingSite(t)
+	l := newLendingSite(t, func(o *setup) { o.SignIn = true })
 	cookie := l.mint(t, alice())
 	location, cookies := l.agree(t, cookie, connectBoard)
 	a := l.back(t, strings.TrimPrefix(cookies, cookie+"; "), prefix+"/callback/main?code=c&state="+
 		url.QueryEscape(stateIn(t, location)))
 	if a.status != 400 || len(a.header["Set-Cookie"]) > 0 {
 		t.Errorf("a connection's state at a sign-in: %d %v", a.status, a.header)
+	}
+	a = l.get(t, prefix+"/login?provider=main", navigate()...)
+	u, err := url.Parse(a.header.Get("Location"))
+	if testenv.Check(t, err); a.status != 302 || u.Query().Get("state") == "" {
+		t.Fatalf("a sign-in: %d %v", a.status, a.header)
+	}
+	a = l.back(t, withFlow(cookie, a), callbackOf(u.Query().Get("state")))
+	if redeemed, _ := l.calendar.calls(); a.status != 400 || redeemed != 0 || a.header.Get("Location") != "" {
+		t.Errorf("a sign-in's state at a connection: %d, %d redeemed, %v", a.status, redeemed, a.header)
 	}
 }
 
@@ -502,15 +519,21 @@ func TestP12_WhatTheThirdPartyDoesInsteadIsSaidAndNotStored(t *testing.T) {
 		query  string
 		status int
 		says   string
+		logs   string
 	}{
-		"narrow":      {func(c *calendar) { c.granted = []string{"openid"} }, "", 403, "scope.busy"},
-		"declined":    {nil, "error=access_denied&error_description=canary-words", 403, "cancelled or refused"},
-		"an error":    {nil, "error=server_error", 502, "refused, or could not"},
-		"yours":       {func(c *calendar) { c.err = failed(grant.Yours) }, "", 403, "not accepted"},
-		"their admin": {func(c *calendar) { c.err = failed(grant.AdminTheir) }, "", 403, "administrator"},
-		"ours":        {func(c *calendar) { c.err = failed(grant.Ours) }, "", 502, "not set up right"},
-		"away":        {func(c *calendar) { c.err = failed(grant.Lost) }, "", 502, "did not answer"},
-		"later":       {func(c *calendar) { c.err = failed(grant.Later) }, "", 502, "did not answer"},
+		"narrow": {func(c *calendar) { c.granted = []string{"openid"} }, "", 403, "scope.busy", ""},
+		"declined": {nil, "error=access_denied&error_description=canary-words", 403, "cancelled or refused",
+			"denied"},
+		"both":        {nil, "code=canary-code&error=access_denied", 403, "cancelled or refused", "denied"},
+		"empty":       {nil, "code=canary-code&error=", 502, "refused, or could not", "unknown_code"},
+		"an error":    {nil, "error=server_error", 502, "refused, or could not", "busy"},
+		"no word":     {nil, "error=canary", 502, "refused, or could not", "unknown_code"},
+		"our scopes":  {nil, "error=invalid_scope", 502, "not set up right", "request_refused"},
+		"yours":       {func(c *calendar) { c.err = failed(grant.Yours) }, "", 403, "not accepted", ""},
+		"their admin": {func(c *calendar) { c.err = failed(grant.AdminTheir) }, "", 403, "administrator", ""},
+		"ours":        {func(c *calendar) { c.err = failed(grant.Ours) }, "", 502, "not set up right", ""},
+		"away":        {func(c *calendar) { c.err = failed(grant.Lost) }, "", 502, "did not answer", ""},
+		"later":       {func(c *calendar) { c.err = failed(grant.Later) }, "", 502, "did not answer", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -529,6 +552,16 @@ func TestP12_WhatTheThirdPartyDoesInsteadIsSaidAndNotStored(t *testing.T) {
 			}
 			if _, ok := l.kept(t, alice(), "calendar"); ok {
 				t.Error("it was stored")
+			}
+			if tt.query == "" {
+				return
+			}
+			if redeemed, _ := l.calendar.calls(); redeemed != 0 {
+				t.Error("a code was redeemed though there was an error")
+			}
+			log := l.log.text(t)
+			if strings.Contains(log, "canary") || !strings.Contains(log, tt.logs) {
+				t.Errorf("the log: %s", log)
 			}
 		})
 	}
@@ -600,6 +633,7 @@ func TestP05_ConnectingLeadsBackToHostsOfRoutesOnly(t *testing.T) {
 		o.Routes = []authz.Route{
 			{Name: "app", Host: "pub.example", Path: "/", Access: authz.Access{Authenticated: true}},
 			{Name: "wiki", Host: "wiki.pub.example", Path: "/", Access: authz.Access{Authenticated: true}},
+			{Name: "any", Host: "*.apps.example", Path: "/", Access: authz.Access{Authenticated: true}},
 		}
 	})
 	account := prefix + "/account#grants"
@@ -610,6 +644,10 @@ func TestP05_ConnectingLeadsBackToHostsOfRoutesOnly(t *testing.T) {
 		"https://wiki.pub.example/x%2Fy?q=1#f":          "https://wiki.pub.example/x%2Fy?q=1#f",
 		"https://wiki.pub.example":                      "https://wiki.pub.example",
 		"https://pub.example/x":                         "https://pub.example/x",
+		"https://a.apps.example/x":                      "https://a.apps.example/x",
+		"https://apps.example/x":                        account,
+		"https://*.apps.example/x":                      account,
+		"https://wiki.pub.example./x":                   account,
 		"http://wiki.pub.example/x":                     account,
 		"https://evil.example/":                         account,
 		"https://wiki.pub.example.evil/":                account,
@@ -816,5 +854,23 @@ func TestP12_ASwitchOfTheOrganizationStopsAConnection(t *testing.T) {
 	a := l.back(t, cookies, callbackOf(stateIn(t, location)))
 	if redeemed, _ := l.calendar.calls(); a.status != 400 || redeemed != 0 {
 		t.Errorf("%d, %d redeemed", a.status, redeemed)
+	}
+}
+
+// Who has yet to choose an organization does that first, whether they open the page or send
+// its form.
+func TestP12_NobodyConnectsBeforeAnOrganizationIsPicked(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	cookie := l.mint(t, foldedOrgs(t).Fold(ines()))
+	want := l.url + l.proxy.site.choice(connectBoard)
+	yes := url.Values{"form": {"x"}, "answer": {"yes"}}.Encode()
+	for name, a := range map[string]answer{
+		"the page": l.get(t, connectBoard, navigate("Cookie: "+cookie)...),
+		"its form": l.ask(t, "POST", connectBoard, yes, l.fromPage("Cookie: "+cookie)...),
+	} {
+		if a.status != 303 || a.header.Get("Location") != want || a.body != "" {
+			t.Errorf("%s: %d %v %s", name, a.status, a.header, a.body)
+		}
 	}
 }

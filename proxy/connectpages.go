@@ -112,14 +112,9 @@ func (e *connectEndpoint) failed(w http.ResponseWriter, r *http.Request, ev *eve
 		return e.otherAccount(w, r, ev, s, a, other)
 	}
 	if required, ok := errors.AsType[*grant.RequiredError](err); ok { // it changed since the page was shown
-		a.Offline = false
-		p, perr := e.lender.Prepare(r.Context(), s.Identity, a.Ask)
-		if perr != nil {
-			return e.refused(perr, a.Connector)
-		}
 		ev.note = required.Error()
-		return e.show(w, r, ev, s, a, p, &pages.Notice{Title: "Please look at this again",
-			Text: "What is connected has changed while you were reading. Nothing was agreed to."}, http.StatusConflict)
+		return e.showAgain(w, r, ev, s, a, &pages.Notice{Title: "Please look at this again",
+			Text: "What is connected has changed while you were reading. Nothing was agreed to."})
 	}
 	const title = "Nothing was connected"
 	cause := fmt.Errorf("connect %s: %w", a.Connector, err)
@@ -175,16 +170,22 @@ func (e *connectEndpoint) tooNarrow(a connectAsk, missing []string, err error) e
 // connected. Nothing has been stored; the person goes there again.
 func (e *connectEndpoint) otherAccount(w http.ResponseWriter, r *http.Request, ev *event, s *session.Session,
 	a connectAsk, other *grant.OtherAccountError) error {
-	a.Offline = false
+	ev.note = "another account came than the one that is connected"
+	return e.showAgain(w, r, ev, s, a, &pages.Notice{Title: "This is another account", Confirm: true,
+		Text: "Until now the account " + accountName(other.Was) + " is connected, and now you chose " +
+			accountName(other.Now) + ". Nothing has been changed yet. If you go on and choose the new one once more, " +
+			"it takes the place of the old one for all apps that use it."})
+}
+
+// showAgain writes the page as it is now, for an answer that came to nothing.
+func (e *connectEndpoint) showAgain(w http.ResponseWriter, r *http.Request, ev *event, s *session.Session, a connectAsk,
+	notice *pages.Notice) error {
+	a.Offline = false // the box is ticked anew
 	p, err := e.lender.Prepare(r.Context(), s.Identity, a.Ask)
 	if err != nil {
 		return e.refused(err, a.Connector)
 	}
-	ev.note = "another account came than the one that is connected"
-	return e.show(w, r, ev, s, a, p, &pages.Notice{Title: "This is another account", Confirm: true,
-		Text: "Until now the account " + accountName(other.Was) + " is connected, and now you chose " +
-			accountName(other.Now) + ". Nothing has been changed yet. If you go on and choose the new one once more, " +
-			"it takes the place of the old one for all apps that use it."}, http.StatusConflict)
+	return e.show(w, r, ev, s, a, p, notice, http.StatusConflict)
 }
 
 func accountName(a grant.Account) string {
@@ -194,12 +195,13 @@ func accountName(a grant.Account) string {
 	return a.ID
 }
 
-// declined answers a third party that sent the browser back with an error.
-func (e *connectEndpoint) declined(code string, a connectAsk) error {
-	f := &failure{Status: http.StatusBadGateway, Cause: fmt.Errorf("connect %s: the third party refused", a.Connector),
+// declined answers a third party that sent the browser back with an error which is nobody's
+// fault here.
+func (e *connectEndpoint) declined(err error, class grant.Class, a connectAsk) error {
+	f := &failure{Status: http.StatusBadGateway, Cause: fmt.Errorf("connect %s: %w", a.Connector, err),
 		Title: "Nothing was connected", Sentence: "The other side refused, or could not do what it was asked for.",
 		Advice: "Try again in a moment. If it stays like this, tell the people who run this site."}
-	if code == "access_denied" { // RFC 6749 §4.1.2.1
+	if class == grant.Yours {
 		f.Status = http.StatusForbidden
 		f.Sentence, f.Advice = "It was cancelled or refused on the other side.", "You can try again whenever you like."
 	}
@@ -308,10 +310,10 @@ func (e *disconnectEndpoint) failed(err error, connector string) error {
 func grantsOf(views []grant.View, who identity.Identity, at *site) []pages.Grant {
 	var list []pages.Grant
 	for _, v := range views {
-		g := pages.Grant{Name: v.About.Name, Status: string(v.Status), Excess: v.Excess, FinishURL: v.FinishURL,
-			MayManage: v.MayManage, EndURL: at.path("disconnect/" + url.PathEscape(v.About.ID)),
+		g := pages.Grant{Name: v.About.Name, Excess: v.Excess, MayManage: v.MayManage,
+			EndURL:     at.path("disconnect/" + url.PathEscape(v.About.ID)),
 			ConnectURL: at.path("connect/" + url.PathEscape(v.About.ID))}
-		g.StatusWords, g.Next = v.Status.Words()
+		g.Status, g.Next = v.Status.Words()
 		if v.Owner.Kind == grant.OwnedByOrg {
 			g.Org = who.Org.DisplayName()
 		}

@@ -26,8 +26,8 @@ const (
 	// looked for that is to be ended.
 	maxListed = 50
 	maxFound  = 1000
-	// maxSessionForm bounds the forms that end sessions.
-	maxSessionForm = 4 << 10
+	// maxForm bounds the forms that end sessions, or have to do with grants.
+	maxForm = 4 << 10
 )
 
 // personList is the list of a person's own sessions.
@@ -164,9 +164,9 @@ func (e *endSessionEndpoint) unavailable(cause error, title, sentence, advice st
 // readForm reads what a form of ours sends, in either encoding that scripts and browsers
 // choose for one. A request without a form has no values.
 func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxSessionForm)
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	// PostForm has nothing of the query.
-	if err := r.ParseMultipartForm(maxSessionForm); err != nil && !errors.Is(err, http.ErrNotMultipart) {
+	if err := r.ParseMultipartForm(maxForm); err != nil && !errors.Is(err, http.ErrNotMultipart) {
 		return nil, err
 	}
 	return r.PostForm, nil

@@ -66,8 +66,7 @@ type Grants struct {
 type Grant struct {
 	Name, Account, Org string // Org: it is that organization's
 	Connected          bool
-	Status             string
-	StatusWords, Next  string
+	Status, Next       string   // what has become of it, and what to do, in words
 	Requested, Granted []string // scopes
 	Excess             []string // that are granted and that no app needs
 	ConnectedBy        string
@@ -76,7 +75,6 @@ type Grant struct {
 	Apps               []GrantApp
 	MayManage          bool
 	ConnectURL, EndURL string
-	FinishURL          string
 }
 
 // GrantApp is an app that may use it, or ask for it.
