@@ -86,6 +86,45 @@ func newCarriedKeys(k Key, seals, mixes string) carriedKeys {
 	return carriedKeys{seal: seal, mix: k.Derive(mixes, 32)}
 }
 
+// openCarried opens what one of keys sealed with beside, and says which one. It has most
+// bytes as text at most.
+func openCarried(keys []carriedKeys, sealed string, beside []byte, most int) (carriedKeys, []byte, bool) {
+	if len(sealed) > most {
+		return carriedKeys{}, nil, false
+	}
+	raw, err := decode64(sealed)
+	if err != nil {
+		return carriedKeys{}, nil, false
+	}
+	for _, k := range keys {
+		if b, err := k.seal.Open(nil, nil, raw, beside); err == nil {
+			return k, b, true
+		}
+	}
+	return carriedKeys{}, nil, false
+}
+
+// appendTexts writes texts with their lengths; cutTexts reads them. The caller bounds
+// what they have together, far below 64 KiB.
+func appendTexts(b []byte, texts ...string) []byte {
+	for _, v := range texts {
+		b = append(binary.BigEndian.AppendUint16(b, uint16(len(v))), v...)
+	}
+	return b
+}
+
+// cutTexts reads what appendTexts wrote, if b has that and nothing else.
+func cutTexts(b []byte, texts ...*string) bool {
+	for _, p := range texts {
+		if len(b) < 2 || len(b)-2 < int(binary.BigEndian.Uint16(b)) {
+			return false
+		}
+		n := 2 + int(binary.BigEndian.Uint16(b))
+		*p, b = string(b[2:n]), b[n:]
+	}
+	return len(b) == 0
+}
+
 // Begin binds f to the browser and returns the secrets of its handshake.
 //
 // The browser keeps one cookie of 32 random bytes, whatever the number of tabs;
@@ -111,9 +150,7 @@ func (m *Manager) Begin(w http.ResponseWriter, r *http.Request, f Flow) (identit
 	b = binary.BigEndian.AppendUint64(b, uint64(m.now().Add(FlowTime).Unix()))
 	b = append(b, salt...)
 	b = append(b, keys.derive(secret, salt, "binding")[:bindBytes]...)
-	for _, v := range [...]string{f.Purpose, f.Provider, f.ReturnTo, f.Detail} {
-		b = append(binary.BigEndian.AppendUint16(b, uint16(len(v))), v...)
-	}
+	b = appendTexts(b, f.Purpose, f.Provider, f.ReturnTo, f.Detail)
 	state := base64.RawURLEncoding.EncodeToString(keys.seal.Seal(nil, nil, b, nil))
 	if len(state) > maxState {
 		return identity.Handshake{}, errors.New("begin flow: state too long")
@@ -177,20 +214,12 @@ type sealedFlow struct {
 }
 
 func (m *Manager) openState(state string) (carriedKeys, sealedFlow, bool) {
-	if len(state) > maxState {
+	k, plain, ok := openCarried(m.flows, state, nil, maxState)
+	if !ok {
 		return carriedKeys{}, sealedFlow{}, false
 	}
-	raw, err := decode64(state)
-	if err != nil {
-		return carriedKeys{}, sealedFlow{}, false
-	}
-	for _, k := range m.flows {
-		if plain, err := k.seal.Open(nil, nil, raw, nil); err == nil {
-			f, ok := parseFlow(plain)
-			return k, f, ok
-		}
-	}
-	return carriedKeys{}, sealedFlow{}, false
+	f, ok := parseFlow(plain)
+	return k, f, ok
 }
 
 func parseFlow(b []byte) (sealedFlow, bool) {
@@ -204,15 +233,8 @@ func parseFlow(b []byte) (sealedFlow, bool) {
 		salt:    b[10 : 10+saltBytes],
 		binding: b[10+saltBytes : head],
 	}
-	b = b[head:]
-	for _, p := range [...]*string{&s.flow.Purpose, &s.flow.Provider, &s.flow.ReturnTo, &s.flow.Detail} {
-		if len(b) < 2 || len(b)-2 < int(binary.BigEndian.Uint16(b)) {
-			return sealedFlow{}, false
-		}
-		n := 2 + int(binary.BigEndian.Uint16(b))
-		*p, b = string(b[2:n]), b[n:]
-	}
-	return s, len(b) == 0
+	ok := cutTexts(b[head:], &s.flow.Purpose, &s.flow.Provider, &s.flow.ReturnTo, &s.flow.Detail)
+	return s, ok
 }
 
 func (m *Manager) flowSecret(r *http.Request) ([]byte, bool) {

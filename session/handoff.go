@@ -255,19 +255,8 @@ func (m *Manager) KeptInUse(s Session, want Want) (Session, bool) {
 }
 
 func (m *Manager) openHandoff(purpose, sealed string, max int) ([]byte, bool) {
-	if len(sealed) > base64.RawURLEncoding.EncodedLen(max) {
-		return nil, false
-	}
-	raw, err := decode64(sealed)
-	if err != nil {
-		return nil, false
-	}
-	for _, k := range m.handoffs {
-		if b, err := k.seal.Open(nil, nil, raw, m.sealedFor(purpose)); err == nil {
-			return b, true
-		}
-	}
-	return nil, false
+	_, b, ok := openCarried(m.handoffs, sealed, m.sealedFor(purpose), base64.RawURLEncoding.EncodedLen(max))
+	return b, ok
 }
 
 // append writes w; parseWant reads it.

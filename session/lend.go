@@ -55,9 +55,11 @@ type GroupDigest [8]byte
 func DigestOfGroups(groups []string, unknown bool) (d GroupDigest) {
 	h := sha256.New()
 	h.Write([]byte("sallyport groups of a lease\x00"))
+	known := byte(1)
 	if unknown {
-		h.Write([]byte{1})
+		known = 0
 	}
+	h.Write([]byte{known})
 	for _, g := range slices.Compact(slices.Sorted(slices.Values(groups))) {
 		h.Write(append(binary.AppendUvarint(nil, uint64(len(g))), g...))
 	}
@@ -94,13 +96,7 @@ func (m *Manager) SealLease(l Lease) (string, error) {
 		b = binary.BigEndian.AppendUint64(b, uint64(t.UnixMilli()))
 	}
 	b = append(b, l.Groups[:]...)
-	for _, v := range [...]string{l.App, l.Person, l.Org, l.SID} {
-		if len(v) > math.MaxUint16 {
-			return "", fmt.Errorf("seal lease: %w", errCodec)
-		}
-		b = append(binary.BigEndian.AppendUint16(b, uint16(len(v))), v...)
-	}
-	sealed := m.sealLend("lease", b)
+	sealed := m.sealLend("lease", appendTexts(b, l.App, l.Person, l.Org, l.SID))
 	if len(sealed) > MaxLend {
 		return "", fmt.Errorf("seal lease: %w", ErrTooLarge)
 	}
@@ -170,15 +166,8 @@ func parseLease(b []byte) (l Lease, ok bool) {
 		*t = time.UnixMilli(int64(binary.BigEndian.Uint64(b[5+8*i:]))).UTC()
 	}
 	copy(l.Groups[:], b[head-len(l.Groups):])
-	b = b[head:]
-	for _, p := range [...]*string{&l.App, &l.Person, &l.Org, &l.SID} {
-		if len(b) < 2 || len(b)-2 < int(binary.BigEndian.Uint16(b)) {
-			return Lease{}, false
-		}
-		n := 2 + int(binary.BigEndian.Uint16(b))
-		*p, b = string(b[2:n]), b[n:]
-	}
-	return l, len(b) == 0
+	ok = cutTexts(b[head:], &l.App, &l.Person, &l.Org, &l.SID)
+	return l, ok
 }
 
 func (m *Manager) sealLend(purpose string, b []byte) string {
@@ -187,17 +176,9 @@ func (m *Manager) sealLend(purpose string, b []byte) string {
 }
 
 func (m *Manager) openLend(purpose, sealed string) ([]byte, error) {
-	if len(sealed) > MaxLend {
+	_, b, ok := openCarried(m.lends, sealed, m.sealedFor(purpose), MaxLend)
+	if !ok {
 		return nil, ErrLend
 	}
-	raw, err := decode64(sealed)
-	if err != nil {
-		return nil, ErrLend
-	}
-	for _, k := range m.lends {
-		if b, err := k.seal.Open(nil, nil, raw, m.sealedFor(purpose)); err == nil {
-			return b, nil
-		}
-	}
-	return nil, ErrLend
+	return b, nil
 }

@@ -163,7 +163,8 @@ func TestP13_WhatAppsCarryIsSealedForOneUse(t *testing.T) {
 	}
 	for name, l := range map[string]Lease{"no app": {Asserted: Asserted{Person: "a:b", SID: s.SID()}},
 		"no person": {App: "board", Asserted: Asserted{SID: s.SID()}},
-		"no sid":    {App: "board", Asserted: Asserted{Person: "a:b"}}} {
+		"no sid":    {App: "board", Asserted: Asserted{Person: "a:b"}},
+		"too long":  {App: strings.Repeat("a", 1<<16), Asserted: Asserted{Person: "a:b", SID: s.SID()}}} {
 		if _, err := m.SealLease(l); err == nil {
 			t.Errorf("%s: sealed", name)
 		}
@@ -174,7 +175,8 @@ func TestTheDigestOfGroupsGoesByWhichTheyAre(t *testing.T) {
 	all := map[GroupDigest]string{}
 	for name, d := range map[string]GroupDigest{
 		"none": DigestOfGroups(nil, false), "unknown": DigestOfGroups(nil, true),
-		"ab": DigestOfGroups([]string{"ab"}, false), "a b": DigestOfGroups([]string{"a", "b"}, false),
+		"unknown, but one": DigestOfGroups([]string{"a"}, true),
+		"ab":               DigestOfGroups([]string{"ab"}, false), "a b": DigestOfGroups([]string{"a", "b"}, false),
 		"a": DigestOfGroups([]string{"a"}, false),
 	} {
 		if twin, ok := all[d]; ok {
