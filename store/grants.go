@@ -70,7 +70,9 @@ func answered(err error) error {
 }
 
 // change runs a transaction. Where the disk is full it is run once more in the room that
-// the database has left over, and if it is urgent, in the reserve.
+// the database has left over, and if it is urgent, in the reserve. do must return at the
+// first statement that fails: SQLite may have ended the transaction with it, and what
+// followed would be kept by itself.
 func (g *Grants) change(ctx context.Context, begin beginning, urgent bool,
 	do func(context.Context, *sql.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, g.s.o.Timeout)
@@ -150,7 +152,12 @@ func (g *Grants) lock(ctx context.Context, tx *sql.Tx, where string, args ...any
 // lockAny also returns tombstones, and nil where there is nothing.
 func (g *Grants) lockAny(ctx context.Context, tx *sql.Tx, where string, args ...any) (*row, error) {
 	if g.s.d.RowLock != "" {
-		_, err := tx.ExecContext(ctx, `select g.id from sallyport_grants g where `+where+` `+g.s.d.RowLock, args...)
+		var id string
+		err := tx.QueryRowContext(ctx, `select g.id from sallyport_grants g where `+where+` `+g.s.d.RowLock,
+			args...).Scan(&id)
+		if errors.Is(err, sql.ErrNoRows) { // a row that comes to be meanwhile would not be locked
+			return nil, nil
+		}
 		if err != nil {
 			return nil, fmt.Errorf("lock the grant: %w", err)
 		}
@@ -204,6 +211,14 @@ func putGrant(ctx context.Context, tx *sql.Tx, r grant.Record) error {
 		return fmt.Errorf("write the grant: %w", err)
 	}
 	return nil
+}
+
+// putNewest writes a Record of a generation that is new, and ends the lease.
+func putNewest(ctx context.Context, tx *sql.Tx, r grant.Record) error {
+	if err := putGrant(ctx, tx, r); err != nil {
+		return err
+	}
+	return putState(ctx, tx, r.ID, state{newest: r.Generation})
 }
 
 // filled is never nil, which would be no value.
@@ -270,7 +285,7 @@ func (g *Grants) Get(ctx context.Context, k grant.Key) (grant.Kept, error) {
 	if keepable(k.Connector, k.Owner.ID) != nil {
 		return grant.Kept{}, grant.ErrNotFound
 	}
-	list, err := g.read(ctx, `connector = $1 and owner_kind = $2 and owner_id = $3`, keyArgs(k))
+	list, err := g.read(ctx, byKey, keyArgs(k))
 	if err != nil {
 		return grant.Kept{}, err
 	}
@@ -317,7 +332,7 @@ func (g *Grants) read(ctx context.Context, where string, args []any) ([]grant.Ke
 	rows, err := g.s.d.Lists.QueryContext(ctx, `select `+grantColumns+`, coalesce(c.app, ''), coalesce(c.access, ''),
 		coalesce(c.offline, 0), coalesce(c.until_ms, 0), coalesce(c.lapses_ms, 0), coalesce(c.agreed_by, ''),
 		coalesce(c.agreed_ms, 0), coalesce(c.used_ms, 0)
-		from (select * from sallyport_grants where status <> 'disconnected' and `+where+`) g
+		from (select * from sallyport_grants g where status <> 'disconnected' and `+where+`) g
 		left join sallyport_grant_consents c on c.grant_id = g.id order by g.id`, args...)
 	if err != nil {
 		return nil, answered(fmt.Errorf("read grants: %w", err))
@@ -399,8 +414,10 @@ func (g *Grants) Connect(ctx context.Context, r grant.Record, c grant.Consent, w
 			return refusal{err}
 		}
 		r = withSealed(r, sealed)
-		return errors.Join(putGrant(ctx, tx, r), putState(ctx, tx, r.ID, state{newest: r.Generation}),
-			putConsent(ctx, tx, r.ID, c))
+		if err := putNewest(ctx, tx, r); err != nil {
+			return err
+		}
+		return putConsent(ctx, tx, r.ID, c)
 	})
 	if err != nil {
 		return grant.Record{}, answered(err)
@@ -444,7 +461,10 @@ func (g *Grants) Agree(ctx context.Context, id string, c grant.Consent, was int6
 		if r.Version != was {
 			return refusal{grant.ErrChanged}
 		}
-		return errors.Join(putConsent(ctx, tx, id, c), grow(ctx, tx, r))
+		if err := putConsent(ctx, tx, id, c); err != nil {
+			return err
+		}
+		return grow(ctx, tx, r)
 	}))
 }
 
@@ -481,10 +501,9 @@ func (g *Grants) Disconnect(ctx context.Context, k grant.Key) (was grant.Kept, e
 		if _, err := tx.ExecContext(ctx, `delete from sallyport_grant_consents where grant_id = $1`, r.ID); err != nil {
 			return fmt.Errorf("delete the consents: %w", err)
 		}
-		newest := max(r.newest, r.Generation) + 1 // a copy of the row that comes back is older
-		tombstone := grant.Record{ID: r.ID, Key: r.Key, Status: grant.Disconnected, Generation: newest,
-			Version: r.Version + 1}
-		return errors.Join(putGrant(ctx, tx, tombstone), putState(ctx, tx, r.ID, state{newest: newest}))
+		tombstone := grant.Record{ID: r.ID, Key: r.Key, Status: grant.Disconnected, Version: r.Version + 1,
+			Generation: max(r.newest, r.Generation) + 1} // a copy of the row that comes back is older
+		return putNewest(ctx, tx, tombstone)
 	})
 	if err != nil {
 		return grant.Kept{}, answered(err)
@@ -845,7 +864,7 @@ func (g *Grants) commit(ctx context.Context, result grant.Record, seal grant.Sea
 			return refusal{err}
 		}
 		next = withSealed(next, sealed)
-		return errors.Join(putGrant(ctx, tx, next), putState(ctx, tx, r.ID, state{newest: next.Generation}))
+		return putNewest(ctx, tx, next)
 	})
 	if err != nil {
 		return grant.Record{}, answered(err)
@@ -866,9 +885,11 @@ func (g *Grants) Abandon(ctx context.Context, l grant.Lease, known bool, s grant
 		}
 		r.attempt = ""
 		if s != "" {
-			err = setStatus(ctx, tx, r, s, reason, retryAt)
+			if err := setStatus(ctx, tx, r, s, reason, retryAt); err != nil {
+				return err
+			}
 		}
-		return errors.Join(err, putState(ctx, tx, r.ID, r.state))
+		return putState(ctx, tx, r.ID, r.state)
 	}))
 }
 
