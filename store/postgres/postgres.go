@@ -97,26 +97,27 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 	return s, nil
 }
 
-// durable makes what is written durable before the commit is told, even where the
+// durability makes what is written durable before the commit is told, even where the
 // server's default is otherwise, and ends the transaction of a client that hangs.
-func durable(ctx context.Context, tx *sql.Tx) error {
-	if _, err := tx.ExecContext(ctx, `set transaction isolation level read committed`); err != nil {
-		return err
-	}
-	_, err := tx.ExecContext(ctx, `select set_config('idle_in_transaction_session_timeout', '10s', true),
-		set_config('synchronous_commit', case when current_setting('synchronous_commit') in ('off', 'local') then 'on'
-			else current_setting('synchronous_commit') end, true)`)
-	return err
-}
+const durability = `set_config('idle_in_transaction_session_timeout', '10s', true),
+	set_config('synchronous_commit', case when current_setting('synchronous_commit') in ('off', 'local') then 'on'
+		else current_setting('synchronous_commit') end, true)`
+
+// durable begins what writes rows that it locks.
+func durable(ctx context.Context, tx *sql.Tx) error { return prepare(ctx, tx, `select `+durability) }
 
 // begin also takes the lock that keys are given under, until they can be seen. It waits
 // for the lock in a statement of its own, because a statement sees only what had been
 // committed when it began.
 func begin(ctx context.Context, tx *sql.Tx) error {
-	if err := durable(ctx, tx); err != nil {
+	return prepare(ctx, tx, `select pg_advisory_xact_lock($1), `+durability, int64(lock))
+}
+
+func prepare(ctx context.Context, tx *sql.Tx, statement string, args ...any) error {
+	if _, err := tx.ExecContext(ctx, `set transaction isolation level read committed`); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, `select pg_advisory_xact_lock($1)`, int64(lock))
+	_, err := tx.ExecContext(ctx, statement, args...)
 	return err
 }
 
