@@ -67,9 +67,6 @@ func (r *reserve) fill() error {
 	}
 	bytes := make([]byte, reserveSize)
 	_, _ = rand.Read(bytes) // never fails
-	for i := range bytes {
-		bytes[i] |= 0x80 // no text, whatever comes out
-	}
 	_, err = f.WriteAt(bytes, 0)
 	if err == nil {
 		err = f.Sync()
@@ -85,6 +82,8 @@ func (r *reserve) fill() error {
 
 // release empties the file.
 func (r *reserve) release() error {
+	r.mu.Lock() // what is being made would otherwise begin with a hole
+	defer r.mu.Unlock()
 	if err := os.Truncate(r.path, 0); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("release the room on the disk: %w", err)
 	}
