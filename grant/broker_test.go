@@ -661,6 +661,47 @@ func TestP14_OnAFullDiskTheResultWaitsInMemory(t *testing.T) {
 	})
 }
 
+// unanswered is a store that does what it is asked, and whose first answer to Commit is lost,
+// as where a database is killed just then. Afterwards it is away for one call of Get.
+type unanswered struct {
+	*granttest.Store
+	commits, gets atomic.Int64
+}
+
+func (s *unanswered) Commit(ctx context.Context, l grant.Lease, r grant.Record, seal grant.Seal) (
+	grant.Record, error) {
+	next, err := s.Store.Commit(ctx, l, r, seal)
+	if s.commits.Add(1) == 1 && err == nil {
+		return grant.Record{}, grant.ErrUnavailable
+	}
+	return next, err
+}
+
+func (s *unanswered) Get(ctx context.Context, k grant.Key) (grant.Kept, error) {
+	if s.commits.Load() > 1 && s.gets.Add(1) == 1 {
+		return grant.Kept{}, grant.ErrUnavailable
+	}
+	return s.Store.Get(ctx, k)
+}
+
+func TestP14_AResultThatWasStoredWithoutAnAnswerIsNotRevoked(t *testing.T) {
+	s := &unanswered{}
+	inBubble(t, func(r *rig) { s.Store, r.options.Store = r.store, s }, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		time.Sleep(life)
+		l := r.lend(use("a"))
+		if l.Credential() != "canary-access-2" || r.kept().Generation != 2 || r.provider.calls() != 1 {
+			t.Error(l.Credential(), r.kept().Generation, r.provider.calls())
+		}
+		if n := len(r.provider.revoked); n != 0 {
+			t.Errorf("what was stored was revoked %d times", n)
+		}
+		if s.commits.Load() != 3 || s.gets.Load() < 2 {
+			t.Errorf("%d commits, and looked %d times", s.commits.Load(), s.gets.Load())
+		}
+	})
+}
+
 func TestP14_WithoutRoomNoTokenIsShown(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.connect(r.ask("a", "freebusy"))

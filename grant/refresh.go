@@ -370,7 +370,17 @@ func (b *Broker) save(ctx context.Context, l Lease, r Record, old Tokens, result
 				return nil
 			}
 			if errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound) || errors.Is(err, ErrRolledBack) {
+				var stored bool
+				if stored, err = b.stored(ctx, r.Key, tokens); err != nil {
+					break
+				}
 				b.Metrics.unsaved(r.Connector, !shouted.IsZero(), false)
+				if stored {
+					if r.Status != was.Status {
+						b.changed(r, r.Status, r.Reason)
+					}
+					return nil
+				}
 				b.Metrics.refreshed(r.Connector, "fenced")
 				became := b.revoke(ctx, was, tokens)
 				b.Log.Warn("the result of a refresh came when the grant had ended or changed, and was dropped",
@@ -386,6 +396,20 @@ func (b *Broker) save(ctx context.Context, l Lease, r Record, old Tokens, result
 		}
 		time.Sleep(saveEvery)
 	}
+}
+
+// stored reports whether a grant has these tokens. Where the store's answer was lost, what
+// it stored refuses itself, and would otherwise be revoked.
+func (b *Broker) stored(ctx context.Context, k Key, tokens Tokens) (bool, error) {
+	kept, err := b.Store.Get(ctx, k)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("look what was stored: %w", err)
+	}
+	there, err := b.Keys.Open(kept.Record)
+	return err == nil && there.Access == tokens.Access && there.Refresh == tokens.Refresh, nil
 }
 
 // sealAgain seals tokens, with a new key where the grant's own does not open any more.
