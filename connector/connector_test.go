@@ -183,7 +183,8 @@ func TestScopesAreSets(t *testing.T) {
 	if got := Missing([]string{"c", "a", "c"}, Scopes("b a")); !slices.Equal(got, []string{"c"}) {
 		t.Errorf("missing %q", got)
 	}
-	if e, ok := errors.AsType[*grant.Error](Narrow([]string{"c"})); !ok || e.Class != grant.Narrow || e.Missing[0] != "c" {
+	e, ok := errors.AsType[*grant.Error](Narrow([]string{"c"}))
+	if !ok || e.Class != grant.Narrow || e.Missing[0] != "c" {
 		t.Error("it is not told what is missing")
 	}
 	if Narrow(nil) != nil {

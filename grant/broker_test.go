@@ -51,8 +51,9 @@ func newProvider() *provider {
 		return []grant.Rule{r}
 	}
 	return &provider{shown: map[string]int{}, account: grant.Account{ID: "1", Name: "ann@calendar.test"},
-		about: grant.About{ID: "calendar", Name: "Calendar", ClientID: "client", Owner: grant.OwnedByUser, Offline: true,
-			Resend: true, Inject: grant.Injection{Header: "Authorization", Prefix: "Bearer "},
+		about: grant.About{ID: "calendar", Name: "Calendar", ClientID: "client", Owner: grant.OwnedByUser,
+			Offline: true,
+			Resend:  true, Inject: grant.Injection{Header: "Authorization", Prefix: "Bearer "},
 			Accesses: []grant.Access{
 				{Name: "freebusy", Scopes: []string{"busy"}, Rules: rule("GET /busy")},
 				{Name: "events", Scopes: []string{"events"}, Rules: rule("GET /events")},
@@ -74,7 +75,8 @@ func (p *provider) AuthURL(h identity.Handshake, r grant.Request) (string, error
 
 func (p *provider) issue() grant.Tokens {
 	p.n++
-	t := grant.Tokens{Access: fmt.Sprint("canary-access-", p.n), AccessIssued: time.Now(), AccessExpires: time.Now().Add(life)}
+	t := grant.Tokens{Access: fmt.Sprint("canary-access-", p.n), AccessIssued: time.Now(),
+		AccessExpires: time.Now().Add(life)}
 	if !p.keeps || p.good == "" {
 		t.Refresh = fmt.Sprint("canary-refresh-", p.n)
 		p.good = t.Refresh
@@ -82,7 +84,8 @@ func (p *provider) issue() grant.Tokens {
 	return t
 }
 
-func (p *provider) Redeem(_ context.Context, _ url.Values, _ identity.Handshake, r grant.Request) (grant.Result, error) {
+func (p *provider) Redeem(_ context.Context, _ url.Values, _ identity.Handshake, r grant.Request) (
+	grant.Result, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	scopes := r.Scopes
@@ -214,7 +217,8 @@ func inBubble(t *testing.T, change func(*rig), f func(*rig)) {
 		}
 		var mu sync.Mutex
 		r.options = grant.Options{Store: r.store, Keys: ring, Log: slog.New(slog.NewTextHandler(r.log, nil)),
-			Offers: []grant.Offer{{Connector: r.provider, Owner: grant.OwnedByUser, Offered: []string{"freebusy", "events"}}},
+			Offers: []grant.Offer{{Connector: r.provider, Owner: grant.OwnedByUser,
+				Offered: []string{"freebusy", "events"}}},
 			Apps: []grant.App{
 				{ID: "a", Name: "A", Connectors: map[string][]string{"calendar": {"freebusy", "events"}}, Offline: true,
 					Admits: func(identity.Identity) bool { return r.admits }},

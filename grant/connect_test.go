@@ -109,7 +109,8 @@ func TestP12_LessThanIsNeededIsNotStored(t *testing.T) {
 		if e, ok := errors.AsType[*grant.NarrowError](err); !ok || !slices.Equal(e.Missing, []string{"events"}) {
 			t.Error(err)
 		}
-		if now := r.kept(); now.Version != before.Version || len(r.provider.revoked) != 1 || r.provider.sibling[0] != 1 {
+		now := r.kept()
+		if now.Version != before.Version || len(r.provider.revoked) != 1 || r.provider.sibling[0] != 1 {
 			t.Error("something was stored, or what came was left alone", r.provider.sibling)
 		}
 	})
@@ -144,7 +145,8 @@ func TestP06_ACallbackOfAnotherIssuerIsNotRedeemed(t *testing.T) {
 		for name, iss := range map[string][]string{
 			"none": nil, "another": {"https://evil.test"}, "both": {"https://calendar.test", "https://evil.test"},
 		} {
-			_, err := r.broker.Connect(r.Context(), ann, r.ask("a"), url.Values{"iss": iss}, identity.Handshake{}, false)
+			_, err := r.broker.Connect(r.Context(), ann, r.ask("a"), url.Values{"iss": iss}, identity.Handshake{},
+				false)
 			if !errors.Is(err, grant.ErrIssuer) || r.provider.n != 0 {
 				t.Error(name, err)
 			}
@@ -166,7 +168,8 @@ func TestP12_WhatIsNotConfiguredCannotBeAskedFor(t *testing.T) {
 				t.Errorf("%+v: %v, want %v", a, err, want)
 			}
 		}
-		if _, err := r.broker.Prepare(r.Context(), ann, grant.Ask{Connector: "calendar"}); !errors.Is(err, grant.ErrNoApp) {
+		_, err := r.broker.Prepare(r.Context(), ann, grant.Ask{Connector: "calendar"})
+		if !errors.Is(err, grant.ErrNoApp) {
 			t.Error("a reconnect of nothing:", err)
 		}
 	})
@@ -422,7 +425,8 @@ func TestP08_NoVerbPrintsALoan(t *testing.T) {
 		r.connect(r.ask("a", "freebusy"))
 		l := r.lend(use("a"))
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
-			if text := fmt.Sprintf(verb+verb, l, &l); strings.Contains(text, "canary") || strings.Contains(text, "63616e") {
+			text := fmt.Sprintf(verb+verb, l, &l)
+			if strings.Contains(text, "canary") || strings.Contains(text, "63616e") {
 				t.Error(verb, text)
 			}
 		}

@@ -122,7 +122,8 @@ func TestP08_NoVerbPrintsACredentialOrAKey(t *testing.T) {
 	values := []any{tokens, &tokens, Result{Tokens: tokens}, key, ring(t, key), []Tokens{tokens}}
 	for _, v := range values {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x"} {
-			if text := fmt.Sprintf(verb, v); strings.Contains(text, "canary") || strings.Contains(text, "63616e617279") {
+			text := fmt.Sprintf(verb, v)
+			if strings.Contains(text, "canary") || strings.Contains(text, "63616e617279") {
 				t.Errorf("%s of %T: %s", verb, v, text)
 			}
 		}

@@ -41,8 +41,8 @@ var endpointMeans = map[string]string{
 	"jwks.json": "GET: the public keys of the assertion, for apps",
 	"backchannel-logout/": "POST, with the provider's id behind it, where there is a store: where a provider says " +
 		"who signed out there. The back-channel logout URI to register",
-	"connect/": "Where grants are configured. GET, with a connector's id behind it: the page that asks whether an app " +
-		"may use an account elsewhere; `app`, `access`, `return_to` and `for` say which. POST: the answer. With " +
+	"connect/": "Where grants are configured. GET, with a connector's id behind it: the page that asks whether an " +
+		"app may use an account elsewhere; `app`, `access`, `return_to` and `for` say which. POST: the answer. With " +
 		"`/callback` behind the id: where the third party sends the browser back, the redirect URI to register there",
 	"disconnect/": "POST, with a connector's id behind it, where grants are configured: ends a grant, or with `app` " +
 		"what that app may do with it",

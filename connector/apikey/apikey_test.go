@@ -66,7 +66,8 @@ func TestP08_AKeyIsProbedInItsHeader(t *testing.T) {
 	var asked atomic.Pointer[http.Request]
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked.Store(r) }))
 	defer srv.Close()
-	for format, want := range map[string]string{"": "Bearer " + key, "Token token=%s": "Token token=" + key, "%s": key} {
+	for format, want := range map[string]string{"": "Bearer " + key, "Token token=%s": "Token token=" + key,
+		"%s": key} {
 		o := options(t, srv.URL+"/api")
 		o.Format, o.Probe = format, "GET /me?limit=1"
 		c, err := New(o)
@@ -100,7 +101,8 @@ func TestWhatTheAnswerToAProbeMeans(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = c.Accept(t.Context(), key, grant.Request{})
-		if e, ok := errors.AsType[*grant.Error](err); want == "" && err != nil || want != "" && (!ok || e.Class != want) {
+		e, ok := errors.AsType[*grant.Error](err)
+		if want == "" && err != nil || want != "" && (!ok || e.Class != want) {
 			t.Errorf("%d means %v", status, err)
 		}
 		if hits.Load() != 1 {
@@ -121,7 +123,8 @@ func TestWhatCannotBeAKeyIsNotSent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, bad := range []string{"", "short", "Bearer " + key, key + "\r\nX-Evil: 1", key + "\x00", key + "é", key + "\u200b",
+	for _, bad := range []string{"", "short", "Bearer " + key, key + "\r\nX-Evil: 1", key + "\x00", key + "é",
+		key + "\u200b",
 		key + "\x7f", strings.Repeat("k", maxKey+1)} {
 		_, err := c.Accept(t.Context(), bad, grant.Request{})
 		e, ok := errors.AsType[*grant.Error](err)

@@ -13,7 +13,8 @@ import (
 func TestTheContractOfConnectors(t *testing.T) {
 	t.Run("with everything", func(t *testing.T) {
 		granttest.TestConnector(t, granttest.ThirdParty{
-			New: newConnector(oauth2.Options{ClientSecret: granttest.ClientSecret, Auth: oauth.Basic, Revocation: "/revoke",
+			New: newConnector(oauth2.Options{ClientSecret: granttest.ClientSecret, Auth: oauth.Basic,
+				Revocation: "/revoke",
 				Accesses: []grant.Access{{Name: "read", Scopes: []string{"a:read", "b:read"}}, {Name: "write",
 					Scopes: []string{"a:write"}}}}),
 			Token: "/token", Revocation: "/revoke",
