@@ -16,11 +16,13 @@ import (
 // JSON and addresses write it. What replaces them has the same length.
 type secrets [][]byte
 
-// add adds the spellings of a credential.
+// add returns s with the spellings of a credential. s itself stays: an answer that is on its
+// way is still searched for what it has.
 func (s secrets) add(credential string) secrets {
 	if credential == "" {
 		return s
 	}
+	s = slices.Clone(s)
 	slashes := strings.ReplaceAll(credential, "/", `\/`)
 	quoted, err := json.Marshal(credential)
 	if err != nil {
