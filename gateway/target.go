@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -109,15 +110,34 @@ func judgeSegment(segment string) error {
 		if err := judgeDecoded(segment); err != nil {
 			return err
 		}
-		next, err := url.PathUnescape(segment)
-		if err != nil || next == segment {
-			return nil // a "%" that is meant is no escape any more
+		next := unescapeLoosely(segment)
+		if next == segment {
+			return nil
 		}
 		if n == mostDecodings {
 			return errors.New("the path is escaped too often")
 		}
 		segment = next
 	}
+}
+
+// unescapeLoosely decodes the escapes of a text and leaves a "%" that begins none, as some
+// servers do: another "%" in a segment must not hide its dots.
+func unescapeLoosely(text string) string {
+	if strings.IndexByte(text, '%') < 0 {
+		return text
+	}
+	out := make([]byte, 0, len(text))
+	for i := 0; i < len(text); i++ {
+		if text[i] == '%' && i+2 < len(text) && isHex(text[i+1]) && isHex(text[i+2]) {
+			b, _ := strconv.ParseUint(text[i+1:i+3], 16, 8) // it has been looked at
+			out = append(out, byte(b))
+			i += 2
+			continue
+		}
+		out = append(out, text[i])
+	}
+	return string(out)
 }
 
 func judgeDecoded(segment string) error {
@@ -131,6 +151,7 @@ func judgeDecoded(segment string) error {
 	}
 	for piece := range strings.SplitSeq(segment, "/") {
 		name, _, _ := strings.Cut(piece, ";")
+		name = strings.TrimSpace(name) // some file systems drop a blank
 		if name == "." || name == ".." {
 			return errors.New("the path has a dot segment")
 		}
@@ -179,10 +200,12 @@ func judgeName(name string, tokens []string) error {
 	name, _, _ = strings.Cut(name, "[")
 	name = strings.ToLower(strings.TrimSpace(name))
 	for _, folded := range [...]string{name, strings.NewReplacer(".", "_", " ", "_").Replace(name)} {
+		// Go's JSON takes "acce\u017f\u017f_token" for access_token, which lower case does not show.
+		same := func(known string) bool { return strings.EqualFold(known, folded) }
 		switch {
-		case slices.Contains(tokens, folded):
+		case slices.ContainsFunc(tokens, same):
 			return &errParameter{folded, "is for a credential, and Sallyport sends that"}
-		case slices.Contains(methodOverrides, folded):
+		case slices.ContainsFunc(methodOverrides, same):
 			return &errParameter{folded, "would be another method than the one that is judged"}
 		}
 	}
