@@ -96,7 +96,6 @@ type caller struct {
 	party grant.Party
 	// asserted is what the session is called; the zero value for who is only named.
 	asserted session.Asserted
-	groups   session.GroupDigest
 	end      time.Time // of the session; zero but with an assertion
 	lease    string    // sealed; "": none
 }
@@ -148,8 +147,7 @@ func (g *Gateway) byAssertion(app *App, token string) (*caller, error) {
 	if err != nil {
 		return nil, errPerson
 	}
-	c := &caller{app: app, end: v.SessionEnd, groups: session.DigestOfGroups(v.Identity.Groups,
-		v.Identity.GroupsUnknown), asserted: session.Asserted{Person: v.Subject, Org: v.Org, SID: v.SID,
+	c := &caller{app: app, end: v.SessionEnd, asserted: session.Asserted{Person: v.Subject, Org: v.Org, SID: v.SID,
 		IssuedAt: v.IssuedAt}}
 	if v.SID == "" || g.o.Sessions.AssertionEnded(c.asserted) {
 		return nil, errPerson
@@ -193,7 +191,7 @@ func (g *Gateway) over(c *caller) error {
 		if _, err := g.o.Sessions.OpenLease(c.lease); err != nil {
 			return errPerson
 		}
-	case g.o.Sessions.AssertionEnded(c.asserted):
+	case !g.now().Before(c.end), g.o.Sessions.AssertionEnded(c.asserted):
 		return errPerson
 	}
 	return nil

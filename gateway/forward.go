@@ -175,7 +175,7 @@ func (f *forward) url() (url.URL, error) {
 	return u, nil
 }
 
-func (f *forward) exchange(w http.ResponseWriter, r *http.Request) error {
+func (f *forward) exchange(w http.ResponseWriter, r *http.Request) (err error) {
 	to, err := f.url()
 	if err != nil {
 		return plainBad(err)
@@ -183,6 +183,13 @@ func (f *forward) exchange(w http.ResponseWriter, r *http.Request) error {
 	r.Trailer = nil
 	client := relay.NewClient(w, r, f.ev.RequestID, f.g.draining.Load())
 	defer client.Close()
+	defer func() {
+		if v := recover(); v != nil {
+			client.Settle()
+			f.ev.Status, f.ev.Bytes = client.Status(), client.Bytes()
+			err = panicked(v, f.ev, client.Begun())
+		}
+	}()
 	_, err = f.g.relay.Exchange(client, r, relay.Order{Transport: f, URL: to, Host: f.origin.Host, Hooks: f,
 		Header: answerWithin, Idle: idleWithin, MaxBody: maxBody, NoVia: true})
 	f.ev.Status, f.ev.Bytes = client.Status(), client.Bytes()
@@ -193,7 +200,7 @@ func (f *forward) exchange(w http.ResponseWriter, r *http.Request) error {
 		return &brokenOff{err}
 	case r.Context().Err() != nil:
 		return &brokenOff{relay.ErrClientGone}
-	case f.refused != nil:
+	case f.refused != nil && !errors.Is(err, relay.ErrOver) && !errors.Is(err, upstream.ErrTimeout):
 		return f.g.lendProblem(r, f.caller, f.target.connector, f.refused)
 	}
 	return relayProblem(err)

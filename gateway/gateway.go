@@ -132,7 +132,7 @@ func New(process *Process, o Options) (*Gateway, error) {
 			g.tokens = append(g.tokens, appToken{digest, app})
 		}
 		for _, c := range app.Connectors {
-			c.tokens = append([]string{"access_token", "token"}, c.About.TokenQuery...)
+			c.tokens, c.forward = append([]string{"access_token", "token"}, c.About.TokenQuery...), nil
 			for _, name := range c.About.Forward {
 				c.forward = append(c.forward, http.CanonicalHeaderKey(name))
 			}
@@ -244,8 +244,7 @@ func (g *Gateway) observe(ctx context.Context, ev *observe.Event, outcome string
 func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, ev *observe.Event) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = &brokenOff{fmt.Errorf("panic: %v\n%s", v, debug.Stack())}
-			ev.Failed = true
+			err = panicked(v, ev, false)
 		}
 	}()
 	path, _, _ := strings.Cut(r.RequestURI, "?")
@@ -280,6 +279,16 @@ func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, ev *observe.Eve
 		return at.answer(g, w, r, ev, c)
 	}
 	return g.lend(w, r, ev, c)
+}
+
+// panicked turns a bug of ours into one 500, or breaks off the answer that had begun.
+func panicked(v any, ev *observe.Event, begun bool) error {
+	cause := fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+	if begun {
+		ev.Failed = true
+		return &brokenOff{cause}
+	}
+	return faultProblem(cause)
 }
 
 // isLoopback reports whether a host is this machine.

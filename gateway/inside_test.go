@@ -1,13 +1,70 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/session"
 )
+
+type panics struct{ Broker }
+
+func (panics) List(context.Context, string, grant.Party) ([]grant.Line, error) { panic("a bug") }
+
+func TestP15_AFaultOfOursIsAProblem(t *testing.T) {
+	app := &App{ID: "planner", Offline: true}
+	g := &Gateway{Process: NewProcess(ProcessOptions{}), o: Options{Broker: panics{}},
+		apps: map[string]*App{app.ID: app}, room: map[string]chan struct{}{app.ID: make(chan struct{}, 1)}}
+	for range 2 { // the second has room only if the first left
+		r := httptest.NewRequestWithContext(WithSocket(t.Context(), app.ID), http.MethodGet, "/v1/grants", nil)
+		r.Header.Set(personHeader, "google:ann")
+		w := httptest.NewRecorder()
+		g.ServeHTTP(w, r)
+		if w.Code != http.StatusInternalServerError || !strings.Contains(w.Body.String(), problemBase+ourFault) ||
+			strings.Contains(w.Body.String(), "bug") {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	}
+}
+
+func TestP12_AStreamEndsWithTheSessionOfItsAssertion(t *testing.T) {
+	keys, err := session.NewKeyring([]session.Key{session.NewKey(time.Now().Add(-time.Hour))})
+	testenv.Check(t, err)
+	sessions, err := session.New(session.Options{Keys: keys, Secure: true, AbsoluteTimeout: 12 * time.Hour,
+		IdleTimeout: time.Hour})
+	testenv.Check(t, err)
+	who := identity.Identity{Provider: "google", Subject: "ann"}
+	s, now := sessions.Start(who), time.Now()
+	c := &caller{party: grant.Party{Session: &who}, end: now.Add(time.Minute),
+		asserted: session.Asserted{Person: who.ID(), SID: s.SID(), IssuedAt: now}}
+	g := &Gateway{Process: NewProcess(ProcessOptions{Now: func() time.Time { return now }}),
+		o: Options{Sessions: sessions}}
+	if err := g.over(c); err != nil {
+		t.Errorf("while the session lasts: %v", err)
+	}
+	if now = c.end; g.over(c) == nil {
+		t.Error("it goes on after the session's end")
+	}
+}
+
+func TestP08_ANewCredentialDoesNotUncoverTheOneBefore(t *testing.T) {
+	before := secrets(nil).add("a/b")
+	_ = before.add("longer-than-any-of-those")
+	for _, spelling := range []string{"a/b", `a\/b`, "a%2Fb"} {
+		if !before.in(spelling) {
+			t.Errorf("%s is not known any more", spelling)
+		}
+	}
+}
 
 func TestTheDocumentDescribesEveryAddress(t *testing.T) {
 	var d struct {

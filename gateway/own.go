@@ -48,7 +48,7 @@ func (g *Gateway) describe(w http.ResponseWriter, _ *http.Request, ev *observe.E
 func reply(w http.ResponseWriter, ev *observe.Event, status int, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
-		return newProblem(http.StatusInternalServerError, ourFault, "A fault in Sallyport", "").because(err)
+		return faultProblem(err)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", privateAnswer)
@@ -120,8 +120,9 @@ func (g *Gateway) newLease(w http.ResponseWriter, r *http.Request, ev *observe.E
 	if c.end.Before(idle) {
 		idle = c.end
 	}
-	sealed, err := g.o.Sessions.SealLease(session.Lease{App: c.app.ID, Asserted: c.asserted, Groups: c.groups,
-		Idle: idle, End: c.end})
+	who := c.party.Session
+	sealed, err := g.o.Sessions.SealLease(session.Lease{App: c.app.ID, Asserted: c.asserted,
+		Groups: session.DigestOfGroups(who.Groups, who.GroupsUnknown), Idle: idle, End: c.end})
 	if err != nil {
 		return callerProblem(errors.Join(errPerson, err))
 	}

@@ -190,6 +190,10 @@ func (g *Gateway) lendProblem(r *http.Request, c *caller, connector string, err 
 	case r.Context().Err() != nil:
 		return laterProblem(err)
 	}
+	return faultProblem(err)
+}
+
+func faultProblem(err error) *problem {
 	return newProblem(http.StatusInternalServerError, ourFault, "A fault in Sallyport",
 		"The log of Sallyport says more, by the request id.").because(err)
 }
