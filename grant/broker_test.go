@@ -638,6 +638,39 @@ func TestP14_AResultThatComesAfterTheEndIsRevoked(t *testing.T) {
 	})
 }
 
+// Whoever took the lease over has refreshed with the same token meanwhile. What comes late
+// is of the same chain: to revoke it would end the grant that is lent.
+func TestP14_AResultThatComesAfterAnotherRefreshIsNotRevoked(t *testing.T) {
+	for name, keeps := range map[string]bool{"the refresh token stays": true, "it rotates, and both are good": false} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(r *rig) { r.provider.keeps = keeps }, func(r *rig) {
+				r.connect(r.ask("a", "freebusy"))
+				time.Sleep(life)
+				shown := r.provider.good
+				goOn := r.stopped()
+				r.provider.set(func(context.Context, string) error {
+					r.provider.mu.Lock()
+					defer r.provider.mu.Unlock()
+					r.provider.good = shown
+					return nil
+				}, nil)
+				for r.kept().Generation == 1 {
+					_, _ = r.broker.Lend(r.Context(), use("a"))
+					time.Sleep(time.Second)
+				}
+				goOn()
+				time.Sleep(2 * time.Second)
+				if n := len(r.provider.revoked); n != 0 {
+					t.Errorf("%d were revoked, of a grant that is lent", n)
+				}
+				if l := r.lend(use("a")); l.Credential() != "canary-access-3" || r.provider.calls() != 2 {
+					t.Error(l.Credential(), r.provider.calls())
+				}
+			})
+		})
+	}
+}
+
 func TestP14_OnAFullDiskTheResultWaitsInMemory(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.connect(r.ask("a", "freebusy"))

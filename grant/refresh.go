@@ -370,8 +370,8 @@ func (b *Broker) save(ctx context.Context, l Lease, r Record, old Tokens, result
 				return nil
 			}
 			if errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound) || errors.Is(err, ErrRolledBack) {
-				var stored bool
-				if stored, err = b.stored(ctx, r.Key, tokens); err != nil {
+				var stored, newer bool
+				if stored, newer, err = b.stored(ctx, r, tokens); err != nil {
 					break
 				}
 				b.Metrics.unsaved(r.Connector, !shouted.IsZero(), false)
@@ -382,6 +382,11 @@ func (b *Broker) save(ctx context.Context, l Lease, r Record, old Tokens, result
 					return nil
 				}
 				b.Metrics.refreshed(r.Connector, "fenced")
+				if newer {
+					b.Log.Warn("the result of a refresh came after that of another, and was dropped",
+						"connector", r.Connector, "grant", r.ID)
+					return nil
+				}
 				became := b.revoke(ctx, was, tokens)
 				b.Log.Warn("the result of a refresh came when the grant had ended or changed, and was dropped",
 					"connector", r.Connector, "grant", r.ID, "revocation", string(became))
@@ -399,17 +404,20 @@ func (b *Broker) save(ctx context.Context, l Lease, r Record, old Tokens, result
 }
 
 // stored reports whether a grant has these tokens. Where the store's answer was lost, what
-// it stored refuses itself, and would otherwise be revoked.
-func (b *Broker) stored(ctx context.Context, k Key, tokens Tokens) (bool, error) {
-	kept, err := b.Store.Get(ctx, k)
+// it stored refuses itself, and would otherwise be revoked. newer: it has others, which
+// another refresh of the same connection brought. They may have the same refresh token, or
+// come from the same one, so that to revoke these would end those too.
+func (b *Broker) stored(ctx context.Context, r Record, tokens Tokens) (stored, newer bool, err error) {
+	kept, err := b.Store.Get(ctx, r.Key)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return false, nil
+		return false, false, nil
 	case err != nil:
-		return false, fmt.Errorf("look what was stored: %w", err)
+		return false, false, fmt.Errorf("look what was stored: %w", err)
 	}
+	newer = kept.ID == r.ID && kept.Generation > r.Generation && kept.ConnectedAt.Equal(r.ConnectedAt)
 	there, err := b.Keys.Open(kept.Record)
-	return err == nil && there.Access == tokens.Access && there.Refresh == tokens.Refresh, nil
+	return err == nil && there.Access == tokens.Access && there.Refresh == tokens.Refresh, newer, nil
 }
 
 // sealAgain seals tokens, with a new key where the grant's own does not open any more.
