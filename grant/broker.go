@@ -183,6 +183,9 @@ func (b *Broker) configure() error {
 		if !oauth && !keyed {
 			return fmt.Errorf("connector %s can neither be connected nor take a key", about.ID)
 		}
+		if offer.Owner != OwnedByUser && offer.Owner != OwnedByOrg {
+			return fmt.Errorf("connector %s is neither each person's own nor an organization's", about.ID)
+		}
 		if offer.Owner == OwnedByOrg && offer.ManagedBy == nil {
 			return fmt.Errorf("connector %s is an organization's, and nobody manages it", about.ID)
 		}

@@ -261,6 +261,19 @@ func (r *rig) another() *grant.Broker {
 	return b
 }
 
+func TestP12_AConnectorBelongsToPeopleOrToAnOrganization(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		for _, owner := range []grant.OwnerKind{"", "team", grant.OwnedByOrg} { // the last one without a manager
+			o := r.options
+			o.Offers = []grant.Offer{{Connector: r.provider, Owner: owner, Offered: []string{"freebusy", "events"}}}
+			if b, err := grant.New(o); err == nil {
+				b.Close()
+				t.Errorf("a broker with a connector of %q", owner)
+			}
+		}
+	})
+}
+
 func (r *rig) ask(app string, access ...string) grant.Ask {
 	return grant.Ask{Connector: "calendar", App: app, Access: access}
 }

@@ -50,7 +50,6 @@ type Loan struct {
 
 	use        Use
 	credential string
-	id         string
 	generation int64
 }
 
@@ -124,7 +123,7 @@ func (b *Broker) lend(ctx context.Context, u Use, rejected int64) (Loan, error) 
 			Wider: slices.DeleteFunc(offer.accesses(app.Connectors[key.Connector]), func(a Access) bool {
 				return slices.Contains(namesOf(accesses), a.Name)
 			}),
-			use: u, credential: tokens.Access, id: kept.ID, generation: kept.Generation}, nil
+			use: u, credential: tokens.Access, generation: kept.Generation}, nil
 	}
 	return Loan{}, &LaterError{time.Second, ErrChanged}
 }
