@@ -53,6 +53,7 @@ type Config struct {
 	Limits    Limits
 	Reload    Reload
 	Store     Store
+	Grants    Grants
 
 	// Organizations are what those of providers are folded into.
 	Organizations []Organization
@@ -209,7 +210,7 @@ func (c *Config) Warnings() []Fault {
 	warnings := c.doc.InFile("literal: keeps a secret in the file; it is for tests, use file: or env:")
 	return c.doc.Finish(slices.Concat(warnings, c.flatGroupWarnings(), c.bareGroupWarnings(), c.patternWarnings(),
 		c.storeWarnings(), c.proxyProtocolWarnings(), c.overrideWarnings(), c.nameWarnings(),
-		c.externalAuthWarnings(), c.proofWarnings()))
+		c.externalAuthWarnings(), c.proofWarnings(), c.lendWarnings()))
 }
 
 // file is the table of all keys: the reader and the schema are made from it.
@@ -247,6 +248,8 @@ func file() yamltable.Shape[Config] {
 		yamltable.Field("routes", "What is behind Sallyport and who may have it. The most specific host wins, in it "+
 			"the longest path.", yamltable.List(routeShape(), 1),
 			func(c *Config) *[]Route { return &c.Routes }).Required(),
+		yamltable.Field("grants", "What people may lend to apps: accounts that they have elsewhere. Nothing if left out. "+
+			"Needs a `store` and `listen.grants`.", grantsShape(), func(c *Config) *Grants { return &c.Grants }),
 		yamltable.Field("groups", "Which groups of a person are kept.", groupsShape(),
 			func(c *Config) *Groups { return &c.Groups }).Or("{}"),
 		yamltable.Field("operators", "Who runs this site, as rules: their account page says what providers are asked "+

@@ -50,7 +50,7 @@ func (c *Config) settleHosts() Faults {
 			break
 		}
 	}
-	return faults
+	return append(faults, c.checkConsentHost()...)
 }
 
 // cookieDomainFaults judges session.cookie_domain by public_url.

@@ -177,6 +177,9 @@ func (c *Config) flatGroups(r PlacedRule) string {
 		}
 	}
 	for _, p := range c.Providers {
+		if p.Claims.Orgs != "" && r.any && len(r.Orgs) == 0 {
+			return p.ID
+		}
 		if p.Claims.Orgs != "" && slices.ContainsFunc(orgs, func(id string) bool { return c.canGive(p.ID, id) }) {
 			return p.ID
 		}

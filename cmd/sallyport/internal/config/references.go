@@ -7,7 +7,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 )
 
-// KeyText is the text of one session key, and where it came from.
+// KeyText is the text of one key, and where it came from.
 type KeyText struct {
 	Path string // "session.keys[0]", for Config.Fault
 	File string // "" if it is not from a file
@@ -25,7 +25,22 @@ func (c *Config) Resolve(env func(string) (string, bool), fsys fs.FS) Faults {
 	if faults := c.doc.Resolve(env, fsys, func(string) bool { return true }); len(faults) > 0 {
 		return c.doc.Finish(faults)
 	}
-	c.Session.KeyTexts = keyTexts(c.Session.Keys)
+	c.Session.KeyTexts = keyTexts("session.keys", c.Session.Keys)
+	c.Grants.KeyTexts = keyTexts("grants.encryption_keys", c.Grants.Keys)
+	return c.doc.Finish(append(c.settleHosts(), c.storeFaults()...))
+}
+
+// ResolveGrants is Resolve for the store and for what is lent: whoever lists or ends grants
+// needs no session key, and no secret of a provider.
+func (c *Config) ResolveGrants(env func(string) (string, bool), fsys fs.FS) Faults {
+	wanted := func(path string) bool {
+		return path == "store" || strings.HasPrefix(path, "store.") || path == "public_url" ||
+			strings.HasPrefix(path, "grants.encryption_keys") || strings.HasPrefix(path, "grants.connectors")
+	}
+	if faults := c.doc.Resolve(env, fsys, wanted); len(faults) > 0 {
+		return c.doc.Finish(faults)
+	}
+	c.Grants.KeyTexts = keyTexts("grants.encryption_keys", c.Grants.Keys)
 	return c.doc.Finish(append(c.settleHosts(), c.storeFaults()...))
 }
 
@@ -48,11 +63,11 @@ func (c *Config) ResolveStore(env func(string) (string, bool), fsys fs.FS) Fault
 	return c.doc.Finish(c.storeFaults())
 }
 
-func keyTexts(refs []Ref) []KeyText {
+func keyTexts(key string, refs []Ref) []KeyText {
 	var texts []KeyText
 	for i, r := range refs {
 		for _, l := range r.Loaded() {
-			texts = append(texts, KeyText{Path: yamltable.Index("session.keys", i), File: l.File, text: l.Value})
+			texts = append(texts, KeyText{Path: yamltable.Index(key, i), File: l.File, text: l.Value})
 		}
 	}
 	return texts

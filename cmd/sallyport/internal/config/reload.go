@@ -64,6 +64,11 @@ func (c *Config) NeedsRestart(before *Config) Faults {
 	if is.Address == was.Address && is.GRPC == was.GRPC {
 		fixed("listen.external_auth", scheme(was.TLS()), scheme(is.TLS()))
 	}
+	lent, lends := before.Listen.Grants, c.Listen.Grants
+	fixed("listen.grants", text(lent.Address), text(lends.Address))
+	if lent.Address == lends.Address {
+		fixed("listen.grants", scheme(lent.TLS()), scheme(lends.TLS()))
+	}
 	fixed("session.cookie_name", text(before.Session.CookieName), text(c.Session.CookieName))
 	fixed("session.cookie_domain", text(before.Session.CookieDomain), text(c.Session.CookieDomain))
 	fixed("log.format", before.Log.Format, c.Log.Format)

@@ -10,7 +10,8 @@ import (
 type PlacedRule struct {
 	Rule
 	Path  string
-	bound bool // to the organization that its host names
+	bound bool // to the organization that its host names, or whose grant it is about
+	any   bool // and that can be any organization of any provider
 }
 
 // Rules are all rules of the file. What judges rules asks here, so that none is left
@@ -20,11 +21,20 @@ func (c *Config) Rules() []PlacedRule {
 	for i, r := range c.Routes {
 		for j, rule := range r.Allow.Any {
 			rules = append(rules, PlacedRule{rule, yamltable.Index(yamltable.Index("routes", i)+".allow", j),
-				strings.HasPrefix(r.Host, orgHost)})
+				strings.HasPrefix(r.Host, orgHost), false})
 		}
 	}
 	for i, rule := range c.Operators {
 		rules = append(rules, PlacedRule{Rule: rule, Path: yamltable.Index("operators", i)})
+	}
+	for i, k := range c.Grants.Connectors {
+		where := yamltable.Index("grants.connectors", i)
+		for j, rule := range k.ManagedBy {
+			rules = append(rules, PlacedRule{rule, yamltable.Index(where+".managed_by", j), true, true})
+		}
+		for j, rule := range k.UsableBy {
+			rules = append(rules, PlacedRule{rule, yamltable.Index(where+".usable_by", j), true, true})
+		}
 	}
 	return rules
 }

@@ -478,6 +478,7 @@ func (c *Config) crossCheck() Faults {
 	faults = append(faults, c.revocationFaults()...)
 	faults = append(faults, c.checkForwarding()...)
 	faults = append(faults, c.checkCompat()...)
+	faults = append(faults, c.checkGrants()...)
 	if c.PublicURL != nil {
 		faults = append(faults, c.settleHosts()...)
 	}

@@ -32,6 +32,11 @@ type refTarget struct {
 // loaded is what was read; a directory may hold several.
 type loaded struct{ value, file string }
 
+// Same reports whether two references are written alike. What they stand for is not asked.
+func (r Ref) Same(other Ref) bool {
+	return !r.IsZero() && !other.IsZero() && r.open().form == other.open().form && r.open().arg == other.open().arg
+}
+
 // IsZero reports whether nothing was configured.
 func (r Ref) IsZero() bool { return r.open == nil }
 

@@ -1,0 +1,571 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
+	"github.com/sallyport-proxy/sallyport/connector/apikey"
+	"github.com/sallyport-proxy/sallyport/connector/oauth2"
+	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/internal/hostname"
+)
+
+// Grants says what people may lend to the apps: where it comes from, and who uses it.
+type Grants struct {
+	Keys       []Ref     // that seal what is lent
+	KeyTexts   []KeyText // after Resolve, as Session.KeyTexts
+	Connectors []Connector
+	Apps       []App
+}
+
+// On reports whether anything may be lent at all.
+func (g Grants) On() bool { return len(g.Keys) > 0 }
+
+// Connector is a third party at which people have accounts.
+type Connector struct {
+	ID, Type, Name         string
+	ClientID               string
+	ClientSecret           Ref
+	ClientAuth             string
+	Endpoints              ConnectorEndpoints
+	Issuer, BaseURL        string
+	Scopes, Rules          []Named
+	Access                 []string // what is offered; nil: as the type has it
+	Owner                  string   // OwnedByUser or OwnedByOrg
+	ManagedBy, UsableBy    []Rule
+	AuthorizationParams    map[string]string
+	ForwardHeaders         []string
+	NoResend               bool // a refresh whose answer was lost is not sent again
+	Inject                 Inject
+	Probe, KeyHint, KeyURL string
+}
+
+// Whose a grant is.
+const (
+	OwnedByUser = string(grant.OwnedByUser)
+	OwnedByOrg  = string(grant.OwnedByOrg)
+)
+
+// ConnectorEndpoints are addresses of an authorization server.
+type ConnectorEndpoints struct{ Authorization, Token, Revocation string }
+
+// Inject says how a key gets into requests.
+type Inject struct{ Header, Format string }
+
+// Named is a list that has a name, in the order of the file.
+type Named struct {
+	Name string
+	List []string
+}
+
+// App is a program that uses what people lend.
+type App struct {
+	ID, Name           string
+	Tokens             []Ref
+	Routes             []string
+	Connectors         []AppConnector
+	Offline, RawTokens bool
+}
+
+// AppConnector is what an app may ask people for. Nil Access: the only one that is offered.
+type AppConnector struct {
+	ID     string
+	Access []string
+}
+
+func grantsShape() yamltable.Shape[Grants] {
+	return yamltable.Object[Grants]{Keys: []yamltable.Entry[Grants]{
+		yamltable.Field("encryption_keys", "The keys that seal what people lend, as `sallyport genkey` prints them, "+
+			"and others than session.keys. All open it; the newest that is ten minutes old seals. Without them what "+
+			"was lent is lost. dir: stands for every file in a directory, as in session.keys.",
+			yamltable.List(yamltable.SecretRef(yamltable.FormFile, yamltable.FormDir, yamltable.FormEnv,
+				yamltable.FormLiteral), 1), func(g *Grants) *[]Ref { return &g.Keys }).Required(),
+		yamltable.Field("connectors", "The third parties at which people have accounts.",
+			yamltable.List(connectorShape(), 1), func(g *Grants) *[]Connector { return &g.Connectors }).Required(),
+		yamltable.Field("apps", "The programs that use what people lend.",
+			yamltable.List(appShape(), 1), func(g *Grants) *[]App { return &g.Apps }).Required(),
+	}}.Shape()
+}
+
+func connectorShape() yamltable.Shape[Connector] {
+	endpoint := plainURL(parseEndpoint)
+	endpoints := yamltable.Object[ConnectorEndpoints]{Keys: []yamltable.Entry[ConnectorEndpoints]{
+		yamltable.Field("authorization", "Where the browser is sent.", endpoint,
+			func(e *ConnectorEndpoints) *string { return &e.Authorization }).Required(),
+		yamltable.Field("token", "Where codes are redeemed and tokens refreshed.", endpoint,
+			func(e *ConnectorEndpoints) *string { return &e.Token }).Required(),
+		yamltable.Field("revocation", "Where a grant is ended (RFC 7009). Without it people finish that there "+
+			"themselves.", endpoint, func(e *ConnectorEndpoints) *string { return &e.Revocation }),
+	}}.Shape()
+	inject := yamltable.Object[Inject]{Some: true, Keys: []yamltable.Entry[Inject]{
+		yamltable.Field("header", "The header with the key.", yamltable.Pattern("the name of a header", headerPattern),
+			func(i *Inject) *string { return &i.Header }).Or("Authorization"),
+		yamltable.Field("format", "Its value, with %s for the key.", yamltable.Text(`a text such as "Bearer %s"`),
+			func(i *Inject) *string { return &i.Format }).Or(`"Bearer %s"`),
+	}}.Shape()
+	rule := ruleShape()
+	return yamltable.Object[Connector]{Keys: []yamltable.Entry[Connector]{
+		yamltable.Field("id", "The name in addresses of the gateway and in callback URLs.", idText(),
+			func(c *Connector) *string { return &c.ID }).Required(),
+		yamltable.Field("type", "The kind of third party: one that Sallyport knows; oauth2, any that keeps to the "+
+			"standard; api_key, any whose API takes a key that somebody pastes.",
+			yamltable.OneOf("", connectorTypes()...), func(c *Connector) *string { return &c.Type }).Required(),
+		yamltable.Field("name", "What people call it; the id if left out.", yamltable.Text("a name for people"),
+			func(c *Connector) *string { return &c.Name }),
+		yamltable.Field("client_id", "The client id that the third party gave out, of a client for this alone.",
+			yamltable.ValueOrRef("a client id", `^[!-~]([ -~]*[!-~])?$`, parseClientID),
+			func(c *Connector) *string { return &c.ClientID }),
+		yamltable.Field("client_secret", "The client secret. Left out with `client_auth: none`.",
+			yamltable.SecretRef(yamltable.FormEnv, yamltable.FormFile, yamltable.FormLiteral),
+			func(c *Connector) *Ref { return &c.ClientSecret }),
+		yamltable.Field("client_auth", "type oauth2: how the client proves itself: the secret in an Authorization "+
+			"header, form-encoded as RFC 6749 has it (basic) or as it is (basic_raw), or in the body (post); not at "+
+			"all (none). basic if left out.",
+			yamltable.OneOf("", "basic", "basic_raw", "post", "none"),
+			func(c *Connector) *string { return &c.ClientAuth }),
+		yamltable.Field("endpoints", "type oauth2: the addresses of the authorization server.", endpoints,
+			func(c *Connector) *ConnectorEndpoints { return &c.Endpoints }),
+		yamltable.Field("issuer", "type oauth2: the authorization server's issuer, where it says it in callbacks "+
+			"(RFC 9207). A callback that names another one is refused.", plainURL(parseIssuer),
+			func(c *Connector) *string { return &c.Issuer }),
+		yamltable.Field("base_url", "types oauth2 and api_key: where the API is: an origin, and perhaps a path in "+
+			"front of all others.", plainURL(parseIssuer), func(c *Connector) *string { return &c.BaseURL }),
+		yamltable.Field("scopes", "type oauth2: what each access needs, as the third party spells it, the narrowest "+
+			"access first.", namedLists("an access to scopes", "a scope", `^[!#-\[\]-~]+$`, nil),
+			func(c *Connector) *[]Named { return &c.Scopes }),
+		yamltable.Field("rules", "types oauth2 and api_key: what each access lets through to the API: a method, a "+
+			"blank and a path. In the path, * is one segment, and at its end one or more; GET covers HEAD.",
+			namedLists("an access to rules", "a method and a path such as GET /rest/*", `^[A-Z]+ /[^ ]*$`, checkLendRule),
+			func(c *Connector) *[]Named { return &c.Rules }),
+		yamltable.Field("access", "The accesses that are offered to apps. All that are in scopes or rules if left "+
+			"out; with other types the narrowest.",
+			yamltable.List(accessName(), 1), func(c *Connector) *[]string { return &c.Access }),
+		yamltable.Field("owner", "Whose a grant is: each person's own (user), or one for all of an organization (org).",
+			yamltable.OneOf("", OwnedByUser, OwnedByOrg), func(c *Connector) *string { return &c.Owner }).Or(OwnedByUser),
+		yamltable.Field("managed_by", "With `owner: org`: who connects and ends the grant of their active "+
+			"organization, as rules.", yamltable.List(rule, 1), func(c *Connector) *[]Rule { return &c.ManagedBy }),
+		yamltable.Field("usable_by", "With `owner: org`: for whom of the organization apps may use it, as rules. "+
+			"Everybody of it if left out.", yamltable.List(rule, 1),
+			func(c *Connector) *[]Rule { return &c.UsableBy }),
+		yamltable.Field("authorization_params", "type oauth2: parameters for the authorization endpoint, such as "+
+			"audience.", parameters(), func(c *Connector) *map[string]string { return &c.AuthorizationParams }),
+		yamltable.Field("forward_headers", "types oauth2 and api_key: headers of apps' requests that pass, beside "+
+			"those that always do.", yamltable.List(yamltable.Pattern("the name of a header", headerPattern), 1),
+			func(c *Connector) *[]string { return &c.ForwardHeaders }),
+		yamltable.Field("lost_refresh", "type oauth2: what happens when the answer to a refresh was lost: it is sent "+
+			"once more (resend), or people connect again (reconnect), for an authorization server that takes a "+
+			"repeated token for a stolen one. resend if left out.",
+			resendOrReconnect(), func(c *Connector) *bool { return &c.NoResend }),
+		yamltable.Field("inject", "type api_key: how the key gets into requests; `Authorization: Bearer` if left out.",
+			inject, func(c *Connector) *Inject { return &c.Inject }),
+		yamltable.Field("probe", "type api_key: the request that shows whether a key works, such as GET /me.",
+			yamltable.Text("a method and a path such as GET /me"), func(c *Connector) *string { return &c.Probe }),
+		yamltable.Field("key_hint", "type api_key: what has to be pasted, in words.",
+			yamltable.Text("words such as a read-only API key"), func(c *Connector) *string { return &c.KeyHint }),
+		yamltable.Field("key_url", "type api_key: where people find their key.", endpoint,
+			func(c *Connector) *string { return &c.KeyURL }),
+	}, Check: checkConnector}.Shape()
+}
+
+func appShape() yamltable.Shape[App] {
+	token := yamltable.Judged(yamltable.SecretRef(yamltable.FormFile, yamltable.FormEnv, yamltable.FormLiteral),
+		checkAppToken)
+	one := yamltable.Within(token, func(l *[]Ref) *Ref { *l = make([]Ref, 1); return &(*l)[0] })
+	use := yamltable.Object[AppConnector]{Keys: []yamltable.Entry[AppConnector]{
+		yamltable.Field("id", "The connector.", idText(), func(a *AppConnector) *string { return &a.ID }).Required(),
+		yamltable.Field("access", "What the app may ask people for. May be left out where one access is offered.",
+			yamltable.List(accessName(), 1), func(a *AppConnector) *[]string { return &a.Access }),
+	}}.Shape()
+	return yamltable.Object[App]{Keys: []yamltable.Entry[App]{
+		yamltable.Field("id", "The name of the app in links and in the log. People have agreed to it: never give it to "+
+			"another app.", idText(), func(a *App) *string { return &a.ID }).Required(),
+		yamltable.Field("name", "What people call it; the id if left out.", yamltable.Text("a name for people"),
+			func(a *App) *string { return &a.Name }),
+		yamltable.Field("token", "What proves the app: at least 32 characters of A-Z, a-z, 0-9, - and _. A list while "+
+			"it is replaced: all count.",
+			yamltable.Either("file:/path, env:NAME, or a list of them", one, yamltable.Sequence, yamltable.List(token, 1)),
+			func(a *App) *[]Ref { return &a.Tokens }).Required(),
+		yamltable.Field("routes", "The names of the routes that the app is behind: the assertions that it gets there "+
+			"name people to Sallyport.", yamltable.List(exact("the name of a route"), 1),
+			func(a *App) *[]string { return &a.Routes }).Required(),
+		yamltable.Field("connectors", "What the app may ask people for: ids of connectors, or mappings with id and "+
+			"access.",
+			yamltable.List(yamltable.Either("the id of a connector, or a mapping",
+				yamltable.Within(idText(), func(a *AppConnector) *string { return &a.ID }), yamltable.Mapping, use), 1),
+			func(a *App) *[]AppConnector { return &a.Connectors }).Required(),
+		yamltable.Field("offline", "The app may ask people to be allowed to act while they are away.",
+			yamltable.OnlyTrue(), func(a *App) *bool { return &a.Offline }),
+		yamltable.Field("raw_tokens", "The app may read the tokens themselves. Then no rule holds for it, and nothing "+
+			"that ends here ends there.", yamltable.OnlyTrue(), func(a *App) *bool { return &a.RawTokens }),
+	}}.Shape()
+}
+
+// connectorTypes are those of the constructors in assemble, which a test holds to it.
+func connectorTypes() []string { return []string{oauth2.Type, apikey.Type} }
+
+// ConnectorTypes are the types that the file may name.
+func ConnectorTypes() []string { return connectorTypes() }
+
+// keysOfTypes are keys of a connector that have a meaning for some types only.
+var keysOfTypes = []struct {
+	key   string
+	need  bool
+	types []string
+}{
+	{"client_id", true, []string{oauth2.Type}},
+	{"client_secret", false, []string{oauth2.Type}},
+	{"client_auth", false, []string{oauth2.Type}},
+	{"endpoints", true, []string{oauth2.Type}},
+	{"issuer", false, []string{oauth2.Type}},
+	{"base_url", true, []string{oauth2.Type, apikey.Type}},
+	{"scopes", true, []string{oauth2.Type}},
+	{"rules", true, []string{oauth2.Type, apikey.Type}},
+	{"authorization_params", false, []string{oauth2.Type}},
+	{"forward_headers", false, []string{oauth2.Type, apikey.Type}},
+	{"lost_refresh", false, []string{oauth2.Type}},
+	{"inject", false, []string{apikey.Type}},
+	{"probe", true, []string{apikey.Type}},
+	{"key_hint", false, []string{apikey.Type}},
+	{"key_url", false, []string{apikey.Type}},
+}
+
+// checkConnector holds a connector to the keys of its type, and its accesses to each other.
+func checkConnector(w *yamltable.Walker, at yamltable.Place, c *Connector) {
+	for _, k := range keysOfTypes {
+		path := at.Path + "." + k.key
+		switch has, takes := w.Has(path), slices.Contains(k.types, c.Type); {
+		case has && !takes:
+			w.FaultAt(path, "has no meaning for type %s; leave it out", c.Type)
+		case !has && takes && k.need:
+			w.FaultAt(path, "is required for type %s", c.Type)
+		}
+	}
+	c.checkOwner(w, at)
+	for _, name := range names(c.Scopes) {
+		if c.Rules != nil && !slices.Contains(names(c.Rules), name) {
+			w.FaultAt(at.Path+".rules", "has nothing for %s, which is in scopes: an access without rules lets nothing "+
+				"through", name)
+		}
+	}
+	for i, name := range names(c.Rules) {
+		if c.Scopes != nil && !slices.Contains(names(c.Scopes), name) {
+			w.FaultAt(yamltable.Join(at.Path+".rules", names(c.Rules)[i]), "is not in scopes: say what it needs there")
+		}
+	}
+	for i, name := range c.Access {
+		if all := names(c.Rules); all != nil && !slices.Contains(all, name) {
+			w.FaultAt(yamltable.Index(at.Path+".access", i), "is none of %s", strings.Join(all, ", "))
+		}
+	}
+}
+
+func (c *Connector) checkOwner(w *yamltable.Walker, at yamltable.Place) {
+	if c.Owner == OwnedByOrg {
+		if len(c.ManagedBy) == 0 {
+			w.FaultAt(at.Path+".managed_by", "is required with `owner: org`: who connects the organization's grant")
+		}
+		return
+	}
+	for _, key := range []string{"managed_by", "usable_by"} {
+		if w.Has(at.Path + "." + key) {
+			w.FaultAt(at.Path+"."+key, "has a meaning only with `owner: org`: here everybody has a grant of their own")
+		}
+	}
+}
+
+// Offered are the names of the accesses that apps may be configured for, where the file
+// says so; nil: as the type has it.
+func (c *Connector) Offered() []string {
+	if c.Access != nil {
+		return c.Access
+	}
+	if c.Scopes != nil {
+		return names(c.Scopes)
+	}
+	return names(c.Rules)
+}
+
+func names(lists []Named) (all []string) {
+	for _, l := range lists {
+		all = append(all, l.Name)
+	}
+	return all
+}
+
+// RulesOf are the rules of an access.
+func (c *Connector) RulesOf(access string) []string {
+	if i := slices.Index(names(c.Rules), access); i >= 0 {
+		return c.Rules[i].List
+	}
+	return nil
+}
+
+func accessName() yamltable.Shape[string] {
+	return yamltable.Pattern("a short name of lower-case letters, digits, - and _", accessPattern)
+}
+
+const accessPattern = `^[a-z0-9][a-z0-9_-]{0,31}$`
+
+// namedLists reads a mapping of names of accesses to lists of texts. judge may be nil.
+func namedLists(about, item, pattern string, judge func(string) error) yamltable.Shape[[]Named] {
+	re := regexp.MustCompile(pattern)
+	list := yamltable.List(yamltable.Scalar(item, yamltable.Schema{"pattern": pattern}, func(v string) (string, error) {
+		if !re.MatchString(v) {
+			return "", errors.New("must be " + item)
+		}
+		if judge != nil {
+			return v, judge(v)
+		}
+		return v, nil
+	}), 0)
+	name := accessName()
+	schema := yamltable.Schema{"type": "object", "minProperties": 1,
+		"propertyNames": yamltable.Schema{"pattern": accessPattern}, "additionalProperties": list.Schema}
+	return yamltable.Shape[[]Named]{Want: "a mapping", About: "a mapping of " + about, Schema: schema,
+		Read: func(w *yamltable.Walker, at yamltable.Place, into *[]Named) {
+			if !w.Expect(at, yamltable.Mapping, "a mapping of "+about, false) {
+				return
+			}
+			if len(at.Node.Content) == 0 {
+				w.Fault(at, "must not be empty")
+			}
+			*into = make([]Named, len(at.Node.Content)/2)
+			for i := range *into {
+				key, node := at.Node.Content[2*i], at.Node.Content[2*i+1]
+				here := yamltable.Join(at.Path, key.Value)
+				name.Read(w, yamltable.Place{Node: key, Path: here}, &(*into)[i].Name)
+				yamltable.Take(w, list, yamltable.Place{Node: node, Path: here}, &(*into)[i].List)
+			}
+		}}
+}
+
+func checkLendRule(v string) error {
+	_, err := grant.ParseRule(v)
+	return err
+}
+
+// checkAppToken: characters that need no escape in a header or in Basic credentials, and
+// too many to be guessed.
+func checkAppToken(text string) error {
+	if len(text) < 32 || strings.Trim(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+		return errors.New("must be at least 32 characters of A-Z, a-z, 0-9, - and _")
+	}
+	return nil
+}
+
+// plainURL is an address that cannot be a reference.
+func plainURL(parse func(string) (string, error)) yamltable.Shape[string] {
+	return yamltable.Scalar("an https URL such as https://api.example.com",
+		yamltable.Schema{"pattern": `^[Hh][Tt][Tt][Pp][Ss]?://[^#@\s]+$`}, parse)
+}
+
+// resendOrReconnect is the words resend and reconnect, which is true.
+func resendOrReconnect() yamltable.Shape[bool] {
+	word := yamltable.OneOf("", "resend", "reconnect")
+	return yamltable.Shape[bool]{Want: word.Want, Schema: word.Schema,
+		Read: func(w *yamltable.Walker, at yamltable.Place, into *bool) {
+			var v string
+			word.Read(w, at, &v)
+			*into = v == "reconnect"
+		}}
+}
+
+// GrantsListener is where apps ask for what people lent. Address "": nowhere.
+type GrantsListener struct {
+	Address   string
+	Cert, Key Ref
+}
+
+// TLS reports whether the listener has a certificate.
+func (g GrantsListener) TLS() bool { return !g.Cert.IsZero() }
+
+func grantsListenerShape() yamltable.Shape[GrantsListener] {
+	place := func(g *GrantsListener) *string { return &g.Address }
+	full := yamltable.Object[GrantsListener]{Keys: []yamltable.Entry[GrantsListener]{
+		yamltable.Field("address", "The address, as in http.", address(), place).Required(),
+		yamltable.Field("cert", "The certificate and its chain, PEM, for https. Plain http if left out, with key: "+
+			"for loopback only.", yamltable.FileRef(yamltable.FormFile, yamltable.FormEnv),
+			func(g *GrantsListener) *Ref { return &g.Cert }),
+		yamltable.Field("key", "The private key of the certificate, PEM.",
+			yamltable.SecretRef(yamltable.FormFile, yamltable.FormEnv), func(g *GrantsListener) *Ref { return &g.Key }),
+	}, Check: checkGrantsListener}.Shape()
+	full.Schema["dependentRequired"] = yamltable.Schema{"cert": []string{"key"}, "key": []string{"cert"}}
+	short := addressOrNone()
+	read := short.Read
+	short.Read = func(w *yamltable.Walker, at yamltable.Place, into *string) {
+		if read(w, at, into); *into != "" && !onLoopback(*into) {
+			w.Fault(at, "must be on loopback, or a mapping with cert and key: the tokens of apps and what people "+
+				"lent would cross the network readable")
+		}
+	}
+	return yamltable.Either(short.Want+", or a mapping", yamltable.Within(short, place), yamltable.Mapping, full)
+}
+
+func checkGrantsListener(w *yamltable.Walker, at yamltable.Place, g *GrantsListener) {
+	switch {
+	case g.Cert.IsZero() && !g.Key.IsZero():
+		w.FaultAt(at.Path+".cert", "is required beside key")
+	case !g.Cert.IsZero() && g.Key.IsZero():
+		w.FaultAt(at.Path+".key", "is required beside cert")
+	case !g.TLS() && !onLoopback(g.Address):
+		w.FaultAt(at.Path+".address", "must be on loopback, or have cert and key beside it: the tokens of apps and "+
+			"what people lent would cross the network readable")
+	}
+}
+
+func onLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	return err == nil && hostname.IsLoopback(host)
+}
+
+// checkGrants finds what connectors, apps and the rest of the file make of each other.
+func (c *Config) checkGrants() (faults Faults) {
+	if !c.doc.Has("grants") {
+		if c.Listen.Grants.Address != "" {
+			faults = append(faults, c.doc.FaultAt("listen.grants", "is where apps ask for what people lend, and nothing "+
+				"is lent: add `grants:`, or leave this out"))
+		}
+		return faults
+	}
+	if !c.doc.Has("store") {
+		faults = append(faults, c.doc.FaultAt("store", "is required with `grants`: what people lend is kept there; for "+
+			"one machine, `store: sqlite:/var/lib/sallyport/sallyport.db`"))
+	}
+	if c.Listen.Grants.Address == "" {
+		faults = append(faults, c.doc.FaultAt("listen.grants", "is required with `grants`: where apps ask for what "+
+			"people lend, such as 127.0.0.1:4184"))
+	}
+	var connectors, apps []string
+	for _, k := range c.Grants.Connectors {
+		connectors = append(connectors, k.ID)
+	}
+	for i, a := range c.Grants.Apps {
+		apps = append(apps, a.ID)
+		faults = append(faults, c.checkApp(i, connectors)...)
+	}
+	faults = append(faults, c.checkUnique("grants.connectors", "id", connectors)...)
+	faults = append(faults, c.checkUnique("grants.apps", "id", apps)...)
+	return append(faults, c.checkGrantKeys()...)
+}
+
+// checkGrantKeys: whoever has session keys must not open what people lend with them.
+func (c *Config) checkGrantKeys() (faults Faults) {
+	for i, k := range c.Grants.Keys {
+		for j, other := range c.Session.Keys {
+			if !k.IsZero() && !other.IsZero() && k.Same(other) {
+				faults = append(faults, c.doc.FaultAt(yamltable.Index("grants.encryption_keys", i),
+					"is session.keys[%d] too; make a key of its own (`sallyport genkey`), so that who has one of them "+
+						"has not both", j))
+			}
+		}
+	}
+	return faults
+}
+
+// checkApp judges what one app names.
+func (c *Config) checkApp(i int, connectors []string) (faults Faults) {
+	app, where := c.Grants.Apps[i], yamltable.Index("grants.apps", i)
+	fault := func(path, suggestion, format string, args ...any) {
+		f := c.doc.FaultAt(path, format, args...)
+		f.Suggestion = suggestion
+		faults = append(faults, f)
+	}
+	var routes []string
+	for _, r := range c.Routes {
+		routes = append(routes, r.Name)
+	}
+	for n, name := range app.Routes {
+		path := yamltable.Index(where+".routes", n)
+		switch at := slices.Index(routes, name); {
+		case name == "":
+		case at < 0:
+			fault(path, yamltable.Nearest(name, routes), "there is no route %q", name)
+		case !c.Routes[at].AsksWho():
+			fault(path, "", "is public: apps are told of nobody there, so nobody can be named to Sallyport")
+		}
+	}
+	for n, use := range app.Connectors {
+		path := yamltable.Index(where+".connectors", n)
+		at := slices.Index(connectors, use.ID)
+		if use.ID == "" {
+			continue
+		}
+		if at < 0 {
+			fault(path, yamltable.Nearest(use.ID, connectors), "there is no connector %q", use.ID)
+			continue
+		}
+		if slices.ContainsFunc(app.Connectors[:n], func(o AppConnector) bool { return o.ID == use.ID }) {
+			fault(path, "", "has %s twice; one entry lists all of its access", use.ID)
+		}
+		offered := c.Grants.Connectors[at].Offered()
+		for m, name := range use.Access {
+			if offered != nil && name != "" && !slices.Contains(offered, name) {
+				fault(yamltable.Index(path+".access", m), yamltable.Nearest(name, offered),
+					"is not offered by %s, which offers %s", use.ID, strings.Join(offered, ", "))
+			}
+		}
+		if use.Access == nil && len(offered) > 1 {
+			fault(path, "", "must say which: {id: %s, access: […]}, because %s offers %s", use.ID, use.ID,
+				strings.Join(offered, ", "))
+		}
+	}
+	return faults
+}
+
+// checkConsentHost keeps consent away from scripts: those of an app on the host of our own
+// pages could press the buttons there, for another app.
+func (c *Config) checkConsentHost() (faults Faults) {
+	if len(c.Grants.Apps) < 2 {
+		return nil
+	}
+	public := c.PublicHost()
+	for i, r := range c.Routes {
+		if r.Host != public {
+			continue
+		}
+		where := yamltable.Index("routes", i)
+		if c.doc.Has(where + ".host") {
+			where += ".host"
+		}
+		faults = append(faults, c.doc.FaultAt(where, "is on %s, the host of public_url, where people agree to what "+
+			"apps may use; with two or more `grants.apps` no route may be there: scripts of an app on that host "+
+			"could agree for somebody, also to what another app may do. Give the routes hosts of their own", public))
+		break
+	}
+	return faults
+}
+
+// lendWarnings are of what is allowed and is probably a mistake, or weakens something.
+func (c *Config) lendWarnings() (warnings Faults) {
+	for i, k := range c.Grants.Connectors {
+		if !slices.ContainsFunc(c.Grants.Apps, func(a App) bool {
+			return slices.ContainsFunc(a.Connectors, func(u AppConnector) bool { return u.ID == k.ID })
+		}) {
+			warnings = append(warnings, c.doc.FaultAt(yamltable.Index("grants.connectors", i)+".id",
+				"no app is configured for %s, so nobody can connect it", k.ID))
+		}
+		for _, p := range c.Providers {
+			if k.ClientID != "" && k.ClientID == p.ClientID {
+				warnings = append(warnings, c.doc.FaultAt(yamltable.Index("grants.connectors", i)+".client_id",
+					"is the client that provider %s signs people in with; give grants a client of their own, so that "+
+						"what ends or widens one does not touch the other", p.ID))
+			}
+		}
+	}
+	for i, a := range c.Grants.Apps {
+		if a.RawTokens {
+			warnings = append(warnings, c.doc.FaultAt(yamltable.Index("grants.apps", i)+".raw_tokens",
+				"%s reads tokens themselves: no rule of its access holds for what it does with them", a.ID))
+		}
+	}
+	return warnings
+}
+
+// CallbackPath is the path below the prefix of a connector's redirect URI.
+func (k Connector) CallbackPath() string { return fmt.Sprintf("/connect/%s/callback", url.PathEscape(k.ID)) }
