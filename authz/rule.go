@@ -191,3 +191,10 @@ func joinList(items []string, last string) string {
 	}
 	return strings.Join(items[:len(items)-1], ", ") + last + items[len(items)-1]
 }
+
+// Admits reports whether there are requests with which somebody is let in: what a request
+// has to be beside that is not asked. bound is as for a route of one organization, theirs.
+func (a Access) Admits(id *identity.Identity, bound bool) bool {
+	return a.Authenticated ||
+		slices.ContainsFunc(a.Rules, func(r Rule) bool { return r.admits(id, bound) == admitted })
+}

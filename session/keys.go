@@ -6,6 +6,7 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -73,6 +74,11 @@ func (k Key) Created() time.Time { return k.created }
 
 // SignsFrom is when the key begins to sign where there is an older one.
 func (k Key) SignsFrom() time.Time { return k.created.Add(keyRest) }
+
+// SameSecret reports whether two keys have one secret, however old they say they are.
+func (k Key) SameSecret(other Key) bool {
+	return subtle.ConstantTimeCompare(k.secret[:], other.secret[:]) == 1
+}
 
 // String keeps the secret out of logs and errors.
 func (k Key) String() string { return "<secret>" }

@@ -68,6 +68,11 @@ func (s *auditStream) Operator(who, detail string) {
 	s.add(func(a *observe.Audit) { a.Operator(who, detail) })
 }
 
+// Grant records a step in the life of a grant.
+func (s *auditStream) Grant(step observe.GrantStep) {
+	s.add(func(a *observe.Audit) { a.Grant(step) })
+}
+
 // add gives a line to the stream, or to the next one where that was just replaced.
 func (s *auditStream) add(line func(*observe.Audit)) {
 	for a := s.current.Load(); a != nil && !a.use(line); a = s.current.Load() {

@@ -22,6 +22,9 @@ var (
 	externalAuthPair = pair{"listen.external_auth", func(c *config.Config) (cert, key config.Ref) {
 		return c.Listen.ExternalAuth.Cert, c.Listen.ExternalAuth.Key
 	}}
+	grantsPair = pair{"listen.grants", func(c *config.Config) (cert, key config.Ref) {
+		return c.Listen.Grants.Cert, c.Listen.Grants.Key
+	}}
 )
 
 // certified is the certificate of a listener with TLS.
@@ -31,7 +34,7 @@ type certified struct {
 }
 
 func newCertificates(cfg *config.Config, log *slog.Logger) (certs []certified, err error) {
-	for _, p := range [...]pair{httpsPair, externalAuthPair} {
+	for _, p := range [...]pair{httpsPair, externalAuthPair, grantsPair} {
 		cert, key := p.refs(cfg)
 		if cert.IsZero() {
 			continue

@@ -96,6 +96,8 @@ func reference(t *testing.T) string {
 		"`envoy.service.auth.v3.Authorization/Check` and `grpc.health.v1.Health/Check`; " +
 		"[what they read and answer](external-auth.md). With `compat`: `/oauth2/auth`, and for browsers `/oauth2/start`, " +
 		"`sign_in`, `sign_out`, `userinfo` and `callback`; [what they do](fronts/oauth2-proxy.md).\n")
+	b.WriteString("\nFor apps, at `listen.grants`: `/gateway/…`, `/v1/grants`, `/v1/leases`, `/v1/token` and " +
+		"`/v1/openapi.json`, which describes them; [how apps use them](grants.md#using-what-was-lent).\n")
 	b.WriteString("\nOn the admin listener (`listen.admin`): `/healthz`, `/readyz`, `/metrics`, `/log-level`, and " +
 		"`app_probes`.\n")
 	b.WriteString("\n## Metrics\n\n| metric | labels | |\n|---|---|---|\n")
@@ -116,8 +118,9 @@ func reference(t *testing.T) string {
 		row(&b, "`"+m[1]+"`", m[2])
 	}
 	b.WriteString("\n`event` is one of:\n\n| event | |\n|---|---|\n")
-	for _, m := range regexp.MustCompile(`(?:Action\s+|event\w+\s+)= "(\w+)"(?:\s+// (.*))?`).FindAllStringSubmatch(
-		read(t, root+"/internal/observe/event.go")+read(t, root+"/internal/observe/audit.go"), -1) {
+	for _, m := range regexp.MustCompile(`(?:Action\s+|[eE]vent\w+\s+)= "(\w+)"(?:\s+// (.*))?`).FindAllStringSubmatch(
+		read(t, root+"/internal/observe/event.go")+read(t, root+"/internal/observe/audit.go")+
+			read(t, root+"/grant/metrics.go"), -1) {
 		if m[2] == "" {
 			t.Errorf("what the event %s is stands nowhere: a comment on its line in internal/observe says so", m[1])
 		}

@@ -135,6 +135,7 @@ func start(ctx context.Context, c *console, cfg *config.Config, sec *assemble.Se
 		}
 	}()
 	s.process = assemble.NewProcess(s.metrics, log.Logger, observe.Log{Logger: log.Logger}, s.audit)
+	s.process.AuditGrants(s.audit.Grant)
 	if err := s.process.Open(ctx, cfg, version()); err != nil {
 		return nil, asUsage(err)
 	}
@@ -156,6 +157,9 @@ func start(ctx context.Context, c *console, cfg *config.Config, sec *assemble.Se
 	}
 	s.server.Listeners = append(s.server.Listeners,
 		externalAuthListeners(cfg, s.process, s.certificate(externalAuthPair.key), log)...)
+	if l := grantsListener(cfg, s.process, s.certificate(grantsPair.key), log); l != nil {
+		s.server.Listeners = append(s.server.Listeners, l)
+	}
 	if cfg.Listen.Admin.Address != "" {
 		s.admin.replace(s.newAdmin(cfg))
 		s.server.Listeners = append(s.server.Listeners, &server.Listener{Key: "listen.admin",
@@ -264,6 +268,20 @@ func externalAuthListeners(cfg *config.Config, process *assemble.Process, cert *
 	add("external_auth_grpc", e.GRPC, "h2",
 		server.NewExternalAuthGRPC(http.HandlerFunc(process.ServeExternalAuthGRPC), keepAlive, log.Logger))
 	return all
+}
+
+// grantsListener is the one for apps; nil where nothing is lent. cert is nil without TLS.
+func grantsListener(cfg *config.Config, process *assemble.Process, cert *server.Certificate,
+	log *asynclog.Log) *server.Listener {
+	if cfg.Listen.Grants.Address == "" {
+		return nil
+	}
+	l := &server.Listener{Key: grantsPair.key, Name: "grants", Address: cfg.Listen.Grants.Address,
+		HTTP: server.NewGrantsHTTP(http.HandlerFunc(process.ServeGrants), cfg.Listen.KeepAlive, log.Logger)}
+	if cert != nil {
+		l.HTTP.TLSConfig = cert.Config()
+	}
+	return l
 }
 
 // newAdmin answers operators, with the probes of a configuration.

@@ -38,6 +38,8 @@ type Record struct {
 	Route     string `json:"route,omitempty"`      // its name; `_own` for our own endpoints
 	Mode      string `json:"mode,omitempty"`       // by which dialect another proxy asked; empty if nobody did
 	Status    int    `json:"status,omitempty"`     // of the answer
+	App       string `json:"app,omitempty"`        // that may use, or asked for, what somebody lent
+	Connector string `json:"connector,omitempty"`  // whose grant it is
 	Reason    string `json:"reason,omitempty"`     // why it was refused, from the list in the reference
 	Detail    string `json:"detail,omitempty"`     // the same in words, what an operator did, or which session ended
 }
@@ -113,7 +115,7 @@ func (a *Audit) Observe(_ context.Context, e *Event) {
 	r := Record{
 		Event: event, Time: e.Start.UTC(), RequestID: e.RequestID, Client: e.Client, User: e.User, Org: e.Org,
 		Provider: e.Provider, Method: cut(e.Method, 32), Host: cut(e.Host, 255), Path: cut(e.Path, 1024),
-		Route: e.Route, Status: e.Status, Reason: e.Reason,
+		Route: e.Route, Status: e.Status, App: e.App, Connector: e.Connector, Reason: e.Reason,
 	}
 	if e.Door != DoorProxy {
 		r.Mode = e.Door
@@ -137,6 +139,21 @@ func (a *Audit) Operator(who, detail string) {
 		return
 	}
 	a.add(Record{Event: eventOperator, Time: a.now().UTC(), Client: who, Detail: detail})
+}
+
+// GrantStep is a step in the life of a grant. What does not matter, or is not known, is "".
+type GrantStep struct {
+	Event             string // from grant's list
+	User, Org         string // who did it, and whose grant it is if it is an organization's
+	App, Connector    string
+	RequestID, Client string // of the request in which it happened
+	Detail            string // a reason, from a closed list
+}
+
+// Grant records a step in the life of a grant.
+func (a *Audit) Grant(s GrantStep) {
+	a.add(Record{Event: s.Event, Time: a.now().UTC(), RequestID: s.RequestID, Client: s.Client, User: s.User, Org: s.Org,
+		App: s.App, Connector: s.Connector, Detail: cut(s.Detail, 1024)})
 }
 
 // Ended says whose sessions an operator ended; what does not matter is left out.

@@ -62,6 +62,7 @@ func NewPolicy(cfg *config.Config) (*Policy, config.Faults) {
 	}
 	faults = append(faults, pol.keepHeaders(cfg)...)
 	faults = append(faults, cfg.BearerFaults()...)
+	faults = append(faults, connectorFaults(cfg)...)
 	table, err := authz.NewTable(routes)
 	pol.Table = table
 	for i, r := range table.Routes() {

@@ -20,6 +20,8 @@ import (
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/extauthz"
+	"github.com/sallyport-proxy/sallyport/gateway"
+	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/oauth"
 	"github.com/sallyport-proxy/sallyport/proxy"
@@ -32,15 +34,21 @@ import (
 // adds the list of ended sessions, what counts once, the connections to apps and the
 // log. It serves by its current Runtime, and is safe for concurrent use.
 type Process struct {
-	door    *proxy.Process
-	asked   *extauthz.Process
-	ended   ended
-	now     func() time.Time // of all replicas that share the store
-	store   *store.Store     // nil: there is none
-	merged  func(session.Merge)
-	calls   *oauth.Metrics
-	apps    *apps
-	logins  *logins
+	door   *proxy.Process
+	asked  *extauthz.Process
+	ended  ended
+	now    func() time.Time // of all replicas that share the store
+	store  *store.Store     // nil: there is none
+	merged func(session.Merge)
+	calls  *oauth.Metrics
+	apps   *apps
+	logins *logins
+
+	gateway     *gateway.Process
+	refreshes   *grant.Metrics
+	brokers     brokers
+	auditGrants func(observe.GrantStep) // nil: nobody is told
+
 	log     *slog.Logger
 	current atomic.Pointer[Runtime]
 }
@@ -63,10 +71,16 @@ func NewProcess(reg prometheus.Registerer, log *slog.Logger, observers ...observ
 	}
 	p.asked = extauthz.NewProcess(extauthz.ProcessOptions{Observers: append(slices.Clone(observers),
 		door.Decisions()), Log: log, Registerer: reg, Waits: p.Waits})
+	p.gateway = gateway.NewProcess(gateway.ProcessOptions{Observers: observers, Registerer: reg})
+	p.refreshes, p.brokers.open = grant.NewMetrics(reg), map[*grant.Broker]bool{}
 	p.ended = session.NewMemory(session.MemoryOptions{Merged: p.merged})
 	p.measureEnded(reg)
 	return p
 }
+
+// AuditGrants has the audit stream told of each step in the life of a grant. It comes before
+// Build.
+func (p *Process) AuditGrants(tell func(observe.GrantStep)) { p.auditGrants = tell }
 
 // Open has p keep what ended where cfg says, whose references are resolved: in its
 // store, or else in memory, up to the bound of cfg. It comes before Build, and Close
@@ -141,6 +155,18 @@ func (p *Process) ServeExternalAuthGRPC(w http.ResponseWriter, r *http.Request) 
 	rt.asked.ServeGRPC(w, r)
 }
 
+// ServeGrants answers apps that ask for what people lent, likewise. Where the configuration
+// has no listener for that, it does not come here.
+func (p *Process) ServeGrants(w http.ResponseWriter, r *http.Request) {
+	rt := p.pin()
+	defer rt.Release()
+	if rt.lent == nil { // grants were taken out of the configuration, and the listener stays
+		http.NotFound(w, r)
+		return
+	}
+	rt.lent.ServeHTTP(w, r)
+}
+
 // pin takes hold of the current Runtime. The caller releases it.
 func (p *Process) pin() *Runtime {
 	for {
@@ -154,6 +180,7 @@ func (p *Process) pin() *Runtime {
 func (p *Process) Drain() {
 	p.door.Drain()
 	p.asked.Drain()
+	p.gateway.Drain()
 }
 
 // CloseTunnels ends all WebSockets and waits until they are gone or ctx is done.

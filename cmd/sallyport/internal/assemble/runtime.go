@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/extauthz"
+	"github.com/sallyport-proxy/sallyport/gateway"
 	"github.com/sallyport-proxy/sallyport/proxy"
 	"github.com/sallyport-proxy/sallyport/proxy/pages"
 	"github.com/sallyport-proxy/sallyport/session"
@@ -25,6 +26,7 @@ type Parts struct {
 	Tokens     []*admission.Tokens // of the routes, in their order; nil: it takes none
 	Permission []pages.Permission
 	App        http.RoundTripper // instead of every app
+	lent       *lending          // nil: nothing is
 }
 
 // Runtime is what follows from one configuration: routes and rules, sessions and
@@ -32,7 +34,8 @@ type Parts struct {
 // the process's no longer and its last exchange has ended.
 type Runtime struct {
 	door     *proxy.Proxy
-	asked    *extauthz.Door // nil: no other proxy may ask
+	asked    *extauthz.Door   // nil: no other proxy may ask
+	lent     *gateway.Gateway // nil: nothing is lent to apps
 	sessions *session.Manager
 	absolute time.Duration // for which sessions last that begin in it
 	close    func()
@@ -76,6 +79,14 @@ func (p *Process) Build(cfg *config.Config, sec *Secrets) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
+	if with.lent, err = p.newLending(cfg, sec); err != nil {
+		release()
+		return nil, err
+	}
+	if with.lent != nil {
+		releaseProviders := release
+		release = func() { p.brokers.close(with.lent); releaseProviders() }
+	}
 	rt, err := p.BuildOf(cfg, with)
 	if err != nil {
 		release()
@@ -116,6 +127,10 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 	rt := &Runtime{sessions: sessions, absolute: cfg.Session.AbsoluteTimeout, close: release,
 		closed: make(chan struct{})}
 	rt.uses.Store(1)
+	var lender proxy.Lender
+	if with.lent != nil {
+		lender = with.lent
+	}
 	rt.door, err = proxy.New(p.door, proxy.Options{
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Admission: admit, Sessions: sessions,
 		Table: pol.Table, Upstreams: upstreams,
@@ -124,9 +139,13 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 		Operators: rules(cfg.Operators), Permission: with.Permission, KeepCache: cfg.Session.KeepCache,
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL),
 		MaxAge: p.maxAge(cfg.Session.MaxAge), Durable: p.store != nil, Listing: p.listing(),
+		Lender: lender,
 	})
 	if err == nil {
 		rt.asked, err = p.newExternalAuth(cfg, pol, admit, sessions)
+	}
+	if err == nil {
+		rt.lent, err = p.newGateway(cfg, with.lent, assertions, sessions)
 	}
 	if err != nil {
 		rt.Release()

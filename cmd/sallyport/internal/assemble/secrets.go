@@ -3,12 +3,14 @@ package assemble
 import (
 	"cmp"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/login"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -18,6 +20,8 @@ type Secrets struct {
 	Keys session.Keyring
 	// KeyNames say where each of Keys came from: a file, or "session.keys[1]".
 	KeyNames []string
+	// GrantKeys seal what people lend; the zero ring where nothing is lent.
+	GrantKeys grant.Keyring
 }
 
 // Resolve reads every reference and parses what has a form of its own. Its error is config.Faults.
@@ -26,18 +30,86 @@ func Resolve(cfg *config.Config, env func(string) (string, bool)) (*Secrets, err
 	if len(faults) > 0 {
 		return nil, faults
 	}
-	keys, faults := parseKeys(cfg)
+	keys, faults := parseKeys(cfg, cfg.Session.KeyTexts)
 	faults = append(faults, providerFaults(cfg)...)
 	faults = append(faults, certificateFaults(cfg)...)
+	faults = append(faults, tokenFaults(cfg)...)
 	if len(faults) > 0 {
 		return nil, faults
 	}
-	return newSecrets(cfg, keys)
+	sec, err := newSecrets(cfg, keys)
+	if err != nil {
+		return nil, err
+	}
+	if sec.GrantKeys, faults = grantKeys(cfg, keys); len(faults) > 0 {
+		return nil, faults
+	}
+	return sec, nil
 }
 
-// parseKeys reads the texts of session keys.
-func parseKeys(cfg *config.Config) (keys []session.Key, faults config.Faults) {
-	for _, text := range cfg.Session.KeyTexts {
+// ResolveGrants reads what the commands need that see to what is lent, and makes a ring of
+// the keys. Its error is config.Faults.
+func ResolveGrants(cfg *config.Config, env func(string) (string, bool)) (grant.Keyring, error) {
+	if faults := cfg.ResolveGrants(env, os.DirFS("/")); len(faults) > 0 {
+		return grant.Keyring{}, faults
+	}
+	ring, faults := grantKeys(cfg, nil)
+	if len(faults) > 0 {
+		return grant.Keyring{}, faults
+	}
+	return ring, nil
+}
+
+// grantKeys makes the ring that seals what people lend. None of it may be a session key:
+// whoever got those could open it.
+func grantKeys(cfg *config.Config, sessionKeys []session.Key) (grant.Keyring, config.Faults) {
+	texts := cfg.Grants.KeyTexts
+	keys, faults := parseKeys(cfg, texts)
+	if len(texts) == 0 || len(faults) > 0 {
+		return grant.Keyring{}, faults
+	}
+	var seals []grant.SealingKey
+	for i, k := range keys {
+		if at := slices.IndexFunc(sessionKeys, k.SameSecret); at >= 0 {
+			faults = append(faults, cfg.Fault(texts[i].Path, "%s is the session key in %s too; make a key of its own "+
+				"(`sallyport genkey`)", keyName(texts[i]), keyName(cfg.Session.KeyTexts[at])))
+		}
+		if at := slices.IndexFunc(keys[:i], k.SameSecret); at >= 0 {
+			faults = append(faults, cfg.Fault(texts[i].Path, "the same key is in %s and in %s", keyName(texts[at]),
+				keyName(texts[i])))
+		}
+		seal := grant.SealingKey{ID: hex.EncodeToString(k.Derive("grant key id", 8)), Created: k.Created()}
+		copy(seal.Secret[:], k.Derive("grant sealing", len(seal.Secret)))
+		seals = append(seals, seal)
+	}
+	if len(faults) > 0 {
+		return grant.Keyring{}, faults
+	}
+	ring, err := grant.NewKeyring(seals)
+	if err != nil {
+		return grant.Keyring{}, config.Faults{cfg.Fault("grants.encryption_keys", "%v", err)}
+	}
+	return ring, nil
+}
+
+// tokenFaults: a token proves one app.
+func tokenFaults(cfg *config.Config) (faults config.Faults) {
+	seen := map[string]string{}
+	for i, a := range cfg.Grants.Apps {
+		for _, token := range a.Tokens {
+			if other, twice := seen[token.Value()]; twice {
+				faults = append(faults, cfg.Fault(fmt.Sprintf("grants.apps[%d].token", i),
+					"is a token of app %s too; give each app a token of its own", other))
+			}
+			seen[token.Value()] = a.ID
+		}
+	}
+	return faults
+}
+
+// parseKeys reads the texts of keys.
+func parseKeys(cfg *config.Config, texts []config.KeyText) (keys []session.Key, faults config.Faults) {
+	for _, text := range texts {
 		key, err := session.ParseKey(text.Text())
 		switch {
 		case err != nil && text.File != "":

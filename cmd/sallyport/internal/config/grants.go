@@ -2,9 +2,7 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"net"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -566,6 +564,3 @@ func (c *Config) lendWarnings() (warnings Faults) {
 	}
 	return warnings
 }
-
-// CallbackPath is the path below the prefix of a connector's redirect URI.
-func (k Connector) CallbackPath() string { return fmt.Sprintf("/connect/%s/callback", url.PathEscape(k.ID)) }

@@ -187,6 +187,9 @@ func (c *Config) flatGroups(r PlacedRule) string {
 	return ""
 }
 
+// ForEachOrg reports whether the route's host names an organization.
+func (r Route) ForEachOrg() bool { return strings.HasPrefix(r.Host, orgHost) }
+
 // canGive reports whether provider can assert the organization id.
 func (c *Config) canGive(provider, id string) bool {
 	if strings.Contains(id, ":") {

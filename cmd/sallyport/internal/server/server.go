@@ -23,6 +23,9 @@ type Drainable interface {
 	CloseTunnels(ctx context.Context)
 	// EndSignIns ends the sign-ins whose browsers have left, and waits likewise.
 	EndSignIns(ctx context.Context)
+	// EndRefreshes begins nothing more of what is done for apps by itself, and waits until what
+	// came of it is kept, or ctx is done.
+	EndRefreshes(ctx context.Context)
 	// WriteEndings waits until others can know who signed out here, or ctx is done.
 	WriteEndings(ctx context.Context)
 }
@@ -38,7 +41,8 @@ const tunnelGrace = 2 * time.Second
 //	→ a request on its way over an idle or new connection is waited for (settle)
 //	→ requests in flight finish, StopTimeout at most, counted from the end of the drain delay
 //	→ tunnels closed → sign-ins that nobody waits for ended
-//	→ sign-outs that are not written yet are, in what is left of StopTimeout
+//	→ what came of refreshes of grants is kept, and sign-outs that are not written yet are, in
+//	  what is left of StopTimeout
 //	→ the listeners that are Last closed
 //
 // Promised is: a request that reached this machine over a connection that we
@@ -134,6 +138,7 @@ func (s *Server) stop() error {
 		if ctx.Err() != nil {
 			left = grace
 		}
+		s.Front.EndRefreshes(left)
 		s.Front.WriteEndings(left)
 	}
 	for _, l := range last {

@@ -29,6 +29,7 @@ type steps struct {
 func (s *steps) Drain()                           { s.drained.Store(true) }
 func (s *steps) CloseTunnels(ctx context.Context) { s.atTunnels(ctx) }
 func (s *steps) EndSignIns(context.Context)       {}
+func (s *steps) EndRefreshes(context.Context)     {}
 func (s *steps) WriteEndings(context.Context)     {}
 
 // TestP16_WhatWasAcceptedIsFinishedWhenItStops: asked to stop, Sallyport says

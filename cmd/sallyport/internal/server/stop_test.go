@@ -42,6 +42,7 @@ func (e *echo) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (e *echo) Drain()                       { e.draining.Store(true) }
 func (e *echo) CloseTunnels(context.Context) { e.tunnelsClosed.Store(true) }
 func (e *echo) EndSignIns(context.Context)   {}
+func (e *echo) EndRefreshes(context.Context) {}
 func (e *echo) WriteEndings(context.Context) {}
 
 // stoppable is a server in front of an echo, and how to stop it.
