@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"regexp"
 	"slices"
@@ -344,8 +345,10 @@ func namedLists(about, item, pattern string, judge func(string) error) yamltable
 }
 
 func checkLendRule(v string) error {
-	_, err := grant.ParseRule(v)
-	return err
+	if _, err := grant.ParseRule(v); err != nil {
+		return yamltable.Unquoted{Complaint: fmt.Errorf("must be a rule such as GET /rest/*: %w", err)}
+	}
+	return nil
 }
 
 // checkAppToken: characters that need no escape in a header or in Basic credentials, and

@@ -20,12 +20,26 @@ providers: [{id: sso, type: oidc, issuer: "http://localhost:1", client_id: c, cl
 routes: [{name: app, path: /, upstream: "http://127.0.0.1:1", allow: authenticated}]
 `
 
+const lends = `version: 1
+public_url: http://localhost:4180
+listen: {http: "127.0.0.1:4180", grants: "127.0.0.1:4184"}
+session: {keys: ["env:KEY"]}
+store: sqlite:/s.db
+providers: [{id: sso, type: oidc, issuer: "http://localhost:1", client_id: c, client_secret: "env:SECRET"}]
+routes: [{name: app, path: /, upstream: "http://127.0.0.1:1", allow: authenticated}]
+grants:
+  encryption_keys: ["env:GRANT_KEY"]
+  connectors: [{id: k, type: api_key, base_url: "http://127.0.0.1:1", probe: GET /me, rules: {read: ["GET /*"]}}]
+  apps: [{id: a, token: "env:TOKEN", routes: [app], connectors: [k]}]
+`
+
 func resolved(t *testing.T, text, secret string) *config.Config {
 	t.Helper()
 	c, faults := config.Parse("c.yaml", []byte(text))
 	testenv.Check(t, faults.Err())
 	env := func(name string) (string, bool) {
 		return map[string]string{"KEY": "k", "SECRET": secret,
+			"GRANT_KEY": "g", "TOKEN": strings.Repeat("t", 32),
 			"STORE_A": "postgres://u:c4nary-a@127.0.0.1/d", "STORE_B": "postgres://u:c4nary-b@127.0.0.1/d"}[name], true
 	}
 	files := fstest.MapFS{"c": {Data: []byte("certificate")}, "k": {Data: []byte("key"), Mode: 0o600}}
@@ -116,6 +130,10 @@ routes: [{name: app, path: /, upstream: "http://127.0.0.1:1", allow: authenticat
 		"listen.external_auth gets TLS": {swap(runs, ", admin", `, external_auth: {grpc: ":1", peers: [10.0.0.1]}, admin`),
 			swap(runs, ", admin", `, external_auth: {grpc: ":1", peers: [10.0.0.1], cert: "file:/c", key: "file:/k"}, admin`),
 			[]string{"3:49 listen.external_auth"}},
+		"listen.grants moved": {lends, swap(lends, "127.0.0.1:4184", "127.0.0.1:4185"),
+			[]string{"3:42 listen.grants"}},
+		"listen.grants gets TLS": {lends, swap(lends, `"127.0.0.1:4184"`,
+			`{address: "127.0.0.1:4184", cert: "file:/c", key: "file:/k"}`), []string{"3:42 listen.grants"}},
 		"session.cookie_name": {runs, swap(runs, "session: {", "session: {cookie_name: sallyport-two, "),
 			[]string{"4:24 session.cookie_name"}},
 		"session.cookie_domain added": {secure, swap(secure, "session: {", "session: {cookie_domain: app.example, "),
