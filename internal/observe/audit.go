@@ -152,8 +152,8 @@ type GrantStep struct {
 
 // Grant records a step in the life of a grant.
 func (a *Audit) Grant(s GrantStep) {
-	a.add(Record{Event: s.Event, Time: a.now().UTC(), RequestID: s.RequestID, Client: s.Client, User: s.User, Org: s.Org,
-		App: s.App, Connector: s.Connector, Detail: cut(s.Detail, 1024)})
+	a.add(Record{Event: s.Event, Time: a.now().UTC(), RequestID: s.RequestID, Client: s.Client, User: s.User,
+		Org: s.Org, App: s.App, Connector: s.Connector, Detail: cut(s.Detail, 1024)})
 }
 
 // Ended says whose sessions an operator ended; what does not matter is left out.

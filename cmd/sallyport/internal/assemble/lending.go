@@ -40,11 +40,12 @@ func newOAuth2(k config.Connector, client *oauth.Client) (grant.Connector, error
 	for _, s := range k.Scopes {
 		accesses = append(accesses, grant.Access{Name: s.Name, Scopes: s.List, Rules: lendRules(k, s.Name)})
 	}
-	return oauth2.New(oauth2.Options{ID: k.ID, Name: k.Name, ClientID: k.ClientID, ClientSecret: secretOf(k.ClientSecret),
-		Auth: oauth.ClientAuth(cmp.Or(k.ClientAuth, string(oauth.Basic))), Authorization: k.Endpoints.Authorization,
-		Token: k.Endpoints.Token, Revocation: k.Endpoints.Revocation, Issuer: k.Issuer, BaseURL: k.BaseURL,
-		Owner: grant.OwnerKind(k.Owner), Accesses: accesses, AuthorizationParams: k.AuthorizationParams,
-		Forward: k.ForwardHeaders, Reconnect: k.NoResend, OAuth: client})
+	return oauth2.New(oauth2.Options{
+		ID: k.ID, Name: k.Name, ClientID: k.ClientID, ClientSecret: secretOf(k.ClientSecret),
+		Auth:          oauth.ClientAuth(cmp.Or(k.ClientAuth, string(oauth.Basic))),
+		Authorization: k.Endpoints.Authorization, Token: k.Endpoints.Token, Revocation: k.Endpoints.Revocation,
+		Issuer: k.Issuer, BaseURL: k.BaseURL, Owner: grant.OwnerKind(k.Owner), Accesses: accesses,
+		AuthorizationParams: k.AuthorizationParams, Forward: k.ForwardHeaders, Reconnect: k.NoResend, OAuth: client})
 }
 
 func newAPIKey(k config.Connector, client *oauth.Client) (grant.Connector, error) {
@@ -173,8 +174,8 @@ func (p *Process) newLending(cfg *config.Config, sec *Secrets) (*lending, error)
 		return nil, faults
 	}
 	offers := map[string]*grant.Offer{}
-	o := grant.Options{Store: p.store.Grants(), Keys: sec.GrantKeys, Log: p.log, Metrics: p.refreshes, Audit: p.auditGrant,
-		Ended: p.signInEnded, Redirect: func(id string) string { return ConnectURI(cfg, id) }}
+	o := grant.Options{Store: p.store.Grants(), Keys: sec.GrantKeys, Log: p.log, Metrics: p.refreshes,
+		Audit: p.auditGrant, Ended: p.signInEnded, Redirect: func(id string) string { return ConnectURI(cfg, id) }}
 	for i, k := range cfg.Grants.Connectors {
 		offer := grant.Offer{Connector: made[i], Owner: grant.OwnerKind(k.Owner), Offered: offered(k, made[i])}
 		if k.Owner == config.OwnedByOrg {

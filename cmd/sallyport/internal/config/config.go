@@ -248,8 +248,8 @@ func file() yamltable.Shape[Config] {
 		yamltable.Field("routes", "What is behind Sallyport and who may have it. The most specific host wins, in it "+
 			"the longest path.", yamltable.List(routeShape(), 1),
 			func(c *Config) *[]Route { return &c.Routes }).Required(),
-		yamltable.Field("grants", "What people may lend to apps: accounts that they have elsewhere. Nothing if left out. "+
-			"Needs a `store` and `listen.grants`.", grantsShape(), func(c *Config) *Grants { return &c.Grants }),
+		yamltable.Field("grants", "What people may lend to apps: accounts that they have elsewhere. Nothing if left "+
+			"out. Needs a `store` and `listen.grants`.", grantsShape(), func(c *Config) *Grants { return &c.Grants }),
 		yamltable.Field("groups", "Which groups of a person are kept.", groupsShape(),
 			func(c *Config) *Groups { return &c.Groups }).Or("{}"),
 		yamltable.Field("operators", "Who runs this site, as rules: their account page says what providers are asked "+

@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"regexp"
 	"slices"
@@ -140,13 +139,15 @@ func connectorShape() yamltable.Shape[Connector] {
 			func(c *Connector) *[]Named { return &c.Scopes }),
 		yamltable.Field("rules", "types oauth2 and api_key: what each access lets through to the API: a method, a "+
 			"blank and a path. In the path, * is one segment, and at its end one or more; GET covers HEAD.",
-			namedLists("an access to rules", "a method and a path such as GET /rest/*", `^[A-Z]+ /[^ ]*$`, checkLendRule),
+			namedLists("an access to rules", "a method and a path such as GET /rest/*", `^[A-Z]+ /[^ ]*$`,
+				checkLendRule),
 			func(c *Connector) *[]Named { return &c.Rules }),
 		yamltable.Field("access", "The accesses that are offered to apps. All that are in scopes or rules if left "+
 			"out; with other types the narrowest.",
 			yamltable.List(accessName(), 1), func(c *Connector) *[]string { return &c.Access }),
 		yamltable.Field("owner", "Whose a grant is: each person's own (user), or one for all of an organization (org).",
-			yamltable.OneOf("", OwnedByUser, OwnedByOrg), func(c *Connector) *string { return &c.Owner }).Or(OwnedByUser),
+			yamltable.OneOf("", OwnedByUser, OwnedByOrg),
+			func(c *Connector) *string { return &c.Owner }).Or(OwnedByUser),
 		yamltable.Field("managed_by", "With `owner: org`: who connects and ends the grant of their active "+
 			"organization, as rules.", yamltable.List(rule, 1), func(c *Connector) *[]Rule { return &c.ManagedBy }),
 		yamltable.Field("usable_by", "With `owner: org`: for whom of the organization apps may use it, as rules. "+
@@ -182,13 +183,14 @@ func appShape() yamltable.Shape[App] {
 			yamltable.List(accessName(), 1), func(a *AppConnector) *[]string { return &a.Access }),
 	}}.Shape()
 	return yamltable.Object[App]{Keys: []yamltable.Entry[App]{
-		yamltable.Field("id", "The name of the app in links and in the log. People have agreed to it: never give it to "+
-			"another app.", idText(), func(a *App) *string { return &a.ID }).Required(),
+		yamltable.Field("id", "The name of the app in links and in the log. People have agreed to it: never give it "+
+			"to another app.", idText(), func(a *App) *string { return &a.ID }).Required(),
 		yamltable.Field("name", "What people call it; the id if left out.", yamltable.Text("a name for people"),
 			func(a *App) *string { return &a.Name }),
 		yamltable.Field("token", "What proves the app: at least 32 characters of A-Z, a-z, 0-9, - and _. A list while "+
 			"it is replaced: all count.",
-			yamltable.Either("file:/path, env:NAME, or a list of them", one, yamltable.Sequence, yamltable.List(token, 1)),
+			yamltable.Either("file:/path, env:NAME, or a list of them", one, yamltable.Sequence,
+				yamltable.List(token, 1)),
 			func(a *App) *[]Ref { return &a.Tokens }).Required(),
 		yamltable.Field("routes", "The names of the routes that the app is behind: the assertions that it gets there "+
 			"name people to Sallyport.", yamltable.List(exact("the name of a route"), 1),
@@ -346,7 +348,7 @@ func namedLists(about, item, pattern string, judge func(string) error) yamltable
 
 func checkLendRule(v string) error {
 	if _, err := grant.ParseRule(v); err != nil {
-		return yamltable.Unquoted{Complaint: fmt.Errorf("must be a rule such as GET /rest/*: %w", err)}
+		return yamltable.Slip{Complaint: errors.New("must be a rule such as GET /rest/*"), Why: ": " + err.Error()}
 	}
 	return nil
 }
@@ -429,14 +431,14 @@ func onLoopback(address string) bool {
 func (c *Config) checkGrants() (faults Faults) {
 	if !c.doc.Has("grants") {
 		if c.Listen.Grants.Address != "" {
-			faults = append(faults, c.doc.FaultAt("listen.grants", "is where apps ask for what people lend, and nothing "+
-				"is lent: add `grants:`, or leave this out"))
+			faults = append(faults, c.doc.FaultAt("listen.grants", "is where apps ask for what people lend, and "+
+				"nothing is lent: add `grants:`, or leave this out"))
 		}
 		return faults
 	}
 	if !c.doc.Has("store") {
-		faults = append(faults, c.doc.FaultAt("store", "is required with `grants`: what people lend is kept there; for "+
-			"one machine, `store: sqlite:/var/lib/sallyport/sallyport.db`"))
+		faults = append(faults, c.doc.FaultAt("store", "is required with `grants`: what people lend is kept there; "+
+			"for one machine, `store: sqlite:/var/lib/sallyport/sallyport.db`"))
 	}
 	if c.Listen.Grants.Address == "" {
 		faults = append(faults, c.doc.FaultAt("listen.grants", "is required with `grants`: where apps ask for what "+

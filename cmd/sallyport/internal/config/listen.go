@@ -82,8 +82,8 @@ func listenShape() yamltable.Shape[Listen] {
 		yamltable.Field("external_auth", "The address at which another proxy asks over HTTP whether a request may "+
 			"pass and who it is: one on loopback, for proxies on this machine, or a mapping. Off if left out or empty.",
 			externalAuthShape(), func(l *Listen) *ExternalAuth { return &l.ExternalAuth }).Or(`""`),
-		yamltable.Field("grants", "The address at which apps ask for what people lend them (`grants`): one on loopback, "+
-			"for apps on this machine, or a mapping. Off if left out or empty.",
+		yamltable.Field("grants", "The address at which apps ask for what people lend them (`grants`): one on "+
+			"loopback, for apps on this machine, or a mapping. Off if left out or empty.",
 			grantsListenerShape(), func(l *Listen) *GrantsListener { return &l.Grants }).Or(`""`),
 	}, Rivals: [][]string{{"http", "https"}}, Check: checkListen}.Shape()
 }
