@@ -104,7 +104,7 @@ var floor = map[string]int{
 	"session": 1, "authz": 1, "upstream": 1, "assertion": 1, "oauth": 1, "internal/demo": 1, "grant": 1,
 	"login": 2, "admission": 2, "relay": 2, "proxy/pages": 2, "store": 2,
 	"connector": 2, "grant/granttest": 2,
-	"connector/oauth2": 3, "connector/apikey": 3,
+	"connector/oauth2": 3, "connector/apikey": 3, "connector/google": 3,
 	"proxy": 3, "extauthz": 3, "gateway": 3, "store/sqlite": 3, "store/postgres": 3, "store/storetest": 3,
 	"cmd/sallyport/internal/asynclog": 4, "cmd/sallyport/internal/server": 4,
 	"cmd/sallyport/internal/yamltable": 4, "cmd/sallyport/internal/auditfile": 4,
