@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/url"
 	"slices"
 	"strconv"
@@ -78,6 +79,9 @@ type Options struct {
 
 // Format implements fmt.Formatter: no verb prints the secret.
 func (Options) Format(s fmt.State, _ rune) {
+
+// LogValue implements slog.LogValuer.
+func (Options) LogValue() slog.Value { return slog.StringValue("<options of a google_calendar connector>") }
 	io.WriteString(s, "<options of a google_calendar connector>")
 }
 
@@ -101,7 +105,7 @@ var (
 )
 
 // Format implements fmt.Formatter: no verb prints the secret.
-func (*Connector) Format(s fmt.State, _ rune) { io.WriteString(s, "<google_calendar connector>") }
+func (Connector) Format(s fmt.State, _ rune) { io.WriteString(s, "<google_calendar connector>") }
 
 // New returns a Connector. It does no I/O. What is wrong with the configuration is a
 // *connector.Fault.
@@ -209,7 +213,7 @@ func codes() connector.Codes {
 		"rapt_required":         {Class: grant.Yours, Reason: SessionControl},
 		"deleted_client":        {Class: grant.Ours, Reason: connector.ClientRefused},
 		"disabled_client":       {Class: grant.Ours, Reason: connector.ClientRefused},
-		"org_internal":          {Class: grant.Ours, Reason: connector.ClientRefused}, // the project is for its own organization
+		"org_internal":          {Class: grant.Ours, Reason: connector.ClientRefused}, // for its own organization only
 		"redirect_uri_mismatch": {Class: grant.Ours, Reason: connector.RequestRefused},
 		"internal_failure":      {Class: grant.Later, Reason: connector.Busy},
 	}

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/url"
 	"slices"
 	"strconv"
@@ -58,6 +59,9 @@ type Options struct {
 // Format implements fmt.Formatter: no verb prints the secret.
 func (Options) Format(s fmt.State, _ rune) { io.WriteString(s, "<options of an oauth2 connector>") }
 
+// LogValue implements slog.LogValuer.
+func (Options) LogValue() slog.Value { return slog.StringValue("<options of an oauth2 connector>") }
+
 // Connector is a grant.OAuth and a grant.Revoker. It prints as "<oauth2 connector>".
 type Connector struct {
 	about   grant.About
@@ -73,7 +77,7 @@ var (
 )
 
 // Format implements fmt.Formatter: no verb prints the secret.
-func (*Connector) Format(s fmt.State, _ rune) { io.WriteString(s, "<oauth2 connector>") }
+func (Connector) Format(s fmt.State, _ rune) { io.WriteString(s, "<oauth2 connector>") }
 
 // New returns a Connector. It does no I/O. What is wrong with the configuration is a
 // *connector.Fault.

@@ -129,7 +129,7 @@ func TestP08_AClientSecretDoesNotPrint(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
-		if text := fmt.Sprintf(verb+verb, o, c); strings.Contains(text, secret) {
+		if text := fmt.Sprintf(verb+verb+verb, o, c, *c); strings.Contains(text, secret) {
 			t.Errorf("%s prints %s", verb, text)
 		}
 	}
