@@ -78,12 +78,10 @@ type Options struct {
 }
 
 // Format implements fmt.Formatter: no verb prints the secret.
-func (Options) Format(s fmt.State, _ rune) {
+func (Options) Format(s fmt.State, _ rune) { io.WriteString(s, "<options of a Google connector>") }
 
 // LogValue implements slog.LogValuer.
-func (Options) LogValue() slog.Value { return slog.StringValue("<options of a google_calendar connector>") }
-	io.WriteString(s, "<options of a google_calendar connector>")
-}
+func (Options) LogValue() slog.Value { return slog.StringValue("<options of a Google connector>") }
 
 // Connector is a grant.OAuth, a grant.Revoker and a grant.Finish. It prints as
 // "<google_calendar connector>".
