@@ -55,7 +55,7 @@ func (p *Provider) choose(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return p.refuseRequest(w, r, req, err)
 	}
-	if !p.fromOurPage(r) {
+	if !sentBy(p.opts.Issuer, r) {
 		return &pageError{http.StatusForbidden, "That form was not sent by this page."}
 	}
 	if err := r.ParseForm(); err != nil {
@@ -72,15 +72,15 @@ func (p *Provider) choose(w http.ResponseWriter, r *http.Request) error {
 	return p.signIn(w, r, req, p.opts.People[i])
 }
 
-// fromOurPage reports whether the form was sent by our own page. Other sites must not post
-// it with a person that they have chosen. Browsers send at least one of the two headers
+// sentBy reports whether a form was sent by a page of our own origin. Other sites must not
+// post it with a person that they have chosen. Browsers send at least one of the two headers
 // with a POST.
-func (p *Provider) fromOurPage(r *http.Request) bool {
+func sentBy(own string, r *http.Request) bool {
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" {
 		return false
 	}
 	origin := r.Header.Get("Origin")
-	return origin == "" || strings.EqualFold(origin, p.opts.Issuer)
+	return origin == "" || strings.EqualFold(origin, own)
 }
 
 // readRequest checks an authorization request. After a *pageError the browser must not be

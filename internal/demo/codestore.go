@@ -1,6 +1,9 @@
 package demo
 
-import "time"
+import (
+	"maps"
+	"time"
+)
 
 // codeStore stores values by code, access token or assertion id, all for the same time, so
 // they expire in the order in which they were added. When it is full, the oldest value is
@@ -39,6 +42,11 @@ func (s *codeStore[V]) get(now time.Time, key string) (*V, bool) {
 }
 
 func (s *codeStore[V]) drop(key string) { delete(s.items, key) }
+
+// dropIf drops every value that f reports true for.
+func (s *codeStore[V]) dropIf(f func(V) bool) {
+	maps.DeleteFunc(s.items, func(_ string, item *stored[V]) bool { return f(item.value) })
+}
 
 func (s *codeStore[V]) gone(now time.Time, key string) bool {
 	item, ok := s.items[key]

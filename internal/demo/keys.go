@@ -37,7 +37,10 @@ func newSigningKey() (*signingKey, error) {
 // entries of header replace those of {"alg":"RS256","typ":"JWT","kid":…}; a nil value
 // removes an entry. Tests make faulty tokens with it.
 func (p *Provider) Sign(header, claims map[string]any) (string, error) {
-	key := p.currentKey()
+	return p.currentKey().sign(header, claims)
+}
+
+func (key *signingKey) sign(header, claims map[string]any) (string, error) {
 	h := map[string]any{"alg": "RS256", "typ": "JWT", "kid": key.public.KeyID}
 	for k, v := range header {
 		if h[k] = v; v == nil {

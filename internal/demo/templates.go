@@ -72,17 +72,23 @@ type chooserPage struct {
 	Hinted  string // key of the person the client expects
 }
 
-// chooser writes the page that asks who signs in. Chromium applies form-action to the
-// redirects that follow a POST, all of them, so it has the client's origins beside our own.
+// chooser writes the page that asks who signs in.
 func (t *templates) chooser(w http.ResponseWriter, p chooserPage) error {
+	return t.write(w, http.StatusOK, "chooser.html", p, formAction(p.Origins))
+}
+
+// formAction is the directive of a page with a form that leads back to a client. Chromium
+// applies it to the redirects that follow a POST, all of them, so it has the client's
+// origins beside our own.
+func formAction(origins []string) string {
 	targets := "'self'"
-	for _, target := range p.Origins {
+	for _, target := range origins {
 		if scheme, host, _ := strings.Cut(target, "://"); strings.HasPrefix(host, "[") {
 			target = scheme + ":" // CSP3 §2.3.1 has no way to write an IPv6 address
 		}
 		targets += " " + target
 	}
-	return t.write(w, http.StatusOK, "chooser.html", p, "form-action "+targets)
+	return "form-action " + targets
 }
 
 func (t *templates) message(w http.ResponseWriter, status int, title, text string) error {
@@ -111,4 +117,9 @@ func (t *templates) write(w http.ResponseWriter, status int, page string, data a
 	w.WriteHeader(status)
 	_, err := w.Write(body.Bytes())
 	return err
+}
+
+// consent writes the page of the pretend Google.
+func (t *templates) consent(w http.ResponseWriter, p consentPage, origins []string) error {
+	return t.write(w, http.StatusOK, "consent.html", p, formAction(origins))
 }
