@@ -85,7 +85,7 @@ type GoogleCalendar struct {
 	mu       sync.Mutex // guards all below
 	codes    *codeStore[calendarGrant]
 	access   *codeStore[calendarGrant]
-	refresh  []calendarGrant           // the oldest first
+	refresh  []calendarGrant            // the oldest first
 	consents map[string]calendarConsent // by the key of the person
 	written  map[string][]calendarEvent // events that were inserted, by the key of the person
 }
@@ -161,13 +161,9 @@ func (g *GoogleCalendar) routes() {
 	g.mux.Handle("GET "+GoogleCertsPath, g.endpoint(func(w http.ResponseWriter, _ *http.Request) error {
 		return writeJSON(w, http.StatusOK, g.keys())
 	}))
-	g.mux.Handle("POST "+FreeBusyPath, g.api(freeBusyQuery, g.freeBusy))
-	g.mux.Handle("GET "+CalendarListPath, g.api(calendarListList, g.calendarList))
-	g.mux.Handle("GET "+EventsPath, g.api(eventsList, g.listEvents))
-	g.mux.Handle("POST "+EventsPath, g.api(eventsInsert, g.insertEvent))
-	g.mux.Handle(CalendarPath+"/", g.api(apiMethod{}, func(http.ResponseWriter, *http.Request, calendarGrant) error {
-		return notFound()
-	}))
+	for _, m := range g.apiMethods() {
+		g.mux.Handle(m.pattern, g.serve(m))
+	}
 	g.mux.Handle("GET /{$}", g.page(func(w http.ResponseWriter, _ *http.Request) error {
 		return g.templates.message(w, http.StatusOK, "A pretend Google",
 			"Open the app instead; it sends you here when you connect a calendar.")
@@ -228,7 +224,9 @@ func (g *GoogleCalendar) Written(person string) int {
 func (g *GoogleCalendar) Subject(person string) string { return numericID(person) }
 
 // Sign signs claims as Provider.Sign does.
-func (g *GoogleCalendar) Sign(header, claims map[string]any) (string, error) { return g.key.sign(header, claims) }
+func (g *GoogleCalendar) Sign(header, claims map[string]any) (string, error) {
+	return g.key.sign(header, claims)
+}
 
 // lasts: the caller does the locking.
 func (g *GoogleCalendar) lasts(x calendarGrant) bool {

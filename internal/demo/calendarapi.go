@@ -26,26 +26,36 @@ const (
 // apiMethod is a method of the API and the scopes of which one is needed, shortened. No
 // scopes: any.
 type apiMethod struct {
-	name   string
-	scopes []string
+	pattern string
+	name    string // Google's, in errors
+	scopes  []string
+	answer  func(http.ResponseWriter, *http.Request, calendarGrant) error
 }
 
-// https://developers.google.com/workspace/calendar/api/v3/reference, "Authorization" of each.
-// Of calendars that the person does not own, calendar.events.owned.readonly opens none.
-var (
-	freeBusyQuery = apiMethod{"calendar.v3.Freebusy.Query",
-		[]string{"calendar.readonly", "calendar", "calendar.events.freebusy", "calendar.freebusy"}}
-	calendarListList = apiMethod{"calendar.v3.CalendarList.List",
-		[]string{"calendar.readonly", "calendar", "calendar.calendarlist.readonly"}}
-	eventsList = apiMethod{"calendar.v3.Events.List", []string{"calendar.readonly", "calendar",
-		"calendar.events.readonly", "calendar.events", "calendar.events.owned.readonly"}}
-	eventsInsert = apiMethod{"calendar.v3.Events.Insert", []string{"calendar", "calendar.events"}}
-)
+// apiMethods are those that are served.
+// https://developers.google.com/workspace/calendar/api/v3/reference, "Authorization" of each
+func (g *GoogleCalendar) apiMethods() []apiMethod {
+	return []apiMethod{
+		{"POST " + FreeBusyPath, "calendar.v3.Freebusy.Query",
+			[]string{"calendar.readonly", "calendar", "calendar.events.freebusy", "calendar.freebusy"}, g.freeBusy},
+		{"GET " + CalendarListPath, "calendar.v3.CalendarList.List",
+			[]string{"calendar.readonly", "calendar", "calendar.calendarlist.readonly"}, g.calendarList},
+		{"GET " + EventsPath, "calendar.v3.Events.List",
+			append(readers(), "calendar.events.owned.readonly"), g.listEvents},
+		{"POST " + EventsPath, "calendar.v3.Events.Insert", []string{"calendar", "calendar.events"}, g.insertEvent},
+		{CalendarPath + "/", "", nil, func(http.ResponseWriter, *http.Request, calendarGrant) error {
+			return notFound()
+		}},
+	}
+}
 
-func (m apiMethod) allows(scope []string) bool {
-	return len(m.scopes) == 0 || slices.ContainsFunc(m.scopes, func(s string) bool {
-		return slices.Contains(scope, scopePrefix+s)
-	})
+// readers are the scopes that open events of calendars that the person does not own, too.
+func readers() []string {
+	return []string{"calendar.readonly", "calendar", "calendar.events.readonly", "calendar.events"}
+}
+
+func oneOf(short, scope []string) bool {
+	return slices.ContainsFunc(short, func(s string) bool { return slices.Contains(scope, scopePrefix+s) })
 }
 
 // apiError is an error of the Calendar API.
@@ -54,12 +64,14 @@ type apiError struct {
 	code                    int
 	domain, reason, message string
 	location                string // a parameter, or "Authorization"
-	method                  string // of insufficientPermissions
+	method                  string // for the details of insufficientPermissions
 }
 
 func (e *apiError) Error() string { return e.message }
 
-func notFound() error { return &apiError{code: 404, domain: "global", reason: "notFound", message: "Not Found"} }
+func notFound() error {
+	return &apiError{code: 404, domain: "global", reason: "notFound", message: "Not Found"}
+}
 
 func badParameter(domain, reason, location, message string) error {
 	return &apiError{code: 400, domain: domain, reason: reason, location: location, message: message}
@@ -71,11 +83,11 @@ func (e *apiError) body() any {
 	if e.location != "" {
 		item["location"], item["locationType"] = e.location, "parameter"
 	}
-	switch e.code {
-	case http.StatusUnauthorized:
+	switch e.reason {
+	case "authError":
 		item["message"], item["locationType"] = "Invalid Credentials", "header"
 		body["status"] = "UNAUTHENTICATED"
-	case http.StatusForbidden:
+	case "insufficientPermissions":
 		item["message"], body["status"] = "Insufficient Permission", "PERMISSION_DENIED"
 		body["details"] = []any{map[string]any{
 			"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "ACCESS_TOKEN_SCOPE_INSUFFICIENT",
@@ -86,13 +98,14 @@ func (e *apiError) body() any {
 	return map[string]any{"error": body}
 }
 
-// api serves a method to who holds an access token with one of its scopes. The token counts
-// in the header only.
-func (g *GoogleCalendar) api(
-	m apiMethod, f func(http.ResponseWriter, *http.Request, calendarGrant) error,
-) http.Handler {
+// serve answers a method to who holds an access token with one of its scopes. The token
+// counts in the header only.
+func (g *GoogleCalendar) serve(m apiMethod) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := g.admit(w, r, m, f)
+		grant, err := g.admit(r, m)
+		if err == nil {
+			err = m.answer(w, r, grant)
+		}
 		if err == nil {
 			return
 		}
@@ -101,10 +114,10 @@ func (g *GoogleCalendar) api(
 			e = &apiError{code: 500, domain: "global", reason: "backendError", message: "Backend Error"}
 		}
 		const realm = `Bearer realm="https://accounts.google.com/"`
-		switch e.code {
-		case http.StatusUnauthorized:
+		switch e.reason {
+		case "authError":
 			w.Header().Set("WWW-Authenticate", realm+`, error="invalid_token"`) // RFC 6750 §3
-		case http.StatusForbidden:
+		case "insufficientPermissions":
 			w.Header().Set("WWW-Authenticate", realm+`, error="insufficient_scope", scope="`+
 				scopePrefix+strings.Join(m.scopes, " "+scopePrefix)+`"`)
 		}
@@ -112,27 +125,20 @@ func (g *GoogleCalendar) api(
 	})
 }
 
-func (g *GoogleCalendar) admit(
-	w http.ResponseWriter, r *http.Request, m apiMethod,
-	f func(http.ResponseWriter, *http.Request, calendarGrant) error,
-) error {
+func (g *GoogleCalendar) admit(r *http.Request, m apiMethod) (calendarGrant, error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	g.mu.Lock()
-	kept, ok := g.access.get(g.opts.Now(), token)
-	var grant calendarGrant
-	if ok {
-		grant = *kept
-	}
-	g.mu.Unlock()
-	if !ok || !strings.EqualFold(scheme, "Bearer") {
-		return &apiError{code: 401, domain: "global", reason: "authError", location: "Authorization",
+	defer g.mu.Unlock()
+	grant, ok := g.access.get(g.opts.Now(), token)
+	switch {
+	case !ok || !strings.EqualFold(scheme, "Bearer"):
+		return calendarGrant{}, &apiError{code: 401, domain: "global", reason: "authError", location: "Authorization",
 			message: "Request had invalid authentication credentials."}
+	case len(m.scopes) > 0 && !oneOf(m.scopes, grant.scope):
+		return calendarGrant{}, &apiError{code: 403, domain: "global", reason: "insufficientPermissions",
+			method: m.name, message: "Request had insufficient authentication scopes."}
 	}
-	if !m.allows(grant.scope) {
-		return &apiError{code: 403, domain: "global", reason: "insufficientPermissions", method: m.name,
-			message: "Request had insufficient authentication scopes."}
-	}
-	return f(w, r, grant)
+	return *grant, nil
 }
 
 // calendarEvent is an event. One of whole days is in nobody's way.
@@ -294,7 +300,7 @@ func (g *GoogleCalendar) listEvents(w http.ResponseWriter, r *http.Request, gran
 		return err
 	}
 	own := calendar == grant.person.Email
-	if !own && !(apiMethod{scopes: eventsList.scopes[:len(eventsList.scopes)-1]}).allows(grant.scope) {
+	if !own && !oneOf(readers(), grant.scope) {
 		return notFound()
 	}
 	v, err := url.ParseQuery(r.URL.RawQuery)
@@ -328,7 +334,7 @@ func (g *GoogleCalendar) insertEvent(w http.ResponseWriter, r *http.Request, gra
 		return err
 	case calendar == HolidayCalendar:
 		return &apiError{code: 403, domain: "calendar", reason: "requiredAccessLevel",
-			message: "You need to have writer access to this calendar.", method: eventsInsert.name}
+			message: "You need to have writer access to this calendar."}
 	}
 	var q struct {
 		Summary    string

@@ -3,6 +3,7 @@ package testenv
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -28,6 +29,12 @@ const (
 	Organization = "organization" // of Microsoft's Graph
 	Me           = "me"
 	Keys         = "keys" // the key set that PagerDuty's key document points to
+
+	// Of the pretend Google, beside authorize, token and jwks:
+	Revoke       = "revoke"
+	FreeBusy     = "freeBusy"
+	Events       = "events"
+	CalendarList = "calendarList"
 )
 
 // Fault says how one endpoint misbehaves. Several fields can be set: they change the
@@ -36,7 +43,7 @@ type Fault struct {
 	Endpoint string
 	Times    int // how many answers have the fault; 0 means all
 
-	Before func(*demo.Provider) // runs first, for example to rotate the keys
+	Before func(*demo.Provider) // runs first, for example to rotate the keys; nil where it is no provider
 
 	// Instead of asking the provider:
 	Stall    bool   // no answer until the client gives up
@@ -54,17 +61,20 @@ type Fault struct {
 	ContentType string
 	Pad         int  // how many spaces come before the body; it is still valid JSON
 	Truncate    bool // half of the body is sent, then the connection breaks
+	Lose        bool // nothing is sent: the connection breaks when the answer is there
 }
 
 func (f Fault) instead() bool { return f.Redirect != "" || f.Status != 0 || f.Body != "" }
 
-// Faults is a provider that misbehaves in the ways that are set. Without any it behaves as
-// the provider does. It is safe for concurrent use.
+// Faults is a provider, or another handler, that misbehaves in the ways that are set. Without
+// any it behaves as what it wraps does. It is safe for concurrent use.
 type Faults struct {
-	Provider *demo.Provider
-	URL      string // of the server, when StartProvider started one
+	Provider *demo.Provider       // what is wrapped, if it is one
+	Calendar *demo.GoogleCalendar // likewise
+	URL      string               // of the server, when StartProvider or StartCalendar started one
 
-	done chan struct{} // closed when stalled answers must end
+	handler http.Handler
+	done    chan struct{} // closed when stalled answers must end
 
 	mu       sync.Mutex // guards all below
 	faults   []Fault
@@ -75,24 +85,46 @@ type Faults struct {
 
 var _ http.Handler = (*Faults)(nil)
 
-// NewFaults wraps p.
-func NewFaults(p *demo.Provider) *Faults {
-	return &Faults{Provider: p, done: make(chan struct{}),
+// NewFaults wraps h: a *demo.Provider, a *demo.GoogleCalendar, or another handler with
+// endpoints at the paths of theirs.
+func NewFaults(h http.Handler) *Faults {
+	f := &Faults{handler: h, done: make(chan struct{}),
 		requests: map[string][]Request{}, answers: map[string][]string{}}
+	f.Provider, _ = h.(*demo.Provider)
+	f.Calendar, _ = h.(*demo.GoogleCalendar)
+	return f
 }
 
 // StartProvider serves a demo provider on loopback until the test ends. The
 // Issuer of o is filled in.
 func StartProvider(tb TB, o demo.ProviderOptions) *Faults {
 	tb.Helper()
+	return startFaults(tb, func(origin string) (http.Handler, error) {
+		o.Issuer = origin
+		return demo.NewProvider(o)
+	})
+}
+
+// StartCalendar serves a pretend Google on loopback until the test ends. The Origin of o is
+// filled in.
+func StartCalendar(tb TB, o demo.CalendarOptions) *Faults {
+	tb.Helper()
+	return startFaults(tb, func(origin string) (http.Handler, error) {
+		o.Origin = origin
+		return demo.NewGoogleCalendar(o)
+	})
+}
+
+func startFaults(tb TB, handler func(origin string) (http.Handler, error)) *Faults {
+	tb.Helper()
 	srv := httptest.NewUnstartedServer(nil)
-	o.Issuer = "http://" + srv.Listener.Addr().String()
-	p, err := demo.NewProvider(o)
+	origin := "http://" + srv.Listener.Addr().String()
+	h, err := handler(origin)
 	if err != nil {
 		tb.Fatalf("start the provider: %v", err)
 	}
-	f := NewFaults(p)
-	f.URL, srv.Config.Handler = o.Issuer, f
+	f := NewFaults(h)
+	f.URL, srv.Config.Handler = origin, f
 	srv.Start()
 	tb.Cleanup(srv.Close)
 	tb.Cleanup(func() { close(f.done) }) // runs before Close, which waits for answers
@@ -136,6 +168,8 @@ func endpointOf(path string) string {
 		demo.DiscoveryPath: Discovery, demo.AuthorizePath: Authorize, demo.TokenPath: Token,
 		demo.UserinfoPath: Userinfo, demo.JWKSPath: JWKS, demo.EndSessionPath: EndSession,
 		demo.OrganizationPath: Organization, demo.MePath: Me, demo.KeysPath: Keys,
+		demo.GoogleAuthorizePath: Authorize, demo.GoogleCertsPath: JWKS, demo.GoogleRevokePath: Revoke,
+		demo.FreeBusyPath: FreeBusy, demo.CalendarListPath: CalendarList, "/events": Events,
 	} {
 		if strings.HasSuffix(path, end) {
 			return name
@@ -162,7 +196,7 @@ func (f *Faults) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if !insteadOfProvider(answer, faults) {
-		f.Provider.ServeHTTP(answer, r)
+		f.handler.ServeHTTP(answer, r)
 	}
 	if err := f.bend(answer, faults); err != nil {
 		http.Error(w, "testenv: "+err.Error(), http.StatusNotImplemented) // a fault that makes no sense here
@@ -262,11 +296,17 @@ func (f *Faults) bendToken(answer map[string]any, fault Fault) error {
 	if fault.Claims != nil {
 		fault.Claims(claims)
 	}
-	sign := fault.Resign
-	if sign == nil {
-		sign = SignedAgain
+	switch signs, ok := f.handler.(interface {
+		Sign(header, claims map[string]any) (string, error)
+	}); {
+	case fault.Resign != nil:
+		answer["id_token"], err = fault.Resign(f.Provider, header, claims)
+	case ok:
+		delete(header, "kid") // Sign knows the current one
+		answer["id_token"], err = signs.Sign(header, claims)
+	default:
+		err = errors.New("the handler signs nothing")
 	}
-	answer["id_token"], err = sign(f.Provider, header, claims)
 	return err
 }
 
@@ -281,6 +321,9 @@ func send(w http.ResponseWriter, answer *httptest.ResponseRecorder, faults []Fau
 	h, body, truncate := w.Header(), answer.Body.Bytes(), false
 	maps.Copy(h, answer.Header())
 	for _, fault := range faults {
+		if fault.Lose {
+			panic(http.ErrAbortHandler) // net/http's way to break a connection
+		}
 		for name, v := range fault.Header {
 			h.Set(name, v)
 		}

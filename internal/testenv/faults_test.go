@@ -13,7 +13,9 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -308,5 +310,71 @@ func TestAttackerWritesDownWhoCame(t *testing.T) {
 	if len(got) != 1 || got[0].Target != "/steal?x=1" || string(got[0].Body) != "secret" ||
 		got[0].Header.Get("Authorization") != "Bearer y" {
 		t.Errorf("wrote down %+v", got)
+	}
+}
+
+// A refresh whose answer is lost has been counted, and the next one is answered.
+func TestFaultsOfThePretendGoogle(t *testing.T) {
+	f := StartCalendar(t, demo.CalendarOptions{Clients: []demo.CalendarClient{{ID: "c", Secret: "s"}}})
+	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"x"}, "client_id": {"c"},
+		"client_secret": {"s"}}
+	post := func(path string) (*http.Response, error) {
+		t.Helper()
+		return http.PostForm(f.URL+path, form)
+	}
+	f.Set(Fault{Endpoint: Token, Lose: true, Times: 1}, Fault{Endpoint: Revoke, Status: 503, Times: 1},
+		Fault{Endpoint: FreeBusy, Stall: true})
+	if _, err := post(demo.GoogleTokenPath); err == nil {
+		t.Error("a lost answer arrived")
+	}
+	for path, want := range map[string]int{demo.GoogleTokenPath: 400, demo.GoogleRevokePath: 503} {
+		res, err := post(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Body.Close(); res.StatusCode != want {
+			t.Errorf("%s: %d, want %d", path, res.StatusCode, want)
+		}
+	}
+	if f.Hits(Token) != 2 || f.Hits(Revoke) != 1 || len(f.Answers(Token)) != 2 ||
+		!strings.Contains(f.Answers(Token)[0], "invalid_grant") {
+		t.Errorf("asked %d and %d times, answered %q", f.Hits(Token), f.Hits(Revoke), f.Answers(Token))
+	}
+	for path, want := range map[string]string{demo.GoogleAuthorizePath: Authorize, demo.GoogleCertsPath: JWKS,
+		demo.CalendarListPath: CalendarList, demo.CalendarPath + "/calendars/en.usa%23x/events": Events} {
+		get(t, f.URL+path)
+		if f.Hits(want) != 1 {
+			t.Errorf("%s is not counted as %s", path, want)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, "POST", f.URL+demo.FreeBusyPath, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { // the answer never comes: give up once it was asked
+		for f.Hits(FreeBusy) == 0 {
+			runtime.Gosched()
+		}
+		cancel()
+	}()
+	if _, err := http.DefaultClient.Do(req); !errors.Is(err, context.Canceled) {
+		t.Errorf("a stalled answer: %v", err)
+	}
+}
+
+// Any handler can misbehave.
+func TestFaultsOverAnyHandler(t *testing.T) {
+	f := NewFaults(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"a":1}`) }))
+	srv := httptest.NewServer(f)
+	defer srv.Close()
+	f.Set(Fault{Endpoint: Token, Times: 1, JSON: With("a", 2)}, Fault{Endpoint: Revoke, Claims: With("sub", "x")})
+	for _, want := range []string{`{"a":2}`, `{"a":1}`} {
+		if got := get(t, srv.URL+"/token").body; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	if got := get(t, srv.URL+"/revoke"); got.status != http.StatusNotImplemented {
+		t.Errorf("a token that is not there was changed: %d %s", got.status, got.body)
 	}
 }
