@@ -27,6 +27,9 @@ func calendarScopes() []calendarScope {
 
 type calendarScope struct{ Name, Means string }
 
+// Short is the name as people read it.
+func (s calendarScope) Short() string { return strings.TrimPrefix(s.Name, scopePrefix) }
+
 // calendarRequest is an authorization request that was accepted.
 type calendarRequest struct {
 	client, redirect, state, nonce, challenge, hint string

@@ -1,7 +1,7 @@
 // Package demo has what Sallyport needs around it: an OpenID provider with a few invented
-// people, and an app that shows what it receives.
+// people, a Google where they have calendars, and an app that shows what it receives.
 //
-// `sallyport demo` serves both on loopback, so that people can see a sign-in without an
+// `sallyport demo` serves them on loopback, so that people can see a sign-in without an
 // account, TLS or DNS. Tests sign in at the same provider. It is as strict as real
 // providers are, so that a request that it accepts is accepted by those, too.
 //
