@@ -268,7 +268,8 @@ func (g *GoogleCalendar) endpoint(f func(http.ResponseWriter, *http.Request) err
 		if !errors.As(err, &o) {
 			o = &oauthError{http.StatusInternalServerError, "internal_failure", "the pretend Google failed"}
 		}
-		_ = writeJSON(w, o.status, map[string]string{"error": o.code, "error_description": o.text}) // the client has gone
+		// An error means that the client has gone.
+		_ = writeJSON(w, o.status, map[string]string{"error": o.code, "error_description": o.text})
 	})
 }
 
