@@ -96,8 +96,9 @@ type Event struct {
 	Connector string
 	Owner     Owner
 	App       string
-	By        string // identity.Identity.ID; "": nobody did it
-	Detail    string // a reason or a revocation, from a closed list
+	By        string // identity.Identity.ID; "": no person did it
+	Operator  string // Operator.Name, where it was done with that
+	Detail    string // what EventNames say: from a closed list, or the id of a key or an organization
 }
 
 // Options are what a Broker is made from.

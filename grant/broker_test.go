@@ -31,6 +31,7 @@ type provider struct {
 	n       int
 	good    string // the refresh token that it takes
 	keeps   bool   // it does not rotate
+	deaf    bool   // its revocation endpoint fails
 	shown   map[string]int
 	revoked []grant.Tokens
 	sibling []int
@@ -123,6 +124,9 @@ func (p *provider) Revoke(_ context.Context, t grant.Tokens, siblings int) (gran
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.revoked, p.sibling = append(p.revoked, t), append(p.sibling, siblings)
+	if p.deaf {
+		return grant.RevokeFailed, failure(grant.Later, "busy")
+	}
 	return grant.Revoked, nil
 }
 

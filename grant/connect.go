@@ -256,7 +256,7 @@ func (b *Broker) keep(ctx context.Context, who identity.Identity, p Proposal, co
 ) (Kept, error) {
 	record := Record{Key: Key{p.Connector, p.Owner}, Account: result.Account, ClientID: p.About.ClientID}
 	refuse := func(err error) (Kept, error) {
-		b.revoke(ctx, record, result.Tokens)
+		b.revoking().tokens(ctx, record, result.Tokens)
 		return Kept{}, err
 	}
 	if missing := without(p.request.Scopes, result.Scopes); len(missing) > 0 {
@@ -295,7 +295,7 @@ func (b *Broker) keep(ctx context.Context, who identity.Identity, p Proposal, co
 		}
 		b.Audit(Event{Name: EventConnected, Connector: p.Connector, Owner: p.Owner, App: p.App, By: who.ID()})
 		if other {
-			b.revokeRecord(ctx, was.Record)
+			b.revoking().record(ctx, was.Record)
 		}
 		kept, err := b.Store.Get(ctx, stored.Key)
 		if err != nil {
@@ -363,66 +363,9 @@ func (b *Broker) End(ctx context.Context, who identity.Identity, connector strin
 	if err != nil {
 		return "", fmt.Errorf("end the grant: %w", err)
 	}
-	became := b.revokeRecord(ctx, was.Record)
+	became := b.revoking().record(ctx, was.Record)
 	b.Audit(Event{Name: EventDisconnected, Connector: connector, Owner: owner, By: who.ID(), Detail: string(became)})
 	return became, nil
-}
-
-func (b *Broker) revokeRecord(ctx context.Context, r Record) Revocation {
-	offer := b.offers[r.Connector]
-	if offer == nil {
-		return NotSupported
-	}
-	if _, ok := offer.Connector.(Revoker); !ok {
-		return NotSupported
-	}
-	tokens, err := b.Keys.Open(r)
-	if err != nil {
-		b.Log.Error("a grant that ended could not be opened, and was not ended at the third party",
-			"connector", r.Connector, "error", err.Error())
-		return RevokeFailed
-	}
-	return b.revoke(ctx, r, tokens)
-}
-
-// revoke ends tokens at the third party. Grants of the same account that are kept are
-// counted, because some third parties end them together.
-func (b *Broker) revoke(ctx context.Context, r Record, t Tokens) Revocation {
-	offer := b.offers[r.Connector]
-	if offer == nil {
-		return NotSupported
-	}
-	revoker, ok := offer.Connector.(Revoker)
-	if !ok {
-		return NotSupported
-	}
-	ctx, cancel := context.WithTimeout(ctx, CallTime)
-	defer cancel()
-	siblings, err := b.siblings(ctx, r)
-	if err != nil {
-		b.Log.Warn("grants of the same account could not be counted; nothing was ended at the third party",
-			"connector", r.Connector, "error", err.Error())
-		return RevokeFailed
-	}
-	became, err := revoker.Revoke(ctx, t, siblings)
-	if err != nil {
-		b.Log.Warn("a grant could not be ended at the third party", "connector", r.Connector, "error", err.Error())
-		return RevokeFailed
-	}
-	return became
-}
-
-// siblings counts the grants that are kept of the account and the client of r, with any
-// connector.
-func (b *Broker) siblings(ctx context.Context, r Record) (int, error) {
-	if r.Account.ID == "" {
-		return 0, nil
-	}
-	list, err := b.Store.List(ctx, Filter{Account: r.Account.ID})
-	if err != nil {
-		return 0, err
-	}
-	return len(slices.DeleteFunc(list, func(k Kept) bool { return k.ClientID != r.ClientID })), nil
 }
 
 // SignedIn makes the offline consents of somebody last on from a sign-in, and ends those

@@ -119,6 +119,7 @@ const (
 	NotSupported Revocation = "not_supported" // only forgotten here; it has to be finished there
 	RevokeFailed Revocation = "failed"        // it could not be asked; only forgotten here
 	SharedThere  Revocation = "shared"        // not asked: other grants of the account would have ended
+	NotAsked     Revocation = "not_asked"     // not asked: the operator did not want that, or the connector is gone
 )
 
 // Finish is where a person ends at the third party what Sallyport could not; optional.

@@ -10,11 +10,14 @@ const (
 	EventDisconnected = "grant_disconnected" // a grant ended; the detail says what became of it at the third party
 	EventFailing      = "grant_failing"      // a grant cannot be used, or not be refreshed; the detail says why
 	EventRecovered    = "grant_recovered"    // it can be again
+	EventRekeyed      = "grants_rekeyed"     // grants were wrapped anew; the detail is the id of the key that seals
+	EventMoved        = "grant_moved"        // an organization's grant is another's now; the detail is whose it was
 )
 
 // EventNames are all that an Event may have.
 func EventNames() []string {
-	return []string{EventConnected, EventAgreed, EventWithdrawn, EventDisconnected, EventFailing, EventRecovered}
+	return []string{EventConnected, EventAgreed, EventWithdrawn, EventDisconnected, EventFailing, EventRecovered,
+		EventRekeyed, EventMoved}
 }
 
 // Metrics count what brokers do. They outlive a configuration.

@@ -387,7 +387,7 @@ func (b *Broker) save(ctx context.Context, l Lease, r Record, old Tokens, result
 						"connector", r.Connector, "grant", r.ID)
 					return nil
 				}
-				became := b.revoke(ctx, was, tokens)
+				became := b.revoking().tokens(ctx, was, tokens)
 				b.Log.Warn("the result of a refresh came when the grant had ended or changed, and was dropped",
 					"connector", r.Connector, "grant", r.ID, "revocation", string(became))
 				return nil

@@ -51,6 +51,7 @@ type Lease struct {
 
 // Filter says which grants List returns. What is empty of it does not matter.
 type Filter struct {
+	ID        string
 	Connector string
 	Owners    []Owner // of any of them
 	Chain     string

@@ -306,7 +306,8 @@ func (g *Grants) List(ctx context.Context, f grant.Filter) ([]grant.Kept, error)
 		return fmt.Sprint("$", len(args))
 	}
 	where := []string{`id > ` + arg(f.After)}
-	for column, value := range map[string]string{"connector": f.Connector, "chain": f.Chain, "account_id": f.Account} {
+	for column, value := range map[string]string{"id": f.ID, "connector": f.Connector, "chain": f.Chain,
+		"account_id": f.Account} {
 		if value != "" {
 			where = append(where, column+` = `+arg(value))
 		}

@@ -187,6 +187,7 @@ func (s *Store) List(ctx context.Context, f grant.Filter) ([]grant.Kept, error) 
 	var list []grant.Kept
 	for _, r := range s.rows {
 		if r.Status != grant.Disconnected && r.ID > f.After &&
+			(f.ID == "" || f.ID == r.ID) &&
 			(f.Connector == "" || f.Connector == r.Connector) &&
 			(len(f.Owners) == 0 || slices.Contains(f.Owners, r.Owner)) &&
 			(f.Chain == "" || f.Chain == r.Account.Chain) &&

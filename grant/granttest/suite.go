@@ -402,6 +402,12 @@ func lists(t *testing.T, rows Rows) {
 		got[0] != byKey[keyOf("mail", "corp:7")].ID {
 		t.Errorf("of an account: %v", got)
 	}
+	if got := list(grant.Filter{ID: all[3]}); len(got) != 1 || got[0] != all[3] {
+		t.Errorf("by its ID: %v", got)
+	}
+	if got := list(grant.Filter{ID: all[3][:len(all[3])-1]}); len(got) != 0 {
+		t.Errorf("by a part of an ID: %v", got)
+	}
 	kept, err := s.List(t.Context(), grant.Filter{Owners: []grant.Owner{of("corp:4")}, Connector: "mail"})
 	testenv.Check(t, err)
 	same(t, "a line is what Get has", kept, []grant.Kept{get(t, s, keyOf("mail", "corp:4"))})

@@ -1,0 +1,74 @@
+package grant
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+)
+
+// revoking ends at the third party what has ended here.
+type revoking struct {
+	store     Store
+	keys      Keyring
+	log       *slog.Logger
+	connector func(id string) Connector // nil: there is none
+}
+
+func (b *Broker) revoking() revoking {
+	return revoking{b.Store, b.Keys, b.Log, func(id string) Connector {
+		if offer := b.offers[id]; offer != nil {
+			return offer.Connector
+		}
+		return nil
+	}}
+}
+
+// record ends what is sealed in r.
+func (e revoking) record(ctx context.Context, r Record) Revocation {
+	if _, ok := e.connector(r.Connector).(Revoker); !ok {
+		return NotSupported
+	}
+	tokens, err := e.keys.Open(r)
+	if err != nil {
+		e.log.Error("a grant that ended could not be opened, and was not ended at the third party",
+			"connector", r.Connector, "error", err.Error())
+		return RevokeFailed
+	}
+	return e.tokens(ctx, r, tokens)
+}
+
+// tokens ends t, which are or were those of r. Grants of the same account that are kept
+// are counted, because some third parties end them together.
+func (e revoking) tokens(ctx context.Context, r Record, t Tokens) Revocation {
+	revoker, ok := e.connector(r.Connector).(Revoker)
+	if !ok {
+		return NotSupported
+	}
+	ctx, cancel := context.WithTimeout(ctx, CallTime)
+	defer cancel()
+	siblings, err := e.siblings(ctx, r)
+	if err != nil {
+		e.log.Warn("grants of the same account could not be counted; nothing was ended at the third party",
+			"connector", r.Connector, "error", err.Error())
+		return RevokeFailed
+	}
+	became, err := revoker.Revoke(ctx, t, siblings)
+	if err != nil {
+		e.log.Warn("a grant could not be ended at the third party", "connector", r.Connector, "error", err.Error())
+		return RevokeFailed
+	}
+	return became
+}
+
+// siblings counts the grants that are kept of the account and the client of r, with any
+// connector.
+func (e revoking) siblings(ctx context.Context, r Record) (int, error) {
+	if r.Account.ID == "" {
+		return 0, nil
+	}
+	list, err := e.store.List(ctx, Filter{Account: r.Account.ID})
+	if err != nil {
+		return 0, err
+	}
+	return len(slices.DeleteFunc(list, func(k Kept) bool { return k.ClientID != r.ClientID })), nil
+}
