@@ -3,7 +3,8 @@
 // lends it to the apps they agreed to, and ends it.
 //
 // It owns what a grant is and what may become of it (Status), the rules of a consent, how
-// credentials are sealed, and who may refresh when (Broker). It never speaks HTTP with a
+// credentials are sealed, and who may refresh when (Broker), and what people who run
+// Sallyport can do with grants (Operator). It never speaks HTTP with a
 // browser or an app: the pages are in proxy, the listener for apps is in gateway. What is
 // not standard about a third party is in its folder below connector, and where rows are
 // kept is store's; both come to the broker as interfaces.
