@@ -19,31 +19,25 @@ const (
 )
 
 func TestTheContractOfConnectors(t *testing.T) {
-	for name, access := range map[string][]string{
-		"free and busy": nil, "with events": {google.FreeBusy, google.Events}, "events alone": {google.Events},
-	} {
-		t.Run(name, func(t *testing.T) {
-			granttest.TestConnector(t, granttest.ThirdParty{
-				New: func(t *testing.T, base string, client *oauth.Client) grant.Connector {
-					t.Helper()
-					c, err := google.New(google.Options{ID: "calendar", ClientID: "me", ClientSecret: granttest.ClientSecret,
-						Access: access, Base: base, OAuth: client})
-					if err != nil {
-						t.Fatal(err)
-					}
-					return c
-				},
-				Token: "/token", Revocation: "/revoke", Answer: answer, Shared: true,
-				Account: grant.Account{ID: subject, Name: address},
-				Codes: map[string]grant.Class{
-					"admin_policy_enforced": grant.AdminTheir, "access_not_configured": grant.AdminTheir,
-					"deleted_client": grant.Ours, "disabled_client": grant.Ours, "org_internal": grant.Ours,
-					"unauthorized_client": grant.Ours, "redirect_uri_mismatch": grant.Ours,
-					"internal_failure": grant.Later, "invalid_scope": grant.Ours,
-				},
-			})
-		})
-	}
+	granttest.TestConnector(t, granttest.ThirdParty{
+		New: func(t *testing.T, base string, client *oauth.Client) grant.Connector {
+			t.Helper()
+			c, err := google.New(google.Options{ID: "calendar", ClientID: "me", ClientSecret: granttest.ClientSecret,
+				Base: base, OAuth: client})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
+		},
+		Token: "/token", Revocation: "/revoke", Answer: answer, Shared: true,
+		Account: grant.Account{ID: subject, Name: address},
+		Codes: map[string]grant.Class{
+			"admin_policy_enforced": grant.AdminTheir, "access_not_configured": grant.AdminTheir,
+			"deleted_client": grant.Ours, "disabled_client": grant.Ours, "org_internal": grant.Ours,
+			"unauthorized_client": grant.Ours, "redirect_uri_mismatch": grant.Ours,
+			"internal_failure": grant.Later, "invalid_scope": grant.Ours,
+		},
+	})
 }
 
 // answer is how Google answers: with an ID token, its own spelling of scopes, and no new

@@ -34,7 +34,7 @@ import (
 // Type is the type of such a connector in the configuration.
 const Type = "google_calendar"
 
-// The names of what is offered.
+// The names of the accesses. Which of them apps may ask for is the configuration's.
 const (
 	FreeBusy = "freebusy" // when somebody is busy
 	Events   = "events"   // their events
@@ -68,8 +68,6 @@ type Options struct {
 	Name                   string // for people; "": Google Calendar
 	ClientID, ClientSecret string
 	Owner                  grant.OwnerKind // "": each person's own
-	// Access names what is offered, of FreeBusy and Events; nil: FreeBusy alone.
-	Access []string
 	// Base is where a pretend Google is, for tests: all that is asked is below it. "": Google.
 	Base string
 
@@ -111,14 +109,15 @@ func New(o Options) (*Connector, error) {
 	if o.ID == "" || o.OAuth == nil {
 		return nil, errors.New("google: an id and a client for requests are required")
 	}
-	accesses, err := offered(o.Access)
 	switch {
-	case err != nil:
-		return nil, connector.FaultAt("access", err)
 	case o.ClientID == "":
 		return nil, connector.FaultAt("client_id", errors.New("is required"))
 	case o.ClientSecret == "":
 		return nil, connector.FaultAt("client_secret", errors.New("is required"))
+	}
+	accesses, err := accesses()
+	if err != nil {
+		return nil, err
 	}
 	c := &Connector{
 		authorize: "https://accounts.google.com/o/oauth2/v2/auth", token: "https://oauth2.googleapis.com/token",
@@ -153,48 +152,29 @@ func New(o Options) (*Connector, error) {
 	return c, nil
 }
 
-// offered are the accesses of the names, the narrowest first. calendar.freebusy is good for
-// freeBusy alone; the similar calendar.events.freebusy would also open lists of events
-// (https://developers.google.com/workspace/calendar/api/v3/reference/freebusy/query).
-func offered(names []string) ([]grant.Access, error) {
-	if names == nil {
-		names = []string{FreeBusy}
+// accesses are what there is, the narrowest first. calendar.freebusy is good for freeBusy
+// alone; the similar calendar.events.freebusy would also open lists of events
+// (https://developers.google.com/workspace/calendar/api/v3/reference/freebusy/query). Of
+// events, the last rule is for one event and for its instances.
+func accesses() ([]grant.Access, error) {
+	list := []grant.Access{
+		{Name: FreeBusy, Means: "see when you are busy, but not with what"},
+		{Name: Events, Means: "read the events of your calendars: what, when, where and with whom"},
 	}
-	var list []grant.Access
-	for _, a := range []struct{ name, scope, means string }{
-		{FreeBusy, "calendar.freebusy", "see when you are busy, but not with what"},
-		{Events, "calendar.events.readonly", "read the events of your calendars: what, when, where and with whom"},
-	} {
-		if !slices.Contains(names, a.name) {
-			continue
+	scopes := []string{"calendar.freebusy", "calendar.events.readonly"}
+	texts := [][]string{
+		{"POST /calendar/v3/freeBusy"},
+		{"GET /calendar/v3/calendars/*/events", "GET /calendar/v3/calendars/*/events/*"},
+	}
+	for i := range list {
+		list[i].Scopes = []string{scopeOpenID, scopeEmail, scopePrefix + scopes[i]}
+		for _, text := range texts[i] {
+			rule, err := grant.ParseRule(text)
+			if err != nil {
+				return nil, fmt.Errorf("google: rule %s: %w", text, err)
+			}
+			list[i].Rules = append(list[i].Rules, rule)
 		}
-		rules, err := rules(a.name)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, grant.Access{Name: a.name, Scopes: []string{scopeOpenID, scopeEmail, scopePrefix + a.scope},
-			Means: a.means, Rules: rules})
-	}
-	if len(list) == 0 || len(list) != len(names) {
-		return nil, fmt.Errorf("must be %s, %s or both, each once", FreeBusy, Events)
-	}
-	return list, nil
-}
-
-// rules are what an access lets through. Of events, the last rule is for one event and for
-// its instances.
-func rules(access string) ([]grant.Rule, error) {
-	texts := []string{"POST /calendar/v3/freeBusy"}
-	if access == Events {
-		texts = []string{"GET /calendar/v3/calendars/*/events", "GET /calendar/v3/calendars/*/events/*"}
-	}
-	var list []grant.Rule
-	for _, text := range texts {
-		rule, err := grant.ParseRule(text)
-		if err != nil {
-			return nil, fmt.Errorf("rule %s: %w", text, err)
-		}
-		list = append(list, rule)
 	}
 	return list, nil
 }

@@ -105,14 +105,14 @@ func tokens(scopes string, change func(answer, claims map[string]any)) map[strin
 	return answer
 }
 
-func calendar(t *testing.T, base string, access ...string) *google.Connector {
+func calendar(t *testing.T, base string) *google.Connector {
 	t.Helper()
 	client, err := oauth.NewClient(oauth.Options{Provider: "calendar"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.CloseIdleConnections)
-	c, err := google.New(google.Options{ID: "calendar", ClientID: clientID, ClientSecret: secret, Access: access, Base: base,
+	c, err := google.New(google.Options{ID: "calendar", ClientID: clientID, ClientSecret: secret, Base: base,
 		OAuth: client})
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +128,7 @@ func fails(t *testing.T, what string, err error, class grant.Class, reason strin
 }
 
 func TestP06_PeopleAreSentToGoogleForThatMuchAndNoMore(t *testing.T) {
-	c := calendar(t, "", google.FreeBusy, google.Events)
+	c := calendar(t, "")
 	for name, tt := range map[string]struct {
 		change func(*grant.Request)
 		want   map[string]string
@@ -224,7 +224,7 @@ func TestEndingOneGrantDoesNotEndTheOthersOfTheAccount(t *testing.T) {
 // People may untick each scope, and Google spells some of them in its own way.
 func TestWhatWasGrantedIsWhatGoogleSays(t *testing.T) {
 	p := start(t)
-	c := calendar(t, p.url, google.FreeBusy, google.Events)
+	c := calendar(t, p.url)
 	r := request(freebusy, events)
 	for said, want := range map[string][]string{
 		openID + " " + email + " " + freebusy + " " + events: {openID, email, freebusy, events},
@@ -401,12 +401,9 @@ func TestP06_ACallbackOfAnotherServerIsNotRedeemed(t *testing.T) {
 }
 
 func TestRulesAreForWhatTheScopeAllows(t *testing.T) {
-	about := calendar(t, "", google.Events, google.FreeBusy).About()
+	about := calendar(t, "").About()
 	if len(about.Accesses) != 2 || about.Accesses[0].Name != google.FreeBusy || about.Accesses[1].Name != google.Events {
 		t.Fatalf("offered are %+v", about.Accesses)
-	}
-	if got := calendar(t, "").About().Accesses; len(got) != 1 || got[0].Name != google.FreeBusy {
-		t.Errorf("without a choice are offered %+v", got)
 	}
 	through := func(access int, request string) bool {
 		method, path, _ := strings.Cut(request, " ")
@@ -461,12 +458,6 @@ func TestAConfigurationThatCannotWorkIsRefusedWithItsKey(t *testing.T) {
 	for key, changes := range map[string][]func(*google.Options){
 		"client_id":     {func(o *google.Options) { o.ClientID = "" }},
 		"client_secret": {func(o *google.Options) { o.ClientSecret = "" }},
-		"access": {
-			func(o *google.Options) { o.Access = []string{} },
-			func(o *google.Options) { o.Access = []string{"write"} },
-			func(o *google.Options) { o.Access = []string{google.Events, "write"} },
-			func(o *google.Options) { o.Access = []string{google.Events, google.Events} },
-		},
 		"": {
 			func(o *google.Options) { o.ID = "" },
 			func(o *google.Options) { o.OAuth = nil },
