@@ -1,0 +1,330 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/internal/demo"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/session"
+	"github.com/sallyport-proxy/sallyport/store/storetest"
+)
+
+const lentToken = "planner-token-planner-token-planner-0"
+
+// thirdParty is an authorization server and an API behind it. Access tokens last a minute;
+// each refresh gives new ones, and the tokens before end.
+type thirdParty struct {
+	*httptest.Server
+
+	mu         sync.Mutex
+	codes      int
+	refreshes  int
+	revoked    []string
+	access     string // the only one that the API takes
+	refresh    string // the only one that the token endpoint takes
+	called     []*http.Request
+	challenges []string
+}
+
+func newThirdParty(t *testing.T) *thirdParty {
+	p := &thirdParty{}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /authorize", func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		q := r.URL.Query()
+		p.challenges = append(p.challenges, q.Get("code_challenge"))
+		p.codes++
+		http.Redirect(w, r, q.Get("redirect_uri")+"?"+url.Values{"state": q["state"],
+			"code": {fmt.Sprint("c4nary-code-", p.codes)}}.Encode(), http.StatusFound)
+	})
+	mux.HandleFunc("POST /token", func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		id, secret, _ := r.BasicAuth()
+		secret, _ = url.QueryUnescape(secret) // RFC 6749 §2.3.1
+		switch {
+		case id != "jira-client" || secret != canarySecret:
+			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = io.WriteString(w, `{"error":"invalid_client"}`)
+			return
+		case r.FormValue("grant_type") == "refresh_token" && r.FormValue("refresh_token") == p.refresh:
+			p.refreshes++
+		case r.FormValue("code") == fmt.Sprint("c4nary-code-", p.codes):
+		default:
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"error":"invalid_grant"}`)
+			return
+		}
+		n := p.codes*1000 + p.refreshes
+		p.access, p.refresh = fmt.Sprint("c4nary-access-", n), fmt.Sprint("c4nary-refresh-", n)
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"access_token":%q,"refresh_token":%q,"token_type":"Bearer","expires_in":60,"scope":"read:issues"}`,
+			p.access, p.refresh)
+	})
+	mux.HandleFunc("POST /revoke", func(_ http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.revoked = append(p.revoked, r.FormValue("token"))
+		p.access, p.refresh = "", ""
+	})
+	mux.HandleFunc("/v3/", func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.called = append(p.called, r.Clone(r.Context()))
+		if p.access == "" || r.Header.Get("Authorization") != "Bearer "+p.access {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		_, _ = io.WriteString(w, "the issues of "+r.URL.Path)
+	})
+	p.Server = httptest.NewServer(mux)
+	t.Cleanup(p.Close)
+	return p
+}
+
+func (p *thirdParty) calls() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.called)
+}
+
+// lendingStory is the program with grants, and an app behind it that uses them.
+type lendingStory struct {
+	*binary
+	t       *testing.T
+	there   *thirdParty
+	browser *testenv.Browser
+	grants  string // address
+	dir     string
+
+	mu        sync.Mutex
+	assertion string // of the newest request that reached the app
+}
+
+func startLending(t *testing.T, store string) *lendingStory {
+	t.Helper()
+	s := &lendingStory{binary: &binary{}, t: t, there: newThirdParty(t), dir: t.TempDir()}
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.assertion = r.Header.Get("X-Sallyport-Assertion")
+		_, _ = io.WriteString(w, "the planner")
+	}))
+	t.Cleanup(app.Close)
+	for _, address := range []*string{&s.public, &s.admin, &s.grants} {
+		var err error
+		*address, err = testenv.UnusedAddress()
+		testenv.Check(t, err)
+	}
+	op := testenv.StartProvider(t, demo.ProviderOptions{ClientID: "sallyport", ClientSecret: canarySecret,
+		RedirectURIs: []string{"http://" + s.public + "/.sallyport/callback/sso"}})
+	s.config = filepath.Join(s.dir, "config.yaml")
+	key, seal := session.NewKey(time.Now().Add(-time.Hour)), session.NewKey(time.Now().Add(-time.Hour))
+	write(t, s.config, fmt.Sprintf(`version: 1
+public_url: http://%[1]s
+listen: {http: %[1]q, admin: %[2]q, grants: %[3]q}
+log: {level: debug, format: json, audit: %[4]q}
+session: {keys: ["literal:%[5]s"]}
+store: %[6]q
+providers: [{id: sso, type: oidc, issuer: %[7]q, client_id: sallyport, client_secret: "literal:%[8]s"}]
+routes: [{name: app, path: /, upstream: %[9]q, allow: authenticated}]
+grants:
+  encryption_keys: ["literal:%[10]s"]
+  connectors:
+    - id: jira
+      type: oauth2
+      client_id: jira-client
+      client_secret: "literal:%[8]s"
+      endpoints: {authorization: "%[11]s/authorize", token: "%[11]s/token", revocation: "%[11]s/revoke"}
+      base_url: %[11]s/v3
+      scopes: {read: ["read:issues"]}
+      rules: {read: [GET /issues, GET /issues/*]}
+  apps: [{id: planner, name: Planner, token: "literal:%[12]s", routes: [app], connectors: [jira]}]
+`, s.public, s.admin, s.grants, filepath.Join(s.dir, "audit"), key.Text(), store, op.URL, canarySecret, app.URL,
+		seal.Text(), s.there.URL, lentToken))
+	s.binary.run(t, t.TempDir(), s.config)
+	s.browser = testenv.NewBrowser(t, nil)
+	s.visit("mira")
+	return s
+}
+
+// visit opens the app, for somebody who signs in first if need be.
+func (s *lendingStory) visit(person string) {
+	s.t.Helper()
+	page := s.browser.Open("http://" + s.public + "/page")
+	if person != "" {
+		page = s.browser.SignIn(page, person)
+	}
+	if page.Body != "the planner" {
+		s.t.Fatalf("the app was not reached: %d\n%s", page.Status, page.Body)
+	}
+}
+
+// use asks the gateway as the app does.
+func (s *lendingStory) use(method, path string) (status int, body string) {
+	s.t.Helper()
+	req, err := http.NewRequest(method, "http://"+s.grants+path, nil)
+	testenv.Check(s.t, err)
+	req.Header.Set("Authorization", "Bearer "+lentToken)
+	s.mu.Lock()
+	req.Header.Set("X-Sallyport-Assertion", s.assertion)
+	s.mu.Unlock()
+	res, err := http.DefaultClient.Do(req)
+	testenv.Check(s.t, err)
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	testenv.Check(s.t, err)
+	return res.StatusCode, string(text)
+}
+
+// missing is what an app is told that lacks a grant.
+func (s *lendingStory) missing() (connectURL string) {
+	s.t.Helper()
+	status, body := s.use("GET", "/gateway/jira/issues")
+	var problem struct {
+		Connect string   `json:"connect_url"`
+		Missing []string `json:"missing"`
+	}
+	if err := json.Unmarshal([]byte(body), &problem); err != nil || status != http.StatusConflict ||
+		problem.Connect == "" || len(problem.Missing) == 0 {
+		s.t.Fatalf("%d %s", status, body)
+	}
+	return problem.Connect
+}
+
+// connect goes where the app sends somebody, and agrees.
+func (s *lendingStory) connect() {
+	s.t.Helper()
+	page := s.browser.Open(s.missing() + "&return_to=%2Fpage")
+	if page.Status != http.StatusOK || !strings.Contains(page.Body, "Planner") {
+		s.t.Fatalf("the page that asks: %d\n%s", page.Status, page.Body)
+	}
+	if page = s.browser.Submit(page, "answer", "yes"); page.Body != "the planner" {
+		s.t.Fatalf("after agreeing: %d\n%s", page.Status, page.Body)
+	}
+}
+
+// disconnect ends the grant for all apps, on the account page.
+func (s *lendingStory) disconnect() {
+	s.t.Helper()
+	page := s.browser.Open("http://" + s.public + "/.sallyport/account")
+	if page = s.browser.Post(page, "/.sallyport/disconnect/jira", url.Values{}); page.Status != http.StatusOK {
+		s.t.Fatalf("disconnect: %d\n%s", page.Status, page.Body)
+	}
+}
+
+// A person lends an account to an app, which uses it within what was agreed to; a restart
+// loses nothing, and what is ended is over, there too. By the configuration alone, with both
+// kinds of store.
+func TestP12_PeopleLendAnAccountToAnApp(t *testing.T) {
+	eachSharedStore(t, func(t *testing.T, address string) {
+		s := startLending(t, address)
+		s.connect()
+		if status, body := s.use("GET", "/gateway/jira/issues/7"); status != http.StatusOK ||
+			body != "the issues of /v3/issues/7" {
+			t.Fatalf("%d %s", status, body)
+		}
+		before := s.there.calls()
+		if status, body := s.use("POST", "/gateway/jira/issues"); status != http.StatusForbidden ||
+			!strings.Contains(body, "rule-denied") || s.there.calls() != before {
+			t.Errorf("what was not agreed to: %d %s, %d calls", status, body, s.there.calls()-before)
+		}
+
+		output := s.stop(t)
+		s.binary.run(t, t.TempDir(), s.config)
+		if status, body := s.use("GET", "/gateway/jira/issues"); status != http.StatusOK {
+			t.Fatalf("after a restart: %d %s", status, body)
+		}
+
+		s.disconnect()
+		s.missing()
+		s.there.mu.Lock()
+		revoked := strings.Join(s.there.revoked, " ")
+		s.there.mu.Unlock()
+		if revoked != "c4nary-refresh-1000" {
+			t.Errorf("ended there: %q", revoked)
+		}
+		output += s.stop(t)
+		audit, err := os.ReadFile(filepath.Join(s.dir, "audit"))
+		testenv.Check(t, err)
+		for _, event := range []string{"grant_connected", "grant_disconnected"} {
+			if !strings.Contains(string(audit), `"event":"`+event+`"`) {
+				t.Errorf("the audit stream lacks %s:\n%s", event, audit)
+			}
+		}
+		if _, leaked, found := strings.Cut(output+string(audit), "c4nary"); found {
+			t.Errorf("something secret was written: c4nary%.80s", leaked)
+		}
+	})
+}
+
+// Whoever ends a grant on one server ends it on all, at once.
+func TestP14_AGrantThatIsEndedIsOverOnEveryServer(t *testing.T) {
+	address := storetest.NeedServer(t).Database(t)
+	s := startLending(t, address)
+	s.connect()
+	other := &binary{public: s.public}
+	text, err := os.ReadFile(s.config)
+	testenv.Check(t, err)
+	moved := string(text)
+	for _, at := range []string{s.public, s.admin, s.grants} {
+		next, err := testenv.UnusedAddress()
+		testenv.Check(t, err)
+		moved = strings.ReplaceAll(moved, fmt.Sprintf(": %q", at), fmt.Sprintf(": %q", next))
+		switch at {
+		case s.admin:
+			other.admin = next
+		case s.grants:
+			defer func(was string) { s.grants = was }(s.grants)
+			s.grants = next
+		}
+	}
+	other.config = filepath.Join(t.TempDir(), "config.yaml")
+	write(t, other.config, moved)
+	other.run(t, t.TempDir(), other.config)
+	if status, body := s.use("GET", "/gateway/jira/issues"); status != http.StatusOK {
+		t.Fatalf("at the other server: %d %s", status, body)
+	}
+	s.disconnect()
+	s.missing()
+}
+
+// A configuration that is read again is another broker on the same grants: those that it
+// still has go on, and an app that it has no more is nobody.
+func TestP12_AReloadKeepsWhatWasLent(t *testing.T) {
+	s := startLending(t, "sqlite:"+filepath.Join(t.TempDir(), "sallyport.db"))
+	s.connect()
+	text, err := os.ReadFile(s.config)
+	testenv.Check(t, err)
+	reload := func(from, to string) {
+		t.Helper()
+		text = []byte(strings.Replace(string(text), from, to, 1))
+		write(t, s.config, string(text))
+		testenv.Check(t, s.process.Process.Signal(syscall.SIGHUP))
+	}
+	reload("name: Planner", "name: Planner Two")
+	testenv.Eventually(t, "the account page has the new name", func() bool {
+		return strings.Contains(s.browser.Open("http://"+s.public+"/.sallyport/account").Body, "Planner Two")
+	})
+	if status, body := s.use("GET", "/gateway/jira/issues"); status != http.StatusOK {
+		t.Errorf("after a reload: %d %s", status, body)
+	}
+	reload("literal:"+lentToken, "literal:another-"+lentToken)
+	testenv.Eventually(t, "the old token proves nothing", func() bool {
+		status, body := s.use("GET", "/gateway/jira/issues")
+		return status == http.StatusUnauthorized && strings.Contains(body, "app-unknown")
+	})
+}
