@@ -241,6 +241,8 @@ func inBubble(t *testing.T, change func(*rig), f func(*rig)) {
 		}
 		r.broker = r.another()
 		f(r)
+		mu.Lock()
+		defer mu.Unlock()
 		for _, text := range []string{r.log.String(), fmt.Sprintf("%+v", r.events)} {
 			if strings.Contains(text, "canary") {
 				t.Errorf("a secret is told: %s", text)
@@ -716,26 +718,31 @@ func TestP14_OnAFullDiskTheResultWaitsInMemory(t *testing.T) {
 }
 
 // unanswered is a store that does what it is asked, and whose first answer to Commit is lost,
-// as where a database is killed just then. Afterwards it is away for one call of Get.
+// as where a database is killed just then. Afterwards it is away for one call of List.
 type unanswered struct {
 	*granttest.Store
-	commits, gets atomic.Int64
+	commits, lists atomic.Int64
+	before         func() // of the call after the one whose answer was lost
 }
 
 func (s *unanswered) Commit(ctx context.Context, l grant.Lease, r grant.Record, seal grant.Seal) (
 	grant.Record, error) {
+	n := s.commits.Add(1)
+	if n == 2 && s.before != nil {
+		s.before()
+	}
 	next, err := s.Store.Commit(ctx, l, r, seal)
-	if s.commits.Add(1) == 1 && err == nil {
+	if n == 1 && err == nil {
 		return grant.Record{}, grant.ErrUnavailable
 	}
 	return next, err
 }
 
-func (s *unanswered) Get(ctx context.Context, k grant.Key) (grant.Kept, error) {
-	if s.commits.Load() > 1 && s.gets.Add(1) == 1 {
-		return grant.Kept{}, grant.ErrUnavailable
+func (s *unanswered) List(ctx context.Context, f grant.Filter) ([]grant.Kept, error) {
+	if s.commits.Load() > 1 && s.lists.Add(1) == 1 {
+		return nil, grant.ErrUnavailable
 	}
-	return s.Store.Get(ctx, k)
+	return s.Store.List(ctx, f)
 }
 
 func TestP14_AResultThatWasStoredWithoutAnAnswerIsNotRevoked(t *testing.T) {
@@ -750,10 +757,144 @@ func TestP14_AResultThatWasStoredWithoutAnAnswerIsNotRevoked(t *testing.T) {
 		if n := len(r.provider.revoked); n != 0 {
 			t.Errorf("what was stored was revoked %d times", n)
 		}
-		if s.commits.Load() != 3 || s.gets.Load() < 2 {
-			t.Errorf("%d commits, and looked %d times", s.commits.Load(), s.gets.Load())
+		if s.commits.Load() != 3 || s.lists.Load() < 2 {
+			t.Errorf("%d commits, and looked %d times", s.commits.Load(), s.lists.Load())
 		}
 	})
+}
+
+func TestP14_AResultThatWasStoredAndMovedIsNotRevoked(t *testing.T) {
+	s := &unanswered{}
+	inBubble(t, func(r *rig) { s.Store, r.options.Store = r.store, s; organizations(r) }, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		time.Sleep(life)
+		s.before = func() {
+			if n, err := r.ops().Move(context.Background(), "acme", "globex"); n != 1 || err != nil {
+				t.Error(n, err)
+			}
+		}
+		r.refused(use("a"), "freebusy", "events")
+		moved := use("a")
+		there := inOrg(ann, "globex")
+		moved.Who.Session = &there
+		if l := r.lend(moved); l.Credential() != "canary-access-2" || len(r.provider.revoked) != 0 {
+			t.Error(l.Credential(), len(r.provider.revoked))
+		}
+	})
+}
+
+// What comes when the grant is another owner's is not kept, and not revoked either: with a
+// refresh token that stays the same that would end the grant where it is now.
+func TestP14_AResultThatComesAfterAMoveIsNotRevoked(t *testing.T) {
+	inBubble(t, func(r *rig) { organizations(r); r.provider.keeps = true }, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		time.Sleep(life)
+		goOn := r.stopped()
+		time.Sleep(grant.LeaseTime)
+		if n, err := r.ops().Move(r.Context(), "acme", "globex"); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		goOn()
+		time.Sleep(2 * time.Second)
+		moved := use("a")
+		there := inOrg(ann, "globex")
+		moved.Who.Session = &there
+		if l := r.lend(moved); l.Credential() != "canary-access-3" || len(r.provider.revoked) != 0 {
+			t.Error(l.Credential(), len(r.provider.revoked))
+		}
+	})
+}
+
+// slow is the store of a process that is stopped for a while as soon as it has a lease.
+type slow struct {
+	grant.Store
+	stop time.Duration
+}
+
+func (s *slow) Lease(ctx context.Context, id string, generation int64) (grant.Lease, grant.Record, error) {
+	l, r, err := s.Store.Lease(ctx, id, generation)
+	if err == nil {
+		time.Sleep(s.stop)
+		s.stop = 0
+	}
+	return l, r, err
+}
+
+// Somebody else has the lease meanwhile, and refreshes: what this one has would be shown a
+// second time, and a third party that rotates tokens would take that for theft.
+func TestP14_WhoWasStoppedBeforeItSentDoesNotSendAfterItsLease(t *testing.T) {
+	for _, stop := range []time.Duration{grant.LeaseTime + 5*time.Second, grant.LeaseTime - time.Second} {
+		t.Run(stop.String(), func(t *testing.T) {
+			inBubble(t, nil, func(r *rig) {
+				r.connect(r.ask("a", "freebusy"))
+				time.Sleep(life)
+				o := r.options
+				o.Store = &slow{r.store, stop}
+				stopped, err := grant.New(o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var asked, ended atomic.Int64
+				r.provider.set(func(context.Context, string) error {
+					asked.Add(1)
+					defer ended.Add(1)
+					if asked.Load()-ended.Load() > 1 {
+						t.Error("two refreshes at the same time")
+					}
+					time.Sleep(9 * time.Second)
+					return nil
+				}, nil)
+				go func() { _, _ = stopped.Lend(context.Background(), use("a")) }()
+				synctest.Wait()
+				for {
+					if l, err := r.broker.Lend(r.Context(), use("a")); err == nil {
+						if l.Credential() != "canary-access-2" {
+							t.Error(l.Credential())
+						}
+						break
+					}
+					time.Sleep(100 * time.Millisecond)
+				}
+				stopped.Close()
+				if err := stopped.Wait(r.Context()); err != nil {
+					t.Error(err)
+				}
+				if n := r.provider.calls(); n != 1 || r.kept().Status != grant.Active {
+					t.Errorf("the token was shown %d times, and the grant is %s", n, r.kept().Status)
+				}
+			})
+		})
+	}
+}
+
+func TestP14_ACallBeginsOnlyWhereItsLeaseOutlastsIt(t *testing.T) {
+	for name, tt := range map[string]struct {
+		renews bool
+		calls  int
+	}{"the lease is renewed": {true, 3}, "it is not": {false, 2}} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, nil, func(r *rig) {
+				r.connect(r.ask("a", "freebusy"))
+				time.Sleep(life)
+				r.store.SetBefore(func(_ context.Context, method string) error {
+					if method == "Renew" && !tt.renews {
+						return grant.ErrUnavailable
+					}
+					return nil
+				})
+				r.provider.set(func(context.Context, string) error {
+					time.Sleep(grant.CallTime)
+					return failure(grant.Unsent, "unreachable")
+				}, nil)
+				_, err := r.broker.Lend(r.Context(), use("a"))
+				later(t, err)
+				time.Sleep(2 * grant.CallTime)
+				if n := r.provider.calls(); n != tt.calls {
+					t.Errorf("%d calls, want %d", n, tt.calls)
+				}
+			})
+		})
+	}
 }
 
 func TestP14_WithoutRoomNoTokenIsShown(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -39,6 +40,7 @@ var (
 	errSlow    = errors.New("a refresh takes long")
 	errRetry   = errors.New("the last refresh failed a moment ago")
 	errTrouble = errors.New("the third party refuses the client of the connector")
+	errUnheld  = errors.New("the lease does not last as long as a call")
 )
 
 // flight is a refresh in this process: whatever the number of those who wait, there is one
@@ -171,8 +173,8 @@ func (b *Broker) lease(ctx context.Context, r Record) (Lease, Record, error) {
 
 // attempt shows the refresh token once. It returns true where that may be done once more.
 func (b *Broker) attempt(ctx context.Context, l Lease, r Record, lost int) (bool, error) {
-	stop := b.hold(ctx, l)
-	defer stop()
+	held := b.hold(ctx, l)
+	defer held.stop()
 	offer := b.offers[r.Connector]
 	connector, ok := offer.Connector.(OAuth)
 	if !ok {
@@ -190,7 +192,13 @@ func (b *Broker) attempt(ctx context.Context, l Lease, r Record, lost int) (bool
 	if l.Shown >= mostShown || l.Shown > 0 && !resend {
 		return false, b.abandon(ctx, l, r, true, NeedsReconnect, ReasonLostResponse, time.Time{})
 	}
-	result, err := b.call(ctx, connector, tokens, r.Scopes)
+	result, err := b.call(ctx, held, connector, tokens, r.Scopes)
+	if errors.Is(err, errUnheld) {
+		b.Metrics.refreshed(r.Connector, string(Unsent))
+		b.Log.Warn("a refresh was not sent: this process was stopped, or could not renew its lease",
+			"connector", r.Connector, "grant", r.ID)
+		return false, b.abandon(ctx, l, r, true, "", "", time.Time{})
+	}
 	if err == nil && r.Account.ID != "" && result.Account.ID != "" && result.Account.ID != r.Account.ID {
 		b.Log.Error("a refresh brought the credential of another account, which was dropped",
 			"connector", r.Connector, "grant", r.ID)
@@ -205,10 +213,18 @@ func (b *Broker) attempt(ctx context.Context, l Lease, r Record, lost int) (bool
 	return b.failed(ctx, l, r, err, resend && l.Shown+1 < mostShown)
 }
 
-// call makes one call to the third party, and up to mostUnsent where nothing was sent.
-func (b *Broker) call(ctx context.Context, connector OAuth, t Tokens, scopes []string) (Result, error) {
+// call makes one call to the third party, and up to mostUnsent where nothing was sent. A
+// call ends before the lease does, so that it is over when somebody else begins one: it
+// has been given its time before the lease is looked at, and a process that is stopped
+// after that finds that the time is over when it goes on.
+func (b *Broker) call(ctx context.Context, held *holding, connector OAuth, t Tokens, scopes []string) (
+	Result, error) {
 	for n := 1; ; n++ {
 		called, cancel := context.WithTimeout(ctx, CallTime)
+		if !b.Store.Now().Add(CallTime).Before(held.until()) {
+			cancel()
+			return Result{}, errUnheld
+		}
 		result, err := connector.Refresh(called, t, scopes)
 		cancel()
 		if err == nil || ClassOf(err) != Unsent || n == mostUnsent {
@@ -217,10 +233,35 @@ func (b *Broker) call(ctx context.Context, connector OAuth, t Tokens, scopes []s
 	}
 }
 
-// hold renews a lease until stop is called.
-func (b *Broker) hold(ctx context.Context, l Lease) (stop func()) {
+// holding is a lease that is renewed until stop is called.
+type holding struct {
+	stop func()
+
+	mu   sync.Mutex
+	last time.Time // guarded by mu; the newest Until
+}
+
+// until is when the lease ends, as far as is known.
+func (h *holding) until() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.last
+}
+
+func (h *holding) renewed(until time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.last = until
+}
+
+// hold renews a lease.
+func (b *Broker) hold(ctx context.Context, l Lease) *holding {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
+	h := &holding{last: l.Until, stop: func() {
+		cancel()
+		<-done
+	}}
 	go func() {
 		defer close(done)
 		ticker := time.NewTicker(RenewEvery)
@@ -231,17 +272,17 @@ func (b *Broker) hold(ctx context.Context, l Lease) (stop func()) {
 				return
 			case <-ticker.C:
 			}
-			// An error is no reason to stop: the store may answer again before the lease is
-			// over, and if it is, Commit says so.
-			if _, err := b.Store.Renew(ctx, l); errors.Is(err, ErrFenced) {
+			renewed, err := b.Store.Renew(ctx, l)
+			switch {
+			case err == nil:
+				h.renewed(renewed.Until)
+			case errors.Is(err, ErrFenced):
+				h.renewed(time.Time{})
 				return
-			}
+			} // else the store may answer again before the lease is over
 		}
 	}()
-	return func() {
-		cancel()
-		<-done
-	}
+	return h
 }
 
 // failed ends an attempt by the class of its error. It returns true where the token may
@@ -370,8 +411,8 @@ func (b *Broker) save(ctx context.Context, l Lease, r Record, old Tokens, result
 				return nil
 			}
 			if errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound) || errors.Is(err, ErrRolledBack) {
-				var stored, newer bool
-				if stored, newer, err = b.stored(ctx, r, tokens); err != nil {
+				var stored, same bool
+				if stored, same, err = b.stored(ctx, r, tokens); err != nil {
 					break
 				}
 				b.Metrics.unsaved(r.Connector, !shouted.IsZero(), false)
@@ -382,14 +423,14 @@ func (b *Broker) save(ctx context.Context, l Lease, r Record, old Tokens, result
 					return nil
 				}
 				b.Metrics.refreshed(r.Connector, "fenced")
-				if newer {
-					b.Log.Warn("the result of a refresh came after that of another, and was dropped",
-						"connector", r.Connector, "grant", r.ID)
+				if same {
+					b.Log.Warn("the result of a refresh came after that of another, or when the grant had been moved, "+
+						"and was dropped", "connector", r.Connector, "grant", r.ID)
 					return nil
 				}
 				became := b.revoking().tokens(ctx, was, tokens)
-				b.Log.Warn("the result of a refresh came when the grant had ended or changed, and was dropped",
-					"connector", r.Connector, "grant", r.ID, "revocation", string(became))
+				b.Log.Warn("the result of a refresh came when the grant had ended or was connected anew, and was "+
+					"dropped", "connector", r.Connector, "grant", r.ID, "revocation", string(became))
 				return nil
 			}
 		}
@@ -404,20 +445,21 @@ func (b *Broker) save(ctx context.Context, l Lease, r Record, old Tokens, result
 }
 
 // stored reports whether a grant has these tokens. Where the store's answer was lost, what
-// it stored refuses itself, and would otherwise be revoked. newer: it has others, which
-// another refresh of the same connection brought. They may have the same refresh token, or
-// come from the same one, so that to revoke these would end those too.
-func (b *Broker) stored(ctx context.Context, r Record, tokens Tokens) (stored, newer bool, err error) {
-	kept, err := b.Store.Get(ctx, r.Key)
+// it stored refuses itself, and would otherwise be revoked. same: the grant is there, and of
+// the same connection, whoever owns it now. What another refresh of it brought may have the
+// same refresh token, or come from the same one, so that to revoke these tokens would end
+// those too.
+func (b *Broker) stored(ctx context.Context, r Record, tokens Tokens) (stored, same bool, err error) {
+	kept, err := keptByID(ctx, b.Store, r.ID)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return false, false, nil
 	case err != nil:
 		return false, false, fmt.Errorf("look what was stored: %w", err)
 	}
-	newer = kept.ID == r.ID && kept.Generation > r.Generation && kept.ConnectedAt.Equal(r.ConnectedAt)
 	there, err := b.Keys.Open(kept.Record)
-	return err == nil && there.Access == tokens.Access && there.Refresh == tokens.Refresh, newer, nil
+	return err == nil && there.Access == tokens.Access && there.Refresh == tokens.Refresh,
+		kept.ConnectedAt.Equal(r.ConnectedAt), nil
 }
 
 // sealAgain seals tokens, with a new key where the grant's own does not open any more.
