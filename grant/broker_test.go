@@ -869,9 +869,9 @@ func TestP14_WhoWasStoppedBeforeItSentDoesNotSendAfterItsLease(t *testing.T) {
 
 func TestP14_ACallBeginsOnlyWhereItsLeaseOutlastsIt(t *testing.T) {
 	for name, tt := range map[string]struct {
-		renews bool
-		calls  int
-	}{"the lease is renewed": {true, 3}, "it is not": {false, 2}} {
+		renews, ends bool
+		calls        int
+	}{"the lease is renewed": {true, false, 3}, "it is not": {false, false, 2}, "the grant ends": {true, true, 1}} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, nil, func(r *rig) {
 				r.connect(r.ask("a", "freebusy"))
@@ -886,9 +886,14 @@ func TestP14_ACallBeginsOnlyWhereItsLeaseOutlastsIt(t *testing.T) {
 					time.Sleep(grant.CallTime)
 					return failure(grant.Unsent, "unreachable")
 				}, nil)
-				_, err := r.broker.Lend(r.Context(), use("a"))
-				later(t, err)
-				time.Sleep(2 * grant.CallTime)
+				go func() { _, _ = r.broker.Lend(context.Background(), use("a")) }()
+				time.Sleep(time.Second)
+				if tt.ends {
+					if _, err := r.broker.End(r.Context(), ann, "calendar"); err != nil {
+						t.Error(err)
+					}
+				}
+				time.Sleep(4 * grant.CallTime)
 				if n := r.provider.calls(); n != tt.calls {
 					t.Errorf("%d calls, want %d", n, tt.calls)
 				}
