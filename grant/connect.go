@@ -20,6 +20,9 @@ const (
 	connectTime = 2 * CallTime
 	// mostChanges is how often something is tried again that somebody else changed meanwhile.
 	mostChanges = 4
+	// mostLooks is how often it is looked, saveEvery after another, whether a grant was
+	// stored.
+	mostLooks = 3
 )
 
 // Ask is what somebody is asked to agree to.
@@ -291,7 +294,17 @@ func (b *Broker) keep(ctx context.Context, who identity.Identity, p Proposal, co
 		case errors.Is(err, ErrChain):
 			return Kept{}, err // to end it would end the other owner's
 		case err != nil:
-			return refuse(fmt.Errorf("store the grant: %w", err))
+			err = fmt.Errorf("store the grant: %w", err)
+			kept, unknown := b.lookStored(ctx, record.Key, result.Tokens)
+			if unknown != nil {
+				b.Log.Error("a grant may have been stored or not; it was not ended at the third party",
+					"connector", p.Connector, "error", unknown.Error())
+				return Kept{}, err
+			}
+			if kept == nil {
+				return refuse(err)
+			}
+			stored = kept.Record
 		}
 		b.Audit(Event{Name: EventConnected, Connector: p.Connector, Owner: p.Owner, App: p.App, By: who.ID()})
 		if other {
@@ -304,6 +317,29 @@ func (b *Broker) keep(ctx context.Context, who identity.Identity, p Proposal, co
 		return kept, nil
 	}
 	return refuse(ErrChanged)
+}
+
+// lookStored looks whether these tokens were stored with a grant although the store said
+// that it failed: its answer may have been lost, or come later. nil: they were not.
+func (b *Broker) lookStored(ctx context.Context, k Key, t Tokens) (*Kept, error) {
+	var err error
+	for try := range mostLooks {
+		if try > 0 {
+			time.Sleep(saveEvery)
+		}
+		var kept Kept
+		if kept, err = b.Store.Get(ctx, k); err != nil {
+			if errors.Is(err, ErrNotFound) {
+				err = nil
+			}
+			continue
+		}
+		there, opened := b.Keys.Open(kept.Record)
+		if opened == nil && there.Access == t.Access && there.Refresh == t.Refresh {
+			return &kept, nil
+		}
+	}
+	return nil, err
 }
 
 // before reads the grant that r is to replace, and lets r keep its ID and its own key.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/grant/granttest"
 	"github.com/sallyport-proxy/sallyport/identity"
 )
 
@@ -470,5 +471,88 @@ func TestP12_APastedKeyIsKeptWhenTheThirdPartyTakesIt(t *testing.T) {
 		if became, err := r.broker.End(r.Context(), ann, "calendar"); err != nil || became != grant.NotSupported {
 			t.Error(became, err)
 		}
+	})
+}
+
+// forgetful is a store that does what it is asked, and whose answer to Connect is lost.
+type forgetful struct {
+	*granttest.Store
+	stores bool          // it does what it is asked
+	later  time.Duration // and only then
+	blind  bool          // and it cannot be read afterwards
+	asleep bool          // it answers
+}
+
+func (s *forgetful) Connect(ctx context.Context, r grant.Record, c grant.Consent, was int64, seal grant.Seal) (
+	grant.Record, error) {
+	if s.asleep {
+		return s.Store.Connect(ctx, r, c, was, seal)
+	}
+	if s.stores && s.later == 0 {
+		if _, err := s.Store.Connect(ctx, r, c, was, seal); err != nil {
+			return grant.Record{}, err
+		}
+	} else if s.stores {
+		go func() {
+			time.Sleep(s.later)
+			_, _ = s.Store.Connect(context.WithoutCancel(ctx), r, c, was, seal)
+		}()
+	}
+	s.SetBefore(func(_ context.Context, method string) error {
+		if method == "Get" && s.blind {
+			return grant.ErrUnavailable
+		}
+		return nil
+	})
+	return grant.Record{}, grant.ErrUnavailable
+}
+
+func TestP14_WhatWasConnectedWithoutAnAnswerOfTheStoreIsNotRevoked(t *testing.T) {
+	for name, tt := range map[string]struct {
+		store            forgetful
+		connected, known bool
+		revoked          int
+	}{
+		"stored":                     {forgetful{stores: true}, true, true, 0},
+		"stored a moment later":      {forgetful{stores: true, later: time.Second / 2}, true, true, 0},
+		"not stored":                 {forgetful{}, false, true, 1},
+		"stored, and nobody can see": {forgetful{stores: true, blind: true}, true, false, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(r *rig) {
+				tt.store.Store = r.store
+				r.options.Store = &tt.store
+			}, func(r *rig) {
+				k, err := r.broker.Connect(r.Context(), ann, r.ask("a", "freebusy"), url.Values{}, identity.Handshake{},
+					false)
+				if told := err == nil; told != (tt.connected && tt.known) || told && k.ID == "" {
+					t.Errorf("%+v, %v", k, err)
+				}
+				if n := len(r.provider.revoked); n != tt.revoked {
+					t.Errorf("revoked %d times", n)
+				}
+				r.store.SetBefore(nil)
+				if l, err := r.broker.Lend(r.Context(), use("a")); (err == nil) != tt.connected {
+					t.Error(l, err)
+				}
+				if told := len(r.events) == 1 && r.events[0].Name == grant.EventConnected; told != (err == nil) {
+					t.Errorf("%+v", r.events)
+				}
+			})
+		})
+	}
+}
+
+func TestP14_AGrantThatWasThereIsNotTakenForTheOneThatWasNotStored(t *testing.T) {
+	s := &forgetful{asleep: true}
+	inBubble(t, func(r *rig) { s.Store, r.options.Store = r.store, s }, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		s.asleep = false
+		_, err := r.broker.Connect(r.Context(), ann, r.ask("b"), url.Values{}, identity.Handshake{}, false)
+		if !errors.Is(err, grant.ErrUnavailable) || len(r.events) != 1 || len(r.provider.revoked) != 1 {
+			t.Errorf("%v, %+v, %d revoked", err, r.events, len(r.provider.revoked))
+		}
+		r.lend(use("a"))
+		r.refused(use("b"), "events")
 	})
 }
