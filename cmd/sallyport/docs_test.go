@@ -22,7 +22,7 @@ const root = "../.."
 func documents(t *testing.T) []string {
 	t.Helper()
 	var guides []string
-	for _, pattern := range []string{"/docs/*.md", "/docs/providers/*.md", "/docs/fronts/*.md"} {
+	for _, pattern := range []string{"/docs/*.md", "/docs/providers/*.md", "/docs/fronts/*.md", "/docs/connectors/*.md"} {
 		found, err := filepath.Glob(root + pattern)
 		if err != nil {
 			t.Fatal(err)
