@@ -17,6 +17,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 	"github.com/sallyport-proxy/sallyport/connector"
 	"github.com/sallyport-proxy/sallyport/connector/apikey"
+	"github.com/sallyport-proxy/sallyport/connector/google"
 	"github.com/sallyport-proxy/sallyport/connector/oauth2"
 	"github.com/sallyport-proxy/sallyport/gateway"
 	"github.com/sallyport-proxy/sallyport/grant"
@@ -30,9 +31,15 @@ import (
 // a line here, and its keys in config.
 func ConnectorTypes() map[string]func(config.Connector, *oauth.Client) (grant.Connector, error) {
 	return map[string]func(config.Connector, *oauth.Client) (grant.Connector, error){
+		google.Type: newGoogle,
 		oauth2.Type: newOAuth2,
 		apikey.Type: newAPIKey,
 	}
+}
+
+func newGoogle(k config.Connector, client *oauth.Client) (grant.Connector, error) {
+	return google.New(google.Options{ID: k.ID, Name: k.Name, ClientID: k.ClientID,
+		ClientSecret: secretOf(k.ClientSecret), Owner: grant.OwnerKind(k.Owner), Base: k.BaseURL, OAuth: client})
 }
 
 func newOAuth2(k config.Connector, client *oauth.Client) (grant.Connector, error) {
@@ -119,14 +126,14 @@ func connectorFaults(cfg *config.Config) config.Faults {
 func accessFaults(cfg *config.Config, i int, c grant.Connector) (faults config.Faults) {
 	k, has := cfg.Grants.Connectors[i], accessNames(c)
 	where := yamltable.Index("grants.connectors", i)
-	fault := func(path, name string, known []string) {
-		f := cfg.Fault(path, "is none of %s", strings.Join(known, ", "))
+	fault := func(path, name, why string, known []string) {
+		f := cfg.Fault(path, "%s %s", why, strings.Join(known, ", "))
 		f.Suggestion = yamltable.Nearest(name, known)
 		faults = append(faults, f)
 	}
 	for n, name := range k.Access {
 		if !slices.Contains(has, name) {
-			fault(yamltable.Index(where+".access", n), name, has)
+			fault(yamltable.Index(where+".access", n), name, "is none of", has)
 		}
 	}
 	offers := offered(k, c)
@@ -134,7 +141,8 @@ func accessFaults(cfg *config.Config, i int, c grant.Connector) (faults config.F
 		for n, use := range app.Connectors {
 			for m, name := range use.Access {
 				if use.ID == k.ID && k.Offered() == nil && !slices.Contains(offers, name) {
-					fault(fmt.Sprintf("grants.apps[%d].connectors[%d].access[%d]", a, n, m), name, offers)
+					fault(fmt.Sprintf("grants.apps[%d].connectors[%d].access[%d]", a, n, m), name,
+						"is not offered by "+k.ID+", which offers", offers)
 				}
 			}
 		}

@@ -15,3 +15,42 @@ func TestEveryTypeOfConnectorHasAConstructor(t *testing.T) {
 		t.Errorf("the file may name %v, and there are constructors of %v", named, made)
 	}
 }
+
+// What only the type of a connector knows, and what only its parts together say, is said
+// with its place in the file, and what was probably meant.
+func TestFaultsOfConnectorsHaveTheirPlace(t *testing.T) {
+	const head = `version: 1
+public_url: https://app.example.com
+listen: {grants: "127.0.0.1:4184"}
+store: sqlite:/s.db
+session: {keys: ["env:KEY"]}
+providers: [{id: sso, type: oidc, issuer: "https://sso.example.com", client_id: c, client_secret: "env:SECRET"}]
+routes: [{name: app, path: /, upstream: "http://127.0.0.1:1", allow: authenticated}]
+grants:
+  encryption_keys: ["env:GRANT_KEY"]
+  connectors: [{id: k, `
+	for name, tt := range map[string]struct{ connector, use, want string }{
+		"an access that the type has not": {`type: google_calendar, client_id: c, client_secret: "env:S", access: [event]`,
+			"k", `c.yaml:10:94: grants.connectors[0].access[0]: is none of freebusy, events (did you mean "events"?)`},
+		"an access that is not offered": {`type: google_calendar, client_id: c, client_secret: "env:S"`,
+			"{id: k, access: [events]}", "c.yaml:11:83: grants.apps[0].connectors[0].access[0]: is not offered by k, which offers freebusy"},
+		"a parameter of ours": {`type: oauth2, client_id: c, client_secret: "env:S", base_url: "https://a", ` +
+			`endpoints: {authorization: "https://a", token: "https://a"}, scopes: {r: [s]}, rules: {r: [GET /*]}, ` +
+			"authorization_params: {state: x}", "k", "c.yaml:10:230: grants.connectors[0].authorization_params.state: " +
+			"is set by Sallyport; leave it out"},
+		"a format without a place": {`type: api_key, base_url: "https://a", probe: GET /me, rules: {r: [GET /*]}, ` +
+			`inject: {format: "Bearer"}`, "k", ""},
+		"a header that is ours": {`type: api_key, base_url: "https://a", probe: GET /me, rules: {r: [GET /*]}, ` +
+			`forward_headers: [Cookie]`, "k", "c.yaml:10:117: grants.connectors[0].forward_headers: must not have Cookie: it " +
+			"is not for apps to send"},
+	} {
+		cfg, faults := config.Parse("c.yaml", []byte(head+tt.connector+`}]
+  apps: [{id: a, token: "env:TOKEN", routes: [app], connectors: [`+tt.use+"]}]\n"))
+		if len(faults) == 0 {
+			_, faults = NewPolicy(cfg)
+		}
+		if len(faults) != 1 || tt.want != "" && faults[0].Error() != tt.want {
+			t.Errorf("%s: %v", name, faults)
+		}
+	}
+}

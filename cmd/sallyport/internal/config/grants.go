@@ -3,12 +3,14 @@ package config
 import (
 	"errors"
 	"net"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 	"github.com/sallyport-proxy/sallyport/connector/apikey"
+	"github.com/sallyport-proxy/sallyport/connector/google"
 	"github.com/sallyport-proxy/sallyport/connector/oauth2"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/internal/hostname"
@@ -133,7 +135,8 @@ func connectorShape() yamltable.Shape[Connector] {
 			"(RFC 9207). A callback that names another one is refused.", plainURL(parseIssuer),
 			func(c *Connector) *string { return &c.Issuer }),
 		yamltable.Field("base_url", "types oauth2 and api_key: where the API is: an origin, and perhaps a path in "+
-			"front of all others.", plainURL(parseIssuer), func(c *Connector) *string { return &c.BaseURL }),
+			"front of all others. type google_calendar: a pretend Google on loopback, for tests.",
+			plainURL(parseIssuer), func(c *Connector) *string { return &c.BaseURL }),
 		yamltable.Field("scopes", "type oauth2: what each access needs, as the third party spells it, the narrowest "+
 			"access first.", namedLists("an access to scopes", "a scope", `^[!#-\[\]-~]+$`, nil),
 			func(c *Connector) *[]Named { return &c.Scopes }),
@@ -208,44 +211,53 @@ func appShape() yamltable.Shape[App] {
 }
 
 // connectorTypes are those of the constructors in assemble, which a test holds to it.
-func connectorTypes() []string { return []string{oauth2.Type, apikey.Type} }
+func connectorTypes() []string { return []string{google.Type, oauth2.Type, apikey.Type} }
 
 // ConnectorTypes are the types that the file may name.
 func ConnectorTypes() []string { return connectorTypes() }
 
-// keysOfTypes are keys of a connector that have a meaning for some types only.
-var keysOfTypes = []struct {
-	key   string
-	need  bool
-	types []string
-}{
-	{"client_id", true, []string{oauth2.Type}},
-	{"client_secret", false, []string{oauth2.Type}},
-	{"client_auth", false, []string{oauth2.Type}},
-	{"endpoints", true, []string{oauth2.Type}},
-	{"issuer", false, []string{oauth2.Type}},
-	{"base_url", true, []string{oauth2.Type, apikey.Type}},
-	{"scopes", true, []string{oauth2.Type}},
-	{"rules", true, []string{oauth2.Type, apikey.Type}},
-	{"authorization_params", false, []string{oauth2.Type}},
-	{"forward_headers", false, []string{oauth2.Type, apikey.Type}},
-	{"lost_refresh", false, []string{oauth2.Type}},
-	{"inject", false, []string{apikey.Type}},
-	{"probe", true, []string{apikey.Type}},
-	{"key_hint", false, []string{apikey.Type}},
-	{"key_url", false, []string{apikey.Type}},
+// keyOfTypes is a key of a connector that has a meaning for some types only.
+type keyOfTypes struct {
+	key       string
+	need, may []string // types that must have it, and further ones that may
+}
+
+func keysOfTypes() []keyOfTypes {
+	oauth, both := []string{oauth2.Type}, []string{oauth2.Type, apikey.Type}
+	return []keyOfTypes{
+		{key: "client_id", need: []string{oauth2.Type, google.Type}},
+		{key: "client_secret", need: []string{google.Type}, may: oauth},
+		{key: "client_auth", may: oauth},
+		{key: "endpoints", need: oauth},
+		{key: "issuer", may: oauth},
+		{key: "base_url", need: both, may: []string{google.Type}},
+		{key: "scopes", need: oauth},
+		{key: "rules", need: both},
+		{key: "authorization_params", may: oauth},
+		{key: "forward_headers", may: both},
+		{key: "lost_refresh", may: oauth},
+		{key: "inject", may: []string{apikey.Type}},
+		{key: "probe", need: []string{apikey.Type}},
+		{key: "key_hint", may: []string{apikey.Type}},
+		{key: "key_url", may: []string{apikey.Type}},
+	}
 }
 
 // checkConnector holds a connector to the keys of its type, and its accesses to each other.
 func checkConnector(w *yamltable.Walker, at yamltable.Place, c *Connector) {
-	for _, k := range keysOfTypes {
+	for _, k := range keysOfTypes() {
 		path := at.Path + "." + k.key
-		switch has, takes := w.Has(path), slices.Contains(k.types, c.Type); {
-		case has && !takes:
+		switch has, needs := w.Has(path), slices.Contains(k.need, c.Type); {
+		case has && !needs && !slices.Contains(k.may, c.Type):
 			w.FaultAt(path, "has no meaning for type %s; leave it out", c.Type)
-		case !has && takes && k.need:
+		case !has && needs:
 			w.FaultAt(path, "is required for type %s", c.Type)
 		}
+	}
+	if u, err := url.Parse(c.BaseURL); c.Type == google.Type && (err != nil || !hostname.IsLoopback(u.Hostname())) &&
+		c.BaseURL != "" {
+		w.FaultAt(at.Path+".base_url", "must be on loopback for type %s: it is for a pretend Google in tests, and the "+
+			"client's secret goes there", c.Type)
 	}
 	c.checkOwner(w, at)
 	for _, name := range names(c.Scopes) {
