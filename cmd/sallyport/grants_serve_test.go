@@ -272,7 +272,7 @@ func TestP12_PeopleLendAnAccountToAnApp(t *testing.T) {
 }
 
 // Whoever ends a grant on one server ends it on all, at once.
-func TestP14_AGrantThatIsEndedIsOverOnEveryServer(t *testing.T) {
+func TestP12_AGrantThatIsEndedIsOverOnEveryServer(t *testing.T) {
 	address := storetest.NeedServer(t).Database(t)
 	s := startLending(t, address)
 	s.connect()
