@@ -74,6 +74,7 @@ func TestP06_AnIDTokenOfAnotherConnectionIsRefused(t *testing.T) {
 		"no end":                func(c map[string]any) { delete(c, "exp") },
 		"an end in words":       func(c map[string]any) { c["exp"] = "2033-01-01" },
 		"an end beyond all":     func(c map[string]any) { c["exp"] = 1e300 },
+		"an end in ms":          func(c map[string]any) { c["exp"] = tokenTime.Add(time.Hour).UnixMilli() },
 		"of another connection": func(c map[string]any) { c["nonce"] = canary + "-other" },
 		"an empty nonce":        func(c map[string]any) { c["nonce"] = "" },
 		"no nonce":              func(c map[string]any) { delete(c, "nonce") },

@@ -35,6 +35,7 @@ type provider struct {
 	shown   map[string]int
 	revoked []grant.Tokens
 	sibling []int
+	shares  bool // it ends the grants of other clients too
 	// before is called with each refresh, after its token was counted and before it is
 	// judged; answer is called with the result, which may get lost.
 	before func(ctx context.Context, token string) error
@@ -129,6 +130,8 @@ func (p *provider) Revoke(_ context.Context, t grant.Tokens, siblings int) (gran
 	}
 	return grant.Revoked, nil
 }
+
+func (p *provider) Shares(clientID, other string) bool { return p.shares && clientID != other }
 
 func (p *provider) set(before func(context.Context, string) error,
 	answer func(context.Context, grant.Result) (grant.Result, error)) {

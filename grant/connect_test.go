@@ -117,6 +117,25 @@ func TestP12_LessThanIsNeededIsNotStored(t *testing.T) {
 	})
 }
 
+// Two people have connected one account, with two clients; the one that ends theirs may end
+// the other's there.
+func TestGrantsOfClientsThatEndTogetherAreCounted(t *testing.T) {
+	for shares, want := range map[bool]int{false: 0, true: 1} {
+		inBubble(t, nil, func(r *rig) {
+			r.provider.shares = shares
+			r.connectOf(bob)
+			r.provider.about.ClientID = "another client"
+			r.connectOf(ann)
+			if _, err := r.broker.End(r.Context(), ann, "calendar"); err != nil {
+				t.Fatal(err)
+			}
+			if got := r.provider.sibling; !slices.Equal(got, []int{want}) {
+				t.Errorf("shared %v: %v other grants were counted", shares, got)
+			}
+		})
+	}
+}
+
 func TestP06_AnotherAccountNeedsAConfirmation(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.connect(r.ask("a", "freebusy"))

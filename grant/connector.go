@@ -13,12 +13,10 @@ import (
 // About is what is known of a connector before anybody connected anything. It does not
 // change.
 type About struct {
-	ID   string // in the configuration
-	Type string
-	Name string // what people call the third party: "Google Calendar"
-	// ClientID is our client at the third party; "" for pasted keys. Grants of the same
-	// Project and account are ended together by Revoke where Siblings says so.
-	ClientID string
+	ID       string // in the configuration
+	Type     string
+	Name     string // what people call the third party: "Google Calendar"
+	ClientID string // our client at the third party; "" for pasted keys
 	Owner    OwnerKind
 	Accesses []Access // the narrowest first
 	// Offline: it can be used while the person is away at all.
@@ -109,6 +107,12 @@ type Keyed interface {
 // other grants of the same account and client are kept, which it may end too.
 type Revoker interface {
 	Revoke(ctx context.Context, t Tokens, siblings int) (Revocation, error)
+}
+
+// Sharer is a Revoker that ends grants of other clients too, which then count as siblings.
+type Sharer interface {
+	// Shares reports whether grants of one account, made with two clients, end together.
+	Shares(clientID, other string) bool
 }
 
 // Revocation is what became of a grant at the third party when it was ended here.

@@ -61,7 +61,7 @@ func (e revoking) tokens(ctx context.Context, r Record, t Tokens) Revocation {
 }
 
 // siblings counts the grants that are kept of the account and the client of r, with any
-// connector.
+// connector, and those of clients that share its end.
 func (e revoking) siblings(ctx context.Context, r Record) (int, error) {
 	if r.Account.ID == "" {
 		return 0, nil
@@ -70,5 +70,8 @@ func (e revoking) siblings(ctx context.Context, r Record) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return len(slices.DeleteFunc(list, func(k Kept) bool { return k.ClientID != r.ClientID })), nil
+	sharer, _ := e.connector(r.Connector).(Sharer)
+	return len(slices.DeleteFunc(list, func(k Kept) bool {
+		return k.ClientID != r.ClientID && (sharer == nil || !sharer.Shares(r.ClientID, k.ClientID))
+	})), nil
 }

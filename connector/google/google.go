@@ -81,8 +81,8 @@ func (Options) Format(s fmt.State, _ rune) { io.WriteString(s, "<options of a Go
 // LogValue implements slog.LogValuer.
 func (Options) LogValue() slog.Value { return slog.StringValue("<options of a Google connector>") }
 
-// Connector is a grant.OAuth, a grant.Revoker and a grant.Finish. It prints as
-// "<google_calendar connector>".
+// Connector is a grant.OAuth, a grant.Revoker, a grant.Sharer and a grant.Finish. It prints
+// as "<google_calendar connector>".
 type Connector struct {
 	about      grant.About
 	request    oauth.TokenRequest // what every request has in common
@@ -97,6 +97,7 @@ type Connector struct {
 var (
 	_ grant.OAuth   = (*Connector)(nil)
 	_ grant.Revoker = (*Connector)(nil)
+	_ grant.Sharer  = (*Connector)(nil)
 	_ grant.Finish  = (*Connector)(nil)
 )
 
@@ -300,6 +301,22 @@ func (c *Connector) Revoke(ctx context.Context, t grant.Tokens, siblings int) (g
 	r := oauth.TokenRequest{URL: c.revocation, ClientID: c.about.ClientID, Auth: oauth.None, Once: true,
 		Form: url.Values{"token": {cmp.Or(t.Refresh, t.Access)}}}
 	return codes().Ended(c.oauth.Revoke(ctx, r))
+}
+
+// Shares implements grant.Sharer: clients of one project. Google writes the project's number
+// in front of the client id, 123456789012-abc.apps.googleusercontent.com. That is what ids look
+// like, and no promise; one that looks otherwise shares nothing.
+func (c *Connector) Shares(clientID, other string) bool {
+	project := projectOf(clientID)
+	return project != "" && project == projectOf(other)
+}
+
+func projectOf(clientID string) string {
+	project, rest, _ := strings.Cut(clientID, "-")
+	if !strings.HasSuffix(rest, ".apps.googleusercontent.com") || strings.Trim(project, "0123456789") != "" {
+		return ""
+	}
+	return project
 }
 
 // refreshLife says how long a refresh token lasts, where the person granted access for a time

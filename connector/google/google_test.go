@@ -221,6 +221,28 @@ func TestEndingOneGrantDoesNotEndTheOthersOfTheAccount(t *testing.T) {
 	}
 }
 
+func TestClientsOfOneProjectShareTheirEnd(t *testing.T) {
+	c := calendar(t, "")
+	for other, want := range map[string]bool{
+		clientID: true,
+		"123456789012-other.apps.googleusercontent.com":  true,
+		"223456789012-abc.apps.googleusercontent.com":    false,
+		"12345678901-abc.apps.googleusercontent.com":     false,
+		"123456789012-abc.apps.googleusercontent.com.at": false,
+		"123456789012": false,
+		"":             false,
+	} {
+		if c.Shares(clientID, other) != want || c.Shares(other, clientID) != want {
+			t.Errorf("with %q: %v", other, !want)
+		}
+	}
+	for _, odd := range []string{"", "me", "-abc.apps.googleusercontent.com", "x-abc.apps.googleusercontent.com"} {
+		if c.Shares(odd, odd) {
+			t.Errorf("%q is of no project that can be known", odd)
+		}
+	}
+}
+
 // People may untick each scope, and Google spells some of them in its own way.
 func TestWhatWasGrantedIsWhatGoogleSays(t *testing.T) {
 	p := start(t)
