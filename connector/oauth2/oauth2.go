@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -39,9 +40,11 @@ type Options struct {
 	Auth                   oauth.ClientAuth // Basic, BasicRaw, Post or None
 	Authorization, Token   string           // endpoints
 	Revocation             string           // "": there is none
-	Issuer                 string           // what a callback's iss must be; "": it is not compared
-	BaseURL                string           // the API's origin, perhaps with a path prefix
-	Owner                  grant.OwnerKind  // "": each person's own
+	// Issuer is what a callback's iss must be; "": it is not compared. With it, the ID token
+	// of a connection that asks for the scope openid says whose account it is.
+	Issuer  string
+	BaseURL string          // the API's origin, perhaps with a path prefix
+	Owner   grant.OwnerKind // "": each person's own
 	// Accesses are what is offered, the narrowest first. One without Means gets words that
 	// follow from its rules.
 	Accesses []grant.Access
@@ -192,7 +195,20 @@ func (c *Connector) Issuer() string { return c.o.Issuer }
 
 // AuthURL implements grant.OAuth.
 func (c *Connector) AuthURL(h identity.Handshake, r grant.Request) (string, error) {
-	return connector.Authorize(c.o.Authorization, c.about.ClientID, h, r, c.params)
+	params := c.params
+	if c.identifies(r) {
+		if h.Nonce == "" {
+			return "", errors.New("the nonce is missing")
+		}
+		params = maps.Clone(params)
+		params.Set("nonce", h.Nonce)
+	}
+	return connector.Authorize(c.o.Authorization, c.about.ClientID, h, r, params)
+}
+
+// identifies reports whether an answer to r has an ID token that can be checked.
+func (c *Connector) identifies(r grant.Request) bool {
+	return c.o.Issuer != "" && slices.Contains(r.Scopes, "openid")
 }
 
 // Redeem implements grant.OAuth. Where somebody who is away is to be served, there has to
@@ -205,7 +221,7 @@ func (c *Connector) Redeem(
 	if err != nil {
 		return grant.Result{}, err
 	}
-	result, err := c.exchange(ctx, url.Values{
+	result, idToken, err := c.exchange(ctx, url.Values{
 		"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {r.RedirectURI},
 		"code_verifier": {h.Verifier},
 	})
@@ -217,6 +233,14 @@ func (c *Connector) Redeem(
 	}
 	if err := connector.Narrow(connector.Missing(r.Scopes, result.Scopes)); err != nil {
 		return grant.Result{}, err
+	}
+	if c.identifies(r) {
+		check := connector.IDTokenCheck{Issuers: []string{c.o.Issuer}, ClientID: c.about.ClientID, Nonce: h.Nonce}
+		who, err := check.Read(idToken, c.o.Now())
+		if err != nil {
+			return grant.Result{}, err
+		}
+		result.Account = grant.Account{ID: who.Subject, Name: who.Email}
 	}
 	if r.Offline && result.Tokens.Refresh == "" && !result.Tokens.AccessExpires.IsZero() {
 		return grant.Result{}, &grant.Error{Class: grant.Ours, Reason: connector.NoRefreshToken,
@@ -233,7 +257,7 @@ func (c *Connector) Refresh(ctx context.Context, t grant.Tokens, _ []string) (gr
 		return grant.Result{}, &grant.Error{Class: grant.Yours, Reason: connector.NoRefreshToken,
 			Err: errors.New("there is no refresh token")}
 	}
-	result, err := c.exchange(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {t.Refresh}})
+	result, _, err := c.exchange(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {t.Refresh}})
 	if err != nil {
 		return grant.Result{}, err
 	}
@@ -263,24 +287,24 @@ var refreshLife = [...]string{"refresh_token_expires_in", "refresh_expires_in"}
 
 // exchange makes one request to the token endpoint. Scopes of the result are nil where the
 // answer does not tell.
-func (c *Connector) exchange(ctx context.Context, form url.Values) (grant.Result, error) {
+func (c *Connector) exchange(ctx context.Context, form url.Values) (result grant.Result, idToken string, err error) {
 	r := c.request
 	r.URL, r.Form, r.Further = c.o.Token, form, refreshLife[:]
 	answer, err := c.o.OAuth.Exchange(ctx, r)
 	if err != nil {
-		return grant.Result{}, connector.Codes(nil).Failed(err)
+		return grant.Result{}, "", connector.Codes(nil).Failed(err)
 	}
 	now := c.o.Now()
 	tokens, err := connector.Tokens(answer, now)
 	if err != nil {
-		return grant.Result{}, err
+		return grant.Result{}, "", err
 	}
 	for _, name := range refreshLife {
 		if left := seconds(answer.Further[name]); left > 0 && tokens.RefreshExpires.IsZero() {
 			tokens.RefreshExpires = now.Add(left)
 		}
 	}
-	return grant.Result{Tokens: tokens, Scopes: connector.Scopes(answer.Scope)}, nil
+	return grant.Result{Tokens: tokens, Scopes: connector.Scopes(answer.Scope)}, answer.IDToken, nil
 }
 
 // seconds reads a whole number, also one in a string; anything else, and 0, which Keycloak
