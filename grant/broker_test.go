@@ -31,6 +31,7 @@ type provider struct {
 	n       int
 	good    string // the refresh token that it takes
 	keeps   bool   // it does not rotate
+	bare    bool   // it gives out no refresh tokens
 	deaf    bool   // its revocation endpoint fails
 	shown   map[string]int
 	revoked []grant.Tokens
@@ -79,7 +80,9 @@ func (p *provider) issue() grant.Tokens {
 	p.n++
 	t := grant.Tokens{Access: fmt.Sprint("canary-access-", p.n), AccessIssued: time.Now(),
 		AccessExpires: time.Now().Add(life)}
-	if !p.keeps || p.good == "" {
+	if p.bare {
+		t.AccessExpires = time.Time{}
+	} else if !p.keeps || p.good == "" {
 		t.Refresh = fmt.Sprint("canary-refresh-", p.n)
 		p.good = t.Refresh
 	}
@@ -977,4 +980,25 @@ func TestP14_AnIdleGrantThatAppsUseIsRefreshedBeforeItDies(t *testing.T) {
 			t.Errorf("%d refreshes of a grant that is not used any more", n)
 		}
 	})
+}
+
+func TestP14_WhatEndsAGrantSaysWhoCanHelp(t *testing.T) {
+	for class, status := range map[grant.Class]grant.Status{grant.Yours: grant.NeedsReconnect,
+		grant.Gone: grant.RevokedUpstream, grant.AdminTheir: grant.NeedsAdmin, grant.Narrow: grant.TooNarrow} {
+		t.Run(string(class), func(t *testing.T) {
+			inBubble(t, nil, func(r *rig) {
+				r.connect(r.ask("a", "freebusy"))
+				time.Sleep(life)
+				r.provider.set(always(failure(class, "a_code")), nil)
+				if l, err := r.broker.Lend(r.Context(), use("a")); err == nil {
+					t.Error("lent", l)
+				}
+				time.Sleep(time.Hour)
+				_, _ = r.broker.Lend(r.Context(), use("a"))
+				if k := r.kept(); k.Status != status || k.Reason != "a_code" || r.provider.calls() != 1 {
+					t.Errorf("%s %s after %d calls", k.Status, k.Reason, r.provider.calls())
+				}
+			})
+		})
+	}
 }

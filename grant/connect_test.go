@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -454,13 +455,42 @@ func TestP08_NoVerbPrintsALoan(t *testing.T) {
 }
 
 // keyOnly is a third party that takes pasted keys.
-type keyOnly struct{ about grant.About }
+type keyOnly struct {
+	about grant.About
+	probe *probe
+}
+
+// probe is how a third party answers to one key after another.
+type probe struct {
+	mu    sync.Mutex
+	asked int
+	now   error         // nil: it takes the key
+	meet  func()        // called while it is asked
+	takes time.Duration // to answer
+}
+
+func (p *probe) answer() error {
+	if p == nil {
+		return nil
+	}
+	time.Sleep(p.takes)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked++
+	if p.meet != nil {
+		p.meet()
+	}
+	return p.now
+}
 
 func (k keyOnly) About() grant.About        { return k.about }
 func (keyOnly) Origin(grant.Account) string { return "https://pager.test" }
-func (keyOnly) Accept(_ context.Context, key string, r grant.Request) (grant.Result, error) {
+func (k keyOnly) Accept(_ context.Context, key string, r grant.Request) (grant.Result, error) {
 	if key != "canary-good" {
 		return grant.Result{}, failure(grant.Yours, "key_refused")
+	}
+	if err := k.probe.answer(); err != nil {
+		return grant.Result{}, err
 	}
 	return grant.Result{Tokens: grant.Tokens{Access: key}, Scopes: r.Scopes}, nil
 }
@@ -469,7 +499,7 @@ func TestP12_APastedKeyIsKeptWhenTheThirdPartyTakesIt(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		about := r.provider.about
 		about.ClientID = ""
-		r.options.Offers[0].Connector = keyOnly{about}
+		r.options.Offers[0].Connector = keyOnly{about, nil}
 	}, func(r *rig) {
 		_, err := r.broker.ConnectKey(r.Context(), ann, r.ask("a"), "canary-bad", false)
 		if grant.ClassOf(err) != grant.Yours || strings.Contains(err.Error(), "canary") {
@@ -489,6 +519,116 @@ func TestP12_APastedKeyIsKeptWhenTheThirdPartyTakesIt(t *testing.T) {
 		}
 		if became, err := r.broker.End(r.Context(), ann, "calendar"); err != nil || became != grant.NotSupported {
 			t.Error(became, err)
+		}
+	})
+}
+
+// withKey runs f with a key that was pasted, which the third party judges by p.
+func withKey(t *testing.T, f func(*rig, *probe, grant.Loan)) {
+	t.Helper()
+	p := &probe{}
+	inBubble(t, func(r *rig) {
+		about := r.provider.about
+		about.ClientID = ""
+		r.options.Offers[0].Connector = keyOnly{about, p}
+	}, func(r *rig) {
+		if _, err := r.broker.ConnectKey(r.Context(), ann, r.ask("a"), "canary-good", false); err != nil {
+			t.Fatal(err)
+		}
+		p.asked = 0
+		f(r, p, r.lend(use("a")))
+	})
+}
+
+func TestP12_ARefusedKeyIsCheckedOnceAndEndsTheGrantOnlyIfItIsRefusedAgain(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err    error
+		status grant.Status
+		reason string
+	}{
+		"it works":                      {nil, grant.Active, ""},
+		"refused":                       {failure(grant.Yours, "key_refused"), grant.NeedsReconnect, "key_refused"},
+		"ended there":                   {failure(grant.Gone, "key_deleted"), grant.RevokedUpstream, "key_deleted"},
+		"an administrator has to agree": {failure(grant.AdminTheir, "policy"), grant.NeedsAdmin, "policy"},
+		"busy":                          {failure(grant.Later, "busy"), grant.Active, ""},
+		"our probe is wrong":            {failure(grant.Ours, "wrong_endpoint"), grant.Active, ""},
+		"no answer":                     {failure(grant.Lost, "no_answer"), grant.Active, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withKey(t, func(r *rig, p *probe, l grant.Loan) {
+				p.now, p.takes = tt.err, time.Second
+				events := len(r.events)
+				var all sync.WaitGroup
+				for range 20 {
+					all.Go(func() { _, _ = r.broker.Rejected(r.Context(), l) })
+				}
+				all.Wait()
+				k := r.kept()
+				if k.Status != tt.status || k.Reason != tt.reason || p.asked != 1 {
+					t.Errorf("%s %s, asked %d times", k.Status, k.Reason, p.asked)
+				}
+				_, err := r.broker.Rejected(r.Context(), l)
+				if tt.status == grant.Active {
+					if !errors.Is(err, grant.ErrStillRejected) {
+						t.Error(err)
+					}
+					r.lend(use("a"))
+					time.Sleep(time.Minute)
+					_, _ = r.broker.Rejected(r.Context(), l)
+					if p.asked != 2 {
+						t.Errorf("asked %d times a minute later", p.asked)
+					}
+					return
+				}
+				needs(t, err, grant.MissingReconnect)
+				r.refused(use("a"), grant.MissingReconnect)
+				if e := r.lastEvent(); len(r.events) != events+1 || e.Name != grant.EventFailing {
+					t.Errorf("%+v", r.events[events:])
+				}
+				p.now = nil
+				if _, err := r.broker.ConnectKey(r.Context(), ann, r.ask("a"), "canary-good", false); err != nil {
+					t.Error(err)
+				}
+				r.lend(use("a"))
+			})
+		})
+	}
+}
+
+func TestP12_AKeyThatWasReplacedMeanwhileIsNotEnded(t *testing.T) {
+	withKey(t, func(r *rig, p *probe, l grant.Loan) {
+		p.now = failure(grant.Yours, "key_refused")
+		p.meet = func() {
+			p.meet, p.now = nil, nil
+			p.mu.Unlock()
+			defer p.mu.Lock()
+			if _, err := r.broker.ConnectKey(context.Background(), ann, r.ask("a"), "canary-good", false); err != nil {
+				t.Error(err)
+			}
+			p.now = failure(grant.Yours, "key_refused")
+		}
+		if l, err := r.broker.Rejected(r.Context(), l); err != nil || l.Credential() != "canary-good" {
+			t.Error(err)
+		}
+		if k := r.kept(); k.Status != grant.Active || k.Generation != 2 {
+			t.Error(k.Status, k.Generation)
+		}
+	})
+}
+
+// There is nothing with which to ask whether such a token works, beside the API itself.
+func TestP12_ARefusedTokenThatCannotBeRefreshedNeedsAPerson(t *testing.T) {
+	inBubble(t, func(r *rig) { r.provider.bare = true }, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		l := r.lend(use("a"))
+		_, err := r.broker.Rejected(r.Context(), l)
+		needs(t, err, grant.MissingReconnect)
+		if k := r.kept(); k.Status != grant.NeedsReconnect || k.Reason != grant.ReasonRejected {
+			t.Error(k.Status, k.Reason)
+		}
+		r.connect(r.ask("a", "freebusy"))
+		if _, err := r.broker.Rejected(r.Context(), l); err != nil {
+			t.Error("the answer to an older credential ends a newer one:", err)
 		}
 	})
 }

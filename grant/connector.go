@@ -134,6 +134,7 @@ type Class string
 
 const (
 	Yours      Class = "yours"       // the person: connect again
+	Gone       Class = "gone"        // the same, and the third party says that it was ended there
 	AdminTheir Class = "needs_admin" // an administrator of the third party
 	Ours       Class = "ours"        // the operator: our client, secret or request is refused
 	Later      Class = "later"       // nobody: the third party is busy or away. The token was not used up

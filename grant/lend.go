@@ -81,8 +81,10 @@ func (l Loan) Rules() []Rule {
 func (b *Broker) Lend(ctx context.Context, u Use) (Loan, error) { return b.lend(ctx, u, 0) }
 
 // Rejected is Lend after the third party answered 401 to l: it refreshes the credential
-// once, unless somebody did so already. Where it cannot be made better ErrStillRejected
-// says so: the answer of the third party is then for the app.
+// once, unless somebody did so already. A pasted key is shown to its connector, which asks
+// the third party whether it works; any other credential that cannot be refreshed has ended
+// with that answer. Where nothing can be made better, and the grant has not ended,
+// ErrStillRejected says so: the answer of the third party is then for the app.
 func (b *Broker) Rejected(ctx context.Context, l Loan) (Loan, error) {
 	return b.lend(ctx, l.use, l.generation)
 }
@@ -226,7 +228,7 @@ func (b *Broker) freshen(ctx context.Context, r Record, t Tokens, refused bool) 
 	if t.Refresh == "" {
 		switch {
 		case refused && valid:
-			return false, ErrStillRejected
+			return b.refusedForGood(ctx, r, t, now)
 		case valid:
 			return false, nil
 		}
@@ -260,6 +262,56 @@ func (b *Broker) mayForce(r Record, now time.Time) bool {
 	maps.DeleteFunc(b.forced, func(_ string, last forcing) bool { return now.Sub(last.at) >= forceEvery })
 	last, ok := b.forced[r.ID]
 	if ok && last.generation != r.Generation {
+		return false
+	}
+	b.forced[r.ID] = forcing{r.Generation, now}
+	return true
+}
+
+// refusedForGood finds out whether a credential that cannot be refreshed has ended, and
+// returns true where the grant has to be read again. An app may reach an address that
+// always answers 401, so that a key is judged by the probe with which it was accepted.
+func (b *Broker) refusedForGood(ctx context.Context, r Record, t Tokens, now time.Time) (bool, error) {
+	if !b.mayProbe(r, now) || !b.begin() {
+		return false, ErrStillRejected
+	}
+	defer b.work.Done()
+	status, reason := NeedsReconnect, ReasonRejected
+	ctx = context.WithoutCancel(ctx)
+	connector := b.offers[r.Connector].Connector
+	if keyed, ok := connector.(Keyed); ok {
+		asked, cancel := context.WithTimeout(ctx, CallTime)
+		_, err := keyed.Accept(asked, t.Access, Request{Access: r.Access, Scopes: r.Requested})
+		cancel()
+		if err == nil {
+			return false, ErrStillRejected
+		}
+		if status, ok = endBy(ClassOf(err)); !ok {
+			b.Log.Warn("a key was refused, and could not be checked", "connector", r.Connector, "grant", r.ID,
+				"error", err.Error())
+			return false, ErrStillRejected
+		}
+		if e, ok := errors.AsType[*Error](err); ok {
+			reason = e.Reason
+		}
+	}
+	err := b.Store.SetStatus(ctx, r.ID, r.Generation, status, reason, time.Time{})
+	switch {
+	case err == nil:
+		b.changed(r, status, reason)
+		return true, nil
+	case errors.Is(err, ErrChanged), errors.Is(err, ErrNotFound):
+		return true, nil
+	}
+	return false, &LaterError{time.Second, fmt.Errorf("note that a credential is refused: %w", err)}
+}
+
+// mayProbe reports whether a refused credential may be checked now.
+func (b *Broker) mayProbe(r Record, now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	maps.DeleteFunc(b.forced, func(_ string, last forcing) bool { return now.Sub(last.at) >= forceEvery })
+	if last, ok := b.forced[r.ID]; ok && last.generation == r.Generation {
 		return false
 	}
 	b.forced[r.ID] = forcing{r.Generation, now}

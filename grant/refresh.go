@@ -32,6 +32,7 @@ const (
 	ReasonLostResponse = "lost_response"
 	ReasonRolledBack   = "rolled_back"
 	ReasonOtherAccount = "other_account" // a refresh brought the credential of another account
+	ReasonRejected     = "rejected"      // the API refused a credential that cannot be refreshed
 )
 
 var (
@@ -285,6 +286,22 @@ func (b *Broker) hold(ctx context.Context, l Lease) *holding {
 	return h
 }
 
+// endBy is what becomes of a grant by the class of an error that is its end, until a person
+// does something; false: it is no end.
+func endBy(c Class) (Status, bool) {
+	switch c {
+	case Yours:
+		return NeedsReconnect, true
+	case Gone:
+		return RevokedUpstream, true
+	case AdminTheir:
+		return NeedsAdmin, true
+	case Narrow:
+		return TooNarrow, true
+	}
+	return "", false
+}
+
 // failed ends an attempt by the class of its error. It returns true where the token may
 // be shown once more.
 func (b *Broker) failed(ctx context.Context, l Lease, r Record, err error, again bool) (bool, error) {
@@ -293,17 +310,11 @@ func (b *Broker) failed(ctx context.Context, l Lease, r Record, err error, again
 		reason, after = e.Reason, e.RetryAfter
 	}
 	log := b.Log.With("connector", r.Connector, "grant", r.ID, "class", string(ClassOf(err)), "reason", reason)
-	switch ClassOf(err) {
-	case Yours, AdminTheir, Narrow:
+	if status, ok := endBy(ClassOf(err)); ok {
 		b.recovered(r) // it judged the grant, so it accepts our client
+		return false, b.abandon(ctx, l, r, true, status, reason, time.Time{})
 	}
 	switch ClassOf(err) {
-	case Yours:
-		return false, b.abandon(ctx, l, r, true, NeedsReconnect, reason, time.Time{})
-	case AdminTheir:
-		return false, b.abandon(ctx, l, r, true, NeedsAdmin, reason, time.Time{})
-	case Narrow:
-		return false, b.abandon(ctx, l, r, true, TooNarrow, reason, time.Time{})
 	case Ours:
 		b.mu.Lock()
 		first := b.trouble[r.Connector] == nil
