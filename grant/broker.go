@@ -19,6 +19,7 @@ var (
 	ErrNoApp       = errors.New("there is no such app, or it is not configured for the connector")
 	ErrNotOffered  = errors.New("the app is not configured for this access")
 	ErrNoOffline   = errors.New("the app or the connector cannot be used while the person is away")
+	ErrDays        = errors.New("an app may use a grant for 1 to 90 days while the person is away")
 	ErrNotManager  = errors.New("who asks may not manage the organization's grant")
 	ErrNotUser     = errors.New("who asks may not use the organization's grant")
 	ErrNoOrg       = errors.New("the grant is an organization's, and none is named")
@@ -98,7 +99,27 @@ type Event struct {
 	App       string
 	By        string // identity.Identity.ID; "": no person did it
 	Operator  string // Operator.Name, where it was done with that
+	Caller           // of the request in which it happened; empty where it happened in none
 	Detail    string // what EventNames say: from a closed list, or the id of a key or an organization
+}
+
+// Caller is the request of a browser or an app in which something happens, for the audit.
+type Caller struct {
+	RequestID string
+	Client    string // the address that it came from
+}
+
+type callerKey struct{}
+
+// WithCaller returns a context for calls of a Broker in a request.
+func WithCaller(ctx context.Context, c Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
+// tell tells the audit of what happened in the request of ctx.
+func (b *Broker) tell(ctx context.Context, e Event) {
+	e.Caller, _ = ctx.Value(callerKey{}).(Caller)
+	b.Audit(e)
 }
 
 // Options are what a Broker is made from.

@@ -12,9 +12,15 @@ import (
 )
 
 const (
-	// OfflineTime is for how long an app may use a grant while the person is away, and for
-	// how long after their newest sign-in.
-	OfflineTime = 30 * 24 * time.Hour
+	// OfflineTime is for how long an app may use a grant while the person is away, after
+	// their newest sign-in.
+	OfflineTime = 30 * day
+	// OfflineDays is for how many days somebody agrees to that unless they say otherwise,
+	// and MostOfflineDays for how many at most.
+	OfflineDays     = 30
+	MostOfflineDays = 90
+
+	day = 24 * time.Hour
 	// connectTime is for how long a connection may take: the token endpoint, and then who
 	// the account is.
 	connectTime = 2 * CallTime
@@ -31,6 +37,16 @@ type Ask struct {
 	App       string   // "": nobody; the person reconnects a grant on the account page
 	Access    []string // empty: all that the app is configured for
 	Offline   bool
+	// Days is for how many days Offline holds, 1 to MostOfflineDays; 0: OfflineDays.
+	Days int
+}
+
+// offlineTime is how long an offline consent holds that follows from a.
+func (a Ask) offlineTime() time.Duration {
+	if a.Days == 0 {
+		return OfflineDays * day
+	}
+	return time.Duration(a.Days) * day
 }
 
 // Proposal is an Ask as the configuration and the grant that is there make it, for a page.
@@ -67,7 +83,10 @@ func (b *Broker) Prepare(ctx context.Context, who identity.Identity, a Ask) (Pro
 		return Proposal{}, err
 	}
 	about := offer.Connector.About()
-	p := Proposal{Ask: a, About: about, Owner: owner, offer: offer, DefaultUntil: b.Store.Now().Add(OfflineTime)}
+	if a.Days < 0 || a.Days > MostOfflineDays || a.Days != 0 && !a.Offline {
+		return Proposal{}, ErrDays
+	}
+	p := Proposal{Ask: a, About: about, Owner: owner, offer: offer, DefaultUntil: b.Store.Now().Add(a.offlineTime())}
 	if err := b.checkApp(&p); err != nil {
 		return Proposal{}, err
 	}
@@ -167,7 +186,7 @@ func (b *Broker) Agree(ctx context.Context, who identity.Identity, p Proposal) e
 			continue
 		}
 		if err == nil {
-			b.Audit(Event{Name: EventAgreed, Connector: p.Connector, Owner: now.Owner, App: p.App, By: who.ID()})
+			b.tell(ctx, Event{Name: EventAgreed, Connector: p.Connector, Owner: now.Owner, App: p.App, By: who.ID()})
 		}
 		return err
 	}
@@ -188,7 +207,7 @@ func (b *Broker) consent(who identity.Identity, p Proposal) Consent {
 	now := b.Store.Now()
 	c := Consent{App: p.App, Access: namesOf(p.Accesses), By: who.ID(), At: now}
 	if p.Offline {
-		c.Offline, c.Until, c.Lapses = true, now.Add(OfflineTime), now.Add(OfflineTime)
+		c.Offline, c.Until, c.Lapses = true, now.Add(p.offlineTime()), now.Add(OfflineTime)
 	}
 	return c
 }
@@ -306,7 +325,7 @@ func (b *Broker) keep(ctx context.Context, who identity.Identity, p Proposal, co
 			}
 			stored = kept.Record
 		}
-		b.Audit(Event{Name: EventConnected, Connector: p.Connector, Owner: p.Owner, App: p.App, By: who.ID()})
+		b.tell(ctx, Event{Name: EventConnected, Connector: p.Connector, Owner: p.Owner, App: p.App, By: who.ID()})
 		if other {
 			b.revoking().record(ctx, was.Record)
 		}
@@ -379,7 +398,7 @@ func (b *Broker) Withdraw(ctx context.Context, who identity.Identity, connector,
 		return fmt.Errorf("end the consent: %w", err)
 	}
 	if there {
-		b.Audit(Event{Name: EventWithdrawn, Connector: connector, Owner: owner, App: app, By: who.ID()})
+		b.tell(ctx, Event{Name: EventWithdrawn, Connector: connector, Owner: owner, App: app, By: who.ID()})
 	}
 	return nil
 }
@@ -400,7 +419,8 @@ func (b *Broker) End(ctx context.Context, who identity.Identity, connector strin
 		return "", fmt.Errorf("end the grant: %w", err)
 	}
 	became := b.revoking().record(ctx, was.Record)
-	b.Audit(Event{Name: EventDisconnected, Connector: connector, Owner: owner, By: who.ID(), Detail: string(became)})
+	b.tell(ctx, Event{Name: EventDisconnected, Connector: connector, Owner: owner, By: who.ID(),
+		Detail: string(became)})
 	return became, nil
 }
 
@@ -430,7 +450,7 @@ func (b *Broker) SignedIn(ctx context.Context, who identity.Identity) error {
 		return fmt.Errorf("prolong offline consents: %w", err)
 	}
 	for _, e := range ended {
-		b.Audit(Event{Name: EventWithdrawn, Connector: e.Connector, Owner: e.Owner, App: e.App, By: who.ID(),
+		b.tell(ctx, Event{Name: EventWithdrawn, Connector: e.Connector, Owner: e.Owner, App: e.App, By: who.ID(),
 			Detail: "sign_in"})
 	}
 	return nil

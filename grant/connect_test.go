@@ -715,3 +715,103 @@ func TestP14_AGrantThatWasThereIsNotTakenForTheOneThatWasNotStored(t *testing.T)
 		r.refused(use("b"), "events")
 	})
 }
+
+func TestP12_UseWhileAwayIsForTheDaysThatWereAgreed(t *testing.T) {
+	for days, want := range map[int]int{0: 30, 1: 1, 30: 30, 90: 90} {
+		t.Run(fmt.Sprint(days), func(t *testing.T) {
+			inBubble(t, nil, func(r *rig) {
+				ask := r.ask("a", "freebusy")
+				ask.Offline, ask.Days = true, days
+				p, err := r.broker.Prepare(r.Context(), ann, ask)
+				until := time.Now().Add(time.Duration(want) * 24 * time.Hour)
+				if err != nil || !p.DefaultUntil.Equal(until) {
+					t.Error(p.DefaultUntil, err)
+				}
+				r.connect(ask)
+				for range want - 1 {
+					time.Sleep(24 * time.Hour)
+					if err := r.broker.SignedIn(r.Context(), ann); err != nil {
+						t.Error(err)
+					}
+				}
+				r.lend(away())
+				time.Sleep(until.Sub(time.Now()) - time.Second)
+				r.lend(away())
+				time.Sleep(time.Second)
+				r.refused(away(), grant.MissingOffline)
+			})
+		})
+	}
+	inBubble(t, nil, func(r *rig) {
+		for _, ask := range []grant.Ask{{Offline: true, Days: -1}, {Offline: true, Days: 91}, {Days: 30}} {
+			ask.Connector, ask.App = "calendar", "a"
+			if _, err := r.broker.Prepare(r.Context(), ann, ask); !errors.Is(err, grant.ErrDays) {
+				t.Errorf("%+v: %v", ask, err)
+			}
+		}
+		r.connect(r.ask("a", "freebusy"))
+		long := r.ask("a", "freebusy")
+		long.Offline, long.Days = true, 90
+		p, err := r.broker.Prepare(r.Context(), ann, long)
+		if err != nil || p.Trip {
+			t.Fatal(p.Trip, err)
+		}
+		if err := r.broker.Agree(r.Context(), ann, p); err != nil {
+			t.Error(err)
+		}
+		c := r.kept().Consents[0]
+		if !c.Until.Equal(time.Now().Add(90*24*time.Hour)) || !c.Lapses.Equal(time.Now().Add(grant.OfflineTime)) {
+			t.Errorf("until %v, and %v after the sign-in", c.Until, c.Lapses)
+		}
+	})
+}
+
+func TestP12_TheAuditKnowsTheRequestInWhichSomethingHappened(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		caller := grant.Caller{RequestID: "request-1", Client: "192.0.2.7"}
+		ctx := grant.WithCaller(r.Context(), caller)
+		agree := func(a grant.Ask) {
+			t.Helper()
+			p, err := r.broker.Prepare(ctx, ann, a)
+			if err == nil {
+				err = r.broker.Agree(ctx, ann, p)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		_, err := r.broker.Connect(ctx, ann, r.ask("a"), url.Values{}, identity.Handshake{}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		agree(r.ask("b"))
+		if err := r.broker.Withdraw(ctx, ann, "calendar", "b"); err != nil {
+			t.Error(err)
+		}
+		away := r.ask("a")
+		away.Offline = true
+		agree(away)
+		r.admits = false
+		if err := r.broker.SignedIn(ctx, ann); err != nil {
+			t.Error(err)
+		}
+		if _, err := r.broker.End(ctx, ann, "calendar"); err != nil {
+			t.Error(err)
+		}
+		var names []string
+		for _, e := range r.events {
+			names = append(names, e.Name)
+			if e.Caller != caller || e.By != ann.ID() {
+				t.Errorf("%+v", e)
+			}
+		}
+		if !slices.Equal(names, []string{grant.EventConnected, grant.EventAgreed, grant.EventWithdrawn,
+			grant.EventAgreed, grant.EventWithdrawn, grant.EventDisconnected}) {
+			t.Error(names)
+		}
+		r.connect(r.ask("a")) // what happens in no request has none
+		if e := r.lastEvent(); e.Caller != (grant.Caller{}) {
+			t.Errorf("%+v", e)
+		}
+	})
+}

@@ -298,7 +298,7 @@ func (b *Broker) refusedForGood(ctx context.Context, r Record, t Tokens, now tim
 	err := b.Store.SetStatus(ctx, r.ID, r.Generation, status, reason, time.Time{})
 	switch {
 	case err == nil:
-		b.changed(r, status, reason)
+		b.changed(ctx, r, status, reason)
 		return true, nil
 	case errors.Is(err, ErrChanged), errors.Is(err, ErrNotFound):
 		return true, nil

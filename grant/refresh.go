@@ -160,7 +160,7 @@ func (b *Broker) lease(ctx context.Context, r Record) (Lease, Record, error) {
 			if err != nil {
 				return Lease{}, Record{}, &LaterError{time.Second, err}
 			}
-			b.changed(r, NeedsReconnect, ReasonRolledBack)
+			b.changed(ctx, r, NeedsReconnect, ReasonRolledBack)
 			return Lease{}, Record{}, nil
 		case errors.Is(err, ErrNoRoom):
 			b.Log.Error("no grant is refreshed: the store has no room for the result", "connector", r.Connector)
@@ -368,7 +368,7 @@ func (b *Broker) abandon(ctx context.Context, l Lease, r Record, known bool, s S
 	for range 3 {
 		if err = b.Store.Abandon(ctx, l, known, s, reason, retryAt); err == nil {
 			if s != "" && s != r.Status {
-				b.changed(r, s, reason)
+				b.changed(ctx, r, s, reason)
 			}
 			return nil
 		}
@@ -382,12 +382,12 @@ func (b *Broker) abandon(ctx context.Context, l Lease, r Record, known bool, s S
 }
 
 // changed tells of a status that nobody chose.
-func (b *Broker) changed(r Record, s Status, reason string) {
+func (b *Broker) changed(ctx context.Context, r Record, s Status, reason string) {
 	name := EventFailing
 	if s == Active {
 		name = EventRecovered
 	}
-	b.Audit(Event{Name: name, Connector: r.Connector, Owner: r.Owner, Detail: fmt.Sprintf("%s: %s", s, reason)})
+	b.tell(ctx, Event{Name: name, Connector: r.Connector, Owner: r.Owner, Detail: fmt.Sprintf("%s: %s", s, reason)})
 }
 
 // save commits a result before anybody gets it. Where the store cannot be written the
@@ -411,14 +411,14 @@ func (b *Broker) save(ctx context.Context, l Lease, r Record, old Tokens, result
 		case err == nil:
 			b.Metrics.unsaved(r.Connector, !shouted.IsZero(), false)
 			if r.Status != was.Status {
-				b.changed(r, r.Status, r.Reason)
+				b.changed(ctx, r, r.Status, r.Reason)
 			}
 			return nil
 		case errors.Is(err, ErrFenced), errors.Is(err, ErrNotFound), errors.Is(err, ErrRolledBack):
 			if _, err = b.Store.Late(ctx, l, r, seal); err == nil {
 				b.Metrics.unsaved(r.Connector, !shouted.IsZero(), false)
 				b.Metrics.refreshed(r.Connector, "late")
-				b.changed(r, r.Status, "late")
+				b.changed(ctx, r, r.Status, "late")
 				return nil
 			}
 			if errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound) || errors.Is(err, ErrRolledBack) {
@@ -429,7 +429,7 @@ func (b *Broker) save(ctx context.Context, l Lease, r Record, old Tokens, result
 				b.Metrics.unsaved(r.Connector, !shouted.IsZero(), false)
 				if stored {
 					if r.Status != was.Status {
-						b.changed(r, r.Status, r.Reason)
+						b.changed(ctx, r, r.Status, r.Reason)
 					}
 					return nil
 				}
