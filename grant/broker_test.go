@@ -208,7 +208,8 @@ type rig struct {
 	options  grant.Options
 	log      *lines
 	admits   bool
-	ended    bool
+	ended    atomic.Bool
+	mu       sync.Mutex // guards events where brokers still work
 	events   []grant.Event
 }
 
@@ -225,7 +226,6 @@ func inBubble(t *testing.T, change func(*rig), f func(*rig)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var mu sync.Mutex
 		r.options = grant.Options{Store: r.store, Keys: ring, Log: slog.New(slog.NewTextHandler(r.log, nil)),
 			Offers: []grant.Offer{{Connector: r.provider, Owner: grant.OwnedByUser,
 				Offered: []string{"freebusy", "events"}}},
@@ -235,10 +235,10 @@ func inBubble(t *testing.T, change func(*rig), f func(*rig)) {
 				{ID: "b", Name: "B", Connectors: map[string][]string{"calendar": {"events"}}},
 			},
 			Redirect: func(c string) string { return "https://sallyport.test/connect/" + c + "/callback" },
-			Ended:    func(string, string, time.Time) bool { return r.ended },
+			Ended:    func(string, string, time.Time) bool { return r.ended.Load() },
 			Audit: func(e grant.Event) {
-				mu.Lock()
-				defer mu.Unlock()
+				r.mu.Lock()
+				defer r.mu.Unlock()
 				r.events = append(r.events, e)
 			},
 		}
@@ -247,8 +247,8 @@ func inBubble(t *testing.T, change func(*rig), f func(*rig)) {
 		}
 		r.broker = r.another()
 		f(r)
-		mu.Lock()
-		defer mu.Unlock()
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		for _, text := range []string{r.log.String(), fmt.Sprintf("%+v", r.events)} {
 			if strings.Contains(text, "canary") {
 				t.Errorf("a secret is told: %s", text)

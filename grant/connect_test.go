@@ -235,9 +235,9 @@ func TestP12_UseWhileAwayIsAConsentOfItsOwn(t *testing.T) {
 		r.refused(away(), grant.MissingOffline)
 
 		agree()
-		r.ended = true // a cut
+		r.ended.Store(true) // a cut
 		r.refused(away(), grant.MissingOffline)
-		r.ended = false
+		r.ended.Store(false)
 		r.lend(away())
 
 		r.admits = false
@@ -813,5 +813,31 @@ func TestP12_TheAuditKnowsTheRequestInWhichSomethingHappened(t *testing.T) {
 		if e := r.lastEvent(); e.Caller != (grant.Caller{}) {
 			t.Errorf("%+v", e)
 		}
+	})
+}
+
+// What ended is remembered for as long as sessions last: a day, and not the thirty of an
+// offline consent.
+func TestP12_UseWhileAwayDoesNotComeBackWhenItIsForgottenWhatEnded(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		ask := r.ask("a", "freebusy")
+		ask.Offline = true
+		r.connect(ask)
+		time.Sleep(24 * time.Hour)
+		r.lend(away())
+		events := len(r.events)
+		r.ended.Store(true)
+		r.refused(away(), grant.MissingOffline)
+		time.Sleep(time.Hour)
+		r.ended.Store(false)
+		r.refused(away(), grant.MissingOffline)
+		r.lend(use("a")) // what they agreed to for the time in which they are there stays
+		if e := r.lastEvent(); len(r.events) != events+1 || e != (grant.Event{Name: grant.EventWithdrawn,
+			Connector: "calendar", Owner: key().Owner, App: "a", Detail: "sessions_ended"}) {
+			t.Errorf("%+v", r.events[events:])
+		}
+		r.connect(ask)
+		time.Sleep(time.Hour)
+		r.lend(away())
 	})
 }

@@ -157,3 +157,11 @@ func (k *Kept) Consent(app string) (Consent, bool) {
 	}
 	return k.Consents[i], true
 }
+
+// organization is whose the grant is; "" where it is a person's.
+func (k *Kept) organization() string {
+	if k.Owner.Kind == OwnedByOrg {
+		return k.Owner.ID
+	}
+	return ""
+}

@@ -196,11 +196,7 @@ func offlineUntil(c Consent) time.Time {
 
 // offlineNow reports whether an app may use a grant while the person is away.
 func (b *Broker) offlineNow(k Kept, c Consent) bool {
-	org := ""
-	if k.Owner.Kind == OwnedByOrg {
-		org = k.Owner.ID
-	}
-	return c.Offline && b.Store.Now().Before(offlineUntil(c)) && !b.Ended(c.By, org, c.At)
+	return c.Offline && b.Store.Now().Before(offlineUntil(c)) && !b.Ended(c.By, k.organization(), c.At)
 }
 
 // open opens what is sealed of a grant.

@@ -6,7 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 const (
 	EventConnected    = "grant_connected"    // a grant was connected, or connected again
 	EventAgreed       = "grant_agreed"       // an app may use a grant that was there
-	EventWithdrawn    = "grant_withdrawn"    // an app may not use a grant any more
+	EventWithdrawn    = "grant_withdrawn"    // an app may not use a grant any more, or not while the person is away
 	EventDisconnected = "grant_disconnected" // a grant ended; the detail says what became of it at the third party
 	EventFailing      = "grant_failing"      // a grant cannot be used, or not be refreshed; the detail says why
 	EventRecovered    = "grant_recovered"    // it can be again

@@ -58,6 +58,8 @@ func newKey() grant.SealingKey {
 
 func (r *rig) lastEvent() grant.Event {
 	r.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if len(r.events) == 0 {
 		r.Fatal("nothing was told to the audit")
 	}

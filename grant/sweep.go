@@ -2,6 +2,7 @@ package grant
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -18,11 +19,11 @@ const (
 	sweepMost  = 4 // refreshes of a sweep at the same time
 )
 
-// sweep refreshes the grants that apps use now and then before the third party forgets
-// them, until ctx ends.
+// sweep goes through all grants now and then, until ctx ends: it refreshes those that apps
+// use before the third party forgets them, and has ended for good what ended with sessions.
 func (b *Broker) sweep(ctx context.Context) {
-	for {
-		timer := time.NewTimer(sweepEvery - rand.N(sweepEvery/4))
+	for wait := rand.N(sweepEvery / 4); ; wait = sweepEvery - rand.N(sweepEvery/4) {
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -45,6 +46,7 @@ func (b *Broker) sweepOnce(ctx context.Context) {
 		}
 		for _, k := range page {
 			f.After = k.ID
+			b.endOffline(ctx, k)
 			if !b.idle(k) {
 				continue
 			}
@@ -65,6 +67,30 @@ func (b *Broker) sweepOnce(ctx context.Context) {
 		}
 		if len(page) < f.Most {
 			return
+		}
+	}
+}
+
+// endOffline takes back what apps may do while the person is away where their sessions have
+// been ended since they agreed. Lend refuses that at once; but what ended is remembered for
+// as long as a session lasts, and such a consent lasts longer.
+func (b *Broker) endOffline(ctx context.Context, k Kept) {
+	for _, c := range k.Consents {
+		if !c.Offline || !b.Ended(c.By, k.organization(), c.At) {
+			continue
+		}
+		c.Offline, c.Until, c.Lapses = false, time.Time{}, time.Time{}
+		err := b.Store.Agree(ctx, k.ID, c, k.Version)
+		switch {
+		case err == nil:
+			b.tell(ctx, Event{Name: EventWithdrawn, Connector: k.Connector, Owner: k.Owner, App: c.App,
+				Detail: "sessions_ended"})
+		case !errors.Is(err, ErrChanged) && !errors.Is(err, ErrNotFound):
+			b.Log.Warn("an app may not use a grant any more while the person is away, and that could not be stored",
+				"connector", k.Connector, "grant", k.ID, "error", err.Error())
+		}
+		if k, err = keptByID(ctx, b.Store, k.ID); err != nil {
+			return // the next sweep goes on with it
 		}
 	}
 }
