@@ -110,6 +110,21 @@ func (k Keyring) sealing() *ringKey {
 	return &k.keys[0]
 }
 
+// KeyUse says what is known of a key of a ring. Nothing of it is secret.
+type KeyUse struct {
+	ID        string
+	SealsFrom time.Time // where it is not the oldest one
+	Seals     bool      // now
+}
+
+// Uses says of each key what it does, the oldest first.
+func (k Keyring) Uses() (uses []KeyUse) {
+	for i := range k.keys {
+		uses = append(uses, KeyUse{k.keys[i].id, k.keys[i].sealsFrom, &k.keys[i] == k.sealing()})
+	}
+	return uses
+}
+
 // Seal returns r with t sealed in it. The grant keeps its own key where r has one, because
 // Rewrap may wrap that key anew at any moment and must not meet another one.
 func (k Keyring) Seal(r Record, t Tokens) (Record, error) {

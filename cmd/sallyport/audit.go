@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/auditfile"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 )
 
@@ -101,6 +102,39 @@ func (a *openAudit) close() {
 		a.log.Error("the audit stream was not written to its end: its reader is too slow")
 	}
 	_ = a.out.Close()
+}
+
+// briefAudit opens the audit stream for a command beside the processes that serve, before
+// it does anything: what could not be recorded is not done. A stream of the process that
+// serves is not ours to write to, so that the lines go to our standard error. record writes
+// them, once.
+func briefAudit(c *console, cfg *config.Config) (record func(...func(*observe.Audit)) error, err error) {
+	if cfg.Log.Audit == "" {
+		return func(...func(*observe.Audit)) error { return nil }, nil
+	}
+	target := cfg.Log.Audit
+	if target == auditfile.Stdout {
+		target = auditfile.Stderr
+	}
+	out, err := auditfile.Open(target, c.stdout, c.stderr)
+	if err != nil {
+		return nil, fmt.Errorf("log.audit: %w; nothing was done", err)
+	}
+	return func(lines ...func(*observe.Audit)) error {
+		var lost error
+		audit := observe.NewAudit(out, func(_ observe.Record, err error) { lost = err })
+		for _, line := range lines {
+			line(audit)
+		}
+		if !audit.Close(auditTimeout) {
+			return fmt.Errorf("log.audit: %s is too slow: not all was written", target)
+		}
+		_ = out.Close()
+		if lost != nil {
+			return fmt.Errorf("log.audit: not all was written: %w", lost)
+		}
+		return nil
+	}, nil
 }
 
 func auditLost(reg prometheus.Registerer) prometheus.Counter {

@@ -17,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
-	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/auditfile"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/session"
@@ -105,8 +104,8 @@ func withStore(path string, env func(string) (string, bool)) (*config.Config, er
 	if err != nil {
 		return nil, err
 	}
-	if faults := cfg.ResolveStore(env, os.DirFS("/")); len(faults) > 0 {
-		return nil, configFaults(faults)
+	if err := resolveStore(cfg, env); err != nil {
+		return nil, asUsage(err)
 	}
 	if cfg.Store.IsZero() {
 		return nil, usage("%s has no store: each process knows its own sessions only, and nobody else can list or "+
@@ -114,6 +113,14 @@ func withStore(path string, env func(string) (string, bool)) (*config.Config, er
 			path)
 	}
 	return cfg, nil
+}
+
+// resolveStore reads the address of the store. Its error is config.Faults.
+func resolveStore(cfg *config.Config, env func(string) (string, bool)) error {
+	if faults := cfg.ResolveStore(env, os.DirFS("/")); len(faults) > 0 {
+		return faults
+	}
+	return nil
 }
 
 // openBriefly opens the store beside those that serve.
@@ -277,18 +284,22 @@ func endSessions(ctx context.Context, c *console, path, format string, e ending)
 		cut.Until = own
 	}
 	result.Before, result.Until = cut.Before.UTC().Format(milliseconds), rfc3339(cut.Until)
-	told, err := tellAudit(c, cfg)
+	record, err := briefAudit(c, cfg)
 	if err != nil {
 		return err
 	}
+	told := func(what string) error {
+		whose := observe.Ended{User: cut.Person, Org: cut.Org, Provider: cut.Provider}
+		return record(func(a *observe.Audit) { a.SessionsEnded(operator(c.env), whose, what) })
+	}
 	if err := s.End(ctx, cut); err != nil {
-		told(cut, "failed, and may have ended all the same: "+result.words)
+		_ = told("failed, and may have ended all the same: " + result.words)
 		return fmt.Errorf("end sessions: %w", err)
 	}
 	if err := result.print(c.stdout, format); err != nil {
 		return err
 	}
-	return told(cut, result.words+" that began before "+result.Before)
+	return told(result.words + " that began before " + result.Before)
 }
 
 func (r *ended) print(w io.Writer, format string) error {
@@ -335,37 +346,6 @@ func (e *ending) cut() (cut session.Cut, result ended, err error) {
 		}
 	}
 	return cut, result, nil
-}
-
-// tellAudit opens the audit stream before anything is ended: what could not be
-// recorded is not done. A stream of the process that serves is not ours to write to,
-// so that its line goes to our standard error.
-func tellAudit(c *console, cfg *config.Config) (told func(session.Cut, string) error, err error) {
-	if cfg.Log.Audit == "" {
-		return func(session.Cut, string) error { return nil }, nil
-	}
-	target := cfg.Log.Audit
-	if target == auditfile.Stdout {
-		target = auditfile.Stderr
-	}
-	out, err := auditfile.Open(target, c.stdout, c.stderr)
-	if err != nil {
-		return nil, fmt.Errorf("log.audit: %w; nothing was ended", err)
-	}
-	return func(cut session.Cut, what string) error {
-		var lost error
-		audit := observe.NewAudit(out, func(_ observe.Record, err error) { lost = err })
-		audit.SessionsEnded(operator(c.env), observe.Ended{User: cut.Person, Org: cut.Org, Provider: cut.Provider},
-			what)
-		if !audit.Close(auditTimeout) {
-			return fmt.Errorf("log.audit: %s is too slow: the line was not written", target)
-		}
-		_ = out.Close()
-		if lost != nil {
-			return fmt.Errorf("log.audit: the line was not written: %w", lost)
-		}
-		return nil
-	}, nil
 }
 
 // operator is the name of the user who runs this, and of who asked for that through

@@ -144,9 +144,9 @@ func (a *Audit) Operator(who, detail string) {
 // GrantStep is a step in the life of a grant. What does not matter, or is not known, is "".
 type GrantStep struct {
 	Event             string // from grant's list
-	User, Org         string // who did it, and whose grant it is if it is an organization's
+	User, Org         string // who did it, or else whose grant it is; and the organization whose it is
 	App, Connector    string
-	RequestID, Client string // of the request in which it happened
+	RequestID, Client string // of the request in which it happened; Client may be an operator's name
 	Detail            string // a reason, from a closed list
 }
 

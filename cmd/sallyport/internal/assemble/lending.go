@@ -109,17 +109,26 @@ func connectors(cfg *config.Config, metrics *oauth.Metrics) (made []grant.Connec
 	return made, faults
 }
 
-// connectorFaults judges connectors where their secrets and what else is a reference may not
-// be known yet.
-func connectorFaults(cfg *config.Config) config.Faults {
+// Connectors makes those of a configuration for commands, in its order. Where a reference is
+// not resolved they can say what they would do, and not do it. Its error is config.Faults.
+func Connectors(cfg *config.Config) ([]grant.Connector, error) {
+	made, faults := unresolvedConnectors(cfg)
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	return made, nil
+}
+
+// unresolvedConnectors makes connectors of which secrets, and what else is a reference, may
+// not be known yet.
+func unresolvedConnectors(cfg *config.Config) ([]grant.Connector, config.Faults) {
 	known := *cfg
 	known.Grants.Connectors = slices.Clone(cfg.Grants.Connectors)
 	for i := range known.Grants.Connectors {
 		k := &known.Grants.Connectors[i]
 		k.ClientID = cmp.Or(k.ClientID, unresolved)
 	}
-	_, faults := connectors(&known, nil)
-	return faults
+	return connectors(&known, nil)
 }
 
 // accessFaults are those of names that only the type of a connector knows.
@@ -182,7 +191,7 @@ func (p *Process) newLending(cfg *config.Config, sec *Secrets) (*lending, error)
 		return nil, faults
 	}
 	offers := map[string]*grant.Offer{}
-	o := grant.Options{Store: p.store.Grants(), Keys: sec.GrantKeys, Log: p.log, Metrics: p.refreshes,
+	o := grant.Options{Store: p.store.Grants(), Keys: sec.GrantKeys.Keyring, Log: p.log, Metrics: p.refreshes,
 		Audit: p.auditGrant, Ended: p.signInEnded, Redirect: func(id string) string { return ConnectURI(cfg, id) }}
 	for i, k := range cfg.Grants.Connectors {
 		offer := grant.Offer{Connector: made[i], Owner: grant.OwnerKind(k.Owner), Offered: offered(k, made[i])}
@@ -319,14 +328,22 @@ func ConnectURI(cfg *config.Config, id string) string {
 
 // auditGrant tells the audit stream of a step in the life of a grant.
 func (p *Process) auditGrant(e grant.Event) {
-	if p.auditGrants == nil {
-		return
+	if p.auditGrants != nil {
+		p.auditGrants(GrantStep(e))
 	}
-	step := observe.GrantStep{Event: e.Name, User: e.By, App: e.App, Connector: e.Connector, Detail: e.Detail}
-	if e.Owner.Kind == grant.OwnedByOrg {
+}
+
+// GrantStep is what the audit stream is told of a step in the life of a grant.
+func GrantStep(e grant.Event) observe.GrantStep {
+	step := observe.GrantStep{Event: e.Name, User: e.By, App: e.App, Connector: e.Connector, Client: e.Operator,
+		Detail: e.Detail}
+	switch {
+	case e.Owner.Kind == grant.OwnedByOrg:
 		step.Org = e.Owner.ID
+	case e.By == "": // an operator did it, or nobody: whose the grant is
+		step.User = e.Owner.ID
 	}
-	p.auditGrants(step)
+	return step
 }
 
 // signInEnded reports whether what ended of somebody, or of an organization, ends what began

@@ -62,7 +62,8 @@ func NewPolicy(cfg *config.Config) (*Policy, config.Faults) {
 	}
 	faults = append(faults, pol.keepHeaders(cfg)...)
 	faults = append(faults, cfg.BearerFaults()...)
-	faults = append(faults, connectorFaults(cfg)...)
+	_, unable := unresolvedConnectors(cfg)
+	faults = append(faults, unable...)
 	table, err := authz.NewTable(routes)
 	pol.Table = table
 	for i, r := range table.Routes() {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/grant"
@@ -20,8 +21,15 @@ type Secrets struct {
 	Keys session.Keyring
 	// KeyNames say where each of Keys came from: a file, or "session.keys[1]".
 	KeyNames []string
-	// GrantKeys seal what people lend; the zero ring where nothing is lent.
-	GrantKeys grant.Keyring
+	// GrantKeys seal what people lend; none where nothing is lent.
+	GrantKeys GrantKeys
+}
+
+// GrantKeys are the keys that seal what people lend.
+type GrantKeys struct {
+	grant.Keyring
+	Names   map[string]string    // where a key came from, by its id: a file, or "grants.encryption_keys[1]"
+	Created map[string]time.Time // by its id
 }
 
 // Resolve reads every reference and parses what has a form of its own. Its error is config.Faults.
@@ -47,28 +55,29 @@ func Resolve(cfg *config.Config, env func(string) (string, bool)) (*Secrets, err
 	return sec, nil
 }
 
-// ResolveGrants reads what the commands need that see to what is lent, and makes a ring of
-// the keys. Its error is config.Faults.
-func ResolveGrants(cfg *config.Config, env func(string) (string, bool)) (grant.Keyring, error) {
-	if faults := cfg.ResolveGrants(env, os.DirFS("/")); len(faults) > 0 {
-		return grant.Keyring{}, faults
+// ResolveGrants reads what the commands need that see to what is lent: the store, the keys
+// and, where third parties are to be asked, the connectors. Its error is config.Faults.
+func ResolveGrants(cfg *config.Config, env func(string) (string, bool), connectors bool) (GrantKeys, error) {
+	if faults := cfg.ResolveGrants(env, os.DirFS("/"), connectors); len(faults) > 0 {
+		return GrantKeys{}, faults
 	}
-	ring, faults := grantKeys(cfg, nil)
+	keys, faults := grantKeys(cfg, nil)
 	if len(faults) > 0 {
-		return grant.Keyring{}, faults
+		return GrantKeys{}, faults
 	}
-	return ring, nil
+	return keys, nil
 }
 
 // grantKeys makes the ring that seals what people lend. None of it may be a session key:
 // whoever got those could open it.
-func grantKeys(cfg *config.Config, sessionKeys []session.Key) (grant.Keyring, config.Faults) {
+func grantKeys(cfg *config.Config, sessionKeys []session.Key) (GrantKeys, config.Faults) {
 	texts := cfg.Grants.KeyTexts
 	keys, faults := parseKeys(cfg, texts)
 	if len(texts) == 0 || len(faults) > 0 {
-		return grant.Keyring{}, faults
+		return GrantKeys{}, faults
 	}
 	var seals []grant.SealingKey
+	ring := GrantKeys{Names: map[string]string{}, Created: map[string]time.Time{}}
 	for i, k := range keys {
 		if at := slices.IndexFunc(sessionKeys, k.SameSecret); at >= 0 {
 			faults = append(faults, cfg.Fault(texts[i].Path, "%s is the session key in %s too; make a key of its own "+
@@ -81,13 +90,14 @@ func grantKeys(cfg *config.Config, sessionKeys []session.Key) (grant.Keyring, co
 		seal := grant.SealingKey{ID: hex.EncodeToString(k.Derive("grant key id", 8)), Created: k.Created()}
 		copy(seal.Secret[:], k.Derive("grant sealing", len(seal.Secret)))
 		seals = append(seals, seal)
+		ring.Names[seal.ID], ring.Created[seal.ID] = keyName(texts[i]), seal.Created
 	}
 	if len(faults) > 0 {
-		return grant.Keyring{}, faults
+		return GrantKeys{}, faults
 	}
-	ring, err := grant.NewKeyring(seals)
-	if err != nil {
-		return grant.Keyring{}, config.Faults{cfg.Fault("grants.encryption_keys", "%v", err)}
+	var err error
+	if ring.Keyring, err = grant.NewKeyring(seals); err != nil {
+		return GrantKeys{}, config.Faults{cfg.Fault("grants.encryption_keys", "%v", err)}
 	}
 	return ring, nil
 }

@@ -30,18 +30,19 @@ func (c *Config) Resolve(env func(string) (string, bool), fsys fs.FS) Faults {
 	return c.doc.Finish(append(c.settleHosts(), c.storeFaults()...))
 }
 
-// ResolveGrants is Resolve for the store and for what is lent: whoever lists or ends grants
-// needs no session key, and no secret of a provider.
-func (c *Config) ResolveGrants(env func(string) (string, bool), fsys fs.FS) Faults {
+// ResolveGrants is Resolve for the store and the keys that seal what is lent, and where third
+// parties are to be asked, for the connectors: who sees to grants needs no session key, and no
+// secret of a provider.
+func (c *Config) ResolveGrants(env func(string) (string, bool), fsys fs.FS, connectors bool) Faults {
 	wanted := func(path string) bool {
-		return path == "store" || strings.HasPrefix(path, "store.") || path == "public_url" ||
-			strings.HasPrefix(path, "grants.encryption_keys") || strings.HasPrefix(path, "grants.connectors")
+		return ofStore(path) || strings.HasPrefix(path, "grants.encryption_keys") ||
+			connectors && strings.HasPrefix(path, "grants.connectors")
 	}
 	if faults := c.doc.Resolve(env, fsys, wanted); len(faults) > 0 {
 		return c.doc.Finish(faults)
 	}
 	c.Grants.KeyTexts = keyTexts("grants.encryption_keys", c.Grants.Keys)
-	return c.doc.Finish(append(c.settleHosts(), c.storeFaults()...))
+	return c.doc.Finish(c.storeFaults())
 }
 
 // ResolvePublicURL is Resolve for public_url alone: what is asked about rules
@@ -56,12 +57,13 @@ func (c *Config) ResolvePublicURL(env func(string) (string, bool), fsys fs.FS) F
 // ResolveStore is Resolve for the store alone: who lists or ends sessions needs no
 // other secret.
 func (c *Config) ResolveStore(env func(string) (string, bool), fsys fs.FS) Faults {
-	ofStore := func(path string) bool { return path == "store" || strings.HasPrefix(path, "store.") }
 	if faults := c.doc.Resolve(env, fsys, ofStore); len(faults) > 0 {
 		return c.doc.Finish(faults)
 	}
 	return c.doc.Finish(c.storeFaults())
 }
+
+func ofStore(path string) bool { return path == "store" || strings.HasPrefix(path, "store.") }
 
 func keyTexts(key string, refs []Ref) []KeyText {
 	var texts []KeyText
