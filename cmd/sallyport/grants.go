@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -509,9 +510,9 @@ func revokeGrants(ctx context.Context, c *console, path, format string, ids []st
 	}
 	switch {
 	case failed > 0:
-		return silentError{fmt.Errorf("%d grants were not ended", failed)}
+		return silentError{fmt.Errorf("grants that were not ended: %d", failed)}
 	case unasked > 0:
-		return fmt.Errorf("%d of the third parties could not be asked: what they granted may go on there", unasked)
+		return fmt.Errorf("grants that may go on at the third party, because it could not be asked: %d", unasked)
 	}
 	return nil
 }
@@ -593,9 +594,9 @@ func rekeyGrants(ctx context.Context, c *console, path, format string) error {
 	for _, k := range keys.Uses() {
 		r.Keys = append(r.Keys, usedKey{k.ID, keys.Names[k.ID], became.Keys[k.ID]})
 	}
-	for id, n := range became.Keys {
+	for _, id := range slices.Sorted(maps.Keys(became.Keys)) {
 		if keys.Names[id] == "" {
-			r.Keys = append(r.Keys, usedKey{id, "", n})
+			r.Keys = append(r.Keys, usedKey{id, "", became.Keys[id]})
 		}
 	}
 	if format == "json" {
@@ -607,7 +608,7 @@ func rekeyGrants(ctx context.Context, c *console, path, format string) error {
 		return err
 	}
 	if r.Left > 0 {
-		return fmt.Errorf("%d grants keep another key than the one that seals", r.Left)
+		return fmt.Errorf("grants that keep another key than the one that seals: %d", r.Left)
 	}
 	return nil
 }
@@ -615,16 +616,16 @@ func rekeyGrants(ctx context.Context, c *console, path, format string) error {
 // print says how far it came. Where it broke off, what is left is not known.
 func (r *rekeyed) print(w io.Writer, names map[string]string, brokeOff bool) error {
 	if brokeOff {
-		_, err := fmt.Fprintf(w, "sealed anew: %d grants; it broke off: start it again\n", r.Done)
+		_, err := fmt.Fprintf(w, "grants sealed anew: %d; it broke off: start it again\n", r.Done)
 		return err
 	}
-	fmt.Fprintf(w, "sealed anew: %d grants; left: %d\n", r.Done, r.Left)
+	fmt.Fprintf(w, "grants sealed anew: %d; left: %d\n", r.Done, r.Left)
 	for _, k := range r.Keys {
 		name := k.Name
 		if name == "" {
 			name = "a key that is not in grants.encryption_keys (" + cell(k.Key) + ")"
 		}
-		use := fmt.Sprintf("%d grants need it", k.Grants)
+		use := fmt.Sprintf("needed for %d", k.Grants)
 		switch {
 		case k.Key == r.Key:
 			use += "; it seals now"
@@ -699,7 +700,7 @@ func moveGrants(ctx context.Context, c *console, path, format, from, to string) 
 			Moved int    `json:"moved"`
 		}{from, to, n})
 	} else {
-		_, err = fmt.Fprintf(c.stdout, "moved: %d grants of organization %s to %s\n", n, cell(from), cell(to))
+		_, err = fmt.Fprintf(c.stdout, "grants moved from organization %s to %s: %d\n", cell(from), cell(to), n)
 	}
 	return errors.Join(err, d.record(d.steps...))
 }

@@ -16,6 +16,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
+	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/internal/useragent"
@@ -65,7 +67,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"expand": expandFile, "get": getURL, "put": putText, "metric": awaitMetric, "append": appendLine,
 			"hup":      hangUp,
-			"signedin": signedIn, "exit": exitsWith, "send": sendRaw,
+			"signedin": signedIn, "lent": lent, "exit": exitsWith, "send": sendRaw,
 		},
 	})
 }
@@ -121,6 +123,33 @@ func signedIn(ts *testscript.TestScript, _ bool, args []string) {
 		"Firefox/140.0")))
 	ts.Check(s.Close()) // with what waited
 	ts.Setenv("SID", of.SID())
+}
+
+// lent has a process that shares the store and the keys of a configuration keep a grant: of
+// which connector, and whose, as apps name people and organizations. $GRANT is its id.
+func lent(ts *testscript.TestScript, _ bool, args []string) {
+	cfg, _, err := loadConfig(ts.MkAbs(args[0]))
+	ts.Check(err)
+	keys, err := assemble.ResolveGrants(cfg, func(name string) (string, bool) { return ts.Getenv(name), true }, false)
+	ts.Check(err)
+	s, err := assemble.OpenStore(context.Background(), cfg, store.Options{Brief: true})
+	ts.Check(err)
+	r := grant.Record{Key: grant.Key{Connector: args[1], Owner: grant.Owner{Kind: grant.OwnedByUser, ID: args[2]}},
+		Account: grant.Account{ID: "7", Name: "ann\x1b[2J@jira.test"}, ClientID: "jira-client", Access: []string{"read"},
+		Requested: []string{"read:issues"}, Scopes: []string{"read:issues"}, Offline: true, Status: grant.Active,
+		ConnectedBy: "sso:ann", ConnectedAt: time.Now(), RefreshedAt: time.Now()}
+	if id, ok := strings.CutPrefix(args[2], "org:"); ok {
+		r.Owner = grant.Owner{Kind: grant.OwnedByOrg, ID: id}
+	}
+	until := time.Now().Add(grant.OfflineTime)
+	r, err = s.Grants().Connect(context.Background(), r, grant.Consent{App: "planner", Access: []string{"read"},
+		Offline: true, Until: until, Lapses: until, By: "sso:ann", At: time.Now()}, 0,
+		func(r grant.Record) (grant.Record, error) {
+			return keys.Seal(r, grant.Tokens{Access: "canary-access", Refresh: "canary-refresh"})
+		})
+	ts.Check(err)
+	ts.Check(s.Close())
+	ts.Setenv("GRANT", r.ID)
 }
 
 // putText sends a text to an address and prints status and body. What follows
