@@ -157,3 +157,15 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+func TestP13_ARingSaysWhichKeySealsAndFromWhenOthersDo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		uses := ring(t, sealingKey("new", now), sealingKey("now", now.Add(-time.Hour)), sealingKey("old",
+			now.Add(-48*time.Hour))).Uses()
+		if len(uses) != 3 || uses[0].ID != "old" || uses[1].ID != "now" || uses[2].ID != "new" ||
+			uses[0].Seals || !uses[1].Seals || uses[2].Seals || !uses[2].SealsFrom.Equal(now.Add(keyRest)) {
+			t.Errorf("%+v", uses)
+		}
+	})
+}

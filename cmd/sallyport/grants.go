@@ -172,7 +172,8 @@ func listGrants(ctx context.Context, c *console, path, format string, which whic
 	}
 	if len(list) > listedMost {
 		list = list[:listedMost]
-		fmt.Fprintf(c.stderr, "only %d of them: ask for less with --person, --org, --connector or --status\n", listedMost)
+		fmt.Fprintf(c.stderr, "only %d of them: ask for less with --person, --org, --connector or --status\n",
+			listedMost)
 	}
 	return print(c.stdout, list)
 }
@@ -496,8 +497,8 @@ func revokeGrants(ctx context.Context, c *console, path, format string, ids []st
 		}
 		ended = append(ended, endedGrant{listed(was.Entry), string(was.There), was.FinishURL})
 		if format == "text" {
-			fmt.Fprintf(c.stdout, "ended: %s of %s (grant %s); every replica knows within 2 s. %s\n", cell(was.Connector),
-				cell(ownerText(was.Owner)), was.ID, becameThere(was))
+			fmt.Fprintf(c.stdout, "ended: %s of %s (grant %s); every replica knows within 2 s. %s\n",
+				cell(was.Connector), cell(ownerText(was.Owner)), was.ID, becameThere(was))
 		}
 	}
 	if format == "json" {
@@ -632,7 +633,8 @@ func (r *rekeyed) print(w io.Writer, names map[string]string, brokeOff bool) err
 		case k.Key == r.Newest:
 			use += "; it seals from " + r.SealsFrom + " on"
 		case k.Grants == 0:
-			use += "; it can be removed, once every server has read the one that seals and `grants rekey` says so again"
+			use += "; it can be removed, once every server has read the one that seals and a run after that says so " +
+				"again"
 		}
 		fmt.Fprintf(w, "  %s: %s\n", name, use)
 	}
