@@ -31,8 +31,9 @@ func demoCommand(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "See it all: a pretend identity provider, an app, and Sallyport in front of it",
-		Long: "Run two pretend identity providers with seven people of four organizations, a small\n" +
-			"app on two hosts that shows what it is told about them, and Sallyport in front of it.\n" +
+		Long: "Run two pretend identity providers with seven people of four organizations, a pretend\n" +
+			"Google where they have calendars, a small app on two hosts that shows what it is told\n" +
+			"about them and what they lend it, and Sallyport in front of it.\n" +
 			"Everything is on this machine, with random keys and a store that are gone when it stops.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -47,7 +48,7 @@ func demoCommand(c *console) *cobra.Command {
 }
 
 // demonstration is the whole demo: Sallyport as `serve` runs it, with a configuration like
-// any other, two identity providers and an app.
+// any other, two identity providers, a Google and an app.
 type demonstration struct {
 	console             *console
 	showConfig, verbose bool
@@ -57,10 +58,10 @@ type demonstration struct {
 // file that is given to serve.
 const demoConfig = `version: 1
 public_url: {{.PublicURL}}
-listen: {http: "{{.Listen}}", admin: ""}
+listen: {http: "{{.Listen}}", grants: "{{.Grants}}", admin: ""}
 session:
   keys: ["literal:{{.Key}}"]        # in a real file: file:/run/secrets/session-key
-store: "sqlite:{{.Store}}"          # who is signed in, and what has ended
+store: "sqlite:{{.Store}}"          # who is signed in, what has ended, and what is lent
 providers:
   - id: demo
     name: Demo SSO
@@ -102,11 +103,39 @@ routes:
 {{- if .SecondHost}}
   - {name: second, host: {{.SecondHost}}, path: /, upstream: {{.App}}, allow: authenticated}
 {{- end}}
+grants:                             # what people may lend the app
+  encryption_keys: ["literal:{{.GrantKey}}"]
+  connectors:
+    - id: calendar
+      name: Google Calendar
+      type: oauth2
+      client_id: sallyport
+      client_secret: literal:{{.Secret}}
+      client_auth: post
+      endpoints:
+        authorization: {{.Google}}/o/oauth2/v2/auth
+        token: {{.Google}}/token
+        revocation: {{.Google}}/revoke
+      issuer: {{.Google}}
+      base_url: {{.Google}}/calendar/v3
+      authorization_params: {access_type: offline, prompt: select_account consent}
+      scopes:
+        busy: ["https://www.googleapis.com/auth/calendar.freebusy",
+          "https://www.googleapis.com/auth/calendar.calendarlist.readonly"]
+      rules:                        # nothing else passes, whatever the token could do
+        busy: ["GET /users/me/calendarList", POST /freeBusy]
+  apps:
+    - id: demo-app
+      name: Demo app
+      token: literal:{{.AppToken}}
+      routes: [app{{if .SecondHost}}, second{{end}}]
+      connectors: [calendar]
 `
 
 type demoValues struct {
 	PublicURL, Listen, Key, Issuer, PartnerIssuer, Secret, LogLevel, App string
 	Store                                                                string // a file
+	Grants, GrantKey, Google, AppToken                                   string // Grants: an address for apps
 	SecondHost, SecondURL                                                string // "" where there is none
 }
 
@@ -130,17 +159,28 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 		return err
 	}
 	defer partnerListener.Close()
+	googleListener, err := server.Listen(ctx, "the pretend Google's address", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer googleListener.Close()
 	appListener, err := server.Listen(ctx, "the app's address", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	defer appListener.Close()
 
+	grants, _, err := freeAddress(ctx, "127.0.0.1:0", true)
+	if err != nil {
+		return err
+	}
 	v := demoValues{
 		PublicURL: "http://" + publicName(address), Listen: address, Key: session.NewKey(time.Now()).Text(),
 		Issuer:        "http://" + providerListener.Addr().String(),
 		PartnerIssuer: "http://" + partnerListener.Addr().String(),
 		Secret:        rand.Text(), LogLevel: "warn", App: "http://" + appListener.Addr().String(),
+		Grants: grants, GrantKey: session.NewKey(time.Now()).Text(), Google: "http://" + googleListener.Addr().String(),
+		AppToken: rand.Text() + rand.Text(),
 	}
 	v.SecondHost, v.SecondURL = secondHost(address)
 	if d.verbose {
@@ -166,7 +206,7 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 	if err != nil {
 		return err
 	}
-	if err := d.serveOthers(ctx, v, providerListener, partnerListener, appListener); err != nil {
+	if err := d.serveOthers(ctx, v, providerListener, partnerListener, googleListener, appListener); err != nil {
 		return err
 	}
 	log := asynclog.Open(d.console.stdout, d.console.stderr, logLevel(cfg.Log.Level), cfg.Log.Format)
@@ -175,8 +215,10 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 	return serve(ctx, d.console, cfg, log)
 }
 
-// serveOthers serves both providers and the app until ctx is done.
-func (d *demonstration) serveOthers(ctx context.Context, v demoValues, provider, partner, app net.Listener) error {
+// serveOthers serves both providers, the pretend Google and the app until ctx is done.
+func (d *demonstration) serveOthers(
+	ctx context.Context, v demoValues, provider, partner, google, app net.Listener,
+) error {
 	for _, o := range []struct {
 		demo.ProviderOptions
 		id string
@@ -198,8 +240,19 @@ func (d *demonstration) serveOthers(ctx context.Context, v demoValues, provider,
 		}
 		serveInBackground(ctx, idp, o.on)
 	}
+	calendars := demo.CalendarOptions{Origin: v.Google, Clients: []demo.CalendarClient{{ID: "sallyport",
+		Secret: v.Secret, RedirectURIs: []string{v.PublicURL + "/.sallyport/connect/calendar/callback"}}}}
+	if v.SecondURL != "" {
+		calendars.LeadsTo = []string{v.SecondURL}
+	}
+	pretendGoogle, err := demo.NewGoogleCalendar(calendars)
+	if err != nil {
+		return err
+	}
+	serveInBackground(ctx, pretendGoogle, google)
 	demoApp, err := demo.NewApp(demo.AppOptions{
-		JWKSURL: v.PublicURL + "/.sallyport/jwks.json", Issuer: v.PublicURL, Second: v.SecondURL})
+		JWKSURL: v.PublicURL + "/.sallyport/jwks.json", Issuer: v.PublicURL, Second: v.SecondURL,
+		Grants: &demo.AppGrants{URL: "http://" + v.Grants, Token: v.AppToken, Connector: "calendar"}})
 	if err != nil {
 		return err
 	}
@@ -232,6 +285,9 @@ Things to try:
     can switch when %[1]s/hospital refuses the other.
   - Open %[1]s/payroll two minutes after you signed in: that page asks for a sign-in
     of the last minute, so you are asked again who you are, and then you are there.
+  - Lend the app your calendar: open %[1]s/calendar and connect one. The app shows when
+    you are busy, never sees a token, and cannot write. Leave a box out at the pretend Google and
+    read why nothing was stored. Disconnect it on your account page.
   - See your own page: %[1]s/.sallyport/account
     Sign in with another browser or a private window as the same person: the page lists both,
     and ends the other one.

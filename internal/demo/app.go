@@ -20,6 +20,7 @@ type AppOptions struct {
 	Issuer  string // the assertion's iss: Sallyport's public URL
 	Second  string // the origin of another host on which the app is; "": there is none
 	Now     func() time.Time
+	Grants  *AppGrants // nil: people lend nothing to it
 }
 
 // app is the demo's app. It trusts the headers, as apps do, and shows them.
@@ -28,6 +29,7 @@ type app struct {
 	first     string // the origin where people sign in
 	second    string // another one, or ""
 	keys      *assertionKeys
+	lender    *lender                   // nil: there is none
 	headers   map[identity.Claim]string // the name of each claim's header, of the preset "forwarded"
 }
 
@@ -46,6 +48,9 @@ func NewApp(o AppOptions) (http.Handler, error) {
 	}
 	a := &app{templates: templates, first: o.Issuer, second: o.Second, keys: newAssertionKeys(o),
 		headers: map[identity.Claim]string{}}
+	if o.Grants != nil {
+		a.lender = newLender(*o.Grants, o.Now)
+	}
 	fields, _ := identity.Preset(identity.PresetForwarded) // the preset exists
 	for _, f := range fields {
 		a.headers[f.Claim] = f.Header
@@ -83,6 +88,7 @@ type appPage struct {
 	Assertion, Verified             bool // there is an assertion; it is valid
 	Claims                          []row
 	Identity, Other                 []row // the headers that only Sallyport can write, and all others
+	Calendar                        *lentCalendar
 }
 
 type link struct {
@@ -106,6 +112,9 @@ func (a *app) page(r *http.Request) appPage {
 		{Href: "/public", Text: "Public"}, {Href: "/api/me", Text: "As JSON"},
 		{Href: "/.sallyport/account", Text: "Your account"},
 	}
+	if a.lender != nil {
+		links = slices.Insert(links, 1, link{Href: calendarPath, Text: "Busy hours"})
+	}
 	switch {
 	case a.onSecond(r):
 		p.Title, p.Sentence = "Second host", "This host has a cookie of its own. Who is signed in at "+
@@ -124,6 +133,14 @@ func (a *app) page(r *http.Request) appPage {
 	claims, why := a.keys.verify(r.Context(), raw)
 	p.Assertion = raw != ""
 	p.Unverified, p.Verified, p.Claims = why, why == "", claimRows(claims)
+	if a.lender != nil && r.URL.Path == calendarPath {
+		back := a.first + calendarPath
+		if a.onSecond(r) {
+			back = a.second + calendarPath
+		}
+		lent := a.lender.show(r.Context(), raw, back, r.Method == http.MethodPost)
+		p.Calendar = &lent
+	}
 	return p
 }
 
@@ -150,6 +167,8 @@ func words(path string) (title, sentence string) {
 		return "Payroll", "Only people who signed in within the last minute get this far, and a minute is " +
 			"forgiven for clocks that differ. Open this page again two minutes after you signed in: you are asked " +
 			"again who you are."
+	case path == calendarPath:
+		return "Busy hours", "The app reads a calendar that belongs to you, and holds no key to it."
 	case path == "/public":
 		return "Public page", "This page is open to everybody, and no identity comes with it."
 	case strings.HasPrefix(path, "/reports/"):

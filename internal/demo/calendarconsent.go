@@ -197,8 +197,9 @@ func (q *calendarRequest) readScopes(asked string) error {
 	for name := range strings.FieldsSeq(asked) {
 		i := slices.IndexFunc(known, func(s calendarScope) bool { return s.Name == name })
 		switch {
-		case slices.Contains([]string{"openid", "email", "profile"}, name):
-			q.signIn = append(q.signIn, name)
+		case slices.Contains([]string{"openid", "email", "profile", scopePrefix + "userinfo.email",
+			scopePrefix + "userinfo.profile"}, name):
+			q.signIn = append(q.signIn, strings.TrimPrefix(name, scopePrefix+"userinfo."))
 		case i >= 0:
 			q.scopes = append(q.scopes, known[i])
 		default: // offline_access, too

@@ -1,0 +1,179 @@
+package demo
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+)
+
+// AppGrants say how the app asks Sallyport for what people lend it.
+type AppGrants struct {
+	URL       string // of listen.grants, such as http://127.0.0.1:4184
+	Token     string // the app's
+	Connector string // the id of the connector of the pretend Google; its base_url ends with CalendarPath
+}
+
+// calendarPath is the page of the app that shows when somebody is busy.
+const calendarPath = "/calendar"
+
+const maxLent = 256 << 10 // bytes of an answer
+
+// lentCalendar is what the page shows of somebody's calendar.
+type lentCalendar struct {
+	Calendars []busyCalendar
+	Connect   string // where the person agrees first; "": nothing is missing
+	Failed    string // why nothing is shown otherwise
+	Asked     []asked
+	Wrote     *refusal // what came of the attempt to write
+}
+
+type busyCalendar struct {
+	Name string
+	Busy []string
+}
+
+// asked is one request of the app to Sallyport, and its answer.
+type asked struct {
+	Request string
+	Status  int
+}
+
+// refusal is a problem of Sallyport's (RFC 9457).
+type refusal struct {
+	Status     int
+	Title      string
+	Detail     string
+	ConnectURL string `json:"connect_url"`
+	Allowed    []string
+}
+
+// lender is the app as a client of listen.grants. It names the person by the assertion that
+// came with their request, and never holds a token of Google's.
+type lender struct {
+	AppGrants
+	now    func() time.Time
+	client *http.Client
+}
+
+func newLender(g AppGrants, now func() time.Time) *lender {
+	return &lender{g, now, &http.Client{
+		Timeout:       15 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// show reads the calendar of whom the request names; back is the address of the page. Where
+// write is true it tries to write into the calendar first, which nobody allowed.
+func (l *lender) show(ctx context.Context, assertion, back string, write bool) lentCalendar {
+	v := lentCalendar{}
+	at := l.now().UTC()
+	if write {
+		body := map[string]any{"summary": "Written by the demo app", "start": map[string]string{"dateTime": timestamp(at)},
+			"end": map[string]string{"dateTime": timestamp(at.Add(time.Hour))}}
+		if err := l.ask(ctx, &v, assertion, "POST", "/calendars/primary/events", body, nil); err != nil {
+			v.Wrote = &refusal{Title: err.Error()}
+			_ = errors.As(err, &v.Wrote) // else the title is all there is
+		}
+	}
+	if err := l.read(ctx, &v, assertion, at.Truncate(24*time.Hour)); err != nil {
+		var r *refusal
+		if errors.As(err, &r) && r.Status == http.StatusConflict && r.ConnectURL != "" {
+			v.Connect = r.ConnectURL + "&" + url.Values{"return_to": {back}}.Encode()
+		} else {
+			v.Failed = err.Error()
+		}
+	}
+	return v
+}
+
+// read asks which calendars there are, and when they are busy for two days from day on.
+func (l *lender) read(ctx context.Context, v *lentCalendar, assertion string, day time.Time) error {
+	var list struct {
+		Items []struct{ ID, Summary string }
+	}
+	if err := l.ask(ctx, v, assertion, "GET", "/users/me/calendarList", nil, &list); err != nil {
+		return err
+	}
+	items := []map[string]string{}
+	for _, c := range list.Items {
+		items = append(items, map[string]string{"id": c.ID})
+	}
+	var free struct {
+		Calendars map[string]struct {
+			Busy []struct{ Start, End time.Time }
+		}
+	}
+	query := map[string]any{"timeMin": timestamp(day), "timeMax": timestamp(day.AddDate(0, 0, 2)), "items": items}
+	if err := l.ask(ctx, v, assertion, "POST", "/freeBusy", query, &free); err != nil {
+		return err
+	}
+	for _, c := range list.Items {
+		shown := busyCalendar{Name: cmp.Or(c.Summary, c.ID)}
+		for _, span := range free.Calendars[c.ID].Busy {
+			shown.Busy = append(shown.Busy,
+				span.Start.UTC().Format("Mon 2 Jan, 15:04")+" to "+span.End.UTC().Format("15:04 MST"))
+		}
+		v.Calendars = append(v.Calendars, shown)
+	}
+	return nil
+}
+
+func (r *refusal) Error() string { return fmt.Sprintf("%d %s", r.Status, r.Title) }
+
+// ask makes one request through Sallyport's gateway. What is not as it was asked for is a
+// *refusal.
+func (l *lender) ask(
+	ctx context.Context, v *lentCalendar, assertion, method, path string, body, answer any,
+) error {
+	path = "/gateway/" + l.Connector + path
+	text, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	if body == nil {
+		text = nil
+	}
+	req, err := http.NewRequestWithContext(ctx, method, l.URL+path, bytes.NewReader(text))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+l.Token)
+	req.Header.Set(identity.AssertionHeader, assertion)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	res, err := l.client.Do(req)
+	if err != nil {
+		return errors.New("Sallyport could not be asked")
+	}
+	defer res.Body.Close()
+	v.Asked = append(v.Asked, asked{method + " " + path, res.StatusCode})
+	raw, err := io.ReadAll(io.LimitReader(res.Body, maxLent))
+	if err != nil {
+		return errors.New("the answer broke off")
+	}
+	if res.StatusCode != http.StatusOK {
+		r := &refusal{}
+		if json.Unmarshal(raw, r) != nil || r.Title == "" {
+			r.Title = http.StatusText(res.StatusCode)
+		}
+		r.Status = res.StatusCode
+		return r
+	}
+	if answer == nil {
+		return nil
+	}
+	if err := json.Unmarshal(raw, answer); err != nil {
+		return errors.New("the answer could not be read")
+	}
+	return nil
+}
