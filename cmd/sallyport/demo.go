@@ -109,7 +109,7 @@ grants:                             # what people may lend the app
     - id: calendar
       name: Google Calendar
       type: oauth2
-      client_id: sallyport
+      client_id: sallyport-calendar # a client of its own, and none that signs people in
       client_secret: literal:{{.Secret}}
       client_auth: post
       endpoints:
@@ -240,7 +240,7 @@ func (d *demonstration) serveOthers(
 		}
 		serveInBackground(ctx, idp, o.on)
 	}
-	calendars := demo.CalendarOptions{Origin: v.Google, Clients: []demo.CalendarClient{{ID: "sallyport",
+	calendars := demo.CalendarOptions{Origin: v.Google, Clients: []demo.CalendarClient{{ID: "sallyport-calendar",
 		Secret: v.Secret, RedirectURIs: []string{v.PublicURL + "/.sallyport/connect/calendar/callback"}}}}
 	if v.SecondURL != "" {
 		calendars.LeadsTo = []string{v.SecondURL}
