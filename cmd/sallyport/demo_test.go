@@ -1,8 +1,19 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"fmt"
+	"html"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 func TestTheDemoTakesAnotherPortOnlyWhereNobodyChoseOne(t *testing.T) {
@@ -36,4 +47,152 @@ func TestP21_TheDemoStaysOnThisMachine(t *testing.T) {
 			t.Errorf("the demo would listen on %s", address)
 		}
 	}
+}
+
+// outputOf is what a command has written so far.
+type outputOf struct {
+	mu   sync.Mutex // guards text
+	text bytes.Buffer
+}
+
+func (o *outputOf) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *outputOf) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// startDemo runs the demo until the test ends, and returns the URL that it prints.
+func startDemo(t *testing.T) string {
+	t.Helper()
+	out := &outputOf{}
+	d := &demonstration{console: &console{stdout: out, stderr: out,
+		env: func(string) (string, bool) { return "", false }}}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- d.run(ctx, "127.0.0.1:0", true) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("the demo ended with %v", err)
+		}
+		if t.Failed() {
+			t.Logf("it wrote:\n%s", out)
+		}
+	})
+	var at string
+	testenv.Eventually(t, "the demo to be there", func() bool {
+		if m := regexp.MustCompile(`(?m)^ +(http://localhost:\d+)/$`).FindStringSubmatch(out.String()); m != nil {
+			at = m[1]
+		}
+		return at != "" && testenv.StatusOf(at+"/public") == http.StatusOK
+	})
+	return at
+}
+
+// linkTo is where the link with these words leads.
+func linkTo(t *testing.T, page testenv.Page, words string) string {
+	t.Helper()
+	m := regexp.MustCompile(`href="([^"]*)"[^>]*>` + regexp.QuoteMeta(words) + "<").FindStringSubmatch(page.Body)
+	if m == nil {
+		t.Fatalf("%s has no link %q:\n%s", page.URL, words, page.Body)
+	}
+	return html.UnescapeString(m[1])
+}
+
+func saysAll(t *testing.T, page testenv.Page, status int, words ...string) {
+	t.Helper()
+	if page.Status != status {
+		t.Errorf("%s: %d, want %d", page.URL, page.Status, status)
+	}
+	for _, want := range words {
+		if !strings.Contains(page.Body, want) {
+			t.Errorf("%s does not say %q:\n%s", page.URL, want, page.Body)
+		}
+	}
+}
+
+// What the demo promises of grants, as a person does it: connect, read, fail to write, and
+// disconnect. No token is ever on a page.
+func TestTheDemoAppReadsACalendarThatIsLentToIt(t *testing.T) {
+	at := startDemo(t)
+	b := testenv.NewBrowser(t, nil)
+	page := b.SignIn(b.Open(at+"/.sallyport/login?provider=demo&return_to=/calendar"), "mira")
+	saysAll(t, page, 200, "not connected", "You have not lent this app a calendar yet",
+		"<code>GET /gateway/calendar/users/me/calendarList</code></th><td class=\"mono\">409")
+	connect := func() testenv.Page {
+		t.Helper()
+		ours := b.Click(page, linkTo(t, page, "Connect a calendar"))
+		saysAll(t, ours, 200, "Demo app", "Google Calendar")
+		google := b.Submit(ours, "answer", "yes")
+		saysAll(t, google, 200, "Pretend Google", "Whose account?", "See when you are free or busy")
+		return google
+	}
+	const scope = "https://www.googleapis.com/auth/calendar."
+	agree := func(google testenv.Page, scopes ...string) testenv.Page {
+		t.Helper()
+		return b.Post(google, "", url.Values{"person": {"mira"}, "answer": {"allow"}, "scope": scopes})
+	}
+
+	// Who leaves something out has connected nothing, and is told what is missing.
+	narrow := agree(connect(), scope+"freebusy")
+	if narrow.Status < 400 || !strings.Contains(narrow.Body, "calendar.calendarlist.readonly") {
+		t.Errorf("less was granted, and the page says:\n%s", narrow.Body)
+	}
+	page = b.Open(at + "/calendar")
+	saysAll(t, page, 200, "not connected")
+	page = b.Post(connect(), "", url.Values{"answer": {"cancel"}})
+	page = b.Open(at + "/calendar")
+
+	page = agree(connect(), scope+"freebusy", scope+"calendarlist.readonly")
+	if page.URL.String() != at+"/calendar" {
+		t.Errorf("connecting leads to %s", page.URL)
+	}
+	saysAll(t, page, 200, `<span class="tag good">connected</span>`, "mira@acme.example", ":30 to ", "UTC",
+		"Holidays", "nothing today and tomorrow",
+		"<code>POST /gateway/calendar/freeBusy</code></th><td class=\"mono\">200")
+
+	wrote := b.Submit(page, "", "")
+	saysAll(t, wrote, 200, "403 ", "POST /freeBusy", "connected</span>",
+		"<code>POST /gateway/calendar/calendars/primary/events</code></th><td class=\"mono\">403")
+
+	account := b.Open(at + linkTo(t, page, "Disconnect on your account page"))
+	saysAll(t, account, 200, "Google Calendar", "Demo app")
+	forms := strings.SplitAfter(account.Body, "</form>")
+	i := slices.IndexFunc(forms, func(text string) bool { return strings.Contains(text, "Disconnect for all apps") })
+	if i < 0 {
+		t.Fatalf("the account page has no button that disconnects:\n%s", account.Body)
+	}
+	account.Body = forms[i]
+	saysAll(t, b.Submit(account, "", ""), 200, "Google Calendar")
+	saysAll(t, b.Open(at+"/calendar"), 200, "not connected")
+	for _, p := range []testenv.Page{page, wrote, account, narrow} {
+		for _, token := range []string{"ya29.", "1//0"} {
+			if strings.Contains(p.Body, token) || strings.Contains(fmt.Sprint(p.Hops), token) {
+				t.Errorf("%s shows a token of Google's", p.URL)
+			}
+		}
+	}
+}
+
+// The second host has assertions of its own, and they count too.
+func TestTheDemoAppLendsOnItsSecondHostToo(t *testing.T) {
+	at := startDemo(t)
+	second := strings.Replace(at, "localhost", "127.0.0.1", 1)
+	b := testenv.NewBrowser(t, nil)
+	b.SignIn(b.Open(at+"/.sallyport/login?provider=demo&return_to=/"), "zoe")
+	page := b.Open(second + "/calendar")
+	ours := b.Click(page, linkTo(t, page, "Connect a calendar"))
+	page = b.Post(b.Submit(ours, "answer", "yes"), "", url.Values{"person": {"zoe"}, "answer": {"allow"},
+		"scope": {"https://www.googleapis.com/auth/calendar.freebusy",
+			"https://www.googleapis.com/auth/calendar.calendarlist.readonly"}})
+	if page.URL.String() != second+"/calendar" {
+		t.Errorf("connecting leads to %s", page.URL)
+	}
+	saysAll(t, page, 200, "zoe@mail.example", `<span class="tag good">connected</span>`)
 }
