@@ -241,7 +241,8 @@ func (d *demonstration) serveOthers(
 		serveInBackground(ctx, idp, o.on)
 	}
 	calendars := demo.CalendarOptions{Origin: v.Google, Clients: []demo.CalendarClient{{ID: "sallyport-calendar",
-		Secret: v.Secret, RedirectURIs: []string{v.PublicURL + "/.sallyport/connect/calendar/callback"}}}}
+		Name: "Sallyport demo", Secret: v.Secret,
+		RedirectURIs: []string{v.PublicURL + "/.sallyport/connect/calendar/callback"}}}}
 	if v.SecondURL != "" {
 		calendars.LeadsTo = []string{v.SecondURL}
 	}

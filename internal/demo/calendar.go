@@ -51,6 +51,7 @@ type CalendarOptions struct {
 // CalendarClient is a client of the pretend Google.
 type CalendarClient struct {
 	ID, Secret   string
+	Name         string   // for people; "": the ID
 	RedirectURIs []string // compared byte for byte
 }
 

@@ -40,7 +40,8 @@ func newPretend(t *testing.T, change ...func(*CalendarOptions)) *pretend {
 	}))
 	p.url = "http://" + srv.Listener.Addr().String()
 	o := CalendarOptions{Origin: p.url, Now: func() time.Time { return p.now }, Clients: []CalendarClient{
-		{"one", testSecret, []string{calendarBack}}, {"two", testSecret, []string{calendarBack}}}}
+		{ID: "one", Secret: testSecret, RedirectURIs: []string{calendarBack}},
+		{ID: "two", Name: "The second", Secret: testSecret, RedirectURIs: []string{calendarBack}}}}
 	for _, f := range change {
 		f(&o)
 	}
@@ -324,6 +325,8 @@ func TestPeopleLeaveOutScopesAtGoogle(t *testing.T) {
 		{"what was not asked for", both, some(calendars, scopePrefix+"calendar"), calendars},
 		{"none of two", both, some(), "access_denied"},
 		{"a single one is no choice", freebusy, some(), freebusy},
+		{"long names", "openid " + scopePrefix + "userinfo.email " + freebusy, some(freebusy),
+			freebusy + " " + scopePrefix + "userinfo.email openid"},
 		{"signing in is no choice", "openid email " + both, some(freebusy),
 			freebusy + " " + scopePrefix + "userinfo.email openid"},
 		{"no", both, url.Values{"person": {"mira"}, "answer": {"cancel"}, "scope": {freebusy}}, "access_denied"},
@@ -372,7 +375,8 @@ func TestGooglesTokenEndpointSaysNo(t *testing.T) {
 		{"no verifier", func(v url.Values) { v.Del("code_verifier") }, 400, "invalid_grant", "Missing code verifier."},
 		{"another verifier", func(v url.Values) { v.Set("code_verifier", strings.Repeat("x", 43)) }, 400,
 			"invalid_grant", "Invalid code verifier."},
-		{"another client's code", func(v url.Values) { v.Set("client_id", "two") }, 400, "invalid_grant", "Bad Request"},
+		{"another client's code", func(v url.Values) { v.Set("client_id", "two") }, 400, "invalid_grant",
+			"Bad Request"},
 		{"an unknown client", func(v url.Values) { v.Set("client_id", "three") }, 401, "invalid_client",
 			"The OAuth client was not found."},
 		{"a wrong secret", func(v url.Values) { v.Set("client_secret", "x") }, 401, "invalid_client", "Unauthorized"},
@@ -422,7 +426,7 @@ func TestGooglesPageSaysNo(t *testing.T) {
 	}{
 		{"an unknown client", []string{"client_id", "three"}, 401, "invalid_client"},
 		{"another address", []string{"redirect_uri", calendarBack + "/"}, 400, "redirect_uri_mismatch"},
-		{"another scope", []string{"scope", freebusy + " https://www.googleapis.com/auth/nothing"}, 400, "invalid_scope"},
+		{"another scope", []string{"scope", freebusy + " " + scopePrefix + "nothing"}, 400, "invalid_scope"},
 		{"offline_access", []string{"scope", "openid offline_access"}, 400, "invalid_scope"},
 		{"no scope", []string{"scope", "-"}, 400, "invalid_request"},
 		{"a token at once", []string{"response_type", "token"}, 400, "invalid_request"},
@@ -457,6 +461,9 @@ func TestGooglesPageIsAPlainForm(t *testing.T) {
 	page := func(q url.Values) (*http.Response, string) {
 		return p.send("GET", GoogleAuthorizePath+"?"+q.Encode(), "", "")
 	}
+	if _, body := page(query(freebusy, "client_id", "two")); !strings.Contains(body, "The second") {
+		t.Errorf("the page does not name the client: %s", body)
+	}
 	res, body := page(query("openid "+freebusy+" "+calendars, "login_hint", "jonas@acme.example"))
 	for _, want := range []string{
 		`name="person" value="jonas" checked autofocus`, `name="scope" value="` + freebusy + `" checked`,
@@ -471,7 +478,8 @@ func TestGooglesPageIsAPlainForm(t *testing.T) {
 		t.Errorf("the policy: %s", csp)
 	}
 	if _, body = page(query(freebusy, "access_type", "online", "login_hint", p.Subject("zoe"))); strings.Contains(body,
-		`type="checkbox"`) || !strings.Contains(body, `value="zoe" checked`) || !strings.Contains(body, "for one hour") {
+		`type="checkbox"`) || !strings.Contains(body, `value="zoe" checked`) ||
+		!strings.Contains(body, "for one hour") {
 		t.Errorf("one scope: %s", body)
 	}
 }
@@ -582,7 +590,8 @@ func TestGoogleShowsEventsOfCalendarsWithEscapesInTheirIDs(t *testing.T) {
 
 // A scope opens what Google's reference says, and nothing else.
 func TestGooglesScopesOpenTheirMethods(t *testing.T) {
-	const insert = `{"summary":"x","start":{"dateTime":"2026-11-23T08:00:00Z"},"end":{"dateTime":"2026-11-23T09:00:00Z"}}`
+	const insert = `{"summary":"x","start":{"dateTime":"2026-11-23T08:00:00Z"},
+		"end":{"dateTime":"2026-11-23T09:00:00Z"}}`
 	methods := []struct{ name, method, path, body string }{
 		{"Freebusy.Query", "POST", FreeBusyPath, day},
 		{"CalendarList.List", "GET", CalendarListPath, ""},
@@ -612,7 +621,8 @@ func TestGooglesScopesOpenTheirMethods(t *testing.T) {
 			}
 			// As github.com/analogdotnow/Analog/issues/296 shows one.
 			want := map[string]any{"error": map[string]any{
-				"code": 403.0, "message": "Request had insufficient authentication scopes.", "status": "PERMISSION_DENIED",
+				"code": 403.0, "message": "Request had insufficient authentication scopes.",
+				"status": "PERMISSION_DENIED",
 				"errors": []any{map[string]any{"message": "Insufficient Permission", "domain": "global",
 					"reason": "insufficientPermissions"}},
 				"details": []any{map[string]any{

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"net/url"
@@ -33,6 +34,7 @@ func (s calendarScope) Short() string { return strings.TrimPrefix(s.Name, scopeP
 // calendarRequest is an authorization request that was accepted.
 type calendarRequest struct {
 	client, redirect, state, nonce, challenge, hint string
+	name                                            string          // of the client, for people
 	signIn                                          []string        // of the scopes: openid, email, profile
 	scopes                                          []calendarScope // the others
 	offline                                         bool            // access_type=offline
@@ -64,7 +66,7 @@ func (g *GoogleCalendar) ask(w http.ResponseWriter, r *http.Request) error {
 	if !known {
 		hinted = g.opts.People[0]
 	}
-	return g.templates.consent(w, consentPage{Client: q.client, Origin: originOf(q.redirect), People: g.opts.People,
+	return g.templates.consent(w, consentPage{Client: q.name, Origin: originOf(q.redirect), People: g.opts.People,
 		Chosen: hinted.Key, SignIn: len(q.signIn) > 0, Scopes: q.scopes, Granular: len(q.scopes) > 1,
 		Offline: q.offline}, append([]string{originOf(q.redirect)}, g.opts.LeadsTo...))
 }
@@ -163,6 +165,7 @@ func (g *GoogleCalendar) readRequest(r *http.Request) (calendarRequest, error) {
 		nonce: v.Get("nonce"), challenge: v.Get("code_challenge"), hint: v.Get("login_hint"),
 		offline: v.Get("access_type") == "offline", merge: v.Get("include_granted_scopes") == "true"}
 	client, ok := g.client(q.client)
+	q.name = cmp.Or(client.Name, client.ID)
 	switch {
 	case !ok:
 		return q, &pageError{http.StatusUnauthorized, "This client is not known here (invalid_client)."}

@@ -3,6 +3,9 @@ package e2e
 import (
 	"strings"
 	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 const chooser = "Who do you want to be?"
@@ -301,4 +304,46 @@ func TestSigningInAsFivePeopleInARowIsNoLoop(t *testing.T) {
 		b.press("Sign out")
 		b.heading("You are signed out")
 	}
+}
+
+// A person lends the app a calendar, looks at it, sees that the app cannot write into it, and
+// takes it back: with the keyboard alone.
+func TestLendingACalendarNeedsNoMouse(t *testing.T) {
+	t.Parallel()
+	demo := ownDemo(t)
+	b := newPerson(t)
+	b.signIn(demo.url+"/calendar", "mira")
+	enter := func(name string) {
+		t.Helper()
+		b.tabTo(name)
+		b.do(chromedp.KeyEvent(kb.Enter))
+	}
+	shows := func(words ...string) view {
+		t.Helper()
+		return b.sees(strings.Join(words, ", "), func(v view) bool {
+			for _, want := range words {
+				if !strings.Contains(v.Text, want) {
+					return false
+				}
+			}
+			return v.URL == demo.url+"/calendar"
+		})
+	}
+	shows("Your busy hours", "not connected", "You have not lent this app a calendar yet")
+	enter("Connect a calendar")
+	b.heading("Demo app asks to use Google Calendar")
+	enter("Go on to Google Calendar")
+	v := b.heading("Sallyport demo wants to use an account")
+	b.says(v, "Pretend Google", "Whose account?", "See when you are free or busy", "See which calendars are in your list")
+	enter("Allow") // the first account and all boxes are chosen
+	v = shows("mira@acme.example", "to 09:", "UTC", "the app has never seen one")
+	b.saysNot(v, "not connected", "ya29.")
+	enter("Try to write into it")
+	shows("403", "POST /freeBusy", "mira@acme.example")
+	enter("Disconnect on your account page")
+	b.says(b.heading("Your account"), "Google Calendar", "Demo app")
+	enter("Disconnect for all apps")
+	b.sees("that it is over", func(v view) bool { return !strings.Contains(v.Text, "Disconnect for all apps") })
+	b.open(demo.url + "/calendar")
+	shows("not connected")
 }

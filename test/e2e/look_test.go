@@ -24,6 +24,28 @@ func TestOwnPagesCanBeReadByEverybody(t *testing.T) {
 		{"app", signedIn("mira", demo.url+"/")},
 		{"app-second", signedIn("mira", secondHost(demo)+"/")},
 		{"app-public", func(b *tab) { b.open(demo.url + "/public"); b.heading("Hello") }},
+		{"app-calendar", signedIn("mira", demo.url+"/calendar")},
+		{"connect", func(b *tab) {
+			b.signIn(demo.url+"/calendar", "sam")
+			b.press("Connect a calendar")
+			b.heading("Demo app asks to use Google Calendar")
+		}},
+		{"google", func(b *tab) {
+			b.signIn(demo.url+"/calendar", "sam")
+			b.press("Connect a calendar")
+			b.press("Go on to Google Calendar")
+			b.heading("Sallyport demo wants to use an account")
+		}},
+		{"app-lent", func(b *tab) {
+			b.signIn(demo.url+"/calendar", "jonas")
+			b.press("Connect a calendar")
+			b.press("Go on to Google Calendar")
+			b.heading("Sallyport demo wants to use an account")
+			b.press("Allow")
+			b.says(b.at(demo.url+"/calendar"), "connected")
+			b.press("Try to write into it")
+			b.sees("the refusal", func(v view) bool { return strings.Contains(v.Text, "403") })
+		}},
 		{"account", signedIn("mira", demo.url+"/.sallyport/account")},
 		{"account-bare", signedIn("sam", demo.url+"/.sallyport/account")},
 		{"denied", signedIn("tomoko", demo.url+"/admin")},
