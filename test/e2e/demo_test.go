@@ -342,7 +342,7 @@ func TestLendingACalendarNeedsNoMouse(t *testing.T) {
 	shows("403", "POST /freeBusy", "mira@acme.example")
 	enter("Disconnect on your account page")
 	b.says(b.heading("Your account"), "Google Calendar", "Demo app")
-	enter("Disconnect for all apps")
+	enter("Disconnect Google Calendar for all apps")
 	b.sees("that it is over", func(v view) bool { return !strings.Contains(v.Text, "Disconnect for all apps") })
 	b.open(demo.url + "/calendar")
 	shows("not connected")
