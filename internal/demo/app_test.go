@@ -274,3 +274,44 @@ func TestPagesAllowNoScriptAndNoFrame(t *testing.T) {
 		}
 	}
 }
+
+// What Sallyport answers an app that lends is shown, whatever it is, and never ends the page.
+func TestAppShowsWhatBecomesOfALentCalendar(t *testing.T) {
+	problem := func(status int, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") != "Bearer app-token" || r.Header.Get("X-Sallyport-Assertion") != "a" {
+				t.Errorf("it was asked with %v", r.Header)
+			}
+			w.WriteHeader(status)
+			_, _ = w.Write([]byte(body)) // the app has gone
+		}
+	}
+	for name, row := range map[string]struct {
+		lender http.HandlerFunc
+		want   []string
+	}{
+		"nothing lent": {problem(409, `{"title":"A person has to agree first",
+			"connect_url":"http://localhost:4180/.sallyport/connect/calendar?app=demo-app"}`),
+			[]string{"not connected", `href="http://localhost:4180/.sallyport/connect/calendar?app=demo-app&amp;` +
+				`return_to=http%3A%2F%2F127.0.0.1%3A4180%2Fcalendar"`}},
+		"busy":           {problem(503, `{"title":"Not possible now"}`), []string{"503 Not possible now", "not now"}},
+		"no problem":     {problem(502, `<html>`), []string{"502 Bad Gateway", "not now"}},
+		"another answer": {problem(200, `[`), []string{"the answer could not be read", "not now"}},
+		"nobody": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+			[]string{"Sallyport could not be asked", "not now"}},
+	} {
+		srv := httptest.NewServer(row.lender)
+		app, err := NewApp(AppOptions{JWKSURL: "http://127.0.0.1:1/", Issuer: sallyport,
+			Grants: &AppGrants{URL: srv.URL, Token: "app-token", Connector: "calendar"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		page := show(t, app, "/calendar", map[string]string{"X-Forwarded-User": "demo:mira", "X-Sallyport-Assertion": "a"})
+		for _, want := range row.want {
+			if page.Code != http.StatusOK || !strings.Contains(page.Body.String(), want) {
+				t.Errorf("%s: %d, the page lacks %s: %s", name, page.Code, want, page.Body)
+			}
+		}
+		srv.Close()
+	}
+}

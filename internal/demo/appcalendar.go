@@ -77,8 +77,9 @@ func (l *lender) show(ctx context.Context, assertion, back string, write bool) l
 	v := lentCalendar{}
 	at := l.now().UTC()
 	if write {
-		body := map[string]any{"summary": "Written by the demo app", "start": map[string]string{"dateTime": timestamp(at)},
-			"end": map[string]string{"dateTime": timestamp(at.Add(time.Hour))}}
+		body := map[string]any{"summary": "Written by the demo app",
+			"start": map[string]string{"dateTime": timestamp(at)},
+			"end":   map[string]string{"dateTime": timestamp(at.Add(time.Hour))}}
 		if err := l.ask(ctx, &v, assertion, "POST", "/calendars/primary/events", body, nil); err != nil {
 			v.Wrote = &refusal{Title: err.Error()}
 			_ = errors.As(err, &v.Wrote) // else the title is all there is

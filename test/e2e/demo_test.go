@@ -334,7 +334,8 @@ func TestLendingACalendarNeedsNoMouse(t *testing.T) {
 	b.heading("Demo app asks to use Google Calendar")
 	enter("Go on to Google Calendar")
 	v := b.heading("Sallyport demo wants to use an account")
-	b.says(v, "Pretend Google", "Whose account?", "See when you are free or busy", "See which calendars are in your list")
+	b.says(v, "Pretend Google", "Whose account?", "See when you are free or busy",
+		"See which calendars are in your list")
 	enter("Allow") // the first account and all boxes are chosen
 	v = shows("mira@acme.example", "to 09:", "UTC", "the app has never seen one")
 	b.saysNot(v, "not connected", "ya29.")
