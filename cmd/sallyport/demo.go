@@ -107,23 +107,11 @@ grants:                             # what people may lend the app
   encryption_keys: ["literal:{{.GrantKey}}"]
   connectors:
     - id: calendar
-      name: Google Calendar
-      type: oauth2
+      type: google_calendar
+      base_url: {{.Google}} # the pretend one; left out in a real file
       client_id: sallyport-calendar # a client of its own, and none that signs people in
       client_secret: literal:{{.Secret}}
-      client_auth: post
-      endpoints:
-        authorization: {{.Google}}/o/oauth2/v2/auth
-        token: {{.Google}}/token
-        revocation: {{.Google}}/revoke
-      issuer: {{.Google}}
-      base_url: {{.Google}}/calendar/v3
-      authorization_params: {access_type: offline, prompt: select_account consent}
-      scopes:
-        busy: ["https://www.googleapis.com/auth/calendar.freebusy",
-          "https://www.googleapis.com/auth/calendar.calendarlist.readonly"]
-      rules:                        # nothing else passes, whatever the token could do
-        busy: ["GET /users/me/calendarList", POST /freeBusy]
+      access: [freebusy]            # when somebody is busy; nothing else passes
   apps:
     - id: demo-app
       name: Demo app
@@ -240,9 +228,9 @@ func (d *demonstration) serveOthers(
 		}
 		serveInBackground(ctx, idp, o.on)
 	}
-	calendars := demo.CalendarOptions{Origin: v.Google, Clients: []demo.CalendarClient{{ID: "sallyport-calendar",
-		Name: "Sallyport demo", Secret: v.Secret,
-		RedirectURIs: []string{v.PublicURL + "/.sallyport/connect/calendar/callback"}}}}
+	calendars := demo.CalendarOptions{Origin: v.Google, Issuer: "https://accounts.google.com",
+		Clients: []demo.CalendarClient{{ID: "sallyport-calendar", Name: "Sallyport demo", Secret: v.Secret,
+			RedirectURIs: []string{v.PublicURL + "/.sallyport/connect/calendar/callback"}}}}
 	if v.SecondURL != "" {
 		calendars.LeadsTo = []string{v.SecondURL}
 	}
@@ -287,8 +275,7 @@ Things to try:
   - Open %[1]s/payroll two minutes after you signed in: that page asks for a sign-in
     of the last minute, so you are asked again who you are, and then you are there.
   - Lend the app your calendar: open %[1]s/calendar and connect one. The app shows when
-    you are busy, never sees a token, and cannot write. Leave a box out at the pretend Google and
-    read why nothing was stored. Disconnect it on your account page.
+    you are busy, never sees a token, and cannot write. Disconnect it on your account page.
   - See your own page: %[1]s/.sallyport/account
     Sign in with another browser or a private window as the same person: the page lists both,
     and ends the other one.

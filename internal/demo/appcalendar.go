@@ -2,7 +2,6 @@ package demo
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,7 +18,7 @@ import (
 type AppGrants struct {
 	URL       string // of listen.grants, such as http://127.0.0.1:4184
 	Token     string // the app's
-	Connector string // the id of the connector of the pretend Google; its base_url ends with CalendarPath
+	Connector string // the id of the connector of the pretend Google
 }
 
 // calendarPath is the page of the app that shows when somebody is busy.
@@ -29,16 +28,12 @@ const maxLent = 256 << 10 // bytes of an answer
 
 // lentCalendar is what the page shows of somebody's calendar.
 type lentCalendar struct {
-	Calendars []busyCalendar
-	Connect   string // where the person agrees first; "": nothing is missing
-	Failed    string // why nothing is shown otherwise
-	Asked     []asked
-	Wrote     *refusal // what came of the attempt to write
-}
-
-type busyCalendar struct {
-	Name string
-	Busy []string
+	Account string   // whose it is, as Google says
+	Busy    []string // when, for two days
+	Connect string   // where the person agrees first; "": nothing is missing
+	Failed  string   // why nothing is shown otherwise
+	Asked   []asked
+	Wrote   *refusal // what came of the attempt to write
 }
 
 // asked is one request of the app to Sallyport, and its answer.
@@ -80,7 +75,8 @@ func (l *lender) show(ctx context.Context, assertion, back string, write bool) l
 		body := map[string]any{"summary": "Written by the demo app",
 			"start": map[string]string{"dateTime": timestamp(at)},
 			"end":   map[string]string{"dateTime": timestamp(at.Add(time.Hour))}}
-		if err := l.ask(ctx, &v, assertion, "POST", "/calendars/primary/events", body, nil); err != nil {
+		if err := l.ask(ctx, &v, assertion, "POST", l.gateway(CalendarPath+"/calendars/primary/events"),
+			body, nil); err != nil {
 			v.Wrote = &refusal{Title: err.Error()}
 			_ = errors.As(err, &v.Wrote) // else the title is all there is
 		}
@@ -96,46 +92,51 @@ func (l *lender) show(ctx context.Context, assertion, back string, write bool) l
 	return v
 }
 
-// read asks which calendars there are, and when they are busy for two days from day on.
+// read asks when somebody is busy, for two days from day on, and whose calendar that is.
 func (l *lender) read(ctx context.Context, v *lentCalendar, assertion string, day time.Time) error {
-	var list struct {
-		Items []struct{ ID, Summary string }
-	}
-	if err := l.ask(ctx, v, assertion, "GET", "/users/me/calendarList", nil, &list); err != nil {
-		return err
-	}
-	items := []map[string]string{}
-	for _, c := range list.Items {
-		items = append(items, map[string]string{"id": c.ID})
-	}
 	var free struct {
-		Calendars map[string]struct {
-			Busy []struct{ Start, End time.Time }
+		Calendars struct {
+			Primary struct {
+				Busy []struct{ Start, End time.Time }
+			}
 		}
 	}
-	query := map[string]any{"timeMin": timestamp(day), "timeMax": timestamp(day.AddDate(0, 0, 2)), "items": items}
-	if err := l.ask(ctx, v, assertion, "POST", "/freeBusy", query, &free); err != nil {
+	query := map[string]any{"timeMin": timestamp(day), "timeMax": timestamp(day.AddDate(0, 0, 2)),
+		"items": []map[string]string{{"id": "primary"}}}
+	if err := l.ask(ctx, v, assertion, "POST", l.gateway(FreeBusyPath), query, &free); err != nil {
 		return err
 	}
-	for _, c := range list.Items {
-		shown := busyCalendar{Name: cmp.Or(c.Summary, c.ID)}
-		for _, span := range free.Calendars[c.ID].Busy {
-			shown.Busy = append(shown.Busy,
-				span.Start.UTC().Format("Mon 2 Jan, 15:04")+" to "+span.End.UTC().Format("15:04 MST"))
+	for _, span := range free.Calendars.Primary.Busy {
+		v.Busy = append(v.Busy,
+			span.Start.UTC().Format("Mon 2 Jan, 15:04")+" to "+span.End.UTC().Format("15:04 MST"))
+	}
+	var lent struct {
+		Grants []struct {
+			Connector string
+			Account   struct{ Name string }
 		}
-		v.Calendars = append(v.Calendars, shown)
+	}
+	if err := l.ask(ctx, v, assertion, "GET", "/v1/grants", nil, &lent); err != nil {
+		return err
+	}
+	for _, g := range lent.Grants {
+		if g.Connector == l.Connector {
+			v.Account = g.Account.Name
+		}
 	}
 	return nil
 }
 
+// gateway is where Sallyport passes requests with a path on to the third party.
+func (l *lender) gateway(path string) string { return "/gateway/" + l.Connector + path }
+
 func (r *refusal) Error() string { return fmt.Sprintf("%d %s", r.Status, r.Title) }
 
-// ask makes one request through Sallyport's gateway. What is not as it was asked for is a
+// ask makes one request to Sallyport. What is not as it was asked for is a
 // *refusal.
 func (l *lender) ask(
 	ctx context.Context, v *lentCalendar, assertion, method, path string, body, answer any,
 ) error {
-	path = "/gateway/" + l.Connector + path
 	text, err := json.Marshal(body)
 	if err != nil {
 		return err

@@ -334,13 +334,12 @@ func TestLendingACalendarNeedsNoMouse(t *testing.T) {
 	b.heading("Demo app asks to use Google Calendar")
 	enter("Go on to Google Calendar")
 	v := b.heading("Sallyport demo wants to use an account")
-	b.says(v, "Pretend Google", "Whose account?", "See when you are free or busy",
-		"See which calendars are in your list")
-	enter("Allow") // the first account and all boxes are chosen
+	b.says(v, "Pretend Google", "Whose account?", "See when you are free or busy")
+	enter("Allow") // the first account is chosen
 	v = shows("mira@acme.example", "to 09:", "UTC", "the app has never seen one")
 	b.saysNot(v, "not connected", "ya29.")
 	enter("Try to write into it")
-	shows("403", "POST /freeBusy", "mira@acme.example")
+	shows("403", "POST /calendar/v3/freeBusy", "mira@acme.example")
 	enter("Disconnect on your account page")
 	b.says(b.heading("Your account"), "Google Calendar", "Demo app")
 	enter("Disconnect Google Calendar for all apps")
