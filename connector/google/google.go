@@ -48,11 +48,11 @@ const (
 )
 
 // What a connection asks for beside its accesses: whose account it is, and what people call
-// it. Google spells "email" so when it says what was granted.
+// it.
 const (
 	scopePrefix = "https://www.googleapis.com/auth/"
 	scopeOpenID = "openid"
-	scopeEmail  = scopePrefix + "userinfo.email"
+	scopeEmail  = "email"
 )
 
 // issuer is Google's; the second one, in ID tokens only, is what it was once called:
@@ -344,15 +344,14 @@ func (c *Connector) exchange(ctx context.Context, form url.Values) (result grant
 	return grant.Result{Tokens: tokens, Scopes: scopes(answer.Scope)}, answer.IDToken, nil
 }
 
-// scopes splits what Google says was granted. Short names become the ones that are asked for.
+// scopes splits what Google says was granted. It spells email and profile in a longer way
+// there than they are asked for.
 func scopes(text string) []string {
 	list := connector.Scopes(text)
 	for i, scope := range list {
-		switch scope {
-		case "email":
-			list[i] = scopeEmail
-		case "profile":
-			list[i] = scopePrefix + "userinfo.profile"
+		switch name := strings.TrimPrefix(scope, scopePrefix); name {
+		case "userinfo.email", "userinfo.profile":
+			list[i] = strings.TrimPrefix(name, "userinfo.")
 		}
 	}
 	slices.Sort(list)

@@ -28,7 +28,8 @@ const (
 	secret   = "GOCSPX-canary-client-secret"
 	redirect = "https://sallyport.test/.sallyport/connect/calendar/callback"
 	openID   = "openid"
-	email    = "https://www.googleapis.com/auth/userinfo.email"
+	email    = "email"
+	longer   = "https://www.googleapis.com/auth/userinfo.email" // how Google spells email in answers
 	freebusy = "https://www.googleapis.com/auth/calendar.freebusy"
 	events   = "https://www.googleapis.com/auth/calendar.events.readonly"
 )
@@ -107,13 +108,17 @@ func tokens(scopes string, change func(answer, claims map[string]any)) map[strin
 
 func calendar(t *testing.T, base string) *google.Connector {
 	t.Helper()
-	client, err := oauth.NewClient(oauth.Options{Provider: "calendar"})
+	return calendarOf(t, base, clientID)
+}
+
+func calendarOf(t *testing.T, base, client string) *google.Connector {
+	t.Helper()
+	calls, err := oauth.NewClient(oauth.Options{Provider: "calendar"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(client.CloseIdleConnections)
-	c, err := google.New(google.Options{ID: "calendar", ClientID: clientID, ClientSecret: secret, Base: base,
-		OAuth: client})
+	t.Cleanup(calls.CloseIdleConnections)
+	c, err := google.New(google.Options{ID: "calendar", ClientID: client, ClientSecret: secret, Base: base, OAuth: calls})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +179,7 @@ func TestP14_EachRequestToGoogleIsSentOnceAndSaysThatMuch(t *testing.T) {
 		return []string{"POST " + path + "\n\napplication/x-www-form-urlencoded\n" + form}
 	}
 	client := "client_id=" + clientID + "&client_secret=" + secret
-	p.answers(200, tokens(openID+" "+email+" "+freebusy, nil))
+	p.answers(200, tokens(openID+" "+longer+" "+freebusy, nil))
 	if _, err := c.Redeem(t.Context(), callback("iss", "https://accounts.google.com"), handshake(),
 		request(freebusy)); err != nil {
 		t.Error(err)
@@ -212,7 +217,7 @@ func TestEndingOneGrantDoesNotEndTheOthersOfTheAccount(t *testing.T) {
 		t.Errorf("it is ended by hand at %v, %v", u, err)
 	}
 	// Nor does a connection that came to nothing.
-	p.answers(200, tokens(openID+" "+email, nil))
+	p.answers(200, tokens(openID+" "+longer, nil))
 	if _, err := c.Redeem(t.Context(), callback(), handshake(), request(freebusy)); err == nil {
 		t.Error("it came to something")
 	}
@@ -249,10 +254,10 @@ func TestWhatWasGrantedIsWhatGoogleSays(t *testing.T) {
 	c := calendar(t, p.url)
 	r := request(freebusy, events)
 	for said, want := range map[string][]string{
-		openID + " " + email + " " + freebusy + " " + events: {openID, email, freebusy, events},
-		events + " email " + freebusy + " openid":            {openID, email, freebusy, events},
-		"email openid profile " + events + " " + freebusy + " https://www.googleapis.com/auth/drive " + email: {openID, email,
-			freebusy, events, "https://www.googleapis.com/auth/drive", "https://www.googleapis.com/auth/userinfo.profile"},
+		openID + " " + longer + " " + freebusy + " " + events: {openID, email, freebusy, events},
+		events + " email " + freebusy + " openid":             {openID, email, freebusy, events},
+		"email openid https://www.googleapis.com/auth/userinfo.profile profile " + events + " " + freebusy + " https://www.googleapis.com/auth/drive " + longer: {openID, email,
+			freebusy, events, "https://www.googleapis.com/auth/drive", "profile"},
 	} {
 		p.answers(200, tokens(said, nil))
 		got, err := c.Redeem(t.Context(), callback(), handshake(), r)
@@ -262,8 +267,8 @@ func TestWhatWasGrantedIsWhatGoogleSays(t *testing.T) {
 	}
 	for said, missing := range map[string][]string{
 		openID + " email " + freebusy:                       {events},
-		openID + " " + events + " " + email:                 {freebusy},
-		"openid " + email:                                   {freebusy, events},
+		openID + " " + events + " " + longer:                {freebusy},
+		"openid " + longer:                                  {freebusy, events},
 		freebusy + " " + events + " " + openID:              {email},
 		openID + " email " + freebusy + " " + events + "2":  {events},
 		openID + " email " + freebusy + "," + events:        {freebusy, events},
@@ -277,7 +282,7 @@ func TestWhatWasGrantedIsWhatGoogleSays(t *testing.T) {
 		}
 	}
 	// The refresh of a grant whose owner took something back says so.
-	p.answers(200, map[string]any{"access_token": "ya29.a1", "expires_in": 3599, "scope": "openid email", "token_type": "Bearer"})
+	p.answers(200, map[string]any{"access_token": "ya29.a1", "expires_in": 3599, "scope": "openid " + longer, "token_type": "Bearer"})
 	got, err := c.Refresh(t.Context(), grant.Tokens{Refresh: "1//0g"}, r.Scopes)
 	if err != nil || !slices.Equal(got.Scopes, []string{email, openID}) {
 		t.Errorf("after a refresh: %q, %v", got.Scopes, err)
@@ -287,7 +292,7 @@ func TestWhatWasGrantedIsWhatGoogleSays(t *testing.T) {
 func TestTheAccountIsThatOfTheIDToken(t *testing.T) {
 	p := start(t)
 	c := calendar(t, p.url)
-	all := openID + " " + email + " " + freebusy
+	all := openID + " " + longer + " " + freebusy
 	redeem := func(change func(answer, claims map[string]any)) (grant.Result, error) {
 		p.answers(200, tokens(all, change))
 		got, err := c.Redeem(t.Context(), callback(), handshake(), request(freebusy))
@@ -319,7 +324,7 @@ func TestTheAccountIsThatOfTheIDToken(t *testing.T) {
 func TestWithoutARefreshTokenNothingIsConnected(t *testing.T) {
 	p := start(t)
 	c := calendar(t, p.url)
-	all := openID + " " + email + " " + freebusy
+	all := openID + " " + longer + " " + freebusy
 	p.answers(200, tokens(all, func(a, _ map[string]any) { delete(a, "refresh_token") }))
 	_, err := c.Redeem(t.Context(), callback(), handshake(), request(freebusy))
 	fails(t, "to be refreshed", err, grant.Yours, connector.NoRefreshToken)
@@ -338,7 +343,7 @@ func TestGoogleSaysWhenThePersonIsAskedAgain(t *testing.T) {
 	p := start(t)
 	c := calendar(t, p.url)
 	week := func(a, _ map[string]any) { a["refresh_token_expires_in"] = 604799 }
-	p.answers(200, tokens(openID+" "+email+" "+freebusy, week))
+	p.answers(200, tokens(openID+" "+longer+" "+freebusy, week))
 	within := func(at time.Time) bool {
 		left := time.Until(at)
 		return left > 604799*time.Second-time.Hour && left <= 604799*time.Second
@@ -348,7 +353,7 @@ func TestGoogleSaysWhenThePersonIsAskedAgain(t *testing.T) {
 		t.Errorf("until %v, %v, %v", got.Tokens.RefreshExpires, got.Tokens.Reconsent, err)
 	}
 	for _, odd := range []any{nil, 0, -1, "x", 1e30, map[string]any{}} {
-		p.answers(200, tokens(openID+" "+email+" "+freebusy, func(a, _ map[string]any) { a["refresh_token_expires_in"] = odd }))
+		p.answers(200, tokens(openID+" "+longer+" "+freebusy, func(a, _ map[string]any) { a["refresh_token_expires_in"] = odd }))
 		got, err := c.Redeem(t.Context(), callback(), handshake(), request(freebusy))
 		if err != nil || !got.Tokens.RefreshExpires.IsZero() || !got.Tokens.Reconsent.IsZero() {
 			t.Errorf("%v: until %v, %v", odd, got.Tokens.RefreshExpires, err)
