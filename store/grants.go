@@ -404,8 +404,8 @@ func (g *Grants) Connect(ctx context.Context, r grant.Record, c grant.Consent, w
 			r.ID, r.Version, r.Generation = there.ID, there.Version+1, max(there.Generation, there.newest)+1
 		case there != nil:
 			r.ID, r.Version, r.Generation = rand.Text(), there.Version+1, there.Generation+1
-			if _, err := tx.ExecContext(ctx, `delete from sallyport_grants where id = $1`, there.ID); err != nil {
-				return fmt.Errorf("delete the tombstone: %w", err)
+			if err := deleteTombstone(ctx, tx, there.ID); err != nil {
+				return err
 			}
 		default:
 			r.ID, r.Version, r.Generation = rand.Text(), 1, 1
@@ -424,6 +424,18 @@ func (g *Grants) Connect(ctx context.Context, r grant.Record, c grant.Consent, w
 		return grant.Record{}, answered(err)
 	}
 	return asKept(r), nil
+}
+
+// deleteTombstone deletes all that there is of a grant that was disconnected. A copy of its
+// row that comes back is one of which no generation was ever committed.
+func deleteTombstone(ctx context.Context, tx *sql.Tx, id string) error {
+	for _, statement := range [...]string{`delete from sallyport_grants where id = $1`,
+		`delete from sallyport_grant_refreshes where grant_id = $1`} {
+		if _, err := tx.ExecContext(ctx, statement, id); err != nil {
+			return fmt.Errorf("delete the tombstone: %w", err)
+		}
+	}
+	return nil
 }
 
 // free refuses a chain that another owner has.
@@ -579,8 +591,8 @@ func (g *Grants) moveOne(ctx context.Context, tx *sql.Tx, id string, to grant.Ow
 	case there != nil && there.Status != grant.Disconnected:
 		return refusal{grant.ErrChanged}
 	case there != nil:
-		if _, err := tx.ExecContext(ctx, `delete from sallyport_grants where id = $1`, there.ID); err != nil {
-			return fmt.Errorf("delete the tombstone: %w", err)
+		if err := deleteTombstone(ctx, tx, there.ID); err != nil {
+			return err
 		}
 	}
 	sealed, err := reseal(r.Record)

@@ -16,6 +16,7 @@ import (
 func RunGrants(t *testing.T, fresh func(t *testing.T) Database) {
 	granttest.TestStore(t, func(t *testing.T) granttest.Rows { return grantRows(fresh(t)) })
 	t.Run("P15 a result outlives a database that fails", func(t *testing.T) { grantFaults(t, fresh) })
+	t.Run("what was disconnected is forgotten when it is replaced", func(t *testing.T) { forgetsGrants(t, fresh(t)) })
 	t.Run("a command reads and ends grants beside replicas", func(t *testing.T) { grantsBriefly(t, fresh(t)) })
 }
 
@@ -114,5 +115,56 @@ func grantsBriefly(t *testing.T, d Database) {
 	}
 	if _, err := command.Get(t.Context(), k); !errors.Is(err, grant.ErrUnavailable) {
 		t.Errorf("a closed store: %v", err)
+	}
+}
+
+// forgetsGrants connects and ends one grant again and again, and moves another onto its
+// tombstone: there is never more than one row of each table for one owner's grant.
+func forgetsGrants(t *testing.T, d Database) {
+	s := d.Open(t, store.Options{}).Grants()
+	seal := func(r grant.Record) (grant.Record, error) {
+		r.Sealed, r.Wrapped, r.KeyID = []byte("sealed"), []byte("wrapped"), "key"
+		return r, nil
+	}
+	org := func(id string) grant.Owner { return grant.Owner{Kind: grant.OwnedByOrg, ID: id} }
+	connect := func(id string) grant.Record {
+		t.Helper()
+		r := grant.Record{Key: grant.Key{Connector: "calendar", Owner: org(id)}, Status: grant.Active}
+		r, err := s.Connect(t.Context(), r, grant.Consent{App: "a"}, 0, seal)
+		testenv.Check(t, err)
+		return r
+	}
+	rows := func(when string, want int64) {
+		t.Helper()
+		for _, table := range [...]string{"sallyport_grants", "sallyport_grant_refreshes"} {
+			if n := d.Number(t, `select count(*) from `+table); n != want {
+				t.Errorf("%s: %d rows in %s, want %d", when, n, table, want)
+			}
+		}
+	}
+	var first grant.Record
+	var putBack func(*testing.T)
+	for i := range 4 {
+		r := connect("acme")
+		if i == 0 {
+			first, putBack = r, grantRows(d).Keep(t, r.ID)
+		}
+		_, err := s.Disconnect(t.Context(), r.Key)
+		testenv.Check(t, err)
+	}
+	rows("connected and ended again and again", 1)
+	connect("globex")
+	rows("with another one", 2)
+	n, err := s.Move(t.Context(), org("globex"), org("acme"), seal)
+	if err != nil || n != 1 {
+		t.Fatal(n, err)
+	}
+	rows("moved onto a tombstone", 1)
+	_, err = s.Disconnect(t.Context(), first.Key)
+	testenv.Check(t, err)
+	d.Exec(t, `delete from sallyport_grants`)
+	putBack(t)
+	if _, _, err := s.Lease(t.Context(), first.ID, first.Generation); !errors.Is(err, grant.ErrRolledBack) {
+		t.Errorf("a copy of one that was forgotten: %v", err)
 	}
 }
