@@ -158,6 +158,16 @@ func (a *Asserted) session() (Session, bool) {
 		Subject: subject, Org: identity.Org{ID: a.Org}}}, ok
 }
 
+// EndedAfter reports whether something that began at a time, such as a consent, has ended
+// with the sessions of a person, or of an organization ("": none is asked for). What ends one
+// sign-in, or a session at the provider, does not. The answer is no again when the cut is
+// forgotten: once the sessions that it ended would be over.
+func EndedAfter(ended Ended, person, org string, at time.Time) bool {
+	provider, subject, _ := strings.Cut(person, ":")
+	return ended.Ended(Session{SignedIn: at, Identity: identity.Identity{Provider: provider, Subject: subject,
+		Org: identity.Org{ID: org}}})
+}
+
 func parseLease(b []byte) (l Lease, ok bool) {
 	const head = 1 + 4 + 3*8 + len(l.Groups)
 	if len(b) < head || b[0] != lendVersion {

@@ -127,6 +127,43 @@ func TestP12_ALeaseAfterASwitchLasts(t *testing.T) {
 	}
 }
 
+func TestP12_WhatSomebodyAgreedToEndsWithTheirSessions(t *testing.T) {
+	const org = "acme"
+	who := alice()
+	for name, tt := range map[string]struct {
+		cut      Cut
+		own, its bool // what is theirs ends, and what they agreed to for the organization
+	}{
+		"the person":               {Cut{Person: who.ID()}, true, true},
+		"the organization":         {Cut{Org: org}, false, true},
+		"everybody":                {Cut{}, true, true},
+		"another person":           {Cut{Person: who.ID() + "x"}, false, false},
+		"another organization":     {Cut{Org: org + "x"}, false, false},
+		"one sign-in":              {Cut{Root: "root", Person: who.ID()}, false, false},
+		"a session there":          {Cut{Provider: who.Provider, ProviderSID: "s"}, false, false},
+		"a session there, of them": {Cut{Provider: who.Provider, ProviderSID: "s", Person: who.ID()}, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newClock()
+			m := newManager(t, c)
+			agreed := c.Now()
+			c.Advance(time.Minute)
+			tt.cut.Before, tt.cut.Until = c.Now(), c.Now().Add(time.Hour)
+			if err := m.ended.End(t.Context(), tt.cut); err != nil {
+				t.Fatal(err)
+			}
+			own, its := EndedAfter(m.ended, who.ID(), "", agreed), EndedAfter(m.ended, who.ID(), org, agreed)
+			if own != tt.own || its != tt.its {
+				t.Errorf("ended: %v, and for the organization %v", own, its)
+			}
+			c.Advance(time.Millisecond)
+			if EndedAfter(m.ended, who.ID(), org, c.Now()) {
+				t.Error("what was agreed to afterwards has ended")
+			}
+		})
+	}
+}
+
 func TestP13_WhatAppsCarryIsSealedForOneUse(t *testing.T) {
 	c := newClock()
 	m := newManager(t, c)
