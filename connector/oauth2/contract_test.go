@@ -113,6 +113,10 @@ func TestWhoseAccountItIsIsToldByTheIssuer(t *testing.T) {
 		if got.Account.ID != tt.account || (e != nil) != (tt.reason != "") || e != nil && e.Reason != tt.reason {
 			t.Errorf("%s: %+v, %v", name, got.Account, err)
 		}
+		plain := grant.Request{RedirectURI: r.RedirectURI, Scopes: []string{"read"}}
+		if address, err := c.AuthURL(h, plain); err != nil || strings.Contains(address, "nonce") {
+			t.Errorf("%s: a later trip without openid has the nonce of another one: %s, %v", name, address, err)
+		}
 		if _, err := c.AuthURL(identity.Handshake{State: "s", Verifier: "v"}, r); (err != nil) != u.Query().Has("nonce") {
 			t.Errorf("%s: without a nonce: %v", name, err)
 		}
