@@ -2,8 +2,10 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/url"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -67,10 +69,17 @@ type Named struct {
 // App is a program that uses what people lend.
 type App struct {
 	ID, Name           string
-	Tokens             []Ref
+	Tokens             []Ref  // none with a Socket
+	Socket             Socket // zero with Tokens
 	Routes             []string
 	Connectors         []AppConnector
 	Offline, RawTokens bool
+}
+
+// Socket is a unix socket on which an app needs no token.
+type Socket struct {
+	Path string
+	UIDs []int // who may connect, beside the user that Sallyport runs as
 }
 
 // AppConnector is what an app may ask people for. Nil Access: the only one that is offered.
@@ -194,7 +203,10 @@ func appShape() yamltable.Shape[App] {
 			"it is replaced: all count.",
 			yamltable.Either("file:/path, env:NAME, or a list of them", one, yamltable.Sequence,
 				yamltable.List(token, 1)),
-			func(a *App) *[]Ref { return &a.Tokens }).Required(),
+			func(a *App) *[]Ref { return &a.Tokens }),
+		yamltable.Field("socket", "Instead of a token: a unix socket of the app's own, on which it needs none. On "+
+			"Linux the kernel says which user connected; elsewhere the permissions of the file decide.",
+			socketShape(), func(a *App) *Socket { return &a.Socket }),
 		yamltable.Field("routes", "The names of the routes that the app is behind: the assertions that it gets there "+
 			"name people to Sallyport.", yamltable.List(exact("the name of a route"), 1),
 			func(a *App) *[]string { return &a.Routes }).Required(),
@@ -207,7 +219,31 @@ func appShape() yamltable.Shape[App] {
 			yamltable.OnlyTrue(), func(a *App) *bool { return &a.Offline }),
 		yamltable.Field("raw_tokens", "The app may read the tokens themselves. Then no rule holds for it, and nothing "+
 			"that ends here ends there.", yamltable.OnlyTrue(), func(a *App) *bool { return &a.RawTokens }),
+	}, Choices: []yamltable.Choice{{Names: []string{"token", "socket"}, None: "needs a token or a socket, to prove that " +
+		"it is this app"}}}.Shape()
+}
+
+func socketShape() yamltable.Shape[Socket] {
+	place := yamltable.Scalar("an absolute path such as /run/sallyport/planner.sock",
+		yamltable.Schema{"pattern": `^/.*[^/]$`}, parseSocketPath)
+	return yamltable.Object[Socket]{Keys: []yamltable.Entry[Socket]{
+		yamltable.Field("path", "Where it is, absolute. Sallyport makes it when it starts.", place,
+			func(s *Socket) *string { return &s.Path }).Required(),
+		yamltable.Field("uid", "The user that the app runs as, by number. The user that Sallyport runs as, unless "+
+			"that is root, if left out.", yamltable.Within(yamltable.Number(0, 1<<31-2),
+			func(l *[]int) *int { *l = make([]int, 1); return &(*l)[0] }), func(s *Socket) *[]int { return &s.UIDs }),
 	}}.Shape()
+}
+
+// mostSocketPath is what sockaddr_un has room for beside a NUL on macOS; Linux has 107.
+const mostSocketPath = 103
+
+func parseSocketPath(v string) (string, error) {
+	if !path.IsAbs(v) || path.Clean(v) != v || v == "/" || len(v) > mostSocketPath {
+		return "", fmt.Errorf("must be an absolute path such as /run/sallyport/planner.sock, of %d bytes at most",
+			mostSocketPath)
+	}
+	return v, nil
 }
 
 // connectorTypes are those of the constructors in assemble, which a test holds to it.
@@ -452,7 +488,7 @@ func (c *Config) checkGrants() (faults Faults) {
 		faults = append(faults, c.doc.FaultAt("store", "is required with `grants`: what people lend is kept there; "+
 			"for one machine, `store: sqlite:/var/lib/sallyport/sallyport.db`"))
 	}
-	if c.Listen.Grants.Address == "" {
+	if c.Listen.Grants.Address == "" && slices.Contains(c.sockets(), "") {
 		faults = append(faults, c.doc.FaultAt("listen.grants", "is required with `grants`: where apps ask for what "+
 			"people lend, such as 127.0.0.1:4184"))
 	}
@@ -466,7 +502,16 @@ func (c *Config) checkGrants() (faults Faults) {
 	}
 	faults = append(faults, c.checkUnique("grants.connectors", "id", connectors)...)
 	faults = append(faults, c.checkUnique("grants.apps", "id", apps)...)
+	faults = append(faults, c.checkUnique("grants.apps", "socket.path", c.sockets())...)
 	return append(faults, c.checkGrantKeys()...)
+}
+
+// sockets are the paths of those of the apps, "" for one that has none.
+func (c *Config) sockets() (paths []string) {
+	for _, a := range c.Grants.Apps {
+		paths = append(paths, a.Socket.Path)
+	}
+	return paths
 }
 
 // checkGrantKeys: whoever has session keys must not open what people lend with them.

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -69,6 +71,7 @@ func (c *Config) NeedsRestart(before *Config) Faults {
 	if lent.Address == lends.Address {
 		fixed("listen.grants", scheme(lent.TLS()), scheme(lends.TLS()))
 	}
+	fixed("grants.apps", socketsText(before.Grants.Apps), socketsText(c.Grants.Apps))
 	fixed("session.cookie_name", text(before.Session.CookieName), text(c.Session.CookieName))
 	fixed("session.cookie_domain", text(before.Session.CookieDomain), text(c.Session.CookieDomain))
 	fixed("log.format", before.Log.Format, c.Log.Format)
@@ -101,4 +104,16 @@ func rangesText(ranges []netip.Prefix) string {
 		all = append(all, p.String())
 	}
 	return "[" + strings.Join(all, ", ") + "]"
+}
+
+// socketsText are the sockets of apps, which are opened when the process begins.
+func socketsText(apps []App) string {
+	var all []string
+	for _, a := range apps {
+		if a.Socket.Path != "" {
+			all = append(all, fmt.Sprint(a.ID, " at ", a.Socket.Path, " for users ", a.Socket.UIDs))
+		}
+	}
+	slices.Sort(all)
+	return "[" + strings.Join(all, ", ") + "] (sockets)"
 }

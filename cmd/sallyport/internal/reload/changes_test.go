@@ -130,6 +130,8 @@ routes: [{name: app, path: /, upstream: "http://127.0.0.1:1", allow: authenticat
 		"listen.external_auth gets TLS": {swap(runs, ", admin", `, external_auth: {grpc: ":1", peers: [10.0.0.1]}, admin`),
 			swap(runs, ", admin", `, external_auth: {grpc: ":1", peers: [10.0.0.1], cert: "file:/c", key: "file:/k"}, admin`),
 			[]string{"3:49 listen.external_auth"}},
+		"grants.apps: another socket": {swap(lends, `token: "env:TOKEN"`, "socket: {path: /run/a.sock}"),
+			swap(lends, `token: "env:TOKEN"`, "socket: {path: /run/b.sock}"), []string{"11:9 grants.apps"}},
 		"listen.grants moved": {lends, swap(lends, "127.0.0.1:4184", "127.0.0.1:4185"),
 			[]string{"3:42 listen.grants"}},
 		"listen.grants gets TLS": {lends, swap(lends, `"127.0.0.1:4184"`,
