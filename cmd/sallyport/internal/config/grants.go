@@ -219,8 +219,8 @@ func appShape() yamltable.Shape[App] {
 			yamltable.OnlyTrue(), func(a *App) *bool { return &a.Offline }),
 		yamltable.Field("raw_tokens", "The app may read the tokens themselves. Then no rule holds for it, and nothing "+
 			"that ends here ends there.", yamltable.OnlyTrue(), func(a *App) *bool { return &a.RawTokens }),
-	}, Choices: []yamltable.Choice{{Names: []string{"token", "socket"}, None: "needs a token or a socket, to prove that " +
-		"it is this app"}}}.Shape()
+	}, Choices: []yamltable.Choice{{Names: []string{"token", "socket"}, None: "needs a token or a socket, to prove " +
+		"that it is this app"}}}.Shape()
 }
 
 func socketShape() yamltable.Shape[Socket] {
