@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -78,6 +79,7 @@ type agreed struct {
 	App     string   `json:"a,omitempty"`
 	Access  []string `json:"x,omitempty"`
 	Offline bool     `json:"o,omitempty"`
+	Days    int      `json:"d,omitempty"`
 	Confirm bool     `json:"c,omitempty"`
 	Person  string   `json:"p"`
 	Org     string   `json:"g,omitempty"`
@@ -174,6 +176,7 @@ func (e *connectEndpoint) answer(w http.ResponseWriter, r *http.Request, ev *eve
 			Title: "Nothing was connected", Sentence: "The request did not come from our own page.",
 			Advice: "Open the app again, and follow its own link."}
 	}
+	r = asCaller(r, ev)
 	w.Header().Set("Cache-Control", "no-store")
 	s, err := e.own.read(r, ev)
 	if err != nil {
@@ -189,7 +192,7 @@ func (e *connectEndpoint) answer(w http.ResponseWriter, r *http.Request, ev *eve
 	form, err := readForm(w, r)
 	answer := form.Get("answer")
 	if err != nil || answer != "yes" && answer != "no" ||
-		anyTwice(form, "form", "answer", "offline", "key", "confirm") {
+		anyTwice(form, "form", "answer", "offline", "days", "key", "confirm") {
 		return &failure{Status: http.StatusBadRequest, Cause: errors.New("malformed answer on a consent page"),
 			Title: "Nothing was connected", Sentence: "What was sent is not an answer.",
 			Advice: "Go back and choose again."}
@@ -208,8 +211,8 @@ func (e *connectEndpoint) answer(w http.ResponseWriter, r *http.Request, ev *eve
 			Text: "Nothing was connected. The page that you answered was of another session, or what it asks for " +
 				"has changed meanwhile."}, http.StatusConflict)
 	}
-	a.Offline = form.Get("offline") == "1"
-	if a.Offline {
+	if a.Offline = form.Get("offline") == "1"; a.Offline {
+		a.Days, _ = strconv.Atoi(form.Get("days")) // 0, as if nothing was chosen, where it is no number
 		if p, err = e.lender.Prepare(r.Context(), s.Identity, a.Ask); err != nil {
 			return e.refused(err, a.Connector)
 		}
@@ -241,8 +244,8 @@ func (e *connectEndpoint) carryOut(w http.ResponseWriter, r *http.Request, ev *e
 // leave sends the browser to the third party.
 func (e *connectEndpoint) leave(w http.ResponseWriter, r *http.Request, s *session.Session, a connectAsk,
 	p grant.Proposal, confirm bool) error {
-	detail, err := json.Marshal(agreed{App: a.App, Access: p.Access, Offline: a.Offline, Confirm: confirm,
-		Person: s.Identity.ID(), Org: s.Identity.Org.ID, SID: s.SID()})
+	detail, err := json.Marshal(agreed{App: a.App, Access: p.Access, Offline: a.Offline, Days: a.Days,
+		Confirm: confirm, Person: s.Identity.ID(), Org: s.Identity.Org.ID, SID: s.SID()})
 	if err != nil {
 		return &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
@@ -262,6 +265,7 @@ func (e *connectEndpoint) leave(w http.ResponseWriter, r *http.Request, s *sessi
 // callback takes what a browser brings back from a third party. The code is redeemed
 // within the request, whether or not the browser waits: some live for half a minute.
 func (e *connectEndpoint) callback(w http.ResponseWriter, r *http.Request, ev *event) error {
+	r = asCaller(r, ev)
 	w.Header().Set("Cache-Control", "no-store")
 	connector := r.PathValue("connector")
 	q, err := readQuery(ev.facts.RawQuery, "code", "state", "iss", "error")
@@ -294,8 +298,8 @@ func (e *connectEndpoint) callback(w http.ResponseWriter, r *http.Request, ev *e
 			Title: "Nothing was connected", Sentence: "Whether this was done before is not known at the moment.",
 			Advice: "Reload this page in a moment."}
 	}
-	a := connectAsk{Ask: grant.Ask{Connector: connector, App: did.App, Access: did.Access, Offline: did.Offline},
-		returnTo: e.site.lentReturn(trip.ReturnTo)}
+	a := connectAsk{Ask: grant.Ask{Connector: connector, App: did.App, Access: did.Access, Offline: did.Offline,
+		Days: did.Days}, returnTo: e.site.lentReturn(trip.ReturnTo)}
 	a.target = e.site.connectPath(a)
 	if first { // else it is a reload, or the back button
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), connectTime)
@@ -310,6 +314,11 @@ func (e *connectEndpoint) callback(w http.ResponseWriter, r *http.Request, ev *e
 	}
 	redirect(w, http.StatusSeeOther, e.site.absolute(a.returnTo))
 	return nil
+}
+
+// asCaller has the audit of what the Lender does say in which request it was.
+func asCaller(r *http.Request, ev *event) *http.Request {
+	return r.WithContext(grant.WithCaller(r.Context(), grant.Caller{RequestID: ev.requestID, Client: ev.client}))
 }
 
 // anyTwice reports whether one of names comes more than once.
@@ -441,7 +450,7 @@ func (p *Process) tellLender(r *http.Request, ev *event, lender Lender, s *sessi
 	if lender == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), signedInTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(asCaller(r, ev).Context()), signedInTime)
 	defer cancel()
 	if err := lender.SignedIn(ctx, s.Identity); err != nil {
 		p.log.Error("what apps may do while somebody is away was not prolonged", "request_id", ev.requestID,

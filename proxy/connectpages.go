@@ -21,8 +21,9 @@ func (e *connectEndpoint) show(w http.ResponseWriter, r *http.Request, ev *event
 	confirm := notice != nil && notice.Confirm
 	data := pages.Connect{Person: s.Identity.DisplayName(), App: cmp.Or(p.AppName, p.App),
 		Connector: p.About.Name, Notice: notice,
-		Scopes: p.Scopes, Trip: p.Trip, OfflinePossible: p.OfflinePossible, Until: p.DefaultUntil,
-		Now: e.own.process.now(), PostURL: a.target, Form: formSecret(s, a, p, confirm)}
+		Scopes: p.Scopes, Trip: p.Trip, OfflinePossible: p.OfflinePossible,
+		Days: []int{7, grant.OfflineDays, grant.MostOfflineDays}, DefaultDays: grant.OfflineDays,
+		PostURL: a.target, Form: formSecret(s, a, p, confirm)}
 	if p.Owner.Kind == grant.OwnedByOrg {
 		data.Org = s.Identity.Org.DisplayName()
 	}
@@ -87,6 +88,9 @@ func (e *connectEndpoint) refused(err error, connector string) error {
 		f.Status, f.Sentence = http.StatusNotFound, "The app that asks is not known here, or may not ask for this."
 	case errors.Is(err, grant.ErrNotOffered), errors.Is(err, grant.ErrNoOffline):
 		f.Sentence = "The app asks for more than it may ask for here."
+	case errors.Is(err, grant.ErrDays):
+		f.Status, f.Sentence = http.StatusBadRequest, "It can be used while you are away for 90 days at most."
+		f.Advice = "Go back and choose again."
 	case errors.Is(err, grant.ErrNotManager):
 		f.Sentence = "It is connected once for your whole organization, by people who may manage that, and you are " +
 			"not among them."
@@ -180,7 +184,7 @@ func (e *connectEndpoint) otherAccount(w http.ResponseWriter, r *http.Request, e
 // showAgain writes the page as it is now, for an answer that came to nothing.
 func (e *connectEndpoint) showAgain(w http.ResponseWriter, r *http.Request, ev *event, s *session.Session, a connectAsk,
 	notice *pages.Notice) error {
-	a.Offline = false // the box is ticked anew
+	a.Offline, a.Days = false, 0 // the box is ticked anew
 	p, err := e.lender.Prepare(r.Context(), s.Identity, a.Ask)
 	if err != nil {
 		return e.refused(err, a.Connector)
@@ -239,6 +243,7 @@ func (e *disconnectEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *e
 			Title: "Nothing was ended", Sentence: "The request did not come from our own page.",
 			Advice: "If you want to end it, do it on your account page: " + e.site.url("account")}
 	}
+	r = asCaller(r, ev)
 	w.Header().Set("Cache-Control", "no-store")
 	s, err := e.own.read(r, ev)
 	if err != nil {

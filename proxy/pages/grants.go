@@ -15,8 +15,9 @@ type Connect struct {
 	Notice         *Notice
 
 	OfflinePossible bool
-	OfflineNow      bool      // it has been agreed to before
-	Until, Now      time.Time // when offline use ends
+	OfflineNow      bool // it has been agreed to before
+	Days            []int
+	DefaultDays     int // for how many of Days offline use lasts unless somebody chooses
 
 	PostURL, Form string // where the answer goes, and what proves that the page was shown
 }

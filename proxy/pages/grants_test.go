@@ -16,10 +16,10 @@ func grantSamples(now time.Time) map[string]Page {
 	return map[string]Page{
 		"connect": {Template: "connect", FormAction: google, Data: Connect{Person: "Ada Lovelace", App: "Busy Board",
 			Connector: "Google Calendar", May: busy, Scopes: scopes, Trip: true, OfflinePossible: true,
-			Until: now.Add(30 * 24 * time.Hour), Now: now, PostURL: post, Form: "c2VjcmV0"}},
+			Days: []int{7, 30, 90}, DefaultDays: 30, PostURL: post, Form: "c2VjcmV0"}},
 		"connect_agree": {Template: "connect", FormAction: google, Data: Connect{Person: "Ada Lovelace",
 			App: "Busy Board", Connector: "Google Calendar", May: busy, Scopes: scopes, Account: "ada@acme.com",
-			OfflinePossible: true, OfflineNow: true, Until: now.Add(30 * 24 * time.Hour), Now: now, PostURL: post,
+			OfflinePossible: true, OfflineNow: true, Days: []int{7, 30, 90}, DefaultDays: 30, PostURL: post,
 			Form: "c2VjcmV0"}},
 		"connect_key": {Template: "connect", Data: Connect{Person: "Ada Lovelace", App: "Pager Wall",
 			Connector: "PagerDuty", Org: "Acme Rockets", May: []string{"see who is on call", "see open incidents"},
