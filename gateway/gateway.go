@@ -203,6 +203,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if g.draining.Load() {
 		w.Header().Set("Connection", "close")
 	}
+	r = r.WithContext(grant.WithCaller(r.Context(), grant.Caller{RequestID: ev.RequestID, Client: ev.Client}))
 	err := g.answer(w, r, ev)
 	outcome := "answered"
 	broken, isBroken := errors.AsType[*brokenOff](err)

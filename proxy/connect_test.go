@@ -284,6 +284,25 @@ func TestP12_PeopleConnectAnAccountForOneApp(t *testing.T) {
 	if c, _ := k.Consent("board"); location != l.url+boardReturn || !c.Offline {
 		t.Errorf("agreed again: %s %+v", location, c)
 	}
+	for days, want := range map[string]time.Duration{"": 30, "7": 7, "90": 90} {
+		l.agree(t, cookie, connectBoard, "offline", "1", "days", days)
+		k, _ = l.kept(t, alice(), "calendar")
+		c, _ = k.Consent("board")
+		if left := time.Until(c.Until); left > want*24*time.Hour || left < want*24*time.Hour-time.Hour {
+			t.Errorf("for %q days it may be used for %v", days, left)
+		}
+	}
+	before := c.Until
+	for _, days := range []string{"91", "-1", "3650"} {
+		form := url.Values{"form": {l.open(t, cookie, connectBoard)}, "answer": {"yes"}, "offline": {"1"}, "days": {days}}
+		if a := l.ask(t, "POST", connectBoard, form.Encode(), l.fromPage("Cookie: "+cookie)...); a.status != 400 {
+			t.Errorf("%s days: %d", days, a.status)
+		}
+	}
+	k, _ = l.kept(t, alice(), "calendar")
+	if c, _ = k.Consent("board"); !c.Until.Equal(before) {
+		t.Errorf("what was refused changed %v to %v", before, c.Until)
+	}
 	if redeemed, _ := l.calendar.calls(); redeemed != 1 {
 		t.Errorf("%d codes were redeemed", redeemed)
 	}

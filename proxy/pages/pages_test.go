@@ -526,10 +526,10 @@ func TestPagesWorkWithKeyboardAndScreenReader(t *testing.T) {
 				if strings.TrimSpace(text) == "" {
 					t.Errorf("%s: empty <%s>", name, e.name)
 				}
-			case "input":
+			case "input", "select":
 				label := `<label for="` + e.attrs["id"] + `">`
 				if e.attrs["type"] != "hidden" && (e.attrs["id"] == "" || strings.Count(body, label) != 1) {
-					t.Errorf("%s: input without a label", name)
+					t.Errorf("%s: %s without a label", name, e.name)
 				}
 			}
 			open = trackPageNesting(t, name, open, e.name)

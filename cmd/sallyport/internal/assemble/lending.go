@@ -335,8 +335,8 @@ func (p *Process) auditGrant(e grant.Event) {
 
 // GrantStep is what the audit stream is told of a step in the life of a grant.
 func GrantStep(e grant.Event) observe.GrantStep {
-	step := observe.GrantStep{Event: e.Name, User: e.By, App: e.App, Connector: e.Connector, Client: e.Operator,
-		Detail: e.Detail}
+	step := observe.GrantStep{Event: e.Name, User: e.By, App: e.App, Connector: e.Connector, RequestID: e.RequestID,
+		Client: cmp.Or(e.Operator, e.Client), Detail: e.Detail}
 	switch {
 	case e.Owner.Kind == grant.OwnedByOrg:
 		step.Org = e.Owner.ID
