@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -839,5 +840,47 @@ func TestP12_UseWhileAwayDoesNotComeBackWhenItIsForgottenWhatEnded(t *testing.T)
 		r.connect(ask)
 		time.Sleep(time.Hour)
 		r.lend(away())
+	})
+}
+
+func TestP12_WhatIsAgreedToAfterAnEndStays(t *testing.T) {
+	var cut atomic.Int64
+	inBubble(t, func(r *rig) {
+		r.options.Apps[1].Offline = true
+		r.options.Ended = func(_, _ string, at time.Time) bool { return at.UnixMilli() <= cut.Load() }
+	}, func(r *rig) {
+		for _, app := range []string{"a", "b"} {
+			ask := r.ask(app, "events")
+			ask.Offline = true
+			r.connect(ask)
+		}
+		agree := func(app string) {
+			ask := r.ask(app, "events")
+			ask.Offline = true
+			p, err := r.broker.Prepare(context.Background(), ann, ask)
+			if err == nil {
+				err = r.broker.Agree(context.Background(), ann, p)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		time.Sleep(12 * time.Minute)
+		r.store.SetBefore(func(_ context.Context, method string) error {
+			if method == "Agree" { // of the sweep: it has just read both consents
+				r.store.SetBefore(nil)
+				agree("b")
+			}
+			return nil
+		})
+		cut.Store(time.Now().UnixMilli())
+		time.Sleep(time.Hour)
+		r.refused(away(), grant.MissingOffline)
+		other := away()
+		other.App = "b"
+		r.lend(other)
+		cut.Store(0)
+		r.refused(away(), grant.MissingOffline)
+		r.lend(other)
 	})
 }

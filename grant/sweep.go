@@ -75,22 +75,27 @@ func (b *Broker) sweepOnce(ctx context.Context) {
 // been ended since they agreed. Lend refuses that at once; but what ended is remembered for
 // as long as a session lasts, and such a consent lasts longer.
 func (b *Broker) endOffline(ctx context.Context, k Kept) {
-	for _, c := range k.Consents {
-		if !c.Offline || !b.Ended(c.By, k.organization(), c.At) {
-			continue
+	for {
+		i := slices.IndexFunc(k.Consents, func(c Consent) bool {
+			return c.Offline && b.Ended(c.By, k.organization(), c.At)
+		})
+		if i < 0 {
+			return
 		}
+		c := k.Consents[i]
 		c.Offline, c.Until, c.Lapses = false, time.Time{}, time.Time{}
-		err := b.Store.Agree(ctx, k.ID, c, k.Version)
-		switch {
-		case err == nil:
-			b.tell(ctx, Event{Name: EventWithdrawn, Connector: k.Connector, Owner: k.Owner, App: c.App,
-				Detail: "sessions_ended"})
-		case !errors.Is(err, ErrChanged) && !errors.Is(err, ErrNotFound):
-			b.Log.Warn("an app may not use a grant any more while the person is away, and that could not be stored",
-				"connector", k.Connector, "grant", k.ID, "error", err.Error())
-		}
-		if k, err = keptByID(ctx, b.Store, k.ID); err != nil {
+		if err := b.Store.Agree(ctx, k.ID, c, k.Version); err != nil {
+			if !errors.Is(err, ErrChanged) && !errors.Is(err, ErrNotFound) {
+				b.Log.Warn("an app may not use a grant any more while the person is away, and that could not be stored",
+					"connector", k.Connector, "grant", k.ID, "error", err.Error())
+			}
 			return // the next sweep goes on with it
+		}
+		b.tell(ctx, Event{Name: EventWithdrawn, Connector: k.Connector, Owner: k.Owner, App: c.App,
+			Detail: "sessions_ended"})
+		var err error
+		if k, err = keptByID(ctx, b.Store, k.ID); err != nil {
+			return
 		}
 	}
 }
