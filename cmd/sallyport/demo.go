@@ -111,13 +111,13 @@ grants:                             # what people may lend the app
       base_url: {{.Google}} # the pretend one; left out in a real file
       client_id: sallyport-calendar # a client of its own, and none that signs people in
       client_secret: literal:{{.Secret}}
-      access: [freebusy]            # when somebody is busy; nothing else passes
+      access: [freebusy, events]    # when somebody is busy, and with what; nothing else passes
   apps:
     - id: demo-app
       name: Demo app
       token: literal:{{.AppToken}}
       routes: [app{{if .SecondHost}}, second{{end}}]
-      connectors: [calendar]
+      connectors: [{id: calendar, access: [freebusy, events]}] # one after the other, as it needs them
 `
 
 type demoValues struct {
@@ -275,7 +275,8 @@ Things to try:
   - Open %[1]s/payroll two minutes after you signed in: that page asks for a sign-in
     of the last minute, so you are asked again who you are, and then you are there.
   - Lend the app your calendar: open %[1]s/calendar and connect one. The app shows when
-    you are busy, never sees a token, and cannot write. Disconnect it on your account page.
+    you are busy, never sees a token, and cannot write. To read the events it has to ask you
+    for more: leave out a box at the pretend Google, and nothing changes.
   - See your own page: %[1]s/.sallyport/account
     Sign in with another browser or a private window as the same person: the page lists both,
     and ends the other one.

@@ -144,6 +144,28 @@ func TestTheDemoAppReadsACalendarThatIsLentToIt(t *testing.T) {
 	saysAll(t, page, 200, `<span class="tag good">connected</span>`, "mira@acme.example</th>", ":30 to ", "UTC",
 		"<code>POST /gateway/calendar/calendar/v3/freeBusy</code></th><td class=\"mono\">200")
 
+	// More is another question. Who leaves something out there goes on with what they had.
+	const events, more = "https://www.googleapis.com/auth/calendar.events.readonly", "Let it read the events too"
+	widen := func(scopes ...string) testenv.Page {
+		t.Helper()
+		ours := b.Click(page, linkTo(t, page, more))
+		saysAll(t, ours, 200, "see when you are busy, but not with what", "read the events of your calendars")
+		return b.Post(b.Submit(ours, "answer", "yes"), "", url.Values{"person": {"mira"}, "answer": {"allow"},
+			"scope": scopes})
+	}
+	const freebusy = "https://www.googleapis.com/auth/calendar.freebusy"
+	if narrow := widen(freebusy); narrow.Status < 400 || !strings.Contains(narrow.Body, "calendar.events.readonly") {
+		t.Errorf("less was granted, and the page says %d:\n%s", narrow.Status, narrow.Body)
+	}
+	page = b.Open(at + "/calendar")
+	saysAll(t, page, 200, `<span class="tag good">connected</span>`, more, " UTC<br>")
+	page = widen(freebusy, events)
+	saysAll(t, page, 200, `<span class="tag good">connected</span>`, " UTC: Stand-up<br>",
+		"<code>GET /gateway/calendar/calendar/v3/calendars/primary/events</code></th><td class=\"mono\">200")
+	if strings.Contains(page.Body, more) {
+		t.Errorf("it asks for more than there is:\n%s", page.Body)
+	}
+
 	wrote := b.Submit(page, "", "")
 	saysAll(t, wrote, 200, "403 ", "POST /calendar/v3/freeBusy", "connected</span>",
 		"<code>POST /gateway/calendar/calendar/v3/calendars/primary/events</code></th><td class=\"mono\">403")

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
@@ -30,6 +31,8 @@ const maxLent = 256 << 10 // bytes of an answer
 type lentCalendar struct {
 	Account string   // whose it is, as Google says
 	Busy    []string // when, for two days
+	Events  []string // when and what; nil: the person has not agreed to that
+	More    string   // where they agree to that; "": nothing is missing
 	Connect string   // where the person agrees first; "": nothing is missing
 	Failed  string   // why nothing is shown otherwise
 	Asked   []asked
@@ -81,15 +84,37 @@ func (l *lender) show(ctx context.Context, assertion, back string, write bool) l
 			_ = errors.As(err, &v.Wrote) // else the title is all there is
 		}
 	}
-	if err := l.read(ctx, &v, assertion, at.Truncate(24*time.Hour)); err != nil {
-		var r *refusal
-		if errors.As(err, &r) && r.Status == http.StatusConflict && r.ConnectURL != "" {
-			v.Connect = r.ConnectURL + "&" + url.Values{"return_to": {back}}.Encode()
-		} else {
-			v.Failed = err.Error()
-		}
+	day := at.Truncate(24 * time.Hour)
+	err := l.read(ctx, &v, assertion, day)
+	if v.Connect = connectLink(err, back, "freebusy"); err == nil {
+		err = l.events(ctx, &v, assertion, day)
+		v.More = connectLink(err, back, "")
+	}
+	if err != nil && v.Connect == "" && v.More == "" {
+		v.Failed = err.Error()
 	}
 	return v
+}
+
+// connectLink is where somebody agrees to what err says is missing; "" where it does not. The
+// link of Sallyport's is for all that the app may ever ask for, or, where access names one,
+// for that alone.
+func connectLink(err error, back, access string) string {
+	var r *refusal
+	if !errors.As(err, &r) || r.Status != http.StatusConflict {
+		return ""
+	}
+	to, err := url.Parse(r.ConnectURL)
+	if err != nil || r.ConnectURL == "" {
+		return ""
+	}
+	q := to.Query()
+	q.Set("return_to", back)
+	if access != "" {
+		q.Set("access", access)
+	}
+	to.RawQuery = q.Encode()
+	return to.String()
 }
 
 // read asks when somebody is busy, for two days from day on, and whose calendar that is.
@@ -107,8 +132,7 @@ func (l *lender) read(ctx context.Context, v *lentCalendar, assertion string, da
 		return err
 	}
 	for _, span := range free.Calendars.Primary.Busy {
-		v.Busy = append(v.Busy,
-			span.Start.UTC().Format("Mon 2 Jan, 15:04")+" to "+span.End.UTC().Format("15:04 MST"))
+		v.Busy = append(v.Busy, interval(span.Start, span.End))
 	}
 	var lent struct {
 		Grants []struct {
@@ -125,6 +149,30 @@ func (l *lender) read(ctx context.Context, v *lentCalendar, assertion string, da
 		}
 	}
 	return nil
+}
+
+// events asks what somebody does in these two days, which is another access.
+func (l *lender) events(ctx context.Context, v *lentCalendar, assertion string, day time.Time) error {
+	var list struct {
+		Items []struct {
+			Summary    string
+			Start, End struct{ DateTime time.Time }
+		}
+	}
+	times := url.Values{"timeMin": {timestamp(day)}, "timeMax": {timestamp(day.AddDate(0, 0, 2))},
+		"singleEvents": {"true"}, "orderBy": {"startTime"}}
+	path := l.gateway(CalendarPath+"/calendars/primary/events") + "?" + times.Encode()
+	if err := l.ask(ctx, v, assertion, "GET", path, nil, &list); err != nil {
+		return err
+	}
+	for _, e := range list.Items {
+		v.Events = append(v.Events, interval(e.Start.DateTime, e.End.DateTime)+": "+e.Summary)
+	}
+	return nil
+}
+
+func interval(start, end time.Time) string {
+	return start.UTC().Format("Mon 2 Jan, 15:04") + " to " + end.UTC().Format("15:04 MST")
 }
 
 // gateway is where Sallyport passes requests with a path on to the third party.
@@ -158,7 +206,8 @@ func (l *lender) ask(
 		return errors.New("Sallyport could not be asked")
 	}
 	defer res.Body.Close()
-	v.Asked = append(v.Asked, asked{method + " " + path, res.StatusCode})
+	shown, _, _ := strings.Cut(path, "?")
+	v.Asked = append(v.Asked, asked{method + " " + shown, res.StatusCode})
 	raw, err := io.ReadAll(io.LimitReader(res.Body, maxLent))
 	if err != nil {
 		return errors.New("the answer broke off")

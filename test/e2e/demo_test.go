@@ -338,6 +338,13 @@ func TestLendingACalendarNeedsNoMouse(t *testing.T) {
 	enter("Allow") // the first account is chosen
 	v = shows("mira@acme.example", "to 09:", "UTC", "the app has never seen one")
 	b.saysNot(v, "not connected", "ya29.")
+	b.saysNot(v, "Stand-up")
+	enter("Let it read the events too")
+	b.heading("Demo app asks to use Google Calendar")
+	enter("Go on to Google Calendar")
+	b.heading("Sallyport demo wants to use an account")
+	enter("Allow") // the account is the one that is connected, and all boxes are ticked
+	shows("mira@acme.example", "Stand-up")
 	enter("Try to write into it")
 	shows("403", "POST /calendar/v3/freeBusy", "mira@acme.example")
 	enter("Disconnect on your account page")

@@ -43,6 +43,12 @@ func TestOwnPagesCanBeReadByEverybody(t *testing.T) {
 			b.heading("Sallyport demo wants to use an account")
 			b.press("Allow")
 			b.says(b.at(demo.url+"/calendar"), "connected")
+			b.press("Let it read the events too")
+			b.press("Go on to Google Calendar")
+			b.heading("Sallyport demo wants to use an account")
+			b.readable() // with boxes
+			b.press("Allow")
+			b.sees("the events", func(v view) bool { return strings.Contains(v.Text, "Stand-up") })
 			b.press("Try to write into it")
 			b.sees("the refusal", func(v view) bool { return strings.Contains(v.Text, "403") })
 		}},
