@@ -247,14 +247,14 @@ func (o *Operator) Move(ctx context.Context, from, to string) (int, error) {
 	}
 	was, next := Owner{OwnedByOrg, from}, Owner{OwnedByOrg, to}
 	var connectors []string
-	reseal := func(r Record) (Record, error) {
-		tokens, err := o.Keys.Open(r)
+	reseal := func(was, becomes Record) (Record, error) {
+		tokens, err := o.Keys.Open(was)
 		if err != nil {
 			return Record{}, err
 		}
-		connectors = append(connectors, r.Connector)
-		r.Owner, r.Wrapped, r.KeyID = next, nil, ""
-		return o.Keys.Seal(r, tokens)
+		connectors = append(connectors, was.Connector)
+		becomes.Wrapped, becomes.KeyID = nil, ""
+		return o.Keys.Seal(becomes, tokens)
 	}
 	for deadline := time.Now().Add(LeaseTime + callMargin); ; {
 		connectors = nil

@@ -428,3 +428,20 @@ func TestP13_AGrantThatCannotBeOpenedIsNotMoved(t *testing.T) {
 		r.lend(use("a"))
 	})
 }
+
+func TestP13_ARowOfBeforeAMoveIsNoticed(t *testing.T) {
+	inBubble(t, organizations, func(r *rig) {
+		k := r.connect(r.ask("a", "freebusy"))
+		putBack := r.store.Keep(k.ID)
+		if n, err := r.ops().Move(r.Context(), "acme", "globex"); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		putBack()
+		time.Sleep(life)
+		r.refused(use("a"), grant.MissingReconnect)
+		if e, err := r.ops().Show(r.Context(), k.ID); err != nil || e.Reason != grant.ReasonRolledBack ||
+			r.provider.calls() != 0 {
+			t.Errorf("%+v, %v; the token was shown %d times", e, err, r.provider.calls())
+		}
+	})
+}

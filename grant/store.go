@@ -101,9 +101,11 @@ type Store interface {
 	Disconnect(ctx context.Context, k Key) (Kept, error)
 	// Move gives the grants of one owner to another, with their IDs and consents, all or
 	// none, and returns how many. Where both have one of the same connector it returns
-	// ErrChanged, where one is being refreshed, ErrHeld. reseal gets each grant as it was,
-	// and makes the sealed fields anew, because they are bound to the owner.
-	Move(ctx context.Context, from, to Owner, reseal func(Record) (Record, error)) (int, error)
+	// ErrChanged, where one is being refreshed, ErrHeld. Each gets a new Generation, so that
+	// a copy of its row that comes back is noticed, and how often its refresh token was shown
+	// still counts. reseal opens a grant as it was and seals it as it becomes; of what it
+	// returns the sealed fields count.
+	Move(ctx context.Context, from, to Owner, reseal func(was, becomes Record) (Record, error)) (int, error)
 	// SetStatus changes the status of a grant of this Generation that nobody has leased:
 	// ErrChanged where the Generation is another one, ErrHeld where it is leased.
 	SetStatus(ctx context.Context, id string, generation int64, s Status, reason string, retryAt time.Time) error

@@ -544,8 +544,8 @@ func consents(ctx context.Context, tx *sql.Tx, id string) (list []grant.Consent,
 }
 
 // Move implements grant.Store.
-func (g *Grants) Move(ctx context.Context, from, to grant.Owner, reseal func(grant.Record) (grant.Record, error)) (
-	n int, err error) {
+func (g *Grants) Move(ctx context.Context, from, to grant.Owner,
+	reseal func(was, becomes grant.Record) (grant.Record, error)) (n int, err error) {
 	if err := keepable(to.ID); err != nil {
 		return 0, err
 	}
@@ -575,7 +575,7 @@ func (g *Grants) Move(ctx context.Context, from, to grant.Owner, reseal func(gra
 }
 
 func (g *Grants) moveOne(ctx context.Context, tx *sql.Tx, id string, to grant.Owner,
-	reseal func(grant.Record) (grant.Record, error)) error {
+	reseal func(was, becomes grant.Record) (grant.Record, error)) error {
 	r, err := g.lockByID(ctx, tx, id)
 	if err != nil {
 		return err
@@ -595,14 +595,19 @@ func (g *Grants) moveOne(ctx context.Context, tx *sql.Tx, id string, to grant.Ow
 			return err
 		}
 	}
-	sealed, err := reseal(r.Record)
+	next := r.Record
+	next.Key = key
+	next.Version++
+	next.Generation = max(r.Generation, r.newest) + 1
+	sealed, err := reseal(r.Record, next)
 	if err != nil {
 		return refusal{err}
 	}
-	next := withSealed(r.Record, sealed)
-	next.Key = key
-	next.Version++
-	return putGrant(ctx, tx, next)
+	if err := putGrant(ctx, tx, withSealed(next, sealed)); err != nil {
+		return err
+	}
+	r.newest = next.Generation
+	return putState(ctx, tx, id, r.state)
 }
 
 // texts reads one column.

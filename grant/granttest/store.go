@@ -323,8 +323,8 @@ func (s *Store) Disconnect(ctx context.Context, k grant.Key) (grant.Kept, error)
 }
 
 // Move implements grant.Store.
-func (s *Store) Move(ctx context.Context, from, to grant.Owner, reseal func(grant.Record) (grant.Record, error)) (
-	int, error) {
+func (s *Store) Move(ctx context.Context, from, to grant.Owner,
+	reseal func(was, becomes grant.Record) (grant.Record, error)) (int, error) {
 	if err := s.begin(ctx, "Move"); err != nil {
 		return 0, err
 	}
@@ -341,14 +341,15 @@ func (s *Store) Move(ctx context.Context, from, to grant.Owner, reseal func(gran
 		case s.leased(r):
 			return 0, grant.ErrHeld
 		}
-		sealed, err := reseal(copied(r.Record))
+		next := copied(r.Record)
+		next.Key = key
+		next.Version++
+		next.Generation = max(r.Generation, s.newest[id]) + 1
+		sealed, err := reseal(copied(r.Record), copied(next))
 		if err != nil {
 			return 0, err
 		}
-		next := copied(withSealed(r.Record, sealed))
-		next.Key = key
-		next.Version++
-		moved[id] = next
+		moved[id] = copied(withSealed(next, sealed))
 	}
 	for id, r := range moved {
 		for other, tomb := range s.rows {
@@ -356,7 +357,7 @@ func (s *Store) Move(ctx context.Context, from, to grant.Owner, reseal func(gran
 				delete(s.rows, other)
 			}
 		}
-		s.rows[id].Record = r
+		s.rows[id].Record, s.newest[id] = r, r.Generation
 	}
 	return len(moved), nil
 }

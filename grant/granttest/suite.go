@@ -288,13 +288,15 @@ func sealFails(t *testing.T, rows Rows) {
 	wantErr(t, "commit", err, broken)
 	_, err = s.Late(t.Context(), l, refreshed(r), fails)
 	wantErr(t, "late", err, broken)
-	_, err = s.Move(t.Context(), r.Owner, keyOf("", "corp:bob").Owner, fails)
+	_, err = s.Move(t.Context(), r.Owner, keyOf("", "corp:bob").Owner,
+		func(_, becomes grant.Record) (grant.Record, error) { return fails(becomes) })
 	if err == nil {
 		t.Error("moved without a seal")
 	}
 	same(t, "the grant", get(t, s, k).Record, r)
 	commit(t, s, l, r) // the lease is still there
-	_, err = s.Move(t.Context(), r.Owner, keyOf("", "corp:bob").Owner, fails)
+	_, err = s.Move(t.Context(), r.Owner, keyOf("", "corp:bob").Owner,
+		func(_, becomes grant.Record) (grant.Record, error) { return fails(becomes) })
 	wantErr(t, "move", err, broken)
 	if get(t, s, k).Generation != r.Generation+1 {
 		t.Error("it moved")
@@ -532,10 +534,10 @@ func moved(t *testing.T, rows Rows) {
 	_, err := a.Disconnect(t.Context(), to) // a tombstone is not in the way
 	testenv.Check(t, err)
 	shown := map[string]grant.Owner{}
-	n, err := b.Move(t.Context(), from.Owner, to.Owner, func(r grant.Record) (grant.Record, error) {
-		shown[r.ID] = r.Owner
-		r.Owner = to.Owner
-		return seal(r)
+	putBack := rows.Keep(t, first.ID)
+	n, err := b.Move(t.Context(), from.Owner, to.Owner, func(was, becomes grant.Record) (grant.Record, error) {
+		shown[was.ID] = was.Owner
+		return seal(becomes)
 	})
 	if n != 2 || err != nil {
 		t.Fatalf("moved %d: %v", n, err)
@@ -545,18 +547,37 @@ func moved(t *testing.T, rows Rows) {
 	wantErr(t, "where it was", err, grant.ErrNotFound)
 	kept := get(t, a, to)
 	want := first
-	want.Owner, want.Version = to.Owner, kept.Version
+	want.Owner, want.Version, want.Generation = to.Owner, kept.Version, first.Generation+1
 	want, _ = seal(want)
 	same(t, "where it is", kept.Record, want)
 	if kept.Version <= first.Version || len(kept.Consents) != 1 {
 		t.Errorf("version %d → %d, consents %+v", first.Version, kept.Version, kept.Consents)
 	}
-	if n, err := a.Move(t.Context(), from.Owner, to.Owner, seal); n != 0 || err != nil {
+	if n, err := a.Move(t.Context(), from.Owner, to.Owner, reseal); n != 0 || err != nil {
 		t.Errorf("moved again: %d, %v", n, err)
 	}
 	commit(t, a, lease(t, a, kept.Record), kept.Record)
+	putBack(t)
+	_, _, err = a.Lease(t.Context(), first.ID, first.Generation)
+	wantErr(t, "its row of before, put back", err, grant.ErrRolledBack)
+	_, err = a.Disconnect(t.Context(), from)
+	testenv.Check(t, err)
 	connect(t, a, from) // its place is free
+
+	k := keyOf("files", "corp:old")
+	r := connect(t, a, k)
+	testenv.Check(t, a.Abandon(t.Context(), lease(t, a, r), false, "", "", time.Time{}))
+	n, err = b.Move(t.Context(), k.Owner, grant.Owner{Kind: grant.OwnedByOrg, ID: "acme"}, reseal)
+	if n == 0 || err != nil {
+		t.Fatalf("moved %d: %v", n, err)
+	}
+	k.Owner = grant.Owner{Kind: grant.OwnedByOrg, ID: "acme"}
+	if l := lease(t, a, get(t, a, k).Record); l.Shown != 1 || l.Since.IsZero() {
+		t.Errorf("after a move the refresh token was shown %d times, since %v", l.Shown, l.Since)
+	}
 }
+
+func reseal(_, becomes grant.Record) (grant.Record, error) { return seal(becomes) }
 
 func movedOnto(t *testing.T, rows Rows) {
 	s := rows.Open(t)
@@ -565,7 +586,7 @@ func movedOnto(t *testing.T, rows Rows) {
 	connect(t, s, from)
 	connect(t, s, alone)
 	connect(t, s, to)
-	_, err := s.Move(t.Context(), from.Owner, to.Owner, seal)
+	_, err := s.Move(t.Context(), from.Owner, to.Owner, reseal)
 	wantErr(t, "onto one that is there", err, grant.ErrChanged)
 	get(t, s, from)
 	get(t, s, alone) // all or none
@@ -573,11 +594,11 @@ func movedOnto(t *testing.T, rows Rows) {
 	testenv.Check(t, err)
 	r := get(t, s, from).Record
 	l := lease(t, s, r)
-	_, err = s.Move(t.Context(), from.Owner, to.Owner, seal)
+	_, err = s.Move(t.Context(), from.Owner, to.Owner, reseal)
 	wantErr(t, "while one is being refreshed", err, grant.ErrHeld)
 	get(t, s, alone)
 	commit(t, s, l, r)
-	if n, err := s.Move(t.Context(), from.Owner, to.Owner, seal); n != 2 || err != nil {
+	if n, err := s.Move(t.Context(), from.Owner, to.Owner, reseal); n != 2 || err != nil {
 		t.Errorf("afterwards: %d, %v", n, err)
 	}
 }
@@ -940,7 +961,7 @@ func lateRefused(t *testing.T, rows Rows) {
 		},
 		"it was moved": func(t *testing.T, r grant.Record) {
 			to := grant.Owner{Kind: grant.OwnedByUser, ID: "moved-" + r.ID}
-			n, err := b.Move(t.Context(), r.Owner, to, seal)
+			n, err := b.Move(t.Context(), r.Owner, to, reseal)
 			if n != 1 || err != nil {
 				t.Fatal(n, err)
 			}
@@ -1118,7 +1139,7 @@ func contextOver(t *testing.T, rows Rows) {
 		"Agree":      func() error { return s.Agree(over, r.ID, consentOf("b"), r.Version) },
 		"Withdraw":   func() error { _, err := s.Withdraw(over, k, "calendar-app"); return err },
 		"Disconnect": func() error { _, err := s.Disconnect(over, k); return err },
-		"Move":       func() error { _, err := s.Move(over, other.Owner, grant.Owner{ID: "x"}, seal); return err },
+		"Move":       func() error { _, err := s.Move(over, other.Owner, grant.Owner{ID: "x"}, reseal); return err },
 		"SetStatus": func() error {
 			return s.SetStatus(over, other.ID, other.Generation, grant.Degraded, "x", time.Time{})
 		},

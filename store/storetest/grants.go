@@ -155,7 +155,8 @@ func forgetsGrants(t *testing.T, d Database) {
 	rows("connected and ended again and again", 1)
 	connect("globex")
 	rows("with another one", 2)
-	n, err := s.Move(t.Context(), org("globex"), org("acme"), seal)
+	n, err := s.Move(t.Context(), org("globex"), org("acme"),
+		func(_, becomes grant.Record) (grant.Record, error) { return seal(becomes) })
 	if err != nil || n != 1 {
 		t.Fatal(n, err)
 	}
