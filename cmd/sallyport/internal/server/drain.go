@@ -5,12 +5,14 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -35,7 +37,7 @@ const (
 //	finish → hold off new connections; accept what is in the queue; then Accept ends
 //	settle → wait until a connection that could still bring a request has brought it
 type drainListener struct {
-	*net.TCPListener
+	streamListener
 	blockLimit time.Duration  // how long a header block may take in HTTP/2 without TLS; 0: that is not spoken
 	proxies    []netip.Prefix // peers whose connections begin with a PROXY header
 	proxyLimit time.Duration  // how long that may take
@@ -47,16 +49,36 @@ type drainListener struct {
 	until   time.Time // when accepting ends at the latest; zero while open
 }
 
-func newDrainListener(l *net.TCPListener) *drainListener {
-	return &drainListener{TCPListener: l, grace: idleGrace, tracked: map[*trackedConn]struct{}{}}
+// streamListener is a *net.TCPListener or a *socketListener.
+type streamListener interface {
+	net.Listener
+	SetDeadline(time.Time) error
+}
+
+// streamConn is what both accept: a *net.TCPConn or a socketConn.
+type streamConn interface {
+	net.Conn
+	io.ReaderFrom // splice
+	syscall.Conn
+	CloseWrite() error
+}
+
+func newDrainListener(l streamListener) *drainListener {
+	return &drainListener{streamListener: l, grace: idleGrace, tracked: map[*trackedConn]struct{}{}}
 }
 
 // finish lets Accept return http.ErrServerClosed once its queue is empty. On
 // Linux new connections are held off meanwhile: their first packet is dropped,
 // and when the client repeats it, after a second, it is refused. Elsewhere a
-// client that connects in the very instant of closing can see a reset.
+// client that connects in the very instant of closing can see a reset. A unix
+// socket is removed from its directory instead.
 func (g *drainListener) finish() {
-	_ = holdOff(g.TCPListener) // a kernel that cannot is as good as another system
+	switch on := g.streamListener.(type) {
+	case *net.TCPListener:
+		_ = holdOff(on) // a kernel that cannot is as good as another system
+	case *socketListener:
+		on.remove()
+	}
 	g.mu.Lock()
 	g.until = time.Now().Add(acceptGrace)
 	g.mu.Unlock()
@@ -82,10 +104,10 @@ func (g *drainListener) extend() bool {
 // is empty: of one, the runtime's timer may have been faster than its poller.
 func (g *drainListener) Accept() (net.Conn, error) {
 	for vain := 0; ; {
-		c, err := g.AcceptTCP()
+		c, err := g.streamListener.Accept()
 		if err == nil {
 			g.extend()
-			return g.admit(c), nil
+			return g.admit(c.(streamConn)), nil
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) || !g.extend() {
 			return nil, err
@@ -96,8 +118,8 @@ func (g *drainListener) Accept() (net.Conn, error) {
 	}
 }
 
-func (g *drainListener) admit(c *net.TCPConn) *trackedConn {
-	v := &trackedConn{TCPConn: c, listener: g}
+func (g *drainListener) admit(c streamConn) *trackedConn {
+	v := &trackedConn{streamConn: c, listener: g}
 	if g.blockLimit > 0 {
 		v.blocks = &headerBlocks{limit: g.blockLimit, expire: func() { _ = v.Close() }}
 	}
@@ -182,7 +204,7 @@ func (g *drainListener) waiting(closely bool) (mute []*trackedConn, speaking int
 	for v := range g.tracked {
 		switch phase := v.phase.Load(); {
 		case phase == served || v.http2.Load():
-		case phase == speaks || closely && hasUnread(v.TCPConn):
+		case phase == speaks || closely && hasUnread(v.streamConn):
 			speaking++
 		default:
 			mute = append(mute, v)
@@ -198,10 +220,9 @@ const (
 	served              // a request is being answered
 )
 
-// trackedConn is a connection that tells whether something came. It stays a
-// *net.TCPConn to code that looks for one of its methods (ReadFrom: splice).
+// trackedConn is a connection that tells whether something came.
 type trackedConn struct {
-	*net.TCPConn
+	streamConn
 	listener     *drainListener
 	phase        atomic.Int32
 	known, http2 atomic.Bool   // it has brought a request or a preface; of HTTP/2
@@ -212,7 +233,7 @@ type trackedConn struct {
 // RemoteAddr is the client, as a PROXY header names it, or the peer.
 func (v *trackedConn) RemoteAddr() net.Addr {
 	if v.proxied == nil || v.proxied.await() != nil {
-		return v.TCPConn.RemoteAddr()
+		return v.streamConn.RemoteAddr()
 	}
 	return v.proxied.client
 }
@@ -223,11 +244,11 @@ func (v *trackedConn) Read(b []byte) (int, error) {
 			return 0, err
 		}
 	}
-	n, err := v.TCPConn.Read(b)
+	n, err := v.streamConn.Read(b)
 	if n > 0 && v.phase.Load() == silent {
 		v.phase.CompareAndSwap(silent, speaks)
 		if v.proxied == nil && v.listener.refusals != nil && !v.known.Load() {
-			v.listener.refusals.stranger(v.TCPConn.RemoteAddr(), b[:n])
+			v.listener.refusals.stranger(v.streamConn.RemoteAddr(), b[:n])
 		}
 		if !v.known.Load() && bytes.HasPrefix(b[:n], []byte("PRI * HTTP/2.0\r\n")) {
 			v.http2.Store(true)
@@ -241,5 +262,5 @@ func (v *trackedConn) Read(b []byte) (int, error) {
 
 func (v *trackedConn) Close() error {
 	v.listener.forget(v)
-	return v.TCPConn.Close()
+	return v.streamConn.Close()
 }

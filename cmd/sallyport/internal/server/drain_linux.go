@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"net"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,7 +32,7 @@ func holdOff(l *net.TCPListener) error {
 }
 
 // hasUnread tells whether bytes have arrived that nobody has read.
-func hasUnread(c *net.TCPConn) bool {
+func hasUnread(c syscall.Conn) bool {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return false

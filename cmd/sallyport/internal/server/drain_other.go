@@ -5,8 +5,9 @@ package server
 import (
 	"errors"
 	"net"
+	"syscall"
 )
 
 func holdOff(*net.TCPListener) error { return errors.ErrUnsupported }
 
-func hasUnread(*net.TCPConn) bool { return false }
+func hasUnread(syscall.Conn) bool { return false }

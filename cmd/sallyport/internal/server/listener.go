@@ -20,6 +20,7 @@ type Listener struct {
 	Key     string // of the configuration, such as listen.http: what a reader changes if the address is taken
 	Name    string // in the log; "": listen, or admin if Last
 	Address string
+	Socket  *Socket      // instead of Address; not if Last
 	HTTP    *http.Server // with a TLSConfig it speaks TLS
 	Last    bool         // it answers until all others have stopped; of no use to clients who sign in
 
@@ -29,14 +30,24 @@ type Listener struct {
 
 	refused *prometheus.CounterVec // connections, for their PROXY header; nil: they are not counted
 
-	on    *net.TCPListener
+	on    streamListener // nil until it is open
 	drain *drainListener // nil if Last
 	http2 *http2OverTLS  // nil without TLS
 	ended chan error     // why it stopped serving; nil if it was asked to
 }
 
-func (l *Listener) open(ctx context.Context) (err error) {
-	l.on, err = Listen(ctx, l.Key, l.Address)
+func (l *Listener) open(ctx context.Context, log *slog.Logger) error {
+	if l.Socket != nil {
+		on, err := l.Socket.listen(ctx, l.Key, log)
+		if err == nil {
+			l.on = on
+		}
+		return err
+	}
+	on, err := Listen(ctx, l.Key, l.Address)
+	if err == nil {
+		l.on = on
+	}
 	return err
 }
 
@@ -87,7 +98,9 @@ func (l *Listener) serve(first chan<- error, log *slog.Logger) {
 func (l *Listener) drained(log *slog.Logger) net.Listener {
 	l.drain = newDrainListener(l.on)
 	l.drain.proxies, l.drain.proxyLimit = l.Proxies, proxyHeaderTime
-	l.drain.refusals = newRefusals(log, l)
+	if l.Socket == nil {
+		l.drain.refusals = newRefusals(log, l)
+	}
 	l.HTTP.ConnState = l.drain.note
 	switch {
 	case l.HTTP.TLSConfig != nil:

@@ -38,7 +38,7 @@ var (
 // the first Read or RemoteAddr of the connection, whichever comes first: both are
 // called by the goroutine of that connection, so Accept waits for nobody.
 type proxyHeader struct {
-	conn  *net.TCPConn
+	conn  net.Conn
 	close func() // ends the connection, as its listener does
 	tell  *refusals
 	timer *time.Timer // closes the connection if the header is late
@@ -48,7 +48,7 @@ type proxyHeader struct {
 	err    error
 }
 
-func newProxyHeader(conn *net.TCPConn, limit time.Duration, closeConn func(), tell *refusals) *proxyHeader {
+func newProxyHeader(conn net.Conn, limit time.Duration, closeConn func(), tell *refusals) *proxyHeader {
 	return &proxyHeader{conn: conn, close: closeConn, tell: tell, timer: time.AfterFunc(limit, closeConn)}
 }
 

@@ -39,7 +39,12 @@ type refusals struct {
 	log      *slog.Logger
 	listener string
 	count    *prometheus.CounterVec // by reason; nil: they are not counted
+	told     sparing
+}
 
+// sparing says when to tell of something that may come often: at once, and then once in a
+// minute.
+type sparing struct {
 	mu   sync.Mutex
 	told map[string]told // by reason
 }
@@ -51,29 +56,40 @@ type told struct {
 
 const refusalsEvery = time.Minute
 
+// tells reports whether to tell of one more, and of how many nothing was told.
+func (s *sparing) tells(reason string) (untold int, tell bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, is := time.Now(), s.told[reason]
+	if now.Before(is.silent) {
+		is.untold++
+		s.told[reason] = is
+		return 0, false
+	}
+	if s.told == nil {
+		s.told = map[string]told{}
+	}
+	s.told[reason] = told{silent: now.Add(refusalsEvery)}
+	return is.untold, true
+}
+
 func newRefusals(log *slog.Logger, l *Listener) *refusals {
-	return &refusals{log: log, listener: strings.TrimSuffix(l.Key, ".address"), count: l.refused,
-		told: map[string]told{}}
+	return &refusals{log: log, listener: strings.TrimSuffix(l.Key, ".address"), count: l.refused}
 }
 
 func (r *refusals) refused(peer net.Addr, reason string, err error) {
 	if r.count != nil {
 		r.count.WithLabelValues(r.listener, reason).Inc()
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now, is := time.Now(), r.told[reason]
-	if now.Before(is.silent) {
-		is.untold++
-		r.told[reason] = is
+	untold, tell := r.told.tells(reason)
+	if !tell {
 		return
 	}
-	r.told[reason] = told{silent: now.Add(refusalsEvery)}
 	message := "a connection was closed: proxy_protocol is set for its peer, which did not keep to it"
 	if reason == refusedStranger {
 		message = "a connection was refused: it begins with a PROXY header, and its peer is not in proxy_protocol"
 	}
-	r.log.Warn(message, "listener", r.listener, "peer", peer.String(), "error", err.Error(), "untold", is.untold)
+	r.log.Warn(message, "listener", r.listener, "peer", peer.String(), "error", err.Error(), "untold", untold)
 }
 
 var errProxyHeaderOfStranger = errors.New("a PROXY header from a peer that is not listed")

@@ -77,7 +77,7 @@ func (s *Server) SetStop(drainDelay, timeout time.Duration) {
 // before anything is served.
 func (s *Server) Open(ctx context.Context) error {
 	for _, l := range s.Listeners {
-		if err := l.open(ctx); err != nil {
+		if err := l.open(ctx, s.Log); err != nil {
 			for _, opened := range s.Listeners {
 				if opened.on != nil {
 					_ = opened.on.Close()

@@ -54,7 +54,7 @@ type stoppable struct {
 	ended   chan error
 }
 
-func runForTest(t *testing.T, l *net.TCPListener, pair *tls.Certificate, drainDelay time.Duration) *stoppable {
+func runForTest(t *testing.T, l streamListener, pair *tls.Certificate, drainDelay time.Duration) *stoppable {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	s := &stoppable{echo: &echo{}, address: l.Addr().String(), ended: make(chan error, 1)}
@@ -379,7 +379,7 @@ func TestStoppingWaitsNoLongerThanItMust(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = c.Close() })
-		return &trackedConn{TCPConn: c, listener: g}
+		return &trackedConn{streamConn: c, listener: g}
 	}
 	for name, tt := range map[string]struct {
 		become func(*trackedConn)
