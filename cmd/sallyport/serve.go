@@ -27,6 +27,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/server"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/systemd"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/watch"
+	"github.com/sallyport-proxy/sallyport/gateway"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 )
 
@@ -157,9 +158,8 @@ func start(ctx context.Context, c *console, cfg *config.Config, sec *assemble.Se
 	}
 	s.server.Listeners = append(s.server.Listeners,
 		externalAuthListeners(cfg, s.process, s.certificate(externalAuthPair.key), log)...)
-	if l := grantsListener(cfg, s.process, s.certificate(grantsPair.key), log); l != nil {
-		s.server.Listeners = append(s.server.Listeners, l)
-	}
+	s.server.Listeners = append(s.server.Listeners,
+		grantsListeners(cfg, s.process, s.certificate(grantsPair.key), log)...)
 	if cfg.Listen.Admin.Address != "" {
 		s.admin.replace(s.newAdmin(cfg))
 		s.server.Listeners = append(s.server.Listeners, &server.Listener{Key: "listen.admin",
@@ -270,18 +270,12 @@ func externalAuthListeners(cfg *config.Config, process *assemble.Process, cert *
 	return all
 }
 
-// grantsListener is the one for apps; nil where nothing is lent. cert is nil without TLS.
-func grantsListener(cfg *config.Config, process *assemble.Process, cert *server.Certificate,
-	log *asynclog.Log) *server.Listener {
-	if cfg.Listen.Grants.Address == "" {
-		return nil
-	}
-	l := &server.Listener{Key: grantsPair.key, Name: "grants", Address: cfg.Listen.Grants.Address,
-		HTTP: server.NewGrantsHTTP(http.HandlerFunc(process.ServeGrants), cfg.Listen.KeepAlive, log.Logger)}
-	if cert != nil {
-		l.HTTP.TLSConfig = cert.Config()
-	}
-	return l
+// grantsListeners are those for apps, none where nothing is lent. cert is nil without TLS.
+func grantsListeners(cfg *config.Config, process *assemble.Process, cert *server.Certificate,
+	log *asynclog.Log) []*server.Listener {
+	return server.Grants{Key: grantsPair.key, Address: cfg.Listen.Grants.Address, Certificate: cert,
+		KeepAlive: cfg.Listen.KeepAlive, Handler: http.HandlerFunc(process.ServeGrants),
+		OnSocket: gateway.WithSocket}.Listeners(log.Logger)
 }
 
 // newAdmin answers operators, with the probes of a configuration.
