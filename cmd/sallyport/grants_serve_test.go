@@ -1,15 +1,20 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -177,13 +182,20 @@ func (s *lendingStory) visit(person string) {
 // use asks the gateway as the app does.
 func (s *lendingStory) use(method, path string) (status int, body string) {
 	s.t.Helper()
+	return s.useBy(http.DefaultClient, method, path)
+}
+
+func (s *lendingStory) useBy(client *http.Client, method, path string) (status int, body string) {
+	s.t.Helper()
 	req, err := http.NewRequest(method, "http://"+s.grants+path, nil)
 	testenv.Check(s.t, err)
-	req.Header.Set("Authorization", "Bearer "+lentToken)
+	if client == http.DefaultClient {
+		req.Header.Set("Authorization", "Bearer "+lentToken)
+	}
 	s.mu.Lock()
 	req.Header.Set("X-Sallyport-Assertion", s.assertion)
 	s.mu.Unlock()
-	res, err := http.DefaultClient.Do(req)
+	res, err := client.Do(req)
 	testenv.Check(s.t, err)
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
@@ -330,4 +342,43 @@ func TestP12_AReloadKeepsWhatWasLent(t *testing.T) {
 		status, body := s.use("GET", "/gateway/jira/issues")
 		return status == http.StatusUnauthorized && strings.Contains(body, "app-unknown")
 	})
+}
+
+// An app with a socket of its own needs no token, on no other way may it come, and neither
+// may another user of the machine.
+func TestP12_AnAppWithASocketNeedsNoToken(t *testing.T) {
+	s := startLending(t, "sqlite:"+filepath.Join(t.TempDir(), "sallyport.db"))
+	s.connect()
+	s.stop(t)
+	text, err := os.ReadFile(s.config)
+	testenv.Check(t, err)
+	dir, err := os.MkdirTemp("", "s") // a path of a socket is short
+	testenv.Check(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "planner.sock")
+	write(t, s.config, strings.Replace(string(text), `token: "literal:`+lentToken+`"`,
+		fmt.Sprintf("socket: {path: %q, uid: %d}", socket, os.Getuid()), 1))
+	s.binary.run(t, t.TempDir(), s.config)
+	there := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		}}}
+	if status, body := s.useBy(there, "GET", "/gateway/jira/issues"); status != http.StatusOK {
+		t.Errorf("on its socket: %d %s", status, body)
+	}
+	if status, body := s.use("GET", "/gateway/jira/issues"); status != http.StatusUnauthorized {
+		t.Errorf("with a token that it has no more: %d %s", status, body)
+	}
+	s.stop(t)
+	if _, err := os.Lstat(socket); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after the end the socket is there: %v", err)
+	}
+	write(t, s.config, strings.Replace(string(text), `token: "literal:`+lentToken+`"`,
+		fmt.Sprintf("socket: {path: %q, uid: %d}", socket, os.Getuid()+12345), 1))
+	s.binary.run(t, t.TempDir(), s.config)
+	if os.Getuid() == 0 && runtime.GOOS == "linux" { // root counts only where it is listed
+		if _, err := there.Get("http://planner/v1/grants"); err == nil {
+			t.Error("another user than the app's got an answer")
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -273,9 +274,15 @@ func externalAuthListeners(cfg *config.Config, process *assemble.Process, cert *
 // grantsListeners are those for apps, none where nothing is lent. cert is nil without TLS.
 func grantsListeners(cfg *config.Config, process *assemble.Process, cert *server.Certificate,
 	log *asynclog.Log) []*server.Listener {
-	return server.Grants{Key: grantsPair.key, Address: cfg.Listen.Grants.Address, Certificate: cert,
-		KeepAlive: cfg.Listen.KeepAlive, Handler: http.HandlerFunc(process.ServeGrants),
-		OnSocket: gateway.WithSocket}.Listeners(log.Logger)
+	all := server.Grants{Key: grantsPair.key, Address: cfg.Listen.Grants.Address, Certificate: cert,
+		KeepAlive: cfg.Listen.KeepAlive, Handler: http.HandlerFunc(process.ServeGrants), OnSocket: gateway.WithSocket}
+	for i, a := range cfg.Grants.Apps {
+		if a.Socket.Path != "" {
+			all.Sockets = append(all.Sockets, server.AppSocket{Key: fmt.Sprintf("grants.apps[%d].socket", i), App: a.ID,
+				Socket: server.Socket{Path: a.Socket.Path, UIDs: a.Socket.UIDs}})
+		}
+	}
+	return all.Listeners(log.Logger)
 }
 
 // newAdmin answers operators, with the probes of a configuration.
