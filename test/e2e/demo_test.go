@@ -349,7 +349,7 @@ func TestLendingACalendarNeedsNoMouse(t *testing.T) {
 	shows("403", "POST /calendar/v3/freeBusy", "mira@acme.example")
 	enter("Disconnect on your account page")
 	b.says(b.heading("Your account"), "Google Calendar", "Demo app")
-	enter("Disconnect Google Calendar for all apps")
+	enter("Disconnect for all apps: Google Calendar")
 	b.sees("that it is over", func(v view) bool { return !strings.Contains(v.Text, "Disconnect for all apps") })
 	b.open(demo.url + "/calendar")
 	shows("not connected")

@@ -36,7 +36,7 @@ func TestOwnPagesCanBeReadByEverybody(t *testing.T) {
 			b.press("Go on to Google Calendar")
 			b.heading("Sallyport demo wants to use an account")
 		}},
-		{"app-lent", func(b *tab) {
+		{"lent", func(b *tab) {
 			b.signIn(demo.url+"/calendar", "jonas")
 			b.press("Connect a calendar")
 			b.press("Go on to Google Calendar")
@@ -51,6 +51,9 @@ func TestOwnPagesCanBeReadByEverybody(t *testing.T) {
 			b.sees("the events", func(v view) bool { return strings.Contains(v.Text, "Stand-up") })
 			b.press("Try to write into it")
 			b.sees("the refusal", func(v view) bool { return strings.Contains(v.Text, "403") })
+			b.readable()
+			b.open(demo.url + "/.sallyport/account")
+			b.says(b.heading("Your account"), "Disconnect for all apps")
 		}},
 		{"account", signedIn("mira", demo.url+"/.sallyport/account")},
 		{"account-bare", signedIn("sam", demo.url+"/.sallyport/account")},
