@@ -51,7 +51,7 @@ var errTooMuchToTell = errors.New("what the app is to be told about a person is 
 func (a *Admission) render(ans *Answer, key string, id *identity.Identity) (err error) {
 	about := assertion.Caller{Key: key, Identity: id, End: ans.Principal.Expires}
 	if s := ans.Principal.Session; s != nil {
-		about.SID = s.SID()
+		about.SID, about.Since = s.SID(), s.SignedIn
 	}
 	if ans.assertion, err = a.assertions.Sign(about, ans.Route.Name); err != nil {
 		return err

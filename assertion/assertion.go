@@ -169,6 +169,9 @@ type Caller struct {
 	// SID names the session to apps, see session.Session.SID. "": there is none, as
 	// with an access token.
 	SID string
+	// Since is when the sign-in was; zero: not known. No assertion says that it is older: what
+	// ended before does not end what rests on it.
+	Since time.Time
 	// End is when the session or the token ends, whatever happens until then.
 	End time.Time
 }
@@ -182,7 +185,11 @@ func (s *Signer) Sign(about Caller, audience string) (string, error) {
 	if c, ok := s.signed.Get(key); ok && c.minute == minute {
 		return c.token, nil
 	}
-	token, err := s.sign(about, audience, time.Unix(minute*60, 0), now)
+	issued := time.Unix(minute*60, 0)
+	if since := about.Since.Truncate(time.Second); since.After(issued) && !since.After(now) {
+		issued = since
+	}
+	token, err := s.sign(about, audience, issued, now)
 	if err != nil {
 		return "", fmt.Errorf("sign assertion: %w", err)
 	}

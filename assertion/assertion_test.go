@@ -428,3 +428,25 @@ func BenchmarkSignCachedParallel(b *testing.B) {
 		}
 	})
 }
+
+// What somebody ended before they signed in again must not count against them: no assertion
+// says that it is older than the sign-in.
+func TestAnAssertionIsNotOlderThanTheSignIn(t *testing.T) {
+	c := newClock() // half past a minute
+	minute := c.Now().Truncate(time.Minute)
+	s := newSigner(t, c)
+	for name, row := range map[string]struct{ since, want time.Time }{
+		"not known":          {time.Time{}, minute},
+		"before this minute": {minute.Add(-time.Second), minute},
+		"in this minute":     {minute.Add(20*time.Second + 700*time.Millisecond), minute.Add(20 * time.Second)},
+		"later, as another server's clock has it": {c.Now().Add(2 * time.Second), minute},
+	} {
+		token, err := s.Sign(Caller{Key: name, Identity: alice(), SID: "x", Since: row.since, End: forever}, "app")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if claims, _ := verify(t, s, token); claims["iat"] != float64(row.want.Unix()) {
+			t.Errorf("%s: iat %v, want %v", name, claims["iat"], row.want.Unix())
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"io/fs"
 	"net"
@@ -158,7 +159,7 @@ grants:
       base_url: %[11]s/v3
       scopes: {read: ["read:issues"]}
       rules: {read: [GET /issues, GET /issues/*]}
-  apps: [{id: planner, name: Planner, token: "literal:%[12]s", routes: [app], connectors: [jira]}]
+  apps: [{id: planner, name: Planner, token: "literal:%[12]s", routes: [app], connectors: [jira], offline: true}]
 `, s.public, s.admin, s.grants, filepath.Join(s.dir, "audit"), key.Text(), store, op.URL, canarySecret, app.URL,
 		seal.Text(), s.there.URL, lentToken))
 	s.binary.run(t, t.TempDir(), s.config)
@@ -381,4 +382,61 @@ func TestP12_AnAppWithASocketNeedsNoToken(t *testing.T) {
 			t.Error("another user than the app's got an answer")
 		}
 	}
+}
+
+// An app acts for somebody who is away only where they agreed to that, and no longer than an
+// operator lets their sign-ins last: with these it ends, on every server, and does not come
+// back by signing in again.
+func TestP12_UseWhileAwayEndsWithThePersonsSessions(t *testing.T) {
+	eachSharedStore(t, func(t *testing.T, address string) {
+		s := startLending(t, address)
+		away := func() (status int, body string) {
+			t.Helper()
+			req, err := http.NewRequest("GET", "http://"+s.grants+"/gateway/jira/issues", nil)
+			testenv.Check(t, err)
+			req.Header.Set("Authorization", "Bearer "+lentToken)
+			req.Header.Set("X-Sallyport-Person", "sso:mira")
+			res, err := http.DefaultClient.Do(req)
+			testenv.Check(t, err)
+			defer res.Body.Close()
+			text, err := io.ReadAll(res.Body)
+			testenv.Check(t, err)
+			return res.StatusCode, string(text)
+		}
+		s.connect()
+		if status, body := away(); status != http.StatusConflict || !strings.Contains(body, `"offline"`) {
+			t.Fatalf("nobody agreed to that: %d %s", status, body)
+		}
+		page := s.browser.Open("http://" + s.public + "/.sallyport/connect/jira?app=planner&return_to=%2Fpage")
+		form := url.Values{"answer": {"yes"}, "offline": {"1"}, "days": {"90"}}
+		_, secret, _ := strings.Cut(page.Body, `name="form" value="`)
+		secret, _, _ = strings.Cut(secret, `"`)
+		form.Set("form", html.UnescapeString(secret))
+		if page = s.browser.Post(page, "", form); page.Body != "the planner" {
+			t.Fatalf("agreed: %d\n%s", page.Status, page.Body)
+		}
+		if status, body := away(); status != http.StatusOK {
+			t.Fatalf("while mira is away: %d %s", status, body)
+		}
+		var out, errs strings.Builder
+		if code := run([]string{"sessions", "end", "--person", "sso:mira", "-c", s.config}, &console{stdout: &out,
+			stderr: &errs, env: func(string) (string, bool) { return "", false }}); code != exitOK {
+			t.Fatalf("sessions end: %d %s", code, errs.String())
+		}
+		testenv.Within(t, 2*time.Second, "use while away ends", func() bool {
+			status, body := away()
+			return status == http.StatusConflict && strings.Contains(body, `"offline"`)
+		})
+		ended := time.Now()
+		testenv.Eventually(t, "the next second, by which assertions tell who signed in afterwards",
+			func() bool { return time.Now().Unix() > ended.Unix() })
+		s.browser = testenv.NewBrowser(t, nil)
+		s.visit("mira")
+		if status, body := s.use("GET", "/gateway/jira/issues"); status != http.StatusOK {
+			t.Errorf("mira is back, and what is not for her absence went on: %d %s", status, body)
+		}
+		if status, body := away(); status != http.StatusConflict {
+			t.Errorf("use while away came back by a sign-in: %d %s", status, body)
+		}
+	})
 }

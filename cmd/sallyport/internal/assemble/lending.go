@@ -192,7 +192,10 @@ func (p *Process) newLending(cfg *config.Config, sec *Secrets) (*lending, error)
 	}
 	offers := map[string]*grant.Offer{}
 	o := grant.Options{Store: p.store.Grants(), Keys: sec.GrantKeys.Keyring, Log: p.log, Metrics: p.refreshes,
-		Audit: p.auditGrant, Ended: p.signInEnded, Redirect: func(id string) string { return ConnectURI(cfg, id) }}
+		Audit: p.auditGrant, Redirect: func(id string) string { return ConnectURI(cfg, id) },
+		Ended: func(person, org string, at time.Time) bool {
+			return session.EndedAfter(p.ended, person, org, at)
+		}}
 	for i, k := range cfg.Grants.Connectors {
 		offer := grant.Offer{Connector: made[i], Owner: grant.OwnerKind(k.Owner), Offered: offered(k, made[i])}
 		if k.Owner == config.OwnedByOrg {
@@ -344,12 +347,4 @@ func GrantStep(e grant.Event) observe.GrantStep {
 		step.User = e.Owner.ID
 	}
 	return step
-}
-
-// signInEnded reports whether what ended of somebody, or of an organization, ends what began
-// at a time.
-func (p *Process) signInEnded(person, org string, at time.Time) bool {
-	provider, subject, _ := strings.Cut(person, ":")
-	return p.ended.Ended(session.Session{SignedIn: at,
-		Identity: identity.Identity{Provider: provider, Subject: subject, Org: identity.Org{ID: org}}})
 }
