@@ -130,7 +130,7 @@ func (f *forward) borrow(r *http.Request) error {
 	loan, err := f.g.o.Broker.Lend(r.Context(),
 		grant.Use{App: f.caller.app.ID, Connector: f.target.connector, Who: f.caller.party})
 	if err != nil {
-		return f.g.lendProblem(r, f.caller, f.target.connector, err)
+		return f.g.lendProblem(r, f.caller, f.target.connector, f.narrowed(err))
 	}
 	if err := f.take(loan); err != nil {
 		return f.g.lendProblem(r, f.caller, f.target.connector, err)
@@ -144,6 +144,26 @@ func (f *forward) borrow(r *http.Request) error {
 		}
 	}
 	return f.denied()
+}
+
+// narrowed asks for the narrowest access that lets the request through, where the app has
+// none: a person is asked for what an app needs now, and not for all that it may ever need.
+func (f *forward) narrowed(err error) error {
+	required, ok := errors.AsType[*grant.RequiredError](err)
+	if !ok {
+		return err
+	}
+	accesses := withoutWords(required.Missing)
+	for _, a := range f.offered.Accesses { // the narrowest first, as in About
+		if slices.Contains(accesses, a.Name) && f.matches([]grant.Access{a}) {
+			narrow := *required
+			narrow.Missing = slices.DeleteFunc(slices.Clone(required.Missing), func(s string) bool {
+				return s != a.Name && slices.Contains(accesses, s)
+			})
+			return &narrow
+		}
+	}
+	return err
 }
 
 var errOrigin = errors.New("the connector's origin is neither https nor on loopback")

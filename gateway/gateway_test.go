@@ -382,6 +382,13 @@ func TestP12_WhatIsMissingIsNamedWithALink(t *testing.T) {
 		u.Path != "/_sallyport/connect/calendar" || u.Query().Get("app") != "planner" {
 		t.Fatalf("%d: %s (%v)", res.StatusCode, body, err)
 	}
+	if got := u.Query()["access"]; !slices.Equal(got, []string{"freebusy"}) || !slices.Equal(p.Missing, got) {
+		t.Errorf("more than the request needs is asked for: %v, missing %v", got, p.Missing)
+	}
+	res, body = r.ask("GET", "/gateway/calendar/events/1", "")
+	if p = problemOf(t, res, body); !slices.Equal(p.Missing, []string{"events"}) {
+		t.Errorf("missing %v", p.Missing)
+	}
 	r.connect("freebusy")
 	res, body = r.ask("GET", "/gateway/calendar/events/1", "")
 	p = problemOf(t, res, body)
