@@ -24,7 +24,7 @@ func checkCommand(c *console) *cobra.Command {
 		Short: "Judge a configuration and say what its rules mean",
 		Long: "Judge a configuration and print each rule as a sentence. Looks at nothing but the\n" +
 			"file; with --values also reads the variables and files that it refers to, and says\n" +
-			"which session key signs and when those before it can be removed.",
+			"which session key signs, which grant key seals, and when those before can be removed.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneFile(cmd, args, &path); err != nil {
 				return err
@@ -74,11 +74,49 @@ func check(c *console, path string, values bool) error {
 				assemble.BackchannelURI(cfg, p.ID))
 		}
 	}
+	if err := printConnectors(c.stdout, cfg); err != nil {
+		return asUsage(err)
+	}
 	if sec != nil {
 		printKeys(c.stdout, cfg, sec, time.Now())
+		printGrantKeys(c.stdout, sec.GrantKeys)
 	}
 	fmt.Fprintf(c.stdout, "\n%s is valid.\n", path)
 	return nil
+}
+
+// printConnectors says what is to be registered at third parties, and what each app may ask
+// people for there.
+func printConnectors(out io.Writer, cfg *config.Config) error {
+	for _, p := range assemble.ConnectorPermissions(cfg) {
+		if p.Redirect != "" {
+			fmt.Fprintf(out, "The redirect URI to register at %s (grants): %s\n", p.Connector, p.Redirect)
+		}
+	}
+	all, err := assemble.AskedOf(cfg)
+	printAsked(out, all)
+	return err
+}
+
+// printGrantKeys says what each key is used for that seals what people lend, the oldest
+// first. Which of them are still needed is in the store, which check does not ask.
+func printGrantKeys(out io.Writer, keys assemble.GrantKeys) {
+	uses := keys.Uses()
+	if len(uses) == 0 {
+		return
+	}
+	fmt.Fprintln(out, "\nKeys that seal what people lend, the oldest first:")
+	newer := false // than the one that seals
+	for _, k := range uses {
+		use := "opens what it sealed; it can be removed once `sallyport grants rekey` says that nothing needs it"
+		switch {
+		case k.Seals:
+			use, newer = "seals now", true
+		case newer:
+			use = "seals from " + k.SealsFrom.Format(time.RFC3339)
+		}
+		fmt.Fprintf(out, "  %s, made %s, %s\n", keys.Names[k.ID], keys.Created[k.ID].Format(time.RFC3339), use)
+	}
 }
 
 // printKeys says what each session key is used for, the oldest first.

@@ -1,15 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -25,11 +26,12 @@ func permissionsCommand(c *console) *cobra.Command {
 	var path, format string
 	cmd := &cobra.Command{
 		Use:   "permissions",
-		Short: "Say what each provider is asked for, what is kept and what is thrown away",
+		Short: "Say what providers and third parties are asked for, what is kept and what is thrown away",
 		Long: "Say, for each provider of the configuration, which scopes are requested at sign-in and\n" +
-			"what they open, what is read, what is kept in the session and what is thrown away. It\n" +
-			"follows from what the configuration makes Sallyport do. No secret is read and no\n" +
-			"connection is opened.",
+			"what they open, what is read, what is kept in the session and what is thrown away; and\n" +
+			"for each connector, which scopes are requested when somebody connects an account, what\n" +
+			"for, and whether that lasts while they are away. It follows from what the configuration\n" +
+			"makes Sallyport do. No secret is read and no connection is opened.",
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error { return permissions(c, path, format) },
 	}
@@ -68,7 +70,8 @@ func withoutSecrets(path string, env func(string) (string, bool)) (*config.Confi
 	return cfg, nil
 }
 
-// summarize asks providers that are made as for serve, but with fake secrets and keys.
+// summarize asks providers that are made as for serve, but with fake secrets and keys, and
+// connectors.
 func summarize(cfg *config.Config) ([]pages.Permission, error) {
 	var summary []pages.Permission
 	for _, p := range cfg.Providers {
@@ -81,7 +84,7 @@ func summarize(cfg *config.Config) ([]pages.Permission, error) {
 		}
 		summary = append(summary, assemble.PermissionOf(l, assemble.RedirectURI(cfg, p.ID)))
 	}
-	return summary, nil
+	return append(summary, assemble.ConnectorPermissions(cfg)...), nil
 }
 
 // fakeProvider makes a provider with fake secrets and keys. Nobody can sign in with it, but
@@ -121,60 +124,121 @@ func fakeKey() (public, private string, err error) {
 	return public, private, nil
 }
 
-// permissionParts returns the lists of a summary, with their headings.
-func permissionParts(p pages.Permission) []struct {
-	heading string
-	terms   []pages.Term
-} {
-	return []struct {
-		heading string
-		terms   []pages.Term
-	}{{"asked for", p.Scopes}, {"kept", p.Kept}, {"checked, not kept", p.Checked}, {"deviations", p.Quirks}}
+// permissionParts returns the lists of a summary that have something, with their headings.
+func permissionParts(p pages.Permission) []permissionPart {
+	thrown := []pages.Term{}
+	if len(p.Discarded) > 0 {
+		thrown = append(thrown, pages.Term{Means: strings.Join(p.Discarded, ", ")})
+	}
+	return slices.DeleteFunc([]permissionPart{{"asked for", p.Scopes}, {"kept", p.Kept}, {"checked, not kept", p.Checked},
+		{"deviations", p.Quirks}, {"thrown away", thrown}}, func(p permissionPart) bool { return len(p.terms) == 0 })
 }
 
+type permissionPart struct {
+	heading string
+	terms   []pages.Term
+}
+
+func yesNo(is bool) string {
+	if is {
+		return "yes"
+	}
+	return "no"
+}
+
+// permissionTable prints one table of all, and then what becomes of each answer.
 func permissionTable(out io.Writer, summary []pages.Permission) error {
+	if err := permissionRows(out, summary); err != nil {
+		return err
+	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for i, p := range summary {
-		if i > 0 {
-			fmt.Fprintln(w)
+	for _, p := range summary {
+		fmt.Fprintf(w, "\n%s (%s)\n", p.ID(), p.Type)
+		if p.Redirect != "" {
+			fmt.Fprintf(w, "  redirect URI\t%s\n", p.Redirect)
 		}
-		fmt.Fprintf(w, "%s (%s)\n  redirect URI\t%s\n", p.Provider, p.Type, p.Redirect)
 		for _, part := range permissionParts(p) {
 			heading := part.heading
 			for _, t := range part.terms {
-				fmt.Fprintf(w, "  %s\t%s\t%s\n", heading, t.Name, t.Means)
+				row := []string{"  " + heading, t.Name, t.Means}
+				if t.Name == "" {
+					row = []string{"  " + heading, t.Means}
+				}
+				fmt.Fprintln(w, strings.Join(row, "\t"))
 				heading = ""
 			}
 		}
-		fmt.Fprintf(w, "  thrown away\t%s\n", strings.Join(p.Discarded, ", "))
 	}
 	return w.Flush()
 }
 
-func permissionMarkdown(w io.Writer, summary []pages.Permission) error {
-	cell := strings.NewReplacer("|", `\|`, "\n", " ")
-	for i, p := range summary {
-		if i > 0 {
-			fmt.Fprintln(w)
-		}
-		fmt.Fprintf(w, "## %s (%s)\n\n| | | |\n|---|---|---|\n| redirect URI | | `%s` |\n",
-			p.Provider, p.Type, p.Redirect)
-		for _, part := range permissionParts(p) {
-			for _, t := range part.terms {
-				fmt.Fprintf(w, "| %s | `%s` | %s |\n", part.heading, cell.Replace(t.Name), cell.Replace(t.Means))
+// permissionRows prints a row for each, with its scopes one below the other, because some are
+// long.
+func permissionRows(out io.Writer, summary []pages.Permission) error {
+	var table bytes.Buffer
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ACTION\tAT\tSCOPES\tOFFLINE\tNOTE")
+	for _, p := range summary {
+		row := []string{p.Action, p.ID(), "-", yesNo(p.Offline), p.Note}
+		for i := range max(1, len(p.Scopes)) {
+			if i > 0 {
+				row = make([]string, len(row))
 			}
+			if i < len(p.Scopes) {
+				row[2] = p.Scopes[i].Name
+			}
+			fmt.Fprintln(w, strings.Join(row, "\t"))
 		}
-		_, err := fmt.Fprintf(w, "| thrown away | | %s |\n", cell.Replace(strings.Join(p.Discarded, ", ")))
-		if err != nil {
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(table.String()) {
+		if _, err := fmt.Fprintln(out, strings.TrimRight(line, " \n")); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func permissionJSON(w io.Writer, summary []pages.Permission) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(summary)
+// permissionMarkdown is permissionTable for documents.
+func permissionMarkdown(w io.Writer, summary []pages.Permission) error {
+	escape := strings.NewReplacer("|", `\|`, "\n", " ").Replace
+	var text strings.Builder
+	text.WriteString("| action | at | scopes requested | offline | note |\n|---|---|---|---|---|\n")
+	for _, p := range summary {
+		var names []string
+		for _, s := range p.Scopes {
+			names = append(names, "`"+escape(s.Name)+"`")
+		}
+		fmt.Fprintf(&text, "| %s | %s | %s | %s | %s |\n", p.Action, p.ID(), strings.Join(names, ", "),
+			yesNo(p.Offline), escape(p.Note))
+	}
+	for _, p := range summary {
+		fmt.Fprintf(&text, "\n## %s (%s)\n\n| | | |\n|---|---|---|\n", p.ID(), p.Type)
+		if p.Redirect != "" {
+			fmt.Fprintf(&text, "| redirect URI | | `%s` |\n", p.Redirect)
+		}
+		for _, part := range permissionParts(p) {
+			for _, t := range part.terms {
+				name := t.Name
+				if name != "" {
+					name = "`" + escape(name) + "`"
+				}
+				fmt.Fprintf(&text, "| %s |%s| %s |\n", part.heading, spaced(name), escape(t.Means))
+			}
+		}
+	}
+	_, err := io.WriteString(w, text.String())
+	return err
 }
+
+// spaced is a cell, which is a blank where there is nothing in it.
+func spaced(text string) string {
+	if text == "" {
+		return " "
+	}
+	return " " + text + " "
+}
+
+func permissionJSON(w io.Writer, summary []pages.Permission) error { return writeJSON(w, summary) }

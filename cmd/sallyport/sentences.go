@@ -128,3 +128,31 @@ func keepsGroups(kept []string) string {
 	names := slices.Compact(slices.Sorted(slices.Values(kept)))
 	return "Of a person's groups, only these are kept: " + strings.Join(names, ", ") + "."
 }
+
+// printAsked says what each app may ask people for, at each third party.
+func printAsked(w io.Writer, all []assemble.Asked) {
+	if len(all) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nWhat apps may do where somebody agreed to it, in words for that person:")
+	for _, a := range all {
+		var means []string
+		for _, access := range a.Accesses {
+			means = append(means, access.Means)
+		}
+		whose := ""
+		if a.Connector.Owner == config.OwnedByOrg {
+			whose = ", with the account of an organization"
+		}
+		when := "while they are signed in"
+		if a.App.Offline {
+			when += ", and while they are away if they agreed to that too"
+		}
+		fmt.Fprintf(w, "  %s may use %s%s, to %s; %s.", a.App.ID, a.Connector.ID, whose, strings.Join(means, ", or to "),
+			when)
+		if a.App.RawTokens {
+			fmt.Fprint(w, " It reads the tokens themselves, so that no rule holds for what it does with them.")
+		}
+		fmt.Fprintln(w)
+	}
+}

@@ -142,16 +142,20 @@ type SessionLine struct {
 	This               bool
 }
 
-// Permission is what one provider is asked for at sign-in and what becomes of
-// the answer, in words for operators.
+// Permission is what one provider is asked for at sign-in, or one third party when somebody
+// connects an account there, and what becomes of the answer, in words for operators.
 type Permission struct {
-	Provider  string   `json:"provider"`
-	Type      string   `json:"type"`
-	Redirect  string   `json:"redirect_uri"` // registered there
+	Action    string   `json:"action"`                 // what somebody does: SignsIn or Connects
+	Provider  string   `json:"provider,omitempty"`     // its id; one of these two is ""
+	Connector string   `json:"connector,omitempty"`    // its id
+	Type      string   `json:"type"`                   // of the one or the other
+	Redirect  string   `json:"redirect_uri,omitempty"` // registered there
 	Scopes    []Term   `json:"scopes"`
-	Kept      []Term   `json:"kept"`              // in the session
+	Offline   bool     `json:"offline"` // what is asked for lasts while the person is away
+	Note      string   `json:"note"`
+	Kept      []Term   `json:"kept,omitempty"`    // in the session
 	Checked   []Term   `json:"checked,omitempty"` // read, and not kept
-	Discarded []string `json:"discarded"`
+	Discarded []string `json:"discarded,omitempty"`
 	Quirks    []Term   `json:"quirks,omitempty"` // where it deviates from the standard
 
 	// Received returns the names and types of the claims of the last sign-in, if
@@ -159,6 +163,15 @@ type Permission struct {
 	Received func() []Term `json:"-"`
 	Claims   []Term        `json:"-"`
 }
+
+// What Permission.Action may be.
+const (
+	SignsIn  = "sign in"
+	Connects = "connect"
+)
+
+// ID is that of the provider or connector.
+func (p Permission) ID() string { return cmp.Or(p.Provider, p.Connector) }
 
 // Term is a name with what it means.
 type Term struct {

@@ -84,11 +84,15 @@ func pageSamples() map[string]Page {
 			Name: "Ada Lovelace", UserID: "entra:ada", Provider: "Microsoft", LogoutURL: "/.sallyport/logout",
 			BackURL: "/",
 			Permissions: []Permission{
-				{Provider: "entra", Type: "microsoft", Scopes: []Term{{"openid", "Says who signed in."},
+				{Action: SignsIn, Provider: "entra", Type: "microsoft", Scopes: []Term{{"openid", "Says who signed in."},
 					{"User.Read", "Opens the organization."}},
 					Kept: []Term{{"tid", "the person's id (ID token)"}}, Checked: []Term{{"acct", "whether the " +
 						"address counts (ID token)"}}, Discarded: []string{"the access token", "the ID token"}},
-				{Provider: "partner", Type: "oidc", Scopes: []Term{{"openid", "Says who signed in."}},
+				{Action: Connects, Connector: "calendar", Type: "google_calendar", Offline: true,
+					Scopes: []Term{{"calendar.freebusy", "Apps may see when you are busy."}},
+					Note:   "No app may use it while the person is away."},
+				{Action: SignsIn, Provider: "partner", Type: "oidc", Scopes: []Term{{"openid", "Says who signed in."}},
+					Note:      "All tokens are thrown away.",
 					Kept:      []Term{{"sub", "the person's id (ID token)"}},
 					Discarded: []string{"the access token"}, Quirks: []Term{{"no_nonce", "A sign-in could be " +
 						"replayed."}}},

@@ -152,9 +152,11 @@ func addTokens(to []*admission.Tokens, cfg *config.Config, provider string, l *l
 // PermissionOf is the summary of one provider, with the address to register there.
 func PermissionOf(l *login.Provider, redirect string) pages.Permission {
 	has := l.Permissions()
-	p := pages.Permission{Provider: has.Provider, Type: has.Type, Redirect: redirect, Discarded: has.Discarded,
+	p := pages.Permission{Action: pages.SignsIn, Provider: has.Provider, Type: has.Type, Redirect: redirect,
+		Discarded: has.Discarded, Note: "All tokens are thrown away once it is known who signed in.",
 		Received: func() []pages.Term { return received(l) }}
 	for _, s := range has.Scopes {
+		p.Offline = p.Offline || s.Name == "offline_access" // OpenID Connect Core 1.0 §11
 		p.Scopes = append(p.Scopes, pages.Term{Name: s.Name, Means: s.Opens})
 	}
 	for _, c := range has.Claims {

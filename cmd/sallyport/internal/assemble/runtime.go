@@ -79,6 +79,7 @@ func (p *Process) Build(cfg *config.Config, sec *Secrets) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
+	with.Permission = append(with.Permission, ConnectorPermissions(cfg)...)
 	if with.lent, err = p.newLending(cfg, sec); err != nil {
 		release()
 		return nil, err
