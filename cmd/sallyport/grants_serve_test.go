@@ -43,6 +43,7 @@ type thirdParty struct {
 	refresh    string // the only one that the token endpoint takes
 	called     []*http.Request
 	challenges []string
+	scopes     string // that the newest browser came with
 }
 
 func newThirdParty(t *testing.T) *thirdParty {
@@ -53,6 +54,7 @@ func newThirdParty(t *testing.T) *thirdParty {
 		defer p.mu.Unlock()
 		q := r.URL.Query()
 		p.challenges = append(p.challenges, q.Get("code_challenge"))
+		p.scopes = q.Get("scope")
 		p.codes++
 		http.Redirect(w, r, q.Get("redirect_uri")+"?"+url.Values{"state": q["state"],
 			"code": {fmt.Sprint("c4nary-code-", p.codes)}}.Encode(), http.StatusFound)
@@ -148,6 +150,7 @@ session: {keys: ["literal:%[5]s"]}
 store: %[6]q
 providers: [{id: sso, type: oidc, issuer: %[7]q, client_id: sallyport, client_secret: "literal:%[8]s"}]
 routes: [{name: app, path: /, upstream: %[9]q, allow: authenticated}]
+operators: [{email_domains: [acme.example]}]
 grants:
   encryption_keys: ["literal:%[10]s"]
   connectors:

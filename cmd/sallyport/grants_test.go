@@ -140,3 +140,44 @@ func TestP13_AGrantKeyIsReplacedBesideARunningProcess(t *testing.T) {
 	}
 	s.stop(t)
 }
+
+// The table of permissions says what the program that runs asks for: the scopes that the
+// browser takes to the third party are those of the table, and the account page of who runs
+// the site has them too.
+func TestThePermissionTableSaysWhatTheThirdPartyIsAskedFor(t *testing.T) {
+	s := startLending(t, "sqlite:"+filepath.Join(t.TempDir(), "sallyport.db"))
+	s.connect()
+	var out, errs bytes.Buffer
+	if code := run([]string{"permissions", "-c", s.config, "--format", "json"}, &console{stdout: &out, stderr: &errs,
+		env: func(string) (string, bool) { return "", false }}); code != exitOK {
+		t.Fatalf("exit code %d: %s", code, errs.String())
+	}
+	var rows []struct {
+		Action, Provider, Connector, Note string
+		Scopes                            []struct{ Name, Means string }
+		Offline                           bool
+	}
+	if err := json.Unmarshal(out.Bytes(), &rows); err != nil || len(rows) != 2 {
+		t.Fatalf("%v, %d rows:\n%s", err, len(rows), out.String())
+	}
+	if r := rows[0]; r.Action != "sign in" || r.Provider != "sso" || r.Offline || len(r.Scopes) == 0 || r.Note == "" {
+		t.Errorf("%+v", r)
+	}
+	r := rows[1]
+	if r.Action != "connect" || r.Connector != "jira" || !r.Offline || len(r.Scopes) != 1 || r.Scopes[0].Means == "" {
+		t.Fatalf("%+v", r)
+	}
+	s.there.mu.Lock()
+	asked := s.there.scopes
+	s.there.mu.Unlock()
+	if r.Scopes[0].Name != asked {
+		t.Errorf("the table has %q, and the third party was asked for %q", r.Scopes[0].Name, asked)
+	}
+	page := s.browser.Open("http://" + s.public + "/.sallyport/account").Body
+	for _, text := range []string{"<code>" + asked + "</code>: " + r.Scopes[0].Means, "to connect", r.Note} {
+		if !strings.Contains(page, text) {
+			t.Errorf("the account page lacks %q", text)
+		}
+	}
+	s.stop(t)
+}
