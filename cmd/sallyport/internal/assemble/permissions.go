@@ -45,7 +45,7 @@ func AskedOf(cfg *config.Config) (all []Asked, err error) {
 	}
 	for _, a := range cfg.Grants.Apps {
 		for i, k := range cfg.Grants.Connectors {
-			if list := asked(a, k, made[i]); len(list) > 0 {
+			if list := appAccesses(a, k, made[i]); len(list) > 0 {
 				all = append(all, Asked{a, k, list})
 			}
 		}
@@ -53,8 +53,8 @@ func AskedOf(cfg *config.Config) (all []Asked, err error) {
 	return all, nil
 }
 
-// asked are the accesses of a connector that an app may ask for, the narrowest first.
-func asked(a config.App, k config.Connector, c grant.Connector) (list []grant.Access) {
+// appAccesses are the accesses of a connector that an app may ask for, the narrowest first.
+func appAccesses(a config.App, k config.Connector, c grant.Connector) (list []grant.Access) {
 	for _, use := range a.Connectors {
 		names := use.Access
 		if names == nil {
@@ -75,7 +75,7 @@ func scopeTerms(cfg *config.Config, k config.Connector, c grant.Connector) []pag
 	var accesses []grant.Access
 	for _, access := range c.About().Accesses {
 		if slices.ContainsFunc(cfg.Grants.Apps, func(a config.App) bool {
-			return slices.ContainsFunc(asked(a, k, c), func(o grant.Access) bool { return o.Name == access.Name })
+			return slices.ContainsFunc(appAccesses(a, k, c), func(o grant.Access) bool { return o.Name == access.Name })
 		}) {
 			accesses = append(accesses, access)
 		}
@@ -101,13 +101,12 @@ func scopeTerms(cfg *config.Config, k config.Connector, c grant.Connector) []pag
 }
 
 // scopeMeans says what a scope is for. The two that say whose the account is have the same
-// meaning with everybody (OpenID Connect Core 1.0 §3.1.2.1, §5.4), and with Google the second
-// has another name.
+// meaning with everybody (OpenID Connect Core 1.0 §3.1.2.1, §5.4).
 func scopeMeans(scope string, of []grant.Access) string {
-	switch {
-	case scope == "openid":
+	switch scope {
+	case "openid":
 		return "Says whose account it is."
-	case scope == "email" || strings.HasSuffix(scope, "/userinfo.email"):
+	case "email":
 		return "Opens the e-mail address of the account, by which people know it."
 	}
 	return mayOf(of)
