@@ -130,8 +130,9 @@ func permissionParts(p pages.Permission) []permissionPart {
 	if len(p.Discarded) > 0 {
 		thrown = append(thrown, pages.Term{Means: strings.Join(p.Discarded, ", ")})
 	}
-	return slices.DeleteFunc([]permissionPart{{"asked for", p.Scopes}, {"kept", p.Kept}, {"checked, not kept", p.Checked},
-		{"deviations", p.Quirks}, {"thrown away", thrown}}, func(p permissionPart) bool { return len(p.terms) == 0 })
+	all := []permissionPart{{"asked for", p.Scopes}, {"kept", p.Kept}, {"checked, not kept", p.Checked},
+		{"deviations", p.Quirks}, {"thrown away", thrown}}
+	return slices.DeleteFunc(all, func(p permissionPart) bool { return len(p.terms) == 0 })
 }
 
 type permissionPart struct {

@@ -148,8 +148,8 @@ func printAsked(w io.Writer, all []assemble.Asked) {
 		if a.App.Offline {
 			when += ", and while they are away if they agreed to that too"
 		}
-		fmt.Fprintf(w, "  %s may use %s%s, to %s; %s.", a.App.ID, a.Connector.ID, whose, strings.Join(means, ", or to "),
-			when)
+		fmt.Fprintf(w, "  %s may use %s%s, to %s; %s.", a.App.ID, a.Connector.ID, whose,
+			strings.Join(means, ", or to "), when)
 		if a.App.RawTokens {
 			fmt.Fprint(w, " It reads the tokens themselves, so that no rule holds for what it does with them.")
 		}
