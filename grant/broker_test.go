@@ -564,6 +564,37 @@ func TestP14_ATokenIsNeverShownAThirdTime(t *testing.T) {
 	})
 }
 
+// Who waits for the refresh of another replica takes part in what came of it: a token that
+// was refused is not shown once more, nor one for which the third party asked to wait.
+func TestP14_WhoWaitedForARefreshDoesNotRepeatWhatFailed(t *testing.T) {
+	for class, status := range map[grant.Class]grant.Status{grant.Yours: grant.NeedsReconnect,
+		grant.AdminTheir: grant.NeedsAdmin, grant.Narrow: grant.TooNarrow, grant.Later: grant.Degraded,
+		grant.Ours: grant.OperatorError} {
+		t.Run(string(class), func(t *testing.T) {
+			inBubble(t, nil, func(r *rig) {
+				r.connect(r.ask("a", "freebusy"))
+				time.Sleep(life)
+				r.provider.set(func(context.Context, string) error {
+					time.Sleep(2*time.Second + 100*time.Millisecond)
+					return failure(class, "a test")
+				}, nil)
+				var all sync.WaitGroup
+				for _, b := range []*grant.Broker{r.broker, r.another(), r.another()} {
+					all.Go(func() {
+						if l, err := b.Lend(r.Context(), use("a")); err == nil {
+							t.Errorf("lent %v", l)
+						}
+					})
+				}
+				all.Wait()
+				if n := r.provider.calls(); n != 1 || r.kept().Status != status {
+					t.Errorf("%d calls, %s", n, r.kept().Status)
+				}
+			})
+		})
+	}
+}
+
 // hung holds the store of one broker as a process that is stopped does.
 type hung struct {
 	grant.Store

@@ -128,6 +128,10 @@ func (b *Broker) refresh(ctx context.Context, r Record) error {
 		if err != nil || lease.ID == "" {
 			return err
 		}
+		if !record.Status.Usable() || b.Store.Now().Before(record.RetryAt) {
+			// Who had the lease before has found that out, and the generation is still the same.
+			return b.abandon(ctx, lease, record, true, "", "", time.Time{})
+		}
 		again, err := b.attempt(ctx, lease, record, lost)
 		if !again {
 			return err
