@@ -1,9 +1,12 @@
 package sqlite
 
 import (
+	"database/sql"
 	"path/filepath"
+	"sync"
 	"testing"
 
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/store"
 	"github.com/sallyport-proxy/sallyport/store/storetest"
 )
@@ -18,12 +21,12 @@ func openAs(t *testing.T) func(address, name string) (*store.Store, error) {
 // shared is a new file for several processes.
 func shared(t *testing.T) storetest.Shared {
 	path := filepath.Join(t.TempDir(), "sallyport.db")
+	db := sync.OnceValue(func() *sql.DB { return raw(t, path) })
 	return storetest.Shared{Address: path, Open: openAs(t),
 		Exec: func(t *testing.T, statement string) {
 			t.Helper()
-			if _, err := raw(t, path).Exec(statement); err != nil {
-				t.Fatal(err)
-			}
+			_, err := db().Exec(statement)
+			testenv.Check(t, err)
 		},
 		Gone: func(*testing.T, string) {}, // its locks went with it
 	}

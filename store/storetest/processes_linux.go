@@ -19,9 +19,8 @@ type Shared struct {
 	Address string
 	// Open opens the database at an address for the process of that name.
 	Open func(address, name string) (*store.Store, error)
-	// Exec runs a statement without using a store, Number a query for one number.
-	Exec   func(t *testing.T, statement string)
-	Number func(t *testing.T, question string) int64
+	// Exec runs a statement without using a store.
+	Exec func(t *testing.T, statement string)
 	// Gone waits until the database does nothing any more for a process that was killed.
 	Gone func(t *testing.T, name string)
 
@@ -114,6 +113,7 @@ func (p *party) recover(s Shared, b *grant.Broker) {
 			if p.look(c).used > newest[c] {
 				return true
 			}
+			time.Sleep(10 * time.Millisecond)
 			kept, err := s.rows.Get(p.Context(), keyOf(c))
 			if err != nil || kept.Status != grant.NeedsReconnect {
 				return false

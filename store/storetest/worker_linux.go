@@ -141,13 +141,13 @@ func (c *caller) use(ctx context.Context, b *grant.Broker, connector string) {
 		return
 	}
 	form := url.Values{"connector": {connector}, "access": {loan.Credential()}}
-	pause := 5 * time.Millisecond
+	pause := 15 * time.Millisecond
 	if err == nil && !loan.Expires.After(began) {
 		form.Set("error", fmt.Sprintf("it expired %v before it was asked for", began.Sub(loan.Expires)))
 	}
 	if err != nil {
 		form.Set("error", err.Error())
-		pause = 20 * time.Millisecond
+		pause = 30 * time.Millisecond
 	}
 	if _, ok := errors.AsType[*grant.LaterError](err); ok {
 		form.Set("later", "1")
