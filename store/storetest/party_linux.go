@@ -354,6 +354,7 @@ func (p *party) names() []string {
 	defer p.mu.Unlock()
 	return slices.Sorted(maps.Keys(p.processes))
 }
+
 // connect makes the grants, and a broker of this process.
 func (p *party) connect(s *Shared) *grant.Broker {
 	opened, err := s.Open(s.Address, "test")
