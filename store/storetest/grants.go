@@ -42,7 +42,8 @@ func grantRows(d Database) granttest.Rows {
 // olderLeases is the statement that has leases and attempts be so much older.
 func olderLeases(by time.Duration) string {
 	return fmt.Sprintf(`update sallyport_grant_refreshes set began_ms = began_ms - %[1]d,
-		until_ms = until_ms - %[1]d, shown_ms = case when shown > 0 then shown_ms - %[1]d else 0 end`, by.Milliseconds())
+		until_ms = until_ms - %[1]d, shown_ms = case when shown > 0 then shown_ms - %[1]d else 0 end`,
+		by.Milliseconds())
 }
 
 // grantFaults has refreshes end while the database fails: a result is kept or it is known
