@@ -44,3 +44,11 @@ func shared(t *testing.T) storetest.Shared {
 func TestP14_WhatWasLentOutlivesProcessesThatAreKilled(t *testing.T) {
 	storetest.KilledProcesses(t, shared(t))
 }
+
+func TestP14_ProcessesAndClientsTogetherRefreshOnce(t *testing.T) {
+	storetest.RotatedTogether(t, shared(t))
+}
+
+func TestP14_AHolderThatWasStoppedHasTheOnlyGoodToken(t *testing.T) {
+	storetest.StoppedHolder(t, shared(t))
+}

@@ -42,3 +42,11 @@ func TestP14_WhatWasLentOutlivesProcessesThatAreKilled(t *testing.T) {
 		t.Errorf("%d faults in the file, %v", faults, err)
 	}
 }
+
+func TestP14_ProcessesAndClientsTogetherRefreshOnce(t *testing.T) {
+	storetest.RotatedTogether(t, shared(t))
+}
+
+func TestP14_AHolderThatWasStoppedHasTheOnlyGoodToken(t *testing.T) {
+	storetest.StoppedHolder(t, shared(t))
+}
