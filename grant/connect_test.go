@@ -736,7 +736,7 @@ func TestP12_UseWhileAwayIsForTheDaysThatWereAgreed(t *testing.T) {
 					}
 				}
 				r.lend(away())
-				time.Sleep(until.Sub(time.Now()) - time.Second)
+				time.Sleep(time.Until(until) - time.Second)
 				r.lend(away())
 				time.Sleep(time.Second)
 				r.refused(away(), grant.MissingOffline)

@@ -203,7 +203,7 @@ func (l *lender) ask(
 	}
 	res, err := l.client.Do(req)
 	if err != nil {
-		return errors.New("Sallyport could not be asked")
+		return errors.New("the gateway could not be asked")
 	}
 	defer res.Body.Close()
 	shown, _, _ := strings.Cut(path, "?")

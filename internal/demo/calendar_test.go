@@ -176,7 +176,7 @@ func TestTheAnswerOfGooglesTokenEndpoint(t *testing.T) {
 	}
 
 	id, _ := tokens["id_token"].(string)
-	signed, err := jose.ParseSigned(id, []jose.SignatureAlgorithm{jose.RS256})
+	signed, err := jose.ParseSignedCompact(id, []jose.SignatureAlgorithm{jose.RS256})
 	if err != nil {
 		t.Fatal(err)
 	}
