@@ -66,7 +66,7 @@ func canonicalPath(raw string) (path string, odd oddities, err error) {
 			out = append(out, '%', hex[c>>4], hex[c&15])
 		}
 	}
-	if odd.notUTF8 = !utf8.Valid(decoded); odd.notUTF8 && overlong(decoded) {
+	if odd.notUTF8 = !utf8.Valid(decoded); odd.notUTF8 && Overlong(decoded) {
 		return "", oddities{}, errOverlong
 	}
 	path = string(out)
@@ -76,10 +76,10 @@ func canonicalPath(raw string) (path string, odd oddities, err error) {
 	return path, odd, err
 }
 
-// overlong reports whether a careless decoder would read an ASCII character out
+// Overlong reports whether a careless decoder would read an ASCII character out
 // of bytes that are not UTF-8 (RFC 3629 §10). In older encodings the same bytes
 // are letters, of which two such hardly ever follow each other.
-func overlong(b []byte) bool {
+func Overlong(b []byte) bool {
 	for i := 0; i+1 < len(b); i++ {
 		next := b[i+1]
 		switch c := b[i]; {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/internal/hostname"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/relay"
 	"github.com/sallyport-proxy/sallyport/upstream"
@@ -172,7 +173,7 @@ var errOrigin = errors.New("the connector's origin is neither https nor on loopb
 func (f *forward) take(loan grant.Loan) error {
 	origin, err := url.Parse(loan.Origin)
 	if err != nil || origin.Host == "" || origin.User != nil || origin.RawQuery != "" ||
-		origin.Scheme != "https" && (origin.Scheme != "http" || !isLoopback(origin.Hostname())) {
+		origin.Scheme != "https" && (origin.Scheme != "http" || !hostname.IsLoopback(origin.Hostname())) {
 		return errOrigin
 	}
 	f.loan, f.origin = loan, origin
@@ -292,6 +293,9 @@ func (f *forward) RewriteRequest(h http.Header) {
 		if !slices.Contains(passing, name) && !slices.Contains(f.offered.forward, name) {
 			delete(h, name)
 		}
+	}
+	if len(h["Accept-Encoding"]) == 0 {
+		h["Accept-Encoding"] = []string{"identity"} // without it any would do (RFC 9110 §12.5.3)
 	}
 }
 

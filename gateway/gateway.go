@@ -291,9 +291,3 @@ func panicked(v any, ev *observe.Event, begun bool) error {
 	}
 	return faultProblem(cause)
 }
-
-// isLoopback reports whether a host is this machine.
-func isLoopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
-}

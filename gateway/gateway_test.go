@@ -234,12 +234,15 @@ func TestP12_AThirdPartyGetsTheAllowedHeadersAndTheCredentialOnly(t *testing.T) 
 	got := peer.Last(t)
 	names := testenv.HeaderNames(got)
 	slices.Sort(names)
-	want := []string{"Accept", "Authorization", "Host", "Prefer", "User-Agent", "X-Goog-Fieldmask"}
+	want := []string{"Accept", "Accept-Encoding", "Authorization", "Host", "Prefer", "User-Agent", "X-Goog-Fieldmask"}
 	if !slices.Equal(names, want) {
 		t.Errorf("headers %q, want %q", names, want)
 	}
 	if line := testenv.RequestLine(got); line != "GET /v3/calendars/a%40b.test%2F%23x/busy?from=1&x=%20 HTTP/1.1" {
 		t.Errorf("request line %q", line)
+	}
+	if got := testenv.HeaderLines(got, "Accept-Encoding"); len(got) != 1 || got[0] != "identity" {
+		t.Errorf("what the app did not ask for may be compressed: %q", got)
 	}
 	lines := testenv.HeaderLines(got, "Authorization")
 	if len(lines) != 1 || !strings.HasSuffix(lines[0], "Bearer canary/access-1") {
@@ -271,6 +274,8 @@ func TestP12_WhatCannotBeJudgedNeverArrives(t *testing.T) {
 		"beside a sign":   {"GET", "/gateway/calendar/calendars/%252e%252e%252f%25/busy", "", 400, nil},
 		"dots and blank":  {"GET", "/gateway/calendar/calendars/..%20/busy", "", 400, nil},
 		"path parameter":  {"GET", "/gateway/calendar/calendars/..;a/busy", "", 400, nil},
+		"overlong dots":   {"GET", "/gateway/calendar/calendars/%c0%ae%c0%ae/busy", "", 400, nil},
+		"overlong slash":  {"GET", "/gateway/calendar/calendars/a%25c0%25afb/busy", "", 400, nil},
 		"empty segment":   {"GET", "/gateway/calendar/calendars//busy", "", 400, nil},
 		"backslash":       {"GET", "/gateway/calendar/calendars/a%5cb/busy", "", 400, nil},
 		"control":         {"GET", "/gateway/calendar/calendars/a%0ab/busy", "", 400, nil},

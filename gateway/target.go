@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/sallyport-proxy/sallyport/authz"
 )
 
 // maxTarget is the longest request target that is read, in bytes.
@@ -148,6 +150,9 @@ func judgeDecoded(segment string) error {
 		case c == '\\':
 			return errors.New("the path has a backslash")
 		}
+	}
+	if authz.Overlong([]byte(segment)) {
+		return errors.New("the path has an ASCII character in an overlong form of UTF-8")
 	}
 	for piece := range strings.SplitSeq(segment, "/") {
 		name, _, _ := strings.Cut(piece, ";")

@@ -298,7 +298,7 @@ func TestAppShowsWhatBecomesOfALentCalendar(t *testing.T) {
 		"no problem":     {problem(502, `<html>`), []string{"502 Bad Gateway", "not now"}},
 		"another answer": {problem(200, `[`), []string{"the answer could not be read", "not now"}},
 		"nobody": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-			[]string{"Sallyport could not be asked", "not now"}},
+			[]string{"the gateway could not be asked", "not now"}},
 	} {
 		srv := httptest.NewServer(row.lender)
 		app, err := NewApp(AppOptions{JWKSURL: "http://127.0.0.1:1/", Issuer: sallyport,
