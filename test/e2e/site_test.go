@@ -88,6 +88,7 @@ type setup struct {
 	Admin, Trusted     string   // listen.admin (off if empty) and trusted_proxies, as the configuration has them
 	Hosts              []string // other hosts of the app
 	CookieDomain       string   // whose hosts have one session cookie
+	Grants, GrantsAt   string   // what is lent, as the configuration has it, and listen.grants; with Stored
 	Routes             []string // as the configuration has them; those of App if there are none
 	Provider           *provider
 	App                *app
@@ -107,6 +108,9 @@ listen:
   https: {address: "{{.Address}}", cert: "file:{{.Cert}}", key: "file:{{.Key}}"}
 {{- end}}
   admin: {{or .Admin "\"\""}}
+{{- with .GrantsAt}}
+  grants: "{{.}}"
+{{- end}}
 trusted_proxies: {{or .Trusted "[]"}}
 session:
   keys: ["file:{{.Secrets}}"]
@@ -144,6 +148,9 @@ organizations:
 {{- end}}
 {{- with .Operators}}
 operators: {{.}}
+{{- end}}
+{{- with .Grants}}
+grants: {{.}}
 {{- end}}
 pages: {name: Corp}
 log: {level: info, format: text}
