@@ -123,6 +123,39 @@ func TestWhoseAccountItIsIsToldByTheIssuer(t *testing.T) {
 	}
 }
 
+// OIDC Core §11: whether the wish for a refresh token was fulfilled that token tells. What
+// else is missing among the scopes that an answer names is missing, at each answer.
+func TestOfflineAccessNeedNotBeNamedAmongWhatWasGranted(t *testing.T) {
+	var scope string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"access_token": "a", "token_type": "Bearer", "expires_in": 60,
+			"refresh_token": "r", "scope": scope})
+	}))
+	defer srv.Close()
+	client, err := oauth.NewClient(oauth.Options{Provider: "it"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.CloseIdleConnections()
+	wants := []string{"offline_access", "read"}
+	c := newConnector(oauth2.Options{ClientSecret: granttest.ClientSecret, Auth: oauth.Basic,
+		Accesses: []grant.Access{{Name: "read", Scopes: wants}}})(t, srv.URL, client).(grant.OAuth)
+	for answered, want := range map[string][]string{"read": wants, "read offline_access": wants, "": wants,
+		"offline_access": nil, "write": nil} {
+		scope = answered
+		got, err := c.Redeem(t.Context(), url.Values{"code": {"c"}}, identity.Handshake{Verifier: "v"},
+			grant.Request{RedirectURI: "https://sallyport.test/cb", Scopes: wants, Offline: true})
+		if (err == nil) != (want != nil) || !slices.Equal(got.Scopes, want) {
+			t.Errorf("connected with %q: %q, %v", answered, got.Scopes, err)
+		}
+	}
+	scope = "read"
+	if got, err := c.Refresh(t.Context(), grant.Tokens{Refresh: "r"}, wants); err != nil ||
+		!slices.Equal(got.Scopes, wants) {
+		t.Errorf("refreshed: %q, %v", got.Scopes, err)
+	}
+}
+
 // newConnector completes options whose endpoints are paths and whose accesses have no rules.
 func newConnector(o oauth2.Options) func(*testing.T, string, *oauth.Client) grant.Connector {
 	return func(t *testing.T, base string, client *oauth.Client) grant.Connector {

@@ -304,7 +304,24 @@ func (c *Connector) exchange(ctx context.Context, form url.Values) (result grant
 			tokens.RefreshExpires = now.Add(left)
 		}
 	}
-	return grant.Result{Tokens: tokens, Scopes: connector.Scopes(answer.Scope)}, answer.IDToken, nil
+	return grant.Result{Tokens: tokens, Scopes: c.granted(answer.Scope)}, answer.IDToken, nil
+}
+
+// offlineAccess is a wish for a refresh token more than a scope (OIDC Core §11): some
+// authorization servers never name it among what they granted, and whether they gave it the
+// refresh token tells.
+const offlineAccess = "offline_access"
+
+// granted are the scopes that an answer names, and offlineAccess where it is asked for.
+func (c *Connector) granted(text string) []string {
+	scopes := connector.Scopes(text)
+	asked := slices.ContainsFunc(c.about.Accesses, func(a grant.Access) bool {
+		return slices.Contains(a.Scopes, offlineAccess)
+	})
+	if scopes == nil || !asked || slices.Contains(scopes, offlineAccess) {
+		return scopes
+	}
+	return slices.Sorted(slices.Values(append(scopes, offlineAccess)))
 }
 
 // seconds reads a whole number, also one in a string; anything else, and 0, which Keycloak

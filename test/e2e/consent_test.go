@@ -84,7 +84,8 @@ func TestP12_ScriptsOfAnAppCannotAgreeForSomebody(t *testing.T) {
 	if s.GrantsAt, err = freeAddress(); err != nil {
 		t.Fatal(err)
 	}
-	s.Stored, s.Grants = true, there.grants(t, "near", "elsewhere")
+	lends := there.grants(t, "near", "elsewhere")
+	s.Stored, s.Grants = true, func(*provider) string { return lends }
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
 		_, _ = io.WriteString(w, "<!DOCTYPE html><title>An app</title><h1>An app</h1>")

@@ -24,8 +24,8 @@ const page = (title, body) => `<!doctype html><html lang="en"><meta charset="utf
 <h1>${text(title)}</h1>${body}</html>`;
 
 function newProvider(issuer) {
-  return new Provider(issuer, {
-    clients: [options.client],
+  const provider = new Provider(issuer, {
+    clients: options.lending ? [options.client, options.lending] : [options.client],
     jwks: { keys: [signingKey()] },
     cookies: { keys: [randomBytes(16).toString('hex')] },
     pkce: { required: () => true },
@@ -33,7 +33,14 @@ function newProvider(issuer) {
       openid: ['sub'], email: ['email', 'email_verified'],
       profile: ['name', 'preferred_username'], groups: ['groups'], orgs: ['orgs'],
     },
-    features: { devInteractions: { enabled: false }, backchannelLogout: { enabled: true } },
+    scopes: ['openid', 'offline_access', 'things'],
+    features: {
+      devInteractions: { enabled: false }, backchannelLogout: { enabled: true }, revocation: { enabled: true },
+    },
+    // For what people lend: a refresh token that is new with each refresh. The one before is
+    // good no more, and who shows it ends the grant.
+    issueRefreshToken: async (ctx, client) => client.grantTypeAllowed('refresh_token'),
+    rotateRefreshToken: true,
     // Without its dispatcher, which refuses loopback addresses: all of this is on one machine.
     fetch: (url, { dispatcher, ...request }) => fetch(url, request),
     interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
@@ -45,7 +52,7 @@ function newProvider(issuer) {
       const grant = new ctx.oidc.provider.Grant({
         clientId: ctx.oidc.client.clientId, accountId: ctx.oidc.session.accountId,
       });
-      grant.addOIDCScope('openid email profile groups orgs');
+      grant.addOIDCScope('openid email profile groups orgs offline_access things');
       await grant.save();
       return grant;
     },
@@ -53,8 +60,16 @@ function newProvider(issuer) {
       ctx.type = 'html';
       ctx.body = page('The provider refuses', `<p>${text(out.error)}: ${text(out.error_description)}</p>`);
     },
-    ttl: { Session: 3600, Interaction: 600, Grant: 3600, AccessToken: 600, IdToken: 600, AuthorizationCode: 60 },
+    ttl: {
+      Session: 3600, Interaction: 600, Grant: 3600, IdToken: 600, AuthorizationCode: 60, RefreshToken: 3600,
+      AccessToken: (ctx, token, client) => (client.clientId === 'lending' ? 6 : 600),
+    },
   });
+  // What a test counts.
+  provider.on('grant.success', (ctx) => console.log(`token: ${ctx.oidc.params.grant_type} of ${ctx.oidc.client.clientId}`));
+  provider.on('grant.error', (ctx, err) => console.log(`token refused: ${err.error} ${err.error_detail}`));
+  provider.on('grant.revoked', () => console.log('grant revoked'));
+  return provider;
 }
 
 async function interact(provider, req, res) {

@@ -14,6 +14,7 @@ import (
 // provider is npm oidc-provider, run by provider.mjs.
 type provider struct {
 	Issuer, ClientID, ClientSecret string
+	LendingID, LendingSecret       string // the client of what people lend, which gets refresh tokens
 
 	options map[string]any
 	process *process
@@ -43,7 +44,11 @@ func startProvider(publicURL string, tells bool) (*provider, error) {
 		client["backchannel_logout_uri"] = publicURL + "/.sallyport/backchannel-logout/corp"
 		client["backchannel_logout_session_required"] = true
 	}
-	p.options = map[string]any{"port": 0, "accounts": json.RawMessage(accounts), "client": client}
+	p.LendingID, p.LendingSecret = "lending", "another secret: of 100% +ugly/characters"
+	lending := map[string]any{"client_id": p.LendingID, "client_secret": p.LendingSecret,
+		"grant_types":   []string{"authorization_code", "refresh_token"},
+		"redirect_uris": []string{publicURL + "/.sallyport/connect/things/callback"}}
+	p.options = map[string]any{"port": 0, "lending": lending, "accounts": json.RawMessage(accounts), "client": client}
 	return p, p.start()
 }
 

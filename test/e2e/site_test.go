@@ -78,18 +78,19 @@ func ownDemo(t *testing.T) *site {
 
 // setup is a configuration for `sallyport serve`.
 type setup struct {
-	PublicURL, Listen  string   // Listen is for plain http; "" means https with the test's certificate
-	Address            string   // then the address
-	H2C                bool     // with Listen: HTTP/2 without TLS, too
-	TwoProviders       bool     // the one provider, under two names
-	Organizations      bool     // people may belong to several
-	Stored             bool     // with a store, so that the provider can say who signed out there
-	Operators          string   // as the configuration has them
-	Admin, Trusted     string   // listen.admin (off if empty) and trusted_proxies, as the configuration has them
-	Hosts              []string // other hosts of the app
-	CookieDomain       string   // whose hosts have one session cookie
-	Grants, GrantsAt   string   // what is lent, as the configuration has it, and listen.grants; with Stored
-	Routes             []string // as the configuration has them; those of App if there are none
+	PublicURL, Listen  string                 // Listen is for plain http; "" means https with the test's certificate
+	Address            string                 // then the address
+	H2C                bool                   // with Listen: HTTP/2 without TLS, too
+	TwoProviders       bool                   // the one provider, under two names
+	Organizations      bool                   // people may belong to several
+	Stored             bool                   // with a store, so that the provider can say who signed out there
+	Operators          string                 // as the configuration has them
+	Admin, Trusted     string                 // listen.admin (off if empty) and trusted_proxies, as the configuration has them
+	Hosts              []string               // other hosts of the app
+	CookieDomain       string                 // whose hosts have one session cookie
+	GrantsAt           string                 // listen.grants, with Stored and
+	Grants             func(*provider) string // what is lent, as the configuration has it
+	Routes             []string               // as the configuration has them; those of App if there are none
 	Provider           *provider
 	App                *app
 	Cert, Key, Secrets string
@@ -150,7 +151,7 @@ organizations:
 operators: {{.}}
 {{- end}}
 {{- with .Grants}}
-grants: {{.}}
+grants: {{call . $.Provider}}
 {{- end}}
 pages: {name: Corp}
 log: {level: info, format: text}

@@ -1,0 +1,156 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+// lender is an app that is lent what people have at the provider, and asks as itself.
+type lender struct {
+	t     *testing.T
+	at    string // listen.grants
+	token string
+
+	mu        sync.Mutex
+	assertion string // of the newest request of a person
+}
+
+func (l *lender) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	l.mu.Lock()
+	l.assertion = r.Header.Get("X-Sallyport-Assertion")
+	l.mu.Unlock()
+	w.Header().Set("Content-Type", "text/html")
+	_, _ = io.WriteString(w, "<!DOCTYPE html><title>Planner</title><h1>The planner</h1>")
+}
+
+func (l *lender) asks(method, path string) (status int, answer map[string]any) {
+	l.t.Helper()
+	r, err := http.NewRequestWithContext(context.Background(), method, "http://"+l.at+path, nil)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.mu.Lock()
+	r.Header.Set("X-Sallyport-Assertion", l.assertion)
+	l.mu.Unlock()
+	r.Header.Set("Authorization", "Bearer "+l.token)
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	_ = json.NewDecoder(res.Body).Decode(&answer)
+	return res.StatusCode, answer
+}
+
+// What people have at a provider that nobody here wrote, lent to an app: connected by
+// keyboard, refreshed while each refresh token is good for one refresh, kept from writing,
+// and ended there too. Its API is the userinfo endpoint.
+func TestP12_AnAppIsLentAnAccountAtAProviderNobodyHereWrote(t *testing.T) {
+	t.Parallel()
+	address, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := overHTTP(address)
+	app := &lender{t: t, token: strings.Repeat("planner-token-", 3)}
+	if app.at, err = freeAddress(); err != nil {
+		t.Fatal(err)
+	}
+	page := httptest.NewServer(app)
+	t.Cleanup(page.Close)
+	key, err := exec.Command(world.binary, "genkey").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Stored, s.GrantsAt = true, app.at
+	s.Routes = []string{fmt.Sprintf("{name: app, path: /, upstream: %q, allow: authenticated}", page.URL)}
+	s.Grants = func(p *provider) string {
+		return fmt.Sprintf(`
+  encryption_keys: ["literal:%s"]
+  apps: [{id: planner, name: Planner, token: "literal:%s", routes: [app], connectors: [things]}]
+  connectors:
+    - id: things
+      name: Things
+      type: oauth2
+      client_id: %s
+      client_secret: "literal:%s"
+      endpoints: {authorization: "%[5]s/auth", token: "%[5]s/token", revocation: "%[5]s/token/revocation"}
+      issuer: %[5]s
+      base_url: %[5]s
+      scopes: {read: [openid, things, offline_access]}
+      rules: {read: [GET /me]}
+      lost_refresh: reconnect
+`, strings.TrimSpace(string(key)), app.token, p.LendingID, p.LendingSecret, p.Issuer)
+	}
+	c := ownCorp(t, s)
+	refreshes := func() int {
+		text, _ := c.provider.process.out.now()
+		return strings.Count(text, "token: refresh_token of lending")
+	}
+	b := newPerson(t)
+	b.signInAtProvider(c.url+"/page", "mira")
+	missing := func() string {
+		t.Helper()
+		status, answer := app.asks("GET", "/gateway/things/me")
+		link, _ := answer["connect_url"].(string)
+		if status != http.StatusConflict || link == "" {
+			t.Fatalf("%d %v", status, answer)
+		}
+		return link
+	}
+	link := missing()
+
+	stranger := newPerson(t)
+	stranger.signInAtProvider(c.url+"/page", "ines")
+	stranger.open(link)
+	stranger.says(stranger.heading("This link is not for you"), "made for somebody else")
+	if n := eval[int](stranger, `document.querySelectorAll('form').length`); n != 0 {
+		t.Errorf("somebody else sees %d forms", n)
+	}
+
+	b.open(c.url + "/page") // the newest request of the app is mira's again
+	b.at(c.url + "/page")
+	b.open(missing() + "&return_to=" + url.QueryEscape("/page?back"))
+	b.heading("Planner asks to use Things")
+	b.tabTo("Go on to Things")
+	b.do(chromedp.KeyEvent(kb.Enter))
+	b.at(c.url + "/page?back")
+	if status, answer := app.asks("GET", "/gateway/things/me"); status != http.StatusOK || answer["sub"] != "mira" {
+		t.Fatalf("lent: %d %v", status, answer)
+	}
+	if status, answer := app.asks("POST", "/gateway/things/me"); status != http.StatusForbidden {
+		t.Errorf("a write: %d %v", status, answer)
+	}
+	eventually(t, "two refreshes, each with the token of the one before", func() bool {
+		if status, answer := app.asks("GET", "/gateway/things/me"); status != http.StatusOK {
+			t.Fatalf("%d %v", status, answer)
+		}
+		return refreshes() >= 2
+	})
+	text, _ := c.provider.process.out.now()
+	if strings.Contains(text, "token refused") {
+		t.Errorf("the provider refused something:\n%s", text)
+	}
+
+	b.open(c.url + "/.sallyport/account")
+	b.says(b.heading("Your account"), "Things", "Planner")
+	b.press("Disconnect for all apps")
+	b.heading("Things is disconnected")
+	missing()
+	eventually(t, "it is over at the provider too", func() bool {
+		text, _ := c.provider.process.out.now()
+		return strings.Contains(text, "grant revoked")
+	})
+}
