@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -43,6 +44,7 @@ type forward struct {
 	ev      *observe.Event
 
 	loan    grant.Loan
+	lent    grant.Loan // as it began, with the accesses that let the request through
 	origin  *url.URL
 	secrets secrets
 	// refused is why the exchange had to end: the broker's, when the credential was not
@@ -136,7 +138,10 @@ func (f *forward) borrow(r *http.Request) error {
 	if err := f.take(loan); err != nil {
 		return f.g.lendProblem(r, f.caller, f.target.connector, err)
 	}
-	if f.matches(loan.Accesses) {
+	if f.lent = loan; f.matches(loan.Accesses) {
+		f.lent.Accesses = slices.DeleteFunc(slices.Clone(loan.Accesses), func(a grant.Access) bool {
+			return !f.matches([]grant.Access{a})
+		})
 		return nil
 	}
 	for _, a := range loan.Wider {
@@ -321,8 +326,24 @@ func (f *forward) RewriteAnswer(h http.Header) {
 	h["Vary"] = append(h["Vary"], "Authorization, "+assertionHeader+", "+leaseHeader+", "+personHeader)
 }
 
-// Over implements relay.Hooks.
-func (f *forward) Over() error { return f.g.over(f.caller) }
+// lentWithin bounds how long an answer that goes on waits for the store to say whether it may.
+const lentWithin = time.Second
+
+var errNotLent = errors.New("the person lends it to the app no more")
+
+// Over implements relay.Hooks: an answer ends with the session, and with what the person
+// agreed to.
+func (f *forward) Over() error {
+	if err := f.g.over(f.caller); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lentWithin)
+	defer cancel()
+	if !f.g.o.Broker.Lends(ctx, f.lent) {
+		return errNotLent
+	}
+	return nil
+}
 
 // CloseFrame implements relay.Hooks. There are no WebSockets here.
 func (f *forward) CloseFrame(error) upstream.CloseFrame { return upstream.CloseFrame{} }

@@ -420,6 +420,45 @@ func TestP12_WhatIsMissingIsNamedWithALink(t *testing.T) {
 	}
 }
 
+// An answer that goes on ends soon after the person has ended what it rests on, and not when
+// they connect once more.
+func TestP12_AStreamEndsWithTheConsent(t *testing.T) {
+	gone := make(chan struct{})
+	peer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		defer close(gone)
+		for req.Context().Err() == nil {
+			_, _ = io.WriteString(w, "more")
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(50 * time.Millisecond)
+		}
+	}))
+	defer peer.Close()
+	r := newRig(t, peer.URL)
+	r.connect("freebusy", "events")
+	done := make(chan string, 1)
+	go func() {
+		_, body := r.ask("GET", busy, "")
+		done <- body
+	}()
+	time.Sleep(1500 * time.Millisecond)
+	r.connect("freebusy", "events") // once more
+	select {
+	case <-done:
+		t.Fatal("it ended, and the consent is there")
+	case <-time.After(2500 * time.Millisecond):
+	}
+	testenv.Check(t, r.broker.Withdraw(t.Context(), ann, "calendar", "planner"))
+	select {
+	case body := <-done:
+		if !strings.HasPrefix(body, "more") || !strings.HasSuffix(body, "(broken off)") {
+			t.Errorf("%q", body)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it goes on after the consent has ended")
+	}
+	<-gone
+}
+
 func TestP08_AnEchoedCredentialDoesNotComeBack(t *testing.T) {
 	const secret = "canary/access-1"
 	parts := []string{"a " + secret[:4], secret[4:] + ` b "canary\`, `/access-1" ` + "canary%2Fac",

@@ -130,6 +130,22 @@ func (b *Broker) lend(ctx context.Context, u Use, rejected int64) (Loan, error) 
 	return Loan{}, &LaterError{time.Second, ErrChanged}
 }
 
+// Lends reports whether what l was made from is still lent, with every access that it had.
+// It is for answers that go on. A store that cannot be read ends none of them: nothing new is
+// lent meanwhile.
+func (b *Broker) Lends(ctx context.Context, l Loan) bool {
+	app, _, key, err := b.find(l.use)
+	if err != nil {
+		return false
+	}
+	kept, err := b.Store.Get(ctx, key)
+	if err != nil {
+		return !errors.Is(err, ErrNotFound)
+	}
+	accesses, err := b.mayUse(l.use, app, kept)
+	return err == nil && len(without(namesOf(l.Accesses), namesOf(accesses))) == 0
+}
+
 // find is who lends what, by the configuration.
 func (b *Broker) find(u Use) (*App, *Offer, Key, error) {
 	app, offer := b.apps[u.App], b.offers[u.Connector]
