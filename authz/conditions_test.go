@@ -31,6 +31,8 @@ func TestP01_MethodsAndAddressesNarrowAndNeverAdmit(t *testing.T) {
 	insideOrAll := Access{Public: true, PublicIf: inside, Authenticated: true}
 	narrowed := Access{Rules: []Rule{{Groups: []string{"staff"}, Methods: []string{"GET"}},
 		{Groups: []string{"staff"}, Methods: []string{"POST"}, From: office}}}
+	allRead := Access{Rules: []Rule{{Authenticated: true, Methods: []string{"GET"}},
+		{Groups: []string{"staff"}, From: office}}}
 	bare := Access{Rules: []Rule{{Methods: []string{"GET"}, From: office}}}
 	for _, row := range []struct {
 		name         string
@@ -79,6 +81,15 @@ func TestP01_MethodsAndAddressesNarrowAndNeverAdmit(t *testing.T) {
 		{"rule: GET of a guest", narrowed, "GET", "10.0.0.1", guest, Deny, ReasonNoRule},
 		{"rule: groups that are not known", narrowed, "GET", "", hidden, Deny, ReasonGroupsUnknown},
 
+		{"all read: GET of a guest", allRead, "GET", "", guest, Forward, ReasonRule},
+		{"all read: GET of somebody whose groups are not known", allRead, "GET", "", hidden, Forward, ReasonRule},
+		{"all read: GET of nobody", allRead, "GET", "", nil, Login, ReasonNoSession},
+		{"all read: POST of a guest", allRead, "POST", "10.0.0.1", guest, Deny, ReasonMethod},
+		{"all read: POST of staff", allRead, "POST", "10.0.0.1", staff, Forward, ReasonRule},
+		{"all read: POST of staff from elsewhere", allRead, "POST", "8.8.8.8", staff, Deny, ReasonAddress},
+		{"all read: POST of nobody from elsewhere", allRead, "POST", "8.8.8.8", nil, Deny, ReasonAddress},
+		{"all in one rule", Access{Rules: []Rule{{Authenticated: true}}}, "PUT", "", guest, Forward, ReasonRule},
+
 		{"a rule of conditions alone admits nobody", bare, "GET", "10.0.0.1", staff, Deny, ReasonNoRule},
 		{"and asks nobody to sign in from elsewhere", bare, "GET", "", nil, Deny, ReasonAddress},
 	} {
@@ -126,6 +137,8 @@ func TestConditionsInWords(t *testing.T) {
 			"everybody who is signed in": {Public: true, PublicIf: Conditions{From: office}, Authenticated: true},
 		"people who are in the group a, for PUT or DELETE requests from 10.0.0.0/8": {Rules: []Rule{
 			{Groups: []string{"a"}, Methods: []string{"PUT", "DELETE"}, From: office[:1]}}},
+		"everybody who is signed in, for GET or HEAD requests; or people who are in the group a": {Rules: []Rule{
+			{Authenticated: true, Methods: []string{"GET"}}, {Groups: []string{"a"}}}},
 	} {
 		if got := a.String(); got != want {
 			t.Errorf("%q, want %q", got, want)

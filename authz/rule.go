@@ -20,6 +20,9 @@ type Access struct {
 // Rule admits people who match every list that is not empty: one of their facts is on
 // it. A rule without any list admits nobody.
 type Rule struct {
+	// Authenticated demands nothing but a sign-in, as Access.Authenticated does for all
+	// requests; the Conditions narrow it.
+	Authenticated                      bool
 	Orgs, Groups, Emails, EmailDomains []string
 	// Subjects are people, or programs with tokens, as identity.Identity.ID names them.
 	Subjects []string
@@ -88,7 +91,9 @@ func (r Rule) admits(id *identity.Identity, bound bool) refusal {
 	return admitted
 }
 
-func (r Rule) empty() bool { return len(r.Groups) == 0 && !r.asksForMoreThanGroups() }
+func (r Rule) empty() bool {
+	return !r.Authenticated && len(r.Groups) == 0 && !r.asksForMoreThanGroups()
+}
 
 func (r Rule) asksForMoreThanGroups() bool {
 	return len(r.Orgs)+len(r.Emails)+len(r.EmailDomains)+len(r.Subjects) > 0
@@ -176,7 +181,10 @@ func (r Rule) describe() string {
 	if len(r.Subjects) > 0 {
 		parts = append(parts, "have the id "+orList(r.Subjects))
 	}
-	if len(parts) == 0 {
+	switch {
+	case len(parts) == 0 && r.Authenticated:
+		return "everybody who is signed in" + r.conditions().String()
+	case len(parts) == 0:
 		return "nobody"
 	}
 	return "people who " + andList(parts) + r.conditions().String()

@@ -84,9 +84,10 @@ func (r *Route) AsksWho() bool { return !r.Public || r.Allow.Authenticated || le
 // was perhaps meant for everybody.
 func checkRule(w *yamltable.Walker, at yamltable.Place, r *Rule) {
 	conditions := len(r.Methods)+len(r.From) > 0
-	if conditions && len(r.Orgs)+len(r.Groups)+len(r.Emails)+len(r.EmailDomains)+len(r.Subjects) == 0 {
+	people := len(r.Orgs) + len(r.Groups) + len(r.Emails) + len(r.EmailDomains) + len(r.Subjects)
+	if conditions && !r.Authenticated && people == 0 {
 		w.Fault(at, "does not say for whom: methods and from narrow a rule, and admit nobody by themselves; add orgs, "+
-			"groups, emails, email_domains or subjects")
+			"groups, emails, email_domains or subjects, or `authenticated: true` for everybody who is signed in")
 	}
 }
 

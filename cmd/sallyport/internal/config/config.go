@@ -154,6 +154,7 @@ type Allow struct {
 
 // Rule matches a person of whom all that is given holds, by one entry each.
 type Rule struct {
+	Authenticated                      bool // everybody who is signed in; then no other fact is given
 	Orgs, Groups, Emails, EmailDomains []string
 	Subjects                           []string // the id of a provider, a colon, the subject there
 	Methods                            []string // as in Conditions
@@ -254,7 +255,7 @@ func file() yamltable.Shape[Config] {
 			func(c *Config) *Groups { return &c.Groups }).Or("{}"),
 		yamltable.Field("operators", "Who runs this site, as rules: their account page says what providers are asked "+
 			"for.",
-			yamltable.List(ruleShape(), 1),
+			yamltable.List(ruleObject().Shape(), 1),
 			func(c *Config) *[]Rule { return &c.Operators }),
 		yamltable.Field("pages", "How Sallyport's own pages look.", pagesShape(),
 			func(c *Config) *Pages { return &c.Pages }).Or("{}"),
@@ -576,13 +577,21 @@ func ruleFor(v string) string {
 	return "{groups: [" + v + "]}"
 }
 
-// routeRuleShape is a rule of a route: besides who may pass it says with which requests.
+// routeRuleShape is a rule of a route: it may be for everybody who is signed in, and besides
+// who may pass it says with which requests.
 func routeRuleShape() yamltable.Shape[Rule] {
-	return ruleShape(methodsKey(func(r *Rule) *[]string { return &r.Methods }).Narrows(),
+	rule := ruleObject(yamltable.Field("authenticated", "Everybody who is signed in, as `allow: authenticated`; for a "+
+		"rule that methods or from narrow.",
+		yamltable.OnlyTrue(), func(r *Rule) *bool { return &r.Authenticated }),
+		methodsKey(func(r *Rule) *[]string { return &r.Methods }).Narrows(),
 		fromKey(func(r *Rule) *[]netip.Prefix { return &r.From }).Narrows())
+	for _, who := range []string{"orgs", "groups", "emails", "email_domains", "subjects", "insecure_flat_groups"} {
+		rule.Rivals = append(rule.Rivals, []string{"authenticated", who})
+	}
+	return rule.Shape()
 }
 
-func ruleShape(more ...yamltable.Entry[Rule]) yamltable.Shape[Rule] {
+func ruleObject(more ...yamltable.Entry[Rule]) yamltable.Object[Rule] {
 	return yamltable.Object[Rule]{Some: true, Instead: ruleFor, Check: checkRule, Keys: append([]yamltable.Entry[Rule]{
 		yamltable.Field("orgs", "Ids of organizations: the person belongs to one of them.",
 			yamltable.List(exact("the id of an organization"), 1), func(r *Rule) *[]string { return &r.Orgs }),
@@ -598,7 +607,7 @@ func ruleShape(more ...yamltable.Entry[Rule]) yamltable.Shape[Rule] {
 			yamltable.List(exact("an id such as sso:248289761001"), 1),
 			func(r *Rule) *[]string { return &r.Subjects }),
 		flatGroupsKey(),
-	}, more...)}.Shape()
+	}, more...)}
 }
 
 // among is for a mapping in whose place one of words stands, which is meant for key.

@@ -118,7 +118,7 @@ func connectorShape() yamltable.Shape[Connector] {
 		yamltable.Field("format", "Its value, with %s for the key.", yamltable.Text(`a text such as "Bearer %s"`),
 			func(i *Inject) *string { return &i.Format }).Or(`"Bearer %s"`),
 	}}.Shape()
-	rule := ruleShape()
+	rule := ruleObject().Shape()
 	return yamltable.Object[Connector]{Keys: []yamltable.Entry[Connector]{
 		yamltable.Field("id", "The name in addresses of the gateway and in callback URLs.", idText(),
 			func(c *Connector) *string { return &c.ID }).Required(),
