@@ -44,6 +44,8 @@ type thirdParty struct {
 	called     []*http.Request
 	challenges []string
 	scopes     string // that the newest browser came with
+
+	held, goOn chan struct{} // nil, or: a refresh has come, and may be answered
 }
 
 func newThirdParty(t *testing.T) *thirdParty {
@@ -71,6 +73,11 @@ func newThirdParty(t *testing.T) *thirdParty {
 			return
 		case r.FormValue("grant_type") == "refresh_token" && r.FormValue("refresh_token") == p.refresh:
 			p.refreshes++
+			if p.held != nil {
+				close(p.held)
+				<-p.goOn
+				p.held = nil
+			}
 		case r.FormValue("code") == fmt.Sprint("c4nary-code-", p.codes):
 		default:
 			w.WriteHeader(http.StatusBadRequest)
@@ -440,6 +447,65 @@ func TestP12_UseWhileAwayEndsWithThePersonsSessions(t *testing.T) {
 		}
 		if status, body := away(); status != http.StatusConflict {
 			t.Errorf("use while away came back by a sign-in: %d %s", status, body)
+		}
+	})
+}
+
+// A process that is told to stop while a refresh is under way keeps what comes of it, also
+// where nobody waits for it any more: the token before is good no more.
+func TestP14_AStopKeepsTheResultOfARefresh(t *testing.T) {
+	eachSharedStore(t, func(t *testing.T, address string) {
+		s := startLending(t, address)
+		s.connect()
+		for refreshes, waits := range []bool{true, false} {
+			held, goOn := make(chan struct{}), make(chan struct{})
+			s.there.mu.Lock()
+			s.there.access = "" // so that it is refreshed
+			s.there.held, s.there.goOn = held, goOn
+			s.there.mu.Unlock()
+			client := &http.Client{Transport: &http.Transport{}}
+			req, err := http.NewRequest("GET", "http://"+s.grants+"/gateway/jira/issues", nil)
+			testenv.Check(t, err)
+			req.Header.Set("Authorization", "Bearer "+lentToken)
+			req.Header.Set("X-Sallyport-Assertion", s.assertion)
+			ctx, leave := context.WithCancel(t.Context())
+			used := make(chan int, 1)
+			go func() {
+				res, err := client.Do(req.WithContext(ctx))
+				if err != nil {
+					used <- 0
+					return
+				}
+				_ = res.Body.Close()
+				used <- res.StatusCode
+			}()
+			<-held
+			if !waits {
+				leave()
+				<-used
+			}
+			testenv.Check(t, s.process.Process.Signal(syscall.SIGTERM))
+			testenv.Eventually(t, "it is stopping", func() bool {
+				text, err := os.ReadFile(s.output)
+				return err == nil && strings.Contains(string(text), `"msg":"stopping"`)
+			})
+			close(goOn)
+			if err := s.process.Wait(); err != nil {
+				t.Errorf("it ended with %v", err)
+			}
+			if waits && <-used != http.StatusOK {
+				t.Error("who waited for the refresh was not answered")
+			}
+			leave()
+			s.binary.run(t, t.TempDir(), s.config)
+			if status, body := s.use("GET", "/gateway/jira/issues"); status != http.StatusOK {
+				t.Errorf("after the restart: %d %s", status, body)
+			}
+			s.there.mu.Lock()
+			if s.there.refreshes != refreshes+1 {
+				t.Errorf("%d refreshes", s.there.refreshes)
+			}
+			s.there.mu.Unlock()
 		}
 	})
 }
