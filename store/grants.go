@@ -85,11 +85,14 @@ func (g *Grants) change(ctx context.Context, begin beginning, urgent bool,
 	if err == nil || room == nil || !room.Full(err) {
 		return err
 	}
-	if urgent {
-		err = errors.Join(err, room.Release())
-	}
+	// Before the reserve is given away: what is compacted would take it.
 	err = errors.Join(err, room.Compact(ctx))
-	if again := run(); again != nil {
+	again := run()
+	if urgent && room.Full(again) {
+		err = errors.Join(err, again, room.Release())
+		again = run()
+	}
+	if again != nil {
 		return errors.Join(err, again)
 	}
 	return nil
@@ -824,7 +827,7 @@ func (g *Grants) held(ctx context.Context, tx *sql.Tx, l grant.Lease) (*row, err
 // Renew implements grant.Store.
 func (g *Grants) Renew(ctx context.Context, l grant.Lease) (grant.Lease, error) {
 	renewed := l
-	err := g.change(ctx, g.s.d.Durable, true, func(ctx context.Context, tx *sql.Tx) error {
+	err := g.change(ctx, g.s.d.Durable, false, func(ctx context.Context, tx *sql.Tx) error {
 		r, err := g.held(ctx, tx, l)
 		if err != nil {
 			return err
