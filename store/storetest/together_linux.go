@@ -24,7 +24,8 @@ func RotatedTogether(t *testing.T, s Shared) {
 	p := newParty(t, 400*time.Millisecond)
 	p.connect(&s)
 	for i := range 3 {
-		p.start(s, orders{Name: fmt.Sprint("worker-", i), Connectors: []string{strict}, Clients: 50})
+		p.start(s, orders{Name: fmt.Sprint("worker-", i), Connectors: []string{strict}, Clients: 50,
+			Pause: 100 * time.Millisecond})
 	}
 	testenv.Within(t, time.Duration(expirations)*10*time.Second, "the credential expired often enough",
 		func() bool { return p.look(strict).issued > expirations || t.Failed() })

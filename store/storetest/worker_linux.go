@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,7 +31,8 @@ type orders struct {
 	Address    string // of the database
 	Party      string // where the third party is
 	Connectors []string
-	Clients    int // that use each of them at the same time
+	Clients    int           // that use each of them at the same time
+	Pause      time.Duration // between two uses of a client; 0: 15 ms
 }
 
 // Worker is the test that is run in a process of its own by KilledProcesses and what is
@@ -58,7 +60,7 @@ func Worker(t *testing.T, open func(address, name string) (*store.Store, error))
 			n++
 			go func() {
 				for ctx.Err() == nil {
-					party.use(ctx, b, connector)
+					party.use(ctx, b, connector, cmp.Or(o.Pause, 15*time.Millisecond))
 				}
 				together <- struct{}{}
 			}()
@@ -131,8 +133,8 @@ func (c *caller) step(at point, id string, generation int64) {
 	}
 }
 
-// use borrows a credential and tells how that went.
-func (c *caller) use(ctx context.Context, b *grant.Broker, connector string) {
+// use borrows a credential, tells how that went, and waits a while.
+func (c *caller) use(ctx context.Context, b *grant.Broker, connector string, pause time.Duration) {
 	began := time.Now()
 	limited, cancel := context.WithTimeout(ctx, time.Minute)
 	loan, err := b.Lend(limited, grant.Use{App: "app", Connector: connector, Who: grant.Party{Session: &who}})
@@ -141,13 +143,12 @@ func (c *caller) use(ctx context.Context, b *grant.Broker, connector string) {
 		return
 	}
 	form := url.Values{"connector": {connector}, "access": {loan.Credential()}}
-	pause := 15 * time.Millisecond
 	if err == nil && !loan.Expires.After(began) {
 		form.Set("error", fmt.Sprintf("it expired %v before it was asked for", began.Sub(loan.Expires)))
 	}
 	if err != nil {
 		form.Set("error", err.Error())
-		pause = 30 * time.Millisecond
+		pause *= 2
 	}
 	if _, ok := errors.AsType[*grant.LaterError](err); ok {
 		form.Set("later", "1")
