@@ -41,7 +41,8 @@ func TestChoosingAProviderWithTheKeyboardAndWhatTheAccountPageSays(t *testing.T)
 	v = b.heading("Your account")
 	b.says(v, "Name Ines Duarte", "E-mail ines@corp.example", "Signed in with Corp Login", "User id corp:ines",
 		"Organization Acme Rockets, acme.example", "Organization id acme",
-		whatIsAsked, "You see this because you run this site.", "corp (oidc)", "partner (oidc)",
+		whatIsAsked, "You see this because you run this site.", "corp (oidc, to sign in)",
+		"partner (oidc, to sign in)",
 		"orgs: all organizations (ID token, else userinfo)", "Thrown away the access token, the refresh token")
 	b.saysNot(v, "not verified", c.provider.ClientSecret)
 	b.readable()
