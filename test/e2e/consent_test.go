@@ -161,3 +161,118 @@ func (b *tab) attack(address, script string) string {
 	b.t.Helper()
 	return eval[string](b, fmt.Sprintf("(%s)(%q)", script, address))
 }
+
+// ownAppPage is what an app on the host of public_url can serve: pages, one of which stays with
+// the windows that it opens, and service workers.
+func ownAppPage(w http.ResponseWriter, r *http.Request) {
+	const begin = `self.addEventListener('install', () => self.skipWaiting());
+self.addEventListener('activate', e => e.waitUntil(self.clients.claim()));
+`
+	switch r.URL.Path {
+	case "/worker.js":
+		w.Header().Set("Content-Type", "text/javascript")
+		_, _ = io.WriteString(w, begin+`self.addEventListener('fetch', e => e.respondWith(fetch(e.request)));`)
+		return
+	case "/stays":
+		w.Header().Set("Cross-Origin-Opener-Policy", "same-origin")
+	}
+	w.Header().Set("Content-Type", "text/html")
+	_, _ = io.WriteString(w, "<!DOCTYPE html><title>An app</title><h1>An app</h1>")
+}
+
+// The one app is on the host of public_url. What its scripts fetch, frame or send is refused, and
+// the windows that they open are out of their reach. An app that is after it can stay with these
+// windows, by the header with which our own pages leave others, and press the button: P12 says
+// so. That ends the test, and shows that what is counted can be seen.
+func TestP12_ScriptsOfTheOnlyAppHaveToPressTheButtonItself(t *testing.T) {
+	t.Parallel()
+	there := newRemembering(t)
+	address, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := overTLS(address)
+	if s.GrantsAt, err = freeAddress(); err != nil {
+		t.Fatal(err)
+	}
+	lends := there.grants(t, "app")
+	s.Stored, s.Grants = true, func(*provider) string { return lends }
+	page := httptest.NewServer(http.HandlerFunc(ownAppPage))
+	t.Cleanup(page.Close)
+	s.Routes = []string{fmt.Sprintf("{name: app, path: /, upstream: %q, allow: authenticated}", page.URL)}
+	c := ownCorp(t, s)
+	b := newPerson(t)
+	b.signInAtProvider(c.url+"/page", "mira")
+	connect := c.url + "/.sallyport/connect/things?app=app0&return_to=%2Fdone"
+	const answer = `Object.assign(document.createElement('form'), {method: 'post', action: address, target: 'there',
+		innerHTML: '<input name=answer value=yes><input name=form value=x>'})`
+	const sleep = `await new Promise(done => setTimeout(done, 1000));`
+	for _, attack := range []struct{ name, from, script, says string }{
+		{"fetch", "/page", `const a = await fetch(address, {headers: {Accept: 'text/html'}});
+			return a.status + ' ' + (await a.text()).includes('<form')`, "403 false"},
+		{"fetch of the own origin", "/page", `const a = await fetch(address, {mode: 'same-origin', headers: {Accept: 'text/html'}});
+			return a.status + ' ' + (await a.text()).includes('<form')`, "403 false"},
+		{"answer by fetch", "/page", `const a = await fetch(address, {method: 'POST', body: 'answer=yes&form=x',
+			headers: {'Content-Type': 'application/x-www-form-urlencoded', Accept: 'text/html'}}); return '' + a.status`, "403"},
+		{"frame", "/page", `const f = document.createElement('iframe'); f.src = address; document.body.append(f); ` + sleep + `
+			return f.contentDocument ? 'read it' : 'refused'`, "refused"},
+		{"answer in a frame", "/page", `const f = document.createElement('iframe'), form = ` + answer + `;
+			f.name = 'there'; document.body.append(f, form); form.submit(); ` + sleep + `
+			return f.contentDocument ? 'read it' : 'refused'`, "refused"},
+		{"window", "/page", `const w = open(address, 'there'); ` + sleep + `
+			try { return 'read it: ' + w.document.URL } catch (e) { return e.name }`, "SecurityError"},
+		{"answer in a window", "/page", `const w = open('', 'there'), form = ` + answer + `;
+			document.body.append(form); form.submit(); ` + sleep + `
+			try { return 'read it: ' + w.document.URL } catch (e) { return e.name }`, "SecurityError"},
+		{"answer without the page's secret, in a window that it stays with", "/stays", `const w = open('', 'there'), form = ` +
+			answer + `; document.body.append(form); form.submit(); ` + sleep + `
+			const said = w.document.body.innerText; w.close(); return '' + said.includes('Please look at this again')`, "true"},
+	} {
+		b.open(c.url + attack.from)
+		b.at(c.url + attack.from)
+		if said := b.clickOfScript(connect, attack.script); said != attack.says {
+			t.Errorf("%s: %q, not %q", attack.name, said, attack.says)
+		}
+		if asked, codes := there.seen(); asked != 0 || codes != 0 {
+			t.Fatalf("%s: %d browsers came to the third party, %d codes were redeemed", attack.name, asked, codes)
+		}
+	}
+	b.open(c.url + "/page")
+	b.at(c.url + "/page")
+	eval[bool](b, `navigator.serviceWorker.register('/worker.js').then(() => navigator.serviceWorker.ready).then(() => true)`)
+	b.until("the worker to take over", func() bool { return eval[bool](b, `navigator.serviceWorker.controller !== null`) })
+	b.open(connect)
+	b.heading("Open this page by itself")
+	b.open(c.url + "/page")
+	b.at(c.url + "/page")
+	eval[bool](b, `navigator.serviceWorker.getRegistrations().then(all => Promise.all(all.map(r => r.unregister()))).then(() => true)`)
+	if asked, codes := there.seen(); asked != 0 || codes != 0 {
+		t.Fatalf("worker: %d browsers came to the third party, %d codes were redeemed", asked, codes)
+	}
+	b.errors.mu.Lock()
+	b.errors.list = nil // the browser has complained about the frames
+	b.errors.mu.Unlock()
+
+	b.open(c.url + "/stays")
+	b.at(c.url + "/stays")
+	b.clickOfScript(connect, `const w = open(address, 'there'); `+sleep+`
+		w.document.querySelector('button[value=yes]').click(); return ''`)
+	b.until("what P12 concedes", func() bool { asked, codes := there.seen(); return asked == 1 && codes == 1 })
+}
+
+// clickOfScript runs a script with an address when somebody clicks in the page, as browsers want
+// it of scripts that open windows, and returns what it returns.
+func (b *tab) clickOfScript(address, script string) string {
+	b.t.Helper()
+	eval[bool](b, fmt.Sprintf(`(() => {
+		const run = async (address) => { %s };
+		const button = document.createElement('button');
+		button.id = 'attack';
+		button.textContent = 'Go on';
+		button.onclick = () => { run(%q).catch(e => 'failed: ' + e).then(said => window.said = {said}) };
+		document.body.prepend(button);
+		return true })()`, script, address))
+	b.click("#attack")
+	b.until("the script to end", func() bool { return eval[bool](b, `window.said !== undefined`) })
+	return eval[string](b, `window.said.said`)
+}
