@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -74,7 +76,11 @@ func TestP12_AnAppIsLentAnAccountAtAProviderNobodyHereWrote(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Stored, s.GrantsAt = true, app.at
+	audit := filepath.Join(t.TempDir(), "audit")
+	if s.Admin, err = freeAddress(); err != nil {
+		t.Fatal(err)
+	}
+	s.Stored, s.GrantsAt, s.Log = true, app.at, fmt.Sprintf("{level: debug, format: text, audit: %s}", audit)
 	s.Routes = []string{fmt.Sprintf("{name: app, path: /, upstream: %q, allow: authenticated}", page.URL)}
 	s.Grants = func(p *provider) string {
 		return fmt.Sprintf(`
@@ -95,10 +101,11 @@ func TestP12_AnAppIsLentAnAccountAtAProviderNobodyHereWrote(t *testing.T) {
 `, strings.TrimSpace(string(key)), app.token, p.LendingID, p.LendingSecret, p.Issuer)
 	}
 	c := ownCorp(t, s)
-	refreshes := func() int {
+	atProvider := func(what string) int {
 		text, _ := c.provider.process.out.now()
-		return strings.Count(text, "token: refresh_token of lending")
+		return strings.Count(text, what)
 	}
+	refreshes := func() int { return atProvider("token: refresh_token of lending") }
 	b := newPerson(t)
 	b.signInAtProvider(c.url+"/page", "mira")
 	missing := func() string {
@@ -126,12 +133,40 @@ func TestP12_AnAppIsLentAnAccountAtAProviderNobodyHereWrote(t *testing.T) {
 	b.heading("Planner asks to use Things")
 	b.tabTo("Go on to Things")
 	b.do(chromedp.KeyEvent(kb.Enter))
+	b.says(b.heading("Lend it?"), "openid things")
+
+	// The way back, in another browser and in another session: nothing is redeemed or stored.
+	callback := b.catch(c.url+"/.sallyport/connect/things/callback*", "button")
+	nobody := newPerson(t)
+	for _, other := range []*tab{stranger, nobody} {
+		other.open(callback)
+		other.says(other.heading("Nothing was connected here"), "in another browser or in another session")
+	}
+	if n := atProvider("token: authorization_code of lending"); n != 0 {
+		t.Errorf("%d codes were redeemed elsewhere", n)
+	}
+	missing()
+	b.open(callback)
 	b.at(c.url + "/page?back")
+	b.open(callback) // a repeat
+	b.at(c.url + "/page?back")
+	if n := atProvider("token: authorization_code of lending"); n != 1 {
+		t.Errorf("%d codes were redeemed", n)
+	}
 	if status, answer := app.asks("GET", "/gateway/things/me"); status != http.StatusOK || answer["sub"] != "mira" {
 		t.Fatalf("lent: %d %v", status, answer)
 	}
-	if status, answer := app.asks("POST", "/gateway/things/me"); status != http.StatusForbidden {
+	status, answer := app.asks("POST", "/gateway/things/me")
+	if kind, _ := answer["type"].(string); status != http.StatusForbidden || !strings.HasSuffix(kind, "/rule-denied") {
 		t.Errorf("a write: %d %v", status, answer)
+	}
+	if n := atProvider("api: POST"); n != 0 {
+		t.Errorf("%d writes arrived at the API", n)
+	}
+	_, answer = app.asks("POST", "/v1/leases")
+	lease, _ := answer["lease"].(string)
+	if lease == "" {
+		t.Errorf("no lease: %v", answer)
 	}
 	eventually(t, "two refreshes, each with the token of the one before", func() bool {
 		if status, answer := app.asks("GET", "/gateway/things/me"); status != http.StatusOK {
@@ -149,8 +184,82 @@ func TestP12_AnAppIsLentAnAccountAtAProviderNobodyHereWrote(t *testing.T) {
 	b.press("Disconnect for all apps")
 	b.heading("Things is disconnected")
 	missing()
-	eventually(t, "it is over at the provider too", func() bool {
-		text, _ := c.provider.process.out.now()
-		return strings.Contains(text, "grant revoked")
-	})
+	eventually(t, "it is over at the provider too", func() bool { return atProvider("grant revoked") > 0 })
+
+	b.open(missing() + "&return_to=" + url.QueryEscape("/page?again"))
+	b.press("Go on to Things")
+	b.heading("Lend it?")
+	b.click("button")
+	b.at(c.url + "/page?again")
+	if status, answer := app.asks("GET", "/gateway/things/me"); status != http.StatusOK || answer["sub"] != "mira" {
+		t.Fatalf("lent again: %d %v", status, answer)
+	}
+	b.open(c.url + "/.sallyport/account")
+	b.heading("Your account")
+	html := eval[string](b, `document.documentElement.outerHTML`)
+	app.leaksNothing(c, map[string]string{"the account page": html, "audit": contents(t, audit),
+		"metrics": body(t, "http://"+s.Admin+"/metrics")}, app.token, lease)
+}
+
+// leaksNothing looks for what is secret where it has no business to be: in the log, the files
+// of the store, and other texts. Secrets are what the provider handed out, and those of the app.
+func (l *lender) leaksNothing(c *corp, texts map[string]string, secrets ...string) {
+	l.t.Helper()
+	log, _ := c.process.out.now()
+	texts["log"] = log
+	files, err := filepath.Glob(filepath.Join(c.process.cmd.Dir, "ended.db*"))
+	if err != nil || len(files) < 2 { // the database and what is not yet in it
+		l.t.Errorf("the store has the files %v: %v", files, err)
+	}
+	for _, name := range files {
+		texts[filepath.Base(name)] = contents(l.t, name)
+	}
+	// What is there, so that the search can be seen to find something.
+	for where, what := range map[string]string{"log": "connect/things", "the account page": "Things", "audit": "things",
+		"metrics": "sallyport_", "ended.db-wal": "things"} {
+		if !strings.Contains(texts[where], what) {
+			l.t.Errorf("%s does not have %q", where, what)
+		}
+	}
+	out, _ := c.provider.process.out.now()
+	issued := 0
+	for line := range strings.Lines(out) {
+		if secret, ok := strings.CutPrefix(line, "secret "); ok {
+			secrets = append(secrets, strings.TrimSpace(secret))
+			issued++
+		}
+	}
+	if issued < 9 { // two sign-ins, two connections, two refreshes at least
+		l.t.Errorf("the provider handed out %d secrets", issued)
+	}
+	for where, text := range texts {
+		for i, secret := range secrets {
+			if strings.Contains(text, secret) {
+				l.t.Errorf("%s has secret %d, %.6s…", where, i, secret)
+			}
+		}
+	}
+}
+
+func contents(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func body(t *testing.T, url string) string {
+	t.Helper()
+	res, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }

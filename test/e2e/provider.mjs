@@ -47,8 +47,13 @@ function newProvider(issuer) {
     findAccount: (ctx, sub) => options.accounts[sub] && {
       accountId: sub, claims: () => ({ sub, ...options.accounts[sub] }),
     },
-    // Everybody who signs in has agreed: the client is the site's own.
+    // Everybody who signs in has agreed: the client is the site's own. To what they lend
+    // they agree on a page, and again once that is over.
     async loadExistingGrant(ctx) {
+      if (ctx.oidc.client.clientId === 'lending') {
+        const id = ctx.oidc.result?.consent?.grantId || ctx.oidc.session.grantIdFor('lending');
+        return id && ctx.oidc.provider.Grant.find(id);
+      }
       const grant = new ctx.oidc.provider.Grant({
         clientId: ctx.oidc.client.clientId, accountId: ctx.oidc.session.accountId,
       });
@@ -66,18 +71,35 @@ function newProvider(issuer) {
     },
   });
   // What a test counts.
-  provider.on('grant.success', (ctx) => console.log(`token: ${ctx.oidc.params.grant_type} of ${ctx.oidc.client.clientId}`));
+  provider.on('grant.success', (ctx) => {
+    console.log(`token: ${ctx.oidc.params.grant_type} of ${ctx.oidc.client.clientId}`);
+    for (const secret of [ctx.body.access_token, ctx.body.refresh_token, ctx.oidc.params.code]) {
+      if (secret) console.log(`secret ${secret}`);
+    }
+  });
   provider.on('grant.error', (ctx, err) => console.log(`token refused: ${err.error} ${err.error_detail}`));
   provider.on('grant.revoked', () => console.log('grant revoked'));
   return provider;
 }
 
 async function interact(provider, req, res) {
+  const { prompt, params, session } = await provider.interactionDetails(req, res);
   if (req.method !== 'POST') {
     res.setHeader('Content-Type', 'text/html; charset=utf-8');
+    if (prompt.name === 'consent') {
+      res.end(page('Lend it?', `<p>${text(params.scope)}</p><form method="post"><button>Lend it</button></form>`));
+      return;
+    }
     const people = Object.keys(options.accounts).map((sub) => `<button name="login" value="${text(sub)}">${text(sub)}</button>`);
     res.end(page('Sign in at the provider', `<form method="post">${people.join('\n')}
 <button name="cancel" value="1">Cancel</button></form>`));
+    return;
+  }
+  if (prompt.name === 'consent') {
+    const grant = new provider.Grant({ clientId: params.client_id, accountId: session.accountId });
+    grant.addOIDCScope(params.scope);
+    await provider.interactionFinished(req, res, { consent: { grantId: await grant.save() } },
+      { mergeWithLastSubmission: true });
     return;
   }
   let body = '';
@@ -95,6 +117,7 @@ server.listen(options.port, '127.0.0.1', () => {
   const provider = newProvider(issuer);
   const protocol = provider.callback();
   server.on('request', (req, res) => {
+    if (req.url === '/me') console.log(`api: ${req.method}`);
     if (!req.url.startsWith('/interaction/')) return protocol(req, res);
     return interact(provider, req, res).catch((err) => {
       res.statusCode = 400;

@@ -90,6 +90,7 @@ type setup struct {
 	CookieDomain       string                 // whose hosts have one session cookie
 	GrantsAt           string                 // listen.grants, with Stored and
 	Grants             func(*provider) string // what is lent, as the configuration has it
+	Log                string                 // keys of log, for others than the usual
 	Routes             []string               // as the configuration has them; those of App if there are none
 	Provider           *provider
 	App                *app
@@ -154,7 +155,7 @@ operators: {{.}}
 grants: {{call . $.Provider}}
 {{- end}}
 pages: {name: Corp}
-log: {level: info, format: text}
+log: {{or .Log "{level: info, format: text}"}}
 routes:
 {{- range .Routes}}
   - {{.}}

@@ -108,8 +108,13 @@ func TestP06_LateTabChangesNothing(t *testing.T) {
 // back, as somebody does who wants to give the address to another.
 func (b *tab) catchCallback(site *site, button string) string {
 	b.t.Helper()
-	ask(b, fetch.Enable, fetch.EnableParams{
-		Patterns: []*fetch.RequestPattern{{URLPattern: site.url + "/.sallyport/callback/*"}}})
+	return b.catch(site.url+"/.sallyport/callback/*", button)
+}
+
+// catch presses a button and stops the browser on its way to an address of a pattern.
+func (b *tab) catch(pattern, button string) string {
+	b.t.Helper()
+	ask(b, fetch.Enable, fetch.EnableParams{Patterns: []*fetch.RequestPattern{{URLPattern: pattern}}})
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
 	e, err := chromedp.Run(ctx, chromedp.WaitEvent(fetch.RequestPaused, nil, chromedp.Click(chromedp.CSS(button))))
