@@ -4,10 +4,10 @@
 //
 // It owns what a grant is and what may become of it (Status), the rules of a consent, how
 // credentials are sealed, and who may refresh when (Broker), and what people who run
-// Sallyport can do with grants (Operator). It never speaks HTTP with a
-// browser or an app: the pages are in proxy, the listener for apps is in gateway. What is
-// not standard about a third party is in its folder below connector, and where rows are
-// kept is store's; both come to the broker as interfaces.
+// Sallyport can do with grants (Operator). It never speaks HTTP with a browser or an app: the
+// pages are in proxy, the listener for apps is in gateway. What is not standard about a third
+// party is in its folder below connector, and where rows are kept is store's; both come to the
+// broker as interfaces.
 package grant
 
 import (

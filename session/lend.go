@@ -149,9 +149,9 @@ func (m *Manager) AssertionEnded(a Asserted) bool {
 // session is what is asked of Ended. When the sign-in began is not told; that it lasted
 // when the assertion was made says that no cut before that moment is for it. An assertion
 // tells it in whole minutes, in the first one by the second of the sign-in, so a cut of earlier
-// in the same minute, or second, counts against it. Nor is
-// it told of which session at the provider it is, nor of which other organizations they are:
-// what ends sessions by these alone ends no lease before it idles out, and no assertion.
+// in the same minute, or second, counts against it. Nor is it told of which session at the
+// provider it is, nor of which other organizations they are: what ends sessions by these alone
+// ends no lease before it idles out, and no assertion.
 func (a *Asserted) session() (Session, bool) {
 	provider, subject, _ := strings.Cut(a.Person, ":")
 	key, ok := KeyOfSID(a.SID)

@@ -206,8 +206,5 @@ func reachWarnings(cfg *config.Config, pol *assemble.Policy) (all []config.Fault
 // maySameApp reports whether two routes lead, or may lead, to one app: where another proxy
 // passes the requests of a route on, only that knows.
 func maySameApp(a, b config.Route) bool {
-	if !a.Forwards() || !b.Forwards() {
-		return true
-	}
-	return a.Upstream.URL.String() == b.Upstream.URL.String() && a.Upstream.Host == b.Upstream.Host
+	return !a.Forwards() || !b.Forwards() || a.SameApp(b)
 }

@@ -156,5 +156,11 @@ func (c *Config) checkForwarding() Faults {
 	return faults
 }
 
+// SameApp reports whether Sallyport passes the requests of both routes on to one app.
+func (r Route) SameApp(other Route) bool {
+	return r.Forwards() && other.Forwards() && r.Upstream.URL.String() == other.Upstream.URL.String() &&
+		r.Upstream.Host == other.Upstream.Host
+}
+
 // Forwards reports whether Sallyport passes the route's requests on itself.
 func (r Route) Forwards() bool { return r.Upstream.URL != nil }

@@ -69,8 +69,8 @@ type Named struct {
 // App is a program that uses what people lend.
 type App struct {
 	ID, Name           string
-	Tokens             []Ref  // none with a Socket
-	Socket             Socket // zero with Tokens
+	Tokens             []Ref  // none where there is a Socket
+	Socket             Socket // zero where there are Tokens
 	Routes             []string
 	Connectors         []AppConnector
 	Offline, RawTokens bool
@@ -124,7 +124,7 @@ func connectorShape() yamltable.Shape[Connector] {
 			func(c *Connector) *string { return &c.ID }).Required(),
 		yamltable.Field("type", "The kind of third party: one that Sallyport knows; oauth2, any that keeps to the "+
 			"standard; api_key, any whose API takes a key that somebody pastes.",
-			yamltable.OneOf("", connectorTypes()...), func(c *Connector) *string { return &c.Type }).Required(),
+			yamltable.OneOf("", ConnectorTypes()...), func(c *Connector) *string { return &c.Type }).Required(),
 		yamltable.Field("name", "What people call it; the id if left out.", yamltable.Text("a name for people"),
 			func(c *Connector) *string { return &c.Name }),
 		yamltable.Field("client_id", "The client id that the third party gave out, of a client for this alone.",
@@ -141,7 +141,8 @@ func connectorShape() yamltable.Shape[Connector] {
 		yamltable.Field("endpoints", "type oauth2: the addresses of the authorization server.", endpoints,
 			func(c *Connector) *ConnectorEndpoints { return &c.Endpoints }),
 		yamltable.Field("issuer", "type oauth2: the authorization server's issuer, where it says it in callbacks "+
-			"(RFC 9207). A callback that names another one is refused.", plainURL(parseIssuer),
+			"(RFC 9207). A callback that names another one is refused. With the scope openid, its ID token then also "+
+			"says whose account it is.", plainURL(parseIssuer),
 			func(c *Connector) *string { return &c.Issuer }),
 		yamltable.Field("base_url", "types oauth2 and api_key: where the API is: an origin, and perhaps a path in "+
 			"front of all others. type google_calendar: a pretend Google on loopback, for tests.",
@@ -246,11 +247,9 @@ func parseSocketPath(v string) (string, error) {
 	return v, nil
 }
 
-// connectorTypes are those of the constructors in assemble, which a test holds to it.
-func connectorTypes() []string { return []string{google.Type, oauth2.Type, apikey.Type} }
-
-// ConnectorTypes are the types that the file may name.
-func ConnectorTypes() []string { return connectorTypes() }
+// ConnectorTypes are the types that the file may name: those of the constructors in assemble,
+// which a test holds to it.
+func ConnectorTypes() []string { return []string{google.Type, oauth2.Type, apikey.Type} }
 
 // keyOfTypes is a key of a connector that has a meaning for some types only.
 type keyOfTypes struct {
@@ -578,27 +577,62 @@ func (c *Config) checkApp(i int, connectors []string) (faults Faults) {
 	return faults
 }
 
-// checkConsentHost keeps consent away from scripts: those of an app on the host of our own
-// pages could press the buttons there, for another app.
-func (c *Config) checkConsentHost() (faults Faults) {
-	if len(c.Grants.Apps) < 2 {
-		return nil
-	}
-	public := c.PublicHost()
-	for i, r := range c.Routes {
-		if r.Host != public {
-			continue
-		}
+// checkConsentHost keeps consent away from scripts (P12): those of a page on the host of our
+// own pages could press the buttons there. That is conceded to the only app, for itself; so
+// nothing else may be there, and with several apps nothing at all.
+func (c *Config) checkConsentHost() Faults {
+	apps, public := c.Grants.Apps, c.PublicHost()
+	for _, i := range c.onPublicHost() {
 		where := yamltable.Index("routes", i)
 		if c.doc.Has(where + ".host") {
 			where += ".host"
 		}
-		faults = append(faults, c.doc.FaultAt(where, "is on %s, the host of public_url, where people agree to what "+
-			"apps may use; with two or more `grants.apps` no route may be there: scripts of an app on that host "+
-			"could agree for somebody, also to what another app may do. Give the routes hosts of their own", public))
-		break
+		switch {
+		case len(apps) > 1:
+			return Faults{c.doc.FaultAt(where, "is on %s, the host of public_url, where people agree to what "+
+				"apps may use; with two or more `grants.apps` no route may be there: scripts of an app on that host "+
+				"could agree for somebody, also to what another app may do. Give the routes hosts of their own",
+				public)}
+		case len(apps) == 1 && !c.isOfApp(c.Routes[i], apps[0]):
+			return Faults{c.doc.FaultAt(where, "is on %s, the host of public_url, where people agree to what %s may "+
+				"use, and is neither one of its `routes` nor leads to the same `upstream`: scripts there could agree "+
+				"for somebody. Give the route a host of its own", public, apps[0].ID)}
+		}
 	}
-	return faults
+	return nil
+}
+
+// onPublicHost are the routes that are found under the host of public_url: its own or, where
+// it has none, those of wildcards.
+func (c *Config) onPublicHost() (own []int) {
+	public := c.PublicHost()
+	var wild []int
+	for i, r := range c.Routes {
+		below, each := strings.CutPrefix(r.Host, orgHost)
+		ending, any := strings.CutPrefix(r.Host, "*")
+		switch {
+		case r.Host == public, each && slices.ContainsFunc(c.Organizations, func(o Organization) bool {
+			return o.ID+"."+below == public
+		}):
+			own = append(own, i)
+		case any && strings.HasSuffix(public, ending):
+			wild = append(wild, i)
+		}
+	}
+	if own == nil {
+		return wild
+	}
+	return own
+}
+
+// isOfApp reports whether a route is one of an app: by its name, or because it leads where
+// such a route does, as one that is public. Where the app names a route that there is not,
+// which is a fault of its own, it may be this one.
+func (c *Config) isOfApp(r Route, a App) bool {
+	return slices.ContainsFunc(a.Routes, func(name string) bool {
+		at := slices.IndexFunc(c.Routes, func(of Route) bool { return of.Name == name })
+		return at < 0 || name == r.Name || r.SameApp(c.Routes[at])
+	})
 }
 
 // lendWarnings are of what is allowed and is probably a mistake, or weakens something.

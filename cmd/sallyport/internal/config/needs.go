@@ -6,9 +6,9 @@ import (
 	"github.com/sallyport-proxy/sallyport/login"
 )
 
-// Needs is what of a person anything here decides by: the rules of routes, who
-// is an operator, whose grants they use, and the organizations that others are folded into. What apps
-// are merely told is not among it.
+// Needs is what of a person anything here decides by: the rules of routes, who is an
+// operator, whose grants they use, and the organizations that others are folded into. What
+// apps are merely told is not among it.
 func (c *Config) Needs() login.Needs {
 	needs := login.Needs{Orgs: len(c.Organizations) > 0 || slices.ContainsFunc(c.Grants.Connectors,
 		func(k Connector) bool { return k.Owner == OwnedByOrg })}

@@ -1,8 +1,6 @@
 package config
 
 import (
-	"strings"
-
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 )
 
@@ -21,7 +19,7 @@ func (c *Config) Rules() []PlacedRule {
 	for i, r := range c.Routes {
 		for j, rule := range r.Allow.Any {
 			rules = append(rules, PlacedRule{rule, yamltable.Index(yamltable.Index("routes", i)+".allow", j),
-				strings.HasPrefix(r.Host, orgHost), false})
+				r.ForEachOrg(), false})
 		}
 	}
 	for i, rule := range c.Operators {
