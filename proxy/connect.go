@@ -212,7 +212,11 @@ func (e *connectEndpoint) answer(w http.ResponseWriter, r *http.Request, ev *eve
 				"has changed meanwhile."}, http.StatusConflict)
 	}
 	if a.Offline = form.Get("offline") == "1"; a.Offline {
-		a.Days, _ = strconv.Atoi(form.Get("days")) // 0, as if nothing was chosen, where it is no number
+		if days := form.Get("days"); days != "" {
+			if a.Days, err = strconv.Atoi(days); err != nil {
+				return e.refused(grant.ErrDays, a.Connector)
+			}
+		}
 		if p, err = e.lender.Prepare(r.Context(), s.Identity, a.Ask); err != nil {
 			return e.refused(err, a.Connector)
 		}

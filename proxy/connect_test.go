@@ -293,7 +293,7 @@ func TestP12_PeopleConnectAnAccountForOneApp(t *testing.T) {
 		}
 	}
 	before := c.Until
-	for _, days := range []string{"91", "-1", "3650"} {
+	for _, days := range []string{"91", "-1", "3650", "abc", " 7", "7.5", "99999999999999999999"} {
 		form := url.Values{"form": {l.open(t, cookie, connectBoard)}, "answer": {"yes"}, "offline": {"1"}, "days": {days}}
 		if a := l.ask(t, "POST", connectBoard, form.Encode(), l.fromPage("Cookie: "+cookie)...); a.status != 400 {
 			t.Errorf("%s days: %d", days, a.status)
