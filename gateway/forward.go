@@ -103,12 +103,15 @@ func (f *forward) judge(w http.ResponseWriter, r *http.Request) error {
 
 // matches reports whether a rule of one of accesses lets the request through.
 func (f *forward) matches(accesses []grant.Access) bool {
-	for _, a := range accesses {
-		for _, rule := range a.Rules {
-			if rule.Match(f.ev.Method, f.target.path) {
-				f.ev.Path = gatewayPrefix + f.target.connector + rule.Template
-				return true
-			}
+	return slices.ContainsFunc(accesses, f.admits)
+}
+
+// admits reports whether a rule of an access lets the request through.
+func (f *forward) admits(a grant.Access) bool {
+	for _, rule := range a.Rules {
+		if rule.Match(f.ev.Method, f.target.path) {
+			f.ev.Path = gatewayPrefix + f.target.connector + rule.Template
+			return true
 		}
 	}
 	return false
@@ -138,14 +141,13 @@ func (f *forward) borrow(r *http.Request) error {
 	if err := f.take(loan); err != nil {
 		return f.g.lendProblem(r, f.caller, f.target.connector, err)
 	}
-	if f.lent = loan; f.matches(loan.Accesses) {
-		f.lent.Accesses = slices.DeleteFunc(slices.Clone(loan.Accesses), func(a grant.Access) bool {
-			return !f.matches([]grant.Access{a})
-		})
+	f.lent = loan
+	f.lent.Accesses = slices.DeleteFunc(slices.Clone(loan.Accesses), func(a grant.Access) bool { return !f.admits(a) })
+	if len(f.lent.Accesses) > 0 {
 		return nil
 	}
 	for _, a := range loan.Wider {
-		if f.matches([]grant.Access{a}) {
+		if f.admits(a) {
 			return f.g.required(r, f.caller, f.target.connector, []string{a.Name})
 		}
 	}
@@ -161,7 +163,7 @@ func (f *forward) narrowed(err error) error {
 	}
 	accesses := withoutWords(required.Missing)
 	for _, a := range f.offered.Accesses { // the narrowest first, as in About
-		if slices.Contains(accesses, a.Name) && f.matches([]grant.Access{a}) {
+		if slices.Contains(accesses, a.Name) && f.admits(a) {
 			narrow := *required
 			narrow.Missing = slices.DeleteFunc(slices.Clone(required.Missing), func(s string) bool {
 				return s != a.Name && slices.Contains(accesses, s)

@@ -65,8 +65,6 @@ type Proposal struct {
 	// not suffice. Agree is enough otherwise.
 	Trip            bool
 	OfflinePossible bool
-	// DefaultUntil is when an offline consent ends that is given now.
-	DefaultUntil time.Time
 
 	offer   *Offer
 	request Request
@@ -86,7 +84,7 @@ func (b *Broker) Prepare(ctx context.Context, who identity.Identity, a Ask) (Pro
 	if a.Days < 0 || a.Days > MostOfflineDays || a.Days != 0 && !a.Offline {
 		return Proposal{}, ErrDays
 	}
-	p := Proposal{Ask: a, About: about, Owner: owner, offer: offer, DefaultUntil: b.Store.Now().Add(a.offlineTime())}
+	p := Proposal{Ask: a, About: about, Owner: owner, offer: offer}
 	if err := b.checkApp(&p); err != nil {
 		return Proposal{}, err
 	}

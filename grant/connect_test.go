@@ -723,12 +723,11 @@ func TestP12_UseWhileAwayIsForTheDaysThatWereAgreed(t *testing.T) {
 			inBubble(t, nil, func(r *rig) {
 				ask := r.ask("a", "freebusy")
 				ask.Offline, ask.Days = true, days
-				p, err := r.broker.Prepare(r.Context(), ann, ask)
-				until := time.Now().Add(time.Duration(want) * 24 * time.Hour)
-				if err != nil || !p.DefaultUntil.Equal(until) {
-					t.Error(p.DefaultUntil, err)
-				}
 				r.connect(ask)
+				until := time.Now().Add(time.Duration(want) * 24 * time.Hour)
+				if c := r.kept().Consents[0]; !c.Until.Equal(until) {
+					t.Error(c.Until)
+				}
 				for range want - 1 {
 					time.Sleep(24 * time.Hour)
 					if err := r.broker.SignedIn(r.Context(), ann); err != nil {

@@ -143,6 +143,17 @@ type Consent struct {
 	UsedAt  time.Time // when the app last did; written now and then
 }
 
+// OfflineUntil is when an offline consent ends unless By signs in again; zero where it is none.
+func (c *Consent) OfflineUntil() time.Time {
+	switch {
+	case !c.Offline:
+		return time.Time{}
+	case c.Lapses.Before(c.Until):
+		return c.Lapses
+	}
+	return c.Until
+}
+
 // Kept is a Record with its consents, as lists have it.
 type Kept struct {
 	Record

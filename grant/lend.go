@@ -202,17 +202,9 @@ func (b *Broker) mayUse(u Use, app *App, k Kept) ([]Access, error) {
 	return accesses, nil
 }
 
-// offlineUntil is when an offline consent ends unless the person signs in again.
-func offlineUntil(c Consent) time.Time {
-	if c.Lapses.Before(c.Until) {
-		return c.Lapses
-	}
-	return c.Until
-}
-
 // offlineNow reports whether an app may use a grant while the person is away.
 func (b *Broker) offlineNow(k Kept, c Consent) bool {
-	return c.Offline && b.Store.Now().Before(offlineUntil(c)) && !b.Ended(c.By, k.organization(), c.At)
+	return c.Offline && b.Store.Now().Before(c.OfflineUntil()) && !b.Ended(c.By, k.organization(), c.At)
 }
 
 // open opens what is sealed of a grant.
@@ -425,7 +417,7 @@ func (b *Broker) fill(line *Line, u Use, app *App, kept Kept) {
 		line.Missing = append(line.Missing, MissingReconnect)
 	}
 	if app.Offline && b.offlineNow(kept, consent) {
-		line.Offline, line.Until = true, offlineUntil(consent)
+		line.Offline, line.Until = true, consent.OfflineUntil()
 	} else if u.Who.Session == nil {
 		line.Missing = append(line.Missing, MissingOffline)
 	}

@@ -99,7 +99,7 @@ func (b *Broker) viewApps(v *View) {
 				a.Accesses = b.effective(*v.Kept, c)
 				needed = append(needed, scopesOf(a.Accesses)...)
 				if app.Offline && b.offlineNow(*v.Kept, c) {
-					a.Offline, a.Until = true, offlineUntil(c)
+					a.Offline, a.Until = true, c.OfflineUntil()
 				}
 			}
 		}

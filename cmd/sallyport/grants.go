@@ -83,6 +83,25 @@ func openDesk(ctx context.Context, c *console, cfg *config.Config, changing bool
 	return d, nil
 }
 
+// openDeskWithKeys opens a desk at which grants are changed that the keys of the configuration
+// open.
+func openDeskWithKeys(ctx context.Context, c *console, path string) (*grantsDesk, assemble.GrantKeys, error) {
+	var keys assemble.GrantKeys
+	cfg, err := withGrants(path, func(cfg *config.Config) (err error) {
+		keys, err = assemble.ResolveGrants(cfg, c.env, false)
+		return err
+	})
+	if err != nil {
+		return nil, keys, err
+	}
+	d, err := openDesk(ctx, c, cfg, true)
+	if err != nil {
+		return nil, keys, err
+	}
+	d.Keys = keys.Keyring
+	return d, keys, nil
+}
+
 // plainLog is for people at a terminal: they know what time it is.
 func plainLog(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -291,22 +310,10 @@ func listed(e grant.Entry) listedGrant {
 	}
 	for _, consent := range e.Consents {
 		g.Apps = append(g.Apps, listedConsent{App: consent.App, Access: orEmpty(consent.Access),
-			Offline: consent.Offline, Until: momentOrNone(offlineEnd(consent)), By: consent.By, At: rfc3339(consent.At),
-			UsedAt: momentOrNone(consent.UsedAt)})
+			Offline: consent.Offline, Until: momentOrNone(consent.OfflineUntil()), By: consent.By,
+			At: rfc3339(consent.At), UsedAt: momentOrNone(consent.UsedAt)})
 	}
 	return g
-}
-
-// offlineEnd is when a consent for the time in which the person is away ends; zero where it is
-// none.
-func offlineEnd(consent grant.Consent) time.Time {
-	switch {
-	case !consent.Offline:
-		return time.Time{}
-	case consent.Lapses.Before(consent.Until):
-		return consent.Lapses
-	}
-	return consent.Until
 }
 
 func orEmpty(list []string) []string {
@@ -405,7 +412,7 @@ func grantText(w io.Writer, e grant.Entry) error {
 	line("key", cell(e.KeyID))
 	for _, consent := range e.Consents {
 		text := strings.Join(consent.Access, ", ")
-		if end := offlineEnd(consent); !end.IsZero() {
+		if end := consent.OfflineUntil(); !end.IsZero() {
 			text += ", also while the person is away, until " + rfc3339(end)
 		}
 		text += "; agreed " + rfc3339(consent.At) + " by " + consent.By
@@ -575,20 +582,11 @@ func rekeyGrants(ctx context.Context, c *console, path, format string) error {
 	if format != "text" && format != "json" {
 		return usage("--format is text or json, not %q", format)
 	}
-	var keys assemble.GrantKeys
-	cfg, err := withGrants(path, func(cfg *config.Config) (err error) {
-		keys, err = assemble.ResolveGrants(cfg, c.env, false)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	d, err := openDesk(ctx, c, cfg, true)
+	d, keys, err := openDeskWithKeys(ctx, c, path)
 	if err != nil {
 		return err
 	}
 	defer d.store.Close()
-	d.Keys = keys.Keyring
 	became, failure := d.Rekey(ctx)
 	r := rekeyed{Done: became.Done, Left: became.Left, Key: became.Key, Newest: became.Newest,
 		SealsFrom: momentOrNone(became.SealsFrom)}
@@ -677,20 +675,11 @@ func moveGrants(ctx context.Context, c *console, path, format, from, to string) 
 	case from == to:
 		return usage("--from and --to are the same organization")
 	}
-	var keys assemble.GrantKeys
-	cfg, err := withGrants(path, func(cfg *config.Config) (err error) {
-		keys, err = assemble.ResolveGrants(cfg, c.env, false)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	d, err := openDesk(ctx, c, cfg, true)
+	d, _, err := openDeskWithKeys(ctx, c, path)
 	if err != nil {
 		return err
 	}
 	defer d.store.Close()
-	d.Keys = keys.Keyring
 	n, err := d.Move(ctx, from, to)
 	if err != nil {
 		return fmt.Errorf("nothing was moved: %w", err)

@@ -90,7 +90,8 @@ func TestACalendarIsConnectedUsedRefreshedAndEnded(t *testing.T) {
 		}
 		tokens = got.Tokens
 	}
-	busy, list := c.Origin(grant.Account{})+demo.FreeBusyPath, c.Origin(grant.Account{})+"/calendar/v3/calendars/primary/events"
+	origin := c.Origin(grant.Account{})
+	busy, list := origin+demo.FreeBusyPath, origin+"/calendar/v3/calendars/primary/events"
 	const day = `{"timeMin":"2026-11-02T00:00:00Z","timeMax":"2026-11-03T00:00:00Z","items":[{"id":"primary"}]}`
 	refreshed, err := c.Refresh(t.Context(), tokens, []string{freebusy})
 	if err != nil || refreshed.Tokens.Refresh != "" || refreshed.Tokens.Access == tokens.Access {

@@ -256,8 +256,9 @@ func TestWhatWasGrantedIsWhatGoogleSays(t *testing.T) {
 	for said, want := range map[string][]string{
 		openID + " " + longer + " " + freebusy + " " + events: {openID, email, freebusy, events},
 		events + " email " + freebusy + " openid":             {openID, email, freebusy, events},
-		"email openid https://www.googleapis.com/auth/userinfo.profile profile " + events + " " + freebusy + " https://www.googleapis.com/auth/drive " + longer: {openID, email,
-			freebusy, events, "https://www.googleapis.com/auth/drive", "profile"},
+		"email openid https://www.googleapis.com/auth/userinfo.profile profile " + events + " " + freebusy +
+			" https://www.googleapis.com/auth/drive " + longer: {openID, email, freebusy, events,
+			"https://www.googleapis.com/auth/drive", "profile"},
 	} {
 		p.answers(200, tokens(said, nil))
 		got, err := c.Redeem(t.Context(), callback(), handshake(), r)
@@ -282,7 +283,8 @@ func TestWhatWasGrantedIsWhatGoogleSays(t *testing.T) {
 		}
 	}
 	// The refresh of a grant whose owner took something back says so.
-	p.answers(200, map[string]any{"access_token": "ya29.a1", "expires_in": 3599, "scope": "openid " + longer, "token_type": "Bearer"})
+	p.answers(200, map[string]any{"access_token": "ya29.a1", "expires_in": 3599, "scope": "openid " + longer,
+		"token_type": "Bearer"})
 	got, err := c.Refresh(t.Context(), grant.Tokens{Refresh: "1//0g"}, r.Scopes)
 	if err != nil || !slices.Equal(got.Scopes, []string{email, openID}) {
 		t.Errorf("after a refresh: %q, %v", got.Scopes, err)
@@ -353,7 +355,8 @@ func TestGoogleSaysWhenThePersonIsAskedAgain(t *testing.T) {
 		t.Errorf("until %v, %v, %v", got.Tokens.RefreshExpires, got.Tokens.Reconsent, err)
 	}
 	for _, odd := range []any{nil, 0, -1, "x", 1e30, map[string]any{}} {
-		p.answers(200, tokens(openID+" "+longer+" "+freebusy, func(a, _ map[string]any) { a["refresh_token_expires_in"] = odd }))
+		p.answers(200, tokens(openID+" "+longer+" "+freebusy,
+			func(a, _ map[string]any) { a["refresh_token_expires_in"] = odd }))
 		got, err := c.Redeem(t.Context(), callback(), handshake(), request(freebusy))
 		if err != nil || !got.Tokens.RefreshExpires.IsZero() || !got.Tokens.Reconsent.IsZero() {
 			t.Errorf("%v: until %v, %v", odd, got.Tokens.RefreshExpires, err)
@@ -394,8 +397,8 @@ func TestWhatGooglesCodesMean(t *testing.T) {
 			t.Errorf("%v: Google was asked %d times", tt.body, n)
 		}
 	}
-	for code, class := range map[string]grant.Class{"access_denied": grant.Yours, "admin_policy_enforced": grant.AdminTheir,
-		"org_internal": grant.Ours, "invalid_scope": grant.Ours} {
+	for code, class := range map[string]grant.Class{"access_denied": grant.Yours,
+		"admin_policy_enforced": grant.AdminTheir, "org_internal": grant.Ours, "invalid_scope": grant.Ours} {
 		for _, iss := range []url.Values{{}, {"iss": {"https://accounts.google.com"}}} {
 			q := url.Values{"error": {code}, "state": {"st"}}
 			if iss.Has("iss") {

@@ -292,8 +292,9 @@ func TestAppShowsWhatBecomesOfALentCalendar(t *testing.T) {
 	}{
 		"nothing lent": {problem(409, `{"title":"A person has to agree first",
 			"connect_url":"http://localhost:4180/.sallyport/connect/calendar?access=freebusy&access=events&app=demo-app"}`),
-			[]string{"not connected", `href="http://localhost:4180/.sallyport/connect/calendar?access=freebusy&amp;app=demo-app&amp;` +
-				`return_to=http%3A%2F%2F127.0.0.1%3A4180%2Fcalendar"`}},
+			[]string{"not connected",
+				`href="http://localhost:4180/.sallyport/connect/calendar?access=freebusy&amp;app=demo-app&amp;` +
+					`return_to=http%3A%2F%2F127.0.0.1%3A4180%2Fcalendar"`}},
 		"busy":           {problem(503, `{"title":"Not possible now"}`), []string{"503 Not possible now", "not now"}},
 		"no problem":     {problem(502, `<html>`), []string{"502 Bad Gateway", "not now"}},
 		"another answer": {problem(200, `[`), []string{"the answer could not be read", "not now"}},

@@ -210,11 +210,13 @@ func TestP12_ScriptsOfTheOnlyAppHaveToPressTheButtonItself(t *testing.T) {
 	for _, attack := range []struct{ name, from, script, says string }{
 		{"fetch", "/page", `const a = await fetch(address, {headers: {Accept: 'text/html'}});
 			return a.status + ' ' + (await a.text()).includes('<form')`, "403 false"},
-		{"fetch of the own origin", "/page", `const a = await fetch(address, {mode: 'same-origin', headers: {Accept: 'text/html'}});
+		{"fetch of the own origin", "/page", `const a = await fetch(address, {mode: 'same-origin',
+			headers: {Accept: 'text/html'}});
 			return a.status + ' ' + (await a.text()).includes('<form')`, "403 false"},
 		{"answer by fetch", "/page", `const a = await fetch(address, {method: 'POST', body: 'answer=yes&form=x',
 			headers: {'Content-Type': 'application/x-www-form-urlencoded', Accept: 'text/html'}}); return '' + a.status`, "403"},
-		{"frame", "/page", `const f = document.createElement('iframe'); f.src = address; document.body.append(f); ` + sleep + `
+		{"frame", "/page", `const f = document.createElement('iframe'); f.src = address;
+			document.body.append(f); ` + sleep + `
 			return f.contentDocument ? 'read it' : 'refused'`, "refused"},
 		{"answer in a frame", "/page", `const f = document.createElement('iframe'), form = ` + answer + `;
 			f.name = 'there'; document.body.append(f, form); form.submit(); ` + sleep + `
@@ -224,8 +226,8 @@ func TestP12_ScriptsOfTheOnlyAppHaveToPressTheButtonItself(t *testing.T) {
 		{"answer in a window", "/page", `const w = open('', 'there'), form = ` + answer + `;
 			document.body.append(form); form.submit(); ` + sleep + `
 			try { return 'read it: ' + w.document.URL } catch (e) { return e.name }`, "SecurityError"},
-		{"answer without the page's secret, in a window that it stays with", "/stays", `const w = open('', 'there'), form = ` +
-			answer + `; document.body.append(form); form.submit(); ` + sleep + `
+		{"answer without the page's secret, in a window that it stays with", "/stays", `const w = open('', 'there'),
+			form = ` + answer + `; document.body.append(form); form.submit(); ` + sleep + `
 			const said = w.document.body.innerText; w.close(); return '' + said.includes('Please look at this again')`, "true"},
 	} {
 		b.open(c.url + attack.from)
@@ -239,13 +241,15 @@ func TestP12_ScriptsOfTheOnlyAppHaveToPressTheButtonItself(t *testing.T) {
 	}
 	b.open(c.url + "/page")
 	b.at(c.url + "/page")
-	eval[bool](b, `navigator.serviceWorker.register('/worker.js').then(() => navigator.serviceWorker.ready).then(() => true)`)
+	eval[bool](b, `navigator.serviceWorker.register('/worker.js').then(() => navigator.serviceWorker.ready).
+		then(() => true)`)
 	b.until("the worker to take over", func() bool { return eval[bool](b, `navigator.serviceWorker.controller !== null`) })
 	b.open(connect)
 	b.heading("Open this page by itself")
 	b.open(c.url + "/page")
 	b.at(c.url + "/page")
-	eval[bool](b, `navigator.serviceWorker.getRegistrations().then(all => Promise.all(all.map(r => r.unregister()))).then(() => true)`)
+	eval[bool](b, `navigator.serviceWorker.getRegistrations().
+		then(all => Promise.all(all.map(r => r.unregister()))).then(() => true)`)
 	if asked, codes := there.seen(); asked != 0 || codes != 0 {
 		t.Fatalf("worker: %d browsers came to the third party, %d codes were redeemed", asked, codes)
 	}

@@ -85,7 +85,7 @@ type setup struct {
 	Organizations      bool                   // people may belong to several
 	Stored             bool                   // with a store, so that the provider can say who signed out there
 	Operators          string                 // as the configuration has them
-	Admin, Trusted     string                 // listen.admin (off if empty) and trusted_proxies, as the configuration has them
+	Admin, Trusted     string                 // listen.admin (off if empty) and trusted_proxies, as in the file
 	Hosts              []string               // other hosts of the app
 	CookieDomain       string                 // whose hosts have one session cookie
 	GrantsAt           string                 // listen.grants, with Stored and

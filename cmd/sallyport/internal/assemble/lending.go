@@ -232,17 +232,8 @@ func newApp(cfg *config.Config, a config.App, offers map[string]*grant.Offer) (g
 	}
 	for _, use := range a.Connectors {
 		offer := offers[use.ID]
-		names := use.Access
-		if names == nil {
-			names = offer.Offered
-		}
-		app.Connectors[use.ID] = names
 		c := &gateway.Connector{About: offer.Connector.About()}
-		for _, access := range c.About.Accesses {
-			if slices.Contains(names, access.Name) {
-				c.Accesses = append(c.Accesses, access)
-			}
-		}
+		app.Connectors[use.ID], c.Accesses = mayAsk(use, offer.Offered, c.About)
 		at.Connectors[use.ID] = c
 	}
 	return app, at

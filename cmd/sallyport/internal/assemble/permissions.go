@@ -54,19 +54,28 @@ func AskedOf(cfg *config.Config) (all []Asked, err error) {
 }
 
 // appAccesses are the accesses of a connector that an app may ask for, the narrowest first.
-func appAccesses(a config.App, k config.Connector, c grant.Connector) (list []grant.Access) {
+func appAccesses(a config.App, k config.Connector, c grant.Connector) []grant.Access {
 	for _, use := range a.Connectors {
-		names := use.Access
-		if names == nil {
-			names = offered(k, c)
-		}
-		for _, access := range c.About().Accesses {
-			if use.ID == k.ID && slices.Contains(names, access.Name) {
-				list = append(list, access)
-			}
+		if use.ID == k.ID {
+			_, accesses := mayAsk(use, offered(k, c), c.About())
+			return accesses
 		}
 	}
-	return list
+	return nil
+}
+
+// mayAsk is what an app may ask for of a connector that offers something: the names as the
+// file has them, and the accesses, the narrowest first.
+func mayAsk(use config.AppConnector, offered []string, about grant.About) (names []string, list []grant.Access) {
+	if names = use.Access; names == nil {
+		names = offered
+	}
+	for _, access := range about.Accesses {
+		if slices.Contains(names, access.Name) {
+			list = append(list, access)
+		}
+	}
+	return names, list
 }
 
 // scopeTerms are the scopes that all apps together may ask for, with what they are for. A

@@ -71,7 +71,8 @@ func TestP17_AnAppsHeaderHasLimitsAndItsBodyHasTime(t *testing.T) {
 	}, false, headerTime)
 	c := open(t, dialPlain, address)
 	const half = 2 << 20
-	_, err := fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", 2*half, strings.Repeat("x", half))
+	_, err := fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", 2*half,
+		strings.Repeat("x", half))
 	testenv.Check(t, err)
 	time.Sleep(2 * headerTime)
 	_, err = io.WriteString(c, strings.Repeat("x", half))
