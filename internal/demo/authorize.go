@@ -244,22 +244,6 @@ func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) error {
 	return redirect(w, r, uri, params)
 }
 
-// page turns the error of a browser endpoint into a page.
-func (p *Provider) page(f func(http.ResponseWriter, *http.Request) error) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := f(w, r)
-		if err == nil {
-			return
-		}
-		var e *pageError
-		if !errors.As(err, &e) {
-			e = &pageError{http.StatusInternalServerError, "The demo provider failed."}
-		}
-		// An error means that the browser has gone.
-		_ = p.templates.message(w, e.status, "That did not work", e.text+" Go back to the app and start again.")
-	})
-}
-
 func originOf(uri string) string {
 	u, err := url.Parse(uri)
 	if err != nil {

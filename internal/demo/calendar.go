@@ -154,9 +154,12 @@ func NewGoogleCalendar(o CalendarOptions) (*GoogleCalendar, error) {
 }
 
 func (g *GoogleCalendar) routes() {
+	page := func(f func(http.ResponseWriter, *http.Request) error) http.Handler {
+		return g.templates.page("The pretend Google", f)
+	}
 	g.mux.Handle("GET "+MarkPath, g.templates.mark())
-	g.mux.Handle("GET "+GoogleAuthorizePath, g.page(g.ask))
-	g.mux.Handle("POST "+GoogleAuthorizePath, g.page(g.decide))
+	g.mux.Handle("GET "+GoogleAuthorizePath, page(g.ask))
+	g.mux.Handle("POST "+GoogleAuthorizePath, page(g.decide))
 	g.mux.Handle("POST "+GoogleTokenPath, g.endpoint(g.token))
 	g.mux.Handle("POST "+GoogleRevokePath, g.endpoint(g.revoke))
 	g.mux.Handle("GET "+GoogleCertsPath, g.endpoint(func(w http.ResponseWriter, _ *http.Request) error {
@@ -165,7 +168,7 @@ func (g *GoogleCalendar) routes() {
 	for _, m := range g.apiMethods() {
 		g.mux.Handle(m.pattern, g.serve(m))
 	}
-	g.mux.Handle("GET /{$}", g.page(func(w http.ResponseWriter, _ *http.Request) error {
+	g.mux.Handle("GET /{$}", page(func(w http.ResponseWriter, _ *http.Request) error {
 		return g.templates.message(w, http.StatusOK, "A pretend Google",
 			"Open the app instead; it sends you here when you connect a calendar.")
 	}))
@@ -240,22 +243,6 @@ func (g *GoogleCalendar) client(id string) (CalendarClient, bool) {
 		return CalendarClient{}, false
 	}
 	return g.opts.Clients[i], true
-}
-
-// page turns the error of the page into a page.
-func (g *GoogleCalendar) page(f func(http.ResponseWriter, *http.Request) error) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := f(w, r)
-		if err == nil {
-			return
-		}
-		var e *pageError
-		if !errors.As(err, &e) {
-			e = &pageError{http.StatusInternalServerError, "The pretend Google failed."}
-		}
-		// An error means that the browser has gone.
-		_ = g.templates.message(w, e.status, "That did not work", e.text+" Go back to the app and start again.")
-	})
 }
 
 // endpoint turns an error into the JSON of RFC 6749 §5.2.

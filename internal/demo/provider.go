@@ -186,6 +186,9 @@ func (o ProviderOptions) complete() (ProviderOptions, error) {
 }
 
 func (p *Provider) routes() {
+	page := func(f func(http.ResponseWriter, *http.Request) error) http.Handler {
+		return p.templates.page("The demo provider", f)
+	}
 	for _, e := range []struct {
 		methods, path string
 		handler       http.Handler
@@ -193,11 +196,11 @@ func (p *Provider) routes() {
 		{"GET", DiscoveryPath, p.endpoint(p.discovery)},
 		{"GET", JWKSPath, p.endpoint(p.jwks)},
 		{"GET", MarkPath, p.templates.mark()},
-		{"GET", AuthorizePath, p.page(p.authorize)},
-		{"POST", AuthorizePath, p.page(p.choose)},
+		{"GET", AuthorizePath, page(p.authorize)},
+		{"POST", AuthorizePath, page(p.choose)},
 		{"POST", TokenPath, p.endpoint(p.token)},
 		{"GET POST", UserinfoPath, p.endpoint(p.userinfo)},
-		{p.logoutMethods(), EndSessionPath, p.page(p.endSession)},
+		{p.logoutMethods(), EndSessionPath, page(p.endSession)},
 	} {
 		for method := range strings.FieldsSeq(e.methods) {
 			if !slices.Contains(p.kind.without, e.path) {
@@ -205,7 +208,7 @@ func (p *Provider) routes() {
 			}
 		}
 	}
-	p.mux.Handle("GET /{$}", p.page(p.home))
+	p.mux.Handle("GET /{$}", page(p.home))
 	for path, read := range p.kind.public {
 		p.mux.Handle("GET "+path, p.endpoint(func(w http.ResponseWriter, _ *http.Request) error {
 			return writeJSON(w, http.StatusOK, read(p))

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -93,6 +94,22 @@ func formAction(origins []string) string {
 
 func (t *templates) message(w http.ResponseWriter, status int, title, text string) error {
 	return t.write(w, status, "message.html", struct{ Title, Text string }{title, text}, "form-action 'none'")
+}
+
+// page turns the error of a browser endpoint of a party into a page.
+func (t *templates) page(party string, f func(http.ResponseWriter, *http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := f(w, r)
+		if err == nil {
+			return
+		}
+		var e *pageError
+		if !errors.As(err, &e) {
+			e = &pageError{http.StatusInternalServerError, party + " failed."}
+		}
+		// An error means that the browser has gone.
+		_ = t.message(w, e.status, "That did not work", e.text+" Go back to the app and start again.")
+	})
 }
 
 // write renders the whole page before it sends the first byte. formAction is the form-action
