@@ -67,6 +67,9 @@ func (p *Proxy) forward(c *relay.Client, r *http.Request, ev *event, a *admissio
 		ev.note = "tunnel ended: " + outcome.Tunnel.Error()
 		p.metrics.tunnelClosed(outcome.Tunnel)
 	}
+	if outcome.CallOver {
+		ev.note = relay.ErrCallOver.Error()
+	}
 	switch {
 	case err == nil:
 		return nil
@@ -309,6 +312,9 @@ func (x *forwarding) failed(err error) error {
 		return x.noAnswer(http.StatusGatewayTimeout, "timeout", err)
 	case errors.Is(err, relay.ErrClientGone):
 		return &failure{Status: statusClientGone, Cause: err}
+	case errors.Is(err, relay.ErrCallOver):
+		x.endCall()
+		return nil
 	case errors.Is(err, relay.ErrUploadBroken):
 		return &failure{Status: http.StatusBadRequest, Cause: err, Title: "This did not arrive whole",
 			Sentence: "What was sent broke off, or could not be read.", Advice: "Go back and send it again."}
@@ -316,6 +322,17 @@ func (x *forwarding) failed(err error) error {
 		return x.noAnswer(http.StatusBadGateway, "unreachable", err)
 	}
 	return &failure{Status: http.StatusInternalServerError, Cause: err}
+}
+
+// endCall answers a gRPC call whose own time was over before the app said anything, as a
+// gRPC server would ("gRPC over HTTP2", Trailers-Only).
+func (x *forwarding) endCall() {
+	x.ev.note = relay.ErrCallOver.Error()
+	x.client.AnswerWithoutBody(x.in)
+	h := x.client.Header()
+	h["Content-Type"] = []string{"application/grpc"}
+	relay.SetDeadlineExceeded(h, "")
+	x.client.WriteHeader(http.StatusOK)
 }
 
 // noAnswer is a failure of the app; it is counted.

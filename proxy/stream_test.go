@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -226,6 +228,55 @@ func TestAnAnswerEndsThoughTheClientIsStillSending(t *testing.T) {
 			t.Errorf("%q %v, trailer %v", body, err, res.Trailer)
 		}
 	})
+}
+
+// hangUp ends a connection, or a stream of HTTP/2. Over HTTP/1.1 net/http would wait for
+// the rest of the request first.
+func hangUp(w http.ResponseWriter) {
+	if c, _, err := http.NewResponseController(w).Hijack(); err == nil {
+		c.Close()
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// An app that hangs up before it answers is seen to do so by a client that waits for its
+// answer before it sends more, and no time limit is waited for.
+func TestAnAppThatHangsUpInTheMiddleOfAnUploadIsSeenAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ sends, interim bool }{
+		"nothing sent": {}, "some sent": {sends: true}, "after an interim answer": {sends: true, interim: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			everyWay(t, func(t *testing.T, o setup, way string) {
+				t.Parallel()
+				o.Header, o.Idle = time.Minute, time.Minute
+				var calls atomic.Int32
+				o.App = serveApp(t, way, func(w http.ResponseWriter, r *http.Request) {
+					calls.Add(1)
+					if tt.sends {
+						_, _ = io.ReadFull(r.Body, make([]byte, 5))
+					}
+					if tt.interim {
+						w.WriteHeader(http.StatusProcessing)
+					}
+					hangUp(w)
+				})
+				s := newTestSite(t, o)
+				p := s.stream(t, "POST", "/x", "Cookie: "+s.mint(t, alice()))
+				if tt.sends {
+					_, err := io.WriteString(p, "hello")
+					testenv.Check(t, err)
+				}
+				if res := p.begun(t, soon); res.StatusCode != 502 {
+					t.Errorf("answered %d", res.StatusCode)
+				}
+				if calls.Load() != 1 {
+					t.Errorf("the app was asked %d times", calls.Load())
+				}
+			})
+		})
+	}
 }
 
 // An app that dies is seen to die also by a client that waits for its answer
@@ -760,6 +811,59 @@ func TestTrailersFollowABodyOfKnownLength(t *testing.T) {
 		if trailer := <-got; len(trailer) != 1 || trailer.Get("X-Sum") != "1" {
 			t.Errorf("%s: the app got %v", way, trailer)
 		}
+	}
+}
+
+// gRPC servers reset a call whose time is over, and the client may hear of it before its
+// own timer fires. That is DEADLINE_EXCEEDED, not an app that is down.
+func TestACallThatTheAppEndsAtItsDeadlineIsDeadlineExceeded(t *testing.T) {
+	t.Parallel()
+	const over, down, broken = "4 the time given to this call is over", "502", "broken off"
+	for name, tt := range map[string]struct {
+		timeout, kind string
+		wait          time.Duration
+		says          bool // before it resets the stream
+		want          string
+	}{
+		"before the answer":          {timeout: "100m", wait: 150 * time.Millisecond, want: over},
+		"in the middle of it":        {timeout: "100m", wait: 150 * time.Millisecond, says: true, want: over},
+		"long before its time":       {timeout: "30S", want: down},
+		"long before, in the middle": {timeout: "30S", says: true, want: broken},
+		"no time given":              {wait: 150 * time.Millisecond, want: down},
+		"not gRPC":                   {timeout: "100m", kind: "text/plain", wait: 150 * time.Millisecond, want: down},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newTestSite(t, setup{TLS: true, App: serveApp(t, "h2c", func(w http.ResponseWriter, _ *http.Request) {
+				if tt.says {
+					_, _ = io.WriteString(w, "hello")
+					_ = http.NewResponseController(w).Flush()
+				}
+				time.Sleep(tt.wait)
+				hangUp(w)
+			})})
+			p := s.stream(t, "POST", "/x", "Cookie: "+s.mint(t, alice()), "Te: trailers",
+				"Content-Type: "+cmp.Or(tt.kind, "application/grpc"), "Grpc-Timeout: "+cmp.Or(tt.timeout, "never"))
+			res := p.begun(t, soon)
+			body, err := readWithin(t, res.Body, -1, soon)
+			h := res.Header
+			if tt.says {
+				h = res.Trailer
+			}
+			got := h.Get("Grpc-Status") + " " + h.Get("Grpc-Message")
+			switch {
+			case err != nil:
+				got = broken
+			case res.StatusCode != 200:
+				got = strconv.Itoa(res.StatusCode)
+			}
+			if got != tt.want || tt.says && body != "hello" {
+				t.Errorf("%q, want %q; answer %d %v, body %q", got, tt.want, res.StatusCode, res.Header, body)
+			}
+			if !tt.says && tt.want == over && res.Header.Get("Content-Type") != "application/grpc" {
+				t.Errorf("Content-Type %q", res.Header.Get("Content-Type"))
+			}
+		})
 	}
 }
 

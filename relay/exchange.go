@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptrace"
+	"time"
 
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
@@ -21,6 +22,7 @@ type exchange struct {
 	trace    httptrace.ClientTrace
 	cancel   context.CancelCauseFunc
 	attempts int
+	callTime time.Duration // grpc-timeout; 0: the client has said none
 }
 
 // Exchange passes a request to an upstream and the answer to the client. The
@@ -38,6 +40,7 @@ func (r *Relay) Exchange(c *Client, in *http.Request, o Order) (Outcome, error) 
 	defer cancel(nil)
 	x.cancel = cancel
 	out := x.request(ctx)
+	x.callTime = callTime(in)
 	x.watch.start(x, x.limits()) // it looks at what request made
 	defer x.watch.stop()
 
@@ -58,8 +61,13 @@ func (r *Relay) Exchange(c *Client, in *http.Request, o Order) (Outcome, error) 
 		return outcome, &Error{ErrProtocol, fmt.Errorf("the app answered with %d, which is no status", res.StatusCode)}
 	}
 	if err := x.answer.pass(res, x.upload.unfinished()); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
+		switch cause := context.Cause(ctx); {
+		case cause != nil:
 			err = cause
+		case x.callIsOver():
+			outcome.CallOver = true
+			SetDeadlineExceeded(c.Header(), http.TrailerPrefix)
+			return outcome, nil
 		}
 		return outcome, unquoted(err)
 	}
@@ -86,13 +94,6 @@ func (x *exchange) limits() limits {
 		l.Header = 0
 	}
 	return l
-}
-
-// isGRPC reports whether r is a gRPC call.
-func isGRPC(r *http.Request) bool {
-	const kind = "application/grpc"
-	t := r.Header["Content-Type"]
-	return len(t) == 1 && len(t[0]) >= len(kind) && t[0][:len(kind)] == kind
 }
 
 // request is what the upstream gets. The header map is the client's own, changed in
@@ -153,6 +154,8 @@ func (x *exchange) failed(cause, err error) error {
 		return &Error{upstream.ErrTimeout, errors.Join(cause, unquoted(err))}
 	case errors.Is(err, context.Canceled) && x.in.Context().Err() != nil:
 		return &Error{ErrClientGone, unquoted(err)}
+	case x.callIsOver():
+		return &Error{ErrCallOver, unquoted(err)}
 	case x.upload != nil && x.upload.is(uploadBroken):
 		return &Error{ErrUploadBroken, unquoted(err)}
 	}

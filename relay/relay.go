@@ -16,7 +16,7 @@
 //
 // The files, each readable after those before it: relay.go (the words), fields.go
 // (of headers), http2.go (requests that are malformed), client.go (the only writer;
-// its comment has the invariants), watch.go (time limits), upload.go, answer.go,
+// its comment has the invariants), watch.go (time limits), call.go (gRPC), upload.go, answer.go,
 // tunnel.go, exchange.go (all of it together).
 package relay
 
@@ -97,6 +97,7 @@ type Hooks interface {
 type Outcome struct {
 	Attempts int   // on how many connections the request was sent
 	Tunnel   error // why a tunnel was ended, if its two sides did not simply end it
+	CallOver bool  // as ErrCallOver, but an answer had begun: its trailers tell the client
 }
 
 // Why an exchange has no answer. Upstream's own errors are among them: ErrTimeout,
@@ -109,6 +110,7 @@ var (
 	ErrOver         = errors.New("the exchange must not go on") // Hooks.Over has said so
 	ErrProtocol     = errors.New("the answer is not HTTP")
 	ErrLoop         = errors.New("the request has come by too often")
+	ErrCallOver     = errors.New("the time given to the call is over") // grpc-timeout
 )
 
 // Error is a cause with its kind, one of those above. Its text is the cause's

@@ -24,9 +24,10 @@ type upload struct {
 	left    int64           // of the order's MaxBody; negative: no limit
 	state   atomic.Int32    // one of the constants below
 
-	expected  bool        // the client sends it only when told to: 100 Continue
-	responded atomic.Bool // the upstream has begun to answer
-	asked     atomic.Bool // the upstream has said 100
+	expected  bool         // the client sends it only when told to: 100 Continue
+	responded atomic.Bool  // the upstream has begun to answer, perhaps with a 1xx
+	asked     atomic.Bool  // the upstream has said 100
+	attempts  atomic.Int32 // after the first one
 
 	mu   sync.Mutex // guards head and gone
 	head []byte     // what was read so far, while that is little
@@ -65,7 +66,10 @@ func (u *upload) enter(state int32) bool {
 // the transport buffers before its first write.
 const replayable = 4 << 10
 
-var errBodyGone = errors.New("the body cannot be sent again")
+var (
+	errBodyGone = errors.New("the body cannot be sent again")
+	errHungUp   = errors.New("the app has hung up in the middle of the body")
+)
 
 // newUpload makes the upload of a request with a body. The watch is started before
 // anything is read.
@@ -94,8 +98,8 @@ func newUpload(c *Client, in *http.Request, o *Order, w *watch, done <-chan stru
 
 // listen makes trace tell whether the upstream wants the body.
 func (u *upload) listen(trace *httptrace.ClientTrace) {
+	trace.GotFirstResponseByte = func() { u.responded.Store(true) }
 	if u.expected {
-		trace.GotFirstResponseByte = func() { u.responded.Store(true) }
 		trace.Got100Continue = func() { u.asked.Store(true) }
 	}
 }
@@ -121,7 +125,9 @@ func (u *upload) Read(p []byte) (int, error) {
 	}
 	u.enter(uploadWaiting)
 	n, err := u.body.Read(p)
-	u.enter(uploadIdle)
+	if u.enter(uploadIdle); u.is(uploadAbandoned) {
+		return 0, errHungUp
+	}
 	if n > 0 {
 		u.watch.moved()
 		u.keep(p[:n])
@@ -156,9 +162,42 @@ func (u *upload) passTrailers() {
 	u.hooks.RewriteTrailers(u.trailer)
 }
 
-// Close implements io.Closer. The body itself is closed by the server that owns
-// it: a transport closes it between two attempts.
-func (u *upload) Close() error { return nil }
+// desertedAfter is how long a body is still read from the client after the transport has
+// closed it. It closes it for two reasons: because of an early answer, which it returns at
+// once, or because the upstream has hung up, and then it waits for the read to end.
+const desertedAfter = time.Second
+
+// Close implements io.Closer. The body itself is closed by the server that owns it:
+// another attempt may follow.
+func (u *upload) Close() error {
+	if u.state.Load() > uploadWaiting {
+		return nil
+	}
+	if u.is(uploadWaiting) && !u.responded.Load() {
+		u.desert()
+		return nil
+	}
+	attempt := u.attempts.Load()
+	time.AfterFunc(desertedAfter, func() {
+		select {
+		case <-u.done:
+			return
+		default:
+		}
+		if u.attempts.Load() == attempt && !u.watch.isAnswered() {
+			u.desert()
+		}
+	})
+	return nil
+}
+
+// desert ends a read that is under way: the client may send nothing until it has an
+// answer, and would wait until nobody's time is left.
+func (u *upload) desert() {
+	if u.enter(uploadAbandoned) {
+		_ = u.client.SetReadDeadline(time.Now())
+	}
+}
 
 // keep remembers the beginning of the body.
 func (u *upload) keep(p []byte) {
@@ -179,6 +218,7 @@ func (u *upload) replay() (io.ReadCloser, error) {
 	if u.gone || (!u.is(uploadIdle) && !u.is(uploadEnded)) {
 		return nil, errBodyGone
 	}
+	u.attempts.Add(1)
 	rest := io.Reader(u)
 	if u.is(uploadEnded) {
 		rest = http.NoBody

@@ -96,6 +96,9 @@ func (w *watch) answered() {
 	w.moved()
 }
 
+// isAnswered reports whether answered was called.
+func (w *watch) isAnswered() bool { return w.headerBy.Load() == wasAnswered }
+
 // check looks at the exchange. It holds mu throughout, so that stop cannot return
 // while the exchange is being ended: else the next request on the connection might
 // be hit.

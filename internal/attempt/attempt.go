@@ -24,7 +24,8 @@ import (
 // broke off before an answer, and only if the body can be had again: there is
 // none, or GetBody gives it. A header such as Idempotency-Key changes nothing:
 // it is the client's word for what the peer does. The trace's GotConn is called
-// for each attempt.
+// for each attempt. The body may be closed while it is being read, and the read
+// must then end: else RoundTrip waits for it after the peer has hung up.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, first, err := t.try(r, false)
 	if err == nil || first.link == nil || r.Context().Err() != nil || !first.harmless(r.Method, err) {
@@ -52,6 +53,10 @@ func (t *Transport) try(r *http.Request, fresh bool) (*http.Response, hold, erro
 	if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.GotConn != nil {
 		trace.GotConn(httptrace.GotConnInfo{Conn: h.link.wire, Reused: h.reused})
 	}
+	if r.Body != nil && r.Body != http.NoBody && !h.link.shared {
+		h.link.wire.atEnd(func() { h.lost(r.Body) })
+		defer h.link.wire.atEnd(nil)
+	}
 	res, err := h.link.RoundTrip(r)
 	if err != nil {
 		t.changed(h.link)
@@ -63,6 +68,15 @@ func (t *Transport) try(r *http.Request, fresh bool) (*http.Response, hold, erro
 type hold struct {
 	link   *link
 	reused bool
+}
+
+// lost closes a body whose connection has ended. net/http does so itself over HTTP/2, but
+// over HTTP/1 it first waits for the next piece of the body, which may never come. Where a
+// second attempt may follow, the body is left alone.
+func (h hold) lost(body io.Closer) {
+	if !h.reused || h.link.wire.begun() {
+		_ = body.Close()
+	}
 }
 
 // harmless reports whether an attempt that ended with err may be followed by

@@ -45,6 +45,7 @@ type wire struct {
 
 	once  sync.Once
 	ended chan struct{} // nothing can be read any more
+	onEnd atomic.Pointer[func()]
 }
 
 func newWire(c net.Conn) *wire {
@@ -53,7 +54,29 @@ func newWire(c net.Conn) *wire {
 	return w
 }
 
-func (w *wire) end() { w.once.Do(func() { close(w.ended) }) }
+func (w *wire) end() {
+	w.once.Do(func() {
+		close(w.ended)
+		if f := w.onEnd.Load(); f != nil {
+			(*f)()
+		}
+	})
+}
+
+// atEnd has f called when nothing can be read any more, at once if that is so already,
+// until atEnd(nil). It may be called twice, and not wait.
+func (w *wire) atEnd(f func()) {
+	if f == nil {
+		w.onEnd.Store(nil)
+		return
+	}
+	w.onEnd.Store(&f)
+	select {
+	case <-w.ended:
+		f()
+	default:
+	}
+}
 
 // begun reports whether something of the request may have been written.
 func (w *wire) begun() bool {
