@@ -89,6 +89,9 @@ func (f *forward) judge(w http.ResponseWriter, r *http.Request) error {
 			return plainBad(fmt.Errorf("the header %s is not passed on: the request line is what is judged", name))
 		}
 	}
+	if name := f.namedByConnection(r.Header); name != "" {
+		return plainBad(fmt.Errorf("the header %s cannot be for this connection alone", name))
+	}
 	if err := judgeQuery(f.target.query, f.offered.tokens); err != nil {
 		return plainBad(err)
 	}
@@ -99,6 +102,25 @@ func (f *forward) judge(w http.ResponseWriter, r *http.Request) error {
 		return bodyProblem(err)
 	}
 	return nil
+}
+
+// namedByConnection is a header that Connection would have us take away (RFC 9110 §7.6.1) and
+// that has its part in what is judged: a body without its type could be anything.
+func (f *forward) namedByConnection(h http.Header) string {
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			name = http.CanonicalHeaderKey(strings.TrimSpace(name))
+			if f.passes(name) {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
+// passes reports whether the third party gets a header of the app, in canonical spelling.
+func (f *forward) passes(name string) bool {
+	return slices.Contains(passing, name) || slices.Contains(f.offered.forward, name)
 }
 
 // matches reports whether a rule of one of accesses lets the request through.
@@ -297,7 +319,7 @@ func (f *forward) send(r *http.Request) (*http.Response, error) {
 // RewriteRequest implements relay.Hooks.
 func (f *forward) RewriteRequest(h http.Header) {
 	for name := range h {
-		if !slices.Contains(passing, name) && !slices.Contains(f.offered.forward, name) {
+		if !f.passes(name) {
 			delete(h, name)
 		}
 	}
