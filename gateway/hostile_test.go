@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bytes"
 	"mime/multipart"
+	"net/url"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -110,6 +111,74 @@ func TestP12_AFormThatIsReadInOneWayArrives(t *testing.T) {
 		res, body := r.ask("POST", "/gateway/calendar/freeBusy", c[1], "Content-Type", c[0])
 		if res.StatusCode != 200 || string(testenv.Body(peer.Last(t))) != c[1] {
 			t.Errorf("%s: %d %s", name, res.StatusCode, body)
+		}
+	}
+}
+
+// A program that follows redirects by itself sends what proves the app and the person along,
+// as long as it stays on one host. No third party may have it ask Sallyport for something.
+func TestP12_ARedirectLeadsNoAppBackToTheGateway(t *testing.T) {
+	peer := testenv.NewRawUpstream(t)
+	r := newRig(t, peer.URL()+"/v3")
+	r.connect("freebusy", "events")
+	gate, _ := url.Parse(r.url)
+	for location, want := range map[string]string{
+		"/gateway/calendar/events/1":                  peer.URL() + "/gateway/calendar/events/1",
+		"../busy?x=%2F#f":                             peer.URL() + "/v3/calendars/busy?x=%2F#f",
+		"?page=2":                                     peer.URL() + "/v3/calendars/a%40b.test%2F%23x/busy?page=2",
+		"//elsewhere.test/x":                          "", // http, as the third party of this test
+		"https://elsewhere.test/x%2Fy":                "https://elsewhere.test/x%2Fy",
+		peer.URL() + "/other":                         peer.URL() + "/other",
+		r.url + "/gateway/calendar/events/1":          "",
+		"HTTP://LOCALHOST:" + gate.Port() + "/v1":     "",
+		"https://" + gate.Host + "/v1/token":          "",
+		"http://[::ffff:127.0.0.1]:" + gate.Port():    "",
+		"http://169.254.169.254/latest/meta-data":     "",
+		"https:\\\\" + gate.Host + "/v1":              "",
+		"https://a.test\\@" + gate.Host + "/v1":       "",
+		"javascript:alert(1)":                         "",
+		"https://user:pw@elsewhere.test/":             "https://user:pw@elsewhere.test/",
+		"http:/gateway/calendar/events/1":             "",
+		"https:gateway/calendar/events/1":             "",
+		"\\gateway":                                   peer.URL() + "/v3/calendars/a%40b.test%2F%23x/%5Cgateway",
+		"/%zz":                                        "",
+		"https://elsewhere.test/?canary%2Faccess-1":   "",
+		"https://elsewhere.test/?canary/access-1=yes": "",
+	} {
+		for _, name := range []string{"Location", "Content-Location"} {
+			peer.Respond(func([]byte) []byte {
+				return []byte("HTTP/1.1 307 Temporary Redirect\r\n" + name + ": " + location +
+					"\r\nContent-Length: 0\r\n\r\n")
+			})
+			res, body := r.ask("GET", busy, "")
+			if got := res.Header.Get(name); got != want || res.StatusCode != 307 {
+				t.Errorf("%s %q: %q, want %q (%d %s)", name, location, got, want, res.StatusCode, body)
+			}
+		}
+	}
+	peer.Respond(func([]byte) []byte {
+		return []byte("HTTP/1.1 302 Found\r\nLocation: https://a.test/\r\nLocation: /gateway/x\r\n" +
+			"Content-Length: 0\r\n\r\n")
+	})
+	if res, _ := r.ask("GET", busy, ""); res.Header["Location"] != nil {
+		t.Errorf("two places: %q", res.Header["Location"])
+	}
+}
+
+// Whatever an answer is called, its bytes are searched for the credential: ranges of a text
+// are "multipart/byteranges", and an echo may be called message/http or nothing at all.
+func TestP08_AnEchoOfAnyTypeIsHidden(t *testing.T) {
+	peer := testenv.NewRawUpstream(t)
+	r := newRig(t, peer.URL())
+	r.connect("freebusy")
+	for _, kind := range []string{"multipart/byteranges; boundary=x", "message/http", "application/octet-stream",
+		"image/png", "text/plain", "TEXT/HTML; charset=\"", ""} {
+		peer.Respond(func([]byte) []byte {
+			return []byte("HTTP/1.1 206 Partial Content\r\nContent-Type: " + kind + "\r\n" +
+				"Transfer-Encoding: chunked\r\n\r\n8\r\ncanary/a\r\n1\r\nc\r\n6\r\ncess-1\r\n0\r\nX-Later: canary/access-1\r\n\r\n")
+		})
+		if _, body := r.ask("GET", busy, "", "Range", "bytes=0-1,3-4"); body != "***************" {
+			t.Errorf("%q: %q", kind, body)
 		}
 	}
 }
