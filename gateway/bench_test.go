@@ -23,18 +23,19 @@ func BenchmarkGateway(b *testing.B) {
 	testenv.Check(b, err)
 	bare := httptest.NewServer(httputil.NewSingleHostReverseProxy(at))
 	b.Cleanup(bare.Close)
-	r := newRig(b, peer.URL)
-	r.connect("freebusy")
+	accounts := startCluster(b)
+	r := newClusterRig(b, accounts, peer.URL)
 	go func() {
 		for range r.events { // nobody looks at them here
 			continue
 		}
 	}()
 	assertion := r.assertion("planner")
-	for _, c := range []struct{ name, url string }{
-		{"direct", peer.URL + "/calendars/a/busy"},
-		{"ReverseProxy", bare.URL + "/calendars/a/busy"},
-		{"gateway", r.url + "/gateway/calendar/calendars/a/busy"},
+	for _, c := range []struct{ name, url, token string }{
+		{"direct", peer.URL + "/calendars/a/busy", appToken},
+		{"ReverseProxy", bare.URL + "/calendars/a/busy", appToken},
+		{"gateway", r.url + "/gateway/calendar/calendars/a/busy", appToken},
+		{"gateway, access token", r.url + "/gateway/calendar/calendars/a/busy", accounts.token()},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
@@ -42,7 +43,7 @@ func BenchmarkGateway(b *testing.B) {
 			for b.Loop() {
 				req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, c.url, nil)
 				testenv.Check(b, err)
-				req.Header.Set("Authorization", "Bearer "+appToken)
+				req.Header.Set("Authorization", "Bearer "+c.token)
 				req.Header.Set("X-Sallyport-Assertion", assertion)
 				res, err := client.Do(req)
 				testenv.Check(b, err)

@@ -5,8 +5,11 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,7 +67,8 @@ func readCredentials(h http.Header) (c credentials, ok bool) {
 }
 
 // app is who asks, and the lease that came with their credential; "": none. An app is
-// known by the digest of its token, so that how long a comparison takes tells nothing.
+// known by the digest of its token, so that how long a comparison takes tells nothing, or by
+// an access token.
 func (g *Gateway) app(r *http.Request) (*App, string, error) {
 	socket, onSocket := r.Context().Value(socketKey{}).(string)
 	if onSocket && r.Header["Authorization"] == nil {
@@ -84,10 +88,64 @@ func (g *Gateway) app(r *http.Request) (*App, string, error) {
 			found = t.app
 		}
 	}
-	if found == nil || onSocket && found.ID != socket {
+	if found == nil {
+		var err error
+		if found, err = g.byAccessToken(r.Context(), c.token); err != nil {
+			return nil, "", err
+		}
+	}
+	if onSocket && found.ID != socket {
 		return nil, "", errAppUnknown
 	}
 	return found, c.lease, nil
+}
+
+const (
+	verifyWithin   = 15 * time.Second // bounds the calls to a provider for one token
+	maxAccessToken = 64 << 10         // as login's, before anything is decoded
+)
+
+// byAccessToken is the app that an access token proves. What it says of itself decides only
+// whose verifier is asked, so that a token costs one check however many apps there are, and
+// one that is of no app's subject none. A token that cannot be judged now is an error of
+// *grant.LaterError; else errors are of errAppUnknown.
+func (g *Gateway) byAccessToken(ctx context.Context, token string) (*App, error) {
+	app := g.subjects[claimedSubject(token)]
+	if app == nil {
+		return nil, errAppUnknown
+	}
+	ctx, cancel := context.WithTimeout(ctx, verifyWithin)
+	defer cancel()
+	who, _, err := app.AccessTokens.Verify(ctx, token)
+	switch kind := identity.FailureOf(err); {
+	case err == nil && slices.Contains(app.AccessTokens.Subjects, who.Subject):
+		return app, nil
+	case err == nil:
+		return nil, fmt.Errorf("%w: the verified subject is another one", errAppUnknown)
+	case kind == identity.Unavailable, kind == identity.Misconfigured:
+		return nil, &grant.LaterError{After: time.Second, Err: err}
+	}
+	return nil, fmt.Errorf("%w: %w", errAppUnknown, err)
+}
+
+// claimedSubject is what a JWT says of its issuer and its subject (RFC 7519 §4.1.1, §4.1.2), of
+// which nothing is verified; the zero value if it cannot be read.
+func claimedSubject(token string) (claimed subjectOf) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 || len(token) > maxAccessToken {
+		return subjectOf{}
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil || json.Unmarshal(payload, &claimed) != nil {
+		return subjectOf{}
+	}
+	return claimed
+}
+
+// subjectOf is a subject as an issuer knows it.
+type subjectOf struct {
+	Issuer  string `json:"iss"`
+	Subject string `json:"sub"`
 }
 
 // caller is an app and for whom it acts.

@@ -1,6 +1,7 @@
 // Package gateway is the listener through which apps use what people lent them.
 //
-//	who is the app?       its token, or its own unix socket    → else 401 app-unknown
+//	who is the app?       its token, an access token of a
+//	                      provider, or its own unix socket     → else 401 app-unknown
 //	for whom does it ask? an assertion, a lease, or a name     → else 401 person-unknown
 //	/v1/…                 the grants it has, leases, and tokens for the few that may
 //	/gateway/C/path       the rules of the loan                → else 409 or 403
@@ -33,6 +34,7 @@ import (
 
 	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/attempt"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/relay"
@@ -56,11 +58,28 @@ type Connector struct {
 	forward []string // header names beside passing, in canonical spelling
 }
 
+// AccessTokens are those that prove an app: of an issuer, and of one of Subjects. Each request
+// of the app asks the verifier, which should remember good ones.
+type AccessTokens struct {
+	TokenVerifier
+	Issuer   string   // the claim iss
+	Subjects []string // the claim sub
+}
+
+// TokenVerifier judges access tokens of an issuer.
+type TokenVerifier interface {
+	// Verify returns whom the token is about, and when it ends. Errors are
+	// *identity.SignInError; Unavailable and Misconfigured say that it could not be judged.
+	Verify(ctx context.Context, token string) (identity.Identity, time.Time, error)
+}
+
 // App is a program that uses grants. It prints as "<app>", because it has tokens.
 type App struct {
 	ID string
 	// Tokens prove the app; several while they are rotated, none where it has a socket.
-	Tokens             []string
+	Tokens []string
+	// AccessTokens of a provider prove the app too; nil: none do.
+	AccessTokens       *AccessTokens
 	Routes             []string // whose assertions name people to it
 	Connectors         map[string]*Connector
 	Offline, RawTokens bool
@@ -99,6 +118,8 @@ type Gateway struct {
 	apps    map[string]*App
 	tokens  []appToken
 	room    map[string]chan struct{} // by app: one for each request that is answered now
+	// subjects are the apps that access tokens may prove, by what these have to say.
+	subjects map[subjectOf]*App
 }
 
 type appToken struct {
@@ -116,7 +137,8 @@ func New(process *Process, o Options) (*Gateway, error) {
 		return nil, errors.New("gateway: an option is missing")
 	}
 	connect := o.PublicURL.Scheme + "://" + o.PublicURL.Host + strings.TrimSuffix(o.Prefix, "/") + "/connect/"
-	g := &Gateway{Process: process, o: o, connect: connect, apps: map[string]*App{}, room: map[string]chan struct{}{}}
+	g := &Gateway{Process: process, o: o, connect: connect, apps: map[string]*App{},
+		subjects: map[subjectOf]*App{}, room: map[string]chan struct{}{}}
 	seen := map[[sha256.Size]byte]bool{}
 	for i := range o.Apps {
 		app := &o.Apps[i]
@@ -132,6 +154,9 @@ func New(process *Process, o Options) (*Gateway, error) {
 			seen[digest] = true
 			g.tokens = append(g.tokens, appToken{digest, app})
 		}
+		if err := g.addSubjects(app); err != nil {
+			return nil, err
+		}
 		for _, c := range app.Connectors {
 			c.tokens, c.forward = append([]string{"access_token", "token"}, c.About.TokenQuery...), nil
 			for _, name := range c.About.Forward {
@@ -140,6 +165,21 @@ func New(process *Process, o Options) (*Gateway, error) {
 		}
 	}
 	return g, nil
+}
+
+// addSubjects adds whose access tokens prove an app. A token proves one app.
+func (g *Gateway) addSubjects(app *App) error {
+	if app.AccessTokens == nil {
+		return nil
+	}
+	for _, subject := range app.AccessTokens.Subjects {
+		of := subjectOf{app.AccessTokens.Issuer, subject}
+		if of.Issuer == "" || of.Subject == "" || g.subjects[of] != nil {
+			return fmt.Errorf("gateway: an access token of app %s is of nobody, or of another one's subject", app.ID)
+		}
+		g.subjects[of] = app
+	}
+	return nil
 }
 
 // ProcessOptions configure a Process. All may be left out.

@@ -100,7 +100,7 @@ type rig struct {
 
 var ann = identity.Identity{Provider: "google", Subject: "ann", Email: "ann@acme.test", EmailVerified: true}
 
-func newRig(t testing.TB, origin string) *rig {
+func newRig(t testing.TB, origin string, change ...func(*gateway.Options)) *rig {
 	t.Helper()
 	r := &rig{TB: t, third: &third{origin: origin}, events: make(events, 100), log: &bytes.Buffer{}}
 	c := connected{r.third, grant.About{ID: "calendar", Name: "Calendar", ClientID: "client", Owner: grant.OwnedByUser,
@@ -138,18 +138,21 @@ func newRig(t testing.TB, origin string) *rig {
 	testenv.Check(t, err)
 	r.signedIn = r.sessions.Start(ann)
 	public, _ := url.Parse("https://sallyport.test")
+	o := gateway.Options{PublicURL: public, Prefix: "/_sallyport/", Broker: r.broker, Assertions: r.signer,
+		Sessions: r.sessions, IdleTimeout: time.Hour, Apps: []gateway.App{
+			{ID: "planner", Tokens: []string{"old-" + appToken, appToken}, Routes: []string{"planner"},
+				Offline: true, Connectors: map[string]*gateway.Connector{
+					"calendar": {About: c.about, Accesses: c.about.Accesses}}},
+			{ID: "raw", Tokens: []string{"raw-" + appToken}, Routes: []string{"raw"}, RawTokens: true,
+				Connectors: map[string]*gateway.Connector{
+					"calendar": {About: c.about, Accesses: c.about.Accesses[:1]}}},
+			{ID: "other", Tokens: []string{"other-" + appToken}, Routes: []string{"other"}},
+		}}
+	for _, f := range change {
+		f(&o)
+	}
 	g, err := gateway.New(gateway.NewProcess(gateway.ProcessOptions{Observers: []observe.Observer{r.events,
-		observe.Log{Logger: slog.New(slog.NewTextHandler(r.log, nil))}}, Registerer: prometheus.NewRegistry()}),
-		gateway.Options{PublicURL: public, Prefix: "/_sallyport/", Broker: r.broker, Assertions: r.signer,
-			Sessions: r.sessions, IdleTimeout: time.Hour, Apps: []gateway.App{
-				{ID: "planner", Tokens: []string{"old-" + appToken, appToken}, Routes: []string{"planner"},
-					Offline: true, Connectors: map[string]*gateway.Connector{
-						"calendar": {About: c.about, Accesses: c.about.Accesses}}},
-				{ID: "raw", Tokens: []string{"raw-" + appToken}, Routes: []string{"raw"}, RawTokens: true,
-					Connectors: map[string]*gateway.Connector{
-						"calendar": {About: c.about, Accesses: c.about.Accesses[:1]}}},
-				{ID: "other", Tokens: []string{"other-" + appToken}, Routes: []string{"other"}},
-			}})
+		observe.Log{Logger: slog.New(slog.NewTextHandler(r.log, nil))}}, Registerer: prometheus.NewRegistry()}), o)
 	testenv.Check(t, err)
 	s := httptest.NewServer(g)
 	t.Cleanup(s.Close)

@@ -138,7 +138,12 @@ func sentence(err error) string {
 
 // callerProblem is what an app reads that did not prove itself, or for whom it asks.
 func callerProblem(err error) *problem {
+	later, isLater := errors.AsType[*grant.LaterError](err)
 	switch {
+	case isLater:
+		p := laterProblem(err)
+		p.Detail, p.after = "The app's token cannot be checked at this moment.", later.After
+		return p
 	case errors.Is(err, errAppUnknown):
 		return newProblem(http.StatusUnauthorized, appUnknown, "The app is not known",
 			"Send the app's token once, as Authorization: Bearer.").because(err)
