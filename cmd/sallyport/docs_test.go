@@ -297,3 +297,31 @@ func TestTheReadmesFirstSiteDocumentRunsAsTyped(t *testing.T) {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 }
+
+// What the pod of the guide gets is what the configuration beside it takes.
+func TestThePodOfTheGrantsGuideIsTheAppOfItsConfiguration(t *testing.T) {
+	_, section, _ := strings.Cut(read(t, root+"/docs/grants.md"), "\n### A Kubernetes service account instead of a token\n")
+	files, pods := blocks(section, "yaml"), blocks(section, "kubernetes")
+	if len(files) == 0 || len(pods) == 0 {
+		t.Fatal("the guide has no configuration, or no pod")
+	}
+	cfg, _, err := parseConfig("grants.md", []byte(files[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := func(pattern string) string {
+		return strings.Join(matches(pods[0], pattern), " ")
+	}
+	bearer := cfg.Grants.Apps[0].Bearer
+	if got := of(`audience: ([^,}]+)`); got != bearer.Audiences[0] {
+		t.Errorf("the token of the pod is for %q", got)
+	}
+	account := "system:serviceaccount:" + of(`namespace: (\w+)`) + ":" + of(`serviceAccountName: (\w+)`)
+	if account != bearer.Subjects[0] {
+		t.Errorf("the pod is %s", account)
+	}
+	file := of(`mountPath: ([^,}]+)`) + "/" + of(`path: (\w+)`)
+	if !strings.Contains(section, "`"+file+"`") {
+		t.Errorf("the text does not name %s", file)
+	}
+}

@@ -23,6 +23,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
+	"github.com/sallyport-proxy/sallyport/login"
 	"github.com/sallyport-proxy/sallyport/oauth"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -182,7 +183,7 @@ type lending struct {
 }
 
 // newLending makes what lends, if the configuration has that, and p a store.
-func (p *Process) newLending(cfg *config.Config, sec *Secrets) (*lending, error) {
+func (p *Process) newLending(cfg *config.Config, sec *Secrets, logins map[string]*login.Provider) (*lending, error) {
 	if !cfg.Grants.On() || p.store == nil {
 		return nil, nil
 	}
@@ -208,8 +209,12 @@ func (p *Process) newLending(cfg *config.Config, sec *Secrets) (*lending, error)
 		offers[k.ID] = &offer
 	}
 	var apps []gateway.App
+	var err error
 	for _, a := range cfg.Grants.Apps {
 		app, at := newApp(cfg, a, offers)
+		if at.AccessTokens, err = accessTokens(cfg, a, logins); err != nil {
+			return nil, fmt.Errorf("app %s: %w", a.ID, err)
+		}
 		o.Apps, apps = append(o.Apps, app), append(apps, at)
 	}
 	broker, err := grant.New(o)
@@ -237,6 +242,20 @@ func newApp(cfg *config.Config, a config.App, offers map[string]*grant.Offer) (g
 		at.Connectors[use.ID] = c
 	}
 	return app, at
+}
+
+// accessTokens are those of a provider that prove an app; nil: none do.
+func accessTokens(cfg *config.Config, a config.App, logins map[string]*login.Provider) (*gateway.AccessTokens, error) {
+	at := slices.IndexFunc(cfg.Providers, func(p config.Provider) bool { return p.ID == a.Bearer.Provider })
+	if at < 0 {
+		return nil, nil
+	}
+	verifier, err := logins[a.Bearer.Provider].TokenVerifier(cfg.BearerOptions(a.Bearer.Bearer))
+	if err != nil {
+		return nil, err
+	}
+	return &gateway.AccessTokens{TokenVerifier: verifier, Issuer: cfg.Providers[at].Issuer,
+		Subjects: a.Bearer.Subjects}, nil
 }
 
 // admittedBy judges people as belonging to the organization whose grant it is.

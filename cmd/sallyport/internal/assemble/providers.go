@@ -113,6 +113,7 @@ func (with *Parts) useProviders(cfg *config.Config, process *Process,
 		if err := addTokens(with.Tokens, cfg, p.ID, l); err != nil {
 			return err
 		}
+		with.logins[p.ID] = l
 		if p.Use == login.UseTokens {
 			continue
 		}
@@ -140,7 +141,7 @@ func addTokens(to []*admission.Tokens, cfg *config.Config, provider string, l *l
 		if r.Bearer.Provider != provider {
 			continue
 		}
-		b, err := l.TokenVerifier(cfg.BearerOptions(r))
+		b, err := l.TokenVerifier(cfg.BearerOptions(r.Bearer))
 		if err != nil {
 			return fmt.Errorf("route %s: %w", r.Name, err)
 		}

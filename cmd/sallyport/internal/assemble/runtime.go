@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/extauthz"
 	"github.com/sallyport-proxy/sallyport/gateway"
+	"github.com/sallyport-proxy/sallyport/login"
 	"github.com/sallyport-proxy/sallyport/proxy"
 	"github.com/sallyport-proxy/sallyport/proxy/pages"
 	"github.com/sallyport-proxy/sallyport/session"
@@ -27,6 +28,7 @@ type Parts struct {
 	Permission []pages.Permission
 	App        http.RoundTripper // instead of every app
 	lent       *lending          // nil: nothing is
+	logins     map[string]*login.Provider
 }
 
 // Runtime is what follows from one configuration: routes and rules, sessions and
@@ -74,13 +76,14 @@ func (rt *Runtime) Release() {
 // Build makes a Runtime of a configuration whose references are resolved. It
 // opens no connection. An error that is config.Faults is the configuration's.
 func (p *Process) Build(cfg *config.Config, sec *Secrets) (*Runtime, error) {
-	with := Parts{Keys: sec.Keys, Tokens: make([]*admission.Tokens, len(cfg.Routes))}
+	with := Parts{Keys: sec.Keys, Tokens: make([]*admission.Tokens, len(cfg.Routes)),
+		logins: map[string]*login.Provider{}}
 	release, err := with.addProviders(cfg, p)
 	if err != nil {
 		return nil, err
 	}
 	with.Permission = append(with.Permission, ConnectorPermissions(cfg)...)
-	if with.lent, err = p.newLending(cfg, sec); err != nil {
+	if with.lent, err = p.newLending(cfg, sec, with.logins); err != nil {
 		release()
 		return nil, err
 	}

@@ -315,7 +315,7 @@ func providerShape() yamltable.Shape[Provider] {
 			yamltable.Text("a name for people"),
 			func(p *Provider) *string { return &p.Name }),
 		yamltable.Field("use", "What the provider is for: people sign in there (sign_in), or only programs come with "+
-			"access tokens that it issued, for routes with `bearer` (tokens).",
+			"access tokens that it issued, for routes and apps with `bearer` (tokens).",
 			yamltable.OneOf("", login.UseSignIn, login.UseTokens),
 			func(p *Provider) *string { return &p.Use }).Or(login.UseSignIn),
 		yamltable.Field("discovery_token", "With `use: tokens`: the file with the token that the provider asks for "+

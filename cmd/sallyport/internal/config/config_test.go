@@ -484,6 +484,9 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		grants-google-elsewhere grants-google-scopes grants-google-secret
 		grants-rule-dots grants-rules-without-scopes grants-session-key grants-stranger-on-public-host
 		grants-twice grants-two-apps grants-two-apps-wildcard
+		grants-bearer-of-sign-in grants-bearer-provider-unknown grants-bearer-subject-of-two
+		grants-bearer-subject-pattern grants-bearer-subject-slash grants-bearer-subject-twice
+		grants-bearer-subject-with-provider
 		grants-which-access grants-without-listener grants-without-store`) {
 		beyond[name] = true
 	}

@@ -69,8 +69,9 @@ type Named struct {
 // App is a program that uses what people lend.
 type App struct {
 	ID, Name           string
-	Tokens             []Ref  // none where there is a Socket
-	Socket             Socket // zero where there are Tokens
+	Tokens             []Ref     // none where there is a Socket
+	Socket             Socket    // zero where there are Tokens or a Bearer
+	Bearer             AppBearer // of no provider where there is none
 	Routes             []string
 	Connectors         []AppConnector
 	Offline, RawTokens bool
@@ -80,6 +81,12 @@ type App struct {
 type Socket struct {
 	Path string
 	UIDs []int // who may connect, beside the user that Sallyport runs as
+}
+
+// AppBearer are the access tokens of a provider that prove an app: those of one of Subjects.
+type AppBearer struct {
+	Bearer
+	Subjects []string
 }
 
 // AppConnector is what an app may ask people for. Nil Access: the only one that is offered.
@@ -195,19 +202,22 @@ func appShape() yamltable.Shape[App] {
 		yamltable.Field("access", "What the app may ask people for. May be left out where one access is offered.",
 			yamltable.List(accessName(), 1), func(a *AppConnector) *[]string { return &a.Access }),
 	}}.Shape()
-	return yamltable.Object[App]{Keys: []yamltable.Entry[App]{
+	shape := yamltable.Object[App]{Keys: []yamltable.Entry[App]{
 		yamltable.Field("id", "The name of the app in links and in the log. People have agreed to it: never give it "+
 			"to another app.", idText(), func(a *App) *string { return &a.ID }).Required(),
 		yamltable.Field("name", "What people call it; the id if left out.", yamltable.Text("a name for people"),
 			func(a *App) *string { return &a.Name }),
-		yamltable.Field("token", "What proves the app: at least 32 characters of A-Z, a-z, 0-9, - and _. A list while "+
-			"it is replaced: all count.",
+		yamltable.Field("token", "What proves the app, unless socket or bearer does: at least 32 characters of A-Z, "+
+			"a-z, 0-9, - and _. A list while it is replaced: all count.",
 			yamltable.Either("file:/path, env:NAME, or a list of them", one, yamltable.Sequence,
 				yamltable.List(token, 1)),
 			func(a *App) *[]Ref { return &a.Tokens }),
 		yamltable.Field("socket", "Instead of a token: a unix socket of the app's own, on which it needs none. On "+
 			"Linux the kernel says which user connected; elsewhere the permissions of the file decide.",
 			socketShape(), func(a *App) *Socket { return &a.Socket }),
+		yamltable.Field("bearer", "Instead of a token, or beside one that it replaces: access tokens of a provider "+
+			"prove the app, such as those of its Kubernetes service account.",
+			appBearerShape(), func(a *App) *AppBearer { return &a.Bearer }),
 		yamltable.Field("routes", "The names of the routes that the app is behind: the assertions that it gets there "+
 			"name people to Sallyport.", yamltable.List(exact("the name of a route"), 1),
 			func(a *App) *[]string { return &a.Routes }).Required(),
@@ -220,8 +230,36 @@ func appShape() yamltable.Shape[App] {
 			yamltable.OnlyTrue(), func(a *App) *bool { return &a.Offline }),
 		yamltable.Field("raw_tokens", "The app may read the tokens themselves. Then no rule holds for it, and nothing "+
 			"that ends here ends there.", yamltable.OnlyTrue(), func(a *App) *bool { return &a.RawTokens }),
-	}, Choices: []yamltable.Choice{{Names: []string{"token", "socket"}, None: "needs a token or a socket, to prove " +
-		"that it is this app"}}}.Shape()
+	}, Rivals: [][]string{{"token", "socket"}, {"socket", "bearer"}}, Check: checkProved}.Shape()
+	shape.Schema["anyOf"] = []yamltable.Schema{{"required": []string{"token"}}, {"required": []string{"socket"}},
+		{"required": []string{"bearer"}}}
+	return shape
+}
+
+// checkProved: a token and a bearer may stand side by side while one replaces the other.
+func checkProved(w *yamltable.Walker, at yamltable.Place, a *App) {
+	if a.Tokens == nil && a.Socket.Path == "" && a.Bearer.Provider == "" {
+		w.Fault(at, "needs a token, a socket or a bearer, to prove that it is this app")
+	}
+}
+
+func appBearerShape() yamltable.Shape[AppBearer] {
+	in := func(part func(*Bearer) *[]string) func(*AppBearer) *[]string {
+		return func(a *AppBearer) *[]string { return part(&a.Bearer) }
+	}
+	return yamltable.Object[AppBearer]{Keys: []yamltable.Entry[AppBearer]{
+		yamltable.Field("provider", "The id of the provider that issues the tokens, one with `use: tokens`.",
+			idText(), func(a *AppBearer) *string { return &a.Provider }).Required(),
+		yamltable.Field("audiences", "What a token must be for: one of these in its claim aud. Make up one that "+
+			"nothing else takes, such as sallyport-grants.",
+			yamltable.List(exact("an audience"), 1), in(func(b *Bearer) *[]string { return &b.Audiences })).Required(),
+		yamltable.Field("subjects", "Whose tokens count: their claim sub, the whole of it, such as "+
+			"system:serviceaccount:team:planner. Of no two apps the same.",
+			yamltable.List(exact("a subject"), 1), func(a *AppBearer) *[]string { return &a.Subjects }).Required(),
+		yamltable.Field("quirks", "As routes[].bearer.quirks.",
+			yamltable.List(yamltable.OneOf("", bearerQuirks()...), 1),
+			in(func(b *Bearer) *[]string { return &b.Quirks })),
+	}}.Shape()
 }
 
 func socketShape() yamltable.Shape[Socket] {
@@ -653,9 +691,26 @@ func (c *Config) lendWarnings() (warnings Faults) {
 		}
 	}
 	for i, a := range c.Grants.Apps {
+		warnings = append(warnings, c.audienceWarnings(i)...)
 		if a.RawTokens {
 			warnings = append(warnings, c.doc.FaultAt(yamltable.Index("grants.apps", i)+".raw_tokens",
 				"%s reads tokens themselves: no rule of its access holds for what it does with them", a.ID))
+		}
+	}
+	return warnings
+}
+
+// audienceWarnings are of an app whose tokens the API of their cluster would take too: that has
+// the issuer for its audience where nobody set another one (kube-apiserver, --api-audiences).
+func (c *Config) audienceWarnings(app int) (warnings Faults) {
+	bearer, list := c.Grants.Apps[app].Bearer, yamltable.Index("grants.apps", app)+".bearer.audiences"
+	for n, audience := range bearer.Audiences {
+		for _, p := range c.Providers {
+			if p.ID == bearer.Provider && p.Issuer == audience {
+				warnings = append(warnings, c.doc.FaultAt(yamltable.Index(list, n), "is the issuer, which is what "+
+					"tokens for the API of a Kubernetes cluster are for; with an audience of their own, such as "+
+					"sallyport-grants, those of %s are good for nothing else", c.Grants.Apps[app].ID))
+			}
 		}
 	}
 	return warnings

@@ -81,10 +81,7 @@ func (c *Config) checkOrganizations() Faults {
 
 func (c *Config) checkOrgProviders() Faults {
 	var faults Faults
-	var ids []string
-	for _, p := range c.Providers {
-		ids = append(ids, p.ID)
-	}
+	ids := c.providerIDs()
 	for i, o := range c.Organizations {
 		for n, id := range o.Match.OrgIDs {
 			if provider, _, ok := strings.Cut(id, ":"); ok && !slices.Contains(ids, provider) {

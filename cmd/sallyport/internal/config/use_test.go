@@ -26,7 +26,7 @@ func TestP15_WhatAProviderIsForAndWhatItHasGoTogether(t *testing.T) {
 		"a client": {with2(", client_id: x", jobs), "providers[1].client_id: has a meaning for signing in only"},
 		"a secret": {with2(", client_secret: \"env:X\"", jobs), "providers[1].client_secret: has a meaning for " +
 			"signing in only"},
-		"no route": {with2("", "allow: authenticated"), "providers[1].use: is tokens, and no route takes " +
+		"no route": {with2("", "allow: authenticated"), "providers[1].use: is tokens, and nothing takes " +
 			"tokens of cluster"},
 		"another word": {with2(", use: signin", jobs), "providers[1].use"},
 		"no client":    {with(t, "    client_id: sallyport\n", ""), "providers[0].client_id: is required"},

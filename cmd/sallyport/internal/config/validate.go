@@ -464,14 +464,11 @@ func reader(r Ref) func() (string, error) {
 // crossCheck finds what is wrong between parts that are each well. It runs
 // beside other faults, so it says nothing of what could not be read.
 func (c *Config) crossCheck() Faults {
-	var ids, names []string
-	for _, p := range c.Providers {
-		ids = append(ids, p.ID)
-	}
+	var names []string
 	for _, r := range c.Routes {
 		names = append(names, r.Name)
 	}
-	faults := slices.Concat(c.checkUnique("providers", "id", ids), c.checkUnique("routes", "name", names),
+	faults := slices.Concat(c.checkUnique("providers", "id", c.providerIDs()), c.checkUnique("routes", "name", names),
 		c.checkUse(), c.checkReauth(), c.checkVouching(), c.checkBearers())
 	faults = append(faults, c.checkOrganizations()...)
 	faults = append(faults, c.storeFaults()...)
@@ -512,10 +509,10 @@ func (c *Config) checkUse() Faults {
 		case p.Use == login.UseTokens && client:
 			faults = append(faults, c.doc.FaultAt(where+".client_id", "has a meaning for signing in only, and `use: "+
 				"tokens` says that nobody signs in here"))
-		case p.Use == login.UseTokens && !slices.ContainsFunc(c.Routes,
-			func(r Route) bool { return r.Bearer.Provider == p.ID }):
-			faults = append(faults, c.doc.FaultAt(where+".use", "is tokens, and no route takes tokens of %s; a route "+
-				"does with `bearer: {provider: %s, …}`", p.ID, p.ID))
+		case p.Use == login.UseTokens && !slices.ContainsFunc(c.bearers(),
+			func(b placedBearer) bool { return b.Provider == p.ID }):
+			faults = append(faults, c.doc.FaultAt(where+".use", "is tokens, and nothing takes tokens of %s; a route "+
+				"does with `bearer: {provider: %s, …}`, and so does an app of `grants`", p.ID, p.ID))
 		}
 	}
 	if len(c.Providers) > 0 && !signIn {
