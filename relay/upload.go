@@ -223,7 +223,10 @@ func (u *upload) replay() (io.ReadCloser, error) {
 	if u.is(uploadEnded) {
 		rest = http.NoBody
 	}
-	return io.NopCloser(io.MultiReader(bytes.NewReader(u.head), rest)), nil
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(u.head), rest), u}, nil
 }
 
 // clientSilence is how long a client may send nothing before we assume that it waits
