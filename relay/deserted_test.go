@@ -2,12 +2,16 @@ package relay
 
 import (
 	"bufio"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -91,5 +95,178 @@ func TestAnAppThatHangsUpOnASecondAttemptIsSeenAtOnce(t *testing.T) {
 	}
 	if r := d.result(t, 1); r.outcome.Attempts != 2 || strings.Contains(r.err.Error(), "slow") {
 		t.Errorf("%+v", r)
+	}
+}
+
+// moody is an app that treats each upload as its header Mood says, and counts what arrived.
+type moody struct {
+	mu   sync.Mutex // guards seen
+	seen map[string]int
+}
+
+func (m *moody) serve(c net.Conn) {
+	defer c.Close()
+	for in := bufio.NewReader(c); ; {
+		r, err := http.ReadRequest(in)
+		if err != nil {
+			return
+		}
+		id := r.Header.Get("Id")
+		m.mu.Lock()
+		m.seen[id]++
+		m.mu.Unlock()
+		say := func(status, more string) {
+			_, _ = fmt.Fprintf(c, "HTTP/1.1 %s\r\nId: %s\r\n%sContent-Length: %d\r\n\r\n%s",
+				status, id, more, len(id), id)
+		}
+		switch mood := r.Header.Get("Mood"); mood {
+		case "early":
+			say("401 Unauthorized", "")
+		case "early, all the same":
+			_, _ = io.WriteString(c, "HTTP/1.1 102 Processing\r\n\r\n")
+			say("417 Expectation Failed", "")
+			continue // what is left of the body is no request
+		case "early and gone":
+			say("413 Content Too Large", "Connection: close\r\n")
+			_, _ = io.CopyN(io.Discard, in, 64<<10)
+			return
+		case "reset":
+			_, _ = io.ReadFull(r.Body, make([]byte, 3))
+			_ = c.(*net.TCPConn).SetLinger(0)
+			return
+		case "half":
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nId:")
+			return
+		case "interim and gone":
+			_, _ = io.WriteString(c, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+			return
+		case "gone":
+			return
+		}
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return
+		}
+		if r.Header.Get("Mood") != "early" {
+			say("200 OK", "")
+		}
+		if r.Header.Get("Mood") == "last" {
+			return // without a word: what is sent next finds nobody
+		}
+	}
+}
+
+// Whatever apps do to uploads, no order arrives twice, and everybody reads the answer to what
+// they asked, or that there is none, or the end of their connection.
+func TestP22_UploadsToAMoodyAppArriveOnceAndAnswersStayApart(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	testenv.Check(t, err)
+	t.Cleanup(func() { l.Close() })
+	app := &moody{seen: map[string]int{}}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go app.serve(c)
+		}
+	}()
+	up, err := upstream.New(upstream.Options{URL: &url.URL{Scheme: "http", Host: l.Addr().String()}})
+	testenv.Check(t, err)
+	t.Cleanup(up.Close)
+	d := newDoor(t, nil, func(o *Order) {
+		o.Transport, o.URL = up, url.URL{Scheme: up.Scheme(), Host: up.Host()}
+		o.Header, o.Idle = time.Minute, time.Minute
+	})
+	moods := []string{"", "early", "early, all the same", "early and gone", "reset", "half", "interim and gone", "gone",
+		"last"}
+	var all sync.WaitGroup
+	var answered atomic.Int64
+	for n := range 8 {
+		all.Go(func() {
+			random := rand.New(rand.NewPCG(1, uint64(n)))
+			for round := range 15 {
+				conn, err := net.Dial("tcp", d.server.Listener.Addr().String())
+				testenv.Check(t, err)
+				_ = conn.SetDeadline(time.Now().Add(time.Minute))
+				in := bufio.NewReader(conn)
+				for k := range 4 {
+					id, mood := fmt.Sprintf("%d-%d-%d", n, round, k), moods[random.IntN(len(moods))]
+					size := random.IntN(300 << 10)
+					waits := random.IntN(2) == 0
+					head := fmt.Sprintf("POST / HTTP/1.1\r\nHost: a\r\nId: %s\r\nMood: %s\r\n"+
+						"Content-Length: %d\r\n\r\n", id, mood, size)
+					first := random.IntN(size + 1)
+					go func() {
+						_, _ = io.WriteString(conn, head+strings.Repeat("x", first))
+						if !waits || mood == "" || mood == "last" {
+							_, _ = io.WriteString(conn, strings.Repeat("x", size-first))
+						}
+					}()
+					res, err := http.ReadResponse(in, nil)
+					for err == nil && res.StatusCode < 200 {
+						res, err = http.ReadResponse(in, nil)
+					}
+					if err != nil {
+						break // the connection ended under what was still sent
+					}
+					body, err := io.ReadAll(res.Body)
+					switch {
+					case res.StatusCode == 502: // the app hung up, perhaps on the connection's last request
+					case res.Header.Get("Id") != id, err == nil && string(body) != id:
+						t.Errorf("%s (%s) was answered %d %q: %q", id, mood, res.StatusCode, res.Header, body)
+					default:
+						answered.Add(1)
+					}
+					if err != nil || res.Close || size > first && waits {
+						break
+					}
+				}
+				conn.Close()
+			}
+		})
+	}
+	all.Wait()
+	if answered.Load() < 50 {
+		t.Errorf("%d answers of the app: the test shows nothing", answered.Load())
+	}
+	app.mu.Lock()
+	defer app.mu.Unlock()
+	for id, times := range app.seen {
+		if times > 1 {
+			t.Errorf("%q arrived %d times", id, times)
+		}
+	}
+}
+
+// The same over HTTP/2, whatever the app says when it gives a call up whose client waits.
+func TestAnHTTP2AppThatGivesUpAnUploadIsSeenAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]func(uint32) []byte{
+		"REFUSED_STREAM": testenv.Reset(7), "CANCEL": testenv.Reset(8), "GOAWAY below": testenv.GoAway(false, 0),
+		"hangs up": testenv.HangUp,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := testenv.StartHTTP2Peer(t, false, func(int) func(uint32) []byte { return answer })
+			p.AnswerEarly()
+			target, err := url.Parse(p.URL)
+			testenv.Check(t, err)
+			target.Scheme = "h2c"
+			up, err := upstream.New(upstream.Options{URL: target})
+			testenv.Check(t, err)
+			t.Cleanup(up.Close)
+			d := newDoor(t, nil, func(o *Order) {
+				o.Transport, o.URL = up, url.URL{Scheme: up.Scheme(), Host: up.Host()}
+				o.Header, o.Idle = time.Minute, time.Minute
+			})
+			_, in := d.dial(t, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhello") // and waits
+			res, err := http.ReadResponse(in, nil)
+			testenv.Check(t, err)
+			if res.StatusCode != 502 || p.Got() != 1 {
+				t.Errorf("answered %d, and the app was asked %d times", res.StatusCode, p.Got())
+			}
+		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -40,6 +41,7 @@ type HTTP2Peer struct {
 	URL string // https or http, the latter with prior knowledge
 	TLS *tls.Config
 
+	early    atomic.Bool
 	mu       sync.Mutex
 	got      int
 	conns    int
@@ -102,6 +104,9 @@ func (p *HTTP2Peer) Got() int {
 	return p.got
 }
 
+// AnswerEarly has the peer answer a request when its header is there, and not at its end.
+func (p *HTTP2Peer) AnswerEarly() { p.early.Store(true) }
+
 // Connections returns how many connections with HTTP/2 have been opened.
 func (p *HTTP2Peer) Connections() int {
 	p.mu.Lock()
@@ -147,7 +152,7 @@ func (p *HTTP2Peer) serve(c net.Conn) {
 			_, _ = c.Write(http2Frame(4, 1, 0, nil))
 		case kind == 6 && flags&1 == 0:
 			_, _ = c.Write(http2Frame(6, 1, 0, payload))
-		case (kind == 0 || kind == 1) && flags&1 != 0: // the end of a request
+		case p.early.Load() && kind == 1, !p.early.Load() && (kind == 0 || kind == 1) && flags&1 != 0:
 			p.mu.Lock()
 			p.got++
 			answer := p.answer(p.got)
