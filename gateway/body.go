@@ -8,8 +8,11 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"net/textproto"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 const (
@@ -31,6 +34,10 @@ var (
 	errBodyGone    = errors.New("the body broke off")
 )
 
+// jsonTypes are what is read as JSON, beside "+json": Rails knows it by the last ones too.
+var jsonTypes = []string{"application/json", "text/json", "application/x-json", "text/x-json",
+	"application/jsonrequest"}
+
 // judgeBody looks at the bodies in which a third party could take a credential, or another
 // method: forms (RFC 6750 §2.2), JSON and multipart forms. They are read as a whole, and
 // put back. Others are passed on as they come: no server reads parameters in them.
@@ -38,15 +45,17 @@ func judgeBody(w http.ResponseWriter, r *http.Request, tokens []string) error {
 	if r.ContentLength == 0 {
 		return nil
 	}
-	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || len(r.Header["Content-Type"]) != 1 {
+	text := r.Header.Get("Content-Type")
+	kind, params, err := mime.ParseMediaType(text)
+	// "boundary*" (RFC 2231) goes before "boundary" for some readers, and is nothing to others.
+	if err != nil || len(r.Header["Content-Type"]) != 1 || strings.ContainsAny(text, `*\`) {
 		return errBodyType
 	}
 	var judge func([]byte) error
 	switch {
 	case kind == "application/x-www-form-urlencoded":
 		judge = func(b []byte) error { return judgeForm(string(b), tokens) }
-	case kind == "application/json" || strings.HasSuffix(kind, "+json") || kind == "text/json":
+	case slices.Contains(jsonTypes, kind) || strings.HasSuffix(kind, "+json"):
 		judge = func(b []byte) error { return judgeJSON(b, tokens) }
 	case kind == "multipart/form-data":
 		judge = func(b []byte) error { return judgeMultipart(b, params["boundary"], tokens) }
@@ -95,7 +104,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 // judgeJSON judges the names of the outermost object, or of those in an outermost list. A
 // name further inside is the app's own data: no server takes its credential from there.
 func judgeJSON(body []byte, tokens []string) error {
-	if !json.Valid(body) {
+	if !json.Valid(body) || !utf8.Valid(body) { // RFC 8259 §8.1
 		return errBodyBroken
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
@@ -132,27 +141,78 @@ func judgeJSON(body []byte, tokens []string) error {
 	}
 }
 
+// judgeMultipart judges the names of a multipart form (RFC 7578). Readers of these are more
+// different than those of anything else, so one that they could read in two ways is refused.
 func judgeMultipart(body []byte, boundary string, tokens []string) error {
 	if boundary == "" {
 		return errBodyBroken
 	}
-	for in := multipart.NewReader(bytes.NewReader(body), boundary); ; {
+	in, parts := multipart.NewReader(bytes.NewReader(body), boundary), 0
+	for ; ; parts++ {
 		part, err := in.NextRawPart()
 		if errors.Is(err, io.EOF) {
-			return nil
+			break
 		}
 		if err != nil {
 			return errBodyBroken
 		}
-		// Two of them, or one that cannot be read, are read by each server in its own way.
-		if len(part.Header["Content-Disposition"]) != 1 || part.FormName() == "" {
+		name, ok := partName(part.Header)
+		if !ok {
 			return errBodyBroken
 		}
-		if err := judgeName(part.FormName(), tokens); err != nil {
-			return err
+		for _, read := range [...]string{name, unescapeLoosely(name)} { // browsers write a quote as %22
+			if err := judgeName(read, tokens); err != nil {
+				return err
+			}
 		}
 		if _, err := io.Copy(io.Discard, part); err != nil {
 			return errBodyBroken
 		}
 	}
+	// PHP takes a line feed alone for the end of a line, and so sees borders that are none here.
+	border := []byte("--" + boundary)
+	if !bytes.HasPrefix(body, border) || bytes.Count(body, border) != parts+1 {
+		return errBodyBroken
+	}
+	return nil
 }
+
+// partName is the name of a part, where every reader finds the same one: whether it takes a
+// backslash for a sign like others, splits at a semicolon between quotes, knows "name*" (RFC
+// 5987) and encoded words (RFC 2047), or not.
+func partName(h textproto.MIMEHeader) (name string, ok bool) {
+	for header := range h {
+		if strings.ContainsAny(header, " \t") {
+			return "", false
+		}
+	}
+	if len(h["Content-Disposition"]) != 1 {
+		return "", false
+	}
+	kind, rest, more := strings.Cut(h["Content-Disposition"][0], ";")
+	if !strings.EqualFold(strings.TrimSpace(kind), "form-data") {
+		return "", false
+	}
+	values := map[string]string{}
+	for more {
+		var one string
+		one, rest, more = strings.Cut(rest, ";")
+		key, value, _ := strings.Cut(one, "=")
+		key, value = strings.ToLower(strings.TrimSpace(key)), strings.TrimSpace(value)
+		if inner, quoted := strings.CutPrefix(value, `"`); quoted {
+			value, ok = strings.CutSuffix(inner, `"`)
+		} else {
+			ok = value != "" && !strings.ContainsAny(value, " \t")
+		}
+		_, twice := values[key]
+		if !ok || twice || strings.ContainsAny(value, `"\`) || !slices.Contains(partParameters, key) {
+			return "", false
+		}
+		values[key] = value
+	}
+	name = values["name"]
+	return name, name != "" && !strings.Contains(name, "=?")
+}
+
+// partParameters are those of a part (RFC 7578 §4.2), with one that some programs send.
+var partParameters = []string{"name", "filename", "filename*"}

@@ -41,6 +41,7 @@ type forward struct {
 	caller  *caller
 	offered *Connector
 	target  target
+	host    string // by which the app reached us
 	ev      *observe.Event
 
 	loan    grant.Loan
@@ -68,7 +69,7 @@ func (g *Gateway) lend(w http.ResponseWriter, r *http.Request, ev *observe.Event
 	if err != nil {
 		return plainBad(err)
 	}
-	f := &forward{g: g, caller: c, offered: offered, target: t, ev: ev}
+	f := &forward{g: g, caller: c, offered: offered, target: t, host: r.Host, ev: ev}
 	if err := f.judge(w, r); err != nil {
 		return err
 	}
@@ -89,6 +90,9 @@ func (f *forward) judge(w http.ResponseWriter, r *http.Request) error {
 			return plainBad(fmt.Errorf("the header %s is not passed on: the request line is what is judged", name))
 		}
 	}
+	if name := f.namedByConnection(r.Header); name != "" {
+		return plainBad(fmt.Errorf("the header %s cannot be for this connection alone", name))
+	}
 	if err := judgeQuery(f.target.query, f.offered.tokens); err != nil {
 		return plainBad(err)
 	}
@@ -99,6 +103,25 @@ func (f *forward) judge(w http.ResponseWriter, r *http.Request) error {
 		return bodyProblem(err)
 	}
 	return nil
+}
+
+// namedByConnection is a header that Connection would have us take away (RFC 9110 §7.6.1) and
+// that has its part in what is judged: a body without its type could be anything.
+func (f *forward) namedByConnection(h http.Header) string {
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			name = http.CanonicalHeaderKey(strings.TrimSpace(name))
+			if f.passes(name) {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
+// passes reports whether the third party gets a header of the app, in canonical spelling.
+func (f *forward) passes(name string) bool {
+	return slices.Contains(passing, name) || slices.Contains(f.offered.forward, name)
 }
 
 // matches reports whether a rule of one of accesses lets the request through.
@@ -297,7 +320,7 @@ func (f *forward) send(r *http.Request) (*http.Response, error) {
 // RewriteRequest implements relay.Hooks.
 func (f *forward) RewriteRequest(h http.Header) {
 	for name := range h {
-		if !slices.Contains(passing, name) && !slices.Contains(f.offered.forward, name) {
+		if !f.passes(name) {
 			delete(h, name)
 		}
 	}
@@ -324,8 +347,35 @@ func (f *forward) RewriteAnswer(h http.Header) {
 			delete(h, name)
 		}
 	}
+	f.placeElsewhere(h, "Location")
+	f.placeElsewhere(h, "Content-Location")
 	h["Cache-Control"] = []string{privateAnswer}
 	h["Vary"] = append(h["Vary"], "Authorization, "+assertionHeader+", "+leaseHeader+", "+personHeader)
+}
+
+// placeElsewhere makes an address in an answer absolute, as what it means to the third party. A
+// program that follows it by itself sends what proves the app and the person along, so one that
+// would lead back here, or to where anybody could read that, is left out.
+func (f *forward) placeElsewhere(h http.Header, name string) {
+	if h[name] == nil {
+		return
+	}
+	base, err := f.url()
+	to, parseErr := url.Parse(h.Get(name))
+	if err != nil || parseErr != nil || len(h[name]) > 1 || to.Opaque != "" || to.IsAbs() && to.Host == "" {
+		delete(h, name)
+		return
+	}
+	absolute := base.ResolveReference(to)
+	theirs := absolute.Scheme == f.origin.Scheme && absolute.Host == f.origin.Host
+	if !theirs && (absolute.Scheme != "https" || strings.EqualFold(absolute.Host, f.host) ||
+		hostname.IsLoopback(absolute.Hostname())) {
+		delete(h, name)
+		return
+	}
+	if !to.IsAbs() {
+		h[name] = []string{absolute.String()}
+	}
 }
 
 // lentWithin bounds how long an answer that goes on waits for the store to say whether it may.

@@ -198,13 +198,19 @@ func judgeForm(form string, tokens []string) error {
 	return nil
 }
 
+// phpSigns are what PHP makes an underscore of in a name: a bracket where none closes it.
+var phpSigns = strings.NewReplacer(".", "_", " ", "_", "[", "_")
+
 // judgeName judges the name of a parameter, as readers of such names fold it: without
 // case, without what PHP ignores or makes an underscore of, and before an index.
 func judgeName(name string, tokens []string) error {
+	if authz.Overlong([]byte(name)) {
+		return errEscape
+	}
 	name, _, _ = strings.Cut(name, "\x00")
-	name, _, _ = strings.Cut(name, "[")
 	name = strings.ToLower(strings.TrimSpace(name))
-	for _, folded := range [...]string{name, strings.NewReplacer(".", "_", " ", "_").Replace(name)} {
+	before, _, _ := strings.Cut(name, "[")
+	for _, folded := range [...]string{name, before, phpSigns.Replace(name), phpSigns.Replace(before)} {
 		// Go's JSON takes "acce\u017f\u017f_token" for access_token, which lower case does not show.
 		same := func(known string) bool { return strings.EqualFold(known, folded) }
 		switch {

@@ -149,7 +149,9 @@ type Broker struct {
 	background context.Context // of the sweep; a refresh has none that ends it
 	stop       context.CancelFunc
 	work       sync.WaitGroup // refreshes up to their commit, and what else must be finished
-	waiting    chan struct{}  // one for each call that waits for a refresh
+	// waiting are the calls that wait for a refresh, by connector: a third party that hangs
+	// holds up nobody who waits for another one.
+	waiting map[string]chan struct{}
 
 	mu      sync.Mutex
 	closed  bool
@@ -180,7 +182,7 @@ func New(o Options) (*Broker, error) {
 		o.Ended = func(string, string, time.Time) bool { return false }
 	}
 	b := &Broker{Options: o, offers: map[string]*Offer{}, apps: map[string]*App{},
-		waiting: make(chan struct{}, mostWaiting), flights: map[string]*flight{}, trouble: map[string]*trouble{},
+		waiting: map[string]chan struct{}{}, flights: map[string]*flight{}, trouble: map[string]*trouble{},
 		fails: map[string]int{}, forced: map[string]forcing{}, used: map[use]time.Time{}}
 	if err := b.configure(); err != nil {
 		return nil, err
@@ -216,7 +218,7 @@ func (b *Broker) configure() error {
 				return fmt.Errorf("connector %s has no access %s", about.ID, name)
 			}
 		}
-		b.offers[about.ID] = offer
+		b.offers[about.ID], b.waiting[about.ID] = offer, make(chan struct{}, mostWaiting)
 	}
 	for i := range b.Apps {
 		app := &b.Apps[i]

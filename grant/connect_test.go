@@ -401,6 +401,10 @@ func TestP15_AGrantOfAnotherClientIsNotShownToThisOne(t *testing.T) {
 		if r.provider.calls() != 0 {
 			t.Error("a refresh token of one client was shown for another")
 		}
+		became, err := r.broker.End(r.Context(), ann, "calendar")
+		if err != nil || became != grant.NotSupported || len(r.provider.revoked) != 0 {
+			t.Errorf("it was shown for another one to be ended: %s, %d times, %v", became, len(r.provider.revoked), err)
+		}
 	})
 }
 

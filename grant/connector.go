@@ -13,10 +13,12 @@ import (
 // About is what is known of a connector before anybody connected anything. It does not
 // change.
 type About struct {
-	ID       string // in the configuration
-	Type     string
-	Name     string // what people call the third party: "Google Calendar"
-	ClientID string // our client at the third party; "" for pasted keys
+	ID   string // in the configuration
+	Type string
+	Name string // what people call the third party: "Google Calendar"
+	// ClientID is our client at the third party; of pasted keys, the third party itself. What
+	// people lent to one is not shown to another that has its ID in a later configuration.
+	ClientID string
 	Owner    OwnerKind
 	Accesses []Access // the narrowest first
 	// Offline: it can be used while the person is away at all.

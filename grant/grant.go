@@ -107,7 +107,7 @@ type Record struct {
 	ID string
 	Key
 	Account    Account
-	ClientID   string   // the client at the third party for which it was granted
+	ClientID   string   // About.ClientID, for which it was granted
 	Access     []string // what it was connected for, in the connector's words
 	Requested  []string // the scopes that were asked for
 	Scopes     []string // the scopes that were granted

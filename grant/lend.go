@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// mostWaiting is how many calls may wait for a refresh, in one Broker, and waitTime how
-	// long each of them does.
+	// mostWaiting is how many calls may wait for refreshes of one connector, in one Broker, and
+	// waitTime how long each of them does.
 	mostWaiting = 256
 	waitTime    = 10 * time.Second
 	// forceEvery is how often a grant is refreshed because the third party refused its
@@ -251,7 +251,7 @@ func (b *Broker) freshen(ctx context.Context, r Record, t Tokens, refused bool) 
 	if err != nil {
 		return false, err
 	}
-	err = b.await(ctx, f)
+	err = b.await(ctx, f, r.Connector)
 	if err != nil && !refused && b.Store.Now().Before(t.AccessExpires) {
 		return false, nil
 	}
@@ -323,10 +323,11 @@ func (b *Broker) mayProbe(r Record, now time.Time) bool {
 }
 
 // await waits for a refresh, not longer than waitTime, and not among too many.
-func (b *Broker) await(ctx context.Context, f *flight) error {
+func (b *Broker) await(ctx context.Context, f *flight, connector string) error {
+	waiting := b.waiting[connector]
 	select {
-	case b.waiting <- struct{}{}:
-		defer func() { <-b.waiting }()
+	case waiting <- struct{}{}:
+		defer func() { <-waiting }()
 	default:
 		return &LaterError{time.Second, errCrowd}
 	}

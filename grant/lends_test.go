@@ -3,7 +3,14 @@ package grant_test
 import (
 	"context"
 	"errors"
+	"net/url"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 // What goes on with a loan asks whether it may: until the person ends it, or agrees to less
@@ -37,5 +44,57 @@ func TestP12_WhatIsLentIsLentUntilItEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 		lends(false, "the grant has ended")
+	})
+}
+
+// A third party that hangs holds up those who wait for it, up to a number, and nobody else.
+func TestP17_ACrowdAtOneThirdPartyHoldsUpNobodyAtAnother(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		other := newProvider()
+		other.about.ID = "files"
+		r.options.Offers = append(r.options.Offers, grant.Offer{Connector: other, Owner: grant.OwnedByUser,
+			Offered: []string{"freebusy"}})
+		r.options.Apps[1].Connectors["files"] = []string{"freebusy"}
+	}, func(r *rig) {
+		const most = 256
+		r.connect(r.ask("a", "freebusy"))
+		_, err := r.broker.Connect(r.Context(), ann, grant.Ask{Connector: "files", App: "b"},
+			url.Values{"code": {"c"}}, identity.Handshake{State: "s", Verifier: "v"}, false)
+		testenv.Check(r, err)
+		time.Sleep(life)
+		leave := make(chan struct{})
+		r.provider.set(func(context.Context, string) error {
+			<-leave
+			return nil
+		}, nil)
+		results := make(chan error, 2*most)
+		for range most + 10 {
+			go func() {
+				_, err := r.broker.Lend(r.Context(), use("a"))
+				results <- err
+			}()
+		}
+		synctest.Wait()
+		if n := len(results); n != 10 || r.provider.calls() != 1 {
+			t.Errorf("%d were sent away, and the third party was asked %d times", n, r.provider.calls())
+		}
+		files := use("b")
+		files.Connector = "files"
+		if _, err := r.broker.Lend(r.Context(), files); err != nil {
+			t.Error(err)
+		}
+		close(leave)
+		synctest.Wait()
+		good := 0
+		for range most + 10 {
+			if later, is := errors.AsType[*grant.LaterError](<-results); !is {
+				good++
+			} else if later.After <= 0 {
+				t.Error(later)
+			}
+		}
+		if good != most || r.provider.calls() != 1 {
+			t.Errorf("%d were lent it, after %d calls", good, r.provider.calls())
+		}
 	})
 }

@@ -23,9 +23,21 @@ func (b *Broker) revoking() revoking {
 	}}
 }
 
+// revoker is what ends r at the third party; false: nothing does. What was granted to another
+// client is not shown to this one's third party: it may be another one by now.
+func (e revoking) revoker(r Record) (Revoker, bool) {
+	c := e.connector(r.Connector)
+	revoker, ok := c.(Revoker)
+	if !ok || c.About().ClientID == r.ClientID {
+		return revoker, ok
+	}
+	sharer, ok := c.(Sharer)
+	return revoker, ok && sharer.Shares(r.ClientID, c.About().ClientID)
+}
+
 // record ends what is sealed in r.
 func (e revoking) record(ctx context.Context, r Record) Revocation {
-	if _, ok := e.connector(r.Connector).(Revoker); !ok {
+	if _, ok := e.revoker(r); !ok {
 		return NotSupported
 	}
 	tokens, err := e.keys.Open(r)
@@ -40,7 +52,7 @@ func (e revoking) record(ctx context.Context, r Record) Revocation {
 // tokens ends t, which are or were those of r. Grants of the same account that are kept
 // are counted, because some third parties end them together.
 func (e revoking) tokens(ctx context.Context, r Record, t Tokens) Revocation {
-	revoker, ok := e.connector(r.Connector).(Revoker)
+	revoker, ok := e.revoker(r)
 	if !ok {
 		return NotSupported
 	}

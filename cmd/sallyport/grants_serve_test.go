@@ -44,6 +44,7 @@ type thirdParty struct {
 	called     []*http.Request
 	challenges []string
 	scopes     string // that the newest browser came with
+	echoes     bool   // a refresh is refused, with the token in the place of the error
 
 	held, goOn chan struct{} // nil, or: a refresh has come, and may be answered
 }
@@ -70,6 +71,10 @@ func newThirdParty(t *testing.T) *thirdParty {
 		case id != "jira-client" || secret != canarySecret:
 			w.WriteHeader(http.StatusUnauthorized)
 			_, _ = io.WriteString(w, `{"error":"invalid_client"}`)
+			return
+		case r.FormValue("grant_type") == "refresh_token" && p.echoes:
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprintf(w, `{"error":%q,"error_description":%[1]q}`, r.FormValue("refresh_token"))
 			return
 		case r.FormValue("grant_type") == "refresh_token" && r.FormValue("refresh_token") == p.refresh:
 			p.refreshes++
@@ -126,11 +131,15 @@ type lendingStory struct {
 	grants  string // address
 	dir     string
 
+	sessionKey, grantKey string // their texts
+
 	mu        sync.Mutex
 	assertion string // of the newest request that reached the app
 }
 
-func startLending(t *testing.T, store string) *lendingStory {
+// startLending starts it with an empty store. edits are pairs of a text of its configuration
+// and what stands there instead.
+func startLending(t *testing.T, store string, edits ...string) *lendingStory {
 	t.Helper()
 	s := &lendingStory{binary: &binary{}, t: t, there: newThirdParty(t), dir: t.TempDir()}
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -149,7 +158,7 @@ func startLending(t *testing.T, store string) *lendingStory {
 		RedirectURIs: []string{"http://" + s.public + "/.sallyport/callback/sso"}})
 	s.config = filepath.Join(s.dir, "config.yaml")
 	key, seal := session.NewKey(time.Now().Add(-time.Hour)), session.NewKey(time.Now().Add(-time.Hour))
-	write(t, s.config, fmt.Sprintf(`version: 1
+	text := fmt.Sprintf(`version: 1
 public_url: http://%[1]s
 listen: {http: %[1]q, admin: %[2]q, grants: %[3]q}
 log: {level: debug, format: json, audit: %[4]q}
@@ -171,7 +180,15 @@ grants:
       rules: {read: [GET /issues, GET /issues/*]}
   apps: [{id: planner, name: Planner, token: "literal:%[12]s", routes: [app], connectors: [jira], offline: true}]
 `, s.public, s.admin, s.grants, filepath.Join(s.dir, "audit"), key.Text(), store, op.URL, canarySecret, app.URL,
-		seal.Text(), s.there.URL, lentToken))
+		seal.Text(), s.there.URL, lentToken)
+	for i := 0; i < len(edits); i += 2 {
+		if !strings.Contains(text, edits[i]) {
+			t.Fatalf("the configuration does not have %q", edits[i])
+		}
+		text = strings.Replace(text, edits[i], edits[i+1], 1)
+	}
+	write(t, s.config, text)
+	s.sessionKey, s.grantKey = key.Text(), seal.Text()
 	s.binary.run(t, t.TempDir(), s.config)
 	s.browser = testenv.NewBrowser(t, nil)
 	s.visit("mira")
@@ -239,6 +256,25 @@ func (s *lendingStory) connect() {
 	if page = s.browser.Submit(page, "answer", "yes"); page.Body != "the planner" {
 		s.t.Fatalf("after agreeing: %d\n%s", page.Status, page.Body)
 	}
+}
+
+// formSecret is that of the form on a page that asks.
+func formSecret(page testenv.Page) string {
+	_, secret, _ := strings.Cut(page.Body, `name="form" value="`)
+	secret, _, _ = strings.Cut(secret, `"`)
+	return html.UnescapeString(secret)
+}
+
+// command runs a command of operators beside the process.
+func (s *lendingStory) command(args ...string) (out string) {
+	s.t.Helper()
+	var stdout, stderr strings.Builder
+	code := run(append(args, "-c", s.config), &console{stdout: &stdout, stderr: &stderr,
+		env: func(string) (string, bool) { return "", false }})
+	if code != exitOK {
+		s.t.Fatalf("%q: %d %s", args, code, stderr.String())
+	}
+	return stdout.String()
 }
 
 // disconnect ends the grant for all apps, on the account page.
@@ -418,21 +454,14 @@ func TestP12_UseWhileAwayEndsWithThePersonsSessions(t *testing.T) {
 			t.Fatalf("nobody agreed to that: %d %s", status, body)
 		}
 		page := s.browser.Open("http://" + s.public + "/.sallyport/connect/jira?app=planner&return_to=%2Fpage")
-		form := url.Values{"answer": {"yes"}, "offline": {"1"}, "days": {"90"}}
-		_, secret, _ := strings.Cut(page.Body, `name="form" value="`)
-		secret, _, _ = strings.Cut(secret, `"`)
-		form.Set("form", html.UnescapeString(secret))
+		form := url.Values{"answer": {"yes"}, "offline": {"1"}, "days": {"90"}, "form": {formSecret(page)}}
 		if page = s.browser.Post(page, "", form); page.Body != "the planner" {
 			t.Fatalf("agreed: %d\n%s", page.Status, page.Body)
 		}
 		if status, body := away(); status != http.StatusOK {
 			t.Fatalf("while mira is away: %d %s", status, body)
 		}
-		var out, errs strings.Builder
-		if code := run([]string{"sessions", "end", "--person", "sso:mira", "-c", s.config}, &console{stdout: &out,
-			stderr: &errs, env: func(string) (string, bool) { return "", false }}); code != exitOK {
-			t.Fatalf("sessions end: %d %s", code, errs.String())
-		}
+		s.command("sessions", "end", "--person", "sso:mira")
 		testenv.Within(t, 2*time.Second, "use while away ends", func() bool {
 			status, body := away()
 			return status == http.StatusConflict && strings.Contains(body, `"offline"`)

@@ -117,11 +117,19 @@ func New(o Options) (*Connector, error) {
 		c.now = time.Now
 	}
 	c.about = grant.About{
-		ID: o.ID, Type: Type, Name: name, Owner: cmp.Or(o.Owner, grant.OwnedByUser), Accesses: accesses,
+		ID: o.ID, Type: Type, Name: name, ClientID: thirdParty(origin), Accesses: accesses,
+		Owner:   cmp.Or(o.Owner, grant.OwnedByUser),
 		Offline: true, Inject: inject, Forward: slices.Clone(o.Forward),
 		KeyHint: cmp.Or(o.KeyHint, "an API key"), KeyURL: o.KeyURL,
 	}
 	return c, nil
+}
+
+// thirdParty is whose keys those are of an origin: without the path, which may have a version.
+func thirdParty(origin string) string {
+	scheme, rest, _ := strings.Cut(origin, "://")
+	host, _, _ := strings.Cut(rest, "/")
+	return scheme + "://" + strings.ToLower(host)
 }
 
 // placeholder stands for the key in a format. The format is cut there, and never given to

@@ -212,8 +212,8 @@ func testAbout(t *testing.T, p ThirdParty) {
 		if about.ClientID == "" {
 			t.Error("it has no client")
 		}
-	} else if about.Authorize != "" || about.ClientID != "" {
-		t.Error("it names an authorization server, and has none")
+	} else if about.Authorize != "" || about.ClientID == "" {
+		t.Error("it names an authorization server, and has none, or does not say whose its keys are")
 	}
 	if _, keyed := c.(grant.Keyed); keyed != (about.KeyHint != "") {
 		t.Errorf("what has to be pasted is %q", about.KeyHint)

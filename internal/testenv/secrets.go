@@ -2,9 +2,11 @@ package testenv
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"maps"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -99,11 +101,47 @@ func (s *Secrets) Has(what string) bool {
 
 // In returns the names of the values that text contains, plain or encoded for an address.
 func (s *Secrets) In(text string) []string {
+	return s.find(text, func(value string) []string { return []string{value, url.QueryEscape(value)} })
+}
+
+// InAnyForm is In for files and dumps. It also finds a value in hexadecimal, in base64 within
+// that of a longer text, and the bytes that the value itself is the base64 of. What a dump
+// of PostgreSQL has of a column of bytes, \x and hexadecimal, is looked at as bytes too.
+func (s *Secrets) InAnyForm(text string) []string {
+	for _, column := range byteColumn.FindAllStringSubmatch(text, -1) {
+		if raw, err := hex.DecodeString(column[1]); err == nil {
+			text += "\n" + string(raw)
+		}
+	}
+	return s.find(text, storedForms)
+}
+
+var byteColumn = regexp.MustCompile(`\\x((?:[0-9a-f]{2})+)`)
+
+// storedForms are the texts as which value can stand in a file.
+func storedForms(value string) []string {
+	h := hex.EncodeToString([]byte(value))
+	forms := []string{value, url.QueryEscape(value), h, strings.ToUpper(h)}
+	for before := range 3 { // the bytes of a longer text that share a group of three with it
+		encoded := base64.RawStdEncoding.EncodeToString(append(make([]byte, before), value...))
+		encoded = encoded[(before*8+5)/6 : (before+len(value))*8/6]
+		forms = append(forms, encoded, strings.NewReplacer("+", "-", "/", "_").Replace(encoded))
+	}
+	for _, encoding := range []*base64.Encoding{base64.RawURLEncoding, base64.StdEncoding} {
+		if raw, err := encoding.DecodeString(value); err == nil && len(raw) >= shortest {
+			forms = append(forms, string(raw), hex.EncodeToString(raw))
+		}
+	}
+	return forms
+}
+
+// find returns the names of the values of which text contains a form.
+func (s *Secrets) find(text string, forms func(value string) []string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var seen []string
 	for value, what := range s.values {
-		if strings.Contains(text, value) || strings.Contains(text, url.QueryEscape(value)) {
+		if slices.ContainsFunc(forms(value), func(form string) bool { return strings.Contains(text, form) }) {
 			seen = append(seen, what)
 		}
 	}

@@ -84,9 +84,12 @@ func KilledProcesses(t *testing.T, s Shared) {
 			t.Fatalf("kill %d, at %q of %s and %v later", i+1, at, connector, after)
 		}
 		more()
+		if (i+1)%100 == 0 {
+			p.tell(fmt.Sprint("after ", i+1, " kills"))
+		}
 	}
 	p.end()
-	p.tell()
+	p.tell("at the end")
 	for kind, reason := range map[string]string{strict: "invalid_grant", onceOnly: grant.ReasonLostResponse} {
 		if p.ends[kind+" "+reason] == 0 {
 			t.Errorf("no grant that is %s ended with %s, so that the kills hit nothing", kind, reason)
@@ -157,11 +160,17 @@ func (p *party) twice(connector string) (n int) {
 	return n
 }
 
-// tell writes down what happened.
-func (p *party) tell() {
+// tell writes down what has happened so far.
+func (p *party) tell(when string) {
 	for _, c := range connectors {
-		chain := p.look(c)
-		p.Logf("%s: %d tokens, %d shown twice", c, chain.issued, p.twice(c))
+		twice := p.twice(c)
+		p.mu.Lock()
+		chain := p.chains[c]
+		p.Logf("%s: %s: %d tokens, of which %d were shown and %d shown twice; the newest that was lent is %d", when, c,
+			chain.issued, len(chain.shown), twice, chain.used)
+		p.mu.Unlock()
 	}
-	p.Logf("ended: %v; clients were put off: %v", p.ends, p.whys)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.Logf("%s: ended: %v; clients were put off: %v", when, p.ends, p.whys)
 }

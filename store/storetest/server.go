@@ -204,3 +204,15 @@ func (s *Server) Database(t *testing.T) string {
 	}
 	return "postgres://sallyport@" + s.Address + "/" + name + "?sslmode=disable"
 }
+
+// Dump is what a backup of the database at a URL holds, as pg_dump writes it.
+func (s *Server) Dump(t *testing.T, url string) string {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(s.bin, "pg_dump"), "--dbname", url)
+	var dump, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &dump, &errs
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("pg_dump: %v: %s", err, errs.String())
+	}
+	return dump.String()
+}

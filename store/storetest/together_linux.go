@@ -30,7 +30,7 @@ func RotatedTogether(t *testing.T, s Shared) {
 	testenv.Within(t, time.Duration(expirations)*10*time.Second, "the credential expired often enough",
 		func() bool { return p.look(strict).issued > expirations || t.Failed() })
 	p.end()
-	p.tell()
+	p.tell("at the end")
 	c := p.look(strict)
 	for n := 1; n < c.issued; n++ {
 		if by := c.shown[n]; len(by) != 1 {
@@ -75,7 +75,7 @@ func StoppedHolder(t *testing.T, s Shared) {
 		return p.look(onceOnly).used >= issued+3
 	})
 	p.end()
-	p.tell()
+	p.tell("at the end")
 	kept, err := s.rows.Get(t.Context(), keyOf(onceOnly))
 	if err != nil || kept.Status != grant.Active {
 		t.Errorf("the grant is %s (%s), %v", kept.Status, kept.Reason, err)

@@ -1,0 +1,184 @@
+package gateway_test
+
+import (
+	"bytes"
+	"mime/multipart"
+	"net/url"
+	"strings"
+	"testing"
+	"unicode/utf16"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
+)
+
+// Each of these is read in two ways: Go's reader sees a body without a credential or another
+// method in it, and some third party's sees one.
+func TestP12_ABodyThatIsReadInTwoWaysNeverArrives(t *testing.T) {
+	peer := testenv.NewRawUpstream(t)
+	r := newRig(t, peer.URL())
+	r.connect("freebusy")
+	const post, form = "/gateway/calendar/freeBusy", "application/x-www-form-urlencoded"
+	const parts = "multipart/form-data; boundary=b"
+	part := func(header, content string) string {
+		return "--b\r\n" + header + "\r\n\r\n" + content + "\r\n--b--\r\n"
+	}
+	const hidden = "\r\nContent-Disposition: form-data; name=\"_method\"\r\n\r\nDELETE"
+	var utf16JSON bytes.Buffer
+	for _, c := range utf16.Encode([]rune("\ufeff{\"access_token\":1}")) {
+		utf16JSON.Write([]byte{byte(c >> 8), byte(c)})
+	}
+	for name, c := range map[string]struct {
+		kind, body string
+		status     int
+		header     []string
+	}{
+		// PHP makes an underscore of a bracket that is not closed.
+		"form, open bracket": {form, "access[token=x", 400, nil},
+		"form, two bytes":    {form, "access%C1%9Ftoken=x", 400, nil}, // an overlong underscore
+		"two boundaries": {"multipart/form-data; boundary=c; boundary*=utf-8''b",
+			"--b\r\nContent-Disposition: form-data; name=a\r\n\r\n--c" + hidden + "\r\n--c--\r\n--b--\r\n", 415, nil},
+		"extended name": {parts, part(`Content-Disposition: form-data; name="_method"; name*=utf-8''a`, "DELETE"), 400,
+			nil},
+		"name in pieces": {parts, part(`Content-Disposition: form-data; name*0="_met"; name*1="hod"`,
+			"DELETE"), 400, nil},
+		"blank before sign": {parts, part("Content-Disposition: form-data; name=a\r\n"+
+			"Content-Disposition : form-data; name=_method", "DELETE"), 400, nil},
+		"name in a name": {parts, part(`Content-Disposition: form-data; filename="\"; name=_method; x=\""; name=a`,
+			"DELETE"), 400, nil},
+		"lines of PHP": {parts, part(`Content-Disposition: form-data; name=a`, "x\n--b"+hidden), 400, nil},
+		"bare return":  {parts, part(`Content-Disposition: form-data; name=a`, "x\r--b"+hidden), 400, nil},
+		"before the first": {parts, "x--b" + hidden + "\r\n" +
+			part("Content-Disposition: form-data; name=a", "1"), 400, nil},
+		"after the last": {parts, part("Content-Disposition: form-data; name=a", "1") + "--b" + hidden, 400, nil},
+		"no last one":    {parts, "--b\r\nContent-Disposition: form-data; name=a\r\n\r\nx\r\n", 400, nil},
+		"folded": {parts, part("Content-Disposition: form-data;\r\n name=a;\r\n name=\"_method\"",
+			"DELETE"), 400, nil},
+		"JSON, UTF-16":  {"application/json", utf16JSON.String(), 400, nil},
+		"JSON, mark":    {"application/json", "\ufeff{\"access_token\":1}", 400, nil},
+		"JSON, charset": {"application/json; charset=utf-16", utf16JSON.String(), 415, nil},
+		"JSON of Rails": {"text/x-json", `{"access_token":1}`, 400, nil},
+		"older JSON":    {"application/jsonrequest", `{"access_token":1}`, 400, nil},
+		"encoded word": {parts, part(`Content-Disposition: form-data; name="=?utf-8?q?=5Fmethod?="`, "DELETE"), 400,
+			nil},
+		"escaped name": {parts, part(`Content-Disposition: form-data; name="%5Fmethod"`, "DELETE"), 400, nil},
+		// What Connection names is not sent on; then the body has no type, which Rack takes for a form.
+		"type taken away": {"application/octet-stream", "_method=DELETE", 400, []string{"Connection", "Content-Type"}},
+		"type among others": {"text/plain", "_method=DELETE", 400,
+			[]string{"Connection", "keep-alive, content-type"}},
+	} {
+		res, body := r.ask("POST", post, c.body, append([]string{"Content-Type", c.kind}, c.header...)...)
+		if res.StatusCode != c.status {
+			t.Errorf("%s: %d, want %d: %s", name, res.StatusCode, c.status, body)
+		}
+	}
+	if n := len(peer.Requests()); n != 0 {
+		t.Errorf("%d requests arrived: %q", n, peer.Requests())
+	}
+	for name, query := range map[string]string{"open bracket": "access[token=x", "overlong": "access%C1%9Ftoken=x"} {
+		if res, body := r.ask("GET", busy+"?"+query, ""); res.StatusCode != 400 {
+			t.Errorf("query, %s: %d %s", name, res.StatusCode, body)
+		}
+	}
+}
+
+// Forms as programs make them pass, byte for byte.
+func TestP12_AFormThatIsReadInOneWayArrives(t *testing.T) {
+	peer := testenv.NewRawUpstream(t)
+	r := newRig(t, peer.URL())
+	r.connect("freebusy")
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	testenv.Check(t, w.WriteField("title", "--"+w.Boundary()[:8]+"\r\n\n--"))
+	f, err := w.CreateFormFile("attachment[0]", "Übersicht 1 (2).pdf")
+	testenv.Check(t, err)
+	_, err = f.Write([]byte{0, 1, 2, '\n', '\r', '-', '-'})
+	testenv.Check(t, err)
+	testenv.Check(t, w.Close())
+	browser := "------WebKitFormBoundaryX\r\nContent-Disposition: form-data; name=\"a%22b\"; filename=\"\"\r\n" +
+		"Content-Type: application/octet-stream\r\n\r\n\r\n------WebKitFormBoundaryX--\r\n"
+	for name, c := range map[string][2]string{
+		"Go":            {w.FormDataContentType(), b.String()},
+		"a browser":     {"multipart/form-data; boundary=----WebKitFormBoundaryX", browser},
+		"quoted":        {`multipart/form-data; boundary="----WebKitFormBoundaryX"`, browser},
+		"no last break": {"multipart/form-data; boundary=----WebKitFormBoundaryX", strings.TrimSuffix(browser, "\r\n")},
+		"undici": {"multipart/form-data; boundary=----formdata-undici-0123", strings.ReplaceAll(browser,
+			"----WebKitFormBoundaryX", "----formdata-undici-0123")},
+		"an extended file name": {"multipart/form-data; boundary=b", "--b\r\ncontent-disposition: form-data; " +
+			"name=\"a\"; " +
+			"filename=\"x.txt\"; filename*=UTF-8''%C3%BC.txt\r\nContent-Length: 1\r\n\r\nx\r\n--b--"},
+		"a form": {"application/x-www-form-urlencoded", "a[]=1&a[b][c]=2&x=%C3%BC"},
+	} {
+		res, body := r.ask("POST", "/gateway/calendar/freeBusy", c[1], "Content-Type", c[0])
+		if res.StatusCode != 200 || string(testenv.Body(peer.Last(t))) != c[1] {
+			t.Errorf("%s: %d %s", name, res.StatusCode, body)
+		}
+	}
+}
+
+// A program that follows redirects by itself sends what proves the app and the person along,
+// as long as it stays on one host. No third party may have it ask Sallyport for something.
+func TestP12_ARedirectLeadsNoAppBackToTheGateway(t *testing.T) {
+	peer := testenv.NewRawUpstream(t)
+	r := newRig(t, peer.URL()+"/v3")
+	r.connect("freebusy", "events")
+	gate, _ := url.Parse(r.url)
+	for location, want := range map[string]string{
+		"/gateway/calendar/events/1":                  peer.URL() + "/gateway/calendar/events/1",
+		"../busy?x=%2F#f":                             peer.URL() + "/v3/calendars/busy?x=%2F#f",
+		"?page=2":                                     peer.URL() + "/v3/calendars/a%40b.test%2F%23x/busy?page=2",
+		"//elsewhere.test/x":                          "", // http, as the third party of this test
+		"https://elsewhere.test/x%2Fy":                "https://elsewhere.test/x%2Fy",
+		peer.URL() + "/other":                         peer.URL() + "/other",
+		r.url + "/gateway/calendar/events/1":          "",
+		"HTTP://LOCALHOST:" + gate.Port() + "/v1":     "",
+		"https://" + gate.Host + "/v1/token":          "",
+		"http://[::ffff:127.0.0.1]:" + gate.Port():    "",
+		"http://169.254.169.254/latest/meta-data":     "",
+		"https:\\\\" + gate.Host + "/v1":              "",
+		"https://a.test\\@" + gate.Host + "/v1":       "",
+		"javascript:alert(1)":                         "",
+		"https://user:pw@elsewhere.test/":             "https://user:pw@elsewhere.test/",
+		"http:/gateway/calendar/events/1":             "",
+		"https:gateway/calendar/events/1":             "",
+		"\\gateway":                                   peer.URL() + "/v3/calendars/a%40b.test%2F%23x/%5Cgateway",
+		"/%zz":                                        "",
+		"https://elsewhere.test/?canary%2Faccess-1":   "",
+		"https://elsewhere.test/?canary/access-1=yes": "",
+	} {
+		for _, name := range []string{"Location", "Content-Location"} {
+			peer.Respond(func([]byte) []byte {
+				return []byte("HTTP/1.1 307 Temporary Redirect\r\n" + name + ": " + location +
+					"\r\nContent-Length: 0\r\n\r\n")
+			})
+			res, body := r.ask("GET", busy, "")
+			if got := res.Header.Get(name); got != want || res.StatusCode != 307 {
+				t.Errorf("%s %q: %q, want %q (%d %s)", name, location, got, want, res.StatusCode, body)
+			}
+		}
+	}
+	peer.Respond(func([]byte) []byte {
+		return []byte("HTTP/1.1 302 Found\r\nLocation: https://a.test/\r\nLocation: /gateway/x\r\n" +
+			"Content-Length: 0\r\n\r\n")
+	})
+	if res, _ := r.ask("GET", busy, ""); res.Header["Location"] != nil {
+		t.Errorf("two places: %q", res.Header["Location"])
+	}
+}
+
+// Whatever an answer is called, its bytes are searched for the credential: ranges of a text
+// are "multipart/byteranges", and an echo may be called message/http or nothing at all.
+func TestP08_AnEchoOfAnyTypeIsHidden(t *testing.T) {
+	peer := testenv.NewRawUpstream(t)
+	r := newRig(t, peer.URL())
+	r.connect("freebusy")
+	for _, kind := range []string{"multipart/byteranges; boundary=x", "message/http", "application/octet-stream",
+		"image/png", "text/plain", "TEXT/HTML; charset=\"", ""} {
+		peer.Respond(func([]byte) []byte {
+			return []byte("HTTP/1.1 206 Partial Content\r\nContent-Type: " + kind + "\r\n" +
+				"Transfer-Encoding: chunked\r\n\r\n8\r\ncanary/a\r\n1\r\nc\r\n6\r\ncess-1\r\n0\r\nX-Later: canary/access-1\r\n\r\n")
+		})
+		if _, body := r.ask("GET", busy, "", "Range", "bytes=0-1,3-4"); body != "***************" {
+			t.Errorf("%q: %q", kind, body)
+		}
+	}
+}
