@@ -4,9 +4,10 @@
 // It owns the signing keys, which are derived from the session keys (no extra
 // secret, the same on all replicas, the same overlap when they rotate), the
 // JWKS that apps verify with, what it signed lately, because one signature per
-// session, route and minute is enough, and the check of an assertion that an app
-// shows to Sallyport. It never decides what somebody may do: apps and authz do.
-// Plain identity headers live in identity.
+// session, route and minute is enough, the check of an assertion that an app
+// shows to Sallyport, and the tokens that tell apps of events, with the same keys.
+// It never decides what somebody may do: apps and authz do. Plain identity headers
+// live in identity.
 package assertion
 
 import (
@@ -52,7 +53,8 @@ type Options struct {
 // Signer makes assertions. It is safe for concurrent use.
 type Signer struct {
 	issuer  string
-	signers []jose.Signer
+	keys    []jose.JSONWebKey           // private, of all seeds
+	signers []jose.Signer               // of assertions
 	public  map[string]*ecdsa.PublicKey // by key id, of all seeds
 	signing func(time.Time) int
 	now     func() time.Time
@@ -87,13 +89,13 @@ func New(o Options) (*Signer, error) {
 		if err != nil {
 			return nil, err
 		}
-		signer, err := jose.NewSigner(
-			jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: kid}},
+		private := jose.JSONWebKey{Key: key, KeyID: kid}
+		signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: private},
 			(&jose.SignerOptions{}).WithType("JWT"))
 		if err != nil {
 			return nil, fmt.Errorf("assertion: make signer: %w", err)
 		}
-		s.signers = append(s.signers, signer)
+		s.keys, s.signers = append(s.keys, private), append(s.signers, signer)
 		s.public[kid] = &key.PublicKey
 		public.Keys = append(public.Keys,
 			jose.JSONWebKey{Key: key.Public(), KeyID: kid, Algorithm: string(jose.ES256), Use: "sig"})

@@ -87,6 +87,7 @@ type App struct {
 	Routes             []string            // whose assertions name people to it
 	Connectors         map[string][]string // names of accesses by connector
 	Offline, RawTokens bool
+	Told               bool // it is told what becomes of grants, by Options.Notify
 	// Admits reports whether a route of the app would let somebody in; nil: it would.
 	Admits func(identity.Identity) bool
 }
@@ -136,6 +137,9 @@ type Options struct {
 	Log     *slog.Logger // nil: none
 	Metrics *Metrics     // made once for all brokers of a process; nil: none
 	Audit   func(Event)  // nil: none
+	// Notify tells an app; nil: none is told. Where it fails it is called again later, unless
+	// the error wraps ErrNoticeRefused. An app may be told the same twice.
+	Notify func(context.Context, Notice) error
 }
 
 // Broker lets people connect, keeps what they lent, and lends it. There is one for each
@@ -189,6 +193,11 @@ func New(o Options) (*Broker, error) {
 	}
 	b.background, b.stop = context.WithCancel(context.Background())
 	go b.sweep(b.background)
+	for id, app := range b.apps {
+		if app.Told && b.Notify != nil {
+			go b.notify(b.background, id)
+		}
+	}
 	return b, nil
 }
 

@@ -22,8 +22,8 @@ func EventNames() []string {
 
 // Metrics count what brokers do. They outlive a configuration.
 type Metrics struct {
-	refreshes, connects *prometheus.CounterVec
-	waiting             *prometheus.GaugeVec
+	refreshes, connects, notices *prometheus.CounterVec
+	waiting                      *prometheus.GaugeVec
 }
 
 // NewMetrics registers the metrics of all brokers of a process.
@@ -39,7 +39,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Results of refreshes that are in memory only because the store cannot be written. Do not stop the " +
 				"process while there are any."}, []string{"connector"}),
 	}
-	reg.MustRegister(m.refreshes, m.connects, m.waiting)
+	m.notices = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_grant_notices_total",
+		Help: "Notices to apps of what became of grants, by app and outcome: told, refused, failed (and tried again) or " +
+			"lost (not taken within a day)."}, []string{"app", "outcome"})
+	reg.MustRegister(m.refreshes, m.connects, m.waiting, m.notices)
 	return m
 }
 
@@ -52,6 +55,14 @@ func (m *Metrics) refreshed(connector, outcome string) {
 func (m *Metrics) connected(connector, outcome string) {
 	if m != nil {
 		m.connects.WithLabelValues(connector, outcome).Inc()
+	}
+}
+
+func (m *Metrics) noticed(app, outcome string) { m.noticesEnded(app, outcome, 1) }
+
+func (m *Metrics) noticesEnded(app, outcome string, n int) {
+	if m != nil {
+		m.notices.WithLabelValues(app, outcome).Add(float64(n))
 	}
 }
 

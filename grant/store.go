@@ -141,6 +141,22 @@ type Store interface {
 	// moved: ErrFenced otherwise. It revives a grant that was given up because the outcome
 	// was not known, and ends the lease of who has taken over.
 	Late(ctx context.Context, l Lease, r Record, seal Seal) (Record, error)
+
+	// Every change stores in the same transaction what apps are to be told of it: where the
+	// status changes, by NoticeOf, each app that has a consent; where a consent is deleted,
+	// its app. Agree and Move tell nobody.
+
+	// Notices returns the oldest of an app, in their order, and no more than most: those that
+	// are not older than NoticeLife. They are the caller's for NoticeLease; meanwhile, and
+	// while the app is left alone, nobody gets any of that app.
+	Notices(ctx context.Context, app string, most int) ([]Notice, error)
+	// Noticed deletes a notice.
+	Noticed(ctx context.Context, n Notice) error
+	// NoticesLater gives back those of n's app that somebody was given, and leaves the app
+	// alone until then; failed counts in Tries of n.
+	NoticesLater(ctx context.Context, n Notice, failed bool, until time.Time) error
+	// ForgetNotices deletes those from before, and returns how many by app.
+	ForgetNotices(ctx context.Context, before time.Time) (map[string]int, error)
 }
 
 // Seal fills in the sealed fields of a Record whose ID, Key and Generation are final.

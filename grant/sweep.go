@@ -30,6 +30,7 @@ func (b *Broker) sweep(ctx context.Context) {
 			return
 		case <-timer.C:
 			b.sweepOnce(ctx)
+			b.forgetNotices(ctx)
 		}
 	}
 }

@@ -54,7 +54,7 @@ type Database struct {
 // schema is what this program writes, readableBy the oldest program that can read
 // it: tables change in such a way that the version before can go on for one minor.
 const (
-	schema     = 3
+	schema     = 4
 	readableBy = 1
 )
 
@@ -146,6 +146,19 @@ var migrations = [schema][]string{{
 		until_ms bigint not null,
 		shown integer not null,
 		shown_ms bigint not null)`,
+}, {
+	`create table sallyport_grant_notices (
+		seq {serial},
+		app text not null,
+		kind text not null,
+		connector text not null,
+		owner_kind text not null,
+		owner_id text not null,
+		status text not null,
+		at_ms bigint not null,
+		due_ms bigint not null,
+		tries integer not null)`,
+	`create index sallyport_grant_notices_app on sallyport_grant_notices (app, seq)`,
 }}
 
 // current reports whether the tables are those that this program writes. It waits for

@@ -421,6 +421,11 @@ func (g *Grants) Connect(ctx context.Context, r grant.Record, c grant.Consent, w
 		if err := putNewest(ctx, tx, r); err != nil {
 			return err
 		}
+		if live {
+			if err := g.notice(ctx, tx, there, r.Status); err != nil {
+				return err
+			}
+		}
 		return putConsent(ctx, tx, r.ID, c)
 	})
 	if err != nil {
@@ -495,6 +500,9 @@ func (g *Grants) Withdraw(ctx context.Context, k grant.Key, app string) (was boo
 		if was, err = deleteConsent(ctx, tx, r.ID, app); err != nil || !was {
 			return err
 		}
+		if err := g.noticeOne(ctx, tx, r, app); err != nil {
+			return err
+		}
 		return grow(ctx, tx, r)
 	})
 	if err = answered(err); errors.Is(err, grant.ErrNotFound) {
@@ -512,6 +520,9 @@ func (g *Grants) Disconnect(ctx context.Context, k grant.Key) (was grant.Kept, e
 		}
 		was = grant.Kept{Record: r.Record}
 		if was.Consents, err = consents(ctx, tx, r.ID); err != nil {
+			return err
+		}
+		if err := g.notice(ctx, tx, r, grant.Disconnected); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `delete from sallyport_grant_consents where grant_id = $1`, r.ID); err != nil {
@@ -646,17 +657,18 @@ func (g *Grants) SetStatus(ctx context.Context, id string, generation int64, sta
 		case g.leased(r):
 			return refusal{grant.ErrHeld}
 		}
-		return setStatus(ctx, tx, r, status, reason, retryAt)
+		return g.setStatus(ctx, tx, r, status, reason, retryAt)
 	}))
 }
 
-func setStatus(ctx context.Context, tx *sql.Tx, r *row, s grant.Status, reason string, retryAt time.Time) error {
+func (g *Grants) setStatus(ctx context.Context, tx *sql.Tx, r *row, s grant.Status, reason string,
+	retryAt time.Time) error {
 	_, err := tx.ExecContext(ctx, `update sallyport_grants set status = $1, reason = $2, retry_ms = $3, version = $4
 		where id = $5`, string(s), plain(reason), msOf(retryAt), r.Version+1, r.ID)
 	if err != nil {
 		return fmt.Errorf("write the status: %w", err)
 	}
-	return nil
+	return g.notice(ctx, tx, r, s)
 }
 
 // Used implements grant.Store.
@@ -752,7 +764,9 @@ func (g *Grants) signedIn(ctx context.Context, tx *sql.Tx, id, person string, la
 				where grant_id = $2 and app = $3`, msOf(lapses), id, c.App)
 		} else {
 			ended = append(ended, grant.Ending{Key: r.Key, App: c.App})
-			_, err = deleteConsent(ctx, tx, id, c.App)
+			if _, err = deleteConsent(ctx, tx, id, c.App); err == nil {
+				err = g.noticeOne(ctx, tx, r, c.App)
+			}
 		}
 		if err != nil {
 			return nil, fmt.Errorf("write the consent: %w", err)
@@ -885,6 +899,9 @@ func (g *Grants) commit(ctx context.Context, result grant.Record, seal grant.Sea
 			return refusal{err}
 		}
 		next = withSealed(next, sealed)
+		if err := g.notice(ctx, tx, r, next.Status); err != nil {
+			return err
+		}
 		return putNewest(ctx, tx, next)
 	})
 	if err != nil {
@@ -906,7 +923,7 @@ func (g *Grants) Abandon(ctx context.Context, l grant.Lease, known bool, s grant
 		}
 		r.attempt = ""
 		if s != "" {
-			if err := setStatus(ctx, tx, r, s, reason, retryAt); err != nil {
+			if err := g.setStatus(ctx, tx, r, s, reason, retryAt); err != nil {
 				return err
 			}
 		}

@@ -26,6 +26,8 @@ type Store struct {
 	mu          sync.Mutex
 	rows        map[string]*row  // by ID; tombstones too
 	newest      map[string]int64 // the newest generation by ID
+	notices     []notice         // in the order of their IDs
+	lastNotice  int64
 	unavailable error
 	noRoom      bool
 	before      func(ctx context.Context, method string) error
@@ -235,6 +237,9 @@ func (s *Store) Connect(ctx context.Context, r grant.Record, c grant.Consent, wa
 		return grant.Record{}, err
 	}
 	next.Record = copied(withSealed(r, sealed))
+	if there != nil {
+		s.notice(there, r.Status)
+	}
 	next.agree(c)
 	if tomb != nil {
 		delete(s.rows, tomb.ID)
@@ -302,6 +307,7 @@ func (s *Store) Withdraw(ctx context.Context, k grant.Key, app string) (bool, er
 	if there {
 		r.consents = slices.Delete(r.consents, i, i+1)
 		r.Version++
+		s.put(r.Key, app, grant.NoticeDisconnected, grant.Disconnected)
 	}
 	return there, nil
 }
@@ -316,6 +322,7 @@ func (s *Store) Disconnect(ctx context.Context, k grant.Key) (grant.Kept, error)
 	if r == nil {
 		return grant.Kept{}, grant.ErrNotFound
 	}
+	s.notice(r, grant.Disconnected)
 	s.newest[r.ID] = max(s.newest[r.ID], r.Generation) + 1 // a copy of the row that comes back is none
 	s.rows[r.ID] = &row{Record: grant.Record{ID: r.ID, Key: r.Key, Status: grant.Disconnected,
 		Generation: s.newest[r.ID], Version: r.Version + 1}}
@@ -381,12 +388,13 @@ func (s *Store) SetStatus(ctx context.Context, id string, generation int64, stat
 	case s.leased(r):
 		return grant.ErrHeld
 	}
-	r.set(status, reason, retryAt)
+	s.set(r, status, reason, retryAt)
 	return nil
 }
 
-func (r *row) set(s grant.Status, reason string, retryAt time.Time) {
-	r.Status, r.Reason, r.RetryAt = s, reason, ms(retryAt)
+func (s *Store) set(r *row, status grant.Status, reason string, retryAt time.Time) {
+	s.notice(r, status)
+	r.Status, r.Reason, r.RetryAt = status, reason, ms(retryAt)
 	r.Version++
 }
 
@@ -438,6 +446,7 @@ func (s *Store) SignedIn(ctx context.Context, person string, lapses time.Time,
 				return false
 			}
 			ended = append(ended, grant.Ending{Key: r.Key, App: c.App})
+			s.put(r.Key, c.App, grant.NoticeDisconnected, grant.Disconnected)
 			return true
 		})
 		if len(r.consents) < before {
@@ -549,6 +558,7 @@ func (s *Store) commit(r *row, result grant.Record, seal grant.Seal) (grant.Reco
 	if err != nil {
 		return grant.Record{}, err
 	}
+	s.notice(r, next.Status)
 	s.rows[r.ID] = &row{Record: copied(withSealed(next, sealed)), consents: r.consents}
 	s.newest[r.ID] = next.Generation
 	return copied(s.rows[r.ID].Record), nil
@@ -570,7 +580,7 @@ func (s *Store) Abandon(ctx context.Context, l grant.Lease, known bool, status g
 	}
 	r.attempt = ""
 	if status != "" {
-		r.set(status, reason, retryAt)
+		s.set(r, status, reason, retryAt)
 	}
 	return nil
 }

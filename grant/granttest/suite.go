@@ -56,6 +56,9 @@ func TestStore(t *testing.T, fresh func(t *testing.T) Rows) {
 		"what a refresh may not change stays":                           refreshKeeps,
 		"a version grows with what people can see, and with that alone": versions,
 		"a call whose context is over changes nothing":                  contextOver,
+		"apps are told of each change that is for them, in order":       noticed,
+		"a notice is one replica's at a time":                           noticesTaken,
+		"a notice that was not taken in time is given up":               noticesForgotten,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, fresh(t)) })
 	}
@@ -1154,6 +1157,12 @@ func contextOver(t *testing.T, rows Rows) {
 		"Commit":  func() error { _, err := s.Commit(over, l, refreshed(r), seal); return err },
 		"Late":    func() error { _, err := s.Late(over, l, refreshed(r), seal); return err },
 		"Abandon": func() error { return s.Abandon(over, l, false, grant.NeedsReconnect, "x", time.Time{}) },
+		"Notices": func() error { _, err := s.Notices(over, "calendar-app", 1); return err },
+		"Noticed": func() error { return s.Noticed(over, grant.Notice{ID: 1}) },
+		"NoticesLater": func() error {
+			return s.NoticesLater(over, grant.Notice{ID: 1, App: "calendar-app"}, true, tick(0))
+		},
+		"ForgetNotices": func() error { _, err := s.ForgetNotices(over, tick(time.Hour)); return err },
 	} {
 		wantErr(t, name, call(), grant.ErrUnavailable)
 	}

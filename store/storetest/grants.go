@@ -25,7 +25,9 @@ func grantRows(d Database) granttest.Rows {
 	return granttest.Rows{
 		Open: func(t *testing.T) grant.Store { return d.Open(t, store.Options{}).Grants() },
 		Advance: func(t *testing.T, by time.Duration) {
-			d.Exec(t, olderLeases(by))
+			for _, statement := range older(by) {
+				d.Exec(t, statement)
+			}
 		},
 		Keep: func(t *testing.T, id string) func(*testing.T) {
 			copies++
@@ -39,11 +41,12 @@ func grantRows(d Database) granttest.Rows {
 	}
 }
 
-// olderLeases is the statement that has leases and attempts be so much older.
-func olderLeases(by time.Duration) string {
-	return fmt.Sprintf(`update sallyport_grant_refreshes set began_ms = began_ms - %[1]d,
+// older are the statements that have leases, attempts and notices be so much older.
+func older(by time.Duration) []string {
+	return []string{fmt.Sprintf(`update sallyport_grant_refreshes set began_ms = began_ms - %[1]d,
 		until_ms = until_ms - %[1]d, shown_ms = case when shown > 0 then shown_ms - %[1]d else 0 end`,
-		by.Milliseconds())
+		by.Milliseconds()), fmt.Sprintf(`update sallyport_grant_notices set at_ms = at_ms - %[1]d, due_ms = due_ms - %[1]d`,
+		by.Milliseconds())}
 }
 
 // grantFaults has refreshes end while the database fails: a result is kept or it is known

@@ -311,8 +311,9 @@ func makesNothing(t *testing.T, d Database) {
 	}
 }
 
-// grantTables are those of schema 3.
-var grantTables = []string{"sallyport_grants", "sallyport_grant_consents", "sallyport_grant_refreshes"}
+// grantTables are those of schema 3 and 4.
+var grantTables = []string{"sallyport_grants", "sallyport_grant_consents", "sallyport_grant_refreshes",
+	"sallyport_grant_notices"}
 
 // migrated has the tables be those of schema 2, and then of schema 1, with a row in them.
 func migrated(t *testing.T, d Database) {

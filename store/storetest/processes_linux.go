@@ -106,7 +106,7 @@ func (p *party) recover(s Shared, b *grant.Broker) {
 	p.Helper()
 	newest := map[string]int{}
 	p.atRest(func() {
-		s.Exec(p.T, olderLeases(45*time.Second))
+		s.Exec(p.T, older(45 * time.Second)[0])
 		for _, c := range connectors {
 			newest[c] = p.look(c).issued
 		}

@@ -61,7 +61,7 @@ func StoppedHolder(t *testing.T, s Shared) {
 	}
 	testenv.Within(t, 2*time.Minute, "another process gives the grant up", func() bool {
 		if !campaign() {
-			s.Exec(t, olderLeases(45*time.Second))
+			s.Exec(t, older(45 * time.Second)[0])
 		}
 		time.Sleep(100 * time.Millisecond)
 		kept, err := s.rows.Get(t.Context(), keyOf(onceOnly))

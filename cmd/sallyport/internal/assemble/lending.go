@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -179,7 +180,8 @@ func offered(k config.Connector, c grant.Connector) []string {
 // lending is what people lend, as one configuration has it.
 type lending struct {
 	*grant.Broker
-	apps []gateway.App
+	apps     []gateway.App
+	notifier *gateway.Notifier
 }
 
 // newLending makes what lends, if the configuration has that, and p a store.
@@ -208,6 +210,12 @@ func (p *Process) newLending(cfg *config.Config, sec *Secrets, logins map[string
 		o.Offers = append(o.Offers, offer)
 		offers[k.ID] = &offer
 	}
+	signer, err := newAssertions(cfg, sec.Keys)
+	if err != nil {
+		return nil, err
+	}
+	notifier := newNotifier(cfg, signer)
+	o.Notify = notifier.Notify
 	var apps []gateway.App
 	var err error
 	for _, a := range cfg.Grants.Apps {
@@ -221,15 +229,26 @@ func (p *Process) newLending(cfg *config.Config, sec *Secrets, logins map[string
 	if err != nil {
 		return nil, err
 	}
-	l := &lending{broker, apps}
+	l := &lending{broker, apps, notifier}
 	p.brokers.add(l)
 	return l, nil
+}
+
+// newNotifier tells apps of what became of grants, those that have an address for it.
+func newNotifier(cfg *config.Config, signer *assertion.Signer) *gateway.Notifier {
+	to := map[string]*url.URL{}
+	for _, a := range cfg.Grants.Apps {
+		if a.EventsURL != nil {
+			to[a.ID] = a.EventsURL
+		}
+	}
+	return gateway.NewNotifier(signer, to)
 }
 
 // newApp is an app as the broker and as the gateway know it.
 func newApp(cfg *config.Config, a config.App, offers map[string]*grant.Offer) (grant.App, gateway.App) {
 	app := grant.App{ID: a.ID, Name: cmp.Or(a.Name, a.ID), Routes: a.Routes, Connectors: map[string][]string{},
-		Offline: a.Offline, RawTokens: a.RawTokens, Admits: admittedToAny(cfg, a.Routes)}
+		Offline: a.Offline, RawTokens: a.RawTokens, Told: a.EventsURL != nil, Admits: admittedToAny(cfg, a.Routes)}
 	at := gateway.App{ID: a.ID, Routes: a.Routes, Connectors: map[string]*gateway.Connector{}, Offline: a.Offline,
 		RawTokens: a.RawTokens}
 	for _, token := range a.Tokens {
@@ -312,6 +331,7 @@ func (b *brokers) close(l *lending) {
 	l.Close()
 	go func() {
 		_ = l.Wait(context.Background()) // which has no end
+		l.notifier.Close()
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		delete(b.open, l.Broker)

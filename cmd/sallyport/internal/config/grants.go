@@ -75,6 +75,7 @@ type App struct {
 	Routes             []string
 	Connectors         []AppConnector
 	Offline, RawTokens bool
+	EventsURL          *url.URL // nil: the app is told nothing
 }
 
 // Socket is a unix socket on which an app needs no token.
@@ -230,6 +231,10 @@ func appShape() yamltable.Shape[App] {
 			yamltable.OnlyTrue(), func(a *App) *bool { return &a.Offline }),
 		yamltable.Field("raw_tokens", "The app may read the tokens themselves. Then no rule holds for it, and nothing "+
 			"that ends here ends there.", yamltable.OnlyTrue(), func(a *App) *bool { return &a.RawTokens }),
+		yamltable.Field("events_url", "Where the app is told what became of grants: that one needs a person, is there "+
+			"again, or has ended.", yamltable.Scalar("a URL such as http://127.0.0.1:8080/grant-events",
+			yamltable.Schema{"pattern": `^[Hh][Tt][Tt][Pp][Ss]?://[^#@\s]+$`}, parseEventsURL),
+			func(a *App) **url.URL { return &a.EventsURL }),
 	}, Rivals: [][]string{{"token", "socket"}, {"socket", "bearer"}}, Check: checkProved}.Shape()
 	shape.Schema["anyOf"] = []yamltable.Schema{{"required": []string{"token"}}, {"required": []string{"socket"}},
 		{"required": []string{"bearer"}}}
@@ -445,6 +450,19 @@ func checkAppToken(text string) error {
 		return errors.New("must be at least 32 characters of A-Z, a-z, 0-9, - and _")
 	}
 	return nil
+}
+
+// parseEventsURL allows plain http, as for an upstream: the app is near, and what it is told
+// is signed.
+func parseEventsURL(v string) (*url.URL, error) {
+	u, err := parseURL(v, "http://127.0.0.1:8080/grant-events")
+	switch {
+	case err != nil:
+		return nil, err
+	case u.Fragment != "" || strings.HasSuffix(v, "#"):
+		return nil, errors.New("must be a URL without a fragment")
+	}
+	return u, nil
 }
 
 // plainURL is an address that cannot be a reference.

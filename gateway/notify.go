@@ -1,0 +1,106 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/assertion"
+	"github.com/sallyport-proxy/sallyport/grant"
+)
+
+// eventBase is before the kind of an event. Programs compare it; nothing has to be there.
+const eventBase = "https://sallyport-proxy.github.io/events/"
+
+// eventKinds are the events of RFC 8417 by what apps are told.
+var eventKinds = map[grant.NoticeKind]string{
+	grant.NoticeNeedsReconnect: eventBase + "needs-reconnect",
+	grant.NoticeRecovered:      eventBase + "recovered",
+	grant.NoticeDisconnected:   eventBase + "disconnected",
+}
+
+// Notifier tells apps what became of grants, at addresses of theirs, as RFC 8935 has it. It
+// is safe for concurrent use.
+type Notifier struct {
+	signer *assertion.Signer
+	to     map[string]*url.URL // by app
+	client *http.Client
+}
+
+// NewNotifier makes a Notifier for apps with an address. It does no I/O.
+func NewNotifier(signer *assertion.Signer, to map[string]*url.URL) *Notifier {
+	// Apps are near, so that no proxy is asked. Each has a few requests a minute.
+	transport := &http.Transport{DialContext: (&net.Dialer{Timeout: dialWithin}).DialContext,
+		TLSHandshakeTimeout: dialWithin, ForceAttemptHTTP2: true, MaxResponseHeaderBytes: maxResponseHeader,
+		IdleConnTimeout: time.Minute, DisableCompression: true}
+	return &Notifier{signer, to, &http.Client{Transport: transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+}
+
+// Close closes the connections that nobody uses. A notice that is on its way goes on.
+func (n *Notifier) Close() { n.client.CloseIdleConnections() }
+
+// noticeAbout is what an event says.
+type noticeAbout struct {
+	Connector string       `json:"connector"`
+	Owner     string       `json:"owner"` // as X-Sallyport-Person names it
+	Status    grant.Status `json:"status"`
+}
+
+// mostAnswer is how much of an app's answer is read, so that its connection can be used again.
+const mostAnswer = 64 << 10
+
+// Notify tells an app, and waits for its answer: any 2xx is "taken". 400 is "never" (RFC 8935
+// §2.3), and then the error wraps grant.ErrNoticeRefused. Nothing of an answer is quoted.
+func (n *Notifier) Notify(ctx context.Context, about grant.Notice) error {
+	to := n.to[about.App]
+	if to == nil {
+		return errors.New("the app has no address")
+	}
+	owner := about.Owner.ID
+	if about.Owner.Kind == grant.OwnedByOrg {
+		owner = "org:" + owner
+	}
+	token, err := n.signer.SignEvent(assertion.Event{
+		ID:       fmt.Sprintf("%d-%s", about.At.UnixMilli(), strconv.FormatInt(about.ID, 36)),
+		Audience: about.App, At: about.At, Kind: eventKinds[about.Kind],
+		About: noticeAbout{about.Connector, owner, about.Status}})
+	if err != nil {
+		return err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), strings.NewReader(token))
+	if err != nil {
+		return fmt.Errorf("make the request: %w", unquotedURL(err))
+	}
+	r.Header.Set("Content-Type", "application/"+assertion.EventType)
+	r.Header.Set("Accept", "application/json")
+	r.Header.Set("User-Agent", "Sallyport")
+	res, err := n.client.Do(r)
+	if err != nil {
+		return fmt.Errorf("the app does not answer: %w", unquotedURL(err))
+	}
+	defer res.Body.Close()
+	_, _ = io.CopyN(io.Discard, res.Body, mostAnswer)
+	switch {
+	case res.StatusCode/100 == 2:
+		return nil
+	case res.StatusCode == http.StatusBadRequest:
+		return fmt.Errorf("%w: it answered 400", grant.ErrNoticeRefused)
+	}
+	return fmt.Errorf("the app answered %d", res.StatusCode)
+}
+
+// unquotedURL takes the address out of an error: its query may hold a secret.
+func unquotedURL(err error) error {
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		return e.Err
+	}
+	return err
+}
