@@ -77,14 +77,14 @@ func (n *Notifier) Notify(ctx context.Context, about grant.Notice) error {
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), strings.NewReader(token))
 	if err != nil {
-		return fmt.Errorf("make the request: %w", unquotedURL(err))
+		return fmt.Errorf("make the request: %w", unquoted(err))
 	}
 	r.Header.Set("Content-Type", "application/"+assertion.EventType)
 	r.Header.Set("Accept", "application/json")
 	r.Header.Set("User-Agent", "Sallyport")
 	res, err := n.client.Do(r)
 	if err != nil {
-		return fmt.Errorf("the app does not answer: %w", unquotedURL(err))
+		return fmt.Errorf("the app does not answer: %w", unquoted(err))
 	}
 	defer res.Body.Close()
 	_, _ = io.CopyN(io.Discard, res.Body, mostAnswer)
@@ -97,10 +97,15 @@ func (n *Notifier) Notify(ctx context.Context, about grant.Notice) error {
 	return fmt.Errorf("the app answered %d", res.StatusCode)
 }
 
-// unquotedURL takes the address out of an error: its query may hold a secret.
-func unquotedURL(err error) error {
+// unquoted leaves out of an error the address, whose query may hold a secret, and what
+// net/http quotes of an answer.
+func unquoted(err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
-		return e.Err
+		err = e.Err
 	}
-	return err
+	text, _, quotes := strings.Cut(err.Error(), `"`)
+	if !quotes {
+		return err
+	}
+	return errors.New(text + "…")
 }

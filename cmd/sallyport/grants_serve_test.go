@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -134,7 +136,9 @@ type lendingStory struct {
 	sessionKey, grantKey string // their texts
 
 	mu        sync.Mutex
-	assertion string // of the newest request that reached the app
+	assertion string   // of the newest request that reached the app
+	told      []string // events that the app has taken
+	deaf      bool     // it takes none
 }
 
 // startLending starts it with an empty store. edits are pairs of a text of its configuration
@@ -145,6 +149,10 @@ func startLending(t *testing.T, store string, edits ...string) *lendingStory {
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if r.URL.Path == "/told" {
+			s.hear(w, r)
+			return
+		}
 		s.assertion = r.Header.Get("X-Sallyport-Assertion")
 		_, _ = io.WriteString(w, "the planner")
 	}))
@@ -178,7 +186,8 @@ grants:
       base_url: %[11]s/v3
       scopes: {read: ["read:issues"]}
       rules: {read: [GET /issues, GET /issues/*]}
-  apps: [{id: planner, name: Planner, token: "literal:%[12]s", routes: [app], connectors: [jira], offline: true}]
+  apps: [{id: planner, name: Planner, token: "literal:%[12]s", routes: [app], connectors: [jira], offline: true,
+          events_url: "%[9]s/told"}]
 `, s.public, s.admin, s.grants, filepath.Join(s.dir, "audit"), key.Text(), store, op.URL, canarySecret, app.URL,
 		seal.Text(), s.there.URL, lentToken)
 	for i := 0; i < len(edits); i += 2 {
@@ -205,6 +214,39 @@ func (s *lendingStory) visit(person string) {
 	if page.Body != "the planner" {
 		s.t.Fatalf("the app was not reached: %d\n%s", page.Status, page.Body)
 	}
+}
+
+// hear is the app's place for events. It is called with the lock held.
+func (s *lendingStory) hear(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	if s.deaf || r.Header.Get("Content-Type") != "application/secevent+jwt" {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	s.told = append(s.told, string(body))
+	w.WriteHeader(http.StatusAccepted)
+}
+
+// events are what the app was told: the end of the event's kind and the status.
+func (s *lendingStory) events() (list []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, token := range s.told {
+		payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
+		testenv.Check(s.t, err)
+		var claims struct {
+			Aud    string
+			Events map[string]struct{ Connector, Owner, Status string }
+		}
+		testenv.Check(s.t, json.Unmarshal(payload, &claims))
+		for kind, about := range claims.Events {
+			if claims.Aud != "planner" || about.Connector != "jira" || about.Owner != "sso:mira" {
+				s.t.Errorf("an event for another: %s", payload)
+			}
+			list = append(list, filepath.Base(kind)+" "+about.Status)
+		}
+	}
+	return list
 }
 
 // use asks the gateway as the app does.
@@ -330,6 +372,45 @@ func TestP12_PeopleLendAnAccountToAnApp(t *testing.T) {
 		if _, leaked, found := strings.Cut(output+string(audit), "c4nary"); found {
 			t.Errorf("something secret was written: c4nary%.80s", leaked)
 		}
+	})
+}
+
+// An app is told what became of a grant, also of what happened while nothing ran or while it
+// took nothing, once, and in order.
+func TestP12_AnAppIsToldWhatBecameOfAGrant(t *testing.T) {
+	eachSharedStore(t, func(t *testing.T, address string) {
+		s := startLending(t, address)
+		s.connect()
+		s.works("after connecting")
+		setDeaf := func(is bool) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.deaf = is
+		}
+		setDeaf(true)
+		s.there.mu.Lock()
+		s.there.access, s.there.refresh = "", "" // it forgets what it gave out
+		s.there.mu.Unlock()
+		s.missing() // which it finds out with this request
+		s.stop(t)
+		setDeaf(false)
+		s.binary.run(t, t.TempDir(), s.config)
+		want := []string{"needs-reconnect needs_reconnect"}
+		wait := func(what string) {
+			t.Helper()
+			testenv.Within(t, time.Minute, what, func() bool { return len(s.events()) >= len(want) })
+			if got := s.events(); !slices.Equal(got, want) {
+				t.Fatalf("%s: told %q, want %q", what, got, want)
+			}
+		}
+		wait("after a restart the app is told of the loss")
+		s.connect()
+		want = append(want, "recovered active")
+		wait("it is told that it is connected again")
+		s.operated(s.config, "revoke", s.listed()[0].ID)
+		want = append(want, "disconnected disconnected")
+		wait("it is told what an operator ended with another program")
+		s.stop(t)
 	})
 }
 
