@@ -40,8 +40,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 				"process while there are any."}, []string{"connector"}),
 	}
 	m.notices = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_grant_notices_total",
-		Help: "Notices to apps of what became of grants, by app and outcome: told, refused, failed (and tried again) or " +
-			"lost (not taken within a day)."}, []string{"app", "outcome"})
+		Help: "Notices to apps of what became of grants, by app and outcome: told, refused, failed (and tried " +
+			"again) or lost (not taken within a day)."}, []string{"app", "outcome"})
 	reg.MustRegister(m.refreshes, m.connects, m.waiting, m.notices)
 	return m
 }

@@ -37,7 +37,8 @@ func (g *Grants) notice(ctx context.Context, tx *sql.Tx, r *row, s grant.Status)
 func (g *Grants) noticeOne(ctx context.Context, tx *sql.Tx, r *row, app string) error {
 	now := g.s.Now().UnixMilli()
 	_, err := tx.ExecContext(ctx, putNotice+`values ($1, $2, $3, $4, $5, $6, $7, $7, 0)`, app,
-		string(grant.NoticeDisconnected), r.Connector, string(r.Owner.Kind), r.Owner.ID, string(grant.Disconnected), now)
+		string(grant.NoticeDisconnected), r.Connector, string(r.Owner.Kind), r.Owner.ID, string(grant.Disconnected),
+		now)
 	if err != nil {
 		return fmt.Errorf("note what an app is to be told: %w", err)
 	}
