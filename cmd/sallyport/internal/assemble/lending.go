@@ -217,7 +217,6 @@ func (p *Process) newLending(cfg *config.Config, sec *Secrets, logins map[string
 	notifier := newNotifier(cfg, signer)
 	o.Notify = notifier.Notify
 	var apps []gateway.App
-	var err error
 	for _, a := range cfg.Grants.Apps {
 		app, at := newApp(cfg, a, offers)
 		if at.AccessTokens, err = accessTokens(cfg, a, logins); err != nil {
