@@ -95,6 +95,7 @@ func printConnectors(out io.Writer, cfg *config.Config) error {
 	}
 	all, err := assemble.AskedOf(cfg)
 	printAsked(out, all)
+	printProofs(out, cfg.Grants.Apps)
 	return err
 }
 

@@ -80,6 +80,13 @@ func TestP12_AnAppIsProvedByItsServiceAccount(t *testing.T) {
 	edit(`token: "literal:`+lentToken+`"`,
 		"bearer: {provider: cluster, audiences: [sallyport-grants], quirks: [any_typ], "+named+"}")
 	s.binary.run(t, t.TempDir(), s.config)
+	var checked strings.Builder
+	const says = "A token of cluster for sallyport-grants proves planner where its subject is " +
+		"system:serviceaccount:team:planner.\n"
+	if code := run([]string{"check", s.config}, &console{stdout: &checked, stderr: io.Discard}); code != 0 ||
+		!strings.Contains(checked.String(), says) {
+		t.Errorf("check: %d\n%s", code, checked.String())
+	}
 
 	good := accounts.token("planner")
 	for range 20 {

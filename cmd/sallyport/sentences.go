@@ -156,3 +156,13 @@ func printAsked(w io.Writer, all []assemble.Asked) {
 		fmt.Fprintln(w)
 	}
 }
+
+// printProofs says whose access tokens prove which app.
+func printProofs(w io.Writer, apps []config.App) {
+	for _, a := range apps {
+		if b := a.Bearer; b.Provider != "" {
+			fmt.Fprintf(w, "\nA token of %s for %s proves %s where its subject is %s.\n", b.Provider,
+				strings.Join(b.Audiences, " or "), a.ID, strings.Join(b.Subjects, " or "))
+		}
+	}
+}
