@@ -298,6 +298,9 @@ func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, ev *observe.Eve
 			w.Header().Set("Allow", at.method)
 			return newProblem(http.StatusMethodNotAllowed, badMethod, "No such method here", "")
 		}
+		if at.method == http.MethodGet && r.ContentLength != 0 {
+			return plainBad(errors.New("nothing is asked for here with a body"))
+		}
 		if at.open {
 			return at.answer(g, w, r, ev, nil)
 		}

@@ -2,10 +2,14 @@ package gateway_test
 
 import (
 	"bytes"
+	"fmt"
+	"io"
 	"mime/multipart"
+	"net"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf16"
 
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
@@ -180,5 +184,113 @@ func TestP08_AnEchoOfAnyTypeIsHidden(t *testing.T) {
 		if _, body := r.ask("GET", busy, "", "Range", "bytes=0-1,3-4"); body != "***************" {
 			t.Errorf("%q: %q", kind, body)
 		}
+	}
+}
+
+// raw sends bytes to the gateway as they are, and returns all that comes back within a while.
+func (r *rig) raw(text string) string {
+	r.Helper()
+	c, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+	testenv.Check(r, err)
+	defer c.Close()
+	testenv.Check(r, c.SetDeadline(time.Now().Add(time.Minute)))
+	_, err = io.WriteString(c, text)
+	testenv.Check(r, err)
+	if half, ok := c.(*net.TCPConn); ok && !strings.Contains(text, "Connection: close") {
+		testenv.Check(r, half.CloseWrite()) // so that the connection ends behind the answer
+	}
+	b, _ := io.ReadAll(c) // the connection may be reset behind an answer
+	return string(b)
+}
+
+// What two programs could read in two ways, on the wire, reaches no third party: neither a
+// target, nor a body in which another request hides.
+func TestP12_NothingIsSmuggledPastTheGateway(t *testing.T) {
+	peer := testenv.NewRawUpstream(t)
+	r := newRig(t, peer.URL())
+	r.connect("freebusy")
+	proof := "Host: gate\r\nAuthorization: Bearer " + appToken + "\r\nX-Sallyport-Assertion: " + r.assertion("planner") +
+		"\r\n"
+	get := "GET " + busy + " HTTP/1.1\r\n" + proof + "\r\n"
+	const form = "Content-Type: application/x-www-form-urlencoded\r\n"
+	post := "POST /gateway/calendar/freeBusy HTTP/1.1\r\n" + proof + form
+	length := func(s string) string { return fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(s), s) }
+	for name, raw := range map[string]string{
+		"absolute form":          "GET http://gate" + busy + " HTTP/1.1\r\n" + proof + "\r\n",
+		"authority form":         "CONNECT " + busy + " HTTP/1.1\r\n" + proof + "\r\n",
+		"two slashes":            "GET /" + busy + " HTTP/1.1\r\n" + proof + "\r\n",
+		"two slashes within":     "GET /gateway//calendar/calendars/a/busy HTTP/1.1\r\n" + proof + "\r\n",
+		"an escape in the name":  "GET /gateway/c%61lendar/calendars/a/busy HTTP/1.1\r\n" + proof + "\r\n",
+		"a parameter":            "GET /gateway/calendar;v=1/calendars/a/busy HTTP/1.1\r\n" + proof + "\r\n",
+		"up from our own":        "GET /v1/../gateway/calendar/calendars/a/busy HTTP/1.1\r\n" + proof + "\r\n",
+		"a fragment":             "GET " + busy + "#f HTTP/1.1\r\n" + proof + "\r\n",
+		"a nought":               "GET /gateway/calendar/calendars/a%00b/busy HTTP/1.1\r\n" + proof + "\r\n",
+		"a byte":                 "GET /gateway/calendar/calendars/\xff/busy HTTP/1.1\r\n" + proof + "\r\n",
+		"another method's case":  "get " + busy + " HTTP/1.1\r\n" + proof + "\r\n",
+		"TRACE":                  "TRACE " + busy + " HTTP/1.1\r\n" + proof + "\r\n",
+		"two tokens":             "GET " + busy + " HTTP/1.1\r\n" + proof + "Authorization: Bearer x\r\n\r\n",
+		"two assertions":         "GET " + busy + " HTTP/1.1\r\n" + proof + "X-Sallyport-Assertion: x\r\n\r\n",
+		"two hosts":              "GET " + busy + " HTTP/1.1\r\n" + proof + "Host: other\r\n\r\n",
+		"folded":                 "GET " + busy + " HTTP/1.1\r\n" + proof + "X-A: b\r\n c\r\nUpgrade: h2c\r\n\r\n",
+		"an upgrade":             "GET " + busy + " HTTP/1.1\r\n" + proof + "Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+		"lengths":                post + "Content-Length: 3\r\nContent-Length: 4\r\n\r\na=b" + get,
+		"other coding":           post + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" + get,
+		"coding with a sign":     post + "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + get,
+		"chunks that are none":   post + "Transfer-Encoding: chunked\r\n\r\n0x3\r\na=b\r\n0\r\n\r\n" + get,
+		"in a refused body":      post + length("token=x&"+get),
+		"behind a refused one":   post + length("token=x") + get,
+		"in an unread body":      "POST /gateway/slack/x HTTP/1.1\r\n" + proof + form + length(get),
+		"in one of our own":      "POST /v1/grants HTTP/1.1\r\n" + proof + length(get),
+		"for nobody":             "POST /gateway/calendar/freeBusy HTTP/1.1\r\nHost: gate\r\n" + form + length(get),
+		"a long expectation":     post + "Expect: 100-continue\r\nContent-Length: 2000000\r\n\r\n",
+		"a token after the body": post + "Transfer-Encoding: chunked\r\nTrailer: X\r\n\r\n7\r\ntoken=x\r\n0\r\nX: y\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := len(peer.Requests())
+			got := r.raw(raw)
+			if !strings.HasPrefix(got, "HTTP/1.1 4") && !strings.HasPrefix(got, "HTTP/1.1 501") || strings.Count(got, "HTTP/1.1 ") != 1 {
+				t.Errorf("answered %q", got)
+			}
+			if n := len(peer.Requests()) - before; n != 0 {
+				t.Errorf("%d requests arrived: %q", n, peer.Requests()[before:])
+			}
+		})
+	}
+	// Chunks go before a length, and nothing is read behind them (RFC 9112 §6.3).
+	got := r.raw(strings.Replace(post, "Host: gate", "Host: gate\r\nConnection: close", 1) +
+		"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + get)
+	if strings.Count(got, "HTTP/1.1 ") != 1 || bytes.HasPrefix(peer.Last(t), []byte("GET")) {
+		t.Errorf("a length and chunks: %q", got)
+	}
+	if got := r.raw(strings.Replace(get, "Host: gate", "Host: gate\r\nConnection: close", 1)); !strings.HasPrefix(got,
+		"HTTP/1.1 200") {
+		t.Errorf("what is as it should be: %q", got)
+	}
+}
+
+// Who announces a body and sends none of it is answered, whoever it is: net/http would wait for
+// it before it sends an answer, without an end, and so would a stop.
+func TestP17_ABodyThatNeverComesHoldsUpNoAnswerOfOurs(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "http://127.0.0.1:1")
+	proof := "Authorization: Bearer " + appToken + "\r\nX-Sallyport-Assertion: " + r.assertion("planner") + "\r\n"
+	for name, c := range map[string]struct{ head, proof string }{
+		"the document": {"GET /v1/openapi.json", ""}, "a stranger": {"GET /v1/grants", ""},
+		"an app": {"GET /v1/grants", proof}, "nothing there": {"POST /v1/nothing", proof},
+		"refused": {"GET " + busy + "?token=x", proof}, "a stranger's question": {"POST /v1/token", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+			testenv.Check(t, err)
+			t.Cleanup(func() { conn.Close() })
+			testenv.Check(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+			_, err = io.WriteString(conn, c.head+" HTTP/1.1\r\nHost: gate\r\n"+c.proof+"Content-Length: 10\r\n\r\n")
+			testenv.Check(t, err)
+			answer, err := io.ReadAll(conn) // to its end: the connection is not used again
+			if !strings.HasPrefix(string(answer), "HTTP/1.1 4") || err != nil {
+				t.Errorf("%q, %v", answer, err)
+			}
+		})
 	}
 }

@@ -113,7 +113,8 @@ const (
 )
 
 // readRest reads what a client still sends, for a while: many never read an answer whose
-// connection is reset while they write. Who waits for 100 Continue sends nothing.
+// connection is reset while they write. Who waits for 100 Continue sends nothing. The deadline
+// stays: net/http reads on before it sends the answer, and would wait without one.
 func readRest(w http.ResponseWriter, r *http.Request) {
 	if r.Header["Expect"] != nil {
 		return
@@ -123,7 +124,6 @@ func readRest(w http.ResponseWriter, r *http.Request) {
 		return // else a client that hangs would hold us
 	}
 	_, _ = io.CopyN(io.Discard, r.Body, maxRest) // what comes of it changes nothing
-	_ = control.SetReadDeadline(time.Time{})
 }
 
 func plainBad(err error) *problem {
