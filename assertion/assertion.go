@@ -3,8 +3,8 @@
 //
 // It owns the signing keys, which are derived from the session keys (no extra
 // secret, the same on all replicas, the same overlap when they rotate), the
-// JWKS that apps verify with, what it signed lately, because one signature per
-// session, route and minute is enough, the check of an assertion that an app
+// JWKS that apps verify with, what it signed and opened lately, because one signature
+// per session, route and minute is enough, the check of an assertion that an app
 // shows to Sallyport, and the tokens that tell apps of events, with the same keys.
 // It never decides what somebody may do: apps and authz do. Plain identity headers
 // live in identity.
@@ -34,8 +34,8 @@ const (
 	// SeedBytes is what a key is made from: 8 bytes more than the curve's order,
 	// so that reducing leaves no bias worth naming (FIPS 186-5 §A.2.1).
 	SeedBytes = 40
-	// cacheBytes bounds the assertions that are kept: 16 MiB are some 14,000 of a
-	// kilobyte each.
+	// cacheBytes bounds the assertions that are kept, those that were signed and those
+	// that were shown: 16 MiB are some 14,000 of a kilobyte each.
 	cacheBytes = 16 << 20
 	entryBytes = 128 // what one costs beyond the bytes of its strings, about
 )
@@ -60,6 +60,7 @@ type Signer struct {
 	now     func() time.Time
 	jwks    []byte
 	signed  *recent.Cache[cacheKey, cached]
+	opened  *recent.Cache[string, *claims] // by the token, whose signature was found to be ours
 }
 
 type cacheKey struct{ caller, audience string }
@@ -75,7 +76,7 @@ func New(o Options) (*Signer, error) {
 		return nil, errors.New("assertion: issuer, seeds and signing are required")
 	}
 	s := &Signer{issuer: o.Issuer, signing: o.Signing, now: o.Now, public: map[string]*ecdsa.PublicKey{},
-		signed: recent.New[cacheKey, cached](cacheBytes)}
+		signed: recent.New[cacheKey, cached](cacheBytes), opened: recent.New[string, *claims](cacheBytes)}
 	if s.now == nil {
 		s.now = time.Now
 	}

@@ -77,7 +77,7 @@ func (s *Signer) Verify(token string, audiences ...string) (Verified, error) {
 func (c *claims) identity() identity.Identity {
 	provider, subject, _ := strings.Cut(c.Subject, ":")
 	id := identity.Identity{Provider: provider, Subject: subject, Name: c.Name, Username: c.Username,
-		Groups: c.Groups, GroupsUnknown: c.Unknown}
+		Groups: slices.Clone(c.Groups), GroupsUnknown: c.Unknown}
 	if c.Verified {
 		id.Email, id.EmailVerified = c.Email, true
 	}
@@ -87,10 +87,14 @@ func (c *claims) identity() identity.Identity {
 	return id
 }
 
-// open checks form and signature. The key is chosen by its id among our own and
+// open checks form and signature; an app shows the same assertion with each of its requests,
+// and its signature is checked once. The key is chosen by its id among our own and
 // the algorithm is fixed, so that a token cannot choose how it is verified (RFC
 // 8725 §3.1).
 func (s *Signer) open(token string) (*claims, error) {
+	if c, ok := s.opened.Get(token); ok {
+		return c, nil
+	}
 	if len(token) > maxToken || !canonical(token) {
 		return nil, ErrMalformed
 	}
@@ -114,6 +118,7 @@ func (s *Signer) open(token string) (*claims, error) {
 	case err != nil:
 		return nil, ErrMalformed
 	}
+	s.opened.Put(token, &c, 2*len(token)+entryBytes)
 	return &c, nil
 }
 

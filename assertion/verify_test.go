@@ -200,3 +200,34 @@ func FuzzVerify(f *testing.F) {
 		}
 	})
 }
+
+// An assertion is opened once, and judged each time it is shown.
+func TestP12_AnAssertionThatWasShownBeforeIsJudgedAnew(t *testing.T) {
+	c := newClock()
+	s := newSigner(t, c)
+	token := sign(t, s, "one", "app", alice())
+	v, err := s.Verify(token, "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Identity.Groups[0] = "changed by who was told"
+	again, err := s.Verify(token, "app")
+	if err != nil || again.Identity.Groups[0] != "oncall" {
+		t.Errorf("shown again: %v, %v", again.Identity.Groups, err)
+	}
+	if _, err := s.Verify(token, "other"); !errors.Is(err, ErrAudience) {
+		t.Errorf("for another audience: %v", err)
+	}
+	last := byte('A')
+	if token[len(token)-2] == last {
+		last = 'B'
+	}
+	forged := token[:len(token)-2] + string(last) + token[len(token)-1:]
+	if _, err := s.Verify(forged, "app"); !errors.Is(err, ErrSignature) {
+		t.Errorf("with another signature: %v", err)
+	}
+	c.Advance(Lifetime)
+	if _, err := s.Verify(token, "app"); !errors.Is(err, ErrExpired) {
+		t.Errorf("after its life: %v", err)
+	}
+}

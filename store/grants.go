@@ -288,7 +288,7 @@ func (g *Grants) Get(ctx context.Context, k grant.Key) (grant.Kept, error) {
 	if keepable(k.Connector, k.Owner.ID) != nil {
 		return grant.Kept{}, grant.ErrNotFound
 	}
-	list, err := g.read(ctx, byKey, keyArgs(k))
+	list, err := g.read(ctx, g.preparedByKey, keyArgs(k))
 	if err != nil {
 		return grant.Kept{}, err
 	}
@@ -322,22 +322,53 @@ func (g *Grants) List(ctx context.Context, f grant.Filter) ([]grant.Kept, error)
 	if owners != nil {
 		where = append(where, `(`+strings.Join(owners, ` or `)+`)`)
 	}
-	return g.read(ctx, strings.Join(where, ` and `)+` order by id limit `+fmt.Sprint(f.Most), args)
+	text := kept(strings.Join(where, ` and `) + ` order by id limit ` + fmt.Sprint(f.Most))
+	return g.read(ctx, func(ctx context.Context, args ...any) (*sql.Rows, error) {
+		return g.s.d.Lists.QueryContext(ctx, text, args...)
+	}, args)
+}
+
+// kept is the question for grants with their consents.
+func kept(where string) string {
+	return `select ` + grantColumns + `, coalesce(c.app, ''), coalesce(c.access, ''),
+		coalesce(c.offline, 0), coalesce(c.until_ms, 0), coalesce(c.lapses_ms, 0), coalesce(c.agreed_by, ''),
+		coalesce(c.agreed_ms, 0), coalesce(c.used_ms, 0)
+		from (select * from sallyport_grants g where status <> 'disconnected' and ` + where + `) g
+		left join sallyport_grant_consents c on c.grant_id = g.id order by g.id`
+}
+
+// preparedByKey asks for one grant, as every loan does. SQLite takes longer to read the
+// question than to answer it; what speaks to servers keeps such statements by itself.
+func (g *Grants) preparedByKey(ctx context.Context, args ...any) (*sql.Rows, error) {
+	if !g.s.d.Embedded {
+		return g.s.d.Lists.QueryContext(ctx, kept(byKey), args...)
+	}
+	statement := g.s.grantBy.Load()
+	if statement == nil {
+		made, err := g.s.d.Lists.PrepareContext(ctx, kept(byKey))
+		if err != nil {
+			return nil, fmt.Errorf("prepare: %w", err)
+		}
+		if g.s.grantBy.CompareAndSwap(nil, made) {
+			statement = made
+		} else {
+			statement = g.s.grantBy.Load()
+			_ = made.Close()
+		}
+	}
+	return statement.QueryContext(ctx, args...)
 }
 
 // read reads grants with their consents in one statement, so that they belong together.
 // It waits for nobody who writes.
-func (g *Grants) read(ctx context.Context, where string, args []any) ([]grant.Kept, error) {
+func (g *Grants) read(ctx context.Context, ask func(context.Context, ...any) (*sql.Rows, error), args []any) (
+	[]grant.Kept, error) {
 	ctx, cancel := context.WithTimeout(ctx, g.s.o.Timeout)
 	defer cancel()
 	if err := g.s.d.Usable(); err != nil {
 		return nil, answered(err)
 	}
-	rows, err := g.s.d.Lists.QueryContext(ctx, `select `+grantColumns+`, coalesce(c.app, ''), coalesce(c.access, ''),
-		coalesce(c.offline, 0), coalesce(c.until_ms, 0), coalesce(c.lapses_ms, 0), coalesce(c.agreed_by, ''),
-		coalesce(c.agreed_ms, 0), coalesce(c.used_ms, 0)
-		from (select * from sallyport_grants g where status <> 'disconnected' and `+where+`) g
-		left join sallyport_grant_consents c on c.grant_id = g.id order by g.id`, args...)
+	rows, err := ask(ctx, args...)
 	if err != nil {
 		return nil, answered(fmt.Errorf("read grants: %w", err))
 	}

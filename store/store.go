@@ -83,9 +83,10 @@ type Store struct {
 	o       Options
 	view    *session.View
 	stop    context.CancelFunc
-	running sync.WaitGroup // follow, write, and what watches
-	kick    chan struct{}  // there may be something to read
-	waits   chan struct{}  // there is something to write
+	grantBy atomic.Pointer[sql.Stmt] // see Grants.Get
+	running sync.WaitGroup           // follow, write, and what watches
+	kick    chan struct{}            // there may be something to read
+	waits   chan struct{}            // there is something to write
 
 	// Every request asks for these, so no lock is held for them.
 	fresh  atomic.Pointer[time.Time] // nil: never
