@@ -18,6 +18,10 @@ const IDTokenRefused = "id_token_refused"
 // IDTokenCheck is what has to be true of an ID token that came with an answer of the token
 // endpoint.
 type IDTokenCheck struct {
+	// Refreshed: it came with a refresh, so that its nonce, if it has one, is not known here any
+	// more (OpenID Connect Core §12.2).
+	Refreshed bool
+
 	Issuers  []string // of which iss has to be one
 	ClientID string   // what aud has to be, alone
 	Nonce    string   // that was sent away with the browser
@@ -72,7 +76,7 @@ func (c IDTokenCheck) read(raw string, now time.Time) (IDToken, error) {
 		return IDToken{}, errors.New("the ID token was issued to another client")
 	case !hasExp || !now.Before(exp):
 		return IDToken{}, errors.New("the ID token has expired, or does not say when it does")
-	case c.Nonce == "" || text("nonce") != c.Nonce:
+	case !c.Refreshed && (c.Nonce == "" || text("nonce") != c.Nonce):
 		return IDToken{}, errors.New("the ID token is of another connection: its nonce is not the one that was sent")
 	case !isSubject(t.Subject):
 		return IDToken{}, errors.New("the ID token does not say whose it is")

@@ -98,3 +98,24 @@ func TestP17_ACrowdAtOneThirdPartyHoldsUpNobodyAtAnother(t *testing.T) {
 		}
 	})
 }
+
+// A refresh that brings another account's credential is not lent to anybody: the person
+// connects again.
+func TestP12_ARefreshOfAnotherAccountIsNotLent(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		time.Sleep(life)
+		r.provider.set(nil, func(_ context.Context, got grant.Result) (grant.Result, error) {
+			got.Account = grant.Account{ID: "2", Name: "eve@calendar.test"}
+			return got, nil
+		})
+		r.refused(use("a"), grant.MissingReconnect)
+		r.refused(use("a"), grant.MissingReconnect)
+		if n := r.provider.calls(); n != 1 {
+			t.Errorf("asked %d times", n)
+		}
+		if k := r.kept(); k.Status != grant.NeedsReconnect || k.Reason != grant.ReasonOtherAccount || k.Account.ID != "1" {
+			t.Errorf("%s %s %+v", k.Status, k.Reason, k.Account)
+		}
+	})
+}

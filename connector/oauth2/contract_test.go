@@ -181,3 +181,38 @@ func newConnector(o oauth2.Options) func(*testing.T, string, *oauth.Client) gran
 		return c
 	}
 }
+
+// A refresh that brings an ID token of somebody else says so (OpenID Connect Core §12.2), and
+// one that proves nothing says nothing: the tokens came, and must not be lost for it.
+func TestP12_ARefreshSaysWhoseTheGrantIs(t *testing.T) {
+	var answer map[string]any
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(answer)
+	}))
+	defer srv.Close()
+	client, err := oauth.NewClient(oauth.Options{Provider: "it"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.CloseIdleConnections()
+	for name, tt := range map[string]struct{ issuer, token, account string }{
+		"whose it was, or another": {issuer, idToken(t, "me", ""), "248289761001"},
+		"with a nonce":             {issuer, idToken(t, "me", "some"), "248289761001"},
+		"for another client":       {issuer, idToken(t, "other", ""), ""},
+		"of another issuer":        {"https://other.test", idToken(t, "me", ""), ""},
+		"no issuer to compare":     {"", idToken(t, "me", ""), ""},
+		"no JWT":                   {issuer, "a.b.c", ""},
+		"none":                     {issuer, "", ""},
+	} {
+		answer = map[string]any{"access_token": "a", "token_type": "Bearer", "refresh_token": "r2", "id_token": tt.token}
+		if tt.token == "" {
+			delete(answer, "id_token")
+		}
+		c := newConnector(oauth2.Options{ClientSecret: granttest.ClientSecret, Auth: oauth.Basic, Issuer: tt.issuer,
+			Accesses: []grant.Access{{Name: "read", Scopes: []string{"openid"}}}})(t, srv.URL, client).(grant.OAuth)
+		got, err := c.Refresh(t.Context(), grant.Tokens{Refresh: "r"}, nil)
+		if err != nil || got.Tokens.Refresh != "r2" || got.Account.ID != tt.account {
+			t.Errorf("%s: %+v, %v", name, got.Account, err)
+		}
+	}
+}

@@ -251,15 +251,21 @@ func (c *Connector) Redeem(
 }
 
 // Refresh implements grant.OAuth. No scope is sent, so that the grant stays as wide as it
-// is (RFC 6749 §6).
+// is (RFC 6749 §6). An ID token may come along, and says whose the grant is then.
 func (c *Connector) Refresh(ctx context.Context, t grant.Tokens, _ []string) (grant.Result, error) {
 	if t.Refresh == "" {
 		return grant.Result{}, &grant.Error{Class: grant.Yours, Reason: connector.NoRefreshToken,
 			Err: errors.New("there is no refresh token")}
 	}
-	result, _, err := c.exchange(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {t.Refresh}})
+	result, idToken, err := c.exchange(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {t.Refresh}})
 	if err != nil {
 		return grant.Result{}, err
+	}
+	if c.o.Issuer != "" && idToken != "" {
+		check := connector.IDTokenCheck{Issuers: []string{c.o.Issuer}, ClientID: c.about.ClientID, Refreshed: true}
+		if who, err := check.Read(idToken, c.o.Now()); err == nil { // else it tells nothing
+			result.Account.ID = who.Subject
+		}
 	}
 	if result.Tokens.Refresh == "" && result.Tokens.RefreshExpires.IsZero() {
 		result.Tokens.RefreshExpires = t.RefreshExpires
