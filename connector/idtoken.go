@@ -25,12 +25,30 @@ type IDTokenCheck struct {
 	Issuers  []string // of which iss has to be one
 	ClientID string   // what aud has to be, alone
 	Nonce    string   // that was sent away with the browser
+	// IssuedBy decides instead of Issuers where the issuer depends on other claims, which
+	// text reads: "" for one that is no string.
+	IssuedBy func(text func(claim string) string) bool
+	Names    []string // of claims by which people know the account, the best first; nil: email
+}
+
+func (c IDTokenCheck) names() []string {
+	if c.Names != nil {
+		return c.Names
+	}
+	return []string{"email"}
+}
+
+func (c IDTokenCheck) issued(text func(claim string) string) bool {
+	if c.IssuedBy != nil {
+		return c.IssuedBy(text)
+	}
+	return slices.Contains(c.Issuers, text("iss"))
 }
 
 // IDToken is what an ID token says of the account.
 type IDToken struct {
 	Subject string // never empty
-	Email   string // for people to read; "": there is none
+	Name    string // for people to read; "": there is none
 }
 
 // Read reads an ID token and checks it.
@@ -66,9 +84,9 @@ func (c IDTokenCheck) read(raw string, now time.Time) (IDToken, error) {
 	}
 	_, hasAZP := claims["azp"]
 	exp, hasExp := date(claims["exp"])
-	t := IDToken{Subject: text("sub"), Email: text("email")}
+	t := IDToken{Subject: text("sub")}
 	switch {
-	case !slices.Contains(c.Issuers, text("iss")):
+	case !c.issued(text):
 		return IDToken{}, errors.New("the ID token is from another issuer")
 	case c.ClientID == "" || audience(claims["aud"]) != c.ClientID:
 		return IDToken{}, errors.New("the ID token is not for this client alone")
@@ -81,8 +99,11 @@ func (c IDTokenCheck) read(raw string, now time.Time) (IDToken, error) {
 	case !isSubject(t.Subject):
 		return IDToken{}, errors.New("the ID token does not say whose it is")
 	}
-	if !isShown(t.Email) {
-		t.Email = ""
+	for _, claim := range c.names() {
+		if name := text(claim); name != "" && isShown(name) {
+			t.Name = name
+			break
+		}
 	}
 	return t, nil
 }

@@ -48,7 +48,7 @@ func TestAnIDTokenOfThisConnectionSaysWhoseItIs(t *testing.T) {
 		claims := tokenClaims()
 		change(claims)
 		got, err := check().Read(jwt(t, claims), tokenTime)
-		if err != nil || got != (IDToken{Subject: "248289761001", Email: "mira@example.com"}) {
+		if err != nil || got != (IDToken{Subject: "248289761001", Name: "mira@example.com"}) {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}
@@ -150,7 +150,7 @@ func TestAnOddAddressIsNotShown(t *testing.T) {
 	for _, email := range []any{"", nil, 7, "a b@example.com", "a@example.com\r\nX: 1", strings.Repeat("a", 255)} {
 		claims := maps.Clone(tokenClaims())
 		claims["email"] = email
-		if got, err := check().Read(jwt(t, claims), tokenTime); err != nil || got.Email != "" || got.Subject == "" {
+		if got, err := check().Read(jwt(t, claims), tokenTime); err != nil || got.Name != "" || got.Subject == "" {
 			t.Errorf("%q: %+v, %v", email, got, err)
 		}
 	}

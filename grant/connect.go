@@ -260,7 +260,7 @@ func (b *Broker) finish(ctx context.Context, who identity.Identity, p Proposal, 
 	cancel()
 	if err != nil {
 		b.Metrics.connected(p.Connector, string(ClassOf(err)))
-		return Kept{}, err
+		return Kept{}, withApproval(err, p)
 	}
 	kept, err := b.keep(context.WithoutCancel(ctx), who, p, confirm, result)
 	outcome := "kept"
@@ -269,6 +269,31 @@ func (b *Broker) finish(ctx context.Context, who identity.Identity, p Proposal, 
 	}
 	b.Metrics.connected(p.Connector, outcome)
 	return kept, err
+}
+
+// withApproval adds to a refusal where an administrator can agree. Somebody who says no may
+// have been told by the third party that they may not say yes.
+func withApproval(err error, p Proposal) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || e.Class != AdminTheir && e.Class != Yours {
+		return err
+	}
+	with := *e
+	with.ApproveURL = approveURL(p.offer.Connector, p.Current, p.request)
+	return &with
+}
+
+// approveURL is where an administrator agrees to a request; kept may be nil.
+func approveURL(c Connector, kept *Kept, r Request) string {
+	approver, ok := c.(Approver)
+	if !ok {
+		return ""
+	}
+	var account Account
+	if kept != nil {
+		account = kept.Account
+	}
+	return approver.ApproveURL(account, r)
 }
 
 // keep stores a result, or ends it at the third party.

@@ -26,7 +26,9 @@ type About struct {
 	// Authorize is where browsers are sent, scheme and host only, for the page's
 	// Content-Security-Policy; "" for pasted keys.
 	Authorize string
-	Inject    Injection
+	// Onward are further origins to which browsers may be sent on from there at once.
+	Onward []string
+	Inject Injection
 	// Forward are further request headers that apps may send, beside those of the gateway.
 	Forward []string
 	// TokenQuery are names in a query, folded to lower case, by which the third party would
@@ -131,6 +133,14 @@ const (
 // Finish is where a person ends at the third party what Sallyport could not; optional.
 type Finish interface{ FinishURL(Account) string }
 
+// Approver is a connector at whose third party an administrator may have to agree before
+// people can connect; optional.
+type Approver interface {
+	// ApproveURL is where an administrator agrees to what a Request asks for: an address that
+	// people may pass on. The account may be zero. "": there is none.
+	ApproveURL(Account, Request) string
+}
+
 // Class says who can do something about a failed call to a third party.
 type Class string
 
@@ -152,6 +162,9 @@ type Error struct {
 	Reason     string   // a code from the connector's closed list, for Record.Reason
 	Missing    []string // scopes, with Narrow
 	RetryAfter time.Duration
+	// ApproveURL is where an administrator agrees, with AdminTheir; "": it is not known. The
+	// Broker sets it, for connectors that are an Approver.
+	ApproveURL string
 	Err        error
 }
 

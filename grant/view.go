@@ -21,6 +21,8 @@ type View struct {
 	Excess    []string  // scopes that were granted and that no app needs
 	MayManage bool      // they may connect and end it
 	FinishURL string    // where to end at the third party what Sallyport cannot; "": nowhere
+	// ApproveURL is where an administrator agrees, with NeedsAdmin; "": it is not known.
+	ApproveURL string
 }
 
 // AppView is an app in a View.
@@ -78,6 +80,10 @@ func (b *Broker) View(ctx context.Context, who identity.Identity) ([]View, error
 			v.Kept, v.Status = &kept, b.statusOf(kept.Record)
 			if f, ok := offer.Connector.(Finish); ok {
 				v.FinishURL = f.FinishURL(kept.Account)
+			}
+			if v.Status == NeedsAdmin {
+				v.ApproveURL = approveURL(offer.Connector, &kept,
+					Request{RedirectURI: b.Redirect(id), Access: kept.Access, Scopes: kept.Requested})
 			}
 		case !errors.Is(err, ErrNotFound):
 			return nil, fmt.Errorf("read the grant: %w", err)

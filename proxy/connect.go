@@ -277,6 +277,9 @@ func (e *connectEndpoint) callback(w http.ResponseWriter, r *http.Request, ev *e
 		return &failure{Status: http.StatusBadRequest,
 			Cause: errors.New("malformed callback: a parameter that counts cannot be read, or comes twice")}
 	}
+	if q.Has("admin_consent") && !q.Has("code") && !q.Has("state") { // the link of Approver, which has no state
+		return e.approved(w, r, ev, q)
+	}
 	trip, err := e.own.sessions.Return(r, q.Get("state"))
 	var did agreed
 	switch {

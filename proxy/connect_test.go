@@ -32,6 +32,8 @@ type calendar struct {
 	issuer  string
 	err     error
 	hold    chan struct{} // not nil: an answer waits until it is closed
+	// approves: an administrator can agree there.
+	approves bool
 
 	mu                        sync.Mutex
 	redeemed, accepted, ended int
@@ -90,6 +92,14 @@ func (c *calendar) Revoke(context.Context, grant.Tokens, int) (grant.Revocation,
 }
 
 func (c *calendar) FinishURL(grant.Account) string { return thirdParty + "/connections" }
+
+func (c *calendar) ApproveURL(a grant.Account, r grant.Request) string {
+	if !c.approves {
+		return ""
+	}
+	return thirdParty + "/approve?" + url.Values{"account": {a.ID}, "scope": r.Scopes,
+		"redirect_uri": {r.RedirectURI}}.Encode()
+}
 
 func (c *calendar) calls() (redeemed, revoked int) {
 	c.mu.Lock()
@@ -583,6 +593,93 @@ func TestP12_WhatTheThirdPartyDoesInsteadIsSaidAndNotStored(t *testing.T) {
 				t.Errorf("the log: %s", log)
 			}
 		})
+	}
+}
+
+// Where an administrator has to agree, the page has a link that the person can pass on, and
+// so has the page of somebody who said no because they were told that.
+func TestP12_ALinkForTheAdministratorIsThereWhereOneHelps(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		approves bool
+		err      error
+		query    string
+		link     bool
+	}{
+		"an administrator has to agree": {true, &grant.Error{Class: grant.AdminTheir, Reason: "x"}, "", true},
+		"the person said no":            {true, nil, "error=access_denied", true},
+		"busy":                          {true, nil, "error=server_error", false},
+		"not set up right":              {true, &grant.Error{Class: grant.Ours, Reason: "x"}, "", false},
+		"nowhere to agree":              {false, &grant.Error{Class: grant.AdminTheir, Reason: "x"}, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLendingSite(t)
+			l.calendar.approves, l.calendar.err = tt.approves, tt.err
+			location, cookies := l.agree(t, l.mint(t, alice()), connectBoard)
+			path := callbackOf(stateIn(t, location))
+			if tt.query != "" {
+				path = strings.Replace(path, "code=canary-code", tt.query, 1)
+			}
+			a := l.back(t, cookies, path)
+			want := html.EscapeString(thirdParty + "/approve?" + url.Values{"account": {""}, "scope": {"scope.busy"},
+				"redirect_uri": {l.url + prefix + "/connect/calendar/callback"}}.Encode())
+			if a.status < 400 || strings.Contains(a.body, `href="`+want+`"`) != tt.link ||
+				strings.Contains(a.body, "/approve?") != tt.link {
+				t.Errorf("%d, %s in %s", a.status, want, a.body)
+			}
+		})
+	}
+}
+
+// Who followed that link comes back to our callback, in any browser, and signed in or not. It
+// begins nothing, ends nothing and redeems nothing, whatever else is in the address.
+func TestP12_AnAdministratorWhoComesBackChangesNothing(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	location, cookies := l.agree(t, l.mint(t, alice()), connectBoard)
+	state := stateIn(t, location)
+	callback := prefix + "/connect/calendar/callback?"
+	for query, want := range map[string]struct {
+		status int
+		says   string
+	}{
+		"admin_consent=True&tenant=canary&scope=canary":                                         {200, "can connect their accounts now"},
+		"admin_consent=True&error=consent_required&error_description=canary":                    {403, "Nothing was agreed to"},
+		"admin_consent=True&error=%3Cb%3Ecanary":                                                {403, "Nothing was agreed to"},
+		"admin_consent=True&code=canary":                                                        {400, "Nothing was connected here"},
+		"admin_consent=True&state=canary":                                                       {400, "Nothing was connected here"},
+		"admin_consent=True&code=canary&" + url.Values{"state": {state + "x"}}.Encode():         {400, "Nothing was connected here"},
+		"admin_consent=True&admin_consent=False&error=&tenant=" + strings.Repeat("canary", 100): {403, "Nothing was agreed to"},
+	} {
+		for _, cookie := range []string{"", cookies} {
+			a := l.back(t, cookie, callback+query)
+			if a.status != want.status || !strings.Contains(a.body, want.says) || strings.Contains(a.body, "canary") {
+				t.Errorf("%s: %d %s", query, a.status, a.body)
+			}
+		}
+	}
+	if redeemed, ended := l.calendar.calls(); redeemed != 0 || ended != 0 {
+		t.Errorf("redeemed %d, ended %d", redeemed, ended)
+	}
+	if _, ok := l.kept(t, alice(), "calendar"); ok {
+		t.Error("something was stored")
+	}
+	if a := l.back(t, cookies, callbackOf(state)); a.status != 303 {
+		t.Errorf("the person's own connection: %d %s", a.status, a.body)
+	}
+}
+
+// Chromium applies form-action to all redirects that follow a form, so the page names where a
+// third party may send browsers on at once.
+func TestThePageLetsBrowsersGoOnFromTheThirdParty(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	l.calendar.about.Onward = []string{"https://accounts.elsewhere.example"}
+	page := l.get(t, connectBoard, navigate("Cookie: "+l.mint(t, alice()))...)
+	if csp := page.header.Get("Content-Security-Policy"); !strings.Contains(csp, "form-action 'self' "+thirdParty+
+		" https://accounts.elsewhere.example;") {
+		t.Errorf("%d %s", page.status, csp)
 	}
 }
 

@@ -42,7 +42,7 @@ func (e *connectEndpoint) show(w http.ResponseWriter, r *http.Request, ev *event
 	pg := pages.Page{Status: status, Template: "connect", Data: data}
 	// Chromium applies form-action to all redirects that follow a form.
 	if p.About.Authorize != "" {
-		pg.FormAction = append(pg.FormAction, p.About.Authorize)
+		pg.FormAction = append(append(pg.FormAction, p.About.Authorize), p.About.Onward...)
 	}
 	if !strings.HasPrefix(a.returnTo, "/") {
 		pg.FormAction = append(pg.FormAction, a.returnTo)
@@ -155,6 +155,7 @@ func (e *connectEndpoint) failed(w http.ResponseWriter, r *http.Request, ev *eve
 		f.Status = http.StatusForbidden
 		f.Sentence, f.Advice = "An administrator of your account there has to agree first.",
 			"Ask them to allow this site, and try again afterwards."
+		return e.approval(f, a, failed.ApproveURL, "")
 	case grant.Ours:
 		f.Sentence, f.Advice = "It is not set up right on this site.",
 			"Tell the people who run this site, and give them the request id."
@@ -209,7 +210,40 @@ func (e *connectEndpoint) declined(err error, class grant.Class, a connectAsk) e
 		f.Status = http.StatusForbidden
 		f.Sentence, f.Advice = "It was cancelled or refused on the other side.", "You can try again whenever you like."
 	}
+	if failed, ok := errors.AsType[*grant.Error](err); ok {
+		return e.approval(f, a, failed.ApproveURL, "Were you told there that an administrator has to agree? ")
+	}
 	return e.again(f, a)
+}
+
+// approval is again, with the address where an administrator agrees, if there is one: the
+// person sends it to them, and need not know anything about it.
+func (e *connectEndpoint) approval(f *failure, a connectAsk, address, when string) error {
+	err := e.again(f, a)
+	if data, ok := f.Page.Data.(pages.Message); ok && address != "" {
+		data.Share = &pages.Share{URL: address,
+			Text: when + "Send them this link. They agree there once for everybody, and need no account here:"}
+		f.Page.Data = data
+	}
+	return err
+}
+
+// approved answers the browser of an administrator who comes back from where they agreed, or
+// did not. They may be anybody: nothing is read of the address but whether it is an error, and
+// nothing follows from it.
+func (e *connectEndpoint) approved(w http.ResponseWriter, r *http.Request, ev *event, q url.Values) error {
+	data := pages.Message{Title: "Thank you",
+		Sentence: "If you agreed, the people of your organization can connect their accounts now.",
+		Advice:   "Tell who sent you the link to try again. You can close this page."}
+	status := 0
+	if q.Has("error") {
+		status = http.StatusForbidden
+		data = pages.Message{Title: "Nothing was agreed to",
+			Sentence: "It was cancelled or refused on the other side.",
+			Advice:   "If you want to agree, open the link once more. You can close this page."}
+	}
+	show(e.pages, w, r, ev, pages.Page{Status: status, Template: "message", Data: data})
+	return nil
 }
 
 // again gives a failure a page with a link to our page that asks.
@@ -316,7 +350,7 @@ func grantsOf(views []grant.View, who identity.Identity, at *site) []pages.Grant
 	var list []pages.Grant
 	for _, v := range views {
 		g := pages.Grant{Name: v.About.Name, Excess: v.Excess, MayManage: v.MayManage,
-			EndURL:     at.path("disconnect/" + url.PathEscape(v.About.ID)),
+			EndURL: at.path("disconnect/" + url.PathEscape(v.About.ID)), ApproveURL: v.ApproveURL,
 			ConnectURL: at.path("connect/" + url.PathEscape(v.About.ID))}
 		g.Status, g.Next = v.Status.Words()
 		if v.Owner.Kind == grant.OwnedByOrg {

@@ -274,7 +274,7 @@ func (c *Connector) Redeem(
 		return grant.Result{}, &grant.Error{Class: grant.Yours, Reason: connector.NoRefreshToken,
 			Err: errors.New("no refresh token came, although the person was asked for consent")}
 	}
-	result.Account = grant.Account{ID: who.Subject, Name: who.Email}
+	result.Account = grant.Account{ID: who.Subject, Name: who.Name}
 	return result, nil
 }
 

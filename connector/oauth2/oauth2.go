@@ -240,7 +240,7 @@ func (c *Connector) Redeem(
 		if err != nil {
 			return grant.Result{}, err
 		}
-		result.Account = grant.Account{ID: who.Subject, Name: who.Email}
+		result.Account = grant.Account{ID: who.Subject, Name: who.Name}
 	}
 	if r.Offline && result.Tokens.Refresh == "" && !result.Tokens.AccessExpires.IsZero() {
 		return grant.Result{}, &grant.Error{Class: grant.Ours, Reason: connector.NoRefreshToken,

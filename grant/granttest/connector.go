@@ -47,6 +47,8 @@ type ThirdParty struct {
 	Further http.Handler
 	// Account is who the account is after Redeem or Accept.
 	Account grant.Account
+	// Unsaid are scopes that count as granted where answers do not list them.
+	Unsaid []string
 	// NoPKCE: browsers are sent away without a challenge, because the third party takes none.
 	NoPKCE bool
 	// NoWider: a connection to which more was granted than was asked for is refused.
@@ -362,6 +364,14 @@ func testRedeem(t *testing.T, p ThirdParty) {
 	}
 	wantScopes(t, "another order", got, r.Scopes)
 
+	if p.Unsaid != nil {
+		got, err = connect(func(i *Issue) { i.Scopes = without(r.Scopes, p.Unsaid) })
+		if err != nil {
+			t.Errorf("an answer without %q: %v", p.Unsaid, err)
+		}
+		wantScopes(t, "not listed, and granted", got, r.Scopes)
+	}
+
 	if got, err = connect(func(i *Issue) { i.Scopes = nil }); err != nil {
 		t.Errorf("an answer without scopes: %v", err)
 	}
@@ -388,6 +398,10 @@ func testRedeem(t *testing.T, p ThirdParty) {
 		t.Errorf("a token that expires, with no other one to follow: %v", err)
 	}
 	testCallbacks(t, p, s, c)
+}
+
+func without(list, these []string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(these, s) })
 }
 
 // testCallbacks: what comes back with a browser without a code, or with more, asks nobody
@@ -461,7 +475,7 @@ func testRefresh(t *testing.T, p ThirdParty) {
 	}
 	// A refresh token may have been used up by now, so that what came must be kept.
 	got := once(func(i *Issue) { i.Scopes = []string{"other.scope"} })
-	wantScopes(t, "told with a refresh", got, []string{"other.scope"})
+	wantScopes(t, "told with a refresh", got, append([]string{"other.scope"}, p.Unsaid...))
 
 	var together sync.WaitGroup
 	for range 8 {

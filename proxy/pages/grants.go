@@ -76,6 +76,7 @@ type Grant struct {
 	Apps               []GrantApp
 	MayManage          bool
 	ConnectURL, EndURL string
+	ApproveURL         string // for the administrator who has to agree; may be empty
 }
 
 // GrantApp is an app that may use it, or ask for it.

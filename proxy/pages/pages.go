@@ -267,7 +267,13 @@ func hostOf(u *url.URL) string {
 }
 
 // Message is every other page. Title says what happened, Advice what to do.
-type Message struct{ Title, Sentence, Advice, ActionURL, ActionText string }
+type Message struct {
+	Title, Sentence, Advice, ActionURL, ActionText string
+	Share                                          *Share // may be nil
+}
+
+// Share is an address that somebody may pass on, and for what.
+type Share struct{ Text, URL string }
 
 // view is what a template sees: the page's Data and what all pages share.
 type view struct {

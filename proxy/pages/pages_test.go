@@ -202,6 +202,13 @@ func pageSamples() map[string]Page {
 			Advice: "Check the address, or begin at the front page.", ActionURL: "/",
 			ActionText: "Go to the front page",
 		}},
+		"message_share": {Status: 403, Template: "message", Data: Message{
+			Title: "Nothing was connected", Sentence: "An administrator of your account there has to agree first.",
+			Advice: "Ask them to allow this site, and try again afterwards.", ActionURL: "/", ActionText: "Try again",
+			Share: &Share{Text: "Send them this link:", URL: "https://login.microsoftonline.com/organizations/v2.0/" +
+				"adminconsent?client_id=me&redirect_uri=https%3A%2F%2Fapp.example.com%2F.sallyport%2Fconnect%2Foutlook" +
+				"%2Fcallback&scope=openid+https%3A%2F%2Fgraph.microsoft.com%2FCalendars.ReadBasic"},
+		}},
 		"message_503": {Status: 503, Template: "message", Data: Message{
 			Title: "Signing in does not work right now", Sentence: "The service that you sign in with did not answer.",
 			Advice: "Please try again in a minute. If it goes on, tell the people who run this site.",

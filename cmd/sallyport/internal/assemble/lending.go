@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/connector/apikey"
 	"github.com/sallyport-proxy/sallyport/connector/google"
 	"github.com/sallyport-proxy/sallyport/connector/oauth2"
+	"github.com/sallyport-proxy/sallyport/connector/outlook"
 	"github.com/sallyport-proxy/sallyport/gateway"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/identity"
@@ -33,14 +34,20 @@ import (
 // a line here, and its keys in config.
 func ConnectorTypes() map[string]func(config.Connector, *oauth.Client) (grant.Connector, error) {
 	return map[string]func(config.Connector, *oauth.Client) (grant.Connector, error){
-		google.Type: newGoogle,
-		oauth2.Type: newOAuth2,
-		apikey.Type: newAPIKey,
+		google.Type:  newGoogle,
+		outlook.Type: newOutlook,
+		oauth2.Type:  newOAuth2,
+		apikey.Type:  newAPIKey,
 	}
 }
 
 func newGoogle(k config.Connector, client *oauth.Client) (grant.Connector, error) {
 	return google.New(google.Options{ID: k.ID, Name: k.Name, ClientID: k.ClientID,
+		ClientSecret: secretOf(k.ClientSecret), Owner: grant.OwnerKind(k.Owner), Base: k.BaseURL, OAuth: client})
+}
+
+func newOutlook(k config.Connector, client *oauth.Client) (grant.Connector, error) {
+	return outlook.New(outlook.Options{ID: k.ID, Name: k.Name, ClientID: k.ClientID, Tenant: k.Tenant,
 		ClientSecret: secretOf(k.ClientSecret), Owner: grant.OwnerKind(k.Owner), Base: k.BaseURL, OAuth: client})
 }
 

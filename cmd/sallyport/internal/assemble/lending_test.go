@@ -35,6 +35,9 @@ grants:
 		"an access that is not offered": {`type: google_calendar, client_id: c, client_secret: "env:S"`,
 			"{id: k, access: [events]}",
 			"c.yaml:11:83: grants.apps[0].connectors[0].access[0]: is not offered by k, which offers freebusy"},
+		"an access that is not the narrowest": {`type: outlook_calendar, tenant: t, client_id: c, client_secret: "env:S"`,
+			"{id: k, access: [basic]}",
+			"c.yaml:11:83: grants.apps[0].connectors[0].access[0]: is not offered by k, which offers freebusy"},
 		"a parameter of ours": {`type: oauth2, client_id: c, client_secret: "env:S", base_url: "https://a", ` +
 			`endpoints: {authorization: "https://a", token: "https://a"}, scopes: {r: [s]}, rules: {r: [GET /*]}, ` +
 			"authorization_params: {state: x}", "k", "c.yaml:10:230: grants.connectors[0].authorization_params.state: " +

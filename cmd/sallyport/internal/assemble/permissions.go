@@ -109,12 +109,16 @@ func scopeTerms(cfg *config.Config, k config.Connector, c grant.Connector) []pag
 	return terms
 }
 
-// scopeMeans says what a scope is for. The two that say whose the account is have the same
-// meaning with everybody (OpenID Connect Core 1.0 §3.1.2.1, §5.4).
+// scopeMeans says what a scope is for. Those of OpenID Connect have the same meaning with
+// everybody (OpenID Connect Core 1.0 §3.1.2.1, §5.4, §11).
 func scopeMeans(scope string, of []grant.Access) string {
 	switch scope {
 	case "openid":
 		return "Says whose account it is."
+	case "profile":
+		return "Opens the name of the account, by which people know it."
+	case "offline_access":
+		return "Keeps it working after the first hour, until somebody ends it."
 	case "email":
 		return "Opens the e-mail address of the account, by which people know it."
 	}

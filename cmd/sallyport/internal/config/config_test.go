@@ -481,7 +481,8 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		grants-access-without-rules grants-key-for-oauth2 grants-listener-alone grants-listener-open
 		grants-listener-open-mapping grants-manager-without-org grants-no-such-access grants-no-such-connector
 		grants-no-such-route grants-org-flat-groups grants-org-without-manager grants-plain-http grants-public-route
-		grants-google-elsewhere grants-google-scopes grants-google-secret
+		grants-google-elsewhere grants-google-scopes grants-google-secret grants-google-tenant
+		grants-outlook-elsewhere grants-outlook-tenant
 		grants-rule-dots grants-rules-without-scopes grants-session-key grants-stranger-on-public-host
 		grants-twice grants-two-apps grants-two-apps-wildcard
 		grants-bearer-of-sign-in grants-bearer-provider-unknown grants-bearer-subject-of-two

@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/connector/apikey"
 	"github.com/sallyport-proxy/sallyport/connector/google"
 	"github.com/sallyport-proxy/sallyport/connector/oauth2"
+	"github.com/sallyport-proxy/sallyport/connector/outlook"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/internal/hostname"
 )
@@ -35,6 +36,7 @@ type Connector struct {
 	ClientID               string
 	ClientSecret           Ref
 	ClientAuth             string
+	Tenant                 string // outlook_calendar: whose accounts
 	Endpoints              ConnectorEndpoints
 	Issuer, BaseURL        string
 	Scopes, Rules          []Named
@@ -146,6 +148,10 @@ func connectorShape() yamltable.Shape[Connector] {
 			"all (none). basic if left out.",
 			yamltable.OneOf("", "basic", "basic_raw", "post", "none"),
 			func(c *Connector) *string { return &c.ClientAuth }),
+		yamltable.Field("tenant", "type outlook_calendar: whose accounts may be connected: common for every account, "+
+			"organizations, consumers for personal ones, or the GUID or domain of one tenant.",
+			yamltable.Pattern("common, organizations, consumers, or the GUID or domain of a tenant in lower case",
+				`^`+labels+`$`), func(c *Connector) *string { return &c.Tenant }),
 		yamltable.Field("endpoints", "type oauth2: the addresses of the authorization server.", endpoints,
 			func(c *Connector) *ConnectorEndpoints { return &c.Endpoints }),
 		yamltable.Field("issuer", "type oauth2: the authorization server's issuer, where it says it in callbacks "+
@@ -153,7 +159,8 @@ func connectorShape() yamltable.Shape[Connector] {
 			"says whose account it is.", plainURL(parseIssuer),
 			func(c *Connector) *string { return &c.Issuer }),
 		yamltable.Field("base_url", "types oauth2 and api_key: where the API is: an origin, and perhaps a path in "+
-			"front of all others. type google_calendar: a pretend Google on loopback, for tests.",
+			"front of all others. types google_calendar and outlook_calendar: a pretend third party on loopback, for "+
+			"tests.",
 			plainURL(parseIssuer), func(c *Connector) *string { return &c.BaseURL }),
 		yamltable.Field("scopes", "type oauth2: what each access needs, as the third party spells it, the narrowest "+
 			"access first.", namedLists("an access to scopes", "a scope", `^[!#-\[\]-~]+$`, nil),
@@ -292,7 +299,9 @@ func parseSocketPath(v string) (string, error) {
 
 // ConnectorTypes are the types that the file may name: those of the constructors in assemble,
 // which a test holds to it.
-func ConnectorTypes() []string { return []string{google.Type, oauth2.Type, apikey.Type} }
+func ConnectorTypes() []string {
+	return []string{google.Type, outlook.Type, oauth2.Type, apikey.Type}
+}
 
 // keyOfTypes is a key of a connector that has a meaning for some types only.
 type keyOfTypes struct {
@@ -302,13 +311,15 @@ type keyOfTypes struct {
 
 func keysOfTypes() []keyOfTypes {
 	oauth, both := []string{oauth2.Type}, []string{oauth2.Type, apikey.Type}
+	known := []string{google.Type, outlook.Type}
 	return []keyOfTypes{
-		{key: "client_id", need: []string{oauth2.Type, google.Type}},
-		{key: "client_secret", need: []string{google.Type}, may: oauth},
+		{key: "client_id", need: slices.Concat(oauth, known)},
+		{key: "client_secret", need: known, may: oauth},
 		{key: "client_auth", may: oauth},
+		{key: "tenant", need: []string{outlook.Type}},
 		{key: "endpoints", need: oauth},
 		{key: "issuer", may: oauth},
-		{key: "base_url", need: both, may: []string{google.Type}},
+		{key: "base_url", need: both, may: known},
 		{key: "scopes", need: oauth},
 		{key: "rules", need: both},
 		{key: "authorization_params", may: oauth},
@@ -332,10 +343,10 @@ func checkConnector(w *yamltable.Walker, at yamltable.Place, c *Connector) {
 			w.FaultAt(path, "is required for type %s", c.Type)
 		}
 	}
-	if u, err := url.Parse(c.BaseURL); c.Type == google.Type && (err != nil || !hostname.IsLoopback(u.Hostname())) &&
-		c.BaseURL != "" {
-		w.FaultAt(at.Path+".base_url", "must be on loopback for type %s: it is for a pretend Google in tests, and the "+
-			"client's secret goes there", c.Type)
+	if u, err := url.Parse(c.BaseURL); (c.Type == google.Type || c.Type == outlook.Type) && c.BaseURL != "" &&
+		(err != nil || !hostname.IsLoopback(u.Hostname())) {
+		w.FaultAt(at.Path+".base_url", "must be on loopback for type %s: it is for a pretend third party in tests, "+
+			"and the client's secret goes there", c.Type)
 	}
 	c.checkOwner(w, at)
 	for _, name := range names(c.Scopes) {

@@ -1,0 +1,231 @@
+package outlook_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport-proxy/sallyport/assertion"
+	"github.com/sallyport-proxy/sallyport/connector/outlook"
+	"github.com/sallyport-proxy/sallyport/gateway"
+	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+const appToken = "app-token-app-token-app-token-0123456789"
+
+// lending is the gateway in front of the pretend Microsoft, for an app and a person.
+type lending struct {
+	*broker
+	url, assertion string
+}
+
+func startLending(t *testing.T, c *outlook.Connector) *lending {
+	t.Helper()
+	l := &lending{broker: newBroker(t, c)}
+	keys, err := session.NewKeyring([]session.Key{session.NewKey(time.Now().Add(-time.Hour))})
+	testenv.Check(t, err)
+	sessions, err := session.New(session.Options{Keys: keys, Secure: true, AbsoluteTimeout: 12 * time.Hour,
+		IdleTimeout: time.Hour})
+	testenv.Check(t, err)
+	signer, err := assertion.New(assertion.Options{Issuer: "https://sallyport.test",
+		Seeds: [][]byte{bytes.Repeat([]byte{1}, assertion.SeedBytes)}, Signing: func(time.Time) int { return 0 },
+		Now: time.Now})
+	testenv.Check(t, err)
+	signedIn := sessions.Start(mira)
+	l.assertion, err = signer.Sign(assertion.Caller{Key: "k", Identity: &mira, SID: signedIn.SID(),
+		End: time.Now().Add(10 * time.Hour)}, "app")
+	testenv.Check(t, err)
+	public, err := url.Parse("https://sallyport.test")
+	testenv.Check(t, err)
+	g, err := gateway.New(gateway.NewProcess(gateway.ProcessOptions{
+		Observers:  []observe.Observer{observe.Log{Logger: slog.New(slog.DiscardHandler)}},
+		Registerer: prometheus.NewRegistry()}), gateway.Options{PublicURL: public, Prefix: "/.sallyport/",
+		Broker: l.Broker, Assertions: signer, Sessions: sessions, IdleTimeout: time.Hour,
+		Apps: []gateway.App{{ID: "planner", Tokens: []string{appToken}, Routes: []string{"app"},
+			Connectors: map[string]*gateway.Connector{
+				"outlook": {About: c.About(), Accesses: c.About().Accesses}}}}})
+	testenv.Check(t, err)
+	s := httptest.NewServer(g)
+	t.Cleanup(s.Close)
+	l.url = s.URL
+	return l
+}
+
+// ask sends a request of the app to an address, as it is.
+func (l *lending) ask(t *testing.T, method, address, body string) (status int, answer string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(body))
+	testenv.Check(t, err)
+	req.Header.Set("Authorization", "Bearer "+appToken)
+	req.Header.Set("X-Sallyport-Assertion", l.assertion)
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	res, err := http.DefaultClient.Do(req)
+	testenv.Check(t, err)
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	testenv.Check(t, err)
+	return res.StatusCode, string(b)
+}
+
+// The path and the query of an absolute link are sent back as they are, to the gateway
+// instead of Graph.
+func TestP12_AnAppReadsACalendarPastItsFirstPage(t *testing.T) {
+	p := startMicrosoft(t)
+	l := startLending(t, calendar(t, p.url, "organizations"))
+	if _, err := l.connect(t, outlook.Basic); err != nil {
+		t.Fatal(err)
+	}
+	at := "https://graph.microsoft.com/v1.0/me/calendarView?startDateTime=2026-11-02T00:00:00Z&" +
+		"endDateTime=2026-11-09T00:00:00Z&$select=subject,start"
+	var subjects []string
+	for at != "" && len(subjects) < 9 {
+		address, ours := strings.CutPrefix(at, "https://graph.microsoft.com")
+		if !ours {
+			t.Fatalf("the next page is at %s", at)
+		}
+		status, body := l.ask(t, "GET", l.url+"/gateway/outlook"+address, "")
+		var page struct {
+			Value []struct{ Subject string }
+			Next  string `json:"@odata.nextLink"`
+		}
+		if err := json.Unmarshal([]byte(body), &page); status != http.StatusOK || err != nil {
+			t.Fatalf("%s: %d %s", at, status, body)
+		}
+		subjects = append(subjects, page.Value[0].Subject)
+		at = page.Next
+	}
+	if fmt.Sprint(subjects) != "[event 0 event 1 event 2]" {
+		t.Errorf("the pages have %q", subjects)
+	}
+	p.change(func(p *pretend) {
+		if n := len(p.graph); n != 3 || !strings.Contains(p.graph[2], "skiptoken=R0usmc%2F2%2Bx") ||
+			!strings.HasSuffix(p.graph[0], "&$select=subject,start") {
+			t.Errorf("Graph was asked %q", p.graph)
+		}
+	})
+}
+
+func TestP12_WhatIsNotOfTheAccessDoesNotReachGraph(t *testing.T) {
+	p := startMicrosoft(t)
+	l := startLending(t, calendar(t, p.url, "organizations"))
+	if _, err := l.connect(t, outlook.FreeBusy); err != nil {
+		t.Fatal(err)
+	}
+	const batch = `{"requests":[{"id":"1","method":"DELETE","url":"/me/events/1"}]}`
+	for request, want := range map[string]int{
+		"POST /v1.0/$batch":                                 http.StatusForbidden,
+		"POST /v1.0/%24batch":                               http.StatusForbidden,
+		"POST /v1.0/me/events":                              http.StatusForbidden,
+		"GET /v1.0/me/messages":                             http.StatusForbidden,
+		"GET /v1.0/me/calendarView":                         http.StatusConflict, // of a wider access: the person is asked
+		"GET /v1.0/me/calendar/getSchedule":                 http.StatusForbidden,
+		"POST /v1.0/me/calendar/getSchedule?access_token=x": http.StatusBadRequest,
+	} {
+		method, path, _ := strings.Cut(request, " ")
+		body := batch
+		if method == "GET" {
+			body = ""
+		}
+		if status, answer := l.ask(t, method, l.url+"/gateway/outlook"+path, body); status != want {
+			t.Errorf("%s: %d %s", request, status, answer)
+		}
+	}
+	p.change(func(p *pretend) {
+		if p.graph != nil {
+			t.Errorf("Graph was asked %q", p.graph)
+		}
+	})
+	if status, answer := l.ask(t, "POST", l.url+"/gateway/outlook/v1.0/me/calendar/getSchedule", `{}`); status !=
+		http.StatusOK {
+		t.Errorf("getSchedule: %d %s", status, answer)
+	}
+}
+
+// Graph refuses the access token, and the refresh is refused for a reason: what becomes of
+// the grant, and what the person is shown.
+func TestWhatARefusedRefreshMakesOfAGrant(t *testing.T) {
+	for name, tt := range map[string]struct {
+		happens func(*pretend)
+		status  grant.Status
+		reason  string
+		link    bool
+	}{
+		"the password was changed": {func(p *pretend) {
+			for token := range p.refresh {
+				p.refresh[token] = false
+			}
+		}, grant.NeedsReconnect, "grant_refused", false},
+		"what was agreed to is taken back": {func(p *pretend) { p.agreed = nil }, grant.NeedsAdmin,
+			outlook.NotApproved, true},
+		"our secret is over": {func(p *pretend) { p.secret = "another" }, grant.OperatorError, "client_refused", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := startMicrosoft(t)
+			l := startLending(t, calendar(t, p.url, "common"))
+			if _, err := l.connect(t, outlook.FreeBusy); err != nil {
+				t.Fatal(err)
+			}
+			p.change(func(p *pretend) { clear(p.access); tt.happens(p) })
+			status, body := l.ask(t, "POST", l.url+"/gateway/outlook/v1.0/me/calendar/getSchedule", `{}`)
+			if status != http.StatusConflict && status != http.StatusServiceUnavailable {
+				t.Errorf("the app gets %d %s", status, body)
+			}
+			views, err := l.View(t.Context(), mira)
+			if err != nil || len(views) != 1 || views[0].Status != tt.status || views[0].Kept.Reason != tt.reason {
+				t.Fatalf("%+v, %v", views, err)
+			}
+			link := views[0].ApproveURL
+			if strings.HasPrefix(link, p.url+"/"+tenant+"/v2.0/adminconsent?") != tt.link || (link != "") != tt.link {
+				t.Errorf("the link is %q", link)
+			}
+			p.change(func(p *pretend) {
+				if n := len(p.forms); n != 2 || len(p.graph) != 1 {
+					t.Errorf("the token endpoint was asked %d times, Graph %q", n, p.graph)
+				}
+			})
+		})
+	}
+}
+
+// It is deleted here, and nobody says that it is over there.
+func TestP12_DisconnectingSaysThatItGoesOnAtMicrosoft(t *testing.T) {
+	p := startMicrosoft(t)
+	l := startLending(t, calendar(t, p.url, "common"))
+	if _, err := l.connect(t, outlook.FreeBusy); err != nil {
+		t.Fatal(err)
+	}
+	if became, err := l.End(context.Background(), mira, "outlook"); became != grant.NotSupported || err != nil {
+		t.Errorf("%s, %v", became, err)
+	}
+	if views, err := l.View(t.Context(), mira); err != nil || len(views) != 1 || views[0].Kept != nil {
+		t.Errorf("%+v, %v", views, err)
+	}
+	status, body := l.ask(t, "POST", l.url+"/gateway/outlook/v1.0/me/calendar/getSchedule", `{}`)
+	if status != http.StatusConflict || !strings.Contains(body, "grant-required") {
+		t.Errorf("%d %s", status, body)
+	}
+	p.change(func(p *pretend) {
+		if len(p.forms) != 1 || p.graph != nil || slices.ContainsFunc(p.forms, func(f url.Values) bool {
+			return f.Get("grant_type") != "authorization_code"
+		}) {
+			t.Errorf("Microsoft was asked %v, %q", p.forms, p.graph)
+		}
+	})
+}
