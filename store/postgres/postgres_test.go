@@ -193,4 +193,21 @@ func TestTheClockIsTheDatabases(t *testing.T) {
 	}
 }
 
+// An answer that was long on its way says little of when it was given: half of two seconds
+// would go into leases, and into what is lent as good.
+func TestASlowAnswerDoesNotMoveTheClock(t *testing.T) {
+	server := storetest.NeedServer(t)
+	wire := storetest.NewWire(t, server.Address)
+	wire.Slow("clock_timestamp", 2*time.Second)
+	s, err := Open(t.Context(), strings.Replace(server.Database(t), server.Address, wire.Address(), 1), Options{})
+	testenv.Check(t, err)
+	defer s.Close()
+	if !wire.Slowed() {
+		t.Fatal("the clock was not asked for")
+	}
+	if off := s.Offset().Abs(); off > 500*time.Millisecond {
+		t.Errorf("the clocks are one, and said to be %s apart", off)
+	}
+}
+
 func TestContractOfGrants(t *testing.T) { storetest.RunGrants(t, fresh(false)) }

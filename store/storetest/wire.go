@@ -1,9 +1,11 @@
 package storetest
 
 import (
+	"bytes"
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Wire is a way to a server that can be broken.
@@ -15,6 +17,8 @@ type Wire struct {
 	moved *sync.Cond
 	state State
 	conns map[net.Conn]bool
+	slow  []byte        // the next request with this text
+	by    time.Duration // is passed on so much later
 }
 
 // State is how a Wire is.
@@ -70,6 +74,30 @@ func (w *Wire) Set(s State) {
 	w.moved.Broadcast()
 }
 
+// Slow has the next request that holds text arrive later.
+func (w *Wire) Slow(text string, by time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.slow, w.by = []byte(text), by
+}
+
+// Slowed reports whether that request has come.
+func (w *Wire) Slowed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.slow == nil
+}
+
+// lateness is for how long what was read is kept.
+func (w *Wire) lateness(read []byte) (by time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.slow != nil && bytes.Contains(read, w.slow) {
+		w.slow, by = nil, w.by
+	}
+	return by
+}
+
 func (w *Wire) connect(client net.Conn) {
 	if !w.pass(client) {
 		return
@@ -105,6 +133,7 @@ func (w *Wire) carry(to, from net.Conn) {
 		if err != nil || !w.pass(from) {
 			break
 		}
+		time.Sleep(w.lateness(buf[:n]))
 		if _, err := to.Write(buf[:n]); err != nil {
 			break
 		}
