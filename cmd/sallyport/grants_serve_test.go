@@ -163,6 +163,7 @@ func startLending(t *testing.T, store string, edits ...string) *lendingStory {
 		testenv.Check(t, err)
 	}
 	op := testenv.StartProvider(t, demo.ProviderOptions{ClientID: "sallyport", ClientSecret: canarySecret,
+		People:       colleagues(),
 		RedirectURIs: []string{"http://" + s.public + "/.sallyport/callback/sso"}})
 	s.config = filepath.Join(s.dir, "config.yaml")
 	key, seal := session.NewKey(time.Now().Add(-time.Hour)), session.NewKey(time.Now().Add(-time.Hour))
