@@ -211,3 +211,19 @@ func TestASlowAnswerDoesNotMoveTheClock(t *testing.T) {
 }
 
 func TestContractOfGrants(t *testing.T) { storetest.RunGrants(t, fresh(false)) }
+
+func TestWhatAGrantTakes(t *testing.T) {
+	storetest.SizeOfGrants(t, func(t *testing.T) (*store.Store, func() int64) {
+		address := storetest.NeedServer(t).Database(t)
+		s, err := Open(t.Context(), address, Options{})
+		testenv.Check(t, err)
+		t.Cleanup(func() { _ = s.Close() })
+		db := raw(t, address)
+		return s, func() (bytes int64) {
+			t.Helper()
+			testenv.Check(t, db.QueryRow(`select sum(pg_total_relation_size(oid)) from pg_class
+				where relkind = 'r' and relname like 'sallyport_grant%'`).Scan(&bytes))
+			return bytes
+		}
+	})
+}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/session"
 	"github.com/sallyport-proxy/sallyport/store"
 	"github.com/sallyport-proxy/sallyport/store/storetest"
@@ -337,3 +338,19 @@ func TestWhatWasToldIsInTheFile(t *testing.T) {
 }
 
 func TestContractOfGrants(t *testing.T) { storetest.RunGrants(t, fresh) }
+
+func TestWhatAGrantTakes(t *testing.T) {
+	storetest.SizeOfGrants(t, func(t *testing.T) (*store.Store, func() int64) {
+		path := filepath.Join(t.TempDir(), "sallyport.db")
+		s, err := Open(t.Context(), path, store.Options{})
+		testenv.Check(t, err)
+		t.Cleanup(func() { _ = s.Close() })
+		db := raw(t, path)
+		return s, func() (bytes int64) {
+			t.Helper()
+			testenv.Check(t, db.QueryRow(`select page_count * page_size from pragma_page_count, pragma_page_size`).
+				Scan(&bytes))
+			return bytes
+		}
+	})
+}
