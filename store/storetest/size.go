@@ -71,9 +71,10 @@ func keepOne(t *testing.T, g *store.Grants, i int, seal grant.Seal) grant.Record
 	scopes := []string{"email", "https://www.googleapis.com/auth/calendar.freebusy", "openid"}
 	now := time.Now()
 	r, err := g.Connect(context.Background(), grant.Record{
-		Key:      grant.Key{Connector: "calendar", Owner: grant.Owner{Kind: grant.OwnedByUser, ID: who}},
-		Account:  grant.Account{ID: fmt.Sprintf("1%020d", i), Name: fmt.Sprintf("person-%d@example.com", i)},
-		ClientID: "123456789012-abcdefghijklmnopqrstuvwxyz012345.apps.googleusercontent.com", Access: []string{"freebusy"},
+		Key:       grant.Key{Connector: "calendar", Owner: grant.Owner{Kind: grant.OwnedByUser, ID: who}},
+		Account:   grant.Account{ID: fmt.Sprintf("1%020d", i), Name: fmt.Sprintf("person-%d@example.com", i)},
+		ClientID:  "123456789012-abcdefghijklmnopqrstuvwxyz012345.apps.googleusercontent.com",
+		Access:    []string{"freebusy"},
 		Requested: scopes, Scopes: scopes, Offline: true, Status: grant.Active, AccessExpires: now.Add(time.Hour),
 		ConnectedBy: who, ConnectedAt: now, RefreshedAt: now,
 	}, grant.Consent{App: "planner", Access: []string{"freebusy"}, By: who, At: now}, 0, seal)
