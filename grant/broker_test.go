@@ -387,6 +387,38 @@ func TestP14_AValidTokenIsLentWhileItIsRefreshed(t *testing.T) {
 	})
 }
 
+// The database's clock is hours behind this machine's, or ahead of it. A credential lasts as
+// long as the third party says all the same: it is refreshed once in its life, and not lent
+// after it.
+func TestP14_AClockThatIsWrongChangesNothing(t *testing.T) {
+	for _, apart := range []time.Duration{-3 * time.Hour, 3 * time.Hour} {
+		t.Run(apart.String(), func(t *testing.T) {
+			other := func(r *rig) {
+				r.store = granttest.NewStore(func() time.Time { return time.Now().Add(apart) })
+				r.options.Store = r.store
+			}
+			inBubble(t, other, func(r *rig) {
+				r.connect(r.ask("a", "freebusy"))
+				for n := 1; n <= 3; n++ { // the first is of a connection, the others are of refreshes
+					want := fmt.Sprint("canary-access-", n)
+					for range 3 {
+						if l := r.lend(use("a")); l.Credential() != want || r.provider.calls() != n-1 {
+							t.Fatal(l.Credential(), r.provider.calls())
+						}
+						synctest.Wait()
+					}
+					time.Sleep(life / 2)
+					if l := r.lend(use("a")); l.Credential() != want || r.provider.calls() != n-1 {
+						t.Fatal("with half of its life left", l.Credential(), r.provider.calls())
+					}
+					synctest.Wait()
+					time.Sleep(life/2 + time.Second)
+				}
+			})
+		})
+	}
+}
+
 func TestP14_AWrongClientSecretHarmsNoGrant(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.connect(r.ask("a", "freebusy"))

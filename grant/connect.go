@@ -312,6 +312,7 @@ func (b *Broker) keep(ctx context.Context, who identity.Identity, p Proposal, co
 		return refuse(&NarrowError{[]string{MissingOffline}})
 	}
 	now := b.Store.Now()
+	result.Tokens = b.inStoreTime(result.Tokens)
 	record.Access, record.Requested, record.Scopes = p.request.Access, p.request.Scopes, result.Scopes
 	record.Offline, record.Status = lasts, Active
 	record.ConnectedBy, record.ConnectedAt, record.RefreshedAt = who.ID(), now, now

@@ -64,8 +64,9 @@ type Request struct {
 	LoginHint   string // the account that is connected now; "" at the first time
 }
 
-// Result is what came of a connection.
+// Result is what came of a connection, or of a refresh.
 type Result struct {
+	// Tokens have their times by this machine's clock, and none of an earlier credential.
 	Tokens  Tokens
 	Account Account
 	// Scopes are those that were granted. Where the third party does not tell, they are

@@ -398,7 +398,7 @@ func (b *Broker) changed(ctx context.Context, r Record, s Status, reason string)
 // result stays here, with the lease, until it can: it may be the only good token.
 func (b *Broker) save(ctx context.Context, l Lease, r Record, old Tokens, result Result) error {
 	was := r
-	tokens := merge(old, result.Tokens, b.Store.Now())
+	tokens := merge(old, b.inStoreTime(result.Tokens), b.Store.Now())
 	if result.Scopes != nil {
 		r.Scopes = result.Scopes
 	}
@@ -499,6 +499,20 @@ func (b *Broker) afterRefresh(r Record) Status {
 		return Active
 	}
 	return TooNarrow
+}
+
+// inStoreTime moves the times of a credential that just came from this machine's clock, by
+// which connectors tell them, to that of the store, by which all replicas judge them: where
+// the clocks are apart it would else be refreshed with each use, or lent after its end.
+// Clocks that are less than a second apart are one.
+func (b *Broker) inStoreTime(t Tokens) Tokens {
+	apart := b.Store.Now().Sub(time.Now()).Round(time.Second)
+	for _, at := range [...]*time.Time{&t.AccessExpires, &t.AccessIssued, &t.RefreshExpires, &t.Reconsent} {
+		if !at.IsZero() {
+			*at = at.Add(apart)
+		}
+	}
+	return t
 }
 
 // merge is old with what a refresh brought: what is not said anew still holds.

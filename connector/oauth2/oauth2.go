@@ -267,9 +267,6 @@ func (c *Connector) Refresh(ctx context.Context, t grant.Tokens, _ []string) (gr
 			result.Account.ID = who.Subject
 		}
 	}
-	if result.Tokens.Refresh == "" && result.Tokens.RefreshExpires.IsZero() {
-		result.Tokens.RefreshExpires = t.RefreshExpires
-	}
 	return result, nil
 }
 
