@@ -26,7 +26,8 @@ func colleagues() []demo.Person {
 		demo.Person{Key: "olga", Name: "Olga", Username: "olga", Email: "olga@acme.example", EmailVerified: true,
 			Groups: []string{"sales"}, OrgID: "acme", OrgName: "Acme Rockets", OrgDomain: "acme.example"},
 		demo.Person{Key: "ben", Name: "Ben", Username: "ben", Email: "ben@birch.example", EmailVerified: true,
-			Groups: []string{"on-call"}, OrgID: "birch", OrgName: "Birch Bank", OrgDomain: "birch.example"})
+			Groups: []string{"on-call"}, OrgID: "birch", OrgName: "Birch Bank", OrgDomain: "birch.example"},
+		demo.PartnerPeople()[0])
 }
 
 // accounts is a third party where each connection is another account. It counts.
@@ -39,6 +40,8 @@ type accounts struct {
 	refused  int
 	revoked  []string
 	calls    map[string]int // of the API, by account
+	holds    bool           // a browser that comes stays
+	callback string         // where it would have gone
 }
 
 func newAccounts(t *testing.T) *accounts {
@@ -49,8 +52,11 @@ func newAccounts(t *testing.T) *accounts {
 		defer a.mu.Unlock()
 		a.asked++
 		q := r.URL.Query()
-		http.Redirect(w, r, q.Get("redirect_uri")+"?"+url.Values{"state": q["state"],
-			"code": {fmt.Sprint("code-", a.asked)}}.Encode(), http.StatusFound)
+		a.callback = q.Get("redirect_uri") + "?" + url.Values{"state": q["state"],
+			"code": {fmt.Sprint("code-", a.asked)}}.Encode()
+		if !a.holds {
+			http.Redirect(w, r, a.callback, http.StatusFound)
+		}
 	})
 	mux.HandleFunc("POST /token", func(w http.ResponseWriter, r *http.Request) {
 		a.mu.Lock()
@@ -104,11 +110,11 @@ type orgStory struct {
 	browsers map[string]*testenv.Browser
 }
 
-func startOrgs(t *testing.T, store string) *orgStory {
+func startOrgs(t *testing.T, store string, edits ...string) *orgStory {
 	t.Helper()
 	there := newAccounts(t)
-	s := startLending(t, store,
-		"{id: sso, type: oidc,", "{id: sso, type: oidc, scopes: [openid, profile, email, groups, org],"+
+	s := startLending(t, store, append([]string{
+		"{id: sso, type: oidc,", "{id: sso, type: oidc, scopes: [openid, profile, email, groups, org]," +
 			" claims: {org_id: org_id, org_name: org_name, org_domain: org_domain},",
 		"    - id: jira\n", fmt.Sprintf(`    - id: team
       name: Team Things
@@ -124,7 +130,7 @@ func startOrgs(t *testing.T, store string) *orgStory {
       usable_by: [{groups: [on-call]}]
     - id: jira
 `, canarySecret, there.URL),
-		"connectors: [jira]", "connectors: [team]")
+		"connectors: [jira]", "connectors: [team]"}, edits...)...)
 	return &orgStory{s, there, map[string]*testenv.Browser{"mira": s.browser}}
 }
 
@@ -345,4 +351,71 @@ func TestP12_AnOrganizationsGrantFollowsItsNewID(t *testing.T) {
 	s.gets("mira", http.StatusOK, "things of account 1")
 	s.gets("ben", http.StatusConflict, "grant-required")
 	s.sees(fmt.Sprintf("1 came, 1 redeemed, 0 refused, %d and 0 calls, ended []", calls+1))
+}
+
+// Somebody who works for two organizations and switches leaves the grant of the first behind,
+// with whatever was under way for it: a lease that was made before proves nobody, and
+// neither a page that asked for the one, nor a way back from the third party that began
+// there, connects anything for the other.
+func TestP12_SwitchingTheOrganizationLeavesItsGrantBehind(t *testing.T) {
+	s := startOrgs(t, "sqlite:"+filepath.Join(t.TempDir(), "sallyport.db"),
+		"org_domain: org_domain}", "org_domain: org_domain, orgs: orgs}",
+		"managed_by: [{groups: [admins]}]", "managed_by: [{emails: [ines@ledger.example]}]",
+		"      usable_by: [{groups: [on-call]}]\n", "")
+	s.browser = testenv.NewBrowser(t, nil)
+	s.browsers["ines"] = s.browser
+	page := s.browser.SignIn(s.browser.Open("http://"+s.public+"/page"), "ines")
+	if page = s.browser.Submit(page, "org", "sso:larch"); page.Body != "the planner" {
+		t.Fatalf("ines is at Larch Hospital: %d\n%s", page.Status, page.Body)
+	}
+	s.connects("ines", "Larch Hospital")
+	s.gets("ines", http.StatusOK, "things of account 1")
+	switches := func(org string) {
+		t.Helper()
+		account := s.opens("ines", "/.sallyport/account")
+		s.browser.Submit(account, "org", org)
+		s.become("ines")
+	}
+	var lease struct{ Lease string }
+	if _, body := s.use("POST", "/v1/leases"); json.Unmarshal([]byte(body), &lease) != nil || lease.Lease == "" {
+		t.Fatalf("no lease: %s", body)
+	}
+	asks := s.opens("ines", connectTeam)
+	switches("sso:maple")
+	req, err := http.NewRequest("GET", "http://"+s.grants+"/gateway/team/things", nil)
+	testenv.Check(t, err)
+	req.Header.Set("Authorization", "Bearer "+lentToken)
+	req.Header.Set("X-Sallyport-Lease", lease.Lease)
+	res, err := http.DefaultClient.Do(req)
+	testenv.Check(t, err)
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusUnauthorized {
+		t.Errorf("with the lease of Larch: %d", res.StatusCode)
+	}
+	s.gets("ines", http.StatusConflict, "grant-required")
+	if status, all := s.listed("ines"); status != "not_connected" {
+		t.Errorf("for Maple School: %s", all)
+	}
+	if page := s.browser.Submit(asks, "answer", "yes"); page.Body == "the planner" {
+		t.Errorf("the page that asked for Larch connected something for Maple: %d", page.Status)
+	}
+	s.sees("1 came, 1 redeemed, 0 refused, 1 and 0 calls, ended []")
+
+	s.there.mu.Lock()
+	s.there.holds = true
+	s.there.mu.Unlock()
+	page = s.opens("ines", connectTeam)
+	s.browser.Submit(page, "answer", "yes")
+	switches("sso:larch")
+	s.there.mu.Lock()
+	callback := s.there.callback
+	s.there.mu.Unlock()
+	if page = s.opens("ines", callback); page.Status != http.StatusBadRequest ||
+		!strings.Contains(page.Body, "Nothing was connected here") {
+		t.Errorf("the way back of what began for Maple: %d\n%s", page.Status, page.Body)
+	}
+	s.gets("ines", http.StatusOK, "things of account 1")
+	switches("sso:maple")
+	s.gets("ines", http.StatusConflict, "grant-required")
+	s.sees("2 came, 1 redeemed, 0 refused, 2 and 0 calls, ended []")
 }

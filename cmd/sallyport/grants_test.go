@@ -54,10 +54,13 @@ func TestP12_AnOperatorEndsAGrantBesideARunningProcess(t *testing.T) {
 		}
 		s.connect()
 		s.works("after connecting")
+		testenv.Eventually(t, "its use is noted", func() bool {
+			l := s.listed()
+			return len(l) == 1 && l[0].UsedAt != ""
+		})
 		list := s.listed()
 		if len(list) != 1 || list[0].Connector != "jira" || !strings.HasPrefix(list[0].Person, "sso:") ||
-			list[0].Status != "active" || len(list[0].Apps) != 1 || list[0].Apps[0].App != "planner" ||
-			list[0].UsedAt == "" {
+			list[0].Status != "active" || len(list[0].Apps) != 1 || list[0].Apps[0].App != "planner" {
 			t.Fatalf("%+v", list)
 		}
 		id := list[0].ID
