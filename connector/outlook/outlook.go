@@ -298,7 +298,7 @@ func (c *Connector) Redeem(
 	if err := connector.Narrow(connector.Missing(r.Scopes, result.Scopes)); err != nil {
 		return grant.Result{}, err
 	}
-	if result.Account, err = c.account(idToken, h.Nonce); err != nil {
+	if result.Account, err = c.account(idToken, connector.IDTokenCheck{Nonce: h.Nonce}); err != nil {
 		return grant.Result{}, err
 	}
 	if r.Offline && result.Tokens.Refresh == "" {
@@ -309,15 +309,14 @@ func (c *Connector) Redeem(
 }
 
 // account reads whose grant it is. The issuer of an ID token is the tenant that tid names,
-// and that has to be one of those that were asked.
-func (c *Connector) account(idToken, nonce string) (grant.Account, error) {
+// and that has to be one of those that were asked. check says what came before.
+func (c *Connector) account(idToken string, check connector.IDTokenCheck) (grant.Account, error) {
 	var tid, oid string
-	check := connector.IDTokenCheck{ClientID: c.about.ClientID, Nonce: nonce,
-		Names: []string{"preferred_username", scopeEmail},
-		IssuedBy: func(text func(string) string) bool {
-			tid, oid = text("tid"), text("oid")
-			return isGUID(tid) && text("iss") == authority+"/"+tid+"/v2.0" && text("ver") == "2.0" && c.admits(tid)
-		}}
+	check.ClientID, check.Names = c.about.ClientID, []string{"preferred_username", scopeEmail}
+	check.IssuedBy = func(text func(string) string) bool {
+		tid, oid = text("tid"), text("oid")
+		return isGUID(tid) && text("iss") == authority+"/"+tid+"/v2.0" && text("ver") == "2.0" && c.admits(tid)
+	}
 	t, err := check.Read(idToken, c.now())
 	if err != nil {
 		return grant.Account{}, err
@@ -345,16 +344,22 @@ func (c *Connector) admits(tid string) bool {
 // needs: a refresh token of Microsoft's is good for all that the person ever agreed to for
 // this client, and not only for what was asked for when it was made
 // (https://learn.microsoft.com/entra/identity-platform/refresh-tokens). An ID token that
-// comes along is not read: it has no nonce, and the refresh token says whose the grant is.
+// comes along says whose the grant is then; one that cannot be used says nothing.
 func (c *Connector) Refresh(ctx context.Context, t grant.Tokens, granted []string) (grant.Result, error) {
 	if t.Refresh == "" {
 		return grant.Result{}, &grant.Error{Class: grant.Yours, Reason: connector.NoRefreshToken,
 			Err: errors.New("there is no refresh token")}
 	}
 	asked := c.needed(granted)
-	result, _, err := c.exchange(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {t.Refresh},
+	result, idToken, err := c.exchange(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {t.Refresh},
 		"scope": {strings.Join(asked, " ")}}, asked)
-	return result, err
+	if err != nil || idToken == "" {
+		return result, err
+	}
+	if who, err := c.account(idToken, connector.IDTokenCheck{Refreshed: true}); err == nil {
+		result.Account.ID = who.ID
+	}
+	return result, nil
 }
 
 // needed are those of granted that an access needs. Where there is none, it is what the

@@ -272,6 +272,38 @@ func TestP06_TheAccountIsThatOfTheIDTokenAndItsTenant(t *testing.T) {
 	}
 }
 
+// What came must be kept, so an ID token that cannot be used fails no refresh.
+func TestARefreshSaysWhoseTheGrantIs(t *testing.T) {
+	var answer atomic.Value
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"token_type":"Bearer","access_token":"EwB","refresh_token":"0.B","expires_in":3600,"id_token":%q}`,
+			answer.Load())
+	}))
+	defer srv.Close()
+	const other = "11111111-2222-3333-4444-555555555555"
+	for name, tt := range map[string]struct {
+		change func(map[string]any)
+		want   string
+	}{
+		"the same":            {func(map[string]any) {}, tenant + "/" + object},
+		"with another nonce":  {func(c map[string]any) { c["nonce"] = "other" }, tenant + "/" + object},
+		"another account":     {func(c map[string]any) { c["oid"] = other }, tenant + "/" + other},
+		"of another issuer":   {func(c map[string]any) { c["iss"] = "https://evil.test" }, ""},
+		"for another client":  {func(c map[string]any) { c["aud"] = "other" }, ""},
+		"without an object":   {func(c map[string]any) { delete(c, "oid") }, ""},
+		"of a tenant too far": {func(c map[string]any) { c["tid"], c["iss"] = personal, issuer+personal+"/v2.0" }, ""},
+	} {
+		c := claims(clientID, "")
+		tt.change(c)
+		answer.Store(idToken(c))
+		got, err := calendar(t, srv.URL, "organizations").Refresh(t.Context(), grant.Tokens{Refresh: "0.A"}, unsaid())
+		if err != nil || got.Account.ID != tt.want || got.Tokens.Refresh != "0.B" {
+			t.Errorf("%s: %+v, %v", name, got.Account, err)
+		}
+	}
+}
+
 // An administrator agrees for a tenant, and never for all of them or for personal accounts.
 func TestTheLinkForAnAdministrator(t *testing.T) {
 	for _, tt := range []struct{ tenant, account, at string }{
