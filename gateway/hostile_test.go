@@ -6,8 +6,12 @@ import (
 	"io"
 	"mime/multipart"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf16"
@@ -292,5 +296,60 @@ func TestP17_ABodyThatNeverComesHoldsUpNoAnswerOfOurs(t *testing.T) {
 				t.Errorf("%q, %v", answer, err)
 			}
 		})
+	}
+}
+
+// An app that asks more than it may at a time is sent away, and nobody else notices: neither
+// another app nor the third party. What it gives up is free again.
+func TestP17_AnAppThatFloodsHoldsUpItselfAlone(t *testing.T) {
+	const most, flood = 256, 300
+	var asked atomic.Int64
+	leave := make(chan struct{})
+	peer := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked.Add(1)
+		<-leave
+	}))
+	defer peer.Close()
+	r := newRig(t, peer.URL)
+	go func() {
+		for t.Context().Err() == nil {
+			<-r.events // the rig has room for few
+		}
+	}()
+	r.connect("freebusy")
+	statuses := make(chan int, flood)
+	var all sync.WaitGroup
+	for range flood {
+		all.Go(func() {
+			res, _ := r.ask("GET", busy, "")
+			statuses <- res.StatusCode
+		})
+	}
+	testenv.Within(t, time.Minute, "all but 256 are sent away", func() bool {
+		return len(statuses) == flood-most && asked.Load() == most
+	})
+	for range flood - most {
+		if status := <-statuses; status != 503 {
+			t.Errorf("answered %d", status)
+		}
+	}
+	res, body := r.ask("GET", "/v1/grants", "", "Authorization", "Bearer raw-"+appToken, "X-Sallyport-Assertion",
+		r.assertion("raw"))
+	if res.StatusCode != 200 {
+		t.Errorf("another app: %d %s", res.StatusCode, body)
+	}
+	res, body = r.ask("GET", "/v1/grants", "")
+	if p := problemOf(t, res, body); res.StatusCode != 503 || p.Type != "try-later" || res.Header.Get("Retry-After") == "" {
+		t.Errorf("the app itself: %d %v %s", res.StatusCode, res.Header, body)
+	}
+	close(leave)
+	all.Wait()
+	for range most {
+		if status := <-statuses; status != 200 {
+			t.Errorf("answered %d", status)
+		}
+	}
+	if res, body := r.ask("GET", "/v1/grants", ""); res.StatusCode != 200 || asked.Load() != most {
+		t.Errorf("after that: %d %s, the third party was asked %d times", res.StatusCode, body, asked.Load())
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"html"
 	"net/http"
 	"net/url"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -988,5 +989,52 @@ func TestP12_NobodyConnectsBeforeAnOrganizationIsPicked(t *testing.T) {
 		if a.status != 303 || a.header.Get("Location") != want || a.body != "" {
 			t.Errorf("%s: %d %v %s", name, a.status, a.header, a.body)
 		}
+	}
+}
+
+// Two tabs, and a button that is pressed twice: each trip counts once, the answer to an older
+// one takes nothing from what a later one brought, and no app gets what another one was given.
+func TestP06_TwoTabsTakeNothingFromEachOther(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	cookie := l.mint(t, alice())
+	const connectNotes = prefix + "/connect/calendar?app=notes&access=busy,events"
+	older, cookies := l.agree(t, cookie, connectBoard)
+	again, cookies := l.agree(t, cookies, connectBoard) // the button, once more
+	newer, cookies := l.agree(t, cookies, connectNotes)
+	if a := l.back(t, cookies, callbackOf(stateIn(t, newer))); a.status != 303 {
+		t.Fatalf("the newer tab: %d %s", a.status, a.body)
+	}
+	access := func() map[string][]string {
+		k, _ := l.kept(t, alice(), "calendar")
+		all := map[string][]string{}
+		for _, c := range k.Consents {
+			all[c.App] = c.Access
+		}
+		return all
+	}
+	notes := map[string][]string{"notes": {"busy", "events"}}
+	if got := access(); !reflect.DeepEqual(got, notes) {
+		t.Errorf("after the newer tab: %v", got)
+	}
+	l.calendar.granted = []string{"scope.busy"} // what the older tab had asked for
+	a := l.back(t, cookies, callbackOf(stateIn(t, older)))
+	k, _ := l.kept(t, alice(), "calendar")
+	if got := access(); a.status != 403 || !reflect.DeepEqual(got, notes) || len(k.Scopes) != 2 {
+		t.Errorf("the older tab would have narrowed the grant: %d %v %v", a.status, got, k.Scopes)
+	}
+	l.calendar.granted = nil
+	if a := l.back(t, cookies, callbackOf(stateIn(t, again))); a.status != 303 {
+		t.Errorf("pressed twice: %d %s", a.status, a.body)
+	}
+	want := map[string][]string{"notes": {"busy", "events"}, "board": {"busy"}}
+	if got := access(); !reflect.DeepEqual(got, want) {
+		t.Errorf("in the end: %v", got)
+	}
+	for _, location := range []string{older, again, newer} { // the back button
+		l.back(t, cookies, callbackOf(stateIn(t, location)))
+	}
+	if redeemed, _ := l.calendar.calls(); redeemed != 3 || !reflect.DeepEqual(access(), want) {
+		t.Errorf("redeemed %d times, %v", redeemed, access())
 	}
 }
