@@ -68,13 +68,13 @@ const (
 // notify tells an app what it is to be told, until ctx ends: one after the other in their
 // order, and none before the one that it did not take.
 func (b *Broker) notify(ctx context.Context, app string) {
-	for wait := noticeEvery; ; wait = noticeEvery {
-		timer := time.NewTimer(wait)
+	ticker := time.NewTicker(noticeEvery)
+	defer ticker.Stop()
+	for {
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return
-		case <-timer.C:
+		case <-ticker.C:
 		}
 		if err := b.notifyOnce(ctx, app); err != nil && ctx.Err() == nil {
 			b.Log.Warn("what an app is to be told could not be read or noted", "app", app, "error", err.Error())
