@@ -506,7 +506,7 @@ func (b *Broker) afterRefresh(r Record) Status {
 // the clocks are apart it would else be refreshed with each use, or lent after its end.
 // Clocks that are less than a second apart are one.
 func (b *Broker) inStoreTime(t Tokens) Tokens {
-	apart := b.Store.Now().Sub(time.Now()).Round(time.Second)
+	apart := time.Until(b.Store.Now()).Round(time.Second)
 	for _, at := range [...]*time.Time{&t.AccessExpires, &t.AccessIssued, &t.RefreshExpires, &t.Reconsent} {
 		if !at.IsZero() {
 			*at = at.Add(apart)

@@ -124,7 +124,7 @@ func New(o Options) (*Connector, error) {
 			errors.New("is required: common, organizations, consumers, or the GUID or domain of one tenant"))
 	case strings.Trim(o.Tenant, tenantLetters) != "":
 		return nil, connector.FaultAt("tenant",
-			errors.New("must be a word, GUID or domain of small letters, digits, - and ."))
+			errors.New("must be a word, GUID or domain, of small letters, digits, dots and hyphens"))
 	}
 	accesses, err := accesses()
 	if err != nil {
