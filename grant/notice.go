@@ -63,6 +63,7 @@ const (
 	noticeEvery = time.Second // how often an app's notices are looked for
 	noticesMost = 50          // how many are taken at a time
 	noticeWait  = 10 * time.Minute
+	noticeWarn  = time.Minute // how often is told that the store does not answer
 )
 
 // notify tells an app what it is to be told, until ctx ends: one after the other in their
@@ -70,13 +71,16 @@ const (
 func (b *Broker) notify(ctx context.Context, app string) {
 	ticker := time.NewTicker(noticeEvery)
 	defer ticker.Stop()
+	var warned time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		if err := b.notifyOnce(ctx, app); err != nil && ctx.Err() == nil {
+		err := b.notifyOnce(ctx, app)
+		if now := time.Now(); err != nil && ctx.Err() == nil && now.Sub(warned) >= noticeWarn {
+			warned = now
 			b.Log.Warn("what an app is to be told could not be read or noted", "app", app, "error", err.Error())
 		}
 	}

@@ -175,6 +175,24 @@ func TestWhatAnAppDoesNotTakeWithinADayIsGivenUp(t *testing.T) {
 	})
 }
 
+// A store that does not answer for a while loses nothing, and fills no log.
+func TestAStoreThatFailsDelaysWhatAnAppIsTold(t *testing.T) {
+	l := &listener{}
+	inBubble(t, l.told, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		r.lose()
+		r.store.SetUnavailable(true)
+		r.after(90 * time.Second)
+		l.want(r)
+		if n := strings.Count(r.log.String(), "could not be read or noted"); n != 2 {
+			t.Errorf("told %d times in a minute and a half", n)
+		}
+		r.store.SetUnavailable(false)
+		r.after(2 * time.Second)
+		l.want(r, lostText)
+	})
+}
+
 // Of several replicas one tells, and the next one goes on where it stops.
 func TestOneReplicaTellsAnApp(t *testing.T) {
 	l := &listener{fails: []error{errHangs}}
