@@ -104,6 +104,18 @@ const nameLetters = "abcdefghijklmnopqrstuvwxyz0123456789-_"
 
 func notInScope(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }
 
+// Rules reads those that a connector is written with.
+func Rules(texts []string) (list []grant.Rule, err error) {
+	for _, text := range texts {
+		rule, err := grant.ParseRule(text)
+		if err != nil {
+			return nil, fmt.Errorf("rule %s: %w", text, err)
+		}
+		list = append(list, rule)
+	}
+	return list, nil
+}
+
 // Means is in words for people, to follow "may", what an access of this name lets an app
 // do, where the configuration says nothing but its rules. What the rules let through is
 // known; what the third party makes of it is not.

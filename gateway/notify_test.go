@@ -25,8 +25,8 @@ import (
 
 func notifierFor(t *testing.T, address string) *gateway.Notifier {
 	t.Helper()
-	signer, err := assertion.New(assertion.Options{Issuer: "https://site.test", Seeds: [][]byte{make([]byte, assertion.SeedBytes)},
-		Signing: func(time.Time) int { return 0 }})
+	signer, err := assertion.New(assertion.Options{Issuer: "https://site.test",
+		Seeds: [][]byte{make([]byte, assertion.SeedBytes)}, Signing: func(time.Time) int { return 0 }})
 	testenv.Check(t, err)
 	to, err := url.Parse(address)
 	testenv.Check(t, err)
@@ -54,7 +54,8 @@ func TestAnAppIsToldAsRFC8935HasIt(t *testing.T) {
 	n := notifierFor(t, app.URL+"/events?key=secret")
 	testenv.Check(t, n.Notify(t.Context(), aNotice()))
 	if got.Method != "POST" || got.RequestURI != "/events?key=secret" ||
-		got.Header.Get("Content-Type") != "application/secevent+jwt" || got.Header.Get("Accept") != "application/json" ||
+		got.Header.Get("Content-Type") != "application/secevent+jwt" ||
+		got.Header.Get("Accept") != "application/json" ||
 		got.Header.Get("User-Agent") != "Sallyport" || got.Header.Get("Authorization") != "" || got.ContentLength <= 0 {
 		t.Errorf("%s %s %v", got.Method, got.RequestURI, got.Header)
 	}
@@ -135,7 +136,8 @@ func TestAnAppThatDoesNotTakeANotice(t *testing.T) {
 			switch {
 			case tt.want == "":
 				testenv.Check(t, err)
-			case err == nil || !strings.Contains(err.Error(), tt.want) || errors.Is(err, grant.ErrNoticeRefused) != tt.refused:
+			case err == nil || !strings.Contains(err.Error(), tt.want) ||
+				errors.Is(err, grant.ErrNoticeRefused) != tt.refused:
 				t.Errorf("%v, want something with %q", err, tt.want)
 			case strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), "hello"):
 				t.Errorf("it tells too much: %v", err)

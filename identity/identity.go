@@ -121,3 +121,19 @@ func (i Identity) flat(group string) bool {
 func (i Identity) HasInOrg(group string) bool {
 	return i.Org.ID != "" && slices.Contains(i.OrgGroups, OrgGroup{i.Org.ID, group})
 }
+
+// IsGUID reports whether s is a GUID in lower case: a tenant of Microsoft's must have one spelling
+// only.
+func IsGUID(s string) bool {
+	const form = "00000000-0000-0000-0000-000000000000"
+	if len(s) != len(form) {
+		return false
+	}
+	for i := range len(s) {
+		hyphen, digit := form[i] == '-', '0' <= s[i] && s[i] <= '9' || 'a' <= s[i] && s[i] <= 'f'
+		if hyphen != (s[i] == '-') || hyphen == digit {
+			return false
+		}
+	}
+	return true
+}

@@ -70,7 +70,7 @@ func (m microsoft) issuerOf(tenant string) string { return m.Issuer + "/" + tena
 func (m microsoft) tenantOf(iss string) (string, bool) {
 	rest, ours := strings.CutPrefix(iss, m.Issuer+"/")
 	tid, v2 := strings.CutSuffix(rest, "/v2.0")
-	return tid, ours && v2 && isGUID(tid)
+	return tid, ours && v2 && identity.IsGUID(tid)
 }
 
 // discovered reports whether the discovery document may name this issuer. The document
@@ -84,7 +84,7 @@ func (m microsoft) discovered(issuer string) bool {
 		return issuer == m.issuerOf(personalAccounts)
 	}
 	tid, ok := m.tenantOf(issuer)
-	return ok && (tid == m.Tenant || !isGUID(m.Tenant))
+	return ok && (tid == m.Tenant || !identity.IsGUID(m.Tenant))
 }
 
 // checkVersion refuses tokens of version 1.0, which have another issuer and other claims.
@@ -101,7 +101,7 @@ func (m microsoft) checkVersion(t idToken, _ *metadata) error {
 func (m microsoft) checkTenant(t idToken, meta *metadata) error {
 	iss, _ := t.text("iss")
 	tid, _ := t.text("tid")
-	if !isGUID(tid) || iss != m.issuerOf(tid) {
+	if !identity.IsGUID(tid) || iss != m.issuerOf(tid) {
 		return fail(identity.Rejected, "ID token: tid is not the tenant that issued it")
 	}
 	if iss != strings.ReplaceAll(meta.issuer, "{tenantid}", tid) {
@@ -126,7 +126,7 @@ func (m microsoft) checkTenant(t idToken, meta *metadata) error {
 func microsoftSubject(c claims) (string, bool) {
 	tid, _ := c.text("tid")
 	oid, _ := c.text("oid")
-	return tid + "/" + oid, isGUID(tid) && isGUID(oid)
+	return tid + "/" + oid, identity.IsGUID(tid) && identity.IsGUID(oid)
 }
 
 // graphScope returns the scope that is needed to ask Graph. In a national cloud, scopes
@@ -292,19 +292,4 @@ func directoryOrg(r reader) (active identity.Org, all []identity.Org, unknown bo
 		ID: r.p.id + ":" + d.text(directoryID), Name: d.text(directoryName),
 		Domain: d.text(directoryDomain), Source: "directory",
 	}, nil, false
-}
-
-// isGUID reports whether s is a GUID in lower case: a tenant must have one spelling only.
-func isGUID(s string) bool {
-	const form = "00000000-0000-0000-0000-000000000000"
-	if len(s) != len(form) {
-		return false
-	}
-	for i := range len(s) {
-		hyphen, digit := form[i] == '-', '0' <= s[i] && s[i] <= '9' || 'a' <= s[i] && s[i] <= 'f'
-		if hyphen != (s[i] == '-') || hyphen == digit {
-			return false
-		}
-	}
-	return true
 }

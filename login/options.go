@@ -270,7 +270,7 @@ func (o Options) checkClient() error {
 
 func (o Options) checkNames() error {
 	for _, t := range o.AllowedTenants {
-		if !isGUID(t) {
+		if !identity.IsGUID(t) {
 			return fmt.Errorf("allowed tenant %q is not a GUID in lower case", t)
 		}
 	}

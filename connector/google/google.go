@@ -169,12 +169,9 @@ func accesses() ([]grant.Access, error) {
 	}
 	for i := range list {
 		list[i].Scopes = []string{scopeOpenID, scopeEmail, scopePrefix + scopes[i]}
-		for _, text := range texts[i] {
-			rule, err := grant.ParseRule(text)
-			if err != nil {
-				return nil, fmt.Errorf("google: rule %s: %w", text, err)
-			}
-			list[i].Rules = append(list[i].Rules, rule)
+		var err error
+		if list[i].Rules, err = connector.Rules(texts[i]); err != nil {
+			return nil, err
 		}
 	}
 	return list, nil

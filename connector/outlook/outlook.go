@@ -195,12 +195,9 @@ func accesses() ([]grant.Access, error) {
 	}
 	for i := range list {
 		list[i].Scopes = []string{scopeOpenID, scopeProfile, scopeEmail, scopeOffline, scopes[i]}
-		for _, text := range texts[i] {
-			rule, err := grant.ParseRule(text)
-			if err != nil {
-				return nil, fmt.Errorf("outlook: rule %s: %w", text, err)
-			}
-			list[i].Rules = append(list[i].Rules, rule)
+		var err error
+		if list[i].Rules, err = connector.Rules(texts[i]); err != nil {
+			return nil, err
 		}
 	}
 	return list, nil
@@ -232,7 +229,7 @@ func (c *Connector) FinishURL(a grant.Account) string {
 // Personal accounts have no administrator.
 func (c *Connector) ApproveURL(a grant.Account, r grant.Request) string {
 	tenant := c.tenant
-	if tid, _, _ := strings.Cut(a.ID, "/"); isGUID(tid) && c.admits(tid) {
+	if tid, _, _ := strings.Cut(a.ID, "/"); identity.IsGUID(tid) && c.admits(tid) {
 		tenant = tid
 	}
 	switch tenant {
@@ -315,13 +312,13 @@ func (c *Connector) account(idToken string, check connector.IDTokenCheck) (grant
 	check.ClientID, check.Names = c.about.ClientID, []string{"preferred_username", scopeEmail}
 	check.IssuedBy = func(text func(string) string) bool {
 		tid, oid = text("tid"), text("oid")
-		return isGUID(tid) && text("iss") == authority+"/"+tid+"/v2.0" && text("ver") == "2.0" && c.admits(tid)
+		return identity.IsGUID(tid) && text("iss") == authority+"/"+tid+"/v2.0" && text("ver") == "2.0" && c.admits(tid)
 	}
 	t, err := check.Read(idToken, c.now())
 	if err != nil {
 		return grant.Account{}, err
 	}
-	if !isGUID(oid) {
+	if !identity.IsGUID(oid) {
 		return grant.Account{}, &grant.Error{Class: grant.Lost, Reason: connector.NoAccount,
 			Err: errors.New("the ID token has no oid")}
 	}
@@ -337,7 +334,7 @@ func (c *Connector) admits(tid string) bool {
 	case TenantConsumers:
 		return tid == personalAccounts
 	}
-	return !isGUID(c.tenant) || tid == c.tenant
+	return !identity.IsGUID(c.tenant) || tid == c.tenant
 }
 
 // Refresh implements grant.OAuth. The scopes are sent each time, and none that no access
@@ -440,19 +437,4 @@ func (c *Connector) spelled(scope string) string {
 
 func isUnsaid(scope string) bool {
 	return scope == scopeOpenID || scope == scopeProfile || scope == scopeEmail || scope == scopeOffline
-}
-
-// isGUID reports whether s is a GUID in lower case: a tenant must have one spelling only.
-func isGUID(s string) bool {
-	const form = "00000000-0000-0000-0000-000000000000"
-	if len(s) != len(form) {
-		return false
-	}
-	for i := range len(s) {
-		hyphen, digit := form[i] == '-', '0' <= s[i] && s[i] <= '9' || 'a' <= s[i] && s[i] <= 'f'
-		if hyphen != (s[i] == '-') || hyphen == digit {
-			return false
-		}
-	}
-	return true
 }

@@ -38,6 +38,7 @@ func start(dir, name string, args ...string) (*process, error) {
 func startCommand(cmd *exec.Cmd) (*process, error) {
 	p := &process{cmd: cmd, out: &output{changed: make(chan struct{})}, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	p.cmd.WaitDelay = 5 * time.Second // children that live on, as one of Apache's may, must not hold its output open
 	stdin, err := p.cmd.StdinPipe()
 	if err != nil {
 		return nil, err
