@@ -243,13 +243,20 @@ func TestP22_UploadsToAMoodyAppArriveOnceAndAnswersStayApart(t *testing.T) {
 // The same over HTTP/2, whatever the app says when it gives a call up whose client waits.
 func TestAnHTTP2AppThatGivesUpAnUploadIsSeenAtOnce(t *testing.T) {
 	t.Parallel()
-	for name, answer := range map[string]func(uint32) []byte{
-		"REFUSED_STREAM": testenv.Reset(7), "CANCEL": testenv.Reset(8), "GOAWAY below": testenv.GoAway(false, 0),
-		"hangs up": testenv.HangUp,
+	for name, tt := range map[string]struct {
+		answer func(uint32) []byte
+		most   int // attempts
+	}{
+		// It has done nothing then, so that once more is harmless (RFC 9113 §8.7): that happens
+		// if the client's silence is not being waited for at that moment.
+		"REFUSED_STREAM": {testenv.Reset(7), 2},
+		"GOAWAY below":   {testenv.GoAway(false, 0), 2},
+		"CANCEL":         {testenv.Reset(8), 1},
+		"hangs up":       {testenv.HangUp, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := testenv.StartHTTP2Peer(t, false, func(int) func(uint32) []byte { return answer })
+			p := testenv.StartHTTP2Peer(t, false, func(int) func(uint32) []byte { return tt.answer })
 			p.AnswerEarly()
 			target, err := url.Parse(p.URL)
 			testenv.Check(t, err)
@@ -264,8 +271,8 @@ func TestAnHTTP2AppThatGivesUpAnUploadIsSeenAtOnce(t *testing.T) {
 			_, in := d.dial(t, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhello") // and waits
 			res, err := http.ReadResponse(in, nil)
 			testenv.Check(t, err)
-			if res.StatusCode != 502 || p.Got() != 1 {
-				t.Errorf("answered %d, and the app was asked %d times", res.StatusCode, p.Got())
+			if got := p.Got(); res.StatusCode != 502 || got < 1 || got > tt.most {
+				t.Errorf("answered %d, and the app was asked %d times", res.StatusCode, got)
 			}
 		})
 	}
