@@ -85,11 +85,11 @@ func (g *Grants) change(ctx context.Context, begin beginning, urgent bool,
 	if err == nil || room == nil || !room.Full(err) {
 		return err
 	}
-	// Before the reserve is given away: what is compacted would take it.
 	err = errors.Join(err, room.Compact(ctx))
 	again := run()
 	if urgent && room.Full(again) {
-		err = errors.Join(err, again, room.Release())
+		// Compacting may need room itself, and leaves more than it takes.
+		err = errors.Join(err, again, room.Release(), room.Compact(ctx))
 		again = run()
 	}
 	if again != nil {

@@ -29,7 +29,7 @@ import (
 // smallDisk has the folder on which the process in which it is set may mount a disk.
 const smallDisk = "SALLYPORT_TEST_SMALL_DISK"
 
-// A disk of 4 MiB fills up while 20 refreshes are under way. Their results get into the
+// A disk of 5 MiB fills up while 20 refreshes are under way. Their results get into the
 // reserve, and when something else takes that room too they stay in memory, are told, and
 // are stored when there is room again. No token is shown a second time.
 func TestP14_ResultsOutliveAFullDisk(t *testing.T) {
@@ -37,7 +37,7 @@ func TestP14_ResultsOutliveAFullDisk(t *testing.T) {
 		if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 			t.Fatal("make mounts private:", err)
 		}
-		if err := syscall.Mount("sallyport-test", dir, "tmpfs", 0, "size=4m"); err != nil {
+		if err := syscall.Mount("sallyport-test", dir, "tmpfs", 0, "size=5m"); err != nil {
 			t.Fatal("mount:", err)
 		}
 		fullDiskStory(t, newDisk(t, dir))
@@ -82,6 +82,8 @@ type room struct {
 
 func newDisk(t *testing.T, dir string) *room {
 	filler := filepath.Join(dir, "filler")
+	// What is cleared later must leave room for the reserve, too.
+	testenv.Check(t, os.WriteFile(filler, make([]byte, reserveSize), 0o600))
 	return &room{path: filepath.Join(dir, "sallyport.db"), reserve: true,
 		fill: func(t *testing.T) {
 			t.Helper()

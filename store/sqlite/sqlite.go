@@ -21,6 +21,11 @@ import (
 	"github.com/sallyport-proxy/sallyport/store"
 )
 
+// mostLog is how many pages of 4 KiB the log has before it is moved into the database. The
+// pages that the database has to grow by for it must find room in the reserve: on a full
+// disk the log could otherwise never be emptied.
+const mostLog = reserveSize / 4096 / 2
+
 // look is how often a replica asks whether another one has written.
 const look = 250 * time.Millisecond
 
@@ -71,8 +76,8 @@ func openWith(ctx context.Context, path string, o store.Options, opened func(*sq
 // address has every transaction take the lock for writing as it begins, so that
 // none fails in its middle; and rw, so that a file that has gone is not made anew.
 func address(path string) string {
-	q := url.Values{"mode": {"rw"}, "_txlock": {"immediate"},
-		"_pragma": {"busy_timeout(2000)", "journal_mode(WAL)", "synchronous(FULL)"}}
+	q := url.Values{"mode": {"rw"}, "_txlock": {"immediate"}, "_pragma": {"busy_timeout(2000)", "journal_mode(WAL)",
+		"synchronous(FULL)", fmt.Sprintf("wal_autocheckpoint(%d)", mostLog)}}
 	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String()
 }
 
