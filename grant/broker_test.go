@@ -1065,3 +1065,25 @@ func TestP14_WhatEndsAGrantSaysWhoCanHelp(t *testing.T) {
 		})
 	}
 }
+
+// A store without room refuses each lend, and fills no log beside it.
+func TestAFullStoreIsToldOnceInTenSeconds(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		time.Sleep(life)
+		r.store.SetNoRoom(true)
+		told := func() int { return strings.Count(r.log.String(), "has no room for the result") }
+		for range 50 {
+			if _, err := r.broker.Lend(r.Context(), use("a")); !errors.Is(err, grant.ErrNoRoom) {
+				t.Fatalf("lent with %v", err)
+			}
+		}
+		if told() != 1 {
+			t.Errorf("told %d times of 50 refusals at once", told())
+		}
+		time.Sleep(11 * time.Second)
+		if _, err := r.broker.Lend(r.Context(), use("a")); err == nil || told() != 2 {
+			t.Errorf("told %d times 11 s later; %v", told(), err)
+		}
+	})
+}

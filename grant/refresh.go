@@ -158,8 +158,7 @@ func (b *Broker) lease(ctx context.Context, r Record) (Lease, Record, error) {
 		case errors.Is(err, ErrChanged), errors.Is(err, ErrNotFound):
 			return Lease{}, Record{}, nil
 		case errors.Is(err, ErrRolledBack):
-			b.Log.Error("a grant is older than it was: its row was restored from a copy, or swapped",
-				"connector", r.Connector, "grant", r.ID)
+			b.warn("a grant is older than it was: its row was restored from a copy, or swapped", r)
 			err := b.Store.SetStatus(ctx, r.ID, r.Generation, NeedsReconnect, ReasonRolledBack, time.Time{})
 			if err != nil {
 				return Lease{}, Record{}, &LaterError{time.Second, err}
@@ -167,10 +166,10 @@ func (b *Broker) lease(ctx context.Context, r Record) (Lease, Record, error) {
 			b.changed(ctx, r, NeedsReconnect, ReasonRolledBack)
 			return Lease{}, Record{}, nil
 		case errors.Is(err, ErrNoRoom):
-			b.Log.Error("no grant is refreshed: the store has no room for the result", "connector", r.Connector)
+			b.warn("no grant is refreshed: the store has no room for the result", r)
 			return Lease{}, Record{}, &LaterError{time.Second, err}
 		default:
-			b.Log.Error("the store of grants does not answer", "connector", r.Connector, "error", err.Error())
+			b.warn("the store of grants does not answer", r, "error", err.Error())
 			return Lease{}, Record{}, &LaterError{time.Second, err}
 		}
 	}
