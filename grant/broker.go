@@ -164,17 +164,17 @@ type Broker struct {
 	fails   map[string]int       // refreshes that failed in a row, by the grant's ID
 	forced  map[string]forcing   // the last forced refresh, by the grant's ID
 	used    map[use]time.Time    // what Store.Used was told last
-	warned  map[string]time.Time // by connector and message: when warn wrote it last
+	told    map[string]time.Time // by connector and message: when report told it last
 }
 
-// warn tells what an operator has to mend and each use of a connector finds anew: once in
+// report tells what an operator has to mend and each use of a connector finds anew: once in
 // shoutEvery, however many uses there are.
-func (b *Broker) warn(message string, r Record, args ...any) {
+func (b *Broker) report(message string, r Record, args ...any) {
 	b.mu.Lock()
 	now, key := time.Now(), r.Connector+" "+message
-	silent := now.Sub(b.warned[key]) < shoutEvery
+	silent := now.Sub(b.told[key]) < shoutEvery
 	if !silent {
-		b.warned[key] = now
+		b.told[key] = now
 	}
 	b.mu.Unlock()
 	if !silent {
@@ -204,7 +204,7 @@ func New(o Options) (*Broker, error) {
 	b := &Broker{Options: o, offers: map[string]*Offer{}, apps: map[string]*App{},
 		waiting: map[string]chan struct{}{}, flights: map[string]*flight{}, trouble: map[string]*trouble{},
 		fails: map[string]int{}, forced: map[string]forcing{}, used: map[use]time.Time{},
-		warned: map[string]time.Time{}}
+		told: map[string]time.Time{}}
 	if err := b.configure(); err != nil {
 		return nil, err
 	}

@@ -158,7 +158,8 @@ func (b *Broker) lease(ctx context.Context, r Record) (Lease, Record, error) {
 		case errors.Is(err, ErrChanged), errors.Is(err, ErrNotFound):
 			return Lease{}, Record{}, nil
 		case errors.Is(err, ErrRolledBack):
-			b.warn("a grant is older than it was: its row was restored from a copy, or swapped", r)
+			b.Log.Error("a grant is older than it was: its row was restored from a copy, or swapped",
+				"connector", r.Connector, "grant", r.ID)
 			err := b.Store.SetStatus(ctx, r.ID, r.Generation, NeedsReconnect, ReasonRolledBack, time.Time{})
 			if err != nil {
 				return Lease{}, Record{}, &LaterError{time.Second, err}
@@ -166,10 +167,10 @@ func (b *Broker) lease(ctx context.Context, r Record) (Lease, Record, error) {
 			b.changed(ctx, r, NeedsReconnect, ReasonRolledBack)
 			return Lease{}, Record{}, nil
 		case errors.Is(err, ErrNoRoom):
-			b.warn("no grant is refreshed: the store has no room for the result", r)
+			b.report("no grant is refreshed: the store has no room for the result", r)
 			return Lease{}, Record{}, &LaterError{time.Second, err}
 		default:
-			b.warn("the store of grants does not answer", r, "error", err.Error())
+			b.report("the store of grants does not answer", r, "error", err.Error())
 			return Lease{}, Record{}, &LaterError{time.Second, err}
 		}
 	}
