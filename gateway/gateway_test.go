@@ -280,6 +280,8 @@ func TestP12_WhatCannotBeJudgedNeverArrives(t *testing.T) {
 		"overlong dots":   {"GET", "/gateway/calendar/calendars/%c0%ae%c0%ae/busy", "", 400, nil},
 		"overlong slash":  {"GET", "/gateway/calendar/calendars/a%25c0%25afb/busy", "", 400, nil},
 		"empty segment":   {"GET", "/gateway/calendar/calendars//busy", "", 400, nil},
+		"slash at end":    {"GET", "/gateway/calendar/calendars/a/busy/", "", 403, nil},
+		"two at the end":  {"GET", "/gateway/calendar/calendars/a/busy//", "", 400, nil},
 		"backslash":       {"GET", "/gateway/calendar/calendars/a%5cb/busy", "", 400, nil},
 		"control":         {"GET", "/gateway/calendar/calendars/a%0ab/busy", "", 400, nil},
 		"other template":  {"GET", "/gateway/calendar/calendars/a/other", "", 403, nil},

@@ -67,7 +67,9 @@ func judgePath(path string) error {
 	if err := judgeSigns(path, pathSigns+"/"); err != nil {
 		return err
 	}
-	if path == "/" {
+	// A slash at the end is a part of the address, which some third parties ask for.
+	path = strings.TrimSuffix(path, "/")
+	if path == "" {
 		return nil
 	}
 	for segment := range strings.SplitSeq(path[1:], "/") {

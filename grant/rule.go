@@ -16,8 +16,9 @@ type Rule struct {
 const methodLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 // ParseRule reads "METHOD /path". In the path, "*" as a whole segment is one segment of a
-// request, and as the last one it is one or more. There are no dots, escapes, empty
-// segments or other signs that two programs could read in two ways.
+// request, and as the last one it is one or more, with a slash behind them or without. There
+// are no dots, escapes, empty segments or other signs that two programs could read in two
+// ways. Only at the end there may be a slash more: it is for requests that have it too.
 func ParseRule(text string) (Rule, error) {
 	method, path, ok := strings.Cut(text, " ")
 	if !ok || method == "" || strings.Trim(method, methodLetters) != "" {
@@ -31,7 +32,7 @@ func ParseRule(text string) (Rule, error) {
 		switch {
 		case s == "*":
 			r.open = i == len(r.segments)-1
-		case s == "" && len(r.segments) > 1:
+		case s == "" && i < len(r.segments)-1:
 			return Rule{}, errors.New("the path has an empty segment")
 		case s == "." || s == "..":
 			return Rule{}, errors.New("the path has a dot segment")
@@ -53,7 +54,8 @@ func (r Rule) String() string { return r.Method + " " + r.Template }
 
 // Match reports whether the rule lets a request through. escaped is the path as it is
 // sent, with its escapes: segments are compared one by one, so that a "%2F" in one never
-// becomes a border. GET covers HEAD.
+// becomes a border. GET covers HEAD. "/a" and "/a/" are two paths: some third parties serve
+// the one and not the other.
 func (r Rule) Match(method, escaped string) bool {
 	if method != r.Method && !(method == "HEAD" && r.Method == "GET") {
 		return false
@@ -63,14 +65,17 @@ func (r Rule) Match(method, escaped string) bool {
 		return false
 	}
 	segments := strings.Split(path, "/")
+	if last := len(segments) - 1; r.open && last > 0 && segments[last] == "" {
+		segments = segments[:last]
+	}
 	if len(segments) < len(r.segments) || len(segments) > len(r.segments) && !r.open {
 		return false
 	}
 	for i, s := range segments {
-		if s == "" && (path != "" || len(r.segments) > 1 || r.segments[0] == "*") {
-			return false // an empty segment is none
-		}
-		if want := r.segments[min(i, len(r.segments)-1)]; want != "*" && want != s {
+		switch want := r.segments[min(i, len(r.segments)-1)]; {
+		case s == "" && (want != "" || i < len(segments)-1):
+			return false // an empty segment is none, but after a slash at the end
+		case want != "*" && want != s:
 			return false
 		}
 	}

@@ -11,7 +11,21 @@ func TestP12_ARuleLetsThroughWhatItNamesAndNothingElse(t *testing.T) {
 		{"GET /rest/*", "HEAD", "/rest/a/b", true},
 		{"GET /rest/*", "GET", "/rest", false},
 		{"GET /rest/*", "GET", "/rest/", false},
-		{"GET /rest/*", "GET", "/rest/a/", false},
+		{"GET /rest/*", "GET", "/rest/a/", true},
+		{"GET /rest/*", "GET", "/rest/a/b/", true},
+		{"GET /rest/*", "GET", "/rest/a//", false},
+		{"GET /rest/*", "GET", "/rest//", false},
+		{"GET /*", "GET", "/a/", true},
+		{"GET /*", "GET", "//", false},
+		{"GET /rest/", "GET", "/rest/", true},
+		{"GET /rest/", "GET", "/rest", false},
+		{"GET /rest/", "GET", "/rest//", false},
+		{"GET /rest/", "GET", "/rest/a", false},
+		{"GET /rest", "GET", "/rest/", false},
+		{"GET /rest/*/", "GET", "/rest/a/", true},
+		{"GET /rest/*/", "GET", "/rest/a", false},
+		{"GET /rest/*/", "GET", "/rest//", false},
+		{"GET /rest/*/", "GET", "/rest/a/b/", false},
 		{"GET /rest/*", "GET", "/rest//a", false},
 		{"GET /rest/*", "POST", "/rest/a", false},
 		{"GET /rest/*", "GET", "/restful/a", false},
@@ -44,7 +58,8 @@ func TestP12_ARuleLetsThroughWhatItNamesAndNothingElse(t *testing.T) {
 }
 
 func TestP15_ARuleThatCouldBeReadInTwoWaysIsRefused(t *testing.T) {
-	for _, text := range []string{"", "GET", "GET ", "/x", "get /x", "GET x", "GET  /x", "GET /a//b", "GET /a/",
+	for _, text := range []string{"", "GET", "GET ", "/x", "get /x", "GET x", "GET  /x", "GET /a//b", "GET /a//",
+		"GET //",
 		"GET /./a", "GET /a/..", "GET /a*", "GET /a/b*/c", "GET /a%2Fb", "GET /a?b", "GET /a#b", "GET /a b", "GET /ä",
 		"GET /a\\b", "* /x", "GET,POST /x", "GET /**"} {
 		if rule, err := ParseRule(text); err == nil {
