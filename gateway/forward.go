@@ -41,7 +41,8 @@ type forward struct {
 	caller  *caller
 	offered *Connector
 	target  target
-	host    string // by which the app reached us
+	host    string // as the app wrote it
+	at      string // where the app reached us
 	ev      *observe.Event
 
 	loan    grant.Loan
@@ -69,7 +70,7 @@ func (g *Gateway) lend(w http.ResponseWriter, r *http.Request, ev *observe.Event
 	if err != nil {
 		return plainBad(err)
 	}
-	f := &forward{g: g, caller: c, offered: offered, target: t, host: r.Host, ev: ev}
+	f := &forward{g: g, caller: c, offered: offered, target: t, host: r.Host, at: reachedAt(r), ev: ev}
 	if err := f.judge(w, r); err != nil {
 		return err
 	}
@@ -311,8 +312,15 @@ func (f *forward) send(r *http.Request) (*http.Response, error) {
 	}
 	res := *got
 	res.Trailer = nil // what comes after a body is not judged, so it is not passed on
+	links := f.links(&res)
+	switch {
+	case links != nil:
+		unlike(&res)
+	case res.StatusCode == http.StatusNotModified && len(f.offered.About.PageLinks) > 0:
+		weaken(res.Header) // as it was in the answer that is meant
+	}
 	if res.Body != http.NoBody && readable(res.Header) {
-		res.Body = &hidingBody{from: got.Body, secrets: f.secrets}
+		res.Body = &judgedBody{from: got.Body, secrets: f.secrets, links: links}
 	}
 	return &res, nil
 }
@@ -324,7 +332,7 @@ func (f *forward) RewriteRequest(h http.Header) {
 			delete(h, name)
 		}
 	}
-	if len(h["Accept-Encoding"]) == 0 {
+	if len(h["Accept-Encoding"]) == 0 || len(f.offered.About.PageLinks) > 0 {
 		h["Accept-Encoding"] = []string{"identity"} // without it any would do (RFC 9110 §12.5.3)
 	}
 }

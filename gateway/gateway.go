@@ -10,10 +10,10 @@
 //
 // It owns what apps send and read: who they are (caller.go), which addresses and bodies may
 // be passed on (target.go, body.go), the way to a third party and back (forward.go), that no
-// credential comes back (redact.go), our own addresses (own.go, openapi.json), problems
-// (problem.go), and how apps are told what became of grants (notify.go). It never knows how
-// a grant is kept or refreshed, which is package grant's, nor moves bytes, which is relay's.
-// Browsers never come here: their pages are in proxy.
+// credential comes back (redact.go), where the next page is (links.go), our own addresses
+// (own.go, openapi.json), problems (problem.go), and how apps are told what became of grants
+// (notify.go). It never knows how a grant is kept or refreshed, which is package grant's, nor
+// moves bytes, which is relay's. Browsers never come here: their pages are in proxy.
 package gateway
 
 import (

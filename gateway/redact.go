@@ -82,45 +82,50 @@ func readable(h http.Header) bool {
 	})
 }
 
-// hidingBody is a body without the secrets. It passes on what it reads at once, but for the
-// bytes at the end that may be the beginning of a secret.
-type hidingBody struct {
+// judgedBody is a body without the secrets, and with our addresses in the place of those of
+// links, if it has any. It passes on what it reads at once, but for the bytes at the end that
+// may be the beginning of a secret.
+type judgedBody struct {
 	from    io.ReadCloser
 	secrets secrets
-	held    []byte // read, and not passed on
-	ready   int    // how many bytes of held have been judged
-	err     error  // of from, when held is empty
+	links   *linkRewriter // nil: none
+	held    []byte        // read, and not judged
+	ready   []byte        // judged, and not passed on
+	err     error         // of from, when ready is empty
 }
 
-func (h *hidingBody) Read(p []byte) (int, error) {
+func (b *judgedBody) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	for h.ready == 0 {
-		if h.err != nil {
-			return 0, h.err
+	for len(b.ready) == 0 {
+		if b.err != nil {
+			return 0, b.err
 		}
-		h.fill(len(p))
+		b.fill(len(p))
 	}
-	n := copy(p, h.held[:h.ready])
-	h.held, h.ready = h.held[n:], h.ready-n
+	n := copy(p, b.ready)
+	b.ready = b.ready[n:]
 	return n, nil
 }
 
 // fill reads once more, and judges.
-func (h *hidingBody) fill(size int) {
-	h.held = slices.Grow(h.held, size)
-	n, err := h.from.Read(h.held[len(h.held) : len(h.held)+size])
-	h.held = h.held[:len(h.held)+n]
-	h.secrets.hide(h.held)
-	h.ready, h.err = len(h.held), err
-	if err == nil {
-		h.ready -= h.secrets.begun(h.held)
-	} else if !errors.Is(err, io.EOF) {
-		// What broke off ends before what may have been a secret.
-		h.ready -= h.secrets.begun(h.held)
-		h.held = h.held[:h.ready]
+func (b *judgedBody) fill(size int) {
+	b.held = slices.Grow(b.held, size)
+	n, err := b.from.Read(b.held[len(b.held) : len(b.held)+size])
+	b.held, b.err = b.held[:len(b.held)+n], err
+	b.secrets.hide(b.held)
+	judged := len(b.held)
+	if !errors.Is(err, io.EOF) {
+		judged -= b.secrets.begun(b.held) // what broke off ends before what may have been a secret
+	}
+	b.ready, b.held = b.held[:judged], b.held[judged:]
+	if b.links != nil {
+		b.ready = b.links.rewrite(nil, b.ready)
+		if err != nil {
+			b.ready = b.links.end(b.ready)
+		}
 	}
 }
 
-func (h *hidingBody) Close() error { return h.from.Close() }
+func (b *judgedBody) Close() error { return b.from.Close() }

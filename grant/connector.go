@@ -34,6 +34,9 @@ type About struct {
 	// TokenQuery are names in a query, folded to lower case, by which the third party would
 	// take a credential, beside access_token and token.
 	TokenQuery []string
+	// PageLinks are names of members by which an answer, an object of JSON, says where more of
+	// it is: addresses below Origin, which apps get as addresses of the gateway.
+	PageLinks []string
 	// Resend: a refresh whose answer was lost may be sent once more with the same token.
 	Resend bool
 	// KeyHint says in words what has to be pasted, and KeyURL where it is found; "" unless

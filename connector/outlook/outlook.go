@@ -152,6 +152,7 @@ func New(o Options) (*Connector, error) {
 		Authorize: at.Scheme + "://" + at.Host,
 		Onward:    onward(o.Tenant),
 		Inject:    grant.Injection{Header: "Authorization", Prefix: "Bearer "},
+		PageLinks: []string{"@odata.nextLink", "@odata.deltaLink"},
 		// A refresh brings a new refresh token, and leaves the old one good.
 		Resend: true,
 	}
@@ -208,6 +209,7 @@ func (c *Connector) About() grant.About {
 	about := c.about
 	about.Accesses = slices.Clone(about.Accesses)
 	about.Onward = slices.Clone(about.Onward)
+	about.PageLinks = slices.Clone(about.PageLinks)
 	return about
 }
 

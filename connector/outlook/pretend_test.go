@@ -229,7 +229,7 @@ func (p *pretend) list(w http.ResponseWriter, r *http.Request) {
 		"value": []any{map[string]any{"subject": fmt.Sprintf("event %d", page), "start": time.Now()}}}
 	if page < 2 {
 		q.Set("$skiptoken", fmt.Sprintf("R0usmc/%d+x", page+1))
-		body["@odata.nextLink"] = "https://graph.microsoft.com" + r.URL.Path + "?" + q.Encode()
+		body["@odata.nextLink"] = p.url + r.URL.Path + "?" + q.Encode()
 	}
 	w.Header().Set("Content-Type", "application/json;odata.metadata=minimal")
 	_ = json.NewEncoder(w).Encode(body)
