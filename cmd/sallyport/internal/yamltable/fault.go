@@ -60,10 +60,13 @@ func (fs Faults) Error() string {
 // maxFaults bounds what one file can make us print.
 const MaxFaults = 100
 
-// excerpt shows line and its neighbours with a caret under column.
-func (s *source) excerpt(line, column int) string {
-	first, last := max(line-1, 1), min(line+1, len(s.lines))
-	hidden := s.hidden(first, last)
+// around are the first and the last line of an excerpt at a line.
+func (s *source) around(line int) (first, last int) { return max(line-1, 1), min(line+1, len(s.lines)) }
+
+// excerpt shows line and its neighbours with a caret under column; hidden is what not to show
+// of them.
+func (s *source) excerpt(line, column int, hidden map[int][]span) string {
+	first, last := s.around(line)
 	var b strings.Builder
 	for n := first; n <= last; n++ {
 		if n != line {

@@ -369,12 +369,16 @@ func (w *Walker) noReference(at Place, want, v string, forms []string, secret bo
 // directory that systems have, or a variable as shells and templates write it.
 // Random text does not look so; v is "" in all other cases.
 func MeantReference(v string) string {
-	dirs := `app|config|data|etc|home|mnt|opt|root|run|secrets|srv|tmp|usr|var|vault`
-	if regexp.MustCompile(`^/(` + dirs + `)(/[A-Za-z0-9._-]+)+$`).MatchString(v) {
-		return FormFile + ":" + v
-	}
-	if m := regexp.MustCompile(`^\$\{(` + patternEnv + `)\}$`).FindStringSubmatch(v); m != nil {
-		return FormEnv + ":" + m[1]
+	switch {
+	case strings.HasPrefix(v, "/"): // before anything is compiled: this is asked of every text of a file
+		dirs := `app|config|data|etc|home|mnt|opt|root|run|secrets|srv|tmp|usr|var|vault`
+		if regexp.MustCompile(`^/(` + dirs + `)(/[A-Za-z0-9._-]+)+$`).MatchString(v) {
+			return FormFile + ":" + v
+		}
+	case strings.HasPrefix(v, "${"):
+		if m := regexp.MustCompile(`^\$\{(` + patternEnv + `)\}$`).FindStringSubmatch(v); m != nil {
+			return FormEnv + ":" + m[1]
+		}
 	}
 	return ""
 }

@@ -70,8 +70,12 @@ func (s *source) finish(fs Faults) Faults {
 		fs = fs[:MaxFaults]
 		fs[MaxFaults-1].Message += fmt.Sprintf(" (only the first %d faults are shown)", MaxFaults)
 	}
-	for i := range fs {
-		fs[i].Excerpt = s.excerpt(fs[i].Line, fs[i].Column)
+	var hidden map[int][]span
+	for i, f := range fs {
+		if i == 0 || f.Line != fs[i-1].Line { // a line may have all of them
+			hidden = s.hidden(s.around(f.Line))
+		}
+		fs[i].Excerpt = s.excerpt(f.Line, f.Column, hidden)
 	}
 	return fs
 }
