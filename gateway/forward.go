@@ -208,7 +208,9 @@ func (f *forward) take(loan grant.Loan) error {
 		return errOrigin
 	}
 	f.loan, f.origin = loan, origin
-	f.secrets = f.secrets.add(loan.Credential())
+	for _, text := range loan.Secrets() {
+		f.secrets = f.secrets.add(text)
+	}
 	return nil
 }
 
@@ -302,6 +304,9 @@ var errSwitch = errors.New("the third party switches protocols")
 func (f *forward) send(r *http.Request) (*http.Response, error) {
 	name, value := f.loan.Header()
 	r.Header[http.CanonicalHeaderKey(name)] = []string{value}
+	for name, value := range f.loan.Inject.With {
+		r.Header[http.CanonicalHeaderKey(name)] = []string{value}
+	}
 	got, err := f.g.transport.RoundTrip(r)
 	if err != nil {
 		return nil, fmt.Errorf("send to the third party: %w", err)

@@ -2,6 +2,7 @@ package grant
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/url"
@@ -56,6 +57,20 @@ type Access struct {
 type Injection struct {
 	Header string // "Authorization"
 	Prefix string // "Bearer ", "Token token="; the credential follows
+	// Basic: the credential is a user name, a colon and a password, and follows in base64
+	// (RFC 7617 §2).
+	Basic bool
+	// With are further headers that every request has, in canonical spelling: these values,
+	// whatever the app sends. They are no secrets.
+	With map[string]string
+}
+
+// Value is the value of the header that carries a credential.
+func (i Injection) Value(credential string) string {
+	if i.Basic {
+		credential = base64.StdEncoding.EncodeToString([]byte(credential))
+	}
+	return i.Prefix + credential
 }
 
 // Request is what a person is about to connect. Scopes are those of all Access, each once.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
@@ -64,7 +65,16 @@ func (Loan) LogValue() slog.Value { return slog.StringValue("<loan>") }
 func (l Loan) Credential() string { return l.credential }
 
 // Header is the header that carries the credential.
-func (l Loan) Header() (name, value string) { return l.Inject.Header, l.Inject.Prefix + l.credential }
+func (l Loan) Header() (name, value string) { return l.Inject.Header, l.Inject.Value(l.credential) }
+
+// Secrets are the texts by which the credential could be known again in an answer.
+func (l Loan) Secrets() []string {
+	_, password, ok := strings.Cut(l.credential, ":")
+	if !l.Inject.Basic || !ok {
+		return []string{l.credential}
+	}
+	return []string{l.credential, password, strings.TrimPrefix(l.Inject.Value(l.credential), l.Inject.Prefix)}
+}
 
 // Rules are those of the loan's accesses.
 func (l Loan) Rules() []Rule {

@@ -1,5 +1,5 @@
 // Package apikey is the connector of third parties whose API takes a key that a person
-// pastes, for `type: api_key`.
+// pastes, for `type: api_key`, and for those of which Known has the description.
 //
 // It owns which keys are accepted at all, and what the answer to a first request with one
 // means. Which requests apps may make with it are rules, which the gateway keeps; how a
@@ -42,10 +42,16 @@ const (
 // Options are what a Connector needs, most of it from the configuration.
 type Options struct {
 	ID      string
+	Type    string // in the configuration; "": Type
 	Name    string // for people; "": ID
 	BaseURL string // the API's origin, perhaps with a path prefix
 	Header  string // that carries the key; "": Authorization
 	Format  string // of its value: text that ends in %s, for the key; "": "Bearer %s"
+	// Basic: the key is a user name, a colon and a password, and is sent as HTTP Basic has it
+	// (RFC 7617), in Authorization. Header and Format are "" then.
+	Basic bool
+	// Headers are further ones that every request has, the probe too: no secrets.
+	Headers map[string]string
 	Probe   string // the request that shows whether a key works: "GET /me", below BaseURL
 	Owner   grant.OwnerKind
 	// Accesses are what is offered, the narrowest first. Keys have no scopes. One without
@@ -82,7 +88,7 @@ func New(o Options) (*Connector, error) {
 	if err != nil {
 		return nil, connector.FaultAt("base_url", err)
 	}
-	inject, err := injection(cmp.Or(o.Header, "Authorization"), cmp.Or(o.Format, "Bearer "+placeholder))
+	inject, err := o.injection()
 	if err != nil {
 		return nil, err
 	}
@@ -93,8 +99,14 @@ func New(o Options) (*Connector, error) {
 	if err := connector.Forwardable(o.Forward); err != nil {
 		return nil, connector.FaultAt("forward_headers", err)
 	}
-	if slices.ContainsFunc(o.Forward, func(name string) bool { return strings.EqualFold(name, inject.Header) }) {
-		return nil, connector.FaultAt("forward_headers", errors.New("must not have the header of the key"))
+	for _, name := range o.Forward {
+		switch name = http.CanonicalHeaderKey(name); {
+		case name == inject.Header:
+			return nil, connector.FaultAt("forward_headers", errors.New("must not have the header of the key"))
+		case inject.With[name] != "":
+			return nil, connector.FaultAt("forward_headers", fmt.Errorf("must not have %s: it is in headers, and has "+
+				"one value", name))
+		}
 	}
 	if err := connector.Accesses(o.Accesses); err != nil {
 		return nil, err
@@ -117,7 +129,7 @@ func New(o Options) (*Connector, error) {
 		c.now = time.Now
 	}
 	c.about = grant.About{
-		ID: o.ID, Type: Type, Name: name, ClientID: thirdParty(origin), Accesses: accesses,
+		ID: o.ID, Type: cmp.Or(o.Type, Type), Name: name, ClientID: thirdParty(origin), Accesses: accesses,
 		Owner:   cmp.Or(o.Owner, grant.OwnedByUser),
 		Offline: true, Inject: inject, Forward: slices.Clone(o.Forward),
 		KeyHint: cmp.Or(o.KeyHint, "an API key"), KeyURL: o.KeyURL,
@@ -136,9 +148,45 @@ func thirdParty(origin string) string {
 // package fmt.
 const placeholder = "%s"
 
-// injection reads header and format. The key comes last, because nothing that follows it
+// injection is how the key, and what else every request has, gets into requests.
+func (o Options) injection() (inject grant.Injection, err error) {
+	switch {
+	case !o.Basic:
+		inject, err = keyHeader(cmp.Or(o.Header, "Authorization"), cmp.Or(o.Format, "Bearer "+placeholder))
+	case o.Header != "" || o.Format != "":
+		err = connector.FaultAt("inject.basic", errors.New("is the Authorization header, in a form of its own: "+
+			"leave header and format out"))
+	default:
+		inject = grant.Injection{Header: "Authorization", Prefix: "Basic ", Basic: true}
+	}
+	if err != nil || len(o.Headers) == 0 {
+		return inject, err
+	}
+	inject.With = map[string]string{}
+	for name, value := range o.Headers {
+		err := connector.Forwardable([]string{name})
+		if http.CanonicalHeaderKey(name) == inject.Header {
+			err = errors.New("is the header of the key")
+		}
+		if inject.With[http.CanonicalHeaderKey(name)] != "" {
+			err = errors.New("is there twice")
+		}
+		if value == "" || strings.Trim(value, " ") != value || strings.ContainsFunc(value, invisible) {
+			err = errors.New("must be visible ASCII")
+		}
+		if err != nil {
+			return inject, connector.FaultAt("headers."+name, err)
+		}
+		inject.With[http.CanonicalHeaderKey(name)] = value
+	}
+	return inject, nil
+}
+
+func invisible(r rune) bool { return r < ' ' || r > '~' }
+
+// keyHeader reads header and format. The key comes last, because nothing that follows it
 // could be told apart from a part of it.
-func injection(header, format string) (grant.Injection, error) {
+func keyHeader(header, format string) (grant.Injection, error) {
 	if err := connector.Header(header); err != nil {
 		return grant.Injection{}, connector.FaultAt("inject.header", err)
 	}
@@ -152,7 +200,7 @@ func injection(header, format string) (grant.Injection, error) {
 	case !ok || strings.Contains(prefix, "%"):
 		return grant.Injection{}, connector.FaultAt("inject.format", errors.New("must end in %s, which stands "+
 			"for the key, and have no other % in it, as in Bearer %s"))
-	case strings.ContainsFunc(prefix, func(r rune) bool { return r < ' ' || r > '~' }), strings.HasPrefix(prefix, " "):
+	case strings.ContainsFunc(prefix, invisible), strings.HasPrefix(prefix, " "):
 		return grant.Injection{}, connector.FaultAt("inject.format", errors.New("must be visible ASCII"))
 	}
 	return grant.Injection{Header: http.CanonicalHeaderKey(header), Prefix: prefix}, nil
@@ -187,7 +235,11 @@ func (c *Connector) Origin(grant.Account) string { return c.origin }
 // removed.
 func (c *Connector) Accept(ctx context.Context, key string, _ grant.Request) (grant.Result, error) {
 	key = strings.TrimSpace(key)
-	if err := wellFormed(key); err != nil {
+	err := wellFormed(key)
+	if err == nil && c.about.Inject.Basic {
+		err = userAndPassword(key)
+	}
+	if err != nil {
 		return grant.Result{}, &grant.Error{Class: grant.Yours, Reason: KeyMalformed, Err: err}
 	}
 	req, err := http.NewRequestWithContext(ctx, c.method, c.probe, nil)
@@ -195,8 +247,11 @@ func (c *Connector) Accept(ctx context.Context, key string, _ grant.Request) (gr
 		return grant.Result{}, &grant.Error{Class: grant.Ours, Reason: connector.RequestRefused,
 			Err: errors.New("the probe cannot be made")}
 	}
-	req.Header.Set(c.about.Inject.Header, c.about.Inject.Prefix+key)
 	req.Header.Set("Accept", "application/json")
+	for name, value := range c.about.Inject.With {
+		req.Header.Set(name, value)
+	}
+	req.Header.Set(c.about.Inject.Header, c.about.Inject.Value(key))
 	if err := probed(c.http.Do(req)); err != nil {
 		return grant.Result{}, err
 	}
@@ -215,6 +270,17 @@ func wellFormed(key string) error {
 		return errors.New("a key has no blanks in it; paste it alone, without a word such as Bearer before it")
 	case strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return errors.New("a key has visible ASCII characters only")
+	}
+	return nil
+}
+
+// userAndPassword: the first colon is where the password begins (RFC 7617 §2). It is what is
+// secret, so it alone has the length of a key.
+func userAndPassword(key string) error {
+	user, password, ok := strings.Cut(key, ":")
+	if !ok || user == "" || len(password) < minKey {
+		return fmt.Errorf("it must be a user name, a colon and a password or token of at least %d characters, as in "+
+			"ann@example.com:token", minKey)
 	}
 	return nil
 }

@@ -48,6 +48,18 @@ func TestAConfigurationThatCannotWorkIsRefusedWithItsKey(t *testing.T) {
 		{"probe", func(o *Options) { o.Probe = "GET //evil.test/" }},
 		{"probe", func(o *Options) { o.Probe = "GET /me now" }},
 		{"forward_headers", func(o *Options) { o.Header, o.Forward = "X-Api-Key", []string{"x-api-key"} }},
+		{"forward_headers", func(o *Options) {
+			o.Headers, o.Forward = map[string]string{"X-Version": "2"}, []string{"x-version"}
+		}},
+		{"headers.Cookie", func(o *Options) { o.Headers = map[string]string{"Cookie": "a"} }},
+		{"headers.authorization", func(o *Options) { o.Headers = map[string]string{"authorization": "a"} }},
+		{"headers.x-api-key", func(o *Options) {
+			o.Header, o.Headers = "X-Api-Key", map[string]string{"x-api-key": "a"}
+		}},
+		{"headers.X-Version", func(o *Options) { o.Headers = map[string]string{"X-Version": "2\r\nX-Evil: 1"} }},
+		{"headers.X-Version", func(o *Options) { o.Headers = map[string]string{"X-Version": ""} }},
+		{"inject.basic", func(o *Options) { o.Basic, o.Format = true, "Basic %s" }},
+		{"inject.basic", func(o *Options) { o.Basic, o.Header = true, "X-Api-Key" }},
 		{"scopes", func(o *Options) { o.Accesses[0].Scopes = []string{"a"} }},
 		{"rules.read", func(o *Options) { o.Accesses[0].Rules = nil }},
 		{"key_url", func(o *Options) { o.KeyURL = "javascript:alert(1)" }},

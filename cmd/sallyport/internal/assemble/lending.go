@@ -33,12 +33,16 @@ import (
 // ConnectorTypes are the connectors that there are. One more is a folder below connector,
 // a line here, and its keys in config.
 func ConnectorTypes() map[string]func(config.Connector, *oauth.Client) (grant.Connector, error) {
-	return map[string]func(config.Connector, *oauth.Client) (grant.Connector, error){
+	types := map[string]func(config.Connector, *oauth.Client) (grant.Connector, error){
 		google.Type:  newGoogle,
 		outlook.Type: newOutlook,
 		oauth2.Type:  newOAuth2,
 		apikey.Type:  newAPIKey,
 	}
+	for _, k := range apikey.All() {
+		types[k.Type] = newKnownKey(k)
+	}
+	return types
 }
 
 func newGoogle(k config.Connector, client *oauth.Client) (grant.Connector, error) {
@@ -70,8 +74,16 @@ func newAPIKey(k config.Connector, client *oauth.Client) (grant.Connector, error
 		accesses = append(accesses, grant.Access{Name: r.Name, Rules: lendRules(k, r.Name)})
 	}
 	return apikey.New(apikey.Options{ID: k.ID, Name: k.Name, BaseURL: k.BaseURL, Header: k.Inject.Header,
-		Format: k.Inject.Format, Probe: k.Probe, Owner: grant.OwnerKind(k.Owner), Accesses: accesses,
+		Format: k.Inject.Format, Basic: k.Inject.Basic, Headers: k.Headers, Probe: k.Probe, Owner: grant.OwnerKind(k.Owner), Accesses: accesses,
 		Forward: k.ForwardHeaders, KeyHint: k.KeyHint, KeyURL: k.KeyURL, OAuth: client})
+}
+
+// newKnownKey makes connectors of a third party of which apikey knows how it takes keys.
+func newKnownKey(of apikey.Known) func(config.Connector, *oauth.Client) (grant.Connector, error) {
+	return func(k config.Connector, client *oauth.Client) (grant.Connector, error) {
+		return of.New(apikey.Options{ID: k.ID, Name: k.Name, BaseURL: k.BaseURL, Headers: k.Headers,
+			Owner: grant.OwnerKind(k.Owner), OAuth: client})
+	}
 }
 
 // lendRules are the rules of an access. config has judged them.

@@ -47,6 +47,7 @@ type Connector struct {
 	ForwardHeaders         []string
 	NoResend               bool // a refresh whose answer was lost is not sent again
 	Inject                 Inject
+	Headers                map[string]string // that every request has
 	Probe, KeyHint, KeyURL string
 }
 
@@ -60,7 +61,10 @@ const (
 type ConnectorEndpoints struct{ Authorization, Token, Revocation string }
 
 // Inject says how a key gets into requests.
-type Inject struct{ Header, Format string }
+type Inject struct {
+	Header, Format string
+	Basic          bool // the key is a user name and a password
+}
 
 // Named is a list that has a name, in the order of the file.
 type Named struct {
@@ -127,7 +131,9 @@ func connectorShape() yamltable.Shape[Connector] {
 			func(i *Inject) *string { return &i.Header }).Or("Authorization"),
 		yamltable.Field("format", "Its value, with %s for the key.", yamltable.Text(`a text such as "Bearer %s"`),
 			func(i *Inject) *string { return &i.Format }).Or(`"Bearer %s"`),
-	}}.Shape()
+		yamltable.Field("basic", "The key is a user name, a colon and a password, and is sent as HTTP Basic "+
+			"(RFC 7617).", yamltable.OnlyTrue(), func(i *Inject) *bool { return &i.Basic }),
+	}, Rivals: [][]string{{"header", "basic"}, {"format", "basic"}}}.Shape()
 	rule := ruleObject().Shape()
 	return yamltable.Object[Connector]{Keys: []yamltable.Entry[Connector]{
 		yamltable.Field("id", "The name in addresses of the gateway and in callback URLs.", idText(),
@@ -159,8 +165,8 @@ func connectorShape() yamltable.Shape[Connector] {
 			"says whose account it is.", plainURL(parseIssuer),
 			func(c *Connector) *string { return &c.Issuer }),
 		yamltable.Field("base_url", "types oauth2 and api_key: where the API is: an origin, and perhaps a path in "+
-			"front of all others. types google_calendar and outlook_calendar: a pretend third party on loopback, for "+
-			"tests.",
+			"front of all others. types jira, grafana_irm_key and github: the same, of your own site. Other types: a "+
+			"pretend third party on loopback, for tests.",
 			plainURL(parseIssuer), func(c *Connector) *string { return &c.BaseURL }),
 		yamltable.Field("scopes", "type oauth2: what each access needs, as the third party spells it, the narrowest "+
 			"access first.", namedLists("an access to scopes", "a scope", `^[!#-\[\]-~]+$`, nil),
@@ -193,6 +199,9 @@ func connectorShape() yamltable.Shape[Connector] {
 			resendOrReconnect(), func(c *Connector) *bool { return &c.NoResend }),
 		yamltable.Field("inject", "type api_key: how the key gets into requests; `Authorization: Bearer` if left out.",
 			inject, func(c *Connector) *Inject { return &c.Inject }),
+		yamltable.Field("headers", "types api_key and grafana_irm_key: headers that every request has, with their "+
+			"values, such as a version of the API. No secrets.",
+			parameters(), func(c *Connector) *map[string]string { return &c.Headers }),
 		yamltable.Field("probe", "type api_key: the request that shows whether a key works, such as GET /me.",
 			yamltable.Text("a method and a path such as GET /me"), func(c *Connector) *string { return &c.Probe }),
 		yamltable.Field("key_hint", "type api_key: what has to be pasted, in words.",
@@ -301,7 +310,11 @@ func parseSocketPath(v string) (string, error) {
 // ConnectorTypes are the types that the file may name: those of the constructors in assemble,
 // which a test holds to it.
 func ConnectorTypes() []string {
-	return []string{google.Type, outlook.Type, oauth2.Type, apikey.Type}
+	types := []string{google.Type, outlook.Type, oauth2.Type, apikey.Type}
+	for _, k := range apikey.All() {
+		types = append(types, k.Type)
+	}
+	return types
 }
 
 // keyOfTypes is a key of a connector that has a meaning for some types only.
@@ -313,6 +326,17 @@ type keyOfTypes struct {
 func keysOfTypes() []keyOfTypes {
 	oauth, both := []string{oauth2.Type}, []string{oauth2.Type, apikey.Type}
 	known := []string{google.Type, outlook.Type}
+	withBase, mayHaveBase, withHeaders := both, known, []string{apikey.Type}
+	for _, k := range apikey.All() {
+		if k.BaseURL == "" {
+			withBase = append(withBase, k.Type)
+		} else {
+			mayHaveBase = append(mayHaveBase, k.Type)
+		}
+		if k.FurtherHeaders {
+			withHeaders = append(withHeaders, k.Type)
+		}
+	}
 	return []keyOfTypes{
 		{key: "client_id", need: slices.Concat(oauth, known)},
 		{key: "client_secret", need: known, may: oauth},
@@ -320,13 +344,14 @@ func keysOfTypes() []keyOfTypes {
 		{key: "tenant", need: []string{outlook.Type}},
 		{key: "endpoints", need: oauth},
 		{key: "issuer", may: oauth},
-		{key: "base_url", need: both, may: known},
+		{key: "base_url", need: withBase, may: mayHaveBase},
 		{key: "scopes", need: oauth},
 		{key: "rules", need: both},
 		{key: "authorization_params", may: oauth},
 		{key: "forward_headers", may: both},
 		{key: "lost_refresh", may: oauth},
 		{key: "inject", may: []string{apikey.Type}},
+		{key: "headers", may: withHeaders},
 		{key: "probe", need: []string{apikey.Type}},
 		{key: "key_hint", may: []string{apikey.Type}},
 		{key: "key_url", may: []string{apikey.Type}},
@@ -344,10 +369,10 @@ func checkConnector(w *yamltable.Walker, at yamltable.Place, c *Connector) {
 			w.FaultAt(path, "is required for type %s", c.Type)
 		}
 	}
-	if u, err := url.Parse(c.BaseURL); (c.Type == google.Type || c.Type == outlook.Type) && c.BaseURL != "" &&
+	if u, err := url.Parse(c.BaseURL); hasOneHost(c.Type) && c.BaseURL != "" &&
 		(err != nil || !hostname.IsLoopback(u.Hostname())) {
 		w.FaultAt(at.Path+".base_url", "must be on loopback for type %s: it is for a pretend third party in tests, "+
-			"and the client's secret goes there", c.Type)
+			"and secrets go there", c.Type)
 	}
 	c.checkOwner(w, at)
 	for _, name := range names(c.Scopes) {
@@ -366,6 +391,13 @@ func checkConnector(w *yamltable.Walker, at yamltable.Place, c *Connector) {
 			w.FaultAt(yamltable.Index(at.Path+".access", i), "is none of %s", strings.Join(all, ", "))
 		}
 	}
+}
+
+// hasOneHost reports whether there is one third party of a type, on hosts that are known.
+func hasOneHost(of string) bool {
+	return of == google.Type || of == outlook.Type || slices.ContainsFunc(apikey.All(), func(k apikey.Known) bool {
+		return k.Type == of && k.BaseURL != "" && !k.Elsewhere
+	})
 }
 
 func (c *Connector) checkOwner(w *yamltable.Walker, at yamltable.Place) {
