@@ -8,10 +8,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/connector/apikey"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/login"
 )
@@ -83,6 +85,19 @@ func TestEveryProviderHasItsGuide(t *testing.T) {
 	for _, q := range login.AllQuirks() {
 		if !strings.Contains(read(t, root+"/docs/providers/oidc.md"), "| `"+q.Name+"` | "+q.Weakens+" |") {
 			t.Errorf("docs/providers/oidc.md does not say of %s: %s", q.Name, q.Weakens)
+		}
+	}
+}
+
+// TestEveryKnownKeyHasItsGuide: a section with a whole configuration for each.
+func TestEveryKnownKeyHasItsGuide(t *testing.T) {
+	all := blocks(read(t, root+"/docs/connectors/keys.md"), "yaml")
+	for _, k := range apikey.All() {
+		if !slices.ContainsFunc(all, func(text string) bool {
+			cfg, _, err := parseConfig("keys.md", []byte(text))
+			return err == nil && cfg.Grants.Connectors[0].Type == k.Type
+		}) {
+			t.Errorf("docs/connectors/keys.md shows no configuration of %s", k.Type)
 		}
 	}
 }

@@ -74,7 +74,8 @@ func newAPIKey(k config.Connector, client *oauth.Client) (grant.Connector, error
 		accesses = append(accesses, grant.Access{Name: r.Name, Rules: lendRules(k, r.Name)})
 	}
 	return apikey.New(apikey.Options{ID: k.ID, Name: k.Name, BaseURL: k.BaseURL, Header: k.Inject.Header,
-		Format: k.Inject.Format, Basic: k.Inject.Basic, Headers: k.Headers, Probe: k.Probe, Owner: grant.OwnerKind(k.Owner), Accesses: accesses,
+		Format: k.Inject.Format, Basic: k.Inject.Basic, Headers: k.Headers, Probe: k.Probe,
+		Owner: grant.OwnerKind(k.Owner), Accesses: accesses,
 		Forward: k.ForwardHeaders, KeyHint: k.KeyHint, KeyURL: k.KeyURL, OAuth: client})
 }
 
