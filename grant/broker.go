@@ -79,6 +79,9 @@ type Offer struct {
 	ManagedBy func(identity.Identity) bool
 	// UsableBy says who may use the organization's grant; nil: everybody of it.
 	UsableBy func(identity.Identity) bool
+	// SigningSecrets are those of the third party's events, if the Connector is a
+	// WebhookReceiver; none: no events are taken.
+	SigningSecrets []string
 }
 
 // App is a program that uses grants.
@@ -87,7 +90,9 @@ type App struct {
 	Routes             []string            // whose assertions name people to it
 	Connectors         map[string][]string // names of accesses by connector
 	Offline, RawTokens bool
-	Told               bool // it is told what becomes of grants, by Options.Notify
+	// Told: it is told what becomes of grants, by Options.Notify, and gets the events of third
+	// parties, by Options.Relay.
+	Told bool
 	// Admits reports whether a route of the app would let somebody in; nil: it would.
 	Admits func(identity.Identity) bool
 }
@@ -140,6 +145,9 @@ type Options struct {
 	// Notify tells an app; nil: none is told. Where it fails it is called again later, unless
 	// the error wraps ErrNoticeRefused. An app may be told the same twice.
 	Notify func(context.Context, Notice) error
+	// Relay hands an app an event of a third party, once, and returns nil when it has taken
+	// it; nil: none gets any.
+	Relay func(ctx context.Context, app string, e Relayed) error
 }
 
 // Broker lets people connect, keeps what they lent, and lends it. There is one for each

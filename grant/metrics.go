@@ -22,7 +22,7 @@ func EventNames() []string {
 
 // Metrics count what brokers do. They outlive a configuration.
 type Metrics struct {
-	refreshes, connects, notices *prometheus.CounterVec
+	refreshes, connects, notices, events *prometheus.CounterVec
 	waiting                      *prometheus.GaugeVec
 }
 
@@ -42,7 +42,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m.notices = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_grant_notices_total",
 		Help: "Notices to apps of what became of grants, by app and outcome: told, refused, failed (and tried " +
 			"again) or lost (not taken within a day)."}, []string{"app", "outcome"})
-	reg.MustRegister(m.refreshes, m.connects, m.waiting, m.notices)
+	m.events = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_grant_events_total",
+		Help: "Signed events of third parties, by connector and outcome: answered, ended (grants that are over " +
+			"there are marked), relayed to apps, repeated, nobody (no app has a consent), failed (and has to come " +
+			"again) or refused."}, []string{"connector", "outcome"})
+	reg.MustRegister(m.refreshes, m.connects, m.waiting, m.notices, m.events)
 	return m
 }
 
@@ -63,6 +67,12 @@ func (m *Metrics) noticed(app, outcome string) { m.noticesEnded(app, outcome, 1)
 func (m *Metrics) noticesEnded(app, outcome string, n int) {
 	if m != nil {
 		m.notices.WithLabelValues(app, outcome).Add(float64(n))
+	}
+}
+
+func (m *Metrics) received(connector, outcome string) {
+	if m != nil {
+		m.events.WithLabelValues(connector, outcome).Inc()
 	}
 }
 

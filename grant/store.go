@@ -12,8 +12,8 @@ var (
 	ErrNotFound = errors.New("there is no such grant")
 	// ErrChanged: somebody else changed it meanwhile. Read it again.
 	ErrChanged = errors.New("the grant was changed meanwhile")
-	// ErrHeld: somebody else is refreshing it.
-	ErrHeld = errors.New("the grant is being refreshed elsewhere")
+	// ErrHeld: somebody else is at it, refreshing a grant or handing on an event.
+	ErrHeld = errors.New("it is being done elsewhere")
 	// ErrFenced: the lease was taken over, or the grant ended or changed. Nothing was stored.
 	ErrFenced = errors.New("the lease is over")
 	// ErrNoRoom: there is no room to keep the result of a refresh, so none is begun.
@@ -155,6 +155,17 @@ type Store interface {
 	// NoticesLater gives back those of n's app that somebody was given, and leaves the app
 	// alone until then; failed counts in Tries of n.
 	NoticesLater(ctx context.Context, n Notice, failed bool, until time.Time) error
+	// Claim gives the right to hand on what value names, until that time, to one of all that
+	// ask, on all replicas; ErrHeld where another has it, who may give it back or be killed.
+	// taken says that nobody needs to: it was handed on. A value begins with its purpose and a
+	// slash.
+	Claim(ctx context.Context, value string, until time.Time) (taken bool, err error)
+	// Taken notes that what Claim gave until then was handed on, and ends the claim. It is
+	// forgotten some time after keep. It counts also where the claim is over meanwhile.
+	Taken(ctx context.Context, value string, until, keep time.Time) error
+	// Unclaim gives back what Claim gave until then, if nobody has taken it over.
+	Unclaim(ctx context.Context, value string, until time.Time) error
+
 	// ForgetNotices deletes those from before, and returns how many by app.
 	ForgetNotices(ctx context.Context, before time.Time) (map[string]int, error)
 }

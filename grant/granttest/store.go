@@ -28,6 +28,7 @@ type Store struct {
 	newest      map[string]int64 // the newest generation by ID
 	notices     []notice         // in the order of their IDs
 	lastNotice  int64
+	claims      map[string]*claim
 	unavailable error
 	noRoom      bool
 	before      func(ctx context.Context, method string) error

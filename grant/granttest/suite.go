@@ -19,7 +19,7 @@ import (
 type Rows struct {
 	// Open opens them as one more replica.
 	Open func(t *testing.T) grant.Store
-	// Advance has leases and attempts be so much older.
+	// Advance has leases, attempts and claims be so much older.
 	Advance func(t *testing.T, d time.Duration)
 	// Keep copies the row of a grant without using a store, and returns what puts it back.
 	Keep func(t *testing.T, id string) (putBack func(t *testing.T))
@@ -59,6 +59,8 @@ func TestStore(t *testing.T, fresh func(t *testing.T) Rows) {
 		"apps are told of each change that is for them, in order":       noticed,
 		"a notice is one replica's at a time":                           noticesTaken,
 		"a notice that was not taken in time is given up":               noticesForgotten,
+		"of many who claim what counts once, one has it":                claimedOnce,
+		"a claim that was given back, or is over, is another's":         claimedAgain,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, fresh(t)) })
 	}
@@ -1162,6 +1164,9 @@ func contextOver(t *testing.T, rows Rows) {
 		"NoticesLater": func() error {
 			return s.NoticesLater(over, grant.Notice{ID: 1, App: "calendar-app"}, true, tick(0))
 		},
+		"Claim":         func() error { _, err := s.Claim(over, "test/1", tick(time.Hour)); return err },
+		"Taken":         func() error { return s.Taken(over, "test/1", tick(time.Hour), tick(time.Hour)) },
+		"Unclaim":       func() error { return s.Unclaim(over, "test/1", tick(time.Hour)) },
 		"ForgetNotices": func() error { _, err := s.ForgetNotices(over, tick(time.Hour)); return err },
 	} {
 		wantErr(t, name, call(), grant.ErrUnavailable)
@@ -1171,4 +1176,5 @@ func contextOver(t *testing.T, rows Rows) {
 	same(t, "what is kept", after, before)
 	lease(t, s, other)
 	commit(t, s, l, r)
+	claimed(t, s, "test/1", tick(time.Hour), "mine")
 }

@@ -41,12 +41,13 @@ func grantRows(d Database) granttest.Rows {
 	}
 }
 
-// older are the statements that have leases, attempts and notices be so much older.
+// older are the statements that have leases, attempts, notices and claims be so much older.
 func older(by time.Duration) []string {
 	return []string{fmt.Sprintf(`update sallyport_grant_refreshes set began_ms = began_ms - %[1]d,
 		until_ms = until_ms - %[1]d, shown_ms = case when shown > 0 then shown_ms - %[1]d else 0 end`,
 		by.Milliseconds()), fmt.Sprintf(`update sallyport_grant_notices set at_ms = at_ms - %[1]d,
-		due_ms = due_ms - %[1]d`, by.Milliseconds())}
+		due_ms = due_ms - %[1]d`, by.Milliseconds()), fmt.Sprintf(`update sallyport_once
+		set until_ms = until_ms - %d`, by.Milliseconds())}
 }
 
 // grantFaults has refreshes end while the database fails: a result is kept or it is known
