@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,8 +27,8 @@ var eventKinds = map[grant.NoticeKind]string{
 	grant.NoticeDisconnected:   eventBase + "disconnected",
 }
 
-// Notifier tells apps what became of grants, at addresses of theirs, as RFC 8935 has it. It
-// is safe for concurrent use.
+// Notifier tells apps, at addresses of theirs, what became of grants, as RFC 8935 has it, and
+// hands them the events of third parties. It is safe for concurrent use.
 type Notifier struct {
 	signer *assertion.Signer
 	to     map[string]*url.URL // by app
@@ -57,13 +58,13 @@ type noticeAbout struct {
 // mostAnswer is how much of an app's answer is read, so that its connection can be used again.
 const mostAnswer = 64 << 10
 
+// ConnectorHeader names the connector whose third party an event is from. What Sallyport tells
+// an app itself has none, and the media type of a security event token.
+const ConnectorHeader = "X-Sallyport-Connector"
+
 // Notify tells an app, and waits for its answer: any 2xx is "taken". 400 is "never" (RFC 8935
 // §2.3), and then the error wraps grant.ErrNoticeRefused. Nothing of an answer is quoted.
 func (n *Notifier) Notify(ctx context.Context, about grant.Notice) error {
-	to := n.to[about.App]
-	if to == nil {
-		return errors.New("the app has no address")
-	}
 	owner := about.Owner.ID
 	if about.Owner.Kind == grant.OwnedByOrg {
 		owner = "org:" + owner
@@ -75,26 +76,60 @@ func (n *Notifier) Notify(ctx context.Context, about grant.Notice) error {
 	if err != nil {
 		return err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), strings.NewReader(token))
-	if err != nil {
-		return fmt.Errorf("make the request: %w", unquoted(err))
+	h := http.Header{}
+	h.Set("Content-Type", "application/"+assertion.EventType)
+	h.Set("Accept", "application/json")
+	status, err := n.post(ctx, about.App, h, []byte(token))
+	switch {
+	case err != nil:
+		return err
+	case status == http.StatusBadRequest:
+		return fmt.Errorf("%w: it answered 400", grant.ErrNoticeRefused)
 	}
-	r.Header.Set("Content-Type", "application/"+assertion.EventType)
-	r.Header.Set("Accept", "application/json")
+	return taken(status)
+}
+
+// Relay hands an app an event of a third party, its body byte for byte, once. Any 2xx is
+// "taken". Nothing of an answer is quoted.
+func (n *Notifier) Relay(ctx context.Context, app string, e grant.Relayed) error {
+	h := e.Header.Clone()
+	if h == nil {
+		h = http.Header{}
+	}
+	h.Set(ConnectorHeader, e.Connector)
+	status, err := n.post(ctx, app, h, e.Body)
+	if err != nil {
+		return err
+	}
+	return taken(status)
+}
+
+func taken(status int) error {
+	if status/100 == 2 {
+		return nil
+	}
+	return fmt.Errorf("the app answered %d", status)
+}
+
+// post sends one request, and returns the status of the answer.
+func (n *Notifier) post(ctx context.Context, app string, h http.Header, body []byte) (int, error) {
+	to := n.to[app]
+	if to == nil {
+		return 0, errors.New("the app has no address")
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), bytes.NewReader(body))
+	if err != nil {
+		return 0, fmt.Errorf("make the request: %w", unquoted(err))
+	}
+	r.Header = h
 	r.Header.Set("User-Agent", "Sallyport")
 	res, err := n.client.Do(r)
 	if err != nil {
-		return fmt.Errorf("the app does not answer: %w", unquoted(err))
+		return 0, fmt.Errorf("the app does not answer: %w", unquoted(err))
 	}
 	defer res.Body.Close()
 	_, _ = io.CopyN(io.Discard, res.Body, mostAnswer)
-	switch {
-	case res.StatusCode/100 == 2:
-		return nil
-	case res.StatusCode == http.StatusBadRequest:
-		return fmt.Errorf("%w: it answered 400", grant.ErrNoticeRefused)
-	}
-	return fmt.Errorf("the app answered %d", res.StatusCode)
+	return res.StatusCode, nil
 }
 
 // unquoted leaves out of an error the address, whose query may hold a secret, and what

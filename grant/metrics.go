@@ -23,7 +23,7 @@ func EventNames() []string {
 // Metrics count what brokers do. They outlive a configuration.
 type Metrics struct {
 	refreshes, connects, notices, events *prometheus.CounterVec
-	waiting                      *prometheus.GaugeVec
+	waiting                              *prometheus.GaugeVec
 }
 
 // NewMetrics registers the metrics of all brokers of a process.

@@ -141,6 +141,10 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 		all = append(all, endpoint{path: "connect/{connector}/callback", get: connect.callback, leadsOn: true})
 		all = append(all, endpoint{path: "disconnect/{connector}", post: disconnect.serve})
 	}
+	if o.Webhooks != nil {
+		all = append(all, endpoint{path: "webhooks/{connector}",
+			post: (&webhookEndpoint{process: p.Process, webhooks: o.Webhooks, peers: p.peers}).serve})
+	}
 	if o.Branding.Logo != nil {
 		all = append(all, endpoint{path: "logo", get: (&picture{o.Branding.LogoType, o.Branding.Logo}).serve})
 	}
