@@ -105,7 +105,7 @@ func comesAgain(t *testing.T, what string, err error) {
 // The two events with which a third party says that it is over there come in any order, each
 // as often as it likes, and late: also when the account was connected again meanwhile, which
 // they are not about.
-func TestP14_WhatEndedThereIsMarkedInWhateverOrderItIsTold(t *testing.T) {
+func TestWhatEndedThereIsMarkedInWhateverOrderItIsTold(t *testing.T) {
 	steps := map[string]string{"r": "tokens_revoked", "u": "app_uninstalled"}
 	for _, order := range []string{"ru", "ur", "rru", "urr", "rurur", "u", "r", "cru", "rcu", "ucr", "ruc", "rucru", "rcucr",
 		"dru", "rdu", "rudcru"} {
@@ -183,7 +183,7 @@ func (r *rig) count(name string) (n int) {
 
 // An end that is told concerns the account, the client and the connector that it names, and
 // leaves alone what the third party has refreshed since.
-func TestP14_AnEndThatIsToldEndsNothingElse(t *testing.T) {
+func TestP12_AnEndThatIsToldEndsNothingElse(t *testing.T) {
 	for name, tt := range map[string]struct {
 		before func(*rig)
 		bend   func(*granttest.SignedBody)
@@ -239,7 +239,7 @@ func TestP14_AnEndThatIsToldEndsNothingElse(t *testing.T) {
 
 // While a refresh is under way its result decides: what comes later than the end that is told
 // lives, and what is refused has ended.
-func TestP14_AnEndThatIsToldDuringARefresh(t *testing.T) {
+func TestAnEndThatIsToldDuringARefresh(t *testing.T) {
 	for name, tt := range map[string]struct {
 		takes time.Duration
 		err   error
@@ -344,7 +344,7 @@ func TestP12_EventsOfOtherAccountsAreNobodys(t *testing.T) {
 }
 
 // What an app did not take comes again, and then goes to those that do not have it.
-func TestP15_AnEventIsUsedUpOnlyWhenItsAppHasTakenIt(t *testing.T) {
+func TestAnEventIsUsedUpOnlyWhenItsAppHasTakenIt(t *testing.T) {
 	ill := errors.New("canary: what the app said")
 	withEvents(t, func(r *rig, l *relays) {
 		r.connect(r.ask("a", "freebusy"))
@@ -384,7 +384,7 @@ func TestP15_AnEventIsUsedUpOnlyWhenItsAppHasTakenIt(t *testing.T) {
 
 // An app that says nothing is given up in time for the answer that the third party waits for,
 // and the third party's own haste changes nothing.
-func TestP15_AnAppThatHangsHoldsUpNoEvent(t *testing.T) {
+func TestP17_AnAppThatHangsHoldsUpNoEvent(t *testing.T) {
 	withEvents(t, func(r *rig, l *relays) {
 		r.connect(r.ask("a", "freebusy"))
 		l.set(func(ctx context.Context, _ string) error {
@@ -412,7 +412,7 @@ func TestP15_AnAppThatHangsHoldsUpNoEvent(t *testing.T) {
 
 // Replicas that get the same event at the same time hand it over once; where that fails, the
 // one that waited tries.
-func TestP15_ReplicasHandAnEventOverOnce(t *testing.T) {
+func TestP22_ReplicasHandAnEventOverOnce(t *testing.T) {
 	for name, fails := range map[string]int{"taken": 0, "the first attempt fails": 1} {
 		t.Run(name, func(t *testing.T) {
 			withEvents(t, func(r *rig, l *relays) {
@@ -457,7 +457,7 @@ func TestP15_ReplicasHandAnEventOverOnce(t *testing.T) {
 
 // A replica that is killed while it hands an event over leaves a claim, which ends by itself:
 // the event comes again and arrives.
-func TestP15_AnEventOutlivesTheReplicaThatHandedItOver(t *testing.T) {
+func TestAnEventOutlivesTheReplicaThatHandedItOver(t *testing.T) {
 	withEvents(t, func(r *rig, l *relays) {
 		r.connect(r.ask("a", "freebusy"))
 		killed := make(chan struct{})
@@ -490,7 +490,7 @@ func TestP15_AnEventOutlivesTheReplicaThatHandedItOver(t *testing.T) {
 }
 
 // What an app has is not sent again because the store could not note it.
-func TestP15_WhatAnAppHasTakenIsAnsweredAlsoWhenTheStoreFails(t *testing.T) {
+func TestP22_WhatAnAppHasTakenIsAnsweredAlsoWhenTheStoreFails(t *testing.T) {
 	withEvents(t, func(r *rig, l *relays) {
 		r.connect(r.ask("a", "freebusy"))
 		l.set(func(context.Context, string) error {
@@ -516,7 +516,7 @@ func TestP15_WhatAnAppHasTakenIsAnsweredAlsoWhenTheStoreFails(t *testing.T) {
 
 // What is not signed, late, garbled or for nobody is refused before the store is asked, and
 // nothing of it is told.
-func TestP15_WhatIsNotSignedCostsNothing(t *testing.T) {
+func TestP17_WhatIsNotSignedIsNotLookedUp(t *testing.T) {
 	now := time.Now
 	for name, tt := range map[string]struct {
 		bend func(h http.Header, body *[]byte, connector *string)

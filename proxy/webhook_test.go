@@ -280,7 +280,7 @@ func TestP17_AMessageThatDoesNotComeIsGivenUp(t *testing.T) {
 
 // An app that does not take an event is asked once for each time that the third party sends
 // it, and the third party is told to send it again.
-func TestP15_WhatAnAppDoesNotTakeComesAgain(t *testing.T) {
+func TestP22_WhatAnAppDoesNotTakeComesAgain(t *testing.T) {
 	t.Parallel()
 	for name, behave := range map[string]http.HandlerFunc{
 		"hangs":    func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
@@ -319,7 +319,7 @@ func TestP15_WhatAnAppDoesNotTakeComesAgain(t *testing.T) {
 
 // Two replicas on one file: an event that both get at the same time arrives once, also when a
 // third one was killed while it handed it over.
-func TestP15_AnEventArrivesOnceWhicheverReplicaGetsIt(t *testing.T) {
+func TestP22_AnEventArrivesOnceWhicheverReplicaGetsIt(t *testing.T) {
 	t.Parallel()
 	app := newBoard(t)
 	path := filepath.Join(t.TempDir(), "sallyport.db")

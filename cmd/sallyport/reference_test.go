@@ -46,6 +46,8 @@ var endpointMeans = map[string]string{
 		"`/callback` behind the id: where the third party sends the browser back, the redirect URI to register there",
 	"disconnect/": "POST, with a connector's id behind it, where grants are configured: ends a grant, or with `app` " +
 		"what that app may do with it",
+	"webhooks/": "POST, with a connector's id behind it, where it has `signing_secrets`: where a third party sends " +
+		"what it has signed. The address to enter there",
 	"logo": "GET: the picture of `pages.logo`, if there is one",
 }
 
