@@ -8,6 +8,7 @@
 package connector
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -21,10 +22,24 @@ import (
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
+// Dialect is what an authorization endpoint wants otherwise than the standard. The zero value
+// is the standard.
+type Dialect struct {
+	Separator string // between scopes; "": a blank (RFC 6749 §3.3)
+	// NoPKCE: no challenge is sent, because the third party takes none from such a client.
+	NoPKCE bool
+}
+
+// Authorize is Dialect.Authorize of the standard.
+func Authorize(endpoint, clientID string, h identity.Handshake, r grant.Request, further url.Values) (string, error) {
+	return Dialect{}.Authorize(endpoint, clientID, h, r, further)
+}
+
 // Authorize is the address that a browser is sent to for an authorization code, with state
 // and PKCE (RFC 6749 §4.1.1, RFC 7636 §4.3). further is added; it may say nothing about
 // what is written here. The query that endpoint has stays in front.
-func Authorize(endpoint, clientID string, h identity.Handshake, r grant.Request, further url.Values) (string, error) {
+func (d Dialect) Authorize(endpoint, clientID string, h identity.Handshake, r grant.Request, further url.Values) (
+	string, error) {
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Host == "" || u.Fragment != "" {
 		return "", errors.New("the authorization endpoint is not an absolute URL")
@@ -33,15 +48,17 @@ func Authorize(endpoint, clientID string, h identity.Handshake, r grant.Request,
 		return "", errors.New("state, verifier or redirect URI is missing")
 	}
 	q := url.Values{
-		"response_type":         {"code"},
-		"client_id":             {clientID},
-		"redirect_uri":          {r.RedirectURI},
-		"state":                 {h.State},
-		"code_challenge":        {Challenge(h.Verifier)},
-		"code_challenge_method": {"S256"},
+		"response_type": {"code"},
+		"client_id":     {clientID},
+		"redirect_uri":  {r.RedirectURI},
+		"state":         {h.State},
+	}
+	if !d.NoPKCE {
+		q.Set("code_challenge", Challenge(h.Verifier))
+		q.Set("code_challenge_method", "S256")
 	}
 	if len(r.Scopes) > 0 {
-		q.Set("scope", strings.Join(r.Scopes, " "))
+		q.Set("scope", strings.Join(r.Scopes, cmp.Or(d.Separator, " ")))
 	}
 	for name, values := range further {
 		if !q.Has(name) {
