@@ -69,9 +69,10 @@ func (f Fault) instead() bool { return f.Redirect != "" || f.Status != 0 || f.Bo
 // Faults is a provider, or another handler, that misbehaves in the ways that are set. Without
 // any it behaves as what it wraps does. It is safe for concurrent use.
 type Faults struct {
-	Provider *demo.Provider       // what is wrapped, if it is one
-	Calendar *demo.GoogleCalendar // likewise
-	URL      string               // of the server, when StartProvider or StartCalendar started one
+	Provider *demo.Provider        // what is wrapped, if it is one
+	Calendar *demo.GoogleCalendar  // likewise
+	Slack    *demo.SlackWorkspaces // likewise
+	URL      string                // of the server, when one of the functions below started one
 
 	handler http.Handler
 	done    chan struct{} // closed when stalled answers must end
@@ -92,6 +93,7 @@ func NewFaults(h http.Handler) *Faults {
 		requests: map[string][]Request{}, answers: map[string][]string{}}
 	f.Provider, _ = h.(*demo.Provider)
 	f.Calendar, _ = h.(*demo.GoogleCalendar)
+	f.Slack, _ = h.(*demo.SlackWorkspaces)
 	return f
 }
 
@@ -112,6 +114,16 @@ func StartCalendar(tb TB, o demo.CalendarOptions) *Faults {
 	return startFaults(tb, func(origin string) (http.Handler, error) {
 		o.Origin = origin
 		return demo.NewGoogleCalendar(o)
+	})
+}
+
+// StartSlack serves a pretend Slack on loopback until the test ends. The Origin of o is filled
+// in. Its endpoints are called as the methods of its API are, but for Authorize and Token.
+func StartSlack(tb TB, o demo.SlackOptions) *Faults {
+	tb.Helper()
+	return startFaults(tb, func(origin string) (http.Handler, error) {
+		o.Origin = origin
+		return demo.NewSlackWorkspaces(o)
 	})
 }
 
@@ -170,10 +182,14 @@ func endpointOf(path string) string {
 		demo.OrganizationPath: Organization, demo.MePath: Me, demo.KeysPath: Keys,
 		demo.GoogleAuthorizePath: Authorize, demo.GoogleCertsPath: JWKS, demo.GoogleRevokePath: Revoke,
 		demo.FreeBusyPath: FreeBusy, demo.CalendarListPath: CalendarList, "/events": Events,
+		demo.SlackTokenPath: Token,
 	} {
 		if strings.HasSuffix(path, end) {
 			return name
 		}
+	}
+	if method, ok := strings.CutPrefix(path, demo.SlackAPIPath); ok {
+		return method
 	}
 	return ""
 }
