@@ -106,6 +106,7 @@ var floor = map[string]int{
 	"connector": 2, "grant/granttest": 2,
 	"connector/oauth2": 3, "connector/apikey": 3, "connector/google": 3,
 	"connector/outlook": 3,
+	"connector/slack":   3,
 	"proxy":             3, "extauthz": 3, "gateway": 3, "store/sqlite": 3, "store/postgres": 3, "store/storetest": 3,
 	"cmd/sallyport/internal/asynclog": 4, "cmd/sallyport/internal/server": 4,
 	"cmd/sallyport/internal/yamltable": 4, "cmd/sallyport/internal/auditfile": 4,

@@ -151,14 +151,13 @@ func accesses() ([]grant.Access, error) {
 	list := []grant.Access{
 		{Name: Read, Scopes: []string{"channels:read", "groups:read", "im:read"},
 			Means: "see which channels and conversations there are in the workspace, and who is in them; of private " +
-				"ones only those that it was added to"},
+				"ones only those that the bot was added to"},
 		{Name: Mentions, Scopes: []string{"app_mentions:read"},
-			Means: "be told of messages that mention it, with their text"},
+			Means: "be told of messages that mention the bot, with their text"},
 		{Name: Reactions, Scopes: []string{"reactions:read"}, Means: "see who reacted to a message, and how"},
-		{Name: Post, Scopes: []string{"chat:write"},
-			Means: "write messages under its own name, and change or delete those"},
-		{Name: React, Scopes: []string{"reactions:write"}, Means: "add reactions of its own, and remove those"},
-		{Name: History, Scopes: []string{"im:history"}, Means: "read what people write to it in direct messages"},
+		{Name: Post, Scopes: []string{"chat:write"}, Means: "write messages as the bot, and change or delete those"},
+		{Name: React, Scopes: []string{"reactions:write"}, Means: "add reactions as the bot, and remove those"},
+		{Name: History, Scopes: []string{"im:history"}, Means: "read what people write to the bot in direct messages"},
 	}
 	reads := map[string]string{
 		Read:      "conversations.list conversations.info conversations.members users.conversations",

@@ -21,6 +21,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/connector/google"
 	"github.com/sallyport-proxy/sallyport/connector/oauth2"
 	"github.com/sallyport-proxy/sallyport/connector/outlook"
+	"github.com/sallyport-proxy/sallyport/connector/slack"
 	"github.com/sallyport-proxy/sallyport/gateway"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/identity"
@@ -36,6 +37,7 @@ func ConnectorTypes() map[string]func(config.Connector, *oauth.Client) (grant.Co
 	types := map[string]func(config.Connector, *oauth.Client) (grant.Connector, error){
 		google.Type:  newGoogle,
 		outlook.Type: newOutlook,
+		slack.Type:   newSlack,
 		oauth2.Type:  newOAuth2,
 		apikey.Type:  newAPIKey,
 	}
@@ -52,6 +54,11 @@ func newGoogle(k config.Connector, client *oauth.Client) (grant.Connector, error
 
 func newOutlook(k config.Connector, client *oauth.Client) (grant.Connector, error) {
 	return outlook.New(outlook.Options{ID: k.ID, Name: k.Name, ClientID: k.ClientID, Tenant: k.Tenant,
+		ClientSecret: secretOf(k.ClientSecret), Owner: grant.OwnerKind(k.Owner), Base: k.BaseURL, OAuth: client})
+}
+
+func newSlack(k config.Connector, client *oauth.Client) (grant.Connector, error) {
+	return slack.New(slack.Options{ID: k.ID, Name: k.Name, ClientID: k.ClientID,
 		ClientSecret: secretOf(k.ClientSecret), Owner: grant.OwnerKind(k.Owner), Base: k.BaseURL, OAuth: client})
 }
 

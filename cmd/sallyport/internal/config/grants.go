@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/connector/google"
 	"github.com/sallyport-proxy/sallyport/connector/oauth2"
 	"github.com/sallyport-proxy/sallyport/connector/outlook"
+	"github.com/sallyport-proxy/sallyport/connector/slack"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/internal/hostname"
 )
@@ -310,7 +311,7 @@ func parseSocketPath(v string) (string, error) {
 // ConnectorTypes are the types that the file may name: those of the constructors in assemble,
 // which a test holds to it.
 func ConnectorTypes() []string {
-	types := []string{google.Type, outlook.Type, oauth2.Type, apikey.Type}
+	types := []string{google.Type, outlook.Type, slack.Type, oauth2.Type, apikey.Type}
 	for _, k := range apikey.All() {
 		types = append(types, k.Type)
 	}
@@ -323,9 +324,12 @@ type keyOfTypes struct {
 	need, may []string // types that must have it, and further ones that may
 }
 
+// knownTypes are those of one third party each: where its API is, is known.
+func knownTypes() []string { return []string{google.Type, outlook.Type, slack.Type} }
+
 func keysOfTypes() []keyOfTypes {
 	oauth, both := []string{oauth2.Type}, []string{oauth2.Type, apikey.Type}
-	known := []string{google.Type, outlook.Type}
+	known := knownTypes()
 	withBase, mayHaveBase, withHeaders := both, known, []string{apikey.Type}
 	for _, k := range apikey.All() {
 		if k.BaseURL == "" {
@@ -395,12 +399,16 @@ func checkConnector(w *yamltable.Walker, at yamltable.Place, c *Connector) {
 
 // hasOneHost reports whether there is one third party of a type, on hosts that are known.
 func hasOneHost(of string) bool {
-	return of == google.Type || of == outlook.Type || slices.ContainsFunc(apikey.All(), func(k apikey.Known) bool {
+	return slices.Contains(knownTypes(), of) || slices.ContainsFunc(apikey.All(), func(k apikey.Known) bool {
 		return k.Type == of && k.BaseURL != "" && !k.Elsewhere
 	})
 }
 
 func (c *Connector) checkOwner(w *yamltable.Walker, at yamltable.Place) {
+	if c.Type == slack.Type && c.Owner != OwnedByOrg {
+		w.FaultAt(at.Path+".owner", "must be org for type slack: %s", slack.WhyOrg)
+		return
+	}
 	if c.Owner == OwnedByOrg {
 		if len(c.ManagedBy) == 0 {
 			w.FaultAt(at.Path+".managed_by", "is required with `owner: org`: who connects the organization's grant")
