@@ -30,6 +30,7 @@ var (
 	errBodyLarge   = errors.New("a body of this type is looked at, and may have 1 MiB at most")
 	errBodyEncoded = errors.New("a body of this type is looked at, and may not be encoded")
 	errBodyType    = errors.New("a body needs one Content-Type, with UTF-8 as its charset, and may not be a batch")
+	errBodyOther   = errors.New("the third party needs no body of this type")
 	errBodyBroken  = errors.New("the body is not of its type")
 	errBodyGone    = errors.New("the body broke off")
 )
@@ -40,8 +41,9 @@ var jsonTypes = []string{"application/json", "text/json", "application/x-json", 
 
 // judgeBody looks at the bodies in which a third party could take a credential, or another
 // method: forms (RFC 6750 §2.2), JSON and multipart forms. They are read as a whole, and
-// put back. Others are passed on as they come: no server reads parameters in them.
-func judgeBody(w http.ResponseWriter, r *http.Request, tokens []string) error {
+// put back. Others are passed on as they come, because servers do not read parameters in
+// them; where needed is not nil, those that it does not name are refused.
+func judgeBody(w http.ResponseWriter, r *http.Request, tokens, needed []string) error {
 	if r.ContentLength == 0 {
 		return nil
 	}
@@ -50,6 +52,9 @@ func judgeBody(w http.ResponseWriter, r *http.Request, tokens []string) error {
 	// "boundary*" (RFC 2231) goes before "boundary" for some readers, and is nothing to others.
 	if err != nil || len(r.Header["Content-Type"]) != 1 || strings.ContainsAny(text, `*\`) {
 		return errBodyType
+	}
+	if needed != nil && !slices.Contains(needed, kind) {
+		return errBodyOther
 	}
 	var judge func([]byte) error
 	switch {

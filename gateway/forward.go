@@ -1,9 +1,12 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -100,7 +103,7 @@ func (f *forward) judge(w http.ResponseWriter, r *http.Request) error {
 	if !f.matches(f.offered.Accesses) {
 		return f.denied()
 	}
-	if err := judgeBody(w, r, f.offered.tokens); err != nil {
+	if err := judgeBody(w, r, f.offered.tokens, f.offered.About.Bodies); err != nil {
 		return bodyProblem(err)
 	}
 	return nil
@@ -270,7 +273,7 @@ func (b *brokenOff) Unwrap() error { return b.cause }
 // is refreshed once, and a GET or HEAD is sent once more.
 func (f *forward) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, err := f.send(r)
-	if err != nil || res.StatusCode != http.StatusUnauthorized {
+	if err != nil || res.StatusCode != http.StatusUnauthorized && !f.saysRefused(res) {
 		return res, err
 	}
 	loan, err := f.g.o.Broker.Rejected(r.Context(), f.loan)
@@ -291,6 +294,38 @@ func (f *forward) RoundTrip(r *http.Request) (*http.Response, error) {
 	_ = res.Body.Close() // nothing of it is wanted
 	return f.send(r)
 }
+
+// maxSaid is how long an answer may be, in bytes, that says with a success that a credential
+// is not taken.
+const maxSaid = 4 << 10
+
+// saysRefused looks at an answer of a third party that says so with a success. No more than
+// the beginning is read, and put back.
+func (f *forward) saysRefused(res *http.Response) bool {
+	kind, _, err := mime.ParseMediaType(res.Header.Get("Content-Type"))
+	if !f.loan.MayBeRefused() || res.StatusCode != http.StatusOK || err != nil || kind != "application/json" ||
+		!readable(res.Header) || res.ContentLength > maxSaid || res.Body == http.NoBody {
+		return false
+	}
+	begun, err := io.ReadAll(io.LimitReader(res.Body, maxSaid+1))
+	rest := io.Reader(res.Body)
+	if err != nil {
+		rest = broken{err}
+	}
+	res.Body = putBack{io.MultiReader(bytes.NewReader(begun), rest), res.Body}
+	return err == nil && len(begun) <= maxSaid && f.loan.Refused(begun)
+}
+
+// putBack is a body of which the beginning has been read.
+type putBack struct {
+	io.Reader
+	io.Closer
+}
+
+// broken is the end of a body that broke off.
+type broken struct{ err error }
+
+func (b broken) Read([]byte) (int, error) { return 0, b.err }
 
 func (f *forward) giveUp(res *http.Response, err error) error {
 	f.refused = err
@@ -337,7 +372,8 @@ func (f *forward) RewriteRequest(h http.Header) {
 			delete(h, name)
 		}
 	}
-	if len(h["Accept-Encoding"]) == 0 || len(f.offered.About.PageLinks) > 0 {
+	looked := len(f.offered.About.PageLinks) > 0 || f.loan.MayBeRefused() // at the body of an answer
+	if len(h["Accept-Encoding"]) == 0 || looked {
 		h["Accept-Encoding"] = []string{"identity"} // without it any would do (RFC 9110 §12.5.3)
 	}
 }

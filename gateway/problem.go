@@ -160,7 +160,7 @@ func bodyProblem(err error) *problem {
 	case errors.Is(err, errBodyLarge), errors.Is(err, relay.ErrTooLarge):
 		return newProblem(http.StatusRequestEntityTooLarge, bodyTooLarge, "The body is too large", sentence(err)).
 			because(err)
-	case errors.Is(err, errBodyEncoded), errors.Is(err, errBodyType):
+	case errors.Is(err, errBodyEncoded), errors.Is(err, errBodyType), errors.Is(err, errBodyOther):
 		return newProblem(http.StatusUnsupportedMediaType, bodyEncoded, "The body cannot be judged", sentence(err)).
 			because(err)
 	}

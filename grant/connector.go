@@ -32,6 +32,9 @@ type About struct {
 	Inject Injection
 	// Forward are further request headers that apps may send, beside those of the gateway.
 	Forward []string
+	// Bodies are the media types of bodies that the API needs; others are refused. nil: any,
+	// because the API reads no parameters but in forms and JSON.
+	Bodies []string
 	// TokenQuery are names in a query, folded to lower case, by which the third party would
 	// take a credential, beside access_token and token.
 	TokenQuery []string
@@ -136,6 +139,14 @@ type Revoker interface {
 type Sharer interface {
 	// Shares reports whether grants of one account, made with two clients, end together.
 	Shares(clientID, other string) bool
+}
+
+// Refuser is a connector whose API says with a success that it does not take the credential;
+// optional.
+type Refuser interface {
+	// Refused judges a whole answer of status 200 that is JSON and not long. renewable: the
+	// credential can be refreshed; one that cannot has ended with such an answer.
+	Refused(answer []byte, renewable bool) bool
 }
 
 // Revocation is what became of a grant at the third party when it was ended here.

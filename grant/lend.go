@@ -52,6 +52,8 @@ type Loan struct {
 	use        Use
 	credential string
 	generation int64
+	refuser    Refuser // nil: the status of an answer says it
+	renewable  bool
 }
 
 // Format implements fmt.Formatter: no verb prints the credential.
@@ -63,6 +65,13 @@ func (Loan) LogValue() slog.Value { return slog.StringValue("<loan>") }
 // Credential is the access token or the key. It belongs in a request to Origin, and into
 // the answer of an app that may have raw tokens, and nowhere else.
 func (l Loan) Credential() string { return l.credential }
+
+// MayBeRefused reports whether answers of status 200 have to be shown to Refused.
+func (l Loan) MayBeRefused() bool { return l.refuser != nil }
+
+// Refused reports whether an answer says that the credential is not taken, as status 401
+// would; see Refuser.
+func (l Loan) Refused(answer []byte) bool { return l.refuser != nil && l.refuser.Refused(answer, l.renewable) }
 
 // Header is the header that carries the credential.
 func (l Loan) Header() (name, value string) { return l.Inject.Header, l.Inject.Value(l.credential) }
@@ -90,7 +99,7 @@ func (l Loan) Rules() []Rule {
 // ErrNoOrg, ErrNoPerson.
 func (b *Broker) Lend(ctx context.Context, u Use) (Loan, error) { return b.lend(ctx, u, 0) }
 
-// Rejected is Lend after the third party answered 401 to l: it refreshes the credential
+// Rejected is Lend after the third party answered 401 to l, or as Loan.Refused has it: it refreshes the credential
 // once, unless somebody did so already. A pasted key is shown to its connector, which asks
 // the third party whether it works; any other credential that cannot be refreshed has ended
 // with that answer. Where nothing can be made better, and the grant has not ended,
@@ -130,12 +139,14 @@ func (b *Broker) lend(ctx context.Context, u Use, rejected int64) (Loan, error) 
 		}
 		b.noteUse(kept.ID, u.App)
 		about := offer.Connector.About()
+		refuser, _ := offer.Connector.(Refuser)
 		return Loan{Connector: key.Connector, Origin: offer.Connector.Origin(kept.Account), Inject: about.Inject,
 			Accesses: accesses, Scopes: kept.Scopes, Expires: tokens.AccessExpires,
 			Wider: slices.DeleteFunc(offer.accesses(app.Connectors[key.Connector]), func(a Access) bool {
 				return slices.Contains(namesOf(accesses), a.Name)
 			}),
-			use: u, credential: tokens.Access, generation: kept.Generation}, nil
+			use: u, credential: tokens.Access, generation: kept.Generation,
+			refuser: refuser, renewable: tokens.Refresh != ""}, nil
 	}
 	return Loan{}, &LaterError{time.Second, ErrChanged}
 }

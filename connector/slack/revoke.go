@@ -65,7 +65,8 @@ func (c *Connector) endTokens(ctx context.Context, t grant.Tokens) (grant.Revoca
 		if token == "" {
 			continue
 		}
-		code, err := c.call(ctx, "auth.revoke", oauth.TokenRequest{Auth: oauth.None, Form: url.Values{"token": {token}}})
+		r := oauth.TokenRequest{Auth: oauth.None, Form: url.Values{"token": {token}}}
+		code, err := c.call(ctx, "auth.revoke", r)
 		if err != nil && grant.ClassOf(err) != grant.Gone && !isOver(code) {
 			return grant.RevokeFailed, err
 		}
@@ -89,8 +90,8 @@ func (c *Connector) call(ctx context.Context, method string, r oauth.TokenReques
 		code = e.OwnCode
 	}
 	if err == nil && string(answer.Further["ok"]) != "true" {
-		err = &grant.Error{Class: grant.Lost, Reason: connector.Garbled, Err: errors.New("the answer does not say that it is ok")}
-		return "", err
+		return "", &grant.Error{Class: grant.Lost, Reason: connector.Garbled,
+			Err: errors.New("the answer does not say that it is ok")}
 	}
 	return code, codes().Failed(err)
 }

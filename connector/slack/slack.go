@@ -71,8 +71,8 @@ func (Options) Format(s fmt.State, _ rune) { io.WriteString(s, "<options of a Sl
 // LogValue implements slog.LogValuer.
 func (Options) LogValue() slog.Value { return slog.StringValue("<options of a Slack connector>") }
 
-// Connector is a grant.OAuth, a grant.Revoker and a grant.Finish. It prints as
-// "<slack connector>".
+// Connector is a grant.OAuth, a grant.Revoker, a grant.Finish and a grant.Refuser. It prints
+// as "<slack connector>".
 type Connector struct {
 	about   grant.About
 	request oauth.TokenRequest // what every request has in common
@@ -85,6 +85,7 @@ var (
 	_ grant.OAuth   = (*Connector)(nil)
 	_ grant.Revoker = (*Connector)(nil)
 	_ grant.Finish  = (*Connector)(nil)
+	_ grant.Refuser = (*Connector)(nil)
 )
 
 // Format implements fmt.Formatter: no verb prints the secret.
@@ -135,6 +136,8 @@ func New(o Options) (*Connector, error) {
 		// lent from then on, and the lost one. The other one ends, which was to be replaced.
 		// To ask people again instead would end what a moment later is all right.
 		Resend: true,
+		// Slack takes text/plain too, and does not say how it reads that.
+		Bodies: []string{"application/x-www-form-urlencoded", "application/json", "multipart/form-data"},
 	}
 	return c, nil
 }
@@ -188,7 +191,7 @@ func accesses() ([]grant.Access, error) {
 // About implements grant.Connector. The caller may keep and change what it gets.
 func (c *Connector) About() grant.About {
 	about := c.about
-	about.Accesses = slices.Clone(about.Accesses)
+	about.Accesses, about.Bodies = slices.Clone(about.Accesses), slices.Clone(about.Bodies)
 	return about
 }
 
@@ -222,6 +225,26 @@ func isID(id string, kind byte) bool {
 		strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") == ""
 }
 
+// Refused implements grant.Refuser: Slack says so with status 200. invalid_auth may also say
+// that we ask from an address that the workspace does not let in. A refresh finds that out;
+// a token that lasts does not end by it.
+func (c *Connector) Refused(answer []byte, renewable bool) bool {
+	var said struct {
+		OK    *bool
+		Error string
+	}
+	if json.Unmarshal(answer, &said) != nil || said.OK == nil || *said.OK {
+		return false
+	}
+	switch said.Error {
+	case "token_expired", "token_revoked", "account_inactive":
+		return true
+	case invalidAuth:
+		return renewable
+	}
+	return false
+}
+
 // Issuer implements grant.OAuth: Slack's callbacks have no iss. What keeps codes of other
 // authorization servers away is that the redirect URI is this connector's own (RFC 9700
 // §4.4.2.2).
@@ -252,7 +275,7 @@ func (c *Connector) Redeem(
 	}
 	if answer.AccessToken == "" && answer.Further["authed_user"] != nil {
 		return grant.Result{}, &grant.Error{Class: grant.Ours, Reason: NoBotToken,
-			Err: errors.New("no token of a bot came: the app at Slack has no bot scopes, or only the person's were granted")}
+			Err: errors.New("only a token of the person came, and none of a bot: the app at Slack has no bot scopes")}
 	}
 	result, err := c.result(answer)
 	if err != nil {

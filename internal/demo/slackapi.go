@@ -217,7 +217,8 @@ func (s *SlackWorkspaces) call(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("X-Oauth-Scopes", strings.Join(in.scope, ","))
 	needed := strings.Fields(m.scopes)
-	if len(needed) > 0 && !slices.ContainsFunc(needed, func(scope string) bool { return slices.Contains(in.scope, scope) }) {
+	has := func(scope string) bool { return slices.Contains(in.scope, scope) }
+	if len(needed) > 0 && !slices.ContainsFunc(needed, has) {
 		_ = writeJSON(w, http.StatusOK, map[string]any{"ok": false, "error": "missing_scope", // the client has gone
 			"needed": strings.Join(needed, ","), "provided": strings.Join(in.scope, ",")})
 		return
