@@ -157,7 +157,7 @@ func TestP12_WhatIsNotOfTheAccessDoesNotReachSlack(t *testing.T) {
 		"POST apps.uninstall":             http.StatusForbidden,
 		"POST auth.revoke":                http.StatusForbidden,
 		"POST users.list":                 http.StatusForbidden,
-		"POST chat.postMessage/":          http.StatusBadRequest,
+		"POST chat.postMessage/":          http.StatusForbidden,
 		"GET chat.postMessage":            http.StatusForbidden,
 		"PUT conversations.list":          http.StatusForbidden,
 		"POST Conversations.list":         http.StatusForbidden,
