@@ -71,7 +71,9 @@ func (l Loan) MayBeRefused() bool { return l.refuser != nil }
 
 // Refused reports whether an answer says that the credential is not taken, as status 401
 // would; see Refuser.
-func (l Loan) Refused(answer []byte) bool { return l.refuser != nil && l.refuser.Refused(answer, l.renewable) }
+func (l Loan) Refused(answer []byte) bool {
+	return l.refuser != nil && l.refuser.Refused(answer, l.renewable)
+}
 
 // Header is the header that carries the credential.
 func (l Loan) Header() (name, value string) { return l.Inject.Header, l.Inject.Value(l.credential) }
