@@ -50,8 +50,8 @@ func storeShape() yamltable.Shape[Store] {
 		yamltable.Field("ca", "Who may vouch for a PostgreSQL server, PEM; whom this system trusts if left out.",
 			authorities(), func(s *Store) *Ref { return &s.CA }),
 		yamltable.Field("notify", "How to hear of what other servers write to PostgreSQL: auto listens (LISTEN), and "+
-			"asks four times a second where nothing is heard, as behind some poolers; off only asks.",
-			autoOrOff(), func(s *Store) *bool { return &s.NoNotify }).Or("auto"),
+			"asks four times a second where nothing is heard, as behind some poolers; false only asks.",
+			autoOrFalse(), func(s *Store) *bool { return &s.NoNotify }).Or("auto"),
 		yamltable.Field("connections", "How many connections to PostgreSQL there are at most, one more for LISTEN "+
 			"aside.",
 			yamltable.Number(2, 100), func(s *Store) *int { return &s.Connections }).Or("4"),
@@ -63,17 +63,6 @@ func storeShape() yamltable.Shape[Store] {
 			into.Connections = 4
 		}}
 	return yamltable.Either(storeForms+"; or a mapping with a url", short, yamltable.Mapping, full)
-}
-
-// autoOrOff is the words auto and off, which is true.
-func autoOrOff() yamltable.Shape[bool] {
-	word := yamltable.OneOf("", "auto", "off")
-	return yamltable.Shape[bool]{Want: word.Want, Schema: word.Schema,
-		Read: func(w *yamltable.Walker, at yamltable.Place, into *bool) {
-			var v string
-			word.Read(w, at, &v)
-			*into = v == "off"
-		}}
 }
 
 // storeURL is where a database is. With a password it must stand elsewhere.
