@@ -39,14 +39,19 @@ test: ## run all tests (with -race where there is a C compiler)
 e2e: ## only the tests from outside: a real browser, provider, gRPC, WebSockets, curl
 	cd test/e2e && npm ci --no-audit --no-fund --silent && go test -count=1 -timeout 30m -v ./...
 
+.PHONY: charts
+charts: ## the Helm chart: Helm 3 and 4 lint and render it, Kubernetes' own types and judges take it
+	cd test/charts && go vet ./... && go test -count=1 -timeout 20m ./...
+
 .PHONY: check
-check: ## everything a change must pass: format, vet, staticcheck, other systems, tests, known vulnerabilities
+check: ## everything a change must pass: format, vet, staticcheck, other systems, tests, chart, known vulnerabilities
 	@unformatted="$$(gofmt -l $$(git ls-files '*.go'))"; if [ -n "$$unformatted" ]; then echo "not gofmt-clean:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	cd test/e2e && go vet ./...
 	$(TOOL) staticcheck ./...
 	$(MAKE) elsewhere
 	$(MAKE) test
+	$(MAKE) charts
 	$(MAKE) vuln
 
 .PHONY: elsewhere
@@ -84,5 +89,5 @@ schema: ## write config.schema.json anew
 	go run ./cmd/sallyport schema > config.schema.json
 
 .PHONY: reference
-reference: schema ## write config.schema.json and docs/reference.md anew
-	UPDATE_REFERENCE=1 go test -count=1 -run '^TestTheReferenceDocumentIsComplete$$' ./cmd/sallyport
+reference: schema ## write config.schema.json, docs/reference.md and the chart's values.schema.json anew
+	UPDATE_REFERENCE=1 go test -count=1 -run '^(TestTheReferenceDocumentIsComplete|TestTheChartsSchemaHasTheConfigurations)$$' ./cmd/sallyport

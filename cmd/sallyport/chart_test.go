@@ -81,6 +81,7 @@ func explainTexts(t *testing.T, part any) {
 			explainTexts(t, below)
 		}
 		if part["type"] == "string" {
+			part["type"] = []any{"string", "boolean", "number"} // a wrong type ends the judgement of a value
 			part["if"] = map[string]any{"type": []any{"boolean", "number"}}
 			part["then"] = map[string]any{"const": helmReads}
 		}

@@ -1,0 +1,254 @@
+package charts
+
+import (
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	apps "k8s.io/api/apps/v1"
+	core "k8s.io/api/core/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/pod-security-admission/api"
+	"k8s.io/pod-security-admission/policy"
+	"sigs.k8s.io/yaml"
+)
+
+func TestBothHelmsLintEachWayOfUse(t *testing.T) {
+	for way, text := range waysOfUse(t) {
+		for _, h := range helms() {
+			for _, message := range h.lint(t, parseValues(t, text)) {
+				t.Errorf("%s, %s: %s", way, h.name, message)
+			}
+		}
+	}
+}
+
+// TestTheDefaultsLint: a chart's defaults are linted by whoever packages it.
+func TestTheDefaultsLint(t *testing.T) {
+	for _, h := range helms() {
+		for _, message := range h.lint(t, map[string]any{}) {
+			t.Errorf("%s: %s", h.name, message)
+		}
+	}
+}
+
+// TestBothHelmsRenderTheSame, at the first time, the second, and in an upgrade.
+func TestBothHelmsRenderTheSame(t *testing.T) {
+	for way, text := range waysOfUse(t) {
+		var first objects
+		for _, h := range helms() {
+			for _, upgrade := range []bool{false, false, true} {
+				files, err := h.render(t, parseValues(t, text), upgrade)
+				if err != nil {
+					t.Fatalf("%s, %s: %v", way, h.name, err)
+				}
+				all, err := decode(files)
+				if err != nil {
+					t.Fatalf("%s, %s: %v", way, h.name, err)
+				}
+				if first == nil {
+					first = all
+					t.Logf("%s: %s", way, strings.Join(slices.Sorted(maps.Keys(all)), " "))
+				}
+				if !reflect.DeepEqual(first, all) {
+					t.Errorf("%s: %s renders something else (upgrade: %v)", way, h.name, upgrade)
+				}
+			}
+		}
+	}
+}
+
+// TestPodsAreRestricted, as Pod Security Admission judges it.
+func TestPodsAreRestricted(t *testing.T) {
+	judge, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restricted := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
+	for way, text := range waysOfUse(t) {
+		check := func(name string, pod core.PodTemplateSpec) {
+			for _, result := range judge.EvaluatePod(restricted, &pod.ObjectMeta, &pod.Spec) {
+				if !result.Allowed {
+					t.Errorf("%s, %s: %s: %s", way, name, result.ForbiddenReason, result.ForbiddenDetail)
+				}
+			}
+			if mounts := pod.Spec.AutomountServiceAccountToken; mounts == nil || *mounts {
+				t.Errorf("%s, %s: has a token of the API server", way, name)
+			}
+		}
+		all := rendered(t, parseValues(t, text))
+		n := each(all, func(name string, d *apps.Deployment) { check(name, d.Spec.Template) })
+		each(all, func(name string, p *core.Pod) {
+			check(name, core.PodTemplateSpec{ObjectMeta: p.ObjectMeta, Spec: p.Spec})
+		})
+		each(all, func(name string, a *core.ServiceAccount) {
+			if mounts := a.AutomountServiceAccountToken; mounts == nil || *mounts {
+				t.Errorf("%s, %s: mounts its token", way, name)
+			}
+		})
+		if n != 1 {
+			t.Errorf("%s: %d deployments", way, n)
+		}
+	}
+	// The judge can say no.
+	root := core.PodSpec{Containers: []core.Container{{Name: "root"}}}
+	allowed := true
+	for _, result := range judge.EvaluatePod(restricted, new(meta.ObjectMeta), &root) {
+		allowed = allowed && result.Allowed
+	}
+	if allowed {
+		t.Error("a pod without any security context counts as restricted")
+	}
+}
+
+// TestAChangedConfigurationDoesNotRestartThePods, unless that is asked for.
+func TestAChangedConfigurationDoesNotRestartThePods(t *testing.T) {
+	for way, text := range waysOfUse(t) {
+		for _, restart := range []bool{false, true} {
+			before, after := parseValues(t, text), parseValues(t, text)
+			before["restartOnConfigChange"], after["restartOnConfigChange"] = restart, restart
+			after["config"].(map[string]any)["pages"] = map[string]any{"name": "Another"}
+			one, two := rendered(t, before), rendered(t, after)
+			if reflect.DeepEqual(only[core.ConfigMap](t, own(one)), only[core.ConfigMap](t, own(two))) {
+				t.Errorf("%s: the ConfigMap is the same", way)
+			}
+			a, b := template(t, one), template(t, two)
+			if (a == b) == restart {
+				t.Errorf("%s: restartOnConfigChange is %v, and the pod template stays the same: %v",
+					way, restart, a == b)
+			}
+		}
+	}
+}
+
+// own are the objects without those of extraObjects.
+func own(all objects) objects {
+	all = maps.Clone(all)
+	delete(all, "ConfigMap/web-sallyport-address")
+	return all
+}
+
+// template is the pod template, as the Deployment's controller would compare it.
+func template(t *testing.T, all objects) string {
+	t.Helper()
+	text, err := yaml.Marshal(only[apps.Deployment](t, all).Spec.Template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestTheRenderedConfigurationIsValid: `sallyport check` takes it, so Helm has not changed
+// what a value means.
+func TestTheRenderedConfigurationIsValid(t *testing.T) {
+	binary := build(t)
+	for way, text := range waysOfUse(t) {
+		values := parseValues(t, text)
+		file := filepath.Join(t.TempDir(), "config.yaml")
+		config := only[core.ConfigMap](t, own(rendered(t, values))).Data["config.yaml"]
+		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command(binary, "check", file).CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v\n%s\n%s", way, err, out, config)
+		}
+		var back any
+		if err := yaml.Unmarshal([]byte(config), &back); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(numbers(back), numbers(values["config"])) {
+			t.Errorf("%s: the ConfigMap has another configuration than the values", way)
+		}
+	}
+}
+
+// TestTheGuidesValuesRender, and their configuration is valid.
+func TestTheGuidesValuesRender(t *testing.T) {
+	guide, err := os.ReadFile("../../docs/kubernetes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary, n := build(t), 0
+	for _, block := range regexp.MustCompile("(?s)```yml\n(.*?)```").FindAllStringSubmatch(string(guide), -1) {
+		values := parseValues(t, []byte(block[1]))
+		if values["config"] == nil {
+			continue
+		}
+		n++
+		file := filepath.Join(t.TempDir(), "config.yaml")
+		config := only[core.ConfigMap](t, rendered(t, values)).Data["config.yaml"]
+		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command(binary, "check", file).CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s\n%s", err, out, config)
+		}
+	}
+	if n == 0 {
+		t.Error("the guide has no values")
+	}
+}
+
+// numbers makes all of them float64.
+func numbers(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for key := range v {
+			v[key] = numbers(v[key])
+		}
+	case []any:
+		for i := range v {
+			v[i] = numbers(v[i])
+		}
+	case int64:
+		return float64(v)
+	}
+	return v
+}
+
+// build makes the binary, unless SALLYPORT_BINARY names one to test.
+func build(t *testing.T) string {
+	t.Helper()
+	if name := os.Getenv("SALLYPORT_BINARY"); name != "" {
+		return name
+	}
+	binary := filepath.Join(t.TempDir(), "sallyport")
+	cmd := exec.Command("go", "build", "-o", binary, "./cmd/sallyport")
+	cmd.Dir = "../.."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return binary
+}
+
+// TestAlertsAskForMetricsThatExist: docs/reference.md has them all; a test of the program
+// compares it with the code.
+func TestAlertsAskForMetricsThatExist(t *testing.T) {
+	reference, err := os.ReadFile("../../docs/reference.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rule := only[monitoring.PrometheusRule](t, rendered(t, parseValues(t, waysOfUse(t)["ext-auth"])))
+	n := 0
+	for _, group := range rule.Spec.Groups {
+		for _, r := range group.Rules {
+			for _, metric := range regexp.MustCompile(`sallyport_[a-z_]+`).FindAllString(r.Expr.String(), -1) {
+				n++
+				if !strings.Contains(string(reference), "| `"+metric+"` |") {
+					t.Errorf("%s: there is no metric %s", r.Alert, metric)
+				}
+			}
+		}
+	}
+	if n < 5 {
+		t.Errorf("%d metrics in the rules", n)
+	}
+}

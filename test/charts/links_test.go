@@ -1,0 +1,279 @@
+package charts
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	apps "k8s.io/api/apps/v1"
+	autoscaling "k8s.io/api/autoscaling/v2"
+	core "k8s.io/api/core/v1"
+	networking "k8s.io/api/networking/v1"
+	policy "k8s.io/api/policy/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// TestObjectsFindEachOther: selectors, ports, backends and volumes lead to something.
+func TestObjectsFindEachOther(t *testing.T) {
+	seen := map[string]bool{}
+	for way, text := range waysOfUse(t) {
+		t.Run(way, func(t *testing.T) {
+			all := rendered(t, parseValues(t, text))
+			links := linksOf(t, all, only[apps.Deployment](t, all))
+			each(all, func(name string, s *core.Service) { links.service(name, s) })
+			each(all, func(name string, b *policy.PodDisruptionBudget) { links.selects(name, b.Spec.Selector) })
+			each(all, func(name string, h *autoscaling.HorizontalPodAutoscaler) { links.scales(name, h) })
+			each(all, func(name string, p *networking.NetworkPolicy) { links.policy(name, p) })
+			each(all, func(name string, r *gateway.HTTPRoute) { links.route(name, r) })
+			each(all, func(name string, i *networking.Ingress) { links.ingress(name, i) })
+			each(all, func(name string, m *monitoring.ServiceMonitor) { links.monitor(name, m) })
+			links.pod()
+			for name := range all {
+				kind, _, _ := strings.Cut(name, "/")
+				seen[kind] = true
+			}
+		})
+	}
+	for kind := range kinds {
+		if kind = kind[strings.LastIndex(kind, "/")+1:]; !seen[kind] {
+			t.Errorf("no way of use has a %s, so nothing here has looked at one", kind)
+		}
+	}
+}
+
+// links looks from one object at the others.
+type links struct {
+	*testing.T
+	all        objects
+	deployment *apps.Deployment
+	ports      map[string]int32 // of the container
+}
+
+func linksOf(t *testing.T, all objects, d *apps.Deployment) links {
+	ports := map[string]int32{}
+	for _, p := range d.Spec.Template.Spec.Containers[0].Ports {
+		ports[p.Name] = p.ContainerPort
+	}
+	return links{t, all, d, ports}
+}
+
+func (l links) selects(name string, selector *meta.LabelSelector) {
+	l.Helper()
+	s, err := meta.LabelSelectorAsSelector(selector)
+	if err != nil || s.Empty() || !s.Matches(labels.Set(l.deployment.Spec.Template.Labels)) {
+		l.Errorf("%s selects %v (%v), and not the pods", name, selector, err)
+	}
+	each(l.all, func(test string, p *core.Pod) {
+		if s.Matches(labels.Set(p.Labels)) {
+			l.Errorf("%s selects %s too", name, test)
+		}
+	})
+}
+
+func (l links) service(name string, s *core.Service) {
+	l.selects(name, &meta.LabelSelector{MatchLabels: s.Spec.Selector})
+	for _, p := range s.Spec.Ports {
+		l.port(name, &p.TargetPort)
+	}
+}
+
+func (l links) port(name string, port *intstr.IntOrString) {
+	l.Helper()
+	if _, there := l.ports[port.StrVal]; !there {
+		l.Errorf("%s: the container has no port %q", name, port.StrVal)
+	}
+}
+
+func (l links) scales(name string, h *autoscaling.HorizontalPodAutoscaler) {
+	target := h.Spec.ScaleTargetRef
+	if _, there := l.all[target.Kind+"/"+target.Name]; !there || target.APIVersion != l.deployment.APIVersion {
+		l.Errorf("%s scales %v", name, target)
+	}
+	if l.deployment.Spec.Replicas != nil {
+		l.Errorf("%s: the Deployment says how many replicas there are, too", name)
+	}
+}
+
+func (l links) policy(name string, p *networking.NetworkPolicy) {
+	l.selects(name, &p.Spec.PodSelector)
+	for _, rule := range p.Spec.Ingress {
+		if len(rule.Ports) == 0 {
+			l.Errorf("%s: a rule without ports", name)
+		}
+		for _, port := range rule.Ports {
+			l.port(name, port.Port)
+		}
+	}
+}
+
+// backend is a service's port, by its number or its name.
+func (l links) backend(name, service string, port int32, portName string) {
+	l.Helper()
+	s, there := l.all["Service/"+service].(*core.Service)
+	if !there || !slices.ContainsFunc(s.Spec.Ports, func(p core.ServicePort) bool {
+		return p.Port == port || p.Name == portName
+	}) {
+		l.Errorf("%s: there is no %s:%d%s", name, service, port, portName)
+	}
+}
+
+func (l links) route(name string, r *gateway.HTTPRoute) {
+	if len(r.Spec.Hostnames) == 0 || len(r.Spec.ParentRefs) == 0 {
+		l.Errorf("%s: hosts %v, parents %v", name, r.Spec.Hostnames, r.Spec.ParentRefs)
+	}
+	for _, rule := range r.Spec.Rules {
+		for _, b := range rule.BackendRefs {
+			l.backend(name, string(b.Name), int32(*b.Port), "")
+		}
+	}
+}
+
+func (l links) ingress(name string, i *networking.Ingress) {
+	for _, rule := range i.Spec.Rules {
+		for _, p := range rule.HTTP.Paths {
+			l.backend(name, p.Backend.Service.Name, p.Backend.Service.Port.Number, p.Backend.Service.Port.Name)
+		}
+	}
+}
+
+// monitor finds one Service, which is not the one that a gateway leads to.
+func (l links) monitor(name string, m *monitoring.ServiceMonitor) {
+	s, err := meta.LabelSelectorAsSelector(&m.Spec.Selector)
+	if err != nil {
+		l.Fatal(err)
+	}
+	n := 0
+	each(l.all, func(service string, svc *core.Service) {
+		if !s.Matches(labels.Set(svc.Labels)) {
+			return
+		}
+		n++
+		for _, e := range m.Spec.Endpoints {
+			l.backend(name, svc.Name, 0, e.Port)
+		}
+		if _, public := l.ports["http"]; public && slices.ContainsFunc(svc.Spec.Ports, func(p core.ServicePort) bool {
+			return p.TargetPort.StrVal == "http"
+		}) {
+			l.Errorf("%s scrapes %s, which is for people", name, service)
+		}
+	})
+	if n != 1 {
+		l.Errorf("%s finds %d services", name, n)
+	}
+}
+
+var reference = regexp.MustCompile(`^(file|dir|env|sqlite):(.+)$`)
+
+// pod holds together what the pod mounts, what there is to mount, and what the
+// configuration refers to.
+func (l links) pod() {
+	spec, container := l.deployment.Spec.Template.Spec, l.deployment.Spec.Template.Spec.Containers[0]
+	if _, there := l.all["ServiceAccount/"+spec.ServiceAccountName]; !there {
+		l.Errorf("there is no service account %s", spec.ServiceAccountName)
+	}
+	volumes := map[string]core.Volume{}
+	for _, v := range spec.Volumes {
+		volumes[v.Name] = v
+		switch {
+		case v.Secret != nil && *v.Secret.DefaultMode != 0o440, v.ConfigMap != nil && *v.ConfigMap.DefaultMode != 0o440:
+			l.Errorf("volume %s can be read by everybody", v.Name)
+		case v.PersistentVolumeClaim != nil && l.all["PersistentVolumeClaim/"+v.PersistentVolumeClaim.ClaimName] == nil:
+			l.Errorf("there is no claim %s", v.PersistentVolumeClaim.ClaimName)
+		}
+	}
+	if spec.SecurityContext.FSGroup == nil {
+		l.Error("files of mode 0440 and no fsGroup: nobody can read them")
+	}
+	mounts := map[string]core.Volume{}
+	for _, m := range container.VolumeMounts {
+		if v, there := volumes[m.Name]; !there || m.SubPath != "" || m.SubPathExpr != "" {
+			l.Errorf("the mount %s: volume %v, subPath %q", m.MountPath, v, m.SubPath)
+		}
+		mounts[m.MountPath+"/"] = volumes[m.Name]
+		delete(volumes, m.Name)
+	}
+	if len(volumes) > 0 {
+		l.Errorf("volumes that nothing mounts: %v", slices.Collect(maps.Keys(volumes)))
+	}
+	config := mounts["/etc/sallyport/"]
+	if config.ConfigMap == nil || l.all["ConfigMap/"+config.ConfigMap.Name] == nil {
+		l.Fatal("no configuration at /etc/sallyport")
+	}
+	text := l.all["ConfigMap/"+config.ConfigMap.Name].(*core.ConfigMap).Data["config.yaml"]
+	var root any
+	if err := yaml.Unmarshal([]byte(text), &root); err != nil {
+		l.Fatal(err)
+	}
+	n := 0
+	walk(root, func(v string) {
+		if m := reference.FindStringSubmatch(v); m != nil {
+			n++
+			l.refersTo(container, mounts, m[1], m[2])
+		}
+	})
+	if n == 0 {
+		l.Error("the configuration refers to nothing")
+	}
+	l.probes(container)
+}
+
+func (l links) refersTo(c core.Container, mounts map[string]core.Volume, form, name string) {
+	if form == "env" {
+		if len(c.EnvFrom) == 0 && !slices.ContainsFunc(c.Env, func(e core.EnvVar) bool { return e.Name == name }) {
+			l.Errorf("no variable %s is set", name)
+		}
+		return
+	}
+	for path, volume := range mounts {
+		below, inside := strings.CutPrefix(name+"/", path)
+		if !inside {
+			continue
+		}
+		if s := volume.Secret; s != nil && s.Items != nil && form == "file" &&
+			!slices.ContainsFunc(s.Items, func(i core.KeyToPath) bool { return i.Path+"/" == below }) {
+			l.Errorf("%s:%s is none of the items of %s", form, name, volume.Name)
+		}
+		return
+	}
+	l.Errorf("%s:%s is not mounted", form, name)
+}
+
+// probes must ask where the kubelet, or the container itself, is answered.
+func (l links) probes(c core.Container) {
+	for kind, p := range map[string]*core.Probe{"startup": c.StartupProbe, "liveness": c.LivenessProbe,
+		"readiness": c.ReadinessProbe} {
+		switch _, reachable := l.ports["admin"]; {
+		case p == nil, (p.HTTPGet == nil) == (p.Exec == nil):
+			l.Errorf("the %s probe: %v", kind, p)
+		case p.HTTPGet != nil:
+			l.port(kind+" probe", &p.HTTPGet.Port)
+		case reachable:
+			l.Errorf("the %s probe starts a program, and the kubelet could ask", kind)
+		}
+	}
+}
+
+// walk calls f for each text in v.
+func walk(v any, f func(string)) {
+	switch v := v.(type) {
+	case map[string]any:
+		for key, below := range v {
+			if !slices.Contains([]string{"orgs", "org_ids", "subjects"}, key) { // ids have the same form
+				walk(below, f)
+			}
+		}
+	case []any:
+		for _, below := range v {
+			walk(below, f)
+		}
+	case string:
+		f(v)
+	}
+}
