@@ -372,6 +372,9 @@ func (f *forward) RewriteRequest(h http.Header) {
 			delete(h, name)
 		}
 	}
+	if f.loan.From != "" && f.ev.Method != http.MethodGet && f.ev.Method != http.MethodHead {
+		h["From"] = []string{f.loan.From} // never what an app says: who makes a change is proved
+	}
 	looked := len(f.offered.About.PageLinks) > 0 || f.loan.MayBeRefused() // at the body of an answer
 	if len(h["Accept-Encoding"]) == 0 || looked {
 		h["Accept-Encoding"] = []string{"identity"} // without it any would do (RFC 9110 §12.5.3)

@@ -163,6 +163,14 @@ const (
 // Finish is where a person ends at the third party what Sallyport could not; optional.
 type Finish interface{ FinishURL(Account) string }
 
+// Sender is a connector whose third party wants to be told, in a header From, who makes a
+// change (RFC 9110 §10.1.2); optional. What an app says there is never sent.
+type Sender interface {
+	// From is the address of the person whose account it is. "": it is nobody's, or their
+	// address is not known; then it is the verified one of who asks, and without that none.
+	From(Account) string
+}
+
 // Approver is a connector at whose third party an administrator may have to agree before
 // people can connect; optional.
 type Approver interface {

@@ -48,6 +48,8 @@ type Loan struct {
 	Wider     []Access // that the app is configured for, and a person could agree to
 	Scopes    []string
 	Expires   time.Time // zero: not known
+	// From is who makes a change, for the header From; "": nothing is said of that.
+	From string
 
 	use        Use
 	credential string
@@ -144,6 +146,7 @@ func (b *Broker) lend(ctx context.Context, u Use, rejected int64) (Loan, error) 
 		refuser, _ := offer.Connector.(Refuser)
 		return Loan{Connector: key.Connector, Origin: offer.Connector.Origin(kept.Account), Inject: about.Inject,
 			Accesses: accesses, Scopes: kept.Scopes, Expires: tokens.AccessExpires,
+			From: fromOf(offer.Connector, kept.Account, u.Who),
 			Wider: slices.DeleteFunc(offer.accesses(app.Connectors[key.Connector]), func(a Access) bool {
 				return slices.Contains(namesOf(accesses), a.Name)
 			}),
@@ -151,6 +154,23 @@ func (b *Broker) lend(ctx context.Context, u Use, rejected int64) (Loan, error) 
 			refuser: refuser, renewable: tokens.Refresh != ""}, nil
 	}
 	return Loan{}, &LaterError{time.Second, ErrChanged}
+}
+
+// fromOf is who makes a change with an account, where the third party wants to be told.
+func fromOf(c Connector, a Account, p Party) string {
+	sender, ok := c.(Sender)
+	if !ok {
+		return ""
+	}
+	from := sender.From(a)
+	if from == "" && p.Session != nil {
+		from = p.Session.VerifiedEmail()
+	}
+	if !strings.Contains(from, "@") || len(from) > 254 ||
+		strings.ContainsFunc(from, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "" // a header could not carry it, or it is no address
+	}
+	return from
 }
 
 // Lends reports whether what l was made from is still lent, with every access that it had.

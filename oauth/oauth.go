@@ -150,16 +150,32 @@ type documents struct {
 
 // RoundTrip implements http.RoundTripper.
 func (d documents) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, body, err := d.client.send(req, d.call)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = answered(resp, statusError(d.call, resp.StatusCode))
-	}
+	resp, body, err := d.client.document(req, d.call)
 	if err != nil {
-		return nil, to(req, err)
+		return nil, err
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	resp.ContentLength = int64(len(body))
 	return resp, nil
+}
+
+// Document makes one request for a document, as HTTPClient does. The body of an answer with
+// another status than 200 comes along with its *Error, for APIs that say there what they mean;
+// it belongs in no text.
+func (c *Client) Document(req *http.Request, call string) ([]byte, error) {
+	_, body, err := c.document(req, call)
+	return body, err
+}
+
+func (c *Client) document(req *http.Request, call string) (*http.Response, []byte, error) {
+	resp, body, err := c.send(req, call)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = answered(resp, statusError(call, resp.StatusCode))
+	}
+	if err != nil {
+		return nil, body, to(req, err)
+	}
+	return resp, body, nil
 }
 
 // send makes one round trip and reads the whole answer. It uses the transport

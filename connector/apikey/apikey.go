@@ -26,19 +26,6 @@ import (
 // Type is the type of such a connector in the configuration.
 const Type = "api_key"
 
-// The reasons of a grant.Error that only keys have.
-const (
-	KeyMalformed = "key_malformed" // it cannot be a key: nothing was asked
-	KeyRefused   = "key_refused"   // the third party does not accept it
-)
-
-// The length of a key. A shorter one than this is no secret, and would be found by chance
-// in answers, where the gateway must not let it through.
-const (
-	minKey = 8
-	maxKey = 4096
-)
-
 // Options are what a Connector needs, most of it from the configuration.
 type Options struct {
 	ID      string
@@ -72,7 +59,7 @@ type Connector struct {
 	origin string
 	method string
 	probe  string
-	http   *http.Client
+	oauth  *oauth.Client
 	now    func() time.Time
 }
 
@@ -124,7 +111,7 @@ func New(o Options) (*Connector, error) {
 		}
 		accesses[i].Means = cmp.Or(a.Means, connector.Means(name, a.Name, a.Rules))
 	}
-	c := &Connector{origin: origin, method: method, probe: probe, http: o.OAuth.HTTPClient("probe"), now: o.Now}
+	c := &Connector{origin: origin, method: method, probe: probe, oauth: o.OAuth, now: o.Now}
 	if c.now == nil {
 		c.now = time.Now
 	}
@@ -234,13 +221,12 @@ func (c *Connector) Origin(grant.Account) string { return c.origin }
 // Accept implements grant.Keyed. White space around a key comes from copying it, and is
 // removed.
 func (c *Connector) Accept(ctx context.Context, key string, _ grant.Request) (grant.Result, error) {
-	key = strings.TrimSpace(key)
-	err := wellFormed(key)
+	key, err := connector.PastedKey(key)
 	if err == nil && c.about.Inject.Basic {
 		err = userAndPassword(key)
 	}
 	if err != nil {
-		return grant.Result{}, &grant.Error{Class: grant.Yours, Reason: KeyMalformed, Err: err}
+		return grant.Result{}, err
 	}
 	req, err := http.NewRequestWithContext(ctx, c.method, c.probe, nil)
 	if err != nil {
@@ -252,65 +238,20 @@ func (c *Connector) Accept(ctx context.Context, key string, _ grant.Request) (gr
 		req.Header.Set(name, value)
 	}
 	req.Header.Set(c.about.Inject.Header, c.about.Inject.Value(key))
-	if err := probed(c.http.Do(req)); err != nil {
-		return grant.Result{}, err
+	if _, err := c.oauth.Document(req, "probe"); err != nil && !connector.KeyWorks(err) {
+		return grant.Result{}, connector.KeyFailed(err)
 	}
 	return grant.Result{Tokens: grant.Tokens{Access: key, AccessIssued: c.now()}}, nil
-}
-
-// wellFormed: visible ASCII and no blanks, so that a key can neither add a header nor be
-// two words. What is wrong is said without the key.
-func wellFormed(key string) error {
-	switch {
-	case len(key) < minKey:
-		return fmt.Errorf("a key has at least %d characters", minKey)
-	case len(key) > maxKey:
-		return fmt.Errorf("a key has at most %d characters", maxKey)
-	case strings.Contains(key, " "):
-		return errors.New("a key has no blanks in it; paste it alone, without a word such as Bearer before it")
-	case strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return errors.New("a key has visible ASCII characters only")
-	}
-	return nil
 }
 
 // userAndPassword: the first colon is where the password begins (RFC 7617 §2). It is what is
 // secret, so it alone has the length of a key.
 func userAndPassword(key string) error {
 	user, password, ok := strings.Cut(key, ":")
-	if !ok || user == "" || len(password) < minKey {
-		return fmt.Errorf("it must be a user name, a colon and a password or token of at least %d characters, as in "+
-			"ann@example.com:token", minKey)
+	if !ok || user == "" || len(password) < connector.MinKey {
+		return &grant.Error{Class: grant.Yours, Reason: connector.KeyMalformed,
+			Err: fmt.Errorf("it must be a user name, a colon and a password or token of at least %d characters, as in "+
+				"ann@example.com:token", connector.MinKey)}
 	}
 	return nil
-}
-
-// probed says what the answer to the probe means. A key is refused for good only where the
-// third party says so: any other answer is no answer to the question.
-func probed(res *http.Response, err error) error {
-	if err == nil {
-		return res.Body.Close()
-	}
-	e, ok := errors.AsType[*oauth.Error](err)
-	if !ok {
-		return &grant.Error{Class: grant.Later, Reason: connector.NoAnswer, Err: errors.New("the probe failed")}
-	}
-	failed := func(class grant.Class, reason string) error {
-		return &grant.Error{Class: class, Reason: reason, RetryAfter: e.RetryAfter, Err: e}
-	}
-	switch s := e.Status; {
-	case s >= 200 && s < 300: // 204, or a body that is too long or not whole: none of it is needed
-		return nil
-	case s == http.StatusUnauthorized, s == http.StatusForbidden:
-		return failed(grant.Yours, KeyRefused)
-	case s == 0 && e.Sent == oauth.Never:
-		return failed(grant.Later, connector.Unreachable)
-	case s == 0:
-		return failed(grant.Later, connector.NoAnswer)
-	case s >= 500, s == http.StatusTooManyRequests, s == http.StatusRequestTimeout:
-		return failed(grant.Later, connector.Busy)
-	case s < 400, s == http.StatusNotFound, s == http.StatusMethodNotAllowed, s == http.StatusGone:
-		return failed(grant.Ours, connector.WrongEndpoint)
-	}
-	return failed(grant.Ours, connector.RequestRefused)
 }

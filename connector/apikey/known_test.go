@@ -171,7 +171,7 @@ func TestP12_KeysOfKnownThirdPartiesAreLentToRead(t *testing.T) {
 			r := newRig(t, p)
 			bad := p.key[:len(p.key)-1] + "x"
 			e, ok := errors.AsType[*grant.Error](r.connect(t, bad, apikey.Read))
-			if !ok || e.Class != grant.Yours || e.Reason != apikey.KeyRefused || strings.Contains(e.Error(), bad) {
+			if !ok || e.Class != grant.Yours || e.Reason != connector.KeyRefused || strings.Contains(e.Error(), bad) {
 				t.Errorf("a key that it refuses: %v", e)
 			}
 			testenv.Check(t, r.connect(t, p.key, apikey.Read))
@@ -289,7 +289,7 @@ func TestAKeyOfJiraHasAnAddressAndAToken(t *testing.T) {
 	for _, key := range []string{"ATATT3xFfGF0canary", ":ATATT3xFfGF0canary", "mira@acme.example:",
 		"mira@acme.example:short", "mira@acme.example ATATT3xFfGF0canary"} {
 		e, ok := errors.AsType[*grant.Error](r.connect(t, key, apikey.Read))
-		if !ok || e.Class != grant.Yours || e.Reason != apikey.KeyMalformed || strings.Contains(e.Error(), "canary") {
+		if !ok || e.Class != grant.Yours || e.Reason != connector.KeyMalformed || strings.Contains(e.Error(), "canary") {
 			t.Errorf("%s: %v", key, e)
 		}
 	}

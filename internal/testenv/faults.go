@@ -35,6 +35,11 @@ const (
 	FreeBusy     = "freeBusy"
 	Events       = "events"
 	CalendarList = "calendarList"
+
+	// Of the pretend PagerDuty, beside authorize, token, jwks and keys:
+	UsersMe   = "users/me"
+	Abilities = "abilities"
+	OnCalls   = "oncalls"
 )
 
 // Fault says how one endpoint misbehaves. Several fields can be set: they change the
@@ -72,6 +77,7 @@ type Faults struct {
 	Provider *demo.Provider        // what is wrapped, if it is one
 	Calendar *demo.GoogleCalendar  // likewise
 	Slack    *demo.SlackWorkspaces // likewise
+	OnCall   *demo.OnCall          // likewise
 	URL      string                // of the server, when one of the functions below started one
 
 	handler http.Handler
@@ -94,6 +100,7 @@ func NewFaults(h http.Handler) *Faults {
 	f.Provider, _ = h.(*demo.Provider)
 	f.Calendar, _ = h.(*demo.GoogleCalendar)
 	f.Slack, _ = h.(*demo.SlackWorkspaces)
+	f.OnCall, _ = h.(*demo.OnCall)
 	return f
 }
 
@@ -124,6 +131,16 @@ func StartSlack(tb TB, o demo.SlackOptions) *Faults {
 	return startFaults(tb, func(origin string) (http.Handler, error) {
 		o.Origin = origin
 		return demo.NewSlackWorkspaces(o)
+	})
+}
+
+// StartOnCall serves a pretend PagerDuty on loopback until the test ends. The Origin of o is
+// filled in.
+func StartOnCall(tb TB, o demo.OnCallOptions) *Faults {
+	tb.Helper()
+	return startFaults(tb, func(origin string) (http.Handler, error) {
+		o.Origin = origin
+		return demo.NewOnCall(o)
 	})
 }
 
@@ -183,6 +200,7 @@ func endpointOf(path string) string {
 		demo.GoogleAuthorizePath: Authorize, demo.GoogleCertsPath: JWKS, demo.GoogleRevokePath: Revoke,
 		demo.FreeBusyPath: FreeBusy, demo.CalendarListPath: CalendarList, "/events": Events,
 		demo.SlackTokenPath: Token,
+		"/users/me":         UsersMe, "/abilities": Abilities, "/oncalls": OnCalls,
 	} {
 		if strings.HasSuffix(path, end) {
 			return name

@@ -21,6 +21,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/connector/google"
 	"github.com/sallyport-proxy/sallyport/connector/oauth2"
 	"github.com/sallyport-proxy/sallyport/connector/outlook"
+	"github.com/sallyport-proxy/sallyport/connector/pagerdutykey"
 	"github.com/sallyport-proxy/sallyport/connector/slack"
 	"github.com/sallyport-proxy/sallyport/gateway"
 	"github.com/sallyport-proxy/sallyport/grant"
@@ -35,11 +36,12 @@ import (
 // a line here, and its keys in config.
 func ConnectorTypes() map[string]func(config.Connector, *oauth.Client) (grant.Connector, error) {
 	types := map[string]func(config.Connector, *oauth.Client) (grant.Connector, error){
-		google.Type:  newGoogle,
-		outlook.Type: newOutlook,
-		slack.Type:   newSlack,
-		oauth2.Type:  newOAuth2,
-		apikey.Type:  newAPIKey,
+		google.Type:       newGoogle,
+		outlook.Type:      newOutlook,
+		pagerdutykey.Type: newPagerDutyKey,
+		slack.Type:        newSlack,
+		oauth2.Type:       newOAuth2,
+		apikey.Type:       newAPIKey,
 	}
 	for _, k := range apikey.All() {
 		types[k.Type] = newKnownKey(k)
@@ -55,6 +57,11 @@ func newGoogle(k config.Connector, client *oauth.Client) (grant.Connector, error
 func newOutlook(k config.Connector, client *oauth.Client) (grant.Connector, error) {
 	return outlook.New(outlook.Options{ID: k.ID, Name: k.Name, ClientID: k.ClientID, Tenant: k.Tenant,
 		ClientSecret: secretOf(k.ClientSecret), Owner: grant.OwnerKind(k.Owner), Base: k.BaseURL, OAuth: client})
+}
+
+func newPagerDutyKey(k config.Connector, client *oauth.Client) (grant.Connector, error) {
+	return pagerdutykey.New(pagerdutykey.Options{ID: k.ID, Name: k.Name, Region: k.Region,
+		Owner: grant.OwnerKind(k.Owner), Base: k.BaseURL, OAuth: client})
 }
 
 func newSlack(k config.Connector, client *oauth.Client) (grant.Connector, error) {

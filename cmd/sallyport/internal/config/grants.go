@@ -15,6 +15,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/connector/google"
 	"github.com/sallyport-proxy/sallyport/connector/oauth2"
 	"github.com/sallyport-proxy/sallyport/connector/outlook"
+	"github.com/sallyport-proxy/sallyport/connector/pagerdutyapi"
+	"github.com/sallyport-proxy/sallyport/connector/pagerdutykey"
 	"github.com/sallyport-proxy/sallyport/connector/slack"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/internal/hostname"
@@ -38,6 +40,7 @@ type Connector struct {
 	ClientSecret           Ref
 	ClientAuth             string
 	Tenant                 string // outlook_calendar: whose accounts
+	Region                 string // pagerduty_key: where the accounts are
 	Endpoints              ConnectorEndpoints
 	Issuer, BaseURL        string
 	Scopes, Rules          []Named
@@ -159,6 +162,9 @@ func connectorShape() yamltable.Shape[Connector] {
 			"organizations, consumers for personal ones, or the GUID or domain of one tenant.",
 			yamltable.Pattern("common, organizations, consumers, or the GUID or domain of a tenant in lower case",
 				`^`+labels+`$`), func(c *Connector) *string { return &c.Tenant }),
+		yamltable.Field("region", "type pagerduty_key: the service region of the accounts whose keys people "+
+			"paste. us if left out.", yamltable.OneOf("", pagerdutyapi.US, pagerdutyapi.EU),
+			func(c *Connector) *string { return &c.Region }),
 		yamltable.Field("endpoints", "type oauth2: the addresses of the authorization server.", endpoints,
 			func(c *Connector) *ConnectorEndpoints { return &c.Endpoints }),
 		yamltable.Field("issuer", "type oauth2: the authorization server's issuer, where it says it in callbacks "+
@@ -311,7 +317,7 @@ func parseSocketPath(v string) (string, error) {
 // ConnectorTypes are the types that the file may name: those of the constructors in assemble,
 // which a test holds to it.
 func ConnectorTypes() []string {
-	types := []string{google.Type, outlook.Type, slack.Type, oauth2.Type, apikey.Type}
+	types := []string{google.Type, outlook.Type, pagerdutykey.Type, slack.Type, oauth2.Type, apikey.Type}
 	for _, k := range apikey.All() {
 		types = append(types, k.Type)
 	}
@@ -329,8 +335,8 @@ func knownTypes() []string { return []string{google.Type, outlook.Type, slack.Ty
 
 func keysOfTypes() []keyOfTypes {
 	oauth, both := []string{oauth2.Type}, []string{oauth2.Type, apikey.Type}
-	known := knownTypes()
-	withBase, mayHaveBase, withHeaders := both, known, []string{apikey.Type}
+	known, pasted := knownTypes(), []string{pagerdutykey.Type}
+	withBase, mayHaveBase, withHeaders := both, slices.Concat(known, pasted), []string{apikey.Type}
 	for _, k := range apikey.All() {
 		if k.BaseURL == "" {
 			withBase = append(withBase, k.Type)
@@ -346,6 +352,7 @@ func keysOfTypes() []keyOfTypes {
 		{key: "client_secret", need: known, may: oauth},
 		{key: "client_auth", may: oauth},
 		{key: "tenant", need: []string{outlook.Type}},
+		{key: "region", may: pasted},
 		{key: "endpoints", need: oauth},
 		{key: "issuer", may: oauth},
 		{key: "base_url", need: withBase, may: mayHaveBase},
@@ -399,7 +406,8 @@ func checkConnector(w *yamltable.Walker, at yamltable.Place, c *Connector) {
 
 // hasOneHost reports whether there is one third party of a type, on hosts that are known.
 func hasOneHost(of string) bool {
-	return slices.Contains(knownTypes(), of) || slices.ContainsFunc(apikey.All(), func(k apikey.Known) bool {
+	fixed := append(knownTypes(), pagerdutykey.Type)
+	return slices.Contains(fixed, of) || slices.ContainsFunc(apikey.All(), func(k apikey.Known) bool {
 		return k.Type == of && k.BaseURL != "" && !k.Elsewhere
 	})
 }
