@@ -42,6 +42,9 @@ type SignedEvent struct {
 	// Accounts are the Account.ID of the grants that it is about. Without any it is about all
 	// of the connector's.
 	Accounts []string
+	// Access are names of accesses: an app gets the event only where one of them is lent to it.
+	// Without any, each consent will do.
+	Access []string
 	// Ended is the Record.Reason of grants that have ended with it; "": none has, and the
 	// event is for apps. With Ended there have to be Accounts.
 	Ended string
@@ -220,7 +223,7 @@ func (b *Broker) eachAbout(ctx context.Context, connector string, accounts []str
 
 // relay hands an event to all apps that it is for, at the same time.
 func (b *Broker) relay(ctx context.Context, connector string, e SignedEvent, body []byte) (string, error) {
-	apps, err := b.appsFor(ctx, connector, e.Accounts)
+	apps, err := b.appsFor(ctx, connector, e)
 	if err != nil || len(apps) == 0 {
 		return eventNobody, err
 	}
@@ -240,8 +243,8 @@ func (b *Broker) relay(ctx context.Context, connector string, e SignedEvent, bod
 }
 
 // appsFor are the apps that are told of events and that somebody has agreed to lend such a
-// grant to.
-func (b *Broker) appsFor(ctx context.Context, connector string, accounts []string) (apps []string, err error) {
+// grant to, with an access that covers the event.
+func (b *Broker) appsFor(ctx context.Context, connector string, e SignedEvent) (apps []string, err error) {
 	var asked []string
 	for id, app := range b.apps {
 		if app.Told && b.Relay != nil && len(app.Connectors[connector]) > 0 {
@@ -251,9 +254,13 @@ func (b *Broker) appsFor(ctx context.Context, connector string, accounts []strin
 	if asked == nil {
 		return nil, nil
 	}
-	err = b.eachAbout(ctx, connector, accounts, func(k Kept) (bool, error) {
+	err = b.eachAbout(ctx, connector, e.Accounts, func(k Kept) (bool, error) {
 		for _, id := range asked {
-			if _, agreed := k.Consent(id); agreed && !slices.Contains(apps, id) {
+			consent, agreed := k.Consent(id)
+			covers := len(e.Access) == 0 || slices.ContainsFunc(b.effective(k, consent), func(a Access) bool {
+				return slices.Contains(e.Access, a.Name)
+			})
+			if agreed && covers && !slices.Contains(apps, id) {
 				apps = append(apps, id)
 			}
 		}

@@ -343,6 +343,29 @@ func TestP12_EventsOfOtherAccountsAreNobodys(t *testing.T) {
 	})
 }
 
+// Of the events of one installation each app gets those alone for which somebody agreed: what
+// is told of events is no way around the accesses.
+func TestP12_AnEventIsCoveredByAnAccessOfItsApp(t *testing.T) {
+	withEvents(t, func(r *rig, l *relays) {
+		r.connect(r.ask("a", "freebusy"))
+		r.connect(r.ask("b", "events"))
+		for i, tt := range []struct {
+			access, want []string
+		}{
+			{nil, []string{"a", "b"}}, {[]string{"freebusy"}, []string{"a"}}, {[]string{"events"}, []string{"b"}},
+			{[]string{"events", "freebusy"}, []string{"a", "b"}}, {[]string{"other"}, nil},
+		} {
+			if err := r.receive(r.broker, granttest.SignedBody{ID: fmt.Sprint("Ev", i), Accounts: []string{"1"},
+				Access: tt.access}); err != nil {
+				t.Error(err)
+			}
+			if got := l.apps(); !slices.Equal(got, tt.want) {
+				t.Errorf("%v: %v got it, want %v", tt.access, got, tt.want)
+			}
+		}
+	})
+}
+
 // What an app did not take comes again, and then goes to those that do not have it.
 func TestAnEventIsUsedUpOnlyWhenItsAppHasTakenIt(t *testing.T) {
 	ill := errors.New("canary: what the app said")

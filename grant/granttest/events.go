@@ -23,6 +23,7 @@ type SignedBody struct {
 	ID       string   `json:"id,omitempty"`
 	At       int64    `json:"at,omitempty"` // in seconds
 	Accounts []string `json:"accounts,omitempty"`
+	Access   []string `json:"access,omitempty"`
 	Ended    string   `json:"ended,omitempty"`
 	Answer   string   `json:"answer,omitempty"`
 }
@@ -73,7 +74,7 @@ func (Signing) JudgeEvent(secrets []string, h http.Header, body []byte, now time
 		return grant.SignedEvent{}, grant.ErrEventGarbled
 	}
 	e := grant.SignedEvent{ID: b.ID, At: time.Unix(b.At, 0), Keep: now.Add(KeptFor), Accounts: b.Accounts,
-		Ended: b.Ended, Header: http.Header{}}
+		Access: b.Access, Ended: b.Ended, Header: http.Header{}}
 	for _, name := range []string{"Content-Type", SignatureHeader, SignedAtHeader} {
 		e.Header[name] = h[name]
 	}
