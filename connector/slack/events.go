@@ -47,9 +47,8 @@ type envelope struct {
 		ForAll       bool   `json:"is_enterprise_install"`
 	} `json:"authorizations"`
 	Event struct {
-		Type        string `json:"type"`
-		ChannelType string `json:"channel_type"` // with message
-		Tokens      struct {
+		Type   string `json:"type"`
+		Tokens struct {
 			Bot []string `json:"bot"`
 		} `json:"tokens"` // with tokens_revoked: whose they were
 	} `json:"event"`
@@ -156,10 +155,8 @@ func (m *envelope) access() []string {
 		return []string{Mentions}
 	case "reaction_added", "reaction_removed":
 		return []string{Reactions}
-	case "message":
-		if m.Event.ChannelType == "im" {
-			return []string{History}
-		}
+	case "message": // the one of a direct message; those of channels want scopes that are never asked for
+		return []string{History}
 	}
 	return nil
 }
