@@ -48,6 +48,9 @@ type SignedEvent struct {
 	// Ended is the Record.Reason of grants that have ended with it; "": none has, and the
 	// event is for apps. With Ended there have to be Accounts.
 	Ended string
+	// Lag, with Ended, is how long after a connection or a refresh such an event may be about
+	// the credential that was replaced with it.
+	Lag time.Duration
 	// Header is what apps need of the message's header to verify it themselves.
 	Header http.Header
 }
@@ -162,7 +165,8 @@ func (b *Broker) endedThere(ctx context.Context, connector string, e SignedEvent
 // the grant stays, and its next refresh tells.
 func (b *Broker) endThere(ctx context.Context, k Key, r Record, e SignedEvent) error {
 	for {
-		if r.Status == RevokedUpstream || !e.At.After(r.ConnectedAt) || !e.At.After(r.RefreshedAt) {
+		before := e.At.Add(-e.Lag)
+		if r.Status == RevokedUpstream || !before.After(r.ConnectedAt) || !before.After(r.RefreshedAt) {
 			return nil
 		}
 		err := b.Store.SetStatus(ctx, r.ID, r.Generation, RevokedUpstream, e.Ended, time.Time{})

@@ -200,6 +200,13 @@ func TestP12_AnEndThatIsToldEndsNothingElse(t *testing.T) {
 		}, nil, grant.RevokedUpstream},
 		"the second of the connection": {nil,
 			func(b *granttest.SignedBody) { b.At -= 10 }, grant.Active},
+		"what the connection replaced": {nil, func(b *granttest.SignedBody) { b.Lag = 10 }, grant.Active},
+		"long after the connection":    {nil, func(b *granttest.SignedBody) { b.Lag = 9 }, grant.RevokedUpstream},
+		"what a refresh replaced": {func(r *rig) {
+			time.Sleep(life)
+			r.lend(use("a"))
+			time.Sleep(10 * time.Second)
+		}, func(b *granttest.SignedBody) { b.Lag = 10 }, grant.Active},
 		"refreshed since": {func(r *rig) {
 			time.Sleep(life)
 			r.lend(use("a"))

@@ -24,6 +24,11 @@ const (
 	// keepEvents is for how long the id of an event is remembered, which is far longer than
 	// Slack sends one again.
 	keepEvents = 48 * time.Hour
+	// revokedLag is for how long a tokens_revoked may be about a token that a connection or a
+	// refresh replaced: of an installation two are good, and the next one ends the oldest.
+	// Whether Slack tells of that is not in its documentation. Where the app was uninstalled,
+	// it says so too.
+	revokedLag = time.Minute
 )
 
 // What ends an installation, as Record.Reason has it.
@@ -72,6 +77,9 @@ func (*Connector) JudgeEvent(secrets []string, h http.Header, body []byte, now t
 	}
 	e := grant.SignedEvent{ID: m.EventID, At: time.Unix(m.EventTime, 0), Keep: now.Add(keepEvents),
 		Accounts: m.accounts(), Ended: m.ended(), Access: m.access(), Header: http.Header{}}
+	if e.Ended == reasonRevoked {
+		e.Lag = revokedLag
+	}
 	if e.ID == "" {
 		sum := sha256.Sum256(body)
 		e.ID = "sha256-" + hex.EncodeToString(sum[:])

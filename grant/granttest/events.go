@@ -25,6 +25,7 @@ type SignedBody struct {
 	Accounts []string `json:"accounts,omitempty"`
 	Access   []string `json:"access,omitempty"`
 	Ended    string   `json:"ended,omitempty"`
+	Lag      int64    `json:"lag,omitempty"` // in seconds
 	Answer   string   `json:"answer,omitempty"`
 }
 
@@ -74,7 +75,7 @@ func (Signing) JudgeEvent(secrets []string, h http.Header, body []byte, now time
 		return grant.SignedEvent{}, grant.ErrEventGarbled
 	}
 	e := grant.SignedEvent{ID: b.ID, At: time.Unix(b.At, 0), Keep: now.Add(KeptFor), Accounts: b.Accounts,
-		Access: b.Access, Ended: b.Ended, Header: http.Header{}}
+		Access: b.Access, Ended: b.Ended, Lag: time.Duration(b.Lag) * time.Second, Header: http.Header{}}
 	for _, name := range []string{"Content-Type", SignatureHeader, SignedAtHeader} {
 		e.Header[name] = h[name]
 	}
