@@ -93,6 +93,11 @@ func printConnectors(out io.Writer, cfg *config.Config) error {
 			fmt.Fprintf(out, "The redirect URI to register at %s (grants): %s\n", p.Connector, p.Redirect)
 		}
 	}
+	for _, k := range cfg.Grants.Connectors {
+		if at := assemble.WebhookURI(cfg, k); at != "" {
+			fmt.Fprintf(out, "The address for signed events to enter at %s: %s\n", k.ID, at)
+		}
+	}
 	all, err := assemble.AskedOf(cfg)
 	printAsked(out, all)
 	printProofs(out, cfg.Grants.Apps)

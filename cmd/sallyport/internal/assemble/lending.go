@@ -29,6 +29,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/login"
 	"github.com/sallyport-proxy/sallyport/oauth"
+	"github.com/sallyport-proxy/sallyport/proxy"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -235,6 +236,9 @@ func (p *Process) newLending(cfg *config.Config, sec *Secrets, logins map[string
 		}}
 	for i, k := range cfg.Grants.Connectors {
 		offer := grant.Offer{Connector: made[i], Owner: grant.OwnerKind(k.Owner), Offered: offered(k, made[i])}
+		for _, secret := range k.SigningSecrets {
+			offer.SigningSecrets = append(offer.SigningSecrets, secret.Value())
+		}
 		if k.Owner == config.OwnedByOrg {
 			offer.ManagedBy = admittedBy(k.ManagedBy)
 			if k.UsableBy != nil {
@@ -249,7 +253,7 @@ func (p *Process) newLending(cfg *config.Config, sec *Secrets, logins map[string
 		return nil, err
 	}
 	notifier := newNotifier(cfg, signer)
-	o.Notify = notifier.Notify
+	o.Notify, o.Relay = notifier.Notify, notifier.Relay
 	var apps []gateway.App
 	for _, a := range cfg.Grants.Apps {
 		app, at := newApp(cfg, a, offers)
@@ -265,6 +269,25 @@ func (p *Process) newLending(cfg *config.Config, sec *Secrets, logins map[string
 	l := &lending{broker, apps, notifier}
 	p.brokers.add(l)
 	return l, nil
+}
+
+// webhooks takes the signed events of third parties; nil: no connector has any.
+func (l *lending) webhooks(cfg *config.Config) proxy.Webhooks {
+	if l == nil || !slices.ContainsFunc(cfg.Grants.Connectors, func(k config.Connector) bool {
+		return l.Receives(k.ID)
+	}) {
+		return nil
+	}
+	return l.Broker
+}
+
+// WebhookURI is what is to be entered at the third party of a connector that has signed
+// events; "" of others.
+func WebhookURI(cfg *config.Config, k config.Connector) string {
+	if len(k.SigningSecrets) == 0 {
+		return ""
+	}
+	return ownAddress(cfg, "/webhooks/"+k.ID)
 }
 
 // newNotifier tells apps of what became of grants, those that have an address for it.

@@ -53,6 +53,7 @@ type Connector struct {
 	Inject                 Inject
 	Headers                map[string]string // that every request has
 	Probe, KeyHint, KeyURL string
+	SigningSecrets         []Ref // of the third party's events; none: it sends none
 }
 
 // Whose a grant is.
@@ -204,6 +205,12 @@ func connectorShape() yamltable.Shape[Connector] {
 			"once more (resend), or people connect again (reconnect), for an authorization server that takes a "+
 			"repeated token for a stolen one. resend if left out.",
 			resendOrReconnect(), func(c *Connector) *bool { return &c.NoResend }),
+		yamltable.Field("signing_secrets", "type slack: what Slack signs events with. With it Sallyport takes them at "+
+			"webhooks/ID below prefix, marks the grants that ended there, and hands the others to the apps with an "+
+			"events_url. All in the list count, for the time in which one is replaced.",
+			yamltable.List(yamltable.Judged(yamltable.SecretRef(yamltable.FormFile, yamltable.FormEnv,
+				yamltable.FormLiteral), checkSigningSecret), 1),
+			func(c *Connector) *[]Ref { return &c.SigningSecrets }),
 		yamltable.Field("inject", "type api_key: how the key gets into requests; `Authorization: Bearer` if left out.",
 			inject, func(c *Connector) *Inject { return &c.Inject }),
 		yamltable.Field("headers", "types api_key and grafana_irm_key: headers that every request has, with their "+
@@ -256,7 +263,7 @@ func appShape() yamltable.Shape[App] {
 		yamltable.Field("raw_tokens", "The app may read the tokens themselves. Then no rule holds for it, and nothing "+
 			"that ends here ends there.", yamltable.OnlyTrue(), func(a *App) *bool { return &a.RawTokens }),
 		yamltable.Field("events_url", "Where the app is told what became of grants: that one needs a person, is there "+
-			"again, or has ended.", yamltable.Scalar("a URL such as http://127.0.0.1:8080/grant-events",
+			"again, or has ended; and where it gets the events of connectors with signing_secrets.", yamltable.Scalar("a URL such as http://127.0.0.1:8080/grant-events",
 			yamltable.Schema{"pattern": `^[Hh][Tt][Tt][Pp][Ss]?://[^#@\s]+$`}, parseEventsURL),
 			func(a *App) **url.URL { return &a.EventsURL }),
 	}, Rivals: [][]string{{"token", "socket"}, {"socket", "bearer"}}, Check: checkProved}.Shape()
@@ -324,6 +331,10 @@ func ConnectorTypes() []string {
 	return types
 }
 
+// EventTypes are the types of connectors whose third parties sign events, which a test holds
+// to the connectors.
+func EventTypes() []string { return []string{slack.Type} }
+
 // keyOfTypes is a key of a connector that has a meaning for some types only.
 type keyOfTypes struct {
 	key       string
@@ -361,6 +372,7 @@ func keysOfTypes() []keyOfTypes {
 		{key: "authorization_params", may: oauth},
 		{key: "forward_headers", may: both},
 		{key: "lost_refresh", may: oauth},
+		{key: "signing_secrets", may: EventTypes()},
 		{key: "inject", may: []string{apikey.Type}},
 		{key: "headers", may: withHeaders},
 		{key: "probe", need: []string{apikey.Type}},
@@ -508,6 +520,14 @@ func checkLendRule(v string) error {
 func checkAppToken(text string) error {
 	if len(text) < 32 || strings.Trim(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
 		return errors.New("must be at least 32 characters of A-Z, a-z, 0-9, - and _")
+	}
+	return nil
+}
+
+// checkSigningSecret: third parties give out longer ones, without blanks.
+func checkSigningSecret(text string) error {
+	if len(text) < 16 || strings.ContainsAny(text, " \t\r\n") {
+		return errors.New("must be a signing secret, of at least 16 characters and without blanks")
 	}
 	return nil
 }
