@@ -263,8 +263,9 @@ func appShape() yamltable.Shape[App] {
 		yamltable.Field("raw_tokens", "The app may read the tokens themselves. Then no rule holds for it, and nothing "+
 			"that ends here ends there.", yamltable.OnlyTrue(), func(a *App) *bool { return &a.RawTokens }),
 		yamltable.Field("events_url", "Where the app is told what became of grants: that one needs a person, is there "+
-			"again, or has ended; and where it gets the events of connectors with signing_secrets.", yamltable.Scalar("a URL such as http://127.0.0.1:8080/grant-events",
-			yamltable.Schema{"pattern": `^[Hh][Tt][Tt][Pp][Ss]?://[^#@\s]+$`}, parseEventsURL),
+			"again, or has ended; and where it gets the events of connectors with signing_secrets.",
+			yamltable.Scalar("a URL such as http://127.0.0.1:8080/grant-events", yamltable.Schema{
+				"pattern": `^[Hh][Tt][Tt][Pp][Ss]?://[^#@\s]+$`}, parseEventsURL),
 			func(a *App) **url.URL { return &a.EventsURL }),
 	}, Rivals: [][]string{{"token", "socket"}, {"socket", "bearer"}}, Check: checkProved}.Shape()
 	shape.Schema["anyOf"] = []yamltable.Schema{{"required": []string{"token"}}, {"required": []string{"socket"}},
