@@ -332,8 +332,8 @@ func ConnectorTypes() []string {
 	return types
 }
 
-// EventTypes are the types of connectors whose third parties sign events, which a test holds
-// to the connectors.
+// EventTypes are the types of connectors whose third parties sign events: those that are a
+// grant.WebhookReceiver.
 func EventTypes() []string { return []string{slack.Type} }
 
 // keyOfTypes is a key of a connector that has a meaning for some types only.
