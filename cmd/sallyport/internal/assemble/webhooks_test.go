@@ -67,20 +67,21 @@ func (a *eventApp) events(status int) []string {
 func eventReplica(t *testing.T, store, app, secrets string) (*Process, *config.Config, string) {
 	t.Helper()
 	cfg, faults := config.Parse("config.yaml", fmt.Appendf(nil, `version: 1
-public_url: %s
+public_url: %[1]s
 listen: {grants: "127.0.0.1:4184"}
 session: {keys: ["literal:sallyport-key-1 2026-01-02T09:00:00Z AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"]}
-store: %q
+store: %[2]q
 providers: [{id: sso, type: oidc, issuer: "http://localhost:1", client_id: c, client_secret: "literal:s"}]
-routes: [{name: app, path: /, upstream: %q, allow: authenticated}]
+routes: [{name: app, path: /, upstream: %[3]q, allow: authenticated}]
 grants:
   encryption_keys: ["literal:sallyport-key-1 2026-01-02T09:00:00Z IAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"]
   connectors:
     - {id: chat, type: slack, client_id: "214.69", client_secret: "literal:s", owner: org, access: [read, mentions],
-       managed_by: [{emails: [a@a.example]}]%s}
+       managed_by: [{emails: [a@a.example]}]%[4]s}
+    - {id: oncall, type: pagerduty_key, region: us%[4]s}
   apps:
-    - {id: planner, token: "literal:0123456789012345678901234567890123456789", routes: [app], events_url: %q,
-       connectors: [{id: chat, access: [mentions]}]}
+    - {id: planner, token: "literal:0123456789012345678901234567890123456789", routes: [app], events_url: %[5]q,
+       connectors: [{id: chat, access: [mentions]}, {id: oncall, access: [read]}]}
 `, publicURL, store, app, secrets, app+"/events"))
 	testenv.Check(t, faults.Err())
 	sec, err := Resolve(cfg, os.LookupEnv)
@@ -103,12 +104,20 @@ func slackSends(t *testing.T, to, secret, body string) (int, string) {
 	at := fmt.Sprint(time.Now().Unix())
 	mac := hmac.New(sha256.New, []byte(secret))
 	fmt.Fprintf(mac, "v0:%s:%s", at, body)
-	r, err := http.NewRequest("POST", to+"/.sallyport/webhooks/chat", strings.NewReader(body))
+	return sendEvent(t, to, "chat", body, "X-Slack-Request-Timestamp", at, "X-Slack-Signature",
+		"v0="+hex.EncodeToString(mac.Sum(nil)))
+}
+
+// sendEvent sends a message with headers, given as names and values.
+func sendEvent(t *testing.T, to, connector, body string, headers ...string) (int, string) {
+	t.Helper()
+	r, err := http.NewRequest("POST", to+"/.sallyport/webhooks/"+connector, strings.NewReader(body))
 	testenv.Check(t, err)
 	r.Host = host + ":4180"
 	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("X-Slack-Request-Timestamp", at)
-	r.Header.Set("X-Slack-Signature", "v0="+hex.EncodeToString(mac.Sum(nil)))
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
 	res, err := http.DefaultClient.Do(r)
 	testenv.Check(t, err)
 	defer res.Body.Close()
@@ -190,6 +199,40 @@ func TestEventsOfSlackFromTheConfigurationToTheApp(t *testing.T) {
 			t.Errorf("told %q, and got %q", app.told, app.got)
 		}
 	})
+}
+
+// A webhook of PagerDuty arrives once, whichever of its signatures counts, and not when it is
+// sent again days later.
+func TestWebhooksOfPagerDutyReachTheirAppOnce(t *testing.T) {
+	app := newEventApp(t)
+	p, _, at := eventReplica(t, "sqlite:"+filepath.Join(t.TempDir(), "sallyport.db"), app.URL,
+		`, signing_secrets: ["literal:0123456789abcdef-pagerduty"]`)
+	key := grant.Key{Connector: "oncall", Owner: grant.Owner{Kind: grant.OwnedByUser, ID: "sso:1"}}
+	_, err := p.store.Grants().Connect(t.Context(), grant.Record{Key: key, ClientID: "https://api.pagerduty.com",
+		Account: grant.Account{ID: "PLH1HKV"}, Status: grant.Active}, grant.Consent{App: "planner", Access: []string{"read"}},
+		0, func(r grant.Record) (grant.Record, error) { return r, nil })
+	testenv.Check(t, err)
+	send := func(id string, happened time.Time) int {
+		t.Helper()
+		body := fmt.Sprintf(`{"event":{"id":%q,"event_type":"incident.triggered","resource_type":"incident",`+
+			`"occurred_at":%q,"data":{"id":"PGR0VU2","type":"incident"}}}`, id, happened.Format(time.RFC3339))
+		mac := hmac.New(sha256.New, []byte("0123456789abcdef-pagerduty"))
+		io.WriteString(mac, body)
+		status, _ := sendEvent(t, at, "oncall", body, "X-PagerDuty-Signature", "v1="+strings.Repeat("0", 64)+",v1="+
+			hex.EncodeToString(mac.Sum(nil)))
+		return status
+	}
+	for _, tt := range []struct {
+		id           string
+		ago          time.Duration
+		status, gets int
+	}{{"01A", 0, 200, 1}, {"01A", 0, 200, 0}, {"01B", 71 * time.Hour, 200, 1}, {"01C", 73 * time.Hour, 401, 0}} {
+		status := send(tt.id, time.Now().Add(-tt.ago))
+		if got := app.events(200); status != tt.status || len(got) != tt.gets ||
+			len(got) > 0 && !strings.HasPrefix(got[0], "oncall||{\"event\":{\"id\":\""+tt.id) {
+			t.Errorf("%s, %v ago: %d, the app got %q", tt.id, tt.ago, status, got)
+		}
+	}
 }
 
 // Without signing secrets nothing is taken: the address is as any other that is not there.
