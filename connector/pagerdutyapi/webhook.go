@@ -16,8 +16,8 @@ const (
 	signatureHeader = "X-Pagerduty-Signature"
 	// webhookAge is how long after it happened an event is taken, and for how long its id is
 	// remembered: the signature has no time of its own. PagerDuty tries for 20 minutes, and
-	// those that wait behind one come later (docs/webhooks/02-Behavior.md of
-	// https://github.com/PagerDuty/developer-docs).
+	// those that wait behind one come later: "Behavior" among the pages on webhooks of
+	// https://github.com/PagerDuty/developer-docs.
 	webhookAge = 72 * time.Hour
 	// webhookAhead is how far PagerDuty's clock may be ahead of ours.
 	webhookAhead = 5 * time.Minute
@@ -53,7 +53,7 @@ func JudgeWebhook(secrets []string, h http.Header, body []byte, now time.Time) (
 
 // signed reports whether one of the signatures, of which there are several while a secret is
 // replaced, is by one of the secrets: HMAC-SHA256 of the body as it came
-// (docs/webhooks/04-Signatures.md). Two headers of this name are none, since an app could
+// ("Verifying Signatures" there). Two headers of this name are none, since an app could
 // read the other one.
 func signed(secrets []string, h http.Header, body []byte) bool {
 	lines := h[signatureHeader]
