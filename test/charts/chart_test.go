@@ -67,27 +67,10 @@ func TestBothHelmsRenderTheSame(t *testing.T) {
 
 // TestPodsAreRestricted, as Pod Security Admission judges it.
 func TestPodsAreRestricted(t *testing.T) {
-	judge, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	restricted := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
 	for way, text := range waysOfUse(t) {
-		check := func(name string, pod core.PodTemplateSpec) {
-			for _, result := range judge.EvaluatePod(restricted, &pod.ObjectMeta, &pod.Spec) {
-				if !result.Allowed {
-					t.Errorf("%s, %s: %s: %s", way, name, result.ForbiddenReason, result.ForbiddenDetail)
-				}
-			}
-			if mounts := pod.Spec.AutomountServiceAccountToken; mounts == nil || *mounts {
-				t.Errorf("%s, %s: has a token of the API server", way, name)
-			}
-		}
 		all := rendered(t, parseValues(t, text))
-		n := each(all, func(name string, d *apps.Deployment) { check(name, d.Spec.Template) })
-		each(all, func(name string, p *core.Pod) {
-			check(name, core.PodTemplateSpec{ObjectMeta: p.ObjectMeta, Spec: p.Spec})
-		})
+		n := each(all, func(name string, d *apps.Deployment) { restricted(t, way+", "+name, d.Spec.Template.Spec) })
+		each(all, func(name string, p *core.Pod) { restricted(t, way+", "+name, p.Spec) })
 		each(all, func(name string, a *core.ServiceAccount) {
 			if mounts := a.AutomountServiceAccountToken; mounts == nil || *mounts {
 				t.Errorf("%s, %s: mounts its token", way, name)
@@ -97,15 +80,36 @@ func TestPodsAreRestricted(t *testing.T) {
 			t.Errorf("%s: %d deployments", way, n)
 		}
 	}
-	// The judge can say no.
-	root := core.PodSpec{Containers: []core.Container{{Name: "root"}}}
-	allowed := true
-	for _, result := range judge.EvaluatePod(restricted, new(meta.ObjectMeta), &root) {
-		allowed = allowed && result.Allowed
-	}
-	if allowed {
+	if len(violations(t, core.PodSpec{Containers: []core.Container{{Name: "root"}}})) == 0 {
 		t.Error("a pod without any security context counts as restricted")
 	}
+}
+
+func restricted(t *testing.T, name string, pod core.PodSpec) {
+	t.Helper()
+	for _, v := range violations(t, pod) {
+		t.Errorf("%s: %s", name, v)
+	}
+	if mounts := pod.AutomountServiceAccountToken; mounts == nil || *mounts {
+		t.Errorf("%s: has a token of the API server", name)
+	}
+}
+
+// violations are what keeps a pod out of a namespace that is enforced as restricted.
+func violations(t *testing.T, pod core.PodSpec) []string {
+	t.Helper()
+	judge, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	level := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
+	for _, result := range judge.EvaluatePod(level, new(meta.ObjectMeta), &pod) {
+		if !result.Allowed {
+			found = append(found, result.ForbiddenReason+": "+result.ForbiddenDetail)
+		}
+	}
+	return found
 }
 
 // TestAChangedConfigurationDoesNotRestartThePods, unless that is asked for.
@@ -151,15 +155,8 @@ func TestTheRenderedConfigurationIsValid(t *testing.T) {
 	binary := build(t)
 	for way, text := range waysOfUse(t) {
 		values := parseValues(t, text)
-		file := filepath.Join(t.TempDir(), "config.yaml")
 		config := only[core.ConfigMap](t, own(rendered(t, values))).Data["config.yaml"]
-		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		out, err := exec.Command(binary, "check", file).CombinedOutput()
-		if err != nil {
-			t.Errorf("%s: %v\n%s\n%s", way, err, out, config)
-		}
+		check(t, binary, config)
 		var back any
 		if err := yaml.Unmarshal([]byte(config), &back); err != nil {
 			t.Fatal(err)
@@ -167,6 +164,18 @@ func TestTheRenderedConfigurationIsValid(t *testing.T) {
 		if !reflect.DeepEqual(numbers(back), numbers(values["config"])) {
 			t.Errorf("%s: the ConfigMap has another configuration than the values", way)
 		}
+	}
+}
+
+// check lets `sallyport check` judge a configuration.
+func check(t *testing.T, binary, config string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(binary, "check", file).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s\n%s", err, out, config)
 	}
 }
 
@@ -183,14 +192,7 @@ func TestTheGuidesValuesRender(t *testing.T) {
 			continue
 		}
 		n++
-		file := filepath.Join(t.TempDir(), "config.yaml")
-		config := only[core.ConfigMap](t, rendered(t, values)).Data["config.yaml"]
-		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if out, err := exec.Command(binary, "check", file).CombinedOutput(); err != nil {
-			t.Errorf("%v\n%s\n%s", err, out, config)
-		}
+		check(t, binary, only[core.ConfigMap](t, rendered(t, values)).Data["config.yaml"])
 	}
 	if n == 0 {
 		t.Error("the guide has no values")

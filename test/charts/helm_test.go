@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	chart3 "helm.sh/helm/v3/pkg/chart"
 	loader3 "helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	engine3 "helm.sh/helm/v3/pkg/engine"
@@ -13,6 +14,7 @@ import (
 	support3 "helm.sh/helm/v3/pkg/lint/support"
 	"helm.sh/helm/v4/pkg/chart/common"
 	"helm.sh/helm/v4/pkg/chart/common/util"
+	chart4 "helm.sh/helm/v4/pkg/chart/v2"
 	lint4 "helm.sh/helm/v4/pkg/chart/v2/lint"
 	support4 "helm.sh/helm/v4/pkg/chart/v2/lint/support"
 	loader4 "helm.sh/helm/v4/pkg/chart/v2/loader"
@@ -22,6 +24,7 @@ import (
 
 const (
 	chartDir  = "../../charts/sallyport"
+	appDir    = "testdata/app"
 	release   = "web"
 	namespace = "team"
 	// kubernetes is the cluster that Helm is told of: without a word it takes the version of
@@ -34,12 +37,17 @@ type helm struct {
 	name string
 	// lint returns what `helm lint --strict` would fail for.
 	lint func(t *testing.T, values map[string]any) []string
+	// renderApp renders the chart of an app that has this one as a dependency.
+	renderApp func(t *testing.T, values map[string]any) (map[string]string, error)
 	// render returns the text of each template by its path in the chart, or why there is none.
 	render func(t *testing.T, values map[string]any, upgrade bool) (map[string]string, error)
 }
 
 func helms() []helm {
-	return []helm{{"helm 3", lintWith3, renderWith3}, {"helm 4", lintWith4, renderWith4}}
+	return []helm{
+		{"helm 3", lintWith3, renderAppWith3, renderWith3},
+		{"helm 4", lintWith4, renderAppWith4, renderWith4},
+	}
 }
 
 func lintWith3(t *testing.T, values map[string]any) []string {
@@ -74,10 +82,28 @@ func lintWith4(t *testing.T, values map[string]any) []string {
 
 func renderWith3(t *testing.T, values map[string]any, upgrade bool) (map[string]string, error) {
 	t.Helper()
-	chart, err := loader3.Load(chartDir)
+	return renderChartWith3(t, load3(t, chartDir), values, upgrade)
+}
+
+func renderAppWith3(t *testing.T, values map[string]any) (map[string]string, error) {
+	t.Helper()
+	app := load3(t, appDir)
+	app.AddDependency(load3(t, chartDir))
+	return renderChartWith3(t, app, values, false)
+}
+
+func load3(t *testing.T, dir string) *chart3.Chart {
+	t.Helper()
+	chart, err := loader3.Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return chart
+}
+
+func renderChartWith3(t *testing.T, chart *chart3.Chart, values map[string]any, upgrade bool) (map[string]string,
+	error) {
+	t.Helper()
 	version, err := chartutil.ParseKubeVersion(kubernetes)
 	if err != nil {
 		t.Fatal(err)
@@ -94,10 +120,28 @@ func renderWith3(t *testing.T, values map[string]any, upgrade bool) (map[string]
 
 func renderWith4(t *testing.T, values map[string]any, upgrade bool) (map[string]string, error) {
 	t.Helper()
-	chart, err := loader4.Load(chartDir)
+	return renderChartWith4(t, load4(t, chartDir), values, upgrade)
+}
+
+func renderAppWith4(t *testing.T, values map[string]any) (map[string]string, error) {
+	t.Helper()
+	app := load4(t, appDir)
+	app.AddDependency(load4(t, chartDir))
+	return renderChartWith4(t, app, values, false)
+}
+
+func load4(t *testing.T, dir string) *chart4.Chart {
+	t.Helper()
+	chart, err := loader4.Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return chart
+}
+
+func renderChartWith4(t *testing.T, chart *chart4.Chart, values map[string]any, upgrade bool) (map[string]string,
+	error) {
+	t.Helper()
 	version, err := common.ParseKubeVersion(kubernetes)
 	if err != nil {
 		t.Fatal(err)

@@ -53,15 +53,23 @@ type links struct {
 	*testing.T
 	all        objects
 	deployment *apps.Deployment
-	ports      map[string]int32 // of the container
+	container  core.Container   // Sallyport's
+	ports      map[string]int32 // of it
 }
 
 func linksOf(t *testing.T, all objects, d *apps.Deployment) links {
+	t.Helper()
+	spec := d.Spec.Template.Spec
+	containers := slices.Concat(spec.InitContainers, spec.Containers)
+	i := slices.IndexFunc(containers, func(c core.Container) bool { return c.Name == "sallyport" })
+	if i < 0 {
+		t.Fatalf("%s has no Sallyport", d.Name)
+	}
 	ports := map[string]int32{}
-	for _, p := range d.Spec.Template.Spec.Containers[0].Ports {
+	for _, p := range containers[i].Ports {
 		ports[p.Name] = p.ContainerPort
 	}
-	return links{t, all, d, ports}
+	return links{t, all, d, containers[i], ports}
 }
 
 func (l links) selects(name string, selector *meta.LabelSelector) {
@@ -174,9 +182,9 @@ var reference = regexp.MustCompile(`^(file|dir|env|sqlite):(.+)$`)
 // pod holds together what the pod mounts, what there is to mount, and what the
 // configuration refers to.
 func (l links) pod() {
-	spec, container := l.deployment.Spec.Template.Spec, l.deployment.Spec.Template.Spec.Containers[0]
-	if _, there := l.all["ServiceAccount/"+spec.ServiceAccountName]; !there {
-		l.Errorf("there is no service account %s", spec.ServiceAccountName)
+	spec, container := l.deployment.Spec.Template.Spec, l.container
+	if name := spec.ServiceAccountName; name != "" && l.all["ServiceAccount/"+name] == nil {
+		l.Errorf("there is no service account %s", name)
 	}
 	volumes := map[string]core.Volume{}
 	for _, v := range spec.Volumes {
@@ -249,7 +257,7 @@ func (l links) refersTo(c core.Container, mounts map[string]core.Volume, form, n
 func (l links) probes(c core.Container) {
 	for kind, p := range map[string]*core.Probe{"startup": c.StartupProbe, "liveness": c.LivenessProbe,
 		"readiness": c.ReadinessProbe} {
-		switch _, reachable := l.ports["admin"]; {
+		switch reachable := l.ports["admin"]+l.ports["sallyport-admin"] > 0; {
 		case p == nil, (p.HTTPGet == nil) == (p.Exec == nil):
 			l.Errorf("the %s probe: %v", kind, p)
 		case p.HTTPGet != nil:

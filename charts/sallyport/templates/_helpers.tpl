@@ -145,19 +145,19 @@ prefix: {{ $c.prefix | default "/.sallyport" | toJson }}
 {{- if gt (int (include "sallyport.facts" . | fromYaml).replicas) 1 }}yes{{ end }}
 {{- end }}
 
-{{- /* sallyport.probe: one of the container's. A list: facts, what the values add, the
+{{- /* sallyport.probe: one of the container's. A list: the context, facts, what the values add, the
 admin listener's path, the defaults. An httpGet of the values needs an admin listener that
 the kubelet reaches, which asks from outside of the pod. */ -}}
 {{- define "sallyport.probe" -}}
-{{- $facts := index . 0 -}}
-{{- $own := index . 1 | default dict -}}
-{{- $path := index . 2 -}}
-{{- $probe := deepCopy (index . 3) -}}
+{{- $facts := index . 1 -}}
+{{- $own := index . 2 | default dict -}}
+{{- $path := index . 3 -}}
+{{- $probe := deepCopy (index . 4) -}}
 {{- $admin := $facts.admin -}}
 {{- $given := or $own.httpGet $own.tcpSocket $own.exec $own.grpc -}}
 {{- if not $given -}}
 {{- if and $admin.port (not $admin.local) -}}
-{{- $_ := set $probe "httpGet" (dict "path" $path "port" "admin") -}}
+{{- $_ := set $probe "httpGet" (dict "path" $path "port" (include "sallyport.adminPort" (index . 0))) -}}
 {{- else if $admin.port -}}
 {{- $_ := set $probe "exec" (dict "command" (list "/sallyport" "healthcheck" "--url" (printf "http://127.0.0.1:%s%s" $admin.port $path))) -}}
 {{- else -}}

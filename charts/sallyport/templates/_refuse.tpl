@@ -16,6 +16,13 @@ refused here, with the key that is to be changed. */ -}}
 {{- fail (printf "%s.hostnames: is required, because config.public_url stands elsewhere and no route names a host" $what) -}}
 {{- end -}}
 {{- end -}}
+{{- if eq .Values.mode "sidecar" -}}
+{{- range $what := list "httpRoute" "ingress" "autoscaling" "persistence" "networkPolicy" -}}
+{{- if (index $.Values $what).enabled -}}
+{{- fail (printf "%s.enabled: has no meaning with `mode: sidecar`: it is for the chart of the app" $what) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
 {{- fail "httpRoute.parentRefs: is required: the Gateway that is to serve the route" -}}
 {{- end -}}
