@@ -205,7 +205,11 @@ func (l links) pod() {
 			l.Errorf("the mount %s: volume %v, subPath %q", m.MountPath, v, m.SubPath)
 		}
 		mounts[m.MountPath+"/"] = volumes[m.Name]
-		delete(volumes, m.Name)
+	}
+	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
+		for _, m := range c.VolumeMounts {
+			delete(volumes, m.Name)
+		}
 	}
 	if len(volumes) > 0 {
 		l.Errorf("volumes that nothing mounts: %v", slices.Collect(maps.Keys(volumes)))
@@ -258,6 +262,7 @@ func (l links) probes(c core.Container) {
 	for kind, p := range map[string]*core.Probe{"startup": c.StartupProbe, "liveness": c.LivenessProbe,
 		"readiness": c.ReadinessProbe} {
 		switch reachable := l.ports["admin"]+l.ports["sallyport-admin"] > 0; {
+		case p == nil && kind == "liveness": // what only restarts a process may be left out
 		case p == nil, (p.HTTPGet == nil) == (p.Exec == nil):
 			l.Errorf("the %s probe: %v", kind, p)
 		case p.HTTPGet != nil:
