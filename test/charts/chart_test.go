@@ -152,11 +152,10 @@ func template(t *testing.T, all objects) string {
 // TestTheRenderedConfigurationIsValid: `sallyport check` takes it, so Helm has not changed
 // what a value means.
 func TestTheRenderedConfigurationIsValid(t *testing.T) {
-	binary := build(t)
 	for way, text := range waysOfUse(t) {
 		values := parseValues(t, text)
 		config := only[core.ConfigMap](t, own(rendered(t, values))).Data["config.yaml"]
-		check(t, binary, config)
+		check(t, config)
 		var back any
 		if err := yaml.Unmarshal([]byte(config), &back); err != nil {
 			t.Fatal(err)
@@ -168,7 +167,7 @@ func TestTheRenderedConfigurationIsValid(t *testing.T) {
 }
 
 // check lets `sallyport check` judge a configuration.
-func check(t *testing.T, binary, config string) {
+func check(t *testing.T, config string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "config.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
@@ -185,14 +184,14 @@ func TestTheGuidesValuesRender(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	binary, n := build(t), 0
+	n := 0
 	for _, block := range regexp.MustCompile("(?s)```yml\n(.*?)```").FindAllStringSubmatch(string(guide), -1) {
 		values := parseValues(t, []byte(block[1]))
 		if values["config"] == nil {
 			continue
 		}
 		n++
-		check(t, binary, only[core.ConfigMap](t, rendered(t, values)).Data["config.yaml"])
+		check(t, only[core.ConfigMap](t, rendered(t, values)).Data["config.yaml"])
 	}
 	if n == 0 {
 		t.Error("the guide has no values")
@@ -214,21 +213,6 @@ func numbers(v any) any {
 		return float64(v)
 	}
 	return v
-}
-
-// build makes the binary, unless SALLYPORT_BINARY names one to test.
-func build(t *testing.T) string {
-	t.Helper()
-	if name := os.Getenv("SALLYPORT_BINARY"); name != "" {
-		return name
-	}
-	binary := filepath.Join(t.TempDir(), "sallyport")
-	cmd := exec.Command("go", "build", "-o", binary, "./cmd/sallyport")
-	cmd.Dir = "../.."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return binary
 }
 
 // TestAlertsAskForMetricsThatExist: docs/reference.md has them all; a test of the program

@@ -35,7 +35,7 @@ func kustomized(t *testing.T, name string) objects {
 func TestTheKustomizeComponentPutsASidecarIntoADeployment(t *testing.T) {
 	all := kustomized(t, "sidecar")
 	sidecar(t, all)
-	check(t, build(t), only[core.ConfigMap](t, all).Data["config.yaml"])
+	check(t, only[core.ConfigMap](t, all).Data["config.yaml"])
 	pod := only[apps.Deployment](t, all).Spec.Template.Spec
 	if len(pod.InitContainers) != 2 || pod.InitContainers[0].Name != "sallyport" || len(pod.Containers) != 1 {
 		t.Errorf("the containers: %v, %v", pod.InitContainers, pod.Containers)
@@ -52,5 +52,5 @@ func TestTheKustomizeBaseIsAProxy(t *testing.T) {
 	l := linksOf(t, all, d)
 	each(all, func(name string, s *core.Service) { l.service(name, s) })
 	l.pod()
-	check(t, build(t), only[core.ConfigMap](t, all).Data["config.yaml"])
+	check(t, only[core.ConfigMap](t, all).Data["config.yaml"])
 }

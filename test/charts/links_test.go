@@ -35,6 +35,9 @@ func TestObjectsFindEachOther(t *testing.T) {
 			each(all, func(name string, i *networking.Ingress) { links.ingress(name, i) })
 			each(all, func(name string, m *monitoring.ServiceMonitor) { links.monitor(name, m) })
 			links.pod()
+			if links.container.LivenessProbe == nil {
+				t.Error("nothing restarts a process that hangs")
+			}
 			for name := range all {
 				kind, _, _ := strings.Cut(name, "/")
 				seen[kind] = true

@@ -28,7 +28,7 @@ func TestASidecarOfAnotherChart(t *testing.T) {
 			t.Errorf("%s renders %s", h.name, names)
 		}
 		sidecar(t, all)
-		check(t, build(t), only[core.ConfigMap](t, all).Data["config.yaml"])
+		check(t, only[core.ConfigMap](t, all).Data["config.yaml"])
 	}
 }
 
