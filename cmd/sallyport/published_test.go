@@ -28,7 +28,11 @@ Login | email, profile | Yes [0] |
 Login | User.Read | Yes [0] | Microsoft accounts only
 Connect to Calendar | read only [1] | Yes |
 Connect to On-Call Product | API Key | Yes |
+Slack App Install | ` + publishedSlack + ` | Yes |
 `
+
+const publishedSlack = "app_mentions:read, channels:read, groups:read,im:read, chat:write, im:history, " +
+	"reactions:read, reactions:write"
 
 // publishedNotes are its footnotes, in words of our own, by what they come to.
 var publishedNotes = map[string]string{
@@ -49,6 +53,13 @@ const publishedConnectors = `
     - {id: incidents, type: incidentio_key}
     - {id: grafana, type: grafana_irm_key, base_url: "https://oncall.example.com"}
     - {id: rootly, type: rootly_key}
+    - id: slack
+      type: slack
+      client_id: c
+      client_secret: env:CANARY_SECRET
+      owner: org
+      managed_by: [{email_domains: [acme.example]}]
+      access: [read, mentions, reactions, post, react, history]
 `
 
 // publishedRow is how a row of the table comes out of the configuration.
@@ -64,10 +75,11 @@ func publishedRows() map[string]publishedRow {
 	account := []string{"openid", "email", "profile", "offline_access"}
 	return map[string]publishedRow{
 		// [0]: here it is not asked for either.
-		"Login: email":                        {at: []string{"google", "microsoft"}, beside: []string{"openid", "User.Read"}},
-		"Login: User.Read":                    {at: []string{"microsoft"}, beside: []string{"openid", "email", "profile"}},
-		"Connect to Calendar: read only [1]":  {at: []string{"google-calendar", "outlook"}, beside: account, offline: true},
-		"Connect to On-Call Product: API Key": {at: []string{"incidents", "grafana", "rootly"}, offline: true},
+		"Login: email":                         {at: []string{"google", "microsoft"}, beside: []string{"openid", "User.Read"}},
+		"Login: User.Read":                     {at: []string{"microsoft"}, beside: []string{"openid", "email", "profile"}},
+		"Connect to Calendar: read only [1]":   {at: []string{"google-calendar", "outlook"}, beside: account, offline: true},
+		"Connect to On-Call Product: API Key":  {at: []string{"incidents", "grafana", "rootly"}, offline: true},
+		"Slack App Install: app_mentions:read": {at: []string{"slack"}, offline: true},
 	}
 }
 
@@ -162,7 +174,7 @@ func testPublishedPage(t *testing.T, b *binary) {
 	sections := strings.Split(html.UnescapeString(body), "<h3><bdi>")[1:]
 	plain, markdown := printed(t, b.config, "table"), printed(t, b.config, "markdown")
 	all := permissionsOf(t, b.config)
-	if len(all) != 7 || len(sections) != len(all) {
+	if len(all) != 8 || len(sections) != len(all) {
 		t.Fatalf("%d entries, and %d sections on the page", len(all), len(sections))
 	}
 	for i, p := range all {
@@ -204,6 +216,7 @@ func startPublished(t *testing.T) *binary {
 	for _, m := range regexp.MustCompile(`\{id: ([a-z-]+),`).FindAllStringSubmatch(publishedConnectors, -1) {
 		ids = append(ids, m[1])
 	}
+	ids = append(ids, "{id: slack, access: [read, mentions, reactions, post, react, history]}")
 	return startBinary(t, map[string][2]string{
 		"google":    {demo.Google, "type: google, issuer: OP, scopes: [openid, email, profile]"},
 		"microsoft": {demo.Microsoft, "type: microsoft, issuer: OP, endpoints: {graph: OP}, tenant: common"},
