@@ -38,7 +38,7 @@ func checkCommand(c *console) *cobra.Command {
 }
 
 func check(c *console, path string, values bool) error {
-	cfg, pol, err := loadConfig(path)
+	cfg, pol, err := c.loadConfig(path)
 	if err != nil {
 		return err
 	}

@@ -13,12 +13,12 @@ import (
 
 // loadConfig reads and checks a configuration file. It opens no connection, and does not
 // read the files and variables that it refers to; assemble.Resolve does that.
-func loadConfig(path string) (*config.Config, *assemble.Policy, error) {
+func (c *console) loadConfig(path string) (*config.Config, *assemble.Policy, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, nil, cannotRead(path, err)
 	}
-	return parseConfig(path, data)
+	return parseConfigOf(c.types, path, data)
 }
 
 func cannotRead(path string, err error) error {
@@ -29,7 +29,12 @@ func cannotRead(path string, err error) error {
 }
 
 func parseConfig(name string, data []byte) (*config.Config, *assemble.Policy, error) {
-	cfg, faults := config.Parse(name, data)
+	return parseConfigOf(nil, name, data)
+}
+
+// parseConfigOf is parseConfig for a program that has further types of connectors.
+func parseConfigOf(types config.Types, name string, data []byte) (*config.Config, *assemble.Policy, error) {
+	cfg, faults := types.Parse(name, data)
 	if len(faults) > 0 {
 		return nil, nil, configFaults(faults)
 	}

@@ -65,7 +65,7 @@ func TestEveryConfigurationInTheDocumentsIsValid(t *testing.T) {
 	if n < 4 {
 		t.Errorf("found only %d configurations; the documents have more", n)
 	}
-	if _, _, err := loadConfig(root + "/config.example.yaml"); err != nil {
+	if _, _, err := (&console{}).loadConfig(root + "/config.example.yaml"); err != nil {
 		t.Errorf("config.example.yaml: %v", err)
 	}
 	readme := blocks(read(t, root+"/README.md"), "yaml")

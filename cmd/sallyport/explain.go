@@ -139,7 +139,7 @@ type appView struct {
 }
 
 func explain(c *console, q *question) error {
-	cfg, err := withoutSecrets(q.config, c.env)
+	cfg, err := c.withoutSecrets(q.config)
 	if err != nil {
 		return err
 	}

@@ -41,8 +41,8 @@ func grantsCommand(c *console) *cobra.Command {
 
 // withGrants reads a configuration of which only the store and what is lent matter. read
 // resolves its references.
-func withGrants(path string, read func(*config.Config) error) (*config.Config, error) {
-	cfg, _, err := loadConfig(path)
+func withGrants(c *console, path string, read func(*config.Config) error) (*config.Config, error) {
+	cfg, _, err := c.loadConfig(path)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +87,7 @@ func openDesk(ctx context.Context, c *console, cfg *config.Config, changing bool
 // open.
 func openDeskWithKeys(ctx context.Context, c *console, path string) (*grantsDesk, assemble.GrantKeys, error) {
 	var keys assemble.GrantKeys
-	cfg, err := withGrants(path, func(cfg *config.Config) (err error) {
+	cfg, err := withGrants(c, path, func(cfg *config.Config) (err error) {
 		keys, err = assemble.ResolveGrants(cfg, c.env, false)
 		return err
 	})
@@ -161,7 +161,7 @@ func listGrants(ctx context.Context, c *console, path, format string, which whic
 	case which.status != "" && !slices.Contains(storedStatuses(), which.status):
 		return usage("--status is one of %s, not %q", strings.Join(storedStatuses(), ", "), which.status)
 	}
-	cfg, err := withGrants(path, func(cfg *config.Config) error { return resolveStore(cfg, c.env) })
+	cfg, err := withGrants(c, path, func(cfg *config.Config) error { return resolveStore(cfg, c.env) })
 	if err != nil {
 		return err
 	}
@@ -357,7 +357,7 @@ func showGrant(ctx context.Context, c *console, path, format, id string) error {
 	if format != "text" && format != "json" {
 		return usage("--format is text or json, not %q", format)
 	}
-	cfg, err := withGrants(path, func(cfg *config.Config) error { return resolveStore(cfg, c.env) })
+	cfg, err := withGrants(c, path, func(cfg *config.Config) error { return resolveStore(cfg, c.env) })
 	if err != nil {
 		return err
 	}
@@ -463,7 +463,7 @@ func revokeGrants(ctx context.Context, c *console, path, format string, ids []st
 		return usage("--format is text or json, not %q", format)
 	}
 	var keys assemble.GrantKeys
-	cfg, err := withGrants(path, func(cfg *config.Config) (err error) {
+	cfg, err := withGrants(c, path, func(cfg *config.Config) (err error) {
 		if forget {
 			return resolveStore(cfg, c.env)
 		}

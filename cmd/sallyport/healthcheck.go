@@ -27,7 +27,7 @@ func healthcheckCommand(c *console) *cobra.Command {
 			asked := healthQuestion{url: address}
 			if address == "" {
 				var err error
-				if asked, err = configuredHealth(path, cmd.Flags().Changed("config")); err != nil {
+				if asked, err = configuredHealth(c, path, cmd.Flags().Changed("config")); err != nil {
 					return err
 				}
 			}
@@ -85,8 +85,8 @@ func (q healthQuestion) ask(ctx context.Context, c *console) error {
 // configuredHealth returns the address that the configuration at path has. If it cannot be
 // read, for example because it was changed since Sallyport has read it, the default address
 // is used, unless the file was named on the command line.
-func configuredHealth(path string, named bool) (healthQuestion, error) {
-	cfg, _, err := loadConfig(path)
+func configuredHealth(c *console, path string, named bool) (healthQuestion, error) {
+	cfg, _, err := c.loadConfig(path)
 	switch {
 	case err != nil && named:
 		return healthQuestion{}, err

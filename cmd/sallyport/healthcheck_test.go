@@ -69,7 +69,7 @@ func TestHealthcheckAsksWhereTheConfigurationListens(t *testing.T) {
 			if code, said := check(); code != exitFailed || !strings.Contains(said, "not healthy") {
 				t.Errorf("before it serves: %d, %s", code, said)
 			}
-			cfg, _, err := loadConfig(file)
+			cfg, _, err := (&console{}).loadConfig(file)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -93,7 +93,7 @@ func portIn(address string) string { return address[strings.LastIndexByte(addres
 // TestHealthcheckSaysWhenItGuessed: without a configuration the default address is
 // asked, and who has the file elsewhere reads what to do.
 func TestHealthcheckSaysWhenItGuessed(t *testing.T) {
-	asked, err := configuredHealth(filepath.Join(t.TempDir(), "none.yaml"), false)
+	asked, err := configuredHealth(&console{}, filepath.Join(t.TempDir(), "none.yaml"), false)
 	if err != nil {
 		t.Fatal(err)
 	}

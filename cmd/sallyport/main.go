@@ -12,12 +12,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 )
 
 // Exit codes, as documented in the README.
@@ -27,17 +28,13 @@ const (
 	exitConfig = 2 // wrong usage or configuration
 )
 
-func main() {
-	// net/http's transport writes unexpected bytes of an app to the standard logger. Our log
-	// is JSON and quotes no app (P18).
-	log.SetOutput(io.Discard)
-	os.Exit(run(os.Args[1:], &console{stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv}))
-}
+func main() { os.Exit(Main()) }
 
 // console is what a command uses of its environment. Tests replace it.
 type console struct {
 	stdout, stderr io.Writer
 	env            func(string) (string, bool)
+	types          config.Types // of connectors, beside our own
 }
 
 // usageError is an error that the user can correct: exit code 2.

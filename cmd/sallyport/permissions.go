@@ -46,7 +46,7 @@ func permissions(c *console, path, format string) error {
 	if !ok {
 		return usage("--format is table, markdown or json, not %q", format)
 	}
-	cfg, err := withoutSecrets(path, c.env)
+	cfg, err := c.withoutSecrets(path)
 	if err != nil {
 		return err
 	}
@@ -59,12 +59,12 @@ func permissions(c *console, path, format string) error {
 
 // withoutSecrets reads a configuration for commands that answer questions about it. Secrets
 // make no difference to the answer, and in CI they do not exist.
-func withoutSecrets(path string, env func(string) (string, bool)) (*config.Config, error) {
-	cfg, _, err := loadConfig(path)
+func (c *console) withoutSecrets(path string) (*config.Config, error) {
+	cfg, _, err := c.loadConfig(path)
 	if err != nil {
 		return nil, err
 	}
-	if faults := cfg.ResolvePublicURL(env, os.DirFS("/")); len(faults) > 0 {
+	if faults := cfg.ResolvePublicURL(c.env, os.DirFS("/")); len(faults) > 0 {
 		return nil, configFaults(faults)
 	}
 	return cfg, nil

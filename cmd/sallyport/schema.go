@@ -1,10 +1,6 @@
 package main
 
-import (
-	"github.com/spf13/cobra"
-
-	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
-)
+import "github.com/spf13/cobra"
 
 func schemaCommand(c *console) *cobra.Command {
 	return &cobra.Command{
@@ -12,7 +8,7 @@ func schemaCommand(c *console) *cobra.Command {
 		Short: "Print the JSON Schema of the configuration",
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := c.stdout.Write(config.Schema())
+			_, err := c.stdout.Write(c.types.Schema())
 			return err
 		},
 	}

@@ -60,7 +60,7 @@ func selftestCommand(c *console) *cobra.Command {
 }
 
 func (a *attack) run(ctx context.Context, c *console, address string) error {
-	o, err := a.options(address)
+	o, err := a.options(c, address)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (a *attack) run(ctx context.Context, c *console, address string) error {
 }
 
 // options reads what the command line names.
-func (a *attack) options(address string) (selftest.Options, error) {
+func (a *attack) options(c *console, address string) (selftest.Options, error) {
 	o := selftest.Options{Connect: a.connect, Timeout: a.timeout, Names: defaultNames(), Prefix: config.DefaultPrefix}
 	var err error
 	if o.URL, err = siteURL(address); err != nil {
@@ -107,7 +107,7 @@ func (a *attack) options(address string) (selftest.Options, error) {
 		return o, usage("--connect: %w", err)
 	}
 	if a.config != "" {
-		cfg, pol, err := loadConfig(a.config)
+		cfg, pol, err := c.loadConfig(a.config)
 		if err != nil {
 			return o, err
 		}

@@ -55,7 +55,7 @@ func serveFile(ctx context.Context, c *console, path string) error {
 	hangups := make(chan os.Signal, 1) // one that comes while the process begins is not lost, and does not end it
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
-	first, err := reload.Read(path, c.env)
+	first, err := reload.Read(path, c.types, c.env)
 	if faults, ok := errors.AsType[config.Faults](err); ok {
 		return configFaults(faults)
 	}
@@ -71,7 +71,7 @@ func serveFile(ctx context.Context, c *console, path string) error {
 	defer s.close()
 	manager := c.serviceManager(log.Logger)
 	following, stopFollowing := context.WithCancel(ctx)
-	loop := reload.NewLoop(reload.Options{Path: path, Env: c.env, First: first, Apply: s.apply,
+	loop := reload.NewLoop(reload.Options{Path: path, Types: c.types, Env: c.env, First: first, Apply: s.apply,
 		Watcher: watch.Start(following, watch.Look, log.Logger), Manager: manager, Log: log.Logger,
 		Registerer: s.metrics})
 	manager.Ready("serving")

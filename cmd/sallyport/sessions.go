@@ -73,7 +73,7 @@ func listSessions(ctx context.Context, c *console, path, format string, which se
 	if !ok {
 		return usage("--format is table or json, not %q", format)
 	}
-	cfg, err := withStore(path, c.env)
+	cfg, err := withStore(c, path)
 	if err != nil {
 		return err
 	}
@@ -99,12 +99,12 @@ func listSessions(ctx context.Context, c *console, path, format string, which se
 }
 
 // withStore reads a configuration of which only the store matters.
-func withStore(path string, env func(string) (string, bool)) (*config.Config, error) {
-	cfg, _, err := loadConfig(path)
+func withStore(c *console, path string) (*config.Config, error) {
+	cfg, _, err := c.loadConfig(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := resolveStore(cfg, env); err != nil {
+	if err := resolveStore(cfg, c.env); err != nil {
 		return nil, asUsage(err)
 	}
 	if cfg.Store.IsZero() {
@@ -255,7 +255,7 @@ func endSessions(ctx context.Context, c *console, path, format string, e ending)
 	if err != nil {
 		return err
 	}
-	cfg, err := withStore(path, c.env)
+	cfg, err := withStore(c, path)
 	if err != nil {
 		return err
 	}

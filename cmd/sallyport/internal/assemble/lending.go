@@ -35,8 +35,8 @@ import (
 
 // ConnectorTypes are the connectors that there are. One more is a folder below connector,
 // a line here, and its keys in config.
-func ConnectorTypes() map[string]func(config.Connector, *oauth.Client) (grant.Connector, error) {
-	types := map[string]func(config.Connector, *oauth.Client) (grant.Connector, error){
+func ConnectorTypes() config.Types {
+	types := config.Types{
 		google.Type:       newGoogle,
 		outlook.Type:      newOutlook,
 		pagerdutykey.Type: newPagerDutyKey,
@@ -95,7 +95,7 @@ func newAPIKey(k config.Connector, client *oauth.Client) (grant.Connector, error
 }
 
 // newKnownKey makes connectors of a third party of which apikey knows how it takes keys.
-func newKnownKey(of apikey.Known) func(config.Connector, *oauth.Client) (grant.Connector, error) {
+func newKnownKey(of apikey.Known) config.NewConnector {
 	return func(k config.Connector, client *oauth.Client) (grant.Connector, error) {
 		return of.New(apikey.Options{ID: k.ID, Name: k.Name, BaseURL: k.BaseURL, Headers: k.Headers,
 			Owner: grant.OwnerKind(k.Owner), OAuth: client})
@@ -115,6 +115,9 @@ func lendRules(k config.Connector, access string) (rules []grant.Rule) {
 // unresolved stands in for a value that is only a reference yet.
 const unresolved = "unresolved"
 
+// SecretOf is the secret of a connector's client, or what stands in for it; "": it has none.
+func SecretOf(k config.Connector) string { return secretOf(k.ClientSecret) }
+
 func secretOf(r config.Ref) string {
 	if r.IsZero() {
 		return ""
@@ -125,6 +128,7 @@ func secretOf(r config.Ref) string {
 // connectors makes those of a configuration. It does no I/O.
 func connectors(cfg *config.Config, metrics *oauth.Metrics) (made []grant.Connector, faults config.Faults) {
 	types := ConnectorTypes()
+	maps.Copy(types, cfg.FurtherTypes())
 	for i, k := range cfg.Grants.Connectors {
 		where := yamltable.Index("grants.connectors", i)
 		client, err := oauth.NewClient(oauth.Options{Provider: k.ID, Metrics: metrics})
@@ -140,10 +144,27 @@ func connectors(cfg *config.Config, metrics *oauth.Metrics) (made []grant.Connec
 			faults = append(faults, cfg.Fault(where, "%v", err))
 			continue
 		}
+		if err := usable(c, k); err != nil {
+			faults = append(faults, cfg.Fault(where+".type", "%v", err))
+			continue
+		}
 		faults = append(faults, accessFaults(cfg, i, c)...)
 		made = append(made, c)
 	}
 	return made, faults
+}
+
+// usable judges what a constructor made: those of further types are not ours.
+func usable(c grant.Connector, k config.Connector) error {
+	_, oauth := c.(grant.OAuth)
+	_, keyed := c.(grant.Keyed)
+	if !oauth && !keyed {
+		return fmt.Errorf("makes nothing that people could connect (%s)", k.Type)
+	}
+	if about := c.About(); about.ID != k.ID || len(about.Accesses) == 0 {
+		return fmt.Errorf("makes a connector with another id, or without accesses (%s)", k.Type)
+	}
+	return nil
 }
 
 // Connectors makes those of a configuration for commands, in its order. Where a reference is

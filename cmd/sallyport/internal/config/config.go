@@ -65,6 +65,7 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 
 	version int
+	types   Types
 	doc     yamltable.Document
 }
 
@@ -185,20 +186,26 @@ type Limits struct {
 
 // Parse reads a file. The faults are all that can be found without looking
 // anywhere else; with faults there is no Config. name is for messages.
-func Parse(name string, data []byte) (*Config, Faults) {
-	c := &Config{doc: yamltable.Open(name, data)}
-	if faults := yamltable.Read(c.doc, file(), foreign, c, c.crossCheck); len(faults) > 0 {
+func Parse(name string, data []byte) (*Config, Faults) { return Types(nil).Parse(name, data) }
+
+// Parse is the function Parse for a program that has further types of connectors.
+func (t Types) Parse(name string, data []byte) (*Config, Faults) {
+	c := &Config{doc: yamltable.Open(name, data), types: t}
+	if faults := yamltable.Read(c.doc, file(t), foreign, c, c.crossCheck); len(faults) > 0 {
 		return nil, faults
 	}
 	return c, nil
 }
 
 // Keys are all keys of the file, in the order of the table.
-func Keys() []Key { return yamltable.Keys(file()) }
+func Keys() []Key { return yamltable.Keys(file(nil)) }
 
 // Schema is the JSON Schema of the file. It allows somewhat more than Parse does:
 // no schema knows that two routes overlap.
-func Schema() []byte { return yamltable.JSONSchema("Sallyport configuration", file()) }
+func Schema() []byte { return Types(nil).Schema() }
+
+// Schema is the function Schema for a program that has further types of connectors.
+func (t Types) Schema() []byte { return yamltable.JSONSchema("Sallyport configuration", file(t)) }
 
 // Fault is for what a neighbour finds wrong: it points at the value of path
 // ("routes[2].path"), or at what would hold it if the file leaves it out.
@@ -215,7 +222,7 @@ func (c *Config) Warnings() []Fault {
 }
 
 // file is the table of all keys: the reader and the schema are made from it.
-func file() yamltable.Shape[Config] {
+func file(t Types) yamltable.Shape[Config] {
 	return yamltable.Object[Config]{Keys: []yamltable.Entry[Config]{
 		yamltable.Field("version", "The version of this format, not of Sallyport or of your app: 1.",
 			yamltable.Number(1, 1),
@@ -250,7 +257,7 @@ func file() yamltable.Shape[Config] {
 			"the longest path.", yamltable.List(routeShape(), 1),
 			func(c *Config) *[]Route { return &c.Routes }).Required(),
 		yamltable.Field("grants", "What people may lend to apps: accounts that they have elsewhere. Nothing if left "+
-			"out. Needs a `store` and `listen.grants`.", grantsShape(), func(c *Config) *Grants { return &c.Grants }),
+			"out. Needs a `store` and `listen.grants`.", grantsShape(t), func(c *Config) *Grants { return &c.Grants }),
 		yamltable.Field("groups", "Which groups of a person are kept.", groupsShape(),
 			func(c *Config) *Groups { return &c.Groups }).Or("{}"),
 		yamltable.Field("operators", "Who runs this site, as rules: their account page says what providers are asked "+

@@ -52,6 +52,7 @@ type Connector struct {
 	NoResend               bool // a refresh whose answer was lost is not sent again
 	Inject                 Inject
 	Headers                map[string]string // that every request has
+	Options                map[string]string // of a type that is in Types
 	Probe, KeyHint, KeyURL string
 	SigningSecrets         []Ref // of the third party's events; none: it sends none
 }
@@ -107,7 +108,7 @@ type AppConnector struct {
 	Access []string
 }
 
-func grantsShape() yamltable.Shape[Grants] {
+func grantsShape(t Types) yamltable.Shape[Grants] {
 	return yamltable.Object[Grants]{Keys: []yamltable.Entry[Grants]{
 		yamltable.Field("encryption_keys", "The keys that seal what people lend, as `sallyport genkey` prints them, "+
 			"and others than session.keys. All open it; the newest that is ten minutes old seals. Without them what "+
@@ -115,13 +116,13 @@ func grantsShape() yamltable.Shape[Grants] {
 			yamltable.List(yamltable.SecretRef(yamltable.FormFile, yamltable.FormDir, yamltable.FormEnv,
 				yamltable.FormLiteral), 1), func(g *Grants) *[]Ref { return &g.Keys }).Required(),
 		yamltable.Field("connectors", "The third parties at which people have accounts.",
-			yamltable.List(connectorShape(), 1), func(g *Grants) *[]Connector { return &g.Connectors }).Required(),
+			yamltable.List(connectorShape(t), 1), func(g *Grants) *[]Connector { return &g.Connectors }).Required(),
 		yamltable.Field("apps", "The programs that use what people lend.",
 			yamltable.List(appShape(), 1), func(g *Grants) *[]App { return &g.Apps }).Required(),
 	}}.Shape()
 }
 
-func connectorShape() yamltable.Shape[Connector] {
+func connectorShape(t Types) yamltable.Shape[Connector] {
 	endpoint := plainURL(parseEndpoint)
 	endpoints := yamltable.Object[ConnectorEndpoints]{Keys: []yamltable.Entry[ConnectorEndpoints]{
 		yamltable.Field("authorization", "Where the browser is sent.", endpoint,
@@ -145,7 +146,8 @@ func connectorShape() yamltable.Shape[Connector] {
 			func(c *Connector) *string { return &c.ID }).Required(),
 		yamltable.Field("type", "The kind of third party: one that Sallyport knows; oauth2, any that keeps to the "+
 			"standard; api_key, any whose API takes a key that somebody pastes.",
-			yamltable.OneOf("", ConnectorTypes()...), func(c *Connector) *string { return &c.Type }).Required(),
+			yamltable.OneOf("", slices.Concat(ConnectorTypes(), t.names())...),
+			func(c *Connector) *string { return &c.Type }).Required(),
 		yamltable.Field("name", "What people call it; the id if left out.", yamltable.Text("a name for people"),
 			func(c *Connector) *string { return &c.Name }),
 		yamltable.Field("client_id", "The client id that the third party gave out, of a client for this alone.",
@@ -223,7 +225,10 @@ func connectorShape() yamltable.Shape[Connector] {
 			yamltable.Text("words such as a read-only API key"), func(c *Connector) *string { return &c.KeyHint }),
 		yamltable.Field("key_url", "type api_key: where people find their key.", endpoint,
 			func(c *Connector) *string { return &c.KeyURL }),
-	}, Check: checkConnector}.Shape()
+		yamltable.Field("options", "Types that a program of one's own adds: what its connector has to know beside "+
+			"that, as its guide says. No secrets.",
+			parameters(), func(c *Connector) *map[string]string { return &c.Options }),
+	}, Check: func(w *yamltable.Walker, at yamltable.Place, c *Connector) { checkConnector(w, at, c, t) }}.Shape()
 }
 
 func appShape() yamltable.Shape[App] {
@@ -346,7 +351,10 @@ type keyOfTypes struct {
 // knownTypes are those of one third party each: where its API is, is known.
 func knownTypes() []string { return []string{google.Type, outlook.Type, slack.Type} }
 
-func keysOfTypes() []keyOfTypes {
+// keysOfTypes are those of our own types and of further ones, which judge what they are given
+// themselves.
+func keysOfTypes(t Types) []keyOfTypes {
+	further := t.names()
 	oauth, both := []string{oauth2.Type}, []string{oauth2.Type, apikey.Type}
 	known, pasted := knownTypes(), []string{pagerdutykey.Type}
 	withBase, mayHaveBase, withHeaders := both, slices.Concat(known, pasted), []string{apikey.Type}
@@ -361,14 +369,15 @@ func keysOfTypes() []keyOfTypes {
 		}
 	}
 	return []keyOfTypes{
-		{key: "client_id", need: slices.Concat(oauth, known)},
-		{key: "client_secret", need: known, may: oauth},
+		{key: "options", may: further},
+		{key: "client_id", need: slices.Concat(oauth, known), may: further},
+		{key: "client_secret", need: known, may: slices.Concat(oauth, further)},
 		{key: "client_auth", may: oauth},
 		{key: "tenant", need: []string{outlook.Type}},
 		{key: "region", may: pasted},
 		{key: "endpoints", need: oauth},
 		{key: "issuer", may: oauth},
-		{key: "base_url", need: withBase, may: mayHaveBase},
+		{key: "base_url", need: withBase, may: slices.Concat(mayHaveBase, further)},
 		{key: "scopes", need: oauth},
 		{key: "rules", need: both},
 		{key: "authorization_params", may: oauth},
@@ -384,8 +393,8 @@ func keysOfTypes() []keyOfTypes {
 }
 
 // checkConnector holds a connector to the keys of its type, and its accesses to each other.
-func checkConnector(w *yamltable.Walker, at yamltable.Place, c *Connector) {
-	for _, k := range keysOfTypes() {
+func checkConnector(w *yamltable.Walker, at yamltable.Place, c *Connector, t Types) {
+	for _, k := range keysOfTypes(t) {
 		path := at.Path + "." + k.key
 		switch has, needs := w.Has(path), slices.Contains(k.need, c.Type); {
 		case has && !needs && !slices.Contains(k.may, c.Type):

@@ -21,6 +21,7 @@ import (
 // Options are what a Loop needs. Manager may be nil.
 type Options struct {
 	Path  string
+	Types config.Types // further ones, of connectors
 	Env   func(string) (string, bool)
 	First *Reading // what the process began with
 	// Apply takes next into use in place of old, as a whole or, with an error, not at
@@ -121,7 +122,7 @@ func (l *Loop) read() (*Reading, error) {
 	if err == nil && !info.Mode().IsRegular() {
 		return unread(l.running.paths()), fmt.Errorf("%s is not a regular file", l.Path)
 	}
-	return read(l.Path, l.Env, l.running.paths())
+	return read(l.Path, l.Types, l.Env, l.running.paths())
 }
 
 // apply is Apply with two more ways to refuse: what needs a restart, and a bug of ours,

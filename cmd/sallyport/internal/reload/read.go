@@ -35,24 +35,25 @@ var ErrRestless = errors.New("the configuration was changed again and again whil
 // attempts is how often a configuration is read that changes meanwhile.
 const attempts = 3
 
-// Read reads and judges a configuration as `check --values` does. The Reading comes
+// Read reads and judges a configuration as `check --values` does, for a program that has
+// further types of connectors. The Reading comes
 // with an error too; it then says which files it was that are wrong. The error is
 // config.Faults, or says why the file cannot be read.
-func Read(path string, env func(string) (string, bool)) (*Reading, error) {
-	return read(path, env, nil)
+func Read(path string, types config.Types, env func(string) (string, bool)) (*Reading, error) {
+	return read(path, types, env, nil)
 }
 
 // read takes the files as a whole: what changed while they were read is read once more,
 // so that no certificate comes with the key of another. known is what the file is taken
 // to refer to as long as it has faults.
-func read(path string, env func(string) (string, bool), known []string) (*Reading, error) {
+func read(path string, types config.Types, env func(string) (string, bool), known []string) (*Reading, error) {
 	at, err := filepath.Abs(path)
 	if err != nil {
 		return &Reading{}, err
 	}
 	for range attempts {
 		before := watch.Of(at)
-		cfg, err := parse(path)
+		cfg, err := parse(path, types)
 		r, refers := &Reading{}, known
 		if cfg != nil {
 			refers = cfg.Files()
@@ -81,12 +82,12 @@ func unread(paths []string) *Reading {
 
 // parse finds what is wrong in the file alone. The configuration comes with faults too
 // that lie between its parts.
-func parse(path string) (*config.Config, error) {
+func parse(path string, types config.Types) (*config.Config, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	cfg, faults := config.Parse(path, data)
+	cfg, faults := types.Parse(path, data)
 	if len(faults) > 0 {
 		return nil, faults
 	}
