@@ -6,7 +6,7 @@ RUN go mod download
 COPY . .
 # docker build --build-arg VERSION=v1.2.3: the files of an image have no history to tell it.
 ARG VERSION=
-RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.release=${VERSION}" -o /out/sallyport ./cmd/sallyport
+RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X github.com/sallyport-proxy/sallyport/cmd/sallyport/command.release=${VERSION}" -o /out/sallyport ./cmd/sallyport
 
 FROM scratch
 ARG VERSION=

@@ -1,116 +1,14 @@
-// Command sallyport signs people in with OpenID Connect in front of an app and
-// tells the app who they are.
+// Command sallyport signs people in with OpenID Connect in front of an app and tells the app
+// who they are.
 //
-// This package has the commands, one file for each; nothing can import it. internal/config
-// reads the configuration, internal/assemble makes a running Sallyport from it, and proxy
-// handles the requests. Cobra is used here only: the functions that do a command's work
-// take plain values.
+// All of it is in package command, so that a program of one's own can be Sallyport too, with
+// connectors that it does not have; test/plugin is an example.
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"io"
 	"os"
-	"os/signal"
-	"syscall"
 
-	"github.com/spf13/cobra"
-
-	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/command"
 )
 
-// Exit codes, as documented in the README.
-const (
-	exitOK     = 0
-	exitFailed = 1
-	exitConfig = 2 // wrong usage or configuration
-)
-
-func main() { os.Exit(Main()) }
-
-// console is what a command uses of its environment. Tests replace it.
-type console struct {
-	stdout, stderr io.Writer
-	env            func(string) (string, bool)
-	types          config.Types // of connectors, beside our own
-}
-
-// usageError is an error that the user can correct: exit code 2.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
-
-func usage(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
-
-// run runs the command of args and returns the exit code.
-func run(args []string, c *console) int {
-	// The first signal asks to stop. Then the handler is removed, so that a second signal
-	// ends the process at once.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop)
-
-	root := newRoot(c)
-	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return exitOK
-	}
-	var silent silentError
-	if !errors.As(err, &silent) {
-		fmt.Fprintln(c.stderr, "sallyport: "+err.Error())
-	}
-	var u usageError
-	if errors.As(err, &u) {
-		return exitConfig
-	}
-	return exitFailed
-}
-
-// silentError is an error that the user has been told already.
-type silentError struct{ error }
-
-func (e silentError) Unwrap() error { return e.error }
-
-func newRoot(c *console) *cobra.Command {
-	root := &cobra.Command{
-		Use:   "sallyport",
-		Short: "Sign people in, in front of an app, and tell the app who they are",
-		Long: "Sallyport stands in front of an app, signs people in with OpenID Connect and tells\n" +
-			"the app who is asking, and for which organization, in headers only it can write.\n\n" +
-			"See it without setting anything up:  sallyport demo",
-		SilenceUsage: true, SilenceErrors: true,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cmd.SetOut(c.stderr)
-			_ = cmd.Help()
-			return silentError{usage("no command")}
-		},
-	}
-	root.Version = version() // adds the flag --version
-	root.SetVersionTemplate(versionLine())
-	root.SetOut(c.stdout)
-	root.SetErr(c.stderr)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usage("%w (see `%s --help`)", err, cmd.CommandPath())
-	})
-	root.CompletionOptions.DisableDefaultCmd = false
-	root.AddCommand(serveCommand(c), demoCommand(c), checkCommand(c), explainCommand(c), permissionsCommand(c),
-		sessionsCommand(c), grantsCommand(c), importCommand(c),
-		genkeyCommand(c), schemaCommand(c),
-		selftestCommand(c), healthcheckCommand(c), versionCommand(c))
-	return root
-}
-
-// noArgs is cobra.NoArgs with our exit code and a hint.
-func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	if cmd.HasSubCommands() {
-		return usage("unknown command %q (see `%s --help`)", args[0], cmd.CommandPath())
-	}
-	return usage("%s takes no arguments, but got %q", cmd.CommandPath(), args[0])
-}
+func main() { os.Exit(command.Main()) }

@@ -1,0 +1,93 @@
+package command
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"reflect"
+	"testing"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+)
+
+const valuesSchema = root + "/charts/sallyport/values.schema.json"
+
+// helmReads is what Helm shows where a text is demanded and a value is none: it parses
+// YAML 1.1 (https://yaml.org/type/bool.html, int.html, float.html), and shows the constant
+// that a value should have been.
+const helmReads = "a text, in quotes: Helm reads YAML 1.1, in which off, no, on, yes, 0123, 1e3 and 1_000 are none"
+
+// TestTheChartsSchemaHasTheConfigurations: what may stand under `config` in the chart's
+// values is what the program reads.
+func TestTheChartsSchemaHasTheConfigurations(t *testing.T) {
+	text := read(t, valuesSchema)
+	var values map[string]any
+	if err := json.Unmarshal([]byte(text), &values); err != nil {
+		t.Fatal(err)
+	}
+	properties, _ := values["properties"].(map[string]any)
+	if properties == nil {
+		t.Fatal("the schema has no properties")
+	}
+	want := chartConfig(t)
+	if os.Getenv("UPDATE_REFERENCE") != "" {
+		properties["config"] = want
+		var out bytes.Buffer
+		enc := json.NewEncoder(&out)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(values); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(valuesSchema, out.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if !reflect.DeepEqual(properties["config"], want) {
+		t.Error("properties.config is not the schema of the configuration; run `make reference`")
+	}
+}
+
+// chartConfig is the schema of the configuration for the chart. Nothing at all is allowed,
+// so that the chart's own defaults can be linted; its template asks for `config` then.
+func chartConfig(t *testing.T) any {
+	t.Helper()
+	var schema map[string]any
+	if err := json.Unmarshal(config.Schema(), &schema); err != nil {
+		t.Fatal(err)
+	}
+	required := schema["required"]
+	if required == nil {
+		t.Fatal("the schema requires nothing")
+	}
+	delete(schema, "required")
+	delete(schema, "$schema")
+	schema["if"] = map[string]any{"minProperties": 1.0}
+	schema["then"] = map[string]any{"required": required}
+	schema["description"] = "The configuration of Sallyport, as in its own file."
+	explainTexts(t, schema)
+	return schema
+}
+
+// explainTexts lets each part that demands a text say why a value may be none.
+func explainTexts(t *testing.T, part any) {
+	switch part := part.(type) {
+	case map[string]any:
+		if _, ref := part["$ref"]; ref {
+			t.Fatal("the schema has references, which Helm would look for in the chart")
+		}
+		for _, below := range part {
+			explainTexts(t, below)
+		}
+		if part["type"] == "string" {
+			part["type"] = []any{"string", "boolean", "number"} // a wrong type ends the judgement of a value
+			part["if"] = map[string]any{"type": []any{"boolean", "number"}}
+			part["then"] = map[string]any{"const": helmReads}
+		}
+	case []any:
+		for _, below := range part {
+			explainTexts(t, below)
+		}
+	}
+}

@@ -1,0 +1,252 @@
+package command
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+// bareVariable makes a process of this test what Sallyport is compared with below: with
+// "address upstream" the standard library's proxy, with "address " a handler that answers
+// with an empty 200.
+const bareVariable = "SALLYPORT_TEST_BARE_PROXY"
+
+// runBare serves as a bare httputil.ReverseProxy or handler, if the environment says so.
+func runBare() {
+	address, to, ok := strings.Cut(os.Getenv(bareVariable), " ")
+	if !ok {
+		return
+	}
+	u, err := url.Parse(to)
+	switch {
+	case to == "":
+		err = http.ListenAndServe(address, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	case err == nil:
+		transport := &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true}
+		rp := &httputil.ReverseProxy{Transport: transport,
+			Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(u); r.SetXForwarded() }}
+		err = http.ListenAndServe(address, rp)
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// BenchmarkCPUPerRequest compares the CPU time, user and system, that two
+// processes of their own spend on the same requests: Sallyport, which recognises
+// a signed-in person, tells the app, writes the log and counts; and the standard
+// library's proxy, which does nothing of that. Both are asked in turn.
+func BenchmarkCPUPerRequest(b *testing.B) {
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		b.Skip("needs /proc for the CPU time of another process")
+	}
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain")
+		_, _ = io.WriteString(w, "hello")
+	}))
+	b.Cleanup(app.Close)
+	bare, err := testenv.UnusedAddress()
+	fatal(b, err)
+	barePID := launch(b, []string{bareVariable + "=" + bare + " " + app.URL})
+	public, cookie, pid := launchSallyport(b, app.URL)
+	listening(b, bare)
+	listening(b, public)
+
+	ask := "GET /reports/2026?team=blue HTTP/1.1\r\nHost: " + public + "\r\nCookie: theme=dark; " + cookie + browserHeader
+	compare(b, conversation{public, ask, "hello", 4}, pid, conversation{bare, ask, "hello", 4}, barePID)
+}
+
+// BenchmarkCPUPerCheck compares the CPU time of a check that another proxy asks for, with
+// somebody who is signed in, with that of a handler that does nothing: in processes of
+// their own, with 64 connections. The ratio of checks per second is the inverse.
+func BenchmarkCPUPerCheck(b *testing.B) {
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		b.Skip("needs /proc for the CPU time of another process")
+	}
+	bare, err := testenv.UnusedAddress()
+	fatal(b, err)
+	barePID := launch(b, []string{bareVariable + "=" + bare + " "})
+	asked, err := testenv.UnusedAddress()
+	fatal(b, err)
+	public, cookie, pid := launchSallyport(b, "http://127.0.0.1:1", "external_auth: "+strconv.Quote(asked))
+	listening(b, bare)
+	listening(b, asked)
+	ask := "GET /verify HTTP/1.1\r\nHost: s\r\nX-Original-URL: http://" + public + "/reports/2026?team=blue\r\n" +
+		"X-Original-Method: GET\r\nX-Forwarded-For: 192.0.2.9\r\nCookie: theme=dark; " + cookie + browserHeader
+	compare(b, conversation{asked, ask, "", 64}, pid, conversation{bare, ask, "", 64}, barePID)
+}
+
+// compare asks two processes in turn and reports the CPU time of each.
+func compare(b *testing.B, us conversation, pid int, them conversation, barePID int) {
+	b.Helper()
+	const round = 3200
+	them.run(b, round) // warm
+	us.run(b, round)
+	var ours, theirs time.Duration
+	rounds := 0
+	for b.Loop() {
+		theirs += spent(b, barePID, func() { them.run(b, round) })
+		ours += spent(b, pid, func() { us.run(b, round) })
+		rounds++
+	}
+	requests := float64(rounds * round)
+	b.ReportMetric(float64(ours.Microseconds())/requests, "sallyport-µs/request")
+	b.ReportMetric(float64(theirs.Microseconds())/requests, "bare-µs/request")
+	b.ReportMetric(float64(ours)/float64(theirs), "ratio")
+	b.ReportMetric(0, "ns/op")
+}
+
+// launch runs this test's binary with more environment until b ends.
+func launch(b *testing.B, env []string, args ...string) int {
+	b.Helper()
+	self, err := os.Executable()
+	fatal(b, err)
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), env...)
+	fatal(b, cmd.Start())
+	b.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return cmd.Process.Pid
+}
+
+// mainVariable makes a process of this test the program itself.
+const mainVariable = "SALLYPORT_TEST_MAIN"
+
+// launchSallyport serves one route to app; listen has more keys of that name.
+func launchSallyport(b *testing.B, app string, listen ...string) (address, cookie string, pid int) {
+	b.Helper()
+	address, err := testenv.UnusedAddress()
+	fatal(b, err)
+	key := session.NewKey(time.Now().Add(-time.Hour))
+	file := filepath.Join(b.TempDir(), "config.yaml")
+	fatal(b, os.WriteFile(file, fmt.Appendf(nil, `version: 1
+public_url: http://%[1]s
+listen: {http: "%[1]s", admin: ""%[4]s}
+session: {keys: ["literal:%[2]s"]}
+providers: [{id: sso, type: oidc, issuer: "https://127.0.0.1:1", client_id: x, client_secret: "literal:secret-of-a-test"}]
+routes: [{name: app, path: /, upstream: "%[3]s", allow: [{groups: [staff]}]}]
+`, address, key.Text(), app, strings.Join(append([]string{""}, listen...), ", ")), 0o600))
+	ring, err := session.NewKeyring([]session.Key{key})
+	fatal(b, err)
+	_, port, err := net.SplitHostPort(address)
+	fatal(b, err)
+	m, err := session.New(session.Options{Keys: ring, Port: port, AbsoluteTimeout: 12 * time.Hour,
+		IdleTimeout: time.Hour})
+	fatal(b, err)
+	w := httptest.NewRecorder()
+	fatal(b, m.Write(w, "127.0.0.1",
+		m.Start(identity.Identity{Provider: "sso", Subject: "ann", Email: "ann@acme.example", EmailVerified: true,
+			Name: "Ann", Groups: []string{"staff", "on-call", "platform"},
+			Org: identity.Org{ID: "sso:acme", Name: "Acme", Source: "claim"}})))
+	cookie, _, _ = strings.Cut(w.Header().Get("Set-Cookie"), ";")
+	return address, cookie, launch(b, []string{mainVariable + "=1"}, "serve", "-c", file)
+}
+
+func listening(b *testing.B, address string) {
+	b.Helper()
+	testenv.Eventually(b, "somebody listens on "+address, func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			return false
+		}
+		return conn.Close() == nil
+	})
+}
+
+// browserHeader is the rest of a browser's header.
+const browserHeader = "\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n" +
+	"Accept: */*\r\nAccept-Language: en-GB,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br\r\n" +
+	"Sec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\nSec-Fetch-Site: same-origin\r\n\r\n"
+
+// conversation is one request that is sent again and again over some connections, on each
+// the next when the last is answered.
+type conversation struct {
+	address, request, body string
+	connections            int
+}
+
+// run sends n requests.
+func (c conversation) run(b *testing.B, n int) {
+	b.Helper()
+	var wg sync.WaitGroup
+	errs := make([]error, c.connections)
+	for i := range errs {
+		wg.Go(func() { errs[i] = c.converse(n / len(errs)) })
+	}
+	wg.Wait()
+	fatal(b, errors.Join(errs...))
+}
+
+func (c conversation) converse(n int) error {
+	conn, err := net.Dial("tcp", c.address)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	in := bufio.NewReader(conn)
+	for range n {
+		if _, err := io.WriteString(conn, c.request); err != nil {
+			return err
+		}
+		res, err := http.ReadResponse(in, nil)
+		if err != nil {
+			return err
+		}
+		body, err := io.ReadAll(res.Body)
+		if err != nil || res.StatusCode != 200 || string(body) != c.body {
+			return fmt.Errorf("answered %s %q, %w", res.Status, body, err)
+		}
+	}
+	return nil
+}
+
+// spent is the CPU time of process pid during f.
+func spent(b *testing.B, pid int, f func()) time.Duration {
+	b.Helper()
+	before := cpuTime(b, pid)
+	f()
+	return cpuTime(b, pid) - before
+}
+
+// cpuTime is user and system time: proc(5), fields 14 and 15 of stat, in
+// hundredths of a second.
+func cpuTime(b *testing.B, pid int) time.Duration {
+	b.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fatal(b, err)
+	_, rest, _ := strings.Cut(string(data), ") ")
+	fields := strings.Fields(rest)
+	var ticks int
+	for _, f := range fields[11:13] {
+		n, err := strconv.Atoi(f)
+		fatal(b, err)
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+func fatal(b *testing.B, err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}

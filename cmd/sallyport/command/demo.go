@@ -1,0 +1,346 @@
+package command
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/template"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/asynclog"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/server"
+	"github.com/sallyport-proxy/sallyport/internal/demo"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+const defaultDemo = "127.0.0.1:4180"
+
+func demoCommand(c *console) *cobra.Command {
+	var address string
+	var showConfig, verbose bool
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "See it all: a pretend identity provider, an app, and Sallyport in front of it",
+		Long: "Run two pretend identity providers with seven people of four organizations, a pretend\n" +
+			"Google where they have calendars, a small app on two hosts that shows what it is told\n" +
+			"about them and what they lend it, and Sallyport in front of it.\n" +
+			"Everything is on this machine, with random keys and a store that are gone when it stops.",
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d := &demonstration{console: c, showConfig: showConfig, verbose: verbose}
+			return d.run(cmd.Context(), address, cmd.Flags().Changed("listen"))
+		},
+	}
+	cmd.Flags().StringVar(&address, "listen", defaultDemo, "a loopback address with a port")
+	cmd.Flags().BoolVar(&showConfig, "show-config", false, "print the configuration that the demo would run, and end")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log every request")
+	return cmd
+}
+
+// demonstration is the whole demo: Sallyport as `serve` runs it, with a configuration like
+// any other, two identity providers, a Google and an app.
+type demonstration struct {
+	console             *console
+	showConfig, verbose bool
+}
+
+// demoConfig is the demo's configuration. It is read, checked and used in the same way as a
+// file that is given to serve.
+const demoConfig = `version: 1
+public_url: {{.PublicURL}}
+listen: {http: "{{.Listen}}", grants: "{{.Grants}}", admin: ""}
+session:
+  keys: ["literal:{{.Key}}"]        # in a real file: file:/run/secrets/session-key
+store: "sqlite:{{.Store}}"          # who is signed in, what has ended, and what is lent
+providers:
+  - id: demo
+    name: Demo SSO
+    type: oidc
+    issuer: {{.Issuer}}
+    client_id: sallyport
+    client_secret: literal:{{.Secret}}
+    scopes: [openid, profile, email, groups, org]
+    logout: {return_param: post_logout_redirect_uri}
+    email_domains: [acme.example, birch.example, mail.example]
+  - id: ledger                      # accountants, who work for several organizations
+    name: Ledger & Co
+    type: oidc
+    issuer: {{.PartnerIssuer}}
+    client_id: sallyport
+    client_secret: literal:{{.Secret}}
+    scopes: [openid, profile, email, groups, org]
+    logout: {return_param: post_logout_redirect_uri}
+    email_domains: [ledger.example]
+    claims: {orgs: orgs}            # who has several chooses one, and can switch
+pages: {name: Sallyport demo}
+log: {level: {{.LogLevel}}, format: text}
+routes:
+  - {name: app, path: /, upstream: {{.App}}, allow: authenticated}
+  - name: admin                     # only admins of Acme Rockets
+    path: /admin
+    upstream: {{.App}}
+    allow: [{orgs: ["demo:acme"], groups: [admins]}]
+  - name: hospital                  # only those who are here for one organization
+    path: /hospital
+    upstream: {{.App}}
+    allow: [{orgs: ["ledger:larch"]}]
+  - name: payroll                   # who signed in longer ago does so again
+    path: /payroll
+    upstream: {{.App}}
+    allow: authenticated
+    max_age: 1m
+  - {name: public, path: /public, upstream: {{.App}}, public: true}
+{{- if .SecondHost}}
+  - {name: second, host: {{.SecondHost}}, path: /, upstream: {{.App}}, allow: authenticated}
+{{- end}}
+grants:                             # what people may lend the app
+  encryption_keys: ["literal:{{.GrantKey}}"]
+  connectors:
+    - id: calendar
+      type: google_calendar
+      base_url: {{.Google}} # the pretend one; left out in a real file
+      client_id: sallyport-calendar # a client of its own, and none that signs people in
+      client_secret: literal:{{.Secret}}
+      access: [freebusy, events]    # when somebody is busy, and with what; nothing else passes
+  apps:
+    - id: demo-app
+      name: Demo app
+      token: literal:{{.AppToken}}
+      routes: [app{{if .SecondHost}}, second{{end}}]
+      connectors: [{id: calendar, access: [freebusy, events]}] # one after the other, as it needs them
+`
+
+type demoValues struct {
+	PublicURL, Listen, Key, Issuer, PartnerIssuer, Secret, LogLevel, App string
+	Store                                                                string // a file
+	Grants, GrantKey, Google, AppToken                                   string // Grants: an address for apps
+	SecondHost, SecondURL                                                string // "" where there is none
+}
+
+func (d *demonstration) run(ctx context.Context, address string, chosen bool) error {
+	if err := loopbackOnly(address); err != nil {
+		return err
+	}
+	address, note, err := freeAddress(ctx, address, chosen)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	providerListener, err := server.Listen(ctx, "the provider's address", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer providerListener.Close()
+	partnerListener, err := server.Listen(ctx, "the second provider's address", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer partnerListener.Close()
+	googleListener, err := server.Listen(ctx, "the pretend Google's address", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer googleListener.Close()
+	appListener, err := server.Listen(ctx, "the app's address", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer appListener.Close()
+
+	grants, _, err := freeAddress(ctx, "127.0.0.1:0", true)
+	if err != nil {
+		return err
+	}
+	v := demoValues{
+		PublicURL: "http://" + publicName(address), Listen: address, Key: session.NewKey(time.Now()).Text(),
+		Issuer:        "http://" + providerListener.Addr().String(),
+		PartnerIssuer: "http://" + partnerListener.Addr().String(),
+		Secret:        rand.Text(), LogLevel: "warn", App: "http://" + appListener.Addr().String(),
+		Grants: grants, GrantKey: session.NewKey(time.Now()).Text(), Google: "http://" + googleListener.Addr().String(),
+		AppToken: rand.Text() + rand.Text(),
+	}
+	v.SecondHost, v.SecondURL = secondHost(address)
+	if d.verbose {
+		v.LogLevel = "info"
+	}
+	folder := os.TempDir()
+	if !d.showConfig {
+		if folder, err = os.MkdirTemp("", "sallyport-demo-"); err != nil {
+			return fmt.Errorf("make a folder for the store: %w", err)
+		}
+		defer os.RemoveAll(folder)
+	}
+	v.Store = filepath.Join(folder, "sallyport-demo.db")
+	var text strings.Builder
+	if err := template.Must(template.New("").Parse(demoConfig)).Execute(&text, v); err != nil {
+		return err
+	}
+	if d.showConfig {
+		_, err := io.WriteString(d.console.stdout, text.String())
+		return err
+	}
+	cfg, _, err := parseConfig("demo.yaml", []byte(text.String()))
+	if err != nil {
+		return err
+	}
+	if err := d.serveOthers(ctx, v, providerListener, partnerListener, googleListener, appListener); err != nil {
+		return err
+	}
+	log := asynclog.Open(d.console.stdout, d.console.stderr, logLevel(cfg.Log.Level), cfg.Log.Format)
+	defer log.Close()
+	d.welcome(v, note)
+	return serve(ctx, d.console, cfg, log)
+}
+
+// serveOthers serves both providers, the pretend Google and the app until ctx is done.
+func (d *demonstration) serveOthers(
+	ctx context.Context, v demoValues, provider, partner, google, app net.Listener,
+) error {
+	for _, o := range []struct {
+		demo.ProviderOptions
+		id string
+		on net.Listener
+	}{
+		{demo.ProviderOptions{Issuer: v.Issuer, Title: "Demo SSO", People: demo.People()}, "demo", provider},
+		{demo.ProviderOptions{Issuer: v.PartnerIssuer, Title: "Ledger & Co", People: demo.PartnerPeople()},
+			"ledger", partner},
+	} {
+		o.ClientID, o.ClientSecret = "sallyport", v.Secret
+		o.RedirectURIs = []string{v.PublicURL + "/.sallyport/callback/" + o.id}
+		o.PostLogoutURIs = []string{v.PublicURL + "/.sallyport/logout"}
+		if v.SecondURL != "" {
+			o.LeadsTo = []string{v.SecondURL}
+		}
+		idp, err := demo.NewProvider(o.ProviderOptions)
+		if err != nil {
+			return err
+		}
+		serveInBackground(ctx, idp, o.on)
+	}
+	calendars := demo.CalendarOptions{Origin: v.Google, Issuer: "https://accounts.google.com",
+		Clients: []demo.CalendarClient{{ID: "sallyport-calendar", Name: "Sallyport demo", Secret: v.Secret,
+			RedirectURIs: []string{v.PublicURL + "/.sallyport/connect/calendar/callback"}}}}
+	if v.SecondURL != "" {
+		calendars.LeadsTo = []string{v.SecondURL}
+	}
+	pretendGoogle, err := demo.NewGoogleCalendar(calendars)
+	if err != nil {
+		return err
+	}
+	serveInBackground(ctx, pretendGoogle, google)
+	demoApp, err := demo.NewApp(demo.AppOptions{
+		JWKSURL: v.PublicURL + "/.sallyport/jwks.json", Issuer: v.PublicURL, Second: v.SecondURL,
+		Grants: &demo.AppGrants{URL: "http://" + v.Grants, Token: v.AppToken, Connector: "calendar"}})
+	if err != nil {
+		return err
+	}
+	serveInBackground(ctx, demoApp, app)
+	return nil
+}
+
+func serveInBackground(ctx context.Context, h http.Handler, l net.Listener) {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+	go func() { _ = srv.Serve(l) }() // ends with Close below
+	context.AfterFunc(ctx, func() { _ = srv.Close() })
+}
+
+func (d *demonstration) welcome(v demoValues, note string) {
+	w := d.console.stdout
+	if note != "" {
+		fmt.Fprintln(w, note)
+	}
+	fmt.Fprintf(w, `Sallyport is in front of a small app. Open it:
+
+    %[1]s/
+
+Things to try:
+  - Sign in with Demo SSO as Mira. The page shows all that the app was told, and the signed assertion.
+  - Open a deep link in a private window; after sign-in you are there:
+        %[1]s/reports/2026?team=blue
+  - Open %[1]s/admin as Jonas, then as Tomoko, and read why she is refused.
+  - Sign in with Ledger & Co as Ines, who works for two organizations. She chooses one, and
+    can switch when %[1]s/hospital refuses the other.
+  - Open %[1]s/payroll two minutes after you signed in: that page asks for a sign-in
+    of the last minute, so you are asked again who you are, and then you are there.
+  - Lend the app your calendar: open %[1]s/calendar and connect one. The app shows when
+    you are busy, never sees a token, and cannot write. To read the events it has to ask you
+    for more: leave out a box at the pretend Google, and nothing changes.
+  - See your own page: %[1]s/.sallyport/account
+    Sign in with another browser or a private window as the same person: the page lists both,
+    and ends the other one.
+  - Ask as a program would:  curl -i %[1]s/api/me
+`, v.PublicURL)
+	if v.SecondURL != "" {
+		fmt.Fprintf(w, `  - Open another host, which has a cookie of its own: you are signed in there without typing
+    anything, and signing out on either host signs out on both:
+        %[1]s/
+`, v.SecondURL)
+	}
+	fmt.Fprintln(w, "\nPress Ctrl-C to stop.")
+}
+
+// loopbackOnly refuses addresses that other machines can reach, because people sign in to
+// the demo without passwords.
+func loopbackOnly(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || port == "" {
+		return usage("--listen: %q is not an address with a port, such as %s", address, defaultDemo)
+	}
+	if host != "localhost" && host != "127.0.0.1" && host != "::1" { // where browsers look for localhost
+		return usage("--listen: the demo lets anybody in, so it listens on this machine only: "+
+			"use 127.0.0.1, [::1] or localhost, not %q", host)
+	}
+	return nil
+}
+
+// freeAddress returns address, or one with a free port if address names none ("…:0"), or if
+// it is the default address and another program uses it.
+func freeAddress(ctx context.Context, address string, chosen bool) (free, note string, err error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	switch {
+	case err == nil:
+		defer l.Close()
+		return l.Addr().String(), "", nil
+	case !server.IsAddrInUse(err):
+		return "", "", fmt.Errorf("cannot listen on %s: %w", address, err)
+	case chosen:
+		return "", "", fmt.Errorf("cannot listen on %s: another program has it; choose another with --listen", address)
+	}
+	l, err = (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", "", errors.Join(errors.New("found no free port"), err)
+	}
+	defer l.Close()
+	note = fmt.Sprintf("%s is taken by another program, so this demo took %s.\n", address, l.Addr())
+	return l.Addr().String(), note, nil
+}
+
+// secondHost returns another name under which a browser opens address, and its URL. For
+// the IPv6 address there is none.
+func secondHost(address string) (host, url string) {
+	host, port, _ := net.SplitHostPort(address)
+	if host != "127.0.0.1" {
+		return "", ""
+	}
+	return host, "http://" + net.JoinHostPort(host, port)
+}
+
+// publicName returns the host and port under which a browser opens address. With
+// "localhost" the cookies of where people sign in are not sent to the provider, which is at
+// 127.0.0.1: cookies know hosts and no ports.
+func publicName(address string) string {
+	_, port, _ := net.SplitHostPort(address) // the address of a listener has a port
+	return net.JoinHostPort("localhost", port)
+}

@@ -1,0 +1,120 @@
+package command
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/server"
+)
+
+func healthcheckCommand(c *console) *cobra.Command {
+	var address, path string
+	cmd := &cobra.Command{
+		Use:   "healthcheck",
+		Short: "Ask a running Sallyport whether it is ready (for containers without a shell)",
+		Long: "Ask a running Sallyport whether it is ready, at the address that its configuration names\n" +
+			"(listen.admin). Where that is switched off, a public listener that answers is healthy.",
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			asked := healthQuestion{url: address}
+			if address == "" {
+				var err error
+				if asked, err = configuredHealth(c, path, cmd.Flags().Changed("config")); err != nil {
+					return err
+				}
+			}
+			return asked.ask(cmd.Context(), c)
+		},
+	}
+	configFlag(cmd, &path)
+	cmd.Flags().StringVar(&address, "url", "", "ask this address instead")
+	return cmd
+}
+
+// healthQuestion is the address that is asked whether Sallyport is ready.
+type healthQuestion struct {
+	url    string
+	public bool   // it is the public listener: any answer below 500 is healthy
+	host   string // the Host of the request; "": that of url
+	hint   string // what to do if there is no answer
+	// proxies must begin their connections to it with a PROXY header; this machine may
+	// be one of them.
+	proxies []netip.Prefix
+}
+
+func (q healthQuestion) ask(ctx context.Context, c *console) error {
+	u, err := url.Parse(q.url)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return usage("--url must be an http or https address, not %q", q.url)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, q.url, nil)
+	if err != nil {
+		return usage("--url: %w", err)
+	}
+	req.Host = q.host
+	client := &http.Client{Transport: &http.Transport{}}
+	if q.public { // it is on this machine, its certificate has another name, and no secret is sent
+		client.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				return server.DialLocal(ctx, network, address, q.proxies)
+			}}
+		client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("not healthy: %w%s", err, q.hint)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK && (!q.public || res.StatusCode >= http.StatusInternalServerError) {
+		return fmt.Errorf("not healthy: %s answered %s", q.url, res.Status)
+	}
+	fmt.Fprintln(c.stdout, "healthy")
+	return nil
+}
+
+// configuredHealth returns the address that the configuration at path has. If it cannot be
+// read, for example because it was changed since Sallyport has read it, the default address
+// is used, unless the file was named on the command line.
+func configuredHealth(c *console, path string, named bool) (healthQuestion, error) {
+	cfg, _, err := c.loadConfig(path)
+	switch {
+	case err != nil && named:
+		return healthQuestion{}, err
+	case err != nil:
+		return healthQuestion{url: "http://127.0.0.1:4181/readyz", hint: "; this is the default address, because " +
+			path + " cannot be used: name the configuration with -c"}, nil
+	case cfg.Listen.Admin.Address != "":
+		return healthQuestion{url: "http://" + reachable(cfg.Listen.Admin.Address) + "/readyz"}, nil
+	}
+	scheme, address, host, proxies := "http", cfg.Listen.HTTP.Address, "", cfg.Listen.HTTP.ProxyProtocol
+	if cfg.PublicURL != nil { // nil: it is a reference, which is not read here
+		host = cfg.PublicURL.Host
+	}
+	if cfg.Listen.HTTPS.Address != "" {
+		scheme, address, proxies = "https", cfg.Listen.HTTPS.Address, cfg.Listen.HTTPS.ProxyProtocol
+	}
+	jwks := scheme + "://" + reachable(address) + cfg.Prefix + "/jwks.json"
+	return healthQuestion{url: jwks, public: true, host: host, proxies: proxies}, nil
+}
+
+// reachable returns an address of this machine at which a listener can be asked.
+func reachable(listener string) string {
+	host, port, _ := net.SplitHostPort(listener) // it was checked with the configuration
+	switch host {
+	case "", "0.0.0.0":
+		host = "127.0.0.1"
+	case "::":
+		host = "::1"
+	}
+	return net.JoinHostPort(host, port)
+}
