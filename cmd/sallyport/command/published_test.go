@@ -50,6 +50,7 @@ var readOnly = map[string]string{
 const publishedConnectors = `
     - {id: google-calendar, type: google_calendar, client_id: a, client_secret: "env:CANARY_SECRET"}
     - {id: outlook, type: outlook_calendar, tenant: organizations, client_id: b, client_secret: "env:CANARY_SECRET"}
+    - {id: pagerduty, type: pagerduty_key}
     - {id: incidents, type: incidentio_key}
     - {id: grafana, type: grafana_irm_key, base_url: "https://oncall.example.com"}
     - {id: rootly, type: rootly_key}
@@ -78,7 +79,7 @@ func publishedRows() map[string]publishedRow {
 		"Login: email":                         {at: []string{"google", "microsoft"}, beside: []string{"openid", "User.Read"}},
 		"Login: User.Read":                     {at: []string{"microsoft"}, beside: []string{"openid", "email", "profile"}},
 		"Connect to Calendar: read only [1]":   {at: []string{"google-calendar", "outlook"}, beside: account, offline: true},
-		"Connect to On-Call Product: API Key":  {at: []string{"incidents", "grafana", "rootly"}, offline: true},
+		"Connect to On-Call Product: API Key":  {at: []string{"pagerduty", "incidents", "grafana", "rootly"}, offline: true},
 		"Slack App Install: app_mentions:read": {at: []string{"slack"}, offline: true},
 	}
 }
@@ -174,7 +175,7 @@ func testPublishedPage(t *testing.T, b *binary) {
 	sections := strings.Split(html.UnescapeString(body), "<h3><bdi>")[1:]
 	plain, markdown := printed(t, b.config, "table"), printed(t, b.config, "markdown")
 	all := permissionsOf(t, b.config)
-	if len(all) != 8 || len(sections) != len(all) {
+	if len(all) != 9 || len(sections) != len(all) {
 		t.Fatalf("%d entries, and %d sections on the page", len(all), len(sections))
 	}
 	for i, p := range all {
