@@ -92,4 +92,4 @@ schema: ## write config.schema.json anew
 
 .PHONY: reference
 reference: schema ## write config.schema.json, docs/reference.md and the chart's values.schema.json anew
-	UPDATE_REFERENCE=1 go test -count=1 -run '^(TestTheReferenceDocumentIsComplete|TestTheChartsSchemaHasTheConfigurations)$$' ./cmd/sallyport
+	UPDATE_REFERENCE=1 go test -count=1 -run '^(TestTheReferenceDocumentIsComplete|TestTheChartsSchemaHasTheConfigurations)$$' ./cmd/sallyport/command

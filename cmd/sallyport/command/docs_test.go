@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/connector/apikey"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/login"
@@ -43,6 +45,11 @@ func read(t *testing.T, file string) string {
 	return string(text)
 }
 
+// loadConfig is console.loadConfig of Sallyport itself.
+func loadConfig(file string) (*config.Config, *assemble.Policy, error) {
+	return (&console{}).loadConfig(file)
+}
+
 // blocks returns the fenced code of one language.
 func blocks(text, language string) []string {
 	var found []string
@@ -65,7 +72,7 @@ func TestEveryConfigurationInTheDocumentsIsValid(t *testing.T) {
 	if n < 4 {
 		t.Errorf("found only %d configurations; the documents have more", n)
 	}
-	if _, _, err := (&console{}).loadConfig(root + "/config.example.yaml"); err != nil {
+	if _, _, err := loadConfig(root + "/config.example.yaml"); err != nil {
 		t.Errorf("config.example.yaml: %v", err)
 	}
 	readme := blocks(read(t, root+"/README.md"), "yaml")

@@ -158,7 +158,7 @@ func testOwnCommands(t *testing.T, p *ownProgram) {
 		t.Errorf("permissions: %d\n%s", code, out)
 	}
 	// Sallyport itself knows no such type.
-	if _, _, err := (&console{}).loadConfig(p.config); err == nil || !strings.Contains(err.Error(), "type: must be") {
+	if _, _, err := loadConfig(p.config); err == nil || !strings.Contains(err.Error(), "type: must be") {
 		t.Errorf("Sallyport itself: %v", err)
 	}
 }

@@ -69,7 +69,7 @@ func TestHealthcheckAsksWhereTheConfigurationListens(t *testing.T) {
 			if code, said := check(); code != exitFailed || !strings.Contains(said, "not healthy") {
 				t.Errorf("before it serves: %d, %s", code, said)
 			}
-			cfg, _, err := (&console{}).loadConfig(file)
+			cfg, _, err := loadConfig(file)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -128,7 +128,7 @@ func signedIn(ts *testscript.TestScript, _ bool, args []string) {
 // lent has a process that shares the store and the keys of a configuration keep a grant: of
 // which connector, and whose, as apps name people and organizations. $GRANT is its id.
 func lent(ts *testscript.TestScript, _ bool, args []string) {
-	cfg, _, err := (&console{}).loadConfig(ts.MkAbs(args[0]))
+	cfg, _, err := loadConfig(ts.MkAbs(args[0]))
 	ts.Check(err)
 	keys, err := assemble.ResolveGrants(cfg, func(name string) (string, bool) { return ts.Getenv(name), true }, false)
 	ts.Check(err)
