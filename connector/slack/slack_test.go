@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -510,6 +511,25 @@ func TestWhatIsMissingInTheConfiguration(t *testing.T) {
 type broker struct {
 	*grant.Broker
 	store *granttest.Store
+	log   *lines
+}
+
+// lines is a log.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder // guarded by mu
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 func newBroker(t *testing.T, c *slack.Connector) *broker {
@@ -518,8 +538,8 @@ func newBroker(t *testing.T, c *slack.Connector) *broker {
 	copy(k.Secret[:], "canary-key")
 	ring, err := grant.NewKeyring([]grant.SealingKey{k})
 	testenv.Check(t, err)
-	b := &broker{store: granttest.NewStore(nil)}
-	b.Broker, err = grant.New(grant.Options{Store: b.store, Keys: ring, Log: slog.New(slog.DiscardHandler),
+	b := &broker{store: granttest.NewStore(nil), log: &lines{}}
+	b.Broker, err = grant.New(grant.Options{Store: b.store, Keys: ring, Log: slog.New(slog.NewTextHandler(b.log, nil)),
 		Offers: []grant.Offer{{Connector: c, Owner: grant.OwnedByOrg, Offered: all(),
 			ManagedBy: func(identity.Identity) bool { return true }}},
 		Apps: []grant.App{{ID: "planner", Name: "Planner", Routes: []string{"app"},
@@ -598,6 +618,26 @@ func TestP14_AWorkspaceOfAnotherOrganizationIsNotTakenOver(t *testing.T) {
 	testenv.Check(t, err)
 	if code := ask(t, c, loan.Credential(), "auth.test"); code != "" {
 		t.Errorf("the first one's: %s", code)
+	}
+}
+
+// What an installation had before is granted again: it is told, and nothing of it is lent.
+func TestMoreThanWasAskedForIsToldAndNotLent(t *testing.T) {
+	f := startSlack(t, demo.SlackOptions{})
+	c := workspace(t, f.URL)
+	_, err := install(t, c, request(c, slack.React))
+	testenv.Check(t, err)
+	b := newBroker(t, c)
+	kept, err := b.connect(t, mira, "mira", slack.Post)
+	if err != nil || !slices.Contains(kept.Scopes, "reactions:write") {
+		t.Fatalf("%q, %v", kept.Scopes, err)
+	}
+	if log := b.log.String(); !strings.Contains(log, "connector=slack excess=[reactions:write]") {
+		t.Errorf("the log has %s", log)
+	}
+	loan, err := b.lend(t, mira)
+	if err != nil || len(loan.Accesses) != 1 || loan.Accesses[0].Name != slack.Post {
+		t.Errorf("lent is %+v, %v", loan.Accesses, err)
 	}
 }
 

@@ -123,7 +123,8 @@ func TestLockFileNamesNoRegistry(t *testing.T) {
 			t.Errorf("%s has no version or no integrity", name)
 		}
 	}
-	for name, want := range map[string]string{"oidc-provider": "9.13.3", "ws": "8.23.0"} {
+	for name, want := range map[string]string{"oidc-provider": "9.13.3", "ws": "8.23.0",
+		"@slack/web-api": "8.2.0", "emulate": "0.12.2"} {
 		if v := lock.Packages["node_modules/"+name].Version; v != want {
 			t.Errorf("%s is %q", name, v)
 		}
