@@ -308,8 +308,8 @@ func (b *Broker) keep(ctx context.Context, who identity.Identity, p Proposal, co
 		return refuse(&NarrowError{missing})
 	}
 	if excess := without(result.Scopes, p.request.Scopes); len(excess) > 0 {
-		b.Log.Info("more was granted than was asked for; apps get no further than their rules", "connector", p.Connector,
-			"excess", excess)
+		b.Log.Info("more was granted than was asked for; apps get no further than their rules",
+			"connector", p.Connector, "excess", excess)
 	}
 	lasts := result.Tokens.Refresh != "" || result.Tokens.AccessExpires.IsZero()
 	if p.Offline && !lasts {
