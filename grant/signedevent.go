@@ -165,8 +165,7 @@ func (b *Broker) endedThere(ctx context.Context, connector string, e SignedEvent
 // the grant stays, and its next refresh tells.
 func (b *Broker) endThere(ctx context.Context, k Key, r Record, e SignedEvent) error {
 	for {
-		before := e.At.Add(-e.Lag)
-		if r.Status == RevokedUpstream || !before.After(r.ConnectedAt) || !before.After(r.RefreshedAt) {
+		if r.Status == RevokedUpstream || !e.At.Add(-e.Lag).After(r.RefreshedAt) { // or connected
 			return nil
 		}
 		err := b.Store.SetStatus(ctx, r.ID, r.Generation, RevokedUpstream, e.Ended, time.Time{})

@@ -370,6 +370,14 @@ func TestP12_AnEventIsCoveredByAnAccessOfItsApp(t *testing.T) {
 				t.Errorf("%v: %v got it, want %v", tt.access, got, tt.want)
 			}
 		}
+		r.options.Apps = slices.Clone(r.options.Apps)
+		r.options.Apps[0].Told = false // it has no address
+		if err := r.receive(r.another(), granttest.SignedBody{ID: "Ev9", Accounts: []string{"1"}}); err != nil {
+			t.Error(err)
+		}
+		if got := l.apps(); !slices.Equal(got, []string{"b"}) {
+			t.Errorf("where one has no address: %v got it", got)
+		}
 	})
 }
 

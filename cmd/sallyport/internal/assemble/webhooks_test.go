@@ -153,7 +153,7 @@ func TestEventsOfSlackFromTheConfigurationToTheApp(t *testing.T) {
 		key := grant.Key{Connector: "chat", Owner: grant.Owner{Kind: grant.OwnedByOrg, ID: "acme"}}
 		_, err := p.store.Grants().Connect(t.Context(), grant.Record{Key: key, Account: grant.Account{ID: "T1", Chain: "T1"},
 			ClientID: "214.69", Scopes: []string{"app_mentions:read"}, Status: grant.Active,
-			ConnectedAt: time.Now().Add(-30 * time.Second)}, grant.Consent{App: "planner", Access: []string{"mentions"}}, 0,
+			RefreshedAt: time.Now().Add(-30 * time.Second)}, grant.Consent{App: "planner", Access: []string{"mentions"}}, 0,
 			func(r grant.Record) (grant.Record, error) { return r, nil })
 		testenv.Check(t, err)
 
