@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -24,7 +25,14 @@ type IDTokenCheck struct {
 
 	Issuers  []string // of which iss has to be one
 	ClientID string   // what aud has to be, alone
-	Nonce    string   // that was sent away with the browser
+	// Audiences are those of which aud has to have exactly one beside ClientID; nil: it has none.
+	Audiences []string
+	Nonce     string // that was sent away with the browser
+	// NoNonce: the third party's ID tokens have none, so that only PKCE binds the code to the
+	// browser. One that is there all the same is of something else.
+	NoNonce bool
+	// Has are further claims and what each has to be.
+	Has map[string]string
 	// IssuedBy decides instead of Issuers where the issuer depends on other claims, which
 	// text reads: "" for one that is no string.
 	IssuedBy func(text func(claim string) string) bool
@@ -49,6 +57,8 @@ func (c IDTokenCheck) issued(text func(claim string) string) bool {
 type IDToken struct {
 	Subject string // never empty
 	Name    string // for people to read; "": there is none
+	// Audience is the one of IDTokenCheck.Audiences.
+	Audience string
 }
 
 // Read reads an ID token and checks it.
@@ -84,20 +94,26 @@ func (c IDTokenCheck) read(raw string, now time.Time) (IDToken, error) {
 	}
 	_, hasAZP := claims["azp"]
 	exp, hasExp := date(claims["exp"])
-	t := IDToken{Subject: text("sub")}
+	t, addressed := IDToken{Subject: text("sub")}, false
+	t.Audience, addressed = c.audience(claims["aud"])
 	switch {
 	case !c.issued(text):
 		return IDToken{}, errors.New("the ID token is from another issuer")
-	case c.ClientID == "" || audience(claims["aud"]) != c.ClientID:
+	case c.ClientID == "" || !addressed:
 		return IDToken{}, errors.New("the ID token is not for this client alone")
 	case hasAZP && text("azp") != c.ClientID:
 		return IDToken{}, errors.New("the ID token was issued to another client")
 	case !hasExp || !now.Before(exp):
 		return IDToken{}, errors.New("the ID token has expired, or does not say when it does")
-	case !c.Refreshed && (c.Nonce == "" || text("nonce") != c.Nonce):
+	case !c.Refreshed && !c.NoNonce && (c.Nonce == "" || text("nonce") != c.Nonce), c.NoNonce && claims["nonce"] != nil:
 		return IDToken{}, errors.New("the ID token is of another connection: its nonce is not the one that was sent")
 	case !isSubject(t.Subject):
 		return IDToken{}, errors.New("the ID token does not say whose it is")
+	}
+	for name, want := range c.Has {
+		if text(name) != want {
+			return IDToken{}, fmt.Errorf("the ID token is not what it has to be: see its %s", name)
+		}
 	}
 	for _, claim := range c.names() {
 		if name := text(claim); name != "" && isShown(name) {
@@ -130,18 +146,28 @@ func idTokenClaims(raw string) (map[string]json.RawMessage, error) {
 	return claims, nil
 }
 
-// audience is the only value of an aud claim, which is a string or a list of strings; "" where
-// there are several, or none.
-func audience(raw json.RawMessage) string {
+// audience reads an aud claim, which is a string or a list of strings, and reports whether it
+// has this client, alone or with one of Audiences, which it returns.
+func (c IDTokenCheck) audience(raw json.RawMessage) (further string, ok bool) {
 	var one string
 	if json.Unmarshal(raw, &one) == nil {
-		return one
+		return "", c.Audiences == nil && one == c.ClientID
 	}
 	var list []string
-	if json.Unmarshal(raw, &list) != nil || len(list) != 1 {
-		return ""
+	if json.Unmarshal(raw, &list) != nil {
+		return "", false
 	}
-	return list[0]
+	if c.Audiences == nil {
+		return "", len(list) == 1 && list[0] == c.ClientID
+	}
+	if len(list) != 2 || !slices.Contains(list, c.ClientID) {
+		return "", false
+	}
+	further = list[0]
+	if further == c.ClientID {
+		further = list[1]
+	}
+	return further, slices.Contains(c.Audiences, further)
 }
 
 // date reads a NumericDate (RFC 7519 §2) within this era.

@@ -155,3 +155,70 @@ func TestAnOddAddressIsNotShown(t *testing.T) {
 		}
 	}
 }
+
+// Where a third party names its API in the audience too, exactly one of those that are known
+// has to be there, beside this client.
+func TestP06_AFurtherAudienceIsOneOfThoseThatAreKnown(t *testing.T) {
+	c := check()
+	c.Nonce, c.NoNonce = "", true
+	c.Audiences, c.Has = []string{"https://us.test", "https://eu.test"}, map[string]string{"purpose": "id"}
+	good := func() map[string]any {
+		claims := tokenClaims()
+		delete(claims, "nonce")
+		claims["aud"], claims["purpose"] = []string{"https://eu.test", "me"}, "id"
+		return claims
+	}
+	for _, aud := range [][]string{{"https://eu.test", "me"}, {"me", "https://eu.test"}} {
+		claims := good()
+		claims["aud"] = aud
+		got, err := c.Read(jwt(t, claims), tokenTime)
+		if err != nil || got.Audience != "https://eu.test" {
+			t.Errorf("%q: %+v, %v", aud, got, err)
+		}
+	}
+	for name, change := range map[string]func(map[string]any){
+		"none":                func(c map[string]any) { c["aud"] = []string{"me"} },
+		"this client alone":   func(c map[string]any) { c["aud"] = "me" },
+		"one that is unknown": func(c map[string]any) { c["aud"] = []string{"me", "https://other.test"} },
+		"two of them":         func(c map[string]any) { c["aud"] = []string{"https://us.test", "https://eu.test"} },
+		"both":                func(c map[string]any) { c["aud"] = []string{"me", "https://us.test", "https://eu.test"} },
+		"this client twice":   func(c map[string]any) { c["aud"] = []string{"me", "me"} },
+		"another client":      func(c map[string]any) { c["aud"] = []string{"other", "https://eu.test"} },
+		"a nonce":             func(c map[string]any) { c["nonce"] = canary },
+		"a nonce of null":     func(c map[string]any) { c["nonce"] = nil },
+		"another purpose":     func(c map[string]any) { c["purpose"] = "access" },
+		"a purpose in a list": func(c map[string]any) { c["purpose"] = []string{"id"} },
+		"no purpose":          func(c map[string]any) { delete(c, "purpose") },
+	} {
+		claims := good()
+		change(claims)
+		refused(t, name, c, jwt(t, claims), IDTokenRefused)
+	}
+}
+
+// Keys may be at another address of the same third party, over TLS, and nowhere else.
+func TestP06_KeysOfAnotherSiteDoNotCount(t *testing.T) {
+	for _, tt := range []struct {
+		from, to string
+		same     bool
+	}{
+		{"https://identity.pagerduty.com", "https://identity.pagerduty.com/keys", true},
+		{"https://identity.pagerduty.com", "https://app.pagerduty.com/keys?a=b", true},
+		{"http://127.0.0.1:4192", "http://127.0.0.1:4192/keys", true},
+		{"http://127.0.0.1:4192", "http://127.0.0.1:4193/keys", false},
+		{"https://identity.pagerduty.com", "http://identity.pagerduty.com/keys", false},
+		{"https://identity.pagerduty.com", "https://pagerduty.com.evil.test/keys", false},
+		{"https://identity.pagerduty.com", "https://evilpagerduty.com/keys", false},
+		{"https://identity.pagerduty.com", "https://app.pagerduty.com:8443/keys", false},
+		{"https://identity.pagerduty.com", "https://me@app.pagerduty.com/keys", false},
+		{"https://identity.pagerduty.com", "https://app.pagerduty.com/keys#a", false},
+		{"https://identity.pagerduty.com", "/keys", false},
+		{"https://identity.pagerduty.com", "https://169.254.169.254/keys", false},
+		{"http://127.0.0.1:4192", "https://app.pagerduty.com/keys", false},
+		{"", "", false},
+	} {
+		if got := SameSite(tt.from, tt.to, ".pagerduty.com"); got != tt.same {
+			t.Errorf("from %s to %s: %v", tt.from, tt.to, got)
+		}
+	}
+}

@@ -204,7 +204,7 @@ func (b *Broker) attempt(ctx context.Context, l Lease, r Record, lost int) (bool
 			"connector", r.Connector, "grant", r.ID)
 		return false, b.abandon(ctx, l, r, true, "", "", time.Time{})
 	}
-	if err == nil && r.Account.ID != "" && result.Account.ID != "" && result.Account.ID != r.Account.ID {
+	if err == nil && isOther(r.Account, result.Account) {
 		b.Log.Error("a refresh brought the credential of another account, which was dropped",
 			"connector", r.Connector, "grant", r.ID)
 		return false, b.abandon(ctx, l, r, true, NeedsReconnect, ReasonOtherAccount, time.Time{})
@@ -216,6 +216,13 @@ func (b *Broker) attempt(ctx context.Context, l Lease, r Record, lost int) (bool
 	}
 	b.Metrics.refreshed(r.Connector, string(ClassOf(err)))
 	return b.failed(ctx, l, r, err, resend && l.Shown+1 < mostShown)
+}
+
+// isOther reports whether a refresh told of another account than was connected, or of one in
+// another region, to whose API the credential would be sent.
+func isOther(connected, told Account) bool {
+	differ := func(a, b string) bool { return a != "" && b != "" && a != b }
+	return differ(connected.ID, told.ID) || differ(connected.Region, told.Region)
 }
 
 // call makes one call to the third party, and up to mostUnsent where nothing was sent. A

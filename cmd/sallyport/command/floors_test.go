@@ -106,7 +106,7 @@ var floor = map[string]int{
 	"connector": 2, "grant/granttest": 2,
 	"connector/oauth2": 3, "connector/apikey": 3, "connector/google": 3,
 	"connector/outlook": 3,
-	"connector/slack":   3, "connector/pagerdutykey": 3, "connector/pagerdutyapi": 2,
+	"connector/slack":   3, "connector/pagerdutykey": 3, "connector/pagerduty": 3, "connector/pagerdutyapi": 2,
 	"proxy": 3, "extauthz": 3, "gateway": 3, "store/sqlite": 3, "store/postgres": 3, "store/storetest": 3,
 	"cmd/sallyport/internal/asynclog": 4, "cmd/sallyport/internal/server": 4,
 	"cmd/sallyport/internal/yamltable": 4, "cmd/sallyport/internal/auditfile": 4,
@@ -126,7 +126,7 @@ var oneDoor = []struct {
 }{
 	{"github.com/coreos/go-oidc", []string{"login"}, "tokens are checked in one place"},
 	{"github.com/gorilla/securecookie", []string{"session"}, "cookies are sealed in one place"},
-	{"github.com/go-jose/go-jose", []string{"assertion", "login", "oauth", "internal/demo", "internal/testenv"},
+	{"github.com/go-jose/go-jose", []string{"assertion", "connector", "login", "oauth", "internal/demo", "internal/testenv"},
 		"signatures are made and read in few places"},
 	{"github.com/envoyproxy/go-control-plane", []string{"extauthz"}, "Envoy's messages are one front door's"},
 	{"google.golang.org/grpc", []string{"extauthz"}, "gRPC is spoken with proxies that ask, and with nobody else"},

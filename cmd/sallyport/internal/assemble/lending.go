@@ -21,6 +21,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/connector/google"
 	"github.com/sallyport-proxy/sallyport/connector/oauth2"
 	"github.com/sallyport-proxy/sallyport/connector/outlook"
+	"github.com/sallyport-proxy/sallyport/connector/pagerduty"
 	"github.com/sallyport-proxy/sallyport/connector/pagerdutykey"
 	"github.com/sallyport-proxy/sallyport/connector/slack"
 	"github.com/sallyport-proxy/sallyport/gateway"
@@ -39,6 +40,7 @@ func ConnectorTypes() config.Types {
 	types := config.Types{
 		google.Type:       newGoogle,
 		outlook.Type:      newOutlook,
+		pagerduty.Type:    newPagerDuty,
 		pagerdutykey.Type: newPagerDutyKey,
 		slack.Type:        newSlack,
 		oauth2.Type:       newOAuth2,
@@ -57,6 +59,11 @@ func newGoogle(k config.Connector, client *oauth.Client) (grant.Connector, error
 
 func newOutlook(k config.Connector, client *oauth.Client) (grant.Connector, error) {
 	return outlook.New(outlook.Options{ID: k.ID, Name: k.Name, ClientID: k.ClientID, Tenant: k.Tenant,
+		ClientSecret: secretOf(k.ClientSecret), Owner: grant.OwnerKind(k.Owner), Base: k.BaseURL, OAuth: client})
+}
+
+func newPagerDuty(k config.Connector, client *oauth.Client) (grant.Connector, error) {
+	return pagerduty.New(pagerduty.Options{ID: k.ID, Name: k.Name, ClientID: k.ClientID, Scopes: k.OAuthKind,
 		ClientSecret: secretOf(k.ClientSecret), Owner: grant.OwnerKind(k.Owner), Base: k.BaseURL, OAuth: client})
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/connector/google"
 	"github.com/sallyport-proxy/sallyport/connector/oauth2"
 	"github.com/sallyport-proxy/sallyport/connector/outlook"
+	"github.com/sallyport-proxy/sallyport/connector/pagerduty"
 	"github.com/sallyport-proxy/sallyport/connector/pagerdutyapi"
 	"github.com/sallyport-proxy/sallyport/connector/pagerdutykey"
 	"github.com/sallyport-proxy/sallyport/connector/slack"
@@ -41,6 +42,7 @@ type Connector struct {
 	ClientAuth             string
 	Tenant                 string // outlook_calendar: whose accounts
 	Region                 string // pagerduty_key: where the accounts are
+	OAuthKind              string // pagerduty: which OAuth functionality the app there has
 	Endpoints              ConnectorEndpoints
 	Issuer, BaseURL        string
 	Scopes, Rules          []Named
@@ -165,6 +167,11 @@ func connectorShape(t Types) yamltable.Shape[Connector] {
 			"organizations, consumers for personal ones, or the GUID or domain of one tenant.",
 			yamltable.Pattern("common, organizations, consumers, or the GUID or domain of a tenant in lower case",
 				`^`+labels+`$`), func(c *Connector) *string { return &c.Tenant }),
+		yamltable.Field("oauth_kind", "type pagerduty: the OAuth functionality of the app at PagerDuty: classic "+
+			"(Classic User OAuth, for people of every account) or scoped (Scoped OAuth, for those of the account that "+
+			"made the app, with narrower scopes). classic if left out.",
+			yamltable.OneOf("", pagerduty.Classic, pagerduty.Scoped),
+			func(c *Connector) *string { return &c.OAuthKind }),
 		yamltable.Field("region", "type pagerduty_key: the service region of the accounts whose keys people "+
 			"paste. us if left out.", yamltable.OneOf("", pagerdutyapi.US, pagerdutyapi.EU),
 			func(c *Connector) *string { return &c.Region }),
@@ -331,7 +338,7 @@ func parseSocketPath(v string) (string, error) {
 // ConnectorTypes are the types that the file may name: those of the constructors in assemble,
 // which a test holds to it.
 func ConnectorTypes() []string {
-	types := []string{google.Type, outlook.Type, pagerdutykey.Type, slack.Type, oauth2.Type, apikey.Type}
+	types := append(knownTypes(), pagerdutykey.Type, oauth2.Type, apikey.Type)
 	for _, k := range apikey.All() {
 		types = append(types, k.Type)
 	}
@@ -349,7 +356,7 @@ type keyOfTypes struct {
 }
 
 // knownTypes are those of one third party each: where its API is, is known.
-func knownTypes() []string { return []string{google.Type, outlook.Type, slack.Type} }
+func knownTypes() []string { return []string{google.Type, outlook.Type, pagerduty.Type, slack.Type} }
 
 // keysOfTypes are those of our own types and of further ones, which judge what they are given
 // themselves.
@@ -374,6 +381,7 @@ func keysOfTypes(t Types) []keyOfTypes {
 		{key: "client_secret", need: known, may: slices.Concat(oauth, further)},
 		{key: "client_auth", may: oauth},
 		{key: "tenant", need: []string{outlook.Type}},
+		{key: "oauth_kind", may: []string{pagerduty.Type}},
 		{key: "region", may: pasted},
 		{key: "endpoints", need: oauth},
 		{key: "issuer", may: oauth},
