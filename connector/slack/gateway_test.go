@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -341,6 +342,42 @@ func TestWhatARefusedRefreshMakesOfAGrant(t *testing.T) {
 		if n := f.Hits(testenv.Token) - before; err != nil || len(views) != 1 || views[0].Status != want || n != 1 {
 			t.Errorf("%s: %+v, %v, asked %d times", code, views, err, n)
 		}
+	}
+}
+
+// Many ask when the token has ended: there is one refresh, or two where the answer is lost;
+// everybody gets an answer, and the chain goes on.
+func TestP14_ManyAskAfterATokenHasEnded(t *testing.T) {
+	for name, faults := range map[string][]testenv.Fault{"answered": nil,
+		"lost": {{Endpoint: testenv.Token, Lose: true, Times: 1}}} {
+		t.Run(name, func(t *testing.T) {
+			f, l := connected(t, demo.SlackOptions{}, slack.Read)
+			team := f.Slack.Team("mira")
+			f.Slack.EndAccessTokens(team)
+			f.Set(faults...)
+			before := f.Hits(testenv.Token)
+			var together sync.WaitGroup
+			for range 12 {
+				together.Go(func() {
+					if got := l.ask(t, "GET conversations.list", "", ""); !strings.Contains(got.body, `"ok":true`) {
+						t.Errorf("%d %s", got.status, got.body)
+					}
+				})
+			}
+			together.Wait()
+			if n := f.Hits(testenv.Token) - before; n != 1+len(faults) {
+				t.Errorf("%d refreshes", n)
+			}
+			loan, err := l.lend(t, mira)
+			testenv.Check(t, err)
+			if code := ask(t, workspace(t, f.URL), loan.Credential(), "auth.test"); code != "" {
+				t.Errorf("what is lent: %s", code)
+			}
+			views, err := l.View(t.Context(), mira)
+			if err != nil || len(views) != 1 || views[0].Status != grant.Active {
+				t.Errorf("%+v, %v", views, err)
+			}
+		})
 	}
 }
 

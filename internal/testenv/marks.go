@@ -15,7 +15,7 @@ var marks = map[string][]string{
 	demo.Google:    {"ya29.", "1//0"},
 	demo.Microsoft: {"EwBgA8l6", "0.AXoAvz"},
 	demo.PagerDuty: {"pdus+_0XBPWQQ_", "pdus+_1XBPWQQ_"},
-	demo.Slack:     {"xoxp-", "xoxe-"},
+	demo.Slack:     {"xoxp-", "xoxe-", "xoxb-"},
 }
 
 // Marks returns the first characters of the tokens of this kind of demo provider, the access
