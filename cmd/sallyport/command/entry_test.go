@@ -133,9 +133,11 @@ func testOwnCommands(t *testing.T, p *ownProgram) {
 	}
 	text := read(t, p.config)
 	for what, c := range map[string][3]string{
-		"without what it needs":   {`options: {floor: "3"}`, `name: Board`, "connectors[0].options.floor: must be the number"},
-		"with what is not so":     {`floor: "3"`, `floor: "third"`, "connectors[0].options.floor: must be the number"},
-		"with a key of others":    {`options: {floor: "3"}`, "tenant: common", "tenant: has no meaning for type notice_board"},
+		"without what it needs": {`options: {floor: "3"}`, `name: Board`, "connectors[0].options.floor: must be the number"},
+		"with what is not so":   {`floor: "3"`, `floor: "third"`, "connectors[0].options.floor: must be the number"},
+		"with a key of others":  {`options: {floor: "3"}`, "tenant: common", "tenant: has no meaning for type notice_board"},
+		"with events it has not": {`floor: "3"}`, `floor: "3"}, signing_secrets: ["env:NOT_SET"]`,
+			"signing_secrets: has no meaning for type notice_board, which takes no events"},
 		"with a type of nobody's": {"notice_board", "notice_bord", `did you mean "notice_board"?`},
 	} {
 		bad := filepath.Join(t.TempDir(), "bad.yaml")

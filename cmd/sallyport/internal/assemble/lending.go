@@ -155,6 +155,11 @@ func connectors(cfg *config.Config, metrics *oauth.Metrics) (made []grant.Connec
 			faults = append(faults, cfg.Fault(where+".type", "%v", err))
 			continue
 		}
+		if _, takes := c.(grant.WebhookReceiver); !takes && len(k.SigningSecrets) > 0 {
+			faults = append(faults, cfg.Fault(where+".signing_secrets",
+				"has no meaning for type %s, which takes no events; leave it out", k.Type))
+			continue
+		}
 		faults = append(faults, accessFaults(cfg, i, c)...)
 		made = append(made, c)
 	}

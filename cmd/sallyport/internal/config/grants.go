@@ -345,8 +345,8 @@ func ConnectorTypes() []string {
 	return types
 }
 
-// EventTypes are the types of connectors whose third parties sign events: those that are a
-// grant.WebhookReceiver.
+// EventTypes are those of our types of connectors whose third parties sign events: those that
+// are a grant.WebhookReceiver.
 func EventTypes() []string { return []string{slack.Type, pagerdutykey.Type} }
 
 // keyOfTypes is a key of a connector that has a meaning for some types only.
@@ -391,7 +391,7 @@ func keysOfTypes(t Types) []keyOfTypes {
 		{key: "authorization_params", may: oauth},
 		{key: "forward_headers", may: both},
 		{key: "lost_refresh", may: oauth},
-		{key: "signing_secrets", may: EventTypes()},
+		{key: "signing_secrets", may: slices.Concat(EventTypes(), further)},
 		{key: "inject", may: []string{apikey.Type}},
 		{key: "headers", may: withHeaders},
 		{key: "probe", need: []string{apikey.Type}},
