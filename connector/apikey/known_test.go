@@ -144,7 +144,12 @@ func (r *rig) connect(t *testing.T, key, access string) error {
 // ask sends a request of the app, with headers that it would like to send.
 func (r *rig) ask(t *testing.T, method, path string, header ...string) (status int, body string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, r.url+path, nil)
+	return r.send(t, method, path, "", header...)
+}
+
+func (r *rig) send(t *testing.T, method, path, content string, header ...string) (status int, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, r.url+path, strings.NewReader(content))
 	testenv.Check(t, err)
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
@@ -276,6 +281,24 @@ func TestGrafanaIsAskedWithTheSlashThatTheAppSends(t *testing.T) {
 		if got := p.requests(); want < 400 && !slices.Equal(got, []string{"GET " + path}) || want >= 400 && got != nil {
 			t.Errorf("%s: it was asked %q", path, got)
 		}
+	}
+}
+
+// A long search is a POST at Jira, and so is its next page.
+func TestJiraIsSearchedByPost(t *testing.T) {
+	pretends := pretends()
+	p := pretends[slices.IndexFunc(pretends, func(p *pretend) bool { return p.kind == "jira" })]
+	p.start(t)
+	r := newRig(t, p)
+	testenv.Check(t, r.connect(t, p.key, apikey.Read))
+	const search = `{"jql":"project = ED","fields":["summary"],"nextPageToken":"CAEaAggD"}`
+	if status, body := r.send(t, "POST", p.list, search, "Content-Type", "application/json"); status != 200 ||
+		body != p.listBody {
+		t.Errorf("the app reads %d %s", status, body)
+	}
+	status, body := r.send(t, "POST", "/rest/api/3/issue", search, "Content-Type", "application/json")
+	if status != 403 {
+		t.Errorf("the app writes: %d %s", status, body)
 	}
 }
 

@@ -126,6 +126,8 @@ func (p *pretend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case refused:
 		w.WriteHeader(p.refused)
 		_, _ = io.WriteString(w, p.refusedBody)
+	case p.kind == "jira" && r.Method == http.MethodPost && r.URL.Path == p.list: // a search, which changes nothing
+		_, _ = io.WriteString(w, p.listBody)
 	case r.Method != http.MethodGet:
 		w.WriteHeader(http.StatusCreated)
 		_, _ = io.WriteString(w, "{}")
