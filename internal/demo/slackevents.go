@@ -57,8 +57,8 @@ func (s *SlackWorkspaces) Tell(ctx context.Context, to SlackEndpoint, team strin
 	}
 	body := fmt.Sprintf(`{"token":"verification","team_id":%[1]s,"enterprise_id":%[2]s,"api_app_id":"A1",`+
 		`"event":%[3]s,"type":"event_callback","event_id":%[4]q,"event_time":%[5]d,`+
-		`"authorizations":[{"enterprise_id":%[2]s,"team_id":%[1]s,"user_id":"U1","is_bot":true,"is_enterprise_install":%[6]t}]}`, where, org, e.Event, e.ID,
-		e.At.Unix(), s.opts.WholeOrganization)
+		`"authorizations":[{"enterprise_id":%[2]s,"team_id":%[1]s,"user_id":"U1","is_bot":true,`+
+		`"is_enterprise_install":%[6]t}]}`, where, org, e.Event, e.ID, e.At.Unix(), s.opts.WholeOrganization)
 	reason := ""
 	for n := range slackAttempts {
 		status, _, err := s.sendEvent(ctx, to, body, n, reason)
