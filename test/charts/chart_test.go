@@ -1,6 +1,7 @@
 package charts
 
 import (
+	"encoding/json"
 	"maps"
 	"os"
 	"os/exec"
@@ -132,10 +133,11 @@ func TestAChangedConfigurationDoesNotRestartThePods(t *testing.T) {
 	}
 }
 
-// own are the objects without those of extraObjects.
+// own are the objects without those of extraObjects, and the dashboard.
 func own(all objects) objects {
 	all = maps.Clone(all)
 	delete(all, "ConfigMap/web-sallyport-address")
+	delete(all, "ConfigMap/web-sallyport-dashboard")
 	return all
 }
 
@@ -215,26 +217,61 @@ func numbers(v any) any {
 	return v
 }
 
-// TestAlertsAskForMetricsThatExist: docs/reference.md has them all; a test of the program
-// compares it with the code.
+// TestAlertsAskForMetricsThatExist, and so does the dashboard.
 func TestAlertsAskForMetricsThatExist(t *testing.T) {
+	all := rendered(t, parseValues(t, waysOfUse(t)["ext-auth"]))
+	var alerts []string
+	for _, group := range only[monitoring.PrometheusRule](t, all).Spec.Groups {
+		for _, r := range group.Rules {
+			alerts = append(alerts, r.Expr.String())
+		}
+	}
+	metricsExist(t, alerts)
+
+	text := all["ConfigMap/web-sallyport-dashboard"].(*core.ConfigMap).Data["sallyport.json"]
+	var dashboard struct {
+		Panels []struct {
+			Title      string
+			Datasource struct{ UID string }
+			Targets    []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal([]byte(text), &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	var queries []string
+	for _, p := range dashboard.Panels {
+		for _, target := range p.Targets {
+			queries = append(queries, target.Expr)
+			if p.Datasource.UID != "${datasource}" {
+				t.Errorf("%s: asks the data source %s of one Grafana", p.Title, p.Datasource.UID)
+			}
+		}
+	}
+	metricsExist(t, queries)
+}
+
+// metricsExist: docs/reference.md has them all; a test of the program compares it with the
+// code. A histogram has three more names.
+func metricsExist(t *testing.T, queries []string) {
+	t.Helper()
 	reference, err := os.ReadFile("../../docs/reference.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	rule := only[monitoring.PrometheusRule](t, rendered(t, parseValues(t, waysOfUse(t)["ext-auth"])))
 	n := 0
-	for _, group := range rule.Spec.Groups {
-		for _, r := range group.Rules {
-			for _, metric := range regexp.MustCompile(`sallyport_[a-z_]+`).FindAllString(r.Expr.String(), -1) {
-				n++
-				if !strings.Contains(string(reference), "| `"+metric+"` |") {
-					t.Errorf("%s: there is no metric %s", r.Alert, metric)
-				}
+	for _, query := range queries {
+		for _, metric := range regexp.MustCompile(`sallyport_[a-z_]+`).FindAllString(query, -1) {
+			n++
+			if bucket, histogram := strings.CutSuffix(metric, "_bucket"); histogram {
+				metric = bucket
+			}
+			if !strings.Contains(string(reference), "| `"+metric+"` |") {
+				t.Errorf("there is no metric %s: %s", metric, query)
 			}
 		}
 	}
 	if n < 5 {
-		t.Errorf("%d metrics in the rules", n)
+		t.Errorf("%d metrics in %q", n, queries)
 	}
 }
