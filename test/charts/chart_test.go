@@ -2,6 +2,7 @@ package charts
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/policy"
 	"sigs.k8s.io/yaml"
@@ -249,6 +251,46 @@ func TestAlertsAskForMetricsThatExist(t *testing.T) {
 		}
 	}
 	metricsExist(t, queries)
+}
+
+// TestPrometheusTakesTheQueries: its own tool reads the rules, and each of the dashboard's
+// queries as one more.
+func TestPrometheusTakesTheQueries(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		if os.Getenv("SALLYPORT_REQUIRE") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip("no promtool (Debian: apt-get install prometheus)")
+	}
+	all := rendered(t, parseValues(t, waysOfUse(t)["ext-auth"]))
+	rules := only[monitoring.PrometheusRule](t, all).Spec
+	text := all["ConfigMap/web-sallyport-dashboard"].(*core.ConfigMap).Data["sallyport.json"]
+	variables := strings.NewReplacer("$__rate_interval", "5m", "$job", ".*", "$namespace", ".*")
+	records := monitoring.RuleGroup{Name: "dashboard"}
+	for i, m := range regexp.MustCompile(`"expr": ("(?:[^"\\]|\\.)*")`).FindAllStringSubmatch(text, -1) {
+		var query string
+		if err := json.Unmarshal([]byte(m[1]), &query); err != nil {
+			t.Fatal(err)
+		}
+		records.Rules = append(records.Rules, monitoring.Rule{Record: fmt.Sprintf("query_%d", i),
+			Expr: intstr.FromString(variables.Replace(query))})
+	}
+	if len(records.Rules) < 10 {
+		t.Fatalf("%d queries in the dashboard", len(records.Rules))
+	}
+	rules.Groups = append(rules.Groups, records)
+	file := filepath.Join(t.TempDir(), "rules.yaml")
+	out, err := yaml.Marshal(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, out, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(promtool, "check", "rules", file).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 // metricsExist: docs/reference.md has them all; a test of the program compares it with the
