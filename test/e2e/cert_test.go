@@ -24,7 +24,7 @@ const (
 	otherSite = "wiki.other.test"
 )
 
-// certificate is a self-signed one for publicHost and its neighbours. Nothing is told to ignore
+// certificate is a self-signed one for publicHost, its neighbours and localhost. Nothing is told to ignore
 // certificate errors: the browser trusts this one key, by its hash.
 type certificate struct {
 	certFile, keyFile string
@@ -39,7 +39,7 @@ func newCertificate(dir string) (certificate, error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: publicHost},
-		DNSNames:  []string{publicHost, "*.example.test", otherSite},
+		DNSNames:  []string{publicHost, "*.example.test", otherSite, "localhost"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true,
 	}

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -24,6 +26,7 @@ type lender struct {
 	t     *testing.T
 	at    string // listen.grants
 	token string
+	tls   *x509.CertPool // what speaks for listen.grants; nil: it is in the clear
 
 	mu        sync.Mutex
 	assertion string // of the newest request of a person
@@ -37,9 +40,16 @@ func (l *lender) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "<!DOCTYPE html><title>Planner</title><h1>The planner</h1>")
 }
 
+func (l *lender) base() string {
+	if l.tls == nil {
+		return "http://" + l.at
+	}
+	return "https://" + l.at
+}
+
 func (l *lender) asks(method, path string) (status int, answer map[string]any) {
 	l.t.Helper()
-	r, err := http.NewRequestWithContext(context.Background(), method, "http://"+l.at+path, nil)
+	r, err := http.NewRequestWithContext(context.Background(), method, l.base()+path, nil)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -47,7 +57,9 @@ func (l *lender) asks(method, path string) (status int, answer map[string]any) {
 	r.Header.Set("X-Sallyport-Assertion", l.assertion)
 	l.mu.Unlock()
 	r.Header.Set("Authorization", "Bearer "+l.token)
-	res, err := http.DefaultClient.Do(r)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: l.tls}}}
+	defer client.CloseIdleConnections()
+	res, err := client.Do(r)
 	if err != nil {
 		l.t.Fatal(err)
 	}

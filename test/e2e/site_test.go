@@ -78,24 +78,25 @@ func ownDemo(t *testing.T) *site {
 
 // setup is a configuration for `sallyport serve`.
 type setup struct {
-	PublicURL, Listen  string                 // Listen is for plain http; "" means https with the test's certificate
-	Address            string                 // then the address
-	H2C                bool                   // with Listen: HTTP/2 without TLS, too
-	TwoProviders       bool                   // the one provider, under two names
-	Organizations      bool                   // people may belong to several
-	Stored             bool                   // with a store, so that the provider can say who signed out there
-	Operators          string                 // as the configuration has them
-	Admin, Trusted     string                 // listen.admin (off if empty) and trusted_proxies, as in the file
-	Hosts              []string               // other hosts of the app
-	CookieDomain       string                 // whose hosts have one session cookie
-	GrantsAt           string                 // listen.grants, with Stored and
-	Grants             func(*provider) string // what is lent, as the configuration has it
-	Log                string                 // keys of log, for others than the usual
-	Routes             []string               // as the configuration has them; those of App if there are none
-	Provider           *provider
-	App                *app
-	Cert, Key, Secrets string
-	Store              string
+	PublicURL, Listen     string                 // Listen is for plain http; "" means https with the test's certificate
+	Address               string                 // then the address
+	H2C                   bool                   // with Listen: HTTP/2 without TLS, too
+	TwoProviders          bool                   // the one provider, under two names
+	Organizations         bool                   // people may belong to several
+	Stored                bool                   // with a store, so that the provider can say who signed out there
+	Operators             string                 // as the configuration has them
+	Admin, Trusted        string                 // listen.admin (off if empty) and trusted_proxies, as in the file
+	Hosts                 []string               // other hosts of the app
+	CookieDomain          string                 // whose hosts have one session cookie
+	GrantsAt              string                 // listen.grants, with Stored and
+	GrantsCert, GrantsKey string                 // files; "": in the clear
+	Grants                func(*provider) string // what is lent, as the configuration has it
+	Log                   string                 // keys of log, for others than the usual
+	Routes                []string               // as the configuration has them; those of App if there are none
+	Provider              *provider
+	App                   *app
+	Cert, Key, Secrets    string
+	Store                 string
 }
 
 const setupConfig = `version: 1
@@ -110,8 +111,10 @@ listen:
   https: {address: "{{.Address}}", cert: "file:{{.Cert}}", key: "file:{{.Key}}"}
 {{- end}}
   admin: {{or .Admin "\"\""}}
-{{- with .GrantsAt}}
-  grants: "{{.}}"
+{{- if .GrantsCert}}
+  grants: {address: "{{.GrantsAt}}", cert: "file:{{.GrantsCert}}", key: "file:{{.GrantsKey}}"}
+{{- else if .GrantsAt}}
+  grants: "{{.GrantsAt}}"
 {{- end}}
 trusted_proxies: {{or .Trusted "[]"}}
 session:
