@@ -79,9 +79,10 @@ grants:
     - {id: chat, type: slack, client_id: "214.69", client_secret: "literal:s", owner: org, access: [read, mentions],
        managed_by: [{emails: [a@a.example]}]%[4]s}
     - {id: oncall, type: pagerduty_key, region: us%[4]s}
+    - {id: pager, type: pagerduty, client_id: c, client_secret: "literal:s"%[4]s}
   apps:
     - {id: planner, token: "literal:0123456789012345678901234567890123456789", routes: [app], events_url: %[5]q,
-       connectors: [{id: chat, access: [mentions]}, {id: oncall, access: [read]}]}
+       connectors: [{id: chat, access: [mentions]}, {id: oncall, access: [read]}, {id: pager, access: [read]}]}
 `, publicURL, store, app, secrets, app+"/events"))
 	testenv.Check(t, faults.Err())
 	sec, err := Resolve(cfg, os.LookupEnv)
@@ -207,18 +208,20 @@ func TestWebhooksOfPagerDutyReachTheirAppOnce(t *testing.T) {
 	app := newEventApp(t)
 	p, _, at := eventReplica(t, "sqlite:"+filepath.Join(t.TempDir(), "sallyport.db"), app.URL,
 		`, signing_secrets: ["literal:0123456789abcdef-pagerduty"]`)
-	key := grant.Key{Connector: "oncall", Owner: grant.Owner{Kind: grant.OwnedByUser, ID: "sso:1"}}
-	_, err := p.store.Grants().Connect(t.Context(), grant.Record{Key: key, ClientID: "https://api.pagerduty.com",
-		Account: grant.Account{ID: "PLH1HKV"}, Status: grant.Active}, grant.Consent{App: "planner", Access: []string{"read"}},
-		0, func(r grant.Record) (grant.Record, error) { return r, nil })
-	testenv.Check(t, err)
-	send := func(id string, happened time.Time) int {
+	for connector, client := range map[string]string{"oncall": "https://api.pagerduty.com", "pager": "c"} {
+		key := grant.Key{Connector: connector, Owner: grant.Owner{Kind: grant.OwnedByUser, ID: "sso:1"}}
+		_, err := p.store.Grants().Connect(t.Context(), grant.Record{Key: key, ClientID: client,
+			Account: grant.Account{ID: "PLH1HKV"}, Status: grant.Active}, grant.Consent{App: "planner",
+			Access: []string{"read"}}, 0, func(r grant.Record) (grant.Record, error) { return r, nil })
+		testenv.Check(t, err)
+	}
+	send := func(connector, id string, happened time.Time) int {
 		t.Helper()
 		body := fmt.Sprintf(`{"event":{"id":%q,"event_type":"incident.triggered","resource_type":"incident",`+
 			`"occurred_at":%q,"data":{"id":"PGR0VU2","type":"incident"}}}`, id, happened.Format(time.RFC3339))
 		mac := hmac.New(sha256.New, []byte("0123456789abcdef-pagerduty"))
 		io.WriteString(mac, body)
-		status, _ := sendEvent(t, at, "oncall", body, "X-PagerDuty-Signature", "v1="+strings.Repeat("0", 64)+",v1="+
+		status, _ := sendEvent(t, at, connector, body, "X-PagerDuty-Signature", "v1="+strings.Repeat("0", 64)+",v1="+
 			hex.EncodeToString(mac.Sum(nil)))
 		return status
 	}
@@ -227,10 +230,12 @@ func TestWebhooksOfPagerDutyReachTheirAppOnce(t *testing.T) {
 		ago          time.Duration
 		status, gets int
 	}{{"01A", 0, 200, 1}, {"01A", 0, 200, 0}, {"01B", 71 * time.Hour, 200, 1}, {"01C", 73 * time.Hour, 401, 0}} {
-		status := send(tt.id, time.Now().Add(-tt.ago))
-		if got := app.events(200); status != tt.status || len(got) != tt.gets ||
-			len(got) > 0 && !strings.HasPrefix(got[0], "oncall||{\"event\":{\"id\":\""+tt.id) {
-			t.Errorf("%s, %v ago: %d, the app got %q", tt.id, tt.ago, status, got)
+		for _, connector := range []string{"oncall", "pager"} {
+			status := send(connector, tt.id, time.Now().Add(-tt.ago))
+			if got := app.events(200); status != tt.status || len(got) != tt.gets ||
+				len(got) > 0 && !strings.HasPrefix(got[0], connector+"||{\"event\":{\"id\":\""+tt.id) {
+				t.Errorf("%s, %s, %v ago: %d, the app got %q", connector, tt.id, tt.ago, status, got)
+			}
 		}
 	}
 }

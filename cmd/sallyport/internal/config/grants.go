@@ -214,8 +214,8 @@ func connectorShape(t Types) yamltable.Shape[Connector] {
 			"once more (resend), or people connect again (reconnect), for an authorization server that takes a "+
 			"repeated token for a stolen one. resend if left out.",
 			resendOrReconnect(), func(c *Connector) *bool { return &c.NoResend }),
-		yamltable.Field("signing_secrets", "types slack and pagerduty_key: what the third party signs events "+
-			"with. With it Sallyport takes them at webhooks/ID below prefix, marks the grants that ended there, and "+
+		yamltable.Field("signing_secrets", "types slack, pagerduty and pagerduty_key: what the third party "+
+			"signs events with. With it Sallyport takes them at webhooks/ID below prefix, marks the grants that ended there, and "+
 			"hands the others to the apps with an events_url. All in the list count, for the time in which one is "+
 			"replaced.",
 			yamltable.List(yamltable.Judged(yamltable.SecretRef(yamltable.FormFile, yamltable.FormEnv,
@@ -347,7 +347,7 @@ func ConnectorTypes() []string {
 
 // EventTypes are those of our types of connectors whose third parties sign events: those that
 // are a grant.WebhookReceiver.
-func EventTypes() []string { return []string{slack.Type, pagerdutykey.Type} }
+func EventTypes() []string { return []string{slack.Type, pagerduty.Type, pagerdutykey.Type} }
 
 // keyOfTypes is a key of a connector that has a meaning for some types only.
 type keyOfTypes struct {
