@@ -215,9 +215,9 @@ func connectorShape(t Types) yamltable.Shape[Connector] {
 			"repeated token for a stolen one. resend if left out.",
 			resendOrReconnect(), func(c *Connector) *bool { return &c.NoResend }),
 		yamltable.Field("signing_secrets", "types slack, pagerduty and pagerduty_key: what the third party "+
-			"signs events with. With it Sallyport takes them at webhooks/ID below prefix, marks the grants that ended there, and "+
-			"hands the others to the apps with an events_url. All in the list count, for the time in which one is "+
-			"replaced.",
+			"signs events with. With it Sallyport takes them at webhooks/ID below prefix, marks the grants that ended "+
+			"there, and hands the others to the apps with an events_url. All in the list count, for the time in "+
+			"which one is replaced.",
 			yamltable.List(yamltable.Judged(yamltable.SecretRef(yamltable.FormFile, yamltable.FormEnv,
 				yamltable.FormLiteral), checkSigningSecret), 1),
 			func(c *Connector) *[]Ref { return &c.SigningSecrets }),
