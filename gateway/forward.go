@@ -103,6 +103,9 @@ func (f *forward) judge(w http.ResponseWriter, r *http.Request) error {
 	if !f.matches(f.offered.Accesses) {
 		return f.denied()
 	}
+	if f.offered.About.Inject.Header == "" && (f.target.hasQuery || r.ContentLength != 0) {
+		return plainBad(errors.New("the address is what was lent: there is nothing to add to it"))
+	}
 	if err := judgeBody(w, r, f.offered.tokens, f.offered.About.Bodies); err != nil {
 		return bodyProblem(err)
 	}
@@ -219,13 +222,17 @@ func (f *forward) take(loan grant.Loan) error {
 
 // url is where the request goes. The path is sent as it was judged, byte for byte.
 func (f *forward) url() (url.URL, error) {
-	escaped := strings.TrimSuffix(f.origin.EscapedPath(), "/") + f.target.path
+	escaped, query, hasQuery := f.target.path, f.target.query, f.target.hasQuery
+	if f.loan.Target != "" {
+		escaped, query, hasQuery = strings.Cut(f.loan.Target, "?")
+	}
+	escaped = strings.TrimSuffix(f.origin.EscapedPath(), "/") + escaped
 	path, err := url.PathUnescape(escaped)
 	if err != nil {
 		return url.URL{}, errEscape
 	}
 	u := url.URL{Scheme: f.origin.Scheme, Host: f.origin.Host, Path: path, RawPath: escaped,
-		RawQuery: f.target.query, ForceQuery: f.target.hasQuery && f.target.query == ""}
+		RawQuery: query, ForceQuery: hasQuery && query == ""}
 	if u.EscapedPath() != escaped {
 		return url.URL{}, errSign
 	}
@@ -273,7 +280,7 @@ func (b *brokenOff) Unwrap() error { return b.cause }
 // is refreshed once, and a GET or HEAD is sent once more.
 func (f *forward) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, err := f.send(r)
-	if err != nil || res.StatusCode != http.StatusUnauthorized && !f.saysRefused(res) {
+	if err != nil || !f.rejected(res.StatusCode) && !f.saysRefused(res) {
 		return res, err
 	}
 	loan, err := f.g.o.Broker.Rejected(r.Context(), f.loan)
@@ -282,7 +289,7 @@ func (f *forward) RoundTrip(r *http.Request) (*http.Response, error) {
 		return res, nil
 	case err != nil:
 		return nil, f.giveUp(res, err)
-	case loan.Origin != f.loan.Origin, !f.matches(loan.Accesses):
+	case loan.Place != f.loan.Place, !f.matches(loan.Accesses):
 		return nil, f.giveUp(res, &grant.LaterError{After: time.Second, Err: grant.ErrChanged})
 	}
 	if err := f.take(loan); err != nil {
@@ -327,6 +334,18 @@ type broken struct{ err error }
 
 func (b broken) Read([]byte) (int, error) { return 0, b.err }
 
+// rejected reports whether an answer says that the credential is no good. Of an address that
+// is one, others say that too.
+func (f *forward) rejected(status int) bool {
+	switch status {
+	case http.StatusUnauthorized:
+		return true
+	case http.StatusForbidden, http.StatusNotFound, http.StatusGone:
+		return f.loan.Target != ""
+	}
+	return false
+}
+
 func (f *forward) giveUp(res *http.Response, err error) error {
 	f.refused = err
 	_ = res.Body.Close() // likewise
@@ -337,18 +356,34 @@ var errSwitch = errors.New("the third party switches protocols")
 
 // send sends once, and makes the answer one that can be shown to an app.
 func (f *forward) send(r *http.Request) (*http.Response, error) {
-	name, value := f.loan.Header()
-	r.Header[http.CanonicalHeaderKey(name)] = []string{value}
+	if name, value := f.loan.Header(); name != "" {
+		r.Header[http.CanonicalHeaderKey(name)] = []string{value}
+	}
 	for name, value := range f.loan.Inject.With {
 		r.Header[http.CanonicalHeaderKey(name)] = []string{value}
 	}
-	got, err := f.g.transport.RoundTrip(r)
+	transport := f.g.transport
+	if f.loan.Guarded {
+		transport = f.g.guarded
+	}
+	got, err := transport.RoundTrip(r)
 	if err != nil {
 		return nil, fmt.Errorf("send to the third party: %w", err)
 	}
 	if got.StatusCode == http.StatusSwitchingProtocols {
 		_ = got.Body.Close() // it has no use
 		return nil, errSwitch
+	}
+	if most := f.loan.MaxAnswer; most > 0 {
+		if got.ContentLength > most && r.Method != http.MethodHead {
+			_ = got.Body.Close() // nothing of it is wanted
+			return nil, errAnswerLong
+		}
+		got.Body = &shortBody{got.Body, most}
+	}
+	if f.loan.Target != "" && !readable(got.Header) {
+		_ = got.Body.Close() // likewise
+		return nil, errAnswerEncoded
 	}
 	res := *got
 	res.Trailer = nil // what comes after a body is not judged, so it is not passed on
@@ -365,6 +400,25 @@ func (f *forward) send(r *http.Request) (*http.Response, error) {
 	return &res, nil
 }
 
+var (
+	errAnswerLong    = errors.New("the third party's answer is too long")
+	errAnswerEncoded = errors.New("the third party's answer is encoded, and nobody asked for that")
+)
+
+// shortBody is a body that breaks off where it is longer than left.
+type shortBody struct {
+	io.ReadCloser
+	left int64
+}
+
+func (s *shortBody) Read(p []byte) (int, error) {
+	n, err := s.ReadCloser.Read(p[:min(int64(len(p)), s.left+1)])
+	if s.left -= int64(n); s.left < 0 {
+		return 0, errAnswerLong
+	}
+	return n, err
+}
+
 // RewriteRequest implements relay.Hooks.
 func (f *forward) RewriteRequest(h http.Header) {
 	for name := range h {
@@ -375,7 +429,7 @@ func (f *forward) RewriteRequest(h http.Header) {
 	if f.loan.From != "" && f.ev.Method != http.MethodGet && f.ev.Method != http.MethodHead {
 		h["From"] = []string{f.loan.From} // never what an app says: who makes a change is proved
 	}
-	looked := len(f.offered.About.PageLinks) > 0 || f.loan.MayBeRefused() // at the body of an answer
+	looked := len(f.offered.About.PageLinks) > 0 || f.loan.MayBeRefused() || f.loan.Target != "" // at the body
 	if len(h["Accept-Encoding"]) == 0 || looked {
 		h["Accept-Encoding"] = []string{"identity"} // without it any would do (RFC 9110 §12.5.3)
 	}
@@ -391,11 +445,17 @@ func (f *forward) RewriteInterim(h http.Header) { clear(h) }
 // browsers and shared caches.
 var droppedAnswers = []string{"Set-Cookie", "Set-Cookie2", "Clear-Site-Data", "Expires", "Pragma", "Age", "Trailer"}
 
+// calmAnswers are the headers that pass where the address is the credential: others, such as
+// Location and Link, are there to write addresses.
+var calmAnswers = []string{"Content-Type", "Content-Length", "Content-Language", "Date", "Etag", "Last-Modified",
+	"Retry-After", "Accept-Ranges", "Content-Range"}
+
 // RewriteAnswer implements relay.Hooks.
 func (f *forward) RewriteAnswer(h http.Header) {
 	for name, values := range h {
 		if slices.Contains(droppedAnswers, name) || strings.HasPrefix(name, "X-Sallyport-") ||
-			slices.ContainsFunc(values, f.secrets.in) {
+			slices.ContainsFunc(values, f.secrets.in) ||
+			f.loan.Target != "" && !slices.Contains(calmAnswers, name) {
 			delete(h, name)
 		}
 	}

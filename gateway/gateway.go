@@ -37,6 +37,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/attempt"
+	"github.com/sallyport-proxy/sallyport/internal/egress"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/relay"
 	"github.com/sallyport-proxy/sallyport/session"
@@ -189,7 +190,8 @@ type ProcessOptions struct {
 	Registerer prometheus.Registerer
 	Now        func() time.Time
 	// Transport reaches third parties; nil: as oauth does, by the proxies of the environment
-	// and with the authorities of the system.
+	// and with the authorities of the system. Hosts that the operator did not choose are
+	// reached as package egress has it, whatever its proxy and its way to dial are.
 	Transport *http.Transport
 }
 
@@ -202,6 +204,7 @@ type Process struct {
 	now       func() time.Time
 	relay     *relay.Relay
 	transport http.RoundTripper
+	guarded   http.RoundTripper // for hosts that the operator did not choose
 	draining  atomic.Bool
 }
 
@@ -220,9 +223,11 @@ func NewProcess(o ProcessOptions) *Process {
 			DialContext: (&net.Dialer{Timeout: dialWithin}).DialContext, TLSHandshakeTimeout: dialWithin,
 			ForceAttemptHTTP2: true, MaxResponseHeaderBytes: maxResponseHeader, DisableCompression: true}
 	}
+	guarded := o.Transport.Clone()
+	egress.Guard(guarded, dialWithin)
 	f := promauto.With(o.Registerer)
 	return &Process{observers: o.Observers, now: o.Now, relay: relay.New(),
-		transport: attempt.New(o.Transport, attempt.Options{}),
+		transport: attempt.New(o.Transport, attempt.Options{}), guarded: attempt.New(guarded, attempt.Options{}),
 		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_gateway_requests_total",
 			Help: "Requests of apps for what people lent them, by app, connector and outcome: answered, broken_off " +
 				"or the name of a problem."}, []string{"app", "connector", "outcome"}),

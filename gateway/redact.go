@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"html"
 	"io"
 	"net/http"
 	"net/url"
@@ -12,7 +13,7 @@ import (
 )
 
 // secrets are the spellings of a credential that an answer could have: as it is, and as
-// JSON and addresses write it. What replaces them has the same length.
+// JSON, addresses and HTML write it. What replaces them has the same length.
 type secrets [][]byte
 
 // add returns s with the spellings of a credential. s itself stays: an answer that is on its
@@ -28,7 +29,7 @@ func (s secrets) add(credential string) secrets {
 		quoted = nil
 	}
 	for _, spelling := range []string{credential, slashes, strings.Trim(string(quoted), `"`),
-		url.QueryEscape(credential), url.PathEscape(credential)} {
+		url.QueryEscape(credential), url.PathEscape(credential), html.EscapeString(credential)} {
 		known := func(b []byte) bool { return string(b) == spelling }
 		if spelling != "" && !slices.ContainsFunc(s, known) {
 			s = append(s, []byte(spelling))

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"time"
 
@@ -58,7 +59,7 @@ type Access struct {
 
 // Injection says how a credential gets into a request.
 type Injection struct {
-	Header string // "Authorization"
+	Header string // "Authorization"; "": the credential is the address (Place.Target)
 	Prefix string // "Bearer ", "Token token="; the credential follows
 	// Basic: the credential is a user name, a colon and a password, and follows in base64
 	// (RFC 7617 §2).
@@ -102,6 +103,31 @@ type Connector interface {
 	// Origin is where the API of an account is: scheme, host, and perhaps a path prefix
 	// without a slash at its end.
 	Origin(Account) string
+}
+
+// Place is where the requests of a loan go. It prints as "<place>": a Target is a secret.
+type Place struct {
+	Origin string // scheme, host, and perhaps a path prefix without a slash at its end
+	// Target is the path and the query to which all requests go, whatever they asked for, where
+	// the credential is an address; "": they go below Origin.
+	Target string
+	// Guarded: the operator did not choose the host. Only public addresses are connected to
+	// (package egress).
+	Guarded bool
+	// MaxAnswer is the longest answer that is passed on, in bytes; 0: any.
+	MaxAnswer int64
+}
+
+// Format implements fmt.Formatter: no verb prints an address that is a secret.
+func (Place) Format(s fmt.State, _ rune) { io.WriteString(s, "<place>") }
+
+// Located is a connector whose credential says where the API is, because a person named the
+// host or the third party did; optional. What is kept beside the sealed tokens is not asked:
+// who can write to the database could have the credential sent elsewhere.
+type Located interface {
+	// Locate does no I/O. The error is for a credential that this connector, as it is
+	// configured now, would not have accepted.
+	Locate(Tokens) (Place, error)
 }
 
 // OAuth is a connector whose grants come from an authorization server. Errors of Redeem
@@ -199,6 +225,7 @@ type Error struct {
 	Class      Class
 	Reason     string   // a code from the connector's closed list, for Record.Reason
 	Missing    []string // scopes, with Narrow
+	Sentence   string   // for the person, in our words, where the class alone says too little; "": it does not
 	RetryAfter time.Duration
 	// ApproveURL is where an administrator agrees, with AdminTheir; "": it is not known. The
 	// Broker sets it, for connectors that are an Approver.

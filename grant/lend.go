@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -42,12 +43,12 @@ type Use struct {
 // Loan is a credential and what may be done with it. It prints as "<loan>".
 type Loan struct {
 	Connector string
-	Origin    string // scheme, host, and perhaps a path prefix
-	Inject    Injection
-	Accesses  []Access // that the consent has and that are granted; their rules count
-	Wider     []Access // that the app is configured for, and a person could agree to
-	Scopes    []string
-	Expires   time.Time // zero: not known
+	Place
+	Inject   Injection
+	Accesses []Access // that the consent has and that are granted; their rules count
+	Wider    []Access // that the app is configured for, and a person could agree to
+	Scopes   []string
+	Expires  time.Time // zero: not known
 	// From is who makes a change, for the header From; "": nothing is said of that.
 	From string
 
@@ -77,17 +78,38 @@ func (l Loan) Refused(answer []byte) bool {
 	return l.refuser != nil && l.refuser.Refused(answer, l.renewable)
 }
 
-// Header is the header that carries the credential.
+// Header is the header that carries the credential; name is "" where it is the address itself.
 func (l Loan) Header() (name, value string) { return l.Inject.Header, l.Inject.Value(l.credential) }
 
-// Secrets are the texts by which the credential could be known again in an answer.
+// Secrets are the texts by which the credential could be known again in an answer. Of an
+// address those are what opens it too: as servers and pages write it, and each long part.
 func (l Loan) Secrets() []string {
-	_, password, ok := strings.Cut(l.credential, ":")
-	if !l.Inject.Basic || !ok {
-		return []string{l.credential}
+	secrets := []string{l.credential}
+	if _, password, ok := strings.Cut(l.credential, ":"); ok && l.Inject.Basic {
+		return append(secrets, password, strings.TrimPrefix(l.Inject.Value(l.credential), l.Inject.Prefix))
 	}
-	return []string{l.credential, password, strings.TrimPrefix(l.Inject.Value(l.credential), l.Inject.Prefix)}
+	if l.Target == "" {
+		return secrets
+	}
+	path, query, _ := strings.Cut(l.Target, "?")
+	_, withoutScheme, _ := strings.Cut(l.credential, "://")
+	parts := append(strings.Split(path, "/"), withoutScheme, l.Target, path, query)
+	parts = append(parts, strings.FieldsFunc(query, func(r rune) bool { return r == '&' || r == '=' })...)
+	for _, text := range parts {
+		if len(text) < minSecretPart {
+			continue
+		}
+		secrets = append(secrets, text)
+		if plain, err := url.PathUnescape(text); err == nil && plain != text {
+			secrets = append(secrets, plain)
+		}
+	}
+	return secrets
 }
+
+// minSecretPart is how long a part of an address is, at least, that opens something. A
+// shorter one would be found by chance.
+const minSecretPart = 16
 
 // Rules are those of the loan's accesses.
 func (l Loan) Rules() []Rule {
@@ -143,8 +165,12 @@ func (b *Broker) lend(ctx context.Context, u Use, rejected int64) (Loan, error) 
 		}
 		b.noteUse(kept.ID, u.App)
 		about := offer.Connector.About()
+		place, err := b.place(offer.Connector, kept.Record, tokens)
+		if err != nil {
+			return Loan{}, err
+		}
 		refuser, _ := offer.Connector.(Refuser)
-		return Loan{Connector: key.Connector, Origin: offer.Connector.Origin(kept.Account), Inject: about.Inject,
+		return Loan{Connector: key.Connector, Place: place, Inject: about.Inject,
 			Accesses: accesses, Scopes: kept.Scopes, Expires: tokens.AccessExpires,
 			From: fromOf(offer.Connector, kept.Account, u.Who),
 			Wider: slices.DeleteFunc(offer.accesses(app.Connectors[key.Connector]), func(a Access) bool {
@@ -171,6 +197,21 @@ func fromOf(c Connector, a Account, p Party) string {
 		return "" // a header could not carry it, or it is no address
 	}
 	return from
+}
+
+// place is where the requests of a grant go.
+func (b *Broker) place(c Connector, r Record, t Tokens) (Place, error) {
+	located, ok := c.(Located)
+	if !ok {
+		return Place{Origin: c.Origin(r.Account)}, nil
+	}
+	place, err := located.Locate(t)
+	if err != nil {
+		b.Log.Warn("a grant is not for an address that this connector allows now", "connector", r.Connector,
+			"grant", r.ID, "error", err.Error())
+		return Place{}, &RequiredError{r.Connector, []string{MissingReconnect}, NeedsReconnect}
+	}
+	return place, nil
 }
 
 // Lends reports whether what l was made from is still lent, with every access that it had.

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/internal/attempt"
+	"github.com/sallyport-proxy/sallyport/internal/egress"
 	"github.com/sallyport-proxy/sallyport/internal/hostname"
 )
 
@@ -46,6 +47,7 @@ type Options struct {
 type Client struct {
 	provider  string
 	transport http.RoundTripper
+	roots     *x509.CertPool
 	timeout   time.Duration
 	maxBody   int64
 	metrics   *Metrics
@@ -63,7 +65,8 @@ func NewClient(o Options) (*Client, error) {
 		return nil, errors.New("oauth: Options.Roots would not reach Options.Transport")
 	}
 	c := &Client{
-		provider: o.Provider, transport: o.Transport, timeout: o.Timeout, maxBody: o.MaxBody, metrics: o.Metrics,
+		provider: o.Provider, transport: o.Transport, roots: o.Roots, timeout: o.Timeout, maxBody: o.MaxBody,
+		metrics: o.Metrics,
 	}
 	switch base := o.Transport.(type) {
 	case nil:
@@ -78,6 +81,23 @@ func NewClient(o Options) (*Client, error) {
 		c.maxBody = defaultMaxBody
 	}
 	return c, nil
+}
+
+// Guarded returns a client for hosts that the operator did not choose. It connects to public
+// addresses only, as package egress has it, with connections of its own.
+func (c *Client) Guarded() *Client {
+	guarded := *c
+	t := newTransport(c.roots)
+	egress.Guard(t, c.timeout)
+	guarded.transport = attempt.New(t, attempt.Options{})
+	return &guarded
+}
+
+// WithMaxBody returns a client that accepts answers of n bytes at most.
+func (c *Client) WithMaxBody(n int64) *Client {
+	other := *c
+	other.maxBody = n
+	return &other
 }
 
 func newTransport(roots *x509.CertPool) *http.Transport {
@@ -168,7 +188,7 @@ func (c *Client) Document(req *http.Request, call string) ([]byte, error) {
 }
 
 func (c *Client) document(req *http.Request, call string) (*http.Response, []byte, error) {
-	resp, body, err := c.send(req, call)
+	resp, body, err := c.send(req, call, false)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = answered(resp, statusError(call, resp.StatusCode))
 	}
@@ -178,9 +198,17 @@ func (c *Client) document(req *http.Request, call string) (*http.Response, []byt
 	return resp, body, nil
 }
 
+// Answer makes one call and returns the answer as a whole, whatever its status: also a
+// redirect, which is not followed. Its Body is closed. Errors are *Error, without the URL,
+// which may be a secret.
+func (c *Client) Answer(req *http.Request, call string) (*http.Response, []byte, error) {
+	return c.send(req, call, true)
+}
+
 // send makes one round trip and reads the whole answer. It uses the transport
-// itself, not an http.Client: there is nothing here that could follow a redirect.
-func (c *Client) send(req *http.Request, call string) (*http.Response, []byte, error) {
+// itself, not an http.Client: there is nothing here that could follow a redirect. With
+// redirects one is an answer like others, and an error without.
+func (c *Client) send(req *http.Request, call string, redirects bool) (*http.Response, []byte, error) {
 	ctx, cancel := context.WithTimeout(req.Context(), c.timeout)
 	defer cancel()
 	defer c.metrics.observe(c.provider, call, time.Now())
@@ -195,7 +223,7 @@ func (c *Client) send(req *http.Request, call string) (*http.Response, []byte, e
 		return nil, nil, c.unreachable(ctx, call, c.sent(attempts), err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 && !redirects {
 		return nil, nil, answered(resp, statusError(call, resp.StatusCode))
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, c.maxBody+1))
@@ -229,6 +257,8 @@ func (c *Client) unreachable(ctx context.Context, call string, sent Sent, err er
 		e.Err = fmt.Errorf("no complete answer in time: %w", cause)
 	case cause != nil:
 		e.Err = fmt.Errorf("given up: %w", cause)
+	case errors.Is(err, egress.ErrNotPublic):
+		e.Err = egress.ErrNotPublic
 	default:
 		e.Err = errors.New(describe(err))
 	}

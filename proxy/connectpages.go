@@ -160,6 +160,7 @@ func (e *connectEndpoint) failed(w http.ResponseWriter, r *http.Request, ev *eve
 		f.Sentence, f.Advice = "It is not set up right on this site.",
 			"Tell the people who run this site, and give them the request id."
 	}
+	f.Sentence = cmp.Or(failed.Sentence, f.Sentence)
 	return e.again(f, a)
 }
 

@@ -63,6 +63,16 @@ type ThirdParty struct {
 	// takes to see that; 0: 1.
 	Key    string
 	Probes int
+	// KeyIsAddress: the credential is an address, which people choose; Key is its path.
+	KeyIsAddress bool
+}
+
+// key is one that works at a pretend third party.
+func (p *ThirdParty) key(base string) string {
+	if p.KeyIsAddress {
+		return base + p.Key
+	}
+	return p.Key
 }
 
 // Issue is what a token endpoint gives out. Members that are zero are left out of the answer.
@@ -202,8 +212,8 @@ func testAbout(t *testing.T, p ThirdParty) {
 		t.Error("it says another thing each time")
 	}
 	silent(t, p, c, about)
-	if about.ID == "" || about.Type == "" || about.Name == "" || about.Inject.Header == "" {
-		t.Errorf("an id, a type, a name and a header are missing: %+v", about)
+	if about.ID == "" || about.Type == "" || about.Name == "" || (about.Inject.Header == "") != p.KeyIsAddress {
+		t.Errorf("an id, a type, a name or a header is missing: %+v", about)
 	}
 	if about.Owner != grant.OwnedByUser && about.Owner != grant.OwnedByOrg {
 		t.Errorf("it belongs to %q", about.Owner)
@@ -708,21 +718,26 @@ func testKey(t *testing.T, p ThirdParty) {
 		}
 		return got, n, err
 	}
-	got, n, err := accept(t.Context(), p.Key)
-	if err != nil || got.Tokens.Access != p.Key || got.Tokens.AccessIssued.IsZero() || got.Tokens.Refresh != "" {
+	key := p.key(s.base)
+	got, n, err := accept(t.Context(), key)
+	if err != nil || got.Tokens.Access != key || got.Tokens.AccessIssued.IsZero() || got.Tokens.Refresh != "" {
 		t.Errorf("a key that works: %v", err)
 	}
 	if got.Account != p.Account || n != max(p.Probes, 1) {
 		t.Errorf("the account is %+v; asked %d times", got.Account, n)
 	}
-	if got, _, err := accept(t.Context(), " "+p.Key+"\r\n"); err != nil || got.Tokens.Access != p.Key {
+	if got, _, err := accept(t.Context(), " "+key+"\r\n"); err != nil || got.Tokens.Access != key {
 		t.Errorf("with white space around it, as copied: %v", err)
 	}
-	for _, bad := range []string{"", " ", p.Key + " " + p.Key, p.Key + "\r\nX-Other: 1", p.Key + "\x00", p.Key + "é",
-		p.Key + "\u2028" + p.Key, strings.Repeat("k", 1<<16)} {
+	for _, bad := range []string{"", " ", key + " " + key, key + "\r\nX-Other: 1", key + "\x00", key + "é",
+		key + "\u2028" + key, key + strings.Repeat("k", 1<<16)} {
 		if _, n, err := accept(t.Context(), bad); failure(t, p, err).Class != grant.Yours || n != 0 {
 			t.Errorf("%.40q cannot be a key: %v, asked %d times", bad, err, n)
 		}
+	}
+	wrong := grant.Ours // who has to put an address right where nothing is
+	if p.KeyIsAddress {
+		wrong = grant.Yours
 	}
 	for _, tt := range []struct {
 		name  string
@@ -735,12 +750,12 @@ func testKey(t *testing.T, p ThirdParty) {
 		{"is away", says(503, canary, "Retry-After", "7"), grant.Later},
 		{"hangs", hangs, grant.Later},
 		{"resets the connection", breaksOff(true), grant.Later},
-		{"redirects", says(302, "", "Location", "/elsewhere/"+canary), grant.Ours},
-		{"knows no such page", says(404, canary), grant.Ours},
+		{"redirects", says(302, "", "Location", "/elsewhere/"+canary), wrong},
+		{"knows no such page", says(404, canary), wrong},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		s.answers(tt.serve, cancel)
-		_, n, err := accept(ctx, p.Key)
+		_, n, err := accept(ctx, key)
 		cancel()
 		// A request that changes nothing may be sent a second time where the connection broke.
 		if failure(t, p, err).Class != tt.class || n < 1 || n > 2 {

@@ -53,7 +53,9 @@ func (s *peer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.ends = append(s.ends, r.PostForm)
 	default:
 		s.further = append(s.further, r.Method+" "+r.URL.Path)
-		if key := s.party.Key; key != "" && (strings.Contains(r.RequestURI, key) || r.PostForm.Encode() != "") {
+		key := s.party.Key
+		seen := strings.Contains(r.RequestURI, key) || r.PostForm.Encode() != ""
+		if key != "" && !s.party.KeyIsAddress && seen {
 			s.keys = append(s.keys, r.URL.Path)
 		}
 	}

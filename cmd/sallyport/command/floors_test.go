@@ -100,13 +100,13 @@ func TestLinesAreNotTooLong(t *testing.T) {
 // not here has no place in the house yet: give it one, in ARCHITECTURE.md too.
 var floor = map[string]int{
 	"identity": 0, "internal/hostname": 0, "internal/recent": 0, "internal/useragent": 0,
-	"internal/attempt": 0, "internal/observe": 0,
+	"internal/attempt": 0, "internal/observe": 0, "internal/egress": 0,
 	"session": 1, "authz": 1, "upstream": 1, "assertion": 1, "oauth": 1, "internal/demo": 1, "grant": 1,
 	"login": 2, "admission": 2, "relay": 2, "proxy/pages": 2, "store": 2,
 	"connector": 2, "grant/granttest": 2,
 	"connector/oauth2": 3, "connector/apikey": 3, "connector/google": 3,
-	"connector/outlook": 3,
-	"connector/slack":   3, "connector/pagerdutykey": 3, "connector/pagerduty": 3, "connector/pagerdutyapi": 2,
+	"connector/outlook": 3, "connector/ics": 3,
+	"connector/slack": 3, "connector/pagerdutykey": 3, "connector/pagerduty": 3, "connector/pagerdutyapi": 2,
 	"proxy": 3, "extauthz": 3, "gateway": 3, "store/sqlite": 3, "store/postgres": 3, "store/storetest": 3,
 	"cmd/sallyport/internal/asynclog": 4, "cmd/sallyport/internal/server": 4,
 	"cmd/sallyport/internal/yamltable": 4, "cmd/sallyport/internal/auditfile": 4,

@@ -19,6 +19,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/connector"
 	"github.com/sallyport-proxy/sallyport/connector/apikey"
 	"github.com/sallyport-proxy/sallyport/connector/google"
+	"github.com/sallyport-proxy/sallyport/connector/ics"
 	"github.com/sallyport-proxy/sallyport/connector/oauth2"
 	"github.com/sallyport-proxy/sallyport/connector/outlook"
 	"github.com/sallyport-proxy/sallyport/connector/pagerduty"
@@ -43,6 +44,7 @@ func ConnectorTypes() config.Types {
 		pagerduty.Type:    newPagerDuty,
 		pagerdutykey.Type: newPagerDutyKey,
 		slack.Type:        newSlack,
+		ics.Type:          newICS,
 		oauth2.Type:       newOAuth2,
 		apikey.Type:       newAPIKey,
 	}
@@ -75,6 +77,11 @@ func newPagerDutyKey(k config.Connector, client *oauth.Client) (grant.Connector,
 func newSlack(k config.Connector, client *oauth.Client) (grant.Connector, error) {
 	return slack.New(slack.Options{ID: k.ID, Name: k.Name, ClientID: k.ClientID,
 		ClientSecret: secretOf(k.ClientSecret), Owner: grant.OwnerKind(k.Owner), Base: k.BaseURL, OAuth: client})
+}
+
+func newICS(k config.Connector, client *oauth.Client) (grant.Connector, error) {
+	return ics.New(ics.Options{ID: k.ID, Name: k.Name, Owner: grant.OwnerKind(k.Owner), AllowHosts: k.AllowHosts,
+		OAuth: client})
 }
 
 func newOAuth2(k config.Connector, client *oauth.Client) (grant.Connector, error) {

@@ -47,6 +47,9 @@ grants:
 		"a header that is ours": {`type: api_key, base_url: "https://a", probe: GET /me, rules: {r: [GET /*]}, ` +
 			`forward_headers: [Cookie]`, "k", "c.yaml:10:117: grants.connectors[0].forward_headers: must not have Cookie: it " +
 			"is not for apps to send"},
+		"an address that is no host": {`type: ics, allow_hosts: ["https://dav.example.com"]`, "k", "c.yaml:10:48: " +
+			"grants.connectors[0].allow_hosts: must be exact names of hosts in lower case, as in dav.example.com or " +
+			"dav.example.com:8443"},
 	} {
 		cfg, faults := config.Parse("c.yaml", []byte(head+tt.connector+`}]
   apps: [{id: a, token: "env:TOKEN", routes: [app], connectors: [`+tt.use+"]}]\n"))

@@ -79,7 +79,7 @@ func mayAsk(use config.AppConnector, offered []string, about grant.About) (names
 }
 
 // scopeTerms are the scopes that all apps together may ask for, with what they are for. A
-// pasted key has none: it can do what it can.
+// pasted key or address has none: it can do what it can.
 func scopeTerms(cfg *config.Config, k config.Connector, c grant.Connector) []pages.Term {
 	var accesses []grant.Access
 	for _, access := range c.About().Accesses {
@@ -91,7 +91,11 @@ func scopeTerms(cfg *config.Config, k config.Connector, c grant.Connector) []pag
 	}
 	terms := []pages.Term{}
 	if _, ok := c.(grant.OAuth); !ok {
-		return append(terms, pages.Term{Name: "API key", Means: "People paste " + c.About().KeyHint + ". " +
+		name := "API key"
+		if c.About().Inject.Header == "" {
+			name = "secret address"
+		}
+		return append(terms, pages.Term{Name: name, Means: "People paste " + c.About().KeyHint + ". " +
 			mayOf(accesses)})
 	}
 	var names []string

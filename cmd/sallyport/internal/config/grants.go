@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 	"github.com/sallyport-proxy/sallyport/connector/apikey"
 	"github.com/sallyport-proxy/sallyport/connector/google"
+	"github.com/sallyport-proxy/sallyport/connector/ics"
 	"github.com/sallyport-proxy/sallyport/connector/oauth2"
 	"github.com/sallyport-proxy/sallyport/connector/outlook"
 	"github.com/sallyport-proxy/sallyport/connector/pagerduty"
@@ -56,7 +57,8 @@ type Connector struct {
 	Headers                map[string]string // that every request has
 	Options                map[string]string // of a type that is in Types
 	Probe, KeyHint, KeyURL string
-	SigningSecrets         []Ref // of the third party's events; none: it sends none
+	SigningSecrets         []Ref    // of the third party's events; none: it sends none
+	AllowHosts             []string // ics: hosts that may be in a private network
 }
 
 // Whose a grant is.
@@ -235,6 +237,10 @@ func connectorShape(t Types) yamltable.Shape[Connector] {
 		yamltable.Field("options", "Types that a program of one's own adds: what its connector has to know beside "+
 			"that, as its guide says. No secrets.",
 			parameters(), func(c *Connector) *map[string]string { return &c.Options }),
+		yamltable.Field("allow_hosts", "type ics: hosts that may be in a private network, by exact name or address, "+
+			"with a port where it is not 443. Others are reached only at public addresses.",
+			yamltable.List(exact("a host such as dav.example.com or dav.example.com:8443"), 1),
+			func(c *Connector) *[]string { return &c.AllowHosts }),
 	}, Check: func(w *yamltable.Walker, at yamltable.Place, c *Connector) { checkConnector(w, at, c, t) }}.Shape()
 }
 
@@ -338,7 +344,7 @@ func parseSocketPath(v string) (string, error) {
 // ConnectorTypes are the types that the file may name: those of the constructors in assemble,
 // which a test holds to it.
 func ConnectorTypes() []string {
-	types := append(knownTypes(), pagerdutykey.Type, oauth2.Type, apikey.Type)
+	types := append(knownTypes(), pagerdutykey.Type, ics.Type, oauth2.Type, apikey.Type)
 	for _, k := range apikey.All() {
 		types = append(types, k.Type)
 	}
@@ -397,6 +403,7 @@ func keysOfTypes(t Types) []keyOfTypes {
 		{key: "probe", need: []string{apikey.Type}},
 		{key: "key_hint", may: []string{apikey.Type}},
 		{key: "key_url", may: []string{apikey.Type}},
+		{key: "allow_hosts", may: []string{ics.Type}},
 	}
 }
 

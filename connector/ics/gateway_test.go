@@ -1,0 +1,503 @@
+package ics_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport-proxy/sallyport/assertion"
+	"github.com/sallyport-proxy/sallyport/connector"
+	"github.com/sallyport-proxy/sallyport/connector/ics"
+	"github.com/sallyport-proxy/sallyport/gateway"
+	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/grant/granttest"
+	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/oauth"
+	"github.com/sallyport-proxy/sallyport/session"
+)
+
+const appToken = "app-token-app-token-app-token-0123456789"
+
+var mira = identity.Identity{Provider: "corp", Subject: "mira"}
+
+// lending is the gateway in front of a pretend calendar, for an app and a person.
+type lending struct {
+	*grant.Broker
+	url, assertion string
+	log            *bytes.Buffer // of the gateway and the broker; read it after the last request
+	metrics        *prometheus.Registry
+}
+
+// startLending lends by store. roots vouch for the calendar.
+func startLending(t *testing.T, c *ics.Connector, store grant.Store, roots *x509.CertPool) *lending {
+	t.Helper()
+	l := &lending{log: new(bytes.Buffer), metrics: prometheus.NewRegistry()}
+	log := slog.New(slog.NewTextHandler(l.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	k := grant.SealingKey{ID: "k"}
+	copy(k.Secret[:], "canary-key")
+	ring, err := grant.NewKeyring([]grant.SealingKey{k})
+	testenv.Check(t, err)
+	l.Broker, err = grant.New(grant.Options{Store: store, Keys: ring, Log: log,
+		Offers: []grant.Offer{{Connector: c, Owner: grant.OwnedByUser, Offered: []string{ics.Read}}},
+		Apps: []grant.App{{ID: "planner", Name: "Planner", Routes: []string{"app"},
+			Connectors: map[string][]string{"feed": {ics.Read}}}},
+		Redirect: func(string) string { return "" }})
+	testenv.Check(t, err)
+	t.Cleanup(func() {
+		l.Close()
+		testenv.Check(t, l.Wait(context.Background()))
+	})
+	keys, err := session.NewKeyring([]session.Key{session.NewKey(time.Now().Add(-time.Hour))})
+	testenv.Check(t, err)
+	sessions, err := session.New(session.Options{Keys: keys, Secure: true, AbsoluteTimeout: 12 * time.Hour,
+		IdleTimeout: time.Hour})
+	testenv.Check(t, err)
+	signer, err := assertion.New(assertion.Options{Issuer: "https://sallyport.test",
+		Seeds: [][]byte{bytes.Repeat([]byte{1}, assertion.SeedBytes)}, Signing: func(time.Time) int { return 0 },
+		Now: time.Now})
+	testenv.Check(t, err)
+	signedIn := sessions.Start(mira)
+	l.assertion, err = signer.Sign(assertion.Caller{Key: "k", Identity: &mira, SID: signedIn.SID(),
+		End: time.Now().Add(10 * time.Hour)}, "app")
+	testenv.Check(t, err)
+	public, err := url.Parse("https://sallyport.test")
+	testenv.Check(t, err)
+	g, err := gateway.New(gateway.NewProcess(gateway.ProcessOptions{
+		Observers: []observe.Observer{observe.Log{Logger: log}}, Registerer: l.metrics,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}}),
+		gateway.Options{PublicURL: public, Prefix: "/.sallyport/",
+			Broker: l.Broker, Assertions: signer, Sessions: sessions, IdleTimeout: time.Hour,
+			Apps: []gateway.App{{ID: "planner", Tokens: []string{appToken}, Routes: []string{"app"},
+				Connectors: map[string]*gateway.Connector{
+					"feed": {About: c.About(), Accesses: c.About().Accesses}}}}})
+	testenv.Check(t, err)
+	s := httptest.NewServer(g)
+	t.Cleanup(s.Close)
+	l.url = s.URL
+	return l
+}
+
+// ask sends a request of the app, and returns all of the answer as text too.
+func (l *lending) ask(t *testing.T, method, path, body string, header ...string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, l.url+path, strings.NewReader(body))
+	testenv.Check(t, err)
+	req.Header.Set("Authorization", "Bearer "+appToken)
+	req.Header.Set("X-Sallyport-Assertion", l.assertion)
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true}}
+	res, err := client.Do(req)
+	testenv.Check(t, err)
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		b = append(b, "\nBROKEN OFF"...)
+	}
+	return res, string(b)
+}
+
+func (l *lending) connect(t *testing.T, address string) error {
+	t.Helper()
+	_, err := l.ConnectKey(t.Context(), mira, grant.Ask{Connector: "feed", App: "planner"}, address, false)
+	return err
+}
+
+func client(t *testing.T, roots *x509.CertPool) *oauth.Client {
+	t.Helper()
+	c, err := oauth.NewClient(oauth.Options{Provider: "feed", Roots: roots})
+	testenv.Check(t, err)
+	return c
+}
+
+// calendar is a pretend calendar behind https, which answers as serve says.
+func calendar(t *testing.T, serve http.HandlerFunc) (srv *httptest.Server, roots *x509.CertPool, hits *atomic.Int32) {
+	t.Helper()
+	hits = new(atomic.Int32)
+	srv = httptest.NewUnstartedServer(serve)
+	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			hits.Add(1)
+		}
+	}
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	roots = x509.NewCertPool()
+	roots.AddCert(srv.Certificate())
+	return srv, roots, hits
+}
+
+const path = "/gateway/feed" + ics.Path
+
+func TestAnAppReadsTheCalendarAtOneAddress(t *testing.T) {
+	var asked atomic.Pointer[http.Request]
+	srv, roots, _ := calendar(t, func(w http.ResponseWriter, r *http.Request) {
+		asked.Store(r.Clone(context.Background()))
+		w.Header().Set("ETag", `"7"`)
+		if r.Header.Get("If-None-Match") == `"7"` {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		serveFeed(w, r)
+	})
+	l := startLending(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
+	testenv.Check(t, l.connect(t, "webcal"+strings.TrimPrefix(srv.URL, "https")+secret))
+	res, body := l.ask(t, "GET", path, "", "Accept-Encoding", "gzip", "Cookie", "a=b")
+	if res.StatusCode != http.StatusOK || body != feed || res.Header.Get("ETag") != `"7"` {
+		t.Errorf("%s %v %q", res.Status, res.Header, body)
+	}
+	if r := asked.Load(); r.RequestURI != secret || r.Header.Get("Accept-Encoding") != "identity" ||
+		r.Header["Cookie"] != nil || r.Header["Authorization"] != nil {
+		t.Errorf("the calendar was asked for %s with %v", r.RequestURI, r.Header)
+	}
+	if res, body := l.ask(t, "GET", path, "", "If-None-Match", `"7"`); res.StatusCode != http.StatusNotModified ||
+		body != "" {
+		t.Errorf("what the app has already: %s", res.Status)
+	}
+	if res, body := l.ask(t, "HEAD", path, ""); res.StatusCode != http.StatusOK || body != "" {
+		t.Errorf("HEAD: %s", res.Status)
+	}
+}
+
+func TestP12_NothingButTheCalendarIsAskedFor(t *testing.T) {
+	srv, roots, _ := calendar(t, serveFeed)
+	var hits atomic.Int32
+	serve := srv.Config.Handler
+	srv.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		hits.Add(1)
+		serve.ServeHTTP(w, r)
+	})
+	l := startLending(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
+	if res, _ := l.ask(t, "GET", path, ""); res.StatusCode != http.StatusConflict {
+		t.Errorf("before: %s", res.Status)
+	}
+	testenv.Check(t, l.connect(t, srv.URL+secret))
+	before := hits.Load()
+	for request, want := range map[string]int{
+		"POST " + path: http.StatusForbidden, "PUT " + path: http.StatusForbidden,
+		"DELETE " + path: http.StatusForbidden, "PROPFIND " + path: http.StatusForbidden,
+		"GET /gateway/feed/": http.StatusForbidden, "GET /gateway/feed/other.ics": http.StatusForbidden,
+		"GET " + path + "/":           http.StatusBadRequest,
+		"GET " + path + "?max=1":      http.StatusBadRequest,
+		"GET " + path + "?":           http.StatusBadRequest,
+		"GET /gateway/feed/../x":      http.StatusBadRequest,
+		"GET /gateway/feed/%2e%2e/x":  http.StatusBadRequest,
+		"GET /gateway/feed//evil.org": http.StatusBadRequest,
+	} {
+		method, target, _ := strings.Cut(request, " ")
+		if res, body := l.ask(t, method, target, ""); res.StatusCode != want && res.StatusCode != http.StatusForbidden {
+			t.Errorf("%s: %s %s", request, res.Status, body)
+		}
+	}
+	if res, _ := l.ask(t, "GET", path, "a=b", "Content-Type", "text/plain"); res.StatusCode != http.StatusBadRequest {
+		t.Errorf("with a body: %s", res.Status)
+	}
+	if n := hits.Load() - before; n != 0 {
+		t.Errorf("the calendar was asked %d times", n)
+	}
+}
+
+// parts are what of the address opens it, as it may be written.
+func parts(address string) []string {
+	path, _, _ := strings.Cut(secret, "?")
+	return []string{address, secret, path, "private-canary0123456789abcdef/basic.ics", html.EscapeString(secret),
+		url.QueryEscape(address), strings.ReplaceAll(secret, "%40", "@"), strings.ReplaceAll(secret, "/", `\/`)}
+}
+
+// What is behind the address may write it: into headers, into pages about errors and into the
+// calendar itself.
+func TestP08_TheSecretAddressIsNeverSeen(t *testing.T) {
+	status, coding := http.StatusOK, ""
+	var address string
+	srv, roots, _ := calendar(t, func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		for _, name := range []string{"Location", "Content-Location", "Link", "Refresh", "X-Request-Path", "ETag",
+			"Content-Disposition", "Set-Cookie"} {
+			h.Set(name, `"<`+address+`>"`)
+		}
+		h.Set("Trailer", "X-Where")
+		h.Set("Content-Type", "text/calendar")
+		if coding != "" {
+			h.Set("Content-Encoding", coding)
+		}
+		w.WriteHeader(status)
+		if status != http.StatusNotModified {
+			fmt.Fprint(w, "BEGIN:VCALENDAR\r\n", strings.Join(parts(address), "\r\n"))
+		}
+		h.Set("X-Where", address)
+	})
+	address = srv.URL + secret
+	l := startLending(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
+	testenv.Check(t, l.connect(t, address))
+	seen := func(where, text string) {
+		t.Helper()
+		if strings.Contains(text, "canary") || strings.Contains(text, "mira@acme.example") ||
+			strings.Contains(text, "mira%40") {
+			t.Errorf("%s: %s", where, text)
+		}
+	}
+	for _, answers := range []int{200, 206, 301, 302, 304, 307, 400, 404, 500, 503} {
+		status = answers
+		res, body := l.ask(t, "GET", path, "")
+		header, err := json.Marshal([]any{res.Header, res.Trailer})
+		testenv.Check(t, err)
+		seen(res.Status, string(header)+body)
+		if res.Header.Get("Location") != "" {
+			t.Errorf("%s leads to %s", res.Status, res.Header.Get("Location"))
+		}
+	}
+	status = http.StatusOK
+	testenv.Check(t, l.connect(t, address)) // after 404 it was over
+	coding = "br"
+	if res, body := l.ask(t, "GET", path, ""); res.StatusCode != http.StatusBadGateway {
+		t.Errorf("what cannot be read is passed on: %s %q", res.Status, body)
+	}
+	srv.Close()
+	res, body := l.ask(t, "GET", path, "")
+	if res.StatusCode != http.StatusBadGateway {
+		t.Errorf("nobody is there: %s", res.Status)
+	}
+	seen("nobody is there", body)
+	if err := l.connect(t, address); err == nil {
+		t.Error("nobody is there, and it is connected")
+	} else {
+		seen("connecting", err.Error())
+	}
+	_, body = l.ask(t, "GET", "/v1/grants", "")
+	seen("the list", body)
+	views, err := l.View(t.Context(), mira)
+	testenv.Check(t, err)
+	seen("the account page", fmt.Sprintf("%+v", views))
+	families, err := l.metrics.Gather()
+	testenv.Check(t, err)
+	seen("metrics", fmt.Sprint(families))
+	seen("the log", l.log.String())
+	if l.log.Len() == 0 {
+		t.Error("there is no log")
+	}
+}
+
+func TestACalendarThatIsTooLongIsNotPassedOnAsAWhole(t *testing.T) {
+	length := 0 // 0: it is not told
+	srv, roots, _ := calendar(t, func(w http.ResponseWriter, r *http.Request) {
+		if length == 0 && r.Header.Get("If-None-Match") == "" {
+			serveFeed(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "text/calendar")
+		if length > 0 {
+			w.Header().Set("Content-Length", fmt.Sprint(length))
+		}
+		block := bytes.Repeat([]byte("X-A:0123456789ab\r\n"), 1<<16)
+		for n := 0; n <= ics.MaxFeed+len(block); n += len(block) {
+			if _, err := w.Write(block); err != nil {
+				return
+			}
+		}
+	})
+	l := startLending(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
+	testenv.Check(t, l.connect(t, srv.URL+secret))
+	if _, body := l.ask(t, "GET", path, "", "If-None-Match", "long"); len(body) > ics.MaxFeed+64 ||
+		!strings.HasSuffix(body, "BROKEN OFF") {
+		t.Errorf("%d bytes arrived as if they were all", len(body))
+	}
+	length = ics.MaxFeed + 1
+	if res, _ := l.ask(t, "GET", path, ""); res.StatusCode != http.StatusBadGateway {
+		t.Errorf("a length that is too long: %s", res.Status)
+	}
+	var e *grant.Error
+	if err := l.connect(t, srv.URL+secret); !errors.As(err, &e) || e.Class != grant.Later ||
+		!strings.Contains(e.Sentence, "16 MiB") {
+		t.Errorf("connecting it: %v", err)
+	}
+}
+
+// Who has lost the address at the calendar, or made a new one there, has to connect again; an
+// answer of a server that has a bad day ends nothing.
+func TestAnAddressThatIsOverEndsTheGrant(t *testing.T) {
+	for status, want := range map[int]grant.Status{404: grant.NeedsReconnect, 410: grant.NeedsReconnect,
+		403: grant.NeedsReconnect, 401: grant.NeedsReconnect, 302: grant.Active, 500: grant.Active, 429: grant.Active} {
+		var over atomic.Bool
+		srv, roots, _ := calendar(t, func(w http.ResponseWriter, r *http.Request) {
+			if over.Load() {
+				w.WriteHeader(status)
+				return
+			}
+			serveFeed(w, r)
+		})
+		l := startLending(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
+		testenv.Check(t, l.connect(t, srv.URL+secret))
+		over.Store(true)
+		res, _ := l.ask(t, "GET", path, "")
+		views, err := l.View(t.Context(), mira)
+		if err != nil || len(views) != 1 || views[0].Status != want ||
+			(want == grant.Active) != (res.StatusCode == status) {
+			t.Errorf("%d: %s, %+v, %v", status, res.Status, views, err)
+		}
+	}
+}
+
+// Hosts that the operator does not allow are public, or not reached: when somebody connects,
+// and when an app asks afterwards, with what was connected while the host was allowed.
+func TestP08_AFeedDoesNotReachWhatOnlySallyportCanReach(t *testing.T) {
+	inside, roots, connections := calendar(t, serveFeed)
+	_, port, err := net.SplitHostPort(inside.Listener.Addr().String())
+	testenv.Check(t, err)
+	names := testenv.StartDNS(t, "127.0.0.1")
+	was := net.DefaultResolver
+	net.DefaultResolver = names.Resolver()
+	t.Cleanup(func() { net.DefaultResolver = was })
+	closed := allowing(t, client(t, roots))
+	for _, host := range []string{"127.0.0.1", "localhost", "example.com", "[::1]", "[::ffff:127.0.0.1]",
+		"[64:ff9b::7f00:1]", "169.254.169.254", "0.0.0.0", "10.0.0.1", "[fe80::1]", "[fd00:ec2::254]", "2130706433"} {
+		_, err := closed.Accept(t.Context(), "https://"+host+":"+port+secret, grant.Request{})
+		e, ok := errors.AsType[*grant.Error](err)
+		if !ok || (e.Reason != connector.NotPublic || e.Class != grant.Yours) && host != "2130706433" {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+	if n := connections.Load(); n != 0 {
+		t.Fatalf("the listener saw %d connections", n)
+	}
+
+	for _, host := range []string{"127.0.0.1", "example.com"} {
+		store, base := granttest.NewStore(nil), "https://"+host+":"+port
+		open := startLending(t, allowing(t, client(t, roots), base), store, roots)
+		testenv.Check(t, open.connect(t, base+secret))
+		if res, body := open.ask(t, "GET", path, ""); res.StatusCode != http.StatusOK || body != feed {
+			t.Fatalf("while it is allowed: %s %s", res.Status, body)
+		}
+		before := connections.Load()
+		shut := startLending(t, closed, store, roots)
+		if res, body := shut.ask(t, "GET", path, ""); res.StatusCode != http.StatusBadGateway ||
+			strings.Contains(body, "BEGIN") {
+			t.Errorf("%s: %s %s", host, res.Status, body)
+		}
+		if n := connections.Load() - before; before == 0 || n != 0 {
+			t.Errorf("%s: the listener saw %d connections", host, n)
+		}
+		if !strings.Contains(shut.log.String(), "not a public one") {
+			t.Errorf("the log does not say why: %s", shut.log)
+		}
+	}
+}
+
+// A host that may be reached leads to one that may not.
+func TestP08_ARedirectToLoopbackIsNotFollowed(t *testing.T) {
+	inside, _, connections := calendar(t, serveFeed)
+	redirects := atomic.Bool{}
+	srv, roots, _ := calendar(t, func(w http.ResponseWriter, r *http.Request) {
+		if redirects.Load() {
+			http.Redirect(w, r, inside.URL+secret, http.StatusFound)
+			return
+		}
+		serveFeed(w, r)
+	})
+	l := startLending(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
+	testenv.Check(t, l.connect(t, srv.URL+secret))
+	redirects.Store(true)
+	res, _ := l.ask(t, "GET", path, "")
+	if res.StatusCode != http.StatusFound || res.Header.Get("Location") != "" {
+		t.Errorf("the app is led to %q: %s", res.Header.Get("Location"), res.Status)
+	}
+	e, ok := errors.AsType[*grant.Error](l.connect(t, srv.URL+secret))
+	if !ok || e.Reason != ics.Elsewhere || e.Sentence == "" {
+		t.Errorf("connecting it: %v", e)
+	}
+	if n := connections.Load(); n != 0 {
+		t.Errorf("the listener saw %d connections", n)
+	}
+}
+
+func TestWhatIsNoCalendarIsNotConnected(t *testing.T) {
+	kind, body := "", ""
+	srv, roots, _ := calendar(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", kind)
+		fmt.Fprint(w, body)
+	})
+	c := allowing(t, client(t, roots), srv.URL)
+	for _, tt := range []struct {
+		kind, body string
+		good       bool
+	}{
+		{"text/calendar", feed, true},
+		{"Text/Calendar;charset=UTF-8;method=PUBLISH", "\ufeff" + feed, true},
+		{"text/calendar", "\r\nbegin:vcalendar\r\n", true},
+		{"text/html", feed, false}, {"text/plain", feed, false}, {"", feed, false},
+		{"application/octet-stream", feed, false},
+		{"text/calendar", "<html>sign in</html>", false}, {"text/calendar", "", false},
+	} {
+		kind, body = tt.kind, tt.body
+		_, err := c.Accept(t.Context(), srv.URL+secret, grant.Request{})
+		e, ok := errors.AsType[*grant.Error](err)
+		if (err == nil) != tt.good || err != nil && (!ok || e.Reason != ics.NoCalendar ||
+			!strings.Contains(e.Sentence, "text/calendar")) {
+			t.Errorf("%s %q: %v", tt.kind, tt.body, err)
+		}
+	}
+}
+
+func TestWhatCannotBeAnAddressIsNotAsked(t *testing.T) {
+	srv, roots, connections := calendar(t, serveFeed)
+	c := allowing(t, client(t, roots), srv.URL)
+	host := strings.TrimPrefix(srv.URL, "https://")
+	for _, bad := range []string{"http://example.com" + secret, "ftp://" + host + secret, "//" + host + secret, host + secret,
+		"https://mira:pw@" + host + secret, "https://" + host + secret + "#part", "https://" + host + `\@evil.test/` + secret,
+		"https://" + host, "https://" + host + "/", "https://" + host + "/a.ics", "https:///" + secret,
+		"https:" + host + secret, "https://" + host + "/a\"b" + secret, "https://" + host + secret + strings.Repeat("a", 2048),
+		"webcal:" + secret, "file:///etc/passwd/aaaaaaaaaaaaaaaa"} {
+		_, err := c.Accept(t.Context(), bad, grant.Request{})
+		e, ok := errors.AsType[*grant.Error](err)
+		if !ok || e.Reason != ics.AddressMalformed || e.Sentence == "" || strings.Contains(e.Sentence+e.Error(), "canary") {
+			t.Errorf("%.80s: %v", bad, err)
+		}
+	}
+	if n := connections.Load(); n != 0 {
+		t.Errorf("the listener saw %d connections", n)
+	}
+}
+
+func TestAnAllowedHostIsAnExactName(t *testing.T) {
+	for _, bad := range []string{"", "*.example.com", "https://dav.example.com", "dav.example.com/", "Dav.example.com",
+		"dav.example.com:", "dav.example.com:0", "dav.example.com:http", "10.0.0.0/8", "a b", ".example.com"} {
+		_, err := ics.New(ics.Options{ID: "feed", AllowHosts: []string{bad}, OAuth: client(t, nil)})
+		if fault, ok := errors.AsType[*connector.Fault](err); !ok || fault.Key != "allow_hosts" {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	hosts, err := connector.ParseHosts([]string{"dav.example.com", "dav.example.com:8443", "10.0.0.7", "::1", "[::1]:81"})
+	testenv.Check(t, err)
+	for address, want := range map[string]bool{
+		"https://dav.example.com/": true, "https://DAV.example.com:443/": true, "https://dav.example.com:8443/": true,
+		"https://10.0.0.7/": true, "https://[::1]/": true, "http://[::1]:81/": true,
+		"https://dav.example.com:444/": false, "http://dav.example.com/": false, "https://dav.example.com./": false,
+		"https://a.dav.example.com/": false, "https://dav.example.com.evil.test/": false, "https://10.0.0.8/": false,
+	} {
+		u, err := url.Parse(address)
+		testenv.Check(t, err)
+		if hosts.Allow(u) != want {
+			t.Errorf("%s: allowed is %v", address, !want)
+		}
+	}
+}
