@@ -352,7 +352,10 @@ func (f *forward) giveUp(res *http.Response, err error) error {
 	return err
 }
 
-var errSwitch = errors.New("the third party switches protocols")
+var (
+	errSwitch = errors.New("the third party switches protocols")
+	errCoding = errors.New("the third party's answer is compressed in a way that nobody asked for")
+)
 
 // send sends once, and makes the answer one that can be shown to an app.
 func (f *forward) send(r *http.Request) (*http.Response, error) {
@@ -373,6 +376,10 @@ func (f *forward) send(r *http.Request) (*http.Response, error) {
 	if got.StatusCode == http.StatusSwitchingProtocols {
 		_ = got.Body.Close() // it has no use
 		return nil, errSwitch
+	}
+	if got.Body != http.NoBody && !asked(r.Header, got.Header) {
+		_ = got.Body.Close() // the credential could not be seen in it
+		return nil, errCoding
 	}
 	if most := f.loan.MaxAnswer; most > 0 {
 		if got.ContentLength > most && r.Method != http.MethodHead {

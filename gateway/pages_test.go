@@ -141,3 +141,29 @@ func TestP08_AnAnswerWithPagesIsPassedOnAsItComes(t *testing.T) {
 		t.Errorf("%q, %v", rest, err)
 	}
 }
+
+// A credential is not seen in what is compressed. Who asked for that can read it; what comes
+// compressed though nobody asked is not passed on.
+func TestP08_WhatIsCompressedUnaskedIsNotPassedOn(t *testing.T) {
+	peer := testenv.NewRawUpstream(t)
+	plain, pages := newRig(t, peer.URL()), newRig(t, peer.URL(), pageLinks)
+	plain.connect("freebusy")
+	pages.connect("freebusy")
+	for _, c := range []struct {
+		r               *rig
+		accept, encoded string
+		status          int
+	}{
+		{plain, "", "gzip", 502}, {plain, "identity", "gzip", 502}, {plain, "br", "gzip", 502},
+		{plain, "gzip;q=0, br", "gzip", 502}, {plain, "gzip", "gzip, br", 502}, {pages, "gzip", "gzip", 502},
+		{plain, "gzip", "gzip", 200}, {plain, "br;q=0.5, GZIP", "gzip", 200}, {plain, "*", "br", 200},
+		{plain, "", "identity", 200}, {pages, "gzip", "", 200},
+	} {
+		peer.Respond(func([]byte) []byte {
+			return []byte("HTTP/1.1 200 OK\r\nContent-Encoding: " + c.encoded + "\r\nContent-Length: 1\r\n\r\nx")
+		})
+		if res, body := c.r.ask("GET", busy, "", "Accept-Encoding", c.accept); res.StatusCode != c.status {
+			t.Errorf("asked for %q, answered %q: %d %s", c.accept, c.encoded, res.StatusCode, body)
+		}
+	}
+}

@@ -83,6 +83,25 @@ func readable(h http.Header) bool {
 	})
 }
 
+// asked reports whether a request names the codings of its answer (RFC 9110 §12.5.3), or the
+// answer has none.
+func asked(request, answer http.Header) bool {
+	var named []string
+	for option := range strings.SplitSeq(strings.Join(request["Accept-Encoding"], ","), ",") {
+		coding, weight, _ := strings.Cut(strings.ToLower(option), ";")
+		if q, ok := strings.CutPrefix(strings.TrimSpace(weight), "q="); !ok || strings.Trim(q, "0.") != "" {
+			named = append(named, strings.TrimSpace(coding))
+		}
+	}
+	for coding := range strings.SplitSeq(strings.Join(answer["Content-Encoding"], ","), ",") {
+		coding = strings.ToLower(strings.TrimSpace(coding))
+		if coding != "" && coding != "identity" && !slices.Contains(named, coding) && !slices.Contains(named, "*") {
+			return false
+		}
+	}
+	return true
+}
+
 // judgedBody is a body without the secrets, and with our addresses in the place of those of
 // links, if it has any. It passes on what it reads at once, but for the bytes at the end that
 // may be the beginning of a secret.
