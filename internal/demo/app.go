@@ -89,6 +89,7 @@ type appPage struct {
 	Claims                          []row
 	Identity, Other                 []row // the headers that only Sallyport can write, and all others
 	Calendar                        *lentCalendar
+	Plan                            *lentPlan
 }
 
 type link struct {
@@ -114,6 +115,9 @@ func (a *app) page(r *http.Request) appPage {
 	}
 	if a.lender != nil {
 		links = slices.Insert(links, 1, link{Href: calendarPath, Text: "Busy hours"})
+		if a.lender.plans() {
+			links = slices.Insert(links, 1, link{Href: planPath, Text: "On-call plan"})
+		}
 	}
 	switch {
 	case a.onSecond(r):
@@ -133,13 +137,18 @@ func (a *app) page(r *http.Request) appPage {
 	claims, why := a.keys.verify(r.Context(), raw)
 	p.Assertion = raw != ""
 	p.Unverified, p.Verified, p.Claims = why, why == "", claimRows(claims)
-	if a.lender != nil && r.URL.Path == calendarPath {
-		back := a.first + calendarPath
-		if a.onSecond(r) {
-			back = a.second + calendarPath
-		}
+	back := a.first + r.URL.Path
+	if a.onSecond(r) {
+		back = a.second + r.URL.Path
+	}
+	switch {
+	case a.lender == nil:
+	case r.URL.Path == calendarPath:
 		lent := a.lender.show(r.Context(), raw, back, r.Method == http.MethodPost)
 		p.Calendar = &lent
+	case r.URL.Path == planPath && a.lender.plans():
+		lent := a.lender.plan(r.Context(), raw, back, r.PostFormValue("do"))
+		p.Plan = &lent
 	}
 	return p
 }
@@ -169,6 +178,8 @@ func words(path string) (title, sentence string) {
 			"again who you are."
 	case path == calendarPath:
 		return "Busy hours", "The app reads a calendar that belongs to you, and holds no key to it."
+	case path == planPath:
+		return "On-call plan", "The app plans with what you lend it of three third parties, and holds a key to none."
 	case path == "/public":
 		return "Public page", "This page is open to everybody, and no identity comes with it."
 	case strings.HasPrefix(path, "/reports/"):

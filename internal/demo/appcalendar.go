@@ -20,6 +20,8 @@ type AppGrants struct {
 	URL       string // of listen.grants, such as http://127.0.0.1:4184
 	Token     string // the app's
 	Connector string // the id of the connector of the pretend Google
+	OnCall    string // of the pretend PagerDuty; "": there is none, and no plan
+	Chat      string // of the pretend Slack, likewise
 }
 
 // calendarPath is the page of the app that shows when somebody is busy.
@@ -78,11 +80,8 @@ func (l *lender) show(ctx context.Context, assertion, back string, write bool) l
 		body := map[string]any{"summary": "Written by the demo app",
 			"start": map[string]string{"dateTime": timestamp(at)},
 			"end":   map[string]string{"dateTime": timestamp(at.Add(time.Hour))}}
-		if err := l.ask(ctx, &v, assertion, "POST", l.gateway(CalendarPath+"/calendars/primary/events"),
-			body, nil); err != nil {
-			v.Wrote = &refusal{Title: err.Error()}
-			_ = errors.As(err, &v.Wrote) // else the title is all there is
-		}
+		v.Wrote = refused(l.ask(ctx, &v.Asked, assertion, "POST", l.gateway(CalendarPath+"/calendars/primary/events"),
+			body, nil))
 	}
 	day := at.Truncate(24 * time.Hour)
 	err := l.read(ctx, &v, assertion, day)
@@ -96,6 +95,16 @@ func (l *lender) show(ctx context.Context, assertion, back string, write bool) l
 	return v
 }
 
+// refused is err in words for the page; nil where there is none.
+func refused(err error) *refusal {
+	if err == nil {
+		return nil
+	}
+	r := &refusal{Title: err.Error()}
+	_ = errors.As(err, &r) // else the title is all there is
+	return r
+}
+
 // connectLink is where somebody agrees to what err says is missing; "" where it does not. The
 // link of Sallyport's is for all that the app may ever ask for, or, where access names one,
 // for that alone.
@@ -104,8 +113,13 @@ func connectLink(err error, back, access string) string {
 	if !errors.As(err, &r) || r.Status != http.StatusConflict {
 		return ""
 	}
-	to, err := url.Parse(r.ConnectURL)
-	if err != nil || r.ConnectURL == "" {
+	return returning(r.ConnectURL, back, access)
+}
+
+// returning is a link of Sallyport's with the page to come back to; "" where there is none.
+func returning(link, back, access string) string {
+	to, err := url.Parse(link)
+	if err != nil || link == "" {
 		return ""
 	}
 	q := to.Query()
@@ -117,22 +131,25 @@ func connectLink(err error, back, access string) string {
 	return to.String()
 }
 
+// busy asks when somebody is busy, for so many days from day on.
+func (l *lender) busy(ctx context.Context, log *[]asked, assertion string, day time.Time, days int) ([]span, error) {
+	var free struct {
+		Calendars struct{ Primary struct{ Busy []span } }
+	}
+	query := map[string]any{"timeMin": timestamp(day), "timeMax": timestamp(day.AddDate(0, 0, days)),
+		"items": []map[string]string{{"id": "primary"}}}
+	err := l.ask(ctx, log, assertion, "POST", l.gateway(FreeBusyPath), query, &free)
+	return free.Calendars.Primary.Busy, err
+}
+
 // read asks when somebody is busy, for two days from day on, and whose calendar that is.
 func (l *lender) read(ctx context.Context, v *lentCalendar, assertion string, day time.Time) error {
-	var free struct {
-		Calendars struct {
-			Primary struct {
-				Busy []struct{ Start, End time.Time }
-			}
-		}
-	}
-	query := map[string]any{"timeMin": timestamp(day), "timeMax": timestamp(day.AddDate(0, 0, 2)),
-		"items": []map[string]string{{"id": "primary"}}}
-	if err := l.ask(ctx, v, assertion, "POST", l.gateway(FreeBusyPath), query, &free); err != nil {
+	busy, err := l.busy(ctx, &v.Asked, assertion, day, 2)
+	if err != nil {
 		return err
 	}
-	for _, span := range free.Calendars.Primary.Busy {
-		v.Busy = append(v.Busy, interval(span.Start, span.End))
+	for _, s := range busy {
+		v.Busy = append(v.Busy, interval(s.Start, s.End))
 	}
 	var lent struct {
 		Grants []struct {
@@ -140,7 +157,7 @@ func (l *lender) read(ctx context.Context, v *lentCalendar, assertion string, da
 			Account   struct{ Name string }
 		}
 	}
-	if err := l.ask(ctx, v, assertion, "GET", "/v1/grants", nil, &lent); err != nil {
+	if err := l.ask(ctx, &v.Asked, assertion, "GET", "/v1/grants", nil, &lent); err != nil {
 		return err
 	}
 	for _, g := range lent.Grants {
@@ -162,7 +179,7 @@ func (l *lender) events(ctx context.Context, v *lentCalendar, assertion string, 
 	times := url.Values{"timeMin": {timestamp(day)}, "timeMax": {timestamp(day.AddDate(0, 0, 2))},
 		"singleEvents": {"true"}, "orderBy": {"startTime"}}
 	path := l.gateway(CalendarPath+"/calendars/primary/events") + "?" + times.Encode()
-	if err := l.ask(ctx, v, assertion, "GET", path, nil, &list); err != nil {
+	if err := l.ask(ctx, &v.Asked, assertion, "GET", path, nil, &list); err != nil {
 		return err
 	}
 	for _, e := range list.Items {
@@ -176,14 +193,16 @@ func interval(start, end time.Time) string {
 }
 
 // gateway is where Sallyport passes requests with a path on to the third party.
-func (l *lender) gateway(path string) string { return "/gateway/" + l.Connector + path }
+func (l *lender) gateway(path string) string { return through(l.Connector, path) }
+
+func through(connector, path string) string { return "/gateway/" + connector + path }
 
 func (r *refusal) Error() string { return fmt.Sprintf("%d %s", r.Status, r.Title) }
 
-// ask makes one request to Sallyport. What is not as it was asked for is a
-// *refusal.
+// ask makes one request to Sallyport, and adds it to log. What is not as it was asked for is
+// a *refusal.
 func (l *lender) ask(
-	ctx context.Context, v *lentCalendar, assertion, method, path string, body, answer any,
+	ctx context.Context, log *[]asked, assertion, method, path string, body, answer any,
 ) error {
 	text, err := json.Marshal(body)
 	if err != nil {
@@ -207,7 +226,7 @@ func (l *lender) ask(
 	}
 	defer res.Body.Close()
 	shown, _, _ := strings.Cut(path, "?")
-	v.Asked = append(v.Asked, asked{method + " " + shown, res.StatusCode})
+	*log = append(*log, asked{method + " " + shown, res.StatusCode})
 	raw, err := io.ReadAll(io.LimitReader(res.Body, maxLent))
 	if err != nil {
 		return errors.New("the answer broke off")
