@@ -32,6 +32,7 @@ type lentPlan struct {
 type planPart struct {
 	Title, Use string // "On call", "who is on call"
 	Connector  string
+	Access     string // "": all that the app is configured for
 	Account    string
 	Connected  bool
 	Connect    string // where the person connects it
@@ -61,7 +62,7 @@ func (l *lender) plans() bool { return l.OnCall != "" && l.Chat != "" }
 // the address of the page.
 func (l *lender) plan(ctx context.Context, assertion, back, button string) lentPlan {
 	v := lentPlan{Parts: []planPart{
-		{Title: "Calendar", Use: "when you are busy", Connector: l.Connector},
+		{Title: "Calendar", Use: "when you are busy", Connector: l.Connector, Access: "freebusy"},
 		{Title: "PagerDuty", Use: "who is on call", Connector: l.OnCall},
 		{Title: "Slack", Use: "to post the plan", Connector: l.Chat},
 	}}
@@ -117,7 +118,7 @@ func (l *lender) parts(ctx context.Context, v *lentPlan, assertion, back string)
 		p := &v.Parts[i]
 		p.Account, p.Connected = g.Account.Name, g.Status == "active" || g.Status == "degraded"
 		if !p.Connected {
-			p.Connect = returning(g.ConnectURL, back, "")
+			p.Connect = returning(g.ConnectURL, back, p.Access)
 		}
 	}
 	return nil
@@ -133,8 +134,10 @@ func (l *lender) shifts(ctx context.Context, v *lentPlan, assertion string, day 
 	var list struct {
 		OnCalls []onCall `json:"oncalls"`
 	}
-	q := url.Values{"since": {timestamp(day)}, "until": {timestamp(day.AddDate(0, 0, planDays))}}
-	if err := l.ask(ctx, &v.Asked, assertion, "GET", through(l.OnCall, "/oncalls?"+q.Encode()), nil, &list); err != nil {
+	q := url.Values{"since": {timestamp(day)}, "until": {timestamp(day.AddDate(0, 0, planDays))},
+		"limit": {"25"}}
+	path := through(l.OnCall, "/oncalls?"+q.Encode())
+	if err := l.ask(ctx, &v.Asked, assertion, "GET", path, nil, &list); err != nil {
 		return err
 	}
 	slices.SortStableFunc(list.OnCalls, func(a, b onCall) int { return a.Start.Compare(b.Start) })

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // onCallResources are those of which there are scopes here.
@@ -116,11 +117,34 @@ func (c *OnCall) read(w http.ResponseWriter, r *http.Request, g onCallGrant, pat
 	offset, limit := number(r, "offset", 0), number(r, "limit", 2)
 	var items []any
 	for i := offset; i < min(offset+limit, onCallItems); i++ {
-		items = append(items, map[string]any{"id": fmt.Sprintf("P%06d", i),
-			"summary": fmt.Sprintf("%s %d", resource, i)})
+		item := map[string]any{"id": fmt.Sprintf("P%06d", i), "summary": fmt.Sprintf("%s %d", resource, i)}
+		if path == "/oncalls" {
+			c.shift(item, g.person, i)
+		}
+		items = append(items, item)
 	}
 	_ = writeJSON(w, http.StatusOK, map[string]any{resource: items, "offset": offset, "limit": limit,
 		"more": offset+limit < onCallItems, "total": nil})
+}
+
+// shift has the colleagues of somebody on call in turns of twelve hours, from the morning on.
+// https://developer.pagerduty.com/api-reference/3a6b910f11050-list-all-of-the-on-calls
+func (c *OnCall) shift(item map[string]any, of Person, i int) {
+	var turns []Person
+	for _, p := range c.opts.People {
+		if p.OrgID == of.OrgID {
+			turns = append(turns, p)
+		}
+	}
+	if len(turns) == 0 { // the key of an account
+		turns = c.opts.People
+	}
+	who := turns[i%len(turns)]
+	start := c.opts.Now().UTC().Truncate(24 * time.Hour).Add(time.Duration(8+12*i) * time.Hour)
+	item["user"] = map[string]any{"id": c.UserID(who.Key), "type": "user_reference", "summary": who.Name}
+	item["schedule"] = map[string]any{"id": "PSCHED1", "type": "schedule_reference", "summary": "Day and night"}
+	item["escalation_level"] = 1
+	item["start"], item["end"] = timestamp(start), timestamp(start.Add(12*time.Hour))
 }
 
 func number(r *http.Request, name string, otherwise int) int {

@@ -32,8 +32,8 @@ func demoCommand(c *console) *cobra.Command {
 		Use:   "demo",
 		Short: "See it all: a pretend identity provider, an app, and Sallyport in front of it",
 		Long: "Run two pretend identity providers with seven people of four organizations, a pretend\n" +
-			"Google where they have calendars, a small app on two hosts that shows what it is told\n" +
-			"about them and what they lend it, and Sallyport in front of it.\n" +
+			"Google, PagerDuty and Slack where they have accounts, a small app on two hosts that shows\n" +
+			"what it is told about them and plans with what they lend it, and Sallyport in front of it.\n" +
 			"Everything is on this machine, with random keys and a store that are gone when it stops.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -112,18 +112,38 @@ grants:                             # what people may lend the app
       client_id: sallyport-calendar # a client of its own, and none that signs people in
       client_secret: literal:{{.Secret}}
       access: [freebusy, events]    # when somebody is busy, and with what; nothing else passes
+    - id: oncall
+      name: PagerDuty
+      type: pagerduty
+      base_url: {{.PagerDuty}}
+      client_id: sallyport-oncall
+      client_secret: literal:{{.Secret}}
+      access: [read]                # changes do not pass, whatever the app tries
+    - id: chat
+      name: Slack
+      type: slack
+      base_url: {{.Slack}}
+      client_id: sallyport-chat
+      client_secret: literal:{{.Secret}}
+      owner: org                    # an installation is a workspace's: one for all of Acme
+      managed_by: [{orgs: ["demo:acme", "demo:birch"], groups: [admins, on-call]}]
+      access: [read, post]
   apps:
     - id: demo-app
       name: Demo app
       token: literal:{{.AppToken}}
       routes: [app{{if .SecondHost}}, second{{end}}]
-      connectors: [{id: calendar, access: [freebusy, events]}] # one after the other, as it needs them
+      connectors:
+        - {id: calendar, access: [freebusy, events]} # one after the other, as it needs them
+        - {id: oncall, access: [read]}
+        - {id: chat, access: [read, post]}
 `
 
 type demoValues struct {
 	PublicURL, Listen, Key, Issuer, PartnerIssuer, Secret, LogLevel, App string
 	Store                                                                string // a file
-	Grants, GrantKey, Google, AppToken                                   string // Grants: an address for apps
+	Grants, GrantKey, AppToken                                           string // Grants: an address for apps
+	Google, PagerDuty, Slack                                             string
 	SecondHost, SecondURL                                                string // "" where there is none
 }
 
@@ -152,6 +172,16 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 		return err
 	}
 	defer googleListener.Close()
+	pagerdutyListener, err := server.Listen(ctx, "the pretend PagerDuty's address", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer pagerdutyListener.Close()
+	slackListener, err := server.Listen(ctx, "the pretend Slack's address", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer slackListener.Close()
 	appListener, err := server.Listen(ctx, "the app's address", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -168,6 +198,7 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 		PartnerIssuer: "http://" + partnerListener.Addr().String(),
 		Secret:        rand.Text(), LogLevel: "warn", App: "http://" + appListener.Addr().String(),
 		Grants: grants, GrantKey: session.NewKey(time.Now()).Text(), Google: "http://" + googleListener.Addr().String(),
+		PagerDuty: "http://" + pagerdutyListener.Addr().String(), Slack: "http://" + slackListener.Addr().String(),
 		AppToken: rand.Text() + rand.Text(),
 	}
 	v.SecondHost, v.SecondURL = secondHost(address)
@@ -194,7 +225,10 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 	if err != nil {
 		return err
 	}
-	if err := d.serveOthers(ctx, v, providerListener, partnerListener, googleListener, appListener); err != nil {
+	if err := d.serveOthers(ctx, v, providerListener, partnerListener, appListener); err != nil {
+		return err
+	}
+	if err := serveThirdParties(ctx, v, googleListener, pagerdutyListener, slackListener); err != nil {
 		return err
 	}
 	log := asynclog.Open(d.console.stdout, d.console.stderr, logLevel(cfg.Log.Level), cfg.Log.Format)
@@ -203,9 +237,9 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 	return serve(ctx, d.console, cfg, log)
 }
 
-// serveOthers serves both providers, the pretend Google and the app until ctx is done.
+// serveOthers serves both providers and the app until ctx is done.
 func (d *demonstration) serveOthers(
-	ctx context.Context, v demoValues, provider, partner, google, app net.Listener,
+	ctx context.Context, v demoValues, provider, partner, app net.Listener,
 ) error {
 	for _, o := range []struct {
 		demo.ProviderOptions
@@ -228,24 +262,46 @@ func (d *demonstration) serveOthers(
 		}
 		serveInBackground(ctx, idp, o.on)
 	}
-	calendars := demo.CalendarOptions{Origin: v.Google, Issuer: "https://accounts.google.com",
-		Clients: []demo.CalendarClient{{ID: "sallyport-calendar", Name: "Sallyport demo", Secret: v.Secret,
-			RedirectURIs: []string{v.PublicURL + "/.sallyport/connect/calendar/callback"}}}}
-	if v.SecondURL != "" {
-		calendars.LeadsTo = []string{v.SecondURL}
-	}
-	pretendGoogle, err := demo.NewGoogleCalendar(calendars)
-	if err != nil {
-		return err
-	}
-	serveInBackground(ctx, pretendGoogle, google)
 	demoApp, err := demo.NewApp(demo.AppOptions{
 		JWKSURL: v.PublicURL + "/.sallyport/jwks.json", Issuer: v.PublicURL, Second: v.SecondURL,
-		Grants: &demo.AppGrants{URL: "http://" + v.Grants, Token: v.AppToken, Connector: "calendar"}})
+		Grants: &demo.AppGrants{URL: "http://" + v.Grants, Token: v.AppToken, Connector: "calendar",
+			OnCall: "oncall", Chat: "chat"}})
 	if err != nil {
 		return err
 	}
 	serveInBackground(ctx, demoApp, app)
+	return nil
+}
+
+// serveThirdParties serves the pretend Google, PagerDuty and Slack until ctx is done.
+func serveThirdParties(ctx context.Context, v demoValues, google, pagerduty, slack net.Listener) error {
+	const name = "Sallyport demo"
+	callback := func(connector string) []string {
+		return []string{v.PublicURL + "/.sallyport/connect/" + connector + "/callback"}
+	}
+	var leadsTo []string
+	if v.SecondURL != "" {
+		leadsTo = []string{v.SecondURL}
+	}
+	calendars, err := demo.NewGoogleCalendar(demo.CalendarOptions{Origin: v.Google, LeadsTo: leadsTo,
+		Issuer: "https://accounts.google.com", Clients: []demo.CalendarClient{{ID: "sallyport-calendar", Name: name,
+			Secret: v.Secret, RedirectURIs: callback("calendar")}}})
+	if err != nil {
+		return err
+	}
+	serveInBackground(ctx, calendars, google)
+	onCall, err := demo.NewOnCall(demo.OnCallOptions{Origin: v.PagerDuty, LeadsTo: leadsTo, ClientID: "sallyport-oncall",
+		ClientSecret: v.Secret, ClientName: name, RedirectURIs: callback("oncall")})
+	if err != nil {
+		return err
+	}
+	serveInBackground(ctx, onCall, pagerduty)
+	workspaces, err := demo.NewSlackWorkspaces(demo.SlackOptions{Origin: v.Slack, LeadsTo: leadsTo,
+		Clients: []demo.SlackClient{{ID: "sallyport-chat", Name: name, Secret: v.Secret, RedirectURIs: callback("chat")}}})
+	if err != nil {
+		return err
+	}
+	serveInBackground(ctx, workspaces, slack)
 	return nil
 }
 
@@ -277,6 +333,9 @@ Things to try:
   - Lend the app your calendar: open %[1]s/calendar and connect one. The app shows when
     you are busy, never sees a token, and cannot write. To read the events it has to ask you
     for more: leave out a box at the pretend Google, and nothing changes.
+  - Plan who is on call: open %[1]s/plan and connect the calendar, PagerDuty and
+    Slack. The app shows who is on call and when you are busy, posts the plan to a channel, and
+    cannot delete the schedule. Then disconnect one on your account page.
   - See your own page: %[1]s/.sallyport/account
     Sign in with another browser or a private window as the same person: the page lists both,
     and ends the other one.

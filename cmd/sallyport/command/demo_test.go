@@ -203,3 +203,63 @@ func TestTheDemoAppLendsOnItsSecondHostToo(t *testing.T) {
 	}
 	saysAll(t, page, 200, "zoe@mail.example", `<span class="tag good">connected</span>`)
 }
+
+// A plan takes three third parties: each is connected with a page of ours and one of theirs,
+// changes are refused, and what one disconnects is gone while the rest goes on.
+func TestTheDemoAppPlansWithThreeThirdParties(t *testing.T) {
+	at := startDemo(t)
+	b := testenv.NewBrowser(t, nil)
+	page := b.SignIn(b.Open(at+"/.sallyport/login?provider=demo&return_to=/plan"), "mira")
+	saysAll(t, page, 200, "On-call plan", "Connect Calendar", "Connect PagerDuty", "Connect Slack",
+		"<code>GET /v1/grants</code></th><td class=\"mono\">200")
+	for _, party := range []struct{ name, ours, theirs string }{
+		{"Calendar", "see when you are busy", "Pretend Google"},
+		{"PagerDuty", "read schedules, who is on call", "Pretend PagerDuty"},
+		{"Slack", "write messages as the bot", "Pretend Slack"},
+	} {
+		ours := b.Click(page, linkTo(t, page, "Connect "+party.name))
+		saysAll(t, ours, 200, "Demo app", party.ours)
+		theirs := b.Submit(ours, "answer", "yes")
+		saysAll(t, theirs, 200, party.theirs)
+		page = b.Post(theirs, "", url.Values{"person": {"mira"}, "answer": {"allow"}})
+		if page.URL.String() != at+"/plan" {
+			t.Fatalf("connecting %s leads to %s:\n%s", party.name, page.URL, page.Body)
+		}
+		if strings.Contains(page.Body, "Connect "+party.name+"<") {
+			t.Errorf("%s is not connected:\n%s", party.name, page.Body)
+		}
+	}
+	saysAll(t, page, 200, "Mira Okafor</th>", "Jonas Lindqvist</th>", "you are busy ", "Post the plan to Slack")
+	said := b.Post(page, "/plan", url.Values{"do": {"post"}})
+	saysAll(t, said, 200, "posted to #channel-0",
+		"<code>POST /gateway/chat/api/chat.postMessage</code></th><td class=\"mono\">200")
+	saysAll(t, b.Post(page, "/plan", url.Values{"do": {"write"}}), 200, "403 ", "GET /schedules",
+		"<code>DELETE /gateway/oncall/schedules/PSCHED1</code></th><td class=\"mono\">403")
+
+	account := b.Open(at + linkTo(t, page, "Disconnect on your account page"))
+	saysAll(t, account, 200, "Google Calendar", "PagerDuty", "Slack")
+	forms := strings.SplitAfter(account.Body, "</form>")
+	i := slices.IndexFunc(forms, func(text string) bool {
+		return strings.Contains(text, "Disconnect for all apps") && strings.Contains(text, "disconnect/oncall")
+	})
+	if i < 0 {
+		t.Fatalf("the account page has no button that disconnects PagerDuty:\n%s", account.Body)
+	}
+	account.Body = forms[i]
+	saysAll(t, b.Submit(account, "", ""), 200, "PagerDuty")
+	page = b.Open(at + "/plan")
+	saysAll(t, page, 200, "Connect PagerDuty</a>", "mira@acme.example", "Connect PagerDuty to see it")
+	for _, token := range []string{"ya29.", "1//0", "pdus+", "xoxe", "xoxb"} {
+		if strings.Contains(page.Body+said.Body, token) {
+			t.Errorf("a page shows a token: %s", token)
+		}
+	}
+}
+
+// Slack belongs to an organization: who has none cannot connect it, and is told so.
+func TestTheDemosSlackIsAnOrganizations(t *testing.T) {
+	at := startDemo(t)
+	b := testenv.NewBrowser(t, nil)
+	page := b.SignIn(b.Open(at+"/.sallyport/login?provider=demo&return_to=/plan"), "zoe")
+	saysAll(t, page, 200, "Connect Calendar", "cannot be connected by you")
+}
