@@ -354,3 +354,49 @@ func TestLendingACalendarNeedsNoMouse(t *testing.T) {
 	b.open(demo.url + "/calendar")
 	shows("not connected")
 }
+
+// A newcomer connects a calendar, PagerDuty and Slack, posts the plan, and sees that the
+// schedule stays: with the keyboard alone.
+func TestPlanningWithThreeThirdPartiesNeedsNoMouse(t *testing.T) {
+	t.Parallel()
+	demo := ownDemo(t)
+	b := newPerson(t)
+	b.signIn(demo.url+"/plan", "mira")
+	enter := func(name string) {
+		t.Helper()
+		b.tabTo(name)
+		b.do(chromedp.KeyEvent(kb.Enter))
+	}
+	shows := func(words ...string) {
+		t.Helper()
+		b.sees(strings.Join(words, ", "), func(v view) bool {
+			for _, want := range words {
+				if !strings.Contains(v.Text, want) {
+					return false
+				}
+			}
+			return v.URL == demo.url+"/plan"
+		})
+	}
+	for i, party := range []struct{ link, third string }{
+		{"Calendar", "Google Calendar"}, {"PagerDuty", "PagerDuty"}, {"Slack", "Slack"},
+	} {
+		if shows("Connect " + party.link); i == 0 {
+			b.readable()
+		}
+		enter("Connect " + party.link)
+		b.heading("Demo app asks to use " + party.third)
+		enter("Go on to " + party.third)
+		b.sees("the page of "+party.third, func(v view) bool { return !strings.HasPrefix(v.URL, demo.url) })
+		enter("Allow")
+	}
+	shows("Mira Okafor", "Jonas Lindqvist", "you are busy")
+	b.readable()
+	enter("Post the plan to Slack")
+	shows("posted to #channel-0")
+	enter("Try to delete the schedule")
+	shows("403", "GET /schedules")
+	enter("Disconnect on your account page")
+	b.says(b.heading("Your account"), "Google Calendar", "PagerDuty", "Slack")
+	b.screenshot("account")
+}
