@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -188,7 +189,7 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 	}
 	defer appListener.Close()
 
-	grants, _, err := freeAddress(ctx, "127.0.0.1:0", true)
+	grants, err := quietAddress(ctx)
 	if err != nil {
 		return err
 	}
@@ -384,6 +385,22 @@ func freeAddress(ctx context.Context, address string, chosen bool) (free, note s
 	defer l.Close()
 	note = fmt.Sprintf("%s is taken by another program, so this demo took %s.\n", address, l.Addr())
 	return l.Addr().String(), note, nil
+}
+
+// quietAddress returns an address that is free, with a port that no system gives out by itself
+// (RFC 6056 §2.1 has where they begin): none is on its way to another program until somebody
+// listens there.
+func quietAddress(ctx context.Context) (string, error) {
+	const first, ports, tries = 5000, 7000, 100
+	var err error
+	for range tries {
+		var l net.Listener
+		at := fmt.Sprintf("127.0.0.1:%d", first+mathrand.IntN(ports))
+		if l, err = (&net.ListenConfig{}).Listen(ctx, "tcp", at); err == nil {
+			return at, l.Close()
+		}
+	}
+	return "", fmt.Errorf("found no free port: %w", err)
 }
 
 // secondHost returns another name under which a browser opens address, and its URL. For
