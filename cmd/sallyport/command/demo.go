@@ -298,7 +298,8 @@ func serveThirdParties(ctx context.Context, v demoValues, google, pagerduty, sla
 	}
 	serveInBackground(ctx, onCall, pagerduty)
 	workspaces, err := demo.NewSlackWorkspaces(demo.SlackOptions{Origin: v.Slack, LeadsTo: leadsTo,
-		Clients: []demo.SlackClient{{ID: "sallyport-chat", Name: name, Secret: v.Secret, RedirectURIs: callback("chat")}}})
+		Clients: []demo.SlackClient{{ID: "sallyport-chat", Name: name, Secret: v.Secret,
+			RedirectURIs: callback("chat")}}})
 	if err != nil {
 		return err
 	}
