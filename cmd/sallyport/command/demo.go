@@ -291,8 +291,8 @@ func serveThirdParties(ctx context.Context, v demoValues, google, pagerduty, sla
 		return err
 	}
 	serveInBackground(ctx, calendars, google)
-	onCall, err := demo.NewOnCall(demo.OnCallOptions{Origin: v.PagerDuty, LeadsTo: leadsTo, ClientID: "sallyport-oncall",
-		ClientSecret: v.Secret, ClientName: name, RedirectURIs: callback("oncall")})
+	onCall, err := demo.NewOnCall(demo.OnCallOptions{Origin: v.PagerDuty, LeadsTo: leadsTo,
+		ClientID: "sallyport-oncall", ClientSecret: v.Secret, ClientName: name, RedirectURIs: callback("oncall")})
 	if err != nil {
 		return err
 	}
