@@ -55,6 +55,8 @@ type forward struct {
 	// refused is why the exchange had to end: the broker's, when the credential was not
 	// accepted.
 	refused error
+	// asked is the body of a request whose hrefs are judged.
+	asked []byte
 }
 
 // lend passes a request on, with what a person lent.
@@ -76,6 +78,9 @@ func (g *Gateway) lend(w http.ResponseWriter, r *http.Request, ev *observe.Event
 	f := &forward{g: g, caller: c, offered: offered, target: t, host: r.Host, at: reachedAt(r), ev: ev}
 	if err := f.judge(w, r); err != nil {
 		return err
+	}
+	if err := f.readHrefs(w, r); err != nil {
+		return bodyProblem(err)
 	}
 	if err := f.borrow(r); err != nil {
 		return err
@@ -174,6 +179,12 @@ func (f *forward) borrow(r *http.Request) error {
 	f.lent = loan
 	f.lent.Accesses = slices.DeleteFunc(slices.Clone(loan.Accesses), func(a grant.Access) bool { return !f.admits(a) })
 	if len(f.lent.Accesses) > 0 {
+		switch err := f.below(r); {
+		case errors.Is(err, errBelow):
+			return f.denied().because(err)
+		case err != nil:
+			return plainBad(err)
+		}
 		return nil
 	}
 	for _, a := range loan.Wider {
@@ -394,6 +405,9 @@ func (f *forward) send(r *http.Request) (*http.Response, error) {
 	}
 	res := *got
 	res.Trailer = nil // what comes after a body is not judged, so it is not passed on
+	if err := f.placeHrefs(&res); err != nil {
+		return nil, err
+	}
 	links := f.links(&res)
 	switch {
 	case links != nil:
@@ -402,7 +416,7 @@ func (f *forward) send(r *http.Request) (*http.Response, error) {
 		weaken(res.Header) // as it was in the answer that is meant
 	}
 	if res.Body != http.NoBody && readable(res.Header) {
-		res.Body = &judgedBody{from: got.Body, secrets: f.secrets, links: links}
+		res.Body = &judgedBody{from: res.Body, secrets: f.secrets, links: links}
 	}
 	return &res, nil
 }
@@ -436,7 +450,8 @@ func (f *forward) RewriteRequest(h http.Header) {
 	if f.loan.From != "" && f.ev.Method != http.MethodGet && f.ev.Method != http.MethodHead {
 		h["From"] = []string{f.loan.From} // never what an app says: who makes a change is proved
 	}
-	looked := len(f.offered.About.PageLinks) > 0 || f.loan.MayBeRefused() || f.loan.Target != "" // at the body
+	looked := len(f.offered.About.PageLinks) > 0 || f.loan.MayBeRefused() || f.loan.Target != "" ||
+		f.offered.About.Hrefs // at the body
 	if len(h["Accept-Encoding"]) == 0 || looked {
 		h["Accept-Encoding"] = []string{"identity"} // without it any would do (RFC 9110 §12.5.3)
 	}
@@ -478,6 +493,12 @@ func (f *forward) RewriteAnswer(h http.Header) {
 func (f *forward) placeElsewhere(h http.Header, name string) {
 	if h[name] == nil {
 		return
+	}
+	if f.offered.About.Hrefs && len(h[name]) == 1 {
+		if ours, ok := f.ours(h.Get(name)); ok {
+			h[name] = []string{ours}
+			return
+		}
 	}
 	base, err := f.url()
 	to, parseErr := url.Parse(h.Get(name))

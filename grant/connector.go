@@ -44,6 +44,11 @@ type About struct {
 	PageLinks []string
 	// Resend: a refresh whose answer was lost may be sent once more with the same token.
 	Resend bool
+	// Hrefs: answers are WebDAV's, and the gateway puts its own paths in the place of theirs.
+	Hrefs bool
+	// UserHint says in words which user name a key needs before it; "": none. The key is then
+	// the name, a colon and what was pasted.
+	UserHint string
 	// KeyHint says in words what has to be pasted, and KeyURL where it is found; "" unless
 	// the connector is Keyed.
 	KeyHint, KeyURL string
@@ -111,6 +116,9 @@ type Place struct {
 	// Target is the path and the query to which all requests go, whatever they asked for, where
 	// the credential is an address; "": they go below Origin.
 	Target string
+	// Below are the paths that the grant is for, below Origin, one a line; "": all. Beside them
+	// there is "/", where a client asks whose account it is, and nothing else.
+	Below string
 	// Guarded: the operator did not choose the host. Only public addresses are connected to
 	// (package egress).
 	Guarded bool

@@ -192,7 +192,7 @@ func (e *connectEndpoint) answer(w http.ResponseWriter, r *http.Request, ev *eve
 	form, err := readForm(w, r)
 	answer := form.Get("answer")
 	if err != nil || answer != "yes" && answer != "no" ||
-		anyTwice(form, "form", "answer", "offline", "days", "key", "confirm") {
+		anyTwice(form, "form", "answer", "offline", "days", "user", "key", "confirm") {
 		return &failure{Status: http.StatusBadRequest, Cause: errors.New("malformed answer on a consent page"),
 			Title: "Nothing was connected", Sentence: "What was sent is not an answer.",
 			Advice: "Go back and choose again."}
@@ -221,7 +221,20 @@ func (e *connectEndpoint) answer(w http.ResponseWriter, r *http.Request, ev *eve
 			return e.refused(err, a.Connector)
 		}
 	}
-	return e.carryOut(w, r, ev, &s, a, p, form.Get("key"), confirm)
+	return e.carryOut(w, r, ev, &s, a, p, keyOf(p, form), confirm)
+}
+
+// keyOf is what was pasted, behind a user name where the connector needs one. A name with a
+// colon would be read as another one (RFC 7617 §2), so nothing is left of it.
+func keyOf(p grant.Proposal, form url.Values) string {
+	key, user := form.Get("key"), form.Get("user")
+	if p.About.UserHint == "" || key == "" {
+		return key
+	}
+	if strings.Contains(user, ":") {
+		user = ""
+	}
+	return user + ":" + key
 }
 
 // carryOut does what somebody agreed to.

@@ -1,9 +1,11 @@
 package granttest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -43,7 +45,11 @@ func start(t *testing.T, p ThirdParty) *peer {
 
 // ServeHTTP implements http.Handler.
 func (s *peer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// All of it is read first: before that nobody is told that the caller has gone.
+	body, _ := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	_ = r.ParseForm()
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	s.mu.Lock()
 	serve, issue := s.serve, s.issue
 	switch r.URL.Path {

@@ -24,6 +24,7 @@ type Connect struct {
 
 // KeyField is where a key is pasted.
 type KeyField struct {
+	User      string // which user name is needed with it, in words; "": none
 	Hint, URL string
 	Optional  bool // there is another way than a key
 }

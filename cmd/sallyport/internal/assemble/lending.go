@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 	"github.com/sallyport-proxy/sallyport/connector"
 	"github.com/sallyport-proxy/sallyport/connector/apikey"
+	"github.com/sallyport-proxy/sallyport/connector/caldav"
 	"github.com/sallyport-proxy/sallyport/connector/google"
 	"github.com/sallyport-proxy/sallyport/connector/ics"
 	"github.com/sallyport-proxy/sallyport/connector/oauth2"
@@ -44,6 +45,7 @@ func ConnectorTypes() config.Types {
 		pagerduty.Type:    newPagerDuty,
 		pagerdutykey.Type: newPagerDutyKey,
 		slack.Type:        newSlack,
+		caldav.Type:       newCalDAV,
 		ics.Type:          newICS,
 		oauth2.Type:       newOAuth2,
 		apikey.Type:       newAPIKey,
@@ -77,6 +79,11 @@ func newPagerDutyKey(k config.Connector, client *oauth.Client) (grant.Connector,
 func newSlack(k config.Connector, client *oauth.Client) (grant.Connector, error) {
 	return slack.New(slack.Options{ID: k.ID, Name: k.Name, ClientID: k.ClientID,
 		ClientSecret: secretOf(k.ClientSecret), Owner: grant.OwnerKind(k.Owner), Base: k.BaseURL, OAuth: client})
+}
+
+func newCalDAV(k config.Connector, client *oauth.Client) (grant.Connector, error) {
+	return caldav.New(caldav.Options{ID: k.ID, Name: k.Name, BaseURL: k.BaseURL, Owner: grant.OwnerKind(k.Owner),
+		AllowHosts: k.AllowHosts, KeyHint: k.KeyHint, KeyURL: k.KeyURL, OAuth: client})
 }
 
 func newICS(k config.Connector, client *oauth.Client) (grant.Connector, error) {

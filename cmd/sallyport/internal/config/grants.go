@@ -12,6 +12,7 @@ import (
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 	"github.com/sallyport-proxy/sallyport/connector/apikey"
+	"github.com/sallyport-proxy/sallyport/connector/caldav"
 	"github.com/sallyport-proxy/sallyport/connector/google"
 	"github.com/sallyport-proxy/sallyport/connector/ics"
 	"github.com/sallyport-proxy/sallyport/connector/oauth2"
@@ -58,7 +59,7 @@ type Connector struct {
 	Options                map[string]string // of a type that is in Types
 	Probe, KeyHint, KeyURL string
 	SigningSecrets         []Ref    // of the third party's events; none: it sends none
-	AllowHosts             []string // ics: hosts that may be in a private network
+	AllowHosts             []string // caldav, ics: hosts that may be in a private network
 }
 
 // Whose a grant is.
@@ -183,7 +184,7 @@ func connectorShape(t Types) yamltable.Shape[Connector] {
 			"(RFC 9207). A callback that names another one is refused. With the scope openid, its ID token then also "+
 			"says whose account it is.", plainURL(parseIssuer),
 			func(c *Connector) *string { return &c.Issuer }),
-		yamltable.Field("base_url", "types oauth2 and api_key: where the API is: an origin, and perhaps a path in "+
+		yamltable.Field("base_url", "types oauth2, api_key and caldav: where the API is: an origin, and perhaps a path in "+
 			"front of all others. types jira, grafana_irm_key and github: the same, of your own site. Other types: a "+
 			"pretend third party on loopback, for tests.",
 			plainURL(parseIssuer), func(c *Connector) *string { return &c.BaseURL }),
@@ -230,14 +231,14 @@ func connectorShape(t Types) yamltable.Shape[Connector] {
 			parameters(), func(c *Connector) *map[string]string { return &c.Headers }),
 		yamltable.Field("probe", "type api_key: the request that shows whether a key works, such as GET /me.",
 			yamltable.Text("a method and a path such as GET /me"), func(c *Connector) *string { return &c.Probe }),
-		yamltable.Field("key_hint", "type api_key: what has to be pasted, in words.",
+		yamltable.Field("key_hint", "types api_key and caldav: what has to be pasted, in words.",
 			yamltable.Text("words such as a read-only API key"), func(c *Connector) *string { return &c.KeyHint }),
-		yamltable.Field("key_url", "type api_key: where people find their key.", endpoint,
+		yamltable.Field("key_url", "types api_key and caldav: where people find their key.", endpoint,
 			func(c *Connector) *string { return &c.KeyURL }),
 		yamltable.Field("options", "Types that a program of one's own adds: what its connector has to know beside "+
 			"that, as its guide says. No secrets.",
 			parameters(), func(c *Connector) *map[string]string { return &c.Options }),
-		yamltable.Field("allow_hosts", "type ics: hosts that may be in a private network, by exact name or address, "+
+		yamltable.Field("allow_hosts", "types caldav and ics: hosts that may be in a private network, by exact name or address, "+
 			"with a port where it is not 443. Others are reached only at public addresses.",
 			yamltable.List(exact("a host such as dav.example.com or dav.example.com:8443"), 1),
 			func(c *Connector) *[]string { return &c.AllowHosts }),
@@ -344,7 +345,7 @@ func parseSocketPath(v string) (string, error) {
 // ConnectorTypes are the types that the file may name: those of the constructors in assemble,
 // which a test holds to it.
 func ConnectorTypes() []string {
-	types := append(knownTypes(), pagerdutykey.Type, ics.Type, oauth2.Type, apikey.Type)
+	types := append(knownTypes(), pagerdutykey.Type, caldav.Type, ics.Type, oauth2.Type, apikey.Type)
 	for _, k := range apikey.All() {
 		types = append(types, k.Type)
 	}
@@ -391,7 +392,7 @@ func keysOfTypes(t Types) []keyOfTypes {
 		{key: "region", may: pasted},
 		{key: "endpoints", need: oauth},
 		{key: "issuer", may: oauth},
-		{key: "base_url", need: withBase, may: slices.Concat(mayHaveBase, further)},
+		{key: "base_url", need: append(slices.Clone(withBase), caldav.Type), may: slices.Concat(mayHaveBase, further)},
 		{key: "scopes", need: oauth},
 		{key: "rules", need: both},
 		{key: "authorization_params", may: oauth},
@@ -401,9 +402,9 @@ func keysOfTypes(t Types) []keyOfTypes {
 		{key: "inject", may: []string{apikey.Type}},
 		{key: "headers", may: withHeaders},
 		{key: "probe", need: []string{apikey.Type}},
-		{key: "key_hint", may: []string{apikey.Type}},
-		{key: "key_url", may: []string{apikey.Type}},
-		{key: "allow_hosts", may: []string{ics.Type}},
+		{key: "key_hint", may: []string{apikey.Type, caldav.Type}},
+		{key: "key_url", may: []string{apikey.Type, caldav.Type}},
+		{key: "allow_hosts", may: []string{ics.Type, caldav.Type}},
 	}
 }
 
