@@ -37,7 +37,8 @@ func (e *connectEndpoint) show(w http.ResponseWriter, r *http.Request, ev *event
 		}
 	}
 	if p.Trip && p.About.KeyHint != "" {
-		data.Key = &pages.KeyField{User: p.About.UserHint, Hint: p.About.KeyHint, URL: p.About.KeyURL, Optional: p.About.Authorize != ""}
+		data.Key = &pages.KeyField{User: p.About.UserHint, Hint: p.About.KeyHint,
+			URL: p.About.KeyURL, Optional: p.About.Authorize != ""}
 	}
 	pg := pages.Page{Status: status, Template: "connect", Data: data}
 	// Chromium applies form-action to all redirects that follow a form.

@@ -203,9 +203,9 @@ func judge(status int) error {
 	case status == http.StatusMultiStatus:
 		return nil
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		e := &grant.Error{Class: grant.Yours, Reason: PasswordRefused, Err: fmt.Errorf("the answer has status %d", status),
+		return &grant.Error{Class: grant.Yours, Reason: PasswordRefused,
+			Err:      fmt.Errorf("the answer has status %d", status),
 			Sentence: "The calendar server does not accept this user name with this password."}
-		return e
 	case status >= 500 && status != http.StatusNotImplemented, status == http.StatusTooManyRequests,
 		status == http.StatusRequestTimeout:
 		return failed(grant.Later, connector.Busy)

@@ -184,8 +184,8 @@ func connectorShape(t Types) yamltable.Shape[Connector] {
 			"(RFC 9207). A callback that names another one is refused. With the scope openid, its ID token then also "+
 			"says whose account it is.", plainURL(parseIssuer),
 			func(c *Connector) *string { return &c.Issuer }),
-		yamltable.Field("base_url", "types oauth2, api_key and caldav: where the API is: an origin, and perhaps a path in "+
-			"front of all others. types jira, grafana_irm_key and github: the same, of your own site. Other types: a "+
+		yamltable.Field("base_url", "types oauth2, api_key and caldav: where the API is: an origin, and perhaps a path "+
+			"in front of all others. types jira, grafana_irm_key and github: the same, of your own site. Other types: a "+
 			"pretend third party on loopback, for tests.",
 			plainURL(parseIssuer), func(c *Connector) *string { return &c.BaseURL }),
 		yamltable.Field("scopes", "type oauth2: what each access needs, as the third party spells it, the narrowest "+
@@ -238,8 +238,8 @@ func connectorShape(t Types) yamltable.Shape[Connector] {
 		yamltable.Field("options", "Types that a program of one's own adds: what its connector has to know beside "+
 			"that, as its guide says. No secrets.",
 			parameters(), func(c *Connector) *map[string]string { return &c.Options }),
-		yamltable.Field("allow_hosts", "types caldav and ics: hosts that may be in a private network, by exact name or address, "+
-			"with a port where it is not 443. Others are reached only at public addresses.",
+		yamltable.Field("allow_hosts", "types caldav and ics: hosts that may be in a private network, by exact name "+
+			"or address, with a port where it is not 443. Others are reached only at public addresses.",
 			yamltable.List(exact("a host such as dav.example.com or dav.example.com:8443"), 1),
 			func(c *Connector) *[]string { return &c.AllowHosts }),
 	}, Check: func(w *yamltable.Walker, at yamltable.Place, c *Connector) { checkConnector(w, at, c, t) }}.Shape()
