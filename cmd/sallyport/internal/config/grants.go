@@ -184,9 +184,10 @@ func connectorShape(t Types) yamltable.Shape[Connector] {
 			"(RFC 9207). A callback that names another one is refused. With the scope openid, its ID token then also "+
 			"says whose account it is.", plainURL(parseIssuer),
 			func(c *Connector) *string { return &c.Issuer }),
-		yamltable.Field("base_url", "types oauth2, api_key and caldav: where the API is: an origin, and perhaps a path "+
-			"in front of all others. types jira, grafana_irm_key and github: the same, of your own site. Other types: a "+
-			"pretend third party on loopback, for tests.",
+		yamltable.Field("base_url",
+			"types oauth2, api_key and caldav: where the API is: an origin, and perhaps a path in "+
+				"front of all others. types jira, grafana_irm_key and github: the same, of your own site. "+
+				"Other types: a pretend third party on loopback, for tests.",
 			plainURL(parseIssuer), func(c *Connector) *string { return &c.BaseURL }),
 		yamltable.Field("scopes", "type oauth2: what each access needs, as the third party spells it, the narrowest "+
 			"access first.", namedLists("an access to scopes", "a scope", `^[!#-\[\]-~]+$`, nil),
