@@ -170,7 +170,6 @@ type lending struct {
 	*grant.Broker
 	url    string
 	signer *assertion.Signer
-	sid    func(identity.Identity) string
 	leases *session.Manager
 }
 
