@@ -61,3 +61,32 @@ grants:
 		}
 	}
 }
+
+// What people paste is called what it is.
+func TestWhatIsPastedHasItsName(t *testing.T) {
+	for connector, want := range map[string]string{
+		"type: pagerduty_key": "API key",
+		"type: ics":           "secret address",
+		`type: caldav, base_url: "https://dav.example.com"`: "app password",
+	} {
+		cfg, faults := config.Parse("c.yaml", []byte(`version: 1
+public_url: https://app.example.com
+listen: {grants: "127.0.0.1:4184"}
+store: sqlite:/s.db
+session: {keys: ["env:KEY"]}
+providers: [{id: sso, type: oidc, issuer: "https://sso.example.com", client_id: c, client_secret: "env:SECRET"}]
+routes: [{name: app, path: /, upstream: "http://127.0.0.1:1", allow: authenticated}]
+grants:
+  encryption_keys: ["env:GRANT_KEY"]
+  connectors: [{id: k, `+connector+`}]
+  apps: [{id: a, token: "env:TOKEN", routes: [app], connectors: [{id: k, access: [read]}]}]
+`))
+		if len(faults) > 0 {
+			t.Fatal(faults)
+		}
+		all := ConnectorPermissions(cfg)
+		if len(all) != 1 || len(all[0].Scopes) != 1 || all[0].Scopes[0].Name != want {
+			t.Errorf("%s: %+v", connector, all)
+		}
+	}
+}

@@ -91,12 +91,14 @@ func scopeTerms(cfg *config.Config, k config.Connector, c grant.Connector) []pag
 	}
 	terms := []pages.Term{}
 	if _, ok := c.(grant.OAuth); !ok {
-		name := "API key"
-		if c.About().Inject.Header == "" {
+		about, name := c.About(), "API key"
+		switch {
+		case about.Inject.Header == "":
 			name = "secret address"
+		case about.UserHint != "":
+			name = "app password"
 		}
-		return append(terms, pages.Term{Name: name, Means: "People paste " + c.About().KeyHint + ". " +
-			mayOf(accesses)})
+		return append(terms, pages.Term{Name: name, Means: "People paste " + about.KeyHint + ". " + mayOf(accesses)})
 	}
 	var names []string
 	for _, access := range accesses {
