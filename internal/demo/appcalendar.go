@@ -189,7 +189,13 @@ func (l *lender) events(ctx context.Context, v *lentCalendar, assertion string, 
 }
 
 func interval(start, end time.Time) string {
-	return start.UTC().Format("Mon 2 Jan, 15:04") + " to " + end.UTC().Format("15:04 MST")
+	const day, clock = "Mon 2 Jan, ", "15:04"
+	begin, until := start.UTC(), end.UTC()
+	text := begin.Format(day+clock) + " to "
+	if begin.YearDay() != until.YearDay() {
+		text += until.Format(day)
+	}
+	return text + until.Format(clock+" MST")
 }
 
 // gateway is where Sallyport passes requests with a path on to the third party.
