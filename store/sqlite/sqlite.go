@@ -76,7 +76,7 @@ func openWith(ctx context.Context, path string, o store.Options, opened func(*sq
 // address has every transaction take the lock for writing as it begins, so that
 // none fails in its middle; and rw, so that a file that has gone is not made anew.
 func address(path string) string {
-	q := url.Values{"mode": {"rw"}, "_txlock": {"immediate"}, "_pragma": {"busy_timeout(2000)", "journal_mode(WAL)",
+	q := url.Values{"mode": {"rw"}, "_txlock": {"immediate"}, "_pragma": {"busy_timeout(4000)", "journal_mode(WAL)",
 		"synchronous(FULL)", fmt.Sprintf("wal_autocheckpoint(%d)", mostLog)}}
 	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String()
 }
