@@ -273,7 +273,7 @@ func (f *forward) exchange(w http.ResponseWriter, r *http.Request) (err error) {
 		return nil
 	case client.Begun():
 		return &brokenOff{err}
-	case r.Context().Err() != nil:
+	case errors.Is(err, relay.ErrClientGone), f.refused != nil && r.Context().Err() != nil:
 		return &brokenOff{relay.ErrClientGone}
 	case f.refused != nil && !errors.Is(err, relay.ErrOver) && !errors.Is(err, upstream.ErrTimeout):
 		return f.g.lendProblem(r, f.caller, f.target.connector, f.refused)

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -351,5 +352,43 @@ func TestP17_AnAppThatFloodsHoldsUpItselfAlone(t *testing.T) {
 	}
 	if res, body := r.ask("GET", "/v1/grants", ""); res.StatusCode != 200 || asked.Load() != most {
 		t.Errorf("after that: %d %s, the third party was asked %d times", res.StatusCode, body, asked.Load())
+	}
+}
+
+// A third party that hangs up while the app has yet to send the rest of a body: the app waits
+// for an answer, and gets one.
+func TestAThirdPartyThatHangsUpInAnUploadIsSeenAtOnce(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	testenv.Check(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	var calls atomic.Int32
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if in, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+				calls.Add(1)
+				_, _ = io.ReadFull(in.Body, make([]byte, 5))
+			}
+			_ = c.Close()
+		}
+	}()
+	r := newRig(t, "http://"+l.Addr().String())
+	r.connect("freebusy")
+	c, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+	testenv.Check(t, err)
+	defer c.Close()
+	testenv.Check(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	_, err = io.WriteString(c, "POST /gateway/calendar/freeBusy HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer "+
+		appToken+"\r\nX-Sallyport-Assertion: "+r.assertion("planner")+
+		"\r\nContent-Type: application/octet-stream\r\nContent-Length: 100\r\n\r\nhello") // and waits
+	testenv.Check(t, err)
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	testenv.Check(t, err)
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusBadGateway || calls.Load() != 1 {
+		t.Errorf("answered %d after %d calls", res.StatusCode, calls.Load())
 	}
 }

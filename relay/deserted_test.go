@@ -2,6 +2,8 @@ package relay
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -95,6 +97,55 @@ func TestAnAppThatHangsUpOnASecondAttemptIsSeenAtOnce(t *testing.T) {
 	}
 	if r := d.result(t, 1); r.outcome.Attempts != 2 || strings.Contains(r.err.Error(), "slow") {
 		t.Errorf("%+v", r)
+	}
+}
+
+// hasty is a way to an app that closes the body while it is read, as after the app has hung
+// up, and returns what the end of the request's context says.
+type hasty struct{}
+
+func (hasty) RoundTrip(r *http.Request) (*http.Response, error) {
+	u, ok := r.Body.(*upload)
+	if !ok {
+		return nil, errors.New("the body is no upload")
+	}
+	go func() { _, _ = u.Read(make([]byte, 1)) }()
+	for !u.is(uploadWaiting) {
+		time.Sleep(time.Millisecond)
+	}
+	_ = u.Close()
+	<-r.Context().Done()
+	return nil, context.Cause(r.Context())
+}
+
+// Once the read of a body is ended because the app has hung up, net/http's server takes the
+// client for gone, and ends the request's context. The client is there, and is answered.
+func TestAClientWhoseAppHangsUpIsNotTakenForGone(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t, nil, func(o *Order) { o.Header, o.Idle, o.Transport = time.Minute, time.Minute, hasty{} })
+	_, in := d.dial(t, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n") // and waits
+	res, err := http.ReadResponse(in, nil)
+	testenv.Check(t, err)
+	r := d.result(t, 0)
+	if res.StatusCode != 502 || !errors.Is(r.err, upstream.ErrUnreachable) || !errors.Is(r.err, errHungUp) {
+		t.Errorf("answered %d: %v", res.StatusCode, r.err)
+	}
+}
+
+// When the client goes, the exchange ends, and the transport closes the body then too.
+func TestABodyThatIsClosedAfterTheExchangeIsNoHangUp(t *testing.T) {
+	t.Parallel()
+	for _, over := range []bool{false, true} {
+		done := make(chan struct{})
+		if over {
+			close(done)
+		}
+		u := uploadOf(strings.NewReader("x"), Order{})
+		u.done = done
+		u.enter(uploadWaiting)
+		if err := u.Close(); err != nil || !u.is(uploadAbandoned) || u.deserted() == over {
+			t.Errorf("over %v: %v, deserted %v", over, err, u.deserted())
+		}
 	}
 }
 

@@ -145,6 +145,9 @@ func (x *exchange) setHeaders(h http.Header) {
 // failed is why there is no answer from the upstream. Cause is why the exchange was
 // ended, if it was, and err the transport's.
 func (x *exchange) failed(cause, err error) error {
+	if errors.Is(err, context.Canceled) && x.upload.deserted() {
+		err = errHungUp
+	}
 	switch {
 	case x.upload != nil && x.upload.is(uploadTooLarge):
 		return ErrTooLarge

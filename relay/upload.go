@@ -27,6 +27,7 @@ type upload struct {
 	expected  bool         // the client sends it only when told to: 100 Continue
 	responded atomic.Bool  // the upstream has begun to answer, perhaps with a 1xx
 	asked     atomic.Bool  // the upstream has said 100
+	hungUp    atomic.Bool  // the upstream has hung up, and the client was still there
 	attempts  atomic.Int32 // after the first one
 
 	mu   sync.Mutex // guards head and gone
@@ -194,10 +195,20 @@ func (u *upload) Close() error {
 // desert ends a read that is under way: the client may send nothing until it has an
 // answer, and would wait until nobody's time is left.
 func (u *upload) desert() {
+	select {
+	case <-u.done: // the client may have gone, and the transport closes what is left
+	default:
+		u.hungUp.Store(true)
+	}
 	if u.enter(uploadAbandoned) {
 		_ = u.client.SetReadDeadline(time.Now())
 	}
 }
+
+// deserted reports whether the upstream hung up in the middle of the body. The read that
+// desert ends looks to net/http's server as if the client had gone: the context of the
+// request ends with it.
+func (u *upload) deserted() bool { return u != nil && u.hungUp.Load() && u.is(uploadAbandoned) }
 
 // keep remembers the beginning of the body.
 func (u *upload) keep(p []byte) {
