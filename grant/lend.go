@@ -125,11 +125,11 @@ func (l Loan) Rules() []Rule {
 // ErrNoOrg, ErrNoPerson.
 func (b *Broker) Lend(ctx context.Context, u Use) (Loan, error) { return b.lend(ctx, u, 0) }
 
-// Rejected is Lend after the third party answered 401 to l, or as Loan.Refused has it: it refreshes the credential
-// once, unless somebody did so already. A pasted key is shown to its connector, which asks
-// the third party whether it works; any other credential that cannot be refreshed has ended
-// with that answer. Where nothing can be made better, and the grant has not ended,
-// ErrStillRejected says so: the answer of the third party is then for the app.
+// Rejected is Lend after the third party answered 401 to l, or as Loan.Refused has it: it
+// refreshes the credential once, unless somebody did so already. A pasted key is shown to its
+// connector, which asks the third party whether it works; any other credential that cannot be
+// refreshed has ended with that answer. Where nothing can be made better, and the grant has
+// not ended, ErrStillRejected says so: the answer of the third party is then for the app.
 func (b *Broker) Rejected(ctx context.Context, l Loan) (Loan, error) {
 	return b.lend(ctx, l.use, l.generation)
 }

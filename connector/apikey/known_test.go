@@ -1,33 +1,24 @@
 package apikey_test
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/connector"
 	"github.com/sallyport-proxy/sallyport/connector/apikey"
-	"github.com/sallyport-proxy/sallyport/gateway"
+	"github.com/sallyport-proxy/sallyport/gateway/gatewaytest"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/grant/granttest"
 	"github.com/sallyport-proxy/sallyport/identity"
-	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/oauth"
-	"github.com/sallyport-proxy/sallyport/session"
 )
 
 func known(t *testing.T, kind string) apikey.Known {
@@ -76,8 +67,6 @@ type rig struct {
 	accesses       []string
 }
 
-const appToken = "app-token-app-token-app-token-0123456789"
-
 var mira = identity.Identity{Provider: "google", Subject: "mira"}
 
 func newRig(t *testing.T, p *pretend) *rig {
@@ -106,31 +95,8 @@ func newRig(t *testing.T, p *pretend) *rig {
 		r.Close()
 		testenv.Check(t, r.Wait(context.Background()))
 	})
-	keys, err := session.NewKeyring([]session.Key{session.NewKey(time.Now().Add(-time.Hour))})
-	testenv.Check(t, err)
-	sessions, err := session.New(session.Options{Keys: keys, Secure: true, AbsoluteTimeout: 12 * time.Hour,
-		IdleTimeout: time.Hour})
-	testenv.Check(t, err)
-	signer, err := assertion.New(assertion.Options{Issuer: "https://sallyport.test",
-		Seeds: [][]byte{bytes.Repeat([]byte{1}, assertion.SeedBytes)}, Signing: func(time.Time) int { return 0 },
-		Now: time.Now})
-	testenv.Check(t, err)
-	signedIn := sessions.Start(mira)
-	r.assertion, err = signer.Sign(assertion.Caller{Key: "k", Identity: &mira, SID: signedIn.SID(),
-		End: time.Now().Add(10 * time.Hour)}, "app")
-	testenv.Check(t, err)
-	public, err := url.Parse("https://sallyport.test")
-	testenv.Check(t, err)
-	g, err := gateway.New(gateway.NewProcess(gateway.ProcessOptions{
-		Observers:  []observe.Observer{observe.Log{Logger: slog.New(slog.DiscardHandler)}},
-		Registerer: prometheus.NewRegistry()}), gateway.Options{PublicURL: public, Prefix: "/.sallyport/",
-		Broker: r.Broker, Assertions: signer, Sessions: sessions, IdleTimeout: time.Hour,
-		Apps: []gateway.App{{ID: "planner", Tokens: []string{appToken}, Routes: []string{"app"},
-			Connectors: map[string]*gateway.Connector{"k": {About: c.About(), Accesses: c.About().Accesses}}}}})
-	testenv.Check(t, err)
-	s := httptest.NewServer(g)
-	t.Cleanup(s.Close)
-	r.url = s.URL + "/gateway/k"
+	g := gatewaytest.Start(t, gatewaytest.Options{Broker: r.Broker, Connector: c})
+	r.url, r.assertion = g.URL+g.Path, g.Assertion(t, mira)
 	return r
 }
 
@@ -154,7 +120,7 @@ func (r *rig) send(t *testing.T, method, path, content string, header ...string)
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	req.Header.Set("Authorization", "Bearer "+appToken)
+	req.Header.Set("Authorization", "Bearer "+gatewaytest.Token)
 	req.Header.Set("X-Sallyport-Assertion", r.assertion)
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()

@@ -8,31 +8,23 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/connector/caldav"
-	"github.com/sallyport-proxy/sallyport/gateway"
+	"github.com/sallyport-proxy/sallyport/gateway/gatewaytest"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/grant/granttest"
 	"github.com/sallyport-proxy/sallyport/identity"
-	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/oauth"
-	"github.com/sallyport-proxy/sallyport/session"
 )
-
-const appToken = "app-token-app-token-app-token-0123456789"
 
 var mira = identity.Identity{Provider: "corp", Subject: "mira"}
 
@@ -63,33 +55,9 @@ func startLending(t *testing.T, c *caldav.Connector, store grant.Store, roots *x
 		l.Close()
 		testenv.Check(t, l.Wait(context.Background()))
 	})
-	keys, err := session.NewKeyring([]session.Key{session.NewKey(time.Now().Add(-time.Hour))})
-	testenv.Check(t, err)
-	sessions, err := session.New(session.Options{Keys: keys, Secure: true, AbsoluteTimeout: 12 * time.Hour,
-		IdleTimeout: time.Hour})
-	testenv.Check(t, err)
-	signer, err := assertion.New(assertion.Options{Issuer: "https://sallyport.test",
-		Seeds: [][]byte{bytes.Repeat([]byte{1}, assertion.SeedBytes)}, Signing: func(time.Time) int { return 0 },
-		Now: time.Now})
-	testenv.Check(t, err)
-	signedIn := sessions.Start(mira)
-	l.assertion, err = signer.Sign(assertion.Caller{Key: "k", Identity: &mira, SID: signedIn.SID(),
-		End: time.Now().Add(10 * time.Hour)}, "app")
-	testenv.Check(t, err)
-	public, err := url.Parse("https://sallyport.test")
-	testenv.Check(t, err)
-	g, err := gateway.New(gateway.NewProcess(gateway.ProcessOptions{
-		Observers: []observe.Observer{observe.Log{Logger: log}}, Registerer: l.metrics,
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}}),
-		gateway.Options{PublicURL: public, Prefix: "/.sallyport/",
-			Broker: l.Broker, Assertions: signer, Sessions: sessions, IdleTimeout: time.Hour,
-			Apps: []gateway.App{{ID: "planner", Tokens: []string{appToken}, Routes: []string{"app"},
-				Connectors: map[string]*gateway.Connector{
-					"dav": {About: c.About(), Accesses: c.About().Accesses}}}}})
-	testenv.Check(t, err)
-	s := httptest.NewServer(g)
-	t.Cleanup(s.Close)
-	l.url = s.URL
+	g := gatewaytest.Start(t, gatewaytest.Options{Broker: l.Broker, Connector: c, Log: log, Metrics: l.metrics,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}})
+	l.url, l.assertion = g.URL, g.Assertion(t, mira)
 	return l
 }
 
@@ -98,7 +66,7 @@ func (l *lending) ask(t *testing.T, method, path, body string, header ...string)
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, l.url+path, strings.NewReader(body))
 	testenv.Check(t, err)
-	req.Header.Set("Authorization", "Bearer "+appToken)
+	req.Header.Set("Authorization", "Bearer "+gatewaytest.Token)
 	req.Header.Set("X-Sallyport-Assertion", l.assertion)
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])

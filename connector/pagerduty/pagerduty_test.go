@@ -1,39 +1,29 @@
 package pagerduty_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/connector"
 	"github.com/sallyport-proxy/sallyport/connector/pagerduty"
-	"github.com/sallyport-proxy/sallyport/gateway"
+	"github.com/sallyport-proxy/sallyport/gateway/gatewaytest"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/grant/granttest"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/demo"
-	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/oauth"
-	"github.com/sallyport-proxy/sallyport/session"
 )
 
-const (
-	redirect = "https://sallyport.test/.sallyport/connect/oncall/callback"
-	appToken = "app-token-app-token-app-token-0123456789"
-)
+const redirect = "https://sallyport.test/.sallyport/connect/oncall/callback"
 
 var mira = identity.Identity{Provider: "google", Subject: "mira", Email: "mira@elsewhere.example", EmailVerified: true}
 
@@ -80,38 +70,9 @@ func startAt(t *testing.T, kind string, quirks demo.OnCallQuirks, now func() tim
 		w.Close()
 		testenv.Check(t, w.Wait(context.Background()))
 	})
-	w.startGateway(t)
+	g := gatewaytest.Start(t, gatewaytest.Options{Broker: w.Broker, Connector: w.connector})
+	w.gateway, w.assertion = g.URL+g.Path, g.Assertion(t, mira)
 	return w
-}
-
-func (w *world) startGateway(t *testing.T) {
-	t.Helper()
-	keys, err := session.NewKeyring([]session.Key{session.NewKey(time.Now().Add(-time.Hour))})
-	testenv.Check(t, err)
-	sessions, err := session.New(session.Options{Keys: keys, Secure: true, AbsoluteTimeout: 12 * time.Hour,
-		IdleTimeout: time.Hour})
-	testenv.Check(t, err)
-	signer, err := assertion.New(assertion.Options{Issuer: "https://sallyport.test",
-		Seeds: [][]byte{bytes.Repeat([]byte{1}, assertion.SeedBytes)}, Signing: func(time.Time) int { return 0 },
-		Now: time.Now})
-	testenv.Check(t, err)
-	signedIn := sessions.Start(mira)
-	w.assertion, err = signer.Sign(assertion.Caller{Key: "k", Identity: &mira, SID: signedIn.SID(),
-		End: time.Now().Add(10 * time.Hour)}, "app")
-	testenv.Check(t, err)
-	public, err := url.Parse("https://sallyport.test")
-	testenv.Check(t, err)
-	about := w.connector.About()
-	g, err := gateway.New(gateway.NewProcess(gateway.ProcessOptions{
-		Observers:  []observe.Observer{observe.Log{Logger: slog.New(slog.DiscardHandler)}},
-		Registerer: prometheus.NewRegistry()}), gateway.Options{PublicURL: public, Prefix: "/.sallyport/",
-		Broker: w.Broker, Assertions: signer, Sessions: sessions, IdleTimeout: time.Hour,
-		Apps: []gateway.App{{ID: "planner", Tokens: []string{appToken}, Routes: []string{"app"},
-			Connectors: map[string]*gateway.Connector{"oncall": {About: about, Accesses: about.Accesses}}}}})
-	testenv.Check(t, err)
-	s := httptest.NewServer(g)
-	t.Cleanup(s.Close)
-	w.gateway = s.URL + "/gateway/oncall"
 }
 
 // agree has somebody answer PagerDuty's page, and is what the browser brings back.
@@ -154,7 +115,7 @@ func (w *world) ask(t *testing.T, method, path string) (int, http.Header, string
 	}
 	req, err := http.NewRequestWithContext(t.Context(), method, w.gateway+path, strings.NewReader(body))
 	testenv.Check(t, err)
-	req.Header = http.Header{"Authorization": {"Bearer " + appToken}, "X-Sallyport-Assertion": {w.assertion},
+	req.Header = http.Header{"Authorization": {"Bearer " + gatewaytest.Token}, "X-Sallyport-Assertion": {w.assertion},
 		"Accept": {"application/vnd.pagerduty+json;version=2"}, "From": {"sam@acme.example"}}
 	if kind != "" {
 		req.Header.Set("Content-Type", kind)

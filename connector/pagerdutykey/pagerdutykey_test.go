@@ -1,7 +1,6 @@
 package pagerdutykey_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,27 +8,20 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/connector"
 	"github.com/sallyport-proxy/sallyport/connector/pagerdutykey"
-	"github.com/sallyport-proxy/sallyport/gateway"
+	"github.com/sallyport-proxy/sallyport/gateway/gatewaytest"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/grant/granttest"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/demo"
-	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/oauth"
-	"github.com/sallyport-proxy/sallyport/session"
 )
 
 const (
@@ -37,7 +29,6 @@ const (
 	accountKey = "a+canaryKc66ryYTWUXY"
 	readKey    = "r+canaryKc66ryYTWUXY"
 	europeKey  = "e+canaryKc66ryYTWUXY"
-	appToken   = "app-token-app-token-app-token-0123456789"
 )
 
 var mira = identity.Identity{Provider: "google", Subject: "mira", Email: "mira@acme.example", EmailVerified: true}
@@ -168,9 +159,8 @@ func TestAKeyThatMaySeeNothingIsNotConnected(t *testing.T) {
 // lending is the gateway in front of the pretend PagerDuty, for an app.
 type lending struct {
 	*grant.Broker
-	url    string
-	signer *assertion.Signer
-	leases *session.Manager
+	url     string // of the connector
+	gateway *gatewaytest.Gateway
 }
 
 func lend(t *testing.T, c *pagerdutykey.Connector, owner grant.OwnerKind) *lending {
@@ -193,28 +183,8 @@ func lend(t *testing.T, c *pagerdutykey.Connector, owner grant.OwnerKind) *lendi
 		l.Close()
 		testenv.Check(t, l.Wait(context.Background()))
 	})
-	ringOfSessions, err := session.NewKeyring([]session.Key{session.NewKey(time.Now().Add(-time.Hour))})
-	testenv.Check(t, err)
-	l.leases, err = session.New(session.Options{Keys: ringOfSessions, Secure: true, AbsoluteTimeout: 12 * time.Hour,
-		IdleTimeout: time.Hour})
-	testenv.Check(t, err)
-	l.signer, err = assertion.New(assertion.Options{Issuer: "https://sallyport.test",
-		Seeds: [][]byte{bytes.Repeat([]byte{1}, assertion.SeedBytes)}, Signing: func(time.Time) int { return 0 },
-		Now: time.Now})
-	testenv.Check(t, err)
-	public, err := url.Parse("https://sallyport.test")
-	testenv.Check(t, err)
-	g, err := gateway.New(gateway.NewProcess(gateway.ProcessOptions{
-		Observers:  []observe.Observer{observe.Log{Logger: slog.New(slog.DiscardHandler)}},
-		Registerer: prometheus.NewRegistry()}), gateway.Options{PublicURL: public, Prefix: "/.sallyport/",
-		Broker: l.Broker, Assertions: l.signer, Sessions: l.leases, IdleTimeout: time.Hour,
-		Apps: []gateway.App{{ID: "planner", Tokens: []string{appToken}, Routes: []string{"app"}, Offline: true,
-			Connectors: map[string]*gateway.Connector{
-				"oncall": {About: c.About(), Accesses: c.About().Accesses}}}}})
-	testenv.Check(t, err)
-	s := httptest.NewServer(g)
-	t.Cleanup(s.Close)
-	l.url = s.URL + "/gateway/oncall"
+	l.gateway = gatewaytest.Start(t, gatewaytest.Options{Broker: l.Broker, Connector: c, Offline: true})
+	l.url = l.gateway.URL + l.gateway.Path
 	return l
 }
 
@@ -230,11 +200,7 @@ func (l *lending) connect(t *testing.T, who identity.Identity, key, access strin
 // as is the header by which the app names somebody who is there.
 func (l *lending) as(t *testing.T, who identity.Identity) http.Header {
 	t.Helper()
-	signedIn := l.leases.Start(who)
-	token, err := l.signer.Sign(assertion.Caller{Key: who.ID(), Identity: &who, SID: signedIn.SID(),
-		End: time.Now().Add(10 * time.Hour)}, "app")
-	testenv.Check(t, err)
-	return http.Header{"X-Sallyport-Assertion": {token}}
+	return http.Header{"X-Sallyport-Assertion": {l.gateway.Assertion(t, who)}}
 }
 
 func (l *lending) ask(t *testing.T, h http.Header, method, path, body string) (int, http.Header, string) {
@@ -242,7 +208,7 @@ func (l *lending) ask(t *testing.T, h http.Header, method, path, body string) (i
 	req, err := http.NewRequestWithContext(t.Context(), method, l.url+path, strings.NewReader(body))
 	testenv.Check(t, err)
 	req.Header = h.Clone()
-	req.Header.Set("Authorization", "Bearer "+appToken)
+	req.Header.Set("Authorization", "Bearer "+gatewaytest.Token)
 	req.Header.Set("Accept", "application/vnd.pagerduty+json;version=2")
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")

@@ -6,28 +6,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/connector/slack"
-	"github.com/sallyport-proxy/sallyport/gateway"
+	"github.com/sallyport-proxy/sallyport/gateway/gatewaytest"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/internal/demo"
-	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
-	"github.com/sallyport-proxy/sallyport/session"
 )
-
-const appToken = "app-token-app-token-app-token-0123456789"
 
 // lending is the gateway in front of a pretend Slack, for an app and a person.
 type lending struct {
@@ -38,32 +28,8 @@ type lending struct {
 func startLending(t *testing.T, c *slack.Connector) *lending {
 	t.Helper()
 	l := &lending{broker: newBroker(t, c)}
-	keys, err := session.NewKeyring([]session.Key{session.NewKey(time.Now().Add(-time.Hour))})
-	testenv.Check(t, err)
-	sessions, err := session.New(session.Options{Keys: keys, Secure: true, AbsoluteTimeout: 12 * time.Hour,
-		IdleTimeout: time.Hour})
-	testenv.Check(t, err)
-	signer, err := assertion.New(assertion.Options{Issuer: "https://sallyport.test",
-		Seeds: [][]byte{bytes.Repeat([]byte{1}, assertion.SeedBytes)}, Signing: func(time.Time) int { return 0 },
-		Now: time.Now})
-	testenv.Check(t, err)
-	signedIn := sessions.Start(mira)
-	l.assertion, err = signer.Sign(assertion.Caller{Key: "k", Identity: &mira, SID: signedIn.SID(),
-		End: time.Now().Add(10 * time.Hour)}, "app")
-	testenv.Check(t, err)
-	public, err := url.Parse("https://sallyport.test")
-	testenv.Check(t, err)
-	g, err := gateway.New(gateway.NewProcess(gateway.ProcessOptions{
-		Observers:  []observe.Observer{observe.Log{Logger: slog.New(slog.DiscardHandler)}},
-		Registerer: prometheus.NewRegistry()}), gateway.Options{PublicURL: public, Prefix: "/.sallyport/",
-		Broker: l.Broker, Assertions: signer, Sessions: sessions, IdleTimeout: time.Hour,
-		Apps: []gateway.App{{ID: "planner", Tokens: []string{appToken}, Routes: []string{"app"},
-			Connectors: map[string]*gateway.Connector{
-				"slack": {About: c.About(), Accesses: c.About().Accesses}}}}})
-	testenv.Check(t, err)
-	s := httptest.NewServer(g)
-	t.Cleanup(s.Close)
-	l.url = s.URL
+	g := gatewaytest.Start(t, gatewaytest.Options{Broker: l.Broker, Connector: c})
+	l.url, l.assertion = g.URL, g.Assertion(t, mira)
 	return l
 }
 
@@ -82,7 +48,7 @@ func (l *lending) ask(t *testing.T, request, kind, body string, header ...string
 	req, err := http.NewRequestWithContext(t.Context(), method, l.url+"/gateway/slack/api/"+path,
 		strings.NewReader(body))
 	testenv.Check(t, err)
-	req.Header.Set("Authorization", "Bearer "+appToken)
+	req.Header.Set("Authorization", "Bearer "+gatewaytest.Token)
 	req.Header.Set("X-Sallyport-Assertion", l.assertion)
 	if kind != "" {
 		req.Header.Set("Content-Type", kind)
