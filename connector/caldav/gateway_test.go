@@ -134,8 +134,8 @@ func startRadicale(t *testing.T) (base string) {
 				t.Fatalf("%s %s: %s", method, path, res.Status)
 			}
 		}
-		put("MKCALENDAR", "/"+user+"/work/", "application/xml", "")
-		put("PUT", "/"+user+"/work/1.ics", "text/calendar", event)
+		put("MKCALENDAR", "/"+user+"/plans/", "application/xml", "")
+		put("PUT", "/"+user+"/plans/1.ics", "text/calendar", event)
 	}
 	return base
 }
@@ -183,7 +183,7 @@ func TestP12_AClientFindsAndReadsTheCalendarsOfRadicale(t *testing.T) {
 		t.Fatalf("%s, %s", principal, home)
 	}
 	_, body = l.ask(t, "PROPFIND", home, question0("<resourcetype/>"), "Content-Type", "application/xml", "Depth", "1")
-	calendar := dav + "/mira/work/"
+	calendar := dav + "/mira/plans/"
 	if !strings.Contains(body, ">"+calendar+"<") {
 		t.Errorf("the calendars are %s", body)
 	}
@@ -207,16 +207,16 @@ func TestP12_AClientFindsAndReadsTheCalendarsOfRadicale(t *testing.T) {
 	}
 	for _, tt := range [][2]string{{"PUT", one}, {"DELETE", one}, {"PROPPATCH", calendar}, {"MKCALENDAR", home + "new/"},
 		{"MKCOL", home + "new/"}, {"POST", calendar}, {"MOVE", one}, {"COPY", one}, {"LOCK", one}, {"ACL", calendar},
-		{"PATCH", one}, {"PROPFIND", dav + "/tom/work/"}, {"GET", dav + "/tom/work/1.ics"}, {"GET", dav + "/"},
+		{"PATCH", one}, {"PROPFIND", dav + "/tom/plans/"}, {"GET", dav + "/tom/plans/1.ics"}, {"GET", dav + "/"},
 		{"REPORT", dav + "/"}, {"PROPFIND", dav + "/mira%2f..%2ftom/"}, {"GET", dav + "/miracle/1.ics"}} {
 		if res, body := l.ask(t, tt[0], tt[1], ""); res.StatusCode != http.StatusForbidden &&
 			res.StatusCode != http.StatusBadRequest {
 			t.Errorf("%s %s: %s %s", tt[0], tt[1], res.Status, body)
 		}
 	}
-	for what, body := range map[string]string{"of tom": multiget(dav + "/tom/work/1.ics"),
-		"not of ours": multiget("/mira/work/1.ics"), "of two": strings.Replace(multiget(one), "</C:cal", "<href>"+dav+
-			"/tom/work/1.ics</href></C:cal", 1), "no XML": "a", "with entities": "<!DOCTYPE a>" + multiget(one)} {
+	for what, body := range map[string]string{"of tom": multiget(dav + "/tom/plans/1.ics"),
+		"not of ours": multiget("/mira/plans/1.ics"), "of two": strings.Replace(multiget(one), "</C:cal", "<href>"+dav+
+			"/tom/plans/1.ics</href></C:cal", 1), "no XML": "a", "with entities": "<!DOCTYPE a>" + multiget(one)} {
 		res, body := l.ask(t, "REPORT", calendar, body, "Content-Type", "application/xml", "Depth", "1")
 		if res.StatusCode != http.StatusForbidden && res.StatusCode != http.StatusBadRequest {
 			t.Errorf("a report %s: %s %s", what, res.Status, body)
