@@ -3,6 +3,7 @@ package charts
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"path"
 	"slices"
@@ -42,20 +43,32 @@ var kinds = map[string]func() any{
 type objects map[string]any
 
 // decode reads each document into the type that Kubernetes or the project of the resource
-// has for it. A field that the type does not have, or has twice, is an error.
+// has for it, and lets the API server judge it. A field that the type does not have, or has
+// twice, is an error.
 func decode(files map[string]string) (objects, error) {
 	all := objects{}
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if path.Ext(name) != ".yaml" {
-			continue
-		}
-		for doc := range strings.SplitSeq("\n"+files[name], "\n---\n") {
-			if err := all.add(doc); err != nil {
-				return nil, fmt.Errorf("%s: %w\n%s", name, err, doc)
-			}
+	for doc, name := range documents(files) {
+		if err := all.add(doc); err != nil {
+			return nil, fmt.Errorf("%s: %w\n%s", name, err, doc)
 		}
 	}
 	return all, nil
+}
+
+// documents are the texts in files of manifests, with the name of the file.
+func documents(files map[string]string) iter.Seq2[string, string] {
+	return func(yield func(doc, name string) bool) {
+		for _, name := range slices.Sorted(maps.Keys(files)) {
+			if path.Ext(name) != ".yaml" {
+				continue
+			}
+			for doc := range strings.SplitSeq("\n"+files[name], "\n---\n") {
+				if !yield(doc, name) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func (o objects) add(doc string) error {
@@ -87,7 +100,7 @@ func (o objects) add(doc string) error {
 		return fmt.Errorf("the name %q", head.Metadata.Name)
 	}
 	o[key] = object
-	return nil
+	return create(head.APIVersion+"/"+head.Kind, text)
 }
 
 // each calls f for the objects of one type, and returns how many there are.

@@ -118,7 +118,8 @@ func TestValuesOfKubernetesArePassedOn(t *testing.T) {
 	for _, add := range []string{"global: {imageRegistry: example.com}", "enabled: true",
 		"resources: {limits: {example.com/gpu: 1}, claims: []}", "affinity: {nodeAffinity: {}}",
 		"podSecurityContext: {supplementalGroups: [7]}", "livenessProbe: {periodSeconds: 30}",
-		"readinessProbe: {exec: {command: [/sallyport, healthcheck]}}", "service: {spec: {loadBalancerClass: x}}"} {
+		"readinessProbe: {exec: {command: [/sallyport, healthcheck]}}",
+		"service: {type: LoadBalancer, spec: {loadBalancerClass: x}}"} {
 		for _, h := range helms() {
 			files, err := h.render(t, parseValues(t, []byte(plain+add)), false)
 			if err == nil {
