@@ -1,12 +1,6 @@
 package caldav_test
 
 import (
-	"bytes"
-	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"io"
-	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,78 +9,20 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/sallyport-proxy/sallyport/connector/caldav"
 	"github.com/sallyport-proxy/sallyport/gateway/gatewaytest"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/grant/granttest"
-	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
-var mira = identity.Identity{Provider: "corp", Subject: "mira"}
-
-// lending is the gateway in front of a pretend calendar, for an app and a person.
-type lending struct {
-	*grant.Broker
-	url, assertion string
-	log            *bytes.Buffer // of the gateway and the broker; read it after the last request
-	metrics        *prometheus.Registry
-}
-
-// startLending lends by store. roots vouch for the calendar.
-func startLending(t *testing.T, c *caldav.Connector, store grant.Store, roots *x509.CertPool) *lending {
+// lend lends with a connector by a store in memory. transport reaches the calendars; nil: the
+// gateway's own.
+func lend(t *testing.T, c *caldav.Connector, transport *http.Transport) *gatewaytest.Lending {
 	t.Helper()
-	l := &lending{log: new(bytes.Buffer), metrics: prometheus.NewRegistry()}
-	log := slog.New(slog.NewTextHandler(l.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	k := grant.SealingKey{ID: "k"}
-	copy(k.Secret[:], "canary-key")
-	ring, err := grant.NewKeyring([]grant.SealingKey{k})
-	testenv.Check(t, err)
-	l.Broker, err = grant.New(grant.Options{Store: store, Keys: ring, Log: log,
-		Offers: []grant.Offer{{Connector: c, Owner: grant.OwnedByUser, Offered: []string{caldav.Read}}},
-		Apps: []grant.App{{ID: "planner", Name: "Planner", Routes: []string{"app"},
-			Connectors: map[string][]string{"dav": {caldav.Read}}}},
-		Redirect: func(string) string { return "" }})
-	testenv.Check(t, err)
-	t.Cleanup(func() {
-		l.Close()
-		testenv.Check(t, l.Wait(context.Background()))
-	})
-	g := gatewaytest.Start(t, gatewaytest.Options{Broker: l.Broker, Connector: c, Log: log, Metrics: l.metrics,
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}})
-	l.url, l.assertion = g.URL, g.Assertion(t, mira)
-	return l
-}
-
-// ask sends a request of the app, and returns all of the answer as text too.
-func (l *lending) ask(t *testing.T, method, path, body string, header ...string) (*http.Response, string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, l.url+path, strings.NewReader(body))
-	testenv.Check(t, err)
-	req.Header.Set("Authorization", "Bearer "+gatewaytest.Token)
-	req.Header.Set("X-Sallyport-Assertion", l.assertion)
-	for i := 0; i+1 < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
-	}
-	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true}}
-	res, err := client.Do(req)
-	testenv.Check(t, err)
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
-	if err != nil {
-		b = append(b, "\nBROKEN OFF"...)
-	}
-	return res, string(b)
-}
-
-func (l *lending) connect(t *testing.T, key string) error {
-	t.Helper()
-	_, err := l.ConnectKey(t.Context(), mira, grant.Ask{Connector: "dav", App: "planner"}, key, false)
-	return err
+	return gatewaytest.Lend(t, gatewaytest.LendOptions{Connector: c, Access: caldav.Read,
+		Store: granttest.NewStore(nil), Transport: transport})
 }
 
 // startRadicale starts a real server with a calendar of mira's, and one of tom's.
@@ -156,60 +92,64 @@ func question0(properties string) string {
 	return `<propfind xmlns="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"><prop>` + properties + `</prop></propfind>`
 }
 
+// walked is where a client gets to, from the one address that it was given.
+type walked struct{ principal, home, calendar, event string }
+
+// walkOf asks as a client does: whose account it is (RFC 5397), where its calendars are (RFC
+// 4791 §6.2.1), which there are, what is in the one that ends in a path (RFC 4791 §7.8).
+func walkOf(t *testing.T, l *gatewaytest.Lending, calendar string) (w walked) {
+	t.Helper()
+	href := func(method, at, depth, body, inside string) string {
+		t.Helper()
+		res, answer := l.Ask(t, method, at, body, "Content-Type", "application/xml", "Depth", depth)
+		m := regexp.MustCompile(`(?s)` + inside).FindStringSubmatch(answer)
+		if m == nil {
+			t.Fatalf("%s %s: there is no %s in %s %s", method, at, inside, res.Status, answer)
+		}
+		return m[1]
+	}
+	of := func(property string) string { return `<[^>]*` + property + `[^>]*>.*?href[^>]*>([^<]*)<` }
+	w.principal = href("PROPFIND", dav+"/", "0", question0("<current-user-principal/>"), of("current-user-principal"))
+	w.home = href("PROPFIND", w.principal, "0", question0("<C:calendar-home-set/>"), of("calendar-home-set"))
+	w.calendar = href("PROPFIND", w.home, "1", question0("<resourcetype/>"), `>([^<]*`+calendar+`)<`)
+	const query = `<C:calendar-query xmlns="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"><prop><getetag/></prop>` +
+		`<C:filter><C:comp-filter name="VCALENDAR"/></C:filter></C:calendar-query>`
+	w.event = href("REPORT", w.calendar, "1", query, `>([^<]*1\.ics)<`)
+	res, body := l.Ask(t, "GET", w.event, "")
+	if res.StatusCode != http.StatusOK || !strings.Contains(body, "SUMMARY:Release") {
+		t.Errorf("GET %s: %s %s", w.event, res.Status, body)
+	}
+	return w
+}
+
 // What a client finds, it asks for, from the one address that it was given: whose account it
 // is, where its calendars are, which there are, what is in them. Nothing that changes
 // anything gets to the server, and nothing of somebody else's is asked for.
 func TestP12_AClientFindsAndReadsTheCalendarsOfRadicale(t *testing.T) {
 	base := startRadicale(t)
-	l := startLending(t, calendars(t, base, client(t)), granttest.NewStore(nil), nil)
-	if err := l.connect(t, "mira:not-the-password"); grant.ClassOf(err) != grant.Yours {
+	l := lend(t, calendars(t, base, client(t)), nil)
+	if err := l.Paste(t, "mira:not-the-password"); grant.ClassOf(err) != grant.Yours {
 		t.Errorf("another password: %v", err)
 	}
-	testenv.Check(t, l.connect(t, "mira:canary-app-password"))
-	xml := []string{"Content-Type", "application/xml", "Depth", "0"}
-	href := func(body, inside string) string {
-		t.Helper()
-		m := regexp.MustCompile(`(?s)<[^>]*` + inside + `[^>]*>.*?href>([^<]*)<`).FindStringSubmatch(body)
-		if m == nil {
-			t.Fatalf("there is no %s in %s", inside, body)
-		}
-		return m[1]
+	testenv.Check(t, l.Paste(t, "mira:canary-app-password"))
+	walk := walkOf(t, l, "/plans/")
+	if walk != (walked{dav + "/mira/", dav + "/mira/", dav + "/mira/plans/", dav + "/mira/plans/1.ics"}) {
+		t.Fatalf("%+v", walk)
 	}
-	_, body := l.ask(t, "PROPFIND", dav+"/", question0("<current-user-principal/>"), xml...)
-	principal := href(body, "current-user-principal")
-	_, body = l.ask(t, "PROPFIND", principal, question0("<C:calendar-home-set/>"), xml...)
-	home := href(body, "calendar-home-set")
-	if principal != dav+"/mira/" || home != dav+"/mira/" {
-		t.Fatalf("%s, %s", principal, home)
-	}
-	_, body = l.ask(t, "PROPFIND", home, question0("<resourcetype/>"), "Content-Type", "application/xml", "Depth", "1")
-	calendar := dav + "/mira/plans/"
-	if !strings.Contains(body, ">"+calendar+"<") {
-		t.Errorf("the calendars are %s", body)
-	}
-	const query = `<C:calendar-query xmlns="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"><prop><getetag/></prop>` +
-		`<C:filter><C:comp-filter name="VCALENDAR"/></C:filter></C:calendar-query>`
-	_, body = l.ask(t, "REPORT", calendar, query, "Content-Type", "application/xml", "Depth", "1")
-	one := calendar + "1.ics"
-	if !strings.Contains(body, ">"+one+"<") {
-		t.Errorf("the events are %s", body)
-	}
+	home, calendar, one := walk.home, walk.calendar, walk.event
 	multiget := func(href string) string {
 		return `<C:calendar-multiget xmlns="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"><prop><C:calendar-data/>` +
 			`</prop><href>` + href + `</href></C:calendar-multiget>`
 	}
-	res, body := l.ask(t, "REPORT", calendar, multiget(one), "Content-Type", "application/xml", "Depth", "1")
+	res, body := l.Ask(t, "REPORT", calendar, multiget(one), "Content-Type", "application/xml", "Depth", "1")
 	if res.StatusCode != http.StatusMultiStatus || !strings.Contains(body, "SUMMARY:Release") {
 		t.Errorf("%s %s", res.Status, body)
-	}
-	if res, body = l.ask(t, "GET", one, ""); res.StatusCode != http.StatusOK || !strings.Contains(body, "Release") {
-		t.Errorf("GET: %s %s", res.Status, body)
 	}
 	for _, tt := range [][2]string{{"PUT", one}, {"DELETE", one}, {"PROPPATCH", calendar}, {"MKCALENDAR", home + "new/"},
 		{"MKCOL", home + "new/"}, {"POST", calendar}, {"MOVE", one}, {"COPY", one}, {"LOCK", one}, {"ACL", calendar},
 		{"PATCH", one}, {"PROPFIND", dav + "/tom/plans/"}, {"GET", dav + "/tom/plans/1.ics"}, {"GET", dav + "/"},
 		{"REPORT", dav + "/"}, {"PROPFIND", dav + "/mira%2f..%2ftom/"}, {"GET", dav + "/miracle/1.ics"}} {
-		if res, body := l.ask(t, tt[0], tt[1], ""); res.StatusCode != http.StatusForbidden &&
+		if res, body := l.Ask(t, tt[0], tt[1], ""); res.StatusCode != http.StatusForbidden &&
 			res.StatusCode != http.StatusBadRequest {
 			t.Errorf("%s %s: %s %s", tt[0], tt[1], res.Status, body)
 		}
@@ -217,16 +157,16 @@ func TestP12_AClientFindsAndReadsTheCalendarsOfRadicale(t *testing.T) {
 	for what, body := range map[string]string{"of tom": multiget(dav + "/tom/plans/1.ics"),
 		"not of ours": multiget("/mira/plans/1.ics"), "of two": strings.Replace(multiget(one), "</C:cal", "<href>"+dav+
 			"/tom/plans/1.ics</href></C:cal", 1), "no XML": "a", "with entities": "<!DOCTYPE a>" + multiget(one)} {
-		res, body := l.ask(t, "REPORT", calendar, body, "Content-Type", "application/xml", "Depth", "1")
+		res, body := l.Ask(t, "REPORT", calendar, body, "Content-Type", "application/xml", "Depth", "1")
 		if res.StatusCode != http.StatusForbidden && res.StatusCode != http.StatusBadRequest {
 			t.Errorf("a report %s: %s %s", what, res.Status, body)
 		}
 	}
-	if res, _ := l.ask(t, "PROPFIND", dav+"/", question0("<resourcetype/>"), "Content-Type", "application/xml", "Depth",
+	if res, _ := l.Ask(t, "PROPFIND", dav+"/", question0("<resourcetype/>"), "Content-Type", "application/xml", "Depth",
 		"1"); res.StatusCode != http.StatusForbidden {
 		t.Errorf("all of the server: %s", res.Status)
 	}
-	if strings.Contains(l.log.String(), "canary-app") {
-		t.Errorf("the log has the password: %s", l.log)
+	if strings.Contains(l.Log.String(), "canary-app") {
+		t.Errorf("the log has the password: %s", l.Log)
 	}
 }

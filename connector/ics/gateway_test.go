@@ -9,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"html"
-	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -19,79 +17,20 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/sallyport-proxy/sallyport/connector"
 	"github.com/sallyport-proxy/sallyport/connector/ics"
 	"github.com/sallyport-proxy/sallyport/gateway/gatewaytest"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/grant/granttest"
-	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
 
-var mira = identity.Identity{Provider: "corp", Subject: "mira"}
-
-// lending is the gateway in front of a pretend calendar, for an app and a person.
-type lending struct {
-	*grant.Broker
-	url, assertion string
-	log            *bytes.Buffer // of the gateway and the broker; read it after the last request
-	metrics        *prometheus.Registry
-}
-
-// startLending lends by store. roots vouch for the calendar.
-func startLending(t *testing.T, c *ics.Connector, store grant.Store, roots *x509.CertPool) *lending {
+// lend lends with a connector by store. roots vouch for the calendar.
+func lend(t *testing.T, c *ics.Connector, store grant.Store, roots *x509.CertPool) *gatewaytest.Lending {
 	t.Helper()
-	l := &lending{log: new(bytes.Buffer), metrics: prometheus.NewRegistry()}
-	log := slog.New(slog.NewTextHandler(l.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	k := grant.SealingKey{ID: "k"}
-	copy(k.Secret[:], "canary-key")
-	ring, err := grant.NewKeyring([]grant.SealingKey{k})
-	testenv.Check(t, err)
-	l.Broker, err = grant.New(grant.Options{Store: store, Keys: ring, Log: log,
-		Offers: []grant.Offer{{Connector: c, Owner: grant.OwnedByUser, Offered: []string{ics.Read}}},
-		Apps: []grant.App{{ID: "planner", Name: "Planner", Routes: []string{"app"},
-			Connectors: map[string][]string{"feed": {ics.Read}}}},
-		Redirect: func(string) string { return "" }})
-	testenv.Check(t, err)
-	t.Cleanup(func() {
-		l.Close()
-		testenv.Check(t, l.Wait(context.Background()))
-	})
-	g := gatewaytest.Start(t, gatewaytest.Options{Broker: l.Broker, Connector: c, Log: log, Metrics: l.metrics,
+	return gatewaytest.Lend(t, gatewaytest.LendOptions{Connector: c, Access: ics.Read, Store: store,
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}})
-	l.url, l.assertion = g.URL, g.Assertion(t, mira)
-	return l
-}
-
-// ask sends a request of the app, and returns all of the answer as text too.
-func (l *lending) ask(t *testing.T, method, path, body string, header ...string) (*http.Response, string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, l.url+path, strings.NewReader(body))
-	testenv.Check(t, err)
-	req.Header.Set("Authorization", "Bearer "+gatewaytest.Token)
-	req.Header.Set("X-Sallyport-Assertion", l.assertion)
-	for i := 0; i+1 < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
-	}
-	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true}}
-	res, err := client.Do(req)
-	testenv.Check(t, err)
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
-	if err != nil {
-		b = append(b, "\nBROKEN OFF"...)
-	}
-	return res, string(b)
-}
-
-func (l *lending) connect(t *testing.T, address string) error {
-	t.Helper()
-	_, err := l.ConnectKey(t.Context(), mira, grant.Ask{Connector: "feed", App: "planner"}, address, false)
-	return err
 }
 
 func client(t *testing.T, roots *x509.CertPool) *oauth.Client {
@@ -131,9 +70,9 @@ func TestAnAppReadsTheCalendarAtOneAddress(t *testing.T) {
 		}
 		serveFeed(w, r)
 	})
-	l := startLending(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
-	testenv.Check(t, l.connect(t, "webcal"+strings.TrimPrefix(srv.URL, "https")+secret))
-	res, body := l.ask(t, "GET", path, "", "Accept-Encoding", "gzip", "Cookie", "a=b")
+	l := lend(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
+	testenv.Check(t, l.Paste(t, "webcal"+strings.TrimPrefix(srv.URL, "https")+secret))
+	res, body := l.Ask(t, "GET", path, "", "Accept-Encoding", "gzip", "Cookie", "a=b")
 	if res.StatusCode != http.StatusOK || body != feed || res.Header.Get("ETag") != `"7"` {
 		t.Errorf("%s %v %q", res.Status, res.Header, body)
 	}
@@ -141,11 +80,11 @@ func TestAnAppReadsTheCalendarAtOneAddress(t *testing.T) {
 		r.Header["Cookie"] != nil || r.Header["Authorization"] != nil {
 		t.Errorf("the calendar was asked for %s with %v", r.RequestURI, r.Header)
 	}
-	if res, body := l.ask(t, "GET", path, "", "If-None-Match", `"7"`); res.StatusCode != http.StatusNotModified ||
+	if res, body := l.Ask(t, "GET", path, "", "If-None-Match", `"7"`); res.StatusCode != http.StatusNotModified ||
 		body != "" {
 		t.Errorf("what the app has already: %s", res.Status)
 	}
-	if res, body := l.ask(t, "HEAD", path, ""); res.StatusCode != http.StatusOK || body != "" {
+	if res, body := l.Ask(t, "HEAD", path, ""); res.StatusCode != http.StatusOK || body != "" {
 		t.Errorf("HEAD: %s", res.Status)
 	}
 }
@@ -158,11 +97,11 @@ func TestP12_NothingButTheCalendarIsAskedFor(t *testing.T) {
 		hits.Add(1)
 		serve.ServeHTTP(w, r)
 	})
-	l := startLending(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
-	if res, _ := l.ask(t, "GET", path, ""); res.StatusCode != http.StatusConflict {
+	l := lend(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
+	if res, _ := l.Ask(t, "GET", path, ""); res.StatusCode != http.StatusConflict {
 		t.Errorf("before: %s", res.Status)
 	}
-	testenv.Check(t, l.connect(t, srv.URL+secret))
+	testenv.Check(t, l.Paste(t, srv.URL+secret))
 	before := hits.Load()
 	for request, want := range map[string]int{
 		"POST " + path: http.StatusForbidden, "PUT " + path: http.StatusForbidden,
@@ -176,11 +115,11 @@ func TestP12_NothingButTheCalendarIsAskedFor(t *testing.T) {
 		"GET /gateway/feed//evil.org": http.StatusBadRequest,
 	} {
 		method, target, _ := strings.Cut(request, " ")
-		if res, body := l.ask(t, method, target, ""); res.StatusCode != want && res.StatusCode != http.StatusForbidden {
+		if res, body := l.Ask(t, method, target, ""); res.StatusCode != want && res.StatusCode != http.StatusForbidden {
 			t.Errorf("%s: %s %s", request, res.Status, body)
 		}
 	}
-	if res, _ := l.ask(t, "GET", path, "a=b", "Content-Type", "text/plain"); res.StatusCode != http.StatusBadRequest {
+	if res, _ := l.Ask(t, "GET", path, "a=b", "Content-Type", "text/plain"); res.StatusCode != http.StatusBadRequest {
 		t.Errorf("with a body: %s", res.Status)
 	}
 	if n := hits.Load() - before; n != 0 {
@@ -218,8 +157,8 @@ func TestP08_TheSecretAddressIsNeverSeen(t *testing.T) {
 		h.Set("X-Where", address)
 	})
 	address = srv.URL + secret
-	l := startLending(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
-	testenv.Check(t, l.connect(t, address))
+	l := lend(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
+	testenv.Check(t, l.Paste(t, address))
 	seen := func(where, text string) {
 		t.Helper()
 		if strings.Contains(text, "canary") || strings.Contains(text, "mira@acme.example") ||
@@ -229,7 +168,7 @@ func TestP08_TheSecretAddressIsNeverSeen(t *testing.T) {
 	}
 	for _, answers := range []int{200, 206, 301, 302, 304, 307, 400, 404, 500, 503} {
 		status = answers
-		res, body := l.ask(t, "GET", path, "")
+		res, body := l.Ask(t, "GET", path, "")
 		header, err := json.Marshal([]any{res.Header, res.Trailer})
 		testenv.Check(t, err)
 		seen(res.Status, string(header)+body)
@@ -238,32 +177,32 @@ func TestP08_TheSecretAddressIsNeverSeen(t *testing.T) {
 		}
 	}
 	status = http.StatusOK
-	testenv.Check(t, l.connect(t, address)) // after 404 it was over
+	testenv.Check(t, l.Paste(t, address)) // after 404 it was over
 	coding = "br"
-	if res, body := l.ask(t, "GET", path, ""); res.StatusCode != http.StatusBadGateway {
+	if res, body := l.Ask(t, "GET", path, ""); res.StatusCode != http.StatusBadGateway {
 		t.Errorf("what cannot be read is passed on: %s %q", res.Status, body)
 	}
 	srv.Close()
-	res, body := l.ask(t, "GET", path, "")
+	res, body := l.Ask(t, "GET", path, "")
 	if res.StatusCode != http.StatusBadGateway {
 		t.Errorf("nobody is there: %s", res.Status)
 	}
 	seen("nobody is there", body)
-	if err := l.connect(t, address); err == nil {
+	if err := l.Paste(t, address); err == nil {
 		t.Error("nobody is there, and it is connected")
 	} else {
 		seen("connecting", err.Error())
 	}
-	_, body = l.ask(t, "GET", "/v1/grants", "")
+	_, body = l.Ask(t, "GET", "/v1/grants", "")
 	seen("the list", body)
-	views, err := l.View(t.Context(), mira)
+	views, err := l.View(t.Context(), gatewaytest.Mira())
 	testenv.Check(t, err)
 	seen("the account page", fmt.Sprintf("%+v", views))
-	families, err := l.metrics.Gather()
+	families, err := l.Metrics.Gather()
 	testenv.Check(t, err)
 	seen("metrics", fmt.Sprint(families))
-	seen("the log", l.log.String())
-	if l.log.Len() == 0 {
+	seen("the log", l.Log.String())
+	if l.Log.Len() == 0 {
 		t.Error("there is no log")
 	}
 }
@@ -286,18 +225,18 @@ func TestACalendarThatIsTooLongIsNotPassedOnAsAWhole(t *testing.T) {
 			}
 		}
 	})
-	l := startLending(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
-	testenv.Check(t, l.connect(t, srv.URL+secret))
-	if _, body := l.ask(t, "GET", path, "", "If-None-Match", "long"); len(body) > ics.MaxFeed+64 ||
+	l := lend(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
+	testenv.Check(t, l.Paste(t, srv.URL+secret))
+	if _, body := l.Ask(t, "GET", path, "", "If-None-Match", "long"); len(body) > ics.MaxFeed+64 ||
 		!strings.HasSuffix(body, "BROKEN OFF") {
 		t.Errorf("%d bytes arrived as if they were all", len(body))
 	}
 	length = ics.MaxFeed + 1
-	if res, _ := l.ask(t, "GET", path, ""); res.StatusCode != http.StatusBadGateway {
+	if res, _ := l.Ask(t, "GET", path, ""); res.StatusCode != http.StatusBadGateway {
 		t.Errorf("a length that is too long: %s", res.Status)
 	}
 	var e *grant.Error
-	if err := l.connect(t, srv.URL+secret); !errors.As(err, &e) || e.Class != grant.Later ||
+	if err := l.Paste(t, srv.URL+secret); !errors.As(err, &e) || e.Class != grant.Later ||
 		!strings.Contains(e.Sentence, "16 MiB") {
 		t.Errorf("connecting it: %v", err)
 	}
@@ -316,11 +255,11 @@ func TestAnAddressThatIsOverEndsTheGrant(t *testing.T) {
 			}
 			serveFeed(w, r)
 		})
-		l := startLending(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
-		testenv.Check(t, l.connect(t, srv.URL+secret))
+		l := lend(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
+		testenv.Check(t, l.Paste(t, srv.URL+secret))
 		over.Store(true)
-		res, _ := l.ask(t, "GET", path, "")
-		views, err := l.View(t.Context(), mira)
+		res, _ := l.Ask(t, "GET", path, "")
+		views, err := l.View(t.Context(), gatewaytest.Mira())
 		if err != nil || len(views) != 1 || views[0].Status != want ||
 			(want == grant.Active) != (res.StatusCode == status) {
 			t.Errorf("%d: %s, %+v, %v", status, res.Status, views, err)
@@ -353,22 +292,22 @@ func TestP08_AFeedDoesNotReachWhatOnlySallyportCanReach(t *testing.T) {
 
 	for _, host := range []string{"127.0.0.1", "example.com"} {
 		store, base := granttest.NewStore(nil), "https://"+host+":"+port
-		open := startLending(t, allowing(t, client(t, roots), base), store, roots)
-		testenv.Check(t, open.connect(t, base+secret))
-		if res, body := open.ask(t, "GET", path, ""); res.StatusCode != http.StatusOK || body != feed {
+		open := lend(t, allowing(t, client(t, roots), base), store, roots)
+		testenv.Check(t, open.Paste(t, base+secret))
+		if res, body := open.Ask(t, "GET", path, ""); res.StatusCode != http.StatusOK || body != feed {
 			t.Fatalf("while it is allowed: %s %s", res.Status, body)
 		}
 		before := connections.Load()
-		shut := startLending(t, closed, store, roots)
-		if res, body := shut.ask(t, "GET", path, ""); res.StatusCode != http.StatusBadGateway ||
+		shut := lend(t, closed, store, roots)
+		if res, body := shut.Ask(t, "GET", path, ""); res.StatusCode != http.StatusBadGateway ||
 			strings.Contains(body, "BEGIN") {
 			t.Errorf("%s: %s %s", host, res.Status, body)
 		}
 		if n := connections.Load() - before; before == 0 || n != 0 {
 			t.Errorf("%s: the listener saw %d connections", host, n)
 		}
-		if !strings.Contains(shut.log.String(), "not a public one") {
-			t.Errorf("the log does not say why: %s", shut.log)
+		if !strings.Contains(shut.Log.String(), "not a public one") {
+			t.Errorf("the log does not say why: %s", shut.Log)
 		}
 	}
 }
@@ -384,14 +323,14 @@ func TestP08_ARedirectToLoopbackIsNotFollowed(t *testing.T) {
 		}
 		serveFeed(w, r)
 	})
-	l := startLending(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
-	testenv.Check(t, l.connect(t, srv.URL+secret))
+	l := lend(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
+	testenv.Check(t, l.Paste(t, srv.URL+secret))
 	redirects.Store(true)
-	res, _ := l.ask(t, "GET", path, "")
+	res, _ := l.Ask(t, "GET", path, "")
 	if res.StatusCode != http.StatusFound || res.Header.Get("Location") != "" {
 		t.Errorf("the app is led to %q: %s", res.Header.Get("Location"), res.Status)
 	}
-	e, ok := errors.AsType[*grant.Error](l.connect(t, srv.URL+secret))
+	e, ok := errors.AsType[*grant.Error](l.Paste(t, srv.URL+secret))
 	if !ok || e.Reason != ics.Elsewhere || e.Sentence == "" {
 		t.Errorf("connecting it: %v", e)
 	}
