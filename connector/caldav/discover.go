@@ -68,35 +68,60 @@ func (s *search) calendars() (found, error) {
 	if len(own.homes) == 0 {
 		return found{}, nowhere("the principal has no calendars")
 	}
-	return s.c.place(own.homes, first.principal)
+	at, principals := first.at, []*url.URL{first.principal}
+	if home := own.homes[0]; !sameOrigin(home, at) {
+		at = &url.URL{Scheme: home.Scheme, Host: home.Host, Path: "/"}
+		there, err := s.elsewhere(at)
+		if err != nil {
+			return found{}, err
+		}
+		if there != nil {
+			principals = append(principals, there)
+		}
+	}
+	return place(at, own.homes, principals)
+}
+
+// elsewhere asks another host, at which the calendars are, whose account it is, as clients will
+// when they have nothing but the gateway's address (iCloud's hosts each say it for the accounts
+// they have). A host that says nothing may have calendars all the same; one that may not be
+// reached has none for us.
+func (s *search) elsewhere(at *url.URL) (principal *url.URL, err error) {
+	if err := s.c.near(at); err != nil {
+		return nil, &grant.Error{Class: grant.Ours, Reason: Elsewhere, Err: err}
+	}
+	there, err := s.propfind(at)
+	if e, ok := errors.AsType[*grant.Error](err); ok && e.Class == grant.Ours && e.Reason != connector.NotPublic {
+		return nil, nil
+	}
+	return there.principal, err
 }
 
 func nowhere(why string) error {
 	return &grant.Error{Class: grant.Ours, Reason: NoCalendars, Err: errors.New(why)}
 }
 
-// place is what the addresses of homes and of a principal have in common.
-func (c *Connector) place(homes []*url.URL, principal *url.URL) (found, error) {
+// place is what the addresses of homes and of principals have in common. Clients begin at its
+// origin, so that is where somebody said whose account it is (at), if all are below.
+func place(at *url.URL, homes, principals []*url.URL) (found, error) {
 	home := homes[0]
-	origin := &url.URL{Scheme: home.Scheme, Host: home.Host}
 	if len(homes) > mostHomes {
 		return found{}, nowhere("the account has too many homes")
 	}
 	all := slices.Clone(homes)
-	if principal.Host == home.Host && principal.Scheme == home.Scheme {
-		all = append(all, principal)
+	for _, principal := range principals {
+		if sameOrigin(principal, home) {
+			all = append(all, principal)
+		}
 	}
-	prefix := c.base.EscapedPath()
-	inside := func(u *url.URL) bool { return strings.HasPrefix(u.EscapedPath(), prefix+"/") }
-	if home.Scheme == c.base.Scheme && home.Host == c.base.Host &&
-		!slices.ContainsFunc(all, func(u *url.URL) bool { return !inside(u) }) {
-		origin = c.base
-	} else {
+	prefix := strings.TrimSuffix(at.EscapedPath(), "/")
+	outside := func(u *url.URL) bool { return !strings.HasPrefix(u.EscapedPath(), prefix+"/") }
+	if !sameOrigin(at, home) || slices.ContainsFunc(all, outside) {
 		prefix = ""
 	}
-	f := found{origin: origin.String(), principal: principal.EscapedPath()}
+	f := found{origin: home.Scheme + "://" + home.Host + prefix, principal: principals[0].EscapedPath()}
 	for _, u := range all {
-		if u.Host != home.Host || u.Scheme != home.Scheme {
+		if !sameOrigin(u, home) {
 			return found{}, nowhere("the calendars of the account are at several hosts")
 		}
 		path := strings.TrimSuffix(strings.TrimPrefix(u.EscapedPath(), prefix), "/") + "/"
@@ -112,7 +137,7 @@ func (c *Connector) place(homes []*url.URL, principal *url.URL) (found, error) {
 
 // trusts reports whether a host is one that the operator named.
 func (c *Connector) trusts(u *url.URL) bool {
-	return u.Scheme == c.base.Scheme && authority(u) == authority(c.base) || c.hosts.Allow(u)
+	return sameOrigin(u, c.base) || c.hosts.Allow(u)
 }
 
 // near reports whether the credential may be sent to an address: to the operator's host, to
@@ -132,6 +157,9 @@ func (c *Connector) near(u *url.URL) error {
 	}
 	return nil
 }
+
+// sameOrigin compares scheme, host and port; the port of the scheme may be left out.
+func sameOrigin(a, b *url.URL) bool { return a.Scheme == b.Scheme && authority(a) == authority(b) }
 
 // authority is host and port, in one spelling.
 func authority(u *url.URL) string {
