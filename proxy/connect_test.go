@@ -116,7 +116,7 @@ func (p pager) Accept(_ context.Context, key string, r grant.Request) (grant.Res
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.accepted++
-	if key != "canary-key" {
+	if key != "canary-key" && (p.about.UserHint == "" || key != "mira:canary-key") {
 		return grant.Result{}, &grant.Error{Class: grant.Yours, Reason: "key", Err: errors.New("refused")}
 	}
 	result := p.result(key, r)
@@ -145,7 +145,7 @@ func newLendingSite(t *testing.T, change ...func(*setup)) *lendingSite {
 		account: grant.Account{ID: "1", Name: "alice@calendar.example"}},
 		pager: pager{&calendar{about: about("pager", "Pager"), account: grant.Account{ID: "p"}}}}
 	l.calendar.about.Authorize, l.calendar.about.ClientID = thirdParty, "client"
-	l.pager.about.KeyHint = "A key of your account."
+	l.pager.about.KeyHint = "a key of your account"
 	o := setup{Public: "", Tuned: func(o *Options) {
 		l.store = granttest.NewStore(nil)
 		ring, err := grant.NewKeyring([]grant.SealingKey{{ID: "0123456789abcdef", Secret: [32]byte{1},
@@ -712,6 +712,42 @@ func TestP12_AnotherAccountIsConfirmedFirst(t *testing.T) {
 	}
 	if k, _ := l.kept(t, alice(), "calendar"); k.Account.ID != "2" || len(k.Consents) != 1 {
 		t.Errorf("confirmed: %+v", k)
+	}
+}
+
+// Where a connector needs a user name, the page asks for it beside the password, and both are
+// the key. A name with a colon would be read as another one, with the rest of it before the
+// password (RFC 7617 §2).
+func TestP12_AUserNameIsAskedForBesideThePassword(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	l.pager.about.UserHint = "the user name of the account"
+	cookie := l.mint(t, alice())
+	path := prefix + "/connect/pager?app=board&return_to=%2F"
+	page := l.get(t, path, navigate("Cookie: "+cookie)...).body
+	for _, want := range []string{`<label for="user">User name at <bdi>Pager</bdi></label>`, `name="user" type="text"`,
+		`It is the user name of the account.`, `<label for="key">Password of <bdi>Pager</bdi></label>`,
+		`name="key" type="password"`} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page has no %s: %s", want, page)
+		}
+	}
+	secret := l.open(t, cookie, path)
+	post := func(user, key string) answer {
+		return l.ask(t, "POST", path, url.Values{"form": {secret}, "answer": {"yes"}, "user": {user},
+			"key": {key}}.Encode(), l.fromPage("Cookie: "+cookie)...)
+	}
+	for _, wrong := range [][2]string{{"", "canary-key"}, {"mira", "canary-wrong"}, {"mira:canary", "key"}, {"mira", ""},
+		{":mira", "canary-key"}} {
+		if a := post(wrong[0], wrong[1]); a.status == 303 || strings.Contains(a.body, "canary") {
+			t.Errorf("%q: %d %s", wrong, a.status, a.body)
+		}
+	}
+	if a := post("mira", "canary-key"); a.status != 303 || a.header.Get("Location") != l.url+"/" {
+		t.Errorf("both: %d %s", a.status, a.body)
+	}
+	if _, ok := l.kept(t, alice(), "pager"); !ok || strings.Contains(l.log.text(t), "canary") {
+		t.Error("not stored, or logged")
 	}
 }
 

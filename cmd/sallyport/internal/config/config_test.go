@@ -483,7 +483,8 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		grants-no-such-route grants-org-flat-groups grants-org-without-manager grants-plain-http grants-public-route
 		grants-google-elsewhere grants-google-scopes grants-google-secret grants-google-tenant
 		grants-outlook-elsewhere grants-outlook-tenant grants-signing-secrets grants-slack-owner
-		grants-pagerduty-key-elsewhere grants-ics-keys grants-pagerduty-with-region
+		grants-caldav-keys grants-caldav-without-server grants-ics-keys
+		grants-pagerduty-key-elsewhere grants-pagerduty-with-region
 		grants-known-elsewhere grants-known-headers grants-known-rules grants-known-without-site
 		grants-rule-dots grants-rules-without-scopes grants-session-key grants-stranger-on-public-host
 		grants-twice grants-two-apps grants-two-apps-wildcard
