@@ -125,7 +125,7 @@ func TestLockFileNamesNoRegistry(t *testing.T) {
 	}
 	for name, want := range map[string]string{"oidc-provider": "9.13.3", "ws": "8.23.0",
 		"@slack/web-api": "8.2.0", "@microsoft/microsoft-graph-client": "3.0.7",
-		"@googleapis/calendar": "20.0.1", "emulate": "0.12.2", "@pagerduty/pdjs": "2.2.4"} {
+		"@googleapis/calendar": "20.0.1", "emulate": "0.12.2", "@pagerduty/pdjs": "2.2.4", "tsdav": "2.3.4"} {
 		if v := lock.Packages["node_modules/"+name].Version; v != want {
 			t.Errorf("%s is %q", name, v)
 		}
