@@ -129,6 +129,7 @@ type lendingStory struct {
 	*binary
 	t       *testing.T
 	there   *thirdParty
+	sso     *testenv.Faults
 	browser *testenv.Browser
 	grants  string // address
 	dir     string
@@ -165,7 +166,7 @@ func startLending(t *testing.T, store string, edits ...string) *lendingStory {
 	op := testenv.StartProvider(t, demo.ProviderOptions{ClientID: "sallyport", ClientSecret: canarySecret,
 		People:       colleagues(),
 		RedirectURIs: []string{"http://" + s.public + "/.sallyport/callback/sso"}})
-	s.config = filepath.Join(s.dir, "config.yaml")
+	s.sso, s.config = op, filepath.Join(s.dir, "config.yaml")
 	key, seal := session.NewKey(time.Now().Add(-time.Hour)), session.NewKey(time.Now().Add(-time.Hour))
 	text := fmt.Sprintf(`version: 1
 public_url: http://%[1]s
