@@ -262,7 +262,7 @@ func TestP12_PeopleLendAPagerDutyAccount(t *testing.T) {
 				}
 			}
 			again := w.connected(t, "jonas", pagerduty.Write)
-			if status, _, body := w.ask(t, "POST", "/schedules/PX/overrides"); status != http.StatusOK {
+			if status, _, body := w.ask(t, "POST", "/schedules/PX/overrides"); status != http.StatusCreated {
 				t.Errorf("a change: %d %s (%q)", status, body, again.Scopes)
 			}
 			became, err := w.End(context.Background(), mira, "oncall")

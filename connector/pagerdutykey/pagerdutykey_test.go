@@ -285,8 +285,8 @@ func TestP12_FromIsThePersonAndNeverTheAppsWord(t *testing.T) {
 		status int
 		from   string
 	}{
-		"a user's key":            {userKey, mira, nil, 200, "jonas@acme.example"},
-		"an account's key":        {accountKey, mira, nil, 200, "mira@acme.example"},
+		"a user's key":            {userKey, mira, nil, 201, "jonas@acme.example"},
+		"an account's key":        {accountKey, mira, nil, 201, "mira@acme.example"},
 		"nobody vouched for it":   {accountKey, unverified, nil, 400, ""},
 		"it cannot be in headers": {accountKey, odd, nil, 400, ""},
 		"the person is away": {accountKey, mira, func(*lending) http.Header {
@@ -294,7 +294,7 @@ func TestP12_FromIsThePersonAndNeverTheAppsWord(t *testing.T) {
 		}, 400, ""},
 		"the person is away, and the key is theirs": {userKey, mira, func(*lending) http.Header {
 			return http.Header{"X-Sallyport-Person": {"google:mira"}}
-		}, 200, "jonas@acme.example"},
+		}, 201, "jonas@acme.example"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := pagerduty(t, demo.OnCallQuirks{})
@@ -310,8 +310,8 @@ func TestP12_FromIsThePersonAndNeverTheAppsWord(t *testing.T) {
 				t.Errorf("%d %s", status, body)
 			}
 			changes := p.OnCall.Changes()
-			if tt.status == 200 && (len(changes) != 1 || changes[0].From != tt.from) ||
-				tt.status != 200 && changes != nil {
+			if tt.status == 201 && (len(changes) != 1 || changes[0].From != tt.from) ||
+				tt.status != 201 && changes != nil {
 				t.Errorf("PagerDuty was told %+v, not %q", changes, tt.from)
 			}
 			if status, _, body := l.ask(t, h, "GET", "/oncalls", ""); status != 200 {

@@ -99,9 +99,31 @@ func (c *OnCall) change(w http.ResponseWriter, r *http.Request, g onCallGrant, p
 	c.mu.Lock()
 	c.changes = append(c.changes, OnCallChange{r.Method, path, from})
 	c.mu.Unlock()
-	_ = writeJSON(w, http.StatusOK, map[string]any{"changed": path}) // an error means that the client has gone
+	status := http.StatusOK
+	switch r.Method {
+	case http.MethodDelete:
+		w.WriteHeader(http.StatusNoContent)
+		return
+	case http.MethodPost:
+		status = http.StatusCreated
+	}
+	_ = writeJSON(w, status, c.single(g.person, path)) // an error means that the client has gone
 }
 
+// single is the answer of a path that is of one thing, or of what is below it; a collection
+// has one that is new.
+func (c *OnCall) single(of Person, path string) map[string]any {
+	resource, id, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(path, "/v3"), "/"), "/")
+	if id == "" {
+		id = "PNEW001"
+	}
+	if below := strings.LastIndex(id, "/"); below >= 0 {
+		return map[string]any{id[below+1:]: []any{}}
+	}
+	return map[string]any{kindOf(resource): c.thing(of, resource, id)}
+}
+
+// read answers as the API's document has it: https://github.com/PagerDuty/api-schema
 func (c *OnCall) read(w http.ResponseWriter, r *http.Request, g onCallGrant, path, resource string) {
 	switch {
 	case path == "/users/me":
@@ -111,25 +133,71 @@ func (c *OnCall) read(w http.ResponseWriter, r *http.Request, g onCallGrant, pat
 		_ = writeJSON(w, http.StatusOK, map[string]any{"abilities": []string{"teams"}})
 		return
 	case strings.Count(strings.TrimPrefix(path, "/v3"), "/") > 1:
-		_ = writeJSON(w, http.StatusOK, map[string]any{"id": path})
+		_ = writeJSON(w, http.StatusOK, c.single(g.person, path))
 		return
 	}
 	offset, limit := number(r, "offset", 0), number(r, "limit", 2)
 	var items []any
 	for i := offset; i < min(offset+limit, onCallItems); i++ {
-		item := map[string]any{"id": fmt.Sprintf("P%06d", i), "summary": fmt.Sprintf("%s %d", resource, i)}
 		if path == "/oncalls" {
-			c.shift(item, g.person, i)
+			items = append(items, c.shift(g.person, i))
+			continue
 		}
-		items = append(items, item)
+		items = append(items, c.thing(g.person, resource, fmt.Sprintf("P%06d", i)))
+	}
+	if items == nil {
+		items = []any{} // a page behind the last one is an empty list, and not null
 	}
 	_ = writeJSON(w, http.StatusOK, map[string]any{resource: items, "offset": offset, "limit": limit,
 		"more": offset+limit < onCallItems, "total": nil})
 }
 
+// kindOf is the type of what a resource has.
+func kindOf(resource string) string {
+	if one, ok := strings.CutSuffix(resource, "ies"); ok {
+		return one + "y"
+	}
+	return strings.TrimSuffix(resource, "s")
+}
+
+// thing is one of a resource, with what always is there.
+func (c *OnCall) thing(of Person, resource, id string) map[string]any {
+	kind := kindOf(resource)
+	name := strings.ReplaceAll(kind, "_", " ") + " " + id
+	item := map[string]any{"id": id, "type": kind, "summary": name, "html_url": nil, "name": name,
+		"self": c.opts.Origin + "/" + resource + "/" + id}
+	since := timestamp(c.opts.Now().UTC().Truncate(24 * time.Hour))
+	user := c.reference("user", c.UserID(of.Key), of.Name)
+	switch kind {
+	case "user":
+		item["email"], item["role"] = strings.ToLower(id)+"@acme.example", "user"
+	case "schedule":
+		item["time_zone"] = "Etc/UTC"
+		item["schedule_layers"] = []any{map[string]any{"id": "PLAYER1", "start": since, "rotation_virtual_start": since,
+			"rotation_turn_length_seconds": 43200, "users": []any{map[string]any{"user": user}}}}
+	case "escalation_policy":
+		item["num_loops"] = 0
+		item["escalation_rules"] = []any{map[string]any{"id": "PRULE01", "escalation_delay_in_minutes": 30,
+			"targets": []any{user}}}
+	case "service":
+		item["status"] = "active"
+		item["escalation_policy"] = c.reference("escalation_policy", "PESCAL1", "First aid")
+	case "incident":
+		delete(item, "name")
+		item["title"], item["status"], item["urgency"] = name, "triggered", "high"
+		item["incident_number"], item["created_at"] = 1, since
+		item["service"] = c.reference("service", "PSERVI1", "The shop")
+	}
+	return item
+}
+
+func (c *OnCall) reference(kind, id, summary string) map[string]any {
+	return map[string]any{"id": id, "type": kind + "_reference", "summary": summary}
+}
+
 // shift has the colleagues of somebody on call in turns of twelve hours, from the morning on.
 // https://developer.pagerduty.com/api-reference/3a6b910f11050-list-all-of-the-on-calls
-func (c *OnCall) shift(item map[string]any, of Person, i int) {
+func (c *OnCall) shift(of Person, i int) map[string]any {
 	var turns []Person
 	for _, p := range c.opts.People {
 		if p.OrgID == of.OrgID {
@@ -141,10 +209,10 @@ func (c *OnCall) shift(item map[string]any, of Person, i int) {
 	}
 	who := turns[i%len(turns)]
 	start := c.opts.Now().UTC().Truncate(24 * time.Hour).Add(time.Duration(8+12*i) * time.Hour)
-	item["user"] = map[string]any{"id": c.UserID(who.Key), "type": "user_reference", "summary": who.Name}
-	item["schedule"] = map[string]any{"id": "PSCHED1", "type": "schedule_reference", "summary": "Day and night"}
-	item["escalation_level"] = 1
-	item["start"], item["end"] = timestamp(start), timestamp(start.Add(12*time.Hour))
+	return map[string]any{"user": c.reference("user", c.UserID(who.Key), who.Name),
+		"schedule":          c.reference("schedule", "PSCHED1", "Day and night"),
+		"escalation_policy": c.reference("escalation_policy", "PESCAL1", "First aid"),
+		"escalation_level":  1, "start": timestamp(start), "end": timestamp(start.Add(12 * time.Hour))}
 }
 
 func number(r *http.Request, name string, otherwise int) int {
