@@ -23,6 +23,7 @@ type shared struct {
 	plainFront       func() (*corp, error)
 	h2spec           func() (string, error)
 	caddy            func() (string, error) // the current one
+	traefik          func() (string, error)
 
 	mu    sync.Mutex // guards ended
 	ended []func()   // in reverse order, after all tests
@@ -67,6 +68,7 @@ func run(m *testing.M) (int, error) {
 	world.plainFront = sync.OnceValues(world.startFront(overH2C, "https"))
 	world.h2spec = sync.OnceValues(world.buildH2spec)
 	world.caddy = sync.OnceValues(world.buildCaddy)
+	world.traefik = sync.OnceValues(world.buildTraefik)
 	defer world.end()
 	if err := world.build(); err != nil {
 		return 0, err

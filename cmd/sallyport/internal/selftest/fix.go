@@ -100,7 +100,7 @@ func fixAlias(name string) lines {
 	begin, _, _ := strings.Cut(name, "-")
 	return lines{"underscores_in_headers off; (and ignore_invalid_headers on;)",
 		"header_up -" + begin + "_* and header_up -" + begin + ".* in reverse_proxy", luaLine,
-		"a plugin that removes " + begin + "_*, or listen.external_auth refuses it",
+		"aliasHeadersStrategy: delete under http of the entry point",
 		"headers_with_underscores_action: REJECT_REQUEST, and gRPC with encode_raw_headers",
 		"nothing: please report this"}
 }
