@@ -97,7 +97,7 @@ func TestHAProxyAsksAndPassesOnWhatSallyportSays(t *testing.T) {
 	t.Run("statuses", func(t *testing.T) { frontStatuses(c, cookie).check(t, c) })
 	t.Run("ambiguous", func(t *testing.T) { frontRefusesWhatIsAmbiguous(t, c, cookie) })
 	t.Run("WebSockets", func(t *testing.T) { frontPassesWebSockets(t, c, cookie) })
-	t.Run("pages of other sites", func(t *testing.T) { frontAnswersPagesOfOtherSites(t, c, cookie) })
+	t.Run("pages of other sites", func(t *testing.T) { frontAnswersPagesOfOtherSites(t, c, cookie, [2]int{204, 403}) })
 	t.Run("over HTTP/2, in a browser", func(t *testing.T) { haproxyOverHTTP2(t, c, cookie) })
 	t.Run("of its own", func(t *testing.T) { haproxyStatuses(c, cookie).check(t, c) })
 	t.Run("other names", func(t *testing.T) { haproxyRemovesOtherNames(t, c, cookie) })

@@ -38,7 +38,8 @@ func start(dir, name string, args ...string) (*process, error) {
 func startCommand(cmd *exec.Cmd) (*process, error) {
 	p := &process{cmd: cmd, out: &output{changed: make(chan struct{})}, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
-	p.cmd.WaitDelay = 5 * time.Second // children that live on, as one of Apache's may, must not hold its output open
+	p.cmd.WaitDelay = 5 * time.Second // children that live on must not hold its output open
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdin, err := p.cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -63,6 +64,7 @@ func (p *process) stop() {
 		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // what it has left behind, as Apache may its cgid
 }
 
 // ended reports whether the program has.

@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"crypto/tls"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,10 +40,7 @@ func runTraefik(t *testing.T, program string, at addresses, edit ...string) *pro
 	static, routes := filepath.Join(at.dir, "traefik.yml"), filepath.Join(at.dir, "routes.yml")
 	block := func(language string, replace ...string) string {
 		text := guideBlock(t, traefikGuide, language, replace...)
-		for i := 0; i < len(edit); i += 2 {
-			text = strings.ReplaceAll(text, edit[i], edit[i+1])
-		}
-		return text
+		return strings.NewReplacer(edit...).Replace(text)
 	}
 	files := map[string]string{
 		static: block("traefik", `":443"`, fmt.Sprintf("%q", at.front), "/etc/traefik/sallyport.yml", routes) +
@@ -72,9 +71,21 @@ func behindTraefik(t *testing.T, app, routes string, edit ...string) (*corp, add
 		its = at
 		return runTraefik(t, program, at, edit...)
 	})
+	to := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: need(t, world.cert).pool,
+		ServerName: publicHost}}}
+	defer to.CloseIdleConnections()
 	eventually(t, "Traefik to have its routes", func() bool {
-		resp, _ := c.raw(t, c.writes("GET", "/headers"))
-		return resp.StatusCode == 401
+		r, err := http.NewRequest("GET", "https://"+its.front+"/headers", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = strings.TrimPrefix(c.url, "https://")
+		resp, err := to.Do(r)
+		if err != nil {
+			return false // it ends connections until then
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode != 404
 	})
 	return c, its
 }
@@ -89,7 +100,7 @@ func TestTraefikAsksAndPassesOnWhatSallyportSays(t *testing.T) {
 	t.Run("statuses", func(t *testing.T) { frontStatuses(c, cookie).check(t, c) })
 	t.Run("ambiguous", func(t *testing.T) { frontRefusesWhatIsAmbiguous(t, c, cookie) })
 	t.Run("WebSockets", func(t *testing.T) { frontPassesWebSockets(t, c, cookie) })
-	t.Run("pages of other sites", func(t *testing.T) { frontAnswersPagesOfOtherSites(t, c, cookie) })
+	t.Run("pages of other sites", func(t *testing.T) { frontAnswersPagesOfOtherSites(t, c, cookie, [2]int{200, 200}) })
 	t.Run("without Sallyport", func(t *testing.T) { frontWithoutSallyport(t, c, cookie) })
 }
 
@@ -104,19 +115,26 @@ func TestSelftestThroughTraefik(t *testing.T) {
 // A line of the guide that is missing, or another one, is named.
 func TestSelftestNamesWhatTraefikLacks(t *testing.T) {
 	t.Parallel()
-	for name, tt := range map[string]struct{ line, instead, advice string }{
-		"a router without the middleware": {"[plain, sallyport]", "[plain]", "forwardAuth"},
-		"a name that is not passed on":    {"          - X-Forwarded-Email\n", "", "authResponseHeaders: [X-Forwarded-Email]"},
-		"the client's cookies":            {"          - Cookie\n", "", "authResponseHeaders: [Cookie]"},
-		"what a client says of itself": {"trustForwardHeader: false", "trustForwardHeader: true",
-			"trustForwardHeader: false"},
-		"other paths for apps":     {"          X-Rewrite-URL: \"\"\n", "", "X-Rewrite-URL"},
-		"other spellings for apps": {"      aliasHeadersStrategy: delete\n", "      maxHeaderBytes: 1048576\n", "aliasHeadersStrategy: delete"},
+	for name, tt := range map[string]struct {
+		edit   []string
+		advice string
+	}{
+		"a router without the middleware": {[]string{"[plain, sallyport]", "[plain]"}, "forwardAuth"},
+		"a name that is not passed on": {[]string{"          - X-Forwarded-Email\n", ""},
+			"authResponseHeaders: [X-Forwarded-Email]"},
+		"the client's cookies": {[]string{"          - Cookie\n", ""}, "authResponseHeaders: [Cookie]"},
+		"what a client says of itself": {[]string{"trustForwardHeader: false", "trustForwardHeader: true",
+			"    http:\n", "    forwardedHeaders: {insecure: true}\n    http:\n"}, "trustForwardHeader: false"},
+		"other paths for apps": {[]string{"          X-Rewrite-URL: \"\"\n", ""}, "{X-Rewrite-URL: \"\"}"},
+		"other spellings": {[]string{"aliasHeadersStrategy: delete", "aliasHeadersStrategy: keep"},
+			"aliasHeadersStrategy: delete"},
+		"what is said of WebSockets": {[]string{"[plain, sockets, sallyport]", "[plain, sallyport]"},
+			"{Sec-WebSocket-Version: \"13\"}"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			echo := need(t, freeAddress)
-			c, at := behindTraefik(t, echo, selftestRoutes(publicHost, echo), tt.line, tt.instead)
+			c, at := behindTraefik(t, echo, selftestRoutes(publicHost, echo), tt.edit...)
 			wantSelftestRed(t, c.url, echo, c.signIn(t, "mira"), "Traefik", func(advice string) bool {
 				return strings.Contains(advice, tt.advice)
 			}, "--connect", at.front, "--ca", need(t, world.cert).certFile)

@@ -46,7 +46,8 @@ var (
 		"encoded: reject on the route"}
 	fixUpgrade = lines{"proxy_set_header Upgrade $http_upgrade; in location = /_sallyport",
 		"forward_auth passes all headers on: no header_up that removes Upgrade, Origin or Sec-WebSocket-*", luaLine,
-		traefikAuth + "no authRequestHeaders, or Upgrade, Origin and Sec-WebSocket-* among them",
+		"a router for HeaderRegexp(`Upgrade`, `(?i)websocket`), with customRequestHeaders: " +
+			"{Sec-WebSocket-Version: \"13\"} before forwardAuth; no authRequestHeaders",
 		envoyAuth + "allowed_headers: upgrade, origin, sec-websocket-*", "websocket: true on the route"}
 	fixWebSocket = lines{"proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; " +
 		"proxy_set_header Connection $connection_upgrade;", "no header_up for Upgrade or Connection",
