@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"path"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -74,10 +75,19 @@ type strictFront struct {
 	echo    string
 	rewrite func(in, out *http.Request) // the last word on what the app gets
 	admits  func(*http.Request) bool    // besides what everybody may have
+	// resolve is what it makes of a path before it asks; resolved: that is what it passes on.
+	resolve  func(string) string
+	resolved bool
 }
 
 func (f *strictFront) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := r.RequestURI
+	if f.resolve != nil && strings.HasPrefix(path, "/") {
+		path = f.resolve(path)
+		if f.resolved {
+			r.RequestURI = path
+		}
+	}
 	cookie, _ := r.Cookie("__Host-sallyport")
 	signedIn := cookie != nil && cookie.String() == sessionCookie && len(r.CookiesNamed("__Host-sallyport")) == 1
 	odd := strings.ContainsAny(path, `\;%#`) || strings.Contains(path, "..") || strings.Contains(path, "//") ||
@@ -155,6 +165,36 @@ func TestAFrontThatLeaksNothingIsWell(t *testing.T) {
 	last := fmt.Sprintf("\n%d cases, 0 leaks\n{", len(report.Cases))
 	if !strings.Contains(printed, last) || strings.Contains(printed, "0123456789abcdef") {
 		t.Errorf("the report does not end with %q, or has the cookie:\n%s", last, printed)
+	}
+}
+
+// A front may resolve a path before it asks, as Traefik does, if that is what it passes on.
+// One that passes on what was sent has asked about something else.
+func TestAPathIsNoLeakWhereTheFrontAsksAboutWhatItPassesOn(t *testing.T) {
+	clean := func(target string) string {
+		target, query, asks := strings.Cut(target, "?")
+		if asks {
+			return path.Clean(target) + "?" + query
+		}
+		return path.Clean(target)
+	}
+	for resolved, leaks := range map[bool]bool{true: false, false: true} {
+		report, _, err := runAgainst(t, behind(t, &strictFront{resolve: clean, resolved: resolved}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := faults(report)["path"]; (len(found) > 0) != leaks || report.Well() == leaks {
+			t.Errorf("passed on as it was asked about: %v: %+v", resolved, found)
+		}
+		arrived := 0
+		for _, c := range report.Cases {
+			if c.Name == "path" && c.Result == OK && c.Saw == "reached the app" {
+				arrived++
+			}
+		}
+		if resolved && arrived == 0 {
+			t.Error("no path was resolved to one that everybody may have")
+		}
 	}
 }
 
