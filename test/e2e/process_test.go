@@ -7,8 +7,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"os/exec"
 	"regexp"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -65,6 +67,27 @@ func (p *process) stop() {
 		<-p.done
 	}
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // what it has left behind, as Apache may its cgid
+}
+
+// A program that ends before its children, as Apache sometimes does before its cgid, takes
+// them with it.
+func TestWhatAProgramLeavesBehindEndsWithIt(t *testing.T) {
+	t.Parallel()
+	p, err := start(t.TempDir(), "sh", "-c", "(trap '' TERM; sleep 1000) & echo child $!; exec sleep 1000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.stop)
+	m, err := p.says(regexp.MustCompile(`child (\d+)\n`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.stop()
+	eventually(t, "the child to end", func() bool {
+		stat, err := os.ReadFile("/proc/" + m[1] + "/stat") // proc_pid_stat(5): pid, name in (), state
+		_, state, _ := strings.Cut(string(stat), ") ")
+		return err != nil || state[0] == 'Z'
+	})
 }
 
 // ended reports whether the program has.
