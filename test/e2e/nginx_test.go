@@ -6,7 +6,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
 // nginxGuide is the page whose configurations these tests run, with other addresses.
@@ -195,4 +197,31 @@ func TestNginxPassesWebSocketsOfItsOwnPagesOnly(t *testing.T) {
 			t.Errorf("%s: %s, the app got %v", tt.origin, resp.Status, told)
 		}
 	}
+}
+
+// What the question costs, as clients see it: the same nginx with it and without, in turns.
+// nginx is one process, and the app and the clients are in this one.
+func TestNginxWithAndWithoutTheQuestion(t *testing.T) {
+	t.Parallel()
+	rounds, turn := 1, time.Second
+	if long() {
+		rounds, turn = 5, 3*time.Second
+	}
+	c, at := behindNginxWith(t, "", "")
+	cookie := c.signIn(t, "mira")
+	at.front = need(t, freeAddress)
+	n := runNginx(t, at, guideBlock(t, nginxGuide, "nginx", "        auth_request /_sallyport;\n", ""))
+	t.Cleanup(n.stop)
+	var with, without int64
+	within := func() func() bool {
+		begun := sync.OnceValue(time.Now)
+		return func() bool { return time.Since(begun()) > turn }
+	}
+	for range rounds {
+		with += c.asks(t, c.url, cookie, within())
+		without += c.asks(t, "http://localhost"+portOf(at.front), cookie, within())
+	}
+	seconds := (time.Duration(rounds) * turn).Seconds()
+	t.Logf("64 connections: %.0f requests/s with the question, %.0f without: %.0f%%", float64(with)/seconds,
+		float64(without)/seconds, 100*float64(with)/float64(without))
 }

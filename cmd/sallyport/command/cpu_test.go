@@ -19,6 +19,11 @@ import (
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/session"
@@ -26,7 +31,7 @@ import (
 
 // bareVariable makes a process of this test what Sallyport is compared with below: with
 // "address upstream" the standard library's proxy, with "address " a handler that answers
-// with an empty 200.
+// with an empty 200, over HTTP/2 with an empty message of gRPC.
 const bareVariable = "SALLYPORT_TEST_BARE_PROXY"
 
 // runBare serves as a bare httputil.ReverseProxy or handler, if the environment says so.
@@ -38,7 +43,10 @@ func runBare() {
 	u, err := url.Parse(to)
 	switch {
 	case to == "":
-		err = http.ListenAndServe(address, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		var protocols http.Protocols
+		protocols.SetHTTP1(true)
+		protocols.SetUnencryptedHTTP2(true)
+		err = (&http.Server{Addr: address, Protocols: &protocols, Handler: http.HandlerFunc(answerEmpty)}).ListenAndServe()
 	case err == nil:
 		transport := &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true}
 		rp := &httputil.ReverseProxy{Transport: transport,
@@ -47,6 +55,17 @@ func runBare() {
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
+}
+
+func answerEmpty(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor != 2 {
+		return
+	}
+	_, _ = io.Copy(io.Discard, r.Body)
+	w.Header().Set("Content-Type", "application/grpc")
+	w.Header().Set("Trailer", "Grpc-Status")
+	_, _ = w.Write(make([]byte, 5)) // the prefix of a message without a byte
+	w.Header().Set("Grpc-Status", "0")
 }
 
 // BenchmarkCPUPerRequest compares the CPU time, user and system, that two
@@ -93,8 +112,79 @@ func BenchmarkCPUPerCheck(b *testing.B) {
 	compare(b, conversation{asked, ask, "", 64}, pid, conversation{bare, ask, "", 64}, barePID)
 }
 
+// BenchmarkCPUPerCheckOverGRPC is BenchmarkCPUPerCheck for checks over gRPC: both are asked by
+// grpc-go, over 8 connections with 8 calls each.
+func BenchmarkCPUPerCheckOverGRPC(b *testing.B) {
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		b.Skip("needs /proc for the CPU time of another process")
+	}
+	bare, err := testenv.UnusedAddress()
+	fatal(b, err)
+	barePID := launch(b, []string{bareVariable + "=" + bare + " "})
+	asked, err := testenv.UnusedAddress()
+	fatal(b, err)
+	public, cookie, pid := launchSallyport(b, "http://127.0.0.1:1",
+		"external_auth: {grpc: "+strconv.Quote(asked)+", peers: [127.0.0.1]}")
+	listening(b, bare)
+	listening(b, asked)
+	headers := map[string]string{":method": "GET", ":path": "/reports/2026?team=blue", ":scheme": "http",
+		":authority": public, "x-forwarded-proto": "http", "cookie": "theme=dark; " + cookie}
+	for line := range strings.SplitSeq(strings.TrimSpace(browserHeader), "\r\n") {
+		name, value, _ := strings.Cut(line, ": ")
+		headers[strings.ToLower(name)] = value
+	}
+	check := &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+		Source: &authv3.AttributeContext_Peer{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{
+			SocketAddress: &corev3.SocketAddress{Address: "192.0.2.9"}}}},
+		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
+			Method: "GET", Path: "/reports/2026?team=blue", Host: public, Scheme: "http", Protocol: "HTTP/1.1",
+			Headers: headers}}}}
+	compare(b, newCalls(b, asked, check, true), pid, newCalls(b, bare, check, false), barePID)
+}
+
+// calls are checks over connections that are kept.
+type calls struct {
+	clients []authv3.AuthorizationClient
+	check   *authv3.CheckRequest
+	passes  bool // what is asked about is to pass
+}
+
+func newCalls(b *testing.B, address string, check *authv3.CheckRequest, passes bool) calls {
+	b.Helper()
+	c := calls{check: check, passes: passes}
+	for range 8 {
+		conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		fatal(b, err)
+		b.Cleanup(func() { _ = conn.Close() })
+		c.clients = append(c.clients, authv3.NewAuthorizationClient(conn))
+	}
+	return c
+}
+
+func (c calls) run(b *testing.B, n int) {
+	b.Helper()
+	var wg sync.WaitGroup
+	errs := make([]error, 8*len(c.clients))
+	for i := range errs {
+		wg.Go(func() {
+			for range n / len(errs) {
+				answer, err := c.clients[i%len(c.clients)].Check(b.Context(), c.check)
+				if err == nil && c.passes && answer.GetOkResponse() == nil {
+					err = fmt.Errorf("answered %v", answer)
+				}
+				if err != nil {
+					errs[i] = err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	fatal(b, errors.Join(errs...))
+}
+
 // compare asks two processes in turn and reports the CPU time of each.
-func compare(b *testing.B, us conversation, pid int, them conversation, barePID int) {
+func compare(b *testing.B, us asker, pid int, them asker, barePID int) {
 	b.Helper()
 	const round = 3200
 	them.run(b, round) // warm
@@ -176,6 +266,9 @@ func listening(b *testing.B, address string) {
 const browserHeader = "\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n" +
 	"Accept: */*\r\nAccept-Language: en-GB,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br\r\n" +
 	"Sec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\nSec-Fetch-Site: same-origin\r\n\r\n"
+
+// asker sends n requests, and wants the right answer to each.
+type asker interface{ run(b *testing.B, n int) }
 
 // conversation is one request that is sent again and again over some connections, on each
 // the next when the last is answered.
