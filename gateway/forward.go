@@ -404,7 +404,7 @@ func (f *forward) send(r *http.Request) (*http.Response, error) {
 	}
 	if f.loan.Target != "" && !readable(got.Header) {
 		_ = got.Body.Close() // likewise
-		return nil, errAnswerEncoded
+		return nil, errCoding
 	}
 	res := *got
 	res.Trailer = nil // what comes after a body is not judged, so it is not passed on
@@ -424,10 +424,7 @@ func (f *forward) send(r *http.Request) (*http.Response, error) {
 	return &res, nil
 }
 
-var (
-	errAnswerLong    = errors.New("the third party's answer is too long")
-	errAnswerEncoded = errors.New("the third party's answer is encoded, and nobody asked for that")
-)
+var errAnswerLong = errors.New("the third party's answer is too long")
 
 // shortBody is a body that breaks off where it is longer than left.
 type shortBody struct {
@@ -497,13 +494,13 @@ func (f *forward) placeElsewhere(h http.Header, name string) {
 	if h[name] == nil {
 		return
 	}
-	if f.offered.About.Hrefs && len(h[name]) == 1 {
-		if ours, ok := f.ours(h.Get(name)); ok {
+	base, err := f.url()
+	if f.offered.About.Hrefs && err == nil && len(h[name]) == 1 {
+		if ours, ok := f.ours(&base, h.Get(name)); ok {
 			h[name] = []string{ours}
 			return
 		}
 	}
-	base, err := f.url()
 	to, parseErr := url.Parse(h.Get(name))
 	if err != nil || parseErr != nil || len(h[name]) > 1 || to.Opaque != "" || to.IsAbs() && to.Host == "" {
 		delete(h, name)

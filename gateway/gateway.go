@@ -295,6 +295,11 @@ func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, ev *observe.Eve
 			err = panicked(v, ev, false)
 		}
 	}()
+	if r.ProtoMajor == 2 {
+		if err := relay.CheckHTTP2(w, r, "https"); err != nil {
+			return plainBad(err)
+		}
+	}
 	path, _, _ := strings.Cut(r.RequestURI, "?")
 	at, own := endpoints[path]
 	if own {

@@ -96,11 +96,24 @@ type rig struct {
 	url      string
 	events   events
 	log      *bytes.Buffer
+	client   http.RoundTripper // of ask
 }
 
 var ann = identity.Identity{Provider: "google", Subject: "ann", Email: "ann@acme.test", EmailVerified: true}
 
 func newRig(t testing.TB, origin string, change ...func(*gateway.Options)) *rig {
+	t.Helper()
+	r, g := newGateway(t, origin, nil, change...)
+	s := httptest.NewServer(g)
+	t.Cleanup(s.Close)
+	r.url, r.client = s.URL, &http.Transport{DisableKeepAlives: true, DisableCompression: true}
+	return r
+}
+
+// newGateway is a rig whose gateway nobody serves yet. The transport reaches the third party;
+// nil: the usual one.
+func newGateway(t testing.TB, origin string, transport *http.Transport, change ...func(*gateway.Options)) (
+	*rig, *gateway.Gateway) {
 	t.Helper()
 	r := &rig{TB: t, third: &third{origin: origin}, events: make(events, 100), log: &bytes.Buffer{}}
 	c := connected{r.third, grant.About{ID: "calendar", Name: "Calendar", ClientID: "client", Owner: grant.OwnedByUser,
@@ -152,12 +165,10 @@ func newRig(t testing.TB, origin string, change ...func(*gateway.Options)) *rig 
 		f(&o)
 	}
 	g, err := gateway.New(gateway.NewProcess(gateway.ProcessOptions{Observers: []observe.Observer{r.events,
-		observe.Log{Logger: slog.New(slog.NewTextHandler(r.log, nil))}}, Registerer: prometheus.NewRegistry()}), o)
+		observe.Log{Logger: slog.New(slog.NewTextHandler(r.log, nil))}}, Registerer: prometheus.NewRegistry(),
+		Transport: transport}), o)
 	testenv.Check(t, err)
-	s := httptest.NewServer(g)
-	t.Cleanup(s.Close)
-	r.url = s.URL
-	return r
+	return r, g
 }
 
 func (r *rig) connect(access ...string) {
@@ -172,9 +183,11 @@ func (r *rig) connectFor(a grant.Ask) {
 	testenv.Check(r, err)
 }
 
-func (r *rig) assertion(route string) string {
+func (r *rig) assertion(route string) string { return r.assertionOf(&ann, route) }
+
+func (r *rig) assertionOf(who *identity.Identity, route string) string {
 	r.Helper()
-	token, err := r.signer.Sign(assertion.Caller{Key: "k", Identity: &ann, SID: r.signedIn.SID(),
+	token, err := r.signer.Sign(assertion.Caller{Key: "k", Identity: who, SID: r.signedIn.SID(),
 		End: time.Now().Add(10 * time.Hour)}, route)
 	testenv.Check(r, err)
 	return token
@@ -183,6 +196,14 @@ func (r *rig) assertion(route string) string {
 // ask sends a request of the planner for Ann. pairs are further headers; an empty value
 // takes one away.
 func (r *rig) ask(method, target, body string, pairs ...string) (*http.Response, string) {
+	r.Helper()
+	res, got, err := r.try(method, target, body, pairs...)
+	testenv.Check(r, err)
+	return res, got
+}
+
+// try is ask where there may be no answer.
+func (r *rig) try(method, target, body string, pairs ...string) (*http.Response, string, error) {
 	r.Helper()
 	req, err := http.NewRequestWithContext(r.Context(), method, r.url, strings.NewReader(body))
 	testenv.Check(r, err)
@@ -195,14 +216,16 @@ func (r *rig) ask(method, target, body string, pairs ...string) (*http.Response,
 			req.Header.Del(pairs[i])
 		}
 	}
-	res, err := (&http.Transport{DisableKeepAlives: true, DisableCompression: true}).RoundTrip(req)
-	testenv.Check(r, err)
+	res, err := r.client.RoundTrip(req)
+	if err != nil {
+		return nil, "", err
+	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	if err != nil {
-		return res, string(b) + " (broken off)"
+		return res, string(b) + " (broken off)", nil
 	}
-	return res, string(b)
+	return res, string(b), nil
 }
 
 func problemOf(t testing.TB, res *http.Response, body string) (p struct {

@@ -118,8 +118,12 @@ func (f *forward) placeHrefs(res *http.Response) error {
 	if err != nil {
 		return err
 	}
+	base, err := f.url()
+	if err != nil {
+		return err
+	}
 	placed, err := rewriteHrefs(body, func(href string) (string, error) {
-		address, _ := f.ours(href)
+		address, _ := f.ours(&base, href)
 		return address, nil
 	})
 	if err != nil {
@@ -130,12 +134,11 @@ func (f *forward) placeHrefs(res *http.Response) error {
 	return nil
 }
 
-// ours is a path of ours for an address that an answer has, if it is one of the API. Any other
-// is made absolute, so that it leads nobody to what else is here.
-func (f *forward) ours(href string) (address string, ours bool) {
-	base, err := f.url()
-	to, parseErr := url.Parse(href)
-	if err != nil || parseErr != nil || to.Opaque != "" {
+// ours is a path of ours for an address in the answer to base, if it is one of the API. Any
+// other is made absolute, so that it leads nobody to what else is here.
+func (f *forward) ours(base *url.URL, href string) (address string, ours bool) {
+	to, err := url.Parse(href)
+	if err != nil || to.Opaque != "" {
 		return "", false
 	}
 	absolute := base.ResolveReference(to)

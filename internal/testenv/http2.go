@@ -31,6 +31,35 @@ var (
 			return http2Frame(7, 0, 0, binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, stream), code))
 		}
 	}
+	// Header2 is a header block, or trailers, with these fields and their values in turn.
+	Header2 = func(ends bool, pairs ...string) func(uint32) []byte {
+		var fields []byte // RFC 7541 §6.2.2, without Huffman codes
+		for i, text := range pairs {
+			if i%2 == 0 {
+				fields = append(fields, 0)
+			}
+			if n := len(text); n < 127 { // §5.1
+				fields = append(fields, byte(n))
+			} else {
+				fields = binary.AppendUvarint(append(fields, 127), uint64(n-127))
+			}
+			fields = append(fields, text...)
+		}
+		return func(stream uint32) []byte { return http2Frame(1, 0x4|endOf(ends), stream, fields) }
+	}
+	// Data2 is a piece of a body.
+	Data2 = func(ends bool, text string) func(uint32) []byte {
+		return func(stream uint32) []byte { return http2Frame(0, endOf(ends), stream, []byte(text)) }
+	}
+	// Frames2 are several of these, one after another.
+	Frames2 = func(frames ...func(uint32) []byte) func(uint32) []byte {
+		return func(stream uint32) (all []byte) {
+			for _, frame := range frames {
+				all = append(all, frame(stream)...)
+			}
+			return all
+		}
+	}
 	// HangUp closes the connection.
 	HangUp = func(uint32) []byte { return nil }
 )
@@ -164,6 +193,13 @@ func (p *HTTP2Peer) serve(c net.Conn) {
 			_, _ = c.Write(frames)
 		}
 	}
+}
+
+func endOf(ends bool) byte {
+	if ends {
+		return 0x1
+	}
+	return 0
 }
 
 func http2Frame(kind, flags byte, stream uint32, payload []byte) []byte {

@@ -139,7 +139,7 @@ func newHTTP2OverTLS(front *http.Server, addr net.Addr) *http2OverTLS {
 	protocols.SetUnencryptedHTTP2(true)
 	s := &http2OverTLS{
 		Server: http.Server{
-			Handler: front.Handler, Protocols: protocols,
+			Handler: tellTLS(front.Handler), Protocols: protocols, ConnContext: knowTLS,
 			ReadHeaderTimeout: front.ReadHeaderTimeout, IdleTimeout: front.IdleTimeout,
 			ReadTimeout: front.ReadTimeout, WriteTimeout: front.WriteTimeout, MaxHeaderBytes: front.MaxHeaderBytes,
 			ErrorLog: front.ErrorLog, HTTP2: front.HTTP2, ConnState: front.ConnState,
@@ -152,6 +152,30 @@ func newHTTP2OverTLS(front *http.Server, addr net.Addr) *http2OverTLS {
 	front.RegisterOnShutdown(func() { _ = s.Shutdown(context.Background()) })
 	go func() { _ = s.Serve(handedOver{s}) }() // ends with Shutdown or Close
 	return s
+}
+
+type tlsKey struct{}
+
+// knowTLS keeps what was agreed in the handshake of an http2Conn, and tellTLS tells a handler
+// of it in Request.TLS, which net/http leaves empty: the connection has no ConnectionState.
+func knowTLS(ctx context.Context, c net.Conn) context.Context {
+	conn, ok := c.(*http2Conn)
+	if !ok {
+		return ctx
+	}
+	over, ok := conn.Conn.(*tls.Conn)
+	if !ok {
+		return ctx
+	}
+	state := over.ConnectionState()
+	return context.WithValue(ctx, tlsKey{}, &state)
+}
+
+func tellTLS(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.TLS, _ = r.Context().Value(tlsKey{}).(*tls.ConnectionState)
+		h.ServeHTTP(w, r)
+	})
 }
 
 // take hands a connection over. It returns when the connection has ended: then

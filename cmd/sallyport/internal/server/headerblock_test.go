@@ -233,6 +233,9 @@ func TestHTTP2OverTLSIsServedAsItsClientSpeaksIt(t *testing.T) {
 		if local == nil || local.String() != l.Addr().String() {
 			t.Errorf("local address %v", local)
 		}
+		if r.TLS == nil || r.TLS.NegotiatedProtocol != "h2" { // or addresses of ours would begin with "http:"
+			t.Errorf("of the handshake is known %+v", r.TLS)
+		}
 	case <-time.After(10 * time.Second):
 		t.Fatal("no request")
 	}
