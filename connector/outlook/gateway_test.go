@@ -3,19 +3,21 @@ package outlook_test
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/sallyport-proxy/sallyport/connector/outlook"
 	"github.com/sallyport-proxy/sallyport/gateway/gatewaytest"
 	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/internal/demo"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
+
+// schedule asks when Mira is busy.
+const schedule = `{"schedules": ["mira@acme.example"], "startTime": {"dateTime": "2026-11-02T00:00:00", ` +
+	`"timeZone": "UTC"}, "endTime": {"dateTime": "2026-11-03T00:00:00", "timeZone": "UTC"}}`
 
 // lending is the gateway in front of the pretend Microsoft, for an app and a person.
 type lending struct {
@@ -52,12 +54,12 @@ func (l *lending) ask(t *testing.T, method, address, body string) (status int, a
 // Graph's addresses of further pages are absolute. The app follows them as it gets them.
 func TestP12_AnAppReadsACalendarPastItsFirstPage(t *testing.T) {
 	p := startMicrosoft(t)
-	l := startLending(t, calendar(t, p.url, "organizations"))
+	l := startLending(t, calendar(t, p.URL, "organizations"))
 	if _, err := l.connect(t, outlook.Basic); err != nil {
 		t.Fatal(err)
 	}
 	at := l.url + "/gateway/outlook/v1.0/me/calendarView?startDateTime=2026-11-02T00:00:00Z&" +
-		"endDateTime=2026-11-09T00:00:00Z&$select=subject,start"
+		"endDateTime=2026-11-03T00:00:00Z&$top=1&$select=subject,start"
 	var subjects []string
 	for at != "" && len(subjects) < 9 {
 		if !strings.HasPrefix(at, l.url+"/gateway/outlook/") {
@@ -78,20 +80,18 @@ func TestP12_AnAppReadsACalendarPastItsFirstPage(t *testing.T) {
 		subjects = append(subjects, page.Value[0].Subject)
 		at = page.Next
 	}
-	if fmt.Sprint(subjects) != "[event 0 event 1 event 2]" {
+	if strings.Join(subjects, ", ") != "Stand-up, Talk with the auditors, Review of last night's incident" {
 		t.Errorf("the pages have %q", subjects)
 	}
-	p.change(func(p *pretend) {
-		if n := len(p.graph); n != 3 || !strings.Contains(p.graph[2], "skiptoken=R0usmc%2F2%2Bx") ||
-			!strings.HasSuffix(p.graph[0], "&$select=subject,start") {
-			t.Errorf("Graph was asked %q", p.graph)
-		}
-	})
+	if graph := p.Outlook.Asked(); len(graph) != 3 || !strings.Contains(graph[2], "skiptoken=R0usmc%2F2%2Bx") ||
+		!strings.HasSuffix(graph[0], "&$top=1&$select=subject,start") {
+		t.Errorf("Graph was asked %q", graph)
+	}
 }
 
 func TestP12_WhatIsNotOfTheAccessDoesNotReachGraph(t *testing.T) {
 	p := startMicrosoft(t)
-	l := startLending(t, calendar(t, p.url, "organizations"))
+	l := startLending(t, calendar(t, p.URL, "organizations"))
 	if _, err := l.connect(t, outlook.FreeBusy); err != nil {
 		t.Fatal(err)
 	}
@@ -114,12 +114,10 @@ func TestP12_WhatIsNotOfTheAccessDoesNotReachGraph(t *testing.T) {
 			t.Errorf("%s: %d %s", request, status, answer)
 		}
 	}
-	p.change(func(p *pretend) {
-		if p.graph != nil {
-			t.Errorf("Graph was asked %q", p.graph)
-		}
-	})
-	if status, answer := l.ask(t, "POST", l.url+"/gateway/outlook/v1.0/me/calendar/getSchedule", `{}`); status !=
+	if graph := p.Outlook.Asked(); graph != nil {
+		t.Errorf("Graph was asked %q", graph)
+	}
+	if status, answer := l.ask(t, "POST", l.url+"/gateway/outlook/v1.0/me/calendar/getSchedule", schedule); status !=
 		http.StatusOK {
 		t.Errorf("getSchedule: %d %s", status, answer)
 	}
@@ -129,28 +127,27 @@ func TestP12_WhatIsNotOfTheAccessDoesNotReachGraph(t *testing.T) {
 // the grant, and what the person is shown.
 func TestWhatARefusedRefreshMakesOfAGrant(t *testing.T) {
 	for name, tt := range map[string]struct {
-		happens func(*pretend)
+		happens func(*demo.OutlookCalendar)
 		status  grant.Status
 		reason  string
 		link    bool
 	}{
-		"the password was changed": {func(p *pretend) {
-			for token := range p.refresh {
-				p.refresh[token] = false
-			}
-		}, grant.NeedsReconnect, "grant_refused", false},
-		"what was agreed to is taken back": {func(p *pretend) { p.agreed = nil }, grant.NeedsAdmin,
-			outlook.NotApproved, true},
-		"our secret is over": {func(p *pretend) { p.secret = "another" }, grant.OperatorError, "client_refused", false},
+		"the password was changed": {func(c *demo.OutlookCalendar) { c.ChangePassword("mira") }, grant.NeedsReconnect,
+			"grant_refused", false},
+		"what was agreed to is taken back": {func(c *demo.OutlookCalendar) { c.TakeBack("mira", clientID) },
+			grant.NeedsAdmin, outlook.NotApproved, true},
+		"our secret is over": {func(c *demo.OutlookCalendar) { c.ChangeSecret(clientID, "another") },
+			grant.OperatorError, "client_refused", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := startMicrosoft(t)
-			l := startLending(t, calendar(t, p.url, "common"))
+			l := startLending(t, calendar(t, p.URL, "common"))
 			if _, err := l.connect(t, outlook.FreeBusy); err != nil {
 				t.Fatal(err)
 			}
-			p.change(func(p *pretend) { clear(p.access); tt.happens(p) })
-			status, body := l.ask(t, "POST", l.url+"/gateway/outlook/v1.0/me/calendar/getSchedule", `{}`)
+			p.Outlook.EndAccessTokens()
+			tt.happens(p.Outlook)
+			status, body := l.ask(t, "POST", l.url+"/gateway/outlook/v1.0/me/calendar/getSchedule", schedule)
 			if status != http.StatusConflict && status != http.StatusServiceUnavailable {
 				t.Errorf("the app gets %d %s", status, body)
 			}
@@ -159,14 +156,13 @@ func TestWhatARefusedRefreshMakesOfAGrant(t *testing.T) {
 				t.Fatalf("%+v, %v", views, err)
 			}
 			link := views[0].ApproveURL
-			if strings.HasPrefix(link, p.url+"/"+tenant+"/v2.0/adminconsent?") != tt.link || (link != "") != tt.link {
+			tenant, _ := p.Outlook.Account("mira")
+			if strings.HasPrefix(link, p.URL+"/"+tenant+"/v2.0/adminconsent?") != tt.link || (link != "") != tt.link {
 				t.Errorf("the link is %q", link)
 			}
-			p.change(func(p *pretend) {
-				if n := len(p.forms); n != 2 || len(p.graph) != 1 {
-					t.Errorf("the token endpoint was asked %d times, Graph %q", n, p.graph)
-				}
-			})
+			if forms, graph := p.Outlook.Forms(), p.Outlook.Asked(); len(forms) != 2 || len(graph) != 1 {
+				t.Errorf("the token endpoint was asked %d times, Graph %q", len(forms), graph)
+			}
 		})
 	}
 }
@@ -174,7 +170,7 @@ func TestWhatARefusedRefreshMakesOfAGrant(t *testing.T) {
 // It is deleted here, and nobody says that it is over there.
 func TestP12_DisconnectingSaysThatItGoesOnAtMicrosoft(t *testing.T) {
 	p := startMicrosoft(t)
-	l := startLending(t, calendar(t, p.url, "common"))
+	l := startLending(t, calendar(t, p.URL, "common"))
 	if _, err := l.connect(t, outlook.FreeBusy); err != nil {
 		t.Fatal(err)
 	}
@@ -184,15 +180,12 @@ func TestP12_DisconnectingSaysThatItGoesOnAtMicrosoft(t *testing.T) {
 	if views, err := l.View(t.Context(), mira); err != nil || len(views) != 1 || views[0].Kept != nil {
 		t.Errorf("%+v, %v", views, err)
 	}
-	status, body := l.ask(t, "POST", l.url+"/gateway/outlook/v1.0/me/calendar/getSchedule", `{}`)
+	status, body := l.ask(t, "POST", l.url+"/gateway/outlook/v1.0/me/calendar/getSchedule", schedule)
 	if status != http.StatusConflict || !strings.Contains(body, "grant-required") {
 		t.Errorf("%d %s", status, body)
 	}
-	p.change(func(p *pretend) {
-		if len(p.forms) != 1 || p.graph != nil || slices.ContainsFunc(p.forms, func(f url.Values) bool {
-			return f.Get("grant_type") != "authorization_code"
-		}) {
-			t.Errorf("Microsoft was asked %v, %q", p.forms, p.graph)
-		}
-	})
+	forms, graph := p.Outlook.Forms(), p.Outlook.Asked()
+	if len(forms) != 1 || graph != nil || forms[0].Get("grant_type") != "authorization_code" {
+		t.Errorf("Microsoft was asked %v, %q", forms, graph)
+	}
 }

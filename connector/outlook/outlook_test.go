@@ -19,6 +19,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/grant/granttest"
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/demo"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
@@ -60,13 +61,30 @@ func fails(t *testing.T, what string, err error, class grant.Class, reason strin
 	}
 }
 
-// browse goes to an address and returns what the browser would bring back.
+// startMicrosoft starts a pretend Microsoft, at which Mira of Acme Rockets has a calendar.
+func startMicrosoft(t *testing.T, change ...func(*demo.OutlookOptions)) *testenv.Faults {
+	t.Helper()
+	o := demo.OutlookOptions{Clients: []demo.CalendarClient{{ID: clientID, Secret: secret,
+		RedirectURIs: []string{redirect}}}}
+	for _, f := range change {
+		f(&o)
+	}
+	return testenv.StartOutlook(t, o)
+}
+
+// browse goes to an address, where Mira agrees if she is asked to, and returns what the browser
+// would bring back.
 func browse(t *testing.T, address string) url.Values {
 	t.Helper()
 	browser := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	res, err := browser.Get(address)
 	testenv.Check(t, err)
 	defer res.Body.Close()
+	if res.StatusCode == http.StatusOK {
+		res, err = browser.PostForm(address, url.Values{"person": {"mira"}, "answer": {"allow"}})
+		testenv.Check(t, err)
+		defer res.Body.Close()
+	}
 	back, err := res.Location()
 	if err != nil || !strings.HasPrefix(back.String(), redirect+"?") {
 		t.Fatalf("%s, %v", res.Status, err)
@@ -450,9 +468,10 @@ func TestP08_AClientSecretDoesNotPrint(t *testing.T) {
 // end after 90 days, counted from when they were made.
 func TestACalendarIsConnectedAndRefreshedForNoMoreThanItNeeds(t *testing.T) {
 	p := startMicrosoft(t)
-	c := calendar(t, p.url, "organizations")
+	c := calendar(t, p.URL, "organizations")
+	tenant, object := p.Outlook.Account("mira")
 	// What the person agreed to for something else, with the same client.
-	p.change(func(p *pretend) { p.agreed = []string{"Mail.Read"} })
+	p.Outlook.Agree("mira", clientID, "Mail.Read")
 	got, err := connect(t, c, request(basic))
 	want := append(unsaid(), basic)
 	slices.Sort(want)
@@ -466,11 +485,9 @@ func TestACalendarIsConnectedAndRefreshedForNoMoreThanItNeeds(t *testing.T) {
 			t.Fatalf("a refresh: %q, %v", next.Scopes, err)
 		}
 		seen[next.Tokens.Refresh] = true
-		p.change(func(p *pretend) {
-			if scopes := p.access[next.Tokens.Access]; slices.Contains(scopes, "Mail.Read") {
-				t.Errorf("the access token is good for %q", scopes)
-			}
-		})
+		if scopes := p.Outlook.Scopes(next.Tokens.Access); len(scopes) == 0 || slices.Contains(scopes, "Mail.Read") {
+			t.Errorf("the access token is good for %q", scopes)
+		}
 		tokens = next.Tokens
 	}
 	// An answer that was lost: the old one is shown once more, and that is no theft.
@@ -480,11 +497,10 @@ func TestACalendarIsConnectedAndRefreshedForNoMoreThanItNeeds(t *testing.T) {
 	if _, err := c.Refresh(t.Context(), tokens, []string{"Mail.Read"}); err != nil {
 		t.Errorf("with no scope that an access needs: %v", err)
 	}
-	p.change(func(p *pretend) {
-		if got := p.forms[len(p.forms)-1].Get("scope"); got != strings.Join(append(unsaid(), basic), " ") {
-			t.Errorf("then %q is asked for", got)
-		}
-	})
+	forms := p.Outlook.Forms()
+	if got := forms[len(forms)-1].Get("scope"); got != strings.Join(append(unsaid(), basic), " ") {
+		t.Errorf("then %q is asked for", got)
+	}
 }
 
 // broker is a Broker with the connector, an app that may ask for all of it, and a person.
@@ -529,13 +545,13 @@ func (b *broker) connect(t *testing.T, access string) (grant.Kept, error) {
 // People may not agree to calendars themselves: the link that they get leads an
 // administrator to where that is done, and afterwards they can connect.
 func TestP12_AnAdministratorAgreesAndThenPeopleConnect(t *testing.T) {
-	p := startMicrosoft(t)
-	p.change(func(p *pretend) { p.adminOnly = true })
-	b := newBroker(t, calendar(t, p.url, "common"))
+	p := startMicrosoft(t, func(o *demo.OutlookOptions) { o.AdminOnly = true })
+	tenant, _ := p.Outlook.Account("mira")
+	b := newBroker(t, calendar(t, p.URL, "common"))
 	_, err := b.connect(t, outlook.FreeBusy)
 	fails(t, "before", err, grant.AdminTheir, outlook.NotApproved)
 	e, ok := errors.AsType[*grant.Error](err)
-	if !ok || !strings.HasPrefix(e.ApproveURL, p.url+"/organizations/v2.0/adminconsent?") {
+	if !ok || !strings.HasPrefix(e.ApproveURL, p.URL+"/organizations/v2.0/adminconsent?") {
 		t.Fatalf("%v, and the link is %+v", err, e)
 	}
 	if back := browse(t, e.ApproveURL); back.Get("admin_consent") != "True" || back.Has("code") {
@@ -548,7 +564,7 @@ func TestP12_AnAdministratorAgreesAndThenPeopleConnect(t *testing.T) {
 	// What is wider is asked for with a link of its own, at the tenant that is known by now.
 	_, err = b.connect(t, outlook.Events)
 	e, _ = errors.AsType[*grant.Error](err)
-	if e == nil || !strings.HasPrefix(e.ApproveURL, p.url+"/"+tenant+"/v2.0/adminconsent?") ||
+	if e == nil || !strings.HasPrefix(e.ApproveURL, p.URL+"/"+tenant+"/v2.0/adminconsent?") ||
 		!strings.Contains(e.ApproveURL, "Calendars.Read&") && !strings.HasSuffix(e.ApproveURL, "Calendars.Read") {
 		t.Errorf("wider: %+v", e)
 	}

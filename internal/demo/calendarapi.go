@@ -162,22 +162,32 @@ func calendarOf(who Person, id string) (string, error) {
 
 // events returns what is in a calendar between two times, the earliest first.
 func (g *GoogleCalendar) events(who Person, calendar string, from, to time.Time) []calendarEvent {
-	var all []calendarEvent
-	for day := from.UTC().Truncate(24 * time.Hour); day.Before(to); day = day.AddDate(0, 0, 1) {
-		switch {
-		case calendar != HolidayCalendar:
-			all = append(all, workday(who, day)...)
-		case day.Month() == time.January && day.Day() == 1:
-			all = append(all, calendarEvent{"New Year's Day", day, day.AddDate(0, 0, 1), true})
+	if calendar == HolidayCalendar {
+		var all []calendarEvent
+		for day := from.UTC().Truncate(24 * time.Hour); day.Before(to); day = day.AddDate(0, 0, 1) {
+			if day.Month() == time.January && day.Day() == 1 {
+				all = append(all, calendarEvent{"New Year's Day", day, day.AddDate(0, 0, 1), true})
+			}
 		}
+		return between(all, from, to)
 	}
-	if calendar != HolidayCalendar {
-		g.mu.Lock()
-		all = append(all, g.written[who.Key]...)
-		g.mu.Unlock()
-	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return between(append(workdays(who, from, to), g.written[who.Key]...), from, to)
+}
+
+// between are the events that are at least partly between two times, the earliest first.
+func between(all []calendarEvent, from, to time.Time) []calendarEvent {
 	all = slices.DeleteFunc(all, func(e calendarEvent) bool { return !e.end.After(from) || !e.start.Before(to) })
 	slices.SortStableFunc(all, func(a, b calendarEvent) int { return a.start.Compare(b.start) })
+	return all
+}
+
+// workdays is what somebody does on all days that are partly between two times.
+func workdays(who Person, from, to time.Time) (all []calendarEvent) {
+	for day := from.UTC().Truncate(24 * time.Hour); day.Before(to); day = day.AddDate(0, 0, 1) {
+		all = append(all, workday(who, day)...)
+	}
 	return all
 }
 

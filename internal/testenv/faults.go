@@ -78,6 +78,7 @@ type Faults struct {
 	Calendar *demo.GoogleCalendar  // likewise
 	Slack    *demo.SlackWorkspaces // likewise
 	OnCall   *demo.OnCall          // likewise
+	Outlook  *demo.OutlookCalendar // likewise
 	URL      string                // of the server, when one of the functions below started one
 
 	handler http.Handler
@@ -101,6 +102,7 @@ func NewFaults(h http.Handler) *Faults {
 	f.Calendar, _ = h.(*demo.GoogleCalendar)
 	f.Slack, _ = h.(*demo.SlackWorkspaces)
 	f.OnCall, _ = h.(*demo.OnCall)
+	f.Outlook, _ = h.(*demo.OutlookCalendar)
 	return f
 }
 
@@ -141,6 +143,16 @@ func StartOnCall(tb TB, o demo.OnCallOptions) *Faults {
 	return startFaults(tb, func(origin string) (http.Handler, error) {
 		o.Origin = origin
 		return demo.NewOnCall(o)
+	})
+}
+
+// StartOutlook serves a pretend Microsoft on loopback until the test ends. The Origin of o is
+// filled in.
+func StartOutlook(tb TB, o demo.OutlookOptions) *Faults {
+	tb.Helper()
+	return startFaults(tb, func(origin string) (http.Handler, error) {
+		o.Origin = origin
+		return demo.NewOutlookCalendar(o)
 	})
 }
 
