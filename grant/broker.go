@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/recent"
 )
 
 // What the Broker answers that callers handle, beside what is in Store and connector.go.
@@ -173,7 +174,14 @@ type Broker struct {
 	forced  map[string]forcing   // the last forced refresh, by the grant's ID
 	used    map[use]time.Time    // what Store.Used was told last
 	told    map[string]time.Time // by connector and message: when report told it last
+
+	// misplaced is why the newest Locate of a grant failed, by the grant's ID; "": it did not.
+	misplaced *recent.Cache[string, string]
 }
+
+// mostMisplaced is how many grants are remembered in misplaced, at least half of it. Of others
+// it is told again.
+const mostMisplaced = 1000
 
 // report tells what an operator has to mend and each use of a connector finds anew: once in
 // shoutEvery, however many uses there are.
@@ -212,7 +220,7 @@ func New(o Options) (*Broker, error) {
 	b := &Broker{Options: o, offers: map[string]*Offer{}, apps: map[string]*App{},
 		waiting: map[string]chan struct{}{}, flights: map[string]*flight{}, trouble: map[string]*trouble{},
 		fails: map[string]int{}, forced: map[string]forcing{}, used: map[use]time.Time{},
-		told: map[string]time.Time{}}
+		told: map[string]time.Time{}, misplaced: recent.New[string, string](mostMisplaced)}
 	if err := b.configure(); err != nil {
 		return nil, err
 	}

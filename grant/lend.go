@@ -199,19 +199,27 @@ func fromOf(c Connector, a Account, p Party) string {
 	return from
 }
 
-// place is where the requests of a grant go.
+// place is where the requests of a grant go. That this is nowhere now is told of when it begins,
+// and not at each use.
 func (b *Broker) place(c Connector, r Record, t Tokens) (Place, error) {
 	located, ok := c.(Located)
 	if !ok {
 		return Place{Origin: c.Origin(r.Account)}, nil
 	}
 	place, err := located.Locate(t)
-	if err != nil {
+	was, _ := b.misplaced.Get(r.ID)
+	if err == nil {
+		if was != "" {
+			b.misplaced.Put(r.ID, "", 1)
+		}
+		return place, nil
+	}
+	if was != err.Error() {
+		b.misplaced.Put(r.ID, err.Error(), 1)
 		b.Log.Warn("a grant is not for an address that this connector allows now", "connector", r.Connector,
 			"grant", r.ID, "error", err.Error())
-		return Place{}, &RequiredError{r.Connector, []string{MissingReconnect}, NeedsReconnect}
 	}
-	return place, nil
+	return Place{}, &RequiredError{r.Connector, []string{MissingReconnect}, NeedsReconnect}
 }
 
 // Lends reports whether what l was made from is still lent, with every access that it had.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -117,5 +118,51 @@ func TestP12_ARefreshOfAnotherAccountIsNotLent(t *testing.T) {
 		if k := r.kept(); k.Status != grant.NeedsReconnect || k.Reason != grant.ReasonOtherAccount || k.Account.ID != "1" {
 			t.Errorf("%s %s %+v", k.Status, k.Reason, k.Account)
 		}
+	})
+}
+
+// located is a connector whose grants each have a place, or none and why.
+type located struct {
+	*provider
+	gone *string
+}
+
+func (l located) Locate(grant.Tokens) (grant.Place, error) {
+	if *l.gone != "" {
+		return grant.Place{}, errors.New(*l.gone)
+	}
+	return grant.Place{Origin: "https://calendar.test"}, nil
+}
+
+// An operator who reads the log finds a grant whose host is no longer allowed once, however
+// often apps ask for it, and again when it has changed.
+func TestAGrantWithoutAPlaceIsToldOfOnce(t *testing.T) {
+	gone := ""
+	inBubble(t, func(r *rig) {
+		r.options.Offers[0].Connector = located{r.provider, &gone}
+	}, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		told := func(want int, what string) {
+			t.Helper()
+			for range 5 {
+				if _, err := r.broker.Lend(r.Context(), use("a")); (gone == "") != (err == nil) {
+					t.Errorf("%s: %v", what, err)
+				} else if gone != "" {
+					needs(t, err, grant.MissingReconnect)
+				}
+			}
+			if n := strings.Count(r.log.String(), "not for an address"); n != want {
+				t.Errorf("%s: told of %d times, not %d: %s", what, n, want, r.log)
+			}
+		}
+		told(0, "it has a place")
+		gone = "another domain"
+		told(1, "it has none")
+		gone = "not https"
+		told(2, "for another reason")
+		gone = ""
+		told(2, "it has one again")
+		gone = "not https"
+		told(3, "and none again")
 	})
 }
