@@ -114,7 +114,8 @@ func (c *OutlookCalendar) getSchedule(w http.ResponseWriter, r *http.Request) {
 		}
 		items := []any{}
 		for _, e := range between(workdays(who, from, to), from, to) {
-			items = append(items, map[string]any{"status": "busy", "start": graphMoment(e.start), "end": graphMoment(e.end)})
+			items = append(items, map[string]any{"status": "busy", "start": graphMoment(e.start),
+				"end": graphMoment(e.end)})
 		}
 		value = append(value, map[string]any{"scheduleId": of, "scheduleItems": items})
 	}
