@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -65,11 +66,22 @@ var builtIn = map[string]rest.RESTCreateStrategy{
 	"networking.k8s.io/v1/Ingress":           ingress.Strategy,
 }
 
-// custom has the definitions of kinds that a cluster learns: the module and the file in it.
-var custom = map[string][2]string{
+// source is where a definition is: a Go module, a file in it, and a version there.
+type source struct{ module, file, version string }
+
+// custom has the definitions of kinds that a cluster learns.
+var custom = map[string]source{
 	"gateway.networking.k8s.io/v1/HTTPRoute": {"sigs.k8s.io/gateway-api",
-		"config/crd/standard/gateway.networking.k8s.io_httproutes.yaml"},
+		"config/crd/standard/gateway.networking.k8s.io_httproutes.yaml", "v1"},
+	"gateway.networking.k8s.io/v1beta1/ReferenceGrant": {"sigs.k8s.io/gateway-api",
+		"config/crd/standard/gateway.networking.k8s.io_referencegrants.yaml", "v1beta1"},
+	"gateway.envoyproxy.io/v1alpha1/SecurityPolicy": {"github.com/envoyproxy/gateway",
+		"charts/gateway-helm/charts/crds/crds/generated/gateway.envoyproxy.io_securitypolicies.yaml", "v1alpha1"},
 }
+
+// experimentalRoute is the definition of an HTTPRoute with the filter ExternalAuth.
+var experimentalRoute = source{"sigs.k8s.io/gateway-api",
+	"config/crd/experimental/gateway.networking.k8s.io_httproutes.yaml", "v1"}
 
 // typesOnly are kinds whose definition no Go module has in a current version: their objects
 // are decoded strictly, and nothing else.
@@ -95,8 +107,11 @@ func create(kind string, text []byte) error {
 		}
 		return store(strategy, object.GetObjectKind().GroupVersionKind(), internal)
 	}
-	if file, known := custom[kind]; known {
-		return createCustom(file, text)
+	if from, known := custom[kind]; known {
+		if strings.HasSuffix(kind, "/HTTPRoute") && strings.Contains(string(text), `"ExternalAuth"`) {
+			from = experimentalRoute
+		}
+		return createCustom(from, text)
 	}
 	if !slices.Contains(typesOnly, kind) {
 		return fmt.Errorf("no API server here knows %s", kind)
@@ -116,14 +131,18 @@ func allocate(s *core.ServiceSpec) {
 }
 
 func store(strategy rest.RESTCreateStrategy, kind runtimeschema.GroupVersionKind, object runtime.Object) error {
-	var said warnings
-	ctx := warning.WithWarningRecorder(request.WithNamespace(context.Background(), namespace), &said)
-	ctx = request.WithRequestInfo(ctx, &request.RequestInfo{IsResourceRequest: true, Verb: "create",
-		APIGroup: kind.Group, APIVersion: kind.Version, Namespace: namespace})
 	accessor, err := apimeta.Accessor(object)
 	if err != nil {
 		return err
 	}
+	where := accessor.GetNamespace()
+	if where == "" {
+		where = namespace
+	}
+	var said warnings
+	ctx := warning.WithWarningRecorder(request.WithNamespace(context.Background(), where), &said)
+	ctx = request.WithRequestInfo(ctx, &request.RequestInfo{IsResourceRequest: true, Verb: "create",
+		APIGroup: kind.Group, APIVersion: kind.Version, Namespace: where})
 	rest.FillObjectMetaSystemFields(accessor)
 	return errors.Join(rest.BeforeCreate(strategy, ctx, object), errors.Join(said...))
 }
@@ -133,8 +152,8 @@ type warnings []error
 
 func (w *warnings) AddWarning(_, text string) { *w = append(*w, errors.New(text)) }
 
-func createCustom(file [2]string, text []byte) error {
-	r, err := definition(file)
+func createCustom(from source, text []byte) error {
+	r, err := definition(from)
 	if err != nil {
 		return err
 	}
@@ -146,7 +165,7 @@ func createCustom(file [2]string, text []byte) error {
 	unknown := pruning.PruneWithOptions(object.Object, r.schema, true,
 		schema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true})
 	if len(unknown) > 0 {
-		return fmt.Errorf("%s does not have %s", filepath.Base(file[1]), strings.Join(unknown, ", "))
+		return fmt.Errorf("%s does not have %s", from.file, strings.Join(unknown, ", "))
 	}
 	defaulting.Default(object.Object, r.schema)
 	return store(r.strategy, object.GroupVersionKind(), object)
@@ -160,42 +179,42 @@ type customKind struct {
 
 var (
 	definitionsMu sync.Mutex
-	definitions   = map[[2]string]*customKind{}
+	definitions   = map[source]*customKind{}
 )
 
-// definition reads a CustomResourceDefinition, once: its CEL rules take seconds to compile.
-func definition(file [2]string) (*customKind, error) {
+// definition reads a CustomResourceDefinition, once: its CEL rules take long to compile.
+func definition(from source) (*customKind, error) {
 	definitionsMu.Lock()
 	defer definitionsMu.Unlock()
-	if k, known := definitions[file]; known {
+	if k, known := definitions[from]; known {
 		return k, nil
 	}
-	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", file[0]).Output()
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", from.module).Output()
 	if err != nil {
-		return nil, fmt.Errorf("where %s is: %w", file[0], err)
+		return nil, fmt.Errorf("where %s is: %w", from.module, err)
 	}
-	text, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), file[1]))
+	text, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), from.file))
 	if err != nil {
 		return nil, err
 	}
-	k, err := customKindOf(text)
+	k, err := customKindOf(text, from.version)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file[1], err)
+		return nil, fmt.Errorf("%s: %w", from.file, err)
 	}
-	definitions[file] = k
+	definitions[from] = k
 	return k, nil
 }
 
-func customKindOf(text []byte) (*customKind, error) {
+func customKindOf(text []byte, named string) (*customKind, error) {
 	var crd apiextensionsv1.CustomResourceDefinition
 	if err := yaml.Unmarshal(text, &crd); err != nil {
 		return nil, err
 	}
 	i := slices.IndexFunc(crd.Spec.Versions, func(v apiextensionsv1.CustomResourceDefinitionVersion) bool {
-		return v.Storage
+		return v.Name == named && v.Served
 	})
 	if i < 0 || crd.Spec.Scope != apiextensionsv1.NamespaceScoped {
-		return nil, errors.New("no version is stored, or none in a namespace")
+		return nil, errors.New("there is no such version, or not in a namespace")
 	}
 	version := crd.Spec.Versions[i]
 	var props apiextensions.CustomResourceValidation
@@ -275,10 +294,16 @@ var flaws = map[string][]struct{ patch, want string }{
 			"value must be an absolute path"},
 		{`{"op": "add", "path": "/spec/rules/0/filters", "value": [{"type": "URLRewrite"}]}`,
 			"filter.urlRewrite must be specified"},
-		// The type has room for what only the experimental channel has.
+		{`{"op": "add", "path": "/spec/rules/0/filters", "value": [{"type": "ExternalAuth"}]}`,
+			"filter.externalAuth must be specified"},
 		{`{"op": "add", "path": "/spec/rules/0/filters", "value": [{"type": "ExternalAuth", "externalAuth":
-			{"protocol": "GRPC", "backendRef": {"name": "a", "port": 1}}}]}`,
-			"does not have spec.rules[0].filters[0].externalAuth"},
+			{"protocol": "GRPC", "backendRef": {"name": "a", "port": 1}}}]}`, "grpc must be specified"},
+	},
+	"gateway.envoyproxy.io/v1alpha1/SecurityPolicy": {
+		{`{"op": "replace", "path": "/spec/targetRefs/0/kind", "value": "Service"}`, "targetRefs"},
+		{`{"op": "add", "path": "/spec/extAuth/http", "value": {"backendRefs": [{"name": "a", "port": 1}]}}`,
+			"only one of grpc or http can be specified"},
+		{`{"op": "replace", "path": "/spec/extAuth/timeout", "value": "soon"}`, "timeout"},
 	},
 	"monitoring.coreos.com/v1/ServiceMonitor": {
 		{`{"op": "add", "path": "/spec/endpoints/0/every", "value": "30s"}`, `unknown field "spec.endpoints[0].every"`},
@@ -342,3 +367,48 @@ func kindOf(t *testing.T, doc string) (string, []byte) {
 	}
 	return head.APIVersion + "/" + head.Kind, text
 }
+
+// TestTheFilterIsExperimental: a cluster with the standard channel of Gateway API does not
+// take what the chart renders for it.
+func TestTheFilterIsExperimental(t *testing.T) {
+	files, err := renderWith3(t, parseValues(t, waysOfUse(t)["external-auth-filter"]), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for doc := range documents(files) {
+		if kind, text := kindOf(t, doc); kind == "gateway.networking.k8s.io/v1/HTTPRoute" {
+			n++
+			err := createCustom(custom[kind], text)
+			if err == nil || !strings.Contains(err.Error(), "does not have spec.rules[1].filters[0].externalAuth") {
+				t.Error(err)
+			}
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d routes", n)
+	}
+}
+
+// TestTheManifestsOfGuidesAreValid: those that people copy for gateways that ask.
+func TestTheManifestsOfGuidesAreValid(t *testing.T) {
+	n := 0
+	for _, guide := range []string{"envoy", "ingress-nginx"} {
+		text, err := os.ReadFile("../../docs/fronts/" + guide + ".md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range manifests.FindAllSubmatch(text, -1) {
+			all, err := decode(map[string]string{guide + ".yaml": string(block[1])})
+			if err != nil {
+				t.Error(err)
+			}
+			n += len(all)
+		}
+	}
+	if n < 8 {
+		t.Errorf("%d manifests", n)
+	}
+}
+
+var manifests = regexp.MustCompile("(?s)```kubernetes(?:-experimental)?\n(.*?)```")

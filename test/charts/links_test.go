@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	envoygateway "github.com/envoyproxy/gateway/api/v1alpha1"
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	apps "k8s.io/api/apps/v1"
 	autoscaling "k8s.io/api/autoscaling/v2"
@@ -34,11 +35,15 @@ func TestObjectsFindEachOther(t *testing.T) {
 			each(all, func(name string, r *gateway.HTTPRoute) { links.route(name, r) })
 			each(all, func(name string, i *networking.Ingress) { links.ingress(name, i) })
 			each(all, func(name string, m *monitoring.ServiceMonitor) { links.monitor(name, m) })
+			each(all, func(name string, p *envoygateway.SecurityPolicy) { links.asks(name, p) })
 			links.pod()
 			if links.container.LivenessProbe == nil {
 				t.Error("nothing restarts a process that hangs")
 			}
-			for name := range all {
+			for name, object := range all {
+				if where := object.(meta.Object).GetNamespace(); where != namespace && where != "" {
+					t.Errorf("%s is in the namespace %s", name, where)
+				}
 				kind, _, _ := strings.Cut(name, "/")
 				seen[kind] = true
 			}
@@ -141,9 +146,55 @@ func (l links) route(name string, r *gateway.HTTPRoute) {
 	}
 	for _, rule := range r.Spec.Rules {
 		for _, b := range rule.BackendRefs {
-			l.backend(name, string(b.Name), int32(*b.Port), "")
+			if string(b.Name) != theApp {
+				l.backend(name, string(b.Name), int32(*b.Port), "")
+				continue
+			}
+			// Past Sallyport goes only what it is asked about.
+			asked := slices.ContainsFunc(rule.Filters, func(f gateway.HTTPRouteFilter) bool {
+				if f.ExternalAuth == nil {
+					return false
+				}
+				l.calls(name, f.ExternalAuth.BackendRef)
+				return true
+			})
+			each(l.all, func(_ string, p *envoygateway.SecurityPolicy) {
+				asked = asked || string(p.Spec.TargetRefs[0].Name) == r.Name
+			})
+			if !asked {
+				l.Errorf("%s leads to the app, and asks nobody", name)
+			}
 		}
 	}
+}
+
+// theApp is the Service to which gateways that ask lead, in the values files.
+const theApp = "app"
+
+// calls is the Service's port for questions over gRPC.
+func (l links) calls(name string, b gateway.BackendObjectReference) {
+	l.Helper()
+	l.backend(name, string(b.Name), int32(*b.Port), "")
+	if s, there := l.all["Service/"+string(b.Name)].(*core.Service); !there ||
+		!slices.ContainsFunc(s.Spec.Ports, func(p core.ServicePort) bool {
+			return p.Name == "ext-auth-grpc" && p.Port == int32(*b.Port) && *p.AppProtocol == "kubernetes.io/h2c"
+		}) {
+		l.Errorf("%s: asks at %s:%d, which is not for questions over gRPC", name, b.Name, *b.Port)
+	}
+}
+
+// asks finds the route that it is about, and what is asked.
+func (l links) asks(name string, p *envoygateway.SecurityPolicy) {
+	for _, target := range p.Spec.TargetRefs {
+		if _, there := l.all[string(target.Kind)+"/"+string(target.Name)]; !there {
+			l.Errorf("%s is about %v, which is not there", name, target)
+		}
+	}
+	auth := p.Spec.ExtAuth
+	if auth == nil || auth.GRPC == nil || len(auth.GRPC.BackendRefs) != 1 || auth.FailOpen == nil || *auth.FailOpen {
+		l.Fatalf("%s asks %+v", name, auth)
+	}
+	l.calls(name, auth.GRPC.BackendRefs[0].BackendObjectReference)
 }
 
 func (l links) ingress(name string, i *networking.Ingress) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	envoygateway "github.com/envoyproxy/gateway/api/v1alpha1"
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	apps "k8s.io/api/apps/v1"
 	autoscaling "k8s.io/api/autoscaling/v2"
@@ -18,25 +19,32 @@ import (
 	policy "k8s.io/api/policy/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gateway "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 	"sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
 
 // kinds makes an empty object of each kind that the chart may render.
 var kinds = map[string]func() any{
-	"v1/ConfigMap":                            func() any { return new(core.ConfigMap) },
-	"v1/Service":                              func() any { return new(core.Service) },
-	"v1/ServiceAccount":                       func() any { return new(core.ServiceAccount) },
-	"v1/PersistentVolumeClaim":                func() any { return new(core.PersistentVolumeClaim) },
-	"v1/Pod":                                  func() any { return new(core.Pod) },
-	"apps/v1/Deployment":                      func() any { return new(apps.Deployment) },
-	"autoscaling/v2/HorizontalPodAutoscaler":  func() any { return new(autoscaling.HorizontalPodAutoscaler) },
-	"policy/v1/PodDisruptionBudget":           func() any { return new(policy.PodDisruptionBudget) },
-	"networking.k8s.io/v1/NetworkPolicy":      func() any { return new(networking.NetworkPolicy) },
-	"networking.k8s.io/v1/Ingress":            func() any { return new(networking.Ingress) },
-	"gateway.networking.k8s.io/v1/HTTPRoute":  func() any { return new(gateway.HTTPRoute) },
-	"monitoring.coreos.com/v1/ServiceMonitor": func() any { return new(monitoring.ServiceMonitor) },
-	"monitoring.coreos.com/v1/PrometheusRule": func() any { return new(monitoring.PrometheusRule) },
+	"v1/ConfigMap":                                  func() any { return new(core.ConfigMap) },
+	"v1/Service":                                    func() any { return new(core.Service) },
+	"v1/ServiceAccount":                             func() any { return new(core.ServiceAccount) },
+	"v1/PersistentVolumeClaim":                      func() any { return new(core.PersistentVolumeClaim) },
+	"v1/Pod":                                        func() any { return new(core.Pod) },
+	"apps/v1/Deployment":                            func() any { return new(apps.Deployment) },
+	"autoscaling/v2/HorizontalPodAutoscaler":        func() any { return new(autoscaling.HorizontalPodAutoscaler) },
+	"policy/v1/PodDisruptionBudget":                 func() any { return new(policy.PodDisruptionBudget) },
+	"networking.k8s.io/v1/NetworkPolicy":            func() any { return new(networking.NetworkPolicy) },
+	"networking.k8s.io/v1/Ingress":                  func() any { return new(networking.Ingress) },
+	"gateway.networking.k8s.io/v1/HTTPRoute":        func() any { return new(gateway.HTTPRoute) },
+	"gateway.envoyproxy.io/v1alpha1/SecurityPolicy": func() any { return new(envoygateway.SecurityPolicy) },
+	"monitoring.coreos.com/v1/ServiceMonitor":       func() any { return new(monitoring.ServiceMonitor) },
+	"monitoring.coreos.com/v1/PrometheusRule":       func() any { return new(monitoring.PrometheusRule) },
+}
+
+// guideKinds are those that only guides have.
+var guideKinds = map[string]func() any{
+	"gateway.networking.k8s.io/v1beta1/ReferenceGrant": func() any { return new(gatewayv1beta1.ReferenceGrant) },
 }
 
 // objects are what was rendered, by "Kind/name".
@@ -84,6 +92,9 @@ func (o objects) add(doc string) error {
 		return err
 	}
 	make, known := kinds[head.APIVersion+"/"+head.Kind]
+	if !known {
+		make, known = guideKinds[head.APIVersion+"/"+head.Kind]
+	}
 	if !known {
 		return fmt.Errorf("the kind %s/%s has no type here", head.APIVersion, head.Kind)
 	}

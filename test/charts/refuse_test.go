@@ -18,6 +18,8 @@ config:
     - {name: app, path: /, upstream: "http://app:8080", allow: authenticated}
 secrets: {session: {secretName: sallyport-session}}
 `
+	asking = "  version: 1 =>   version: 1\n  listen: {external_auth: {grpc: \":4183\", peers: [10.0.0.0/8]}}"
+
 	fromYAML11 = "a text, in quotes: Helm reads YAML 1.1, in which off, no, on, yes, 0123, 1e3 and 1_000 are none"
 )
 
@@ -75,6 +77,16 @@ var refusals = map[string]struct {
 	"a port for root": {[]string{"  version: 1 =>   version: 1\n  listen: {http: \":80\"}"}, "",
 		[]string{"config.listen.http: port 80"}},
 	"a route without a Gateway": {nil, "httpRoute: {enabled: true}", []string{"httpRoute.parentRefs"}},
+	"a gateway that asks where nobody answers": {nil, "httpRoute: {enabled: true, parentRefs: [{name: a}], " +
+		"externalAuth: {by: SecurityPolicy, backendRefs: [{name: app, port: 80}]}}",
+		[]string{"httpRoute.externalAuth.by", "config.listen.external_auth.grpc"}},
+	"a gateway that asks, and no app": {[]string{asking}, "httpRoute: {enabled: true, parentRefs: [{name: a}], " +
+		"externalAuth: {by: ExternalAuth}}", []string{"httpRoute.externalAuth.backendRefs"}},
+	"a gateway that asks, and paths": {[]string{asking}, "httpRoute: {enabled: true, parentRefs: [{name: a}], " +
+		"paths: [/app], externalAuth: {by: ExternalAuth, backendRefs: [{name: app, port: 80}]}}",
+		[]string{"httpRoute.paths"}},
+	"a gateway that asks in its own way": {nil, "httpRoute: {externalAuth: {by: envoy}}",
+		[]string{"/httpRoute/externalAuth/by"}},
 	"a scale without a measure": {nil, "autoscaling: {enabled: true}\nresources: {requests: {cpu: null}}",
 		[]string{"autoscaling.metrics"}},
 	"memory in a unit nobody knows": {nil, "resources: {limits: {memory: 1GB}}",

@@ -26,6 +26,17 @@ refused here, with the key that is to be changed. */ -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
 {{- fail "httpRoute.parentRefs: is required: the Gateway that is to serve the route" -}}
 {{- end -}}
+{{- if .Values.httpRoute.externalAuth.by -}}
+{{- if or (not $facts.calls.port) $facts.calls.local -}}
+{{- fail "httpRoute.externalAuth.by: the gateway asks over gRPC, and config.listen.external_auth.grpc is off or on loopback: write `grpc: \":4183\"` there" -}}
+{{- end -}}
+{{- if not .Values.httpRoute.externalAuth.backendRefs -}}
+{{- fail "httpRoute.externalAuth.backendRefs: is required: the app's Service" -}}
+{{- end -}}
+{{- if .Values.httpRoute.paths -}}
+{{- fail "httpRoute.paths: has no meaning with externalAuth: config.prefix leads to Sallyport, and the rest to the app" -}}
+{{- end -}}
+{{- end -}}
 {{- end }}
 
 {{- /* sallyport.words: Helm has made true and false of the words y, yes, on, n, no and off,
