@@ -184,21 +184,23 @@ func check(t *testing.T, config string) {
 
 // TestTheGuidesValuesRender, and their configuration is valid.
 func TestTheGuidesValuesRender(t *testing.T) {
-	guide, err := os.ReadFile("../../docs/kubernetes.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for _, block := range regexp.MustCompile("(?s)```yml\n(.*?)```").FindAllStringSubmatch(string(guide), -1) {
-		values := parseValues(t, []byte(block[1]))
-		if values["config"] == nil {
-			continue
+	for _, guide := range []string{"kubernetes", "fronts/gateway-api"} {
+		text, err := os.ReadFile("../../docs/" + guide + ".md")
+		if err != nil {
+			t.Fatal(err)
 		}
-		n++
-		check(t, only[core.ConfigMap](t, rendered(t, values)).Data["config.yaml"])
-	}
-	if n == 0 {
-		t.Error("the guide has no values")
+		n := 0
+		for _, block := range regexp.MustCompile("(?s)```yml\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
+			values := parseValues(t, []byte(block[1]))
+			if values["config"] == nil {
+				continue
+			}
+			n++
+			check(t, only[core.ConfigMap](t, rendered(t, values)).Data["config.yaml"])
+		}
+		if n < 2 {
+			t.Errorf("%s has %d values", guide, n)
+		}
 	}
 }
 

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+
+	yaml "go.yaml.in/yaml/v4"
 
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
@@ -25,6 +28,52 @@ func TestTheImportInTheGuideIsWhatIsPrinted(t *testing.T) {
 	if want := blocks(text, "text")[0]; lines.String() != want {
 		t.Errorf("the lines are\n%s", lines.String())
 	}
+}
+
+// TestTheImportForMoversIsWhatIsPrinted: the guide from ingress-nginx to the Gateway API runs
+// it, and what it goes on with asks for no less, and tells apps the same.
+func TestTheImportForMoversIsWhatIsPrinted(t *testing.T) {
+	text := read(t, root+"/docs/fronts/gateway-api.md")
+	t.Chdir(t.TempDir())
+	testenv.Check(t, os.WriteFile("before.yaml", []byte(blocks(text, "kubernetes")[0]), 0o600))
+	var out, lines bytes.Buffer
+	code := run([]string{"import", "oauth2-proxy", "before.yaml"},
+		&console{stdout: &out, stderr: &lines, env: os.LookupEnv})
+	imported := blocks(text, "yaml")[0]
+	if code != exitOK || out.String() != imported {
+		t.Errorf("exit code %d, printed\n%s", code, out.String())
+	}
+	if want := blocks(text, "text")[0]; lines.String() != want {
+		t.Errorf("the lines are\n%s", lines.String())
+	}
+	values := blocks(text, "yml")
+	if len(values) != 2 {
+		t.Fatalf("%d values", len(values))
+	}
+	want := routesIn(t, imported)
+	for _, text := range values {
+		var chart struct{ Config any }
+		testenv.Check(t, yaml.Load([]byte(text), &chart))
+		config, err := yaml.Dump(chart.Config)
+		testenv.Check(t, err)
+		if got := routesIn(t, string(config)); !reflect.DeepEqual(got, want) {
+			t.Errorf("the routes are %v, and not %v", got, want)
+		}
+	}
+}
+
+// routesIn are the routes of a configuration, without where they lead.
+func routesIn(t *testing.T, text string) []map[string]any {
+	t.Helper()
+	if _, _, err := parseConfig("config.yaml", []byte(text)); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	var config struct{ Routes []map[string]any }
+	testenv.Check(t, yaml.Load([]byte(text), &config))
+	for _, route := range config.Routes {
+		delete(route, "upstream")
+	}
+	return config.Routes
 }
 
 func TestAnImportWritesANewFileForItsOwnerAndOverwritesNone(t *testing.T) {
