@@ -166,12 +166,18 @@ func (by *dialect) question(d *Door, l line, header http.Header) (question, erro
 	if l.joined && strings.Contains(q.header.Get(identity.DestinationHeader), ",") {
 		return q, errJoinedDestination
 	}
+	if hasBlank(q.header.Get(identity.DestinationHeader)) {
+		return q, errBlankDestination
+	}
 	noteWebSocket(&q, l.protocol)
 	return q, nil
 }
 
 // errJoinedDestination: two addresses would be judged as one path, and the app has both.
 var errJoinedDestination = errors.New("the Destination has a comma, and may be two: Envoy has joined them")
+
+// errBlankDestination: the proxy passes on what was sent, not what was judged, which has %20.
+var errBlankDestination = errors.New("the Destination has a blank")
 
 // facts are the strict reading of a request line, the same for all dialects.
 func (l line) facts(maxURL int) (authz.Facts, error) {

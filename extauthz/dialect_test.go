@@ -96,7 +96,9 @@ func TestP04_WhatIsNotClearIsRefused(t *testing.T) {
 			for why, lines := range map[string][]string{
 				"missing": nil, "empty": {name + ":"}, "twice": {line, line}, "twice, differently": {line, name + ": x"},
 				"twice, once empty": {line, name + ":"}, "in another spelling": {strings.ReplaceAll(name, "-", "_") + ": " + value},
-				"with a blank before": {name + ": x " + value},
+				"with a blank before": {name + ": x " + value}, "folded": {name + ": " + value + "\r\n x"},
+				"folded, with nothing before": {name + ":\r\n x\r\n " + value},
+				"twice, in two cases":         {line, strings.ToLower(name) + ": " + value},
 			} {
 				if q, err := asked(t, target, append(others, lines...)...); err == nil {
 					t.Errorf("%s: %s %s: %+v", target, name, why, q.facts)

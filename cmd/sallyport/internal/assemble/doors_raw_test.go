@@ -79,16 +79,34 @@ func TestP02_ABodyIsNeverReadAndNeverAnswered(t *testing.T) {
 			[]int{400, 0}},
 		"Expect": {"POST /verify HTTP/1.1\r\nHost: s\r\nExpect: 100-continue\r\nContent-Length: 5\r\n" + about + "\r\n",
 			[]int{200}},
-		"two hosts":           {"GET /verify HTTP/1.1\r\nHost: s\r\nHost: t\r\n" + about + "\r\n", []int{400, 0}},
-		"two URLs":            {"GET /verify HTTP/1.1\r\nHost: s\r\n" + about + about + "\r\n", []int{403}},
-		"an absolute target":  {"GET http://s/verify HTTP/1.1\r\nHost: s\r\n" + about + "\r\n", []int{404}},
-		"another path":        {"GET /verify/ HTTP/1.1\r\nHost: s\r\n" + about + "\r\n", []int{404}},
-		"an encoded path":     {"GET /%76erify HTTP/1.1\r\nHost: s\r\n" + about + "\r\n", []int{404}},
-		"OPTIONS *":           {"OPTIONS * HTTP/1.1\r\nHost: s\r\n" + about + "\r\n", []int{404}},
-		"CONNECT":             {"CONNECT /verify HTTP/1.1\r\nHost: s\r\n" + about + "\r\n", []int{200}}, // the endpoint's method
-		"our own prefix":      {"GET /.sallyport/login HTTP/1.1\r\nHost: app.example.com\r\n\r\n", []int{404}},
-		"NUL":                 {"GET /verify HTTP/1.1\r\nHost: s\r\nX-Original-URL: https://app.example.com/open\x00\r\n\r\n", []int{400, 0}},
-		"200 KiB of header":   {"GET /verify HTTP/1.1\r\nHost: s\r\n" + about + "X-A: " + strings.Repeat("a", 200<<10) + "\r\n\r\n", []int{403}},
+		"two hosts":          {"GET /verify HTTP/1.1\r\nHost: s\r\nHost: t\r\n" + about + "\r\n", []int{400, 0}},
+		"two URLs":           {"GET /verify HTTP/1.1\r\nHost: s\r\n" + about + about + "\r\n", []int{403}},
+		"an absolute target": {"GET http://s/verify HTTP/1.1\r\nHost: s\r\n" + about + "\r\n", []int{404}},
+		"another path":       {"GET /verify/ HTTP/1.1\r\nHost: s\r\n" + about + "\r\n", []int{404}},
+		"an encoded path":    {"GET /%76erify HTTP/1.1\r\nHost: s\r\n" + about + "\r\n", []int{404}},
+		"OPTIONS *":          {"OPTIONS * HTTP/1.1\r\nHost: s\r\n" + about + "\r\n", []int{404}},
+		"CONNECT":            {"CONNECT /verify HTTP/1.1\r\nHost: s\r\n" + about + "\r\n", []int{200}}, // the endpoint's method
+		"our own prefix":     {"GET /.sallyport/login HTTP/1.1\r\nHost: app.example.com\r\n\r\n", []int{404}},
+		"NUL":                {"GET /verify HTTP/1.1\r\nHost: s\r\nX-Original-URL: https://app.example.com/open\x00\r\n\r\n", []int{400, 0}},
+		"200 KiB of header":  {"GET /verify HTTP/1.1\r\nHost: s\r\n" + about + "X-A: " + strings.Repeat("a", 200<<10) + "\r\n\r\n", []int{403}},
+		"a folded URL": {"GET /verify HTTP/1.1\r\nHost: s\r\nX-Original-URL: https://app.example.com/open\r\n " +
+			"/../admin\r\nX-Original-Method: GET\r\n\r\n", []int{403}},
+		"a folded line before all": {"GET /verify HTTP/1.1\r\n Host: s\r\n" + about + "\r\n", []int{400, 0}},
+		"a name in two cases": {"GET /verify HTTP/1.1\r\nHost: s\r\n" + about +
+			"x-original-url: https://app.example.com/open\r\n\r\n", []int{403}},
+		"a method in two cases": {"GET /verify HTTP/1.1\r\nHost: s\r\n" + about + "X-ORIGINAL-METHOD: GET\r\n\r\n",
+			[]int{403}},
+		"a blank after a name": {"GET /verify HTTP/1.1\r\nHost: s\r\nX-Original-URL : https://app.example.com/open\r\n" +
+			"X-Original-Method: GET\r\n\r\n", []int{400, 0}},
+		"CR in a value": {"GET /verify HTTP/1.1\r\nHost: s\r\nX-Original-URL: https://app.example.com/open\rx\r\n" +
+			"X-Original-Method: GET\r\n\r\n", []int{400, 0}},
+		"tabs around values": {"GET /verify HTTP/1.1\r\nHost: s\r\nX-Original-URL:\thttps://app.example.com/open\t\r\n" +
+			"X-Original-Method: \tGET \r\n\r\n", []int{200}}, // RFC 9110 §5.5: not a part of them
+		"a parameter":         {"GET /verify;x HTTP/1.1\r\nHost: s\r\n" + about + "\r\n", []int{404}},
+		"a doubled slash":     {"GET //verify HTTP/1.1\r\nHost: s\r\n" + about + "\r\n", []int{404}},
+		"a dot segment":       {"GET /x/../verify HTTP/1.1\r\nHost: s\r\n" + about + "\r\n", []int{404}},
+		"another case":        {"GET /Verify HTTP/1.1\r\nHost: s\r\n" + about + "\r\n", []int{404}},
+		"an escaped end":      {"GET /verify%00 HTTP/1.1\r\nHost: s\r\n" + about + "\r\n", []int{404}},
 		"h2c, upgraded":       {"GET /verify HTTP/1.1\r\nHost: s\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n" + about + "\r\n", []int{200}},
 		"h2c, from the start": {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", []int{404, 0}},
 	} {

@@ -431,6 +431,14 @@ func pathCases(host string) (all []doorCase) {
 		"/" + strings.Repeat("a", 8000): closed, "/é": closed, "/%C3%A9": closed, "/x?é": closed, "/x?a=b#c": no,
 		"/x#/open": no, "/open/x?a,b": open, "/x?http://other.example/": closed,
 		"http://other.example/open": no, "x": no, "*": no, "": no,
+		"https:///admin": no, "/open/;/../admin": no, "/open/%3b/../admin": no,
+		"/open;/../admin": no, "/open/x/..": no, "/%2e/admin": no, "/%2e%2e/admin": no, "/%2F/admin": no, "/%2fadmin": no,
+		"/%5cadmin": no, "/admin%5c": no, "/admin/%2e": no, "/admin%09": no, "/admin%0d": no, "/admin%7f": no, "/%20/admin": no,
+		"/open/%00/../admin": no, "/open%00/admin": no, "/admin%2500": no, "/%25%61dmin": no, "/admin%c0%af": no,
+		"/open/%uff0e%uff0e/admin": no, "/\\admin": no, "/open?/../admin": open, "/admin?/../open": mine,
+		"/admin%2F..%2Fopen": no, "/admin;/../open": no, "/admin/..;/open": no, "/admin\x00": no, "/admin\x01": no,
+		"/admin x": no, "/admin\tx": no, "/ /admin": no, "/git/%2f%2fadmin": closed, "/git/..%2f..%2fadmin": no,
+		"/git/%252e%252e/admin": no, "/twice//../admin": no, "/twice/%2f/admin": no, "/?%00": closed, "/x?%0d%0aa:b": closed,
 	} {
 		wants := strings.Fields(want)
 		for i, who := range []string{"", "ann", "root"} {
@@ -441,7 +449,11 @@ func pathCases(host string) (all []doorCase) {
 			all = append(all, c)
 		}
 	}
-	return all
+	// An absolute target is one of a request line (RFC 9112 §3.2.2), and no proxy asks with it.
+	const absolute = "https://app.example.com/admin"
+	return append(all, doorCase{method: "GET", host: host, target: absolute, lines: fetch, want: "login program",
+		asked: "deny"}, doorCase{method: "GET", host: host, target: absolute, who: "ann", want: "deny"},
+		doorCase{method: "GET", host: host, target: absolute, who: "root", want: "forward", asked: "deny"})
 }
 
 // kindCases are who waits for the answer, without a session.
@@ -606,6 +618,16 @@ func webSocketCases(host string) []doorCase {
 		{method: "GET", host: host, target: "/x", who: "ann", lines: shake("http://app.example.com"), want: "deny"},
 		{method: "GET", host: host, target: "/x", who: "ann", lines: shake("null"), want: "deny"},
 		{method: "GET", host: host, target: "/x", who: "ann", lines: shake(own, own), want: "deny"},
+		{method: "GET", host: host, target: "/x", who: "ann", lines: shake(own + "/"), want: "deny"},
+		{method: "GET", host: host, target: "/x", who: "ann", lines: shake(own + "."), want: "deny"},
+		{method: "GET", host: host, target: "/x", who: "ann", lines: shake(own + ".evil.example"), want: "deny"},
+		{method: "GET", host: host, target: "/x", who: "ann", lines: shake(own + ":8443"), want: "deny"},
+		{method: "GET", host: host, target: "/x", who: "ann", lines: shake(own + "@evil.example"), want: "deny"},
+		{method: "GET", host: host, target: "/x", who: "ann", lines: shake(own + ", https://evil.example"), want: "deny"},
+		{method: "GET", host: host, target: "/x", who: "ann", lines: shake("wss://app.example.com"), want: "deny"},
+		{method: "GET", host: host, target: "/x", who: "ann", lines: shake("https://wiki.example.com"), want: "deny"},
+		{method: "GET", host: host, target: "/x", who: "ann", lines: shake(""), want: "forward", asked: "deny"},
+		{method: "GET", host: "wiki.example.com", target: "/x", who: "ann", lines: shake(own), want: "deny"},
 		{method: "GET", host: host, target: "/x", who: "ann", lines: shake(own, "https://evil.example"), want: "deny"},
 		{method: "GET", host: host, target: "/x", lines: shake(own), want: "login program"},
 		{method: "GET", host: host, target: "/admin", who: "root", lines: shake(own), want: "deny"},
@@ -637,6 +659,25 @@ func destinationCases(host string) []doorCase {
 		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to("//evil.example/dav/b"), want: "deny"},
 		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to("/dav/../admin"), want: "deny"},
 		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to("/.sallyport/logout"), want: "deny"},
+		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to("/dav/%76ault/b"), want: "deny"},
+		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to("/dav/b/../vault/c"), want: "deny"},
+		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to("/dav/b/%2e%2e/vault/c"), want: "deny"},
+		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to("/dav/b/..%2fvault/c"), want: "deny"},
+		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to("/dav//vault/c"), want: "deny"},
+		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to("/dav/..;/vault/c"), want: "deny"},
+		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to("/dav/Vault/c"), want: "deny"},
+		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to(`/dav\vault\c`), want: "deny"},
+		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to("/dav/b#/../vault"), want: "deny"},
+		// The front door passes on "/dav/b%20c", and another proxy what the client wrote.
+		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to("/dav/b c"), want: "forward", asked: "deny"},
+		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to("dav/b"), want: "deny"},
+		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to(""), want: "deny"},
+		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to("https://app.example.com@evil.example/dav/b"),
+			want: "deny"},
+		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to("https://ann@app.example.com/dav/b"),
+			want: "deny"},
+		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to("https://wiki.example.com/dav/b"), want: "deny"},
+		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: to("file:///dav/b"), want: "deny"},
 		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: append(to("/dav/b"), to("/dav/c")...),
 			want: "deny"},
 		{method: "COPY", host: host, target: "/dav/a", who: "ann", lines: append(to("/dav/b"), to("/dav/vault/c")...),
