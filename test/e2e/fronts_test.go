@@ -274,6 +274,8 @@ func frontStatuses(c *corp, cookie string) statuses {
 		c.writes("MOVE", "/x", session, "Destination: "+c.url+"/y"):                                   200,
 		c.writes("MOVE", "/x", session, "Destination: "+c.url+"/admin/y"):                             403,
 		c.writes("MOVE", "/x", session):                                                               403,
+		c.writes("MOVE", "/x", session, "Destination: "+c.url+"/y z"):                                 403,
+		c.writes("MOVE", "/x", session, "Destination: "+c.url+"/y", "Destination: /admin/y"):          403,
 		c.writes("TRACE", "/headers", session):                                                        403,
 		strings.Replace(get("/headers", session), "Host: "+host, "Host: "+otherSite+portOf(c.url), 1): 401,
 	}
@@ -295,6 +297,7 @@ func frontRefusesWhatIsAmbiguous(t *testing.T, c *corp, cookie string) {
 	}
 	for _, target := range []string{"/open/../admin", "/open/%2e%2e/admin", "//admin", "/open//../admin", "/%61dmin",
 		"/ADMIN/../admin", "/open/..%2fadmin", "/open%2f..%2fadmin", "/open/..;/admin", "/open\\..\\admin", "/admin%00",
+		"/admin%09", "/admin%20", "/%2fadmin", "/\\admin", "/open/%252e%252e/admin", "/open/%c0%ae%c0%ae/admin",
 		"/.sallyport/../admin", "/.sallyport/%2e%2e/admin", "/.sallyport/..%2fadmin", "//.sallyport/../admin",
 		"/.sallyport", "/%2esallyport/../admin", "/.sallyport%2f../admin", "/open/x/../../.sallyport/../admin"} {
 		requests = append(requests, c.writes("GET", target, "Cookie: "+cookie))

@@ -159,6 +159,26 @@ func TestNginxPassesOnWhatSallyportSaysAndNothingElse(t *testing.T) {
 	}
 }
 
+// What two programs may read in two ways passes nginx for nobody, and neither does anything
+// while Sallyport is away. COPY and MOVE are judged by both of their addresses.
+func TestNginxPassesNobodyItIsNotSureOf(t *testing.T) {
+	t.Parallel()
+	c := behindNginx(t)
+	cookie := c.signIn(t, "mira")
+	t.Run("ambiguous", func(t *testing.T) { frontRefusesWhatIsAmbiguous(t, c, cookie) })
+	session := "Cookie: " + cookie
+	statuses{
+		c.writes("MOVE", "/x", session, "Destination: "+c.url+"/y"):                             200,
+		c.writes("MOVE", "/x", session, "Destination: "+c.url+"/admin/y"):                       403,
+		c.writes("MOVE", "/x", session, "Destination: "+c.url+"/y z"):                           403,
+		c.writes("MOVE", "/x", session, "Destination: "+c.url+"/y", "Destination: /admin/y"):    403,
+		c.writes("MOVE", "/x", session):                                                         403,
+		c.writes("GET", "/admin", session, "X-Forwarded-Uri: /open/x", "X-Original-URI: /open"): 403,
+		c.writes("GET", "/admin", session, "X-Original-URL: "+c.url+"/open/x\r\n /y"):           400, // a folded line
+	}.check(t, c)
+	t.Run("without Sallyport", func(t *testing.T) { frontWithoutSallyport(t, c, cookie) })
+}
+
 // Somebody who has to sign in again is sent there by nginx where a page is opened, and a
 // program reads why it is refused.
 func TestNginxSendsPagesToStepUp(t *testing.T) {
