@@ -36,6 +36,9 @@ const (
 	Expired SignInFailure = "expired"
 	// Declined: the provider told us no, or the person cancelled there.
 	Declined SignInFailure = "declined"
+	// NotAdmitted: the person proved who they are, and is none of those whom the
+	// configuration admits.
+	NotAdmitted SignInFailure = "not_admitted"
 	// Interaction: the provider would have to ask the person something, and was told not to
 	// (OIDC Core §3.1.2.6), or the person has to sign in more strongly.
 	Interaction SignInFailure = "interaction"

@@ -199,8 +199,9 @@ func (p *Provider) failExchange(err error, m *metadata) error {
 	if !errors.As(err, &e) {
 		return failCall(err)
 	}
-	help := ""
+	help := githubHelp(e.OwnCode)
 	switch {
+	case help != "":
 	case e.Code == "invalid_client", e.Code == "bad_client_secret", e.Code == "" && e.Status == http.StatusUnauthorized:
 		help = fmt.Sprintf("the provider does not take the client's authentication: it was sent by client_auth %s, "+
 			"and %s; see client_auth, client_id and %s",

@@ -23,6 +23,7 @@ type dialect struct {
 	alsoScopes      []string   // added to those of the configuration
 	authParams      url.Values // added to the authorization request
 	noPKCE          bool
+	plainOAuth      bool     // OAuth 2.0 without OpenID Connect: no openid, nonce, max_age or acr_values
 	redirectOrigins []string // origins to which the authorization endpoint redirects browsers
 
 	// Where the provider is.
@@ -56,6 +57,12 @@ type dialect struct {
 	wanted []string
 	// needed are those of wanted without which nobody is signed in if userinfo fails.
 	needed []string
+	// account asks who the person is where there is no ID token; nil: there is one. The
+	// tokens are dropped when it returns.
+	account func(ctx context.Context, p *Provider, tokens oauth.TokenResponse) (claims, error)
+	// prepare makes claims as OpenID Connect has them from those of IdentityFromClaims; nil:
+	// they are such.
+	prepare func(c claims) (claims, error)
 	// lookup is made instead of the userinfo request.
 	lookup func(ctx context.Context, client *oauth.Client, accessToken string, token claims) (claims, error)
 	// tokenOnlyClaims stands in for lookup where an access token is all there is.
@@ -99,6 +106,8 @@ func newDialect(o Options) dialect {
 		p = pagerduty(o)
 	case TypeSlack:
 		p = slack(o)
+	case TypeGitHub:
+		p = github(o)
 	default:
 		p = strict(o)
 		for _, q := range o.allowed() {
@@ -141,12 +150,15 @@ func (p *dialect) vendorNeeds(o Options) []string {
 	return slices.Concat(o.Claims.configured(), p.needed)
 }
 
-// scopesFor returns the scopes to request: openid first, and none twice.
+// scopesFor returns the scopes to request: openid first, where that is known, and none twice.
 func (p dialect) scopesFor(configured []string) []string {
 	if len(configured) == 0 {
 		configured = p.scopes
 	}
-	out := []string{oidc.ScopeOpenID}
+	var out []string
+	if !p.plainOAuth {
+		out = append(out, oidc.ScopeOpenID)
+	}
 	for _, s := range slices.Concat(configured, p.alsoScopes) {
 		if !slices.Contains(out, s) {
 			out = append(out, s)

@@ -133,6 +133,8 @@ func (r reader) forms() []ClaimForm {
 // sourceName returns the name of source i.
 func (p *Provider) sourceName(i int) string {
 	switch {
+	case p.dialect.account != nil:
+		return "GitHub's API"
 	case i > 0 && p.dialect.lookup != nil:
 		return "directory"
 	case i > 0, p.identityFrom == FromUserinfo, p.dialect.userinfoAlone:

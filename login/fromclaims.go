@@ -17,6 +17,11 @@ func (p *Provider) IdentityFromClaims(ctx context.Context, object []byte) (ident
 		return identity.Identity{}, fail(identity.Rejected, "claims: %w", err)
 	}
 	who := p.resolvePaths(claims(members))
+	if p.dialect.prepare != nil {
+		if who, err = p.dialect.prepare(who); err != nil {
+			return identity.Identity{}, err
+		}
+	}
 	if _, ok := p.dialect.person(who); !ok {
 		return identity.Identity{}, fail(identity.Rejected,
 			"the claims do not say who somebody is: no subject that can be read")

@@ -1,4 +1,4 @@
-// Package login asks an OpenID provider who somebody is.
+// Package login asks an OpenID provider, or GitHub, who somebody is.
 //
 // It owns one provider's side of the authorization code flow: the address that
 // the browser is sent to, and everything between the callback and an
@@ -34,6 +34,7 @@ import (
 // use and keeps nothing of one sign-in for the next.
 type Provider struct {
 	id, kind, issuer       string
+	baseURL                string // github
 	endpoints              Endpoints
 	clientID, clientSecret string
 	clientAuth             string
@@ -70,7 +71,7 @@ func New(o Options) (*Provider, error) {
 		return nil, fmt.Errorf("provider %q: %w", o.ID, err)
 	}
 	p := &Provider{
-		id: o.ID, kind: o.Type, issuer: o.Issuer, endpoints: o.Endpoints,
+		id: o.ID, kind: o.Type, issuer: o.Issuer, endpoints: o.Endpoints, baseURL: o.BaseURL,
 		clientID: o.ClientID, clientSecret: o.ClientSecret, clientAuth: or(o.ClientAuth, ClientAuthAuto),
 		redirectURL: o.RedirectURL, signOut: o.SignOut,
 		claims: o.Claims.withDefaults(), mapped: o.Claims.all(), identityFrom: or(o.IdentityFrom, FromAuto),
@@ -135,7 +136,10 @@ func (p *Provider) AuthURL(ctx context.Context, h identity.Handshake, ap identit
 		ClientID: p.clientID, RedirectURL: p.redirectURL, Scopes: p.scopes,
 		Endpoint: oauth2.Endpoint{AuthURL: m.AuthorizationURL},
 	}
-	opts := []oauth2.AuthCodeOption{oidc.Nonce(h.Nonce)}
+	var opts []oauth2.AuthCodeOption
+	if !p.dialect.plainOAuth {
+		opts = append(opts, oidc.Nonce(h.Nonce))
+	}
 	// S256 whatever the provider advertises: leaving it out would be a downgrade
 	// that a tampered discovery document can ask for (RFC 9700 §2.1.1, CVE-2024-23647).
 	if !p.dialect.noPKCE {
@@ -148,6 +152,12 @@ func (p *Provider) AuthURL(ctx context.Context, h identity.Handshake, ap identit
 	}
 	for name := range p.dialect.authParams {
 		add(name, p.dialect.authParams.Get(name))
+	}
+	if p.dialect.plainOAuth {
+		for name, value := range githubAuthParams(ap) {
+			add(name, value)
+		}
+		return c.AuthCodeURL(h.State, opts...), nil
 	}
 	add("prompt", ap.Prompt)
 	add("login_hint", ap.LoginHint)
@@ -212,6 +222,12 @@ func (p *Provider) Redeem(ctx context.Context, callback url.Values, h identity.H
 func (p *Provider) verifiedClaims(ctx context.Context, m *metadata, tokens oauth.TokenResponse, h identity.Handshake,
 	ap identity.AuthParams,
 ) (who claims, sources []claims, err error) {
+	if p.dialect.account != nil {
+		if who, err = p.dialect.account(ctx, p, tokens); err == nil {
+			err = p.checkRequested(who, ap)
+		}
+		return who, []claims{who}, err
+	}
 	if p.dialect.userinfoAlone {
 		if who, err = p.userinfo(ctx, m, nil, tokens.AccessToken); err == nil {
 			err = p.checkRequested(who, ap)

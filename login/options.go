@@ -21,10 +21,13 @@ const (
 	TypeMicrosoft = "microsoft"
 	TypePagerDuty = "pagerduty"
 	TypeSlack     = "slack"
+	TypeGitHub    = "github"
 )
 
 // Types returns the types of providers.
-func Types() []string { return []string{TypeOIDC, TypeGoogle, TypeMicrosoft, TypePagerDuty, TypeSlack} }
+func Types() []string {
+	return []string{TypeOIDC, TypeGoogle, TypeMicrosoft, TypePagerDuty, TypeSlack, TypeGitHub}
+}
 
 // The values of Options.ClientAuth and Options.IdentityFrom.
 const (
@@ -83,6 +86,8 @@ type Options struct {
 	HostedDomains  []string // google: only people of these Workspace domains are admitted
 	Tenant         string   // microsoft: common, organizations, consumers, or a tenant's GUID or domain
 	AllowedTenants []string // microsoft, with common or organizations: only people of these (GUIDs) are admitted
+	BaseURL        string   // github: the origin of a GitHub Enterprise Server; "": github.com
+	AllowedOrgs    []string // github: only members of these (numbers) are admitted, and only these count
 
 	Client *oauth.Client // nil: one with default settings and without metrics
 	Now    func() time.Time
@@ -118,6 +123,7 @@ type Conflict struct{ Key, Why string }
 // they are set, so references to secrets need not be resolved yet. New refuses options
 // that have conflicts.
 func (o Options) Conflicts() []Conflict {
+	given := o
 	o = o.complete()
 	var found []Conflict
 	add := func(wrong bool, key, why string) {
@@ -140,6 +146,7 @@ func (o Options) Conflicts() []Conflict {
 		o.quirkConflicts(add)
 	}
 	o.vendorConflicts(add)
+	given.githubConflicts(add)
 	return found
 }
 
@@ -205,6 +212,8 @@ func (o Options) complete() Options {
 		o.Endpoints.JWKSURL = or(o.Endpoints.JWKSURL, pagerdutyKeys)
 	case TypeSlack:
 		o.Issuer = or(o.Issuer, slackIssuer)
+	case TypeGitHub:
+		return o.completeGitHub()
 	}
 	return o
 }
@@ -269,6 +278,11 @@ func (o Options) checkClient() error {
 }
 
 func (o Options) checkNames() error {
+	for _, id := range o.AllowedOrgs {
+		if err := CheckGitHubOrg(id); err != nil {
+			return fmt.Errorf("allowed_orgs: %w", err)
+		}
+	}
 	for _, t := range o.AllowedTenants {
 		if !identity.IsGUID(t) {
 			return fmt.Errorf("allowed tenant %q is not a GUID in lower case", t)
@@ -292,6 +306,11 @@ func (o Options) checkAddresses() error {
 	}
 	if err := checkURL(o.RedirectURL); err != nil && !o.tokensOnly() {
 		return fmt.Errorf("redirect URL %q: %w", o.RedirectURL, err)
+	}
+	if o.Type == TypeGitHub {
+		if err := checkURL(o.BaseURL); err != nil || originOf(o.BaseURL) != o.BaseURL {
+			return fmt.Errorf("base_url %q: must be an https URL without path (http only on loopback)", o.BaseURL)
+		}
 	}
 	for name, address := range o.Endpoints.named() {
 		if err := checkEndpoint(o.Issuer, address); address != "" && err != nil {

@@ -43,6 +43,11 @@ func (p dialect) opens(scope string) string {
 		return "Opens the name and user name; the provider may add more, which is not read."
 	case scope == "email":
 		return "Opens the e-mail address, and whether it is verified."
+	case p.plainOAuth && scope == "read:org":
+		return "Opens the organizations and teams that the person is a member of, and what else members read of them; " +
+			"only what is listed is asked for."
+	case p.plainOAuth && scope == "user:email":
+		return "Opens the person's e-mail addresses; the primary one is read."
 	case slices.Contains(p.alsoScopes, scope): // only Microsoft has such a scope
 		return "Opens the organization's id, name and domains, and the person's own entry in its directory; both are " +
 			"asked for once."
@@ -60,6 +65,9 @@ func (p *Provider) reads() []Claim {
 	}
 	if p.dialect.wanted == nil || (p.disco.static != nil && p.endpoints.UserinfoURL == "") {
 		from = who // there is no userinfo, or it is never asked
+	}
+	if p.dialect.account != nil {
+		return slices.Clone(p.dialect.reads)
 	}
 	var list []Claim
 	add := func(in, use string, kept bool, names ...string) {

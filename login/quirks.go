@@ -124,7 +124,7 @@ func (o Options) quirkConflicts(add func(wrong bool, key, why string)) {
 		"are for type oidc; vendors publish their keys and change them")
 	add(len(o.PublicKeys) > 0 && o.Endpoints.JWKSURL != "", "public_keys",
 		"cannot stand beside endpoints.jwks: which of them would count?")
-	add(!remote && !fixed && !o.has(quirkIgnoreIDToken) && o.Type != TypeMicrosoft, "endpoints",
+	add(!remote && !fixed && !o.has(quirkIgnoreIDToken) && o.Type != TypeMicrosoft && o.Type != TypeGitHub, "endpoints",
 		"leave nothing to check an ID token with: add jwks, public_keys, "+
 			"or `identity_from: userinfo` with endpoints.userinfo")
 	if o.Type != TypeOIDC {

@@ -2,6 +2,7 @@ package login
 
 import (
 	"context"
+	"net/http"
 	"sync/atomic"
 	"time"
 )
@@ -64,6 +65,8 @@ func (p *Provider) probe(ctx context.Context) {
 	switch {
 	case err != nil:
 		return
+	case p.dialect.account != nil:
+		err = p.probePage(ctx, m.AuthorizationURL)
 	case p.disco.static == nil:
 		_, err = p.fetchDocument(ctx)
 	case m.keys != nil && m.keys.url != "":
@@ -74,6 +77,21 @@ func (p *Provider) probe(ctx context.Context) {
 	if err == nil {
 		p.noteAnswer()
 	}
+}
+
+// probePage asks for the page that browsers are sent to, without its parameters. Any answer
+// but that of a server that fails is a sign of life.
+func (p *Provider) probePage(ctx context.Context, address string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, address, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("User-Agent", "sallyport")
+	resp, _, err := p.client.Answer(req, "probe")
+	if err == nil && resp.StatusCode >= http.StatusInternalServerError {
+		err = errNotAnswered
+	}
+	return err
 }
 
 // noteAnswer is called when the provider has answered as it should.

@@ -171,7 +171,7 @@ func codeError(call string, status int, code string) *Error {
 		return e
 	}
 	switch code {
-	case "invalid_grant", "invalid_code", "code_already_used":
+	case "invalid_grant", "invalid_code", "code_already_used", "bad_verification_code", "unverified_user_email":
 		e.Kind = Rejected
 	case "server_error", "temporarily_unavailable", "slow_down":
 		e.Kind = Unavailable
@@ -182,13 +182,14 @@ func codeError(call string, status int, code string) *Error {
 }
 
 // registered are the token endpoint's error codes that may appear in a text:
-// RFC 6749 §5.2 and §4.1.2.1, RFC 8628 §3.5, RFC 8707 §2, and Slack's own for
-// openid.connect.token.
+// RFC 6749 §5.2 and §4.1.2.1, RFC 8628 §3.5, RFC 8707 §2, Slack's own for
+// openid.connect.token, and GitHub's (docs/providers/github.md).
 var registered = [...]string{
 	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
 	"invalid_scope",
 	"server_error", "temporarily_unavailable", "access_denied", "slow_down", "invalid_target",
 	"invalid_code", "code_already_used", "bad_client_secret", "invalid_client_id", "bad_redirect_uri",
+	"incorrect_client_credentials", "bad_verification_code", "redirect_uri_mismatch", "unverified_user_email",
 }
 
 // describe says why a connection failed. Only errors of the network and of TLS

@@ -131,7 +131,7 @@ func (e *callbackEndpoint) reauthenticated(w http.ResponseWriter, r *http.Reques
 	case err == nil:
 		e.countReauth(provider, "other_person")
 		return e.noLonger(w, r, ev, provider, s, trip, errors.New("somebody else is signed in there now"))
-	case kind == identity.Declined:
+	case kind == identity.Declined, kind == identity.NotAdmitted:
 		e.countReauth(provider, "denied")
 		return e.noLonger(w, r, ev, provider, s, trip, err)
 	case kind == identity.Interaction:

@@ -174,6 +174,13 @@ func (b *signIns) failureWords(provider Provider, err error, returnTo string) *f
 		f.Title = "You were not signed in"
 		f.Sentence = provider.Name + " says that the sign-in was cancelled or refused there."
 		f.Advice = "Try again, or ask the people who run " + provider.Name + " whether your account may use this site."
+	case identity.NotAdmitted:
+		f.Status = http.StatusForbidden
+		f.Title = "Your account may not use this site"
+		f.Sentence = "You signed in with " + provider.Name + ", but this site does not admit that account: " +
+			"it belongs to none of the organizations that may come in, or " + provider.Name + " does not say so."
+		f.Advice = "Sign in with another account, or ask the people who run this site. If you do belong to one, its " +
+			"owners may have to let this site see its members."
 	case identity.ClockSkew:
 		f.Title = "The clocks do not agree"
 		f.Sentence = "What " + provider.Name + " sent is not valid at this server's time, so nobody was signed in."

@@ -232,7 +232,7 @@ func (e *callbackEndpoint) notSteppedUp(ev *event, provider Provider, trip sessi
 		result = "unmet"
 		f.Title = "This sign-in is not enough for this page"
 		f.Sentence, f.Advice = unprovenWords(provider, unproven)
-	case kind == identity.Declined, kind == identity.Interaction:
+	case kind == identity.Declined, kind == identity.NotAdmitted, kind == identity.Interaction:
 		result = "denied"
 		f.Title = "You did not sign in again"
 		f.Sentence = "This page asks you to sign in again, and " + provider.Name +

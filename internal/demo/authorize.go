@@ -130,6 +130,9 @@ func (req *authRequest) fill(q url.Values, kind providerKind) error {
 	prompt := strings.Fields(q.Get("prompt"))
 	req.silent = slices.Contains(prompt, "none")
 
+	if kind.plainOAuth {
+		return req.fillPlain(q)
+	}
 	switch {
 	case q.Get("request") != "": // OIDC Core §6.1
 		return &clientError{"request_not_supported", "request objects are not read here"}
@@ -155,6 +158,22 @@ func (req *authRequest) fill(q url.Values, kind providerKind) error {
 		return &clientError{"invalid_request", "code_challenge_method must be S256"}
 	case !isChallenge(req.challenge):
 		return &clientError{"invalid_request", "code_challenge is not the base64url of a SHA-256"}
+	}
+	return nil
+}
+
+// fillPlain is the rest of fill for a provider that does not speak OpenID Connect.
+func (req *authRequest) fillPlain(q url.Values) error {
+	prompt := q.Get("prompt")
+	switch req.silent = false; {
+	case req.state == "":
+		return &clientError{"invalid_request", "state is missing"}
+	case q.Has("nonce") || q.Has("max_age") || q.Has("acr_values"):
+		return &clientError{"invalid_request", "that is OpenID Connect"}
+	case prompt != "" && prompt != "select_account":
+		return &clientError{"invalid_request", "prompt is none that is known"}
+	case q.Get("code_challenge_method") != "S256" || !isChallenge(req.challenge):
+		return &clientError{"invalid_request", "code_challenge must be one of S256"}
 	}
 	return nil
 }
@@ -195,7 +214,7 @@ func (p *Provider) refuseRequest(w http.ResponseWriter, r *http.Request, req aut
 // answer sends the browser back to the client with an answer.
 func (p *Provider) answer(w http.ResponseWriter, r *http.Request, req authRequest, params url.Values) error {
 	if p.kind.namesIssuer {
-		params.Set("iss", p.opts.Issuer) // RFC 9207 §2: in errors too
+		params.Set("iss", p.opts.Issuer+p.kind.issuerPath) // RFC 9207 §2: in errors too
 	}
 	if req.state != "" {
 		params.Set("state", req.state)

@@ -17,6 +17,7 @@ const (
 	Microsoft = "microsoft"
 	PagerDuty = "pagerduty"
 	Slack     = "slack"
+	GitHub    = "github"
 	Partner   = "partner" // a partner without discovery
 	Perscom   = "perscom" // PERSCOM
 )
@@ -37,6 +38,12 @@ type providerKind struct {
 	codeLife     time.Duration
 	accessPrefix string // the first characters of its access tokens
 	otherPrefix  string // the first characters of its refresh tokens
+
+	plainOAuth bool   // OAuth 2.0 without OpenID Connect: no openid, nonce or prompt=none
+	tokenPath  string // instead of TokenPath
+	issuerPath string // what follows the address in iss
+	// further adds endpoints of its own.
+	further func(p *Provider)
 
 	// prefix is the path before that of each endpoint: "", or "/{tenant}/…".
 	prefix string
@@ -67,6 +74,8 @@ type providerKind struct {
 func newProviderKind(o ProviderOptions) (providerKind, error) {
 	k := providerKind{
 		namesIssuer:  true,
+		tokenPath:    TokenPath,
+		further:      func(*Provider) {},
 		codeLife:     codeLife,
 		scopes:       []string{"openid", "email", "profile", "groups", "org"},
 		accessPrefix: "demo-at-", otherPrefix: "demo-rt-", // recognisable, so that tests find leaked tokens
@@ -92,6 +101,8 @@ func newProviderKind(o ProviderOptions) (providerKind, error) {
 		k.pagerduty()
 	case Slack:
 		k.slack()
+	case GitHub:
+		k.github()
 	case Partner:
 		k.partner()
 	case Perscom:

@@ -198,7 +198,7 @@ func (p *Provider) routes() {
 		{"GET", MarkPath, p.templates.mark()},
 		{"GET", AuthorizePath, page(p.authorize)},
 		{"POST", AuthorizePath, page(p.choose)},
-		{"POST", TokenPath, p.endpoint(p.token)},
+		{"POST", p.kind.tokenPath, p.endpoint(p.token)},
 		{"GET POST", UserinfoPath, p.endpoint(p.userinfo)},
 		{p.logoutMethods(), EndSessionPath, page(p.endSession)},
 	} {
@@ -208,6 +208,7 @@ func (p *Provider) routes() {
 			}
 		}
 	}
+	p.kind.further(p)
 	p.mux.Handle("GET /{$}", page(p.home))
 	for path, read := range p.kind.public {
 		p.mux.Handle("GET "+path, p.endpoint(func(w http.ResponseWriter, _ *http.Request) error {

@@ -20,6 +20,9 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
 	if err := p.authenticateClient(r, form); err != nil {
 		return err
 	}
+	if p.kind.plainOAuth && r.Header.Get("Accept") != "application/json" { // GitHub would answer with a form
+		return refuse("invalid_request", "the answer is JSON for who accepts JSON")
+	}
 	if form.Get("grant_type") != "authorization_code" {
 		return refuse("unsupported_grant_type", "only authorization_code is served")
 	}

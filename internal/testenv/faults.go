@@ -40,6 +40,12 @@ const (
 	UsersMe   = "users/me"
 	Abilities = "abilities"
 	OnCalls   = "oncalls"
+
+	// Of the pretend GitHub, beside authorize and token. Revoke deletes a token there.
+	User        = "user"
+	UserEmails  = "user/emails"
+	Memberships = "user/memberships/orgs"
+	Teams       = "user/teams"
 )
 
 // Fault says how one endpoint misbehaves. Several fields can be set: they change the
@@ -205,14 +211,19 @@ func (f *Faults) Answers(endpoint string) []string {
 
 // endpointOf: some kinds of providers have a tenant before the path of each.
 func endpointOf(path string) string {
+	if strings.HasPrefix(path, demo.GitHubAPI+demo.GitHubRevokePath) {
+		return Revoke
+	}
 	for end, name := range map[string]string{
 		demo.DiscoveryPath: Discovery, demo.AuthorizePath: Authorize, demo.TokenPath: Token,
 		demo.UserinfoPath: Userinfo, demo.JWKSPath: JWKS, demo.EndSessionPath: EndSession,
 		demo.OrganizationPath: Organization, demo.MePath: Me, demo.KeysPath: Keys,
 		demo.GoogleAuthorizePath: Authorize, demo.GoogleCertsPath: JWKS, demo.GoogleRevokePath: Revoke,
 		demo.FreeBusyPath: FreeBusy, demo.CalendarListPath: CalendarList, "/events": Events,
-		demo.SlackTokenPath: Token,
-		"/users/me":         UsersMe, "/abilities": Abilities, "/oncalls": OnCalls,
+		demo.SlackTokenPath: Token, demo.GitHubTokenPath: Token,
+		demo.GitHubUserPath: User, demo.GitHubEmailsPath: UserEmails,
+		demo.GitHubMembershipsPath: Memberships, demo.GitHubTeamsPath: Teams,
+		"/users/me": UsersMe, "/abilities": Abilities, "/oncalls": OnCalls,
 	} {
 		if strings.HasSuffix(path, end) {
 			return name

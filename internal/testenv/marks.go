@@ -15,6 +15,7 @@ var marks = map[string][]string{
 	demo.Google:    {"ya29.", "1//0"},
 	demo.Microsoft: {"EwBgA8l6", "0.AXoAvz"},
 	demo.PagerDuty: {"pdus+_0XBPWQQ_", "pdus+_1XBPWQQ_"},
+	demo.GitHub:    {"gho_16C7e42F", "ghr_1B4a2e77"},
 	demo.Slack:     {"xoxp-", "xoxe-", "xoxb-"},
 }
 
