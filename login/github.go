@@ -76,13 +76,13 @@ func githubAPI(base string) string {
 func (o Options) completeGitHub() Options {
 	o.BaseURL = strings.TrimSuffix(or(o.BaseURL, githubBase), "/")
 	o.Issuer = or(o.Issuer, o.BaseURL+"/login/oauth")
-	o.Endpoints.AuthorizationURL = o.BaseURL + "/login/oauth/authorize"
-	o.Endpoints.TokenURL = o.BaseURL + "/login/oauth/access_token"
+	o.Endpoints = Endpoints{AuthorizationURL: o.BaseURL + "/login/oauth/authorize",
+		TokenURL: o.BaseURL + "/login/oauth/access_token"}
 	return o
 }
 
 // githubConflicts finds settings with which GitHub can do nothing. o is as the configuration
-// has it.
+// has it, or completed.
 func (o Options) githubConflicts(add func(wrong bool, key, why string)) {
 	if o.Type != TypeGitHub {
 		add(o.BaseURL != "", "base_url", "is for type github")
@@ -90,7 +90,7 @@ func (o Options) githubConflicts(add func(wrong bool, key, why string)) {
 		return
 	}
 	const noOpenID = "has no meaning for type github, which speaks no OpenID Connect"
-	add(o.Endpoints != Endpoints{}, "endpoints",
+	add(o.Endpoints != Endpoints{} && o.Endpoints != o.completeGitHub().Endpoints, "endpoints",
 		"are known for type github; base_url says where a GitHub Enterprise Server is")
 	add(o.Claims != ClaimNames{}, "claims", "has no meaning for type github, whose answers have no names to choose")
 	add(o.Scopes != nil, "scopes", "are always read:org and user:email for type github")

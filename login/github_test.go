@@ -216,8 +216,8 @@ func TestGitHubIsAskedByOAuthAlone(t *testing.T) {
 		t.Fatalf("%+v, %v", id, err)
 	}
 	form := w.op.Requests(testenv.Token)[0]
-	if form.Header.Get("Authorization") != "" || !strings.Contains(form.Body, "client_secret=") ||
-		!strings.Contains(form.Body, "code_verifier=") {
+	if form.Header.Get("Authorization") != "" || !strings.Contains(string(form.Body), "client_secret=") ||
+		!strings.Contains(string(form.Body), "code_verifier=") {
 		t.Errorf("the token request was %+v", form)
 	}
 	if _, err := w.signIn("mira", identity.AuthParams{MaxAge: time.Minute}); identity.FailureOf(err) !=

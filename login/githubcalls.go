@@ -110,7 +110,7 @@ func (g githubCalls) list(ctx context.Context, path, query string) ([]json.RawMe
 // jsonList decodes one JSON list, as strictly as oauth.Object decodes an object.
 func jsonList(body []byte) ([]json.RawMessage, error) {
 	wrapped, err := oauth.Object(append(append([]byte(`{"list":`), body...), '}'))
-	if err != nil {
+	if err != nil || len(wrapped) != 1 {
 		return nil, errNotList
 	}
 	var list []json.RawMessage

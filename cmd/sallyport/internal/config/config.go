@@ -92,6 +92,8 @@ type Provider struct {
 	HostedDomains            []string        // google: whose people may come; nil: everybody's
 	Tenant                   string          // microsoft
 	AllowedTenants           []string        // microsoft: whose people may come; nil: everybody's
+	BaseURL                  string          // github: of a GitHub Enterprise Server; "": github.com
+	AllowedOrgs              []string        // github: whose members may come; nil: everybody
 	ClientSecret             Ref             // zero if ClientAuth sends none
 	ClientAuth               string
 	Use                      string
@@ -373,7 +375,7 @@ func providerShape() yamltable.Shape[Provider] {
 		yamltable.Field("reauth_after", "How long a sign-in is believed before the provider is asked again, without "+
 			"the person, whether it is still true; `never`: for as long as the session lasts. If left out, 1h for "+
 			"the types google and microsoft, and for oidc where the provider says that it answers prompt=none; never "+
-			"for the others.",
+			"for the others. At type github people may have to sign in there for it.",
 			reauthAfter(), func(p *Provider) *time.Duration { return &p.ReauthAfter }),
 		yamltable.Field("email_domains", "The domains this provider may vouch for; addresses outside count as "+
 			"unverified. Required for type oidc where there are two providers.",
@@ -408,6 +410,13 @@ func providerShape() yamltable.Shape[Provider] {
 			"tenants, by GUID.",
 			yamltable.List(yamltable.Pattern("the GUID of a tenant in lower case", guidPattern),
 				1), func(p *Provider) *[]string { return &p.AllowedTenants }),
+		yamltable.Field("base_url", "type github: the address of a GitHub Enterprise Server, or of an enterprise at "+
+			"ghe.com. https://github.com if left out.", urlText(parseBaseURL),
+			func(p *Provider) *string { return &p.BaseURL }),
+		yamltable.Field("allowed_orgs", "type github: only members of these organizations, by number in quotes: the id "+
+			"that https://api.github.com/orgs/LOGIN answers. Only they and their teams count. Everybody with an "+
+			"account if left out, and then no team counts.",
+			yamltable.List(githubOrg(), 1), func(p *Provider) *[]string { return &p.AllowedOrgs }),
 	}, Check: checkProvider}.Shape()
 }
 

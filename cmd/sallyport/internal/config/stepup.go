@@ -68,12 +68,35 @@ func (c *Config) proofWarnings() Faults {
 	return faults
 }
 
+// checkProofs: a route that asks for what none of the providers ever says is for nobody.
+// GitHub is the only one that says neither when nor how somebody signed in.
+func (c *Config) checkProofs() Faults {
+	if slices.ContainsFunc(c.Providers, func(p Provider) bool {
+		return p.Use != login.UseTokens && p.Type != login.TypeGitHub
+	}) {
+		return nil
+	}
+	var faults Faults
+	for i, r := range c.Routes {
+		for key, asked := range map[string]bool{"max_age": r.Proof.MaxAge > 0, "acr": len(r.Proof.ACR) > 0} {
+			if asked && len(c.Providers) > 0 {
+				faults = append(faults, c.doc.FaultAt(yamltable.Join(yamltable.Index("routes", i), key),
+					"lets nobody in: type github says neither when nor how somebody signed in"))
+			}
+		}
+	}
+	return faults
+}
+
 func neverSays(p Provider, asked identity.Proof) (why struct{ key, text string }) {
 	switch {
 	case len(asked.ACR) > 0 &&
-		slices.Contains([]string{login.TypeGoogle, login.TypeMicrosoft, login.TypeSlack}, p.Type):
+		slices.Contains([]string{login.TypeGoogle, login.TypeMicrosoft, login.TypeSlack, login.TypeGitHub}, p.Type):
 		why.key = "acr"
 		why.text = "nobody who signed in with provider " + p.ID + " gets in: type " + p.Type + " never sends acr"
+	case asked.MaxAge > 0 && p.Type == login.TypeGitHub:
+		why.key = "max_age"
+		why.text = "nobody who signed in with provider " + p.ID + " gets in: type github never says when somebody signed in"
 	case asked.MaxAge > 0 && p.Type == login.TypeSlack:
 		why.key = "max_age"
 		why.text = "proves nothing of those who signed in with provider " + p.ID + ": the auth_time of type " + p.Type +

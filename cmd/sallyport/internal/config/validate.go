@@ -252,6 +252,23 @@ func parseEndpoint(v string) (string, error) {
 	return v, nil
 }
 
+// parseBaseURL is parseIssuer for an origin.
+func parseBaseURL(v string) (string, error) {
+	if _, err := parseOrigin(v, "https://github.example.com"); err != nil {
+		return "", err
+	}
+	if _, err := parseIssuer(v); err != nil {
+		return "", err
+	}
+	return v, nil
+}
+
+// githubOrg is the number of an organization at GitHub.
+func githubOrg() yamltable.Shape[string] {
+	return yamltable.Pattern("the number of an organization at GitHub, which is the id that "+
+		"`curl https://api.github.com/orgs/LOGIN` shows, and not its login", `^[1-9][0-9]{0,18}$`)
+}
+
 // parseClientID: RFC 6749 §A.1 allows printable ASCII.
 func parseClientID(v string) (string, error) {
 	if form, _, _ := yamltable.SplitRef(v); form != "" {
@@ -327,7 +344,7 @@ func checkProvider(w *yamltable.Walker, at yamltable.Place, p *Provider) {
 		w.FaultAt(at.Path+".logout.url", "stands beside endpoints.end_session, which is the same; "+
 			"leave one of them out")
 	}
-	if p.Scopes != nil && !tokens && !slices.Contains(p.Scopes, "openid") {
+	if p.Scopes != nil && !tokens && p.Type != login.TypeGitHub && !slices.Contains(p.Scopes, "openid") {
 		w.FaultAt(at.Path+".scopes", "must contain openid: without it the provider does not say who signed in")
 	}
 	for _, c := range p.Options().Conflicts() {
@@ -344,7 +361,7 @@ func (p *Provider) secretless() bool {
 // addresses are those of the provider that the file names.
 func (p *Provider) addresses() []string {
 	e := p.Endpoints
-	return slices.DeleteFunc([]string{p.Issuer, e.AuthorizationURL, e.TokenURL, e.UserinfoURL, e.JWKSURL, e.GraphURL},
+	return slices.DeleteFunc([]string{p.Issuer, p.BaseURL, e.AuthorizationURL, e.TokenURL, e.UserinfoURL, e.JWKSURL, e.GraphURL},
 		func(a string) bool { return a == "" })
 }
 
@@ -368,6 +385,7 @@ func (p Provider) Options() login.Options {
 		EmailDomains: p.EmailDomains, TrustedAudiences: p.TrustedAudiences,
 		PublicKeys: p.publicKeys(), Quirks: p.Quirks,
 		HostedDomains: p.HostedDomains, Tenant: p.Tenant, AllowedTenants: p.AllowedTenants,
+		BaseURL: p.BaseURL, AllowedOrgs: p.AllowedOrgs,
 	}
 }
 
@@ -469,7 +487,7 @@ func (c *Config) crossCheck() Faults {
 		names = append(names, r.Name)
 	}
 	faults := slices.Concat(c.checkUnique("providers", "id", c.providerIDs()), c.checkUnique("routes", "name", names),
-		c.checkUse(), c.checkReauth(), c.checkVouching(), c.checkBearers())
+		c.checkUse(), c.checkReauth(), c.checkVouching(), c.checkTeams(), c.checkProofs(), c.checkBearers())
 	faults = append(faults, c.checkOrganizations()...)
 	faults = append(faults, c.storeFaults()...)
 	faults = append(faults, c.revocationFaults()...)
@@ -553,6 +571,28 @@ func (c *Config) checkVouching() Faults {
 		}
 	}
 	return faults
+}
+
+// checkTeams: anybody can make an organization at GitHub whose login and teams are called as
+// those of another one were. So teams count for rules only where the organizations are named
+// by their numbers.
+func (c *Config) checkTeams() Faults {
+	named := slices.ContainsFunc(c.Rules(), func(r PlacedRule) bool { return slices.ContainsFunc(r.Groups, isTeam) })
+	var faults Faults
+	for i, p := range c.Providers {
+		if named && p.Type == login.TypeGitHub && p.AllowedOrgs == nil {
+			faults = append(faults, c.doc.FaultAt(yamltable.Index("providers", i)+".allowed_orgs",
+				"is required where rules name teams (ORG/TEAM): logins of organizations change hands, their numbers do "+
+					"not; `curl https://api.github.com/orgs/LOGIN` shows an organization's number as id"))
+		}
+	}
+	return faults
+}
+
+// isTeam reports whether a group has the form of a team at GitHub.
+func isTeam(group string) bool {
+	org, team, ok := strings.Cut(group, "/")
+	return ok && org != "" && team != "" && !strings.Contains(team, "/")
 }
 
 // PublicHost is the host of PublicURL without its port.
