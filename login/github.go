@@ -412,8 +412,8 @@ func githubHelp(code string) string {
 	}[code]
 }
 
-// CheckGitHubOrg reports why a text is not the id of an organization at GitHub.
-func CheckGitHubOrg(text string) error {
+// checkGitHubOrg reports why a text is not the id of an organization at GitHub.
+func checkGitHubOrg(text string) error {
 	if _, ok := githubNumber(json.RawMessage(text)); !ok {
 		return fmt.Errorf("%q is not the number of an organization: "+
 			"`curl https://api.github.com/orgs/LOGIN` has it as id", text)

@@ -550,7 +550,7 @@ func TestGitHubsConflictsNameTheirKeys(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"acme", "", "0", "007", "-1", "1.5", "99999999999999999999"} {
-		if CheckGitHubOrg(bad) == nil {
+		if checkGitHubOrg(bad) == nil {
 			t.Errorf("%q is the id of no organization", bad)
 		}
 	}

@@ -279,7 +279,7 @@ func (o Options) checkClient() error {
 
 func (o Options) checkNames() error {
 	for _, id := range o.AllowedOrgs {
-		if err := CheckGitHubOrg(id); err != nil {
+		if err := checkGitHubOrg(id); err != nil {
 			return fmt.Errorf("allowed_orgs: %w", err)
 		}
 	}

@@ -20,6 +20,7 @@ func TestPermissionsSayWhatIsAskedReadKeptAndDiscarded(t *testing.T) {
 		{Type: TypeMicrosoft, Tenant: TenantOrganizations},
 		{Type: TypePagerDuty},
 		{Type: TypeSlack},
+		{Type: TypeGitHub, AllowedOrgs: []string{"9919"}},
 		{Type: TypeOIDC, Issuer: a, Scopes: []string{"openid", "profile", "email", "groups"},
 			Claims: ClaimNames{Orgs: "memberships"}},
 		{Type: TypeOIDC, Issuer: a, Scopes: []string{"openid", "tenant"}, IdentityFrom: FromUserinfo,

@@ -90,6 +90,7 @@ func TestP08_NoTokenIsSeenAgain(t *testing.T) {
 		demo.Slack:     func(*world) func(*Options) { return slackBase },
 		demo.Partner:   func(w *world) func(*Options) { return partnerBase(t, w) },
 		demo.Perscom:   perscomBase,
+		demo.GitHub:    githubBaseOf,
 		demo.PagerDuty: func(w *world) func(*Options) {
 			return func(o *Options) {
 				o.Type, o.Scopes = TypePagerDuty, nil
@@ -122,6 +123,11 @@ func TestP08_NoTokenIsSeenAgain(t *testing.T) {
 			{Endpoint: testenv.Organization, Body: mark}, {Endpoint: testenv.Organization, Status: 403, Body: mark},
 			{Endpoint: testenv.Me, JSON: testenv.With("id", mark)},
 			{Endpoint: testenv.JWKS, JSON: testenv.With("jwks_uri", "https://"+mark)},
+			{Endpoint: testenv.User, Body: mark}, {Endpoint: testenv.User, JSON: testenv.With("id", mark)},
+			{Endpoint: testenv.Memberships, Status: 403, Body: mark}, {Endpoint: testenv.Teams, Body: `["` + mark + `"]`},
+			{Endpoint: testenv.UserEmails, Body: `[{"email":["` + mark + `"]}]`},
+			{Endpoint: testenv.Memberships, Header: map[string]string{"Link": "<https://" + mark + `>; rel="next"`}},
+			{Endpoint: testenv.Revoke, Status: 422, Body: mark},
 		}
 	}
 	for kind, edit := range kinds {
@@ -163,6 +169,8 @@ func FuzzVendors(f *testing.F) {
 		`{"sub":"x","account_id":"P1","user_id":"P2","subdomain":"acme","aud":["https://api.pagerduty.com","x"]}`,
 		`{"sub":"U1","https://slack.com/team_id":"T1","https://slack.com/enterprise_id":"E1"}`,
 		`{"id":"822b33ad-87c1-48a0-a20a-5ba7cd5ebcaa","displayName":"Acme","verifiedDomains":[{"name":"b.example","isDefault":true}]}`,
+		`{"id":1,"login":"a","emails":[{"email":"a@b.example","primary":true,"verified":true}],"memberships":` +
+			`[{"state":"active","organization":{"id":7,"login":"acme"}}],"teams":[{"slug":"x","organization":{"id":7,"login":"acme"}}]}`,
 		`{"sub":7,"id":"x","orgs":["a",{"id":"b"},3]}`, `{}`, ``,
 	} {
 		f.Add([]byte(seed), []byte(seed))
@@ -170,6 +178,7 @@ func FuzzVendors(f *testing.F) {
 	var providers []*Provider
 	for _, o := range []Options{
 		{Type: TypeGoogle}, {Type: TypeMicrosoft, Tenant: TenantCommon}, {Type: TypePagerDuty}, {Type: TypeSlack},
+		{Type: TypeGitHub}, {Type: TypeGitHub, AllowedOrgs: []string{"7"}},
 		{Type: TypeOIDC, Issuer: "https://op.example", Claims: ClaimNames{Orgs: "orgs"},
 			Quirks: []string{"numeric_sub", "id_as_sub", "assume_email_verified"}, EmailDomains: []string{"b.example"}},
 	} {
@@ -190,6 +199,12 @@ func FuzzVendors(f *testing.F) {
 			extra = claims{}
 		}
 		for _, p := range providers {
+			who := claims(who)
+			if p.dialect.prepare != nil {
+				if who, err = p.dialect.prepare(who); err != nil {
+					continue
+				}
+			}
 			if p.checkSubject(who, "") != nil {
 				continue
 			}
@@ -203,7 +218,7 @@ func FuzzVendors(f *testing.F) {
 			}
 			id := p.identity(t.Context(), who, sources)
 			checkBounds(t, id)
-			if p.dialect.subject != nil && p.kind != TypeGoogle && strings.Count(id.Subject, "/") != 1 {
+			if p.dialect.subject != nil && p.kind != TypeGoogle && p.kind != TypeGitHub && strings.Count(id.Subject, "/") != 1 {
 				t.Errorf("%s: subject %q", p.kind, id.Subject)
 			}
 			for _, o := range append(id.Orgs, id.Org) {
@@ -228,6 +243,8 @@ func TestVendorsMaySendBrowsersOn(t *testing.T) {
 			"https://login.microsoftonline.com https://login.live.com"},
 		{Options{Type: TypePagerDuty}, "https://identity.pagerduty.com https://*.pagerduty.com"},
 		{Options{Type: TypeSlack}, "https://slack.com https://*.slack.com"},
+		{Options{Type: TypeGitHub}, "https://github.com"},
+		{Options{Type: TypeGitHub, BaseURL: "https://github.example.com"}, "https://github.example.com"},
 		{Options{Type: TypeSlack, Issuer: "https://slack.test"}, "https://slack.test"},
 		{Options{Type: TypeMicrosoft, Tenant: TenantCommon, Issuer: "https://login.microsoftonline.us"},
 			"https://login.microsoftonline.us"},

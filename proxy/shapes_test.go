@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +27,9 @@ type offer struct {
 	edit            func(*login.Options, *testenv.Faults)
 }
 
+// githubNumber is the number of a person or an organization at the pretend GitHub.
+func githubNumber(of string) string { return strconv.FormatInt(demo.GitHubID(of), 10) }
+
 // offers are one of each shape.
 func offers(tb testing.TB) []offer {
 	return []offer{
@@ -43,6 +47,10 @@ func offers(tb testing.TB) []offer {
 				TokenURL: op.URL + demo.TokenPath, JWKSURL: op.URL + demo.JWKSPath}
 		}},
 		{"slack", "Slack", demo.Slack, func(o *login.Options, _ *testenv.Faults) { o.Type = login.TypeSlack }},
+		{"gh", "GitHub", demo.GitHub, func(o *login.Options, op *testenv.Faults) {
+			o.Type, o.Issuer, o.BaseURL, o.AllowedOrgs = login.TypeGitHub, "", op.URL,
+				[]string{githubNumber("acme"), githubNumber("birch")}
+		}},
 		{"partner", "Partner SSO", demo.Partner, func(o *login.Options,
 			op *testenv.Faults) { // docs/providers/oidc.md, "A partner without discovery"
 			key, err := op.Provider.PublicPEM()
@@ -220,6 +228,9 @@ func TestP01_WhatAnAppIsToldByEveryKindOfProvider(t *testing.T) {
 			orgID: "slack:TQIVTHLMHYF", orgName: "Acme Rockets", orgDomain: "acme-demo.slack.com"}},
 		{"nobody verified the address", "slack", "sam", view{user: "slack:T5FXAFWHEP4/U5FXAFWHEP4", name: "Sam Carver",
 			orgID: "slack:T5FXAFWHEP4", orgName: "Sam Carver", orgDomain: "sam-demo.slack.com"}},
+		{"the number is the organization, and teams are its groups", "gh", "mira", view{user: "gh:" +
+			githubNumber("mira"), email: "mira@acme.example", name: "Mira Okafor", username: "mira",
+			groups: []string{"acme/engineering", "acme/on-call"}, orgID: "gh:" + githubNumber("acme"), orgName: "acme"}},
 		{"the partner: no organization, and an address in email_domains", "partner", "mira",
 			view{user: "partner:mira", email: "mira@acme.example", name: "Mira Okafor"}},
 		{"the partner: an address elsewhere", "partner", "zoe", view{user: "partner:zoe", name: "Zoë Martín"}},
@@ -325,6 +336,16 @@ func TestP07_ALieOfEveryKindOfProviderEndsOnAPage(t *testing.T) {
 			Body: `{"ok":false,"error":"invalid_code"}`}, 502, notTrusted, "invalid_code"},
 		{"our secret is wrong, under 200", "slack", testenv.Fault{Endpoint: testenv.Token,
 			Body: `{"ok":false,"error":"bad_client_secret"}`}, 502, notSetUpRight, "bad_client_secret"},
+		{"an organization whose id is a text", "gh", testenv.Fault{Endpoint: testenv.Memberships,
+			Body: `[{"state":"active","organization":{"id":"1","login":"acme"}}]`}, 502, notTrusted, "must be a number"},
+		{"a member of none of allowed_orgs", "gh", testenv.Fault{Endpoint: testenv.Memberships, Body: `[]`}, 403,
+			"Your account may not use this site", "allowed_orgs"},
+		{"a scope was not granted", "gh", testenv.Fault{Endpoint: testenv.Token, JSON: testenv.With("scope",
+			"user:email")}, 403, "You were not signed in", "read:org"},
+		{"a rate limit", "gh", testenv.Fault{Endpoint: testenv.User, Status: 403,
+			Header: map[string]string{"X-RateLimit-Remaining": "0"}}, 503, notAnswering, "rate limit"},
+		{"our secret is wrong at GitHub, under 200", "gh", testenv.Fault{Endpoint: testenv.Token,
+			Body: `{"error":"incorrect_client_credentials"}`}, 502, notSetUpRight, "client_secret"},
 		{"the partner: another key", "partner", resign(testenv.SignedByStranger), 502, notTrusted, "signature"},
 		{"the application: a fraction as an id", "perscom", testenv.Fault{Endpoint: testenv.Userinfo,
 			JSON: testenv.With("sub", 1.5)}, 502, notTrusted, "sub"},

@@ -145,7 +145,8 @@ func TestP08_TheBinaryShowsNothingSecret(t *testing.T) {
 		"microsoft": {demo.Microsoft, "type: microsoft, issuer: OP, endpoints: {graph: OP}, tenant: common"},
 		"pagerduty": {demo.PagerDuty,
 			"type: pagerduty, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token, jwks: OP/jwks}"},
-		"slack": {demo.Slack, "type: slack, issuer: OP"},
+		"slack":  {demo.Slack, "type: slack, issuer: OP"},
+		"github": {demo.GitHub, "type: github, base_url: OP"},
 		"partner": {demo.Partner,
 			"type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token}, public_keys: " +
 				"[file:KEY], " +

@@ -35,6 +35,7 @@ import (
 // all that was written: cookies, pages, headers and the log.
 func TestP08_EveryProviderSignsInFromItsConfiguration(t *testing.T) {
 	const secret = "+/=0123456789:0123456789abcdefgh" // 32 bytes, with letters that encodings disagree on
+	acmeAtGitHub := strconv.FormatInt(demo.GitHubID("acme"), 10)
 	rows := []struct {
 		name, kind, config string // of the provider; OP is its address, KEY the file with its key
 		user, email, org   string // what the app is told of mira
@@ -49,6 +50,8 @@ func TestP08_EveryProviderSignsInFromItsConfiguration(t *testing.T) {
 			"p:PM6C63M/PHQ4KV6", "", "p:PM6C63M|acme-demo|acme-demo.pagerduty.com"},
 		{"slack", demo.Slack, "type: slack, issuer: OP",
 			"p:TQIVTHLMHYF/UHQ4KV6YFPH", "mira@acme.example", "p:TQIVTHLMHYF|Acme Rockets|acme-demo.slack.com"},
+		{"github", demo.GitHub, "type: github, base_url: OP, allowed_orgs: [\"" + acmeAtGitHub + "\"]",
+			"p:" + strconv.FormatInt(demo.GitHubID("mira"), 10), "mira@acme.example", "p:" + acmeAtGitHub + "|acme|"},
 		{"seed 002", demo.Partner,
 			"type: oidc, issuer: OP, endpoints: {authorization: OP/authorize, token: OP/token}, public_keys: " +
 				"[file:KEY], " +

@@ -466,6 +466,8 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		upstream-server-name-address upstream-timeout-connect max-body-zero websocket-origin-http
 		client-assertion-missing client-assertion-needless client-key-missing client-key-beside-secret
 		provider-ca-of-http provider-logout-twice provider-logout-token provider-issuer-missing hosted-domains-of-oidc
+		github-base-url-path github-basic github-claims github-endpoints github-max-age github-quirks github-scopes
+		github-teams-of-anybody
 		endpoint-http pagerduty-userinfo quirks-prove-nothing quirks-of-vendor endpoints-without-keys tenant-missing
 		tenant-of-oidc allowed-tenants-of-one microsoft-userinfo bearer-provider-unknown bearer-audience-of-sign-in
 		bearer-audience-trusted bearer-of-google bearer-without-keys store-ca-of-sqlite store-ca-unverified

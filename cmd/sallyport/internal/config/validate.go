@@ -265,8 +265,8 @@ func parseBaseURL(v string) (string, error) {
 
 // githubOrg is the number of an organization at GitHub.
 func githubOrg() yamltable.Shape[string] {
-	return yamltable.Pattern("the number of an organization at GitHub, which is the id that "+
-		"`curl https://api.github.com/orgs/LOGIN` shows, and not its login", `^[1-9][0-9]{0,18}$`)
+	return yamltable.Pattern("the number of an organization at GitHub (`curl https://api.github.com/orgs/LOGIN` "+
+		"shows it as id)", `^[1-9][0-9]{0,18}$`)
 }
 
 // parseClientID: RFC 6749 §A.1 allows printable ASCII.
