@@ -44,8 +44,8 @@ func (p dialect) opens(scope string) string {
 	case scope == "email":
 		return "Opens the e-mail address, and whether it is verified."
 	case p.plainOAuth && scope == "read:org":
-		return "Opens the organizations and teams that the person is a member of, and what else members read of them; " +
-			"only what is listed is asked for."
+		return "Opens the organizations and teams that the person is a member of, and what else members read of " +
+			"them; only what is listed is asked for."
 	case p.plainOAuth && scope == "user:email":
 		return "Opens the person's e-mail addresses; the primary one is read."
 	case slices.Contains(p.alsoScopes, scope): // only Microsoft has such a scope

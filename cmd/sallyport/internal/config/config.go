@@ -413,8 +413,8 @@ func providerShape() yamltable.Shape[Provider] {
 		yamltable.Field("base_url", "type github: the address of a GitHub Enterprise Server, or of an enterprise at "+
 			"ghe.com. https://github.com if left out.", urlText(parseBaseURL),
 			func(p *Provider) *string { return &p.BaseURL }),
-		yamltable.Field("allowed_orgs", "type github: only members of these organizations, by number in quotes: the id "+
-			"that https://api.github.com/orgs/LOGIN answers. Only they and their teams count. Everybody with an "+
+		yamltable.Field("allowed_orgs", "type github: only members of these organizations, by number in quotes: the "+
+			"id that https://api.github.com/orgs/LOGIN answers. Only they and their teams count. Everybody with an "+
 			"account if left out, and then no team counts.",
 			yamltable.List(githubOrg(), 1), func(p *Provider) *[]string { return &p.AllowedOrgs }),
 	}, Check: checkProvider}.Shape()

@@ -96,7 +96,8 @@ func neverSays(p Provider, asked identity.Proof) (why struct{ key, text string }
 		why.text = "nobody who signed in with provider " + p.ID + " gets in: type " + p.Type + " never sends acr"
 	case asked.MaxAge > 0 && p.Type == login.TypeGitHub:
 		why.key = "max_age"
-		why.text = "nobody who signed in with provider " + p.ID + " gets in: type github never says when somebody signed in"
+		why.text = "nobody who signed in with provider " + p.ID + " gets in: type github never says when " +
+			"somebody signed in"
 	case asked.MaxAge > 0 && p.Type == login.TypeSlack:
 		why.key = "max_age"
 		why.text = "proves nothing of those who signed in with provider " + p.ID + ": the auth_time of type " + p.Type +

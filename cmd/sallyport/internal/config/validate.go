@@ -361,8 +361,8 @@ func (p *Provider) secretless() bool {
 // addresses are those of the provider that the file names.
 func (p *Provider) addresses() []string {
 	e := p.Endpoints
-	return slices.DeleteFunc([]string{p.Issuer, p.BaseURL, e.AuthorizationURL, e.TokenURL, e.UserinfoURL, e.JWKSURL, e.GraphURL},
-		func(a string) bool { return a == "" })
+	return slices.DeleteFunc([]string{p.Issuer, p.BaseURL, e.AuthorizationURL, e.TokenURL, e.UserinfoURL, e.JWKSURL,
+		e.GraphURL}, func(a string) bool { return a == "" })
 }
 
 // maybeHTTPS: a reference may stand for anything.
@@ -582,8 +582,8 @@ func (c *Config) checkTeams() Faults {
 	for i, p := range c.Providers {
 		if named && p.Type == login.TypeGitHub && p.AllowedOrgs == nil {
 			faults = append(faults, c.doc.FaultAt(yamltable.Index("providers", i)+".allowed_orgs",
-				"is required where rules name teams (ORG/TEAM): logins of organizations change hands, their numbers do "+
-					"not; `curl https://api.github.com/orgs/LOGIN` shows an organization's number as id"))
+				"is required where rules name teams (ORG/TEAM): logins of organizations change hands, their numbers "+
+					"do not; `curl https://api.github.com/orgs/LOGIN` shows an organization's number as id"))
 		}
 	}
 	return faults
