@@ -361,8 +361,8 @@ func (p *Provider) secretless() bool {
 // addresses are those of the provider that the file names.
 func (p *Provider) addresses() []string {
 	e := p.Endpoints
-	return slices.DeleteFunc([]string{p.Issuer, p.BaseURL, e.AuthorizationURL, e.TokenURL, e.UserinfoURL, e.JWKSURL,
-		e.GraphURL}, func(a string) bool { return a == "" })
+	return slices.DeleteFunc([]string{p.Issuer, e.AuthorizationURL, e.TokenURL, e.UserinfoURL, e.JWKSURL, e.GraphURL},
+		func(a string) bool { return a == "" })
 }
 
 // maybeHTTPS: a reference may stand for anything.
@@ -487,13 +487,15 @@ func (c *Config) crossCheck() Faults {
 		names = append(names, r.Name)
 	}
 	faults := slices.Concat(c.checkUnique("providers", "id", c.providerIDs()), c.checkUnique("routes", "name", names),
-		c.checkUse(), c.checkReauth(), c.checkVouching(), c.checkTeams(), c.checkProofs(), c.checkBearers())
+		c.checkUse(), c.checkReauth(), c.checkVouching(), c.checkBearers())
 	faults = append(faults, c.checkOrganizations()...)
 	faults = append(faults, c.storeFaults()...)
 	faults = append(faults, c.revocationFaults()...)
 	faults = append(faults, c.checkForwarding()...)
 	faults = append(faults, c.checkCompat()...)
 	faults = append(faults, c.checkGrants()...)
+	faults = append(faults, c.checkTeams()...)
+	faults = append(faults, c.checkProofs()...)
 	if c.PublicURL != nil {
 		faults = append(faults, c.settleHosts()...)
 	}
