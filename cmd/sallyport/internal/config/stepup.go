@@ -78,11 +78,13 @@ func (c *Config) checkProofs() Faults {
 	}
 	var faults Faults
 	for i, r := range c.Routes {
-		for key, asked := range map[string]bool{"max_age": r.Proof.MaxAge > 0, "acr": len(r.Proof.ACR) > 0} {
-			if asked && len(c.Providers) > 0 {
-				faults = append(faults, c.doc.FaultAt(yamltable.Join(yamltable.Index("routes", i), key),
-					"lets nobody in: type github says neither when nor how somebody signed in"))
-			}
+		key := "acr"
+		if r.Proof.MaxAge > 0 {
+			key = "max_age"
+		}
+		if len(c.Providers) > 0 && (r.Proof.MaxAge > 0 || len(r.Proof.ACR) > 0) {
+			faults = append(faults, c.doc.FaultAt(yamltable.Join(yamltable.Index("routes", i), key),
+				"lets nobody in: type github says neither when nor how somebody signed in"))
 		}
 	}
 	return faults
