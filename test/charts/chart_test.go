@@ -16,6 +16,7 @@ import (
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/pod-security-admission/api"
@@ -28,6 +29,24 @@ func TestBothHelmsLintEachWayOfUse(t *testing.T) {
 		for _, h := range helms() {
 			for _, message := range h.lint(t, parseValues(t, text)) {
 				t.Errorf("%s, %s: %s", way, h.name, message)
+			}
+		}
+	}
+}
+
+// TestLintNamesATypo, in the configuration and in the chart's own values.
+func TestLintNamesATypo(t *testing.T) {
+	for typo, values := range map[string]string{
+		"upstraem":    strings.Replace(plain, "upstream:", "upstraem:", 1),
+		"replicaz":    plain + "replicaz: 1",
+		"hostname":    plain + "ingress: {hostname: a}",
+		"YAML 1.1":    strings.Replace(plain, "client_id: sallyport", "client_id: off", 1),
+		"absolut":     strings.Replace(plain, "session: {", "session: {absolut: 1h, ", 1),
+		"maxReplicas": plain + "autoscaling: {maxReplicas: many}",
+	} {
+		for _, h := range helms() {
+			if found := strings.Join(h.lint(t, parseValues(t, []byte(values))), "\n"); !strings.Contains(found, typo) {
+				t.Errorf("%s does not say %q: %s", h.name, typo, found)
 			}
 		}
 	}
@@ -93,8 +112,42 @@ func restricted(t *testing.T, name string, pod core.PodSpec) {
 	for _, v := range violations(t, pod) {
 		t.Errorf("%s: %s", name, v)
 	}
+	// Sallyport is so by what its own container says, whatever a pod of others does.
+	alone := core.PodSpec{}
+	for _, c := range slices.Concat(pod.InitContainers, pod.Containers) {
+		if c.Name == "sallyport" {
+			alone.Containers = append(alone.Containers, c)
+			if s := c.SecurityContext; s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
+				t.Errorf("%s: can write to the image", name)
+			}
+			memoryLimit(t, name, c)
+		}
+	}
+	for _, v := range violations(t, alone) {
+		t.Errorf("%s, without what the pod says: %s", name, v)
+	}
 	if mounts := pod.AutomountServiceAccountToken; mounts == nil || *mounts {
 		t.Errorf("%s: has a token of the API server", name)
+	}
+}
+
+// memoryLimit: the garbage collector is told of less than the kernel kills for, and not of
+// much less.
+func memoryLimit(t *testing.T, name string, c core.Container) {
+	t.Helper()
+	i := slices.IndexFunc(c.Env, func(e core.EnvVar) bool { return e.Name == "GOMEMLIMIT" })
+	if i < 0 {
+		t.Errorf("%s: no GOMEMLIMIT", name)
+		return
+	}
+	// Go's MiB is Mi here (https://pkg.go.dev/runtime#hdr-Environment_Variables).
+	told, err := resource.ParseQuantity(strings.TrimSuffix(c.Env[i].Value, "B"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	share := told.AsApproximateFloat64() / c.Resources.Limits.Memory().AsApproximateFloat64()
+	if share < 0.85 || share > 0.95 {
+		t.Errorf("%s: GOMEMLIMIT is %.2f of the limit", name, share)
 	}
 }
 

@@ -237,6 +237,9 @@ var reference = regexp.MustCompile(`^(file|dir|env|sqlite):(.+)$`)
 // configuration refers to.
 func (l links) pod() {
 	spec, container := l.deployment.Spec.Template.Spec, l.container
+	for _, spread := range spec.TopologySpreadConstraints {
+		l.selects("the spread over "+spread.TopologyKey, spread.LabelSelector)
+	}
 	if name := spec.ServiceAccountName; name != "" && l.all["ServiceAccount/"+name] == nil {
 		l.Errorf("there is no service account %s", name)
 	}
@@ -271,6 +274,9 @@ func (l links) pod() {
 	config := mounts["/etc/sallyport/"]
 	if config.ConfigMap == nil || l.all["ConfigMap/"+config.ConfigMap.Name] == nil {
 		l.Fatal("no configuration at /etc/sallyport")
+	}
+	if made := l.all["ConfigMap/"+config.ConfigMap.Name].(*core.ConfigMap); made.Immutable != nil && *made.Immutable {
+		l.Error("the configuration is immutable, and can never change")
 	}
 	text := l.all["ConfigMap/"+config.ConfigMap.Name].(*core.ConfigMap).Data["config.yaml"]
 	var root any
