@@ -5,9 +5,14 @@ import (
 	"encoding/json"
 	"os"
 	"reflect"
+	"regexp"
+	"strings"
 	"testing"
 
+	yaml "go.yaml.in/yaml/v4"
+
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 const valuesSchema = root + "/charts/sallyport/values.schema.json"
@@ -90,4 +95,81 @@ func explainTexts(t *testing.T, part any) {
 			explainTexts(t, below)
 		}
 	}
+}
+
+// TestNoKeyNeedsAWordOfYAML11: Helm would read it as true or false
+// (https://yaml.org/type/bool.html).
+func TestNoKeyNeedsAWordOfYAML11(t *testing.T) {
+	words := regexp.MustCompile(`(?i)^(y|yes|n|no|on|off|true|false)$`)
+	n := 0
+	var walk func(path string, part any)
+	walk = func(path string, part any) {
+		switch part := part.(type) {
+		case map[string]any:
+			for key, below := range part {
+				if strings.HasSuffix(path, "/properties") && words.MatchString(key) {
+					t.Errorf("%s has the key %q", path, key)
+				}
+				walk(path+"/"+key, below)
+			}
+		case []any:
+			for _, below := range part {
+				walk(path, below)
+			}
+		case string:
+			if strings.HasSuffix(path, "/enum") || strings.HasSuffix(path, "/const") {
+				n++
+				if words.MatchString(part) {
+					t.Errorf("%s is %q", path, part)
+				}
+			}
+		}
+	}
+	var schema any
+	testenv.Check(t, json.Unmarshal([]byte(read(t, valuesSchema)), &schema))
+	walk("", schema)
+	if n < 50 {
+		t.Errorf("%d words only were looked at", n)
+	}
+}
+
+// TestTheChartsOwnValuesAreStrict: each mapping whose keys the schema lists has no others,
+// and the schema and values.yaml list the same.
+func TestTheChartsOwnValuesAreStrict(t *testing.T) {
+	var schema map[string]any
+	testenv.Check(t, json.Unmarshal([]byte(read(t, valuesSchema)), &schema))
+	var values map[string]any
+	testenv.Check(t, yaml.Load([]byte(read(t, root+"/charts/sallyport/values.yaml")), &values))
+	properties := schema["properties"].(map[string]any)
+	open := map[string]bool{"global": true, "enabled": true} // of parents: Helm's own, and their condition for this chart
+	for key := range properties {
+		if _, there := values[key]; !there && !open[key] {
+			t.Errorf("values.yaml does not have %s", key)
+		}
+	}
+	for key := range values {
+		if properties[key] == nil {
+			t.Errorf("the schema does not have %s", key)
+		}
+	}
+	var walk func(path string, part any)
+	walk = func(path string, part any) {
+		switch part := part.(type) {
+		case map[string]any:
+			_, lists := part["properties"].(map[string]any)
+			if _, closed := part["additionalProperties"]; lists && part["type"] == "object" && !closed {
+				t.Errorf("%s takes any key beside those that it lists", path)
+			}
+			for key, below := range part {
+				if path != "/properties" || key != "config" { // config is the program's own schema
+					walk(path+"/"+key, below)
+				}
+			}
+		case []any:
+			for _, below := range part {
+				walk(path, below)
+			}
+		}
+	}
+	walk("", schema)
 }

@@ -1,11 +1,17 @@
 package command
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
 	yaml "go.yaml.in/yaml/v4"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 // TestTheComposeFileMountsWhatItsConfigurationReads, and hides the app behind Sallyport.
@@ -56,5 +62,52 @@ func TestTheUnitStartsWhatThereIs(t *testing.T) {
 		if !strings.Contains(unit, want) {
 			t.Errorf("the unit lacks %q", want)
 		}
+	}
+}
+
+// TestSystemdTakesTheUnit: its own program finds nothing to say about the unit, and next to
+// nothing that a break-in would find open.
+func TestSystemdTakesTheUnit(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		if os.Getenv("SALLYPORT_REQUIRE") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip("no systemd-analyze (Debian: apt-get install systemd)")
+	}
+	self, err := os.Executable()
+	testenv.Check(t, err)
+	unit := strings.Replace(read(t, root+"/deploy/systemd/sallyport.service"), "/usr/local/bin/sallyport", self, 1)
+	version, err := exec.Command(analyze, "--version").Output()
+	testenv.Check(t, err)
+	if number, _ := strconv.Atoi(strings.Fields(string(version))[1]); number < 253 { // as the unit itself says
+		unit = strings.Replace(unit, "Type=notify-reload\n", "Type=notify\nExecReload=/bin/kill -HUP $MAINPID\n", 1)
+	}
+	file := filepath.Join(t.TempDir(), "sallyport.service")
+	write(t, file, unit)
+	ask := func(args ...string) string {
+		out, err := exec.Command(analyze, append(args, file)...).CombinedOutput()
+		if err != nil {
+			return err.Error() + "\n" + string(out)
+		}
+		return string(out)
+	}
+	if out := ask("verify"); out != "" {
+		t.Errorf("verify: %s", out)
+	}
+	// 10.0 is a service without any of it, 9.6 an ordinary one.
+	const security = "security --offline=yes --threshold=20"
+	if out := ask(strings.Fields(security)...); strings.HasPrefix(out, "exit status") || !strings.Contains(out, "OK") {
+		t.Errorf("%s: %s", security, out)
+	}
+	for flaw, want := range map[string]string{"ProtectSystem=strict": "ProtectSystem=always", "UMask=": "Umask="} {
+		write(t, file, strings.Replace(unit, flaw, want, 1))
+		if ask("verify") == "" {
+			t.Errorf("%s: not noticed", want)
+		}
+	}
+	write(t, file, "[Service]\nExecStart="+self+"\n")
+	if out := ask(strings.Fields(security)...); !strings.HasPrefix(out, "exit status") {
+		t.Errorf("a unit that is not hardened passes: %s", out)
 	}
 }
