@@ -67,7 +67,9 @@ func socket(t *testing.T, pod core.PodSpec, config string) {
 	if makes.Name != uses.Name || makes.ReadOnly || !uses.ReadOnly {
 		t.Errorf("Sallyport has %+v, and the app %+v", makes, uses)
 	}
-	if !slices.ContainsFunc(pod.Volumes, func(v core.Volume) bool { return v.Name == makes.Name && v.EmptyDir != nil }) {
+	if !slices.ContainsFunc(pod.Volumes, func(v core.Volume) bool {
+		return v.Name == makes.Name && v.EmptyDir != nil
+	}) {
 		t.Errorf("%s is no emptyDir of the pod", makes.Name)
 	}
 	if *app.SecurityContext.RunAsUser != at.UID {

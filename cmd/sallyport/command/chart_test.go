@@ -141,7 +141,8 @@ func TestTheChartsOwnValuesAreStrict(t *testing.T) {
 	var values map[string]any
 	testenv.Check(t, yaml.Load([]byte(read(t, root+"/charts/sallyport/values.yaml")), &values))
 	properties := schema["properties"].(map[string]any)
-	open := map[string]bool{"global": true, "enabled": true} // of parents: Helm's own, and their condition for this chart
+	// What parents of the chart have: Helm's own, and their condition for it.
+	open := map[string]bool{"global": true, "enabled": true}
 	for key := range properties {
 		if _, there := values[key]; !there && !open[key] {
 			t.Errorf("values.yaml does not have %s", key)
