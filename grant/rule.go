@@ -9,16 +9,21 @@ import (
 type Rule struct {
 	Method   string
 	Template string
-	segments []string
-	open     bool // the last segment is "*", which is one or more
+	segments []string // oneSegment for a name in braces
+	open     bool     // the last segment is "*", which is one or more
 }
 
 const methodLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
+// oneSegment stands in Rule.segments for exactly one segment.
+const oneSegment = "{}"
+
 // ParseRule reads "METHOD /path". In the path, "*" as a whole segment is one segment of a
-// request, and as the last one it is one or more, with a slash behind them or without. There
-// are no dots, escapes, empty segments or other signs that two programs could read in two
-// ways. Only at the end there may be a slash more: it is for requests that have it too.
+// request, and as the last one it is one or more, with a slash behind them or without. A name
+// in braces, "{id}", is exactly one segment wherever it stands, as in paths of OpenAPI, and
+// one for every reader of it (isOne). There are no dots, escapes, empty segments or other signs
+// that two programs could read in two ways. Only at the end there may be a slash more: it is
+// for requests that have it too.
 func ParseRule(text string) (Rule, error) {
 	method, path, ok := strings.Cut(text, " ")
 	if !ok || method == "" || strings.Trim(method, methodLetters) != "" {
@@ -38,6 +43,13 @@ func ParseRule(text string) (Rule, error) {
 			return Rule{}, errors.New("the path has a dot segment")
 		case strings.Contains(s, "*"):
 			return Rule{}, errors.New("* stands for a whole segment")
+		case strings.ContainsAny(s, "{}"):
+			name, end := strings.CutSuffix(s, "}")
+			name, begin := strings.CutPrefix(name, "{")
+			if !begin || !end || name == "" || strings.Trim(name, nameLetters) != "" {
+				return Rule{}, errors.New("{id} stands for a whole segment, with letters, digits, - and _ in it")
+			}
+			r.segments[i] = oneSegment
 		case strings.Trim(s, templateLetters) != "":
 			return Rule{}, errors.New("the path may have letters, digits and " + templateSigns + " only, no escapes")
 		}
@@ -46,8 +58,9 @@ func ParseRule(text string) (Rule, error) {
 }
 
 const (
+	nameLetters     = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	templateSigns   = "-_~.:@!$&'()+,;="
-	templateLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789" + templateSigns
+	templateLetters = nameLetters + templateSigns
 )
 
 func (r Rule) String() string { return r.Method + " " + r.Template }
@@ -75,7 +88,33 @@ func (r Rule) Match(method, escaped string) bool {
 		switch want := r.segments[min(i, len(r.segments)-1)]; {
 		case s == "" && (want != "" || i < len(segments)-1):
 			return false // an empty segment is none, but after a slash at the end
+		case want == oneSegment:
+			if !isOne(s) {
+				return false
+			}
 		case want != "*" && want != s:
+			return false
+		}
+	}
+	return true
+}
+
+// isOne reports whether an escaped segment is one for a reader too that decodes it, perhaps
+// twice, before it looks for slashes, or that cuts it at a ";" (RFC 3986 §3.3): what is below a
+// thing must not pass as the thing itself.
+func isOne(segment string) bool {
+	if segment == "." || segment == ".." || strings.ContainsAny(segment, `/\;`) {
+		return false
+	}
+	for i := 0; i < len(segment); i++ {
+		if segment[i] != '%' {
+			continue
+		}
+		if i+2 >= len(segment) {
+			return false
+		}
+		switch strings.ToUpper(segment[i+1 : i+3]) {
+		case "25", "2E", "2F", "3B", "5C": // % . / ; \
 			return false
 		}
 	}

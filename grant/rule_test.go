@@ -42,6 +42,39 @@ func TestP12_ARuleLetsThroughWhatItNamesAndNothingElse(t *testing.T) {
 		{"GET /calendars/*/events", "GET", "/calendars//events", false},
 		{"GET /calendars/*/events", "GET", "calendars/a/events", false},
 		{"GET /api/conversations.list", "GET", "/api/conversations%2Elist", false},
+		{"GET /users/{id}", "GET", "/users/PX", true},
+		{"GET /users/{id}", "HEAD", "/users/PX", true},
+		{"GET /users/{id}", "GET", "/users/a%40b.example", true},
+		{"GET /users/{id}", "GET", "/users/a%23b", true},
+		{"GET /users/{id}", "GET", "/users/...", true},
+		{"GET /users/{id}", "GET", "/users", false},
+		{"GET /users/{id}", "GET", "/users/", false},
+		{"GET /users/{id}", "GET", "/users//", false},
+		{"GET /users/{id}", "GET", "/users//PX", false},
+		{"GET /users/{id}", "GET", "//users/PX", false},
+		{"GET /users/{id}", "GET", "/users/PX/", false},
+		{"GET /users/{id}", "GET", "/users/PX/sessions", false},
+		{"GET /users/{id}", "GET", "/users/PX%2Fsessions", false},
+		{"GET /users/{id}", "GET", "/users/PX%2fsessions", false},
+		{"GET /users/{id}", "GET", "/users/PX%252Fsessions", false},
+		{"GET /users/{id}", "GET", "/users/PX%5Csessions", false},
+		{"GET /users/{id}", "GET", "/users/PX\\sessions", false},
+		{"GET /users/{id}", "GET", "/users/..", false},
+		{"GET /users/{id}", "GET", "/users/.", false},
+		{"GET /users/{id}", "GET", "/users/%2e%2e", false},
+		{"GET /users/{id}", "GET", "/users/.%2E", false},
+		{"GET /users/{id}", "GET", "/users/PX;sessions", false},
+		{"GET /users/{id}", "GET", "/users/PX;v=1", false},
+		{"GET /users/{id}", "GET", "/users/PX%3Bsessions", false},
+		{"GET /users/{id}", "GET", "/users/PX%2", false},
+		{"GET /users/{id}", "POST", "/users/PX", false},
+		{"GET /users/{id}/", "GET", "/users/PX/", true},
+		{"GET /users/{id}/", "GET", "/users/PX", false},
+		{"GET /users/{id}/*", "GET", "/users/PX/teams/PY", true},
+		{"GET /users/{id}/*", "GET", "/users/PX%2Fa/teams", false},
+		{"GET /*/{id}", "GET", "/users/PX", true},
+		{"GET /*/{id}", "GET", "/users/PX/teams", false},
+		{"GET /{a}/{b}", "GET", "/users/PX", true},
 	} {
 		rule, err := ParseRule(c.rule)
 		if err != nil {
@@ -61,7 +94,8 @@ func TestP15_ARuleThatCouldBeReadInTwoWaysIsRefused(t *testing.T) {
 	for _, text := range []string{"", "GET", "GET ", "/x", "get /x", "GET x", "GET  /x", "GET /a//b", "GET /a//",
 		"GET //",
 		"GET /./a", "GET /a/..", "GET /a*", "GET /a/b*/c", "GET /a%2Fb", "GET /a?b", "GET /a#b", "GET /a b", "GET /ä",
-		"GET /a\\b", "* /x", "GET,POST /x", "GET /**"} {
+		"GET /a\\b", "* /x", "GET,POST /x", "GET /**", "GET /{}", "GET /{a", "GET /a}", "GET /{a}b", "GET /x{a}",
+		"GET /{a}{b}", "GET /{{a}}", "GET /{*}", "GET /{a.b}", "GET /{a:.*}", "GET /{a/b}"} {
 		if rule, err := ParseRule(text); err == nil {
 			t.Errorf("%q was read as %s", text, rule)
 		}

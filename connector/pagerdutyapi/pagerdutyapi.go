@@ -58,12 +58,13 @@ const (
 )
 
 // Reads are rules for what an on-call planner reads. Schedules are at two places: those with
-// layers, and those with shifts below /v3. What is below a user, such as the sessions and
-// what other applications may do, is left out.
+// layers, and those with shifts below /v3. A user's own record is let through (and /users/me,
+// which is one); what is below it, such as the sessions and what other applications may do, is
+// left out.
 func Reads() []string {
 	return []string{
 		"GET /oncalls", "GET /schedules", "GET /schedules/*", "GET /v3/schedules", "GET /v3/schedules/*",
-		"GET /users", "GET /users/me", "GET /teams", "GET /teams/*",
+		"GET /users", "GET /users/{id}", "GET /teams", "GET /teams/*",
 		"GET /escalation_policies", "GET /escalation_policies/*", "GET /services", "GET /services/*",
 		"GET /incidents", "GET /incidents/*",
 	}

@@ -238,7 +238,7 @@ func (d *described) ask(t *testing.T, method, path, body, prefer string) (int, s
 // describedReads has a request for each rule of reading, but for those of /v3, which the document
 // does not have.
 var describedReads = []string{"/abilities", "/oncalls?limit=3", "/schedules", "/schedules/PSCHED1",
-	"/schedules/PSCHED1/users", "/users?limit=2&offset=2", "/users/me", "/teams", "/teams/PTEAM01",
+	"/schedules/PSCHED1/users", "/users?limit=2&offset=2", "/users/me", "/users/PUSER01", "/teams", "/teams/PTEAM01",
 	"/escalation_policies", "/escalation_policies/PESCAL1", "/services?offset=4", "/services/PSERVI1", "/incidents",
 	"/incidents/PINCID1"}
 

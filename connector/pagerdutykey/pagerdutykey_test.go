@@ -230,7 +230,7 @@ func TestP12_AKeyThatMayWriteOnlyReadsThroughTheGateway(t *testing.T) {
 	l.connect(t, mira, userKey, pagerdutykey.Read)
 	who := l.as(t, mira)
 	for _, path := range []string{"/oncalls", "/schedules", "/schedules/PX/overrides", "/v3/schedules",
-		"/v3/schedules/PX/rotations", "/users", "/users/me", "/teams", "/escalation_policies/PX", "/services",
+		"/v3/schedules/PX/rotations", "/users", "/users/me", "/users/PX", "/teams", "/escalation_policies/PX", "/services",
 		"/incidents/PX/notes"} {
 		if status, _, body := l.ask(t, who, "GET", path, ""); status != http.StatusOK {
 			t.Errorf("GET %s: %d %s", path, status, body)
@@ -244,7 +244,8 @@ func TestP12_AKeyThatMayWriteOnlyReadsThroughTheGateway(t *testing.T) {
 		}
 	}
 	for _, never := range []string{"DELETE /schedules/PX", "DELETE /users/PX", "POST /users",
-		"GET /users/PX/sessions", "GET /oauth_delegations", "POST /abilities", "PUT /services/PX"} {
+		"GET /users/PX/sessions", "GET /users/PX%2Fsessions", "GET /users/PX%252Fsessions", "GET /users/PX;sessions",
+		"GET /users/PX%3Bsessions", "GET /users/PX/", "GET /oauth_delegations", "POST /abilities", "PUT /services/PX"} {
 		method, path, _ := strings.Cut(never, " ")
 		if status, _, body := l.ask(t, who, method, path, ""); status != http.StatusForbidden ||
 			!strings.Contains(body, "rule-denied") {

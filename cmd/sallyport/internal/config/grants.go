@@ -193,8 +193,8 @@ func connectorShape(t Types) yamltable.Shape[Connector] {
 			"access first.", namedLists("an access to scopes", "a scope", `^[!#-\[\]-~]+$`, nil),
 			func(c *Connector) *[]Named { return &c.Scopes }),
 		yamltable.Field("rules", "types oauth2 and api_key: what each access lets through to the API: a method, a "+
-			"blank and a path. In the path, * is one segment, and at its end one or more, and a slash at the "+
-			"end counts otherwise; GET covers HEAD.",
+			"blank and a path. In the path, * is one segment, and at its end one or more; {id}, or another name "+
+			"in braces, is exactly one; a slash at the end counts otherwise; GET covers HEAD.",
 			namedLists("an access to rules", "a method and a path such as GET /rest/*", `^[A-Z]+ /[^ ]*$`,
 				checkLendRule),
 			func(c *Connector) *[]Named { return &c.Rules }),
