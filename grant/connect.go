@@ -65,6 +65,8 @@ type Proposal struct {
 	// not suffice. Agree is enough otherwise.
 	Trip            bool
 	OfflinePossible bool
+	// Events says that the app gets events of the third party, also while the person is away.
+	Events bool
 
 	offer   *Offer
 	request Request
@@ -122,6 +124,7 @@ func (b *Broker) checkApp(p *Proposal) error {
 		return ErrNotOffered
 	}
 	p.OfflinePossible = app.Offline && p.About.Offline
+	p.Events = app.Told && b.Receives(p.Connector)
 	if p.Offline && !p.OfflinePossible {
 		return ErrNoOffline
 	}

@@ -634,3 +634,31 @@ func TestASignedQuestionIsAnsweredHere(t *testing.T) {
 		}
 	})
 }
+
+// Who connects reads that events reach an app also while they are away: where the third party
+// has events, and that app is told.
+func TestWhoConnectsIsToldThatEventsReachTheApp(t *testing.T) {
+	for name, tt := range map[string]struct {
+		signs, told, want bool
+	}{
+		"events, and the app is told": {true, true, true},
+		"no events":                   {false, true, false},
+		"the app is told nothing":     {true, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(r *rig) {
+				r.options.Offers[0].Connector = granttest.Signing{OAuth: r.provider}
+				if tt.signs {
+					r.options.Offers[0].SigningSecrets = []string{signingSecret}
+				}
+				r.options.Relay = new(relays).relay
+				r.options.Apps[0].Told = tt.told
+			}, func(r *rig) {
+				p, err := r.broker.Prepare(r.Context(), ann, r.ask("a"))
+				if err != nil || p.Events != tt.want {
+					t.Errorf("%t, %v", p.Events, err)
+				}
+			})
+		})
+	}
+}

@@ -372,7 +372,7 @@ func fetchedAs(r *http.Request, name, value string) bool {
 func formSecret(s *session.Session, a connectAsk, p grant.Proposal, confirm bool) string {
 	h := hmac.New(sha256.New, []byte("sallyport consent form\x00"+s.Root))
 	// JSON tells these lists and texts apart however they are cut.
-	said := []any{s.ID, a.target, p.Connector, p.App, p.Owner, p.Trip, p.Scopes, p.OfflinePossible, confirm}
+	said := []any{s.ID, a.target, p.Connector, p.App, p.Owner, p.Trip, p.Scopes, p.OfflinePossible, p.Events, confirm}
 	for _, access := range p.Accesses {
 		said = append(said, access.Name)
 	}

@@ -21,7 +21,7 @@ func (e *connectEndpoint) show(w http.ResponseWriter, r *http.Request, ev *event
 	confirm := notice != nil && notice.Confirm
 	data := pages.Connect{Person: s.Identity.DisplayName(), App: cmp.Or(p.AppName, p.App),
 		Connector: p.About.Name, Notice: notice,
-		Scopes: p.Scopes, Trip: p.Trip, OfflinePossible: p.OfflinePossible,
+		Scopes: p.Scopes, Trip: p.Trip, OfflinePossible: p.OfflinePossible, Events: p.Events,
 		Days: []int{7, grant.OfflineDays, grant.MostOfflineDays}, DefaultDays: grant.OfflineDays,
 		PostURL: a.target, Form: formSecret(s, a, p, confirm)}
 	if p.Owner.Kind == grant.OwnedByOrg {

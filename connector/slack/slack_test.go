@@ -420,6 +420,28 @@ func TestATokenThatDoesNotEnd(t *testing.T) {
 	}
 }
 
+// An app that was connected before its token rotation was switched on goes on with the token
+// that does not end, and has tokens that end once it is connected again.
+func TestAnInstallationRotatesOnceItIsConnectedAgain(t *testing.T) {
+	f := startSlack(t, demo.SlackOptions{NoRotation: true})
+	c := workspace(t, f.URL)
+	lasting, err := install(t, c, request(c, slack.Read))
+	testenv.Check(t, err)
+	f.Slack.Rotate()
+	if code := ask(t, c, lasting.Tokens.Access, "auth.test"); code != "" {
+		t.Errorf("the token that does not end: %s", code)
+	}
+	got, err := install(t, c, request(c, slack.Read))
+	if err != nil || got.Tokens.Refresh == "" || got.Tokens.AccessExpires.IsZero() || got.Account != lasting.Account {
+		t.Fatalf("connected again: %+v, %v", got.Account, err)
+	}
+	next, err := c.Refresh(t.Context(), got.Tokens, nil)
+	testenv.Check(t, err)
+	if code := ask(t, c, next.Tokens.Access, "auth.test"); code != "" {
+		t.Errorf("after a refresh: %s", code)
+	}
+}
+
 // Without bot scopes Slack gives out a token of the person, which is not what was asked for.
 func TestOnlyATokenOfThePersonIsAFailure(t *testing.T) {
 	f := startSlack(t, demo.SlackOptions{OnlyPerson: true})

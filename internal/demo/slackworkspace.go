@@ -155,6 +155,13 @@ func (s *SlackWorkspaces) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mux.ServeHTTP(w, r)
 }
 
+// Rotate switches token rotation on, as an app's settings do. Tokens that do not end stay good.
+func (s *SlackWorkspaces) Rotate() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opts.NoRotation = false
+}
+
 // Team is the id of a person's workspace, or of its organization with WholeOrganization.
 func (s *SlackWorkspaces) Team(person string) string {
 	who, _ := find(s.opts.People, person)

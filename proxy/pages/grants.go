@@ -14,6 +14,7 @@ type Connect struct {
 	Key            *KeyField
 	Notice         *Notice
 
+	Events          bool // the app gets those of the third party, whoever is there
 	OfflinePossible bool
 	OfflineNow      bool // it has been agreed to before
 	Days            []int

@@ -23,7 +23,7 @@ func grantSamples(now time.Time) map[string]Page {
 			Form: "c2VjcmV0"}},
 		"connect_key": {Template: "connect", Data: Connect{Person: "Ada Lovelace", App: "Pager Wall",
 			Connector: "PagerDuty", Org: "Acme Rockets", May: []string{"see who is on call", "see open incidents"},
-			Trip: true, Key: &KeyField{Hint: "a read-only key of your PagerDuty account",
+			Trip: true, Events: true, Key: &KeyField{Hint: "a read-only key of your PagerDuty account",
 				URL: "https://acme.pagerduty.com/api_keys"}, PostURL: post, Form: "c2VjcmV0"}},
 		"connect_password": {Template: "connect", Data: Connect{Person: "Ada Lovelace", App: "Busy Board",
 			Connector: "Team calendar", May: []string{"read all calendars of the account"}, Trip: true,

@@ -815,6 +815,13 @@ func (c *Config) lendWarnings() (warnings Faults) {
 						"what ends or widens one does not touch the other", p.ID))
 			}
 		}
+		for _, other := range c.Grants.Connectors[:i] {
+			if k.Type == slack.Type && other.Type == slack.Type && k.ClientID != "" && k.ClientID == other.ClientID {
+				warnings = append(warnings, c.doc.FaultAt(yamltable.Index("grants.connectors", i)+".client_id",
+					"is the client of %s too: an app is installed once for a workspace, so that each would end the "+
+						"tokens of the other; give it an app of its own at Slack", other.ID))
+			}
+		}
 	}
 	for i, a := range c.Grants.Apps {
 		warnings = append(warnings, c.audienceWarnings(i)...)
