@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +80,8 @@ func TestTheDocumentDescribesEveryAddress(t *testing.T) {
 			} `json:"schemas"`
 		} `json:"components"`
 	}
+	guide, err := os.ReadFile(filepath.Join("..", "docs", "grants.md"))
+	testenv.Check(t, err)
 	if err := json.Unmarshal(document, &d); err != nil || !strings.HasPrefix(d.OpenAPI, "3.1.") {
 		t.Fatalf("%q, %v", d.OpenAPI, err)
 	}
@@ -89,6 +93,16 @@ func TestTheDocumentDescribesEveryAddress(t *testing.T) {
 	for path := range d.Paths {
 		if _, ok := endpoints[path]; !ok && !strings.HasPrefix(path, gatewayPrefix) {
 			t.Errorf("%s is in it, and nowhere else", path)
+		}
+	}
+	for _, method := range []string{"get", "post", "put", "patch", "delete"} { // what rules of connectors let through
+		if d.Paths[gatewayPrefix+"{connector}/{path}"][method] == nil {
+			t.Errorf("%s of an API is not in it", method)
+		}
+	}
+	for _, status := range d.Components.Schemas["grant"].Properties["status"].Enum {
+		if !strings.Contains(string(guide), "\n| `"+status+"` |") {
+			t.Errorf("docs/grants.md does not say what %s is", status)
 		}
 	}
 	types := map[string]bool{}
