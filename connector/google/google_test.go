@@ -19,6 +19,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/connector"
 	"github.com/sallyport-proxy/sallyport/connector/google"
 	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/grant/granttest"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/oauth"
 )
@@ -397,6 +398,12 @@ func TestWhatGooglesCodesMean(t *testing.T) {
 			t.Errorf("%v: Google was asked %d times", tt.body, n)
 		}
 	}
+	granttest.GuideCodes(t, "../../docs/connectors/google_calendar.md", func(code string) error {
+		p.answers(http.StatusBadRequest, map[string]any{"error": code})
+		_, err := c.Refresh(t.Context(), grant.Tokens{Refresh: "1//0g"}, nil)
+		p.asked()
+		return err
+	})
 	for code, class := range map[string]grant.Class{"access_denied": grant.Yours,
 		"admin_policy_enforced": grant.AdminTheir, "org_internal": grant.Ours, "invalid_scope": grant.Ours} {
 		for _, iss := range []url.Values{{}, {"iss": {"https://accounts.google.com"}}} {

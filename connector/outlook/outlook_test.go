@@ -218,6 +218,16 @@ func TestWhatMicrosoftsCodesMean(t *testing.T) {
 			}
 		}
 	}
+	granttest.GuideCodes(t, "../../docs/connectors/outlook_calendar.md", func(code string) error {
+		status.Store(http.StatusBadRequest)
+		body.Store(refusal(code, "1234567"))
+		if code[0] <= '9' {
+			body.Store(refusal("invalid_grant", code))
+		}
+		_, err := c.Refresh(t.Context(), grant.Tokens{Refresh: "r"}, request(basic).Scopes)
+		return err
+	})
+	asked.Store(0)
 	for _, odd := range []string{"", "AADSTS", "AADSTS:", "AADSTS90094", "AADSTS90094 x", "x AADSTS90094: y",
 		"aadsts90094: x", "AADSTS9009a: x", "AADSTS+90094: x", "AADSTS90094990094: x", "AADSTSaccess_denied: x"} {
 		q := url.Values{"error": {"access_denied"}, "error_description": {odd}}

@@ -637,4 +637,10 @@ func TestWhatPagerDutysCodesMean(t *testing.T) {
 		_, err = w.connector.Redeem(t.Context(), url.Values{"error": {code}}, handshake(), grant.Request{})
 		fails(t, code+" in a callback", err, want.class, want.reason)
 	}
+	w := start(t, pagerduty.Classic, demo.OnCallQuirks{})
+	granttest.GuideCodes(t, "../../docs/connectors/pagerduty.md", func(code string) error {
+		w.Set(testenv.Fault{Endpoint: testenv.Token, Status: 400, Body: `{"error":"` + code + `"}`})
+		_, err := w.connector.Refresh(t.Context(), grant.Tokens{Refresh: "r"}, nil)
+		return err
+	})
 }

@@ -229,6 +229,12 @@ func TestWhatSlacksCodesMean(t *testing.T) {
 			}
 		}
 	}
+	granttest.GuideCodes(t, "../../docs/connectors/slack.md", func(code string) error {
+		body.Store(code)
+		_, err := c.Refresh(t.Context(), grant.Tokens{Refresh: "r"}, nil)
+		return err
+	})
+	asked.Store(0)
 	for code, class := range map[string]grant.Class{"access_denied": grant.Yours, "invalid_scope": grant.Ours,
 		"invalid_team_for_non_distributed_app": grant.Ours, "a_new_word": grant.Later} {
 		_, err := c.Redeem(t.Context(), url.Values{"error": {code}}, handshake(), request(c, slack.Read))
