@@ -82,7 +82,7 @@ func TestAnAppThatHangsUpOnASecondAttemptIsSeenAtOnce(t *testing.T) {
 			}
 		}}
 	})
-	conn, in := d.dial(t, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	conn, in := d.dial(t, "OPTIONS / HTTP/1.1\r\nHost: a\r\n\r\n") // a GET has connections of its own
 	res, err := http.ReadResponse(in, nil)
 	testenv.Check(t, err)
 	if res.StatusCode != 200 {

@@ -64,7 +64,7 @@ func (h *head) write(r *http.Request) error {
 		path = "/"
 	}
 	if !clean(path) || !clean(r.URL.RawQuery) {
-		return errors.New("a control character in the address of the request")
+		return errors.New("a space or a control character in the address of the request")
 	}
 	b := append(h.bytes[:0], r.Method...)
 	b = append(append(b, ' '), path...)
@@ -95,10 +95,10 @@ func (h *head) write(r *http.Request) error {
 	return err
 }
 
-// clean reports whether there is no control character in s.
+// clean reports whether there is no space and no control character in s.
 func clean(s string) bool {
 	for i := range len(s) {
-		if s[i] < ' ' || s[i] == 0x7f {
+		if s[i] <= ' ' || s[i] == 0x7f {
 			return false
 		}
 	}
