@@ -75,6 +75,7 @@ FUZZTIME ?= 10m
 .PHONY: campaigns
 campaigns: fuzz ## run what takes hours: every fuzz target, and the long forms of the tests under load
 	SALLYPORT_CAMPAIGN=1 go test -count=1 -timeout 1h -v -run UnderLoad ./cmd/sallyport/command
+	SALLYPORT_CAMPAIGN=1 go test -count=1 -timeout 1h -v -run TestP23 ./internal/lean
 	SALLYPORT_CAMPAIGN=1 go test -count=1 -timeout 4h -v -run 'TestP14|TestWhatAGrantTakes' ./store/sqlite ./store/postgres
 	cd test/e2e && SALLYPORT_CAMPAIGN=1 go test -count=1 -timeout 1h -v ./...
 

@@ -257,7 +257,8 @@ func (c *conn) exchange(r *http.Request, head []byte, trace *httptrace.ClientTra
 		}
 		return nil, err
 	}
-	b := &body{whole: res.Body, c: c, stop: stop, ctx: r.Context(), last: sent != nil || res.Close || res.StatusCode < 200}
+	last := sent != nil || res.Close || res.StatusCode < 200
+	b := &body{whole: res.Body, c: c, stop: stop, ctx: r.Context(), last: last}
 	if res.Body == http.NoBody {
 		b.done()
 		return res, nil

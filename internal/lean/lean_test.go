@@ -250,7 +250,7 @@ func TestAConnectionIsUsedAgain(t *testing.T) {
 }
 
 // P23: no connection is lent on which something of an earlier answer may be left.
-func TestP23_AConnectionIsNotUsedAgainAfter(t *testing.T) {
+func TestP23_AConnectionIsNotUsedAgainAfterWhatMayBeLeftOnIt(t *testing.T) {
 	t.Parallel()
 	const whole = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 	for name, tt := range map[string]struct {
@@ -302,7 +302,7 @@ func TestP23_AConnectionIsNotUsedAgainAfter(t *testing.T) {
 }
 
 // P23: what comes later, while nobody asks, answers nobody either.
-func TestP23_WhatWasSentUnaskedAnswersNobody(t *testing.T) {
+func TestP23_WhatAPeerSendsMeanwhileAnswersNobody(t *testing.T) {
 	t.Parallel()
 	sent := make(chan bool)
 	p := listen(t, "tcp", func(p *peer, c net.Conn, in *bufio.Reader) {
@@ -359,7 +359,7 @@ func TestAPoolOfClosedConnectionsFailsNothing(t *testing.T) {
 
 // P22: what was sent on a connection that broke off is sent once more if the connection was
 // used before, on a new one, and never a third time.
-func TestP22_ARequestIsSentTwiceAtMost(t *testing.T) {
+func TestP22_AGetIsSentTwiceAtMost(t *testing.T) {
 	t.Parallel()
 	const warm = 8
 	var deaf, half atomic.Bool
@@ -509,18 +509,14 @@ func TestConnectionsThatAreIdleAreClosedInTime(t *testing.T) {
 	testenv.Eventually(t, "all connections are closed", func() bool { return p.open.Load() == 0 })
 }
 
-// crowdEnv asks for a longer form: requests in total.
-const crowdEnv = "SALLYPORT_CROWD"
-
 // P23: people share a few connections, and break off as they like, while the peer sends
 // in pieces and hangs up as it likes: every answer is that of who asked.
-func TestP23_NobodyGetsTheAnswerOfAnother(t *testing.T) {
+func TestP23_PeopleShareConnectionsAndNobodyGetsTheAnswerOfAnother(t *testing.T) {
 	t.Parallel()
 	const people, atOnce = 500, 8
 	total := 20_000
-	if n := os.Getenv(crowdEnv); n != "" {
-		_, err := fmt.Sscan(n, &total)
-		testenv.Check(t, err)
+	if os.Getenv("SALLYPORT_CAMPAIGN") != "" {
+		total = 1_000_000
 	}
 	p := listen(t, "tcp", func(p *peer, c net.Conn, in *bufio.Reader) {
 		for {

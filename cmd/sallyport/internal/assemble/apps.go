@@ -21,6 +21,7 @@ type apps struct {
 type address struct {
 	url, ca, serverName string
 	connect, keepAlive  time.Duration
+	standard            bool
 }
 
 type app struct {
@@ -67,7 +68,8 @@ func (a *apps) upstreams(
 
 // use counts a Runtime as a user of an app, once.
 func (a *apps) use(u config.Upstream, used map[address]*app) (*app, error) {
-	key := address{u.URL.String(), u.CA.Value(), u.ServerName, u.Connect, u.KeepAlive}
+	key := address{u.URL.String(), u.CA.Value(), u.ServerName, u.Connect, u.KeepAlive,
+		u.Transport == config.TransportStandard}
 	if up := used[key]; up != nil {
 		return up, nil
 	}
@@ -76,7 +78,7 @@ func (a *apps) use(u config.Upstream, used map[address]*app) (*app, error) {
 	up := a.shared[key]
 	if up == nil {
 		made, err := upstream.New(upstream.Options{URL: u.URL, Roots: u.CA.Authorities(), ServerName: u.ServerName,
-			ConnectTimeout: u.Connect, KeepAlive: u.KeepAlive})
+			ConnectTimeout: u.Connect, KeepAlive: u.KeepAlive, Standard: key.standard})
 		if err != nil {
 			return nil, err
 		}

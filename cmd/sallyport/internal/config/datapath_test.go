@@ -82,9 +82,12 @@ func TestTheWayToAnAppIsReadAsItIsUsed(t *testing.T) {
 	if !grpc.WebSocket.Allowed || grpc.WebSocket.Origins != nil || grpc.MaxBody != 1 || grpc.Encoded {
 		t.Errorf("grpc: %+v", grpc)
 	}
+	if up.Transport != TransportLean || grpc.Upstream.Transport != TransportLean {
+		t.Errorf("transports %q, %q", up.Transport, grpc.Upstream.Transport)
+	}
 	socket := c.Routes[4].Upstream
 	if socket.URL.Scheme != "unix" || socket.URL.Path != "/run/app.sock" || socket.Host != "[::1]:8080" ||
-		socket.Idle != time.Hour || socket.Connect != 5*time.Second {
+		socket.Transport != TransportStandard || socket.Idle != time.Hour || socket.Connect != 5*time.Second {
 		t.Errorf("socket: %+v", socket)
 	}
 }
@@ -144,6 +147,7 @@ func TestValuesOfTheWayToAnAppThatAreRefused(t *testing.T) {
 		"timeouts: {conect: 1s}":             `routes[0].upstream.timeouts.conect: unknown field (did you mean "connect"?)`,
 		"servername: app":                    `routes[0].upstream.servername: unknown field (did you mean "server_name"?)`,
 		"insecure_skip_verify: true":         "routes[0].upstream.insecure_skip_verify: unknown field",
+		"transport: plain":                   "routes[0].upstream.transport: must be lean or standard, not",
 		"url: 'http://b'":                    "routes[0].upstream.url: is already given in line 14",
 		"host: app.example.com:99999":        "routes[0].upstream.host: must be a host in lower case",
 		"host: 'app.example.com, b.example'": "routes[0].upstream.host: must be a host in lower case",

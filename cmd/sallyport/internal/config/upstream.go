@@ -26,11 +26,23 @@ type Upstream struct {
 	Idle    time.Duration // without a byte in either direction
 
 	KeepAlive time.Duration // of a connection that waits for a next request
+	Transport string        // how plain GET and HEAD are sent: TransportLean or TransportStandard
 }
+
+// The values of Upstream.Transport.
+const (
+	TransportLean     = "lean"
+	TransportStandard = "standard"
+)
 
 func upstreamShape() yamltable.Shape[Upstream] {
 	address, timeouts := upstreamURL(), timeoutsShape()
 	self := func(u *Upstream) *Upstream { return u }
+	transport := yamltable.Field("transport", "How a GET or HEAD without a body is sent to an app of http: or unix:. lean "+
+		"takes less of the processor's time; standard is the transport of Go's standard library, which sends "+
+		"everything else in any case.",
+		yamltable.OneOf("lean or standard", TransportLean, TransportStandard),
+		func(u *Upstream) *string { return &u.Transport }).Or(TransportLean)
 	full := yamltable.Object[Upstream]{Keys: []yamltable.Entry[Upstream]{
 		yamltable.Field("url", "The app: "+upstreamForms+".", address,
 			func(u *Upstream) **url.URL { return &u.URL }).Required(),
@@ -45,12 +57,14 @@ func upstreamShape() yamltable.Shape[Upstream] {
 			serverName(),
 			func(u *Upstream) *string { return &u.ServerName }),
 		yamltable.Field("timeouts", "How long the app may take.", timeouts, self).Or("{}"),
+		transport,
 	}, Check: checkUpstream}.Shape()
 	// The short form is the URL with the defaults of the long one.
 	short := yamltable.Shape[Upstream]{Want: address.Want, Schema: address.Schema,
 		Read: func(w *yamltable.Walker, at yamltable.Place, into *Upstream) {
 			address.Read(w, at, &into.URL)
 			timeouts.Read(w, yamltable.Place{Node: yamltable.Default("{}"), Path: at.Path}, into)
+			into.Transport = TransportLean
 		}}
 	return yamltable.Either(address.Want+", or a mapping with a url", short, yamltable.Mapping, full)
 }
