@@ -323,7 +323,7 @@ func TestP08_GitHubsTokenIsRevokedHoweverASignInEnds(t *testing.T) {
 // A GitHub that hangs ends the sign-in when its time is over, and each call is made once.
 func TestAGitHubThatHangsEndsTheSignIn(t *testing.T) {
 	w, base := githubWorld(t)
-	client, err := oauth.NewClient(oauth.Options{Provider: "corp", Timeout: 300 * time.Millisecond})
+	client, err := oauth.NewClient(oauth.Options{Provider: "corp", Timeout: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
