@@ -38,9 +38,9 @@ const (
 func upstreamShape() yamltable.Shape[Upstream] {
 	address, timeouts := upstreamURL(), timeoutsShape()
 	self := func(u *Upstream) *Upstream { return u }
-	transport := yamltable.Field("transport", "How a GET or HEAD without a body is sent to an app of http: or unix:. lean "+
-		"takes less of the processor's time; standard is the transport of Go's standard library, which sends "+
-		"everything else in any case.",
+	transport := yamltable.Field("transport", "How a GET or HEAD without a body is sent to an app of http: or "+
+		"unix:. lean takes less of the processor's time; standard is the transport of Go's standard library, "+
+		"which sends everything else in any case.",
 		yamltable.OneOf("lean or standard", TransportLean, TransportStandard),
 		func(u *Upstream) *string { return &u.Transport }).Or(TransportLean)
 	full := yamltable.Object[Upstream]{Keys: []yamltable.Entry[Upstream]{
