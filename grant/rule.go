@@ -58,9 +58,10 @@ func ParseRule(text string) (Rule, error) {
 }
 
 const (
-	nameLetters     = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	alphanumeric    = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	nameLetters     = alphanumeric + "-_"
 	templateSigns   = "-_~.:@!$&'()+,;="
-	templateLetters = nameLetters + templateSigns
+	templateLetters = alphanumeric + templateSigns
 )
 
 func (r Rule) String() string { return r.Method + " " + r.Template }
