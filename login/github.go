@@ -40,9 +40,7 @@ func github(o Options) dialect {
 		return readGitHub(ctx, p, o, tokens)
 	}
 	p.prepare = func(c claims) (claims, error) { return githubClaims(o, c) }
-	p.orgs = func(r reader) (active identity.Org, all []identity.Org, unknown bool) {
-		return githubOrganizations(r)
-	}
+	p.orgs = githubOrganizations
 	p.reads = []Claim{
 		{"id", "GET /user", "the person's id", true},
 		{"login", "GET /user", "the user name", true},

@@ -166,7 +166,7 @@ func (e *callbackEndpoint) redemption(
 	detached, began := context.WithoutCancel(r.Context()), e.sessions.Beginning()
 	return func(stopped context.Context) (result redeemed, err error) {
 		defer release()
-		ctx, cancel := context.WithTimeout(detached, flowTime)
+		ctx, cancel := context.WithTimeout(detached, e.flowTime)
 		defer cancel()
 		defer context.AfterFunc(stopped, cancel)()
 		defer func() { // this runs outside a request, so nothing else recovers

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/proxy/pages"
@@ -18,7 +19,8 @@ type signIns struct {
 	site      *site
 	sessions  *session.Manager
 	providers providers
-	maxFlows  int // sign-ins that may wait for providers at one time
+	maxFlows  int           // sign-ins that may wait for providers at one time
+	flowTime  time.Duration // for all calls to a provider of one step
 	peers     peers
 }
 
@@ -26,7 +28,7 @@ type signIns struct {
 func (b *signIns) redirectToProvider(
 	w http.ResponseWriter, r *http.Request, ev *event, provider Provider, f session.Flow, hint string,
 ) error {
-	ctx, cancel := context.WithTimeout(r.Context(), flowTime)
+	ctx, cancel := context.WithTimeout(r.Context(), b.flowTime)
 	defer cancel()
 	if !discovered(provider) {
 		release, err := b.slot(r, ev, provider, f.ReturnTo)

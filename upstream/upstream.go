@@ -45,7 +45,7 @@ type Options struct {
 	// shorter than the app's own idle timeout. Default 4 s.
 	KeepAlive time.Duration
 	// Standard has every request sent by net/http's transport. Else GET and HEAD without
-	// a body go to http and unix by internal/lean, for a fraction of the processor's time,
+	// a body go to http and unix by internal/lean, which takes less of the processor's time,
 	// on connections of their own.
 	Standard bool
 }

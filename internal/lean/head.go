@@ -91,7 +91,7 @@ func (h *head) write(r *http.Request) error {
 		}
 	}
 	h.bytes = append(b, "\r\n"...)
-	clear(h.names) // they are parts of what somebody sent
+	clear(h.names) // or the pool would keep alive what they are parts of
 	return err
 }
 

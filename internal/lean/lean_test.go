@@ -80,9 +80,10 @@ func always(answer string) func(p *peer, c net.Conn, in *bufio.Reader) {
 // to returns a Transport for p.
 func to(t testing.TB, p *peer, idle time.Duration) *Transport {
 	t.Helper()
-	transport := New(Options{Idle: idle, MaxIdle: 16, MaxHeader: 8 << 10, Dial: func(ctx context.Context) (net.Conn, error) {
+	dial := func(ctx context.Context) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, p.Addr().Network(), p.Addr().String())
-	}})
+	}
+	transport := New(Options{Idle: idle, MaxIdle: 16, MaxHeader: 8 << 10, Dial: dial})
 	t.Cleanup(transport.CloseIdleConnections)
 	return transport
 }
@@ -169,9 +170,8 @@ func FuzzTheHeadIsWhatNetHTTPSends(f *testing.F) {
 			return
 		}
 		want := &recorder{whole: make(chan struct{})}
-		wire := &http.Transport{DisableCompression: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
-			return want, nil
-		}}
+		dial := func(context.Context, string, string) (net.Conn, error) { return want, nil }
+		wire := &http.Transport{DisableCompression: true, DialContext: dial}
 		defer wire.CloseIdleConnections()
 		_, err := wire.RoundTrip(r)
 		sent := want.sent()
@@ -237,7 +237,8 @@ func TestAConnectionIsUsedAgain(t *testing.T) {
 				p := listen(t, network, always(answer))
 				transport := to(t, p, time.Minute)
 				for range 3 {
-					if status, text, err := ask(t.Context(), transport, "/"); err != nil || status/100 == 5 || len(text)%2 != 0 {
+					status, text, err := ask(t.Context(), transport, "/")
+					if err != nil || status/100 == 5 || len(text)%2 != 0 {
 						t.Fatal(status, text, err)
 					}
 				}
@@ -414,7 +415,8 @@ func TestARequestEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	why := errors.New("the session ended")
 	for name, answer := range map[string]string{
-		"no answer": "", "half a header": "HTTP/1.1 200 OK\r\nA: ", "half a body": "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no",
+		"no answer": "", "half a header": "HTTP/1.1 200 OK\r\nA: ",
+		"half a body": "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -524,11 +526,12 @@ func TestP23_PeopleShareConnectionsAndNobodyGetsTheAnswerOfAnother(t *testing.T)
 			if r == nil {
 				return
 			}
-			text := strings.Repeat(r.Header.Get("Who")+" ", 1+rand.IntN(600))
-			answer := fmt.Sprintf("HTTP/1.1 200 OK\r\nWho: %s\r\nContent-Length: %d\r\n\r\n%s", r.Header.Get("Who"), len(text), text)
+			who := r.Header.Get("Who")
+			text := strings.Repeat(who+" ", 1+rand.IntN(600))
+			answer := fmt.Sprintf("HTTP/1.1 200 OK\r\nWho: %s\r\nContent-Length: %d\r\n\r\n%s", who, len(text), text)
 			if rand.IntN(2) == 0 {
-				answer = fmt.Sprintf("HTTP/1.1 200 OK\r\nWho: %s\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n",
-					r.Header.Get("Who"), len(text), text)
+				answer = fmt.Sprintf("HTTP/1.1 200 OK\r\nWho: %s\r\nTransfer-Encoding: chunked\r\n\r\n"+
+					"%x\r\n%s\r\n0\r\n\r\n", who, len(text), text)
 			}
 			leave := rand.IntN(20) == 0
 			switch rand.IntN(40) {
@@ -567,7 +570,8 @@ func TestP23_PeopleShareConnectionsAndNobodyGetsTheAnswerOfAnother(t *testing.T)
 				} else {
 					whole.Add(1)
 				}
-				if rest := strings.ReplaceAll(text, who+" ", ""); !strings.HasPrefix(who+" ", rest) || err == nil && rest != "" {
+				rest := strings.ReplaceAll(text, who+" ", "")
+				if !strings.HasPrefix(who+" ", rest) || err == nil && rest != "" {
 					t.Errorf("%s reads %q, %v", who, rest, err)
 				}
 			}

@@ -89,7 +89,8 @@ func BenchmarkCPUPerRequest(b *testing.B) {
 		b.Run(transport, func(b *testing.B) {
 			public, cookie, pid := launchSallyport(b, "{url: "+strconv.Quote(app.URL)+", transport: "+transport+"}")
 			listening(b, public)
-			ask := "GET /reports/2026?team=blue HTTP/1.1\r\nHost: " + public + "\r\nCookie: theme=dark; " + cookie + browserHeader
+			ask := "GET /reports/2026?team=blue HTTP/1.1\r\nHost: " + public + "\r\nCookie: theme=dark; " + cookie +
+				browserHeader
 			compare(b, conversation{public, ask, "hello", 64}, pid, conversation{bare, ask, "hello", 64}, barePID)
 		})
 	}
