@@ -291,23 +291,18 @@ func (a app) say(frames ...func(uint32) []byte) string {
 	}
 }
 
-// What an app writes into frames decides nothing that is not its to decide: a third party gets
-// its own host, no cookie, one credential and whole bodies, or nothing.
-func TestP12_TricksOfHTTP2ReachNoThirdParty(t *testing.T) {
-	t.Parallel()
-	type arrived struct {
-		host, body string
-		header     http.Header
-		err        error
-	}
-	seen := make(chan arrived, 100)
-	origin, trusted := newHTTP2Third(t, func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		seen <- arrived{r.Host, string(body), r.Header, err}
-	})
-	r := newHTTP2Rig(t, origin, trusted)
-	r.connect("freebusy")
-	assertion := r.assertion("planner")
+// frames are what an app writes on stream 1, one after the other.
+type frames []func(uint32) []byte
+
+// trick is a request as an app may write it into frames.
+type trick struct {
+	frames frames
+	want   string // "": the stream ends without an answer, or with 400
+	whole  bool   // a request arrives
+}
+
+// tricks are for an app that shows assertion.
+func tricks(assertion string) map[string]trick {
 	get := []string{":method", "GET", ":scheme", "https", ":authority", "gate.test", ":path", busy}
 	post := []string{":method", "POST", ":scheme", "https", ":authority", "gate.test", ":path",
 		"/gateway/calendar/freeBusy", "content-type", "text/plain"}
@@ -321,12 +316,8 @@ func TestP12_TricksOfHTTP2ReachNoThirdParty(t *testing.T) {
 		return fields
 	}
 	header, data := testenv.Header2, testenv.Data2
-	type frames = []func(uint32) []byte
-	for name, c := range map[string]struct {
-		frames frames
-		want   string // "": the stream ends without an answer, or with 400
-		whole  bool   // a request arrives
-	}{
+	return map[string]trick{
+
 		"as it should be":     {frames{header(true, with(get)...)}, "200", true},
 		"the same host twice": {frames{header(true, with(get, "host", "gate.test")...)}, "200", true},
 		"another host beside": {frames{header(true, with(get, "host", "evil.test")...)}, "", false},
@@ -376,25 +367,47 @@ func TestP12_TricksOfHTTP2ReachNoThirdParty(t *testing.T) {
 			data(false, "hello"), header(true, "authorization", "Bearer x")}, "", false},
 		"more after the body": {frames{header(false, with(post, "trailer", "x-later")...),
 			data(false, "hello"), header(true, "x-later", "1")}, "200", true},
-	} {
+	}
+}
+
+// What an app writes into frames decides nothing that is not its to decide: a third party gets
+// its own host, no cookie, one credential and whole bodies, or nothing.
+func TestP12_TricksOfHTTP2ReachNoThirdParty(t *testing.T) {
+	t.Parallel()
+	type arrived struct {
+		host, body string
+		header     http.Header
+		err        error
+	}
+	for name := range tricks("") {
 		t.Run(name, func(t *testing.T) {
+			seen := make(chan arrived, 100)
+			t.Cleanup(func() { // when gateway and third party have ended: nothing can come any more
+				for len(seen) > 0 {
+					if a := <-seen; a.err == nil {
+						t.Errorf("arrived %+v", a)
+					}
+				}
+			})
+			origin, trusted := newHTTP2Third(t, func(w http.ResponseWriter, r *http.Request) {
+				body, err := io.ReadAll(r.Body)
+				seen <- arrived{r.Host, string(body), r.Header, err}
+			})
+			r := newHTTP2Rig(t, origin, trusted)
+			r.connect("freebusy")
+			c := tricks(r.assertion("planner"))[name]
 			got := r.app().say(c.frames...)
 			if c.want == "" && got != "" && got[0] != '4' && got != "502" || c.want != "" && got != c.want {
 				t.Errorf("answered %q", got)
 			}
-			if c.whole && got == "200" {
-				a := <-seen
-				if a.err != nil || "https://"+a.host != origin || a.header["Cookie"] != nil ||
-					a.header["Host"] != nil ||
-					!slices.Equal(a.header["Authorization"],
-						[]string{"Bearer canary/access-1"}) || a.header["Trailer"] != nil {
-					t.Errorf("arrived %+v", a)
-				}
+			if !c.whole || got != "200" {
+				return
 			}
-			for len(seen) > 0 {
-				if a := <-seen; a.err == nil {
-					t.Errorf("arrived %+v", a)
-				}
+			a := <-seen
+			if a.err != nil || "https://"+a.host != origin || a.header["Cookie"] != nil || a.header["Host"] != nil ||
+				!slices.Equal(a.header["Authorization"], []string{"Bearer canary/access-1"}) ||
+				a.header["Trailer"] != nil {
+				t.Errorf("arrived %+v", a)
 			}
 		})
 	}
