@@ -54,7 +54,7 @@ type Database struct {
 // schema is what this program writes, readableBy the oldest program that can read
 // it: tables change in such a way that the version before can go on for one minor.
 const (
-	schema     = 4
+	schema     = 5
 	readableBy = 1
 )
 
@@ -159,6 +159,14 @@ var migrations = [schema][]string{{
 		due_ms bigint not null,
 		tries integer not null)`,
 	`create index sallyport_grant_notices_app on sallyport_grant_notices (app, seq)`,
+}, {
+	`create table sallyport_orgs (
+		id text primary key,
+		customer_id text not null,
+		name text not null,
+		domain text not null,
+		read_by text not null,
+		read_ms bigint not null)`,
 }}
 
 // current reports whether the tables are those that this program writes. It waits for

@@ -1,6 +1,6 @@
 // Package store shares between replicas, and keeps over restarts, what ended
-// before its time, what counts once, the list of who is signed in, and the rows of
-// grants, whose credentials it only knows sealed.
+// before its time, what counts once, the list of who is signed in, what directories
+// say of organizations, and the rows of grants, whose credentials it only knows sealed.
 //
 // It owns the tables, their migrations and the transactions, in SQL that SQLite
 // and PostgreSQL both read, and it feeds a session.View from them, so that whether

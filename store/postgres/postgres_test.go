@@ -89,7 +89,8 @@ func fresh(noNotify bool) func(t *testing.T) storetest.Database {
 						if err != nil {
 							t.Fatal(err)
 						}
-						if _, err := tx.Exec(`lock table sallyport_ended, sallyport_once, sallyport_sessions in exclusive mode`); err != nil {
+						if _, err := tx.Exec(`lock table sallyport_ended, sallyport_once, sallyport_sessions, sallyport_orgs
+							in exclusive mode`); err != nil {
 							t.Fatal(err)
 						}
 						return func(*testing.T) { _ = tx.Rollback() }

@@ -311,9 +311,9 @@ func makesNothing(t *testing.T, d Database) {
 	}
 }
 
-// grantTables are those of schema 3 and 4.
-var grantTables = []string{"sallyport_grants", "sallyport_grant_consents", "sallyport_grant_refreshes",
-	"sallyport_grant_notices"}
+// laterTables are those of schema 3 to 5.
+var laterTables = []string{"sallyport_grants", "sallyport_grant_consents", "sallyport_grant_refreshes",
+	"sallyport_grant_notices", "sallyport_orgs"}
 
 // migrated has the tables be those of schema 2, and then of schema 1, with a row in them.
 func migrated(t *testing.T, d Database) {
@@ -323,7 +323,7 @@ func migrated(t *testing.T, d Database) {
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, table := range grantTables {
+	for _, table := range laterTables {
 		d.Exec(t, `drop table `+table)
 	}
 	d.Exec(t, `update sallyport_meta set value = '2' where key = 'schema'`)
@@ -333,7 +333,7 @@ func migrated(t *testing.T, d Database) {
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, table := range grantTables {
+	for _, table := range laterTables {
 		d.Exec(t, `drop table `+table)
 	}
 	for _, statement := range []string{`drop table sallyport_sessions`, `drop table sallyport_replicas`,
@@ -350,6 +350,7 @@ func migrated(t *testing.T, d Database) {
 	if n := d.Number(t, `select count(*) from sallyport_meta where key = 'readable_by' and value = '1'`); n != 1 {
 		t.Error("the version before may go on to run")
 	}
+	testenv.Check(t, b.KeepOrg(t.Context(), detailsOf("google:acme")))
 }
 
 // freshWhileAWriteHangs has one write after the other hang, and all that wait: the

@@ -76,6 +76,9 @@ func Run(t *testing.T, fresh func(t *testing.T) Database) {
 		"cuts are kept for the longest timeout of all":        keptForTheLongest,
 		"a command ends and lists beside replicas":            briefly,
 		"a command makes nothing":                             makesNothing,
+		"details of organizations are kept for all replicas":  keepsOrgs,
+		"another customer of a domain takes over nothing":     otherCustomer,
+		"of many who read an organization all keep the same":  orgsTogether,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, fresh(t)) })
 	}
@@ -404,11 +407,11 @@ func newer(t *testing.T, d Database) {
 	if err := d.Open(t, store.Options{}).Close(); err != nil {
 		t.Fatal(err)
 	}
-	d.Exec(t, `update sallyport_meta set value = '7' where key = 'schema'`)
+	d.Exec(t, `update sallyport_meta set value = '97' where key = 'schema'`)
 	if err := d.Open(t, store.Options{}).Close(); err != nil { // readable_by says that this version can read it
 		t.Fatal(err)
 	}
-	d.Exec(t, `update sallyport_meta set value = '6' where key = 'readable_by'`)
+	d.Exec(t, `update sallyport_meta set value = '96' where key = 'readable_by'`)
 	s, err := d.TryOpen(store.Options{})
 	if !errors.Is(err, store.ErrNewer) {
 		t.Errorf("opened: %v", err)
@@ -544,6 +547,13 @@ func faults(t *testing.T, d Database, fresh func(*testing.T) Database) {
 			}
 			if !a.Ended(meanwhile) {
 				t.Error("who signs out is not signed out here")
+			}
+			if err := a.KeepOrg(t.Context(), detailsOf("google:acme")); !errors.Is(err, session.ErrStore) {
+				t.Errorf("details of an organization: %v", err)
+			}
+			_, had, err := a.OrgDetails(t.Context(), "google:acme")
+			if had || fault.Readable != (err == nil) {
+				t.Errorf("details of an organization are there: %v %v", had, err)
 			}
 			time.Sleep(1500 * time.Millisecond)
 			stood := b.Fresh()
