@@ -15,8 +15,8 @@ import (
 )
 
 func detailsOf(id string) identity.OrgDetails {
-	return identity.OrgDetails{OrgID: id, CustomerID: "C0" + id, Name: "Name of " + id + ` "'%ö`, Domain: id + ".example",
-		ReadAt: time.Now().UTC().Truncate(time.Millisecond), ReadBy: "google:104"}
+	return identity.OrgDetails{OrgID: id, CustomerID: "C0" + id, Name: "Name of " + id + ` "'%ö`,
+		Domain: id + ".example", ReadAt: time.Now().UTC().Truncate(time.Millisecond), ReadBy: "google:104"}
 }
 
 // keptOf is what s has of an organization, as a text.
