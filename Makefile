@@ -8,7 +8,7 @@ TOOL := go tool -modfile=tools/go.mod
 
 .PHONY: help
 help: ## print this list
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## run the demo: provider, app and Sallyport on this machine
@@ -34,6 +34,7 @@ test: ## run all tests (with -race where there is a C compiler)
 	@[ -d test/e2e/node_modules ] || echo "note: no npm packages in test/e2e, so the tests that need them are skipped; \`make e2e\` installs them"
 	go test $(RACE) -timeout 20m ./...
 	cd test/plugin && go test -count=1 ./...
+	cd test/bench && go test -count=1 ./...
 	cd test/e2e && go test -count=1 -timeout 30m ./...
 
 .PHONY: e2e
@@ -50,6 +51,7 @@ check: ## everything a change must pass: format, vet, staticcheck, other systems
 	go vet ./...
 	cd test/e2e && go vet ./...
 	cd test/plugin && go vet ./...
+	cd test/bench && go vet ./...
 	$(TOOL) staticcheck ./...
 	$(MAKE) elsewhere
 	$(MAKE) test
@@ -68,7 +70,11 @@ vuln: ## look for known vulnerabilities, where their database can be reached
 	else echo "$$out"; exit 1; fi
 
 .PHONY: bench
-bench: ## run the benchmarks
+bench: build ## measure what a request costs beside others, into docs/performance.md; BENCH has flags
+	cd test/bench && go run . rounds $(BENCH)
+
+.PHONY: microbench
+microbench: ## run the benchmarks of the packages
 	go test -run '^$$' -bench . -benchmem ./...
 
 FUZZTIME ?= 10m
