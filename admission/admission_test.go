@@ -375,6 +375,23 @@ func TestAnIncompleteAdmissionIsRefused(t *testing.T) {
 	}
 }
 
+// Somebody who has been here before: the session, the principal, its key as text and what is
+// missing of a proof are made for each request, and nothing else is.
+func TestAdmittingSomebodyWhoIsKnownAllocatesLittle(t *testing.T) {
+	h := newHouse(t, nil)
+	facts, err := authz.NewFacts("GET", "https", host, "/x")
+	testenv.Check(t, err)
+	header := http.Header{"Cookie": {h.cookie(t, person("ann"))}}
+	if n := testing.AllocsPerRun(100, func() {
+		ans, err := h.Admit(t.Context(), Request{Facts: facts, Header: header})
+		if err != nil || ans.Verdict.Outcome != authz.Forward {
+			t.Errorf("%v, %v", ans.Verdict, err)
+		}
+	}); n > 4 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func BenchmarkAdmit(b *testing.B) { benchmarkAdmit(b, 0) }
 
 // A signed-in request with as many sign-ins of others ended, and some persons.

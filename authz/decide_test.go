@@ -311,13 +311,29 @@ func TestAccessStringCompletesASentence(t *testing.T) {
 	}
 }
 
-func BenchmarkDecide(b *testing.B) {
+// usualDecision is of somebody in twenty groups, whom the third rule lets in.
+func usualDecision() (*Route, *identity.Identity) {
 	s := new(alice())
 	for i := range 20 {
 		s.Groups = append(s.Groups, fmt.Sprintf("team-%07d", i))
 	}
-	r := &Route{Access: Access{Rules: []Rule{{Orgs: []string{"other"}}, {EmailDomains: []string{"partner.test"}},
-		{Orgs: []string{"acme"}, Groups: []string{"team-0000019"}}}}}
+	return &Route{Access: Access{Rules: []Rule{{Orgs: []string{"other"}}, {EmailDomains: []string{"partner.test"}},
+		{Orgs: []string{"acme"}, Groups: []string{"team-0000019"}}}}}, s
+}
+
+func TestAVerdictAllocatesOnceAtMost(t *testing.T) {
+	r, s := usualDecision()
+	if n := testing.AllocsPerRun(100, func() {
+		if Decide(Facts{}, r, s).Outcome != Forward {
+			t.Error("refused")
+		}
+	}); n > 1 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkDecide(b *testing.B) {
+	r, s := usualDecision()
 	b.ReportAllocs()
 	for b.Loop() {
 		if Decide(Facts{}, r, s).Outcome != Forward {

@@ -393,6 +393,19 @@ func TestEachRefusedTargetSaysWhichRuleItBroke(t *testing.T) {
 	}
 }
 
+// Most targets are written in the canonical way, and are kept as they are.
+func TestReadingACanonicalTargetAllocatesNothing(t *testing.T) {
+	for _, target := range []string{"/", "/assets/app.3f9c2.js?v=1", "/a/b/c?q=%2F..%2f"} {
+		if n := testing.AllocsPerRun(100, func() {
+			if _, err := NewFacts("GET", "https", "app.example.com", target); err != nil {
+				t.Error(err)
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", target, n)
+		}
+	}
+}
+
 func BenchmarkNewFacts(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {

@@ -436,7 +436,7 @@ func FuzzLookup(f *testing.F) {
 	})
 }
 
-func benchTable(b *testing.B) *Table {
+func benchTable(b testing.TB) *Table {
 	var routes []Route
 	for h := range 20 {
 		for p := range 10 {
@@ -446,6 +446,22 @@ func benchTable(b *testing.B) *Table {
 		routes = append(routes, Route{Name: fmt.Sprint(h), Host: fmt.Sprintf("h%d.example.com", h), Path: "/"})
 	}
 	return mustTable(b, routes...)
+}
+
+// Every request looks for its route.
+func TestLookupOfAPlainPathAllocatesNothing(t *testing.T) {
+	table := benchTable(t)
+	f, err := NewFacts("GET", "https", "h7.example.com", "/part-3/of/it/assets/app.3f9c2.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		if m, err := table.Lookup(f); err != nil || m.Name != "7 3" {
+			t.Errorf("%v, %v", m, err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
 }
 
 func BenchmarkLookup(b *testing.B) {

@@ -1086,6 +1086,16 @@ func BenchmarkReadFirst(b *testing.B) {
 var usualCookies = []string{"theme=dark; __Host-sallyport=" + strings.Repeat("A", 600) +
 	"; _ga=GA1.2.1234567890.1700000000"}
 
+func TestTakingOurCookieOutAllocatesTwiceAtMost(t *testing.T) {
+	if n := testing.AllocsPerRun(100, func() {
+		if len(StripCookies(usualCookies)) != 1 {
+			t.Error("all cookies are gone")
+		}
+	}); n > 2 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func BenchmarkStripCookies(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
