@@ -73,6 +73,10 @@ vuln: ## look for known vulnerabilities, where their database can be reached
 bench: build ## measure what a request costs beside others, into docs/performance.md; BENCH has flags
 	cd test/bench && go run . rounds $(BENCH)
 
+.PHONY: bench-scaling
+bench-scaling: build ## measure how that grows with routes, groups, sessions, connections and bytes, into the same
+	cd test/bench && go run . scaling $(BENCH)
+
 .PHONY: microbench
 microbench: ## run the benchmarks of the packages
 	go test -run '^$$' -bench . -benchmem ./...

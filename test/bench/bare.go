@@ -76,4 +76,4 @@ func startBare(c cores, upstream string) (*bare, error) {
 	return &bare{p, at[0], at[1]}, nil
 }
 
-var errUsage = errors.New("usage: bench rounds [flags]")
+var errUsage = errors.New("usage: bench rounds|scaling [flags]")

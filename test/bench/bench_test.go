@@ -108,6 +108,24 @@ func TestEveryRowIsMeasured(t *testing.T) {
 	}
 }
 
+// TestEveryCurveIsMeasured runs the first two points of each.
+func TestEveryCurveIsMeasured(t *testing.T) {
+	text, charts := bench(t, "make bench-scaling", "scaling", "-points", "2", "-rounds", "1", "-round", "200ms")
+	all := curves()
+	if len(all) != 7 {
+		t.Errorf("%d curves", len(all))
+	}
+	for _, c := range all {
+		isChart(t, filepath.Join(charts, c.name+".svg"))
+		_, table, ok := strings.Cut(text, "| "+c.unit+" | ")
+		table, _, _ = strings.Cut(table, "\n\n")
+		if rows := regexp.MustCompile(`(?m)^\| [0-9].* \| [0-9.]+( \| [–0-9., ]+)+ \|$`).FindAllString(table, -1); !ok ||
+			len(rows) != 2 {
+			t.Errorf("%s has not two rows:\n%s", c.name, table)
+		}
+	}
+}
+
 // isChart wants a well-formed picture that has text and follows the reader's colours.
 func isChart(t *testing.T, file string) {
 	t.Helper()

@@ -74,14 +74,8 @@ func begin(svg *strings.Builder, width, height int, title string) {
 		width, height, html.EscapeString(title), chartStyle)
 }
 
-// point is one of a curve.
-type point struct {
-	label string
-	value float64
-}
-
 // lineChart has its points at equal distances, and begins at nought.
-func lineChart(title string, points []point) string {
+func lineChart(title string, points []finding) string {
 	const left, right, top, bottom, below = 70, 740, 40, 220, 30
 	most := 0.0
 	for _, p := range points {

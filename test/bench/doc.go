@@ -8,5 +8,6 @@
 // epoll (loop.go), on a core of their own. It runs on Linux.
 //
 //	bench rounds    what a request costs, beside others (make bench)
+//	bench scaling   how that grows (make bench-scaling)
 //	bench bare      started by the others: what they compare with
 package main

@@ -142,9 +142,13 @@ func now() int64 {
 	return t.Nano()
 }
 
+// patience is for how long something is waited for that has to come: the end of a gigabyte, on a
+// machine that has other work to do.
+const patience = 2 * time.Minute
+
 // eventually waits until ok.
 func eventually(what string, ok func() bool) error {
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("waited in vain for %s", what)
 		}

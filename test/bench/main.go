@@ -23,7 +23,7 @@ func command(args []string) error {
 	switch {
 	case len(args) == 5 && args[0] == "bare":
 		return runBare(args[1], args[2], args[3], args[4])
-	case len(args) > 0 && args[0] == "rounds":
+	case len(args) > 0 && (args[0] == "rounds" || args[0] == "scaling"):
 		c, err := moveToLoad()
 		if err != nil {
 			return err
@@ -33,6 +33,9 @@ func command(args []string) error {
 			return err
 		}
 		o.progress = os.Stderr
+		if args[0] == "scaling" {
+			return scaling(c, o)
+		}
 		return rounds(c, o)
 	}
 	return errUsage
@@ -51,6 +54,7 @@ type options struct {
 	document    string
 	charts      string // the folder for charts
 	dir         string // for what is thrown away
+	points      int    // of each curve; 0: all
 	busy        string // what else the machine does, as a sentence
 	progress    io.Writer
 }
@@ -58,8 +62,13 @@ type options struct {
 func parse(args []string) (*options, error) {
 	o := &options{busy: otherWork()}
 	f := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
-	f.IntVar(&o.rounds, "rounds", 7, "how often each is measured")
-	f.DurationVar(&o.round, "round", 3*time.Second, "how long each time")
+	rounds, round := 7, 3*time.Second
+	if args[0] == "scaling" {
+		rounds, round = 3, time.Second
+		f.IntVar(&o.points, "points", 0, "only so many points of each curve; all if left out")
+	}
+	f.IntVar(&o.rounds, "rounds", rounds, "how often each is measured")
+	f.DurationVar(&o.round, "round", round, "how long each time")
 	f.IntVar(&o.connections, "connections", 64, "keep-alive connections")
 	f.IntVar(&o.size, "bytes", 1024, "length of an answer")
 	f.StringVar(&o.upstream, "upstream", "127.0.0.1:0", "where the upstream listens; peers pass requests on to it")

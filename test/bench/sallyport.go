@@ -77,7 +77,7 @@ session: {keys: ["literal:%s"]}
 providers:
   - {id: sso, type: oidc, issuer: "https://127.0.0.1:1", client_id: x, client_secret: "literal:secret-of-a-test"}
 routes:
-  - {name: app, path: /, upstream: "http://%s", allow: %s}
+  - {name: app, path: /, upstream: "http://%s", websocket: true, allow: %s}
 %s`, s.key.Text(), s.upstream, s.allow, s.routes)
 	if s.store != "" {
 		text += fmt.Sprintf("store: %q\n", s.store)

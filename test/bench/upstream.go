@@ -12,7 +12,7 @@ import (
 )
 
 // upstream answers every GET with 200 and some bytes: as many as /bytes/N says, or else size.
-// WebSockets are opened, and nothing is said there.
+// WebSockets are opened at /live, and nothing is said there.
 type upstream struct {
 	size    int
 	answer  []byte // head and body, for size
@@ -20,11 +20,10 @@ type upstream struct {
 	fd      int
 
 	// What follows belongs to the thread of the loop.
-	requests  int
-	unread    int    // what came that is no request
-	last      []byte // the head of the newest request
-	keep      bool   // copy the next head to last
-	webSocket []*upstreamConn
+	requests int
+	unread   int    // what came that is no request
+	last     []byte // the head of the newest request
+	keep     bool   // copy the next head to last
 }
 
 func newUpstream(l *loop, address string, size int) (*upstream, error) {
@@ -126,7 +125,7 @@ func (c *upstreamConn) serve(l *loop, request []byte) {
 		u.last, u.keep = append(u.last[:0], request...), false
 	}
 	switch {
-	case bytes.Contains(request, []byte("\r\nSec-WebSocket-Key: ")):
+	case bytes.HasPrefix(request, []byte("GET /live ")):
 		c.upgrade(l, request)
 	case bytes.HasPrefix(request, []byte("GET /bytes/")):
 		text, _, _ := bytes.Cut(request[len("GET /bytes/"):], []byte(" "))
@@ -168,9 +167,7 @@ var pieces = filler(256 << 10)
 
 // upgrade agrees to a WebSocket (RFC 6455 §4.2.2).
 func (c *upstreamConn) upgrade(l *loop, request []byte) {
-	_, key, _ := bytes.Cut(request, []byte("\r\nSec-WebSocket-Key: "))
-	key, _, _ = bytes.Cut(key, []byte("\r\n"))
-	sum := sha1.Sum(append(bytes.Clone(key), "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"...))
+	sum := sha1.Sum([]byte(headerValue(request, "Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	answer := "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 		"Sec-WebSocket-Accept: " + base64.StdEncoding.EncodeToString(sum[:]) + "\r\n\r\n"
 	if n, _ := unix.Write(c.fd, []byte(answer)); n != len(answer) {
@@ -178,5 +175,4 @@ func (c *upstreamConn) upgrade(l *loop, request []byte) {
 		return
 	}
 	c.upgraded = true
-	c.u.webSocket = append(c.u.webSocket, c)
 }
