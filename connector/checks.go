@@ -60,6 +60,16 @@ func Origin(address string) (string, error) {
 	return u.Scheme + "://" + u.Host + prefix, nil
 }
 
+// SchemeAndHost is what About.Refresh and About.Revoke have of the address of an endpoint, which
+// has been checked or is one of ours; "" of "".
+func SchemeAndHost(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
+
 func absolute(address string) (*url.URL, error) {
 	u, err := url.Parse(address)
 	switch {

@@ -176,6 +176,7 @@ type Broker struct {
 	told    map[string]time.Time // by connector and message: when report told it last
 
 	// misplaced is why the newest Locate of a grant failed, by the grant's ID; "": it did not.
+	// Its other keys are connectors and why their grants are not sent to what they are now.
 	misplaced *recent.Cache[string, string]
 }
 
@@ -248,6 +249,9 @@ func (b *Broker) configure() error {
 		_, keyed := offer.Connector.(Keyed)
 		if !oauth && !keyed {
 			return fmt.Errorf("connector %s can neither be connected nor take a key", about.ID)
+		}
+		if oauth && !isOrigin(about.Refresh) || about.Revoke != "" && !isOrigin(about.Revoke) {
+			return fmt.Errorf("connector %s does not say where its refresh tokens are sent", about.ID)
 		}
 		if offer.Owner != OwnedByUser && offer.Owner != OwnedByOrg {
 			return fmt.Errorf("connector %s is neither each person's own nor an organization's", about.ID)
@@ -367,12 +371,31 @@ func (b *Broker) statusOf(r Record) Status {
 	switch {
 	case offer == nil:
 		return NotConnected
-	case r.Status.Usable() && r.ClientID != offer.Connector.About().ClientID:
+	case r.Status.Usable() && isOther(r, offer.Connector.About()):
 		return NeedsReconnect // another client's refresh tokens are not ours to show
+	case r.Status.Usable() && b.moved(r) != nil:
+		return NeedsReconnect
 	case r.Status.Usable() && b.inTrouble(r.Connector):
 		return OperatorError
 	}
 	return r.Status
+}
+
+// isOther reports whether a grant was made with another client than a connector has. Of pasted
+// keys that is the third party, and one whose address we ship stays what it is when that changes.
+func isOther(r Record, about About) bool {
+	return r.ClientID != about.ClientID && (about.Refresh != "" || about.Shipped == "" ||
+		!slices.ContainsFunc(r.Destinations, func(d Destination) bool { return d.Shipped == about.Shipped }))
+}
+
+// moved says, by what the row has of it, that a grant was connected at another place than its
+// connector has now; nil: it was not.
+func (b *Broker) moved(r Record) *MovedError {
+	offer := b.offers[r.Connector]
+	if offer == nil || len(r.Destinations) == 0 {
+		return nil
+	}
+	return moved(r.Destinations, Destinations(offer.Connector, r.Account), ToAPI, ToRefresh)
 }
 
 // without returns what is in list and not in others.

@@ -55,8 +55,8 @@ func newProvider() *provider {
 	}
 	return &provider{shown: map[string]int{}, account: grant.Account{ID: "1", Name: "ann@calendar.test"},
 		about: grant.About{ID: "calendar", Name: "Calendar", ClientID: "client", Owner: grant.OwnedByUser,
-			Offline: true,
-			Resend:  true, Inject: grant.Injection{Header: "Authorization", Prefix: "Bearer "},
+			Offline: true, Refresh: "https://login.calendar.test", Revoke: "https://login.calendar.test",
+			Resend: true, Inject: grant.Injection{Header: "Authorization", Prefix: "Bearer "},
 			Accesses: []grant.Access{
 				{Name: "freebusy", Scopes: []string{"busy"}, Rules: rule("GET /busy")},
 				{Name: "events", Scopes: []string{"events"}, Rules: rule("GET /events")},

@@ -30,7 +30,14 @@ type About struct {
 	Authorize string
 	// Onward are further origins to which browsers may be sent on from there at once.
 	Onward []string
-	Inject Injection
+	// Refresh is where refresh tokens are shown, and Revoke where tokens are ended, scheme and
+	// host only; "" for pasted keys, and where nothing is ended. Credentials are sent nowhere
+	// but there and to Origin.
+	Refresh, Revoke string
+	// Shipped names the third party where Origin, Refresh and Revoke are addresses that this
+	// program comes with, and never changes; "": the configuration says one of them.
+	Shipped string
+	Inject  Injection
 	// Forward are further request headers that apps may send, beside those of the gateway.
 	Forward []string
 	// Bodies are the media types of bodies that the API needs; others are refused. nil: any,

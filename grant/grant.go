@@ -88,6 +88,9 @@ type Tokens struct {
 	Reconsent time.Time
 	// Extra is what else a connector must remember and may not be seen by others.
 	Extra map[string]string
+	// Destinations are where the credential may be sent: those of the connector when the grant
+	// was connected. The Broker notes them; none: it is from before they were noted.
+	Destinations []Destination
 }
 
 // Format implements fmt.Formatter: no verb prints a token.
@@ -124,7 +127,9 @@ type Record struct {
 	KeyID           string
 
 	AccessExpires, Reconsent time.Time // as in Tokens, for lists and sweeps
-	ConnectedBy              string    // identity.Identity.ID
+	// Destinations are as in Tokens, for lists; nothing is sent by them where Tokens has some.
+	Destinations             []Destination
+	ConnectedBy              string // identity.Identity.ID
 	ConnectedAt, RefreshedAt time.Time
 	RetryAt                  time.Time // no refresh before; zero: now
 }

@@ -153,6 +153,12 @@ func (b *Broker) lend(ctx context.Context, u Use, rejected int64) (Loan, error) 
 			return Loan{}, err
 		}
 		tokens, err := b.open(kept.Record)
+		if err == nil {
+			tokens, err = b.bound(ctx, kept.Record, tokens)
+		}
+		if errors.Is(err, ErrChanged) {
+			continue
+		}
 		if err != nil {
 			return Loan{}, err
 		}
@@ -287,6 +293,9 @@ func (b *Broker) mayUse(u Use, app *App, k Kept) ([]Access, error) {
 		}
 		return nil, &RequiredError{k.Connector, missing, status}
 	case !status.Usable():
+		if e := b.moved(k.Record); e != nil && k.Status.Usable() {
+			return nil, b.elsewhere(k.Record, e)
+		}
 		return nil, &RequiredError{k.Connector, []string{MissingReconnect}, status}
 	case u.Who.Session == nil && (!app.Offline || !b.offlineNow(k, consent)):
 		return nil, &RequiredError{k.Connector, []string{MissingOffline}, status}
@@ -314,6 +323,45 @@ func (b *Broker) open(r Record) (Tokens, error) {
 		return Tokens{}, fmt.Errorf("%w: %w", required, err)
 	}
 	return tokens, nil
+}
+
+// bound returns t with the places at which the grant was connected, if those are where the
+// connector would send it now. Of a grant from before they were noted they become what the
+// configuration says at its first use, once and for all replicas; ErrChanged where somebody
+// else did that, or changed it otherwise.
+func (b *Broker) bound(ctx context.Context, r Record, t Tokens) (Tokens, error) {
+	now := Destinations(b.offers[r.Connector].Connector, r.Account)
+	at := connectedAt(r, t)
+	if e := moved(at, now, ToAPI, ToRefresh); e != nil {
+		return Tokens{}, b.elsewhere(r, e)
+	}
+	if t.Destinations = at; len(at) > 0 || len(now) == 0 {
+		return t, nil
+	}
+	t.Destinations = now
+	bound, err := b.Keys.Seal(r, t)
+	if err == nil {
+		err = b.Store.Bind(ctx, r, bound)
+	}
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return Tokens{}, ErrChanged
+	case err != nil && !errors.Is(err, ErrChanged):
+		return Tokens{}, &LaterError{time.Second, fmt.Errorf("note where a grant may be sent: %w", err)}
+	}
+	return t, err
+}
+
+// elsewhere says that a grant has to be connected again because of e, and tells the log of it
+// once for all grants of the connector.
+func (b *Broker) elsewhere(r Record, e *MovedError) error {
+	key := r.Connector + ": " + e.Error()
+	if _, told := b.misplaced.Get(key); !told {
+		b.misplaced.Put(key, "", 1)
+		b.Log.Warn("grants of a connector are not lent, because its address is another one than when they were "+
+			"connected: put it back, or have people connect again", "connector", r.Connector, "error", e.Error())
+	}
+	return fmt.Errorf("%w: %w", &RequiredError{r.Connector, []string{MissingReconnect}, NeedsReconnect}, e)
 }
 
 // freshen refreshes the credential of a grant where that is due, or where it was refused.

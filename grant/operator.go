@@ -23,7 +23,7 @@ type Operator struct {
 	Store Store
 	// Keys open and seal; List and Show need none.
 	Keys Keyring
-	// Connectors are those of the configuration. Only Revoke asks them anything.
+	// Connectors are those of the configuration. Only Revoke has them ask anything.
 	Connectors []Connector
 	Name       string       // who it is, for the audit
 	Log        *slog.Logger // nil: none
@@ -44,6 +44,12 @@ type Entry struct {
 	Scopes    []string
 	Offline   bool   // it can be refreshed while the person is away
 	KeyID     string // the key of the ring that seals it
+	// Destinations are where the credential may be sent; none: it is from before they were
+	// noted, or the credential itself says where.
+	Destinations []Destination
+	// Moved: it is not lent because the configuration has another address, as MovedError says;
+	// "": that is not so, or Connectors does not have its connector.
+	Moved string
 
 	ConnectedBy              string // identity.Identity.ID
 	ConnectedAt, RefreshedAt time.Time
@@ -53,8 +59,8 @@ type Entry struct {
 	Consents                 []Consent // by App
 }
 
-func entryOf(k Kept) Entry {
-	e := Entry{ID: k.ID, Connector: k.Connector, Owner: k.Owner, Account: k.Account, ClientID: k.ClientID,
+func (o *Operator) entryOf(k Kept) Entry {
+	e := Entry{Destinations: k.Destinations, ID: k.ID, Connector: k.Connector, Owner: k.Owner, Account: k.Account, ClientID: k.ClientID,
 		Status: k.Status, Reason: k.Reason, Access: k.Access, Requested: k.Requested, Scopes: k.Scopes,
 		Offline: k.Offline, KeyID: k.KeyID, ConnectedBy: k.ConnectedBy, ConnectedAt: k.ConnectedAt,
 		RefreshedAt: k.RefreshedAt, RetryAt: k.RetryAt, AccessExpires: k.AccessExpires, Reconsent: k.Reconsent,
@@ -62,6 +68,11 @@ func entryOf(k Kept) Entry {
 	for _, c := range k.Consents {
 		if c.UsedAt.After(e.UsedAt) {
 			e.UsedAt = c.UsedAt
+		}
+	}
+	if c := o.connector(k.Connector); c != nil && k.Status.Usable() {
+		if other := moved(k.Destinations, Destinations(c, k.Account), ToAPI, ToRefresh); other != nil {
+			e.Moved = other.Error()
 		}
 	}
 	return e
@@ -76,7 +87,7 @@ func (o *Operator) List(ctx context.Context, f Filter) ([]Entry, error) {
 	}
 	entries := make([]Entry, 0, len(kept))
 	for _, k := range kept {
-		entries = append(entries, entryOf(k))
+		entries = append(entries, o.entryOf(k))
 	}
 	return entries, nil
 }
@@ -87,7 +98,7 @@ func (o *Operator) Show(ctx context.Context, id string) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	return entryOf(k), nil
+	return o.entryOf(k), nil
 }
 
 func keptByID(ctx context.Context, s Store, id string) (Kept, error) {
@@ -130,7 +141,7 @@ func (o *Operator) Revoke(ctx context.Context, id string, forget bool) (Ended, e
 	if err != nil {
 		return Ended{}, fmt.Errorf("end the grant: %w", err)
 	}
-	ended := Ended{Entry: entryOf(was), There: NotAsked}
+	ended := Ended{Entry: o.entryOf(was), There: NotAsked}
 	if connector != nil && !forget {
 		ended.There = revoking{o.Store, o.Keys, o.log(), o.connector}.record(ctx, was.Record)
 	}

@@ -189,6 +189,13 @@ func (b *Broker) attempt(ctx context.Context, l Lease, r Record, lost int) (bool
 	if err != nil {
 		return false, errors.Join(err, b.abandon(ctx, l, r, true, "", "", time.Time{}))
 	}
+	tokens, err = b.bound(ctx, r, tokens)
+	if errors.Is(err, ErrChanged) {
+		return false, b.abandon(ctx, l, r, true, "", "", time.Time{}) // it is read again
+	}
+	if err != nil {
+		return false, errors.Join(err, b.abandon(ctx, l, r, true, "", "", time.Time{}))
+	}
 	resend := tokens.Reusable || offer.Connector.About().Resend
 	if l.Shown > lost {
 		// The call of who held the lease before may still be under way.
@@ -204,7 +211,7 @@ func (b *Broker) attempt(ctx context.Context, l Lease, r Record, lost int) (bool
 			"connector", r.Connector, "grant", r.ID)
 		return false, b.abandon(ctx, l, r, true, "", "", time.Time{})
 	}
-	if err == nil && isOther(r.Account, result.Account) {
+	if err == nil && isOtherAccount(r.Account, result.Account) {
 		b.Log.Error("a refresh brought the credential of another account, which was dropped",
 			"connector", r.Connector, "grant", r.ID)
 		return false, b.abandon(ctx, l, r, true, NeedsReconnect, ReasonOtherAccount, time.Time{})
@@ -218,9 +225,9 @@ func (b *Broker) attempt(ctx context.Context, l Lease, r Record, lost int) (bool
 	return b.failed(ctx, l, r, err, resend && l.Shown+1 < mostShown)
 }
 
-// isOther reports whether a refresh told of another account than was connected, or of one in
+// isOtherAccount reports whether a refresh told of another account than was connected, or of one in
 // another region, to whose API the credential would be sent.
-func isOther(connected, told Account) bool {
+func isOtherAccount(connected, told Account) bool {
 	differ := func(a, b string) bool { return a != "" && b != "" && a != b }
 	return differ(connected.ID, told.ID) || differ(connected.Region, told.Region)
 }
@@ -539,5 +546,6 @@ func merge(old, next Tokens, now time.Time) Tokens {
 	if next.Extra == nil {
 		next.Extra = old.Extra
 	}
+	next.Destinations = old.Destinations
 	return next
 }

@@ -28,8 +28,11 @@ func (b *Broker) revoking() revoking {
 func (e revoking) revoker(r Record) (Revoker, bool) {
 	c := e.connector(r.Connector)
 	revoker, ok := c.(Revoker)
-	if !ok || c.About().ClientID == r.ClientID {
-		return revoker, ok
+	if !ok || c.About().Revoke == "" {
+		return nil, false
+	}
+	if !isOther(r, c.About()) {
+		return revoker, true
 	}
 	sharer, ok := c.(Sharer)
 	return revoker, ok && sharer.Shares(r.ClientID, c.About().ClientID)
@@ -54,6 +57,12 @@ func (e revoking) record(ctx context.Context, r Record) Revocation {
 func (e revoking) tokens(ctx context.Context, r Record, t Tokens) Revocation {
 	revoker, ok := e.revoker(r)
 	if !ok {
+		return NotSupported
+	}
+	to := Destinations(e.connector(r.Connector), r.Account)
+	if other := moved(connectedAt(r, t), to, ToRevoke); other != nil {
+		e.log.Warn("a grant was not ended at the third party: its credential is not sent to another address",
+			"connector", r.Connector, "error", other.Error())
 		return NotSupported
 	}
 	ctx, cancel := context.WithTimeout(ctx, CallTime)

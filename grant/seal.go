@@ -148,6 +148,9 @@ func (k Keyring) Seal(r Record, t Tokens) (Record, error) {
 	}
 	r.Sealed = newAEAD(own).Seal(nil, nil, text, sealedData(r))
 	r.AccessExpires, r.Reconsent = t.AccessExpires, t.Reconsent
+	if len(t.Destinations) > 0 {
+		r.Destinations = t.Destinations
+	}
 	return r, nil
 }
 

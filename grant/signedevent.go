@@ -199,7 +199,7 @@ func (b *Broker) eachAbout(ctx context.Context, connector string, accounts []str
 	if len(accounts) == 0 {
 		accounts = []string{""}
 	}
-	client := b.offers[connector].Connector.About().ClientID
+	about := b.offers[connector].Connector.About()
 	for _, account := range accounts {
 		f := Filter{Connector: connector, Account: account, Most: eventPage}
 		for {
@@ -208,7 +208,7 @@ func (b *Broker) eachAbout(ctx context.Context, connector string, accounts []str
 				return fmt.Errorf("read grants: %w", err)
 			}
 			for _, k := range list {
-				if k.ClientID != client {
+				if isOther(k.Record, about) {
 					continue
 				}
 				if more, err := do(k); err != nil || !more {

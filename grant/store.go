@@ -74,7 +74,7 @@ type Ending struct {
 // contract as tests.
 //
 // Version grows with each change that a person could see: with all methods but Used,
-// Rewrap, Lease, Renew, and SignedIn where it deletes nothing of the grant.
+// Rewrap, Bind, Lease, Renew, and SignedIn where it deletes nothing of the grant.
 type Store interface {
 	// Now is the store's time.
 	Now() time.Time
@@ -115,6 +115,10 @@ type Store interface {
 	// Rewrap replaces Wrapped and KeyID where both are still those of r, and nothing else;
 	// ErrChanged otherwise.
 	Rewrap(ctx context.Context, r Record, wrapped []byte, keyID string) error
+	// Bind notes where the credential of a grant may be sent of which nobody has: Sealed and
+	// Destinations become those of bound, if Generation and Sealed are still those of was and
+	// there are no Destinations; ErrChanged otherwise. It does not matter who has the lease.
+	Bind(ctx context.Context, was, bound Record) error
 	// SignedIn goes through the offline consents that a person gave, to any grant: those for
 	// which keep reports false are deleted, and Lapses of the others becomes lapses. It
 	// returns those that were deleted. keep must not call the store.

@@ -48,6 +48,7 @@ func (b *Broker) sweepOnce(ctx context.Context) {
 		for _, k := range page {
 			f.After = k.ID
 			b.endOffline(ctx, k)
+			b.bindOld(ctx, k.Record)
 			if !b.idle(k) {
 				continue
 			}
@@ -98,6 +99,30 @@ func (b *Broker) endOffline(ctx context.Context, k Kept) {
 		if k, err = keptByID(ctx, b.Store, k.ID); err != nil {
 			return
 		}
+	}
+}
+
+// bindOld notes where a grant may be sent that is from before that was noted, so that it need
+// not be used for that; and tells the log of those that are not lent for their address.
+func (b *Broker) bindOld(ctx context.Context, r Record) {
+	offer := b.offers[r.Connector]
+	if offer == nil || !r.Status.Usable() || isOther(r, offer.Connector.About()) {
+		return
+	}
+	if e := b.moved(r); e != nil {
+		_ = b.elsewhere(r, e) // which tells it; nobody asks here
+		return
+	}
+	if len(r.Destinations) > 0 {
+		return
+	}
+	tokens, err := b.open(r)
+	if err == nil {
+		_, err = b.bound(ctx, r, tokens)
+	}
+	if later, ok := errors.AsType[*LaterError](err); ok && ctx.Err() == nil {
+		b.Log.Warn("it could not be noted where a grant may be sent", "connector", r.Connector, "grant", r.ID,
+			"error", later.Error())
 	}
 }
 

@@ -19,6 +19,7 @@ type View struct {
 	Status    Status
 	Apps      []AppView // those that may use it, and those that are configured to
 	Excess    []string  // scopes that were granted and that no app needs
+	Moved     string    // why it has to be connected again where the configuration is why; "": it is not
 	MayManage bool      // they may connect and end it
 	FinishURL string    // where to end at the third party what Sallyport cannot; "": nowhere
 	// ApproveURL is where an administrator agrees, with NeedsAdmin; "": it is not known.
@@ -78,6 +79,9 @@ func (b *Broker) View(ctx context.Context, who identity.Identity) ([]View, error
 		switch {
 		case err == nil:
 			v.Kept, v.Status = &kept, b.statusOf(kept.Record)
+			if e := b.moved(kept.Record); e != nil && kept.Status.Usable() {
+				v.Moved = e.Error()
+			}
 			if f, ok := offer.Connector.(Finish); ok {
 				v.FinishURL = f.FinishURL(kept.Account)
 			}

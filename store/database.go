@@ -54,7 +54,7 @@ type Database struct {
 // schema is what this program writes, readableBy the oldest program that can read
 // it: tables change in such a way that the version before can go on for one minor.
 const (
-	schema     = 5
+	schema     = 6
 	readableBy = 1
 )
 
@@ -167,6 +167,8 @@ var migrations = [schema][]string{{
 		domain text not null,
 		read_by text not null,
 		read_ms bigint not null)`,
+}, {
+	`alter table sallyport_grants add column destinations text not null default ''`,
 }}
 
 // current reports whether the tables are those that this program writes. It waits for

@@ -116,20 +116,21 @@ type row struct {
 const grantColumns = `g.id, g.connector, g.owner_kind, g.owner_id, g.account_id, g.account_name, g.region, g.chain,
 	g.client_id, g.access, g.requested, g.scopes, g.offline, g.status, g.reason, g.generation, g.version,
 	g.sealed, g.wrapped, g.key_id, g.access_expires_ms, g.reconsent_ms, g.connected_by, g.connected_ms,
-	g.refreshed_ms, g.retry_ms`
+	g.refreshed_ms, g.retry_ms, g.destinations`
 
 // grantScan are the places for grantColumns, and what completes the Record afterwards.
 func grantScan(r *grant.Record) (places []any, complete func() error) {
-	var access, requested, scopes string
+	var access, requested, scopes, destinations string
 	var offline, expires, reconsent, connected, refreshed, retry int64
 	return []any{&r.ID, &r.Connector, &r.Owner.Kind, &r.Owner.ID, &r.Account.ID, &r.Account.Name, &r.Account.Region,
 			&r.Account.Chain, &r.ClientID, &access, &requested, &scopes, &offline, &r.Status, &r.Reason, &r.Generation,
 			&r.Version, &r.Sealed, &r.Wrapped, &r.KeyID, &expires, &reconsent, &r.ConnectedBy, &connected, &refreshed,
-			&retry}, func() error {
+			&retry, &destinations}, func() error {
 			r.Offline = offline != 0
 			r.AccessExpires, r.Reconsent, r.ConnectedAt = timeOf(expires), timeOf(reconsent), timeOf(connected)
 			r.RefreshedAt, r.RetryAt = timeOf(refreshed), timeOf(retry)
-			return errors.Join(listOf(access, &r.Access), listOf(requested, &r.Requested), listOf(scopes, &r.Scopes))
+			return errors.Join(listOf(access, &r.Access), listOf(requested, &r.Requested), listOf(scopes, &r.Scopes),
+				listOf(destinations, &r.Destinations))
 		}
 }
 
@@ -193,9 +194,10 @@ func keyArgs(k grant.Key) []any { return []any{k.Connector, string(k.Owner.Kind)
 func putGrant(ctx context.Context, tx *sql.Tx, r grant.Record) error {
 	_, err := tx.ExecContext(ctx, `insert into sallyport_grants (id, connector, owner_kind, owner_id, account_id,
 		account_name, region, chain, client_id, access, requested, scopes, offline, status, reason, generation, version,
-		sealed, wrapped, key_id, access_expires_ms, reconsent_ms, connected_by, connected_ms, refreshed_ms, retry_ms)
+		sealed, wrapped, key_id, access_expires_ms, reconsent_ms, connected_by, connected_ms, refreshed_ms, retry_ms,
+		destinations)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-			$23, $24, $25, $26)
+			$23, $24, $25, $26, $27)
 		on conflict (id) do update set owner_kind = excluded.owner_kind, owner_id = excluded.owner_id,
 			account_id = excluded.account_id, account_name = excluded.account_name, region = excluded.region,
 			chain = excluded.chain, client_id = excluded.client_id, access = excluded.access,
@@ -204,12 +206,12 @@ func putGrant(ctx context.Context, tx *sql.Tx, r grant.Record) error {
 			version = excluded.version, sealed = excluded.sealed, wrapped = excluded.wrapped, key_id = excluded.key_id,
 			access_expires_ms = excluded.access_expires_ms, reconsent_ms = excluded.reconsent_ms,
 			connected_by = excluded.connected_by, connected_ms = excluded.connected_ms,
-			refreshed_ms = excluded.refreshed_ms, retry_ms = excluded.retry_ms`,
+			refreshed_ms = excluded.refreshed_ms, retry_ms = excluded.retry_ms, destinations = excluded.destinations`,
 		r.ID, r.Connector, string(r.Owner.Kind), r.Owner.ID, r.Account.ID, r.Account.Name, r.Account.Region,
 		r.Account.Chain, r.ClientID, listText(r.Access), listText(r.Requested), listText(r.Scopes), flag(r.Offline),
 		string(r.Status), r.Reason, r.Generation, r.Version, filled(r.Sealed), filled(r.Wrapped), r.KeyID,
 		msOf(r.AccessExpires), msOf(r.Reconsent), r.ConnectedBy, msOf(r.ConnectedAt), msOf(r.RefreshedAt),
-		msOf(r.RetryAt))
+		msOf(r.RetryAt), listText(r.Destinations))
 	if err != nil {
 		return fmt.Errorf("write the grant: %w", err)
 	}
@@ -497,6 +499,7 @@ func free(ctx context.Context, tx *sql.Tx, r grant.Record) error {
 
 func withSealed(r, sealed grant.Record) grant.Record {
 	r.Sealed, r.Wrapped, r.KeyID = sealed.Sealed, sealed.Wrapped, sealed.KeyID
+	r.Destinations = sealed.Destinations
 	return r
 }
 
@@ -728,6 +731,25 @@ func (g *Grants) Rewrap(ctx context.Context, was grant.Record, wrapped []byte, k
 			filled(wrapped), keyID, was.ID)
 		if err != nil {
 			return fmt.Errorf("write the key: %w", err)
+		}
+		return nil
+	}))
+}
+
+// Bind implements grant.Store.
+func (g *Grants) Bind(ctx context.Context, was, bound grant.Record) error {
+	return answered(g.change(ctx, g.s.d.Durable, false, func(ctx context.Context, tx *sql.Tx) error {
+		r, err := g.lockByID(ctx, tx, was.ID)
+		if err != nil {
+			return err
+		}
+		if r.Generation != was.Generation || !bytes.Equal(r.Sealed, was.Sealed) || len(r.Destinations) > 0 {
+			return refusal{grant.ErrChanged}
+		}
+		_, err = tx.ExecContext(ctx, `update sallyport_grants set sealed = $1, destinations = $2 where id = $3`,
+			filled(bound.Sealed), listText(bound.Destinations), was.ID)
+		if err != nil {
+			return fmt.Errorf("note where a grant may be sent: %w", err)
 		}
 		return nil
 	}))

@@ -181,7 +181,7 @@ func scanEntry(rows *sql.Rows) (e session.Entry, err error) {
 }
 
 // listText is how several texts are kept in one column.
-func listText(list []string) string {
+func listText[T any](list []T) string {
 	if len(list) == 0 {
 		return ""
 	}
@@ -190,7 +190,7 @@ func listText(list []string) string {
 }
 
 // listOf reads what listText made.
-func listOf(text string, into *[]string) error {
+func listOf[T any](text string, into *[]T) error {
 	if text == "" {
 		*into = nil
 		return nil

@@ -32,6 +32,7 @@ type Options struct {
 	Type    string // in the configuration; "": Type
 	Name    string // for people; "": ID
 	BaseURL string // the API's origin, perhaps with a path prefix
+	Shipped string // grant.About.Shipped; "": the configuration says BaseURL
 	Header  string // that carries the key; "": Authorization
 	Format  string // of its value: text that ends in %s, for the key; "": "Bearer %s"
 	// Basic: the key is a user name, a colon and a password, and is sent as HTTP Basic has it
@@ -117,6 +118,7 @@ func New(o Options) (*Connector, error) {
 	}
 	c.about = grant.About{
 		ID: o.ID, Type: cmp.Or(o.Type, Type), Name: name, ClientID: thirdParty(origin), Accesses: accesses,
+		Shipped: o.Shipped,
 		Owner:   cmp.Or(o.Owner, grant.OwnedByUser),
 		Offline: true, Inject: inject, Forward: slices.Clone(o.Forward),
 		KeyHint: cmp.Or(o.KeyHint, "an API key"), KeyURL: o.KeyURL,

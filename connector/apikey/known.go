@@ -103,6 +103,9 @@ func (k Known) New(o Options) (*Connector, error) {
 	if o.Name = cmp.Or(o.Name, k.Name); o.BaseURL != "" && k.BaseURL != "" {
 		k.KeyURL = "" // which is of another host
 	}
+	if o.Shipped = ""; o.BaseURL == "" {
+		o.Shipped = k.Type
+	}
 	if o.BaseURL = cmp.Or(o.BaseURL, k.BaseURL); o.BaseURL == "" {
 		return nil, connector.FaultAt("base_url", errors.New("is required: each customer has their own"))
 	}

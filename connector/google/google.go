@@ -125,7 +125,9 @@ func New(o Options) (*Connector, error) {
 		revocation: "https://oauth2.googleapis.com/revoke", origin: "https://www.googleapis.com",
 		oauth: o.OAuth, now: o.Now,
 	}
+	shipped := Type
 	if o.Base != "" {
+		shipped = ""
 		if c.origin, err = connector.Origin(o.Base); err != nil {
 			return nil, fmt.Errorf("google: the base for tests %w", err)
 		}
@@ -144,7 +146,8 @@ func New(o Options) (*Connector, error) {
 		ID: o.ID, Type: Type, Name: cmp.Or(o.Name, "Google Calendar"), ClientID: o.ClientID,
 		Owner: cmp.Or(o.Owner, grant.OwnedByUser), Accesses: accesses, Offline: true,
 		Authorize: authorize.Scheme + "://" + authorize.Host,
-		Inject:    grant.Injection{Header: "Authorization", Prefix: "Bearer "},
+		Refresh:   connector.SchemeAndHost(c.token), Revoke: connector.SchemeAndHost(c.revocation), Shipped: shipped,
+		Inject: grant.Injection{Header: "Authorization", Prefix: "Bearer "},
 		// access_token and token are every connector's; key is an API key.
 		TokenQuery: []string{"key", "oauth_token", "bearer_token"},
 		// A refresh brings no new refresh token, and leaves the old one good.

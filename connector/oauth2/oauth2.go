@@ -115,6 +115,7 @@ func New(o Options) (*Connector, error) {
 		about: grant.About{
 			ID: o.ID, Type: Type, Name: o.Name, ClientID: o.ClientID, Owner: cmp.Or(o.Owner, grant.OwnedByUser),
 			Accesses: o.Accesses, Offline: true, Authorize: authorization.Scheme + "://" + authorization.Host,
+			Refresh: connector.SchemeAndHost(o.Token), Revoke: connector.SchemeAndHost(o.Revocation),
 			Inject: grant.Injection{Header: "Authorization", Prefix: "Bearer "}, // RFC 6750 §2.1
 			// Forward is cloned: the caller keeps its own.
 			Forward: slices.Clone(o.Forward), Resend: !o.Reconnect,

@@ -131,7 +131,9 @@ func New(o Options) (*Connector, error) {
 		return nil, err
 	}
 	c := &Connector{tenant: o.Tenant, authority: authority, origin: graph, oauth: o.OAuth, now: o.Now}
+	shipped := Type
 	if o.Base != "" {
+		shipped = ""
 		if c.origin, err = connector.Origin(o.Base); err != nil {
 			return nil, fmt.Errorf("outlook: the base for tests %w", err)
 		}
@@ -149,7 +151,7 @@ func New(o Options) (*Connector, error) {
 	c.about = grant.About{
 		ID: o.ID, Type: Type, Name: cmp.Or(o.Name, "Outlook Calendar"), ClientID: o.ClientID,
 		Owner: cmp.Or(o.Owner, grant.OwnedByUser), Accesses: accesses, Offline: true,
-		Authorize: at.Scheme + "://" + at.Host,
+		Authorize: at.Scheme + "://" + at.Host, Refresh: at.Scheme + "://" + at.Host, Shipped: shipped,
 		Onward:    onward(o.Tenant),
 		Inject:    grant.Injection{Header: "Authorization", Prefix: "Bearer "},
 		PageLinks: []string{"@odata.nextLink", "@odata.deltaLink"},

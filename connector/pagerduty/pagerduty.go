@@ -151,8 +151,9 @@ func New(o Options) (*Connector, error) {
 		c.now = time.Now
 	}
 	// Who has an account with a sign-on of its own is sent there, to the account's host.
-	onward := []string{"https://*" + domain}
+	onward, shipped := []string{"https://*" + domain}, Type
 	if o.Base != "" {
+		shipped = ""
 		if c.base, err = connector.Origin(o.Base); err != nil {
 			return nil, fmt.Errorf("pagerduty: the base for tests %w", err)
 		}
@@ -169,6 +170,7 @@ func New(o Options) (*Connector, error) {
 		ID: o.ID, Type: Type, Name: cmp.Or(o.Name, "PagerDuty"), ClientID: o.ClientID,
 		Owner: cmp.Or(o.Owner, grant.OwnedByUser), Accesses: accesses, Offline: true,
 		Authorize: at.Scheme + "://" + at.Host, Onward: onward,
+		Refresh: at.Scheme + "://" + at.Host, Shipped: shipped,
 		Inject:  grant.Injection{Header: "Authorization", Prefix: "Bearer "},
 		Forward: pagerdutyapi.Forward(),
 		// A refresh replaces the refresh token, and what showing the old one once more does is

@@ -78,7 +78,9 @@ func New(o Options) (*Connector, error) {
 	if o.Region != "" && o.Region != pagerdutyapi.US && o.Region != pagerdutyapi.EU {
 		return nil, connector.FaultAt("region", errors.New("must be us or eu"))
 	}
+	shipped := Type + "/" + cmp.Or(o.Region, pagerdutyapi.US)
 	if o.Base != "" {
+		shipped = ""
 		base, err := connector.Origin(o.Base)
 		if err != nil {
 			return nil, fmt.Errorf("pagerdutykey: the base for tests %w", err)
@@ -95,7 +97,7 @@ func New(o Options) (*Connector, error) {
 	}
 	c.about = grant.About{
 		// A key of one region is not sent to the other where the configuration changes.
-		ID: o.ID, Type: Type, Name: cmp.Or(o.Name, "PagerDuty"), ClientID: c.origin,
+		ID: o.ID, Type: Type, Name: cmp.Or(o.Name, "PagerDuty"), ClientID: c.origin, Shipped: shipped,
 		Owner: cmp.Or(o.Owner, grant.OwnedByUser), Accesses: accesses, Offline: true,
 		Inject:  grant.Injection{Header: "Authorization", Prefix: "Token token="},
 		Forward: pagerdutyapi.Forward(),

@@ -110,7 +110,9 @@ func New(o Options) (*Connector, error) {
 		return nil, err
 	}
 	c := &Connector{origin: origin, oauth: o.OAuth, now: o.Now}
+	shipped := Type
 	if o.Base != "" {
+		shipped = ""
 		if c.origin, err = connector.Origin(o.Base); err != nil {
 			return nil, fmt.Errorf("slack: the base for tests %w", err)
 		}
@@ -128,6 +130,7 @@ func New(o Options) (*Connector, error) {
 	c.about = grant.About{
 		ID: o.ID, Type: Type, Name: cmp.Or(o.Name, "Slack"), ClientID: o.ClientID, Owner: o.Owner,
 		Accesses: accesses, Offline: true, Authorize: at.Scheme + "://" + at.Host,
+		Refresh: at.Scheme + "://" + at.Host, Revoke: at.Scheme + "://" + at.Host, Shipped: shipped,
 		// Slack calls the type of the token "bot", and takes it as a Bearer.
 		Inject: grant.Injection{Header: "Authorization", Prefix: "Bearer "},
 		// A refresh token is used once, but a repetition is answered for a short time, whose

@@ -212,6 +212,9 @@ func testAbout(t *testing.T, p ThirdParty) {
 		t.Error("it says another thing each time")
 	}
 	silent(t, p, c, about)
+	if about.Shipped != "" {
+		t.Errorf("addresses of the configuration are said to be those of %s itself", about.Shipped)
+	}
 	if about.ID == "" || about.Type == "" || about.Name == "" || (about.Inject.Header == "") != p.KeyIsAddress {
 		t.Errorf("an id, a type, a name or a header is missing: %+v", about)
 	}
@@ -226,6 +229,9 @@ func testAbout(t *testing.T, p ThirdParty) {
 		}
 		if about.ClientID == "" {
 			t.Error("it has no client")
+		}
+		if about.Refresh != s.base || p.Revocation != "" && about.Revoke != s.base {
+			t.Errorf("refresh tokens are sent to %s, and it says %q and %q", s.base, about.Refresh, about.Revoke)
 		}
 	} else if about.Authorize != "" || about.ClientID == "" {
 		t.Error("it names an authorization server, and has none, or does not say whose its keys are")

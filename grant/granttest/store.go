@@ -159,6 +159,7 @@ func (r *row) kept() grant.Kept {
 func copied(r grant.Record) grant.Record {
 	r.Access, r.Requested, r.Scopes = slices.Clone(r.Access), slices.Clone(r.Requested), slices.Clone(r.Scopes)
 	r.Sealed, r.Wrapped = slices.Clone(r.Sealed), slices.Clone(r.Wrapped)
+	r.Destinations = slices.Clone(r.Destinations)
 	for _, t := range [...]*time.Time{&r.AccessExpires, &r.Reconsent, &r.ConnectedAt, &r.RefreshedAt, &r.RetryAt} {
 		*t = ms(*t)
 	}
@@ -251,6 +252,7 @@ func (s *Store) Connect(ctx context.Context, r grant.Record, c grant.Consent, wa
 
 func withSealed(r, sealed grant.Record) grant.Record {
 	r.Sealed, r.Wrapped, r.KeyID = sealed.Sealed, sealed.Wrapped, sealed.KeyID
+	r.Destinations = sealed.Destinations
 	return r
 }
 
@@ -430,6 +432,23 @@ func (s *Store) Rewrap(ctx context.Context, was grant.Record, wrapped []byte, ke
 		return grant.ErrChanged
 	}
 	r.Wrapped, r.KeyID = slices.Clone(wrapped), keyID
+	return nil
+}
+
+// Bind implements grant.Store.
+func (s *Store) Bind(ctx context.Context, was, bound grant.Record) error {
+	if err := s.begin(ctx, "Bind"); err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	r := s.byID(was.ID)
+	switch {
+	case r == nil:
+		return grant.ErrNotFound
+	case r.Generation != was.Generation || !slices.Equal(r.Sealed, was.Sealed) || len(r.Destinations) > 0:
+		return grant.ErrChanged
+	}
+	r.Sealed, r.Destinations = slices.Clone(bound.Sealed), slices.Clone(bound.Destinations)
 	return nil
 }
 

@@ -187,7 +187,9 @@ func usable(c grant.Connector, k config.Connector) error {
 	if !oauth && !keyed {
 		return fmt.Errorf("makes nothing that people could connect (%s)", k.Type)
 	}
-	if about := c.About(); about.ID != k.ID || len(about.Accesses) == 0 {
+	if about := c.About(); oauth && about.Refresh == "" {
+		return fmt.Errorf("makes a connector that does not say where its refresh tokens are sent (%s)", k.Type)
+	} else if about.ID != k.ID || len(about.Accesses) == 0 {
 		return fmt.Errorf("makes a connector with another id, or without accesses (%s)", k.Type)
 	}
 	return nil
