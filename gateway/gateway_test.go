@@ -117,7 +117,7 @@ func newGateway(t testing.TB, origin string, transport *http.Transport, change .
 	t.Helper()
 	r := &rig{TB: t, third: &third{origin: origin}, events: make(events, 100), log: &bytes.Buffer{}}
 	c := connected{r.third, grant.About{ID: "calendar", Name: "Calendar", ClientID: "client", Owner: grant.OwnedByUser,
-		Offline: true, Resend: true, Inject: grant.Injection{Header: "Authorization", Prefix: "Bearer "},
+		Offline: true, Resend: true, Refresh: "https://login.test", Revoke: "https://login.test", Inject: grant.Injection{Header: "Authorization", Prefix: "Bearer "},
 		Forward: []string{"x-goog-fieldmask"}, TokenQuery: []string{"oauth_token"},
 		Accesses: []grant.Access{
 			{Name: "freebusy", Scopes: []string{"busy"}, Rules: rules(t, "GET /calendars/*/busy", "POST /freeBusy")},

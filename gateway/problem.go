@@ -171,6 +171,9 @@ func bodyProblem(err error) *problem {
 func (g *Gateway) lendProblem(r *http.Request, c *caller, connector string, err error) *problem {
 	if required, ok := errors.AsType[*grant.RequiredError](err); ok {
 		p := g.required(r, c, connector, required.Missing)
+		if moved, ok := errors.AsType[*grant.MovedError](err); ok {
+			p.Detail = sentence(moved) + " Send them to connect_url."
+		}
 		return p.because(err)
 	}
 	if later, ok := errors.AsType[*grant.LaterError](err); ok {

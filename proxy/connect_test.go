@@ -136,7 +136,7 @@ func newLendingSite(t *testing.T, change ...func(*setup)) *lendingSite {
 	t.Helper()
 	about := func(id, name string) grant.About {
 		return grant.About{ID: id, Name: name, Owner: grant.OwnedByUser, Offline: true,
-			Inject: grant.Injection{Header: "Authorization", Prefix: "Bearer "},
+			Refresh: thirdParty, Revoke: thirdParty, Inject: grant.Injection{Header: "Authorization", Prefix: "Bearer "},
 			Accesses: []grant.Access{
 				{Name: "busy", Scopes: []string{"scope.busy"}, Means: "see when you are busy"},
 				{Name: "events", Scopes: []string{"scope.events"}, Means: "read all of your events"}}}

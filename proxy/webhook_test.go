@@ -84,7 +84,7 @@ type webhookSite struct {
 func newWebhookSite(t *testing.T, rows grant.Store, app *board, change ...func(*setup)) *webhookSite {
 	t.Helper()
 	c := &calendar{account: grant.Account{ID: "1"}, began: make(chan struct{}, 100),
-		about: grant.About{ID: "calendar", Name: "Calendar", ClientID: "client",
+		about: grant.About{ID: "calendar", Name: "Calendar", ClientID: "client", Refresh: thirdParty,
 			Accesses: []grant.Access{{Name: "busy", Scopes: []string{"busy"}}}}}
 	signer, err := assertion.New(assertion.Options{Issuer: "https://site.test",
 		Seeds: [][]byte{make([]byte, assertion.SeedBytes)}, Signing: func(time.Time) int { return 0 }})

@@ -43,6 +43,7 @@ func TestStore(t *testing.T, fresh func(t *testing.T) Rows) {
 		"a status is set where nobody refreshes":                        statusSet,
 		"use is noted and never older":                                  used,
 		"a key is wrapped anew where it is still the same":              rewrapped,
+		"P13 where a grant may be sent is noted once":                   bound,
 		"signing in prolongs offline consents or ends them":             signedIn,
 		"P14 of many who lease one holds":                               leasedOnce,
 		"P14 a lease lasts while it is renewed":                         leaseRenewed,
@@ -82,7 +83,9 @@ func recordOf(k grant.Key) grant.Record {
 		ClientID: "client", Access: []string{"read", "write"}, Requested: []string{"a", "b c", "d"},
 		Scopes: []string{"a", "b c"}, Offline: true, Status: grant.Active,
 		AccessExpires: tick(time.Hour), Reconsent: tick(100 * time.Hour), ConnectedBy: "corp:ann",
-		ConnectedAt: tick(0), RefreshedAt: tick(0)}
+		ConnectedAt: tick(0), RefreshedAt: tick(0), Destinations: []grant.Destination{
+			{Purpose: grant.ToAPI, Origin: "https://api.test", Shipped: "third/eu"},
+			{Purpose: grant.ToRefresh, Origin: "https://login.test:8443"}}}
 }
 
 func consentOf(app string) grant.Consent {
@@ -674,6 +677,37 @@ func rewrapped(t *testing.T, rows Rows) {
 	wantErr(t, "none", s.Rewrap(t.Context(), none, []byte("w"), "k"), grant.ErrNotFound)
 }
 
+// bound: a grant from before it was noted where it may be sent has that noted once, by one of
+// all replicas, and keeps it.
+func bound(t *testing.T, rows Rows) {
+	a, b := rows.Open(t), rows.Open(t)
+	k := keyOf("calendar", "corp:ann")
+	old := recordOf(k)
+	old.Destinations = nil
+	r, err := a.Connect(t.Context(), old, consentOf("calendar-app"), 0, seal)
+	testenv.Check(t, err)
+	same(t, "a grant from before", get(t, b, k).Destinations, []grant.Destination(nil))
+	want, other := r, r
+	want.Sealed, want.Destinations = []byte("\x00sealed with it"), recordOf(k).Destinations
+	other.Sealed, other.Destinations = []byte("\x00sealed with another"), want.Destinations[:1]
+	l := lease(t, a, r) // who refreshes it meanwhile is not disturbed
+	testenv.Check(t, a.Bind(t.Context(), r, want))
+	same(t, "nothing else", get(t, b, k).Record, want)
+	wantErr(t, "a second time", b.Bind(t.Context(), r, other), grant.ErrChanged)
+	wantErr(t, "what has it", b.Bind(t.Context(), want, other), grant.ErrChanged)
+	same(t, "which changed nothing", get(t, a, k).Record, want)
+	next := commit(t, a, l, r)
+	same(t, "after a refresh", get(t, b, k).Destinations, want.Destinations)
+	wantErr(t, "after a refresh", b.Bind(t.Context(), next, other), grant.ErrChanged)
+	wantErr(t, "none", a.Bind(t.Context(), grant.Record{ID: "none"}, want), grant.ErrNotFound)
+
+	// Of two who connect and note at once, the one who connects wins.
+	newer, err := a.Connect(t.Context(), old, consentOf("calendar-app"), get(t, a, k).Version, seal)
+	testenv.Check(t, err)
+	wantErr(t, "of the connection before", b.Bind(t.Context(), r, want), grant.ErrChanged)
+	testenv.Check(t, b.Bind(t.Context(), newer, want))
+}
+
 func signedIn(t *testing.T, rows Rows) {
 	s := rows.Open(t)
 	ann, bob := keyOf("calendar", "corp:ann"), keyOf("calendar", "corp:bob")
@@ -1100,6 +1134,10 @@ func versions(t *testing.T, rows Rows) {
 	grows("used", false)
 	testenv.Check(t, s.Rewrap(t.Context(), r, r.Wrapped, "another"))
 	grows("rewrap", false)
+	if err := s.Bind(t.Context(), r, r); !errors.Is(err, grant.ErrChanged) {
+		t.Errorf("where it may be sent is known: %v", err)
+	}
+	grows("bind", false)
 	l := lease(t, s, r)
 	grows("lease", false)
 	l, err := s.Renew(t.Context(), l)
@@ -1150,6 +1188,7 @@ func contextOver(t *testing.T, rows Rows) {
 		},
 		"Used":   func() error { return s.Used(over, r.ID, "calendar-app", tick(0)) },
 		"Rewrap": func() error { return s.Rewrap(over, r, []byte("w"), "k") },
+		"Bind":   func() error { return s.Bind(over, r, r) },
 		"SignedIn": func() error {
 			_, err := s.SignedIn(over, "corp:ann", tick(0), func(grant.Key, grant.Consent) bool { return false })
 			return err

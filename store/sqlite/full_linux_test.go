@@ -131,7 +131,7 @@ func (h *holding) About() grant.About {
 		panic(err)
 	}
 	return grant.About{ID: "things", Name: "Things", ClientID: "client", Owner: grant.OwnedByUser, Resend: true,
-		Inject:   grant.Injection{Header: "Authorization", Prefix: "Bearer "},
+		Refresh: "https://api.test", Inject: grant.Injection{Header: "Authorization", Prefix: "Bearer "},
 		Accesses: []grant.Access{{Name: "read", Scopes: []string{"read"}, Rules: []grant.Rule{rule}}}}
 }
 

@@ -1,13 +1,16 @@
 package storetest
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"testing"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/grant/granttest"
+	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/store"
 )
@@ -17,6 +20,7 @@ func RunGrants(t *testing.T, fresh func(t *testing.T) Database) {
 	granttest.TestStore(t, func(t *testing.T) granttest.Rows { return grantRows(fresh(t)) })
 	t.Run("P15 a result outlives a database that fails", func(t *testing.T) { grantFaults(t, fresh) })
 	t.Run("what was disconnected is forgotten when it is replaced", func(t *testing.T) { forgetsGrants(t, fresh(t)) })
+	t.Run("P12 grants of the version before go on where they go first", func(t *testing.T) { bindsOld(t, fresh(t)) })
 	t.Run("a command reads and ends grants beside replicas", func(t *testing.T) { grantsBriefly(t, fresh(t)) })
 }
 
@@ -48,6 +52,118 @@ func older(by time.Duration) []string {
 		by.Milliseconds()), fmt.Sprintf(`update sallyport_grant_notices set at_ms = at_ms - %[1]d,
 		due_ms = due_ms - %[1]d`, by.Milliseconds()), fmt.Sprintf(`update sallyport_once
 		set until_ms = until_ms - %d`, by.Milliseconds())}
+}
+
+// movable is a connector of an API that may be elsewhere, which counts what is sent there.
+type movable struct {
+	origin, login string
+	shown         *int // how often a refresh token was
+}
+
+func (m movable) About() grant.About {
+	return grant.About{ID: "things", Name: "Things", ClientID: "client", Owner: grant.OwnedByUser, Offline: true,
+		Refresh: m.login, Inject: grant.Injection{Header: "Authorization", Prefix: "Bearer "},
+		Accesses: []grant.Access{{Name: "read", Scopes: []string{"read"}}}}
+}
+
+func (m movable) Origin(grant.Account) string { return m.origin }
+func (m movable) Issuer() string              { return "" }
+
+func (m movable) AuthURL(identity.Handshake, grant.Request) (string, error) {
+	return m.login + "/authorize", nil
+}
+
+func (m movable) Redeem(context.Context, url.Values, identity.Handshake, grant.Request) (grant.Result, error) {
+	return grant.Result{}, errors.New("nobody connects here")
+}
+
+func (m movable) Refresh(context.Context, grant.Tokens, []string) (grant.Result, error) {
+	*m.shown++
+	return grant.Result{Tokens: grant.Tokens{Access: "access-2", Refresh: "refresh-2",
+		AccessExpires: time.Now().Add(time.Hour)}}, nil
+}
+
+// bindsOld has the table of grants be that of schema 4, with a grant of then in it.
+func bindsOld(t *testing.T, d Database) {
+	key := grant.SealingKey{ID: "key"}
+	ring, err := grant.NewKeyring([]grant.SealingKey{key})
+	testenv.Check(t, err)
+	s := d.Open(t, store.Options{})
+	now := time.Now()
+	_, err = s.Grants().Connect(t.Context(), grant.Record{Key: grant.Key{Connector: "things",
+		Owner: grant.Owner{Kind: grant.OwnedByUser, ID: "p:ann"}}, ClientID: "client", Access: []string{"read"},
+		Scopes: []string{"read"}, Status: grant.Active, ConnectedAt: now, RefreshedAt: now},
+		grant.Consent{App: "app", Access: []string{"read"}, By: "p:ann", At: now}, 0,
+		func(r grant.Record) (grant.Record, error) {
+			return ring.Seal(r, grant.Tokens{Access: "access-1", Refresh: "refresh-1", AccessIssued: now,
+				AccessExpires: now.Add(time.Hour)})
+		})
+	testenv.Check(t, err)
+	testenv.Check(t, s.Close())
+	d.Exec(t, `alter table sallyport_grants drop column destinations`)
+	d.Exec(t, `update sallyport_meta set value = '4' where key = 'schema'`)
+
+	open := func(m movable) *grant.Broker {
+		b, err := grant.New(grant.Options{Store: d.Open(t, store.Options{}).Grants(), Keys: ring,
+			Offers:   []grant.Offer{{Connector: m, Owner: grant.OwnedByUser, Offered: []string{"read"}}},
+			Apps:     []grant.App{{ID: "app", Connectors: map[string][]string{"things": {"read"}}}},
+			Redirect: func(string) string { return "https://sallyport.test/callback" }})
+		testenv.Check(t, err)
+		t.Cleanup(func() {
+			b.Close()
+			testenv.Check(t, b.Wait(context.Background()))
+		})
+		return b
+	}
+	use := grant.Use{App: "app", Connector: "things", Who: grant.Party{Session: &identity.Identity{Provider: "p",
+		Subject: "ann"}}}
+	shown, elsewhere := 0, 0
+	there := open(movable{"https://api.test/v1", "https://login.test", &shown})
+	loan, err := there.Lend(t.Context(), use)
+	testenv.Check(t, err)
+	if loan.Credential() != "access-1" || loan.Origin != "https://api.test/v1" {
+		t.Fatalf("lent for %s", loan.Origin)
+	}
+	if n := d.Number(t, `select count(*) from sallyport_grants where destinations like '%"api https://api.test"%'`); n != 1 {
+		t.Errorf("it is noted in %d rows where it may be sent", n)
+	}
+	for _, m := range []movable{{"https://evil.test/v1", "https://login.test", &elsewhere},
+		{"https://api.test/v1", "https://evil.test", &elsewhere}} {
+		b := open(m)
+		if _, err = b.Lend(t.Context(), use); !moved(err) {
+			t.Errorf("at %s and %s: %v", m.origin, m.login, err)
+		}
+	}
+	loan, err = there.Rejected(t.Context(), loan) // so that it is refreshed
+	if err != nil || loan.Credential() != "access-2" || shown != 1 || elsewhere != 0 {
+		t.Errorf("%v, shown %d times, elsewhere %d times", err, shown, elsewhere)
+	}
+
+	// A replica of the version before seals nothing of it when it refreshes; the row still has it.
+	rows := d.Open(t, store.Options{}).Grants()
+	kept, err := rows.Get(t.Context(), grant.Key{Connector: "things", Owner: grant.Owner{Kind: grant.OwnedByUser,
+		ID: "p:ann"}})
+	testenv.Check(t, err)
+	lease, record, err := rows.Lease(t.Context(), kept.ID, kept.Generation)
+	testenv.Check(t, err)
+	_, err = rows.Commit(t.Context(), lease, record, func(r grant.Record) (grant.Record, error) {
+		return ring.Seal(r, grant.Tokens{Access: "access-3", Refresh: "refresh-3", AccessIssued: now,
+			AccessExpires: now.Add(time.Hour)})
+	})
+	testenv.Check(t, err)
+	if loan, err = there.Lend(t.Context(), use); err != nil || loan.Credential() != "access-3" {
+		t.Errorf("refreshed by the version before: %v", err)
+	}
+	if _, err := open(movable{"https://evil.test", "https://login.test", &elsewhere}).Lend(t.Context(), use); !moved(err) {
+		t.Errorf("refreshed by the version before, and elsewhere: %v", err)
+	}
+}
+
+// moved reports whether err says that a grant was connected elsewhere.
+func moved(err error) bool {
+	required, ok := errors.AsType[*grant.RequiredError](err)
+	elsewhere, too := errors.AsType[*grant.MovedError](err)
+	return ok && too && required.Status == grant.NeedsReconnect && elsewhere.To == "https://evil.test"
 }
 
 // grantFaults has refreshes end while the database fails: a result is kept or it is known

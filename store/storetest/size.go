@@ -36,7 +36,10 @@ func SizeOfGrants(t *testing.T, open func(t *testing.T) (s *store.Store, bytes f
 			seal := func(r grant.Record) (grant.Record, error) {
 				return ring.Seal(r, grant.Tokens{Access: strings.Repeat("a", kind.access),
 					Refresh: strings.Repeat("r", kind.refresh), AccessIssued: time.Now(),
-					AccessExpires: time.Now().Add(time.Hour)})
+					AccessExpires: time.Now().Add(time.Hour), Destinations: []grant.Destination{
+						{Purpose: grant.ToAPI, Origin: "https://www.googleapis.com", Shipped: "google_calendar"},
+						{Purpose: grant.ToRefresh, Origin: "https://oauth2.googleapis.com", Shipped: "google_calendar"},
+						{Purpose: grant.ToRevoke, Origin: "https://oauth2.googleapis.com", Shipped: "google_calendar"}}})
 			}
 			empty := bytes()
 			var records []grant.Record

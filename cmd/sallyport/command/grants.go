@@ -73,6 +73,10 @@ func openDesk(ctx context.Context, c *console, cfg *config.Config, changing bool
 		return nil, err
 	}
 	d.Store = d.store.Grants()
+	if d.Connectors, err = assemble.Connectors(cfg); err != nil {
+		_ = d.store.Close()
+		return nil, err
+	}
 	if !changing {
 		return d, nil
 	}
@@ -206,6 +210,7 @@ func (d *grantsDesk) list(ctx context.Context, f grant.Filter, status string) (a
 		}
 		for _, e := range page {
 			f.After = e.ID
+			e = asConfigured(e)
 			if status == "" || string(e.Status) == status {
 				all = append(all, e)
 			}
@@ -222,6 +227,18 @@ func ownerText(o grant.Owner) string {
 		return "org:" + o.ID
 	}
 	return o.ID
+}
+
+// moved is the reason of a grant that is not lent because the configuration has another address
+// than when it was connected. No store has it: the address may be put back.
+const moved = "moved"
+
+// asConfigured is a grant with the status that it has for servers with this configuration.
+func asConfigured(e grant.Entry) grant.Entry {
+	if e.Moved != "" {
+		e.Status, e.Reason = grant.NeedsReconnect, moved
+	}
+	return e
 }
 
 func statusText(e grant.Entry) string {
@@ -277,12 +294,19 @@ type listedGrant struct {
 	ReconsentAt string          `json:"reconsent_at"`
 	UsedAt      string          `json:"used_at"`
 	Key         string          `json:"key"` // the id of the key that seals it
+	SentTo      []listedAddress `json:"sent_to"`
 	Apps        []listedConsent `json:"apps"`
 }
 
 type listedAccount struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
+}
+
+// listedAddress is a place to which a credential may be sent.
+type listedAddress struct {
+	For    string `json:"for"` // api, refresh or revoke
+	Origin string `json:"origin"`
 }
 
 type listedConsent struct {
@@ -302,7 +326,10 @@ func listed(e grant.Entry) listedGrant {
 		Offline: e.Offline, ConnectedBy: e.ConnectedBy, ConnectedAt: rfc3339(e.ConnectedAt),
 		RefreshedAt: momentOrNone(e.RefreshedAt), RetryAt: momentOrNone(e.RetryAt),
 		ExpiresAt: momentOrNone(e.AccessExpires), ReconsentAt: momentOrNone(e.Reconsent),
-		UsedAt: momentOrNone(e.UsedAt), Key: e.KeyID, Apps: []listedConsent{}}
+		UsedAt: momentOrNone(e.UsedAt), Key: e.KeyID, SentTo: []listedAddress{}, Apps: []listedConsent{}}
+	for _, d := range e.Destinations {
+		g.SentTo = append(g.SentTo, listedAddress{string(d.Purpose), d.Origin})
+	}
 	if e.Owner.Kind == grant.OwnedByOrg {
 		g.Org = e.Owner.ID
 	} else {
@@ -367,6 +394,7 @@ func showGrant(ctx context.Context, c *console, path, format, id string) error {
 	}
 	defer d.store.Close()
 	e, err := d.Show(ctx, id)
+	e = asConfigured(e)
 	switch {
 	case errors.Is(err, grant.ErrNotFound):
 		return noGrant(id)
@@ -377,6 +405,10 @@ func showGrant(ctx context.Context, c *console, path, format, id string) error {
 	}
 	return grantText(c.stdout, e)
 }
+
+// sentFor says what of a credential goes to a place.
+var sentFor = map[grant.Purpose]string{grant.ToAPI: "with requests", grant.ToRefresh: "to refresh it",
+	grant.ToRevoke: "to end it"}
 
 func noGrant(id string) error {
 	return fmt.Errorf("there is no grant %q, or it has ended; `sallyport grants list` shows those that there are",
@@ -396,6 +428,9 @@ func grantText(w io.Writer, e grant.Entry) error {
 		account = strings.TrimSpace(account + " (" + e.Account.ID + ")")
 	}
 	line("account", cell(account))
+	if e.Moved != "" {
+		means, next = strings.ToUpper(e.Moved[:1])+e.Moved[1:]+".", "Put the address back, or connect it again."
+	}
 	line("status", cell(statusText(e))+": "+strings.TrimSpace(means+" "+next))
 	line("connected", rfc3339(e.ConnectedAt)+" by "+cell(e.ConnectedBy))
 	line("refreshed", cell(momentOrNone(e.RefreshedAt)))
@@ -410,6 +445,9 @@ func grantText(w io.Writer, e grant.Entry) error {
 	line("asked for", words(e.Requested))
 	line("granted", words(e.Scopes))
 	line("key", cell(e.KeyID))
+	for _, d := range e.Destinations {
+		line("sent to", cell(d.Origin)+", "+sentFor[d.Purpose])
+	}
 	for _, consent := range e.Consents {
 		text := strings.Join(consent.Access, ", ")
 		if end := consent.OfflineUntil(); !end.IsZero() {
