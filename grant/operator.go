@@ -60,11 +60,11 @@ type Entry struct {
 }
 
 func (o *Operator) entryOf(k Kept) Entry {
-	e := Entry{Destinations: k.Destinations, ID: k.ID, Connector: k.Connector, Owner: k.Owner, Account: k.Account, ClientID: k.ClientID,
+	e := Entry{ID: k.ID, Connector: k.Connector, Owner: k.Owner, Account: k.Account, ClientID: k.ClientID,
 		Status: k.Status, Reason: k.Reason, Access: k.Access, Requested: k.Requested, Scopes: k.Scopes,
 		Offline: k.Offline, KeyID: k.KeyID, ConnectedBy: k.ConnectedBy, ConnectedAt: k.ConnectedAt,
 		RefreshedAt: k.RefreshedAt, RetryAt: k.RetryAt, AccessExpires: k.AccessExpires, Reconsent: k.Reconsent,
-		Consents: k.Consents}
+		Destinations: k.Destinations, Consents: k.Consents}
 	for _, c := range k.Consents {
 		if c.UsedAt.After(e.UsedAt) {
 			e.UsedAt = c.UsedAt

@@ -124,7 +124,8 @@ func bindsOld(t *testing.T, d Database) {
 	if loan.Credential() != "access-1" || loan.Origin != "https://api.test/v1" {
 		t.Fatalf("lent for %s", loan.Origin)
 	}
-	if n := d.Number(t, `select count(*) from sallyport_grants where destinations like '%"api https://api.test"%'`); n != 1 {
+	const noted = `select count(*) from sallyport_grants where destinations like '%"api https://api.test"%'`
+	if n := d.Number(t, noted); n != 1 {
 		t.Errorf("it is noted in %d rows where it may be sent", n)
 	}
 	for _, m := range []movable{{"https://evil.test/v1", "https://login.test", &elsewhere},
@@ -154,7 +155,8 @@ func bindsOld(t *testing.T, d Database) {
 	if loan, err = there.Lend(t.Context(), use); err != nil || loan.Credential() != "access-3" {
 		t.Errorf("refreshed by the version before: %v", err)
 	}
-	if _, err := open(movable{"https://evil.test", "https://login.test", &elsewhere}).Lend(t.Context(), use); !moved(err) {
+	other := open(movable{"https://evil.test", "https://login.test", &elsewhere})
+	if _, err := other.Lend(t.Context(), use); !moved(err) {
 		t.Errorf("refreshed by the version before, and elsewhere: %v", err)
 	}
 }

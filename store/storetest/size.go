@@ -36,10 +36,7 @@ func SizeOfGrants(t *testing.T, open func(t *testing.T) (s *store.Store, bytes f
 			seal := func(r grant.Record) (grant.Record, error) {
 				return ring.Seal(r, grant.Tokens{Access: strings.Repeat("a", kind.access),
 					Refresh: strings.Repeat("r", kind.refresh), AccessIssued: time.Now(),
-					AccessExpires: time.Now().Add(time.Hour), Destinations: []grant.Destination{
-						{Purpose: grant.ToAPI, Origin: "https://www.googleapis.com", Shipped: "google_calendar"},
-						{Purpose: grant.ToRefresh, Origin: "https://oauth2.googleapis.com", Shipped: "google_calendar"},
-						{Purpose: grant.ToRevoke, Origin: "https://oauth2.googleapis.com", Shipped: "google_calendar"}}})
+					AccessExpires: time.Now().Add(time.Hour), Destinations: toGoogle})
 			}
 			empty := bytes()
 			var records []grant.Record
@@ -66,6 +63,12 @@ func SizeOfGrants(t *testing.T, open func(t *testing.T) (s *store.Store, bytes f
 		})
 	}
 }
+
+// toGoogle is where a grant of Google's may be sent.
+var toGoogle = []grant.Destination{
+	{Purpose: grant.ToAPI, Origin: "https://www.googleapis.com", Shipped: "google_calendar"},
+	{Purpose: grant.ToRefresh, Origin: "https://oauth2.googleapis.com", Shipped: "google_calendar"},
+	{Purpose: grant.ToRevoke, Origin: "https://oauth2.googleapis.com", Shipped: "google_calendar"}}
 
 // keepOne connects the calendar of one person for one app.
 func keepOne(t *testing.T, g *store.Grants, i int, seal grant.Seal) grant.Record {

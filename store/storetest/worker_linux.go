@@ -219,7 +219,8 @@ func (c connector) About() grant.About {
 		panic(err)
 	}
 	return grant.About{ID: c.id, Name: c.id, ClientID: "client", Owner: grant.OwnedByUser, Offline: true,
-		Refresh: "https://api.test", Resend: c.id != onceOnly, Inject: grant.Injection{Header: "Authorization", Prefix: "Bearer "},
+		Refresh: "https://api.test", Resend: c.id != onceOnly,
+		Inject:   grant.Injection{Header: "Authorization", Prefix: "Bearer "},
 		Accesses: []grant.Access{{Name: "read", Scopes: []string{"read"}, Rules: []grant.Rule{rule}}}}
 }
 
