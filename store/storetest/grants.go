@@ -83,7 +83,7 @@ func (m movable) Refresh(context.Context, grant.Tokens, []string) (grant.Result,
 		AccessExpires: time.Now().Add(time.Hour)}}, nil
 }
 
-// bindsOld has the table of grants be that of schema 4, with a grant of then in it.
+// bindsOld has the table of grants be that of schema 5, with a grant of then in it.
 func bindsOld(t *testing.T, d Database) {
 	key := grant.SealingKey{ID: "key"}
 	ring, err := grant.NewKeyring([]grant.SealingKey{key})
@@ -101,7 +101,7 @@ func bindsOld(t *testing.T, d Database) {
 	testenv.Check(t, err)
 	testenv.Check(t, s.Close())
 	d.Exec(t, `alter table sallyport_grants drop column destinations`)
-	d.Exec(t, `update sallyport_meta set value = '4' where key = 'schema'`)
+	d.Exec(t, `update sallyport_meta set value = '5' where key = 'schema'`)
 
 	open := func(m movable) *grant.Broker {
 		b, err := grant.New(grant.Options{Store: d.Open(t, store.Options{}).Grants(), Keys: ring,
