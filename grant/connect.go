@@ -303,7 +303,7 @@ func approveURL(c Connector, kept *Kept, r Request) string {
 func (b *Broker) keep(ctx context.Context, who identity.Identity, p Proposal, confirm bool, result Result,
 ) (Kept, error) {
 	record := Record{Key: Key{p.Connector, p.Owner}, Account: result.Account, ClientID: p.About.ClientID,
-		Destinations: Destinations(p.offer.Connector, result.Account)}
+		Destinations: noted(Destinations(p.offer.Connector, result.Account))}
 	result.Tokens.Destinations = record.Destinations
 	refuse := func(err error) (Kept, error) {
 		b.revoking().tokens(ctx, record, result.Tokens)

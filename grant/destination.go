@@ -96,6 +96,13 @@ func Destinations(c Connector, a Account) []Destination {
 	return list
 }
 
+// noted are those of list that are kept with a grant: one that another one covers is not.
+func noted(list []Destination) []Destination {
+	return slices.DeleteFunc(slices.Clone(list), func(d Destination) bool {
+		return slices.ContainsFunc(list, func(other Destination) bool { return other != d && other.covers(d) })
+	})
+}
+
 // originOf is where an address is, without its path, in one spelling.
 func originOf(address string) string {
 	u, err := url.Parse(address)

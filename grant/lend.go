@@ -338,7 +338,7 @@ func (b *Broker) bound(ctx context.Context, r Record, t Tokens) (Tokens, error) 
 	if t.Destinations = at; len(at) > 0 || len(now) == 0 {
 		return t, nil
 	}
-	t.Destinations = now
+	t.Destinations = noted(now)
 	bound, err := b.Keys.Seal(r, t)
 	if err == nil {
 		err = b.Store.Bind(ctx, r, bound)

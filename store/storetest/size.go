@@ -67,8 +67,7 @@ func SizeOfGrants(t *testing.T, open func(t *testing.T) (s *store.Store, bytes f
 // toGoogle is where a grant of Google's may be sent.
 var toGoogle = []grant.Destination{
 	{Purpose: grant.ToAPI, Origin: "https://www.googleapis.com", Shipped: "google_calendar"},
-	{Purpose: grant.ToRefresh, Origin: "https://oauth2.googleapis.com", Shipped: "google_calendar"},
-	{Purpose: grant.ToRevoke, Origin: "https://oauth2.googleapis.com", Shipped: "google_calendar"}}
+	{Purpose: grant.ToRefresh, Origin: "https://oauth2.googleapis.com", Shipped: "google_calendar"}}
 
 // keepOne connects the calendar of one person for one app.
 func keepOne(t *testing.T, g *store.Grants, i int, seal grant.Seal) grant.Record {

@@ -407,7 +407,7 @@ func showGrant(ctx context.Context, c *console, path, format, id string) error {
 }
 
 // sentFor says what of a credential goes to a place.
-var sentFor = map[grant.Purpose]string{grant.ToAPI: "with requests", grant.ToRefresh: "to refresh it",
+var sentFor = map[grant.Purpose]string{grant.ToAPI: "with requests", grant.ToRefresh: "to refresh or end it",
 	grant.ToRevoke: "to end it"}
 
 func noGrant(id string) error {

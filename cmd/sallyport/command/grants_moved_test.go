@@ -118,7 +118,7 @@ func TestP12_AChangedAddressGetsNoCredential(t *testing.T) {
 			t.Errorf("the operator reads %+v", grants)
 		}
 		shown := s.command("grants", "show", grants[0].ID)
-		for _, line := range []string{there + ", with requests", there + ", to refresh it", there + ", to end it",
+		for _, line := range []string{there + ", with requests", there + ", to refresh or end it",
 			"needs_reconnect (moved)", evil.URL} {
 			if !strings.Contains(shown, line) {
 				t.Errorf("`grants show` lacks %q:\n%s", line, shown)
