@@ -46,6 +46,10 @@ type thirdParty struct {
 	called     []*http.Request
 	challenges []string
 	scopes     string // that the newest browser came with
+	codesShown []string
+	stays      bool   // who comes stays, and can go on with the address of the page
+	registered string // the only redirect URI that it sends browsers to; "": any
+	iss        bool   // callbacks name it (RFC 9207)
 	echoes     bool   // a refresh is refused, with the token in the place of the error
 
 	held, goOn chan struct{} // nil, or: a refresh has come, and may be answered
@@ -58,15 +62,29 @@ func newThirdParty(t *testing.T) *thirdParty {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		q := r.URL.Query()
+		switch {
+		case p.registered != "" && q.Get("redirect_uri") != p.registered:
+			http.Error(w, "another redirect_uri", http.StatusBadRequest)
+			return
+		case p.stays:
+			_, _ = io.WriteString(w, "sign in here")
+			return
+		}
 		p.challenges = append(p.challenges, q.Get("code_challenge"))
 		p.scopes = q.Get("scope")
 		p.codes++
-		http.Redirect(w, r, q.Get("redirect_uri")+"?"+url.Values{"state": q["state"],
-			"code": {fmt.Sprint("c4nary-code-", p.codes)}}.Encode(), http.StatusFound)
+		back := url.Values{"state": q["state"], "code": {fmt.Sprint("c4nary-code-", p.codes)}}
+		if p.iss {
+			back.Set("iss", p.URL)
+		}
+		http.Redirect(w, r, q.Get("redirect_uri")+"?"+back.Encode(), http.StatusFound)
 	})
 	mux.HandleFunc("POST /token", func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		if code := r.FormValue("code"); code != "" {
+			p.codesShown = append(p.codesShown, code)
+		}
 		id, secret, _ := r.BasicAuth()
 		secret, _ = url.QueryUnescape(secret) // RFC 6749 §2.3.1
 		switch {
