@@ -146,8 +146,11 @@ func (m *mapping) allowedGroups() {
 		}
 		kind := valueOf(m.draft.provider, "type")
 		m.parts(name, func(_ *setting, v string) (Verdict, string) {
-			if kind == "google" {
+			switch kind {
+			case "google":
 				return Refused, noGroupsAPI
+			case kindGitHub:
+				return Refused, known()["github-org"].why
 			}
 			if why := m.allowed(rule{groups: []string{v}}); why != "" {
 				return Refused, quote(v) + " " + why

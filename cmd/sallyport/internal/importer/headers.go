@@ -57,6 +57,10 @@ func (m *mapping) tellUser(name, claim string) bool {
 				"that id")
 			return false
 		}
+		if valueOf(m.draft.provider, "type") == kindGitHub { // oauth2-proxy tells the login there
+			m.told = append(m.told, told{name: name, claim: "username", utf8: true})
+			return true
+		}
 		m.told = append(m.told, told{name: name, claim: "subject"}) // without the provider's id before it
 	case "email":
 		m.told = append(m.told, told{name: name, claim: "email"})

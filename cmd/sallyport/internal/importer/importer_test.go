@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -22,8 +23,8 @@ import (
 
 var update = flag.Bool("update", false, "write what comes out into testdata")
 
-// shapes are the folders of testdata: each has the inputs of one import, in the shape of a
-// configuration that is public somewhere, and what becomes of it.
+// shapes are the folders of testdata: each has the inputs of one import and what becomes of
+// it. testdata/sources.txt says of which public configuration each has the shape.
 func shapes(t testing.TB) map[string][]Input {
 	t.Helper()
 	all := map[string][]Input{}
@@ -41,6 +42,37 @@ func shapes(t testing.TB) map[string][]Input {
 		t.Fatalf("only %d shapes", len(all))
 	}
 	return all
+}
+
+// At least ten shapes are those of configurations that anybody can look up, and each of the
+// others says that it is not.
+func TestEveryShapeSaysWhereItIsFrom(t *testing.T) {
+	text, err := os.ReadFile("testdata/sources.txt")
+	testenv.Check(t, err)
+	all, public := shapes(t), 0
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "#") || strings.TrimSpace(line) == "" {
+			continue
+		}
+		f := strings.Fields(line)
+		if _, ok := all[f[0]]; !ok {
+			t.Errorf("no shape %s, or it is there twice", f[0])
+		}
+		delete(all, f[0])
+		if len(f) < 4 {
+			if strings.Join(f[1:], " ") != "our own" {
+				t.Errorf("%s is from %q", f[0], f[1:])
+			}
+			continue
+		}
+		if strings.Count(f[1], "/") != 1 || len(f[3]) != 40 {
+			t.Errorf("%s: want owner/repository, path and commit, not %q", f[0], f[1:])
+		}
+		public++
+	}
+	if public < 10 || len(all) > 0 {
+		t.Errorf("%d shapes of public configurations; nothing is said of %v", public, slices.Collect(maps.Keys(all)))
+	}
 }
 
 func TestConfigurationsOfManyShapesAreImported(t *testing.T) {
@@ -259,12 +291,39 @@ func TestWhereARestrictionDoesNotMapNobodyMayPass(t *testing.T) {
 		"email_domains = \"*\"\nallowed_groups = [\"a\"]\nallowed_roles = [\"admin\"]\n",
 		"email_domains = \"*\"\ngoogle_groups = [\"admins@example.com\"]\n",
 		"email_domains = \"*\"\ngithub_org = \"example\"\n",
+		"email_domains = \"*\"\ngithub_users = [\"ann\"]\n",
 		"email_domains = \"*\"\ngitlab_projects = [\"a/b\"]\n",
 	} {
 		res, lines := importText(t, base+"upstreams = \"http://127.0.0.1:1\"\n"+more)
 		if !strings.Contains(string(res.Config), nobody) || strings.Contains(string(res.Config), "authenticated") ||
 			res.Complete() {
 			t.Errorf("%s became\n%s\n%s", more, res.Config, lines)
+		}
+	}
+}
+
+// The people of GitHub itself and of a server of one's own are others, and so are the numbers
+// of their organizations.
+func TestGitHubIsImportedWithTheServerThatItWas(t *testing.T) {
+	const cfg = "provider = \"github\"\nclient_id = \"app\"\nclient_secret = \"x\"\nemail_domains = \"*\"\n" +
+		"redirect_url = \"https://app.example.com/oauth2/callback\"\nupstreams = \"http://127.0.0.1:1\"\n"
+	for more, want := range map[string]string{
+		"": "type: github\n    client_id: app\n",
+		"login_url = \"https://github.com/login/oauth/authorize\"\n":            "type: github\n    client_id: app\n",
+		"login_url = \"https://git.example.com/login/oauth/authorize\"\n":       "base_url: https://git.example.com\n",
+		"login_url = \"https://git.example.com/oauth/authorize\"\n":             nobody,
+		"login_url = \"https://git.example.com/x/login/oauth/authorize?a=b\"\n": nobody,
+		"login_url = \"$LOGIN\"\n":                                              nobody,
+		"allowed_groups = [\"example:ops\"]\n":                                  nobody,
+	} {
+		res, lines := importText(t, cfg+more)
+		text := string(res.Config)
+		closed := strings.Contains(text, nobody)
+		if !strings.Contains(text, want) || closed != (want == nobody) || closed == res.Complete() {
+			t.Errorf("%s became\n%s\n%s", more, text, lines)
+		}
+		if !strings.Contains(text, "X-Forwarded-User: {claim: username, encoding: utf8}") {
+			t.Errorf("the app is told of another name than the login:\n%s", text)
 		}
 	}
 }

@@ -43,7 +43,6 @@ const (
 	ownPages     = "Sallyport's pages are its own; `pages` has the name of the site and its logo"
 	ownProbes    = "health checks are /livez and /readyz at listen.admin"
 	ownCookie    = "Sallyport's cookies are always Secure (where public_url is https), HttpOnly and SameSite=Lax"
-	noGitHub     = "GitHub has no OpenID Connect, so people cannot sign in with it here"
 	noGroupsAPI  = "Sallyport does not ask Google's Admin API for groups; name people by emails or email_domains"
 	deploymentOf = "belongs to the process of oauth2-proxy"
 )
@@ -130,12 +129,16 @@ var known = sync.OnceValue(func() map[string]option {
 			"their ids: write those into allow"},
 		"bitbucket-team":       {refused: true, why: "Bitbucket has no OpenID Connect"},
 		"bitbucket-repository": {refused: true, why: "Bitbucket has no OpenID Connect"},
-		"github-org":           {refused: true, why: noGitHub},
-		"github-team":          {refused: true, why: noGitHub},
-		"github-repo":          {refused: true, why: noGitHub},
-		"github-token":         {refused: true, secret: true, why: noGitHub},
-		"github-user":          {kind: list, refused: true, why: noGitHub},
-		"gitlab-group":         {kind: list, also: []string{"gitlab_group"}, to: "routes[].allow.groups"},
+		"github-org": {refused: true, why: "an organization is known by its number here: what " +
+			"https://api.github.com/orgs/LOGIN shows as id belongs into providers[].allowed_orgs, and github:<id> into " +
+			"routes[].allow.orgs"},
+		"github-team": {refused: true, why: "a team is a group here, and counts in an organization of " +
+			"providers[].allowed_orgs only: write ORGANIZATION/TEAM into routes[].allow.groups"},
+		"github-repo":  {refused: true, why: "who may read a repository is not asked: name organizations or teams"},
+		"github-token": {secret: true, why: "GitHub is asked with nobody's token but that of the person who signs in"},
+		"github-user": {kind: list, refused: true, why: "a login may be another person's one day: write github:<id> " +
+			"into routes[].allow.subjects, with the id that https://api.github.com/users/LOGIN shows"},
+		"gitlab-group": {kind: list, also: []string{"gitlab_group"}, to: "routes[].allow.groups"},
 		"gitlab-project": {kind: list, refused: true, file: "gitlab_projects", also: []string{"gitlab_project"},
 			why: "GitLab tells groups at a sign-in, and not projects; name groups"},
 		"keycloak-group": {kind: list, also: []string{"keycloak_group"}, to: "routes[].allow.groups"},

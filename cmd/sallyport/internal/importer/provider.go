@@ -13,6 +13,7 @@ const (
 	kindOIDC     = "oidc"
 	kindKeycloak = "keycloak-oidc"
 	kindGitLab   = "gitlab"
+	kindGitHub   = "github"
 )
 
 // provider maps the identity provider: its type first, on which the rest depends.
@@ -45,6 +46,9 @@ func (m *mapping) provider() {
 		start("adfs", "oidc", m.issuer(""))
 	case kindGitLab:
 		start("gitlab", "oidc", m.issuer("https://gitlab.com"))
+	case kindGitHub:
+		start("github", "github", "")
+		m.githubServer()
 	default:
 		start("sso", "oidc", "env:"+issuerVariable)
 		m.who.closed = true
@@ -82,6 +86,31 @@ func (m *mapping) keycloakIssuer() string {
 	}
 	m.mapped(s, "providers[].issuer, the realm in it")
 	return issuer
+}
+
+// githubServer is the server of one's own in the address where people sign in. Where that is
+// not known, nobody may pass: the people of GitHub itself are others.
+func (m *mapping) githubServer() {
+	s, there := m.usable("login-url")
+	if s == nil || s.value() == "" {
+		m.who.closed = m.who.closed || there && s == nil
+		return
+	}
+	base, ok := strings.CutSuffix(s.value(), "/login/oauth/authorize")
+	why := "is no address where people sign in at GitHub: name the server in providers[].base_url"
+	if ok {
+		why = m.tryPut("base_url", yamlText(base))
+	}
+	switch {
+	case ok && base == "https://github.com":
+		put(&m.draft.provider, "base_url", "")
+		m.mapped(s, alwaysSo)
+	case why != "":
+		m.refuse(s, why)
+		m.who.closed = true
+	default:
+		m.mapped(s, "providers[].base_url")
+	}
 }
 
 // issuer is that of the provider, or a reference to it.

@@ -1,14 +1,9 @@
-#!/usr/bin/env bash
-
+#!/bin/bash
 set -e
 
-echo "starting oauth2_proxy..."
-exec oauth2_proxy  \
-  -http-address=http://:$PORT \
-  -cookie-secure=false \
-  -cookie-domain=${APP} \
-  -provider="${PROVIDER}" \
-  -email-domain="*" \
+echo "oauth2_proxy begins"
+exec oauth2_proxy -provider="${PROVIDER}" \
+  -http-address=http://:$PORT -upstream=http://127.0.0.1:8080 \
   -redirect-url=https://${APP}/oauth2/callback \
-  -set-xauthrequest=true \
-  -upstream=http://127.0.0.1:8080 & 
+  -cookie-domain=${APP} -cookie-secure=false \
+  -email-domain="*" -set-xauthrequest=true &
