@@ -81,11 +81,12 @@ func TestCaddyAsksAndPassesOnWhatSallyportSays(t *testing.T) {
 				return runCaddy(t, program, caddyfile(t, at), at)
 			})
 			cookie := c.signIn(t, "mira")
-			t.Run("signing in", func(t *testing.T) { frontSignsIn(t, c) })
+			t.Run("signing in", func(t *testing.T) { frontSignsIn(t, c, asSallyportSays()) })
 			t.Run("what the app is told", func(t *testing.T) { frontTellsWhatSallyportSays(t, c, name == "current") })
 			t.Run("statuses", func(t *testing.T) { frontStatuses(c, cookie).check(t, c) })
 			t.Run("ambiguous", func(t *testing.T) { frontRefusesWhatIsAmbiguous(t, c, cookie) })
 			t.Run("WebSockets", func(t *testing.T) { frontPassesWebSockets(t, c, cookie) })
+			t.Run("WebSockets in a browser", func(t *testing.T) { frontOpensWebSockets(t, c) })
 			t.Run("pages of other sites", func(t *testing.T) { frontAnswersPagesOfOtherSites(t, c, cookie, [2]int{204, 403}) })
 			t.Run("without Sallyport", func(t *testing.T) { frontWithoutSallyport(t, c, cookie) })
 		})
@@ -111,7 +112,7 @@ func TestSelftestNamesWhatCaddyLacks(t *testing.T) {
 				})
 			wantSelftestRed(t, c.url, echo, c.signIn(t, "mira"), "Caddy", func(said string) bool {
 				return strings.Contains(said, advice)
-			}, "--connect", front, "--ca", need(t, world.cert).certFile)
+			}, throughTLS(t, front)...)
 		})
 	}
 }

@@ -31,8 +31,11 @@ func behindFront(t *testing.T, guide string, runs func(*testing.T, addresses) *p
 	return behindFrontWith(t, guide, "", "", runs)
 }
 
-// behindFrontWith is behindFront with another app, unless that is "", and more routes.
-func behindFrontWith(t *testing.T, guide, app, routes string, runs func(*testing.T, addresses) *process) *corp {
+// behindFrontWith is behindFront with another app, unless that is "", more routes, and more
+// in Sallyport's configuration that is not as in the guide.
+func behindFrontWith(t *testing.T, guide, app, routes string, runs func(*testing.T, addresses) *process,
+	replace ...string,
+) *corp {
 	t.Helper()
 	dir, err := os.MkdirTemp(world.dir, "front-")
 	if err != nil {
@@ -41,8 +44,8 @@ func behindFrontWith(t *testing.T, guide, app, routes string, runs func(*testing
 	at := addresses{need(t, freeAddress), need(t, freeAddress), need(t, freeAddress), app, dir}
 	url := "https://" + publicHost + portOf(at.front)
 	routes += "  - {name: near, path: /near, public: {from: [10.0.0.0/8]}}\n" // no peer of this test
-	c := serveGuide(t, dir, guide, url, routes, "wiki.example.com", otherSite, "127.0.0.1:4180", at.public,
-		"127.0.0.1:4182", at.asked, "groups: [ops]", "groups: [board]")
+	c := serveGuide(t, dir, guide, url, routes, append(replace, "wiki.example.com", otherSite, "127.0.0.1:4180",
+		at.public, "127.0.0.1:4182", at.asked, "groups: [ops]", "groups: [board]")...)
 	if app == "" {
 		at.app = strings.TrimPrefix(c.app.URL, "http://")
 	}
@@ -147,9 +150,21 @@ func (c *corp) writesUpgrade(target string, lines ...string) string {
 		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="}, lines...)...), "Connection: close", "Connection: Upgrade", 1)
 }
 
+// shown is what people and programs see through a front of Sallyport's refusals: the headings
+// of its pages and whether its JSON arrives.
+type shown struct {
+	forbidden, formLost string
+	json                bool
+}
+
+// asSallyportSays is what a front shows that passes Sallyport's answers on.
+func asSallyportSays() shown {
+	return shown{"This is not for you", "You were signed out; your form was not sent", true}
+}
+
 // frontSignsIn is a browser that signs in through a front: once for two hosts, with deep
-// links, a form, and the end of it all.
-func frontSignsIn(t *testing.T, c *corp) {
+// links, a form, the account page, and the end of it all.
+func frontSignsIn(t *testing.T, c *corp, sees shown) {
 	b := newPerson(t)
 	const deep = "/deep/page?week=47&by=%C3%A4&u=https://x.test/?a=b"
 	b.says(b.signInAtProvider(c.url+deep, "mira"), "You asked for "+deep, "User: corp:mira", "Email: mira@corp.example",
@@ -165,21 +180,22 @@ func frontSignsIn(t *testing.T, c *corp) {
 	b.says(b.heading("Saved"), "POST: hello", "Origin: "+c.url)
 
 	b.open(c.url + "/admin")
-	b.heading("This is not for you")
+	b.heading(sees.forbidden)
 	b.open(c.url + "/form")
 	b.heading("A form")
 	page := b.another() // the form is left open while its person signs out
 	page.open(c.url + "/.sallyport/account")
-	page.heading("Your account")
+	page.says(page.heading("Your account"), "mira@corp.example")
 	page.press("Sign out")
 	page.heading("You are signed out")
-	got := eval[string](b, `fetch('/headers').then(async r => r.status + ' ' + r.redirected + ' ' + (await r.json()).error)`)
-	if got != "401 false login_required" {
-		t.Errorf("after signing out a program of the page gets %s", got)
+	got := eval[string](b, `fetch('/headers').then(async r => r.status + ' ' + r.redirected + ' ' +
+		/login_required/.test(await r.text()) + ' ' + r.headers.get('WWW-Authenticate').includes('/.sallyport/login'))`)
+	if want := fmt.Sprint("401 false ", sees.json, " true"); got != want {
+		t.Errorf("after signing out a program of the page gets %s, want %s", got, want)
 	}
 	before := c.app.seen()
 	b.click("#save")
-	b.heading("You were signed out; your form was not sent")
+	b.heading(sees.formLost)
 	if n := c.app.seen() - before; n != 0 {
 		t.Errorf("after signing out the app got %d requests", n)
 	}
@@ -345,6 +361,41 @@ func frontPassesWebSockets(t *testing.T, c *corp, cookie string) {
 			t.Fatalf("what is sent comes back as %q, %v", line, err)
 		}
 	}
+}
+
+// sendWho opens a WebSocket of the page's own host, or of another one, and is what the app
+// says to it first.
+const sendWho = `new Promise(done => {
+	const ws = new WebSocket((%q || location.origin.replace('http', 'ws')) + '/ws');
+	ws.onopen = () => { window.held = ws; ws.send('who'); };
+	ws.onmessage = e => done(e.data); ws.onerror = () => done('refused'); })`
+
+// frontOpensWebSockets is a browser that opens WebSockets through a front: of its own page,
+// for a page of another site, of a host whose route has none, and after signing out. What is
+// open then stays open, because its bytes pass the front alone.
+func frontOpensWebSockets(t *testing.T, c *corp) {
+	c.app.sendWebSockets(t, need(t, world.upstreams).ws["http"])
+	b := newPerson(t)
+	b.signInAtProvider(c.url+"/form", "mira")
+	own, wiki := strings.Replace(c.url, "http", "ws", 1), "wss://"+otherSite+portOf(c.url)
+	opens := func(from *tab, address, want string) {
+		t.Helper()
+		if got := eval[string](from, fmt.Sprintf(sendWho, address)); got != want {
+			t.Errorf("a WebSocket of %q says %q, want %q", address, got, want)
+		}
+	}
+	opens(b, "", "corp:mira")
+	opens(b, wiki, "refused")
+	stranger := b.another()
+	stranger.open(otherOrigin(t, ""))
+	stranger.heading("Another origin")
+	opens(stranger, own, "refused")
+	c.signOut(t, c.cookie+"="+b.cookies(c.url)[c.cookie].Value)
+	const still = `new Promise(done => { held.onclose = () => done('closed'); held.onmessage = e => done(e.data); held.send('x'); })`
+	if got := eval[string](b, still); got != "x" {
+		t.Errorf("signed out, the open WebSocket says %q", got)
+	}
+	opens(b, "", "refused")
 }
 
 // frontAnswersPagesOfOtherSites is about the guide's route with cors. preflights are how the

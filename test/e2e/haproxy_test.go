@@ -67,24 +67,16 @@ func runHAProxy(t *testing.T, at addresses, args []string, edit ...string) *proc
 var inForeground = []string{"-db"}
 
 // behindHAProxy is a site whose front is HAProxy, which asks Sallyport, as the guide says;
-// where its parts are; and HAProxy. Below /ws is a WebSocket of npm.
+// where its parts are; and HAProxy.
 func behindHAProxy(t *testing.T, args ...string) (c *corp, at addresses, front *process) {
 	t.Helper()
 	need(t, haproxyProgram)
 	c = behindFront(t, haproxyGuide, func(t *testing.T, its addresses) *process {
 		at = its
-		front = runHAProxy(t, its, args, toEcho(t)...)
+		front = runHAProxy(t, its, args)
 		return front
 	})
 	return c, at, front
-}
-
-// toEcho is what a test adds to the guide's configuration, for a WebSocket that browsers take.
-func toEcho(t *testing.T) []string {
-	t.Helper()
-	echo := strings.TrimPrefix(need(t, world.upstreams).ws["http"], "http://")
-	return []string{"    default_backend app\n", "    use_backend ws if { path /ws }\n    default_backend app\n\n" +
-		"backend ws\n    server ws " + echo + "\n"}
 }
 
 // Everything that the guide promises of HAProxy, in turn, at one site.
@@ -92,34 +84,24 @@ func TestHAProxyAsksAndPassesOnWhatSallyportSays(t *testing.T) {
 	t.Parallel()
 	c, _, _ := behindHAProxy(t, inForeground...)
 	cookie := c.signIn(t, "mira")
-	t.Run("signing in", func(t *testing.T) { frontSignsIn(t, c) })
+	t.Run("signing in", func(t *testing.T) { frontSignsIn(t, c, asSallyportSays()) })
 	t.Run("what the app is told", func(t *testing.T) { frontTellsWhatSallyportSays(t, c, true) })
 	t.Run("statuses", func(t *testing.T) { frontStatuses(c, cookie).check(t, c) })
 	t.Run("ambiguous", func(t *testing.T) { frontRefusesWhatIsAmbiguous(t, c, cookie) })
 	t.Run("WebSockets", func(t *testing.T) { frontPassesWebSockets(t, c, cookie) })
+	t.Run("WebSockets in a browser", func(t *testing.T) { frontOpensWebSockets(t, c) })
 	t.Run("pages of other sites", func(t *testing.T) { frontAnswersPagesOfOtherSites(t, c, cookie, [2]int{204, 403}) })
-	t.Run("over HTTP/2, in a browser", func(t *testing.T) { haproxyOverHTTP2(t, c, cookie) })
+	t.Run("over HTTP/2", func(t *testing.T) { haproxyOverHTTP2(t, c, cookie) })
 	t.Run("of its own", func(t *testing.T) { haproxyStatuses(c, cookie).check(t, c) })
 	t.Run("other names", func(t *testing.T) { haproxyRemovesOtherNames(t, c, cookie) })
 	t.Run("without Sallyport", func(t *testing.T) { frontWithoutSallyport(t, c, cookie) })
 }
 
-// haproxyOverHTTP2 is what frames of HTTP/2 could change: a WebSocket in one of them, names
-// of headers, a Cookie in pieces.
+// haproxyOverHTTP2 is what frames of HTTP/2 could change: names of headers, a Cookie in pieces.
 func haproxyOverHTTP2(t *testing.T, c *corp, cookie string) {
 	b := newPerson(t)
 	if v := b.signInAtProvider(c.url+"/form", "mira"); v.Protocol != "h2" {
 		t.Errorf("the browser speaks %s", v.Protocol)
-	}
-	const who = `new Promise(done => {
-		const ws = new WebSocket(location.origin.replace('http', 'ws') + '/ws');
-		ws.onopen = () => ws.send('who'); ws.onmessage = e => done(e.data); ws.onerror = () => done('refused'); })`
-	if got := eval[string](b, who); got != "corp:mira" {
-		t.Errorf("the WebSocket of the page says %q", got)
-	}
-	c.signOut(t, c.cookie+"="+b.cookies(c.url)[c.cookie].Value)
-	if got := eval[string](b, who); got != "refused" {
-		t.Errorf("signed out, the WebSocket of the page says %q", got)
 	}
 	for _, line := range []string{"X-Forwarded-User: evil", "X_Forwarded_User: evil", "X.Forwarded.User: evil"} {
 		got := c.curl(t, cookie, "/headers", "", "--http2", "-H", line)

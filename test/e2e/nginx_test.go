@@ -38,27 +38,21 @@ func behindNginx(t *testing.T) *corp {
 	return c
 }
 
-// behindNginxWith is behindNginx with another app, unless that is "", and more routes.
+// behindNginxWith is behindNginx with another app, unless that is "", and more routes. No
+// sign-in is enough for the guide's /payroll.
 func behindNginxWith(t *testing.T, app, routes string) (*corp, addresses) {
 	t.Helper()
+	return behindThisNginx(t, guideBlock(t, nginxGuide, "nginx"), app, routes)
+}
+
+// behindThisNginx is behindNginxWith another block than the guide's.
+func behindThisNginx(t *testing.T, block, app, routes string) (c *corp, at addresses) {
+	t.Helper()
 	need(t, nginxProgram)
-	dir, err := os.MkdirTemp(world.dir, "nginx-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := addresses{need(t, freeAddress), need(t, freeAddress), need(t, freeAddress), app, dir}
-	url := "http://localhost" + portOf(at.front)
-	c := serveGuide(t, dir, nginxGuide, url, routes, "127.0.0.1:4180", at.public, "127.0.0.1:4182", at.asked,
-		"groups: [ops]", "groups: [board]", "max_age: 15m", "acr: [never]")
-	if app == "" {
-		at.app = strings.TrimPrefix(c.app.URL, "http://")
-	}
-	n := runNginx(t, at, guideBlock(t, nginxGuide, "nginx"))
-	t.Cleanup(n.stop)
-	n.showIfFailed(t)
-	if text, _ := n.out.now(); n.ended() {
-		t.Fatalf("nginx ended:\n%s", text)
-	}
+	c = behindFrontWith(t, nginxGuide, app, routes, func(t *testing.T, its addresses) *process {
+		at = its
+		return runNginx(t, its, block)
+	}, "max_age: 15m", "acr: [never]")
 	return c, at
 }
 
@@ -66,8 +60,9 @@ func behindNginxWith(t *testing.T, app, routes string) (*corp, addresses) {
 // answers or has ended.
 func runNginx(t *testing.T, at addresses, block string) *process {
 	t.Helper()
-	block = readdressed(t, block, "listen 443 ssl;", "listen "+at.front+";", "app.example.com", "localhost",
-		"    ssl_certificate /etc/ssl/app.crt;\n", "", "    ssl_certificate_key /etc/ssl/app.key;\n", "")
+	cert := need(t, world.cert)
+	block = readdressed(t, block, "listen 443 ssl;", "listen "+at.front+" ssl;", "app.example.com", publicHost,
+		"wiki.example.com", otherSite, "/etc/ssl/app.crt", cert.certFile, "/etc/ssl/app.key", cert.keyFile)
 	// A row of a table may have taken one of these out.
 	block = strings.NewReplacer("127.0.0.1:4180", at.public, "127.0.0.1:4182", at.asked, "127.0.0.1:8080", at.app).
 		Replace(block)
@@ -100,14 +95,40 @@ func startNginx(t *testing.T, dir, block string) *process {
 	return n
 }
 
-// A browser signs in through nginx, and the app is told by nginx who it is.
-func TestNginxAsksAndABrowserSignsIn(t *testing.T) {
+// nginxShows is what is seen through nginx of Sallyport's refusals: a status, in a page of nginx.
+func nginxShows() shown { return shown{"403 Forbidden", "401 Authorization Required", false} }
+
+// Everything that the guide promises of nginx, in turn, at one site of two hosts, over TLS.
+func TestNginxAsksAndPassesOnWhatSallyportSays(t *testing.T) {
 	t.Parallel()
 	c := behindNginx(t)
-	b := newPerson(t)
-	deep := c.url + "/deep/page?week=47&by=%C3%A4&u=https://x.test/?a=b"
-	b.says(b.signInAtProvider(deep, "mira"), "You asked for /deep/page?week=47&by=%C3%A4&u=https://x.test/?a=b",
-		"User: corp:mira")
+	cookie := c.signIn(t, "mira")
+	want := frontStatuses(c, cookie)
+	want[c.writes("TRACE", "/headers", "Cookie: "+cookie)] = 405 // by nginx itself
+	t.Run("signing in", func(t *testing.T) { frontSignsIn(t, c, nginxShows()) })
+	t.Run("what the app is told", func(t *testing.T) { frontTellsWhatSallyportSays(t, c, true) })
+	t.Run("statuses", func(t *testing.T) { want.check(t, c) })
+	t.Run("ambiguous", func(t *testing.T) { frontRefusesWhatIsAmbiguous(t, c, cookie) })
+	t.Run("WebSockets", func(t *testing.T) { frontPassesWebSockets(t, c, cookie) })
+	t.Run("WebSockets in a browser", func(t *testing.T) { frontOpensWebSockets(t, c) })
+	t.Run("without Sallyport", func(t *testing.T) { frontWithoutSallyport(t, c, cookie) })
+}
+
+// With the guide's lines for a route with cors nginx answers preflights itself.
+func TestNginxAnswersPagesOfOtherSites(t *testing.T) {
+	t.Parallel()
+	block := guideBlock(t, nginxGuide, "nginx-cors") + readdressed(t, guideBlock(t, nginxGuide, "nginx"),
+		"    # Sallyport's own pages,", guideBlock(t, nginxGuide, "nginx-cors-server")+"    # Sallyport's own pages,")
+	guide, err := os.ReadFile(nginxGuide)
+	if err != nil {
+		t.Fatal(err)
+	}
+	route := regexp.MustCompile("`({name: api, [^`]*})`").FindSubmatch(guide)
+	if route == nil {
+		t.Fatalf("%s has no route with cors", nginxGuide)
+	}
+	c, _ := behindThisNginx(t, block, "", "  - "+string(route[1])+"\n")
+	frontAnswersPagesOfOtherSites(t, c, c.signIn(t, "mira"), [2]int{204, 403})
 }
 
 // What a client writes itself never reaches the app through nginx, and what is ambiguous
@@ -116,7 +137,7 @@ func TestNginxPassesOnWhatSallyportSaysAndNothingElse(t *testing.T) {
 	t.Parallel()
 	c := behindNginx(t)
 	cookie := c.signIn(t, "mira")
-	host := strings.TrimPrefix(c.url, "http://")
+	host := strings.TrimPrefix(c.url, "https://")
 	get := func(target string, lines ...string) string { return c.writes("GET", target, lines...) }
 	for _, name := range []string{"X-Forwarded-User", "x-forwarded-groups", "X_Forwarded_User", "X.Forwarded.User",
 		"X-Sallyport-Assertion", "X-Forwarded_Groups"} {
@@ -159,13 +180,12 @@ func TestNginxPassesOnWhatSallyportSaysAndNothingElse(t *testing.T) {
 	}
 }
 
-// What two programs may read in two ways passes nginx for nobody, and neither does anything
-// while Sallyport is away. COPY and MOVE are judged by both of their addresses.
+// COPY and MOVE are judged by both of their addresses, and what could name another one than
+// nginx passes on for nobody.
 func TestNginxPassesNobodyItIsNotSureOf(t *testing.T) {
 	t.Parallel()
 	c := behindNginx(t)
 	cookie := c.signIn(t, "mira")
-	t.Run("ambiguous", func(t *testing.T) { frontRefusesWhatIsAmbiguous(t, c, cookie) })
 	session := "Cookie: " + cookie
 	statuses{
 		c.writes("MOVE", "/x", session, "Destination: "+c.url+"/y"):                             200,
@@ -176,7 +196,6 @@ func TestNginxPassesNobodyItIsNotSureOf(t *testing.T) {
 		c.writes("GET", "/admin", session, "X-Forwarded-Uri: /open/x", "X-Original-URI: /open"): 403,
 		c.writes("GET", "/admin", session, "X-Original-URL: "+c.url+"/open/x\r\n /y"):           400, // a folded line
 	}.check(t, c)
-	t.Run("without Sallyport", func(t *testing.T) { frontWithoutSallyport(t, c, cookie) })
 }
 
 // Somebody who has to sign in again is sent there by nginx where a page is opened, and a
@@ -190,32 +209,11 @@ func TestNginxSendsPagesToStepUp(t *testing.T) {
 	b.says(b.heading("This sign-in is not enough for this page"), "never")
 	b.open(c.url + "/x")
 	b.says(b.at(c.url+"/x"), "User: corp:mira")
-	resp, told := c.raw(t, "GET /payroll HTTP/1.1\r\nHost: "+strings.TrimPrefix(c.url, "http://")+
+	resp, told := c.raw(t, "GET /payroll HTTP/1.1\r\nHost: "+strings.TrimPrefix(c.url, "https://")+
 		"\r\nConnection: close\r\nAccept: */*\r\nCookie: "+c.signIn(t, "mira")+"\r\n\r\n")
 	const want = `Bearer error="insufficient_user_authentication", error_description="sign in again", acr_values="never"`
 	if got := resp.Header.Get("WWW-Authenticate"); resp.StatusCode != 401 || got != want || told != nil {
 		t.Errorf("a program is told %s, %q, and the app %v", resp.Status, got, told)
-	}
-}
-
-// A WebSocket passes nginx for somebody who is signed in, from a page of the site itself.
-func TestNginxPassesWebSocketsOfItsOwnPagesOnly(t *testing.T) {
-	t.Parallel()
-	c := behindNginx(t)
-	cookie := c.signIn(t, "mira")
-	for _, tt := range []struct {
-		cookie, origin string
-		status         int
-	}{
-		{cookie, "Origin: " + c.url, 200}, // the app's list of headers is no WebSocket, but shows what arrived
-		{cookie, "Origin: https://evil.example", 403},
-		{cookie, "Accept: */*", 403},
-		{"a=1", "Origin: " + c.url, 401},
-	} {
-		resp, told := c.raw(t, c.writesUpgrade("/headers", "Cookie: "+tt.cookie, tt.origin))
-		if resp.StatusCode != tt.status || tt.status == 200 && told.Get("Upgrade") != "websocket" {
-			t.Errorf("%s: %s, the app got %v", tt.origin, resp.Status, told)
-		}
 	}
 }
 
@@ -239,7 +237,7 @@ func TestNginxWithAndWithoutTheQuestion(t *testing.T) {
 	}
 	for range rounds {
 		with += c.asks(t, c.url, cookie, within())
-		without += c.asks(t, "http://localhost"+portOf(at.front), cookie, within())
+		without += c.asks(t, "https://"+publicHost+portOf(at.front), cookie, within())
 	}
 	seconds := (time.Duration(rounds) * turn).Seconds()
 	t.Logf("64 connections: %.0f requests/s with the question, %.0f without: %.0f%%", float64(with)/seconds,

@@ -36,7 +36,7 @@ func selftestRoutes(host, echo string) string {
 //
 //   - take echo := need(t, freeAddress), and let the front pass requests to http://<echo> as
 //     to its app: nothing needs to listen there before
-//   - append selftestRoutes("localhost", echo) to the end of Sallyport's configuration, whose
+//   - append selftestRoutes(publicHost, echo) to the end of Sallyport's configuration, whose
 //     last key is then routes
 //   - wantSelftestGreen(t, url, echo, cookie), and for a configuration without one of its
 //     lines wantSelftestRed(t, url, echo, cookie, "nginx", whether an advice names the line)
@@ -71,6 +71,12 @@ func selftestOf(t *testing.T, url, echo, cookie string, args ...string) (int, []
 		t.Errorf("selftest ended with %v, and has %d faults", err, len(faults))
 	}
 	return len(report.Cases), faults
+}
+
+// throughTLS are the arguments for a front at an address, which has the test's certificate.
+func throughTLS(t *testing.T, address string) []string {
+	t.Helper()
+	return []string{"--connect", address, "--ca", need(t, world.cert).certFile}
 }
 
 // wantSelftestGreen fails for each case that is not ok.
@@ -116,8 +122,7 @@ func TestSelftestThroughSallyportItself(t *testing.T) {
 				s.Routes = append(s.Routes, strings.TrimPrefix(strings.TrimSpace(line), "- "))
 			}
 			c := ownCorp(t, s)
-			wantSelftestGreen(t, c.url, echo, c.signIn(t, "mira"), "--connect", address, "--ca",
-				need(t, world.cert).certFile)
+			wantSelftestGreen(t, c.url, echo, c.signIn(t, "mira"), throughTLS(t, address)...)
 		})
 	}
 }
@@ -126,8 +131,8 @@ func TestSelftestThroughSallyportItself(t *testing.T) {
 func TestSelftestThroughNginx(t *testing.T) {
 	t.Parallel()
 	echo := need(t, freeAddress)
-	c, _ := behindNginxWith(t, echo, selftestRoutes("localhost", echo))
-	wantSelftestGreen(t, c.url, echo, c.signIn(t, "mira"))
+	c, at := behindNginxWith(t, echo, selftestRoutes(publicHost, echo))
+	wantSelftestGreen(t, c.url, echo, c.signIn(t, "mira"), throughTLS(t, at.front)...)
 }
 
 // Why nothing leaks without a line of nginx's guide, where selftest names none.
@@ -236,7 +241,7 @@ func namesLine(advice, location, line string) bool {
 func TestSelftestNamesEachMissingLineOfNginx(t *testing.T) {
 	t.Parallel()
 	echo := need(t, freeAddress)
-	c, at := behindNginxWith(t, echo, selftestRoutes("localhost", echo))
+	c, at := behindNginxWith(t, echo, selftestRoutes(publicHost, echo))
 	cookie := c.signIn(t, "mira")
 	block := guideBlock(t, nginxGuide, "nginx")
 	lines := strings.SplitAfter(block, "\n")
@@ -272,9 +277,9 @@ func TestSelftestNamesEachMissingLineOfNginx(t *testing.T) {
 			case refuses:
 				t.Error("nginx starts without it")
 			case onlyLog, unread, sameDefault:
-				wantSelftestGreen(t, c.url, echo, cookie, "--connect", one.front)
+				wantSelftestGreen(t, c.url, echo, cookie, throughTLS(t, one.front)...)
 			case nothing:
-				_, faults := selftestOf(t, c.url, echo, cookie, "--connect", one.front)
+				_, faults := selftestOf(t, c.url, echo, cookie, throughTLS(t, one.front)...)
 				for _, fault := range faults {
 					if fault.Result == "LEAK" {
 						t.Errorf("%+v", fault)
@@ -283,7 +288,7 @@ func TestSelftestNamesEachMissingLineOfNginx(t *testing.T) {
 			default:
 				wantSelftestRed(t, c.url, echo, cookie, "nginx", func(advice string) bool {
 					return strings.Contains(advice, cmp.Or(want, "\x00")) || namesLine(advice, location, line)
-				}, "--connect", one.front)
+				}, throughTLS(t, one.front)...)
 			}
 		})
 	}
@@ -301,7 +306,7 @@ func TestSelftestNamesEachMissingLineOfNginx(t *testing.T) {
 func TestSelftestNamesEachWrongLineOfNginx(t *testing.T) {
 	t.Parallel()
 	echo := need(t, freeAddress)
-	c, at := behindNginxWith(t, echo, selftestRoutes("localhost", echo))
+	c, at := behindNginxWith(t, echo, selftestRoutes(publicHost, echo))
 	cookie := c.signIn(t, "mira")
 	block := guideBlock(t, nginxGuide, "nginx")
 	for name, tt := range map[string]struct{ old, now, says string }{
@@ -338,7 +343,7 @@ func TestSelftestNamesEachWrongLineOfNginx(t *testing.T) {
 			}
 			wantSelftestRed(t, c.url, echo, cookie, "nginx", func(advice string) bool {
 				return strings.Contains(advice, tt.says)
-			}, "--connect", one.front)
+			}, throughTLS(t, one.front)...)
 		})
 	}
 }
@@ -369,7 +374,7 @@ func TestSelftestThroughHAProxy(t *testing.T) {
 func selftestBehind(t *testing.T, guide string, runs func(*testing.T, addresses) *process) {
 	t.Helper()
 	c, at, cookie := forSelftest(t, guide, runs)
-	wantSelftestGreen(t, c.url, at.app, cookie, "--connect", at.front, "--ca", need(t, world.cert).certFile)
+	wantSelftestGreen(t, c.url, at.app, cookie, throughTLS(t, at.front)...)
 }
 
 // forSelftest is a site behind a front that runs starts, with an echo in the place of the
@@ -401,7 +406,7 @@ func withoutLines(t *testing.T, c *corp, at addresses, cookie, front string, lin
 			p.listens(t, one.front)
 			wantSelftestRed(t, c.url, at.app, cookie, front, func(advice string) bool {
 				return strings.Contains(advice, says)
-			}, "--connect", one.front, "--ca", need(t, world.cert).certFile)
+			}, throughTLS(t, one.front)...)
 		})
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -298,9 +300,22 @@ type app struct {
 	URL    string
 	server *httptest.Server
 
-	mu       sync.Mutex // guards cookies and requests
-	cookies  []string   // every Cookie header that arrived
-	requests int        // without those for the picture of a page, which browsers fetch in their own time
+	mu       sync.Mutex   // guards what follows
+	cookies  []string     // every Cookie header that arrived
+	requests int          // without those for the picture of a page, which browsers fetch in their own time
+	ws       http.Handler // who answers at /ws, if anybody
+}
+
+// sendWebSockets has what comes to /ws answered by another app.
+func (a *app) sendWebSockets(t *testing.T, upstream string) {
+	t.Helper()
+	to, err := url.Parse(upstream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ws = &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }}
 }
 
 func startApp() *app {
@@ -316,7 +331,12 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/favicon.ico" {
 		a.requests++
 	}
+	ws := a.ws
 	a.mu.Unlock()
+	if r.URL.Path == "/ws" && ws != nil {
+		ws.ServeHTTP(w, r)
+		return
+	}
 	if strings.HasSuffix(r.URL.Path, "/headers") {
 		_ = json.NewEncoder(w).Encode(r.Header) // the browser has gone
 		return

@@ -95,11 +95,12 @@ func TestTraefikAsksAndPassesOnWhatSallyportSays(t *testing.T) {
 	t.Parallel()
 	c, _ := behindTraefik(t, "", "")
 	cookie := c.signIn(t, "mira")
-	t.Run("signing in", func(t *testing.T) { frontSignsIn(t, c) })
+	t.Run("signing in", func(t *testing.T) { frontSignsIn(t, c, asSallyportSays()) })
 	t.Run("what the app is told", func(t *testing.T) { frontTellsWhatSallyportSays(t, c, true) })
 	t.Run("statuses", func(t *testing.T) { frontStatuses(c, cookie).check(t, c) })
 	t.Run("ambiguous", func(t *testing.T) { frontRefusesWhatIsAmbiguous(t, c, cookie) })
 	t.Run("WebSockets", func(t *testing.T) { frontPassesWebSockets(t, c, cookie) })
+	t.Run("WebSockets in a browser", func(t *testing.T) { frontOpensWebSockets(t, c) })
 	t.Run("pages of other sites", func(t *testing.T) { frontAnswersPagesOfOtherSites(t, c, cookie, [2]int{200, 200}) })
 	t.Run("without Sallyport", func(t *testing.T) { frontWithoutSallyport(t, c, cookie) })
 }
@@ -109,7 +110,7 @@ func TestSelftestThroughTraefik(t *testing.T) {
 	t.Parallel()
 	echo := need(t, freeAddress)
 	c, at := behindTraefik(t, echo, selftestRoutes(publicHost, echo))
-	wantSelftestGreen(t, c.url, echo, c.signIn(t, "mira"), "--connect", at.front, "--ca", need(t, world.cert).certFile)
+	wantSelftestGreen(t, c.url, echo, c.signIn(t, "mira"), throughTLS(t, at.front)...)
 }
 
 // A line of the guide that is missing, or another one, is named.
@@ -137,7 +138,7 @@ func TestSelftestNamesWhatTraefikLacks(t *testing.T) {
 			c, at := behindTraefik(t, echo, selftestRoutes(publicHost, echo), tt.edit...)
 			wantSelftestRed(t, c.url, echo, c.signIn(t, "mira"), "Traefik", func(advice string) bool {
 				return strings.Contains(advice, tt.advice)
-			}, "--connect", at.front, "--ca", need(t, world.cert).certFile)
+			}, throughTLS(t, at.front)...)
 		})
 	}
 }
