@@ -39,6 +39,12 @@ type apache struct{ dir, address string }
 // configuration says of files. extra stands before the guide's lines.
 func startApache(t *testing.T, extra string, replace ...string) apache {
 	t.Helper()
+	return startApacheWith(t, extra, readdressed(t, guideBlock(t, apacheGuide, "apache"), replace...))
+}
+
+// startApacheWith is startApache with other lines than the guide's.
+func startApacheWith(t *testing.T, extra, block string) apache {
+	t.Helper()
 	program := need(t, apacheProgram)
 	dir, err := os.MkdirTemp("", "sallyport-apache-") // not below world.dir: programs run as another user
 	if err != nil {
@@ -46,13 +52,12 @@ func startApache(t *testing.T, extra string, replace ...string) apache {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	a := apache{dir, need(t, freeAddress)}
-	block := readdressed(t, guideBlock(t, apacheGuide, "apache"), replace...)
-	block = readdressed(t, block, "127.0.0.1:8080", a.address, "/srv/app", dir+"/app", "/var/log/apache2", dir,
-		"app.example.com", publicHost)
+	block = strings.ReplaceAll(readdressed(t, block, "127.0.0.1:8080", a.address, "/srv/app", dir+"/app",
+		"app.example.com", publicHost), "/var/log/apache2", dir)
 	config := "ServerRoot " + dir + "\nDefaultRuntimeDir " + dir + "\nPidFile apache.pid\nErrorLog /dev/stderr\n" +
 		"ServerName " + publicHost + "\n"
 	for _, name := range []string{"mpm_event", "authz_core", "authz_host", "setenvif", "env", "alias", "mime", "cgid",
-		"remoteip"} {
+		"remoteip", "rewrite"} {
 		config += fmt.Sprintf("LoadModule %s_module /usr/lib/apache2/modules/mod_%s.so\n", name, name)
 	}
 	config += "ScriptSock cgi.sock\nTypesConfig /dev/null\n<Directory />\n  Require all denied\n</Directory>\n" +
@@ -128,6 +133,12 @@ func TestApacheTellsACGIProgramWhoItIs(t *testing.T) {
 	c := inFrontOfApache(t, a)
 	b := newPerson(t)
 	b.says(b.signInAtProvider(c.url+"/cgi-bin/env?a=b", "mira"), "REMOTE_USER=mira", "QUERY_STRING=a=b")
+	b.open(c.url + "/.sallyport/account")
+	b.says(b.heading("Your account"), "mira@corp.example")
+	b.press("Sign out")
+	b.heading("You are signed out")
+	b.forget(c.provider.Issuer)
+	b.says(b.signInAtProvider(c.url+"/cgi-bin/env", "tom"), "REMOTE_USER=tom")
 	cookie := c.signIn(t, "mira")
 	for _, line := range []string{"X-Forwarded-User: corp:evil", "X_Forwarded_User: corp:evil", "X.Forwarded.User: corp:evil",
 		"X-Forwarded_User: corp:evil", "X-Forwarded-User: corp:evil\r\nX-Forwarded-User: corp:evil",
@@ -163,6 +174,52 @@ func TestApacheTellsACGIProgramWhoItIs(t *testing.T) {
 	log, err := os.ReadFile(filepath.Join(a.dir, "app.log"))
 	if err != nil || !strings.Contains(string(log), "127.0.0.1 mira [") {
 		t.Errorf("the log names nobody: %v\n%s", err, log)
+	}
+}
+
+// Nextcloud's rules lead every address to one program, from its folder, so that Apache looks
+// at the request a second time; and public routes name nobody, whom the program judges itself.
+func TestApacheTellsAProgramBehindARewrite(t *testing.T) {
+	t.Parallel()
+	guide, err := os.ReadFile(appsGuide)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile("(?s)```nextcloud-apache\n(.*?)```").FindSubmatch(guide)
+	if m == nil {
+		t.Fatalf("%s has no settings of Apache", appsGuide)
+	}
+	a := startApacheWith(t, "", readdressed(t, string(m[1]), "/var/www/nextcloud", "/srv/app/htdocs", "cloud.example.com",
+		"app.example.com", "AllowOverride All", "RewriteEngine On\n        RewriteRule ^index\\.php /cgi-bin/env")+
+		"ScriptAlias /cgi-bin/ /srv/app/cgi-bin/\n<Directory /srv/app/cgi-bin>\n  Require ip 127.0.0.1\n</Directory>\n")
+	for _, tt := range []struct {
+		from, line, want string
+		status           int
+	}{
+		{"127.0.0.1", "X-Forwarded-User: corp:mira", "REMOTE_USER=mira", 200},
+		{"127.0.0.1", "Accept: */*", "REDIRECT_STATUS=200", 200},
+		{"127.0.0.2", "X-Forwarded-User: corp:mira", "", 403},
+	} {
+		status, body := a.past(t, tt.from, "/index.php/x", tt.line, "X_Forwarded_User: corp:evil", "Remote-User: evil")
+		named := strings.Contains(body, "\nREMOTE_USER=")
+		if status != tt.status || status == 200 && !told(body, tt.want) || strings.Contains(body, "evil") ||
+			named != strings.HasPrefix(tt.want, "REMOTE_USER") {
+			t.Errorf("%s %s: %d\n%s", tt.from, tt.line, status, body)
+		}
+	}
+}
+
+// Each line of the guide that keeps others out does so: without it the test above would fail.
+func TestApacheWithoutALineOfTheGuideLetsOthersIn(t *testing.T) {
+	t.Parallel()
+	for line, ask := range map[string]struct{ from, target, header string }{
+		"            Require ip 127.0.0.1\n":    {"127.0.0.2", "/cgi-bin/env", "X-Forwarded-User: corp:mira"},
+		"            Require env REMOTE_USER\n": {"127.0.0.1", "/cgi-bin/env", "Accept: */*"},
+	} {
+		a := startApache(t, "", line, "")
+		if status, body := a.past(t, ask.from, ask.target, ask.header); status != 200 {
+			t.Errorf("without %q: %d, so something else keeps people out\n%s", line, status, body)
+		}
 	}
 }
 
