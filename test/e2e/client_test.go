@@ -61,6 +61,20 @@ func (c *corp) signIn(t testing.TB, person string) string {
 // signInKeeping is signIn, and returns the client that has the provider's cookies.
 func (c *corp) signInKeeping(t testing.TB, person string) (string, *http.Client) {
 	t.Helper()
+	client, cookies := c.signInFrom(t, c.url+"/.sallyport/login", person)
+	for _, cookie := range cookies {
+		if cookie.Name == c.cookie {
+			return cookie.Name + "=" + cookie.Value, client
+		}
+	}
+	t.Fatalf("%s did not get signed in at %s", person, c.url)
+	return "", nil
+}
+
+// signInFrom signs somebody in who opens start, which leads to the provider, and returns the
+// cookies that the site has set then.
+func (c *corp) signInFrom(t testing.TB, start, person string) (*http.Client, []*http.Cookie) {
+	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +95,6 @@ func (c *corp) signInKeeping(t testing.TB, person string) (string, *http.Client)
 		resp.Body.Close()
 		return resp
 	}
-	start := c.url + "/.sallyport/login"
 	form := ask(http.MethodGet, start, "").Request.URL
 	if !strings.HasPrefix(form.String(), c.provider.Issuer) {
 		t.Fatalf("%s leads to %s, not to the provider", start, form)
@@ -91,13 +104,7 @@ func (c *corp) signInKeeping(t testing.TB, person string) (string, *http.Client)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, cookie := range jar.Cookies(site) {
-		if cookie.Name == c.cookie {
-			return cookie.Name + "=" + cookie.Value, client
-		}
-	}
-	t.Fatalf("%s did not get signed in at %s", person, c.url)
-	return "", nil
+	return client, jar.Cookies(site)
 }
 
 // signOut is what the button does.

@@ -24,6 +24,7 @@ type shared struct {
 	h2spec           func() (string, error)
 	caddy            func() (string, error) // the current one
 	traefik          func() (string, error)
+	oauth2proxy      func() (string, error)
 
 	mu    sync.Mutex // guards ended
 	ended []func()   // in reverse order, after all tests
@@ -69,6 +70,7 @@ func run(m *testing.M) (int, error) {
 	world.h2spec = sync.OnceValues(world.buildH2spec)
 	world.caddy = sync.OnceValues(world.buildCaddy)
 	world.traefik = sync.OnceValues(world.buildTraefik)
+	world.oauth2proxy = sync.OnceValues(world.buildOAuth2Proxy)
 	defer world.end()
 	if err := world.build(); err != nil {
 		return 0, err

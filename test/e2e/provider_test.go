@@ -38,7 +38,8 @@ func startProvider(publicURL string, tells bool) (*provider, error) {
 	client := map[string]any{
 		"client_id": p.ClientID, "client_secret": p.ClientSecret,
 		"redirect_uris": []string{publicURL + "/.sallyport/callback/corp",
-			publicURL + "/.sallyport/callback/partner"},
+			publicURL + "/.sallyport/callback/partner", // and those of cost_test.go
+			publicURL + "/oauth2/callback", publicURL + "/oauth2-minimal/callback"},
 	}
 	if tells {
 		client["backchannel_logout_uri"] = publicURL + "/.sallyport/backchannel-logout/corp"
