@@ -130,8 +130,8 @@ var known = sync.OnceValue(func() map[string]option {
 		"bitbucket-team":       {refused: true, why: "Bitbucket has no OpenID Connect"},
 		"bitbucket-repository": {refused: true, why: "Bitbucket has no OpenID Connect"},
 		"github-org": {refused: true, why: "an organization is known by its number here: what " +
-			"https://api.github.com/orgs/LOGIN shows as id belongs into providers[].allowed_orgs, and github:<id> into " +
-			"routes[].allow.orgs"},
+			"https://api.github.com/orgs/LOGIN shows as id belongs into providers[].allowed_orgs, and github:<id> " +
+			"into routes[].allow.orgs"},
 		"github-team": {refused: true, why: "a team is a group here, and counts in an organization of " +
 			"providers[].allowed_orgs only: write ORGANIZATION/TEAM into routes[].allow.groups"},
 		"github-repo":  {refused: true, why: "who may read a repository is not asked: name organizations or teams"},
