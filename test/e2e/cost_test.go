@@ -169,21 +169,43 @@ func TestAQuestionBesideOAuth2Proxys(t *testing.T) {
 			"X-Original-Method: GET\r\nX-Forwarded-For: 192.0.2.9\r\nCookie: theme=dark; " + cookie + browserLines,
 		http.StatusOK, c.process, 0})
 
-	other, nobody := at, at
-	other.front, nobody.front = need(t, freeAddress), need(t, freeAddress)
-	cert := need(t, world.cert)
-	theirs := guideBlock(t, oauth2Guide, "nginx", "listen 443 ssl;", "listen "+other.front+" ssl;", "app.example.com",
-		publicHost, "wiki.example.com", otherSite, "/etc/ssl/app.crt", cert.certFile, "/etc/ssl/app.key", cert.keyFile,
-		"127.0.0.1:4180", usual.address, "127.0.0.1:4182", usual.address, "127.0.0.1:8080", at.app,
-		"        proxy_set_header Cookie $cookies;\n", "")
-	for _, n := range []*process{startNginx(t, t.TempDir(), theirs),
+	other, kept, nobody := need(t, freeAddress), need(t, freeAddress), at
+	nobody.front = need(t, freeAddress)
+	for _, n := range []*process{startNginx(t, t.TempDir(), nginxForOAuth2Proxy(t, at, other, usual.address)),
+		startNginx(t, t.TempDir(), keptConnections(t, nginxForOAuth2Proxy(t, at, kept, usual.address), usual.address)),
 		runNginx(t, nobody, readdressed(t, own, "        auth_request /_sallyport;\n", ""))} {
 		t.Cleanup(n.stop)
 		n.showIfFailed(t)
 	}
-	eventually(t, "the other nginx to listen", func() bool { return dialed(other.front) })
+	for _, address := range []string{other, kept} {
+		eventually(t, "the other nginx to listen", func() bool { return dialed(address) })
+	}
 	compareFronts(t, c, []*front{{"nginx alone", nobody.front, cookie, 0},
-		{"nginx with oauth2-proxy", other.front, usual.cookie, 0}, {"nginx with Sallyport", at.front, cookie, 0}})
+		{"nginx with oauth2-proxy", other, usual.cookie, 0},
+		{"nginx with oauth2-proxy, connections kept", kept, usual.cookie, 0},
+		{"nginx with Sallyport", at.front, cookie, 0}})
+}
+
+// nginxForOAuth2Proxy is the configuration that oauth2-proxy documents, as our guide of moving
+// from there has it, at an address.
+func nginxForOAuth2Proxy(t *testing.T, at addresses, address, asked string) string {
+	t.Helper()
+	cert := need(t, world.cert)
+	return guideBlock(t, oauth2Guide, "nginx", "listen 443 ssl;", "listen "+address+" ssl;", "app.example.com", publicHost,
+		"wiki.example.com", otherSite, "/etc/ssl/app.crt", cert.certFile, "/etc/ssl/app.key", cert.keyFile,
+		"127.0.0.1:4180", asked, "127.0.0.1:4182", asked, "127.0.0.1:8080", at.app,
+		"        proxy_set_header Cookie $cookies;\n", "")
+}
+
+// keptConnections is a configuration with a line more, so that nginx keeps its connections to
+// whom it asks.
+func keptConnections(t *testing.T, block, asked string) string {
+	t.Helper()
+	return "upstream kept { server " + asked + "; keepalive 32; }\n" + readdressed(t, block,
+		"        proxy_set_header X-Forwarded-Uri $request_uri;\n", "        proxy_set_header X-Forwarded-Uri $request_uri;\n"+
+			"        proxy_http_version 1.1;\n        proxy_set_header Connection \"\";\n",
+		"internal; # New: no page's script reads what is meant for nginx and the app.\n        proxy_pass http://"+asked+";",
+		"internal;\n        proxy_pass http://kept;")
 }
 
 // compareQuestions asks in turns, and logs what a check costs each process.

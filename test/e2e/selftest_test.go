@@ -142,6 +142,7 @@ const (
 	nothing     = "nothing passes without it"
 	onlyLog     = "what it changes is in Sallyport's log alone"
 	unread      = "Sallyport reads nothing of it"
+	onlyCost    = "without it each question opens a connection"
 	sameDefault = "what nginx does without it is the same here"
 )
 
@@ -164,7 +165,8 @@ var nginxLines = map[string]map[string]string{
 	},
 	"= /_sallyport": {
 		"internal;": itself,
-		"proxy_pass http://127.0.0.1:4182/verify;":                          nothing,
+		"proxy_pass http://sallyport_asked/verify;":                         nothing,
+		"proxy_set_header Connection \"\";":                                 onlyCost,
 		"proxy_pass_request_body off;":                                      unread,
 		"proxy_set_header Content-Length \"\";":                             unread,
 		"proxy_set_header Host sallyport;":                                  unread,
@@ -276,7 +278,7 @@ func TestSelftestNamesEachMissingLineOfNginx(t *testing.T) {
 			switch want {
 			case refuses:
 				t.Error("nginx starts without it")
-			case onlyLog, unread, sameDefault:
+			case onlyLog, unread, onlyCost, sameDefault:
 				wantSelftestGreen(t, c.url, echo, cookie, throughTLS(t, one.front)...)
 			case nothing:
 				_, faults := selftestOf(t, c.url, echo, cookie, throughTLS(t, one.front)...)

@@ -48,14 +48,8 @@ func (m *mapping) tellUser(name, claim string) bool {
 	switch claim {
 	case "user":
 		if valueOf(m.draft.provider, "type") == "microsoft" {
-			at := m.home
-			if s := m.set["provider"]; s != nil {
-				at.File, at.Line = s.file, s.line
-			}
-			m.tell(at.File, at.Line, name, Refused, "is left out: type microsoft knows people by tenant and "+
-				"object id, and not by the sub that apps were told; `subject` in routes[].headers.set tells them "+
-				"that id")
-			return false
+			return m.leftOut(name, "type microsoft knows people by tenant and object id, and not by the sub that apps "+
+				"were told; `subject` in routes[].headers.set tells them that id")
 		}
 		if valueOf(m.draft.provider, "type") == kindGitHub { // oauth2-proxy tells the login there
 			m.told = append(m.told, told{name: name, claim: "username", utf8: true})
@@ -67,11 +61,25 @@ func (m *mapping) tellUser(name, claim string) bool {
 	case "preferred_username":
 		m.told = append(m.told, told{name: name, claim: "username", utf8: true})
 	case "groups":
+		if valueOf(m.draft.provider, "type") == kindGitHub {
+			return m.leftOut(name, "apps were told organizations, and teams as ORGANIZATION:TEAM; `groups` in "+
+				"routes[].headers.set tells them teams, as ORGANIZATION/TEAM")
+		}
 		m.told = append(m.told, told{name: name, claim: "groups", utf8: true})
 	default:
 		return false
 	}
 	return true
+}
+
+// leftOut says why no app is told what it would take for something else.
+func (m *mapping) leftOut(name, why string) bool {
+	at := m.home
+	if s := m.set["provider"]; s != nil {
+		at.File, at.Line = s.file, s.line
+	}
+	m.tell(at.File, at.Line, name, Refused, "is left out: "+why)
+	return false
 }
 
 // alphaToldHeaders maps the headers that an alpha configuration lists.
