@@ -195,7 +195,7 @@ func reachWarnings(cfg *config.Config, pol *assemble.Policy) (all []config.Fault
 	for i, r := range routes {
 		var below []string
 		for j, other := range routes {
-			if maySameApp(cfg.Routes[i], cfg.Routes[j]) && r.Below(other) {
+			if r.Below(other) && maySameApp(cfg.Routes[i], cfg.Routes[j]) {
 				below = append(below, other.Name)
 			}
 		}
