@@ -144,6 +144,7 @@ var oneDoor = []struct {
 	{"github.com/fsnotify/fsnotify", []string{"cmd/sallyport/internal/watch"}, "files are watched in one place"},
 	{"github.com/pires/go-proxyproto", []string{"cmd/sallyport/internal/server"}, "who a client is by a PROXY header " +
 		"is read in one place"},
+	{"github.com/KimMachineGun/automemlimit", []string{"cmd/sallyport/command"}, "only a process that serves has a limit"},
 	{"github.com/spf13/cobra", []string{"cmd/sallyport/command"}, "commands are the roof's"},
 }
 

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
@@ -64,6 +65,7 @@ func serveFile(ctx context.Context, c *console, path string) error {
 	}
 	log := asynclog.Open(c.stdout, c.stderr, logLevel(first.Config.Log.Level), first.Config.Log.Format)
 	defer log.Close()
+	limitMemory(c.env, memlimit.FromCgroup, log.Logger)
 	s, err := start(ctx, c, first.Config, first.Secrets, log)
 	if err != nil {
 		return err
