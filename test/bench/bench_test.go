@@ -100,6 +100,11 @@ func TestEveryRowIsMeasured(t *testing.T) {
 			t.Errorf("no row of %s at half load", row)
 		}
 	}
+	for _, row := range []string{"bare `httputil.ReverseProxy`", "Sallyport", "Sallyport, with a store and grants"} {
+		if !regexp.MustCompile(`(?m)^\| ` + regexp.QuoteMeta(row) + ` \| [0-9]+\.[0-9] \| [0-9]+\.[0-9] \|$`).MatchString(text) {
+			t.Errorf("no memory of %s", row)
+		}
+	}
 	if t.Failed() {
 		t.Log(text)
 	}

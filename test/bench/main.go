@@ -150,6 +150,11 @@ func rounds(c cores, o *options) error {
 	if err := f.start(); err != nil {
 		return err
 	}
+	time.Sleep(2 * time.Second) // what starting has left to do
+	idle, err := idleMemory(f.subjects)
+	if err != nil {
+		return err
+	}
 	if err := runRounds(l, f.subjects, o.rounds, o.round, o.progress); err != nil {
 		return err
 	}
@@ -157,5 +162,5 @@ func rounds(c cores, o *options) error {
 	if err != nil {
 		return err
 	}
-	return report(o, c, f.subjects, half)
+	return report(o, c, f.subjects, half, idle)
 }

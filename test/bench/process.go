@@ -111,14 +111,16 @@ func (p *process) cpu() (time.Duration, error) {
 }
 
 // resident is the memory that the process and its children have, in bytes.
-func (p *process) resident() (int, error) {
-	total := 0
+func (p *process) resident() (int, error) { return p.memory("VmRSS:") }
+
+// memory is a line of proc_pid_status(5), in bytes.
+func (p *process) memory(name string) (total int, err error) {
 	for _, pid := range p.family() {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		if err != nil {
 			return 0, err
 		}
-		_, rest, _ := strings.Cut(string(text), "VmRSS:")
+		_, rest, _ := strings.Cut(string(text), name)
 		kilobytes, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
 		n, err := strconv.Atoi(kilobytes)
 		if err != nil {

@@ -12,7 +12,7 @@ import (
 )
 
 // report writes tables and charts of `make bench`.
-func report(o *options, c cores, subjects []*subject, half []added) error {
+func report(o *options, c cores, subjects []*subject, half []added, resting []idle) error {
 	by := map[string]*subject{}
 	for _, s := range subjects {
 		by[s.key] = s
@@ -41,6 +41,11 @@ func report(o *options, c cores, subjects []*subject, half []added) error {
 		"| passing requests on | requests/s | p50 added, µs | p99 added, µs |\n|---|---|---|---|\n")
 	for _, a := range half {
 		fmt.Fprintf(&text, "| %s | %.0f | %s | %s |\n", a.subject.name, a.rate, a.p50.text("%.0f"), a.p99.text("%.0f"))
+	}
+	text.WriteString("\nMemory of processes that have started and were asked for nothing yet:\n\n" +
+		"| at rest | RSS, MiB | without the program's own file, MiB |\n|---|---|---|\n")
+	for _, m := range resting {
+		fmt.Fprintf(&text, "| %s | %s | %s |\n", m.name, mebibytes(m.resident), mebibytes(m.own))
 	}
 	if err := writeChart(o, "requests.svg", barChart("CPU per request, µs", bars(proxies))); err != nil {
 		return err

@@ -162,6 +162,35 @@ func runHalfLoad(l *loop, through []*subject, direct *subject, rounds int, d tim
 	return all, nil
 }
 
+// idle is what a process takes that nobody has asked for anything yet, in bytes.
+type idle struct {
+	name          string
+	resident, own int // own: without the pages of its file, which are those of all who run it
+}
+
+func idleMemory(subjects []*subject) (all []idle, err error) {
+	for _, s := range subjects {
+		one := idle{name: s.name}
+		switch s.key {
+		case "nginx", "haproxy", "bare":
+		case "signed-in":
+			one.name = "Sallyport"
+		case "gateway":
+			one.name = "Sallyport, with a store and grants"
+		default:
+			continue
+		}
+		if one.resident, err = s.process.resident(); err == nil {
+			one.own, err = s.process.memory("RssAnon:")
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
 // spread is what several rounds have shown.
 type spread struct{ median, least, most float64 }
 
