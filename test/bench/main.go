@@ -55,6 +55,7 @@ type options struct {
 	charts      string // the folder for charts
 	dir         string // for what is thrown away
 	points      int    // of each curve; 0: all
+	only        string // names of curves; all if empty
 	busy        string // what else the machine does, as a sentence
 	progress    io.Writer
 }
@@ -65,6 +66,7 @@ func parse(args []string) (*options, error) {
 	rounds, round := 7, 3*time.Second
 	if args[0] == "scaling" {
 		rounds, round = 3, time.Second
+		f.StringVar(&o.only, "only", "", "names of curves, with commas between; the document loses the others")
 		f.IntVar(&o.points, "points", 0, "only so many points of each curve; all if left out")
 	}
 	f.IntVar(&o.rounds, "rounds", rounds, "how often each is measured")

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,6 +58,9 @@ func scaling(c cores, o *options) error {
 	fmt.Fprintf(&text, "%s\n\nRequests are those of somebody who is signed in. Each figure is the median of %d "+
 		"rounds of %v, with %d connections unless said otherwise.\n", machine(o, c), o.rounds, o.round, o.connections)
 	for _, cv := range curves() {
+		if o.only != "" && !slices.Contains(strings.Split(o.only, ","), cv.name) {
+			continue
+		}
 		sizes := cv.sizes
 		if o.points > 0 {
 			sizes = sizes[:min(o.points, len(sizes))]
