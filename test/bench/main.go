@@ -130,7 +130,7 @@ func (o *options) prepare() (end func(), err error) {
 	}
 	end = func() { _ = os.RemoveAll(o.dir) }
 	// Ten thousand WebSockets are 20,000 sockets here and 20,000 there. Who may not raise the
-	// limit runs into it where it matters, and is told.
+	// limit gets fewer (mostSockets).
 	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 65536, Max: 65536})
 	return end, nil
 }

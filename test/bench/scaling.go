@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -110,7 +112,8 @@ func curves() []curve {
 			explain: "Sign-ins of others that have ended and are kept in the store until they would be over anyway.",
 			measure: (*scaler).ended},
 		{name: "sockets", title: "RSS, MiB", unit: "idle WebSockets", sizes: []int{0, 100, 1000, 5000, 10_000},
-			explain: "Each is a connection of a client and one to the app.", measure: (*scaler).sockets},
+			explain: "Each is a connection of a client and one to the app, as many as the limit of open files lets be.",
+			measure: (*scaler).sockets},
 		{name: "bytes", title: "MB for each second of CPU", unit: "length of an answer",
 			sizes:   []int{1 << 10, 10 << 10, 100 << 10, 1 << 20, 10 << 20, 100 << 20, 1 << 30},
 			explain: "Over eight connections, and over one where it is longer than 10 MiB.",
@@ -250,6 +253,7 @@ func (s *scaler) sockets(sizes []int) ([]finding, error) {
 	defer open.close()
 	var findings []finding
 	for _, n := range sizes {
+		n = min(n, mostSockets())
 		if err := open.grow(n); err != nil {
 			return nil, fmt.Errorf("%d of %d are open: %w", len(open.conns), n, err)
 		}
@@ -271,6 +275,16 @@ func (s *scaler) sockets(sizes []int) ([]finding, error) {
 			[]string{mebibytes(resident), each}})
 	}
 	return findings, nil
+}
+
+// mostSockets is how many WebSockets the limit of open files lets through: two sockets for each,
+// there as here.
+func mostSockets() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	return int(limit.Max/2) - 100
 }
 
 func (s *scaler) bytes(sizes []int) ([]finding, error) {
