@@ -62,11 +62,16 @@ func googleVouches(e email) bool {
 }
 
 // googleOrg uses hd as the id, the name and the domain of the organization, because a
-// sign-in says nothing else about it (docs/providers/google.md).
+// sign-in says nothing else about it (docs/providers/google.md). Of the name and the domain
+// the directory may have said more, to an administrator (directory.go); the id stays.
 func googleOrg(r reader) (active identity.Org, all []identity.Org, unknown bool) {
 	hd, ok := hostedDomain(r.who)
 	if !ok {
 		return identity.Org{}, nil, r.unknownOrg("hd", r.who.mentions("hd") && string(r.who["hd"]) != `""`)
 	}
-	return identity.Org{ID: r.p.id + ":" + hd, Name: hd, Domain: hd, Source: "claim"}, nil, false
+	active = identity.Org{ID: r.p.id + ":" + hd, Name: hd, Domain: hd, Source: "claim"}
+	if r.p.orgDetails != nil {
+		active = r.p.orgDetails(r.ctx, active)
+	}
+	return active, nil, false
 }

@@ -35,6 +35,8 @@ import (
 type Provider struct {
 	id, kind, issuer       string
 	baseURL                string // github
+	directory              Directory
+	orgDetails             func(context.Context, identity.Org) identity.Org // nil: nothing is known
 	endpoints              Endpoints
 	clientID, clientSecret string
 	clientAuth             string
@@ -73,7 +75,7 @@ func New(o Options) (*Provider, error) {
 	p := &Provider{
 		id: o.ID, kind: o.Type, issuer: o.Issuer, endpoints: o.Endpoints, baseURL: o.BaseURL,
 		clientID: o.ClientID, clientSecret: o.ClientSecret, clientAuth: or(o.ClientAuth, ClientAuthAuto),
-		redirectURL: o.RedirectURL, signOut: o.SignOut,
+		redirectURL: o.RedirectURL, signOut: o.SignOut, directory: o.Directory, orgDetails: o.OrgDetails,
 		claims: o.Claims.withDefaults(), mapped: o.Claims.all(), identityFrom: or(o.IdentityFrom, FromAuto),
 		client: o.Client, now: o.Now, log: o.Log, dialect: newDialect(o), disco: &discovery{},
 		notices: &notices{seen: map[string]bool{}}, last: &atomic.Pointer[[]ClaimForm]{},

@@ -1,6 +1,7 @@
 package login
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -89,6 +90,10 @@ type Options struct {
 	BaseURL        string   // github: the origin of a GitHub Enterprise Server; "": github.com
 	AllowedOrgs    []string // github: only members of these (numbers) are admitted, and only these count
 
+	Directory Directory // google: how the directory of an organization can be read
+	// OrgDetails adds to an organization what its directory said; google. nil: nothing is known.
+	OrgDetails func(context.Context, identity.Org) identity.Org
+
 	Client *oauth.Client // nil: one with default settings and without metrics
 	Now    func() time.Time
 	Log    *slog.Logger // nil: nothing is logged
@@ -175,6 +180,7 @@ func sharedTenant(issuer string) string {
 // vendorConflicts finds settings of one vendor that are used with the type of another.
 func (o Options) vendorConflicts(add func(wrong bool, key, why string)) {
 	add(o.HostedDomains != nil && o.Type != TypeGoogle, "hosted_domains", "is for type google")
+	o.directoryConflicts(add)
 	add(o.Tenant != "" && o.Type != TypeMicrosoft, "tenant", "is for type microsoft")
 	add(o.AllowedTenants != nil && o.Type != TypeMicrosoft, "allowed_tenants", "is for type microsoft")
 	add(o.Endpoints.GraphURL != "" && o.Type != TypeMicrosoft, "endpoints.graph", "is for type microsoft")
@@ -306,6 +312,12 @@ func (o Options) checkAddresses() error {
 	}
 	if err := checkURL(o.RedirectURL); err != nil && !o.tokensOnly() {
 		return fmt.Errorf("redirect URL %q: %w", o.RedirectURL, err)
+	}
+	if err := checkURL(o.Directory.RedirectURL); o.Directory.On && err != nil {
+		return fmt.Errorf("redirect URL of the directory %q: %w", o.Directory.RedirectURL, err)
+	}
+	if base := o.Directory.BaseURL; base != "" && (checkURL(base) != nil || originOf(base) != base) {
+		return fmt.Errorf("directory.base_url %q: must be an https URL without path (http only on loopback)", base)
 	}
 	if o.Type == TypeGitHub {
 		if err := checkURL(o.BaseURL); err != nil || originOf(o.BaseURL) != o.BaseURL {

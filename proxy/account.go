@@ -21,6 +21,7 @@ type accountEndpoint struct {
 	operators  *authz.Route // who sees permission
 	permission []pages.Permission
 	lender     Lender // nil: nothing is lent
+	directory  *directoryEndpoint
 }
 
 func (e *accountEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *event) error {
@@ -39,7 +40,9 @@ func (e *accountEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 	}
 	data.Grants = e.grants(r, ev, &s)
 	data.Sessions.OnlyHere, data.Sessions.EndURL = !e.durable, e.site.path("sessions/end")
-	show(e.pages, w, r, ev, pages.Page{Template: "account", Data: data})
+	var leadsTo []string
+	data.Directory, leadsTo = e.directory.show(r, ev, &s)
+	show(e.pages, w, r, ev, pages.Page{Template: "account", Data: data, FormAction: leadsTo})
 	return nil
 }
 

@@ -38,6 +38,7 @@ type event struct {
 	action     observe.Action
 	provider   string // whose sign-in it is
 	ended      string // which session of their own somebody ended, in words
+	learned    string // what a directory said of an organization
 	sessionErr error
 	clientGone bool   // nobody is left to read an answer
 	note       string // what an operator should know of an answer that is fine
@@ -75,7 +76,7 @@ func (p *Proxy) observe(ev *event, c *relay.Client, r *http.Request) {
 		Client: ev.client, Method: r.Method, Host: cmp.Or(ev.facts.Authority, r.Host), Path: ev.facts.Path,
 		Status: cmp.Or(c.Status(), http.StatusOK), Bytes: c.Bytes(),
 		Route: ev.route, User: ev.user, Org: ev.org, Decision: ev.decision, Reason: string(ev.reason), Rule: ev.rule,
-		Action: ev.action, Provider: ev.provider, Ended: ev.ended, Note: ev.note, Err: ev.cause,
+		Action: ev.action, Provider: ev.provider, Ended: ev.ended, Learned: ev.learned, Note: ev.note, Err: ev.cause,
 	}
 	if ev.clientGone {
 		e.Status = statusClientGone
@@ -93,19 +94,20 @@ func (p *Proxy) observe(ev *event, c *relay.Client, r *http.Request) {
 // metrics are an interface to operators: names and labels only grow. All labels
 // are from closed lists or the configuration.
 type metrics struct {
-	requests  *prometheus.CounterVec
-	durations *prometheus.HistogramVec
-	decisions *prometheus.CounterVec
-	logins    *prometheus.CounterVec
-	reauths   *prometheus.CounterVec
-	handOffs  *prometheus.CounterVec
-	stepUps   *prometheus.CounterVec
-	failures  *prometheus.CounterVec
-	retries   *prometheus.CounterVec
-	tunnelled *prometheus.HistogramVec
-	ended     *prometheus.CounterVec
-	closed    *prometheus.CounterVec
-	inFlight  prometheus.Gauge
+	requests    *prometheus.CounterVec
+	durations   *prometheus.HistogramVec
+	decisions   *prometheus.CounterVec
+	logins      *prometheus.CounterVec
+	reauths     *prometheus.CounterVec
+	handOffs    *prometheus.CounterVec
+	stepUps     *prometheus.CounterVec
+	directories *prometheus.CounterVec
+	failures    *prometheus.CounterVec
+	retries     *prometheus.CounterVec
+	tunnelled   *prometheus.HistogramVec
+	ended       *prometheus.CounterVec
+	closed      *prometheus.CounterVec
+	inFlight    prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
@@ -133,6 +135,9 @@ func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
 		stepUps: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_step_ups_total",
 			Help: "Times that somebody came back from a provider who had to prove again who they are for a route, by " +
 				"result: met, unmet, denied, other_person or failed."}, []string{"provider", "result"}),
+		directories: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_directory_reads_total",
+			Help: "Times that an administrator came back from a provider whose directory was to be read once, by " +
+				"result: read, store, or the reason for which it was not read."}, []string{"provider", "result"}),
 		failures: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_upstream_failures_total",
 			Help: "Requests that an app did not answer, by route and kind: unreachable, timeout or protocol."},
 			[]string{"route", "kind"}),

@@ -106,8 +106,10 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 	signOut := &signOutEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages, keepCache: o.KeepCache,
 		durable: o.Durable}
 	list := &personList{process: p.Process, listing: o.Listing}
-	account := &accountEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages, list: list,
-		durable: o.Durable, permission: o.Permission, lender: o.Lender,
+	directory := &directoryEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages, kept: o.OrgKeeper,
+		once: o.Once}
+	account := &accountEndpoint{own: own, directory: directory, site: p.site, providers: o.Providers,
+		pages: p.pages, list: list, durable: o.Durable, permission: o.Permission, lender: o.Lender,
 		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}}}
 	organization := &organizationEndpoint{own: own, site: p.site, pages: p.pages, keepCache: o.KeepCache,
 		lender: o.Lender}
@@ -140,6 +142,10 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 		all = append(all, endpoint{path: "connect/{connector}", get: connect.ask, post: connect.answer})
 		all = append(all, endpoint{path: "connect/{connector}/callback", get: connect.callback, leadsOn: true})
 		all = append(all, endpoint{path: "disconnect/{connector}", post: disconnect.serve})
+	}
+	if o.OrgKeeper != nil && slices.ContainsFunc(o.Providers, func(p Provider) bool { return p.Directory != nil }) {
+		all = append(all, endpoint{path: "directory/{provider}", post: directory.ask})
+		all = append(all, endpoint{path: "directory/{provider}/callback", get: directory.callback, leadsOn: true})
 	}
 	if o.Webhooks != nil {
 		all = append(all, endpoint{path: "webhooks/{connector}",

@@ -30,6 +30,8 @@ type Provider struct {
 	Logouts LogoutVerifier
 	// EmailDomains are those it may vouch for, lower case; nil: any.
 	EmailDomains []string
+	// Directory says how the directories of organizations there are read; nil: they are not.
+	Directory *Directory
 }
 
 // The interfaces that follow are optional abilities of a LoginProvider. The proxy

@@ -44,7 +44,7 @@ type Branding struct {
 }
 
 // Options configure a Proxy. All are required but Branding, Orgs, Operators,
-// Permission, Durable, KeepCache, Trusted, Listing, MaxAge, Lender and Webhooks.
+// Permission, Durable, KeepCache, Trusted, Listing, MaxAge, Lender, OrgKeeper and Webhooks.
 type Options struct {
 	PublicURL  *url.URL
 	Prefix     string
@@ -69,6 +69,8 @@ type Options struct {
 	// MaxAge is admission.Route's, for own endpoints that answer for a session.
 	MaxAge time.Duration
 	Lender Lender // keeps what people lend to apps; nil: nothing is lent
+	// OrgKeeper keeps what directories say of organizations; nil: none is read.
+	OrgKeeper OrgKeeper
 	// Webhooks takes signed events of third parties; nil: none are taken.
 	Webhooks Webhooks
 }

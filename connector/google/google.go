@@ -306,7 +306,10 @@ func (c *Connector) Revoke(ctx context.Context, t grant.Tokens, siblings int) (g
 // Shares implements grant.Sharer: clients of one project. Google writes the project's number
 // in front of the client id, 123456789012-abc.apps.googleusercontent.com. That is what ids look
 // like, and no promise; one that looks otherwise shares nothing.
-func (c *Connector) Shares(clientID, other string) bool {
+func (c *Connector) Shares(clientID, other string) bool { return SameProject(clientID, other) }
+
+// SameProject reports whether two clients are known to be of one project.
+func SameProject(clientID, other string) bool {
 	project := projectOf(clientID)
 	return project != "" && project == projectOf(other)
 }

@@ -6,12 +6,13 @@ import "slices"
 // ID tokens of people whose account belongs to a Workspace, and in no others.
 func (k *providerKind) google() {
 	k.scopes = []string{"openid", "email", "profile"}
+	k.directory()
 	k.refusesScope = true // offline_access is refused, too
 	k.accessPrefix, k.otherPrefix = "ya29.", "1//0"
 	k.document = func(p *Provider, _ string) map[string]any {
 		d := p.document()
 		delete(d, "end_session_endpoint")
-		d["scopes_supported"] = k.scopes
+		d["scopes_supported"] = []string{"openid", "email", "profile"}
 		d["claims_supported"] = []string{"aud", "email", "email_verified", "exp", "family_name", "given_name",
 			"iat", "iss", "name", "picture", "sub"}
 		return d

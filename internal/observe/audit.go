@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,7 +42,7 @@ type Record struct {
 	App       string `json:"app,omitempty"`        // that may use, or asked for, what somebody lent
 	Connector string `json:"connector,omitempty"`  // whose grant it is
 	Reason    string `json:"reason,omitempty"`     // why it was refused, from the list in the reference
-	Detail    string `json:"detail,omitempty"`     // the same in words, what an operator did, or which session ended
+	Detail    string `json:"detail,omitempty"`     // in words: why, what an operator did, what ended or was learned
 }
 
 // Audit is the audit stream: who signed in and out, who was refused what, and what
@@ -120,10 +121,10 @@ func (a *Audit) Observe(_ context.Context, e *Event) {
 	if e.Door != DoorProxy {
 		r.Mode = e.Door
 	}
-	r.Detail = e.Ended
+	r.Detail = cmp.Or(e.Ended, e.Learned)
 	switch {
 	case e.Err == nil:
-	case e.Ended == "":
+	case r.Detail == "":
 		r.Detail = e.Err.Error()
 	default:
 		r.Detail += ": " + e.Err.Error()

@@ -39,6 +39,9 @@ const (
 	StepUpFailed Action = "step_up_failed" // somebody came back from a provider and had not proved it
 	SwitchOrg    Action = "switch_org"     // somebody made another organization the active one
 
+	DirectoryRead   Action = "directory_read"   // an administrator had the directory of their organization read
+	DirectoryFailed Action = "directory_failed" // somebody came back from a provider for that, and it was not read
+
 	SessionsEnded Action = "sessions_ended" // sessions of other browsers were ended, see detail
 )
 
@@ -66,6 +69,7 @@ type Event struct {
 	Action   Action
 	Provider string // whose sign-in it was, or which provider ended sessions
 	Ended    string // which session of their own a person ended, in words; nothing of it opens one
+	Learned  string // what a directory said of an organization
 
 	// Session is why a session cookie does not count; nil where there is none.
 	Session error

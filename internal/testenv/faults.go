@@ -32,6 +32,7 @@ const (
 
 	// Of the pretend Google, beside authorize, token and jwks:
 	Revoke       = "revoke"
+	Customer     = "customer"
 	FreeBusy     = "freeBusy"
 	Events       = "events"
 	CalendarList = "calendarList"
@@ -219,7 +220,8 @@ func endpointOf(path string) string {
 		demo.UserinfoPath: Userinfo, demo.JWKSPath: JWKS, demo.EndSessionPath: EndSession,
 		demo.OrganizationPath: Organization, demo.MePath: Me, demo.KeysPath: Keys,
 		demo.GoogleAuthorizePath: Authorize, demo.GoogleCertsPath: JWKS, demo.GoogleRevokePath: Revoke,
-		demo.FreeBusyPath: FreeBusy, demo.CalendarListPath: CalendarList, "/events": Events,
+		demo.GoogleCustomerPath: Customer,
+		demo.FreeBusyPath:       FreeBusy, demo.CalendarListPath: CalendarList, "/events": Events,
 		demo.SlackTokenPath: Token, demo.GitHubTokenPath: Token,
 		demo.GitHubUserPath: User, demo.GitHubEmailsPath: UserEmails,
 		demo.GitHubMembershipsPath: Memberships, demo.GitHubTeamsPath: Teams,

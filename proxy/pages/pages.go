@@ -120,6 +120,7 @@ type Account struct {
 	Switch             *OrgChoices // nil if there is nothing to switch to
 	Sessions           Sessions
 	Grants             Grants
+	Directory          *Directory // for who may have it read; else nil
 
 	Permissions []Permission // for operators; else nil
 }
@@ -142,10 +143,26 @@ type SessionLine struct {
 	This               bool
 }
 
+// Directory is what an administrator can have read of their organization, once, and what is
+// known from before.
+type Directory struct {
+	Provider      string // its name
+	Domain, OrgID string // of the organization
+	PostURL, Form string // where the button leads, and the secret that it sends
+	Unknown       bool   // what is known cannot be read now
+	Known         *OrgDetails
+}
+
+// OrgDetails are what a directory said. Name may be empty; ReadBy is empty for who sees it.
+type OrgDetails struct {
+	CustomerID, Name, Domain, ReadBy string
+	ReadAt                           time.Time
+}
+
 // Permission is what one provider is asked for at sign-in, or one third party when somebody
 // connects an account there, and what becomes of the answer, in words for operators.
 type Permission struct {
-	Action    string   `json:"action"`                 // what somebody does: SignsIn or Connects
+	Action    string   `json:"action"`                 // what somebody does: SignsIn, Reads or Connects
 	Provider  string   `json:"provider,omitempty"`     // its id; one of these two is ""
 	Connector string   `json:"connector,omitempty"`    // its id
 	Type      string   `json:"type"`                   // of the one or the other
@@ -167,6 +184,7 @@ type Permission struct {
 // What Permission.Action may be.
 const (
 	SignsIn  = "sign in"
+	Reads    = "read the organization's details"
 	Connects = "connect"
 )
 

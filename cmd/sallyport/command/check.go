@@ -65,6 +65,10 @@ func check(c *console, path string, values bool) error {
 			continue
 		}
 		fmt.Fprintf(c.stdout, "The redirect URI to register at %s: %s\n", p.ID, assemble.RedirectURI(cfg, p.ID))
+		if !p.Directory.IsZero() {
+			fmt.Fprintf(c.stdout, "The redirect URI for its directory, to register there too: %s\n",
+				assemble.DirectoryURI(cfg, p.ID))
+		}
 		if p.SignOut.ReturnParam != "" {
 			fmt.Fprintf(c.stdout, "The page to return to after signing out at %s, to register there too: %s\n", p.ID,
 				assemble.LogoutURI(cfg))

@@ -95,7 +95,7 @@ func newRoot(c *console) *cobra.Command {
 	})
 	root.CompletionOptions.DisableDefaultCmd = false
 	root.AddCommand(serveCommand(c), demoCommand(c), checkCommand(c), explainCommand(c), permissionsCommand(c),
-		sessionsCommand(c), grantsCommand(c), importCommand(c),
+		sessionsCommand(c), orgsCommand(c), grantsCommand(c), importCommand(c),
 		genkeyCommand(c), schemaCommand(c),
 		selftestCommand(c), healthcheckCommand(c), versionCommand(c))
 	return root

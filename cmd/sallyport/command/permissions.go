@@ -83,6 +83,9 @@ func summarize(cfg *config.Config) ([]pages.Permission, error) {
 			return nil, err
 		}
 		summary = append(summary, assemble.PermissionOf(l, assemble.RedirectURI(cfg, p.ID)))
+		if !p.Directory.IsZero() {
+			summary = append(summary, assemble.DirectoryPermission(cfg, p))
+		}
 	}
 	return append(summary, assemble.ConnectorPermissions(cfg)...), nil
 }

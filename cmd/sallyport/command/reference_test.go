@@ -46,6 +46,9 @@ var endpointMeans = map[string]string{
 		"`/callback` behind the id: where the third party sends the browser back, the redirect URI to register there",
 	"disconnect/": "POST, with a connector's id behind it, where grants are configured: ends a grant, or with `app` " +
 		"what that app may do with it",
+	"directory/": "Where a provider has `directory`. POST, with the provider's id behind it: sends an administrator to " +
+		"the provider, who lets Sallyport read once what it says of their organization. With `/callback` behind the " +
+		"id: where the provider sends the browser back, a redirect URI to register there too",
 	"webhooks/": "POST, with a connector's id behind it, where it has `signing_secrets`: where a third party sends " +
 		"what it has signed. The address to enter there",
 	"logo": "GET: the picture of `pages.logo`, if there is one",

@@ -62,6 +62,7 @@ func NewPolicy(cfg *config.Config) (*Policy, config.Faults) {
 	}
 	faults = append(faults, pol.keepHeaders(cfg)...)
 	faults = append(faults, cfg.BearerFaults()...)
+	faults = append(faults, directoryFaults(cfg)...)
 	_, unable := unresolvedConnectors(cfg)
 	faults = append(faults, unable...)
 	table, err := authz.NewTable(routes)

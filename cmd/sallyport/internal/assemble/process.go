@@ -22,6 +22,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/extauthz"
 	"github.com/sallyport-proxy/sallyport/gateway"
 	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/oauth"
 	"github.com/sallyport-proxy/sallyport/proxy"
@@ -34,15 +35,16 @@ import (
 // adds the list of ended sessions, what counts once, the connections to apps and the
 // log. It serves by its current Runtime, and is safe for concurrent use.
 type Process struct {
-	door   *proxy.Process
-	asked  *extauthz.Process
-	ended  ended
-	now    func() time.Time // of all replicas that share the store
-	store  *store.Store     // nil: there is none
-	merged func(session.Merge)
-	calls  *oauth.Metrics
-	apps   *apps
-	logins *logins
+	door    *proxy.Process
+	asked   *extauthz.Process
+	ended   ended
+	now     func() time.Time                                 // of all replicas that share the store
+	store   *store.Store                                     // nil: there is none
+	details func(context.Context, identity.Org) identity.Org // nil: there is no store
+	merged  func(session.Merge)
+	calls   *oauth.Metrics
+	apps    *apps
+	logins  *logins
 
 	gateway     *gateway.Process
 	refreshes   *grant.Metrics
@@ -97,6 +99,7 @@ func (p *Process) Open(ctx context.Context, cfg *config.Config, version string) 
 		return nil
 	}
 	p.ended, p.store, p.now = s, s, s.Now
+	p.details = newOrgDetails(s, p.log).of
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package assemble
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/login"
 	"github.com/sallyport-proxy/sallyport/oauth"
 	"github.com/sallyport-proxy/sallyport/proxy"
@@ -44,7 +46,8 @@ func newLogins() *logins { return &logins{shared: map[[sha256.Size]byte]*sharedL
 
 // use counts a Runtime as a user of a provider, and adds that to used.
 func (all *logins) use(cfg *config.Config, p config.Provider, metrics *oauth.Metrics, log *slog.Logger,
-	used map[[sha256.Size]byte]*sharedLogin) (*login.Provider, error) {
+	details func(context.Context, identity.Org) identity.Org, used map[[sha256.Size]byte]*sharedLogin) (
+	*login.Provider, error) {
 	o := ProviderOptions(cfg, p)
 	key := sumOf(o, p)
 	all.mu.Lock()
@@ -55,7 +58,7 @@ func (all *logins) use(cfg *config.Config, p config.Provider, metrics *oauth.Met
 		if err != nil {
 			return nil, err
 		}
-		o.Client, o.Log = client, log
+		o.Client, o.Log, o.OrgDetails = client, log, details
 		made, err := login.New(o)
 		if err != nil {
 			return nil, err
@@ -83,7 +86,7 @@ func (all *logins) release(used map[[sha256.Size]byte]*sharedLogin) {
 // sumOf is of all that a provider is made of. Of an assertion's file only the path
 // counts, because it is read again for each use.
 func sumOf(o login.Options, p config.Provider) [sha256.Size]byte {
-	o.ClientAssertion, o.Client, o.Now, o.Log = nil, nil, nil, nil
+	o.ClientAssertion, o.Client, o.Now, o.Log, o.OrgDetails = nil, nil, nil, nil, nil
 	return sha256.Sum256(fmt.Appendf(nil, "%#v %q %q", o, p.CA.Value(), p.ClientAssertion.Path()))
 }
 
@@ -102,7 +105,7 @@ func (with *Parts) addProviders(cfg *config.Config, p *Process) (release func(),
 func (with *Parts) useProviders(cfg *config.Config, process *Process,
 	used map[[sha256.Size]byte]*sharedLogin) error {
 	for _, p := range cfg.Providers {
-		l, err := process.logins.use(cfg, p, process.calls, process.log, used)
+		l, err := process.logins.use(cfg, p, process.calls, process.log, process.details, used)
 		if err != nil {
 			return err
 		}
@@ -118,11 +121,17 @@ func (with *Parts) useProviders(cfg *config.Config, process *Process,
 			continue
 		}
 		with.Permission = append(with.Permission, PermissionOf(l, RedirectURI(cfg, p.ID)))
+		if !p.Directory.IsZero() {
+			with.Permission = append(with.Permission, DirectoryPermission(cfg, p))
+		}
 		provider := proxy.Provider{ID: p.ID, Name: name, Login: l, EmailDomains: p.EmailDomains}
 		if TakesLogouts(cfg, p) {
 			if provider.Logouts, err = l.LogoutVerifier(); err != nil {
 				return err
 			}
+		}
+		if !p.Directory.IsZero() {
+			provider.Directory = &proxy.Directory{DirectoryReader: l, ManagedBy: rules(p.Directory.Rules())}
 		}
 		with.Providers = append(with.Providers, provider)
 	}

@@ -143,7 +143,7 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 		Operators: rules(cfg.Operators), Permission: with.Permission, KeepCache: cfg.Session.KeepCache,
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL),
 		MaxAge: p.maxAge(cfg.Session.MaxAge), Durable: p.store != nil, Listing: p.listing(),
-		Lender: lender, Webhooks: with.lent.webhooks(cfg),
+		Lender: lender, OrgKeeper: p.orgKeeper(), Webhooks: with.lent.webhooks(cfg),
 	})
 	if err == nil {
 		rt.asked, err = p.newExternalAuth(cfg, pol, admit, sessions)

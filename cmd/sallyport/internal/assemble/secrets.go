@@ -181,6 +181,9 @@ func ProviderOptions(cfg *config.Config, p config.Provider) login.Options {
 	o := p.Options()
 	o.Needs = cfg.Needs()
 	o.RedirectURL = RedirectURI(cfg, p.ID)
+	if o.Directory.On {
+		o.Directory.RedirectURL = DirectoryURI(cfg, p.ID)
+	}
 	if o.ClientAssertion != nil { // such a token lives for minutes, and its issuer puts the next into the file
 		o.ClientAssertion = func() (string, error) { return p.ClientAssertion.Reread(os.DirFS("/")) }
 	}
@@ -193,6 +196,11 @@ func ProviderOptions(cfg *config.Config, p config.Provider) login.Options {
 // RedirectURI is what is to be registered at a provider.
 func RedirectURI(cfg *config.Config, provider string) string {
 	return ownAddress(cfg, "/callback/"+provider)
+}
+
+// DirectoryURI is to be registered at a provider too, where its directory is read.
+func DirectoryURI(cfg *config.Config, provider string) string {
+	return ownAddress(cfg, "/directory/"+provider+"/callback")
 }
 
 // BackchannelURI is where a provider says who signed out there.

@@ -109,6 +109,7 @@ type Provider struct {
 	TrustedAudiences         []string // who else may stand in the aud of ID tokens
 	SignOut                  SignOut  // at the provider too
 	NoBackchannelLogout      bool     // who signs out there is not signed out here
+	Directory                Directory
 }
 
 // SignOut is how people sign out at a provider too.
@@ -417,6 +418,9 @@ func providerShape() yamltable.Shape[Provider] {
 			"id that https://api.github.com/orgs/LOGIN answers. Only they and their teams count. Everybody with an "+
 			"account if left out, and then no team counts.",
 			yamltable.List(githubOrg(), 1), func(p *Provider) *[]string { return &p.AllowedOrgs }),
+		yamltable.Field("directory", "type google: administrators of a Workspace may have Sallyport read, once, the "+
+			"customer id, name and primary domain of their organization from Google. Nobody may if left out. It "+
+			"needs a `store`.", directoryShape(), func(p *Provider) *Directory { return &p.Directory }),
 	}, Check: checkProvider}.Shape()
 }
 

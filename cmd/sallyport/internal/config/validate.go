@@ -386,6 +386,7 @@ func (p Provider) Options() login.Options {
 		PublicKeys: p.publicKeys(), Quirks: p.Quirks,
 		HostedDomains: p.HostedDomains, Tenant: p.Tenant, AllowedTenants: p.AllowedTenants,
 		BaseURL: p.BaseURL, AllowedOrgs: p.AllowedOrgs,
+		Directory: login.Directory{On: !p.Directory.IsZero(), BaseURL: p.Directory.BaseURL},
 	}
 }
 
@@ -496,6 +497,7 @@ func (c *Config) crossCheck() Faults {
 	faults = append(faults, c.checkGrants()...)
 	faults = append(faults, c.checkTeams()...)
 	faults = append(faults, c.checkProofs()...)
+	faults = append(faults, c.checkDirectories()...)
 	if c.PublicURL != nil {
 		faults = append(faults, c.settleHosts()...)
 	}
