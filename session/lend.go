@@ -139,7 +139,9 @@ func (m *Manager) OpenLease(sealed string) (Lease, error) {
 	return l, nil
 }
 
-// AssertionEnded reports whether the sign-in that an assertion tells of has ended since.
+// AssertionEnded reports whether the sign-in that an assertion tells of has ended since. That
+// the person has switched the organization is not seen: which generations of the sign-in have
+// ended is known here, and no claim of an assertion says of which one it is.
 func (m *Manager) AssertionEnded(a Asserted) bool {
 	s, ok := a.session()
 	s.generation = math.MaxUint32

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
@@ -253,4 +254,122 @@ func TestP06_COSF_NobodyConnectsForWhoSentThemTheAddress(t *testing.T) {
 	if list := s.listed(); len(list) != 1 || list[0].Person != "sso:jonas" {
 		t.Errorf("stored: %+v", list)
 	}
+}
+
+// State, nonce and PKCE verifier are of one flow in one browser, of a sign-in as of a
+// connection: no two flows share one, what is made for the one is none of the other, and what
+// came back once is not redeemed again.
+func TestP06_EachFlowHasAStateAndAVerifierOfItsOwn(t *testing.T) {
+	s := startAttack(t, "")
+	s.there.stays = true
+	seen := map[string]bool{}
+	fresh := func(what string, q url.Values, names ...string) {
+		t.Helper()
+		for _, name := range names {
+			if value := q.Get(name); len(value) < 22 || seen[value] {
+				t.Errorf("%s: %s is %q, short or there before", what, name, value)
+			}
+			seen[q.Get(name)] = true
+		}
+	}
+	var connecting []url.Values
+	for range 3 {
+		q := s.agree("jira").URL.Query()
+		fresh("a connection", q, "state", "code_challenge")
+		connecting = append(connecting, q)
+	}
+	other := testenv.NewBrowser(t, nil)
+	var signingIn []url.Values
+	for range 3 {
+		q := other.Open("http://" + s.public + "/page").URL.Query()
+		fresh("a sign-in", q, "state", "code_challenge", "nonce")
+		signingIn = append(signingIn, q)
+	}
+	s.there.stays = false
+	signIn := "http://" + s.public + "/.sallyport/callback/sso"
+	for name, address := range map[string]string{
+		"a sign-in's state for a connection": s.callback("jira") + "?code=c4nary-code-1&state=" +
+			url.QueryEscape(signingIn[0].Get("state")),
+		"a connection's state at the other connector": s.callback("evil") + "?code=c4nary-code-1&state=" +
+			url.QueryEscape(connecting[0].Get("state")),
+		"a connection's state for a sign-in": signIn + "?code=c4nary-code-1&state=" +
+			url.QueryEscape(connecting[0].Get("state")),
+	} {
+		for _, b := range []*testenv.Browser{s.browser, other} {
+			if page := b.Open(address); page.Status == http.StatusOK && strings.Contains(address, "/connect/") {
+				t.Errorf("%s: %d at %s", name, page.Status, page.URL)
+			}
+			s.nothingGained()
+		}
+	}
+	if cookies := other.Cookies("http://" + s.public + "/.sallyport/account"); len(cookies) != 1 {
+		t.Errorf("a browser that nobody signed in with has %d cookies of ours, and not that of its flows", len(cookies))
+	}
+	back := s.browser.Open(s.there.URL + "/authorize?" + connecting[2].Encode())
+	if back.Body != "the planner" || len(s.there.codesShown) != 1 {
+		t.Fatalf("in its browser: %d, redeemed %q\n%s", back.Status, s.there.codesShown, back.Body)
+	}
+	for _, hop := range back.Hops {
+		if strings.HasPrefix(hop.URL.Path, "/.sallyport/connect/jira/callback") {
+			s.browser.Open(hop.URL.String())
+			other.Open(hop.URL.String())
+		}
+	}
+	if len(s.there.codesShown) != 1 {
+		t.Errorf("the same code was redeemed again: %q", s.there.codesShown)
+	}
+}
+
+// A refresh that takes longer than a lock of fixed time would hold (oauth2-proxy #3456) is one
+// for all servers: its refresh token is shown once, and whoever waits gets what it brought.
+func TestP14_ASlowRefreshIsOneForAllServers(t *testing.T) {
+	eachSharedStore(t, func(t *testing.T, address string) {
+		s := startLending(t, address)
+		s.connect()
+		other := &lendingStory{binary: &binary{}, t: t, assertion: s.assertion}
+		moved := read(t, s.config)
+		for _, at := range []struct{ was, now *string }{{&s.public, &other.binary.public}, {&s.admin, &other.binary.admin},
+			{&s.grants, &other.grants}} {
+			next, err := testenv.UnusedAddress()
+			testenv.Check(t, err)
+			moved = strings.ReplaceAll(moved, fmt.Sprintf(": %q", *at.was), fmt.Sprintf(": %q", next))
+			*at.now = next
+		}
+		other.config = filepath.Join(t.TempDir(), "config.yaml")
+		write(t, other.config, moved)
+		other.binary.run(t, t.TempDir(), other.config)
+
+		held, goOn := make(chan struct{}), make(chan struct{})
+		s.there.mu.Lock()
+		s.there.access, s.there.held, s.there.goOn = "", held, goOn
+		s.there.mu.Unlock()
+		var all sync.WaitGroup
+		statuses := make(chan int, 20)
+		for i := range 20 {
+			server := s
+			if i%2 == 1 {
+				server = other
+			}
+			all.Go(func() {
+				status, _ := server.use("GET", "/gateway/jira/issues")
+				statuses <- status
+			})
+		}
+		<-held
+		time.Sleep(6 * time.Second) // longer than a renewal of the lease
+		close(goOn)
+		all.Wait()
+		close(statuses)
+		for status := range statuses {
+			if status != http.StatusOK {
+				t.Errorf("who waited got %d", status)
+			}
+		}
+		s.there.mu.Lock()
+		shown := s.there.refreshesShown
+		s.there.mu.Unlock()
+		if shown != 1 {
+			t.Errorf("refresh tokens were shown %d times", shown)
+		}
+	})
 }

@@ -47,10 +47,12 @@ type thirdParty struct {
 	challenges []string
 	scopes     string // that the newest browser came with
 	codesShown []string
-	stays      bool   // who comes stays, and can go on with the address of the page
-	registered string // the only redirect URI that it sends browsers to; "": any
-	iss        bool   // callbacks name it (RFC 9207)
-	echoes     bool   // a refresh is refused, with the token in the place of the error
+	// refreshesShown is how often a refresh token was shown, good or not.
+	refreshesShown int
+	stays          bool   // who comes stays, and can go on with the address of the page
+	registered     string // the only redirect URI that it sends browsers to; "": any
+	iss            bool   // callbacks name it (RFC 9207)
+	echoes         bool   // a refresh is refused, with the token in the place of the error
 
 	held, goOn chan struct{} // nil, or: a refresh has come, and may be answered
 }
@@ -84,6 +86,8 @@ func newThirdParty(t *testing.T) *thirdParty {
 		defer p.mu.Unlock()
 		if code := r.FormValue("code"); code != "" {
 			p.codesShown = append(p.codesShown, code)
+		} else {
+			p.refreshesShown++
 		}
 		id, secret, _ := r.BasicAuth()
 		secret, _ = url.QueryUnescape(secret) // RFC 6749 §2.3.1
