@@ -887,3 +887,34 @@ func TestP12_WhatIsAgreedToAfterAnEndStays(t *testing.T) {
 		r.lend(other)
 	})
 }
+
+// What no app has used for 30 days is proposed for removal, and not before: neither when it was
+// used since, nor when somebody agreed to something since.
+func TestWhatNobodyUsesIsProposedForRemoval(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a"))
+		proposed := func(when string, want bool) {
+			r.Helper()
+			views, err := r.broker.View(r.Context(), ann)
+			if err != nil || views[0].Unused != want {
+				r.Errorf("%s: proposed %t, %v", when, views[0].Unused, err)
+			}
+		}
+		const almost = 30*24*time.Hour - time.Minute
+		time.Sleep(almost)
+		proposed("almost 30 days after it was connected", false)
+		r.lend(use("a"))
+		time.Sleep(almost)
+		proposed("almost 30 days after its use", false)
+		if p, err := r.broker.Prepare(r.Context(), ann, r.ask("b")); err != nil || r.broker.Agree(r.Context(), ann, p) != nil {
+			r.Fatal(err)
+		}
+		time.Sleep(almost)
+		proposed("almost 30 days after somebody agreed to more", false)
+		time.Sleep(time.Minute)
+		proposed("30 days after that", true)
+		r.lend(use("a"))
+		time.Sleep(time.Second) // until it is noted
+		proposed("used", false)
+	})
+}

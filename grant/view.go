@@ -20,6 +20,7 @@ type View struct {
 	Apps      []AppView // those that may use it, and those that are configured to
 	Excess    []string  // scopes that were granted and that no app needs
 	Moved     string    // why it has to be connected again where the configuration is why; "": it is not
+	Unused    bool      // no app has used it for UnusedDays, and somebody may want to end it
 	MayManage bool      // they may connect and end it
 	FinishURL string    // where to end at the third party what Sallyport cannot; "": nowhere
 	// ApproveURL is where an administrator agrees, with NeedsAdmin; "": it is not known.
@@ -82,6 +83,7 @@ func (b *Broker) View(ctx context.Context, who identity.Identity) ([]View, error
 			if e := b.moved(kept.Record); e != nil && kept.Status.Usable() {
 				v.Moved = e.Error()
 			}
+			v.Unused = b.unused(kept)
 			if f, ok := offer.Connector.(Finish); ok {
 				v.FinishURL = f.FinishURL(kept.Account)
 			}
@@ -96,6 +98,23 @@ func (b *Broker) View(ctx context.Context, who identity.Identity) ([]View, error
 		views = append(views, v)
 	}
 	return views, nil
+}
+
+// UnusedDays is after how many days without any use it is proposed to people to end a grant.
+const UnusedDays = 30
+
+// unused reports whether no app has used a grant for UnusedDays. A consent that is younger is
+// for something that may come yet.
+func (b *Broker) unused(k Kept) bool {
+	newest := k.ConnectedAt
+	for _, c := range k.Consents {
+		for _, at := range [...]time.Time{c.At, c.UsedAt} {
+			if at.After(newest) {
+				newest = at
+			}
+		}
+	}
+	return b.Store.Now().Sub(newest) >= UnusedDays*day
 }
 
 func (b *Broker) viewApps(v *View) {

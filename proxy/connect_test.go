@@ -1074,3 +1074,23 @@ func TestP06_TwoTabsTakeNothingFromEachOther(t *testing.T) {
 		t.Errorf("redeemed %d times, %v", redeemed, access())
 	}
 }
+
+func TestTheAccountPageProposesToEndWhatNobodyUses(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	for _, tt := range []struct {
+		unused bool
+		status grant.Status
+		want   string
+	}{
+		{false, grant.Active, ""},
+		{true, grant.Active, "No app has used it for 30 days. If it is not needed any more, disconnect it."},
+		{true, grant.NeedsReconnect, "Connect it again."},
+	} {
+		list := grantsOf([]grant.View{{About: l.calendar.about, Kept: &grant.Kept{}, Status: tt.status, Unused: tt.unused}},
+			alice(), l.proxy.site)
+		if len(list) != 1 || list[0].Next != tt.want {
+			t.Errorf("unused %t and %s: %+v", tt.unused, tt.status, list)
+		}
+	}
+}

@@ -355,6 +355,10 @@ func grantsOf(views []grant.View, who identity.Identity, at *site) []pages.Grant
 			EndURL: at.path("disconnect/" + url.PathEscape(v.About.ID)), ApproveURL: v.ApproveURL,
 			ConnectURL: at.path("connect/" + url.PathEscape(v.About.ID))}
 		g.Status, g.Next = v.Status.Words()
+		if v.Unused && g.Next == "" {
+			g.Next = fmt.Sprintf("No app has used it for %d days. If it is not needed any more, disconnect it.",
+				grant.UnusedDays)
+		}
 		if v.Moved != "" {
 			g.Status = strings.ToUpper(v.Moved[:1]) + v.Moved[1:] + "."
 			g.Next = "If that change is meant to be, connect it again."
