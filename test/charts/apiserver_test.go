@@ -73,6 +73,8 @@ type source struct{ module, file, version string }
 var custom = map[string]source{
 	"gateway.networking.k8s.io/v1/HTTPRoute": {"sigs.k8s.io/gateway-api",
 		"config/crd/standard/gateway.networking.k8s.io_httproutes.yaml", "v1"},
+	"gateway.networking.k8s.io/v1/BackendTLSPolicy": {"sigs.k8s.io/gateway-api",
+		"config/crd/standard/gateway.networking.k8s.io_backendtlspolicies.yaml", "v1"},
 	"gateway.networking.k8s.io/v1beta1/ReferenceGrant": {"sigs.k8s.io/gateway-api",
 		"config/crd/standard/gateway.networking.k8s.io_referencegrants.yaml", "v1beta1"},
 	"gateway.envoyproxy.io/v1alpha1/SecurityPolicy": {"github.com/envoyproxy/gateway",
@@ -299,6 +301,16 @@ var flaws = map[string][]struct{ patch, want string }{
 			"filter.externalAuth must be specified"},
 		{`{"op": "add", "path": "/spec/rules/0/filters", "value": [{"type": "ExternalAuth", "externalAuth":
 			{"protocol": "GRPC", "backendRef": {"name": "a", "port": 1}}}]}`, "grpc must be specified"},
+	},
+	"gateway.networking.k8s.io/v1/BackendTLSPolicy": {
+		{`{"op": "replace", "path": "/spec/validation/hostname", "value": "*.example.com"}`, "should match"},
+		{`{"op": "replace", "path": "/spec/validation/caCertificateRefs", "value": [{"name": "ca"}]}`, "kind"},
+		{`{"op": "remove", "path": "/spec/validation/caCertificateRefs"}`,
+			"must specify either CACertificateRefs or WellKnownCACertificates"},
+		{`{"op": "add", "path": "/spec/validation/wellKnownCACertificates", "value": "System"}`,
+			"must not contain both CACertificateRefs and WellKnownCACertificates"},
+		{`{"op": "add", "path": "/spec/targetRefs/-", "value": {"group": "", "kind": "Service",
+			"name": "web-sallyport", "sectionName": "ext-auth-grpc"}}`, "sectionName must be unique"},
 	},
 	"gateway.envoyproxy.io/v1alpha1/SecurityPolicy": {
 		{`{"op": "replace", "path": "/spec/targetRefs/0/kind", "value": "Service"}`, "targetRefs"},

@@ -36,6 +36,7 @@ func TestObjectsFindEachOther(t *testing.T) {
 			each(all, func(name string, i *networking.Ingress) { links.ingress(name, i) })
 			each(all, func(name string, m *monitoring.ServiceMonitor) { links.monitor(name, m) })
 			each(all, func(name string, p *envoygateway.SecurityPolicy) { links.asks(name, p) })
+			each(all, func(name string, p *gateway.BackendTLSPolicy) { links.speaksTLS(name, p) })
 			links.pod()
 			if links.container.LivenessProbe == nil {
 				t.Error("nothing restarts a process that hangs")
@@ -171,15 +172,44 @@ func (l links) route(name string, r *gateway.HTTPRoute) {
 // theApp is the Service to which gateways that ask lead, in the values files.
 const theApp = "app"
 
-// calls is the Service's port for questions over gRPC.
+// calls is the Service's port for questions over gRPC, to which a gateway speaks TLS if it is
+// told so.
 func (l links) calls(name string, b gateway.BackendObjectReference) {
 	l.Helper()
 	l.backend(name, string(b.Name), int32(*b.Port), "")
-	if s, there := l.all["Service/"+string(b.Name)].(*core.Service); !there ||
-		!slices.ContainsFunc(s.Spec.Ports, func(p core.ServicePort) bool {
-			return p.Name == "ext-auth-grpc" && p.Port == int32(*b.Port) && *p.AppProtocol == "kubernetes.io/h2c"
-		}) {
+	s, there := l.all["Service/"+string(b.Name)].(*core.Service)
+	if !there || !slices.ContainsFunc(s.Spec.Ports, func(p core.ServicePort) bool {
+		return p.Name == "ext-auth-grpc" && p.Port == int32(*b.Port) &&
+			(*p.AppProtocol == "kubernetes.io/h2c" || *p.AppProtocol == "https" && l.toldTLS(b, p.Name))
+	}) {
 		l.Errorf("%s: asks at %s:%d, which is not for questions over gRPC", name, b.Name, *b.Port)
+	}
+}
+
+// toldTLS: a policy says that the gateway speaks TLS there.
+func (l links) toldTLS(b gateway.BackendObjectReference, port string) bool {
+	n := 0
+	each(l.all, func(_ string, p *gateway.BackendTLSPolicy) {
+		for _, target := range p.Spec.TargetRefs {
+			if target.Kind == "Service" && target.Name == b.Name && string(*target.SectionName) == port {
+				n++
+			}
+		}
+	})
+	return n == 1
+}
+
+// speaksTLS finds the port, where the pod speaks TLS too, by the certificate of the name.
+func (l links) speaksTLS(name string, p *gateway.BackendTLSPolicy) {
+	if len(p.Spec.TargetRefs) != 1 {
+		l.Fatalf("%s is about %v; gateways need not take more than one", name, p.Spec.TargetRefs)
+	}
+	target := p.Spec.TargetRefs[0]
+	l.backend(name, string(target.Name), 0, string(*target.SectionName))
+	for _, port := range l.all["Service/"+string(target.Name)].(*core.Service).Spec.Ports {
+		if port.Name == string(*target.SectionName) && *port.AppProtocol != "https" {
+			l.Errorf("%s: the port %s speaks %s", name, port.Name, *port.AppProtocol)
+		}
 	}
 }
 

@@ -37,6 +37,7 @@ var kinds = map[string]func() any{
 	"networking.k8s.io/v1/NetworkPolicy":            func() any { return new(networking.NetworkPolicy) },
 	"networking.k8s.io/v1/Ingress":                  func() any { return new(networking.Ingress) },
 	"gateway.networking.k8s.io/v1/HTTPRoute":        func() any { return new(gateway.HTTPRoute) },
+	"gateway.networking.k8s.io/v1/BackendTLSPolicy": func() any { return new(gateway.BackendTLSPolicy) },
 	"gateway.envoyproxy.io/v1alpha1/SecurityPolicy": func() any { return new(envoygateway.SecurityPolicy) },
 	"monitoring.coreos.com/v1/ServiceMonitor":       func() any { return new(monitoring.ServiceMonitor) },
 	"monitoring.coreos.com/v1/PrometheusRule":       func() any { return new(monitoring.PrometheusRule) },

@@ -1,8 +1,11 @@
 package charts
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
 )
 
 const (
@@ -87,6 +90,9 @@ var refusals = map[string]struct {
 		[]string{"httpRoute.paths"}},
 	"a gateway that asks in its own way": {nil, "httpRoute: {externalAuth: {by: envoy}}",
 		[]string{"/httpRoute/externalAuth/by"}},
+	"TLS to a port without": {nil, "httpRoute: {enabled: true, parentRefs: [{name: a}], backendTLS: {enabled: true}}",
+		[]string{"httpRoute.backendTLS.enabled", "config.listen.https"}},
+	"TLS and no route": {nil, "httpRoute: {backendTLS: {enabled: true}}", []string{"httpRoute.backendTLS.enabled"}},
 	"a scale without a measure": {nil, "autoscaling: {enabled: true}\nresources: {requests: {cpu: null}}",
 		[]string{"autoscaling.metrics"}},
 	"memory in a unit nobody knows": {nil, "resources: {limits: {memory: 1GB}}",
@@ -169,4 +175,30 @@ func notes(t *testing.T, values, want string) {
 			t.Errorf("%s: the notes do not say %q:\n%s", h.name, want, text)
 		}
 	}
+}
+
+// TestAGatewaySpeaksTLSWhereThePodDoes, by the name and the authorities that the values say,
+// or those that the gateway has; and the notes ask, where nothing says so.
+func TestAGatewaySpeaksTLSWhereThePodDoes(t *testing.T) {
+	listening := strings.Replace(plain, "  version: 1", "  version: 1\n  listen: {https: {address: \":4443\", "+
+		"cert: file:/run/secrets/session/crt, key: file:/run/secrets/session/key}}", 1)
+	const route = "httpRoute: {enabled: true, parentRefs: [{name: a}], backendTLS: {%s}}"
+	policy := func(told string) gateway.BackendTLSPolicyValidation {
+		t.Helper()
+		all := rendered(t, parseValues(t, []byte(listening+fmt.Sprintf(route, told))))
+		return only[gateway.BackendTLSPolicy](t, all).Spec.Validation
+	}
+	if v := policy("enabled: true"); v.Hostname != "app.example.com" || *v.WellKnownCACertificates != "System" {
+		t.Errorf("told nothing: %+v", v)
+	}
+	v := policy("enabled: true, hostname: web.team.svc, caConfigMap: ca, validation: {subjectAltNames: " +
+		"[{type: URI, uri: \"spiffe://example.com/web\"}]}")
+	if v.Hostname != "web.team.svc" || v.CACertificateRefs[0].Name != "ca" || len(v.SubjectAltNames) != 1 {
+		t.Errorf("told a name and authorities: %+v", v)
+	}
+	v = policy("enabled: true, validation: {caCertificateRefs: [{group: \"\", kind: Secret, name: ca}]}")
+	if v.WellKnownCACertificates != nil || v.CACertificateRefs[0].Kind != "Secret" {
+		t.Errorf("told other authorities: %+v", v)
+	}
+	notes(t, listening+fmt.Sprintf(route, "enabled: false"), "httpRoute.backendTLS renders a BackendTLSPolicy")
 }

@@ -171,3 +171,13 @@ the kubelet reaches, which asks from outside of the pod. */ -}}
 {{- define "sallyport.servicePort" -}}
 {{- if .Values.service.port }}{{ .Values.service.port }}{{ else if ((.Values.config | default dict).listen | default dict).https }}443{{ else }}80{{ end }}
 {{- end }}
+
+{{- /* sallyport.tlsPorts: the ports of the Service at which a gateway has to speak TLS, by the
+end of the name that their BackendTLSPolicy has. */ -}}
+{{- define "sallyport.tlsPorts" -}}
+{{- $facts := include "sallyport.facts" . | fromYaml -}}
+{{- $ports := dict -}}
+{{- if eq $facts.public.scheme "https" }}{{ $_ := set $ports "https" "https" }}{{ end -}}
+{{- if and .Values.httpRoute.externalAuth.by $facts.calls.tls }}{{ $_ := set $ports "ext-auth" "ext-auth-grpc" }}{{ end -}}
+{{- toYaml $ports -}}
+{{- end }}

@@ -26,6 +26,14 @@ refused here, with the key that is to be changed. */ -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
 {{- fail "httpRoute.parentRefs: is required: the Gateway that is to serve the route" -}}
 {{- end -}}
+{{- if .Values.httpRoute.backendTLS.enabled -}}
+{{- if not .Values.httpRoute.enabled -}}
+{{- fail "httpRoute.backendTLS.enabled: has no meaning without httpRoute.enabled" -}}
+{{- end -}}
+{{- if not (include "sallyport.tlsPorts" . | fromYaml) -}}
+{{- fail "httpRoute.backendTLS.enabled: the gateway would speak TLS to a port without: config.listen.https is off, and no questions of httpRoute.externalAuth go to a config.listen.external_auth with a cert" -}}
+{{- end -}}
+{{- end -}}
 {{- if .Values.httpRoute.externalAuth.by -}}
 {{- if or (not $facts.calls.port) $facts.calls.local -}}
 {{- fail "httpRoute.externalAuth.by: the gateway asks over gRPC, and config.listen.external_auth.grpc is off or on loopback: write `grpc: \":4183\"` there" -}}
