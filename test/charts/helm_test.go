@@ -39,14 +39,16 @@ type helm struct {
 	lint func(t *testing.T, values map[string]any) []string
 	// renderApp renders the chart of an app that has this one as a dependency.
 	renderApp func(t *testing.T, values map[string]any) (map[string]string, error)
+	// renderStrangers renders the apps of others, into whose pods a chart puts this one.
+	renderStrangers func(t *testing.T) (map[string]string, error)
 	// render returns the text of each template by its path in the chart, or why there is none.
 	render func(t *testing.T, values map[string]any, upgrade bool) (map[string]string, error)
 }
 
 func helms() []helm {
 	return []helm{
-		{"helm 3", lintWith3, renderAppWith3, renderWith3},
-		{"helm 4", lintWith4, renderAppWith4, renderWith4},
+		{"helm 3", lintWith3, renderAppWith3, renderStrangersWith3, renderWith3},
+		{"helm 4", lintWith4, renderAppWith4, renderStrangersWith4, renderWith4},
 	}
 }
 
@@ -92,6 +94,13 @@ func renderAppWith3(t *testing.T, values map[string]any) (map[string]string, err
 	return renderChartWith3(t, app, values, false)
 }
 
+func renderStrangersWith3(t *testing.T) (map[string]string, error) {
+	t.Helper()
+	strangers := load3(t, strangersDir)
+	strangers.AddDependency(load3(t, chartDir))
+	return renderChartWith3(t, strangers, map[string]any{}, false)
+}
+
 func load3(t *testing.T, dir string) *chart3.Chart {
 	t.Helper()
 	chart, err := loader3.Load(dir)
@@ -128,6 +137,13 @@ func renderAppWith4(t *testing.T, values map[string]any) (map[string]string, err
 	app := load4(t, appDir)
 	app.AddDependency(load4(t, chartDir))
 	return renderChartWith4(t, app, values, false)
+}
+
+func renderStrangersWith4(t *testing.T) (map[string]string, error) {
+	t.Helper()
+	strangers := load4(t, strangersDir)
+	strangers.AddDependency(load4(t, chartDir))
+	return renderChartWith4(t, strangers, map[string]any{}, false)
 }
 
 func load4(t *testing.T, dir string) *chart4.Chart {

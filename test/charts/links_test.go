@@ -283,8 +283,8 @@ func (l links) pod() {
 			l.Errorf("there is no claim %s", v.PersistentVolumeClaim.ClaimName)
 		}
 	}
-	if spec.SecurityContext.FSGroup == nil {
-		l.Error("files of mode 0440 and no fsGroup: nobody can read them")
+	if !readsFiles(spec, container) {
+		l.Error("files of mode 0440, of a group in which Sallyport is not")
 	}
 	mounts := map[string]core.Volume{}
 	for _, m := range container.VolumeMounts {
@@ -324,6 +324,15 @@ func (l links) pod() {
 		l.Error("the configuration refers to nothing")
 	}
 	l.probes(container)
+}
+
+// readsFiles: those of mode 0440 in volumes. The kubelet gives them the group fsGroup, of
+// which all containers are, or else root's.
+func readsFiles(pod core.PodSpec, c core.Container) bool {
+	if s := pod.SecurityContext; s != nil && s.FSGroup != nil {
+		return true
+	}
+	return c.SecurityContext != nil && c.SecurityContext.RunAsGroup != nil && *c.SecurityContext.RunAsGroup == 0
 }
 
 func (l links) refersTo(c core.Container, mounts map[string]core.Volume, form, name string) {

@@ -8,8 +8,9 @@ import (
 	"testing"
 )
 
-// binary is sallyport's, set once, before any test runs.
-var binary string
+// binary is sallyport's, and scratch a folder that ends with the tests. Both are set once,
+// before any test runs.
+var binary, scratch string
 
 func TestMain(m *testing.M) {
 	code, err := run(m)
@@ -26,6 +27,7 @@ func run(m *testing.M) (int, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
+	scratch = dir
 	if binary, err = build(dir); err != nil {
 		return 0, err
 	}

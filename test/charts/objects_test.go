@@ -43,8 +43,10 @@ var kinds = map[string]func() any{
 	"monitoring.coreos.com/v1/PrometheusRule":       func() any { return new(monitoring.PrometheusRule) },
 }
 
-// guideKinds are those that only guides have.
-var guideKinds = map[string]func() any{
+// otherKinds are those that only guides and the apps of others have.
+var otherKinds = map[string]func() any{
+	"apps/v1/StatefulSet": func() any { return new(apps.StatefulSet) },
+	"apps/v1/DaemonSet":   func() any { return new(apps.DaemonSet) },
 	"gateway.networking.k8s.io/v1beta1/ReferenceGrant": func() any { return new(gatewayv1beta1.ReferenceGrant) },
 }
 
@@ -94,7 +96,7 @@ func (o objects) add(doc string) error {
 	}
 	make, known := kinds[head.APIVersion+"/"+head.Kind]
 	if !known {
-		make, known = guideKinds[head.APIVersion+"/"+head.Kind]
+		make, known = otherKinds[head.APIVersion+"/"+head.Kind]
 	}
 	if !known {
 		return fmt.Errorf("the kind %s/%s has no type here", head.APIVersion, head.Kind)
@@ -112,7 +114,8 @@ func (o objects) add(doc string) error {
 		return fmt.Errorf("the name %q", head.Metadata.Name)
 	}
 	o[key] = object
-	return create(head.APIVersion+"/"+head.Kind, text)
+	_, err = create(head.APIVersion+"/"+head.Kind, text)
+	return err
 }
 
 // each calls f for the objects of one type, and returns how many there are.

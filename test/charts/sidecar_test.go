@@ -129,6 +129,7 @@ func TestASidecarIsNoProxyToo(t *testing.T) {
 		{"sallyport: {mode: proxy}", "sallyport.mode: must be sidecar"},
 		{"sallyport: {httpRoute: {enabled: true, parentRefs: [{name: a}]}}", "httpRoute.enabled"},
 		{"sallyport: {persistence: {enabled: true}}", "persistence.enabled"},
+		{"sallyport: {podSecurityContext: {fsGroup: 7}}", "podSecurityContext"},
 	} {
 		for _, h := range helms() {
 			_, err := h.renderApp(t, parseValues(t, []byte(refused.values)))

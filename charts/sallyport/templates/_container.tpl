@@ -1,10 +1,7 @@
-{{- /* sallyport.podSecurityContext: what a pod with Sallyport in it needs: files of the mode
-0440 are read by the group. */ -}}
+{{- /* sallyport.podSecurityContext: that of the Deployment. Files of the mode 0440 are read by
+the group, which the fsGroup is. */ -}}
 {{- define "sallyport.podSecurityContext" -}}
-{{- $pod := dict "fsGroup" 65532 "fsGroupChangePolicy" "OnRootMismatch" "seccompProfile" (dict "type" "RuntimeDefault") }}
-{{- if eq .Values.mode "proxy" }}
-{{- $pod = merge $pod (dict "runAsNonRoot" true "runAsUser" 65532 "runAsGroup" 65532) }}
-{{- end }}
+{{- $pod := dict "fsGroup" 65532 "fsGroupChangePolicy" "OnRootMismatch" "runAsNonRoot" true "runAsUser" 65532 "runAsGroup" 65532 "seccompProfile" (dict "type" "RuntimeDefault") }}
 {{- toYaml (mergeOverwrite $pod (deepCopy .Values.podSecurityContext)) }}
 {{- end }}
 
@@ -60,7 +57,10 @@ the initContainers of an app's pod. */ -}}
     {{- toYaml . | nindent 4 }}
   {{- end }}
   securityContext:
-    {{- $container := dict "runAsUser" 65532 "runAsGroup" 65532 "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "runAsNonRoot" true "capabilities" (dict "drop" (list "ALL")) "seccompProfile" (dict "type" "RuntimeDefault") }}
+    {{- /* In a pod of others the files have root's group, unless that pod has an fsGroup, of which Sallyport
+    is then too. An fsGroup of ours would be that of the app's volumes. */}}
+    {{- $group := ternary 0 65532 (eq .Values.mode "sidecar") }}
+    {{- $container := dict "runAsUser" 65532 "runAsGroup" $group "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "runAsNonRoot" true "capabilities" (dict "drop" (list "ALL")) "seccompProfile" (dict "type" "RuntimeDefault") }}
     {{- toYaml (mergeOverwrite $container (deepCopy .Values.securityContext)) | nindent 4 }}
   # Whole folders: the kubelet never brings a change to a subPath.
   volumeMounts:

@@ -21,8 +21,10 @@
 {{- end }}
 {{- end }}
 
+{{- /* sallyport.selectorLabels: those by which pods are found. No value changes them, since the
+selector of a Deployment is immutable: nameOverride, below a fullnameOverride, must not either. */ -}}
 {{- define "sallyport.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "sallyport.name" . }}
+app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: proxy
 {{- end }}

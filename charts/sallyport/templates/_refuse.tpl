@@ -22,9 +22,19 @@ refused here, with the key that is to be changed. */ -}}
 {{- fail (printf "%s.enabled: has no meaning with `mode: sidecar`: it is for the chart of the app" $what) -}}
 {{- end -}}
 {{- end -}}
+{{- if .Values.podSecurityContext -}}
+{{- fail "podSecurityContext: has no meaning with `mode: sidecar`: the pod is the app's" -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
 {{- fail "httpRoute.parentRefs: is required: the Gateway that is to serve the route" -}}
+{{- end -}}
+{{- range $what := list "commonLabels" "podLabels" -}}
+{{- range $key, $_ := index $.Values $what -}}
+{{- if has $key (list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component") -}}
+{{- fail (printf "%s: the label %s is the chart's, by which the pods are found" $what $key) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if .Values.httpRoute.backendTLS.enabled -}}
 {{- if not .Values.httpRoute.enabled -}}

@@ -25,12 +25,12 @@ func TestTheComposeFileMountsWhatItsConfigurationReads(t *testing.T) {
 	if err := yaml.Load([]byte(read(t, root+"/deploy/compose/compose.yaml")), &compose); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := loadConfig(root + "/deploy/compose/config.yaml"); err != nil {
+	if _, _, err := loadConfig(root + "/deploy/compose/config/config.yaml"); err != nil {
 		t.Fatal(err)
 	}
-	config := read(t, root+"/deploy/compose/config.yaml")
+	config := read(t, root+"/deploy/compose/config/config.yaml")
 	service := compose.Services["sallyport"]
-	if v := service.Volumes; len(v) != 1 || v[0] != "./config.yaml:/etc/sallyport/config.yaml:ro" {
+	if v := service.Volumes; len(v) != 1 || v[0] != "./config:"+filepath.Dir(defaultConfig)+":ro" {
 		t.Errorf("the configuration is mounted as %v", v)
 	}
 	n := 0

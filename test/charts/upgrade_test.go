@@ -1,0 +1,316 @@
+package charts
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"gopkg.in/evanphx/json-patch.v4"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	runtimeschema "k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/jsonmergepatch"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	"k8s.io/kubernetes/pkg/apis/core"
+	"sigs.k8s.io/yaml"
+)
+
+// upgrades are what people change in a release: the values of a way of use with `given`
+// beside them are installed, and then those with `changed` too.
+var upgrades = []struct{ name, way, given, changed string }{
+	{"another image", "proxy", "", "{image: {repository: registry.example.com/sallyport, tag: v9, " +
+		"pullPolicy: Always}, imagePullSecrets: [{name: pull}]}"},
+	{"a digest", "proxy", "", "image: {digest: sha256:" + strings.Repeat("0123", 16) + "}"},
+	{"more pods", "proxy", "", "replicas: 4"},
+	{"a scale", "proxy", "", "autoscaling: {enabled: true}"},
+	{"another scale", "ext-auth", "", "autoscaling: {minReplicas: 3, maxReplicas: 9, metrics: [{type: Resource, " +
+		"resource: {name: memory, target: {type: AverageValue, averageValue: 128Mi}}}], " +
+		"behavior: {scaleDown: {stabilizationWindowSeconds: 600}}}"},
+	{"no scale", "ext-auth", "", "{autoscaling: {enabled: false}, replicas: 2}"},
+	{"another budget", "grants-postgresql", "", "podDisruptionBudget: {minAvailable: 1}"},
+	{"a looser budget", "grants-postgresql", "", "podDisruptionBudget: {maxUnavailable: 2}"},
+	{"no budget", "grants-postgresql", "", "podDisruptionBudget: {enabled: false}"},
+	{"another configuration", "proxy", "", "{config: {pages: {name: Another}}, configMaps: {ca: {configMapName: ca}}}"},
+	{"a restart at each change", "proxy", "", "restartOnConfigChange: true"},
+	{"what a webhook brings", "proxy", "", "{checkReferences: false, secrets: {sso: null}}"},
+	{"one pod after the other", "proxy", "", "strategy: {type: Recreate}"},
+	{"another pace", "proxy", "strategy: {type: RollingUpdate}",
+		"{strategy: {type: Recreate}, revisionHistoryLimit: 2}"},
+	{"probes from outside", "proxy", "", "config: {listen: {admin: \":4181\"}}"},
+	{"probes of one's own", "proxy", "", "{livenessProbe: {tcpSocket: {port: 4180}}, readinessProbe: " +
+		"{exec: {command: [/sallyport, healthcheck]}}, startupProbe: {failureThreshold: 90}}"},
+	{"another port", "proxy", "", "config: {listen: {http: \":8080\"}}"},
+	{"https in the pod", "proxy", "", "{config: {listen: {https: {address: \":4443\", " +
+		"cert: file:/run/secrets/tls/tls.crt, key: file:/run/secrets/tls/tls.key}}}, " +
+		"secrets: {tls: {secretName: tls}}}"},
+	{"a load balancer", "proxy", "", "service: {type: LoadBalancer, annotations: {example.com/class: inner}, " +
+		"spec: {externalTrafficPolicy: Local, loadBalancerSourceRanges: [10.0.0.0/8]}}"},
+	{"ports of the nodes", "proxy", "", "service: {type: NodePort, port: 8080}"},
+	{"no load balancer", "many-hosts", "", "service: {type: ClusterIP, spec: {externalTrafficPolicy: null}}"},
+	{"another load balancer", "many-hosts", "", "service: {spec: {externalTrafficPolicy: Cluster}}"},
+	{"who may come in", "grants-postgresql", "", "networkPolicy: {from: [{podSelector: {}}], " +
+		"externalAuthFrom: [{podSelector: {}}], metricsFrom: [{podSelector: {}}], " +
+		"grantsFrom: [{namespaceSelector: {}}], egress: {enabled: true, rules: [{ports: [{port: 5432}]}]}}"},
+	{"everybody may come in", "proxy", "", "networkPolicy: {enabled: false}"},
+	{"an Ingress in the route's place", "proxy", "", "{httpRoute: {enabled: false}, ingress: {enabled: true, " +
+		"className: nginx, hostnames: [a.example.com], paths: [/a], tls: [{secretName: a}], annotations: {a: b}}}"},
+	{"a route in the Ingress's place", "grants-postgresql", "", "{ingress: {enabled: false}, httpRoute: " +
+		"{enabled: true, parentRefs: [{name: public}], hostnames: [b.example.com], paths: [/b], annotations: {a: b}, " +
+		"filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [X-Old]}}]}}"},
+	{"another gateway that asks", "envoy-gateway", "", "httpRoute: {externalAuth: {by: ExternalAuth, " +
+		"backendRefs: [{name: app, port: 8081}]}}"},
+	{"another patience", "envoy-gateway", "", "httpRoute: {externalAuth: {timeout: 9s}}"},
+	{"the gateway's own authorities", "gateway-tls", "", "httpRoute: {backendTLS: {caConfigMap: \"\", " +
+		"hostname: b.example.com, validation: {subjectAltNames: [{type: Hostname, hostname: c.example.com}]}}}"},
+	{"a gateway that is told in its own way", "gateway-tls", "", "httpRoute: {backendTLS: {enabled: false}}"},
+	{"metrics", "proxy", "", "{config: {listen: {admin: \":4181\"}}, metrics: {serviceMonitor: {enabled: true}, " +
+		"prometheusRule: {enabled: true}, dashboard: {enabled: true}}}"},
+	{"other metrics", "ext-auth", "", "metrics: {serviceMonitor: {interval: 1m, labels: {a: b}, annotations: {a: b}, " +
+		"endpoint: {honorLabels: true}}, prometheusRule: {labels: {a: b}, annotations: {a: b}, " +
+		"rules: [{alert: Mine, expr: vector(1)}]}, dashboard: {labels: {a: b}, annotations: {a: b}}}"},
+	{"no metrics", "ext-auth", "", "metrics: {serviceMonitor: {enabled: false}, prometheusRule: {enabled: false}, " +
+		"dashboard: {enabled: false}}"},
+	{"a larger volume", "many-hosts", "", "persistence: {size: 5Gi, annotations: {a: b}}"},
+	{"a volume that is there", "many-hosts", "", "persistence: {existingClaim: mine}"},
+	{"a volume, after all", "proxy", "", "persistence: {enabled: true}"},
+	{"another service account", "proxy", "", "serviceAccount: {name: other, annotations: {a: b}}"},
+	{"no service account", "proxy", "", "serviceAccount: {create: false}"},
+	{"labels", "proxy", "", "{commonLabels: {team: a}, podLabels: {tier: front}, podAnnotations: {a: b}}"},
+	{"another name", "proxy", "", "fullnameOverride: gate"},
+	{"half a name", "proxy", "", "nameOverride: gate"},
+	{"half a name, below a whole one", "proxy", "fullnameOverride: gate", "nameOverride: guard"},
+	{"another user", "proxy", "", "{podSecurityContext: {fsGroup: 1000}, securityContext: {runAsUser: 1000}}"},
+	{"another place", "proxy", "", "{priorityClassName: high, nodeSelector: {a: b}, tolerations: [{operator: Exists}], " +
+		"affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: " +
+		"[{matchExpressions: [{key: a, operator: Exists}]}]}}}, topologySpreadConstraints: [{maxSkew: 2, " +
+		"topologyKey: zone, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {a: b}}}], " +
+		"terminationGracePeriodSeconds: 90}"},
+	{"other names of hosts", "proxy", "", "{hostAliases: [{ip: 10.0.0.1, hostnames: [a]}], dnsPolicy: None, " +
+		"dnsConfig: {nameservers: [10.0.0.2]}}"},
+	{"more containers", "proxy", "", "{initContainers: [{name: first, image: a:1}], " +
+		"extraContainers: [{name: second, image: a:1}], extraVolumes: [{name: v, emptyDir: {}}], " +
+		"extraVolumeMounts: [{name: v, mountPath: /v}], env: [{name: A, value: b}], " +
+		"envFrom: [{secretRef: {name: c}}], resources: {limits: {memory: 1Gi}}}"},
+	{"no tests, and an object more", "proxy", "", "{tests: {enabled: false}, extraObjects: " +
+		"[{apiVersion: v1, kind: ConfigMap, metadata: {name: more}}]}"},
+	{"a sidecar instead", "proxy", "", "{mode: sidecar, httpRoute: {enabled: false}, networkPolicy: {enabled: false}}"},
+}
+
+// TestUpgradesAreAccepted by the API server, and so is the way back.
+func TestUpgradesAreAccepted(t *testing.T) {
+	for _, u := range upgrades {
+		given, changed := merged(t, waysOfUse(t)[u.way], u.given), merged(t, waysOfUse(t)[u.way], u.given, u.changed)
+		c := cluster{}
+		for _, values := range []map[string]any{given, changed, given, changed} {
+			if err := c.apply(t, values); err != nil {
+				t.Errorf("%s: %v", u.name, err)
+				break
+			}
+		}
+	}
+}
+
+// immutable are changes that the API server refuses, which the guide tells.
+var immutable = []struct{ value, way, given, changed, want string }{
+	{"persistence.storageClassName", "many-hosts", "", "persistence: {storageClassName: fast}", "spec is immutable"},
+	{"persistence.accessModes", "many-hosts", "", "persistence: {accessModes: [ReadWriteMany]}", "spec is immutable"},
+	{"persistence.size", "many-hosts", "", "persistence: {size: 1Gi}", "can not be less than"},
+	{"service.spec", "proxy", "", "service: {spec: {clusterIP: None}}", "spec.clusterIPs[0]"},
+	{"service.spec", "proxy", "service: {spec: {clusterIP: 10.96.0.7}}", "service: {spec: {clusterIP: 10.96.0.8}}",
+		"spec.clusterIPs[0]"},
+}
+
+// TestTheGuideTellsWhatAnUpgradeCannotChange, which is all that it cannot.
+func TestTheGuideTellsWhatAnUpgradeCannotChange(t *testing.T) {
+	guide, err := os.ReadFile("../../docs/kubernetes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range immutable {
+		c := cluster{}
+		if err := c.apply(t, merged(t, waysOfUse(t)[change.way], change.given)); err != nil {
+			t.Fatal(err)
+		}
+		err := c.apply(t, merged(t, waysOfUse(t)[change.way], change.given, change.changed))
+		if err == nil || !strings.Contains(err.Error(), change.want) {
+			t.Errorf("%s: %v", change.changed, err)
+		}
+		if !strings.Contains(string(guide), "`"+change.value+"`") {
+			t.Errorf("the guide does not have %s", change.value)
+		}
+	}
+}
+
+// TestAnUpgradeOfEachValueWasTried: what is not in the list above could be immutable.
+func TestAnUpgradeOfEachValueWasTried(t *testing.T) {
+	text, err := os.ReadFile(chartDir + "/values.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := map[string]any{}
+	for _, u := range upgrades {
+		mergeInto(tried, parseValues(t, []byte(u.changed)), false)
+	}
+	untried(t, "", parseValues(t, text), tried)
+}
+
+func untried(t *testing.T, at string, values, tried map[string]any) {
+	t.Helper()
+	for key, value := range values {
+		other, there := tried[key]
+		if !there {
+			t.Errorf("no upgrade changes %s%s", at, key)
+			continue
+		}
+		below, deeper := value.(map[string]any)
+		if otherBelow, ok := other.(map[string]any); ok && deeper {
+			untried(t, at+key+".", below, otherBelow)
+		}
+	}
+}
+
+// merged are values as Helm has them of several files, in which null takes a key away.
+func merged(t *testing.T, base []byte, changes ...string) map[string]any {
+	t.Helper()
+	values := parseValues(t, base)
+	for _, change := range changes {
+		mergeInto(values, parseValues(t, []byte(change)), true)
+	}
+	return values
+}
+
+func mergeInto(into, from map[string]any, remove bool) {
+	for key, value := range from {
+		below, deeper := value.(map[string]any)
+		there, both := into[key].(map[string]any)
+		switch {
+		case value == nil && remove:
+			delete(into, key)
+		case deeper && both:
+			mergeInto(there, below, remove)
+		default:
+			into[key] = value
+		}
+	}
+}
+
+// cluster holds what was stored, by "kind name", as far as there can be one without etcd.
+type cluster map[string]storedObject
+
+type storedObject struct {
+	manifest []byte // as it was rendered last
+	live     runtime.Object
+}
+
+// apply does what `helm upgrade --install` does, in its way before server-side apply: each
+// object gets what differs between the manifest of before, that of now, and what is stored
+// (helm.sh/helm/v3/pkg/kube/client.go). Hooks are made anew when they run.
+func (c cluster) apply(t *testing.T, values map[string]any) error {
+	t.Helper()
+	files, err := renderWith3(t, values, len(c) > 0)
+	if err != nil {
+		return err
+	}
+	rendered := map[string]bool{}
+	for doc := range documents(files) {
+		kind, text := kindOf(t, doc)
+		if kind == "" || strings.Contains(string(text), `"helm.sh/hook"`) {
+			continue
+		}
+		name := nameOf(t, kind, text)
+		rendered[name] = true
+		if err := c.put(kind, name, text); err != nil {
+			return fmt.Errorf("%s: %w\n%s", name, err, text)
+		}
+	}
+	for _, name := range slices.Collect(maps.Keys(c)) {
+		if !rendered[name] && !strings.Contains(string(c[name].manifest), `"helm.sh/resource-policy":"keep"`) {
+			delete(c, name)
+		}
+	}
+	return nil
+}
+
+func nameOf(t *testing.T, kind string, text []byte) string {
+	t.Helper()
+	var object struct{ Metadata struct{ Name string } }
+	if err := yaml.Unmarshal(text, &object); err != nil {
+		t.Fatal(err)
+	}
+	return kind + " " + object.Metadata.Name
+}
+
+func (c cluster) put(kind, name string, text []byte) error {
+	before, there := c[name]
+	if !there {
+		live, err := create(kind, text)
+		if err != nil {
+			return err
+		}
+		c[name] = storedObject{text, inUse(live)}
+		return nil
+	}
+	patched, err := patch(kind, before, text)
+	if err != nil {
+		return fmt.Errorf("patch: %w", err)
+	}
+	live, err := update(kind, before.live, patched)
+	if err != nil {
+		return err
+	}
+	c[name] = storedObject{text, live}
+	return nil
+}
+
+// inUse is an object after the cluster has seen to it. A claim has its volume: a larger one
+// can only be asked for then.
+func inUse(live runtime.Object) runtime.Object {
+	if accessor, err := apimeta.Accessor(live); err == nil {
+		accessor.SetResourceVersion("1")
+	}
+	if claim, ok := live.(*core.PersistentVolumeClaim); ok {
+		class := "standard"
+		claim.Spec.VolumeName, claim.Spec.StorageClassName = "pv-1", &class
+		claim.Status.Phase = core.ClaimBound
+	}
+	return live
+}
+
+// patch is what is stored, with what has changed between two manifests.
+func patch(kind string, before storedObject, text []byte) ([]byte, error) {
+	if _, known := builtIn[kind]; !known {
+		current, err := json.Marshal(before.live)
+		if err != nil {
+			return nil, err
+		}
+		change, err := jsonmergepatch.CreateThreeWayJSONMergePatch(before.manifest, text, current)
+		if err != nil {
+			return nil, err
+		}
+		return jsonpatch.MergePatch(current, change)
+	}
+	i := strings.LastIndex(kind, "/")
+	gvk := runtimeschema.FromAPIVersionAndKind(kind[:i], kind[i+1:])
+	versioned, err := legacyscheme.Scheme.ConvertToVersion(before.live.DeepCopyObject(), gvk.GroupVersion())
+	if err != nil {
+		return nil, err
+	}
+	current, err := json.Marshal(versioned)
+	if err != nil {
+		return nil, err
+	}
+	of, err := strategicpatch.NewPatchMetaFromStruct(versioned)
+	if err != nil {
+		return nil, err
+	}
+	change, err := strategicpatch.CreateThreeWayMergePatch(before.manifest, text, current, of, true)
+	if err != nil {
+		return nil, err
+	}
+	return strategicpatch.StrategicMergePatchUsingLookupPatchMeta(current, change, of)
+}
