@@ -70,7 +70,8 @@ func TestTheTenLinesOfTheGuideMakeASidecar(t *testing.T) {
 	}
 	const published = `"https://github.com/sallyport-proxy/sallyport//deploy/kustomize/sidecar?ref=v0.1.0"`
 	lines := block("kustomization")
-	if strings.Count(lines, published) != 1 || strings.Count(lines, "\n") > 10 || !strings.Contains(lines, "newTag: v0.1.0}") {
+	if strings.Count(lines, published) != 1 || strings.Count(lines, "\n") > 10 ||
+		!strings.Contains(lines, "newTag: v0.1.0}") {
 		t.Errorf("%s, and the image of that version, are not in these ten lines:\n%s", published, lines)
 	}
 	component, err := filepath.Abs("../../deploy/kustomize/sidecar")

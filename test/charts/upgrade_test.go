@@ -72,7 +72,8 @@ var upgrades = []struct{ name, way, given, changed string }{
 		"prometheusRule: {enabled: true}, dashboard: {enabled: true}}}"},
 	{"other metrics", "ext-auth", "", "metrics: {serviceMonitor: {interval: 1m, labels: {a: b}, annotations: {a: b}, " +
 		"endpoint: {honorLabels: true}}, prometheusRule: {labels: {a: b}, annotations: {a: b}, " +
-		"rules: [{alert: Mine, expr: vector(1)}]}, dashboard: {labels: {a: b}, annotations: {a: b}}}"},
+		"rules: [{alert: Mine, expr: vector(1)}]}, " +
+		"dashboard: {labels: {grafana_dashboard: \"2\"}, annotations: {a: b}}}"},
 	{"no metrics", "ext-auth", "", "metrics: {serviceMonitor: {enabled: false}, prometheusRule: {enabled: false}, " +
 		"dashboard: {enabled: false}}"},
 	{"a larger volume", "many-hosts", "", "persistence: {size: 5Gi, annotations: {a: b}}"},
@@ -85,7 +86,8 @@ var upgrades = []struct{ name, way, given, changed string }{
 	{"half a name", "proxy", "", "nameOverride: gate"},
 	{"half a name, below a whole one", "proxy", "fullnameOverride: gate", "nameOverride: guard"},
 	{"another user", "proxy", "", "{podSecurityContext: {fsGroup: 1000}, securityContext: {runAsUser: 1000}}"},
-	{"another place", "proxy", "", "{priorityClassName: high, nodeSelector: {a: b}, tolerations: [{operator: Exists}], " +
+	{"another place", "proxy", "", "{priorityClassName: high, nodeSelector: {a: b}, " +
+		"tolerations: [{operator: Exists}], " +
 		"affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: " +
 		"[{matchExpressions: [{key: a, operator: Exists}]}]}}}, topologySpreadConstraints: [{maxSkew: 2, " +
 		"topologyKey: zone, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {a: b}}}], " +
@@ -95,7 +97,8 @@ var upgrades = []struct{ name, way, given, changed string }{
 	{"more containers", "proxy", "", "{initContainers: [{name: first, image: a:1}], " +
 		"extraContainers: [{name: second, image: a:1}], extraVolumes: [{name: v, emptyDir: {}}], " +
 		"extraVolumeMounts: [{name: v, mountPath: /v}], env: [{name: A, value: b}], " +
-		"envFrom: [{secretRef: {name: c}}], resources: {limits: {memory: 1Gi}}}"},
+		"envFrom: [{secretRef: {name: c}}], resources: {requests: {cpu: 100m}, " +
+		"limits: {memory: 1Gi}}}"},
 	{"no tests, and an object more", "proxy", "", "{tests: {enabled: false}, extraObjects: " +
 		"[{apiVersion: v1, kind: ConfigMap, metadata: {name: more}}]}"},
 	{"a sidecar instead", "proxy", "", "{mode: sidecar, httpRoute: {enabled: false}, networkPolicy: {enabled: false}}"},
@@ -146,7 +149,7 @@ func TestTheGuideTellsWhatAnUpgradeCannotChange(t *testing.T) {
 	}
 }
 
-// TestAnUpgradeOfEachValueWasTried: what is not in the list above could be immutable.
+// TestAnUpgradeOfEachValueWasTried: what is in neither list could be immutable.
 func TestAnUpgradeOfEachValueWasTried(t *testing.T) {
 	text, err := os.ReadFile(chartDir + "/values.yaml")
 	if err != nil {
@@ -155,6 +158,9 @@ func TestAnUpgradeOfEachValueWasTried(t *testing.T) {
 	tried := map[string]any{}
 	for _, u := range upgrades {
 		mergeInto(tried, parseValues(t, []byte(u.changed)), false)
+	}
+	for _, change := range immutable {
+		mergeInto(tried, parseValues(t, []byte(change.changed)), false)
 	}
 	untried(t, "", parseValues(t, text), tried)
 }
@@ -276,7 +282,7 @@ func inUse(live runtime.Object) runtime.Object {
 	if claim, ok := live.(*core.PersistentVolumeClaim); ok {
 		class := "standard"
 		claim.Spec.VolumeName, claim.Spec.StorageClassName = "pv-1", &class
-		claim.Status.Phase = core.ClaimBound
+		claim.Status.Phase, claim.Status.Capacity = core.ClaimBound, claim.Spec.Resources.Requests
 	}
 	return live
 }
