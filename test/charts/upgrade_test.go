@@ -76,7 +76,7 @@ var upgrades = []struct{ name, way, given, changed string }{
 		"dashboard: {labels: {grafana_dashboard: \"2\"}, annotations: {a: b}}}"},
 	{"no metrics", "ext-auth", "", "metrics: {serviceMonitor: {enabled: false}, prometheusRule: {enabled: false}, " +
 		"dashboard: {enabled: false}}"},
-	{"a larger volume", "many-hosts", "", "persistence: {size: 5Gi, annotations: {a: b}}"},
+	{"a note on the volume", "many-hosts", "", "persistence: {annotations: {a: b}}"},
 	{"a volume that is there", "many-hosts", "", "persistence: {existingClaim: mine}"},
 	{"a volume, after all", "proxy", "", "persistence: {enabled: true}"},
 	{"another service account", "proxy", "", "serviceAccount: {name: other, annotations: {a: b}}"},
@@ -97,7 +97,7 @@ var upgrades = []struct{ name, way, given, changed string }{
 	{"more containers", "proxy", "", "{initContainers: [{name: first, image: a:1}], " +
 		"extraContainers: [{name: second, image: a:1}], extraVolumes: [{name: v, emptyDir: {}}], " +
 		"extraVolumeMounts: [{name: v, mountPath: /v}], env: [{name: A, value: b}], " +
-		"envFrom: [{secretRef: {name: c}}], resources: {requests: {cpu: 100m}, " +
+		"envFrom: [{secretRef: {name: c}}], resources: {requests: {cpu: 100m, memory: 96Mi}, " +
 		"limits: {memory: 1Gi}}}"},
 	{"no tests, and an object more", "proxy", "", "{tests: {enabled: false}, extraObjects: " +
 		"[{apiVersion: v1, kind: ConfigMap, metadata: {name: more}}]}"},
@@ -114,6 +114,16 @@ func TestUpgradesAreAccepted(t *testing.T) {
 				t.Errorf("%s: %v", u.name, err)
 				break
 			}
+		}
+	}
+}
+
+// TestAVolumeGrows, and a smaller one is refused (see immutable).
+func TestAVolumeGrows(t *testing.T) {
+	c := cluster{}
+	for _, change := range []string{"", "persistence: {size: 5Gi}"} {
+		if err := c.apply(t, merged(t, waysOfUse(t)["many-hosts"], change)); err != nil {
+			t.Error(err)
 		}
 	}
 }
