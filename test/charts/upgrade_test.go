@@ -5,16 +5,19 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 
 	"gopkg.in/evanphx/json-patch.v4"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	runtimeschema "k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/jsonmergepatch"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/apimachinery/pkg/util/managedfields/managedfieldstest"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/client-go/applyconfigurations"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/apis/core"
 	"sigs.k8s.io/yaml"
@@ -107,12 +110,13 @@ var upgrades = []struct{ name, way, given, changed string }{
 // TestUpgradesAreAccepted by the API server, and so is the way back.
 func TestUpgradesAreAccepted(t *testing.T) {
 	for _, u := range upgrades {
-		given, changed := merged(t, waysOfUse(t)[u.way], u.given), merged(t, waysOfUse(t)[u.way], u.given, u.changed)
-		c := cluster{}
-		for _, values := range []map[string]any{given, changed, given, changed} {
-			if err := c.apply(t, values); err != nil {
-				t.Errorf("%s: %v", u.name, err)
-				break
+		for how, merge := range merges {
+			c := cluster{merge, map[string]storedObject{}}
+			for _, changes := range [][]string{{u.given}, {u.given, u.changed}, {u.given}} {
+				if err := c.apply(t, merged(t, waysOfUse(t)[u.way], changes...)); err != nil {
+					t.Errorf("%s, by %s: %v", u.name, how, err)
+					break
+				}
 			}
 		}
 	}
@@ -120,10 +124,12 @@ func TestUpgradesAreAccepted(t *testing.T) {
 
 // TestAVolumeGrows, and a smaller one is refused (see immutable).
 func TestAVolumeGrows(t *testing.T) {
-	c := cluster{}
-	for _, change := range []string{"", "persistence: {size: 5Gi}"} {
-		if err := c.apply(t, merged(t, waysOfUse(t)["many-hosts"], change)); err != nil {
-			t.Error(err)
+	for how, merge := range merges {
+		c := cluster{merge, map[string]storedObject{}}
+		for _, change := range []string{"", "persistence: {size: 5Gi}"} {
+			if err := c.apply(t, merged(t, waysOfUse(t)["many-hosts"], change)); err != nil {
+				t.Errorf("%s: %v", how, err)
+			}
 		}
 	}
 }
@@ -145,13 +151,15 @@ func TestTheGuideTellsWhatAnUpgradeCannotChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, change := range immutable {
-		c := cluster{}
-		if err := c.apply(t, merged(t, waysOfUse(t)[change.way], change.given)); err != nil {
-			t.Fatal(err)
-		}
-		err := c.apply(t, merged(t, waysOfUse(t)[change.way], change.given, change.changed))
-		if err == nil || !strings.Contains(err.Error(), change.want) {
-			t.Errorf("%s: %v", change.changed, err)
+		for how, merge := range merges {
+			c := cluster{merge, map[string]storedObject{}}
+			if err := c.apply(t, merged(t, waysOfUse(t)[change.way], change.given)); err != nil {
+				t.Fatal(err)
+			}
+			err := c.apply(t, merged(t, waysOfUse(t)[change.way], change.given, change.changed))
+			if err == nil || !strings.Contains(err.Error(), change.want) {
+				t.Errorf("%s, by %s: %v", change.changed, how, err)
+			}
 		}
 		if !strings.Contains(string(guide), "`"+change.value+"`") {
 			t.Errorf("the guide does not have %s", change.value)
@@ -216,19 +224,25 @@ func mergeInto(into, from map[string]any, remove bool) {
 }
 
 // cluster holds what was stored, by "kind name", as far as there can be one without etcd.
-type cluster map[string]storedObject
+type cluster struct {
+	merge   func(kind string, before *storedObject, text []byte) ([]byte, error)
+	objects map[string]storedObject
+}
 
 type storedObject struct {
 	manifest []byte // as it was rendered last
 	live     runtime.Object
 }
 
-// apply does what `helm upgrade --install` does, in its way before server-side apply: each
-// object gets what differs between the manifest of before, that of now, and what is stored
-// (helm.sh/helm/v3/pkg/kube/client.go). Hooks are made anew when they run.
+// merges are how Helm has the API server change an object into what was rendered.
+var merges = map[string]func(kind string, before *storedObject, text []byte) ([]byte, error){
+	"patch": patched, "server-side apply": applied,
+}
+
+// apply does what `helm upgrade --install` does. Hooks are made anew when they run.
 func (c cluster) apply(t *testing.T, values map[string]any) error {
 	t.Helper()
-	files, err := renderWith3(t, values, len(c) > 0)
+	files, err := renderWith3(t, values, len(c.objects) > 0)
 	if err != nil {
 		return err
 	}
@@ -244,11 +258,9 @@ func (c cluster) apply(t *testing.T, values map[string]any) error {
 			return fmt.Errorf("%s: %w\n%s", name, err, text)
 		}
 	}
-	for _, name := range slices.Collect(maps.Keys(c)) {
-		if !rendered[name] && !strings.Contains(string(c[name].manifest), `"helm.sh/resource-policy":"keep"`) {
-			delete(c, name)
-		}
-	}
+	maps.DeleteFunc(c.objects, func(name string, o storedObject) bool {
+		return !rendered[name] && !strings.Contains(string(o.manifest), `"helm.sh/resource-policy":"keep"`)
+	})
 	return nil
 }
 
@@ -262,34 +274,34 @@ func nameOf(t *testing.T, kind string, text []byte) string {
 }
 
 func (c cluster) put(kind, name string, text []byte) error {
-	before, there := c[name]
-	if !there {
-		live, err := create(kind, text)
-		if err != nil {
-			return err
-		}
-		c[name] = storedObject{text, inUse(live)}
-		return nil
+	var was *storedObject
+	if before, there := c.objects[name]; there {
+		was = &before
 	}
-	patched, err := patch(kind, before, text)
+	wanted, err := c.merge(kind, was, text)
 	if err != nil {
-		return fmt.Errorf("patch: %w", err)
+		return fmt.Errorf("merge: %w", err)
 	}
-	live, err := update(kind, before.live, patched)
+	var live runtime.Object
+	if was == nil {
+		live, err = create(kind, wanted)
+	} else {
+		live, err = update(kind, was.live, wanted)
+	}
 	if err != nil {
 		return err
 	}
-	c[name] = storedObject{text, live}
+	c.objects[name] = storedObject{text, inUse(live)}
 	return nil
 }
 
-// inUse is an object after the cluster has seen to it. A claim has its volume: a larger one
-// can only be asked for then.
+// inUse is an object after the cluster has seen to it. A claim has its volume, and only then
+// can a larger one be asked for.
 func inUse(live runtime.Object) runtime.Object {
 	if accessor, err := apimeta.Accessor(live); err == nil {
 		accessor.SetResourceVersion("1")
 	}
-	if claim, ok := live.(*core.PersistentVolumeClaim); ok {
+	if claim, ok := live.(*core.PersistentVolumeClaim); ok && claim.Spec.VolumeName == "" {
 		class := "standard"
 		claim.Spec.VolumeName, claim.Spec.StorageClassName = "pv-1", &class
 		claim.Status.Phase, claim.Status.Capacity = core.ClaimBound, claim.Spec.Resources.Requests
@@ -297,30 +309,24 @@ func inUse(live runtime.Object) runtime.Object {
 	return live
 }
 
-// patch is what is stored, with what has changed between two manifests.
-func patch(kind string, before storedObject, text []byte) ([]byte, error) {
-	if _, known := builtIn[kind]; !known {
-		current, err := json.Marshal(before.live)
-		if err != nil {
-			return nil, err
-		}
+// patched is what is stored, with what has changed between two manifests: what Helm 3 sends
+// (helm.sh/helm/v3/pkg/kube/client.go), and Helm 4 with --server-side=false.
+func patched(kind string, before *storedObject, text []byte) ([]byte, error) {
+	if before == nil {
+		return text, nil
+	}
+	current, typed, err := before.versioned(kind)
+	if err != nil {
+		return nil, err
+	}
+	if typed == nil {
 		change, err := jsonmergepatch.CreateThreeWayJSONMergePatch(before.manifest, text, current)
 		if err != nil {
 			return nil, err
 		}
 		return jsonpatch.MergePatch(current, change)
 	}
-	i := strings.LastIndex(kind, "/")
-	gvk := runtimeschema.FromAPIVersionAndKind(kind[:i], kind[i+1:])
-	versioned, err := legacyscheme.Scheme.ConvertToVersion(before.live.DeepCopyObject(), gvk.GroupVersion())
-	if err != nil {
-		return nil, err
-	}
-	current, err := json.Marshal(versioned)
-	if err != nil {
-		return nil, err
-	}
-	of, err := strategicpatch.NewPatchMetaFromStruct(versioned)
+	of, err := strategicpatch.NewPatchMetaFromStruct(typed)
 	if err != nil {
 		return nil, err
 	}
@@ -329,4 +335,53 @@ func patch(kind string, before storedObject, text []byte) ([]byte, error) {
 		return nil, err
 	}
 	return strategicpatch.StrategicMergePatchUsingLookupPatchMeta(current, change, of)
+}
+
+// applied is what the API server makes of a manifest that is applied on its side: fields that
+// Helm had set and sets no more end, and those that nobody set, as defaults, stay.
+func applied(kind string, before *storedObject, text []byte) ([]byte, error) {
+	gvk := gvkOf(kind)
+	live := &unstructured.Unstructured{}
+	live.SetGroupVersionKind(gvk)
+	types := managedfields.NewDeducedTypeConverter()
+	if _, known := builtIn[kind]; known {
+		types = applyconfigurations.NewTypeConverter(legacyscheme.Scheme)
+	}
+	if before != nil {
+		current, _, err := before.versioned(kind)
+		if err != nil {
+			return nil, err
+		}
+		if err := live.UnmarshalJSON(current); err != nil {
+			return nil, err
+		}
+	}
+	manifest := &unstructured.Unstructured{}
+	if err := manifest.UnmarshalJSON(text); err != nil {
+		return nil, err
+	}
+	result, err := managedfieldstest.NewFakeFieldManager(types, gvk).Apply(live, manifest, "helm", false)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(result)
+}
+
+func gvkOf(kind string) runtimeschema.GroupVersionKind {
+	i := strings.LastIndex(kind, "/")
+	return runtimeschema.FromAPIVersionAndKind(kind[:i], kind[i+1:])
+}
+
+// versioned is what is stored as it is read, and its type if the API server has one.
+func (o storedObject) versioned(kind string) ([]byte, runtime.Object, error) {
+	if _, known := builtIn[kind]; !known {
+		current, err := json.Marshal(o.live)
+		return current, nil, err
+	}
+	typed, err := legacyscheme.Scheme.ConvertToVersion(o.live.DeepCopyObject(), gvkOf(kind).GroupVersion())
+	if err != nil {
+		return nil, nil, err
+	}
+	current, err := json.Marshal(typed)
+	return current, typed, err
 }
