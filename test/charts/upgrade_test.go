@@ -42,7 +42,9 @@ var upgrades = []struct{ name, way, given, changed string }{
 	{"a restart at each change", "proxy", "", "restartOnConfigChange: true"},
 	{"what a webhook brings", "proxy", "", "{checkReferences: false, secrets: {sso: null}}"},
 	{"one pod after the other", "proxy", "", "strategy: {type: Recreate}"},
-	{"another pace", "proxy", "strategy: {type: RollingUpdate}",
+	{"half a pace", "proxy", "strategy: {rollingUpdate: {maxSurge: 50%}}",
+		"strategy: {type: Recreate, rollingUpdate: null}"},
+	{"no pace", "proxy", "strategy: {type: RollingUpdate}",
 		"{strategy: {type: Recreate}, revisionHistoryLimit: 2}"},
 	{"probes from outside", "proxy", "", "config: {listen: {admin: \":4181\"}}"},
 	{"probes of one's own", "proxy", "", "{livenessProbe: {tcpSocket: {port: 4180}}, readinessProbe: " +
