@@ -18,6 +18,7 @@ package lean
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -57,37 +58,34 @@ func New(o Options) *Transport { return &Transport{options: o} }
 // errTooLong is of an answer's header.
 var errTooLong = errors.New("the header of the answer is too long")
 
-// RoundTrip implements http.RoundTripper, for requests that t Takes. There are two
-// attempts at most on which something is written: the methods are safe (RFC 9110 §9.2.1),
-// and the second one follows where a connection that was used before broke off without
-// a byte of an answer (RFC 9112 §9.3.1). The trace's GotConn is called for each attempt,
-// WroteRequest and Got1xxResponse as net/http does. When the request's context ends, so
-// does a read of the answer; the error is then its cause. The answer's body must not be
+// Do sends r, which t must take (Takes), and returns the header of the answer and a body
+// that must be closed. It does not look at r's context, but for connecting: what ends the
+// request is call.End, whose cause is the error then. Call is of this request alone.
+//
+// There are two attempts at most on which something is written: the methods are safe
+// (RFC 9110 §9.2.1), and the second one follows where a connection that was used before
+// broke off without a byte of an answer (RFC 9112 §9.3.1). The answer's body must not be
 // read and closed at the same time.
-func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+func (t *Transport) Do(r *http.Request, call *Call) (*http.Response, error) {
 	h := t.head()
 	defer t.heads.Put(h)
 	if err := h.write(r); err != nil {
 		return nil, err
 	}
-	ctx := r.Context()
-	trace := httptrace.ContextClientTrace(ctx)
 	for fresh := false; ; {
-		c, err := t.acquire(ctx, fresh)
+		c, err := t.acquire(r.Context(), call, fresh)
 		if err != nil {
-			return nil, orCause(ctx, err)
+			return nil, call.because(err)
 		}
-		if trace != nil && trace.GotConn != nil {
-			trace.GotConn(httptrace.GotConnInfo{Conn: c.Conn, Reused: c.used})
-		}
-		res, err := c.exchange(r, h.bytes, trace)
+		res, err := c.exchange(r, h.bytes, call)
 		if err == nil {
 			return res, nil
 		}
+		call.leave()
 		c.Close()
 		switch {
-		case ctx.Err() != nil:
-			return nil, context.Cause(ctx)
+		case call.Cause() != nil:
+			return nil, call.Cause()
 		case !c.used || c.heard || isTimeout(err):
 			return nil, err
 		case c.begun: // others of the pool may have ended with this one
@@ -96,16 +94,65 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
+// RoundTrip implements http.RoundTripper: it is Do with a Call that ends with r's context,
+// for its cause. The trace's GotConn is called for each attempt, WroteRequest and
+// Got1xxResponse as net/http does.
+func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	ctx := r.Context()
+	traced := &traced{trace: httptrace.ContextClientTrace(ctx)}
+	traced.call.Caller = traced
+	stop := context.AfterFunc(ctx, func() { traced.call.End(context.Cause(ctx)) })
+	res, err := t.Do(r, &traced.call)
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	if res.Body == http.NoBody {
+		stop()
+		return res, nil
+	}
+	if b, ok := res.Body.(*body); ok {
+		b.over = stop
+	}
+	return res, nil
+}
+
+// traced tells a trace of a request.
+type traced struct {
+	call  Call
+	trace *httptrace.ClientTrace // nil: nobody looks
+
+	interims int
+}
+
+// Connected implements Caller.
+func (t *traced) Connected(conn net.Conn, reused bool) {
+	if t.trace != nil && t.trace.GotConn != nil {
+		t.trace.GotConn(httptrace.GotConnInfo{Conn: conn, Reused: reused})
+	}
+}
+
+// Sent implements Caller.
+func (t *traced) Sent(err error) {
+	if t.trace != nil && t.trace.WroteRequest != nil {
+		t.trace.WroteRequest(httptrace.WroteRequestInfo{Err: err})
+	}
+}
+
+// Interim implements Caller.
+func (t *traced) Interim(code int, header textproto.MIMEHeader) error {
+	if t.trace != nil && t.trace.Got1xxResponse != nil {
+		return t.trace.Got1xxResponse(code, header)
+	}
+	if t.interims++; t.interims > maxInterims {
+		return errInterims
+	}
+	return nil
+}
+
 func isTimeout(err error) bool {
 	var timeout interface{ Timeout() bool }
 	return errors.As(err, &timeout) && timeout.Timeout()
-}
-
-func orCause(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
 }
 
 func (t *Transport) head() *head {
@@ -115,23 +162,40 @@ func (t *Transport) head() *head {
 	return new(head)
 }
 
-// acquire returns a connection that nobody else has. Fresh asks for one that was not used.
-func (t *Transport) acquire(ctx context.Context, fresh bool) (*conn, error) {
+// acquire returns a connection that nobody else has, and that call.End ends from here on.
+// Fresh asks for one that was not used.
+func (t *Transport) acquire(ctx context.Context, call *Call, fresh bool) (*conn, error) {
 	for !fresh {
 		c := t.pop()
 		if c == nil {
 			break
 		}
 		if time.Since(c.since) < t.options.Idle && c.quiet() {
-			return c, nil
+			return c, call.take(c)
 		}
 		c.Close()
 	}
-	dialed, err := t.options.Dial(ctx)
+	return t.dial(ctx, call)
+}
+
+func (t *Transport) dial(ctx context.Context, call *Call) (*conn, error) {
+	dialing, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := call.connect(cancel); err != nil {
+		return nil, err
+	}
+	dialed, err := t.options.Dial(dialing)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+		if dialed != nil {
+			dialed.Close()
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	return newConn(t, dialed), nil
+	c := newConn(t, dialed)
+	return c, call.take(c)
 }
 
 func (t *Transport) pop() *conn {
@@ -196,14 +260,13 @@ func (t *Transport) drop(n int) {
 	t.idle = t.idle[:left]
 }
 
-// conn is a connection to the peer. One goroutine uses it at a time; abort alone may be
-// called by another one.
+// conn is a connection to the peer. One goroutine uses it at a time; abort alone is called
+// by others, through the Call that holds it.
 type conn struct {
 	net.Conn
 	t      *Transport
 	socket socket
 	in     *bufio.Reader
-	abort  func() // ends what is being read or written; made once
 
 	used  bool      // for an earlier request
 	since time.Time // when it came back to the pool
@@ -219,9 +282,11 @@ const bufferSize = 4 << 10 // as net/http has it, whose parser bounds trailers b
 func newConn(t *Transport, dialed net.Conn) *conn {
 	c := &conn{Conn: dialed, t: t, socket: newSocket(dialed)}
 	c.in = bufio.NewReaderSize(c, bufferSize)
-	c.abort = func() { _ = dialed.SetDeadline(time.Unix(1, 0)) }
 	return c
 }
+
+// abort ends what is being read or written.
+func (c *conn) abort() { _ = c.SetDeadline(time.Unix(1, 0)) }
 
 // quiet reports whether the peer has sent nothing since the last answer. The end of the
 // connection is something, too.
@@ -240,25 +305,22 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // exchange writes a request and reads the header of its answer. After an error the
 // caller closes the connection.
-func (c *conn) exchange(r *http.Request, head []byte, trace *httptrace.ClientTrace) (*http.Response, error) {
+func (c *conn) exchange(r *http.Request, head []byte, call *Call) (*http.Response, error) {
 	c.begun, c.heard = false, false
-	stop := context.AfterFunc(r.Context(), c.abort)
+	call.Caller.Connected(c.Conn, c.used)
 	n, sent := c.Write(head)
 	c.begun = n > 0
-	if trace != nil && trace.WroteRequest != nil {
-		trace.WroteRequest(httptrace.WroteRequestInfo{Err: sent})
-	}
+	call.Caller.Sent(sent)
 	// A peer that refuses early may have answered before it hung up.
-	res, err := c.answer(r, trace)
+	res, err := c.answer(r, call)
 	if err != nil {
-		stop()
 		if sent != nil {
 			err = sent
 		}
 		return nil, err
 	}
-	last := sent != nil || res.Close || res.StatusCode < 200
-	b := &body{whole: res.Body, c: c, stop: stop, ctx: r.Context(), last: last}
+	b := &body{whole: res.Body, c: c, call: call, last: sent != nil || res.Close || res.StatusCode < 200,
+		chunked: res.ContentLength < 0 && len(res.TransferEncoding) > 0}
 	if res.Body == http.NoBody {
 		b.done()
 		return res, nil
@@ -269,8 +331,8 @@ func (c *conn) exchange(r *http.Request, head []byte, trace *httptrace.ClientTra
 
 // answer reads headers until one is not interim. A 101 is no interim answer here: nobody
 // has asked for another protocol.
-func (c *conn) answer(r *http.Request, trace *httptrace.ClientTrace) (*http.Response, error) {
-	for interims := 0; ; interims++ {
+func (c *conn) answer(r *http.Request, call *Call) (*http.Response, error) {
+	for {
 		c.left = c.t.options.MaxHeader
 		res, err := http.ReadResponse(c.in, r)
 		if err != nil {
@@ -280,13 +342,7 @@ func (c *conn) answer(r *http.Request, trace *httptrace.ClientTrace) (*http.Resp
 			c.left = unlimited
 			return res, nil
 		}
-		if trace == nil || trace.Got1xxResponse == nil {
-			if interims == maxInterims {
-				return nil, errInterims
-			}
-			continue
-		}
-		if err := trace.Got1xxResponse(res.StatusCode, textproto.MIMEHeader(res.Header)); err != nil {
+		if err := call.Caller.Interim(res.StatusCode, textproto.MIMEHeader(res.Header)); err != nil {
 			return nil, err
 		}
 	}
@@ -302,12 +358,13 @@ var errInterims = errors.New("the peer sends interim answers without end")
 
 // body is the body of an answer. The connection goes back to the pool with its last byte.
 type body struct {
-	whole io.ReadCloser // http.ReadResponse's
-	c     *conn         // nil: it was given back or closed
-	ctx   context.Context
-	stop  func() bool // of the abort, at the end of ctx
-	last  bool        // nothing may follow on the connection
-	err   error       // of a read after the end
+	whole   io.ReadCloser // http.ReadResponse's
+	c       *conn         // nil: it was given back or closed
+	call    *Call
+	over    func() bool // called once nothing can be ended any more; nil: nobody waits for it
+	last    bool        // nothing may follow on the connection
+	chunked bool
+	err     error // of a read after the end
 }
 
 // Read implements io.Reader.
@@ -322,11 +379,26 @@ func (b *body) Read(p []byte) (int, error) {
 	if err == io.EOF {
 		b.done()
 	} else {
-		err = orCause(b.ctx, err)
+		err = b.call.because(err)
 		b.broken()
 	}
 	b.err = err
 	return n, err
+}
+
+// Ready reports whether the next Read finds something without waiting for the peer. What it
+// says of the end is not sure: where it may have to wait it reports false.
+func (b *body) Ready() bool {
+	if b.c == nil {
+		return true
+	}
+	there, _ := b.c.in.Peek(b.c.in.Buffered())
+	if !b.chunked {
+		return len(there) > 0
+	}
+	// The first chunk: a size that is not 0, its line, a byte of it.
+	line := bytes.IndexByte(there, '\n')
+	return line > 0 && there[0] != '0' && len(there) > line+1
 }
 
 // Close implements io.Closer. A body that was not read to its end takes its connection
@@ -339,12 +411,13 @@ func (b *body) Close() error {
 	return nil
 }
 
-// done is called once the answer was read to its end. If stop reports false, an abort has
-// begun and may meet the next request.
+// done is called once the answer was read to its end. Where the call has been ended, its
+// deadline would meet the next request.
 func (b *body) done() {
 	c := b.c
 	b.c = nil
-	if b.stop() && !b.last && c.in.Buffered() == 0 {
+	ended := b.leave()
+	if !ended && !b.last && c.in.Buffered() == 0 {
 		c.t.put(c)
 		return
 	}
@@ -352,7 +425,14 @@ func (b *body) done() {
 }
 
 func (b *body) broken() {
-	b.stop()
+	b.leave()
 	b.c.Close()
 	b.c = nil
+}
+
+func (b *body) leave() (ended bool) {
+	if b.over != nil {
+		b.over()
+	}
+	return b.call.leave()
 }
