@@ -90,8 +90,10 @@ func (a *answer) copyBody(res *http.Response) error {
 	if res.Body == http.NoBody {
 		return nil
 	}
-	a.client.holdHeader()
-	defer a.client.headerDone()
+	if ready, ok := res.Body.(interface{ Ready() bool }); !ok || !ready.Ready() {
+		a.client.holdHeader()
+		defer a.client.headerDone()
+	}
 	buf := a.buffers.Get()
 	defer a.buffers.Put(buf)
 	left := res.ContentLength // negative: unknown

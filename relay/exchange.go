@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/textproto"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/internal/lean"
 	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
@@ -15,14 +18,27 @@ import (
 type exchange struct {
 	client   *Client
 	in       *http.Request
+	out      http.Request // what the upstream gets
 	order    Order
 	upload   *upload // nil if the client sends no body
 	answer   answer
 	watch    watch
-	trace    httptrace.ClientTrace
-	cancel   context.CancelCauseFunc
 	attempts int
 	callTime time.Duration // grpc-timeout; 0: the client has said none
+
+	// Either direct and call, or ctx, trace and cancel, are how it is sent and ended.
+	direct direct
+	call   lean.Call
+	ctx    context.Context // in's, or one of its children
+	cancel context.CancelCauseFunc
+	trace  httptrace.ClientTrace
+}
+
+// direct is a transport that sends some requests in the goroutine that calls it: they are
+// ended through a Call and not by their context, which would have to be made for each.
+type direct interface {
+	Takes(*http.Request) bool
+	Do(*http.Request, *lean.Call) (*http.Response, error)
 }
 
 // Exchange passes a request to an upstream and the answer to the client. The
@@ -31,37 +47,35 @@ type exchange struct {
 // handler writes one, unless c.Begun: that answer broke off, and the handler must
 // abort it (http.ErrAbortHandler). If c.Switched, nothing is left to do.
 func (r *Relay) Exchange(c *Client, in *http.Request, o Order) (Outcome, error) {
-	x := &exchange{client: c, in: in, order: o}
+	x := &exchange{client: c, in: in, order: o, ctx: in.Context()}
 	if err := x.admit(); err != nil {
 		return Outcome{}, err
 	}
 	x.answer = answer{c, in, &x.order, &x.watch, r.buffers}
-	ctx, cancel := context.WithCancelCause(in.Context())
-	defer cancel(nil)
-	x.cancel = cancel
-	out := x.request(ctx)
 	x.callTime = callTime(in)
-	x.watch.start(x, x.limits()) // it looks at what request made
+	x.prepare()
+	defer x.release()
+	x.watch.start(&r.sweeper, x, x.limits()) // it looks at what prepare made
 	defer x.watch.stop()
 
-	res, err := o.Transport.RoundTrip(out)
+	res, err := x.send()
 	outcome := Outcome{Attempts: x.attempts}
 	c.Settle()
 	if err != nil {
-		return outcome, x.failed(context.Cause(ctx), err)
+		return outcome, x.failed(x.ended(), err)
 	}
 	// Over HTTP/2, Close waits for what the client may still send, unless we are done.
-	defer func() { cancel(nil); res.Body.Close() }()
+	defer func() { x.release(); res.Body.Close() }()
 	x.watch.answered()
 	switch {
 	case res.StatusCode == http.StatusSwitchingProtocols:
-		outcome.Tunnel, err = r.tunnel(ctx, &x.answer, res)
+		outcome.Tunnel, err = r.tunnel(x.ctx, &x.answer, res)
 		return outcome, err
 	case res.StatusCode < 200 || res.StatusCode > 999:
 		return outcome, &Error{ErrProtocol, fmt.Errorf("the app answered with %d, which is no status", res.StatusCode)}
 	}
 	if err := x.answer.pass(res, x.upload.unfinished()); err != nil {
-		switch cause := context.Cause(ctx); {
+		switch cause := x.ended(); {
 		case cause != nil:
 			err = cause
 		case x.callIsOver():
@@ -96,21 +110,16 @@ func (x *exchange) limits() limits {
 	return l
 }
 
-// request is what the upstream gets. The header map is the client's own, changed in
-// place: nobody else has use for what it was.
-func (x *exchange) request(ctx context.Context) *http.Request {
-	x.trace.GotConn = func(httptrace.GotConnInfo) { x.attempts++ }
-	x.trace.Got1xxResponse = x.answer.interim
-	x.trace.WroteRequest = func(info httptrace.WroteRequestInfo) {
-		if info.Err == nil {
-			x.watch.sent()
-		}
-	}
+// prepare makes the request that the upstream gets, and chooses the way there. The header
+// map is the client's own, changed in place: nobody else has use for what it was.
+func (x *exchange) prepare() {
 	if x.in.ContentLength != 0 {
-		x.upload = newUpload(x.client, x.in, &x.order, &x.watch, ctx.Done())
+		x.open()
+		x.upload = newUpload(x.client, x.in, &x.order, &x.watch, x.ctx.Done())
 		x.upload.listen(&x.trace)
 	}
-	out := x.in.WithContext(httptrace.WithClientTrace(ctx, &x.trace))
+	x.out = *x.in
+	out := &x.out
 	out.URL, out.Host = &x.order.URL, x.order.Host
 	out.RequestURI = ""
 	out.Body, out.GetBody, out.Trailer = nil, nil, nil
@@ -124,7 +133,48 @@ func (x *exchange) request(ctx context.Context) *http.Request {
 	}
 	x.setHeaders(out.Header)
 	out.Close = bindsConnection(out.Header["Authorization"])
-	return out
+	if way, ok := x.order.Transport.(direct); ok && x.upload == nil && way.Takes(out) {
+		x.direct, x.call.Caller = way, x
+	} else if x.cancel == nil {
+		x.open()
+	}
+}
+
+// open makes what a request is ended by, and told of, that does not go the direct way.
+func (x *exchange) open() {
+	x.trace.GotConn = func(httptrace.GotConnInfo) { x.attempts++ }
+	x.trace.Got1xxResponse = x.answer.interim
+	x.trace.WroteRequest = func(info httptrace.WroteRequestInfo) { x.Sent(info.Err) }
+	x.ctx, x.cancel = context.WithCancelCause(x.in.Context())
+}
+
+// release ends whatever was made for the exchange. It may be called twice.
+func (x *exchange) release() {
+	if x.cancel != nil {
+		x.cancel(nil)
+	}
+}
+
+func (x *exchange) send() (*http.Response, error) {
+	if x.direct != nil {
+		return x.direct.Do(&x.out, &x.call)
+	}
+	return x.order.Transport.RoundTrip(x.out.WithContext(httptrace.WithClientTrace(x.ctx, &x.trace)))
+}
+
+// Connected implements lean.Caller.
+func (x *exchange) Connected(net.Conn, bool) { x.attempts++ }
+
+// Sent implements lean.Caller.
+func (x *exchange) Sent(err error) {
+	if err == nil {
+		x.watch.sent()
+	}
+}
+
+// Interim implements lean.Caller.
+func (x *exchange) Interim(code int, header textproto.MIMEHeader) error {
+	return x.answer.interim(code, header)
 }
 
 // setHeaders takes out what was meant for this hop alone before the caller writes
@@ -155,6 +205,8 @@ func (x *exchange) failed(cause, err error) error {
 		return cause
 	case errors.Is(cause, upstream.ErrTimeout), errors.Is(err, upstream.ErrTimeout):
 		return &Error{upstream.ErrTimeout, errors.Join(cause, unquoted(err))}
+	case errors.Is(cause, ErrClientGone):
+		return cause
 	case errors.Is(err, context.Canceled) && x.in.Context().Err() != nil:
 		return &Error{ErrClientGone, unquoted(err)}
 	case x.callIsOver():
@@ -165,17 +217,34 @@ func (x *exchange) failed(cause, err error) error {
 	return &Error{upstream.ErrUnreachable, unquoted(err)}
 }
 
+// ended is why the exchange was ended, nil if it was not.
+func (x *exchange) ended() error {
+	if x.direct != nil {
+		if cause := x.watch.ended(); cause != nil {
+			return cause
+		}
+	}
+	return context.Cause(x.ctx)
+}
+
 // over implements watched.
 func (x *exchange) over() error { return x.order.Hooks.Over() }
+
+// gone implements watched: on the other way the context ends it.
+func (x *exchange) gone() bool { return x.direct != nil && x.in.Context().Err() != nil }
 
 // waitsForClient implements watched.
 func (x *exchange) waitsForClient() bool {
 	return x.upload != nil && x.upload.is(uploadWaiting) && !x.client.Begun()
 }
 
-// end implements watched. Cancelling the context does not end a read from the client
-// that is under way; a deadline does.
+// end implements watched. Ending what is sent does not end a read from the client that is
+// under way; a deadline does.
 func (x *exchange) end(cause error) {
-	x.cancel(cause)
+	if x.direct != nil {
+		x.call.End(cause)
+	} else {
+		x.cancel(cause)
+	}
 	x.client.cutOff(x.upload.unfinished())
 }

@@ -432,7 +432,7 @@ func TestAWatchEndsNothingAfterTheExchange(t *testing.T) {
 		cancel: func(error) {}, order: Order{Hooks: &slowCaller{looking: looking, answered: answered}}}
 	x.client.passAnswer()
 	x.client.begin(200)
-	x.watch.start(x, limits{Header: time.Hour, Idle: time.Hour})
+	x.watch.start(&sweeper{}, x, limits{Header: time.Hour, Idle: time.Hour})
 	go x.watch.check()
 	<-looking
 	stopped := make(chan struct{})

@@ -16,7 +16,7 @@
 //
 // The files, each readable after those before it: relay.go (the words), fields.go
 // (of headers), http2.go (requests that are malformed), client.go (the only writer;
-// its comment has the invariants), watch.go (time limits), call.go (gRPC), upload.go, answer.go,
+// its comment has the invariants), sweeper.go and watch.go (time limits), call.go (gRPC), upload.go, answer.go,
 // tunnel.go, exchange.go (all of it together).
 package relay
 
@@ -38,6 +38,7 @@ type Relay struct {
 	tunnels upstream.Tunnels
 	open    atomic.Int64 // tunnels, from the answer to the upgrade on
 	buffers *bufferPool
+	sweeper sweeper
 }
 
 // New makes a Relay.

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -15,14 +16,22 @@ var (
 	errNoHeader = fmt.Errorf("%w: no header", upstream.ErrTimeout)
 )
 
-// pollInterval is how often a watch looks at its exchange: what let the request in
-// may end, and streams and tunnels end within this time after it.
-const pollInterval = time.Second
+const (
+	// sweepInterval is how often all exchanges are looked at, or sooner where a limit
+	// is nearer. A client that is gone is noticed within it, if nothing else tells.
+	sweepInterval = 200 * time.Millisecond
+	// pollInterval is how often it is asked whether what let a request in has ended:
+	// streams and tunnels end within this time after it, and a sweepInterval.
+	pollInterval = time.Second
+)
 
 // watched is what a watch knows of an exchange.
 type watched interface {
 	// over returns why the exchange must not go on, nil if it may.
 	over() error
+	// gone reports whether nobody is left to read an answer, where nothing else ends
+	// the exchange then.
+	gone() bool
 	// waitsForClient reports whether it is the client's turn: its body is being
 	// read, and no answer has begun.
 	waitsForClient() bool
@@ -36,37 +45,46 @@ type limits struct {
 	Idle   time.Duration // without a byte in either direction
 }
 
-// watch ends an exchange if the upstream's header is late, if nothing moves, or if
-// the session or token that let the request in is over. While the response header is
-// outstanding only the header timeout applies, not the idle timeout. There is one
-// timer; the exchange only stores the time when something moved.
+// watch ends an exchange if the upstream's header is late, if nothing moves, if the client
+// is gone, or if the session or token that let the request in is over. While the response
+// header is outstanding only the header timeout applies, not the idle timeout. The exchange
+// only stores the time when something moved; a sweeper looks at it.
 type watch struct {
 	limits   limits
 	watched  watched
+	sweeper  *sweeper
+	place    int // in the sweeper's list, whose mu guards it
 	begun    time.Time
 	last     atomic.Int64 // when something moved last, since begun
 	headerBy atomic.Int64 // when the header must be there, since begun; 0: not waited for; wasAnswered: it has come
 
-	mu      sync.Mutex // guards timer and stopped
-	timer   *time.Timer
+	mu      sync.Mutex    // guards what follows
+	asked   time.Duration // when over was asked last, since begun
+	cause   error         // why the exchange was ended; nil: it was not
 	stopped bool
 }
 
 // wasAnswered stands for a header that is there.
 const wasAnswered = -1
 
-func (w *watch) start(x watched, l limits) {
-	w.watched, w.limits, w.begun = x, l, time.Now()
-	w.mu.Lock() // check may be quick
-	defer w.mu.Unlock()
-	w.timer = time.AfterFunc(min(pollInterval, l.Idle), w.check)
+func (w *watch) start(s *sweeper, x watched, l limits) {
+	w.sweeper, w.watched, w.limits, w.begun = s, x, l, time.Now()
+	s.add(w)
 }
 
+// stop returns when the exchange is not being ended, and will not be.
 func (w *watch) stop() {
+	w.sweeper.remove(w)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.stopped = true
-	w.timer.Stop()
+}
+
+// ended is why the exchange was ended, nil if it was not.
+func (w *watch) ended() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.cause
 }
 
 // moved notes that a byte was passed on.
@@ -80,13 +98,8 @@ func (w *watch) sent() {
 	if limit == 0 {
 		return
 	}
-	if !w.headerBy.CompareAndSwap(0, int64(time.Since(w.begun)+limit)) {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if limit < pollInterval && !w.stopped {
-		w.timer.Reset(limit)
+	if w.headerBy.CompareAndSwap(0, int64(time.Since(w.begun)+limit)) && limit < sweepInterval {
+		w.sweeper.soon(limit)
 	}
 }
 
@@ -99,36 +112,40 @@ func (w *watch) answered() {
 // isAnswered reports whether answered was called.
 func (w *watch) isAnswered() bool { return w.headerBy.Load() == wasAnswered }
 
-// check looks at the exchange. It holds mu throughout, so that stop cannot return
-// while the exchange is being ended: else the next request on the connection might
-// be hit.
-func (w *watch) check() {
+// check looks at the exchange, and returns how soon it must do so again. It holds mu
+// throughout, so that stop cannot return while the exchange is being ended: else the next
+// request on the connection might be hit.
+func (w *watch) check() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.stopped {
-		return
+	if w.stopped || w.cause != nil {
+		return sweepInterval
 	}
-	if cause := w.verdict(); cause != nil {
-		w.watched.end(cause)
-		return
+	now := time.Since(w.begun)
+	if w.cause = w.verdict(now); w.cause != nil {
+		w.watched.end(w.cause)
 	}
-	w.timer.Reset(w.next())
+	return w.next(now)
 }
 
-// next is when to check again: at the nearest limit, but soon.
-func (w *watch) next() time.Duration {
-	now := time.Since(w.begun)
+// next is how soon to check again: at the nearest limit.
+func (w *watch) next(now time.Duration) time.Duration {
 	at := time.Duration(w.headerBy.Load())
 	if at <= 0 {
 		at = time.Duration(w.last.Load()) + w.limits.Idle
 	}
-	return max(min(pollInterval, at-now), time.Millisecond)
+	return max(min(sweepInterval, at-now), time.Millisecond)
 }
 
-func (w *watch) verdict() error {
-	now := time.Since(w.begun)
-	if cause := w.watched.over(); cause != nil {
-		return &Error{ErrOver, cause}
+func (w *watch) verdict(now time.Duration) error {
+	if w.watched.gone() {
+		return &Error{ErrClientGone, context.Canceled}
+	}
+	if now-w.asked >= pollInterval {
+		w.asked = now
+		if cause := w.watched.over(); cause != nil {
+			return &Error{ErrOver, cause}
+		}
 	}
 	if by := w.headerBy.Load(); by > 0 { // an upstream at work is not idle
 		if now >= time.Duration(by) {

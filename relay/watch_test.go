@@ -10,8 +10,8 @@ import (
 
 // exchangeDouble is what a watch sees of an exchange.
 type exchangeDouble struct {
-	isOver, client atomic.Bool
-	ended          atomic.Pointer[ending]
+	isOver, client, clientGone atomic.Bool
+	ended                      atomic.Pointer[ending]
 }
 
 type ending struct {
@@ -27,6 +27,7 @@ func (x *exchangeDouble) over() error {
 	}
 	return nil
 }
+func (x *exchangeDouble) gone() bool           { return x.clientGone.Load() }
 func (x *exchangeDouble) waitsForClient() bool { return x.client.Load() }
 func (x *exchangeDouble) end(cause error)      { x.ended.Store(&ending{cause, time.Now()}) }
 
@@ -62,6 +63,10 @@ func TestAWatchEndsExchangesThatAreLateIdleOrOver(t *testing.T) {
 			func(w *watch, _ *exchangeDouble) { w.answered(); w.sent() }, errSilent, 3 * time.Second},
 		"a client that sends nothing": {limits{Header: time.Second, Idle: 3 * time.Second},
 			func(_ *watch, x *exchangeDouble) { x.client.Store(true) }, ErrClientSlow, 3 * time.Second},
+		"a client that is gone": {limits{Header: time.Hour, Idle: time.Hour}, func(_ *watch, x *exchangeDouble) {
+			time.Sleep(250 * time.Millisecond)
+			x.clientGone.Store(true)
+		}, ErrClientGone, 400 * time.Millisecond},
 		"something moved": {limits{Header: time.Hour, Idle: 2 * time.Second}, func(w *watch, _ *exchangeDouble) {
 			for range 10 {
 				time.Sleep(1900 * time.Millisecond)
@@ -74,7 +79,7 @@ func TestAWatchEndsExchangesThatAreLateIdleOrOver(t *testing.T) {
 				var w watch
 				x := &exchangeDouble{}
 				begin := time.Now()
-				w.start(x, tt.limits)
+				w.start(&sweeper{}, x, tt.limits)
 				tt.during(&w, x)
 				time.Sleep(time.Minute)
 				e := x.ended.Load()
@@ -94,7 +99,7 @@ func TestAWatchThatWasStoppedEndsNothing(t *testing.T) {
 		var w watch
 		x := &exchangeDouble{}
 		x.isOver.Store(true)
-		w.start(x, limits{Header: 100 * time.Millisecond, Idle: time.Second})
+		w.start(&sweeper{}, x, limits{Header: 100 * time.Millisecond, Idle: time.Second})
 		w.stop()
 		w.sent()
 		w.check()

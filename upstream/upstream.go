@@ -187,7 +187,7 @@ func (u *Upstream) Host() string { return u.host }
 func (u *Upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 	var t http.RoundTripper = u.transport
 	switch {
-	case u.lean != nil && lean.Takes(r):
+	case u.Takes(r):
 		t = u.lean
 	case r.Header.Get("Upgrade") != "":
 		t = u.upgrades
@@ -197,6 +197,22 @@ func (u *Upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, classify(err)
 	}
 	return res, nil
+}
+
+// Takes reports whether r may be sent by Do.
+func (u *Upstream) Takes(r *http.Request) bool { return u.lean != nil && lean.Takes(r) }
+
+// Do is RoundTrip for a request that u takes, in the goroutine of the caller. It is ended
+// through call, and not by r's context; the error is then what ended it.
+func (u *Upstream) Do(r *http.Request, call *lean.Call) (*http.Response, error) {
+	res, err := u.lean.Do(r, call)
+	if err == nil {
+		return res, nil
+	}
+	if call.Cause() != nil {
+		return nil, call.Cause()
+	}
+	return nil, classify(err)
 }
 
 // Close drops idle connections.
