@@ -27,6 +27,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -386,8 +387,8 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Ready reports whether the next Read finds something without waiting for the peer. What it
-// says of the end is not sure: where it may have to wait it reports false.
+// Ready reports whether the next Read finds something without waiting for the peer, false
+// where that is not sure.
 func (b *body) Ready() bool {
 	if b.c == nil {
 		return true
@@ -396,9 +397,10 @@ func (b *body) Ready() bool {
 	if !b.chunked {
 		return len(there) > 0
 	}
-	// The first chunk: a size that is not 0, its line, a byte of it.
-	line := bytes.IndexByte(there, '\n')
-	return line > 0 && there[0] != '0' && len(there) > line+1
+	// net/http's reader waits for the whole of a chunk.
+	line, rest, _ := bytes.Cut(there, []byte("\r\n"))
+	size, err := strconv.ParseUint(string(line), 16, 16)
+	return err == nil && size > 0 && uint64(len(rest)) >= size
 }
 
 // Close implements io.Closer. A body that was not read to its end takes its connection

@@ -584,16 +584,23 @@ func TestP23_PeopleShareConnectionsAndNobodyGetsTheAnswerOfAnother(t *testing.T)
 	}
 }
 
-// askAs asks for who, and may break off at any time.
+// askAs asks for who, and may break off at any time, or when it is too late: the end of a
+// request must not meet the next one on its connection.
 func askAs(t *testing.T, transport *Transport, who string) (string, error) {
 	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
+	call := &Call{Caller: &traced{}}
+	end, send := cancel, transport.RoundTrip
+	if rand.IntN(2) == 0 {
+		defer cancel()
+		end = func() { call.End(context.Canceled) }
+		send = func(r *http.Request) (*http.Response, error) { return transport.Do(r, call) }
+	}
 	if rand.IntN(5) == 0 {
-		time.AfterFunc(time.Duration(rand.IntN(1000))*time.Microsecond, cancel)
+		time.AfterFunc(time.Duration(rand.IntN(1000))*time.Microsecond, end)
 	}
 	r := request(ctx, "GET", "/")
 	r.Header.Set("Who", who)
-	res, err := transport.RoundTrip(r)
+	res, err := send(r)
 	if err != nil {
 		return "", err
 	}
@@ -608,6 +615,109 @@ func askAs(t *testing.T, transport *Transport, who string) (string, error) {
 	}
 	b, err := io.ReadAll(res.Body)
 	return string(b), err
+}
+
+// A request that is ended returns the cause, at whatever it is, and once it is over the
+// connection is the next one's.
+func TestARequestEndsWithItsCall(t *testing.T) {
+	t.Parallel()
+	why, later := errors.New("the session ended"), errors.New("the client is gone")
+	do := func(t *testing.T, transport *Transport, call *Call) error {
+		t.Helper()
+		res, err := transport.Do(request(t.Context(), "GET", "/"), call)
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		_, err = io.ReadAll(res.Body)
+		return err
+	}
+	t.Run("before it is sent", func(t *testing.T) {
+		t.Parallel()
+		p := listen(t, "tcp", always(good))
+		transport := to(t, p, time.Minute)
+		for range 2 { // without a connection, and with one in the pool
+			call := &Call{Caller: &traced{}}
+			call.End(why)
+			call.End(later)
+			before := p.got.Load()
+			if err := do(t, transport, call); !errors.Is(err, why) || p.got.Load() != before {
+				t.Errorf("ended with %v, the peer got %d", err, p.got.Load()-before)
+			}
+			_, _, err := ask(t.Context(), transport, "/")
+			testenv.Check(t, err)
+		}
+	})
+	t.Run("while it connects", func(t *testing.T) {
+		t.Parallel()
+		dials := make(chan struct{})
+		transport := New(Options{Idle: time.Minute, MaxIdle: 16, MaxHeader: 8 << 10,
+			Dial: func(ctx context.Context) (net.Conn, error) { close(dials); <-ctx.Done(); return nil, ctx.Err() }})
+		call := &Call{Caller: &traced{}}
+		go func() { <-dials; call.End(why) }()
+		if err := do(t, transport, call); !errors.Is(err, why) {
+			t.Errorf("ended with %v", err)
+		}
+	})
+	for name, answer := range map[string]string{
+		"without an answer": "", "in a header": "HTTP/1.1 200 OK\r\nA: ",
+		"in a body": "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := listen(t, "tcp", always(answer))
+			call := &Call{Caller: &traced{}}
+			time.AfterFunc(20*time.Millisecond, func() { call.End(why) })
+			if err := do(t, to(t, p, time.Minute), call); !errors.Is(err, why) {
+				t.Errorf("ended with %v", err)
+			}
+			testenv.Eventually(t, "the connection is closed", func() bool { return p.open.Load() == 0 })
+		})
+	}
+	t.Run("when it is over", func(t *testing.T) {
+		t.Parallel()
+		p := listen(t, "tcp", always(good))
+		transport := to(t, p, time.Minute)
+		for range 10 {
+			call := &Call{Caller: &traced{}}
+			testenv.Check(t, do(t, transport, call))
+			call.End(why)
+		}
+		if p.opened.Load() != 1 || p.got.Load() != 10 {
+			t.Errorf("%d requests over %d connections", p.got.Load(), p.opened.Load())
+		}
+	})
+}
+
+// What says that it is there can be read without waiting for the peer.
+func TestABodyIsReadyOnlyIfItCanBeReadAtOnce(t *testing.T) {
+	t.Parallel()
+	for arrived, want := range map[string]bool{
+		"Content-Length: 2\r\n\r\n": false, "Content-Length: 2\r\n\r\no": true,
+		"Transfer-Encoding: chunked\r\n\r\n": false, "Transfer-Encoding: chunked\r\n\r\n2": false,
+		"Transfer-Encoding: chunked\r\n\r\n2;a=b\r\n":    false,
+		"Transfer-Encoding: chunked\r\n\r\n2\r\no":       true,
+		"Transfer-Encoding: chunked\r\n\r\n0\r\nA: b":    false,
+		"Connection: close\r\n\r\n":                      false,
+		"Connection: close\r\n\r\nx":                     true,
+		"Connection: close\r\nX: 2\r\n\r\nuntil the end": true,
+	} {
+		p := listen(t, "tcp", always("HTTP/1.1 200 OK\r\n"+arrived))
+		call := &Call{Caller: &traced{}}
+		res, err := to(t, p, time.Minute).Do(request(t.Context(), "GET", "/"), call)
+		testenv.Check(t, err)
+		b, _ := res.Body.(*body)
+		if got := b.Ready(); got != want {
+			t.Errorf("%q is ready: %t", arrived, got)
+		}
+		if want {
+			time.AfterFunc(10*time.Second, func() { call.End(errors.New("it waits")) })
+			if n, err := res.Body.Read(make([]byte, 9)); n == 0 || err != nil {
+				t.Errorf("%q: read %d, %v", arrived, n, err)
+			}
+		}
+		res.Body.Close()
+	}
 }
 
 // BenchmarkKeepAlive is a request and its answer over a connection of the pool.
