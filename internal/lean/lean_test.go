@@ -696,7 +696,7 @@ func TestABodyIsReadyOnlyIfItCanBeReadAtOnce(t *testing.T) {
 		"Content-Length: 2\r\n\r\n": false, "Content-Length: 2\r\n\r\no": true,
 		"Transfer-Encoding: chunked\r\n\r\n": false, "Transfer-Encoding: chunked\r\n\r\n2": false,
 		"Transfer-Encoding: chunked\r\n\r\n2;a=b\r\n":    false,
-		"Transfer-Encoding: chunked\r\n\r\n2\r\no":       true,
+		"Transfer-Encoding: chunked\r\n\r\n2\r\no":       false,
 		"Transfer-Encoding: chunked\r\n\r\n0\r\nA: b":    false,
 		"Connection: close\r\n\r\n":                      false,
 		"Connection: close\r\n\r\nx":                     true,

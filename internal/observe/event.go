@@ -11,7 +11,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base32"
-	"strings"
 	"time"
 )
 
@@ -87,6 +86,10 @@ type Observer interface {
 // NewRequestID is 80 random bits that people can read to each other.
 func NewRequestID() string {
 	var b [10]byte
+	var text [16]byte
 	rand.Read(b[:])
-	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
+	readable.Encode(text[:], b[:])
+	return string(text[:])
 }
+
+var readable = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567")

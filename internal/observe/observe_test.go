@@ -7,11 +7,14 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 func refused() *Event {
@@ -25,7 +28,7 @@ func refused() *Event {
 
 func TestARequestIsOneLineOfTheLog(t *testing.T) {
 	var out bytes.Buffer
-	Log{slog.New(slog.NewJSONHandler(&out, nil))}.Observe(context.Background(), refused())
+	Log{Logger: slog.New(slog.NewJSONHandler(&out, nil))}.Observe(context.Background(), refused())
 	line := out.String()
 	_, rest, _ := strings.Cut(line, `"level"`)
 	want := `:"INFO","msg":"request","request_id":"id","method":"GET","host":"app.example.com","path":"/admin",` +
@@ -41,9 +44,85 @@ func TestLongTextsAreCut(t *testing.T) {
 	var out bytes.Buffer
 	e := refused()
 	e.Path, e.Host, e.Method = strings.Repeat("p", 1<<16), strings.Repeat("h", 1<<16), strings.Repeat("M", 1<<16)
-	Log{slog.New(slog.NewJSONHandler(&out, nil))}.Observe(context.Background(), e)
+	Log{Logger: slog.New(slog.NewJSONHandler(&out, nil))}.Observe(context.Background(), e)
 	if out.Len() > 2<<10 {
 		t.Errorf("a line of %d bytes", out.Len())
+	}
+}
+
+// FuzzALineIsTheSameWithoutSlog: where Lines writes a line, slog's is the same byte for byte,
+// whatever is in it; and what has to be escaped is left to slog.
+func FuzzALineIsTheSameWithoutSlog(f *testing.F) {
+	f.Add("GET", "/reports/2026", "main:ann", "no rule", int64(1500), int64(12), 200, 1, true)
+	f.Add("M\"", "/a\\b", "main:änn", "\x7f\x00\u2028<&>", int64(0), int64(-1), 0, 0, false)
+	f.Add("", "", "", "a\tb\nc", int64(1), int64(1<<62), 999, -1, false)
+	f.Fuzz(func(t *testing.T, method, path, user, detail string, took, size int64, status, rule int, failed bool) {
+		e := refused()
+		e.Method, e.Path, e.User, e.Status, e.Rule, e.Bytes, e.Failed = method, path, user, status, rule, size, failed
+		e.Took, e.Note, e.Door = time.Duration(took)*time.Microsecond, detail, detail
+		e.Err, e.Session = errors.New(detail), errors.New(user)
+		if took < 0 || took > 1<<53 {
+			return // no request takes that long
+		}
+		now, level := time.Unix(1767225600+took%1000, size%1000), slog.LevelInfo
+		var want, got bytes.Buffer
+		r := slog.NewRecord(now, level, message, 0)
+		var attrs attributes
+		tell(&attrs, e)
+		r.AddAttrs(attrs...)
+		testenv.Check(t, slog.NewJSONHandler(&want, nil).Handle(t.Context(), r))
+		plain := NewLines(&got).write(now, level, e)
+		escaped := strings.ContainsFunc(cut(method, 32)+cut(path, 1024)+user+detail, func(r rune) bool {
+			return r < ' ' || r > '~' || r == '"' || r == '\\'
+		})
+		if plain == escaped {
+			t.Errorf("written: %t, to be escaped: %t", plain, escaped)
+		}
+		if plain && got.String() != want.String() {
+			t.Errorf("got\n%swant\n%s", got.String(), want.String())
+		}
+		if !plain && got.Len() > 0 {
+			t.Errorf("left to slog, and written: %s", got.String())
+		}
+	})
+}
+
+// A log with Lines has every line once, in whichever way it was written.
+func TestEveryRequestIsOneLineWithLinesToo(t *testing.T) {
+	var out bytes.Buffer
+	log := Log{Logger: slog.New(slog.NewJSONHandler(&out, nil)), Lines: NewLines(&out)}
+	quiet := log
+	quiet.Logger = slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelError}))
+	for _, path := range []string{"/plain", "/ä", "/\"", "/plain"} {
+		e := refused()
+		e.Path = path
+		log.Observe(t.Context(), e)
+		quiet.Observe(t.Context(), e)
+	}
+	var got []string
+	for dec := json.NewDecoder(&out); dec.More(); {
+		var l struct{ Path, Level string }
+		testenv.Check(t, dec.Decode(&l))
+		got = append(got, l.Level+" "+l.Path)
+	}
+	if want := []string{"INFO /plain", "INFO /ä", "INFO /\"", "INFO /plain"}; !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// BenchmarkALine is what a request pays for its line, without and with Lines.
+func BenchmarkALine(b *testing.B) {
+	slow := Log{Logger: slog.New(slog.NewJSONHandler(io.Discard, nil))}
+	fast := slow
+	fast.Lines = NewLines(io.Discard)
+	e := refused()
+	for name, log := range map[string]Log{"slog": slow, "lines": fast} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				log.Observe(b.Context(), e)
+			}
+		})
 	}
 }
 

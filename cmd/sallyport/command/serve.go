@@ -138,7 +138,7 @@ func start(ctx context.Context, c *console, cfg *config.Config, sec *assemble.Se
 			s.close()
 		}
 	}()
-	s.process = assemble.NewProcess(s.metrics, log.Logger, observe.Log{Logger: log.Logger}, s.audit)
+	s.process = assemble.NewProcess(s.metrics, log.Logger, requestLog(log), s.audit)
 	s.process.AuditGrants(s.audit.Grant)
 	if err := s.process.Open(ctx, cfg, version()); err != nil {
 		return nil, asUsage(err)
@@ -174,6 +174,15 @@ func start(ctx context.Context, c *console, cfg *config.Config, sec *assemble.Se
 	}
 	logStart(log.Logger, cfg, s.server.Listeners)
 	return s, nil
+}
+
+// requestLog writes to log.
+func requestLog(log *asynclog.Log) observe.Log {
+	l := observe.Log{Logger: log.Logger}
+	if out := log.JSON(); out != nil {
+		l.Lines = observe.NewLines(out)
+	}
+	return l
 }
 
 // run answers until ctx is done.

@@ -53,6 +53,7 @@ func startLines(out io.Writer, limit int, words notices) *lineWriter {
 // Write takes one or more whole lines. It always succeeds, and keeps no part of lines.
 func (w *lineWriter) Write(lines []byte) (int, error) {
 	w.mu.Lock()
+	first := len(w.filling) == 0 && w.missing == 0
 	// Once one is missing the next are too, so that the notice stands in the right place.
 	if w.closed || w.missing > 0 || len(w.filling)+len(lines) > w.max {
 		n := uint64(bytes.Count(lines, []byte("\n")))
@@ -62,9 +63,11 @@ func (w *lineWriter) Write(lines []byte) (int, error) {
 		w.filling = append(w.filling, lines...)
 	}
 	w.mu.Unlock()
-	select {
-	case w.wake <- struct{}{}:
-	default: // it will come anyway
+	if first { // else it was woken, and has not been here yet
+		select {
+		case w.wake <- struct{}{}:
+		default: // it will come anyway
+		}
 	}
 	return len(lines), nil
 }

@@ -30,6 +30,7 @@ type Log struct {
 	*slog.Logger
 	Level *slog.LevelVar
 	lines *lineWriter
+	json  bool
 }
 
 // Open begins a log on w that outlives its reader: where w is a pipe, as in
@@ -44,7 +45,7 @@ func Open(w, aside io.Writer, level slog.Level, format string) *Log {
 			format = "text"
 		}
 	}
-	l := &Log{Level: &slog.LevelVar{}}
+	l := &Log{Level: &slog.LevelVar{}, json: format == "json"}
 	l.Level.Set(level)
 	l.lines = startLines(w, bufferSize, notices{
 		lost: func(n uint64, cause error) []byte {
@@ -65,6 +66,15 @@ func Open(w, aside io.Writer, level slog.Level, format string) *Log {
 	})
 	l.Logger = newLogger(l.lines, l.Level, format)
 	return l
+}
+
+// JSON takes whole lines of JSON, as they are: what the log writes to, nil if its format is
+// another one.
+func (l *Log) JSON() io.Writer {
+	if !l.json {
+		return nil
+	}
+	return l.lines
 }
 
 // Close writes what is left, as long as the reader takes it within closeTimeout.
