@@ -108,6 +108,24 @@ type metrics struct {
 	ended       *prometheus.CounterVec
 	closed      *prometheus.CounterVec
 	inFlight    prometheus.Gauge
+
+	answers  handles[answerLabels, answerMetrics]
+	verdicts handles[verdictLabels, prometheus.Counter]
+}
+
+// answerLabels are of an answer, and verdictLabels of a verdict.
+type (
+	answerLabels struct {
+		route, method string
+		status        int
+	}
+	verdictLabels struct{ mode, decision, reason string }
+)
+
+// answerMetrics are those of one kind of answer.
+type answerMetrics struct {
+	count prometheus.Counter
+	took  prometheus.Observer
 }
 
 func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
@@ -162,19 +180,29 @@ func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
 func (m *metrics) upstream(route, kind string) { m.failures.WithLabelValues(route, kind).Inc() }
 
 func (m *metrics) request(e *observe.Event) {
-	m.requests.WithLabelValues(e.Route, knownMethod(e.Method), strconv.Itoa(e.Status)).Inc()
+	kind := m.answers.get(answerLabels{e.Route, knownMethod(e.Method), e.Status}, m.answer)
+	kind.count.Inc()
+	kind.took.Observe(e.Took.Seconds())
+	m.decided(e)
+}
+
+func (m *metrics) answer(l answerLabels) answerMetrics {
 	durations := m.durations
-	if e.Status == http.StatusSwitchingProtocols { // how long a WebSocket is open says nothing about the app's speed
+	if l.status == http.StatusSwitchingProtocols { // how long a WebSocket is open says nothing about the app's speed
 		durations = m.tunnelled
 	}
-	durations.WithLabelValues(e.Route).Observe(e.Took.Seconds())
-	m.decided(e)
+	return answerMetrics{m.requests.WithLabelValues(l.route, l.method, strconv.Itoa(l.status)),
+		durations.WithLabelValues(l.route)}
 }
 
 func (m *metrics) decided(e *observe.Event) {
 	if e.Decision != "" {
-		m.decisions.WithLabelValues(e.Door, e.Decision, e.Reason).Inc()
+		m.verdicts.get(verdictLabels{e.Door, e.Decision, e.Reason}, m.verdict).Inc()
 	}
+}
+
+func (m *metrics) verdict(l verdictLabels) prometheus.Counter {
+	return m.decisions.WithLabelValues(l.mode, l.decision, l.reason)
 }
 
 // Decisions observes the requests of another front door: it counts their verdicts beside
