@@ -358,7 +358,7 @@ func TestARefusalOfALargeUploadArrivesEachTime(t *testing.T) {
 // its time began with the first shows TestASecondAttemptTakesNoTimeOfItsOwn in relay.
 func TestASecondAttemptHasNoTimeOfItsOwn(t *testing.T) {
 	t.Parallel()
-	const limit, first = 600 * time.Millisecond, 400 * time.Millisecond
+	const limit, first = 3 * time.Second, 2 * time.Second
 	app := testenv.StartHTTP2Peer(t, false, func(n int) func(uint32) []byte {
 		if n > 1 {
 			return func(uint32) []byte { return []byte{} } // says nothing

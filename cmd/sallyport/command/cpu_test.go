@@ -234,6 +234,7 @@ func launchSallyport(b *testing.B, upstream string, listen ...string) (address, 
 	file := filepath.Join(b.TempDir(), "config.yaml")
 	fatal(b, os.WriteFile(file, fmt.Appendf(nil, `version: 1
 public_url: http://%[1]s
+log: {format: json}
 listen: {http: "%[1]s", admin: ""%[4]s}
 session: {keys: ["literal:%[2]s"]}
 providers: [{id: sso, type: oidc, issuer: "https://127.0.0.1:1", client_id: x, client_secret: "literal:secret-of-a-test"}]
