@@ -27,9 +27,25 @@ type answer struct {
 // noStore is shared by all answers, which replace it or leave it.
 var noStore = []string{"no-store"}
 
-func newAnswer(status int, requestID string) *answer {
-	h := make(http.Header, 24) // for what an app is told, and a few more
-	h["Cache-Control"], h["X-Request-Id"] = noStore, []string{requestID}
+// event is what is told of a question, with the header that its answer fills.
+type event struct {
+	observe.Event
+	header http.Header
+}
+
+// again takes out of the header what an answer that is not sent has put there.
+func (ev *event) again() *event {
+	for name := range ev.header {
+		if name != "Connection" { // limitConnection's
+			delete(ev.header, name)
+		}
+	}
+	return ev
+}
+
+func newAnswer(status int, ev *event) *answer {
+	h := ev.header
+	h["Cache-Control"], h["X-Request-Id"] = noStore, []string{ev.RequestID}
 	return &answer{status: status, header: h}
 }
 
@@ -37,14 +53,10 @@ func (a *answer) Header() http.Header         { return a.header }
 func (a *answer) Write(b []byte) (int, error) { return a.body.Write(b) }
 func (a *answer) WriteHeader(status int)      { a.status = status }
 
-// writeTo sends the answer, with a length: some fronts cannot read chunks.
+// writeTo sends the answer, whose header is w's, with a length: some fronts cannot read chunks.
 func (a *answer) writeTo(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	for name, lines := range a.header {
-		h[name] = lines
-	}
 	if a.status != http.StatusNoContent { // RFC 9110 §8.6
-		h["Content-Length"] = []string{strconv.Itoa(a.body.Len())}
+		a.header["Content-Length"] = []string{strconv.Itoa(a.body.Len())}
 	}
 	w.WriteHeader(a.status)
 	if r.Method != http.MethodHead && a.body.Len() > 0 {
@@ -53,13 +65,17 @@ func (a *answer) writeTo(w http.ResponseWriter, r *http.Request) {
 }
 
 // forward says that the request may pass, and what the app is to be told.
-func (d *Door) forward(ev *observe.Event, by *dialect, q *question, admitted *admission.Answer) *answer {
-	a := newAnswer(http.StatusOK, ev.RequestID)
+func (d *Door) forward(ev *event, by *dialect, q *question, admitted *admission.Answer) *answer {
+	a := newAnswer(http.StatusOK, ev)
 	admitted.SetHeaders(q.header)
 	if by == compatDialect {
 		d.setCompat(q.header, admitted)
 	}
-	a.remove = append(d.set.write(a.header, q.header), q.aliases...)
+	d.set.write(a.header, q.header)
+	if !by.removes && by != grpcDialect {
+		return a
+	}
+	a.remove = append(d.set.absent(q.header), q.aliases...)
 	if admitted.Route.Access.AsksMethod() {
 		a.remove = append(a.remove, q.overrides...)
 	}
@@ -78,7 +94,7 @@ const (
 
 // askToSignIn says that nobody is signed in, and where people do that. Only a page that is
 // opened in a window can be sent there: a redirect would break a program and lose a form.
-func (d *Door) askToSignIn(ev *observe.Event, by *dialect, q *question, admitted *admission.Answer) *answer {
+func (d *Door) askToSignIn(ev *event, by *dialect, q *question, admitted *admission.Answer) *answer {
 	challenge := ""
 	if admitted.TakesToken {
 		challenge = admitted.Route.Challenge(q.facts, "")
@@ -90,7 +106,7 @@ func (d *Door) askToSignIn(ev *observe.Event, by *dialect, q *question, admitted
 // askToStepUp says to somebody who is signed in that the route wants a sign-in that is more
 // recent or by other means. As in askToSignIn, only a page in a window is sent there. An
 // access token cannot sign in again: its program has to get another one.
-func (d *Door) askToStepUp(ev *observe.Event, by *dialect, q *question, admitted *admission.Answer) *answer {
+func (d *Door) askToStepUp(ev *event, by *dialect, q *question, admitted *admission.Answer) *answer {
 	route := admitted.Verdict.StepUp
 	ev.Note = admitted.Verdict.Detail
 	challenge := admitted.Route.ChallengeStepUp(q.facts, route.Proof)
@@ -109,7 +125,7 @@ type signInAsk struct {
 	again     bool                                            // they are signed in
 }
 
-func (d *Door) sendToLogin(ev *observe.Event, by *dialect, q *question, ask signInAsk) *answer {
+func (d *Door) sendToLogin(ev *event, by *dialect, q *question, ask signInAsk) *answer {
 	r := q.request()
 	kind := admission.KindOf(r)
 	if kind == admission.Navigation && !admission.InFrame(r) {
@@ -118,7 +134,7 @@ func (d *Door) sendToLogin(ev *observe.Event, by *dialect, q *question, ask sign
 		}
 		kind = admission.Program
 	}
-	a := newAnswer(http.StatusUnauthorized, ev.RequestID)
+	a := newAnswer(http.StatusUnauthorized, ev)
 	from := d.signIn.referer(q)
 	login := ask.login(from)
 	a.header.Set("X-Sallyport-Asker", askerProgram)
@@ -147,8 +163,8 @@ func (d *Door) sendToLogin(ev *observe.Event, by *dialect, q *question, ask sign
 }
 
 // redirect sends a page elsewhere first, if the proxy passes that on.
-func (d *Door) redirect(ev *observe.Event, by *dialect, to string) *answer {
-	a := newAnswer(http.StatusUnauthorized, ev.RequestID)
+func (d *Door) redirect(ev *event, by *dialect, to string) *answer {
+	a := newAnswer(http.StatusUnauthorized, ev)
 	a.header.Set("X-Sallyport-Asker", askerNavigation)
 	if by.leads || by.redirects {
 		a.header.Set("Location", to)
@@ -160,12 +176,12 @@ func (d *Door) redirect(ev *observe.Event, by *dialect, to string) *answer {
 }
 
 // unauthorizedBearer refuses an access token. To sign in would not help a program.
-func (d *Door) unauthorizedBearer(ev *observe.Event, q *question, route *admission.Route) *answer {
+func (d *Door) unauthorizedBearer(ev *event, q *question, route *admission.Route) *answer {
 	return d.refuseToken(ev, q, route.Challenge(q.facts, "invalid_token"), admission.TokenRefused(ev.RequestID))
 }
 
-func (d *Door) refuseToken(ev *observe.Event, q *question, challenge string, body map[string]string) *answer {
-	a := newAnswer(http.StatusUnauthorized, ev.RequestID)
+func (d *Door) refuseToken(ev *event, q *question, challenge string, body map[string]string) *answer {
+	a := newAnswer(http.StatusUnauthorized, ev)
 	a.header.Set("X-Sallyport-Asker", askerProgram)
 	a.header.Set("WWW-Authenticate", challenge)
 	writeJSON(a, q.request(), body)
@@ -174,8 +190,8 @@ func (d *Door) refuseToken(ev *observe.Event, q *question, challenge string, bod
 
 // deny refuses a request, with a sentence for the person; "" will do where the cause has
 // one, or none can be said.
-func (d *Door) deny(ev *observe.Event, q *question, cause error, public string) *answer {
-	a := newAnswer(http.StatusForbidden, ev.RequestID)
+func (d *Door) deny(ev *event, q *question, cause error, public string) *answer {
+	a := newAnswer(http.StatusForbidden, ev)
 	message := pages.Message{Title: "This is not for you", Sentence: cmp.Or(public, "You may not do this."),
 		Advice: "If you think you should, ask the people who run this site and tell them the request id."}
 	if target, ok := errors.AsType[*authz.TargetError](cause); ok {
@@ -193,7 +209,7 @@ func (d *Door) deny(ev *observe.Event, q *question, cause error, public string) 
 }
 
 // page writes a page of ours. The status is the answer's.
-func (d *Door) page(a *answer, ev *observe.Event, r *http.Request, pg pages.Page) {
+func (d *Door) page(a *answer, ev *event, r *http.Request, pg pages.Page) {
 	pg.Status, pg.RequestID = a.status, ev.RequestID
 	if err := d.pages.Write(a, r, pg); err != nil {
 		ev.Err, ev.Failed = errors.Join(ev.Err, err), true

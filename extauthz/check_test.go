@@ -407,7 +407,7 @@ func TestP17_AnAnnouncedMessageTakesNoMemory(t *testing.T) {
 func TestWhatIsNoUTF8IsWrittenAsEnvoyWritesIt(t *testing.T) {
 	d := reader(t)
 	d.set = newHeaderSet(identity.NewHeaders(), false)
-	a := newAnswer(http.StatusOK, "id")
+	a := newAnswer(http.StatusOK, &event{header: http.Header{}})
 	told := http.Header{"Cookie": {"a=\xff"}}
 	d.set.write(a.header, told)
 	answer := d.checkResponse(a)
@@ -417,7 +417,7 @@ func TestWhatIsNoUTF8IsWrittenAsEnvoyWritesIt(t *testing.T) {
 	if h := answer.GetOkResponse().GetHeaders(); len(h) != 1 || h[0].GetHeader().GetValue() != "a=!" {
 		t.Errorf("%v", h)
 	}
-	a = newAnswer(http.StatusForbidden, "id")
+	a = newAnswer(http.StatusForbidden, &event{header: http.Header{}})
 	a.body.WriteString("\xff")
 	if _, err := proto.Marshal(d.checkResponse(a)); err != nil {
 		t.Fatal(err)

@@ -31,10 +31,15 @@ func (d *Door) checkResponse(a *answer) *authv3.CheckResponse {
 			ok.Headers = appendHeader(ok.Headers, name, lines)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(a.header)) {
+	var cors []string
+	for name := range a.header {
 		if name == "Vary" || strings.HasPrefix(name, "Access-Control-") {
-			ok.ResponseHeadersToAdd = appendHeader(ok.ResponseHeadersToAdd, name, a.header[name])
+			cors = append(cors, name)
 		}
+	}
+	slices.Sort(cors)
+	for _, name := range cors {
+		ok.ResponseHeadersToAdd = appendHeader(ok.ResponseHeadersToAdd, name, a.header[name])
 	}
 	return &authv3.CheckResponse{Status: &rpc.Status{Code: int32(codes.OK)},
 		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: ok}}

@@ -11,7 +11,6 @@ import (
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
-	"github.com/sallyport-proxy/sallyport/internal/observe"
 )
 
 // Proxies that were set up for oauth2-proxy ask at its paths, and send browsers to others
@@ -284,8 +283,8 @@ func (d *Door) setCompat(h http.Header, admitted *admission.Answer) {
 }
 
 // nothingAsked is for a question without a target.
-func (d *Door) nothingAsked(ev *observe.Event) *answer {
-	a := newAnswer(http.StatusUnauthorized, ev.RequestID)
+func (d *Door) nothingAsked(ev *event) *answer {
+	a := newAnswer(http.StatusUnauthorized, ev)
 	a.header.Set("X-Sallyport-Asker", askerProgram)
 	a.header.Set("WWW-Authenticate",
 		admission.CookieChallenge(d.signIn.login(authz.Facts{Host: d.signIn.host}, "/")))

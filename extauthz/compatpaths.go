@@ -15,12 +15,13 @@ import (
 // leadOn answers a browser that was sent to a path of oauth2-proxy: it goes on to an
 // endpoint of ours, which is on the public listener. Nothing is asked or changed here.
 func (d *Door) leadOn(w http.ResponseWriter, r *http.Request, path string, from netip.Addr) {
-	ev := &observe.Event{Start: d.now(), Door: compatDialect.name, RequestID: observe.NewRequestID(),
-		Client: from.String(), Method: r.Method, Host: r.Host, Path: "/oauth2/" + path, Route: observe.RouteOwn}
+	ev := &event{Event: observe.Event{Start: d.now(), Door: compatDialect.name, RequestID: observe.NewRequestID(),
+		Client: from.String(), Method: r.Method, Host: r.Host, Path: "/oauth2/" + path, Route: observe.RouteOwn},
+		header: w.Header()}
 	if client := parseClient(optional(r.Header, "X-Real-Ip")); client.IsValid() {
 		ev.Client = client.String()
 	}
-	a := newAnswer(http.StatusFound, ev.RequestID)
+	a := newAnswer(http.StatusFound, ev)
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		a.status = http.StatusSeeOther
 	}
@@ -36,7 +37,7 @@ func (d *Door) leadOn(w http.ResponseWriter, r *http.Request, path string, from 
 
 // offerSignIn is for proxies that show this answer with another status, 401 or 403, with
 // which browsers go nowhere by themselves.
-func (d *Door) offerSignIn(a *answer, ev *observe.Event, r *http.Request, to string) {
+func (d *Door) offerSignIn(a *answer, ev *event, r *http.Request, to string) {
 	asked := &http.Request{Method: http.MethodGet, Header: r.Header}
 	d.page(a, ev, asked, pages.Page{Template: "message", Data: pages.Message{Title: "This page needs a sign-in",
 		Sentence:  "Sign in to go on. If you have just done that, this page is not for your account.",

@@ -110,8 +110,8 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
-	ev := &observe.Event{Start: d.now(), Door: dialect.name, RequestID: observe.NewRequestID(), Client: from.String(),
-		Method: r.Method, Route: observe.RouteNone}
+	ev := &event{Event: observe.Event{Start: d.now(), Door: dialect.name, RequestID: observe.NewRequestID(),
+		Client: from.String(), Method: r.Method, Route: observe.RouteNone}, header: w.Header()}
 	answer := d.answer(r.Context(), ev, dialect, func() (question, error) { return dialect.ask(d, r) })
 	answer.writeTo(w, r)
 	d.observe(r.Context(), ev, answer)
@@ -129,13 +129,13 @@ func (d *Door) limitConnection(w http.ResponseWriter, r *http.Request) {
 // answer finds the answer to a question that ask reads. It always returns one, and one
 // that denies if there is a bug in us.
 func (d *Door) answer(
-	ctx context.Context, ev *observe.Event, by *dialect, ask func() (question, error),
+	ctx context.Context, ev *event, by *dialect, ask func() (question, error),
 ) (a *answer) {
 	defer func() {
 		if v := recover(); v != nil {
 			ev.Decision, ev.Reason, ev.Rule = "", "", 0
 			ev.Err, ev.Failed = fmt.Errorf("panic: %v\n%s", v, debug.Stack()), true
-			a = newAnswer(http.StatusForbidden, ev.RequestID)
+			a = newAnswer(http.StatusForbidden, ev.again())
 		}
 	}()
 	q, err := ask()
@@ -160,7 +160,7 @@ func (d *Door) answer(
 }
 
 // checkTarget refuses what no route can answer for.
-func (d *Door) checkTarget(q *question, ev *observe.Event) error {
+func (d *Door) checkTarget(q *question, ev *event) error {
 	if d.admission.Reserved(q.facts) || q.ownCompat {
 		ev.Route, ev.Decision, ev.Reason = observe.RouteOwn, authz.Deny.String(), string(authz.ReasonOwnEndpoint)
 		return fmt.Errorf("%s is Sallyport's own: exempt it from the check, and route it to Sallyport", q.facts.Path)
@@ -169,7 +169,7 @@ func (d *Door) checkTarget(q *question, ev *observe.Event) error {
 }
 
 // judge asks admission, and turns what it says into an answer.
-func (d *Door) judge(ctx context.Context, ev *observe.Event, by *dialect, q *question) *answer {
+func (d *Door) judge(ctx context.Context, ev *event, by *dialect, q *question) *answer {
 	admitted, err := d.admission.Admit(ctx,
 		admission.Request{Facts: q.facts, Header: q.header, MaxHeaders: by.mostTold()})
 	if err == nil && len(q.demands) > 0 {
@@ -200,7 +200,7 @@ func (d *Door) judge(ctx context.Context, ev *observe.Event, by *dialect, q *que
 }
 
 // carryOut turns a verdict into an answer.
-func (d *Door) carryOut(ev *observe.Event, by *dialect, q *question, a *admission.Answer) *answer {
+func (d *Door) carryOut(ev *event, by *dialect, q *question, a *admission.Answer) *answer {
 	switch a.Verdict.Outcome {
 	case authz.Forward:
 		if to := d.renewal(q, a.Principal); to != "" {
@@ -212,7 +212,7 @@ func (d *Door) carryOut(ev *observe.Event, by *dialect, q *question, a *admissio
 		return d.askToSignIn(ev, by, q, a)
 	case authz.Preflight:
 		if by.answersCORS {
-			answer := newAnswer(http.StatusNoContent, ev.RequestID)
+			answer := newAnswer(http.StatusNoContent, ev)
 			a.Route.CORS.SetPreflight(answer.header, q.header)
 			return answer
 		}
@@ -244,7 +244,7 @@ var (
 
 // refused answers what is no verdict of a rule. Whatever it is, it is no status of the
 // 5xx class: fronts can be told to let those pass (Envoy: failure_mode_allow).
-func (d *Door) refused(ev *observe.Event, by *dialect, q *question, a *admission.Answer, err error) *answer {
+func (d *Door) refused(ev *event, by *dialect, q *question, a *admission.Answer, err error) *answer {
 	refusal, ok := errors.AsType[*admission.Refusal](err)
 	switch {
 	case ok && refusal.Reason == authz.ReasonBearerInvalid:
@@ -258,7 +258,7 @@ func (d *Door) refused(ev *observe.Event, by *dialect, q *question, a *admission
 }
 
 // note fills in what was found out about who asks for what.
-func note(ev *observe.Event, a *admission.Answer) {
+func note(ev *event, a *admission.Answer) {
 	if a.Route != nil {
 		ev.Route = a.Route.Name
 	}

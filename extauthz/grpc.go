@@ -70,8 +70,8 @@ func (d *Door) ServeGRPC(w http.ResponseWriter, r *http.Request) {
 
 // check answers one question, and writes one event about it.
 func (d *Door) check(ctx context.Context, w http.ResponseWriter, r *http.Request, from netip.Addr) {
-	ev := &observe.Event{Start: d.now(), Door: grpcDialect.name, RequestID: observe.NewRequestID(),
-		Client: from.String(), Route: observe.RouteNone}
+	ev := &event{Event: observe.Event{Start: d.now(), Door: grpcDialect.name, RequestID: observe.NewRequestID(),
+		Client: from.String(), Route: observe.RouteNone}, header: make(http.Header, 24)}
 	answer := d.answer(ctx, ev, grpcDialect, func() (question, error) {
 		message, err := readMessage(r.Body)
 		if err != nil {

@@ -66,12 +66,12 @@ func NewProcess(o ProcessOptions) *Process {
 func (p *Process) Drain() { p.draining.Store(true) }
 
 // observe tells the observers of a question and its answer.
-func (p *Process) observe(ctx context.Context, ev *observe.Event, a *answer) {
+func (p *Process) observe(ctx context.Context, ev *event, a *answer) {
 	ev.Took = p.now().Sub(ev.Start)
 	ev.Status, ev.Bytes = a.status, int64(a.body.Len())
 	p.durations.WithLabelValues(ev.Door).Observe(ev.Took.Seconds())
 	for _, o := range p.observers {
-		o.Observe(ctx, ev)
+		o.Observe(ctx, &ev.Event)
 	}
 }
 

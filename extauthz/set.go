@@ -16,6 +16,7 @@ const maxTold = 16 << 10
 // value for is there and empty, or a client's own would stay (CVE-2026-30851).
 type headerSet struct {
 	names []string // as http.Header has them
+	lower []string // the same, in lower case
 	list  []string // the one value of X-Sallyport-Names
 }
 
@@ -27,17 +28,19 @@ func newHeaderSet(headers *identity.Headers, authorization bool) headerSet {
 	if authorization {
 		s.names = append(s.names, "Authorization")
 	}
-	s.list = []string{strings.ToLower(strings.Join(s.names, ", "))}
+	for _, name := range s.names {
+		s.lower = append(s.lower, strings.ToLower(name))
+	}
+	s.list = []string{strings.Join(s.lower, ", ")}
 	return s
 }
 
-// write fills an answer with what stands in told, and returns the names that have no value.
-func (s *headerSet) write(to, told http.Header) (gone []string) {
+// write fills an answer with what stands in told.
+func (s *headerSet) write(to, told http.Header) {
 	for _, name := range s.names {
 		switch lines := told[name]; {
 		case len(lines) == 0:
 			to[name] = empty
-			gone = append(gone, strings.ToLower(name))
 		case len(lines) == 1:
 			to[name] = lines
 		default: // only Cookie has several (RFC 9113 §8.2.3)
@@ -45,5 +48,15 @@ func (s *headerSet) write(to, told http.Header) (gone []string) {
 		}
 	}
 	to["X-Sallyport-Names"] = s.list
-	return gone
+}
+
+// absent are the names that have no value in told, in lower case.
+func (s *headerSet) absent(told http.Header) []string {
+	var names []string
+	for i, name := range s.names {
+		if len(told[name]) == 0 {
+			names = append(names, s.lower[i])
+		}
+	}
+	return names
 }
