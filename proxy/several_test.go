@@ -424,7 +424,8 @@ func TestP06_ConcurrentSignInsAtSeveralProvidersAreNotMixedUp(t *testing.T) {
 	all[0].edit = func(o *login.Options, _ *testenv.Faults) {
 		o.Scopes, o.EmailDomains = []string{"openid", "profile", "email", "groups", "org"}, domains[:7]
 	}
-	m := newSeveral(t, setup{People: people}, all...)
+	m := newSeveral(t, setup{People: people, Call: time.Minute}, all...)
+	m.proxy.signIns.flowTime = time.Minute  // a busy machine is no provider that hangs
 	m.app.Respond(func(raw []byte) []byte { // tells who was announced
 		h := headerOf(raw)
 		return reply("", strings.Join(slices.Concat(h["x-forwarded-user"], h["x-forwarded-email"],
