@@ -112,7 +112,7 @@ func reference(t *testing.T) string {
 	b.WriteString("\nBeside them the `go_` and `process_` metrics of the Prometheus client.\n")
 	b.WriteString("\n## The log\n\nOne line `request` for each request. Its fields, those that are empty left out:\n\n")
 	for _, name := range matches(read(t, root+"/internal/observe/log.go"),
-		`(?:slog\.(?:String|Int|Int64|Float64|Bool)|add)\("([a-z_0-9]+)"`) {
+		`(?:f\.(?:text|number|float)|add)\("([a-z_0-9]+)"`) {
 		fmt.Fprintf(&b, "- `%s`\n", name)
 	}
 	b.WriteString("\nWith `log.audit` there is an audit stream: a line of JSON for each of the events below, never " +
