@@ -413,6 +413,7 @@ func TestP08_NothingExportedHoldsAToken(t *testing.T) {
 		"CheckClientAssertion": reflect.TypeOf(CheckClientAssertion),
 		"CheckClientKey":       reflect.TypeOf(CheckClientKey), "ClaimForm": reflect.TypeFor[ClaimForm](),
 		"BearerQuirks": reflect.TypeOf(BearerQuirks), "LogoutVerifier": reflect.TypeFor[*LogoutVerifier](),
+		"Directory": reflect.TypeFor[Directory](), "DirectoryScopes": reflect.TypeOf(DirectoryScopes),
 		"Provider": reflect.TypeFor[*Provider](), "New": reflect.TypeOf(New), "Types": reflect.TypeOf(Types),
 	}
 	files, err := filepath.Glob("*.go")
