@@ -103,8 +103,12 @@ func noted(list []Destination) []Destination {
 	})
 }
 
-// originOf is where an address is, without its path, in one spelling.
+// originOf is where an address is, without its path, in one spelling. Nearly all are in it
+// already, and each loan compares some.
 func originOf(address string) string {
+	if host, ok := strings.CutPrefix(address, "https://"); ok && host != "" && strings.Trim(host, originLetters) == "" {
+		return address
+	}
 	u, err := url.Parse(address)
 	if err != nil {
 		return address // of no address: it equals itself and nothing else
@@ -118,6 +122,8 @@ func originOf(address string) string {
 	}
 	return u.Scheme + "://" + host
 }
+
+const originLetters = "abcdefghijklmnopqrstuvwxyz0123456789.-"
 
 // isOrigin reports whether an address is nothing but scheme and host.
 func isOrigin(address string) bool {

@@ -81,9 +81,7 @@ type agreed struct {
 	Offline bool     `json:"o,omitempty"`
 	Days    int      `json:"d,omitempty"`
 	Confirm bool     `json:"c,omitempty"`
-	Person  string   `json:"p"`
-	Org     string   `json:"g,omitempty"`
-	SID     string   `json:"s"`
+	inSession
 }
 
 // ask shows what somebody is asked to agree to. It is for a page that a person opens: what
@@ -262,7 +260,7 @@ func (e *connectEndpoint) carryOut(w http.ResponseWriter, r *http.Request, ev *e
 func (e *connectEndpoint) leave(w http.ResponseWriter, r *http.Request, s *session.Session, a connectAsk,
 	p grant.Proposal, confirm bool) error {
 	detail, err := json.Marshal(agreed{App: a.App, Access: p.Access, Offline: a.Offline, Days: a.Days,
-		Confirm: confirm, Person: s.Identity.ID(), Org: s.Identity.Org.ID, SID: s.SID()})
+		Confirm: confirm, inSession: begunIn(s)})
 	if err != nil {
 		return &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
@@ -285,32 +283,17 @@ func (e *connectEndpoint) callback(w http.ResponseWriter, r *http.Request, ev *e
 	r = asCaller(r, ev)
 	w.Header().Set("Cache-Control", "no-store")
 	connector := r.PathValue("connector")
-	q, err := readQuery(ev.facts.RawQuery, "code", "state", "iss", "error")
-	if err != nil || anyTwice(q, "code", "state", "iss", "error") {
-		return &failure{Status: http.StatusBadRequest,
-			Cause: errors.New("malformed callback: a parameter that counts cannot be read, or comes twice")}
+	q, err := callbackQuery(ev)
+	if err != nil {
+		return err
 	}
 	if q.Has("admin_consent") && !q.Has("code") && !q.Has("state") { // the link of Approver, which has no state
 		return e.approved(w, r, ev, q)
 	}
-	trip, err := e.own.sessions.Return(r, q.Get("state"))
 	var did agreed
-	switch {
-	case err != nil:
-	case trip.Purpose != purposeConnect || json.Unmarshal([]byte(trip.Detail), &did) != nil:
-		err = errors.New("it was begun for something else")
-	case trip.Provider != connector: // mix-up: RFC 9700 §4.4
-		err = errMixUp
-	}
+	trip, s, err := e.own.returned(r, ev, returning{q.Get("state"), purposeConnect, connector, &did, &did.inSession})
 	if err != nil {
 		return notConnectedHere(err)
-	}
-	s, err := e.own.read(r, ev)
-	switch {
-	case err != nil:
-		return notConnectedHere(fmt.Errorf("nobody is signed in: %w", err))
-	case s.SID() != did.SID || s.Identity.ID() != did.Person || s.Identity.Org.ID != did.Org:
-		return notConnectedHere(errors.New("it was begun in another session"))
 	}
 	first, err := e.once.Consume(r.Context(), "connect/"+trip.Name, e.own.process.now().Add(session.FlowTime))
 	if err != nil {

@@ -70,13 +70,6 @@ type directoryEndpoint struct {
 	once      session.Once
 }
 
-// asksDirectory is what the detail of a flow has: whose organization it is, in which session.
-type asksDirectory struct {
-	Person string `json:"p"`
-	Org    string `json:"g"`
-	SID    string `json:"s"`
-}
-
 // of is the provider of s, if its person may have the directory be read, and of which domain.
 func (e *directoryEndpoint) of(s *session.Session) (provider Provider, domain string, may bool) {
 	provider, ok := e.providers.find(s.Identity.Provider)
@@ -152,7 +145,7 @@ func (e *directoryEndpoint) ask(w http.ResponseWriter, r *http.Request, ev *even
 			Title: nothingRead, Sentence: "The page that you answered was of another session.",
 			Advice: "Open your account page again."})
 	}
-	detail, err := json.Marshal(asksDirectory{Person: s.Identity.ID(), Org: s.Identity.Org.ID, SID: s.SID()})
+	detail, err := json.Marshal(begunIn(&s))
 	if err != nil {
 		return &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
@@ -175,29 +168,15 @@ func (e *directoryEndpoint) ask(w http.ResponseWriter, r *http.Request, ev *even
 // once more: the configuration, or the person's session, may have changed meanwhile.
 func (e *directoryEndpoint) callback(w http.ResponseWriter, r *http.Request, ev *event) error {
 	w.Header().Set("Cache-Control", "no-store")
-	q, err := readQuery(ev.facts.RawQuery, "code", "state", "iss", "error")
-	if err != nil || anyTwice(q, "code", "state", "iss", "error") {
-		return &failure{Status: http.StatusBadRequest,
-			Cause: errors.New("malformed callback: a parameter that counts cannot be read, or comes twice")}
+	q, err := callbackQuery(ev)
+	if err != nil {
+		return err
 	}
-	trip, err := e.own.sessions.Return(r, q.Get("state"))
-	var asked asksDirectory
-	switch {
-	case err != nil:
-	case trip.Purpose != purposeDirectory || json.Unmarshal([]byte(trip.Detail), &asked) != nil:
-		err = errors.New("it was begun for something else")
-	case trip.Provider != r.PathValue("provider"): // mix-up: RFC 9700 §4.4
-		err = errMixUp
-	}
+	var in inSession
+	trip, s, err := e.own.returned(r, ev,
+		returning{q.Get("state"), purposeDirectory, r.PathValue("provider"), &in, &in})
 	if err != nil {
 		return notReadHere(err)
-	}
-	s, err := e.own.read(r, ev)
-	switch {
-	case err != nil:
-		return notReadHere(fmt.Errorf("nobody is signed in: %w", err))
-	case s.SID() != asked.SID || s.Identity.ID() != asked.Person || s.Identity.Org.ID != asked.Org:
-		return notReadHere(errors.New("it was begun in another session"))
 	}
 	provider, _, may := e.of(&s)
 	if !may || provider.ID != trip.Provider {

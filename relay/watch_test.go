@@ -94,6 +94,41 @@ func TestAWatchEndsExchangesThatAreLateIdleOrOver(t *testing.T) {
 	}
 }
 
+// One sweeper looks at all: each ends at its own limit, the nearer one of a later exchange too,
+// and one that was stopped takes no other one with it.
+func TestExchangesThatShareASweeperEndEachAtItsOwnTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s sweeper
+		begin := time.Now()
+		idle := []time.Duration{10 * time.Second, 5 * time.Second, 50 * time.Millisecond, 330 * time.Millisecond, time.Second}
+		watches, exchanges := make([]watch, len(idle)), make([]exchangeDouble, len(idle))
+		for i, limit := range idle {
+			watches[i].start(&s, &exchanges[i], limits{Idle: limit})
+		}
+		watches[1].stop()
+		time.Sleep(time.Minute)
+		for i, limit := range idle {
+			switch e := exchanges[i].ended.Load(); {
+			case i == 1 && e != nil:
+				t.Errorf("one that was stopped ended with %v", e.cause)
+			case i != 1 && (e == nil || e.at.Sub(begin) != limit):
+				t.Errorf("with a limit of %v: %+v", limit, e)
+			}
+		}
+		for i := range watches {
+			if i != 1 {
+				watches[i].stop()
+			}
+		}
+		time.Sleep(time.Minute)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.watches) != 0 || s.runs {
+			t.Errorf("%d are looked at, and the timer runs: %t", len(s.watches), s.runs)
+		}
+	})
+}
+
 func TestAWatchThatWasStoppedEndsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w watch

@@ -134,6 +134,9 @@ func (l *Lines) write(now time.Time, level slog.Level, e *Event) bool {
 func (l *line) key(key string) { l.bytes = append(append(append(l.bytes, `,"`...), key...), `":`...) }
 
 func (l *line) text(key, value string) {
+	if !l.plain {
+		return
+	}
 	for i := range len(value) {
 		if c := value[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
 			l.plain = false

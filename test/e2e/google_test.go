@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"crypto/tls"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -20,8 +18,6 @@ import (
 )
 
 const googleSecret = "canary-secret-of-both-clients"
-
-var googleAt = regexp.MustCompile(`google at port`)
 
 // emulated is the Google of npm emulate. Google has several hosts, and emulate one: what is
 // https://oauth2.googleapis.com/token and /revoke at Google is below /oauth2 there.
@@ -39,15 +35,12 @@ type emulated struct {
 // and a client for each of redirects.
 func startGoogle(t *testing.T, redirects map[string]string) *emulated {
 	t.Helper()
-	node := need(t, func() (string, error) { return npmPackage("node", "bin/node") })
-	need(t, func() (string, error) { return npmPackage("emulate", "package.json") })
-	address := need(t, freeAddress)
 	var clients []any
 	for id, redirect := range redirects {
 		clients = append(clients, map[string]any{"client_id": id, "client_secret": googleSecret, "name": id,
 			"redirect_uris": []string{redirect}})
 	}
-	options, err := json.Marshal(map[string]any{"port": json.Number(portOf(address)[1:]), "seed": map[string]any{
+	address := startEmulate(t, "google", "https://accounts.google.com", map[string]any{
 		"users": []any{map[string]string{"email": "zoe@gmail.com", "name": "Zoe Free"},
 			map[string]string{"email": "mira@acme.example", "name": "Mira Okafor", "hd": "acme.example"}},
 		"oauth_clients": clients,
@@ -56,22 +49,7 @@ func startGoogle(t *testing.T, redirects map[string]string) *emulated {
 		"calendar_events": []any{map[string]string{"id": "evt1", "user_email": "mira@acme.example",
 			"calendar_id": "primary", "summary": "Release", "start_date_time": "2026-11-02T09:00:00.000Z",
 			"end_date_time": "2026-11-02T10:00:00.000Z"}},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if node, err = filepath.Abs(node); err != nil {
-		t.Fatal(err)
-	}
-	p, err := start(".", node, "google-server.mjs", string(options))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.stop)
-	p.showIfFailed(t)
-	if _, err := p.says(googleAt); err != nil {
-		t.Fatal(err)
-	}
+	})
 	g := &emulated{origin: &url.URL{Scheme: "http", Host: address}}
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		if r.In.URL.Path == "/token" || r.In.URL.Path == "/revoke" {

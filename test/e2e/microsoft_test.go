@@ -9,15 +9,11 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os/exec"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 )
-
-var microsoftAt = regexp.MustCompile(`microsoft at port`)
 
 // emulatedMicrosoft is the Microsoft of npm emulate, which has one tenant's endpoints at its
 // root, and no calendars: those are here, for the newest access token alone.
@@ -32,30 +28,12 @@ type emulatedMicrosoft struct {
 
 func startMicrosoft(t *testing.T, redirect string) *emulatedMicrosoft {
 	t.Helper()
-	node := need(t, func() (string, error) { return npmPackage("node", "bin/node") })
-	need(t, func() (string, error) { return npmPackage("emulate", "package.json") })
-	address := need(t, freeAddress)
-	options, err := json.Marshal(map[string]any{"port": json.Number(portOf(address)[1:]), "seed": map[string]any{
+	address := startEmulate(t, "microsoft", "https://login.microsoftonline.com", map[string]any{
 		"users": []any{map[string]string{"email": "zoe@outlook.example", "name": "Zoe Free"},
 			map[string]string{"email": "mira@acme.example", "name": "Mira Okafor", "tenant_id": directory}},
 		"oauth_clients": []any{map[string]any{"client_id": "graph", "client_secret": "canary-secret", "name": "Planner",
 			"redirect_uris": []string{redirect}}},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if node, err = filepath.Abs(node); err != nil {
-		t.Fatal(err)
-	}
-	p, err := start(".", node, "microsoft-server.mjs", string(options))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.stop)
-	p.showIfFailed(t)
-	if _, err := p.says(microsoftAt); err != nil {
-		t.Fatal(err)
-	}
+	})
 	m := &emulatedMicrosoft{}
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.Out.URL.Path = strings.TrimPrefix(r.In.URL.Path, "/organizations")

@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -21,44 +19,24 @@ const (
 	slackSecret = "canary-secret-of-the-slack-app"
 )
 
-var slackAt = regexp.MustCompile(`slack at (\S+)`)
-
 // startSlack runs the Slack of npm emulate, on the Node.js of npm node, with an app that may
 // come back to redirect.
 func startSlack(t *testing.T, redirect string) (base string) {
 	t.Helper()
-	node := need(t, func() (string, error) { return npmPackage("node", "bin/node") })
-	need(t, func() (string, error) { return npmPackage("emulate", "package.json") })
-	address := need(t, freeAddress)
 	scopes := []string{"app_mentions:read", "channels:read", "groups:read", "im:read", "chat:write", "im:history",
 		"reactions:read", "reactions:write"}
 	var channels []map[string]string
 	for n := range 7 {
 		channels = append(channels, map[string]string{"name": fmt.Sprintf("channel-%d", n)})
 	}
-	options, err := json.Marshal(map[string]any{"port": json.Number(portOf(address)[1:]), "seed": map[string]any{
+	address := startEmulate(t, "slack", "", map[string]any{
 		"team":          map[string]string{"name": "Acme Rockets", "domain": "acme"},
 		"users":         []any{map[string]string{"name": "ines", "real_name": "Ines Duarte", "email": "ines@corp.example"}},
 		"channels":      channels,
 		"strict_scopes": true,
 		"oauth_apps": []any{map[string]any{"client_id": slackID, "client_secret": slackSecret, "app_id": "A000000001",
 			"name": "Planner", "redirect_uris": []string{redirect}, "scopes": scopes}},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if node, err = filepath.Abs(node); err != nil {
-		t.Fatal(err)
-	}
-	p, err := start(".", node, "slack-server.mjs", string(options))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.stop)
-	p.showIfFailed(t)
-	if _, err := p.says(slackAt); err != nil {
-		t.Fatal(err)
-	}
+	})
 	return "http://" + address
 }
 
