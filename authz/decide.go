@@ -65,6 +65,8 @@ const (
 
 	ReasonUnverifiable Reason = "sessions_unverifiable" // whether the session was ended elsewhere is not known
 
+	ReasonNotAdmitted Reason = "not_admitted" // who they are is proved, and their provider's options admit only others
+
 	ReasonStepUp Reason = "step_up" // theirs, once they prove again who they are: more recently, or by other means
 )
 

@@ -194,11 +194,14 @@ func (b *TokenVerifier) checkToken(ctx context.Context, token string) (verifiedT
 		}
 	}
 	t.claims = b.p.resolvePaths(t.claims)
+	if err := b.p.checkAdmitted(ctx, t.claims); err != nil {
+		return verifiedToken{}, err
+	}
 	sources := []claims{t.claims}
 	if b.p.dialect.tokenOnlyClaims != nil {
 		sources = append(sources, b.p.dialect.tokenOnlyClaims(t.claims))
 	}
-	if err := b.p.checkOrgs(ctx, sources); err != nil {
+	if err := b.p.checkOrgs(ctx, t.claims, sources); err != nil {
 		return verifiedToken{}, err
 	}
 	exp, _ := t.time("exp")

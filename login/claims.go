@@ -274,26 +274,36 @@ func (r reader) text(name string) string {
 
 // email reads the address, and whether it counts as verified.
 func (r reader) email() (address string, verified bool) {
-	name := r.p.claims.Email
-	c, ok := r.from(name)
-	if !ok {
+	address, raw := r.address()
+	if address == "" {
 		return "", false
 	}
-	raw, ok := c.text(name)
-	local, domain, valid := splitEmail(raw)
-	if !ok || !valid {
-		if raw != "" || !ok {
-			r.dropped(name, "not a plain e-mail address")
-		}
-		return "", false
-	}
+	_, domain, _ := strings.Cut(address, "@")
 	allowed := len(r.p.emailDomains) == 0 && !r.p.tokensOnly || slices.Contains(r.p.emailDomains, domain)
 	e := email{who: r.who, sources: r.sources, raw: raw, domain: domain, isTrue: r.p.dialect.isTrue}
 	verified = allowed && r.p.dialect.vouches(e)
 	if allowed && !verified {
 		r.noteStringVerified(e)
 	}
-	return local + "@" + domain, verified
+	return address, verified
+}
+
+// address reads the address alone. raw is as the provider sent it.
+func (r reader) address() (address, raw string) {
+	name := r.p.claims.Email
+	c, ok := r.from(name)
+	if !ok {
+		return "", ""
+	}
+	raw, ok = c.text(name)
+	local, domain, valid := splitEmail(raw)
+	if !ok || !valid {
+		if raw != "" || !ok {
+			r.dropped(name, "not a plain e-mail address")
+		}
+		return "", ""
+	}
+	return local + "@" + domain, raw
 }
 
 // noteStringVerified logs that the address would count as verified with the quirk

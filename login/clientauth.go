@@ -220,6 +220,10 @@ func (p *Provider) failExchange(err error, m *metadata) error {
 	if help != "" {
 		failed.Err = fmt.Errorf("%w; %s", failed.Err, help)
 	}
+	if e.OwnCode == githubUnverified { // about the person, and no fault of GitHub's or ours
+		return &identity.SignInError{Failure: identity.NotAdmitted,
+			Err: &identity.NotAdmittedError{Why: identity.UnverifiedAddress, Err: failed.Err}}
+	}
 	return failed
 }
 

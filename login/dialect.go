@@ -43,6 +43,10 @@ type dialect struct {
 	audience      func(aud []string) bool              // judges the aud of ID tokens
 	nonceOptional bool                                 // an ID token may have no nonce; one that is there is checked
 	checks        []func(t idToken, m *metadata) error // made after those of the standard
+	// admits returns why the options do not admit somebody whose claims have passed all
+	// checks, and nil if they do. It is about the person: what a provider must not send is
+	// for checks. nil: the options admit everybody.
+	admits func(c claims) *excluded
 
 	// Who the person is.
 

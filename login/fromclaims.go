@@ -26,11 +26,14 @@ func (p *Provider) IdentityFromClaims(ctx context.Context, object []byte) (ident
 		return identity.Identity{}, fail(identity.Rejected,
 			"the claims do not say who somebody is: no subject that can be read")
 	}
+	if err := p.checkAdmitted(ctx, who); err != nil {
+		return identity.Identity{}, err
+	}
 	sources := []claims{who}
 	if p.dialect.tokenOnlyClaims != nil {
 		sources = append(sources, p.dialect.tokenOnlyClaims(who))
 	}
-	if err := p.checkOrgs(ctx, sources); err != nil {
+	if err := p.checkOrgs(ctx, who, sources); err != nil {
 		return identity.Identity{}, err
 	}
 	return p.identity(ctx, who, sources), nil

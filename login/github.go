@@ -18,6 +18,8 @@ import (
 const (
 	githubBase = "https://github.com"
 
+	githubUnverified = "unverified_user_email" // the error of a token request
+
 	githubOrgs   = "memberships" // the claim with what GET /user/memberships/orgs answers
 	githubTeams  = "teams"       // GET /user/teams
 	githubEmails = "emails"      // GET /user/emails
@@ -41,6 +43,7 @@ func github(o Options) dialect {
 	}
 	p.prepare = func(c claims) (claims, error) { return githubClaims(o, c) }
 	p.orgs = githubOrganizations
+	p.admits = func(c claims) *excluded { return githubAdmits(o, c) }
 	p.reads = []Claim{
 		{"id", "GET /user", "the person's id", true},
 		{"login", "GET /user", "the user name", true},
@@ -238,14 +241,25 @@ func readGitHubOrgs(o Options, c claims) ([]githubOrg, error) {
 			orgs = append(orgs, org)
 		}
 	}
+	return orgs, nil
+}
+
+// githubAdmits is about the claims that githubClaims makes.
+func githubAdmits(o Options, c claims) *excluded {
+	var orgs []githubOrg
+	_ = json.Unmarshal(c[githubOrgsRead], &orgs) // written by githubClaims
+	groups, _ := oauth.Object(c["groups"])
 	switch {
 	case len(orgs) == 0 && o.AllowedOrgs != nil:
-		return nil, fail(identity.NotAdmitted, "the person is no active member of any of allowed_orgs, "+
-			"or these do not let the OAuth app see it (Third-party Access of the organization)")
+		return &excluded{why: identity.NoMember, words: "the person is no active member of any of allowed_orgs, " +
+			"or these do not let the OAuth app see it (Third-party Access of the organization)"}
 	case len(orgs) > maxOrgs:
-		return nil, fail(identity.Rejected, "more than %d organizations: allowed_orgs keeps those that matter", maxOrgs)
+		return &excluded{why: identity.TooManyMemberships,
+			words: fmt.Sprintf("more than %d organizations: allowed_orgs keeps those that matter", maxOrgs)}
+	case len(groups) > maxGroups:
+		return &excluded{why: identity.TooManyMemberships, words: fmt.Sprintf("more than %d teams", maxGroups)}
 	}
-	return orgs, nil
+	return nil
 }
 
 // readGitHubTeams returns the teams as groupsOfObject reads them: each group with the ids of
@@ -275,9 +289,6 @@ func readGitHubTeams(c claims, orgs []githubOrg) (map[string]map[string]string, 
 			groups[group] = map[string]string{}
 		}
 		groups[group][org.ID] = org.Name
-	}
-	if len(groups) > maxGroups {
-		return nil, fail(identity.Rejected, "more than %d teams", maxGroups)
 	}
 	return groups, nil
 }
@@ -406,7 +417,7 @@ func githubHelp(code string) string {
 		"redirect_uri_mismatch": "the callback URL of the OAuth app must be the redirect URI, " +
 			"which sallyport check prints",
 		"bad_verification_code": "the code is too old, spent, or another app's",
-		"unverified_user_email": "the person has to verify their primary address at GitHub",
+		githubUnverified:        "the person has to verify their primary address at GitHub",
 	}[code]
 }
 

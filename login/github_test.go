@@ -186,7 +186,7 @@ func TestP07_GitHub(t *testing.T) {
 			faults: answers(testenv.Token, `{"error":"incorrect_client_credentials"}`)},
 		{name: "200 with redirect_uri_mismatch", refuse: identity.Misconfigured, says: "callback URL",
 			faults: answers(testenv.Token, `{"error":"redirect_uri_mismatch"}`)},
-		{name: "200 with unverified_user_email", refuse: identity.Rejected, says: "verify their primary address",
+		{name: "200 with unverified_user_email", refuse: identity.NotAdmitted, says: "verify their primary address",
 			faults: answers(testenv.Token, `{"error":"unverified_user_email"}`)},
 		{name: "200 with an error beside a token", refuse: identity.Rejected, faults: token("error", "c4nary")},
 		{name: "max_age cannot be proved", edit: both, refuse: identity.Rejected, faults: token("access_token", nil)},
@@ -441,7 +441,7 @@ func TestGitHubsOrganizationsAreNotTruncated(t *testing.T) {
 		list = append(list, membership(strconv.Itoa(i+1), fmt.Sprintf("o%d", i+1), "active"))
 	}
 	w.op.Set(answers(testenv.Memberships, "["+strings.Join(list, ",")+"]")...)
-	if err := w.refuse(identity.Rejected); !strings.Contains(err.Error(), "allowed_orgs") {
+	if err := w.refuse(identity.NotAdmitted); !strings.Contains(err.Error(), "allowed_orgs") {
 		t.Error(err)
 	}
 	w.op.Set(answers(testenv.Memberships, "["+strings.Join(list[:maxOrgs], ",")+"]")...)

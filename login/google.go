@@ -36,14 +36,27 @@ func google(o Options) dialect {
 		p.authParams = url.Values{"hd": {o.HostedDomains[0]}}
 	}
 	p.checks = append(p.checks, func(t idToken, _ *metadata) error {
-		hd, ok := hostedDomain(t.claims)
-		if !ok || !slices.ContainsFunc(o.HostedDomains, func(d string) bool { return strings.EqualFold(d, hd) }) {
-			return fail(identity.Rejected, "ID token: hd is not one of hosted_domains")
+		if _, ok := hostedDomain(t.claims); !ok && namesDomain(t.claims) {
+			return fail(identity.Rejected, "ID token: hd cannot be read, and hosted_domains needs it: it is %s",
+				t.form("hd"))
 		}
 		return nil
 	})
+	p.admits = func(c claims) *excluded {
+		hd, ok := hostedDomain(c)
+		switch {
+		case !ok:
+			return &excluded{why: identity.PersonalAccount, words: "no hd, and hosted_domains is set"}
+		case !slices.ContainsFunc(o.HostedDomains, func(d string) bool { return strings.EqualFold(d, hd) }):
+			return &excluded{identity.OtherOrganization, hd, "hd is not one of hosted_domains"}
+		}
+		return nil
+	}
 	return p
 }
+
+// namesDomain reports whether there is an hd, in whatever form.
+func namesDomain(c claims) bool { return c.mentions("hd") && string(c["hd"]) != `""` }
 
 // hostedDomain returns the Workspace domain of the person's account.
 func hostedDomain(c claims) (string, bool) {
@@ -67,7 +80,7 @@ func googleVouches(e email) bool {
 func googleOrg(r reader) (active identity.Org, all []identity.Org, unknown bool) {
 	hd, ok := hostedDomain(r.who)
 	if !ok {
-		return identity.Org{}, nil, r.unknownOrg("hd", r.who.mentions("hd") && string(r.who["hd"]) != `""`)
+		return identity.Org{}, nil, r.unknownOrg("hd", namesDomain(r.who))
 	}
 	active = identity.Org{ID: r.p.id + ":" + hd, Name: hd, Domain: hd, Source: "claim"}
 	if r.p.orgDetails != nil {

@@ -212,7 +212,7 @@ func (p *Provider) Redeem(ctx context.Context, callback url.Values, h identity.H
 	if err != nil {
 		return identity.Identity{}, err
 	}
-	if err := p.checkOrgs(ctx, sources); err != nil {
+	if err := p.checkOrgs(ctx, who, sources); err != nil {
 		return identity.Identity{}, err
 	}
 	reader{p, ctx, who, sources}.remember()
@@ -228,6 +228,9 @@ func (p *Provider) verifiedClaims(ctx context.Context, m *metadata, tokens oauth
 		if who, err = p.dialect.account(ctx, p, tokens); err == nil {
 			err = p.checkRequested(who, ap)
 		}
+		if err == nil {
+			err = p.checkAdmitted(ctx, who)
+		}
 		return who, []claims{who}, err
 	}
 	if p.dialect.userinfoAlone {
@@ -240,6 +243,9 @@ func (p *Provider) verifiedClaims(ctx context.Context, m *metadata, tokens oauth
 		return nil, nil, err
 	}
 	who = p.resolvePaths(who)
+	if err = p.checkAdmitted(ctx, who); err != nil { // before anybody else is asked about the person
+		return nil, nil, err
+	}
 	sources, err = p.sources(ctx, m, who, tokens.AccessToken)
 	return who, sources, err
 }

@@ -41,6 +41,7 @@ func newMicrosoft(o Options) dialect {
 	p.discovered = m.discovered
 	p.issuedBy = func(iss string) bool { tid, ok := m.tenantOf(iss); return ok && iss == m.issuerOf(tid) }
 	p.checks = append(p.checks, m.checkVersion, m.checkTenant)
+	p.admits = m.admits
 	if o.Issuer == microsoftIssuer {
 		p.redirectOrigins = []string{"https://login.live.com"} // where personal accounts sign in
 	}
@@ -112,11 +113,19 @@ func (m microsoft) checkTenant(t idToken, meta *metadata) error {
 	if t.keyIssuer == "" || iss != strings.ReplaceAll(t.keyIssuer, "{tenantid}", tid) {
 		return fail(identity.Rejected, "ID token: signed with a key that is not for its issuer")
 	}
-	if m.Tenant == TenantOrganizations && tid == personalAccounts {
-		return fail(identity.Rejected, "ID token: a personal account, and only organizations are admitted")
-	}
-	if len(m.AllowedTenants) > 0 && !slices.Contains(m.AllowedTenants, tid) {
-		return fail(identity.Rejected, "ID token: tid is not one of allowed_tenants")
+	return nil
+}
+
+// admits is about tokens that checkTenant has passed.
+func (m microsoft) admits(c claims) *excluded {
+	tid, _ := c.text("tid")
+	allowed := len(m.AllowedTenants) == 0 || slices.Contains(m.AllowedTenants, tid)
+	switch personal := tid == personalAccounts; {
+	case personal && (m.Tenant == TenantOrganizations || !allowed):
+		return &excluded{why: identity.PersonalAccount,
+			words: "a personal account, and only organizations are admitted"}
+	case !allowed:
+		return &excluded{why: identity.OtherOrganization, words: "tid is not one of allowed_tenants"}
 	}
 	return nil
 }

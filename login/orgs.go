@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -105,18 +106,25 @@ func (r reader) org(id, name, domain string) identity.Org {
 // checkOrgs refuses a list of organizations if any part of it cannot be read. If that part
 // were ignored, the person would seem to belong to fewer organizations: to another one
 // only, or to none, and then one could be found by e-mail address.
-func (p *Provider) checkOrgs(ctx context.Context, sources []claims) error {
+func (p *Provider) checkOrgs(ctx context.Context, who claims, sources []claims) error {
 	if p.dialect.orgs != nil {
 		return nil
 	}
 	r := reader{p: p, ctx: ctx, sources: sources}
-	if _, err := r.readOrgs(); err != nil && !errors.Is(err, errElsewhere) {
+	switch _, err := r.readOrgs(); {
+	case errors.Is(err, errTooManyOrgs):
+		return p.notAdmitted(ctx, who, &excluded{why: identity.TooManyMemberships,
+			words: fmt.Sprintf("claim %s: %v", p.claims.Orgs, err)})
+	case err != nil && !errors.Is(err, errElsewhere):
 		return fail(identity.Rejected, "claim %s: %w; received: %s", p.claims.Orgs, err, r.received(p.claims.Orgs))
 	}
 	return nil
 }
 
-var errElsewhere = errors.New("the provider keeps it elsewhere")
+var (
+	errElsewhere   = errors.New("the provider keeps it elsewhere")
+	errTooManyOrgs = fmt.Errorf("more than %d organizations", maxOrgs)
+)
 
 // readOrgs reads all organizations: a list of ids, a list of objects {id, name, domain}, or
 // an object whose values are such objects.
@@ -136,7 +144,7 @@ func (r reader) readOrgs() ([]identity.Org, error) {
 		return nil, err
 	}
 	if len(list) > maxOrgs {
-		return nil, errors.New("more than 50 organizations")
+		return nil, errTooManyOrgs
 	}
 	var orgs []identity.Org
 	for _, one := range list {

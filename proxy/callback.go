@@ -120,6 +120,7 @@ func (e *callbackEndpoint) redeem(
 		return e.redirectAgain(w, r, ev, provider, trip.Flow)
 	default:
 		ev.action = observe.SignInFailed
+		ev.refused(err)
 		return e.countedFailure(provider, err, returnTo)
 	}
 	// Organizations are folded here and where an access token is read, so that headers,
@@ -131,7 +132,7 @@ func (e *callbackEndpoint) redeem(
 	}
 	if err := e.sessions.Write(w, e.site.host, s); err != nil {
 		ev.action = observe.SignInFailed
-		return e.notKept(provider, &s, err, returnTo)
+		return e.notKept(ev, provider, &s, err, returnTo)
 	}
 	ev.identify(&s.Identity)
 	if e.listing != nil {
@@ -204,18 +205,15 @@ func (e *callbackEndpoint) endedMeanwhile(provider Provider, s *session.Session,
 
 // notKept answers a sign-in whose session cannot be written. Only the list of
 // organizations can make a session larger than a cookie.
-func (e *callbackEndpoint) notKept(provider Provider, s *session.Session, err error, returnTo string) error {
-	if !errors.Is(err, session.ErrTooLarge) || len(s.Identity.Orgs) == 0 {
-		return e.countedFailure(provider, err, returnTo)
+func (e *callbackEndpoint) notKept(
+	ev *event, provider Provider, s *session.Session, err error, returnTo string,
+) error {
+	if n := len(s.Identity.Orgs); errors.Is(err, session.ErrTooLarge) && n > 0 {
+		err = &identity.SignInError{Failure: identity.NotAdmitted, Err: &identity.NotAdmittedError{Who: s.Identity,
+			Why: identity.TooManyMemberships, Err: fmt.Errorf("%d organizations: %w", n, err)}}
+		ev.refused(err)
 	}
-	e.process.metrics.logins.WithLabelValues(provider.ID, string(identity.Rejected)).Inc()
-	return &failure{Status: http.StatusBadGateway,
-		Cause: fmt.Errorf("sign-in with %s: %d organizations: %w", provider.ID, len(s.Identity.Orgs), err),
-		Title: "You belong to too many organizations",
-		Sentence: provider.Name + " tells of more organizations than this site can keep, " +
-			"so you were not signed in.",
-		Advice: "Tell the people who run this site, and give them the request id. " +
-			"They can have " + provider.Name + " tell of fewer."}
+	return e.countedFailure(provider, err, returnTo)
 }
 
 // flowBroken answers a callback whose flow this browser did not begin, or that is no

@@ -588,7 +588,7 @@ func TestP17_MoreOrganizationsThanACookieHoldsAreRefusedInWords(t *testing.T) {
 	s := newTestSite(t, setup{Login: fixedLogin{who: who}})
 	b := s.browser(t)
 	page := b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {s.begin(t, b, "/deep")}}))
-	if page.Status != http.StatusBadGateway || !strings.Contains(page.Body, "You belong to too many organizations") ||
+	if page.Status != http.StatusForbidden || !strings.Contains(page.Body, "You belong to too many organizations") ||
 		s.sessionOf(b) != nil {
 		t.Errorf("%d\n%s", page.Status, page.Body)
 	}

@@ -184,6 +184,12 @@ func (e *callbackEndpoint) noLonger(w http.ResponseWriter, r *http.Request, ev *
 	s session.Session, trip session.Trip, why error) error {
 	e.own.end(w, r, ev, s, "reauth")
 	ev.action = observe.Reauth
+	if identity.FailureOf(why) == identity.NotAdmitted {
+		_, sentence, advice := notAdmittedWords(provider, why)
+		return e.site.otherAccount(&failure{Status: http.StatusForbidden,
+			Cause: fmt.Errorf("sign-in with %s: %w", provider.ID, why), Title: "You have been signed out",
+			Sentence: sentence, Advice: "Your session here has ended. " + advice}, e.site.returnOf(trip.Flow))
+	}
 	return e.site.tryAgain(&failure{Status: http.StatusForbidden,
 		Cause: fmt.Errorf("%s no longer confirms who this is: %w", provider.ID, why),
 		Title: "You have been signed out",

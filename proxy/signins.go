@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/proxy/pages"
 	"github.com/sallyport-proxy/sallyport/session"
@@ -144,10 +145,58 @@ func flowWords(cause error) string {
 	return "" // the page has a sentence of its own for that
 }
 
+// refused notes in the event of a callback that somebody may not come in, and who.
+func (ev *event) refused(err error) {
+	if identity.FailureOf(err) != identity.NotAdmitted {
+		return
+	}
+	ev.decide(authz.Deny.String(), authz.ReasonNotAdmitted)
+	var e *identity.NotAdmittedError
+	if errors.As(err, &e) && e.Who.Subject != "" {
+		ev.user = e.Who.ID()
+	}
+}
+
 // countedFailure counts a failure at the provider and puts it into words.
 func (b *signIns) countedFailure(provider Provider, err error, returnTo string) error {
 	b.process.metrics.logins.WithLabelValues(provider.ID, string(identity.FailureOf(err))).Inc()
 	return b.failureWords(provider, err, returnTo)
+}
+
+// notAdmittedWords are for somebody who proved who they are, and may not come in.
+func notAdmittedWords(provider Provider, err error) (title, sentence, advice string) {
+	title = "Your account may not use this site"
+	advice = "Sign in with another account, or ask the people who run this site."
+	why := "it is none of those that may come in"
+	account := "You signed in with " + provider.Name
+	var e *identity.NotAdmittedError
+	if !errors.As(err, &e) {
+		return title, account + ", but this site does not admit that account: " + why + ".", advice
+	}
+	if name := e.Account(); name != "" {
+		account += " as " + name
+	}
+	switch e.Why {
+	case identity.OtherOrganization:
+		why = "its organization is none of those that may come in"
+		if domain := e.Who.Org.Domain; domain != "" {
+			why = "accounts of " + domain + " are none of those that may come in"
+		}
+	case identity.PersonalAccount:
+		why = "it is a personal account, and only accounts of certain organizations may come in"
+	case identity.NoMember:
+		why = "it belongs to none of the organizations that may come in, or " + provider.Name + " does not say so"
+		advice += " If you do belong to one, its owners may have to let this site see its members."
+	case identity.UnverifiedAddress:
+		why = provider.Name + " says that you have not verified your e-mail address there"
+		advice = "Verify it at " + provider.Name + ", then sign in again, or use another account."
+	case identity.TooManyMemberships:
+		title = "You belong to too many organizations"
+		why = provider.Name + " tells of more organizations, or teams in them, than this site can keep"
+		advice = "Tell the people who run this site, and give them the request id. They can have " + provider.Name +
+			" tell of fewer."
+	}
+	return title, account + ", but this site does not admit that account: " + why + ".", advice
 }
 
 // failureWords puts a failure at the provider into words. The provider's own text is
@@ -178,11 +227,8 @@ func (b *signIns) failureWords(provider Provider, err error, returnTo string) *f
 		f.Advice = "Try again, or ask the people who run " + provider.Name + " whether your account may use this site."
 	case identity.NotAdmitted:
 		f.Status = http.StatusForbidden
-		f.Title = "Your account may not use this site"
-		f.Sentence = "You signed in with " + provider.Name + ", but this site does not admit that account: " +
-			"it belongs to none of the organizations that may come in, or " + provider.Name + " does not say so."
-		f.Advice = "Sign in with another account, or ask the people who run this site. If you do belong to one, its " +
-			"owners may have to let this site see its members."
+		f.Title, f.Sentence, f.Advice = notAdmittedWords(provider, err)
+		return b.site.otherAccount(f, returnTo)
 	case identity.ClockSkew:
 		f.Title = "The clocks do not agree"
 		f.Sentence = "What " + provider.Name + " sent is not valid at this server's time, so nobody was signed in."

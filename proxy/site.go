@@ -116,7 +116,15 @@ func (s *site) login(returnTo string) string {
 
 // switchURL leads to a sign-in as somebody else, which ends who.
 func (s *site) switchURL(who *session.Session, returnTo string) string {
-	u := s.path("login") + "?switch=" + switchValue(who)
+	return s.switchTo(switchValue(who), returnTo)
+}
+
+// switchAccount leads to a sign-in, for a browser without a session, whose person the
+// provider asks for the account. It ends no session.
+func (s *site) switchAccount(returnTo string) string { return s.switchTo("account", returnTo) }
+
+func (s *site) switchTo(value, returnTo string) string {
+	u := s.path("login") + "?switch=" + value
 	if returnTo != "/" {
 		u += "&return_to=" + url.QueryEscape(returnTo)
 	}
@@ -187,6 +195,14 @@ func (s *site) framers(r *http.Request) []string {
 func (s *site) tryAgain(f *failure, returnTo string) *failure {
 	f.Page = &pages.Page{Template: "message", Data: pages.Message{Title: f.Title, Sentence: f.Sentence,
 		Advice: f.Advice, ActionURL: s.login(returnTo), ActionText: "Try again"}}
+	return f
+}
+
+// otherAccount gives a failure a page with a button that lets somebody choose with which
+// account they sign in.
+func (s *site) otherAccount(f *failure, returnTo string) *failure {
+	f.Page = &pages.Page{Template: "message", Data: pages.Message{Title: f.Title, Sentence: f.Sentence,
+		Advice: f.Advice, ActionURL: s.switchAccount(returnTo), ActionText: "Sign in with another account"}}
 	return f
 }
 

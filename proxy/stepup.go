@@ -232,7 +232,12 @@ func (e *callbackEndpoint) notSteppedUp(ev *event, provider Provider, trip sessi
 		result = "unmet"
 		f.Title = "This sign-in is not enough for this page"
 		f.Sentence, f.Advice = unprovenWords(provider, unproven)
-	case kind == identity.Declined, kind == identity.NotAdmitted, kind == identity.Interaction:
+	case kind == identity.NotAdmitted:
+		result = "denied"
+		f.Title = "You did not sign in again"
+		_, f.Sentence, f.Advice = notAdmittedWords(provider, err)
+		f.Advice += " You are still signed in as before."
+	case kind == identity.Declined, kind == identity.Interaction:
 		result = "denied"
 		f.Title = "You did not sign in again"
 		f.Sentence = "This page asks you to sign in again, and " + provider.Name +

@@ -210,7 +210,7 @@ grants:
 	stranger := newPerson(t)
 	stranger.open(site.url + "/page")
 	choose(stranger, "zoe@gmail.com")
-	stranger.heading("The sign-in could not be trusted") // hosted_domains has no domain of hers
+	stranger.heading("Your account may not use this site") // hosted_domains has no domain of hers
 	b := newPerson(t)
 	b.open(site.url + "/page")
 	choose(b, "mira@acme.example")
