@@ -57,11 +57,12 @@ func storeShape() yamltable.Shape[Store] {
 			yamltable.Number(2, 100), func(s *Store) *int { return &s.Connections }).Or("4"),
 	}}.Shape()
 	// The short form is the URL with the defaults of the long one.
-	short := yamltable.Shape[Store]{Want: address.Want, Schema: address.Schema,
-		Read: func(w *yamltable.Walker, at yamltable.Place, into *Store) {
-			address.Read(w, at, &into.URL)
-			into.Connections = 4
-		}}
+	short := yamltable.Within(address, place)
+	read := short.Read
+	short.Read = func(w *yamltable.Walker, at yamltable.Place, into *Store) {
+		read(w, at, into)
+		into.Connections = 4
+	}
 	return yamltable.Either(storeForms+"; or a mapping with a url", short, yamltable.Mapping, full)
 }
 

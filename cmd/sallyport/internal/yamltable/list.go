@@ -16,8 +16,8 @@ func List[T any](item Shape[T], lowest int) Shape[[]T] {
 		about = "a list of mappings"
 	}
 	meant := func(n *yaml.Node) string { return listFor(item, n) }
-	return Shape[[]T]{Want: "a list", About: about, secret: item.secret, below: prefixed("[]", item.below),
-		meant: meant, Schema: s, Read: func(w *Walker, at Place, into *[]T) {
+	return Shape[[]T]{Want: "a list", About: about, secret: item.secret, guarded: item.guarded,
+		below: prefixed("[]", item.below), meant: meant, Schema: s, Read: func(w *Walker, at Place, into *[]T) {
 			if listed := listFor(item, at.Node); listed != "" {
 				w.Suggest(at, listed, "must be a list, not %s", describe(at.Node, false))
 				return
@@ -26,7 +26,7 @@ func List[T any](item Shape[T], lowest int) Shape[[]T] {
 			if item.sample != "" {
 				want = "a list such as [" + item.sample + "]"
 			}
-			if !w.Expect(at, yaml.SequenceNode, want, item.secret) {
+			if !w.Expect(at, yaml.SequenceNode, want, item.secret || item.guarded) {
 				return
 			}
 			if len(at.Node.Content) < lowest {

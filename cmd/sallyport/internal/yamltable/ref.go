@@ -326,10 +326,10 @@ func FileRef(forms ...string) Shape[Ref] { return refShape(false, forms) }
 func refShape(secret bool, forms []string) Shape[Ref] {
 	want := "a reference: " + sampleList(forms)
 	return Shape[Ref]{
-		Want: want, secret: secret, sample: formSample(forms[0]),
+		Want: want, secret: secret, guarded: !secret, sample: formSample(forms[0]),
 		Schema: Schema{"type": "string", "pattern": refPattern(forms)},
 		Read: func(w *Walker, at Place, into *Ref) {
-			v, ok := w.Text(at, want, secret)
+			v, ok := w.reference(at, want, secret)
 			if !ok {
 				return
 			}
@@ -345,6 +345,15 @@ func refShape(secret bool, forms []string) Shape[Ref] {
 			}
 		},
 	}
+}
+
+// reference reads a text that is a reference if it is as it should be. What else stands there
+// may be a secret.
+func (w *Walker) reference(at Place, want string, secret bool) (string, bool) {
+	if at.Node.Kind != ScalarText {
+		w.hideBelow(at.Node)
+	}
+	return w.Text(at, want, secret)
 }
 
 // noReference is the fault of a text that is no reference. One that only lacks
@@ -422,11 +431,11 @@ const oneValue = "dir: stands for several values, one for each file, and one is 
 func ValueOrSecret(want, pattern string, judge func(v string, here bool) error) Shape[Ref] {
 	forms := []string{FormEnv, FormFile}
 	return Shape[Ref]{
-		Want: want,
+		Want: want, guarded: true,
 		Schema: Schema{"type": "string", "anyOf": []any{Schema{"pattern": refPattern(forms)},
 			Schema{"pattern": pattern}}},
 		Read: func(w *Walker, at Place, into *Ref) {
-			v, ok := w.Text(at, want, false)
+			v, ok := w.reference(at, want, false)
 			if !ok {
 				return
 			}

@@ -16,7 +16,13 @@ type Shape[T any] struct {
 	Want   string // in words: what a place of this shape must be
 	About  string // the same for the reference, where it can say more
 	secret bool   // holds a secret, or something below it does
-	below  []Key  // the keys below it; their paths begin with "." or "[]"
+	// plainText: a text in its place is read as one that is no secret, whatever a mapping or
+	// list there may hold.
+	plainText bool
+	// guarded: holds no secret as it should be, but what is no reference there may be one, such
+	// as a private key in the place of a public one.
+	guarded bool
+	below   []Key // the keys below it; their paths begin with "." or "[]"
 	// instead is what a text in the place of a mapping was probably meant as; ""
 	// if that is not clear. A text of which it is clear is no secret.
 	instead func(v string) string
@@ -75,7 +81,8 @@ func (w *Walker) FaultAt(path, format string, args ...any) {
 
 // Take reads a place that must have a value.
 func Take[T any](w *Walker, s Shape[T], at Place, into *T) {
-	if s.secret && at.Node.Kind == yaml.ScalarNode && (s.instead == nil || s.instead(at.Node.Value) == "") {
+	if s.secret && !s.plainText && at.Node.Kind == yaml.ScalarNode &&
+		(s.instead == nil || s.instead(at.Node.Value) == "") {
 		w.src.hide(at.Node)
 	}
 	switch {
@@ -220,13 +227,14 @@ func (w *Walker) Text(at Place, want string, secret bool) (string, bool) {
 // Either is a for a scalar, b for the other kind of node.
 func Either[T any](want string, a Shape[T], other yaml.Kind, b Shape[T]) Shape[T] {
 	s := Schema{"anyOf": []any{a.Schema, b.Schema}}
-	return Shape[T]{Want: want, secret: a.secret || b.secret, below: slices.Concat(a.below, b.below), Schema: s,
-		Read: func(w *Walker, at Place, into *T) {
+	secret, guarded := a.secret || b.secret, a.guarded || b.guarded
+	return Shape[T]{Want: want, secret: secret, plainText: !a.secret, guarded: guarded,
+		below: slices.Concat(a.below, b.below), Schema: s, Read: func(w *Walker, at Place, into *T) {
 			if at.Node.Kind == yaml.ScalarNode {
 				a.Read(w, at, into)
 			} else if at.Node.Kind != other && b.meant != nil && b.meant(at.Node) != "" {
 				w.Suggest(at, b.meant(at.Node), "must be %s, not %s", want, describe(at.Node, false))
-			} else if w.Expect(at, other, want, a.secret || b.secret) {
+			} else if w.Expect(at, other, want, secret || guarded) {
 				b.Read(w, at, into)
 			}
 		}}
@@ -234,9 +242,9 @@ func Either[T any](want string, a Shape[T], other yaml.Kind, b Shape[T]) Shape[T
 
 // Within reads a V into its place in a T.
 func Within[T, V any](s Shape[V], part func(*T) *V) Shape[T] {
-	return Shape[T]{Want: s.Want, About: s.About, secret: s.secret, below: s.below, instead: s.instead, meant: s.meant,
-		Schema: s.Schema,
-		Read:   func(w *Walker, at Place, into *T) { s.Read(w, at, part(into)) }}
+	return Shape[T]{Want: s.Want, About: s.About, secret: s.secret, plainText: s.plainText, guarded: s.guarded,
+		below: s.below, instead: s.instead, meant: s.meant, Schema: s.Schema,
+		Read: func(w *Walker, at Place, into *T) { s.Read(w, at, part(into)) }}
 }
 
 // QuotedList is OrList of quoted names.
