@@ -53,6 +53,14 @@ type Directory struct {
 	ManagedBy []authz.Rule
 }
 
+// Of is the domain of the organization of which who may have the directory be read; false: there
+// is none, or somebody else may. The domain is there in the second case, too.
+func (d *Directory) Of(who identity.Identity) (domain string, may bool) {
+	domain, has := d.DirectoryDomain(who)
+	managers := &authz.Route{Name: "directory", Access: authz.Access{Rules: d.ManagedBy}}
+	return domain, has && authz.Decide(authz.Facts{}, managers, &who).Outcome == authz.Forward
+}
+
 // OrgKeeper keeps what directories say of organizations. See store.Store.
 type OrgKeeper interface {
 	// KeepOrg fails with identity.ErrOtherCustomer where the domain has changed hands.
@@ -76,11 +84,7 @@ func (e *directoryEndpoint) of(s *session.Session) (provider Provider, domain st
 	if !ok || provider.Directory == nil || e.kept == nil {
 		return provider, "", false
 	}
-	managers := &authz.Route{Name: "directory", Access: authz.Access{Rules: provider.Directory.ManagedBy}}
-	if authz.Decide(authz.Facts{}, managers, &s.Identity).Outcome != authz.Forward {
-		return provider, "", false
-	}
-	domain, may = provider.Directory.DirectoryDomain(s.Identity)
+	domain, may = provider.Directory.Of(s.Identity)
 	return provider, domain, may
 }
 

@@ -129,6 +129,10 @@ type explanation struct {
 	Status   int             `json:"status"`
 	App      *appView        `json:"app,omitempty"`
 	Claims   json.RawMessage `json:"assertion,omitempty"`
+
+	// Directory is what becomes of the name and domain of their organization, where their
+	// provider's directory can be read.
+	Directory string `json:"directory,omitempty"`
 }
 
 // appView is the request that the app would receive.
@@ -185,12 +189,16 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 	if err != nil {
 		return nil, err
 	}
+	var directory string
 	if q.user != "" || q.claims != "" {
 		who, err := q.identity(cfg)
 		if err != nil {
 			return nil, err
 		}
 		if who, err = fold(cfg, who); err != nil {
+			return nil, err
+		}
+		if directory, err = aboutDirectory(cfg, who); err != nil {
 			return nil, err
 		}
 		if q.bearer {
@@ -205,7 +213,7 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 	e := &explanation{Request: q.method + " " + r.URL.String(), Status: w.status, Route: seen.Route,
 		Decision: seen.Decision,
 		Reason:   seen.Reason, Rule: seen.Rule, App: app.view}
-	e.Detail = seen.Note
+	e.Detail, e.Directory = seen.Note, directory
 	if seen.Err != nil {
 		e.Detail = seen.Err.Error()
 	}
@@ -216,6 +224,28 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 		e.Claims = assertionClaims(e.App.Headers[identity.AssertionHeader])
 	}
 	return e, nil
+}
+
+// aboutDirectory says whether somebody may have the directory of their organization be read; ""
+// where there is none. What was read is in the store, which is not opened.
+func aboutDirectory(cfg *config.Config, who identity.Identity) (string, error) {
+	i := slices.IndexFunc(cfg.Providers, func(p config.Provider) bool { return p.ID == who.Provider })
+	if i < 0 || cfg.Providers[i].Directory.IsZero() {
+		return "", nil
+	}
+	l, err := fakeProvider(cfg, cfg.Providers[i])
+	if err != nil {
+		return "", err
+	}
+	const after = "; once it is, the app is told the name and domain that are there (sallyport orgs list)"
+	switch domain, may := assemble.NewDirectory(cfg.Providers[i], l).Of(who); {
+	case domain == "":
+		return "", nil
+	case may:
+		return domain + ": they may have its details read, on their account page" + after, nil
+	default:
+		return domain + ": its details are read for people in managed_by, of whom they are none" + after, nil
+	}
 }
 
 func (q *question) request(cfg *config.Config) (*http.Request, error) {
@@ -498,6 +528,7 @@ func (e *explanation) print(w io.Writer) {
 	}
 	line("reason", reason)
 	line("detail", e.Detail)
+	line("directory", e.Directory)
 	if e.App == nil {
 		line("status", fmt.Sprint(e.Status))
 		return

@@ -54,6 +54,11 @@ func (o *orgDetails) of(ctx context.Context, org identity.Org) identity.Org {
 	return d.Of(org)
 }
 
+// NewDirectory is the directory of a provider that has one.
+func NewDirectory(p config.Provider, l proxy.DirectoryReader) *proxy.Directory {
+	return &proxy.Directory{DirectoryReader: l, ManagedBy: rules(p.Directory.Rules())}
+}
+
 // orgKeeper is where details are kept, where there is a store.
 func (p *Process) orgKeeper() proxy.OrgKeeper {
 	if p.store == nil {

@@ -131,7 +131,7 @@ func (with *Parts) useProviders(cfg *config.Config, process *Process,
 			}
 		}
 		if !p.Directory.IsZero() {
-			provider.Directory = &proxy.Directory{DirectoryReader: l, ManagedBy: rules(p.Directory.Rules())}
+			provider.Directory = NewDirectory(p, l)
 		}
 		with.Providers = append(with.Providers, provider)
 	}
