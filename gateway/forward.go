@@ -537,7 +537,4 @@ func (f *forward) Over() error {
 	return nil
 }
 
-// CloseFrame implements relay.Hooks. There are no WebSockets here.
-func (f *forward) CloseFrame(error) upstream.CloseFrame { return upstream.CloseFrame{} }
-
 var _ http.RoundTripper = (*forward)(nil)

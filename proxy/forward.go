@@ -63,10 +63,6 @@ func (p *Proxy) forward(c *relay.Client, r *http.Request, ev *event, a *admissio
 	if outcome.Attempts > 1 {
 		p.metrics.retries.WithLabelValues(a.Route.Name).Inc()
 	}
-	if outcome.Tunnel != nil {
-		ev.note = "tunnel ended: " + outcome.Tunnel.Error()
-		p.metrics.tunnelClosed(outcome.Tunnel)
-	}
 	if outcome.CallOver {
 		ev.note = relay.ErrCallOver.Error()
 	}
@@ -87,7 +83,7 @@ func (x *forwarding) order() relay.Order {
 	facts, b := &x.ev.facts, x.upstream
 	o := relay.Order{
 		Transport: b.Transport, Hooks: x, Header: b.Header, Idle: b.Idle, MaxBody: b.MaxBody,
-		WebSocket: facts.WebSocket, NoVia: b.NoVia, SiteHeaders: b.SiteHeaders,
+		NoVia: b.NoVia, SiteHeaders: b.SiteHeaders,
 		// The path that was judged, byte for byte. RawPath is what is sent as long as
 		// it decodes to Path, so both are set from the one canonical form (P3).
 		URL: url.URL{Scheme: b.Scheme, Host: b.Addr, Path: decodePath(facts.Path), RawPath: facts.Path,
@@ -96,6 +92,9 @@ func (x *forwarding) order() relay.Order {
 	}
 	if b.Host != "" {
 		o.Host = b.Host
+	}
+	if facts.WebSocket {
+		o.WebSocket = x.tunnel
 	}
 	return o
 }
@@ -136,20 +135,22 @@ func (h headerWriter) Header() http.Header         { return http.Header(h) }
 func (h headerWriter) Write(b []byte) (int, error) { return len(b), nil }
 func (h headerWriter) WriteHeader(int)             {}
 
-// Over implements relay.Hooks: streams and tunnels end with the session that let
-// the request in (P10), and where a changed configuration would not let it in.
-func (x *forwarding) Over() error {
-	who := x.admitted.Principal
+// Over implements relay.Hooks.
+func (x *forwarding) Over() error { return x.p.over(x.ev, x.admitted.Principal, x.admitted.Route) }
+
+// over is why what was let in must not go on: streams and tunnels end with the session that
+// let the request in (P10), and where a changed configuration would not let it in.
+func (p *Proxy) over(ev *event, who *admission.Principal, route *admission.Route) error {
 	if who != nil {
-		if err := x.p.admission.Over(who, x.admitted.Route); err != nil {
+		if err := p.admission.Over(who, route); err != nil {
 			return err
 		}
 	}
-	now := x.p.current.Load()
-	if now == nil || now == x.p {
+	now := p.current.Load()
+	if now == nil || now == p {
 		return nil
 	}
-	return now.stillServes(x.ev.facts, who)
+	return now.stillServes(ev.facts, who)
 }
 
 // stillServes is StillAdmits for a front door that must have an app at the route, too.
@@ -158,37 +159,6 @@ func (p *Proxy) stillServes(f authz.Facts, who *admission.Principal) error {
 		return fmt.Errorf("%w: %w", admission.ErrRulesChanged, errElsewhere)
 	}
 	return p.admission.StillAdmits(f, who)
-}
-
-// CloseFrame implements relay.Hooks.
-func (x *forwarding) CloseFrame(why error) upstream.CloseFrame { return endingOf(why).frame }
-
-// ending is why a stream or tunnel that was let in must not go on: the reason that is
-// counted, and what a WebSocket's client reads.
-type ending struct {
-	reason string
-	frame  upstream.CloseFrame
-}
-
-// Codes of close frames (RFC 6455 §7.4.1 and its registry).
-const (
-	closePolicyViolation = 1008
-	closeTryAgainLater   = 1013
-)
-
-func endingOf(why error) ending {
-	switch {
-	case errors.Is(why, admission.ErrExpired), errors.Is(why, session.ErrExpired):
-		return ending{"expired", upstream.CloseFrame{Code: closePolicyViolation, Reason: "signed in too long ago"}}
-	case errors.Is(why, admission.ErrRulesChanged):
-		return ending{"rules", upstream.CloseFrame{Code: closePolicyViolation, Reason: "the rules have changed"}}
-	case errors.Is(why, admission.ErrSwitched):
-		return ending{"switched", upstream.CloseFrame{Code: closePolicyViolation,
-			Reason: "another organization was chosen"}}
-	case errors.Is(why, admission.ErrUnverifiable):
-		return ending{"unverifiable", upstream.CloseFrame{Code: closeTryAgainLater, Reason: "try again later"}}
-	}
-	return ending{"ended", upstream.CloseFrame{Code: closePolicyViolation, Reason: "signed out"}}
 }
 
 // RewriteRequest implements relay.Hooks. It removes what was meant only for us and

@@ -43,6 +43,7 @@ type event struct {
 	clientGone bool   // nobody is left to read an answer
 	note       string // what an operator should know of an answer that is fine
 	cause      error
+	tunnelled  bool // the request goes on as a tunnel, which tells at its end
 }
 
 func (ev *event) decide(decision string, reason authz.Reason) {
@@ -69,12 +70,29 @@ func (ev *event) admitted(a *admission.Answer) {
 	ev.rule = a.Verdict.Rule
 }
 
-// observe tells the observers. It runs deferred, also when a response is aborted.
-func (p *Proxy) observe(ev *event, c *relay.Client, r *http.Request) {
+// answered is what an event does not hold: what was asked for, and what was answered.
+type answered struct {
+	method, host string
+	status       int
+	bytes        int64
+}
+
+// finish is the end of a request that is not a tunnel now. It runs deferred, also when a
+// response is aborted.
+func (p *Proxy) finish(ev *event, c *relay.Client, r *http.Request) {
+	if ev.tunnelled {
+		return
+	}
+	defer p.metrics.inFlight.Dec()
+	p.observe(r.Context(), ev, answered{r.Method, r.Host, cmp.Or(c.Status(), http.StatusOK), c.Bytes()})
+}
+
+// observe tells the observers.
+func (p *Proxy) observe(ctx context.Context, ev *event, a answered) {
 	e := &observe.Event{
 		Start: ev.start, Took: p.now().Sub(ev.start), RequestID: ev.requestID, Door: observe.DoorProxy,
-		Client: ev.client, Method: r.Method, Host: cmp.Or(ev.facts.Authority, r.Host), Path: ev.facts.Path,
-		Status: cmp.Or(c.Status(), http.StatusOK), Bytes: c.Bytes(),
+		Client: ev.client, Method: a.method, Host: cmp.Or(ev.facts.Authority, a.host), Path: ev.facts.Path,
+		Status: a.status, Bytes: a.bytes,
 		Route: ev.route, User: ev.user, Org: ev.org, Decision: ev.decision, Reason: string(ev.reason), Rule: ev.rule,
 		Action: ev.action, Provider: ev.provider, Ended: ev.ended, Learned: ev.learned, Note: ev.note, Err: ev.cause,
 	}
@@ -87,7 +105,7 @@ func (p *Proxy) observe(ev *event, c *relay.Client, r *http.Request) {
 	e.Failed = e.Status >= 500
 	p.metrics.request(e)
 	for _, o := range p.observers {
-		o.Observe(r.Context(), e)
+		o.Observe(ctx, e)
 	}
 }
 

@@ -44,7 +44,7 @@ type Branding struct {
 }
 
 // Options configure a Proxy. All are required but Branding, Orgs, Operators,
-// Permission, Durable, KeepCache, Trusted, Listing, MaxAge, Lender, OrgKeeper and Webhooks.
+// Permission, Durable, KeepCache, Trusted, Listing, MaxAge, Lender, OrgKeeper, Webhooks and Holder.
 type Options struct {
 	PublicURL  *url.URL
 	Prefix     string
@@ -73,7 +73,23 @@ type Options struct {
 	OrgKeeper OrgKeeper
 	// Webhooks takes signed events of third parties; nil: none are taken.
 	Webhooks Webhooks
+	// Holder keeps what belongs to the Proxy as long as a WebSocket goes on, whose handler has
+	// returned; nil: it is kept anyway.
+	Holder Holder
 }
+
+// Holder keeps what belongs to a Proxy. Hold is called while a request is served, and
+// Release once for each Hold.
+type Holder interface {
+	Hold()
+	Release()
+}
+
+// everHeld is a Holder for a Proxy whose parts are never closed.
+type everHeld struct{}
+
+func (everHeld) Hold()    {}
+func (everHeld) Release() {}
 
 // Proxy is an http.Handler for one public site as one configuration has it. It is
 // safe for concurrent use.
@@ -92,6 +108,7 @@ type Proxy struct {
 	handOffs  *handOffs
 	pages     *pages.Pages
 	maxURL    int
+	holder    Holder
 }
 
 // New checks the options and parses the pages. It does no I/O.
@@ -108,7 +125,10 @@ func New(process *Process, o Options) (*Proxy, error) {
 	p := &Proxy{
 		Process: process, site: at, peers: peers{scheme: at.scheme, trusted: o.Trusted}, admission: o.Admission,
 		sessions: o.Sessions, table: o.Table, upstreams: slices.Clone(o.Upstreams), headers: o.Headers,
-		maxURL: o.MaxURL,
+		maxURL: o.MaxURL, holder: o.Holder,
+	}
+	if p.holder == nil {
+		p.holder = everHeld{}
 	}
 	routes := o.Table.Routes()
 	if len(routes) != len(p.upstreams) {
@@ -143,8 +163,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ev := &event{start: p.now(), requestID: observe.NewRequestID(), route: observe.RouteNone}
 	c := relay.NewClient(w, r, ev.requestID, p.draining.Load())
 	p.metrics.inFlight.Inc()
-	defer p.metrics.inFlight.Dec()
-	defer p.observe(ev, c, r)
+	defer p.finish(ev, c, r)
 	defer c.Close()
 	defer p.recoverPanic(ev, c, r)
 	if err := p.serve(c, r, ev); err != nil {

@@ -108,8 +108,8 @@ func (c *Client) Begun() bool { return c.phase.Load() >= phaseAnswering }
 // goroutine, when Exchange has returned.
 func (c *Client) Status() int { return c.status }
 
-// Bytes is how many of the answer's body, or of a tunnel, went to the client. It is
-// for the handler's goroutine too.
+// Bytes is how many of the answer's body went to the client. It is for the handler's
+// goroutine too.
 func (c *Client) Bytes() int64 { return c.bytes }
 
 // Close is for the end of the handler. It waits for a write that is under way.

@@ -45,7 +45,8 @@ type direct interface {
 // request's header map is changed in place. An error is one of those above, or
 // another one that is a fault of ours; then nothing of an answer is out and the
 // handler writes one, unless c.Begun: that answer broke off, and the handler must
-// abort it (http.ErrAbortHandler). If c.Switched, nothing is left to do.
+// abort it (http.ErrAbortHandler). If c.Switched, nothing is left to do: without an error
+// a tunnel goes on, and tells Order.WebSocket's Tunnel when it has ended.
 func (r *Relay) Exchange(c *Client, in *http.Request, o Order) (Outcome, error) {
 	x := &exchange{client: c, in: in, order: o, ctx: in.Context()}
 	if err := x.admit(); err != nil {
@@ -64,14 +65,17 @@ func (r *Relay) Exchange(c *Client, in *http.Request, o Order) (Outcome, error) 
 	if err != nil {
 		return outcome, x.failed(x.ended(), err)
 	}
+	x.watch.answered()
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		if err = r.switchOver(x, res); err != nil {
+			x.release()
+			res.Body.Close()
+		}
+		return outcome, err
+	}
 	// Over HTTP/2, Close waits for what the client may still send, unless we are done.
 	defer func() { x.release(); res.Body.Close() }()
-	x.watch.answered()
-	switch {
-	case res.StatusCode == http.StatusSwitchingProtocols:
-		outcome.Tunnel, err = r.tunnel(x.ctx, &x.answer, res)
-		return outcome, err
-	case res.StatusCode < 200 || res.StatusCode > 999:
+	if res.StatusCode < 200 || res.StatusCode > 999 {
 		return outcome, &Error{ErrProtocol, fmt.Errorf("the app answered with %d, which is no status", res.StatusCode)}
 	}
 	if err := x.answer.pass(res, x.upload.unfinished()); err != nil {
@@ -182,7 +186,7 @@ func (x *exchange) Interim(code int, header textproto.MIMEHeader) error {
 // that (CVE-2021-33197, CVE-2026-29054).
 func (x *exchange) setHeaders(h http.Header) {
 	dropHopByHop(h)
-	if x.order.WebSocket {
+	if x.order.WebSocket != nil {
 		setWebSocket(h)
 	}
 	if h["User-Agent"] == nil {

@@ -36,9 +36,6 @@ func (d *caller) Over() error {
 	}
 	return nil
 }
-func (d *caller) CloseFrame(error) upstream.CloseFrame {
-	return upstream.CloseFrame{Code: 1008, Reason: "signed out"}
-}
 
 // door is a server that passes everything on, and keeps what came of it.
 type door struct {
@@ -49,6 +46,44 @@ type door struct {
 
 	mu      sync.Mutex // guards what follows
 	results []result
+	tunnels []ended
+}
+
+// carried is what goes on as a tunnel.
+type carried struct{ *door }
+
+func (c carried) Over() error { return c.caller.Over() }
+func (c carried) CloseFrame(error) upstream.CloseFrame {
+	return upstream.CloseFrame{Code: 1008, Reason: "signed out"}
+}
+func (c carried) Ended(why error, bytes int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tunnels = append(c.tunnels, ended{why, bytes})
+}
+
+// ended is a tunnel that is gone.
+type ended struct {
+	why   error
+	bytes int64
+}
+
+// ended waits for the first.
+func (d *door) ended(tb testing.TB) (first ended) {
+	tb.Helper()
+	testenv.Within(tb, soon, "the tunnel ends", func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if len(d.tunnels) > 1 {
+			tb.Fatalf("it ended %d times", len(d.tunnels))
+		}
+		if len(d.tunnels) == 0 {
+			return false
+		}
+		first = d.tunnels[0]
+		return true
+	})
+	return first
 }
 
 type result struct {
@@ -90,7 +125,10 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := NewClient(w, r, "id-1", false)
 	defer c.Close()
 	o := d.order
-	o.URL.Path, o.URL.RawQuery, o.WebSocket = r.URL.Path, r.URL.RawQuery, r.Header.Get("Upgrade") == "websocket"
+	o.URL.Path, o.URL.RawQuery = r.URL.Path, r.URL.RawQuery
+	if r.Header.Get("Upgrade") == "websocket" {
+		o.WebSocket = func() Tunnel { return carried{d} }
+	}
 	outcome, err := d.relay.Exchange(c, r, o)
 	if err != nil && !c.Begun() {
 		c.AnswerWithoutBody(r)
@@ -333,6 +371,9 @@ func TestATunnelIsCountedAndItsClientIsToldWhyItEnds(t *testing.T) {
 			if _, err := io.ReadFull(in, echo); err != nil || string(echo) != pong || d.relay.OpenTunnels() != 1 {
 				t.Errorf("%q came back, %v, of %d tunnels", echo, err, d.relay.OpenTunnels())
 			}
+			if got := d.result(t, 0); got.err != nil || !got.switched || got.status != 101 {
+				t.Errorf("while the tunnel goes on, the outcome is %+v", got)
+			}
 			d.caller.isOver.Store(tt.over)
 			told := make([]byte, len(tt.want))
 			if _, err := io.ReadFull(in, told); err != nil || string(told) != tt.want {
@@ -343,10 +384,9 @@ func TestATunnelIsCountedAndItsClientIsToldWhyItEnds(t *testing.T) {
 			if _, err := in.ReadByte(); err == nil {
 				t.Error("the tunnel goes on")
 			}
-			got := d.result(t, 0)
-			if !errors.Is(got.outcome.Tunnel, tt.why) || got.err != nil || !got.switched || got.status != 101 ||
-				got.bytes != int64(len(pong)) || d.relay.OpenTunnels() != 0 {
-				t.Errorf("outcome %+v, %d tunnels", got, d.relay.OpenTunnels())
+			if got := d.ended(t); !errors.Is(got.why, tt.why) || got.bytes != int64(len(pong)) ||
+				d.relay.OpenTunnels() != 0 {
+				t.Errorf("ended %+v, %d tunnels", got, d.relay.OpenTunnels())
 			}
 			// A close frame of two bytes, masked, and nothing of the client's goodbye.
 			if got := <-atApp; !strings.HasPrefix(got, maskedPing+"\x88\x82") || len(got) != len(maskedPing)+8 {

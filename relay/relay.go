@@ -62,8 +62,9 @@ type Order struct {
 	Header, Idle time.Duration
 	MaxBody      int64 // bytes of the request's body; 0: no limit
 	// WebSocket says that the client asks to speak WebSocket (RFC 6455 §4.1), and that
-	// it may. Every other upgrade is ignored.
-	WebSocket bool
+	// it may. Every other upgrade is ignored. It is called once the app has agreed and
+	// the client knows, and returns what the tunnel asks from there on in place of Hooks.
+	WebSocket func() Tunnel // nil: it may not
 	// NoVia keeps Via from the upstream, because some do not compress for a proxy.
 	// Loops are then counted in CDN-Loop (RFC 8586).
 	NoVia bool
@@ -89,16 +90,26 @@ type Hooks interface {
 	// Over returns why the exchange must end now, nil if it may go on. It is asked
 	// about once a second.
 	Over() error
-	// CloseFrame is what the client of a WebSocket reads that Over has ended, by why.
+}
+
+// Tunnel is what the caller has to say of a connection that has become a tunnel. The exchange
+// is over then, and its handler returns: nothing of request or answer should be kept for it.
+// Neither method may wait.
+type Tunnel interface {
+	// Over is that of Hooks.
+	Over() error
+	// CloseFrame is what the client reads when Over has ended the tunnel, by why.
 	CloseFrame(why error) upstream.CloseFrame
+	// Ended is called when the tunnel is gone, once, from a goroutine of its own: with the
+	// bytes that went to the client, and why it was ended, if its two sides did not simply end it.
+	Ended(why error, bytes int64)
 }
 
 // Outcome is what is to be told of an exchange besides its error; the Client knows
 // the status and the bytes.
 type Outcome struct {
-	Attempts int   // on how many connections the request was sent
-	Tunnel   error // why a tunnel was ended, if its two sides did not simply end it
-	CallOver bool  // as ErrCallOver, but an answer had begun: its trailers tell the client
+	Attempts int  // on how many connections the request was sent
+	CallOver bool // as ErrCallOver, but an answer had begun: its trailers tell the client
 }
 
 // Why an exchange has no answer. Upstream's own errors are among them: ErrTimeout,

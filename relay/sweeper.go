@@ -36,11 +36,15 @@ func (s *sweeper) add(w *watch) {
 func (s *sweeper) remove(w *watch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if w.place < 0 {
+		return
+	}
 	last := len(s.watches) - 1
 	other := s.watches[last]
 	s.watches[w.place], other.place = other, w.place
 	s.watches[last] = nil
 	s.watches = s.watches[:last]
+	w.place = -1
 }
 
 // soon is for a limit that is nearer than the next turn may be.

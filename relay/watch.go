@@ -53,7 +53,7 @@ type watch struct {
 	limits   limits
 	watched  watched
 	sweeper  *sweeper
-	place    int // in the sweeper's list, whose mu guards it
+	place    int // in the sweeper's list, whose mu guards it; -1 once it is stopped
 	begun    time.Time
 	last     atomic.Int64 // when something moved last, since begun
 	headerBy atomic.Int64 // when the header must be there, since begun; 0: not waited for; wasAnswered: it has come
@@ -72,7 +72,7 @@ func (w *watch) start(s *sweeper, x watched, l limits) {
 	s.add(w)
 }
 
-// stop returns when the exchange is not being ended, and will not be.
+// stop returns when the exchange is not being ended, and will not be. It may be called twice.
 func (w *watch) stop() {
 	w.sweeper.remove(w)
 	w.mu.Lock()

@@ -61,7 +61,7 @@ func (p *parting) play(t *testing.T, end func(*Tunnels, context.CancelCauseFunc)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	client, inner := net.Pipe()
 	app, outer := net.Pipe()
-	done := carry(ctx, &ts, Ends{Client: inner, Upstream: outer, Moved: func() {}, CloseFrame: signedOut})
+	done := carry(ctx, &ts, Ends{Client: inner, Upstream: outer})
 	var atClient, atApp reader
 	if !p.clientDeaf {
 		go atClient.run(client)
@@ -87,10 +87,10 @@ func (p *parting) play(t *testing.T, end func(*Tunnels, context.CancelCauseFunc)
 	}
 	c := <-done
 	p.took, p.err = time.Since(begin), c.err
+	synctest.Wait()
 	if ts.Len() != 0 {
 		t.Error("the tunnel is still counted")
 	}
-	synctest.Wait()
 	p.client, p.app = atClient.bytes(), atApp.bytes()
 	if own := len(CloseFrame{Code: CloseGoingAway}.forServer()); len(p.app) >= own {
 		at := len(p.app) - own
@@ -233,8 +233,7 @@ func TestP10_AWebSocketOverTLSEndsThoughTheClientReadsNothing(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		client, inner := net.Pipe()
 		app, outer := net.Pipe()
-		done := carry(ctx, &ts, Ends{Client: &Buffered{Conn: polite{inner}}, Upstream: outer, Moved: func() {},
-			CloseFrame: signedOut})
+		done := carry(ctx, &ts, Ends{Client: &Buffered{Conn: polite{inner}}, Upstream: outer})
 		go func() { _, _ = app.Write(frame(text, 100, false)[:50]) }() // and nobody reads it
 		synctest.Wait()
 		begin := time.Now()

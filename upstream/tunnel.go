@@ -3,8 +3,10 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,17 +17,19 @@ import (
 // so they are kept here, to be counted and to be ended. The zero Tunnels is
 // ready; it is safe for concurrent use.
 type Tunnels struct {
-	mu     sync.Mutex
-	live   map[*tunnel]struct{}
+	buffers sync.Pool // of *buffer
+
+	mu     sync.Mutex // guards what follows
+	live   map[*Tunnel]struct{}
 	closed bool
 	empty  chan struct{} // set by Close, closed when the last one is gone
 }
 
-// ErrClosed is Carry's after Close.
+// ErrClosed is why a tunnel ends after Close.
 var ErrClosed = errors.New("tunnels are closed: the process is stopping")
 
 const (
-	// tunnelBuffer is small because most tunnels are idle: two for each.
+	// tunnelBuffer is what passes in one piece.
 	tunnelBuffer = 4 << 10
 	// tunnelLinger is how long one half may go on after the other has ended.
 	tunnelLinger = 5 * time.Second
@@ -34,17 +38,25 @@ const (
 	partingTime = time.Second
 )
 
-// Ends are the two sides of a tunnel, which speak WebSocket. Carry closes both.
+// Ends are the two sides of a tunnel, which speak WebSocket. The tunnel closes both.
 type Ends struct {
 	Client   io.ReadWriteCloser
 	Upstream io.ReadWriteCloser
-	// Moved is called whenever bytes were read, by two goroutines.
-	Moved func()
-	// CloseFrame is what the client is told when ctx ends the tunnel, by the cause of that.
-	CloseFrame func(cause error) CloseFrame
+	Owner    Owner
 }
 
-// tunnel is one of Tunnels. Its bytes pass as they come until it must end (part). Then
+// Owner is asked and told about its tunnel. Its methods may not wait.
+type Owner interface {
+	// Moved is called whenever bytes were read, by two goroutines.
+	Moved()
+	// CloseFrame is what the client is told when End ends the tunnel for cause.
+	CloseFrame(cause error) CloseFrame
+	// Ended comes last, once: with the bytes that went to the app and to the client,
+	// and why the tunnel was ended, nil if its two sides ended it.
+	Ended(toUpstream, toClient int64, why error)
+}
+
+// Tunnel is one of Tunnels. Its bytes pass as they come until it must end (part). Then
 //
 //	the client gets the rest of the app's frame, and a close frame
 //	the app gets nothing more of the client's, and a close frame if that can follow what it got
@@ -52,13 +64,18 @@ type Ends struct {
 //
 // and partingTime closes them whatever has happened by then. Who holds toClient.mu may
 // take toUpstream.mu, never the other way round.
-type tunnel struct {
-	ends                 Ends
+//
+// Most tunnels are idle most of the time, and there may be thousands: one that is idle has
+// two goroutines that wait, with the stacks they began with, and no buffer.
+type Tunnel struct {
+	all                  *Tunnels
+	owner                Owner
 	toClient, toUpstream direction
-	once                 sync.Once // closes both sides
+	running              atomic.Int32 // directions
+	once                 sync.Once    // closes both sides
 
-	parting atomic.Bool // it must end: no new frame passes
-	goodbye []byte      // the close frame for the client, guarded by toClient.mu; nil before part has it
+	why     atomic.Pointer[error] // why it must end: no new frame passes; nil as long as it need not
+	goodbye []byte                // the close frame for the client, guarded by toClient.mu; nil before part has it
 	// The client got a close frame, ours or the app's. Changed with both locks held.
 	dismissed bool
 	// cut: nothing more of the client's goes to the app; whole: what went there is whole
@@ -68,7 +85,9 @@ type tunnel struct {
 
 // direction is one half of a tunnel.
 type direction struct {
-	to io.WriteCloser
+	from source
+	to   io.WriteCloser
+	err  error // with which it ended; for its goroutine, and at the end
 
 	mu     lock   // held while something is written; guards what follows
 	frames frames // how far the sender is
@@ -90,39 +109,68 @@ func (d *direction) write(b []byte) error {
 	return err
 }
 
-// Carry passes bytes both ways until both sides have ended, one fails, ctx is
-// done or the tunnels are closed. It returns the bytes that went to the app and
-// to the client.
-func (ts *Tunnels) Carry(ctx context.Context, e Ends) (toUpstream, toClient int64, err error) {
-	t := &tunnel{ends: e, toClient: direction{to: e.Client, mu: newLock()},
-		toUpstream: direction{to: e.Upstream, mu: newLock(), frames: frames{masked: true}}}
-	defer t.close()
-	if !ts.add(t) {
-		return 0, 0, ErrClosed
+// New makes a tunnel, which passes nothing before Carry.
+func (ts *Tunnels) New(e Ends) *Tunnel {
+	client, fromClient := ts.open(e.Client)
+	app, fromApp := ts.open(e.Upstream)
+	return &Tunnel{
+		all: ts, owner: e.Owner,
+		toClient:   direction{from: fromApp, to: client, mu: newLock()},
+		toUpstream: direction{from: fromClient, to: app, mu: newLock(), frames: frames{masked: true}},
 	}
-	defer ts.remove(t)
-	defer context.AfterFunc(ctx, func() { t.part(e.CloseFrame(context.Cause(ctx))) })()
-
-	done := make(chan error, 1)
-	go func() { done <- t.pass(e.Client, t.sendUpstream, t.clientEnded) }()
-	err = t.pass(e.Upstream, t.sendClient, t.upstreamEnded)
-	err = errors.Join(err, <-done)
-	if cause := context.Cause(ctx); cause != nil {
-		err = cause
-	} else if t.parting.Load() {
-		err = ErrClosed
-	}
-	return t.toUpstream.bytes, t.toClient.bytes, err
 }
 
-// pass reads one direction to its end.
-func (t *tunnel) pass(from io.Reader, send func([]byte) error, ended func()) error {
-	buf := make([]byte, tunnelBuffer)
+// Carry passes bytes both ways until both sides have ended, one fails, or End or
+// Tunnels.Close ends it, and does not wait for that. It is called once. Nothing of the
+// caller's goroutine, whose stack may be large, is needed any more.
+func (t *Tunnel) Carry() {
+	if !t.all.add(t) {
+		t.close()
+		t.owner.Ended(0, 0, ErrClosed)
+		return
+	}
+	t.running.Store(2)
+	go t.run(&t.toClient)
+	go t.run(&t.toUpstream)
+}
+
+// End ends the tunnel, and says why: to the client in a close frame, and to the owner. It
+// does not wait.
+func (t *Tunnel) End(cause error) { go t.part(cause, t.owner.CloseFrame(cause)) }
+
+// run is a goroutine of the tunnel.
+func (t *Tunnel) run(d *direction) {
+	defer t.ran(d)
+	d.err = t.pass(d)
+}
+
+// ran is called at the end of run. A bug of ours ends one tunnel, and not the process.
+func (t *Tunnel) ran(d *direction) {
+	if v := recover(); v != nil {
+		d.err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+		t.close()
+	}
+	if t.running.Add(-1) > 0 {
+		return
+	}
+	defer t.all.remove(t) // last: Close waits until the owner knows
+	t.close()
+	err := errors.Join(t.toClient.err, t.toUpstream.err)
+	if why := t.why.Load(); why != nil {
+		err = *why
+	}
+	t.owner.Ended(t.toUpstream.bytes, t.toClient.bytes, err)
+}
+
+// pass passes one direction on to its end.
+func (t *Tunnel) pass(d *direction) error {
 	for {
-		read, readErr := from.Read(buf)
-		if read > 0 {
-			t.ends.Moved()
-			if err := send(buf[:read]); err != nil {
+		b, n, readErr := d.from.read()
+		if n > 0 {
+			t.owner.Moved()
+			err := t.send(d, b[:n])
+			d.from.done(b)
+			if err != nil {
 				t.close()
 				return err
 			}
@@ -132,18 +180,36 @@ func (t *tunnel) pass(from io.Reader, send func([]byte) error, ended func()) err
 				t.close()
 				return readErr
 			}
-			ended()
+			t.senderEnded(d)
 			return nil
 		}
 	}
 }
 
+func (t *Tunnel) send(d *direction, b []byte) error {
+	if d == &t.toClient {
+		return t.sendClient(b)
+	}
+	return t.sendUpstream(b)
+}
+
+func (t *Tunnel) senderEnded(d *direction) {
+	if d == &t.toClient {
+		t.upstreamEnded()
+	} else {
+		t.clientEnded()
+	}
+}
+
+// parts reports whether the tunnel must end.
+func (t *Tunnel) parts() bool { return t.why.Load() != nil }
+
 // sendClient passes on what the app sent.
-func (t *tunnel) sendClient(b []byte) error {
+func (t *Tunnel) sendClient(b []byte) error {
 	d := &t.toClient
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !t.parting.Load() {
+	if !t.parts() {
 		d.frames.skip(b)
 		return d.write(b)
 	}
@@ -158,11 +224,11 @@ func (t *tunnel) sendClient(b []byte) error {
 }
 
 // sendUpstream passes on what the client sent.
-func (t *tunnel) sendUpstream(b []byte) error {
+func (t *Tunnel) sendUpstream(b []byte) error {
 	d := &t.toUpstream
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !t.parting.Load() {
+	if !t.parts() {
 		d.frames.skip(b)
 		return d.write(b)
 	}
@@ -173,12 +239,12 @@ func (t *tunnel) sendUpstream(b []byte) error {
 }
 
 // upstreamEnded is called at the end of what the app sends.
-func (t *tunnel) upstreamEnded() {
+func (t *Tunnel) upstreamEnded() {
 	d := &t.toClient
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
-	case !t.parting.Load():
+	case !t.parts():
 		t.finish(d)
 	case !d.frames.between():
 		go t.drop() // the frame will never be whole
@@ -186,11 +252,11 @@ func (t *tunnel) upstreamEnded() {
 }
 
 // clientEnded is called at the end of what the client sends.
-func (t *tunnel) clientEnded() {
+func (t *Tunnel) clientEnded() {
 	d := &t.toUpstream
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !t.parting.Load() {
+	if !t.parts() {
 		t.finish(d)
 		return
 	}
@@ -201,7 +267,7 @@ func (t *tunnel) clientEnded() {
 
 // finish tells the receiver of d, which may still have something to say (a WebSocket's
 // answer to a close frame), that nothing more comes.
-func (t *tunnel) finish(d *direction) {
+func (t *Tunnel) finish(d *direction) {
 	d.ended = true
 	half, ok := d.to.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil {
@@ -211,9 +277,9 @@ func (t *tunnel) finish(d *direction) {
 	time.AfterFunc(tunnelLinger, t.close)
 }
 
-// part ends the tunnel, with f for the client.
-func (t *tunnel) part(f CloseFrame) {
-	if !t.parting.CompareAndSwap(false, true) {
+// part ends the tunnel because of cause, with f for the client.
+func (t *Tunnel) part(cause error, f CloseFrame) {
+	if !t.why.CompareAndSwap(nil, &cause) {
 		return
 	}
 	time.AfterFunc(partingTime, t.drop)
@@ -227,7 +293,7 @@ func (t *tunnel) part(f CloseFrame) {
 // dismiss says goodbye to the client once that can follow what it got, and then to the
 // app: an app that hears of it first may leave in the middle of its frame. It is called
 // with toClient.mu held.
-func (t *tunnel) dismiss() {
+func (t *Tunnel) dismiss() {
 	d := &t.toClient
 	switch {
 	case t.goodbye == nil || t.dismissed:
@@ -255,7 +321,7 @@ func (t *tunnel) dismiss() {
 
 // cutUpstream is called before anything of the client's is kept from the app, with
 // toUpstream.mu held.
-func (t *tunnel) cutUpstream() {
+func (t *Tunnel) cutUpstream() {
 	if d := &t.toUpstream; !t.cut {
 		t.cut, t.whole = true, d.frames.between() && !d.frames.closed && !d.ended
 	}
@@ -263,7 +329,7 @@ func (t *tunnel) cutUpstream() {
 
 // closeIfAnswered is called with toUpstream.mu held. It closes the tunnel once the
 // client has said goodbye too: the server closes first (RFC 6455 §7.1.1).
-func (t *tunnel) closeIfAnswered() {
+func (t *Tunnel) closeIfAnswered() {
 	if d := &t.toUpstream; t.dismissed && (d.frames.closed || d.ended) {
 		go t.close()
 	}
@@ -271,35 +337,35 @@ func (t *tunnel) closeIfAnswered() {
 
 // drop ends both sides at once: to close TLS politely can take 5 s if the client does
 // not read.
-func (t *tunnel) drop() {
-	if b, ok := t.ends.Client.(*Buffered); ok {
-		b.drop()
+func (t *Tunnel) drop() {
+	if over, ok := t.toClient.to.(interface{ NetConn() net.Conn }); ok {
+		_ = over.NetConn().Close()
 	}
 	t.close()
 }
 
 // close ends both sides.
-func (t *tunnel) close() {
+func (t *Tunnel) close() {
 	t.once.Do(func() {
-		_ = t.ends.Client.Close()
-		_ = t.ends.Upstream.Close()
+		_ = t.toClient.to.Close()
+		_ = t.toUpstream.to.Close()
 	})
 }
 
-func (ts *Tunnels) add(t *tunnel) bool {
+func (ts *Tunnels) add(t *Tunnel) bool {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	if ts.closed {
 		return false
 	}
 	if ts.live == nil {
-		ts.live = map[*tunnel]struct{}{}
+		ts.live = map[*Tunnel]struct{}{}
 	}
 	ts.live[t] = struct{}{}
 	return true
 }
 
-func (ts *Tunnels) remove(t *tunnel) {
+func (ts *Tunnels) remove(t *Tunnel) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	delete(ts.live, t)
@@ -336,7 +402,7 @@ func (ts *Tunnels) Close(ctx context.Context) {
 		gone = ts.empty
 	}
 	for t := range ts.live {
-		go t.part(CloseFrame{CloseGoingAway, "the server is stopping"})
+		go t.part(ErrClosed, CloseFrame{CloseGoingAway, "the server is stopping"})
 	}
 	ts.mu.Unlock()
 	if gone != nil {
@@ -344,38 +410,5 @@ func (ts *Tunnels) Close(ctx context.Context) {
 		case <-gone:
 		case <-ctx.Done():
 		}
-	}
-}
-
-// Buffered is c with bytes that were read from it before.
-type Buffered struct {
-	net.Conn
-	Head []byte
-}
-
-func (b *Buffered) Read(p []byte) (int, error) {
-	if len(b.Head) == 0 {
-		return b.Conn.Read(p)
-	}
-	n := copy(p, b.Head)
-	if b.Head = b.Head[n:]; len(b.Head) == 0 {
-		b.Head = nil
-	}
-	return n, nil
-}
-
-// CloseWrite tells the peer that nothing more comes.
-func (b *Buffered) CloseWrite() error {
-	half, ok := b.Conn.(interface{ CloseWrite() error })
-	if !ok {
-		return errors.ErrUnsupported
-	}
-	return half.CloseWrite()
-}
-
-// drop closes the connection at once, without a word of TLS.
-func (b *Buffered) drop() {
-	if over, ok := b.Conn.(interface{ NetConn() net.Conn }); ok {
-		_ = over.NetConn().Close()
 	}
 }

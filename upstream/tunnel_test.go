@@ -15,9 +15,22 @@ import (
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
+// owner has a tunnel, and keeps what it is told.
+type owner struct {
+	moved atomic.Int64
+	done  chan carried
+}
+
+func newOwner() *owner                       { return &owner{done: make(chan carried, 2)} }
+func (o *owner) Moved()                      { o.moved.Add(1) }
+func (o *owner) CloseFrame(error) CloseFrame { return signedOut }
+func (o *owner) Ended(toUpstream, toClient int64, err error) {
+	o.done <- carried{toUpstream, toClient, err}
+}
+
 // ends makes both sides of a tunnel; what is written to one end of a pair is
 // read at the other.
-func ends(t *testing.T, moved func()) (e Ends, client, app net.Conn) {
+func ends(t *testing.T) (e Ends, client, app net.Conn) {
 	t.Helper()
 	pair := func() (net.Conn, net.Conn) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -38,27 +51,27 @@ func ends(t *testing.T, moved func()) (e Ends, client, app net.Conn) {
 	}
 	client, e.Client = pair()
 	app, e.Upstream = pair()
-	if e.Moved = moved; moved == nil {
-		e.Moved = func() {}
-	}
-	e.CloseFrame = signedOut
 	return e, client, app
 }
 
-func signedOut(error) CloseFrame { return CloseFrame{1008, "signed out"} }
+var signedOut = CloseFrame{1008, "signed out"}
 
 type carried struct {
 	toUpstream, toClient int64
 	err                  error
 }
 
+// carry has a tunnel end with ctx.
 func carry(ctx context.Context, ts *Tunnels, e Ends) chan carried {
-	done := make(chan carried, 1)
-	go func() {
-		toUpstream, toClient, err := ts.Carry(ctx, e)
-		done <- carried{toUpstream, toClient, err}
-	}()
-	return done
+	o, ok := e.Owner.(*owner)
+	if !ok {
+		o = newOwner()
+		e.Owner = o
+	}
+	t := ts.New(e)
+	context.AfterFunc(ctx, func() { t.End(context.Cause(ctx)) })
+	t.Carry()
+	return o.done
 }
 
 func ended(t *testing.T, done chan carried) carried {
@@ -74,8 +87,9 @@ func ended(t *testing.T, done chan carried) carried {
 
 func TestATunnelCarriesBothWaysAndItsHalfClose(t *testing.T) {
 	var ts Tunnels
-	var moved atomic.Int64
-	e, client, app := ends(t, func() { moved.Add(1) })
+	o := newOwner()
+	e, client, app := ends(t)
+	e.Owner = o
 	e.Client = &Buffered{Conn: e.Client.(net.Conn), Head: []byte("early ")}
 	done := carry(t.Context(), &ts, e)
 	up, down := make([]byte, 300000), make([]byte, 200000)
@@ -92,19 +106,20 @@ func TestATunnelCarriesBothWaysAndItsHalfClose(t *testing.T) {
 		t.Errorf("%d bytes at the client, %v", len(got), err)
 	}
 	if c := ended(t, done); c.toUpstream != int64(len(up)+6) || c.toClient != int64(len(down)) || c.err != nil ||
-		moved.Load() < 2 || ts.Len() != 0 {
-		t.Errorf("%+v, moved %d, %d live", c, moved.Load(), ts.Len())
+		o.moved.Load() < 2 {
+		t.Errorf("%+v, moved %d", c, o.moved.Load())
 	}
+	testenv.Eventually(t, "nothing is live", func() bool { return ts.Len() == 0 })
 }
 
 func TestATunnelEndsWithItsContext(t *testing.T) {
 	var ts Tunnels
 	why := errors.New("the session is over")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	e, client, app := ends(t, nil)
+	e, client, app := ends(t)
 	done := carry(ctx, &ts, e)
 	cancel(why)
-	told := signedOut(nil).forClient()
+	told := signedOut.forClient()
 	got := make([]byte, len(told))
 	if _, err := io.ReadFull(client, got); err != nil || !bytes.Equal(got, told) {
 		t.Errorf("the client is told % x, %v", got, err)
@@ -128,7 +143,7 @@ func TestClosedTunnelsEndAndStayClosed(t *testing.T) {
 	ts = Tunnels{}
 	var all []chan carried
 	for range 20 {
-		e, _, _ := ends(t, nil)
+		e, _, _ := ends(t)
 		all = append(all, carry(t.Context(), &ts, e))
 	}
 	testenv.Eventually(t, "all are carried", func() bool { return ts.Len() == 20 })
@@ -145,7 +160,7 @@ func TestClosedTunnelsEndAndStayClosed(t *testing.T) {
 	for _, done := range all {
 		ended(t, done)
 	}
-	e, client, _ := ends(t, nil)
+	e, client, _ := ends(t)
 	if c := ended(t, carry(t.Context(), &ts, e)); !errors.Is(c.err, ErrClosed) {
 		t.Errorf("%v", c.err)
 	}
@@ -165,7 +180,7 @@ func TestCloseWaitsNoLongerThanItMay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ts Tunnels
 		s := stuck{make(chan struct{})}
-		done := carry(t.Context(), &ts, Ends{Client: s, Upstream: s, Moved: func() {}})
+		done := carry(t.Context(), &ts, Ends{Client: s, Upstream: s})
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -187,7 +202,7 @@ func TestOneHalfDoesNotOutliveTheOtherForLong(t *testing.T) {
 		client, inner := net.Pipe()
 		app, outer := net.Pipe()
 		begin, told := time.Now(), make(chan time.Time, 1)
-		done := carry(t.Context(), &ts, Ends{Client: inner, Upstream: halfCloser{outer, told}, Moved: func() {}})
+		done := carry(t.Context(), &ts, Ends{Client: inner, Upstream: halfCloser{outer, told}})
 		client.Close() // the app says nothing to that
 		if at := <-told; !at.Equal(begin) {
 			t.Errorf("the app is told after %v", at.Sub(begin))

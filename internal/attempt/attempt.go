@@ -60,8 +60,12 @@ func (t *Transport) try(r *http.Request, fresh bool) (*http.Response, hold, erro
 	res, err := h.link.RoundTrip(r)
 	if err != nil {
 		t.changed(h.link)
+		return nil, h, err
 	}
-	return res, h, err
+	if body, ok := res.Body.(io.ReadWriteCloser); ok && res.StatusCode == http.StatusSwitchingProtocols {
+		res.Body = &Upgraded{body, h.link.wire, p.scheme == "https"}
+	}
+	return res, h, nil
 }
 
 // hold is a link that is ours for one request.

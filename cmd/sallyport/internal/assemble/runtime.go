@@ -64,6 +64,9 @@ func (rt *Runtime) use() bool {
 	}
 }
 
+// Hold counts one use more, for who has one.
+func (rt *Runtime) Hold() { rt.uses.Add(1) }
+
 // Release drops one use of rt: that of an exchange, or the one that Build gave to its
 // caller, which Swap takes over. The last one closes it.
 func (rt *Runtime) Release() {
@@ -143,7 +146,7 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 		Operators: rules(cfg.Operators), Permission: with.Permission, KeepCache: cfg.Session.KeepCache,
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL),
 		MaxAge: p.maxAge(cfg.Session.MaxAge), Durable: p.store != nil, Listing: p.listing(),
-		Lender: lender, OrgKeeper: p.orgKeeper(), Webhooks: with.lent.webhooks(cfg),
+		Lender: lender, OrgKeeper: p.orgKeeper(), Webhooks: with.lent.webhooks(cfg), Holder: rt,
 	})
 	if err == nil {
 		rt.asked, err = p.newExternalAuth(cfg, pol, admit, sessions)
