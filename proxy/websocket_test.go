@@ -119,8 +119,9 @@ func TestWebSocketsPassOverEveryProtocol(t *testing.T) {
 			!strings.EqualFold(r.Header.Get("Connection"), "upgrade") {
 			t.Errorf("the app saw %s %v", r.RequestURI, r.Header)
 		}
-		if n := s.tunnels(t); n != 1 {
-			t.Errorf("%v tunnels are counted", n)
+		const inFlight = "sallyport_http_requests_in_flight"
+		if n := s.tunnels(t); n != 1 || s.gauge(t, inFlight) != 1 {
+			t.Errorf("%v tunnels are counted, of %v requests", n, s.gauge(t, inFlight))
 		}
 		total := 0
 		for range 20 {
@@ -142,12 +143,13 @@ func TestWebSocketsPassOverEveryProtocol(t *testing.T) {
 		}
 		line := s.log.event(t, res.Header.Get("X-Request-Id"))
 		if line["status"] != 101.0 || line["bytes"] != float64(total) || line["note"] != nil || line["error"] != nil ||
-			line["level"] != "INFO" {
+			line["level"] != "INFO" || line["method"] != "GET" || line["host"] != s.host {
 			t.Errorf("logged %v, want %d bytes", line, total)
 		}
 		if n := s.tunnels(t); n != 0 {
 			t.Errorf("%v tunnels are counted", n)
 		}
+		testenv.Eventually(t, "nothing is in flight", func() bool { return s.gauge(t, inFlight) == 0 })
 	})
 }
 
@@ -285,17 +287,65 @@ func TestATunnelEndsWithEitherSide(t *testing.T) {
 	})
 }
 
+// Both sides may say more than the handshake before they have read the other's.
+func TestWhatComesWithTheHandshakeIsThereFirst(t *testing.T) {
+	t.Parallel()
+	everyWay(t, func(t *testing.T, o setup, way string) {
+		for _, size := range []int{1, 5000, 20000} {
+			early := strings.Repeat("e", size)
+			o.App = serveApp(t, way, func(w http.ResponseWriter, _ *http.Request) {
+				conn, in, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					panic(err)
+				}
+				defer conn.Close()
+				_, _ = io.WriteString(conn, switched+"\r\n"+early+" of the app, ")
+				echo(conn, in.Reader)
+			})
+			s := wsSite(t, o)
+			w := s.wire(t)
+			w.dial()
+			if o.TLS {
+				secure := tls.Client(w.conn, insecureTLS("http/1.1"))
+				w.conn, w.in = secure, bufio.NewReader(secure)
+			}
+			_, err := io.WriteString(w.conn, handshake("/x", s.host, "Cookie: "+s.mint(t, alice()))+early)
+			testenv.Check(t, err)
+			res, err := http.ReadResponse(w.in, nil)
+			testenv.Check(t, err)
+			if res.StatusCode != 101 {
+				t.Fatalf("answered %s", res.Status)
+			}
+			want := early + " of the app, " + early
+			if got, err := readWithin(t, w.in, len(want), soon); got != want || err != nil {
+				t.Errorf("%d bytes of %d came, %v", len(got), len(want), err)
+			}
+			_, err = io.WriteString(w.conn, "later")
+			testenv.Check(t, err)
+			if got, err := readWithin(t, w.in, 5, soon); got != "later" || err != nil {
+				t.Errorf("then %q, %v", got, err)
+			}
+			w.close()
+		}
+	})
+}
+
 // tunnels is how many an operator sees.
 func (s *testSite) tunnels(t *testing.T) float64 {
+	t.Helper()
+	return s.gauge(t, "sallyport_tunnels")
+}
+
+func (s *testSite) gauge(t *testing.T, name string) float64 {
 	t.Helper()
 	families, err := s.metrics.Gather()
 	testenv.Check(t, err)
 	for _, f := range families {
-		if f.GetName() == "sallyport_tunnels" {
+		if f.GetName() == name {
 			return f.GetMetric()[0].GetGauge().GetValue()
 		}
 	}
-	t.Fatal("tunnels are not counted")
+	t.Fatalf("there is no %s", name)
 	return 0
 }
 

@@ -310,3 +310,17 @@ func check(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// Curves can be measured one by one.
+func TestOneCurveIsReplacedAndTheOthersStay(t *testing.T) {
+	const head, first, second = "On a machine. **It was busy.**\n", "\n**Routes.** old\n\n| 1 |\n", "\n**Groups.** old\n"
+	for part, want := range map[string]string{
+		"\n**Routes.** new\n": head + "\n**Routes.** new\n" + second,
+		"\n**Groups.** new\n": head + first + "\n**Groups.** new\n",
+		"\n**Bytes.** new\n":  head + first + second + "\n**Bytes.** new\n",
+	} {
+		if got := replaceCurve(head+first+second, part); got != want {
+			t.Errorf("%q became %q", part, got)
+		}
+	}
+}

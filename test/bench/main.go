@@ -66,7 +66,7 @@ func parse(args []string) (*options, error) {
 	rounds, round := 7, 3*time.Second
 	if args[0] == "scaling" {
 		rounds, round = 3, time.Second
-		f.StringVar(&o.only, "only", "", "names of curves, with commas between; the document loses the others")
+		f.StringVar(&o.only, "only", "", "names of curves, with commas between; the others stay as they are")
 		f.IntVar(&o.points, "points", 0, "only so many points of each curve; all if left out")
 	}
 	f.IntVar(&o.rounds, "rounds", rounds, "how often each is measured")

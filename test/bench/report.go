@@ -152,17 +152,31 @@ func shortVersion(line string) string {
 
 // writeBetween replaces what a document has between the markers of a command.
 func writeBetween(document, name, text string) error {
-	old, err := os.ReadFile(document)
+	before, _, after, err := cutBetween(document, name)
 	if err != nil {
 		return err
 	}
-	begin, end := "<!-- begin: "+name+" -->\n", "<!-- end: "+name+" -->"
-	before, rest, ok := strings.Cut(string(old), begin)
-	_, after, closed := strings.Cut(rest, end)
-	if !ok || !closed {
-		return fmt.Errorf("%s has no lines %q and %q", document, strings.TrimSpace(begin), end)
+	return os.WriteFile(document, []byte(before+text+after), 0o644)
+}
+
+// readBetween is what a document has there.
+func readBetween(document, name string) (string, error) {
+	_, text, _, err := cutBetween(document, name)
+	return text, err
+}
+
+func cutBetween(document, name string) (before, text, after string, err error) {
+	all, err := os.ReadFile(document)
+	if err != nil {
+		return "", "", "", err
 	}
-	return os.WriteFile(document, []byte(before+begin+text+end+after), 0o644)
+	begin, end := "<!-- begin: "+name+" -->\n", "<!-- end: "+name+" -->"
+	before, rest, ok := strings.Cut(string(all), begin)
+	text, after, closed := strings.Cut(rest, end)
+	if !ok || !closed {
+		return "", "", "", fmt.Errorf("%s has no lines %q and %q", document, strings.TrimSpace(begin), end)
+	}
+	return before + begin, text, end + after, nil
 }
 
 func writeChart(o *options, name, svg string) error {

@@ -56,9 +56,13 @@ func scaling(c cores, o *options) error {
 	if s.app, err = newUpstream(l, o.upstream, o.size); err != nil {
 		return err
 	}
-	var text strings.Builder
-	fmt.Fprintf(&text, "%s\n\nRequests are those of somebody who is signed in. Each figure is the median of %d "+
+	text := fmt.Sprintf("%s\n\nRequests are those of somebody who is signed in. Each figure is the median of %d "+
 		"rounds of %v, with %d connections unless said otherwise.\n", machine(o, c), o.rounds, o.round, o.connections)
+	if o.only != "" { // the others stay as they are
+		if text, err = readBetween(o.document, scalingName); err != nil {
+			return err
+		}
+	}
 	for _, cv := range curves() {
 		if o.only != "" && !slices.Contains(strings.Split(o.only, ","), cv.name) {
 			continue
@@ -74,13 +78,38 @@ func scaling(c cores, o *options) error {
 		if err := writeChart(o, cv.name+".svg", lineChart(cv.title, findings)); err != nil {
 			return err
 		}
-		cv.write(&text, findings)
+		part := cv.text(findings)
+		if o.only != "" {
+			part += "\nThese were measured apart from the others. " + machine(o, c) + "\n"
+		}
+		text = replaceCurve(text, part)
 		_, _ = fmt.Fprintf(o.progress, "%s: %v\n", cv.name, findings)
 	}
-	return writeBetween(o.document, "make bench-scaling", text.String())
+	return writeBetween(o.document, scalingName, text)
 }
 
-func (cv *curve) write(text *strings.Builder, findings []finding) {
+// scalingName is what writes the curves.
+const scalingName = "make bench-scaling"
+
+// curveBegins is what the text of each curve begins with; nothing else does.
+const curveBegins = "\n**"
+
+// replaceCurve puts the text of a curve in the place of what is there of it, or at the end.
+func replaceCurve(text, part string) string {
+	head, _, _ := strings.Cut(part, ".** ")
+	begin := strings.Index(text, head+".** ")
+	if begin < 0 {
+		return text + part
+	}
+	end := len(text)
+	if next := strings.Index(text[begin+1:], curveBegins); next >= 0 {
+		end = begin + 1 + next
+	}
+	return text[:begin] + part + text[end:]
+}
+
+func (cv *curve) text(findings []finding) string {
+	var text strings.Builder
 	heads := columns
 	switch cv.name {
 	case "sockets":
@@ -90,12 +119,13 @@ func (cv *curve) write(text *strings.Builder, findings []finding) {
 	case "replicas":
 		heads = "CPU, µs | CPU of all in a second without requests, ms | RSS of all, MiB"
 	}
-	fmt.Fprintf(text, "\n**%s.** %s\n\n![%s](performance/%s.svg)\n\n| %s | %s |\n|---|%s\n",
+	fmt.Fprintf(&text, curveBegins+"%s.** %s\n\n![%s](performance/%s.svg)\n\n| %s | %s |\n|---|%s\n",
 		strings.ToUpper(cv.unit[:1])+cv.unit[1:], cv.explain, cv.title, cv.name, cv.unit, heads,
 		strings.Repeat("---|", strings.Count(heads, "|")+1))
 	for _, f := range findings {
-		fmt.Fprintf(text, "| %s | %s |\n", f.label, strings.Join(f.cells, " | "))
+		fmt.Fprintf(&text, "| %s | %s |\n", f.label, strings.Join(f.cells, " | "))
 	}
+	return text.String()
 }
 
 func curves() []curve {

@@ -1,10 +1,12 @@
 package assemble
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -33,7 +35,7 @@ func configuration(t *testing.T, app, header string) (*config.Config, *Secrets) 
 public_url: %s
 session: {keys: ["literal:sallyport-key-1 2026-01-02T09:00:00Z AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"]}
 providers: [{id: sso, type: oidc, issuer: "http://localhost:1", client_id: c, client_secret: "literal:s", email_domains: [a.example]}]
-routes: [{name: app, path: /, upstream: %q, allow: authenticated, headers: {set: {%s: user}}}]
+routes: [{name: app, path: /, upstream: %q, allow: authenticated, websocket: true, headers: {set: {%s: user}}}]
 `, publicURL, app, header))
 	if err := faults.Err(); err != nil {
 		t.Fatal(err)
@@ -223,6 +225,60 @@ func TestAnExchangeKeepsItsRuntime(t *testing.T) {
 	case <-ctx.Done():
 		t.Error("not closed after its last exchange")
 	}
+}
+
+// So does a WebSocket, whose handler has returned long before its end.
+func TestAWebSocketKeepsItsRuntime(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		_, _ = io.Copy(conn, buffered)
+	}))
+	defer app.Close()
+	process := newProcess()
+	before := process.build(t, app.URL, "X-Before")
+	process.Swap(before)
+	front := httptest.NewServer(process)
+	defer front.Close()
+	conn, err := net.Dial("tcp", front.Listener.Addr().String())
+	testenv.Check(t, err)
+	defer conn.Close()
+	_, err = fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: localhost:4180\r\nCookie: %s\r\nConnection: Upgrade\r\n"+
+		"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+		signIn(t, before, "alice"))
+	testenv.Check(t, err)
+	in := bufio.NewReader(conn)
+	res, err := http.ReadResponse(in, nil)
+	testenv.Check(t, err)
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("answered %s", res.Status)
+	}
+	testenv.Eventually(t, "the handler has returned", func() bool { return before.uses.Load() == 2 })
+	process.Swap(process.build(t, app.URL, "X-Next"))
+	echo := make([]byte, 5)
+	_, err = io.WriteString(conn, "hello")
+	testenv.Check(t, err)
+	if _, err := io.ReadFull(in, echo); err != nil || string(echo) != "hello" {
+		t.Errorf("%q came back, %v", echo, err)
+	}
+	select {
+	case <-before.Closed():
+		t.Error("closed while a WebSocket used it")
+	default:
+	}
+	conn.Close()
+	testenv.Eventually(t, "the configuration is closed", func() bool {
+		select {
+		case <-before.Closed():
+			return true
+		default:
+			return false
+		}
+	})
 }
 
 // A Runtime that is built and not used leaves nothing behind.
