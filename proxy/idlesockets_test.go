@@ -20,7 +20,7 @@ import (
 const mostIdle = 24 << 10
 
 // Ten thousand idle WebSockets are the usual state of a chat or a dashboard.
-func TestIdleWebSocketsTakeLittleMemory(t *testing.T) {
+func TestP17_AnIdleWebSocketTakesLittleMemory(t *testing.T) {
 	const many = 500
 	listener := bareListener(t)
 	up, err := upstream.New(upstream.Options{URL: &url.URL{Scheme: "http", Host: listener.address(t)}})

@@ -159,7 +159,7 @@ func TestP17_IdleWebSocketsAreSmallAndLeaveNothingBehind(t *testing.T) {
 	kib := (after - before) * 1024 / sockets
 	t.Logf("%d WebSockets: memory %.1f MiB before, %.1f after, %.1f KiB each; descriptors %d before, %d after", sockets,
 		before, after, kib, files, c.process.descriptors(t))
-	if kib > 64 {
+	if kib > 32 {
 		t.Errorf("an idle WebSocket takes %.1f KiB", kib)
 	}
 	for _, conn := range open {
