@@ -55,6 +55,7 @@ type thirdParty struct {
 	echoes         bool   // a refresh is refused, with the token in the place of the error
 
 	held, goOn chan struct{} // nil, or: a refresh has come, and may be answered
+	forgets    bool          // that refresh, in place of an answer; what it gave out before stays good
 }
 
 func newThirdParty(t *testing.T) *thirdParty {
@@ -106,6 +107,10 @@ func newThirdParty(t *testing.T) *thirdParty {
 				close(p.held)
 				<-p.goOn
 				p.held = nil
+				if p.forgets {
+					p.forgets = false
+					panic(http.ErrAbortHandler)
+				}
 			}
 		case r.FormValue("code") == fmt.Sprint("c4nary-code-", p.codes):
 		default:
