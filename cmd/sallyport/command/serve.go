@@ -251,7 +251,7 @@ func logWarnings(log *slog.Logger, now, before []config.Fault) {
 func publicListener(cfg *config.Config, front http.Handler, cert *server.Certificate,
 	log *asynclog.Log) *server.Listener {
 	limits := server.Limits{Header: int(cfg.Limits.Header), KeepAlive: cfg.Listen.KeepAlive, H2C: cfg.Listen.H2C}
-	l := &server.Listener{Key: "listen.http", Address: cfg.Listen.HTTP.Address,
+	l := &server.Listener{Key: "listen.http", Address: cfg.Listen.HTTP.Address, Lane: cfg.Listen.Lane,
 		Proxies: cfg.Listen.HTTP.ProxyProtocol, HTTP: server.NewPublicHTTP(front, limits, log.Logger)}
 	if cert != nil {
 		l.Key, l.Address, l.Proxies = "listen.https.address", cfg.Listen.HTTPS.Address, cfg.Listen.HTTPS.ProxyProtocol
@@ -272,7 +272,8 @@ func externalAuthListeners(cfg *config.Config, process *assemble.Process, cert *
 			answers.TLSConfig = cert.Config()
 			answers.TLSConfig.NextProtos = []string{protocol}
 		}
-		all = append(all, &server.Listener{Key: externalAuthPair.key, Name: name, Address: address, HTTP: answers})
+		all = append(all, &server.Listener{Key: externalAuthPair.key, Name: name, Address: address, HTTP: answers,
+			Lane: cfg.Listen.Lane && answers.Protocols.HTTP1()})
 	}
 	e, keepAlive := cfg.Listen.ExternalAuth, cfg.Listen.KeepAlive
 	add("external_auth", e.Address, "http/1.1",

@@ -16,6 +16,7 @@ import (
 type Listen struct {
 	HTTP         HTTP
 	H2C          bool // HTTP takes HTTP/2 by prior knowledge too
+	Lane         bool // plain requests without TLS are answered by a server of our own
 	HTTPS        HTTPS
 	Admin        Admin
 	ExternalAuth ExternalAuth
@@ -69,6 +70,10 @@ func listenShape() yamltable.Shape[Listen] {
 		yamltable.Field("h2c", "Plain http also accepts HTTP/2 from clients that start with it (prior knowledge), as "+
 			"gRPC does. https needs no such key.",
 			yamltable.OnlyTrue(), func(l *Listen) *bool { return &l.H2C }),
+		yamltable.Field("lane", "GET and HEAD without a body that come over HTTP/1.1 without TLS, to http and to "+
+			"external_auth, are answered by a server of Sallyport's own, which takes less of the processor's time. "+
+			"Every other connection is the standard library's, as all are if this is left out.",
+			yamltable.OnlyTrue(), func(l *Listen) *bool { return &l.Lane }),
 		yamltable.Field("https", "The address and certificate for https, instead of http.", https,
 			func(l *Listen) *HTTPS { return &l.HTTPS }),
 		yamltable.Field("keep_alive", "How long a connection may wait for its next request. Longer than a load "+
@@ -150,6 +155,9 @@ func adminShape() yamltable.Shape[Admin] {
 func checkListen(w *yamltable.Walker, at yamltable.Place, l *Listen) {
 	if l.H2C && l.HTTPS.Address != "" {
 		w.FaultAt(at.Path+".h2c", "is for plain http; https speaks HTTP/2 without it, so leave it out")
+	}
+	if asked := l.ExternalAuth.Address != "" && !l.ExternalAuth.TLS(); l.Lane && l.HTTPS.Address != "" && !asked {
+		w.FaultAt(at.Path+".lane", "is for connections without TLS, and there is no listener of that kind, so leave it out")
 	}
 }
 

@@ -58,6 +58,7 @@ func (c *Config) NeedsRestart(before *Config) Faults {
 			rangesText(c.Listen.HTTPS.ProxyProtocol))
 	}
 	fixed("listen.h2c", before.Listen.H2C, c.Listen.H2C)
+	fixed("listen.lane", before.Listen.Lane, c.Listen.Lane)
 	fixed("listen.keep_alive", before.Listen.KeepAlive, c.Listen.KeepAlive)
 	fixed("listen.admin", text(before.Listen.Admin.Address), text(c.Listen.Admin.Address))
 	was, is := before.Listen.ExternalAuth, c.Listen.ExternalAuth

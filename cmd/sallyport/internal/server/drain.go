@@ -228,7 +228,11 @@ type trackedConn struct {
 	known, http2 atomic.Bool   // it has brought a request or a preface; of HTTP/2
 	blocks       *headerBlocks // nil: not watched here
 	proxied      *proxyHeader  // nil: the peer is not one that sends it
+	unread       []byte        // was read, and is read again first
 }
+
+// Unread implements lane.Conn.
+func (v *trackedConn) Unread(p []byte) { v.unread = p }
 
 // RemoteAddr is the client, as a PROXY header names it, or the peer.
 func (v *trackedConn) RemoteAddr() net.Addr {
@@ -239,6 +243,11 @@ func (v *trackedConn) RemoteAddr() net.Addr {
 }
 
 func (v *trackedConn) Read(b []byte) (int, error) {
+	if len(v.unread) > 0 {
+		n := copy(b, v.unread)
+		v.unread = v.unread[n:]
+		return n, nil
+	}
 	if v.proxied != nil {
 		if err := v.proxied.await(); err != nil {
 			return 0, err

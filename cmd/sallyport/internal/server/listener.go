@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport-proxy/sallyport/internal/lane"
 )
 
 // Listener is one address of the configuration, and what answers there.
@@ -28,10 +30,14 @@ type Listener struct {
 	// header; its address stands for theirs. Others may not send one. Not if Last.
 	Proxies []netip.Prefix
 
+	// Lane is whether plain requests are answered by lane.Lane; not with TLS, and not if Last.
+	Lane bool
+
 	refused *prometheus.CounterVec // connections, for their PROXY header; nil: they are not counted
 
 	on    streamListener // nil until it is open
 	drain *drainListener // nil if Last
+	lane  *lane.Lane     // nil if there is none
 	http2 *http2OverTLS  // nil without TLS
 	ended chan error     // why it stopped serving; nil if it was asked to
 }
@@ -83,7 +89,7 @@ func (l *Listener) serve(first chan<- error, log *slog.Logger) {
 	}
 	l.ended = make(chan error, 1)
 	go func() {
-		err := l.HTTP.Serve(from)
+		err := l.answer(from)
 		if errors.Is(err, http.ErrServerClosed) {
 			err = nil
 		} else {
@@ -92,6 +98,14 @@ func (l *Listener) serve(first chan<- error, log *slog.Logger) {
 		l.ended <- err
 		first <- err
 	}()
+}
+
+// answer serves what is accepted from from, and returns why it ended.
+func (l *Listener) answer(from net.Listener) error {
+	if l.lane != nil {
+		return l.lane.Serve()
+	}
+	return l.HTTP.Serve(from)
 }
 
 // drained is what is accepted from on, and known until it ends.
@@ -110,6 +124,9 @@ func (l *Listener) drained(log *slog.Logger) net.Listener {
 	case l.HTTP.Protocols.UnencryptedHTTP2():
 		l.drain.blockLimit = l.HTTP.ReadHeaderTimeout
 	}
+	if l.Lane && l.HTTP.TLSConfig == nil && lane.Supported {
+		l.lane = lane.New(l.HTTP, l.drain)
+	}
 	return l.drain
 }
 
@@ -118,13 +135,26 @@ func (l *Listener) finish(ctx context.Context, patience time.Duration) error {
 	l.drain.finish()
 	err := <-l.ended
 	l.drain.settle(ctx)
-	if late := l.HTTP.Shutdown(ctx); late != nil {
+	if late := l.shutdown(ctx); late != nil {
 		err = errors.Join(err, fmt.Errorf("stop: requests were still running after %s: %w", patience, late))
 	}
 	return err
 }
 
+// shutdown ends the connections of both who serve them.
+func (l *Listener) shutdown(ctx context.Context) error {
+	if l.lane == nil {
+		return l.HTTP.Shutdown(ctx)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- l.lane.Shutdown(ctx) }()
+	return errors.Join(l.HTTP.Shutdown(ctx), <-ended)
+}
+
 func (l *Listener) close() {
+	if l.lane != nil {
+		l.lane.Close()
+	}
 	_ = l.HTTP.Close()
 	if l.http2 != nil {
 		_ = l.http2.Close()

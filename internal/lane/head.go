@@ -1,0 +1,247 @@
+package lane
+
+import (
+	"bytes"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// maxHead is how long the head of a request may be, in bytes. A longer one is net/http's.
+const maxHead = 8 << 10
+
+// readHead waits for a whole head. Not whole, it is what has come of a request that is not
+// the lane's, or nil where the connection is over.
+func (c *conn) readHead() (head []byte, whole bool) {
+	looked := 0
+	for {
+		if end := bytes.Index(c.in[looked:], endOfHead); end >= 0 {
+			return c.in[:looked+end+len(endOfHead)], true
+		}
+		if !begins(c.in) || len(c.in) >= c.limit {
+			return c.in, false
+		}
+		looked = max(0, len(c.in)-len(endOfHead)+1)
+		if !c.read() {
+			return nil, false
+		}
+	}
+}
+
+var endOfHead = []byte("\r\n\r\n")
+
+// begins reports whether in may be the beginning of a request that the lane takes.
+func begins(in []byte) bool {
+	for _, method := range [...]string{"GET /", "HEAD /"} {
+		n := min(len(in), len(method))
+		if string(in[:n]) == method[:n] {
+			return true
+		}
+	}
+	return false
+}
+
+// read adds to what was read, and reports whether anything came in time: within the
+// server's limit for idle connections if it is for the first byte of a request, and within
+// that for heads from then on. Of the first request on a connection the latter counts from
+// the beginning.
+func (c *conn) read() bool {
+	s := c.lane.server
+	switch idle := len(c.in) == 0; {
+	case idle && !c.first:
+		c.limitReading(firstOf(s.IdleTimeout, s.ReadTimeout))
+	case idle:
+		c.limitReading(firstOf(s.ReadHeaderTimeout, s.ReadTimeout))
+	case !c.partial && !c.first:
+		c.partial, c.readBy = true, time.Time{}
+		c.limitReading(firstOf(s.ReadHeaderTimeout, s.ReadTimeout))
+	}
+	if cap(c.in)-len(c.in) < 512 {
+		c.in = append(make([]byte, 0, max(bufferSize, 2*cap(c.in))), c.in...)
+	}
+	n, err := c.net.Read(c.in[len(c.in):cap(c.in)])
+	c.in = c.in[:len(c.in)+n]
+	return err == nil || n > 0
+}
+
+const bufferSize = 4 << 10
+
+func firstOf(limits ...time.Duration) time.Duration {
+	for _, d := range limits {
+		if d != 0 {
+			return d
+		}
+	}
+	return 0
+}
+
+// plain is a request that the lane takes. Nothing of it is used for another one, so that who
+// keeps it does no harm.
+type plain struct {
+	request *http.Request
+	url     url.URL
+	context requestContext
+}
+
+// parse returns the request of a whole head, nil if it is not the lane's: a GET or HEAD of a
+// path, in HTTP/1.1, with one host, lines that end with CRLF and are not folded, names and
+// values of ordinary bytes, and none of the fields by which a message says more of itself or
+// its connection (RFC 9110 §7.6.1, RFC 9112 §6).
+func (c *conn) parse(raw []byte) *plain {
+	head := string(raw)
+	line, rest, _ := strings.Cut(head, "\r\n")
+	method, line, _ := strings.Cut(line, " ")
+	target, proto, _ := strings.Cut(line, " ")
+	if method != http.MethodGet && method != http.MethodHead || proto != "HTTP/1.1" {
+		return nil
+	}
+	p := &plain{}
+	if !p.setTarget(target) {
+		return nil
+	}
+	header, host := readFields(rest)
+	if header == nil {
+		return nil
+	}
+	if c.ctx == nil {
+		c.know()
+	}
+	p.context.conn = c
+	p.request = (&http.Request{Method: method, URL: &p.url, Proto: proto, ProtoMajor: 1, ProtoMinor: 1,
+		Header: header, Body: http.NoBody, Host: host, RemoteAddr: c.remote, RequestURI: target}).WithContext(&p.context)
+	return p
+}
+
+// setTarget takes a path with or without a query.
+func (p *plain) setTarget(target string) bool {
+	if target == "" || target[0] != '/' {
+		return false
+	}
+	for i := range len(target) {
+		if target[i] <= ' ' || target[i] >= 0x7f {
+			return false
+		}
+	}
+	if path, query, asks := strings.Cut(target, "?"); simple(path) {
+		p.url.Path, p.url.RawQuery, p.url.ForceQuery = path, query, asks && query == ""
+		return true
+	}
+	u, err := url.ParseRequestURI(target)
+	if err != nil {
+		return false
+	}
+	p.url = *u
+	return true
+}
+
+// simple reports whether path is one that net/url has nothing to say of.
+func simple(path string) bool {
+	if len(path) > 1 && path[1] == '/' {
+		return false
+	}
+	for i := range len(path) {
+		switch c := path[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9',
+			c == '/', c == '.', c == '-', c == '_', c == '~':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// readFields reads the lines of a header, the empty one at its end included. A nil header is
+// of one that is not the lane's.
+func readFields(lines string) (header http.Header, host string) {
+	n := strings.Count(lines, "\n") - 1
+	if n < 1 {
+		return nil, ""
+	}
+	header = make(http.Header, n)
+	values := make([]string, 0, n)
+	for lines != "\r\n" {
+		line, rest, ok := strings.Cut(lines, "\r\n")
+		name, value, is := strings.Cut(line, ":")
+		value = strings.Trim(value, " \t")
+		if !ok || !is || !isToken(name) || !isValue(value) {
+			return nil, ""
+		}
+		lines = rest
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		switch name {
+		case "Host":
+			if host != "" || !isHost(value) {
+				return nil, ""
+			}
+			host = value
+			continue
+		case "Connection":
+			if !strings.EqualFold(value, "keep-alive") {
+				return nil, ""
+			}
+		case "Content-Length", "Expect", "Http2-Settings", "Proxy-Connection", "Te", "Trailer",
+			"Transfer-Encoding", "Upgrade":
+			return nil, ""
+		}
+		if earlier, again := header[name]; again {
+			header[name] = append(earlier, value)
+			continue
+		}
+		values = append(values, value)
+		header[name] = values[len(values)-1 : len(values) : len(values)]
+	}
+	if host == "" {
+		return nil, ""
+	}
+	// As net/http reads it (RFC 9111 §5.4).
+	if pragma := header["Pragma"]; len(pragma) > 0 && pragma[0] == "no-cache" && header["Cache-Control"] == nil {
+		header["Cache-Control"] = []string{"no-cache"}
+	}
+	return header, host
+}
+
+// isToken is RFC 9110 §5.6.2.
+func isToken(s string) bool {
+	for i := range len(s) {
+		if !isTokenChar(s[i]) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func isTokenChar(c byte) bool {
+	const (
+		digits  = (1<<10 - 1) << '0'
+		letters = (1<<26-1)<<'A' | (1<<26-1)<<'a'
+		marks   = 1<<'!' | 1<<'#' | 1<<'$' | 1<<'%' | 1<<'&' | 1<<'\'' | 1<<'*' | 1<<'+' | 1<<'-' | 1<<'.' | 1<<'^' |
+			1<<'_' | 1<<'`' | 1<<'|' | 1<<'~'
+		all = digits | letters | marks
+	)
+	return (uint64(1)<<c)&(all&(1<<64-1))|(uint64(1)<<(c-64))&(all>>64) != 0
+}
+
+// isValue is RFC 9110 §5.5.
+func isValue(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// isHost reports whether s is a name or address with or without a port, of ordinary bytes.
+func isHost(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9',
+			c == '.', c == '-', c == '_', c == ':', c == '[', c == ']':
+		default:
+			return false
+		}
+	}
+	return s != ""
+}

@@ -1,0 +1,312 @@
+// Package lane answers plain requests (GET and HEAD over HTTP/1.1, without a body and
+// without anything unusual in the header) in one goroutine for each connection, and hands
+// every other connection to net/http's server, which goes on with it to its end.
+//
+// net/http's server makes a context for each request and a goroutine that reads along to
+// see whether the client is gone, and it copies and sorts the header of the answer. A
+// proxy that only passes a GET on pays more for that than for all it does itself.
+//
+// What must hold is that both read a request in the same way. So the lane takes little
+// (parse says what), and nothing of a connection is consumed before a whole head was
+// taken: what it does not take goes to net/http with every byte that came. It has no
+// opinion on malformed requests. FuzzWhatTheLaneTakes compares it with net/http field for
+// field, and FuzzAnswers the answers of both.
+//
+// It serves connections without TLS, through which it can look at the socket (Supported).
+// It knows nothing of routes, people or tokens; cmd/sallyport/internal/server opens the
+// listeners, and internal/lean is the same thought for the way to an app.
+package lane
+
+import (
+	"context"
+	"log"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Conn is a connection that can be handed over: bytes that were read are put back.
+type Conn interface {
+	net.Conn
+	// Unread has the next reads return p again before anything else. It keeps p.
+	Unread(p []byte)
+}
+
+// Lane is in front of an http.Server, whose handler, limits, contexts and hooks
+// (ConnState) it uses. The server must not be changed once Serve was called.
+//
+//	accept → head read ─ plain ─→ handler → answer → the next head
+//	                  └─ not ──→ Unread → the server
+type Lane struct {
+	server *http.Server
+	from   net.Listener
+	base   context.Context
+	others chan net.Conn // for the server
+	done   chan struct{} // the server takes no more of them
+	once   sync.Once     // closes done
+
+	answered, handed atomic.Uint64
+	closing          atomic.Bool
+	date             atomic.Pointer[dated]
+
+	mu    sync.Mutex // guards conns
+	conns map[*conn]struct{}
+}
+
+// New returns a Lane for the connections of from, each of which is a Conn.
+func New(server *http.Server, from net.Listener) *Lane {
+	return &Lane{server: server, from: from, others: make(chan net.Conn), done: make(chan struct{}),
+		conns: map[*conn]struct{}{}}
+}
+
+// Serve accepts until the listener has an error, which it returns. It begins the server's
+// own Serve, which ends with the server's Shutdown or Close.
+func (l *Lane) Serve() error {
+	l.base = context.Background()
+	if l.server.BaseContext != nil {
+		l.base = l.server.BaseContext(l.from)
+	}
+	l.base = context.WithValue(l.base, http.ServerContextKey, l.server)
+	go func() { _ = l.server.Serve(others{l}) }()
+	for {
+		c, err := l.from.Accept()
+		if err != nil {
+			return err
+		}
+		go l.serve(c)
+	}
+}
+
+// Counts are how many requests were answered here, and how many connections were handed to
+// the server.
+func (l *Lane) Counts() (answered, handed uint64) { return l.answered.Load(), l.handed.Load() }
+
+// Shutdown closes what waits for a request, and then waits for answers that are on their
+// way, each the last on its connection, until ctx is done.
+func (l *Lane) Shutdown(ctx context.Context) error {
+	l.closing.Store(true)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for l.endWaiting() > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// endWaiting closes what waits, and returns how many are left.
+func (l *Lane) endWaiting() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		if c.enter(waiting, ended) {
+			_ = c.net.Close()
+			delete(l.conns, c)
+		}
+	}
+	return len(l.conns)
+}
+
+// Close closes all connections that were not handed over.
+func (l *Lane) Close() {
+	l.closing.Store(true)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		_ = c.net.Close()
+	}
+}
+
+// others is the listener of the server.
+type others struct{ l *Lane }
+
+// Accept implements net.Listener.
+func (o others) Accept() (net.Conn, error) {
+	select {
+	case c := <-o.l.others:
+		return c, nil
+	case <-o.l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (o others) Close() error {
+	o.l.once.Do(func() { close(o.l.done) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (o others) Addr() net.Addr { return o.l.from.Addr() }
+
+// The states of a conn.
+const (
+	waiting   int32 = iota // for a whole head
+	answering              // a request
+	ended                  // closed, or the server's
+)
+
+// conn is a connection, for the one goroutine that serves it; enter alone is called by others.
+type conn struct {
+	lane   *Lane
+	net    Conn
+	socket socket
+	ctx    context.Context // what all its requests know
+	remote string
+	state  atomic.Int32
+
+	in      []byte      // what was read and not taken
+	limit   int         // of a head
+	readBy  time.Time   // the read deadline; zero: none
+	writeBy time.Time   // the write deadline; zero: none
+	renewed atomic.Bool // the handler has set the write deadline
+	first   bool        // no request was taken yet
+	partial bool        // a head has begun, and its time
+	answer  answer
+	now     *requestContext // of the request that is being answered
+}
+
+func (c *conn) enter(from, to int32) bool { return c.state.CompareAndSwap(from, to) }
+
+func (l *Lane) serve(accepted net.Conn) {
+	on, ok := accepted.(Conn)
+	if !ok {
+		_ = accepted.Close()
+		l.logf("lane: %T cannot be handed over", accepted)
+		return
+	}
+	c := &conn{lane: l, net: on, socket: newSocket(on), first: true, limit: maxHead}
+	if most := l.server.MaxHeaderBytes; most > 0 {
+		c.limit = min(c.limit, most)
+	}
+	l.mu.Lock()
+	l.conns[c] = struct{}{}
+	l.mu.Unlock()
+	l.tell(on, http.StateNew)
+	over := c.serve()
+	l.mu.Lock()
+	delete(l.conns, c)
+	l.mu.Unlock()
+	if over {
+		_ = on.Close()
+		l.tell(on, http.StateClosed)
+		return
+	}
+	l.handed.Add(1)
+	on.Unread(c.in)
+	select {
+	case l.others <- on:
+	case <-l.done:
+		_ = on.Close()
+	}
+}
+
+// tell is the server's hook.
+func (l *Lane) tell(c net.Conn, s http.ConnState) {
+	if hook := l.server.ConnState; hook != nil {
+		hook(c, s)
+	}
+}
+
+func (l *Lane) logf(format string, args ...any) {
+	if to := l.server.ErrorLog; to != nil {
+		to.Printf(format, args...)
+		return
+	}
+	log.Printf(format, args...)
+}
+
+// serve answers requests until one is not plain, and reports whether the connection is over
+// instead.
+func (c *conn) serve() (over bool) {
+	if !c.socket.ok() {
+		return !c.enter(waiting, ended)
+	}
+	for {
+		head, whole := c.readHead()
+		if !whole {
+			return head == nil || !c.enter(waiting, ended)
+		}
+		r := c.parse(head)
+		if r == nil {
+			return !c.enter(waiting, ended)
+		}
+		if !c.enter(waiting, answering) {
+			return true
+		}
+		c.in = c.in[:copy(c.in, c.in[len(head):])]
+		c.first, c.partial = false, false
+		c.lane.tell(c.net, http.StateActive)
+		if !c.handle(r) {
+			return true
+		}
+		c.lane.tell(c.net, http.StateIdle)
+		c.state.Store(waiting)
+		if c.lane.closing.Load() {
+			return true
+		}
+	}
+}
+
+// handle has the handler answer r, and reports whether the connection can be used again.
+func (c *conn) handle(r *plain) (again bool) {
+	c.lane.answered.Add(1)
+	c.limitWriting()
+	a := &c.answer
+	a.begin(c, r.request.Method == http.MethodHead)
+	c.now = &r.context
+	defer r.context.end()
+	defer func() {
+		if v := recover(); v != nil {
+			again = false
+			if v != http.ErrAbortHandler {
+				c.lane.logf("http: panic serving %v: %v\n%s", c.remote, v, debug.Stack())
+			}
+		}
+	}()
+	c.lane.server.Handler.ServeHTTP(a, r.request)
+	r.context.end() // before what is left is written, as net/http does
+	return a.finish()
+}
+
+// coarse is how much earlier than its time a deadline may be: setting one costs more than a
+// look at the clock.
+const coarse = time.Second
+
+// limitWriting gives the answer the server's time, and takes back what the last handler set.
+func (c *conn) limitWriting() {
+	limit := c.lane.server.WriteTimeout
+	now := time.Now()
+	switch {
+	case limit == 0 && (c.renewed.Load() || !c.writeBy.IsZero()):
+		c.writeBy = time.Time{}
+	case limit > 0 && (c.renewed.Load() || c.writeBy.Before(now.Add(limit-min(coarse, limit/8)))):
+		c.writeBy = now.Add(limit)
+	default:
+		return
+	}
+	c.renewed.Store(false)
+	_ = c.net.SetWriteDeadline(c.writeBy) // a write will tell
+}
+
+// limitReading sets when the wait for bytes ends; 0: never.
+func (c *conn) limitReading(limit time.Duration) {
+	if limit == 0 {
+		if !c.readBy.IsZero() {
+			c.readBy = time.Time{}
+			_ = c.net.SetReadDeadline(c.readBy)
+		}
+		return
+	}
+	by := time.Now().Add(limit)
+	if c.readBy.IsZero() || c.readBy.After(by) || by.Sub(c.readBy) > min(coarse, limit/8) {
+		c.readBy = by
+		_ = c.net.SetReadDeadline(by)
+	}
+}

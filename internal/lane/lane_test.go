@@ -1,0 +1,739 @@
+package lane
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/url"
+	"reflect"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// tcp is the listener of the tests; its connections take bytes back.
+type tcp struct{ net.Listener }
+
+func (l tcp) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &tcpConn{TCPConn: c.(*net.TCPConn)}, nil
+}
+
+type tcpConn struct {
+	*net.TCPConn
+	unread []byte
+}
+
+func (c *tcpConn) Unread(p []byte) { c.unread = p }
+
+func (c *tcpConn) Read(p []byte) (int, error) {
+	if len(c.unread) > 0 {
+		n := copy(p, c.unread)
+		c.unread = c.unread[n:]
+		return n, nil
+	}
+	return c.TCPConn.Read(p)
+}
+
+func check(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// site is a handler behind a lane, and behind net/http alone.
+type site struct {
+	lane       *Lane
+	server     *http.Server
+	addr, bare string
+	said       lockedBuffer // what both have logged
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func newSite(tb testing.TB, h http.Handler, change ...func(*http.Server)) *site {
+	tb.Helper()
+	s := &site{}
+	server := func() *http.Server {
+		srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+			ErrorLog: log.New(&s.said, "", 0)}
+		for _, f := range change {
+			f(srv)
+		}
+		return srv
+	}
+	listen := func() net.Listener {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		check(tb, err)
+		return l
+	}
+	on, bare := listen(), listen()
+	s.addr, s.bare = on.Addr().String(), bare.Addr().String()
+	s.server = server()
+	s.lane = New(s.server, tcp{on})
+	go func() { _ = s.lane.Serve() }()
+	other := server()
+	go func() { _ = other.Serve(bare) }()
+	tb.Cleanup(func() {
+		_ = on.Close()
+		s.lane.Close()
+		_ = s.server.Close()
+		_ = other.Close()
+	})
+	return s
+}
+
+// dial is a client of the lane.
+func (s *site) dial(tb testing.TB) (net.Conn, *bufio.Reader) {
+	tb.Helper()
+	c, err := net.Dial("tcp", s.addr)
+	check(tb, err)
+	tb.Cleanup(func() { _ = c.Close() })
+	check(tb, c.SetDeadline(time.Now().Add(time.Minute)))
+	return c, bufio.NewReader(c)
+}
+
+func send(tb testing.TB, c net.Conn, raw string) {
+	tb.Helper()
+	_, err := io.WriteString(c, raw)
+	check(tb, err)
+}
+
+// receive reads one answer whole.
+func receive(tb testing.TB, in *bufio.Reader) (*http.Response, string) {
+	tb.Helper()
+	res, err := http.ReadResponse(in, nil)
+	check(tb, err)
+	body, err := io.ReadAll(res.Body)
+	check(tb, err)
+	return res, string(body)
+}
+
+func (s *site) counts(tb testing.TB, answered, handed uint64) {
+	tb.Helper()
+	if a, h := s.lane.Counts(); a != answered || h != handed {
+		tb.Errorf("the lane has answered %d requests and handed over %d connections, want %d and %d", a, h, answered,
+			handed)
+	}
+}
+
+var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	fmt.Fprintf(w, "%s %s %s %q", r.Method, r.RequestURI, r.Host, body)
+})
+
+const get = "GET /a?b=c HTTP/1.1\r\nHost: app.example\r\n\r\n"
+
+// Plain requests are answered one after the other, also where several come at once or in
+// pieces, and from the first that is not plain the server goes on, with every byte.
+func TestPlainRequestsAreAnsweredAndOthersHandedOver(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, echo)
+	c, in := s.dial(t)
+	want := func(body string) {
+		t.Helper()
+		if res, is := receive(t, in); res.StatusCode != 200 || is != body {
+			t.Fatalf("%d %q, want %q", res.StatusCode, is, body)
+		}
+	}
+	send(t, c, get+get+"GET /x HT")
+	want(`GET /a?b=c app.example ""`)
+	want(`GET /a?b=c app.example ""`)
+	send(t, c, "TP/1.1\r\nHost: b\r")
+	send(t, c, "\n\r\nHEAD /a HTTP/1.1\r\nHost: app.example\r\n\r\n")
+	want(`GET /x b ""`)
+	res, err := http.ReadResponse(in, &http.Request{Method: "HEAD"})
+	check(t, err)
+	if res.ContentLength != 22 {
+		t.Errorf("HEAD: %d bytes", res.ContentLength)
+	}
+	s.counts(t, 4, 0)
+	send(t, c, get+"POST /p HTTP/1.1\r\nHost: app.example\r\nContent-Length: 5\r\n\r\nhel")
+	want(`GET /a?b=c app.example ""`)
+	send(t, c, "lo"+get)
+	want(`POST /p app.example "hello"`)
+	want(`GET /a?b=c app.example ""`)
+	s.counts(t, 5, 1)
+}
+
+// What the lane does not take is net/http's to answer, or to refuse.
+func TestWhatIsNotPlainIsHandedOver(t *testing.T) {
+	t.Parallel()
+	fill := strings.Repeat("x", maxHead)
+	for name, raw := range map[string]string{
+		"POST":              "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+		"a method's prefix": "GETS / HTTP/1.1\r\nHost: a\r\n\r\n",
+		"lower case":        "get / HTTP/1.1\r\nHost: a\r\n\r\n",
+		"an empty line":     "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+		"absolute":          "GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+		"asterisk":          "GET * HTTP/1.1\r\nHost: a\r\n\r\n",
+		"two spaces":        "GET /  HTTP/1.1\r\nHost: a\r\n\r\n",
+		"a tab":             "GET /\t HTTP/1.1\r\nHost: a\r\n\r\n",
+		"no version":        "GET /\r\nHost: a\r\n\r\n",
+		"HTTP/1.0":          "GET / HTTP/1.0\r\nHost: a\r\n\r\n",
+		"HTTP/1.10":         "GET / HTTP/1.10\r\nHost: a\r\n\r\n",
+		"no host":           "GET / HTTP/1.1\r\nA: b\r\n\r\n",
+		"no field":          "GET / HTTP/1.1\r\n\r\n",
+		"an empty host":     "GET / HTTP/1.1\r\nHost: \r\n\r\n",
+		"two hosts":         "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+		"two hosts in one":  "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n",
+		"user info":         "GET / HTTP/1.1\r\nHost: a@b\r\n\r\n",
+		"a bare LF":         "GET / HTTP/1.1\nHost: a\r\n\r\n",
+		"a bare LF in it":   "GET / HTTP/1.1\r\nHost: a\nB: c\r\n\r\n",
+		"a bare CR":         "GET / HTTP/1.1\r\nHost: a\r\nB: c\rd\r\n\r\n",
+		"a NUL":             "GET / HTTP/1.1\r\nHost: a\r\nB: c\x00d\r\n\r\n",
+		"folded":            "GET / HTTP/1.1\r\nHost: a\r\nB: c\r\n d\r\n\r\n",
+		"folded first":      "GET / HTTP/1.1\r\n Host: a\r\n\r\n",
+		"a space in a name": "GET / HTTP/1.1\r\nHost: a\r\nB : c\r\n\r\n",
+		"no colon":          "GET / HTTP/1.1\r\nHost: a\r\nB\r\n\r\n",
+		"no name":           "GET / HTTP/1.1\r\nHost: a\r\n: c\r\n\r\n",
+		"a length":          "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+		"chunks":            "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"an upgrade":        "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+		"closing":           "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+		"hop-by-hop fields": "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, X-A\r\n\r\n",
+		"an expectation":    "GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
+		"trailers":          "GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n\r\n",
+		"h2c by upgrade":    "GET / HTTP/1.1\r\nHost: a\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n",
+		"a proxy's field":   "GET / HTTP/1.1\r\nHost: a\r\nProxy-Connection: keep-alive\r\n\r\n",
+		"a long head":       "GET / HTTP/1.1\r\nHost: a\r\nB: " + fill + "\r\n\r\n",
+		"a bad escape":      "GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n",
+		"HTTP/2":            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+		"TLS":               "\x16\x03\x01\x00\xf8\x01\x00\x00\xf4\x03\x03\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, echo)
+			send2 := func(addr string) string {
+				c, err := net.Dial("tcp", addr)
+				check(t, err)
+				defer c.Close()
+				check(t, c.SetDeadline(time.Now().Add(time.Minute)))
+				send(t, c, raw)
+				check(t, c.(*net.TCPConn).CloseWrite())
+				answer, err := io.ReadAll(c)
+				check(t, err)
+				return dateLess(string(answer))
+			}
+			if mine, theirs := send2(s.addr), send2(s.bare); mine != theirs {
+				t.Errorf("by the lane %q, by net/http %q", mine, theirs)
+			}
+			s.counts(t, 0, 1)
+		})
+	}
+}
+
+// dateLess is an answer without its date, which may be another one a second later.
+func dateLess(answer string) string {
+	before, rest, is := strings.Cut(answer, "Date: ")
+	if !is {
+		return answer
+	}
+	_, after, _ := strings.Cut(rest, "\r\n")
+	return before + after
+}
+
+// seeds are heads that clients send, and some that are nearly so.
+var seeds = []string{
+	get,
+	"HEAD / HTTP/1.1\r\nHost: a:80\r\nConnection: keep-alive\r\n\r\n",
+	"GET /%2e%2E/a;b=c,d/*'()!@$&+=:?x=%zz&?y HTTP/1.1\r\nHost: [::1]:80\r\nUser-Agent:  a b\t\r\n\r\n",
+	"GET //a//b HTTP/1.1\r\nHost: a\r\nx-b: 1\r\nX-B: 2\r\nx_b: 3\r\nCookie: a=b; c=d\r\ncookie: e=f\r\n\r\n",
+	"GET /a? HTTP/1.1\r\nHost: a\r\nPragma: no-cache\r\nPragma: x\r\nEmpty:\r\n\r\n",
+	"GET /?a?b#c HTTP/1.1\r\nhost: a\r\nPragma: no-cache\r\nCache-Control: max-age=0\r\n\r\n",
+	"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\nB: \xff\x80\r\n\r\n",
+	"GET /a\"<>[]{}|\\^` HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip, deflate, br\r\nIf-None-Match: \"x\"\r\n\r\n",
+}
+
+// Whatever the lane takes is what net/http's server would have given its handler, field for
+// field, and is followed by the same bytes.
+func FuzzWhatTheLaneTakes(f *testing.F) {
+	for _, s := range seeds {
+		f.Add([]byte(s))
+		f.Add([]byte(s + get))
+		f.Add([]byte(strings.ReplaceAll(s, "\r\n", "\n")))
+		f.Add([]byte(strings.Replace(s, "\r\n\r\n", "\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n", 1)))
+	}
+	l := New(&http.Server{}, nil)
+	l.base = context.Background()
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		c := &conn{lane: l, net: still{}, limit: maxHead, in: raw}
+		head, whole := c.readHead()
+		if !whole {
+			if !bytes.Equal(head, raw) && head != nil {
+				t.Fatalf("of %q %q is handed over", raw, head)
+			}
+			return
+		}
+		mine := c.parse(head)
+		if mine == nil {
+			return
+		}
+		in := bufio.NewReader(bytes.NewReader(raw))
+		theirs, err := http.ReadRequest(in)
+		if err != nil {
+			t.Fatalf("net/http refuses %q: %v", raw, err)
+		}
+		if problem := refusedByServer(theirs); problem != "" {
+			t.Fatalf("net/http's server refuses %q: %s", raw, problem)
+		}
+		theirs.Header.Del("Host")
+		same(t, raw, mine.request, theirs)
+		rest, err := io.ReadAll(in)
+		check(t, err)
+		if !bytes.Equal(rest, raw[len(head):]) {
+			t.Fatalf("after %q come %q and %q", head, raw[len(head):], rest)
+		}
+	})
+}
+
+// still is a connection from which nothing more comes.
+type still struct{ Conn }
+
+func (still) Read([]byte) (int, error)        { return 0, io.EOF }
+func (still) SetReadDeadline(time.Time) error { return nil }
+func (still) RemoteAddr() net.Addr            { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1} }
+func (still) LocalAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 2} }
+
+// refusedByServer is what net/http's server checks after ReadRequest, as its conn.readRequest
+// and conn.serve do.
+func refusedByServer(r *http.Request) string {
+	switch {
+	case r.ProtoMajor != 1 || r.ProtoMinor != 1:
+		return "version"
+	case r.Host == "" || strings.ContainsAny(r.Host, "/\\@ \t\"<>#?"):
+		return "host"
+	case r.Header.Get("Expect") != "":
+		return "expect"
+	}
+	for name, values := range r.Header {
+		if strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c >= 0x7f || strings.ContainsRune("()<>@,;:\\\"/[]?={}", c) }) {
+			return "name"
+		}
+		for _, v := range values {
+			if strings.ContainsFunc(v, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
+				return "value"
+			}
+		}
+	}
+	return ""
+}
+
+func same(t *testing.T, raw []byte, mine, theirs *http.Request) {
+	t.Helper()
+	type fields struct {
+		Method, Proto, Host, RequestURI string
+		URL                             url.URL
+		Major, Minor                    int
+		Header                          http.Header
+		Length                          int64
+		Encoding                        []string
+		Close, NoBody                   bool
+		Trailer                         http.Header
+	}
+	of := func(r *http.Request) fields {
+		return fields{r.Method, r.Proto, r.Host, r.RequestURI, *r.URL, r.ProtoMajor, r.ProtoMinor, r.Header,
+			r.ContentLength, r.TransferEncoding, r.Close, r.Body == http.NoBody, r.Trailer}
+	}
+	if a, b := of(mine), of(theirs); !reflect.DeepEqual(a, b) {
+		t.Fatalf("%q is read as\n%+v, by net/http as\n%+v", raw, a, b)
+	}
+}
+
+// FuzzAnswers has one handler do the same for both, by a little program: each byte is a step.
+func FuzzAnswers(f *testing.F) {
+	for _, program := range []string{"", "w", "hw", "Lw", "HLw", "fww", "wfwf", "i1hw", "2", "3w", "4", "Bw", "BB", "Bf", "Tww",
+		"tBw", "cw", "Cw", "dw", "ew", "nw", "hhh", "SwS", "LB", "sw", "a", "wa", "Ba", "fa", "iiw", "vw", "x"} {
+		f.Add(program, false)
+		f.Add(program, true)
+	}
+	s := newSite(f, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		run(w, r.URL.Query().Get("p"))
+	}))
+	f.Fuzz(func(t *testing.T, program string, head bool) {
+		if len(program) > 30 || head && strings.ContainsAny(program, "la") {
+			// net/http sends a wrong length then, and as much of a header as it has.
+			return
+		}
+		method := http.MethodGet
+		if head {
+			method = http.MethodHead
+		}
+		raw := method + " /?p=" + url.QueryEscape(program) + " HTTP/1.1\r\nHost: a\r\n\r\n"
+		mine, theirs := exchange(t, s.addr, method, raw), exchange(t, s.bare, method, raw)
+		if mine != theirs {
+			t.Fatalf("%s %q by the lane:\n%s\nby net/http:\n%s", method, program, mine, theirs)
+		}
+	})
+}
+
+func run(w http.ResponseWriter, program string) {
+	h, control := w.Header(), http.NewResponseController(w)
+	for i, step := range program {
+		switch step {
+		case 'w':
+			_, err := io.WriteString(w, "hello, "+string(rune('a'+i)))
+			note(h, err)
+		case 'B':
+			_, err := w.Write(bytes.Repeat([]byte("<p>big"), 1000))
+			note(h, err)
+		case 'M': // what may be held, to the byte
+			_, err := w.Write(bytes.Repeat([]byte("m"), holds))
+			note(h, err)
+		case 'f':
+			_ = control.Flush()
+		case 'h':
+			w.WriteHeader(http.StatusOK)
+		case '2':
+			w.WriteHeader(http.StatusNoContent)
+		case '3':
+			w.WriteHeader(http.StatusNotModified)
+		case '4':
+			w.WriteHeader(http.StatusNotFound)
+		case 's':
+			w.WriteHeader(299)
+		case 'i':
+			w.WriteHeader(http.StatusEarlyHints)
+		case '1':
+			w.WriteHeader(http.StatusProcessing)
+		case 'L':
+			h.Set("Content-Length", "8")
+		case 'l':
+			h.Set("Content-Length", "-1")
+		case 'C':
+			h.Set("Connection", "close")
+		case 'k':
+			h.Set("Connection", "keep-alive")
+		case 'c':
+			h.Set("Content-Type", "text/plain")
+		case 'n':
+			h["Content-Type"] = nil
+		case 'e':
+			h.Set("Content-Encoding", "br")
+		case 'd':
+			h.Set("Date", "never")
+		case 'D':
+			h["Date"] = nil
+		case 'T':
+			h.Set(http.TrailerPrefix+"X-T", "late")
+		case 't':
+			h.Add("Trailer", "X-Sum, Content-Length")
+			h.Set("X-Sum", "early")
+		case 'S':
+			h.Add("X-Sum", fmt.Sprint(i))
+		case 'v':
+			h.Set("X-V", " a\r\nSet-Cookie: b ")
+		case 'x':
+			h["x y"] = []string{"1"}
+			h["lower"] = []string{"2"}
+		case 'a':
+			panic(http.ErrAbortHandler)
+		}
+	}
+}
+
+func note(h http.Header, err error) {
+	if err != nil {
+		h.Add("X-Err", err.Error())
+	}
+}
+
+// exchange is all that comes back for a request, and whether a second one is answered.
+func exchange(t *testing.T, addr, method, raw string) string {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	check(t, err)
+	defer c.Close()
+	check(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	in := bufio.NewReader(c)
+	send(t, c, raw)
+	var out strings.Builder
+	for {
+		res, err := http.ReadResponse(in, &http.Request{Method: method})
+		if err != nil {
+			return "broken off"
+		}
+		body, err := io.ReadAll(res.Body)
+		if res.Header.Get("Date") != "never" && res.StatusCode >= 200 && res.Header.Get("Date") != "" {
+			res.Header.Set("Date", "now")
+		}
+		if err != nil {
+			return "broken off" // where, may differ
+		}
+		fmt.Fprintf(&out, "%s %v length %d %v close %t\nbody %d bytes, %.40q\ntrailer %v\n", res.Status, res.Header,
+			res.ContentLength, res.TransferEncoding, res.Close, len(body), body, res.Trailer)
+		if res.StatusCode >= 200 {
+			break
+		}
+	}
+	send2, err := fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	if err != nil || send2 == 0 {
+		return out.String() + "closed\n"
+	}
+	if _, err := http.ReadResponse(in, nil); err != nil {
+		return out.String() + "closed\n"
+	}
+	return out.String() + "open\n"
+}
+
+// Who waits for the client's end learns of it, and who only asks, too; somebody who has
+// hung up is not taken for somebody who has sent the next request already.
+func TestAClientThatIsGoneEndsTheRequest(t *testing.T) {
+	t.Parallel()
+	for _, waits := range []bool{true, false} {
+		begun, over := make(chan struct{}), make(chan error, 1)
+		s := newSite(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithCancel(r.Context())
+			if !waits {
+				cancel()
+				ctx, cancel = r.Context(), func() {}
+			}
+			defer cancel()
+			close(begun)
+			for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+				if waits {
+					select {
+					case <-ctx.Done():
+					case <-time.After(20 * time.Second):
+					}
+				}
+				if err := ctx.Err(); err != nil {
+					over <- err
+					return
+				}
+			}
+			over <- nil
+		}))
+		c, _ := s.dial(t)
+		send(t, c, get)
+		<-begun
+		check(t, c.Close())
+		if err := <-over; !errors.Is(err, context.Canceled) {
+			t.Errorf("waits %t: %v", waits, err)
+		}
+	}
+}
+
+// A context that somebody keeps is over when the handler has returned, and nobody reads on
+// the connection then: the next request is whole.
+func TestAContextEndsWithItsHandler(t *testing.T) {
+	t.Parallel()
+	kept := make(chan context.Context, 4)
+	s := newSite(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/waits" {
+			_ = r.Context().Done()
+		}
+		kept <- r.Context()
+	}))
+	c, in := s.dial(t)
+	for _, path := range []string{"/waits", "/asks", "/waits", "/asks"} {
+		send(t, c, "GET "+path+" HTTP/1.1\r\nHost: a\r\n\r\n")
+		receive(t, in)
+		ctx := <-kept
+		<-ctx.Done()
+		if !errors.Is(ctx.Err(), context.Canceled) || !errors.Is(context.Cause(ctx), context.Canceled) {
+			t.Errorf("%s: %v", path, ctx.Err())
+		}
+	}
+	s.counts(t, 4, 0)
+}
+
+// Contexts made of a request's end with it, and find its values.
+func TestAContextHasWhatTheServerPutsIntoIt(t *testing.T) {
+	t.Parallel()
+	type key struct{}
+	seen := make(chan string, 1)
+	s := newSite(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		local, _ := ctx.Value(http.LocalAddrContextKey).(net.Addr)
+		server, _ := ctx.Value(http.ServerContextKey).(*http.Server)
+		seen <- fmt.Sprint(ctx.Value(key{}), local, server != nil, r.RemoteAddr != "")
+	}), func(s *http.Server) {
+		s.ConnContext = func(ctx context.Context, _ net.Conn) context.Context { return context.WithValue(ctx, key{}, "v") }
+	})
+	c, in := s.dial(t)
+	send(t, c, get)
+	receive(t, in)
+	if is := <-seen; is != "v"+s.addr+" true true" {
+		t.Error(is)
+	}
+}
+
+// Slow clients are cut off as net/http does it: a head that does not end, and a connection
+// on which nothing comes any more.
+func TestSlowClientsAreCutOff(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, echo, func(s *http.Server) {
+		s.ReadHeaderTimeout, s.IdleTimeout = 300*time.Millisecond, 600*time.Millisecond
+	})
+	for name, first := range map[string]string{"nothing": "", "half a head": "GET / HTTP/1.1\r\nHo", "then nothing": get,
+		"then half a head": get + "GET / HTT"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, in := s.dial(t)
+			begun := time.Now()
+			if send(t, c, first); strings.HasPrefix(first, get) {
+				receive(t, in)
+			}
+			if rest, err := io.ReadAll(in); err != nil || len(rest) > 0 {
+				t.Errorf("%q %v", rest, err)
+			}
+			if took := time.Since(begun); took < 250*time.Millisecond || took > 20*time.Second {
+				t.Errorf("after %v", took)
+			}
+		})
+	}
+}
+
+// One byte at a time does not prolong the time of a head.
+func TestAHeadThatComesByteByByteHasOneTime(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, echo, func(s *http.Server) { s.ReadHeaderTimeout = 300 * time.Millisecond })
+	c, in := s.dial(t)
+	send(t, c, get)
+	receive(t, in)
+	gone := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, in)
+		close(gone)
+	}()
+	for begun := time.Now(); ; {
+		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nX: "[:1])
+		select {
+		case <-gone:
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+		if time.Since(begun) > 20*time.Second {
+			t.Fatal("the connection stays open")
+		}
+	}
+}
+
+// A stop lets answers be finished, each the last on its connection, and closes what waits.
+func TestShutdownFinishesAnswers(t *testing.T) {
+	t.Parallel()
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	s := newSite(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(begun)
+			<-goOn
+		}
+		fmt.Fprint(w, "done")
+	}))
+	idle, idleIn := s.dial(t)
+	send(t, idle, get)
+	receive(t, idleIn)
+	slow, slowIn := s.dial(t)
+	send(t, slow, "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-begun
+	ended := make(chan error, 1)
+	go func() { ended <- s.lane.Shutdown(t.Context()) }()
+	if rest, err := io.ReadAll(idleIn); err != nil || len(rest) > 0 {
+		t.Errorf("the idle connection: %q %v", rest, err)
+	}
+	select {
+	case err := <-ended:
+		t.Fatalf("it has not waited: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(goOn)
+	if res, body := receive(t, slowIn); body != "done" || !res.Close {
+		t.Errorf("%q, close %t", body, res.Close)
+	}
+	check(t, <-ended)
+	short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	check(t, s.lane.Shutdown(short)) // nothing is left
+}
+
+// A client that does not read is cut off by the handler's deadline, and the request ends.
+func TestAClientThatDoesNotReadIsCutOff(t *testing.T) {
+	t.Parallel()
+	var cut atomic.Bool
+	over := make(chan error, 1)
+	s := newSite(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		piece := make([]byte, 1<<20)
+		for range 200 {
+			if _, err := w.Write(piece); err != nil {
+				cut.Store(true)
+				break
+			}
+		}
+		over <- r.Context().Err()
+	}))
+	c, _ := s.dial(t)
+	send(t, c, get)
+	if err := <-over; !cut.Load() || !errors.Is(err, context.Canceled) {
+		t.Errorf("cut off %t, the request %v", cut.Load(), err)
+	}
+}
+
+// A bug of a handler ends its connection and is logged; others go on.
+func TestAPanicEndsOneConnection(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/a" {
+			panic("a bug")
+		}
+	}))
+	c, in := s.dial(t)
+	send(t, c, get)
+	if rest, err := io.ReadAll(in); err != nil || len(rest) > 0 {
+		t.Errorf("%q %v", rest, err)
+	}
+	if said := s.said.String(); !strings.Contains(said, "a bug") || !strings.Contains(said, "lane_test.go") {
+		t.Errorf("the log: %q", said)
+	}
+	c, in = s.dial(t)
+	send(t, c, "GET /b HTTP/1.1\r\nHost: a\r\n\r\n")
+	if res, _ := receive(t, in); res.StatusCode != 200 {
+		t.Error(res.Status)
+	}
+}
+
+// Who keeps a request has kept what it was.
+func TestARequestIsNotUsedAgain(t *testing.T) {
+	t.Parallel()
+	var kept []*http.Request
+	s := newSite(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { kept = append(kept, r) }))
+	c, in := s.dial(t)
+	for i := range 20 {
+		send(t, c, fmt.Sprintf("GET /%d HTTP/1.1\r\nHost: h%d\r\nX-N: %d\r\n\r\n", i, i, i))
+		receive(t, in)
+	}
+	for i, r := range kept {
+		if is := fmt.Sprint(r.URL.Path, r.RequestURI, r.Host, r.Header); is != fmt.Sprintf("/%d/%dh%dmap[X-N:[%d]]", i, i, i, i) {
+			t.Error(is)
+		}
+	}
+}
