@@ -37,12 +37,19 @@ func (f *field) start() (err error) {
 	if f.third, err = newUpstream(f.loop, "127.0.0.1:0", f.o.size); err != nil {
 		return err
 	}
-	sp, err := startSallyport(f.cores, f.o.binary, f.o.dir, site{upstream: f.app.address,
-		routes: fmt.Sprintf("  - {name: logo, path: /public, upstream: \"http://%s\", public: true}\n", f.app.address)})
+	here := site{upstream: f.app.address,
+		routes: fmt.Sprintf("  - {name: logo, path: /public, upstream: \"http://%s\", public: true}\n", f.app.address)}
+	sp, err := startSallyport(f.cores, f.o.binary, f.o.dir, here)
 	if err != nil {
 		return err
 	}
 	f.started(sp.process)
+	here.lane = true
+	quick, err := startSallyport(f.cores, f.o.binary, f.o.dir, here)
+	if err != nil {
+		return err
+	}
+	f.started(quick.process)
 	header, err := f.ourHeader(sp)
 	if err != nil {
 		return err
@@ -60,6 +67,10 @@ func (f *field) start() (err error) {
 	f.proxy("public", "Sallyport, a public route", sp.process, sp.public,
 		request(sp.public, "/public"+reports, cookie), "")
 	f.proxy("signed-in", "Sallyport, signed in", sp.process, sp.public, sp.signedIn(), "X-Forwarded-User: sso:ann\r\n")
+	f.proxy("public-lane", "Sallyport, a public route, `lane`", quick.process, quick.public,
+		request(quick.public, "/public"+reports, "theme=dark; "+quick.cookie), "")
+	f.proxy("signed-in-lane", "Sallyport, signed in, `lane`", quick.process, quick.public, quick.signedIn(),
+		"X-Forwarded-User: sso:ann\r\n")
 	if err := f.startGateway(); err != nil {
 		return err
 	}
@@ -73,6 +84,8 @@ func (f *field) start() (err error) {
 		dial: f.http(b.handler, sp.verify(), empty)})
 	f.add(&subject{key: "verify", name: "Sallyport, `/verify`", process: sp.process, beside: "handler",
 		dial: f.http(sp.asked, sp.verify(), empty)})
+	f.add(&subject{key: "verify-lane", name: "Sallyport, `/verify`, `lane`", process: quick.process, beside: "handler",
+		dial: f.http(quick.asked, quick.verify(), empty)})
 	return f.addChecks(sp, b)
 }
 

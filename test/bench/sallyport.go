@@ -36,6 +36,7 @@ type site struct {
 	store    string // its URL; none if empty
 	third    string // the address of the third party, for which there is a grant; needs a store
 	person   identity.Identity
+	lane     bool        // listen.lane
 	key      session.Key // made anew if zero, for replicas that share it
 	serve    []string    // more arguments
 	env      []string
@@ -70,6 +71,9 @@ listen: {http: %[1]q, admin: %[2]q, external_auth: {address: %[3]q, grpc: %[4]q,
 	if s.third != "" {
 		text += fmt.Sprintf(", grants: %q", at[4])
 		listens = at
+	}
+	if s.lane {
+		text += ", lane: true"
 	}
 	text += fmt.Sprintf(`}
 log: {level: info, format: json}
