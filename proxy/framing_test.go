@@ -275,7 +275,7 @@ func TestP03_ABrokenBodyNeverLooksWhole(t *testing.T) {
 	_, err := io.WriteString(w.conn, rawRequest("POST", "/gone", s.host, cookie, "Content-Length: 1000")+"half")
 	testenv.Check(t, err)
 	w.close()
-	s.server.Close() // waits for the handler
+	s.close() // waits for the handler
 	if got := s.app.Requests(); len(got) > 0 {
 		t.Errorf("the app took this for a request:\n%s", got[0])
 	}
@@ -513,7 +513,7 @@ func TestP03_HTTP2FramingCannotBeReadTwoWays(t *testing.T) {
 					append([][2]string{{":method", "PUT"}, {":scheme", scheme}, {":authority", s.host},
 						{":path", paths[name]}, {"cookie", cookie}}, f.fields...), f.bodies)
 			}
-			s.server.Close() // waits for the handlers
+			s.close() // waits for the handlers
 			app := map[string]string{}
 			for _, raw := range s.app.Requests() {
 				checkOneFraming(t, raw)

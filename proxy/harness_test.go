@@ -31,6 +31,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/demo"
+	"github.com/sallyport-proxy/sallyport/internal/lane"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/login"
@@ -105,6 +106,8 @@ type testSite struct {
 	metrics   *prometheus.Registry
 	clock     *testenv.Clock
 	server    *httptest.Server
+	lane      *lane.Lane // instead of the server's Start; nil: the tests are run without
+	close     func()     // waits for handlers
 	transport http.RoundTripper
 	key       session.Key
 	once      session.Once
@@ -307,11 +310,15 @@ func (s *testSite) start(tb testing.TB, o setup) {
 		s.server.Config.Protocols = protocols
 	}
 	transport := &http.Transport{ForceAttemptHTTP2: true, DisableCompression: true}
+	s.close = s.server.Close
 	if o.TLS {
 		s.server.EnableHTTP2 = true
 		s.server.StartTLS()
 		transport.TLSClientConfig = s.server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
 		transport.TLSClientConfig.NextProtos = nil
+	} else if testenv.InLane() {
+		s.server.URL = "http://" + s.addr
+		s.lane, s.close = testenv.ServeInLane(s.server.Config, s.server.Listener)
 	} else {
 		s.server.Start()
 	}
@@ -321,7 +328,7 @@ func (s *testSite) start(tb testing.TB, o setup) {
 		defer cancel()
 		s.proxy.EndSignIns(ctx)
 	})
-	tb.Cleanup(s.server.Close)
+	tb.Cleanup(s.close)
 	tb.Cleanup(transport.CloseIdleConnections)
 }
 

@@ -542,7 +542,7 @@ func TestP17_AStormLeavesNothingBehind(t *testing.T) {
 					})
 				}
 				all.Wait()
-				s.server.Close()
+				s.close()
 				app.Close()
 				s.transport.(*http.Transport).CloseIdleConnections()
 				waitForGoroutines(t, before+3) // the app's server accepts, and its provider's clients wait

@@ -149,7 +149,7 @@ func TestP17_MetricLabelsAreClosedLists(t *testing.T) {
 	}
 	b := s.browser(t)
 	b.Open(s.callback("main", url.Values{"code": {"c"}, "state": {s.begin(t, b, "/")}}))
-	s.server.Close() // every handler has counted
+	s.close() // every handler has counted
 	labels := map[string]map[string]bool{}
 	families, err := s.metrics.Gather()
 	testenv.Check(t, err)

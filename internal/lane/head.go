@@ -15,12 +15,12 @@ const maxHead = 8 << 10
 // readHead waits for a whole head. Not whole, it is what has come of a request that is not
 // the lane's, or nil where the connection is over.
 func (c *conn) readHead() (head []byte, whole bool) {
-	looked := 0
+	looked, lines := 0, 0
 	for {
 		if end := bytes.Index(c.in[looked:], endOfHead); end >= 0 {
 			return c.in[:looked+end+len(endOfHead)], true
 		}
-		if !begins(c.in) || len(c.in) >= c.limit {
+		if lines = plainLines(c.in, lines); lines < 0 || !begins(c.in) || len(c.in) >= c.limit {
 			return c.in, false
 		}
 		looked = max(0, len(c.in)-len(endOfHead)+1)
@@ -41,6 +41,28 @@ func begins(in []byte) bool {
 		}
 	}
 	return false
+}
+
+// plainLines looks at the lines that are complete, from the offset at which those end that it
+// has seen, and returns where they end now, -1 if there is one that the lane does not take:
+// net/http refuses that at once, and does not wait for the rest of the head.
+func plainLines(in []byte, from int) int {
+	for {
+		end := bytes.IndexByte(in[from:], '\n')
+		if end < 0 {
+			return from
+		}
+		line, is := strings.CutSuffix(string(in[from:from+end+1]), "\r\n")
+		switch {
+		case !is, from == 0 && !strings.HasSuffix(line, " HTTP/1.1"):
+			return -1
+		case from > 0:
+			if _, _, is := cutField(line); !is {
+				return -1
+			}
+		}
+		from += end + 1
+	}
 }
 
 // read adds to what was read, and reports whether anything came in time: within the
@@ -109,8 +131,9 @@ func (c *conn) parse(raw []byte) *plain {
 		c.know()
 	}
 	p.context.conn = c
-	p.request = (&http.Request{Method: method, URL: &p.url, Proto: proto, ProtoMajor: 1, ProtoMinor: 1,
-		Header: header, Body: http.NoBody, Host: host, RemoteAddr: c.remote, RequestURI: target}).WithContext(&p.context)
+	r := http.Request{Method: method, URL: &p.url, Proto: proto, ProtoMajor: 1, ProtoMinor: 1, Header: header,
+		Body: http.NoBody, Host: host, RemoteAddr: c.remote, RequestURI: target}
+	p.request = r.WithContext(&p.context) // a copy
 	return p
 }
 
@@ -162,10 +185,9 @@ func readFields(lines string) (header http.Header, host string) {
 	header = make(http.Header, n)
 	values := make([]string, 0, n)
 	for lines != "\r\n" {
-		line, rest, ok := strings.Cut(lines, "\r\n")
-		name, value, is := strings.Cut(line, ":")
-		value = strings.Trim(value, " \t")
-		if !ok || !is || !isToken(name) || !isValue(value) {
+		line, rest, _ := strings.Cut(lines, "\r\n")
+		name, value, is := cutField(line)
+		if !is {
 			return nil, ""
 		}
 		lines = rest
@@ -200,6 +222,13 @@ func readFields(lines string) (header http.Header, host string) {
 		header["Cache-Control"] = []string{"no-cache"}
 	}
 	return header, host
+}
+
+// cutField takes a line apart, without its end.
+func cutField(line string) (name, value string, ok bool) {
+	name, value, is := strings.Cut(line, ":")
+	value = strings.Trim(value, " \t")
+	return name, value, is && isToken(name) && isValue(value)
 }
 
 // isToken is RFC 9110 §5.6.2.

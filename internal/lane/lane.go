@@ -62,9 +62,10 @@ func New(server *http.Server, from net.Listener) *Lane {
 		conns: map[*conn]struct{}{}}
 }
 
-// Serve accepts until the listener has an error, which it returns. It begins the server's
-// own Serve, which ends with the server's Shutdown or Close.
+// Serve accepts until the listener has an error, which it returns, and closes the listener.
+// It begins the server's own Serve, which ends with the server's Shutdown or Close.
 func (l *Lane) Serve() error {
+	defer l.from.Close()
 	l.base = context.Background()
 	if l.server.BaseContext != nil {
 		l.base = l.server.BaseContext(l.from)

@@ -100,7 +100,7 @@ func TestLinesAreNotTooLong(t *testing.T) {
 // not here has no place in the house yet: give it one, in ARCHITECTURE.md too.
 var floor = map[string]int{
 	"identity": 0, "internal/hostname": 0, "internal/recent": 0, "internal/useragent": 0,
-	"internal/attempt": 0, "internal/lean": 0, "internal/observe": 0, "internal/egress": 0,
+	"internal/attempt": 0, "internal/lean": 0, "internal/lane": 0, "internal/observe": 0, "internal/egress": 0,
 	"session": 1, "authz": 1, "upstream": 1, "assertion": 1, "oauth": 1, "internal/demo": 1, "grant": 1,
 	"login": 2, "admission": 2, "relay": 2, "proxy/pages": 2, "store": 2,
 	"connector": 2, "grant/granttest": 2,
@@ -157,6 +157,7 @@ var neverReach = []struct{ from, to, why string }{
 	{"internal/observe", "", "the ground floor stands on the standard library alone"},
 	{"internal/attempt", "", "the ground floor stands on the standard library alone"},
 	{"internal/lean", "", "the ground floor stands on the standard library alone"},
+	{"internal/lane", "", "the ground floor stands on the standard library alone"},
 	{"admission", "login", "the front doors must have no way to a provider's tokens; login arrives as an interface"},
 	{"admission", "oauth", "the front doors must have no way to a provider's tokens; login arrives as an interface"},
 	{"proxy", "login", "the front door must have no way to a provider's tokens; login arrives as an interface"},

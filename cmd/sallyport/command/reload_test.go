@@ -230,18 +230,26 @@ func TestP15_WhatRunsLivesThroughWhatEditorsAndPeopleDo(t *testing.T) {
 	// A secret that everybody may read, and then not any more: no file was written to.
 	testenv.Check(t, os.Chmod(secret, 0o644))
 	refuses("everybody on this machine can read file")
+	const unchanged = `"msg":"config unchanged"`
+	said := strings.Count(f.log.String(), unchanged)
 	testenv.Check(t, os.Chmod(secret, 0o600))
 	f.awaits(successful, 1)
 	f.awaits(generation, want)
+	testenv.Eventually(t, "config unchanged", func() bool { // the log is written by another goroutine
+		return strings.Count(f.log.String(), unchanged) > said
+	})
 
 	// Something else in the same directory is nobody's business.
 	before := f.log.String()
 	write(t, filepath.Join(dir, "notes"), "x")
 	write(t, secret, "another-0123456789abcdef")
 	takesUp("/p6")
-	if after := strings.TrimPrefix(f.log.String(), before); strings.Count(after, `"msg":"config`) != 1 ||
-		!strings.Contains(after, `"changed":["providers"]`) {
-		t.Errorf("it says %s", after)
+	after := func() string { return strings.TrimPrefix(f.log.String(), before) }
+	testenv.Eventually(t, "the change in the log", func() bool {
+		return strings.Contains(after(), `"changed":["providers"]`)
+	})
+	if strings.Count(after(), `"msg":"config`) != 1 {
+		t.Errorf("it says %s", after())
 	}
 }
 

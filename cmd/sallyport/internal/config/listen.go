@@ -157,7 +157,7 @@ func checkListen(w *yamltable.Walker, at yamltable.Place, l *Listen) {
 		w.FaultAt(at.Path+".h2c", "is for plain http; https speaks HTTP/2 without it, so leave it out")
 	}
 	if asked := l.ExternalAuth.Address != "" && !l.ExternalAuth.TLS(); l.Lane && l.HTTPS.Address != "" && !asked {
-		w.FaultAt(at.Path+".lane", "is for connections without TLS, and there is no listener of that kind, so leave it out")
+		w.FaultAt(at.Path+".lane", "is for connections without TLS, and no listener has any, so leave it out")
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -35,11 +37,11 @@ type Listener struct {
 
 	refused *prometheus.CounterVec // connections, for their PROXY header; nil: they are not counted
 
-	on    streamListener // nil until it is open
-	drain *drainListener // nil if Last
-	lane  *lane.Lane     // nil if there is none
-	http2 *http2OverTLS  // nil without TLS
-	ended chan error     // why it stopped serving; nil if it was asked to
+	on    streamListener            // nil until it is open
+	drain *drainListener            // nil if Last
+	lane  atomic.Pointer[lane.Lane] // nil if there is none
+	http2 *http2OverTLS             // nil without TLS
+	ended chan error                // why it stopped serving; nil if it was asked to
 }
 
 func (l *Listener) open(ctx context.Context, log *slog.Logger) error {
@@ -78,6 +80,9 @@ func Listen(ctx context.Context, key, address string) (*net.TCPListener, error) 
 // IsAddrInUse tells that another program listens on an address.
 func IsAddrInUse(err error) bool { return errors.Is(err, syscall.EADDRINUSE) }
 
+// label names it in metrics: the key of its configuration.
+func (l *Listener) label() string { return strings.TrimSuffix(l.Key, ".address") }
+
 // Addr is where it listens, once it is open.
 func (l *Listener) Addr() net.Addr { return l.on.Addr() }
 
@@ -102,8 +107,8 @@ func (l *Listener) serve(first chan<- error, log *slog.Logger) {
 
 // answer serves what is accepted from from, and returns why it ended.
 func (l *Listener) answer(from net.Listener) error {
-	if l.lane != nil {
-		return l.lane.Serve()
+	if in := l.lane.Load(); in != nil {
+		return in.Serve()
 	}
 	return l.HTTP.Serve(from)
 }
@@ -125,7 +130,7 @@ func (l *Listener) drained(log *slog.Logger) net.Listener {
 		l.drain.blockLimit = l.HTTP.ReadHeaderTimeout
 	}
 	if l.Lane && l.HTTP.TLSConfig == nil && lane.Supported {
-		l.lane = lane.New(l.HTTP, l.drain)
+		l.lane.Store(lane.New(l.HTTP, l.drain))
 	}
 	return l.drain
 }
@@ -143,17 +148,18 @@ func (l *Listener) finish(ctx context.Context, patience time.Duration) error {
 
 // shutdown ends the connections of both who serve them.
 func (l *Listener) shutdown(ctx context.Context) error {
-	if l.lane == nil {
+	in := l.lane.Load()
+	if in == nil {
 		return l.HTTP.Shutdown(ctx)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- l.lane.Shutdown(ctx) }()
+	go func() { ended <- in.Shutdown(ctx) }()
 	return errors.Join(l.HTTP.Shutdown(ctx), <-ended)
 }
 
 func (l *Listener) close() {
-	if l.lane != nil {
-		l.lane.Close()
+	if in := l.lane.Load(); in != nil {
+		in.Close()
 	}
 	_ = l.HTTP.Close()
 	if l.http2 != nil {

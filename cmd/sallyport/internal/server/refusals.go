@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -74,7 +73,7 @@ func (s *sparing) tells(reason string) (untold int, tell bool) {
 }
 
 func newRefusals(log *slog.Logger, l *Listener) *refusals {
-	return &refusals{log: log, listener: strings.TrimSuffix(l.Key, ".address"), count: l.refused}
+	return &refusals{log: log, listener: l.label(), count: l.refused}
 }
 
 func (r *refusals) refused(peer net.Addr, reason string, err error) {
@@ -103,12 +102,12 @@ func (r *refusals) stranger(peer net.Addr, first []byte) {
 	}
 }
 
-// Measure counts in reg what the listeners refuse. It comes before Run.
+// Measure counts in reg what the listeners refuse, and what their lanes take. It comes before Run.
 func (s *Server) Measure(reg prometheus.Registerer) {
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_proxy_headers_refused_total",
 		Help: "Connections that were refused for their PROXY header, by listener and reason: missing, late or " +
 			"malformed from a peer in proxy_protocol, or one from a stranger."}, []string{"listener", "reason"})
-	reg.MustRegister(refused)
+	reg.MustRegister(refused, lanes(s.Listeners))
 	for _, l := range s.Listeners {
 		l.refused = refused
 	}

@@ -58,7 +58,8 @@ func runForTest(t *testing.T, l streamListener, pair *tls.Certificate, drainDela
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	s := &stoppable{echo: &echo{}, address: l.Addr().String(), ended: make(chan error, 1)}
-	srv := &Server{Listeners: []*Listener{{on: l, HTTP: NewPublicHTTP(s.echo, limitsWith(true), log)}},
+	srv := &Server{Listeners: []*Listener{{on: l, HTTP: NewPublicHTTP(s.echo, limitsWith(true), log),
+		Lane: testenv.InLane()}},
 		Front: s.echo, DrainDelay: drainDelay, StopTimeout: 20 * time.Second, Log: log, Ready: &atomic.Bool{}}
 	s.server = srv
 	if pair != nil {

@@ -1,0 +1,124 @@
+package lane
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// seeds are heads that clients send, and some that are nearly so.
+var seeds = []string{
+	"GET /a?b=c HTTP/1.1\r\nHost: app.example\r\n\r\n",
+	"HEAD / HTTP/1.1\r\nHost: a:80\r\nConnection: keep-alive\r\n\r\n",
+	"GET /%2e%2E/a;b=c,d/*'()!@$&+=:?x=%zz&?y HTTP/1.1\r\nHost: [::1]:80\r\nUser-Agent:  a b\t\r\n\r\n",
+	"GET //a//b HTTP/1.1\r\nHost: a\r\nx-b: 1\r\nX-B: 2\r\nx_b: 3\r\nCookie: a=b; c=d\r\ncookie: e=f\r\n\r\n",
+	"GET /a? HTTP/1.1\r\nHost: a\r\nPragma: no-cache\r\nPragma: x\r\nEmpty:\r\n\r\n",
+	"GET /?a?b#c HTTP/1.1\r\nhost: a\r\nPragma: no-cache\r\nCache-Control: max-age=0\r\n\r\n",
+	"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\nB: \xff\x80\r\n\r\n",
+	"GET /a\"<>[]{}|\\^` HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip, deflate, br\r\nIf-None-Match: \"x\"\r\n\r\n",
+}
+
+// Whatever the lane takes is what net/http's server would have given its handler, field for
+// field, and is followed by the same bytes.
+func FuzzWhatTheLaneTakes(f *testing.F) {
+	for _, s := range seeds {
+		f.Add([]byte(s))
+		f.Add([]byte(s + seeds[0]))
+		f.Add([]byte(strings.ReplaceAll(s, "\r\n", "\n")))
+		f.Add([]byte(strings.Replace(s, "\r\n\r\n", "\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n", 1)))
+	}
+	l := New(&http.Server{}, nil)
+	l.base = context.Background()
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		c := &conn{lane: l, net: still{}, limit: maxHead, in: raw}
+		head, whole := c.readHead()
+		if !whole {
+			if !bytes.Equal(head, raw) && head != nil {
+				t.Fatalf("of %q %q is handed over", raw, head)
+			}
+			return
+		}
+		mine := c.parse(head)
+		if mine == nil {
+			return
+		}
+		in := bufio.NewReader(bytes.NewReader(raw))
+		theirs, err := http.ReadRequest(in)
+		if err != nil {
+			t.Fatalf("net/http refuses %q: %v", raw, err)
+		}
+		if problem := refusedByServer(theirs); problem != "" {
+			t.Fatalf("net/http's server refuses %q: %s", raw, problem)
+		}
+		theirs.Header.Del("Host")
+		same(t, raw, mine.request, theirs)
+		rest, err := io.ReadAll(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(rest, raw[len(head):]) {
+			t.Fatalf("after %q come %q and %q", head, raw[len(head):], rest)
+		}
+	})
+}
+
+// still is a connection from which nothing more comes.
+type still struct{ Conn }
+
+func (still) Read([]byte) (int, error)        { return 0, io.EOF }
+func (still) SetReadDeadline(time.Time) error { return nil }
+func (still) RemoteAddr() net.Addr            { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1} }
+func (still) LocalAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 2} }
+
+// refusedByServer is what net/http's server checks after ReadRequest, as its conn.readRequest
+// and conn.serve do.
+func refusedByServer(r *http.Request) string {
+	switch {
+	case r.ProtoMajor != 1 || r.ProtoMinor != 1:
+		return "version"
+	case r.Host == "" || strings.ContainsAny(r.Host, "/\\@ \t\"<>#?"):
+		return "host"
+	case r.Header.Get("Expect") != "":
+		return "expect"
+	}
+	for name, values := range r.Header {
+		if strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c >= 0x7f || strings.ContainsRune("()<>@,;:\\\"/[]?={}", c) }) {
+			return "name"
+		}
+		for _, v := range values {
+			if strings.ContainsFunc(v, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
+				return "value"
+			}
+		}
+	}
+	return ""
+}
+
+func same(t *testing.T, raw []byte, mine, theirs *http.Request) {
+	t.Helper()
+	type fields struct {
+		Method, Proto, Host, RequestURI string
+		URL                             url.URL
+		Major, Minor                    int
+		Header                          http.Header
+		Length                          int64
+		Encoding                        []string
+		Close, NoBody                   bool
+		Trailer                         http.Header
+	}
+	of := func(r *http.Request) fields {
+		return fields{r.Method, r.Proto, r.Host, r.RequestURI, *r.URL, r.ProtoMajor, r.ProtoMinor, r.Header,
+			r.ContentLength, r.TransferEncoding, r.Close, r.Body == http.NoBody, r.Trailer}
+	}
+	if a, b := of(mine), of(theirs); !reflect.DeepEqual(a, b) {
+		t.Fatalf("%q is read as\n%+v, by net/http as\n%+v", raw, a, b)
+	}
+}
