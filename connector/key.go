@@ -29,9 +29,16 @@ const (
 func PastedKey(pasted string) (string, error) {
 	key := strings.TrimSpace(pasted)
 	if err := wellFormed(key); err != nil {
-		return "", &grant.Error{Class: grant.Yours, Reason: KeyMalformed, Err: err}
+		return "", NoKey(err)
 	}
 	return key, nil
+}
+
+// NoKey is for what cannot be a key, so that nothing was asked. why is told to the person, and
+// is no part of what they pasted.
+func NoKey(why error) error {
+	return &grant.Error{Class: grant.Yours, Reason: KeyMalformed, Err: why,
+		Sentence: "That cannot be a key: " + why.Error() + "."}
 }
 
 func wellFormed(key string) error {
@@ -61,7 +68,9 @@ func KeyFailed(err error) error {
 	}
 	switch s := e.Status; {
 	case s == http.StatusUnauthorized, s == http.StatusForbidden:
-		return failed(grant.Yours, KeyRefused)
+		return &grant.Error{Class: grant.Yours, Reason: KeyRefused, Err: e,
+			Sentence: "The key is not accepted there: part of it may be missing, it may have ended, or it may be too " +
+				"weak."}
 	case s == 0 && e.Sent == oauth.Never:
 		return failed(grant.Later, Unreachable)
 	case s == 0:

@@ -766,7 +766,8 @@ func TestP12_AKeyIsPastedOnOurPage(t *testing.T) {
 		return l.ask(t, "POST", path, url.Values{"form": {secret}, "answer": {"yes"}, "key": {key}}.Encode(),
 			l.fromPage("Cookie: "+cookie)...)
 	}
-	if a := post("canary-wrong"); a.status != 403 || strings.Contains(a.body, "canary") {
+	if a := post("canary-wrong"); a.status != 403 || strings.Contains(a.body, "canary") ||
+		!strings.Contains(a.body, `href="`+l.url+`/">Go back<`) || !strings.Contains(a.body, ">Try again<") {
 		t.Errorf("a wrong key: %d %s", a.status, a.body)
 	}
 	if a := post("canary-key"); a.status != 303 || a.header.Get("Location") != l.url+"/" {

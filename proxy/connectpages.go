@@ -151,7 +151,9 @@ func (e *connectEndpoint) failed(w http.ResponseWriter, r *http.Request, ev *eve
 		return e.tooNarrow(a, failed.Missing, err)
 	case grant.Yours:
 		f.Status = http.StatusForbidden
-		f.Sentence, f.Advice = "What you gave, or chose there, is not accepted.", "Try again."
+		f.Sentence, f.Advice = "What you gave, or chose there, is not accepted.",
+			"Look at it again, or use another one. If it should work, tell the people who run this site, and give them "+
+				"the request id."
 	case grant.AdminTheir:
 		f.Status = http.StatusForbidden
 		f.Sentence, f.Advice = "An administrator of your account there has to agree first.",
@@ -248,10 +250,12 @@ func (e *connectEndpoint) approved(w http.ResponseWriter, r *http.Request, ev *e
 	return nil
 }
 
-// again gives a failure a page with a link to our page that asks.
+// again gives a failure a page with a link to our page that asks, and one to where the person
+// came from.
 func (e *connectEndpoint) again(f *failure, a connectAsk) error {
 	f.Page = &pages.Page{Template: "message", Data: pages.Message{Title: f.Title, Sentence: f.Sentence,
-		Advice: f.Advice, ActionURL: e.site.connectPath(a), ActionText: "Try again"}}
+		Advice: f.Advice, ActionURL: e.site.connectPath(a), ActionText: "Try again",
+		BackURL: e.site.absolute(a.returnTo)}}
 	return f
 }
 

@@ -251,9 +251,8 @@ func (c *Connector) Accept(ctx context.Context, key string, _ grant.Request) (gr
 func userAndPassword(key string) error {
 	user, password, ok := strings.Cut(key, ":")
 	if !ok || user == "" || len(password) < connector.MinKey {
-		return &grant.Error{Class: grant.Yours, Reason: connector.KeyMalformed,
-			Err: fmt.Errorf("it must be a user name, a colon and a password or token of at least %d characters, as in "+
-				"ann@example.com:token", connector.MinKey)}
+		return connector.NoKey(fmt.Errorf("it must be a user name, a colon and a password or token of at least %d "+
+			"characters, as in ann@example.com:token", connector.MinKey))
 	}
 	return nil
 }

@@ -140,7 +140,8 @@ func TestWhatCannotBeAKeyIsNotSent(t *testing.T) {
 		key + "\x7f", strings.Repeat("k", 4097)} {
 		_, err := c.Accept(t.Context(), bad, grant.Request{})
 		e, ok := errors.AsType[*grant.Error](err)
-		if !ok || e.Class != grant.Yours || e.Reason != connector.KeyMalformed || strings.Contains(err.Error(), key) {
+		if !ok || e.Class != grant.Yours || e.Reason != connector.KeyMalformed || strings.Contains(err.Error(), key) ||
+			!strings.HasPrefix(e.Sentence, "That cannot be a key: ") || strings.Contains(e.Sentence, key) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

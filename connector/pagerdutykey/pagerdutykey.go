@@ -154,8 +154,7 @@ func (c *Connector) Accept(ctx context.Context, pasted string, _ grant.Request) 
 		return grant.Result{}, err
 	}
 	if strings.Contains(key, `"`) || strings.Contains(key, ",") { // it would end the parameter that it is in
-		return grant.Result{}, &grant.Error{Class: grant.Yours, Reason: connector.KeyMalformed,
-			Err: errors.New("a key has neither quotes nor commas")}
+		return grant.Result{}, connector.NoKey(errors.New("a key has neither quotes nor commas"))
 	}
 	authorization := c.about.Inject.Prefix + key
 	account := grant.Account{Name: accountName}

@@ -287,6 +287,7 @@ func hostOf(u *url.URL) string {
 // Message is every other page. Title says what happened, Advice what to do.
 type Message struct {
 	Title, Sentence, Advice, ActionURL, ActionText string
+	BackURL                                        string // beside the action; "": there is none
 	Share                                          *Share // may be nil
 }
 

@@ -205,6 +205,7 @@ func pageSamples() map[string]Page {
 		"message_share": {Status: 403, Template: "message", Data: Message{
 			Title: "Nothing was connected", Sentence: "An administrator of your account there has to agree first.",
 			Advice: "Ask them to allow this site, and try again afterwards.", ActionURL: "/", ActionText: "Try again",
+			BackURL: "https://wiki.example.com/x",
 			Share: &Share{Text: "Send them this link:", URL: "https://login.microsoftonline.com/organizations/v2.0/" +
 				"adminconsent?client_id=me&redirect_uri=https%3A%2F%2Fapp.example.com%2F.sallyport%2Fconnect%2Foutlook" +
 				"%2Fcallback&scope=openid+https%3A%2F%2Fgraph.microsoft.com%2FCalendars.ReadBasic"},
