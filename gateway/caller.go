@@ -30,6 +30,7 @@ var (
 	errTwoPeople  = errors.New("the request names a person in two ways")
 	errNoPerson   = errors.New("the request names nobody")
 	errPerson     = errors.New("the person is not proved")
+	errNoName     = errors.New("the header with the person's name does not have the form of one")
 	errNotOffline = errors.New("the app may not act for people who are away")
 )
 
@@ -232,7 +233,7 @@ func byName(app *App, name string) (*caller, error) {
 	}
 	kind, id, ok := strings.Cut(name, ":")
 	if !ok || kind == "" || id == "" || len(name) > 512 {
-		return nil, errPerson
+		return nil, errNoName
 	}
 	if kind == "org" {
 		return &caller{app: app, party: grant.Party{Org: id}}, nil

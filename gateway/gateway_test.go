@@ -389,6 +389,18 @@ func TestP12_OnlyAProvedAppForAProvedPerson(t *testing.T) {
 			t.Errorf("%s: %s", c.name, body)
 		}
 	}
+	for says, header := range map[string][]string{
+		"X-Sallyport-Assertion": {as, ""}, "X-Sallyport-Lease": {as, "", le, "A" + lease.Lease},
+		"without offline": {as, "", au, "Bearer other-" + appToken, pe, "google:ann"},
+		"org:ID":          {as, "", pe, "ann"},
+	} {
+		if _, body := r.ask("GET", busy, "", header...); !strings.Contains(string(body), says) {
+			t.Errorf("who is to learn of %q reads %s", says, body)
+		}
+	}
+	if _, body := r.ask("GET", busy, "", as, "", pe, "google:ann"); !strings.Contains(string(body), "&app=") {
+		t.Errorf("an address that nobody can copy: %s", body)
+	}
 	ended()
 	before := len(peer.Requests())
 	for name, header := range map[string][]string{"assertion": nil, "lease": {as, "", le, lease.Lease}} {

@@ -46,11 +46,12 @@ func (g *Gateway) describe(w http.ResponseWriter, _ *http.Request, ev *observe.E
 
 // reply answers as JSON.
 func reply(w http.ResponseWriter, ev *observe.Event, status int, v any) error {
-	body, err := json.Marshal(v)
+	body, err := marshal(v)
 	if err != nil {
 		return faultProblem(err)
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", privateAnswer)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	ev.Status, ev.Bytes = status, int64(len(body))

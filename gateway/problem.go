@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -84,12 +85,13 @@ func (p *problem) because(err error) *problem {
 // write writes the problem. The connection is closed where a body may not have been read.
 func (p *problem) write(w http.ResponseWriter, r *http.Request, id string) {
 	p.ID = id
-	body, err := json.Marshal(p)
+	body, err := marshal(p)
 	if err != nil {
 		body = []byte(`{"type":"` + p.Type + `","status":` + strconv.Itoa(p.Status) + `}`)
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
+	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", privateAnswer)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("X-Request-Id", id)
@@ -126,6 +128,16 @@ func readRest(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.CopyN(io.Discard, r.Body, maxRest) // what comes of it changes nothing
 }
 
+// marshal is json.Marshal for what is no part of a page: addresses in it stay as they are, so
+// that people can copy them too.
+func marshal(v any) ([]byte, error) {
+	var body bytes.Buffer
+	e := json.NewEncoder(&body)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return body.Bytes(), err
+}
+
 func plainBad(err error) *problem {
 	return newProblem(http.StatusBadRequest, badRequest, "The request is refused", sentence(err)).because(err)
 }
@@ -150,8 +162,15 @@ func callerProblem(err error) *problem {
 	case errors.Is(err, errTwoPeople):
 		return plainBad(err)
 	}
-	return newProblem(http.StatusUnauthorized, personUnknown, "The person is not known",
-		"Send one assertion of a route of this app, or one lease, whose session has not ended.").because(err)
+	detail := "Send one assertion of a route of this app (" + assertionHeader + "), or one lease (" + leaseHeader +
+		"), whose session has not ended."
+	switch {
+	case errors.Is(err, errNotOffline):
+		detail = "The app is configured without offline, so it may not name people by " + personHeader + ". " + detail
+	case errors.Is(err, errNoName):
+		detail = personHeader + " has to be PROVIDER:SUBJECT, or org:ID."
+	}
+	return newProblem(http.StatusUnauthorized, personUnknown, "The person is not known", detail).because(err)
 }
 
 // bodyProblem is why a body is not passed on.
@@ -178,7 +197,8 @@ func (g *Gateway) lendProblem(r *http.Request, c *caller, connector string, err 
 	}
 	if later, ok := errors.AsType[*grant.LaterError](err); ok {
 		p := newProblem(http.StatusServiceUnavailable, tryLater, "Not possible now",
-			"The grant cannot be used at this moment. Nobody has to do anything but wait.").because(err)
+			"The grant cannot be used at this moment: try again after the time in Retry-After. Where it stays so, "+
+				"GET /v1/grants has its status.").because(err)
 		p.after = max(time.Second, later.After)
 		return p
 	}
