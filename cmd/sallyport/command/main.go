@@ -91,6 +91,13 @@ func newRoot(c *console) *cobra.Command {
 	root.SetOut(c.stdout)
 	root.SetErr(c.stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		words := cmd.Flags().Args() // those before the flag
+		switch {
+		case cmd.HasSubCommands() && len(words) > 0:
+			return unknownCommand(cmd, words[0])
+		case cmd.HasSubCommands():
+			return usage("%w: a command comes first (see `%s --help`)", err, cmd.CommandPath())
+		}
 		return usage("%w (see `%s --help`)", err, cmd.CommandPath())
 	})
 	root.CompletionOptions.DisableDefaultCmd = false
@@ -107,7 +114,11 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	if cmd.HasSubCommands() {
-		return usage("unknown command %q (see `%s --help`)", args[0], cmd.CommandPath())
+		return unknownCommand(cmd, args[0])
 	}
 	return usage("%s takes no arguments, but got %q", cmd.CommandPath(), args[0])
+}
+
+func unknownCommand(below *cobra.Command, name string) error {
+	return usage("unknown command %q (see `%s --help`)", name, below.CommandPath())
 }
