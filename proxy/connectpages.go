@@ -152,8 +152,8 @@ func (e *connectEndpoint) failed(w http.ResponseWriter, r *http.Request, ev *eve
 	case grant.Yours:
 		f.Status = http.StatusForbidden
 		f.Sentence, f.Advice = "What you gave, or chose there, is not accepted.",
-			"Look at it again, or use another one. If it should work, tell the people who run this site, and give them "+
-				"the request id."
+			"Look at it again, or use another one. If it should work, tell the people who run this site, and give "+
+				"them the request id."
 	case grant.AdminTheir:
 		f.Status = http.StatusForbidden
 		f.Sentence, f.Advice = "An administrator of your account there has to agree first.",
