@@ -778,6 +778,26 @@ func TestP12_AKeyIsPastedOnOurPage(t *testing.T) {
 	}
 }
 
+// What is to be done on the account page has a button that leads there.
+func TestWhatBelongsOnTheAccountPageLeadsThere(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t)
+	cookie := "Cookie: " + l.mint(t, alice())
+	for name, a := range map[string]answer{
+		"what is not connected any more": l.ask(t, "POST", prefix+"/disconnect/pager", "", l.fromPage(cookie)...),
+		"a form of another site": l.ask(t, "POST", prefix+"/disconnect/pager", "",
+			append(navigate(cookie), "Origin: https://evil.example", "Sec-Fetch-Site: cross-site")...),
+		"a sign-out of another site": l.ask(t, "POST", prefix+"/logout", "",
+			append(navigate(cookie), "Origin: https://evil.example", "Sec-Fetch-Site: cross-site")...),
+		"a choice of another site": l.ask(t, "POST", prefix+"/organization", "",
+			append(navigate(cookie), "Origin: https://evil.example", "Sec-Fetch-Site: cross-site")...),
+	} {
+		if a.status < 400 || !strings.Contains(a.body, `href="`+l.url+prefix+`/account">Your account<`) {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
+	}
+}
+
 // A browser is never sent elsewhere than to a host of this site (P5), and where it may be
 // sent, byte for byte.
 func TestP05_ConnectingLeadsBackToHostsOfRoutesOnly(t *testing.T) {

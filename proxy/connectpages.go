@@ -98,7 +98,7 @@ func (e *connectEndpoint) refused(err error, connector string) error {
 		f.Advice = "Ask an administrator of your organization to connect it."
 	case errors.Is(err, grant.ErrNoOrg):
 		f.Sentence = "It is connected for an organization, and you are not here for one."
-		f.Advice = "Choose your organization on your account page first: " + e.site.url("account")
+		f.Advice, f.Account = "Choose your organization on your account page first.", e.site.url("account")
 	default:
 		f.Status, f.RetryAfter, f.Title = http.StatusServiceUnavailable, 5, "Not available right now"
 		f.Sentence, f.Advice = "What is connected cannot be read at the moment.", "Try again in a moment."
@@ -281,7 +281,7 @@ func (e *disconnectEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *e
 	if !fromOwnPage(r, e.site.origin) {
 		return &failure{Status: http.StatusForbidden, Cause: errors.New("disconnect that was not sent from our page"),
 			Title: "Nothing was ended", Sentence: "The request did not come from our own page.",
-			Advice: "If you want to end it, do it on your account page: " + e.site.url("account")}
+			Advice: "If you want to end it, do it on your account page.", Account: e.site.url("account")}
 	}
 	r = asCaller(r, ev)
 	w.Header().Set("Cache-Control", "no-store")
@@ -293,7 +293,7 @@ func (e *disconnectEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *e
 	if err != nil || len(form["app"]) > 1 {
 		return &failure{Status: http.StatusBadRequest, Cause: errors.New("malformed request to disconnect"),
 			Title: "Nothing was ended", Sentence: "What was sent does not say what is to end.",
-			Advice: "Open your account page again, and end it there: " + e.site.url("account")}
+			Advice: "Open your account page again, and end it there.", Account: e.site.url("account")}
 	}
 	connector := r.PathValue("connector")
 	if app := form.Get("app"); app != "" {
@@ -342,7 +342,7 @@ func (e *disconnectEndpoint) failed(err error, connector string) error {
 	case errors.Is(err, grant.ErrNotFound), errors.Is(err, grant.ErrNoConnector):
 		f.Status, f.RetryAfter = http.StatusNotFound, 0
 		f.Sentence = "It is not connected any more."
-		f.Advice = "Your account page shows what is: " + e.site.url("account")
+		f.Advice, f.Account = "Your account page shows what is.", e.site.url("account")
 	case errors.Is(err, grant.ErrNotManager), errors.Is(err, grant.ErrNoOrg):
 		f.Status, f.RetryAfter = http.StatusForbidden, 0
 		f.Sentence = "It is connected for your whole organization, and you are not among those who may end it."

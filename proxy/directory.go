@@ -130,7 +130,7 @@ func (e *directoryEndpoint) ask(w http.ResponseWriter, r *http.Request, ev *even
 	if !fromOwnPage(r, e.site.origin) {
 		return &failure{Status: http.StatusForbidden, Cause: errors.New("directory: not sent from our page"),
 			Title: nothingRead, Sentence: "The request did not come from our own page.",
-			Advice: "Begin on your account page: " + e.site.url("account")}
+			Advice: "Begin on your account page.", Account: e.site.url("account")}
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	s, err := e.own.read(r, ev)

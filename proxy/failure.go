@@ -28,6 +28,7 @@ type failure struct {
 	Session                 *session.Session // who was refused, for 403
 	SwitchTo                []identity.Org   // with which of their organizations they would not be
 	Places                  []pages.Place    // where they would not be
+	Account                 string           // the account page, where that is where to go on
 	Page                    *pages.Page      // a page of its own, instead of the general one
 	RetryAfter              int              // seconds; 0: no header
 	Allow                   string           // for 405
@@ -125,8 +126,12 @@ func (s *site) pageFor(f *failure, ev *event, r *http.Request) *pages.Page {
 		}
 		return &pages.Page{Template: "denied", Data: data}
 	}
-	return &pages.Page{Template: "message", Data: pages.Message{Title: f.Title, Sentence: f.Sentence, Advice: f.Advice,
-		ActionURL: s.start(), ActionText: "Go to the start page"}}
+	data := pages.Message{Title: f.Title, Sentence: f.Sentence, Advice: f.Advice, ActionURL: s.start(),
+		ActionText: "Go to the start page"}
+	if f.Account != "" {
+		data.ActionURL, data.ActionText = f.Account, "Your account"
+	}
+	return &pages.Page{Template: "message", Data: data}
 }
 
 // fillIn gives a failure the words of its status where it has none of its own.

@@ -54,7 +54,7 @@ func (e *organizationEndpoint) pick(w http.ResponseWriter, r *http.Request, ev *
 	if !admission.FromPagesOf(r, e.site.origin) {
 		return &failure{Status: http.StatusForbidden, Cause: errors.New("choice of an organization from another site"),
 			Title: "Nothing was changed", Sentence: "The request to switch the organization came from another site.",
-			Advice: "If you want to switch, do it on your account page: " + e.site.url("account")}
+			Advice: "If you want to switch, do it on your account page.", Account: e.site.url("account")}
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxOrgForm)
 	if err := r.ParseForm(); err != nil || len(r.PostForm["org"]) != 1 || len(r.PostForm["return_to"]) > 1 {

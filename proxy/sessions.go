@@ -116,13 +116,13 @@ func (e *endSessionEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *e
 	if !admission.FromPagesOf(r, e.site.origin) {
 		return &failure{Status: http.StatusForbidden, Cause: errors.New("end of a session from another site"),
 			Title: "Nothing was ended", Sentence: "The request to end a session came from another site.",
-			Advice: "If you want to end a session, do it on your account page: " + e.site.url("account")}
+			Advice: "If you want to end a session, do it on your account page.", Account: e.site.url("account")}
 	}
 	form, err := readForm(w, r)
 	if _, ok := session.KeyOfSID(form.Get("session")); err != nil || !ok || len(form["session"]) != 1 {
 		return &failure{Status: http.StatusBadRequest, Cause: errors.New("malformed request to end a session"),
 			Title: "Nothing was ended", Sentence: "What was sent does not name a session.",
-			Advice: "Open your account page again, and end it there: " + e.site.url("account")}
+			Advice: "Open your account page again, and end it there.", Account: e.site.url("account")}
 	}
 	sid := form.Get("session")
 	s, err := e.own.read(r, ev)

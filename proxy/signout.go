@@ -33,7 +33,7 @@ func (e *signOutEndpoint) do(w http.ResponseWriter, r *http.Request, ev *event) 
 	if !admission.FromPagesOf(r, e.site.origin) {
 		return &failure{Status: http.StatusForbidden, Cause: errors.New("sign-out from another site"),
 			Title: "You were not signed out", Sentence: "The request to sign out came from another site.",
-			Advice: "If you want to sign out, do it on your account page: " + e.site.url("account")}
+			Advice: "If you want to sign out, do it on your account page.", Account: e.site.url("account")}
 	}
 	form, err := readForm(w, r)
 	everywhere := form.Get("everywhere") == "1"
@@ -41,7 +41,7 @@ func (e *signOutEndpoint) do(w http.ResponseWriter, r *http.Request, ev *event) 
 		// Not taken for a sign-out of this browser only: who meant all would not notice.
 		return &failure{Status: http.StatusBadRequest, Cause: errors.New("malformed sign-out"),
 			Title: "You were not signed out", Sentence: "What was sent is not a request to sign out.",
-			Advice: "Sign out on your account page: " + e.site.url("account")}
+			Advice: "Sign out on your account page.", Account: e.site.url("account")}
 	}
 	s, err := e.own.read(r, ev) // without one there may still be a cookie to take away
 	switch {

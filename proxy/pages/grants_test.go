@@ -45,6 +45,8 @@ func grantSamples(now time.Time) map[string]Page {
 			BackURL: "/.sallyport/account#grants"}},
 		"disconnected_here": {Template: "disconnected", Data: Disconnected{Connector: "PagerDuty",
 			FinishURL: "https://acme.pagerduty.com/api_keys", BackURL: "/.sallyport/account#grants"}},
+		"disconnected_nowhere": {Template: "disconnected", Data: Disconnected{Connector: "Status page",
+			BackURL: "/.sallyport/account#grants"}},
 		"disconnected_failed": {Template: "disconnected", Data: Disconnected{Connector: "Google Calendar", Failed: true,
 			FinishURL: "https://myaccount.google.com/connections", BackURL: "/.sallyport/account#grants"}},
 		"disconnected_shared": {Template: "disconnected", Data: Disconnected{Connector: "Google Calendar", Shared: true,
