@@ -7,9 +7,6 @@ import (
 	"net/textproto"
 	"strings"
 
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	"google.golang.org/protobuf/proto"
-
 	"github.com/sallyport-proxy/sallyport/identity"
 )
 
@@ -17,17 +14,15 @@ import (
 // the header of the request says the rest. Query, fragment, body, certificates, principals,
 // metadata and context extensions are not read: nothing of them is for a rule of ours.
 func (d *Door) readCheck(message []byte) (question, error) {
-	var check authv3.CheckRequest
-	if err := proto.Unmarshal(message, &check); err != nil {
-		return question{}, fmt.Errorf("the message is no CheckRequest: %w", err)
+	asked, err := parseCheckRequest(message)
+	if err != nil {
+		return question{}, err
 	}
-	asked := check.GetAttributes().GetRequest().GetHttp()
-	if asked == nil {
+	if !asked.http {
 		return question{}, errors.New("the message is not about an HTTP request")
 	}
-	l := line{method: asked.GetMethod(), scheme: asked.GetScheme(), host: asked.GetHost(), target: asked.GetPath(),
-		client: check.GetAttributes().GetSource().GetAddress().GetSocketAddress().GetAddress(),
-		joined: len(asked.GetHeaders()) > 0}
+	l := line{method: asked.method, scheme: asked.scheme, host: asked.host, target: asked.path, client: asked.client,
+		joined: len(asked.headers) > 0}
 	header, err := checkHeader(asked, &l)
 	if err != nil {
 		return question{method: l.method}, err
@@ -43,26 +38,30 @@ func (d *Door) readCheck(message []byte) (question, error) {
 // checkHeader is the header of the request that is asked about. Envoy sends it as a map,
 // whose values it has changed where they were no UTF-8 and joined where there were several,
 // or as the lines that there are (encode_raw_headers). Both at once are two requests.
-func checkHeader(asked *authv3.AttributeContext_HttpRequest, l *line) (http.Header, error) {
-	lines := asked.GetHeaderMap().GetHeaders()
-	if len(lines) > 0 && len(asked.GetHeaders()) > 0 {
+func checkHeader(asked *checkRequest, l *line) (http.Header, error) {
+	if len(asked.lines) > 0 && len(asked.headers) > 0 {
 		return nil, errors.New("there are both headers and header_map")
 	}
-	header := make(http.Header, len(lines)+len(asked.GetHeaders()))
-	for name, value := range asked.GetHeaders() {
-		if err := addHeader(header, l, name, value); err != nil {
+	header := make(http.Header, len(asked.lines)+len(asked.headers))
+	named := make(map[string]bool, len(asked.headers))
+	for _, h := range asked.headers {
+		if named[h.name] { // a map has each name once
+			return nil, fmt.Errorf("%q is there twice", h.name)
+		}
+		named[h.name] = true
+		if err := addHeader(header, l, h.name, h.value); err != nil {
 			return nil, err
 		}
 	}
-	for _, line := range lines {
-		value := line.GetValue()
-		if raw := line.GetRawValue(); len(raw) > 0 {
+	for _, h := range asked.lines {
+		value := h.value
+		if h.raw != "" {
 			if value != "" {
-				return nil, fmt.Errorf("there are both value and raw_value of %q", line.GetKey())
+				return nil, fmt.Errorf("there are both value and raw_value of %q", h.name)
 			}
-			value = string(raw)
+			value = h.raw
 		}
-		if err := addHeader(header, l, line.GetKey(), value); err != nil {
+		if err := addHeader(header, l, h.name, value); err != nil {
 			return nil, err
 		}
 	}

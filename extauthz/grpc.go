@@ -12,11 +12,6 @@ import (
 	"strings"
 	"time"
 
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/protobuf/proto"
-
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 )
 
@@ -37,6 +32,19 @@ const (
 	maxDecoding = 8
 )
 
+// callCode is how a call ended (https://grpc.io/docs/guides/status-codes/).
+type callCode int
+
+const (
+	codeOK               callCode = 0
+	codeInvalidArgument  callCode = 3
+	codeNotFound         callCode = 5
+	codePermissionDenied callCode = 7
+	codeUnimplemented    callCode = 12
+	codeInternal         callCode = 13
+	codeUnauthenticated  callCode = 16
+)
+
 // ServeGRPC answers one call of another proxy. It needs HTTP/2.
 func (d *Door) ServeGRPC(w http.ResponseWriter, r *http.Request) {
 	if d.draining.Load() {
@@ -45,7 +53,7 @@ func (d *Door) ServeGRPC(w http.ResponseWriter, r *http.Request) {
 	from, ok := d.peer(r.RemoteAddr)
 	if !ok {
 		d.strangers.note(from)
-		refuseCall(w, codes.PermissionDenied, "not a peer")
+		refuseCall(w, codePermissionDenied, "not a peer")
 		return
 	}
 	if r.ProtoMajor != 2 || r.Method != http.MethodPost || !isGRPC(r.Header.Get("Content-Type")) {
@@ -54,17 +62,17 @@ func (d *Door) ServeGRPC(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel, err := callContext(r)
 	if err != nil {
-		refuseCall(w, codes.Internal, err.Error())
+		refuseCall(w, codeInternal, err.Error())
 		return
 	}
 	defer cancel()
 	switch r.URL.Path {
-	case authv3.Authorization_Check_FullMethodName:
+	case methodCheck:
 		d.check(ctx, w, r, from)
-	case grpc_health_v1.Health_Check_FullMethodName:
+	case methodHealth:
 		d.health(w, r)
 	default:
-		refuseCall(w, codes.Unimplemented, "no such method")
+		refuseCall(w, codeUnimplemented, "no such method")
 	}
 }
 
@@ -83,29 +91,30 @@ func (d *Door) check(ctx context.Context, w http.ResponseWriter, r *http.Request
 		defer d.decoding.leave()
 		return d.readCheck(message)
 	})
-	writeMessage(w, d.checkResponse(answer))
+	writeMessage(w, func(to []byte) []byte { return d.appendCheckResponse(to, answer) })
 	d.observe(ctx, ev, answer)
 }
 
 // health says whether there is somebody to ask (grpc.health.v1). Watch is not offered: it
 // would keep a stream for each who watches, and Envoy asks with Check.
 func (d *Door) health(w http.ResponseWriter, r *http.Request) {
-	var asked grpc_health_v1.HealthCheckRequest
+	service := ""
 	message, err := readMessage(r.Body)
 	if err == nil {
-		err = proto.Unmarshal(message, &asked)
+		service, err = parseHealthRequest(message)
 	}
-	switch service := asked.GetService(); {
+	status := uint64(healthServing)
+	switch {
 	case err != nil:
-		refuseCall(w, codes.InvalidArgument, "the message cannot be read")
-	case service != "" && service != authv3.Authorization_ServiceDesc.ServiceName:
-		refuseCall(w, codes.NotFound, "no such service")
+		refuseCall(w, codeInvalidArgument, "the message cannot be read")
+		return
+	case service != "" && service != checkService:
+		refuseCall(w, codeNotFound, "no such service")
+		return
 	case d.draining.Load() || d.waits() != "":
-		writeMessage(w, &grpc_health_v1.HealthCheckResponse{
-			Status: grpc_health_v1.HealthCheckResponse_NOT_SERVING})
-	default:
-		writeMessage(w, &grpc_health_v1.HealthCheckResponse{Status: grpc_health_v1.HealthCheckResponse_SERVING})
+		status = healthNotServing
 	}
+	writeMessage(w, func(to []byte) []byte { return appendVarint(to, healthStatus, status) })
 }
 
 // isGRPC reports whether a body is of protobuf messages.
@@ -169,14 +178,9 @@ func readMessage(body io.Reader) ([]byte, error) {
 	return message, nil
 }
 
-// writeMessage answers a call. That a message cannot be written is a bug of ours, and
-// nothing that lets a request pass.
-func writeMessage(w http.ResponseWriter, message proto.Message) {
-	frame, err := proto.MarshalOptions{}.MarshalAppend(make([]byte, messagePrefix, 2<<10), message)
-	if err != nil {
-		refuseCall(w, codes.Internal, "the answer cannot be written")
-		return
-	}
+// writeMessage answers a call with what message appends.
+func writeMessage(w http.ResponseWriter, message func(to []byte) []byte) {
+	frame := message(make([]byte, messagePrefix, 2<<10))
 	binary.BigEndian.PutUint32(frame[1:], uint32(len(frame)-messagePrefix))
 	h := w.Header()
 	h["Content-Type"] = []string{"application/grpc"}
@@ -186,7 +190,7 @@ func writeMessage(w http.ResponseWriter, message proto.Message) {
 }
 
 // refuseCall answers a call with a status alone. message is plain ASCII.
-func refuseCall(w http.ResponseWriter, code codes.Code, message string) {
+func refuseCall(w http.ResponseWriter, code callCode, message string) {
 	h := w.Header()
 	h["Content-Type"] = []string{"application/grpc"}
 	h["Grpc-Status"] = []string{strconv.Itoa(int(code))}

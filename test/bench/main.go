@@ -55,6 +55,7 @@ type options struct {
 	charts      string // the folder for charts
 	dir         string // for what is thrown away
 	points      int    // of each curve; 0: all
+	rest        bool   // only the memory of processes at rest
 	only        string // names of curves; all if empty
 	busy        string // what else the machine does, as a sentence
 	progress    io.Writer
@@ -68,6 +69,8 @@ func parse(args []string) (*options, error) {
 		rounds, round = 3, time.Second
 		f.StringVar(&o.only, "only", "", "names of curves, with commas between; the others stay as they are")
 		f.IntVar(&o.points, "points", 0, "only so many points of each curve; all if left out")
+	} else {
+		f.BoolVar(&o.rest, "rest", false, "only the memory of processes at rest; the other tables stay as they are")
 	}
 	f.IntVar(&o.rounds, "rounds", rounds, "how often each is measured")
 	f.DurationVar(&o.round, "round", round, "how long each time")
@@ -156,6 +159,9 @@ func rounds(c cores, o *options) error {
 	idle, err := idleMemory(f.subjects)
 	if err != nil {
 		return err
+	}
+	if o.rest {
+		return reportRest(o, c, idle)
 	}
 	if err := runRounds(l, f.subjects, o.rounds, o.round, o.progress); err != nil {
 		return err

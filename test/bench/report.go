@@ -42,18 +42,40 @@ func report(o *options, c cores, subjects []*subject, half []added, resting []id
 	for _, a := range half {
 		fmt.Fprintf(&text, "| %s | %.0f | %s | %s |\n", a.subject.name, a.rate, a.p50.text("%.0f"), a.p99.text("%.0f"))
 	}
-	text.WriteString("\nMemory of processes that have started and were asked for nothing yet:\n\n" +
-		"| at rest | RSS, MiB | without the program's own file, MiB |\n|---|---|---|\n")
-	for _, m := range resting {
-		fmt.Fprintf(&text, "| %s | %s | %s |\n", m.name, mebibytes(m.resident), mebibytes(m.own))
-	}
+	text.WriteString(restTable(resting))
 	if err := writeChart(o, "requests.svg", barChart("CPU per request, µs", bars(proxies))); err != nil {
 		return err
 	}
 	if err := writeChart(o, "checks.svg", barChart("CPU per check, µs", bars(checks))); err != nil {
 		return err
 	}
-	return writeBetween(o.document, "make bench", text.String())
+	return writeBetween(o.document, roundsName, text.String())
+}
+
+// roundsName is what writes the tables.
+const roundsName = "make bench"
+
+// restBegins is what the last of the tables begins with.
+const restBegins = "\nMemory of processes that have started and were asked for nothing yet"
+
+func restTable(resting []idle) string {
+	var text strings.Builder
+	text.WriteString(restBegins + ":\n\n| at rest | RSS, MiB | without the program's own file, MiB |\n|---|---|---|\n")
+	for _, m := range resting {
+		fmt.Fprintf(&text, "| %s | %s | %s |\n", m.name, mebibytes(m.resident), mebibytes(m.own))
+	}
+	return text.String()
+}
+
+// reportRest writes the last table, and leaves the others as they are.
+func reportRest(o *options, c cores, resting []idle) error {
+	text, err := readBetween(o.document, roundsName)
+	if err != nil {
+		return err
+	}
+	before, _, _ := strings.Cut(text, restBegins)
+	return writeBetween(o.document, roundsName, before+restTable(resting)+
+		"\nThis table was measured apart from the others. "+machine(o, c)+"\n")
 }
 
 // neighbour is what rows are compared with, in a column.
