@@ -36,7 +36,7 @@ test: ## run all tests (with -race where there is a C compiler)
 	SALLYPORT_TEST_LANE=1 go test -timeout 20m ./proxy ./cmd/sallyport/internal/server
 	cd test/plugin && go test -count=1 ./...
 	cd test/bench && go test -count=1 ./...
-	cd test/e2e && go test -count=1 -timeout 30m ./...
+	test/e2e/run
 
 .PHONY: e2e
 e2e: ## only the tests from outside: a real browser, provider, gRPC, WebSockets, curl
@@ -89,6 +89,7 @@ campaigns: fuzz ## run what takes hours: every fuzz target, and the long forms o
 	SALLYPORT_CAMPAIGN=1 go test -count=1 -timeout 1h -v -run TestP23 ./internal/lean
 	SALLYPORT_CAMPAIGN=1 go test -count=1 -timeout 4h -v -run 'TestP14|TestWhatAGrantTakes' ./store/sqlite ./store/postgres
 	cd test/e2e && SALLYPORT_CAMPAIGN=1 go test -count=1 -timeout 1h -v ./...
+	cd test/e2e && SALLYPORT_TEST_LANE=1 go test -count=1 -timeout 1h ./...
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (10m each)

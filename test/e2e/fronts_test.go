@@ -70,8 +70,12 @@ func serveGuide(t *testing.T, dir, guide, url, routes string, replace ...string)
 		t.Fatal(err)
 	}
 	keyFile, file := filepath.Join(dir, "key"), filepath.Join(dir, "sallyport.yaml")
+	listen := "listen:\n  admin: \"\"\n"
+	if inLane() {
+		listen += "  lane: true\n"
+	}
 	config := guideBlock(t, guide, "yaml", append(replace, "https://app.example.com", url,
-		"/run/secrets/session-key", keyFile, "listen:\n", "listen:\n  admin: \"\"\n",
+		"/run/secrets/session-key", keyFile, "listen:\n", listen,
 		"https://sso.example.com", c.provider.Issuer, "client_id: sallyport", "client_id: "+c.provider.ClientID,
 		"client_secret: env:CLIENT_SECRET", fmt.Sprintf("client_secret: %q, scopes: [openid, profile, email, groups]",
 			"literal:"+c.provider.ClientSecret))...) + routes + "log: {format: text}\n"

@@ -83,6 +83,7 @@ type setup struct {
 	PublicURL, Listen     string                 // Listen is for plain http; "" means https with the test's certificate
 	Address               string                 // then the address
 	H2C                   bool                   // with Listen: HTTP/2 without TLS, too
+	Lane                  bool                   // with Listen: listen.lane
 	TwoProviders          bool                   // the one provider, under two names
 	Organizations         bool                   // people may belong to several
 	Stored                bool                   // with a store, so that the provider can say who signed out there
@@ -101,6 +102,10 @@ type setup struct {
 	Store                 string
 }
 
+// inLane reports whether sites without TLS, and the fronts' questions, are answered by
+// listen.lane: `make campaigns` runs all in both ways.
+func inLane() bool { return os.Getenv("SALLYPORT_TEST_LANE") != "" }
+
 const setupConfig = `version: 1
 public_url: {{.PublicURL}}
 listen:
@@ -108,6 +113,9 @@ listen:
   http: "{{.Listen}}"
 {{- if .H2C}}
   h2c: true
+{{- end}}
+{{- if .Lane}}
+  lane: true
 {{- end}}
 {{- else}}
   https: {address: "{{.Address}}", cert: "file:{{.Cert}}", key: "file:{{.Key}}"}
@@ -192,6 +200,7 @@ func serve(dir string, s setup) (*site, error) {
 		s.Cert, s.Key, cookie = cert.certFile, cert.keyFile, "__Host-sallyport"
 	}
 	var config strings.Builder
+	s.Lane = inLane()
 	if err := template.Must(template.New("").Parse(setupConfig)).Execute(&config, s); err != nil {
 		return nil, err
 	}
