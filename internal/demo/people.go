@@ -81,6 +81,24 @@ func PartnerPeople() []Person {
 	}
 }
 
+// WorkspacePeople returns the people of a Google Workspace: its administrator, and somebody who
+// works there.
+func WorkspacePeople() []Person {
+	const name, domain = "Cedar Works", "cedar.example"
+	return []Person{
+		{
+			Key: "nora", Name: "Nora Bakker", Username: "nora", Email: "nora@cedar.example", EmailVerified: true,
+			Groups: []string{"admins"}, OrgID: "cedar", OrgName: name, OrgDomain: domain,
+			Note: "Administers the Workspace of Cedar Works, and can have its name read.",
+		},
+		{
+			Key: "ravi", Name: "Ravi Menon", Username: "ravi", Email: "ravi@cedar.example", EmailVerified: true,
+			OrgID: "cedar", OrgName: name, OrgDomain: domain,
+			Note: "Works there, and finds the name once it was read.",
+		},
+	}
+}
+
 // find returns the person whose key or address is hint.
 func find(people []Person, hint string) (Person, bool) {
 	i := slices.IndexFunc(people, func(p Person) bool { return hint != "" && (p.Key == hint || p.Email == hint) })

@@ -32,7 +32,7 @@ func demoCommand(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "See it all: a pretend identity provider, an app, and Sallyport in front of it",
-		Long: "Run two pretend identity providers with seven people of four organizations, a pretend\n" +
+		Long: "Run three pretend identity providers with nine people of five organizations, a pretend\n" +
 			"Google, PagerDuty and Slack where they have accounts, a small app on two hosts that shows\n" +
 			"what it is told about them and plans with what they lend it, and Sallyport in front of it.\n" +
 			"Everything is on this machine, with random keys and a store that are gone when it stops.",
@@ -49,7 +49,7 @@ func demoCommand(c *console) *cobra.Command {
 }
 
 // demonstration is the whole demo: Sallyport as `serve` runs it, with a configuration like
-// any other, two identity providers, a Google and an app.
+// any other, three identity providers, third parties and an app.
 type demonstration struct {
 	console             *console
 	showConfig, verbose bool
@@ -83,6 +83,13 @@ providers:
     logout: {return_param: post_logout_redirect_uri}
     email_domains: [ledger.example]
     claims: {orgs: orgs}            # who has several chooses one, and can switch
+  - id: google                      # says of an organization its domain only
+    name: Google
+    type: google
+    issuer: {{.GoogleSignIn}} # the pretend one; left out in a real file, as base_url is
+    client_id: sallyport
+    client_secret: literal:{{.Secret}}
+    directory: {managed_by: [nora@cedar.example], base_url: {{.GoogleSignIn}}} # Nora has the name read
 pages: {name: Sallyport demo}
 log: {level: {{.LogLevel}}, format: text}
 routes:
@@ -142,9 +149,9 @@ grants:                             # what people may lend the app
 
 type demoValues struct {
 	PublicURL, Listen, Key, Issuer, PartnerIssuer, Secret, LogLevel, App string
-	Store                                                                string // a file
+	Store, Config                                                        string // files
 	Grants, GrantKey, AppToken                                           string // Grants: an address for apps
-	Google, PagerDuty, Slack                                             string
+	GoogleSignIn, Google, PagerDuty, Slack                               string
 	SecondHost, SecondURL                                                string // "" where there is none
 }
 
@@ -168,6 +175,11 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 		return err
 	}
 	defer partnerListener.Close()
+	signInListener, err := server.Listen(ctx, "the third provider's address", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer signInListener.Close()
 	googleListener, err := server.Listen(ctx, "the pretend Google's address", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -197,6 +209,7 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 		PublicURL: "http://" + publicName(address), Listen: address, Key: session.NewKey(time.Now()).Text(),
 		Issuer:        "http://" + providerListener.Addr().String(),
 		PartnerIssuer: "http://" + partnerListener.Addr().String(),
+		GoogleSignIn:  "http://" + signInListener.Addr().String(),
 		Secret:        rand.Text(), LogLevel: "warn", App: "http://" + appListener.Addr().String(),
 		Grants: grants, GrantKey: session.NewKey(time.Now()).Text(), Google: "http://" + googleListener.Addr().String(),
 		PagerDuty: "http://" + pagerdutyListener.Addr().String(), Slack: "http://" + slackListener.Addr().String(),
@@ -226,7 +239,11 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 	if err != nil {
 		return err
 	}
-	if err := d.serveOthers(ctx, v, providerListener, partnerListener, appListener); err != nil {
+	v.Config = filepath.Join(folder, "demo.yaml")
+	if err := os.WriteFile(v.Config, []byte(text.String()), 0o600); err != nil {
+		return fmt.Errorf("write the configuration for other commands: %w", err)
+	}
+	if err := d.serveOthers(ctx, v, providerListener, partnerListener, signInListener, appListener); err != nil {
 		return err
 	}
 	if err := serveThirdParties(ctx, v, googleListener, pagerdutyListener, slackListener); err != nil {
@@ -238,9 +255,9 @@ func (d *demonstration) run(ctx context.Context, address string, chosen bool) er
 	return serve(ctx, d.console, cfg, log)
 }
 
-// serveOthers serves both providers and the app until ctx is done.
+// serveOthers serves the identity providers and the app until ctx is done.
 func (d *demonstration) serveOthers(
-	ctx context.Context, v demoValues, provider, partner, app net.Listener,
+	ctx context.Context, v demoValues, provider, partner, google, app net.Listener,
 ) error {
 	for _, o := range []struct {
 		demo.ProviderOptions
@@ -250,9 +267,12 @@ func (d *demonstration) serveOthers(
 		{demo.ProviderOptions{Issuer: v.Issuer, Title: "Demo SSO", People: demo.People()}, "demo", provider},
 		{demo.ProviderOptions{Issuer: v.PartnerIssuer, Title: "Ledger & Co", People: demo.PartnerPeople()},
 			"ledger", partner},
+		{demo.ProviderOptions{Issuer: v.GoogleSignIn, Title: "Pretend Google", Kind: demo.Google,
+			People: demo.WorkspacePeople()}, "google", google},
 	} {
 		o.ClientID, o.ClientSecret = "sallyport", v.Secret
-		o.RedirectURIs = []string{v.PublicURL + "/.sallyport/callback/" + o.id}
+		o.RedirectURIs = []string{v.PublicURL + "/.sallyport/callback/" + o.id,
+			v.PublicURL + "/.sallyport/directory/" + o.id + "/callback"}
 		o.PostLogoutURIs = []string{v.PublicURL + "/.sallyport/logout"}
 		if v.SecondURL != "" {
 			o.LeadsTo = []string{v.SecondURL}
@@ -330,6 +350,8 @@ Things to try:
   - Open %[1]s/admin as Jonas, then as Tomoko, and read why she is refused.
   - Sign in with Ledger & Co as Ines, who works for two organizations. She chooses one, and
     can switch when %[1]s/hospital refuses the other.
+  - Sign in with Google as Nora. Google says of her organization nothing but its domain; on her
+    account page she has its name read, once, and who signs in from then on has it.
   - Open %[1]s/payroll two minutes after you signed in: that page asks for a sign-in
     of the last minute, so you are asked again who you are, and then you are there.
   - Lend the app your calendar: open %[1]s/calendar and connect one. The app shows when
@@ -342,7 +364,10 @@ Things to try:
     Sign in with another browser or a private window as the same person: the page lists both,
     and ends the other one.
   - Ask as a program would:  curl -i %[1]s/api/me
-`, v.PublicURL)
+  - Look as who runs it does:
+        sallyport grants list -c %[2]s
+    and so with orgs list, sessions list and permissions.
+`, v.PublicURL, v.Config)
 	if v.SecondURL != "" {
 		fmt.Fprintf(w, `  - Open another host, which has a cookie of its own: you are signed in there without typing
     anything, and signing out on either host signs out on both:

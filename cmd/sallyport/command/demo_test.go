@@ -70,6 +70,13 @@ func (o *outputOf) String() string {
 // startDemo runs the demo until the test ends, and returns the URL that it prints.
 func startDemo(t *testing.T) string {
 	t.Helper()
+	at, _ := watchDemo(t)
+	return at
+}
+
+// watchDemo is startDemo with all that it prints.
+func watchDemo(t *testing.T) (string, *outputOf) {
+	t.Helper()
 	out := &outputOf{}
 	d := &demonstration{console: &console{stdout: out, stderr: out,
 		env: func(string) (string, bool) { return "", false }}}
@@ -92,7 +99,7 @@ func startDemo(t *testing.T) string {
 		}
 		return at != "" && testenv.StatusOf(at+"/public") == http.StatusOK
 	})
-	return at
+	return at, out
 }
 
 // linkTo is where the link with these words leads.
@@ -262,4 +269,42 @@ func TestTheDemosSlackIsAnOrganizations(t *testing.T) {
 	b := testenv.NewBrowser(t, nil)
 	page := b.SignIn(b.Open(at+"/.sallyport/login?provider=demo&return_to=/plan"), "zoe")
 	saysAll(t, page, 200, "Connect Calendar", "cannot be connected by you")
+}
+
+// At the demo's Google an organization has the name of its domain until its administrator has it
+// read. Commands of an operator see it beside the demo, with the file that it names.
+func TestTheDemosGoogleTellsANameOnceItWasRead(t *testing.T) {
+	at, out := watchDemo(t)
+	enter := func(person string) *testenv.Browser {
+		b := testenv.NewBrowser(t, nil)
+		page := b.SignIn(b.Submit(b.Open(at+"/"), "provider", "google"), person)
+		saysAll(t, page, http.StatusOK, "google:cedar.example")
+		return b
+	}
+	ravi := enter("ravi")
+	if page := ravi.Open(at + "/"); strings.Contains(page.Body, "Cedar Works") {
+		t.Errorf("the name is known before it was read:\n%s", page.Body)
+	}
+	if page := ravi.Open(at + "/.sallyport/account"); strings.Contains(page.Body, "Read your organization") {
+		t.Errorf("somebody else may have it read:\n%s", page.Body)
+	}
+	nora := enter("nora")
+	account := nora.Open(at + "/.sallyport/account")
+	m := regexp.MustCompile(`name="form" value="([^"]*)">Read your organization`).FindStringSubmatch(account.Body)
+	if m == nil {
+		t.Fatalf("no button:\n%s", account.Body)
+	}
+	saysAll(t, nora.SignIn(nora.Submit(account, "form", html.UnescapeString(m[1])), "nora"), http.StatusOK,
+		"Cedar Works", "cedar.example")
+	saysAll(t, enter("ravi").Open(at+"/"), http.StatusOK, "Cedar Works", "google:cedar.example")
+	file := regexp.MustCompile(`-c (/\S+)`).FindStringSubmatch(out.String())
+	if file == nil {
+		t.Fatalf("no file for commands:\n%s", out)
+	}
+	var listed strings.Builder
+	code := run([]string{"orgs", "list", "-c", file[1]}, &console{stdout: &listed, stderr: out,
+		env: func(string) (string, bool) { return "", false }})
+	if code != exitOK || !strings.Contains(listed.String(), "google:cedar.example  Cedar Works  cedar.example") {
+		t.Errorf("orgs list: %d\n%s", code, &listed)
+	}
 }
