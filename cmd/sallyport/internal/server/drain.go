@@ -245,7 +245,9 @@ func (v *trackedConn) RemoteAddr() net.Addr {
 func (v *trackedConn) Read(b []byte) (int, error) {
 	if len(v.unread) > 0 {
 		n := copy(b, v.unread)
-		v.unread = v.unread[n:]
+		if v.unread = v.unread[n:]; len(v.unread) == 0 {
+			v.unread = nil // a WebSocket would keep the buffer for hours
+		}
 		return n, nil
 	}
 	if v.proxied != nil {

@@ -420,3 +420,24 @@ func open(t *testing.T, dial dialFunc, address string) net.Conn {
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }
+
+// What is put back is read again once, and then takes no memory: a WebSocket is open for hours.
+func TestWhatIsPutBackIsReadOnceAndLetGo(t *testing.T) {
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	testenv.Check(t, err)
+	defer l.Close()
+	peer, err := net.Dial("tcp", l.Addr().String())
+	testenv.Check(t, err)
+	defer peer.Close()
+	accepted, err := newDrainListener(l).Accept()
+	testenv.Check(t, err)
+	defer accepted.Close()
+	c := accepted.(*trackedConn)
+	c.Unread([]byte("read before, "))
+	_, err = io.WriteString(peer, "and then")
+	testenv.Check(t, err)
+	got := make([]byte, len("read before, and then"))
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != "read before, and then" || c.unread != nil {
+		t.Errorf("read %q, %v, and keeps %d bytes", got, err, cap(c.unread))
+	}
+}
