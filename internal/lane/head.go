@@ -18,7 +18,10 @@ func (c *conn) readHead() (head []byte, whole bool) {
 	looked, lines := 0, 0
 	for {
 		if end := bytes.Index(c.in[looked:], endOfHead); end >= 0 {
-			return c.in[:looked+end+len(endOfHead)], true
+			if n := looked + end + len(endOfHead); n <= c.limit {
+				return c.in[:n], true
+			}
+			return c.in, false
 		}
 		if lines = plainLines(c.in, lines); lines < 0 || !begins(c.in) || len(c.in) >= c.limit {
 			return c.in, false

@@ -122,3 +122,16 @@ func same(t *testing.T, raw []byte, mine, theirs *http.Request) {
 		t.Fatalf("%q is read as\n%+v, by net/http as\n%+v", raw, a, b)
 	}
 }
+
+// A head is as long as it may be, or the server's, however it comes.
+func TestALongHeadIsNotTheLanes(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{maxHead, maxHead + 1, 2 * maxHead} {
+		raw := []byte("GET / HTTP/1.1\r\nHost: a\r\nX: ")
+		raw = append(raw, bytes.Repeat([]byte("x"), n-len(raw)-4)...)
+		c := &conn{net: still{}, limit: maxHead, in: append(raw, "\r\n\r\n"...)}
+		if head, whole := c.readHead(); whole != (n <= maxHead) || len(head) != n {
+			t.Errorf("of %d bytes %d are one head: %t", n, len(head), whole)
+		}
+	}
+}

@@ -200,6 +200,7 @@ func (l *Lane) serve(accepted net.Conn) {
 		return
 	}
 	l.handed.Add(1)
+	_ = on.SetDeadline(time.Time{}) // of what was answered here
 	on.Unread(c.in)
 	select {
 	case l.others <- on:

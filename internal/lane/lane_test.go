@@ -582,6 +582,28 @@ func TestAClientThatDoesNotReadIsCutOff(t *testing.T) {
 	}
 }
 
+// A deadline is of the answer for which a handler has set it, also where another server writes
+// the next one.
+func TestADeadlineDoesNotMeetTheNextAnswer(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			time.Sleep(400 * time.Millisecond)
+		} else {
+			check(t, http.NewResponseController(w).SetWriteDeadline(time.Now().Add(200*time.Millisecond)))
+		}
+		fmt.Fprint(w, r.Method)
+	}))
+	c, in := s.dial(t)
+	for _, begins := range []string{"GET /", "GET /slow", "GET /", "POST /slow"} {
+		send(t, c, begins+" HTTP/1.1\r\nHost: a\r\n\r\n")
+		if _, body := receive(t, in); !strings.HasPrefix(begins, body) || body == "" {
+			t.Errorf("%s: %q", begins, body)
+		}
+	}
+	s.counts(t, 3, 1)
+}
+
 // A bug of a handler ends its connection and is logged; others go on.
 func TestAPanicEndsOneConnection(t *testing.T) {
 	t.Parallel()
