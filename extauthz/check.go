@@ -43,14 +43,13 @@ func checkHeader(asked *checkRequest, l *line) (http.Header, error) {
 		return nil, errors.New("there are both headers and header_map")
 	}
 	header := make(http.Header, len(asked.lines)+len(asked.headers))
-	named := make(map[string]bool, len(asked.headers))
 	for _, h := range asked.headers {
-		if named[h.name] { // a map has each name once
-			return nil, fmt.Errorf("%q is there twice", h.name)
-		}
-		named[h.name] = true
+		had := len(header)
 		if err := addHeader(header, l, h.name, h.value); err != nil {
 			return nil, err
+		}
+		if repeats := h.name[0] == ':' || h.name == "host"; len(header) == had && !repeats {
+			return nil, fmt.Errorf("%q is there twice", h.name) // and a map has each name once
 		}
 	}
 	for _, h := range asked.lines {

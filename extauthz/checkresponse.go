@@ -15,7 +15,7 @@ func (d *Door) appendCheckResponse(to []byte, a *answer) []byte {
 	if a.status != http.StatusOK {
 		return appendDenied(to, a)
 	}
-	var ok []byte
+	ok := make([]byte, 0, usualResponse)
 	for _, name := range d.set.names {
 		if lines := a.header[name]; lines[0] != "" {
 			ok = appendHeader(ok, okHeaders, name, lines)
@@ -38,8 +38,12 @@ func (d *Door) appendCheckResponse(to []byte, a *answer) []byte {
 	return appendMessage(to, responseOK, ok)
 }
 
+// usualResponse is about how long an answer is.
+const usualResponse = 1 << 10
+
 func appendDenied(to []byte, a *answer) []byte {
-	denied := appendMessage(nil, deniedStatus, appendVarint(nil, httpStatusCode, uint64(a.status)))
+	denied := make([]byte, 0, usualResponse)
+	denied = appendMessage(denied, deniedStatus, appendVarint(nil, httpStatusCode, uint64(a.status)))
 	for _, name := range slices.Sorted(maps.Keys(a.header)) {
 		denied = appendHeader(denied, deniedHeaders, name, a.header[name])
 	}

@@ -48,6 +48,9 @@ type checkRequest struct {
 	lines                      []headerLine // of header_map, as there are
 }
 
+// usualHeaders is about how many a browser's request has.
+const usualHeaders = 24
+
 // headerLine is a header, whose value is in one of two fields.
 type headerLine struct{ name, value, raw string }
 
@@ -179,6 +182,9 @@ func (c *checkRequest) asked() func(protowire.Number, []byte) error {
 		case httpPath:
 			return seen.text(field, value, &c.path)
 		case httpHeaders:
+			if c.headers == nil {
+				c.headers = make([]headerLine, 0, usualHeaders)
+			}
 			h, err := parseHeader(value, entryKey, entryValue, 0)
 			c.headers = append(c.headers, h)
 			return err
