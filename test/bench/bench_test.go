@@ -78,6 +78,7 @@ func TestEveryRowIsMeasured(t *testing.T) {
 		"-peer", "name=a peer,url=http://"+at[0]+"/x,cookie=a=b")
 	const figures = ` [0-9]+ \| [0-9.]+ \| [0-9.]+ \| [0-9.]+( \([0-9.]+–[0-9.]+\))? \|`
 	want := []string{"bare `httputil.ReverseProxy`", "Sallyport, a public route", "**Sallyport, signed in**",
+		"Sallyport, a public route, `lane`", "Sallyport, signed in, `lane`", "Sallyport, `/verify`, `lane`",
 		"Sallyport, gateway (an app uses a grant)", "a peer", "bare `net/http` handler", "**Sallyport, `/verify`**",
 		"bare `net/http` handler, HTTP/2", "**Sallyport, Envoy's check over gRPC**"}
 	for name, rows := range map[string][]string{"nginx": {"nginx", "nginx, our headers and a JSON log"}, "haproxy": {"HAProxy"}} {
@@ -94,7 +95,8 @@ func TestEveryRowIsMeasured(t *testing.T) {
 			t.Errorf("no allocations in %q", found)
 		}
 	}
-	for _, row := range []string{"bare `httputil.ReverseProxy`", "Sallyport, a public route", "Sallyport, signed in"} {
+	for _, row := range []string{"bare `httputil.ReverseProxy`", "Sallyport, a public route", "Sallyport, signed in",
+		"Sallyport, signed in, `lane`"} {
 		if !regexp.MustCompile(`(?m)^\| ` + regexp.QuoteMeta(row) + ` \| [0-9]+ \| -?[0-9]+ \(.*\) \| -?[0-9]+ \(.*\) \|$`).
 			MatchString(text) {
 			t.Errorf("no row of %s at half load", row)

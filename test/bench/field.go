@@ -215,7 +215,7 @@ func (f *field) halfLoad() []*subject {
 	var some []*subject
 	for _, s := range f.subjects {
 		switch s.key {
-		case "nginx", "haproxy", "bare", "public", "signed-in":
+		case "nginx", "haproxy", "bare", "public", "signed-in", "signed-in-lane":
 			some = append(some, s)
 		}
 	}
