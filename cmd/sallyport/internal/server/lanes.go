@@ -26,8 +26,10 @@ func (all lanes) Collect(to chan<- prometheus.Metric) {
 
 func describeLanes() (answered, handed *prometheus.Desc) {
 	labels := []string{"listener"}
-	return prometheus.NewDesc("sallyport_lane_requests_total", "Requests that were answered by the server that "+
-			"listen.lane switches on, by listener.", labels, nil),
-		prometheus.NewDesc("sallyport_lane_handed_over_total", "Connections that it left to the standard library's "+
-			"server, for the rest of their time, at the first request that it does not take, by listener.", labels, nil)
+	answered = prometheus.NewDesc("sallyport_lane_requests_total",
+		"Requests that were answered by the server that listen.lane switches on, by listener.", labels, nil)
+	handed = prometheus.NewDesc("sallyport_lane_handed_over_total", "Connections that the server of listen.lane left "+
+		"to the standard library's, for the rest of their time, at the first request that it does not take, by "+
+		"listener.", labels, nil)
+	return answered, handed
 }
