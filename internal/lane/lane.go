@@ -165,7 +165,7 @@ type conn struct {
 	in      []byte      // what was read and not taken
 	limit   int         // of a head
 	readBy  time.Time   // the read deadline; zero: none
-	writeBy time.Time   // the write deadline; zero: none
+	writeBy time.Time   // the write deadline that the server's limit has set
 	renewed atomic.Bool // the handler has set the write deadline
 	first   bool        // no request was taken yet
 	partial bool        // a head has begun, and its time
@@ -227,17 +227,17 @@ func (l *Lane) logf(format string, args ...any) {
 // serve answers requests until one is not plain, and reports whether the connection is over
 // instead.
 func (c *conn) serve() (over bool) {
-	if !c.socket.ok() {
-		return !c.enter(waiting, ended)
-	}
-	for {
+	for c.socket.ok() {
 		head, whole := c.readHead()
-		if !whole {
-			return head == nil || !c.enter(waiting, ended)
+		if head == nil {
+			return true
 		}
-		r := c.parse(head)
+		var r *plain
+		if whole {
+			r = c.parse(head)
+		}
 		if r == nil {
-			return !c.enter(waiting, ended)
+			break
 		}
 		if !c.enter(waiting, answering) {
 			return true
@@ -254,6 +254,7 @@ func (c *conn) serve() (over bool) {
 			return true
 		}
 	}
+	return !c.enter(waiting, ended)
 }
 
 // handle has the handler answer r, and reports whether the connection can be used again.
@@ -283,18 +284,17 @@ const coarse = time.Second
 
 // limitWriting gives the answer the server's time, and takes back what the last handler set.
 func (c *conn) limitWriting() {
-	limit := c.lane.server.WriteTimeout
-	now := time.Now()
-	switch {
-	case limit == 0 && (c.renewed.Load() || !c.writeBy.IsZero()):
-		c.writeBy = time.Time{}
-	case limit > 0 && (c.renewed.Load() || c.writeBy.Before(now.Add(limit-min(coarse, limit/8)))):
-		c.writeBy = now.Add(limit)
-	default:
+	limit, renewed := c.lane.server.WriteTimeout, c.renewed.Swap(false)
+	if limit == 0 {
+		if renewed {
+			_ = c.net.SetWriteDeadline(time.Time{}) // a write will tell
+		}
 		return
 	}
-	c.renewed.Store(false)
-	_ = c.net.SetWriteDeadline(c.writeBy) // a write will tell
+	if by := time.Now().Add(limit); renewed || by.Sub(c.writeBy) > min(coarse, limit/8) {
+		c.writeBy = by
+		_ = c.net.SetWriteDeadline(by)
+	}
 }
 
 // limitReading sets when the wait for bytes ends; 0: never.

@@ -473,7 +473,7 @@ func TestAContextHasWhatTheServerPutsIntoIt(t *testing.T) {
 
 // Slow clients are cut off as net/http does it: a head that does not end, and a connection
 // on which nothing comes any more.
-func TestSlowClientsAreCutOff(t *testing.T) {
+func TestP17_SlowClientsOfTheLaneAreCutOff(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, echo, func(s *http.Server) {
 		s.ReadHeaderTimeout, s.IdleTimeout = 300*time.Millisecond, 600*time.Millisecond
@@ -498,7 +498,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 }
 
 // One byte at a time does not prolong the time of a head.
-func TestAHeadThatComesByteByByteHasOneTime(t *testing.T) {
+func TestP17_AHeadThatComesByteByByteHasOneTime(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, echo, func(s *http.Server) { s.ReadHeaderTimeout = 300 * time.Millisecond })
 	c, in := s.dial(t)
@@ -523,7 +523,7 @@ func TestAHeadThatComesByteByByteHasOneTime(t *testing.T) {
 }
 
 // A stop lets answers be finished, each the last on its connection, and closes what waits.
-func TestShutdownFinishesAnswers(t *testing.T) {
+func TestP16_AStopLetsTheLaneFinishItsAnswers(t *testing.T) {
 	t.Parallel()
 	begun, goOn := make(chan struct{}), make(chan struct{})
 	s := newSite(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -560,7 +560,7 @@ func TestShutdownFinishesAnswers(t *testing.T) {
 }
 
 // A client that does not read is cut off by the handler's deadline, and the request ends.
-func TestAClientThatDoesNotReadIsCutOff(t *testing.T) {
+func TestP17_AClientOfTheLaneThatDoesNotReadIsCutOff(t *testing.T) {
 	t.Parallel()
 	var cut atomic.Bool
 	over := make(chan error, 1)
@@ -624,6 +624,65 @@ func TestAPanicEndsOneConnection(t *testing.T) {
 	send(t, c, "GET /b HTTP/1.1\r\nHost: a\r\n\r\n")
 	if res, _ := receive(t, in); res.StatusCode != 200 {
 		t.Error(res.Status)
+	}
+}
+
+// Many connections at once, several requests on each, some of which break off: every answer is
+// the one to its request, in the order of the requests.
+func TestP23_EveryAnswerOfTheLaneIsTheOneToItsRequest(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who := r.Header.Get("Cookie")
+		w.Header().Set("X-Who", who)
+		n := len(who) * 331 % 5000 // in one piece, in chunks, with and without a flush
+		if n%3 == 0 {
+			_ = http.NewResponseController(w).Flush()
+		}
+		fmt.Fprint(w, strings.Repeat(who+";", 1+n/10))
+		if n%7 == 0 {
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	var people sync.WaitGroup
+	var whole atomic.Int64
+	for p := range 40 {
+		people.Go(func() {
+			for round := range 40 {
+				c, err := net.Dial("tcp", s.addr)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_ = c.SetDeadline(time.Now().Add(time.Minute))
+				in := bufio.NewReader(c)
+				name := func(i int) string { return fmt.Sprintf("p%d-%d-%s", p, i, strings.Repeat("x", (p+round+i)%50)) }
+				var raw strings.Builder
+				for i := range 5 {
+					fmt.Fprintf(&raw, "GET /%d HTTP/1.1\r\nHost: a\r\nCookie: %s\r\n\r\n", i, name(i))
+				}
+				_, _ = io.WriteString(c, raw.String())
+				for i := range 1 + (p+round)%5 { // and then this client is gone
+					res, err := http.ReadResponse(in, nil)
+					if err != nil {
+						break
+					}
+					body, err := io.ReadAll(res.Body)
+					if res.Header.Get("X-Who") != name(i) ||
+						!strings.HasPrefix(strings.Repeat(name(i)+";", 600), string(body)) {
+						t.Errorf("%s got %.80q of %q", name(i), body, res.Header.Get("X-Who"))
+					}
+					if err != nil {
+						break
+					}
+					whole.Add(1)
+				}
+				_ = c.Close()
+			}
+		})
+	}
+	people.Wait()
+	if whole.Load() < 1000 {
+		t.Errorf("only %d answers were whole", whole.Load())
 	}
 }
 
