@@ -36,13 +36,14 @@ func (r *Relay) switchOver(x *exchange, res *http.Response) error {
 	x.order.Hooks.RewriteAnswer(res.Header)
 	delete(res.Header, "Content-Length") // RFC 9110 §8.6: none in a 101, and no reader may look for a body
 	setWebSocket(res.Header)
+	r.open.Add(1) // before the client can know
 	client, err := x.client.switchProtocols(res.Header)
 	if err != nil {
+		r.open.Add(-1)
 		return fmt.Errorf("answer the upgrade: %w", err)
 	}
 	t := &tunnel{relay: r, caller: x.order.WebSocket()}
 	t.carried = r.tunnels.New(upstream.Ends{Client: client, Upstream: app, Owner: t})
-	r.open.Add(1)
 	x.watch.stop() // from here on the tunnel is watched in its place
 	t.watch.start(&r.sweeper, t, limits{Idle: x.order.Idle})
 	if cause := x.ended(); cause != nil {
