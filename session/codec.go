@@ -209,7 +209,7 @@ func (compact) Deserialize(src []byte, dst any) error {
 		return errCodec
 	}
 	out := Session{Root: base64.RawURLEncoding.EncodeToString(r.take(idBytes)), generation: r.uint32()}
-	out.ID = sessionID(out.Root, out.generation)
+	out.ID, out.named = sessionID(out.Root, out.generation), namesOf(out.Root)
 	out.SignedIn = r.millis()
 	out.end = out.SignedIn.Add(r.seconds())
 	out.Seen = out.SignedIn.Add(r.seconds())

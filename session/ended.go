@@ -192,15 +192,25 @@ func (r Record) Join(old Record) Record {
 // SID names the sign-in to apps: the key of the cut that ends it, so that it can be
 // asked for what has ended, and says nothing about the secret Root. All sessions of
 // a sign-in have the same.
-func (s *Session) SID() string {
-	return s.rootKey().SID()
+func (s *Session) SID() string { return s.names().sid }
+
+// names are what a sign-in is called where its secret Root must not be known. They are
+// worked out once for all requests of a session, or stand alone: see Asserted.
+type names struct {
+	key CutKey
+	sid string
 }
 
-func (s *Session) rootKey() CutKey {
-	if s.named != nil {
-		return *s.named
+func namesOf(root string) *names {
+	key := rootKey(root)
+	return &names{key, key.SID()}
+}
+
+func (s *Session) names() *names {
+	if s.named == nil { // not read, and not of somebody who signs in
+		return namesOf(s.Root)
 	}
-	return rootKey(s.Root)
+	return s.named
 }
 
 func rootKey(root string) CutKey         { return hashed("sallyport sid", root, "") }

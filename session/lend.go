@@ -157,7 +157,7 @@ func (m *Manager) AssertionEnded(a Asserted) bool {
 func (a *Asserted) session() (Session, bool) {
 	provider, subject, _ := strings.Cut(a.Person, ":")
 	key, ok := KeyOfSID(a.SID)
-	return Session{named: &key, SignedIn: a.IssuedAt, Identity: identity.Identity{Provider: provider,
+	return Session{named: &names{key, a.SID}, SignedIn: a.IssuedAt, Identity: identity.Identity{Provider: provider,
 		Subject: subject, Org: identity.Org{ID: a.Org}}}, ok
 }
 

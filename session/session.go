@@ -71,8 +71,8 @@ type Session struct {
 	end        time.Time // of the sign-in, sealed when it began: a longer timeout is for new ones
 	kept       keptDigest
 	key        keyID // of the key that sealed the cookie it was read from
-	// named is the key of Root where Root is not known: see Asserted.
-	named *CutKey
+	// named is what Root is called elsewhere; see Asserted for one whose Root is not known.
+	named *names
 }
 
 // Options configure a Manager. Keys, PublicURL and both timeouts are required.
@@ -231,8 +231,8 @@ func (m *Manager) StartFrom(b Beginning, id identity.Identity) (Session, error) 
 	var raw [idBytes]byte
 	rand.Read(raw[:])
 	root := base64.RawURLEncoding.EncodeToString(raw[:])
-	s := Session{Root: root, ID: sessionID(root, 0), Identity: m.Keep(id), SignedIn: b.at, kept: m.kept,
-		key: m.keyIDs[m.ring.Signing(m.now())]}
+	s := Session{Root: root, ID: sessionID(root, 0), named: namesOf(root), Identity: m.Keep(id), SignedIn: b.at,
+		kept: m.kept, key: m.keyIDs[m.ring.Signing(m.now())]}
 	ended := m.ended.EndedSince(s, b.heard)
 	// If the clock was set back after a sign-out everywhere, that must not end the
 	// session of somebody who signs in again now.

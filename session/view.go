@@ -123,7 +123,7 @@ func (v *View) Ended(s *Session) bool {
 		return true
 	}
 	if v.count[KindRoot].Load() > 0 {
-		if e, ok := v.get(s.rootKey()); ok && e.ends(s.generation) {
+		if e, ok := v.get(s.names().key); ok && e.ends(s.generation) {
 			return true
 		}
 	}
