@@ -68,7 +68,7 @@ func CutText(s string, most int) string {
 // acr, is not what p asks for; now is by our clock. A provider that does not say when or
 // how has proved nothing.
 func (p Proof) Check(at time.Time, acr string, now time.Time) error {
-	e := &UnprovenError{Asked: p, ACR: acr}
+	e := UnprovenError{Asked: p, ACR: acr}
 	if !at.IsZero() {
 		e.Age = now.Sub(at)
 	}
@@ -84,5 +84,6 @@ func (p Proof) Check(at time.Time, acr string, now time.Time) error {
 	default:
 		return nil
 	}
-	return e
+	failed := e // in memory of its own, which a proof that will do does not need
+	return &failed
 }
