@@ -153,7 +153,7 @@ type Answer struct {
 	TakesToken bool
 
 	headers   identity.Rendered
-	assertion string
+	assertion []string // the value of its header
 }
 
 // Refusal is why a request is not answered by its route, where that is not the

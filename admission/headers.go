@@ -67,7 +67,7 @@ func (a *Admission) render(ans *Answer, key string, id *identity.Identity) (err 
 }
 
 // told is about how many bytes the app is told.
-func (ans *Answer) told() int { return ans.headers.Size() + len(ans.assertion) }
+func (ans *Answer) told() int { return ans.headers.Size() + len(ans.assertion[0]) }
 
 // SetHeaders writes into h, which Admit has stripped, what the app is told, and
 // takes out what was meant for Sallyport alone: its cookies, and an access token. Where the
@@ -85,6 +85,6 @@ func (ans *Answer) SetHeaders(h http.Header) {
 	}
 	if ans.Principal != nil {
 		ans.headers.Set(h)
-		h[identity.AssertionHeader] = []string{ans.assertion}
+		h[identity.AssertionHeader] = ans.assertion
 	}
 }

@@ -67,7 +67,7 @@ type cacheKey struct{ caller, audience string }
 
 type cached struct {
 	minute int64
-	token  string
+	value  []string
 }
 
 // New derives the keys and renders the JWKS.
@@ -181,12 +181,13 @@ type Caller struct {
 
 // Sign returns the assertion about a caller for an audience (the route's name),
 // good until Lifetime is over, or until what it rests on ends. Within a minute the
-// same arguments give the same token.
-func (s *Signer) Sign(about Caller, audience string) (string, error) {
+// same arguments give the same token. It is the one value of a header, which callers
+// share: they do not change it.
+func (s *Signer) Sign(about Caller, audience string) ([]string, error) {
 	now := s.now()
 	key, minute := cacheKey{about.Key, audience}, now.Unix()/60
 	if c, ok := s.signed.Get(key); ok && c.minute == minute {
-		return c.token, nil
+		return c.value, nil
 	}
 	issued := time.Unix(minute*60, 0)
 	if since := about.Since.Truncate(time.Second); since.After(issued) && !since.After(now) {
@@ -194,10 +195,11 @@ func (s *Signer) Sign(about Caller, audience string) (string, error) {
 	}
 	token, err := s.sign(about, audience, issued, now)
 	if err != nil {
-		return "", fmt.Errorf("sign assertion: %w", err)
+		return nil, fmt.Errorf("sign assertion: %w", err)
 	}
-	s.signed.Put(key, cached{minute, token}, len(about.Key)+len(audience)+len(token)+entryBytes)
-	return token, nil
+	value := []string{token}
+	s.signed.Put(key, cached{minute, value}, len(about.Key)+len(audience)+len(token)+entryBytes)
+	return value, nil
 }
 
 func (s *Signer) sign(about Caller, audience string, issued, now time.Time) (string, error) {

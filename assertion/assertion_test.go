@@ -63,7 +63,7 @@ func sign(t testing.TB, s *Signer, session, audience string, id *identity.Identi
 	if err != nil {
 		t.Fatal(err)
 	}
-	return token
+	return token[0]
 }
 
 func keys(t testing.TB, s *Signer) *jose.JSONWebKeySet {
@@ -338,7 +338,7 @@ func TestP01_AnAssertionDoesNotOutliveWhatItRestsOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if claims, _ := verify(t, s, token); claims["exp"] != float64(row.want.Unix()) ||
+		if claims, _ := verify(t, s, token[0]); claims["exp"] != float64(row.want.Unix()) ||
 			claims["iat"] != float64(minute.Unix()) {
 			t.Errorf("%s: iat %v, exp %v", name, claims["iat"], claims["exp"])
 		}
@@ -357,7 +357,7 @@ func TestSignerIsSafeForConcurrentUse(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if claims, _ := verify(t, s, token); claims["sub"] != id.ID() {
+				if claims, _ := verify(t, s, token[0]); claims["sub"] != id.ID() {
 					t.Errorf("%v for %s", claims["sub"], id.ID())
 				}
 			}
@@ -445,7 +445,7 @@ func TestAnAssertionIsNotOlderThanTheSignIn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if claims, _ := verify(t, s, token); claims["iat"] != float64(row.want.Unix()) {
+		if claims, _ := verify(t, s, token[0]); claims["iat"] != float64(row.want.Unix()) {
 			t.Errorf("%s: iat %v, want %v", name, claims["iat"], row.want.Unix())
 		}
 	}

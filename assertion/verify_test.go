@@ -26,13 +26,13 @@ func TestAnAssertionNamesItsSession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if told, _ := verify(t, s, token); told["sid"] != sid || told["session_end"] != float64(end.Unix()) {
+	if told, _ := verify(t, s, token[0]); told["sid"] != sid || told["session_end"] != float64(end.Unix()) {
 		t.Errorf("sid %v, session_end %v", told["sid"], told["session_end"])
 	}
 	if told, _ := verify(t, s, sign(t, s, "token", "app", alice())); told["sid"] != nil || told["session_end"] != nil {
 		t.Errorf("without a session: sid %v, session_end %v", told["sid"], told["session_end"])
 	}
-	got, err := s.Verify(token, "other", "app")
+	got, err := s.Verify(token[0], "other", "app")
 	issued := c.Now().Truncate(time.Minute)
 	want := Verified{
 		Subject: "google:1101", Org: "acme", Audience: "app", SID: sid, SessionEnd: got.SessionEnd,

@@ -190,7 +190,7 @@ func (r *rig) assertionOf(who *identity.Identity, route string) string {
 	token, err := r.signer.Sign(assertion.Caller{Key: "k", Identity: who, SID: r.signedIn.SID(),
 		End: time.Now().Add(10 * time.Hour)}, route)
 	testenv.Check(r, err)
-	return token
+	return token[0]
 }
 
 // ask sends a request of the planner for Ann. pairs are further headers; an empty value

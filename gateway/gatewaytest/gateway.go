@@ -90,5 +90,5 @@ func (g *Gateway) Assertion(tb testing.TB, who identity.Identity) string {
 	token, err := g.signer.Sign(assertion.Caller{Key: who.ID(), Identity: &who, SID: signedIn.SID(),
 		End: time.Now().Add(10 * time.Hour)}, Route)
 	testenv.Check(tb, err)
-	return token
+	return token[0]
 }
