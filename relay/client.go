@@ -39,9 +39,9 @@ import (
 type Client struct {
 	w         http.ResponseWriter
 	control   http.ResponseController
-	protocol  int // major version of HTTP
-	requestID string
-	last      bool // no more requests on this connection
+	protocol  int       // major version of HTTP
+	requestID [1]string // the value of X-Request-Id, as a header has it
+	last      bool      // no more requests on this connection
 
 	writeMu     sync.Mutex // held for every write and flush
 	status      int        // of the answer; 0: none yet
@@ -72,7 +72,7 @@ const (
 // is the last one on its connection, as it is anyway if the connection cannot be
 // used again.
 func NewClient(w http.ResponseWriter, r *http.Request, requestID string, last bool) *Client {
-	c := &Client{w: w, control: *http.NewResponseController(w), protocol: r.ProtoMajor, requestID: requestID,
+	c := &Client{w: w, control: *http.NewResponseController(w), protocol: r.ProtoMajor, requestID: [1]string{requestID},
 		last: last || lastOnConnection(r)}
 	c.setOwnHeaders()
 	return c
@@ -166,7 +166,7 @@ func (c *Client) begin(status int) {
 func (c *Client) setOwnHeaders() {
 	h := c.w.Header()
 	if h["X-Request-Id"] == nil {
-		h.Set("X-Request-Id", c.requestID)
+		h["X-Request-Id"] = c.requestID[:]
 	}
 	if c.last {
 		h.Set("Connection", "close")
@@ -423,7 +423,7 @@ func (c *Client) switchProtocols(h http.Header) (*upstream.Buffered, error) {
 	c.status = http.StatusSwitchingProtocols
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	early = append([]byte(nil), early...) // the reader's buffer is let go
-	h["X-Request-Id"] = []string{c.requestID}
+	h["X-Request-Id"] = c.requestID[:]
 	_ = conn.SetWriteDeadline(time.Now().Add(bodyTimeout))
 	if err := writeSwitch(buffered, h); err != nil {
 		conn.Close()

@@ -76,20 +76,20 @@ func countThisHop(h http.Header, protocol string, noVia bool) {
 		h[loopHeader] = append(h[loopHeader], viaName)
 		return
 	}
+	if via := viaAlone[protocol]; via != nil && len(h["Via"]) == 0 {
+		h["Via"] = via
+		return
+	}
 	h["Via"] = append(h["Via"], viaEntry(protocol))
 }
 
-// viaEntry is what Via says of this hop (RFC 9110 §7.6.3). The usual ones are
-// constants, because every request has one.
+// viaEntry is what Via says of this hop (RFC 9110 §7.6.3).
 func viaEntry(protocol string) string {
-	switch protocol {
-	case "HTTP/1.1":
-		return "1.1 " + viaName
-	case "HTTP/2.0":
-		return "2.0 " + viaName
-	}
 	return strings.TrimPrefix(protocol, "HTTP/") + " " + viaName
 }
+
+// viaAlone are the values of Via where no hop was before this one, which requests share.
+var viaAlone = map[string][]string{"HTTP/1.1": {"1.1 " + viaName}, "HTTP/2.0": {"2.0 " + viaName}}
 
 // bindsConnection reports whether the upstream may take all that follows on its
 // connection for this person's, as with NTLM and Negotiate (RFC 4559 §6). Such a
