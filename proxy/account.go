@@ -36,7 +36,7 @@ func (e *accountEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 	}
 	data := e.data(&s)
 	if data.Sessions, err = e.list.show(r, &s); err != nil {
-		e.own.process.log.Error("the account page lacks the list of sessions", "request_id", ev.requestID, "error", err)
+		e.own.process.log.Error("the account page lacks the list of sessions", "request_id", ev.RequestID, "error", err)
 	}
 	data.Grants = e.grants(r, ev, &s)
 	data.Sessions.OnlyHere, data.Sessions.EndURL = !e.durable, e.site.path("sessions/end")
@@ -55,7 +55,7 @@ func (e *accountEndpoint) grants(r *http.Request, ev *event, s *session.Session)
 	defer cancel()
 	views, err := e.lender.View(ctx, s.Identity)
 	if err != nil {
-		e.own.process.log.Error("the account page lacks the list of grants", "request_id", ev.requestID, "error", err)
+		e.own.process.log.Error("the account page lacks the list of grants", "request_id", ev.RequestID, "error", err)
 		return pages.Grants{Shown: true, Unknown: true}
 	}
 	return pages.Grants{Shown: len(views) > 0, List: grantsOf(views, s.Identity, e.site)}

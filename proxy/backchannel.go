@@ -72,7 +72,7 @@ func (e *backchannelEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *
 		return &failure{Status: http.StatusNotFound, Cause: errors.New("no provider of this name sends logout tokens " +
 			"here")}
 	}
-	ev.provider = id
+	ev.Provider = id
 	token, status, err := logoutTokenOf(w, r)
 	if err != nil {
 		return refuseLogout(w, r, ev, status, err)
@@ -96,7 +96,7 @@ func (e *backchannelEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *
 	case !first:
 		return refuseLogout(w, r, ev, http.StatusBadRequest, errors.New("logout token: its jti was used before"))
 	}
-	ev.user, ev.action = logout.Person, observe.SessionsEnded
+	ev.User, ev.Action = logout.Person, observe.SessionsEnded
 	kind := session.KindPerson
 	if logout.ProviderSID != "" {
 		kind = session.KindSID
@@ -152,7 +152,7 @@ func statusOfLogout(err error) int {
 // refuseLogout says no more than that: who sends tokens must not learn from the
 // answer what is wrong with them. The reason is for the log.
 func refuseLogout(w http.ResponseWriter, r *http.Request, ev *event, status int, cause error) error {
-	ev.cause = cause
+	ev.Err = cause
 	code := "invalid_request"
 	switch status {
 	case http.StatusServiceUnavailable:

@@ -11,10 +11,10 @@ import (
 // unauthorizedBearer refuses an access token. Why is for the log alone.
 func (p *Proxy) unauthorizedBearer(w *relay.Client, r *http.Request, ev *event, route *admission.Route,
 	cause error) error {
-	ev.cause = cause
+	ev.Err = cause
 	w.AnswerWithoutBody(r)
 	w.Header().Set("WWW-Authenticate", route.Challenge(ev.facts, "invalid_token"))
-	writeJSON(w, r, http.StatusUnauthorized, admission.TokenRefused(ev.requestID))
+	writeJSON(w, r, http.StatusUnauthorized, admission.TokenRefused(ev.RequestID))
 	return nil
 }
 

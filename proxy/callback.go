@@ -58,11 +58,11 @@ func (e *callbackEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *eve
 		// The session has ended, but not by this browser: somebody with a stolen cookie
 		// may have switched to the next session of the sign-in. End all of its sessions.
 		if err := e.sessions.EndSignIn(r.Context(), s); err != nil {
-			e.process.log.Error("a sign-out reached this process only", "request_id", ev.requestID, "error", err)
+			e.process.log.Error("a sign-out reached this process only", "request_id", ev.RequestID, "error", err)
 		}
 	}
 	provider, ok := e.providers.find(r.PathValue("provider"))
-	ev.provider = provider.ID
+	ev.Provider = provider.ID
 	reader, reads := provider.Login.(CallbackErrorReader)
 	if reads && q.Has("error") && errors.Is(flowErr, session.ErrNoFlow) {
 		err := fmt.Errorf("a callback with an error, and with no state that this browser could prove: %w",
@@ -79,7 +79,7 @@ func (e *callbackEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *eve
 		return e.flowBroken(w, r, ev, flow, flowErr)
 	}
 	if !ok || flow.Provider != provider.ID { // mix-up: RFC 9700 §4.4
-		ev.action = observe.SignInFailed
+		ev.Action = observe.SignInFailed
 		e.process.redeemed.spend(trip)
 		return e.startAgainPage(flow, errMixUp)
 	}
@@ -101,7 +101,7 @@ func (e *callbackEndpoint) redeem(
 	returnTo := e.site.returnOf(trip.Flow)
 	fetch, err := e.process.redeemed.join(trip, e.sessions.BrowserID(r), e.maxFlows, func() (redeemFunc, error) {
 		return e.redemption(r, ev, provider, q, trip)
-	}, func(err error) { e.unseenFailure(provider, ev.requestID, err) })
+	}, func(err error) { e.unseenFailure(provider, ev.RequestID, err) })
 	var result redeemed
 	if err == nil {
 		result, err = fetch(r.Context())
@@ -119,7 +119,7 @@ func (e *callbackEndpoint) redeem(
 		admission.KindOf(r) == admission.Navigation:
 		return e.redirectAgain(w, r, ev, provider, trip.Flow)
 	default:
-		ev.action = observe.SignInFailed
+		ev.Action = observe.SignInFailed
 		ev.refused(err)
 		return e.countedFailure(provider, err, returnTo)
 	}
@@ -127,19 +127,19 @@ func (e *callbackEndpoint) redeem(
 	// rules and assertion all see the same one.
 	s, err := e.sessions.StartFrom(result.began, e.orgs.Fold(result.who))
 	if err != nil {
-		ev.action = observe.SignInFailed
+		ev.Action = observe.SignInFailed
 		return e.endedMeanwhile(provider, &s, err, returnTo)
 	}
 	if err := e.sessions.Write(w, e.site.host, s); err != nil {
-		ev.action = observe.SignInFailed
+		ev.Action = observe.SignInFailed
 		return e.notKept(ev, provider, &s, err, returnTo)
 	}
 	ev.identify(&s.Identity)
 	if e.listing != nil {
-		e.listing.NoteSignIn(s.Entry(ev.client, useragent.Words(r.UserAgent())))
+		e.listing.NoteSignIn(s.Entry(ev.Client, useragent.Words(r.UserAgent())))
 	}
 	e.process.tellLender(r, ev, e.lender, &s)
-	ev.action = observe.SignIn
+	ev.Action = observe.SignIn
 	e.process.metrics.logins.WithLabelValues(provider.ID, "ok").Inc()
 	e.process.loops.completed(e.sessions.BrowserID(r))
 	// The redirect takes the code out of the address bar (RFC 9700 §4.2.4).

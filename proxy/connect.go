@@ -321,7 +321,7 @@ func (e *connectEndpoint) callback(w http.ResponseWriter, r *http.Request, ev *e
 
 // asCaller has the audit of what the Lender does say in which request it was.
 func asCaller(r *http.Request, ev *event) *http.Request {
-	return r.WithContext(grant.WithCaller(r.Context(), grant.Caller{RequestID: ev.requestID, Client: ev.client}))
+	return r.WithContext(grant.WithCaller(r.Context(), grant.Caller{RequestID: ev.RequestID, Client: ev.Client}))
 }
 
 // anyTwice reports whether one of names comes more than once.
@@ -456,7 +456,7 @@ func (p *Process) tellLender(r *http.Request, ev *event, lender Lender, s *sessi
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(asCaller(r, ev).Context()), signedInTime)
 	defer cancel()
 	if err := lender.SignedIn(ctx, s.Identity); err != nil {
-		p.log.Error("what apps may do while somebody is away was not prolonged", "request_id", ev.requestID,
+		p.log.Error("what apps may do while somebody is away was not prolonged", "request_id", ev.RequestID,
 			"error", err)
 	}
 }

@@ -117,7 +117,7 @@ func (e *connectEndpoint) failed(w http.ResponseWriter, r *http.Request, ev *eve
 		return e.otherAccount(w, r, ev, s, a, other)
 	}
 	if required, ok := errors.AsType[*grant.RequiredError](err); ok { // it changed since the page was shown
-		ev.note = required.Error()
+		ev.Note = required.Error()
 		return e.showAgain(w, r, ev, s, a, &pages.Notice{Title: "Please look at this again",
 			Text: "What is connected has changed while you were reading. Nothing was agreed to."})
 	}
@@ -179,7 +179,7 @@ func (e *connectEndpoint) tooNarrow(a connectAsk, missing []string, err error) e
 // connected. Nothing has been stored; the person goes there again.
 func (e *connectEndpoint) otherAccount(w http.ResponseWriter, r *http.Request, ev *event, s *session.Session,
 	a connectAsk, other *grant.OtherAccountError) error {
-	ev.note = "another account came than the one that is connected"
+	ev.Note = "another account came than the one that is connected"
 	return e.showAgain(w, r, ev, s, a, &pages.Notice{Title: "This is another account", Confirm: true,
 		Text: "Until now the account " + accountName(other.Was) + " is connected, and now you chose " +
 			accountName(other.Now) + ". Nothing has been changed yet. If you go on and choose the new one once more, " +

@@ -103,7 +103,7 @@ func (e *directoryEndpoint) show(r *http.Request, ev *event, s *session.Session)
 	switch {
 	case err != nil:
 		data.Unknown = true
-		e.own.process.log.Error("the account page lacks the details of the organization", "request_id", ev.requestID,
+		e.own.process.log.Error("the account page lacks the details of the organization", "request_id", ev.RequestID,
 			"error", err)
 	case known:
 		data.Known = &pages.OrgDetails{CustomerID: d.CustomerID, Name: d.Name, Domain: d.Domain, ReadAt: d.ReadAt,
@@ -141,7 +141,7 @@ func (e *directoryEndpoint) ask(w http.ResponseWriter, r *http.Request, ev *even
 	if !may || provider.ID != r.PathValue("provider") {
 		return notTheirs()
 	}
-	ev.provider = provider.ID
+	ev.Provider = provider.ID
 	form, err := readForm(w, r)
 	if err != nil || len(form["form"]) != 1 ||
 		!hmac.Equal([]byte(form.Get("form")), []byte(directorySecret(&s, provider.ID))) {
@@ -186,7 +186,7 @@ func (e *directoryEndpoint) callback(w http.ResponseWriter, r *http.Request, ev 
 	if !may || provider.ID != trip.Provider {
 		return notTheirs()
 	}
-	ev.provider = provider.ID
+	ev.Provider = provider.ID
 	first, err := e.once.Consume(r.Context(), "directory/"+trip.Name, e.own.process.now().Add(session.FlowTime))
 	if err != nil {
 		return e.failed(ev, provider, fmt.Errorf("directory: %w", err))
@@ -195,7 +195,7 @@ func (e *directoryEndpoint) callback(w http.ResponseWriter, r *http.Request, ev 
 		if err := e.read(r, ev, provider, q, trip, s.Identity); err != nil {
 			return e.failed(ev, provider, err)
 		}
-		ev.action = observe.DirectoryRead
+		ev.Action = observe.DirectoryRead
 		e.own.process.metrics.directories.WithLabelValues(provider.ID, "read").Inc()
 	}
 	redirect(w, http.StatusSeeOther, e.site.url("account")+"#directory")
@@ -222,7 +222,7 @@ func (e *directoryEndpoint) read(r *http.Request, ev *event, provider Provider, 
 			Err: errors.New("the details are of another organization")}
 	}
 	d.ReadAt = e.own.process.now()
-	ev.learned = fmt.Sprintf("%s is customer %s, named %q, with the primary domain %s", d.OrgID, d.CustomerID, d.Name,
+	ev.Learned = fmt.Sprintf("%s is customer %s, named %q, with the primary domain %s", d.OrgID, d.CustomerID, d.Name,
 		d.Domain)
 	if err := e.kept.KeepOrg(ctx, d); err != nil {
 		return fmt.Errorf("keep what the directory says: %w", err)
@@ -234,7 +234,7 @@ func (e *directoryEndpoint) read(r *http.Request, ev *event, provider Provider, 
 // could put text on our page with a link.
 func (e *directoryEndpoint) failed(ev *event, provider Provider, err error) error {
 	reason := identity.DirectoryReasonOf(err)
-	ev.action = observe.DirectoryFailed
+	ev.Action = observe.DirectoryFailed
 	f := &failure{Status: http.StatusBadGateway, Title: nothingRead, Cause: fmt.Errorf("directory: %w", err)}
 	const operators = "Tell the people who run this site, and give them the request id."
 	switch at := provider.Name; reason {

@@ -71,8 +71,8 @@ func (p *Proxy) fail(w *relay.Client, r *http.Request, ev *event, err error) {
 	if !errors.As(err, &f) {
 		f = &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
-	if ev.cause == nil {
-		ev.cause = f.Cause
+	if ev.Err == nil {
+		ev.Err = f.Cause
 	}
 	if f.Status == statusClientGone {
 		// Half-closed, a client may still read: an empty 200 would look like success.
@@ -93,7 +93,7 @@ func (p *Proxy) fail(w *relay.Client, r *http.Request, ev *event, err error) {
 	}
 	if admission.KindOf(r) == admission.Program {
 		writeError(w, r, f.Status, map[string]string{
-			"error": cmp.Or(f.Code, http.StatusText(f.Status)), "message": f.Sentence, "request_id": ev.requestID})
+			"error": cmp.Or(f.Code, http.StatusText(f.Status)), "message": f.Sentence, "request_id": ev.RequestID})
 		return
 	}
 	pg := f.Page
@@ -106,9 +106,9 @@ func (p *Proxy) fail(w *relay.Client, r *http.Request, ev *event, err error) {
 
 // show writes a page of ours.
 func show(to *pages.Pages, w http.ResponseWriter, r *http.Request, ev *event, pg pages.Page) {
-	pg.RequestID = ev.requestID
+	pg.RequestID = ev.RequestID
 	if err := to.Write(w, r, pg); err != nil {
-		ev.cause = errors.Join(ev.cause, err)
+		ev.Err = errors.Join(ev.Err, err)
 	}
 }
 

@@ -64,13 +64,13 @@ func (p *Proxy) forward(c *relay.Client, r *http.Request, ev *event, a *admissio
 		p.metrics.retries.WithLabelValues(a.Route.Name).Inc()
 	}
 	if outcome.CallOver {
-		ev.note = relay.ErrCallOver.Error()
+		ev.Note = relay.ErrCallOver.Error()
 	}
 	switch {
 	case err == nil:
 		return nil
 	case c.Switched(): // the connection is no longer HTTP
-		ev.cause = err
+		ev.Err = err
 		return nil
 	case c.Begun(): // fail aborts it
 		return err
@@ -164,7 +164,7 @@ func (p *Proxy) stillServes(f authz.Facts, who *admission.Principal) error {
 // RewriteRequest implements relay.Hooks. It removes what was meant only for us and
 // sets the headers that only we may set.
 func (x *forwarding) RewriteRequest(h http.Header) {
-	x.ours = [4]string{x.ev.client, x.ev.facts.Authority, x.ev.facts.Scheme, x.ev.requestID}
+	x.ours = [4]string{x.ev.Client, x.ev.facts.Authority, x.ev.facts.Scheme, x.ev.RequestID}
 	h["X-Forwarded-For"], h["X-Forwarded-Host"] = x.ours[0:1:1], x.ours[1:2:2]
 	h["X-Forwarded-Proto"], h["X-Request-Id"] = x.ours[2:3:3], x.ours[3:4:4]
 	x.admitted.SetHeaders(h)
@@ -185,7 +185,7 @@ func (x *forwarding) RewriteInterim(h http.Header) {
 // adds the renewed session cookie.
 func (x *forwarding) RewriteAnswer(h http.Header) {
 	if h["Clear-Site-Data"] != nil && spareCookies(h) {
-		x.ev.note = "Clear-Site-Data: cookies were spared, ours are among them"
+		x.ev.Note = "Clear-Site-Data: cookies were spared, ours are among them"
 	}
 	protectCookies(h)
 	x.ev.cors.SetAnswer(h, x.in.Header)
@@ -297,7 +297,7 @@ func (x *forwarding) failed(err error) error {
 // endCall answers a gRPC call whose own time was over before the app said anything, as a
 // gRPC server would ("gRPC over HTTP2", Trailers-Only).
 func (x *forwarding) endCall() {
-	x.ev.note = relay.ErrCallOver.Error()
+	x.ev.Note = relay.ErrCallOver.Error()
 	x.client.AnswerWithoutBody(x.in)
 	h := x.client.Header()
 	h["Content-Type"] = []string{"application/grpc"}

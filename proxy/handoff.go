@@ -330,7 +330,7 @@ func (e *handOffEndpoint) grant(
 	sealed, err := e.own.sessions.SealGrant(want, s, org)
 	switch {
 	case errors.Is(err, session.ErrNotTheirs):
-		ev.action = observe.HandOff
+		ev.Action = observe.HandOff
 		e.own.process.metrics.handOffs.WithLabelValues("not_theirs").Inc()
 		return e.notTheirs(want.Host, org, &s)
 	case err != nil:
@@ -451,7 +451,7 @@ func (e *awayEndpoints) take(w http.ResponseWriter, r *http.Request, ev *event) 
 	if err == nil {
 		err = session.ConsumeGrant(r.Context(), e.once, g)
 	}
-	ev.action = observe.HandOff
+	ev.Action = observe.HandOff
 	e.process.metrics.handOffs.WithLabelValues(handOffResult(err)).Inc()
 	switch {
 	case err == nil:

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -20,44 +19,31 @@ import (
 )
 
 // event collects what is found out about a request while it is answered. At the end
-// the observers get it as an observe.Event.
+// the observers get it.
 type event struct {
-	start      time.Time
-	requestID  string
-	client     string
+	observe.Event
 	trusted    bool            // the TCP peer is a proxy whose word counts
 	cors       *admission.CORS // of the route; nil: the app says it
-	forwards   bool            // client is not on the list of proxies, and says that it forwards for others
+	forwards   bool            // Client is not on the list of proxies, and says that it forwards for others
 	facts      authz.Facts
 	dotted     bool // the host was asked for with a dot at its end
-	route      string
-	user, org  string
-	decision   string
-	reason     authz.Reason
-	rule       int // which of the route's rules matched, from 1
-	action     observe.Action
-	provider   string // whose sign-in it is
-	ended      string // which session of their own somebody ended, in words
-	learned    string // what a directory said of an organization
 	sessionErr error
-	clientGone bool   // nobody is left to read an answer
-	note       string // what an operator should know of an answer that is fine
-	cause      error
+	clientGone bool // nobody is left to read an answer
 	tunnelled  bool // the request goes on as a tunnel, which tells at its end
 }
 
 func (ev *event) decide(decision string, reason authz.Reason) {
-	ev.decision, ev.reason = decision, reason
+	ev.Decision, ev.Reason = decision, string(reason)
 }
 
 func (ev *event) identify(id *identity.Identity) {
-	ev.user, ev.org = id.ID(), id.Org.ID
+	ev.User, ev.Org = id.ID(), id.Org.ID
 }
 
 // admitted notes what was answered to a request for an app.
 func (ev *event) admitted(a *admission.Answer) {
 	if a.Route != nil {
-		ev.route = a.Route.Name
+		ev.Route = a.Route.Name
 	}
 	if a.Principal != nil {
 		ev.identify(a.Principal.Identity)
@@ -67,7 +53,7 @@ func (ev *event) admitted(a *admission.Answer) {
 		return // a fault of ours came before a verdict was complete
 	}
 	ev.decide(a.Verdict.Outcome.String(), a.Verdict.Reason)
-	ev.rule = a.Verdict.Rule
+	ev.Rule = a.Verdict.Rule
 }
 
 // answered is what an event does not hold: what was asked for, and what was answered.
@@ -89,13 +75,9 @@ func (p *Proxy) finish(ev *event, c *relay.Client, r *http.Request) {
 
 // observe tells the observers.
 func (p *Proxy) observe(ctx context.Context, ev *event, a answered) {
-	e := &observe.Event{
-		Start: ev.start, Took: p.now().Sub(ev.start), RequestID: ev.requestID, Door: observe.DoorProxy,
-		Client: ev.client, Method: a.method, Host: cmp.Or(ev.facts.Authority, a.host), Path: ev.facts.Path,
-		Status: a.status, Bytes: a.bytes,
-		Route: ev.route, User: ev.user, Org: ev.org, Decision: ev.decision, Reason: string(ev.reason), Rule: ev.rule,
-		Action: ev.action, Provider: ev.provider, Ended: ev.ended, Learned: ev.learned, Note: ev.note, Err: ev.cause,
-	}
+	e := &ev.Event
+	e.Took, e.Door, e.Method, e.Path = p.now().Sub(ev.Start), observe.DoorProxy, a.method, ev.facts.Path
+	e.Host, e.Status, e.Bytes = cmp.Or(ev.facts.Authority, a.host), a.status, a.bytes
 	if ev.clientGone {
 		e.Status = statusClientGone
 	}

@@ -242,7 +242,7 @@ func TestWhatWasNotDecidedHasNoDecision(t *testing.T) {
 	t.Parallel()
 	ev := &event{}
 	ev.admitted(&admission.Answer{Route: &admission.Route{Route: &authz.Route{Name: "app"}}})
-	if ev.route != "app" || ev.decision != "" || ev.reason != "" {
-		t.Errorf("route %q, decision %q, reason %q", ev.route, ev.decision, ev.reason)
+	if ev.Route != "app" || ev.Decision != "" || ev.Reason != "" {
+		t.Errorf("route %q, decision %q, reason %q", ev.Route, ev.Decision, ev.Reason)
 	}
 }

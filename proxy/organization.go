@@ -87,7 +87,7 @@ func (e *organizationEndpoint) pick(w http.ResponseWriter, r *http.Request, ev *
 	}
 	ev.identify(&s.Identity)
 	e.own.process.tellLender(r, ev, e.lender, &s)
-	ev.action = observe.SwitchOrg
+	ev.Action = observe.SwitchOrg
 	clearCache(w, r, e.keepCache)
 	redirect(w, http.StatusSeeOther, e.site.origin+returnTo)
 	return nil

@@ -39,7 +39,7 @@ func (ps peers) of(r *http.Request) (peer, error) {
 		return at, nil // a unix socket has no address
 	}
 	addr := from.Addr().Unmap().WithZone("") // prefixes have no zone, and a zone means nothing to an app
-	at.client = addr.String()
+	at.client = textOf(from, r.RemoteAddr)
 	if !ps.trusts(addr) {
 		// Who forwards for others and is not on the list may have been left out of it by
 		// mistake: then everybody would have this address. Without a port (0) it is that of
@@ -72,6 +72,15 @@ func (ps peers) of(r *http.Request) (peer, error) {
 		return at, frontError("X-Forwarded-Proto is neither http nor https")
 	}
 	return at, err
+}
+
+// textOf is the address of from, which remote says with a port. There is one way to write
+// an address of IPv4, so that it is a part of remote.
+func textOf(from netip.AddrPort, remote string) string {
+	if from.Addr().Is4() {
+		return remote[:strings.LastIndexByte(remote, ':')]
+	}
+	return from.Addr().Unmap().WithZone("").String()
 }
 
 func (ps peers) trusts(addr netip.Addr) bool {

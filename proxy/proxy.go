@@ -160,8 +160,8 @@ func New(process *Process, o Options) (*Proxy, error) {
 
 // ServeHTTP answers one request, and writes one event about it.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ev := &event{start: p.now(), requestID: observe.NewRequestID(), route: observe.RouteNone}
-	c := relay.NewClient(w, r, ev.requestID, p.draining.Load())
+	ev := &event{Event: observe.Event{Start: p.now(), RequestID: observe.NewRequestID(), Route: observe.RouteNone}}
+	c := relay.NewClient(w, r, ev.RequestID, p.draining.Load())
 	p.metrics.inFlight.Inc()
 	defer p.finish(ev, c, r)
 	defer c.Close()
@@ -179,17 +179,17 @@ func (p *Proxy) recoverPanic(ev *event, c *relay.Client, r *http.Request) {
 		return
 	}
 	if v == http.ErrAbortHandler {
-		if ev.cause == nil {
-			ev.cause = errors.New("response aborted")
+		if ev.Err == nil {
+			ev.Err = errors.New("response aborted")
 		}
 		panic(v)
 	}
-	ev.cause = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+	ev.Err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
 	c.Settle()
 	if c.Begun() {
 		panic(http.ErrAbortHandler)
 	}
-	p.fail(c, r, ev, &failure{Status: http.StatusInternalServerError, Cause: ev.cause})
+	p.fail(c, r, ev, &failure{Status: http.StatusInternalServerError, Cause: ev.Err})
 }
 
 func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
@@ -203,7 +203,7 @@ func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
 		return &failure{Status: http.StatusRequestURITooLong, Cause: errors.New("target too long")}
 	}
 	at, err := p.peers.of(r)
-	ev.client, ev.trusted, ev.forwards = at.client, at.trusted, at.forwards
+	ev.Client, ev.trusted, ev.forwards = at.client, at.trusted, at.forwards
 	var facts authz.Facts
 	if err == nil {
 		facts, err = authz.NewFacts(r.Method, at.scheme, at.host, r.RequestURI)
@@ -217,16 +217,16 @@ func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
 		_ = errors.As(err, &f) // err may be a failure with words of its own
 		return f
 	}
-	facts.Client, facts.At = at.addr, ev.start
+	facts.Client, facts.At = at.addr, ev.Start
 	admission.NoteWebSocket(&facts, r)
 	ev.facts, ev.dotted = facts, dotted(at.host)
 	if path, ok := p.admission.OwnPath(facts); ok {
-		ev.route = observe.RouteOwn
+		ev.Route = observe.RouteOwn
 		w.AnswerWithoutBody(r)
 		return p.serveOwn(w, r, ev, path, p.siteOf(ev))
 	}
 	if route := p.admission.Resource(facts); route != nil {
-		ev.route = observe.RouteOwn
+		ev.Route = observe.RouteOwn
 		w.AnswerWithoutBody(r)
 		return p.serveResource(w, r, ev, route)
 	}
@@ -242,7 +242,7 @@ func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 	}
 	ev.admitted(&answer)
 	if answer.Verdict.Reason == authz.ReasonAddress && !ev.facts.Client.IsValid() {
-		ev.note = "it is not sure who the client is, see trusted_proxies and proxy_protocol"
+		ev.Note = "it is not sure who the client is, see trusted_proxies and proxy_protocol"
 	}
 	if answer.Route != nil {
 		ev.cors = answer.Route.CORS

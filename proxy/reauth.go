@@ -74,7 +74,7 @@ func (b *signIns) leaveForReauth(w http.ResponseWriter, r *http.Request, ev *eve
 	if err := b.sessions.Leave(w, b.site.host, *s); err != nil {
 		return &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
-	ev.note = "the provider is asked again who this is"
+	ev.Note = "the provider is asked again who this is"
 	return b.redirectToProvider(w, r, ev, provider, session.Flow{Purpose: purposeReauth, Provider: provider.ID,
 		ReturnTo: returnTo, Detail: s.Root}, hintFor(&s.Identity))
 }
@@ -99,7 +99,7 @@ func (e *callbackEndpoint) reauthenticated(w http.ResponseWriter, r *http.Reques
 		return nil
 	}
 	provider, ok := e.providers.find(r.PathValue("provider"))
-	ev.provider = provider.ID
+	ev.Provider = provider.ID
 	switch {
 	case !ok || trip.Provider != provider.ID: // mix-up: RFC 9700 §4.4
 		e.process.redeemed.spend(trip)
@@ -125,7 +125,7 @@ func (e *callbackEndpoint) reauthenticated(w http.ResponseWriter, r *http.Reques
 		result, err := e.confirm(w, r, ev, s, withOrgOf(e.orgs.Fold(who), s.Identity), returnTo)
 		if result != "" {
 			e.countReauth(provider, result)
-			ev.action = observe.Reauth
+			ev.Action = observe.Reauth
 		}
 		return err
 	case err == nil:
@@ -137,13 +137,13 @@ func (e *callbackEndpoint) reauthenticated(w http.ResponseWriter, r *http.Reques
 	case kind == identity.Interaction:
 		e.countReauth(provider, "interaction")
 		e.own.end(w, r, ev, s, "reauth")
-		ev.action, ev.note = observe.Reauth, "the provider has to ask the person: "+err.Error()
+		ev.Action, ev.Note = observe.Reauth, "the provider has to ask the person: "+err.Error()
 		return e.redirectToProvider(w, r, ev, provider, session.Flow{Purpose: purposeLogin, Provider: provider.ID,
 			ReturnTo: returnTo}, hintFor(&s.Identity))
 	}
 	// The provider could not say. That is no reason to sign anybody out.
 	e.countReauth(provider, "failed")
-	ev.note = fmt.Sprintf("%s could not say who this is: %v", provider.ID, err)
+	ev.Note = fmt.Sprintf("%s could not say who this is: %v", provider.ID, err)
 	return back()
 }
 
@@ -183,7 +183,7 @@ func withOrgOf(who, before identity.Identity) identity.Identity {
 func (e *callbackEndpoint) noLonger(w http.ResponseWriter, r *http.Request, ev *event, provider Provider,
 	s session.Session, trip session.Trip, why error) error {
 	e.own.end(w, r, ev, s, "reauth")
-	ev.action = observe.Reauth
+	ev.Action = observe.Reauth
 	if identity.FailureOf(why) == identity.NotAdmitted {
 		_, sentence, advice := notAdmittedWords(provider, why)
 		return e.site.otherAccount(&failure{Status: http.StatusForbidden,

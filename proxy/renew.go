@@ -49,7 +49,7 @@ func (e *renewEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *event)
 	}
 	if renewed {
 		if err := e.own.sessions.Write(w, at.host, s); err != nil {
-			ev.note = "the cookie was not renewed: " + err.Error()
+			ev.Note = "the cookie was not renewed: " + err.Error()
 		}
 	}
 	redirect(w, http.StatusSeeOther, at.origin+returnTo)

@@ -42,11 +42,11 @@ func (o *ownSessions) signOut(w http.ResponseWriter, r *http.Request, ev *event,
 func (o *ownSessions) end(w http.ResponseWriter, r *http.Request, ev *event, s session.Session, by string) bool {
 	if s.Root != "" {
 		ev.identify(&s.Identity)
-		ev.action = observe.SignOut
+		ev.Action = observe.SignOut
 	}
 	err := o.sessions.SignOut(r.Context(), w, s)
 	if err != nil {
-		o.process.log.Error("a sign-out reached this process only, for now", "request_id", ev.requestID, "error", err)
+		o.process.log.Error("a sign-out reached this process only, for now", "request_id", ev.RequestID, "error", err)
 	}
 	if s.Root != "" {
 		o.process.metrics.ended.WithLabelValues(session.KindRoot.String(), by).Inc()
@@ -58,7 +58,7 @@ func (o *ownSessions) end(w http.ResponseWriter, r *http.Request, ev *event, s s
 // signOutEverywhere ends s and all other sessions of its person that began before now.
 // With an error other servers may not know yet.
 func (o *ownSessions) signOutEverywhere(w http.ResponseWriter, r *http.Request, ev *event, s session.Session) error {
-	ev.action, ev.ended = observe.SessionsEnded, "all sessions of the person"
+	ev.Action, ev.Ended = observe.SessionsEnded, "all sessions of the person"
 	err := o.sessions.EndPerson(r.Context(), &s)
 	o.process.metrics.ended.WithLabelValues(session.KindPerson.String(), "person").Inc()
 	o.sessions.Clear(w)

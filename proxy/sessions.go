@@ -140,7 +140,7 @@ func (e *endSessionEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *e
 				"and tell the people who run this site.")
 	}
 	if found != nil {
-		ev.action, ev.ended = observe.SessionsEnded, fmt.Sprintf("the session %s, since %s from %s, %s", found.SID,
+		ev.Action, ev.Ended = observe.SessionsEnded, fmt.Sprintf("the session %s, since %s from %s, %s", found.SID,
 			found.Since.UTC().Format(time.RFC3339), cmp.Or(found.From, "an unknown address"), found.Browser)
 		e.own.process.metrics.ended.WithLabelValues(session.KindRoot.String(), "person").Inc()
 		if err := e.own.sessions.EndListed(r.Context(), found); err != nil {

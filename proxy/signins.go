@@ -92,7 +92,7 @@ func (b *signIns) holders(r *http.Request, ev *event) []holder {
 	if browser := b.sessions.BrowserID(r); browser != "" {
 		all = append(all, holder{fmt.Sprintf("browser %x", browser), 1})
 	}
-	if network, ok := b.peers.machine(ev.client); ok {
+	if network, ok := b.peers.machine(ev.Client); ok {
 		quarters := 1
 		if ev.forwards {
 			quarters = 3
@@ -153,7 +153,7 @@ func (ev *event) refused(err error) {
 	ev.decide(authz.Deny.String(), authz.ReasonNotAdmitted)
 	var e *identity.NotAdmittedError
 	if errors.As(err, &e) && e.Who.Subject != "" {
-		ev.user = e.Who.ID()
+		ev.User = e.Who.ID()
 	}
 }
 

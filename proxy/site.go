@@ -279,7 +279,7 @@ func (s *site) askToSignIn(w http.ResponseWriter, r *http.Request, ev *event) er
 func (s *site) unauthorized(w http.ResponseWriter, r *http.Request, ev *event) error {
 	login := s.login(s.referer(r))
 	w.Header().Add("WWW-Authenticate", admission.CookieChallenge(login))
-	writeError(w, r, http.StatusUnauthorized, admission.AskToSignIn(login, ev.requestID))
+	writeError(w, r, http.StatusUnauthorized, admission.AskToSignIn(login, ev.RequestID))
 	return nil
 }
 

@@ -47,7 +47,7 @@ func (s *site) stepUpLogin(route, returnTo string) string {
 // again who they are.
 func (s *site) askToStepUp(w http.ResponseWriter, r *http.Request, ev *event, answer *admission.Answer) error {
 	verdict := &answer.Verdict
-	ev.note = verdict.Detail
+	ev.Note = verdict.Detail
 	kind, who := admission.KindOf(r), answer.Principal
 	byToken := who != nil && who.Session == nil
 	login := func(returnTo string) string { return s.stepUpLogin(verdict.StepUp.Name, returnTo) }
@@ -76,7 +76,7 @@ func (s *site) askToStepUp(w http.ResponseWriter, r *http.Request, ev *event, an
 		at = login(s.referer(r))
 		w.Header().Add("WWW-Authenticate", admission.CookieChallenge(at))
 	}
-	writeError(w, r, http.StatusUnauthorized, admission.AskToStepUp(at, ev.requestID))
+	writeError(w, r, http.StatusUnauthorized, admission.AskToStepUp(at, ev.RequestID))
 	return nil
 }
 
@@ -166,7 +166,7 @@ func (e *signInEndpoint) stepUp(w http.ResponseWriter, r *http.Request, ev *even
 			return &failure{Status: http.StatusInternalServerError, Cause: err}
 		}
 	}
-	ev.note = "route " + route.Name + " asks for another sign-in"
+	ev.Note = "route " + route.Name + " asks for another sign-in"
 	return e.redirectToProvider(w, r, ev, provider, session.Flow{Purpose: purposeStepUp, Provider: provider.ID,
 		ReturnTo: returnTo, Detail: stepUpDetail(route.Name)}, hintFor(&s.Identity))
 }
@@ -179,7 +179,7 @@ func (e *callbackEndpoint) steppedUp(w http.ResponseWriter, r *http.Request, ev 
 	trip session.Trip, s session.Session, readErr error) error {
 	returnTo := e.site.returnOf(trip.Flow)
 	provider, ok := e.providers.find(r.PathValue("provider"))
-	ev.provider = provider.ID
+	ev.Provider = provider.ID
 	switch {
 	case !ok || trip.Provider != provider.ID: // mix-up: RFC 9700 §4.4
 		e.process.redeemed.spend(trip)
@@ -216,13 +216,13 @@ func (e *callbackEndpoint) steppedUp(w http.ResponseWriter, r *http.Request, ev 
 	}
 	e.countStepUp(provider, "met")
 	e.process.stepUps.completed(e.sessions.BrowserID(r))
-	ev.action = observe.StepUp
+	ev.Action = observe.StepUp
 	return nil
 }
 
 // notSteppedUp says what the provider answered instead of what was asked.
 func (e *callbackEndpoint) notSteppedUp(ev *event, provider Provider, trip session.Trip, err error) error {
-	ev.action = observe.StepUpFailed
+	ev.Action = observe.StepUpFailed
 	again := e.site.stepUpLogin(stepUpRoute(trip.Flow), e.site.returnOf(trip.Flow))
 	var unproven *identity.UnprovenError
 	f := &failure{Status: http.StatusForbidden, Cause: fmt.Errorf("step-up with %s: %w", provider.ID, err)}
@@ -258,7 +258,7 @@ func (e *callbackEndpoint) notSteppedUp(ev *event, provider Provider, trip sessi
 // else silently.
 func (e *callbackEndpoint) otherPerson(ev *event, provider Provider, s *session.Session, who identity.Identity,
 	returnTo string) error {
-	ev.action = observe.StepUpFailed
+	ev.Action = observe.StepUpFailed
 	e.countStepUp(provider, "other_person")
 	return &failure{Status: http.StatusForbidden,
 		Cause: fmt.Errorf("step-up with %s: the answer is about %s, and %s is signed in here", provider.ID, who.ID(),

@@ -47,12 +47,12 @@ func (t *tunnel) Ended(why error, bytes int64) {
 	defer t.p.metrics.inFlight.Dec()
 	defer func() { // as net/http does for what a handler does
 		if v := recover(); v != nil {
-			t.p.log.Error("the end of a WebSocket", "request_id", t.ev.requestID,
+			t.p.log.Error("the end of a WebSocket", "request_id", t.ev.RequestID,
 				"error", fmt.Sprintf("panic: %v\n%s", v, debug.Stack()))
 		}
 	}()
 	if why != nil {
-		t.ev.note = "tunnel ended: " + why.Error()
+		t.ev.Note = "tunnel ended: " + why.Error()
 		t.p.metrics.tunnelClosed(why)
 	}
 	t.p.observe(context.Background(), t.ev,

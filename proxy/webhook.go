@@ -50,7 +50,7 @@ func (e *webhookEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 		return refuseWebhook(w, r, ev, status, 0, err)
 	}
 	var holders []holder
-	if machine, ok := e.peers.machine(ev.client); ok {
+	if machine, ok := e.peers.machine(ev.Client); ok {
 		holders = append(holders, holder{machine, 1})
 	}
 	release, err := e.process.slotsOf("webhooks/"+id).take(webhooksAtOnce, holders...)
@@ -115,7 +115,7 @@ func readWebhook(w http.ResponseWriter, r *http.Request) (body []byte, status in
 // refuseWebhook says no more than whether it may come again.
 func refuseWebhook(w http.ResponseWriter, r *http.Request, ev *event, status int, after time.Duration,
 	cause error) error {
-	ev.cause = cause
+	ev.Err = cause
 	code := "invalid_request"
 	if status == http.StatusServiceUnavailable {
 		code = "temporarily_unavailable"
