@@ -53,11 +53,12 @@ var (
 	errTwoLines      = errors.New("there are several Authorization headers")
 )
 
-// readHeader is what of a request's header is read, by any dialect. It refuses a request
-// with a header that an app could take for one of ours, unless the answer can remove it.
-func (d *Door) readHeader(q *question, all http.Header, strips bool) error {
-	read, size := make(http.Header, 12), 0
-	for name, lines := range all {
+// readHeader leaves in a request's header, which is q's from now on, what is read of it by any
+// dialect. It refuses a request with a header that an app could take for one of ours, unless
+// the answer can remove it.
+func (d *Door) readHeader(q *question, h http.Header, strips bool) error {
+	size := 0
+	for name, lines := range h {
 		for _, line := range lines {
 			size += len(name) + len(line) + len(": \r\n")
 		}
@@ -67,18 +68,19 @@ func (d *Door) readHeader(q *question, all http.Header, strips bool) error {
 		case d.headers.IsAlias(name):
 			return fmt.Errorf("a header that an app could take for another: %q", name)
 		case isRead(name):
-			read[name] = lines
+			continue
 		case identity.IsMethodOverride(name):
 			q.overrides = append(q.overrides, strings.ToLower(name))
 		}
+		delete(h, name)
 	}
 	switch {
 	case size > d.maxHeader:
 		return errHeaderTooLong
-	case len(read["Authorization"]) > 1:
+	case len(h["Authorization"]) > 1:
 		return errTwoLines
 	}
-	q.header = read
+	q.header = h
 	return nil
 }
 
