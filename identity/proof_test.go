@@ -58,3 +58,15 @@ func TestP01_AProofIsWhatAProviderSaysAndNoMore(t *testing.T) {
 		t.Errorf("%d bytes: %s", len(text), text)
 	}
 }
+
+func TestAProofThatWillDoTakesNoMemory(t *testing.T) {
+	now := time.Now()
+	p := Proof{MaxAge: time.Hour, ACR: []string{"phr"}}
+	if n := testing.AllocsPerRun(100, func() {
+		if err := p.Check(now.Add(-time.Minute), "phr", now); err != nil {
+			t.Error(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

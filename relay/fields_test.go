@@ -66,6 +66,19 @@ func TestHopsAreCountedWhetherTheAppIsToldOrNot(t *testing.T) {
 	}
 }
 
+// The first hop's value is one for all requests: what is added in one is in no other.
+func TestTheHopsOfARequestAreNoOthers(t *testing.T) {
+	t.Parallel()
+	for range 3 {
+		h := http.Header{}
+		countThisHop(h, "HTTP/1.1", false)
+		countThisHop(h, "HTTP/2.0", false)
+		if want := []string{"1.1 sallyport", "2.0 sallyport"}; !slices.Equal(h["Via"], want) {
+			t.Errorf("Via is %q", h["Via"])
+		}
+	}
+}
+
 // Cookies, lengths and what leads browsers elsewhere have no place after a message.
 func TestOnlyHarmlessFieldsAreTrailers(t *testing.T) {
 	t.Parallel()

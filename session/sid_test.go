@@ -22,3 +22,19 @@ func TestTheSidOfASessionIsTheKeyOfItsCut(t *testing.T) {
 		t.Error("the sid must be one for all sessions of a sign-in, and differ between sign-ins")
 	}
 }
+
+// Each request asks for it, so it is worked out when the cookie is opened.
+func TestTheSidOfASessionThatWasReadCostsNothing(t *testing.T) {
+	m := newManager(t, newClock())
+	started := m.Start(alice())
+	s, err := m.Read(pair(write(t, m, testHost, started)), testHost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.SID() != started.SID() || s.SID() != rootKey(s.Root).SID() {
+		t.Errorf("sid %q, at first %q", s.SID(), started.SID())
+	}
+	if n := testing.AllocsPerRun(100, func() { _ = s.SID() }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

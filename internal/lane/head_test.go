@@ -70,6 +70,28 @@ func FuzzWhatTheLaneTakes(f *testing.F) {
 	})
 }
 
+// A browser's request, and what a proxy adds to it.
+func TestAHeaderHasRoomForWhatAHandlerAdds(t *testing.T) {
+	l := New(&http.Server{}, nil)
+	l.base = context.Background()
+	c := &conn{lane: l, net: still{}, limit: maxHead}
+	head := []byte("GET /reports HTTP/1.1\r\nHost: app.example\r\nUser-Agent: a\r\nAccept: */*\r\nAccept-Language: en\r\n" +
+		"Accept-Encoding: gzip\r\nCookie: a=b\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\nSec-Fetch-Site: none\r\n\r\n")
+	names, value := strings.Split("ABCDEFGHIJKL", ""), []string{"x"}
+	read := func() http.Header { return c.parse(head).request.Header }
+	read()
+	alone := testing.AllocsPerRun(100, func() { read() })
+	added := testing.AllocsPerRun(100, func() {
+		h := read()
+		for _, name := range names {
+			h[name] = value
+		}
+	})
+	if alone > 7 || added != alone {
+		t.Errorf("%v allocations, and %v with what is added", alone, added)
+	}
+}
+
 // still is a connection from which nothing more comes.
 type still struct{ Conn }
 
