@@ -1,6 +1,7 @@
 package yamltable
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -27,20 +28,15 @@ func Keys[T any](table Shape[T]) []Key {
 }
 
 // describe is what a place of this shape must be, for the reference.
-func (s Shape[T]) describe() string {
-	if s.About != "" {
-		return s.About
-	}
-	return s.Want
-}
+func (t *traits) describe() string { return cmp.Or(t.about, t.want) }
 
 // below lists the keys of an object, each followed by the keys below it.
-func (o Object[T]) below() []Key {
+func (m *mapping) below() []Key {
 	var keys []Key
-	for _, k := range o.Keys {
+	for _, k := range m.keys {
 		self := Key{Path: "." + k.name, Type: k.shape.describe(), Default: k.def, Required: k.need, Doc: k.doc,
 			secret: k.shape.secret}
-		for _, c := range o.Choices {
+		for _, c := range m.choices {
 			if slices.Contains(c.Names, k.name) {
 				self.OneOf = c.Names
 			}

@@ -10,11 +10,17 @@ import (
 
 // Entry is one key of a mapping that becomes a T.
 type Entry[T any] struct {
+	*entry
+	read func(w *Walker, at Place, into *T)
+}
+
+// entry is what is told of a key, whatever the mapping becomes.
+type entry struct {
 	name, doc string
 	need      bool
 	narrows   bool
 	def       string // as YAML; "" if there is none
-	shape     Shape[T]
+	shape     traits
 }
 
 // Required makes a key one that must be there.
@@ -30,7 +36,7 @@ func (k Entry[T]) Or(def string) Entry[T] { k.def = def; return k }
 // Field is a key of a mapping: its name, what the reference says of it, what may
 // stand there, and its part of a T.
 func Field[T, V any](name, doc string, s Shape[V], part func(*T) *V) Entry[T] {
-	return Entry[T]{name: name, doc: doc, shape: Within(s, part)}
+	return Entry[T]{&entry{name: name, doc: doc, shape: s.traits()}, within(s.Read, part)}
 }
 
 // Object is a mapping with known keys.
@@ -52,27 +58,48 @@ type Object[T any] struct {
 
 // Shape is the mapping as a shape.
 func (o Object[T]) Shape() Shape[T] {
-	secret := slices.ContainsFunc(o.Keys, func(k Entry[T]) bool { return k.shape.secret })
-	return Shape[T]{Want: "a mapping", secret: secret, below: o.below(), instead: o.Instead, Schema: o.schema(),
+	m := &mapping{rivals: o.Rivals, choices: o.Choices, conditional: o.Conditional, some: o.Some, instead: o.Instead}
+	for _, k := range o.Keys {
+		m.keys = append(m.keys, k.entry)
+		m.secret = m.secret || k.shape.secret
+	}
+	return Shape[T]{Want: "a mapping", secret: m.secret, below: m.below(), instead: o.Instead, Schema: m.schema(),
 		Read: func(w *Walker, at Place, into *T) {
-			if o.Instead != nil && at.Node.Kind == yaml.ScalarNode && o.Instead(at.Node.Value) != "" {
-				w.Suggest(at, o.Instead(at.Node.Value), "must be a mapping, not %s", describe(at.Node, false))
-				return
-			}
-			if !w.Expect(at, yaml.MappingNode, "a mapping", secret) {
-				return
-			}
-			before := len(w.faults)
-			present := o.readKeys(w, at, into)
-			o.checkPresence(w, at, o.exclusive(at.Node, present), present)
-			if o.Check != nil && len(w.faults) == before {
+			whole := m.read(w, at, func(k int, at Place) { o.Keys[k].read(w, at, into) })
+			if whole && o.Check != nil {
 				o.Check(w, at, into)
 			}
 		}}
 }
 
+// mapping is an Object, whatever it becomes: what is here is compiled once, and not for each.
+type mapping struct {
+	keys        []*entry
+	rivals      [][]string
+	choices     []Choice
+	conditional string
+	some        bool
+	instead     func(v string) string
+	secret      bool // there is a secret below it
+}
+
+// read reads what stands at a place, key by key, and reports whether nothing is wrong with it.
+func (m *mapping) read(w *Walker, at Place, key func(k int, at Place)) bool {
+	if m.instead != nil && at.Node.Kind == yaml.ScalarNode && m.instead(at.Node.Value) != "" {
+		w.Suggest(at, m.instead(at.Node.Value), "must be a mapping, not %s", describe(at.Node, false))
+		return false
+	}
+	if !w.Expect(at, yaml.MappingNode, "a mapping", m.secret) {
+		return false
+	}
+	before := len(w.faults)
+	present := m.readKeys(w, at, key)
+	m.checkPresence(w, at, m.exclusive(at.Node, present), present)
+	return len(w.faults) == before
+}
+
 // readKeys reads what is there, then the defaults of what is not.
-func (o Object[T]) readKeys(w *Walker, at Place, into *T) map[string]*yaml.Node {
+func (m *mapping) readKeys(w *Walker, at Place, key func(k int, at Place)) map[string]*yaml.Node {
 	present := map[string]*yaml.Node{}
 	for i := 0; i+1 < len(at.Node.Content); i += 2 {
 		name, value := at.Node.Content[i], at.Node.Content[i+1]
@@ -80,74 +107,74 @@ func (o Object[T]) readKeys(w *Walker, at Place, into *T) map[string]*yaml.Node 
 			continue // refused before
 		}
 		present[name.Value] = name
-		here := Join(at.Path, name.Value)
-		k := slices.IndexFunc(o.Keys, func(k Entry[T]) bool { return k.name == name.Value })
+		here := Place{value, Join(at.Path, name.Value)}
+		k := slices.IndexFunc(m.keys, func(k *entry) bool { return k.name == name.Value })
 		if k < 0 {
-			o.unknown(w, Place{name, here}, value)
-			continue
+			m.unknown(w, Place{name, here.Path}, value)
+		} else if m.keys[k].shape.admits(w, here) {
+			key(k, here)
 		}
-		Take(w, o.Keys[k].shape, Place{value, here}, into)
 	}
-	for _, k := range o.Keys {
-		if present[k.name] == nil && k.def != "" && !o.rivalPresent(k.name, present) {
-			k.shape.Read(w, Place{Default(k.def), Join(at.Path, k.name)}, into)
+	for i, k := range m.keys {
+		if present[k.name] == nil && k.def != "" && !m.rivalPresent(k.name, present) {
+			key(i, Place{Default(k.def), Join(at.Path, k.name)})
 		}
 	}
 	return present
 }
 
-func (o Object[T]) names() []string {
-	names := make([]string, len(o.Keys))
-	for i, k := range o.Keys {
+func (m *mapping) names() []string {
+	names := make([]string, len(m.keys))
+	for i, k := range m.keys {
 		names[i] = k.name
 	}
 	return names
 }
 
-func (o Object[T]) unknown(w *Walker, at Place, value *yaml.Node) {
-	meant := Nearest(at.Node.Value, o.names())
-	if slices.ContainsFunc(o.Keys, func(k Entry[T]) bool { return k.name == meant && k.shape.secret }) {
+func (m *mapping) unknown(w *Walker, at Place, value *yaml.Node) {
+	meant := Nearest(at.Node.Value, m.names())
+	if slices.ContainsFunc(m.keys, func(k *entry) bool { return k.name == meant && k.shape.secret }) {
 		w.hideBelow(value)
 	}
 	advice, meant := w.unknownField(at, meant)
 	w.Suggest(at, meant, "unknown field%s", advice)
 }
 
-func (o Object[T]) rivalPresent(name string, present map[string]*yaml.Node) bool {
-	return slices.ContainsFunc(o.Rivals, func(names []string) bool {
+func (m *mapping) rivalPresent(name string, present map[string]*yaml.Node) bool {
+	return slices.ContainsFunc(m.rivals, func(names []string) bool {
 		return slices.Contains(names, name) && len(inOrder(names, present)) > 0
 	})
 }
 
 // exclusive are those of the keys that are present to which what is said about rivals
 // applies.
-func (o Object[T]) exclusive(n *yaml.Node, present map[string]*yaml.Node) map[string]*yaml.Node {
-	name := present[o.Conditional]
+func (m *mapping) exclusive(n *yaml.Node, present map[string]*yaml.Node) map[string]*yaml.Node {
+	name := present[m.conditional]
 	if i := slices.Index(n.Content, name); name == nil || n.Content[i+1].Kind != yaml.MappingNode {
 		return present
 	}
 	rest := maps.Clone(present)
-	delete(rest, o.Conditional)
+	delete(rest, m.conditional)
 	return rest
 }
 
-func (o Object[T]) checkPresence(w *Walker, at Place, exclusive, present map[string]*yaml.Node) {
-	for _, k := range o.Keys {
+func (m *mapping) checkPresence(w *Walker, at Place, exclusive, present map[string]*yaml.Node) {
+	for _, k := range m.keys {
 		if k.need && present[k.name] == nil {
 			w.Fault(Place{at.Node, Join(at.Path, k.name)}, "is required. %s", k.doc)
 		}
 	}
-	for _, names := range o.Rivals {
+	for _, names := range m.rivals {
 		w.atMostOne(at, names, exclusive)
 	}
-	for _, c := range o.Choices {
+	for _, c := range m.choices {
 		if w.atMostOne(at, c.Names, exclusive); len(inOrder(c.Names, present)) == 0 {
 			w.Fault(at, "%s", c.None)
 		}
 	}
-	if o.Some && len(present) == 0 {
+	if m.some && len(present) == 0 {
 		var names []string
-		for _, k := range o.Keys {
+		for _, k := range m.keys {
 			if !k.narrows && !strings.HasPrefix(k.name, "insecure_") {
 				names = append(names, k.name)
 			}

@@ -32,10 +32,10 @@ func JSONSchema[T any](title string, table Shape[T]) []byte {
 	return out.Bytes()
 }
 
-func (o Object[T]) schema() Schema {
+func (m *mapping) schema() Schema {
 	properties := Schema{}
 	var required []string
-	for _, k := range o.Keys {
+	for _, k := range m.keys {
 		properties[k.name] = k.schema()
 		if k.need {
 			required = append(required, k.name)
@@ -46,25 +46,25 @@ func (o Object[T]) schema() Schema {
 		s["required"] = required
 	}
 	var all []any
-	for _, names := range o.Rivals {
-		all = append(all, o.apart(names))
+	for _, names := range m.rivals {
+		all = append(all, m.apart(names))
 	}
-	for _, c := range o.Choices {
+	for _, c := range m.choices {
 		var one []any
 		for _, name := range c.Names {
 			one = append(one, Schema{"required": []string{name}})
 		}
-		if slices.Contains(c.Names, o.Conditional) {
-			all = append(all, Schema{"anyOf": one}, o.apart(c.Names))
+		if slices.Contains(c.Names, m.conditional) {
+			all = append(all, Schema{"anyOf": one}, m.apart(c.Names))
 			continue
 		}
 		all = append(all, Schema{"oneOf": one})
 	}
-	if o.Some {
+	if m.some {
 		s["minProperties"] = 1
-		if slices.ContainsFunc(o.Keys, func(k Entry[T]) bool { return k.narrows }) {
+		if slices.ContainsFunc(m.keys, func(k *entry) bool { return k.narrows }) {
 			var some []any
-			for _, k := range o.Keys {
+			for _, k := range m.keys {
 				if !k.narrows {
 					some = append(some, Schema{"required": []string{k.name}})
 				}
@@ -80,18 +80,18 @@ func (o Object[T]) schema() Schema {
 
 // apart says that not all of names are there; a mapping at the Conditional key does not
 // count.
-func (o Object[T]) apart(names []string) Schema {
+func (m *mapping) apart(names []string) Schema {
 	together := Schema{"required": names}
-	if slices.Contains(names, o.Conditional) {
-		together["properties"] = Schema{o.Conditional: Schema{"not": Schema{"type": "object"}}}
+	if slices.Contains(names, m.conditional) {
+		together["properties"] = Schema{m.conditional: Schema{"not": Schema{"type": "object"}}}
 	}
 	return Schema{"not": together}
 }
 
 // schema is that of the shape with what the table says of the key.
-func (k Entry[T]) schema() Schema {
+func (k *entry) schema() Schema {
 	s := Schema{"description": k.doc}
-	for name, v := range k.shape.Schema {
+	for name, v := range k.shape.schema {
 		s[name] = v
 	}
 	if k.def != "" {

@@ -34,6 +34,19 @@ type Shape[T any] struct {
 	Read   func(w *Walker, at Place, into *T)
 }
 
+// traits are what a Shape says of itself, whatever it reads.
+type traits struct {
+	want, about       string
+	secret, plainText bool
+	below             []Key
+	instead           func(v string) string
+	schema            Schema
+}
+
+func (s *Shape[T]) traits() traits {
+	return traits{s.Want, s.About, s.secret, s.plainText, s.below, s.instead, s.Schema}
+}
+
 // Kinds of nodes, for those who read a place by themselves.
 const (
 	Mapping    = yaml.MappingNode
@@ -81,17 +94,26 @@ func (w *Walker) FaultAt(path, format string, args ...any) {
 
 // Take reads a place that must have a value.
 func Take[T any](w *Walker, s Shape[T], at Place, into *T) {
-	if s.secret && !s.plainText && at.Node.Kind == yaml.ScalarNode &&
-		(s.instead == nil || s.instead(at.Node.Value) == "") {
+	if of := s.traits(); of.admits(w, at) {
+		s.Read(w, at, into)
+	}
+}
+
+// admits reports whether there is something to read at a place, and hides it if it may be a
+// secret.
+func (t *traits) admits(w *Walker, at Place) bool {
+	if t.secret && !t.plainText && at.Node.Kind == yaml.ScalarNode &&
+		(t.instead == nil || t.instead(at.Node.Value) == "") {
 		w.src.hide(at.Node)
 	}
 	switch {
 	case at.Node.Kind == yaml.AliasNode, at.Node.Style&yaml.TaggedStyle != 0: // refused before
+		return false
 	case at.Node.Tag == "!!null":
-		w.Fault(at, "has no value; must be %s", s.Want)
-	default:
-		s.Read(w, at, into)
+		w.Fault(at, "has no value; must be %s", t.want)
+		return false
 	}
+	return true
 }
 
 // structure refuses what the parser lets through but a reader would not expect,
@@ -243,8 +265,11 @@ func Either[T any](want string, a Shape[T], other yaml.Kind, b Shape[T]) Shape[T
 // Within reads a V into its place in a T.
 func Within[T, V any](s Shape[V], part func(*T) *V) Shape[T] {
 	return Shape[T]{Want: s.Want, About: s.About, secret: s.secret, plainText: s.plainText, guarded: s.guarded,
-		below: s.below, instead: s.instead, meant: s.meant, Schema: s.Schema,
-		Read: func(w *Walker, at Place, into *T) { s.Read(w, at, part(into)) }}
+		below: s.below, instead: s.instead, meant: s.meant, Schema: s.Schema, Read: within(s.Read, part)}
+}
+
+func within[T, V any](read func(*Walker, Place, *V), part func(*T) *V) func(*Walker, Place, *T) {
+	return func(w *Walker, at Place, into *T) { read(w, at, part(into)) }
 }
 
 // QuotedList is OrList of quoted names.
