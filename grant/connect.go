@@ -458,7 +458,8 @@ func (b *Broker) End(ctx context.Context, who identity.Identity, connector strin
 }
 
 // SignedIn makes the offline consents of somebody last on from a sign-in, and ends those
-// of apps that would not let them in any more, and of grants that they no longer manage.
+// of apps that would not let them in any more, and of grants that they no longer manage:
+// what the app may do for people who are there is another consent, and stays.
 // Who has yet to choose an organization is judged after that.
 func (b *Broker) SignedIn(ctx context.Context, who identity.Identity) error {
 	if who.MustPick() {

@@ -243,7 +243,8 @@ func TestP12_UseWhileAwayIsAConsentOfItsOwn(t *testing.T) {
 
 		r.admits = false
 		signIn()
-		r.refused(away(), "freebusy", "events")
+		r.refused(away(), grant.MissingOffline)
+		r.lend(use("a")) // who is not let in has no assertion to show
 	})
 }
 
@@ -315,6 +316,38 @@ func TestP12_AnOrganizationsGrantIsManagedByItsManagersOnly(t *testing.T) {
 		if views, err = r.broker.View(r.Context(), eve); err != nil || len(views) != 0 {
 			t.Errorf("%+v, %v", views, err)
 		}
+	})
+}
+
+// A manager who is none any more takes along what apps may do while nobody is there, which was
+// for as long as they vouch for it, and nothing else of what is the organization's.
+func TestP12_AnOrganizationKeepsItsGrantWhenAManagerIsNoneAnyMore(t *testing.T) {
+	manages := true
+	inBubble(t, func(r *rig) {
+		r.options.Offers[0].Owner = grant.OwnedByOrg
+		r.options.Offers[0].ManagedBy = func(who identity.Identity) bool { return manages || who.ID() == bob.ID() }
+	}, func(r *rig) {
+		ask := r.ask("a")
+		ask.Offline = true
+		r.connect(ask)
+		absent := grant.Use{App: "a", Connector: "calendar", Who: grant.Party{Org: ann.Org.ID}}
+		bobs := use("a")
+		bobs.Who.Session = &bob
+		r.lend(absent)
+		manages = false
+		if err := r.broker.SignedIn(r.Context(), ann); err != nil {
+			t.Fatal(err)
+		}
+		r.lend(bobs)
+		r.refused(absent, grant.MissingOffline)
+		p, err := r.broker.Prepare(r.Context(), bob, ask)
+		if err != nil || p.Trip {
+			t.Fatalf("another manager cannot simply agree: %v, %v", p.Trip, err)
+		}
+		if err := r.broker.Agree(r.Context(), bob, p); err != nil {
+			t.Fatal(err)
+		}
+		r.lend(absent)
 	})
 }
 

@@ -74,7 +74,7 @@ type Ending struct {
 // contract as tests.
 //
 // Version grows with each change that a person could see: with all methods but Used,
-// Rewrap, Bind, Lease, Renew, and SignedIn where it deletes nothing of the grant.
+// Rewrap, Bind, Lease, Renew, and SignedIn where it ends nothing of the grant.
 type Store interface {
 	// Now is the store's time.
 	Now() time.Time
@@ -120,8 +120,8 @@ type Store interface {
 	// there are no Destinations; ErrChanged otherwise. It does not matter who has the lease.
 	Bind(ctx context.Context, was, bound Record) error
 	// SignedIn goes through the offline consents that a person gave, to any grant: those for
-	// which keep reports false are deleted, and Lapses of the others becomes lapses. It
-	// returns those that were deleted. keep must not call the store.
+	// which keep reports false are offline no more, without Until and Lapses, and Lapses of the
+	// others becomes lapses. It returns the first. keep must not call the store.
 	SignedIn(ctx context.Context, person string, lapses time.Time, keep func(Key, Consent) bool) ([]Ending, error)
 
 	// Lease commits that the caller is about to show the refresh token of a grant of this

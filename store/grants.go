@@ -817,9 +817,8 @@ func (g *Grants) signedIn(ctx context.Context, tx *sql.Tx, id, person string, la
 				where grant_id = $2 and app = $3`, msOf(lapses), id, c.App)
 		} else {
 			ended = append(ended, grant.Ending{Key: r.Key, App: c.App})
-			if _, err = deleteConsent(ctx, tx, id, c.App); err == nil {
-				err = g.noticeOne(ctx, tx, r, c.App)
-			}
+			c.Offline, c.Until, c.Lapses = false, time.Time{}, time.Time{}
+			err = putConsent(ctx, tx, id, c)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("write the consent: %w", err)

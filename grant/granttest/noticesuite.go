@@ -88,11 +88,11 @@ func noticed(t *testing.T, rows Rows) {
 		return c.App != "offline-app"
 	})
 	testenv.Check(t, err)
-	wants("that signing in ended its consent", "offline-app", "disconnected calendar corp:ann: disconnected")
+	wants("of what ended for people who are away only", "offline-app")
 	_, err = s.Disconnect(t.Context(), k)
 	testenv.Check(t, err)
 	wants("that all was ended", "calendar-app", "disconnected calendar corp:ann: disconnected")
-	wants("once", "offline-app")
+	wants("that it too was ended", "offline-app", "disconnected calendar corp:ann: disconnected")
 	connect(t, s, k)
 	wants("of a grant that is new", "calendar-app")
 }

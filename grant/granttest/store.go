@@ -460,22 +460,19 @@ func (s *Store) SignedIn(ctx context.Context, person string, lapses time.Time,
 	}
 	defer s.mu.Unlock()
 	for _, r := range s.rows {
-		before := len(r.consents)
-		r.consents = slices.DeleteFunc(r.consents, func(c grant.Consent) bool {
-			if !c.Offline || c.By != person || keep(r.Key, c) {
-				return false
-			}
-			ended = append(ended, grant.Ending{Key: r.Key, App: c.App})
-			s.put(r.Key, c.App, grant.NoticeDisconnected, grant.Disconnected)
-			return true
-		})
-		if len(r.consents) < before {
-			r.Version++
-		}
+		before := len(ended)
 		for i := range r.consents {
-			if c := &r.consents[i]; c.Offline && c.By == person {
+			switch c := &r.consents[i]; {
+			case !c.Offline || c.By != person:
+			case keep(r.Key, *c):
 				c.Lapses = ms(lapses)
+			default:
+				ended = append(ended, grant.Ending{Key: r.Key, App: c.App})
+				c.Offline, c.Until, c.Lapses = false, time.Time{}, time.Time{}
 			}
+		}
+		if len(ended) > before {
+			r.Version++
 		}
 	}
 	return ended, nil

@@ -738,7 +738,9 @@ func signedIn(t *testing.T, rows Rows) {
 	same(t, "ended", ended, []grant.Ending{{Key: org, App: "ends"}, {Key: ann, App: "ends"}})
 	for _, k := range []grant.Key{ann, org} {
 		kept := get(t, s, k)
-		if _, there := kept.Consent("ends"); there || len(kept.Consents) != 3 {
+		c, there := kept.Consent("ends") // what the app may do for people who are there stays
+		if !there || c.Offline || !c.Until.IsZero() || !c.Lapses.IsZero() || c.At.IsZero() ||
+			len(kept.Consents) != 4 {
 			t.Errorf("%v has %+v", k, kept.Consents)
 		}
 		if kept.Version != untouched.Version+1 {
