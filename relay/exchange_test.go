@@ -249,7 +249,8 @@ func TestEachWayInWhichAnExchangeFailsHasItsError(t *testing.T) {
 		"found to be too large": {app: ok, change: small, request: chunks + "4\r\nbody\r\n0\r\n\r\n",
 			want: ErrTooLarge},
 		"no chunk": {app: ok, request: chunks + "zz\r\n", want: ErrUploadBroken},
-		"a client that sends nothing": {app: ok, change: func(o *Order) { o.Idle = 100 * time.Millisecond },
+		// Within the limit the app has to be reached, too.
+		"a client that sends nothing": {app: ok, change: func(o *Order) { o.Idle = time.Second },
 			request: post + "Content-Length: 4\r\n\r\nbo", want: ErrClientSlow},
 		"a circle":        {app: ok, request: get + circle + "\r\n", want: ErrLoop, text: "8 times"},
 		"nobody is there": {request: get + "\r\n", want: upstream.ErrUnreachable},
