@@ -151,6 +151,9 @@ func TestP12_CallsThatShareAConnectionNeverMix(t *testing.T) {
 			was != r.Header.Get("Authorization") {
 			t.Errorf("a request for %s has the credential of another", who)
 		}
+		if r.URL.RawQuery == "" { // the call that opens the connection
+			return
+		}
 		waiting.Done()
 		waiting.Wait() // all of them are here before one is answered
 		w.Header().Set("Content-Type", "text/plain")
@@ -173,7 +176,9 @@ func TestP12_CallsThatShareAConnectionNeverMix(t *testing.T) {
 	_, err := r.broker.Connect(t.Context(), bob, grant.Ask{Connector: "calendar", App: "raw"}, nil,
 		identity.Handshake{State: "s", Verifier: "v", Nonce: "n"}, false)
 	testenv.Check(t, err)
-	if res, body := r.ask("GET", "/v1/grants", ""); res.StatusCode != 200 { // opens the one connection
+	// Eighty that begin at once would each begin a connection, and a busy machine has no time for
+	// so many handshakes.
+	if res, body := r.ask("GET", "/gateway/calendar/calendars/ann/busy", ""); res.StatusCode != 200 {
 		t.Fatal(res.StatusCode, body)
 	}
 	assertions := map[string]string{"ann": r.assertion("planner"), "bob": r.assertionOf(&bob, "raw")}
