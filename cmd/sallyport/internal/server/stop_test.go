@@ -133,7 +133,7 @@ func TestP16_UnderLoadNothingAcceptedIsDropped(t *testing.T) {
 						}
 					})
 				}
-				testenv.Eventually(t, "load", func() bool { return asked.Load() > 200 })
+				testenv.Eventually(t, "load", func() bool { return asked.Load() > 50 })
 				s.stop()
 				s.wait(t)
 				clients.Wait()
