@@ -65,6 +65,7 @@ type Proposal struct {
 	// not suffice. Agree is enough otherwise.
 	Trip            bool
 	OfflinePossible bool
+	OfSome          bool // it is an organization's, and apps may use it for some of its people only
 	// Events says that the app gets events of the third party, also while the person is away.
 	Events bool
 
@@ -86,7 +87,8 @@ func (b *Broker) Prepare(ctx context.Context, who identity.Identity, a Ask) (Pro
 	if a.Days < 0 || a.Days > MostOfflineDays || a.Days != 0 && !a.Offline {
 		return Proposal{}, ErrDays
 	}
-	p := Proposal{Ask: a, About: about, Owner: owner, offer: offer}
+	p := Proposal{Ask: a, About: about, Owner: owner, offer: offer,
+		OfSome: owner.Kind == OwnedByOrg && offer.UsableBy != nil}
 	if err := b.checkApp(&p); err != nil {
 		return Proposal{}, err
 	}

@@ -451,7 +451,7 @@ func TestP12_ReconnectingFromTheAccountPageKeepsTheConsents(t *testing.T) {
 		if err != nil || len(views) != 1 || views[0].Status != grant.NeedsReconnect || len(views[0].Apps) != 2 {
 			t.Fatalf("%+v, %v", views, err)
 		}
-		if _, next := views[0].Status.Words(); next == "" {
+		if _, next := views[0].Status.Words("Google"); next == "" {
 			t.Error("the page names no next step")
 		}
 		k := r.connect(grant.Ask{Connector: "calendar"})

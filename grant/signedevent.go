@@ -66,6 +66,17 @@ type Relayed struct {
 type Received struct {
 	Answer     []byte // SignedEvent.Answer
 	AnswerType string
+	Note       string // in words, for the log
+}
+
+// becameOf says in words what became of a message that was good.
+var becameOf = map[string]string{
+	eventAnswered: "the event: it asked whether this is the address, and was answered",
+	eventEnded:    "the event: the grants that it says have ended there are marked",
+	eventRelayed:  "the event: all apps that it is for have taken it",
+	eventRepeated: "the event: it came before, and all apps that it is for had taken it",
+	eventNobody: "the event: it is for no app: what it is about is not connected, or lent to no app that has an " +
+		"events_url and an access for it",
 }
 
 // What becomes of a signed event, for metrics.
@@ -125,7 +136,7 @@ func (b *Broker) Receive(ctx context.Context, connector string, h http.Header, b
 		return Received{}, fmt.Errorf("a message for %s: %w", connector, err)
 	case e.Answer != nil:
 		b.Metrics.received(connector, eventAnswered)
-		return Received{e.Answer, e.AnswerType}, nil
+		return Received{e.Answer, e.AnswerType, becameOf[eventAnswered]}, nil
 	case e.ID == "" || e.Ended != "" && len(e.Accounts) == 0:
 		b.Metrics.received(connector, eventRefused)
 		return Received{}, fmt.Errorf("a message for %s: %w: it does not say what it is about", connector,
@@ -148,7 +159,7 @@ func (b *Broker) Receive(ctx context.Context, connector string, h http.Header, b
 		return Received{}, &LaterError{time.Second, err}
 	}
 	b.Metrics.received(connector, outcome)
-	return Received{}, nil
+	return Received{Note: becameOf[outcome]}, nil
 }
 
 // endedThere marks the grants of the accounts of e, each once, whatever else is known of

@@ -1,6 +1,7 @@
 package grant
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,27 +40,46 @@ type AppView struct {
 	UsedAt   time.Time // zero: never
 }
 
-// Words says what a status means to people, and what they can do.
-func (s Status) Words() (means, next string) {
+// Name is what people call a connector: its id where there is none of it.
+func (b *Broker) Name(connector string) string {
+	if offer := b.offers[connector]; offer != nil {
+		return cmp.Or(offer.Connector.About().Name, connector)
+	}
+	return connector
+}
+
+// Words says what the status of something at a third party means to people, and what those
+// can do who manage it.
+func (s Status) Words(at string) (means, next string) {
 	switch s {
 	case Active:
 		return "It works.", ""
 	case Degraded:
-		return "The third party did not answer as it should the last time.", "Nothing: it is tried again by itself."
+		return at + " did not answer as it should the last time.", "Nothing: it is tried again by itself."
 	case NeedsReconnect:
-		return "The third party does not accept it any more.", "Connect it again."
+		return at + " does not accept it any more.", "Connect it again."
 	case NeedsAdmin:
-		return "An administrator of the third party has to agree to it.", "Ask them, and then connect it again."
+		return "An administrator of the account at " + at + " has to agree to it.", "Ask them, and then connect it again."
 	case TooNarrow:
-		return "The third party no longer allows what the apps need.", "Connect it again."
+		return at + " no longer allows what the apps need.", "Connect it again."
 	case RevokedUpstream:
-		return "It was ended at the third party.", "Connect it again, or disconnect it here too."
+		return "It was ended at " + at + ".", "Connect it again, or disconnect it here too."
 	case OperatorError:
-		return "The third party does not accept Sallyport at the moment.", "Nothing: who runs Sallyport has to mend it."
+		return at + " does not accept Sallyport at the moment.", "Nothing: who runs Sallyport has to mend it."
 	case Disconnected, NotConnected:
 		return "It is not connected.", ""
 	}
 	return string(s), ""
+}
+
+// NeedsManager reports whether nothing is lent until somebody who manages the grant has done
+// something.
+func (s Status) NeedsManager() bool {
+	switch s {
+	case NeedsReconnect, NeedsAdmin, TooNarrow, RevokedUpstream, Disconnected, NotConnected:
+		return true
+	}
+	return false
 }
 
 // View returns the connectors that somebody can see, in the order of their ids.

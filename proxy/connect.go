@@ -53,6 +53,7 @@ type Lender interface {
 		confirm bool) (grant.Kept, error)
 	ConnectKey(ctx context.Context, who identity.Identity, a grant.Ask, key string, confirm bool) (grant.Kept, error)
 	View(ctx context.Context, who identity.Identity) ([]grant.View, error)
+	Name(connector string) string
 	Withdraw(ctx context.Context, who identity.Identity, connector, app string) error
 	End(ctx context.Context, who identity.Identity, connector string) (grant.Revocation, error)
 	SignedIn(ctx context.Context, who identity.Identity) error

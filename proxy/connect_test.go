@@ -559,7 +559,7 @@ func TestP12_WhatTheThirdPartyDoesInsteadIsSaidAndNotStored(t *testing.T) {
 		"an error":    {nil, "error=server_error", 502, "refused, or could not", "busy"},
 		"no word":     {nil, "error=canary", 502, "refused, or could not", "unknown_code"},
 		"our scopes":  {nil, "error=invalid_scope", 502, "not set up right", "request_refused"},
-		"yours":       {func(c *calendar) { c.err = failed(grant.Yours) }, "", 403, "not accepted", ""},
+		"yours":       {func(c *calendar) { c.err = failed(grant.Yours) }, "", 403, "Calendar does not accept", ""},
 		"their admin": {func(c *calendar) { c.err = failed(grant.AdminTheir) }, "", 403, "administrator", ""},
 		"ours":        {func(c *calendar) { c.err = failed(grant.Ours) }, "", 502, "not set up right", ""},
 		"away":        {func(c *calendar) { c.err = failed(grant.Lost) }, "", 502, "did not answer", ""},
@@ -1028,6 +1028,72 @@ func TestP12_ASwitchOfTheOrganizationStopsAConnection(t *testing.T) {
 	a := l.back(t, cookies, callbackOf(stateIn(t, location)))
 	if redeemed, _ := l.calendar.calls(); a.status != 400 || redeemed != 0 {
 		t.Errorf("%d, %d redeemed", a.status, redeemed)
+	}
+}
+
+// What is an organization's is connected, seen and ended by those who manage it there. Others
+// read whose it is, by its name, and what they can do: nobody is sent to a choice or a button
+// that they do not have.
+func TestP12_WhoMayNotManageAnOrganizationsGrantReadsWhoCan(t *testing.T) {
+	t.Parallel()
+	manager := func(who identity.Identity) bool { return who.ID() == alice().ID() }
+	l := newLendingSite(t, func(o *setup) {
+		ring, err := grant.NewKeyring([]grant.SealingKey{{ID: "0123456789abcdef", Secret: [32]byte{1},
+			Created: time.Now().Add(-time.Hour)}})
+		testenv.Check(t, err)
+		offer := func(id, name string, users func(identity.Identity) bool) grant.Offer {
+			about := grant.About{ID: id, Name: name, Owner: grant.OwnedByOrg, Offline: true, Authorize: thirdParty,
+				ClientID: "client", Refresh: thirdParty, Revoke: thirdParty,
+				Inject:   grant.Injection{Header: "Authorization", Prefix: "Bearer "},
+				Accesses: []grant.Access{{Name: "busy", Scopes: []string{"scope.busy"}, Means: "see when you are busy"}}}
+			return grant.Offer{Connector: &calendar{about: about}, Owner: grant.OwnedByOrg, ManagedBy: manager,
+				UsableBy: users, Offered: []string{"busy"}}
+		}
+		tuned := o.Tuned
+		o.Tuned = func(o *Options) {
+			tuned(o)
+			broker, err := grant.New(grant.Options{Store: granttest.NewStore(nil), Keys: ring,
+				Offers: []grant.Offer{offer("calendar", "Calendar", nil), offer("pager", "Pager", manager)},
+				Apps: []grant.App{{ID: "board", Name: "Busy Board", Offline: true,
+					Connectors: map[string][]string{"calendar": {"busy"}, "pager": {"busy"}}}},
+				Redirect: func(id string) string { return o.PublicURL.String() + prefix + "/connect/" + id + "/callback" }})
+			testenv.Check(t, err)
+			t.Cleanup(broker.Close)
+			o.Lender = broker
+		}
+	})
+
+	member, homeless := alice(), bob()
+	member.Subject, member.Name = "mia-1", "Mia"
+	for name, tt := range map[string]struct {
+		who    identity.Identity
+		path   string
+		status int
+		says   []string
+	}{
+		"a member connects": {member, connectBoard, 403, []string{"Calendar is connected once for your whole",
+			"Ask an administrator of your organization"}},
+		"a member looks": {member, prefix + "/account", 200, []string{"Ask an administrator of your organization"}},
+		"without any": {homeless, connectBoard, 403, []string{"Calendar is connected for an organization",
+			"Sign in with the account"}},
+		"a manager connects": {alice(), connectBoard, 200, []string{"Everybody’s at", "Also while nobody is signed in"}},
+		"for some": {alice(), prefix + "/connect/pager?app=board", 200,
+			[]string{"those of its people whom this site lets use it", "for people who are signed in"}},
+	} {
+		a := l.get(t, tt.path, navigate("Cookie: "+l.mint(t, tt.who))...)
+		for _, words := range append(tt.says, "Request id") {
+			if a.status != tt.status || !strings.Contains(a.body, words) {
+				t.Errorf("%s: %d without %q: %s", name, a.status, words, a.body)
+			}
+		}
+		for _, words := range []string{"Choose your organization", "while you are signed in", "Connect it again"} {
+			if strings.Contains(a.body, words) {
+				t.Errorf("%s: reads %q", name, words)
+			}
+		}
+	}
+	if a := l.get(t, prefix+"/account", navigate("Cookie: "+l.mint(t, member))...); strings.Contains(a.body, "Pager") {
+		t.Error("somebody sees what apps may not use for them")
 	}
 }
 

@@ -25,7 +25,7 @@ func (e *connectEndpoint) show(w http.ResponseWriter, r *http.Request, ev *event
 		Days: []int{7, grant.OfflineDays, grant.MostOfflineDays}, DefaultDays: grant.OfflineDays,
 		PostURL: a.target, Form: formSecret(s, a, p, confirm)}
 	if p.Owner.Kind == grant.OwnedByOrg {
-		data.Org = s.Identity.Org.DisplayName()
+		data.Org, data.OfSome = s.Identity.Org.DisplayName(), p.OfSome
 	}
 	for _, access := range p.Accesses {
 		data.May = append(data.May, access.Means)
@@ -79,6 +79,7 @@ func (e *connectEndpoint) chooseApp(w http.ResponseWriter, r *http.Request, ev *
 
 // refused answers what the configuration does not allow, before anything was asked.
 func (e *connectEndpoint) refused(err error, connector string) error {
+	name := e.lender.Name(connector)
 	f := &failure{Status: http.StatusForbidden, Cause: fmt.Errorf("connect %s: %w", connector, err),
 		Title:  "This cannot be connected",
 		Advice: "Tell the people who run this site if you think it should be possible."}
@@ -93,12 +94,14 @@ func (e *connectEndpoint) refused(err error, connector string) error {
 		f.Status, f.Sentence = http.StatusBadRequest, "It can be used while you are away for 90 days at most."
 		f.Advice = "Go back and choose again."
 	case errors.Is(err, grant.ErrNotManager):
-		f.Sentence = "It is connected once for your whole organization, by people who may manage that, and you are " +
-			"not among them."
+		f.Sentence = name + " is connected once for your whole organization, by people who may manage that, and you " +
+			"are not among them."
 		f.Advice = "Ask an administrator of your organization to connect it."
 	case errors.Is(err, grant.ErrNoOrg):
-		f.Sentence = "It is connected for an organization, and you are not here for one."
-		f.Advice, f.Account = "Choose your organization on your account page first.", e.site.url("account")
+		// Who has one to choose was led to the choice.
+		f.Sentence = name + " is connected for an organization, and it is not known that you belong to one."
+		f.Advice, f.Account = "Sign in with the account that you have at your organization. If you did, give the "+
+			"people who run this site the request id.", e.site.url("account")
 	default:
 		f.Status, f.RetryAfter, f.Title = http.StatusServiceUnavailable, 5, "Not available right now"
 		f.Sentence, f.Advice = "What is connected cannot be read at the moment.", "Try again in a moment."
@@ -122,9 +125,10 @@ func (e *connectEndpoint) failed(w http.ResponseWriter, r *http.Request, ev *eve
 			Text: "What is connected has changed while you were reading. Nothing was agreed to."})
 	}
 	const title = "Nothing was connected"
+	name := e.lender.Name(a.Connector)
 	cause := fmt.Errorf("connect %s: %w", a.Connector, err)
 	f := &failure{Status: http.StatusBadGateway, Cause: cause, Title: title,
-		Sentence: "The other side did not answer, or not so that it could be used.", Advice: "Try again in a moment."}
+		Sentence: name + " did not answer, or not so that it could be used.", Advice: "Try again in a moment."}
 	if errors.Is(err, grant.ErrIssuer) {
 		f.Status = http.StatusBadRequest
 		f.Sentence, f.Advice = "The answer came from somebody else than was asked.",
@@ -133,7 +137,7 @@ func (e *connectEndpoint) failed(w http.ResponseWriter, r *http.Request, ev *eve
 	}
 	if errors.Is(err, grant.ErrChain) {
 		f.Status = http.StatusConflict
-		f.Sentence, f.Advice = "Somebody else here has connected this account already.",
+		f.Sentence, f.Advice = "This account at "+name+" is connected already, by somebody else here.",
 			"Choose another account, or ask them to end theirs first."
 		return e.again(f, a)
 	}
@@ -151,16 +155,16 @@ func (e *connectEndpoint) failed(w http.ResponseWriter, r *http.Request, ev *eve
 		return e.tooNarrow(a, failed.Missing, err)
 	case grant.Yours:
 		f.Status = http.StatusForbidden
-		f.Sentence, f.Advice = "What you gave, or chose there, is not accepted.",
+		f.Sentence, f.Advice = name+" does not accept what you gave, or chose there.",
 			"Look at it again, or use another one. If it should work, tell the people who run this site, and give "+
 				"them the request id."
 	case grant.AdminTheir:
 		f.Status = http.StatusForbidden
-		f.Sentence, f.Advice = "An administrator of your account there has to agree first.",
+		f.Sentence, f.Advice = "An administrator of your account at "+name+" has to agree first.",
 			"Ask them to allow this site, and try again afterwards."
 		return e.approval(f, a, failed.ApproveURL, "")
 	case grant.Ours:
-		f.Sentence, f.Advice = "It is not set up right on this site.",
+		f.Sentence, f.Advice = name+" is not set up right on this site.",
 			"Tell the people who run this site, and give them the request id."
 	}
 	f.Sentence = cmp.Or(failed.Sentence, f.Sentence)
@@ -207,12 +211,14 @@ func accountName(a grant.Account) string {
 // declined answers a third party that sent the browser back with an error which is nobody's
 // fault here.
 func (e *connectEndpoint) declined(err error, class grant.Class, a connectAsk) error {
+	name := e.lender.Name(a.Connector)
 	f := &failure{Status: http.StatusBadGateway, Cause: fmt.Errorf("connect %s: %w", a.Connector, err),
-		Title: "Nothing was connected", Sentence: "The other side refused, or could not do what it was asked for.",
+		Title: "Nothing was connected", Sentence: name + " refused, or could not do what it was asked for.",
 		Advice: "Try again in a moment. If it stays like this, tell the people who run this site."}
 	if class == grant.Yours {
 		f.Status = http.StatusForbidden
-		f.Sentence, f.Advice = "It was cancelled or refused on the other side.", "You can try again whenever you like."
+		f.Sentence = name + " says that it was cancelled or refused there."
+		f.Advice = "You can try again whenever you like."
 	}
 	if failed, ok := errors.AsType[*grant.Error](err); ok {
 		return e.approval(f, a, failed.ApproveURL, "Were you told there that an administrator has to agree? ")
@@ -243,7 +249,7 @@ func (e *connectEndpoint) approved(w http.ResponseWriter, r *http.Request, ev *e
 	if q.Has("error") {
 		status = http.StatusForbidden
 		data = pages.Message{Title: "Nothing was agreed to",
-			Sentence: "It was cancelled or refused on the other side.",
+			Sentence: e.lender.Name(r.PathValue("connector")) + " says that it was cancelled or refused there.",
 			Advice:   "If you want to agree, open the link once more. You can close this page."}
 	}
 	show(e.pages, w, r, ev, pages.Page{Status: status, Template: "message", Data: data})
@@ -308,13 +314,10 @@ func (e *disconnectEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *e
 	if err != nil {
 		return e.failed(err, connector)
 	}
-	data := pages.Disconnected{Connector: was.About.Name, BackURL: e.site.path("account") + "#grants",
+	data := pages.Disconnected{Connector: e.lender.Name(connector), BackURL: e.site.path("account") + "#grants",
 		Revoked: became == grant.Revoked, Failed: became == grant.RevokeFailed, Shared: became == grant.SharedThere}
 	if !data.Revoked {
 		data.FinishURL = was.FinishURL
-	}
-	if data.Connector == "" {
-		data.Connector = connector
 	}
 	show(e.pages, w, r, ev, pages.Page{Template: "disconnected", Data: data})
 	return nil
@@ -345,7 +348,8 @@ func (e *disconnectEndpoint) failed(err error, connector string) error {
 		f.Advice, f.Account = "Your account page shows what is.", e.site.url("account")
 	case errors.Is(err, grant.ErrNotManager), errors.Is(err, grant.ErrNoOrg):
 		f.Status, f.RetryAfter = http.StatusForbidden, 0
-		f.Sentence = "It is connected for your whole organization, and you are not among those who may end it."
+		f.Sentence = e.lender.Name(connector) + " is connected for your whole organization, and you are not among " +
+			"those who may end it."
 		f.Advice = "Ask an administrator of your organization."
 	}
 	return f
@@ -358,7 +362,7 @@ func grantsOf(views []grant.View, who identity.Identity, at *site) []pages.Grant
 		g := pages.Grant{Name: v.About.Name, Excess: v.Excess, MayManage: v.MayManage,
 			EndURL: at.path("disconnect/" + url.PathEscape(v.About.ID)), ApproveURL: v.ApproveURL,
 			ConnectURL: at.path("connect/" + url.PathEscape(v.About.ID))}
-		g.Status, g.Next = v.Status.Words()
+		g.Status, g.Next = v.Status.Words(v.About.Name)
 		if v.Unused && g.Next == "" {
 			g.Next = fmt.Sprintf("No app has used it for %d days. If it is not needed any more, disconnect it.",
 				grant.UnusedDays)
@@ -366,6 +370,11 @@ func grantsOf(views []grant.View, who identity.Identity, at *site) []pages.Grant
 		if v.Moved != "" {
 			g.Status = strings.ToUpper(v.Moved[:1]) + v.Moved[1:] + "."
 			g.Next = "If that change is meant to be, connect it again."
+		}
+		if !v.MayManage {
+			if g.Next = ""; v.Status.NeedsManager() || v.Moved != "" {
+				g.Next = "Ask an administrator of your organization to connect it."
+			}
 		}
 		if v.Owner.Kind == grant.OwnedByOrg {
 			g.Org = who.Org.DisplayName()

@@ -73,6 +73,7 @@ func (e *webhookEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 	case err != nil:
 		return refuseWebhook(w, r, ev, http.StatusUnauthorized, 0, err)
 	}
+	ev.Note = received.Note
 	if received.Answer != nil {
 		w.Header().Set("Content-Type", received.AnswerType)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -112,7 +113,18 @@ func readWebhook(w http.ResponseWriter, r *http.Request) (body []byte, status in
 	return body, 0, nil
 }
 
-// refuseWebhook says no more than whether it may come again.
+// refusedWebhook says what is wrong. Of a signature it says no more than that: the reason is in
+// the log, under the request's id.
+var refusedWebhook = map[int]string{
+	http.StatusBadRequest:            "The message is signed, and is no event that is known here.",
+	http.StatusUnauthorized:          "The message is not signed as it should be, or too old. The log says why.",
+	http.StatusRequestTimeout:        "The message did not arrive in time.",
+	http.StatusRequestEntityTooLarge: "The message is too large.",
+	http.StatusUnsupportedMediaType:  "The message has a Content-Encoding, and should have none.",
+	http.StatusServiceUnavailable:    "The message was not taken. Send it again.",
+}
+
+// refuseWebhook says what is wrong, and whether it may come again.
 func refuseWebhook(w http.ResponseWriter, r *http.Request, ev *event, status int, after time.Duration,
 	cause error) error {
 	ev.Err = cause
@@ -121,6 +133,7 @@ func refuseWebhook(w http.ResponseWriter, r *http.Request, ev *event, status int
 		code = "temporarily_unavailable"
 		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(after/time.Second))))
 	}
-	writeJSON(w, r, status, map[string]string{"error": code})
+	writeJSON(w, r, status, map[string]string{"error": code, "message": refusedWebhook[status],
+		"request_id": ev.RequestID})
 	return nil
 }

@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -144,11 +146,16 @@ func signedText(text string) ([]byte, http.Header) {
 
 func refusedAs(t *testing.T, what string, a answer, status int) {
 	t.Helper()
-	want := `{"error":"invalid_request"}` + "\n"
+	want := map[string]string{"error": "invalid_request", "message": refusedWebhook[status],
+		"request_id": a.header.Get("X-Request-Id")}
 	if status == http.StatusServiceUnavailable {
-		want = `{"error":"temporarily_unavailable"}` + "\n"
+		want["error"] = "temporarily_unavailable"
 	}
-	if a.status != status || a.body != want || (a.header.Get("Retry-After") != "") != (status == 503) ||
+	var said map[string]string
+	if err := json.Unmarshal([]byte(a.body), &said); err != nil {
+		t.Errorf("%s: %q: %v", what, a.body, err)
+	}
+	if a.status != status || !maps.Equal(said, want) || want["message"] == "" || want["request_id"] == "" || (a.header.Get("Retry-After") != "") != (status == 503) ||
 		a.header.Get("Cache-Control") != "no-store" {
 		t.Errorf("%s: %d %q %v, want %d", what, a.status, a.body, a.header, status)
 	}

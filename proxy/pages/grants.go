@@ -7,6 +7,7 @@ type Connect struct {
 	Person         string   // who is signed in
 	App, Connector string   // names; App "": it is connected again, for the apps that use it
 	Org            string   // it is connected for all of this organization; "": for the person
+	OfSome         bool     // apps may use it for some people of Org only
 	Account        string   // that is connected now; may be empty
 	May            []string // what the app may do, in words that follow "may"
 	Scopes         []string // what the third party is asked for

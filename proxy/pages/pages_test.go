@@ -203,7 +203,7 @@ func pageSamples() map[string]Page {
 			ActionText: "Go to the front page",
 		}},
 		"message_share": {Status: 403, Template: "message", Data: Message{
-			Title: "Nothing was connected", Sentence: "An administrator of your account there has to agree first.",
+			Title: "Nothing was connected", Sentence: "An administrator of your account at Outlook Calendar has to agree first.",
 			Advice: "Ask them to allow this site, and try again afterwards.", ActionURL: "/", ActionText: "Try again",
 			BackURL: "https://wiki.example.com/x",
 			Share: &Share{Text: "Send them this link:", URL: "https://login.microsoftonline.com/organizations/v2.0/" +

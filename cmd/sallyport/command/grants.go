@@ -419,7 +419,7 @@ func grantText(w io.Writer, e grant.Entry) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(name, value string) { fmt.Fprintf(t, "%s\t%s\n", name, value) }
 	words := func(list []string) string { return cell(strings.Join(list, " ")) }
-	means, next := e.Status.Words()
+	means, next := e.Status.Words(cell(e.Connector))
 	line("id", e.ID)
 	line("connector", cell(e.Connector))
 	line("owner", cell(ownerText(e.Owner)))
