@@ -59,7 +59,8 @@ func (s Status) Words(at string) (means, next string) {
 	case NeedsReconnect:
 		return at + " does not accept it any more.", "Connect it again."
 	case NeedsAdmin:
-		return "An administrator of the account at " + at + " has to agree to it.", "Ask them, and then connect it again."
+		return "An administrator of the account at " + at + " has to agree to it.",
+			"Ask them, and then connect it again."
 	case TooNarrow:
 		return at + " no longer allows what the apps need.", "Connect it again."
 	case RevokedUpstream:

@@ -23,6 +23,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/login"
@@ -219,11 +220,23 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 	}
 	if e.Decision == "" { // one of our own endpoints, or a request that was refused as malformed
 		e.Decision, e.Reason = "deny", "not for an app"
+		if needsStore(cfg, r) {
+			e.Status = 0
+			e.Detail = "an address of Sallyport's own that needs the store, which explain does not open: ask `serve`"
+		}
 	}
 	if e.App != nil {
 		e.Claims = assertionClaims(e.App.Headers[identity.AssertionHeader])
 	}
 	return e, nil
+}
+
+// needsStore reports whether serve has an own endpoint that explain has not.
+func needsStore(cfg *config.Config, r *http.Request) bool {
+	own, below := strings.CutPrefix(r.URL.Path, cfg.Prefix+"/")
+	name, rest, _ := strings.Cut(own, "/")
+	return below && rest != "" && !cfg.Store.IsZero() && slices.Contains([]string{"backchannel-logout", "connect",
+		"directory", "disconnect", "sessions", "webhooks"}, name)
 }
 
 // aboutDirectory says whether somebody may have the directory of their organization be read; ""
@@ -315,7 +328,8 @@ func (q *question) identity(cfg *config.Config) (identity.Identity, error) {
 		return p.ID == q.provider || q.provider == "" && p.Use != login.UseTokens
 	})
 	if i < 0 {
-		return identity.Identity{}, usage("no provider is called %q", q.provider)
+		return identity.Identity{}, usage("no provider is called %q%s", q.provider,
+			yamltable.ThereIs(cfg.ProviderIDs()))
 	}
 	if q.claims != "" {
 		return q.identityFromClaims(cfg, cfg.Providers[i])
@@ -530,7 +544,9 @@ func (e *explanation) print(w io.Writer) {
 	line("detail", e.Detail)
 	line("directory", e.Directory)
 	if e.App == nil {
-		line("status", fmt.Sprint(e.Status))
+		if e.Status != 0 {
+			line("status", fmt.Sprint(e.Status))
+		}
 		return
 	}
 	e.App.mask()
@@ -562,8 +578,12 @@ func fold(cfg *config.Config, who identity.Identity) (identity.Identity, error) 
 	}
 	i := slices.IndexFunc(cfg.Organizations, func(o config.Organization) bool { return o.ID == who.Org.ID })
 	if i < 0 {
-		return who, usage("--org: no organization is called %q; an id at a provider is \"%s:…\"",
-			who.Org.ID, who.Provider)
+		var ids []string
+		for _, o := range cfg.Organizations {
+			ids = append(ids, o.ID)
+		}
+		return who, usage("--org: no organization is called %q; an id at a provider is \"%s:…\"%s",
+			who.Org.ID, who.Provider, yamltable.ThereIs(ids))
 	}
 	o := cfg.Organizations[i]
 	who.Org = identity.Org{ID: o.ID, Name: o.Name, Domain: o.Domain, Source: identity.SourceConfig}

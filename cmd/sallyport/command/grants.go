@@ -16,6 +16,7 @@ import (
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/store"
@@ -178,6 +179,10 @@ func listGrants(ctx context.Context, c *console, path, format string, which whic
 	}
 	if which.org != "" {
 		f.Owners = []grant.Owner{{Kind: grant.OwnedByOrg, ID: which.org}}
+		if why := cfg.DeadOrg(which.org); why != "" {
+			fmt.Fprintf(c.stderr, "--org %s: %s. What is listed is left over, if there is anything\n",
+				yamltable.Quote(which.org), why)
+		}
 	}
 	if which.connector != "" && !slices.ContainsFunc(cfg.Grants.Connectors,
 		func(k config.Connector) bool { return k.ID == which.connector }) {

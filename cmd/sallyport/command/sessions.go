@@ -18,6 +18,7 @@ import (
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/assemble"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/session"
 	"github.com/sallyport-proxy/sallyport/store"
@@ -136,12 +137,8 @@ func checkOfProvider(cfg *config.Config, flag, value string) error {
 	if !ok || id == "" {
 		return usage("%s is <provider>:<id>, not %q", flag, value)
 	}
-	var known []string
-	for _, p := range cfg.Providers {
-		known = append(known, p.ID)
-	}
-	if !slices.Contains(known, provider) {
-		return usage("%s: there is no provider %q; there is %s", flag, provider, strings.Join(known, ", "))
+	if known := cfg.ProviderIDs(); !slices.Contains(known, provider) {
+		return usage("%s: there is no provider %q%s", flag, provider, yamltable.ThereIs(known))
 	}
 	return nil
 }

@@ -61,8 +61,9 @@ func (c *Config) checkBearers() (faults Faults) {
 		at := slices.IndexFunc(c.Providers, func(p Provider) bool { return p.ID == b.Provider })
 		switch {
 		case at < 0:
-			f := c.doc.FaultAt(b.path+".provider", "no provider has this id")
-			f.Suggestion = yamltable.Nearest(b.Provider, c.providerIDs())
+			nearest, others := yamltable.Meant(b.Provider, c.ProviderIDs())
+			f := c.doc.FaultAt(b.path+".provider", "no provider has this id%s", others)
+			f.Suggestion = nearest
 			faults = append(faults, f)
 			continue
 		case b.app && c.Providers[at].Use != login.UseTokens:
@@ -77,7 +78,8 @@ func (c *Config) checkBearers() (faults Faults) {
 	return append(faults, c.checkSubjects()...)
 }
 
-func (c *Config) providerIDs() (ids []string) {
+// ProviderIDs are those of all providers, in their order.
+func (c *Config) ProviderIDs() (ids []string) {
 	for _, p := range c.Providers {
 		ids = append(ids, p.ID)
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 	"github.com/sallyport-proxy/sallyport/login"
 )
 
@@ -25,7 +26,7 @@ func (c *Config) deadEntries(at string, rule Rule) []Fault {
 		entries []string
 		dead    func(string) string
 	}{
-		{"orgs", rule.Orgs, c.deadOrg}, {"groups", rule.Groups, c.deadGroup}, {"emails", rule.Emails, c.deadEmail},
+		{"orgs", rule.Orgs, c.DeadOrg}, {"groups", rule.Groups, c.deadGroup}, {"emails", rule.Emails, c.deadEmail},
 		{"email_domains", rule.EmailDomains, c.deadDomain}, {"subjects", rule.Subjects, c.deadSubject},
 	} {
 		for i, entry := range list.entries {
@@ -37,13 +38,13 @@ func (c *Config) deadEntries(at string, rule Rule) []Fault {
 	return found
 }
 
-// deadOrg: an id with a colon is what a provider gives, and one without is of
-// the configuration.
-func (c *Config) deadOrg(org string) string {
+// DeadOrg is why nobody can be in an organization of this id; "": somebody may be. An id with
+// a colon is what a provider gives, and one without is of the configuration.
+func (c *Config) DeadOrg(org string) string {
 	id, _, given := strings.Cut(org, ":")
 	switch {
 	case given && !slices.ContainsFunc(c.Providers, func(p Provider) bool { return p.ID == id }):
-		return "no provider has the id " + id
+		return "no provider has the id " + id + yamltable.ThereIs(c.ProviderIDs())
 	case !given && !slices.ContainsFunc(c.Organizations, func(o Organization) bool { return o.ID == id }):
 		return "no organization has this id; ids of providers begin with theirs, as in " + c.Providers[0].ID + ":" + id
 	}
@@ -56,7 +57,7 @@ func (c *Config) deadSubject(subject string) string {
 		return "ids begin with that of the provider, as in " + c.Providers[0].ID + ":" + subject
 	}
 	if !slices.ContainsFunc(c.Providers, func(p Provider) bool { return p.ID == id }) {
-		return "no provider has the id " + id
+		return "no provider has the id " + id + yamltable.ThereIs(c.ProviderIDs())
 	}
 	return ""
 }

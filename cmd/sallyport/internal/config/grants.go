@@ -708,7 +708,8 @@ func (c *Config) checkApp(i int, connectors []string) (faults Faults) {
 		switch at := slices.Index(routes, name); {
 		case name == "":
 		case at < 0:
-			fault(path, yamltable.Nearest(name, routes), "there is no route %q", name)
+			nearest, others := yamltable.Meant(name, routes)
+			fault(path, nearest, "there is no route %q%s", name, others)
 		case !c.Routes[at].AsksWho():
 			fault(path, "", "is public: apps are told of nobody there, so nobody can be named to Sallyport")
 		}
@@ -720,7 +721,8 @@ func (c *Config) checkApp(i int, connectors []string) (faults Faults) {
 			continue
 		}
 		if at < 0 {
-			fault(path, yamltable.Nearest(use.ID, connectors), "there is no connector %q", use.ID)
+			nearest, others := yamltable.Meant(use.ID, connectors)
+			fault(path, nearest, "there is no connector %q%s", use.ID, others)
 			continue
 		}
 		if slices.ContainsFunc(app.Connectors[:n], func(o AppConnector) bool { return o.ID == use.ID }) {
@@ -823,12 +825,29 @@ func (c *Config) lendWarnings() (warnings Faults) {
 			}
 		}
 	}
+	warnings = append(warnings, c.eventWarnings()...)
 	for i, a := range c.Grants.Apps {
 		warnings = append(warnings, c.audienceWarnings(i)...)
 		if a.RawTokens {
 			warnings = append(warnings, c.doc.FaultAt(yamltable.Index("grants.apps", i)+".raw_tokens",
 				"%s reads tokens themselves: no rule of its access holds for what it does with them", a.ID))
 		}
+	}
+	return warnings
+}
+
+// eventWarnings are of events that are taken and go to nobody. Slack's end grants too.
+func (c *Config) eventWarnings() (warnings Faults) {
+	for i, k := range c.Grants.Connectors {
+		if len(k.SigningSecrets) == 0 || k.Type == slack.Type ||
+			slices.ContainsFunc(c.Grants.Apps, func(a App) bool {
+				return a.EventsURL != nil &&
+					slices.ContainsFunc(a.Connectors, func(u AppConnector) bool { return u.ID == k.ID })
+			}) {
+			continue
+		}
+		warnings = append(warnings, c.doc.FaultAt(yamltable.Index("grants.connectors", i)+".signing_secrets",
+			"the events go to nobody: no app with %s has an events_url", k.ID))
 	}
 	return warnings
 }

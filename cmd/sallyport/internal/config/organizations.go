@@ -81,13 +81,14 @@ func (c *Config) checkOrganizations() Faults {
 
 func (c *Config) checkOrgProviders() Faults {
 	var faults Faults
-	ids := c.providerIDs()
+	ids := c.ProviderIDs()
 	for i, o := range c.Organizations {
 		for n, id := range o.Match.OrgIDs {
 			if provider, _, ok := strings.Cut(id, ":"); ok && !slices.Contains(ids, provider) {
+				nearest, others := yamltable.Meant(provider, ids)
 				f := c.doc.FaultAt(yamltable.Index(yamltable.Index("organizations", i)+".match.org_ids", n),
-					"there is no provider %q, so nobody can belong to this", provider)
-				f.Suggestion = yamltable.Nearest(provider, ids)
+					"there is no provider %q, so nobody can belong to this%s", provider, others)
+				f.Suggestion = nearest
 				faults = append(faults, f)
 			}
 		}

@@ -487,7 +487,7 @@ func (c *Config) crossCheck() Faults {
 	for _, r := range c.Routes {
 		names = append(names, r.Name)
 	}
-	faults := slices.Concat(c.checkUnique("providers", "id", c.providerIDs()), c.checkUnique("routes", "name", names),
+	faults := slices.Concat(c.checkUnique("providers", "id", c.ProviderIDs()), c.checkUnique("routes", "name", names),
 		c.checkUse(), c.checkReauth(), c.checkVouching(), c.checkBearers())
 	faults = append(faults, c.checkOrganizations()...)
 	faults = append(faults, c.storeFaults()...)

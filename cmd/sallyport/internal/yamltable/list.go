@@ -54,7 +54,7 @@ func listFor[T any](item Shape[T], n *yaml.Node) string {
 			return ListOf(n.Value)
 		}
 		return ""
-	case item.secret:
+	case item.secret, item.Want == "a mapping":
 		return ""
 	}
 	return asList(n)

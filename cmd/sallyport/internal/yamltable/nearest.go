@@ -1,6 +1,7 @@
 package yamltable
 
 import (
+	"fmt"
 	"strings"
 )
 
@@ -17,6 +18,31 @@ func Nearest(word string, candidates []string) string {
 		}
 	}
 	return best
+}
+
+// Meant says which of names a word was probably meant as; where it is like none of them, which
+// there are.
+func Meant(word string, names []string) (nearest, others string) {
+	if nearest = Nearest(word, names); nearest == "" {
+		others = ThereIs(names)
+	}
+	return nearest, others
+}
+
+// mostNamed is how many names are listed.
+const mostNamed = 12
+
+// ThereIs lists the names that there are, to follow a sentence that one is not among them; "":
+// there are none.
+func ThereIs(names []string) string {
+	named := names[:min(len(names), mostNamed)]
+	switch more := len(names) - len(named); {
+	case len(names) == 0:
+		return ""
+	case more > 0:
+		return fmt.Sprintf("; there is %s, and %d more", strings.Join(named, ", "), more)
+	}
+	return "; there is " + strings.Join(named, ", ")
 }
 
 func plainWord(s string) string { return strings.ReplaceAll(strings.ToLower(s), "-", "_") }
