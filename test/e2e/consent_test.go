@@ -206,7 +206,14 @@ func TestP12_ScriptsOfTheOnlyAppHaveToPressTheButtonItself(t *testing.T) {
 	connect := c.url + "/.sallyport/connect/things?app=app0&return_to=%2Fdone"
 	const answer = `Object.assign(document.createElement('form'), {method: 'post', action: address, target: 'there',
 		innerHTML: '<input name=answer value=yes><input name=form value=x>'})`
-	const sleep = `await new Promise(done => setTimeout(done, 1000));`
+	// A frame or window shows about:blank, which may be read, until it has gone where it was sent.
+	// What would follow, at the third party, has a second.
+	const arrives = `const sleep = time => new Promise(done => setTimeout(done, time));
+		for (let n = 0; n < 150; n++) {
+			await sleep(100);
+			try { if (shown().URL !== 'about:blank' && shown().readyState === 'complete') break } catch (e) { break }
+		}
+		await sleep(1000);`
 	for _, attack := range []struct{ name, from, script, says string }{
 		{"fetch", "/page", `const a = await fetch(address, {headers: {Accept: 'text/html'}});
 			return a.status + ' ' + (await a.text()).includes('<form')`, "403 false"},
@@ -216,18 +223,19 @@ func TestP12_ScriptsOfTheOnlyAppHaveToPressTheButtonItself(t *testing.T) {
 		{"answer by fetch", "/page", `const a = await fetch(address, {method: 'POST', body: 'answer=yes&form=x',
 			headers: {'Content-Type': 'application/x-www-form-urlencoded', Accept: 'text/html'}}); return '' + a.status`, "403"},
 		{"frame", "/page", `const f = document.createElement('iframe'); f.src = address;
-			document.body.append(f); ` + sleep + `
+			document.body.append(f); const shown = () => f.contentDocument; ` + arrives + `
 			return f.contentDocument ? 'read it' : 'refused'`, "refused"},
 		{"answer in a frame", "/page", `const f = document.createElement('iframe'), form = ` + answer + `;
-			f.name = 'there'; document.body.append(f, form); form.submit(); ` + sleep + `
+			f.name = 'there'; document.body.append(f, form); form.submit();
+			const shown = () => f.contentDocument; ` + arrives + `
 			return f.contentDocument ? 'read it' : 'refused'`, "refused"},
-		{"window", "/page", `const w = open(address, 'there'); ` + sleep + `
+		{"window", "/page", `const w = open(address, 'there'), shown = () => w.document; ` + arrives + `
 			try { return 'read it: ' + w.document.URL } catch (e) { return e.name }`, "SecurityError"},
 		{"answer in a window", "/page", `const w = open('', 'there'), form = ` + answer + `;
-			document.body.append(form); form.submit(); ` + sleep + `
+			document.body.append(form); form.submit(); const shown = () => w.document; ` + arrives + `
 			try { return 'read it: ' + w.document.URL } catch (e) { return e.name }`, "SecurityError"},
 		{"answer without the page's secret, in a window that it stays with", "/stays", `const w = open('', 'there'),
-			form = ` + answer + `; document.body.append(form); form.submit(); ` + sleep + `
+			form = ` + answer + `, shown = () => w.document; document.body.append(form); form.submit(); ` + arrives + `
 			const said = w.document.body.innerText; w.close(); return '' + said.includes('Please look at this again')`, "true"},
 	} {
 		b.open(c.url + attack.from)
@@ -259,7 +267,7 @@ func TestP12_ScriptsOfTheOnlyAppHaveToPressTheButtonItself(t *testing.T) {
 
 	b.open(c.url + "/stays")
 	b.at(c.url + "/stays")
-	b.clickOfScript(connect, `const w = open(address, 'there'); `+sleep+`
+	b.clickOfScript(connect, `const w = open(address, 'there'), shown = () => w.document; `+arrives+`
 		w.document.querySelector('button[value=yes]').click(); return ''`)
 	b.until("what P12 concedes", func() bool { asked, codes := there.seen(); return asked == 1 && codes == 1 })
 }
