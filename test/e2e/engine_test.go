@@ -80,7 +80,15 @@ func (r reader) backTo(address string) {
 	r.back()
 }
 
-func (r reader) loseCookies() { r.t.Helper(); r.check("delete cookies", r.forget()) }
+func (r reader) loseCookies() {
+	r.t.Helper()
+	r.check("delete cookies", r.forget())
+	r.until("the cookies to be gone", func() bool { // WebKit answers before they are
+		left, err := r.cookies()
+		r.check("look at cookies", err)
+		return len(left) == 0
+	})
+}
 
 func (r reader) run(expression string) {
 	r.t.Helper()
