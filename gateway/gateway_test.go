@@ -636,6 +636,9 @@ func TestP12_WhoIsAwayIsActedForOnlyWithAnOfflineConsent(t *testing.T) {
 		if res.StatusCode != status {
 			t.Errorf("%s: %d, want %d: %s", person, res.StatusCode, status, body)
 		}
+		if status == 403 && !strings.Contains(body, "X-Sallyport-Person: PROVIDER:SUBJECT") {
+			t.Errorf("%s: it does not say whom to name: %s", person, body)
+		}
 	}
 	if n := len(peer.Requests()); n != 1 {
 		t.Errorf("%d requests arrived, want one", n)

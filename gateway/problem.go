@@ -211,10 +211,12 @@ func (g *Gateway) lendProblem(r *http.Request, c *caller, connector string, err 
 			"The person may not use the grant of the organization.").because(err)
 	case errors.Is(err, grant.ErrNoOrg):
 		return newProblem(http.StatusForbidden, notAllowed, "No organization",
-			"The grant is an organization's, and none is active or named.").because(err)
+			"The grant is an organization's, and none is active. While nobody is signed in, name it: "+
+				"X-Sallyport-Person: org:ID.").because(err)
 	case errors.Is(err, grant.ErrNoPerson):
 		return newProblem(http.StatusForbidden, notAllowed, "No person",
-			"The grant is a person's, and an organization is named.").because(err)
+			"The grant is a person's, and an organization is named. Name the person: "+
+				"X-Sallyport-Person: PROVIDER:SUBJECT.").because(err)
 	case r.Context().Err() != nil:
 		return laterProblem(err)
 	}
