@@ -1,0 +1,34 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+)
+
+// control is the control plane of all tests. It is set once, before any test runs.
+var control *plane
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	dir, err := os.MkdirTemp("", "sallyport-cluster-")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	control = &plane{dir: dir}
+	defer control.stop()
+	if err := control.start(); err != nil {
+		return 0, err
+	}
+	return m.Run(), nil
+}
