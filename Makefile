@@ -46,6 +46,10 @@ e2e: ## only the tests from outside: a real browser, provider, gRPC, WebSockets,
 charts: ## the Helm chart: Helm 3 and 4 lint and render it, Kubernetes' own types and judges take it
 	cd test/charts && go vet ./... && go test -count=1 -timeout 20m ./...
 
+.PHONY: cluster
+cluster: ## the chart and deploy/kustomize on Kubernetes' control plane without nodes, which is built for it
+	cd test/cluster && go vet ./... && go test -count=1 -timeout 30m ./...
+
 .PHONY: check
 check: ## everything a change must pass: format, vet, staticcheck, other systems, tests, chart, known vulnerabilities
 	@unformatted="$$(gofmt -l $$(git ls-files '*.go'))"; if [ -n "$$unformatted" ]; then echo "not gofmt-clean:"; echo "$$unformatted"; exit 1; fi
@@ -84,7 +88,7 @@ microbench: ## run the benchmarks of the packages
 
 FUZZTIME ?= 10m
 .PHONY: campaigns
-campaigns: fuzz ## run what takes hours: every fuzz target, and the long forms of the tests under load
+campaigns: fuzz cluster ## run what takes hours: every fuzz target, the long forms of the tests under load, and the cluster
 	SALLYPORT_CAMPAIGN=1 go test -count=1 -timeout 1h -v -run UnderLoad ./cmd/sallyport/command
 	SALLYPORT_CAMPAIGN=1 go test -count=1 -timeout 1h -v -run TestP23 ./internal/lean
 	SALLYPORT_CAMPAIGN=1 go test -count=1 -timeout 4h -v -run 'TestP14|TestWhatAGrantTakes' ./store/sqlite ./store/postgres

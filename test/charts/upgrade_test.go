@@ -169,6 +169,57 @@ func TestTheGuideTellsWhatAnUpgradeCannotChange(t *testing.T) {
 	}
 }
 
+// TestTheNumberOfPodsIsTakenBackFromAnAutoscalerByForce with Helm 4, as the guide tells.
+func TestTheNumberOfPodsIsTakenBackFromAnAutoscalerByForce(t *testing.T) {
+	guide, err := os.ReadFile("../../docs/kubernetes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := cluster{applied, map[string]storedObject{}}
+	if err := c.apply(t, merged(t, waysOfUse(t)["ext-auth"])); err != nil {
+		t.Fatal(err)
+	}
+	c.scale(t, "apps/v1/Deployment", "apps/v1/Deployment web-sallyport", 4)
+	off := merged(t, waysOfUse(t)["ext-auth"], "{autoscaling: {enabled: false}, replicas: 2}")
+	if err := c.apply(t, off); err == nil || !strings.Contains(err.Error(), "conflict") ||
+		!strings.Contains(err.Error(), ".spec.replicas") {
+		t.Errorf("the number of pods: %v", err)
+	}
+	if !strings.Contains(string(guide), "`helm upgrade --force-conflicts`") {
+		t.Error("the guide does not tell of --force-conflicts")
+	}
+}
+
+// scale writes the number of pods as the controller of autoscalers does.
+func (c cluster) scale(t *testing.T, kind, name string, pods int64) {
+	t.Helper()
+	stored := c.objects[name]
+	text, _, err := stored.versioned(kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := &unstructured.Unstructured{}
+	if err := before.UnmarshalJSON(text); err != nil {
+		t.Fatal(err)
+	}
+	after := before.DeepCopy()
+	if err := unstructured.SetNestedField(after.Object, pods, "spec", "replicas"); err != nil {
+		t.Fatal(err)
+	}
+	manager := managedfieldstest.NewFakeFieldManager(applyconfigurations.NewTypeConverter(legacyscheme.Scheme), gvkOf(kind))
+	written, err := manager.Update(before, after, "kube-controller-manager")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err = json.Marshal(written); err != nil {
+		t.Fatal(err)
+	}
+	if stored.live, err = internal(text); err != nil {
+		t.Fatal(err)
+	}
+	c.objects[name] = stored
+}
+
 // TestAnUpgradeOfEachValueWasTried: what is in neither list could be immutable.
 func TestAnUpgradeOfEachValueWasTried(t *testing.T) {
 	text, err := os.ReadFile(chartDir + "/values.yaml")

@@ -32,7 +32,7 @@ var definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Ver
 func learn(t *testing.T, channel string) {
 	t.Helper()
 	gateway, envoy := moduleDir(t, gatewayAPI), moduleDir(t, envoyGateway)
-	made := control.file("monitoring")
+	made := server.file("monitoring")
 	if _, err := os.Stat(made); err != nil {
 		// The project makes its definitions of its types, with this program.
 		goTool(t, "tool", "controller-gen", "crd:maxDescLen=0", "paths="+monitoringTypes+"/v1", "output:crd:dir="+made)
@@ -119,7 +119,7 @@ spec:
 // adminOf is who works on the whole cluster; warnings about the definitions of others are theirs.
 func adminOf(t *testing.T) *team {
 	t.Helper()
-	objects, err := dynamic.NewForConfig(control.config)
+	objects, err := dynamic.NewForConfig(server.config)
 	if err != nil {
 		t.Fatal(err)
 	}

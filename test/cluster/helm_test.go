@@ -35,7 +35,7 @@ type releases interface {
 	uninstall() error
 }
 
-// helms are the versions of Helm. That of today is used in both its ways.
+// helms are the versions of Helm.
 func helms() map[string]func(t *testing.T, w *team) releases {
 	return map[string]func(t *testing.T, w *team) releases{"helm-3": newHelm3, "helm-4": newHelm4}
 }
@@ -116,6 +116,8 @@ type helm4 struct {
 	config    *action4.Configuration
 	// serverSide is what --server-side is of an upgrade: auto, unless it is given.
 	serverSide string
+	// force is --force-conflicts.
+	force bool
 }
 
 func newHelm4(t *testing.T, w *team) releases {
@@ -124,7 +126,7 @@ func newHelm4(t *testing.T, w *team) releases {
 	if err := config.Init(w.getter, w.namespace, "secrets"); err != nil {
 		t.Fatal(err)
 	}
-	return &helm4{w.namespace, config, "auto"}
+	return &helm4{w.namespace, config, "auto", false}
 }
 
 func load4(dir string) (*chart4.Chart, error) {
@@ -159,7 +161,7 @@ func (h *helm4) upgrade(dir string, values map[string]any) error {
 	}
 	upgrade := action4.NewUpgrade(h.config)
 	upgrade.Namespace, upgrade.Timeout, upgrade.ServerSideApply = h.namespace, patience, h.serverSide
-	upgrade.WaitStrategy = kube.HookOnlyStrategy
+	upgrade.WaitStrategy, upgrade.ForceConflicts = kube.HookOnlyStrategy, h.force
 	_, err = upgrade.Run(release, chart, values)
 	return err
 }
@@ -167,6 +169,7 @@ func (h *helm4) upgrade(dir string, values map[string]any) error {
 func (h *helm4) rollback(revision int) error {
 	rollback := action4.NewRollback(h.config)
 	rollback.Version, rollback.Timeout, rollback.WaitStrategy = revision, patience, kube.HookOnlyStrategy
+	rollback.ForceConflicts = h.force
 	return rollback.Run(release)
 }
 

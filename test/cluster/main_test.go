@@ -1,14 +1,15 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"testing"
 )
 
-// control is the control plane of all tests. It is set once, before any test runs.
-var control *plane
+// server is the control plane of all tests. It is set once, before any test runs.
+var server *plane
 
 func TestMain(m *testing.M) {
 	code, err := run(m)
@@ -25,9 +26,11 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	control = &plane{dir: dir}
-	defer control.stop()
-	if err := control.start(); err != nil {
+	server = &plane{dir: dir}
+	defer server.stop()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if err := server.start(ctx); err != nil {
 		return 0, err
 	}
 	return m.Run(), nil

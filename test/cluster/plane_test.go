@@ -21,8 +21,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd/api"
 )
 
-// plane is a control plane: three programs that listen on loopback, and the folder with all
-// that they keep.
+// plane is a control plane: etcd and kube-apiserver, which listen on loopback, controllers in
+// this process, and the folder with all that they keep.
 type plane struct {
 	dir     string
 	config  *rest.Config // of somebody who may do anything
@@ -33,7 +33,7 @@ type plane struct {
 const token = "of-the-tests"
 
 // start builds the programs, runs them, and waits until the API server is ready.
-func (p *plane) start() error {
+func (p *plane) start(ctx context.Context) error {
 	began := time.Now()
 	programs, err := p.build()
 	if err != nil {
@@ -68,9 +68,7 @@ func (p *plane) start() error {
 	if err := p.ready(port); err != nil {
 		return err
 	}
-	if err := p.run(filepath.Join(programs, "kube-controller-manager"), "--kubeconfig="+p.file("kubeconfig"),
-		"--leader-elect=false", "--secure-port=0", "--service-account-private-key-file="+p.file("key.pem"),
-		"--controllers=*"); err != nil {
+	if err := p.control(ctx); err != nil {
 		return err
 	}
 	fmt.Printf("built in %.0f s, ready after %.1f s\n", built.Sub(began).Seconds(), time.Since(built).Seconds())
@@ -89,7 +87,7 @@ func (p *plane) build() (string, error) {
 	}
 	flags := "-s -w -X k8s.io/component-base/version.gitVersion=" + strings.TrimSpace(string(version))
 	out, err := exec.Command("go", "build", "-ldflags", flags, "-o", p.file("bin")+"/", "go.etcd.io/etcd/server/v3",
-		"k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kube-controller-manager").CombinedOutput()
+		"k8s.io/kubernetes/cmd/kube-apiserver").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build the control plane: %w\n%s", err, out)
 	}

@@ -3,7 +3,9 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -34,11 +36,11 @@ type team struct {
 }
 
 // newTeam makes a namespace that enforces a level of the Pod Security Standards, and warns of
-// what would not be restricted. Whoever is warned in it has failed.
+// what would not be restricted. A warning in it is a failure.
 func newTeam(t *testing.T, namespace, level string) *team {
 	t.Helper()
 	said := &warnings{}
-	config := rest.CopyConfig(control.config)
+	config := rest.CopyConfig(server.config)
 	config.Wrap(said.listen)
 	objects, err := dynamic.NewForConfig(config)
 	if err != nil {
@@ -52,7 +54,7 @@ func newTeam(t *testing.T, namespace, level string) *team {
 		Create(t.Context(), made, meta.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	kubeconfig, cache := control.file("kubeconfig"), t.TempDir()
+	kubeconfig, cache := server.file("kubeconfig"), t.TempDir()
 	getter := genericclioptions.NewConfigFlags(false).WithDiscoveryBurst(1000).WithDiscoveryQPS(1000).
 		WithWrapConfigFn(func(c *rest.Config) *rest.Config {
 			c.QPS = -1
@@ -74,7 +76,7 @@ func newTeam(t *testing.T, namespace, level string) *team {
 	return w
 }
 
-// warnings are the headers of that name (RFC 9111 had them, and Kubernetes has them still).
+// warnings are the headers of that name in what the API server answers.
 type warnings struct {
 	mu    sync.Mutex
 	texts []string
@@ -101,6 +103,13 @@ func (w *warnings) all() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.texts
+}
+
+// forget is for warnings that a test expects.
+func (w *warnings) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.texts = nil
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)
@@ -154,14 +163,15 @@ func (w *team) apply(t *testing.T, manifest string) {
 	}
 }
 
-// live are all objects of the namespace by "Kind/name", but for those that the cluster puts
-// into every one, and events.
-func (w *team) live(t *testing.T) map[string]*unstructured.Unstructured {
+// live are all objects of the namespace by "Kind/name", or those of some resources, but for
+// those that the cluster puts into every one, and events.
+func (w *team) live(t *testing.T, of ...string) map[string]*unstructured.Unstructured {
 	t.Helper()
-	client, err := discovery.NewDiscoveryClientForConfig(control.config)
+	client, err := discovery.NewDiscoveryClientForConfig(server.config)
 	if err != nil {
 		t.Fatal(err)
 	}
+	admin := adminOf(t) // is warned of Endpoints, which are of the past
 	lists, err := client.ServerPreferredNamespacedResources()
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +183,10 @@ func (w *team) live(t *testing.T) map[string]*unstructured.Unstructured {
 			t.Fatal(err)
 		}
 		for _, resource := range list.APIResources {
-			found, err := w.objects.Resource(group.WithResource(resource.Name)).Namespace(w.namespace).
+			if len(of) > 0 && !slices.Contains(of, resource.Name) {
+				continue
+			}
+			found, err := admin.objects.Resource(group.WithResource(resource.Name)).Namespace(w.namespace).
 				List(t.Context(), meta.ListOptions{})
 			if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsMethodNotSupported(err) {
 				t.Fatal(err)
@@ -186,7 +199,6 @@ func (w *team) live(t *testing.T) map[string]*unstructured.Unstructured {
 			}
 		}
 	}
-	delete(all, "ConfigMap/kube-root-ca.crt")
 	delete(all, "ServiceAccount/default")
 	for name := range all {
 		if strings.HasPrefix(name, "Event/") {
@@ -201,21 +213,16 @@ func (w *team) live(t *testing.T) map[string]*unstructured.Unstructured {
 // in. It returns how many pods there are.
 func (w *team) settled(t *testing.T) int {
 	t.Helper()
-	pods := 0
 	w.eventually(t, "there are pods", func() error {
-		all := w.live(t)
-		pods = 0
+		all := w.live(t, "deployments", "replicasets", "statefulsets", "horizontalpodautoscalers")
 		for name, object := range all {
-			if object.GetKind() == "Pod" {
-				pods++
-			}
 			if err := unsettled(object); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}
 		return nil
 	})
-	return pods
+	return len(w.live(t, "pods"))
 }
 
 func unsettled(object *unstructured.Unstructured) error {
@@ -236,8 +243,8 @@ func unsettled(object *unstructured.Unstructured) error {
 		}
 	case "ReplicaSet", "StatefulSet":
 		if number("status", "observedGeneration") != object.GetGeneration() ||
-			number("spec", "replicas") > 0 && number("status", "replicas") < 1 {
-			return fmt.Errorf("no pod yet: %v", object.Object["status"])
+			number("status", "replicas") < min(number("spec", "replicas"), atOnce(object)) {
+			return fmt.Errorf("not all pods yet: %v", object.Object["status"])
 		}
 	case "HorizontalPodAutoscaler":
 		if number("status", "desiredReplicas") < number("spec", "minReplicas") {
@@ -245,6 +252,15 @@ func unsettled(object *unstructured.Unstructured) error {
 		}
 	}
 	return nil
+}
+
+// atOnce is how many pods are made while none of them starts: a StatefulSet makes one after
+// the other.
+func atOnce(object *unstructured.Unstructured) int64 {
+	if object.GetKind() == "StatefulSet" {
+		return 1
+	}
+	return math.MaxInt64
 }
 
 // gone waits until nothing is left but what is named.
