@@ -121,7 +121,7 @@ func TestAReleaseGoesFromEachWayOfUseToEachOther(t *testing.T) {
 				t.Errorf("from %s to %s: %v", now, way, err)
 			}
 			now = way
-			w.settled(t)
+			w.seen(t)
 		}
 		for i, first := range names {
 			for _, second := range names[i+1:] {
@@ -138,7 +138,7 @@ func TestAReleaseGoesFromEachWayOfUseToEachOther(t *testing.T) {
 		if err := r.rollback(1); err != nil {
 			t.Fatal(err)
 		}
-		w.settled(t)
+		w.seen(t)
 		if err := r.uninstall(); err != nil {
 			t.Fatal(err)
 		}
@@ -252,7 +252,7 @@ func TestStrangersPodsAreLetInWithTheSidecar(t *testing.T) {
 		if err := r.uninstall(); err != nil {
 			t.Fatal(err)
 		}
-		w.gone(t, "ServiceAccount/agent", "ServiceAccount/cloud")
+		w.gone(t, "ServiceAccount/agent", "ServiceAccount/cloud", "PersistentVolumeClaim/home-forge-0")
 	})
 }
 

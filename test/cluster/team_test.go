@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -213,45 +214,65 @@ func (w *team) live(t *testing.T, of ...string) map[string]*unstructured.Unstruc
 // in. It returns how many pods there are.
 func (w *team) settled(t *testing.T) int {
 	t.Helper()
-	w.eventually(t, "there are pods", func() error {
-		all := w.live(t, "deployments", "replicasets", "statefulsets", "horizontalpodautoscalers")
-		for name, object := range all {
-			if err := unsettled(object); err != nil {
+	w.until(t, "there are pods", func(o *unstructured.Unstructured) error {
+		return errors.Join(unseen(o), podless(o))
+	})
+	return len(w.live(t, "pods"))
+}
+
+// seen waits until controllers have looked at all that makes pods. Where no pod becomes ready,
+// a Deployment that is changed again and again waits with pods of the newest template.
+func (w *team) seen(t *testing.T) {
+	t.Helper()
+	w.until(t, "controllers have looked", unseen)
+}
+
+func (w *team) until(t *testing.T, what string, not func(*unstructured.Unstructured) error) {
+	t.Helper()
+	w.eventually(t, what, func() error {
+		for name, object := range w.live(t, "deployments", "replicasets", "statefulsets", "horizontalpodautoscalers") {
+			if err := not(object); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}
 		return nil
 	})
-	return len(w.live(t, "pods"))
 }
 
-func unsettled(object *unstructured.Unstructured) error {
-	number := func(path ...string) int64 {
-		n, _, _ := unstructured.NestedInt64(object.Object, path...)
-		return n
-	}
+func unseen(object *unstructured.Unstructured) error {
 	conditions, _, _ := unstructured.NestedSlice(object.Object, "status", "conditions")
 	for _, c := range conditions {
 		if c, ok := c.(map[string]any); ok && c["type"] == "ReplicaFailure" {
 			return fmt.Errorf("no pod: %v", c["message"])
 		}
 	}
-	switch object.GetKind() {
-	case "Deployment":
-		if number("status", "observedGeneration") != object.GetGeneration() || number("status", "updatedReplicas") < 1 {
-			return fmt.Errorf("no pod yet: %v", object.Object["status"])
-		}
-	case "ReplicaSet", "StatefulSet":
-		if number("status", "observedGeneration") != object.GetGeneration() ||
-			number("status", "replicas") < min(number("spec", "replicas"), atOnce(object)) {
-			return fmt.Errorf("not all pods yet: %v", object.Object["status"])
-		}
-	case "HorizontalPodAutoscaler":
-		if number("status", "desiredReplicas") < number("spec", "minReplicas") {
-			return fmt.Errorf("not looked at yet: %v", object.Object["status"])
-		}
+	behind := numberAt(object, "status", "observedGeneration") != object.GetGeneration()
+	if object.GetKind() == "HorizontalPodAutoscaler" {
+		behind = numberAt(object, "status", "desiredReplicas") < numberAt(object, "spec", "minReplicas")
+	}
+	if behind {
+		return fmt.Errorf("not looked at yet: %v", object.Object["status"])
 	}
 	return nil
+}
+
+func podless(object *unstructured.Unstructured) error {
+	missing := false
+	switch object.GetKind() {
+	case "Deployment":
+		missing = numberAt(object, "status", "updatedReplicas") < 1
+	case "ReplicaSet", "StatefulSet":
+		missing = numberAt(object, "status", "replicas") < min(numberAt(object, "spec", "replicas"), atOnce(object))
+	}
+	if missing {
+		return fmt.Errorf("not all pods yet: %v", object.Object["status"])
+	}
+	return nil
+}
+
+func numberAt(object *unstructured.Unstructured, path ...string) int64 {
+	n, _, _ := unstructured.NestedInt64(object.Object, path...)
+	return n
 }
 
 // atOnce is how many pods are made while none of them starts: a StatefulSet makes one after
