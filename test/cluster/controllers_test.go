@@ -109,5 +109,5 @@ func (p *plane) autoscaler(ctx context.Context, client kubernetes.Interface,
 	custom := custom_metrics.NewForConfig(p.config, mapper, custom_metrics.NewAvailableAPIsGetter(client.Discovery()))
 	return podautoscaler.NewHorizontalController(ctx, client.CoreV1(), scales, client.AutoscalingV2(), mapper,
 		metrics.NewRESTMetricsClient(resources, custom, external), objects.Autoscaling().V2().HorizontalPodAutoscalers(),
-		objects.Core().V1().Pods(), 15*time.Second, 5*time.Minute, 0.1, 5*time.Minute, 30*time.Second), nil
+		objects.Core().V1().Pods(), 2*time.Second, 5*time.Minute, 0.1, 5*time.Minute, 30*time.Second), nil
 }

@@ -230,9 +230,15 @@ func (w *team) seen(t *testing.T) {
 func (w *team) until(t *testing.T, what string, not func(*unstructured.Unstructured) error) {
 	t.Helper()
 	w.eventually(t, what, func() error {
-		for name, object := range w.live(t, "deployments", "replicasets", "statefulsets", "horizontalpodautoscalers") {
+		all := w.live(t, "deployments", "replicasets", "statefulsets", "horizontalpodautoscalers")
+		for name, object := range all {
 			if err := not(object); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
+			}
+			target, of := all["Deployment/"+object.GetName()], object.GetKind()
+			if of == "HorizontalPodAutoscaler" &&
+				numberAt(target, "spec", "replicas") < numberAt(object, "spec", "minReplicas") {
+				return fmt.Errorf("%s has not scaled yet", name)
 			}
 		}
 		return nil
@@ -246,11 +252,8 @@ func unseen(object *unstructured.Unstructured) error {
 			return fmt.Errorf("no pod: %v", c["message"])
 		}
 	}
-	behind := numberAt(object, "status", "observedGeneration") != object.GetGeneration()
-	if object.GetKind() == "HorizontalPodAutoscaler" {
-		behind = numberAt(object, "status", "desiredReplicas") < numberAt(object, "spec", "minReplicas")
-	}
-	if behind {
+	if object.GetKind() != "HorizontalPodAutoscaler" &&
+		numberAt(object, "status", "observedGeneration") != object.GetGeneration() {
 		return fmt.Errorf("not looked at yet: %v", object.Object["status"])
 	}
 	return nil
