@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/metadata/metadatainformer"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/scale"
 	"k8s.io/controller-manager/pkg/informerfactory"
@@ -45,7 +46,9 @@ func (p *plane) control(ctx context.Context) error {
 		return err
 	}
 	klog.SetOutput(log)
-	client, err := kubernetes.NewForConfig(p.config)
+	config := rest.CopyConfig(p.config) // who writes a field is known by it
+	config.UserAgent = "kube-controller-manager"
+	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
 	}
@@ -64,11 +67,11 @@ func (p *plane) control(ctx context.Context) error {
 		return fmt.Errorf("service accounts: %w", err)
 	}
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery()))
-	scales, err := p.autoscaler(ctx, client, mapper, objects)
+	scales, err := autoscaler(ctx, config, client, mapper, objects)
 	if err != nil {
 		return fmt.Errorf("autoscaler: %w", err)
 	}
-	others, err := metadata.NewForConfig(p.config)
+	others, err := metadata.NewForConfig(config)
 	if err != nil {
 		return err
 	}
@@ -90,23 +93,23 @@ func (p *plane) control(ctx context.Context) error {
 }
 
 // autoscaler has nothing to measure by, and keeps the number of pods between its limits.
-func (p *plane) autoscaler(ctx context.Context, client kubernetes.Interface,
+func autoscaler(ctx context.Context, config *rest.Config, client kubernetes.Interface,
 	mapper *restmapper.DeferredDiscoveryRESTMapper, objects informers.SharedInformerFactory) (
 	*podautoscaler.HorizontalController, error) {
-	scales, err := scale.NewForConfig(p.config, mapper, dynamic.LegacyAPIPathResolverFunc,
+	scales, err := scale.NewForConfig(config, mapper, dynamic.LegacyAPIPathResolverFunc,
 		scale.NewDiscoveryScaleKindResolver(client.Discovery()))
 	if err != nil {
 		return nil, err
 	}
-	resources, err := resourceclient.NewForConfig(p.config)
+	resources, err := resourceclient.NewForConfig(config)
 	if err != nil {
 		return nil, err
 	}
-	external, err := external_metrics.NewForConfig(p.config)
+	external, err := external_metrics.NewForConfig(config)
 	if err != nil {
 		return nil, err
 	}
-	custom := custom_metrics.NewForConfig(p.config, mapper, custom_metrics.NewAvailableAPIsGetter(client.Discovery()))
+	custom := custom_metrics.NewForConfig(config, mapper, custom_metrics.NewAvailableAPIsGetter(client.Discovery()))
 	return podautoscaler.NewHorizontalController(ctx, client.CoreV1(), scales, client.AutoscalingV2(), mapper,
 		metrics.NewRESTMetricsClient(resources, custom, external), objects.Autoscaling().V2().HorizontalPodAutoscalers(),
 		objects.Core().V1().Pods(), 2*time.Second, 5*time.Minute, 0.1, 5*time.Minute, 30*time.Second), nil
