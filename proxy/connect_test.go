@@ -1166,18 +1166,20 @@ func TestTheAccountPageProposesToEndWhatNobodyUses(t *testing.T) {
 	t.Parallel()
 	l := newLendingSite(t)
 	for _, tt := range []struct {
-		unused bool
-		status grant.Status
-		want   string
+		unused, manages bool
+		status          grant.Status
+		want            string
 	}{
-		{false, grant.Active, ""},
-		{true, grant.Active, "No app has used it for 30 days. If it is not needed any more, disconnect it."},
-		{true, grant.NeedsReconnect, "Connect it again."},
+		{false, true, grant.Active, ""},
+		{true, true, grant.Active, "No app has used it for 30 days. If it is not needed any more, disconnect it."},
+		{true, true, grant.NeedsReconnect, "Connect it again."},
+		{true, false, grant.Active, ""}, // a member of the organization cannot
+		{true, false, grant.NeedsReconnect, "Ask an administrator of your organization to connect it."},
 	} {
-		list := grantsOf([]grant.View{{About: l.calendar.about, Kept: &grant.Kept{}, Status: tt.status, Unused: tt.unused}},
-			alice(), l.proxy.site)
+		list := grantsOf([]grant.View{{About: l.calendar.about, Kept: &grant.Kept{}, Status: tt.status, Unused: tt.unused,
+			MayManage: tt.manages}}, alice(), l.proxy.site)
 		if len(list) != 1 || list[0].Next != tt.want {
-			t.Errorf("unused %t and %s: %+v", tt.unused, tt.status, list)
+			t.Errorf("unused %t, manages %t and %s: %+v", tt.unused, tt.manages, tt.status, list)
 		}
 	}
 }
