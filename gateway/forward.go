@@ -278,6 +278,8 @@ func (f *forward) exchange(w http.ResponseWriter, r *http.Request) (err error) {
 		return &brokenOff{err}
 	case errors.Is(err, relay.ErrClientGone), f.refused != nil && r.Context().Err() != nil:
 		return &brokenOff{relay.ErrClientGone}
+	case errors.Is(err, errNotLent):
+		return f.g.endedProblem(r, f.caller, f.target.connector, err)
 	case f.refused != nil && !errors.Is(err, relay.ErrOver) && !errors.Is(err, upstream.ErrTimeout):
 		return f.g.lendProblem(r, f.caller, f.target.connector, f.refused)
 	}

@@ -248,6 +248,44 @@ func TestP12_AnAnswerWithoutAnEndEndsWithWhatItRestsOn(t *testing.T) {
 	}
 }
 
+// What ends while the app waits for an answer is told as to the next request: whether the
+// gateway has noticed it before the request is sent, or only then, makes no difference.
+func TestP12_WhatEndsWhileAnAnswerIsWaitedForIsToldAsAfterwards(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		end    func(r *rig) error
+		status int
+		says   string
+	}{
+		"the person ends it": {func(r *rig) error {
+			return r.broker.Withdraw(r.Context(), ann, "calendar", "planner")
+		}, http.StatusConflict, `"missing":["freebusy"`},
+		"the person signs out": {func(r *rig) error {
+			return r.sessions.EndSignIn(r.Context(), r.signedIn)
+		}, http.StatusUnauthorized, "person-unknown"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			asked := make(chan struct{}, 1)
+			origin, trusted := newHTTP2Third(t, func(_ http.ResponseWriter, r *http.Request) {
+				asked <- struct{}{}
+				<-r.Context().Done()
+			})
+			r := newHTTP2Rig(t, origin, trusted)
+			r.connect("freebusy")
+			ended := make(chan error, 1)
+			go func() { <-asked; ended <- tt.end(r) }()
+			for _, when := range []string{"meanwhile", "afterwards"} {
+				res, body := r.ask("GET", busy, "")
+				if res.StatusCode != tt.status || !strings.Contains(body, tt.says) {
+					t.Errorf("%s: %d %s", when, res.StatusCode, body)
+				}
+			}
+			testenv.Check(t, <-ended)
+		})
+	}
+}
+
 // app is one connection of an app that writes frames as it likes.
 type app struct {
 	*tls.Conn
