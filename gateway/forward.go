@@ -279,7 +279,8 @@ func (f *forward) exchange(w http.ResponseWriter, r *http.Request) (err error) {
 	case errors.Is(err, relay.ErrClientGone), f.refused != nil && r.Context().Err() != nil:
 		return &brokenOff{relay.ErrClientGone}
 	case errors.Is(err, errNotLent):
-		return f.g.endedProblem(r, f.caller, f.target.connector, err)
+		// As to the next request: what an app is told does not depend on who notices first.
+		return f.g.lendProblem(r, f.caller, f.target.connector, f.narrowed(err))
 	case f.refused != nil && !errors.Is(err, relay.ErrOver) && !errors.Is(err, upstream.ErrTimeout):
 		return f.g.lendProblem(r, f.caller, f.target.connector, f.refused)
 	}
@@ -533,8 +534,8 @@ func (f *forward) Over() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lentWithin)
 	defer cancel()
-	if !f.g.o.Broker.Lends(ctx, f.lent) {
-		return errNotLent
+	if err := f.g.o.Broker.Lends(ctx, f.lent); err != nil {
+		return fmt.Errorf("%w: %w", errNotLent, err)
 	}
 	return nil
 }

@@ -47,7 +47,7 @@ import (
 type Broker interface {
 	Lend(context.Context, grant.Use) (grant.Loan, error)
 	Rejected(context.Context, grant.Loan) (grant.Loan, error)
-	Lends(context.Context, grant.Loan) bool
+	Lends(context.Context, grant.Loan) error
 	List(ctx context.Context, app string, who grant.Party) ([]grant.Line, error)
 }
 

@@ -254,18 +254,6 @@ func (g *Gateway) required(r *http.Request, c *caller, connector string, missing
 	return p
 }
 
-// endedProblem is why there is no answer where what was lent ended while it was waited for: what
-// the next request would be told, so that it does not depend on who noticed first.
-func (g *Gateway) endedProblem(r *http.Request, c *caller, connector string, err error) *problem {
-	lines, listErr := g.o.Broker.List(r.Context(), c.app.ID, c.party)
-	for _, line := range lines {
-		if line.Connector == connector && len(line.Missing) > 0 {
-			return g.required(r, c, connector, line.Missing).because(err)
-		}
-	}
-	return g.lendProblem(r, c, connector, &grant.LaterError{After: time.Second, Err: errors.Join(err, listErr)})
-}
-
 // withoutWords returns the names of accesses in what is missing.
 func withoutWords(missing []string) []string {
 	return slices.DeleteFunc(slices.Clone(missing), func(s string) bool {

@@ -228,20 +228,29 @@ func (b *Broker) place(c Connector, r Record, t Tokens) (Place, error) {
 	return Place{}, &RequiredError{r.Connector, []string{MissingReconnect}, NeedsReconnect}
 }
 
-// Lends reports whether what l was made from is still lent, with every access that it had.
-// It is for answers that go on. A store that cannot be read ends none of them: nothing new is
-// lent meanwhile.
-func (b *Broker) Lends(ctx context.Context, l Loan) bool {
+// Lends is nil where what l was made from is still lent, with every access that it had, and
+// else what Lend would say now. It is for answers that go on. A store that cannot be read ends
+// none of them: nothing new is lent meanwhile.
+func (b *Broker) Lends(ctx context.Context, l Loan) error {
 	app, _, key, err := b.find(l.use)
 	if err != nil {
-		return false
+		return err
 	}
 	kept, err := b.Store.Get(ctx, key)
+	if errors.Is(err, ErrNotFound) {
+		return &RequiredError{key.Connector, app.Connectors[key.Connector], NotConnected}
+	}
 	if err != nil {
-		return !errors.Is(err, ErrNotFound)
+		return nil
 	}
 	accesses, err := b.mayUse(l.use, app, kept)
-	return err == nil && len(without(namesOf(l.Accesses), namesOf(accesses))) == 0
+	if err != nil {
+		return err
+	}
+	if missing := without(namesOf(l.Accesses), namesOf(accesses)); len(missing) > 0 {
+		return &RequiredError{key.Connector, missing, b.statusOf(kept.Record)}
+	}
+	return nil
 }
 
 // find is who lends what, by the configuration.
