@@ -68,22 +68,22 @@ func CutText(s string, most int) string {
 // acr, is not what p asks for; now is by our clock. A provider that does not say when or
 // how has proved nothing.
 func (p Proof) Check(at time.Time, acr string, now time.Time) error {
-	e := UnprovenError{Asked: p, ACR: acr}
+	var age time.Duration
 	if !at.IsZero() {
-		e.Age = now.Sub(at)
+		age = now.Sub(at)
 	}
+	var shortfall Shortfall
 	switch {
 	case p.MaxAge > 0 && at.IsZero():
-		e.Shortfall = AgeUnknown
-	case p.MaxAge > 0 && e.Age > p.MaxAge+ClockLeeway:
-		e.Shortfall = TooOld
-	case p.MaxAge > 0 && e.Age < -ClockLeeway:
-		e.Shortfall = InFuture
+		shortfall = AgeUnknown
+	case p.MaxAge > 0 && age > p.MaxAge+ClockLeeway:
+		shortfall = TooOld
+	case p.MaxAge > 0 && age < -ClockLeeway:
+		shortfall = InFuture
 	case len(p.ACR) > 0 && (acr == "" || !slices.Contains(p.ACR, acr)):
-		e.Shortfall = OtherMeans
+		shortfall = OtherMeans
 	default:
 		return nil
 	}
-	failed := e // in memory of its own, which a proof that will do does not need
-	return &failed
+	return &UnprovenError{Asked: p, ACR: acr, Age: age, Shortfall: shortfall}
 }

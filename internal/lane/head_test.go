@@ -75,8 +75,9 @@ func TestAHeaderHasRoomForWhatAHandlerAdds(t *testing.T) {
 	l := New(&http.Server{}, nil)
 	l.base = context.Background()
 	c := &conn{lane: l, net: still{}, limit: maxHead}
-	head := []byte("GET /reports HTTP/1.1\r\nHost: app.example\r\nUser-Agent: a\r\nAccept: */*\r\nAccept-Language: en\r\n" +
-		"Accept-Encoding: gzip\r\nCookie: a=b\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\nSec-Fetch-Site: none\r\n\r\n")
+	head := []byte("GET /reports HTTP/1.1\r\nHost: app.example\r\nUser-Agent: a\r\nAccept: */*\r\n" +
+		"Accept-Language: en\r\nAccept-Encoding: gzip\r\nCookie: a=b\r\nSec-Fetch-Mode: cors\r\n" +
+		"Sec-Fetch-Dest: empty\r\nSec-Fetch-Site: none\r\n\r\n")
 	names, value := strings.Split("ABCDEFGHIJKL", ""), []string{"x"}
 	read := func() http.Header { return c.parse(head).request.Header }
 	read()

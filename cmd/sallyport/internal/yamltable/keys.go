@@ -28,7 +28,7 @@ func Keys[T any](table Shape[T]) []Key {
 }
 
 // describe is what a place of this shape must be, for the reference.
-func (t *traits) describe() string { return cmp.Or(t.about, t.want) }
+func (t traits) describe() string { return cmp.Or(t.about, t.want) }
 
 // below lists the keys of an object, each followed by the keys below it.
 func (m *mapping) below() []Key {

@@ -11,8 +11,7 @@ import (
 // List is at least lowest places of one shape.
 func List[T any](item Shape[T], lowest int) Shape[[]T] {
 	s := Schema{"type": "array", "items": item.Schema, "minItems": lowest}
-	of := item.traits()
-	about := "a list of: " + of.describe()
+	about := "a list of: " + item.traits().describe()
 	if item.Want == "a mapping" {
 		about = "a list of mappings"
 	}

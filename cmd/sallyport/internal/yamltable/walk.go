@@ -43,7 +43,7 @@ type traits struct {
 	schema            Schema
 }
 
-func (s *Shape[T]) traits() traits {
+func (s Shape[T]) traits() traits {
 	return traits{s.Want, s.About, s.secret, s.plainText, s.below, s.instead, s.Schema}
 }
 
@@ -94,14 +94,14 @@ func (w *Walker) FaultAt(path, format string, args ...any) {
 
 // Take reads a place that must have a value.
 func Take[T any](w *Walker, s Shape[T], at Place, into *T) {
-	if of := s.traits(); of.admits(w, at) {
+	if s.traits().admits(w, at) {
 		s.Read(w, at, into)
 	}
 }
 
 // admits reports whether there is something to read at a place, and hides it if it may be a
 // secret.
-func (t *traits) admits(w *Walker, at Place) bool {
+func (t traits) admits(w *Walker, at Place) bool {
 	if t.secret && !t.plainText && at.Node.Kind == yaml.ScalarNode &&
 		(t.instead == nil || t.instead(at.Node.Value) == "") {
 		w.src.hide(at.Node)
