@@ -102,21 +102,30 @@ func keyOf(connector string) grant.Key {
 
 // caller is how a process speaks with the third party, and tells the test what it does.
 type caller struct {
-	base   string
-	client *http.Client
+	base          string
+	client, steps *http.Client
 }
 
+// newCaller has two clients: net/http gives a connection to the next request before the last
+// one is quite over, and whose context ends at that moment ends the next request too. Steps
+// must not fail for what others have given up.
 func newCaller(base string) *caller {
-	return &caller{base, &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 200}}}
+	client := func() *http.Client { return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 200}} }
+	return &caller{base, client(), client()}
 }
 
 func (c *caller) post(ctx context.Context, path string, form url.Values) (status int, body []byte, err error) {
+	return c.send(ctx, c.client, path, form)
+}
+
+func (c *caller) send(ctx context.Context, by *http.Client, path string, form url.Values) (status int, body []byte,
+	err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+path, strings.NewReader(form.Encode()))
 	if err != nil {
 		return 0, nil, err
 	}
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	answer, err := c.client.Do(r)
+	answer, err := by.Do(r)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -128,7 +137,7 @@ func (c *caller) post(ctx context.Context, path string, form url.Values) (status
 // step tells the test where the process is, which may hold it there.
 func (c *caller) step(at point, id string, generation int64) {
 	form := url.Values{"at": {string(at)}, "id": {id}, "generation": {strconv.FormatInt(generation, 10)}}
-	if _, _, err := c.post(context.Background(), "/step", form); err != nil {
+	if _, _, err := c.send(context.Background(), c.steps, "/step", form); err != nil {
 		panic(err) // the test is gone, or has ended this process
 	}
 }
