@@ -2,6 +2,7 @@ package lane
 
 import (
 	"bytes"
+	"io"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -23,15 +24,26 @@ func (c *conn) readHead() (head []byte, whole bool) {
 			}
 			return c.in, false
 		}
-		if lines = plainLines(c.in, lines); lines < 0 || !begins(c.in) || len(c.in) >= c.limit {
-			return c.in, false
+		is := len(c.in) >= begun || c.first && len(c.in) > 0
+		if is {
+			if lines = plainLines(c.in, lines); lines < 0 || !begins(c.in) || len(c.in) >= c.limit {
+				return c.in, false
+			}
 		}
 		looked = max(0, len(c.in)-len(endOfHead)+1)
-		if !c.read() {
+		switch err := c.read(); {
+		case err == nil:
+		case err == io.EOF && is:
+			return c.in, false // net/http says to the client that its request was cut off
+		default:
 			return nil, false
 		}
 	}
 }
+
+// begun is how many bytes net/http waits for before it reads a request that is not the first of
+// its connection. With fewer, a connection that ends is only closed.
+const begun = 4
 
 var endOfHead = []byte("\r\n\r\n")
 
@@ -68,11 +80,11 @@ func plainLines(in []byte, from int) int {
 	}
 }
 
-// read adds to what was read, and reports whether anything came in time: within the
-// server's limit for idle connections if it is for the first byte of a request, and within
-// that for heads from then on. Of the first request on a connection the latter counts from
-// the beginning.
-func (c *conn) read() bool {
+// read adds to what was read, with an error if nothing came in time: within the server's
+// limit for idle connections if it is for the first byte of a request, and within that for
+// heads from then on. Of the first request on a connection the latter counts from the
+// beginning.
+func (c *conn) read() error {
 	s := c.lane.server
 	switch idle := len(c.in) == 0; {
 	case idle && !c.first:
@@ -88,7 +100,10 @@ func (c *conn) read() bool {
 	}
 	n, err := c.net.Read(c.in[len(c.in):cap(c.in)])
 	c.in = c.in[:len(c.in)+n]
-	return err == nil || n > 0
+	if n > 0 {
+		return nil // an error shows again
+	}
+	return err
 }
 
 const bufferSize = 4 << 10

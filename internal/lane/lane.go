@@ -10,7 +10,8 @@
 // (parse says what), and nothing of a connection is consumed before a whole head was
 // taken: what it does not take goes to net/http with every byte that came. It has no
 // opinion on malformed requests. FuzzWhatTheLaneTakes compares it with net/http field for
-// field, and FuzzAnswers the answers of both.
+// field, FuzzAnswers the answers of both, and FuzzConnections all that comes back on whole
+// connections.
 //
 // It serves connections without TLS, through which it can look at the socket (Supported).
 // It knows nothing of routes, people or tokens; cmd/sallyport/internal/server opens the
