@@ -107,8 +107,15 @@ func (n *notices) once(about string, log func()) {
 }
 
 // ClaimForm describes a claim that a provider sent: its name, its source and its type, but
-// never its value.
-type ClaimForm struct{ Name, From, Form string }
+// never its value. Its JSON form is in the log.
+type ClaimForm struct {
+	Name string `json:"name"`
+	From string `json:"from"`
+	Form string `json:"form"`
+}
+
+// String is what a log shows that is text.
+func (c ClaimForm) String() string { return c.Name + ": " + c.Form + " (" + c.From + ")" }
 
 const maxForms = 100
 

@@ -81,6 +81,12 @@ func TestP18_TheLogSaysOnceWhichClaimsCameInsteadOfAMappedOne(t *testing.T) {
 		strings.Contains(log, "c4nary-login") {
 		t.Errorf("%d lines at info:\n%s", info, log)
 	}
+	if !strings.Contains(log, `{"name":"login","from":"ID token","form":"list of 1 text"}`) {
+		t.Errorf("in JSON there is no such member:\n%s", log)
+	}
+	if text := (ClaimForm{"login", "ID token", "list of 1 text"}).String(); text != "login: list of 1 text (ID token)" {
+		t.Errorf("a log that is text has %q", text)
+	}
 	forms := w.p.LastClaims()
 	if !slices.Contains(forms, ClaimForm{"login", "ID token", "list of 1 text"}) ||
 		!slices.Contains(forms, ClaimForm{"email_verified", "ID token", "boolean"}) {
