@@ -16,13 +16,16 @@ type WebhookReceiver interface {
 	// JudgeEvent says what a message is, whose body is as it came, byte for byte. One of the
 	// secrets has to have signed it. It does no I/O, and compares in constant time. Its errors
 	// wrap ErrEventSignature, ErrEventTooOld or ErrEventGarbled, and quote nothing of the
-	// message.
+	// message. Of what has no signature it says ErrEventUnsigned: for the log, where a secret
+	// that is missing at the third party and one that is another need not look alike.
 	JudgeEvent(secrets []string, h http.Header, body []byte, now time.Time) (SignedEvent, error)
 }
 
 // What is wrong with a message. Who sent it is told of none of these which it was.
 var (
 	ErrEventSignature = errors.New("none of the signing secrets has signed it")
+	ErrEventUnsigned  = fmt.Errorf("%w: it has no signature", ErrEventSignature)
+	ErrEventTwice     = fmt.Errorf("%w: it has more than one header for that", ErrEventSignature)
 	ErrEventTooOld    = errors.New("it is too old, or from the future")
 	ErrEventGarbled   = errors.New("it is signed, and is no event")
 )

@@ -240,7 +240,12 @@ func TestP17_WhatIsNoEventReachesNoApp(t *testing.T) {
 		if strings.Contains(name, "unknown") {
 			r.ContentLength = -1
 		}
-		refusedAs(t, name, s.send(t, r), tt.status)
+		a := s.send(t, r)
+		refusedAs(t, name, a, tt.status)
+		why := fmt.Sprint(s.log.event(t, a.header.Get("X-Request-Id"))["error"])
+		if unsigned := name == "no signature"; strings.Contains(why, "it has no signature") != unsigned {
+			t.Errorf("%s: the log says %q", name, why)
+		}
 	}
 	// A length that is too much is refused before a byte of it is asked for.
 	a := s.talk(t, "POST "+webhook+" HTTP/1.1\r\nHost: "+s.host+"\r\nExpect: 100-continue\r\nContent-Length: "+

@@ -26,8 +26,8 @@ const (
 // JudgeWebhook judges a V3 webhook for JudgeEvent of a grant.WebhookReceiver. Whose account it
 // is of it does not say, so it is about all grants of the connector; and it ends none.
 func JudgeWebhook(secrets []string, h http.Header, body []byte, now time.Time) (grant.SignedEvent, error) {
-	if !signed(secrets, h, body) {
-		return grant.SignedEvent{}, grant.ErrEventSignature
+	if err := verify(secrets, h[signatureHeader], body); err != nil {
+		return grant.SignedEvent{}, err
 	}
 	var m struct {
 		Event struct {
@@ -51,14 +51,16 @@ func JudgeWebhook(secrets []string, h http.Header, body []byte, now time.Time) (
 	return e, nil
 }
 
-// signed reports whether one of the signatures, of which there are several while a secret is
+// verify returns nil where one of the signatures, of which there are several while a secret is
 // replaced, is by one of the secrets: HMAC-SHA256 of the body as it came
 // ("Verifying Signatures" there). Two headers of this name are none, since an app could
 // read the other one.
-func signed(secrets []string, h http.Header, body []byte) bool {
-	lines := h[signatureHeader]
-	if len(lines) != 1 {
-		return false
+func verify(secrets, lines []string, body []byte) error {
+	switch {
+	case len(lines) == 0 || len(lines) == 1 && lines[0] == "":
+		return grant.ErrEventUnsigned
+	case len(lines) > 1:
+		return grant.ErrEventTwice
 	}
 	good := false
 	for _, secret := range secrets {
@@ -71,5 +73,8 @@ func signed(secrets []string, h http.Header, body []byte) bool {
 			good = v1 && err == nil && hmac.Equal(want, sum) || good
 		}
 	}
-	return good
+	if !good {
+		return grant.ErrEventSignature
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -96,12 +97,19 @@ func (*Connector) JudgeEvent(secrets []string, h http.Header, body []byte, now t
 	return e, nil
 }
 
+var errNoTime = fmt.Errorf("%w: it has no "+timeHeader, grant.ErrEventSignature)
+
 // verify checks the signature over version, time and body, and then the time. What is there
 // twice is not looked at: an app could read the other one.
 func verify(secrets []string, h http.Header, body []byte, now time.Time) error {
 	signatures, times := h[signatureHeader], h[timeHeader]
-	if len(signatures) != 1 || len(times) != 1 {
-		return grant.ErrEventSignature
+	switch {
+	case len(signatures) == 0 || len(signatures) == 1 && signatures[0] == "":
+		return grant.ErrEventUnsigned
+	case len(signatures) > 1 || len(times) > 1:
+		return grant.ErrEventTwice
+	case len(times) == 0:
+		return errNoTime
 	}
 	given, ok := strings.CutPrefix(signatures[0], "v0=")
 	sum, err := hex.DecodeString(given)

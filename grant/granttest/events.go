@@ -59,6 +59,9 @@ func Signature(secret, at string, body []byte) string {
 // JudgeEvent implements grant.WebhookReceiver.
 func (Signing) JudgeEvent(secrets []string, h http.Header, body []byte, now time.Time) (grant.SignedEvent, error) {
 	at := h.Get(SignedAtHeader)
+	if h.Get(SignatureHeader) == "" {
+		return grant.SignedEvent{}, grant.ErrEventUnsigned
+	}
 	good := false
 	for _, secret := range secrets {
 		good = hmac.Equal([]byte(Signature(secret, at, body)), []byte(h.Get(SignatureHeader))) || good
