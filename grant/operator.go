@@ -118,6 +118,7 @@ func keptByID(ctx context.Context, s Store, id string) (Kept, error) {
 // Ended is a grant that an Operator ended.
 type Ended struct {
 	Entry
+	Name      string     // of the third party, for people; "": the configuration has no such connector
 	There     Revocation // what became of it at the third party
 	FinishURL string     // where to end it there where that was not done; "": nobody said where
 }
@@ -142,6 +143,9 @@ func (o *Operator) Revoke(ctx context.Context, id string, forget bool) (Ended, e
 		return Ended{}, fmt.Errorf("end the grant: %w", err)
 	}
 	ended := Ended{Entry: o.entryOf(was), There: NotAsked}
+	if connector != nil {
+		ended.Name = connector.About().Name
+	}
 	if connector != nil && !forget {
 		ended.There = revoking{o.Store, o.Keys, o.log(), o.connector}.record(ctx, was.Record)
 	}

@@ -570,21 +570,25 @@ func revokeGrants(ctx context.Context, c *console, path, format string, ids []st
 
 // becameThere says in words what became of a grant at the third party.
 func becameThere(was grant.Ended) string {
-	finish := "It may go on at the third party: it has to be ended there by hand."
+	at, begins := cell(was.Name), cell(was.Name)
+	if was.Name == "" { // its connector is no more in the configuration
+		at, begins = "the third party", "The third party"
+	}
+	finish := "It may go on at " + at + ": it has to be ended there by hand."
 	if was.FinishURL != "" {
-		finish = "It may go on at the third party: end it there, at " + was.FinishURL
+		finish = "It may go on at " + at + ": end it there, at " + was.FinishURL
 	}
 	switch was.There {
 	case grant.Revoked:
-		return "It was ended at the third party too."
+		return "It was ended at " + at + " too."
 	case grant.NotSupported:
-		return "The third party cannot be asked to end it. " + finish
+		return begins + " cannot be asked to end it. " + finish
 	case grant.RevokeFailed:
-		return "The third party could not be asked. " + finish
+		return begins + " could not be asked. " + finish
 	case grant.SharedThere:
-		return "The third party was not asked, because other grants of the account would have ended too. " + finish
+		return begins + " was not asked, because other grants of the account would have ended too. " + finish
 	}
-	return "The third party was not asked. " + finish
+	return begins + " was not asked. " + finish
 }
 
 func rekeyGrantsCommand(c *console) *cobra.Command {

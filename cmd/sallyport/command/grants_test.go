@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -73,7 +74,7 @@ func TestP12_AnOperatorEndsAGrantBesideARunningProcess(t *testing.T) {
 		}
 
 		out := s.operated(s.config, "revoke", id)
-		if !strings.Contains(out, "It was ended at the third party too.") {
+		if !strings.Contains(out, "It was ended at jira too.") {
 			t.Errorf("revoke: %s", out)
 		}
 		s.missing() // the program that serves knows
@@ -183,4 +184,25 @@ func TestThePermissionTableSaysWhatTheThirdPartyIsAskedFor(t *testing.T) {
 		}
 	}
 	s.stop(t)
+}
+
+// What became of a grant is told of the third party by its name, or without one where the
+// configuration has its connector no more.
+func TestWhereAGrantMayGoOnIsSaidByName(t *testing.T) {
+	for _, row := range []struct {
+		was  grant.Ended
+		want string
+	}{
+		{grant.Ended{Name: "Slack", There: grant.Revoked}, "It was ended at Slack too."},
+		{grant.Ended{Name: "Slack\x1b", There: grant.NotSupported},
+			"Slack? cannot be asked to end it. It may go on at Slack?: it has to be ended there by hand."},
+		{grant.Ended{Name: "Slack", There: grant.RevokeFailed, FinishURL: "https://slack.test/apps"},
+			"Slack could not be asked. It may go on at Slack: end it there, at https://slack.test/apps"},
+		{grant.Ended{There: grant.NotAsked},
+			"The third party was not asked. It may go on at the third party: it has to be ended there by hand."},
+	} {
+		if got := becameThere(row.was); got != row.want {
+			t.Errorf("%q, not %q", got, row.want)
+		}
+	}
 }
