@@ -24,7 +24,12 @@ type endpoint struct {
 	path      string
 	get, post handler
 	leadsOn   bool // takes GET alone: what else a request brings would be lost on its way
+	absent    bool // there is none: see ErrNotMounted
 }
+
+// ErrNotMounted is why an address of ours is answered with 404 that other configurations, or
+// the same with its store, have.
+var ErrNotMounted = errors.New("an address of Sallyport's own that needs the store, or what is not configured")
 
 // allow is the header that goes with 405.
 func (e endpoint) allow() string {
@@ -116,6 +121,11 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 	handOff := &handOffEndpoint{signIn: signIn, own: own, orgs: o.Orgs}
 	p.handOffs = &handOffs{signIns: signIns, admission: o.Admission, once: o.Once, signOut: *signOut,
 		maxAge: o.MaxAge}
+	connect := &connectEndpoint{own: own, site: p.site, pages: p.pages, lender: o.Lender, once: o.Once}
+	disconnect := &disconnectEndpoint{own: own, site: p.site, pages: p.pages, lender: o.Lender}
+	webhooks := &webhookEndpoint{process: p.Process, webhooks: o.Webhooks, peers: p.peers}
+	noDirectory := o.OrgKeeper == nil ||
+		!slices.ContainsFunc(o.Providers, func(p Provider) bool { return p.Directory != nil })
 	all := []endpoint{
 		{path: "login", get: signIn.serve},
 		{path: "callback/{provider}", get: callback.serve},
@@ -127,29 +137,16 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 		{path: "renew", get: (&renewEndpoint{own: own, handOffs: p.handOffs}).serve, leadsOn: true},
 		{path: "jwks.json", get: (&keysEndpoint{o.Assertions}).serve},
 		{path: pages.MarkPath, get: (&picture{"image/svg+xml", mark}).serve},
-	}
-	if o.Durable {
-		all = append(all, endpoint{path: "backchannel-logout/{provider}",
-			post: newBackchannelEndpoint(p.Process, o.Sessions, o.Providers).serve})
-	}
-	if o.Listing != nil {
-		all = append(all, endpoint{path: "sessions/end",
-			post: (&endSessionEndpoint{own: own, site: p.site, list: list, signOut: signOut}).serve})
-	}
-	if o.Lender != nil {
-		connect := &connectEndpoint{own: own, site: p.site, pages: p.pages, lender: o.Lender, once: o.Once}
-		disconnect := &disconnectEndpoint{own: own, site: p.site, pages: p.pages, lender: o.Lender}
-		all = append(all, endpoint{path: "connect/{connector}", get: connect.ask, post: connect.answer})
-		all = append(all, endpoint{path: "connect/{connector}/callback", get: connect.callback, leadsOn: true})
-		all = append(all, endpoint{path: "disconnect/{connector}", post: disconnect.serve})
-	}
-	if o.OrgKeeper != nil && slices.ContainsFunc(o.Providers, func(p Provider) bool { return p.Directory != nil }) {
-		all = append(all, endpoint{path: "directory/{provider}", post: directory.ask})
-		all = append(all, endpoint{path: "directory/{provider}/callback", get: directory.callback, leadsOn: true})
-	}
-	if o.Webhooks != nil {
-		all = append(all, endpoint{path: "webhooks/{connector}",
-			post: (&webhookEndpoint{process: p.Process, webhooks: o.Webhooks, peers: p.peers}).serve})
+		{path: "backchannel-logout/{provider}", post: newBackchannelEndpoint(p.Process, o.Sessions, o.Providers).serve,
+			absent: !o.Durable},
+		{path: "sessions/end", post: (&endSessionEndpoint{own: own, site: p.site, list: list, signOut: signOut}).serve,
+			absent: o.Listing == nil},
+		{path: "connect/{connector}", get: connect.ask, post: connect.answer, absent: o.Lender == nil},
+		{path: "connect/{connector}/callback", get: connect.callback, leadsOn: true, absent: o.Lender == nil},
+		{path: "disconnect/{connector}", post: disconnect.serve, absent: o.Lender == nil},
+		{path: "directory/{provider}", post: directory.ask, absent: noDirectory},
+		{path: "directory/{provider}/callback", get: directory.callback, leadsOn: true, absent: noDirectory},
+		{path: "webhooks/{connector}", post: webhooks.serve, absent: o.Webhooks == nil},
 	}
 	if o.Branding.Logo != nil {
 		all = append(all, endpoint{path: "logo", get: (&picture{o.Branding.LogoType, o.Branding.Logo}).serve})
@@ -173,6 +170,8 @@ func (p *Proxy) serveOwn(w http.ResponseWriter, r *http.Request, ev *event, path
 	switch {
 	case !ok:
 		return &failure{Status: http.StatusNotFound, Cause: errors.New("no such endpoint")}
+	case e.absent:
+		return &failure{Status: http.StatusNotFound, Cause: ErrNotMounted}
 	case e.get != nil && (r.Method == http.MethodGet || r.Method == http.MethodHead && !e.leadsOn):
 		return e.get(w, r, ev)
 	case e.post != nil && r.Method == http.MethodPost:

@@ -220,7 +220,7 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 	}
 	if e.Decision == "" { // one of our own endpoints, or a request that was refused as malformed
 		e.Decision, e.Reason = "deny", "not for an app"
-		if needsStore(cfg, r) {
+		if errors.Is(seen.Err, proxy.ErrNotMounted) && !cfg.Store.IsZero() {
 			e.Status = 0
 			e.Detail = "an address of Sallyport's own that needs the store, which explain does not open: ask `serve`"
 		}
@@ -229,14 +229,6 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 		e.Claims = assertionClaims(e.App.Headers[identity.AssertionHeader])
 	}
 	return e, nil
-}
-
-// needsStore reports whether serve has an own endpoint that explain has not.
-func needsStore(cfg *config.Config, r *http.Request) bool {
-	own, below := strings.CutPrefix(r.URL.Path, cfg.Prefix+"/")
-	name, rest, _ := strings.Cut(own, "/")
-	return below && rest != "" && !cfg.Store.IsZero() && slices.Contains([]string{"backchannel-logout", "connect",
-		"directory", "disconnect", "sessions", "webhooks"}, name)
 }
 
 // aboutDirectory says whether somebody may have the directory of their organization be read; ""
