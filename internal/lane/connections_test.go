@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/internal/lane"
+	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
 // vocabulary is what connections of FuzzConnections are made of.
@@ -58,8 +59,8 @@ func spell(program []byte) string {
 	return b.String()
 }
 
-// FuzzConnections sends the same to both, and ends: whatever comes of it, in whatever pieces the
-// lane reads it, is answered with the same bytes, by a handler that has seen the same.
+// FuzzConnections sends the same to both, and ends: whatever comes of it, in whatever pieces it
+// is read, is answered with the same bytes, by a handler that has seen the same.
 func FuzzConnections(f *testing.F) {
 	for i := range vocabulary {
 		f.Add([]byte{0, byte(i), 0}, uint16(0))
@@ -74,7 +75,7 @@ func FuzzConnections(f *testing.F) {
 		f.Add(program, uint16(3))
 	}
 	var most atomic.Int32
-	s := newSiteOn(f, func(l net.Listener) net.Listener { return inPieces{l, &most} }, http.HandlerFunc(tellAll),
+	s := newSiteOn(f, func(l testenv.Unreading) net.Listener { return inPieces{l, &most} }, http.HandlerFunc(tellAll),
 		func(srv *http.Server) { srv.ReadTimeout = 10 * time.Second })
 	f.Fuzz(func(t *testing.T, program []byte, piece uint16) {
 		text := spell(program)
@@ -121,13 +122,13 @@ func whole(t *testing.T, addr, text string) string {
 
 // inPieces accepts connections of which at most so many bytes are read at a time; 0: as they come.
 type inPieces struct {
-	net.Listener
+	testenv.Unreading
 	most *atomic.Int32
 }
 
 // Accept implements net.Listener.
 func (l inPieces) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
+	c, err := l.Unreading.Accept()
 	if err != nil {
 		return nil, err
 	}
@@ -145,6 +146,14 @@ func (c piecewise) Read(p []byte) (int, error) {
 		p = p[:most]
 	}
 	return c.Conn.Read(p)
+}
+
+// Close implements net.Conn. What was not read would have the kernel reset the connection, and
+// take from the client what it was answered.
+func (c piecewise) Close() error {
+	_ = c.SetReadDeadline(time.Now().Add(time.Second))
+	_, _ = io.Copy(io.Discard, c.Conn)
+	return c.Conn.Close()
 }
 
 // SyscallConn implements syscall.Conn.

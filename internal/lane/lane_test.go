@@ -56,11 +56,11 @@ func (b *lockedBuffer) String() string {
 
 func newSite(tb testing.TB, h http.Handler, change ...func(*http.Server)) *site {
 	tb.Helper()
-	return newSiteOn(tb, func(l net.Listener) net.Listener { return l }, h, change...)
+	return newSiteOn(tb, func(l testenv.Unreading) net.Listener { return l }, h, change...)
 }
 
-// newSiteOn is newSite where the lane accepts what accepting makes of its listener.
-func newSiteOn(tb testing.TB, accepting func(net.Listener) net.Listener, h http.Handler,
+// newSiteOn is newSite where both accept what accepting makes of their listeners.
+func newSiteOn(tb testing.TB, accepting func(testenv.Unreading) net.Listener, h http.Handler,
 	change ...func(*http.Server)) *site {
 	tb.Helper()
 	s := &site{}
@@ -83,7 +83,7 @@ func newSiteOn(tb testing.TB, accepting func(net.Listener) net.Listener, h http.
 	s.lane = lane.New(s.server, accepting(testenv.Unreading{Listener: on}))
 	go func() { _ = s.lane.Serve() }()
 	other := server()
-	go func() { _ = other.Serve(bare) }()
+	go func() { _ = other.Serve(accepting(testenv.Unreading{Listener: bare})) }()
 	tb.Cleanup(func() {
 		_ = on.Close()
 		s.lane.Close()
