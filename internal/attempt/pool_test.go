@@ -1,6 +1,7 @@
 package attempt
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -297,4 +299,58 @@ func TestNoConnectionIsLostWhereTheProcessorIsTakenAway(t *testing.T) {
 	}
 	transport.CloseIdleConnections()
 	testenv.Eventually(t, "all connections are closed", func() bool { return open.Load() == 0 })
+}
+
+// net/http calls a connection free a moment before it hands an answer without a body over. Who
+// gives up in that moment ends the connection, and nobody else's request is on it yet.
+func TestWhoGivesUpEndsNobodyElsesRequest(t *testing.T) {
+	t.Parallel()
+	var arrived atomic.Int32
+	srv, transport := serve(t, "http", func(*httptest.Server) {}, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/stays" {
+			arrived.Add(1)
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	post := func(ctx context.Context, path string) error {
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, srv.URL+path, strings.NewReader("x"))
+		testenv.Check(t, err)
+		res, err := transport.RoundTrip(r)
+		if err == nil {
+			err = res.Body.Close()
+		}
+		return err
+	}
+	testenv.Check(t, post(t.Context(), "/first"))
+	idle := func() (n int, l *link) {
+		transport.mu.Lock()
+		defer transport.mu.Unlock()
+		for _, p := range transport.peers {
+			for _, l = range p.idle {
+				n++
+			}
+		}
+		return n, l
+	}
+	_, l := idle()
+	free, resumed := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	l.SetStateHook(func(*http.ClientConn) {
+		transport.changed(l)
+		once.Do(func() { close(free); <-resumed })
+	})
+	leaving, leave := context.WithCancel(t.Context())
+	left, stayed := make(chan error, 1), make(chan error, 1)
+	go func() { left <- post(leaving, "/leaves") }()
+	<-free
+	go func() { stayed <- post(t.Context(), "/stays") }()
+	testenv.Eventually(t, "the other request has found the connection", func() bool { n, _ := idle(); return n == 0 })
+	leave()
+	if err := <-left; !errors.Is(err, context.Canceled) {
+		t.Errorf("who gave up: %v", err)
+	}
+	close(resumed)
+	if err := <-stayed; err != nil || arrived.Load() != 1 {
+		t.Errorf("who stays: %v, and %d requests arrived", err, arrived.Load())
+	}
 }

@@ -96,8 +96,9 @@ func (w *wire) followRecords() {
 const lendPatience = time.Second
 
 // lend makes the wire ready for another request, and reports whether it is ready: the
-// transport's reader has used all bytes that it read and asks for more. Bytes that are read
-// from here on, before a request is written, are surplus.
+// transport's reader has used all bytes that it read and asks for more. Then who had the wire
+// before has its answer too: net/http calls a connection free while somebody may still give
+// up, which ends it. Bytes that are read from here on, before a request is written, are surplus.
 func (w *wire) lend(closed func() bool) bool {
 	w.mu.Lock()
 	w.heard.Store(false)
