@@ -11,10 +11,10 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/sallyport-proxy/sallyport/assertion"
 	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/internal/attempt"
 )
 
 // eventBase is before the kind of an event. Programs compare it; nothing has to be there.
@@ -40,8 +40,8 @@ func NewNotifier(signer *assertion.Signer, to map[string]*url.URL) *Notifier {
 	// Apps are near, so that no proxy is asked. Each has a few requests a minute.
 	transport := &http.Transport{DialContext: (&net.Dialer{Timeout: dialWithin}).DialContext,
 		TLSHandshakeTimeout: dialWithin, ForceAttemptHTTP2: true, MaxResponseHeaderBytes: maxResponseHeader,
-		IdleConnTimeout: time.Minute, DisableCompression: true}
-	return &Notifier{signer, to, &http.Client{Transport: transport,
+		DisableCompression: true}
+	return &Notifier{signer, to, &http.Client{Transport: attempt.New(transport, attempt.Options{}),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
 
