@@ -49,6 +49,7 @@ type Broker interface {
 	Rejected(context.Context, grant.Loan) (grant.Loan, error)
 	Lends(context.Context, grant.Loan) error
 	List(ctx context.Context, app string, who grant.Party) ([]grant.Line, error)
+	ByManager(connector string, who grant.Party) bool
 }
 
 // Connector is a third party as an app is configured for it.

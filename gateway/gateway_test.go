@@ -187,7 +187,7 @@ func (r *rig) assertion(route string) string { return r.assertionOf(&ann, route)
 
 func (r *rig) assertionOf(who *identity.Identity, route string) string {
 	r.Helper()
-	token, err := r.signer.Sign(assertion.Caller{Key: "k", Identity: who, SID: r.signedIn.SID(),
+	token, err := r.signer.Sign(assertion.Caller{Key: who.ID(), Identity: who, SID: r.signedIn.SID(),
 		End: time.Now().Add(10 * time.Hour)}, route)
 	testenv.Check(r, err)
 	return token[0]

@@ -71,6 +71,7 @@ type grantLine struct {
 	Until      *time.Time   `json:"until"`
 	Account    *account     `json:"account"`
 	ConnectURL string       `json:"connect_url"`
+	ConnectBy  string       `json:"connect_by,omitempty"`
 	Missing    []string     `json:"missing"`
 }
 
@@ -102,7 +103,7 @@ func (g *Gateway) grants(w http.ResponseWriter, r *http.Request, ev *observe.Eve
 		if len(access) == 0 {
 			access = c.app.accesses(l.Connector)
 		}
-		line.ConnectURL = g.connectURL(c, l.Connector, access)
+		line.ConnectURL, line.ConnectBy = g.connecting(c, l.Connector, access)
 		out = append(out, line)
 	}
 	return reply(w, ev, http.StatusOK, map[string]any{"grants": out})

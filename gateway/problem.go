@@ -53,6 +53,7 @@ type problem struct {
 
 	Connector  string   `json:"connector,omitempty"`
 	ConnectURL string   `json:"connect_url,omitempty"`
+	ConnectBy  string   `json:"connect_by,omitempty"`
 	Missing    []string `json:"missing,omitempty"`
 	Method     string   `json:"method,omitempty"`
 	Path       string   `json:"path,omitempty"`
@@ -191,7 +192,7 @@ func (g *Gateway) lendProblem(r *http.Request, c *caller, connector string, err 
 	if required, ok := errors.AsType[*grant.RequiredError](err); ok {
 		p := g.required(r, c, connector, required.Missing)
 		if moved, ok := errors.AsType[*grant.MovedError](err); ok {
-			p.Detail = sentence(moved) + " Send them to connect_url."
+			p.Detail = sentence(moved) + " " + p.Detail
 		}
 		return p.because(err)
 	}
@@ -250,7 +251,15 @@ func (g *Gateway) required(r *http.Request, c *caller, connector string, missing
 	}
 	p := newProblem(http.StatusConflict, grantRequired, "A person has to agree first",
 		"Send them to connect_url.")
-	p.Connector, p.Missing, p.ConnectURL = connector, missing, g.connectURL(c, connector, access)
+	p.Connector, p.Missing = connector, missing
+	p.ConnectURL, p.ConnectBy = g.connecting(c, connector, access)
+	if p.ConnectBy == byManager {
+		p.Detail = "It is connected once for the organization, by somebody who manages that: give connect_url to one " +
+			"of them."
+		if c.party.Session != nil && c.lease == "" { // a lease does not tell all that may make a manager
+			p.Detail += " The person who is signed in is not among them, and can do nothing there."
+		}
+	}
 	return p
 }
 
@@ -271,13 +280,21 @@ func union(a, b []string) []string {
 	return all
 }
 
-// connectURL is where a person connects for an app. It is theirs alone.
-func (g *Gateway) connectURL(c *caller, connector string, access []string) string {
+// byManager says that somebody has to connect who manages it for the organization.
+const byManager = "manager"
+
+// connecting is where a connector is connected for an app, and by whom; "": by the person, and
+// the address is theirs alone. Who the managers are is not known here, so that theirs is for
+// everybody of the organization: the page asks who they are.
+func (g *Gateway) connecting(c *caller, connector string, access []string) (address, by string) {
 	q := url.Values{"app": {c.app.ID}, "access": access}
-	if person := c.person(); person != "" {
+	if g.o.Broker.ByManager(connector, c.party) {
+		by = byManager
+		q.Set("for", g.o.Sessions.SealOrg(c.org()))
+	} else if person := c.person(); person != "" {
 		q.Set("for", g.o.Sessions.SealPerson(person))
 	}
-	return g.connect + url.PathEscape(connector) + "?" + q.Encode()
+	return g.connect + url.PathEscape(connector) + "?" + q.Encode(), by
 }
 
 // relayProblem is why an exchange has no answer.

@@ -515,6 +515,14 @@ func (b *Broker) noteUse(grant, app string) {
 	}()
 }
 
+// ByManager reports whether p is not known to be somebody who connects a connector: it is an
+// organization's, and they may not manage it, or what is known of them does not tell, as where
+// a lease stands for them or nobody is there.
+func (b *Broker) ByManager(connector string, p Party) bool {
+	offer := b.offers[connector]
+	return offer != nil && offer.Owner == OwnedByOrg && (p.Session == nil || !offer.ManagedBy(*p.Session))
+}
+
 // Line is a connector of an app and what may be done with it, for a party.
 type Line struct {
 	Connector string

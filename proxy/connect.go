@@ -144,16 +144,8 @@ func (e *connectEndpoint) asked(r *http.Request, ev *event, s *session.Session) 
 			Cause: errors.New("link to connect: a parameter cannot be read, or comes twice")}
 	}
 	if q.Has("for") {
-		person, err := e.own.sessions.OpenPerson(q.Get("for"))
-		if err == nil && person != s.Identity.ID() {
-			err = errors.New("it was made for somebody else")
-		}
-		if err != nil {
-			return connectAsk{}, &failure{Status: http.StatusForbidden, Cause: fmt.Errorf("link to connect: %w", err),
-				Title: "This link is not for you",
-				Sentence: "It was made for somebody else, or it is too old. You are signed in as " +
-					s.Identity.DisplayName() + ".",
-				Advice: "Open the app again, and follow its own link."}
+		if err := e.isFor(q.Get("for"), s.Identity); err != nil {
+			return connectAsk{}, err
 		}
 	}
 	a := connectAsk{Ask: grant.Ask{Connector: r.PathValue("connector"), App: q.Get("app")}, target: ev.facts.Target(),
@@ -166,6 +158,33 @@ func (e *connectEndpoint) asked(r *http.Request, ev *event, s *session.Session) 
 		}
 	}
 	return a, nil
+}
+
+// isFor refuses a link that was made for another person, or for the people of another
+// organization. Who has yet to choose theirs is asked for that first.
+func (e *connectEndpoint) isFor(sealed string, who identity.Identity) error {
+	refused := &failure{Status: http.StatusForbidden, Title: "This link is not for you",
+		Sentence: "It was made for somebody else, or it is too old. You are signed in as " + who.DisplayName() + ".",
+		Advice:   "Open the app again, and follow its own link."}
+	if org, err := e.own.sessions.OpenOrg(sealed); err == nil {
+		if who.MustPick() || org == who.Org.ID {
+			return nil
+		}
+		refused.Cause = errors.New("link to connect: it was made for another organization")
+		refused.Sentence = "It was made for people of another organization."
+		refused.Advice = "If you belong to it too, choose it on your account page, and follow the link again."
+		refused.Account = e.site.url("account")
+		return refused
+	}
+	person, err := e.own.sessions.OpenPerson(sealed)
+	if err == nil && person == who.ID() {
+		return nil
+	}
+	if err == nil {
+		err = errors.New("it was made for somebody else")
+	}
+	refused.Cause = fmt.Errorf("link to connect: %w", err)
+	return refused
 }
 
 // answer is what somebody says on the page.

@@ -867,15 +867,16 @@ func TestP12_ALinkSurvivesTheSignInAndIsForOnePerson(t *testing.T) {
 		link   string
 		status int
 	}{
-		"their own":       {connectBoard + "&for=" + l.sessions.SealPerson(alice().ID()), 200},
-		"somebody else's": {connectBoard + "&for=" + l.sessions.SealPerson(bob().ID()), 403},
-		"made up":         {connectBoard + "&for=" + alice().ID(), 403},
-		"empty":           {connectBoard + "&for=", 403},
-		"two":             {connectBoard + "&for=a&for=b", 400},
-		"unknown app":     {prefix + "/connect/calendar?app=evil", 404},
-		"no connector":    {prefix + "/connect/evil?app=board", 404},
-		"too much":        {prefix + "/connect/calendar?app=board&access=events", 403},
-		"deeper":          {prefix + "/connect/a/b/callback?app=board", 404},
+		"their own":              {connectBoard + "&for=" + l.sessions.SealPerson(alice().ID()), 200},
+		"somebody else's":        {connectBoard + "&for=" + l.sessions.SealPerson(bob().ID()), 403},
+		"made up":                {connectBoard + "&for=" + alice().ID(), 403},
+		"another organization's": {connectBoard + "&for=" + l.sessions.SealOrg("main:birch"), 403},
+		"empty":                  {connectBoard + "&for=", 403},
+		"two":                    {connectBoard + "&for=a&for=b", 400},
+		"unknown app":            {prefix + "/connect/calendar?app=evil", 404},
+		"no connector":           {prefix + "/connect/evil?app=board", 404},
+		"too much":               {prefix + "/connect/calendar?app=board&access=events", 403},
+		"deeper":                 {prefix + "/connect/a/b/callback?app=board", 404},
 	} {
 		a := l.get(t, tt.link, navigate("Cookie: "+l.mint(t, alice()))...)
 		if a.status != tt.status || strings.Contains(a.body, "<form") != (tt.status == 200) {
@@ -1076,6 +1077,12 @@ func TestP12_WhoMayNotManageAnOrganizationsGrantReadsWhoCan(t *testing.T) {
 		"a member looks": {member, prefix + "/account", 200, []string{"Ask an administrator of your organization"}},
 		"without any": {homeless, connectBoard, 403, []string{"Calendar is connected for an organization",
 			"Sign in with the account"}},
+		"a manager follows a member's link": {alice(), connectBoard + "&for=" + l.sessions.SealOrg(alice().Org.ID), 200,
+			[]string{"Everybody’s at"}},
+		"so does a member": {member, connectBoard + "&for=" + l.sessions.SealOrg(alice().Org.ID), 403,
+			[]string{"Ask an administrator of your organization"}},
+		"of another organization": {alice(), connectBoard + "&for=" + l.sessions.SealOrg("main:birch"), 403,
+			[]string{"This link is not for you", "It was made for people of another organization.", prefix + "/account"}},
 		"a manager connects": {alice(), connectBoard, 200, []string{"Everybody’s at", "Also while nobody is signed in"}},
 		"for some": {alice(), prefix + "/connect/pager?app=board", 200,
 			[]string{"those of its people whom this site lets use it", "for people who are signed in"}},
@@ -1105,6 +1112,11 @@ func TestP12_NobodyConnectsBeforeAnOrganizationIsPicked(t *testing.T) {
 	cookie := l.mint(t, foldedOrgs(t).Fold(ines()))
 	want := l.url + l.proxy.site.choice(connectBoard)
 	yes := url.Values{"form": {"x"}, "answer": {"yes"}}.Encode()
+	forOrg := connectBoard + "&for=" + l.sessions.SealOrg("main:acme")
+	if a := l.get(t, forOrg, navigate("Cookie: "+cookie)...); a.status != 303 ||
+		a.header.Get("Location") != l.url+l.proxy.site.choice(forOrg) {
+		t.Errorf("a link for an organization's people: %d to %q", a.status, a.header.Get("Location"))
+	}
 	for name, a := range map[string]answer{
 		"the page": l.get(t, connectBoard, navigate("Cookie: "+cookie)...),
 		"its form": l.ask(t, "POST", connectBoard, yes, l.fromPage("Cookie: "+cookie)...),

@@ -80,6 +80,15 @@ func (m *Manager) OpenPerson(sealed string) (person string, err error) {
 	return string(b), err
 }
 
+// SealOrg seals, in the same way, the id of the organization for whose people a link is made.
+func (m *Manager) SealOrg(org string) string { return m.sealLend("org", []byte(org)) }
+
+// OpenOrg opens what SealOrg made.
+func (m *Manager) OpenOrg(sealed string) (org string, err error) {
+	b, err := m.openLend("org", sealed)
+	return string(b), err
+}
+
 // SealLease seals a lease. It begins now: what has ended of the sign-in until now, such as
 // the session before a switch of the organization, does not end it, and what ends later does.
 func (m *Manager) SealLease(l Lease) (string, error) {

@@ -177,12 +177,17 @@ func TestP13_WhatAppsCarryIsSealedForOneUse(t *testing.T) {
 	if got, err := m.OpenPerson(person); err != nil || got != s.Identity.ID() {
 		t.Errorf("person: %q %v", got, err)
 	}
+	if got, err := m.OpenOrg(m.SealOrg("acme")); err != nil || got != "acme" {
+		t.Errorf("organization: %q %v", got, err)
+	}
 	other := newManager(t, c, func(o *Options) { o.Name = "sallyport-b" })
 	foreign := newManager(t, c, func(o *Options) { o.Keys = c.ring(3) })
 	older := newManager(t, c, func(o *Options) { o.Keys = c.ring(1, 2) })
 	flipped := person[:len(person)-2] + string(person[len(person)-2]^1) + person[len(person)-1:]
 	for name, open := range map[string]func() (string, error){
 		"a lease as a person": func() (string, error) { return m.OpenPerson(leased) },
+		"a person as an org":  func() (string, error) { return m.OpenOrg(person) },
+		"an org as a person":  func() (string, error) { return m.OpenPerson(m.SealOrg(s.Identity.ID())) },
 		"changed":             func() (string, error) { return m.OpenPerson(flipped) },
 		"with a line break":   func() (string, error) { return m.OpenPerson(person + "\n") },
 		"empty":               func() (string, error) { return m.OpenPerson("") },

@@ -104,6 +104,7 @@ func (l *lender) parts(ctx context.Context, v *lentPlan, assertion, back string)
 			Connector  string
 			Status     string
 			ConnectURL string `json:"connect_url"`
+			ConnectBy  string `json:"connect_by"` // manager: not the person
 			Account    struct{ Name string }
 		}
 	}
@@ -117,7 +118,7 @@ func (l *lender) parts(ctx context.Context, v *lentPlan, assertion, back string)
 		}
 		p := &v.Parts[i]
 		p.Account, p.Connected = g.Account.Name, g.Status == "active" || g.Status == "degraded"
-		if !p.Connected {
+		if !p.Connected && g.ConnectBy == "" {
 			p.Connect = returning(g.ConnectURL, back, p.Access)
 		}
 	}

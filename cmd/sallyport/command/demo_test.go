@@ -263,12 +263,18 @@ func TestTheDemoAppPlansWithThreeThirdParties(t *testing.T) {
 	}
 }
 
-// Slack belongs to an organization: who has none cannot connect it, and is told so.
+// Slack belongs to an organization: who has none, or does not manage it, cannot connect it, and
+// is told so.
 func TestTheDemosSlackIsAnOrganizations(t *testing.T) {
 	at := startDemo(t)
-	b := testenv.NewBrowser(t, nil)
-	page := b.SignIn(b.Open(at+"/.sallyport/login?provider=demo&return_to=/plan"), "zoe")
-	saysAll(t, page, 200, "Connect Calendar", "cannot be connected by you")
+	for person, provider := range map[string]string{"zoe": "demo", "priya": "ledger"} {
+		b := testenv.NewBrowser(t, nil)
+		page := b.SignIn(b.Open(at+"/.sallyport/login?provider="+provider+"&return_to=/plan"), person)
+		saysAll(t, page, 200, "Connect Calendar", "cannot be connected by you")
+		if strings.Contains(page.Body, "Connect Slack</a>") {
+			t.Errorf("%s is sent to connect Slack:\n%s", person, page.Body)
+		}
+	}
 }
 
 // At the demo's Google an organization has the name of its domain until its administrator has it
