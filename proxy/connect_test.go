@@ -1047,7 +1047,8 @@ func TestP12_WhoMayNotManageAnOrganizationsGrantReadsWhoCan(t *testing.T) {
 				ClientID: "client", Refresh: thirdParty, Revoke: thirdParty,
 				Inject:   grant.Injection{Header: "Authorization", Prefix: "Bearer "},
 				Accesses: []grant.Access{{Name: "busy", Scopes: []string{"scope.busy"}, Means: "see when you are busy"}}}
-			return grant.Offer{Connector: &calendar{about: about}, Owner: grant.OwnedByOrg, ManagedBy: manager,
+			return grant.Offer{Connector: &calendar{about: about, account: grant.Account{ID: "1"},
+				began: make(chan struct{}, 1)}, Owner: grant.OwnedByOrg, ManagedBy: manager,
 				UsableBy: users, Offered: []string{"busy"}}
 		}
 		tuned := o.Tuned
@@ -1101,6 +1102,13 @@ func TestP12_WhoMayNotManageAnOrganizationsGrantReadsWhoCan(t *testing.T) {
 	}
 	if a := l.get(t, prefix+"/account", navigate("Cookie: "+l.mint(t, member))...); strings.Contains(a.body, "Pager") {
 		t.Error("somebody sees what apps may not use for them")
+	}
+	l.connect(t, l.mint(t, alice()), connectBoard)
+	for want, who := range map[string]identity.Identity{"by you": alice(),
+		"by somebody else, whose user id is <code>" + alice().ID() + "</code>": member} {
+		if a := l.get(t, prefix+"/account", navigate("Cookie: "+l.mint(t, who))...); !strings.Contains(a.body, want) {
+			t.Errorf("%s does not read %q: %s", who.Name, want, a.body)
+		}
 	}
 }
 

@@ -413,6 +413,10 @@ func TestP12_ADomainThatChangedHandsKeepsItsName(t *testing.T) {
 	before := identity.OrgDetails{OrgID: "google:acme.example", CustomerID: "C0before", Name: "Before",
 		Domain: "acme.example", ReadBy: "google:7", ReadAt: d.clock.Now()}
 	d.shelf.kept[before.OrgID] = before
+	if account := b.Open(d.url + prefix + "/account"); !strings.Contains(account.Body,
+		"by somebody else, whose user id is <code>google:7</code>") {
+		t.Errorf("who had it read is not said: %s", account.Body)
+	}
 	page := b.SignIn(d.press(t, b), "jonas")
 	if page.Status != 409 || !strings.Contains(page.Body, "changed hands") ||
 		d.shelf.kept[before.OrgID] != before {
