@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +57,9 @@ func behindFrontWith(t *testing.T, guide, app, routes string, runs func(*testing
 	return c
 }
 
+// plainListener is one without TLS: only there may listen.lane be set.
+var plainListener = regexp.MustCompile(`(?m)^  (http|external_auth):`)
+
 // serveGuide runs Sallyport at url until the test ends, with the first configuration in YAML
 // of a guide, more routes, files in dir, and a provider and an app. replace are pairs: what
 // else is not as in the guide.
@@ -71,7 +75,7 @@ func serveGuide(t *testing.T, dir, guide, url, routes string, replace ...string)
 	}
 	keyFile, file := filepath.Join(dir, "key"), filepath.Join(dir, "sallyport.yaml")
 	listen := "listen:\n  admin: \"\"\n"
-	if inLane() {
+	if inLane() && plainListener.MatchString(guideBlock(t, guide, "yaml")) {
 		listen += "  lane: true\n"
 	}
 	config := guideBlock(t, guide, "yaml", append(replace, "https://app.example.com", url,
