@@ -492,7 +492,7 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		grants-twice grants-two-apps grants-two-apps-wildcard
 		grants-bearer-of-sign-in grants-bearer-provider-unknown grants-bearer-subject-of-two
 		grants-bearer-subject-pattern grants-bearer-subject-slash grants-bearer-subject-twice
-		grants-bearer-subject-with-provider
+		grants-bearer-subject-with-provider grants-provider-org
 		grants-which-access grants-without-listener grants-without-store`) {
 		beyond[name] = true
 	}

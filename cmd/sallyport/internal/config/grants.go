@@ -666,7 +666,20 @@ func (c *Config) checkGrants() (faults Faults) {
 	faults = append(faults, c.checkUnique("grants.connectors", "id", connectors)...)
 	faults = append(faults, c.checkUnique("grants.apps", "id", apps)...)
 	faults = append(faults, c.checkUnique("grants.apps", "socket.path", c.sockets())...)
-	return append(faults, c.checkGrantKeys()...)
+	return slices.Concat(faults, c.checkGrantKeys(), c.checkGrantPeople())
+}
+
+// checkGrantPeople: apps ask for org:ID where they mean an organization, and for PROVIDER:SUBJECT
+// where they mean a person.
+func (c *Config) checkGrantPeople() (faults Faults) {
+	for i, p := range c.Providers {
+		if p.ID == "org" {
+			faults = append(faults, c.doc.FaultAt(yamltable.Index("providers", i)+".id", "cannot be org with "+
+				"`grants`: where apps name whom they ask for, org:ID is an organization; people's user ids begin with "+
+				"this id, so another one makes new users of them for the apps"))
+		}
+	}
+	return faults
 }
 
 // sockets are the paths of those of the apps, "" for one that has none.
