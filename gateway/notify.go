@@ -37,7 +37,8 @@ type Notifier struct {
 
 // NewNotifier makes a Notifier for apps with an address. It does no I/O.
 func NewNotifier(signer *assertion.Signer, to map[string]*url.URL) *Notifier {
-	// Apps are near, so that no proxy is asked. Each has a few requests a minute.
+	// Apps are near, so that no proxy is asked. Each request is one attempt: whether there is to
+	// be another is said by who keeps the notice, or by the third party that sends its event again.
 	transport := &http.Transport{DialContext: (&net.Dialer{Timeout: dialWithin}).DialContext,
 		TLSHandshakeTimeout: dialWithin, ForceAttemptHTTP2: true, MaxResponseHeaderBytes: maxResponseHeader,
 		DisableCompression: true}

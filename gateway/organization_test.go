@@ -34,8 +34,8 @@ func newTeamRig(t *testing.T) *rig {
 	ring, err := grant.NewKeyring([]grant.SealingKey{{ID: "k", Secret: [32]byte{1}}})
 	testenv.Check(t, err)
 	broker, err := grant.New(grant.Options{Store: granttest.NewStore(nil), Keys: ring,
-		Offers: []grant.Offer{{Connector: team, Owner: grant.OwnedByOrg, Offered: []string{"read"}, ManagedBy: in("admins"),
-			UsableBy: func(who identity.Identity) bool { return !in("suspended")(who) }},
+		Offers: []grant.Offer{{Connector: team, Owner: grant.OwnedByOrg, Offered: []string{"read"},
+			ManagedBy: in("admins"), UsableBy: func(who identity.Identity) bool { return !in("suspended")(who) }},
 			{Connector: own, Owner: grant.OwnedByUser, Offered: []string{"read"}}},
 		Apps: []grant.App{{ID: "planner", Name: "Planner", Routes: []string{"planner"}, Offline: true,
 			Connectors: map[string][]string{"team": {"read"}, "own": {"read"}}}},
@@ -62,7 +62,8 @@ func of(subject string, groups ...string) *identity.Identity {
 func TestP12_WhoCannotConnectIsNotSentToConnect(t *testing.T) {
 	r := newTeamRig(t)
 	const as, le, pe = "X-Sallyport-Assertion", "X-Sallyport-Lease", "X-Sallyport-Person"
-	const once = "It is connected once for the organization, by somebody who manages that: give connect_url to one of them."
+	const once = "It is connected once for the organization, by somebody who manages that: give connect_url to " +
+		"one of them."
 	manager, member := r.assertionOf(of("zoe", "admins"), "planner"), r.assertionOf(of("mia", "staff"), "planner")
 	_, body := r.ask("POST", "/v1/leases", "", as, member)
 	var lease struct{ Lease string }
@@ -89,7 +90,8 @@ func TestP12_WhoCannotConnectIsNotSentToConnect(t *testing.T) {
 			person, _ := r.sessions.OpenPerson(u.Query().Get("for"))
 			if by != c.by || org != c.forOrg || person != c.forPerson || u.Query().Get("app") != "planner" ||
 				u.Path != "/_sallyport/connect/"+c.connector {
-				t.Errorf("%s, %s: by %q, for the organization %q or the person %q: %s", c.name, what, by, org, person, address)
+				t.Errorf("%s, %s: by %q, for the organization %q or the person %q: %s", c.name, what, by, org, person,
+					address)
 			}
 		}
 		res, body := r.ask("GET", "/gateway/"+c.connector+"/things/1", "", c.header...)
@@ -127,8 +129,8 @@ func TestP12_WhoCannotConnectIsNotSentToConnect(t *testing.T) {
 func TestWhoMustBeNamedIsSaid(t *testing.T) {
 	r := newTeamRig(t)
 	const as, pe = "X-Sallyport-Assertion", "X-Sallyport-Person"
-	noOrg := `"No organization","status":403,"detail":"The grant is an organization's, and none is active. While nobody ` +
-		`is signed in, name it: X-Sallyport-Person: org:ID."`
+	noOrg := `"No organization","status":403,"detail":"The grant is an organization's, and none is active. While ` +
+		`nobody is signed in, name it: X-Sallyport-Person: org:ID."`
 	homeless := of("otto")
 	homeless.Org = identity.Org{}
 	for _, c := range []struct {

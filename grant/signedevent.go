@@ -21,6 +21,18 @@ type WebhookReceiver interface {
 	JudgeEvent(secrets []string, h http.Header, body []byte, now time.Time) (SignedEvent, error)
 }
 
+// OneSignature is the value of a header that signs a message. A second one would be what an app
+// could read instead. Its errors are ErrEventUnsigned and ErrEventTwice.
+func OneSignature(values []string) (string, error) {
+	switch {
+	case len(values) == 0 || len(values) == 1 && values[0] == "":
+		return "", ErrEventUnsigned
+	case len(values) > 1:
+		return "", ErrEventTwice
+	}
+	return values[0], nil
+}
+
 // What is wrong with a message. Who sent it is told of none of these which it was.
 var (
 	ErrEventSignature = errors.New("none of the signing secrets has signed it")

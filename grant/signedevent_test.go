@@ -563,7 +563,8 @@ func TestP17_WhatIsNotSignedIsNotLookedUp(t *testing.T) {
 		"another secret": {func(h http.Header, body *[]byte, _ *string) {
 			h.Set(granttest.SignatureHeader, granttest.Signature("another", h.Get(granttest.SignedAtHeader), *body))
 		}, grant.ErrEventSignature},
-		"no signature":    {func(h http.Header, _ *[]byte, _ *string) { h.Del(granttest.SignatureHeader) }, grant.ErrEventUnsigned},
+		"no signature": {func(h http.Header, _ *[]byte, _ *string) { h.Del(granttest.SignatureHeader) },
+			grant.ErrEventUnsigned},
 		"tampered":        {func(_ http.Header, body *[]byte, _ *string) { (*body)[9]++ }, grant.ErrEventSignature},
 		"another time":    {func(h http.Header, _ *[]byte, _ *string) { h.Set(granttest.SignedAtHeader, "1") }, grant.ErrEventSignature},
 		"late":            {resigned(-5*time.Minute-time.Second, ""), grant.ErrEventTooOld},

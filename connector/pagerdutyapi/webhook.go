@@ -56,18 +56,16 @@ func JudgeWebhook(secrets []string, h http.Header, body []byte, now time.Time) (
 // ("Verifying Signatures" there). Two headers of this name are none, since an app could
 // read the other one.
 func verify(secrets, lines []string, body []byte) error {
-	switch {
-	case len(lines) == 0 || len(lines) == 1 && lines[0] == "":
-		return grant.ErrEventUnsigned
-	case len(lines) > 1:
-		return grant.ErrEventTwice
+	line, err := grant.OneSignature(lines)
+	if err != nil {
+		return err
 	}
 	good := false
 	for _, secret := range secrets {
 		mac := hmac.New(sha256.New, []byte(secret))
 		mac.Write(body)
 		want := mac.Sum(nil)
-		for one := range strings.SplitSeq(lines[0], ",") {
+		for one := range strings.SplitSeq(line, ",") {
 			given, v1 := strings.CutPrefix(strings.TrimSpace(one), "v1=")
 			sum, err := hex.DecodeString(given)
 			good = v1 && err == nil && hmac.Equal(want, sum) || good

@@ -97,21 +97,22 @@ func (*Connector) JudgeEvent(secrets []string, h http.Header, body []byte, now t
 	return e, nil
 }
 
-var errNoTime = fmt.Errorf("%w: it has no "+timeHeader, grant.ErrEventSignature)
+var errNoTime = fmt.Errorf("%w: it has no %s", grant.ErrEventSignature, timeHeader)
 
 // verify checks the signature over version, time and body, and then the time. What is there
 // twice is not looked at: an app could read the other one.
 func verify(secrets []string, h http.Header, body []byte, now time.Time) error {
-	signatures, times := h[signatureHeader], h[timeHeader]
+	signature, err := grant.OneSignature(h[signatureHeader])
+	times := h[timeHeader]
 	switch {
-	case len(signatures) == 0 || len(signatures) == 1 && signatures[0] == "":
-		return grant.ErrEventUnsigned
-	case len(signatures) > 1 || len(times) > 1:
+	case err != nil:
+		return err
+	case len(times) > 1:
 		return grant.ErrEventTwice
 	case len(times) == 0:
 		return errNoTime
 	}
-	given, ok := strings.CutPrefix(signatures[0], "v0=")
+	given, ok := strings.CutPrefix(signature, "v0=")
 	sum, err := hex.DecodeString(given)
 	if !ok || err != nil {
 		return grant.ErrEventSignature

@@ -24,8 +24,8 @@ func (c *conn) readHead() (head []byte, whole bool) {
 			}
 			return c.in, false
 		}
-		is := len(c.in) >= begun || c.first && len(c.in) > 0
-		if is {
+		hasBegun := len(c.in) >= begun || c.first && len(c.in) > 0
+		if hasBegun {
 			if lines = plainLines(c.in, lines); lines < 0 || !begins(c.in) || len(c.in) >= c.limit {
 				return c.in, false
 			}
@@ -33,7 +33,7 @@ func (c *conn) readHead() (head []byte, whole bool) {
 		looked = max(0, len(c.in)-len(endOfHead)+1)
 		switch err := c.read(); {
 		case err == nil:
-		case err == io.EOF && is:
+		case err == io.EOF && hasBegun:
 			return c.in, false // net/http says to the client that its request was cut off
 		default:
 			return nil, false

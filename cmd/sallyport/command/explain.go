@@ -222,7 +222,8 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 		e.Decision, e.Reason = "deny", "not for an app"
 		if errors.Is(seen.Err, proxy.ErrNotMounted) && !cfg.Store.IsZero() {
 			e.Status = 0
-			e.Detail = "an address of Sallyport's own that needs the store, which explain does not open: ask `serve`"
+			e.Detail = "an address of Sallyport's own that needs the store, which explain does not open, or what is " +
+				"not configured: ask `serve`"
 		}
 	}
 	if e.App != nil {

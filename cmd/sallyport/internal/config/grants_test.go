@@ -59,3 +59,17 @@ func TestP12_NothingButTheOnlyAppIsWherePeopleAgree(t *testing.T) {
 		}
 	}
 }
+
+// P12: an app that names a person asks for what that person lends. "org:ann" would be one of a
+// provider called org, and an organization.
+func TestP12_NobodyIsNamedAsAnOrganizationIs(t *testing.T) {
+	text := string(read(t, "testdata/bad/grants-provider-org.yaml"))
+	if c, faults := Parse("config.yaml", []byte(text)); c != nil || len(faults) != 1 ||
+		!strings.Contains(faults.Error(), "providers[0].id") {
+		t.Errorf("with grants: %v", faults)
+	}
+	before, _, _ := strings.Cut(strings.Replace(text, `, grants: "127.0.0.1:4184"`, "", 1), "grants:\n")
+	if _, faults := Parse("config.yaml", []byte(before)); len(faults) != 0 {
+		t.Errorf("without grants no app names anybody: %v", faults)
+	}
+}
