@@ -59,7 +59,7 @@ func providerFaults(now func() time.Time, attacker string) map[string]providerFa
 	setUp := func(tokens int, log string, f testenv.Fault) providerFault {
 		return providerFault{fault: f, status: http.StatusBadGateway, title: notSetUpRight, log: log, tokens: tokens}
 	}
-	stalled := func(p providerFault) providerFault { p.call = 100 * time.Millisecond; return p }
+	stalled := func(p providerFault) providerFault { p.call = time.Second; return p }
 	and := func(p providerFault, more testenv.Fault) providerFault { p.more = more; return p }
 	ago := func(name string, d time.Duration) testenv.Fault {
 		return claims(func(c map[string]any) { c[name] = now().Add(-d).Unix() })

@@ -26,7 +26,7 @@ type Server struct {
 	missing   error // why there is none
 	cmd       *exec.Cmd
 	exited    chan struct{}
-	databases int
+	databases atomic.Int32
 }
 
 var server = sync.OnceValue(newServer)
@@ -197,8 +197,7 @@ func (s *Server) exec(statement string) error {
 // Database makes an empty one and returns its URL.
 func (s *Server) Database(t *testing.T) string {
 	t.Helper()
-	s.databases++
-	name := fmt.Sprint("db", s.databases)
+	name := fmt.Sprint("db", s.databases.Add(1))
 	if err := s.exec(`create database ` + name); err != nil {
 		t.Fatal(err)
 	}

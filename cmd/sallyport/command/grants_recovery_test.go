@@ -94,14 +94,11 @@ func (s *lendingStory) kill() {
 // next one has started, and, where it was refreshing a grant, until that one may take over. The
 // measurement is in docs/grants.md, with more kills in SALLYPORT_CAMPAIGN=1.
 func TestP14_WhatWasLentIsLentAgainAfterAKillUnderLoad(t *testing.T) {
-	kills, measures := 3, os.Getenv("SALLYPORT_CAMPAIGN") != ""
-	if measures {
+	kills := 3
+	if os.Getenv("SALLYPORT_CAMPAIGN") != "" {
 		kills = 20
 	}
 	eachSharedStore(t, func(t *testing.T, address string) {
-		if !measures { // most of the time is that of a lease, which is waited for
-			t.Parallel()
-		}
 		s := startLending(t, address)
 		s.connect()
 		c := s.clients(8)

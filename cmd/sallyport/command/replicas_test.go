@@ -220,10 +220,23 @@ func (f *fleet) listed(b *binary) (list []listedSession) {
 	return l.Sessions
 }
 
-// eachSharedStore runs test with an empty store of each kind.
+// eachSharedStore runs test with an empty store of each kind, side by side: most of the time is
+// waiting for other processes. A campaign measures, so it does nothing else meanwhile.
 func eachSharedStore(t *testing.T, test func(t *testing.T, address string)) {
-	t.Run("sqlite", func(t *testing.T) { test(t, "sqlite:"+filepath.Join(t.TempDir(), "sallyport.db")) })
-	t.Run("postgres", func(t *testing.T) { test(t, storetest.NeedServer(t).Database(t)) })
+	together := func(t *testing.T) {
+		if os.Getenv("SALLYPORT_CAMPAIGN") == "" {
+			t.Parallel()
+		}
+	}
+	together(t)
+	t.Run("sqlite", func(t *testing.T) {
+		together(t)
+		test(t, "sqlite:"+filepath.Join(t.TempDir(), "sallyport.db"))
+	})
+	t.Run("postgres", func(t *testing.T) {
+		together(t)
+		test(t, storetest.NeedServer(t).Database(t))
+	})
 }
 
 // Processes of the program on one machine, as a balancer has them: people sign in at one,

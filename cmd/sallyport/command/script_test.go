@@ -62,6 +62,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Setenv("PORT", port)
+			env.Setenv("GORACE", os.Getenv("GORACE")) // how long a program waits when it ends
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
