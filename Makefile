@@ -93,6 +93,7 @@ FUZZTIME ?= 10m
 campaigns: fuzz cluster ## run what takes hours: every fuzz target, the long forms of the tests under load, and the cluster
 	SALLYPORT_CAMPAIGN=1 go test -count=1 -timeout 1h -v -run UnderLoad ./cmd/sallyport/command
 	SALLYPORT_CAMPAIGN=1 go test -count=1 -timeout 1h -v -run TestP23 ./internal/lean
+	SALLYPORT_CAMPAIGN=1 go test -count=1 -timeout 1h -run 'Any|NearlyGood' ./internal/lane
 	SALLYPORT_CAMPAIGN=1 go test -count=1 -timeout 4h -v -run 'TestP14|TestWhatAGrantTakes' ./store/sqlite ./store/postgres
 	cd test/e2e && SALLYPORT_CAMPAIGN=1 go test -count=1 -timeout 1h -v ./...
 	cd test/e2e && SALLYPORT_TEST_LANE=1 go test -count=1 -timeout 1h ./...

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -94,20 +95,53 @@ func FuzzConnections(f *testing.F) {
 		}
 		f.Add(cut, uint16(3))
 	}
-	var most atomic.Int32
-	s := newSiteOn(f, func(l testenv.Unreading) net.Listener { return inPieces{l, &most} }, http.HandlerFunc(tellAll),
-		func(srv *http.Server) { srv.ReadTimeout = 10 * time.Second })
+	s, most := newAlikes(f)
 	f.Fuzz(func(t *testing.T, program []byte, piece uint16) {
 		text := spell(program)
 		if len(text) > 60<<10 {
 			return
 		}
 		most.Store(int32(piece))
-		mine, theirs := whole(t, s.addr, text), whole(t, s.bare, text)
-		if mine != theirs {
-			t.Fatalf("%q in pieces of %d, by the lane:\n%s\nby net/http:\n%s", text, piece, mine, theirs)
-		}
+		alike(t, s, text, int(piece))
 	})
+}
+
+// Any two words where a line of a good head belongs, and any two after a whole request; with
+// SALLYPORT_CAMPAIGN=1 any three.
+func TestAnyTwoWordsAreAnsweredAlike(t *testing.T) {
+	t.Parallel()
+	s, _ := newAlikes(t)
+	thirds := []string{""}
+	if os.Getenv("SALLYPORT_CAMPAIGN") != "" {
+		thirds = append(thirds, vocabulary...)
+	}
+	for _, one := range vocabulary {
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			for _, other := range vocabulary {
+				for _, third := range thirds {
+					alike(t, s, "GET /w HTTP/1.1\r\nHost: a\r\n"+one+other+third+"\r\n"+get, 0)
+					alike(t, s, get+one+other+third+get, 0)
+				}
+			}
+		})
+	}
+}
+
+// newAlikes starts a site whose handler tells all, and has what it reads in pieces of most bytes.
+func newAlikes(tb testing.TB) (s *site, most *atomic.Int32) {
+	tb.Helper()
+	most = &atomic.Int32{}
+	return newSiteOn(tb, func(l testenv.Unreading) net.Listener { return inPieces{l, most} }, http.HandlerFunc(tellAll),
+		func(srv *http.Server) { srv.ReadTimeout = 10 * time.Second }), most
+}
+
+// alike fails where both do not answer text with the same.
+func alike(t *testing.T, s *site, text string, piece int) {
+	t.Helper()
+	if mine, theirs := whole(t, s.addr, text), whole(t, s.bare, text); mine != theirs {
+		t.Errorf("%q in pieces of %d, by the lane:\n%s\nby net/http:\n%s", text, piece, mine, theirs)
+	}
 }
 
 // tellAll answers with all that a handler is told, in one piece.

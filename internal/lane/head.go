@@ -180,9 +180,6 @@ func (p *plain) setTarget(target string) bool {
 
 // simple reports whether path is one that net/url has nothing to say of.
 func simple(path string) bool {
-	if len(path) > 1 && path[1] == '/' {
-		return false
-	}
 	for i := range len(path) {
 		switch c := path[i]; {
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9',

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -24,6 +25,7 @@ var seeds = []string{
 	"GET /?a?b#c HTTP/1.1\r\nhost: a\r\nPragma: no-cache\r\nCache-Control: max-age=0\r\n\r\n",
 	"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\nB: \xff\x80\r\n\r\n",
 	"GET /a\"<>[]{}|\\^` HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip, deflate, br\r\nIf-None-Match: \"x\"\r\n\r\n",
+	"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
 }
 
 // Whatever the lane takes is what net/http's server would have given its handler, field for
@@ -37,37 +39,113 @@ func FuzzWhatTheLaneTakes(f *testing.F) {
 	}
 	l := New(&http.Server{}, nil)
 	l.base = context.Background()
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		c := &conn{lane: l, net: still{}, limit: maxHead, in: raw}
-		head, whole := c.readHead()
-		if !whole {
-			if !bytes.Equal(head, raw) && head != nil {
-				t.Fatalf("of %q %q is handed over", raw, head)
+	f.Fuzz(func(t *testing.T, raw []byte) { takes(t, l, raw) })
+}
+
+// takes reports whether the lane takes raw, and fails where net/http reads something else then.
+func takes(t *testing.T, l *Lane, raw []byte) bool {
+	t.Helper()
+	c := &conn{lane: l, net: still{}, limit: maxHead, in: raw}
+	head, whole := c.readHead()
+	if !whole {
+		if !bytes.Equal(head, raw) && head != nil {
+			t.Fatalf("of %q %q is handed over", raw, head)
+		}
+		return false
+	}
+	mine := c.parse(head)
+	if mine == nil {
+		return false
+	}
+	in := bufio.NewReader(bytes.NewReader(raw))
+	theirs, err := http.ReadRequest(in)
+	if err != nil {
+		t.Fatalf("net/http refuses %q: %v", raw, err)
+	}
+	if problem := refusedByServer(theirs); problem != "" {
+		t.Fatalf("net/http's server refuses %q: %s", raw, problem)
+	}
+	theirs.Header.Del("Host")
+	same(t, raw, mine.request, theirs)
+	rest, err := io.ReadAll(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(rest, raw[len(head):]) {
+		t.Fatalf("after %q come %q and %q", head, raw[len(head):], rest)
+	}
+	return true
+}
+
+// What fuzzing finds by chance, for heads that are one or two steps from a good one: each byte
+// in each place, put in, instead of the one there, or that one left out; and any two bytes that
+// mean something in any two places. Two bytes of any kind, side by side, with SALLYPORT_CAMPAIGN=1.
+func TestHeadsThatAreNearlyGoodAreReadAlike(t *testing.T) {
+	l := New(&http.Server{}, nil)
+	l.base = context.Background()
+	tried, taken := 0, 0
+	try := func(parts ...string) {
+		tried++
+		if takes(t, l, []byte(strings.Join(parts, ""))) {
+			taken++
+		}
+	}
+	for _, good := range seeds {
+		for i := range len(good) {
+			before, at, after := good[:i], good[i:i+1], good[i+1:]
+			try(before, after)
+			for b := range 256 {
+				put := string([]byte{byte(b)})
+				try(before, put, at, after)
+				try(before, put, after)
 			}
-			return
 		}
-		mine := c.parse(head)
-		if mine == nil {
-			return
+	}
+	short := "GET /a?b HTTP/1.1\r\nHost: a:1\r\nC:d\r\n\r\n"
+	const meaning = "\r\n\t :/?#%@[\x00\x7f\x80H"
+	for i := range len(short) {
+		for j := i + 1; j <= len(short); j++ {
+			for _, b := range []byte(meaning) {
+				for _, c := range []byte(meaning) {
+					one, other := string([]byte{b}), string([]byte{c})
+					try(short[:i], one, short[i:j], other, short[j:])
+					try(short[:i], one, short[i+1:j], other, short[min(j+1, len(short)):])
+				}
+			}
 		}
-		in := bufio.NewReader(bytes.NewReader(raw))
-		theirs, err := http.ReadRequest(in)
-		if err != nil {
-			t.Fatalf("net/http refuses %q: %v", raw, err)
+	}
+	if os.Getenv("SALLYPORT_CAMPAIGN") != "" {
+		for i := range len(short) {
+			for pair := range 1 << 16 {
+				put := string([]byte{byte(pair >> 8), byte(pair)})
+				try(short[:i], put, short[i:])
+				try(short[:i], put, short[min(i+2, len(short)):])
+			}
 		}
-		if problem := refusedByServer(theirs); problem != "" {
-			t.Fatalf("net/http's server refuses %q: %s", raw, problem)
+	}
+	t.Logf("of %d the lane takes %d", tried, taken)
+	if taken < 50_000 || taken > tried/2 {
+		t.Errorf("of %d the lane takes %d", tried, taken)
+	}
+}
+
+// These say more of a message or its connection, whatever else is there (RFC 9110 §7.6.1).
+func TestFieldsOfAConnectionAreNotTheLanes(t *testing.T) {
+	l := New(&http.Server{}, nil)
+	l.base = context.Background()
+	for line, is := range map[string]bool{"Content-Length: 0": false, "Transfer-Encoding: identity": false,
+		"Upgrade: websocket": false, "Expect: 100-continue": false, "Trailer: X": false, "TE: trailers": false,
+		"HTTP2-Settings: AAMAAABk": false, "Proxy-Connection: keep-alive": false, "Connection: close": false,
+		"Connection: X": false, "Connection: keep-alive, X": false, "Connection:": false, "Host: a": false,
+		"Connection: Keep-Alive": true, "X-Host: a": true} {
+		for _, line := range []string{line, strings.ToLower(line), strings.ToUpper(line)} {
+			for _, head := range []string{"Host: a\r\n" + line, line + "\r\nHost: a"} {
+				if got := takes(t, l, []byte("GET / HTTP/1.1\r\n"+head+"\r\n\r\n")); got != is {
+					t.Errorf("%q is taken: %t", head, got)
+				}
+			}
 		}
-		theirs.Header.Del("Host")
-		same(t, raw, mine.request, theirs)
-		rest, err := io.ReadAll(in)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(rest, raw[len(head):]) {
-			t.Fatalf("after %q come %q and %q", head, raw[len(head):], rest)
-		}
-	})
+	}
 }
 
 // A browser's request, and what a proxy adds to it.
