@@ -122,7 +122,6 @@ type helm4 struct {
 
 func newHelm4(t *testing.T, w *team) releases {
 	t.Helper()
-	kube.ManagedFieldsManager = "helm" // as the program's name is
 	config := action4.NewConfiguration()
 	if err := config.Init(w.getter, w.namespace, "secrets"); err != nil {
 		t.Fatal(err)

@@ -133,7 +133,7 @@ func (p *plane) run(program string, args ...string) error {
 	}
 	defer log.Close()
 	cmd := exec.Command(program, args...)
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, endsWithUs()
 	if err := cmd.Start(); err != nil {
 		return err
 	}
