@@ -4,7 +4,7 @@ SHELL := /bin/sh
 
 # The race detector needs cgo and a C compiler; where one is missing, say so.
 RACE := $(shell if [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null 2>&1; then echo -race; fi)
-# A program that is built with it waits a second when it ends; the tests start hundreds.
+# A program with the race detector waits a second when it ends, unless told otherwise; the tests start hundreds.
 export GORACE ?= atexit_sleep_ms=0
 TOOL := go tool -modfile=tools/go.mod
 

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -106,26 +105,14 @@ func FuzzConnections(f *testing.F) {
 	})
 }
 
-// Any two words where a line of a good head belongs, and any two after a whole request; with
-// SALLYPORT_CAMPAIGN=1 any three.
-func TestAnyTwoWordsAreAnsweredAlike(t *testing.T) {
+// Where a line of a good head belongs, and after a whole request.
+func TestP03_AnyTwoWordsAreReadAlike(t *testing.T) {
 	t.Parallel()
 	s, _ := newAlikes(t)
-	thirds := []string{""}
-	if os.Getenv("SALLYPORT_CAMPAIGN") != "" {
-		thirds = append(thirds, vocabulary...)
-	}
-	for _, one := range vocabulary {
-		t.Run("", func(t *testing.T) {
-			t.Parallel()
-			for _, other := range vocabulary {
-				for _, third := range thirds {
-					alike(t, s, "GET /w HTTP/1.1\r\nHost: a\r\n"+one+other+third+"\r\n"+get, 0)
-					alike(t, s, get+one+other+third+get, 0)
-				}
-			}
-		})
-	}
+	eachOfAnyTwo(t, vocabulary, func(t *testing.T, text string) {
+		alike(t, s, "GET /w HTTP/1.1\r\nHost: a\r\n"+text+"\r\n"+get, 0)
+		alike(t, s, get+text+get, 0)
+	})
 }
 
 // newAlikes starts a site whose handler tells all, and has what it reads in pieces of most bytes.

@@ -11,8 +11,8 @@
 // taken: what it does not take goes to net/http with every byte that came. It has no
 // opinion on malformed requests. FuzzWhatTheLaneTakes compares it with net/http field for
 // field, FuzzAnswers the answers of both, and FuzzConnections all that comes back on whole
-// connections; TestHeadsThatAreNearlyGoodAreReadAlike and the tests beside them try all that is
-// a step or two away from what is plain.
+// connections; TestP03_HeadsThatAreNearlyGoodAreReadAlike, TestAnyTwoStepsAnswerAlike and
+// TestP03_AnyTwoWordsAreReadAlike do so in full for what is short.
 //
 // It serves connections without TLS, through which it can look at the socket (Supported).
 // It knows nothing of routes, people or tokens; cmd/sallyport/internal/server opens the

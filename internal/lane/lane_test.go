@@ -270,21 +270,28 @@ func FuzzAnswers(f *testing.F) {
 	})
 }
 
-// Any two steps; any three with SALLYPORT_CAMPAIGN=1.
 func TestAnyTwoStepsAnswerAlike(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, http.HandlerFunc(programmed))
-	thirds := []string{""}
+	eachOfAnyTwo(t, strings.Split(steps, ""), func(t *testing.T, program string) {
+		answersAlike(t, s, program, false)
+		answersAlike(t, s, program, true)
+	})
+}
+
+// eachOfAnyTwo tries all texts of two words, and of three with SALLYPORT_CAMPAIGN=1.
+func eachOfAnyTwo(t *testing.T, words []string, try func(t *testing.T, text string)) {
+	t.Helper()
+	last := []string{""}
 	if os.Getenv("SALLYPORT_CAMPAIGN") != "" {
-		thirds = append(thirds, strings.Split(steps, "")...)
+		last = append(last, words...)
 	}
-	for _, one := range steps {
-		t.Run(string(one), func(t *testing.T) {
+	for _, one := range words {
+		t.Run("", func(t *testing.T) {
 			t.Parallel()
-			for _, other := range steps {
-				for _, third := range thirds {
-					answersAlike(t, s, string(one)+string(other)+third, false)
-					answersAlike(t, s, string(one)+string(other)+third, true)
+			for _, other := range words {
+				for _, third := range last {
+					try(t, one+other+third)
 				}
 			}
 		})

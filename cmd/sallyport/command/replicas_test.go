@@ -221,7 +221,7 @@ func (f *fleet) listed(b *binary) (list []listedSession) {
 }
 
 // eachSharedStore runs test with an empty store of each kind, side by side: most of the time is
-// waiting for other processes. A campaign measures, so it does nothing else meanwhile.
+// waiting for other processes. A campaign measures, and so does one thing at a time.
 func eachSharedStore(t *testing.T, test func(t *testing.T, address string)) {
 	together := func(t *testing.T) {
 		if os.Getenv("SALLYPORT_CAMPAIGN") == "" {
