@@ -87,8 +87,8 @@ func (d *Door) readHeader(q *question, h http.Header, strips bool) error {
 // What is read of a request's header, besides what the dialects read themselves. The guide
 // for Envoy lists it.
 var (
-	readNames = [...]string{"Cookie", "Authorization", "Accept", "Sec-Purpose", "Purpose", "X-Moz", "X-Requested-With",
-		"Referer", "Origin", "Upgrade", "Destination"}
+	readNames = [...]string{"Cookie", "Authorization", "Accept", "Sec-Purpose", "Purpose", "X-Purpose", "X-Moz",
+		"X-Requested-With", "Referer", "Origin", "Upgrade", "Destination"}
 	readPrefixes = [...]string{"Sec-Fetch-", "Sec-Websocket-", "Access-Control-Request-"}
 )
 
