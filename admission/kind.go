@@ -129,6 +129,10 @@ func acceptsHTML(r *http.Request) bool {
 	return false
 }
 
+// FromOtherSite reports whether a page of another site has caused r, as far as browsers tell.
+// Their cookies with SameSite, ours among them, come along then only where a page is opened.
+func FromOtherSite(r *http.Request) bool { return r.Header.Get("Sec-Fetch-Site") == "cross-site" }
+
 // FromPagesOf reports whether an unsafe request comes from a page of origin, or
 // from no browser at all. http.CrossOriginProtection would let an http: Origin
 // of our own host pass where Sec-Fetch-Site is missing; comparing the whole

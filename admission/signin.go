@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"errors"
 	"net/url"
 	"strings"
 )
@@ -10,6 +11,9 @@ import (
 func CookieChallenge(login string) string {
 	return `Cookie realm="sallyport", form-action="` + login + `"`
 }
+
+// ErrFormOfOtherSite is why a form has no session whose person may well be signed in.
+var ErrFormOfOtherSite = errors.New("a form of another site: browsers send no session cookie with it (SameSite=Lax)")
 
 // AskToSignIn is the JSON of the same answer.
 func AskToSignIn(login, requestID string) map[string]string {

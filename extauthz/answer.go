@@ -145,8 +145,12 @@ func (d *Door) sendToLogin(ev *event, by *dialect, q *question, ask signInAsk) *
 	switch {
 	case kind == admission.Form:
 		a.header.Set("X-Sallyport-Asker", askerForm)
+		other := !ask.again && admission.FromOtherSite(r)
+		if other {
+			ev.Note = admission.ErrFormOfOtherSite.Error()
+		}
 		d.page(a, ev, r, pages.Page{Template: "formlost", KeepsForm: true,
-			Data: pages.FormLost{SignInURL: login, Again: ask.again}})
+			Data: pages.FormLost{SignInURL: login, Again: ask.again, OtherSite: other}})
 	case kind == admission.Navigation: // in a frame, where no sign-in can begin
 		if from == "/" {
 			login = ask.login(q.facts.Target())

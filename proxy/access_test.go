@@ -462,6 +462,7 @@ func TestP06_EveryRequestOfARealBrowserGetsWhatItCanUse(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, setup{Login: fixedLogin{}})
 	const sign, form, json, framed, nothing = "sign-in", "form", "json", "framed", "nothing"
+	const foreign = "form of another site"
 	want := map[string]map[bool]string{ // by what is done, and whether through a worker
 		"an address is typed":               {false: sign},
 		"a page is reloaded":                {false: sign},
@@ -483,7 +484,7 @@ func TestP06_EveryRequestOfARealBrowserGetsWhatItCanUse(t *testing.T) {
 		"a form is sent":                    {true: form},
 		"an image is loaded":                {true: json},
 		"a link of another site is clicked": {false: sign, true: sign},
-		"a form of another site is sent":    {false: form},
+		"a form of another site is sent":    {false: foreign},
 		"a frame of another site is loaded": {false: framed},
 	}
 	exceptions := map[testenv.Engine]map[string]string{
@@ -529,6 +530,10 @@ func TestP06_EveryRequestOfARealBrowserGetsWhatItCanUse(t *testing.T) {
 						}
 					case form:
 						if a.status != 401 || !strings.Contains(a.body, "your form was not sent") {
+							t.Errorf("%s: %d\n%s", path, a.status, a.body)
+						}
+					case foreign:
+						if a.status != 401 || !strings.Contains(a.body, "A form of another site was not accepted") {
 							t.Errorf("%s: %d\n%s", path, a.status, a.body)
 						}
 					case json:
@@ -578,6 +583,35 @@ func TestPeopleSignInThroughAServiceWorker(t *testing.T) {
 			!strings.Contains(page.Body, "your form was not sent") {
 			t.Errorf("%s: a form without a session: %d %s", e, page.Status, page.Body)
 		}
+	}
+}
+
+// Somebody who is signed in sends a form from another site, such as the answer of a SAML
+// provider: the browser leaves our cookie out. They were not signed out, and to sign in and
+// send it again would lead to the same page.
+func TestAFormOfAnotherSiteIsNotCalledSignedOut(t *testing.T) {
+	t.Parallel()
+	s := newTestSite(t, setup{})
+	form := func(site string, more ...string) answer {
+		return s.ask(t, "POST", "/saml/acs", "", append(more, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document",
+			"Sec-Fetch-Site: "+site, "Accept: text/html", "Referer: https://sso.elsewhere.example/done")...)
+	}
+	a := form("cross-site", "Origin: https://sso.elsewhere.example")
+	if a.status != 401 || strings.Contains(a.body, "signed out") || strings.Contains(a.body, "new tab") ||
+		!strings.Contains(a.body, "A form of another site was not accepted") ||
+		!strings.Contains(a.body, `href="`+s.url+prefix+`/login"`) {
+		t.Errorf("%d\n%s", a.status, a.body)
+	}
+	if line := s.log.event(t, a.header.Get("X-Request-Id")); !strings.Contains(fmt.Sprint(line["error"]), "SameSite") {
+		t.Errorf("the log says %+v", line)
+	}
+	for _, site := range []string{"same-origin", "same-site", "none"} { // of these the cookie comes along
+		if a := form(site); !strings.Contains(a.body, "You were signed out; your form was not sent") {
+			t.Errorf("%s: %d\n%s", site, a.status, a.body)
+		}
+	}
+	if n := len(s.app.Requests()); n > 0 {
+		t.Errorf("%d requests reached the app", n)
 	}
 }
 

@@ -268,9 +268,13 @@ func (s *site) askToSignIn(w http.ResponseWriter, r *http.Request, ev *event) er
 		return nil
 	case admission.Form:
 		// A redirect would turn the POST into a GET and lose what was typed.
-		return &failure{Status: http.StatusUnauthorized, Cause: errors.New("form without a session"),
+		cause, other := errors.New("form without a session"), admission.FromOtherSite(r)
+		if other {
+			cause = admission.ErrFormOfOtherSite
+		}
+		return &failure{Status: http.StatusUnauthorized, Cause: cause,
 			Page: &pages.Page{Template: "formlost", KeepsForm: true, FramedBy: s.framers(r),
-				Data: pages.FormLost{SignInURL: s.login(s.referer(r))}}}
+				Data: pages.FormLost{SignInURL: s.login(s.referer(r)), OtherSite: other}}}
 	}
 	return s.unauthorized(w, r, ev)
 }

@@ -240,6 +240,7 @@ type Place struct{ Name, URL string }
 type FormLost struct {
 	SignInURL string
 	Again     bool // they are signed in, and have to sign in again
+	OtherSite bool // a page of another site sent it, so they may be signed in: to sign in would not help
 }
 
 // Framed is for a page in a frame: signing in takes the whole window.

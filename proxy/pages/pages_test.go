@@ -177,6 +177,8 @@ func pageSamples() map[string]Page {
 		"denied_nameless": {Status: 403, Template: "denied", Data: Denied{Email: "ada@acme.com"}},
 		"formlost": {Status: 401, Template: "formlost", KeepsForm: true,
 			Data: FormLost{SignInURL: "/.sallyport/login?return_to=%2F"}},
+		"formlost_other": {Status: 401, Template: "formlost", KeepsForm: true,
+			Data: FormLost{SignInURL: "/.sallyport/login?return_to=%2F", OtherSite: true}},
 		"framed": {Status: 401, Template: "framed", FramedBy: []string{"https://app.example.com"},
 			Data: Framed{SignInURL: "https://app.example.com/.sallyport/login?return_to=%2Fboard"}},
 		"formlost_again": {Status: 401, Template: "formlost", KeepsForm: true,

@@ -781,6 +781,8 @@ func TestEachDialectIsToldWhereToSignIn(t *testing.T) {
 		{"verify", "POST", "app.example.com", "/x", append([]string{"Referer: https://app.example.com/form?1"}, page...),
 			401, login + "?return_to=%2Fform%3F1", login + "?return_to=%2Fform%3F1", "form"},
 		{"envoy", "POST", "app.example.com", "/x", page, 401, "", login, "form"},
+		{"envoy", "POST", "app.example.com", "/x", append([]string{"Sec-Fetch-Site: cross-site"}, page...), 401, "",
+			login, "A form of another site was not accepted"},
 		{"verify", "GET", "app.example.com", "/x", fetch, 401, login, login, `"login_url":"` + login + `"`},
 		{"envoy", "GET", "app.example.com", "/x", append([]string{"Referer: https://evil.example/"}, fetch...), 401, "",
 			login, `"login_url":"` + login + `"`},
