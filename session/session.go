@@ -308,6 +308,9 @@ func (m *Manager) withDeadlines(s Session) Session {
 // until newer ones need the room, even after its end; it is refused all the same.
 func (m *Manager) Read(cookieHeader, host string) (Session, error) {
 	value, err := findCookie(cookieHeader, m.cookie)
+	if errors.Is(err, ErrTwice) && m.Shared(host) {
+		value, err = m.onlyOurs(cookieHeader, host)
+	}
 	if err != nil {
 		return Session{}, err
 	}
@@ -338,6 +341,40 @@ func (m *Manager) Read(cookieHeader, host string) (Session, error) {
 		m.remember(value, host, opened)
 	}
 	return s, nil
+}
+
+// maxTwins is how many cookies of our name are opened to find ours among them.
+const maxTwins = 4
+
+// onlyOurs returns the value of the one session cookie that was sealed for the domain of
+// host, where there are others of its name. Browsers send the cookie of each domain above a
+// host: that of another Sallyport, whose domain is above or below ours, or of a domain that
+// was configured before. No such cookie opens here. Two that open do mean that somebody has
+// planted one. A cookie that is for one host alone cannot have a twin by other means.
+func (m *Manager) onlyOurs(header, host string) (string, error) {
+	ours, twins := "", 0
+	for more := true; more; {
+		var part string
+		part, header, more = strings.Cut(header, ";")
+		name, value, ok := strings.Cut(trimBlanks(part), "=")
+		if !ok || !strings.EqualFold(name, m.cookie) {
+			continue
+		}
+		if twins++; name != m.cookie || twins > maxTwins {
+			return "", ErrTwice
+		}
+		if len(value) > maxCookie || m.open(value, host) == nil {
+			continue
+		}
+		if ours != "" {
+			return "", ErrTwice
+		}
+		ours = value
+	}
+	if ours == "" {
+		return "", ErrTwice
+	}
+	return ours, nil
 }
 
 // remember keeps what was opened. Only live sessions get here, so a stranger

@@ -632,6 +632,46 @@ func TestP09_PlantedSecondCookieMeansNobody(t *testing.T) {
 	}
 }
 
+// The cookie of another Sallyport, for a domain above or below, or of the domain that was
+// configured before, comes along with ours. It opens nothing here, and does not keep ours
+// from doing so.
+func TestP09_ACookieOfAnotherDomainDoesNotHideOurs(t *testing.T) {
+	c := newClock()
+	key := c.ring(5)
+	of := func(domain string, keys Keyring) *Manager {
+		return newManager(t, c, func(o *Options) { o.Domain, o.Keys = domain, keys })
+	}
+	const host = "app.staging.example.com"
+	m, before, above := of("staging.example.com", key), of("example.com", key), of("example.com", c.ring(9))
+	cookie := func(m *Manager, subject string) string {
+		who := alice()
+		who.Subject = subject
+		w := httptest.NewRecorder()
+		if err := m.Write(w, host, m.Start(who)); err != nil {
+			t.Fatal(err)
+		}
+		return pair(w.Header().Get("Set-Cookie"))
+	}
+	ours, old, theirs, evil := cookie(m, "ours"), cookie(before, "old"), cookie(above, "theirs"), cookie(m, "evil")
+	for _, header := range []string{ours + "; " + old, theirs + "; " + ours, old + "; a=1; " + ours + ";" + theirs,
+		ours + "; __Secure-sallyport=", ours + "; __Secure-sallyport=" + strings.Repeat("x", 5000)} {
+		s, err := m.Read(header, host)
+		if err != nil || s.Identity.Subject != "ours" {
+			t.Errorf("%.300q: %s %v", header, s.Identity.ID(), err)
+		}
+	}
+	if s, err := above.Read(ours+"; "+theirs, host); err != nil || s.Identity.Subject != "theirs" {
+		t.Errorf("the other one reads %s, %v", s.Identity.ID(), err)
+	}
+	for _, header := range []string{ours + "; " + evil, evil + "; " + old + "; " + ours, ours + "; " + ours,
+		old + "; " + theirs, ours + "; __secure-sallyport=x", "__SECURE-sallyport=" + valueOf(evil) + "; " + ours,
+		ours + strings.Repeat("; __Secure-sallyport=x", maxTwins)} {
+		mustRefuse(t, m, header, host, ErrTwice)
+	}
+	c.Advance(2 * time.Hour)
+	mustRefuse(t, m, ours+"; "+old, host, ErrExpired)
+}
+
 func TestP01_RetiredKeyOpensNothing(t *testing.T) {
 	c := newClock()
 	before := newManager(t, c, func(o *Options) { o.Keys = c.ring(5) })
