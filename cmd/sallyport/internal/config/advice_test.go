@@ -11,6 +11,15 @@ func TestWhatPeopleWriteAtFirstGetsTheRightForm(t *testing.T) {
 	for name, c := range map[string]struct {
 		text, want string
 	}{
+		"path for the public URL": {with(t, "https://app.example.com", "https://example.com/tools"),
+			"public_url: must be a URL without path, query and fragment, not \"https://example.com/tools\"; Sallyport " +
+				"answers for whole hosts: what is below \"/tools\" is a route with that path, and Sallyport's own " +
+				"addresses are below `prefix` (did you mean \"https://example.com\"?)"},
+		"query in the public URL": {with(t, "https://app.example.com", "https://example.com/?a"),
+			"public_url: must be a URL without path, query and fragment, not \"https://example.com/?a\""},
+		"a name as people type it": {with(t, "https://app.example.com", "https://b\u00fccher.example"),
+			"public_url: must name the host as it stands in DNS, in ASCII: a label with other letters begins with xn-- " +
+				"there, not \"https://b\u00fccher.example\""},
 		"group for a rule": {with(t, "allow: authenticated", "allow: [staff]"),
 			"routes[0].allow[0]: must be a mapping, not \"staff\" (did you mean `{groups: [staff]}`?)"},
 		"address for a rule": {with(t, "allow: authenticated", "allow: [ann@example.com]"),
@@ -120,6 +129,11 @@ func TestExcerptsShowWhatIsNoSecret(t *testing.T) {
 			"client_id: sallyport"),
 			"endpoints: {token: 'https://a.example/t', jwkss: x}\n"},
 		"listen": {valid + "listen: ':4380'\n", "listen: ':4380'\n       |         ^"},
+		// Its name begins like that of a secret, and its port is none.
+		"an internal address": {with(t, "issuer: https://sso.example.com", "issuer: http://keycloak:8080/realms/a"),
+			"not \"http://keycloak:8080/realms/a\"\n"},
+		"an internal address in the line": {with(t, "issuer: https://sso.example.com",
+			"issuer: http://sso-tokens.corp:8080/"), "issuer: http://sso-tokens.corp:8080/\n"},
 		"a reference without file:": {with(t, "env:CLIENT_SECRET", "/run/secrets/client"),
 			"client_secret: /run/secrets/client\n       |                    ^\n"},
 	} {

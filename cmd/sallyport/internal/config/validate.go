@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -183,6 +184,9 @@ func parseURL(v, sample string) (*url.URL, error) {
 		return nil, wrong
 	}
 	host := u.Hostname()
+	if !isASCII(host) {
+		return nil, errNotASCII
+	}
 	if strings.Contains(u.Host, "[") {
 		if addr, err := netip.ParseAddr(host); err != nil || addr.Zone() != "" {
 			return nil, wrong
@@ -196,8 +200,19 @@ func parseURL(v, sample string) (*url.URL, error) {
 	return u, nil
 }
 
+// errNotASCII is about an internationalized name, as people type it.
+var errNotASCII = errors.New("must name the host as it stands in DNS, in ASCII: a label with other letters begins " +
+	"with xn-- there")
+
 func parsePublicURL(v string) (*url.URL, error) {
-	u, err := parseOrigin(v, "https://app.example.com")
+	const sample = "https://app.example.com"
+	u, err := parseOrigin(v, sample)
+	if whole, failed := parseURL(v, sample); err != nil && failed == nil && whole.RawQuery == "" &&
+		!whole.ForceQuery && !strings.Contains(v, "#") {
+		return nil, yamltable.Slip{Complaint: err, Meant: whole.Scheme + "://" + whole.Host,
+			Why: fmt.Sprintf("; Sallyport answers for whole hosts: what is below %s is a route with that path, and "+
+				"Sallyport's own addresses are below `prefix`", yamltable.Quote(whole.Path))}
+	}
 	if err != nil {
 		return nil, err
 	}

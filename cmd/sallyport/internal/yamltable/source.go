@@ -252,7 +252,6 @@ func (s *source) hidden(first, last int) map[int][]span {
 	for _, n := range s.secrets {
 		s.hideNode(out, n, first, last)
 	}
-	looks := secretLooks()
 	for n := first; n <= last; n++ {
 		line := s.lines[n-1]
 		if len(line) > maxShown {
@@ -260,11 +259,9 @@ func (s *source) hidden(first, last int) map[int][]span {
 			continue
 		}
 		for _, part := range s.parts(n) {
-			for _, look := range looks {
-				for _, m := range look.FindAllStringSubmatchIndex(line[part.from:part.to], -1) {
-					out[n] = append(out[n], span{utf8.RuneCountInString(line[:part.from+m[4]]) + 1,
-						utf8.RuneCountInString(line[:part.from+m[5]]) + 1})
-				}
+			for _, look := range lookSecret(line[part.from:part.to]) {
+				out[n] = append(out[n], span{utf8.RuneCountInString(line[:part.from+look.from]) + 1,
+					utf8.RuneCountInString(line[:part.from+look.to]) + 1})
 			}
 		}
 		out[n] = merge(out[n])
@@ -312,6 +309,20 @@ func secretLooks() []*regexp.Regexp {
 		regexp.MustCompile(`(?i)((?:` + secretWords + `)[\w-]*["']?[:=])([^\s:=].*)()`),
 		regexp.MustCompile(`(?i)(#.*(?:` + secretWords + `)[\w-]*["']?\s*[:=]\s*)(\S.*)()`),
 	}
+}
+
+// lookSecret returns what of text looks secret, in bytes from 0, in order and apart from each
+// other. The port of a URL is not glued to a key, as in http://keycloak:8080.
+func lookSecret(text string) []span {
+	port := regexp.MustCompile(`(://[\w.-]+):([0-9]{1,5}(?:[/?#"'\s,\]}]|$))`)
+	text = port.ReplaceAllString(text, "${1}/${2}") // as long as it was
+	var out []span
+	for _, look := range secretLooks() {
+		for _, m := range look.FindAllStringSubmatchIndex(text, -1) {
+			out = append(out, span{m[4], m[5]})
+		}
+	}
+	return merge(out)
 }
 
 // secretWords are found in the names of keys that hold secrets, also in names
@@ -435,8 +446,8 @@ func (s *source) hideRoughly(out map[int][]span, first, last int) {
 // Quote shows a piece of the file in a message: on one line, short, without
 // the secrets that can be told by their look.
 func Quote(v string) string {
-	for _, look := range secretLooks() {
-		v = look.ReplaceAllString(v, "${1}"+masked+"${3}")
+	for _, look := range slices.Backward(lookSecret(v)) {
+		v = v[:look.from] + masked + v[look.to:]
 	}
 	if runes := []rune(v); len(runes) > 60 {
 		v = string(runes[:60]) + "…"
