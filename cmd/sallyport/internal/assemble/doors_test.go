@@ -477,8 +477,6 @@ func kindCases(host string) (all []doorCase) {
 		{"GET", append([]string{"Purpose: prefetch"}, page...), "login program"},
 		{"GET", append([]string{"X-Moz: prefetch"}, page...), "login program"},
 		{"GET", append([]string{"X-Purpose: preview"}, page...), "login program"},
-		{"GET", append([]string{"Purpose: prefetch"}, page...), "login program"},
-		{"GET", append([]string{"X-Moz: prefetch"}, page...), "login program"},
 		{"GET", []string{"Accept: image/*", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"}, "login program"},
 		{"GET", []string{"Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: empty"}, "login navigation"},
 		{"GET", []string{"Accept: */*", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: empty"}, "login program"},
