@@ -11,7 +11,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -109,6 +111,9 @@ func TestEveryRowIsMeasured(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Log(text)
+	}
+	if !regexp.MustCompile(`Other programs took [0-9.]+% of these cores meanwhile`).MatchString(text) {
+		t.Error("nothing of what else the machine did")
 	}
 	for _, name := range []string{"requests.svg", "checks.svg"} {
 		isChart(t, filepath.Join(charts, name))
@@ -310,6 +315,64 @@ func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What other programs do on the cores is told, and what is measured is none of it.
+func TestOthersAreNoticed(t *testing.T) {
+	self := &process{pid: os.Getpid()}
+	during := func(work func()) (o others, ours time.Duration) {
+		note, err := o.watch(self)
+		check(t, err)
+		before, err := self.cpu()
+		check(t, err)
+		work()
+		check(t, note())
+		after, err := self.cpu()
+		check(t, err)
+		return o, after - before
+	}
+	// Whoever else is at work has what is left, so both together are never more than there is.
+	o, ours := during(func() {
+		var all sync.WaitGroup
+		end := time.Now().Add(time.Second)
+		for range runtime.GOMAXPROCS(0) {
+			all.Go(func() {
+				for time.Now().Before(end) {
+				}
+			})
+		}
+		all.Wait()
+	})
+	if o.taken+ours > o.whole*11/10 {
+		t.Errorf("of %v others took %v, and this process %v", o.whole, o.taken, ours)
+	}
+	// The shell ends at once, and what it leaves behind is no child of this process.
+	o, _ = during(func() {
+		check(t, exec.Command("sh", "-c", "timeout 1 sh -c 'while :; do :; done' &").Run())
+		time.Sleep(time.Second)
+	})
+	if o.taken < 300*time.Millisecond {
+		t.Errorf("others took %v of %v, where one was never idle", o.taken, o.whole)
+	}
+}
+
+func TestOthersAreTold(t *testing.T) {
+	var o others
+	if got := o.text(); got != "" {
+		t.Errorf("%q, and nothing was measured", got)
+	}
+	o.add(10*time.Second, -time.Millisecond) // the clock of a core is behind
+	o.add(10*time.Second, 240*time.Millisecond)
+	const little = " Other programs took 1.2% of these cores meanwhile, and 2.4% in the worst measurement."
+	if got := o.text(); got != little {
+		t.Error(got)
+	}
+	o.add(10*time.Second, 5*time.Second)
+	const much = " **Other programs took 17% of these cores meanwhile**, so times and requests a second tell little, " +
+		"and ratios are rough."
+	if got := o.text(); got != much {
+		t.Error(got)
 	}
 }
 

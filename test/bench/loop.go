@@ -20,6 +20,7 @@ type loop struct {
 	buf      [64 << 10]byte
 	ended    chan struct{}
 	closed   bool
+	others   others // what else the machine did while this was at work
 }
 
 // sock is told what epoll says of its socket.

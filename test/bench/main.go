@@ -57,12 +57,11 @@ type options struct {
 	points      int    // of each curve; 0: all
 	rest        bool   // only the memory of processes at rest
 	only        string // names of curves; all if empty
-	busy        string // what else the machine does, as a sentence
 	progress    io.Writer
 }
 
 func parse(args []string) (*options, error) {
-	o := &options{busy: otherWork()}
+	o := &options{}
 	f := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
 	rounds, round := 7, 3*time.Second
 	if args[0] == "scaling" {
@@ -170,5 +169,5 @@ func rounds(c cores, o *options) error {
 	if err != nil {
 		return err
 	}
-	return report(o, c, f.subjects, half, idle)
+	return report(o, c, l.others, f.subjects, half, idle)
 }

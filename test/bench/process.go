@@ -89,7 +89,7 @@ func (p *process) family() []int {
 }
 
 // cpu is the time that the process and its children have had, as user and as system: fields 14
-// and 15 of proc_pid_stat(5), in hundredths of a second.
+// and 15 of proc_pid_stat(5), in ticks.
 func (p *process) cpu() (time.Duration, error) {
 	var ticks int
 	for _, pid := range p.family() {
@@ -107,8 +107,11 @@ func (p *process) cpu() (time.Duration, error) {
 			ticks += n
 		}
 	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil
+	return time.Duration(ticks) * tick, nil
 }
+
+// tick is the unit of times in /proc: sysconf(_SC_CLK_TCK) is 100 on every Linux that Go runs on.
+const tick = 10 * time.Millisecond
 
 // resident is the memory that the process and its children have, in bytes.
 func (p *process) resident() (int, error) { return p.memory("VmRSS:") }

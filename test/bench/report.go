@@ -6,13 +6,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 )
 
 // report writes tables and charts of `make bench`.
-func report(o *options, c cores, subjects []*subject, half []added, resting []idle) error {
+func report(o *options, c cores, meanwhile others, subjects []*subject, half []added, resting []idle) error {
 	by := map[string]*subject{}
 	for _, s := range subjects {
 		by[s.key] = s
@@ -27,7 +26,8 @@ func report(o *options, c cores, subjects []*subject, half []added, resting []id
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s\n\nEach figure is the median of %d rounds of %v with %d connections and answers of %d "+
-		"bytes; in brackets the least and the most.\n\n", machine(o, c), o.rounds, o.round, o.connections, o.size)
+		"bytes; in brackets the least and the most.\n\n", machine(o, c, meanwhile), o.rounds, o.round, o.connections,
+		o.size)
 	text.WriteString("![CPU per request of each proxy](performance/requests.svg)\n\n")
 	neighbours := []neighbour{{"bare `ReverseProxy`", func(*subject) *subject { return by["bare"] }}}
 	if by["nginx"] != nil {
@@ -75,7 +75,7 @@ func reportRest(o *options, c cores, resting []idle) error {
 	}
 	before, _, _ := strings.Cut(text, restBegins)
 	return writeBetween(o.document, roundsName, before+restTable(resting)+
-		"\nThis table was measured apart from the others. "+machine(o, c)+"\n")
+		"\nThis table was measured apart from the others. "+machine(o, c, others{})+"\n")
 }
 
 // neighbour is what rows are compared with, in a column.
@@ -123,8 +123,8 @@ func (s spread) text(format string) string {
 	return fmt.Sprintf(format+" ("+format+"–"+format+")", s.median, s.least, s.most)
 }
 
-// machine says what this ran on.
-func machine(o *options, c cores) string {
+// machine says what this ran on, and what else ran there.
+func machine(o *options, c cores, meanwhile others) string {
 	processor := "an unknown processor"
 	info, _ := os.ReadFile("/proc/cpuinfo")
 	if _, rest, ok := strings.Cut(string(info), "model name"); ok {
@@ -152,17 +152,7 @@ func machine(o *options, c cores) string {
 	if out, err := commit.Output(); err == nil {
 		text += ", Sallyport at " + strings.TrimSpace(string(out))
 	}
-	return text + time.Now().UTC().Format(", 2006-01-02.") + o.busy
-}
-
-// otherWork says so if the machine has other work to do, before there is any of ours.
-func otherWork() string {
-	text, _ := os.ReadFile("/proc/loadavg")
-	if load, err := strconv.ParseFloat(strings.Fields(string(text) + " 0")[0], 64); err == nil && load >= 0.5 {
-		return fmt.Sprintf(" **The machine had other work to do** (load average %.1f before the start), so times and "+
-			"requests a second tell little, and ratios are rough.", load)
-	}
-	return ""
+	return text + time.Now().UTC().Format(", 2006-01-02.") + meanwhile.text()
 }
 
 // shortVersion is a line such as `nginx version: nginx/1.22.1` without what nobody asks for.

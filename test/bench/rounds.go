@@ -48,6 +48,10 @@ func measure(l *loop, s *subject, d time.Duration, rate float64) (result, error)
 	if err != nil {
 		return result{}, err
 	}
+	note, err := l.others.watch(s.process)
+	if err != nil {
+		return result{}, err
+	}
 	before, err := s.process.cpu()
 	if err != nil {
 		return result{}, err
@@ -58,6 +62,9 @@ func measure(l *loop, s *subject, d time.Duration, rate float64) (result, error)
 	}
 	after, err := s.process.cpu()
 	if err != nil {
+		return result{}, err
+	}
+	if err := note(); err != nil {
 		return result{}, err
 	}
 	made, err := mallocs()

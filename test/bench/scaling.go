@@ -56,8 +56,7 @@ func scaling(c cores, o *options) error {
 	if s.app, err = newUpstream(l, o.upstream, o.size); err != nil {
 		return err
 	}
-	text := fmt.Sprintf("%s\n\nRequests are those of somebody who is signed in. Each figure is the median of %d "+
-		"rounds of %v, with %d connections unless said otherwise.\n", machine(o, c), o.rounds, o.round, o.connections)
+	var text string
 	if o.only != "" { // the others stay as they are
 		if text, err = readBetween(o.document, scalingName); err != nil {
 			return err
@@ -80,10 +79,16 @@ func scaling(c cores, o *options) error {
 		}
 		part := cv.text(findings)
 		if o.only != "" {
-			part += "\nThese were measured apart from the others. " + machine(o, c) + "\n"
+			part += "\nThese were measured apart from the others. " + machine(o, c, l.others) + "\n"
+			l.others = others{}
 		}
 		text = replaceCurve(text, part)
 		_, _ = fmt.Fprintf(o.progress, "%s: %v\n", cv.name, findings)
+	}
+	if o.only == "" {
+		text = fmt.Sprintf("%s\n\nRequests are those of somebody who is signed in. Each figure is the median of %d "+
+			"rounds of %v, with %d connections unless said otherwise.\n", machine(o, c, l.others), o.rounds, o.round,
+			o.connections) + text
 	}
 	return writeBetween(o.document, scalingName, text)
 }
