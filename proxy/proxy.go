@@ -158,6 +158,9 @@ func New(process *Process, o Options) (*Proxy, error) {
 	return p, nil
 }
 
+// Pages are those that people are shown here. Other front doors show the same ones.
+func (p *Proxy) Pages() *pages.Pages { return p.pages }
+
 // ServeHTTP answers one request, and writes one event about it.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ev := &event{Event: observe.Event{Start: p.now(), RequestID: observe.NewRequestID(), Route: observe.RouteNone}}

@@ -149,7 +149,7 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 		Lender: lender, OrgKeeper: p.orgKeeper(), Webhooks: with.lent.webhooks(cfg), Holder: rt,
 	})
 	if err == nil {
-		rt.asked, err = p.newExternalAuth(cfg, pol, admit, sessions)
+		rt.asked, err = p.newExternalAuth(cfg, pol, admit, sessions, rt.door.Pages())
 	}
 	if err == nil {
 		rt.lent, err = p.newGateway(cfg, with.lent, assertions, sessions)
@@ -163,18 +163,9 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 
 // newExternalAuth makes the front door for other proxies, if the configuration has one.
 func (p *Process) newExternalAuth(cfg *config.Config, pol *Policy, admit *admission.Admission,
-	sessions *session.Manager) (*extauthz.Door, error) {
+	sessions *session.Manager, own *pages.Pages) (*extauthz.Door, error) {
 	if !cfg.Listen.ExternalAuth.On() {
 		return nil, nil
-	}
-	looks := branding(cfg)
-	show := pages.Options{Name: looks.Name, Prefix: cfg.Prefix}
-	if looks.Logo != nil {
-		show.LogoURL = cfg.Prefix + "/logo"
-	}
-	own, err := pages.New(show)
-	if err != nil {
-		return nil, err
 	}
 	return extauthz.New(p.asked, extauthz.Options{
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Admission: admit, Table: pol.Table, Headers: pol.headers,
