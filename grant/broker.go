@@ -166,13 +166,14 @@ type Broker struct {
 	// holds up nobody who waits for another one.
 	waiting map[string]chan struct{}
 
+	// Times in what follows are this process's own, which go on whatever becomes of the clock.
 	mu      sync.Mutex
 	closed  bool
 	flights map[string]*flight   // refreshes by the grant's ID
 	trouble map[string]*trouble  // by connector whose client is refused
 	fails   map[string]int       // refreshes that failed in a row, by the grant's ID
 	forced  map[string]forcing   // the last forced refresh, by the grant's ID
-	used    map[use]time.Time    // what Store.Used was told last
+	used    map[use]time.Time    // when Store.Used was told last
 	told    map[string]time.Time // by connector and message: when report told it last
 
 	// misplaced is why the newest Locate of a grant failed, by the grant's ID; "": it did not.

@@ -53,8 +53,8 @@ type Loan struct {
 	From string
 
 	use        Use
+	of         Record // the grant that was lent
 	credential string
-	generation int64
 	refuser    Refuser // nil: the status of an answer says it
 	renewable  bool
 }
@@ -131,7 +131,7 @@ func (b *Broker) Lend(ctx context.Context, u Use) (Loan, error) { return b.lend(
 // refreshed has ended with that answer. Where nothing can be made better, and the grant has
 // not ended, ErrStillRejected says so: the answer of the third party is then for the app.
 func (b *Broker) Rejected(ctx context.Context, l Loan) (Loan, error) {
-	return b.lend(ctx, l.use, l.generation)
+	return b.lend(ctx, l.use, l.of.Generation)
 }
 
 // lend lends a credential of another generation than rejected.
@@ -182,8 +182,7 @@ func (b *Broker) lend(ctx context.Context, u Use, rejected int64) (Loan, error) 
 			Wider: slices.DeleteFunc(offer.accesses(app.Connectors[key.Connector]), func(a Access) bool {
 				return slices.Contains(namesOf(accesses), a.Name)
 			}),
-			use: u, credential: tokens.Access, generation: kept.Generation,
-			refuser: refuser, renewable: tokens.Refresh != ""}, nil
+			use: u, of: kept.Record, credential: tokens.Access, refuser: refuser, renewable: tokens.Refresh != ""}, nil
 	}
 	return Loan{}, &LaterError{time.Second, ErrChanged}
 }
@@ -229,8 +228,9 @@ func (b *Broker) place(c Connector, r Record, t Tokens) (Place, error) {
 }
 
 // Lends is nil where what l was made from is still lent, with every access that it had, and
-// else what Lend would say now. It is for answers that go on. A store that cannot be read ends
-// none of them: nothing new is lent meanwhile.
+// else what Lend would say now; a *LaterError where that would lend another account. It is for
+// answers that go on. A store that cannot be read ends none of them: nothing new is lent
+// meanwhile.
 func (b *Broker) Lends(ctx context.Context, l Loan) error {
 	app, _, key, err := b.find(l.use)
 	if err != nil {
@@ -250,7 +250,18 @@ func (b *Broker) Lends(ctx context.Context, l Loan) error {
 	if missing := without(namesOf(l.Accesses), namesOf(accesses)); len(missing) > 0 {
 		return &RequiredError{key.Connector, missing, b.statusOf(kept.Record)}
 	}
+	if isReplaced(l.of, kept.Record) {
+		return &LaterError{time.Second, ErrChanged}
+	}
 	return nil
+}
+
+// isReplaced reports whether a grant was ended, or connected again with another account, and now
+// is another one's. Where the third party does not tell whose it is, a new credential may be
+// anybody's.
+func isReplaced(was, now Record) bool {
+	return was.ID != now.ID || was.Account.ID != now.Account.ID ||
+		now.Account.ID == "" && !was.ConnectedAt.Equal(now.ConnectedAt)
 }
 
 // find is who lends what, by the configuration.
@@ -381,13 +392,13 @@ func (b *Broker) freshen(ctx context.Context, r Record, t Tokens, refused bool) 
 	if t.Refresh == "" {
 		switch {
 		case refused && valid:
-			return b.refusedForGood(ctx, r, t, now)
+			return b.refusedForGood(ctx, r, t)
 		case valid:
 			return false, nil
 		}
 		return false, &RequiredError{r.Connector, []string{MissingReconnect}, NeedsReconnect}
 	}
-	if refused && !b.mayForce(r, now) {
+	if refused && !b.mayForce(r) {
 		return false, ErrStillRejected
 	}
 	if !refused && !due(r, t, now) {
@@ -409,23 +420,29 @@ func (b *Broker) freshen(ctx context.Context, r Record, t Tokens, refused bool) 
 
 // mayForce reports whether a refused credential may be refreshed now. For one and the same
 // credential it may be: whoever is late finds that it was, and nothing is sent.
-func (b *Broker) mayForce(r Record, now time.Time) bool {
+func (b *Broker) mayForce(r Record) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	maps.DeleteFunc(b.forced, func(_ string, last forcing) bool { return now.Sub(last.at) >= forceEvery })
-	last, ok := b.forced[r.ID]
-	if ok && last.generation != r.Generation {
+	if last, ok := b.lastForced(r.ID); ok && last.generation != r.Generation {
 		return false
 	}
-	b.forced[r.ID] = forcing{r.Generation, now}
+	b.forced[r.ID] = forcing{r.Generation, time.Now()}
 	return true
+}
+
+// lastForced is when the credential of a grant was refused last, within forceEvery. It is called
+// with mu held.
+func (b *Broker) lastForced(id string) (forcing, bool) {
+	maps.DeleteFunc(b.forced, func(_ string, last forcing) bool { return time.Since(last.at) >= forceEvery })
+	last, ok := b.forced[id]
+	return last, ok
 }
 
 // refusedForGood finds out whether a credential that cannot be refreshed has ended, and
 // returns true where the grant has to be read again. An app may reach an address that
 // always answers 401, so that a key is judged by the probe with which it was accepted.
-func (b *Broker) refusedForGood(ctx context.Context, r Record, t Tokens, now time.Time) (bool, error) {
-	if !b.mayProbe(r, now) || !b.begin() {
+func (b *Broker) refusedForGood(ctx context.Context, r Record, t Tokens) (bool, error) {
+	if !b.mayProbe(r) || !b.begin() {
 		return false, ErrStillRejected
 	}
 	defer b.work.Done()
@@ -460,14 +477,13 @@ func (b *Broker) refusedForGood(ctx context.Context, r Record, t Tokens, now tim
 }
 
 // mayProbe reports whether a refused credential may be checked now.
-func (b *Broker) mayProbe(r Record, now time.Time) bool {
+func (b *Broker) mayProbe(r Record) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	maps.DeleteFunc(b.forced, func(_ string, last forcing) bool { return now.Sub(last.at) >= forceEvery })
-	if last, ok := b.forced[r.ID]; ok && last.generation == r.Generation {
+	if last, ok := b.lastForced(r.ID); ok && last.generation == r.Generation {
 		return false
 	}
-	b.forced[r.ID] = forcing{r.Generation, now}
+	b.forced[r.ID] = forcing{r.Generation, time.Now()}
 	return true
 }
 
@@ -497,12 +513,12 @@ func (b *Broker) noteUse(grant, app string) {
 	now := b.Store.Now()
 	b.mu.Lock()
 	last, told := b.used[use{grant, app}]
-	if told && now.Sub(last) < usedEvery || b.closed {
+	if told && time.Since(last) < usedEvery || b.closed {
 		b.mu.Unlock()
 		return
 	}
-	maps.DeleteFunc(b.used, func(_ use, last time.Time) bool { return now.Sub(last) >= usedEvery })
-	b.used[use{grant, app}] = now
+	maps.DeleteFunc(b.used, func(_ use, last time.Time) bool { return time.Since(last) >= usedEvery })
+	b.used[use{grant, app}] = time.Now()
 	b.work.Add(1)
 	b.mu.Unlock()
 	go func() {

@@ -49,6 +49,51 @@ func TestP12_WhatIsLentIsLentUntilItEnds(t *testing.T) {
 	})
 }
 
+// What goes on with one account ends where the person has connected another one in its place, or
+// ended the grant and connected it again, though the app may use that too. A refresh, and the same
+// account once more, end nothing.
+func TestP12_WhatIsLentOfOneAccountEndsWithIt(t *testing.T) {
+	for name, tt := range map[string]struct {
+		was, now grant.Account
+		ended    bool // the grant, before it is connected again
+		goesOn   bool
+	}{
+		"another account":                {was: grant.Account{ID: "1"}, now: grant.Account{ID: "2"}},
+		"the same account":               {was: grant.Account{ID: "1"}, now: grant.Account{ID: "1"}, goesOn: true},
+		"the same account, ended before": {was: grant.Account{ID: "1"}, now: grant.Account{ID: "1"}, ended: true},
+		"nobody knows which account":     {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(r *rig) { r.provider.account = tt.was }, func(r *rig) {
+				r.connect(r.ask("a", "freebusy"))
+				l := r.lend(use("a"))
+				time.Sleep(life + time.Second)
+				r.lend(use("a"))
+				if err := r.broker.Lends(r.Context(), l); err != nil || r.provider.calls() != 1 {
+					t.Fatalf("after a refresh: %v", err)
+				}
+				if tt.ended {
+					if _, err := r.broker.End(r.Context(), ann, "calendar"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				r.provider.account = tt.now
+				if _, err := r.broker.Connect(r.Context(), ann, r.ask("a", "freebusy"), url.Values{}, identity.Handshake{},
+					true); err != nil {
+					t.Fatal(err)
+				}
+				err := r.broker.Lends(r.Context(), l)
+				if tt.goesOn && err != nil || !tt.goesOn && !errors.Is(err, grant.ErrChanged) {
+					t.Error(err)
+				}
+				if err := r.broker.Lends(r.Context(), r.lend(use("a"))); err != nil {
+					t.Error("what is lent now:", err)
+				}
+			})
+		})
+	}
+}
+
 // A third party that hangs holds up those who wait for it, up to a number, and nobody else.
 func TestP17_ACrowdAtOneThirdPartyHoldsUpNobodyAtAnother(t *testing.T) {
 	inBubble(t, func(r *rig) {
