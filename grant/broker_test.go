@@ -419,6 +419,40 @@ func TestP14_AClockThatIsWrongChangesNothing(t *testing.T) {
 	}
 }
 
+// The token endpoint answers with tokens that have expired when they come. Each request causes one
+// call at most, and all of them together one a second; the newest refresh token is kept, and what
+// is good is lent as soon as it comes.
+func TestP14_ATokenThatIsOverWhenItComesIsNotAskedForAgainAndAgain(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		r.provider.set(nil, func(_ context.Context, is grant.Result) (grant.Result, error) {
+			is.Tokens.AccessExpires = is.Tokens.AccessIssued.Add(-time.Second)
+			return is, nil
+		})
+		time.Sleep(life + time.Second)
+		for n := 1; n <= 5; n++ {
+			for range 20 {
+				_, err := r.broker.Lend(r.Context(), use("a"))
+				later(t, err)
+			}
+			if calls := r.provider.calls(); calls != n {
+				t.Fatalf("%d calls in %d s", calls, n)
+			}
+			if k := r.kept(); k.Status != grant.Degraded || k.Reason != grant.ReasonOver {
+				t.Fatal(k.Status, k.Reason)
+			}
+			time.Sleep(time.Second)
+		}
+		r.provider.set(nil, nil)
+		if l := r.lend(use("a")); l.Credential() != "canary-access-7" || r.kept().Status != grant.Active {
+			t.Error(l.Credential(), r.kept().Status)
+		}
+		if r.provider.most() != 1 {
+			t.Error("a refresh token was shown twice")
+		}
+	})
+}
+
 func TestP14_AWrongClientSecretHarmsNoGrant(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.connect(r.ask("a", "freebusy"))

@@ -33,6 +33,7 @@ const (
 	ReasonRolledBack   = "rolled_back"
 	ReasonOtherAccount = "other_account" // a refresh brought the credential of another account
 	ReasonRejected     = "rejected"      // the API refused a credential that cannot be refreshed
+	ReasonOver         = "over_already"  // a refresh brought a credential that had expired when it came
 )
 
 var (
@@ -417,8 +418,11 @@ func (b *Broker) save(ctx context.Context, l Lease, r Record, old Tokens, result
 		r.Scopes = result.Scopes
 	}
 	r.Status, r.Reason, r.RetryAt, r.RefreshedAt = b.afterRefresh(r), "", time.Time{}, b.Store.Now()
-	if r.Status == TooNarrow {
+	switch over := !tokens.AccessExpires.IsZero() && !r.RefreshedAt.Before(tokens.AccessExpires); {
+	case r.Status == TooNarrow:
 		r.Reason = "scopes_taken_away"
+	case over: // else each use would refresh it, again and again
+		r.Status, r.Reason, r.RetryAt = Degraded, ReasonOver, r.RefreshedAt.Add(probeEvery)
 	}
 	r.AccessExpires, r.Reconsent = tokens.AccessExpires, tokens.Reconsent
 	seal := func(r Record) (Record, error) { return b.sealAgain(r, tokens) }
