@@ -419,6 +419,58 @@ func TestP14_AClockThatIsWrongChangesNothing(t *testing.T) {
 	}
 }
 
+// setBack has the store's clock, and this machine's as far as the broker can see it, go back by
+// what is stored in the result.
+func setBack(r *rig) *atomic.Int64 {
+	back := &atomic.Int64{}
+	r.store = granttest.NewStore(func() time.Time { return time.Now().Add(-time.Duration(back.Load())) })
+	r.options.Store = r.store
+	return back
+}
+
+// The clock is set back by a day after a refresh has failed, as where a machine began with a wrong
+// one. What was noted to be tried in a moment is not left alone for that day.
+func TestP14_AClockThatIsSetBackHoldsUpNoRefresh(t *testing.T) {
+	for name, tt := range map[string]struct {
+		fault error
+		lost  bool // the answer, and with it the process that waited
+	}{
+		"the client is refused":      {fault: failure(grant.Ours, "invalid_client")},
+		"the third party is busy":    {fault: failure(grant.Later, "busy")},
+		"nothing could be sent":      {fault: failure(grant.Unsent, "unreachable")},
+		"an answer that nobody read": {lost: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var back *atomic.Int64
+			inBubble(t, func(r *rig) { back = setBack(r) }, func(r *rig) {
+				k := r.connect(r.ask("a", "freebusy"))
+				time.Sleep(life + time.Second)
+				if tt.lost {
+					if _, _, err := r.store.Lease(r.Context(), k.ID, k.Generation); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(grant.LeaseTime + time.Second)
+				} else {
+					r.provider.set(always(tt.fault), nil)
+					_, err := r.broker.Lend(r.Context(), use("a"))
+					later(t, err)
+					r.provider.set(nil, nil)
+				}
+				calls := r.provider.calls()
+				back.Store(int64(24 * time.Hour))
+				// By that clock the token is good for a day more. The third party knows better.
+				l, err := r.broker.Rejected(r.Context(), r.lend(use("a")))
+				for begun := time.Now(); err != nil && time.Since(begun) < 20*time.Second; time.Sleep(time.Second) {
+					l, err = r.broker.Rejected(r.Context(), r.lend(use("a")))
+				}
+				if err != nil || l.Credential() != "canary-access-2" || r.provider.calls() != calls+1 {
+					t.Errorf("%v, %d calls", err, r.provider.calls()-calls)
+				}
+			})
+		})
+	}
+}
+
 // The token endpoint answers with tokens that have expired when they come. Each request causes one
 // call at most, and all of them together one a second; the newest refresh token is kept, and what
 // is good is lent as soon as it comes.

@@ -90,14 +90,14 @@ func (b *Broker) startRefresh(r Record, now time.Time) (*flight, error) {
 	if b.closed {
 		return nil, &LaterError{time.Second, errClosed}
 	}
-	if now.Before(r.RetryAt) {
-		return nil, &LaterError{r.RetryAt.Sub(now), errRetry}
+	if wait := leftAlone(r, now); wait > 0 {
+		return nil, &LaterError{wait, errRetry}
 	}
 	if t := b.trouble[r.Connector]; t != nil {
-		if now.Before(t.next) {
-			return nil, &LaterError{t.next.Sub(now), errTrouble}
+		if wait := time.Until(t.next); wait > 0 {
+			return nil, &LaterError{wait, errTrouble}
 		}
-		t.next = now.Add(probeEvery) // this one asks for all of the connector
+		t.next = time.Now().Add(probeEvery) // this one asks for all of the connector
 	}
 	f := &flight{done: make(chan struct{})}
 	b.flights[r.ID] = f
@@ -112,6 +112,19 @@ func (b *Broker) startRefresh(r Record, now time.Time) (*flight, error) {
 		close(f.done)
 	}()
 	return f, nil
+}
+
+// leftAlone is for how long a grant is still left alone after a refresh that failed; 0: it is
+// not. A time that is further away than any that is noted is from before the clock was set back.
+func leftAlone(r Record, now time.Time) time.Duration {
+	most := mostRetry
+	if r.Status == OperatorError {
+		most = probeEvery
+	}
+	if wait := r.RetryAt.Sub(now); wait > 0 && wait <= most {
+		return wait
+	}
+	return 0
 }
 
 func (b *Broker) inTrouble(connector string) bool {
@@ -129,7 +142,7 @@ func (b *Broker) refresh(ctx context.Context, r Record) error {
 		if err != nil || lease.ID == "" {
 			return err
 		}
-		if !record.Status.Usable() || b.Store.Now().Before(record.RetryAt) {
+		if !record.Status.Usable() || leftAlone(record, b.Store.Now()) > 0 {
 			// Who had the lease before has found that out, and the generation is still the same.
 			return b.abandon(ctx, lease, record, true, "", "", time.Time{})
 		}
@@ -199,8 +212,9 @@ func (b *Broker) attempt(ctx context.Context, l Lease, r Record, lost int) (bool
 	}
 	resend := tokens.Reusable || offer.Connector.About().Resend
 	if l.Shown > lost {
-		// The call of who held the lease before may still be under way.
-		time.Sleep(l.Since.Add(CallTime + callMargin).Sub(b.Store.Now()))
+		// The call of who held the lease before may still be under way, for so long at most,
+		// also where the clock was set back since it began.
+		time.Sleep(min(l.Since.Add(CallTime+callMargin).Sub(b.Store.Now()), CallTime+callMargin))
 	}
 	if l.Shown >= mostShown || l.Shown > 0 && !resend {
 		return false, b.abandon(ctx, l, r, true, NeedsReconnect, ReasonLostResponse, time.Time{})
@@ -337,7 +351,7 @@ func (b *Broker) failed(ctx context.Context, l Lease, r Record, err error, again
 	case Ours:
 		b.mu.Lock()
 		first := b.trouble[r.Connector] == nil
-		b.trouble[r.Connector] = &trouble{next: now.Add(probeEvery)}
+		b.trouble[r.Connector] = &trouble{next: time.Now().Add(probeEvery)}
 		b.mu.Unlock()
 		if first {
 			log.Error("the third party refuses our client: no grant of the connector is refreshed until an operator " +

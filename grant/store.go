@@ -35,6 +35,9 @@ const (
 	CallTime   = 10 * time.Second
 )
 
+// ClocksApart is what the clocks of replicas may differ by.
+const ClocksApart = time.Minute
+
 // Lease is the right to refresh one grant. Of all that ask, on all replicas, one has it.
 type Lease struct {
 	ID      string // the Record's
@@ -48,6 +51,11 @@ type Lease struct {
 	Since time.Time
 	Until time.Time
 }
+
+// IsAhead reports whether the end of a lease is further away than it can be: it is from before the
+// clock of the store was set back, and may be taken over. A holder that lives notes a nearer end
+// with the next Renew, or finds that it was too late.
+func (l Lease) IsAhead(now time.Time) bool { return l.Until.Sub(now) > LeaseTime+ClocksApart }
 
 // Filter says which grants List returns. What is empty of it does not matter.
 type Filter struct {
@@ -130,7 +138,8 @@ type Store interface {
 	// another one; ErrRolledBack and ErrNoRoom as they say. An attempt whose lease is over
 	// without Commit, Late or Abandon has an outcome that is not known.
 	Lease(ctx context.Context, id string, generation int64) (Lease, Record, error)
-	// Renew makes a lease last for LeaseTime from now; ErrFenced where it is over.
+	// Renew makes a lease last for LeaseTime from now; ErrFenced where it is over. One that
+	// IsAhead is over for all but its holder.
 	Renew(ctx context.Context, l Lease) (Lease, error)
 	// Commit stores the result of a refresh and ends the lease; ErrFenced where it is over.
 	// r is the Record of Lease with what has changed: Scopes, Status, Reason, the times, and
@@ -160,7 +169,9 @@ type Store interface {
 	// alone until then; failed counts in Tries of n.
 	NoticesLater(ctx context.Context, n Notice, failed bool, until time.Time) error
 	// Claim gives the right to hand on what value names, until that time, to one of all that
-	// ask, on all replicas; ErrHeld where another has it, who may give it back or be killed.
+	// ask, on all replicas; ErrHeld where another has it, who may give it back or be killed. One
+	// that would end more than ClocksApart after this one is from before the clock of the store
+	// was set back, and nobody's.
 	// taken says that nobody needs to: it was handed on. A value begins with its purpose and a
 	// slash.
 	Claim(ctx context.Context, value string, until time.Time) (taken bool, err error)

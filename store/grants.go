@@ -676,7 +676,10 @@ func texts(ctx context.Context, tx *sql.Tx, query string, args ...any) (list []s
 }
 
 // leased reports whether somebody may show the refresh token of r now.
-func (g *Grants) leased(r *row) bool { return r.attempt != "" && r.until > g.s.Now().UnixMilli() }
+func (g *Grants) leased(r *row) bool {
+	now := g.s.Now()
+	return r.attempt != "" && r.until > now.UnixMilli() && !grant.Lease{Until: timeOf(r.until)}.IsAhead(now)
+}
 
 // SetStatus implements grant.Store.
 func (g *Grants) SetStatus(ctx context.Context, id string, generation int64, status grant.Status, reason string,
@@ -884,7 +887,7 @@ func (s *state) countAttempt() {
 func (g *Grants) held(ctx context.Context, tx *sql.Tx, l grant.Lease) (*row, error) {
 	r, err := g.lockByID(ctx, tx, l.ID)
 	if errors.Is(err, grant.ErrNotFound) || err == nil &&
-		(r.Generation != l.Generation || r.attempt != l.Attempt || !g.leased(r)) {
+		(r.Generation != l.Generation || r.attempt != l.Attempt || r.attempt == "" || r.until <= g.s.Now().UnixMilli()) {
 		return nil, refusal{grant.ErrFenced}
 	}
 	return r, err

@@ -106,4 +106,9 @@ func claimedAgain(t *testing.T, rows Rows) {
 		testenv.Check(t, a.Taken(t.Context(), "test/2", fourth, tick(time.Hour)))
 	}
 	claimed(t, b, "test/2", fourth, "taken")
+	fifth := a.Now().Add(5 * time.Second)
+	claimed(t, a, "test/3", fifth, "mine")
+	rows.Advance(t, -24*time.Hour) // a was killed, and the clock was set back
+	claimed(t, b, "test/3", b.Now().Add(5*time.Second), "mine")
+	claimed(t, a, "test/3", a.Now().Add(5*time.Second), "held")
 }

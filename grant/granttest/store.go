@@ -373,7 +373,9 @@ func (s *Store) Move(ctx context.Context, from, to grant.Owner,
 }
 
 // leased reports whether somebody may show the refresh token of r now.
-func (s *Store) leased(r *row) bool { return r.attempt != "" && r.until.After(s.Now()) }
+func (s *Store) leased(r *row) bool {
+	return r.attempt != "" && r.until.After(s.Now()) && !grant.Lease{Until: r.until}.IsAhead(s.Now())
+}
 
 // SetStatus implements grant.Store.
 func (s *Store) SetStatus(ctx context.Context, id string, generation int64, status grant.Status, reason string,
@@ -517,7 +519,7 @@ func (r *row) countAttempt() {
 // held finds the grant of a lease that is not over.
 func (s *Store) held(l grant.Lease) *row {
 	r := s.byID(l.ID)
-	if r == nil || r.Generation != l.Generation || r.attempt != l.Attempt || !s.leased(r) {
+	if r == nil || r.Generation != l.Generation || r.attempt != l.Attempt || r.attempt == "" || !r.until.After(s.Now()) {
 		return nil
 	}
 	return r

@@ -47,6 +47,7 @@ func TestStore(t *testing.T, fresh func(t *testing.T) Rows) {
 		"signing in prolongs offline consents or ends them":             signedIn,
 		"P14 of many who lease one holds":                               leasedOnce,
 		"P14 a lease lasts while it is renewed":                         leaseRenewed,
+		"P14 a lease of before the clock was set back is taken over":    leaseAhead,
 		"P14 a result is stored once":                                   committed,
 		"P14 a lease that was taken over cannot commit":                 fenced,
 		"P14 attempts without an outcome are counted":                   attemptsCounted,
@@ -827,6 +828,28 @@ func leaseRenewed(t *testing.T, rows Rows) {
 	lease(t, b, r)
 	_, err = a.Renew(t.Context(), l)
 	wantErr(t, "one that was taken over", err, grant.ErrFenced)
+}
+
+// leaseAhead has the clock of the store set back by a day while two grants are leased. The holder
+// that lives goes on, and the other one is taken over.
+func leaseAhead(t *testing.T, rows Rows) {
+	a, b := rows.Open(t), rows.Open(t)
+	killed, lives := connect(t, a, keyOf("calendar", "corp:ann")), connect(t, a, keyOf("calendar", "corp:bob"))
+	lease(t, a, killed)
+	l := lease(t, a, lives)
+	rows.Advance(t, -24*time.Hour)
+	renewed, err := a.Renew(t.Context(), l)
+	testenv.Check(t, err)
+	if left := renewed.Until.Sub(a.Now()); left <= 0 || left > grant.LeaseTime+time.Second {
+		t.Errorf("renewed for %s", left)
+	}
+	_, _, err = b.Lease(t.Context(), lives.ID, lives.Generation)
+	wantErr(t, "of a holder that lives", err, grant.ErrHeld)
+	if next := lease(t, b, killed); next.Shown != 1 {
+		t.Errorf("taken over, and shown %d times before", next.Shown)
+	}
+	_, err = a.Commit(t.Context(), renewed, refreshed(lives), seal)
+	testenv.Check(t, err)
 }
 
 func committed(t *testing.T, rows Rows) {
