@@ -449,7 +449,7 @@ func (b *Broker) End(ctx context.Context, who identity.Identity, connector strin
 		return "", err
 	}
 	ctx = context.WithoutCancel(ctx)
-	was, err := b.Store.Disconnect(ctx, Key{connector, owner})
+	was, err := disconnect(ctx, b.Store, Key{connector, owner})
 	if err != nil {
 		return "", fmt.Errorf("end the grant: %w", err)
 	}
@@ -457,6 +457,30 @@ func (b *Broker) End(ctx context.Context, who identity.Identity, connector strin
 	b.tell(ctx, Event{Name: EventDisconnected, Connector: connector, Owner: owner, By: who.ID(),
 		Detail: string(became)})
 	return became, nil
+}
+
+// disconnect ends a grant here, and returns what it was. Where the store says that it failed, it is
+// looked whether it did: of a grant that is gone nobody could ask the third party any more to end
+// what it was.
+func disconnect(ctx context.Context, s Store, k Key) (Kept, error) {
+	before, err := s.Get(ctx, k)
+	if err != nil {
+		return Kept{}, err
+	}
+	was, failed := s.Disconnect(ctx, k)
+	if failed == nil || errors.Is(failed, ErrNotFound) {
+		return was, failed
+	}
+	for try := range mostLooks {
+		if try > 0 {
+			time.Sleep(saveEvery)
+		}
+		now, err := s.Get(ctx, k)
+		if errors.Is(err, ErrNotFound) || err == nil && now.ID != before.ID {
+			return before, nil
+		}
+	}
+	return Kept{}, failed
 }
 
 // SignedIn makes the offline consents of somebody last on from a sign-in, and ends those

@@ -740,6 +740,67 @@ func TestP14_WhatWasConnectedWithoutAnAnswerOfTheStoreIsNotRevoked(t *testing.T)
 	}
 }
 
+// mute is a store whose answer to Disconnect gets lost, as where a database fails over.
+type mute struct {
+	*granttest.Store
+	ends  bool          // it does what it is asked
+	later time.Duration // and only then
+}
+
+func (s *mute) Disconnect(ctx context.Context, k grant.Key) (grant.Kept, error) {
+	if s.ends && s.later == 0 {
+		if _, err := s.Store.Disconnect(ctx, k); err != nil {
+			return grant.Kept{}, err
+		}
+	} else if s.ends {
+		go func() {
+			time.Sleep(s.later)
+			_, _ = s.Store.Disconnect(context.WithoutCancel(ctx), k)
+		}()
+	}
+	return grant.Kept{}, grant.ErrUnavailable
+}
+
+// A grant that was ended here is ended at the third party too, though the store did not say that it
+// was; one that is still there is not, so that it can be ended once more.
+func TestP12_WhatEndedWithoutAnAnswerOfTheStoreIsEndedAtTheThirdParty(t *testing.T) {
+	for name, tt := range map[string]mute{
+		"ended":                {ends: true},
+		"ended a moment later": {ends: true, later: time.Second / 2},
+		"not ended":            {},
+	} {
+		for _, by := range []string{"the person", "an operator"} {
+			t.Run(name+" by "+by, func(t *testing.T) {
+				store := tt
+				inBubble(t, func(r *rig) { store.Store, r.options.Store = r.store, &store }, func(r *rig) {
+					k := r.connect(r.ask("a", "freebusy"))
+					var became grant.Revocation
+					var err error
+					if by == "the person" {
+						became, err = r.broker.End(r.Context(), ann, "calendar")
+					} else {
+						ops := r.ops()
+						ops.Store = &store
+						var ended grant.Ended
+						ended, err = ops.Revoke(r.Context(), k.ID, false)
+						became = ended.There
+					}
+					if told := err == nil && became == grant.Revoked; told != tt.ends ||
+						!told && !errors.Is(err, grant.ErrUnavailable) {
+						t.Errorf("%q, %v", became, err)
+					}
+					if revoked := r.provider.revoked; tt.ends != (len(revoked) == 1 && revoked[0].Access == "canary-access-1") {
+						t.Errorf("%d ended at the third party", len(revoked))
+					}
+					if _, err := r.store.Get(r.Context(), key()); errors.Is(err, grant.ErrNotFound) != tt.ends {
+						t.Error(err)
+					}
+				})
+			})
+		}
+	}
+}
+
 func TestP14_AGrantThatWasThereIsNotTakenForTheOneThatWasNotStored(t *testing.T) {
 	s := &forgetful{asleep: true}
 	inBubble(t, func(r *rig) { s.Store, r.options.Store = r.store, s }, func(r *rig) {
