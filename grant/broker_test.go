@@ -975,6 +975,42 @@ func (s *slow) Lease(ctx context.Context, id string, generation int64) (grant.Le
 	return l, r, err
 }
 
+// failingOver is a store that gives leases, and whose answers are lost.
+type failingOver struct {
+	grant.Store
+	lost int // how many
+}
+
+func (s *failingOver) Lease(ctx context.Context, id string, generation int64) (grant.Lease, grant.Record, error) {
+	l, r, err := s.Store.Lease(ctx, id, generation)
+	if err == nil && s.lost > 0 {
+		s.lost--
+		return l, grant.Record{}, grant.ErrUnavailable
+	}
+	return l, r, err
+}
+
+// A refresh token that nobody showed has not been shown: also where the third party takes none
+// twice, a database that fails over, again and again, costs nobody a grant.
+func TestP14_ALeaseWhoseAnswerWasLostIsNoAttempt(t *testing.T) {
+	store := &failingOver{lost: 3}
+	inBubble(t, func(r *rig) {
+		store.Store, r.options.Store = r.store, store
+		r.provider.about.Resend = false
+	}, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		time.Sleep(life)
+		for range 3 {
+			_, err := r.broker.Lend(r.Context(), use("a"))
+			later(t, err)
+			time.Sleep(time.Second)
+		}
+		if l := r.lend(use("a")); l.Credential() != "canary-access-2" || r.provider.calls() != 1 {
+			t.Errorf("%s, %d calls", l.Credential(), r.provider.calls())
+		}
+	})
+}
+
 // Somebody else has the lease meanwhile, and refreshes: what this one has would be shown a
 // second time, and a third party that rotates tokens would take that for theft.
 func TestP14_WhoWasStoppedBeforeItSentDoesNotSendAfterItsLease(t *testing.T) {

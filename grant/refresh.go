@@ -185,6 +185,9 @@ func (b *Broker) lease(ctx context.Context, r Record) (Lease, Record, error) {
 			return Lease{}, Record{}, &LaterError{time.Second, err}
 		default:
 			b.report("the store of grants does not answer", r, "error", err.Error())
+			if lease.Attempt != "" { // it may have been given: nothing was shown, and nobody must count it
+				_ = b.abandon(ctx, lease, r, true, "", "", time.Time{}) // which tells where that fails
+			}
 			return Lease{}, Record{}, &LaterError{time.Second, err}
 		}
 	}

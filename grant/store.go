@@ -135,8 +135,10 @@ type Store interface {
 	// Lease commits that the caller is about to show the refresh token of a grant of this
 	// generation, reserves room for the result, and leaves no transaction open. ErrHeld
 	// comes with a Lease of which Until alone counts; ErrChanged where the generation is
-	// another one; ErrRolledBack and ErrNoRoom as they say. An attempt whose lease is over
-	// without Commit, Late or Abandon has an outcome that is not known.
+	// another one; ErrRolledBack and ErrNoRoom as they say. With any other error may come the
+	// Lease that was given if only the answer of the database was lost: it is to be given back.
+	// An attempt whose lease is over without Commit, Late or Abandon has an outcome that is not
+	// known.
 	Lease(ctx context.Context, id string, generation int64) (Lease, Record, error)
 	// Renew makes a lease last for LeaseTime from now; ErrFenced where it is over. One that
 	// IsAhead is over for all but its holder.

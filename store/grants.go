@@ -869,7 +869,7 @@ func (g *Grants) Lease(ctx context.Context, id string, generation int64) (l gran
 	case room != nil && room.Full(err):
 		return grant.Lease{}, grant.Record{}, fmt.Errorf("%w: %w", grant.ErrNoRoom, err)
 	}
-	return grant.Lease{Until: l.Until}, grant.Record{}, answered(err)
+	return l, grant.Record{}, answered(err)
 }
 
 // countAttempt ends a lease whose outcome is not known.
