@@ -188,7 +188,7 @@ func (c *Client) Document(req *http.Request, call string) ([]byte, error) {
 }
 
 func (c *Client) document(req *http.Request, call string) (*http.Response, []byte, error) {
-	resp, body, err := c.send(req, call, false)
+	resp, body, err := c.send(req, call, taking{})
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = answered(resp, statusError(call, resp.StatusCode))
 	}
@@ -202,13 +202,24 @@ func (c *Client) document(req *http.Request, call string) (*http.Response, []byt
 // redirect, which is not followed. Its Body is closed. Errors are *Error, without the URL,
 // which may be a secret.
 func (c *Client) Answer(req *http.Request, call string) (*http.Response, []byte, error) {
-	return c.send(req, call, true)
+	return c.send(req, call, taking{redirects: true})
+}
+
+// Beginning is Answer where the first bytes of the body say enough. All of it has to come, and it
+// is no longer than MaxBody; what takes memory are those bytes alone.
+func (c *Client) Beginning(req *http.Request, call string, bytes int64) (*http.Response, []byte, error) {
+	return c.send(req, call, taking{redirects: true, bytes: bytes})
+}
+
+// taking says what of an answer is wanted.
+type taking struct {
+	redirects bool  // one is an answer like others, and not an error
+	bytes     int64 // of its body, from the beginning; 0: all
 }
 
 // send makes one round trip and reads the whole answer. It uses the transport
-// itself, not an http.Client: there is nothing here that could follow a redirect. With
-// redirects one is an answer like others, and an error without.
-func (c *Client) send(req *http.Request, call string, redirects bool) (*http.Response, []byte, error) {
+// itself, not an http.Client: there is nothing here that could follow a redirect.
+func (c *Client) send(req *http.Request, call string, t taking) (*http.Response, []byte, error) {
 	ctx, cancel := context.WithTimeout(req.Context(), c.timeout)
 	defer cancel()
 	defer c.metrics.observe(c.provider, call, time.Now())
@@ -223,22 +234,36 @@ func (c *Client) send(req *http.Request, call string, redirects bool) (*http.Res
 		return nil, nil, c.unreachable(ctx, call, c.sent(attempts), err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode >= 300 && resp.StatusCode < 400 && !redirects {
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 && !t.redirects {
 		return nil, nil, answered(resp, statusError(call, resp.StatusCode))
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, c.maxBody+1))
+	body, length, err := c.read(resp.Body, t.bytes)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, nil, c.unreachable(ctx, call, Answered, err)
 	case err != nil:
 		err = errors.New("the answer was cut off")
-	case int64(len(body)) > c.maxBody:
+	case length > c.maxBody:
 		err = fmt.Errorf("the answer is longer than %d bytes", c.maxBody)
 	}
 	if err != nil {
 		return nil, nil, answered(resp, &Error{Kind: Rejected, Call: call, Status: resp.StatusCode, Err: err})
 	}
 	return resp, body, nil
+}
+
+// read reads a body to its end, or until it is too long, and returns what is wanted of it.
+func (c *Client) read(from io.Reader, wanted int64) (body []byte, length int64, err error) {
+	from = io.LimitReader(from, c.maxBody+1)
+	if wanted == 0 {
+		body, err = io.ReadAll(from)
+		return body, int64(len(body)), err
+	}
+	if body, err = io.ReadAll(io.LimitReader(from, wanted)); err != nil {
+		return body, 0, err
+	}
+	rest, err := io.Copy(io.Discard, from)
+	return body, int64(len(body)) + rest, err
 }
 
 // sent tells what a call that got no answer came to. Only our own transport tells

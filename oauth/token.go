@@ -91,7 +91,7 @@ func (c *Client) Revoke(ctx context.Context, r TokenRequest) error {
 	if err != nil {
 		return &Error{Kind: Misconfigured, Call: revokeCall, Sent: Never, Err: err}
 	}
-	resp, body, err := c.send(req, revokeCall, false)
+	resp, body, err := c.send(req, revokeCall, taking{})
 	if err == nil && (resp.StatusCode < 200 || resp.StatusCode > 299) {
 		answer, _ := Object(body) // a body that is none has no code
 		e := codeError(revokeCall, resp.StatusCode, text(answer["error"]))
@@ -102,7 +102,7 @@ func (c *Client) Revoke(ctx context.Context, r TokenRequest) error {
 }
 
 func (c *Client) exchange(req *http.Request, r TokenRequest) (TokenResponse, error) {
-	resp, body, err := c.send(req, tokenCall, false)
+	resp, body, err := c.send(req, tokenCall, taking{})
 	if err != nil {
 		return TokenResponse{}, err
 	}

@@ -13,7 +13,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -244,6 +246,46 @@ func TestACalendarThatIsTooLongIsNotPassedOnAsAWhole(t *testing.T) {
 
 // Who has lost the address at the calendar, or made a new one there, has to connect again; an
 // answer of a server that has a bad day ends nothing.
+// A person names the host, and may paste many addresses at once. Each answer may be as long as a
+// calendar may be, and is looked at to its end; what is kept of it are some bytes.
+func TestP17_ACalendarThatIsTriedTakesLittleMemory(t *testing.T) {
+	const at, length = 20, 15 << 20
+	var begun sync.WaitGroup
+	begun.Add(at)
+	end := make(chan struct{})
+	srv, roots, _ := calendar(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/calendar")
+		fmt.Fprint(w, feed)
+		chunk := bytes.Repeat([]byte("X-PAD:1\r\n"), 1<<10)
+		for sent := 0; sent < length; sent += len(chunk) {
+			_, _ = w.Write(chunk)
+		}
+		_ = http.NewResponseController(w).Flush()
+		begun.Done()
+		<-end
+	})
+	c := allowing(t, client(t, roots), srv.URL)
+	var before, now runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	var all sync.WaitGroup
+	for range at {
+		all.Go(func() {
+			if _, err := c.Accept(t.Context(), srv.URL+secret, grant.Request{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	begun.Wait()
+	runtime.GC()
+	runtime.ReadMemStats(&now)
+	close(end)
+	all.Wait()
+	if took := int64(now.HeapAlloc) - int64(before.HeapAlloc); took > length {
+		t.Errorf("%d answers of %d MiB take %d MiB", at, length>>20, took>>20)
+	}
+}
+
 func TestAnAddressThatIsOverEndsTheGrant(t *testing.T) {
 	for status, want := range map[int]grant.Status{404: grant.NeedsReconnect, 410: grant.NeedsReconnect,
 		403: grant.NeedsReconnect, 401: grant.NeedsReconnect, 302: grant.Active, 500: grant.Active, 429: grant.Active} {

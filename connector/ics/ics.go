@@ -165,7 +165,7 @@ func (c *Connector) Accept(ctx context.Context, key string, _ grant.Request) (gr
 	if c.hosts.Allow(u) {
 		client = c.trusted
 	}
-	if err := looked(client.Answer(req, "feed")); err != nil {
+	if err := looked(client.Beginning(req, "feed", looksAt)); err != nil {
 		return grant.Result{}, err
 	}
 	return grant.Result{Tokens: grant.Tokens{Access: address, AccessIssued: c.now()},
@@ -186,7 +186,7 @@ func secure(address string) string {
 
 // looked says what an answer means for the address. It is refused for good only where the
 // answer says so.
-func looked(res *http.Response, body []byte, err error) error {
+func looked(res *http.Response, begins []byte, err error) error {
 	failed := func(class grant.Class, reason, cause, sentence string) *grant.Error {
 		return &grant.Error{Class: class, Reason: reason, Err: errors.New(cause), Sentence: sentence}
 	}
@@ -195,7 +195,7 @@ func looked(res *http.Response, body []byte, err error) error {
 	}
 	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
 	switch s := res.StatusCode; {
-	case s == http.StatusOK && kind == "text/calendar" && isCalendar(body):
+	case s == http.StatusOK && kind == "text/calendar" && isCalendar(begins):
 		return nil
 	case s >= 200 && s < 300:
 		return failed(grant.Yours, NoCalendar, "the answer is not a calendar",
@@ -213,9 +213,13 @@ func looked(res *http.Response, body []byte, err error) error {
 	return failed(grant.Ours, connector.RequestRefused, fmt.Sprintf("the answer has status %d", res.StatusCode), "")
 }
 
+// looksAt is how many bytes of an answer say whether it is a calendar. A person names the host, so
+// that the others, of which there may be millions, are not kept.
+const looksAt = 64
+
 // isCalendar: a BOM is none of a calendar's, and some have it.
-func isCalendar(body []byte) bool {
-	text, _ := strings.CutPrefix(string(body[:min(len(body), 64)]), "\ufeff")
+func isCalendar(begins []byte) bool {
+	text, _ := strings.CutPrefix(string(begins), "\ufeff")
 	return strings.HasPrefix(strings.ToUpper(strings.TrimLeft(text, " \r\n\t")), "BEGIN:VCALENDAR")
 }
 
