@@ -167,14 +167,15 @@ type Broker struct {
 	waiting map[string]chan struct{}
 
 	// Times in what follows are this process's own, which go on whatever becomes of the clock.
-	mu      sync.Mutex
-	closed  bool
-	flights map[string]*flight   // refreshes by the grant's ID
-	trouble map[string]*trouble  // by connector whose client is refused
-	fails   map[string]int       // refreshes that failed in a row, by the grant's ID
-	forced  map[string]forcing   // the last forced refresh, by the grant's ID
-	used    map[use]time.Time    // when Store.Used was told last
-	told    map[string]time.Time // by connector and message: when report told it last
+	mu       sync.Mutex
+	closed   bool
+	connects map[connecting]int   // under way
+	flights  map[string]*flight   // refreshes by the grant's ID
+	trouble  map[string]*trouble  // by connector whose client is refused
+	fails    map[string]int       // refreshes that failed in a row, by the grant's ID
+	forced   map[string]forcing   // the last forced refresh, by the grant's ID
+	used     map[use]time.Time    // when Store.Used was told last
+	told     map[string]time.Time // by connector and message: when report told it last
 
 	// misplaced is why the newest Locate of a grant failed, by the grant's ID; "": it did not.
 	// Its other keys are connectors and why their grants are not sent to what they are now.
@@ -222,7 +223,8 @@ func New(o Options) (*Broker, error) {
 	b := &Broker{Options: o, offers: map[string]*Offer{}, apps: map[string]*App{},
 		waiting: map[string]chan struct{}{}, flights: map[string]*flight{}, trouble: map[string]*trouble{},
 		fails: map[string]int{}, forced: map[string]forcing{}, used: map[use]time.Time{},
-		told: map[string]time.Time{}, misplaced: recent.New[string, string](mostMisplaced)}
+		told: map[string]time.Time{}, connects: map[connecting]int{},
+		misplaced: recent.New[string, string](mostMisplaced)}
 	if err := b.configure(); err != nil {
 		return nil, err
 	}

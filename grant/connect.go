@@ -11,6 +11,8 @@ import (
 	"github.com/sallyport-proxy/sallyport/identity"
 )
 
+var errConnecting = errors.New("too many connect it at a time")
+
 const (
 	// OfflineTime is for how long an app may use a grant while the person is away, after
 	// their newest sign-in.
@@ -24,6 +26,10 @@ const (
 	// connectTime is for how long a connection may take: the token endpoint, and then who
 	// the account is.
 	connectTime = 2 * CallTime
+	// mostConnecting is how many connections of a connector are under way at a time, and mostOwn
+	// how many of one person. Each may take connectTime, and a person may name the host.
+	mostConnecting = 256
+	mostOwn        = 4
 	// mostChanges is how often something is tried again that somebody else changed meanwhile.
 	mostChanges = 4
 	// mostLooks is how often it is looked, saveEvery after another, whether a grant was
@@ -260,6 +266,12 @@ func (b *Broker) finish(ctx context.Context, who identity.Identity, p Proposal, 
 		return Kept{}, &LaterError{time.Second, errClosed}
 	}
 	defer b.work.Done()
+	end, ok := b.beginConnecting(p.Connector, who.ID())
+	if !ok {
+		b.Metrics.connected(p.Connector, string(Later))
+		return Kept{}, &LaterError{time.Second, errConnecting}
+	}
+	defer end()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTime)
 	result, err := get(ctx)
 	cancel()
@@ -274,6 +286,32 @@ func (b *Broker) finish(ctx context.Context, who identity.Identity, p Proposal, 
 	}
 	b.Metrics.connected(p.Connector, outcome)
 	return kept, err
+}
+
+// connecting is what connections that are under way are counted by.
+type connecting struct{ connector, person string } // "": of everybody
+
+// beginConnecting counts a connection until end is called; false where there are too many.
+func (b *Broker) beginConnecting(connector, person string) (end func(), ok bool) {
+	own, all := connecting{connector, person}, connecting{connector, ""}
+	count := func(n int) {
+		for _, of := range [...]connecting{own, all} {
+			if b.connects[of] += n; b.connects[of] == 0 {
+				delete(b.connects, of)
+			}
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.connects[own] >= mostOwn || b.connects[all] >= mostConnecting {
+		return nil, false
+	}
+	count(1)
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		count(-1)
+	}, true
 }
 
 // withApproval adds to a refusal where an administrator can agree. Somebody who says no may

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/grant"
@@ -557,6 +558,57 @@ func TestP12_APastedKeyIsKeptWhenTheThirdPartyTakesIt(t *testing.T) {
 		}
 		if became, err := r.broker.End(r.Context(), ann, "calendar"); err != nil || became != grant.NotSupported {
 			t.Error(became, err)
+		}
+	})
+}
+
+// Somebody who signed in pastes one key after another, and the third party, which they may have
+// named themselves, takes its time. A few are tried at a time; other people connect meanwhile, as
+// many as there is room for, and all can go on when there is some again.
+func TestP17_ConnectionsThatAreUnderWayAreBounded(t *testing.T) {
+	p := &probe{takes: 15 * time.Second}
+	inBubble(t, func(r *rig) {
+		about := r.provider.about
+		about.ClientID = ""
+		r.options.Offers[0].Connector = keyOnly{about, p}
+	}, func(r *rig) {
+		begin := func(who identity.Identity) <-chan error {
+			done := make(chan error, 1)
+			go func() {
+				_, err := r.broker.ConnectKey(context.Background(), who, r.ask("a"), "canary-good", true)
+				done <- err
+			}()
+			return done
+		}
+		var own []<-chan error
+		for range 20 {
+			own = append(own, begin(ann))
+		}
+		synctest.Wait()
+		others := []<-chan error{}
+		for n := range 300 {
+			others = append(others, begin(person(n)))
+		}
+		refused := func(list []<-chan error) (n int) {
+			for _, done := range list {
+				if err := <-done; err != nil {
+					later(t, err)
+					n++
+				}
+			}
+			return n
+		}
+		if n := refused(own); n != 16 {
+			t.Errorf("%d of 20 of one person were refused", n)
+		}
+		if n := refused(others); n != 300-(256-4) {
+			t.Errorf("%d of 300 people were refused", n)
+		}
+		if p.asked != 256 {
+			t.Errorf("asked %d times", p.asked)
+		}
+		if err := <-begin(ann); err != nil {
+			t.Error(err)
 		}
 	})
 }
