@@ -411,7 +411,8 @@ func (f *forward) send(r *http.Request) (*http.Response, error) {
 	}
 	res := *got
 	res.Trailer = nil // what comes after a body is not judged, so it is not passed on
-	if err := f.placeHrefs(&res); err != nil {
+	if err := f.placeHrefs(r.Context(), &res); err != nil {
+		_ = got.Body.Close() // likewise
 		return nil, err
 	}
 	links := f.links(&res)

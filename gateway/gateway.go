@@ -121,6 +121,7 @@ type Gateway struct {
 	apps    map[string]*App
 	tokens  []appToken
 	room    map[string]chan struct{} // by app: one for each request that is answered now
+	long    map[string]chan struct{} // by app: one for each long answer that is in memory as a whole
 	// subjects are the apps that access tokens may prove, by what these have to say.
 	subjects map[subjectOf]*App
 }
@@ -141,14 +142,14 @@ func New(process *Process, o Options) (*Gateway, error) {
 	}
 	connect := o.PublicURL.Scheme + "://" + o.PublicURL.Host + strings.TrimSuffix(o.Prefix, "/") + "/connect/"
 	g := &Gateway{Process: process, o: o, connect: connect, apps: map[string]*App{},
-		subjects: map[subjectOf]*App{}, room: map[string]chan struct{}{}}
+		subjects: map[subjectOf]*App{}, room: map[string]chan struct{}{}, long: map[string]chan struct{}{}}
 	seen := map[[sha256.Size]byte]bool{}
 	for i := range o.Apps {
 		app := &o.Apps[i]
 		if app.ID == "" || g.apps[app.ID] != nil {
 			return nil, errors.New("gateway: an app has no id, or that of another one")
 		}
-		g.apps[app.ID], g.room[app.ID] = app, make(chan struct{}, perApp)
+		g.apps[app.ID], g.room[app.ID], g.long[app.ID] = app, make(chan struct{}, perApp), make(chan struct{}, mostLong)
 		for _, token := range app.Tokens {
 			digest := sha256.Sum256([]byte(token))
 			if token == "" || seen[digest] {

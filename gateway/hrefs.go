@@ -2,8 +2,10 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net"
@@ -11,6 +13,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // WebDAV's hrefs are addresses of the API (RFC 4918 §14.7): in answers ours take their place,
@@ -105,23 +108,69 @@ func sameSegment(a, b string) bool {
 	return errA == nil && errB == nil && plainA == plainB
 }
 
+const (
+	// shortAnswer is how long an answer is, in bytes, that is read as a whole at any time, and
+	// mostLong how many of an app that are longer are in memory at a time.
+	shortAnswer = 256 << 10
+	mostLong    = 4
+)
+
+// whole reads all of an answer. One that is long waits until there is room for it among those of
+// the app, and has that until done is called: an app that asks for many keeps itself waiting.
+func (f *forward) whole(ctx context.Context, from io.Reader) (body []byte, done func(), err error) {
+	body, err = io.ReadAll(io.LimitReader(from, shortAnswer))
+	if err != nil || len(body) < shortAnswer {
+		return body, func() {}, err
+	}
+	room := f.g.long[f.caller.app.ID]
+	select {
+	case room <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, fmt.Errorf("wait for other long answers: %w", context.Cause(ctx))
+	}
+	done = sync.OnceFunc(func() { <-room })
+	rest, err := io.ReadAll(from)
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	return append(body, rest...), done, nil
+}
+
+// inMemory is a body that was read as a whole.
+type inMemory struct {
+	io.Reader
+	done func()
+}
+
+func (b inMemory) Close() error {
+	b.done()
+	return nil
+}
+
 // placeHrefs puts our paths in the place of theirs in an answer. One that is no XML stays as
 // it is.
-func (f *forward) placeHrefs(res *http.Response) error {
+func (f *forward) placeHrefs(ctx context.Context, res *http.Response) error {
 	kind, _, err := mime.ParseMediaType(res.Header.Get("Content-Type"))
 	isXML := err == nil && (kind == "application/xml" || kind == "text/xml")
 	if !f.offered.About.Hrefs || res.StatusCode != http.StatusMultiStatus || !isXML || !readable(res.Header) {
 		return nil
 	}
-	body, err := io.ReadAll(res.Body)
-	_ = res.Body.Close() // it has been read
-	if err != nil {
-		return err
-	}
 	base, err := f.url()
 	if err != nil {
 		return err
 	}
+	body, done, err := f.whole(ctx, res.Body)
+	_ = res.Body.Close() // it has been read
+	if err != nil {
+		return err
+	}
+	handedOn := false
+	defer func() {
+		if !handedOn { // by a bug of ours
+			done()
+		}
+	}()
 	placed, err := rewriteHrefs(body, func(href string) (string, error) {
 		address, _ := f.ours(&base, href)
 		return address, nil
@@ -130,7 +179,7 @@ func (f *forward) placeHrefs(res *http.Response) error {
 		placed = body
 	}
 	unlike(res)
-	res.Body = io.NopCloser(bytes.NewReader(placed))
+	res.Body, handedOn = inMemory{bytes.NewReader(placed), done}, true
 	return nil
 }
 

@@ -1,12 +1,17 @@
 package caldav_test
 
 import (
+	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sallyport-proxy/sallyport/connector/caldav"
@@ -168,5 +173,60 @@ func TestP12_AClientFindsAndReadsTheCalendarsOfRadicale(t *testing.T) {
 	}
 	if strings.Contains(l.Log.String(), "canary-app") {
 		t.Errorf("the log has the password: %s", l.Log)
+	}
+}
+
+// An app asks for many long answers at once and reads none of them. The hrefs of each are read as a
+// whole, of a few at a time; short answers wait for nobody, and all that were asked for arrive whole.
+func TestP17_LongAnswersOfAnAppAreInMemoryAFewAtATime(t *testing.T) {
+	const at, length, most = 12, 12 << 20, 4
+	var sent atomic.Int32
+	base := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/dav/mira/long" {
+			server(map[string]string{"/": "/principals/mira/"}, map[string]string{"/principals/mira/": "/dav/mira/"})(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/xml")
+		w.WriteHeader(http.StatusMultiStatus)
+		fmt.Fprint(w, `<multistatus xmlns="DAV:"><response><href>/dav/mira/1.ics</href></response>`)
+		one := "<response><status>" + strings.Repeat("x", 4096) + "</status></response>"
+		for n := 0; n < length; n += len(one) {
+			if _, err := io.WriteString(w, one); err != nil {
+				return
+			}
+		}
+		fmt.Fprint(w, `</multistatus>`)
+		sent.Add(1)
+	}))
+	defer base.Close()
+	l := lend(t, calendars(t, base.URL, client(t)), nil)
+	testenv.Check(t, l.Paste(t, "mira:canary-app-password"))
+	var all sync.WaitGroup
+	read := make(chan struct{})
+	for range at {
+		all.Go(func() {
+			res := l.Open(t, "PROPFIND", dav+"/dav/mira/long", "", "Depth", "1")
+			defer res.Body.Close()
+			<-read
+			body, err := io.ReadAll(res.Body)
+			if err != nil || !strings.HasPrefix(string(body), `<multistatus xmlns="DAV:"><response><href>`+dav+
+				`/dav/mira/1.ics</href>`) || !strings.HasSuffix(string(body), "</multistatus>") || len(body) < length {
+				t.Errorf("%d bytes, %v", len(body), err)
+			}
+		})
+	}
+	testenv.Eventually(t, "some are there", func() bool { return sent.Load() >= most })
+	res, body := l.Ask(t, "PROPFIND", dav+"/", question0("<current-user-principal/>"), "Content-Type", "application/xml",
+		"Depth", "0")
+	if res.StatusCode != http.StatusMultiStatus {
+		t.Errorf("a short one meanwhile: %s %s", res.Status, body)
+	}
+	if n := sent.Load(); n > most {
+		t.Errorf("%d long answers are in memory at a time", n)
+	}
+	close(read)
+	all.Wait()
+	if n := sent.Load(); n != at {
+		t.Errorf("%d were sent", n)
 	}
 }

@@ -68,6 +68,18 @@ func Lend(tb testing.TB, o LendOptions) *Lending {
 // answer as text too. Redirects are not followed.
 func (l *Lending) Ask(tb testing.TB, method, path, body string, header ...string) (*http.Response, string) {
 	tb.Helper()
+	res := l.Open(tb, method, path, body, header...)
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		b = append(b, "\nBROKEN OFF"...)
+	}
+	return res, string(b)
+}
+
+// Open is Ask for who reads the body, and closes it.
+func (l *Lending) Open(tb testing.TB, method, path, body string, header ...string) *http.Response {
+	tb.Helper()
 	req, err := http.NewRequestWithContext(tb.Context(), method, l.URL+path, strings.NewReader(body))
 	testenv.Check(tb, err)
 	req.Header.Set("Authorization", "Bearer "+Token)
@@ -79,12 +91,7 @@ func (l *Lending) Ask(tb testing.TB, method, path, body string, header ...string
 		Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true}}
 	res, err := client.Do(req)
 	testenv.Check(tb, err)
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
-	if err != nil {
-		b = append(b, "\nBROKEN OFF"...)
-	}
-	return res, string(b)
+	return res
 }
 
 // Paste connects Mira's account by a key.
