@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/sallyport-proxy/sallyport/identity"
 )
@@ -342,6 +345,7 @@ func approveURL(c Connector, kept *Kept, r Request) string {
 // keep stores a result, or ends it at the third party.
 func (b *Broker) keep(ctx context.Context, who identity.Identity, p Proposal, confirm bool, result Result,
 ) (Kept, error) {
+	result.Account.Name = shownName(result.Account.Name)
 	record := Record{Key: Key{p.Connector, p.Owner}, Account: result.Account, ClientID: p.About.ClientID,
 		Destinations: noted(Destinations(p.offer.Connector, result.Account))}
 	result.Tokens.Destinations = record.Destinations
@@ -409,6 +413,23 @@ func (b *Broker) keep(ctx context.Context, who identity.Identity, p Proposal, co
 		return kept, nil
 	}
 	return refuse(ErrChanged)
+}
+
+// mostName is how long the name of an account is that people are shown, in bytes.
+const mostName = 254
+
+// shownName is the name of an account if people and apps can be shown it: whoever manages the
+// account at the third party may choose it, and it stands in the middle of sentences of ours. ""
+// for one that is long, has controls, or would have what is around it read in another order
+// (Unicode TR 9, §2); the account's ID is shown then.
+func shownName(name string) string {
+	bad := func(r rune) bool {
+		return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
+	}
+	if len(name) > mostName || !utf8.ValidString(name) || strings.ContainsFunc(name, bad) {
+		return ""
+	}
+	return name
 }
 
 // lookStored looks whether these tokens were stored with a grant although the store said

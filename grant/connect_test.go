@@ -163,6 +163,29 @@ func TestP06_AnotherAccountNeedsAConfirmation(t *testing.T) {
 	})
 }
 
+// Whoever manages an account chooses what it is called. A name that could not stand in a sentence of
+// ours is left out, where it is kept and where somebody is asked about it.
+func TestP06_ANameOfAnAccountThatWouldMisleadIsLeftOut(t *testing.T) {
+	for name, shown := range map[string]bool{
+		"ann@calendar.test": true, "Acme, Inc. (東京　支店) 👩‍💻": true, strings.Repeat("x", 254): true,
+		strings.Repeat("x", 255): false, "Acme\r\nX-Admin: yes": false, "Acme\u2028is connected": false,
+		"Acme\u202etset": false, "Acme\x1b[2J": false, "Acme\xff": false, "Acme\u2067": false,
+	} {
+		inBubble(t, nil, func(r *rig) {
+			r.provider.account = grant.Account{ID: "1", Name: name}
+			k := r.connect(r.ask("a", "freebusy"))
+			if want := map[bool]string{true: name}[shown]; k.Account.Name != want || k.Account.ID != "1" {
+				t.Errorf("%q is kept as %q", name, k.Account.Name)
+			}
+			r.provider.account.ID = "2"
+			_, err := r.broker.Connect(r.Context(), ann, r.ask("a", "freebusy"), url.Values{}, identity.Handshake{}, false)
+			if other, ok := errors.AsType[*grant.OtherAccountError](err); !ok || other.Now.Name != k.Account.Name {
+				t.Errorf("%q is asked about: %v", name, err)
+			}
+		})
+	}
+}
+
 func TestP06_ACallbackOfAnotherIssuerIsNotRedeemed(t *testing.T) {
 	inBubble(t, func(r *rig) { r.provider.issuer = "https://calendar.test" }, func(r *rig) {
 		for name, iss := range map[string][]string{
