@@ -89,8 +89,11 @@ func (p *provider) issue() grant.Tokens {
 	return t
 }
 
-func (p *provider) Redeem(_ context.Context, _ url.Values, _ identity.Handshake, r grant.Request) (
+func (p *provider) Redeem(_ context.Context, callback url.Values, _ identity.Handshake, r grant.Request) (
 	grant.Result, error) {
+	if callback.Has("error") {
+		return grant.Result{}, failure(grant.Yours, "denied")
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	scopes := r.Scopes

@@ -188,12 +188,22 @@ func TestP06_ANameOfAnAccountThatWouldMisleadIsLeftOut(t *testing.T) {
 
 func TestP06_ACallbackOfAnotherIssuerIsNotRedeemed(t *testing.T) {
 	inBubble(t, func(r *rig) { r.provider.issuer = "https://calendar.test" }, func(r *rig) {
-		for name, iss := range map[string][]string{
-			"none": nil, "another": {"https://evil.test"}, "both": {"https://calendar.test", "https://evil.test"},
+		another, both := []string{"https://evil.test"}, []string{"https://calendar.test", "https://evil.test"}
+		for name, callback := range map[string]url.Values{
+			"none": {"code": {"c"}}, "another": {"code": {"c"}, "iss": another}, "both": {"code": {"c"}, "iss": both},
+			"another's error": {"error": {"access_denied"}, "iss": another},
 		} {
-			_, err := r.broker.Connect(r.Context(), ann, r.ask("a"), url.Values{"iss": iss}, identity.Handshake{},
-				false)
+			_, err := r.broker.Connect(r.Context(), ann, r.ask("a"), callback, identity.Handshake{}, false)
 			if !errors.Is(err, grant.ErrIssuer) || r.provider.n != 0 {
+				t.Error(name, err)
+			}
+		}
+		// Who says no at a server that names itself with codes only is not told of somebody else.
+		for name, callback := range map[string]url.Values{
+			"an error": {"error": {"access_denied"}}, "with iss": {"error": {"access_denied"}, "iss": both[:1]},
+		} {
+			_, err := r.broker.Connect(r.Context(), ann, r.ask("a"), callback, identity.Handshake{}, false)
+			if grant.ClassOf(err) != grant.Yours || errors.Is(err, grant.ErrIssuer) || r.provider.n != 0 {
 				t.Error(name, err)
 			}
 		}

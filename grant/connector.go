@@ -152,7 +152,7 @@ type OAuth interface {
 	// AuthURL does no I/O.
 	AuthURL(identity.Handshake, Request) (string, error)
 	// Redeem makes one request to the token endpoint, and then may ask who the account is.
-	// iss of the callback has been compared where Issuer is not "".
+	// iss of a callback with a code has been compared where Issuer is not "".
 	Redeem(ctx context.Context, callback url.Values, h identity.Handshake, r Request) (Result, error)
 	// Refresh makes one request, once. A Tokens without a Refresh means that the one that
 	// was shown is still good, and Reusable; Scopes of the result nil, that nobody said they
