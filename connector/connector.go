@@ -103,15 +103,25 @@ func Tokens(t oauth.TokenResponse, now time.Time) (grant.Tokens, error) {
 	return out, nil
 }
 
+// What of the scopes that a third party names is kept and shown to people.
+const (
+	mostScopes = 500
+	longScope  = 1024 // bytes
+)
+
 // Scopes splits the text of a scope parameter or member (RFC 6749 §3.3). It is nil where
-// the text is empty, so that "nobody said" stays apart from what was said.
+// the text is empty, so that "nobody said" stays apart from what was said. What no request could
+// name is left out, and so is what is beyond the first mostScopes.
 func Scopes(text string) []string {
 	if strings.TrimSpace(text) == "" {
 		return nil
 	}
-	scopes := strings.Fields(text)
+	scopes := slices.DeleteFunc(strings.Fields(text), func(s string) bool {
+		return len(s) > longScope || strings.ContainsFunc(s, notInScope)
+	})
 	slices.Sort(scopes)
-	return slices.Compact(scopes)
+	scopes = slices.Compact(scopes)
+	return slices.Clone(scopes[:min(len(scopes), mostScopes)])
 }
 
 // Missing are those of want that are not in granted, in the order of want. Scopes are

@@ -3,6 +3,7 @@ package connector
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -193,6 +194,25 @@ func TestScopesAreSets(t *testing.T) {
 }
 
 // What is added for one third party can never replace state, PKCE or the client.
+// What a third party says was granted is kept with the grant, logged where it is more than was asked
+// for, and shown to people: it is no longer than that needs, and of visible ASCII.
+func TestP17_ScopesThatNobodyAskedForAreBounded(t *testing.T) {
+	long := strings.Repeat("x", 1025)
+	if got := Scopes("read \x1b[2Jcleared say\"hi\" bl\u202eink " + long); !slices.Equal(got, []string{"read"}) {
+		t.Errorf("%q", got)
+	}
+	if got := Scopes(long); got == nil || len(got) != 0 { // they were told, and none is left
+		t.Errorf("%q", got)
+	}
+	var many strings.Builder
+	for n := range 100_000 {
+		fmt.Fprintf(&many, "z%d ", n)
+	}
+	if got := Scopes(many.String() + "read"); len(got) != 500 || got[0] != "read" {
+		t.Errorf("%d scopes", len(got))
+	}
+}
+
 func TestP06_BrowsersAreSentAwayWithStateAndPKCE(t *testing.T) {
 	h := identity.Handshake{State: "s", Verifier: "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"} // RFC 7636 appendix B
 	r := grant.Request{RedirectURI: "https://sallyport.test/cb", Scopes: []string{"a", "b"}}
