@@ -59,10 +59,11 @@ const (
 	NoticeLife = 24 * time.Hour
 	// NoticeLease is for how long the notices that a replica was given are its own.
 	NoticeLease = time.Minute
+	// NoticeWait is for how long an app that fails is left alone, at most.
+	NoticeWait = 10 * time.Minute
 
 	noticeEvery = time.Second // how often an app's notices are looked for
 	noticesMost = 50          // how many are taken at a time
-	noticeWait  = 10 * time.Minute
 	noticeWarn  = time.Minute // how often is told that the store does not answer
 )
 
@@ -110,7 +111,7 @@ func (b *Broker) notifyOnce(ctx context.Context, app string) error {
 			return b.Store.NoticesLater(context.WithoutCancel(ctx), n, false, b.Store.Now())
 		default:
 			b.Metrics.noticed(app, "failed")
-			wait := min(noticeWait, time.Second<<min(n.Tries, 10))
+			wait := min(NoticeWait, time.Second<<min(n.Tries, 10))
 			wait -= rand.N(wait/4 + 1)
 			b.Log.Warn("an app could not be told of a grant, and is told again", "app", app, "connector", n.Connector,
 				"kind", string(n.Kind), "after", wait.String(), "error", err.Error())

@@ -57,7 +57,8 @@ func (g *Grants) Notices(ctx context.Context, app string, most int) (list []gran
 	err = g.s.d.Lists.QueryRowContext(looked, `select due_ms from sallyport_grant_notices where app = $1
 		order by seq limit 1`, app).Scan(&due)
 	now := g.s.Now()
-	if errors.Is(err, sql.ErrNoRows) || err == nil && due > now.UnixMilli() {
+	ahead := now.Add(grant.NoticeWait + grant.ClocksApart).UnixMilli() // from before the clock was set back
+	if errors.Is(err, sql.ErrNoRows) || err == nil && due > now.UnixMilli() && due <= ahead {
 		return nil, nil
 	}
 	if err != nil {
@@ -68,10 +69,11 @@ func (g *Grants) Notices(ctx context.Context, app string, most int) (list []gran
 		// due_ms is asked for once more by itself: who waited for a row sees what it is now.
 		rows, err := tx.QueryContext(ctx, `update sallyport_grant_notices set due_ms = $1
 			where seq in (select seq from sallyport_grant_notices where app = $2 and at_ms > $3 order by seq limit $4)
-				and due_ms <= $5 and not exists
-				(select 1 from sallyport_grant_notices other where other.app = $2 and other.due_ms > $5)
+				and (due_ms <= $5 or due_ms > $6) and not exists (select 1 from sallyport_grant_notices other
+					where other.app = $2 and other.due_ms > $5 and other.due_ms <= $6)
 			returning seq, app, kind, connector, owner_kind, owner_id, status, at_ms, tries`,
-			now.Add(grant.NoticeLease).UnixMilli(), app, now.Add(-grant.NoticeLife).UnixMilli(), most, now.UnixMilli())
+			now.Add(grant.NoticeLease).UnixMilli(), app, now.Add(-grant.NoticeLife).UnixMilli(), most, now.UnixMilli(),
+			ahead)
 		if err != nil {
 			return fmt.Errorf("take notices: %w", err)
 		}

@@ -144,9 +144,9 @@ func noticesTaken(t *testing.T, rows Rows) {
 	if list, err := b.Notices(t.Context(), other, 3); len(list) != 1 || err != nil {
 		t.Errorf("of another app: %+v, %v", list, err)
 	}
-	testenv.Check(t, a.NoticesLater(t.Context(), got[1], true, a.Now().Add(time.Hour)))
+	testenv.Check(t, a.NoticesLater(t.Context(), got[1], true, a.Now().Add(grant.NoticeWait)))
 	none("while the app is left alone")
-	rows.Advance(t, time.Hour)
+	rows.Advance(t, grant.NoticeWait)
 	list, err := b.Notices(t.Context(), app, 3)
 	if err != nil || len(list) != 3 || list[0].ID != got[1].ID || list[0].Tries != 1 || list[1].Tries != 0 {
 		t.Errorf("when its time has come: %+v, %v", list, err)
@@ -160,6 +160,11 @@ func noticesTaken(t *testing.T, rows Rows) {
 	if list, err = b.Notices(t.Context(), app, 3); err != nil || len(list) != 3 {
 		t.Errorf("after its lease: %+v, %v", list, err)
 	}
+	rows.Advance(t, -12*time.Hour) // the clock was set back, and who took them has gone
+	if list, err = a.Notices(t.Context(), app, 3); err != nil || len(list) != 3 {
+		t.Errorf("when the clock was set back: %+v, %v", list, err)
+	}
+	none("while somebody has some, by the new time")
 }
 
 func noticesForgotten(t *testing.T, rows Rows) {
