@@ -359,12 +359,23 @@ func (o *Offer) accesses(names []string) []Access {
 // effective are the accesses of a consent that count: the app is configured for them, and
 // all of their scopes are granted.
 func (b *Broker) effective(k Kept, c Consent) []Access {
-	offer, app := b.offers[k.Connector], b.apps[c.App]
-	if offer == nil || app == nil {
+	offer := b.offers[k.Connector]
+	if offer == nil {
 		return nil
 	}
-	return slices.DeleteFunc(offer.accesses(c.Access), func(a Access) bool {
-		return !slices.Contains(app.Connectors[k.Connector], a.Name) || len(without(a.Scopes, k.Scopes)) > 0
+	return slices.DeleteFunc(offer.accesses(b.configured(k.Connector, c)), func(a Access) bool {
+		return len(without(a.Scopes, k.Scopes)) > 0
+	})
+}
+
+// configured are the names of the accesses of a consent for which its app is configured.
+func (b *Broker) configured(connector string, c Consent) []string {
+	app := b.apps[c.App]
+	if app == nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(c.Access), func(name string) bool {
+		return !slices.Contains(app.Connectors[connector], name)
 	})
 }
 

@@ -111,6 +111,9 @@ func (b *Broker) Prepare(ctx context.Context, who identity.Identity, a Ask) (Pro
 		return Proposal{}, ErrNoApp // there is nothing that could be connected again
 	}
 	b.widen(&p)
+	if len(p.request.Access) == 0 {
+		return Proposal{}, ErrNoApp // no app may do anything with it
+	}
 	return p, nil
 }
 
@@ -153,7 +156,7 @@ func (b *Broker) widen(p *Proposal) {
 				mine = append(mine, names...)
 			}
 			if p.App == "" {
-				names = c.Access // the grant may have lost what it is to get back
+				names = b.configured(p.Connector, c) // the grant may have lost what it is to get back
 			}
 			all = append(all, names...)
 		}

@@ -498,6 +498,40 @@ func TestP12_ReconnectingFromTheAccountPageKeepsTheConsents(t *testing.T) {
 	})
 }
 
+// A grant is connected again, from the account page, for what its apps may do by the configuration
+// of now. Where that is nothing, the third party is asked for nothing: without a scope some would
+// grant all that they have (RFC 6749 §3.3).
+func TestP12_ReconnectingFromTheAccountPageAsksForNothingThatNobodyNeeds(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.connect(r.ask("a", "freebusy", "events"))
+		b := func(access ...string) *grant.Broker {
+			o := r.options
+			o.Apps = slices.Clone(o.Apps)
+			if o.Apps[0].Connectors = map[string][]string{"calendar": access}; len(access) == 0 {
+				o.Apps = o.Apps[1:]
+			}
+			r.options, o = o, r.options
+			defer func() { r.options = o }()
+			return r.another()
+		}
+		p, err := b("freebusy").Prepare(r.Context(), ann, grant.Ask{Connector: "calendar"})
+		if err != nil || !slices.Equal(p.Scopes, []string{"busy"}) {
+			t.Errorf("an access was taken away: %v, %v", p.Scopes, err)
+		}
+		p, err = b().Prepare(r.Context(), ann, grant.Ask{Connector: "calendar"})
+		if !errors.Is(err, grant.ErrNoApp) {
+			t.Errorf("the app was taken away: %v, %v", p.Scopes, err)
+		}
+		if err := r.broker.Withdraw(r.Context(), ann, "calendar", "a"); err != nil {
+			t.Fatal(err)
+		}
+		p, err = r.broker.Prepare(r.Context(), ann, grant.Ask{Connector: "calendar"})
+		if !errors.Is(err, grant.ErrNoApp) {
+			t.Errorf("no app has a consent: %v, %v", p.Scopes, err)
+		}
+	})
+}
+
 func TestP12_AnAppLearnsNothingOfAGrantThatIsNotLentToIt(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.connect(r.ask("a", "freebusy"))
