@@ -333,6 +333,41 @@ func TestP13_RekeyMeetsARefreshAndAReconnection(t *testing.T) {
 	}
 }
 
+// A grant is wrapped with a new key while a server that does not know that key refreshes it. The
+// result may be the only good token: it is kept with a key that the server has, and all others have.
+func TestP14_AResultIsKeptThoughTheKeyOfItsGrantIsNotKnown(t *testing.T) {
+	inBubble(t, func(r *rig) { r.options.Keys = r.ring(oldKey()) }, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		behind := r.broker
+		r.options.Keys = r.ring(oldKey(), newKey())
+		r.broker = r.another()
+		time.Sleep(life)
+		r.provider.set(func(context.Context, string) error {
+			if became, err := r.ops().Rekey(context.Background()); err != nil || became.Done != 1 {
+				t.Error(became, err)
+			}
+			return nil
+		}, nil)
+		l, err := behind.Lend(r.Context(), use("a"))
+		if err != nil || l.Credential() != "canary-access-2" {
+			t.Errorf("the server that is behind: %v", err)
+		}
+		behind.Close()
+		limited, cancel := context.WithTimeout(r.Context(), time.Minute)
+		defer cancel()
+		if err := behind.Wait(limited); err != nil {
+			t.Error(err)
+		}
+		if l := r.lend(use("a")); l.Credential() != "canary-access-2" || r.provider.calls() != 1 {
+			t.Error(l.Credential(), r.provider.calls())
+		}
+		if became, err := r.ops().Rekey(r.Context()); err != nil || became.Left != 0 {
+			t.Errorf("%+v, %v", became, err)
+		}
+		r.lend(use("a"))
+	})
+}
+
 func organizations(r *rig) {
 	r.options.Offers[0].Owner = grant.OwnedByOrg
 	r.options.Offers[0].ManagedBy = func(who identity.Identity) bool { return true }

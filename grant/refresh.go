@@ -512,10 +512,11 @@ func (b *Broker) stored(ctx context.Context, r Record, tokens Tokens) (stored, s
 		kept.ConnectedAt.Equal(r.ConnectedAt), nil
 }
 
-// sealAgain seals tokens, with a new key where the grant's own does not open any more.
+// sealAgain seals tokens, with a new key where the grant's own does not open any more, or was wrapped
+// meanwhile with one of the ring that only this process lacks: what is kept so others can open too.
 func (b *Broker) sealAgain(r Record, t Tokens) (Record, error) {
 	sealed, err := b.Keys.Seal(r, t)
-	if errors.Is(err, ErrSealed) {
+	if errors.Is(err, ErrSealed) || errors.Is(err, ErrKeyUnknown) {
 		r.Wrapped = nil
 		return b.Keys.Seal(r, t)
 	}
