@@ -15,13 +15,14 @@ import (
 // since it last was, give or take a tenth, so that people who signed in at one moment do
 // not all come back at one moment.
 func (m *Manager) Due(s *Session, after time.Duration) bool {
-	last := s.SignedIn
+	now, last := m.now(), s.SignedIn
 	for _, t := range [...]time.Time{s.Checked, s.Tried} {
-		if t.After(last) {
+		// What is from the future was noted by a clock that has been set back since.
+		if t.After(last) && !t.After(now.Add(clocksApart)) {
 			last = t
 		}
 	}
-	ago, tenth := m.now().Sub(last), after/10
+	ago, tenth := now.Sub(last), after/10
 	if ago < after-tenth { // nearly always
 		return false
 	}

@@ -43,6 +43,25 @@ func TestTheTimeToAskAgainIsSpreadOverATenth(t *testing.T) {
 	}
 }
 
+// A browser that was sent away while the clock was ahead is not left alone for as long as
+// the clock went back; clocks of replicas that differ by seconds send nobody there twice.
+func TestP11_AClockThatIsSetBackHoldsUpNoAskingAgain(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	m := newManager(t, clock)
+	const after = 100 * time.Minute
+	s := m.Start(identity.Identity{Provider: "p", Subject: "s"})
+	clock.Advance(111 * time.Minute)
+	for ahead, due := range map[time.Duration]bool{0: false, 30 * time.Second: false, 5 * time.Hour: true} {
+		clock.Advance(ahead)
+		tried := s
+		tried.Tried = m.seenNow(&tried)
+		if clock.Advance(-ahead); m.Due(&tried, after) != due {
+			t.Errorf("sent there by a clock %v ahead: due is %v", ahead, !due)
+		}
+	}
+}
+
 // What rules and apps are told has not changed if only the way of signing in has, or if
 // groups that never fitted the cookie came again.
 func TestP11_OnlyWhatAppsAreToldIsAChange(t *testing.T) {

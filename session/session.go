@@ -299,6 +299,9 @@ func (m *Manager) withDeadlines(s Session) Session {
 	return s
 }
 
+// clocksApart is how far the clocks of replicas may be apart.
+const clocksApart = time.Minute
+
 // Read finds the session in a Cookie header (several lines joined by "; ") of a
 // request to host, which is lower case and has no port. It takes no
 // *http.Request, because not every front door has one.
@@ -327,7 +330,7 @@ func (m *Manager) Read(cookieHeader, host string) (Session, error) {
 	now := m.now()
 	// A session from the future was sealed by a clock we do not share; its timeouts
 	// would count from a moment that has not come. Only Start may have put it there.
-	future := s.Seen.After(now.Add(time.Minute)) && s.Seen.After(m.ended.Earliest(s))
+	future := s.Seen.After(now.Add(clocksApart)) && s.Seen.After(m.ended.Earliest(s))
 	if future || s.Seen.Before(s.SignedIn) || !now.Before(s.Expires) || !now.Before(s.IdleExpires) {
 		return s, ErrExpired
 	}
