@@ -243,7 +243,8 @@ func (b *Broker) Connect(ctx context.Context, who identity.Identity, a Ask, call
 	// An error connects nothing, so it is told as what it is also without iss, which Keycloak and
 	// others leave out of errors.
 	iss, told := callback["iss"]
-	if want := connector.Issuer(); want != "" && (told || !callback.Has("error")) && !slices.Equal(iss, []string{want}) {
+	want := connector.Issuer()
+	if want != "" && (told || !callback.Has("error")) && !slices.Equal(iss, []string{want}) {
 		return Kept{}, ErrIssuer
 	}
 	return b.finish(ctx, who, p, confirm, func(ctx context.Context) (Result, error) {

@@ -886,8 +886,8 @@ func (s *state) countAttempt() {
 // held locks the grant of a lease that is not over.
 func (g *Grants) held(ctx context.Context, tx *sql.Tx, l grant.Lease) (*row, error) {
 	r, err := g.lockByID(ctx, tx, l.ID)
-	if errors.Is(err, grant.ErrNotFound) || err == nil &&
-		(r.Generation != l.Generation || r.attempt != l.Attempt || r.attempt == "" || r.until <= g.s.Now().UnixMilli()) {
+	if errors.Is(err, grant.ErrNotFound) || err == nil && (r.Generation != l.Generation ||
+		r.attempt != l.Attempt || r.attempt == "" || r.until <= g.s.Now().UnixMilli()) {
 		return nil, refusal{grant.ErrFenced}
 	}
 	return r, err

@@ -519,7 +519,8 @@ func (r *row) countAttempt() {
 // held finds the grant of a lease that is not over.
 func (s *Store) held(l grant.Lease) *row {
 	r := s.byID(l.ID)
-	if r == nil || r.Generation != l.Generation || r.attempt != l.Attempt || r.attempt == "" || !r.until.After(s.Now()) {
+	if r == nil || r.Generation != l.Generation || r.attempt != l.Attempt || r.attempt == "" ||
+		!r.until.After(s.Now()) {
 		return nil
 	}
 	return r
