@@ -37,17 +37,18 @@ type Meaning struct {
 type Codes map[string]Meaning
 
 // standard are the codes of RFC 6749 §4.1.2.1 and §5.2, and RFC 8707 §2, and those for
-// which package oauth has a Kind of its own.
+// which package oauth has a Kind of its own. GitHub's, among these, come with status 200;
+// bad_refresh_token is the one that its pages do not list.
 func standard(code string) (Meaning, bool) {
 	switch code {
-	case "invalid_grant", "invalid_code", "code_already_used":
+	case "invalid_grant", "invalid_code", "code_already_used", "bad_verification_code", "bad_refresh_token":
 		return Meaning{grant.Yours, GrantRefused}, true
 	case "access_denied", "consent_required", "interaction_required", "login_required":
 		return Meaning{grant.Yours, Denied}, true
-	case "invalid_client", "bad_client_secret", "invalid_client_id":
+	case "invalid_client", "bad_client_secret", "invalid_client_id", "incorrect_client_credentials":
 		return Meaning{grant.Ours, ClientRefused}, true
 	case "invalid_request", "unauthorized_client", "unsupported_grant_type", "unsupported_response_type",
-		"invalid_scope", "invalid_target", "bad_redirect_uri":
+		"invalid_scope", "invalid_target", "bad_redirect_uri", "redirect_uri_mismatch":
 		return Meaning{grant.Ours, RequestRefused}, true
 	case "server_error", "temporarily_unavailable", "slow_down":
 		return Meaning{grant.Later, Busy}, true

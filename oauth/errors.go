@@ -171,7 +171,8 @@ func codeError(call string, status int, code string) *Error {
 		return e
 	}
 	switch code {
-	case "invalid_grant", "invalid_code", "code_already_used", "bad_verification_code", "unverified_user_email":
+	case "invalid_grant", "invalid_code", "code_already_used", "bad_verification_code", "unverified_user_email",
+		"bad_refresh_token":
 		e.Kind = Rejected
 	case "server_error", "temporarily_unavailable", "slow_down":
 		e.Kind = Unavailable
@@ -190,6 +191,7 @@ var registered = [...]string{
 	"server_error", "temporarily_unavailable", "access_denied", "slow_down", "invalid_target",
 	"invalid_code", "code_already_used", "bad_client_secret", "invalid_client_id", "bad_redirect_uri",
 	"incorrect_client_credentials", "bad_verification_code", "redirect_uri_mismatch", "unverified_user_email",
+	"bad_refresh_token",
 }
 
 // describe says why a connection failed. Only errors of the network and of TLS

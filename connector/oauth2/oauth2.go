@@ -54,6 +54,9 @@ type Options struct {
 	// Reconnect: a refresh whose answer was lost is not sent once more (`lost_refresh:
 	// reconnect`), because the authorization server would end the grant.
 	Reconnect bool
+	// EndedCodes are error codes of a refresh by which the authorization server says that the
+	// grant has ended, beside invalid_grant.
+	EndedCodes []string
 
 	OAuth *oauth.Client
 	Now   func() time.Time // nil: time.Now
@@ -72,6 +75,7 @@ type Connector struct {
 	o       Options
 	origin  string
 	params  url.Values
+	ended   connector.Codes // EndedCodes
 }
 
 var (
@@ -111,6 +115,10 @@ func New(o Options) (*Connector, error) {
 	if err != nil {
 		return nil, connector.FaultAt("endpoints.authorization", errors.New("must be a URL"))
 	}
+	ended := connector.Codes{}
+	for _, code := range o.EndedCodes {
+		ended[code] = connector.Meaning{Class: grant.Yours, Reason: connector.GrantRefused}
+	}
 	return &Connector{
 		about: grant.About{
 			ID: o.ID, Type: Type, Name: o.Name, ClientID: o.ClientID, Owner: cmp.Or(o.Owner, grant.OwnedByUser),
@@ -121,7 +129,7 @@ func New(o Options) (*Connector, error) {
 			Forward: slices.Clone(o.Forward), Resend: !o.Reconnect,
 		},
 		request: oauth.TokenRequest{ClientID: o.ClientID, ClientSecret: o.ClientSecret, Auth: o.Auth, Once: true},
-		o:       o, origin: origin, params: params,
+		o:       o, origin: origin, params: params, ended: ended,
 	}, nil
 }
 
@@ -152,8 +160,26 @@ func (o *Options) check() error {
 	if err := connector.Forwardable(o.Forward); err != nil {
 		return connector.FaultAt("forward_headers", err)
 	}
+	for _, code := range o.EndedCodes {
+		switch {
+		case code == "" || len(code) > maxCode || strings.Trim(code, codeLetters) != "":
+			return connector.FaultAt("ended_codes", errors.New("must be error codes of the authorization server, of "+
+				"letters, digits, _, - and dots"))
+		case slices.Contains(neverEnd[:], code):
+			return connector.FaultAt("ended_codes", fmt.Errorf("must not have %s: it says nothing of one person's grant, "+
+				"and would end those of all", code))
+		}
+	}
 	return connector.Accesses(o.Accesses)
 }
+
+const (
+	maxCode     = 64
+	codeLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
+)
+
+// neverEnd are codes that are about our client, or about nobody.
+var neverEnd = [...]string{"invalid_client", "server_error", "temporarily_unavailable", "slow_down"}
 
 func (o *Options) checkClient() error {
 	switch {
@@ -222,7 +248,7 @@ func (c *Connector) Redeem(
 	if err != nil {
 		return grant.Result{}, err
 	}
-	result, idToken, err := c.exchange(ctx, url.Values{
+	result, idToken, err := c.exchange(ctx, nil, url.Values{
 		"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {r.RedirectURI},
 		"code_verifier": {h.Verifier},
 	})
@@ -258,7 +284,8 @@ func (c *Connector) Refresh(ctx context.Context, t grant.Tokens, _ []string) (gr
 		return grant.Result{}, &grant.Error{Class: grant.Yours, Reason: connector.NoRefreshToken,
 			Err: errors.New("there is no refresh token")}
 	}
-	result, idToken, err := c.exchange(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {t.Refresh}})
+	result, idToken, err := c.exchange(ctx, c.ended,
+		url.Values{"grant_type": {"refresh_token"}, "refresh_token": {t.Refresh}})
 	if err != nil {
 		return grant.Result{}, err
 	}
@@ -289,14 +316,16 @@ func (c *Connector) Revoke(ctx context.Context, t grant.Tokens, _ int) (grant.Re
 // lasts. There is no standard for it.
 var refreshLife = [...]string{"refresh_token_expires_in", "refresh_expires_in"}
 
-// exchange makes one request to the token endpoint. Scopes of the result are nil where the
-// answer does not tell.
-func (c *Connector) exchange(ctx context.Context, form url.Values) (result grant.Result, idToken string, err error) {
+// exchange makes one request to the token endpoint; codes are what its errors mean, beside the
+// standard. Scopes of the result are nil where the answer does not tell.
+func (c *Connector) exchange(ctx context.Context, codes connector.Codes, form url.Values) (
+	result grant.Result, idToken string, err error,
+) {
 	r := c.request
 	r.URL, r.Form, r.Further = c.o.Token, form, refreshLife[:]
 	answer, err := c.o.OAuth.Exchange(ctx, r)
 	if err != nil {
-		return grant.Result{}, "", connector.Codes(nil).Failed(err)
+		return grant.Result{}, "", codes.Failed(err)
 	}
 	now := c.o.Now()
 	tokens, err := connector.Tokens(answer, now)
@@ -316,12 +345,19 @@ func (c *Connector) exchange(ctx context.Context, form url.Values) (result grant
 // refresh token tells.
 const offlineAccess = "offline_access"
 
-// granted are the scopes that an answer names, and offlineAccess where it is asked for.
+// granted are the scopes that an answer names, and offlineAccess where it is asked for. Some
+// authorization servers, GitHub's among them, take scopes with blanks between them and name
+// them with commas. A comma may be a part of a scope (RFC 6749 §3.3), so it is one where the
+// configuration has such a scope.
 func (c *Connector) granted(text string) []string {
+	asksFor := func(is func(scope string) bool) bool {
+		return slices.ContainsFunc(c.about.Accesses, func(a grant.Access) bool { return slices.ContainsFunc(a.Scopes, is) })
+	}
+	if !asksFor(func(scope string) bool { return strings.Contains(scope, ",") }) {
+		text = strings.ReplaceAll(text, ",", " ")
+	}
 	scopes := connector.Scopes(text)
-	asked := slices.ContainsFunc(c.about.Accesses, func(a grant.Access) bool {
-		return slices.Contains(a.Scopes, offlineAccess)
-	})
+	asked := asksFor(func(scope string) bool { return scope == offlineAccess })
 	if scopes == nil || !asked || slices.Contains(scopes, offlineAccess) {
 		return scopes
 	}

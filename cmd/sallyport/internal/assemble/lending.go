@@ -101,7 +101,8 @@ func newOAuth2(k config.Connector, client *oauth.Client) (grant.Connector, error
 		Auth:          oauth.ClientAuth(cmp.Or(k.ClientAuth, string(oauth.Basic))),
 		Authorization: k.Endpoints.Authorization, Token: k.Endpoints.Token, Revocation: k.Endpoints.Revocation,
 		Issuer: k.Issuer, BaseURL: k.BaseURL, Owner: grant.OwnerKind(k.Owner), Accesses: accesses,
-		AuthorizationParams: k.AuthorizationParams, Forward: k.ForwardHeaders, Reconnect: k.NoResend, OAuth: client})
+		AuthorizationParams: k.AuthorizationParams, Forward: k.ForwardHeaders, Reconnect: k.NoResend,
+		EndedCodes: k.EndedCodes, OAuth: client})
 }
 
 func newAPIKey(k config.Connector, client *oauth.Client) (grant.Connector, error) {

@@ -53,7 +53,8 @@ type Connector struct {
 	ManagedBy, UsableBy    []Rule
 	AuthorizationParams    map[string]string
 	ForwardHeaders         []string
-	NoResend               bool // a refresh whose answer was lost is not sent again
+	NoResend               bool     // a refresh whose answer was lost is not sent again
+	EndedCodes             []string // error codes that end a grant, beside invalid_grant
 	Inject                 Inject
 	Headers                map[string]string // that every request has
 	Options                map[string]string // of a type that is in Types
@@ -218,6 +219,10 @@ func connectorShape(t Types) yamltable.Shape[Connector] {
 			"once more (resend), or people connect again (reconnect), for an authorization server that takes a "+
 			"repeated token for a stolen one. resend if left out.",
 			resendOrReconnect(), func(c *Connector) *bool { return &c.NoResend }),
+		yamltable.Field("ended_codes", "type oauth2: error codes of a refresh that mean that people have to connect "+
+			"again, beside invalid_grant, for an authorization server with words of its own.",
+			yamltable.List(yamltable.Text("an error code such as unauthorized_client"), 1),
+			func(c *Connector) *[]string { return &c.EndedCodes }),
 		yamltable.Field("signing_secrets", "types slack, pagerduty and pagerduty_key: what the third party "+
 			"signs events with. With it Sallyport takes them at webhooks/ID below prefix, marks the grants that ended "+
 			"there, and hands the others to the apps with an events_url. All in the list count, for the time in "+
@@ -399,6 +404,7 @@ func keysOfTypes(t Types) []keyOfTypes {
 		{key: "authorization_params", may: oauth},
 		{key: "forward_headers", may: both},
 		{key: "lost_refresh", may: oauth},
+		{key: "ended_codes", may: oauth},
 		{key: "signing_secrets", may: slices.Concat(EventTypes(), further)},
 		{key: "inject", may: []string{apikey.Type}},
 		{key: "headers", may: withHeaders},
