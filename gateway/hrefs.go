@@ -183,10 +183,17 @@ func (f *forward) placeHrefs(ctx context.Context, res *http.Response) error {
 	return nil
 }
 
+// nameSchemes are those of addresses that are no place, such as those of people among their
+// calendar-user-address-set (RFC 6638 §2.4.1): they lead nobody anywhere.
+var nameSchemes = []string{"mailto", "urn", "tel"}
+
 // ours is a path of ours for an address in the answer to base, if it is one of the API. Any
 // other is made absolute, so that it leads nobody to what else is here.
 func (f *forward) ours(base *url.URL, href string) (address string, ours bool) {
 	to, err := url.Parse(href)
+	if err == nil && to.Opaque != "" && slices.Contains(nameSchemes, to.Scheme) {
+		return href, false
+	}
 	if err != nil || to.Opaque != "" {
 		return "", false
 	}

@@ -37,6 +37,7 @@ const MaxAnswer = 16 << 20
 const (
 	PasswordMalformed = "password_malformed"  // it cannot be one: nothing was asked
 	PasswordRefused   = "password_refused"    // the server does not accept it
+	NoBasic           = "no_basic"            // the server takes no passwords, or not as they are
 	NoCalendars       = "no_calendars"        // the server does not say where they are
 	Elsewhere         = "calendars_elsewhere" // they are where this connector does not go
 )

@@ -44,15 +44,21 @@ type found struct {
 
 // calendars asks for the principal (RFC 5397) where the operator says, and where that brings
 // nothing at the well-known address (RFC 6764 §5), and the principal for its home (RFC 4791
-// §6.2.1).
+// §6.2.1). A server may forbid to ask at one place who may ask at the other (403).
 func (s *search) calendars() (found, error) {
 	first, err := s.propfind(s.c.base.JoinPath("/"))
-	if e, ok := errors.AsType[*grant.Error](err); ok && e.Class != grant.Ours {
+	forbidden := errors.Is(err, errForbidden)
+	if e, ok := errors.AsType[*grant.Error](err); ok && e.Class != grant.Ours && !forbidden {
 		return found{}, err
 	}
 	if err != nil || first.principal == nil {
+		refused := err
 		known := url.URL{Scheme: s.c.base.Scheme, Host: s.c.base.Host, Path: "/.well-known/caldav"}
-		if first, err = s.propfind(&known); err != nil {
+		first, err = s.propfind(&known)
+		if e, ok := errors.AsType[*grant.Error](err); ok && e.Class == grant.Ours && forbidden {
+			return found{}, refused
+		}
+		if err != nil {
 			return found{}, err
 		}
 	}
@@ -204,7 +210,7 @@ func (s *search) propfind(at *url.URL) (answer, error) {
 			return answer{}, unanswered(err)
 		}
 		if res.StatusCode < 300 || res.StatusCode >= 400 {
-			if err := judge(res.StatusCode); err != nil {
+			if err := judge(res); err != nil {
 				return answer{}, err
 			}
 			return read(at, body)
@@ -222,18 +228,29 @@ func (s *search) propfind(at *url.URL) (answer, error) {
 	return answer{}, nowhere("there are too many redirects")
 }
 
-// judge says what a status means for the account.
-func judge(status int) error {
+var errForbidden = errors.New("the answer has status 403")
+
+// judge says what an answer means for the account.
+func judge(res *http.Response) error {
+	status := res.StatusCode
 	failed := func(class grant.Class, reason string) error {
 		return &grant.Error{Class: class, Reason: reason, Err: fmt.Errorf("the answer has status %d", status)}
+	}
+	refused := func(cause error) error {
+		return &grant.Error{Class: grant.Yours, Reason: PasswordRefused, Err: cause,
+			Sentence: "The calendar server does not accept this user name with this password. Many servers take an app " +
+				"password only, which is made there."}
 	}
 	switch {
 	case status == http.StatusMultiStatus:
 		return nil
-	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		return &grant.Error{Class: grant.Yours, Reason: PasswordRefused,
-			Err:      fmt.Errorf("the answer has status %d", status),
-			Sentence: "The calendar server does not accept this user name with this password."}
+	case status == http.StatusUnauthorized && otherThanBasic(res.Header["Www-Authenticate"]):
+		return &grant.Error{Class: grant.Ours, Reason: NoBasic, Err: errors.New("the server does not take a password " +
+			"as it is (Basic), but something else, such as Digest or OAuth")}
+	case status == http.StatusUnauthorized:
+		return refused(errors.New("the answer has status 401"))
+	case status == http.StatusForbidden:
+		return refused(errForbidden)
 	case status >= 500 && status != http.StatusNotImplemented, status == http.StatusTooManyRequests,
 		status == http.StatusRequestTimeout:
 		return failed(grant.Later, connector.Busy)
@@ -242,6 +259,25 @@ func judge(status int) error {
 		return failed(grant.Ours, connector.WrongEndpoint)
 	}
 	return failed(grant.Ours, connector.RequestRefused)
+}
+
+// otherThanBasic reports whether the challenges of an answer (RFC 9110 §11.6.1), of which it may
+// have several in one line, are such as a password is no answer to. iCloud has one of its own
+// beside Basic; a scheme that is not known says nothing.
+func otherThanBasic(lines []string) bool {
+	other := false
+	for _, line := range lines {
+		for part := range strings.SplitSeq(line, ",") {
+			scheme, _, _ := strings.Cut(strings.TrimSpace(part), " ")
+			switch strings.ToLower(scheme) {
+			case "basic":
+				return false
+			case "digest", "bearer", "negotiate", "ntlm":
+				other = true
+			}
+		}
+	}
+	return other
 }
 
 func unanswered(err error) error {

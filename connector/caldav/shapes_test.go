@@ -349,3 +349,96 @@ func TestAClientFindsTheCalendarsOfARadicaleBelowAPath(t *testing.T) {
 		}
 	}
 }
+
+// What people see and the log has where a server asks for something else than a password: the
+// operator's to mend, and no word about the password. Baïkal asks for Digest by default
+// (sabre-io/Baikal), iCloud for Basic beside a scheme of its own.
+func TestAServerThatTakesNoBasicIsToldApartFromAWrongPassword(t *testing.T) {
+	var challenges []string
+	n := startInternet(t, "dav.acme.example", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header()["Www-Authenticate"] = challenges
+		w.WriteHeader(http.StatusUnauthorized)
+	})
+	c := calendars(t, "https://dav.acme.example/dav.php", n.client(t))
+	for _, tt := range []struct {
+		challenges []string
+		reason     string
+		class      grant.Class
+	}{
+		{[]string{`Digest realm="BaikalDAV",qop="auth",nonce="61b1",opaque="d66d"`}, caldav.NoBasic, grant.Ours},
+		{[]string{`Bearer realm="https://accounts.acme.example"`}, caldav.NoBasic, grant.Ours},
+		{[]string{"Negotiate", "NTLM"}, caldav.NoBasic, grant.Ours},
+		{[]string{`Digest realm="a", Basic realm="a"`}, caldav.PasswordRefused, grant.Yours},
+		{[]string{`Digest realm="a"`, `basic realm="a"`}, caldav.PasswordRefused, grant.Yours},
+		{[]string{`X-MobileMe-AuthToken realm="Newcastle", Basic realm="Newcastle"`}, caldav.PasswordRefused, grant.Yours},
+		{[]string{`X-MobileMe-AuthToken realm="Newcastle"`}, caldav.PasswordRefused, grant.Yours},
+		{nil, caldav.PasswordRefused, grant.Yours},
+	} {
+		challenges = tt.challenges
+		_, err := c.Accept(t.Context(), key, grant.Request{})
+		e, ok := errors.AsType[*grant.Error](err)
+		if !ok || e.Class != tt.class || e.Reason != tt.reason || (e.Sentence != "") != (tt.class == grant.Yours) {
+			t.Errorf("%q: %v", tt.challenges, err)
+		}
+		if asked := n.paths(); tt.class == grant.Yours && len(asked) != 1 {
+			t.Errorf("%q: a password that is refused was shown %d times", tt.challenges, len(asked))
+		}
+	}
+}
+
+// A server may forbid PROPFIND at its root and have calendars all the same; where its well-known
+// address says nothing either, it was the password.
+func TestAServerThatForbidsItsRootIsAskedAtItsWellKnownAddress(t *testing.T) {
+	a := nextcloud("")
+	there := true
+	n := startInternet(t, "dav.acme.example", func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/":
+			w.WriteHeader(http.StatusForbidden)
+		case "/.well-known/caldav":
+			if !there {
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+			http.Redirect(w, r, "/remote.php/dav/", http.StatusMovedPermanently)
+		default:
+			a.ServeHTTP(w, r)
+		}
+	})
+	c := calendars(t, "https://dav.acme.example", n.client(t))
+	l := lend(t, c, n.transport)
+	testenv.Check(t, l.Paste(t, key))
+	if walk := walkOf(t, l, "/work/"); walk.home != dav+"/calendars/mira%40acme/" {
+		t.Errorf("a client gets to %+v", walk)
+	}
+	n.paths()
+	there = false
+	_, err := c.Accept(t.Context(), key, grant.Request{})
+	if e, ok := errors.AsType[*grant.Error](err); !ok || e.Reason != caldav.PasswordRefused {
+		t.Errorf("nothing there either: %v", err)
+	}
+	if asked := strings.Join(n.paths(), ", "); asked != "PROPFIND dav.acme.example/, "+
+		"PROPFIND dav.acme.example/.well-known/caldav" {
+		t.Errorf("asked: %s", asked)
+	}
+}
+
+// RFC 6638 §2.4.1: among the addresses of a person are such as are no place. A client compares
+// them with those of organizers and attendees, so they arrive as they are; what could lead
+// somewhere does not.
+func TestP12_AddressesOfPeopleInAMultistatusStayAsTheyAre(t *testing.T) {
+	const ofPeople = `<d:href>mailto:mira@acme.example</d:href><d:href>urn:uuid:0d3f-77</d:href><d:href>tel:+49-1</d:href>`
+	a := nextcloud("")
+	a.homeIs = `<cal:calendar-user-address-set>` + ofPeople + `<d:href>/remote.php/dav/principals/users/mira@acme/</d:href>` +
+		`<d:href>https:gateway/other/</d:href><d:href>javascript:a</d:href></cal:calendar-user-address-set>` + a.homeIs
+	n := startInternet(t, "cloud.acme.example", a.ServeHTTP)
+	l := lend(t, calendars(t, "https://cloud.acme.example/remote.php/dav", n.client(t)), n.transport)
+	testenv.Check(t, l.Paste(t, key))
+	res, body := l.Ask(t, "PROPFIND", dav+"/principals/users/mira@acme/", question0("<C:calendar-home-set/>"),
+		"Content-Type", "application/xml", "Depth", "0")
+	if res.StatusCode != http.StatusMultiStatus || !strings.Contains(body, ofPeople+"<d:href>"+dav+
+		"/principals/users/mira@acme/</d:href>") || strings.Contains(body, "javascript") ||
+		strings.Contains(body, "https:gateway") {
+		t.Errorf("%s %s", res.Status, body)
+	}
+}
