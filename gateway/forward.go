@@ -357,7 +357,8 @@ func (f *forward) rejected(status int) bool {
 	switch status {
 	case http.StatusUnauthorized:
 		return true
-	case http.StatusForbidden, http.StatusNotFound, http.StatusGone:
+	case http.StatusForbidden, http.StatusNotFound, http.StatusGone, http.StatusMovedPermanently,
+		http.StatusPermanentRedirect:
 		return f.loan.Target != ""
 	}
 	return false

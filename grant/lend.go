@@ -451,12 +451,15 @@ func (b *Broker) refusedForGood(ctx context.Context, r Record, t Tokens) (bool, 
 	connector := b.offers[r.Connector].Connector
 	if keyed, ok := connector.(Keyed); ok {
 		asked, cancel := context.WithTimeout(ctx, CallTime)
-		_, err := keyed.Accept(asked, t.Access, Request{Access: r.Access, Scopes: r.Requested})
+		result, err := keyed.Accept(asked, t.Access, Request{Access: r.Access, Scopes: r.Requested})
 		cancel()
-		if err == nil {
+		if err == nil && result.Tokens.Access == t.Access {
 			return false, ErrStillRejected
 		}
-		if status, ok = endBy(ClassOf(err)); !ok {
+		// Without an error it is good, but not as it is kept: a calendar has moved.
+		if status, ok = endBy(ClassOf(err)); err == nil {
+			status = NeedsReconnect
+		} else if !ok {
 			b.Log.Warn("a key was refused, and could not be checked", "connector", r.Connector, "grant", r.ID,
 				"error", err.Error())
 			return false, ErrStillRejected

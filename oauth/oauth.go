@@ -226,7 +226,7 @@ func (c *Client) send(req *http.Request, call string, t taking) (*http.Response,
 
 	attempts := 0
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { attempts++ }})
-	resp, err := c.transport.RoundTrip(req.WithContext(ctx))
+	resp, err := c.transport.RoundTrip(named(req.WithContext(ctx)))
 	if attempts > 1 {
 		c.metrics.retried(c.provider, call)
 	}
@@ -264,6 +264,23 @@ func (c *Client) read(from io.Reader, wanted int64) (body []byte, length int64, 
 	}
 	rest, err := io.Copy(io.Discard, from)
 	return body, int64(len(body)) + rest, err
+}
+
+// agent is what we call ourselves. There are servers, and what stands before them, that refuse
+// requests without a User-Agent and those with the one of Go's library.
+const agent = "sallyport"
+
+// named returns a request that says whose it is, if it does not. req itself stays.
+func named(req *http.Request) *http.Request {
+	if req.Header["User-Agent"] != nil {
+		return req
+	}
+	r := *req
+	if r.Header = req.Header.Clone(); r.Header == nil {
+		r.Header = http.Header{}
+	}
+	r.Header.Set("User-Agent", agent)
+	return &r
 }
 
 // sent tells what a call that got no answer came to. Only our own transport tells

@@ -565,3 +565,37 @@ func TestNamesBelowLocalhostAreThisMachine(t *testing.T) {
 		resp.Body.Close()
 	}
 }
+
+// Some servers refuse requests without a User-Agent, and those of Go's library.
+func TestARequestSaysWhoseItIs(t *testing.T) {
+	var agents []string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		agents = append(agents, r.Header.Get("User-Agent"))
+		fmt.Fprint(w, `{"access_token":"a"}`)
+	}))
+	defer srv.Close()
+	c, err := NewClient(Options{Provider: "p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.CloseIdleConnections()
+	for _, own := range []string{"", "other/1"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if own != "" {
+			req.Header.Set("User-Agent", own)
+		}
+		before := len(req.Header)
+		if _, err := c.Document(req, "document"); err != nil || len(req.Header) != before {
+			t.Errorf("%v, the caller's header is %v", err, req.Header)
+		}
+	}
+	if _, err := c.Exchange(t.Context(), TokenRequest{URL: srv.URL, Auth: None}); err != nil {
+		t.Error(err)
+	}
+	if got := strings.Join(agents, " "); got != "sallyport other/1 sallyport" {
+		t.Errorf("%s", got)
+	}
+}

@@ -288,10 +288,12 @@ func TestP17_ACalendarThatIsTriedTakesLittleMemory(t *testing.T) {
 
 func TestAnAddressThatIsOverEndsTheGrant(t *testing.T) {
 	for status, want := range map[int]grant.Status{404: grant.NeedsReconnect, 410: grant.NeedsReconnect,
-		403: grant.NeedsReconnect, 401: grant.NeedsReconnect, 302: grant.Active, 500: grant.Active, 429: grant.Active} {
+		403: grant.NeedsReconnect, 401: grant.NeedsReconnect, 301: grant.NeedsReconnect, 308: grant.NeedsReconnect,
+		302: grant.Active, 307: grant.Active, 500: grant.Active, 429: grant.Active} {
 		var over atomic.Bool
 		srv, roots, _ := calendar(t, func(w http.ResponseWriter, r *http.Request) {
-			if over.Load() {
+			if over.Load() && r.URL.RawQuery != "moved" {
+				w.Header().Set("Location", "?moved") // it is there, at another address
 				w.WriteHeader(status)
 				return
 			}
@@ -357,9 +359,13 @@ func TestP08_AFeedDoesNotReachWhatOnlySallyportCanReach(t *testing.T) {
 // A host that may be reached leads to one that may not.
 func TestP08_ARedirectToLoopbackIsNotFollowed(t *testing.T) {
 	inside, _, connections := calendar(t, serveFeed)
-	redirects := atomic.Bool{}
+	redirects, permanently := atomic.Bool{}, atomic.Bool{}
 	srv, roots, _ := calendar(t, func(w http.ResponseWriter, r *http.Request) {
-		if redirects.Load() {
+		switch {
+		case permanently.Load():
+			http.Redirect(w, r, inside.URL+secret, http.StatusMovedPermanently)
+			return
+		case redirects.Load():
 			http.Redirect(w, r, inside.URL+secret, http.StatusFound)
 			return
 		}
@@ -376,8 +382,62 @@ func TestP08_ARedirectToLoopbackIsNotFollowed(t *testing.T) {
 	if !ok || e.Reason != ics.Elsewhere || e.Sentence == "" {
 		t.Errorf("connecting it: %v", e)
 	}
+	permanently.Store(true)
+	e, ok = errors.AsType[*grant.Error](l.Paste(t, srv.URL+secret))
+	if !ok || e.Reason != connector.NotPublic {
+		t.Errorf("connecting what has moved inside: %v", e)
+	}
 	if n := connections.Load(); n != 0 {
 		t.Errorf("the listener saw %d connections", n)
+	}
+}
+
+// A calendar says that it has moved for good, as iCloud's do from one of its hosts to another: who
+// connects it has it at its new address, and the old one is not asked again. What only leads
+// elsewhere for now, or to no address that could be pasted, is not followed.
+func TestACalendarThatHasMovedIsConnectedAtItsNewAddress(t *testing.T) {
+	const moved = "/published/2/private-canary-other0123456789"
+	status, location := http.StatusMovedPermanently, ""
+	var asked atomic.Int32
+	srv, roots, _ := calendar(t, func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		switch {
+		case r.Header.Get("User-Agent") == "" || strings.HasPrefix(r.Header.Get("User-Agent"), "Go-http-client"):
+			w.WriteHeader(http.StatusForbidden) // as some servers do
+		case r.URL.Path == moved:
+			serveFeed(w, r)
+		default:
+			w.Header().Set("Location", location)
+			w.WriteHeader(status)
+		}
+	})
+	l := lend(t, allowing(t, client(t, roots), srv.URL), granttest.NewStore(nil), roots)
+	host := strings.TrimPrefix(srv.URL, "https://")
+	for _, tt := range []struct {
+		status   int
+		location string
+		asked    int32
+	}{
+		{http.StatusFound, moved, 1}, {http.StatusTemporaryRedirect, moved, 1}, {http.StatusSeeOther, moved, 1},
+		{http.StatusMovedPermanently, "", 1}, {http.StatusMovedPermanently, "http://acme.example" + moved, 1},
+		{http.StatusMovedPermanently, "/short", 1}, {http.StatusMovedPermanently, "https://a:b@" + host + moved, 1},
+		{http.StatusMovedPermanently, secret, 4}, // round and round
+	} {
+		status, location = tt.status, tt.location
+		before := asked.Load()
+		e, ok := errors.AsType[*grant.Error](l.Paste(t, srv.URL+secret))
+		if !ok || e.Reason != ics.Elsewhere || asked.Load()-before != tt.asked {
+			t.Errorf("%d to %q: %v, asked %d times", tt.status, tt.location, e, asked.Load()-before)
+		}
+	}
+	for status = range map[int]bool{http.StatusMovedPermanently: true, http.StatusPermanentRedirect: true} {
+		for _, location = range []string{moved, srv.URL + moved, "webcal://" + host + moved} {
+			testenv.Check(t, l.Paste(t, srv.URL+secret))
+			before := asked.Load()
+			if res, body := l.Ask(t, "GET", path, "", "User-Agent", "planner/1"); body != feed || asked.Load()-before != 1 {
+				t.Errorf("%d to %q: %s %s, asked %d times", status, location, res.Status, body, asked.Load()-before)
+			}
+		}
 	}
 }
 
@@ -395,15 +455,16 @@ func TestWhatIsNoCalendarIsNotConnected(t *testing.T) {
 		{"text/calendar", feed, true},
 		{"Text/Calendar;charset=UTF-8;method=PUBLISH", "\ufeff" + feed, true},
 		{"text/calendar", "\r\nbegin:vcalendar\r\n", true},
-		{"text/html", feed, false}, {"text/plain", feed, false}, {"", feed, false},
-		{"application/octet-stream", feed, false},
+		{"text/html", feed, true}, {"text/plain", feed, true}, {"", feed, true},
+		{"application/octet-stream", feed, true}, {"text/calendar; charset=utf-8; charset=utf-8", feed, true},
 		{"text/calendar", "<html>sign in</html>", false}, {"text/calendar", "", false},
+		{"application/octet-stream", "BEGIN:VCARD\r\n", false}, {"text/plain", "no BEGIN:VCALENDAR", false},
 	} {
 		kind, body = tt.kind, tt.body
 		_, err := c.Accept(t.Context(), srv.URL+secret, grant.Request{})
 		e, ok := errors.AsType[*grant.Error](err)
 		if (err == nil) != tt.good || err != nil && (!ok || e.Reason != ics.NoCalendar ||
-			!strings.Contains(e.Sentence, "text/calendar")) {
+			!strings.Contains(e.Sentence, "BEGIN:VCALENDAR")) {
 			t.Errorf("%s %q: %v", tt.kind, tt.body, err)
 		}
 	}

@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -49,6 +48,8 @@ const (
 	maxAddress = 2048
 	// minTarget is how long path and query are at least: who could guess them needs no grant.
 	minTarget = 16
+	// mostMoves is how often a calendar may say that it has moved, on the way to one.
+	mostMoves = 3
 )
 
 // Options are what a Connector needs, most of it from the configuration.
@@ -147,7 +148,8 @@ func (c *Connector) parse(address string) (*url.URL, error) {
 }
 
 // Accept implements grant.Keyed. White space around an address comes from copying it, and is
-// removed; webcal is what calendars call https.
+// removed; webcal is what calendars call https. A calendar that has moved for good is kept at its
+// new address, as somebody could have pasted it.
 func (c *Connector) Accept(ctx context.Context, key string, _ grant.Request) (grant.Result, error) {
 	address := secure(strings.TrimSpace(key))
 	u, err := c.parse(address)
@@ -155,21 +157,55 @@ func (c *Connector) Accept(ctx context.Context, key string, _ grant.Request) (gr
 		return grant.Result{}, &grant.Error{Class: grant.Yours, Reason: AddressMalformed, Err: err,
 			Sentence: "That is not the secret address of a calendar: " + err.Error() + "."}
 	}
+	for moves := 0; ; moves++ {
+		res, body, err := c.get(ctx, u, address)
+		to, movedTo := c.moved(u, res, err)
+		if movedTo == "" || moves == mostMoves {
+			if err := looked(res, body, err); err != nil {
+				return grant.Result{}, err
+			}
+			return grant.Result{Tokens: grant.Tokens{Access: address, AccessIssued: c.now()},
+				Account: grant.Account{Name: u.Hostname()}}, nil
+		}
+		u, address = to, movedTo
+	}
+}
+
+// get asks for a calendar once.
+func (c *Connector) get(ctx context.Context, u *url.URL, address string) (*http.Response, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return grant.Result{}, &grant.Error{Class: grant.Yours, Reason: AddressMalformed,
-			Err: errors.New("the request cannot be made")}
+		return nil, nil, errors.New("the request cannot be made")
 	}
 	req.Header.Set("Accept", "text/calendar")
 	client := c.guarded
 	if c.hosts.Allow(u) {
 		client = c.trusted
 	}
-	if err := looked(client.Beginning(req, "feed", looksAt)); err != nil {
-		return grant.Result{}, err
+	return client.Beginning(req, "feed", looksAt)
+}
+
+// moved is where an answer says that the calendar is for good (RFC 9110 §15.4.2, §15.4.9), if that
+// is an address that could be pasted. A host that everybody may reach leads to none that only
+// the operator allows.
+func (c *Connector) moved(from *url.URL, res *http.Response, err error) (to *url.URL, address string) {
+	if err != nil || !permanent(res.StatusCode) {
+		return nil, ""
 	}
-	return grant.Result{Tokens: grant.Tokens{Access: address, AccessIssued: c.now()},
-		Account: grant.Account{Name: u.Hostname()}}, nil
+	next, err := from.Parse(res.Header.Get("Location"))
+	if err != nil || res.Header.Get("Location") == "" {
+		return nil, ""
+	}
+	address = secure(next.String())
+	to, err = c.parse(address)
+	if err != nil || c.hosts.Allow(to) && !c.hosts.Allow(from) {
+		return nil, ""
+	}
+	return to, address
+}
+
+func permanent(status int) bool {
+	return status == http.StatusMovedPermanently || status == http.StatusPermanentRedirect
 }
 
 // secure returns an address with https for webcal and webcals, which calendars use for links.
@@ -193,13 +229,14 @@ func looked(res *http.Response, begins []byte, err error) error {
 	if err != nil {
 		return unanswered(err)
 	}
-	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
 	switch s := res.StatusCode; {
-	case s == http.StatusOK && kind == "text/calendar" && isCalendar(begins):
+	// Its type says little: nginx calls a file .ics application/octet-stream, and many programs
+	// that make calendars say text/plain or text/html.
+	case s == http.StatusOK && isCalendar(begins):
 		return nil
 	case s >= 200 && s < 300:
 		return failed(grant.Yours, NoCalendar, "the answer is not a calendar",
-			"There is no calendar behind this address: what it answers is not text/calendar.")
+			"There is no calendar behind this address: what it answers does not begin with BEGIN:VCALENDAR.")
 	case s == http.StatusUnauthorized, s == http.StatusForbidden, s == http.StatusNotFound, s == http.StatusGone:
 		return failed(grant.Yours, AddressRefused, fmt.Sprintf("the answer has status %d", s),
 			"There is no calendar behind this address, or not for everybody who has it.")
