@@ -45,7 +45,7 @@ type forward struct {
 	offered *Connector
 	target  target
 	host    string // as the app wrote it
-	at      string // where the app reached us, for page links; "": there are none, or it is not known
+	at      string // where the app reached us, for page links; "": it is not known
 	ev      *observe.Event
 
 	loan    grant.Loan
@@ -75,10 +75,7 @@ func (g *Gateway) lend(w http.ResponseWriter, r *http.Request, ev *observe.Event
 	if err != nil {
 		return plainBad(err)
 	}
-	f := &forward{g: g, caller: c, offered: offered, target: t, host: r.Host, ev: ev}
-	if len(offered.About.PageLinks) > 0 {
-		f.at = reachedAt(r)
-	}
+	f := &forward{g: g, caller: c, offered: offered, target: t, host: r.Host, ev: ev, at: reachedAt(r)}
 	if err := f.judge(w, r); err != nil {
 		return err
 	}
@@ -488,6 +485,7 @@ func (f *forward) RewriteAnswer(h http.Header) {
 	}
 	f.placeElsewhere(h, "Location")
 	f.placeElsewhere(h, "Content-Location")
+	f.placeLinks(h)
 	h["Cache-Control"] = []string{privateAnswer}
 	h["Vary"] = append(h["Vary"], "Authorization, "+assertionHeader+", "+leaseHeader+", "+personHeader)
 }

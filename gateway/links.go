@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -265,6 +266,73 @@ func (f *forward) links(res *http.Response) *linkRewriter {
 	}
 	return &linkRewriter{names: names, from: strings.TrimSuffix(f.loan.Origin, "/"), connector: f.target.connector,
 		to: f.at + gatewayPrefix + f.target.connector}
+}
+
+// placeLinks puts our address in the place of the third party's in the header Link (RFC 8288), in
+// which some say where the next page is (https://docs.github.com/rest/using-the-rest-api): of
+// those that we would pass on. Programs follow them by themselves, as addresses in a body.
+func (f *forward) placeLinks(h http.Header) {
+	base, err := f.url()
+	if len(h["Link"]) == 0 || f.at == "" || err != nil {
+		return
+	}
+	lines := make([]string, 0, len(h["Link"]))
+	for _, line := range h["Link"] {
+		lines = append(lines, rewriteTargets(line, func(target string) string { return f.placeLink(&base, target) }))
+	}
+	h["Link"] = lines
+}
+
+// placeLink is what stands for a link in an answer to base. One without a host would be read as
+// an address of ours, so it becomes absolute.
+func (f *forward) placeLink(base *url.URL, target string) string {
+	to, err := url.Parse(target)
+	if err != nil || to.Opaque != "" {
+		return target
+	}
+	absolute := target
+	if !to.IsAbs() {
+		absolute = base.ResolveReference(to).String()
+	}
+	ours := gatewayPrefix + f.target.connector
+	rest, theirs := strings.CutPrefix(absolute, strings.TrimSuffix(f.loan.Origin, "/"))
+	if path, _, _ := strings.Cut(rest, "#"); theirs && strings.HasPrefix(rest, "/") {
+		if _, err := parseTarget(ours + path); err == nil {
+			return f.at + ours + rest
+		}
+	}
+	return absolute
+}
+
+// rewriteTargets returns a line of Link with other targets between its angle brackets. What is in
+// quotes is text.
+func rewriteTargets(line string, rewrite func(string) string) string {
+	var out strings.Builder
+	for quoted := false; line != ""; {
+		end := strings.IndexAny(line, `<"\`)
+		if end < 0 {
+			break
+		}
+		out.WriteString(line[:end])
+		sign := line[end]
+		line = line[end+1:]
+		out.WriteByte(sign)
+		switch {
+		case sign == '"':
+			quoted = !quoted
+		case sign == '\\' && quoted && line != "":
+			out.WriteByte(line[0])
+			line = line[1:]
+		case sign == '<' && !quoted:
+			target, rest, ok := strings.Cut(line, ">")
+			if !ok {
+				return out.String() + line
+			}
+			out.WriteString(rewrite(target) + ">")
+			line = rest
+		}
+	}
+	return out.String() + line
 }
 
 // ofBytes are headers that say something of the very bytes of a body.

@@ -167,3 +167,46 @@ func TestP08_WhatIsCompressedUnaskedIsNotPassedOn(t *testing.T) {
 		}
 	}
 }
+
+// GitHub, and others, say where further pages are in the header Link (RFC 8288), with their own
+// host. An app that follows one comes back here, whatever connector it is; what leads elsewhere,
+// or to no path of the connector, stays as it is, and is never an address of ours.
+func TestP12_AnAppThatFollowsALinkHeaderStaysAtTheGateway(t *testing.T) {
+	peer := testenv.NewRawUpstream(t)
+	r := newRig(t, peer.URL()+"/v3")
+	r.connect("freebusy")
+	theirs, ours := peer.URL()+"/v3", r.url+"/gateway/calendar"
+	const next = "/calendars/a%40b.test/busy?page=2&after=x%2By"
+	for line, want := range map[string]string{
+		"<" + theirs + next + `>; rel="next", <` + theirs + `/calendars/1/busy?page=9>; rel="last"`: "<" + ours + next +
+			`>; rel="next", <` + ours + `/calendars/1/busy?page=9>; rel="last"`,
+		"<" + theirs + next + ">;rel=next":                    "<" + ours + next + ">;rel=next",
+		"</v3" + next + ">; rel=next":                         "<" + ours + next + ">; rel=next",
+		"<?page=2>; rel=next":                                 "<" + ours + strings.TrimPrefix(busy, "/gateway/calendar") + "?page=2>; rel=next",
+		"</elsewhere>; rel=next":                              "<" + peer.URL() + "/elsewhere>; rel=next",
+		"<" + theirs + "/../up>; rel=next":                    "<" + theirs + "/../up>; rel=next",
+		"<" + theirs + "/a/%2e%2e/b>; rel=next":               "<" + theirs + "/a/%2e%2e/b>; rel=next",
+		"<" + theirs + "x/a>; rel=next":                       "<" + theirs + "x/a>; rel=next",
+		"<" + theirs + "@evil.test/a>; rel=next":              "<" + theirs + "@evil.test/a>; rel=next",
+		"<https://docs.test/a>; rel=help":                     "<https://docs.test/a>; rel=help",
+		`<https://docs.test/a>; title="<` + theirs + `/a>"`:   `<https://docs.test/a>; title="<` + theirs + `/a>"`,
+		`<https://docs.test/a>; title="\"<` + theirs + `/a>"`: `<https://docs.test/a>; title="\"<` + theirs + `/a>"`,
+		"<" + theirs + next:                                   "<" + theirs + next,
+		"mailto:a, <mailto:a@b.test>; rel=author":             "mailto:a, <mailto:a@b.test>; rel=author",
+	} {
+		peer.Respond(func([]byte) []byte {
+			return fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nETag: \"1\"\r\nLink: %s\r\n"+
+				"Content-Length: 2\r\n\r\n[]", line)
+		})
+		res, body := r.ask("GET", busy, "")
+		if got := res.Header.Get("Link"); got != want || body != "[]" || res.Header.Get("Etag") != `"1"` {
+			t.Errorf("%s\nbecame %s\nnot    %s\n%d %s", line, got, want, res.StatusCode, body)
+		}
+	}
+	if res, got := r.ask("GET", "/gateway/calendar"+next, ""); res.StatusCode != 200 {
+		t.Errorf("the next page: %d %s", res.StatusCode, got)
+	}
+	if asked := string(peer.Last(t)); !strings.HasPrefix(asked, "GET /v3"+next+" HTTP/1.1\r\n") {
+		t.Errorf("the next page is asked for with %q", asked)
+	}
+}

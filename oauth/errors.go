@@ -72,8 +72,8 @@ func answered(resp *http.Response, err error) error {
 // retryAfter reads seconds or a date (RFC 9110 §10.2.3); anything else is 0.
 func retryAfter(value string, now time.Time) time.Duration {
 	var wait time.Duration
-	if n, err := strconv.ParseUint(value, 10, 32); err == nil {
-		wait = time.Duration(n) * time.Second
+	if n, err := strconv.ParseUint(value, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		wait = time.Duration(min(n, uint64(maxRetryAfter/time.Second))) * time.Second
 	} else if at, err := http.ParseTime(value); err == nil {
 		wait = at.Sub(now)
 	}

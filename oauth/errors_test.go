@@ -72,7 +72,8 @@ func TestAnErrorHasTheProvidersOwnCodes(t *testing.T) {
 func TestRetryAfterIsReadAndBounded(t *testing.T) {
 	now := time.Date(2026, 11, 28, 8, 0, 0, 0, time.UTC)
 	for value, want := range map[string]time.Duration{
-		"30": 30 * time.Second, "0": 0, "": 0, "-5": 0, "soon": 0, "99999999999999999999": 0, "4000000000": time.Hour,
+		"30": 30 * time.Second, "0": 0, "": 0, "-5": 0, "soon": 0, "99999999999999999999": time.Hour, "4000000000": time.Hour,
+		"1764000000000": time.Hour, "0.5": 0,
 		"Sat, 28 Nov 2026 08:01:00 GMT": time.Minute, "Sat, 28 Nov 2026 07:00:00 GMT": 0,
 		"Sat, 28 Nov 2099 07:00:00 GMT": time.Hour,
 	} {

@@ -46,6 +46,8 @@ type Options struct {
 	// Means gets words that follow from its rules.
 	Accesses []grant.Access
 	Forward  []string // further request headers that apps may send
+	// PageLinks are the members of answers with the address of another page; see grant.About.
+	PageLinks []string
 	// KeyHint says in words what has to be pasted; "": "an API key". KeyURL is where it is
 	// found; "": nobody said so.
 	KeyHint, KeyURL string
@@ -120,7 +122,7 @@ func New(o Options) (*Connector, error) {
 		ID: o.ID, Type: cmp.Or(o.Type, Type), Name: name, ClientID: thirdParty(origin), Accesses: accesses,
 		Shipped: o.Shipped,
 		Owner:   cmp.Or(o.Owner, grant.OwnedByUser),
-		Offline: true, Inject: inject, Forward: slices.Clone(o.Forward),
+		Offline: true, Inject: inject, Forward: slices.Clone(o.Forward), PageLinks: slices.Clone(o.PageLinks),
 		KeyHint: cmp.Or(o.KeyHint, "an API key"), KeyURL: o.KeyURL,
 	}
 	return c, nil
@@ -213,7 +215,7 @@ func probeOf(origin, text string) (method, address string, err error) {
 func (c *Connector) About() grant.About {
 	about := c.about
 	about.Accesses = slices.Clone(about.Accesses)
-	about.Forward = slices.Clone(about.Forward)
+	about.Forward, about.PageLinks = slices.Clone(about.Forward), slices.Clone(about.PageLinks)
 	return about
 }
 

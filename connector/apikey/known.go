@@ -51,7 +51,7 @@ func All() []Known {
 		// and with the token of a service account X-Grafana-URL. That token is of no user, so
 		// users/current is no probe; a list of schedules is what every access here may read.
 		{Options: Options{Type: "grafana_irm_key", Name: "Grafana IRM", Format: placeholder,
-			Probe: "GET /api/v1/schedules/",
+			Probe: "GET /api/v1/schedules/", PageLinks: []string{"next", "previous"},
 			KeyHint: "the token of a service account that may read schedules and little else, or an OnCall API key " +
 				"(Grafana: IRM, Settings, Admin & API)"},
 			FurtherHeaders: true,
@@ -79,13 +79,16 @@ func All() []Known {
 		// developer.atlassian.com/cloud/jira/platform: Basic auth for REST APIs, REST API v3. A
 		// search may be a POST, which changes nothing.
 		{Options: Options{Type: "jira", Name: "Jira", Basic: true, Probe: "GET /rest/api/3/myself",
-			KeyHint: "your e-mail address at Atlassian, a colon and an API token, as in ann@example.com:token",
-			KeyURL:  "https://id.atlassian.com/manage-profile/security/api-tokens"},
+			PageLinks: []string{"nextPage"},
+			KeyHint:   "your e-mail address at Atlassian, a colon and an API token, as in ann@example.com:token",
+			KeyURL:    "https://id.atlassian.com/manage-profile/security/api-tokens"},
 			see: "read issues and projects at Jira, all that you can open there",
 			read: []string{"GET /rest/api/3/myself", "GET /rest/api/3/search/jql", "POST /rest/api/3/search/jql",
 				"GET /rest/api/3/issue/*", "GET /rest/api/3/project/*"}},
 		// docs.github.com/rest: Authenticating to the REST API, Users, Repositories, Organizations,
-		// Search. Programs choose the version of the API by a header.
+		// Search. Programs choose the version of the API by a header. Of a repository, a user and an
+		// organization the address of the next page has the number and not the name, and so has the
+		// one of a repository that was renamed.
 		{Options: Options{Type: "github", Name: "GitHub", BaseURL: "https://api.github.com", Probe: "GET /user",
 			Forward: []string{"X-GitHub-Api-Version"},
 			KeyHint: "a fine-grained personal access token, read-only and for the repositories that are needed",
@@ -93,7 +96,7 @@ func All() []Known {
 			Elsewhere: true,
 			see:       "read repositories and organizations at GitHub, as far as the token goes",
 			read: []string{"GET /user", "GET /user/repos", "GET /user/orgs", "GET /repos/*", "GET /orgs/*",
-				"GET /users/*", "GET /search/*"}},
+				"GET /users/*", "GET /search/*", "GET /repositories/*", "GET /organizations/*", "GET /user/{id}/repos"}},
 	}
 }
 
@@ -122,6 +125,6 @@ func (k Known) New(o Options) (*Connector, error) {
 		o.Accesses = append(o.Accesses, grant.Access{Name: Write, Means: k.change, Rules: slices.Concat(read, write)})
 	}
 	o.Type, o.Header, o.Format, o.Basic, o.Probe = k.Type, k.Header, k.Format, k.Basic, k.Probe
-	o.Forward, o.KeyHint, o.KeyURL = k.Forward, k.KeyHint, k.KeyURL
+	o.Forward, o.PageLinks, o.KeyHint, o.KeyURL = k.Forward, k.PageLinks, k.KeyHint, k.KeyURL
 	return New(o)
 }

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -307,5 +309,63 @@ func TestAKnownThirdPartyOnAHostOfOnesOwn(t *testing.T) {
 	_, err = known(t, "jira").New(apikey.Options{ID: "k", OAuth: calls})
 	if fault, ok := errors.AsType[*connector.Fault](err); !ok || fault.Key != "base_url" {
 		t.Errorf("without a site: %v", err)
+	}
+}
+
+// What a program finds as the address of the next page it asks for, and stays at the gateway: in
+// Link at GitHub, where it has a number in the place of a name ("Using pagination in the REST
+// API"), and in the answer at Grafana (OnCall API, "Pagination") and Jira ("Get projects
+// paginated"). What is not lent does not pass for that it has a number.
+func TestP12_FurtherPagesOfKnownThirdPartiesAreAtTheGateway(t *testing.T) {
+	for kind, tt := range map[string]struct{ key, list, next, member string }{
+		"github":          {"github_pat_11ABCDEFG0canary", "/repos/acme/app/issues", "/repositories/1300192/issues?page=2", ""},
+		"grafana_irm_key": {"glsa_canary0123456789", "/api/v1/schedules/", "/api/v1/schedules/?page=2", "next"},
+		"jira": {"ann@acme.example:canary0123", "/rest/api/3/project/search", "/rest/api/3/project/search?startAt=50",
+			"nextPage"},
+	} {
+		var asked []string
+		p := &pretend{kind: kind}
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked = append(asked, r.RequestURI)
+			w.Header().Set("Content-Type", "application/json")
+			if tt.member == "" {
+				w.Header().Set("Link", "<"+p.url+tt.next+`>; rel="next"`)
+			}
+			fmt.Fprintf(w, `{"total":2,%q:%q}`, tt.member, p.url+tt.next)
+		}))
+		defer srv.Close()
+		p.url = srv.URL
+		r := newRig(t, p)
+		testenv.Check(t, r.connect(t, tt.key, apikey.Read))
+		asked = nil
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+tt.list, nil)
+		testenv.Check(t, err)
+		req.Header.Set("Authorization", "Bearer "+gatewaytest.Token)
+		req.Header.Set("X-Sallyport-Assertion", r.assertion)
+		res, err := http.DefaultClient.Do(req)
+		testenv.Check(t, err)
+		body, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		testenv.Check(t, err)
+		at := res.Header.Get("Link")
+		if tt.member != "" {
+			at = string(body)
+		}
+		if !strings.Contains(at, r.url+tt.next) {
+			t.Errorf("%s: the next page is at %s", kind, at)
+		}
+		if status, body := r.ask(t, "GET", tt.next); status != 200 {
+			t.Errorf("%s: the next page: %d %s", kind, status, body)
+		}
+		if kind == "github" {
+			for path, want := range map[string]int{"/user/61721/repos?page=2": 200, "/organizations/7/repos?page=2": 200,
+				"/user/emails": 403, "/user/61721/keys": 403, "/user/1/2/repos": 403} {
+				if status, body := r.ask(t, "GET", path); status != want {
+					t.Errorf("%s: %d %s", path, status, body)
+				}
+			}
+		} else if !slices.Equal(asked, []string{tt.list, tt.next}) {
+			t.Errorf("%s: asked %q", kind, asked)
+		}
 	}
 }

@@ -177,12 +177,14 @@ func (c *Connector) endpoint(tenant, path string) string { return c.authority + 
 // accesses are what there is, the narrowest first. Which scope is the least that a method
 // takes is in the documentation of each: Calendars.ReadBasic for all of these, where it
 // leaves out the text of an event, its attachments and its extensions
-// (https://learn.microsoft.com/graph/permissions-reference#calendarsreadbasic). A batch
+// (https://learn.microsoft.com/graph/permissions-reference#calendarsreadbasic). What has changed
+// in a view since the last time (delta) is what a list of it has. A batch
 // (POST /v1.0/$batch) could hold anything, so no rule lets one through.
 func accesses() ([]grant.Access, error) {
 	lists := []string{"GET /v1.0/me/calendars", "GET /v1.0/me/calendarView", "GET /v1.0/me/calendar/calendarView",
 		"GET /v1.0/me/calendars/*/calendarView", "GET /v1.0/me/events", "GET /v1.0/me/calendar/events",
-		"GET /v1.0/me/calendars/*/events"}
+		"GET /v1.0/me/calendars/*/events", "GET /v1.0/me/calendarView/delta",
+		"GET /v1.0/me/calendars/*/calendarView/delta"}
 	list := []grant.Access{
 		{Name: FreeBusy, Means: "see when you and people of your organization are busy, with what you may see there " +
 			"of subject and place"},

@@ -393,6 +393,8 @@ func TestRulesAreForWhatTheAccessSays(t *testing.T) {
 		"GET /v1.0/me/calendar/calendarView":                     names[1:],
 		"GET /v1.0/me/calendars/AAMkAGI2TG93AAA=/events":         names[1:],
 		"GET /v1.0/me/calendars/AAMk%2FGI2/calendarView":         names[1:],
+		"GET /v1.0/me/calendarView/delta":                        names[1:],
+		"GET /v1.0/me/calendars/AAMkAGI2/calendarView/delta":     names[1:],
 		"GET /v1.0/me/events":                                    names[1:],
 		"GET /v1.0/me/events/AAMkAGI2TG93AAA=":                   names[2:],
 		"GET /v1.0/me/events/AAMkAGI2TG93AAA=/attachments":       names[2:],
@@ -411,6 +413,8 @@ func TestRulesAreForWhatTheAccessSays(t *testing.T) {
 		"POST /v1.0/me/calendar/events":                          nil,
 		"POST /v1.0/me/sendMail":                                 nil,
 		"POST /v1.0/subscriptions":                               nil,
+		"GET /v1.0/me/messages/delta":                            nil,
+		"GET /v1.0/users/bob@acme.example/calendarView/delta":    nil,
 		"GET /V1.0/me/calendarView":                              nil,
 	} {
 		if got := through(request); !slices.Equal(got, want) {
