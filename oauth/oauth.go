@@ -100,6 +100,13 @@ func (c *Client) WithMaxBody(n int64) *Client {
 	return &other
 }
 
+// WithTimeout returns a client whose calls may take d.
+func (c *Client) WithTimeout(d time.Duration) *Client {
+	other := *c
+	other.timeout = d
+	return &other
+}
+
 func newTransport(roots *x509.CertPool) *http.Transport {
 	t := &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{}).DialContext}
 	if std, ok := http.DefaultTransport.(*http.Transport); ok {

@@ -402,8 +402,8 @@ func TestACalendarThatHasMovedIsConnectedAtItsNewAddress(t *testing.T) {
 	srv, roots, _ := calendar(t, func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
 		switch {
-		case r.Header.Get("User-Agent") == "" || strings.HasPrefix(r.Header.Get("User-Agent"), "Go-http-client"):
-			w.WriteHeader(http.StatusForbidden) // as some servers do
+		case !strings.HasPrefix(r.Header.Get("User-Agent"), "Mozilla/5.0 ("):
+			http.Redirect(w, r, "/owa/auth/errorfe.aspx?httpCode=500", http.StatusFound) // as Outlook does
 		case r.URL.Path == moved:
 			serveFeed(w, r)
 		default:

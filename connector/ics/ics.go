@@ -34,6 +34,10 @@ const (
 	Path = "/calendar.ics"
 	// MaxFeed is the longest calendar that is passed on, in bytes.
 	MaxFeed = 16 << 20
+	// Agent is the User-Agent with which calendars are asked for, also for apps, which do not know
+	// whose calendar it is. Microsoft leads all but what looks like a browser to an error page
+	// (nextcloud/server #54799), and others answer 400 or 403 to the names of libraries.
+	Agent = "Mozilla/5.0 (X11; Linux x86_64) Chrome/139.0.0.0 sallyport"
 )
 
 // The reasons of a grant.Error that only addresses have.
@@ -48,6 +52,9 @@ const (
 	maxAddress = 2048
 	// minTarget is how long path and query are at least: who could guess them needs no grant.
 	minTarget = 16
+	// lookTime is how long a calendar may take to answer when somebody connects it: Microsoft's
+	// take more than ten seconds before they begin (bitfireAT/icsx5 #682).
+	lookTime = 20 * time.Second
 	// mostMoves is how often a calendar may say that it has moved, on the way to one.
 	mostMoves = 3
 )
@@ -90,13 +97,14 @@ func New(o Options) (*Connector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ics: %w", err)
 	}
-	client := o.OAuth.WithMaxBody(MaxFeed)
+	client := o.OAuth.WithMaxBody(MaxFeed).WithTimeout(lookTime)
 	c := &Connector{hosts: hosts, trusted: client, guarded: client.Guarded(), now: o.Now}
 	if c.now == nil {
 		c.now = time.Now
 	}
 	c.about = grant.About{ID: o.ID, Type: Type, Name: cmp.Or(o.Name, o.ID), ClientID: Type,
 		Owner: cmp.Or(o.Owner, grant.OwnedByUser), Offline: true,
+		Inject:   grant.Injection{With: map[string]string{"User-Agent": Agent}},
 		Accesses: []grant.Access{{Name: Read, Means: "read all events of the calendar", Rules: rules}},
 		KeyHint:  "the secret address of a calendar in iCal format, which begins with https:// or webcal://"}
 	return c, nil
@@ -178,6 +186,7 @@ func (c *Connector) get(ctx context.Context, u *url.URL, address string) (*http.
 		return nil, nil, errors.New("the request cannot be made")
 	}
 	req.Header.Set("Accept", "text/calendar")
+	req.Header.Set("User-Agent", Agent)
 	client := c.guarded
 	if c.hosts.Allow(u) {
 		client = c.trusted
