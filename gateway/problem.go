@@ -314,5 +314,11 @@ func relayProblem(err error) *problem {
 	case errors.Is(err, relay.ErrProtocol):
 		return newProblem(http.StatusBadGateway, thirdParty, "The third party's answer is not HTTP", "").because(err)
 	}
+	for _, ours := range [...]error{errCoding, errAnswerLong, errSwitch} { // it was reached, and has answered
+		if errors.Is(err, ours) {
+			return newProblem(http.StatusBadGateway, thirdParty, "The third party's answer is not passed on",
+				sentence(ours)).because(err)
+		}
+	}
 	return newProblem(http.StatusBadGateway, thirdParty, "The third party could not be reached", "").because(err)
 }

@@ -234,8 +234,9 @@ func TestACalendarThatIsTooLongIsNotPassedOnAsAWhole(t *testing.T) {
 		t.Errorf("%d bytes arrived as if they were all", len(body))
 	}
 	length = ics.MaxFeed + 1
-	if res, _ := l.Ask(t, "GET", path, ""); res.StatusCode != http.StatusBadGateway {
-		t.Errorf("a length that is too long: %s", res.Status)
+	if res, body := l.Ask(t, "GET", path, ""); res.StatusCode != http.StatusBadGateway ||
+		!strings.Contains(body, "too long") {
+		t.Errorf("a length that is too long: %s %s", res.Status, body)
 	}
 	var e *grant.Error
 	if err := l.Paste(t, srv.URL+secret); !errors.As(err, &e) || e.Class != grant.Later ||
