@@ -318,7 +318,7 @@ func TestAKnownThirdPartyOnAHostOfOnesOwn(t *testing.T) {
 // paginated"). What is not lent does not pass for that it has a number.
 func TestP12_FurtherPagesOfKnownThirdPartiesAreAtTheGateway(t *testing.T) {
 	for kind, tt := range map[string]struct{ key, list, next, member string }{
-		"github":          {"github_pat_11ABCDEFG0canary", "/repos/acme/app/issues", "/repositories/1300192/issues?page=2", ""},
+		"github":          {"github_pat_11ABCDEFG0canary", "/repos/acme/app/issues", "/repositories/13/issues?page=2", ""},
 		"grafana_irm_key": {"glsa_canary0123456789", "/api/v1/schedules/", "/api/v1/schedules/?page=2", "next"},
 		"jira": {"ann@acme.example:canary0123", "/rest/api/3/project/search", "/rest/api/3/project/search?startAt=50",
 			"nextPage"},

@@ -429,7 +429,8 @@ func TestAServerThatForbidsItsRootIsAskedAtItsWellKnownAddress(t *testing.T) {
 func TestP12_AddressesOfPeopleInAMultistatusStayAsTheyAre(t *testing.T) {
 	const ofPeople = `<d:href>mailto:mira@acme.example</d:href><d:href>urn:uuid:0d3f-77</d:href><d:href>tel:+49-1</d:href>`
 	a := nextcloud("")
-	a.homeIs = `<cal:calendar-user-address-set>` + ofPeople + `<d:href>/remote.php/dav/principals/users/mira@acme/</d:href>` +
+	a.homeIs = `<cal:calendar-user-address-set>` + ofPeople +
+		`<d:href>/remote.php/dav/principals/users/mira@acme/</d:href>` +
 		`<d:href>https:gateway/other/</d:href><d:href>javascript:a</d:href></cal:calendar-user-address-set>` + a.homeIs
 	n := startInternet(t, "cloud.acme.example", a.ServeHTTP)
 	l := lend(t, calendars(t, "https://cloud.acme.example/remote.php/dav", n.client(t)), n.transport)
