@@ -164,7 +164,8 @@ type OAuth interface {
 
 // Keyed is a connector whose credential is pasted by a person. Accept checks the character
 // set, asks the third party once whether the key works, and stores nothing. Errors are of
-// type *Error.
+// type *Error. What it returned as Access is shown to it again where the third party refused
+// that: another Access then says that it has moved, and the person connects again.
 type Keyed interface {
 	Connector
 	Accept(ctx context.Context, key string, r Request) (Result, error)
