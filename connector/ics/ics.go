@@ -35,8 +35,8 @@ const (
 	// MaxFeed is the longest calendar that is passed on, in bytes.
 	MaxFeed = 16 << 20
 	// Agent is the User-Agent with which calendars are asked for, also for apps, which do not know
-	// whose calendar it is. Microsoft leads all but what looks like a browser to an error page
-	// (nextcloud/server #54799), and others answer 400 or 403 to the names of libraries.
+	// whose calendar it is. Microsoft leads all but what looks like a browser to an error page,
+	// and others answer 400 or 403 to the names of libraries (docs/connectors/ics.md).
 	Agent = "Mozilla/5.0 (X11; Linux x86_64) Chrome/139.0.0.0 sallyport"
 )
 
@@ -53,7 +53,7 @@ const (
 	// minTarget is how long path and query are at least: who could guess them needs no grant.
 	minTarget = 16
 	// lookTime is how long a calendar may take to answer when somebody connects it: Microsoft's
-	// take more than ten seconds before they begin (bitfireAT/icsx5 #682).
+	// take more than ten seconds before they begin (docs/connectors/ics.md).
 	lookTime = 20 * time.Second
 	// mostMoves is how often a calendar may say that it has moved, on the way to one.
 	mostMoves = 3
