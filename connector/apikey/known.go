@@ -96,7 +96,8 @@ func All() []Known {
 			Elsewhere: true,
 			see:       "read repositories and organizations at GitHub, as far as the token goes",
 			read: []string{"GET /user", "GET /user/repos", "GET /user/orgs", "GET /repos/*", "GET /orgs/*",
-				"GET /users/*", "GET /search/*", "GET /repositories/*", "GET /organizations/*", "GET /user/{id}/repos"}},
+				"GET /users/*", "GET /search/*", "GET /repositories/*", "GET /organizations/*",
+				"GET /user/{id}/repos"}},
 	}
 }
 

@@ -238,8 +238,8 @@ func judge(res *http.Response) error {
 	}
 	refused := func(cause error) error {
 		return &grant.Error{Class: grant.Yours, Reason: PasswordRefused, Err: cause,
-			Sentence: "The calendar server does not accept this user name with this password. Many servers take an app " +
-				"password only, which is made there."}
+			Sentence: "The calendar server does not accept this user name with this password. Many servers take an " +
+				"app password only, which is made there."}
 	}
 	switch {
 	case status == http.StatusMultiStatus:

@@ -166,8 +166,8 @@ func (o *Options) check() error {
 			return connector.FaultAt("ended_codes", errors.New("must be error codes of the authorization server, of "+
 				"letters, digits, _, - and dots"))
 		case slices.Contains(neverEnd[:], code):
-			return connector.FaultAt("ended_codes", fmt.Errorf("must not have %s: it says nothing of one person's grant, "+
-				"and would end those of all", code))
+			return connector.FaultAt("ended_codes", fmt.Errorf("must not have %s: it says nothing of one person's "+
+				"grant, and would end those of all", code))
 		}
 	}
 	return connector.Accesses(o.Accesses)
@@ -351,7 +351,9 @@ const offlineAccess = "offline_access"
 // configuration has such a scope.
 func (c *Connector) granted(text string) []string {
 	asksFor := func(is func(scope string) bool) bool {
-		return slices.ContainsFunc(c.about.Accesses, func(a grant.Access) bool { return slices.ContainsFunc(a.Scopes, is) })
+		return slices.ContainsFunc(c.about.Accesses, func(a grant.Access) bool {
+			return slices.ContainsFunc(a.Scopes, is)
+		})
 	}
 	if !asksFor(func(scope string) bool { return strings.Contains(scope, ",") }) {
 		text = strings.ReplaceAll(text, ",", " ")
