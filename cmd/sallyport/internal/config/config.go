@@ -220,7 +220,7 @@ func (c *Config) Fault(path string, format string, args ...any) Fault {
 func (c *Config) Warnings() []Fault {
 	warnings := c.doc.InFile("literal: keeps a secret in the file; it is for tests, use file: or env:")
 	return c.doc.Finish(slices.Concat(warnings, c.flatGroupWarnings(), c.bareGroupWarnings(), c.patternWarnings(),
-		c.storeWarnings(), c.proxyProtocolWarnings(), c.overrideWarnings(), c.nameWarnings(),
+		c.storeWarnings(), c.proxyProtocolWarnings(), c.overrideWarnings(), c.nameWarnings(), c.loopWarnings(),
 		c.externalAuthWarnings(), c.proofWarnings(), c.lendWarnings()))
 }
 

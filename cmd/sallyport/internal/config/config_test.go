@@ -460,7 +460,8 @@ func TestSchemaRefusesWhatIsBad(t *testing.T) {
 		public-url-port issuer-http session-idle-longer session-idle-short provider-id-twice provider-vouches-for-all
 		client-secret-missing client-secret-of-public-client client-id-dir client-id-env-name scopes-without-openid
 		route-name-twice upstream-host-missing host-plain host-wildcard-plain limits-url-hosts header-join-of-one
-		url-longer-than-header listen-h2c-beside-https proxy-protocol-host-bits trusted-proxies-host-bits
+		url-longer-than-header listen-h2c-beside-https listen-same-address listen-same-as-default client-id-variable
+		proxy-protocol-host-bits trusted-proxies-host-bits
 		trusted-proxies-everybody trusted-proxies-mapped upstream-unix-slashes upstream-unix-long
 		upstream-unix-password upstream-host-port upstream-host-ipv6 upstream-ca-of-http upstream-server-name-of-unix
 		upstream-server-name-address upstream-timeout-connect max-body-zero websocket-origin-http

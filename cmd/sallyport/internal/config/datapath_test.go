@@ -377,3 +377,28 @@ func TestP04_EverybodyMayNameTheirAddressIsWarnedOf(t *testing.T) {
 		}
 	}
 }
+
+// TestARouteThatLeadsBackHereIsWarnedOf: every request for it would be a loop.
+func TestARouteThatLeadsBackHereIsWarnedOf(t *testing.T) {
+	for _, tt := range []struct {
+		listen, upstream string
+		warned           bool
+	}{
+		{"http: ':4180'", "http://127.0.0.1:4180", true},
+		{"http: '127.0.0.1:4180'", "http://localhost:4180", true},
+		{"http: 'localhost:4180'", "h2c://127.0.0.1:4180", true},
+		{"https: {address: ':443', cert: file:/a, key: file:/b}", "https://127.0.0.1", true},
+		{"http: '127.0.0.1:4180'", "http://127.0.0.1:8080", false},
+		{"http: '127.0.0.1:4180'", "http://127.0.0.2:4180", false},
+		{"http: ':4180'", "http://app.example.com:4180", false},
+		{"http: ':4180'", "http://127.0.0.1:4181", false}, // metrics for people who are signed in
+		{"http: ':4180'", "unix:/run/app.sock", false},
+	} {
+		c := parse(t, strings.Replace(valid, "http://127.0.0.1:8080", tt.upstream, 1)+"listen: {"+tt.listen+"}\n")
+		got := c.Warnings()
+		if len(got) > 0 != tt.warned || tt.warned && (got[0].Path != "routes[0].upstream" ||
+			!strings.Contains(got[0].Error(), "leads back to Sallyport itself")) {
+			t.Errorf("%s, %s: %v", tt.listen, tt.upstream, got)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
@@ -159,6 +160,41 @@ func checkListen(w *yamltable.Walker, at yamltable.Place, l *Listen) {
 	if asked := l.ExternalAuth.Address != "" && !l.ExternalAuth.TLS(); l.Lane && l.HTTPS.Address != "" && !asked {
 		w.FaultAt(at.Path+".lane", "is for connections without TLS, and no listener has any, so leave it out")
 	}
+	checkAddresses(w, at, l)
+}
+
+// checkAddresses finds listeners that would take the address from one another: only the
+// first to start would have it.
+func checkAddresses(w *yamltable.Walker, at yamltable.Place, l *Listen) {
+	all := []struct{ key, address string }{{"http", l.HTTP.Address}, {"https.address", l.HTTPS.Address},
+		{"admin", l.Admin.Address}, {"external_auth", l.ExternalAuth.Address},
+		{"external_auth.grpc", l.ExternalAuth.GRPC}, {"grants", l.Grants.Address}}
+	for i, second := range all {
+		for _, first := range all[:i] {
+			if !sameAddress(first.address, second.address) {
+				continue
+			}
+			key := second.key
+			if !w.Has(at.Path + "." + key) { // a default: what the file says is what can be changed
+				key = first.key
+			}
+			w.FaultAt(at.Path+"."+key, "is the address of two listeners, %s.%s (%s) and %s.%s (%s); each needs one of "+
+				"its own", at.Path, first.key, first.address, at.Path, second.key, second.address)
+		}
+	}
+}
+
+// sameAddress tells that only one of two listeners can have its address. Port 0 is a free one.
+func sameAddress(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	return errA == nil && errB == nil && portA == portB && portA != "0" &&
+		(hostA == hostB || covers(hostA, hostB) || covers(hostB, hostA))
+}
+
+// covers tells whether who listens on all addresses as wide has that of host.
+func covers(wide, host string) bool {
+	return wide == "" || wide == "::" || wide == "0.0.0.0" && !strings.Contains(host, ":")
 }
 
 // probes reads a mapping of paths. Each has one spelling, so that two of them

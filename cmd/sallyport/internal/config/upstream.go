@@ -1,8 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"path"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
+	"github.com/sallyport-proxy/sallyport/internal/hostname"
 )
 
 // Upstream is where a route's requests go, and how.
@@ -85,6 +88,27 @@ func timeoutsShape() yamltable.Shape[Upstream] {
 			"may meet its end.", yamltable.Duration(100*time.Millisecond, time.Hour),
 			func(u *Upstream) *time.Duration { return &u.KeepAlive }).Or("4s"),
 	}}.Shape()
+}
+
+// loopWarnings tell of routes that lead back to Sallyport itself: a wrong port, most often.
+func (c *Config) loopWarnings() Faults {
+	var warnings Faults
+	for i, r := range c.Routes {
+		if !r.Forwards() || !hostname.IsLoopback(r.Upstream.URL.Hostname()) {
+			continue
+		}
+		app := net.JoinHostPort(strings.Replace(r.Upstream.URL.Hostname(), "localhost", "127.0.0.1", 1),
+			cmp.Or(r.Upstream.URL.Port(), defaultPort(r.Upstream.URL.Scheme)))
+		for key, address := range map[string]string{"listen.http": c.Listen.HTTP.Address,
+			"listen.https": c.Listen.HTTPS.Address} {
+			if sameAddress(app, strings.Replace(address, "localhost", "127.0.0.1", 1)) {
+				warnings = append(warnings, c.doc.FaultAt(yamltable.Index("routes", i)+".upstream",
+					"leads back to Sallyport itself, which listens there (%s): each request for this route ends as a "+
+						"loop (508); name the address of the app", key))
+			}
+		}
+	}
+	return warnings
 }
 
 const upstreamForms = "http://host:port, https://host:port, h2c://host:port or unix:/path.sock"
