@@ -28,9 +28,9 @@ var foreign = map[string]string{
 	"jwtsecret":                        "session.keys, which `sallyport genkey` makes",
 	"signingkey":                       "session.keys, from which the key of the assertion is made too",
 	"cookieexpire":                     "session.absolute_timeout",
-	"cookierefresh":                    "session.idle_timeout",
-	"cookiedomains":                    "nothing: cookies belong to the host of public_url alone",
-	"cookiedomain":                     "nothing: cookies belong to the host of public_url alone",
+	"cookierefresh":                    "providers[].reauth_after",
+	"cookiedomains":                    "session.cookie_domain, or nothing: each host of a route gets a cookie of its own",
+	"cookiedomain":                     "session.cookie_domain, or nothing: each host of a route gets a cookie of its own",
 	"cookiesecure":                     "nothing: cookies are secure where public_url is https",
 	"upstreams":                        "routes, each with a path and an upstream",
 	"to":                               "upstream",
@@ -74,17 +74,17 @@ var foreign = map[string]string{
 	"certificatefile":     "listen.https.cert",
 	"certificatekeyfile":  "listen.https.key",
 	"proxyprefix":         "prefix",
-	"whitelistdomains":    "nothing: after signing in people come back to public_url alone",
+	"whitelistdomains":    "nothing: after signing in people come back to the host of public_url or of a route alone",
 	"proxywebsockets":     "websocket",
 	"allowwebsockets":     "websocket",
-	"sslinsecureskipverify": "nothing skips the verification of certificates; upstream.ca names an " +
-		"authority of your own",
-	"tlsskipverify": "nothing skips the verification of certificates; upstream.ca names an " +
-		"authority of your own",
-	"sslupstreaminsecureskipverify": "nothing skips the verification of certificates; upstream.ca names an " +
-		"authority of your own",
-	"insecureskipverify": "nothing skips the verification of certificates; upstream.ca names an " +
-		"authority of your own",
+	"sslinsecureskipverify": "nothing skips the verification of certificates; ca of an upstream or of a " +
+		"provider names an authority of your own",
+	"tlsskipverify": "nothing skips the verification of certificates; ca of an upstream or of a " +
+		"provider names an authority of your own",
+	"sslupstreaminsecureskipverify": "nothing skips the verification of certificates; ca of an upstream or of a " +
+		"provider names an authority of your own",
+	"insecureskipverify": "nothing skips the verification of certificates; ca of an upstream or of a " +
+		"provider names an authority of your own",
 	"sessionstoretype":    "store",
 	"redisconnectionurl":  "store",
 	"redis":               "store",

@@ -153,7 +153,8 @@ func parseOrigin(v, sample string) (*url.URL, error) {
 	}
 	if (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" ||
 		strings.HasSuffix(v, "#") {
-		return nil, errors.New("must be a URL without path, query and fragment")
+		return nil, yamltable.Slip{Complaint: errors.New("must be a URL without path, query and fragment"),
+			Meant: u.Scheme + "://" + u.Host}
 	}
 	host := strings.ToLower(u.Hostname())
 	if addr, err := netip.ParseAddr(host); err == nil && addr.Is6() {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -312,7 +313,8 @@ func whyUnreadable(err error) string {
 	case errors.Is(err, fs.ErrNotExist):
 		return "does not exist"
 	case errors.Is(err, fs.ErrPermission):
-		return "may not be read by this user"
+		return fmt.Sprintf("may not be read by this user (uid %d): give it to the user or a group of the user "+
+			"that runs Sallyport, with chown or chgrp", os.Getuid())
 	}
 	return "cannot be read"
 }
@@ -408,6 +410,9 @@ func ValueOrRef[T any](want, pattern string, parse func(string) (T, error)) Shap
 			switch form, arg, complaint := SplitRef(v); {
 			case form == FormDir && complaint == "":
 				w.Fault(at, "%s", oneValue)
+			case strings.HasPrefix(MeantReference(v), FormEnv+":"): // also where any text would do, as in a client id
+				w.Suggest(at, MeantReference(v), "must be %s; variables are not expanded in the file, but env: stands "+
+					"for the whole value", want)
 			case !slices.Contains(forms, form):
 				Parsed(w, at, v, into, parse)
 			case complaint != "":

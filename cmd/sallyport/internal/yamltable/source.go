@@ -193,6 +193,7 @@ func (s *source) syntaxFault(err error) *Fault {
 		return new(s.fault(pos{1, 1}, "", "not YAML"))
 	}
 	p := pos{max(le.Mark.Line, 1), max(le.Mark.Column, 1)}
+	blank := s.oddBlank(max(le.ContextMark.Line, p.line-1, 1), p.line)
 	switch {
 	case strings.HasPrefix(le.Message, "unknown anchor"):
 		return new(s.fault(p, "", `aliases (*) are not allowed; a text that begins with "*" needs quotes`))
@@ -201,6 +202,9 @@ func (s *source) syntaxFault(err error) *Fault {
 		return new(s.fault(begins, "", "not YAML: what begins here has no end"))
 	case s.runeAt(p) == '\t':
 		return new(s.fault(p, "", "not YAML: a tab cannot indent; use spaces"))
+	case blank != pos{}:
+		return new(s.fault(blank, "", "not YAML: a blank of another kind (%U) stands here, as text from a web page or a "+
+			"chat has it; type a plain one", s.runeAt(blank)))
 	case le.Message == "mapping values are not allowed in this context":
 		return new(s.fault(p, "", `not YAML: a key cannot stand here; check the indentation, `+
 			`and put a text with ": " in quotes`))
@@ -212,6 +216,21 @@ func (s *source) syntaxFault(err error) *Fault {
 		context = fmt.Sprintf(" (%s that begins at line %d)", le.ContextMsg, le.ContextMark.Line)
 	}
 	return new(s.fault(p, "", "not YAML: %s%s", le.Message, context))
+}
+
+// oddBlank finds what looks like a blank in the lines from first to last and is none to
+// YAML, such as a no-break space; the zero pos if there is none.
+func (s *source) oddBlank(first, last int) pos {
+	for n := first; n <= min(last, len(s.lines)); n++ {
+		column := 0
+		for _, r := range s.lines[n-1] {
+			column++
+			if r > unicode.MaxASCII && unicode.IsSpace(r) {
+				return pos{n, column}
+			}
+		}
+	}
+	return pos{}
 }
 
 func (s *source) runeAt(p pos) rune {
