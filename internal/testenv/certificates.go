@@ -28,7 +28,7 @@ func NewKeyPair(t TB, name string, notAfter time.Time) KeyPair {
 		t.Fatalf("%v", err)
 	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
-		DNSNames: []string{name}, NotBefore: notAfter.Add(-time.Hour * 24), NotAfter: notAfter}
+		DNSNames: []string{name}, NotBefore: notAfter.AddDate(-10, 0, 0), NotAfter: notAfter}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatalf("%v", err)

@@ -1,10 +1,13 @@
 package command
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -64,5 +67,58 @@ func TestServeFollowsItsCertificate(t *testing.T) {
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestCheckSaysWhatClientsHaveAgainstACertificate that works with its key: such a one is served,
+// and everybody is refused by their browser.
+func TestCheckSaysWhatClientsHaveAgainstACertificate(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		notAfter time.Time
+		says     string
+	}{
+		{"app.example.com", time.Now().Add(time.Hour), ""},
+		{"app.example.com", time.Now().Add(-time.Hour), "listen.https: the certificate expired at "},
+		{"app.example.com", time.Now().AddDate(11, 0, 0), "listen.https: the certificate is valid only from "},
+		{"old.example", time.Now().Add(time.Hour), "listen.https: the certificate is not for app.example.com: "},
+	} {
+		f := &testenv.TLSFiles{T: t, Dir: t.TempDir()}
+		f.Swap(testenv.NewKeyPair(t, tt.name, tt.notAfter))
+		path := filepath.Join(f.Dir, "c.yaml")
+		f.Must(os.WriteFile(path, httpsConfig(f, "127.0.0.1:0", ""), 0o600))
+		var stdout, stderr bytes.Buffer
+		c := &console{stdout: &stdout, stderr: &stderr, env: func(string) (string, bool) { return "", false }}
+		if code := run([]string{"check", "--values", path}, c); code != exitOK {
+			t.Errorf("%+v: exit code %d: %s", tt, code, stderr.String())
+		}
+		if said := stderr.String(); !strings.Contains(said, tt.says) ||
+			tt.says == "" && strings.Contains(said, "the certificate") {
+			t.Errorf("%+v: %s", tt, said)
+		}
+	}
+}
+
+// TestACertificateOfAnotherKeyIsAFaultAtItsListener, at each of those that have one.
+func TestACertificateOfAnotherKeyIsAFaultAtItsListener(t *testing.T) {
+	f := &testenv.TLSFiles{T: t, Dir: t.TempDir()}
+	pair := testenv.NewKeyPair(t, "app.example.com", time.Now().Add(time.Hour))
+	pair.Key = testenv.NewKeyPair(t, "app.example.com", time.Now().Add(time.Hour)).Key
+	f.Swap(pair)
+	files := "cert: \"file:" + f.Path("tls.crt") + "\", key: \"file:" + f.Path("tls.key") + "\"}"
+	for listener, listen := range map[string]string{
+		"listen.https":         "https: {address: \"127.0.0.1:0\", " + files,
+		"listen.external_auth": "external_auth: {address: \"127.0.0.1:0\", peers: [192.0.2.7], " + files,
+	} {
+		path := filepath.Join(f.Dir, "c.yaml")
+		good := string(httpsConfig(f, "", ""))
+		from, to := strings.Index(good, "listen:"), strings.Index(good, "session:")
+		f.Must(os.WriteFile(path, []byte(good[:from]+"listen: {"+listen+"}\n"+good[to:]), 0o600))
+		var stdout, stderr bytes.Buffer
+		c := &console{stdout: &stdout, stderr: &stderr, env: func(string) (string, bool) { return "", false }}
+		if code := run([]string{"check", "--values", path}, c); code != exitConfig || !strings.Contains(stderr.String(),
+			"c.yaml:3:") || !strings.Contains(stderr.String(), listener+": the certificate and its key do not work") {
+			t.Errorf("%s: exit code %d: %s", listener, code, stderr.String())
+		}
 	}
 }

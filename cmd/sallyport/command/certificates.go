@@ -1,57 +1,72 @@
 package command
 
 import (
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
+	"strings"
+	"time"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/server"
 )
 
-// pair is where the configuration has the certificate of a listener, and its key.
-type pair struct {
-	key  string // the listener's
-	refs func(*config.Config) (cert, key config.Ref)
-}
-
-var (
-	httpsPair = pair{"listen.https", func(c *config.Config) (cert, key config.Ref) {
-		return c.Listen.HTTPS.Cert, c.Listen.HTTPS.Key
-	}}
-	externalAuthPair = pair{"listen.external_auth", func(c *config.Config) (cert, key config.Ref) {
-		return c.Listen.ExternalAuth.Cert, c.Listen.ExternalAuth.Key
-	}}
-	grantsPair = pair{"listen.grants", func(c *config.Config) (cert, key config.Ref) {
-		return c.Listen.Grants.Cert, c.Listen.Grants.Key
-	}}
+// The keys of listeners that may have a certificate.
+const (
+	httpsKey        = "listen.https"
+	externalAuthKey = "listen.external_auth"
+	grantsKey       = "listen.grants"
 )
 
 // certified is the certificate of a listener with TLS.
 type certified struct {
 	*server.Certificate
-	of pair
+	listener string
 }
 
 func newCertificates(cfg *config.Config, log *slog.Logger) (certs []certified, err error) {
-	for _, p := range [...]pair{httpsPair, externalAuthPair, grantsPair} {
-		cert, key := p.refs(cfg)
-		if cert.IsZero() {
-			continue
-		}
-		c, err := server.NewCertificate(p.key, cert.Value(), key.Value(), reread(cert, key), log)
+	for _, l := range cfg.Listen.Certificates() {
+		c, err := server.NewCertificate(l.Listener, l.Cert.Value(), l.Key.Value(), reread(l.Cert, l.Key), log)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", l.Listener, err)
 		}
-		certs = append(certs, certified{c, p})
+		certs = append(certs, certified{c, l.Listener})
 	}
 	return certs, nil
+}
+
+// certificateWarnings say what clients will have against certificates that work with their keys.
+func certificateWarnings(cfg *config.Config, now time.Time) (all []config.Fault) {
+	for _, l := range cfg.Listen.Certificates() {
+		pair, err := tls.X509KeyPair([]byte(l.Cert.Value()), []byte(l.Key.Value()))
+		if err != nil {
+			continue // a fault
+		}
+		if doubt := server.OutOfTime(pair.Leaf, now); doubt != "" {
+			all = append(all, cfg.Fault(l.Listener, "%s", doubt))
+		}
+		if l.Listener != httpsKey {
+			continue // programs ask there, by names that this configuration does not know
+		}
+		for _, host := range append([]string{cfg.PublicHost()}, cfg.OtherHosts()...) {
+			name := (&url.URL{Host: host}).Hostname()
+			if strings.ContainsAny(name, "*{") || pair.Leaf.VerifyHostname(name) == nil {
+				continue
+			}
+			all = append(all, cfg.Fault(l.Listener, "the certificate is not for %s: browsers refuse it there, unless a "+
+				"load balancer before Sallyport shows them another", name))
+		}
+	}
+	return all
 }
 
 // certificate is that of a listener; nil: it has none.
 func (s *serving) certificate(listener string) *server.Certificate {
 	for _, c := range s.certs {
-		if c.of.key == listener {
+		if c.listener == listener {
 			return c.Certificate
 		}
 	}
@@ -59,16 +74,20 @@ func (s *serving) certificate(listener string) *server.Certificate {
 }
 
 // replaceCertificates takes the certificates of a configuration into use, or none of them.
+// That a listener has one does not change without a restart.
 func (s *serving) replaceCertificates(cfg *config.Config) error {
-	for _, c := range s.certs {
-		cert, key := c.of.refs(cfg)
-		if err := server.CheckPair(cert.Value(), key.Value()); err != nil {
+	all := cfg.Listen.Certificates()
+	for _, l := range all {
+		if err := server.CheckPair(l.Cert.Value(), l.Key.Value()); err != nil {
 			return err
 		}
 	}
-	for _, c := range s.certs {
-		cert, key := c.of.refs(cfg)
-		if err := c.Replace(cert.Value(), key.Value(), reread(cert, key)); err != nil {
+	for _, l := range all {
+		c := s.certificate(l.Listener)
+		if c == nil {
+			continue
+		}
+		if err := c.Replace(l.Cert.Value(), l.Key.Value(), reread(l.Cert, l.Key)); err != nil {
 			return err
 		}
 	}

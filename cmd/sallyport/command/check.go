@@ -52,7 +52,11 @@ func check(c *console, path string, values bool) error {
 			return configFaults(faults)
 		}
 	}
-	for _, w := range slices.Concat(warnings(cfg), reachWarnings(cfg, pol), hostWarnings(cfg)) {
+	doubts := slices.Concat(warnings(cfg), reachWarnings(cfg, pol), hostWarnings(cfg))
+	if sec != nil {
+		doubts = append(doubts, certificateWarnings(cfg, time.Now())...)
+	}
+	for _, w := range doubts {
 		fmt.Fprintf(c.stderr, "warning: %s\n", w.Error())
 	}
 	printRules(c.stdout, cfg, pol)

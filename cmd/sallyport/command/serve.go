@@ -152,18 +152,18 @@ func start(ctx context.Context, c *console, cfg *config.Config, sec *assemble.Se
 	if s.certs, err = newCertificates(cfg, log.Logger); err != nil {
 		return nil, err
 	}
-	if https := s.certificate(httpsPair.key); https != nil {
+	if https := s.certificate(httpsKey); https != nil {
 		https.Measure(s.metrics)
 	}
 	s.server = &server.Server{
-		Listeners: []*server.Listener{publicListener(cfg, s.process, s.certificate(httpsPair.key), log)},
+		Listeners: []*server.Listener{publicListener(cfg, s.process, s.certificate(httpsKey), log)},
 		Front:     s.process, DrainDelay: cfg.Stop.DrainDelay, StopTimeout: cfg.Stop.Timeout, Log: log.Logger,
 		Ready: s.ready,
 	}
 	s.server.Listeners = append(s.server.Listeners,
-		externalAuthListeners(cfg, s.process, s.certificate(externalAuthPair.key), log)...)
+		externalAuthListeners(cfg, s.process, s.certificate(externalAuthKey), log)...)
 	s.server.Listeners = append(s.server.Listeners,
-		grantsListeners(cfg, s.process, s.certificate(grantsPair.key), log)...)
+		grantsListeners(cfg, s.process, s.certificate(grantsKey), log)...)
 	if cfg.Listen.Admin.Address != "" {
 		s.admin.replace(s.newAdmin(cfg))
 		s.server.Listeners = append(s.server.Listeners, &server.Listener{Key: "listen.admin",
@@ -274,7 +274,7 @@ func externalAuthListeners(cfg *config.Config, process *assemble.Process, cert *
 			answers.TLSConfig = cert.Config()
 			answers.TLSConfig.NextProtos = []string{protocol}
 		}
-		all = append(all, &server.Listener{Key: externalAuthPair.key, Name: name, Address: address, HTTP: answers,
+		all = append(all, &server.Listener{Key: externalAuthKey, Name: name, Address: address, HTTP: answers,
 			Lane: cfg.Listen.Lane && answers.Protocols.HTTP1()})
 	}
 	e, keepAlive := cfg.Listen.ExternalAuth, cfg.Listen.KeepAlive
@@ -288,7 +288,7 @@ func externalAuthListeners(cfg *config.Config, process *assemble.Process, cert *
 // grantsListeners are those for apps, none where nothing is lent. cert is nil without TLS.
 func grantsListeners(cfg *config.Config, process *assemble.Process, cert *server.Certificate,
 	log *asynclog.Log) []*server.Listener {
-	all := server.Grants{Key: grantsPair.key, Address: cfg.Listen.Grants.Address, Certificate: cert,
+	all := server.Grants{Key: grantsKey, Address: cfg.Listen.Grants.Address, Certificate: cert,
 		KeepAlive: cfg.Listen.KeepAlive, Handler: http.HandlerFunc(process.ServeGrants), OnSocket: gateway.WithSocket}
 	for i, a := range cfg.Grants.Apps {
 		if a.Socket.Path != "" {

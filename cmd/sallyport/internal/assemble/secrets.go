@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
@@ -152,16 +153,28 @@ func newSecrets(cfg *config.Config, keys []session.Key) (*Secrets, error) {
 
 func keyName(text config.KeyText) string { return cmp.Or(text.File, text.Path) }
 
-// certificateFaults judges whether the certificate of listen.https goes with its key.
-func certificateFaults(cfg *config.Config) config.Faults {
-	https := cfg.Listen.HTTPS
-	if https.Address == "" {
-		return nil
+// certificateFaults judges whether the certificate of each listener goes with its key.
+func certificateFaults(cfg *config.Config) (faults config.Faults) {
+	for _, l := range cfg.Listen.Certificates() {
+		if _, err := tls.X509KeyPair([]byte(l.Cert.Value()), []byte(l.Key.Value())); err != nil {
+			faults = append(faults, cfg.Fault(l.Listener, "the certificate and its key do not work together: %v%s", err,
+				certificateAdvice(err)))
+		}
 	}
-	if _, err := tls.X509KeyPair([]byte(https.Cert.Value()), []byte(https.Key.Value())); err != nil {
-		return config.Faults{cfg.Fault("listen.https", "the certificate and its key do not work together: %v", err)}
+	return faults
+}
+
+// certificateAdvice says what to do where crypto/tls only says what it expected.
+func certificateAdvice(err error) string {
+	switch text := err.Error(); {
+	case strings.Contains(text, "failed to parse private key"):
+		return "; it must have no passphrase: `openssl pkey -in KEY -out NEW` writes it without one"
+	case strings.Contains(text, "private key does not match"):
+		return "; the first certificate of the file must be the listener's own, and key the one that it was made with"
+	case strings.Contains(text, "PEM data in"):
+		return "; files that begin with -----BEGIN are PEM: `openssl x509 -inform der` makes one of others"
 	}
-	return nil
+	return ""
 }
 
 // providerFaults judges what can be judged of providers without asking them,

@@ -26,6 +26,26 @@ type Listen struct {
 	KeepAlive time.Duration
 }
 
+// Certificate is what a listener with TLS has; Listener is its key in the file.
+type Certificate struct {
+	Listener  string
+	Cert, Key Ref
+}
+
+// Certificates are those of all listeners that have one.
+func (l *Listen) Certificates() (all []Certificate) {
+	for _, c := range [...]Certificate{
+		{"listen.https", l.HTTPS.Cert, l.HTTPS.Key},
+		{"listen.external_auth", l.ExternalAuth.Cert, l.ExternalAuth.Key},
+		{"listen.grants", l.Grants.Cert, l.Grants.Key},
+	} {
+		if !c.Cert.IsZero() {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
 // HTTP is a listener without TLS.
 type HTTP struct {
 	Address string

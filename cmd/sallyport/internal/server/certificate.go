@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -39,7 +40,27 @@ func NewCertificate(key, certPEM, keyPEM string, reread Reread, log *slog.Logger
 	}
 	c := &Certificate{key: key, read: reread, log: log, judged: digest(certPEM, keyPEM, nil)}
 	c.current.Store(&pair)
+	c.warnOfItsTime()
 	return c, nil
+}
+
+// OutOfTime says why clients refuse a certificate at a time; "" if it is valid then. It is in use
+// all the same: with none at all nobody would be told that it is that.
+func OutOfTime(cert *x509.Certificate, now time.Time) string {
+	switch {
+	case now.After(cert.NotAfter):
+		return "the certificate expired at " + cert.NotAfter.UTC().Format(time.RFC3339) + ": clients refuse it"
+	case now.Before(cert.NotBefore):
+		return "the certificate is valid only from " + cert.NotBefore.UTC().Format(time.RFC3339) +
+			": clients refuse it until then, or the clock of this machine is wrong"
+	}
+	return ""
+}
+
+func (c *Certificate) warnOfItsTime() {
+	if doubt := OutOfTime(c.current.Load().Leaf, time.Now()); doubt != "" {
+		c.log.Warn(c.key + ": " + doubt)
+	}
 }
 
 // CheckPair reports what is wrong with a pair in PEM.
@@ -68,6 +89,7 @@ func (c *Certificate) Replace(certPEM, keyPEM string, reread Reread) error {
 func (c *Certificate) use(pair *tls.Certificate) {
 	c.current.Store(pair)
 	c.log.Info(c.key+": a new certificate is in use", "not_after", c.notAfter())
+	c.warnOfItsTime()
 }
 
 func digest(cert, key string, err error) [sha256.Size]byte {

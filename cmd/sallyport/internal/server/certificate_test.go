@@ -244,3 +244,25 @@ func TestP17_AClientThatSaysNothingIsCut(t *testing.T) {
 
 // sample is a value as a metric has it: no more digits than it takes.
 func sample(n int64) string { return strconv.FormatFloat(float64(n), 'g', -1, 64) }
+
+// TestACertificateThatClientsRefuseIsWarnedOf at the start and when it comes in place of another.
+func TestACertificateThatClientsRefuseIsWarnedOf(t *testing.T) {
+	f := &testenv.TLSFiles{T: t, Dir: t.TempDir()}
+	f.Swap(testenv.NewKeyPair(t, "a", time.Now().Add(-time.Hour)))
+	c, log := followForTest(t, f)
+	if want := "level=WARN msg=\"listen.https: the certificate expired at "; !strings.Contains(log.String(), want) {
+		t.Errorf("it says %q, want %q", log, want)
+	}
+	log.Reset()
+	f.Swap(testenv.NewKeyPair(t, "a", time.Now().AddDate(11, 0, 0)))
+	c.refresh()
+	if want := "level=WARN msg=\"listen.https: the certificate is valid only from "; !strings.Contains(log.String(),
+		want) {
+		t.Errorf("it says %q, want %q", log, want)
+	}
+	log.Reset()
+	f.Swap(testenv.NewKeyPair(t, "a", time.Now().Add(time.Hour)))
+	if c.refresh(); strings.Contains(log.String(), "WARN") {
+		t.Errorf("one that is valid: %q", log)
+	}
+}
