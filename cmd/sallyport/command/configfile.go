@@ -22,6 +22,9 @@ func (c *console) loadConfig(path string) (*config.Config, *assemble.Policy, err
 }
 
 func cannotRead(path string, err error) error {
+	if path == "-" {
+		return usage("cannot read the configuration: there is no file -; for what is piped in, name /dev/stdin")
+	}
 	if path == defaultConfig { // nobody has named it
 		return usage("cannot read the configuration: %w (name the file with -c)", err)
 	}

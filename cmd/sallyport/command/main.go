@@ -7,12 +7,14 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -105,7 +107,36 @@ func newRoot(c *console) *cobra.Command {
 		sessionsCommand(c), orgsCommand(c), grantsCommand(c), importCommand(c),
 		genkeyCommand(c), schemaCommand(c),
 		selftestCommand(c), healthcheckCommand(c), versionCommand(c))
+	strictCobra(root)
 	return root
+}
+
+// strictCobra has cobra's own commands refuse a word that they do not know, as ours do: they
+// print help and succeed, also where a shell is to run what they print.
+func strictCobra(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	root.InitDefaultHelpCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "completion":
+			cmd.Args = noArgs
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+				cmd.SetOut(cmd.ErrOrStderr())
+				_ = cmd.Help()
+				return silentError{usage("no shell")}
+			}
+		case "help":
+			cmd.Run = nil
+			cmd.RunE = func(_ *cobra.Command, args []string) error {
+				about, rest, err := root.Find(args)
+				if err != nil || len(rest) > 0 {
+					return unknownCommand(cmp.Or(about, root), strings.Join(rest, " "))
+				}
+				about.InitDefaultHelpFlag()
+				return about.Help()
+			}
+		}
+	}
 }
 
 // noArgs is cobra.NoArgs with our exit code and a hint.
@@ -116,7 +147,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	if cmd.HasSubCommands() {
 		return unknownCommand(cmd, args[0])
 	}
-	return usage("%s takes no arguments, but got %q", cmd.CommandPath(), args[0])
+	return usage("%s takes no arguments, but got %q", strings.TrimPrefix(cmd.CommandPath(), "sallyport "), args[0])
 }
 
 func unknownCommand(below *cobra.Command, name string) error {

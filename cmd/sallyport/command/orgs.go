@@ -49,12 +49,14 @@ func listOrgsCommand(c *console) *cobra.Command {
 	return cmd
 }
 
+const orgsWithoutStore = "nothing that a directory says of an organization is kept"
+
 func listOrgs(ctx context.Context, c *console, path, format string) error {
 	print, ok := map[string]func(io.Writer, []identity.OrgDetails) error{"table": orgTable, "json": orgJSON}[format]
 	if !ok {
 		return usage("--format is table or json, not %q", format)
 	}
-	cfg, err := withStore(c, path)
+	cfg, err := withStore(c, path, orgsWithoutStore)
 	if err != nil {
 		return err
 	}
@@ -123,7 +125,7 @@ func forgetOrgCommand(c *console) *cobra.Command {
 }
 
 func forgetOrg(ctx context.Context, c *console, path, id string) error {
-	cfg, err := withStore(c, path)
+	cfg, err := withStore(c, path, orgsWithoutStore)
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func listSessionsCommand(c *console) *cobra.Command {
 	}
 	configFlag(cmd, &path)
 	f := cmd.Flags()
-	f.StringVar(&which.Person, "person", "", "whose: <provider>:<their id there>, as in X-Auth-User-Id and the log")
+	f.StringVar(&which.Person, "person", "", "whose: <provider>:<their id there>, as in X-Forwarded-User and the log")
 	f.StringVar(&which.Org, "org", "", "of whom: the id of an organization")
 	f.StringVar(&format, "format", "table", "table or json")
 	return cmd
@@ -74,7 +74,7 @@ func listSessions(ctx context.Context, c *console, path, format string, which se
 	if !ok {
 		return usage("--format is table or json, not %q", format)
 	}
-	cfg, err := withStore(c, path)
+	cfg, err := withStore(c, path, sessionsWithoutStore)
 	if err != nil {
 		return err
 	}
@@ -99,8 +99,11 @@ func listSessions(ctx context.Context, c *console, path, format string, which se
 	return print(c.stdout, list)
 }
 
-// withStore reads a configuration of which only the store matters.
-func withStore(c *console, path string) (*config.Config, error) {
+const sessionsWithoutStore = "each process knows its own sessions only, and nobody else can list or end them"
+
+// withStore reads a configuration of which only the store matters. without says how it is
+// without one.
+func withStore(c *console, path, without string) (*config.Config, error) {
 	cfg, _, err := c.loadConfig(path)
 	if err != nil {
 		return nil, err
@@ -109,9 +112,7 @@ func withStore(c *console, path string) (*config.Config, error) {
 		return nil, asUsage(err)
 	}
 	if cfg.Store.IsZero() {
-		return nil, usage("%s has no store: each process knows its own sessions only, and nobody else can list or "+
-			"end them",
-			path)
+		return nil, usage("%s has no store: %s", path, without)
 	}
 	return cfg, nil
 }
@@ -224,11 +225,11 @@ func endSessionsCommand(c *console) *cobra.Command {
 	}
 	configFlag(cmd, &path)
 	f := cmd.Flags()
-	f.StringVar(&e.person, "person", "", "all of a person: <provider>:<their id there>, as in X-Auth-User-Id and the "+
+	f.StringVar(&e.person, "person", "", "all of a person: <provider>:<their id there>, as in X-Forwarded-User and the "+
 		"log")
 	f.StringVar(&e.org, "org", "", "all of the members of an organization, by its id")
 	f.StringVar(&e.sid, "sid", "", "those of one session at a provider: <provider>:<sid>")
-	f.StringVar(&e.session, "session", "", "one session, as `sessions list` shows it and as `sid` of the assertion")
+	f.StringVar(&e.session, "session", "", "one session, as 'sessions list' shows it, and apps know it as sid of the assertion")
 	f.StringVar(&e.before, "before", "", "everybody's that began by then: a time as 2026-01-02T15:04:05Z, or now")
 	f.StringVar(&format, "format", "text", "text or json")
 	return cmd
@@ -252,7 +253,7 @@ func endSessions(ctx context.Context, c *console, path, format string, e ending)
 	if err != nil {
 		return err
 	}
-	cfg, err := withStore(c, path)
+	cfg, err := withStore(c, path, sessionsWithoutStore)
 	if err != nil {
 		return err
 	}

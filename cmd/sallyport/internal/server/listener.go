@@ -73,6 +73,9 @@ func Listen(ctx context.Context, key, address string) (*net.TCPListener, error) 
 	case errors.Is(err, syscall.EACCES):
 		return nil, fmt.Errorf("cannot listen on %s: no permission; ports below 1024 need a privilege, or change %s",
 			address, key)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("cannot listen on %s: this machine has no such address; change %s, and for all its "+
+			"addresses write the port alone, such as :4180", address, key)
 	}
 	return nil, fmt.Errorf("cannot listen on %s (%s): %w", address, key, err)
 }
