@@ -3,6 +3,8 @@ package login
 import (
 	"context"
 	"errors"
+	"fmt"
+	"mime"
 	"net/http"
 	"slices"
 	"strings"
@@ -240,9 +242,9 @@ func (p *Provider) fetchDocument(ctx context.Context) (*document, error) {
 	if err := p.authenticate(req); err != nil {
 		return nil, err
 	}
-	body, _, err := getDocument(p.client.HTTPClient("discovery"), req)
+	body, header, err := getDocument(p.client.HTTPClient("discovery"), req)
 	if err != nil {
-		return nil, err
+		return nil, noDocument(err)
 	}
 	found, err := readDocument(body,
 		"issuer", "authorization_endpoint", "token_endpoint", "userinfo_endpoint", "jwks_uri", "end_session_endpoint",
@@ -251,9 +253,26 @@ func (p *Provider) fetchDocument(ctx context.Context) (*document, error) {
 		"require_signed_request_object", "authorization_response_iss_parameter_supported",
 		"prompt_values_supported")
 	if err != nil {
-		return nil, unreadable("the discovery document", err)
+		kind, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
+		return nil, unreadable("the discovery document", fmt.Errorf("%w; it is what %s answered, of type %.60q: %s", err,
+			address, kind, wrongIssuer))
 	}
 	return found, nil
+}
+
+const wrongIssuer = "is issuer (or tenant) right?"
+
+// noDocument adds to the error of an answer that was none what is most often the cause.
+func noDocument(err error) error {
+	var call *oauth.Error
+	if !errors.As(err, &call) || call.Kind != oauth.Misconfigured || call.Status < 300 {
+		return err
+	}
+	if call.Err == nil {
+		call.Err = errors.New("no discovery document is there")
+	}
+	call.Err = fmt.Errorf("%w: %s", call.Err, wrongIssuer)
+	return err
 }
 
 // accepted returns the algorithms that we accept: signatures that a public key verifies,

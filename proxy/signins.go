@@ -235,7 +235,7 @@ func (b *signIns) failureWords(provider Provider, err error, returnTo string) *f
 		f.Advice = "Tell the people who run this site to check the server's clock, and give them the request id."
 	case identity.Misconfigured:
 		f.Title = "Signing in is not set up right"
-		f.Sentence = provider.Name + " does not accept this site's request."
+		f.Sentence = provider.Name + " and this site are not set up to work together, so nobody can sign in there."
 		f.Advice = "Tell the people who run this site, and give them the request id."
 	default:
 		f.Title = "The sign-in could not be trusted"
