@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -95,8 +96,9 @@ func startNginx(t *testing.T, dir, block string) *process {
 	return n
 }
 
-// nginxShows is what is seen through nginx of Sallyport's refusals: a status, in a page of nginx.
-func nginxShows() shown { return shown{"403 Forbidden", "401 Authorization Required", false} }
+// nginxShows is what is seen through nginx of Sallyport's refusals: the guide's sentence, or a
+// page of nginx.
+func nginxShows() shown { return shown{"This was refused. ", "401 Authorization Required", false} }
 
 // Everything that the guide promises of nginx, in turn, at one site of two hosts, over TLS.
 func TestNginxAsksAndPassesOnWhatSallyportSays(t *testing.T) {
@@ -196,6 +198,29 @@ func TestNginxPassesNobodyItIsNotSureOf(t *testing.T) {
 		c.writes("GET", "/admin", session, "X-Forwarded-Uri: /open/x", "X-Original-URI: /open"): 403,
 		c.writes("GET", "/admin", session, "X-Original-URL: "+c.url+"/open/x\r\n /y"):           400, // a folded line
 	}.check(t, c)
+}
+
+// Who is refused reads the name that the request has in Sallyport's log. Apps are told that
+// name too, and no client can choose it.
+func TestNginxTellsTheRequestID(t *testing.T) {
+	t.Parallel()
+	c := behindNginx(t)
+	rest := " HTTP/1.1\r\nHost: " + strings.TrimPrefix(c.url, "https://") +
+		"\r\nConnection: close\r\nX-Request-Id: mine\r\nCookie: " + c.signIn(t, "mira") + "\r\n\r\n"
+	resp, _ := c.raw(t, "GET /admin"+rest)
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := regexp.MustCompile(`the request id: ([a-z0-9]{16})\n$`).FindSubmatch(body)
+	if resp.StatusCode != 403 || id == nil {
+		t.Fatalf("%s: %s", resp.Status, body)
+	}
+	c.process.mustSay(t, regexp.MustCompile(`request_id"?[=:]"?`+string(id[1])+`.*no_rule`))
+	_, told := c.raw(t, "GET /headers"+rest)
+	if got := told.Values("X-Request-Id"); len(got) != 1 || len(got[0]) != 16 {
+		t.Errorf("the app is told %q", got)
+	}
 }
 
 // Somebody who has to sign in again is sent there by nginx where a page is opened, and a
