@@ -96,9 +96,9 @@ func startNginx(t *testing.T, dir, block string) *process {
 	return n
 }
 
-// nginxShows is what is seen through nginx of Sallyport's refusals: the guide's sentence, or a
-// page of nginx.
-func nginxShows() shown { return shown{"This was refused. ", "401 Authorization Required", false} }
+// nginxShows is what is seen through nginx of Sallyport's refusals: a status, in a page of the
+// guide or of nginx.
+func nginxShows() shown { return shown{"403 Forbidden", "401 Authorization Required", false} }
 
 // Everything that the guide promises of nginx, in turn, at one site of two hosts, over TLS.
 func TestNginxAsksAndPassesOnWhatSallyportSays(t *testing.T) {
@@ -212,7 +212,7 @@ func TestNginxTellsTheRequestID(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := regexp.MustCompile(`the request id: ([a-z0-9]{16})\n$`).FindSubmatch(body)
+	id := regexp.MustCompile(`the request id: ([a-z0-9]{16})</p>`).FindSubmatch(body)
 	if resp.StatusCode != 403 || id == nil {
 		t.Fatalf("%s: %s", resp.Status, body)
 	}

@@ -142,6 +142,7 @@ const (
 	nothing     = "nothing passes without it"
 	onlyLog     = "what it changes is in Sallyport's log alone"
 	unread      = "Sallyport reads nothing of it"
+	onlyID      = "without it nobody reads the request id"
 	onlyCost    = "without it each question opens a connection"
 	sameDefault = "what nginx does without it is the same here"
 )
@@ -180,6 +181,9 @@ var nginxLines = map[string]map[string]string{
 		"error_page 401 = @signin;":                                                 itself,
 		"auth_request_set $asker $upstream_http_x_sallyport_asker;":                 refuses,
 		"auth_request_set $signin $upstream_http_location;":                         refuses,
+		"error_page 403 = @refused;":                                                onlyID,
+		"auth_request_set $asked_as $upstream_http_x_request_id;":                   refuses,
+		"proxy_set_header X-Request-Id $asked_as;":                                  onlyID,
 		"auth_request_set $user $upstream_http_x_forwarded_user;":                   refuses,
 		"auth_request_set $email $upstream_http_x_forwarded_email;":                 refuses,
 		"auth_request_set $username $upstream_http_x_forwarded_preferred_username;": refuses,
@@ -224,6 +228,11 @@ var nginxLines = map[string]map[string]string{
 	"@signin": {
 		"if ($asker = navigation) { return 302 $signin; }": itself,
 		"return 401;": itself,
+	},
+	"@refused": {
+		"default_type text/html;": onlyID,
+		"return 403 \"<h1>403 Forbidden</h1><p>Tell the people who run this site the request id: " +
+			"$asked_as</p>\\n\";": onlyID,
 	},
 }
 
@@ -278,7 +287,7 @@ func TestSelftestNamesEachMissingLineOfNginx(t *testing.T) {
 			switch want {
 			case refuses:
 				t.Error("nginx starts without it")
-			case onlyLog, unread, onlyCost, sameDefault:
+			case onlyLog, onlyID, unread, onlyCost, sameDefault:
 				wantSelftestGreen(t, c.url, echo, cookie, throughTLS(t, one.front)...)
 			case nothing:
 				_, faults := selftestOf(t, c.url, echo, cookie, throughTLS(t, one.front)...)
