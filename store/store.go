@@ -364,6 +364,9 @@ func (s *Store) Fresh() time.Time {
 	return time.Time{}
 }
 
+// Writable tells that the last attempt to write what waits did not fail.
+func (s *Store) Writable() bool { return !s.writes.failing.Load() }
+
 // Age is how long ago that was; the longest of all times if there was none.
 func (s *Store) Age() time.Duration {
 	fresh := s.Fresh()
@@ -500,7 +503,7 @@ func (s *Store) writeWhatWaits(ctx context.Context) {
 
 // writeLast writes what waits when the process ends, if that can be done quickly.
 func (s *Store) writeLast(ctx context.Context) {
-	if s.writes.failing || s.Fresh().IsZero() {
+	if s.writes.failing.Load() || s.Fresh().IsZero() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTime)
@@ -526,12 +529,11 @@ func wait(ctx context.Context, long time.Duration, early <-chan struct{}) bool {
 type health struct {
 	log       *slog.Logger
 	bad, good string
-	failing   bool
+	failing   atomic.Bool
 }
 
 func (h *health) tell(err error) {
-	was := h.failing
-	h.failing = err != nil
+	was := h.failing.Swap(err != nil)
 	switch {
 	case err != nil && !was:
 		h.log.Error(h.bad, "error", err)

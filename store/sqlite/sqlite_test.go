@@ -297,6 +297,7 @@ func TestAFileThatWasReplacedIsNotWritten(t *testing.T) {
 	if _, err := s.Consume(context.Background(), "test/1", time.Now().Add(time.Hour)); !errors.Is(err, ErrReplaced) {
 		t.Errorf("consume: %v", err)
 	}
+	testenv.Eventually(t, "the store to be known not to be writable", func() bool { return !s.Writable() })
 }
 
 // SIGKILL, or a power cut: what was told to have ended is in the file.

@@ -16,8 +16,8 @@ const storeLate = 5 * time.Second
 
 // endedMetrics measures what ended, and the store where there is one.
 type endedMetrics struct {
-	p                                 *Process
-	kept, up, fresh, offset, unlisted *prometheus.Desc
+	p                                           *Process
+	kept, up, writable, fresh, offset, unlisted *prometheus.Desc
 }
 
 // measureEnded registers them.
@@ -29,6 +29,8 @@ func (p *Process) measureEnded(reg prometheus.Registerer) {
 		kept: desc("ended", "What is remembered of sessions that ended before their time, by what each entry ends: a "+
 			"sign-in (root), a session at the provider (sid), all sessions of a person or of an organization.", "kind"),
 		up: desc("store_up", "1 if the store was read within the last 5 s, else 0. Only with a store."),
+		writable: desc("store_writable", "1 unless the last attempt to write to the store failed, as on a full disk. "+
+			"Until it is 1 again, other servers do not learn of sign-outs here. Only with a store."),
 		fresh: desc("store_fresh_timestamp_seconds", "When the last complete read of the store began: what ended on "+
 			"other servers until then is known here. 0 before the first one. Only with a store."),
 		offset: desc("store_clock_offset_seconds", "How far the clock of the store's database is ahead of this "+
@@ -40,7 +42,7 @@ func (p *Process) measureEnded(reg prometheus.Registerer) {
 
 // Describe implements prometheus.Collector.
 func (m *endedMetrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range [...]*prometheus.Desc{m.kept, m.up, m.fresh, m.offset, m.unlisted} {
+	for _, d := range [...]*prometheus.Desc{m.kept, m.up, m.writable, m.fresh, m.offset, m.unlisted} {
 		to <- d
 	}
 }
@@ -57,14 +59,18 @@ func (m *endedMetrics) Collect(to chan<- prometheus.Metric) {
 	if s == nil {
 		return
 	}
-	up, since, fresh := 0.0, 0.0, s.Fresh()
+	up, writable, since, fresh := 0.0, 0.0, 0.0, s.Fresh()
 	if time.Since(fresh) <= storeLate {
 		up = 1
 	}
 	if !fresh.IsZero() {
 		since = float64(fresh.UnixMilli()) / 1000
 	}
+	if s.Writable() {
+		writable = 1
+	}
 	gauge(m.up, up)
+	gauge(m.writable, writable)
 	gauge(m.fresh, since)
 	gauge(m.offset, s.Offset().Seconds())
 	to <- prometheus.MustNewConstMetric(m.unlisted, prometheus.CounterValue, float64(s.Dropped()))
