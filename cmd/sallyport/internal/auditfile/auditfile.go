@@ -7,8 +7,10 @@
 package auditfile
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"sync"
 )
@@ -52,10 +54,21 @@ type file struct {
 func (f *file) open() error {
 	opened, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
-		return fmt.Errorf("open the audit stream: %w", err)
+		return fmt.Errorf("open the audit stream: %w%s", err, advice(err))
 	}
 	f.f, f.cut = opened, false
 	return nil
+}
+
+// advice says what to do about a file that cannot be opened; "" if the error says it.
+func advice(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return " (make the directory, owned by the user that Sallyport runs as)"
+	case errors.Is(err, fs.ErrPermission):
+		return " (let the user that Sallyport runs as write to the file and to its directory)"
+	}
+	return ""
 }
 
 // Write appends a line. A line that was cut, because the disk was full, does not
