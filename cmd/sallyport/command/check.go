@@ -1,6 +1,7 @@
 package command
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"slices"
@@ -59,38 +60,40 @@ func check(c *console, path string, values bool) error {
 	for _, w := range doubts {
 		fmt.Fprintf(c.stderr, "warning: %s\n", w.Error())
 	}
-	printRules(c.stdout, cfg, pol)
+	out := &bytes.Buffer{} // written at once, so that "valid" is not said of what nobody could read
+	printRules(out, cfg, pol)
 	if kept := cfg.KeptGroups(); kept != nil {
-		fmt.Fprintln(c.stdout, keepsGroups(kept))
+		fmt.Fprintln(out, keepsGroups(kept))
 	}
-	fmt.Fprintln(c.stdout)
+	fmt.Fprintln(out)
 	for _, p := range cfg.Providers {
 		if p.Use == login.UseTokens {
 			continue
 		}
-		fmt.Fprintf(c.stdout, "The redirect URI to register at %s: %s\n", p.ID, assemble.RedirectURI(cfg, p.ID))
+		fmt.Fprintf(out, "The redirect URI to register at %s: %s\n", p.ID, assemble.RedirectURI(cfg, p.ID))
 		if !p.Directory.IsZero() {
-			fmt.Fprintf(c.stdout, "The redirect URI for its directory, to register there too: %s\n",
+			fmt.Fprintf(out, "The redirect URI for its directory, to register there too: %s\n",
 				assemble.DirectoryURI(cfg, p.ID))
 		}
 		if p.SignOut.ReturnParam != "" {
-			fmt.Fprintf(c.stdout, "The page to return to after signing out at %s, to register there too: %s\n", p.ID,
+			fmt.Fprintf(out, "The page to return to after signing out at %s, to register there too: %s\n", p.ID,
 				assemble.LogoutURI(cfg))
 		}
 		if assemble.TakesLogouts(cfg, p) {
-			fmt.Fprintf(c.stdout, "The back-channel logout URI to register at %s, if it has such a thing: %s\n", p.ID,
+			fmt.Fprintf(out, "The back-channel logout URI to register at %s, if it has such a thing: %s\n", p.ID,
 				assemble.BackchannelURI(cfg, p.ID))
 		}
 	}
-	if err := printConnectors(c.stdout, cfg); err != nil {
+	if err := printConnectors(out, cfg); err != nil {
 		return asUsage(err)
 	}
 	if sec != nil {
-		printKeys(c.stdout, cfg, sec, time.Now())
-		printGrantKeys(c.stdout, sec.GrantKeys)
+		printKeys(out, cfg, sec, time.Now())
+		printGrantKeys(out, sec.GrantKeys)
 	}
-	fmt.Fprintf(c.stdout, "\n%s is valid.\n", path)
-	return nil
+	fmt.Fprintf(out, "\n%s is valid.\n", path)
+	_, err = c.stdout.Write(out.Bytes())
+	return err
 }
 
 // printConnectors says what is to be registered at third parties, and what each app may ask

@@ -2,6 +2,8 @@ package command
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -71,6 +73,21 @@ func TestExitCodesTellWhoseTurnItIs(t *testing.T) {
 			strings.Contains(text, "0123456789abcdef") {
 			t.Errorf("sallyport %s shows what it must not:\n%s", tt.args, text)
 		}
+	}
+}
+
+// TestCheckFailsWhereItsAnswerCannotBeWritten: a full disk, in a pipeline that keeps reports.
+func TestCheckFailsWhereItsAnswerCannotBeWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	write(t, path, "version: 1\npublic_url: https://app.example.com\nsession: {keys: [\"file:/k\"]}\n"+
+		"providers: [{id: sso, type: oidc, issuer: \"https://idp.example\", client_id: a, client_secret: \"env:S\"}]\n"+
+		"routes: [{name: app, path: /, upstream: \"http://127.0.0.1:1\", allow: authenticated}]\n")
+	out, in := io.Pipe()
+	_ = out.CloseWithError(errors.New("no space left"))
+	var stderr bytes.Buffer
+	c := &console{stdout: in, stderr: &stderr, env: func(string) (string, bool) { return "", false }}
+	if code := run([]string{"check", path}, c); code != exitFailed || !strings.Contains(stderr.String(), "no space left") {
+		t.Errorf("exit code %d, %q", code, stderr.String())
 	}
 }
 
