@@ -130,6 +130,9 @@ type explanation struct {
 	Status   int             `json:"status"`
 	App      *appView        `json:"app,omitempty"`
 	Claims   json.RawMessage `json:"assertion,omitempty"`
+	// LeftOut are headers of the route that the app does not see, because what they would
+	// say is not known of the person.
+	LeftOut []string `json:"left_out,omitempty"`
 
 	// Directory is what becomes of the name and domain of their organization, where their
 	// provider's directory can be read.
@@ -229,7 +232,29 @@ func ask(cfg *config.Config, q *question) (*explanation, error) {
 	if e.App != nil {
 		e.Claims = assertionClaims(e.App.Headers[identity.AssertionHeader])
 	}
+	if e.Claims != nil {
+		e.LeftOut = leftOut(cfg, e)
+	}
 	return e, nil
+}
+
+// leftOut names the headers of the route that are without a value, each with its claim.
+func leftOut(cfg *config.Config, e *explanation) (names []string) {
+	i := slices.IndexFunc(cfg.Routes, func(r config.Route) bool { return r.Name == e.Route })
+	if i < 0 {
+		return nil
+	}
+	own := cfg.Routes[i].Headers
+	preset, _ := identity.Preset(own.Preset)
+	preset = slices.DeleteFunc(slices.Clone(preset), func(f identity.Field) bool {
+		return slices.ContainsFunc(own.Set, func(o identity.Field) bool { return strings.EqualFold(o.Header, f.Header) })
+	})
+	for _, f := range slices.Concat(own.Set, preset) {
+		if e.App.Headers[http.CanonicalHeaderKey(f.Header)] == nil && e.App.Headers[f.Header] == nil {
+			names = append(names, fmt.Sprintf("%s (%s)", f.Header, f.Claim))
+		}
+	}
+	return names
 }
 
 // aboutDirectory says whether somebody may have the directory of their organization be read; ""
@@ -553,6 +578,9 @@ func (e *explanation) print(w io.Writer) {
 		for _, v := range e.App.Headers[name] {
 			fmt.Fprintf(w, "  %s: %s\n", name, v)
 		}
+	}
+	if len(e.LeftOut) > 0 {
+		fmt.Fprintf(w, "\nLeft out, because there is nothing to say: %s\n", strings.Join(e.LeftOut, ", "))
 	}
 	if e.Claims != nil {
 		fmt.Fprintf(w, "\nThe assertion says\n\n  %s\n", e.Claims)
