@@ -54,6 +54,7 @@ type Options struct {
 // Scheme and Host, and safe for concurrent use.
 type Upstream struct {
 	scheme, host string
+	address      string // as the configuration has it, for errors
 	transport    *attempt.Transport
 	upgrades     *attempt.Transport // HTTP/1.1 only: RFC 9113 §8.6 has no Upgrade
 	lean         *lean.Transport    // nil: none
@@ -73,7 +74,7 @@ func New(o Options) (*Upstream, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	u := &Upstream{scheme: o.URL.Scheme, host: o.URL.Host}
+	u := &Upstream{scheme: o.URL.Scheme, host: o.URL.Host, address: o.URL.Scheme + "://" + o.URL.Host}
 	var protocols http.Protocols
 	switch o.URL.Scheme {
 	case "http":
@@ -85,7 +86,7 @@ func New(o Options) (*Upstream, error) {
 		u.scheme = "http"
 		protocols.SetUnencryptedHTTP2(true)
 	case "unix":
-		u.scheme, u.host = "http", "unix"
+		u.scheme, u.host, u.address = "http", "unix", "unix:"+o.URL.Path
 		protocols.SetHTTP1(true)
 	}
 	if o.KeepAlive <= 0 {
@@ -194,7 +195,7 @@ func (u *Upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	res, err := t.RoundTrip(r)
 	if err != nil {
-		return nil, classify(err)
+		return nil, u.classify(err)
 	}
 	return res, nil
 }
@@ -212,7 +213,7 @@ func (u *Upstream) Do(r *http.Request, call *lean.Call) (*http.Response, error) 
 	if call.Cause() != nil {
 		return nil, call.Cause()
 	}
-	return nil, classify(err)
+	return nil, u.classify(err)
 }
 
 // Close drops idle connections.
@@ -224,7 +225,7 @@ func (u *Upstream) Close() {
 	}
 }
 
-func classify(err error) error {
+func (u *Upstream) classify(err error) error {
 	var timeout interface{ Timeout() bool }
 	var op *net.OpError
 	switch {
@@ -233,7 +234,25 @@ func classify(err error) error {
 	case errors.As(err, &op) && op.Op == "dial": // also when dialing timed out: nobody is there
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return fmt.Errorf("%w: %w", ErrTimeout, err)
+		return fmt.Errorf("%w: %s: %w", ErrTimeout, u.address, err)
 	}
-	return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	return fmt.Errorf("%w: %s: %w%s", ErrUnreachable, u.address, err, advice(err))
+}
+
+// advice says what to look at where TLS with an app fails; "" for all else.
+func advice(err error) string {
+	var (
+		plain tls.RecordHeaderError
+		root  x509.UnknownAuthorityError
+		name  x509.HostnameError
+	)
+	switch {
+	case errors.As(err, &plain):
+		return "; the app does not speak TLS there: is it http:// in upstream?"
+	case errors.As(err, &root):
+		return "; upstream.ca says who may vouch for it"
+	case errors.As(err, &name):
+		return "; upstream.server_name says which name it has"
+	}
+	return ""
 }

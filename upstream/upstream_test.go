@@ -3,8 +3,10 @@ package upstream
 import (
 	"bufio"
 	"context"
+	"crypto/x509"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -118,7 +120,7 @@ func TestAppThatIsNotThereIsUnreachable(t *testing.T) {
 
 // A connection that takes too long is no slow answer: nobody is there.
 func TestConnectingInVainIsUnreachableNotSlow(t *testing.T) {
-	err := classify(&net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded})
+	err := newUpstream(t, "http://127.0.0.1:1").classify(&net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded})
 	if !errors.Is(err, ErrUnreachable) || errors.Is(err, ErrTimeout) {
 		t.Errorf("got %v", err)
 	}
@@ -280,5 +282,35 @@ func TestConnectionsAreKeptAndClosed(t *testing.T) {
 	ask()
 	if n := opened.Load(); n != 2 {
 		t.Errorf("%d connections after Close", n)
+	}
+}
+
+// TestAnErrorOfTLSSaysWhatToLookAt: the address of the app, and the key of the configuration.
+func TestAnErrorOfTLSSaysWhatToLookAt(t *testing.T) {
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	pool := x509.NewCertPool()
+	pool.AddCert(secure.Certificate())
+	asSecure := strings.Replace(plain.URL, "http:", "https:", 1)
+	for _, tt := range []struct {
+		url, says string
+		change    func(*Options)
+	}{
+		{asSecure, asSecure + ": tls: first record does not look like a TLS handshake; the app does not speak TLS " +
+			"there: is it http:// in upstream?", func(*Options) {}},
+		{secure.URL, "; upstream.ca says who may vouch for it", func(*Options) {}},
+		{secure.URL, "; upstream.server_name says which name it has", func(o *Options) {
+			o.Roots, o.ServerName = pool, "other.example"
+		}},
+	} {
+		u := newUpstream(t, tt.url, tt.change)
+		if _, err := get(t, u, tt.url); !errors.Is(err, ErrUnreachable) || !strings.HasSuffix(err.Error(), tt.says) ||
+			!strings.Contains(err.Error(), tt.url) {
+			t.Errorf("%s: %v, want %q", tt.url, err, tt.says)
+		}
 	}
 }
