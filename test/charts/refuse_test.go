@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	networking "k8s.io/api/networking/v1"
 	gateway "sigs.k8s.io/gateway-api/apis/v1"
 )
 
@@ -165,6 +166,34 @@ func TestNotesSayWhereASignOutReaches(t *testing.T) {
 	}
 	unseen := strings.Replace(plain, "  version: 1", "  version: 1\n  store: file:/run/secrets/session/url", 1)
 	notes(t, unseen+"replicas: 2", "Is it PostgreSQL?")
+}
+
+// TestNotesLeadToWhatIsRegistered: sallyport check reads the file of the ConfigMap.
+func TestNotesLeadToWhatIsRegistered(t *testing.T) {
+	notes(t, plain, "kubectl get configmap -n team web-sallyport -o jsonpath='{.data.config\\.yaml}' | "+
+		"sallyport check /dev/stdin")
+}
+
+// TestWhoAsksReachesNoOtherPort: a rule of a NetworkPolicy that names no port is for all of
+// them, so there is none where no other pod can ask.
+func TestWhoAsksReachesNoOtherPort(t *testing.T) {
+	for listen, want := range map[string]int{
+		"external_auth: \"127.0.0.1:4182\"":                                1,
+		"external_auth: {grpc: \":4183\", peers: [10.0.0.0/8]}":            2,
+		"external_auth: {address: \"127.0.0.1:4182\", peers: [127.0.0.1]}": 1,
+	} {
+		values := strings.Replace(plain, "  version: 1", "  version: 1\n  listen: {"+listen+"}", 1) +
+			"networkPolicy: {enabled: true, externalAuthFrom: [{podSelector: {}}]}"
+		policy := only[networking.NetworkPolicy](t, rendered(t, parseValues(t, []byte(values))))
+		if got := len(policy.Spec.Ingress); got != want {
+			t.Errorf("%s: %d rules, want %d", listen, got, want)
+		}
+		for _, rule := range policy.Spec.Ingress {
+			if len(rule.Ports) == 0 {
+				t.Errorf("%s: a rule is for all ports", listen)
+			}
+		}
+	}
 }
 
 func notes(t *testing.T, values, want string) {
