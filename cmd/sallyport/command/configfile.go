@@ -25,6 +25,9 @@ func cannotRead(path string, err error) error {
 	if path == "-" {
 		return usage("cannot read the configuration: there is no file -; for what is piped in, name /dev/stdin")
 	}
+	if info, statErr := os.Stat(path); statErr == nil && info.IsDir() {
+		return usage("cannot read the configuration: %s is a directory; name the file in it", path)
+	}
 	if path == defaultConfig { // nobody has named it
 		return usage("cannot read the configuration: %w (name the file with -c)", err)
 	}

@@ -576,8 +576,17 @@ func allowShape() yamltable.Shape[Allow] {
 				yamltable.OneOf(want, "authenticated").Read(w, at, &word)
 			}
 		}}
-	return yamltable.Either(want, everybody, yamltable.Sequence,
+	shape := yamltable.Either(want, everybody, yamltable.Sequence,
 		yamltable.Within(yamltable.List(routeRuleShape(), 1), func(a *Allow) *[]Rule { return &a.Any }))
+	read := shape.Read
+	shape.Read = func(w *yamltable.Walker, at yamltable.Place, into *Allow) {
+		if n := at.Node.Content; at.Node.Kind == yamltable.Sequence && len(n) == 1 && n[0].Value == "authenticated" {
+			w.Suggest(at, "authenticated", "must be %s: the word stands alone, and not in a list", want)
+			return
+		}
+		read(w, at, into)
+	}
+	return shape
 }
 
 // ruleFor is the rule that a bare text was probably meant as.

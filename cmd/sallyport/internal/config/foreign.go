@@ -1,7 +1,8 @@
 package config
 
 // foreign are keys of other proxies that people bring along, with what stands
-// for them here. A name that is a key here too, only elsewhere, is not listed.
+// for them here. A name that is a key here too, only elsewhere, is not listed, unless
+// that is not what is meant.
 // oauth2-proxy, Authelia, Pomerium, Vouch, Traefik and nginx write them with
 // "-", "_" or in one word; all count.
 var foreign = map[string]string{
@@ -88,6 +89,13 @@ var foreign = map[string]string{
 	"sessionstoretype":    "store",
 	"redisconnectionurl":  "store",
 	"redis":               "store",
+	"timeout":             "routes[].upstream.timeouts, such as {header: 30s} beside url; stop.timeout is for the end",
+	"strippath":           "nothing: the app is asked for the path that the browser asked for",
+	"stripprefix":         "nothing: the app is asked for the path that the browser asked for",
+	"striprequestpath":    "nothing: the app is asked for the path that the browser asked for",
+	"rewrite":             "nothing: the app is asked for the path that the browser asked for",
+	"prefixrewrite":       "nothing: the app is asked for the path that the browser asked for",
+	"rewritetarget":       "nothing: the app is asked for the path that the browser asked for",
 	"loglevel":            "log.level",
 	"logging":             "log",
 	"codechallengemethod": "nothing: PKCE is always used",

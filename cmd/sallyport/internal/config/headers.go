@@ -41,6 +41,11 @@ func headersShape() yamltable.Shape[Headers] {
 			"know nothing else. The client's own does not reach the app then. The password is the same in all "+
 			"requests, so the app and all that can read its requests can be anybody there.",
 			basicShape(), func(h *Headers) *Basic { return &h.Basic }),
+	}, Unknown: func(key string) string {
+		if !strings.Contains(key, "-") || !regexp.MustCompile(headerPattern).MatchString(key) {
+			return ""
+		}
+		return "the name of a header stands in set: headers: {set: {" + key + ": email}}"
 	}}.Shape()
 }
 

@@ -84,7 +84,12 @@ func routeHost() yamltable.Shape[string] {
 			return v, nil
 		}
 		err := errors.New("must be " + want)
-		switch name, _, _ := strings.Cut(strings.ToLower(v), ":"); {
+		name := strings.ToLower(v)
+		if _, host, isURL := strings.Cut(name, "://"); isURL {
+			name, _, _ = strings.Cut(host, "/")
+		}
+		name, _, _ = strings.Cut(name, ":")
+		switch {
 		case v == "*":
 			return "", errors.New(`must be one host, or left out for the host of public_url; ` +
 				`"*.example.com" stands for all below a domain`)

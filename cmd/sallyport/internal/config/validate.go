@@ -242,6 +242,11 @@ func parseIssuer(v string) (string, error) {
 			"document without what begins at /.well-known/"),
 			Meant: v[:strings.Index(v, "/.well-known/")]}
 	}
+	const keycloak = "/protocol/openid-connect" // below it are the endpoints of a realm
+	if before, _, found := strings.Cut(v, keycloak); found && strings.Contains(before, "/realms/") {
+		return "", yamltable.Slip{Complaint: errors.New("must be the issuer, which is the address of the realm"),
+			Meant: before}
+	}
 	return v, nil
 }
 

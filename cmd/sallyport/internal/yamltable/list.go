@@ -26,6 +26,13 @@ func List[T any](item Shape[T], lowest int) Shape[[]T] {
 			if item.sample != "" {
 				want = "a list such as [" + item.sample + "]"
 			}
+			if at.Node.Kind == yaml.MappingNode && item.Want == "a mapping" {
+				if item.secret || item.guarded {
+					w.hideBelow(at.Node)
+				}
+				w.Fault(at, "must be %s, not a mapping; each entry of a list begins with a dash", want)
+				return
+			}
 			if !w.Expect(at, yaml.SequenceNode, want, item.secret || item.guarded) {
 				return
 			}

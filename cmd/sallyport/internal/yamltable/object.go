@@ -52,13 +52,17 @@ type Object[T any] struct {
 	// some: at least one key must be there.
 	Some    bool
 	Instead func(v string) string // as in shape
+	// Unknown advises those who write a key that there is not; "" if nothing is clear. It may be
+	// nil, and comes before what is known of all keys.
+	Unknown func(key string) string
 	// check runs when all below the object is well.
 	Check func(w *Walker, at Place, v *T)
 }
 
 // Shape is the mapping as a shape.
 func (o Object[T]) Shape() Shape[T] {
-	m := &mapping{rivals: o.Rivals, choices: o.Choices, conditional: o.Conditional, some: o.Some, instead: o.Instead}
+	m := &mapping{rivals: o.Rivals, choices: o.Choices, conditional: o.Conditional, some: o.Some, instead: o.Instead,
+		strange: o.Unknown}
 	for _, k := range o.Keys {
 		m.keys = append(m.keys, k.entry)
 		m.secret = m.secret || k.shape.secret
@@ -80,7 +84,8 @@ type mapping struct {
 	conditional string
 	some        bool
 	instead     func(v string) string
-	secret      bool // there is a secret below it
+	strange     func(key string) string // Object.Unknown
+	secret      bool                    // there is a secret below it
 }
 
 // read reads what stands at a place, key by key, and reports whether nothing is wrong with it.
@@ -135,6 +140,12 @@ func (m *mapping) unknown(w *Walker, at Place, value *yaml.Node) {
 	meant := Nearest(at.Node.Value, m.names())
 	if slices.ContainsFunc(m.keys, func(k *entry) bool { return k.name == meant && k.shape.secret }) {
 		w.hideBelow(value)
+	}
+	if m.strange != nil && meant == "" {
+		if advice := m.strange(at.Node.Value); advice != "" {
+			w.Fault(at, "unknown field; %s", advice)
+			return
+		}
 	}
 	advice, meant := w.unknownField(at, meant)
 	w.Suggest(at, meant, "unknown field%s", advice)
