@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -76,10 +78,19 @@ func (q healthQuestion) ask(ctx context.Context, c *console) error {
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK && (!q.public || res.StatusCode >= http.StatusInternalServerError) {
-		return fmt.Errorf("not healthy: %s answered %s", q.url, res.Status)
+		return fmt.Errorf("not healthy: %s answered %s%s", q.url, res.Status, q.reason(res.Body))
 	}
 	fmt.Fprintln(c.stdout, "healthy")
 	return nil
+}
+
+// reason is what the admin listener says about not being ready; "" of another listener.
+func (q healthQuestion) reason(body io.Reader) string {
+	text, _ := io.ReadAll(io.LimitReader(body, 300))
+	if said := strings.TrimSpace(string(text)); !q.public && said != "" {
+		return fmt.Sprintf(": %q", said)
+	}
+	return ""
 }
 
 // configuredHealth returns the address that the configuration at path has. If it cannot be
