@@ -95,6 +95,9 @@ func (q *question) take(args []string) error {
 		q.method, q.address = http.MethodGet, args[0]
 	case 2:
 		q.method, q.address = args[0], args[1]
+		if upper := strings.ToUpper(q.method); upper != q.method { // another method, to apps and to rules
+			return usage("a method is written in capital letters: %s, not %q", upper, q.method)
+		}
 	default:
 		return usage("explain needs a URL, and a method before it if that is not GET; got %q", args)
 	}
