@@ -337,12 +337,12 @@ func TestAnErrorOfTheProviderIsNamedAsItIs(t *testing.T) {
 			declined, []string{"access_denied"}},
 		"a bare percent": {"error=access_denied&error_description=100%+canary%&state=STATE&iss=ISS", 403,
 			declined, []string{"access_denied"}},
-		"a semicolon, no state": {"error=invalid_scope&error_description=a;state=b", 502, "Main Street does not " +
-			"accept this site", []string{"no state", "invalid_scope"}},
+		"a semicolon, no state": {"error=invalid_scope&error_description=a;state=b", 502, "Main Street and this " +
+			"site are not set up to work together", []string{"no state", "invalid_scope"}},
 		"a fault there": {"error=server_error&state=STATE&iss=ISS", 503, "Main Street says that it cannot " +
 			"sign anybody in at the moment.", []string{"server_error", "its own log"}},
-		"its own code": {"error=org_internal&state=STATE&iss=ISS", 502, "Main Street does not accept this " +
-			"site", []string{"org_internal", "documentation"}},
+		"its own code": {"error=org_internal&state=STATE&iss=ISS", 502, "Main Street and this site are " +
+			"not set up to work together", []string{"org_internal", "documentation"}},
 	} {
 		b := s.browser(t)
 		state := b.Open(s.url + "/deep?x=1").URL.Query().Get("state")
