@@ -254,8 +254,8 @@ func (p *Provider) fetchDocument(ctx context.Context) (*document, error) {
 		"prompt_values_supported")
 	if err != nil {
 		kind, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
-		return nil, unreadable("the discovery document", fmt.Errorf("%w; it is what %s answered, of type %.60q: %s", err,
-			address, kind, wrongIssuer))
+		return nil, unreadable("the discovery document", fmt.Errorf("%w; it is what %s answered, of type %.60q: %s",
+			err, address, kind, wrongIssuer))
 	}
 	return found, nil
 }

@@ -56,8 +56,8 @@ func certificateWarnings(cfg *config.Config, now time.Time) (all []config.Fault)
 			if strings.ContainsAny(name, "*{") || pair.Leaf.VerifyHostname(name) == nil {
 				continue
 			}
-			all = append(all, cfg.Fault(l.Listener, "the certificate is not for %s: browsers refuse it there, unless a "+
-				"load balancer before Sallyport shows them another", name))
+			all = append(all, cfg.Fault(l.Listener, "the certificate is not for %s: browsers refuse it there, unless "+
+				"a load balancer before Sallyport shows them another", name))
 		}
 	}
 	return all

@@ -250,7 +250,8 @@ func leftOut(cfg *config.Config, e *explanation) (names []string) {
 	own := cfg.Routes[i].Headers
 	preset, _ := identity.Preset(own.Preset)
 	preset = slices.DeleteFunc(slices.Clone(preset), func(f identity.Field) bool {
-		return slices.ContainsFunc(own.Set, func(o identity.Field) bool { return strings.EqualFold(o.Header, f.Header) })
+		same := func(o identity.Field) bool { return strings.EqualFold(o.Header, f.Header) }
+		return slices.ContainsFunc(own.Set, same)
 	})
 	for _, f := range slices.Concat(own.Set, preset) {
 		if e.App.Headers[http.CanonicalHeaderKey(f.Header)] == nil && e.App.Headers[f.Header] == nil {

@@ -138,7 +138,8 @@ func listGrantsCommand(c *console) *cobra.Command {
 	}
 	configFlag(cmd, &path)
 	f := cmd.Flags()
-	f.StringVar(&which.person, "person", "", "whose own: <provider>:<their id there>, as in X-Forwarded-User and the log")
+	f.StringVar(&which.person, "person", "", "whose own: <provider>:<their id there>, as in X-Forwarded-User "+
+		"and the log")
 	f.StringVar(&which.org, "org", "", "of which organization, by its id")
 	f.StringVar(&which.connector, "connector", "", "of which connector, by its id")
 	f.StringVar(&which.status, "status", "", "with which status: "+strings.Join(storedStatuses(), ", "))

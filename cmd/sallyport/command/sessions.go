@@ -225,11 +225,12 @@ func endSessionsCommand(c *console) *cobra.Command {
 	}
 	configFlag(cmd, &path)
 	f := cmd.Flags()
-	f.StringVar(&e.person, "person", "", "all of a person: <provider>:<their id there>, as in X-Forwarded-User and the "+
-		"log")
+	f.StringVar(&e.person, "person", "", "all of a person: <provider>:<their id there>, as in X-Forwarded-User and "+
+		"the log")
 	f.StringVar(&e.org, "org", "", "all of the members of an organization, by its id")
 	f.StringVar(&e.sid, "sid", "", "those of one session at a provider: <provider>:<sid>")
-	f.StringVar(&e.session, "session", "", "one session, as 'sessions list' shows it, and apps know it as sid of the assertion")
+	f.StringVar(&e.session, "session", "", "one session, as 'sessions list' shows it, and apps know it as sid of "+
+		"the assertion")
 	f.StringVar(&e.before, "before", "", "everybody's that began by then: a time as 2026-01-02T15:04:05Z, or now")
 	f.StringVar(&format, "format", "text", "text or json")
 	return cmd

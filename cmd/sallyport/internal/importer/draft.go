@@ -201,7 +201,8 @@ func (r route) render(p func(string, ...any), name string) {
 func (a access) render(p func(string, ...any)) {
 	switch {
 	case a.closed:
-		p("    # Nobody: something did not map that says, or may say, who may pass (`refused` in the list). Say it here.")
+		p("    # Nobody: something did not map that says, or may say, who may pass (`refused` in the " +
+			"list). Say it here.")
 		p("    allow: [{emails: [%s]}]", nobody)
 	case len(a.rules) == 0:
 		p("    allow: authenticated")

@@ -203,8 +203,8 @@ func (s *source) syntaxFault(err error) *Fault {
 	case s.runeAt(p) == '\t':
 		return new(s.fault(p, "", "not YAML: a tab cannot indent; use spaces"))
 	case blank != pos{}:
-		return new(s.fault(blank, "", "not YAML: a blank of another kind (%U) stands here, as text from a web page or a "+
-			"chat has it; type a plain one", s.runeAt(blank)))
+		return new(s.fault(blank, "", "not YAML: a blank of another kind (%U) stands here, as text from a web page or "+
+			"a chat has it; type a plain one", s.runeAt(blank)))
 	case le.Message == "mapping values are not allowed in this context":
 		return new(s.fault(p, "", `not YAML: a key cannot stand here; check the indentation, `+
 			`and put a text with ": " in quotes`))
