@@ -206,13 +206,13 @@ var errNotASCII = errors.New("must name the host as it stands in DNS, in ASCII: 
 	"with xn-- there")
 
 func parsePublicURL(v string) (*url.URL, error) {
-	const sample = "https://app.example.com"
-	u, err := parseOrigin(v, sample)
-	if whole, failed := parseURL(v, sample); err != nil && failed == nil && whole.RawQuery == "" &&
-		!whole.ForceQuery && !strings.Contains(v, "#") {
-		return nil, yamltable.Slip{Complaint: err, Meant: whole.Scheme + "://" + whole.Host,
-			Why: fmt.Sprintf("; Sallyport answers for whole hosts: what is below %s is a route with that path, and "+
-				"Sallyport's own addresses are below `prefix`", yamltable.Quote(whole.Path))}
+	u, err := parseOrigin(v, "https://app.example.com")
+	if slip, ok := errors.AsType[yamltable.Slip](err); ok {
+		if whole, err := url.Parse(v); err == nil && strings.Trim(whole.Path, "/") != "" {
+			slip.Why = fmt.Sprintf("; Sallyport answers for whole hosts: what is below %s is a route with that path, "+
+				"and Sallyport's own addresses are below `prefix`", yamltable.Quote(whole.Path))
+		}
+		return nil, slip
 	}
 	if err != nil {
 		return nil, err
