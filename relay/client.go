@@ -352,15 +352,23 @@ func (c *Client) nextInterim() (interim, bool) {
 func (c *Client) passInterims() {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
+	c.passQueued()
+}
+
+// passQueued is called with writeMu held.
+func (c *Client) passQueued() {
 	for next, ok := c.nextInterim(); ok; next, ok = c.nextInterim() {
 		c.writeInterim(next.code, next.header)
 	}
 }
 
-// Settle ends the phase of interim answers. Those that came before the answer go
-// before it.
+// Settle ends the phase of interim answers. Those that came before the answer go before it.
+// It holds writeMu throughout: else sendContinue could come between, and go on writing, and
+// clearing the header, when the header is the handler's.
 func (c *Client) Settle() {
-	c.passInterims()
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	c.passQueued()
 	c.enter(phaseSettled)
 }
 

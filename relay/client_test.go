@@ -315,3 +315,58 @@ func TestAConnectionWhoseRequestsEndInTwoWaysIsClosed(t *testing.T) {
 		}
 	}
 }
+
+// Invariant 3: whoever has settled a client has its header for itself. An app that says 103, 100
+// and 200 at once has the body asked for while its answer comes: a 100 that was still being
+// written then cleared the header of the answer, or met it in the map, which ends the process.
+func TestP23_NothingInterimIsWrittenOnceTheAnswerIsKnown(t *testing.T) {
+	for range 500 {
+		w := &hookedWriter{header: http.Header{}}
+		c := NewClient(w, &http.Request{ProtoMajor: 1}, "id", false)
+		var others sync.WaitGroup
+		var settled atomic.Bool
+		w.on = func(status int) {
+			if status != http.StatusEarlyHints {
+				time.Sleep(50 * time.Microsecond)
+				return
+			}
+			others.Go(func() { c.sendContinue(func() bool { return true }) })
+			others.Go(func() { // as the watch does, and the app's reader
+				for !settled.Load() {
+					if c.mu.TryLock() {
+						for began := time.Now(); time.Since(began) < 20*time.Microsecond; {
+						}
+						c.mu.Unlock()
+					}
+				}
+			})
+			time.Sleep(time.Millisecond)
+		}
+		c.queued, c.passing = []interim{{code: http.StatusEarlyHints}}, true
+		c.Settle()
+		began, ended := w.began.Load(), w.ended.Load()
+		settled.Store(true)
+		others.Wait()
+		if w.began.Load() != began || ended != began {
+			t.Fatal("a 100 was being written after the client was settled")
+		}
+	}
+}
+
+// hookedWriter is a ResponseWriter that counts headers.
+type hookedWriter struct {
+	header       http.Header
+	on           func(status int)
+	began, ended atomic.Int32
+}
+
+func (w *hookedWriter) Header() http.Header { return w.header }
+
+func (w *hookedWriter) WriteHeader(status int) {
+	w.began.Add(1)
+	w.on(status)
+	w.ended.Add(1)
+}
+
+func (w *hookedWriter) Write(b []byte) (int, error)      { return len(b), nil }
+func (w *hookedWriter) SetWriteDeadline(time.Time) error { return nil }
