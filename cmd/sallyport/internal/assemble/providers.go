@@ -83,11 +83,19 @@ func (all *logins) release(used map[[sha256.Size]byte]*sharedLogin) {
 	}
 }
 
-// sumOf is of all that a provider is made of. Of an assertion's file only the path
-// counts, because it is read again for each use.
+// sumOf is of all that a provider is made of. Of files that are read again for each use only
+// the paths count.
 func sumOf(o login.Options, p config.Provider) [sha256.Size]byte {
-	o.ClientAssertion, o.Client, o.Now, o.Log, o.OrgDetails = nil, nil, nil, nil, nil
-	return sha256.Sum256(fmt.Appendf(nil, "%#v %q %q", o, p.CA.Value(), p.ClientAssertion.Path()))
+	return sha256.Sum256(fmt.Appendf(nil, "%#v %q %q %q", summed(o), p.CA.Value(), p.ClientAssertion.Path(),
+		p.DiscoveryToken.Path()))
+}
+
+// summed is o without what %#v shows by its address only, which is the same for all functions
+// that are made in one place.
+func summed(o login.Options) login.Options {
+	o.ClientAssertion, o.DiscoveryCredential = nil, nil
+	o.Client, o.Now, o.Log, o.OrgDetails = nil, nil, nil, nil
+	return o
 }
 
 // addProviders makes the providers, and what follows from each. Calling release gives
