@@ -21,6 +21,7 @@ package lane
 
 import (
 	"context"
+	"errors"
 	"log"
 	"net"
 	"net/http"
@@ -64,7 +65,8 @@ func New(server *http.Server, from net.Listener) *Lane {
 		conns: map[*conn]struct{}{}}
 }
 
-// Serve accepts until the listener has an error, which it returns, and closes the listener.
+// Serve accepts until the listener has an error that does not pass, which it returns, and
+// closes the listener.
 // It begins the server's own Serve, which ends with the server's Shutdown or Close.
 func (l *Lane) Serve() error {
 	defer l.from.Close()
@@ -74,13 +76,28 @@ func (l *Lane) Serve() error {
 	}
 	l.base = context.WithValue(l.base, http.ServerContextKey, l.server)
 	go func() { _ = l.server.Serve(others{l}) }()
-	for {
+	for wait := time.Duration(0); ; {
 		c, err := l.from.Accept()
-		if err != nil {
+		switch {
+		case err == nil:
+			wait = 0
+			go l.serve(c)
+		case passes(err):
+			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
+			l.logf("lane: %v; it accepts again in %v", err, wait)
+			time.Sleep(wait)
+		default:
 			return err
 		}
-		go l.serve(c)
 	}
+}
+
+// passes reports whether accepting may go well again: the process has run out of files, or a
+// client was gone before it was accepted. net/http asks the same; that Temporary is deprecated
+// is for other errors than those of accept (accept(2), Error handling).
+func passes(err error) bool {
+	var of interface{ Temporary() bool }
+	return errors.As(err, &of) && of.Temporary()
 }
 
 // Counts are how many requests were answered here, and how many connections were handed to

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -752,4 +753,34 @@ func TestARequestIsNotUsedAgain(t *testing.T) {
 			t.Error(is)
 		}
 	}
+}
+
+// A process that has run out of files can accept again once some are closed: until then the
+// lane waits, as net/http does. It ended, and with it the process that has its listener.
+func TestP17_ALaneOutlivesTooManyOpenFiles(t *testing.T) {
+	t.Parallel()
+	s := newSiteOn(t, func(l testenv.Unreading) net.Listener { return short{l, new(atomic.Int32)} }, http.HandlerFunc(
+		func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "served") }))
+	c, in := s.dial(t)
+	send(t, c, get)
+	if res, body := receive(t, in); res.StatusCode != http.StatusOK || body != "served" {
+		t.Errorf("%d %q", res.StatusCode, body)
+	}
+	if said := s.said.String(); strings.Count(said, "lane: accept") != 3 {
+		t.Errorf("the log says %q", said)
+	}
+}
+
+// short is a listener of a process that has no file left for its first connections.
+type short struct {
+	testenv.Unreading
+	vain *atomic.Int32
+}
+
+// Accept implements net.Listener.
+func (l short) Accept() (net.Conn, error) {
+	if l.vain.Add(1) <= 3 {
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return l.Unreading.Accept()
 }
