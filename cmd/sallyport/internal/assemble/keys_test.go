@@ -167,3 +167,45 @@ func TestFileThatIsNoKeyIsNamedAndNotShown(t *testing.T) {
 		})
 	}
 }
+
+// A key that is another certificate's is found by `check --values` at each listener, with its
+// place in the file: that of two was found by the start alone, and a reload did not say where.
+func TestP15_AKeyOfAnotherCertificateIsPointedAt(t *testing.T) {
+	t.Parallel()
+	until := time.Now().Add(time.Hour)
+	dir := testenv.TLSFiles{T: t, Dir: t.TempDir()}
+	one := testenv.NewKeyPair(t, "a.example", until)
+	dir.Write("cert", one.Cert, 0o600)
+	dir.Write("own", one.Key, 0o600)
+	dir.Write("other", testenv.NewKeyPair(t, "a.example", until).Key, 0o600)
+	const lending = `grants:
+  encryption_keys: ["literal:sallyport-key-1 2026-01-02T09:00:00Z ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8"]
+  connectors: [{id: k, type: google_calendar, client_id: c, client_secret: "literal:s"}]
+  apps: [{id: a, token: "literal:0123456789abcdef0123456789abcdef", routes: [app], connectors: [k]}]
+store: sqlite:/s.db
+`
+	for listener, tt := range map[string]struct{ keys, rest string }{
+		"https":         {`address: "127.0.0.1:4443"`, ""},
+		"external_auth": {`address: "127.0.0.1:4182", peers: ["127.0.0.1"]`, ""},
+		"grants":        {`address: "127.0.0.1:4184"`, lending},
+	} {
+		resolve := func(key string) error {
+			cfg, faults := config.Parse("config.yaml", fmt.Appendf(nil, `version: 1
+public_url: https://a.example
+listen: {%s: {%s, cert: "file:%s", key: "file:%s"}}
+session: {keys: ["literal:sallyport-key-1 2026-01-02T09:00:00Z AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"]}
+providers: [{id: sso, type: oidc, issuer: "http://localhost:1", client_id: c, client_secret: "literal:s"}]
+routes: [{name: app, path: /, upstream: "http://127.0.0.1:1", allow: authenticated}]
+%s`, listener, tt.keys, dir.Path("cert"), dir.Path(key), tt.rest))
+			testenv.Check(t, faults.Err())
+			_, err := Resolve(cfg, os.LookupEnv)
+			return err
+		}
+		testenv.Check(t, resolve("own"))
+		want := fmt.Sprintf("config.yaml:3:%d: listen.%s: ", len("listen: {: ")+len(listener)+1, listener) +
+			"the certificate and its key do not work together"
+		if err := resolve("other"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", listener, err)
+		}
+	}
+}
