@@ -95,7 +95,8 @@ type TokenVerifier interface {
 // Tokens are the access tokens that a route takes.
 type Tokens struct {
 	TokenVerifier
-	Issuer string // where programs get them (RFC 9728 §2, authorization_servers)
+	Provider string // the id of whose tokens they are; it need not be one where people sign in
+	Issuer   string // where programs get them (RFC 9728 §2, authorization_servers)
 }
 
 // tokenTime bounds the calls to a provider for one token.

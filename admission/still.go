@@ -28,16 +28,17 @@ func (a *Admission) StillAdmits(f authz.Facts, who *Principal) error {
 }
 
 func (a *Admission) stillCounts(route *Route, who *Principal) error {
+	provider := who.Identity.Provider
 	switch {
-	case !a.providers[who.Identity.Provider]:
+	case who.Session == nil && (route.Tokens == nil || route.Tokens.Provider != provider):
+		return fmt.Errorf("%w: the route takes no access tokens of %s any more", ErrRulesChanged, provider)
+	case who.Session == nil:
+		return nil
+	case !a.providers[provider]:
 		return ErrNoProvider
-	case who.Session != nil:
-		if err := a.sessions.Holds(who.Session); err != nil {
-			return err
-		}
-		return a.Verifiable(route.MaxAge)
-	case route.Tokens == nil:
-		return fmt.Errorf("%w: the route takes no access tokens any more", ErrRulesChanged)
 	}
-	return nil
+	if err := a.sessions.Holds(who.Session); err != nil {
+		return err
+	}
+	return a.Verifiable(route.MaxAge)
 }

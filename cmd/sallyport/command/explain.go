@@ -472,7 +472,7 @@ func (b *fakeVerifier) forRoutes(cfg *config.Config) []*admission.Tokens {
 	tokens := make([]*admission.Tokens, len(cfg.Routes))
 	for i, r := range cfg.Routes {
 		if r.Bearer.Provider != "" {
-			tokens[i] = &admission.Tokens{TokenVerifier: b}
+			tokens[i] = &admission.Tokens{TokenVerifier: b, Provider: r.Bearer.Provider}
 		}
 	}
 	return tokens

@@ -162,7 +162,7 @@ func addTokens(to []*admission.Tokens, cfg *config.Config, provider string, l *l
 		if err != nil {
 			return fmt.Errorf("route %s: %w", r.Name, err)
 		}
-		to[i] = &admission.Tokens{TokenVerifier: b, Issuer: b.Issuer()}
+		to[i] = &admission.Tokens{TokenVerifier: b, Provider: provider, Issuer: b.Issuer()}
 	}
 	return nil
 }

@@ -1,7 +1,13 @@
 package assemble
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,6 +17,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
@@ -136,4 +146,99 @@ func TestP15_NoProviderIsKnownByTheAddressOfAFunction(t *testing.T) {
 			}
 		}
 	}
+}
+
+// P16: what a program of a provider for tokens has been let in for goes on through a reload that
+// changes nothing about it, and ends where the route takes no tokens of that provider any more.
+// It ended with every reload, because nobody signs in at such a provider.
+func TestP16_AStreamOfAProviderForTokensOutlivesAReload(t *testing.T) {
+	t.Parallel()
+	issuer := newTokenIssuer(t)
+	pieces := make(chan string)
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for piece := range pieces {
+			_, _ = io.WriteString(w, piece)
+			_ = http.NewResponseController(w).Flush()
+		}
+	}))
+	defer app.Close()
+	defer close(pieces)
+	p := newProcess()
+	swap := func(takes string) {
+		cfg, faults := config.Parse("config.yaml", fmt.Appendf(nil, `version: 1
+public_url: %s
+session: {keys: ["literal:sallyport-key-1 2026-01-02T09:00:00Z AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"]}
+providers:
+  - {id: cluster, type: oidc, use: tokens, issuer: "https://cluster.example", public_keys: [%[3]q]}
+  - {id: other, type: oidc, use: tokens, issuer: "https://other.example", public_keys: [%[3]q]}
+  - {id: sso, type: oidc, issuer: "http://localhost:1", client_id: c, client_secret: "literal:s"}
+routes:
+  - {name: jobs, path: /, upstream: %[2]q, allow: authenticated, bearer: {provider: %[4]s, audiences: [jobs]}}
+  - {name: one, path: /one, upstream: %[2]q, allow: authenticated, bearer: {provider: cluster, audiences: [one]}}
+  - {name: two, path: /two, upstream: %[2]q, allow: authenticated, bearer: {provider: other, audiences: [two]}}
+`, publicURL, app.URL, "file:"+issuer.file, takes))
+		testenv.Check(t, faults.Err())
+		sec, err := Resolve(cfg, os.LookupEnv)
+		testenv.Check(t, err)
+		rt, err := p.Build(cfg, sec)
+		testenv.Check(t, err)
+		p.Swap(rt)
+	}
+	swap("cluster")
+	front := httptest.NewServer(p)
+	defer front.Close()
+	r, err := http.NewRequest(http.MethodGet, front.URL, nil)
+	testenv.Check(t, err)
+	r.Host = host + ":4180"
+	r.Header.Set("Authorization", "Bearer "+issuer.token(t, "https://cluster.example", "jobs"))
+	go func() { pieces <- "one." }()
+	res, err := front.Client().Do(r)
+	testenv.Check(t, err)
+	defer res.Body.Close()
+	reads := func(want string) {
+		t.Helper()
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(res.Body, got); err != nil || string(got) != want {
+			t.Fatalf("%d: read %q, %v", res.StatusCode, got, err)
+		}
+	}
+	reads("one.")
+	swap("cluster")
+	time.Sleep(1500 * time.Millisecond) // longer than it takes to look at a stream again
+	pieces <- "two."
+	reads("two.")
+	swap("other")
+	if rest, err := io.ReadAll(res.Body); err == nil {
+		t.Errorf("its token is not taken any more, and it ended well, with %q", rest)
+	}
+}
+
+// tokenIssuer makes access tokens (RFC 9068).
+type tokenIssuer struct {
+	signer jose.Signer
+	file   string // has the public key
+}
+
+func newTokenIssuer(t *testing.T) *tokenIssuer {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	testenv.Check(t, err)
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	testenv.Check(t, err)
+	file := filepath.Join(t.TempDir(), "key.pem")
+	testenv.Check(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600))
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key},
+		(&jose.SignerOptions{}).WithType("at+jwt"))
+	testenv.Check(t, err)
+	return &tokenIssuer{signer, file}
+}
+
+func (i *tokenIssuer) token(t *testing.T, issuer, audience string) string {
+	t.Helper()
+	now := time.Now()
+	token, err := jwt.Signed(i.signer).Claims(jwt.Claims{Issuer: issuer, Subject: "robot",
+		Audience: jwt.Audience{audience}, ID: "1", IssuedAt: jwt.NewNumericDate(now),
+		Expiry: jwt.NewNumericDate(now.Add(time.Hour))}).Serialize()
+	testenv.Check(t, err)
+	return token
 }
