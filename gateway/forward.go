@@ -526,12 +526,11 @@ const lentWithin = time.Second
 
 var errNotLent = errors.New("the person lends it to the app no more")
 
-// Over implements relay.Hooks: an answer ends with the session, and with what the person
-// agreed to.
-func (f *forward) Over() error {
-	if err := f.g.over(f.caller); err != nil {
-		return err
-	}
+// Over implements relay.Hooks: an answer ends with the session.
+func (f *forward) Over() error { return f.g.over(f.caller) }
+
+// StillAllowed implements relay.Asker: an answer ends with what the person agreed to, too.
+func (f *forward) StillAllowed() error {
 	ctx, cancel := context.WithTimeout(context.Background(), lentWithin)
 	defer cancel()
 	if err := f.g.o.Broker.Lends(ctx, f.lent); err != nil {
@@ -539,5 +538,7 @@ func (f *forward) Over() error {
 	}
 	return nil
 }
+
+var _ relay.Asker = (*forward)(nil)
 
 var _ http.RoundTripper = (*forward)(nil)

@@ -701,3 +701,66 @@ func TestP17_AThirdPartyThatHangsIsAskedOnce(t *testing.T) {
 		t.Errorf("%d requests, event %+v", len(peer.Requests()), ev)
 	}
 }
+
+// hanging is a broker whose store answers nothing for as long as it is asked.
+type hanging struct{ gateway.Broker }
+
+// Lends is as grant.Broker's, which does not end what goes on for a store that cannot be read.
+func (h hanging) Lends(ctx context.Context, _ grant.Loan) error {
+	<-ctx.Done()
+	return nil
+}
+
+// P10: while the database hangs, answers that go on end in time with their sessions. Each of them
+// was asked about after the other, and kept all that came later waiting for a second.
+func TestP10_AStoreThatHangsDelaysNoEndOfAStream(t *testing.T) {
+	t.Parallel()
+	peer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		for req.Context().Err() == nil {
+			_, _ = io.WriteString(w, "more")
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(50 * time.Millisecond)
+		}
+	}))
+	defer peer.Close()
+	r := newRig(t, peer.URL, func(o *gateway.Options) { o.Broker = hanging{o.Broker} })
+	r.connect("freebusy")
+	streams, stop := context.WithCancel(t.Context())
+	defer stop()
+	stream := func(proof string) (ended chan struct{}) {
+		req, err := http.NewRequestWithContext(streams, http.MethodGet, r.url+busy, nil)
+		testenv.Check(t, err)
+		req.Header.Set("Authorization", "Bearer "+appToken)
+		req.Header.Set("X-Sallyport-Assertion", proof)
+		res, err := r.client.RoundTrip(req)
+		testenv.Check(t, err)
+		if res.StatusCode != http.StatusOK {
+			t.Fatalf("a stream: %d", res.StatusCode)
+		}
+		ended = make(chan struct{})
+		go func() {
+			_, _ = io.Copy(io.Discard, res.Body)
+			_ = res.Body.Close()
+			close(ended)
+		}()
+		return ended
+	}
+	for range 15 {
+		stream(r.assertion("planner"))
+	}
+	elsewhere := r.sessions.Start(ann)
+	proof, err := r.signer.Sign(assertion.Caller{Key: elsewhere.ID, Identity: &ann, SID: elsewhere.SID(),
+		End: time.Now().Add(time.Hour)}, "planner")
+	testenv.Check(t, err)
+	other := stream(proof[0])
+	time.Sleep(1500 * time.Millisecond)
+	testenv.Check(t, r.sessions.EndSignIn(t.Context(), elsewhere))
+	begun := time.Now()
+	select {
+	case <-other:
+	case <-time.After(30 * time.Second):
+	}
+	if took := time.Since(begun); took > 4*time.Second {
+		t.Errorf("it ended %v after its session", took.Round(time.Second))
+	}
+}

@@ -234,6 +234,14 @@ func (x *exchange) ended() error {
 // over implements watched.
 func (x *exchange) over() error { return x.order.Hooks.Over() }
 
+// asks implements watched.
+func (x *exchange) asks() func() error {
+	if hooks, ok := x.order.Hooks.(Asker); ok {
+		return hooks.StillAllowed
+	}
+	return nil
+}
+
 // gone implements watched: on the other way the context ends it.
 func (x *exchange) gone() bool { return x.direct != nil && x.in.Context().Err() != nil }
 

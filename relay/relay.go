@@ -92,6 +92,13 @@ type Hooks interface {
 	Over() error
 }
 
+// Asker are Hooks that also have to ask somebody, such as a store, whether an exchange may go on.
+type Asker interface {
+	// StillAllowed is as Over, and may wait for a moment. It is asked in a goroutine of its own,
+	// once at a time, and perhaps at the end of the exchange, when its answer counts for nothing.
+	StillAllowed() error
+}
+
 // Tunnel is what the caller has to say of a connection that has become a tunnel. The exchange
 // is over then, and its handler returns: nothing of request or answer should be kept for it.
 // Neither method may wait.

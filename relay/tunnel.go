@@ -80,6 +80,9 @@ func (t *tunnel) Ended(_, toClient int64, why error) {
 // over implements watched.
 func (t *tunnel) over() error { return t.caller.Over() }
 
+// asks implements watched.
+func (t *tunnel) asks() func() error { return nil }
+
 // gone implements watched: who is gone is noticed by reading.
 func (t *tunnel) gone() bool { return false }
 

@@ -29,6 +29,8 @@ const (
 type watched interface {
 	// over returns why the exchange must not go on, nil if it may.
 	over() error
+	// asks is over for what may have to be waited for; nil: there is nothing of the kind.
+	asks() func() error
 	// gone reports whether nobody is left to read an answer, where nothing else ends
 	// the exchange then.
 	gone() bool
@@ -60,6 +62,7 @@ type watch struct {
 
 	mu      sync.Mutex    // guards what follows
 	asked   time.Duration // when over was asked last, since begun
+	asking  bool          // what asks has returned is being asked
 	cause   error         // why the exchange was ended; nil: it was not
 	stopped bool
 }
@@ -146,6 +149,7 @@ func (w *watch) verdict(now time.Duration) error {
 		if cause := w.watched.over(); cause != nil {
 			return &Error{ErrOver, cause}
 		}
+		w.askAside()
 	}
 	if by := w.headerBy.Load(); by > 0 { // an upstream at work is not idle
 		if now >= time.Duration(by) {
@@ -160,4 +164,24 @@ func (w *watch) verdict(now time.Duration) error {
 		return ErrClientSlow
 	}
 	return errSilent
+}
+
+// askAside asks what may have to be waited for, one question at a time. The sweeper does not wait
+// for it: it would look at no other exchange meanwhile. It is called with mu held.
+func (w *watch) askAside() {
+	ask := w.watched.asks()
+	if ask == nil || w.asking {
+		return
+	}
+	w.asking = true
+	go func() {
+		cause := ask()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.asking = false
+		if cause != nil && !w.stopped && w.cause == nil {
+			w.cause = &Error{ErrOver, cause}
+			w.watched.end(w.cause)
+		}
+	}()
 }

@@ -12,6 +12,7 @@ import (
 type exchangeDouble struct {
 	isOver, client, clientGone atomic.Bool
 	ended                      atomic.Pointer[ending]
+	slow                       func() error
 }
 
 type ending struct {
@@ -27,6 +28,7 @@ func (x *exchangeDouble) over() error {
 	}
 	return nil
 }
+func (x *exchangeDouble) asks() func() error   { return x.slow }
 func (x *exchangeDouble) gone() bool           { return x.clientGone.Load() }
 func (x *exchangeDouble) waitsForClient() bool { return x.client.Load() }
 func (x *exchangeDouble) end(cause error)      { x.ended.Store(&ending{cause, time.Now()}) }
@@ -141,6 +143,39 @@ func TestAWatchThatWasStoppedEndsNothing(t *testing.T) {
 		time.Sleep(time.Minute)
 		if e := x.ended.Load(); e != nil {
 			t.Errorf("ended with %v", e.cause)
+		}
+	})
+}
+
+// What may have to be waited for is asked once at a time and aside: others end at their own limits
+// meanwhile, and an exchange that has ended is not ended again by what comes of it.
+func TestAQuestionThatWaitsDelaysNoOtherExchange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s sweeper
+		var asked atomic.Int32
+		begin := time.Now()
+		slow := func() error {
+			asked.Add(1)
+			time.Sleep(10 * time.Second)
+			return errSignedOut
+		}
+		asking, over, other := &exchangeDouble{slow: slow}, &exchangeDouble{slow: slow}, &exchangeDouble{}
+		var watches [3]watch
+		watches[0].start(&s, asking, limits{Idle: time.Hour})
+		watches[1].start(&s, over, limits{Idle: time.Hour})
+		watches[2].start(&s, other, limits{Idle: 2 * time.Second})
+		time.Sleep(3 * time.Second)
+		watches[1].stop()
+		if e := other.ended.Load(); e == nil || e.at.Sub(begin) != 2*time.Second {
+			t.Errorf("the other one: %+v", e)
+		}
+		time.Sleep(20 * time.Second)
+		if e := asking.ended.Load(); e == nil || !errors.Is(e.cause, ErrOver) || !errors.Is(e.cause, errSignedOut) ||
+			e.at.Sub(begin) != 11*time.Second {
+			t.Errorf("the one that was asked about: %+v", e)
+		}
+		if e := over.ended.Load(); e != nil || asked.Load() != 2 {
+			t.Errorf("one that had ended: %+v, %d questions", e, asked.Load())
 		}
 	})
 }
