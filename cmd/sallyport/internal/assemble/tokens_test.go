@@ -103,7 +103,8 @@ providers:
   - {id: cluster, type: oidc, use: tokens, issuer: %q, discovery_token: "file:%s"}
   - {id: sso, type: oidc, issuer: "http://localhost:1", client_id: c, client_secret: "literal:s"}
 routes:
-  - {name: jobs, path: /, upstream: "http://127.0.0.1:1", allow: authenticated, bearer: {provider: cluster, audiences: [jobs]}}
+  - {name: jobs, path: /, upstream: "http://127.0.0.1:1", allow: authenticated,
+     bearer: {provider: cluster, audiences: [jobs]}}
 `, publicURL, strings.Replace(issuer.URL, "127.0.0.1", "localhost", 1), file))
 		testenv.Check(t, faults.Err())
 		sec, err := Resolve(cfg, os.LookupEnv)
