@@ -320,7 +320,7 @@ func TestAConnectionWhoseRequestsEndInTwoWaysIsClosed(t *testing.T) {
 // and 200 at once has the body asked for while its answer comes: a 100 that was still being
 // written then cleared the header of the answer, or met it in the map, which ends the process.
 func TestP23_NothingInterimIsWrittenOnceTheAnswerIsKnown(t *testing.T) {
-	for range 500 {
+	for range 300 {
 		w := &hookedWriter{header: http.Header{}}
 		c := NewClient(w, &http.Request{ProtoMajor: 1}, "id", false)
 		var others sync.WaitGroup
