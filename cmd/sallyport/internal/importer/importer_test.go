@@ -345,6 +345,44 @@ func TestTrustedAddressesAreNotImportedWhileTheProxyIsUnknown(t *testing.T) {
 	}
 }
 
+// Each of these says, where it is easily overlooked, something that lets fewer people in.
+func TestWhatIsEasilyOverlookedLetsNobodyIn(t *testing.T) {
+	const run = "oauth2-proxy --email-domain='*' --upstream=http://127.0.0.1:1 "
+	const release = "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata: {name: oauth2-proxy}\n"
+	const application = "apiVersion: argoproj.io/v1alpha1\nkind: Application\nspec: {source: {helm: {"
+	for _, text := range []string{
+		"config: {provider: oidc, allowedGroups: [staff]}\n",
+		"oauth2-proxy: {config: {existingSecret: a}, allowedUsers: [ann]}\n",
+		"config: {forceLegacyConfig: false, configFile: 'email_domains = [\"*\"]'}\nalphaConfig: {enabled: true}\n",
+		"configuration: {google: {enabled: true, googleGroup: staff@example.com}}\n",
+		"configuration: {existingConfigmap: elsewhere}\nextraArgs: [--email-domain=*]\n",
+		"extraArgs: []\nconfiguration: {clientID: a}\nextraEnvVarsCM: more\n",
+		"extraArgs: {provider: google}\nargs: [--google-group=staff@example.com]\n",
+		release + "spec: {valuesFrom: [{kind: ConfigMap, name: more}], values: {extraArgs: {provider: google}}}\n",
+		application + "valueFiles: [more.yaml], valuesObject: {extraArgs: {provider: google}}}}}\n",
+		application + "parameters: [{name: config.allowed, value: a}], valuesObject: {extraArgs: {provider: google}}}}}\n",
+		application + "parameters: [{name: 'extraArgs[0]', value: a}], valuesObject: {extraArgs: {provider: google}}}}}\n",
+		run + "--client-id={{ a | b }} --google-group=staff@example.com\n",
+		run + "--client-secret=$(cat a | tr -d b) --google-group=staff@example.com\n",
+		run + "--client-secret=`cat a | tr -d b` --google-group=staff@example.com\n",
+		run + "\"$@\"\n",
+		"export OAUTH2_PROXY_GOOGLE_GROUPS=staff@example.com\n" + run + "\n",
+		". /etc/more\n" + run + "\n",
+		"docker run -e OAUTH2_PROXY_GOOGLE_GROUPS quay.io/" + run + "\n",
+		"[Service]\nExecStart=/bin/" + run + "\nEnvironment=\"OAUTH2_PROXY_GOOGLE_GROUPS=staff@example.com\"\n",
+		"[Service]\nExecStart=/bin/" + run + "\nEnvironmentFile=-/etc/more\n",
+		"services: {a: {image: oauth2-proxy, entrypoint: [oauth2-proxy, --google-group=a@example.com], " +
+			"command: ['--email-domain=*']}}\n",
+		"services: {a: {image: oauth2-proxy, entrypoint: [/start.sh], command: ['--email-domain=*']}}\n",
+		"kind: Pod\napiVersion: v1\nspec: {initContainers: [{name: oauth2-proxy, " +
+			"args: ['--email-domain=*', '--google-group=a@example.com']}]}\n",
+	} {
+		if res, lines := importText(t, text); !strings.Contains(string(res.Config), nobody) || res.Complete() {
+			t.Errorf("%s became\n%s\n%s", text, res.Config, lines)
+		}
+	}
+}
+
 func TestWhatCannotBeReadIsSaidWithItsLineAndWithoutItsWords(t *testing.T) {
 	for text, want := range map[string]string{
 		"client_secret = \"KEEP-OUT\n":          "in:1: is not TOML",
@@ -393,7 +431,8 @@ func TestPatternsThatRoutesCanSay(t *testing.T) {
 		}
 	}
 	for _, pattern := range []string{"^/a", "/a$", "a", "^/a.b$", "(?i)^/a$", "^/a/[^/]+$", `^/a\b`, "^/a|^/b$", "^a$",
-		"^$", "(", "^/a$b", "^/.*\\.css$", "^/x{2,}$", "^/[a-z]$", "/.+", "(?m)^/a$", ".*a$", "$", "^/(a|b|c|d|e|f|g|h)(a|b|c|d|e|f|g|h|i)$"} {
+		"^$", "(", "^/a$b", "^/.*\\.css$", "^/x{2,}$", "^/[a-z]$", "/.+", "(?m)^/a$", ".*a$", "$",
+		"^/(a|b|c|d|e|f|g|h)(a|b|c|d|e|f|g|h|i)$"} {
 		if got, err := openPaths(pattern); err == nil {
 			t.Errorf("%s: %v", pattern, got)
 		}

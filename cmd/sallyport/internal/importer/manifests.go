@@ -1,6 +1,8 @@
 package importer
 
 import (
+	"errors"
+	"io"
 	"net/url"
 	"slices"
 	"strings"
@@ -59,34 +61,88 @@ func (f *file) manifest(root *yaml.Node) error {
 
 // release reads the chart's values where Argo CD or Flux keeps them.
 func (f *file) release(root *yaml.Node) error {
-	sources := append(f.items(f.get(root, "spec", "sources")), f.get(root, "spec", "source"))
-	for _, source := range sources {
+	spec := f.get(root, "spec")
+	for _, source := range append(f.items(f.get(spec, "sources")), f.get(spec, "source")) {
 		helm := f.get(source, "helm")
-		if values := f.get(helm, "valuesObject"); values != nil {
-			if err := f.anyValues(values); err != nil {
-				return err
-			}
-		}
-		if values := f.get(helm, "values"); values != nil && values.Kind == yaml.ScalarNode {
-			body, before := f.embedded(values)
-			if err := f.readDocuments(&file{sources: f.sources, name: f.name, before: before}, body); err != nil {
+		values, in := f.get(helm, "valuesObject"), f
+		if block := f.get(helm, "values"); values == nil && block != nil && block.Kind == yaml.ScalarNode {
+			var err error
+			if in, values, err = f.inner(block); err != nil {
 				return err
 			}
 		}
 		for _, p := range f.items(f.get(helm, "parameters")) {
 			name, _ := scalar(f.get(p, "name"))
-			if flag, ok := strings.CutPrefix(name, "extraArgs."); ok {
-				value, _ := scalar(f.get(p, "value"))
-				f.chart = true
-				f.add(setting{key: flag, values: f.split(flag, fromFlag, value), rank: fromFlag, file: f.name,
-					line: f.line(p)})
-			}
+			value, _ := scalar(f.get(p, "value"))
+			at := yaml.Node{Kind: yaml.ScalarNode, Value: value, Line: f.line(p) - in.before}
+			values = in.withParameter(values, parameterPath(name), at)
+		}
+		if err := in.releaseValues(values, f, f.get(helm, "valueFiles"), f.get(helm, "fileParameters")); err != nil {
+			return err
 		}
 	}
-	if values := f.get(root, "spec", "values"); values != nil {
-		return f.anyValues(values)
+	return f.releaseValues(f.get(spec, "values"), f, f.get(spec, "valuesFrom"))
+}
+
+// releaseValues reads values. More of them that stand elsewhere may let fewer people in.
+func (f *file) releaseValues(values *yaml.Node, outer *file, more ...*yaml.Node) error {
+	before := f.proxies
+	if err := f.anyValues(values); err != nil || f.proxies == before {
+		return err
+	}
+	for _, n := range more {
+		for _, item := range outer.items(n) {
+			f.unknown(f.name, outer.line(item), "(values)", "more values stand elsewhere: import the manifests that "+
+				"the chart makes of all of them")
+		}
 	}
 	return nil
+}
+
+// inner is a file of YAML that stands in a block of text, and what is in it.
+func (f *file) inner(block *yaml.Node) (*file, *yaml.Node, error) {
+	body, before := f.embedded(block)
+	in := &file{sources: f.sources, name: f.name, before: before}
+	loader, err := yaml.NewLoader(strings.NewReader(body))
+	if err != nil {
+		return in, nil, in.notYAML(err)
+	}
+	var doc yaml.Node
+	if err := loader.Load(&doc); errors.Is(err, io.EOF) || err == nil && len(doc.Content) == 0 {
+		return in, nil, nil
+	} else if err != nil {
+		return in, nil, in.notYAML(err)
+	}
+	return in, doc.Content[0], nil
+}
+
+// parameterPath is where a parameter of Helm belongs: "a.b" is b in a, and "a\.b" one key.
+func parameterPath(name string) []string {
+	const dot = "\x00"
+	parts := strings.Split(strings.ReplaceAll(name, `\.`, dot), ".")
+	for i := range parts {
+		parts[i] = strings.ReplaceAll(parts[i], dot, ".")
+	}
+	return parts
+}
+
+// withParameter is a copy of values with one of them set, as Helm does it.
+func (f *file) withParameter(values *yaml.Node, path []string, value yaml.Node) *yaml.Node {
+	if len(path) == 0 {
+		return &value
+	}
+	all := yaml.Node{Kind: yaml.MappingNode, Line: value.Line}
+	at := yaml.Node{Kind: yaml.ScalarNode, Value: path[0], Line: value.Line}
+	var old *yaml.Node
+	for _, p := range f.pairs(values) {
+		if p.key == path[0] {
+			old = p.value
+			continue
+		}
+		all.Content = append(all.Content, p.at, p.value)
+	}
+	all.Content = append(all.Content, &at, f.withParameter(old, path[1:], value))
+	return &all
 }
 
 func (f *file) anyValues(values *yaml.Node) error {
@@ -102,7 +158,8 @@ func (f *file) anyValues(values *yaml.Node) error {
 }
 
 func (f *file) pod(spec *yaml.Node) error {
-	for _, c := range f.items(f.get(spec, "containers")) {
+	// A sidecar of Kubernetes stands among the containers that begin first.
+	for _, c := range append(f.items(f.get(spec, "initContainers")), f.items(f.get(spec, "containers"))...) {
 		if f.isProxy(c) {
 			if err := f.container(c); err != nil {
 				return err
@@ -136,8 +193,8 @@ func (f *file) container(c *yaml.Node) error {
 	if f.proxies++; f.proxies > 1 {
 		return fault{f.name, f.line(c), "is a second oauth2-proxy: import one at a time"}
 	}
-	for _, key := range []string{"command", "args"} {
-		var all []word
+	var all []word // one command, in two parts: entrypoint and command of compose, command and args of Kubernetes
+	for _, key := range []string{"entrypoint", "command", "args"} {
 		for _, item := range f.items(f.get(c, key)) {
 			if v, ok := scalar(item); ok {
 				all = append(all, word{text: v, line: f.line(item)})
@@ -148,8 +205,8 @@ func (f *file) container(c *yaml.Node) error {
 				all = append(all, word{text: w.text, line: f.line(f.get(c, key)) + w.line - 1})
 			}
 		}
-		f.addFlags(f.name, withoutProgram(shellScript(all)))
 	}
+	f.addFlags(f.name, withoutProgram(shellScript(all)))
 	f.env(f.get(c, "env"))
 	f.environment(f.get(c, "environment"))
 	f.envFrom(f.get(c, "envFrom"))
@@ -173,9 +230,6 @@ func shellScript(all []word) []word {
 		script := words(all[2].text)
 		for i := range script {
 			script[i].line = all[2].line
-		}
-		if len(script) > 0 && script[0].text == "exec" {
-			script = script[1:]
 		}
 		return script
 	}
@@ -321,7 +375,42 @@ func (f *file) ingress(root *yaml.Node) {
 // chartKeys tell values of the Helm chart from other files.
 func chartKeys() []string {
 	return []string{"config", "extraArgs", "extraEnv", "alphaConfig", "authenticatedEmailsFile", "htpasswdFile",
-		"sessionStorage", "proxyVarsAsSecrets"}
+		"sessionStorage", "proxyVarsAsSecrets", "configuration"}
+}
+
+// deploys reports whether a value of the chart, or of Bitnami's, says how oauth2-proxy is
+// deployed and nothing of what it does.
+func deploys(key string) bool {
+	for _, end := range []string{"probe", "annotations", "labels", "securitycontext", "affinity", "preset", "volumes",
+		"volumemounts", "containers", "ports", "override", "pullsecrets", "resources"} {
+		if strings.HasSuffix(strings.ToLower(key), end) {
+			return true
+		}
+	}
+	return slices.Contains([]string{"enabled", "global", "kubeVersion", "clusterDomain", "image", "service",
+		"serviceAccount", "redis", "redis-ha", "externalRedis", "metrics", "extraObjects", "gatewayApi", "resizePolicy",
+		"hostAliases", "hostAlias", "priorityClassName", "tolerations", "nodeSelector", "topologySpreadConstraints",
+		"proxyVarsAsSecrets", "replicaCount", "revisionHistoryLimit", "podDisruptionBudget", "pdb", "autoscaling",
+		"httpScheme", "checkDeprecation", "strategy", "updateStrategy", "terminationGracePeriodSeconds", "dnsConfig",
+		"dnsPolicy", "lifecycle", "lifecycleHooks", "networkPolicy", "rbac", "schedulerName", "runtimeClassName",
+		"sidecars", "containerPort", "extraDeploy", "extraManifests", "automountServiceAccountToken",
+		"enableServiceLinks", "minReadySeconds", "diagnosticMode", "config.requiredSecretKeys"}, key)
+}
+
+// isEmpty reports whether a value says nothing.
+func isEmpty(n *yaml.Node) bool {
+	return len(n.Content) == 0 && (n.Kind != yaml.ScalarNode || n.Value == "" || n.Tag == "!!null")
+}
+
+// otherValue judges a value of a chart that has no meaning here. One that no chart of
+// oauth2-proxy is known to have may be a restriction, in a chart of somebody's own.
+func (f *file) otherValue(key string, p pair) {
+	if deploys(key) || isEmpty(p.value) {
+		f.tell(f.name, f.line(p.at), key, NotMapped, "is about how the chart deploys oauth2-proxy")
+		return
+	}
+	f.unknown(f.name, f.line(p.at), key, "is no value of oauth2-proxy's chart that is known here: import the "+
+		"manifests that the chart makes")
 }
 
 // chartValues reads the values of oauth2-proxy's Helm chart.
@@ -330,19 +419,21 @@ func (f *file) chartValues(root *yaml.Node) error {
 		return fault{f.name, f.line(root), "is a second oauth2-proxy: import one at a time"}
 	}
 	f.chart = true
-	ownFile := false
+	file := chartFile{line: f.line(root)}
 	for _, p := range f.pairs(root) {
 		switch p.key {
-		case "config":
-			own, err := f.chartConfig(p.value)
-			if err != nil {
+		case "config", "configuration": // Bitnami's has the other name
+			if err := f.chartConfig(p.value, p.key+".", &file); err != nil {
 				return err
 			}
-			ownFile = own
 		case "extraArgs":
 			f.chartArgs(p.value)
-		case "extraEnv", "env":
+		case "extraEnv", "env", "extraEnvVars":
 			f.env(p.value)
+		case "extraEnvVarsCM", "extraEnvVarsSecret":
+			if name, _ := scalar(p.value); name != "" {
+				f.elsewhere = append(f.elsewhere, elsewhere{f.name, f.line(p.at), p.key, name})
+			}
 		case "alphaConfig":
 			if err := f.chartAlpha(p.value); err != nil {
 				return err
@@ -350,10 +441,7 @@ func (f *file) chartValues(root *yaml.Node) error {
 		case "authenticatedEmailsFile":
 			f.chartEmails(p)
 		case "htpasswdFile":
-			if on, _ := scalar(f.get(p.value, "enabled")); on == "true" {
-				f.add(setting{key: "htpasswd-file", values: []string{"in the chart"}, rank: fromFlag, file: f.name,
-					line: f.line(p.at)})
-			}
+			f.chartPasswords(p)
 		case "sessionStorage":
 			if kind, ok := scalar(f.get(p.value, "type")); ok {
 				f.add(setting{key: "session-store-type", values: []string{kind}, rank: fromFlag, file: f.name,
@@ -364,71 +452,121 @@ func (f *file) chartValues(root *yaml.Node) error {
 		case "envFrom":
 			f.envFrom(p.value)
 		default:
-			f.tell(f.name, f.line(p.at), p.key, NotMapped, "is about how the chart deploys oauth2-proxy")
+			f.otherValue(p.key, p)
 		}
 	}
-	if !ownFile { // what the chart has in its file then
-		f.settings = append(f.settings,
-			&setting{name: optEmailDomain, key: "config.configFile (the chart's own)", values: []string{"*"},
-				file: f.name,
-				line: f.line(root), quiet: true},
-			&setting{name: optUpstream, key: "config.configFile (the chart's own)",
-				values: []string{"file:///dev/null"},
-				file:   f.name, line: f.line(root), quiet: true})
-	}
+	f.chartFile(file)
 	return nil
 }
 
-// chartConfig reads the values below config; own: the chart's own file does not count.
-func (f *file) chartConfig(n *yaml.Node) (own bool, err error) {
-	for _, p := range f.pairs(n) {
-		value, here := scalar(p.value)
-		option := map[string]string{"clientID": "CLIENT_ID", "clientSecret": "CLIENT_SECRET",
-			"cookieSecret": "COOKIE_SECRET"}[p.key]
+// chartFile is the file that the chart gives to oauth2-proxy.
+type chartFile struct {
+	line               int
+	own                bool // it is somebody's own, and not what the chart makes of the others
+	domains, upstreams *setting
+}
+
+// chartFile adds what the chart has in its file, unless it is somebody's own.
+func (f *file) chartFile(file chartFile) {
+	for name, s := range map[string]*setting{optEmailDomain: file.domains, optUpstream: file.upstreams} {
 		switch {
-		case option != "" && here: // the chart puts them into variables
-			f.settings = append(f.settings, &setting{name: canonical(envPrefix+option, fromEnv), key: "config." + p.key,
-				values: []string{value}, rank: fromEnv, file: f.name, line: f.line(p.at), variable: envPrefix + option})
-		case option != "":
-		case p.key == "existingSecret" && here:
-			for _, o := range []string{"CLIENT_ID", "CLIENT_SECRET", "COOKIE_SECRET"} {
-				f.settings = append(f.settings, &setting{name: canonical(envPrefix+o, fromEnv),
-					key: "config.existingSecret", rank: fromEnv, file: f.name, line: f.line(p.at),
-					variable: envPrefix + o, missing: true})
-			}
-		case p.key == "configFile" && here && value != "":
-			own = true
-			body, before := f.embedded(p.value)
-			if err := f.readTOML(f.name, body, before); err != nil {
-				return own, err
-			}
-		case p.key == "configFile":
-		case p.key == "existingConfig" && here && value != "":
-			own = true
-			f.elsewhere = append(f.elsewhere, elsewhere{f.name, f.line(p.at), "config.existingConfig", value})
-		case p.key == "cookieName" && here:
-			f.settings = append(f.settings, &setting{name: "cookie-name", key: "config.cookieName",
-				values: []string{value}, rank: fromFlag, file: f.name, line: f.line(p.at)})
-		case p.key == "emailDomains":
-			if values, ok := f.texts(p.value); ok {
-				f.settings = append(f.settings, &setting{name: optEmailDomain, key: "config.emailDomains",
-					values: values,
-					rank:   fromFlag, file: f.name, line: f.line(p.at)})
-			}
-		case p.key == "google" && len(f.pairs(p.value)) > 0:
-			if groups, ok := f.texts(f.get(p.value, "groups")); ok {
-				f.settings = append(f.settings, &setting{name: "google-group", key: "config.google.groups",
-					values: groups, rank: fromFlag, file: f.name, line: f.line(p.at)})
-			} else if admin, _ := scalar(f.get(p.value, "adminEmail")); admin != "" {
-				f.settings = append(f.settings, &setting{name: "google-admin-email", key: "config.google.adminEmail",
-					values: []string{admin}, rank: fromFlag, file: f.name, line: f.line(p.at)})
-			}
-		case here && value == "", p.value.Kind == yaml.MappingNode && len(p.value.Content) == 0:
+		case file.own && s != nil:
+			f.tell(s.file, s.line, s.key, NotMapped, "does not count beside a file of one's own")
+		case file.own:
+		case s != nil:
+			f.settings = append(f.settings, s)
 		default:
-			f.tell(f.name, f.line(p.at), "config."+p.key, NotMapped, "is about how the chart deploys oauth2-proxy")
+			value := map[string]string{optEmailDomain: "*", optUpstream: "file:///dev/null"}[name]
+			f.settings = append(f.settings, &setting{name: name, key: "config.configFile (the chart's own)",
+				values: []string{value}, file: f.name, line: file.line, quiet: true})
 		}
 	}
-	return own, nil
+}
+
+// chartPasswords notes that people sign in with passwords.
+func (f *file) chartPasswords(p pair) {
+	if on, _ := scalar(f.get(p.value, "enabled")); on == "true" {
+		f.add(setting{key: "htpasswd-file", values: []string{"in the chart"}, rank: fromFlag, file: f.name,
+			line: f.line(p.at)})
+	}
+}
+
+// chartConfig reads the values below config, or below configuration in Bitnami's chart.
+func (f *file) chartConfig(n *yaml.Node, at string, file *chartFile) error {
+	flag := func(p pair, name string, values ...string) *setting {
+		return &setting{name: name, key: at + p.key, values: values, rank: fromFlag, file: f.name, line: f.line(p.at)}
+	}
+	for _, p := range f.pairs(n) {
+		value, here := scalar(p.value)
+		switch p.key {
+		case "clientID", "clientSecret", "cookieSecret": // the chart puts them into variables
+			option := map[string]string{"clientID": "CLIENT_ID", "clientSecret": "CLIENT_SECRET",
+				"cookieSecret": "COOKIE_SECRET"}[p.key]
+			if here {
+				s := flag(p, canonical(envPrefix+option, fromEnv), value)
+				s.rank, s.variable = fromEnv, envPrefix+option
+				f.settings = append(f.settings, s)
+			}
+		case "existingSecret":
+			for _, o := range []string{"CLIENT_ID", "CLIENT_SECRET", "COOKIE_SECRET"} {
+				if s := flag(p, canonical(envPrefix+o, fromEnv)); here && value != "" {
+					s.rank, s.variable, s.missing = fromEnv, envPrefix+o, true
+					f.settings = append(f.settings, s)
+				}
+			}
+		case "configFile", "content":
+			if !here || value == "" {
+				continue
+			}
+			file.own = true
+			body, before := f.embedded(p.value)
+			if err := f.readTOML(f.name, body, before); err != nil {
+				return err
+			}
+		case "existingConfig", "existingConfigmap":
+			if here && value != "" {
+				file.own = true
+				f.elsewhere = append(f.elsewhere, elsewhere{f.name, f.line(p.at), at + p.key, value})
+			}
+		case "forceLegacyConfig":
+			if value == "false" {
+				f.unknown(f.name, f.line(p.at), at+p.key, "which file counts then depends on the chart: import the "+
+					"manifests that it makes")
+			}
+		case "emailDomains", "upstreams":
+			values, _ := f.texts(p.value)
+			s := flag(p, map[string]string{"emailDomains": optEmailDomain, "upstreams": optUpstream}[p.key], values...)
+			s.rank, s.missing = fromFile, values == nil && !isEmpty(p.value)
+			*map[string]**setting{"emailDomains": &file.domains, "upstreams": &file.upstreams}[p.key] = s
+		case "cookieName", "oidcIssuerUrl", "redirectUrl", "whiteList":
+			name := map[string]string{"cookieName": "cookie-name", "oidcIssuerUrl": "oidc-issuer-url",
+				"redirectUrl": "redirect-url", "whiteList": "whitelist-domain"}[p.key]
+			if here && value != "" {
+				f.settings = append(f.settings, flag(p, name, value))
+			}
+		case "authenticatedEmailsFile":
+			f.chartEmails(p)
+		case "htpasswdFile":
+			f.chartPasswords(p)
+		case "google":
+			groups, some := f.texts(f.get(p.value, "groups"))
+			if group, ok := scalar(f.get(p.value, "googleGroup")); ok { // in Bitnami's
+				groups, some = append(groups, group), true
+			}
+			if some {
+				s := flag(p, "google-group", groups...)
+				s.key += ".groups"
+				f.settings = append(f.settings, s)
+			} else if admin, _ := scalar(f.get(p.value, "adminEmail")); admin != "" {
+				s := flag(p, "google-admin-email", admin)
+				s.key += ".adminEmail"
+				f.settings = append(f.settings, s)
+			}
+		default:
+			f.otherValue(at+p.key, p)
+		}
+	}
+	return nil
 }
 
 // chartArgs reads extraArgs, a mapping or a list.
@@ -492,7 +630,11 @@ func (f *file) chartEmails(p pair) {
 	}
 	f.add(setting{key: optEmailsFile, values: []string{"in the chart"}, rank: fromFlag, file: f.name,
 		line: f.line(p.at)})
-	if list, ok := scalar(f.get(p.value, "restricted_access")); ok && list != "" {
+	list, _ := scalar(f.get(p.value, "restricted_access"))
+	if content, _ := scalar(f.get(p.value, "content")); list == "" { // Bitnami's name for it
+		list = content
+	}
+	if list != "" {
 		_ = f.readEmails(f.name, list) // it has no form that is wrong: each address is judged for itself
 	}
 }

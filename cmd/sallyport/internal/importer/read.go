@@ -3,6 +3,7 @@ package importer
 import (
 	"encoding/csv"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -187,6 +188,15 @@ func words(body string) []word {
 	runes := []rune(body)
 	for i := 0; i < len(runes); i++ {
 		r := runes[i]
+		if n := substitution(runes[i:]); n > 0 && quoted != '\'' {
+			start()
+			for _, r := range runes[i : i+n] {
+				line += btoi(r == '\n')
+				cur.WriteRune(r)
+			}
+			i += n - 1
+			continue
+		}
 		switch {
 		case r == '\n' && quoted == 0:
 			line++
@@ -228,9 +238,40 @@ func words(body string) []word {
 	return all
 }
 
+// substitution is the length of what a shell or a template fills in: $(…), `…` or {{…}}. It may
+// have blanks and bars in it, which end no word and no command. 0: none begins here.
+func substitution(runes []rune) int {
+	switch {
+	case hasPrefix(runes, "{{"):
+		for i := 2; i < len(runes); i++ {
+			if hasPrefix(runes[i:], "}}") {
+				return i + 2
+			}
+		}
+	case hasPrefix(runes, "`"):
+		if i := slices.Index(runes[1:], '`'); i >= 0 {
+			return i + 2
+		}
+	case hasPrefix(runes, "$("):
+		depth := 0
+		for i, r := range runes {
+			depth += btoi(r == '(') - btoi(r == ')')
+			if r == ')' && depth == 0 {
+				return i + 1
+			}
+		}
+	}
+	return 0
+}
+
+func hasPrefix(runes []rune, s string) bool {
+	return len(runes) >= len(s) && string(runes[:len(s)]) == s
+}
+
 // readCommand reads flags, each on a line or in one command.
 func (s *sources) readCommand(name, body string) error {
 	all := words(strings.ReplaceAll(body, "ExecStart=", "ExecStart= "))
+	whole := all
 	begin := 0
 	for i, w := range all {
 		base := w.text[strings.LastIndex(w.text, "/")+1:]
@@ -246,28 +287,43 @@ func (s *sources) readCommand(name, body string) error {
 			break
 		}
 	}
-	for i, w := range all[:begin] { // docker run -e NAME=value … image
-		if _, ok := strings.CutPrefix(w.text, "--env="); ok {
-			s.variableWord(name, word{text: w.text[len("--env="):], line: w.line})
-		} else if (w.text == "-e" || w.text == "--env") && i+1 < begin {
-			s.variableWord(name, all[i+1])
-		} else if strings.HasPrefix(w.text, "--env-file") {
-			s.elsewhere = append(s.elsewhere, elsewhere{name, w.line, "--env-file", ""})
-		}
-	}
-	for n, line := range strings.Split(body, "\n") { // a unit of systemd
-		if strings.HasPrefix(line, "EnvironmentFile=") {
-			s.elsewhere = append(s.elsewhere, elsewhere{name, n + 1, "EnvironmentFile", ""})
-		}
-	}
+	s.around(name, whole, begin, begin+len(all[begin:]))
 	s.addFlags(name, all[begin:])
 	return nil
 }
 
+// around reads what stands before and behind the command, from begin to end: variables of a
+// script, of docker run (-e NAME=value, or -e NAME) and of a unit of systemd.
+func (s *sources) around(file string, all []word, begin, end int) {
+	for i, w := range all {
+		text := w.text
+		for _, before := range []string{"Environment=", "--env=", "-e="} {
+			text = strings.TrimPrefix(text, before)
+		}
+		passed := i > 0 && (all[i-1].text == "-e" || all[i-1].text == "--env") || strings.HasPrefix(w.text, "--env=")
+		switch {
+		case i >= begin && i < end:
+		case strings.HasPrefix(text, envPrefix) && (passed || strings.Contains(text, "=")):
+			s.variableWord(file, word{text: text, line: w.line})
+		case i < begin && strings.HasPrefix(text, "--env-file"):
+			s.elsewhere = append(s.elsewhere, elsewhere{file, w.line, "--env-file", ""})
+		case strings.HasPrefix(text, "EnvironmentFile="):
+			s.elsewhere = append(s.elsewhere, elsewhere{file, w.line, "EnvironmentFile", ""})
+		case i < begin && w.first && (text == "." || text == "source"):
+			s.elsewhere = append(s.elsewhere, elsewhere{file, w.line, text, ""})
+		}
+	}
+}
+
+// variableWord keeps NAME=value; NAME alone stands elsewhere.
 func (s *sources) variableWord(file string, w word) {
-	key, value, _ := strings.Cut(w.text, "=")
-	if variableName.MatchString(key) {
+	key, value, here := strings.Cut(w.text, "=")
+	switch {
+	case !variableName.MatchString(key):
+	case here:
 		s.addVariable(file, w.line, key, value)
+	default:
+		s.add(setting{key: key, rank: fromEnv, file: file, line: w.line, variable: key, missing: true})
 	}
 }
 
@@ -281,7 +337,7 @@ func (s *sources) addFlags(file string, all []word) {
 				return // another command
 			}
 			if w.text != "--" && w.text != "" {
-				s.tell(file, w.line, "(argument)", Refused, "is no flag, and says nothing that is known here")
+				s.unknown(file, w.line, "(argument)", "is no flag, and says nothing that is known here")
 			}
 			continue
 		}

@@ -234,10 +234,10 @@ func isProxyName(s string) bool {
 // withoutProgram leaves out what stands before the flags: the program itself.
 func withoutProgram(all []word) []word {
 	for i, w := range all {
-		if flagLine.MatchString(w.text) {
+		switch base := w.text[strings.LastIndex(w.text, "/")+1:]; {
+		case flagLine.MatchString(w.text):
 			return all[i:]
-		}
-		if !isProxyName(w.text) && w.text != "--" {
+		case !isProxyName(w.text) && !slices.Contains([]string{"--", "exec", "tini", "dumb-init"}, base):
 			return all
 		}
 	}
