@@ -339,7 +339,20 @@ func TestTrustedAddressesAreNotImportedWhileTheProxyIsUnknown(t *testing.T) {
 	if strings.Contains(string(res.Config), "10.0.0.0") || res.Complete() {
 		t.Errorf("behind a proxy that is not known everybody would pass:\n%s\n%s", res.Config, lines)
 	}
-	res, _ = importText(t, cfg+"reverse_proxy = true\ntrusted_proxy_ips = [\"192.0.2.1\"]\n")
+	// Whom of X-Forwarded-For the two programs take differs, and so does the header by default.
+	const behind = "reverse_proxy = true\ntrusted_proxy_ips = [\"192.0.2.1\"]\n"
+	const asked = base + "upstreams = \"static://202\"\nemail_domains = \"*\"\ntrusted_ips = [\"10.0.0.0/8\"]\n"
+	for _, text := range []string{
+		cfg + behind,
+		cfg + behind + "real_client_ip_header = \"X-Forwarded-For\"\n",
+		asked,
+		asked + behind + "real_client_ip_header = \"X-Forwarded-For\"\n",
+	} {
+		if res, lines := importText(t, text); strings.Contains(string(res.Config), "10.0.0.0") || res.Complete() {
+			t.Errorf("the address of somebody else would count:\n%s\n%s", res.Config, lines)
+		}
+	}
+	res, _ = importText(t, asked+behind)
 	if !strings.Contains(string(res.Config), "from: [\"10.0.0.0/8\"]") {
 		t.Errorf("not there:\n%s", res.Config)
 	}

@@ -214,11 +214,14 @@ func (m *mapping) openWrong(r reach, methods []string) string {
 // trustedIPs are addresses from which everybody may pass.
 func (m *mapping) trustedIPs(byMethod bool) (from []string) {
 	behind := m.flag(optReverseProxy, false)
+	other := m.otherAddress(behind)
 	m.parts(optTrustedIP, func(_ *setting, v string) (Verdict, string) {
 		switch {
 		case behind && len(m.draft.trusted) == 0:
 			return Refused, "while trusted_proxies names no proxy, the address of a client is that of the proxy, and " +
 				"everybody would pass: name the proxies, then write public: {from: […]}"
+		case other != "":
+			return Refused, other
 		case byMethod:
 			return Refused, "beside a public method a route cannot be public for addresses too: conditions of " +
 				"`public` all hold at once"
@@ -232,6 +235,30 @@ func (m *mapping) trustedIPs(byMethod bool) (from []string) {
 		return Mapped, "routes[].public.from"
 	})
 	return from
+}
+
+// otherAddress says why oauth2-proxy and Sallyport may take another address for that of the
+// client: "" if both take the same. A proxy passes on what clients write into the header that it
+// does not set, and of X-Forwarded-For oauth2-proxy takes the first address and not the nearest.
+func (m *mapping) otherAddress(behind bool) string {
+	header := m.set["real-client-ip-header"]
+	named := header.value()
+	if header == nil {
+		named = "X-Real-IP" // oauth2-proxy's default
+	}
+	const then = ": have the proxy set it for everybody, then write public: {from: […]}"
+	switch {
+	case m.external && !behind:
+		return "without reverse_proxy oauth2-proxy takes the address of the proxy that asks, and Sallyport that of the " +
+			"client, from X-Real-IP" + then
+	case m.external && !strings.EqualFold(named, "X-Real-IP"):
+		return "oauth2-proxy takes the address from " + named + ", and Sallyport, asked at these paths, from X-Real-IP" +
+			then
+	case behind && len(m.apps) > 0:
+		return "Sallyport takes the address from X-Forwarded-For, the nearest one that trusted_proxies does not name, " +
+			"and oauth2-proxy another: name all proxies there, then write public: {from: […]}"
+	}
+	return ""
 }
 
 // publicText is the value of public.
