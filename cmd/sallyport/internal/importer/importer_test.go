@@ -358,6 +358,26 @@ func TestTrustedAddressesAreNotImportedWhileTheProxyIsUnknown(t *testing.T) {
 	}
 }
 
+// A GitLab of one's own has other people and groups than gitlab.com.
+func TestGitLabOfOnesOwnIsNotGitLabCom(t *testing.T) {
+	const cfg = "provider = \"gitlab\"\nclient_id = \"app\"\nemail_domains = \"*\"\ngitlab_groups = \"corp\"\n" +
+		"upstreams = \"http://127.0.0.1:1\"\n"
+	for more, want := range map[string]string{
+		"": "issuer: https://gitlab.com\n",
+		"login_url = \"https://git.example.com/oauth/authorize\"\n": "issuer: https://git.example.com\n",
+		"redeem_url = \"https://example.com/git/oauth/token\"\n":    "issuer: https://example.com/git\n",
+		"login_url = \"https://git.example.com/authorize\"\n":       "issuer: env:SALLYPORT_ISSUER",
+		"validate_url = \"https://git.example.com/api/v4/user\"\n":  "issuer: env:SALLYPORT_ISSUER",
+		"validate_url = \"https://gitlab.com/api/v4/user\"\n":       "issuer: https://gitlab.com\n",
+		"login_url = \"https://git.example.com/oauth/authorize\"\noidc_issuer_url = \"https://a.example\"\n": "issuer: " +
+			"https://a.example\n",
+	} {
+		if res, lines := importText(t, cfg+more); !strings.Contains(string(res.Config), want) {
+			t.Errorf("%s became\n%s\n%s", more, res.Config, lines)
+		}
+	}
+}
+
 // Each of these says, where it is easily overlooked, something that lets fewer people in.
 func TestWhatIsEasilyOverlookedLetsNobodyIn(t *testing.T) {
 	const run = "oauth2-proxy --email-domain='*' --upstream=http://127.0.0.1:1 "

@@ -45,7 +45,7 @@ func (m *mapping) provider() {
 	case "adfs":
 		start("adfs", "oidc", m.issuer(""))
 	case kindGitLab:
-		start("gitlab", "oidc", m.issuer("https://gitlab.com"))
+		start("gitlab", "oidc", m.issuer(m.gitlabIssuer()))
 	case kindGitHub:
 		start("github", "github", "")
 		m.githubServer()
@@ -85,6 +85,29 @@ func (m *mapping) keycloakIssuer() string {
 		return ""
 	}
 	m.mapped(s, "providers[].issuer, the realm in it")
+	return issuer
+}
+
+// gitlabIssuer is GitLab itself, or the server of one's own in the addresses of its endpoints:
+// the people and groups of the one are not those of the other.
+func (m *mapping) gitlabIssuer() string {
+	issuer := "https://gitlab.com"
+	for _, n := range []struct{ option, behind string }{{"login-url", "/oauth/authorize"}, {"redeem-url", "/oauth/token"},
+		{"validate-url", "/"}} {
+		s := m.set[n.option]
+		own, at, ok := strings.Cut(s.value(), n.behind)
+		switch {
+		case s == nil || !s.missing && s.value() == "":
+		case n.option == "validate-url":
+			if !strings.HasPrefix(s.value(), issuer+"/") {
+				return ""
+			}
+		case !ok || at != "" || s.missing || filledIn(own) || issuer != "https://gitlab.com" && issuer != own:
+			return ""
+		default:
+			issuer = own
+		}
+	}
 	return issuer
 }
 
