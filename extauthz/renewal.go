@@ -12,10 +12,11 @@ import (
 
 // renewal returns where a page is sent first, so that its session is renewed or handed
 // over anew; "" if that is not due. No answer to a proxy reaches the browser, so this is
-// the only way for a cookie. Nothing but a page that is opened can take it.
+// the only way for a cookie. Nothing but a page that is opened can take it. The scheme that
+// the proxy names counts for nothing: where TLS ends before it, that is http, as ingress-nginx
+// always says then, and a session that is never renewed ends while it is in use.
 func (d *Door) renewal(q *question, who *admission.Principal) string {
-	if who == nil || who.Session == nil || q.method != http.MethodGet || !opensWindow(q) ||
-		q.facts.Scheme != d.signIn.scheme {
+	if who == nil || who.Session == nil || q.method != http.MethodGet || !opensWindow(q) {
 		return ""
 	}
 	here := q.facts.Target()

@@ -911,6 +911,27 @@ func TestAPageIsSentToRenewItsSession(t *testing.T) {
 	}
 }
 
+// Where TLS ends before the proxy that asks, the proxy names http. Sessions are renewed all the
+// same, at the address that people have.
+func TestAPageIsSentToRenewItsSessionWhereTLSEndsBeforeTheProxy(t *testing.T) {
+	for _, dialect := range []string{"verify", "forward", "envoy"} {
+		d := newDoors(t)
+		c := doorCase{method: "GET", host: "app.example.com", target: "/x?y", who: "idle", lines: page}
+		r := fronts[dialect](c, c.header(d))
+		if dialect == "verify" {
+			r.Header.Set("X-Original-URL", "http://app.example.com/x?y")
+		} else {
+			r.Header.Set("X-Forwarded-Proto", "http")
+		}
+		w := httptest.NewRecorder()
+		d.process.ServeExternalAuth(w, r)
+		const want = "https://app.example.com/.sallyport/renew?return_to=%2Fx%3Fy"
+		if got := asked(w); got != "login navigation" || w.Header().Get("Location") != want {
+			t.Errorf("%s: a page is told %s, %s", dialect, got, w.Header().Get("Location"))
+		}
+	}
+}
+
 // A preflight never reaches an app, and only a proxy that does not take 204 for a pass
 // gets the answer to it. What refuses a page of a listed origin can be read by it.
 func TestPreflightsAreAnsweredWhereTheyCanBe(t *testing.T) {
