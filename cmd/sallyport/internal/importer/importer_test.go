@@ -378,6 +378,17 @@ func TestGitLabOfOnesOwnIsNotGitLabCom(t *testing.T) {
 	}
 }
 
+// As oauth2-proxy does: a flag that is on or off takes its value behind = only.
+func TestAFlagThatIsOnTakesNoWordBehindIt(t *testing.T) {
+	res, lines := importText(t, "oauth2-proxy --provider=google --email-domain=example.com --reverse-proxy false "+
+		"--pass-host-header true --upstream=http://127.0.0.1:1")
+	if !res.Complete() || strings.Contains(string(res.Config), nobody) ||
+		!strings.Contains(lines, "--reverse-proxy: not mapped: oauth2-proxy believes") ||
+		!strings.Contains(lines, "(argument): not mapped: oauth2-proxy passes it over: --reverse-proxy without = is true") {
+		t.Errorf("became\n%s\n%s", res.Config, lines)
+	}
+}
+
 // Each of these says, where it is easily overlooked, something that lets fewer people in.
 func TestWhatIsEasilyOverlookedLetsNobodyIn(t *testing.T) {
 	const run = "oauth2-proxy --email-domain='*' --upstream=http://127.0.0.1:1 "
@@ -407,6 +418,10 @@ func TestWhatIsEasilyOverlookedLetsNobodyIn(t *testing.T) {
 		"services: {a: {image: oauth2-proxy, entrypoint: [oauth2-proxy, --google-group=a@example.com], " +
 			"command: ['--email-domain=*']}}\n",
 		"services: {a: {image: oauth2-proxy, entrypoint: [/start.sh], command: ['--email-domain=*']}}\n",
+		"services: {a: {image: oauth2-proxy, extends: {service: b}, command: ['--email-domain=*']}}\n",
+		"services: {a: {image: oauth2-proxy, command: ['--email-domain=*', --google-group: a@example.com]}}\n",
+		"extraArgs: [--provider=google, --google-group: a@example.com]\n",
+		release + "spec: {chart: {spec: {valuesFiles: [a.yaml]}}, values: {extraArgs: {provider: google}}}\n",
 		"kind: Pod\napiVersion: v1\nspec: {initContainers: [{name: oauth2-proxy, " +
 			"args: ['--email-domain=*', '--google-group=a@example.com']}]}\n",
 	} {

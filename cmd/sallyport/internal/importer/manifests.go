@@ -81,7 +81,8 @@ func (f *file) release(root *yaml.Node) error {
 			return err
 		}
 	}
-	return f.releaseValues(f.get(spec, "values"), f, f.get(spec, "valuesFrom"))
+	return f.releaseValues(f.get(spec, "values"), f, f.get(spec, "valuesFrom"),
+		f.get(spec, "chart", "spec", "valuesFiles"))
 }
 
 // releaseValues reads values. More of them that stand elsewhere may let fewer people in.
@@ -195,11 +196,7 @@ func (f *file) container(c *yaml.Node) error {
 	}
 	var all []word // one command, in two parts: entrypoint and command of compose, command and args of Kubernetes
 	for _, key := range []string{"entrypoint", "command", "args"} {
-		for _, item := range f.items(f.get(c, key)) {
-			if v, ok := scalar(item); ok {
-				all = append(all, word{text: v, line: f.line(item)})
-			}
-		}
+		all = append(all, f.words(f.get(c, key))...)
 		if v, ok := scalar(f.get(c, key)); ok { // compose
 			for _, w := range words(v) {
 				all = append(all, word{text: w.text, line: f.line(f.get(c, key)) + w.line - 1})
@@ -284,6 +281,10 @@ func (f *file) compose(root *yaml.Node) error {
 		}
 		if from := f.get(p.value, "env_file"); from != nil {
 			f.elsewhere = append(f.elsewhere, elsewhere{f.name, f.line(from), "env_file", ""})
+		}
+		if from := f.get(p.value, "extends"); from != nil {
+			f.unknown(f.name, f.line(from), "extends", "the other service may say more: import what `docker compose "+
+				"config` prints")
 		}
 	}
 	return nil
@@ -584,13 +585,19 @@ func (f *file) chartArgs(n *yaml.Node) {
 		}
 		f.add(set)
 	}
-	var all []word
+	f.addFlags(f.name, f.words(n))
+}
+
+// words are the entries of a list, which are those of a command.
+func (f *file) words(n *yaml.Node) (all []word) {
 	for _, item := range f.items(n) {
 		if v, ok := scalar(item); ok {
 			all = append(all, word{text: v, line: f.line(item)})
+		} else {
+			f.unknown(f.name, f.line(item), "(argument)", "is no text: `--flag: value` is written --flag=value")
 		}
 	}
-	f.addFlags(f.name, all)
+	return all
 }
 
 // chartAlpha reads the alpha configuration among the values.
