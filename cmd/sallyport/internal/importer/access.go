@@ -152,6 +152,10 @@ func (m *mapping) allowedGroups() {
 			case kindGitHub:
 				return Refused, known()["github-org"].why
 			}
+			if m.isRole(v) {
+				return Refused, quote(v) + " is a role: those are in the claim realm_access.roles, of which allowed_roles " +
+					"tells, and have no role: before them here"
+			}
 			if why := m.allowed(rule{groups: []string{v}}); why != "" {
 				return Refused, quote(v) + " " + why
 			}
@@ -162,6 +166,12 @@ func (m *mapping) allowedGroups() {
 	if asked && len(m.groups) == 0 {
 		m.who.closed = true
 	}
+}
+
+// isRole reports whether a group is one of Keycloak's roles, which oauth2-proxy calls role:<name>.
+func (m *mapping) isRole(group string) bool {
+	kind := strings.ToLower(m.set["provider"].value())
+	return kind == kindKeycloak && strings.HasPrefix(strings.TrimSpace(group), "role:")
 }
 
 // narrowed is the access of a host for which auth-url asks for more: each parameter is one
@@ -177,7 +187,8 @@ func (m *mapping) narrowed(query url.Values) (a access, ok bool) {
 			for i := range a.rules {
 				into := map[string]*[]string{"allowed_groups": &a.rules[i].groups, "allowed_emails": &a.rules[i].emails,
 					"allowed_email_domains": &a.rules[i].domains}[name]
-				if into == nil || len(list) == 0 || len(*into) > 0 && !slices.Equal(*into, list) {
+				if into == nil || len(list) == 0 || slices.ContainsFunc(list, m.isRole) ||
+					len(*into) > 0 && !slices.Equal(*into, list) {
 					return access{closed: true}, false
 				}
 				*into = list

@@ -378,6 +378,27 @@ func TestGitLabOfOnesOwnIsNotGitLabCom(t *testing.T) {
 	}
 }
 
+// What ingress-nginx asks elsewhere has rules of its own, and a role has another name here.
+func TestHostsThatAskForSomethingElseStayClosed(t *testing.T) {
+	const manifests = "config: {existingSecret: a}\nextraArgs: {provider: keycloak-oidc, redirect-url: " +
+		"'https://auth.example.com/oauth2/callback', oidc-issuer-url: 'https://sso.example.com'}\n---\n" +
+		"apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: a, annotations: " +
+		"{nginx.ingress.kubernetes.io/auth-url: '%s'}}\nspec: {rules: [{host: a.example.com}]}\n"
+	for address, open := range map[string]bool{
+		"https://$host/oauth2/auth":                                 true,
+		"http://oauth2-proxy/oauth2/auth?allowed_groups=staff":      true,
+		"http://oauth2-proxy/oauth2/auth?allowed_groups=a,role:ops": false,
+		"http://oauth2-proxy/other/auth":                            false,
+		"http://authelia/api/authz/auth-request":                    false,
+	} {
+		res, lines := importText(t, fmt.Sprintf(manifests, address))
+		_, site, _ := strings.Cut(string(res.Config), "host: a.example.com")
+		if strings.Contains(site, nobody) == open || res.Complete() != open {
+			t.Errorf("%s became\n%s\n%s", address, res.Config, lines)
+		}
+	}
+}
+
 // As oauth2-proxy does: a flag that is on or off takes its value behind = only.
 func TestAFlagThatIsOnTakesNoWordBehindIt(t *testing.T) {
 	res, lines := importText(t, "oauth2-proxy --provider=google --email-domain=example.com --reverse-proxy false "+
@@ -418,6 +439,8 @@ func TestWhatIsEasilyOverlookedLetsNobodyIn(t *testing.T) {
 		"services: {a: {image: oauth2-proxy, entrypoint: [oauth2-proxy, --google-group=a@example.com], " +
 			"command: ['--email-domain=*']}}\n",
 		"services: {a: {image: oauth2-proxy, entrypoint: [/start.sh], command: ['--email-domain=*']}}\n",
+		"provider = \"keycloak-oidc\"\noidc_issuer_url = \"https://sso.example.com\"\nemail_domains = \"*\"\n" +
+			"allowed_groups = [\"role:staff\"]\n",
 		"services: {a: {image: oauth2-proxy, extends: {service: b}, command: ['--email-domain=*']}}\n",
 		"services: {a: {image: oauth2-proxy, command: ['--email-domain=*', --google-group: a@example.com]}}\n",
 		"extraArgs: [--provider=google, --google-group: a@example.com]\n",

@@ -18,6 +18,7 @@ type ingress struct {
 	hosts       []string
 	query       url.Values // of auth-url
 	badQuery    bool
+	other       bool // auth-url has another path than compat, and may ask another program
 }
 
 type annotation struct {
@@ -351,7 +352,7 @@ func (f *file) ingress(root *yaml.Node) {
 			u, err := url.Parse(value)
 			if in.badQuery = err != nil; err == nil {
 				in.query, err = url.ParseQuery(u.RawQuery)
-				in.badQuery = err != nil
+				in.badQuery, in.other = err != nil, u.Path != "/oauth2/auth"
 			}
 		}
 	}

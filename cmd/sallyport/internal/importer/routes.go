@@ -438,7 +438,7 @@ func (m *mapping) sites() []site {
 	asked := map[string]string{} // what auth-url asks for, by host
 	for _, in := range m.ingresses {
 		who, ok := m.narrowed(in.query)
-		if in.badQuery {
+		if in.badQuery || in.other {
 			who, ok = access{closed: true}, false
 		}
 		for _, host := range in.hosts {
@@ -468,6 +468,9 @@ func (m *mapping) annotations(in ingress, ok bool) {
 		switch a.name {
 		case "auth-url":
 			switch {
+			case in.other:
+				say(Refused, "is not /oauth2/auth, the only path that compat has, and may ask another program: nobody may "+
+					"pass until routes[].allow says who")
 			case !ok:
 				say(Refused, "its parameters ask for what rules do not say: nobody may pass until routes[].allow "+
 					"says who")
