@@ -378,6 +378,21 @@ func TestGitLabOfOnesOwnIsNotGitLabCom(t *testing.T) {
 	}
 }
 
+// oauth2-proxy cuts a text at its commas and keeps the blanks behind them.
+func TestABlankAtTheEdgeOfAValueOpensNothing(t *testing.T) {
+	res, lines := importText(t, base+"upstreams = \"http://127.0.0.1:1\"\nemail_domains = \"a.example, b.example\"\n"+
+		"allowed_groups = \"a, b\"\nskip_auth_routes = [\" ^/x$\", \"^/y$ \", \"POST=^/z$\"]\n")
+	for _, other := range []string{"b.example", "/x", "/y", "[a, b]"} {
+		if strings.Contains(string(res.Config), other) {
+			t.Errorf("%s is there:\n%s\n%s", other, res.Config, lines)
+		}
+	}
+	if !strings.Contains(string(res.Config), "{email_domains: [a.example], groups: [a]}") ||
+		!strings.Contains(lines, "path_exact /z (POST only)") || res.Complete() {
+		t.Errorf("became\n%s\n%s", res.Config, lines)
+	}
+}
+
 // What ingress-nginx asks elsewhere has rules of its own, and a role has another name here.
 func TestHostsThatAskForSomethingElseStayClosed(t *testing.T) {
 	const manifests = "config: {existingSecret: a}\nextraArgs: {provider: keycloak-oidc, redirect-url: " +

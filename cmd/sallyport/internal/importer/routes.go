@@ -190,6 +190,8 @@ func (m *mapping) opened() (all []open, preflight bool, from []string) {
 			}
 			if method == "GET" {
 				text += " (for HEAD too, which tells nothing more)"
+			} else if method != "" {
+				text += " (" + method + " only)"
 			}
 			return Mapped, text
 		}
