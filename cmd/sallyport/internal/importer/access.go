@@ -153,8 +153,8 @@ func (m *mapping) allowedGroups() {
 				return Refused, known()["github-org"].why
 			}
 			if m.isRole(v) {
-				return Refused, quote(v) + " is a role: those are in the claim realm_access.roles, of which allowed_roles " +
-					"tells, and have no role: before them here"
+				return Refused, quote(v) + " is a role: those are in the claim realm_access.roles, of which " +
+					"allowed_roles tells, and have no role: before them here"
 			}
 			if why := m.allowed(rule{groups: []string{v}}); why != "" {
 				return Refused, quote(v) + " " + why

@@ -131,8 +131,8 @@ func (m *mapping) parts(name string, f func(one *setting, v string) (Verdict, st
 			switch {
 			case bare == "":
 			case bare != v && name != optUpstream: // without the blank it would match, and there it does not
-				m.tell(one.file, one.line, one.key, Refused, quote(v)+" has a blank at its edge, which oauth2-proxy takes "+
-					"for a part of it")
+				m.tell(one.file, one.line, one.key, Refused, quote(v)+" has a blank at its edge, which oauth2-proxy "+
+					"takes for a part of it")
 			default:
 				verdict, text := f(one, bare)
 				m.tell(one.file, one.line, one.key, verdict, text)

@@ -92,8 +92,8 @@ func (m *mapping) keycloakIssuer() string {
 // the people and groups of the one are not those of the other.
 func (m *mapping) gitlabIssuer() string {
 	issuer := "https://gitlab.com"
-	for _, n := range []struct{ option, behind string }{{"login-url", "/oauth/authorize"}, {"redeem-url", "/oauth/token"},
-		{"validate-url", "/"}} {
+	for _, n := range []struct{ option, behind string }{{"login-url", "/oauth/authorize"},
+		{"redeem-url", "/oauth/token"}, {"validate-url", "/"}} {
 		s := m.set[n.option]
 		own, at, ok := strings.Cut(s.value(), n.behind)
 		switch {

@@ -251,14 +251,14 @@ func (m *mapping) otherAddress(behind bool) string {
 	const then = ": have the proxy set it for everybody, then write public: {from: […]}"
 	switch {
 	case m.external && !behind:
-		return "without reverse_proxy oauth2-proxy takes the address of the proxy that asks, and Sallyport that of the " +
-			"client, from X-Real-IP" + then
+		return "without reverse_proxy oauth2-proxy takes the address of the proxy that asks, and Sallyport that of " +
+			"the client, from X-Real-IP" + then
 	case m.external && !strings.EqualFold(named, "X-Real-IP"):
-		return "oauth2-proxy takes the address from " + named + ", and Sallyport, asked at these paths, from X-Real-IP" +
-			then
+		return "oauth2-proxy takes the address from " + named + ", and Sallyport, asked at these paths, from " +
+			"X-Real-IP" + then
 	case behind && len(m.apps) > 0:
-		return "Sallyport takes the address from X-Forwarded-For, the nearest one that trusted_proxies does not name, " +
-			"and oauth2-proxy another: name all proxies there, then write public: {from: […]}"
+		return "Sallyport takes the address from X-Forwarded-For, the nearest one that trusted_proxies does not " +
+			"name, and oauth2-proxy another: name all proxies there, then write public: {from: […]}"
 	}
 	return ""
 }
@@ -471,8 +471,8 @@ func (m *mapping) annotations(in ingress, ok bool) {
 		case "auth-url":
 			switch {
 			case in.other:
-				say(Refused, "is not /oauth2/auth, the only path that compat has, and may ask another program: nobody may "+
-					"pass until routes[].allow says who")
+				say(Refused, "is not /oauth2/auth, the only path that compat has, and may ask another program: nobody "+
+					"may pass until routes[].allow says who")
 			case !ok:
 				say(Refused, "its parameters ask for what rules do not say: nobody may pass until routes[].allow "+
 					"says who")
