@@ -31,6 +31,9 @@ type Address struct {
 // URL is the address with all that was not said, for Open. It may hold a password.
 func (a Address) URL() string { return a.url }
 
+// attrs is the parameter that says which of several servers to use.
+const attrs = "target_session_attrs"
+
 const addressForm = "postgres://user@host/database, or postgres:///database?host=/run/postgresql for a socket"
 
 // ParseAddress reads the URL of a database. It looks at nothing else: neither at the
@@ -69,6 +72,9 @@ func ParseAddress(v string) (a Address, err error) {
 			return a, errors.New("must not have a parameter without a value")
 		case name == "service" || name == "servicefile": // they say where to connect, instead of this URL
 			return a, errors.New("must not have the parameter " + name + ": the URL itself says which database it is")
+		case name == attrs && !slices.Contains([]string{"any", "primary", "read-write"}, values[0]):
+			return a, errors.New("must have primary or read-write as its " + attrs + ", or leave it out: a standby " +
+				"cannot be written, and learns late of who signed out")
 		}
 	}
 	_, password, _ := strings.Cut(user, ":")

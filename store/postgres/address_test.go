@@ -63,6 +63,9 @@ func TestAddressesThatAreRefused(t *testing.T) {
 		"postgres://u@db:/s":                                    "port",
 		"postgres://u@fe80::1/s":                                "brackets",
 		"postgres://u@db/s?%zz":                                 "name=value",
+		"postgres://u@a,b/s?target_session_attrs=hunter2":       "a standby cannot",
+		"postgres://u@a,b/s?target_session_attrs=read-only":     "a standby cannot",
+		"postgres:///s?target_session_attrs=prefer-standby":     "a standby cannot",
 	} {
 		_, err := ParseAddress(v)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") ||

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/sallyport-proxy/sallyport/store"
@@ -57,6 +58,7 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	trust(config, o.Roots)
+	primaryOnly(config)
 	// Prepared statements belong to a connection, and behind a pooler the next
 	// transaction may have another one.
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
@@ -95,6 +97,21 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	return s, nil
+}
+
+// primaryOnly refuses standbys, also where one stands first in the address or answers at its
+// only one. What a standby has is as old as it happens to be, and while the primary cannot
+// reach it, that is without a bound: whoever signed out elsewhere would not have here, and the
+// view would count as fresh (PostgreSQL, "Hot Standby").
+func primaryOnly(config *pgx.ConnConfig) {
+	asked := config.ValidateConnect // by target_session_attrs
+	config.ValidateConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+		err := pgconn.ValidateConnectTargetSessionAttrsPrimary(ctx, conn)
+		if err != nil || asked == nil {
+			return err
+		}
+		return asked(ctx, conn)
+	}
 }
 
 // durability makes what is written durable before the commit is told, even where the

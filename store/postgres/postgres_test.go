@@ -173,6 +173,35 @@ func TestAServerThatIsNotThereYet(t *testing.T) {
 	}
 }
 
+// A standby learns of sign-outs when its primary tells it, and perhaps never. It is passed over
+// where it stands first in the address, and where nothing else answers, nothing is fresh.
+func TestP10_AStandbyIsNotTakenForTheDatabase(t *testing.T) {
+	server := storetest.NeedServer(t)
+	direct := server.Database(t)
+	open := func(address string) *store.Store {
+		t.Helper()
+		s, err := Open(t.Context(), address, Options{})
+		testenv.Check(t, err)
+		return s
+	}
+	standby := server.Standby(t, direct, func(address string) { testenv.Check(t, open(address).Close()) })
+	a := open(direct)
+	defer a.Close()
+	b := open(strings.Replace(direct, server.Address, standby+","+server.Address, 1))
+	defer b.Close()
+	lone := open(strings.Replace(direct, server.Address, standby, 1))
+	defer lone.Close()
+	for name, of := range map[string]struct{ here, there *store.Store }{"there": {a, b}, "here": {b, a}} {
+		s := session.Session{Root: name, SignedIn: time.Now()}
+		testenv.Check(t, of.here.End(t.Context(), session.Cut{Root: name, Before: s.SignedIn,
+			Until: s.SignedIn.Add(time.Hour)}))
+		testenv.Within(t, 2*time.Second, name+" it is known who signed out", func() bool { return of.there.Ended(s) })
+	}
+	if fresh := lone.Fresh(); !fresh.IsZero() {
+		t.Errorf("what a standby alone knows counts as fresh at %s", fresh)
+	}
+}
+
 func TestAnAddressThatIsNone(t *testing.T) {
 	if s, err := Open(t.Context(), "postgres://u:secret-4711@[::1", Options{}); err == nil || s != nil ||
 		strings.Contains(err.Error(), "4711") {

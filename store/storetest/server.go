@@ -204,6 +204,35 @@ func (s *Server) Database(t *testing.T) string {
 	return "postgres://sallyport@" + s.Address + "/" + name + "?sslmode=disable"
 }
 
+// Standby is another server, with a database of the same name as that at a URL of s, which fill
+// is told to fill. Then it is a standby whose primary is out of reach: it can be read, and
+// learns of nothing. It returns its host and port.
+func (s *Server) Standby(t *testing.T, url string, fill func(url string)) (address string) {
+	t.Helper()
+	other := &Server{}
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(other.create())
+	t.Cleanup(func() {
+		other.stop(syscall.SIGINT)
+		_ = os.RemoveAll(other.dir)
+	})
+	_, name, _ := strings.Cut(strings.TrimPrefix(url, "postgres://"), "/")
+	name, _, _ = strings.Cut(name, "?")
+	check(other.exec(`create database ` + name))
+	fill(strings.Replace(url, s.Address, other.Address, 1))
+	other.stop(syscall.SIGINT)
+	mark := filepath.Join(other.dir, "data", "standby.signal")
+	check(os.WriteFile(mark, nil, 0o600))
+	check(handOver(mark))
+	check(other.run())
+	return other.Address
+}
+
 // Dump is what a backup of the database at a URL holds, as pg_dump writes it.
 func (s *Server) Dump(t *testing.T, url string) string {
 	t.Helper()
