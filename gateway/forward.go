@@ -44,8 +44,8 @@ type forward struct {
 	caller  *caller
 	offered *Connector
 	target  target
-	host    string // as the app wrote it
-	at      string // where the app reached us, for page links; "": it is not known
+	host    string        // as the app wrote it
+	in      *http.Request // the app's
 	ev      *observe.Event
 
 	loan    grant.Loan
@@ -75,7 +75,7 @@ func (g *Gateway) lend(w http.ResponseWriter, r *http.Request, ev *observe.Event
 	if err != nil {
 		return plainBad(err)
 	}
-	f := &forward{g: g, caller: c, offered: offered, target: t, host: r.Host, ev: ev, at: reachedAt(r)}
+	f := &forward{g: g, caller: c, offered: offered, target: t, host: r.Host, ev: ev, in: r}
 	if err := f.judge(w, r); err != nil {
 		return err
 	}

@@ -261,31 +261,40 @@ func (f *forward) links(res *http.Response) *linkRewriter {
 	kind, _, err := mime.ParseMediaType(res.Header.Get("Content-Type"))
 	isJSON := err == nil && kind == "application/json" && len(res.Header["Content-Type"]) == 1 && readable(res.Header)
 	whole := res.StatusCode/100 == 2 && res.StatusCode != http.StatusPartialContent
-	if len(names) == 0 || f.at == "" || !isJSON || !whole {
+	if len(names) == 0 || !isJSON || !whole {
+		return nil
+	}
+	at := reachedAt(f.in)
+	if at == "" {
 		return nil
 	}
 	return &linkRewriter{names: names, from: strings.TrimSuffix(f.loan.Origin, "/"), connector: f.target.connector,
-		to: f.at + gatewayPrefix + f.target.connector}
+		to: at + gatewayPrefix + f.target.connector}
 }
 
 // placeLinks puts our address in the place of the third party's in the header Link (RFC 8288), in
 // which some say where the next page is (https://docs.github.com/rest/using-the-rest-api): of
 // those that we would pass on. Programs follow them by themselves, as addresses in a body.
 func (f *forward) placeLinks(h http.Header) {
-	base, err := f.url()
-	if len(h["Link"]) == 0 || f.at == "" || err != nil {
+	if len(h["Link"]) == 0 {
 		return
 	}
+	at := reachedAt(f.in)
+	base, err := f.url()
+	if at == "" || err != nil {
+		return
+	}
+	place := func(target string) string { return f.placeLink(at, &base, target) }
 	lines := make([]string, 0, len(h["Link"]))
 	for _, line := range h["Link"] {
-		lines = append(lines, rewriteTargets(line, func(target string) string { return f.placeLink(&base, target) }))
+		lines = append(lines, rewriteTargets(line, place))
 	}
 	h["Link"] = lines
 }
 
-// placeLink is what stands for a link in an answer to base. One without a host would be read as
-// an address of ours, so it becomes absolute.
-func (f *forward) placeLink(base *url.URL, target string) string {
+// placeLink is what stands for a link in an answer to base, for an app that reached us at at.
+// One without a host would be read as an address of ours, so it becomes absolute.
+func (f *forward) placeLink(at string, base *url.URL, target string) string {
 	to, err := url.Parse(target)
 	if err != nil || to.Opaque != "" {
 		return target
@@ -298,7 +307,7 @@ func (f *forward) placeLink(base *url.URL, target string) string {
 	rest, theirs := strings.CutPrefix(absolute, strings.TrimSuffix(f.loan.Origin, "/"))
 	if path, _, _ := strings.Cut(rest, "#"); theirs && strings.HasPrefix(rest, "/") {
 		if _, err := parseTarget(ours + path); err == nil {
-			return f.at + ours + rest
+			return at + ours + rest
 		}
 	}
 	return absolute

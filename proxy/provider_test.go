@@ -171,7 +171,8 @@ func providerFaults(now func() time.Time, attacker string) map[string]providerFa
 		// discovery
 		"discovery 500": down(0, "/.well-known/openid-configuration: unavailable, status 500",
 			with(testenv.Discovery, testenv.Fault{Status: 500})),
-		"discovery 404": setUp(0, "/.well-known/openid-configuration: misconfigured, status 404: no discovery document is there: is issuer",
+		"discovery 404": setUp(0, "/.well-known/openid-configuration: misconfigured, status 404: no discovery "+
+			"document is there: is issuer",
 			with(testenv.Discovery, testenv.Fault{Status: 404})),
 		"discovery is slow": stalled(down(0, "no complete answer in time",
 			with(testenv.Discovery, testenv.Fault{Stall: true}))),

@@ -356,13 +356,7 @@ const maxTwins = 4
 // planted one. A cookie that is for one host alone cannot have a twin by other means.
 func (m *Manager) onlyOurs(header, host string) (string, error) {
 	ours, twins := "", 0
-	for more := true; more; {
-		var part string
-		part, header, more = strings.Cut(header, ";")
-		name, value, ok := strings.Cut(trimBlanks(part), "=")
-		if !ok || !strings.EqualFold(name, m.cookie) {
-			continue
-		}
+	for name, value, rest, ok := nextCookie(header, m.cookie); ok; name, value, rest, ok = nextCookie(rest, m.cookie) {
 		if twins++; name != m.cookie || twins > maxTwins {
 			return "", ErrTwice
 		}
@@ -741,13 +735,7 @@ func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 // without case.
 func findCookie(header, name string) (string, error) {
 	value, found, exact := "", 0, false
-	for more := true; more; {
-		var part string
-		part, header, more = strings.Cut(header, ";")
-		n, v, ok := strings.Cut(trimBlanks(part), "=")
-		if !ok || !strings.EqualFold(n, name) {
-			continue
-		}
+	for n, v, rest, ok := nextCookie(header, name); ok; n, v, rest, ok = nextCookie(rest, name) {
 		found++
 		if n == name {
 			value, exact = v, true
@@ -760,4 +748,16 @@ func findCookie(header, name string) (string, error) {
 		return "", ErrNone
 	}
 	return value, nil
+}
+
+// nextCookie is the next cookie of this name, in whatever case, and what stands behind it.
+func nextCookie(header, name string) (n, value, rest string, ok bool) {
+	for more := true; more; {
+		var part string
+		part, header, more = strings.Cut(header, ";")
+		if n, value, ok = strings.Cut(trimBlanks(part), "="); ok && strings.EqualFold(n, name) {
+			return n, value, header, true
+		}
+	}
+	return "", "", "", false
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -537,7 +538,7 @@ func insertOnce(ctx context.Context, tx *sql.Tx, value [32]byte, until int64) (f
 
 // prune deletes some of what is over in any case, also by a clock that is behind.
 func (s *Store) prune(ctx context.Context) (more bool, err error) {
-	late := s.Now().Add(-clockMargin).UnixMilli()
+	late := s.Now().Add(-grant.ClocksApart).UnixMilli()
 	err = s.transact(ctx, func(tx *sql.Tx) error {
 		for _, statement := range [...]string{
 			`delete from sallyport_ended where seq in (select seq from sallyport_ended where until_ms < $1 limit $2)`,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -62,7 +63,7 @@ func (s *Store) lasting(r session.Record) session.Record {
 func (s *Store) longestOf(ctx context.Context, q querier) (time.Duration, error) {
 	var seconds int64
 	err := q.QueryRowContext(ctx, `select coalesce(max(absolute_s), 0) from sallyport_replicas
-		where seen_ms + absolute_s * 1000 > $1`, s.Now().Add(-clockMargin).UnixMilli()).Scan(&seconds)
+		where seen_ms + absolute_s * 1000 > $1`, s.Now().Add(-grant.ClocksApart).UnixMilli()).Scan(&seconds)
 	if err != nil {
 		return 0, fmt.Errorf("read the replicas: %w", err)
 	}

@@ -48,14 +48,13 @@ const (
 	readAnyway = 5 * time.Second
 	pruneEvery = time.Minute
 	// workEvery is how often to look for something to write, and again after a failure.
-	workEvery   = time.Second
-	lastTime    = 2 * time.Second // for what waits when the store is closed
-	lostNamed   = 100             // sign-outs that are lost are named, at most
-	clockEvery  = 10 * time.Second
-	clockApart  = 2 * time.Second // is told as a warning
-	clockAsks   = 4               // how often the time is asked for at most
-	clockQuick  = 2 * time.Millisecond
-	clockMargin = time.Minute // what another replica's clock may be behind
+	workEvery  = time.Second
+	lastTime   = 2 * time.Second // for what waits when the store is closed
+	lostNamed  = 100             // sign-outs that are lost are named, at most
+	clockEvery = 10 * time.Second
+	clockApart = 2 * time.Second // is told as a warning
+	clockAsks  = 4               // how often the time is asked for at most
+	clockQuick = 2 * time.Millisecond
 )
 
 // Options configure a Store. All of them may be left out.

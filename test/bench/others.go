@@ -20,9 +20,9 @@ type others struct {
 const tooMuch = 0.05
 
 // watch returns what notes, afterwards, how much others have taken of the cores of a process and
-// of this one. The kernel counts what a core did by looking at it some hundred times a second
-// (proc_stat(5)), so a single measurement is rough.
-func (o *others) watch(p *process) (note func() error, err error) {
+// of this one, and tells the CPU time that the process has had. The kernel counts what a core did
+// by looking at it some hundred times a second (proc_stat(5)), so a single measurement is rough.
+func (o *others) watch(p *process) (note func() (cpu time.Duration, err error), err error) {
 	var at unix.CPUSet
 	for _, pid := range []int{p.pid, os.Getpid()} {
 		var one unix.CPUSet
@@ -33,32 +33,29 @@ func (o *others) watch(p *process) (note func() error, err error) {
 			at[i] |= one[i]
 		}
 	}
-	look := func() (begun time.Time, all time.Duration, err error) {
+	look := func() (cpu, rest time.Duration, err error) {
 		busy, err := busyTime(at)
 		if err != nil {
-			return begun, 0, err
+			return 0, 0, err
 		}
-		ours, err := p.cpu()
-		if err != nil {
-			return begun, 0, err
+		if cpu, err = p.cpu(); err != nil || p.pid == os.Getpid() {
+			return cpu, busy - cpu, err
 		}
-		if p.pid != os.Getpid() {
-			var used unix.Rusage
-			if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {
-				return begun, 0, fmt.Errorf("what this process used: %w", err)
-			}
-			ours += time.Duration(used.Utime.Nano() + used.Stime.Nano())
+		var used unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {
+			return 0, 0, fmt.Errorf("what this process used: %w", err)
 		}
-		return time.Now(), busy - ours, nil
+		return cpu, busy - cpu - time.Duration(used.Utime.Nano()+used.Stime.Nano()), nil
 	}
-	begun, before, err := look()
-	return func() error {
-		ended, after, err := look()
+	begun := time.Now()
+	before, rest, err := look()
+	return func() (time.Duration, error) {
+		after, restNow, err := look()
 		if err != nil {
-			return err
+			return 0, err
 		}
-		o.add(time.Duration(at.Count())*ended.Sub(begun), after-before)
-		return nil
+		o.add(time.Duration(at.Count())*time.Since(begun), restNow-rest)
+		return after - before, nil
 	}, err
 }
 

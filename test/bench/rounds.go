@@ -52,19 +52,12 @@ func measure(l *loop, s *subject, d time.Duration, rate float64) (result, error)
 	if err != nil {
 		return result{}, err
 	}
-	before, err := s.process.cpu()
-	if err != nil {
-		return result{}, err
-	}
 	took, err := ld.run(l, d)
 	if err != nil {
 		return result{}, err
 	}
-	after, err := s.process.cpu()
+	cpu, err := note()
 	if err != nil {
-		return result{}, err
-	}
-	if err := note(); err != nil {
 		return result{}, err
 	}
 	made, err := mallocs()
@@ -72,7 +65,7 @@ func measure(l *loop, s *subject, d time.Duration, rate float64) (result, error)
 		return result{}, err
 	}
 	n := float64(ld.count)
-	return result{rate: n / took.Seconds(), cpu: float64((after - before).Microseconds()) / n,
+	return result{rate: n / took.Seconds(), cpu: float64(cpu.Microseconds()) / n,
 		p50: ld.times.quantile(0.5), p99: ld.times.quantile(0.99),
 		objects: made.objects / n, bytes: made.bytes / n}, sent(ld.count)
 }

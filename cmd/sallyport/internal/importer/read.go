@@ -287,7 +287,7 @@ func (s *sources) readCommand(name, body string) error {
 			break
 		}
 	}
-	s.around(name, whole, begin, begin+len(all[begin:]))
+	s.around(name, whole, begin, len(all))
 	s.addFlags(name, all[begin:])
 	return nil
 }
