@@ -160,6 +160,16 @@ func isChart(t *testing.T, file string) {
 	}
 }
 
+// TestFiguresOfNoughtHaveAPlaceInAChart: processes at rest take no tick of the clock within two seconds.
+func TestFiguresOfNoughtHaveAPlaceInAChart(t *testing.T) {
+	line := filepath.Join(t.TempDir(), "line.svg")
+	check(t, os.WriteFile(line, []byte(lineChart("CPU", []finding{{label: "1"}, {label: "2"}})), 0o600))
+	isChart(t, line)
+	bars := filepath.Join(t.TempDir(), "bars.svg")
+	check(t, os.WriteFile(bars, []byte(barChart("CPU", []bar{{name: "Sallyport"}})), 0o600))
+	isChart(t, bars)
+}
+
 // rig is a loop with an upstream, and a proxy written here in front of it.
 func rig(t *testing.T, handler http.HandlerFunc) (l *loop, s *subject, address string) {
 	t.Helper()

@@ -43,6 +43,9 @@ func barChart(title string, all []bar) string {
 	for _, b := range all {
 		most = max(most, b.value.most)
 	}
+	if most == 0 {
+		most = 1
+	}
 	height := top + row*len(all) + 10
 	x := func(v float64) float64 { return left + (right-left-60)*v/most }
 	var svg strings.Builder
@@ -82,7 +85,7 @@ func lineChart(title string, points []finding) string {
 		most = max(most, p.value)
 	}
 	step := niceStep(most)
-	most = math.Ceil(most/step) * step
+	most = math.Ceil(max(most, step)/step) * step // a figure of nought has a place, too
 	y := func(v float64) float64 { return bottom - (bottom-top)*v/most }
 	var svg strings.Builder
 	begin(&svg, right+20, bottom+below, title)
