@@ -124,7 +124,7 @@ type CutKey [16]byte
 type Record struct {
 	Kind   Kind
 	Key    CutKey // zero for KindAll
-	Whose  CutKey // of KindRoot: the key of its person, or zero
+	Whose  CutKey // of KindRoot and KindSID: the key of its person, or zero
 	Below  uint32 // of KindRoot: generations below this one; 0: all
 	Before int64  // the last sign-in that is matched, in milliseconds since 1970
 	Until  int64  // in milliseconds since 1970
@@ -158,7 +158,7 @@ func (c Cut) Record(now time.Time) (Record, error) {
 	if c.Before.IsZero() {
 		r.Before = now.UnixMilli()
 	}
-	if c.Person != "" && r.Kind == KindRoot {
+	if c.Person != "" && (r.Kind == KindRoot || r.Kind == KindSID) {
 		r.Whose = personKey(c.Person)
 	}
 	if c.Below <= math.MaxUint32 { // no generation is beyond, so that all are below

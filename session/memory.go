@@ -12,8 +12,9 @@ import (
 const (
 	// endedMax bounds how many cuts a Memory keeps apart if nothing else is said.
 	endedMax = 1 << 17
-	// CrowdMax bounds how many sign-ins of one person are kept apart, so that nobody
-	// fills a list at everybody else's expense by signing in and out.
+	// CrowdMax bounds how many sign-ins of one person, and sessions at the provider, are
+	// kept apart, so that nobody fills a list at everybody else's expense by signing in and
+	// out, here or there.
 	CrowdMax = 100
 	// onceMax bounds the values that a Memory remembers as consumed.
 	onceMax = 1 << 17
@@ -123,7 +124,7 @@ func (m *Memory) addLocked(c Cut) (news bool, err error) {
 		m.merged(merge)
 	}
 	news = m.view.Add(r)
-	if news && r.Kind == KindRoot && m.view.crowded(r.Whose) {
+	if news && m.view.crowded(r.Whose) {
 		m.mergePerson(c.Person, r.Whose)
 	}
 	return news, nil
@@ -148,10 +149,10 @@ func (m *Memory) Fresh() time.Time { return m.now() }
 // Age is 0, for the same reason.
 func (m *Memory) Age() time.Duration { return 0 }
 
-// mergePerson makes one cut of the older half of a person's sign-ins, if there
-// are too many of them and not only of people who share a place in the view.
+// mergePerson makes one cut of the older half of what ended of a person, if that is too
+// much and not only of people who share a place in the view.
 func (m *Memory) mergePerson(person string, whose CutKey) {
-	before, n, until := m.view.half(func(e *entry) bool { return e.kind() == KindRoot && e.whose == whose.short() })
+	before, n, until := m.view.half(func(e *entry) bool { return e.whose == whose.short() })
 	if n <= CrowdMax {
 		return
 	}

@@ -280,6 +280,31 @@ func TestP10_WhoSignsInAndOutAgainAndAgainSignsOutNobodyElse(t *testing.T) {
 	}
 }
 
+// The same where they sign out at the provider, which says so each time.
+func TestP10_WhoSignsOutAtTheProviderAgainAndAgainSignsOutNobodyElse(t *testing.T) {
+	c := newClock()
+	list := NewMemory(MemoryOptions{Now: c.Now, Max: 1000})
+	m := newManager(t, c, func(o *Options) { o.Ended = list })
+	others, id := m.Start(alice()), alice()
+	id.Subject = "busy"
+	for i := range 3000 {
+		id.ProviderSID = fmt.Sprint("sid-", i)
+		s := m.Start(id)
+		c.Advance(time.Second)
+		first, err := m.EndFromProvider(t.Context(), id.Provider, identity.ProviderLogout{Person: id.ID(),
+			ProviderSID: id.ProviderSID, ID: fmt.Sprint(i), Issued: c.Now(), Until: c.Now().Add(time.Minute)})
+		if !first || err != nil || !m.HasEnded(&s) {
+			t.Fatalf("sign-out %d: %v %v, over: %v", i, first, err, m.HasEnded(&s))
+		}
+		if list.view.Len() > CrowdMax+1 {
+			t.Fatalf("%d entries after %d", list.view.Len(), i)
+		}
+	}
+	if m.HasEnded(&others) {
+		t.Error("somebody else was signed out")
+	}
+}
+
 // Somebody who has many organizations switches as often as they like.
 func TestP10_SwitchingAgainAndAgainTakesOneEntry(t *testing.T) {
 	c := newClock()

@@ -26,8 +26,8 @@ type View struct {
 
 	mu   sync.Mutex // held by writers
 	seed maphash.Seed
-	// perPerson counts, roughly, the cuts of each person's sign-ins: several people
-	// share one counter.
+	// perPerson counts, roughly, the cuts of each person's sign-ins and sessions at the
+	// provider: several people share one counter.
 	perPerson []uint32
 }
 
@@ -245,7 +245,7 @@ func (v *View) MakeRoom(now time.Time, most int) (m Merge, merged bool) {
 	return Merge{Before: time.UnixMilli(before).UTC(), Entries: kept - v.Len()}, true
 }
 
-// crowded reports whether a person may have too many cuts of sign-ins.
+// crowded reports whether a person may have too many cuts.
 func (v *View) crowded(whose CutKey) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -277,9 +277,9 @@ func (v *View) half(match func(*entry) bool) (before int64, n int, until int64) 
 	return times[len(times)/2], len(times), until
 }
 
-// dropPerson drops the cuts of a person's sign-ins that one of the person covers.
+// dropPerson drops the cuts of a person's that one of the person covers.
 func (v *View) dropPerson(whose uint64, before int64) {
-	v.drop(func(e *entry) bool { return e.kind() == KindRoot && e.whose == whose && e.before <= before })
+	v.drop(func(e *entry) bool { return e.whose == whose && e.before <= before })
 }
 
 // drop is called with mu held. Readers wait for one shard at most.

@@ -337,13 +337,12 @@ func scan(rows *sql.Rows) (seq int64, r session.Record, err error) {
 	return seq, r, nil
 }
 
-// write keeps r and reports whether it ended something that had not ended. The
-// sign-ins of one person become one cut when there are too many of them.
+// write keeps r and reports whether it ended something that had not ended. What ended
+// of one person becomes one cut when it is too much.
 func (s *Store) write(ctx context.Context, r session.Record, person string) (first bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
-	var merge session.Merge
-	var made session.Record
+	var many crowd
 	err = s.transact(ctx, func(tx *sql.Tx) error {
 		if r.Kind != session.KindRoot {
 			if r, err = s.keepLong(ctx, tx, r); err != nil {
@@ -355,27 +354,44 @@ func (s *Store) write(ctx context.Context, r session.Record, person string) (fir
 				return fmt.Errorf("take the sign-in off the list: %w", err)
 			}
 		}
-		var known bool
-		if first, known, err = s.put(ctx, tx, r); err != nil {
-			return fmt.Errorf("write ended session: %w", err)
-		}
-		if known || r.Whose == (session.CutKey{}) {
-			return nil
-		}
-		if made, merge, err = s.mergePerson(ctx, tx, r.Whose); err != nil {
-			return fmt.Errorf("merge ended sessions of a person: %w", err)
-		}
-		return nil
+		first, many, err = s.putOne(ctx, tx, r)
+		return err
 	})
 	if err != nil {
 		return false, err
 	}
-	if merge.Entries > 0 {
-		s.view.Add(made)
-		merge.Person = person
-		s.o.Merged(merge)
-	}
+	s.tellCrowd(many, person)
 	return first, nil
+}
+
+// crowd is the cut that was made of too many of one person; without entries there was none.
+type crowd struct {
+	session.Merge
+	made session.Record
+}
+
+// putOne is put of a cut of which its person must not have too many.
+func (s *Store) putOne(ctx context.Context, tx *sql.Tx, r session.Record) (first bool, many crowd, err error) {
+	first, known, err := s.put(ctx, tx, r)
+	if err != nil {
+		return false, crowd{}, fmt.Errorf("write ended session: %w", err)
+	}
+	if known || r.Whose == (session.CutKey{}) {
+		return first, crowd{}, nil
+	}
+	if many, err = s.mergePerson(ctx, tx, r.Whose); err != nil {
+		return false, crowd{}, fmt.Errorf("merge ended sessions of a person: %w", err)
+	}
+	return first, many, nil
+}
+
+// tellCrowd comes once many is committed.
+func (s *Store) tellCrowd(many crowd, person string) {
+	if many.Entries > 0 {
+		s.view.Add(many.made)
+		many.Person = person
+		s.o.Merged(many.Merge)
+	}
 }
 
 // keepLong has r be kept for as long as what it ends, on whichever replica it began.
@@ -456,26 +472,25 @@ func (s *Store) merge(ctx context.Context) (m session.Merge, merged bool, err er
 	return m, merged, nil
 }
 
-// mergePerson makes one cut of the older half of a person's sign-ins that ended,
-// where they are too many.
-func (s *Store) mergePerson(ctx context.Context, tx *sql.Tx, whose session.CutKey) (
-	r session.Record, m session.Merge, err error) {
-	const rows = ` from sallyport_ended where kind = $1 and whose = $2`
-	r = session.Record{Kind: session.KindPerson, Key: whose}
-	n, err := older(ctx, tx, &r, session.CrowdMax, rows, int64(session.KindRoot), whose[:])
+// mergePerson makes one cut of the older half of a person's sign-ins that ended, and
+// sessions at the provider, where they are too many.
+func (s *Store) mergePerson(ctx context.Context, tx *sql.Tx, whose session.CutKey) (many crowd, err error) {
+	const rows = ` from sallyport_ended where whose = $1`
+	r := session.Record{Kind: session.KindPerson, Key: whose}
+	n, err := older(ctx, tx, &r, session.CrowdMax, rows, whose[:])
 	if err != nil || n == 0 {
-		return r, m, err
+		return crowd{}, err
 	}
-	done, err := tx.ExecContext(ctx, `delete`+rows+` and before_ms <= $3`, int64(session.KindRoot), whose[:], r.Before)
+	done, err := tx.ExecContext(ctx, `delete`+rows+` and before_ms <= $2`, whose[:], r.Before)
 	if err != nil {
-		return r, m, err
+		return crowd{}, err
 	}
 	gone, err := done.RowsAffected()
 	if err != nil {
-		return r, m, err
+		return crowd{}, err
 	}
 	_, _, err = s.put(ctx, tx, r)
-	return r, session.Merge{Before: time.UnixMilli(r.Before).UTC(), Entries: int(gone)}, err
+	return crowd{session.Merge{Before: time.UnixMilli(r.Before).UTC(), Entries: int(gone)}, r}, err
 }
 
 // older has r reach over the older half of rows, and as long as the longest of

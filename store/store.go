@@ -306,13 +306,14 @@ func (s *Store) EndOnce(ctx context.Context, c session.Cut, value string, until 
 	limited, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
 	key := sha256.Sum256([]byte(value))
+	var many crowd
 	err = s.transact(limited, func(tx *sql.Tx) error {
 		if first, err = insertOnce(limited, tx, key, until.UnixMilli()); err != nil || !first {
 			return err
 		}
 		lasting, err := s.keepLong(limited, tx, r)
 		if err == nil {
-			_, _, err = s.put(limited, tx, lasting)
+			_, many, err = s.putOne(limited, tx, lasting)
 		}
 		return err
 	})
@@ -322,6 +323,7 @@ func (s *Store) EndOnce(ctx context.Context, c session.Cut, value string, until 
 	}
 	if first {
 		s.add(s.lasting(r))
+		s.tellCrowd(many, c.Person)
 	}
 	return first, nil
 }

@@ -58,7 +58,8 @@ func Run(t *testing.T, fresh func(t *testing.T) Database) {
 		"of many who supersede one is first":                  supersedeOnce,
 		"of many who consume one is first":                    consumeOnce,
 		"a message ends sessions once":                        endOnce,
-		"one person's sign-ins become one cut":                onePerson,
+		"one person's sign-ins become one cut":                signsOutOften,
+		"one person's sessions at a provider become one cut":  leavesProviderOften,
 		"too many cuts become one":                            tooMany,
 		"what is over is deleted":                             pruned,
 		"tables of a newer version are refused":               newer,
@@ -312,7 +313,28 @@ func firsts(t *testing.T, replicas []*store.Store, ask func(*store.Store) (bool,
 	return int(n.Load())
 }
 
-func onePerson(t *testing.T, d Database) {
+func signsOutOften(t *testing.T, d Database) {
+	onePerson(t, d, session.KindRoot, func(r *store.Store, s session.Session) error {
+		return r.End(t.Context(), cutOf(s))
+	})
+}
+
+// leavesProviderOften: the provider says so each time.
+func leavesProviderOften(t *testing.T, d Database) {
+	onePerson(t, d, session.KindSID, func(r *store.Store, s session.Session) error {
+		id := &s.Identity
+		c := session.Cut{Provider: id.Provider, ProviderSID: id.ProviderSID, Person: id.ID(), Before: s.SignedIn,
+			Until: s.SignedIn.Add(12 * time.Hour)}
+		first, err := r.EndOnce(t.Context(), c, "jti/p/"+id.ProviderSID, c.Until)
+		if err == nil && !first {
+			err = errors.New("it was used before")
+		}
+		return err
+	})
+}
+
+// onePerson ends many sessions of one person, whose cuts are of a kind.
+func onePerson(t *testing.T, d Database, kind session.Kind, ends func(*store.Store, session.Session) error) {
 	var mu sync.Mutex
 	var merges []session.Merge
 	o := store.Options{Merged: func(m session.Merge) { mu.Lock(); defer mu.Unlock(); merges = append(merges, m) }}
@@ -322,8 +344,9 @@ func onePerson(t *testing.T, d Database) {
 	for i := range 250 {
 		s := busy
 		s.Root, s.SignedIn = fmt.Sprint("busy-", i), busy.SignedIn.Add(time.Duration(i)*time.Millisecond)
+		s.Identity.ProviderSID = fmt.Sprint("sid-busy-", i)
 		all = append(all, s)
-		end(t, []*store.Store{a, b}[i%2], cutOf(s))
+		testenv.Check(t, ends([]*store.Store{a, b}[i%2], s))
 	}
 	for _, r := range []*store.Store{a, b, d.Open(t, store.Options{})} {
 		for i, s := range all {
@@ -333,7 +356,7 @@ func onePerson(t *testing.T, d Database) {
 			t.Error("somebody else, or a later sign-in, is over")
 		}
 		testenv.Within(t, soon, "few cuts are left",
-			func() bool { return r.Len(session.KindRoot) <= session.CrowdMax+1 })
+			func() bool { return r.Len(kind) <= session.CrowdMax+1 })
 	}
 	mu.Lock()
 	defer mu.Unlock()
