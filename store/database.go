@@ -551,10 +551,21 @@ func insertOnce(ctx context.Context, tx *sql.Tx, value [32]byte, until int64) (f
 	return n == 1, err
 }
 
-// prune deletes some of what is over in any case, also by a clock that is behind.
-func (s *Store) prune(ctx context.Context) (more bool, err error) {
-	late := s.Now().Add(-grant.ClocksApart).UnixMilli()
+// prune deletes some of what is over in any case, also by a clock that is behind. It says what
+// time it is by the clock of the database, which it asks anew: until the offset is measured
+// again, Now is wrong by as much as this machine's clock was set, and what is deleted too early
+// lets in again who has signed out.
+func (s *Store) prune(ctx context.Context) (now time.Time, more bool, err error) {
+	now = s.Now()
 	err = s.transact(ctx, func(tx *sql.Tx) error {
+		if s.d.Clock != "" {
+			var ms int64
+			if err := tx.QueryRowContext(ctx, s.d.Clock).Scan(&ms); err != nil {
+				return fmt.Errorf("ask for the time: %w", err)
+			}
+			now = time.UnixMilli(ms)
+		}
+		late := now.Add(-grant.ClocksApart).UnixMilli()
 		for _, statement := range [...]string{
 			`delete from sallyport_ended where seq in (select seq from sallyport_ended where until_ms < $1 limit $2)`,
 			`delete from sallyport_once where value in (select value from sallyport_once where until_ms < $1 limit $2)`,
@@ -574,7 +585,7 @@ func (s *Store) prune(ctx context.Context) (more bool, err error) {
 		return nil
 	})
 	if err != nil {
-		return false, fmt.Errorf("delete what is over: %w", err)
+		return now, false, fmt.Errorf("delete what is over: %w", err)
 	}
-	return more, nil
+	return now, more, nil
 }

@@ -673,12 +673,12 @@ func (s *Store) tidy(ctx context.Context) error {
 		// who holds it.
 		s.pruned = now
 		limited, cancel := context.WithTimeout(ctx, s.o.Timeout)
-		over, err := s.prune(limited)
+		there, over, err := s.prune(limited)
 		cancel()
 		if err != nil {
 			return err
 		}
-		s.view.Sweep(s.Now())
+		s.view.Sweep(there)
 		if over {
 			more, s.pruned = true, time.Time{}
 		}

@@ -3,6 +3,7 @@ package postgres
 import (
 	"database/sql"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -220,6 +221,41 @@ func TestTheClockIsTheDatabases(t *testing.T) {
 	defer s.Close()
 	if off := time.Until(s.Now()); off.Abs() > time.Second || (s.Offset()-time.Hour).Abs() > time.Second {
 		t.Errorf("off by %s, offset %s", off, s.Offset())
+	}
+}
+
+// The clock of a machine that was asleep is set when it wakes. Until the database is asked for
+// the time again, what this process takes for now is wrong by as much: nothing may be deleted
+// by that which is not over.
+func TestP10_AClockThatIsSetForwardForgetsNobody(t *testing.T) {
+	server := storetest.NeedServer(t)
+	direct := server.Database(t)
+	wire := storetest.NewWire(t, server.Address)
+	var ahead atomic.Int64
+	s, err := Open(t.Context(), strings.Replace(direct, server.Address, wire.Address(), 1),
+		Options{Options: store.Options{Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }}})
+	testenv.Check(t, err)
+	defer s.Close()
+	out := session.Session{Root: "out", SignedIn: time.Now()}
+	end := func(root string, until time.Duration) {
+		t.Helper()
+		testenv.Check(t, s.End(t.Context(),
+			session.Cut{Root: root, Before: out.SignedIn, Until: time.Now().Add(until)}))
+	}
+	end(out.Root, 12*time.Hour)
+	wire.Slow("clock_timestamp", 3*time.Second)
+	ahead.Store(int64(48 * time.Hour))
+	end("over", -5*time.Minute)
+	db := raw(t, direct)
+	count := func(which string) (n int) {
+		t.Helper()
+		testenv.Check(t, db.QueryRow(`select count(*) from sallyport_ended where until_ms `+which+
+			` extract(epoch from now()) * 1000`).Scan(&n))
+		return n
+	}
+	testenv.Within(t, 15*time.Second, "what is over is deleted", func() bool { return count("<") == 0 })
+	if n := count(">"); n != 1 || !s.Ended(out) {
+		t.Errorf("of who has signed out %d cuts are left; out: %v", n, s.Ended(out))
 	}
 }
 
