@@ -42,7 +42,8 @@ const (
 type Options struct {
 	store.Options
 	// Connections bounds how many there are, that which listens aside; 0: 4, at least
-	// 2. One of them only reads what is new, so that it waits for no writer.
+	// 2. One of them only reads what is new, and from 3 on half of the others answer who
+	// asks, so that these wait for no writer.
 	Connections int
 	// NoNotify reads at intervals only.
 	NoNotify bool
@@ -75,8 +76,9 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 		db.SetConnMaxLifetime(30 * time.Minute) // so that a change of address is noticed
 		return db
 	}
+	asking := (o.Connections - 1) / 2
 	d := store.Database{
-		DB: pool(max(o.Connections-1, 1)), Follow: pool(1), Bytes: "bytea", Serial: "bigserial primary key",
+		DB: pool(max(o.Connections-1-asking, 1)), Follow: pool(1), Bytes: "bytea", Serial: "bigserial primary key",
 		Every:   lookWithout,
 		Last:    `select last_value from sallyport_ended_seq_seq`,
 		Clock:   `select (extract(epoch from clock_timestamp()) * 1000)::bigint`,
@@ -86,6 +88,9 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 			_, err := tx.ExecContext(ctx, `select pg_notify($1, $2)`, channel, fmt.Sprint("ended ", seq))
 			return err
 		},
+	}
+	if asking > 0 {
+		d.Lists = pool(asking)
 	}
 	if !o.NoNotify && !o.Brief {
 		d.Watch = func(ctx context.Context, kick func(), every func(time.Duration)) {

@@ -1,12 +1,17 @@
 package postgres
 
 import (
+	"context"
 	"database/sql"
+	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/session"
 	"github.com/sallyport-proxy/sallyport/store"
@@ -171,6 +176,40 @@ func TestAServerThatIsNotThereYet(t *testing.T) {
 	testenv.Within(t, 10*time.Second, "the database is found", func() bool { return !s.Fresh().IsZero() })
 	if err := s.End(t.Context(), session.Cut{Root: "r", Before: time.Now(), Until: time.Now().Add(time.Hour)}); err != nil {
 		t.Error(err)
+	}
+}
+
+// Who holds the lock of those that write, and hangs, holds up these and nobody who asks: what
+// is lent is asked for at every loan.
+func TestP17_WhoHoldsTheLockHoldsUpNobodyWhoAsks(t *testing.T) {
+	direct := storetest.NeedServer(t).Database(t)
+	s, err := Open(t.Context(), direct, Options{})
+	testenv.Check(t, err)
+	defer s.Close()
+	tx, err := raw(t, direct).Begin()
+	testenv.Check(t, err)
+	defer func() { _ = tx.Rollback() }()
+	_, err = tx.Exec(`select pg_advisory_xact_lock($1)`, int64(lock))
+	testenv.Check(t, err)
+	var writers sync.WaitGroup
+	defer writers.Wait()
+	waiting, leave := context.WithCancel(t.Context())
+	defer leave()
+	for i := range 20 {
+		writers.Go(func() { _, _ = s.Consume(waiting, fmt.Sprint("test/", i), time.Now().Add(time.Hour)) })
+	}
+	time.Sleep(500 * time.Millisecond) // until they have the connections that they get
+	began := time.Now()
+	whose := grant.Owner{Kind: grant.OwnedByUser, ID: "p:1"}
+	_, err = s.Grants().Get(t.Context(), grant.Key{Connector: "c", Owner: whose})
+	if !errors.Is(err, grant.ErrNotFound) {
+		t.Errorf("a grant: %v", err)
+	}
+	if _, err := s.Sessions(t.Context(), session.Which{}); err != nil {
+		t.Errorf("the list: %v", err)
+	}
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("it took %s", took)
 	}
 }
 
