@@ -41,12 +41,14 @@ func (m *Manager) Leave(w http.ResponseWriter, host string, s Session) error {
 // Confirm puts into the cookie that the provider has said again who s belongs to. If what
 // it says of the person is not what it was, the next session of the same sign-in takes
 // the place of s, which ends (see Switch): what the person may no longer do ends with it,
-// in all copies of the cookie. It lasts no longer than s would.
+// in all copies of the cookie. So it does if they are in another session at the provider by
+// now: a logout names that one alone (OpenID Connect Back-Channel Logout 1.0 §2.4), and what
+// was opened before would outlive it. The next session lasts no longer than s would.
 func (m *Manager) Confirm(ctx context.Context, w http.ResponseWriter, host string, s Session,
 	id identity.Identity) (next Session, changed bool, err error) {
 	id = m.Keep(withProofOf(s.Identity, id))
 	s.Checked = m.seenNow(&s)
-	if !sameFacts(s.Identity, id) {
+	if id.ProviderSID != s.Identity.ProviderSID || !sameFacts(s.Identity, id) {
 		next, err = m.replace(ctx, w, host, s, id, nextFacts(s.generation))
 		return next, true, err
 	}
@@ -54,7 +56,7 @@ func (m *Manager) Confirm(ctx context.Context, w http.ResponseWriter, host strin
 		return s, false, ErrEnded
 	}
 	s.Seen = s.Checked
-	s.Identity.AuthTime, s.Identity.ACR, s.Identity.ProviderSID = id.AuthTime, id.ACR, id.ProviderSID
+	s.Identity.AuthTime, s.Identity.ACR = id.AuthTime, id.ACR
 	s = m.withDeadlines(s)
 	return s, false, m.Write(w, host, s)
 }

@@ -136,6 +136,39 @@ func TestAnAnswerThatSaysNothingOfASignInForgetsNothing(t *testing.T) {
 	}
 }
 
+// Who is asked again may be in another session at the provider than when they signed in, and
+// signs out of that one. What was opened before ends with it: streams, copies of the cookie,
+// and what other hosts were handed.
+func TestP10_ASignOutAtTheProviderEndsWhatWasOpenedInAnEarlierSessionThere(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	m := newManager(t, clock)
+	who := identity.Identity{Provider: "p", Subject: "s", ProviderSID: "one"}
+	s := m.Start(who)
+	same, changed, err := m.Confirm(t.Context(), httptest.NewRecorder(), "a.example", s, who)
+	if err != nil || changed || m.HasEnded(&s) {
+		t.Fatalf("asked again in the same one: changed %v, %v", changed, err)
+	}
+	elsewhere := m.HandedOver(same, "b.example")
+	who.ProviderSID = "two"
+	next, _, err := m.Confirm(t.Context(), httptest.NewRecorder(), "a.example", same, who)
+	if err != nil || m.HasEnded(&next) {
+		t.Fatalf("asked again in another one: %v", err)
+	}
+	clock.Advance(time.Second)
+	first, err := m.EndFromProvider(t.Context(), "p", identity.ProviderLogout{Person: who.ID(), ProviderSID: "two",
+		ID: "1", Issued: clock.Now(), Until: clock.Now().Add(time.Minute)})
+	if !first || err != nil {
+		t.Fatal(first, err)
+	}
+	for name, of := range map[string]Session{"the session": next, "what was opened with the cookie of before": s,
+		"the session of another host": elsewhere} {
+		if !m.HasEnded(&of) {
+			t.Errorf("%s goes on", name)
+		}
+	}
+}
+
 // A confirmed session lasts no longer than it would have, and of two answers at once that
 // change it one counts.
 func TestP11_AConfirmedSessionLastsNoLonger(t *testing.T) {

@@ -195,8 +195,14 @@ func (p *Provider) signIn(w http.ResponseWriter, r *http.Request, req authReques
 	}
 	now, code := p.opts.Now(), "demo-code-"+random()
 	g := grant{person: who, tenant: tenant, redirectURI: req.redirectURI, challenge: req.challenge, nonce: req.nonce,
-		sid: random(), scope: req.scope, authTime: now}
+		scope: req.scope, authTime: now}
+	hinted, known := find(p.opts.People, req.hint)
 	p.mu.Lock()
+	// Who is asked again is in the session in which they signed in last.
+	if g.sid = p.sids[who.Key]; g.sid == "" || !known || hinted.Key != who.Key {
+		g.sid = random()
+		p.sids[who.Key] = g.sid
+	}
 	p.codes.put(now, code, g)
 	p.mu.Unlock()
 	return p.answer(w, r, req, url.Values{"code": {code}})

@@ -85,8 +85,9 @@ type Provider struct {
 	templates *templates
 	mux       *http.ServeMux
 
-	mu     sync.Mutex // guards key, codes and access
+	mu     sync.Mutex // guards key, sids, codes and access
 	key    *signingKey
+	sids   map[string]string // the session in which somebody signed in last, by Person.Key
 	codes  *codeStore[grant]
 	used   *codeStore[bool] // ids of assertions that were used
 	access *codeStore[grant]
@@ -131,6 +132,7 @@ func NewProvider(o ProviderOptions) (*Provider, error) {
 	}
 	p := &Provider{
 		opts: o, kind: kind, host: host, templates: templates, mux: http.NewServeMux(), key: key,
+		sids:   map[string]string{},
 		codes:  newCodeStore[grant](maxStored, kind.codeLife),
 		used:   newCodeStore[bool](maxStored, maxAssertion),
 		access: newCodeStore[grant](maxStored, tokenLife),
