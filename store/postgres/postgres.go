@@ -42,8 +42,8 @@ const (
 type Options struct {
 	store.Options
 	// Connections bounds how many there are, that which listens aside; 0: 4, at least
-	// 2. One of them only reads what is new, and from 3 on half of the others answer who
-	// asks, so that these wait for no writer.
+	// 2. One of them only reads what is new, and from 3 on half of all answer who asks, so
+	// that these wait for no writer. Those that write mostly wait for one another anyway.
 	Connections int
 	// NoNotify reads at intervals only.
 	NoNotify bool
@@ -76,7 +76,10 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 		db.SetConnMaxLifetime(30 * time.Minute) // so that a change of address is noticed
 		return db
 	}
-	asking := (o.Connections - 1) / 2
+	asking := 0
+	if o.Connections > 2 {
+		asking = o.Connections / 2
+	}
 	d := store.Database{
 		DB: pool(max(o.Connections-1-asking, 1)), Follow: pool(1), Bytes: "bytea", Serial: "bigserial primary key",
 		Every:   lookWithout,
