@@ -53,7 +53,7 @@ func storeShape() yamltable.Shape[Store] {
 			"asks four times a second where nothing is heard, as behind some poolers; false only asks.",
 			autoOrFalse(), func(s *Store) *bool { return &s.NoNotify }).Or("auto"),
 		yamltable.Field("connections", "How many connections to PostgreSQL there are at most, one more for LISTEN "+
-			"aside.",
+			"aside. Of 3 and more, half answer who asks, and wait for nobody who writes.",
 			yamltable.Number(2, 100), func(s *Store) *int { return &s.Connections }).Or("4"),
 	}}.Shape()
 	// The short form is the URL with the defaults of the long one.
