@@ -1,6 +1,6 @@
-// Package connector has what connectors of all kinds share: what a failed call to an
-// authorization server means for a grant, how scopes are compared, and the parameters with
-// which browsers are sent away.
+// Package connector has what connectors of all kinds share: what is known of our client at a
+// third party, what a failed call to an authorization server means for a grant, how scopes are
+// compared, and the parameters with which browsers are sent away.
 //
 // Each third party has a folder of its own below, with what is not standard about it. This
 // package knows no third party by name, makes no request (that is oauth's), and keeps

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/connector"
 	"github.com/sallyport-proxy/sallyport/connector/google"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/grant/granttest"
@@ -22,7 +23,7 @@ func TestTheContractOfConnectors(t *testing.T) {
 	granttest.TestConnector(t, granttest.ThirdParty{
 		New: func(t *testing.T, base string, client *oauth.Client) grant.Connector {
 			t.Helper()
-			c, err := google.New(google.Options{ID: "calendar", ClientID: "me", ClientSecret: granttest.ClientSecret,
+			c, err := google.New(connector.Client{ID: "calendar", ClientID: "me", ClientSecret: granttest.ClientSecret,
 				Base: base, OAuth: client})
 			if err != nil {
 				t.Fatal(err)

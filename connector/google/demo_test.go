@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sallyport-proxy/sallyport/connector"
 	"github.com/sallyport-proxy/sallyport/connector/google"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/identity"
@@ -36,7 +37,7 @@ func newDemoGoogle(t *testing.T) *demoGoogle {
 		Clients: []demo.CalendarClient{{ID: "me", Secret: "s3cret", RedirectURIs: []string{pretendBack}}}})
 	client, err := oauth.NewClient(oauth.Options{Provider: "calendar"})
 	testenv.Check(t, err)
-	p.Connector, err = google.New(google.Options{ID: "calendar", ClientID: "me", ClientSecret: "s3cret",
+	p.Connector, err = google.New(connector.Client{ID: "calendar", ClientID: "me", ClientSecret: "s3cret",
 		Base: p.Faults.URL, OAuth: client})
 	testenv.Check(t, err)
 	return p

@@ -18,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/url"
 	"slices"
 	"strconv"
@@ -62,25 +61,6 @@ const (
 	legacyIssuer = "accounts.google.com"
 )
 
-// Options are what a Connector needs, most of it from the configuration.
-type Options struct {
-	ID                     string
-	Name                   string // for people; "": Google Calendar
-	ClientID, ClientSecret string
-	Owner                  grant.OwnerKind // "": each person's own
-	// Base is where a pretend Google is, for tests: all that is asked is below it. "": Google.
-	Base string
-
-	OAuth *oauth.Client
-	Now   func() time.Time // nil: time.Now
-}
-
-// Format implements fmt.Formatter: no verb prints the secret.
-func (Options) Format(s fmt.State, _ rune) { io.WriteString(s, "<options of a Google connector>") }
-
-// LogValue implements slog.LogValuer.
-func (Options) LogValue() slog.Value { return slog.StringValue("<options of a Google connector>") }
-
 // Connector is a grant.OAuth, a grant.Revoker, a grant.Sharer and a grant.Finish. It prints
 // as "<google_calendar connector>".
 type Connector struct {
@@ -106,15 +86,9 @@ func (Connector) Format(s fmt.State, _ rune) { io.WriteString(s, "<google_calend
 
 // New returns a Connector. It does no I/O. What is wrong with the configuration is a
 // *connector.Fault.
-func New(o Options) (*Connector, error) {
-	if o.ID == "" || o.OAuth == nil {
-		return nil, errors.New("google: an id and a client for requests are required")
-	}
-	switch {
-	case o.ClientID == "":
-		return nil, connector.FaultAt("client_id", errors.New("is required"))
-	case o.ClientSecret == "":
-		return nil, connector.FaultAt("client_secret", errors.New("is required"))
+func New(o connector.Client) (*Connector, error) {
+	if err := o.Complete(); err != nil {
+		return nil, fmt.Errorf("google: %w", err)
 	}
 	accesses, err := accesses()
 	if err != nil {
@@ -125,34 +99,18 @@ func New(o Options) (*Connector, error) {
 		revocation: "https://oauth2.googleapis.com/revoke", origin: "https://www.googleapis.com",
 		oauth: o.OAuth, now: o.Now,
 	}
-	shipped := Type
 	if o.Base != "" {
-		shipped = ""
-		if c.origin, err = connector.Origin(o.Base); err != nil {
-			return nil, fmt.Errorf("google: the base for tests %w", err)
-		}
-		c.authorize, c.token, c.revocation = c.origin+"/o/oauth2/v2/auth", c.origin+"/token", c.origin+"/revoke"
+		c.authorize, c.token, c.revocation = o.Base+"/o/oauth2/v2/auth", o.Base+"/token", o.Base+"/revoke"
+		c.origin = o.Base
 	}
-	if c.now == nil {
-		c.now = time.Now
-	}
-	authorize, err := url.Parse(c.authorize)
-	if err != nil {
-		return nil, fmt.Errorf("google: the authorization endpoint: %w", err)
-	}
-	c.request = oauth.TokenRequest{URL: c.token, ClientID: o.ClientID, ClientSecret: o.ClientSecret, Auth: oauth.Post,
-		Once: true, Further: []string{refreshLife}}
-	c.about = grant.About{
-		ID: o.ID, Type: Type, Name: cmp.Or(o.Name, "Google Calendar"), ClientID: o.ClientID,
-		Owner: cmp.Or(o.Owner, grant.OwnedByUser), Accesses: accesses, Offline: true,
-		Authorize: authorize.Scheme + "://" + authorize.Host,
-		Refresh:   connector.SchemeAndHost(c.token), Revoke: connector.SchemeAndHost(c.revocation), Shipped: shipped,
-		Inject: grant.Injection{Header: "Authorization", Prefix: "Bearer "},
-		// access_token and token are every connector's; key is an API key.
-		TokenQuery: []string{"key", "oauth_token", "bearer_token"},
-		// A refresh brings no new refresh token, and leaves the old one good.
-		Resend: true,
-	}
+	c.request = o.Request(c.token, oauth.Post)
+	c.request.Further = []string{refreshLife}
+	c.about = o.About(Type, "Google Calendar", c.authorize, c.token)
+	c.about.Accesses, c.about.Revoke = accesses, connector.SchemeAndHost(c.revocation)
+	// access_token and token are every connector's; key is an API key.
+	c.about.TokenQuery = []string{"key", "oauth_token", "bearer_token"}
+	// A refresh brings no new refresh token, and leaves the old one good.
+	c.about.Resend = true
 	return c, nil
 }
 

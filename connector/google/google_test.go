@@ -119,7 +119,8 @@ func calendarOf(t *testing.T, base, client string) *google.Connector {
 		t.Fatal(err)
 	}
 	t.Cleanup(calls.CloseIdleConnections)
-	c, err := google.New(google.Options{ID: "calendar", ClientID: client, ClientSecret: secret, Base: base, OAuth: calls})
+	c, err := google.New(connector.Client{ID: "calendar", ClientID: client, ClientSecret: secret, Base: base,
+		OAuth: calls})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -492,17 +493,17 @@ func TestAConfigurationThatCannotWorkIsRefusedWithItsKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for key, changes := range map[string][]func(*google.Options){
-		"client_id":     {func(o *google.Options) { o.ClientID = "" }},
-		"client_secret": {func(o *google.Options) { o.ClientSecret = "" }},
+	for key, changes := range map[string][]func(*connector.Client){
+		"client_id":     {func(o *connector.Client) { o.ClientID = "" }},
+		"client_secret": {func(o *connector.Client) { o.ClientSecret = "" }},
 		"": {
-			func(o *google.Options) { o.ID = "" },
-			func(o *google.Options) { o.OAuth = nil },
-			func(o *google.Options) { o.Base = "http://google.test" },
+			func(o *connector.Client) { o.ID = "" },
+			func(o *connector.Client) { o.OAuth = nil },
+			func(o *connector.Client) { o.Base = "http://google.test" },
 		},
 	} {
 		for i, change := range changes {
-			o := google.Options{ID: "calendar", ClientID: clientID, ClientSecret: secret, OAuth: client}
+			o := connector.Client{ID: "calendar", ClientID: clientID, ClientSecret: secret, OAuth: client}
 			change(&o)
 			_, err := google.New(o)
 			fault, _ := errors.AsType[*connector.Fault](err)
@@ -517,7 +518,7 @@ func TestAConfigurationThatCannotWorkIsRefusedWithItsKey(t *testing.T) {
 
 func TestP08_AClientSecretDoesNotPrint(t *testing.T) {
 	c := calendar(t, "")
-	o := google.Options{ID: "calendar", ClientID: clientID, ClientSecret: secret}
+	o := connector.Client{ID: "calendar", ClientID: clientID, ClientSecret: secret}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
 		for _, v := range []any{o, &o, c, *c, c.About()} {
 			if text := fmt.Sprintf(verb, v); strings.Contains(text, secret) ||

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/connector"
 	"github.com/sallyport-proxy/sallyport/connector/outlook"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/grant/granttest"
@@ -26,8 +27,8 @@ func TestTheContractOfConnectors(t *testing.T) {
 	granttest.TestConnector(t, granttest.ThirdParty{
 		New: func(t *testing.T, base string, client *oauth.Client) grant.Connector {
 			t.Helper()
-			c, err := outlook.New(outlook.Options{ID: "outlook", ClientID: "me", ClientSecret: granttest.ClientSecret,
-				Tenant: "organizations", Base: base, OAuth: client})
+			c, err := outlook.New(outlook.Options{Client: connector.Client{ID: "outlook", ClientID: "me",
+				ClientSecret: granttest.ClientSecret, Base: base, OAuth: client}, Tenant: "organizations"})
 			if err != nil {
 				t.Fatal(err)
 			}

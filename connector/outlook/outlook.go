@@ -19,7 +19,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/url"
 	"slices"
 	"strings"
@@ -65,26 +64,11 @@ const (
 	scopeOffline = "offline_access"
 )
 
-// Options are what a Connector needs, most of it from the configuration.
+// Options are what a Connector needs.
 type Options struct {
-	ID                     string
-	Name                   string // for people; "": Outlook Calendar
-	ClientID, ClientSecret string
-	Tenant                 string          // whose accounts: common, organizations, consumers, a GUID or a domain
-	Owner                  grant.OwnerKind // "": each person's own
-	// Base is where a pretend Microsoft is, for tests: all that is asked is below it. "":
-	// Microsoft.
-	Base string
-
-	OAuth *oauth.Client
-	Now   func() time.Time // nil: time.Now
+	connector.Client
+	Tenant string // whose accounts: common, organizations, consumers, a GUID or a domain
 }
-
-// Format implements fmt.Formatter: no verb prints the secret.
-func (Options) Format(s fmt.State, _ rune) { io.WriteString(s, "<options of an Outlook connector>") }
-
-// LogValue implements slog.LogValuer.
-func (Options) LogValue() slog.Value { return slog.StringValue("<options of an Outlook connector>") }
 
 // Connector is a grant.OAuth, a grant.Revoker, a grant.Finish and a grant.Approver. It prints
 // as "<outlook_calendar connector>".
@@ -111,14 +95,10 @@ func (Connector) Format(s fmt.State, _ rune) { io.WriteString(s, "<outlook_calen
 // New returns a Connector. It does no I/O. What is wrong with the configuration is a
 // *connector.Fault.
 func New(o Options) (*Connector, error) {
-	if o.ID == "" || o.OAuth == nil {
-		return nil, errors.New("outlook: an id and a client for requests are required")
+	if err := o.Complete(); err != nil {
+		return nil, fmt.Errorf("outlook: %w", err)
 	}
 	switch {
-	case o.ClientID == "":
-		return nil, connector.FaultAt("client_id", errors.New("is required"))
-	case o.ClientSecret == "":
-		return nil, connector.FaultAt("client_secret", errors.New("is required"))
 	case o.Tenant == "":
 		return nil, connector.FaultAt("tenant",
 			errors.New("is required: common, organizations, consumers, or the GUID or domain of one tenant"))
@@ -130,34 +110,15 @@ func New(o Options) (*Connector, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Connector{tenant: o.Tenant, authority: authority, origin: graph, oauth: o.OAuth, now: o.Now}
-	shipped := Type
-	if o.Base != "" {
-		shipped = ""
-		if c.origin, err = connector.Origin(o.Base); err != nil {
-			return nil, fmt.Errorf("outlook: the base for tests %w", err)
-		}
-		c.authority = c.origin
-	}
-	if c.now == nil {
-		c.now = time.Now
-	}
-	at, err := url.Parse(c.authority)
-	if err != nil {
-		return nil, fmt.Errorf("outlook: the authority: %w", err)
-	}
-	c.request = oauth.TokenRequest{URL: c.endpoint(c.tenant, "/oauth2/v2.0/token"), ClientID: o.ClientID,
-		ClientSecret: o.ClientSecret, Auth: oauth.Post, Once: true}
-	c.about = grant.About{
-		ID: o.ID, Type: Type, Name: cmp.Or(o.Name, "Outlook Calendar"), ClientID: o.ClientID,
-		Owner: cmp.Or(o.Owner, grant.OwnedByUser), Accesses: accesses, Offline: true,
-		Authorize: at.Scheme + "://" + at.Host, Refresh: at.Scheme + "://" + at.Host, Shipped: shipped,
-		Onward:    onward(o.Tenant),
-		Inject:    grant.Injection{Header: "Authorization", Prefix: "Bearer "},
-		PageLinks: []string{"@odata.nextLink", "@odata.deltaLink"},
-		// A refresh brings a new refresh token, and leaves the old one good.
-		Resend: true,
-	}
+	c := &Connector{tenant: o.Tenant, authority: cmp.Or(o.Base, authority), origin: cmp.Or(o.Base, graph),
+		oauth: o.OAuth, now: o.Now}
+	token := c.endpoint(c.tenant, "/oauth2/v2.0/token")
+	c.request = o.Request(token, oauth.Post)
+	c.about = o.About(Type, "Outlook Calendar", c.authority, token)
+	c.about.Accesses, c.about.Onward = accesses, onward(o.Tenant)
+	c.about.PageLinks = []string{"@odata.nextLink", "@odata.deltaLink"}
+	// A refresh brings a new refresh token, and leaves the old one good.
+	c.about.Resend = true
 	return c, nil
 }
 

@@ -48,8 +48,8 @@ func calendar(t *testing.T, base, tenant string) *outlook.Connector {
 	calls, err := oauth.NewClient(oauth.Options{Provider: "outlook"})
 	testenv.Check(t, err)
 	t.Cleanup(calls.CloseIdleConnections)
-	c, err := outlook.New(outlook.Options{ID: "outlook", ClientID: clientID, ClientSecret: secret, Tenant: tenant,
-		Base: base, OAuth: calls})
+	c, err := outlook.New(outlook.Options{Client: connector.Client{ID: "outlook", ClientID: clientID,
+		ClientSecret: secret, Base: base, OAuth: calls}, Tenant: tenant})
 	testenv.Check(t, err)
 	return c
 }
@@ -447,7 +447,8 @@ func TestAConfigurationThatCannotWorkIsRefusedWithItsKey(t *testing.T) {
 		},
 	} {
 		for i, change := range changes {
-			o := outlook.Options{ID: "outlook", ClientID: clientID, ClientSecret: secret, Tenant: "common", OAuth: client}
+			o := outlook.Options{Client: connector.Client{ID: "outlook", ClientID: clientID, ClientSecret: secret,
+				OAuth: client}, Tenant: "common"}
 			change(&o)
 			_, err := outlook.New(o)
 			fault, _ := errors.AsType[*connector.Fault](err)
@@ -462,7 +463,8 @@ func TestAConfigurationThatCannotWorkIsRefusedWithItsKey(t *testing.T) {
 
 func TestP08_AClientSecretDoesNotPrint(t *testing.T) {
 	c := calendar(t, "", "common")
-	o := outlook.Options{ID: "outlook", ClientID: clientID, ClientSecret: secret, Tenant: "common"}
+	o := outlook.Options{Client: connector.Client{ID: "outlook", ClientID: clientID, ClientSecret: secret},
+		Tenant: "common"}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
 		for _, v := range []any{o, &o, c, *c, c.About()} {
 			if text := fmt.Sprintf(verb, v); strings.Contains(text, secret) ||

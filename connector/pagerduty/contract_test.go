@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/sallyport-proxy/sallyport/connector"
 	"github.com/sallyport-proxy/sallyport/connector/pagerduty"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/grant/granttest"
@@ -49,8 +50,8 @@ func TestTheContractOfConnectors(t *testing.T) {
 			third := granttest.ThirdParty{
 				New: func(t *testing.T, base string, client *oauth.Client) grant.Connector {
 					t.Helper()
-					c, err := pagerduty.New(pagerduty.Options{ID: "oncall", ClientID: "me",
-						ClientSecret: granttest.ClientSecret, Scopes: kind, Base: base, OAuth: client})
+					c, err := pagerduty.New(pagerduty.Options{Client: connector.Client{ID: "oncall", ClientID: "me",
+						ClientSecret: granttest.ClientSecret, Base: base, OAuth: client}, Scopes: kind})
 					testenv.Check(t, err)
 					return c
 				},

@@ -20,7 +20,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/url"
 	"slices"
 	"strings"
@@ -85,26 +84,11 @@ const codeWithin = 20 * time.Second
 // nameWithin bounds the request for the account's name, without which it goes too.
 const nameWithin = 5 * time.Second
 
-// Options are what a Connector needs, most of it from the configuration.
+// Options are what a Connector needs.
 type Options struct {
-	ID                     string
-	Name                   string // for people; "": PagerDuty
-	ClientID, ClientSecret string
-	Scopes                 string          // Classic or Scoped; "": Classic
-	Owner                  grant.OwnerKind // "": each person's own
-	// Base is where a pretend PagerDuty is, for tests: all that is asked is below it. "":
-	// PagerDuty.
-	Base string
-
-	OAuth *oauth.Client
-	Now   func() time.Time // nil: time.Now
+	connector.Client
+	Scopes string // Classic or Scoped; "": Classic
 }
-
-// Format implements fmt.Formatter: no verb prints the secret.
-func (Options) Format(s fmt.State, _ rune) { io.WriteString(s, "<options of a PagerDuty connector>") }
-
-// LogValue implements slog.LogValuer.
-func (Options) LogValue() slog.Value { return slog.StringValue("<options of a PagerDuty connector>") }
 
 // Connector is a grant.OAuth, a grant.Revoker, a grant.Finish and a grant.Sender. It prints
 // as "<pagerduty connector>".
@@ -131,53 +115,31 @@ func (Connector) Format(s fmt.State, _ rune) { io.WriteString(s, "<pagerduty con
 // New returns a Connector. It does no I/O. What is wrong with the configuration is a
 // *connector.Fault.
 func New(o Options) (*Connector, error) {
+	if err := o.Complete(); err != nil {
+		return nil, fmt.Errorf("pagerduty: %w", err)
+	}
 	o.Scopes = cmp.Or(o.Scopes, Classic)
-	switch {
-	case o.ID == "" || o.OAuth == nil:
-		return nil, errors.New("pagerduty: an id and a client for requests are required")
-	case o.ClientID == "":
-		return nil, connector.FaultAt("client_id", errors.New("is required"))
-	case o.ClientSecret == "":
-		return nil, connector.FaultAt("client_secret", errors.New("is required"))
-	case o.Scopes != Classic && o.Scopes != Scoped:
+	if o.Scopes != Classic && o.Scopes != Scoped {
 		return nil, connector.FaultAt("oauth_kind", errors.New("must be classic or scoped"))
 	}
 	accesses, err := accesses(o.Scopes)
 	if err != nil {
 		return nil, err
 	}
-	c := &Connector{scopes: o.Scopes, identity: identityOrigin, oauth: o.OAuth, now: o.Now}
-	if c.now == nil {
-		c.now = time.Now
+	c := &Connector{scopes: o.Scopes, base: o.Base, identity: cmp.Or(o.Base, identityOrigin), oauth: o.OAuth,
+		now: o.Now}
+	token := c.identity + "/oauth/token"
+	c.request = o.Request(token, oauth.Post) // in the body, as in every sample of PagerDuty's page
+	c.about = o.About(Type, "PagerDuty", c.identity, token)
+	c.about.Accesses, c.about.Forward = accesses, pagerdutyapi.Forward()
+	if o.Base == "" {
+		// Who has an account with a sign-on of its own is sent there, to the account's host.
+		c.about.Onward = []string{"https://*" + domain}
 	}
-	// Who has an account with a sign-on of its own is sent there, to the account's host.
-	onward, shipped := []string{"https://*" + domain}, Type
-	if o.Base != "" {
-		shipped = ""
-		if c.base, err = connector.Origin(o.Base); err != nil {
-			return nil, fmt.Errorf("pagerduty: the base for tests %w", err)
-		}
-		c.identity, onward = c.base, nil
-	}
-	at, err := url.Parse(c.identity)
-	if err != nil {
-		return nil, fmt.Errorf("pagerduty: the authorization server: %w", err)
-	}
-	// The secret is in the body, as in every sample of PagerDuty's page.
-	c.request = oauth.TokenRequest{URL: c.identity + "/oauth/token", ClientID: o.ClientID,
-		ClientSecret: o.ClientSecret, Auth: oauth.Post, Once: true}
-	c.about = grant.About{
-		ID: o.ID, Type: Type, Name: cmp.Or(o.Name, "PagerDuty"), ClientID: o.ClientID,
-		Owner: cmp.Or(o.Owner, grant.OwnedByUser), Accesses: accesses, Offline: true,
-		Authorize: at.Scheme + "://" + at.Host, Onward: onward,
-		Refresh: at.Scheme + "://" + at.Host, Shipped: shipped,
-		Inject:  grant.Injection{Header: "Authorization", Prefix: "Bearer "},
-		Forward: pagerdutyapi.Forward(),
-		// A refresh replaces the refresh token, and what showing the old one once more does is
-		// in none of PagerDuty's pages. Where the answer was lost the new one is lost too, so
-		// that nothing worse can come of trying.
-		Resend: true,
-	}
+	// A refresh replaces the refresh token, and what showing the old one once more does is
+	// in none of PagerDuty's pages. Where the answer was lost the new one is lost too, so
+	// that nothing worse can come of trying.
+	c.about.Resend = true
 	return c, nil
 }
 

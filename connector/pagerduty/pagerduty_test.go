@@ -52,8 +52,8 @@ func startAt(t *testing.T, kind string, quirks demo.OnCallQuirks, now func() tim
 	client, err := oauth.NewClient(oauth.Options{Provider: "oncall"})
 	testenv.Check(t, err)
 	t.Cleanup(client.CloseIdleConnections)
-	w.connector, err = pagerduty.New(pagerduty.Options{ID: "oncall", ClientID: "me", ClientSecret: "s3cret",
-		Scopes: kind, Base: w.URL, OAuth: client, Now: now})
+	w.connector, err = pagerduty.New(pagerduty.Options{Client: connector.Client{ID: "oncall", ClientID: "me",
+		ClientSecret: "s3cret", Base: w.URL, OAuth: client, Now: now}, Scopes: kind})
 	testenv.Check(t, err)
 	k := grant.SealingKey{ID: "k"}
 	copy(k.Secret[:], "canary-key")
@@ -150,10 +150,11 @@ func TestOnlyBothKindsOfOAuthAreKnown(t *testing.T) {
 	client, err := oauth.NewClient(oauth.Options{Provider: "oncall"})
 	testenv.Check(t, err)
 	for key, o := range map[string]pagerduty.Options{
-		"client_id":     {ID: "x", ClientSecret: "s", OAuth: client},
-		"client_secret": {ID: "x", ClientID: "c", OAuth: client},
-		"oauth_kind":    {ID: "x", ClientID: "c", ClientSecret: "s", Scopes: "granular", OAuth: client},
+		"client_id":     {Client: connector.Client{ClientSecret: "s"}},
+		"client_secret": {Client: connector.Client{ClientID: "c"}},
+		"oauth_kind":    {Client: connector.Client{ClientID: "c", ClientSecret: "s"}, Scopes: "granular"},
 	} {
+		o.ID, o.OAuth = "x", client
 		_, err := pagerduty.New(o)
 		if fault, ok := errors.AsType[*connector.Fault](err); !ok || fault.Key != key {
 			t.Errorf("want a fault of %s: %v", key, err)
@@ -175,8 +176,9 @@ func TestP06_PeopleAreSentToPagerDutyForThatMuchAndNoMore(t *testing.T) {
 		{pagerduty.Scoped, pagerduty.Read, reads},
 		{pagerduty.Scoped, pagerduty.Write, reads + " schedules.write incidents.write"},
 	} {
-		c, err := pagerduty.New(pagerduty.Options{ID: "oncall", ClientID: "me", ClientSecret: "s", Scopes: tt.kind,
-			OAuth: client})
+		c, err := pagerduty.New(pagerduty.Options{Client: connector.Client{ID: "oncall", ClientID: "me",
+			ClientSecret: "s",
+			OAuth:        client}, Scopes: tt.kind})
 		testenv.Check(t, err)
 		r := grant.Request{RedirectURI: redirect}
 		for _, a := range c.About().Accesses {
@@ -208,8 +210,9 @@ func TestP14_TheRequestsToPagerDutysTokenEndpoint(t *testing.T) {
 	client, err := oauth.NewClient(oauth.Options{Provider: "oncall"})
 	testenv.Check(t, err)
 	t.Cleanup(client.CloseIdleConnections)
-	c, err := pagerduty.New(pagerduty.Options{ID: "oncall", ClientID: "me", ClientSecret: "s3~cret", Base: peer.URL(),
-		OAuth: client})
+	c, err := pagerduty.New(pagerduty.Options{Client: connector.Client{ID: "oncall", ClientID: "me",
+		ClientSecret: "s3~cret", Base: peer.URL(),
+		OAuth: client}})
 	testenv.Check(t, err)
 	_, _ = c.Redeem(t.Context(), url.Values{"code": {"a b"}}, handshake(),
 		grant.Request{RedirectURI: redirect, Scopes: []string{"read"}})
@@ -498,7 +501,8 @@ func TestP12_AnAccountOfEuropeIsAskedForInEurope(t *testing.T) {
 	}
 	client, err := oauth.NewClient(oauth.Options{Provider: "oncall"})
 	testenv.Check(t, err)
-	c, err := pagerduty.New(pagerduty.Options{ID: "x", ClientID: "c", ClientSecret: "s", OAuth: client})
+	c, err := pagerduty.New(pagerduty.Options{Client: connector.Client{ID: "x", ClientID: "c", ClientSecret: "s",
+		OAuth: client}})
 	testenv.Check(t, err)
 	for region, want := range map[string]string{"us": "https://api.pagerduty.com", "eu": "https://api.eu.pagerduty.com",
 		"": "https://api.pagerduty.com", "UnitedStates": "https://api.pagerduty.com"} {

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/sallyport-proxy/sallyport/connector"
 	"github.com/sallyport-proxy/sallyport/connector/pagerduty"
 	"github.com/sallyport-proxy/sallyport/connector/pagerdutyapi"
 	"github.com/sallyport-proxy/sallyport/connector/pagerdutykey"
@@ -161,8 +162,8 @@ func startDescribed(t *testing.T, kind string, write bool, prism *url.URL) *desc
 			access = pagerdutykey.ReadWrite
 		}
 	} else {
-		c, err = pagerduty.New(pagerduty.Options{ID: "oncall", ClientID: "me", ClientSecret: "s3cret",
-			Scopes: pagerduty.Classic, Base: server.URL, OAuth: client})
+		c, err = pagerduty.New(pagerduty.Options{Client: connector.Client{ID: "oncall", ClientID: "me",
+			ClientSecret: "s3cret", Base: server.URL, OAuth: client}, Scopes: pagerduty.Classic})
 		if write {
 			access = pagerduty.Write
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sallyport-proxy/sallyport/connector"
 	"github.com/sallyport-proxy/sallyport/connector/slack"
 	"github.com/sallyport-proxy/sallyport/grant"
 	"github.com/sallyport-proxy/sallyport/grant/granttest"
@@ -17,7 +18,7 @@ func TestTheContractOfConnectors(t *testing.T) {
 	granttest.TestConnector(t, granttest.ThirdParty{
 		New: func(t *testing.T, base string, client *oauth.Client) grant.Connector {
 			t.Helper()
-			c, err := slack.New(slack.Options{ID: "slack", ClientID: "me", ClientSecret: granttest.ClientSecret,
+			c, err := slack.New(connector.Client{ID: "slack", ClientID: "me", ClientSecret: granttest.ClientSecret,
 				Owner: grant.OwnedByOrg, Base: base, OAuth: client})
 			testenv.Check(t, err)
 			return c

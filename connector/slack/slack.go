@@ -25,7 +25,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/url"
 	"slices"
 	"strings"
@@ -52,25 +51,6 @@ const (
 
 const origin = "https://slack.com"
 
-// Options are what a Connector needs, most of it from the configuration.
-type Options struct {
-	ID                     string
-	Name                   string // for people; "": Slack
-	ClientID, ClientSecret string
-	Owner                  grant.OwnerKind // grant.OwnedByOrg; there is no other
-	// Base is where a pretend Slack is, for tests: all that is asked is below it. "": Slack.
-	Base string
-
-	OAuth *oauth.Client
-	Now   func() time.Time // nil: time.Now
-}
-
-// Format implements fmt.Formatter: no verb prints the secret.
-func (Options) Format(s fmt.State, _ rune) { io.WriteString(s, "<options of a Slack connector>") }
-
-// LogValue implements slog.LogValuer.
-func (Options) LogValue() slog.Value { return slog.StringValue("<options of a Slack connector>") }
-
 // Connector is a grant.OAuth, a grant.Revoker, a grant.Finish and a grant.Refuser. It prints
 // as "<slack connector>".
 type Connector struct {
@@ -93,55 +73,32 @@ func (Connector) Format(s fmt.State, _ rune) { io.WriteString(s, "<slack connect
 
 // New returns a Connector. It does no I/O. What is wrong with the configuration is a
 // *connector.Fault.
-func New(o Options) (*Connector, error) {
-	if o.ID == "" || o.OAuth == nil {
-		return nil, errors.New("slack: an id and a client for requests are required")
+func New(o connector.Client) (*Connector, error) {
+	if err := o.Complete(); err != nil {
+		return nil, fmt.Errorf("slack: %w", err)
 	}
-	switch {
-	case o.ClientID == "":
-		return nil, connector.FaultAt("client_id", errors.New("is required"))
-	case o.ClientSecret == "":
-		return nil, connector.FaultAt("client_secret", errors.New("is required"))
-	case o.Owner != grant.OwnedByOrg:
+	if o.Owner != grant.OwnedByOrg {
 		return nil, connector.FaultAt("owner", errors.New("must be org: "+WhyOrg))
 	}
 	accesses, err := accesses()
 	if err != nil {
 		return nil, err
 	}
-	c := &Connector{origin: origin, oauth: o.OAuth, now: o.Now}
-	shipped := Type
-	if o.Base != "" {
-		shipped = ""
-		if c.origin, err = connector.Origin(o.Base); err != nil {
-			return nil, fmt.Errorf("slack: the base for tests %w", err)
-		}
-	}
-	if c.now == nil {
-		c.now = time.Now
-	}
-	at, err := url.Parse(c.origin)
-	if err != nil {
-		return nil, fmt.Errorf("slack: the base for tests: %w", err)
-	}
-	c.request = oauth.TokenRequest{URL: c.origin + "/api/oauth.v2.access", ClientID: o.ClientID,
-		ClientSecret: o.ClientSecret, Auth: oauth.Basic, Once: true, TokenTypes: []string{"bot"},
-		Further: []string{"team", "enterprise", "is_enterprise_install", "authed_user"}}
-	c.about = grant.About{
-		ID: o.ID, Type: Type, Name: cmp.Or(o.Name, "Slack"), ClientID: o.ClientID, Owner: o.Owner,
-		Accesses: accesses, Offline: true, Authorize: at.Scheme + "://" + at.Host,
-		Refresh: at.Scheme + "://" + at.Host, Revoke: at.Scheme + "://" + at.Host, Shipped: shipped,
-		// Slack calls the type of the token "bot", and takes it as a Bearer.
-		Inject: grant.Injection{Header: "Authorization", Prefix: "Bearer "},
-		// A refresh token is used once, but a repetition is answered for a short time, whose
-		// length Slack does not tell. So a lost answer is asked for once more, at once. That
-		// makes a second new access token, of which two are good at a time: the one that is
-		// lent from then on, and the lost one. The other one ends, which was to be replaced.
-		// To ask people again instead would end what a moment later is all right.
-		Resend: true,
-		// Slack takes text/plain too, and does not say how it reads that.
-		Bodies: []string{"application/x-www-form-urlencoded", "application/json", "multipart/form-data"},
-	}
+	c := &Connector{origin: cmp.Or(o.Base, origin), oauth: o.OAuth, now: o.Now}
+	token := c.origin + "/api/oauth.v2.access"
+	c.request = o.Request(token, oauth.Basic)
+	c.request.TokenTypes = []string{"bot"} // which Slack takes as a Bearer
+	c.request.Further = []string{"team", "enterprise", "is_enterprise_install", "authed_user"}
+	c.about = o.About(Type, "Slack", c.origin, token)
+	c.about.Accesses, c.about.Revoke = accesses, connector.SchemeAndHost(c.origin)
+	// A refresh token is used once, but a repetition is answered for a short time, whose
+	// length Slack does not tell. So a lost answer is asked for once more, at once. That
+	// makes a second new access token, of which two are good at a time: the one that is
+	// lent from then on, and the lost one. The other one ends, which was to be replaced.
+	// To ask people again instead would end what a moment later is all right.
+	c.about.Resend = true
+	// Slack takes text/plain too, and does not say how it reads that.
+	c.about.Bodies = []string{"application/x-www-form-urlencoded", "application/json", "multipart/form-data"}
 	return c, nil
 }
 

@@ -48,7 +48,7 @@ func workspace(t *testing.T, base string) *slack.Connector {
 	calls, err := oauth.NewClient(oauth.Options{Provider: "slack"})
 	testenv.Check(t, err)
 	t.Cleanup(calls.CloseIdleConnections)
-	c, err := slack.New(slack.Options{ID: "slack", ClientID: clientID, ClientSecret: secret, Owner: grant.OwnedByOrg,
+	c, err := slack.New(connector.Client{ID: "slack", ClientID: clientID, ClientSecret: secret, Owner: grant.OwnedByOrg,
 		Base: base, OAuth: calls})
 	testenv.Check(t, err)
 	return c
@@ -522,7 +522,7 @@ func TestP12_DisconnectingSaysWhatEndedAtSlack(t *testing.T) {
 func TestWhatIsMissingInTheConfiguration(t *testing.T) {
 	calls, err := oauth.NewClient(oauth.Options{Provider: "slack"})
 	testenv.Check(t, err)
-	for key, o := range map[string]slack.Options{
+	for key, o := range map[string]connector.Client{
 		"client_id":     {ClientSecret: secret, Owner: grant.OwnedByOrg},
 		"client_secret": {ClientID: clientID, Owner: grant.OwnedByOrg},
 		"owner":         {ClientID: clientID, ClientSecret: secret, Owner: grant.OwnedByUser},

@@ -56,19 +56,22 @@ func ConnectorTypes() config.Types {
 	return types
 }
 
+// registered is our client at a third party, of the connectors that know it.
+func registered(k config.Connector, client *oauth.Client) connector.Client {
+	return connector.Client{ID: k.ID, Name: k.Name, ClientID: k.ClientID, ClientSecret: secretOf(k.ClientSecret),
+		Owner: grant.OwnerKind(k.Owner), Base: k.BaseURL, OAuth: client}
+}
+
 func newGoogle(k config.Connector, client *oauth.Client) (grant.Connector, error) {
-	return google.New(google.Options{ID: k.ID, Name: k.Name, ClientID: k.ClientID,
-		ClientSecret: secretOf(k.ClientSecret), Owner: grant.OwnerKind(k.Owner), Base: k.BaseURL, OAuth: client})
+	return google.New(registered(k, client))
 }
 
 func newOutlook(k config.Connector, client *oauth.Client) (grant.Connector, error) {
-	return outlook.New(outlook.Options{ID: k.ID, Name: k.Name, ClientID: k.ClientID, Tenant: k.Tenant,
-		ClientSecret: secretOf(k.ClientSecret), Owner: grant.OwnerKind(k.Owner), Base: k.BaseURL, OAuth: client})
+	return outlook.New(outlook.Options{Client: registered(k, client), Tenant: k.Tenant})
 }
 
 func newPagerDuty(k config.Connector, client *oauth.Client) (grant.Connector, error) {
-	return pagerduty.New(pagerduty.Options{ID: k.ID, Name: k.Name, ClientID: k.ClientID, Scopes: k.OAuthKind,
-		ClientSecret: secretOf(k.ClientSecret), Owner: grant.OwnerKind(k.Owner), Base: k.BaseURL, OAuth: client})
+	return pagerduty.New(pagerduty.Options{Client: registered(k, client), Scopes: k.OAuthKind})
 }
 
 func newPagerDutyKey(k config.Connector, client *oauth.Client) (grant.Connector, error) {
@@ -77,8 +80,7 @@ func newPagerDutyKey(k config.Connector, client *oauth.Client) (grant.Connector,
 }
 
 func newSlack(k config.Connector, client *oauth.Client) (grant.Connector, error) {
-	return slack.New(slack.Options{ID: k.ID, Name: k.Name, ClientID: k.ClientID,
-		ClientSecret: secretOf(k.ClientSecret), Owner: grant.OwnerKind(k.Owner), Base: k.BaseURL, OAuth: client})
+	return slack.New(registered(k, client))
 }
 
 func newCalDAV(k config.Connector, client *oauth.Client) (grant.Connector, error) {
