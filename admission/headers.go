@@ -31,7 +31,7 @@ func (a *Admission) renderHeaders(ans *Answer, most int) error {
 	if err := a.render(ans, p.Key, p.Identity); err != nil {
 		return err
 	}
-	if most == 0 || ans.told() <= most {
+	if most == 0 || ans.size() <= most {
 		return nil
 	}
 	short := *p.Identity
@@ -39,7 +39,7 @@ func (a *Admission) renderHeaders(ans *Answer, most int) error {
 	if err := a.render(ans, p.Key+" without groups", &short); err != nil {
 		return err
 	}
-	if ans.told() > most {
+	if ans.size() > most {
 		return errTooMuchToTell
 	}
 	return nil
@@ -66,8 +66,8 @@ func (a *Admission) render(ans *Answer, key string, id *identity.Identity) (err 
 	return nil
 }
 
-// told is about how many bytes the app is told.
-func (ans *Answer) told() int { return ans.headers.Size() + len(ans.assertion[0]) }
+// size is about how many bytes the app is told.
+func (ans *Answer) size() int { return ans.headers.Size() + len(ans.assertion[0]) }
 
 // SetHeaders writes into h, which Admit has stripped, what the app is told, and
 // takes out what was meant for Sallyport alone: its cookies, and an access token. Where the

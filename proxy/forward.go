@@ -35,7 +35,7 @@ type Upstream struct {
 	SiteHeaders []string
 }
 
-func (u *Upstream) nowhere() bool { return u.Transport == nil && u.Scheme == "" && u.Addr == "" }
+func (u *Upstream) isNone() bool { return u.Transport == nil && u.Scheme == "" && u.Addr == "" }
 
 // errElsewhere is why a route whose requests another proxy passes on has nothing here.
 var errElsewhere = errors.New("the route has no upstream: it is for external authorization only")
@@ -155,7 +155,7 @@ func (p *Proxy) over(ev *event, who *admission.Principal, route *admission.Route
 
 // stillServes is StillAdmits for a front door that must have an app at the route, too.
 func (p *Proxy) stillServes(f authz.Facts, who *admission.Principal) error {
-	if r, err := p.table.Lookup(f); err == nil && p.upstreams[r.Place()].nowhere() {
+	if r, err := p.table.Lookup(f); err == nil && p.upstreams[r.Place()].isNone() {
 		return fmt.Errorf("%w: %w", admission.ErrRulesChanged, errElsewhere)
 	}
 	return p.admission.StillAdmits(f, who)

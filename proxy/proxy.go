@@ -135,7 +135,7 @@ func New(process *Process, o Options) (*Proxy, error) {
 		return nil, fmt.Errorf("proxy: %d routes have %d upstreams", len(routes), len(p.upstreams))
 	}
 	for i, b := range p.upstreams {
-		if b.nowhere() {
+		if b.isNone() {
 			continue
 		}
 		if b.Transport == nil || b.Scheme == "" || b.Addr == "" || b.Header <= 0 || b.Idle <= 0 {
@@ -239,7 +239,7 @@ func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
 func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 	answer, err := p.admission.Admit(r.Context(),
 		admission.Request{Facts: ev.facts, Header: r.Header, Trusted: ev.trusted})
-	if answer.Route != nil && p.upstreams[answer.Route.Place()].nowhere() {
+	if answer.Route != nil && p.upstreams[answer.Route.Place()].isNone() {
 		ev.decide(authz.Deny.String(), authz.ReasonNoRoute)
 		return p.noRoute(ev, errElsewhere)
 	}

@@ -23,7 +23,7 @@ type socket struct {
 	b          *buffer
 	n          int
 	err        error
-	take, look func(fd uintptr) bool
+	take, peek func(fd uintptr) bool
 	one        [1]byte
 }
 
@@ -38,7 +38,7 @@ func newSocket(c syscall.Conn, buffers *sync.Pool) *socket {
 		return nil
 	}
 	s := &socket{raw: raw, conn: conn, buffers: buffers}
-	s.take, s.look = s.tryRead, s.tryLook
+	s.take, s.peek = s.tryRead, s.tryPeek
 	return s
 }
 
@@ -54,7 +54,7 @@ func (s *socket) read() (*buffer, int, error) {
 
 // wait waits until there are bytes, the end or an error to read.
 func (s *socket) wait() error {
-	if err := s.raw.Read(s.look); err != nil {
+	if err := s.raw.Read(s.peek); err != nil {
 		return readError(err)
 	}
 	return nil
@@ -83,9 +83,9 @@ func (s *socket) tryRead(fd uintptr) bool {
 	return true
 }
 
-// tryLook looks whether there is something in the socket. It does not block, because Go's
+// tryPeek looks whether there is something in the socket. It does not block, because Go's
 // sockets never do.
-func (s *socket) tryLook(fd uintptr) bool {
+func (s *socket) tryPeek(fd uintptr) bool {
 	_, _, err := syscall.Recvfrom(int(fd), s.one[:], syscall.MSG_PEEK)
 	for err == syscall.EINTR {
 		_, _, err = syscall.Recvfrom(int(fd), s.one[:], syscall.MSG_PEEK)

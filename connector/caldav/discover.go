@@ -63,7 +63,7 @@ func (s *search) calendars() (found, error) {
 		}
 	}
 	if first.principal == nil {
-		return found{}, nowhere("the server names no principal")
+		return found{}, notFound("the server names no principal")
 	}
 	own := first
 	if len(first.homes) == 0 || first.principal.String() != first.at.String() {
@@ -72,7 +72,7 @@ func (s *search) calendars() (found, error) {
 		}
 	}
 	if len(own.homes) == 0 {
-		return found{}, nowhere("the principal has no calendars")
+		return found{}, notFound("the principal has no calendars")
 	}
 	at, principals := first.at, []*url.URL{first.principal}
 	if home := own.homes[0]; !sameOrigin(home, at) {
@@ -103,7 +103,7 @@ func (s *search) elsewhere(at *url.URL) (principal *url.URL, err error) {
 	return there.principal, err
 }
 
-func nowhere(why string) error {
+func notFound(why string) error {
 	return &grant.Error{Class: grant.Ours, Reason: NoCalendars, Err: errors.New(why)}
 }
 
@@ -112,7 +112,7 @@ func nowhere(why string) error {
 func place(at *url.URL, homes, principals []*url.URL) (found, error) {
 	home := homes[0]
 	if len(homes) > mostHomes {
-		return found{}, nowhere("the account has too many homes")
+		return found{}, notFound("the account has too many homes")
 	}
 	all := slices.Clone(homes)
 	for _, principal := range principals {
@@ -128,11 +128,11 @@ func place(at *url.URL, homes, principals []*url.URL) (found, error) {
 	f := found{origin: home.Scheme + "://" + home.Host + prefix, principal: principals[0].EscapedPath()}
 	for _, u := range all {
 		if !sameOrigin(u, home) {
-			return found{}, nowhere("the calendars of the account are at several hosts")
+			return found{}, notFound("the calendars of the account are at several hosts")
 		}
 		path := strings.TrimSuffix(strings.TrimPrefix(u.EscapedPath(), prefix), "/") + "/"
 		if path == "/" || strings.ContainsAny(path, "\r\n") {
-			return found{}, nowhere("the calendars of the account have no path of their own")
+			return found{}, notFound("the calendars of the account have no path of their own")
 		}
 		if !slices.Contains(f.below, path) {
 			f.below = append(f.below, path)
@@ -217,15 +217,15 @@ func (s *search) propfind(at *url.URL) (answer, error) {
 		}
 		to, err := at.Parse(res.Header.Get("Location"))
 		if err != nil || res.Header.Get("Location") == "" {
-			return answer{}, nowhere("a redirect leads nowhere")
+			return answer{}, notFound("a redirect leads nowhere")
 		}
 		to.RawQuery, to.Fragment = "", ""
 		if to.String() == at.String() {
-			return answer{}, nowhere("a redirect leads to where it is")
+			return answer{}, notFound("a redirect leads to where it is")
 		}
 		at = to
 	}
-	return answer{}, nowhere("there are too many redirects")
+	return answer{}, notFound("there are too many redirects")
 }
 
 var errForbidden = errors.New("the answer has status 403")
@@ -312,7 +312,7 @@ type hrefs struct {
 func read(at *url.URL, body []byte) (answer, error) {
 	var m multistatus
 	if err := xml.Unmarshal(body, &m); err != nil {
-		return answer{}, nowhere("the answer is not a multistatus of WebDAV")
+		return answer{}, notFound("the answer is not a multistatus of WebDAV")
 	}
 	a := answer{at: at}
 	for _, p := range m.Propstats {

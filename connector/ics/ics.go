@@ -52,9 +52,9 @@ const (
 	maxAddress = 2048
 	// minTarget is how long path and query are at least: who could guess them needs no grant.
 	minTarget = 16
-	// lookTime is how long a calendar may take to answer when somebody connects it: Microsoft's
+	// checkTimeout is how long a calendar may take to answer when somebody connects it: Microsoft's
 	// take more than ten seconds before they begin (docs/connectors/ics.md).
-	lookTime = 20 * time.Second
+	checkTimeout = 20 * time.Second
 	// mostMoves is how often a calendar may say that it has moved, on the way to one.
 	mostMoves = 3
 )
@@ -97,7 +97,7 @@ func New(o Options) (*Connector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ics: %w", err)
 	}
-	client := o.OAuth.WithMaxBody(MaxFeed).WithTimeout(lookTime)
+	client := o.OAuth.WithMaxBody(MaxFeed).WithTimeout(checkTimeout)
 	c := &Connector{hosts: hosts, trusted: client, guarded: client.Guarded(), now: o.Now}
 	if c.now == nil {
 		c.now = time.Now
@@ -169,7 +169,7 @@ func (c *Connector) Accept(ctx context.Context, key string, _ grant.Request) (gr
 		res, body, err := c.get(ctx, u, address)
 		to, movedTo := c.moved(u, res, err)
 		if movedTo == "" || moves == mostMoves {
-			if err := looked(res, body, err); err != nil {
+			if err := checkAnswer(res, body, err); err != nil {
 				return grant.Result{}, err
 			}
 			return grant.Result{Tokens: grant.Tokens{Access: address, AccessIssued: c.now()},
@@ -229,9 +229,9 @@ func secure(address string) string {
 	return address
 }
 
-// looked says what an answer means for the address. It is refused for good only where the
+// checkAnswer says what an answer means for the address. It is refused for good only where the
 // answer says so.
-func looked(res *http.Response, begins []byte, err error) error {
+func checkAnswer(res *http.Response, begins []byte, err error) error {
 	failed := func(class grant.Class, reason, cause, sentence string) *grant.Error {
 		return &grant.Error{Class: class, Reason: reason, Err: errors.New(cause), Sentence: sentence}
 	}

@@ -29,7 +29,7 @@ func (l Log) Observe(ctx context.Context, e *Event) {
 		return
 	}
 	attrs := make(attributes, 0, 16)
-	tell(&attrs, e)
+	writeFields(&attrs, e)
 	l.LogAttrs(ctx, level, message, attrs...)
 }
 
@@ -42,8 +42,8 @@ type fields interface {
 	float(key string, value float64)
 }
 
-// tell is the one list of the log's fields.
-func tell(f fields, e *Event) {
+// writeFields is the one list of the log's fields.
+func writeFields(f fields, e *Event) {
 	add := func(key, value string) {
 		if value != "" {
 			f.text(key, value)
@@ -122,7 +122,7 @@ func (l *Lines) write(now time.Time, level slog.Level, e *Event) bool {
 	b = now.AppendFormat(b, time.RFC3339Nano)
 	b = append(append(b, `","level":"`...), level.String()...)
 	to.bytes, to.plain = append(b, `","msg":"`+message+`"`...), true
-	tell(to, e)
+	writeFields(to, e)
 	if !to.plain {
 		return false
 	}

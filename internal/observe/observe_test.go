@@ -68,7 +68,7 @@ func FuzzALineIsTheSameWithoutSlog(f *testing.F) {
 		var want, got bytes.Buffer
 		r := slog.NewRecord(now, level, message, 0)
 		var attrs attributes
-		tell(&attrs, e)
+		writeFields(&attrs, e)
 		r.AddAttrs(attrs...)
 		testenv.Check(t, slog.NewJSONHandler(&want, nil).Handle(t.Context(), r))
 		plain := NewLines(&got).write(now, level, e)

@@ -54,17 +54,17 @@ func withGrants(c *console, path string, read func(*config.Config) error) (*conf
 }
 
 // grantsDesk is a store with grants, opened beside those that serve, and who works there.
-type grantsDesk struct {
+type grantsOperator struct {
 	grant.Operator
 	store  *store.Store
 	record func(...func(*observe.Audit)) error // the audit stream
 	steps  []func(*observe.Audit)              // that it is to be told of
 }
 
-// openDesk opens the store, and the audit stream where changing says that there will be
+// openGrants opens the store, and the audit stream where changing says that there will be
 // something to record.
-func openDesk(ctx context.Context, c *console, cfg *config.Config, changing bool) (*grantsDesk, error) {
-	d := &grantsDesk{Operator: grant.Operator{Name: operator(c.env), Log: plainLog(c.stderr)}}
+func openGrants(ctx context.Context, c *console, cfg *config.Config, changing bool) (*grantsOperator, error) {
+	d := &grantsOperator{Operator: grant.Operator{Name: operator(c.env), Log: plainLog(c.stderr)}}
 	d.Audit = func(e grant.Event) {
 		step := assemble.GrantStep(e)
 		d.steps = append(d.steps, func(a *observe.Audit) { a.Grant(step) })
@@ -90,7 +90,7 @@ func openDesk(ctx context.Context, c *console, cfg *config.Config, changing bool
 
 // openDeskWithKeys opens a desk at which grants are changed that the keys of the configuration
 // open.
-func openDeskWithKeys(ctx context.Context, c *console, path string) (*grantsDesk, assemble.GrantKeys, error) {
+func openGrantsWithKeys(ctx context.Context, c *console, path string) (*grantsOperator, assemble.GrantKeys, error) {
 	var keys assemble.GrantKeys
 	cfg, err := withGrants(c, path, func(cfg *config.Config) (err error) {
 		keys, err = assemble.ResolveGrants(cfg, c.env, false)
@@ -99,7 +99,7 @@ func openDeskWithKeys(ctx context.Context, c *console, path string) (*grantsDesk
 	if err != nil {
 		return nil, keys, err
 	}
-	d, err := openDesk(ctx, c, cfg, true)
+	d, err := openGrants(ctx, c, cfg, true)
 	if err != nil {
 		return nil, keys, err
 	}
@@ -190,7 +190,7 @@ func listGrants(ctx context.Context, c *console, path, format string, which whic
 		fmt.Fprintf(c.stderr, "the configuration has no connector %q: these are left over, if there are any\n",
 			which.connector)
 	}
-	d, err := openDesk(ctx, c, cfg, false)
+	d, err := openGrants(ctx, c, cfg, false)
 	if err != nil {
 		return err
 	}
@@ -208,7 +208,7 @@ func listGrants(ctx context.Context, c *console, path, format string, which whic
 }
 
 // list reads page after page until there are more than can be listed.
-func (d *grantsDesk) list(ctx context.Context, f grant.Filter, status string) (all []grant.Entry, err error) {
+func (d *grantsOperator) list(ctx context.Context, f grant.Filter, status string) (all []grant.Entry, err error) {
 	for f.Most = 500; ; {
 		page, err := d.List(ctx, f)
 		if err != nil {
@@ -394,7 +394,7 @@ func showGrant(ctx context.Context, c *console, path, format, id string) error {
 	if err != nil {
 		return err
 	}
-	d, err := openDesk(ctx, c, cfg, false)
+	d, err := openGrants(ctx, c, cfg, false)
 	if err != nil {
 		return err
 	}
@@ -521,7 +521,7 @@ func revokeGrants(ctx context.Context, c *console, path, format string, ids []st
 	if err != nil {
 		return asUsage(err)
 	}
-	d, err := openDesk(ctx, c, cfg, true)
+	d, err := openGrants(ctx, c, cfg, true)
 	if err != nil {
 		return err
 	}
@@ -549,7 +549,7 @@ func revokeGrants(ctx context.Context, c *console, path, format string, ids []st
 		ended = append(ended, endedGrant{listed(was.Entry), string(was.There), was.FinishURL})
 		if format == "text" {
 			fmt.Fprintf(c.stdout, "ended: %s of %s (grant %s); every replica knows within 2 s. %s\n",
-				cell(was.Connector), cell(ownerText(was.Owner)), was.ID, becameThere(was))
+				cell(was.Connector), cell(ownerText(was.Owner)), was.ID, outcomeThere(was))
 		}
 	}
 	if format == "json" {
@@ -569,8 +569,8 @@ func revokeGrants(ctx context.Context, c *console, path, format string, ids []st
 	return nil
 }
 
-// becameThere says in words what became of a grant at the third party.
-func becameThere(was grant.Ended) string {
+// outcomeThere says in words what became of a grant at the third party.
+func outcomeThere(was grant.Ended) string {
 	at, begins := cell(was.Name), cell(was.Name)
 	if was.Name == "" { // its connector is no more in the configuration
 		at, begins = "the third party", "The third party"
@@ -630,7 +630,7 @@ func rekeyGrants(ctx context.Context, c *console, path, format string) error {
 	if format != "text" && format != "json" {
 		return usage("--format is text or json, not %q", format)
 	}
-	d, keys, err := openDeskWithKeys(ctx, c, path)
+	d, keys, err := openGrantsWithKeys(ctx, c, path)
 	if err != nil {
 		return err
 	}
@@ -723,7 +723,7 @@ func moveGrants(ctx context.Context, c *console, path, format, from, to string) 
 	case from == to:
 		return usage("--from and --to are the same organization")
 	}
-	d, _, err := openDeskWithKeys(ctx, c, path)
+	d, _, err := openGrantsWithKeys(ctx, c, path)
 	if err != nil {
 		return err
 	}

@@ -201,7 +201,7 @@ func TestWhereAGrantMayGoOnIsSaidByName(t *testing.T) {
 		{grant.Ended{There: grant.NotAsked},
 			"The third party was not asked. It may go on at the third party: it has to be ended there by hand."},
 	} {
-		if got := becameThere(row.was); got != row.want {
+		if got := outcomeThere(row.was); got != row.want {
 			t.Errorf("%q, not %q", got, row.want)
 		}
 	}

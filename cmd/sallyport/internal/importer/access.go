@@ -93,7 +93,7 @@ func (m *mapping) emailAddresses() (emails []string) {
 	s, _ := m.usable(optEmailsFile)
 	if s == nil || s.value() == "" {
 		if m.emailFile != "" && m.set[optEmailsFile] == nil {
-			m.tell(m.emailFile, 1, "(addresses)", NotMapped, "authenticated-emails-file, which would name this "+
+			m.report(m.emailFile, 1, "(addresses)", NotMapped, "authenticated-emails-file, which would name this "+
 				"file, is not there")
 		}
 		return nil

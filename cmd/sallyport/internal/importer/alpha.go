@@ -94,7 +94,7 @@ func (f *file) alphaConfig(root *yaml.Node, at string) {
 		case "providers":
 			for i, item := range f.items(p.value) {
 				if i > 0 {
-					f.tell(f.name, f.line(item), where+"[1]", NotMapped, "oauth2-proxy uses the first provider only")
+					f.report(f.name, f.line(item), where+"[1]", NotMapped, "oauth2-proxy uses the first provider only")
 					break
 				}
 				f.alphaProvider(item, where+"[0]", "")
@@ -102,7 +102,7 @@ func (f *file) alphaConfig(root *yaml.Node, at string) {
 		case "upstreamconfig":
 			if raw := f.get(p.value, "proxyRawPath"); raw != nil {
 				if v, _ := scalar(raw); v == "true" {
-					f.tell(f.name, f.line(raw), where+".proxyRawPath", NotMapped, "escaped slashes pass where "+
+					f.report(f.name, f.line(raw), where+".proxyRawPath", NotMapped, "escaped slashes pass where "+
 						"`encoded: forward` of a route lets them")
 				}
 			}
@@ -144,7 +144,7 @@ func (f *file) alphaProvider(n *yaml.Node, at, part string) {
 		case part == "" && p.value.Kind == yaml.MappingNode:
 			f.alphaProvider(p.value, where, p.key)
 		case field == "adfsconfig.skipscope":
-			f.tell(f.name, f.line(p.at), where, NotMapped, "providers[].scopes says what is asked for")
+			f.report(f.name, f.line(p.at), where, NotMapped, "providers[].scopes says what is asked for")
 		default:
 			f.unknown(f.name, f.line(p.at), where, "is no key of an alpha configuration that is known here")
 		}
@@ -185,7 +185,8 @@ func (f *file) alphaParameters(n *yaml.Node, at string) {
 			f.settings = append(f.settings, &setting{name: option, key: key, values: values, rank: fromFlag,
 				file: f.name, line: f.line(item), alpha: true})
 		default:
-			f.tell(f.name, f.line(item), key, NotMapped, "Sallyport asks the provider for nothing beyond the protocol")
+			f.report(f.name, f.line(item), key, NotMapped,
+				"Sallyport asks the provider for nothing beyond the protocol")
 		}
 	}
 }
@@ -270,7 +271,7 @@ func (f *file) alphaServer(n *yaml.Node, at, address string) {
 				"ciphersuites": "tls-cipher-suite"}[strings.ToLower(t.key)]
 			set := f.alphaSetting(name, below(where, t.key), t)
 			if set.name == "tls-key" || set.name == "tls-cert" || name == "" || address == "metrics-address" {
-				f.tell(f.name, f.line(t.at), below(where, t.key), Refused, "only a file can be named here, for the "+
+				f.report(f.name, f.line(t.at), below(where, t.key), Refused, "only a file can be named here, for the "+
 					"listener of requests")
 				continue
 			}

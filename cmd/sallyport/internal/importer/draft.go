@@ -35,12 +35,12 @@ type route struct {
 	public     string // as YAML has it; "" if it is not
 	allow      access
 	acr        []string
-	headers    []told // of a route that asks who somebody is
+	headers    []appHeader // of a route that asks who somebody is
 	from       []*setting
 }
 
-// told is a header for the app.
-type told struct {
+// appHeader is a header for the app.
+type appHeader struct {
 	name, claim string
 	utf8        bool // letters beyond ASCII as they are, as oauth2-proxy writes them
 }

@@ -52,20 +52,20 @@ func (m *mapping) tellUser(name, claim string) bool {
 				"were told; `subject` in routes[].headers.set tells them that id")
 		}
 		if valueOf(m.draft.provider, "type") == kindGitHub { // oauth2-proxy tells the login there
-			m.told = append(m.told, told{name: name, claim: "username", utf8: true})
+			m.headers = append(m.headers, appHeader{name: name, claim: "username", utf8: true})
 			return true
 		}
-		m.told = append(m.told, told{name: name, claim: "subject"}) // without the provider's id before it
+		m.headers = append(m.headers, appHeader{name: name, claim: "subject"}) // without the provider's id before it
 	case "email":
-		m.told = append(m.told, told{name: name, claim: "email"})
+		m.headers = append(m.headers, appHeader{name: name, claim: "email"})
 	case "preferred_username":
-		m.told = append(m.told, told{name: name, claim: "username", utf8: true})
+		m.headers = append(m.headers, appHeader{name: name, claim: "username", utf8: true})
 	case "groups":
 		if valueOf(m.draft.provider, "type") == kindGitHub {
 			return m.leftOut(name, "apps were told organizations, and teams as ORGANIZATION:TEAM; `groups` in "+
 				"routes[].headers.set tells them teams, as ORGANIZATION/TEAM")
 		}
-		m.told = append(m.told, told{name: name, claim: "groups", utf8: true})
+		m.headers = append(m.headers, appHeader{name: name, claim: "groups", utf8: true})
 	default:
 		return false
 	}
@@ -78,14 +78,14 @@ func (m *mapping) leftOut(name, why string) bool {
 	if s := m.set["provider"]; s != nil {
 		at.File, at.Line = s.file, s.line
 	}
-	m.tell(at.File, at.Line, name, Refused, "is left out: "+why)
+	m.report(at.File, at.Line, name, Refused, "is left out: "+why)
 	return false
 }
 
 // alphaToldHeaders maps the headers that an alpha configuration lists.
 func (m *mapping) alphaToldHeaders() {
 	for _, h := range m.sources.headers {
-		before := len(m.told)
+		before := len(m.headers)
 		switch {
 		case h.response != m.external:
 			m.not(h.from, map[bool]string{true: "is set on answers, and here requests are passed on",
@@ -106,20 +106,20 @@ func (m *mapping) alphaToldHeaders() {
 		case !m.tellUser(h.name, h.claim):
 			m.refuse(h.from, "is a claim that headers do not carry here")
 		default:
-			one := m.told[before]
-			m.told = m.told[:before]
+			one := m.headers[before]
+			m.headers = m.headers[:before]
 			if why := m.headerWrong(one); why != "" {
 				m.refuse(h.from, why)
 				continue
 			}
-			m.told = append(m.told, one)
+			m.headers = append(m.headers, one)
 			m.mapped(h.from, "routes[].headers.set")
 		}
 	}
 }
 
-func (m *mapping) headerWrong(one told) string {
+func (m *mapping) headerWrong(one appHeader) string {
 	return m.wrong(func(d *draft) {
-		d.routes = trial(route{headers: append(slices.Clone(m.told), one)})
+		d.routes = trial(route{headers: append(slices.Clone(m.headers), one)})
 	})
 }

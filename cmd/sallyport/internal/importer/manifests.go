@@ -408,7 +408,7 @@ func isEmpty(n *yaml.Node) bool {
 // oauth2-proxy is known to have may be a restriction, in a chart of somebody's own.
 func (f *file) otherValue(key string, p pair) {
 	if deploys(key) || isEmpty(p.value) {
-		f.tell(f.name, f.line(p.at), key, NotMapped, "is about how the chart deploys oauth2-proxy")
+		f.report(f.name, f.line(p.at), key, NotMapped, "is about how the chart deploys oauth2-proxy")
 		return
 	}
 	f.unknown(f.name, f.line(p.at), key, "is no value of oauth2-proxy's chart that is known here: import the "+
@@ -473,7 +473,7 @@ func (f *file) chartFile(file chartFile) {
 	for name, s := range map[string]*setting{optEmailDomain: file.domains, optUpstream: file.upstreams} {
 		switch {
 		case file.own && s != nil:
-			f.tell(s.file, s.line, s.key, NotMapped, "does not count beside a file of one's own")
+			f.report(s.file, s.line, s.key, NotMapped, "does not count beside a file of one's own")
 		case file.own:
 		case s != nil:
 			f.settings = append(f.settings, s)
@@ -663,5 +663,5 @@ func (f *file) chartIngress(p pair) {
 	if len(f.hosts) > 0 {
 		text = "its host is taken for public_url where redirect-url is not there"
 	}
-	f.tell(f.name, f.line(p.at), p.key, NotMapped, text)
+	f.report(f.name, f.line(p.at), p.key, NotMapped, text)
 }

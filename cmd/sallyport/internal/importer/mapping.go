@@ -30,7 +30,7 @@ type mapping struct {
 	external bool // another proxy asks
 	apps     []app
 	who      access
-	told     []told
+	headers  []appHeader
 	acr      []string
 	groups   []string // of which somebody must be in one
 }
@@ -67,7 +67,7 @@ func (m *mapping) judge(s *setting, v Verdict, text string) {
 	}
 	for _, one := range all {
 		if !one.judged && !(one.quiet && v == NotMapped) {
-			m.tell(one.file, one.line, one.key, v, text)
+			m.report(one.file, one.line, one.key, v, text)
 		}
 		one.judged = true
 	}
@@ -80,7 +80,7 @@ func (m *mapping) refuse(s *setting, why string) { m.judge(s, Refused, why) }
 
 // absent tells of what no input says.
 func (m *mapping) absent(key string, v Verdict, text string) {
-	m.tell(m.home.File, m.home.Line, key, v, text)
+	m.report(m.home.File, m.home.Line, key, v, text)
 }
 
 // usable is a setting whose values are known; there: it is said, known or not. What stands
@@ -131,15 +131,15 @@ func (m *mapping) parts(name string, f func(one *setting, v string) (Verdict, st
 			switch {
 			case bare == "":
 			case bare != v && name != optUpstream: // without the blank it would match, and there it does not
-				m.tell(one.file, one.line, one.key, Refused, quote(v)+" has a blank at its edge, which oauth2-proxy "+
+				m.report(one.file, one.line, one.key, Refused, quote(v)+" has a blank at its edge, which oauth2-proxy "+
 					"takes for a part of it")
 			default:
 				verdict, text := f(one, bare)
-				m.tell(one.file, one.line, one.key, verdict, text)
+				m.report(one.file, one.line, one.key, verdict, text)
 			}
 		}
 		if len(one.values) == 0 || strings.Join(one.values, "") == "" {
-			m.tell(one.file, one.line, one.key, Mapped, "nothing, as it is empty")
+			m.report(one.file, one.line, one.key, Mapped, "nothing, as it is empty")
 		}
 		one.judged = true
 	}
@@ -179,7 +179,7 @@ func (m *mapping) otherFiles() {
 	one("alpha-config", m.alpha)
 	for _, e := range m.elsewhere {
 		if e.name == "" && m.variables || e.name != "" && m.seen[e.name] {
-			m.tell(e.file, e.line, e.key, Mapped, "what stands there, which was given too")
+			m.report(e.file, e.line, e.key, Mapped, "what stands there, which was given too")
 		} else {
 			m.unknown(e.file, e.line, e.key, "what stands there may say more: give it to import too")
 		}

@@ -350,7 +350,7 @@ func (s *sources) addFlags(file string, all []word) {
 			if i+1 < len(all) {
 				if _, ok := truth(all[i+1].text); ok {
 					i++
-					s.tell(file, all[i].line, "(argument)", NotMapped,
+					s.report(file, all[i].line, "(argument)", NotMapped,
 						"oauth2-proxy passes it over: "+key+" without = is true")
 				}
 			}

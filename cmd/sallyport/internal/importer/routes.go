@@ -306,7 +306,7 @@ func (m *mapping) routes() error {
 			break
 		}
 		opened = slices.DeleteFunc(opened, func(o open) bool { return o.from == guilty[0] })
-		m.tell(guilty[0].file, guilty[0].line, guilty[0].key, Refused, "beside the other routes: "+faults[0].Message)
+		m.report(guilty[0].file, guilty[0].line, guilty[0].key, Refused, "beside the other routes: "+faults[0].Message)
 	}
 	faults := m.draft.faults()
 	return fmt.Errorf("what was read makes no valid configuration: %s: %s", faults[0].Path, faults[0].Message)
@@ -348,7 +348,7 @@ func (m *mapping) routesOf(s site, opened []open, preflight bool, from []string)
 // routeAt is the route for a point; false if no app is there.
 func (m *mapping) routeAt(p reach, s site, apps []app, opened []open, preflight bool, from []string) (route, bool) {
 	path, exact := p.own()
-	r := route{host: s.host, path: path, exact: exact, allow: s.who, acr: m.acr, headers: m.told}
+	r := route{host: s.host, path: path, exact: exact, allow: s.who, acr: m.acr, headers: m.headers}
 	best := -1
 	for i, a := range apps {
 		covers := a.covers(p) || a.below && p.text == strings.TrimSuffix(a.text, "/")
@@ -454,7 +454,7 @@ func (m *mapping) sites() []site {
 				sites[i].who = who
 			} else if i < 0 && host != "" {
 				if why := add(host, who); why != "" {
-					m.tell(in.file, in.line, "spec.rules[].host", Refused, quote(host)+" "+why)
+					m.report(in.file, in.line, "spec.rules[].host", Refused, quote(host)+" "+why)
 				}
 			}
 		}
@@ -466,7 +466,7 @@ func (m *mapping) sites() []site {
 // annotations judges what ingress-nginx was told.
 func (m *mapping) annotations(in ingress, ok bool) {
 	for _, a := range in.annotations {
-		say := func(v Verdict, text string) { m.tell(in.file, a.line, ingressPrefix+a.name, v, text) }
+		say := func(v Verdict, text string) { m.report(in.file, a.line, ingressPrefix+a.name, v, text) }
 		switch a.name {
 		case "auth-url":
 			switch {
@@ -497,7 +497,7 @@ func (m *mapping) responseHeaders(a annotation, say func(Verdict, string)) {
 	var lost []string
 	for _, name := range strings.Split(a.value, ",") {
 		name = strings.TrimSpace(name)
-		known := slices.ContainsFunc(m.told, func(t told) bool { return strings.EqualFold(t.name, name) })
+		known := slices.ContainsFunc(m.headers, func(t appHeader) bool { return strings.EqualFold(t.name, name) })
 		if name != "" && !known && !strings.EqualFold(name, "Set-Cookie") {
 			lost = append(lost, name)
 		}

@@ -79,8 +79,8 @@ func (s *sources) add(set setting) {
 	s.settings = append(s.settings, &set)
 }
 
-// tell keeps a line for what is no option.
-func (s *sources) tell(file string, line int, key string, v Verdict, text string) {
+// report keeps a line for what is no option.
+func (s *sources) report(file string, line int, key string, v Verdict, text string) {
 	s.lines = append(s.lines, Line{file, line, key, v, text})
 }
 
@@ -88,7 +88,7 @@ func (s *sources) tell(file string, line int, key string, v Verdict, text string
 // until somebody has looked.
 func (s *sources) unknown(file string, line int, key, text string) {
 	s.unseen = true
-	s.tell(file, line, key, Refused, text)
+	s.report(file, line, key, Refused, text)
 }
 
 // canonical is the name of the flag for a key: "" if there is none.

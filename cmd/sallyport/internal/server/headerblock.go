@@ -139,7 +139,7 @@ func newHTTP2OverTLS(front *http.Server, addr net.Addr) *http2OverTLS {
 	protocols.SetUnencryptedHTTP2(true)
 	s := &http2OverTLS{
 		Server: http.Server{
-			Handler: tellTLS(front.Handler), Protocols: protocols, ConnContext: knowTLS,
+			Handler: withTLSState(front.Handler), Protocols: protocols, ConnContext: keepTLSState,
 			ReadHeaderTimeout: front.ReadHeaderTimeout, IdleTimeout: front.IdleTimeout,
 			ReadTimeout: front.ReadTimeout, WriteTimeout: front.WriteTimeout, MaxHeaderBytes: front.MaxHeaderBytes,
 			ErrorLog: front.ErrorLog, HTTP2: front.HTTP2, ConnState: front.ConnState,
@@ -156,9 +156,9 @@ func newHTTP2OverTLS(front *http.Server, addr net.Addr) *http2OverTLS {
 
 type tlsKey struct{}
 
-// knowTLS keeps what was agreed in the handshake of an http2Conn, and tellTLS tells a handler
-// of it in Request.TLS, which net/http leaves empty: the connection has no ConnectionState.
-func knowTLS(ctx context.Context, c net.Conn) context.Context {
+// keepTLSState keeps what was agreed in the handshake of an http2Conn, and withTLSState puts it
+// into Request.TLS, which net/http leaves empty: the connection has no ConnectionState.
+func keepTLSState(ctx context.Context, c net.Conn) context.Context {
 	conn, ok := c.(*http2Conn)
 	if !ok {
 		return ctx
@@ -171,7 +171,7 @@ func knowTLS(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, tlsKey{}, &state)
 }
 
-func tellTLS(h http.Handler) http.Handler {
+func withTLSState(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.TLS, _ = r.Context().Value(tlsKey{}).(*tls.ConnectionState)
 		h.ServeHTTP(w, r)

@@ -38,38 +38,38 @@ type refusals struct {
 	log      *slog.Logger
 	listener string
 	count    *prometheus.CounterVec // by reason; nil: they are not counted
-	told     sparing
+	logLimit rateLimit
 }
 
-// sparing says when to tell of something that may come often: at once, and then once in a
+// rateLimit says when to log something that may come often: at once, and then once in a
 // minute.
-type sparing struct {
-	mu   sync.Mutex
-	told map[string]told // by reason
+type rateLimit struct {
+	mu     sync.Mutex
+	logged map[string]logged // by reason
 }
 
-type told struct {
-	silent time.Time // nothing is said until then
-	untold int
+type logged struct {
+	silent   time.Time // nothing is logged until then
+	unlogged int
 }
 
 const refusalsEvery = time.Minute
 
-// tells reports whether to tell of one more, and of how many nothing was told.
-func (s *sparing) tells(reason string) (untold int, tell bool) {
+// allow reports whether to log one more, and how many were not logged before it.
+func (s *rateLimit) allow(reason string) (unlogged int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now, is := time.Now(), s.told[reason]
+	now, is := time.Now(), s.logged[reason]
 	if now.Before(is.silent) {
-		is.untold++
-		s.told[reason] = is
+		is.unlogged++
+		s.logged[reason] = is
 		return 0, false
 	}
-	if s.told == nil {
-		s.told = map[string]told{}
+	if s.logged == nil {
+		s.logged = map[string]logged{}
 	}
-	s.told[reason] = told{silent: now.Add(refusalsEvery)}
-	return is.untold, true
+	s.logged[reason] = logged{silent: now.Add(refusalsEvery)}
+	return is.unlogged, true
 }
 
 func newRefusals(log *slog.Logger, l *Listener) *refusals {
@@ -80,15 +80,15 @@ func (r *refusals) refused(peer net.Addr, reason string, err error) {
 	if r.count != nil {
 		r.count.WithLabelValues(r.listener, reason).Inc()
 	}
-	untold, tell := r.told.tells(reason)
-	if !tell {
+	unlogged, ok := r.logLimit.allow(reason)
+	if !ok {
 		return
 	}
 	message := "a connection was closed: proxy_protocol is set for its peer, which did not keep to it"
 	if reason == refusedStranger {
 		message = "a connection was refused: it begins with a PROXY header, and its peer is not in proxy_protocol"
 	}
-	r.log.Warn(message, "listener", r.listener, "peer", peer.String(), "error", err.Error(), "untold", untold)
+	r.log.Warn(message, "listener", r.listener, "peer", peer.String(), "error", err.Error(), "suppressed", unlogged)
 }
 
 var errProxyHeaderOfStranger = errors.New("a PROXY header from a peer that is not listed")

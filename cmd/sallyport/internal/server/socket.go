@@ -137,12 +137,12 @@ func (s *Socket) bind(ctx context.Context) (*socketListener, error) {
 // socketListener accepts who may connect. It is a unix socket, and removes it at its end.
 type socketListener struct {
 	*net.UnixListener
-	path    string
-	made    fs.FileInfo
-	allowed []int
-	key     string
-	log     *slog.Logger
-	told    sparing
+	path     string
+	made     fs.FileInfo
+	allowed  []int
+	key      string
+	log      *slog.Logger
+	logLimit rateLimit
 }
 
 // Accept implements net.Listener. Who may not connect is closed without an answer.
@@ -162,8 +162,8 @@ func (l *socketListener) Accept() (net.Conn, error) {
 }
 
 func (l *socketListener) refused(uid int, err error) {
-	untold, tell := l.told.tells("")
-	if !tell {
+	unlogged, ok := l.logLimit.allow("")
+	if !ok {
 		return
 	}
 	who := strconv.Itoa(uid)
@@ -171,7 +171,7 @@ func (l *socketListener) refused(uid int, err error) {
 		who = err.Error()
 	}
 	l.log.Warn("a connection was refused: its user may not use this socket", "listener", l.key, "socket", l.path,
-		"uid", who, "untold", untold)
+		"uid", who, "suppressed", unlogged)
 }
 
 // remove takes the socket out of its directory, if it is still there: so nobody comes any

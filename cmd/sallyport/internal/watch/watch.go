@@ -76,8 +76,8 @@ type names map[string]bool
 func (f *following) run(ctx context.Context, every time.Duration) {
 	f.quiet = time.NewTimer(time.Hour)
 	f.quiet.Stop()
-	look := time.NewTicker(every)
-	defer look.Stop()
+	poll := time.NewTicker(every)
+	defer poll.Stop()
 	var events <-chan fsnotify.Event
 	var errs <-chan error
 	if f.events != nil {
@@ -97,11 +97,11 @@ func (f *following) run(ctx context.Context, every time.Duration) {
 			}
 		case <-errs: // events were lost
 			f.wait()
-		case <-look.C:
+		case <-poll.C:
 			f.watch() // a directory may have been replaced
 			f.lookForChange()
 		case <-f.quiet.C:
-			f.tell()
+			f.notify()
 		}
 	}
 }
@@ -123,8 +123,8 @@ func (f *following) wait() {
 	f.quiet.Reset(max(0, min(f.debounce, left)))
 }
 
-// tell tells of a change, if there is one, once.
-func (f *following) tell() {
+// notify says once that there is a change, if there is one.
+func (f *following) notify() {
 	f.since = time.Time{}
 	if !f.differ() {
 		return

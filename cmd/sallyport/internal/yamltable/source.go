@@ -278,9 +278,9 @@ func (s *source) hidden(first, last int) map[int][]span {
 			continue
 		}
 		for _, part := range s.parts(n) {
-			for _, look := range lookSecret(line[part.from:part.to]) {
-				out[n] = append(out[n], span{utf8.RuneCountInString(line[:part.from+look.from]) + 1,
-					utf8.RuneCountInString(line[:part.from+look.to]) + 1})
+			for _, secret := range secretSpans(line[part.from:part.to]) {
+				out[n] = append(out[n], span{utf8.RuneCountInString(line[:part.from+secret.from]) + 1,
+					utf8.RuneCountInString(line[:part.from+secret.to]) + 1})
 			}
 		}
 		out[n] = merge(out[n])
@@ -330,9 +330,9 @@ func secretLooks() []*regexp.Regexp {
 	}
 }
 
-// lookSecret returns what of text looks secret, in bytes from 0, in order and apart from each
+// secretSpans returns what of text looks secret, in bytes from 0, in order and apart from each
 // other. The port of a URL is not glued to a key, as in http://keycloak:8080.
-func lookSecret(text string) []span {
+func secretSpans(text string) []span {
 	port := regexp.MustCompile(`(://[\w.-]+):([0-9]{1,5}(?:[/?#"'\s,\]}]|$))`)
 	text = port.ReplaceAllString(text, "${1}/${2}") // as long as it was
 	var out []span
@@ -465,8 +465,8 @@ func (s *source) hideRoughly(out map[int][]span, first, last int) {
 // Quote shows a piece of the file in a message: on one line, short, without
 // the secrets that can be told by their look.
 func Quote(v string) string {
-	for _, look := range slices.Backward(lookSecret(v)) {
-		v = v[:look.from] + masked + v[look.to:]
+	for _, secret := range slices.Backward(secretSpans(v)) {
+		v = v[:secret.from] + masked + v[secret.to:]
 	}
 	if runes := []rune(v); len(runes) > 60 {
 		v = string(runes[:60]) + "…"
