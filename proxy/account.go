@@ -29,6 +29,9 @@ func (e *accountEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 	if err != nil {
 		return e.site.askToSignIn(w, r, ev)
 	}
+	if err := e.own.current(); err != nil {
+		return err
+	}
 	if renewed, due := e.own.sessions.Renew(s); due && admission.KindOf(r) == admission.Navigation {
 		if s = renewed; e.own.sessions.Write(w, e.site.host, s) != nil {
 			return &failure{Status: http.StatusInternalServerError, Cause: session.ErrTooLarge}

@@ -99,6 +99,9 @@ func (e *connectEndpoint) ask(w http.ResponseWriter, r *http.Request, ev *event)
 	if err != nil {
 		return e.signInFirst(w, ev)
 	}
+	if err := e.own.current(); err != nil {
+		return err
+	}
 	a, err := e.asked(r, ev, &s)
 	if err != nil {
 		return err
@@ -199,6 +202,9 @@ func (e *connectEndpoint) answer(w http.ResponseWriter, r *http.Request, ev *eve
 	s, err := e.own.read(r, ev)
 	if err != nil {
 		return e.site.askToSignIn(w, r, ev)
+	}
+	if err := e.own.current(); err != nil {
+		return err
 	}
 	a, err := e.asked(r, ev, &s)
 	if err != nil {
@@ -314,6 +320,9 @@ func (e *connectEndpoint) callback(w http.ResponseWriter, r *http.Request, ev *e
 	trip, s, err := e.own.returned(r, ev, returning{q.Get("state"), purposeConnect, connector, &did, &did.inSession})
 	if err != nil {
 		return notConnectedHere(err)
+	}
+	if err := e.own.current(); err != nil {
+		return err
 	}
 	first, err := e.once.Consume(r.Context(), "connect/"+trip.Name, e.own.process.now().Add(session.FlowTime))
 	if err != nil {

@@ -295,6 +295,9 @@ func (e *disconnectEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *e
 	if err != nil {
 		return e.site.askToSignIn(w, r, ev)
 	}
+	if err := e.own.current(); err != nil {
+		return err
+	}
 	form, err := readForm(w, r)
 	if err != nil || len(form["app"]) > 1 {
 		return &failure{Status: http.StatusBadRequest, Cause: errors.New("malformed request to disconnect"),

@@ -137,6 +137,9 @@ func (e *directoryEndpoint) ask(w http.ResponseWriter, r *http.Request, ev *even
 	if err != nil {
 		return e.site.askToSignIn(w, r, ev)
 	}
+	if err := e.own.current(); err != nil {
+		return err
+	}
 	provider, _, may := e.of(&s)
 	if !may || provider.ID != r.PathValue("provider") {
 		return notTheirs()
@@ -181,6 +184,9 @@ func (e *directoryEndpoint) callback(w http.ResponseWriter, r *http.Request, ev 
 		returning{q.Get("state"), purposeDirectory, r.PathValue("provider"), &in, &in})
 	if err != nil {
 		return notReadHere(err)
+	}
+	if err := e.own.current(); err != nil {
+		return err
 	}
 	provider, _, may := e.of(&s)
 	if !may || provider.ID != trip.Provider {

@@ -44,7 +44,8 @@ type handOffs struct {
 // endpoints are those of another host than the public one.
 func (h *handOffs) endpoints(at *site) mounted {
 	away := &awayEndpoints{handOffs: h, site: at,
-		own: &ownSessions{process: h.process, site: at, admission: h.admission, sessions: h.sessions}}
+		own: &ownSessions{process: h.process, site: at, admission: h.admission, sessions: h.sessions,
+			maxAge: h.maxAge}}
 	signOut := h.signOut
 	signOut.own, signOut.site = away.own, at
 	all := []endpoint{
@@ -53,7 +54,7 @@ func (h *handOffs) endpoints(at *site) mounted {
 		{path: "logout", get: signOut.confirm, post: signOut.do},
 		{path: "account", get: away.account},
 		{path: "organization", get: away.organization},
-		{path: "session", get: (&sessionEndpoint{own: away.own, site: at, maxAge: h.maxAge}).serve},
+		{path: "session", get: (&sessionEndpoint{own: away.own, site: at}).serve},
 		{path: "renew", get: (&renewEndpoint{own: away.own, handOffs: h}).serve, leadsOn: true},
 	}
 	for _, same := range [...]string{"jwks.json", pages.MarkPath, "logo"} {

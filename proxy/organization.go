@@ -39,6 +39,9 @@ func (e *organizationEndpoint) ask(w http.ResponseWriter, r *http.Request, ev *e
 		redirect(w, http.StatusSeeOther, e.site.origin+returnTo)
 		return nil
 	}
+	if err := e.own.current(); err != nil {
+		return err
+	}
 	id := &s.Identity
 	show(e.pages, w, r, ev, pages.Page{Template: "organization", FormAction: e.site.leadsTo(e.own.sessions, returnTo),
 		Data: pages.Organization{
@@ -67,6 +70,9 @@ func (e *organizationEndpoint) pick(w http.ResponseWriter, r *http.Request, ev *
 	if err != nil { // signing in leads to the choice again
 		redirect(w, http.StatusSeeOther, e.site.login(returnTo))
 		return nil
+	}
+	if err := e.own.current(); err != nil {
+		return err
 	}
 	who, ok := s.Identity.WithOrg(r.PostForm.Get("org"))
 	if !ok {

@@ -102,7 +102,8 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	own := &ownSessions{process: p.Process, site: p.site, admission: o.Admission, sessions: o.Sessions}
+	own := &ownSessions{process: p.Process, site: p.site, admission: o.Admission, sessions: o.Sessions,
+		maxAge: o.MaxAge}
 	p.signIns = &signIns{process: p.Process, site: p.site, sessions: o.Sessions, providers: o.Providers,
 		maxFlows: o.MaxFlows, flowTime: flowTime, peers: p.peers}
 	signIns := p.signIns
@@ -133,7 +134,7 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 		{path: "account", get: account.serve},
 		{path: "organization", get: organization.ask, post: organization.pick},
 		{path: "handoff", get: handOff.serve, leadsOn: true},
-		{path: "session", get: (&sessionEndpoint{own: own, site: p.site, maxAge: o.MaxAge}).serve},
+		{path: "session", get: (&sessionEndpoint{own: own, site: p.site}).serve},
 		{path: "renew", get: (&renewEndpoint{own: own, handOffs: p.handOffs}).serve, leadsOn: true},
 		{path: "jwks.json", get: (&keysEndpoint{o.Assertions}).serve},
 		{path: pages.MarkPath, get: (&picture{"image/svg+xml", mark}).serve},

@@ -15,6 +15,7 @@ type ownSessions struct {
 	site      *site
 	admission *admission.Admission
 	sessions  *session.Manager
+	maxAge    time.Duration
 }
 
 // read reads the session. Side effects: it sets the event's user and clears the
@@ -28,6 +29,16 @@ func (o *ownSessions) read(r *http.Request, ev *event) (session.Session, error) 
 	ev.identify(&s.Identity)
 	o.process.loops.sessionKept(o.sessions.BrowserID(r))
 	return *s, nil
+}
+
+// current returns a failure where it is not known whether sessions were ended elsewhere. Endpoints
+// that show or change what is a person's own ask it, once they have read a session; those that only
+// end sessions, or lead to where the session is judged, do not.
+func (o *ownSessions) current() error {
+	if err := o.admission.Verifiable(o.maxAge); err != nil {
+		return unverifiable(err)
+	}
+	return nil
 }
 
 // signOut ends s, of which there may be only the cookie, and what this browser has
@@ -68,9 +79,8 @@ func (o *ownSessions) signOutEverywhere(w http.ResponseWriter, r *http.Request, 
 
 // sessionEndpoint tells single-page apps who is signed in, and until when.
 type sessionEndpoint struct {
-	own    *ownSessions
-	site   *site
-	maxAge time.Duration
+	own  *ownSessions
+	site *site
 }
 
 // serve is the contract with single-page apps.
@@ -79,8 +89,8 @@ func (e *sessionEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 	if err != nil || s.Identity.MustPick() { // login_url leads to what is missing
 		return e.site.unauthorized(w, r, ev)
 	}
-	if err := e.own.admission.Verifiable(e.maxAge); err != nil {
-		return unverifiable(err)
+	if err := e.own.current(); err != nil {
+		return err
 	}
 	if renewed, due := e.own.sessions.Renew(s); due {
 		if err := e.own.sessions.Write(w, e.site.host, renewed); err == nil {
