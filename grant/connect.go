@@ -515,7 +515,10 @@ func (b *Broker) End(ctx context.Context, who identity.Identity, connector strin
 		return "", err
 	}
 	ctx = context.WithoutCancel(ctx)
-	was, err := disconnect(ctx, b.Store, Key{connector, owner})
+	was, err := b.Store.Get(ctx, Key{connector, owner})
+	if err == nil {
+		was, err = disconnect(ctx, b.Store, was)
+	}
 	if err != nil {
 		return "", fmt.Errorf("end the grant: %w", err)
 	}
@@ -525,15 +528,11 @@ func (b *Broker) End(ctx context.Context, who identity.Identity, connector strin
 	return became, nil
 }
 
-// disconnect ends a grant here, and returns what it was. Where the store says that it failed, it is
-// looked whether it did: of a grant that is gone nobody could ask the third party any more to end
-// what it was.
-func disconnect(ctx context.Context, s Store, k Key) (Kept, error) {
-	before, err := s.Get(ctx, k)
-	if err != nil {
-		return Kept{}, err
-	}
-	was, failed := s.Disconnect(ctx, k)
+// disconnect ends a grant here, as it was read before, and returns what it was. Where the store says
+// that it failed, it is looked whether it did: of a grant that is gone nobody could ask the third
+// party any more to end what it was.
+func disconnect(ctx context.Context, s Store, before Kept) (Kept, error) {
+	was, failed := s.Disconnect(ctx, before.ID)
 	if failed == nil || errors.Is(failed, ErrNotFound) {
 		return was, failed
 	}
@@ -541,8 +540,7 @@ func disconnect(ctx context.Context, s Store, k Key) (Kept, error) {
 		if try > 0 {
 			time.Sleep(saveEvery)
 		}
-		now, err := s.Get(ctx, k)
-		if errors.Is(err, ErrNotFound) || err == nil && now.ID != before.ID {
+		if _, err := keptByID(ctx, s, before.ID); errors.Is(err, ErrNotFound) {
 			return before, nil
 		}
 	}

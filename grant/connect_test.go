@@ -866,15 +866,15 @@ type mute struct {
 	later time.Duration // and only then
 }
 
-func (s *mute) Disconnect(ctx context.Context, k grant.Key) (grant.Kept, error) {
+func (s *mute) Disconnect(ctx context.Context, id string) (grant.Kept, error) {
 	if s.ends && s.later == 0 {
-		if _, err := s.Store.Disconnect(ctx, k); err != nil {
+		if _, err := s.Store.Disconnect(ctx, id); err != nil {
 			return grant.Kept{}, err
 		}
 	} else if s.ends {
 		go func() {
 			time.Sleep(s.later)
-			_, _ = s.Store.Disconnect(context.WithoutCancel(ctx), k)
+			_, _ = s.Store.Disconnect(context.WithoutCancel(ctx), id)
 		}()
 	}
 	return grant.Kept{}, grant.ErrUnavailable

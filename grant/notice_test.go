@@ -97,7 +97,7 @@ func TestAnAppIsToldWhatBecameOfAGrant(t *testing.T) {
 		r.after(2 * time.Second)
 		l.want(r, lostText)
 		r.connect(r.ask("a", "freebusy"))
-		if _, err := r.store.Disconnect(r.Context(), key()); err != nil {
+		if _, err := r.store.Disconnect(r.Context(), r.kept().ID); err != nil {
 			r.Fatal(err)
 		}
 		r.after(2 * time.Second)

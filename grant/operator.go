@@ -138,7 +138,7 @@ func (o *Operator) Revoke(ctx context.Context, id string, forget bool) (Ended, e
 		}
 	}
 	ctx = context.WithoutCancel(ctx) // what was ended here is told to the third party, and told truly
-	was, err := disconnect(ctx, o.Store, k.Key)
+	was, err := disconnect(ctx, o.Store, k)
 	if err != nil {
 		return Ended{}, fmt.Errorf("end the grant: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/grant/granttest"
 	"github.com/sallyport-proxy/sallyport/identity"
 )
 
@@ -145,6 +146,42 @@ func TestP12_AnOperatorEndsAGrantForAllReplicasAndAtTheThirdParty(t *testing.T) 
 		}
 		if len(r.provider.revoked) != 1 {
 			t.Error("the third party was asked again")
+		}
+	})
+}
+
+// overtaken is a store in which something happens between an operator's look and what follows.
+type overtaken struct {
+	*granttest.Store
+	meanwhile func()
+}
+
+func (s *overtaken) List(ctx context.Context, f grant.Filter) ([]grant.Kept, error) {
+	list, err := s.Store.List(ctx, f)
+	if f.ID != "" {
+		s.meanwhile()
+	}
+	return list, err
+}
+
+// An operator ends the grant that was named. What its person has connected anew meanwhile, with
+// another ID, is another one.
+func TestP12_AnOperatorEndsTheGrantThatWasNamedAndNoOther(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		k := r.connect(r.ask("a", "freebusy"))
+		ops := r.ops()
+		ops.Store = &overtaken{r.store, func() {
+			if _, err := r.broker.End(r.Context(), ann, "calendar"); err != nil {
+				t.Error(err)
+			}
+			r.connect(r.ask("a", "freebusy"))
+		}}
+		if ended, err := ops.Revoke(r.Context(), k.ID, false); !errors.Is(err, grant.ErrNotFound) {
+			t.Errorf("ended %s, asked for was %s: %v", ended.ID, k.ID, err)
+		}
+		r.lend(use("a"))
+		if n := len(r.provider.revoked); n != 1 || r.provider.revoked[0].Access != "canary-access-1" {
+			t.Errorf("%d were ended at the third party", n)
 		}
 	})
 }

@@ -105,8 +105,9 @@ type Store interface {
 	// Withdraw deletes the consent of an app, and reports whether there was one.
 	Withdraw(ctx context.Context, k Key, app string) (bool, error)
 	// Disconnect makes a tombstone of a grant: what is sealed of it, its account, its
-	// consents and its lease are gone. It returns what it was.
-	Disconnect(ctx context.Context, k Key) (Kept, error)
+	// consents and its lease are gone. It returns what it was; ErrNotFound where it is not there:
+	// one that took its place has another ID.
+	Disconnect(ctx context.Context, id string) (Kept, error)
 	// Move gives the grants of one owner to another, with their IDs and consents, all or
 	// none, and returns how many. Where both have one of the same connector it returns
 	// ErrChanged, where one is being refreshed, ErrHeld. Each gets a new Generation, so that

@@ -546,9 +546,9 @@ func (g *Grants) Withdraw(ctx context.Context, k grant.Key, app string) (was boo
 }
 
 // Disconnect implements grant.Store.
-func (g *Grants) Disconnect(ctx context.Context, k grant.Key) (was grant.Kept, err error) {
+func (g *Grants) Disconnect(ctx context.Context, id string) (was grant.Kept, err error) {
 	err = g.change(ctx, g.s.d.Durable, false, func(ctx context.Context, tx *sql.Tx) error {
-		r, err := g.lockByKey(ctx, tx, k)
+		r, err := g.lockByID(ctx, tx, id)
 		if err != nil {
 			return err
 		}

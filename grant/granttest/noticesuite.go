@@ -89,7 +89,7 @@ func noticed(t *testing.T, rows Rows) {
 	})
 	testenv.Check(t, err)
 	wants("of what ended for people who are away only", "offline-app")
-	_, err = s.Disconnect(t.Context(), k)
+	_, err = s.Disconnect(t.Context(), get(t, s, k).ID)
 	testenv.Check(t, err)
 	wants("that all was ended", "calendar-app", "disconnected calendar corp:ann: disconnected")
 	wants("that it too was ended", "offline-app", "disconnected calendar corp:ann: disconnected")

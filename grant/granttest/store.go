@@ -316,12 +316,12 @@ func (s *Store) Withdraw(ctx context.Context, k grant.Key, app string) (bool, er
 }
 
 // Disconnect implements grant.Store.
-func (s *Store) Disconnect(ctx context.Context, k grant.Key) (grant.Kept, error) {
+func (s *Store) Disconnect(ctx context.Context, id string) (grant.Kept, error) {
 	if err := s.begin(ctx, "Disconnect"); err != nil {
 		return grant.Kept{}, err
 	}
 	defer s.mu.Unlock()
-	r := s.byKey(k)
+	r := s.byID(id)
 	if r == nil {
 		return grant.Kept{}, grant.ErrNotFound
 	}

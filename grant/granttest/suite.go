@@ -340,7 +340,7 @@ func chains(t *testing.T, rows Rows) {
 	for _, name := range []string{"corp:cid", "corp:dan"} {
 		connect(t, s, keyOf("helpdesk", name)) // no chain is no chain
 	}
-	_, err = s.Disconnect(t.Context(), ann)
+	_, err = s.Disconnect(t.Context(), get(t, s, ann).ID)
 	testenv.Check(t, err)
 	_, err = s.Connect(t.Context(), chained(bob, "workspace-1"), consentOf("app"), other.Version, seal)
 	testenv.Check(t, err)
@@ -425,7 +425,7 @@ func lists(t *testing.T, rows Rows) {
 	if len(kept[0].Consents) != 2 || kept[0].Consents[0].App != "b-app" {
 		t.Errorf("consents by app: %+v", kept[0].Consents)
 	}
-	_, err = s.Disconnect(t.Context(), keyOf("mail", "corp:4"))
+	_, err = s.Disconnect(t.Context(), kept[0].ID)
 	testenv.Check(t, err)
 	if got := list(grant.Filter{}); len(got) != 21 {
 		t.Errorf("one that is disconnected is listed: %d", len(got))
@@ -496,17 +496,19 @@ func withdrawn(t *testing.T, rows Rows) {
 func disconnected(t *testing.T, rows Rows) {
 	a, b := rows.Open(t), rows.Open(t)
 	k := keyOf("calendar", "corp:ann")
-	_, err := a.Disconnect(t.Context(), k)
-	wantErr(t, "what is not there", err, grant.ErrNotFound)
+	for _, id := range []string{"", "x"} {
+		_, err := a.Disconnect(t.Context(), id)
+		wantErr(t, "what is not there", err, grant.ErrNotFound)
+	}
 	r := connect(t, a, k)
 	l := lease(t, a, r)
 	before := get(t, a, k)
-	was, err := b.Disconnect(t.Context(), k)
+	was, err := b.Disconnect(t.Context(), r.ID)
 	testenv.Check(t, err)
 	same(t, "what it was", was, before)
 	_, err = a.Get(t.Context(), k)
 	wantErr(t, "get", err, grant.ErrNotFound)
-	_, err = a.Disconnect(t.Context(), k)
+	_, err = a.Disconnect(t.Context(), r.ID)
 	wantErr(t, "twice", err, grant.ErrNotFound)
 	_, _, err = a.Lease(t.Context(), r.ID, r.Generation)
 	wantErr(t, "lease", err, grant.ErrNotFound)
@@ -527,6 +529,8 @@ func disconnected(t *testing.T, rows Rows) {
 		t.Errorf("connected anew as %q %d %d, was %q %d %d", again.ID, again.Generation, again.Version, r.ID,
 			was.Generation, was.Version)
 	}
+	_, err = b.Disconnect(t.Context(), r.ID)
+	wantErr(t, "the one of before, where another is now", err, grant.ErrNotFound)
 	if kept := get(t, a, k); len(kept.Consents) != 1 {
 		t.Errorf("consents of before are back: %+v", kept.Consents)
 	}
@@ -538,9 +542,8 @@ func moved(t *testing.T, rows Rows) {
 	a, b := rows.Open(t), rows.Open(t)
 	from, to := keyOf("calendar", "corp:old"), keyOf("calendar", "corp:new")
 	first, second := connect(t, a, from), connect(t, a, keyOf("mail", "corp:old"))
-	connect(t, a, keyOf("notes", "corp:new")) // theirs, of another connector
-	connect(t, a, to)
-	_, err := a.Disconnect(t.Context(), to) // a tombstone is not in the way
+	connect(t, a, keyOf("notes", "corp:new"))                 // theirs, of another connector
+	_, err := a.Disconnect(t.Context(), connect(t, a, to).ID) // a tombstone is not in the way
 	testenv.Check(t, err)
 	shown := map[string]grant.Owner{}
 	putBack := rows.Keep(t, first.ID)
@@ -569,7 +572,7 @@ func moved(t *testing.T, rows Rows) {
 	putBack(t)
 	_, _, err = a.Lease(t.Context(), first.ID, first.Generation)
 	wantErr(t, "its row of before, put back", err, grant.ErrRolledBack)
-	_, err = a.Disconnect(t.Context(), from)
+	_, err = a.Disconnect(t.Context(), first.ID)
 	testenv.Check(t, err)
 	connect(t, a, from) // its place is free
 
@@ -599,7 +602,7 @@ func movedOnto(t *testing.T, rows Rows) {
 	wantErr(t, "onto one that is there", err, grant.ErrChanged)
 	get(t, s, from)
 	get(t, s, alone) // all or none
-	_, err = s.Disconnect(t.Context(), to)
+	_, err = s.Disconnect(t.Context(), get(t, s, to).ID)
 	testenv.Check(t, err)
 	r := get(t, s, from).Record
 	l := lease(t, s, r)
@@ -1011,7 +1014,7 @@ func lateRefused(t *testing.T, rows Rows) {
 	for name, meanwhile := range map[string]func(t *testing.T, r grant.Record){
 		"somebody else has refreshed it": func(t *testing.T, r grant.Record) { commit(t, b, lease(t, b, r), r) },
 		"it was disconnected": func(t *testing.T, r grant.Record) {
-			_, err := b.Disconnect(t.Context(), r.Key)
+			_, err := b.Disconnect(t.Context(), r.ID)
 			testenv.Check(t, err)
 		},
 		"it was connected anew": func(t *testing.T, r grant.Record) {
@@ -1019,7 +1022,7 @@ func lateRefused(t *testing.T, rows Rows) {
 			testenv.Check(t, err)
 		},
 		"it was disconnected and connected": func(t *testing.T, r grant.Record) {
-			_, err := b.Disconnect(t.Context(), r.Key)
+			_, err := b.Disconnect(t.Context(), r.ID)
 			testenv.Check(t, err)
 			connect(t, b, r.Key)
 		},
@@ -1068,7 +1071,7 @@ func rolledBack(t *testing.T, rows Rows) {
 	}
 	putBack = rows.Keep(t, r.ID)
 	commit(t, s, lease(t, s, again), again)
-	if _, err = s.Disconnect(t.Context(), k); err != nil {
+	if _, err = s.Disconnect(t.Context(), r.ID); err != nil {
 		t.Fatal(err)
 	}
 	putBack(t) // of what was disconnected
@@ -1206,7 +1209,7 @@ func contextOver(t *testing.T, rows Rows) {
 		},
 		"Agree":      func() error { return s.Agree(over, r.ID, consentOf("b"), r.Version) },
 		"Withdraw":   func() error { _, err := s.Withdraw(over, k, "calendar-app"); return err },
-		"Disconnect": func() error { _, err := s.Disconnect(over, k); return err },
+		"Disconnect": func() error { _, err := s.Disconnect(over, r.ID); return err },
 		"Move":       func() error { _, err := s.Move(over, other.Owner, grant.Owner{ID: "x"}, reseal); return err },
 		"SetStatus": func() error {
 			return s.SetStatus(over, other.ID, other.Generation, grant.Degraded, "x", time.Time{})

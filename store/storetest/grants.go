@@ -225,7 +225,7 @@ func grantsBriefly(t *testing.T, d Database) {
 	running := d.Open(t, store.Options{}).Grants()
 	seal := func(r grant.Record) (grant.Record, error) { return r, nil }
 	k := grant.Key{Connector: "calendar", Owner: grant.Owner{Kind: grant.OwnedByUser, ID: "corp:ann"}}
-	_, err := running.Connect(t.Context(), grant.Record{Key: k, Status: grant.Active}, grant.Consent{App: "a"}, 0, seal)
+	r, err := running.Connect(t.Context(), grant.Record{Key: k, Status: grant.Active}, grant.Consent{App: "a"}, 0, seal)
 	testenv.Check(t, err)
 	s, err := d.TryOpen(store.Options{Brief: true})
 	testenv.Check(t, err)
@@ -233,7 +233,7 @@ func grantsBriefly(t *testing.T, d Database) {
 	if list, err := command.List(t.Context(), grant.Filter{}); len(list) != 1 || err != nil {
 		t.Errorf("a command lists %v: %v", list, err)
 	}
-	if was, err := command.Disconnect(t.Context(), k); was.Status != grant.Active || err != nil {
+	if was, err := command.Disconnect(t.Context(), r.ID); was.Status != grant.Active || err != nil {
 		t.Errorf("a command ends %v: %v", was, err)
 	}
 	testenv.Check(t, s.Close())
@@ -276,7 +276,7 @@ func forgetsGrants(t *testing.T, d Database) {
 		if i == 0 {
 			first, putBack = r, grantRows(d).Keep(t, r.ID)
 		}
-		_, err := s.Disconnect(t.Context(), r.Key)
+		_, err := s.Disconnect(t.Context(), r.ID)
 		testenv.Check(t, err)
 	}
 	rows("connected and ended again and again", 1)
@@ -288,7 +288,9 @@ func forgetsGrants(t *testing.T, d Database) {
 		t.Fatal(n, err)
 	}
 	rows("moved onto a tombstone", 1)
-	_, err = s.Disconnect(t.Context(), first.Key)
+	last, err := s.Get(t.Context(), first.Key)
+	testenv.Check(t, err)
+	_, err = s.Disconnect(t.Context(), last.ID)
 	testenv.Check(t, err)
 	d.Exec(t, `delete from sallyport_grants`)
 	putBack(t)

@@ -156,12 +156,12 @@ func (s *tellingStory) ends(n int) {
 	for range n {
 		s.begun++
 		k := grant.Key{Connector: "oncall", Owner: grant.Owner{Kind: grant.OwnedByUser, ID: fmt.Sprint("sso:", s.begun)}}
-		_, err := grants.Connect(s.t.Context(), grant.Record{Key: k, ClientID: "https://api.pagerduty.com",
+		r, err := grants.Connect(s.t.Context(), grant.Record{Key: k, ClientID: "https://api.pagerduty.com",
 			Account: grant.Account{ID: fmt.Sprint("P", s.begun)}, Status: grant.Active},
 			grant.Consent{App: "planner", Access: []string{"read"}}, 0,
 			func(r grant.Record) (grant.Record, error) { return r, nil })
 		testenv.Check(s.t, err)
-		_, err = grants.Disconnect(s.t.Context(), k)
+		_, err = grants.Disconnect(s.t.Context(), r.ID)
 		testenv.Check(s.t, err)
 	}
 }
