@@ -40,19 +40,24 @@ func (p *Provider) ReauthAfter() time.Duration {
 	return 0
 }
 
-// pulse is when a provider last answered, and when it was last asked only for that. The
-// zero pulse is of one that never has.
-type pulse struct{ answered, probed atomic.Int64 } // in nanoseconds since 1970
+// pulse is when a provider last answered, and when it was last asked only for that; nil: never.
+// The moments are kept whole, so that a clock that is set changes nothing in between.
+type pulse struct{ answered, probed atomic.Pointer[time.Time] }
+
+// isOver reports whether wait has passed since then.
+func isOver(now time.Time, then *time.Time, wait time.Duration) bool {
+	return then == nil || elapsed(now, *then, wait)
+}
 
 // Answering reports whether the provider has answered a request of ours within the last
 // minute. If it has not, it is asked in the background, and Answering says so later.
 func (p *Provider) Answering(ctx context.Context) bool {
 	now := p.now()
-	if !elapsed(now, time.Unix(0, p.pulse.answered.Load()), answeredLately) {
+	if !isOver(now, p.pulse.answered.Load(), answeredLately) {
 		return true
 	}
 	probed := p.pulse.probed.Load()
-	if elapsed(now, time.Unix(0, probed), probeEvery) && p.pulse.probed.CompareAndSwap(probed, now.UnixNano()) {
+	if isOver(now, probed, probeEvery) && p.pulse.probed.CompareAndSwap(probed, &now) {
 		go p.probe(context.WithoutCancel(ctx))
 	}
 	return false
@@ -95,4 +100,7 @@ func (p *Provider) probePage(ctx context.Context, address string) error {
 }
 
 // noteAnswer is called when the provider has answered as it should.
-func (p *Provider) noteAnswer() { p.pulse.answered.Store(p.now().UnixNano()) }
+func (p *Provider) noteAnswer() {
+	now := p.now()
+	p.pulse.answered.Store(&now)
+}

@@ -91,9 +91,9 @@ type link struct {
 	*http.ClientConn
 	wire   *wire
 	peer   *peer
-	shared bool         // HTTP/2
-	limit  int          // of HTTP/2: streams that it took at a time when it was new
-	barren atomic.Int64 // since when it carries and takes nothing, in Unix nanoseconds; 0: not so
+	shared bool                      // HTTP/2
+	limit  int                       // of HTTP/2: streams that it took at a time when it was new
+	barren atomic.Pointer[time.Time] // since when it carries and takes nothing; nil: not so
 
 	listed bool // in peer.idle; guarded by Transport.mu, as is
 	since  time.Time
@@ -320,8 +320,8 @@ func (t *Transport) pick(p *peer, fresh bool) *link {
 	t.mu.Unlock()
 	for _, l := range shared {
 		if l.Reserve() == nil {
-			if l.barren.Load() != 0 {
-				l.barren.Store(0)
+			if l.barren.Load() != nil {
+				l.barren.Store(nil)
 			}
 			return l
 		}
@@ -349,12 +349,13 @@ func (t *Transport) pick(p *peer, fresh bool) *link {
 // Once proves nothing: between the questions somebody may have come or gone, and a
 // connection that works would be taken out of the count of those that there may be.
 func (l *link) staysBarren() bool {
-	now, since := time.Now().UnixNano(), l.barren.Load()
-	if since == 0 {
-		l.barren.CompareAndSwap(0, now)
+	since := l.barren.Load()
+	if since == nil {
+		now := time.Now()
+		l.barren.CompareAndSwap(nil, &now)
 		return false
 	}
-	return now-since > int64(barrenTime)
+	return time.Since(*since) > barrenTime
 }
 
 func (t *Transport) pop(p *peer) (l *link, since time.Time) {
